@@ -1,0 +1,136 @@
+/* base.h: what every room stands on and nothing of models: errors, memory, files, threads, CPU
+ * features, UTF-8. Functions that can fail return a quip_status and fill a quip_error. */
+#ifndef QP_BASE_H
+#define QP_BASE_H
+
+#include "quip.h"
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#define QP_PRINTF(format_index, args_index)                                                        \
+    __attribute__((format(printf, format_index, args_index)))
+#else
+#define QP_PRINTF(format_index, args_index)
+#endif
+
+#define QP_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* ---- errors (error.c) ---- */
+
+/* Fill `error` (may be NULL) and return `status`, so that a failing line reads
+ * `return qp_fail(error, QUIP_E_FORMAT, "%s: ...", path);`. */
+quip_status qp_fail(quip_error *error, quip_status status, const char *format, ...) QP_PRINTF(3, 4);
+
+/* The same sentence for every allocation that failed: what for, and how many bytes. */
+quip_status qp_fail_memory(quip_error *error, const char *what, size_t n_bytes);
+
+/* ---- sizes (memory.c) ---- */
+
+/* *product = a * b, or *sum = a + b; false when it does not fit. For numbers that came from a file. */
+bool qp_mul_size(size_t a, size_t b, size_t *product);
+bool qp_add_size(size_t a, size_t b, size_t *sum);
+
+/* n rounded up to a multiple of `unit`, a power of two. */
+static inline size_t qp_round_up(size_t n, size_t unit)
+{
+    return (n + unit - 1) & ~(unit - 1);
+}
+
+/* ---- memory (memory.c) ---- */
+
+/* Zeroed memory aligned to 64 bytes, or NULL. Large blocks are address space that costs nothing
+ * until touched. Free with qp_free_pages and the same size. */
+void *qp_alloc_pages(size_t n_bytes);
+void qp_free_pages(void *p, size_t n_bytes);
+
+/* An arena: one zeroed block, cut from the front; closing it is one free. Use it twice: first
+ * with base == NULL to measure (every qp_arena_take returns NULL and adds up `used`), then open
+ * it with that size and take the same pieces again. */
+struct arena {
+    uint8_t *base;
+    size_t size, used;
+};
+quip_status qp_arena_open(struct arena *a, size_t size, const char *what, quip_error *error);
+void qp_arena_close(struct arena *a);
+void *qp_arena_take(struct arena *a, size_t n_bytes); // aligned to 64; NULL only while measuring
+
+/* A growing run of bytes. All-zero is empty. Free with qp_bytes_close. After a failed append
+ * (false: no memory) the old content stands. */
+struct bytes {
+    uint8_t *data;
+    size_t n, capacity;
+};
+bool qp_bytes_reserve(struct bytes *b, size_t n_more);
+bool qp_bytes_append(struct bytes *b, const void *data, size_t n);
+bool qp_bytes_append_text(struct bytes *b, const char *text);
+bool qp_bytes_printf(struct bytes *b, const char *format, ...) QP_PRINTF(2, 3);
+void qp_bytes_close(struct bytes *b);
+
+/* ---- files (file.c) ---- */
+
+/* A file to read at any offset: mapped where the system can (data != NULL), or read through the
+ * caller's read_at. */
+struct file {
+    const uint8_t *data; // the whole file, read-only; NULL for a read_at source
+    uint64_t size;
+    char *name; // for messages
+    quip_source source;
+    bool is_open;
+};
+quip_status qp_file_open(struct file *f, const char *path, quip_error *error);
+quip_status qp_file_open_source(struct file *f, const quip_source *source, quip_error *error);
+/* A file over memory that the caller keeps. Used by tests and fuzz targets. */
+void qp_file_open_memory(struct file *f, const void *data, size_t size, const char *name);
+void qp_file_close(struct file *f);
+/* Copy n bytes at `offset`; QUIP_E_FORMAT past the end of the file. */
+quip_status qp_file_read(const struct file *f, uint64_t offset, void *to, size_t n,
+                         quip_error *error);
+
+/* ---- threads (thread.c) ---- */
+
+/* A fork-join pool. run() calls task(arg, i, n) for i in [0, n) on n threads, the caller's own
+ * being number 0, and returns when all are done. Workers spin briefly for the next task, then
+ * sleep. A pool of one thread runs the task in place. */
+struct pool;
+typedef void (*pool_task)(void *arg, int index, int n_threads);
+quip_status qp_pool_open(struct pool **pool, int n_threads, quip_error *error);
+void qp_pool_close(struct pool *pool);
+void qp_pool_run(struct pool *pool, pool_task task, void *arg);
+int qp_pool_n_threads(const struct pool *pool);
+/* As many threads as help: the processors that this process may use (affinity and cgroup). */
+int qp_default_threads(void);
+
+/* The half-open share of `n` items, in units of `unit`, that falls to thread `index`. */
+void qp_share(int n, int unit, int index, int n_threads, int *begin, int *end);
+
+uint64_t qp_now_ns(void);      // monotonic clock
+uint64_t qp_random_seed(void); // from the system, for sessions without a seed
+
+/* ---- processor (cpu_features.c) ---- */
+
+enum cpu_feature {
+    CPU_AVX2 = 1 << 0, // with F16C
+    CPU_AVXVNNI = 1 << 1,
+    CPU_AVX512VNNI = 1 << 2, // with AVX-512 F, BW, DQ, VL
+};
+/* What this machine has, narrowed by the environment variable QUIP_CPU (scalar, avx2, avxvnni,
+ * avx512vnni: that level and those below). */
+unsigned qp_cpu_features(void);
+
+/* ---- UTF-8 (utf8.c) ---- */
+
+/* Decode one character of text[0, n), n > 0. Returns its length and sets *c; for a malformed byte
+ * (overlong, surrogate, above 10FFFF, cut) returns 1 and sets *c = -1. */
+int qp_utf8_decode(const char *text, size_t n, int32_t *c);
+/* Write c (a valid scalar value) to out[4]; returns its length. */
+int qp_utf8_encode(int32_t c, char out[4]);
+/* Length of the longest prefix of text[0, n) that does not end inside a character that more bytes
+ * could complete. */
+size_t qp_utf8_complete(const char *text, size_t n);
+
+#endif

@@ -1,0 +1,162 @@
+/* kernels.h: the inner loops of the CPU backend, on one thread, with no knowledge of models.
+ *
+ * The scalar versions are the specification; each ISA file overwrites in the table what it does
+ * better and gives the same bits (docs/design.md, law 5). Rules that make this possible:
+ * - Integer sums are exact, in any order.
+ * - Float sums have one order, written at each kernel. "16 lanes" is: lane[i % 16] += term(i) for
+ *   ascending i, then lane[j] += lane[j + s] for s = 8, 4, 2, 1; the sum is lane[0].
+ * - A product and a sum are two roundings: no fused multiply-add, -ffp-contract=off.
+ * - exp and what is made of it are our own polynomials, the same operations in every version.
+ * - Rounding to integers is to nearest, ties to even. */
+#ifndef QP_KERNELS_H
+#define QP_KERNELS_H
+
+#include "base/base.h"
+
+/* ---- numbers ---- */
+
+/* Activations are quantized in blocks along k: x[i] ~ q[i] * scale[i / ACT_BLOCK]. 64 keeps
+ * int8 models within 1 % of float perplexity and costs the matrix kernels one float
+ * multiply-add per 16 integer steps (docs/performance.md). */
+#define ACT_BLOCK 64
+
+/* One token's quantized activations, of n_in elements. */
+struct act_row {
+    const int8_t *q;        // [n_in rounded up to ACT_BLOCK], the tail zero; |q| <= 127
+    const float *scales;    // [blocks]
+    const int32_t *offsets; // [blocks] -128 * sum of the block's q
+};
+
+/* A weight matrix where the file holds it: row-major [n_out, n_in]. */
+struct matrix {
+    int dtype; // enum dtype (format.h): DTYPE_I8, DTYPE_I4 or DTYPE_F32
+    int n_out, n_in;
+    size_t row_bytes;
+    const void *data;
+    const float *scales; // [n_out] for I8 and I4; NULL for F32
+    const float *bias;   // [n_out] or NULL
+};
+
+/* Rows of a prefill tile, packed on the way from the file. Divides the work among threads, and is a
+ * multiple of ACT_BLOCK so that the output of a tile is whole blocks of the next product's input. */
+#define TILE_ROWS 64
+
+/* Keys of one attention block: absolute positions [64 b, 64 b + 64). */
+#define KV_BLOCK 64
+
+struct kernels;
+
+/* What one attention task reads. Rows are queries that share one kv head. */
+struct attention {
+    int head_dim;
+    float scale, cap; // score = scale * q.k; then cap * tanh(score / cap) when cap > 0
+    bool is_f16;      // keys and values are binary16, else float
+    /* One kv head. Keys are transposed in blocks: k[((b * head_dim) + d) * KV_BLOCK + j] is
+     * dimension d of the key at position b * KV_BLOCK + j. Values are rows: v[pos * head_dim + d]. */
+    const void *k, *v;
+    /* One entry a row. */
+    int n_rows;
+    const float *const *q; // [head_dim] each
+    float *const *out;     // [head_dim] each
+    const int *begin, *end; // visible positions [begin, end), end > begin
+    const float *slopes;    // ALiBi: score += slopes[row] * position; NULL for none
+    /* [qp_attention_scratch(head_dim, n_rows)] floats, aligned to 64 bytes. */
+    float *scratch;
+};
+#define ATTENTION_MAX_ROWS 32
+size_t qp_attention_scratch(int head_dim, int n_rows);
+
+struct kernels {
+    const char *name;
+
+    /* ---- linear: linear_*.c ---- */
+
+    /* Quantize a row: for each block, scale = max|x| / 127 and q = round(x * (127 / max|x|)), both 0
+     * when the block is all zero; offsets as above. Writes whole blocks of q. Infinities and NaNs give
+     * some q in [-127, 127], the same on every ISA. */
+    void (*quantize)(int8_t *q, float *scales, int32_t *offsets, const float *x, int n);
+
+    /* y[r] = (sum over blocks b, ascending, from 0.0f: x.scales[b] * (float)dot_b) * scales[r] (+ bias[r]),
+     * dot_b = sum over the block of w[r][i] * x.q[i], for rows [begin, end). Any n_in >= 1 (even for
+     * int4); never reads past the last row. */
+    void (*gemv_i8)(float *y, const struct matrix *w, const struct act_row *x, int begin, int end);
+    void (*gemv_i4)(float *y, const struct matrix *w, const struct act_row *x, int begin, int end);
+    /* y[r] = sum over 16 lanes of w[r][i] * x[i] (+ bias[r]). */
+    void (*gemv_f32)(float *y, const struct matrix *w, const float *x, int begin, int end);
+
+    /* Pack rows [row, row + n_rows), n_rows <= TILE_ROWS, into `tile` of tile_bytes(n_in) bytes, 64-byte
+     * aligned, in the layout that gemm reads (each ISA has its own). I8 or I4. */
+    size_t (*tile_bytes)(int n_in);
+    void (*pack)(void *tile, const struct matrix *w, int row, int n_rows);
+    /* The same numbers as gemv, for n_tokens tokens against the packed rows:
+     * y[t * y_stride + r] for r in [0, n_rows). Token t's activations are q + t * q_stride,
+     * scales + t * n_blocks, offsets + t * n_blocks. `w` gives scales and bias, from `row` on. */
+    void (*gemm)(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
+                 int n_rows, const int8_t *q, size_t q_stride, const float *scales,
+                 const int32_t *offsets, int n_tokens);
+    /* The same numbers as gemv_f32 for n_tokens tokens x[t * x_stride], rows [begin, end):
+     * y[t * y_stride + r - begin]. */
+    void (*gemm_f32)(float *y, size_t y_stride, const struct matrix *w, const float *x,
+                     size_t x_stride, int n_tokens, int begin, int end);
+
+    /* Row r of the matrix times `factor`, as floats [n_in]: ((float)q * scales[r]) * factor. */
+    void (*dequantize_row)(float *y, const struct matrix *w, int r, float factor);
+
+    /* ---- vectors: vector_*.c ---- */
+
+    /* y = x / sqrt(mean(x^2) + eps) * (w + plus): sum in 16 lanes; r = 1 / sqrtf(sum / n + eps);
+     * y[i] = (x[i] * r) * (w[i] + plus). w NULL: y = x * r. y may be x. */
+    void (*rms_norm)(float *y, const float *x, const float *w, float plus, float eps, int n);
+    /* y = (x - mean) / sqrt(var + eps) * w + bias, both sums in 16 lanes. bias may be NULL. */
+    void (*layer_norm)(float *y, const float *x, const float *w, const float *bias, float eps,
+                       int n);
+    /* y[i] = act(g[i]) * u[i]; u NULL: act(g[i]). y may be g. `act` is enum activation (model.h). */
+    void (*activate)(float *y, const float *g, const float *u, int act, int n);
+    /* x[i] += y[i] */
+    void (*add)(float *x, const float *y, int n);
+    /* Rotate halves of x[0, 2 * half): (a, b) = (x[i], x[i + half]) becomes
+     * (a * cos[i] - b * sin[i], b * cos[i] + a * sin[i]). */
+    void (*rotate)(float *x, const float *cos, const float *sin, int half);
+    /* x[i] = cap * tanh(x[i] / cap) */
+    void (*soft_cap)(float *x, float cap, int n);
+    /* binary16, to nearest even; beyond +-65504 becomes +-65504. */
+    void (*f32_to_f16)(uint16_t *y, const float *x, int n);
+    void (*f16_to_f32)(float *y, const uint16_t *x, int n);
+
+    /* ---- attention: attention_*.c ----
+     * For each row, over the blocks that hold its visible positions, ascending, with m = -inf,
+     * l = 0, o[d] = 0:
+     *   s[j] = scale * (sum over d ascending, from 0.0f, of q[d] * k[j][d]); cap; + slope * position;
+     *          positions outside [begin, end) have p[j] = 0 and do not count in the maximum
+     *   m' = max(m, max s[j]); c = exp(m - m'); p[j] = exp(s[j] - m')
+     *   l = l * c + sum over 16 lanes of p[j], j = 0 .. 63;  o[d] = o[d] * c
+     *   o[d] += p[j] * v[j][d], for ascending j
+     * then out[d] = o[d] * (1 / l). */
+    void (*attend)(const struct attention *a);
+};
+
+/* The table for a set of CPU features (base.h). */
+struct kernels qp_kernels_for(unsigned cpu);
+
+/* Each fills in what it has; on other architectures they do nothing. */
+void qp_linear_kernels_scalar(struct kernels *k);
+void qp_linear_kernels_avx2(struct kernels *k);
+void qp_linear_kernels_avx512vnni(struct kernels *k);
+void qp_vector_kernels_scalar(struct kernels *k);
+void qp_vector_kernels_avx2(struct kernels *k);
+void qp_vector_kernels_avx512(struct kernels *k);
+void qp_attention_kernels_scalar(struct kernels *k);
+void qp_attention_kernels_avx2(struct kernels *k);
+void qp_attention_kernels_avx512(struct kernels *k);
+
+/* Our own mathematics, scalar (math.c): the reference for every vector version, also used where one
+ * number is needed (rope tables, the sampler). Errors below 2 ulp in the stated range. */
+float qp_exp(float x);       // 0 below -87.3, +inf above 88.7; exp(0) == 1
+float qp_tanh(float x);
+float qp_gelu_tanh(float x); // Hendrycks and Gimpel 2016, tanh form
+float qp_gelu_erf(float x);  // x / 2 * (1 + erf(x / sqrt(2)))
+float qp_silu(float x);      // x / (1 + exp(-x))
+double qp_pow(double base, double exponent);           // base > 0; for rope frequencies
+void qp_sin_cos(double angle, double *sin, double *cos); // |angle| < 2^31
+
+#endif

@@ -1,0 +1,161 @@
+/* format.h: bytes of a file <-> named tensors and metadata.
+ * In:  a file (base.h), of any kind that this room knows.
+ * Out: a list of tensors (name, type, shape, place in the file) and a list of metadata entries, all
+ *      checked: every tensor lies inside its file and has the bytes that its shape needs.
+ * The readers know nothing of what the tensors mean; src/model does. */
+#ifndef QP_FORMAT_H
+#define QP_FORMAT_H
+
+#include "base/base.h"
+
+enum format_kind {
+    FORMAT_TFLITE, // the original's model file: weights-only flatbuffer, "TFL3"
+    FORMAT_GGUF,
+    FORMAT_SAFETENSORS
+};
+
+/* Number formats. Block formats are those of GGUF. I4: two to a byte, low nibble first, stored
+ * plus 8. */
+enum dtype {
+    DTYPE_F32,
+    DTYPE_F16,
+    DTYPE_BF16,
+    DTYPE_I8,
+    DTYPE_I4,
+    DTYPE_I32,
+    DTYPE_Q4_0,
+    DTYPE_Q4_1,
+    DTYPE_Q5_0,
+    DTYPE_Q5_1,
+    DTYPE_Q8_0,
+    DTYPE_Q2_K,
+    DTYPE_Q3_K,
+    DTYPE_Q4_K,
+    DTYPE_Q5_K,
+    DTYPE_Q6_K,
+    DTYPE_OTHER, // present in the file, not readable here
+    DTYPE_COUNT
+};
+const char *qp_dtype_name(enum dtype dtype);
+/* Bytes of n elements; n must be a multiple of the type's block. False when it is not, or too
+ * large. */
+bool qp_dtype_bytes(enum dtype dtype, uint64_t n, uint64_t *n_bytes);
+
+#define QP_MAX_DIMS 4
+
+struct tensor {
+    const char *name;
+    enum dtype dtype;
+    int n_dims;
+    int64_t dims[QP_MAX_DIMS]; // outermost first: a matrix is [n_out, n_in]
+    uint64_t offset, n_bytes;  // in the file
+};
+
+enum metadata_type {
+    METADATA_INT,   // .i (booleans too)
+    METADATA_FLOAT, // .f
+    METADATA_BYTES, // text or a blob: .offset, .n_bytes in the file
+    METADATA_ARRAY  // GGUF array: .offset of the first item, .n_items of type .item
+};
+
+struct metadata {
+    const char *name;
+    enum metadata_type type;
+    int64_t i;
+    double f;
+    uint64_t offset, n_bytes;
+    enum metadata_type item;
+    int gguf_item; // the array's item type as GGUF numbers it
+    uint64_t n_items;
+};
+
+/* One open file. The strings and lists live in `strings`/heap blocks owned here. */
+struct format {
+    enum format_kind kind;
+    struct file *file; // borrowed: must outlive this
+    struct tensor *tensors;
+    int n_tensors;
+    struct metadata *metadata;
+    int n_metadata;
+    const char *subgraph_name; // TFLITE: the model type's name, e.g. "GEMMA_2B"; else NULL
+    void *private_data;        // owned by the reader
+};
+
+/* Recognise the file by its bytes and read its header. */
+quip_status qp_format_open(struct format *f, struct file *file, quip_error *error);
+void qp_format_close(struct format *f);
+
+/* By exact name; NULL when there is none. */
+const struct tensor *qp_format_find(const struct format *f, const char *name);
+const struct metadata *qp_format_find_metadata(const struct format *f, const char *name);
+
+/* The bytes of a METADATA_BYTES entry: into the mapping, or read and kept until close. */
+quip_status qp_format_bytes(struct format *f, const struct metadata *m, const uint8_t **data,
+                            size_t *n, quip_error *error);
+/* The bytes of a whole tensor, the same way. */
+quip_status qp_format_tensor_bytes(struct format *f, const struct tensor *t, const uint8_t **data,
+                                   quip_error *error);
+
+/* Walk a METADATA_ARRAY: start with a zeroed cursor; false at the end or on a malformed item
+ * (then cursor->error is set). Strings point into the file's bytes. */
+struct metadata_cursor {
+    uint64_t index, offset;
+    const char *text; // string items
+    size_t n_text;
+    int64_t i; // integer and boolean items
+    double f;  // number items
+    bool is_malformed;
+};
+bool qp_metadata_next(struct format *f, const struct metadata *m, struct metadata_cursor *c);
+
+/* Dequantize elements [begin, begin + n) of a tensor, in row-major order, to float. begin and n are
+ * multiples of the type's block (32 or 256; the last dimension always is). I8 and I4 give their
+ * integers: scales are tensors of their own. */
+quip_status qp_format_read_f32(const struct format *f, const struct tensor *t, uint64_t begin,
+                               size_t n, float *to, quip_error *error);
+
+/* ---- writing a model file (tflite_writer.c) ----
+ * Declare every tensor and metadata entry, begin, write each tensor's bytes in any order and any
+ * pieces, commit. The file grows under a temporary name beside `path` and takes its name at commit;
+ * close without commit removes it. */
+struct tflite_writer;
+quip_status qp_tflite_writer_open(struct tflite_writer **w, const char *path,
+                                  const char *subgraph_name, quip_error *error);
+/* dtype: F32, I8, I4 (also I32). Names are copied. *index is for qp_tflite_writer_write. */
+quip_status qp_tflite_writer_tensor(struct tflite_writer *w, const char *name, enum dtype dtype,
+                                    int n_dims, const int64_t *dims, int *index, quip_error *error);
+quip_status qp_tflite_writer_metadata(struct tflite_writer *w, const char *name, const void *data,
+                                      size_t n, quip_error *error);
+/* An entry whose buffer field is the value itself (LlmModelType, lora_rank). */
+quip_status qp_tflite_writer_value(struct tflite_writer *w, const char *name, uint32_t value,
+                                   quip_error *error);
+quip_status qp_tflite_writer_begin(struct tflite_writer *w, quip_error *error);
+quip_status qp_tflite_writer_write(struct tflite_writer *w, int index, uint64_t offset,
+                                   const void *data, size_t n, quip_error *error);
+quip_status qp_tflite_writer_commit(struct tflite_writer *w, quip_error *error);
+void qp_tflite_writer_close(struct tflite_writer *w); // NULL is fine
+
+/* ---- protobuf wire format (protobuf.c) ---- */
+
+struct proto_reader {
+    const uint8_t *p, *end;
+    bool is_malformed; // sticky; set by any read that runs out or overflows
+};
+struct proto_field {
+    int number;
+    int wire_type; // 0 varint, 1 fixed64, 2 bytes, 5 fixed32
+    uint64_t value; // varint and fixed
+    const uint8_t *data; // bytes
+    size_t n;
+};
+void qp_proto_open(struct proto_reader *r, const void *data, size_t n);
+/* The next field; false at the end, or when malformed. */
+bool qp_proto_next(struct proto_reader *r, struct proto_field *field);
+float qp_proto_float(const struct proto_field *field); // of a fixed32
+
+/* Append one field. False: no memory. */
+bool qp_proto_put_varint(struct bytes *b, int number, uint64_t value);
+bool qp_proto_put_float(struct bytes *b, int number, float value);
+bool qp_proto_put_bytes(struct bytes *b, int number, const void *data, size_t n);
+
+#endif
