@@ -12,6 +12,7 @@
 #define QP_KERNELS_H
 
 #include "base/base.h"
+#include "model/matrix.h"
 
 /* ---- numbers ---- */
 
@@ -25,16 +26,6 @@ struct act_row {
     const int8_t *q;        // [n_in rounded up to ACT_BLOCK], the tail zero; |q| <= 127
     const float *scales;    // [blocks]
     const int32_t *offsets; // [blocks] -128 * sum of the block's q
-};
-
-/* A weight matrix where the file holds it: row-major [n_out, n_in]. */
-struct matrix {
-    int dtype; // enum dtype (format.h): DTYPE_I8, DTYPE_I4 or DTYPE_F32
-    int n_out, n_in;
-    size_t row_bytes;
-    const void *data;
-    const float *scales; // [n_out] for I8 and I4; NULL for F32
-    const float *bias;   // [n_out] or NULL
 };
 
 /* Rows of a prefill tile, packed on the way from the file. Divides the work among threads, and is a

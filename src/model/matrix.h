@@ -1,0 +1,18 @@
+/* matrix.h: a weight matrix where the file holds it. The one thing that the model and the kernels
+ * both know. */
+#ifndef QP_MATRIX_H
+#define QP_MATRIX_H
+
+#include <stddef.h>
+
+/* Row-major [n_out, n_in]; row r starts at data + r * row_bytes. */
+struct matrix {
+    int dtype; // enum dtype (format.h): DTYPE_I8, DTYPE_I4 or DTYPE_F32
+    int n_out, n_in;
+    size_t row_bytes;
+    const void *data;
+    const float *scales; // [n_out] for I8 and I4; NULL for F32
+    const float *bias;   // [n_out] or NULL
+};
+
+#endif
