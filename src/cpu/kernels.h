@@ -101,7 +101,8 @@ struct kernels {
     /* y = (x - mean) / sqrt(var + eps) * w + bias, both sums in 16 lanes. bias may be NULL. */
     void (*layer_norm)(float *y, const float *x, const float *w, const float *bias, float eps,
                        int n);
-    /* y[i] = act(g[i]) * u[i]; u NULL: act(g[i]). y may be g. `act` is enum activation (model.h). */
+    /* y[i] = act(g[i]) * u[i]; u NULL: act(g[i]). y may be g. `act` is enum activation
+     * (model/matrix.h). */
     void (*activate)(float *y, const float *g, const float *u, int act, int n);
     /* x[i] += y[i] */
     void (*add)(float *x, const float *y, int n);

@@ -1,5 +1,5 @@
-/* matrix.h: a weight matrix where the file holds it. The one thing that the model and the kernels
- * both know. */
+/* matrix.h: a weight matrix where the file holds it, and the activation functions: the two things
+ * that the model and the kernels both know. */
 #ifndef QP_MATRIX_H
 #define QP_MATRIX_H
 
@@ -13,6 +13,13 @@ struct matrix {
     const void *data;
     const float *scales; // [n_out] for I8 and I4; NULL for F32
     const float *bias;   // [n_out] or NULL
+};
+
+enum activation {
+    ACT_GELU_TANH = 0,
+    ACT_GELU_ERF = 1,
+    ACT_SILU = 2,
+    ACT_RELU = 3
 };
 
 #endif
