@@ -31,7 +31,8 @@ quip_status qp_fail_memory(quip_error *error, const char *what, size_t n_bytes);
 
 /* ---- sizes (memory.c) ---- */
 
-/* *product = a * b, or *sum = a + b; false when it does not fit. For numbers that came from a file. */
+/* *product = a * b, or *sum = a + b; false when it does not fit. For numbers that came from a file.
+ */
 bool qp_mul_size(size_t a, size_t b, size_t *product);
 bool qp_add_size(size_t a, size_t b, size_t *sum);
 
@@ -78,13 +79,14 @@ void qp_bytes_close(struct bytes *b);
 struct file {
     const uint8_t *data; // the whole file, read-only; NULL for a read_at source
     uint64_t size;
-    char *name; // for messages
+    const char *name; // for messages
     quip_source source;
     bool is_open;
+    bool is_borrowed; // data and name are the caller's
 };
 quip_status qp_file_open(struct file *f, const char *path, quip_error *error);
 quip_status qp_file_open_source(struct file *f, const quip_source *source, quip_error *error);
-/* A file over memory that the caller keeps. Used by tests and fuzz targets. */
+/* A file over memory that the caller keeps, as it keeps `name`. Used by tests and fuzz targets. */
 void qp_file_open_memory(struct file *f, const void *data, size_t size, const char *name);
 void qp_file_close(struct file *f);
 /* Copy n bytes at `offset`; QUIP_E_FORMAT past the end of the file. */
@@ -95,9 +97,11 @@ quip_status qp_file_read(const struct file *f, uint64_t offset, void *to, size_t
 
 /* A fork-join pool. run() calls task(arg, i, n) for i in [0, n) on n threads, the caller's own
  * being number 0, and returns when all are done. Workers spin briefly for the next task, then
- * sleep. A pool of one thread runs the task in place. */
+ * sleep. A pool of one thread runs the task in place. One run at a time: a pool belongs to one
+ * session. When the system has no more threads to give, the pool has fewer than asked for. */
 struct pool;
 typedef void (*pool_task)(void *arg, int index, int n_threads);
+/* n_threads 0 is qp_default_threads(). */
 quip_status qp_pool_open(struct pool **pool, int n_threads, quip_error *error);
 void qp_pool_close(struct pool *pool);
 void qp_pool_run(struct pool *pool, pool_task task, void *arg);
@@ -114,7 +118,7 @@ uint64_t qp_random_seed(void); // from the system, for sessions without a seed
 /* ---- processor (cpu_features.c) ---- */
 
 enum cpu_feature {
-    CPU_AVX2 = 1 << 0, // with F16C
+    CPU_AVX2 = 1 << 0, // with F16C and FMA
     CPU_AVXVNNI = 1 << 1,
     CPU_AVX512VNNI = 1 << 2, // with AVX-512 F, BW, DQ, VL
 };

@@ -1,0 +1,75 @@
+/* cpu_features.c: what this processor can do.
+ * In:  cpuid, what the system saves on a context switch (xgetbv), and QUIP_CPU.
+ * Out: a mask of enum cpu_feature; a feature is reported only with all that its kernels use. */
+#include "base.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+
+#include <cpuid.h>
+
+/* XCR0: which registers the system saves. 2, 4: xmm, ymm; 0x20, 0x40, 0x80: mask, zmm. */
+static unsigned saved_registers(void)
+{
+    unsigned low, high;
+    __asm__ __volatile__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+static bool has_all(unsigned word, unsigned bits)
+{
+    return (word & bits) == bits;
+}
+
+/* Bits by Intel's manual, volume 2A, CPUID. */
+static unsigned machine_features(void)
+{
+    unsigned a, b, c, d;
+    const unsigned fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !has_all(c, fma | osxsave | avx | f16c))
+        return 0;
+    unsigned saved = saved_registers();
+    const unsigned avx2 = 1u << 5;
+    if (!has_all(saved, 0x06) || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has_all(b, avx2))
+        return 0;
+
+    unsigned features = CPU_AVX2;
+    unsigned n_subleaves = a;
+    const unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31, vnni = 1u << 11;
+    if (has_all(saved, 0xe6) && has_all(b, f | dq | bw | vl) && has_all(c, vnni))
+        features |= CPU_AVX512VNNI;
+    const unsigned avx_vnni = 1u << 4;
+    if (n_subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && has_all(a, avx_vnni))
+        features |= CPU_AVXVNNI;
+    return features;
+}
+
+#else
+
+static unsigned machine_features(void)
+{
+    return 0;
+}
+
+#endif
+
+static const struct {
+    const char *name;
+    unsigned features;
+} cpu_levels[] = {
+    { "scalar", 0 },
+    { "avx2", CPU_AVX2 },
+    { "avxvnni", CPU_AVX2 | CPU_AVXVNNI },
+    { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI },
+};
+
+unsigned qp_cpu_features(void)
+{
+    const char *level = getenv("QUIP_CPU");
+    for (size_t i = 0; level && i < QP_COUNT(cpu_levels); i++)
+        if (!strcmp(level, cpu_levels[i].name))
+            return machine_features() & cpu_levels[i].features;
+    return machine_features();
+}

@@ -1,0 +1,63 @@
+/* error.c: what went wrong, in one sentence.
+ * In:  a status and a printf format.
+ * Out: the caller's quip_error filled, its message always terminated; the status handed back, so
+ *      that a failing function fails in one line. */
+#include "base.h"
+
+#include <string.h>
+
+static const struct {
+    quip_status status;
+    const char *name;
+} status_names[] = {
+    { QUIP_OK, "ok" },
+    { QUIP_E_ARGUMENT, "argument" },
+    { QUIP_E_MEMORY, "memory" },
+    { QUIP_E_IO, "io" },
+    { QUIP_E_FORMAT, "format" },
+    { QUIP_E_UNSUPPORTED, "unsupported" },
+    { QUIP_E_CONTEXT_FULL, "context_full" },
+    { QUIP_E_CANCELLED, "cancelled" },
+};
+
+const char *quip_status_name(quip_status status)
+{
+    for (size_t i = 0; i < QP_COUNT(status_names); i++)
+        if (status_names[i].status == status)
+            return status_names[i].name;
+    return "unknown";
+}
+
+/* A message is cut before a character that does not fit as a whole, so it stays UTF-8. It may also
+ * quote a hostile file: control characters become '?', and so does what is not UTF-8. */
+static void make_printable(char *message)
+{
+    size_t n = qp_utf8_complete(message, strlen(message));
+    message[n] = 0;
+    for (size_t i = 0; i < n;) {
+        int32_t c;
+        int length = qp_utf8_decode(message + i, n - i, &c);
+        if (c < ' ' || c == 127)
+            message[i] = '?';
+        i += (size_t)length;
+    }
+}
+
+quip_status qp_fail(quip_error *error, quip_status status, const char *format, ...)
+{
+    if (!error)
+        return status;
+    error->status = status;
+    va_list args;
+    va_start(args, format);
+    if (vsnprintf(error->message, sizeof error->message, format, args) < 0)
+        error->message[0] = 0;
+    va_end(args);
+    make_printable(error->message);
+    return status;
+}
+
+quip_status qp_fail_memory(quip_error *error, const char *what, size_t n_bytes)
+{
+    return qp_fail(error, QUIP_E_MEMORY, "out of memory: %zu bytes for %s", n_bytes, what);
+}

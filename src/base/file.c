@@ -1,0 +1,176 @@
+/* file.c: a file to read at any offset.
+ * In:  a path, a caller's read_at, or memory.
+ * Out: for a path, the whole file mapped read-only and shared, so that its pages cost nothing until
+ *      read and are those of every other process that opens it; for read_at, its size and a copy on
+ *      demand. Whoever reads a file that changes while it is open gets what it asks for. */
+#include "base.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
+static quip_status copy_name(struct file *f, const char *name, quip_error *error)
+{
+    size_t n = strlen(name) + 1;
+    char *copy = malloc(n);
+    if (!copy)
+        return qp_fail_memory(error, "a file name", n);
+    memcpy(copy, name, n);
+    f->name = copy;
+    return QUIP_OK;
+}
+
+#if defined(__unix__) || defined(__APPLE__)
+
+static quip_status map_file(struct file *f, int fd, quip_error *error)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return qp_fail(error, QUIP_E_IO, "%s: %s", f->name, strerror(errno));
+    if (S_ISDIR(st.st_mode))
+        return qp_fail(error, QUIP_E_IO, "%s: is a folder, not a file", f->name);
+    if (!S_ISREG(st.st_mode))
+        return qp_fail(error, QUIP_E_IO, "%s: is not a regular file", f->name);
+    if (st.st_size == 0)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: is empty", f->name);
+    if ((uint64_t)st.st_size > PTRDIFF_MAX)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: %" PRIu64 " bytes are too many for this "
+                       "machine's address space",
+                       f->name, (uint64_t)st.st_size);
+
+    void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (data == MAP_FAILED)
+        return qp_fail(error, QUIP_E_IO, "%s: cannot be mapped: %s", f->name, strerror(errno));
+    f->data = data;
+    f->size = (uint64_t)st.st_size;
+    return QUIP_OK;
+}
+
+static quip_status load_file(struct file *f, quip_error *error)
+{
+    // O_NONBLOCK: a FIFO must give an error, not wait for its writer
+    int fd = open(f->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return qp_fail(error, QUIP_E_IO, "%s: %s", f->name, strerror(errno));
+    quip_status status = map_file(f, fd, error);
+    close(fd); // the mapping stays
+    return status;
+}
+
+static void unload_file(struct file *f)
+{
+    if (f->data)
+        munmap((void *)f->data, (size_t)f->size);
+}
+
+#else // no mmap: the file is read into memory
+
+static quip_status read_file(struct file *f, FILE *in, quip_error *error)
+{
+    if (fseek(in, 0, SEEK_END))
+        return qp_fail(error, QUIP_E_IO, "%s: %s", f->name, strerror(errno));
+    long size = ftell(in);
+    if (size < 0 || fseek(in, 0, SEEK_SET))
+        return qp_fail(error, QUIP_E_IO, "%s: %s", f->name, strerror(errno));
+    if (size == 0)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: is empty", f->name);
+    f->size = (uint64_t)size;
+    void *data = qp_alloc_pages((size_t)size);
+    if (!data)
+        return qp_fail_memory(error, f->name, (size_t)size);
+    f->data = data;
+    if (fread(data, 1, (size_t)size, in) != (size_t)size)
+        return qp_fail(error, QUIP_E_IO, "%s: cannot be read to its end", f->name);
+    return QUIP_OK;
+}
+
+static quip_status load_file(struct file *f, quip_error *error)
+{
+    FILE *in = fopen(f->name, "rb");
+    if (!in)
+        return qp_fail(error, QUIP_E_IO, "%s: %s", f->name, strerror(errno));
+    quip_status status = read_file(f, in, error);
+    fclose(in);
+    return status;
+}
+
+static void unload_file(struct file *f)
+{
+    qp_free_pages((void *)f->data, (size_t)f->size);
+}
+
+#endif
+
+quip_status qp_file_open(struct file *f, const char *path, quip_error *error)
+{
+    *f = (struct file){ .is_open = true };
+    quip_status status = copy_name(f, path, error);
+    if (!status)
+        status = load_file(f, error);
+    if (status)
+        qp_file_close(f);
+    return status;
+}
+
+quip_status qp_file_open_source(struct file *f, const quip_source *source, quip_error *error)
+{
+    *f = (struct file){ 0 };
+    const char *name = source->name ? source->name : "model";
+    if (!source->read_at)
+        return qp_fail(error, QUIP_E_ARGUMENT, "%s: the source has no read_at", name);
+    if (source->size == 0)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: is empty", name);
+    quip_status status = copy_name(f, name, error);
+    if (status)
+        return status;
+    f->source = *source;
+    f->source.name = f->name;
+    f->size = source->size;
+    f->is_open = true;
+    return QUIP_OK;
+}
+
+void qp_file_open_memory(struct file *f, const void *data, size_t size, const char *name)
+{
+    *f = (struct file){
+        .data = data, .size = size, .name = name, .is_open = true, .is_borrowed = true
+    };
+}
+
+void qp_file_close(struct file *f)
+{
+    if (f->is_open && !f->is_borrowed) {
+        unload_file(f);
+        free((void *)f->name);
+    }
+    *f = (struct file){ 0 };
+}
+
+quip_status qp_file_read(const struct file *f, uint64_t offset, void *to, size_t n,
+                         quip_error *error)
+{
+    if (offset > f->size || n > f->size - offset)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: has %" PRIu64 " bytes, but %zu are needed at %" PRIu64
+                       "; is the file cut short?",
+                       f->name, f->size, n, offset);
+    if (n == 0)
+        return QUIP_OK;
+    if (f->data) {
+        memcpy(to, f->data + offset, n);
+        return QUIP_OK;
+    }
+    if (!f->source.read_at(f->source.user, offset, to, n))
+        return qp_fail(error, QUIP_E_IO, "%s: %zu bytes at %" PRIu64 " could not be read", f->name,
+                       n, offset);
+    return QUIP_OK;
+}

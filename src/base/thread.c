@@ -1,0 +1,332 @@
+/* thread.c: a fork-join pool, and what goes with threads: how many, whose share, the clock.
+ * In:  a task and its argument.
+ * Out: task(arg, i, n) done for every i in [0, n).
+ *
+ * A run is announced by a new generation number and is over when n_pending is zero. Both waits, the
+ * workers' for a generation and the caller's for zero, spin for SPIN_NS and then sleep. Nobody is
+ * forgotten: the sleeper first says that it sleeps and then looks again; the waker first changes
+ * the number and then asks who sleeps; with sequentially consistent atomics one of them sees the
+ * other. */
+#include "base.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
+
+enum {
+    MAX_THREADS = 256,
+    SPIN_NS = 30000, // a decode step's gaps between operations are shorter, a user's pauses longer
+    PAUSES_PER_LOOK = 16,
+};
+
+/* The two numbers that everybody watches lie on cache lines of their own. */
+struct pool {
+    _Alignas(64) atomic_uint generation;
+    _Alignas(64) atomic_int n_pending;  // workers that have not finished this generation
+    _Alignas(64) atomic_int n_sleeping; // workers
+    atomic_bool is_caller_sleeping;
+    atomic_bool is_closing;
+    pool_task task; // written before the generation that announces it
+    void *arg;
+    int n_threads; // the caller's included
+    pthread_mutex_t lock;
+    pthread_cond_t wake, done;
+    struct worker {
+        struct pool *pool;
+        int index;
+        pthread_t thread;
+    } workers[]; // [n_threads - 1]
+};
+
+static void cpu_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+uint64_t qp_now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* ---- workers ---- */
+
+static unsigned wait_for_generation(struct pool *p, unsigned seen)
+{
+    uint64_t end = qp_now_ns() + SPIN_NS;
+    do {
+        for (int i = 0; i < PAUSES_PER_LOOK; i++) {
+            unsigned now = atomic_load_explicit(&p->generation, memory_order_acquire);
+            if (now != seen)
+                return now;
+            cpu_relax();
+        }
+    } while (qp_now_ns() < end);
+
+    pthread_mutex_lock(&p->lock);
+    atomic_fetch_add(&p->n_sleeping, 1);
+    unsigned now;
+    while ((now = atomic_load(&p->generation)) == seen)
+        pthread_cond_wait(&p->wake, &p->lock);
+    atomic_fetch_sub(&p->n_sleeping, 1);
+    pthread_mutex_unlock(&p->lock);
+    return now;
+}
+
+static void *worker_main(void *arg)
+{
+    const struct worker *w = arg;
+    struct pool *p = w->pool;
+    for (unsigned seen = 0;;) {
+        seen = wait_for_generation(p, seen);
+        if (atomic_load(&p->is_closing))
+            return NULL;
+        p->task(p->arg, w->index, p->n_threads);
+        if (atomic_fetch_sub(&p->n_pending, 1) == 1 && atomic_load(&p->is_caller_sleeping)) {
+            pthread_mutex_lock(&p->lock);
+            pthread_cond_signal(&p->done);
+            pthread_mutex_unlock(&p->lock);
+        }
+    }
+}
+
+/* ---- the caller ---- */
+
+static void announce_generation(struct pool *p)
+{
+    atomic_fetch_add(&p->generation, 1);
+    if (atomic_load(&p->n_sleeping) > 0) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
+    }
+}
+
+static void wait_for_workers(struct pool *p)
+{
+    uint64_t end = qp_now_ns() + SPIN_NS;
+    do {
+        for (int i = 0; i < PAUSES_PER_LOOK; i++) {
+            if (atomic_load_explicit(&p->n_pending, memory_order_acquire) == 0)
+                return;
+            cpu_relax();
+        }
+    } while (qp_now_ns() < end);
+
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&p->is_caller_sleeping, true);
+    while (atomic_load(&p->n_pending) != 0)
+        pthread_cond_wait(&p->done, &p->lock);
+    atomic_store(&p->is_caller_sleeping, false);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void qp_pool_run(struct pool *p, pool_task task, void *arg)
+{
+    if (p->n_threads > 1) {
+        p->task = task;
+        p->arg = arg;
+        atomic_store_explicit(&p->n_pending, p->n_threads - 1, memory_order_relaxed);
+        announce_generation(p);
+    }
+    task(arg, 0, p->n_threads);
+    if (p->n_threads > 1)
+        wait_for_workers(p);
+}
+
+int qp_pool_n_threads(const struct pool *p)
+{
+    return p->n_threads;
+}
+
+/* ---- open and close ---- */
+
+static size_t pool_bytes(int n_threads)
+{
+    return sizeof(struct pool) + (size_t)n_threads * sizeof(struct worker);
+}
+
+/* Start workers until there are n_threads in all or the system gives no more. They take no signals:
+ * those are the host program's. */
+static void start_workers(struct pool *p, int n_threads)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    bool is_masked = pthread_sigmask(SIG_SETMASK, &all, &old) == 0;
+    for (; p->n_threads < n_threads; p->n_threads++) {
+        struct worker *w = &p->workers[p->n_threads - 1];
+        w->pool = p;
+        w->index = p->n_threads;
+        if (pthread_create(&w->thread, NULL, worker_main, w))
+            break;
+    }
+    if (is_masked)
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+quip_status qp_pool_open(struct pool **pool, int n_threads, quip_error *error)
+{
+    *pool = NULL;
+    if (n_threads < 0)
+        return qp_fail(error, QUIP_E_ARGUMENT, "%d threads: give 0 for as many as help, or 1 to %d",
+                       n_threads, MAX_THREADS);
+    if (n_threads == 0)
+        n_threads = qp_default_threads();
+    if (n_threads > MAX_THREADS)
+        n_threads = MAX_THREADS;
+
+    // room for MAX_THREADS whatever n_threads is, so that closing knows the size: pages not
+    // touched cost nothing
+    struct pool *p = qp_alloc_pages(pool_bytes(MAX_THREADS));
+    if (!p)
+        return qp_fail_memory(error, "a thread pool", pool_bytes(MAX_THREADS));
+    p->n_threads = 1;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->wake, NULL);
+    pthread_cond_init(&p->done, NULL);
+    start_workers(p, n_threads);
+    *pool = p;
+    return QUIP_OK;
+}
+
+void qp_pool_close(struct pool *p)
+{
+    if (!p)
+        return;
+    atomic_store(&p->is_closing, true);
+    announce_generation(p);
+    for (int i = 0; i < p->n_threads - 1; i++)
+        pthread_join(p->workers[i].thread, NULL);
+    pthread_cond_destroy(&p->done);
+    pthread_cond_destroy(&p->wake);
+    pthread_mutex_destroy(&p->lock);
+    qp_free_pages(p, pool_bytes(MAX_THREADS));
+}
+
+void qp_share(int n, int unit, int index, int n_threads, int *begin, int *end)
+{
+    assert(n >= 0 && unit > 0 && index >= 0 && index < n_threads);
+    int64_t n_units = ((int64_t)n + unit - 1) / unit;
+    int64_t first = n_units * index / n_threads * unit;
+    int64_t last = n_units * (index + 1) / n_threads * unit;
+    *begin = (int)(first < n ? first : n);
+    *end = (int)(last < n ? last : n);
+}
+
+/* ---- how many threads ---- */
+
+#if defined(__linux__)
+
+/* The first line of a small file of the system, without its newline; false when there is none. */
+static bool read_line(const char *path, char *line, int size)
+{
+    FILE *in = fopen(path, "re");
+    if (!in)
+        return false;
+    bool ok = fgets(line, size, in) != NULL;
+    fclose(in);
+    if (ok)
+        line[strcspn(line, "\n")] = 0;
+    return ok;
+}
+
+/* quota/period processors, rounded up; INT32_MAX for none ("max", or -1). */
+static int quota_processors(const char *quota, const char *period)
+{
+    long long q = atoll(quota), p = atoll(period);
+    if (q <= 0 || p <= 0 || q / p >= MAX_THREADS)
+        return INT32_MAX;
+    return (int)((q + p - 1) / p);
+}
+
+/* cgroup v2: the least of cpu.max ("quota period") from this process's own group up to the root. */
+static int cgroup2_processors(void)
+{
+    char group[512], path[600], line[64];
+    int least = INT32_MAX;
+    if (!read_line("/proc/self/cgroup", group, sizeof group) || strncmp(group, "0::/", 4))
+        return least;
+    char *g = group + 3;
+    for (;;) {
+        snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", g);
+        char *space;
+        if (read_line(path, line, sizeof line) && (space = strchr(line, ' '))) {
+            int n = quota_processors(line, space + 1);
+            least = n < least ? n : least;
+        }
+        char *slash = strrchr(g, '/');
+        if (!slash)
+            return least;
+        *slash = 0;
+    }
+}
+
+static int cgroup1_processors(void)
+{
+    char quota[64], period[64];
+    if (!read_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota, sizeof quota) ||
+        !read_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us", period, sizeof period))
+        return INT32_MAX;
+    return quota_processors(quota, period);
+}
+
+/* Through the system call: the C library's wrapper wants _GNU_SOURCE before the first include of
+ * whatever this file is joined with. */
+static int affinity_processors(void)
+{
+    unsigned long mask[128] = { 0 }; // 8192 processors
+    long n_bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+    int n = 0;
+    for (long i = 0; i < n_bytes / (long)sizeof mask[0]; i++)
+        n += __builtin_popcountl(mask[i]);
+    return n > 0 ? n : INT32_MAX;
+}
+
+int qp_default_threads(void)
+{
+    int n = affinity_processors();
+    int limits[] = { cgroup2_processors(), cgroup1_processors(), MAX_THREADS };
+    for (size_t i = 0; i < QP_COUNT(limits); i++)
+        n = limits[i] < n ? limits[i] : n;
+    return n;
+}
+
+#else
+
+int qp_default_threads(void)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (int)n;
+}
+
+#endif
+
+uint64_t qp_random_seed(void)
+{
+    uint64_t seed = 0;
+    FILE *in = fopen("/dev/urandom", "rb");
+    if (in) {
+        setvbuf(in, NULL, _IONBF, 0); // eight bytes, not a buffer full
+        if (fread(&seed, sizeof seed, 1, in) != 1)
+            seed = 0;
+        fclose(in);
+    }
+    if (!seed) // no such device: clock and address bits, mixed by the splitmix64 constants
+        seed = (qp_now_ns() ^ (uint64_t)(uintptr_t)&seed) * 0x9e3779b97f4a7c15u + (uint64_t)time(0);
+    return seed ? seed : 1;
+}
