@@ -15,6 +15,11 @@ struct matrix {
     const float *bias;   // [n_out] or NULL
 };
 
+static inline const void *qp_matrix_row(const struct matrix *w, int r)
+{
+    return (const char *)w->data + (size_t)r * w->row_bytes;
+}
+
 enum activation {
     ACT_GELU_TANH = 0,
     ACT_GELU_ERF = 1,

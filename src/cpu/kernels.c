@@ -1,0 +1,25 @@
+/* kernels.c: which version of each kernel this machine runs.
+ * In:  the CPU's features (base.h). Out: the table. The scalar version comes first, then each level
+ * that the CPU has overwrites what it does better; nothing else in the library asks for the CPU. */
+#include "cpu/kernels.h"
+
+struct kernels qp_kernels_for(unsigned cpu)
+{
+    struct kernels k = { .name = "scalar" };
+    qp_linear_kernels_scalar(&k);
+    qp_vector_kernels_scalar(&k);
+    qp_attention_kernels_scalar(&k);
+    if (cpu & CPU_AVX2) {
+        k.name = "avx2";
+        qp_linear_kernels_avx2(&k);
+        qp_vector_kernels_avx2(&k);
+        qp_attention_kernels_avx2(&k);
+    }
+    if (cpu & CPU_AVX512VNNI) {
+        k.name = "avx512vnni";
+        qp_linear_kernels_avx512vnni(&k);
+        qp_vector_kernels_avx512(&k);
+        qp_attention_kernels_avx512(&k);
+    }
+    return k;
+}

@@ -1,0 +1,219 @@
+/* linear_scalar.c: matrix products in plain C: the specification of every other linear_*.c.
+ * In:  weights where the file holds them (int8, int4 or float rows), activations as int8 blocks
+ * with a scale each, or as floats. Out: for each output row, the sum that kernels.h writes down, in
+ * the order it writes down. Integers: |w| <= 128 and |q| <= 127 over a block of 64 stay below 2^20,
+ * so that the dot product of a block is exact in int32 and again exact as a float. What is rounded
+ * is only sum = sum + scale_b * dot_b, for ascending b, then y = sum * scale_row (+ bias). Tile:
+ * int8x1: [TILE_ROWS][n_in rounded up to ACT_BLOCK] int8, the tail zero. */
+#include "cpu/kernels.h"
+#include "format/format.h"
+
+#include <assert.h>
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+/* ---- activations ---- */
+
+/* A NaN loses every comparison: it never is the maximum, and becomes 127 at the clamp. 127 /
+ * largest is kept finite, or a zero in a block of denormals would be multiplied by infinity. */
+static void quantize_block(int8_t *q, float *scale, int32_t *offset, const float *x, int n)
+{
+    float largest = 0.0f;
+    for (int i = 0; i < n; i++)
+        largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
+    *scale = largest / 127.0f;
+    *offset = 0;
+    memset(q, 0, ACT_BLOCK);
+    if (largest == 0.0f)
+        return;
+
+    float inverse = 127.0f / largest;
+    inverse = inverse < FLT_MAX ? inverse : FLT_MAX;
+    int sum = 0;
+    for (int i = 0; i < n; i++) {
+        float v = x[i] * inverse;
+        v = v < 127.0f ? v : 127.0f;
+        v = v > -127.0f ? v : -127.0f;
+        q[i] = (int8_t)lrintf(v);
+        sum += q[i];
+    }
+    *offset = -128 * sum;
+}
+
+static void quantize_scalar(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
+{
+    for (int i = 0, b = 0; i < n; i += ACT_BLOCK, b++) {
+        int n_block = n - i < ACT_BLOCK ? n - i : ACT_BLOCK;
+        quantize_block(q + i, scales + b, offsets + b, x + i, n_block);
+    }
+}
+
+/* ---- integer weights ---- */
+
+/* Sum over the blocks of a row of scale_b * dot_b. */
+static float row_dot_i8(const int8_t *w, const int8_t *q, const float *scales, int n_in)
+{
+    float sum = 0.0f;
+    for (int i = 0, b = 0; i < n_in; i += ACT_BLOCK, b++) {
+        int end = n_in - i < ACT_BLOCK ? n_in : i + ACT_BLOCK;
+        int32_t dot = 0;
+        for (int j = i; j < end; j++)
+            dot += w[j] * q[j];
+        sum += scales[b] * (float)dot;
+    }
+    return sum;
+}
+
+static float row_dot_i4(const uint8_t *w, const int8_t *q, const float *scales, int n_in)
+{
+    float sum = 0.0f;
+    for (int i = 0, b = 0; i < n_in; i += ACT_BLOCK, b++) {
+        int end = n_in - i < ACT_BLOCK ? n_in : i + ACT_BLOCK;
+        int32_t dot = 0;
+        for (int j = i; j < end; j += 2) {
+            dot += ((w[j / 2] & 15) - 8) * q[j];
+            dot += ((w[j / 2] >> 4) - 8) * q[j + 1];
+        }
+        sum += scales[b] * (float)dot;
+    }
+    return sum;
+}
+
+static float row_finish(float sum, const struct matrix *w, int r)
+{
+    float y = sum * w->scales[r];
+    return w->bias ? y + w->bias[r] : y;
+}
+
+static void gemv_i8_scalar(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                           int end)
+{
+    for (int r = begin; r < end; r++) {
+        float sum = row_dot_i8(qp_matrix_row(w, r), x->q, x->scales, w->n_in);
+        y[r] = row_finish(sum, w, r);
+    }
+}
+
+static void gemv_i4_scalar(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                           int end)
+{
+    assert(w->n_in % 2 == 0);
+    for (int r = begin; r < end; r++) {
+        float sum = row_dot_i4(qp_matrix_row(w, r), x->q, x->scales, w->n_in);
+        y[r] = row_finish(sum, w, r);
+    }
+}
+
+/* ---- tiles ---- */
+
+static size_t tile_bytes_scalar(int n_in)
+{
+    return TILE_ROWS * qp_round_up((size_t)n_in, ACT_BLOCK);
+}
+
+/* Row r as int8, to[n_in]. */
+static void expand_row(int8_t *to, const struct matrix *w, int r)
+{
+    const uint8_t *row = qp_matrix_row(w, r);
+    if (w->dtype == DTYPE_I8) {
+        memcpy(to, row, (size_t)w->n_in);
+        return;
+    }
+    for (int i = 0; i < w->n_in; i += 2) {
+        to[i] = (int8_t)((row[i / 2] & 15) - 8);
+        to[i + 1] = (int8_t)((row[i / 2] >> 4) - 8);
+    }
+}
+
+static void pack_scalar(void *tile, const struct matrix *w, int row, int n_rows)
+{
+    size_t stride = qp_round_up((size_t)w->n_in, ACT_BLOCK);
+    for (int r = 0; r < n_rows; r++) {
+        int8_t *to = (int8_t *)tile + (size_t)r * stride;
+        expand_row(to, w, row + r);
+        memset(to + w->n_in, 0, stride - (size_t)w->n_in);
+    }
+}
+
+static void gemm_scalar(float *y, size_t y_stride, const void *tile, const struct matrix *w,
+                        int row, int n_rows, const int8_t *q, size_t q_stride, const float *scales,
+                        const int32_t *offsets, int n_tokens)
+{
+    (void)offsets; // for layouts that store weights plus 128
+    size_t stride = qp_round_up((size_t)w->n_in, ACT_BLOCK);
+    size_t n_blocks = stride / ACT_BLOCK;
+    for (int t = 0; t < n_tokens; t++) {
+        for (int r = 0; r < n_rows; r++) {
+            const int8_t *weights = (const int8_t *)tile + (size_t)r * stride;
+            float sum = row_dot_i8(weights, q + (size_t)t * q_stride, scales + (size_t)t * n_blocks,
+                                   w->n_in);
+            y[(size_t)t * y_stride + (size_t)r] = row_finish(sum, w, row + r);
+        }
+    }
+}
+
+/* ---- float weights ---- */
+
+/* 16 lanes, then the tree of kernels.h. A lane starts at +0 and so never is -0: a vector version
+ * may add zeros past the end. */
+static float row_dot_f32(const float *w, const float *x, int n_in)
+{
+    float lane[16] = { 0 };
+    for (int i = 0; i < n_in; i++)
+        lane[i % 16] += w[i] * x[i];
+    for (int s = 8; s > 0; s /= 2)
+        for (int j = 0; j < s; j++)
+            lane[j] += lane[j + s];
+    return lane[0];
+}
+
+static void gemm_f32_scalar(float *y, size_t y_stride, const struct matrix *w, const float *x,
+                            size_t x_stride, int n_tokens, int begin, int end)
+{
+    for (int r = begin; r < end; r++) {
+        const float *row = qp_matrix_row(w, r);
+        for (int t = 0; t < n_tokens; t++) {
+            float sum = row_dot_f32(row, x + (size_t)t * x_stride, w->n_in);
+            y[(size_t)t * y_stride + (size_t)(r - begin)] = w->bias ? sum + w->bias[r] : sum;
+        }
+    }
+}
+
+static void gemv_f32_scalar(float *y, const struct matrix *w, const float *x, int begin, int end)
+{
+    gemm_f32_scalar(y + begin, 0, w, x, 0, 1, begin, end);
+}
+
+/* ---- one row as floats ---- */
+
+static void dequantize_row_scalar(float *y, const struct matrix *w, int r, float factor)
+{
+    const uint8_t *row = qp_matrix_row(w, r);
+    if (w->dtype == DTYPE_F32) {
+        const float *from = qp_matrix_row(w, r);
+        for (int i = 0; i < w->n_in; i++)
+            y[i] = from[i] * factor;
+    } else if (w->dtype == DTYPE_I8) {
+        for (int i = 0; i < w->n_in; i++)
+            y[i] = (float)(int8_t)row[i] * w->scales[r] * factor;
+    } else {
+        for (int i = 0; i < w->n_in; i++) {
+            int nibble = i % 2 ? row[i / 2] >> 4 : row[i / 2] & 15;
+            y[i] = (float)(nibble - 8) * w->scales[r] * factor;
+        }
+    }
+}
+
+void qp_linear_kernels_scalar(struct kernels *k)
+{
+    k->quantize = quantize_scalar;
+    k->gemv_i8 = gemv_i8_scalar;
+    k->gemv_i4 = gemv_i4_scalar;
+    k->gemv_f32 = gemv_f32_scalar;
+    k->tile_bytes = tile_bytes_scalar;
+    k->pack = pack_scalar;
+    k->gemm = gemm_scalar;
+    k->gemm_f32 = gemm_f32_scalar;
+    k->dequantize_row = dequantize_row_scalar;
+}
