@@ -1,0 +1,55 @@
+# The verbs people type. CMakeLists.txt is the build; `make help` lists what is here.
+.DEFAULT_GOAL := build
+MODEL ?= smollm2-135m
+PROMPT ?= Why is the sky blue? Answer in two sentences.
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: build demo test check bench lint format dist install clean help
+
+## make              build the library and the program: build/quip, build/libquip.*
+build:
+	@scripts/setup
+	@test -f build/Makefile -o -f build/build.ninja || cmake --preset release
+	@cmake --build build -j $(JOBS)
+
+## make demo         fetch a real model, convert it, and let it answer
+##                   (MODEL=smollm2-135m or gemma3-270m, PROMPT="…")
+demo: build
+	@scripts/demo '$(MODEL)' '$(subst ','\'',$(PROMPT))'
+
+## make test         run all tests
+test: build
+	@cd build && ctest --output-on-failure -j $(JOBS)
+
+## make check        tests under sanitizers, short fuzz runs
+check:
+	@scripts/setup checks
+	@scripts/check
+
+## make bench        measure this machine: quip bench on both demo models
+bench: build
+	@scripts/bench
+
+## make lint         formatting and compiler warnings of both compilers
+lint:
+	@scripts/setup checks
+	@scripts/lint
+
+## make format       format every C file
+format:
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+## make dist         join the library into dist/quip.c and dist/quip.h
+dist:
+	@tools/amalgamate dist
+
+## make install      install program, library, header and man page (PREFIX=/usr/local)
+install: build
+	@cmake --install build --prefix '$(or $(PREFIX),/usr/local)'
+
+## make clean        remove what was built
+clean:
+	@rm -rf build build-* dist
+
+help:
+	@sed -n 's/^## //p' Makefile
