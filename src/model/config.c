@@ -1,0 +1,535 @@
+/* config.c: metadata of a model file -> struct config.
+ * Three sources, each overriding the one before: the architecture's row (arch.c), the original's
+ * LlmParameters proto, and Quip's own `quip.config` text, which says what the proto cannot. */
+#include "model/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What the sources say, before it is checked and spread over the layers. */
+struct facts {
+    const struct arch *arch;
+    int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
+    int rope_dim, n_context_max, window, local_per_global, bos, tied;
+    float norm_eps, rope_theta, rope_local_theta, rope_scaling, query_scale;
+    float attention_cap, logits_cap;
+    char layer_types[1025]; // 'L' or 'G' a layer; "": the architecture's pattern
+    char chat[32];
+    quip_token stop_ids[MAX_STOP_IDS];
+    int n_stop_ids;
+};
+
+/* ---- LlmParameters ---- */
+
+struct proto_int {
+    int number;
+    size_t offset; // of an int in struct facts
+};
+static const struct proto_int transformer_ints[] = {
+    { 3, offsetof(struct facts, d_model) },           { 4, offsetof(struct facts, d_ff) },
+    { 5, offsetof(struct facts, head_dim) },          { 6, offsetof(struct facts, n_heads) },
+    { 7, offsetof(struct facts, n_layers) },          { 9, offsetof(struct facts, n_kv_heads) },
+    { 19, offsetof(struct facts, local_per_global) },
+};
+
+static bool read_attention(struct facts *f, const struct proto_field *message)
+{
+    struct proto_reader r;
+    struct proto_field field;
+    qp_proto_open(&r, message->data, message->n);
+    while (qp_proto_next(&r, &field)) {
+        if (field.number == 4 && field.wire_type == 5 && qp_proto_float(&field) > 0)
+            f->attention_cap = qp_proto_float(&field);
+        if (field.number == 6 && field.wire_type == 0)
+            f->window = (int)field.value;
+    }
+    return !r.is_malformed;
+}
+
+static bool read_head(struct facts *f, const struct proto_field *message)
+{
+    struct proto_reader r;
+    struct proto_field field;
+    qp_proto_open(&r, message->data, message->n);
+    while (qp_proto_next(&r, &field))
+        if (field.number == 2 && field.wire_type == 5 && qp_proto_float(&field) > 0)
+            f->logits_cap = qp_proto_float(&field);
+    return !r.is_malformed;
+}
+
+static bool read_transformer(struct facts *f, const struct proto_field *message)
+{
+    struct proto_reader r;
+    struct proto_field field;
+    bool ok = true;
+    qp_proto_open(&r, message->data, message->n);
+    while (qp_proto_next(&r, &field)) {
+        if (field.wire_type == 0)
+            for (size_t i = 0; i < QP_COUNT(transformer_ints); i++)
+                if (field.number == transformer_ints[i].number)
+                    *(int *)((char *)f + transformer_ints[i].offset) =
+                        field.value > INT32_MAX ? -1 : (int)field.value;
+        if (field.number == 12 && field.wire_type == 2)
+            ok = ok && read_head(f, &field);
+        if (field.number == 16 && field.wire_type == 2)
+            ok = ok && read_attention(f, &field);
+        if (field.number == 32 && field.wire_type == 5 && qp_proto_float(&field) > 0)
+            f->rope_theta = qp_proto_float(&field);
+        if (field.number == 33 && field.wire_type == 5 && qp_proto_float(&field) > 0)
+            f->rope_scaling = qp_proto_float(&field);
+    }
+    return ok && !r.is_malformed;
+}
+
+static void add_stop_id(struct facts *f, int64_t id)
+{
+    for (int i = 0; i < f->n_stop_ids; i++)
+        if (f->stop_ids[i] == id)
+            return;
+    if (id >= 0 && id <= INT32_MAX && f->n_stop_ids < MAX_STOP_IDS)
+        f->stop_ids[f->n_stop_ids++] = (quip_token)id;
+}
+
+/* One PromptTemplate {2 prefix, 3 suffix}: offsets of its texts in m->chat_text. */
+static bool read_turn(quip_model *m, const struct proto_field *message, size_t at[2])
+{
+    struct proto_reader r;
+    struct proto_field field;
+    qp_proto_open(&r, message->data, message->n);
+    while (qp_proto_next(&r, &field)) {
+        if (field.wire_type != 2 || (field.number != 2 && field.number != 3))
+            continue;
+        at[field.number - 2] = m->chat_text.n;
+        if (!qp_bytes_append(&m->chat_text, field.data, field.n) ||
+            !qp_bytes_append(&m->chat_text, "", 1))
+            return false;
+    }
+    return !r.is_malformed;
+}
+
+/* PromptTemplates {1 user, 2 model, 3 system}. */
+static bool read_templates(quip_model *m, const struct proto_field *message)
+{
+    struct proto_reader r;
+    struct proto_field field;
+    size_t at[3][2] = { { 0 } };
+    if (!qp_bytes_append(&m->chat_text, "", 1)) // offset 0 is the empty text
+        return false;
+    qp_proto_open(&r, message->data, message->n);
+    while (qp_proto_next(&r, &field))
+        if (field.wire_type == 2 && field.number >= 1 && field.number <= 3)
+            if (!read_turn(m, &field, at[field.number - 1]))
+                return false;
+    const char *text = (const char *)m->chat_text.data;
+    struct turn_text *turns[3] = { &m->own_chat.user, &m->own_chat.model, &m->own_chat.system };
+    for (int i = 0; i < 3; i++)
+        *turns[i] = (struct turn_text){ text + at[i][0], text + at[i][1] };
+    m->own_chat.name = "file";
+    return !r.is_malformed;
+}
+
+/* Packed or single varints of stop_token_ids. */
+static void read_stop_ids(struct facts *f, const struct proto_field *field)
+{
+    if (field->wire_type == 0) {
+        add_stop_id(f, (int64_t)field->value);
+        return;
+    }
+    uint64_t value = 0;
+    int shift = 0;
+    for (size_t i = 0; i < field->n && field->wire_type == 2; i++) {
+        if (shift < 63)
+            value |= (uint64_t)(field->data[i] & 127) << shift;
+        shift += 7;
+        if (!(field->data[i] & 128)) {
+            add_stop_id(f, (int64_t)value);
+            value = 0;
+            shift = 0;
+        }
+    }
+}
+
+static quip_status read_parameters(quip_model *m, struct facts *f, quip_error *error)
+{
+    const struct metadata *entry =
+        qp_format_find_metadata(&m->format, "odml.infra.proto.LlmParameters");
+    const uint8_t *data;
+    size_t n;
+    quip_status status;
+    if (!entry || entry->type != METADATA_BYTES)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: no odml.infra.proto.LlmParameters metadata; this is a TFLite file, but "
+                       "not a language model",
+                       m->file.name);
+    if ((status = qp_format_bytes(&m->format, entry, &data, &n, error)))
+        return status;
+
+    struct proto_reader r;
+    struct proto_field field;
+    bool ok = true;
+    qp_proto_open(&r, data, n);
+    while (ok && qp_proto_next(&r, &field)) {
+        if (field.number == 1 && field.wire_type == 2)
+            ok = read_transformer(f, &field);
+        else if (field.number == 2 && field.wire_type == 0)
+            f->vocab_size = field.value > INT32_MAX ? -1 : (int)field.value;
+        else if (field.number == 4 && field.wire_type == 0)
+            f->bos = field.value > INT32_MAX ? -1 : (int)field.value;
+        else if (field.number == 5 && field.wire_type == 2)
+            add_stop_id(f, qp_tokenizer_find(m->tokenizer, (const char *)field.data, field.n));
+        else if (field.number == 17 && field.wire_type == 2)
+            ok = read_templates(m, &field);
+        else if (field.number == 18)
+            read_stop_ids(f, &field);
+    }
+    if (!ok || r.is_malformed)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: its LlmParameters metadata (%zu bytes) is damaged", m->file.name, n);
+    return QUIP_OK;
+}
+
+/* ---- quip.config ---- */
+
+/* A decimal number, whatever the program's locale. False when it is not one. */
+static bool parse_number(const char *s, size_t n, double *value)
+{
+    static const double powers[] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                     1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                     1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
+    size_t i = 0;
+    bool negative = n > 0 && s[0] == '-', any = false;
+    double mantissa = 0;
+    int exponent = 0, written = 0, sign = 1;
+    for (i = negative; i < n && s[i] >= '0' && s[i] <= '9'; i++, any = true)
+        mantissa = mantissa * 10 + (s[i] - '0');
+    if (i < n && s[i] == '.')
+        for (i++; i < n && s[i] >= '0' && s[i] <= '9'; i++, exponent--, any = true)
+            mantissa = mantissa * 10 + (s[i] - '0');
+    if (any && i < n && (s[i] == 'e' || s[i] == 'E')) {
+        i++;
+        if (i < n && (s[i] == '-' || s[i] == '+'))
+            sign = s[i++] == '-' ? -1 : 1;
+        for (any = false; i < n && s[i] >= '0' && s[i] <= '9' && written < 1000; i++, any = true)
+            written = written * 10 + (s[i] - '0');
+    }
+    exponent += sign * written;
+    if (!any || i != n || exponent > 22 || exponent < -44)
+        return false;
+    if (exponent < -22) {
+        mantissa /= powers[22];
+        exponent += 22;
+    }
+    mantissa = exponent < 0 ? mantissa / powers[-exponent] : mantissa * powers[exponent];
+    *value = negative ? -mantissa : mantissa;
+    return true;
+}
+
+enum key_kind {
+    KEY_INT,
+    KEY_FLOAT,
+    KEY_TEXT, // .size bytes with the NUL
+    KEY_ARCH,
+    KEY_IDS
+};
+struct config_key {
+    const char *name;
+    enum key_kind kind;
+    size_t offset, size; // in struct facts
+};
+#define INT_KEY(name)                                                                              \
+    {                                                                                              \
+#name, KEY_INT, offsetof(struct facts, name), 0                                            \
+    }
+#define FLOAT_KEY(name)                                                                            \
+    {                                                                                              \
+#name, KEY_FLOAT, offsetof(struct facts, name), 0                                          \
+    }
+#define TEXT_KEY(name)                                                                             \
+    {                                                                                              \
+#name, KEY_TEXT, offsetof(struct facts, name), sizeof(((struct facts *)0)->name)           \
+    }
+/* docs/model-format.md describes each. Unknown keys are left alone: newer files may have more. */
+static const struct config_key config_keys[] = {
+    { "architecture", KEY_ARCH, 0, 0 },
+    { "stop_ids", KEY_IDS, 0, 0 },
+    INT_KEY(rope_dim),
+    INT_KEY(n_context_max),
+    INT_KEY(window),
+    INT_KEY(bos),
+    INT_KEY(tied),
+    FLOAT_KEY(norm_eps),
+    FLOAT_KEY(rope_theta),
+    FLOAT_KEY(rope_local_theta),
+    FLOAT_KEY(rope_scaling),
+    FLOAT_KEY(query_scale),
+    FLOAT_KEY(attention_cap),
+    FLOAT_KEY(logits_cap),
+    TEXT_KEY(layer_types),
+    TEXT_KEY(chat),
+};
+
+static bool set_ids(struct facts *f, const char *s, size_t n)
+{
+    f->n_stop_ids = 0;
+    for (size_t i = 0; i < n;) {
+        size_t end = i;
+        double id;
+        while (end < n && s[end] != ',')
+            end++;
+        if (!parse_number(s + i, end - i, &id))
+            return false;
+        add_stop_id(f, (int64_t)id);
+        i = end + 1;
+    }
+    return true;
+}
+
+static bool set_key(struct facts *f, const struct config_key *key, const char *s, size_t n)
+{
+    double number;
+    char *field = (char *)f + key->offset;
+    switch (key->kind) {
+    case KEY_INT:
+        if (!parse_number(s, n, &number) || number < -1 || number > INT32_MAX)
+            return false;
+        *(int *)field = (int)number;
+        return true;
+    case KEY_FLOAT:
+        if (!parse_number(s, n, &number) || number < 0 || number > 1e12)
+            return false;
+        *(float *)field = (float)number;
+        return true;
+    case KEY_TEXT:
+        if (n >= key->size || memchr(s, 0, n))
+            return false;
+        memcpy(field, s, n);
+        field[n] = 0;
+        return true;
+    case KEY_IDS:
+        return set_ids(f, s, n);
+    case KEY_ARCH: /* read before all others */
+        return true;
+    }
+    return false;
+}
+
+/* The next "key value" line of text[*at, n). */
+static bool next_line(const char *text, size_t n, size_t *at, const char **key, size_t *n_key,
+                      const char **value, size_t *n_value)
+{
+    while (*at < n) {
+        const char *line = text + *at, *end = memchr(line, '\n', n - *at);
+        size_t n_line = end ? (size_t)(end - line) : n - *at;
+        const char *space = memchr(line, ' ', n_line);
+        *at += n_line + 1;
+        if (!space)
+            continue;
+        *key = line;
+        *n_key = (size_t)(space - line);
+        *value = space + 1;
+        *n_value = n_line - *n_key - 1;
+        return true;
+    }
+    return false;
+}
+
+static quip_status read_keys(quip_model *m, struct facts *f, const char *text, size_t n,
+                             quip_error *error)
+{
+    const char *key, *value;
+    size_t at = 0, n_key, n_value;
+    while (next_line(text, n, &at, &key, &n_key, &value, &n_value))
+        for (size_t i = 0; i < QP_COUNT(config_keys); i++) {
+            const struct config_key *k = &config_keys[i];
+            if (strlen(k->name) == n_key && memcmp(k->name, key, n_key) == 0 &&
+                !set_key(f, k, value, n_value))
+                return qp_fail(error, QUIP_E_FORMAT,
+                               "%s: quip.config says %s is \"%.*s\", which "
+                               "is not a possible value",
+                               m->file.name, k->name, (int)(n_value < 60 ? n_value : 60), value);
+        }
+    return QUIP_OK;
+}
+
+/* The architecture: quip.config names it, or else the original's model type does. */
+static quip_status find_arch(quip_model *m, struct facts *f, const char *text, size_t n,
+                             quip_error *error)
+{
+    const char *key, *value;
+    size_t at = 0, n_key, n_value;
+    while (next_line(text, n, &at, &key, &n_key, &value, &n_value))
+        if (n_key == strlen("architecture") && memcmp(key, "architecture", n_key) == 0) {
+            char name[32] = "";
+            if (n_value < sizeof name)
+                memcpy(name, value, n_value);
+            if (!(f->arch = qp_arch_find(name)))
+                return qp_fail(error, QUIP_E_UNSUPPORTED,
+                               "%s: its architecture \"%s\" is not one that this version runs",
+                               m->file.name, name);
+            return QUIP_OK;
+        }
+    const struct metadata *type = qp_format_find_metadata(&m->format, "odml.infra.LlmModelType");
+    if (!type || type->type != METADATA_INT)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: no odml.infra.LlmModelType metadata",
+                       m->file.name);
+    if (!(f->arch = qp_arch_find_type((int)type->i)))
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: model type %lld (%s) is not one that this version runs", m->file.name,
+                       (long long)type->i,
+                       m->format.subgraph_name ? m->format.subgraph_name : "unnamed");
+    return QUIP_OK;
+}
+
+/* ---- facts -> config ---- */
+
+struct range {
+    const char *name;
+    size_t offset;
+    int low, high;
+};
+/* Limits far above any model there is, so that products of two of them fit in 64 bits. */
+static const struct range ranges[] = {
+    { "number of layers", offsetof(struct facts, n_layers), 1, 1024 },
+    { "model width", offsetof(struct facts, d_model), 1, 1 << 17 },
+    { "feed-forward width", offsetof(struct facts, d_ff), 1, 1 << 20 },
+    { "number of heads", offsetof(struct facts, n_heads), 1, 1024 },
+    { "number of kv heads", offsetof(struct facts, n_kv_heads), 1, 1024 },
+    { "head width", offsetof(struct facts, head_dim), 1, 1024 },
+    { "vocabulary size", offsetof(struct facts, vocab_size), 1, 1 << 22 },
+    { "rotary width", offsetof(struct facts, rope_dim), 0, 1024 },
+    { "window", offsetof(struct facts, window), 0, INT32_MAX },
+    { "local layers per global one", offsetof(struct facts, local_per_global), 0, 1024 },
+};
+
+static quip_status check_facts(const quip_model *m, struct facts *f, quip_error *error)
+{
+    if (f->n_kv_heads == 0) // the original stores 0 for "as many as heads"
+        f->n_kv_heads = f->n_heads;
+    if (f->rope_dim < 0)
+        f->rope_dim = f->head_dim;
+    for (size_t i = 0; i < QP_COUNT(ranges); i++) {
+        const struct range *r = &ranges[i];
+        int value = *(int *)((char *)f + r->offset);
+        if (value < r->low || value > r->high)
+            return qp_fail(error, QUIP_E_FORMAT, "%s: its %s is %d; possible is %d to %d",
+                           m->file.name, r->name, value, r->low, r->high);
+    }
+    if (f->n_heads % f->n_kv_heads)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: %d heads cannot share %d kv heads evenly",
+                       m->file.name, f->n_heads, f->n_kv_heads);
+    if (f->rope_dim > f->head_dim || f->rope_dim % 2)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: its rotary width is %d; it must be even and at most the head width %d",
+                       m->file.name, f->rope_dim, f->head_dim);
+    if (f->layer_types[0] && (int)strlen(f->layer_types) != f->n_layers)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: quip.config gives %zu layer types for %d layers",
+                       m->file.name, strlen(f->layer_types), f->n_layers);
+    if (f->bos >= f->vocab_size)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: start token %d is outside its vocabulary of %d",
+                       m->file.name, f->bos, f->vocab_size);
+    if (!(f->rope_theta > 0) || !(f->rope_local_theta > 0) || !(f->rope_scaling > 0))
+        return qp_fail(error, QUIP_E_FORMAT, "%s: its rotary bases and scaling must be positive",
+                       m->file.name);
+    return QUIP_OK;
+}
+
+static bool is_local(const struct facts *f, int l)
+{
+    if (f->layer_types[0])
+        return f->layer_types[l] == 'L';
+    return f->local_per_global > 0 && (l + 1) % (f->local_per_global + 1) != 0;
+}
+
+static void spread(struct config *c, const struct facts *f)
+{
+    const struct arch *a = f->arch;
+    struct layer_config *layers = c->layers;
+    *c = (struct config){
+        .arch = a,
+        .norm = a->norm,
+        .act = a->act,
+        .qk_norm = a->qk_norm,
+        .post_norm = a->post_norm,
+        .tied = f->tied != 0,
+        .n_layers = f->n_layers,
+        .d_model = f->d_model,
+        .d_ff = f->d_ff,
+        .n_heads = f->n_heads,
+        .n_kv_heads = f->n_kv_heads,
+        .head_dim = f->head_dim,
+        .vocab_size = f->vocab_size,
+        .rope_dim = f->rope_dim,
+        .n_context_max = f->n_context_max,
+        .norm_eps = f->norm_eps,
+        .embed_scale = a->embed_sqrt_d ? sqrtf((float)f->d_model) : 1.0f,
+        .query_scale = f->query_scale > 0 ? f->query_scale : 1.0f / sqrtf((float)f->head_dim),
+        .attention_cap = f->attention_cap,
+        .logits_cap = f->logits_cap,
+        .layers = layers,
+        .bos = f->bos,
+        .n_stop_ids = f->n_stop_ids,
+    };
+    memcpy(c->stop_ids, f->stop_ids, sizeof c->stop_ids);
+    for (int l = 0; l < c->n_layers; l++)
+        layers[l] = is_local(f, l) ? (struct layer_config){ f->window, f->rope_local_theta, 1.0f }
+                                   : (struct layer_config){ 0, f->rope_theta, f->rope_scaling };
+}
+
+static void choose_chat(quip_model *m, const struct facts *f)
+{
+    if (f->chat[0])
+        m->chat = qp_chat_find(f->chat);
+    else if (m->own_chat.name)
+        m->chat = &m->own_chat;
+    else
+        m->chat = qp_chat_find(f->arch->chat);
+    if (m->chat && strcmp(m->chat->name, "none") == 0)
+        m->chat = NULL;
+}
+
+/* Pieces that end a turn of the template, and the tokenizer's own end. */
+static void add_template_stops(const quip_model *m, struct facts *f)
+{
+    if (m->chat)
+        for (const char *const *stop = m->chat->stops; *stop; stop++)
+            add_stop_id(f, qp_tokenizer_find(m->tokenizer, *stop, strlen(*stop)));
+    if (f->n_stop_ids == 0)
+        add_stop_id(f, qp_tokenizer_eos(m->tokenizer));
+}
+
+quip_status qp_config_read(quip_model *m, quip_error *error)
+{
+    struct facts f = { .bos = -1, .rope_dim = -1, .tied = -1, .n_context_max = 0 };
+    const struct metadata *own = qp_format_find_metadata(&m->format, "quip.config");
+    const uint8_t *text = (const uint8_t *)"";
+    size_t n = 0;
+    quip_status status;
+    if (own && own->type == METADATA_BYTES &&
+        (status = qp_format_bytes(&m->format, own, &text, &n, error)))
+        return status;
+    if ((status = find_arch(m, &f, (const char *)text, n, error)))
+        return status;
+    f.window = f.arch->window;
+    f.local_per_global = f.arch->local_per_global;
+    f.rope_theta = f.arch->rope_theta;
+    f.rope_local_theta = f.arch->rope_local_theta;
+    f.rope_scaling = 1;
+    f.norm_eps = f.arch->norm_eps;
+    if ((status = read_parameters(m, &f, error)) ||
+        (status = read_keys(m, &f, (const char *)text, n, error)) ||
+        (status = check_facts(m, &f, error)))
+        return status;
+    choose_chat(m, &f);
+    add_template_stops(m, &f);
+
+    size_t layers_bytes = (size_t)f.n_layers * sizeof(struct layer_config);
+    size_t weights_bytes = (size_t)f.n_layers * sizeof(struct layer_weights);
+    if ((status = qp_arena_open(&m->arena, qp_round_up(layers_bytes, 64) + weights_bytes + 64,
+                                "the layer tables", error)))
+        return status;
+    m->config.layers = qp_arena_take(&m->arena, layers_bytes);
+    m->weights.layers = qp_arena_take(&m->arena, weights_bytes);
+    spread(&m->config, &f);
+    return QUIP_OK;
+}

@@ -1,0 +1,102 @@
+/* model.c: file -> model: header, tokenizer, config, weights, in this order. */
+#include "model/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A file that is not mapped: read it whole, then go on as if it were. */
+static quip_status load(quip_model *m, quip_error *error)
+{
+    enum {
+        CHUNK = 16 << 20
+    };
+    size_t size = (size_t)m->file.size;
+    quip_status status;
+    if (m->file.size > SIZE_MAX || !(m->memory = qp_alloc_pages(size)))
+        return qp_fail_memory(error, "the weights", size);
+    for (size_t at = 0; at < size; at += CHUNK) {
+        size_t n = size - at < CHUNK ? size - at : CHUNK;
+        if ((status = qp_file_read(&m->file, at, (uint8_t *)m->memory + at, n, error)))
+            return status;
+    }
+    struct file loaded;
+    qp_file_open_memory(&loaded, m->memory, size, m->file.name);
+    if (!loaded.is_open)
+        return qp_fail_memory(error, "a file name", strlen(m->file.name));
+    qp_file_close(&m->file);
+    m->file = loaded;
+    return QUIP_OK;
+}
+
+static quip_status open_format(quip_model *m, quip_error *error)
+{
+    quip_status status = qp_format_open(&m->format, &m->file, error);
+    if (status || m->format.kind == FORMAT_TFLITE)
+        return status;
+    return qp_fail(error, QUIP_E_UNSUPPORTED,
+                   "%s is a %s checkpoint, not a model file; convert it first: quip convert %s "
+                   "model.bin --weights int8",
+                   m->file.name, m->format.kind == FORMAT_GGUF ? "GGUF" : "safetensors",
+                   m->file.name);
+}
+
+static quip_status open_tokenizer(quip_model *m, quip_error *error)
+{
+    const struct metadata *spm = qp_format_find_metadata(&m->format, "spm_vocab_model");
+    const struct metadata *bpe = qp_format_find_metadata(&m->format, "quip.tokenizer");
+    const uint8_t *spm_data, *bpe_data = NULL;
+    size_t n_spm, n_bpe = 0;
+    quip_status status;
+    if (!spm || spm->type != METADATA_BYTES)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: no spm_vocab_model metadata (the tokenizer)",
+                       m->file.name);
+    if ((status = qp_format_bytes(&m->format, spm, &spm_data, &n_spm, error)))
+        return status;
+    if (bpe && bpe->type == METADATA_BYTES &&
+        (status = qp_format_bytes(&m->format, bpe, &bpe_data, &n_bpe, error)))
+        return status;
+    return qp_tokenizer_open(&m->tokenizer, spm_data, n_spm, bpe_data, n_bpe, error);
+}
+
+quip_status qp_model_open(quip_model **model, struct file *file, const quip_model_options *options,
+                          quip_error *error)
+{
+    quip_model *m = calloc(1, sizeof *m);
+    quip_status status;
+    *model = NULL;
+    if (!m) {
+        qp_file_close(file);
+        return qp_fail_memory(error, "a model", sizeof *m);
+    }
+    m->n_references = 1;
+    m->file = *file;
+    bool is_mapped = m->file.data && !(options && options->no_mmap);
+    if ((status = is_mapped ? QUIP_OK : load(m, error)) || (status = open_format(m, error)) ||
+        (status = open_tokenizer(m, error)) || (status = qp_config_read(m, error)) ||
+        (status = qp_weights_bind(m, error))) {
+        qp_model_release(m);
+        return status;
+    }
+    *model = m;
+    return QUIP_OK;
+}
+
+void qp_model_retain(quip_model *model)
+{
+    atomic_fetch_add(&model->n_references, 1);
+}
+
+void qp_model_release(quip_model *m)
+{
+    if (!m || atomic_fetch_sub(&m->n_references, 1) != 1)
+        return;
+    qp_tokenizer_close(m->tokenizer);
+    qp_format_close(&m->format);
+    qp_arena_close(&m->arena);
+    qp_bytes_close(&m->chat_text);
+    size_t size = (size_t)m->file.size;
+    qp_file_close(&m->file);
+    if (m->memory)
+        qp_free_pages(m->memory, size);
+    free(m);
+}

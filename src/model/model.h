@@ -1,0 +1,100 @@
+/* model.h: what the bytes of a model file mean.
+ * In:  named tensors and metadata (format.h).
+ * Out: the config, and weights bound to their places in the file with the shapes that the config
+ *      asks for: everything after may trust its sizes. */
+#ifndef QP_MODEL_H
+#define QP_MODEL_H
+
+#include "format/format.h"
+#include "model/matrix.h"
+#include "tokenizer/tokenizer.h"
+
+#include <stdatomic.h>
+
+enum norm_kind {
+    NORM_RMS,       // x / rms(x) * w
+    NORM_RMS_PLUS_1 // x / rms(x) * (1 + w)
+};
+
+#define MAX_STOP_IDS 16
+
+/* A family of models: what its members share and their files need not say. */
+struct arch {
+    const char *name;
+    int model_types[8]; // LlmModelType of the original's files, ending with 0
+    enum norm_kind norm;
+    enum activation act;
+    bool qk_norm;           // q and k are normed per head before rope
+    bool post_norm;         // the output of attention and feed-forward is normed before the add
+    bool embed_sqrt_d;      // embeddings are multiplied by sqrt(d_model)
+    int local_per_global;   // layers L, ..., L, G repeated; 0: all global
+    int window;             // of local layers, in tokens, the current one included
+    float rope_theta;       // of global layers
+    float rope_local_theta; // of local layers
+    float norm_eps;
+    const char *chat; // name of the template, for files that do not say
+};
+const struct arch *qp_arch_find(const char *name);
+const struct arch *qp_arch_find_type(int model_type);
+
+struct layer_config {
+    int window;       // keys that a query sees, itself included; 0: all
+    float rope_theta; // base of the rotary frequencies
+    float rope_scale; // positions are divided by it
+};
+
+struct config {
+    const struct arch *arch;
+    enum norm_kind norm;
+    enum activation act;
+    bool qk_norm, post_norm, tied;
+    int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
+    int rope_dim;      // rotated dimensions of each head, from the front
+    int n_context_max; // 0: not said
+    float norm_eps, embed_scale, query_scale, attention_cap, logits_cap;
+    struct layer_config *layers; // [n_layers]
+    quip_token bos;              // -1: none
+    quip_token stop_ids[MAX_STOP_IDS];
+    int n_stop_ids;
+};
+
+/* Weights of a norm, [n] floats. */
+struct layer_weights {
+    struct matrix wq, wk, wv, wo, gate, up, down;
+    const float *attn_norm, *attn_post_norm, *ff_norm, *ff_post_norm; // [d_model]
+    const float *q_norm, *k_norm;                                     // [head_dim]
+};
+struct weights {
+    struct matrix embed, head;    // [vocab_size, d_model]; the same one when tied
+    const float *final_norm;      // [d_model]
+    struct layer_weights *layers; // [n_layers]
+};
+
+struct quip_model {
+    atomic_int n_references; // the caller's, and one a session
+    struct file file;
+    void *memory; // the file's bytes when they are not mapped
+    struct format format;
+    struct arena arena; // layers of config and weights
+    struct config config;
+    struct weights weights;
+    struct tokenizer *tokenizer;
+    const struct chat_template *chat;
+    struct chat_template own_chat; // from the file's prompt templates
+    struct bytes chat_text;        // what own_chat points into
+    uint64_t n_parameters;
+    char weights_name[16];
+};
+
+/* `file` is open and is taken over, also on failure. */
+quip_status qp_model_open(quip_model **model, struct file *file, const quip_model_options *options,
+                          quip_error *error);
+void qp_model_retain(quip_model *model);
+void qp_model_release(quip_model *model); // the last one closes
+
+/* config.c: fill m->config and m->chat from the file's metadata. */
+quip_status qp_config_read(quip_model *m, quip_error *error);
+/* weights.c: bind m->weights. */
+quip_status qp_weights_bind(quip_model *m, quip_error *error);
+
+#endif

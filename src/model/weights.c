@@ -1,0 +1,203 @@
+/* weights.c: tensors by name -> struct weights, each with the shape that the config asks for, so
+ * that a wrong file fails here, by name. */
+#include "model/model.h"
+
+#include <string.h>
+
+struct binder {
+    quip_model *model;
+    quip_error *error;
+    quip_status status; // the first failure; after it nothing more is tried
+    int n_i8, n_i4, n_f32;
+};
+
+static const struct tensor *find(struct binder *b, const char *name)
+{
+    char full[160];
+    snprintf(full, sizeof full, "params.lm.%s", name);
+    return qp_format_find(&b->model->format, full);
+}
+
+/* The tensor's bytes, which must be floats in place. */
+static const float *floats(struct binder *b, const struct tensor *t, int n)
+{
+    const uint8_t *data;
+    const char *file = b->model->file.name;
+    int64_t n_elements = 1;
+    for (int i = 0; i < t->n_dims; i++)
+        n_elements *= t->dims[i];
+    if (t->dtype != DTYPE_F32 || n_elements != n) {
+        b->status = qp_fail(b->error, QUIP_E_FORMAT, "%s: %s has %lld %s values, needed are %d f32",
+                            file, t->name, (long long)n_elements, qp_dtype_name(t->dtype), n);
+        return NULL;
+    }
+    if ((b->status = qp_format_tensor_bytes(&b->model->format, t, &data, b->error)))
+        return NULL;
+    if ((uintptr_t)data % sizeof(float)) {
+        b->status = qp_fail(b->error, QUIP_E_FORMAT,
+                            "%s: %s lies at offset %llu, which is not a multiple of 4", file,
+                            t->name, (unsigned long long)t->offset);
+        return NULL;
+    }
+    return (const float *)(const void *)data;
+}
+
+/* A vector that must be there. */
+static const float *bind_vector(struct binder *b, const char *name, int n)
+{
+    if (b->status)
+        return NULL;
+    const struct tensor *t = find(b, name);
+    if (t)
+        return floats(b, t, n);
+    b->status = qp_fail(b->error, QUIP_E_FORMAT, "%s: tensor params.lm.%s is missing",
+                        b->model->file.name, name);
+    return NULL;
+}
+
+static const float *bind_scales(struct binder *b, const struct tensor *w, int n_out)
+{
+    char name[200];
+    snprintf(name, sizeof name, "%s_quantized_scale", w->name);
+    const struct tensor *t = qp_format_find(&b->model->format, name);
+    if (t)
+        return floats(b, t, n_out);
+    b->status = qp_fail(b->error, QUIP_E_FORMAT, "%s: %s is %s, but its scales %s are missing",
+                        b->model->file.name, w->name, qp_dtype_name(w->dtype), name);
+    return NULL;
+}
+
+static void bind_tensor(struct binder *b, struct matrix *m, const struct tensor *t, int n_out,
+                        int n_in)
+{
+    const uint8_t *data;
+    if (t->n_dims != 2 || t->dims[0] != n_out || t->dims[1] != n_in) {
+        b->status =
+            qp_fail(b->error, QUIP_E_FORMAT, "%s: %s has shape [%lld, %lld], needed is [%d, %d]",
+                    b->model->file.name, t->name, (long long)t->dims[0],
+                    (long long)(t->n_dims > 1 ? t->dims[1] : 0), n_out, n_in);
+        return;
+    }
+    *m = (struct matrix){ .dtype = t->dtype, .n_out = n_out, .n_in = n_in };
+    switch (t->dtype) {
+    case DTYPE_F32:
+        m->row_bytes = (size_t)n_in * 4;
+        m->data =
+            t->n_bytes / 4 / (uint64_t)n_out == (uint64_t)n_in ? floats(b, t, n_out * n_in) : NULL;
+        b->n_f32++;
+        return;
+    case DTYPE_I8:
+        m->row_bytes = (size_t)n_in;
+        b->n_i8++;
+        break;
+    case DTYPE_I4:
+        m->row_bytes = (size_t)n_in / 2;
+        b->n_i4++;
+        if (n_in % 2 == 0)
+            break; /* else refused with the other types */
+    /* fallthrough */
+    default:
+        b->status = qp_fail(b->error, QUIP_E_UNSUPPORTED,
+                            "%s: %s is %s [%d, %d]; weights may be i8, i4 (rows of even length) or "
+                            "f32",
+                            b->model->file.name, t->name, qp_dtype_name(t->dtype), n_out, n_in);
+        return;
+    }
+    if ((b->status = qp_format_tensor_bytes(&b->model->format, t, &data, b->error)))
+        return;
+    m->data = data;
+    m->scales = bind_scales(b, t, n_out);
+}
+
+/* A matrix under either of the names that the original gives it: name.w or name.linear.w. */
+static void bind_matrix(struct binder *b, struct matrix *m, const char *name, int n_out, int n_in)
+{
+    char full[128];
+    if (b->status)
+        return;
+    snprintf(full, sizeof full, "%s.w", name);
+    const struct tensor *t = find(b, full);
+    if (!t) {
+        snprintf(full, sizeof full, "%s.linear.w", name);
+        t = find(b, full);
+    }
+    if (t)
+        bind_tensor(b, m, t, n_out, n_in);
+    else
+        b->status = qp_fail(b->error, QUIP_E_FORMAT, "%s: tensor params.lm.%s.w is missing",
+                            b->model->file.name, name);
+}
+
+/* "transformer.x_layers_<l>.<name>"; the result is valid until the next call. */
+static const char *layer_name(char *buffer, size_t size, int l, const char *name)
+{
+    snprintf(buffer, size, "transformer.x_layers_%d.%s", l, name);
+    return buffer;
+}
+
+static void bind_layer(struct binder *b, int l)
+{
+    const struct config *c = &b->model->config;
+    struct layer_weights *w = &b->model->weights.layers[l];
+    char s[128];
+    const size_t n = sizeof s;
+    const int q_width = c->n_heads * c->head_dim, kv_width = c->n_kv_heads * c->head_dim;
+
+    w->attn_norm = bind_vector(b, layer_name(s, n, l, "pre_layer_norm.scale"), c->d_model);
+    bind_matrix(b, &w->wq, layer_name(s, n, l, "self_attention.q"), q_width, c->d_model);
+    bind_matrix(b, &w->wk, layer_name(s, n, l, "self_attention.k"), kv_width, c->d_model);
+    bind_matrix(b, &w->wv, layer_name(s, n, l, "self_attention.v"), kv_width, c->d_model);
+    bind_matrix(b, &w->wo, layer_name(s, n, l, "self_attention.post"), c->d_model, q_width);
+    if (c->qk_norm) {
+        w->q_norm = bind_vector(b, layer_name(s, n, l, "self_attention.q_norm.scale"), c->head_dim);
+        w->k_norm = bind_vector(b, layer_name(s, n, l, "self_attention.k_norm.scale"), c->head_dim);
+    }
+    w->ff_norm = bind_vector(b, layer_name(s, n, l, "ff_layer.pre_layer_norm.scale"), c->d_model);
+    bind_matrix(b, &w->gate, layer_name(s, n, l, "ff_layer.ffn_layer1_gate"), c->d_ff, c->d_model);
+    bind_matrix(b, &w->up, layer_name(s, n, l, "ff_layer.ffn_layer1"), c->d_ff, c->d_model);
+    bind_matrix(b, &w->down, layer_name(s, n, l, "ff_layer.ffn_layer2"), c->d_model, c->d_ff);
+    if (c->post_norm) {
+        w->attn_post_norm =
+            bind_vector(b, layer_name(s, n, l, "post_layer_norm.scale"), c->d_model);
+        w->ff_post_norm =
+            bind_vector(b, layer_name(s, n, l, "ff_layer.post_layer_norm.scale"), c->d_model);
+    }
+}
+
+static uint64_t matrix_size(const struct matrix *m)
+{
+    return (uint64_t)m->n_out * (uint64_t)m->n_in;
+}
+
+static uint64_t count_parameters(const quip_model *m)
+{
+    uint64_t n = matrix_size(&m->weights.embed);
+    if (m->weights.head.data != m->weights.embed.data)
+        n += matrix_size(&m->weights.head);
+    for (int l = 0; l < m->config.n_layers; l++) {
+        const struct layer_weights *w = &m->weights.layers[l];
+        n += matrix_size(&w->wq) + matrix_size(&w->wk) + matrix_size(&w->wv) + matrix_size(&w->wo);
+        n += matrix_size(&w->gate) + matrix_size(&w->up) + matrix_size(&w->down);
+    }
+    return n;
+}
+
+quip_status qp_weights_bind(quip_model *m, quip_error *error)
+{
+    struct binder b = { .model = m, .error = error };
+    const struct config *c = &m->config;
+    bind_matrix(&b, &m->weights.head, "softmax.logits_ffn", c->vocab_size, c->d_model);
+    if (!b.status && find(&b, "token_embedding.w"))
+        bind_matrix(&b, &m->weights.embed, "token_embedding", c->vocab_size, c->d_model);
+    else
+        m->weights.embed = m->weights.head;
+    m->weights.final_norm = bind_vector(&b, "final_ln.scale", c->d_model);
+    for (int l = 0; l < c->n_layers && !b.status; l++)
+        bind_layer(&b, l);
+    if (b.status)
+        return b.status;
+    m->n_parameters = count_parameters(m);
+    const char *name = b.n_i8 && b.n_i4 ? "mixed" : b.n_i8 ? "int8" : b.n_i4 ? "int4" : "f32";
+    snprintf(m->weights_name, sizeof m->weights_name, "%s", name);
+    return QUIP_OK;
+}
