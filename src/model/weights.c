@@ -19,7 +19,7 @@ static const struct tensor *find(struct binder *b, const char *name)
 }
 
 /* The tensor's bytes, which must be floats in place. */
-static const float *floats(struct binder *b, const struct tensor *t, int n)
+static const float *floats(struct binder *b, const struct tensor *t, int64_t n)
 {
     const uint8_t *data;
     const char *file = b->model->file.name;
@@ -27,8 +27,9 @@ static const float *floats(struct binder *b, const struct tensor *t, int n)
     for (int i = 0; i < t->n_dims; i++)
         n_elements *= t->dims[i];
     if (t->dtype != DTYPE_F32 || n_elements != n) {
-        b->status = qp_fail(b->error, QUIP_E_FORMAT, "%s: %s has %lld %s values, needed are %d f32",
-                            file, t->name, (long long)n_elements, qp_dtype_name(t->dtype), n);
+        b->status =
+            qp_fail(b->error, QUIP_E_FORMAT, "%s: %s has %lld %s values, needed are %lld f32", file,
+                    t->name, (long long)n_elements, qp_dtype_name(t->dtype), (long long)n);
         return NULL;
     }
     if ((b->status = qp_format_tensor_bytes(&b->model->format, t, &data, b->error)))

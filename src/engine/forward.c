@@ -1,0 +1,82 @@
+/* forward.c: tokens -> logits, for every architecture and every backend.
+ * In:  n token ids that follow the r->pos positions already in the kv cache.
+ * Out: the cache holds n more positions; on demand, logits.
+ * Prefill and decode are this one function with a different n. */
+#include "engine/engine.h"
+
+#include <string.h>
+
+/* x += attention(norm(x)), for n tokens. Of the last layer only the last `n_wanted` tokens go on
+ * after their keys and values are in the cache: they move to the front of the buffers. */
+static void attention_half(struct run *r, int l, int n, int n_wanted)
+{
+    const struct ops *op = r->ops;
+    const struct config *c = r->config;
+    const struct layer_weights *w = &r->weights->layers[l];
+    struct buffers *b = &r->buffers;
+    const int skipped = n - n_wanted;
+    const struct product qkv[] = { { &w->wq, b->q }, { &w->wk, b->k }, { &w->wv, b->v } };
+    const struct product out[] = { { &w->wo, b->y } };
+
+    op->norm(r, &b->xn, b->x, w->attn_norm, n); // [n, d_model]
+    op->linear(r, qkv, 3, &b->xn, n);           // [n, n_heads * head_dim], 2 x [n, n_kv_heads * head_dim]
+    op->rope_append(r, l, n);
+    if (skipped) {
+        const size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
+        const size_t d_model = (size_t)c->d_model;
+        memmove(b->q, b->q + skipped * q_width, n_wanted * q_width * sizeof *b->q);
+        memmove(b->x, b->x + skipped * d_model, n_wanted * d_model * sizeof *b->x);
+    }
+    op->attend(r, &b->att, b->q, l, r->pos + skipped, n_wanted); // [n_wanted, n_heads * head_dim]
+    op->linear(r, out, 1, &b->att, n_wanted);                    // [n_wanted, d_model]
+    op->add(r, b->x, b->y, w->attn_post_norm, n_wanted);
+}
+
+/* x += feed_forward(norm(x)), for n tokens. */
+static void feed_forward_half(struct run *r, int l, int n)
+{
+    const struct ops *op = r->ops;
+    const struct layer_weights *w = &r->weights->layers[l];
+    struct buffers *b = &r->buffers;
+    const struct product down[] = { { &w->down, b->y } };
+
+    op->norm(r, &b->xn, b->x, w->ff_norm, n);            // [n, d_model]
+    op->gated(r, &b->h, &w->gate, &w->up, &b->xn, n);    // [n, d_ff]
+    op->linear(r, down, 1, &b->h, n);                    // [n, d_model]
+    op->add(r, b->x, b->y, w->ff_post_norm, n);
+}
+
+/* The logits that follow row `row` of x. */
+static void project(struct run *r, int row)
+{
+    struct buffers *b = &r->buffers;
+    const float *x = b->x + (size_t)row * (size_t)r->config->d_model;
+    r->ops->norm(r, &b->xn, x, r->weights->final_norm, 1); // [1, d_model]
+    r->ops->logits(r, b->logits, &b->xn);                  // [vocab_size]
+}
+
+bool qp_forward(struct run *r, const quip_token *tokens, int n, enum logits_wanted wanted,
+                quip_on_logits *on_logits, void *user, atomic_bool *cancelled)
+{
+    const int n_layers = r->config->n_layers;
+    int n_rows = n;
+    r->ops->embed(r, r->buffers.x, tokens, n); // [n, d_model]
+    for (int l = 0; l < n_layers; l++) {
+        if (atomic_load_explicit(cancelled, memory_order_relaxed))
+            return false;
+        if (l == n_layers - 1 && wanted != LOGITS_ALL)
+            n_rows = 1;
+        attention_half(r, l, n, n_rows);
+        feed_forward_half(r, l, n_rows);
+    }
+    if (wanted == LOGITS_LAST)
+        project(r, n_rows - 1);
+    for (int i = 0; wanted == LOGITS_ALL && i < n; i++) {
+        project(r, i);
+        if (atomic_load_explicit(cancelled, memory_order_relaxed) ||
+            (on_logits && !on_logits(user, r->pos + i, r->buffers.logits)))
+            return false;
+    }
+    r->pos += n;
+    return true;
+}

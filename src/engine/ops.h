@@ -1,0 +1,94 @@
+/* ops.h: the vocabulary of the forward pass, about a dozen fused operations.
+ * forward.c speaks it; a backend (cpu/, later webgpu/) carries it out. Shapes are row-major, tokens
+ * first; n is the number of tokens in the call and may be anything from 1 to max_tokens. */
+#ifndef QP_OPS_H
+#define QP_OPS_H
+
+#include "model/model.h"
+
+/* Activations on their way into a matrix product, as the product wants them: floats for float
+ * weights, blocks of integers for integer weights (kernels.h). A backend allocates them. */
+struct act {
+    int n_cols;
+    float *f32;       // [max_tokens, n_cols], or NULL
+    int8_t *q;        // [max_tokens, n_cols rounded up to whole blocks], or NULL
+    float *scales;    // [max_tokens, n_blocks]
+    int32_t *offsets; // [max_tokens, n_blocks]
+    int n_blocks;
+    size_t q_stride;
+};
+
+/* One of several products that share their input: y = w x, [n, w->n_out]. */
+struct product {
+    const struct matrix *w;
+    float *y;
+};
+
+/* Keys and values of one layer; the layout is the backend's (kernels.h for the CPU). */
+struct kv_layer {
+    void *k, *v;
+};
+
+/* The buffers of one session's forward pass. */
+struct buffers {
+    float *x;             // [max_tokens, d_model] residual stream
+    float *y;             // [max_tokens, d_model] what a half-block adds to it
+    float *q, *k, *v;     // [max_tokens, n_heads * head_dim], [max_tokens, n_kv_heads * head_dim]
+    struct act xn;        // [max_tokens, d_model] x, normed
+    struct act att;       // [max_tokens, n_heads * head_dim] output of attention
+    struct act h;         // [max_tokens, d_ff] act(gate) * up
+    float *logits;        // [vocab_size]
+    float *rope_cos, *rope_sin; // [2, n_context, rope_dim / 2] of local, then global layers
+};
+
+/* One forward pass in the making. */
+struct run {
+    const struct config *config;
+    const struct weights *weights;
+    const struct ops *ops;
+    void *backend;
+    struct buffers buffers;
+    struct kv_layer *kv; // [n_layers]
+    bool kv_is_f16;
+    int n_context; // positions that fit in kv
+    int pos;       // of the first token in this call
+};
+
+struct ops {
+    const char *name;
+    /* x = embedding of each token, times config->embed_scale. */
+    void (*embed)(struct run *r, float *x, const quip_token *tokens, int n);
+    /* out = norm(x) * weight, ready for a product. */
+    void (*norm)(struct run *r, struct act *out, const float *x, const float *weight, int n);
+    /* x += y, or x += norm(y) when post_norm is not NULL. */
+    void (*add)(struct run *r, float *x, float *y, const float *post_norm, int n);
+    /* Up to three products with one input. */
+    void (*linear)(struct run *r, const struct product *products, int n_products,
+                   const struct act *in, int n);
+    /* The keys and queries of layer l: per-head norms (config->qk_norm), rotation by position; then
+     * k and v into the cache at r->pos. */
+    void (*rope_append)(struct run *r, int l, int n);
+    /* out = attention of the n queries q, the first at position `pos`, over layer l of the cache. */
+    void (*attend)(struct run *r, struct act *out, const float *q, int l, int pos, int n);
+    /* out = act(gate x) * (up x). */
+    void (*gated)(struct run *r, struct act *out, const struct matrix *gate,
+                  const struct matrix *up, const struct act *in, int n);
+    /* logits = head * in (one token), soft-capped by config->logits_cap. */
+    void (*logits)(struct run *r, float *logits, const struct act *in);
+};
+
+/* ---- the CPU backend (src/cpu/ops.c) ---- */
+
+/* Take everything a run of up to max_tokens tokens and n_context positions needs from the arena
+ * (measuring when arena->base is NULL) and fill `r`, whose config and weights are set. */
+struct cpu_backend;
+void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, int n_threads);
+/* Start the threads and compute the rope tables; after qp_cpu_take with a real arena. */
+quip_status qp_cpu_open(struct run *r, int n_threads, quip_error *error);
+void qp_cpu_close(struct run *r);
+/* Bytes of keys and values of one layer that hold `n` positions. */
+size_t qp_cpu_kv_bytes(const struct run *r, int n);
+/* Copy the first n positions of one session's cache to another of the same shape. */
+void qp_cpu_kv_copy(struct run *to, const struct run *from, int n);
+
+#endif
