@@ -98,7 +98,8 @@ struct kernels {
     /* y = x / sqrt(mean(x^2) + eps) * (w + plus): sum in 16 lanes; r = 1 / sqrtf(sum / n + eps);
      * y[i] = (x[i] * r) * (w[i] + plus). w NULL: y = x * r. y may be x. */
     void (*rms_norm)(float *y, const float *x, const float *w, float plus, float eps, int n);
-    /* y = (x - mean) / sqrt(var + eps) * w + bias, both sums in 16 lanes. bias may be NULL. */
+    /* y = (x - mean) / sqrt(var + eps) * w + bias, both sums in 16 lanes, r as above:
+     * y[i] = ((x[i] - mean) * r) * w[i] (+ bias[i]). bias may be NULL; y may be x. */
     void (*layer_norm)(float *y, const float *x, const float *w, const float *bias, float eps,
                        int n);
     /* y[i] = act(g[i]) * u[i]; u NULL: act(g[i]). y may be g. `act` is enum activation
@@ -111,7 +112,7 @@ struct kernels {
     void (*rotate)(float *x, const float *cos, const float *sin, int half);
     /* x[i] = cap * tanh(x[i] / cap) */
     void (*soft_cap)(float *x, float cap, int n);
-    /* binary16, to nearest even; beyond +-65504 becomes +-65504. */
+    /* binary16, to nearest even; beyond +-65504 becomes +-65504 and a NaN 65504: always finite. */
     void (*f32_to_f16)(uint16_t *y, const float *x, int n);
     void (*f16_to_f32)(float *y, const uint16_t *x, int n);
 
@@ -123,7 +124,8 @@ struct kernels {
      *   m' = max(m, max s[j]); c = exp(m - m'); p[j] = exp(s[j] - m')
      *   l = l * c + sum over 16 lanes of p[j], j = 0 .. 63;  o[d] = o[d] * c
      *   o[d] += p[j] * v[j][d], for ascending j
-     * then out[d] = o[d] * (1 / l). */
+     * then out[d] = o[d] * (1 / l) + 0.0f.
+     * Keys and values that no row sees may hold anything; those that a row sees are finite. */
     void (*attend)(const struct attention *a);
 };
 
@@ -143,12 +145,17 @@ void qp_attention_kernels_avx512(struct kernels *k);
 
 /* Our own mathematics, scalar (math.c): the reference for every vector version, also used where one
  * number is needed (rope tables, the sampler). Errors below 2 ulp in the stated range. */
-float qp_exp(float x);       // 0 below -87.3, +inf above 88.7; exp(0) == 1
+float qp_exp(float x);       // 0 below -87.3 and for a NaN, +inf above 88.7; exp(0) == 1
 float qp_tanh(float x);
+/* The next three: errors below 3 ulp of x (that is, absolute: their tails are products of x and
+ * something tiny). */
 float qp_gelu_tanh(float x); // Hendrycks and Gimpel 2016, tanh form
 float qp_gelu_erf(float x);  // x / 2 * (1 + erf(x / sqrt(2)))
 float qp_silu(float x);      // x / (1 + exp(-x))
-double qp_pow(double base, double exponent);           // base > 0; for rope frequencies
+uint16_t qp_f16_of_f32(float x); // as f32_to_f16
+float qp_f32_of_f16(uint16_t half);
+/* Relative error below 1e-14, absolute below 1e-15: rope tables. */
+double qp_pow(double base, double exponent);             // base > 0
 void qp_sin_cos(double angle, double *sin, double *cos); // |angle| < 2^31
 
 #endif

@@ -1,0 +1,86 @@
+/* attention_scalar.c: attention of a few query rows over one kv head, in plain C: the
+ * specification of every other attention_*.c.
+ * In:  queries, keys and values as struct attention lays them out. Out: a weighted mean of values
+ * for each row. Keys come in blocks of KV_BLOCK, and the softmax is rescaled from block to block
+ * (Milakov and Gimelshein 2018), so that nothing grows with the context. Only positions that the
+ * row sees are read. */
+#include "cpu/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Element i of keys or values, in either format. */
+static float kv_element(const struct attention *a, const void *kv, size_t i)
+{
+    return a->is_f16 ? qp_f32_of_f16(((const uint16_t *)kv)[i]) : ((const float *)kv)[i];
+}
+
+/* s[j] of the visible positions [begin, end) of the block at `pos`. */
+static void score_block(const struct attention *a, int row, int pos, int begin, int end, float *s)
+{
+    const float *q = a->q[row];
+    size_t block = (size_t)(pos / KV_BLOCK) * (size_t)a->head_dim * KV_BLOCK;
+    for (int j = begin; j < end; j++) {
+        float dot = 0.0f;
+        for (int d = 0; d < a->head_dim; d++)
+            dot += q[d] * kv_element(a, a->k, block + (size_t)d * KV_BLOCK + (size_t)j);
+        s[j] = dot * a->scale;
+        if (a->cap > 0.0f)
+            s[j] = a->cap * qp_tanh(s[j] / a->cap);
+        if (a->slopes)
+            s[j] += a->slopes[row] * (float)(pos + j);
+    }
+}
+
+static void attend_row(const struct attention *a, int row)
+{
+    float *o = a->out[row];
+    float m = -INFINITY, l = 0.0f;
+    memset(o, 0, (size_t)a->head_dim * sizeof *o);
+
+    for (int pos = a->begin[row] / KV_BLOCK * KV_BLOCK; pos < a->end[row]; pos += KV_BLOCK) {
+        int begin = a->begin[row] > pos ? a->begin[row] - pos : 0;
+        int end = a->end[row] - pos < KV_BLOCK ? a->end[row] - pos : KV_BLOCK;
+        float s[KV_BLOCK];
+        score_block(a, row, pos, begin, end, s);
+
+        float largest = m;
+        for (int j = begin; j < end; j++)
+            largest = s[j] > largest ? s[j] : largest;
+        float c = qp_exp(m - largest);
+        m = largest;
+
+        float p[KV_BLOCK] = { 0 }, lane[16] = { 0 };
+        for (int j = begin; j < end; j++) {
+            p[j] = qp_exp(s[j] - m);
+            lane[j % 16] += p[j];
+        }
+        for (int half = 8; half > 0; half /= 2)
+            for (int j = 0; j < half; j++)
+                lane[j] += lane[j + half];
+        l = l * c + lane[0];
+
+        for (int d = 0; d < a->head_dim; d++) {
+            o[d] *= c;
+            for (int j = begin; j < end; j++)
+                o[d] +=
+                    p[j] * kv_element(a, a->v, (size_t)(pos + j) * (size_t)a->head_dim + (size_t)d);
+        }
+    }
+    /* + 0: no zero is negative. So 0 * v may be left out of o or added to it (attention_blocks.c)
+     */
+    float inverse = 1.0f / l;
+    for (int d = 0; d < a->head_dim; d++)
+        o[d] = o[d] * inverse + 0.0f;
+}
+
+static void attend_scalar(const struct attention *a)
+{
+    for (int row = 0; row < a->n_rows; row++)
+        attend_row(a, row);
+}
+
+void qp_attention_kernels_scalar(struct kernels *k)
+{
+    k->attend = attend_scalar;
+}

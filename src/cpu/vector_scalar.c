@@ -1,0 +1,113 @@
+/* vector_scalar.c: norms, activations, rotations and binary16, in plain C: the specification of
+ * every other vector_*.c. In and out: float vectors of any length n >= 1, aligned to floats only.
+ * Sums run in 16 lanes (kernels.h); everything else is one element at a time. */
+#include "cpu/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+/* lane[j] += lane[j + s] for s = 8, 4, 2, 1 */
+static float sum_of_lanes(float lane[16])
+{
+    for (int s = 8; s > 0; s /= 2)
+        for (int j = 0; j < s; j++)
+            lane[j] += lane[j + s];
+    return lane[0];
+}
+
+static void rms_norm_scalar(float *y, const float *x, const float *w, float plus, float eps, int n)
+{
+    float lane[16] = { 0 };
+    for (int i = 0; i < n; i++)
+        lane[i % 16] += x[i] * x[i];
+    float r = 1.0f / sqrtf(sum_of_lanes(lane) / (float)n + eps);
+    for (int i = 0; i < n; i++)
+        y[i] = w ? (x[i] * r) * (w[i] + plus) : x[i] * r;
+}
+
+static void layer_norm_scalar(float *y, const float *x, const float *w, const float *bias,
+                              float eps, int n)
+{
+    float lane[16] = { 0 };
+    for (int i = 0; i < n; i++)
+        lane[i % 16] += x[i];
+    float mean = sum_of_lanes(lane) / (float)n;
+
+    memset(lane, 0, sizeof lane);
+    for (int i = 0; i < n; i++)
+        lane[i % 16] += (x[i] - mean) * (x[i] - mean);
+    float r = 1.0f / sqrtf(sum_of_lanes(lane) / (float)n + eps);
+
+    for (int i = 0; i < n; i++) {
+        y[i] = ((x[i] - mean) * r) * w[i];
+        if (bias)
+            y[i] += bias[i];
+    }
+}
+
+static float activation(float x, int act)
+{
+    switch (act) {
+    case ACT_GELU_TANH:
+        return qp_gelu_tanh(x);
+    case ACT_GELU_ERF:
+        return qp_gelu_erf(x);
+    case ACT_SILU:
+        return qp_silu(x);
+    default: // ACT_RELU
+        return x > 0.0f ? x : 0.0f;
+    }
+}
+
+static void activate_scalar(float *y, const float *g, const float *u, int act, int n)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = u ? activation(g[i], act) * u[i] : activation(g[i], act);
+}
+
+static void add_scalar(float *x, const float *y, int n)
+{
+    for (int i = 0; i < n; i++)
+        x[i] += y[i];
+}
+
+static void rotate_scalar(float *x, const float *cos, const float *sin, int half)
+{
+    for (int i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half];
+        x[i] = a * cos[i] - b * sin[i];
+        x[i + half] = b * cos[i] + a * sin[i];
+    }
+}
+
+static void soft_cap_scalar(float *x, float cap, int n)
+{
+    for (int i = 0; i < n; i++)
+        x[i] = cap * qp_tanh(x[i] / cap);
+}
+
+/* ---- binary16 ---- */
+
+static void f32_to_f16_scalar(uint16_t *y, const float *x, int n)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = qp_f16_of_f32(x[i]);
+}
+
+static void f16_to_f32_scalar(float *y, const uint16_t *x, int n)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = qp_f32_of_f16(x[i]);
+}
+
+void qp_vector_kernels_scalar(struct kernels *k)
+{
+    k->rms_norm = rms_norm_scalar;
+    k->layer_norm = layer_norm_scalar;
+    k->activate = activate_scalar;
+    k->add = add_scalar;
+    k->rotate = rotate_scalar;
+    k->soft_cap = soft_cap_scalar;
+    k->f32_to_f16 = f32_to_f16_scalar;
+    k->f16_to_f32 = f16_to_f32_scalar;
+}
