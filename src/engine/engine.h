@@ -30,31 +30,32 @@ struct answer {
     struct detokenizer detokenizer;
     struct bytes held;  // text not handed out yet: it may be the start of a stop text
     struct bytes piece; // what quip_next handed out last
-    int n_tokens;
 };
 
 struct quip_session {
     quip_model *model;
     struct run run;
-    struct arena arena; // buffers, kv cache, sampler
-    int n_threads, max_output_tokens;
-    bool use_template;
-    struct bytes option_text; // stop texts and system prompt, NUL-terminated, one after another
-    int n_stop;
-    const char *system; // NULL: the template's own
+    struct arena arena;           // buffers, kv cache, context, sampler
+    quip_session_options options; // resolved: no field means "default" any more
+    struct bytes option_text;     // what options.stop and options.system point into
+    const char **stops;           // [options.n_stop]
     struct sampler sampler;
 
-    /* The context: every token in order. The first run.pos of them are in the kv cache; the rest are
-     * fed with the next run. */
-    struct tokens context;
-    bool has_logits;       // of the last token in the cache
-    enum quip_role role;   // of the last text
-    bool has_begun;        // bos and system prompt are in
-    bool system_pending;   // a system text waits for the first user turn
-    struct bytes system_text;
+    /* Every token in order, [n_context]. The first run.pos are in the kv cache; the rest are run
+     * with the next call that needs them. */
+    quip_token *context;
+    uint8_t *roles; // [n_context] enum quip_role of each token's text
+    int n;
+    int logits_position; // buffers.logits are those after this many tokens; -1: of none
+
+    const struct chat_template *chat; // NULL: text goes in as it is
+    quip_role role;                   // of the last text
+    bool has_begun;                   // bos and system prompt have been seen to
+    struct bytes system;              // system text that waits for the first user turn
+
     struct answer answer;
     quip_result result;
-    uint64_t start_ns; // of the call that result's times count from
+    uint64_t start_ns; // when the first text after the last answer came in; 0: not yet
     atomic_bool cancelled;
 };
 
@@ -65,20 +66,30 @@ void qp_session_close(quip_session *s);
 quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_error *error);
 void qp_session_rewind(quip_session *s, int position);
 /* Memory that a session would take: kv and everything else. */
-void qp_session_measure(const quip_model *model, const quip_session_options *options,
-                        quip_plan *plan);
-/* Append tokens to the context without running them. */
-quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, quip_error *error);
-/* Run what the cache does not hold yet, with logits after the last token. */
+quip_status qp_session_measure(const quip_model *model, const quip_session_options *options,
+                               quip_plan *plan, quip_error *error);
+/* Append tokens to the context without running them; QUIP_E_CONTEXT_FULL says how many are left. */
+quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, quip_role role,
+                            quip_error *error);
+/* Run what the cache does not hold yet. Afterwards buffers.logits are those after the last token.
+ */
 quip_status qp_session_feed(quip_session *s, quip_error *error);
+/* The same, showing the logits after every token that was not run yet. */
+quip_status qp_session_feed_all(quip_session *s, quip_on_logits *on_logits, void *user,
+                                quip_error *error);
 
 /* ---- turns.c ---- */
+/* Append one text of a role, with what the template puts in front, and run it. On failure the
+ * session is as before. */
 quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, size_t n,
                            quip_error *error);
+/* Append what the template puts before the model's answer, without running it. */
+quip_status qp_turn_begin_answer(quip_session *s, quip_error *error);
 
 /* ---- answer.c ---- */
 quip_status qp_answer_next(quip_session *s, const char **text, size_t *n,
                            quip_finish_reason *reason, quip_error *error);
-void qp_answer_close(quip_session *s);
+/* Whatever was being said is over: the next quip_next begins a new answer. */
+void qp_answer_end(quip_session *s);
 
 #endif

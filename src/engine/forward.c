@@ -6,8 +6,8 @@
 
 #include <string.h>
 
-/* x += attention(norm(x)), for n tokens. Of the last layer only the last `n_wanted` tokens go on
- * after their keys and values are in the cache: they move to the front of the buffers. */
+/* x += attention(norm(x)), for n tokens. In the last layer only the last `n_wanted` tokens go on
+ * after the keys and values of all are in the cache: they move to the front of the buffers. */
 static void attention_half(struct run *r, int l, int n, int n_wanted)
 {
     const struct ops *op = r->ops;
@@ -19,8 +19,10 @@ static void attention_half(struct run *r, int l, int n, int n_wanted)
     const struct product out[] = { { &w->wo, b->y } };
 
     op->norm(r, &b->xn, b->x, w->attn_norm, n); // [n, d_model]
-    op->linear(r, qkv, 3, &b->xn, n);           // [n, n_heads * head_dim], 2 x [n, n_kv_heads * head_dim]
+    op->linear(r, qkv, 3, &b->xn, n); // [n, n_heads * head_dim], 2 x [n, n_kv_heads * head_dim]
     op->rope_append(r, l, n);
+    if (n_wanted == 0)
+        return;
     if (skipped) {
         const size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
         const size_t d_model = (size_t)c->d_model;
@@ -40,9 +42,9 @@ static void feed_forward_half(struct run *r, int l, int n)
     struct buffers *b = &r->buffers;
     const struct product down[] = { { &w->down, b->y } };
 
-    op->norm(r, &b->xn, b->x, w->ff_norm, n);            // [n, d_model]
-    op->gated(r, &b->h, &w->gate, &w->up, &b->xn, n);    // [n, d_ff]
-    op->linear(r, down, 1, &b->h, n);                    // [n, d_model]
+    op->norm(r, &b->xn, b->x, w->ff_norm, n);         // [n, d_model]
+    op->gated(r, &b->h, &w->gate, &w->up, &b->xn, n); // [n, d_ff]
+    op->linear(r, down, 1, &b->h, n);                 // [n, d_model]
     op->add(r, b->x, b->y, w->ff_post_norm, n);
 }
 
@@ -65,12 +67,13 @@ bool qp_forward(struct run *r, const quip_token *tokens, int n, enum logits_want
         if (atomic_load_explicit(cancelled, memory_order_relaxed))
             return false;
         if (l == n_layers - 1 && wanted != LOGITS_ALL)
-            n_rows = 1;
+            n_rows = wanted == LOGITS_LAST;
         attention_half(r, l, n, n_rows);
-        feed_forward_half(r, l, n_rows);
+        if (n_rows > 0)
+            feed_forward_half(r, l, n_rows);
     }
     if (wanted == LOGITS_LAST)
-        project(r, n_rows - 1);
+        project(r, 0);
     for (int i = 0; wanted == LOGITS_ALL && i < n; i++) {
         project(r, i);
         if (atomic_load_explicit(cancelled, memory_order_relaxed) ||

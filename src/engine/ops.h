@@ -31,13 +31,14 @@ struct kv_layer {
 
 /* The buffers of one session's forward pass. */
 struct buffers {
-    float *x;             // [max_tokens, d_model] residual stream
-    float *y;             // [max_tokens, d_model] what a half-block adds to it
-    float *q, *k, *v;     // [max_tokens, n_heads * head_dim], [max_tokens, n_kv_heads * head_dim]
-    struct act xn;        // [max_tokens, d_model] x, normed
-    struct act att;       // [max_tokens, n_heads * head_dim] output of attention
-    struct act h;         // [max_tokens, d_ff] act(gate) * up
-    float *logits;        // [vocab_size]
+    float *x;         // [max_tokens, d_model] residual stream
+    float *y;         // [max_tokens, d_model] what a half-block adds to it
+    float *q, *k, *v; // [max_tokens, n_heads * head_dim], [max_tokens, n_kv_heads * head_dim]
+    struct act xn;    // [max_tokens, d_model] x, normed
+    struct act att;   // [max_tokens, n_heads * head_dim] output of attention
+    float *att_f32;   // the same before it is quantized; NULL when att.f32 serves
+    struct act h;     // [max_tokens, d_ff] act(gate) * up
+    float *logits;    // [vocab_size]
     float *rope_cos, *rope_sin; // [2, n_context, rope_dim / 2] of local, then global layers
 };
 
@@ -68,7 +69,8 @@ struct ops {
     /* The keys and queries of layer l: per-head norms (config->qk_norm), rotation by position; then
      * k and v into the cache at r->pos. */
     void (*rope_append)(struct run *r, int l, int n);
-    /* out = attention of the n queries q, the first at position `pos`, over layer l of the cache. */
+    /* out = attention of the n queries q, the first at position `pos`, over layer l of the cache.
+     */
     void (*attend)(struct run *r, struct act *out, const float *q, int l, int pos, int n);
     /* out = act(gate x) * (up x). */
     void (*gated)(struct run *r, struct act *out, const struct matrix *gate,
@@ -81,7 +83,6 @@ struct ops {
 
 /* Take everything a run of up to max_tokens tokens and n_context positions needs from the arena
  * (measuring when arena->base is NULL) and fill `r`, whose config and weights are set. */
-struct cpu_backend;
 void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, int n_threads);
 /* Start the threads and compute the rope tables; after qp_cpu_take with a real arena. */
 quip_status qp_cpu_open(struct run *r, int n_threads, quip_error *error);

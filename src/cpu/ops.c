@@ -1,0 +1,193 @@
+/* ops.c: the CPU backend: ops.h on a pool of threads.
+ * Who does what: work is cut by rows of weights, by tokens or by heads; the cut never changes a
+ * number, because every number is made whole by one kernel call in one order. */
+#include "cpu/cpu_impl.h"
+
+/* ---- per token: embed, norm, add ---- */
+
+struct token_task {
+    struct run *r;
+    struct act *out;
+    float *x, *y;
+    const float *weight;
+    const quip_token *tokens;
+    int n;
+};
+
+static void embed_task(void *arg, int index, int n_threads)
+{
+    struct token_task *j = arg;
+    const struct matrix *table = &j->r->weights->embed;
+    int begin, end;
+    qp_share(j->n, 1, index, n_threads, &begin, &end);
+    for (int t = begin; t < end; t++)
+        cpu(j->r)->k.dequantize_row(j->x + (size_t)t * table->n_in, table, j->tokens[t],
+                                    j->r->config->embed_scale);
+}
+
+static void cpu_embed(struct run *r, float *x, const quip_token *tokens, int n)
+{
+    struct token_task job = { .r = r, .x = x, .tokens = tokens, .n = n };
+    cpu_parallel(r, n == 1, embed_task, &job);
+}
+
+static void norm_row(struct run *r, float *y, const float *x, const float *weight)
+{
+    const struct config *c = r->config;
+    const float plus = c->norm == NORM_RMS_PLUS_1 ? 1.0f : 0.0f;
+    cpu(r)->k.rms_norm(y, x, weight, plus, c->norm_eps, c->d_model);
+}
+
+static void norm_task(void *arg, int index, int n_threads)
+{
+    struct token_task *j = arg;
+    int begin, end;
+    qp_share(j->n, 1, index, n_threads, &begin, &end);
+    for (int t = begin; t < end; t++) {
+        float *row = act_row_floats(j->out, t, cpu(j->r)->scratch[index].row);
+        norm_row(j->r, row, j->x + (size_t)t * j->r->config->d_model, j->weight);
+        act_store(&cpu(j->r)->k, j->out, t, row);
+    }
+}
+
+static void cpu_norm(struct run *r, struct act *out, const float *x, const float *weight, int n)
+{
+    struct token_task job = { .r = r, .out = out, .x = (float *)x, .weight = weight, .n = n };
+    cpu_parallel(r, n == 1, norm_task, &job);
+}
+
+static void add_task(void *arg, int index, int n_threads)
+{
+    struct token_task *j = arg;
+    const int d_model = j->r->config->d_model;
+    int begin, end;
+    qp_share(j->n, 1, index, n_threads, &begin, &end);
+    for (int t = begin; t < end; t++) {
+        float *y = j->y + (size_t)t * d_model;
+        if (j->weight)
+            norm_row(j->r, y, y, j->weight);
+        cpu(j->r)->k.add(j->x + (size_t)t * d_model, y, d_model);
+    }
+}
+
+static void cpu_add(struct run *r, float *x, float *y, const float *post_norm, int n)
+{
+    struct token_task job = { .r = r, .x = x, .y = y, .weight = post_norm, .n = n };
+    cpu_parallel(r, n == 1, add_task, &job);
+}
+
+static const struct ops cpu_ops = {
+    .name = "cpu",
+    .embed = cpu_embed,
+    .norm = cpu_norm,
+    .add = cpu_add,
+    .linear = qp_cpu_linear,
+    .rope_append = qp_cpu_rope_append,
+    .attend = qp_cpu_attend,
+    .gated = qp_cpu_gated,
+    .logits = qp_cpu_logits,
+};
+
+/* ---- memory ---- */
+
+static void *take(struct arena *a, size_t n, size_t m, size_t size)
+{
+    return qp_arena_take(a, n * m * size);
+}
+
+/* Activations for products with weights of this type. */
+static struct act take_act(struct arena *a, int n_cols, int max_tokens, int weights_dtype)
+{
+    struct act act = { .n_cols = n_cols };
+    const size_t n = (size_t)max_tokens, blocks = qp_round_up((size_t)n_cols, ACT_BLOCK);
+    act.q_stride = blocks;
+    act.n_blocks = (int)(blocks / ACT_BLOCK);
+    if (weights_dtype == DTYPE_F32) {
+        act.f32 = take(a, n, (size_t)n_cols, sizeof *act.f32);
+    } else {
+        act.q = take(a, n, blocks, sizeof *act.q);
+        act.scales = take(a, n, (size_t)act.n_blocks, sizeof *act.scales);
+        act.offsets = take(a, n, (size_t)act.n_blocks, sizeof *act.offsets);
+    }
+    return act;
+}
+
+static int max_int(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+static void take_scratch(struct run *r, struct arena *a, struct worker_scratch *s)
+{
+    const struct config *c = r->config;
+    struct kernels k = qp_kernels_for(qp_cpu_features());
+    const int q_width = c->n_heads * c->head_dim;
+    const int widest = max_int(c->d_ff, max_int(c->d_model, q_width));
+    struct worker_scratch scratch = {
+        .tile = qp_arena_take(a, k.tile_bytes(widest)),
+        .tile_up = qp_arena_take(a, k.tile_bytes(c->d_model)),
+        .gate = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float)),
+        .up = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float)),
+        .row = take(a, 1, (size_t)widest, sizeof(float)),
+        .attention =
+            take(a, 1, qp_attention_scratch(c->head_dim, ATTENTION_MAX_ROWS), sizeof(float)),
+    };
+    if (s)
+        *s = scratch;
+}
+
+void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, int n_threads)
+{
+    const struct config *c = r->config;
+    const struct layer_weights *w = &r->weights->layers[0];
+    const size_t n = (size_t)max_tokens, d_model = (size_t)c->d_model;
+    const size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
+    const size_t kv_width = (size_t)c->n_kv_heads * (size_t)c->head_dim;
+    struct buffers *b = &r->buffers;
+
+    r->ops = &cpu_ops;
+    r->n_context = n_context;
+    r->kv_is_f16 = w->wq.dtype != DTYPE_F32;
+    b->x = take(a, n, d_model, sizeof(float));
+    b->y = take(a, n, d_model, sizeof(float));
+    b->q = take(a, n, q_width, sizeof(float));
+    b->k = take(a, n, kv_width, sizeof(float));
+    b->v = take(a, n, kv_width, sizeof(float));
+    b->att_f32 = w->wo.dtype == DTYPE_F32 ? NULL : take(a, n, q_width, sizeof(float));
+    b->xn = take_act(a, c->d_model, max_tokens, w->wq.dtype);
+    b->att = take_act(a, (int)q_width, max_tokens, w->wo.dtype);
+    b->h = take_act(a, c->d_ff, max_tokens, w->down.dtype);
+    b->logits = take(a, 1, (size_t)c->vocab_size, sizeof(float));
+    b->rope_cos = take(a, 2 * (size_t)n_context, (size_t)c->rope_dim / 2, sizeof(float));
+    b->rope_sin = take(a, 2 * (size_t)n_context, (size_t)c->rope_dim / 2, sizeof(float));
+
+    r->kv = take(a, (size_t)c->n_layers, 1, sizeof *r->kv);
+    for (int l = 0; l < c->n_layers; l++) {
+        void *k = qp_arena_take(a, qp_cpu_kv_bytes(r, n_context) / 2);
+        void *v = qp_arena_take(a, qp_cpu_kv_bytes(r, n_context) / 2);
+        if (r->kv)
+            r->kv[l] = (struct kv_layer){ k, v };
+    }
+
+    struct cpu_backend *backend = qp_arena_take(a, sizeof *backend);
+    struct worker_scratch *scratch = take(a, (size_t)n_threads, 1, sizeof *scratch);
+    for (int i = 0; i < n_threads; i++)
+        take_scratch(r, a, scratch ? &scratch[i] : NULL);
+    r->backend = backend;
+    if (backend)
+        backend->scratch = scratch;
+}
+
+quip_status qp_cpu_open(struct run *r, int n_threads, quip_error *error)
+{
+    struct cpu_backend *backend = cpu(r);
+    backend->k = qp_kernels_for(qp_cpu_features());
+    backend->n_threads = n_threads;
+    return qp_pool_open(&backend->pool, n_threads, error);
+}
+
+void qp_cpu_close(struct run *r)
+{
+    if (r->backend && cpu(r)->pool)
+        qp_pool_close(cpu(r)->pool);
+}

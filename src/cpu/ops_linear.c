@@ -1,0 +1,214 @@
+/* ops_linear.c: matrix products on threads.
+ * Few tokens: each thread streams its share of the rows from the file (limit: memory bandwidth).
+ * Many tokens: each thread packs TILE_ROWS rows at a time into its cache and runs TASK_TOKENS
+ * tokens against them (limit: arithmetic). Both give the same bits. */
+#include "cpu/cpu_impl.h"
+
+struct linear_task {
+    struct run *r;
+    const struct product *products;
+    int n_products;
+    const struct act *in;
+    const struct matrix *gate, *up; // of a gated task
+    struct act *out;
+    int n;
+};
+
+static struct act_row token(const struct act *a, int t)
+{
+    return (struct act_row){ a->q + (size_t)t * a->q_stride, a->scales + (size_t)t * a->n_blocks,
+                             a->offsets + (size_t)t * a->n_blocks };
+}
+
+/* y[t * y_stride + r] for rows [begin, end) and n tokens, one token at a time. */
+static void multiply_rows(const struct kernels *k, float *y, size_t y_stride,
+                          const struct matrix *w, const struct act *in, int n, int begin, int end)
+{
+    for (int t = 0; t < n; t++) {
+        float *row = y + (size_t)t * y_stride;
+        const struct act_row x = w->dtype == DTYPE_F32 ? (struct act_row){ 0 } : token(in, t);
+        if (w->dtype == DTYPE_F32)
+            k->gemv_f32(row, w, in->f32 + (size_t)t * in->n_cols, begin, end);
+        else if (w->dtype == DTYPE_I4)
+            k->gemv_i4(row, w, &x, begin, end);
+        else
+            k->gemv_i8(row, w, &x, begin, end);
+    }
+}
+
+/* y[i * y_stride + j] for tokens t0 + i, i in [0, n), and rows row + j, j in [0, n_rows), whose
+ * tile is packed. */
+static void multiply_tile(const struct kernels *k, float *y, size_t y_stride, const void *tile,
+                          const struct matrix *w, const struct act *in, int t0, int n, int row,
+                          int n_rows)
+{
+    if (w->dtype == DTYPE_F32) {
+        k->gemm_f32(y, y_stride, w, in->f32 + (size_t)t0 * in->n_cols, (size_t)in->n_cols, n, row,
+                    row + n_rows);
+    } else {
+        const struct act_row x = token(in, t0);
+        k->gemm(y, y_stride, tile, w, row, n_rows, x.q, in->q_stride, x.scales, x.offsets, n);
+    }
+}
+
+static int n_tiles(const struct matrix *w)
+{
+    return (w->n_out + TILE_ROWS - 1) / TILE_ROWS;
+}
+
+static int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* ---- linear ---- */
+
+/* The products' rows, laid end to end in tiles, times chunks of tokens. Tasks are numbered tile by
+ * tile, so that a thread's share packs each tile once. */
+static void linear_tiles(void *arg, int index, int n_threads)
+{
+    struct linear_task *j = arg;
+    const struct kernels *k = &cpu(j->r)->k;
+    const int n_chunks = (j->n + TASK_TOKENS - 1) / TASK_TOKENS;
+    void *tile = cpu(j->r)->scratch[index].tile;
+    int begin, end, n_all = 0, packed = -1;
+    for (int p = 0; p < j->n_products; p++)
+        n_all += n_tiles(j->products[p].w);
+    qp_share(n_all * n_chunks, 1, index, n_threads, &begin, &end);
+    for (int task = begin; task < end; task++) {
+        int i = task / n_chunks, t0 = task % n_chunks * TASK_TOKENS;
+        const struct product *p = j->products;
+        const bool is_packed = i == packed;
+        packed = i;
+        for (; i >= n_tiles(p->w); p++)
+            i -= n_tiles(p->w);
+        const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, p->w->n_out - row);
+        const size_t stride = (size_t)p->w->n_out;
+        if (!is_packed && p->w->dtype != DTYPE_F32)
+            k->pack(tile, p->w, row, n_rows);
+        multiply_tile(k, p->y + (size_t)t0 * stride + row, stride, tile, p->w, j->in, t0,
+                      min_int(TASK_TOKENS, j->n - t0), row, n_rows);
+    }
+}
+
+/* Rows in units of 16, which is what the kernels take at a time. */
+static void linear_rows(void *arg, int index, int n_threads)
+{
+    struct linear_task *j = arg;
+    int begin, end, n_rows = 0, first = 0;
+    for (int p = 0; p < j->n_products; p++)
+        n_rows += j->products[p].w->n_out;
+    qp_share(n_rows, 16, index, n_threads, &begin, &end);
+    for (int p = 0; p < j->n_products; p++) {
+        const struct matrix *w = j->products[p].w;
+        const int from = begin > first ? begin - first : 0, to = min_int(end - first, w->n_out);
+        if (from < to)
+            multiply_rows(&cpu(j->r)->k, j->products[p].y, (size_t)w->n_out, w, j->in, j->n, from,
+                          to);
+        first += w->n_out;
+    }
+}
+
+void qp_cpu_linear(struct run *r, const struct product *products, int n_products,
+                   const struct act *in, int n)
+{
+    struct linear_task job = {
+        .r = r, .products = products, .n_products = n_products, .in = in, .n = n
+    };
+    cpu_parallel(r, false, n < PACK_TOKENS ? linear_rows : linear_tiles, &job);
+}
+
+/* ---- gated feed-forward ---- */
+
+/* A tile's rows are whole blocks of the next product's input: store columns [row, row + n_rows) of
+ * token t. */
+static void store_columns(const struct kernels *k, struct act *a, int t, int row, int n_rows,
+                          const float *h)
+{
+    const size_t block = (size_t)t * a->n_blocks + (size_t)(row / ACT_BLOCK);
+    if (a->q)
+        k->quantize(a->q + (size_t)t * a->q_stride + row, a->scales + block, a->offsets + block, h,
+                    n_rows);
+    else
+        for (int i = 0; i < n_rows; i++)
+            a->f32[(size_t)t * a->n_cols + row + i] = h[i];
+}
+
+/* h = act(gate) * up for n_rows columns of n tokens from t0 on; both products are in scratch. */
+static void finish_gated(struct linear_task *j, const struct worker_scratch *s, int t0, int n,
+                         int row, int n_rows)
+{
+    const struct kernels *k = &cpu(j->r)->k;
+    for (int t = 0; t < n; t++) {
+        float *g = s->gate + (size_t)t * TILE_ROWS;
+        k->activate(g, g, s->up + (size_t)t * TILE_ROWS, j->r->config->act, n_rows);
+        store_columns(k, j->out, t0 + t, row, n_rows, g);
+    }
+}
+
+static void gated_tiles(void *arg, int index, int n_threads)
+{
+    struct linear_task *j = arg;
+    const struct kernels *k = &cpu(j->r)->k;
+    const struct worker_scratch *s = &cpu(j->r)->scratch[index];
+    int begin, end;
+    qp_share(n_tiles(j->gate), 1, index, n_threads, &begin, &end);
+    for (int i = begin; i < end; i++) {
+        const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, j->gate->n_out - row);
+        if (j->gate->dtype != DTYPE_F32)
+            k->pack(s->tile, j->gate, row, n_rows);
+        if (j->up->dtype != DTYPE_F32)
+            k->pack(s->tile_up, j->up, row, n_rows);
+        for (int t0 = 0; t0 < j->n; t0 += TASK_TOKENS) {
+            const int n = min_int(TASK_TOKENS, j->n - t0);
+            multiply_tile(k, s->gate, TILE_ROWS, s->tile, j->gate, j->in, t0, n, row, n_rows);
+            multiply_tile(k, s->up, TILE_ROWS, s->tile_up, j->up, j->in, t0, n, row, n_rows);
+            finish_gated(j, s, t0, n, row, n_rows);
+        }
+    }
+}
+
+/* Rows [row, row + n_rows) as a matrix of their own. */
+static struct matrix rows_of(const struct matrix *w, int row, int n_rows)
+{
+    struct matrix part = *w;
+    part.n_out = n_rows;
+    part.data = (const uint8_t *)w->data + (size_t)row * w->row_bytes;
+    part.scales = w->scales ? w->scales + row : NULL;
+    part.bias = w->bias ? w->bias + row : NULL;
+    return part;
+}
+
+/* Few tokens: each thread takes tiles of rows of both matrices, straight from the file. */
+static void gated_rows(void *arg, int index, int n_threads)
+{
+    struct linear_task *j = arg;
+    const struct kernels *k = &cpu(j->r)->k;
+    const struct worker_scratch *s = &cpu(j->r)->scratch[index];
+    int begin, end;
+    qp_share(j->gate->n_out, TILE_ROWS, index, n_threads, &begin, &end);
+    for (int row = begin; row < end; row += TILE_ROWS) {
+        const int n_rows = min_int(TILE_ROWS, end - row);
+        const struct matrix gate = rows_of(j->gate, row, n_rows), up = rows_of(j->up, row, n_rows);
+        multiply_rows(k, s->gate, TILE_ROWS, &gate, j->in, j->n, 0, n_rows);
+        multiply_rows(k, s->up, TILE_ROWS, &up, j->in, j->n, 0, n_rows);
+        finish_gated(j, s, 0, j->n, row, n_rows);
+    }
+}
+
+void qp_cpu_gated(struct run *r, struct act *out, const struct matrix *gate,
+                  const struct matrix *up, const struct act *in, int n)
+{
+    struct linear_task job = { .r = r, .in = in, .gate = gate, .up = up, .out = out, .n = n };
+    cpu_parallel(r, false, n < PACK_TOKENS ? gated_rows : gated_tiles, &job);
+}
+
+/* ---- logits ---- */
+
+void qp_cpu_logits(struct run *r, float *logits, const struct act *in)
+{
+    const struct product head[] = { { &r->weights->head, logits } };
+    qp_cpu_linear(r, head, 1, in, 1);
+    if (r->config->logits_cap > 0)
+        cpu(r)->k.soft_cap(logits, r->config->logits_cap, r->config->vocab_size);
+}

@@ -1,0 +1,175 @@
+/* answer.c: logits -> tokens -> text, piece by piece, until something ends the answer.
+ * A sampled token is put in the context at once and run only when the next one is wanted: nothing
+ * is computed past the end. Text is handed out in whole characters, and held back while it could
+ * still become a stop text. */
+#include "engine/engine.h"
+
+#include <string.h>
+
+static quip_status begin(quip_session *s, quip_error *error)
+{
+    struct answer *a = &s->answer;
+    quip_status status = qp_turn_begin_answer(s, error);
+    if (status)
+        return status;
+    a->is_open = true;
+    a->reason = QUIP_FINISH_NONE;
+    a->detokenizer = (struct detokenizer){ .has_started = true };
+    a->held.n = 0;
+    s->result.n_output_tokens = 0;
+    s->result.decode_ns = s->result.first_token_ns = 0;
+    s->result.finish_reason = QUIP_FINISH_NONE;
+    return QUIP_OK;
+}
+
+void qp_answer_end(quip_session *s)
+{
+    s->answer.is_open = false;
+    s->answer.held.n = 0;
+}
+
+static void finish(quip_session *s, quip_finish_reason reason)
+{
+    s->answer.reason = reason;
+    s->result.finish_reason = reason;
+}
+
+/* ---- stop texts ---- */
+
+/* Where a stop text begins in text[0, n): the earliest place, or n. */
+static size_t find_stop(const quip_session *s, const char *text, size_t n)
+{
+    size_t first = n;
+    for (int i = 0; i < s->options.n_stop; i++) {
+        const size_t n_stop = strlen(s->stops[i]);
+        for (size_t at = 0; at + n_stop <= n && at < first; at++)
+            if (memcmp(text + at, s->stops[i], n_stop) == 0)
+                first = at;
+    }
+    return first;
+}
+
+/* The longest end of text[0, n) that could still become a stop text. */
+static size_t n_undecided(const quip_session *s, const char *text, size_t n)
+{
+    size_t longest = 0;
+    for (int i = 0; i < s->options.n_stop; i++) {
+        size_t k = strlen(s->stops[i]) - 1;
+        for (k = k < n ? k : n; k > longest; k--)
+            if (memcmp(text + n - k, s->stops[i], k) == 0)
+                longest = k;
+    }
+    return longest;
+}
+
+/* ---- tokens ---- */
+
+static bool is_stop_id(const quip_session *s, quip_token id)
+{
+    const struct config *c = &s->model->config;
+    for (int i = 0; i < c->n_stop_ids; i++)
+        if (c->stop_ids[i] == id)
+            return true;
+    return false;
+}
+
+/* Sample one token, or finish. */
+static quip_status step(quip_session *s, quip_error *error)
+{
+    struct answer *a = &s->answer;
+    const int max = s->options.max_output_tokens;
+    if (atomic_exchange(&s->cancelled, false)) {
+        finish(s, QUIP_FINISH_CANCELLED);
+        return QUIP_OK;
+    }
+    if (max && s->result.n_output_tokens >= max) {
+        finish(s, QUIP_FINISH_LENGTH);
+        return QUIP_OK;
+    }
+    if (s->n >= s->options.n_context) {
+        finish(s, QUIP_FINISH_CONTEXT);
+        return QUIP_OK;
+    }
+    quip_status status = qp_session_feed(s, error);
+    if (status == QUIP_E_CANCELLED) {
+        atomic_store(&s->cancelled, false);
+        finish(s, QUIP_FINISH_CANCELLED);
+        return QUIP_OK;
+    }
+    if (status)
+        return status;
+    const quip_token id =
+        qp_sample(&s->sampler, s->run.buffers.logits, s->model->config.vocab_size);
+    s->result.n_output_tokens++;
+    if (s->result.n_output_tokens == 1)
+        s->result.first_token_ns = qp_now_ns() - s->start_ns;
+    if (is_stop_id(s, id)) {
+        finish(s, QUIP_FINISH_STOP);
+        return QUIP_OK;
+    }
+    s->roles[s->n] = (uint8_t)s->role;
+    s->context[s->n++] = id;
+    if (!qp_detokenize(s->model->tokenizer, &a->detokenizer, id, &a->held))
+        return qp_fail_memory(error, "the answer's text", a->held.n);
+    return QUIP_OK;
+}
+
+/* How much of the held text may be handed out now. */
+static size_t n_ready(quip_session *s)
+{
+    struct answer *a = &s->answer;
+    const char *text = (const char *)a->held.data;
+    const size_t stop = find_stop(s, text, a->held.n);
+    if (stop < a->held.n) {
+        a->held.n = stop;
+        finish(s, QUIP_FINISH_STOP);
+    }
+    return a->reason ? a->held.n : a->held.n - n_undecided(s, text, a->held.n);
+}
+
+/* Move the first n bytes of the held text to the piece that the caller sees. */
+static quip_status hand_out(struct answer *a, size_t n, const char **text, quip_error *error)
+{
+    a->piece.n = 0;
+    if (!qp_bytes_append(&a->piece, a->held.data, n))
+        return qp_fail_memory(error, "the answer's text", n);
+    memmove(a->held.data, a->held.data + n, a->held.n - n);
+    a->held.n -= n;
+    *text = (const char *)a->piece.data;
+    return QUIP_OK;
+}
+
+quip_status qp_answer_next(quip_session *s, const char **text, size_t *n,
+                           quip_finish_reason *reason, quip_error *error)
+{
+    struct answer *a = &s->answer;
+    quip_status status;
+    *text = "";
+    *n = 0;
+    *reason = QUIP_FINISH_NONE;
+    if (!s->start_ns)
+        s->start_ns = qp_now_ns();
+    if (!a->is_open && (status = begin(s, error)))
+        return status;
+
+    const bool is_first = s->result.n_output_tokens == 0;
+    const uint64_t start_ns = qp_now_ns();
+    while (!a->reason && *n == 0) {
+        if ((status = step(s, error)))
+            return status;
+        if (a->reason && a->reason != QUIP_FINISH_STOP &&
+            !qp_detokenize_end(s->model->tokenizer, &a->detokenizer, &a->held))
+            return qp_fail_memory(error, "the answer's text", a->held.n);
+        *n = n_ready(s);
+    }
+    if (!is_first)
+        s->result.decode_ns += qp_now_ns() - start_ns;
+    if (a->held.n && *n == 0 && a->reason)
+        *n = a->held.n;
+    if (*n)
+        return hand_out(a, *n, text, error);
+    *reason = a->reason;
+    s->start_ns = 0;
+    qp_answer_end(s);
+    return QUIP_OK;
+}

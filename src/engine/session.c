@@ -1,0 +1,278 @@
+/* session.c: a session's memory, its context of tokens, and running them. */
+#include "engine/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_CONTEXT 4096
+#define MAX_CONTEXT (1 << 20)
+#define HELD_BYTES 4096 // room for text that is held back, so that decode does not allocate
+
+/* ---- options ---- */
+
+static quip_status check_options(const quip_model *m, const quip_session_options *o,
+                                 quip_error *error)
+{
+    const int max = m->config.n_context_max ? m->config.n_context_max : MAX_CONTEXT;
+    if (o->n_context < 0 || o->n_context > MAX_CONTEXT || o->n_context > max)
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "n_context is %d; this model takes 1 to %d (0 is the default)", o->n_context,
+                       max < MAX_CONTEXT ? max : MAX_CONTEXT);
+    if (o->n_threads < 0 || o->n_threads > 256)
+        return qp_fail(error, QUIP_E_ARGUMENT, "n_threads is %d; possible is 0 (all) to 256",
+                       o->n_threads);
+    if (o->max_output_tokens < 0)
+        return qp_fail(error, QUIP_E_ARGUMENT, "max_output_tokens is %d; it cannot be negative",
+                       o->max_output_tokens);
+    if (!(o->temperature >= 0 && o->temperature <= 100))
+        return qp_fail(error, QUIP_E_ARGUMENT, "temperature is %g; possible is 0 (greedy) to 100",
+                       (double)o->temperature);
+    if (o->top_k < 0)
+        return qp_fail(error, QUIP_E_ARGUMENT, "top_k is %d; it cannot be negative", o->top_k);
+    if (!(o->top_p >= 0 && o->top_p <= 1))
+        return qp_fail(error, QUIP_E_ARGUMENT, "top_p is %g; possible is 0 (no limit) to 1",
+                       (double)o->top_p);
+    if (o->n_stop < 0 || o->n_stop > 64 || (o->n_stop && !o->stop))
+        return qp_fail(error, QUIP_E_ARGUMENT, "n_stop is %d; possible is 0 to 64 stop texts",
+                       o->n_stop);
+    for (int i = 0; i < o->n_stop; i++)
+        if (!o->stop[i] || !o->stop[i][0] || strlen(o->stop[i]) > 1024)
+            return qp_fail(error, QUIP_E_ARGUMENT,
+                           "stop text %d is missing, empty or longer than 1024 bytes", i);
+    return QUIP_OK;
+}
+
+/* Options with every default filled in; the texts still the caller's. */
+static quip_session_options resolve(const quip_model *m, const quip_session_options *options)
+{
+    quip_session_options o = options ? *options : (quip_session_options){ 0 };
+    const int max = m->config.n_context_max;
+    if (!o.n_context)
+        o.n_context = max && max < DEFAULT_CONTEXT ? max : DEFAULT_CONTEXT;
+    if (!o.n_threads)
+        o.n_threads = qp_default_threads();
+    if (!o.top_p)
+        o.top_p = 1;
+    return o;
+}
+
+/* Copy the texts of the options, so that the caller's may go. */
+static quip_status copy_texts(quip_session *s, quip_error *error)
+{
+    quip_session_options *o = &s->options;
+    size_t n = o->system ? strlen(o->system) + 1 : 0;
+    for (int i = 0; i < o->n_stop; i++)
+        n += strlen(o->stop[i]) + 1;
+    s->stops = calloc((size_t)o->n_stop + 1, sizeof *s->stops);
+    if (!s->stops || !qp_bytes_reserve(&s->option_text, n + 1))
+        return qp_fail_memory(error, "the session's options", n);
+    for (int i = 0; i < o->n_stop; i++) {
+        s->stops[i] = (const char *)s->option_text.data + s->option_text.n;
+        qp_bytes_append(&s->option_text, o->stop[i], strlen(o->stop[i]) + 1);
+    }
+    o->stop = s->stops;
+    if (o->system) {
+        const char *copy = (const char *)s->option_text.data + s->option_text.n;
+        qp_bytes_append(&s->option_text, o->system, strlen(o->system) + 1);
+        o->system = copy;
+    }
+    return QUIP_OK;
+}
+
+/* ---- memory ---- */
+
+static int prefill_chunk(int n_context)
+{
+    return n_context < PREFILL_CHUNK ? n_context : PREFILL_CHUNK;
+}
+
+/* Take everything from the arena, or measure it. */
+static void take_all(quip_session *s, struct arena *a)
+{
+    const quip_session_options *o = &s->options;
+    s->run.config = &s->model->config;
+    s->run.weights = &s->model->weights;
+    qp_cpu_take(&s->run, a, o->n_context, prefill_chunk(o->n_context), o->n_threads);
+    s->context = qp_arena_take(a, (size_t)o->n_context * sizeof *s->context);
+    s->roles = qp_arena_take(a, (size_t)o->n_context);
+    s->sampler = (struct sampler){ o->temperature, o->top_k, o->top_p, { 0 }, NULL };
+    qp_sampler_take(&s->sampler, a, s->model->config.vocab_size);
+}
+
+quip_status qp_session_measure(const quip_model *model, const quip_session_options *options,
+                               quip_plan *plan, quip_error *error)
+{
+    static const quip_session_options defaults;
+    quip_status status = check_options(model, options ? options : &defaults, error);
+    if (status)
+        return status;
+    struct quip_session s = { .model = (quip_model *)model, .options = resolve(model, options) };
+    struct arena measured = { 0 };
+    take_all(&s, &measured);
+    *plan = (quip_plan){
+        .file_bytes = model->file.size,
+        .kv_bytes = (uint64_t)model->config.n_layers * qp_cpu_kv_bytes(&s.run, s.options.n_context),
+        .model_bytes = sizeof *model + model->arena.size + qp_tokenizer_memory(model->tokenizer),
+        .n_context = s.options.n_context,
+    };
+    plan->scratch_bytes = measured.used - plan->kv_bytes;
+    return QUIP_OK;
+}
+
+quip_status qp_session_open(quip_session **session, quip_model *model,
+                            const quip_session_options *options, quip_error *error)
+{
+    static const quip_session_options defaults;
+    quip_status status;
+    *session = NULL;
+    if ((status = check_options(model, options ? options : &defaults, error)))
+        return status;
+    quip_session *s = calloc(1, sizeof *s);
+    if (!s)
+        return qp_fail_memory(error, "a session", sizeof *s);
+    qp_model_retain(model);
+    s->model = model;
+    s->options = resolve(model, options);
+    s->logits_position = -1;
+    s->chat = s->options.no_template ? NULL : model->chat;
+    if (!s->options.seed)
+        s->options.seed = qp_random_seed();
+    s->result.seed = s->options.seed;
+
+    struct arena measured = { 0 };
+    take_all(s, &measured);
+    if ((status = copy_texts(s, error)) ||
+        (status = qp_arena_open(&s->arena, measured.used, "a session's buffers", error)))
+        goto fail;
+    take_all(s, &s->arena);
+    qp_sampler_seed(&s->sampler, s->options.seed);
+    if (!qp_bytes_reserve(&s->answer.held, HELD_BYTES) ||
+        !qp_bytes_reserve(&s->answer.piece, HELD_BYTES)) {
+        status = qp_fail_memory(error, "a session's text", 2 * HELD_BYTES);
+        goto fail;
+    }
+    if ((status = qp_cpu_open(&s->run, s->options.n_threads, error)))
+        goto fail;
+    *session = s;
+    return QUIP_OK;
+fail:
+    qp_session_close(s);
+    return status;
+}
+
+void qp_session_close(quip_session *s)
+{
+    if (!s)
+        return;
+    if (s->arena.base)
+        qp_cpu_close(&s->run);
+    qp_arena_close(&s->arena);
+    qp_bytes_close(&s->option_text);
+    qp_bytes_close(&s->system);
+    qp_bytes_close(&s->answer.held);
+    qp_bytes_close(&s->answer.piece);
+    free(s->stops);
+    qp_model_release(s->model);
+    free(s);
+}
+
+static bool copy_bytes(struct bytes *to, const struct bytes *from)
+{
+    return qp_bytes_append(to, from->data, from->n);
+}
+
+quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_error *error)
+{
+    quip_session *c;
+    quip_status status = qp_session_open(&c, s->model, &s->options, error);
+    *copy = NULL;
+    if (status)
+        return status;
+    if (!copy_bytes(&c->system, &s->system) || !copy_bytes(&c->answer.held, &s->answer.held)) {
+        qp_session_close(c);
+        return qp_fail_memory(error, "a session's text", s->system.n + s->answer.held.n);
+    }
+    memcpy(c->context, s->context, (size_t)s->n * sizeof *c->context);
+    memcpy(c->roles, s->roles, (size_t)s->n);
+    memcpy(c->run.buffers.logits, s->run.buffers.logits,
+           (size_t)s->model->config.vocab_size * sizeof(float));
+    memcpy(c->sampler.state, s->sampler.state, sizeof c->sampler.state);
+    qp_cpu_kv_copy(&c->run, &s->run, s->run.pos);
+    c->run.pos = s->run.pos;
+    c->n = s->n;
+    c->logits_position = s->logits_position;
+    c->role = s->role;
+    c->has_begun = s->has_begun;
+    c->answer.is_open = s->answer.is_open;
+    c->answer.reason = s->answer.reason;
+    c->answer.detokenizer = s->answer.detokenizer;
+    c->result = s->result;
+    c->start_ns = s->start_ns;
+    *copy = c;
+    return QUIP_OK;
+}
+
+/* ---- tokens ---- */
+
+void qp_session_rewind(quip_session *s, int position)
+{
+    s->n = position;
+    if (s->run.pos > position)
+        s->run.pos = position;
+    s->role = position ? (quip_role)s->roles[position - 1] : QUIP_ROLE_NONE;
+    s->has_begun = position > 0;
+    s->system.n = 0;
+}
+
+quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, quip_role role,
+                            quip_error *error)
+{
+    if (n > s->options.n_context - s->n)
+        return qp_fail(
+            error, QUIP_E_CONTEXT_FULL,
+            "%d more tokens do not fit: the context holds %d, %d are in use, %d are left", n,
+            s->options.n_context, s->n, s->options.n_context - s->n);
+    for (int i = 0; i < n; i++)
+        if (tokens[i] < 0 || tokens[i] >= s->model->config.vocab_size)
+            return qp_fail(error, QUIP_E_ARGUMENT, "token %d is %d; ids of this model are 0 to %d",
+                           i, tokens[i], s->model->config.vocab_size - 1);
+    if (n > 0) {
+        memcpy(s->context + s->n, tokens, (size_t)n * sizeof *tokens);
+        memset(s->roles + s->n, (int)role, (size_t)n);
+    }
+    s->n += n;
+    return QUIP_OK;
+}
+
+static quip_status feed(quip_session *s, bool all, quip_on_logits *on_logits, void *user,
+                        quip_error *error)
+{
+    const int chunk = prefill_chunk(s->options.n_context);
+    while (s->run.pos < s->n) {
+        const int left = s->n - s->run.pos, n = left < chunk ? left : chunk;
+        const enum logits_wanted wanted = all ? LOGITS_ALL : n == left ? LOGITS_LAST : LOGITS_NONE;
+        if (wanted != LOGITS_NONE)
+            s->logits_position = -1; // until the new ones are whole
+        if (!qp_forward(&s->run, s->context + s->run.pos, n, wanted, on_logits, user,
+                        &s->cancelled))
+            return qp_fail(error, QUIP_E_CANCELLED, "cancelled after %d of %d tokens", s->run.pos,
+                           s->n);
+        if (wanted != LOGITS_NONE)
+            s->logits_position = s->run.pos;
+    }
+    return QUIP_OK;
+}
+
+quip_status qp_session_feed(quip_session *s, quip_error *error)
+{
+    /* After a rewind the cache is there, but not the logits: run the last token again. */
+    if (s->run.pos == s->n && s->n > 0 && s->logits_position != s->n)
+        s->run.pos--;
+    return feed(s, false, NULL, NULL, error);
+}
+
+quip_status qp_session_feed_all(quip_session *s, quip_on_logits *on_logits, void *user,
+                                quip_error *error)
+{
+    return feed(s, true, on_logits, user, error);
+}
