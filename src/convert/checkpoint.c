@@ -1,0 +1,319 @@
+/* checkpoint.c: a checkpoint on disk.
+ * In:  a GGUF file, or a folder with config.json and one or more safetensors files.
+ * Out: its tensors as one sorted list, and the JSON that lies beside them.
+ * Weights are read, not mapped: pages of a mapped checkpoint would count as memory of this process
+ * until something else wants it, and converting a large model must not look like loading it. */
+#define _POSIX_C_SOURCE 200809L // pread
+#define _FILE_OFFSET_BITS 64    // past 2 GB on 32-bit machines
+#include "convert/convert_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    MAX_SHARDS = 1024,
+    MAX_JSON_BYTES = 256 << 20, // the largest in use, Gemma's tokenizer.json, has 33 MB
+};
+
+/* ---- paths and JSON ---- */
+
+char *qp_path_join(const char *folder, const char *name)
+{
+    size_t n = strlen(folder) + strlen(name) + 2;
+    char *path = malloc(n);
+    if (path)
+        snprintf(path, n, "%s/%s", folder, name);
+    return path;
+}
+
+bool qp_path_exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+const char *qp_path_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static bool path_is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static quip_status json_parse(cJSON **json, const struct file *file, quip_error *error)
+{
+    if (file->size > MAX_JSON_BYTES)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: %llu bytes are too many for a JSON file",
+                       file->name, (unsigned long long)file->size);
+    size_t n = (size_t)file->size;
+    char *text = malloc(n);
+    if (!text)
+        return qp_fail_memory(error, file->name, n);
+    quip_status status = qp_file_read(file, 0, text, n, error);
+    const char *end = text;
+    if (!status && !(*json = cJSON_ParseWithLengthOpts(text, n, &end, false)))
+        status = qp_fail(error, QUIP_E_FORMAT, "%s: is not JSON from byte %zu on", file->name,
+                         (size_t)(end - text));
+    free(text);
+    if (!status && !cJSON_IsObject(*json))
+        status = qp_fail(error, QUIP_E_FORMAT, "%s: is not a JSON object", file->name);
+    return status;
+}
+
+quip_status qp_json_read(cJSON **json, const char *path, quip_error *error)
+{
+    struct file file = { 0 };
+    *json = NULL;
+    quip_status status = qp_file_open(&file, path, error);
+    if (!status)
+        status = json_parse(json, &file, error);
+    qp_file_close(&file);
+    if (status) {
+        cJSON_Delete(*json);
+        *json = NULL;
+    }
+    return status;
+}
+
+/* Read a file of the folder; one that is not there leaves *json NULL. */
+static quip_status json_read_optional(cJSON **json, const char *folder, const char *name,
+                                      quip_error *error)
+{
+    char *path = qp_path_join(folder, name);
+    if (!path)
+        return qp_fail_memory(error, "a path", strlen(folder) + strlen(name) + 2);
+    quip_status status = qp_path_exists(path) ? qp_json_read(json, path, error) : QUIP_OK;
+    free(path);
+    return status;
+}
+
+/* ---- shards ---- */
+
+static bool read_shard(void *user, uint64_t offset, void *buffer, size_t n)
+{
+    const struct shard *s = user;
+    uint8_t *to = buffer;
+    while (n > 0) {
+        ssize_t got = pread(s->fd, to, n, (off_t)offset);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return false;
+        to += got;
+        offset += (uint64_t)got;
+        n -= (size_t)got;
+    }
+    return true;
+}
+
+static quip_status open_shard(struct shard *s, const char *path, quip_error *error)
+{
+    struct stat st;
+    s->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO gives an error, not a wait
+    if (s->fd < 0 || fstat(s->fd, &st) < 0)
+        return qp_fail(error, QUIP_E_IO, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return qp_fail(error, QUIP_E_IO, "%s: is not a regular file", path);
+    quip_source source = {
+        .user = s, .size = (uint64_t)st.st_size, .read_at = read_shard, .name = path
+    };
+    quip_status status = qp_file_open_source(&s->file, &source, error);
+    return status ? status : qp_format_open(&s->format, &s->file, error);
+}
+
+/* Room for `n` shards, none open. */
+static quip_status reserve_shards(struct checkpoint *c, int n, quip_error *error)
+{
+    c->shards = calloc((size_t)n, sizeof *c->shards);
+    if (!c->shards)
+        return qp_fail_memory(error, "the list of files", (size_t)n * sizeof *c->shards);
+    for (int i = 0; i < n; i++)
+        c->shards[i].fd = -1;
+    return QUIP_OK;
+}
+
+/* Open the next shard; it must be of this kind. */
+static quip_status add_shard(struct checkpoint *c, const char *path, enum format_kind kind,
+                             const char *wanted, quip_error *error)
+{
+    struct shard *s = &c->shards[c->n_shards++];
+    quip_status status = open_shard(s, path, error);
+    if (!status && s->format.kind != kind)
+        status = qp_fail(error, QUIP_E_FORMAT, "%s: is not a %s file", path, wanted);
+    return status;
+}
+
+static quip_status add_folder_shard(struct checkpoint *c, const char *name, quip_error *error)
+{
+    char *path = qp_path_join(c->path, name);
+    if (!path)
+        return qp_fail_memory(error, "a path", strlen(c->path) + strlen(name) + 2);
+    quip_status status = add_shard(c, path, FORMAT_SAFETENSORS, "safetensors", error);
+    free(path);
+    return status;
+}
+
+/* Whether `name` occurs in `map` before `end`. */
+static bool is_listed_before(const cJSON *map, const cJSON *end, const char *name)
+{
+    for (const cJSON *i = map->child; i != end; i = i->next)
+        if (strcmp(i->valuestring, name) == 0)
+            return true;
+    return false;
+}
+
+/* The files that model.safetensors.index.json names, each once. */
+static quip_status open_sharded(struct checkpoint *c, const cJSON *index, quip_error *error)
+{
+    const cJSON *map = cJSON_GetObjectItemCaseSensitive(index, "weight_map");
+    if (!cJSON_IsObject(map) || !map->child)
+        return qp_fail(error, QUIP_E_FORMAT, "%s/model.safetensors.index.json: has no weight_map",
+                       c->path);
+    quip_status status = reserve_shards(c, MAX_SHARDS, error);
+    const char *last = "";
+    for (const cJSON *i = map->child; i && !status; i = i->next) {
+        const char *name = i->valuestring;
+        if (!cJSON_IsString(i) || strchr(name, '/') || strchr(name, '\\'))
+            return qp_fail(error, QUIP_E_FORMAT,
+                           "%s/model.safetensors.index.json: %s is not said to be in a file of "
+                           "this folder",
+                           c->path, i->string);
+        // Neighbours mostly share a file, so the search back through the list is rare.
+        if (strcmp(name, last) == 0 || is_listed_before(map, i, name))
+            continue;
+        if (c->n_shards == MAX_SHARDS)
+            return qp_fail(error, QUIP_E_FORMAT,
+                           "%s/model.safetensors.index.json: names more than %d files", c->path,
+                           MAX_SHARDS);
+        status = add_folder_shard(c, last = name, error);
+    }
+    return status;
+}
+
+static quip_status open_weights(struct checkpoint *c, quip_error *error)
+{
+    cJSON *index = NULL;
+    quip_status status = json_read_optional(&index, c->path, "model.safetensors.index.json", error);
+    if (!status && index)
+        status = open_sharded(c, index, error);
+    else if (!status && !(status = reserve_shards(c, 1, error)))
+        status = add_folder_shard(c, "model.safetensors", error);
+    cJSON_Delete(index);
+    return status;
+}
+
+static quip_status open_folder(struct checkpoint *c, quip_error *error)
+{
+    quip_status status;
+    if ((status = json_read_optional(&c->config, c->path, "config.json", error)))
+        return status;
+    if (!c->config)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: has no config.json; a checkpoint is a GGUF file or a Hugging Face "
+                       "folder",
+                       c->path);
+    if ((status =
+             json_read_optional(&c->generation_config, c->path, "generation_config.json", error)) ||
+        (status =
+             json_read_optional(&c->tokenizer_config, c->path, "tokenizer_config.json", error)))
+        return status;
+    return open_weights(c, error);
+}
+
+/* ---- the list of tensors ---- */
+
+/* Names come wrapped in the modules around the language model: "model.", "language_model.model.",
+ * "model.language_model." mean the same tensor. */
+static const char *strip_wrapping(const char *name)
+{
+    static const char *const wrappings[] = { "model.", "language_model." };
+    for (size_t i = 0; i < QP_COUNT(wrappings); i++) {
+        size_t n = strlen(wrappings[i]);
+        if (strncmp(name, wrappings[i], n) == 0)
+            return strip_wrapping(name + n);
+    }
+    return name;
+}
+
+/* What a checkpoint may carry beside the language model. */
+static bool is_ignored(const char *key)
+{
+    static const char *const prefixes[] = { "vision_tower.", "multi_modal_projector." };
+    static const char suffix[] = ".rotary_emb.inv_freq"; // computed from the config
+    for (size_t i = 0; i < QP_COUNT(prefixes); i++)
+        if (strncmp(key, prefixes[i], strlen(prefixes[i])) == 0)
+            return true;
+    size_t n = strlen(key);
+    return n >= sizeof suffix && strcmp(key + n - (sizeof suffix - 1), suffix) == 0;
+}
+
+static int compare_entries(const void *a, const void *b)
+{
+    return strcmp(((const struct entry *)a)->key, ((const struct entry *)b)->key);
+}
+
+static quip_status list_entries(struct checkpoint *c, quip_error *error)
+{
+    size_t n = 0;
+    for (int i = 0; i < c->n_shards; i++)
+        n += (size_t)c->shards[i].format.n_tensors;
+    c->entries = calloc(n ? n : 1, sizeof *c->entries);
+    if (!c->entries)
+        return qp_fail_memory(error, "the list of tensors", n * sizeof *c->entries);
+    for (int i = 0; i < c->n_shards; i++) {
+        const struct format *f = &c->shards[i].format;
+        for (int j = 0; j < f->n_tensors; j++) {
+            const struct tensor *t = &f->tensors[j];
+            const char *key = c->is_gguf ? t->name : strip_wrapping(t->name);
+            if (c->is_gguf || !is_ignored(key))
+                c->entries[c->n_entries++] = (struct entry){ .key = key, .tensor = t, .format = f };
+        }
+    }
+    qsort(c->entries, (size_t)c->n_entries, sizeof *c->entries, compare_entries);
+    return QUIP_OK;
+}
+
+struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name)
+{
+    struct entry wanted = { .key = c->is_gguf ? name : strip_wrapping(name) };
+    return bsearch(&wanted, c->entries, (size_t)c->n_entries, sizeof *c->entries, compare_entries);
+}
+
+quip_status qp_checkpoint_open(struct checkpoint *c, const char *path, quip_error *error)
+{
+    *c = (struct checkpoint){ .path = path, .is_gguf = !path_is_folder(path) };
+    quip_status status;
+    if (!c->is_gguf)
+        status = open_folder(c, error);
+    else if (!(status = reserve_shards(c, 1, error)))
+        status = add_shard(c, path, FORMAT_GGUF, "GGUF", error);
+    if (!status)
+        status = list_entries(c, error);
+    if (status)
+        qp_checkpoint_close(c);
+    return status;
+}
+
+void qp_checkpoint_close(struct checkpoint *c)
+{
+    for (int i = 0; i < c->n_shards; i++) {
+        qp_format_close(&c->shards[i].format);
+        qp_file_close(&c->shards[i].file);
+        if (c->shards[i].fd >= 0)
+            close(c->shards[i].fd);
+    }
+    free(c->shards);
+    free(c->entries);
+    cJSON_Delete(c->config);
+    cJSON_Delete(c->generation_config);
+    cJSON_Delete(c->tokenizer_config);
+    *c = (struct checkpoint){ 0 };
+}

@@ -1,0 +1,566 @@
+/* convert.c: the story of a conversion, top to bottom in qp_convert.
+ *
+ *     open checkpoint -> facts -> tokenizer -> plan (every tensor checked) -> metadata -> stream
+ *
+ * Nothing is written before everything but the weights' values has been checked. */
+#include "convert/convert_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    SLAB_VALUES = 1 << 18, // read and quantized at a time: 1 MB of floats, which stays in cache
+    MAX_NAME = 160,
+    MAX_NAMED = 3, // tensors that a complaint names; the rest are counted
+};
+
+/* One tensor on its way. A vector is one row. */
+struct job {
+    const struct tensor_row *row;
+    int layer;
+    struct entry *entry;
+    int64_t rows, cols;
+    enum dtype dtype;
+    int index, scale_index; // in the writer
+};
+
+struct conversion {
+    const char *in;
+    const struct convert_options *options;
+    quip_error *error;
+    struct checkpoint checkpoint;
+    struct model_facts facts;
+    struct bytes spm, bpe;
+    struct tokenizer *tokenizer;
+    struct job *jobs;
+    int n_jobs;
+    struct tflite_writer *writer;
+    float *values, *ordered; // a slab as read; its rows in our order
+    void *packed;
+    float *scales;
+    uint64_t done_bytes, total_bytes;
+};
+
+bool qp_convert_weights_find(const char *name, enum convert_weights *weights)
+{
+    static const char *const names[] = { "int8", "mixed", "int4", "f32" };
+    for (size_t i = 0; i < QP_COUNT(names); i++)
+        if (strcmp(names[i], name) == 0) {
+            *weights = (enum convert_weights)i;
+            return true;
+        }
+    return false;
+}
+
+static enum dtype stored_dtype(enum convert_weights weights, enum weight_class weight_class)
+{
+    static const enum dtype dtypes[4][4] = {
+        // CLASS_VECTOR, CLASS_ATTENTION, CLASS_FEED_FORWARD, CLASS_EMBEDDING
+        [CONVERT_INT8] = { DTYPE_F32, DTYPE_I8, DTYPE_I8, DTYPE_I8 },
+        [CONVERT_MIXED] = { DTYPE_F32, DTYPE_I8, DTYPE_I4, DTYPE_I8 },
+        [CONVERT_INT4] = { DTYPE_F32, DTYPE_I4, DTYPE_I4, DTYPE_I4 },
+        [CONVERT_F32] = { DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32 },
+    };
+    return dtypes[weights][weight_class];
+}
+
+/* ---- tokenizer ---- */
+
+static quip_status read_whole_file(const char *path, struct bytes *out, quip_error *error)
+{
+    struct file file = { 0 };
+    quip_status status = qp_file_open(&file, path, error);
+    if (!status && !qp_bytes_reserve(out, (size_t)file.size))
+        status = qp_fail_memory(error, path, (size_t)file.size);
+    if (!status && !(status = qp_file_read(&file, 0, out->data, (size_t)file.size, error)))
+        out->n = (size_t)file.size;
+    qp_file_close(&file);
+    return status;
+}
+
+/* tokenizer.model as it is, or else tokenizer.json translated. */
+static quip_status load_hf_tokenizer(struct conversion *v)
+{
+    struct checkpoint *c = &v->checkpoint;
+    char *model = qp_path_join(c->path, "tokenizer.model");
+    char *path = qp_path_join(c->path, "tokenizer.json");
+    bool has_bos = true; // what SentencePiece tokenizers do by themselves
+    cJSON *json = NULL;
+    quip_status status;
+    if (!model || !path) {
+        status = qp_fail_memory(v->error, "a path", strlen(c->path));
+    } else if (qp_path_exists(model)) {
+        status = read_whole_file(model, &v->spm, v->error);
+    } else if (!(status = qp_json_read(&json, path, v->error))) {
+        has_bos = qp_json_puts_bos(json);
+        status = qp_tokenizer_from_json(json, c->tokenizer_config, path, v->facts.vocab_size,
+                                        &v->spm, &v->bpe, v->error);
+    }
+    if (!cJSON_HasObjectItem(c->tokenizer_config, "add_bos_token"))
+        v->facts.has_bos = has_bos && v->facts.bos >= 0;
+    cJSON_Delete(json);
+    free(model);
+    free(path);
+    return status;
+}
+
+static void add_stop_piece(struct conversion *v, const char *piece)
+{
+    qp_facts_add_stop(&v->facts, qp_tokenizer_find(v->tokenizer, piece, strlen(piece)));
+}
+
+/* Stops are known by text until there is a vocabulary. */
+static quip_status settle_turns(struct conversion *v)
+{
+    if (v->options->chat)
+        v->facts.chat = v->options->chat;
+    const struct chat_template *chat = qp_chat_find(v->facts.chat);
+    if (!chat)
+        return qp_fail(v->error, QUIP_E_ARGUMENT, "there is no chat template \"%s\"",
+                       v->facts.chat);
+    for (const char *const *stop = chat->stops; *stop; stop++)
+        add_stop_piece(v, *stop);
+    for (const char *const *stop = v->facts.family->stops; *stop; stop++)
+        add_stop_piece(v, *stop);
+    for (int i = 0; i < v->facts.n_stops; i++)
+        if (v->facts.stops[i] >= v->facts.vocab_size)
+            return qp_fail(v->error, QUIP_E_FORMAT, "%s: stop token %d is outside the vocabulary",
+                           v->in, v->facts.stops[i]);
+    if (v->facts.bos >= v->facts.vocab_size)
+        return qp_fail(v->error, QUIP_E_FORMAT,
+                       "%s: beginning-of-sequence token %d is outside the vocabulary", v->in,
+                       v->facts.bos);
+    return QUIP_OK;
+}
+
+static quip_status load_tokenizer(struct conversion *v)
+{
+    quip_status status =
+        v->checkpoint.is_gguf
+            ? qp_import_tokenizer_gguf(&v->checkpoint.shards[0].format, &v->spm, &v->bpe, v->error)
+            : load_hf_tokenizer(v);
+    if (status)
+        return status;
+    // Opening it now finds what is wrong with it before an hour of writing.
+    status = qp_tokenizer_open(&v->tokenizer, v->spm.data, v->spm.n, v->bpe.n ? v->bpe.data : NULL,
+                               v->bpe.n, v->error);
+    if (status)
+        return status;
+    if (qp_tokenizer_n_tokens(v->tokenizer) > v->facts.vocab_size)
+        return qp_fail(v->error, QUIP_E_FORMAT,
+                       "%s: its tokenizer has %d pieces, its embedding only %d rows", v->in,
+                       qp_tokenizer_n_tokens(v->tokenizer), v->facts.vocab_size);
+    return settle_turns(v);
+}
+
+/* ---- plan ---- */
+
+/* Tensors of which the same is wrong: the first few by name, and how many. */
+struct complaint {
+    const char *what;
+    struct bytes names;
+    int n;
+};
+enum {
+    MISSING,
+    MISSHAPEN,
+    UNREADABLE,
+    DOUBLED,
+    EXTRA,
+    N_COMPLAINTS
+};
+
+static void complain(struct complaint *c, const char *name, const char *details)
+{
+    if (c->n++ < MAX_NAMED)
+        qp_bytes_printf(&c->names, "%s%s%s", c->n > 1 ? ", " : "", name, details);
+}
+
+static void print_shape(char *text, size_t size, const int64_t *dims, int n_dims)
+{
+    int n = snprintf(text, size, "[");
+    for (int i = 0; i < n_dims && n < (int)size; i++)
+        n += snprintf(text + n, size - (size_t)n, i ? ", %lld" : "%lld", (long long)dims[i]);
+    if (n < (int)size)
+        snprintf(text + n, size - (size_t)n, "]");
+}
+
+static int64_t extent_of(const struct model_facts *f, enum extent extent)
+{
+    switch (extent) {
+    case EXTENT_NONE:
+        return 0;
+    case EXTENT_MODEL:
+        return f->d_model;
+    case EXTENT_FF:
+        return f->d_ff;
+    case EXTENT_VOCAB:
+        return f->vocab_size;
+    case EXTENT_HEAD:
+        return f->head_dim;
+    case EXTENT_Q:
+        return (int64_t)f->n_heads * f->head_dim;
+    case EXTENT_KV:
+        return (int64_t)f->n_kv_heads * f->head_dim;
+    }
+    return 0;
+}
+
+static bool row_applies(const struct tensor_row *row, const struct model_facts *f)
+{
+    return (row->families & f->family->id) &&
+           row->tying != (f->is_tied ? TYING_UNTIED : TYING_TIED);
+}
+
+/* Whether the tensor has the shape that the row asks for; complains if not. */
+static bool check_tensor(const struct model_facts *f, const struct tensor_row *row,
+                         const struct tensor *t, struct complaint *complaints)
+{
+    int64_t wanted[2] = { extent_of(f, row->rows), extent_of(f, row->cols) };
+    int n_dims = row->cols == EXTENT_NONE ? 1 : 2;
+    bool fits =
+        t->n_dims == n_dims && t->dims[0] == wanted[0] && (n_dims == 1 || t->dims[1] == wanted[1]);
+    bool is_readable = t->dtype < DTYPE_OTHER && t->dtype != DTYPE_I8 && t->dtype != DTYPE_I4 &&
+                       t->dtype != DTYPE_I32;
+    char details[200], found[80], right[48];
+    if (!fits) {
+        print_shape(found, sizeof found, t->dims, t->n_dims);
+        print_shape(right, sizeof right, wanted, n_dims);
+        snprintf(details, sizeof details, " is %s, not %s", found, right);
+        complain(&complaints[MISSHAPEN], t->name, details);
+    } else if (!is_readable) {
+        snprintf(details, sizeof details, " (%s)", qp_dtype_name(t->dtype));
+        complain(&complaints[UNREADABLE], t->name, details);
+    }
+    return fits && is_readable;
+}
+
+static void plan_tensor(struct conversion *v, const struct tensor_row *row, int layer,
+                        struct complaint *complaints)
+{
+    char name[MAX_NAME];
+    snprintf(name, sizeof name, v->checkpoint.is_gguf ? row->gguf : row->hf, layer);
+    struct entry *e = qp_checkpoint_find(&v->checkpoint, name);
+    if (!e) {
+        complain(&complaints[MISSING], name, "");
+        return;
+    }
+    e->is_used = true;
+    if (!check_tensor(&v->facts, row, e->tensor, complaints))
+        return;
+    bool is_vector = row->cols == EXTENT_NONE;
+    struct job *job = &v->jobs[v->n_jobs++];
+    *job = (struct job){
+        .row = row,
+        .layer = layer,
+        .entry = e,
+        .rows = is_vector ? 1 : e->tensor->dims[0],
+        .cols = is_vector ? e->tensor->dims[0] : e->tensor->dims[1],
+        .dtype = stored_dtype(v->options->weights, row->weight_class),
+    };
+    v->facts.n_parameters += (uint64_t)(job->rows * job->cols);
+}
+
+/* A head that repeats the tied embedding is no news. */
+static bool is_redundant(const struct conversion *v, const struct entry *e)
+{
+    return v->facts.is_tied && strcmp(e->key, "lm_head.weight") == 0;
+}
+
+static void check_entries(struct conversion *v, struct complaint *complaints)
+{
+    const struct checkpoint *c = &v->checkpoint;
+    for (int i = 0; i < c->n_entries; i++) {
+        const struct entry *e = &c->entries[i];
+        if (i > 0 && strcmp(e->key, e[-1].key) == 0) {
+            if (i < 2 || strcmp(e->key, e[-2].key) != 0)
+                complain(&complaints[DOUBLED], e->tensor->name, "");
+        } else if (!e->is_used && !is_redundant(v, e) &&
+                   !(i + 1 < c->n_entries && strcmp(e->key, e[1].key) == 0)) {
+            complain(&complaints[EXTRA], e->tensor->name, "");
+        }
+    }
+}
+
+static quip_status report(const struct conversion *v, const struct complaint *complaints)
+{
+    struct bytes text = { 0 };
+    bool ok = true;
+    for (int i = 0; i < N_COMPLAINTS; i++) {
+        const struct complaint *c = &complaints[i];
+        if (c->n == 0)
+            continue;
+        ok = ok && qp_bytes_printf(&text, "%s %s: %.*s", text.n ? ";" : "", c->what,
+                                   (int)c->names.n, (const char *)c->names.data);
+        if (c->n > MAX_NAMED)
+            ok = ok && qp_bytes_printf(&text, " and %d more", c->n - MAX_NAMED);
+    }
+    quip_status status = QUIP_OK;
+    if (!ok)
+        status = qp_fail_memory(v->error, "a message", text.n);
+    else if (text.n)
+        status =
+            qp_fail(v->error, QUIP_E_FORMAT, "%s: its tensors are not those of a %s model;%.*s",
+                    v->in, v->facts.family->name, (int)text.n, (const char *)text.data);
+    qp_bytes_close(&text);
+    return status;
+}
+
+/* Find and check the source of every tensor of the model file. */
+static quip_status plan(struct conversion *v)
+{
+    struct complaint complaints[N_COMPLAINTS] = {
+        [MISSING] = { .what = "missing" },       [MISSHAPEN] = { .what = "misshapen" },
+        [UNREADABLE] = { .what = "unreadable" }, [DOUBLED] = { .what = "there twice" },
+        [EXTRA] = { .what = "not known" },
+    };
+    size_t n = (size_t)qp_n_tensor_rows * (size_t)v->facts.n_layers;
+    v->jobs = calloc(n, sizeof *v->jobs);
+    if (!v->jobs)
+        return qp_fail_memory(v->error, "the list of tensors", n * sizeof *v->jobs);
+    for (int i = 0; i < qp_n_tensor_rows;) {
+        int end = i + 1;
+        if (qp_tensor_row_is_layered(&qp_tensor_rows[i])) // layer by layer, as they are used
+            while (end < qp_n_tensor_rows && qp_tensor_row_is_layered(&qp_tensor_rows[end]))
+                end++;
+        int n_layers = qp_tensor_row_is_layered(&qp_tensor_rows[i]) ? v->facts.n_layers : 1;
+        for (int l = 0; l < n_layers; l++)
+            for (int row = i; row < end; row++)
+                if (row_applies(&qp_tensor_rows[row], &v->facts))
+                    plan_tensor(v, &qp_tensor_rows[row], l, complaints);
+        i = end;
+    }
+    check_entries(v, complaints);
+    quip_status status = report(v, complaints);
+    for (int i = 0; i < N_COMPLAINTS; i++)
+        qp_bytes_close(&complaints[i].names);
+    return status;
+}
+
+/* ---- declare ---- */
+
+static quip_status declare_tensor(struct conversion *v, struct job *job)
+{
+    char name[MAX_NAME] = "params.lm.";
+    const size_t n_prefix = strlen(name);
+    bool is_vector = job->row->cols == EXTENT_NONE;
+    int64_t dims[2] = { is_vector ? job->cols : job->rows, job->cols };
+    snprintf(name + n_prefix, sizeof name - n_prefix, job->row->target, job->layer);
+    if (job->dtype == DTYPE_I4 && job->cols % 2)
+        return qp_fail(v->error, QUIP_E_UNSUPPORTED,
+                       "%s: %s has rows of %lld values; int4 needs an even number", v->in,
+                       job->entry->tensor->name, (long long)job->cols);
+    quip_status status = qp_tflite_writer_tensor(v->writer, name, job->dtype, is_vector ? 1 : 2,
+                                                 dims, &job->index, v->error);
+    uint64_t n_bytes = 0;
+    qp_dtype_bytes(job->dtype, (uint64_t)(job->rows * job->cols), &n_bytes);
+    v->total_bytes += n_bytes;
+    if (status || job->dtype == DTYPE_F32)
+        return status;
+    size_t n = strlen(name);
+    snprintf(name + n, sizeof name - n, "_quantized_scale");
+    return qp_tflite_writer_tensor(v->writer, name, DTYPE_F32, 1, &job->rows, &job->scale_index,
+                                   v->error);
+}
+
+static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
+{
+    struct bytes parameters = { 0 }, config = { 0 };
+    quip_status status = QUIP_OK;
+    if (!qp_write_llm_parameters(&v->facts, v->tokenizer, v->bpe.n > 0, &parameters) ||
+        !qp_write_quip_config(&v->facts, &config))
+        status = qp_fail_memory(v->error, "the metadata", parameters.n + config.n);
+    const struct {
+        const char *name;
+        const void *data;
+        size_t n;
+    } entries[] = {
+        { "odml.infra.proto.LlmParameters", parameters.data, parameters.n },
+        { "backend", "cpu", 3 },
+        { "quip.config", config.data, config.n },
+        { "spm_vocab_model", v->spm.data, v->spm.n },
+        { "quip.tokenizer", v->bpe.data, v->bpe.n },
+    };
+    if (!status)
+        status = qp_tflite_writer_value(v->writer, "odml.infra.LlmModelType", model_type, v->error);
+    for (size_t i = 0; i < QP_COUNT(entries) && !status; i++)
+        if (entries[i].n)
+            status = qp_tflite_writer_metadata(v->writer, entries[i].name, entries[i].data,
+                                               entries[i].n, v->error);
+    qp_bytes_close(&parameters);
+    qp_bytes_close(&config);
+    return status;
+}
+
+static quip_status declare(struct conversion *v, const char *out)
+{
+    const struct model_facts *f = &v->facts;
+    const struct model_type *type = qp_model_type_find(f->family->id, f->n_layers, f->d_model);
+    quip_status status =
+        qp_tflite_writer_open(&v->writer, out, type ? type->title : f->family->title, v->error);
+    for (int i = 0; i < v->n_jobs && !status; i++)
+        status = declare_tensor(v, &v->jobs[i]);
+    if (!status)
+        status = declare_metadata(v, type ? type->value : 0);
+    return status ? status : qp_tflite_writer_begin(v->writer, v->error);
+}
+
+/* ---- stream ---- */
+
+static bool is_paired(const struct conversion *v, const struct job *job)
+{
+    return v->checkpoint.is_gguf && v->facts.family->id == FAMILY_LLAMA && job->row->has_rope;
+}
+
+/* How many rows to read at a time; whole heads where rows change places within one. */
+static int64_t slab_rows(const struct conversion *v, const struct job *job)
+{
+    int64_t unit = is_paired(v, job) ? v->facts.head_dim : 1;
+    int64_t rows = SLAB_VALUES / job->cols / unit * unit;
+    rows = rows > unit ? rows : unit;
+    return rows < job->rows ? rows : job->rows;
+}
+
+static quip_status reserve_slabs(struct conversion *v)
+{
+    size_t n_values = 1, n_rows = 1;
+    for (int i = 0; i < v->n_jobs; i++) {
+        size_t rows = (size_t)slab_rows(v, &v->jobs[i]);
+        size_t values = rows * (size_t)v->jobs[i].cols;
+        n_rows = rows > n_rows ? rows : n_rows;
+        n_values = values > n_values ? values : n_values;
+    }
+    v->values = malloc(n_values * sizeof *v->values);
+    v->ordered = malloc(n_values * sizeof *v->ordered);
+    v->scales = malloc(n_rows * sizeof *v->scales);
+    v->packed = malloc(n_values);
+    if (!v->values || !v->ordered || !v->scales || !v->packed)
+        return qp_fail_memory(v->error, "a slab of weights", n_values * 9);
+    return QUIP_OK;
+}
+
+/* GGUF stores the rows of a head as pairs that rotate together: (0, d/2), (1, d/2 + 1), ... Put
+ * the first halves back before the second ones. rows is a multiple of head_dim. */
+static void unpair_rows(float *to, const float *from, int64_t rows, int64_t cols, int head_dim)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t d = r % head_dim, half = d / (head_dim / 2), pair = d % (head_dim / 2);
+        int64_t source = r - d + 2 * pair + half;
+        memcpy(to + r * cols, from + source * cols, (size_t)cols * sizeof *to);
+    }
+}
+
+/* Rows [begin, begin + n) of a tensor as the model file means them. The result is in the slabs. */
+static quip_status read_slab(struct conversion *v, const struct job *job, int64_t begin, int64_t n,
+                             const float **values)
+{
+    quip_status status =
+        qp_format_read_f32(job->entry->format, job->entry->tensor, (uint64_t)(begin * job->cols),
+                           (size_t)(n * job->cols), v->values, v->error);
+    *values = v->values;
+    if (status)
+        return status;
+    if (is_paired(v, job)) {
+        unpair_rows(v->ordered, v->values, n, job->cols, v->facts.head_dim);
+        *values = v->ordered;
+    }
+    // GGUF has the 1 of Gemma's norms folded in; the model file, as the original, does not.
+    if (v->checkpoint.is_gguf && v->facts.family->is_gemma &&
+        job->row->weight_class == CLASS_VECTOR)
+        for (int64_t i = 0; i < n * job->cols; i++)
+            v->values[i] -= 1;
+    return QUIP_OK;
+}
+
+static quip_status write_slab(struct conversion *v, const struct job *job, int64_t begin, int64_t n,
+                              const float *values)
+{
+    const void *data = values;
+    uint64_t offset = 0, n_bytes = 0;
+    bool is_finite = true;
+    qp_dtype_bytes(job->dtype, (uint64_t)(begin * job->cols), &offset);
+    qp_dtype_bytes(job->dtype, (uint64_t)(n * job->cols), &n_bytes);
+    if (job->dtype == DTYPE_I8)
+        is_finite = qp_quantize_i8(values, n, job->cols, v->packed, v->scales);
+    else if (job->dtype == DTYPE_I4)
+        is_finite = qp_quantize_i4(values, n, job->cols, v->packed, v->scales);
+    if (!is_finite)
+        return qp_fail(v->error, QUIP_E_FORMAT,
+                       "%s: %s has a value that is not a finite number, in rows %lld to %lld",
+                       v->in, job->entry->tensor->name, (long long)begin,
+                       (long long)(begin + n - 1));
+    if (job->dtype != DTYPE_F32) {
+        quip_status status =
+            qp_tflite_writer_write(v->writer, job->scale_index, (uint64_t)begin * sizeof(float),
+                                   v->scales, (size_t)n * sizeof(float), v->error);
+        if (status)
+            return status;
+        data = v->packed;
+    }
+    v->done_bytes += n_bytes;
+    return qp_tflite_writer_write(v->writer, job->index, offset, data, (size_t)n_bytes, v->error);
+}
+
+static quip_status stream_tensor(struct conversion *v, const struct job *job)
+{
+    const struct convert_options *o = v->options;
+    const int64_t step = slab_rows(v, job);
+    for (int64_t begin = 0; begin < job->rows; begin += step) {
+        int64_t n = job->rows - begin < step ? job->rows - begin : step;
+        const float *values;
+        quip_status status = read_slab(v, job, begin, n, &values);
+        if (!status)
+            status = write_slab(v, job, begin, n, values);
+        if (status)
+            return status;
+        if (o->on_progress &&
+            !o->on_progress(o->user, v->done_bytes, v->total_bytes, job->entry->tensor->name))
+            return qp_fail(v->error, QUIP_E_CANCELLED, "the conversion was stopped");
+    }
+    return QUIP_OK;
+}
+
+static quip_status stream(struct conversion *v)
+{
+    quip_status status = reserve_slabs(v);
+    for (int i = 0; i < v->n_jobs && !status; i++)
+        status = stream_tensor(v, &v->jobs[i]);
+    return status ? status : qp_tflite_writer_commit(v->writer, v->error);
+}
+
+/* ---- all together ---- */
+
+static void conversion_close(struct conversion *v)
+{
+    qp_tflite_writer_close(v->writer);
+    qp_tokenizer_close(v->tokenizer);
+    qp_bytes_close(&v->spm);
+    qp_bytes_close(&v->bpe);
+    qp_checkpoint_close(&v->checkpoint);
+    free(v->jobs);
+    free(v->values);
+    free(v->ordered);
+    free(v->scales);
+    free(v->packed);
+}
+
+quip_status qp_convert(const char *in, const char *out, const struct convert_options *options,
+                       quip_error *error)
+{
+    static const struct convert_options defaults = { 0 };
+    struct conversion v = { .in = in, .options = options ? options : &defaults, .error = error };
+    quip_status status = qp_checkpoint_open(&v.checkpoint, in, error);
+    if (!status)
+        status = v.checkpoint.is_gguf ? qp_facts_from_gguf(&v.facts, &v.checkpoint, error)
+                                      : qp_facts_from_hf(&v.facts, &v.checkpoint, error);
+    if (!status)
+        status = load_tokenizer(&v);
+    if (!status)
+        status = plan(&v);
+    if (!status)
+        status = declare(&v, out);
+    if (!status)
+        status = stream(&v);
+    conversion_close(&v);
+    return status;
+}

@@ -1,0 +1,47 @@
+/* convert.h: a published checkpoint -> a model file.
+ * In:  a GGUF file, or a Hugging Face checkpoint folder (config.json, safetensors, tokenizer).
+ * Out: the original's CPU model file, which quip_model_open reads (docs/model-format.md).
+ * Tensors stream from one file to the other in slabs of rows: memory stays at a few megabytes
+ * beside the vocabulary, whatever the model's size. The core library never includes this room. */
+#ifndef QP_CONVERT_H
+#define QP_CONVERT_H
+
+#include "format/format.h"
+
+/* How matrices are stored; vectors stay float32. All have one scale per output row. */
+enum convert_weights {
+    CONVERT_INT8,  // everything int8
+    CONVERT_MIXED, // attention int8, feed-forward int4, embedding and head int8
+    CONVERT_INT4,  // everything int4
+    CONVERT_F32,   // not quantized
+};
+/* By name: "int8", "mixed", "int4", "f32". False: no such. */
+bool qp_convert_weights_find(const char *name, enum convert_weights *weights);
+
+/* `done` of `total` bytes of the model file are written; `what` is the tensor in work. Return false
+ * to stop: the conversion fails with QUIP_E_CANCELLED. */
+typedef bool convert_on_progress(void *user, uint64_t done, uint64_t total, const char *what);
+
+/* All-zero, or NULL in its place, means the defaults. */
+struct convert_options {
+    enum convert_weights weights;
+    const char *chat; // name of a chat template (tokenizer.h); NULL: the checkpoint's own
+    convert_on_progress *on_progress;
+    void *user;
+};
+
+/* Convert the checkpoint at `in` to the model file `out`, which appears when it is complete and not
+ * before. Every tensor is checked before anything is written: one sentence names those that are
+ * missing, misshapen, doubled or not known. */
+quip_status qp_convert(const char *in, const char *out, const struct convert_options *options,
+                       quip_error *error);
+
+/* The tokenizer alone, as a model file stores it: a SentencePiece ModelProto, and for byte-level
+ * BPE the `quip.tokenizer` blob, else nothing in `bpe`. Both start empty, and are closed by the
+ * caller whatever happens. A tokenizer_config.json beside the JSON file is read too. */
+quip_status qp_import_tokenizer_json(const char *path, struct bytes *spm, struct bytes *bpe,
+                                     quip_error *error);
+quip_status qp_import_tokenizer_gguf(struct format *gguf, struct bytes *spm, struct bytes *bpe,
+                                     quip_error *error);
+
+#endif

@@ -1,0 +1,217 @@
+/* convert_impl.h: what the files of this room share.
+ *
+ *     checkpoint.c  files on disk: tensors by their published name, JSON beside them
+ *     family.c      the table of model families: tensor names, both worlds
+ *     facts_*.c     hyper-parameters out of GGUF metadata or config.json -> struct model_facts
+ *     vocabulary.c  pieces and merges -> SentencePiece proto and quip.tokenizer
+ *     tokenizer_*.c tokenizer.json, GGUF metadata -> vocabulary
+ *     metadata.c    model_facts -> LlmParameters proto and quip.config
+ *     quantize.c    float rows -> int8 or int4 rows and scales
+ *     convert.c     the story: all of these in order
+ */
+#ifndef QP_CONVERT_IMPL_H
+#define QP_CONVERT_IMPL_H
+
+#include "convert/convert.h"
+#include "tokenizer/tokenizer.h"
+
+#include <cjson/cJSON.h>
+
+/* ---- quantize.c ---- */
+
+/* Symmetric, one scale per row of w [rows, cols]. False when a value is not a finite number.
+ * int4: cols is even; two to a byte, low nibble first, stored plus 8. */
+bool qp_quantize_i8(const float *w, int64_t rows, int64_t cols, int8_t *q, float *scales);
+bool qp_quantize_i4(const float *w, int64_t rows, int64_t cols, uint8_t *q, float *scales);
+
+/* ---- checkpoint.c ---- */
+
+/* One tensor of the checkpoint, whichever file it is in. */
+struct entry {
+    const char *key; // its name without wrapping such as "model." (GGUF: its name)
+    const struct tensor *tensor;
+    const struct format *format;
+    bool is_used;
+};
+struct shard {
+    struct file file;
+    struct format format;
+    int fd;
+};
+struct checkpoint {
+    const char *path; // as the caller spelled it; borrowed
+    bool is_gguf;
+    struct shard *shards; // GGUF: one
+    int n_shards;
+    struct entry *entries; // sorted by key
+    int n_entries;
+    cJSON *config, *generation_config, *tokenizer_config; // folders; the last two may be NULL
+};
+quip_status qp_checkpoint_open(struct checkpoint *c, const char *path, quip_error *error);
+void qp_checkpoint_close(struct checkpoint *c);
+/* By the name that the family table gives it; NULL when there is none. */
+struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name);
+
+/* The path of a file in the folder, on the heap. NULL: no memory. */
+char *qp_path_join(const char *folder, const char *name);
+bool qp_path_exists(const char *path);
+/* The last component of a path. */
+const char *qp_path_name(const char *path);
+/* Parse a JSON file; free with cJSON_Delete. */
+quip_status qp_json_read(cJSON **json, const char *path, quip_error *error);
+
+/* ---- family.c ---- */
+
+enum family_id {
+    FAMILY_LLAMA = 1 << 0,
+    FAMILY_GEMMA = 1 << 1,
+    FAMILY_GEMMA2 = 1 << 2,
+    FAMILY_GEMMA3 = 1 << 3,
+};
+
+/* A model family. Sizes come from the checkpoint; a default here is what a config.json may leave
+ * out because the family's own code has it. */
+struct family {
+    enum family_id id;
+    const char *name;        // of the architecture, for quip.config and GGUF
+    const char *hf_names[3]; // model_type in config.json
+    const char *title;       // of the model type when no fixed type has its sizes
+    const char *activation;  // the only one that the family's mathematics has
+    const char *stops[3];    // pieces that end an answer, where the vocabulary has them
+    bool is_gemma;           // norms add 1 to the weight, tanh-GELU, tied, SentencePiece
+    bool has_post_norms, has_qk_norm;
+    int n_heads, n_kv_heads, head_dim, vocab_size, n_context; // 0: no default
+    int window, global_every; // window of local layers; each global_every-th is global. 0: none
+    double rope_theta, rope_local_theta, attention_cap, logits_cap;
+};
+const struct family *qp_family_find(const char *name, bool is_gguf);
+
+/* Fixed model types of the format, by size. */
+struct model_type {
+    enum family_id family;
+    int n_layers, d_model;
+    const char *title;
+    uint32_t value; // LlmModelType
+};
+const struct model_type *qp_model_type_find(enum family_id family, int n_layers, int d_model);
+
+enum weight_class {
+    CLASS_VECTOR, // never quantized
+    CLASS_ATTENTION,
+    CLASS_FEED_FORWARD,
+    CLASS_EMBEDDING, // embedding and head
+};
+/* Sizes that depend on the model. */
+enum extent {
+    EXTENT_NONE,
+    EXTENT_MODEL, // d_model
+    EXTENT_FF,    // d_ff
+    EXTENT_VOCAB, // vocab_size
+    EXTENT_HEAD,  // head_dim
+    EXTENT_Q,     // n_heads * head_dim
+    EXTENT_KV,    // n_kv_heads * head_dim
+};
+enum tying {
+    TYING_ANY,
+    TYING_TIED,   // only in models whose head is the embedding
+    TYING_UNTIED, // only in the others
+};
+struct tensor_row {
+    unsigned families;              // bits of enum family_id
+    const char *target, *hf, *gguf; // "%d" is the layer
+    enum weight_class weight_class;
+    enum extent rows, cols; // a vector: [rows]
+    enum tying tying;
+    bool has_rope; // GGUF llama orders these rows for adjacent-pair rope
+};
+extern const struct tensor_row qp_tensor_rows[];
+extern const int qp_n_tensor_rows;
+bool qp_tensor_row_is_layered(const struct tensor_row *row);
+
+/* ---- facts_gguf.c, facts_hf.c ---- */
+
+enum {
+    FACTS_MAX_STOPS = 8,
+    FACTS_MAX_LAYERS = 512
+};
+
+/* Everything about a model but its weights and vocabulary. */
+struct model_facts {
+    const struct family *family;
+    int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
+    int n_context; // positions trained for; 0: not said
+    double norm_eps, rope_theta, rope_local_theta, rope_scaling, query_scale;
+    double attention_cap, logits_cap;       // 0: none
+    int window;                             // of local layers; 0: none are
+    char layer_types[FACTS_MAX_LAYERS + 1]; // 'L' or 'G' each; "" when all are global
+    bool is_tied;
+    int bos, eos, unk, pad; // -1: none
+    bool has_bos;           // bos goes in front of a prompt
+    int stops[FACTS_MAX_STOPS];
+    int n_stops;
+    const char *chat; // template name of tokenizer.h
+    uint64_t n_parameters;
+};
+quip_status qp_facts_from_gguf(struct model_facts *f, struct checkpoint *c, quip_error *error);
+quip_status qp_facts_from_hf(struct model_facts *f, struct checkpoint *c, quip_error *error);
+/* Fill in what follows from the family and check what the rest relies on. */
+quip_status qp_facts_finish(struct model_facts *f, const char *path, quip_error *error);
+void qp_facts_add_stop(struct model_facts *f, int id);
+/* layer_types with every `global_every`-th layer global. */
+void qp_facts_set_pattern(struct model_facts *f, int global_every);
+
+/* ---- vocabulary.c ---- */
+
+struct vocab_piece {
+    size_t offset, n; // in the pool
+    float score;
+    enum piece_type type; // 0: not set yet
+};
+/* Pieces by id, and what byte-level BPE needs beside them. Texts are copied. */
+struct vocabulary {
+    struct bytes pool;
+    struct vocab_piece *pieces;
+    int n_pieces;
+    int *slots; // hash table of ids, -1 empty; NULL until qp_vocabulary_index
+    size_t n_slots;
+    struct spm_options options;
+    bool is_byte_level;
+    struct bpe_spec spec;
+    int merges_capacity, added_capacity;
+};
+quip_status qp_vocabulary_open(struct vocabulary *v, int n_pieces, quip_error *error);
+void qp_vocabulary_close(struct vocabulary *v);
+quip_status qp_vocabulary_set(struct vocabulary *v, int id, const char *text, size_t n, float score,
+                              enum piece_type type, quip_error *error);
+quip_status qp_vocabulary_index(struct vocabulary *v, quip_error *error);
+/* After qp_vocabulary_index; -1 when there is none. Of equal pieces, the first. */
+int qp_vocabulary_find(const struct vocabulary *v, const char *text, size_t n);
+/* The next merge in rank order: both halves and their joint must be pieces. */
+quip_status qp_vocabulary_merge(struct vocabulary *v, const char *left, size_t n_left,
+                                const char *right, size_t n_right, quip_error *error);
+quip_status qp_vocabulary_add(struct vocabulary *v, const struct bpe_added *added,
+                              quip_error *error);
+/* Write at most `limit` pieces (0: all). */
+quip_status qp_vocabulary_write(const struct vocabulary *v, int limit, struct bytes *spm,
+                                struct bytes *bpe, quip_error *error);
+
+/* ---- tokenizer_json.c, tokenizer_gguf.c ---- */
+
+quip_status qp_tokenizer_from_json(const cJSON *json, const cJSON *config, const char *path,
+                                   int limit, struct bytes *spm, struct bytes *bpe,
+                                   quip_error *error);
+/* Whether the post-processor puts a special token in front of every text. */
+bool qp_json_puts_bos(const cJSON *json);
+/* The text of an entry such as "bos_token", which is a string or an object with "content"; NULL
+ * when there is none. */
+const char *qp_token_text(const cJSON *config, const char *key);
+
+/* ---- metadata.c ---- */
+
+/* Append the serialized LlmParameters. `tokenizer` spells the stop tokens. */
+bool qp_write_llm_parameters(const struct model_facts *f, const struct tokenizer *tokenizer,
+                             bool is_byte_level, struct bytes *out);
+/* Append the text of quip.config. */
+bool qp_write_quip_config(const struct model_facts *f, struct bytes *out);
+
+#endif

@@ -1,0 +1,81 @@
+/* facts.c: what both kinds of checkpoint have in common when their hyper-parameters are read:
+ * stops, the pattern of local and global layers, and the checks that everything after relies on. */
+#include "convert/convert_impl.h"
+
+#include <math.h>
+#include <string.h>
+
+void qp_facts_add_stop(struct model_facts *f, int id)
+{
+    for (int i = 0; i < f->n_stops; i++)
+        if (f->stops[i] == id)
+            return;
+    if (id >= 0 && f->n_stops < FACTS_MAX_STOPS)
+        f->stops[f->n_stops++] = id;
+}
+
+void qp_facts_set_pattern(struct model_facts *f, int global_every)
+{
+    for (int l = 0; l < f->n_layers && l < FACTS_MAX_LAYERS; l++)
+        f->layer_types[l] = (l + 1) % global_every == 0 ? 'G' : 'L';
+}
+
+struct range {
+    const char *name;
+    int value, max;
+};
+
+/* The limits keep every product of two sizes inside int. */
+static quip_status check_sizes(const struct model_facts *f, const char *path, quip_error *error)
+{
+    const struct range ranges[] = {
+        { "number of layers", f->n_layers, FACTS_MAX_LAYERS },
+        { "model width", f->d_model, 1 << 16 },
+        { "feed-forward width", f->d_ff, 1 << 20 },
+        { "number of heads", f->n_heads, 1 << 10 },
+        { "number of key-value heads", f->n_kv_heads, 1 << 10 },
+        { "head size", f->head_dim, 1 << 10 },
+        { "vocabulary size", f->vocab_size, 1 << 22 },
+    };
+    for (size_t i = 0; i < QP_COUNT(ranges); i++)
+        if (ranges[i].value < 1 || ranges[i].value > ranges[i].max)
+            return qp_fail(error, QUIP_E_FORMAT, "%s: its %s is %d, which is not between 1 and %d",
+                           path, ranges[i].name, ranges[i].value, ranges[i].max);
+    if (f->n_heads % f->n_kv_heads)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: %d heads cannot be shared evenly among %d key-value heads", path,
+                       f->n_heads, f->n_kv_heads);
+    if (f->head_dim % 2)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: a head size of %d is odd; rope needs pairs", path,
+                       f->head_dim);
+    return QUIP_OK;
+}
+
+static bool is_positive(double x)
+{
+    return x > 0 && x < 1e12;
+}
+
+quip_status qp_facts_finish(struct model_facts *f, const char *path, quip_error *error)
+{
+    quip_status status = check_sizes(f, path, error);
+    if (status)
+        return status;
+    if (f->query_scale == 0)
+        f->query_scale = 1 / sqrt(f->head_dim);
+    if (f->rope_scaling == 0)
+        f->rope_scaling = 1;
+    if (!is_positive(f->norm_eps) || !is_positive(f->rope_theta) || !is_positive(f->query_scale) ||
+        !is_positive(f->rope_scaling) || f->rope_local_theta < 0 || f->attention_cap < 0 ||
+        f->logits_cap < 0)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: norm epsilon %g, rope base %g and %g, rope scaling %g, query scale %g, "
+                       "soft caps %g and %g are not all in range",
+                       path, f->norm_eps, f->rope_theta, f->rope_local_theta, f->rope_scaling,
+                       f->query_scale, f->attention_cap, f->logits_cap);
+    if (strchr(f->layer_types, 'L') && f->window < 1)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: has layers with a sliding window, but the window is %d", path,
+                       f->window);
+    return QUIP_OK;
+}

@@ -1,0 +1,244 @@
+/* metadata.c: struct model_facts -> the original's LlmParameters proto, and quip.config.
+ * The proto says what it can say, field numbers as in docs/model-format.md; quip.config says
+ * everything that the proto cannot, one "key value" a line. */
+#include "convert/convert_impl.h"
+
+#include <math.h>
+#include <string.h>
+
+/* ---- LlmParameters ---- */
+
+enum {
+    ACTIVATION_GELU = 1,
+    ACTIVATION_SILU = 2
+};
+enum {
+    NORM_NONE = 1,
+    NORM_RMS_SCALED = 2
+};
+enum {
+    MASK_CAUSAL = 1
+};
+enum {
+    SCALE_INV_SQRT_HEAD = 2,
+    SCALE_INV_SQRT_D_PER_N = 3,
+    SCALE_RESCALE_FACTOR = 4
+};
+
+/* A proto under construction: after the first failed append nothing more is tried. */
+struct proto_writer {
+    struct bytes *out;
+    bool ok;
+};
+
+static void put_int(struct proto_writer *w, int number, int64_t value)
+{
+    w->ok = w->ok && qp_proto_put_varint(w->out, number, (uint64_t)value);
+}
+
+/* Zero is the default and is left out. */
+static void put_float(struct proto_writer *w, int number, double value)
+{
+    w->ok = w->ok && (value == 0 || qp_proto_put_float(w->out, number, (float)value));
+}
+
+static void put_bytes(struct proto_writer *w, int number, const void *data, size_t n)
+{
+    w->ok = w->ok && qp_proto_put_bytes(w->out, number, data, n);
+}
+
+/* Append the message in `part`, then empty it. */
+static void put_message(struct proto_writer *w, int number, struct proto_writer *part)
+{
+    w->ok = w->ok && part->ok;
+    put_bytes(w, number, part->out->data, part->out->n);
+    part->out->n = 0;
+}
+
+/* Local layers between global ones, or -1 when they do not come in such a pattern. */
+static int local_per_global(const struct model_facts *f)
+{
+    const char *first = strchr(f->layer_types, 'G');
+    int local = first ? (int)(first - f->layer_types) : -1;
+    for (int l = 0; l < f->n_layers && local >= 0; l++)
+        if ((f->layer_types[l] == 'G') != (l % (local + 1) == local))
+            return -1;
+    return local;
+}
+
+/* How attention scores are scaled; a factor goes into *rescale when only that can say it. */
+static int scale_type(const struct model_facts *f, double *rescale)
+{
+    *rescale = 0;
+    if (fabs(f->query_scale * sqrt(f->head_dim) - 1) < 1e-9)
+        return SCALE_INV_SQRT_HEAD;
+    if (fabs(f->query_scale * sqrt((double)f->d_model / f->n_heads) - 1) < 1e-9)
+        return SCALE_INV_SQRT_D_PER_N;
+    *rescale = f->query_scale * f->head_dim;
+    return SCALE_RESCALE_FACTOR;
+}
+
+static void put_attention(struct proto_writer *w, const struct model_facts *f, int type)
+{
+    put_int(w, 1, 1); // no biases
+    put_int(w, 2, 1);
+    put_int(w, 3, MASK_CAUSAL);
+    put_float(w, 4, f->attention_cap);
+    put_int(w, 5, type);
+    if (f->layer_types[0]) // else there is no window
+        put_int(w, 6, f->window);
+    if (f->family->has_qk_norm) {
+        put_int(w, 7, 1);
+        put_int(w, 8, 1);
+    }
+}
+
+static void put_transformer(struct proto_writer *w, const struct model_facts *f,
+                            struct proto_writer *part)
+{
+    bool is_gemma3 = f->family->id == FAMILY_GEMMA3;
+    int post_norm = f->family->has_post_norms ? NORM_RMS_SCALED : NORM_NONE;
+    double rescale;
+    int type = scale_type(f, &rescale);
+
+    put_int(w, 1, 1); // batch size
+    put_int(w, 3, f->d_model);
+    put_int(w, 4, f->d_ff);
+    put_int(w, 5, f->head_dim);
+    put_int(w, 6, f->n_heads);
+    put_int(w, 7, f->n_layers);
+    put_int(w, 9, f->n_kv_heads);
+    put_int(part, 1, 1); // feed-forward: no biases
+    put_int(part, 2, f->family->is_gemma ? ACTIVATION_GELU : ACTIVATION_SILU);
+    put_int(part, 3, NORM_RMS_SCALED);
+    put_int(part, 4, post_norm);
+    put_message(w, 11, part);
+    put_int(part, 1, 1); // head: no bias
+    put_float(part, 2, f->logits_cap);
+    put_message(w, 12, part);
+    put_int(w, 13, NORM_RMS_SCALED);
+    put_int(w, 14, post_norm);
+    put_int(w, 15, NORM_RMS_SCALED);
+    put_attention(part, f, type);
+    put_message(w, 16, part);
+    put_int(w, 18, 1); // no absolute positions
+    if (local_per_global(f) > 0)
+        put_int(w, 19, local_per_global(f));
+    put_float(w, 25, rescale);
+    if (is_gemma3) {
+        put_float(w, 32, f->rope_theta);
+        put_float(w, 33, f->rope_scaling);
+        put_int(w, 36, f->d_model != 1152); // every size but 1B overflows float16
+    }
+}
+
+/* PromptTemplate of one role. */
+static void put_turn(struct proto_writer *w, int number, const struct turn_text *turn,
+                     struct proto_writer *part)
+{
+    if (!*turn->prefix && !*turn->suffix)
+        return;
+    put_bytes(part, 2, turn->prefix, strlen(turn->prefix));
+    put_bytes(part, 3, turn->suffix, strlen(turn->suffix));
+    put_message(w, number, part);
+}
+
+/* PromptTemplates, from the template of this name. */
+static void put_templates(struct proto_writer *w, const char *chat, struct proto_writer *part)
+{
+    const struct chat_template *t = qp_chat_find(chat);
+    struct bytes list_bytes = { 0 };
+    struct proto_writer list = { &list_bytes, true };
+    if (!t || strcmp(t->name, "none") == 0)
+        return;
+    put_turn(&list, 1, &t->user, part);
+    put_turn(&list, 2, &t->model, part);
+    put_turn(&list, 3, &t->system, part);
+    put_message(w, 17, &list);
+    qp_bytes_close(&list_bytes);
+}
+
+/* A packed list of ids. */
+static void put_ids(struct proto_writer *w, int number, const int *ids, int n)
+{
+    uint8_t packed[5 * FACTS_MAX_STOPS];
+    size_t size = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t id = (uint32_t)ids[i];
+        for (; id >= 128; id >>= 7)
+            packed[size++] = (uint8_t)(id | 128);
+        packed[size++] = (uint8_t)id;
+    }
+    if (size > 0)
+        put_bytes(w, number, packed, size);
+}
+
+bool qp_write_llm_parameters(const struct model_facts *f, const struct tokenizer *tokenizer,
+                             bool is_byte_level, struct bytes *out)
+{
+    struct bytes outer_bytes = { 0 }, inner_bytes = { 0 };
+    struct proto_writer w = { out, true };
+    struct proto_writer outer = { &outer_bytes, true }, inner = { &inner_bytes, true };
+
+    put_transformer(&outer, f, &inner);
+    put_message(&w, 1, &outer);
+    put_int(&w, 2, f->vocab_size);
+    if (f->has_bos)
+        put_int(&w, 4, f->bos);
+    for (int i = 0; i < f->n_stops; i++) {
+        size_t n;
+        const char *piece = qp_tokenizer_piece(tokenizer, f->stops[i], &n);
+        if (piece)
+            put_bytes(&w, 5, piece, n);
+    }
+    if (is_byte_level)
+        put_ids(&w, 7, (int[]){ 1 }, 1); // text is spelled in GPT-2's byte characters first
+    put_templates(&w, f->chat, &inner);
+    put_ids(&w, 18, f->stops, f->n_stops);
+    qp_bytes_close(&outer_bytes);
+    qp_bytes_close(&inner_bytes);
+    return w.ok && outer.ok && inner.ok;
+}
+
+/* ---- quip.config ---- */
+
+/* Nine digits give a float back exactly. */
+static bool print_number(struct bytes *out, const char *key, double value)
+{
+    char text[40];
+    snprintf(text, sizeof text, "%.9g", (double)(float)value);
+    for (char *c = text; *c; c++)
+        if (*c == ',') // the decimal point of some locales
+            *c = '.';
+    return qp_bytes_printf(out, "%s %s\n", key, text);
+}
+
+static bool print_stops(struct bytes *out, const struct model_facts *f)
+{
+    bool ok = f->n_stops == 0 || qp_bytes_append_text(out, "stop_ids ");
+    for (int i = 0; i < f->n_stops; i++)
+        ok = ok && qp_bytes_printf(out, i + 1 < f->n_stops ? "%d," : "%d\n", f->stops[i]);
+    return ok;
+}
+
+bool qp_write_quip_config(const struct model_facts *f, struct bytes *out)
+{
+    const bool has_local = f->layer_types[0] != 0;
+    return qp_bytes_printf(out, "architecture %s\n", f->family->name) &&
+           print_number(out, "norm_eps", f->norm_eps) &&
+           print_number(out, "rope_theta", f->rope_theta) &&
+           (f->rope_local_theta == 0 ||
+            print_number(out, "rope_local_theta", f->rope_local_theta)) &&
+           print_number(out, "rope_scaling", f->rope_scaling) &&
+           qp_bytes_printf(out, "rope_dim %d\n", f->head_dim) &&
+           print_number(out, "query_scale", f->query_scale) &&
+           (f->attention_cap == 0 || print_number(out, "attention_cap", f->attention_cap)) &&
+           (f->logits_cap == 0 || print_number(out, "logits_cap", f->logits_cap)) &&
+           (f->n_context <= 0 || qp_bytes_printf(out, "n_context_max %d\n", f->n_context)) &&
+           (!has_local ||
+            qp_bytes_printf(out, "window %d\nlayer_types %s\n", f->window, f->layer_types)) &&
+           qp_bytes_printf(out, "chat %s\n", f->chat) && print_stops(out, f) &&
+           qp_bytes_printf(out, "bos %d\n", f->has_bos ? f->bos : -1) &&
+           qp_bytes_printf(out, "tied %d\n", f->is_tied) &&
+           qp_bytes_printf(out, "n_parameters %llu\n", (unsigned long long)f->n_parameters);
+}

@@ -1,0 +1,235 @@
+/* tokenizer_gguf.c: the vocabulary in GGUF metadata -> vocabulary.
+ * Two kinds: "llama" (SentencePiece BPE) and "gpt2" (byte-level BPE). GGUF is not a faithful copy
+ * of a SentencePiece model; what it loses is put back here. */
+#include "convert/convert_impl.h"
+
+#include <string.h>
+
+/* The pre-tokenizers by llama.cpp's name. */
+struct gguf_pre {
+    const char *name;
+    enum pre_tokenizer pre;
+    bool nfc, ignore_merges;
+};
+static const struct gguf_pre gguf_pres[] = {
+    { "smollm", PRE_DIGITS_GPT2, false, false },
+    { "gpt-2", PRE_GPT2, false, false },
+    { "llama-bpe", PRE_LLAMA3, false, true },
+    { "qwen2", PRE_QWEN2, true, false },
+};
+
+static const char space_mark[] = "\xe2\x96\x81"; // U+2581
+
+static quip_status gguf_text(struct format *g, const char *key, char *text, size_t size,
+                             quip_error *error)
+{
+    const struct metadata *m = qp_format_find_metadata(g, key);
+    const uint8_t *data = NULL;
+    size_t n = 0;
+    quip_status status;
+    if (m && m->type == METADATA_BYTES && (status = qp_format_bytes(g, m, &data, &n, error)))
+        return status;
+    snprintf(text, size, "%.*s", (int)(n < size ? n : size), (const char *)data);
+    return QUIP_OK;
+}
+
+static int gguf_id(const struct format *g, const char *key)
+{
+    const struct metadata *m = qp_format_find_metadata(g, key);
+    return m && m->type == METADATA_INT && m->i >= 0 && m->i <= INT32_MAX ? (int)m->i : -1;
+}
+
+static bool gguf_flag(const struct format *g, const char *key, bool otherwise)
+{
+    const struct metadata *m = qp_format_find_metadata(g, key);
+    return m && m->type == METADATA_INT ? m->i != 0 : otherwise;
+}
+
+/* An array with one item for each piece, or NULL. */
+static const struct metadata *gguf_list(const struct format *g, const char *key, uint64_t n)
+{
+    const struct metadata *m = qp_format_find_metadata(g, key);
+    return m && m->type == METADATA_ARRAY && m->n_items == n ? m : NULL;
+}
+
+/* ---- pieces ---- */
+
+struct gguf_pieces {
+    struct format *gguf;
+    const struct metadata *tokens, *scores, *types; // the last two may be NULL
+    bool is_gemma;
+};
+
+/* Gemma's GGUF files mark most user-defined pieces CONTROL, which would no longer be found in
+ * text, and the unknown piece too. */
+static enum piece_type gemma_type(const struct vocabulary *v, int id, enum piece_type type)
+{
+    if (id == v->options.unk_id)
+        return PIECE_UNKNOWN;
+    if (id == v->options.bos_id || id == v->options.eos_id || id == v->options.pad_id)
+        return PIECE_CONTROL;
+    return type == PIECE_CONTROL ? PIECE_USER_DEFINED : type;
+}
+
+/* User-defined runs of spaces are stored as spaces, but are looked for after spaces have become
+ * U+2581. */
+static quip_status set_spaces(struct vocabulary *v, int id, size_t n, quip_error *error)
+{
+    char marks[3 * 64];
+    if (n > 64)
+        return qp_fail(error, QUIP_E_FORMAT, "piece %d is a run of %zu spaces", id, n);
+    for (size_t i = 0; i < n; i++)
+        memcpy(marks + 3 * i, space_mark, 3);
+    return qp_vocabulary_set(v, id, marks, 3 * n, 0, PIECE_USER_DEFINED, error);
+}
+
+static quip_status set_spm_piece(struct vocabulary *v, const struct gguf_pieces *p, int id,
+                                 const char *text, size_t n, float score, enum piece_type type,
+                                 quip_error *error)
+{
+    if (p->is_gemma)
+        type = gemma_type(v, id, type);
+    if (type != PIECE_NORMAL) // only normal pieces have a score; GGUF has -1000 there
+        score = 0;
+    if (type == PIECE_USER_DEFINED && n > 0 && strspn(text, " ") >= n)
+        return set_spaces(v, id, n, error);
+    return qp_vocabulary_set(v, id, text, n, score, type, error);
+}
+
+/* As the original's converter writes such vocabularies: score -id. */
+static quip_status set_byte_level_piece(struct vocabulary *v, int id, const char *text, size_t n,
+                                        enum piece_type type, quip_error *error)
+{
+    if (type == PIECE_CONTROL || type == PIECE_USER_DEFINED) {
+        struct bpe_added added = { .id = id, .is_special = type == PIECE_CONTROL };
+        quip_status status = qp_vocabulary_add(v, &added, error);
+        if (status)
+            return status;
+    }
+    if (id == v->options.unk_id)
+        type = PIECE_UNKNOWN;
+    float score = type == PIECE_NORMAL || type == PIECE_UNKNOWN ? -(float)id : 0;
+    return qp_vocabulary_set(v, id, text, n, score, type, error);
+}
+
+static quip_status read_pieces(struct vocabulary *v, const struct gguf_pieces *p, quip_error *error)
+{
+    struct metadata_cursor tokens = { 0 }, scores = { 0 }, types = { 0 };
+    quip_status status = QUIP_OK;
+    for (int id = 0; id < v->n_pieces && !status; id++) {
+        if (!qp_metadata_next(p->gguf, p->tokens, &tokens) || !tokens.text ||
+            (p->scores && !qp_metadata_next(p->gguf, p->scores, &scores)) ||
+            (p->types && !qp_metadata_next(p->gguf, p->types, &types)))
+            return qp_fail(error, QUIP_E_FORMAT, "%s: its vocabulary is damaged at piece %d",
+                           p->gguf->file->name, id);
+        enum piece_type type = PIECE_NORMAL;
+        if (p->types && types.i >= PIECE_NORMAL && types.i <= PIECE_BYTE)
+            type = (enum piece_type)types.i; // the same numbers as SentencePiece's
+        if (type == PIECE_BYTE)
+            v->options.byte_fallback = true;
+        status =
+            v->is_byte_level
+                ? set_byte_level_piece(v, id, tokens.text, tokens.n_text, type, error)
+                : set_spm_piece(v, p, id, tokens.text, tokens.n_text, (float)scores.f, type, error);
+    }
+    return status;
+}
+
+/* ---- merges ---- */
+
+static quip_status read_merges(struct vocabulary *v, struct format *g, quip_error *error)
+{
+    const struct metadata *merges = qp_format_find_metadata(g, "tokenizer.ggml.merges");
+    if (!merges || merges->type != METADATA_ARRAY)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: its metadata has no tokenizer.ggml.merges",
+                       g->file->name);
+    struct metadata_cursor c = { 0 };
+    quip_status status = qp_vocabulary_index(v, error);
+    while (!status && qp_metadata_next(g, merges, &c)) {
+        // "left right": byte-level pieces have no space of their own
+        const char *space = c.n_text > 1 ? memchr(c.text + 1, ' ', c.n_text - 1) : NULL;
+        if (!space)
+            return qp_fail(error, QUIP_E_FORMAT, "%s: merge %d is not two pieces", g->file->name,
+                           v->spec.n_merges);
+        size_t n_left = (size_t)(space - c.text);
+        status = qp_vocabulary_merge(v, c.text, n_left, space + 1, c.n_text - n_left - 1, error);
+    }
+    if (!status && c.is_malformed)
+        status = qp_fail(error, QUIP_E_FORMAT, "%s: tokenizer.ggml.merges is damaged at item %d",
+                         g->file->name, v->spec.n_merges);
+    return status;
+}
+
+static quip_status find_pre(struct vocabulary *v, struct format *g, quip_error *error)
+{
+    char name[40];
+    quip_status status = gguf_text(g, "tokenizer.ggml.pre", name, sizeof name, error);
+    if (status)
+        return status;
+    for (size_t i = 0; i < QP_COUNT(gguf_pres); i++)
+        if (strcmp(gguf_pres[i].name, name) == 0) {
+            v->spec.pre = gguf_pres[i].pre;
+            v->spec.nfc = gguf_pres[i].nfc;
+            v->spec.ignore_merges = gguf_pres[i].ignore_merges;
+            return QUIP_OK;
+        }
+    return qp_fail(error, QUIP_E_UNSUPPORTED,
+                   "%s: its pre-tokenizer \"%s\" is not one of smollm, gpt-2, llama-bpe, qwen2",
+                   g->file->name, name);
+}
+
+static quip_status open_gguf_vocabulary(struct vocabulary *v, struct gguf_pieces *p,
+                                        quip_error *error)
+{
+    struct format *g = p->gguf;
+    char model[16], arch[16];
+    quip_status status;
+    if ((status = gguf_text(g, "tokenizer.ggml.model", model, sizeof model, error)) ||
+        (status = gguf_text(g, "general.architecture", arch, sizeof arch, error)))
+        return status;
+    p->is_gemma = strncmp(arch, "gemma", 5) == 0;
+    p->tokens = qp_format_find_metadata(g, "tokenizer.ggml.tokens");
+    if (!p->tokens || p->tokens->type != METADATA_ARRAY || p->tokens->n_items == 0 ||
+        p->tokens->n_items > 1 << 22)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: its metadata has no list tokenizer.ggml.tokens of reasonable length",
+                       g->file->name);
+    p->scores = gguf_list(g, "tokenizer.ggml.scores", p->tokens->n_items);
+    p->types = gguf_list(g, "tokenizer.ggml.token_type", p->tokens->n_items);
+    if (strcmp(model, "llama") != 0 && strcmp(model, "gpt2") != 0)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: its tokenizer \"%s\" is not one of llama (SentencePiece) and gpt2 "
+                       "(byte-level BPE)",
+                       g->file->name, model);
+    if (strcmp(model, "llama") == 0 && !p->scores)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: its vocabulary has no scores", g->file->name);
+    if ((status = qp_vocabulary_open(v, (int)p->tokens->n_items, error)))
+        return status;
+    v->is_byte_level = strcmp(model, "gpt2") == 0;
+    v->options.unk_id = gguf_id(g, "tokenizer.ggml.unknown_token_id");
+    v->options.bos_id = gguf_id(g, "tokenizer.ggml.bos_token_id");
+    v->options.eos_id = gguf_id(g, "tokenizer.ggml.eos_token_id");
+    v->options.pad_id = gguf_id(g, "tokenizer.ggml.padding_token_id");
+    v->options.escape_whitespaces = !v->is_byte_level;
+    v->options.add_dummy_prefix =
+        gguf_flag(g, "tokenizer.ggml.add_space_prefix", !p->is_gemma) && !v->is_byte_level;
+    v->options.remove_extra_whitespaces =
+        gguf_flag(g, "tokenizer.ggml.remove_extra_whitespaces", false) && !v->is_byte_level;
+    return QUIP_OK;
+}
+
+quip_status qp_import_tokenizer_gguf(struct format *gguf, struct bytes *spm, struct bytes *bpe,
+                                     quip_error *error)
+{
+    struct vocabulary v = { 0 };
+    struct gguf_pieces pieces = { .gguf = gguf };
+    quip_status status = open_gguf_vocabulary(&v, &pieces, error);
+    if (!status)
+        status = read_pieces(&v, &pieces, error);
+    if (!status && v.is_byte_level && !(status = find_pre(&v, gguf, error)))
+        status = read_merges(&v, gguf, error);
+    if (!status)
+        status = qp_vocabulary_write(&v, 0, spm, bpe, error);
+    qp_vocabulary_close(&v);
+    return status;
+}
