@@ -1,0 +1,189 @@
+/* bench.c: how long it takes to open, to read a prompt and to write an answer; what memory it
+ * takes. The prompt is made of arbitrary tokens, the answer of the likeliest ones, whatever they
+ * say: the time does not depend on them. */
+#include "cli.h"
+
+#include <stdlib.h>
+
+struct setup {
+    const char *path;
+    int n_prompt, n_answer, n_threads, n_repeats;
+};
+
+enum figure {
+    OPEN_MS,
+    FIRST_TOKEN_MS,
+    PREFILL_RATE,
+    DECODE_RATE,
+    FIGURE_COUNT
+};
+
+static const struct {
+    const char *name, *json_name, *unit;
+} figures[FIGURE_COUNT] = {
+    [OPEN_MS] = { "open", "open_ms", "ms" },
+    [FIRST_TOKEN_MS] = { "first token", "first_token_ms", "ms" },
+    [PREFILL_RATE] = { "prefill", "prefill_tokens_per_s", "tokens/s" },
+    [DECODE_RATE] = { "decode", "decode_tokens_per_s", "tokens/s" },
+};
+
+static quip_token likeliest(const float *logits, int n)
+{
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        best = logits[i] > logits[best] ? i : best;
+    return best;
+}
+
+static double since_ms(uint64_t begin_ns)
+{
+    return (double)(qp_now_ns() - begin_ns) * 1e-6;
+}
+
+static void keep_highest(struct memory_use *to, struct memory_use m)
+{
+    to->peak = m.peak > to->peak ? m.peak : to->peak;
+    to->file_backed = m.file_backed > to->file_backed ? m.file_backed : to->file_backed;
+    to->own = m.own > to->own ? m.own : to->own;
+}
+
+/* One round: open, prefill, decode. */
+static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
+                           struct memory_use *memory, quip_error *error)
+{
+    quip_model *model = NULL;
+    quip_session *session = NULL;
+    quip_model_info info;
+    quip_status status;
+    quip_session_options options = { .n_context = s->n_prompt + s->n_answer,
+                                     .n_threads = s->n_threads };
+    quip_token *prompt = malloc((size_t)s->n_prompt * sizeof(*prompt));
+    if (!prompt)
+        return qp_fail_memory(error, "the prompt", (size_t)s->n_prompt * sizeof(*prompt));
+
+    uint64_t begin = qp_now_ns();
+    if ((status = quip_model_open(&model, s->path, NULL, error)) ||
+        (status = quip_session_open(&session, model, &options, error)))
+        goto done;
+    found[OPEN_MS] = since_ms(begin);
+
+    quip_model_get_info(model, &info);
+    uint32_t random = 1;
+    for (int i = 0; i < s->n_prompt; i++) {
+        random = random * 1664525 + 1013904223; // Numerical Recipes, section 7.1
+        prompt[i] = (quip_token)((random >> 8) % (uint32_t)info.vocab_size);
+    }
+    begin = qp_now_ns();
+    if ((status = quip_prefill(session, prompt, s->n_prompt, error)))
+        goto done;
+    double prefill_ms = since_ms(begin);
+    quip_token token = likeliest(quip_logits(session), info.vocab_size);
+    found[FIRST_TOKEN_MS] = since_ms(begin);
+    found[PREFILL_RATE] = s->n_prompt / prefill_ms * 1e3;
+
+    begin = qp_now_ns();
+    for (int i = 0; i < s->n_answer; i++) {
+        if ((status = quip_prefill(session, &token, 1, error)))
+            goto done;
+        token = likeliest(quip_logits(session), info.vocab_size);
+    }
+    found[DECODE_RATE] = s->n_answer / since_ms(begin) * 1e3;
+    keep_highest(memory, memory_use());
+done:
+    free(prompt);
+    quip_session_close(session);
+    quip_model_close(model);
+    return status;
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* values[figure][round], each figure's sorted. */
+static double median(const double *sorted, int n)
+{
+    return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
+}
+
+static void print_figures(const struct setup *s, double values[FIGURE_COUNT][64],
+                          struct memory_use m)
+{
+    char peak[24], file_backed[24], own[24];
+    printf("%s: prompt %d tokens, answer %d tokens, %d threads, %d rounds\n", s->path, s->n_prompt,
+           s->n_answer, s->n_threads, s->n_repeats);
+    for (int f = 0; f < FIGURE_COUNT; f++)
+        printf("  %-12s %9.1f %-9s (%.1f to %.1f)\n", figures[f].name,
+               median(values[f], s->n_repeats), figures[f].unit, values[f][0],
+               values[f][s->n_repeats - 1]);
+    printf("  %-12s %s at most: %s of the model file, %s own\n", "memory",
+           human_bytes(peak, m.peak), human_bytes(file_backed, m.file_backed),
+           human_bytes(own, m.own));
+}
+
+static int print_figures_json(const struct setup *s, double values[FIGURE_COUNT][64],
+                              struct memory_use m)
+{
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "model", s->path);
+    cJSON_AddNumberToObject(json, "prompt_tokens", s->n_prompt);
+    cJSON_AddNumberToObject(json, "output_tokens", s->n_answer);
+    cJSON_AddNumberToObject(json, "threads", s->n_threads);
+    cJSON_AddNumberToObject(json, "rounds", s->n_repeats);
+    for (int f = 0; f < FIGURE_COUNT; f++) {
+        cJSON *o = cJSON_AddObjectToObject(json, figures[f].json_name);
+        cJSON_AddNumberToObject(o, "median", median(values[f], s->n_repeats));
+        cJSON_AddNumberToObject(o, "min", values[f][0]);
+        cJSON_AddNumberToObject(o, "max", values[f][s->n_repeats - 1]);
+    }
+    cJSON_AddNumberToObject(json, "peak_rss_bytes", (double)m.peak);
+    cJSON_AddNumberToObject(json, "file_backed_bytes", (double)m.file_backed);
+    cJSON_AddNumberToObject(json, "own_bytes", (double)m.own);
+    return print_json(json);
+}
+
+int run_bench(const struct command *command, char **words)
+{
+    struct setup setup = { .n_prompt = 1024, .n_answer = 256, .n_repeats = 5 };
+    bool is_json = false;
+    const struct option options[] = {
+        { OPTION_INT, 'p', "prompt-tokens", "P", &setup.n_prompt, 1, 1 << 24, "default 1024" },
+        { OPTION_INT, 'n', "output-tokens", "N", &setup.n_answer, 1, 1 << 24, "default 256" },
+        { OPTION_INT, 't', "threads", "N", &setup.n_threads, 1, 1024,
+          "default: one for each processor" },
+        { OPTION_INT, 'r', "repeat", "R", &setup.n_repeats, 1, 64,
+          "rounds, of which the median is told, the lowest and the highest; default 5" },
+        { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "as a JSON object" },
+        { 0 },
+    };
+    int exit_code;
+    if (parse_options(command, options, words, 1, 1, &exit_code) < 0)
+        return exit_code;
+    setup.path = words[0];
+    if (!setup.n_threads)
+        setup.n_threads = qp_default_threads();
+
+    quip_error error = { 0 };
+    struct memory_use memory = { 0 };
+    double values[FIGURE_COUNT][64] = { 0 };
+    for (int round = 0; round < setup.n_repeats; round++) {
+        double found[FIGURE_COUNT] = { 0 };
+        if (is_terminal(stderr))
+            fprintf(stderr, "\r\033[K%sround %d of %d%s", dim(), round + 1, setup.n_repeats,
+                    plain());
+        if (measure(&setup, found, &memory, &error))
+            return fail_with(&error);
+        for (int f = 0; f < FIGURE_COUNT; f++)
+            values[f][round] = found[f];
+    }
+    if (is_terminal(stderr))
+        fputs("\r\033[K", stderr);
+    for (int f = 0; f < FIGURE_COUNT; f++)
+        qsort(values[f], (size_t)setup.n_repeats, sizeof(values[f][0]), compare_numbers);
+    if (is_json)
+        return print_figures_json(&setup, values, memory);
+    print_figures(&setup, values, memory);
+    return 0;
+}

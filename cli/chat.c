@@ -1,0 +1,234 @@
+/* chat.c: a conversation. In a terminal with line editing and a history that is kept in the cache
+ * folder; from a pipe, a turn a line. */
+#include "cli.h"
+
+#include <histedit.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct chat {
+    quip_model *model;
+    quip_session *session;
+    quip_session_options options;
+    bool has_stats; // after every answer
+    quip_result last;
+    int exit_code;
+};
+
+/* ---- answers ---- */
+
+static bool show_piece(void *user, const char *text, size_t n)
+{
+    char *last = user;
+    *last = text[n - 1];
+    return fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0;
+}
+
+/* False when the conversation cannot go on. */
+static bool answer(struct chat *c, const char *text, size_t n)
+{
+    quip_error error = { 0 };
+    char last = 0;
+    catch_interrupt(c->session);
+    quip_status status = quip_generate(c->session, text, n, show_piece, &last, &c->last, &error);
+    release_interrupt();
+    if (last && last != '\n')
+        putchar('\n');
+    if (!close_output(stdout, "-")) {
+        c->exit_code = EXIT_FAILED;
+        return false;
+    }
+    if (status == QUIP_E_CONTEXT_FULL)
+        fprintf(stderr, "%s; /reset begins anew, --context N makes more room\n", error.message);
+    else if (status && status != QUIP_E_CANCELLED)
+        c->exit_code = fail_with(&error);
+    else if (!status && c->last.finish_reason == QUIP_FINISH_CONTEXT)
+        fprintf(stderr, "the context of %d tokens is full; /reset begins anew\n",
+                quip_session_n_context(c->session));
+    if (!status && c->has_stats)
+        print_stats(&c->last);
+    return !c->exit_code;
+}
+
+/* ---- slash commands ---- */
+
+static bool help(struct chat *c);
+
+static bool reset(struct chat *c)
+{
+    quip_error error = { 0 };
+    quip_session *session = NULL;
+    if (quip_session_open(&session, c->model, &c->options, &error)) {
+        c->exit_code = fail_with(&error);
+        return false;
+    }
+    quip_session_close(c->session);
+    c->session = session;
+    return true;
+}
+
+static bool stats(struct chat *c)
+{
+    print_stats(&c->last);
+    fprintf(stderr, "%scontext: %d of %d tokens%s\n", dim(), quip_session_position(c->session),
+            quip_session_n_context(c->session), plain());
+    return true;
+}
+
+static bool leave(struct chat *c)
+{
+    (void)c;
+    return false;
+}
+
+static const struct {
+    const char *name, *what;
+    bool (*run)(struct chat *c); // false: leave
+} slash_commands[] = {
+    { "/help", "this list", help },
+    { "/reset", "forget the conversation and begin anew", reset },
+    { "/stats", "what the last answer cost, and how full the context is", stats },
+    { "/exit", "leave (or Ctrl-D)", leave },
+};
+
+static bool help(struct chat *c)
+{
+    (void)c;
+    for (size_t i = 0; i < QP_COUNT(slash_commands); i++)
+        fprintf(stderr, "  %-8s %s\n", slash_commands[i].name, slash_commands[i].what);
+    return true;
+}
+
+/* One line of the user's. False: leave. */
+static bool turn(struct chat *c, const char *line, size_t n)
+{
+    while (n && strchr("\r\n", line[n - 1]))
+        n--;
+    if (!n)
+        return true;
+    for (size_t i = 0; i < QP_COUNT(slash_commands) && line[0] == '/'; i++)
+        if (n == strlen(slash_commands[i].name) && memcmp(line, slash_commands[i].name, n) == 0)
+            return slash_commands[i].run(c);
+    size_t n_word = strcspn(line, " \n");
+    if (line[0] == '/' && !memchr(line + 1, '/', n_word - 1)) {
+        fprintf(stderr, "there is no %.*s; /help lists what there is\n", (int)n_word, line);
+        return true;
+    }
+    return answer(c, line, n);
+}
+
+/* ---- where lines come from ---- */
+
+static void talk_through_pipe(struct chat *c)
+{
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t n;
+    while ((n = getline(&line, &capacity, stdin)) >= 0 && turn(c, line, (size_t)n))
+        ;
+    free(line);
+}
+
+static char *prompt(EditLine *editor)
+{
+    static char text[] = "> ";
+    (void)editor;
+    return text;
+}
+
+/* Ctrl-C at the prompt drops the line; twice in a row leaves. */
+static unsigned char interrupt(EditLine *editor, int key)
+{
+    bool *is_interrupted;
+    (void)key;
+    el_get(editor, EL_CLIENTDATA, &is_interrupted);
+    *is_interrupted = true;
+    return CC_EOF;
+}
+
+static void talk_in_terminal(struct chat *c)
+{
+    HistEvent event;
+    bool is_interrupted = false, was_at_prompt = false;
+    char *path = cache_path("history");
+    History *past = history_init();
+    EditLine *editor = el_init("quip", stdin, stdout, stderr);
+    if (!past || !editor) {
+        c->exit_code = fail("the line editor could not start in this terminal");
+        goto done;
+    }
+    history(past, &event, H_SETSIZE, 1000);
+    history(past, &event, H_SETUNIQUE, 1);
+    if (path)
+        history(past, &event, H_LOAD, path);
+    el_set(editor, EL_CLIENTDATA, &is_interrupted);
+    el_set(editor, EL_PROMPT, prompt);
+    el_set(editor, EL_EDITOR, "emacs");
+    el_set(editor, EL_HIST, history, past);
+    el_set(editor, EL_SETTY, "-d", "intr=", NULL); // Ctrl-C is a key while a line is edited
+    el_set(editor, EL_ADDFN, "quip-interrupt", "drop the line", interrupt);
+    el_set(editor, EL_BIND, "^C", "quip-interrupt", NULL);
+    el_set(editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
+
+    fprintf(stderr, "%sCtrl-C ends an answer, Ctrl-D the conversation; /help tells more%s\n", dim(),
+            plain());
+    for (;;) {
+        int n = 0;
+        is_interrupted = false;
+        const char *line = el_gets(editor, &n);
+        if (is_interrupted) {
+            fputs(was_at_prompt ? "\n" : "\n(again, or Ctrl-D, to leave)\n", stderr);
+            if (was_at_prompt)
+                break;
+            was_at_prompt = true;
+            el_reset(editor);
+            continue;
+        }
+        was_at_prompt = false;
+        if (!line || n <= 0) {
+            fputc('\n', stderr);
+            break;
+        }
+        if (*line != '\n')
+            history(past, &event, H_ENTER, line);
+        if (!turn(c, line, (size_t)n))
+            break;
+    }
+    if (path)
+        history(past, &event, H_SAVE, path);
+done:
+    if (editor)
+        el_end(editor);
+    if (past)
+        history_end(past);
+    free(path);
+}
+
+int run_chat(const struct command *command, char **words)
+{
+    struct texts stop = { 0 };
+    struct chat c = { 0 };
+    const struct option options[] = {
+        SESSION_OPTIONS(&c.options, &stop, &c.options.no_template),
+        { OPTION_FLAG, 0, "stats", NULL, &c.has_stats, 0, 0, "say after each answer what it cost" },
+        { 0 },
+    };
+    int exit_code;
+    if (parse_options(command, options, words, 1, 1, &exit_code) < 0)
+        return exit_code;
+    c.options.stop = stop.items;
+    c.options.n_stop = stop.n;
+
+    quip_error error = { 0 };
+    if (quip_model_open(&c.model, words[0], NULL, &error) ||
+        quip_session_open(&c.session, c.model, &c.options, &error))
+        c.exit_code = fail_with(&error);
+    else if (is_terminal(stdin) && is_terminal(stdout))
+        talk_in_terminal(&c);
+    else
+        talk_through_pipe(&c);
+    quip_session_close(c.session);
+    quip_model_close(c.model);
+    return c.exit_code;
+}

@@ -1,0 +1,151 @@
+/* cli.h: what the commands of the program share.
+ * A command is a row of the table in main.c and a file of its own. It takes what the user typed and
+ * returns the program's exit code. Answers go to stdout; everything else goes to stderr. */
+#ifndef CLI_H
+#define CLI_H
+
+#include "base/base.h"
+#include "tokenizer/tokenizer.h"
+
+#include <cjson/cJSON.h>
+
+#define EXIT_FAILED 1
+#define EXIT_USAGE 2
+#define EXIT_INTERRUPTED 130 // 128 + SIGINT, as shells count
+
+/* ---- commands and options (options.c) ---- */
+
+struct command {
+    const char *name;
+    const char *arguments; // as help shows them: "MODEL PROMPT"
+    const char *summary;   // one line
+    const char *examples;  // and what else help says; ends with a newline
+    int (*run)(const struct command *command, char **words);
+};
+
+enum option_kind {
+    OPTION_END,    // the table's last row
+    OPTION_FLAG,   // bool, set
+    OPTION_INT,    // int in [min, max]
+    OPTION_NUMBER, // float in [min, max]
+    OPTION_SEED,   // uint64_t
+    OPTION_TEXT,   // const char *
+    OPTION_TEXTS   // struct texts, one more each time
+};
+
+struct texts {
+    const char *items[16];
+    int n;
+};
+
+struct option {
+    enum option_kind kind;
+    char letter;       // 0: only the long form
+    const char *name;  // without "--"
+    const char *value; // what help calls the value; NULL for flags
+    void *to;
+    double min, max;
+    const char *help;
+};
+
+/* Read `words` (NULL-terminated, the command's own name not among them): options anywhere, in the
+ * forms --name value, --name=value, -n value, -nvalue; after "--" there are none. What remains
+ * moves to the front of `words`, NULL-terminated; there must be min to max of it. Returns how many,
+ * or -1 when the program is to end with *exit_code: after --help, or after telling what is wrong.
+ */
+int parse_options(const struct command *command, const struct option *options, char **words,
+                  int min, int max, int *exit_code);
+
+/* The rows of quip_session_options *o that run and chat share. */
+// clang-format off
+#define SESSION_OPTIONS(o, stop_texts, is_raw)                                                     \
+    { OPTION_FLAG, 0, "raw", NULL, is_raw, 0, 0, "the text as it is, without the model's template" }, \
+    { OPTION_TEXT, 0, "system", "TEXT", &(o)->system, 0, 0, "system prompt" },                     \
+    { OPTION_NUMBER, 0, "temperature", "T", &(o)->temperature, 0, 100,                             \
+      "0 (default): always the likeliest token; 1: the model's own odds" },                        \
+    { OPTION_INT, 0, "top-k", "K", &(o)->top_k, 0, INT32_MAX,                                      \
+      "draw from the K likeliest tokens; 0 (default): no limit" },                                 \
+    { OPTION_NUMBER, 0, "top-p", "P", &(o)->top_p, 0, 1,                                           \
+      "then from the likeliest whose odds reach P; 0 (default): no limit" },                       \
+    { OPTION_SEED, 0, "seed", "N", &(o)->seed, 0, 0, "repeat a draw; 0 (default): a new one each time" }, \
+    { OPTION_TEXTS, 0, "stop", "TEXT", stop_texts, 0, 0, "end the answer before this text; may be repeated" }, \
+    { OPTION_INT, 'c', "context", "N", &(o)->n_context, 1, INT32_MAX,                              \
+      "tokens that prompt and answer may take together; default 4096" },                           \
+    { OPTION_INT, 'n', "max-output-tokens", "N", &(o)->max_output_tokens, 1, INT32_MAX,            \
+      "longest answer, in tokens; default: what the context holds" },                              \
+    { OPTION_INT, 't', "threads", "N", &(o)->n_threads, 1, 1024,                                   \
+      "default: one for each processor; the answer does not depend on it" }
+// clang-format on
+
+/* ---- messages (common.c) ---- */
+
+/* One sentence on stderr, after "quip: ". Returns EXIT_FAILED. */
+int fail(const char *format, ...) QP_PRINTF(1, 2);
+/* The same for the library's error; returns the exit code that its status stands for. */
+int fail_with(const quip_error *error);
+/* Returns EXIT_USAGE, after the sentence and a hint at the command's --help. */
+int fail_usage(const struct command *command, const char *format, ...) QP_PRINTF(2, 3);
+
+/* Escape sequences, or "" where stderr is no terminal or NO_COLOR is set. */
+const char *dim(void);
+const char *plain(void);
+bool is_terminal(FILE *f);
+
+/* "1.5 GB" and the like in a caller's buffer of 24 bytes; returns it. */
+char *human_bytes(char *to, uint64_t n);
+
+/* ---- input and output (common.c) ---- */
+
+/* The whole of a file, or of stdin for "-". False after a message. */
+bool read_input(struct bytes *to, const char *path);
+/* Open for writing, "-" being stdout. NULL after a message. */
+FILE *open_output(const char *path);
+/* Close (stdout: flush); false after a message when something was not written. */
+bool close_output(FILE *f, const char *path);
+/* Floats in little-endian order whatever this machine's is. False: not all could be written. */
+bool write_f32(FILE *f, const float *x, size_t n);
+/* Token ids: whole numbers with commas, white space or brackets between them. False after a
+ * message. */
+bool read_ids(struct tokens *to, const char *text);
+/* The program's data folder, made if need be, and a file in it; NULL when there is none. Free it.
+ */
+char *cache_path(const char *name);
+/* Print and free; returns the exit code. */
+int print_json(cJSON *json);
+/* A JSON string of n bytes of UTF-8, which may have NULs in it: cJSON's own ends there. */
+cJSON *json_text(const char *text, size_t n);
+
+/* ---- what things cost (common.c) ---- */
+
+struct memory_use {
+    uint64_t peak, file_backed, own; // bytes; 0 where the system does not tell
+};
+/* Peak is since the program began, the others are now. */
+struct memory_use memory_use(void);
+
+/* Figures of one answer, as a line on stderr or as members of a JSON object. */
+void print_stats(const quip_result *result);
+void json_stats(cJSON *object, const quip_result *result);
+const char *finish_name(quip_finish_reason reason);
+
+/* ---- interruption (common.c) ---- */
+
+/* From now on the first Ctrl-C cancels what `session` (may be NULL) is doing; the second ends the
+ * program. */
+void catch_interrupt(quip_session *session);
+/* Ctrl-C ends the program again. */
+void release_interrupt(void);
+bool was_interrupted(void); // since catch_interrupt
+
+/* ---- the commands ---- */
+
+int run_run(const struct command *command, char **words);
+int run_chat(const struct command *command, char **words);
+int run_tokenize(const struct command *command, char **words);
+int run_logits(const struct command *command, char **words);
+int run_inspect(const struct command *command, char **words);
+int run_convert(const struct command *command, char **words);
+int run_eval(const struct command *command, char **words);
+int run_bench(const struct command *command, char **words);
+
+#endif

@@ -1,0 +1,322 @@
+/* common.c: messages, files, JSON, figures and Ctrl-C, the same in every command. */
+#include "cli.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- messages ---- */
+
+int fail(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fputs("quip: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return EXIT_FAILED;
+}
+
+int fail_with(const quip_error *error)
+{
+    if (error->status == QUIP_E_CANCELLED)
+        return EXIT_INTERRUPTED; // whoever pressed Ctrl-C knows
+    fail("%s", error->message);
+    return error->status == QUIP_E_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
+}
+
+int fail_usage(const struct command *command, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "quip %s: ", command->name);
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "; see quip %s --help\n", command->name);
+    va_end(args);
+    return EXIT_USAGE;
+}
+
+bool is_terminal(FILE *f)
+{
+    return isatty(fileno(f));
+}
+
+static bool has_colour(void)
+{
+    const char *no = getenv("NO_COLOR");
+    const char *term = getenv("TERM");
+    return !(no && *no) && term && strcmp(term, "dumb") != 0 && is_terminal(stderr);
+}
+
+const char *dim(void)
+{
+    return has_colour() ? "\033[2m" : "";
+}
+
+const char *plain(void)
+{
+    return has_colour() ? "\033[0m" : "";
+}
+
+char *human_bytes(char *to, uint64_t n)
+{
+    static const char *const units[] = { "bytes", "kB", "MB", "GB", "TB" };
+    double value = (double)n;
+    size_t unit = 0;
+    for (; value >= 1000 && unit + 1 < QP_COUNT(units); unit++)
+        value /= 1000;
+    snprintf(to, 24, unit && value < 100 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return to;
+}
+
+/* ---- input and output ---- */
+
+bool read_input(struct bytes *to, const char *path)
+{
+    bool is_stdin = strcmp(path, "-") == 0;
+    FILE *f = is_stdin ? stdin : fopen(path, "rb");
+    if (!f) {
+        fail("%s: %s", path, strerror(errno));
+        return false;
+    }
+    size_t n;
+    bool is_fine = true;
+    do {
+        is_fine = qp_bytes_reserve(to, 1 << 16);
+        n = is_fine ? fread(to->data + to->n, 1, 1 << 16, f) : 0;
+        to->n += n;
+    } while (n);
+    if (!is_fine)
+        fail("%s: no memory for more than %zu bytes of it", path, to->n);
+    else if (ferror(f)) {
+        fail("%s: %s", path, strerror(errno));
+        is_fine = false;
+    }
+    if (!is_stdin)
+        fclose(f);
+    return is_fine;
+}
+
+FILE *open_output(const char *path)
+{
+    if (strcmp(path, "-") == 0)
+        return stdout;
+    FILE *f = fopen(path, "wb");
+    if (!f)
+        fail("%s: %s", path, strerror(errno));
+    return f;
+}
+
+bool close_output(FILE *f, const char *path)
+{
+    bool is_fine = fflush(f) == 0 && !ferror(f);
+    if (f != stdout)
+        is_fine = fclose(f) == 0 && is_fine;
+    if (!is_fine)
+        fail("%s: could not be written: %s", f == stdout ? "stdout" : path, strerror(errno));
+    return is_fine;
+}
+
+bool write_f32(FILE *f, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof(bits));
+        for (int shift = 0; shift < 32; shift += 8)
+            if (putc((int)(bits >> shift & 255), f) == EOF)
+                return false;
+    }
+    return true;
+}
+
+bool read_ids(struct tokens *to, const char *text)
+{
+    static const char between[] = " \t\r\n,[]";
+    for (text += strspn(text, between); *text; text += strspn(text, between)) {
+        char *end;
+        long id = strtol(text, &end, 10);
+        if (end == text || (*end && !strchr(between, *end)) || id < 0 || id > INT32_MAX) {
+            fail("\"%.20s\": not a token id", text);
+            return false;
+        }
+        if (!qp_tokens_append(to, (quip_token)id)) {
+            fail("no memory for %d token ids", to->n + 1);
+            return false;
+        }
+        text = end;
+    }
+    return true;
+}
+
+char *cache_path(const char *name)
+{
+    const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"), *below = "";
+    if (!base || !*base) {
+        base = home;
+        below = "/.cache";
+    }
+    if (!base || !*base)
+        return NULL;
+    struct bytes path = { 0 };
+    bool is_fine = qp_bytes_printf(&path, "%s%s", base, below) && qp_bytes_append(&path, "", 1);
+    if (is_fine)
+        mkdir((char *)path.data, 0700);
+    path.n = 0;
+    is_fine = is_fine && qp_bytes_printf(&path, "%s%s/quip", base, below) &&
+              qp_bytes_append(&path, "", 1);
+    if (is_fine)
+        mkdir((char *)path.data, 0700); // when it cannot be made, opening the file says so
+    path.n = 0;
+    is_fine = is_fine && qp_bytes_printf(&path, "%s%s/quip/%s", base, below, name) &&
+              qp_bytes_append(&path, "", 1);
+    if (!is_fine) {
+        qp_bytes_close(&path);
+        return NULL;
+    }
+    return (char *)path.data;
+}
+
+int print_json(cJSON *json)
+{
+    char *text = cJSON_Print(json);
+    cJSON_Delete(json);
+    if (!text)
+        return fail("no memory for the JSON text");
+    puts(text);
+    cJSON_free(text);
+    return close_output(stdout, "-") ? 0 : EXIT_FAILED;
+}
+
+cJSON *json_text(const char *text, size_t n)
+{
+    struct bytes b = { 0 };
+    bool is_fine = qp_bytes_append(&b, "\"", 1);
+    for (size_t i = 0; i < n && is_fine; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c == '"' || c == '\\')
+            is_fine = qp_bytes_printf(&b, "\\%c", c);
+        else if (c == '\n')
+            is_fine = qp_bytes_append(&b, "\\n", 2);
+        else if (c < 0x20 || c == 0x7f)
+            is_fine = qp_bytes_printf(&b, "\\u%04x", c);
+        else
+            is_fine = qp_bytes_append(&b, text + i, 1);
+    }
+    is_fine = is_fine && qp_bytes_append(&b, "\"", 2); // with the NUL
+    cJSON *json = is_fine ? cJSON_CreateRaw((char *)b.data) : NULL;
+    qp_bytes_close(&b);
+    return json;
+}
+
+/* ---- what things cost ---- */
+
+struct memory_use memory_use(void)
+{
+    struct memory_use m = { 0 };
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) == 0)
+        m.peak = (uint64_t)usage.ru_maxrss * 1024; // Linux counts in kB
+    FILE *f = fopen("/proc/self/status", "r");
+    char line[256];
+    while (f && fgets(line, sizeof(line), f)) {
+        unsigned long long kb;
+        if (sscanf(line, "RssFile: %llu", &kb) == 1)
+            m.file_backed = kb * 1024;
+        if (sscanf(line, "RssAnon: %llu", &kb) == 1)
+            m.own = kb * 1024;
+    }
+    if (f)
+        fclose(f);
+    return m;
+}
+
+const char *finish_name(quip_finish_reason reason)
+{
+    static const char *const names[] = { "none",    "stop",      "length",
+                                         "context", "cancelled", "callback" };
+    return (size_t)reason < QP_COUNT(names) ? names[reason] : "?";
+}
+
+static double per_second(int n, uint64_t ns)
+{
+    return n > 0 && ns ? n / ((double)ns * 1e-9) : 0;
+}
+
+/* The first token of an answer comes out of the prefill. */
+static double decode_rate(const quip_result *r)
+{
+    return per_second(r->n_output_tokens - 1, r->decode_ns);
+}
+
+void print_stats(const quip_result *r)
+{
+    struct memory_use m = memory_use();
+    char peak[24], file_backed[24], own[24];
+    fprintf(stderr,
+            "%sfirst token after %.0f ms; prompt: %d tokens, %.0f tokens/s; answer: %d tokens, "
+            "%.1f tokens/s (%s)\n"
+            "memory: %s at most, %s of the model file and %s own; seed %llu%s\n",
+            dim(), (double)r->first_token_ns * 1e-6, r->n_prompt_tokens,
+            per_second(r->n_prompt_tokens, r->prefill_ns), r->n_output_tokens, decode_rate(r),
+            finish_name(r->finish_reason), human_bytes(peak, m.peak),
+            human_bytes(file_backed, m.file_backed), human_bytes(own, m.own),
+            (unsigned long long)r->seed, plain());
+}
+
+void json_stats(cJSON *object, const quip_result *r)
+{
+    struct memory_use m = memory_use();
+    char seed[24]; // as text: 64 bits do not fit in a JSON number of most readers
+    snprintf(seed, sizeof(seed), "%llu", (unsigned long long)r->seed);
+    cJSON_AddStringToObject(object, "finish_reason", finish_name(r->finish_reason));
+    cJSON_AddNumberToObject(object, "prompt_tokens", r->n_prompt_tokens);
+    cJSON_AddNumberToObject(object, "output_tokens", r->n_output_tokens);
+    cJSON_AddNumberToObject(object, "first_token_ms", (double)r->first_token_ns * 1e-6);
+    cJSON_AddNumberToObject(object, "prefill_tokens_per_s",
+                            per_second(r->n_prompt_tokens, r->prefill_ns));
+    cJSON_AddNumberToObject(object, "decode_tokens_per_s", decode_rate(r));
+    cJSON_AddNumberToObject(object, "peak_rss_bytes", (double)m.peak);
+    cJSON_AddNumberToObject(object, "file_backed_bytes", (double)m.file_backed);
+    cJSON_AddNumberToObject(object, "own_bytes", (double)m.own);
+    cJSON_AddStringToObject(object, "seed", seed);
+}
+
+/* ---- interruption ---- */
+
+static quip_session *volatile interrupted_session; // for the handler, which has no argument
+static volatile sig_atomic_t n_interrupts;
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    n_interrupts = 1;
+    quip_session *session = interrupted_session;
+    if (session)
+        quip_session_cancel(session); // stores one atomic
+}
+
+void catch_interrupt(quip_session *session)
+{
+    n_interrupts = 0;
+    interrupted_session = session;
+    struct sigaction action = { .sa_handler = on_interrupt,
+                                .sa_flags = (int)SA_RESETHAND | SA_RESTART };
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+void release_interrupt(void)
+{
+    signal(SIGINT, SIG_DFL);
+    interrupted_session = NULL;
+}
+
+bool was_interrupted(void)
+{
+    return n_interrupts != 0;
+}

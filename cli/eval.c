@@ -1,0 +1,147 @@
+/* eval.c: perplexity of a model on a text.
+ * The text is cut into windows of consecutive tokens; each is evaluated alone, in an empty context,
+ * and all its tokens but the first are scored. mean_nll is over all scored tokens, in nats. */
+#include "cli.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+struct score {
+    const quip_token *tokens; // the window
+    int n, vocab_size;
+    double nll; // sum so far
+    int n_scored;
+};
+
+/* nll of the next token = log(sum_i exp(logits[i])) - logits[next], with the maximum taken out. */
+static bool score_next(void *user, int position, const float *logits)
+{
+    struct score *s = user;
+    if (position + 1 >= s->n)
+        return true;
+    float max = logits[0];
+    for (int i = 1; i < s->vocab_size; i++)
+        max = logits[i] > max ? logits[i] : max;
+    double sum = 0;
+    for (int i = 0; i < s->vocab_size; i++)
+        sum += exp((double)logits[i] - (double)max);
+    s->nll += log(sum) + (double)max - (double)logits[s->tokens[position + 1]];
+    s->n_scored++;
+    return !was_interrupted();
+}
+
+/* The whole text as ids; on the heap. */
+static quip_status encode_all(const quip_model *model, const struct bytes *text,
+                              quip_token **tokens, int *n, quip_error *error)
+{
+    const char *bytes = (const char *)text->data;
+    quip_status status = quip_encode(model, bytes, text->n, false, NULL, 0, n, error);
+    if (status)
+        return status;
+    *tokens = malloc(((size_t)*n + 1) * sizeof(**tokens));
+    if (!*tokens)
+        return qp_fail_memory(error, "the text's tokens", (size_t)*n * sizeof(**tokens));
+    return quip_encode(model, bytes, text->n, false, *tokens, *n, n, error);
+}
+
+static int print_score(const struct score *s, int n_windows, bool is_json)
+{
+    double mean = s->nll / s->n_scored;
+    if (!is_json) {
+        printf("perplexity %.4f, mean nll %.5f, over %d tokens in %d windows\n", exp(mean), mean,
+               s->n_scored, n_windows);
+        return 0;
+    }
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddNumberToObject(json, "perplexity", exp(mean));
+    cJSON_AddNumberToObject(json, "mean_nll", mean);
+    cJSON_AddNumberToObject(json, "tokens", s->n_scored);
+    cJSON_AddNumberToObject(json, "windows", n_windows);
+    return print_json(json);
+}
+
+int run_eval(const struct command *command, char **words)
+{
+    const char *text_path = NULL;
+    int n_window = 1024, max_windows = 0;
+    bool is_json = false;
+    quip_session_options session_options = { 0 };
+    const struct option options[] = {
+        { OPTION_TEXT, 0, "text", "FILE", &text_path, 0, 0, "the text; \"-\": stdin" },
+        { OPTION_INT, 0, "window", "N", &n_window, 2, 1 << 24, "tokens in a window; default 1024" },
+        { OPTION_INT, 0, "windows", "N", &max_windows, 1, INT32_MAX,
+          "use the first N windows; default: all that are full" },
+        { OPTION_INT, 't', "threads", "N", &session_options.n_threads, 1, 1024,
+          "default: one for each processor; the result does not depend on it" },
+        { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0,
+          "as a JSON object: perplexity, mean_nll, tokens, windows" },
+        { 0 },
+    };
+    int exit_code;
+    if (parse_options(command, options, words, 1, 1, &exit_code) < 0)
+        return exit_code;
+    if (!text_path)
+        return fail_usage(command, "--text is wanted");
+
+    quip_error error = { 0 };
+    quip_model *model = NULL;
+    quip_session *session = NULL;
+    struct bytes text = { 0 };
+    quip_token *tokens = NULL, *window = NULL;
+    session_options.n_context = n_window;
+    exit_code = EXIT_FAILED;
+    if (!read_input(&text, text_path))
+        goto done;
+    int n_tokens;
+    if (quip_model_open(&model, words[0], NULL, &error) ||
+        quip_session_open(&session, model, &session_options, &error) ||
+        encode_all(model, &text, &tokens, &n_tokens, &error))
+        goto fail;
+    quip_model_info info;
+    quip_model_get_info(model, &info);
+    int n_bos = info.bos >= 0;
+    int n_text = n_window - n_bos; // tokens of the text in a window
+    int n_windows = n_tokens / n_text;
+    if (max_windows && n_windows > max_windows)
+        n_windows = max_windows;
+    if (!n_windows) {
+        fail("%s: %d tokens do not fill a window of %d; --window makes it smaller", text_path,
+             n_tokens, n_text);
+        goto done;
+    }
+    window = malloc((size_t)n_window * sizeof(*window));
+    if (!window) {
+        qp_fail_memory(&error, "a window", (size_t)n_window * sizeof(*window));
+        goto fail;
+    }
+    struct score score = { .tokens = window, .n = n_window, .vocab_size = info.vocab_size };
+    catch_interrupt(session);
+    for (int w = 0; w < n_windows; w++) {
+        window[0] = info.bos;
+        for (int i = 0; i < n_text; i++)
+            window[n_bos + i] = tokens[w * n_text + i];
+        if (quip_session_rewind(session, 0, &error) ||
+            quip_prefill_logits(session, window, n_window, score_next, &score, &error))
+            goto fail;
+        if (is_terminal(stderr))
+            fprintf(stderr, "\r\033[K%swindow %d of %d: perplexity %.3f%s", dim(), w + 1, n_windows,
+                    exp(score.nll / score.n_scored), plain());
+        if (was_interrupted()) {
+            exit_code = EXIT_INTERRUPTED;
+            goto done;
+        }
+    }
+    if (is_terminal(stderr))
+        fputs("\r\033[K", stderr);
+    exit_code = print_score(&score, n_windows, is_json);
+    goto done;
+fail:
+    exit_code = fail_with(&error);
+done:
+    free(window);
+    free(tokens);
+    qp_bytes_close(&text);
+    quip_session_close(session);
+    quip_model_close(model);
+    return exit_code;
+}

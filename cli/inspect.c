@@ -1,0 +1,324 @@
+/* inspect.c: what a file holds: kind, model, memory plan, metadata, tensors; or one tensor as
+ * float32. */
+#include "cli.h"
+#include "format/format.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A file and, when it is a model that this build runs, what the library says of it. */
+struct inspected {
+    const char *path;
+    struct file file;
+    struct format format;
+    bool is_model;
+    quip_model_info info;
+    quip_plan plan;
+    quip_model *model;  // info's strings live there
+    quip_error problem; // why it is no model that runs
+};
+
+static const char *const kind_names[] = {
+    [FORMAT_TFLITE] = "tflite", [FORMAT_GGUF] = "gguf", [FORMAT_SAFETENSORS] = "safetensors"
+};
+
+static void close_inspected(struct inspected *x)
+{
+    quip_model_close(x->model);
+    qp_format_close(&x->format);
+    qp_file_close(&x->file);
+}
+
+static quip_status open_inspected(struct inspected *x, int n_context, quip_error *error)
+{
+    quip_status status = qp_file_open(&x->file, x->path, error);
+    if (!status)
+        status = qp_format_open(&x->format, &x->file, error);
+    if (status || x->format.kind != FORMAT_TFLITE)
+        return status;
+    quip_session_options options = { .n_context = n_context };
+    if (!quip_model_open(&x->model, x->path, NULL, &x->problem) &&
+        !quip_plan_memory(&x->plan, x->path, NULL, &options, &x->problem)) {
+        quip_model_get_info(x->model, &x->info);
+        x->is_model = true;
+    }
+    return QUIP_OK;
+}
+
+/* The text of an entry when it is short and printable, else NULL. */
+static const char *metadata_text(struct inspected *x, const struct metadata *m, size_t *n)
+{
+    const uint8_t *data;
+    if (m->type != METADATA_BYTES || m->n_bytes > 4096 ||
+        qp_format_bytes(&x->format, m, &data, n, NULL))
+        return NULL;
+    const char *text = (const char *)data;
+    for (size_t i = 0; i < *n;) {
+        int32_t c;
+        i += (size_t)qp_utf8_decode(text + i, *n - i, &c);
+        if (c < 0 || (c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
+            return NULL;
+    }
+    return text;
+}
+
+/* ---- as text ---- */
+
+static void print_model(const struct inspected *x)
+{
+    char n[4][24];
+    if (!x->is_model) {
+        printf("  not a model that runs here: %s\n", x->problem.message);
+        return;
+    }
+    const quip_model_info *i = &x->info;
+    printf("  architecture  %s, %s, %.1f million parameters%s\n", i->architecture, i->weights,
+           (double)i->n_parameters * 1e-6, i->has_template ? ", with a chat template" : "");
+    printf("  sizes         %d layers, d_model %d, d_ff %d, %d heads and %d for keys of %d, "
+           "vocabulary %d\n",
+           i->n_layers, i->d_model, i->d_ff, i->n_heads, i->n_kv_heads, i->head_dim, i->vocab_size);
+    if (i->n_context_max)
+        printf("  trained for   %d positions\n", i->n_context_max);
+    printf("  memory        %s of the mapped file; for a context of %d tokens: %s keys and values, "
+           "%s scratch, %s model\n",
+           human_bytes(n[0], x->plan.file_bytes), x->plan.n_context,
+           human_bytes(n[1], x->plan.kv_bytes), human_bytes(n[2], x->plan.scratch_bytes),
+           human_bytes(n[3], x->plan.model_bytes));
+}
+
+static void print_metadata(struct inspected *x, const struct metadata *m)
+{
+    size_t n = 0;
+    const char *text = metadata_text(x, m, &n);
+    printf("  %-40s ", m->name);
+    if (m->type == METADATA_INT)
+        printf("%lld\n", (long long)m->i);
+    else if (m->type == METADATA_FLOAT)
+        printf("%g\n", m->f);
+    else if (m->type == METADATA_ARRAY)
+        printf("%llu items\n", (unsigned long long)m->n_items);
+    else if (text && n <= 120 && !memchr(text, '\n', n))
+        printf("\"%.*s\"\n", (int)n, text);
+    else
+        printf("%llu bytes%s\n", (unsigned long long)m->n_bytes, text ? " of text" : "");
+}
+
+static void print_tensor(const struct tensor *t)
+{
+    char shape[96] = "";
+    for (int d = 0, n = 0; d < t->n_dims; d++)
+        n += snprintf(shape + n, sizeof(shape) - (size_t)n, d ? ", %lld" : "%lld",
+                      (long long)t->dims[d]);
+    printf("  %-64s %-5s [%s]\n", t->name, qp_dtype_name(t->dtype), shape);
+}
+
+static int print_all(struct inspected *x)
+{
+    const struct format *f = &x->format;
+    char size[24];
+    printf("%s: %s%s%s, %s\n", x->path, kind_names[f->kind], f->subgraph_name ? " " : "",
+           f->subgraph_name ? f->subgraph_name : "", human_bytes(size, x->file.size));
+    if (f->kind == FORMAT_TFLITE)
+        print_model(x);
+    printf("\nmetadata: %d\n", f->n_metadata);
+    for (int i = 0; i < f->n_metadata; i++)
+        print_metadata(x, &f->metadata[i]);
+    printf("\ntensors: %d\n", f->n_tensors);
+    for (int i = 0; i < f->n_tensors; i++)
+        print_tensor(&f->tensors[i]);
+    return close_output(stdout, "-") ? 0 : EXIT_FAILED;
+}
+
+/* ---- as JSON ---- */
+
+static void json_model(cJSON *json, const struct inspected *x)
+{
+    const quip_model_info *i = &x->info;
+    const quip_plan *p = &x->plan;
+    const struct {
+        const char *name;
+        double value;
+    } facts[] = {
+        { "n_parameters", (double)i->n_parameters },
+        { "n_layers", i->n_layers },
+        { "d_model", i->d_model },
+        { "d_ff", i->d_ff },
+        { "n_heads", i->n_heads },
+        { "n_kv_heads", i->n_kv_heads },
+        { "head_dim", i->head_dim },
+        { "vocab_size", i->vocab_size },
+        { "n_context_max", i->n_context_max },
+        { "bos", i->bos },
+    }, plan[] = {
+        { "n_context", p->n_context },
+        { "file_bytes", (double)p->file_bytes },
+        { "kv_bytes", (double)p->kv_bytes },
+        { "scratch_bytes", (double)p->scratch_bytes },
+        { "model_bytes", (double)p->model_bytes },
+    };
+    cJSON_AddStringToObject(json, "architecture", i->architecture);
+    cJSON_AddStringToObject(json, "weights", i->weights);
+    cJSON_AddBoolToObject(json, "has_template", i->has_template);
+    for (size_t k = 0; k < QP_COUNT(facts); k++)
+        cJSON_AddNumberToObject(json, facts[k].name, facts[k].value);
+    cJSON *memory = cJSON_AddObjectToObject(json, "plan");
+    for (size_t k = 0; k < QP_COUNT(plan); k++)
+        cJSON_AddNumberToObject(memory, plan[k].name, plan[k].value);
+}
+
+static cJSON *json_metadata(struct inspected *x, const struct metadata *m)
+{
+    size_t n;
+    const char *text = metadata_text(x, m, &n);
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "name", m->name);
+    if (m->type == METADATA_INT)
+        cJSON_AddNumberToObject(o, "value", (double)m->i);
+    else if (m->type == METADATA_FLOAT)
+        cJSON_AddNumberToObject(o, "value", m->f);
+    else if (m->type == METADATA_ARRAY)
+        cJSON_AddNumberToObject(o, "items", (double)m->n_items);
+    else if (text)
+        cJSON_AddItemToObject(o, "value", json_text(text, n));
+    else
+        cJSON_AddNumberToObject(o, "bytes", (double)m->n_bytes);
+    return o;
+}
+
+static cJSON *json_tensor(const struct tensor *t)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "name", t->name);
+    cJSON_AddStringToObject(o, "dtype", qp_dtype_name(t->dtype));
+    cJSON *shape = cJSON_AddArrayToObject(o, "shape");
+    for (int d = 0; d < t->n_dims; d++)
+        cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)t->dims[d]));
+    cJSON_AddNumberToObject(o, "offset", (double)t->offset);
+    cJSON_AddNumberToObject(o, "bytes", (double)t->n_bytes);
+    return o;
+}
+
+static int print_all_json(struct inspected *x)
+{
+    const struct format *f = &x->format;
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "kind", kind_names[f->kind]);
+    cJSON_AddNumberToObject(json, "file_bytes", (double)x->file.size);
+    if (f->subgraph_name)
+        cJSON_AddStringToObject(json, "subgraph", f->subgraph_name);
+    if (x->is_model)
+        json_model(json, x);
+    else if (f->kind == FORMAT_TFLITE)
+        cJSON_AddStringToObject(json, "problem", x->problem.message);
+    const struct metadata *named = qp_format_find_metadata(f, "general.architecture");
+    size_t n;
+    const char *name = named ? metadata_text(x, named, &n) : NULL;
+    if (name)
+        cJSON_AddItemToObject(json, "architecture", json_text(name, n));
+    cJSON *metadata = cJSON_AddArrayToObject(json, "metadata");
+    for (int i = 0; i < f->n_metadata; i++)
+        cJSON_AddItemToArray(metadata, json_metadata(x, &f->metadata[i]));
+    cJSON *tensors = cJSON_AddArrayToObject(json, "tensors");
+    for (int i = 0; i < f->n_tensors; i++)
+        cJSON_AddItemToArray(tensors, json_tensor(&f->tensors[i]));
+    return print_json(json);
+}
+
+/* ---- one tensor ---- */
+
+/* The scale of each row of an integer tensor, [dims[0]] floats on the heap. The original's files
+ * keep them in a tensor of their own. */
+static quip_status read_scales(const struct inspected *x, const struct tensor *t, float **scales,
+                               quip_error *error)
+{
+    char name[512];
+    snprintf(name, sizeof(name), "%s_quantized_scale", t->name);
+    const struct tensor *s = qp_format_find(&x->format, name);
+    if (!s)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: %s has no scales: %s is missing", x->path,
+                       t->name, name);
+    if (t->n_dims != 2 || s->n_dims != 1 || s->dims[0] != t->dims[0])
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: %s is laid out for a GPU; only CPU files can be dequantized", x->path,
+                       t->name);
+    *scales = malloc((size_t)s->dims[0] * sizeof(**scales));
+    if (!*scales)
+        return qp_fail_memory(error, name, (size_t)s->dims[0] * sizeof(**scales));
+    return qp_format_read_f32(&x->format, s, 0, (size_t)s->dims[0], *scales, error);
+}
+
+static int write_tensor(const struct inspected *x, const struct tensor *t, const char *out)
+{
+    quip_error error = { 0 };
+    float *scales = NULL, *row = NULL;
+    FILE *f = NULL;
+    int exit_code = EXIT_FAILED;
+    // rows one by one: the last dimension is whole blocks of any type
+    uint64_t n = t->n_dims ? (uint64_t)t->dims[t->n_dims - 1] : 1, n_rows = 1;
+    for (int d = 0; d + 1 < t->n_dims; d++)
+        n_rows *= (uint64_t)t->dims[d];
+    if ((t->dtype == DTYPE_I8 || t->dtype == DTYPE_I4) && read_scales(x, t, &scales, &error)) {
+        exit_code = fail_with(&error);
+        goto done;
+    }
+    row = malloc((size_t)(n ? n : 1) * sizeof(*row));
+    if (!row) {
+        fail("no memory for a row of %llu numbers", (unsigned long long)n);
+        goto done;
+    }
+    f = open_output(out);
+    if (!f)
+        goto done;
+    for (uint64_t r = 0; r < n_rows && n; r++) {
+        if (qp_format_read_f32(&x->format, t, r * n, (size_t)n, row, &error)) {
+            exit_code = fail_with(&error);
+            goto done;
+        }
+        for (uint64_t i = 0; i < n && scales; i++)
+            row[i] *= scales[r];
+        if (!write_f32(f, row, (size_t)n))
+            break; // close_output says why
+    }
+    exit_code = 0;
+done:
+    if (f && !close_output(f, out))
+        exit_code = EXIT_FAILED;
+    free(row);
+    free(scales);
+    return exit_code;
+}
+
+int run_inspect(const struct command *command, char **words)
+{
+    bool is_json = false;
+    const char *tensor = NULL, *out = NULL;
+    int n_context = 0;
+    const struct option options[] = {
+        { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "as a JSON object" },
+        { OPTION_INT, 'c', "context", "N", &n_context, 1, INT32_MAX,
+          "tokens that the memory plan is for; default 4096" },
+        { OPTION_TEXT, 0, "tensor", "NAME", &tensor, 0, 0, "write this tensor, dequantized," },
+        { OPTION_TEXT, 'o', "out", "FILE", &out, 0, 0,
+          "to this file, as float32 little endian; \"-\": stdout" },
+        { 0 },
+    };
+    int exit_code;
+    if (parse_options(command, options, words, 1, 1, &exit_code) < 0)
+        return exit_code;
+    if (!tensor != !out)
+        return fail_usage(command, "--tensor and --out go together");
+
+    quip_error error = { 0 };
+    struct inspected x = { .path = words[0] };
+    if (open_inspected(&x, n_context, &error)) {
+        exit_code = fail_with(&error);
+    } else if (tensor) {
+        const struct tensor *t = qp_format_find(&x.format, tensor);
+        exit_code =
+            t ? write_tensor(&x, t, out) : fail("%s: there is no tensor %s", x.path, tensor);
+    } else {
+        exit_code = is_json ? print_all_json(&x) : print_all(&x);
+    }
+    close_inspected(&x);
+    return exit_code;
+}

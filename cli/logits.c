@@ -1,0 +1,91 @@
+/* logits.c: token ids in, rows of float32 out. */
+#include "cli.h"
+
+struct row_writer {
+    FILE *f;
+    size_t n; // floats in a row
+};
+
+static bool write_row(void *user, int position, const float *logits)
+{
+    const struct row_writer *w = user;
+    (void)position;
+    return write_f32(w->f, logits, w->n);
+}
+
+/* Open the model, run the ids, write one row or all. */
+static int write_logits(const char *path, const struct tokens *list, int n_threads, bool is_all,
+                        const char *out)
+{
+    quip_error error = { 0 };
+    quip_model *model = NULL;
+    quip_session *session = NULL;
+    quip_model_info info;
+    struct row_writer writer = { 0 };
+    int exit_code = 0;
+    quip_session_options options = { .n_context = list->n, .n_threads = n_threads };
+    if (quip_model_open(&model, path, NULL, &error) ||
+        quip_session_open(&session, model, &options, &error))
+        goto fail;
+    quip_model_get_info(model, &info);
+    writer.n = (size_t)info.vocab_size;
+    writer.f = open_output(out);
+    if (!writer.f) {
+        exit_code = EXIT_FAILED;
+        goto done;
+    }
+    if (is_all) {
+        if (quip_prefill_logits(session, list->ids, list->n, write_row, &writer, &error))
+            goto fail;
+    } else {
+        if (quip_prefill(session, list->ids, list->n, &error))
+            goto fail;
+        write_row(&writer, list->n - 1, quip_logits(session));
+    }
+    goto done;
+fail:
+    exit_code = fail_with(&error);
+done:
+    if (writer.f && !close_output(writer.f, out))
+        exit_code = EXIT_FAILED;
+    quip_session_close(session);
+    quip_model_close(model);
+    return exit_code;
+}
+
+int run_logits(const struct command *command, char **words)
+{
+    const char *ids = NULL, *ids_file = NULL, *out = NULL;
+    bool is_all = false;
+    int n_threads = 0;
+    const struct option options[] = {
+        { OPTION_TEXT, 0, "ids", "1,2,3", &ids, 0, 0, "the token ids" },
+        { OPTION_TEXT, 0, "ids-file", "FILE", &ids_file, 0, 0, "the token ids from a file" },
+        { OPTION_TEXT, 'o', "out", "FILE", &out, 0, 0, "where to write; \"-\": stdout" },
+        { OPTION_FLAG, 0, "all", NULL, &is_all, 0, 0, "a row for each id, not only the last" },
+        { OPTION_INT, 't', "threads", "N", &n_threads, 1, 1024,
+          "default: one for each processor; the numbers do not depend on it" },
+        { 0 },
+    };
+    int exit_code;
+    if (parse_options(command, options, words, 1, 1, &exit_code) < 0)
+        return exit_code;
+    if (!ids == !ids_file)
+        return fail_usage(command, "--ids or --ids-file is wanted");
+    if (!out)
+        return fail_usage(command, "--out is wanted");
+
+    struct tokens list = { 0 };
+    struct bytes text = { 0 };
+    exit_code = EXIT_FAILED;
+    if (ids_file && !(read_input(&text, ids_file) && qp_bytes_append(&text, "", 1)))
+        goto done;
+    if (!read_ids(&list, ids ? ids : (const char *)text.data))
+        goto done;
+    exit_code = list.n ? write_logits(words[0], &list, n_threads, is_all, out)
+                       : fail_usage(command, "there are no ids");
+done:
+    qp_tokens_close(&list);
+    qp_bytes_close(&text);
+    return exit_code;
+}

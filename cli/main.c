@@ -1,0 +1,117 @@
+/* main.c: the program. The first word chooses a command; its file says what it does. */
+#include "cli.h"
+
+#include <locale.h>
+#include <string.h>
+
+static const struct command commands[] = {
+    { .name = "run",
+      .arguments = "MODEL PROMPT",
+      .summary = "Answer one prompt",
+      .run = run_run,
+      .examples = "PROMPT is one word to the shell, so quote it; \"-\" reads it from stdin.\n"
+                  "\n"
+                  "  quip run gemma.bin \"Why is the sky blue?\"\n"
+                  "  quip run gemma.bin - --max-output-tokens 200 < letter.txt\n"
+                  "  quip run gemma.bin \"A haiku\" --temperature 0.8 --top-k 40 --seed 7\n"
+                  "\n"
+                  "Exit: 0, 1 after a failure, 2 for wrong usage, 130 after Ctrl-C, which keeps "
+                  "what was said.\n" },
+    { .name = "chat",
+      .arguments = "MODEL",
+      .summary = "Talk: a conversation of many turns",
+      .run = run_chat,
+      .examples =
+          "Ctrl-C ends an answer, Ctrl-D the conversation; /help lists what else there is.\n"
+          "From a pipe each line is a turn.\n"
+          "\n"
+          "  quip chat gemma.bin --system \"Answer in one sentence.\"\n" },
+    { .name = "tokenize",
+      .arguments = "FILE [TEXT]",
+      .summary = "Text to token ids, and back",
+      .run = run_tokenize,
+      .examples =
+          "FILE is a model, a tokenizer.model or a tokenizer.json. TEXT comes from stdin when "
+          "it is\nmissing or \"-\". No beginning-of-sequence token is put in front.\n"
+          "\n"
+          "  quip tokenize gemma.bin \"Hello world\"            9259 1902\n"
+          "  quip tokenize gemma.bin --decode \"9259 1902\"     Hello world\n"
+          "  quip tokenize tokenizer.json --jsonl < texts.jsonl   {\"text\": …} to {\"ids\": […]}\n"
+          "  quip tokenize gemma.bin --jsonl --decode < ids.jsonl {\"ids\": […]} to {\"text\": "
+          "…}\n" },
+    { .name = "logits",
+      .arguments = "MODEL",
+      .summary = "The scores of every next token, as float32 numbers in a file",
+      .run = run_logits,
+      .examples = "The file is little endian, row-major [positions, vocab_size]: one row, or with "
+                  "--all\none for each id.\n"
+                  "\n"
+                  "  quip logits gemma.bin --ids 2,9259,1902 --out logits.f32\n" },
+    { .name = "inspect",
+      .arguments = "FILE",
+      .summary = "What a model file, a GGUF or a safetensors file holds",
+      .run = run_inspect,
+      .examples = "  quip inspect gemma.bin\n"
+                  "  quip inspect gemma.gguf --json | jq .tensors[].name\n"
+                  "  quip inspect gemma.bin --tensor params.lm.final_ln.scale --out norm.f32\n" },
+    { .name = "convert",
+      .arguments = "IN OUT",
+      .summary = "A checkpoint to a model file",
+      .run = run_convert,
+      .examples =
+          "IN is a GGUF file or the folder of a Hugging Face checkpoint. OUT appears when it "
+          "is complete.\n"
+          "\n"
+          "  quip convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.bin\n"
+          "  quip convert gemma-3-270m/ gemma.bin --weights mixed\n" },
+    { .name = "eval",
+      .arguments = "MODEL",
+      .summary = "Perplexity on a text",
+      .run = run_eval,
+      .examples =
+          "The text is cut into windows of N tokens, each evaluated alone; with a model that "
+          "wants a\nbeginning-of-sequence token that is the first of the N. What is left of "
+          "a full window is not used.\n"
+          "\n"
+          "  quip eval gemma.bin --text book.txt --window 1024 --windows 4\n" },
+    { .name = "bench",
+      .arguments = "MODEL",
+      .summary = "How fast a model is on this machine",
+      .run = run_bench,
+      .examples = "Decode is measured after the prompt: its first token attends to P positions.\n"
+                  "\n"
+                  "  quip bench gemma.bin -p 1024 -n 256 -t 4\n" },
+};
+
+static void print_program_help(FILE *to)
+{
+    fprintf(to, "quip runs language models on this machine.\n\n"
+                "  quip COMMAND …            quip COMMAND --help tells more\n\n");
+    for (size_t i = 0; i < QP_COUNT(commands); i++)
+        fprintf(to, "  %-9s %-14s %s\n", commands[i].name, commands[i].arguments,
+                commands[i].summary);
+    fprintf(to, "\nA first answer, from a checkpoint:\n\n"
+                "  quip convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.bin\n"
+                "  quip run smollm2.bin \"Why is the sky blue?\"\n");
+}
+
+int main(int argc, char **argv)
+{
+    setlocale(LC_CTYPE, ""); // for the line editor; numbers stay as in C
+    const char *name = argc > 1 ? argv[1] : "";
+    if (strcmp(name, "--version") == 0) {
+        printf("quip %s\n", quip_version());
+        return 0;
+    }
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+        print_program_help(stdout);
+        return 0;
+    }
+    for (size_t i = 0; i < QP_COUNT(commands); i++)
+        if (strcmp(name, commands[i].name) == 0)
+            return commands[i].run(&commands[i], argv + 2);
+    if (argc > 1)
+        fail("there is no command %s", name);
+    print_program_help(stderr);
+    return EXIT_USAGE;
+}

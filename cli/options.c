@@ -1,0 +1,160 @@
+/* options.c: what the user typed -> the fields that a command's table of options points to.
+ * Help is made from the same table, so that it cannot say something else. */
+#include "cli.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void print_help(const struct command *command, const struct option *options)
+{
+    printf("quip %s %s\n%s.\n\nOptions:\n", command->name, command->arguments, command->summary);
+    for (const struct option *o = options; o->kind != OPTION_END; o++) {
+        char letter[] = { o->letter ? '-' : ' ', o->letter ? o->letter : ' ', 0 };
+        char left[64];
+        snprintf(left, sizeof(left), "%s --%s %s", letter, o->name, o->value ? o->value : "");
+        printf("  %-28s %s\n", left, o->help);
+    }
+    printf("  %-28s %s\n\n%s", "-h --help", "this text", command->examples);
+}
+
+/* The option that `word` names; *value is what follows in the same word, or NULL. */
+static const struct option *find_option(const struct option *options, const char *word,
+                                        const char **value)
+{
+    *value = NULL;
+    bool is_long = word[1] == '-';
+    size_t n = is_long ? strcspn(word + 2, "=") : 1;
+    for (const struct option *o = options; o->kind != OPTION_END; o++) {
+        if (is_long && strncmp(o->name, word + 2, n) == 0 && !o->name[n]) {
+            *value = word[2 + n] ? word + 2 + n + 1 : NULL;
+            return o;
+        }
+        if (!is_long && o->letter && o->letter == word[1]) {
+            *value = word[2] ? word + 2 : NULL;
+            return o;
+        }
+    }
+    return NULL;
+}
+
+/* A whole decimal number in [min, max]. */
+static bool read_number(const char *text, double min, double max, double *number)
+{
+    char *end;
+    *number = strtod(text, &end);
+    return end != text && !*end && isfinite(*number) && *number >= min && *number <= max;
+}
+
+static bool read_seed(const char *text, uint64_t *seed)
+{
+    char *end;
+    errno = 0;
+    *seed = strtoull(text, &end, 10);
+    return *text >= '0' && *text <= '9' && !*end && !errno;
+}
+
+/* Store the value; false when it is none of this kind. */
+static bool store(const struct option *o, const char *value)
+{
+    double number;
+    switch (o->kind) {
+    case OPTION_INT:
+        if (!read_number(value, o->min, o->max, &number) || number != floor(number))
+            return false;
+        *(int *)o->to = (int)number;
+        return true;
+    case OPTION_NUMBER:
+        if (!read_number(value, o->min, o->max, &number))
+            return false;
+        *(float *)o->to = (float)number;
+        return true;
+    case OPTION_SEED:
+        return read_seed(value, o->to);
+    case OPTION_TEXT:
+        *(const char **)o->to = value;
+        return true;
+    case OPTION_TEXTS: {
+        struct texts *texts = o->to;
+        if (texts->n == (int)QP_COUNT(texts->items))
+            return false;
+        texts->items[texts->n++] = value;
+        return true;
+    }
+    default:
+        return false;
+    }
+}
+
+static int wrong_value(const struct command *command, const struct option *o, const char *value)
+{
+    switch (o->kind) {
+    case OPTION_INT:
+        return fail_usage(command, "--%s %s: not a whole number from %.0f to %.0f", o->name, value,
+                          o->min, o->max);
+    case OPTION_NUMBER:
+        return fail_usage(command, "--%s %s: not a number from %g to %g", o->name, value, o->min,
+                          o->max);
+    case OPTION_SEED:
+        return fail_usage(command, "--%s %s: not a whole number below 2^64", o->name, value);
+    default:
+        return fail_usage(command, "--%s: given too often", o->name);
+    }
+}
+
+int parse_options(const struct command *command, const struct option *options, char **words,
+                  int min, int max, int *exit_code)
+{
+    int n = 0;
+    bool has_ended = false; // by "--"
+    *exit_code = EXIT_USAGE;
+    for (char **w = words; *w; w++) {
+        if (has_ended || (*w)[0] != '-' || !(*w)[1]) {
+            words[n++] = *w; // never in front of what is still to read
+            continue;
+        }
+        if (strcmp(*w, "--") == 0) {
+            has_ended = true;
+            continue;
+        }
+        if (strcmp(*w, "--help") == 0 || strcmp(*w, "-h") == 0) {
+            print_help(command, options);
+            *exit_code = 0;
+            return -1;
+        }
+        const char *value;
+        const struct option *o = find_option(options, *w, &value);
+        if (!o) {
+            fail_usage(command, "there is no option %s", *w);
+            return -1;
+        }
+        if (o->kind == OPTION_FLAG) {
+            if (value) {
+                fail_usage(command, "--%s takes no value", o->name);
+                return -1;
+            }
+            *(bool *)o->to = true;
+            continue;
+        }
+        if (!value)
+            value = *++w;
+        if (!value) {
+            fail_usage(command, "--%s needs a value: %s", o->name, o->value);
+            return -1;
+        }
+        if (!store(o, value)) {
+            wrong_value(command, o, value);
+            return -1;
+        }
+    }
+    words[n] = NULL;
+    if (n < min || n > max) {
+        if (n < min)
+            fail_usage(command, "%s is wanted", command->arguments);
+        else
+            fail_usage(command, "there is no place for \"%s\"", words[max]);
+        return -1;
+    }
+    return n;
+}

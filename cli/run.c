@@ -1,0 +1,107 @@
+/* run.c: one prompt, one answer, as it comes. */
+#include "cli.h"
+
+#include <string.h>
+
+static bool print_piece(void *user, const char *text, size_t n)
+{
+    char *last = user;
+    *last = text[n - 1];
+    return fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0;
+}
+
+static bool keep_piece(void *user, const char *text, size_t n)
+{
+    return qp_bytes_append(user, text, n);
+}
+
+/* The answer as one JSON object. */
+static quip_status answer_json(quip_session *session, const struct bytes *prompt,
+                               quip_result *result, int *exit_code, quip_error *error)
+{
+    struct bytes answer = { 0 };
+    quip_status status = quip_generate(session, (const char *)prompt->data, prompt->n, keep_piece,
+                                       &answer, result, error);
+    if (!status) {
+        cJSON *json = cJSON_CreateObject();
+        cJSON_AddItemToObject(json, "text", json_text((const char *)answer.data, answer.n));
+        json_stats(json, result);
+        *exit_code = print_json(json);
+    }
+    qp_bytes_close(&answer);
+    return status;
+}
+
+/* The answer as text on stdout while it comes, and what it cost on stderr. */
+static quip_status answer_text(quip_session *session, const struct bytes *prompt, bool has_stats,
+                               quip_result *result, int *exit_code, quip_error *error)
+{
+    char last = '\n';
+    quip_status status = quip_generate(session, (const char *)prompt->data, prompt->n, print_piece,
+                                       &last, result, error);
+    if (last != '\n')
+        putchar('\n');
+    if (!close_output(stdout, "-"))
+        *exit_code = EXIT_FAILED;
+    if (status)
+        return status;
+    if (result->finish_reason == QUIP_FINISH_CONTEXT)
+        fprintf(stderr,
+                "quip: the answer ends here because the context of %d tokens is full; "
+                "--context N makes it larger\n",
+                quip_session_n_context(session));
+    if (has_stats)
+        print_stats(result);
+    return status;
+}
+
+int run_run(const struct command *command, char **words)
+{
+    struct texts stop = { 0 };
+    bool has_stats = false, is_json = false;
+    quip_session_options session_options = { 0 };
+    const struct option options[] = {
+        SESSION_OPTIONS(&session_options, &stop, &session_options.no_template),
+        { OPTION_FLAG, 0, "stats", NULL, &has_stats, 0, 0, "say on stderr what the answer cost" },
+        { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "text and cost as one JSON object" },
+        { 0 },
+    };
+    int exit_code;
+    if (parse_options(command, options, words, 2, 2, &exit_code) < 0)
+        return exit_code;
+    session_options.stop = stop.items;
+    session_options.n_stop = stop.n;
+
+    quip_error error = { 0 };
+    quip_model *model = NULL;
+    quip_session *session = NULL;
+    struct bytes prompt = { 0 };
+    quip_result result = { 0 };
+    exit_code = EXIT_FAILED;
+    if (strcmp(words[1], "-") != 0) {
+        if (!qp_bytes_append_text(&prompt, words[1])) {
+            fail("no memory for the prompt");
+            goto done;
+        }
+    } else if (!read_input(&prompt, "-")) {
+        goto done;
+    }
+    exit_code = 0;
+    if (quip_model_open(&model, words[0], NULL, &error) ||
+        quip_session_open(&session, model, &session_options, &error)) {
+        exit_code = fail_with(&error);
+        goto done;
+    }
+    catch_interrupt(session);
+    if (is_json ? answer_json(session, &prompt, &result, &exit_code, &error)
+                : answer_text(session, &prompt, has_stats, &result, &exit_code, &error))
+        exit_code = fail_with(&error);
+    else if (result.finish_reason == QUIP_FINISH_CANCELLED)
+        exit_code = EXIT_INTERRUPTED;
+    release_interrupt();
+done:
+    qp_bytes_close(&prompt);
+    quip_session_close(session);
+    quip_model_close(model);
+    return exit_code;
+}

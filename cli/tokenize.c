@@ -1,0 +1,292 @@
+/* tokenize.c: text to ids and back, with the tokenizer of a model file, a GGUF, a tokenizer.model
+ * (SentencePiece) or a tokenizer.json (Hugging Face). */
+#define _GNU_SOURCE // strcasestr
+#include "cli.h"
+#include "convert/convert.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the tokenizer of a file ---- */
+
+struct source {
+    struct file file;
+    struct format format;
+    struct bytes spm, bpe; // imported; a model file's lie in the file
+    struct tokenizer *tokenizer;
+    bool has_control; // control tokens spelled out in a text are found as such
+};
+
+static void close_source(struct source *s)
+{
+    qp_tokenizer_close(s->tokenizer);
+    qp_bytes_close(&s->spm);
+    qp_bytes_close(&s->bpe);
+    qp_format_close(&s->format);
+    qp_file_close(&s->file);
+}
+
+static quip_status metadata_bytes(struct source *s, const char *name, const uint8_t **data,
+                                  size_t *n, quip_error *error)
+{
+    const struct metadata *m = qp_format_find_metadata(&s->format, name);
+    *data = NULL;
+    *n = 0;
+    return m && m->type == METADATA_BYTES ? qp_format_bytes(&s->format, m, data, n, error)
+                                          : QUIP_OK;
+}
+
+static quip_status open_model_tokenizer(struct source *s, const char *path, quip_error *error)
+{
+    const uint8_t *spm, *bpe;
+    size_t n_spm, n_bpe;
+    quip_status status;
+    if ((status = qp_format_open(&s->format, &s->file, error)))
+        return status;
+    if (s->format.kind == FORMAT_GGUF) {
+        if ((status = qp_import_tokenizer_gguf(&s->format, &s->spm, &s->bpe, error)))
+            return status;
+        s->has_control = s->bpe.n > 0;
+        return qp_tokenizer_open(&s->tokenizer, s->spm.data, s->spm.n,
+                                 s->bpe.n ? s->bpe.data : NULL, s->bpe.n, error);
+    }
+    if ((status = metadata_bytes(s, "spm_vocab_model", &spm, &n_spm, error)) ||
+        (status = metadata_bytes(s, "quip.tokenizer", &bpe, &n_bpe, error)))
+        return status;
+    if (!spm)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: there is no tokenizer in this file", path);
+    s->has_control = bpe != NULL;
+    return qp_tokenizer_open(&s->tokenizer, spm, n_spm, bpe, n_bpe, error);
+}
+
+/* What kind of file it is shows in its first bytes. Each tokenizer does what its own reference
+ * does: Hugging Face's find control tokens in a text, SentencePiece does not. */
+static quip_status open_source(struct source *s, const char *path, quip_error *error)
+{
+    quip_status status = qp_file_open(&s->file, path, error);
+    if (status)
+        return status;
+    char head[8] = { 0 };
+    size_t n_head = s->file.size < sizeof(head) ? (size_t)s->file.size : sizeof(head);
+    if ((status = qp_file_read(&s->file, 0, head, n_head, error)))
+        return status;
+    if (head[strspn(head, " \t\r\n")] == '{') {
+        if ((status = qp_import_tokenizer_json(path, &s->spm, &s->bpe, error)))
+            return status;
+        s->has_control = true;
+    } else if (memcmp(head + 4, "TFL3", 4) == 0 || memcmp(head, "GGUF", 4) == 0) {
+        return open_model_tokenizer(s, path, error);
+    } else {
+        struct bytes *spm = &s->spm;
+        if (s->file.size > SIZE_MAX || !qp_bytes_reserve(spm, (size_t)s->file.size))
+            return qp_fail_memory(error, path, (size_t)s->file.size);
+        if ((status = qp_file_read(&s->file, 0, spm->data, (size_t)s->file.size, error)))
+            return status;
+        spm->n = (size_t)s->file.size;
+    }
+    return qp_tokenizer_open(&s->tokenizer, s->spm.data, s->spm.n, s->bpe.n ? s->bpe.data : NULL,
+                             s->bpe.n, error);
+}
+
+static bool decode(const struct tokenizer *t, const struct tokens *ids, struct bytes *text)
+{
+    struct detokenizer d = { 0 };
+    for (int i = 0; i < ids->n; i++)
+        if (!qp_detokenize(t, &d, ids->ids[i], text))
+            return false;
+    return qp_detokenize_end(t, &d, text);
+}
+
+/* ---- one text ---- */
+
+static int encode_text(const struct source *s, const struct bytes *text)
+{
+    quip_error error = { 0 };
+    struct tokens ids = { 0 };
+    int exit_code = 0;
+    if (qp_tokenizer_encode(s->tokenizer, (const char *)text->data, text->n, s->has_control, &ids,
+                            &error))
+        exit_code = fail_with(&error);
+    for (int i = 0; i < ids.n && !exit_code; i++)
+        printf(i ? " %d" : "%d", ids.ids[i]);
+    if (!exit_code)
+        putchar('\n');
+    qp_tokens_close(&ids);
+    return exit_code;
+}
+
+static int decode_text(const struct source *s, struct bytes *text)
+{
+    struct tokens ids = { 0 };
+    struct bytes decoded = { 0 };
+    int exit_code = 0;
+    if (!qp_bytes_append(text, "", 1) || !read_ids(&ids, (const char *)text->data))
+        exit_code = EXIT_FAILED;
+    else if (!decode(s->tokenizer, &ids, &decoded))
+        exit_code = fail("no memory for the text");
+    else {
+        fwrite(decoded.data, 1, decoded.n, stdout);
+        putchar('\n');
+    }
+    qp_tokens_close(&ids);
+    qp_bytes_close(&decoded);
+    return exit_code;
+}
+
+/* ---- a JSON object a line ---- */
+
+/* cJSON's strings end at a NUL, so \u0000 is written as a private-use character that the line does
+ * not have (mark, 3 bytes of UTF-8) until show_nuls. False: the line has all 6400 of them. */
+static bool hide_nuls(char *line, char mark[4])
+{
+    char escape[8];
+    int32_t c = 0xe000;
+    mark[3] = 0;
+    for (; c < 0xf900; c++) {
+        qp_utf8_encode(c, mark);
+        snprintf(escape, sizeof(escape), "\\u%04x", (unsigned)c);
+        if (!strstr(line, mark) && !strcasestr(line, escape))
+            break;
+    }
+    for (char *p = line; *p; p++) {
+        if (*p != '\\')
+            continue;
+        if (strncmp(p, "\\u0000", 6) == 0)
+            memcpy(p, escape, 6);
+        if (p[1])
+            p++;
+    }
+    return c < 0xf900;
+}
+
+static size_t show_nuls(char *text, const char mark[4])
+{
+    size_t n = 0;
+    for (const char *p = text; *p; n++) {
+        bool is_nul = strncmp(p, mark, 3) == 0;
+        text[n] = is_nul ? 0 : *p;
+        p += is_nul ? 3 : 1;
+    }
+    return n;
+}
+
+/* {"text": …} -> {"ids": […]}; NULL after a message. */
+static cJSON *encode_object(const struct source *s, const cJSON *in, const char *mark, size_t line)
+{
+    const cJSON *text = cJSON_GetObjectItemCaseSensitive(in, "text");
+    if (!cJSON_IsString(text)) {
+        fail("line %zu: not a JSON object with a \"text\"", line);
+        return NULL;
+    }
+    quip_error error = { 0 };
+    struct tokens ids = { 0 };
+    cJSON *out = cJSON_CreateObject();
+    size_t n = show_nuls(text->valuestring, mark);
+    if (qp_tokenizer_encode(s->tokenizer, text->valuestring, n, s->has_control, &ids, &error)) {
+        fail_with(&error);
+        cJSON_Delete(out);
+        out = NULL;
+    } else {
+        cJSON_AddItemToObject(out, "ids", cJSON_CreateIntArray(ids.ids, ids.n));
+    }
+    qp_tokens_close(&ids);
+    return out;
+}
+
+/* {"ids": […]} -> {"text": …}; NULL after a message. */
+static cJSON *decode_object(const struct source *s, const cJSON *in, size_t line)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(in, "ids"), *id;
+    struct tokens ids = { 0 };
+    struct bytes text = { 0 };
+    cJSON *out = NULL;
+    bool is_fine = cJSON_IsArray(list);
+    cJSON_ArrayForEach(id, list) is_fine =
+        is_fine && cJSON_IsNumber(id) && qp_tokens_append(&ids, id->valueint);
+    if (!is_fine) {
+        fail("line %zu: not a JSON object with \"ids\", an array of numbers", line);
+    } else if (!decode(s->tokenizer, &ids, &text)) {
+        fail("no memory for the text");
+    } else {
+        out = cJSON_CreateObject();
+        cJSON_AddItemToObject(out, "text", json_text((const char *)text.data, text.n));
+    }
+    qp_tokens_close(&ids);
+    qp_bytes_close(&text);
+    return out;
+}
+
+static int tokenize_lines(const struct source *s, bool is_decode)
+{
+    char *line = NULL;
+    size_t capacity = 0, n_lines = 0;
+    ssize_t n;
+    int exit_code = 0;
+    while (!exit_code && (n = getline(&line, &capacity, stdin)) >= 0) {
+        n_lines++;
+        if (strspn(line, " \t\r\n") == (size_t)n)
+            continue;
+        char mark[4];
+        cJSON *in = hide_nuls(line, mark) ? cJSON_Parse(line) : NULL;
+        cJSON *out =
+            is_decode ? decode_object(s, in, n_lines) : encode_object(s, in, mark, n_lines);
+        char *text = out ? cJSON_PrintUnformatted(out) : NULL;
+        if (!text || puts(text) < 0 || fflush(stdout) != 0)
+            exit_code = EXIT_FAILED;
+        cJSON_free(text);
+        cJSON_Delete(out);
+        cJSON_Delete(in);
+    }
+    free(line);
+    return exit_code;
+}
+
+int run_tokenize(const struct command *command, char **words)
+{
+    bool is_decode = false, is_jsonl = false, is_special = false, is_ordinary = false;
+    const struct option options[] = {
+        { OPTION_FLAG, 'd', "decode", NULL, &is_decode, 0, 0, "ids to text" },
+        { OPTION_FLAG, 0, "jsonl", NULL, &is_jsonl, 0, 0, "a JSON object a line, stdin to stdout" },
+        { OPTION_FLAG, 0, "special", NULL, &is_special, 0, 0,
+          "control tokens spelled out in the text become their ids" },
+        { OPTION_FLAG, 0, "no-special", NULL, &is_ordinary, 0, 0,
+          "they are ordinary text; default: what the tokenizer's own library does" },
+        { 0 },
+    };
+    int exit_code;
+    int n = parse_options(command, options, words, 1, 2, &exit_code);
+    if (n < 0)
+        return exit_code;
+    if (is_jsonl && n == 2)
+        return fail_usage(command, "--jsonl reads stdin, there is no place for a text");
+
+    quip_error error = { 0 };
+    struct source source = { 0 };
+    struct bytes text = { 0 };
+    exit_code = EXIT_FAILED;
+    if (open_source(&source, words[0], &error)) {
+        exit_code = fail_with(&error);
+        goto done;
+    }
+    if (is_special || is_ordinary)
+        source.has_control = is_special;
+    if (is_jsonl) {
+        exit_code = tokenize_lines(&source, is_decode);
+    } else {
+        if (n == 1 || strcmp(words[1], "-") == 0) {
+            if (!read_input(&text, "-"))
+                goto done;
+        } else if (!qp_bytes_append_text(&text, words[1])) {
+            fail("no memory for the text");
+            goto done;
+        }
+        exit_code = is_decode ? decode_text(&source, &text) : encode_text(&source, &text);
+    }
+    if (!close_output(stdout, "-"))
+        exit_code = EXIT_FAILED;
+done:
+    qp_bytes_close(&text);
+    close_source(&source);
+    return exit_code;
+}
