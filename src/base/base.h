@@ -93,6 +93,20 @@ void qp_file_close(struct file *f);
 quip_status qp_file_read(const struct file *f, uint64_t offset, void *to, size_t n,
                          quip_error *error);
 
+/* ---- a file to write (out_file.c) ---- */
+
+/* A file that appears under its name only when it is complete. It grows as `<path>.part`; close
+ * without commit removes that, and one that a killed process left behind is used again. */
+struct out_file;
+quip_status qp_out_file_open(struct out_file **f, const char *path, quip_error *error);
+/* Set the size: zeros where nothing is written. Fails when the disk has not that much room. */
+quip_status qp_out_file_resize(struct out_file *f, uint64_t size, quip_error *error);
+quip_status qp_out_file_write(struct out_file *f, uint64_t offset, const void *data, size_t n,
+                              quip_error *error);
+/* Flush to the disk and take the name, replacing what had it. */
+quip_status qp_out_file_commit(struct out_file *f, quip_error *error);
+void qp_out_file_close(struct out_file *f); // NULL is fine
+
 /* ---- threads (thread.c) ---- */
 
 /* A fork-join pool. run() calls task(arg, i, n) for i in [0, n) on n threads, the caller's own

@@ -47,12 +47,13 @@ struct tensor {
     const char *name;
     enum dtype dtype;
     int n_dims;
-    int64_t dims[QP_MAX_DIMS]; // outermost first: a matrix is [n_out, n_in]
-    uint64_t offset, n_bytes;  // in the file
+    int64_t dims[QP_MAX_DIMS]; // outermost first: a matrix is [n_out, n_in]. In the original's GPU
+                               // files: one dimension, the number of bytes
+    uint64_t offset, n_bytes;  // in the file; n_bytes is 0 for a DTYPE_OTHER of unknown size
 };
 
 enum metadata_type {
-    METADATA_INT,   // .i (booleans too)
+    METADATA_INT,   // .i (booleans too), and the same in .f
     METADATA_FLOAT, // .f
     METADATA_BYTES, // text or a blob: .offset, .n_bytes in the file
     METADATA_ARRAY  // GGUF array: .offset of the first item, .n_items of type .item
@@ -63,7 +64,7 @@ struct metadata {
     enum metadata_type type;
     int64_t i;
     double f;
-    uint64_t offset, n_bytes;
+    uint64_t offset, n_bytes; // of an array, all its items
     enum metadata_type item;
     int gguf_item; // the array's item type as GGUF numbers it
     uint64_t n_items;
@@ -97,13 +98,13 @@ quip_status qp_format_tensor_bytes(struct format *f, const struct tensor *t, con
                                    quip_error *error);
 
 /* Walk a METADATA_ARRAY: start with a zeroed cursor; false at the end or on a malformed item
- * (then cursor->error is set). Strings point into the file's bytes. */
+ * (then is_malformed is set). Strings point into the file's bytes. */
 struct metadata_cursor {
     uint64_t index, offset;
     const char *text; // string items
     size_t n_text;
     int64_t i; // integer and boolean items
-    double f;  // number items
+    double f;  // number items, whole ones too
     bool is_malformed;
 };
 bool qp_metadata_next(struct format *f, const struct metadata *m, struct metadata_cursor *c);
@@ -143,14 +144,16 @@ struct proto_reader {
 };
 struct proto_field {
     int number;
-    int wire_type; // 0 varint, 1 fixed64, 2 bytes, 5 fixed32
-    uint64_t value; // varint and fixed
+    int wire_type;       // 0 varint, 1 fixed64, 2 bytes, 5 fixed32
+    uint64_t value;      // varint and fixed
     const uint8_t *data; // bytes
     size_t n;
 };
 void qp_proto_open(struct proto_reader *r, const void *data, size_t n);
 /* The next field; false at the end, or when malformed. */
 bool qp_proto_next(struct proto_reader *r, struct proto_field *field);
+/* One varint, for the items of a packed field; false at the end, or when malformed. */
+bool qp_proto_varint(struct proto_reader *r, uint64_t *value);
 float qp_proto_float(const struct proto_field *field); // of a fixed32
 
 /* Append one field. False: no memory. */

@@ -1,0 +1,355 @@
+/* gguf.c: reads GGUF, versions 2 and 3 (ggml's docs/gguf.md).
+ * In:  "GGUF", u32 version, u64 counts of tensors and entries, the entries (name, type, value), the
+ *      tensors (name, dimensions innermost first, type, offset), padding to general.alignment,
+ * data. Out: tensors with dimensions outermost first, entries; arrays stay in the file and are
+ * walked by qp_metadata_next. The header has no size of its own, so it is read front to back,
+ * through a window when the file is not mapped. After the first failure everything reads as zero,
+ * which ends every loop. */
+#include "format/format_impl.h"
+
+#define GGUF_WINDOW 4096
+
+/* Smallest entries, in bytes: they bound the counts that a header may claim. */
+enum {
+    GGUF_MIN_TENSOR = 8 + 4 + 4 + 8,
+    GGUF_MIN_ENTRY = 8 + 4 + 1
+};
+
+struct gguf_reader {
+    struct format *f;
+    uint64_t pos;
+    quip_status status; // of the first failure
+    quip_error *error;
+    uint64_t window_begin;
+    size_t window_n;
+    uint8_t window[GGUF_WINDOW];
+};
+
+/* ---- front to back ---- */
+
+static uint64_t gguf_left(const struct gguf_reader *r)
+{
+    return r->status ? 0 : r->f->file->size - r->pos;
+}
+
+/* The next n bytes, zeros after a failure. */
+static void gguf_get(struct gguf_reader *r, void *to, size_t n)
+{
+    memset(to, 0, n);
+    const struct file *file = r->f->file;
+    if (r->status)
+        return;
+    if (file->data || n > GGUF_WINDOW || n > gguf_left(r)) { // too few: the call names it
+        r->status = qp_file_read(file, r->pos, to, n, r->error);
+    } else {
+        if (r->pos < r->window_begin || r->pos + n > r->window_begin + r->window_n) {
+            uint64_t left = gguf_left(r);
+            r->window_begin = r->pos;
+            r->window_n = left < GGUF_WINDOW ? (size_t)left : GGUF_WINDOW;
+            r->status = qp_file_read(file, r->pos, r->window, r->window_n, r->error);
+            if (r->status)
+                return;
+        }
+        memcpy(to, r->window + (r->pos - r->window_begin), n);
+    }
+    if (!r->status)
+        r->pos += n;
+}
+
+static uint32_t gguf_u32(struct gguf_reader *r)
+{
+    uint8_t b[4];
+    gguf_get(r, b, sizeof b);
+    return qp_le32(b);
+}
+
+static uint64_t gguf_u64(struct gguf_reader *r)
+{
+    uint8_t b[8];
+    gguf_get(r, b, sizeof b);
+    return qp_le64(b);
+}
+
+static void gguf_skip(struct gguf_reader *r, uint64_t n, const char *name)
+{
+    if (!r->status && n > gguf_left(r))
+        r->status = qp_fail(r->error, QUIP_E_FORMAT,
+                            "%s: %s needs %" PRIu64 " bytes at %" PRIu64 ", the file has %" PRIu64
+                            "; is it cut short?",
+                            r->f->file->name, name, n, r->pos, r->f->file->size);
+    if (!r->status)
+        r->pos += n;
+}
+
+/* A string as a name that stays until close; "" after a failure. */
+static const char *gguf_name(struct gguf_reader *r, size_t *n_bytes)
+{
+    uint64_t n = gguf_u64(r), begin = r->pos;
+    *n_bytes = 0;
+    gguf_skip(r, n, "a name");
+    char *name = r->status ? NULL : qp_format_text(r->f, (size_t)n);
+    if (!r->status && !name)
+        r->status = qp_fail_memory(r->error, "a name", (size_t)n);
+    if (r->status)
+        return "";
+    r->pos = begin;
+    gguf_get(r, name, (size_t)n);
+    *n_bytes = (size_t)n;
+    return name;
+}
+
+/* ---- values ---- */
+
+enum {
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_F32,
+    GGUF_BOOL,
+    GGUF_U64 = 10,
+    GGUF_I64,
+    GGUF_F64
+};
+
+size_t qp_gguf_number_bytes(int type)
+{
+    static const uint8_t bytes[] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
+    return (unsigned)type < QP_COUNT(bytes) ? bytes[type] : 0;
+}
+
+static enum metadata_type gguf_number_type(int type)
+{
+    return type == GGUF_F32 || type == GGUF_F64 ? METADATA_FLOAT : METADATA_INT;
+}
+
+bool qp_gguf_number(int type, const uint8_t *p, int64_t *i, double *f)
+{
+    *i = 0;
+    *f = 0;
+    switch (type) {
+    case GGUF_U8:
+        *i = p[0];
+        break;
+    case GGUF_BOOL:
+        *i = p[0] != 0;
+        break;
+    case GGUF_I8:
+        *i = (int8_t)p[0];
+        break;
+    case GGUF_U16:
+        *i = qp_le16(p);
+        break;
+    case GGUF_I16:
+        *i = (int16_t)qp_le16(p);
+        break;
+    case GGUF_U32:
+        *i = qp_le32(p);
+        break;
+    case GGUF_I32:
+        *i = (int32_t)qp_le32(p);
+        break;
+    case GGUF_U64:
+        if (qp_le64(p) > INT64_MAX)
+            return false;
+        *i = (int64_t)qp_le64(p);
+        break;
+    case GGUF_I64:
+        *i = (int64_t)qp_le64(p);
+        break;
+    case GGUF_F32:
+        *f = qp_float_of_bits(qp_le32(p));
+        return true;
+    case GGUF_F64:
+        *f = qp_double_of_bits(qp_le64(p));
+        return true;
+    default:
+        return false;
+    }
+    *f = (double)*i;
+    return true;
+}
+
+/* Skip n_items items and note where they lie. */
+static void gguf_array(struct gguf_reader *r, struct metadata *m)
+{
+    m->type = METADATA_ARRAY;
+    m->gguf_item = (int)gguf_u32(r);
+    m->n_items = gguf_u64(r);
+    m->offset = r->pos;
+    if (r->status)
+        return;
+    uint64_t number = qp_gguf_number_bytes(m->gguf_item);
+    if (!number && m->gguf_item != GGUF_STRING) {
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s: %s is an array of items of type %d, expected numbers or strings",
+                            r->f->file->name, m->name, m->gguf_item);
+        return;
+    }
+    uint64_t item = number ? number : 8; // a string has at least its length
+    if (m->n_items > gguf_left(r) / item) {
+        r->status = qp_fail(r->error, QUIP_E_FORMAT,
+                            "%s: %s claims %" PRIu64 " items, more than the file has room for",
+                            r->f->file->name, m->name, m->n_items);
+        return;
+    }
+    if (number) {
+        m->item = gguf_number_type(m->gguf_item);
+        gguf_skip(r, m->n_items * number, m->name);
+    } else {
+        m->item = METADATA_BYTES;
+        for (uint64_t i = 0; i < m->n_items && !r->status; i++)
+            gguf_skip(r, gguf_u64(r), m->name);
+    }
+    m->n_bytes = r->pos - m->offset;
+}
+
+static void gguf_value(struct gguf_reader *r, struct metadata *m)
+{
+    int type = (int)gguf_u32(r);
+    size_t number = qp_gguf_number_bytes(type);
+    if (type == GGUF_ARRAY) {
+        gguf_array(r, m);
+    } else if (type == GGUF_STRING) {
+        m->type = METADATA_BYTES;
+        m->n_bytes = gguf_u64(r);
+        m->offset = r->pos;
+        gguf_skip(r, m->n_bytes, m->name);
+    } else if (number) {
+        uint8_t b[8] = { 0 };
+        m->type = gguf_number_type(type);
+        gguf_get(r, b, number);
+        if (!r->status && !qp_gguf_number(type, b, &m->i, &m->f))
+            r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s: %s is %" PRIu64 ", above 2^63",
+                                r->f->file->name, m->name, qp_le64(b));
+    } else if (!r->status) {
+        r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s: %s has the unknown type %d",
+                            r->f->file->name, m->name, type);
+    }
+}
+
+static void gguf_entry(struct gguf_reader *r, uint64_t *alignment)
+{
+    struct metadata m = { 0 };
+    size_t n_name;
+    m.name = gguf_name(r, &n_name);
+    gguf_value(r, &m);
+    if (!r->status)
+        r->status = qp_format_add_metadata(r->f, &m, n_name, r->error);
+    if (r->status || strcmp(m.name, "general.alignment"))
+        return;
+    if (m.type != METADATA_INT || m.i <= 0 || m.i > 1 << 20 || (m.i & (m.i - 1)))
+        r->status =
+            qp_fail(r->error, QUIP_E_FORMAT,
+                    "%s: general.alignment is not a power of two below 2^20", r->f->file->name);
+    else
+        *alignment = (uint64_t)m.i;
+}
+
+/* ---- tensors ---- */
+
+/* ggml_type, those that are read here; the rest are DTYPE_OTHER. */
+static enum dtype gguf_dtype(uint32_t type)
+{
+    static const struct {
+        uint8_t type, dtype;
+    } types[] = {
+        { 0, DTYPE_F32 },   { 1, DTYPE_F16 },   { 2, DTYPE_Q4_0 },  { 3, DTYPE_Q4_1 },
+        { 6, DTYPE_Q5_0 },  { 7, DTYPE_Q5_1 },  { 8, DTYPE_Q8_0 },  { 10, DTYPE_Q2_K },
+        { 11, DTYPE_Q3_K }, { 12, DTYPE_Q4_K }, { 13, DTYPE_Q5_K }, { 14, DTYPE_Q6_K },
+        { 24, DTYPE_I8 },   { 26, DTYPE_I32 },  { 30, DTYPE_BF16 },
+    };
+    for (size_t i = 0; i < QP_COUNT(types); i++)
+        if (types[i].type == type)
+            return (enum dtype)types[i].dtype;
+    return DTYPE_OTHER;
+}
+
+/* One tensor, its offset still relative to the data. The size follows from the shape. */
+static void gguf_tensor(struct gguf_reader *r, struct tensor *t, size_t *n_name)
+{
+    t->name = gguf_name(r, n_name);
+    uint32_t n_dims = gguf_u32(r);
+    if (!r->status && n_dims > QP_MAX_DIMS)
+        r->status =
+            qp_fail(r->error, QUIP_E_FORMAT, "%s: %s has %u dimensions, at most %d are read",
+                    r->f->file->name, t->name, (unsigned)n_dims, QP_MAX_DIMS);
+    if (r->status)
+        return;
+    t->n_dims = (int)n_dims;
+    for (int i = t->n_dims - 1; i >= 0; i--)
+        t->dims[i] = (int64_t)gguf_u64(r);
+    t->dtype = gguf_dtype(gguf_u32(r));
+    t->offset = gguf_u64(r);
+
+    uint64_t n, n_row;
+    if (r->status || t->dtype == DTYPE_OTHER)
+        return;
+    if (!qp_format_elements(t->dims, t->n_dims, &n) ||
+        (t->n_dims && !qp_dtype_bytes(t->dtype, (uint64_t)t->dims[t->n_dims - 1], &n_row)) ||
+        !qp_dtype_bytes(t->dtype, n, &t->n_bytes))
+        r->status = qp_fail(r->error, QUIP_E_FORMAT,
+                            "%s: the rows of %s are not whole blocks of %s, or are too many",
+                            r->f->file->name, t->name, qp_dtype_name(t->dtype));
+}
+
+/* Where the list of tensors ends, without keeping anything. */
+static uint64_t gguf_tensors_end(struct gguf_reader r, uint64_t n_tensors)
+{
+    for (uint64_t i = 0; i < n_tensors && !r.status; i++) {
+        gguf_skip(&r, gguf_u64(&r), "a tensor's name");
+        gguf_skip(&r, 8 * (uint64_t)gguf_u32(&r) + 4 + 8, "a tensor");
+    }
+    return r.pos;
+}
+
+static void gguf_tensors(struct gguf_reader *r, uint64_t n_tensors, uint64_t alignment)
+{
+    struct format *f = r->f;
+    uint64_t begin = (gguf_tensors_end(*r, n_tensors) + alignment - 1) & ~(alignment - 1);
+    for (uint64_t i = 0; i < n_tensors && !r->status; i++) {
+        struct tensor t = { 0 };
+        size_t n_name = 0;
+        gguf_tensor(r, &t, &n_name);
+        if (r->status)
+            return;
+        if (t.offset % alignment || t.offset > f->file->size) {
+            r->status = qp_fail(r->error, QUIP_E_FORMAT,
+                                "%s: %s lies at %" PRIu64 " of the data; expected a multiple of "
+                                "%" PRIu64 " inside the file",
+                                f->file->name, t.name, t.offset, alignment);
+            return;
+        }
+        t.offset += begin;
+        r->status = qp_format_add_tensor(f, &t, n_name, r->error);
+    }
+}
+
+bool qp_gguf_matches(const uint8_t head[16], uint64_t file_size)
+{
+    return file_size >= 8 && !memcmp(head, "GGUF", 4);
+}
+
+quip_status qp_gguf_read(struct format *f, quip_error *error)
+{
+    struct gguf_reader r = { .f = f, .pos = 4, .error = error };
+    uint32_t version = gguf_u32(&r);
+    if (!r.status && version != 2 && version != 3)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: GGUF version %u%s, expected 2 or 3",
+                       f->file->name, (unsigned)version,
+                       version >= 1u << 24 ? " (of a big-endian machine?)" : "");
+    uint64_t n_tensors = gguf_u64(&r), n_entries = gguf_u64(&r);
+    uint64_t left = gguf_left(&r), alignment = 32;
+    if (!r.status && (n_tensors > left / GGUF_MIN_TENSOR || n_entries > left / GGUF_MIN_ENTRY))
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: claims %" PRIu64 " tensors and %" PRIu64 " metadata entries in %" PRIu64
+                       " bytes",
+                       f->file->name, n_tensors, n_entries, left);
+    for (uint64_t i = 0; i < n_entries && !r.status; i++)
+        gguf_entry(&r, &alignment);
+    if (!r.status)
+        gguf_tensors(&r, n_tensors, alignment);
+    return r.status;
+}

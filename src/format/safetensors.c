@@ -1,0 +1,239 @@
+/* safetensors.c: reads one safetensors file.
+ * In:  u64 length of the header; the header, a JSON object: name -> { "dtype", "shape",
+ *      "data_offsets": [begin, end) from the header's end }, and "__metadata__" -> strings; the
+ * data. Out: tensors; the strings of __metadata__ that have no escapes, where they lie in the file.
+ * As in the original implementation, the tensors must cover the data without gap or overlap. */
+#include "format/format_impl.h"
+
+#include <stdlib.h>
+
+/* The original implementation's limit. */
+#define MAX_HEADER_BYTES 100000000u
+
+static const struct {
+    const char *name;
+    enum dtype dtype;
+    int n_bytes; // of one element
+} safetensors_types[] = {
+    { "F32", DTYPE_F32, 4 },       { "F16", DTYPE_F16, 2 },       { "BF16", DTYPE_BF16, 2 },
+    { "I8", DTYPE_I8, 1 },         { "I32", DTYPE_I32, 4 },       { "U8", DTYPE_OTHER, 1 },
+    { "BOOL", DTYPE_OTHER, 1 },    { "I16", DTYPE_OTHER, 2 },     { "U16", DTYPE_OTHER, 2 },
+    { "U32", DTYPE_OTHER, 4 },     { "I64", DTYPE_OTHER, 8 },     { "U64", DTYPE_OTHER, 8 },
+    { "F64", DTYPE_OTHER, 8 },     { "C64", DTYPE_OTHER, 8 },     { "F8_E4M3", DTYPE_OTHER, 1 },
+    { "F8_E5M2", DTYPE_OTHER, 1 }, { "F8_E8M0", DTYPE_OTHER, 1 },
+};
+
+struct safetensors_reader {
+    struct format *f;
+    struct json_scan json;
+    uint64_t header_begin, data_begin; // in the file
+    quip_error *error;
+};
+
+/* ---- the header ---- */
+
+static quip_status bad_json(const struct safetensors_reader *r, const char *what)
+{
+    return qp_fail(r->error, QUIP_E_FORMAT,
+                   "%s: the safetensors header is wrong near byte %" PRIu64 ": %s",
+                   r->f->file->name, r->header_begin + (uint64_t)(r->json.p - r->json.begin), what);
+}
+
+/* The text as a name that stays until close; NULL when out of memory or malformed (n SIZE_MAX). */
+static char *keep_name(struct format *f, struct json_text t, size_t *n)
+{
+    char *name = qp_format_text(f, t.n);
+    *n = name ? qp_json_decode(t, name) : 0;
+    return *n == SIZE_MAX ? NULL : name;
+}
+
+static void read_shape(struct json_scan *j, struct tensor *t)
+{
+    qp_json_expect(j, '[');
+    int n = 0;
+    for (; qp_json_more(j, n, ']'); n++) {
+        uint64_t dim = qp_json_uint(j);
+        if (n == QP_MAX_DIMS || dim > INT64_MAX) {
+            j->is_malformed = true;
+            return;
+        }
+        t->dims[n] = (int64_t)dim;
+    }
+    t->n_dims = n;
+}
+
+static void read_offsets(struct json_scan *j, uint64_t *begin, uint64_t *end)
+{
+    qp_json_expect(j, '[');
+    *begin = qp_json_uint(j);
+    qp_json_expect(j, ',');
+    *end = qp_json_uint(j);
+    qp_json_expect(j, ']');
+}
+
+/* { "dtype": ..., "shape": ..., "data_offsets": ... }, in any order, each once. */
+static quip_status read_tensor_entry(struct safetensors_reader *r, struct json_text key)
+{
+    struct json_scan *j = &r->json;
+    struct tensor t = { 0 };
+    struct json_text type = { 0 };
+    uint64_t begin = 0, end = 0;
+    unsigned seen = 0;
+    qp_json_expect(j, '{');
+    for (int i = 0; qp_json_more(j, i, '}'); i++) {
+        struct json_text field = qp_json_key(j);
+        unsigned bit = 0;
+        if (j->is_malformed)
+            break;
+        if (qp_json_is(field, "dtype")) {
+            bit = 1;
+            type = qp_json_string(j);
+        } else if (qp_json_is(field, "shape")) {
+            bit = 2;
+            read_shape(j, &t);
+        } else if (qp_json_is(field, "data_offsets")) {
+            bit = 4;
+            read_offsets(j, &begin, &end);
+        }
+        if (!bit || seen & bit)
+            return bad_json(r, "expected dtype, shape and data_offsets, each once");
+        seen |= bit;
+    }
+    if (j->is_malformed || seen != 7)
+        return bad_json(r, "expected {\"dtype\", \"shape\" (at most 4), \"data_offsets\"}");
+
+    size_t n_name;
+    t.name = keep_name(r->f, key, &n_name);
+    if (!t.name)
+        return n_name == SIZE_MAX ? bad_json(r, "a name has a malformed escape")
+                                  : qp_fail_memory(r->error, "a name", key.n);
+    t.dtype = DTYPE_OTHER;
+    uint64_t n, element = 0;
+    for (size_t i = 0; i < QP_COUNT(safetensors_types); i++)
+        if (qp_json_is(type, safetensors_types[i].name)) {
+            t.dtype = safetensors_types[i].dtype;
+            element = (uint64_t)safetensors_types[i].n_bytes;
+        }
+    uint64_t n_data = r->f->file->size - r->data_begin;
+    if (begin > end || end > n_data)
+        return qp_fail(r->error, QUIP_E_FORMAT,
+                       "%s: %s lies at [%" PRIu64 ", %" PRIu64 ") of %" PRIu64
+                       " bytes of data; is the file cut short?",
+                       r->f->file->name, t.name, begin, end, n_data);
+    if (element && (begin % element || !qp_format_elements(t.dims, t.n_dims, &n) ||
+                    n > UINT64_MAX / element || n * element != end - begin))
+        return qp_fail(r->error, QUIP_E_FORMAT,
+                       "%s: %s: its place [%" PRIu64 ", %" PRIu64
+                       ") is not a whole number of elements, or not that of its shape",
+                       r->f->file->name, t.name, begin, end);
+    t.offset = r->data_begin + begin;
+    t.n_bytes = end - begin;
+    return qp_format_add_tensor(r->f, &t, n_name, r->error);
+}
+
+static quip_status read_metadata_entry(struct safetensors_reader *r)
+{
+    struct json_scan *j = &r->json;
+    struct json_text key = qp_json_key(j), value = qp_json_string(j);
+    if (j->is_malformed)
+        return bad_json(r, "__metadata__ must map strings to strings");
+    if (value.has_escapes)
+        return QUIP_OK;
+    size_t n_name;
+    struct metadata m = { .type = METADATA_BYTES, .n_bytes = value.n };
+    m.offset = r->header_begin + (uint64_t)(value.raw - j->begin);
+    m.name = keep_name(r->f, key, &n_name);
+    if (!m.name)
+        return n_name == SIZE_MAX ? bad_json(r, "a name has a malformed escape")
+                                  : qp_fail_memory(r->error, "a name", key.n);
+    return qp_format_add_metadata(r->f, &m, n_name, r->error);
+}
+
+static quip_status read_header_object(struct safetensors_reader *r)
+{
+    struct json_scan *j = &r->json;
+    quip_status status = QUIP_OK;
+    qp_json_expect(j, '{');
+    for (int i = 0; !status && qp_json_more(j, i, '}'); i++) {
+        struct json_text key = qp_json_key(j);
+        if (j->is_malformed)
+            break;
+        if (!qp_json_is(key, "__metadata__")) {
+            status = read_tensor_entry(r, key);
+            continue;
+        }
+        qp_json_expect(j, '{');
+        for (int k = 0; !status && qp_json_more(j, k, '}'); k++)
+            status = read_metadata_entry(r);
+    }
+    if (status)
+        return status;
+    qp_json_close(j);
+    return j->is_malformed ? bad_json(r, "this is not the JSON object that was expected") : QUIP_OK;
+}
+
+/* ---- the data ---- */
+
+static int compare_offsets(const void *a, const void *b)
+{
+    const struct tensor *s = *(const struct tensor *const *)a;
+    const struct tensor *t = *(const struct tensor *const *)b;
+    if (s->offset != t->offset)
+        return s->offset < t->offset ? -1 : 1;
+    return (s->n_bytes > t->n_bytes) - (s->n_bytes < t->n_bytes); // empty tensors first
+}
+
+static quip_status check_cover(const struct safetensors_reader *r)
+{
+    const struct format *f = r->f;
+    size_t n = (size_t)f->n_tensors;
+    const struct tensor **by_offset = calloc(n + 1, sizeof *by_offset);
+    if (!by_offset)
+        return qp_fail_memory(r->error, "the order of tensors", n * sizeof *by_offset);
+    for (size_t i = 0; i < n; i++)
+        by_offset[i] = &f->tensors[i];
+    qsort(by_offset, n, sizeof *by_offset, compare_offsets);
+
+    quip_status status = QUIP_OK;
+    uint64_t end = r->data_begin;
+    for (size_t i = 0; i < n && !status; i++) {
+        const struct tensor *t = by_offset[i];
+        if (t->offset != end)
+            status =
+                qp_fail(r->error, QUIP_E_FORMAT,
+                        "%s: %s begins at byte %" PRIu64 ", the tensor before it ends at %" PRIu64,
+                        f->file->name, t->name, t->offset, end);
+        end = t->offset + t->n_bytes;
+    }
+    free(by_offset);
+    if (!status && end != f->file->size)
+        status = qp_fail(r->error, QUIP_E_FORMAT,
+                         "%s: the tensors end at byte %" PRIu64 ", the file has %" PRIu64,
+                         f->file->name, end, f->file->size);
+    return status;
+}
+
+bool qp_safetensors_matches(const uint8_t head[16], uint64_t file_size)
+{
+    uint64_t n = qp_le64(head);
+    return file_size >= 10 && n >= 2 && n <= MAX_HEADER_BYTES && head[8] == '{';
+}
+
+quip_status qp_safetensors_read(struct format *f, quip_error *error)
+{
+    uint8_t length[8];
+    const uint8_t *text;
+    quip_status status = qp_file_read(f->file, 0, length, sizeof length, error);
+    if (status)
+        return status;
+    uint64_t n = qp_le64(length);
+    status = qp_format_view(f, sizeof length, n, &text, error);
+    if (status)
+        return status;
+    struct safetensors_reader r = {
+        .f = f, .header_begin = sizeof length, .data_begin = sizeof length + n, .error = error
+    };
+    qp_json_open(&r.json, (const char *)text, (size_t)n);
+    status = read_header_object(&r);
+    return status ? status : check_cover(&r);
+}

@@ -1,0 +1,268 @@
+/* tflite.c: reads the original's model file: a TFLite flatbuffer that only names weights.
+ * In:  a file that begins with a flatbuffer "TFL3" of at most 1 MiB; the weights follow it.
+ * Out: tensors (Buffer.offset and .size are absolute), metadata, the subgraph's name.
+ * A flatbuffer is tables of optional fields that point forward to more of their kind. Ours is small
+ * and fixed, so it is read by the accessors below rather than by generated code: each checks its
+ * place and, after the first that is wrong, all give zero, so that a reader may run on and look
+ * once whether the flatbuffer was sound. Surprises of the format: the value of two metadata entries
+ * is their buffer field itself; GPU files give every tensor a shape of one dimension, its number of
+ * bytes (kept here as it is). */
+#include "format/tflite.h"
+#include "format/format_impl.h"
+
+/* ---- flatbuffer ---- */
+
+struct flat {
+    const uint8_t *p;
+    uint32_t n;      // bytes of the header: positions are below it
+    const char *bad; // what was wrong first
+};
+
+/* A table at `at`, its fields found through `vtable`: u16 n_vtable, n_table, place of each field.
+ */
+struct flat_table {
+    uint32_t at, n;
+    uint32_t vtable, n_vtable;
+};
+
+struct flat_vector {
+    uint32_t at, count; // of the first item
+};
+
+static bool flat_check(struct flat *b, uint64_t at, uint64_t n, const char *what)
+{
+    if (!b->bad && (at > b->n || n > b->n - at))
+        b->bad = what;
+    return !b->bad;
+}
+
+/* A table is 4-aligned and its vtable 2-aligned in every valid file, but nothing here needs it. */
+static struct flat_table flat_table(struct flat *b, uint64_t at, const char *what)
+{
+    struct flat_table none = { 0 };
+    if (!flat_check(b, at, 4, what))
+        return none;
+    int64_t vtable = (int64_t)at - (int32_t)qp_le32(b->p + at);
+    if (vtable < 0 || !flat_check(b, (uint64_t)vtable, 4, what)) {
+        b->bad = b->bad ? b->bad : what;
+        return none;
+    }
+    struct flat_table t = { .at = (uint32_t)at,
+                            .n = qp_le16(b->p + vtable + 2),
+                            .vtable = (uint32_t)vtable,
+                            .n_vtable = qp_le16(b->p + vtable) };
+    bool ok = flat_check(b, t.vtable, t.n_vtable, what) && flat_check(b, at, t.n, what);
+    return ok ? t : none;
+}
+
+/* Where field number `field` of n bytes lies; 0 when it is absent. */
+static uint32_t flat_field(struct flat *b, const struct flat_table *t, int field, uint32_t n,
+                           const char *what)
+{
+    uint32_t slot = 4 + 2 * (uint32_t)field;
+    if (b->bad || slot + 2 > t->n_vtable)
+        return 0;
+    uint32_t place = qp_le16(b->p + t->vtable + slot);
+    if (place && (place > t->n || n > t->n - place)) {
+        b->bad = what;
+        return 0;
+    }
+    return place ? t->at + place : 0;
+}
+
+static uint32_t flat_u32(struct flat *b, const struct flat_table *t, int field, const char *what)
+{
+    uint32_t at = flat_field(b, t, field, 4, what);
+    return at ? qp_le32(b->p + at) : 0;
+}
+
+static uint64_t flat_u64(struct flat *b, const struct flat_table *t, int field, const char *what)
+{
+    uint32_t at = flat_field(b, t, field, 8, what);
+    return at ? qp_le64(b->p + at) : 0;
+}
+
+/* A vector field: empty when absent. A string is a vector of bytes. */
+static struct flat_vector flat_vector(struct flat *b, const struct flat_table *t, int field,
+                                      uint32_t item_bytes, const char *what)
+{
+    struct flat_vector none = { 0 };
+    uint32_t at = flat_field(b, t, field, 4, what);
+    if (!at)
+        return none;
+    uint64_t begin = (uint64_t)at + qp_le32(b->p + at);
+    if (!flat_check(b, begin, 4, what))
+        return none;
+    uint32_t count = qp_le32(b->p + begin);
+    if (!flat_check(b, begin + 4, (uint64_t)count * item_bytes, what))
+        return none;
+    return (struct flat_vector){ (uint32_t)begin + 4, count };
+}
+
+/* Table number i of a vector of tables. */
+static struct flat_table flat_item(struct flat *b, struct flat_vector v, uint32_t i,
+                                   const char *what)
+{
+    if (b->bad || i >= v.count) {
+        b->bad = b->bad ? b->bad : what;
+        return (struct flat_table){ 0 };
+    }
+    uint32_t at = v.at + 4 * i;
+    return flat_table(b, (uint64_t)at + qp_le32(b->p + at), what);
+}
+
+/* ---- the model file ---- */
+
+bool qp_tflite_matches(const uint8_t head[16], uint64_t file_size)
+{
+    return file_size >= 16 && !memcmp(head + 4, "TFL3", 4);
+}
+
+static enum dtype dtype_of_type(int type)
+{
+    switch (type) {
+    case TFLITE_FLOAT32:
+        return DTYPE_F32;
+    case TFLITE_FLOAT16:
+        return DTYPE_F16;
+    case TFLITE_INT32:
+        return DTYPE_I32;
+    case TFLITE_INT8:
+        return DTYPE_I8;
+    case TFLITE_INT4:
+        return DTYPE_I4;
+    case TFLITE_BFLOAT16:
+        return DTYPE_BF16;
+    default:
+        return DTYPE_OTHER;
+    }
+}
+
+static quip_status damaged(const struct format *f, const char *what, quip_error *error)
+{
+    return qp_fail(error, QUIP_E_FORMAT,
+                   "%s: the flatbuffer is damaged: %s points outside of the first %u bytes",
+                   f->file->name, what, TFLITE_HEADER_BYTES);
+}
+
+static quip_status copy_text(struct format *f, const struct flat *b, struct flat_vector v,
+                             const char **text, quip_error *error)
+{
+    char *copy = qp_format_text(f, v.count);
+    if (!copy)
+        return qp_fail_memory(error, f->file->name, v.count);
+    if (v.count)
+        memcpy(copy, b->p + v.at, v.count);
+    *text = copy;
+    return QUIP_OK;
+}
+
+/* Where buffer `index` lies in the file: outside of the flatbuffer, or (other writers) in it. */
+static void find_buffer(struct flat *b, struct flat_vector buffers, uint32_t index,
+                        uint64_t *offset, uint64_t *n_bytes)
+{
+    struct flat_table buffer = flat_item(b, buffers, index, "a buffer");
+    struct flat_vector data = flat_vector(b, &buffer, BUFFER_DATA, 1, "a buffer's data");
+    *offset = data.count ? data.at : flat_u64(b, &buffer, BUFFER_OFFSET, "a buffer");
+    *n_bytes = data.count ? data.count : flat_u64(b, &buffer, BUFFER_SIZE, "a buffer");
+}
+
+static quip_status read_tensor(struct format *f, struct flat *b, struct flat_vector buffers,
+                               struct flat_table item, quip_error *error)
+{
+    struct tensor t = { 0 };
+    struct flat_vector name = flat_vector(b, &item, TENSOR_NAME, 1, "a tensor's name");
+    struct flat_vector shape = flat_vector(b, &item, TENSOR_SHAPE, 4, "a tensor's shape");
+    uint32_t type = flat_field(b, &item, TENSOR_TYPE, 1, "a tensor's type");
+    uint32_t buffer = flat_u32(b, &item, TENSOR_BUFFER, "a tensor's buffer");
+    find_buffer(b, buffers, buffer, &t.offset, &t.n_bytes);
+    if (b->bad)
+        return damaged(f, b->bad, error);
+
+    quip_status status = copy_text(f, b, name, &t.name, error);
+    if (status)
+        return status;
+    if (shape.count > QP_MAX_DIMS)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: %s has %u dimensions, at most %d are read",
+                       f->file->name, t.name, (unsigned)shape.count, QP_MAX_DIMS);
+    t.n_dims = (int)shape.count;
+    for (int i = 0; i < t.n_dims; i++)
+        t.dims[i] = (int32_t)qp_le32(b->p + shape.at + 4 * i);
+    t.dtype = dtype_of_type(type ? b->p[type] : TFLITE_FLOAT32);
+    // weights are used where they lie
+    if ((t.dtype == DTYPE_F32 || t.dtype == DTYPE_I32) && t.offset % 4)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: %s lies at %" PRIu64 ", which is not a multiple of 4", f->file->name,
+                       t.name, t.offset);
+    return qp_format_add_tensor(f, &t, name.count, error);
+}
+
+/* Entries whose buffer field is their value. */
+static bool is_value_entry(const char *name)
+{
+    return !strcmp(name, "odml.infra.LlmModelType") || !strcmp(name, "lora_rank");
+}
+
+static quip_status read_metadata(struct format *f, struct flat *b, struct flat_vector buffers,
+                                 struct flat_table item, quip_error *error)
+{
+    struct metadata m = { .type = METADATA_BYTES };
+    struct flat_vector name = flat_vector(b, &item, METADATA_NAME, 1, "a metadata entry's name");
+    uint32_t buffer = flat_u32(b, &item, METADATA_BUFFER, "a metadata entry");
+    if (b->bad)
+        return damaged(f, b->bad, error);
+    quip_status status = copy_text(f, b, name, &m.name, error);
+    if (status)
+        return status;
+    if (is_value_entry(m.name)) {
+        m.type = METADATA_INT;
+        m.i = buffer;
+        m.f = buffer;
+    } else {
+        find_buffer(b, buffers, buffer, &m.offset, &m.n_bytes);
+        if (b->bad)
+            return damaged(f, b->bad, error);
+    }
+    return qp_format_add_metadata(f, &m, name.count, error);
+}
+
+quip_status qp_tflite_read(struct format *f, quip_error *error)
+{
+    uint64_t size = f->file->size;
+    struct flat b = { .n = size < TFLITE_HEADER_BYTES ? (uint32_t)size : TFLITE_HEADER_BYTES };
+    quip_status status = qp_format_view(f, 0, b.n, &b.p, error);
+    if (status)
+        return status;
+
+    struct flat_table model = flat_table(&b, qp_le32(b.p), "the model");
+    uint32_t version = flat_u32(&b, &model, MODEL_VERSION, "the version");
+    struct flat_vector codes = flat_vector(&b, &model, MODEL_OPERATOR_CODES, 4, "operator codes");
+    struct flat_vector subgraphs = flat_vector(&b, &model, MODEL_SUBGRAPHS, 4, "subgraphs");
+    struct flat_vector buffers = flat_vector(&b, &model, MODEL_BUFFERS, 4, "buffers");
+    struct flat_vector entries = flat_vector(&b, &model, MODEL_METADATA, 4, "metadata");
+    if (b.bad)
+        return damaged(f, b.bad, error);
+    if (version != TFLITE_VERSION)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: TFLite version %u, expected %d",
+                       f->file->name, (unsigned)version, TFLITE_VERSION);
+    if (codes.count)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: is a TFLite graph with operators; expected a weights-only model file",
+                       f->file->name);
+    if (subgraphs.count != 1)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: has %u subgraphs, expected one",
+                       f->file->name, (unsigned)subgraphs.count);
+
+    struct flat_table subgraph = flat_item(&b, subgraphs, 0, "the subgraph");
+    struct flat_vector name = flat_vector(&b, &subgraph, SUBGRAPH_NAME, 1, "the subgraph's name");
+    struct flat_vector tensors = flat_vector(&b, &subgraph, SUBGRAPH_TENSORS, 4, "tensors");
+    if (b.bad)
+        return damaged(f, b.bad, error);
+    status = copy_text(f, &b, name, &f->subgraph_name, error);
+    for (uint32_t i = 0; !status && i < tensors.count; i++)
+        status = read_tensor(f, &b, buffers, flat_item(&b, tensors, i, "a tensor"), error);
+    for (uint32_t i = 0; !status && i < entries.count; i++)
+        status =
+            read_metadata(f, &b, buffers, flat_item(&b, entries, i, "a metadata entry"), error);
+    return status;
+}

@@ -1,0 +1,466 @@
+/* tflite_writer.c: writes the original's model file, in the layout of its CPU files.
+ * In:  tensors and metadata, declared first; then the tensors' bytes, in any order and any pieces.
+ * Out: the flatbuffer; then, each at a multiple of 64 bytes, the metadata and the tensors in the
+ *      order of their declaration; then zeros to a multiple of 64 KiB and at least 1 MiB.
+ * Padded so, the file opens in the original's engine, which maps whole pages, the first MiB at
+ * once. Memory is what the declarations need, whatever the size of the weights. */
+#include "format/format_impl.h"
+#include "format/tflite.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#define DATA_ALIGN 64
+#define FILE_ALIGN 65536
+
+struct out_tensor {
+    size_t name; // offset in `names`
+    enum dtype dtype;
+    int n_dims;
+    int32_t dims[QP_MAX_DIMS];
+    uint64_t n_bytes, offset, n_written;
+};
+
+struct out_entry {
+    size_t name;
+    bool is_value;
+    uint32_t value;      // is_value: the buffer field itself
+    size_t data, n_data; // in `contents`
+    uint64_t offset;     // in the file
+};
+
+struct tflite_writer {
+    struct out_file *file;
+    char *path;
+    bool has_begun;
+    size_t subgraph_name;
+    struct bytes names;    // zero-terminated
+    struct bytes contents; // of the metadata
+    struct bytes tensors;  // struct out_tensor
+    struct bytes entries;  // struct out_entry
+};
+
+static size_t n_out_tensors(const struct tflite_writer *w)
+{
+    return w->tensors.n / sizeof(struct out_tensor);
+}
+
+static struct out_tensor *out_tensor(const struct tflite_writer *w, size_t i)
+{
+    return (struct out_tensor *)(void *)w->tensors.data + i;
+}
+
+static size_t n_out_entries(const struct tflite_writer *w)
+{
+    return w->entries.n / sizeof(struct out_entry);
+}
+
+static struct out_entry *out_entry(const struct tflite_writer *w, size_t i)
+{
+    return (struct out_entry *)(void *)w->entries.data + i;
+}
+
+static const char *out_name(const struct tflite_writer *w, size_t name)
+{
+    return (const char *)w->names.data + name;
+}
+
+/* ---- declaring ---- */
+
+static bool add_name(struct tflite_writer *w, const char *name, size_t *at)
+{
+    *at = w->names.n;
+    return qp_bytes_append(&w->names, name, strlen(name) + 1);
+}
+
+quip_status qp_tflite_writer_open(struct tflite_writer **out, const char *path,
+                                  const char *subgraph_name, quip_error *error)
+{
+    *out = NULL;
+    struct tflite_writer *w = calloc(1, sizeof *w);
+    size_t n = strlen(path) + 1;
+    if (w)
+        w->path = malloc(n);
+    if (!w || !w->path || !add_name(w, subgraph_name, &w->subgraph_name)) {
+        qp_tflite_writer_close(w);
+        return qp_fail_memory(error, path, sizeof *w + n);
+    }
+    memcpy(w->path, path, n);
+    quip_status status = qp_out_file_open(&w->file, path, error);
+    if (status) {
+        qp_tflite_writer_close(w);
+        return status;
+    }
+    *out = w;
+    return QUIP_OK;
+}
+
+void qp_tflite_writer_close(struct tflite_writer *w)
+{
+    if (!w)
+        return;
+    qp_out_file_close(w->file);
+    qp_bytes_close(&w->names);
+    qp_bytes_close(&w->contents);
+    qp_bytes_close(&w->tensors);
+    qp_bytes_close(&w->entries);
+    free(w->path);
+    free(w);
+}
+
+static bool is_writable(enum dtype dtype)
+{
+    return dtype == DTYPE_F32 || dtype == DTYPE_I8 || dtype == DTYPE_I4 || dtype == DTYPE_I32;
+}
+
+quip_status qp_tflite_writer_tensor(struct tflite_writer *w, const char *name, enum dtype dtype,
+                                    int n_dims, const int64_t *dims, int *index, quip_error *error)
+{
+    assert(!w->has_begun);
+    struct out_tensor t = { .dtype = dtype, .n_dims = n_dims };
+    uint64_t n;
+    if (!is_writable(dtype))
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: %s cannot be written as %s", w->path, name,
+                       qp_dtype_name(dtype));
+    if (n_dims < 0 || n_dims > QP_MAX_DIMS || !qp_format_elements(dims, n_dims, &n) ||
+        !qp_dtype_bytes(dtype, n, &t.n_bytes))
+        return qp_fail(error, QUIP_E_ARGUMENT, "%s: %s has an impossible shape for %s", w->path,
+                       name, qp_dtype_name(dtype));
+    for (int i = 0; i < n_dims; i++) {
+        if (dims[i] > INT32_MAX)
+            return qp_fail(error, QUIP_E_UNSUPPORTED,
+                           "%s: %s has a dimension of %" PRId64 ", the format has 32 bits for it",
+                           w->path, name, dims[i]);
+        t.dims[i] = (int32_t)dims[i];
+    }
+    if (!add_name(w, name, &t.name) || !qp_bytes_append(&w->tensors, &t, sizeof t))
+        return qp_fail_memory(error, "the list of tensors", w->tensors.n + sizeof t);
+    *index = (int)n_out_tensors(w) - 1;
+    return QUIP_OK;
+}
+
+static quip_status declare_entry(struct tflite_writer *w, const char *name, struct out_entry *e,
+                                 quip_error *error)
+{
+    assert(!w->has_begun);
+    if (!add_name(w, name, &e->name) || !qp_bytes_append(&w->entries, e, sizeof *e))
+        return qp_fail_memory(error, "the list of metadata", w->entries.n + sizeof *e);
+    return QUIP_OK;
+}
+
+quip_status qp_tflite_writer_metadata(struct tflite_writer *w, const char *name, const void *data,
+                                      size_t n, quip_error *error)
+{
+    struct out_entry e = { .data = w->contents.n, .n_data = n };
+    if (!qp_bytes_append(&w->contents, data, n))
+        return qp_fail_memory(error, name, n);
+    return declare_entry(w, name, &e, error);
+}
+
+quip_status qp_tflite_writer_value(struct tflite_writer *w, const char *name, uint32_t value,
+                                   quip_error *error)
+{
+    struct out_entry e = { .is_value = true, .value = value };
+    return declare_entry(w, name, &e, error);
+}
+
+/* ---- the flatbuffer ----
+ * Written front to back: a parent leaves its pointers empty and each is set when its child is laid
+ * down. Tables of a kind share one vtable. The first failed append makes all later ones do nothing;
+ * `is_full` says so at the end. */
+
+struct flat_out {
+    struct bytes bytes;
+    bool is_full; // no memory
+};
+
+/* n zero bytes at a multiple of `align`, plus `shift`. Returns where. */
+static size_t flat_put(struct flat_out *o, size_t n, size_t align, size_t shift)
+{
+    static const uint8_t zeros[64];
+    size_t at = qp_round_up(o->bytes.n + (align - shift), align) - (align - shift);
+    size_t n_more = at + n - o->bytes.n;
+    for (; n_more && !o->is_full; n_more -= n_more < sizeof zeros ? n_more : sizeof zeros)
+        o->is_full =
+            !qp_bytes_append(&o->bytes, zeros, n_more < sizeof zeros ? n_more : sizeof zeros);
+    return at;
+}
+
+static void flat_set32(struct flat_out *o, size_t at, uint32_t value)
+{
+    if (!o->is_full)
+        qp_put_le32(o->bytes.data + at, value);
+}
+
+static void flat_set64(struct flat_out *o, size_t at, uint64_t value)
+{
+    if (!o->is_full)
+        qp_put_le64(o->bytes.data + at, value);
+}
+
+/* The pointer at `at` to what lies at `target`, which is behind it. */
+static void flat_point(struct flat_out *o, size_t at, size_t target)
+{
+    flat_set32(o, at, (uint32_t)(target - at));
+}
+
+/* A kind of table: its bytes, and the place of each field in it, 0 for an absent one. */
+struct flat_kind {
+    uint16_t n_bytes, n_fields;
+    uint16_t places[9];
+    size_t vtable; // where it was laid down
+};
+
+static void flat_vtable(struct flat_out *o, struct flat_kind *kind)
+{
+    kind->vtable = flat_put(o, 4 + 2 * (size_t)kind->n_fields, 4, 0);
+    if (o->is_full)
+        return;
+    uint8_t *p = o->bytes.data + kind->vtable;
+    qp_put_le16(p, (uint16_t)(4 + 2 * kind->n_fields));
+    qp_put_le16(p + 2, kind->n_bytes);
+    for (int i = 0; i < kind->n_fields; i++)
+        qp_put_le16(p + 4 + 2 * i, kind->places[i]);
+}
+
+/* A table, at 4 below a multiple of 8: the 64-bit fields of a buffer, at 4 and 12, are then
+ * aligned. */
+static size_t flat_put_table(struct flat_out *o, const struct flat_kind *kind)
+{
+    size_t at = flat_put(o, kind->n_bytes, 8, 4);
+    flat_set32(o, at, (uint32_t)(at - kind->vtable)); // tables follow their vtable
+    return at;
+}
+
+/* A vector of `count` items of 4 bytes; `pointer` is set to it. Returns where the items are. */
+static size_t flat_put_vector(struct flat_out *o, size_t pointer, size_t count)
+{
+    size_t at = flat_put(o, 4 + 4 * count, 4, 0);
+    flat_set32(o, at, (uint32_t)count);
+    flat_point(o, pointer, at);
+    return at + 4;
+}
+
+static void flat_put_string(struct flat_out *o, size_t pointer, const char *text)
+{
+    size_t n = strlen(text), at = flat_put(o, 4 + n + 1, 4, 0);
+    flat_set32(o, at, (uint32_t)n);
+    flat_point(o, pointer, at);
+    if (!o->is_full)
+        memcpy(o->bytes.data + at + 4, text, n);
+}
+
+// clang-format off
+/* The tables of a model file, with the fields that the original writes. */
+#define MODEL_KIND         { 20, 7, { [MODEL_VERSION] = 4, [MODEL_SUBGRAPHS] = 8, \
+                                      [MODEL_BUFFERS] = 12, [MODEL_METADATA] = 16 }, 0 }
+#define SUBGRAPH_KIND      { 12, 5, { [SUBGRAPH_TENSORS] = 4, [SUBGRAPH_NAME] = 8 }, 0 }
+#define TENSOR_KIND        { 20, 9, { [TENSOR_SHAPE] = 4, [TENSOR_BUFFER] = 8, [TENSOR_NAME] = 12, \
+                                      [TENSOR_HAS_RANK] = 16, [TENSOR_TYPE] = 17 }, 0 }
+#define FLOAT_TENSOR_KIND  { 20, 9, { [TENSOR_SHAPE] = 4, [TENSOR_BUFFER] = 8, [TENSOR_NAME] = 12, \
+                                      [TENSOR_HAS_RANK] = 16 }, 0 } // type 0 is left out
+#define BUFFER_KIND        { 20, 3, { [BUFFER_OFFSET] = 4, [BUFFER_SIZE] = 12 }, 0 }
+#define EMPTY_BUFFER_KIND  { 4, 0, { 0 }, 0 }
+#define METADATA_KIND      { 12, 2, { [METADATA_NAME] = 4, [METADATA_BUFFER] = 8 }, 0 }
+// clang-format on
+
+static uint8_t type_of_dtype(enum dtype dtype)
+{
+    switch (dtype) {
+    case DTYPE_I8:
+        return TFLITE_INT8;
+    case DTYPE_I4:
+        return TFLITE_INT4;
+    case DTYPE_I32:
+        return TFLITE_INT32;
+    default:
+        return TFLITE_FLOAT32;
+    }
+}
+
+static void flat_tensors(struct flat_out *o, const struct tflite_writer *w, size_t pointer)
+{
+    struct flat_kind typed = TENSOR_KIND, untyped = FLOAT_TENSOR_KIND;
+    flat_vtable(o, &typed);
+    flat_vtable(o, &untyped);
+    size_t list = flat_put_vector(o, pointer, n_out_tensors(w));
+    for (size_t i = 0; i < n_out_tensors(w) && !o->is_full; i++) {
+        const struct out_tensor *t = out_tensor(w, i);
+        const struct flat_kind *kind = t->dtype == DTYPE_F32 ? &untyped : &typed;
+        size_t at = flat_put_table(o, kind);
+        flat_point(o, list + 4 * i, at);
+        flat_set32(o, at + kind->places[TENSOR_BUFFER], (uint32_t)i + 1); // 0 is the empty one
+        flat_set32(o, at + kind->places[TENSOR_HAS_RANK],
+                   1u | (uint32_t)type_of_dtype(t->dtype) << 8);
+        size_t shape = flat_put_vector(o, at + kind->places[TENSOR_SHAPE], (size_t)t->n_dims);
+        for (int d = 0; d < t->n_dims; d++)
+            flat_set32(o, shape + 4 * (size_t)d, (uint32_t)t->dims[d]);
+        flat_put_string(o, at + kind->places[TENSOR_NAME], out_name(w, t->name));
+    }
+}
+
+/* Buffer 0 is empty; then one a tensor; then one a metadata entry that has contents. */
+static void flat_buffers(struct flat_out *o, const struct tflite_writer *w, size_t pointer)
+{
+    struct flat_kind kind = BUFFER_KIND, empty = EMPTY_BUFFER_KIND;
+    flat_vtable(o, &kind);
+    flat_vtable(o, &empty);
+    size_t n = 1 + n_out_tensors(w);
+    for (size_t i = 0; i < n_out_entries(w); i++)
+        n += !out_entry(w, i)->is_value;
+    size_t item = flat_put_vector(o, pointer, n);
+    flat_point(o, item, flat_put_table(o, &empty));
+    for (size_t i = 0; i < n_out_tensors(w) + n_out_entries(w); i++) {
+        bool is_tensor = i < n_out_tensors(w);
+        const struct out_tensor *t = is_tensor ? out_tensor(w, i) : NULL;
+        const struct out_entry *e = is_tensor ? NULL : out_entry(w, i - n_out_tensors(w));
+        if (e && e->is_value)
+            continue;
+        size_t at = flat_put_table(o, &kind);
+        flat_point(o, item += 4, at);
+        flat_set64(o, at + kind.places[BUFFER_OFFSET], t ? t->offset : e->offset);
+        flat_set64(o, at + kind.places[BUFFER_SIZE], t ? t->n_bytes : e->n_data);
+    }
+}
+
+static void flat_metadata(struct flat_out *o, const struct tflite_writer *w, size_t pointer)
+{
+    struct flat_kind kind = METADATA_KIND;
+    flat_vtable(o, &kind);
+    size_t list = flat_put_vector(o, pointer, n_out_entries(w));
+    uint32_t buffer = (uint32_t)n_out_tensors(w) + 1;
+    for (size_t i = 0; i < n_out_entries(w); i++) {
+        const struct out_entry *e = out_entry(w, i);
+        size_t at = flat_put_table(o, &kind);
+        flat_point(o, list + 4 * i, at);
+        flat_set32(o, at + kind.places[METADATA_BUFFER], e->is_value ? e->value : buffer++);
+        flat_put_string(o, at + kind.places[METADATA_NAME], out_name(w, e->name));
+    }
+}
+
+/* The whole of it. Its size does not depend on the offsets in it. */
+static bool build_flatbuffer(struct bytes *out, const struct tflite_writer *w)
+{
+    struct flat_out o = { 0 };
+    struct flat_kind model = MODEL_KIND, subgraph = SUBGRAPH_KIND;
+    size_t root = flat_put(&o, 8, 8, 0);
+    if (!o.is_full)
+        memcpy(o.bytes.data + root + 4, "TFL3", 4);
+    flat_vtable(&o, &model);
+    flat_vtable(&o, &subgraph);
+    size_t at = flat_put_table(&o, &model);
+    flat_point(&o, root, at);
+    flat_set32(&o, at + model.places[MODEL_VERSION], TFLITE_VERSION);
+
+    size_t subgraphs = flat_put_vector(&o, at + model.places[MODEL_SUBGRAPHS], 1);
+    size_t graph = flat_put_table(&o, &subgraph);
+    flat_point(&o, subgraphs, graph);
+    flat_put_string(&o, graph + subgraph.places[SUBGRAPH_NAME], out_name(w, w->subgraph_name));
+    flat_tensors(&o, w, graph + subgraph.places[SUBGRAPH_TENSORS]);
+    flat_buffers(&o, w, at + model.places[MODEL_BUFFERS]);
+    flat_metadata(&o, w, at + model.places[MODEL_METADATA]);
+    *out = o.bytes;
+    return !o.is_full;
+}
+
+/* ---- the file ---- */
+
+/* Give every buffer its place, the first at `at`; false when the file would pass 2^63 bytes. */
+static bool place_data(struct tflite_writer *w, uint64_t at, uint64_t *end)
+{
+    for (size_t i = 0; i < n_out_entries(w); i++) {
+        struct out_entry *e = out_entry(w, i);
+        e->offset = at;
+        at += qp_round_up(e->n_data, DATA_ALIGN);
+    }
+    for (size_t i = 0; i < n_out_tensors(w); i++) {
+        struct out_tensor *t = out_tensor(w, i);
+        if (at > INT64_MAX / 2 || t->n_bytes > INT64_MAX / 2)
+            return false;
+        t->offset = at;
+        at += (t->n_bytes + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN;
+    }
+    *end = at;
+    return true;
+}
+
+static uint64_t padded_size(uint64_t end)
+{
+    uint64_t size = end < TFLITE_HEADER_BYTES ? TFLITE_HEADER_BYTES : end;
+    return (size + FILE_ALIGN - 1) / FILE_ALIGN * FILE_ALIGN;
+}
+
+static quip_status write_header(struct tflite_writer *w, const struct bytes *flatbuffer,
+                                uint64_t end, quip_error *error)
+{
+    quip_status status = qp_out_file_resize(w->file, padded_size(end), error);
+    if (!status)
+        status = qp_out_file_write(w->file, 0, flatbuffer->data, flatbuffer->n, error);
+    for (size_t i = 0; i < n_out_entries(w) && !status; i++) {
+        const struct out_entry *e = out_entry(w, i);
+        if (e->n_data)
+            status =
+                qp_out_file_write(w->file, e->offset, w->contents.data + e->data, e->n_data, error);
+    }
+    return status;
+}
+
+quip_status qp_tflite_writer_begin(struct tflite_writer *w, quip_error *error)
+{
+    assert(!w->has_begun);
+    quip_status status;
+    struct bytes flatbuffer = { 0 };
+    uint64_t end = 0;
+    // twice: the first shows how long it is, the second knows where the data lies
+    for (int pass = 0; pass < 2; pass++) {
+        qp_bytes_close(&flatbuffer);
+        if (!build_flatbuffer(&flatbuffer, w)) {
+            status = qp_fail_memory(error, "the header", flatbuffer.n);
+            goto done;
+        }
+        if (flatbuffer.n > TFLITE_HEADER_BYTES) {
+            status = qp_fail(error, QUIP_E_UNSUPPORTED,
+                             "%s: the header of %zu tensors is %zu bytes long, readers see only %u",
+                             w->path, n_out_tensors(w), flatbuffer.n, TFLITE_HEADER_BYTES);
+            goto done;
+        }
+        if (!place_data(w, qp_round_up(flatbuffer.n, DATA_ALIGN), &end)) {
+            status =
+                qp_fail(error, QUIP_E_UNSUPPORTED, "%s: the file would pass 2^63 bytes", w->path);
+            goto done;
+        }
+    }
+    status = write_header(w, &flatbuffer, end, error);
+    w->has_begun = !status;
+done:
+    qp_bytes_close(&flatbuffer);
+    return status;
+}
+
+quip_status qp_tflite_writer_write(struct tflite_writer *w, int index, uint64_t offset,
+                                   const void *data, size_t n, quip_error *error)
+{
+    assert(w->has_begun && index >= 0 && (size_t)index < n_out_tensors(w));
+    struct out_tensor *t = out_tensor(w, (size_t)index);
+    if (offset > t->n_bytes || n > t->n_bytes - offset)
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "%s: %zu bytes at %" PRIu64 " do not lie inside %s, which has %" PRIu64,
+                       w->path, n, offset, out_name(w, t->name), t->n_bytes);
+    quip_status status = qp_out_file_write(w->file, t->offset + offset, data, n, error);
+    if (!status)
+        t->n_written += n;
+    return status;
+}
+
+quip_status qp_tflite_writer_commit(struct tflite_writer *w, quip_error *error)
+{
+    assert(w->has_begun);
+    for (size_t i = 0; i < n_out_tensors(w); i++) {
+        const struct out_tensor *t = out_tensor(w, i);
+        if (t->n_written < t->n_bytes)
+            return qp_fail(error, QUIP_E_ARGUMENT,
+                           "%s: %" PRIu64 " of the %" PRIu64 " bytes of %s were written", w->path,
+                           t->n_written, t->n_bytes, out_name(w, t->name));
+    }
+    return qp_out_file_commit(w->file, error);
+}
