@@ -1,7 +1,502 @@
-/* linear_avx512vnni.c: matrix products; not there yet: the table keeps the level below. */
+/* linear_avx512vnni.c: matrix products with vpdpbusd on 512-bit registers (Ice Lake, Zen 4 on).
+ * In, out, order of rounding: linear_scalar.c, to the bit.
+ *
+ * vpdpbusd multiplies unsigned by signed bytes and adds four neighbours to an int32 lane. The
+ * weights are made unsigned by adding 128 (int4: the nibble is unsigned as it lies, plus 8), and
+ * the sum that this adds, 128 * sum of the block's q, is what act_row.offsets takes away again: the
+ * accumulator starts there, or it is added once a block.
+ *
+ * Tile: u8x64k4: [n_in rounded up to ACT_BLOCK, / 4][64 rows][4 k] of w + 128, int4 as well: one
+ * vector of weights is 16 rows of the same four k, and the token's four k are broadcast against it.
+ */
 #include "cpu/kernels.h"
+#include "format/format.h"
+
+#if defined(__x86_64__)
+
+#include <float.h>
+#include <immintrin.h>
+#include <string.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(                                                                      \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+#endif
+
+#define UNROLL _Pragma("GCC unroll 16") // so that small arrays become registers
+
+/* The first n of 16 lanes, or of 64 bytes; all when there are more, none below 1. */
+static inline __mmask16 first_lanes(int n)
+{
+    return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
+}
+
+static inline __mmask64 first_bytes(int n)
+{
+    return n >= 64 ? ~(__mmask64)0 : n <= 0 ? 0 : ((__mmask64)1 << n) - 1;
+}
+
+/* ---- activations ---- */
+
+static void quantize_avx512(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
+{
+    for (int i = 0, b = 0; i < n; i += ACT_BLOCK, b++) {
+        __m512 v[4], largest = _mm512_setzero_ps();
+        for (int j = 0; j < 4; j++) {
+            v[j] = _mm512_maskz_loadu_ps(first_lanes(n - i - 16 * j), x + i + 16 * j);
+            largest = _mm512_max_ps(_mm512_abs_ps(v[j]), largest); // the second, if one is NaN
+        }
+        float max = _mm512_reduce_max_ps(largest);
+        float inverse = 127.0f / max;
+        __m512 factor = _mm512_set1_ps(inverse < FLT_MAX ? inverse : FLT_MAX);
+        __m512i sum = _mm512_setzero_si512();
+        for (int j = 0; j < 4; j++) {
+            __m512 y = _mm512_min_ps(_mm512_mul_ps(v[j], factor), _mm512_set1_ps(127.0f));
+            y = _mm512_max_ps(y, _mm512_set1_ps(-127.0f));
+            __m512i rounded = _mm512_cvtps_epi32(y);
+            sum = _mm512_add_epi32(sum, rounded);
+            _mm_storeu_si128((__m128i *)(q + i + 16 * j), _mm512_cvtepi32_epi8(rounded));
+        }
+        scales[b] = max / 127.0f;
+        offsets[b] = -128 * _mm512_reduce_add_epi32(sum);
+    }
+}
+
+/* ---- rows of weights ---- */
+
+/* How far ahead of the load each row is fetched, in bytes. */
+enum { AHEAD = 512 };
+
+/* 64 weights as w + 128. What the mask leaves out becomes anything, since its q are zero. */
+static inline __m512i load_i8(const uint8_t *w, __mmask64 mask)
+{
+    _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
+    return _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, w), _mm512_set1_epi8(-128));
+}
+
+static inline __m512i load_i4(const uint8_t *w, __mmask32 mask)
+{
+    _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
+    __m512i pair = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(mask, w));
+    __m512i nibbles = _mm512_or_si512(pair, _mm512_slli_epi16(pair, 4));
+    return _mm512_add_epi8(_mm512_and_si512(nibbles, _mm512_set1_epi8(15)), _mm512_set1_epi8(120));
+}
+
+/* ---- one token: 16 rows at a time, each byte of weights read once ----
+ * Per row and block one vpdpbusd leaves 16 partial sums; a tree of shuffles and adds then turns 16
+ * rows of 16 into one vector with a row's sum in each lane. */
+
+struct rows16 {
+    const uint8_t *at[16];
+};
+
+/* Past the last row the last one is repeated; its result is not stored. */
+static inline struct rows16 take_rows(const struct matrix *w, int r, int end)
+{
+    struct rows16 rows;
+    for (int i = 0; i < 16; i++)
+        rows.at[i] = qp_matrix_row(w, r + i < end ? r + i : end - 1);
+    return rows;
+}
+
+/* In each 128-bit lane: four sums, of rows a to d. */
+static inline __m512i sum_quads(__m512i a, __m512i b, __m512i c, __m512i d)
+{
+    __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+}
+
+/* a: 128-bit lanes (a0, a1, a2, a3) to (a0 + a1, a2 + a3, b0 + b1, b2 + b3). */
+static inline __m512i sum_lane_pairs(__m512i a, __m512i b)
+{
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+/* sum + scale * (dot + offset) */
+static inline __m512 add_block(__m512 sum, __m512i dot, int32_t offset, float scale)
+{
+    __m512 exact = _mm512_cvtepi32_ps(_mm512_add_epi32(dot, _mm512_set1_epi32(offset)));
+    return _mm512_add_ps(sum, _mm512_mul_ps(_mm512_set1_ps(scale), exact));
+}
+
+static inline void store_rows(float *y, __m512 sum, const struct matrix *w, int r, __mmask16 mask)
+{
+    __m512 v = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(mask, w->scales + r));
+    if (w->bias)
+        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, w->bias + r));
+    _mm512_mask_storeu_ps(y, mask, v);
+}
+
+static inline __m512i dot_i8(const uint8_t *w, __mmask64 mask, __m512i x)
+{
+    return _mm512_dpbusd_epi32(_mm512_setzero_si512(), load_i8(w, mask), x);
+}
+
+static inline __m512i quads_i8(const uint8_t *const *w, int at, __mmask64 mask, __m512i x)
+{
+    return sum_quads(dot_i8(w[0] + at, mask, x), dot_i8(w[1] + at, mask, x),
+                     dot_i8(w[2] + at, mask, x), dot_i8(w[3] + at, mask, x));
+}
+
+static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                           int end)
+{
+    for (int r = begin; r < end; r += 16) {
+        struct rows16 rows = take_rows(w, r, end);
+        __m512 sum = _mm512_setzero_ps();
+        for (int k = 0, b = 0; k < w->n_in; k += ACT_BLOCK, b++) {
+            __mmask64 mask = first_bytes(w->n_in - k);
+            __m512i q = _mm512_loadu_si512(x->q + k);
+            __m512i r0 = quads_i8(rows.at, k, mask, q), r4 = quads_i8(rows.at + 4, k, mask, q);
+            __m512i r8 = quads_i8(rows.at + 8, k, mask, q),
+                    r12 = quads_i8(rows.at + 12, k, mask, q);
+            __m512i dot = sum_lane_pairs(sum_lane_pairs(r0, r4), sum_lane_pairs(r8, r12));
+            sum = add_block(sum, dot, x->offsets[b], x->scales[b]);
+        }
+        store_rows(y + r, sum, w, r, first_lanes(end - r));
+    }
+}
+
+/* Two blocks at once: 128 weights fill a vector. Low nibbles are the even k, high ones the odd. */
+struct even_odd {
+    __m512i even, odd;
+};
+
+static inline struct even_odd split_even_odd(const int8_t *q, int n)
+{
+    __m512i a = _mm512_loadu_si512(q); // at least one block
+    __m512i b = _mm512_maskz_loadu_epi8(first_bytes(n - 64), q + 64);
+    __m512i even = _mm512_packs_epi16(_mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8),
+                                      _mm512_srai_epi16(_mm512_slli_epi16(b, 8), 8));
+    __m512i odd = _mm512_packs_epi16(_mm512_srai_epi16(a, 8), _mm512_srai_epi16(b, 8));
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7); // packs works by 128-bit lane
+    return (struct even_odd){ _mm512_permutexvar_epi64(order, even),
+                              _mm512_permutexvar_epi64(order, odd) };
+}
+
+static inline __m512i dot_i4(const uint8_t *w, __mmask64 mask, struct even_odd x)
+{
+    _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
+    const __m512i nibble = _mm512_set1_epi8(15);
+    __m512i u = _mm512_maskz_loadu_epi8(mask, w);
+    __m512i low = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_and_si512(u, nibble), x.even);
+    u = _mm512_and_si512(_mm512_srli_epi16(u, 4), nibble);
+    return _mm512_dpbusd_epi32(low, u, x.odd);
+}
+
+static inline __m512i quads_i4(const uint8_t *const *w, int at, __mmask64 mask, struct even_odd x)
+{
+    return sum_quads(dot_i4(w[0] + at, mask, x), dot_i4(w[1] + at, mask, x),
+                     dot_i4(w[2] + at, mask, x), dot_i4(w[3] + at, mask, x));
+}
+
+static void gemv_i4_avx512(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                           int end)
+{
+    for (int r = begin; r < end; r += 16) {
+        struct rows16 rows = take_rows(w, r, end);
+        __m512 sum = _mm512_setzero_ps();
+        for (int k = 0, b = 0; k < w->n_in; k += 2 * ACT_BLOCK, b += 2) {
+            int n = w->n_in - k;
+            __mmask64 mask = first_bytes(n / 2);
+            struct even_odd q = split_even_odd(x->q + k, (int)qp_round_up((size_t)n, ACT_BLOCK));
+            __m512i r0 = quads_i4(rows.at, k / 2, mask, q);
+            __m512i r4 = quads_i4(rows.at + 4, k / 2, mask, q);
+            __m512i r8 = quads_i4(rows.at + 8, k / 2, mask, q);
+            __m512i r12 = quads_i4(rows.at + 12, k / 2, mask, q);
+            /* Lanes 0 and 1 are the first block, 2 and 3 the second. */
+            __m512i r0_8 = sum_lane_pairs(r0, r4), r8_16 = sum_lane_pairs(r8, r12);
+            __m512i first = _mm512_shuffle_i32x4(r0_8, r8_16, 0x88);
+            __m512i second = _mm512_shuffle_i32x4(r0_8, r8_16, 0xdd);
+            sum = add_block(sum, first, x->offsets[b] / 16, x->scales[b]);
+            if (n > ACT_BLOCK)
+                sum = add_block(sum, second, x->offsets[b + 1] / 16, x->scales[b + 1]);
+        }
+        store_rows(y + r, sum, w, r, first_lanes(end - r));
+    }
+}
+
+/* ---- tiles ---- */
+
+static size_t tile_bytes_avx512(int n_in)
+{
+    return TILE_ROWS * qp_round_up((size_t)n_in, ACT_BLOCK);
+}
+
+/* 16 rows of 16 dwords become 16 vectors, vector j = dword j of every row. */
+static inline void transpose_16x16(__m512i v[16])
+{
+    __m512i t[16];
+    UNROLL for (int i = 0; i < 16; i += 2)
+    {
+        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 16; i += 4)
+    {
+        v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        t[i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0x88);
+        t[4 + i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0xdd);
+        t[8 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0x88);
+        t[12 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0xdd);
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        v[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
+        v[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
+        v[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
+        v[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
+    }
+}
+
+static void pack_avx512(void *tile, const struct matrix *w, int row, int n_rows)
+{
+    for (int r = 0; r < TILE_ROWS; r += 16) {
+        struct rows16 rows = take_rows(w, row + r, row + n_rows);
+        for (int k = 0; k < w->n_in; k += ACT_BLOCK) {
+            __m512i v[16];
+            __mmask64 mask = first_bytes(w->n_in - k);
+            if (w->dtype == DTYPE_I8) {
+                UNROLL for (int i = 0; i < 16; i++) v[i] = load_i8(rows.at[i] + k, mask);
+            } else {
+                __mmask32 pairs = (__mmask32)first_bytes((w->n_in - k) / 2);
+                UNROLL for (int i = 0; i < 16; i++) v[i] = load_i4(rows.at[i] + k / 2, pairs);
+            }
+            transpose_16x16(v);
+            uint8_t *to = (uint8_t *)tile + (size_t)k * TILE_ROWS + (size_t)r * 4;
+            UNROLL for (int j = 0; j < 16; j++) _mm512_store_si512(to + j * TILE_ROWS * 4, v[j]);
+        }
+    }
+}
+
+/* ---- many tokens against a tile: 3 tokens x 64 rows ----
+ * 12 integer and 12 float accumulators, four vectors of weights and one of activations fill the
+ * registers. (6 tokens with the float sums in L1 read the tile half as often and measured 10 %
+ * slower; without any scaling per block they measured 10 % faster.) The accumulators are named
+ * variables, made by macros: compilers keep an array of them in memory. */
+enum {
+    GEMM_TOKENS = 3,
+    QUARTERS = TILE_ROWS / 16,
+    GEMM_K = 4096 // so much of a tile, 256 KiB, stays in L2 while all tokens pass
+};
+
+/* One token's activations from some block on. */
+struct gemm_token {
+    const int8_t *q;
+    const float *scales;
+    const int32_t *offsets;
+};
+
+/* By hand, because gcc 12 copies the accumulator of the intrinsic through memory. */
+static inline __m512i dot_step(__m512i sum, __m512i u, __m512i s)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(s));
+    return sum;
+}
+
+static inline __m512 scale_step(__m512 sum, float scale, __m512i dot)
+{
+    return _mm512_add_ps(sum, _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(dot)));
+}
+
+static inline __m512i broadcast_4(const int8_t *q)
+{
+    int32_t four;
+    memcpy(&four, q, sizeof(four));
+    return _mm512_set1_epi32(four);
+}
+
+// clang-format off
+#define EACH_TOKEN(M) M(0) M(1) M(2)
+#define EACH_QUARTER(M, t) M(t, 0) M(t, 1) M(t, 2) M(t, 3)
+#define EACH_SUM(M) EACH_QUARTER(M, 0) EACH_QUARTER(M, 1) EACH_QUARTER(M, 2)
+
+#define TAKE_SUM(t, r) __m512 sum##t##r = sums[t][r];
+#define GIVE_SUM(t, r) sums[t][r] = sum##t##r;
+#define START_DOT(t, r) __m512i dot##t##r = _mm512_set1_epi32(token[t].offsets[b]);
+#define STEP_DOT(t, r) dot##t##r = dot_step(dot##t##r, w##r, x##t);
+#define STEP_TOKEN(t) __m512i x##t = broadcast_4(token[t].q + k); EACH_QUARTER(STEP_DOT, t)
+#define SCALE_DOT(t, r) sum##t##r = scale_step(sum##t##r, token[t].scales[b], dot##t##r);
+// clang-format on
+
+/* sums[t][r / 16] += scale_b * dot_b over n_blocks blocks, for 3 tokens and 64 rows. Not inlined:
+ * gcc would keep the caller's pointers in vector registers that are needed here. */
+__attribute__((noinline)) static void gemm_blocks(__m512 sums[GEMM_TOKENS][QUARTERS],
+                                                  const uint8_t *tile,
+                                                  const struct gemm_token token[GEMM_TOKENS],
+                                                  int n_blocks)
+{
+    EACH_SUM(TAKE_SUM)
+    for (int b = 0, k = 0; b < n_blocks; b++) {
+        EACH_SUM(START_DOT)
+        for (int end = k + ACT_BLOCK; k < end; k += 4, tile += 4 * TILE_ROWS) {
+            __m512i w0 = _mm512_load_si512(tile), w1 = _mm512_load_si512(tile + 64);
+            __m512i w2 = _mm512_load_si512(tile + 128), w3 = _mm512_load_si512(tile + 192);
+            EACH_TOKEN(STEP_TOKEN)
+        }
+        EACH_SUM(SCALE_DOT)
+    }
+    EACH_SUM(GIVE_SUM)
+}
+
+/* What is the same for all tokens. */
+struct gemm_rows {
+    const struct matrix *w;
+    int row;
+    __mmask16 lanes[QUARTERS];
+};
+
+static void finish_token(float *y, const __m512 sums[QUARTERS], const struct gemm_rows *rows)
+{
+    for (int i = 0; i < QUARTERS; i++)
+        store_rows(y + 16 * i, sums[i], rows->w, rows->row + 16 * i, rows->lanes[i]);
+}
+
+/* Sums wait in y between one stretch of k and the next. */
+static void gemm_avx512(float *y, size_t y_stride, const void *tile, const struct matrix *w,
+                        int row, int n_rows, const int8_t *q, size_t q_stride, const float *scales,
+                        const int32_t *offsets, int n_tokens)
+{
+    struct gemm_rows rows = { .w = w, .row = row };
+    for (int i = 0; i < QUARTERS; i++)
+        rows.lanes[i] = first_lanes(n_rows - 16 * i);
+    const size_t n_blocks = ((size_t)w->n_in + ACT_BLOCK - 1) / ACT_BLOCK;
+    const size_t stretch = GEMM_K / ACT_BLOCK;
+    for (size_t b = 0; b < n_blocks; b += stretch) {
+        size_t n = n_blocks - b < stretch ? n_blocks - b : stretch;
+        const uint8_t *part = (const uint8_t *)tile + b * ACT_BLOCK * TILE_ROWS;
+        for (int t = 0; t < n_tokens; t += GEMM_TOKENS) {
+            struct gemm_token token[GEMM_TOKENS];
+            float *to[GEMM_TOKENS];
+            __m512 sums[GEMM_TOKENS][QUARTERS];
+            for (int i = 0; i < GEMM_TOKENS; i++) {
+                /* Past the last token the last one is repeated: the same sums, stored twice. */
+                size_t at = (size_t)(t + i < n_tokens ? t + i : n_tokens - 1);
+                to[i] = y + at * y_stride;
+                token[i].q = q + at * q_stride + b * ACT_BLOCK;
+                token[i].scales = scales + at * n_blocks + b;
+                token[i].offsets = offsets + at * n_blocks + b;
+                for (int j = 0; j < QUARTERS; j++) {
+                    __builtin_prefetch(to[i] + 16 * j, 1);
+                    sums[i][j] = _mm512_maskz_loadu_ps(b ? rows.lanes[j] : 0, to[i] + 16 * j);
+                }
+            }
+            gemm_blocks(sums, part, token, (int)n);
+            for (int i = 0; i < GEMM_TOKENS; i++) {
+                if (b + n == n_blocks)
+                    finish_token(to[i], sums[i], &rows);
+                else
+                    for (int j = 0; j < QUARTERS; j++)
+                        _mm512_mask_storeu_ps(to[i] + 16 * j, rows.lanes[j], sums[i][j]);
+            }
+        }
+    }
+}
+
+/* ---- float weights: 4 tokens x 6 rows, each sum's 16 lanes in a register ----
+ * One token takes the same path: even with three of four products thrown away it outruns memory. */
+enum {
+    GEMM_F32_TOKENS = 4,
+    GEMM_F32_ROWS = 6
+};
+
+/* lane[j] += lane[j + s] for s = 8, 4, 2, 1 */
+static inline float sum_16_lanes(__m512 v)
+{
+    __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
+}
+
+// clang-format off
+#define EACH_F32_TOKEN(M, r) M(0, r) M(1, r) M(2, r) M(3, r)
+#define EACH_F32_ROW(M) M(0) M(1) M(2) M(3) M(4) M(5)
+#define EACH_F32(M) EACH_F32_TOKEN(M, 0) EACH_F32_TOKEN(M, 1) EACH_F32_TOKEN(M, 2) \
+                    EACH_F32_TOKEN(M, 3) EACH_F32_TOKEN(M, 4) EACH_F32_TOKEN(M, 5)
+
+#define START_F32(t, r) __m512 sum##t##r = _mm512_setzero_ps();
+#define TAKE_X(t, r) __m512 x##t = _mm512_maskz_loadu_ps(mask, x[t] + k);
+#define STEP_F32(t, r) sum##t##r = _mm512_add_ps(sum##t##r, _mm512_mul_ps(row, x##t));
+#define STEP_F32_ROW(r) row = _mm512_maskz_loadu_ps(mask, w[r] + k); EACH_F32_TOKEN(STEP_F32, r)
+#define GIVE_F32(t, r) sums[t][r] = sum_16_lanes(sum##t##r);
+// clang-format on
+
+static void gemm_f32_sums(float sums[GEMM_F32_TOKENS][GEMM_F32_ROWS], const float *const *w,
+                          const float *const *x, int n_in)
+{
+    EACH_F32(START_F32)
+    for (int k = 0; k < n_in; k += 16) {
+        __mmask16 mask = first_lanes(n_in - k);
+        __m512 row;
+        EACH_F32_TOKEN(TAKE_X, )
+        EACH_F32_ROW(STEP_F32_ROW)
+    }
+    EACH_F32(GIVE_F32)
+}
+
+static void gemm_f32_avx512(float *y, size_t y_stride, const struct matrix *w, const float *x,
+                            size_t x_stride, int n_tokens, int begin, int end)
+{
+    for (int r = begin; r < end; r += GEMM_F32_ROWS) {
+        /* Past the last row or token the last one is repeated. */
+        const float *rows[GEMM_F32_ROWS];
+        int n_rows = end - r < GEMM_F32_ROWS ? end - r : GEMM_F32_ROWS;
+        for (int i = 0; i < GEMM_F32_ROWS; i++)
+            rows[i] = qp_matrix_row(w, r + (i < n_rows ? i : n_rows - 1));
+        for (int t = 0; t < n_tokens; t += GEMM_F32_TOKENS) {
+            const float *tokens[GEMM_F32_TOKENS];
+            int n = n_tokens - t < GEMM_F32_TOKENS ? n_tokens - t : GEMM_F32_TOKENS;
+            for (int i = 0; i < GEMM_F32_TOKENS; i++)
+                tokens[i] = x + (size_t)(t + (i < n ? i : n - 1)) * x_stride;
+            float sums[GEMM_F32_TOKENS][GEMM_F32_ROWS];
+            gemm_f32_sums(sums, rows, tokens, w->n_in);
+            for (int i = 0; i < n; i++)
+                for (int j = 0; j < n_rows; j++)
+                    y[(size_t)(t + i) * y_stride + (size_t)(r - begin + j)] =
+                        w->bias ? sums[i][j] + w->bias[r + j] : sums[i][j];
+        }
+    }
+}
+
+static void gemv_f32_avx512(float *y, const struct matrix *w, const float *x, int begin, int end)
+{
+    gemm_f32_avx512(y + begin, 0, w, x, 0, 1, begin, end);
+}
+
+void qp_linear_kernels_avx512vnni(struct kernels *k)
+{
+    k->quantize = quantize_avx512;
+    k->gemv_i8 = gemv_i8_avx512;
+    k->gemv_i4 = gemv_i4_avx512;
+    k->tile_bytes = tile_bytes_avx512;
+    k->pack = pack_avx512;
+    k->gemm = gemm_avx512;
+    k->gemv_f32 = gemv_f32_avx512;
+    k->gemm_f32 = gemm_f32_avx512;
+}
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#else
 
 void qp_linear_kernels_avx512vnni(struct kernels *k)
 {
     (void)k;
 }
+
+#endif

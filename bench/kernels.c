@@ -1,0 +1,319 @@
+/* kernels.c: how fast each matrix kernel of each instruction set runs on one thread, and what part
+ * of this machine's measured limit that is. bench/kernels [--isa NAME] [--only KERNEL] [--ms N]
+ * Decode (gemv): weights larger than any cache, GB/s against a plain read of the same memory.
+ * Prefill (pack + gemm): 10^12 integer operations a second (a multiply and an add are two), against
+ * independent vpdpbusd in a loop. Rates are medians of passes interleaved with the limit's own. */
+#include "cpu/kernels.h"
+#include "format/format.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MAX_PASSES = 64
+};
+
+static const struct {
+    const char *name;
+    unsigned features;
+} levels[] = {
+    { "scalar", 0 },
+    { "avx2", CPU_AVX2 },
+    { "avxvnni", CPU_AVX2 | CPU_AVXVNNI },
+    { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI },
+};
+
+struct options {
+    const char *isa, *only; // NULL: all
+    double budget_ms;       // per row of the table
+};
+
+/* What a pass works on. */
+struct work {
+    const struct kernels *kernels;
+    struct matrix w;
+    int n_tokens;
+    float *x, *y;
+    int8_t *q;
+    float *scales;
+    int32_t *offsets;
+    void *tile;
+    uint8_t *weights;
+    size_t weights_bytes;
+};
+
+typedef void (*pass_function)(struct work *work);
+
+static uint64_t random_state = 1;
+
+static uint32_t random_u32(void) // xorshift64*, Vigna 2016
+{
+    random_state ^= random_state >> 12;
+    random_state ^= random_state << 25;
+    random_state ^= random_state >> 27;
+    return (uint32_t)((random_state * 2685821657736338717u) >> 32);
+}
+
+static void *take(size_t n_bytes)
+{
+    void *p = qp_alloc_pages(n_bytes);
+    if (!p) {
+        fprintf(stderr, "bench: no memory for %zu bytes\n", n_bytes);
+        exit(1);
+    }
+    return p;
+}
+
+/* ---- limits ---- */
+
+static volatile uint64_t sink; // keeps what nobody reads from being optimized away
+
+static void pass_read(struct work *work)
+{
+    const uint64_t *p = (const uint64_t *)work->weights;
+    uint64_t a = 0, b = 0, c = 0, d = 0;
+    for (size_t i = 0; i + 8 <= work->weights_bytes / 8; i += 8) {
+        __builtin_prefetch((const char *)(p + i) + 4096);
+        a ^= p[i] ^ p[i + 1];
+        b ^= p[i + 2] ^ p[i + 3];
+        c ^= p[i + 4] ^ p[i + 5];
+        d ^= p[i + 6] ^ p[i + 7];
+    }
+    sink = a ^ b ^ c ^ d;
+}
+
+#if defined(__x86_64__)
+
+/* Operations a second, / 10^12, of 24 independent 512-bit accumulators. */
+static double integer_limit(void)
+{
+    if (!(qp_cpu_features() & CPU_AVX512VNNI))
+        return 0;
+    enum {
+        STEPS = 1 << 20,
+        ACCUMULATORS = 24,
+        OPERATIONS = 128
+    };
+    uint64_t start = qp_now_ns();
+    long n = STEPS;
+#define DOT(i) "vpdpbusd %%zmm31, %%zmm30, %%zmm" #i "\n\t"
+#define DOT8(a, b, c, d, e, f, g, h) DOT(a) DOT(b) DOT(c) DOT(d) DOT(e) DOT(f) DOT(g) DOT(h)
+    __asm__ volatile("1:\n\t" DOT8(0, 1, 2, 3, 4, 5, 6, 7) DOT8(8, 9, 10, 11, 12, 13, 14, 15)
+                         DOT8(16, 17, 18, 19, 20, 21, 22, 23) "decq %0\n\tjnz 1b"
+                     : "+r"(n)
+                     :
+                     : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
+                       "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+    return (double)STEPS * ACCUMULATORS * OPERATIONS / (double)(qp_now_ns() - start) / 1e3;
+}
+
+#else
+
+static double integer_limit(void)
+{
+    return 0;
+}
+
+#endif
+
+/* ---- passes ---- */
+
+static void pass_quantize(struct work *work)
+{
+    for (int t = 0; t < work->n_tokens; t++) {
+        size_t blocks = (size_t)t * (size_t)(work->w.n_in / ACT_BLOCK);
+        work->kernels->quantize(work->q + (size_t)t * (size_t)work->w.n_in, work->scales + blocks,
+                                work->offsets + blocks, work->x + (size_t)t * (size_t)work->w.n_in,
+                                work->w.n_in);
+    }
+}
+
+static void pass_gemv(struct work *work)
+{
+    const struct kernels *k = work->kernels;
+    const struct act_row x = { work->q, work->scales, work->offsets };
+    if (work->w.dtype == DTYPE_F32)
+        k->gemv_f32(work->y, &work->w, work->x, 0, work->w.n_out);
+    else if (work->w.dtype == DTYPE_I8)
+        k->gemv_i8(work->y, &work->w, &x, 0, work->w.n_out);
+    else
+        k->gemv_i4(work->y, &work->w, &x, 0, work->w.n_out);
+}
+
+static void pass_gemm(struct work *work)
+{
+    const struct kernels *k = work->kernels;
+    const struct matrix *w = &work->w;
+    if (w->dtype == DTYPE_F32) {
+        k->gemm_f32(work->y, (size_t)w->n_out, w, work->x, (size_t)w->n_in, work->n_tokens, 0,
+                    w->n_out);
+        return;
+    }
+    for (int row = 0; row < w->n_out; row += TILE_ROWS) {
+        int n_rows = w->n_out - row < TILE_ROWS ? w->n_out - row : TILE_ROWS;
+        k->pack(work->tile, w, row, n_rows);
+        k->gemm(work->y + row, (size_t)w->n_out, work->tile, w, row, n_rows, work->q,
+                (size_t)w->n_in, work->scales, work->offsets, work->n_tokens);
+    }
+}
+
+/* ---- the table ---- */
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof(*v), compare_doubles);
+    return v[n / 2];
+}
+
+static double seconds(pass_function pass, struct work *work)
+{
+    uint64_t start = qp_now_ns();
+    pass(work);
+    return (double)(qp_now_ns() - start) / 1e9;
+}
+
+static const char *dtype_suffix(int dtype)
+{
+    return dtype == DTYPE_F32 ? "f32" : dtype == DTYPE_I8 ? "i8" : "i4";
+}
+
+static void open_work(struct work *work, int dtype, int n_out, int n_in, int n_tokens)
+{
+    size_t row_bytes = dtype == DTYPE_F32  ? (size_t)n_in * 4
+                       : dtype == DTYPE_I8 ? (size_t)n_in
+                                           : (size_t)n_in / 2;
+    size_t n_x = (size_t)n_tokens * (size_t)n_in;
+    work->n_tokens = n_tokens;
+    work->weights_bytes = row_bytes * (size_t)n_out;
+    work->weights = take(work->weights_bytes);
+    for (size_t i = 0; i < work->weights_bytes / 4; i++)
+        ((uint32_t *)work->weights)[i] =
+            random_u32() & 0x7f7f7f7f & (dtype == DTYPE_F32 ? ~0x40000000u : ~0u);
+    work->x = take(n_x * sizeof(float));
+    for (size_t i = 0; i < n_x; i++)
+        work->x[i] = (float)(int32_t)random_u32() * 0x1p-31f;
+    work->y = take((size_t)n_tokens * (size_t)n_out * sizeof(float));
+    work->q = take(n_x);
+    work->scales = take(n_x / ACT_BLOCK * sizeof(float));
+    work->offsets = take(n_x / ACT_BLOCK * sizeof(int32_t));
+    work->tile = take(work->kernels->tile_bytes(n_in));
+    float *row_scales = take((size_t)n_out * sizeof(float));
+    for (int r = 0; r < n_out; r++)
+        row_scales[r] = 0.01f;
+    work->w = (struct matrix){ .dtype = dtype,
+                               .n_out = n_out,
+                               .n_in = n_in,
+                               .row_bytes = row_bytes,
+                               .data = work->weights,
+                               .scales = row_scales };
+    pass_quantize(work);
+}
+
+static void close_work(struct work *work)
+{
+    size_t n_x = (size_t)work->n_tokens * (size_t)work->w.n_in;
+    qp_free_pages(work->weights, work->weights_bytes);
+    qp_free_pages(work->x, n_x * sizeof(float));
+    qp_free_pages(work->y, (size_t)work->n_tokens * (size_t)work->w.n_out * sizeof(float));
+    qp_free_pages(work->q, n_x);
+    qp_free_pages(work->scales, n_x / ACT_BLOCK * sizeof(float));
+    qp_free_pages(work->offsets, n_x / ACT_BLOCK * sizeof(int32_t));
+    qp_free_pages(work->tile, work->kernels->tile_bytes(work->w.n_in));
+    qp_free_pages((void *)work->w.scales, (size_t)work->w.n_out * sizeof(float));
+}
+
+/* Weights of the size of a vocabulary matrix, far beyond L3. */
+static void bench_gemv(const struct options *options, const struct kernels *k, int dtype, int n_in)
+{
+    char name[32];
+    snprintf(name, sizeof(name), "gemv_%s", dtype_suffix(dtype));
+    if (options->only && strcmp(options->only, name))
+        return;
+    const size_t n_bytes = 160u << 20;
+    int bits = dtype == DTYPE_F32 ? 32 : dtype == DTYPE_I8 ? 8 : 4;
+    struct work work = { .kernels = k };
+    open_work(&work, dtype, (int)(n_bytes * 8 / (size_t)bits / (size_t)n_in), n_in, 1);
+    double rate[MAX_PASSES], limit[MAX_PASSES], spent = 0;
+    int n = 0;
+    while (n < MAX_PASSES && (n < 3 || spent * 1e3 < options->budget_ms)) {
+        double s = seconds(pass_gemv, &work), s_limit = seconds(pass_read, &work);
+        spent += s + s_limit;
+        rate[n] = (double)work.weights_bytes / s / 1e9;
+        limit[n++] = (double)work.weights_bytes / s_limit / 1e9;
+    }
+    double got = median(rate, n), most = median(limit, n);
+    printf("%-11s %-9s %6s %6d %6d  %7.1f GB/s  %4.0f %% of %5.1f\n", k->name, name, "1",
+           work.w.n_out, n_in, got, 100 * got / most, most);
+    close_work(&work);
+}
+
+static void bench_gemm(const struct options *options, const struct kernels *k, int dtype,
+                       int n_tokens, int n_out, int n_in)
+{
+    char name[32];
+    snprintf(name, sizeof(name), "gemm_%s", dtype_suffix(dtype));
+    if (options->only && strcmp(options->only, name))
+        return;
+    struct work work = { .kernels = k };
+    open_work(&work, dtype, n_out, n_in, n_tokens);
+    double rate[MAX_PASSES], limit[MAX_PASSES], spent = 0;
+    int n = 0;
+    while (n < MAX_PASSES && (n < 3 || spent * 1e3 < options->budget_ms)) {
+        double s = seconds(pass_gemm, &work);
+        spent += s;
+        rate[n] = 2e-12 * n_tokens * n_out * n_in / s;
+        limit[n++] = integer_limit();
+    }
+    double got = median(rate, n), most = median(limit, n);
+    printf("%-11s %-9s %6d %6d %6d  %7.3f TOPS  %4.0f %% of %5.2f\n", k->name, name, n_tokens,
+           n_out, n_in, got, most > 0 ? 100 * got / most : 0, most);
+    close_work(&work);
+}
+
+static void bench_level(const struct options *options, const struct kernels *k)
+{
+    static const int widths[] = { 576, 640, 2048, 16384 };
+    static const int shapes[][3] = { { 512, 2048, 2048 }, { 1024, 2048, 640 }, { 512, 640, 2048 },
+                                     { 512, 1536, 576 },  { 512, 576, 1536 },  { 128, 4096, 2048 },
+                                     { 512, 1024, 16384 } };
+    static const int dtypes[] = { DTYPE_I8, DTYPE_I4, DTYPE_F32 };
+    for (size_t d = 0; d < QP_COUNT(dtypes); d++) {
+        for (size_t i = 0; i < QP_COUNT(widths); i++)
+            bench_gemv(options, k, dtypes[d], widths[i]);
+        for (size_t i = 0; i < QP_COUNT(shapes); i++)
+            bench_gemm(options, k, dtypes[d], shapes[i][0], shapes[i][1], shapes[i][2]);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = { .budget_ms = 300 };
+    for (int i = 1; i < argc; i += 2) {
+        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+        if (value && !strcmp(argv[i], "--isa"))
+            options.isa = value;
+        else if (value && !strcmp(argv[i], "--only"))
+            options.only = value;
+        else if (value && !strcmp(argv[i], "--ms"))
+            options.budget_ms = atof(value);
+        else {
+            fprintf(stderr, "usage: kernels [--isa NAME] [--only KERNEL] [--ms BUDGET]\n");
+            return 2;
+        }
+    }
+    printf("%-11s %-9s %6s %6s %6s\n", "isa", "kernel", "tokens", "n_out", "n_in");
+    for (size_t i = 0; i < QP_COUNT(levels); i++) {
+        struct kernels k = qp_kernels_for(levels[i].features & qp_cpu_features());
+        bool is_here = (levels[i].features & qp_cpu_features()) == levels[i].features;
+        if (is_here && (!options.isa || !strcmp(options.isa, levels[i].name)))
+            bench_level(&options, &k);
+    }
+    return 0;
+}

@@ -1,0 +1,410 @@
+/* kernels.c: every matrix kernel of every instruction set of this machine gives the bits of the
+ * scalar one, on awkward shapes, and touches nothing outside its buffers.
+ *   tests/kernels [--isa NAME] [--only KERNEL] [--seed N]
+ * Each input ends where a page without access begins, so that reading past it crashes; each output
+ * is painted first and compared whole, so that writing beside it shows. Vectors: kernels_vector.c.
+ */
+#include "cpu/kernels.h"
+#include "format/format.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static const struct {
+    const char *name;
+    unsigned features;
+} levels[] = {
+    { "avx2", CPU_AVX2 },
+    { "avxvnni", CPU_AVX2 | CPU_AVXVNNI },
+    { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI },
+};
+
+/* Around one step of every loop: a vector, a block, a pair of blocks, a stretch of a tile. */
+static const int widths[] = { 1,   2,   15,  16,  17,  30,  32,  63,   64,   65,   66,  127,
+                              128, 129, 190, 192, 254, 576, 640, 1026, 2048, 4098, 8320 };
+
+static const char *only_isa, *only_kernel; // NULL: all
+static uint64_t first_seed = 1, seed;
+
+static uint32_t random_u32(void) // xorshift64*, Vigna 2016
+{
+    seed ^= seed >> 12;
+    seed ^= seed << 25;
+    seed ^= seed >> 27;
+    return (uint32_t)((seed * 2685821657736338717u) >> 32);
+}
+
+static int random_between(int low, int high)
+{
+    return low + (int)(random_u32() % (uint32_t)(high - low + 1));
+}
+
+static float random_float(void) // in [-1, 1)
+{
+    return (float)(int32_t)random_u32() * 0x1p-31f;
+}
+
+/* ---- memory that ends at a page without access ---- */
+
+struct fenced {
+    uint8_t *map;
+    size_t map_bytes, n_bytes;
+    void *data;
+};
+
+static struct fenced fence(size_t n_bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t body = (n_bytes + page - 1) / page * page;
+    struct fenced f = { .map_bytes = body + page, .n_bytes = n_bytes };
+    f.map = mmap(NULL, f.map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(f.map != MAP_FAILED);
+    assert_int_equal(mprotect(f.map + body, page, PROT_NONE), 0);
+    memset(f.map, 0x5a, body);
+    f.data = f.map + body - n_bytes;
+    return f;
+}
+
+static void unfence(struct fenced *f)
+{
+    munmap(f->map, f->map_bytes);
+}
+
+/* All that lies before the fence, the bytes before the buffer included. */
+static bool is_same(const struct fenced *a, const struct fenced *b)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return a->map_bytes == b->map_bytes && !memcmp(a->map, b->map, a->map_bytes - page);
+}
+
+/* ---- one case: a matrix, some tokens, two outputs ---- */
+
+struct sample {
+    struct matrix w;
+    int n_tokens, begin, end;
+    size_t q_stride, n_blocks, y_stride;
+    struct fenced weights, scales, bias;
+    struct fenced x, q, x_scales, x_offsets;
+    struct fenced want, got, tile, other_tile;
+};
+
+static void fill_random(struct fenced *f)
+{
+    for (size_t i = 0; i < f->n_bytes; i++)
+        ((uint8_t *)f->data)[i] = (uint8_t)random_u32();
+}
+
+static void fill_floats(struct fenced *f)
+{
+    for (size_t i = 0; i < f->n_bytes / sizeof(float); i++)
+        ((float *)f->data)[i] = random_float();
+}
+
+static void open_sample(struct sample *s, int dtype, int n_in, int n_out, int n_tokens,
+                        const struct kernels *scalar, const struct kernels *k)
+{
+    size_t row_bytes = dtype == DTYPE_F32  ? (size_t)n_in * sizeof(float)
+                       : dtype == DTYPE_I8 ? (size_t)n_in
+                                           : (size_t)n_in / 2;
+    *s = (struct sample){ .n_tokens = n_tokens };
+    s->weights = fence(row_bytes * (size_t)n_out);
+    s->scales = fence((size_t)n_out * sizeof(float));
+    s->bias = fence((size_t)n_out * sizeof(float));
+    if (dtype == DTYPE_F32)
+        fill_floats(&s->weights);
+    else
+        fill_random(&s->weights); // -128 among them
+    fill_floats(&s->scales);
+    fill_floats(&s->bias);
+    s->w = (struct matrix){ .dtype = dtype,
+                            .n_out = n_out,
+                            .n_in = n_in,
+                            .row_bytes = row_bytes,
+                            .data = s->weights.data,
+                            .scales = dtype == DTYPE_F32 ? NULL : s->scales.data,
+                            .bias = random_u32() % 2 ? s->bias.data : NULL };
+    s->begin = random_between(0, n_out - 1);
+    s->end = random_between(s->begin + 1, n_out);
+
+    s->n_blocks = ((size_t)n_in + ACT_BLOCK - 1) / ACT_BLOCK;
+    s->q_stride = s->n_blocks * ACT_BLOCK;
+    s->x = fence((size_t)n_tokens * (size_t)n_in * sizeof(float));
+    s->q = fence((size_t)n_tokens * s->q_stride);
+    s->x_scales = fence((size_t)n_tokens * s->n_blocks * sizeof(float));
+    s->x_offsets = fence((size_t)n_tokens * s->n_blocks * sizeof(int32_t));
+    fill_floats(&s->x);
+    for (int t = 0; t < n_tokens; t++)
+        scalar->quantize((int8_t *)s->q.data + (size_t)t * s->q_stride,
+                         (float *)s->x_scales.data + (size_t)t * s->n_blocks,
+                         (int32_t *)s->x_offsets.data + (size_t)t * s->n_blocks,
+                         (const float *)s->x.data + (size_t)t * (size_t)n_in, n_in);
+
+    s->y_stride = (size_t)(n_out + random_between(0, 20));
+    s->want = fence(((size_t)(n_tokens - 1) * s->y_stride + (size_t)n_out) * sizeof(float));
+    s->got = fence(s->want.n_bytes);
+    s->tile = fence(scalar->tile_bytes(n_in));
+    s->other_tile = fence(k->tile_bytes(n_in));
+}
+
+static void close_sample(struct sample *s)
+{
+    struct fenced *all[] = { &s->weights, &s->scales,   &s->bias,      &s->x,
+                             &s->q,       &s->x_scales, &s->x_offsets, &s->want,
+                             &s->got,     &s->tile,     &s->other_tile };
+    for (size_t i = 0; i < QP_COUNT(all); i++)
+        unfence(all[i]);
+}
+
+/* ---- the kernels, each run into `y` ---- */
+
+static void run_gemv(const struct kernels *k, struct sample *s, float *y, void *tile)
+{
+    (void)tile;
+    const struct act_row x = { s->q.data, s->x_scales.data, s->x_offsets.data };
+    if (s->w.dtype == DTYPE_F32)
+        k->gemv_f32(y, &s->w, s->x.data, s->begin, s->end);
+    else if (s->w.dtype == DTYPE_I8)
+        k->gemv_i8(y, &s->w, &x, s->begin, s->end);
+    else
+        k->gemv_i4(y, &s->w, &x, s->begin, s->end);
+}
+
+static void run_gemm(const struct kernels *k, struct sample *s, float *y, void *tile)
+{
+    if (s->w.dtype == DTYPE_F32) {
+        k->gemm_f32(y, s->y_stride, &s->w, s->x.data, (size_t)s->w.n_in, s->n_tokens, s->begin,
+                    s->end);
+        return;
+    }
+    for (int row = 0; row < s->w.n_out; row += TILE_ROWS) {
+        int n_rows = s->w.n_out - row < TILE_ROWS ? s->w.n_out - row : TILE_ROWS;
+        k->pack(tile, &s->w, row, n_rows);
+        k->gemm(y + row, s->y_stride, tile, &s->w, row, n_rows, s->q.data, s->q_stride,
+                s->x_scales.data, s->x_offsets.data, s->n_tokens);
+    }
+}
+
+/* What decode would compute for every token, for the whole matrix. */
+static void run_gemm_as_gemv(const struct kernels *k, struct sample *s, float *y)
+{
+    for (int t = 0; t < s->n_tokens; t++) {
+        const struct act_row x = { (int8_t *)s->q.data + (size_t)t * s->q_stride,
+                                   (float *)s->x_scales.data + (size_t)t * s->n_blocks,
+                                   (int32_t *)s->x_offsets.data + (size_t)t * s->n_blocks };
+        if (s->w.dtype == DTYPE_I8)
+            k->gemv_i8(y + (size_t)t * s->y_stride, &s->w, &x, 0, s->w.n_out);
+        else
+            k->gemv_i4(y + (size_t)t * s->y_stride, &s->w, &x, 0, s->w.n_out);
+    }
+}
+
+static void run_dequantize_row(const struct kernels *k, struct sample *s, float *y, void *tile)
+{
+    (void)tile;
+    k->dequantize_row(y, &s->w, s->begin, 1.5f);
+}
+
+static const struct {
+    const char *name;
+    int dtype;
+    void (*run)(const struct kernels *k, struct sample *s, float *y, void *tile);
+    bool has_tokens;
+} subjects[] = {
+    { "gemv_i8", DTYPE_I8, run_gemv, false },
+    { "gemv_i4", DTYPE_I4, run_gemv, false },
+    { "gemv_f32", DTYPE_F32, run_gemv, false },
+    { "gemm_i8", DTYPE_I8, run_gemm, true },
+    { "gemm_i4", DTYPE_I4, run_gemm, true },
+    { "gemm_f32", DTYPE_F32, run_gemm, true },
+    { "dequantize_i8", DTYPE_I8, run_dequantize_row, false },
+    { "dequantize_i4", DTYPE_I4, run_dequantize_row, false },
+    { "dequantize_f32", DTYPE_F32, run_dequantize_row, false },
+};
+
+static bool is_wanted(const char *only, const char *name)
+{
+    return !only || !strcmp(only, name);
+}
+
+static void fail_case(const char *isa, const char *kernel, uint64_t case_seed, const char *shape)
+{
+    fail_msg(
+        "%s %s differs from scalar at %s; repeat: tests/kernels --isa %s --only %s --seed %llu",
+        isa, kernel, shape, isa, kernel, (unsigned long long)case_seed);
+}
+
+/* The widths are cut so that every case takes about as long as the others. */
+static void check_products(const char *isa, const struct kernels *scalar, const struct kernels *k)
+{
+    for (size_t i = 0; i < QP_COUNT(subjects); i++) {
+        if (!is_wanted(only_kernel, subjects[i].name))
+            continue;
+        for (size_t j = 0; j < QP_COUNT(widths); j++) {
+            for (int again = 0; again < 4; again++) {
+                uint64_t case_seed = first_seed + (uint64_t)(4 * j) + (uint64_t)again;
+                seed = case_seed * 0x9e3779b97f4a7c15u;
+                int n_in = subjects[i].dtype == DTYPE_I4 ? widths[j] + widths[j] % 2 : widths[j];
+                int n_out = random_between(1, 130);
+                int n_tokens =
+                    subjects[i].has_tokens ? random_between(1, n_in < 1000 ? 70 : 10) : 1;
+                if (subjects[i].run == run_dequantize_row && n_out < n_in)
+                    n_out = n_in; // the output is as long as a row
+                if ((size_t)n_out * (size_t)n_in > 1 << 22)
+                    continue;
+
+                struct sample s;
+                open_sample(&s, subjects[i].dtype, n_in, n_out, n_tokens, scalar, k);
+                subjects[i].run(scalar, &s, s.want.data, s.tile.data);
+                subjects[i].run(k, &s, s.got.data, s.other_tile.data);
+                char shape[96];
+                snprintf(shape, sizeof(shape), "[%d, %d], rows %d to %d, %d tokens", n_out, n_in,
+                         s.begin, s.end, n_tokens);
+                if (!is_same(&s.want, &s.got))
+                    fail_case(isa, subjects[i].name, case_seed, shape);
+                if (subjects[i].run == run_gemm && subjects[i].dtype != DTYPE_F32) {
+                    run_gemm_as_gemv(k, &s, s.want.data);
+                    if (!is_same(&s.want, &s.got))
+                        fail_case(isa, subjects[i].name, case_seed, "the same row of gemv");
+                }
+                close_sample(&s);
+            }
+        }
+    }
+}
+
+/* ---- quantize ---- */
+
+/* A block of one awkward kind, chosen at random. */
+static float awkward(int kind)
+{
+    static const float specials[] = { NAN, INFINITY, -INFINITY, 0.0f, -0.0f, 3e38f, 1e-45f, 1.0f };
+    switch (kind) {
+    case 0:
+        return 0.0f;
+    case 1:
+        return random_float() * 1e-44f; // denormal
+    case 2:
+        return random_float() * 3e38f;
+    case 3:
+        return specials[random_u32() % QP_COUNT(specials)];
+    case 4:
+        return (float)random_between(-127, 127) * 0.5f; // halves: ties
+    case 5:
+        return NAN;
+    default:
+        return random_float();
+    }
+}
+
+static void check_quantize(const char *isa, const struct kernels *scalar, const struct kernels *k)
+{
+    for (uint64_t case_seed = first_seed; case_seed < first_seed + 500; case_seed++) {
+        seed = case_seed * 0x9e3779b97f4a7c15u;
+        int n = random_between(1, 300);
+        size_t n_blocks = ((size_t)n + ACT_BLOCK - 1) / ACT_BLOCK;
+        struct fenced x = fence((size_t)n * sizeof(float));
+        for (int i = 0, kind = 0; i < n; i++) {
+            if (i % ACT_BLOCK == 0)
+                kind = random_between(0, 8);
+            ((float *)x.data)[i] = awkward(kind);
+        }
+        struct fenced q[2], scales[2], offsets[2];
+        for (int i = 0; i < 2; i++) {
+            q[i] = fence(n_blocks * ACT_BLOCK);
+            scales[i] = fence(n_blocks * sizeof(float));
+            offsets[i] = fence(n_blocks * sizeof(int32_t));
+            (i ? k : scalar)->quantize(q[i].data, scales[i].data, offsets[i].data, x.data, n);
+        }
+        if (!is_same(&q[0], &q[1]) || !is_same(&scales[0], &scales[1]) ||
+            !is_same(&offsets[0], &offsets[1]))
+            fail_case(isa, "quantize", case_seed, "some block");
+        for (int i = 0; i < 2; i++) {
+            unfence(&q[i]);
+            unfence(&scales[i]);
+            unfence(&offsets[i]);
+        }
+        unfence(&x);
+    }
+}
+
+/* ---- tests ---- */
+
+static void test_levels_match_scalar(void **state)
+{
+    (void)state;
+    struct kernels scalar = qp_kernels_for(0);
+    int n_levels = 0;
+    for (size_t i = 0; i < QP_COUNT(levels); i++) {
+        bool is_here = (qp_cpu_features() & levels[i].features) == levels[i].features;
+        if (!is_here || !is_wanted(only_isa, levels[i].name))
+            continue;
+        struct kernels k = qp_kernels_for(levels[i].features);
+        n_levels++;
+        if (is_wanted(only_kernel, "quantize"))
+            check_quantize(levels[i].name, &scalar, &k);
+        check_products(levels[i].name, &scalar, &k);
+        print_message("%s: same bits as scalar\n", levels[i].name);
+    }
+    if (n_levels == 0) {
+        print_message("skipped: this machine has scalar only\n");
+        skip();
+    }
+}
+
+/* The specification itself, against sums in double. */
+static void test_scalar_is_the_product(void **state)
+{
+    (void)state;
+    struct kernels k = qp_kernels_for(0);
+    static const int dtypes[] = { DTYPE_I8, DTYPE_I4, DTYPE_F32 };
+    seed = first_seed;
+    for (size_t d = 0; d < QP_COUNT(dtypes); d++) {
+        struct sample s;
+        open_sample(&s, dtypes[d], 190, 33, 1, &k, &k);
+        s.begin = 0;
+        s.end = s.w.n_out;
+        run_gemv(&k, &s, s.want.data, NULL);
+        float row[190];
+        for (int r = 0; r < s.w.n_out; r++) {
+            double sum = 0;
+            k.dequantize_row(row, &s.w, r, 1.0f);
+            for (int i = 0; i < 190; i++) {
+                float x = ((float *)s.x.data)[i];
+                float rounded = ((int8_t *)s.q.data)[i] * ((float *)s.x_scales.data)[i / ACT_BLOCK];
+                assert_true(fabsf(x - rounded) <= 0.501f / 127.0f);
+                sum += (double)row[i] * (double)(dtypes[d] == DTYPE_F32 ? x : rounded);
+            }
+            double y = ((float *)s.want.data)[r] - (s.w.bias ? (double)s.w.bias[r] : 0.0);
+            assert_true(fabs(y - sum) <= 1e-3);
+        }
+        close_sample(&s);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (!strcmp(argv[i], "--isa"))
+            only_isa = argv[i + 1];
+        else if (!strcmp(argv[i], "--only"))
+            only_kernel = argv[i + 1];
+        else if (!strcmp(argv[i], "--seed"))
+            first_seed = strtoull(argv[i + 1], NULL, 10);
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_scalar_is_the_product),
+        cmocka_unit_test(test_levels_match_scalar),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
