@@ -1,0 +1,222 @@
+/* quantize.c (test): float rows -> int8 and int4 rows, against known answers and against every
+ * matrix that the original converter wrote from the same checkpoint, bit for bit. */
+#include "convert/convert_impl.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* ---- known answers ---- */
+
+static void test_known_answers(void **state)
+{
+    (void)state;
+    const float w[] = { 1, -1, 2, -2 };
+    const int8_t q8[] = { 64, -64, 127, -127 }; // 63.5 rounds to the even neighbour
+    int8_t q[4];
+    float scale;
+    assert_true(qp_quantize_i8(w, 1, 4, q, &scale));
+    assert_true(scale == 2.0f / 127.0f);
+    assert_memory_equal(q, q8, 4);
+
+    uint8_t packed[2];
+    assert_true(qp_quantize_i4(w, 1, 4, packed, &scale));
+    assert_true(scale == 2.0f / 7.0f);
+    // 3.4999998 in float32 -> 3, -3, 7, -7; plus 8; low nibble first
+    assert_int_equal(packed[0], 11 | 5 << 4);
+    assert_int_equal(packed[1], 15 | 1 << 4);
+}
+
+static void test_zero_rows_have_scale_one(void **state)
+{
+    (void)state;
+    const float w[] = { 0, -0.0f, 0, 0, 1e-45f, 0, 0, 0 };
+    int8_t q[8];
+    float scales[2];
+    uint8_t packed[4];
+    assert_true(qp_quantize_i8(w, 2, 4, q, scales));
+    assert_true(scales[0] == 1 && scales[1] == 1); // the smallest float over 127 is 0 too
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(q[i], 0);
+    assert_true(qp_quantize_i4(w, 1, 4, packed, scales));
+    assert_true(scales[0] == 1);
+    assert_int_equal(packed[0], 0x88);
+}
+
+static void test_each_row_has_its_scale(void **state)
+{
+    (void)state;
+    const float w[] = { 127, 1, 0.5f, -254, 2, 3 };
+    int8_t q[6];
+    float scales[2];
+    const int8_t expected[] = { 127, 1, 0, -127, 1, 2 };
+    assert_true(qp_quantize_i8(w, 2, 3, q, scales));
+    assert_true(scales[0] == 1 && scales[1] == 2);
+    assert_memory_equal(q, expected, 6); // 0.5 and 1.5: to even
+}
+
+static void test_extremes(void **state)
+{
+    (void)state;
+    const float largest[] = { 3.4e38f, -3.4e38f, 1e-38f, 0 };
+    const float bad[][2] = { { NAN, 1 }, { 1, NAN }, { INFINITY, 0 }, { 0, -INFINITY } };
+    int8_t q[4];
+    uint8_t packed[2];
+    float scale;
+    assert_true(qp_quantize_i8(largest, 1, 4, q, &scale));
+    assert_int_equal(q[0], 127);
+    assert_int_equal(q[1], -127);
+    for (size_t i = 0; i < QP_COUNT(bad); i++) {
+        assert_false(qp_quantize_i8(bad[i], 1, 2, q, &scale));
+        assert_false(qp_quantize_i4(bad[i], 1, 2, packed, &scale));
+    }
+}
+
+/* The rounding trick against the library's own rounding. */
+static void test_rounding(void **state)
+{
+    (void)state;
+    uint32_t seed = 1;
+    for (int round = 0; round < 20000; round++) {
+        float w[8], scale;
+        int8_t q[8];
+        for (int i = 0; i < 8; i++) {
+            seed = seed * 1664525u + 1013904223u;
+            w[i] = (float)(int32_t)seed / (float)(1 << (seed >> 8 & 15));
+        }
+        assert_true(qp_quantize_i8(w, 1, 8, q, &scale));
+        for (int i = 0; i < 8; i++)
+            assert_int_equal(q[i], (int)nearbyintf(w[i] / scale));
+    }
+}
+
+/* ---- the original's files ---- */
+
+static char *shared_path(const char *name)
+{
+    const char *folder = getenv("QUIP_SHARED");
+    static char path[4096];
+    snprintf(path, sizeof path, "%s/data/interop/%s",
+             folder ? folder : QUIP_SOURCE_DIR "/../shared", name);
+    return path;
+}
+
+struct opened {
+    struct file file;
+    struct format format;
+};
+
+static void open_shared(struct opened *o, const char *name)
+{
+    quip_error error = { 0 };
+    if (qp_file_open(&o->file, shared_path(name), &error) ||
+        qp_format_open(&o->format, &o->file, &error))
+        fail_msg("%s", error.message);
+}
+
+static void close_shared(struct opened *o)
+{
+    qp_format_close(&o->format);
+    qp_file_close(&o->file);
+}
+
+/* One matrix: quantize the source as the stored type says, compare bytes and scales. */
+static void compare_matrix(struct opened *model, const struct tensor *stored,
+                           const struct opened *source, const struct tensor *w)
+{
+    size_t rows = (size_t)w->dims[0], cols = (size_t)w->dims[1];
+    char scale_name[200];
+    snprintf(scale_name, sizeof scale_name, "%s_quantized_scale", stored->name);
+    const struct tensor *scale = qp_format_find(&model->format, scale_name);
+    assert_non_null(scale);
+    const uint8_t *want, *want_scales;
+    assert_int_equal(qp_format_tensor_bytes(&model->format, stored, &want, NULL), 0);
+    assert_int_equal(qp_format_tensor_bytes(&model->format, scale, &want_scales, NULL), 0);
+
+    float *values = malloc(rows * cols * sizeof *values), *scales = malloc(rows * sizeof *scales);
+    uint8_t *q = malloc(rows * cols);
+    assert_int_equal(qp_format_read_f32(&source->format, w, 0, rows * cols, values, NULL), 0);
+    if (stored->dtype == DTYPE_I8)
+        assert_true(qp_quantize_i8(values, (int64_t)rows, (int64_t)cols, (int8_t *)q, scales));
+    else
+        assert_true(qp_quantize_i4(values, (int64_t)rows, (int64_t)cols, q, scales));
+    assert_memory_equal(q, want, stored->n_bytes);
+    assert_memory_equal(scales, want_scales, rows * sizeof *scales);
+    free(values);
+    free(scales);
+    free(q);
+}
+
+/* Every matrix of the file that the tables have a name for. Returns how many. */
+static int compare_file(const char *model_name, const char *source_name, enum family_id family)
+{
+    struct opened model = { 0 }, source = { 0 };
+    open_shared(&model, model_name);
+    open_shared(&source, source_name);
+    int n = 0;
+    for (int i = 0; i < qp_n_tensor_rows; i++)
+        for (int l = 0; l < (qp_tensor_row_is_layered(&qp_tensor_rows[i]) ? 8 : 1); l++) {
+            const struct tensor_row *row = &qp_tensor_rows[i];
+            char target[160] = "params.lm.", name[160];
+            snprintf(target + 10, sizeof target - 10, row->target, l);
+            snprintf(name, sizeof name, row->hf, l);
+            const struct tensor *t = qp_format_find(&model.format, target);
+            const struct tensor *w = qp_format_find(&source.format, name);
+            if (!(row->families & family) || !t || t->dtype == DTYPE_F32)
+                continue;
+            assert_non_null(w);
+            compare_matrix(&model, t, &source, w);
+            n++;
+        }
+    close_shared(&model);
+    close_shared(&source);
+    return n;
+}
+
+static void test_original_files(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model, *source;
+        enum family_id family;
+    } files[] = {
+        { "GEMMA_2B-cpu-q8", "GEMMA_2B", FAMILY_GEMMA },
+        { "GEMMA_2B-cpu-q4", "GEMMA_2B", FAMILY_GEMMA },
+        { "GEMMA_2B-cpu-a8f4e4", "GEMMA_2B", FAMILY_GEMMA },
+        { "GEMMA_2B-cpu-a8f4e8", "GEMMA_2B", FAMILY_GEMMA },
+        { "GEMMA2_2B-cpu-q8", "GEMMA2_2B", FAMILY_GEMMA2 },
+        { "GEMMA2_2B-cpu-q4", "GEMMA2_2B", FAMILY_GEMMA2 },
+        { "GEMMA2_2B-cpu-a8f4e4", "GEMMA2_2B", FAMILY_GEMMA2 },
+    };
+    if (!qp_path_exists(shared_path(""))) {
+        if (getenv("CI"))
+            fail_msg("%s is missing", shared_path(""));
+        print_message("skipped: %s is missing\n", shared_path(""));
+        skip();
+    }
+    for (size_t i = 0; i < QP_COUNT(files); i++) {
+        char model[100], source[100];
+        snprintf(model, sizeof model, "%s/model.bin", files[i].model);
+        snprintf(source, sizeof source, "sources/%s/model.safetensors", files[i].source);
+        int n = compare_file(model, source, files[i].family);
+        print_message("%s: %d matrices equal\n", files[i].model, n);
+        assert_true(n >= 1 + 7 * 2);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_known_answers),
+        cmocka_unit_test(test_zero_rows_have_scale_one),
+        cmocka_unit_test(test_each_row_has_its_scale),
+        cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_rounding),
+        cmocka_unit_test(test_original_files),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
