@@ -1,7 +1,8 @@
 /* tokenizer.h: text <-> token ids, exactly as the model's own tokenizer does it.
  * In:  a SentencePiece ModelProto (the vocabulary of every model file), and for byte-level BPE
- *      models Quip's own `quip.tokenizer` blob (merges, pre-tokenizer, added tokens; docs/model-format.md).
- * Out: ids for text, text for ids (streaming, in whole UTF-8 characters), chat templates. */
+ *      models Quip's own `quip.tokenizer` blob (merges, pre-tokenizer, added tokens;
+ * docs/model-format.md). Out: ids for text, text for ids (streaming, in whole UTF-8 characters),
+ * chat templates. */
 #ifndef QP_TOKENIZER_H
 #define QP_TOKENIZER_H
 
@@ -17,7 +18,8 @@ struct tokens {
 bool qp_tokens_append(struct tokens *t, quip_token id);
 void qp_tokens_close(struct tokens *t);
 
-/* Both blobs are borrowed and must outlive the tokenizer; `bpe` is NULL for SentencePiece models. */
+/* Both blobs are borrowed and must outlive the tokenizer; `bpe` is NULL for SentencePiece models.
+ */
 quip_status qp_tokenizer_open(struct tokenizer **t, const void *spm, size_t n_spm, const void *bpe,
                               size_t n_bpe, quip_error *error);
 void qp_tokenizer_close(struct tokenizer *t);
@@ -71,7 +73,8 @@ struct chat_template {
 };
 /* By name; NULL when there is none. */
 const struct chat_template *qp_chat_find(const char *name);
-/* The name of the template that a checkpoint's Jinja source is, by its markers; "none" if unknown. */
+/* The name of the template that a checkpoint's Jinja source is, by its markers; "none" if unknown.
+ */
 const char *qp_chat_recognise(const char *jinja);
 
 /* ---- Quip's own blob for byte-level BPE (bpe_blob.c): written by convert, read by open ---- */

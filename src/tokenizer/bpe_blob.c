@@ -1,0 +1,287 @@
+/* bpe_blob.c: what a SentencePiece proto cannot say of a byte-level BPE model, in Quip's own blob.
+ * In:  merges, the pre-tokenizer, added tokens; ids are those of the proto's pieces.
+ * Out: a protobuf message, the model file's `quip.tokenizer` metadata:
+ *          1 pre-tokenizer (enum pre_tokenizer)
+ *          2 flags: 1 nfc, 2 ignore_merges, 4 add_prefix_space
+ *          3 merges: bytes, three little-endian uint32 each: left, right, result; in rank order
+ *          4 added token, repeated: message of 1 id, 2 flags: 1 special, 2 normalized, 4 lstrip,
+ *            8 rstrip, 16 single_word
+ * Fields that are not known are skipped.
+ * fuzz target: FUZZ_BPE_BLOB */
+#include "tokenizer/tokenizer_impl.h"
+
+#include "format/format.h"
+
+#include <stdlib.h>
+
+enum {
+    MERGE_BYTES = 12
+};
+
+enum blob_flag {
+    BLOB_NFC = 1,
+    BLOB_IGNORE_MERGES = 2,
+    BLOB_PREFIX_SPACE = 4
+};
+
+enum added_flag {
+    ADDED_SPECIAL = 1,
+    ADDED_NORMALIZED = 2,
+    ADDED_LSTRIP = 4,
+    ADDED_RSTRIP = 8,
+    ADDED_SINGLE_WORD = 16
+};
+
+/* ---- writing ---- */
+
+static void write_u32(uint8_t *to, uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        to[i] = (uint8_t)(value >> 8 * i);
+}
+
+static bool put_merges(const struct bpe_spec *spec, struct bytes *out)
+{
+    struct bytes packed = { 0 };
+    bool ok = qp_bytes_reserve(&packed, (size_t)spec->n_merges * MERGE_BYTES);
+    for (int i = 0; ok && i < spec->n_merges; i++) {
+        uint8_t *to = packed.data + packed.n;
+        write_u32(to, (uint32_t)spec->merges[i].left);
+        write_u32(to + 4, (uint32_t)spec->merges[i].right);
+        write_u32(to + 8, (uint32_t)spec->merges[i].result);
+        packed.n += MERGE_BYTES;
+    }
+    ok = ok && qp_proto_put_bytes(out, 3, packed.data, packed.n);
+    qp_bytes_close(&packed);
+    return ok;
+}
+
+static bool put_added(const struct bpe_added *added, struct bytes *out)
+{
+    unsigned flags = (added->is_special ? ADDED_SPECIAL : 0u) |
+                     (added->normalized ? ADDED_NORMALIZED : 0u) |
+                     (added->lstrip ? ADDED_LSTRIP : 0u) | (added->rstrip ? ADDED_RSTRIP : 0u) |
+                     (added->single_word ? ADDED_SINGLE_WORD : 0u);
+    struct bytes message = { 0 };
+    bool ok = qp_proto_put_varint(&message, 1, (uint64_t)added->id) &&
+              qp_proto_put_varint(&message, 2, flags) &&
+              qp_proto_put_bytes(out, 4, message.data, message.n);
+    qp_bytes_close(&message);
+    return ok;
+}
+
+bool qp_bpe_blob_write(const struct bpe_spec *spec, struct bytes *out)
+{
+    unsigned flags = (spec->nfc ? BLOB_NFC : 0u) | (spec->ignore_merges ? BLOB_IGNORE_MERGES : 0u) |
+                     (spec->add_prefix_space ? BLOB_PREFIX_SPACE : 0u);
+    bool ok = qp_proto_put_varint(out, 1, spec->pre) && qp_proto_put_varint(out, 2, flags) &&
+              put_merges(spec, out);
+    for (int i = 0; ok && i < spec->n_added; i++)
+        ok = put_added(&spec->added[i], out);
+    return ok;
+}
+
+/* ---- reading ---- */
+
+static uint32_t read_id(const uint8_t *p)
+{
+    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* What the first walk finds. */
+struct blob_facts {
+    uint64_t pre, flags;
+    const uint8_t *merges;
+    size_t n_merges;
+    size_t n_added;
+};
+
+static quip_status read_facts(const void *blob, size_t n, struct blob_facts *facts,
+                              quip_error *error)
+{
+    struct proto_reader r;
+    struct proto_field f;
+    qp_proto_open(&r, blob, n);
+    while (qp_proto_next(&r, &f)) {
+        if (f.number == 1 && f.wire_type == 0) {
+            facts->pre = f.value;
+        } else if (f.number == 2 && f.wire_type == 0) {
+            facts->flags = f.value;
+        } else if (f.number == 3 && f.wire_type == 2) {
+            if (f.n % MERGE_BYTES != 0 || f.n / MERGE_BYTES > INT32_MAX / 4)
+                return qp_fail(error, QUIP_E_FORMAT,
+                               "tokenizer: %zu bytes of merges; each has %d bytes", f.n,
+                               MERGE_BYTES);
+            facts->merges = f.data;
+            facts->n_merges = f.n / MERGE_BYTES;
+        } else if (f.number == 4 && f.wire_type == 2) {
+            facts->n_added++;
+        }
+    }
+    if (r.is_malformed || facts->n_added > INT32_MAX / 4)
+        return qp_fail(error, QUIP_E_FORMAT, "tokenizer: quip.tokenizer is malformed");
+    if (facts->pre > PRE_DIGITS_GPT2)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "tokenizer: pre-tokenizer %llu; this build knows 0 to %d",
+                       (unsigned long long)facts->pre, PRE_DIGITS_GPT2);
+    if (facts->flags & BLOB_NFC)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "tokenizer: the model normalizes its text to NFC, which this build cannot");
+    return QUIP_OK;
+}
+
+static quip_status read_added(struct tokenizer *t, const void *blob, size_t n, quip_error *error)
+{
+    struct byte_level *b = t->byte_level;
+    struct proto_reader r;
+    struct proto_field f, g;
+    qp_proto_open(&r, blob, n);
+    while (qp_proto_next(&r, &f)) {
+        if (f.number != 4 || f.wire_type != 2)
+            continue;
+        uint64_t id = UINT64_MAX, flags = 0;
+        struct proto_reader message;
+        qp_proto_open(&message, f.data, f.n);
+        while (qp_proto_next(&message, &g)) {
+            if (g.number == 1 && g.wire_type == 0)
+                id = g.value;
+            else if (g.number == 2 && g.wire_type == 0)
+                flags = g.value;
+        }
+        if (message.is_malformed || id >= (uint64_t)t->n_pieces)
+            return qp_fail(error, QUIP_E_FORMAT,
+                           "tokenizer: added token %d has id %lld; the vocabulary has %d pieces",
+                           b->n_added, (long long)id, t->n_pieces);
+        b->added[b->n_added++] = (struct bpe_added){
+            .id = (quip_token)id,
+            .is_special = flags & ADDED_SPECIAL,
+            .normalized = flags & ADDED_NORMALIZED,
+            .lstrip = flags & ADDED_LSTRIP,
+            .rstrip = flags & ADDED_RSTRIP,
+            .single_word = flags & ADDED_SINGLE_WORD,
+        };
+    }
+    return QUIP_OK;
+}
+
+static quip_status build_added_tries(struct tokenizer *t, quip_error *error)
+{
+    struct byte_level *b = t->byte_level;
+    uint64_t n_bytes[2] = { 0 }; // raw, normalized
+    for (int i = 0; i < b->n_added; i++)
+        n_bytes[b->added[i].normalized] += t->pieces[b->added[i].id].n;
+    if (n_bytes[0] > TRIE_MAX_BYTES || n_bytes[1] > TRIE_MAX_BYTES)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "tokenizer: more than %u bytes of added tokens",
+                       TRIE_MAX_BYTES);
+    struct arena *a = &b->tries;
+    for (int pass = 0; pass < 2; pass++) { // measure, then take
+        if (pass == 1 && qp_arena_open(a, a->used, "the added tokens", error))
+            return QUIP_E_MEMORY;
+        qp_trie_take(&b->raw, a, (uint32_t)n_bytes[0]);
+        qp_trie_take(&b->normalized, a, (uint32_t)n_bytes[1]);
+    }
+    for (int i = 0; i < b->n_added; i++) {
+        quip_token id = b->added[i].id;
+        qp_trie_add(b->added[i].normalized ? &b->normalized : &b->raw, qp_piece_text(t, id),
+                    t->pieces[id].n, i);
+    }
+    return QUIP_OK;
+}
+
+static quip_status read_merges(struct tokenizer *t, const struct blob_facts *facts,
+                               quip_error *error)
+{
+    uint32_t n_pieces = (uint32_t)t->n_pieces;
+    for (size_t i = 0; i < facts->n_merges; i++) {
+        const uint8_t *p = facts->merges + i * MERGE_BYTES;
+        uint32_t left = read_id(p), right = read_id(p + 4), result = read_id(p + 8);
+        if (left >= n_pieces || right >= n_pieces || result >= n_pieces)
+            return qp_fail(error, QUIP_E_FORMAT,
+                           "tokenizer: merge %zu is of ids %u and %u to %u; the vocabulary has %u "
+                           "pieces",
+                           i, left, right, result, n_pieces);
+        struct bpe_merge merge = { (quip_token)left, (quip_token)right, (quip_token)result };
+        qp_merge_add(t->byte_level, &merge, (uint32_t)i);
+    }
+    return QUIP_OK;
+}
+
+quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, quip_error *error)
+{
+    struct blob_facts facts = { 0 };
+    quip_status status = read_facts(blob, n, &facts, error);
+    if (status)
+        return status;
+    uint32_t n_slots = 4;
+    while (n_slots / 3 * 2 < facts.n_merges)
+        n_slots *= 2;
+    struct arena *a = &t->merges;
+    for (int pass = 0; pass < 2; pass++) { // measure, then take
+        if (pass == 1 && qp_arena_open(a, a->used, "the merges", error))
+            return QUIP_E_MEMORY;
+        t->byte_level = qp_arena_take(a, sizeof *t->byte_level);
+        struct merge_slot *slots = qp_arena_take(a, n_slots * sizeof *slots);
+        struct bpe_added *added = qp_arena_take(a, facts.n_added * sizeof *added);
+        if (pass == 1) {
+            t->byte_level->slots = slots;
+            t->byte_level->added = added;
+        }
+    }
+    struct byte_level *b = t->byte_level;
+    b->mask = n_slots - 1;
+    b->pre = (enum pre_tokenizer)facts.pre;
+    b->ignore_merges = facts.flags & BLOB_IGNORE_MERGES;
+    b->add_prefix_space = facts.flags & BLOB_PREFIX_SPACE;
+    qp_find_byte_tokens(t);
+    status = read_merges(t, &facts, error);
+    if (!status)
+        status = read_added(t, blob, n, error);
+    return status ? status : build_added_tries(t, error);
+}
+
+#ifdef FUZZ_BPE_BLOB
+
+/* A vocabulary of GPT-2's 256 byte characters, some words and some added tokens. */
+static bool fuzz_vocabulary(struct bytes *spm)
+{
+    static const char *const words[] = { "he", "ll", "hell", "hello", "<s>", "  ", "\xc4\xa0h" };
+    bool ok = true;
+    for (int32_t c = 0; c < 324; c++) {
+        char text[4];
+        if (qp_gpt2_byte(c) >= 0)
+            ok = ok &&
+                 qp_spm_write_piece(spm, text, (size_t)qp_utf8_encode(c, text), 0, PIECE_NORMAL);
+    }
+    for (size_t i = 0; i < QP_COUNT(words); i++)
+        ok = ok && qp_spm_write_piece(spm, words[i], strlen(words[i]), 0, PIECE_NORMAL);
+    return ok;
+}
+
+/* In: two bytes, the length of the blob; the blob; the text. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    static struct bytes spm;
+    if (n < 2 || (spm.n == 0 && !fuzz_vocabulary(&spm)))
+        return 0;
+    size_t n_blob = data[0] | (size_t)data[1] << 8;
+    n_blob = n_blob < n - 2 ? n_blob : n - 2;
+    struct tokenizer *t;
+    if (qp_tokenizer_open(&t, spm.data, spm.n, data + 2, n_blob, NULL))
+        return 0;
+    struct tokens ids = { 0 };
+    struct bytes text = { 0 };
+    struct detokenizer d = { 0 };
+    qp_tokenizer_encode(t, (const char *)data + 2 + n_blob, n - 2 - n_blob, true, &ids, NULL);
+    for (int i = 0; i < ids.n; i++) {
+        if (ids.ids[i] < 0 || ids.ids[i] >= qp_tokenizer_n_tokens(t))
+            abort();
+        qp_detokenize(t, &d, ids.ids[i], &text);
+    }
+    qp_detokenize_end(t, &d, &text);
+    qp_bytes_close(&text);
+    qp_tokens_close(&ids);
+    qp_tokenizer_close(t);
+    return 0;
+}
+#endif

@@ -1,0 +1,152 @@
+/* detokenizer.c: ids to text, one id at a time.
+ * In:  ids.
+ * Out: whole UTF-8 characters; bytes of a character that is not complete yet wait in the struct.
+ *      SentencePiece: malformed bytes become U+FFFD one by one. Byte-level: one U+FFFD for each
+ *      maximal malformed part. */
+#include "tokenizer/tokenizer_impl.h"
+
+/* ---- bytes to characters ---- */
+
+static bool put_text(struct detokenizer *d, const void *text, size_t n, struct bytes *out)
+{
+    d->has_started |= n > 0;
+    return qp_bytes_append(out, text, n);
+}
+
+/* Put what the pending bytes complete; at the end of the text, or of a run of bytes, all of them.
+ */
+static bool put_pending(const struct tokenizer *t, struct detokenizer *d, bool at_end,
+                        struct bytes *out)
+{
+    size_t done = 0, n = (size_t)d->n_pending;
+    while (done < n) {
+        const char *text = (const char *)d->pending + done;
+        int32_t c;
+        size_t length = (size_t)qp_utf8_decode(text, n - done, &c);
+        if (c < 0) {
+            if (!at_end && qp_utf8_complete(text, n - done) == 0)
+                break;
+            if (t->byte_level)
+                length = qp_malformed_length(text, n - done);
+        }
+        if (!(c < 0 ? put_text(d, REPLACEMENT, REPLACEMENT_BYTES, out)
+                    : put_text(d, text, length, out)))
+            return false;
+        done += length;
+    }
+    memmove(d->pending, d->pending + done, n - done);
+    d->n_pending = (int)(n - done);
+    return true;
+}
+
+/* At most three bytes wait, so there is room for one more. */
+static bool put_byte(const struct tokenizer *t, struct detokenizer *d, uint8_t byte,
+                     struct bytes *out)
+{
+    d->pending[d->n_pending++] = byte;
+    return put_pending(t, d, false, out);
+}
+
+/* The same for text from the file, which may not be UTF-8. */
+static bool put_foreign(struct detokenizer *d, const char *text, size_t n, struct bytes *out)
+{
+    for (size_t i = 0, length; i < n; i += length) {
+        int32_t c;
+        length = (size_t)qp_utf8_decode(text + i, n - i, &c);
+        if (!(c < 0 ? put_text(d, REPLACEMENT, REPLACEMENT_BYTES, out)
+                    : put_text(d, text + i, length, out)))
+            return false;
+    }
+    return true;
+}
+
+/* ---- byte-level ---- */
+
+/* Text in GPT-2's alphabet is bytes; a piece with any other character, as added tokens have, is
+ * what it says. */
+static bool is_gpt2_text(const char *text, size_t n)
+{
+    int32_t c;
+    for (size_t i = 0; i < n; i += (size_t)qp_utf8_decode(text + i, n - i, &c))
+        if (qp_utf8_decode(text + i, n - i, &c) < 1 || qp_gpt2_byte(c) < 0)
+            return false;
+    return true;
+}
+
+static bool put_byte_level(const struct tokenizer *t, struct detokenizer *d,
+                           const struct piece *piece, struct bytes *out)
+{
+    const char *text = t->spm + piece->offset;
+    bool is_gpt2 = is_gpt2_text(text, piece->n);
+    for (size_t i = 0; i < piece->n;) {
+        int byte = (uint8_t)text[i];
+        size_t length = 1;
+        if (is_gpt2) {
+            int32_t c;
+            length = (size_t)qp_utf8_decode(text + i, piece->n - i, &c);
+            byte = qp_gpt2_byte(c);
+        }
+        if (!put_byte(t, d, (uint8_t)byte, out))
+            return false;
+        i += length;
+    }
+    return true;
+}
+
+/* ---- SentencePiece ---- */
+
+/* A piece with its space symbols as spaces. In front of a text, one is the dummy prefix. */
+static bool put_piece(const struct tokenizer *t, struct detokenizer *d, const struct piece *piece,
+                      struct bytes *out)
+{
+    const struct normalizer *z = &t->normalizer;
+    const char *text = t->spm + piece->offset, *end = text + piece->n;
+    bool has_prefix = !d->has_started && piece->n >= SPACE_SYMBOL_BYTES &&
+                      (z->add_dummy_prefix || z->remove_extra_whitespaces) &&
+                      memcmp(text, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0;
+    if (has_prefix) {
+        text += SPACE_SYMBOL_BYTES;
+        d->has_started = !z->remove_extra_whitespaces; // which drops all leading spaces
+    }
+    while (text < end) {
+        const char *p = text;
+        while (p < end &&
+               !(end - p >= SPACE_SYMBOL_BYTES && memcmp(p, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0))
+            p++;
+        if (!put_foreign(d, text, (size_t)(p - text), out))
+            return false;
+        if (p == end)
+            break;
+        if (!put_text(d, " ", 1, out))
+            return false;
+        text = p + SPACE_SYMBOL_BYTES;
+    }
+    return true;
+}
+
+bool qp_detokenize(const struct tokenizer *t, struct detokenizer *d, quip_token id,
+                   struct bytes *out)
+{
+    if (id < 0 || id >= t->n_pieces)
+        return true;
+    const struct piece *piece = &t->pieces[id];
+    if (t->byte_level)
+        return piece->type == PIECE_CONTROL ? put_pending(t, d, true, out)
+                                            : put_byte_level(t, d, piece, out);
+    if (piece->type == PIECE_BYTE) {
+        int byte = qp_spm_byte(qp_piece_text(t, id), piece->n);
+        return byte < 0 || put_byte(t, d, (uint8_t)byte, out);
+    }
+    if (!put_pending(t, d, true, out))
+        return false;
+    if (piece->type == PIECE_CONTROL)
+        return true;
+    if (piece->type == PIECE_UNKNOWN)
+        return put_foreign(d, t->unk_surface, t->n_unk_surface, out);
+    return put_piece(t, d, piece, out);
+}
+
+bool qp_detokenize_end(const struct tokenizer *t, struct detokenizer *d, struct bytes *out)
+{
+    return put_pending(t, d, true, out);
+}

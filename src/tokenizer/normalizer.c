@@ -1,0 +1,178 @@
+/* normalizer.c: what SentencePiece does to a text before it looks for pieces.
+ * In:  any bytes.
+ * Out: the normalized text: at each position the longest user-defined piece as it is, else the
+ *      longest rule of the charsmap, else one character, else U+FFFD for one malformed byte; spaces
+ *      become U+2581.
+ * Most text of most models is plain bytes, which are copied in runs. */
+#include "tokenizer/tokenizer_impl.h"
+
+/* ---- the charsmap: a double array as Darts-clone writes it ---- */
+
+static uint32_t read_u32(const uint8_t *p)
+{
+    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static uint32_t trie_unit(const struct normalizer *z, uint32_t node)
+{
+    return node < z->n_units ? read_u32(z->charsmap + (size_t)node * 4) : 0;
+}
+
+static uint32_t unit_offset(uint32_t unit)
+{
+    return (unit >> 10) << ((unit & 0x200) >> 6);
+}
+
+/* Length of the longest rule that text[0, n) begins with, and where its replacement is in the pool;
+ * 0 for none. */
+static size_t find_rule(const struct normalizer *z, const char *text, size_t n, uint32_t *value)
+{
+    if (z->n_units == 0)
+        return 0;
+    size_t longest = 0;
+    uint32_t node = unit_offset(trie_unit(z, 0));
+    for (size_t i = 0; i < n; i++) {
+        node ^= (uint8_t)text[i];
+        uint32_t unit = trie_unit(z, node);
+        if ((unit & 0x800000ffu) != (uint8_t)text[i] || node >= z->n_units)
+            break;
+        node ^= unit_offset(unit);
+        if (unit & 0x100) {
+            longest = i + 1;
+            *value = trie_unit(z, node) & 0x7fffffffu;
+        }
+    }
+    return *value < z->n_pool ? longest : 0;
+}
+
+static bool begins_rule(const struct normalizer *z, uint8_t byte)
+{
+    uint32_t node = unit_offset(trie_unit(z, 0)) ^ byte;
+    return z->n_units > 0 && node < z->n_units && (trie_unit(z, node) & 0x800000ffu) == byte;
+}
+
+quip_status qp_normalizer_open(struct normalizer *z, const uint8_t *charsmap, size_t n,
+                               const struct trie *user_defined, quip_error *error)
+{
+    if (n > 0) {
+        uint32_t n_trie = n >= 4 ? read_u32(charsmap) : 0;
+        if (n < 4 || n_trie > n - 4 || n_trie % 4 != 0)
+            return qp_fail(error, QUIP_E_FORMAT,
+                           "tokenizer: the charsmap has %zu bytes, its trie claims %u", n, n_trie);
+        z->charsmap = charsmap + 4;
+        z->n_units = n_trie / 4;
+        z->pool = (const char *)charsmap + 4 + n_trie;
+        z->n_pool = (uint32_t)(n - 4 - n_trie);
+        if (z->n_pool == 0 || z->pool[z->n_pool - 1] != '\0')
+            return qp_fail(error, QUIP_E_FORMAT,
+                           "tokenizer: the charsmap's strings do not end with a NUL");
+    }
+    for (int b = 0; b < 128; b++)
+        z->plain[b] = b != ' ' && !user_defined->first[b] && !begins_rule(z, (uint8_t)b);
+    return QUIP_OK;
+}
+
+/* ---- normalizing ---- */
+
+/* What stands at text[0, n), n > 0, becomes to[0, n_to); returns how many bytes it was. */
+static size_t normalize_prefix(const struct tokenizer *t, const char *text, size_t n,
+                               const char **to, size_t *n_to)
+{
+    const struct normalizer *z = &t->normalizer;
+    quip_token id;
+    uint32_t value = 0;
+    size_t length = qp_trie_longest(&t->user_defined, text, n, &id);
+    if (length == 0 && (length = find_rule(z, text, n, &value)) > 0) {
+        *to = z->pool + value;
+        *n_to = strlen(*to);
+        return length;
+    }
+    *to = text;
+    if (length == 0) {
+        int32_t c;
+        length = (size_t)qp_utf8_decode(text, n, &c);
+        if (c < 0) {
+            *to = REPLACEMENT;
+            *n_to = REPLACEMENT_BYTES;
+            return length;
+        }
+    }
+    *n_to = length;
+    return length;
+}
+
+static bool put_escaped(const struct normalizer *z, const char *text, size_t n, struct bytes *out)
+{
+    if (!qp_bytes_reserve(out, n * SPACE_SYMBOL_BYTES))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] == ' ' && z->escape_whitespaces) {
+            memcpy(out->data + out->n, SPACE_SYMBOL, SPACE_SYMBOL_BYTES);
+            out->n += SPACE_SYMBOL_BYTES;
+        } else {
+            out->data[out->n++] = (uint8_t)text[i];
+        }
+    }
+    return true;
+}
+
+static size_t skip_spaces(const struct tokenizer *t, const char *text, size_t n)
+{
+    size_t i = 0;
+    while (i < n) {
+        const char *to;
+        size_t n_to, length = normalize_prefix(t, text + i, n - i, &to, &n_to);
+        if (n_to != 1 || *to != ' ')
+            break;
+        i += length;
+    }
+    return i;
+}
+
+static void strip_spaces(const struct normalizer *z, size_t begin, struct bytes *out)
+{
+    const char *space = z->escape_whitespaces ? SPACE_SYMBOL : " ";
+    size_t n = strlen(space);
+    while (out->n - begin >= n && memcmp(out->data + out->n - n, space, n) == 0)
+        out->n -= n;
+}
+
+bool qp_normalize(const struct tokenizer *t, const char *text, size_t n, struct bytes *out)
+{
+    const struct normalizer *z = &t->normalizer;
+    size_t i = z->remove_extra_whitespaces ? skip_spaces(t, text, n) : 0;
+    if (i == n)
+        return true; // nothing but spaces, or nothing: not even the dummy prefix
+    size_t begin = out->n;
+    if (!z->whitespace_is_suffix && z->add_dummy_prefix && !put_escaped(z, " ", 1, out))
+        return false;
+    bool after_space = z->remove_extra_whitespaces;
+    while (i < n) {
+        size_t run = 0;
+        while (i + run < n && z->plain[(uint8_t)text[i + run]])
+            run++;
+        if (run > 0) {
+            if (!qp_bytes_append(out, text + i, run))
+                return false;
+            i += run;
+            after_space = false;
+            continue;
+        }
+        const char *to;
+        size_t n_to;
+        i += normalize_prefix(t, text + i, n - i, &to, &n_to);
+        while (after_space && n_to > 0 && *to == ' ') {
+            to++;
+            n_to--;
+        }
+        if (!put_escaped(z, to, n_to, out))
+            return false;
+        if (n_to > 0)
+            after_space = z->remove_extra_whitespaces && to[n_to - 1] == ' ';
+    }
+    if (z->remove_extra_whitespaces)
+        strip_spaces(z, begin, out);
+    if (z->whitespace_is_suffix && z->add_dummy_prefix)
+        return put_escaped(z, " ", 1, out);
+    return true;
+}

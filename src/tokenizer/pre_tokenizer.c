@@ -1,0 +1,165 @@
+/* pre_tokenizer.c: text to the words that byte-level BPE merges within.
+ * In:  UTF-8 text.
+ * Out: the length of the first word, as the model's regular expression would match it there. The
+ *      expressions are written out as scanners; each stands above its own. Alternatives are tried
+ * in order, the first that matches wins, as in the original. */
+#include "tokenizer/tokenizer_impl.h"
+
+/* ---- character classes ---- */
+
+enum char_class qp_char_class(const char *text, size_t n, size_t *length)
+{
+    uint8_t byte = (uint8_t)*text;
+    if (byte < 128) {
+        *length = 1;
+        return qp_ascii_class[byte];
+    }
+    int32_t c;
+    *length = (size_t)qp_utf8_decode(text, n, &c);
+    if (c < 0)
+        return CHAR_OTHER;
+    int low = 0, high = qp_n_class_runs; // the last run that begins at or before c
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if (qp_class_runs[middle] >> 3 <= (uint32_t)c)
+            low = middle;
+        else
+            high = middle;
+    }
+    return qp_class_runs[low] & 7;
+}
+
+/* What the expressions tell apart: bits, so that a run may be of several kinds. */
+enum kind {
+    KIND_LETTER = 1, // \p{L}
+    KIND_NUMBER = 2, // \p{N}
+    KIND_SPACE = 4,  // \s
+    KIND_OTHER = 8   // [^\s\p{L}\p{N}]
+};
+
+static unsigned kind_at(const char *text, size_t n, size_t i, size_t *length)
+{
+    static const uint8_t kinds[] = {
+        [CHAR_OTHER] = KIND_OTHER, [CHAR_LETTER] = KIND_LETTER,  [CHAR_DIGIT] = KIND_NUMBER,
+        [CHAR_SPACE] = KIND_SPACE, [CHAR_NUMERIC] = KIND_NUMBER, [CHAR_WORD] = KIND_OTHER,
+    };
+    *length = 0;
+    return i < n ? kinds[qp_char_class(text + i, n - i, length)] : 0;
+}
+
+/* The end of the run of that kind that begins at i; *last is where its last character begins. */
+static size_t run_end(const char *text, size_t n, size_t i, unsigned kind, size_t *last)
+{
+    size_t length;
+    for (*last = i; kind_at(text, n, i, &length) == kind; i += length)
+        *last = i;
+    return i;
+}
+
+/* ---- parts of the expressions ---- */
+
+/* 's|'t|'re|'ve|'m|'ll|'d at the start of the text; its length or 0. Folded: (?i:...), where the
+ * long s, U+017F, is an s too. */
+static size_t contraction(const char *text, size_t n, bool folded)
+{
+    if (n < 2 || text[0] != '\'')
+        return 0;
+    uint8_t fold = folded ? 0x20 : 0;
+    char a = (char)(text[1] | fold), b = n > 2 ? (char)(text[2] | fold) : 0;
+    if (a == 's' || a == 't' || a == 'm' || a == 'd')
+        return 2;
+    if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l'))
+        return 3;
+    if (folded && n > 2 && memcmp(text + 1, "\xc5\xbf", 2) == 0)
+        return 3;
+    return 0;
+}
+
+/* \s+(?!\S)|\s+ for the run of white space [0, end) whose last character begins at `last`: all of
+ * it at the end of the text, else it leaves its last character to what follows, if it has another.
+ */
+static size_t white_space(size_t end, size_t last, bool at_end)
+{
+    return at_end || last == 0 ? end : last;
+}
+
+/* ---- the expressions ---- */
+
+/* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+ * lone_numbers: the text was cut around every \p{N} before, which then is a word. */
+static size_t gpt2_word(const char *text, size_t n, bool lone_numbers)
+{
+    size_t length = contraction(text, n, false), last;
+    if (length > 0)
+        return length;
+    unsigned kind = kind_at(text, n, 0, &length);
+    if (kind == KIND_NUMBER && lone_numbers)
+        return length;
+    size_t begin = 0;
+    if (text[0] == ' ') {
+        size_t next_length;
+        unsigned next = kind_at(text, n, 1, &next_length);
+        if (next != 0 && next != KIND_SPACE && !(next == KIND_NUMBER && lone_numbers)) {
+            begin = 1;
+            kind = next;
+        }
+    }
+    size_t end = run_end(text, n, begin, kind, &last);
+    if (kind != KIND_SPACE)
+        return end;
+    bool at_end = end == n || (lone_numbers && kind_at(text, n, end, &length) == KIND_NUMBER);
+    return white_space(end, last, at_end);
+}
+
+static bool is_newline(char c)
+{
+    return c == '\r' || c == '\n';
+}
+
+/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*
+ * |\s*[\r\n]+|\s+(?!\S)|\s+        (Llama 3; Qwen 2 has \p{N} for \p{N}{1,3}) */
+static size_t llama3_word(const char *text, size_t n, int max_digits)
+{
+    size_t length = contraction(text, n, true), next_length, last;
+    if (length > 0)
+        return length;
+    unsigned kind = kind_at(text, n, 0, &length);
+    unsigned next = kind_at(text, n, length, &next_length);
+    if (kind == KIND_LETTER)
+        return run_end(text, n, 0, KIND_LETTER, &last);
+    if (kind != KIND_NUMBER && !is_newline(text[0]) && next == KIND_LETTER)
+        return run_end(text, n, length, KIND_LETTER, &last);
+    if (kind == KIND_NUMBER) {
+        size_t end = length;
+        for (int i = 1; i < max_digits && kind_at(text, n, end, &length) == KIND_NUMBER; i++)
+            end += length;
+        return end;
+    }
+    if (kind == KIND_OTHER || (text[0] == ' ' && next == KIND_OTHER)) {
+        size_t end = run_end(text, n, kind == KIND_OTHER ? 0 : 1, KIND_OTHER, &last);
+        while (end < n && is_newline(text[end]))
+            end++;
+        return end;
+    }
+    size_t end = run_end(text, n, 0, KIND_SPACE, &last);
+    for (size_t i = end; i > 0; i--)
+        if (is_newline(text[i - 1]))
+            return i;
+    return white_space(end, last, end == n);
+}
+
+size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n)
+{
+    switch (pre) {
+    case PRE_GPT2:
+        return gpt2_word(text, n, false);
+    case PRE_DIGITS_GPT2:
+        return gpt2_word(text, n, true);
+    case PRE_LLAMA3:
+        return llama3_word(text, n, 3);
+    case PRE_QWEN2:
+        return llama3_word(text, n, 1);
+    default:
+        return n;
+    }
+}

@@ -1,0 +1,461 @@
+/* spm.c: a SentencePiece ModelProto, opened.
+ * In:  the proto's bytes, borrowed: pieces keep their text there.
+ * Out: struct tokenizer: the pieces, a hash table of their texts, tries, the normalizer. 262144
+ *      pieces open in some 10 ms: one walk over the proto, one block for all.
+ * Field numbers: sentencepiece_model.proto of google/sentencepiece.
+ * fuzz target: FUZZ_SPM */
+#include "tokenizer/tokenizer_impl.h"
+
+#include "format/format.h"
+
+#include <float.h>
+#include <math.h>
+
+/* ---- the hash table of pieces ---- */
+
+static uint64_t load_bytes(const char *s, size_t n)
+{
+    uint64_t v = 0;
+    memcpy(&v, s, n);
+    return v;
+}
+
+/* Any mixing that spreads will do: the table lives in memory only. */
+static uint32_t piece_hash(const char *s, size_t n)
+{
+    const uint64_t odd = 0x9E3779B97F4A7C15u;
+    uint64_t h = n * odd;
+    for (; n >= 8; s += 8, n -= 8) {
+        h = (h ^ load_bytes(s, 8)) * odd;
+        h ^= h >> 29;
+    }
+    if (n >= 4)
+        h ^= load_bytes(s, 4) | load_bytes(s + n - 4, 4) << 32;
+    else if (n > 0)
+        h ^= (uint8_t)s[0] | (uint64_t)(uint8_t)s[n / 2] << 8 | (uint64_t)(uint8_t)s[n - 1] << 16;
+    h *= odd;
+    return (uint32_t)(h >> 32);
+}
+
+static bool is_reserved(const struct piece *piece)
+{
+    return piece->type == PIECE_UNKNOWN || piece->type == PIECE_CONTROL ||
+           piece->type == PIECE_BYTE;
+}
+
+static bool has_text(const struct tokenizer *t, quip_token id, const char *text, size_t n)
+{
+    return t->pieces[id].n == n && memcmp(qp_piece_text(t, id), text, n) == 0;
+}
+
+/* The first piece of that text keeps its place. */
+static void add_slot(struct tokenizer *t, quip_token id)
+{
+    const struct piece *piece = &t->pieces[id];
+    uint32_t hash = piece_hash(qp_piece_text(t, id), piece->n);
+    uint32_t i = hash & t->slot_mask;
+    for (; t->slots[i].id; i = (i + 1) & t->slot_mask) {
+        quip_token other = t->slots[i].id - 1;
+        if (t->slots[i].hash == hash && has_text(t, other, qp_piece_text(t, id), piece->n) &&
+            is_reserved(&t->pieces[other]) == is_reserved(piece))
+            return;
+    }
+    t->slots[i] = (struct piece_slot){ hash, id + 1 };
+}
+
+quip_token qp_spm_find(const struct tokenizer *t, const char *text, size_t n, bool reserved)
+{
+    uint32_t hash = piece_hash(text, n);
+    for (uint32_t i = hash & t->slot_mask; t->slots[i].id; i = (i + 1) & t->slot_mask) {
+        quip_token id = t->slots[i].id - 1;
+        if (t->slots[i].hash == hash && has_text(t, id, text, n) &&
+            is_reserved(&t->pieces[id]) == reserved)
+            return id;
+    }
+    return NO_TOKEN;
+}
+
+quip_token qp_spm_find_any(const struct tokenizer *t, const char *text, size_t n)
+{
+    quip_token id = qp_spm_find(t, text, n, true);
+    return id != NO_TOKEN ? id : qp_spm_find(t, text, n, false);
+}
+
+/* ---- reading the proto ---- */
+
+/* What the walk over the proto finds beside the pieces. */
+struct spm_facts {
+    uint64_t user_defined_bytes, special_bytes, all_bytes; // text of those pieces together
+    const uint8_t *charsmap;
+    size_t n_charsmap;
+    bool has_bos, has_eos;
+    struct proto_field bos_piece, eos_piece;
+};
+
+/* Rises as the score falls, and equal for equal scores. */
+static uint32_t order_of(float score)
+{
+    float s = score + 0.0f; // -0 becomes 0
+    uint32_t bits;
+    memcpy(&bits, &s, sizeof bits);
+    return bits & 0x80000000u ? bits : ~(bits | 0x80000000u);
+}
+
+static quip_status read_piece(struct tokenizer *t, quip_token id, const struct proto_field *message,
+                              quip_error *error)
+{
+    struct piece *piece = &t->pieces[id];
+    piece->type = PIECE_NORMAL;
+    struct proto_reader r;
+    struct proto_field f;
+    qp_proto_open(&r, message->data, message->n);
+    while (qp_proto_next(&r, &f)) {
+        if (f.number == 1 && f.wire_type == 2) {
+            piece->offset = (uint32_t)(f.data - (const uint8_t *)t->spm);
+            piece->n = (uint32_t)f.n;
+        } else if (f.number == 2 && f.wire_type == 5) {
+            piece->score = qp_proto_float(&f);
+        } else if (f.number == 3 && f.wire_type == 0) {
+            piece->type =
+                f.value >= PIECE_NORMAL && f.value <= PIECE_BYTE ? (uint8_t)f.value : PIECE_NORMAL;
+        }
+    }
+    if (r.is_malformed)
+        return qp_fail(error, QUIP_E_FORMAT, "tokenizer: piece %d is malformed", (int)id);
+    if (!isfinite(piece->score))
+        return qp_fail(error, QUIP_E_FORMAT, "tokenizer: piece %d has no finite score", (int)id);
+    piece->order = order_of(piece->score);
+    return QUIP_OK;
+}
+
+static int hex_digit(char c)
+{
+    const char *digits = "0123456789ABCDEF";
+    const char *found = c ? strchr(digits, c) : NULL;
+    return found ? (int)(found - digits) : -1;
+}
+
+int qp_spm_byte(const char *text, size_t n)
+{
+    if (n != 6 || memcmp(text, "<0x", 3) != 0 || text[5] != '>')
+        return -1;
+    int high = hex_digit(text[3]), low = hex_digit(text[4]);
+    return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
+/* Text is cut before a space symbol unless a piece holds one after the byte in front: gemma has
+ * one such piece beside its runs of spaces, `>_</`. */
+static void note_joins(struct tokenizer *t, quip_token id)
+{
+    const char *text = qp_piece_text(t, id);
+    const char *end = text + t->pieces[id].n;
+    for (const char *p = text + 1; end - p >= SPACE_SYMBOL_BYTES; p++)
+        if (memcmp(p, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0)
+            t->joins_space[(uint8_t)p[-1]] = true;
+}
+
+static void note_piece(struct tokenizer *t, quip_token id, struct spm_facts *facts)
+{
+    const struct piece *piece = &t->pieces[id];
+    add_slot(t, id);
+    switch (piece->type) {
+    case PIECE_UNKNOWN:
+        if (t->unk == NO_TOKEN)
+            t->unk = id;
+        facts->special_bytes += piece->n;
+        return;
+    case PIECE_CONTROL:
+        facts->special_bytes += piece->n;
+        return;
+    case PIECE_BYTE: {
+        int byte = qp_spm_byte(qp_piece_text(t, id), piece->n);
+        if (byte >= 0)
+            t->byte_ids[byte] = id;
+        return;
+    }
+    case PIECE_UNUSED:
+        t->has_unused = true;
+        break;
+    case PIECE_USER_DEFINED:
+        facts->user_defined_bytes += piece->n;
+        break;
+    default:
+        t->min_score = piece->score < t->min_score ? piece->score : t->min_score;
+        t->max_score = piece->score > t->max_score ? piece->score : t->max_score;
+        break;
+    }
+    facts->all_bytes += piece->n;
+    t->max_piece_bytes = piece->n > t->max_piece_bytes ? piece->n : t->max_piece_bytes;
+    note_joins(t, id);
+}
+
+static quip_token token_of(uint64_t value)
+{
+    return value <= INT32_MAX ? (quip_token)value : NO_TOKEN; // -1 comes as a huge varint
+}
+
+static bool read_trainer_spec(struct tokenizer *t, const struct proto_field *message,
+                              struct spm_facts *facts)
+{
+    struct proto_reader r;
+    struct proto_field f;
+    qp_proto_open(&r, message->data, message->n);
+    while (qp_proto_next(&r, &f)) {
+        if (f.wire_type == 0) {
+            switch (f.number) {
+            case 3:
+                t->model = f.value <= SPM_CHAR ? (enum spm_model)f.value : 0;
+                break;
+            case 24:
+                t->normalizer.whitespace_is_suffix = f.value != 0;
+                break;
+            case 35:
+                t->byte_fallback = f.value != 0;
+                break;
+            case 41:
+                t->bos = token_of(f.value);
+                facts->has_bos = true;
+                break;
+            case 42:
+                t->eos = token_of(f.value);
+                facts->has_eos = true;
+                break;
+            }
+        } else if (f.wire_type == 2) {
+            switch (f.number) {
+            case 44:
+                t->unk_surface = (const char *)f.data;
+                t->n_unk_surface = f.n;
+                break;
+            case 46:
+                facts->bos_piece = f;
+                break;
+            case 47:
+                facts->eos_piece = f;
+                break;
+            }
+        }
+    }
+    return !r.is_malformed;
+}
+
+static bool read_normalizer_spec(struct tokenizer *t, const struct proto_field *message,
+                                 struct spm_facts *facts)
+{
+    struct proto_reader r;
+    struct proto_field f;
+    qp_proto_open(&r, message->data, message->n);
+    while (qp_proto_next(&r, &f)) {
+        if (f.number == 2 && f.wire_type == 2) {
+            facts->charsmap = f.data;
+            facts->n_charsmap = f.n;
+        } else if (f.number == 3 && f.wire_type == 0) {
+            t->normalizer.add_dummy_prefix = f.value != 0;
+        } else if (f.number == 4 && f.wire_type == 0) {
+            t->normalizer.remove_extra_whitespaces = f.value != 0;
+        } else if (f.number == 5 && f.wire_type == 0) {
+            t->normalizer.escape_whitespaces = f.value != 0;
+        }
+    }
+    return !r.is_malformed;
+}
+
+static quip_status count_pieces(struct tokenizer *t, size_t n, quip_error *error)
+{
+    struct proto_reader r;
+    struct proto_field f;
+    qp_proto_open(&r, t->spm, n);
+    while (qp_proto_next(&r, &f)) {
+        if (f.number != 1 || f.wire_type != 2)
+            continue;
+        if (t->n_pieces == INT32_MAX / 4)
+            return qp_fail(error, QUIP_E_FORMAT, "tokenizer: more than %d pieces", t->n_pieces);
+        t->n_pieces++;
+    }
+    if (r.is_malformed)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "tokenizer: not a SentencePiece model: malformed after %d pieces",
+                       t->n_pieces);
+    if (t->n_pieces == 0)
+        return qp_fail(error, QUIP_E_FORMAT, "tokenizer: not a SentencePiece model: no pieces");
+    return QUIP_OK;
+}
+
+static quip_status take_pieces(struct tokenizer *t, quip_error *error)
+{
+    uint32_t n_slots = 4;
+    while (n_slots / 2 < (uint32_t)t->n_pieces)
+        n_slots *= 2;
+    t->slot_mask = n_slots - 1;
+    struct arena *a = &t->vocabulary;
+    for (int pass = 0; pass < 2; pass++) { // measure, then take
+        if (pass == 1 && qp_arena_open(a, a->used, "the vocabulary", error))
+            return QUIP_E_MEMORY;
+        t->pieces = qp_arena_take(a, (size_t)t->n_pieces * sizeof *t->pieces);
+        t->slots = qp_arena_take(a, n_slots * sizeof *t->slots);
+    }
+    return QUIP_OK;
+}
+
+static quip_status read_proto(struct tokenizer *t, size_t n, struct spm_facts *facts,
+                              quip_error *error)
+{
+    struct proto_reader r;
+    struct proto_field f;
+    quip_token id = 0;
+    bool ok = true;
+    qp_proto_open(&r, t->spm, n);
+    while (ok && qp_proto_next(&r, &f)) {
+        if (f.wire_type != 2)
+            continue;
+        if (f.number == 1) {
+            quip_status status = read_piece(t, id, &f, error);
+            if (status)
+                return status;
+            note_piece(t, id, facts);
+            id++;
+        } else if (f.number == 2) {
+            ok = read_trainer_spec(t, &f, facts);
+        } else if (f.number == 3) {
+            ok = read_normalizer_spec(t, &f, facts);
+        }
+    }
+    if (!ok)
+        return qp_fail(error, QUIP_E_FORMAT, "tokenizer: the SentencePiece model's %s is malformed",
+                       f.number == 2 ? "trainer_spec" : "normalizer_spec");
+    return QUIP_OK;
+}
+
+/* ---- after reading ---- */
+
+static quip_status build_tries(struct tokenizer *t, const struct spm_facts *facts,
+                               quip_error *error)
+{
+    bool is_unigram = t->model == SPM_UNIGRAM;
+    uint64_t all_bytes = is_unigram ? facts->all_bytes : 0;
+    uint64_t most = facts->user_defined_bytes > facts->special_bytes ? facts->user_defined_bytes
+                                                                     : facts->special_bytes;
+    most = all_bytes > most ? all_bytes : most;
+    if (most > TRIE_MAX_BYTES)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "tokenizer: %llu bytes of pieces, more than the %u that this build takes",
+                       (unsigned long long)most, TRIE_MAX_BYTES);
+    struct arena *a = &t->tries;
+    for (int pass = 0; pass < 2; pass++) { // measure, then take
+        if (pass == 1 && qp_arena_open(a, a->used, "the vocabulary", error))
+            return QUIP_E_MEMORY;
+        qp_trie_take(&t->user_defined, a, (uint32_t)facts->user_defined_bytes);
+        qp_trie_take(&t->special, a, (uint32_t)facts->special_bytes);
+        qp_trie_take(&t->all, a, (uint32_t)all_bytes);
+    }
+    for (quip_token id = 0; id < t->n_pieces; id++) {
+        const struct piece *piece = &t->pieces[id];
+        const char *text = qp_piece_text(t, id);
+        if (piece->type == PIECE_USER_DEFINED)
+            qp_trie_add(&t->user_defined, text, piece->n, id);
+        if (piece->type == PIECE_CONTROL || piece->type == PIECE_UNKNOWN)
+            qp_trie_add(&t->special, text, piece->n, id);
+        if (is_unigram && !is_reserved(piece))
+            qp_trie_add(&t->all, text, piece->n, id);
+    }
+    return QUIP_OK;
+}
+
+/* The id that the trainer_spec gives, or the control piece of that name. */
+static quip_token special_id(const struct tokenizer *t, bool is_given, quip_token id,
+                             const struct proto_field *name, const char *default_name)
+{
+    if (!is_given) {
+        const char *text = name->data ? (const char *)name->data : default_name;
+        id = qp_spm_find(t, text, name->data ? name->n : strlen(default_name), true);
+        if (id != NO_TOKEN && t->pieces[id].type != PIECE_CONTROL)
+            return NO_TOKEN;
+    }
+    return id < t->n_pieces ? id : NO_TOKEN;
+}
+
+static quip_status check_model(const struct tokenizer *t, quip_error *error)
+{
+    if (t->model < SPM_UNIGRAM || t->model > SPM_CHAR)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "tokenizer: model_type of the SentencePiece model is none of unigram, bpe, "
+                       "word, char");
+    if (t->unk == NO_TOKEN)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "tokenizer: the SentencePiece model has no unknown piece");
+    for (int b = 0; t->byte_fallback && b < 256; b++)
+        if (t->byte_ids[b] == NO_TOKEN)
+            return qp_fail(error, QUIP_E_FORMAT,
+                           "tokenizer: the SentencePiece model has byte_fallback but no piece "
+                           "<0x%02X>",
+                           b);
+    return QUIP_OK;
+}
+
+quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool is_byte_level,
+                        quip_error *error)
+{
+    if (n > UINT32_MAX)
+        return qp_fail(error, QUIP_E_FORMAT, "tokenizer: the SentencePiece model has %zu bytes", n);
+    t->spm = spm;
+    t->model = SPM_UNIGRAM; // unless the trainer_spec says otherwise, as for the next four
+    t->unk = t->bos = t->eos = NO_TOKEN;
+    t->normalizer.add_dummy_prefix = t->normalizer.remove_extra_whitespaces = true;
+    t->normalizer.escape_whitespaces = true;
+    t->unk_surface = " \xe2\x81\x87 ";
+    t->n_unk_surface = strlen(t->unk_surface);
+    t->min_score = FLT_MAX;
+    t->max_score = FLT_MIN; // the original's slip: the smallest positive number
+    for (int b = 0; b < 256; b++)
+        t->byte_ids[b] = NO_TOKEN;
+
+    struct spm_facts facts = { 0 };
+    quip_status status = count_pieces(t, n, error);
+    if (!status)
+        status = take_pieces(t, error);
+    if (!status)
+        status = read_proto(t, n, &facts, error);
+    if (!status && !is_byte_level)
+        status = check_model(t, error);
+    if (!status)
+        status = build_tries(t, &facts, error);
+    if (!status)
+        status = qp_normalizer_open(&t->normalizer, facts.charsmap, facts.n_charsmap,
+                                    &t->user_defined, error);
+    if (status)
+        return status;
+    t->bos = special_id(t, facts.has_bos, t->bos, &facts.bos_piece, "<s>");
+    t->eos = special_id(t, facts.has_eos, t->eos, &facts.eos_piece, "</s>");
+    return QUIP_OK;
+}
+
+#ifdef FUZZ_SPM
+#include <stdlib.h>
+
+/* In: two bytes, the length of the proto; the proto; the text. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    if (n < 2)
+        return 0;
+    size_t n_proto = data[0] | (size_t)data[1] << 8;
+    n_proto = n_proto < n - 2 ? n_proto : n - 2;
+    struct tokenizer *t;
+    if (qp_tokenizer_open(&t, data + 2, n_proto, NULL, 0, NULL))
+        return 0;
+    struct tokens ids = { 0 };
+    struct bytes text = { 0 };
+    struct detokenizer d = { 0 };
+    qp_tokenizer_encode(t, (const char *)data + 2 + n_proto, n - 2 - n_proto, true, &ids, NULL);
+    for (int i = 0; i < ids.n; i++) {
+        if (ids.ids[i] < 0 || ids.ids[i] >= qp_tokenizer_n_tokens(t))
+            abort();
+        qp_detokenize(t, &d, ids.ids[i], &text);
+    }
+    qp_detokenize_end(t, &d, &text);
+    qp_bytes_close(&text);
+    qp_tokens_close(&ids);
+    qp_tokenizer_close(t);
+    return 0;
+}
+#endif

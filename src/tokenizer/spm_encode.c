@@ -1,0 +1,170 @@
+/* spm_encode.c: normalized text to ids, for SentencePiece models of type bpe, char and word.
+ * In:  text of qp_normalize.
+ * Out: ids, by the rules of the original: user-defined pieces are found first and never merge;
+ *      reserved pieces are never made of text; what is no piece becomes bytes, or unknown.
+ * The original merges over the whole text. Cutting it where no piece can reach across (see
+ * note_joins in spm.c) gives the same ids and makes words of it. */
+#include "tokenizer/tokenizer_impl.h"
+
+#include <stdlib.h>
+
+bool qp_sink_put(const struct tokenizer *t, struct id_sink *sink, const char *text, size_t n,
+                 quip_token id)
+{
+    bool is_unknown = id == NO_TOKEN || id == t->unk;
+    bool was_unknown = sink->was_unknown;
+    sink->was_unknown = is_unknown;
+    if (!is_unknown)
+        return qp_tokens_append(sink->out, id);
+    if (!t->byte_fallback)
+        return was_unknown || qp_tokens_append(sink->out, t->unk);
+    for (size_t i = 0; i < n; i++)
+        if (!qp_tokens_append(sink->out, t->byte_ids[(uint8_t)text[i]]))
+            return false;
+    return true;
+}
+
+/* ---- bpe ---- */
+
+/* A part still to be put: unused pieces come apart again, the left half first. */
+struct part {
+    uint32_t begin, n;
+};
+
+static bool put_unused(struct merger *m, struct id_sink *sink, struct part *stack, struct part top)
+{
+    int n_stack = 0;
+    for (;;) {
+        const char *text = m->text + top.begin;
+        quip_token id = qp_spm_find_any(m->t, text, top.n);
+        uint32_t left = id != NO_TOKEN && m->t->pieces[id].type == PIECE_UNUSED ? m->splits[id] : 0;
+        if (left > 0) {
+            stack[n_stack++] = (struct part){ top.begin + left, top.n - left };
+            top.n = left;
+            continue;
+        }
+        if (!qp_sink_put(m->t, sink, text, top.n, id))
+            return false;
+        if (n_stack == 0)
+            return true;
+        top = stack[--n_stack];
+    }
+}
+
+static bool put_unused_symbols(struct merger *m, struct id_sink *sink)
+{
+    struct part *stack = malloc((m->t->max_piece_bytes + (size_t)1) * sizeof *stack);
+    bool ok = stack != NULL;
+    for (int i = 0; ok && i < m->n_symbols; i++)
+        ok = put_unused(m, sink, stack, (struct part){ m->symbols[i].begin, m->symbols[i].n });
+    free(stack);
+    return ok;
+}
+
+/* Merge the symbols gathered so far and put their ids. */
+static bool flush_symbols(struct merger *m, struct id_sink *sink)
+{
+    if (!qp_merger_run(m))
+        return false;
+    if (m->t->has_unused) {
+        if (!put_unused_symbols(m, sink))
+            return false;
+    } else {
+        for (int i = 0; i < m->n_symbols; i++) {
+            const struct symbol *s = &m->symbols[i];
+            const char *text = m->text + s->begin;
+            quip_token id = s->id != NO_TOKEN ? s->id : qp_spm_find_any(m->t, text, s->n);
+            if (!qp_sink_put(m->t, sink, text, s->n, id))
+                return false;
+        }
+    }
+    m->n_symbols = 0;
+    return true;
+}
+
+static bool begins_word(const struct tokenizer *t, const char *text, size_t n, size_t i)
+{
+    return (uint8_t)text[i] == 0xe2 && n - i >= SPACE_SYMBOL_BYTES &&
+           memcmp(text + i, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0 &&
+           !t->joins_space[(uint8_t)text[i - 1]];
+}
+
+static bool encode_bpe(const struct tokenizer *t, const char *text, size_t n, struct id_sink *sink)
+{
+    struct merger m;
+    bool ok = qp_merger_open(&m, t, text);
+    bool can_cut = !t->has_unused; // the splits of unused pieces are those of the whole text
+    size_t length;
+    for (size_t i = 0; ok && i < n; i += length) {
+        quip_token id = NO_TOKEN;
+        length = qp_trie_longest(&t->user_defined, text + i, n - i, &id);
+        bool is_frozen = length > 0;
+        if (can_cut && m.n_symbols > 0 && (is_frozen || begins_word(t, text, n, i)))
+            ok = flush_symbols(&m, sink);
+        if (!is_frozen)
+            length = qp_char_length(text + i, n - i);
+        ok = ok && qp_merger_add(&m, (uint32_t)i, (uint32_t)length, id, is_frozen);
+        if (ok && can_cut && is_frozen)
+            ok = flush_symbols(&m, sink);
+    }
+    ok = ok && flush_symbols(&m, sink);
+    qp_merger_close(&m);
+    return ok;
+}
+
+/* ---- char and word ---- */
+
+static bool encode_chars(const struct tokenizer *t, const char *text, size_t n,
+                         struct id_sink *sink)
+{
+    for (size_t i = 0, length; i < n; i += length) {
+        quip_token id;
+        length = qp_trie_longest(&t->user_defined, text + i, n - i, &id);
+        if (length == 0)
+            length = qp_char_length(text + i, n - i);
+        if (!qp_sink_put(t, sink, text + i, length, qp_spm_find_any(t, text + i, length)))
+            return false;
+    }
+    return true;
+}
+
+static bool encode_words(const struct tokenizer *t, const char *text, size_t n,
+                         struct id_sink *sink)
+{
+    for (size_t begin = 0, end; begin < n; begin = end) {
+        end = begin + qp_char_length(text + begin, n - begin);
+        while (end < n && !(n - end >= SPACE_SYMBOL_BYTES &&
+                            memcmp(text + end, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0))
+            end += qp_char_length(text + end, n - end);
+        if (!qp_sink_put(t, sink, text + begin, end - begin,
+                         qp_spm_find_any(t, text + begin, end - begin)))
+            return false;
+    }
+    return true;
+}
+
+bool qp_spm_encode(const struct tokenizer *t, const char *text, size_t n, struct tokens *out)
+{
+    struct bytes normalized = { 0 };
+    struct id_sink sink = { .out = out };
+    bool ok = qp_normalize(t, text, n, &normalized) && normalized.n <= INT32_MAX;
+    const char *s = (const char *)normalized.data;
+    if (ok && normalized.n > 0) {
+        switch (t->model) {
+        case SPM_BPE:
+            ok = encode_bpe(t, s, normalized.n, &sink);
+            break;
+        case SPM_CHAR:
+            ok = encode_chars(t, s, normalized.n, &sink);
+            break;
+        case SPM_WORD:
+            ok = encode_words(t, s, normalized.n, &sink);
+            break;
+        default:
+            ok = qp_unigram_encode(t, s, normalized.n, &sink);
+            break;
+        }
+    }
+    qp_bytes_close(&normalized);
+    return ok;
+}

@@ -1,0 +1,145 @@
+/* tokenizer.c: the room's front: open and close, encode, look up.
+ * In:  a SentencePiece proto, and a blob for byte-level BPE.
+ * Out: ids for text. An open tokenizer never changes, so threads share it; what a call needs it
+ *      allocates and frees. */
+#include "tokenizer/tokenizer_impl.h"
+
+#include <stdlib.h>
+
+/* ---- lists of ids ---- */
+
+bool qp_tokens_append(struct tokens *t, quip_token id)
+{
+    if (t->n == t->capacity) {
+        if (t->capacity > INT32_MAX / 2)
+            return false;
+        int capacity = t->capacity ? 2 * t->capacity : 64;
+        quip_token *ids = realloc(t->ids, (size_t)capacity * sizeof *ids);
+        if (!ids)
+            return false;
+        t->ids = ids;
+        t->capacity = capacity;
+    }
+    t->ids[t->n++] = id;
+    return true;
+}
+
+void qp_tokens_close(struct tokens *t)
+{
+    free(t->ids);
+    *t = (struct tokens){ 0 };
+}
+
+/* ---- open and close ---- */
+
+quip_status qp_tokenizer_open(struct tokenizer **tokenizer, const void *spm, size_t n_spm,
+                              const void *bpe, size_t n_bpe, quip_error *error)
+{
+    *tokenizer = NULL;
+    struct tokenizer *t = calloc(1, sizeof *t);
+    if (!t)
+        return qp_fail_memory(error, "the tokenizer", sizeof *t);
+    quip_status status = qp_spm_open(t, spm, n_spm, bpe != NULL, error);
+    if (!status && bpe)
+        status = qp_bpe_blob_open(t, bpe, n_bpe, error);
+    if (status) {
+        qp_tokenizer_close(t);
+        return status;
+    }
+    *tokenizer = t;
+    return QUIP_OK;
+}
+
+void qp_tokenizer_close(struct tokenizer *t)
+{
+    if (!t)
+        return;
+    if (t->byte_level)
+        qp_arena_close(&t->byte_level->tries);
+    qp_arena_close(&t->merges);
+    qp_arena_close(&t->tries);
+    qp_arena_close(&t->vocabulary);
+    free(t);
+}
+
+size_t qp_tokenizer_memory(const struct tokenizer *t)
+{
+    return sizeof *t + t->vocabulary.size + t->tries.size + t->merges.size +
+           (t->byte_level ? t->byte_level->tries.size : 0);
+}
+
+/* ---- looking up ---- */
+
+int qp_tokenizer_n_tokens(const struct tokenizer *t)
+{
+    return t->n_pieces;
+}
+
+quip_token qp_tokenizer_find(const struct tokenizer *t, const char *piece, size_t n)
+{
+    return qp_spm_find_any(t, piece, n);
+}
+
+const char *qp_tokenizer_piece(const struct tokenizer *t, quip_token id, size_t *n)
+{
+    if (id < 0 || id >= t->n_pieces)
+        return NULL;
+    *n = t->pieces[id].n;
+    return qp_piece_text(t, id);
+}
+
+bool qp_tokenizer_is_control(const struct tokenizer *t, quip_token id)
+{
+    return id >= 0 && id < t->n_pieces && t->pieces[id].type == PIECE_CONTROL;
+}
+
+quip_token qp_tokenizer_bos(const struct tokenizer *t)
+{
+    return t->bos;
+}
+
+quip_token qp_tokenizer_eos(const struct tokenizer *t)
+{
+    return t->eos;
+}
+
+/* ---- encode ---- */
+
+/* SentencePiece never finds a control piece or the unknown piece in text. Where it is asked for,
+ * the text is cut there first, and each section is encoded as a text of its own: as Hugging Face's
+ * tokenizers do. */
+static bool encode_with_special(const struct tokenizer *t, const char *text, size_t n,
+                                struct tokens *out)
+{
+    size_t done = 0, length;
+    for (size_t i = 0; i < n; i += length) {
+        quip_token id;
+        length = qp_trie_longest(&t->special, text + i, n - i, &id);
+        if (length == 0) {
+            length = 1;
+            continue;
+        }
+        if (!qp_spm_encode(t, text + done, i - done, out) || !qp_tokens_append(out, id))
+            return false;
+        done = i + length;
+    }
+    return qp_spm_encode(t, text + done, n - done, out);
+}
+
+quip_status qp_tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
+                                bool with_special, struct tokens *out, quip_error *error)
+{
+    if (n > INT32_MAX / 4)
+        return qp_fail(error, QUIP_E_ARGUMENT, "tokenizer: a text of %zu bytes; at most %d", n,
+                       INT32_MAX / 4);
+    if (n == 0)
+        return QUIP_OK;
+    int n_before = out->n;
+    bool ok = t->byte_level  ? qp_byte_level_encode(t, text, n, with_special, out)
+              : with_special ? encode_with_special(t, text, n, out)
+                             : qp_spm_encode(t, text, n, out);
+    if (ok)
+        return QUIP_OK;
+    out->n = n_before;
+    return qp_fail_memory(error, "the tokens of a text", n);
+}

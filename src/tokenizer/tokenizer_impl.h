@@ -1,0 +1,244 @@
+/* tokenizer_impl.h: what the files of this room share.
+ *
+ *     open:    spm.c reads the ModelProto, bpe_blob.c Quip's own blob; both fill struct tokenizer
+ *     encode:  normalizer.c -> spm_encode.c (bpe, char, word) or unigram.c
+ *              or byte_level.c -> pre_tokenizer.c, for models with a blob
+ *              merge.c is the merging that both kinds of BPE do
+ *     decode:  detokenizer.c */
+#ifndef QP_TOKENIZER_IMPL_H
+#define QP_TOKENIZER_IMPL_H
+
+#include "tokenizer/tokenizer.h"
+
+#include <string.h>
+
+#define SPACE_SYMBOL "\xe2\x96\x81" // U+2581, how SentencePiece spells a space
+#define SPACE_SYMBOL_BYTES 3
+#define REPLACEMENT "\xef\xbf\xbd" // U+FFFD, in place of bytes that are not UTF-8
+#define REPLACEMENT_BYTES 3
+#define NO_TOKEN (-1)
+
+/* ---- trie.c: the longest of a set of strings that a text begins with ---- */
+
+/* Nodes are numbers, 0 is the root. An edge lives in a hash table under its node and byte, so that
+ * a trie needs two blocks whatever its shape. */
+struct trie_edge {
+    uint32_t key; // (node << 8 | byte) + 1; 0 is a free slot
+    uint32_t child;
+};
+struct trie {
+    struct trie_edge *edges; // [mask + 1]
+    uint32_t mask;
+    quip_token *values; // [max_nodes]: the id of the string that ends here, plus 1; 0 for none
+    uint32_t n_nodes, max_nodes;
+    uint32_t first[256]; // children of the root; 0 for none
+};
+#define TRIE_MAX_BYTES ((1u << 24) - 2) // of all strings together
+
+/* Cut a trie for strings of n_bytes in all (<= TRIE_MAX_BYTES) from the arena. */
+void qp_trie_take(struct trie *trie, struct arena *arena, uint32_t n_bytes);
+void qp_trie_add(struct trie *trie, const char *text, size_t n, quip_token id);
+/* Length of the longest string that text[0, n) begins with, and its id; 0 for none. */
+size_t qp_trie_longest(const struct trie *trie, const char *text, size_t n, quip_token *id);
+
+/* The child of `node` by `byte`; 0 when there is none. */
+static inline uint32_t qp_trie_step(const struct trie *trie, uint32_t node, uint8_t byte)
+{
+    if (node == 0)
+        return trie->first[byte];
+    uint32_t key = (node << 8 | byte) + 1;
+    for (uint32_t i = (key * 0x9E3779B1u) >> 7;; i++) {
+        const struct trie_edge *edge = &trie->edges[i & trie->mask];
+        if (edge->key == key)
+            return edge->child;
+        if (edge->key == 0)
+            return 0;
+    }
+}
+
+/* ---- the vocabulary ---- */
+
+struct piece {
+    uint32_t offset, n; // of its text in the proto
+    float score;
+    uint32_t order; // merging takes the lowest first: falls as the score rises
+    uint8_t type;   // enum piece_type
+};
+
+struct piece_slot {
+    uint32_t hash;
+    quip_token id; // plus 1; 0 is a free slot
+};
+
+enum spm_model {
+    SPM_UNIGRAM = 1,
+    SPM_BPE = 2,
+    SPM_WORD = 3,
+    SPM_CHAR = 4
+}; // trainer_spec
+
+/* The normalizer_spec, and what makes it fast. */
+struct normalizer {
+    const uint8_t *charsmap; // a double array of little-endian uint32 units ...
+    uint32_t n_units;
+    const char *pool; // ... whose values are offsets of strings here; each ends with a NUL
+    uint32_t n_pool;
+    bool add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, whitespace_is_suffix;
+    bool plain[256]; // bytes that are copied as they are: nothing but themselves begins with them
+};
+
+struct merge_slot {
+    uint64_t pair; // (left << 32 | right) + 1; 0 is a free slot
+    uint32_t rank;
+    quip_token result;
+};
+
+/* What the blob adds for byte-level BPE. */
+struct byte_level {
+    struct merge_slot *slots; // [mask + 1]
+    uint32_t mask;
+    enum pre_tokenizer pre;
+    bool ignore_merges, add_prefix_space;
+    struct bpe_added *added; // [n_added]
+    int n_added;
+    struct trie raw,
+        normalized; // added tokens by bpe_added.normalized; values are indices of added
+    struct arena tries;
+    quip_token byte_ids[256]; // NO_TOKEN: the vocabulary has no such byte
+};
+
+struct tokenizer {
+    struct arena vocabulary, tries, merges; // blocks of spm.c, spm.c and bpe_blob.c
+    const char *spm;                        // the proto, borrowed
+    struct piece *pieces;
+    int n_pieces;
+    struct piece_slot *slots; // [slot_mask + 1], of all pieces' texts
+    uint32_t slot_mask;
+    uint32_t max_piece_bytes; // the longest piece that merging can make
+
+    enum spm_model model;
+    bool byte_fallback, has_unused;
+    quip_token unk, bos, eos;
+    const char *unk_surface; // decoded text of an unknown piece
+    size_t n_unk_surface;
+    quip_token byte_ids[256]; // byte pieces, <0x00> to <0xFF>
+    struct trie user_defined;
+    struct trie special; // control and unknown pieces: found in text only where asked for
+    struct normalizer normalizer;
+    bool joins_space[256]; // some piece has a space symbol past its front, after this byte
+
+    struct trie all; // unigram: every piece that text can become
+    float min_score, max_score;
+
+    struct byte_level *byte_level; // NULL for SentencePiece models
+};
+
+static inline const char *qp_piece_text(const struct tokenizer *t, quip_token id)
+{
+    return t->spm + t->pieces[id].offset;
+}
+
+/* spm.c. Reserved pieces (unknown, control, byte) are a vocabulary of their own: text never becomes
+ * one by merging. */
+quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool is_byte_level,
+                        quip_error *error);
+quip_token qp_spm_find(const struct tokenizer *t, const char *text, size_t n, bool reserved);
+/* PieceToId of the original: reserved pieces first; NO_TOKEN when it is neither. */
+quip_token qp_spm_find_any(const struct tokenizer *t, const char *text, size_t n);
+
+/* The byte that a byte piece, spelled <0x0A>, stands for; -1 for other texts. */
+int qp_spm_byte(const char *text, size_t n);
+
+/* bpe_blob.c */
+quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, quip_error *error);
+
+/* normalizer.c */
+quip_status qp_normalizer_open(struct normalizer *z, const uint8_t *charsmap, size_t n,
+                               const struct trie *user_defined, quip_error *error);
+/* Append the normalized text to `out`. False: no memory. */
+bool qp_normalize(const struct tokenizer *t, const char *text, size_t n, struct bytes *out);
+
+/* Length of the character that begins with this byte, by the byte alone, as SentencePiece steps
+ * through normalized text; at most n. */
+static inline size_t qp_char_length(const char *text, size_t n)
+{
+    static const uint8_t lengths[16] = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 4 };
+    size_t length = lengths[(uint8_t)*text >> 4];
+    return length < n ? length : n;
+}
+
+/* Length of the maximal part of text[0, n), which does not begin with a valid character, that
+ * counts as one mistake where the WHATWG encoding standard replaces malformed UTF-8. */
+size_t qp_malformed_length(const char *text, size_t n);
+
+/* ---- merge.c: the inner loop of both kinds of BPE ---- */
+
+struct symbol {
+    uint32_t begin, n; // its text
+    quip_token id;     // NO_TOKEN while it is a character that nobody looked up
+    int prev, next;
+    bool is_frozen; // never merged
+};
+struct candidate {
+    uint32_t order, left, n; // n: bytes of both sides; another sum means that the pair has changed
+    quip_token result;
+};
+struct merger {
+    const struct tokenizer *t;
+    const char *text;
+    struct symbol *symbols;
+    int n_symbols, capacity;
+    struct candidate *heap;
+    int heap_capacity;
+    uint32_t *splits; // [n_pieces], only with unused pieces: bytes of the left half of the last
+                      // pair that could have become this piece
+};
+bool qp_merger_open(struct merger *m, const struct tokenizer *t, const char *text);
+void qp_merger_close(struct merger *m);
+bool qp_merger_add(struct merger *m, uint32_t begin, uint32_t n, quip_token id, bool is_frozen);
+/* Enter a merge into b->slots, which has room. */
+void qp_merge_add(struct byte_level *b, const struct bpe_merge *merge, uint32_t rank);
+/* Merge until no pair is a piece. False: no memory. */
+bool qp_merger_run(struct merger *m);
+
+/* ---- the encoders; false: no memory ---- */
+
+bool qp_spm_encode(const struct tokenizer *t, const char *text, size_t n, struct tokens *out);
+bool qp_byte_level_encode(const struct tokenizer *t, const char *text, size_t n, bool with_special,
+                          struct tokens *out);
+
+/* Ids for the parts of a normalized text, in order: unknown ones become bytes, or one unknown token
+ * for each run of them. */
+struct id_sink {
+    struct tokens *out;
+    bool was_unknown;
+};
+bool qp_sink_put(const struct tokenizer *t, struct id_sink *sink, const char *text, size_t n,
+                 quip_token id);
+bool qp_unigram_encode(const struct tokenizer *t, const char *text, size_t n, struct id_sink *sink);
+
+/* ---- pre_tokenizer.c and unicode_tables.c ---- */
+
+enum char_class {
+    CHAR_OTHER,
+    CHAR_LETTER,  // \p{L}
+    CHAR_DIGIT,   // \p{Nd}, \p{Nl}
+    CHAR_NUMERIC, // \p{No}
+    CHAR_SPACE,   // White_Space
+    CHAR_WORD     // the rest of \w: marks, connectors, joiners
+};
+extern const uint8_t qp_ascii_class[128];
+extern const uint32_t qp_class_runs[];
+extern const int qp_n_class_runs;
+
+/* Decode the character at text[0, n), n > 0, and class it. Malformed bytes are CHAR_OTHER. */
+enum char_class qp_char_class(const char *text, size_t n, size_t *length);
+/* Length of the pre-token at the start of text[0, n), n > 0. */
+size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n);
+
+/* byte_level.c. The byte that a character of GPT-2's alphabet stands for; -1 for others. */
+int qp_gpt2_byte(int32_t c);
+/* Fill byte_level->byte_ids from the vocabulary. */
+void qp_find_byte_tokens(struct tokenizer *t);
+
+#endif

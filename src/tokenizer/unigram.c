@@ -1,0 +1,76 @@
+/* unigram.c: normalized text to ids, for SentencePiece models of type unigram.
+ * In:  text of qp_normalize.
+ * Out: the ids of the likeliest way to cut it into pieces (Viterbi over byte positions).
+ * Path scores are float sums from the left, and the first of two equal paths wins: near-ties hang
+ * on that rounding, which is that of sentencepiece 0.1.96 to 0.2.0. */
+#include "tokenizer/tokenizer_impl.h"
+
+#include <stdlib.h>
+
+#define UNKNOWN_PENALTY 10.0f // below the worst piece
+
+/* The best path to the position behind a piece. */
+struct best_path {
+    float score;
+    uint32_t n; // bytes of its last piece; 0: nothing ends here
+    quip_token id;
+};
+
+static void offer(struct best_path *end, double score, size_t n, quip_token id)
+{
+    if (end->n == 0 || score > end->score)
+        *end = (struct best_path){ (float)score, (uint32_t)n, id };
+}
+
+static double piece_score(const struct tokenizer *t, quip_token id, size_t n)
+{
+    const struct piece *piece = &t->pieces[id];
+    return piece->type == PIECE_USER_DEFINED ? (float)n * t->max_score - 0.1 : piece->score;
+}
+
+/* Offer every piece that begins at text[0, n) to the position where it ends; length: of the first
+ * character, which is unknown if it is no piece. */
+static void extend_paths(const struct tokenizer *t, const char *text, size_t n, size_t length,
+                         struct best_path *from)
+{
+    double so_far = from->score;
+    bool has_single = false;
+    uint32_t node = 0;
+    for (size_t i = 0; i < n; i++) {
+        node = qp_trie_step(&t->all, node, (uint8_t)text[i]);
+        if (node == 0)
+            break;
+        quip_token id = t->all.values[node] - 1;
+        if (id == NO_TOKEN || t->pieces[id].type == PIECE_UNUSED)
+            continue;
+        offer(&from[i + 1], so_far + piece_score(t, id, i + 1), i + 1, id);
+        has_single |= i + 1 == length;
+    }
+    if (!has_single)
+        offer(&from[length], (float)(so_far + (t->min_score - UNKNOWN_PENALTY)), length, t->unk);
+}
+
+bool qp_unigram_encode(const struct tokenizer *t, const char *text, size_t n, struct id_sink *sink)
+{
+    struct best_path *paths = calloc(n + 1, sizeof *paths); // paths[i]: text[0, i)
+    if (!paths)
+        return false;
+    for (size_t i = 0, length; i < n; i += length) {
+        length = qp_char_length(text + i, n - i);
+        extend_paths(t, text + i, n - i, length, &paths[i]);
+    }
+    /* Walk back, moving each piece from its end to its start: there nothing is needed any more but
+     * the piece that ends there, which is kept aside. */
+    struct best_path next = paths[n];
+    for (size_t begin = n; begin > 0;) {
+        struct best_path piece = next;
+        begin -= piece.n;
+        next = paths[begin];
+        paths[begin] = piece;
+    }
+    bool ok = true;
+    for (size_t i = 0; ok && i < n; i += paths[i].n)
+        ok = qp_sink_put(t, sink, text + i, paths[i].n, paths[i].id);
+    free(paths);
+    return ok;
+}
