@@ -3,14 +3,6 @@
 
 #include <string.h>
 
-const char *quip_status_name(quip_status status)
-{
-    static const char *const names[] = { "ok",     "argument",    "memory",       "io",
-                                         "format", "unsupported", "context_full", "cancelled" };
-    const int i = -(int)status;
-    return i >= 0 && i < (int)QP_COUNT(names) ? names[i] : "unknown";
-}
-
 const char *quip_version(void)
 {
     return QUIP_VERSION;
