@@ -1,0 +1,515 @@
+/* engine.c: law 5, one answer everywhere, and what sessions promise (quip.h), on tiny random
+ * models. A failure names the model and the setting that differed. */
+#include "support/tiny_model.h"
+
+#include "base/base.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define N_PROMPT 300 // more than one prefill chunk, five attention blocks
+
+/* ---- the models ---- */
+
+static const char *const kinds[] = { "gemma3 mixed", "gemma3 f32", "llama int8", "llama int4",
+                                     "llama f32" };
+static char paths[QP_COUNT(kinds)][64];
+static quip_token prompt[N_PROMPT];
+
+static void check(quip_status status, const quip_error *error)
+{
+    if (status)
+        fail_msg("%s: %s", quip_status_name(status), error->message);
+}
+
+static int make_models(void **state)
+{
+    (void)state;
+    const struct tiny_model models[] = { tiny_gemma3, tiny_with(tiny_gemma3, DTYPE_F32), tiny_llama,
+                                         tiny_with(tiny_llama, DTYPE_I4),
+                                         tiny_with(tiny_llama, DTYPE_F32) };
+    quip_error error = { 0 };
+    for (size_t i = 0; i < QP_COUNT(kinds); i++) {
+        snprintf(paths[i], sizeof paths[i], "tiny-engine-%d-%zu.bin", (int)getpid(), i);
+        check(tiny_model_write(paths[i], &models[i], &error), &error);
+    }
+    for (int i = 0; i < N_PROMPT; i++)
+        prompt[i] = (i * 7919 + i * i * 13) % TINY_VOCAB;
+    return 0;
+}
+
+static int remove_models(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < QP_COUNT(kinds); i++)
+        unlink(paths[i]);
+    return 0;
+}
+
+static quip_model *open_model(size_t kind)
+{
+    quip_model *model;
+    quip_error error = { 0 };
+    check(quip_model_open(&model, paths[kind], NULL, &error), &error);
+    return model;
+}
+
+static quip_session *open_session(quip_model *model, const quip_session_options *options)
+{
+    quip_session *session;
+    quip_error error = { 0 };
+    check(quip_session_open(&session, model, options, &error), &error);
+    return session;
+}
+
+static void prefill(quip_session *s, const quip_token *tokens, int n)
+{
+    quip_error error = { 0 };
+    check(quip_prefill(s, tokens, n, &error), &error);
+}
+
+/* ---- law 5 ---- */
+
+static bool keep_row(void *user, int position, const float *logits)
+{
+    memcpy((float *)user + (size_t)position * TINY_VOCAB, logits, TINY_VOCAB * sizeof(float));
+    return true;
+}
+
+/* Logits after every token of the prompt, [N_PROMPT, TINY_VOCAB], prefilled in pieces. */
+static float *all_logits(size_t kind, int n_threads, int piece)
+{
+    quip_model *model = open_model(kind);
+    quip_session_options options = { .n_context = N_PROMPT, .n_threads = n_threads };
+    quip_session *s = open_session(model, &options);
+    quip_error error = { 0 };
+    float *rows = calloc((size_t)N_PROMPT * TINY_VOCAB, sizeof *rows);
+    assert_non_null(rows);
+    for (int at = 0; at < N_PROMPT; at += piece) {
+        const int n = N_PROMPT - at < piece ? N_PROMPT - at : piece;
+        check(quip_prefill_logits(s, prompt + at, n, keep_row, rows, &error), &error);
+    }
+    assert_memory_equal(quip_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
+                        TINY_VOCAB * sizeof *rows);
+    quip_session_close(s);
+    quip_model_close(model);
+    return rows;
+}
+
+static void assert_same(const float *want, float *got, size_t kind, const char *what)
+{
+    for (size_t i = 0; i < (size_t)N_PROMPT * TINY_VOCAB; i++)
+        if (memcmp(&want[i], &got[i], sizeof *want))
+            fail_msg("%s, %s: logit %zu after token %zu is %.9g, not %.9g", kinds[kind], what,
+                     i % TINY_VOCAB, i / TINY_VOCAB, (double)got[i], (double)want[i]);
+    free(got);
+}
+
+static void test_same_on_every_isa(void **state)
+{
+    (void)state;
+    static const char *const levels[] = { "avx2", "avxvnni", "avx512vnni" };
+    const char *given = getenv("QUIP_CPU");
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        setenv("QUIP_CPU", "scalar", 1);
+        float *scalar = all_logits(kind, 2, N_PROMPT);
+        assert_true(scalar[5] == scalar[5]);
+        for (size_t i = 0; i < QP_COUNT(levels); i++) {
+            setenv("QUIP_CPU", levels[i], 1);
+            assert_same(scalar, all_logits(kind, 2, N_PROMPT), kind, levels[i]);
+            assert_same(scalar, all_logits(kind, 2, 1), kind, levels[i]);
+        }
+        free(scalar);
+    }
+    if (given)
+        setenv("QUIP_CPU", given, 1);
+    else
+        unsetenv("QUIP_CPU");
+}
+
+static void test_same_with_any_number_of_threads(void **state)
+{
+    (void)state;
+    static const int n_threads[] = { 2, 3, 8, 64 };
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        float *one = all_logits(kind, 1, N_PROMPT);
+        for (size_t i = 0; i < QP_COUNT(n_threads); i++) {
+            char what[32];
+            snprintf(what, sizeof what, "%d threads", n_threads[i]);
+            assert_same(one, all_logits(kind, n_threads[i], N_PROMPT), kind, what);
+        }
+        assert_same(one, all_logits(kind, 3, 1), kind, "decode on 3 threads");
+        free(one);
+    }
+}
+
+static void test_same_in_any_pieces(void **state)
+{
+    (void)state;
+    static const int pieces[] = { 1, 2, 3, 5, 64, 129, 299 };
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        float *whole = all_logits(kind, 2, N_PROMPT);
+        for (size_t i = 0; i < QP_COUNT(pieces); i++) {
+            char what[32];
+            snprintf(what, sizeof what, "pieces of %d tokens", pieces[i]);
+            assert_same(whole, all_logits(kind, 2, pieces[i]), kind, what);
+        }
+        free(whole);
+    }
+}
+
+/* quip_prefill leaves the last layer's earlier tokens unfinished; the last logits are the same. */
+static void test_prefill_equals_prefill_logits(void **state)
+{
+    (void)state;
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        float *rows = all_logits(kind, 2, N_PROMPT);
+        quip_model *model = open_model(kind);
+        quip_session *s = open_session(model, &(quip_session_options){ .n_context = N_PROMPT });
+        for (int at = 0; at < N_PROMPT; at += 50) {
+            prefill(s, prompt + at, 50);
+            assert_memory_equal(quip_logits(s), rows + (size_t)(at + 49) * TINY_VOCAB,
+                                TINY_VOCAB * sizeof *rows);
+        }
+        quip_session_close(s);
+        quip_model_close(model);
+        free(rows);
+    }
+}
+
+/* ---- the context ---- */
+
+static void test_rewind_and_clone(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        float *rows = all_logits(kind, 2, N_PROMPT);
+        quip_model *model = open_model(kind);
+        quip_session *s = open_session(model, &(quip_session_options){ .n_context = N_PROMPT });
+        quip_session *copy;
+        prefill(s, prompt, 200);
+        prefill(s, prompt + 250, 20); // wrong turn
+        check(quip_session_rewind(s, 200, &error), &error);
+        assert_int_equal(quip_session_position(s), 200);
+        assert_null(quip_logits(s));
+        prefill(s, prompt + 200, 50);
+        check(quip_session_clone(&copy, s, &error), &error);
+        assert_memory_equal(quip_logits(copy), quip_logits(s), TINY_VOCAB * sizeof(float));
+        quip_session_close(s);
+        prefill(copy, prompt + 250, 50);
+        assert_memory_equal(quip_logits(copy), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
+                            TINY_VOCAB * sizeof *rows);
+        assert_int_equal(quip_session_rewind(copy, 301, &error), QUIP_E_ARGUMENT);
+        quip_model_close(model); // before its session
+        quip_session_close(copy);
+        free(rows);
+    }
+}
+
+static void test_overflow_is_an_error_and_changes_nothing(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    quip_model *model = open_model(2);
+    quip_session *s = open_session(model, &(quip_session_options){ .n_context = 40 });
+    float before[TINY_VOCAB];
+    prefill(s, prompt, 30);
+    memcpy(before, quip_logits(s), sizeof before);
+    assert_int_equal(quip_prefill(s, prompt + 30, 11, &error), QUIP_E_CONTEXT_FULL);
+    assert_non_null(strstr(error.message, "10 are left"));
+    assert_int_equal(quip_session_position(s), 30);
+    assert_memory_equal(before, quip_logits(s), sizeof before);
+    const quip_token outside[] = { 1, TINY_VOCAB };
+    assert_int_equal(quip_prefill(s, outside, 2, &error), QUIP_E_ARGUMENT);
+    assert_int_equal(quip_session_position(s), 30);
+    prefill(s, prompt + 30, 10);
+    assert_int_equal(quip_prefill(s, prompt, 1, &error), QUIP_E_CONTEXT_FULL);
+    quip_session_close(s);
+    quip_model_close(model);
+}
+
+static void test_bad_options_are_refused(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    quip_model *model = open_model(2);
+    const char *stops[] = { "" };
+    const quip_session_options bad[] = {
+        { .n_context = -1 },         { .n_context = 2049 }, { .n_threads = -1 },
+        { .n_threads = 1000 },       { .temperature = -1 }, { .top_k = -1 },
+        { .top_p = 1.5f },           { .n_stop = 1 },       { .n_stop = 1, .stop = stops },
+        { .max_output_tokens = -1 },
+    };
+    for (size_t i = 0; i < QP_COUNT(bad); i++) {
+        quip_session *s = (quip_session *)&error;
+        assert_int_equal(quip_session_open(&s, model, &bad[i], &error), QUIP_E_ARGUMENT);
+        assert_null(s);
+        assert_true(strlen(error.message) > 10);
+    }
+    quip_model_close(model);
+}
+
+/* ---- answers ---- */
+
+static bool collect(void *user, const char *text, size_t n)
+{
+    return qp_bytes_append(user, text, n);
+}
+
+/* The answer to "the hen" under these options, NUL-terminated. */
+static char *answer(size_t kind, quip_session_options options, quip_result *result)
+{
+    quip_error error = { 0 };
+    quip_model *model = open_model(kind);
+    quip_session *s = open_session(model, &options);
+    struct bytes text = { 0 };
+    check(quip_generate(s, "the hen", 7, collect, &text, result, &error), &error);
+    assert_true(qp_utf8_complete((char *)text.data, text.n) == text.n);
+    assert_true(qp_bytes_append(&text, "", 1));
+    quip_session_close(s);
+    quip_model_close(model);
+    return (char *)text.data;
+}
+
+static void test_finish_reasons(void **state)
+{
+    (void)state;
+    quip_result result;
+    free(answer(0, (quip_session_options){ .n_context = 64, .max_output_tokens = 5 }, &result));
+    assert_int_equal(result.finish_reason, QUIP_FINISH_LENGTH);
+    assert_int_equal(result.n_output_tokens, 5);
+    assert_true(result.n_prompt_tokens > 2);
+    free(answer(2, (quip_session_options){ .n_context = 24 }, &result));
+    assert_true(result.finish_reason == QUIP_FINISH_CONTEXT ||
+                result.finish_reason == QUIP_FINISH_STOP);
+}
+
+static void test_seeds(void **state)
+{
+    (void)state;
+    quip_session_options o = { .n_context = 80, .max_output_tokens = 40, .temperature = 1.5f };
+    quip_result first, second;
+    char *drawn = answer(2, o, &first);
+    assert_true(first.seed != 0);
+    o.seed = first.seed;
+    char *again = answer(2, o, &second);
+    assert_string_equal(drawn, again);
+    o.seed = first.seed + 1;
+    char *other = answer(2, o, &second);
+    assert_string_not_equal(drawn, other);
+    free(drawn);
+    free(again);
+    free(other);
+    o.top_k = 1; // greedy, whatever the seed
+    char *greedy = answer(2, o, NULL);
+    o.temperature = 0;
+    char *zero = answer(2, o, NULL);
+    assert_string_equal(greedy, zero);
+    free(greedy);
+    free(zero);
+}
+
+/* Any part of the answer works as a stop text: what comes out ends just before it. */
+static void test_stop_texts_never_leak(void **state)
+{
+    (void)state;
+    quip_session_options o = {
+        .n_context = 128, .max_output_tokens = 60, .temperature = 1, .seed = 7
+    };
+    char *whole = answer(2, o, NULL);
+    const size_t n = strlen(whole);
+    assert_true(n > 20);
+    for (size_t at = 3; at + 9 < n; at += 5)
+        for (size_t length = 1; length <= 9; length += 4) {
+            char stop[16] = "";
+            memcpy(stop, whole + at, length);
+            if (qp_utf8_complete(stop, length) != length || (stop[0] & 0xc0) == 0x80)
+                continue;
+            const char *stops[] = { "never said", stop };
+            quip_result result;
+            o.stop = stops;
+            o.n_stop = 2;
+            char *cut = answer(2, o, &result);
+            const size_t want = (size_t)(strstr(whole, stop) - whole);
+            assert_int_equal(strlen(cut), want);
+            assert_memory_equal(cut, whole, want);
+            assert_int_equal(result.finish_reason, QUIP_FINISH_STOP);
+            free(cut);
+        }
+    free(whole);
+}
+
+static void test_pull_equals_push(void **state)
+{
+    (void)state;
+    quip_session_options o = {
+        .n_context = 128, .max_output_tokens = 50, .temperature = 1, .seed = 9
+    };
+    char *pushed = answer(0, o, NULL);
+    quip_error error = { 0 };
+    quip_model *model = open_model(0);
+    quip_session *s = open_session(model, &o);
+    struct bytes pulled = { 0 };
+    quip_finish_reason reason = QUIP_FINISH_NONE;
+    check(quip_append(s, QUIP_ROLE_USER, "the hen", 7, &error), &error);
+    for (const char *text; !reason;) {
+        size_t n;
+        check(quip_next(s, &text, &n, &reason, &error), &error);
+        assert_true((n == 0) == (reason != QUIP_FINISH_NONE));
+        assert_true(qp_bytes_append(&pulled, text, n));
+    }
+    assert_int_equal(pulled.n, strlen(pushed));
+    assert_memory_equal(pulled.data, pushed, pulled.n);
+    qp_bytes_close(&pulled);
+    free(pushed);
+    quip_session_close(s);
+    quip_model_close(model);
+}
+
+/* ---- cancel ---- */
+
+static void *cancel_soon(void *session)
+{
+    usleep(3000);
+    quip_session_cancel(session);
+    return NULL;
+}
+
+static void test_cancel_in_prefill_leaves_the_session_usable(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    float *rows = all_logits(0, 2, N_PROMPT);
+    quip_model *model = open_model(0);
+    quip_session *s = open_session(model, &(quip_session_options){ .n_context = 2048 });
+    static quip_token many[1900];
+    pthread_t thread;
+    for (int i = 0; i < 1900; i++)
+        many[i] = i % TINY_VOCAB;
+    prefill(s, prompt, 100);
+    pthread_create(&thread, NULL, cancel_soon, s);
+    quip_status status = quip_prefill(s, many, 1900, &error);
+    pthread_join(thread, NULL);
+    if (status) { // else this machine was faster than the other thread
+        assert_int_equal(status, QUIP_E_CANCELLED);
+        assert_int_equal(quip_session_position(s), 100);
+    } else {
+        check(quip_session_rewind(s, 100, &error), &error);
+    }
+    prefill(s, prompt + 100, N_PROMPT - 100);
+    assert_memory_equal(quip_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
+                        TINY_VOCAB * sizeof *rows);
+    quip_session_close(s);
+    quip_model_close(model);
+    free(rows);
+}
+
+static bool cancel_at_third(void *user, const char *text, size_t n)
+{
+    (void)text, (void)n;
+    static int calls;
+    if (++calls % 3 == 0)
+        quip_session_cancel(user);
+    return true;
+}
+
+static void test_cancel_in_an_answer(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    quip_result result;
+    quip_model *model = open_model(2);
+    quip_session_options o = { .n_context = 512, .temperature = 1, .seed = 3 };
+    quip_session *s = open_session(model, &o);
+    check(quip_generate(s, "the", 3, cancel_at_third, s, &result, &error), &error);
+    assert_int_equal(result.finish_reason, QUIP_FINISH_CANCELLED);
+    const int position = quip_session_position(s);
+    check(quip_generate(s, "hen", 3, NULL, NULL, &result, &error), &error);
+    assert_true(quip_session_position(s) > position);
+    quip_session_close(s);
+    quip_model_close(model);
+}
+
+/* ---- sources and plans ---- */
+
+static bool read_file(void *user, uint64_t offset, void *buffer, size_t n)
+{
+    FILE *file = user;
+    return fseek(file, (long)offset, SEEK_SET) == 0 && fread(buffer, 1, n, file) == n;
+}
+
+static void test_a_source_is_as_good_as_a_path(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    float *rows = all_logits(0, 2, N_PROMPT);
+    FILE *file = fopen(paths[0], "rb");
+    assert_non_null(file);
+    fseek(file, 0, SEEK_END);
+    const quip_source source = { file, (uint64_t)ftell(file), read_file, "tiny" };
+    quip_model *model;
+    check(quip_model_open_source(&model, &source, NULL, &error), &error);
+    fclose(file);
+    quip_session *s = open_session(model, &(quip_session_options){ .n_context = N_PROMPT });
+    prefill(s, prompt, N_PROMPT);
+    assert_memory_equal(quip_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
+                        TINY_VOCAB * sizeof *rows);
+    quip_session_close(s);
+    quip_model_close(model);
+    free(rows);
+}
+
+static void test_plan(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    quip_plan small, large;
+    const quip_session_options o = { .n_context = 100 }, p = { .n_context = 1000 };
+    check(quip_plan_memory(&small, paths[0], NULL, &o, &error), &error);
+    check(quip_plan_memory(&large, paths[0], NULL, &p, &error), &error);
+    assert_int_equal(small.n_context, 100);
+    /* 7 layers, keys and values of 2 heads of 20, binary16, whole blocks of 64 positions */
+    assert_int_equal(small.kv_bytes, 7 * 2 * 2 * 20 * 2 * 128);
+    assert_int_equal(large.kv_bytes, 7 * 2 * 2 * 20 * 2 * 1024);
+    assert_true(small.scratch_bytes > 0 && small.model_bytes > 0 && small.file_bytes > 100000);
+}
+
+static void test_wrong_files_are_named(void **state)
+{
+    (void)state;
+    quip_model *model;
+    quip_error error = { 0 };
+    assert_int_equal(quip_model_open(&model, "no-such-file.bin", NULL, &error), QUIP_E_IO);
+    assert_non_null(strstr(error.message, "no-such-file.bin"));
+    assert_null(model);
+    assert_int_equal(quip_model_open(&model, NULL, NULL, &error), QUIP_E_ARGUMENT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_on_every_isa),
+        cmocka_unit_test(test_same_with_any_number_of_threads),
+        cmocka_unit_test(test_same_in_any_pieces),
+        cmocka_unit_test(test_prefill_equals_prefill_logits),
+        cmocka_unit_test(test_rewind_and_clone),
+        cmocka_unit_test(test_overflow_is_an_error_and_changes_nothing),
+        cmocka_unit_test(test_bad_options_are_refused),
+        cmocka_unit_test(test_finish_reasons),
+        cmocka_unit_test(test_seeds),
+        cmocka_unit_test(test_stop_texts_never_leak),
+        cmocka_unit_test(test_pull_equals_push),
+        cmocka_unit_test(test_cancel_in_prefill_leaves_the_session_usable),
+        cmocka_unit_test(test_cancel_in_an_answer),
+        cmocka_unit_test(test_a_source_is_as_good_as_a_path),
+        cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_wrong_files_are_named),
+    };
+    return cmocka_run_group_tests(tests, make_models, remove_models);
+}

@@ -1,0 +1,249 @@
+#include "support/tiny_model.h"
+
+#include "tokenizer/tokenizer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct tiny_model tiny_gemma3 = {
+    .architecture = "gemma3",
+    .attention = DTYPE_I8,
+    .feed_forward = DTYPE_I4,
+    .embedding = DTYPE_I8,
+    .n_layers = 7, // one of them global
+    .d_model = 88,
+    .d_ff = 150,
+    .n_heads = 6,
+    .n_kv_heads = 2,
+    .head_dim = 20,
+    .window = 9,
+    .seed = 1,
+};
+const struct tiny_model tiny_llama = {
+    .architecture = "llama",
+    .attention = DTYPE_I8,
+    .feed_forward = DTYPE_I8,
+    .embedding = DTYPE_I8,
+    .n_layers = 2,
+    .d_model = 70,
+    .d_ff = 130,
+    .n_heads = 3,
+    .n_kv_heads = 1,
+    .head_dim = 24,
+    .seed = 2,
+};
+
+struct tiny_model tiny_with(struct tiny_model base, enum dtype dtype)
+{
+    base.attention = base.feed_forward = base.embedding = dtype;
+    return base;
+}
+
+static uint64_t next_random(uint64_t *state) // xorshift64*
+{
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * 0x2545f4914f6cdd1du;
+}
+
+static float uniform(uint64_t *state) // [-1, 1)
+{
+    return (float)((double)(next_random(state) >> 11) * 0x1p-52 - 1);
+}
+
+/* ---- vocabulary ---- */
+
+static bool write_vocabulary(struct bytes *spm)
+{
+    static const char *const special[] = { "<pad>", "<eos>", "<bos>", "<unk>", "<turn>", "<end>" };
+    static const enum piece_type types[] = {
+        PIECE_CONTROL, PIECE_CONTROL,      PIECE_CONTROL,
+        PIECE_UNKNOWN, PIECE_USER_DEFINED, PIECE_USER_DEFINED
+    };
+    static const char *const words[] = { "th", "he",      "\xe2\x96\x81", "\xe2\x96\x81the",
+                                         "an", "\xc3\xa9" };
+    bool ok = true;
+    int id = 0;
+    for (; id < 6; id++)
+        ok = ok && qp_spm_write_piece(spm, special[id], strlen(special[id]), 0, types[id]);
+    for (int byte = 0; byte < 256; byte++, id++) {
+        char piece[8];
+        snprintf(piece, sizeof piece, "<0x%02X>", byte);
+        ok = ok && qp_spm_write_piece(spm, piece, strlen(piece), 0, PIECE_BYTE);
+    }
+    for (char c = 'a'; c <= 'z'; c++, id++)
+        ok = ok && qp_spm_write_piece(spm, &c, 1, (float)-id, PIECE_NORMAL);
+    for (int i = 0; id < TINY_VOCAB; i++, id++) {
+        char filler[16];
+        snprintf(filler, sizeof filler, "word%d", i);
+        const char *piece = i < (int)QP_COUNT(words) ? words[i] : filler;
+        ok = ok && qp_spm_write_piece(spm, piece, strlen(piece), (float)-id, PIECE_NORMAL);
+    }
+    struct spm_options options = { .is_bpe = true,
+                                   .byte_fallback = true,
+                                   .escape_whitespaces = true,
+                                   .vocab_size = TINY_VOCAB,
+                                   .unk_id = TINY_UNK,
+                                   .bos_id = TINY_BOS,
+                                   .eos_id = TINY_EOS,
+                                   .pad_id = TINY_PAD };
+    return ok && qp_spm_write_options(spm, &options);
+}
+
+/* ---- metadata ---- */
+
+static bool write_parameters(const struct tiny_model *m, struct bytes *out)
+{
+    struct bytes t = { 0 };
+    bool ok = qp_proto_put_varint(&t, 3, (uint64_t)m->d_model) &&
+              qp_proto_put_varint(&t, 4, (uint64_t)m->d_ff) &&
+              qp_proto_put_varint(&t, 5, (uint64_t)m->head_dim) &&
+              qp_proto_put_varint(&t, 6, (uint64_t)m->n_heads) &&
+              qp_proto_put_varint(&t, 7, (uint64_t)m->n_layers) &&
+              qp_proto_put_varint(&t, 9, (uint64_t)m->n_kv_heads) &&
+              qp_proto_put_bytes(out, 1, t.data, t.n) && qp_proto_put_varint(out, 2, TINY_VOCAB) &&
+              qp_proto_put_varint(out, 4, TINY_BOS) && qp_proto_put_bytes(out, 5, "<eos>", 5);
+    qp_bytes_close(&t);
+    return ok;
+}
+
+/* ---- tensors ---- */
+
+struct entry { // one tensor to come
+    int index, rows, cols;
+    enum dtype dtype;
+    int scales; // index of its scales, or -1
+};
+struct writer {
+    struct tflite_writer *w;
+    struct entry entries[256];
+    int n;
+    quip_status status;
+    quip_error *error;
+};
+
+static int declare(struct writer *w, const char *name, enum dtype dtype, int rows, int cols)
+{
+    char full[160];
+    int index = -1;
+    int64_t dims[2] = { rows, cols };
+    snprintf(full, sizeof full, "params.lm.%s", name);
+    if (!w->status) // cols 0: a vector
+        w->status =
+            qp_tflite_writer_tensor(w->w, full, dtype, cols ? 2 : 1, dims, &index, w->error);
+    return index;
+}
+
+static void matrix(struct writer *w, const char *name, enum dtype dtype, int rows, int cols)
+{
+    char scales[128];
+    snprintf(scales, sizeof scales, "%s_quantized_scale", name);
+    struct entry *e = &w->entries[w->n++];
+    *e = (struct entry){ declare(w, name, dtype, rows, cols), rows, cols, dtype, -1 };
+    if (dtype != DTYPE_F32)
+        e->scales = declare(w, scales, DTYPE_F32, rows, 0);
+}
+
+static void vector(struct writer *w, const char *name, int n)
+{
+    w->entries[w->n++] = (struct entry){ declare(w, name, DTYPE_F32, n, 0), n, 0, DTYPE_F32, -1 };
+}
+
+static void declare_layer(struct writer *w, const struct tiny_model *m, int l)
+{
+    char s[128];
+    const bool is_gemma3 = strcmp(m->architecture, "gemma3") == 0;
+    const int q = m->n_heads * m->head_dim, kv = m->n_kv_heads * m->head_dim;
+#define NAME(name) (snprintf(s, sizeof s, "transformer.x_layers_%d." name, l), s)
+    vector(w, NAME("pre_layer_norm.scale"), m->d_model);
+    matrix(w, NAME("self_attention.q.w"), m->attention, q, m->d_model);
+    matrix(w, NAME("self_attention.k.w"), m->attention, kv, m->d_model);
+    matrix(w, NAME("self_attention.v.w"), m->attention, kv, m->d_model);
+    matrix(w, NAME("self_attention.post.w"), m->attention, m->d_model, q);
+    if (is_gemma3) {
+        vector(w, NAME("self_attention.q_norm.scale"), m->head_dim);
+        vector(w, NAME("self_attention.k_norm.scale"), m->head_dim);
+        vector(w, NAME("post_layer_norm.scale"), m->d_model);
+        vector(w, NAME("ff_layer.post_layer_norm.scale"), m->d_model);
+    }
+    vector(w, NAME("ff_layer.pre_layer_norm.scale"), m->d_model);
+    matrix(w, NAME("ff_layer.ffn_layer1_gate.w"), m->feed_forward, m->d_ff, m->d_model);
+    matrix(w, NAME("ff_layer.ffn_layer1.w"), m->feed_forward, m->d_ff, m->d_model);
+    matrix(w, NAME("ff_layer.ffn_layer2.w"), m->feed_forward, m->d_model, m->d_ff);
+#undef NAME
+}
+
+static void write_entry(struct writer *w, const struct entry *e, uint64_t *random)
+{
+    const size_t n = (size_t)e->rows * (size_t)(e->cols ? e->cols : 1);
+    const float spread = e->cols ? 1.7f / sqrtf((float)e->cols) : 0.3f;
+    float *floats = calloc(n, sizeof *floats), *scales = calloc((size_t)e->rows, sizeof *scales);
+    uint8_t *bytes = calloc(n, 1);
+    const int max = e->dtype == DTYPE_I4 ? 7 : 127;
+    if (!floats || !scales || !bytes)
+        w->status = qp_fail_memory(w->error, "a tiny tensor", n);
+    for (size_t i = 0; !w->status && i < n; i++) {
+        const float x = uniform(random);
+        const int q = (int)lrintf(x * (float)max);
+        floats[i] = x * spread;
+        if (e->dtype == DTYPE_I4)
+            bytes[i / 2] |= (uint8_t)((q + 8) << (i % 2 * 4));
+        else
+            bytes[i] = (uint8_t)q;
+    }
+    for (int r = 0; !w->status && r < e->rows; r++)
+        scales[r] = spread / (float)max * (1 + 0.2f * uniform(random));
+    const size_t n_bytes = e->dtype == DTYPE_F32 ? n * 4 : e->dtype == DTYPE_I4 ? n / 2 : n;
+    const void *data = e->dtype == DTYPE_F32 ? (void *)floats : (void *)bytes;
+    if (!w->status)
+        w->status = qp_tflite_writer_write(w->w, e->index, 0, data, n_bytes, w->error);
+    if (!w->status && e->scales >= 0)
+        w->status =
+            qp_tflite_writer_write(w->w, e->scales, 0, scales, (size_t)e->rows * 4, w->error);
+    free(floats);
+    free(scales);
+    free(bytes);
+}
+
+quip_status tiny_model_write(const char *path, const struct tiny_model *m, quip_error *error)
+{
+    struct writer w = { .error = error };
+    struct bytes spm = { 0 }, parameters = { 0 };
+    char config[256];
+    uint64_t random = m->seed * 0x9e3779b97f4a7c15u + 1;
+    snprintf(config, sizeof config, "architecture %s\nchat none\nn_context_max 2048\nwindow %d\n",
+             m->architecture, m->window);
+    if (!write_vocabulary(&spm) || !write_parameters(m, &parameters))
+        w.status = qp_fail_memory(error, "a tiny vocabulary", spm.n);
+    if (!w.status)
+        w.status = qp_tflite_writer_open(&w.w, path, "TINY", error);
+    if (!w.status)
+        w.status = qp_tflite_writer_value(w.w, "odml.infra.LlmModelType", 0, error);
+    if (!w.status)
+        w.status = qp_tflite_writer_metadata(w.w, "backend", "cpu", 3, error);
+    if (!w.status)
+        w.status = qp_tflite_writer_metadata(w.w, "spm_vocab_model", spm.data, spm.n, error);
+    if (!w.status)
+        w.status = qp_tflite_writer_metadata(w.w, "odml.infra.proto.LlmParameters", parameters.data,
+                                             parameters.n, error);
+    if (!w.status)
+        w.status = qp_tflite_writer_metadata(w.w, "quip.config", config, strlen(config), error);
+    if (!w.status) {
+        matrix(&w, "softmax.logits_ffn.w", m->embedding, TINY_VOCAB, m->d_model);
+        for (int l = 0; l < m->n_layers; l++)
+            declare_layer(&w, m, l);
+        vector(&w, "final_ln.scale", m->d_model);
+    }
+    if (!w.status)
+        w.status = qp_tflite_writer_begin(w.w, error);
+    for (int i = 0; i < w.n && !w.status; i++)
+        write_entry(&w, &w.entries[i], &random);
+    if (!w.status)
+        w.status = qp_tflite_writer_commit(w.w, error);
+    qp_tflite_writer_close(w.w);
+    qp_bytes_close(&spm);
+    qp_bytes_close(&parameters);
+    return w.status;
+}
