@@ -1,0 +1,123 @@
+/* alloc_fault.c: malloc and its like, as the library calls them, with a failure on demand.
+ * In:  calls that the linker's --wrap sends here.
+ * Out: the real thing, or ENOMEM when the countdown ends. */
+#include "support/alloc_fault.h"
+
+#if defined(__linux__)
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <sys/mman.h>
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t n);
+void __real_free(void *p);
+void *__real_mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset);
+int __real_munmap(void *p, size_t n);
+
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t n);
+void __wrap_free(void *p);
+void *__wrap_mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset);
+int __wrap_munmap(void *p, size_t n);
+
+static atomic_int countdown = -1; // allocations until the one that fails; negative: none
+static atomic_int n_failed, n_live;
+
+bool alloc_fault_is_here(void)
+{
+    return true;
+}
+
+void alloc_fault_set(int n)
+{
+    n_failed = 0;
+    countdown = n;
+}
+
+bool alloc_fault_clear(void)
+{
+    countdown = -1;
+    return n_failed > 0;
+}
+
+int alloc_fault_live(void)
+{
+    return n_live;
+}
+
+static bool fails(void)
+{
+    if (countdown < 0 || atomic_fetch_sub(&countdown, 1) > 0)
+        return false;
+    n_failed++;
+    errno = ENOMEM;
+    return true;
+}
+
+void *__wrap_malloc(size_t n)
+{
+    void *p = fails() ? NULL : __real_malloc(n);
+    n_live += p != NULL;
+    return p;
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    void *p = fails() ? NULL : __real_calloc(n, size);
+    n_live += p != NULL;
+    return p;
+}
+
+void *__wrap_realloc(void *p, size_t n)
+{
+    void *q = fails() ? NULL : __real_realloc(p, n);
+    n_live += !p && q;
+    return q;
+}
+
+void __wrap_free(void *p)
+{
+    n_live -= p != NULL;
+    __real_free(p);
+}
+
+void *__wrap_mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset)
+{
+    void *p = fails() ? MAP_FAILED : __real_mmap(at, n, protection, flags, fd, offset);
+    n_live += p != MAP_FAILED;
+    return p;
+}
+
+int __wrap_munmap(void *p, size_t n)
+{
+    n_live--;
+    return __real_munmap(p, n);
+}
+
+#else
+
+bool alloc_fault_is_here(void)
+{
+    return false;
+}
+
+void alloc_fault_set(int n)
+{
+    (void)n;
+}
+
+bool alloc_fault_clear(void)
+{
+    return false;
+}
+
+int alloc_fault_live(void)
+{
+    return 0;
+}
+
+#endif

@@ -1,0 +1,68 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/shared.h"
+
+void missing_data(const char *what)
+{
+    const char *ci = getenv("CI");
+    printf("skipped: %s is missing\n", what);
+    if (ci && strcmp(ci, "true") == 0)
+        fail_msg("%s is missing", what);
+    skip();
+}
+
+void shared_path(char *path, size_t size, const char *name)
+{
+    const char *shared = getenv("QUIP_SHARED");
+    snprintf(path, size, "%s/%s", shared ? shared : QUIP_SOURCE_DIR "/../shared", name);
+    if (access(path, R_OK))
+        missing_data(path);
+}
+
+char *read_whole(const char *path, size_t *n)
+{
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        fail_msg("cannot open %s", path);
+    fseek(file, 0, SEEK_END);
+    const long size = ftell(file);
+    rewind(file);
+    char *data = malloc((size_t)size + 1);
+    assert_non_null(data);
+    assert_int_equal(fread(data, 1, (size_t)size, file), (size_t)size);
+    fclose(file);
+    data[size] = 0;
+    *n = (size_t)size;
+    return data;
+}
+
+cJSON *read_json(const char *path)
+{
+    size_t n;
+    char *text = read_whole(path, &n);
+    cJSON *json = cJSON_Parse(text);
+    free(text);
+    if (!json)
+        fail_msg("%s is not JSON", path);
+    return json;
+}
+
+int json_ids(const cJSON *array, int *ids, int capacity)
+{
+    int n = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, array)
+    {
+        assert_true(n < capacity);
+        ids[n++] = item->valueint;
+    }
+    return n;
+}
