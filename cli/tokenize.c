@@ -15,7 +15,8 @@ struct source {
     struct format format;
     struct bytes spm, bpe; // imported; a model file's lie in the file
     struct tokenizer *tokenizer;
-    bool has_control; // control tokens spelled out in a text are found as such
+    bool has_control;   // control tokens spelled out in a text are found as such
+    bool shows_control; // and are spelled out when ids become text
 };
 
 static void close_source(struct source *s)
@@ -89,12 +90,20 @@ static quip_status open_source(struct source *s, const char *path, quip_error *e
                              s->bpe.n, error);
 }
 
-static bool decode(const struct tokenizer *t, const struct tokens *ids, struct bytes *text)
+static bool decode(const struct source *s, const struct tokens *ids, struct bytes *text)
 {
+    const struct tokenizer *t = s->tokenizer;
     struct detokenizer d = { 0 };
-    for (int i = 0; i < ids->n; i++)
-        if (!qp_detokenize(t, &d, ids->ids[i], text))
+    for (int i = 0; i < ids->n; i++) {
+        size_t n;
+        const char *piece = qp_tokenizer_piece(t, ids->ids[i], &n);
+        if (piece && s->shows_control && qp_tokenizer_is_control(t, ids->ids[i])) {
+            if (!qp_detokenize_end(t, &d, text) || !qp_bytes_append(text, piece, n))
+                return false;
+        } else if (!qp_detokenize(t, &d, ids->ids[i], text)) {
             return false;
+        }
+    }
     return qp_detokenize_end(t, &d, text);
 }
 
@@ -123,7 +132,7 @@ static int decode_text(const struct source *s, struct bytes *text)
     int exit_code = 0;
     if (!qp_bytes_append(text, "", 1) || !read_ids(&ids, (const char *)text->data))
         exit_code = EXIT_FAILED;
-    else if (!decode(s->tokenizer, &ids, &decoded))
+    else if (!decode(s, &ids, &decoded))
         exit_code = fail("no memory for the text");
     else {
         fwrite(decoded.data, 1, decoded.n, stdout);
@@ -171,72 +180,72 @@ static size_t show_nuls(char *text, const char mark[4])
     return n;
 }
 
-/* {"text": …} -> {"ids": […]}; NULL after a message. */
-static cJSON *encode_object(const struct source *s, const cJSON *in, const char *mark, size_t line)
+/* {"text": …} -> {"ids": […]} */
+static bool encode_object(const struct source *s, const cJSON *in, const char *mark, cJSON *out,
+                          quip_error *error)
 {
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(in, "text");
-    if (!cJSON_IsString(text)) {
-        fail("line %zu: not a JSON object with a \"text\"", line);
-        return NULL;
-    }
-    quip_error error = { 0 };
+    if (!cJSON_IsString(text))
+        return !qp_fail(error, QUIP_E_FORMAT, "not a JSON object with a \"text\"");
     struct tokens ids = { 0 };
-    cJSON *out = cJSON_CreateObject();
     size_t n = show_nuls(text->valuestring, mark);
-    if (qp_tokenizer_encode(s->tokenizer, text->valuestring, n, s->has_control, &ids, &error)) {
-        fail_with(&error);
-        cJSON_Delete(out);
-        out = NULL;
-    } else {
-        cJSON_AddItemToObject(out, "ids", cJSON_CreateIntArray(ids.ids, ids.n));
-    }
+    bool is_fine =
+        !qp_tokenizer_encode(s->tokenizer, text->valuestring, n, s->has_control, &ids, error);
+    cJSON *list = cJSON_AddArrayToObject(out, "ids");
+    for (int i = 0; i < ids.n && is_fine; i++)
+        cJSON_AddItemToArray(list, cJSON_CreateNumber(ids.ids[i]));
     qp_tokens_close(&ids);
-    return out;
+    return is_fine;
 }
 
-/* {"ids": […]} -> {"text": …}; NULL after a message. */
-static cJSON *decode_object(const struct source *s, const cJSON *in, size_t line)
+/* {"ids": […]} -> {"text": …} */
+static bool decode_object(const struct source *s, const cJSON *in, cJSON *out, quip_error *error)
 {
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(in, "ids"), *id;
     struct tokens ids = { 0 };
     struct bytes text = { 0 };
-    cJSON *out = NULL;
     bool is_fine = cJSON_IsArray(list);
     cJSON_ArrayForEach(id, list) is_fine =
         is_fine && cJSON_IsNumber(id) && qp_tokens_append(&ids, id->valueint);
-    if (!is_fine) {
-        fail("line %zu: not a JSON object with \"ids\", an array of numbers", line);
-    } else if (!decode(s->tokenizer, &ids, &text)) {
-        fail("no memory for the text");
-    } else {
-        out = cJSON_CreateObject();
+    if (!is_fine)
+        qp_fail(error, QUIP_E_FORMAT, "not a JSON object with \"ids\", an array of numbers");
+    else if (!(is_fine = decode(s, &ids, &text)))
+        qp_fail_memory(error, "the text", text.n);
+    else
         cJSON_AddItemToObject(out, "text", json_text((const char *)text.data, text.n));
-    }
     qp_tokens_close(&ids);
     qp_bytes_close(&text);
-    return out;
+    return is_fine;
 }
 
+/* Every line in gives a line out, so that the two stay side by side: {"error": …} where it cannot
+ * be done; then the exit code says so at the end. */
 static int tokenize_lines(const struct source *s, bool is_decode)
 {
     char *line = NULL;
-    size_t capacity = 0, n_lines = 0;
-    ssize_t n;
+    size_t capacity = 0;
     int exit_code = 0;
-    while (!exit_code && (n = getline(&line, &capacity, stdin)) >= 0) {
-        n_lines++;
-        if (strspn(line, " \t\r\n") == (size_t)n)
-            continue;
+    while (getline(&line, &capacity, stdin) >= 0) {
         char mark[4];
+        quip_error error = { 0 };
         cJSON *in = hide_nuls(line, mark) ? cJSON_Parse(line) : NULL;
-        cJSON *out =
-            is_decode ? decode_object(s, in, n_lines) : encode_object(s, in, mark, n_lines);
-        char *text = out ? cJSON_PrintUnformatted(out) : NULL;
-        if (!text || puts(text) < 0 || fflush(stdout) != 0)
+        cJSON *out = cJSON_CreateObject();
+        if (!(is_decode ? decode_object(s, in, out, &error)
+                        : encode_object(s, in, mark, out, &error))) {
+            cJSON_Delete(out);
+            out = cJSON_CreateObject();
+            cJSON_AddStringToObject(out, "error", error.message);
             exit_code = EXIT_FAILED;
+        }
+        char *text = cJSON_PrintUnformatted(out);
+        bool is_written = text && puts(text) >= 0 && fflush(stdout) == 0;
         cJSON_free(text);
         cJSON_Delete(out);
         cJSON_Delete(in);
+        if (!is_written) {
+            exit_code = EXIT_FAILED;
+            break;
+        }
     }
     free(line);
     return exit_code;
@@ -249,9 +258,9 @@ int run_tokenize(const struct command *command, char **words)
         { OPTION_FLAG, 'd', "decode", NULL, &is_decode, 0, 0, "ids to text" },
         { OPTION_FLAG, 0, "jsonl", NULL, &is_jsonl, 0, 0, "a JSON object a line, stdin to stdout" },
         { OPTION_FLAG, 0, "special", NULL, &is_special, 0, 0,
-          "control tokens spelled out in the text become their ids" },
+          "control tokens have a text: spelled out they become their ids, and back" },
         { OPTION_FLAG, 0, "no-special", NULL, &is_ordinary, 0, 0,
-          "they are ordinary text; default: what the tokenizer's own library does" },
+          "spelled out they are ordinary text; default: what the tokenizer's own library does" },
         { 0 },
     };
     int exit_code;
@@ -270,7 +279,7 @@ int run_tokenize(const struct command *command, char **words)
         goto done;
     }
     if (is_special || is_ordinary)
-        source.has_control = is_special;
+        source.has_control = source.shows_control = is_special;
     if (is_jsonl) {
         exit_code = tokenize_lines(&source, is_decode);
     } else {
