@@ -1,0 +1,398 @@
+/* base.c: do errors, memory, files, threads, processor features and UTF-8 keep their promises? */
+#include "base/base.h"
+#include "support/alloc_fault.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char folder[] = "/tmp/quip-base-XXXXXX";
+
+static const char *in_folder(const char *name)
+{
+    static char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path;
+}
+
+static void write_file(const char *path, const void *data, size_t n)
+{
+    FILE *out = fopen(path, "wb");
+    assert_non_null(out);
+    assert_int_equal(fwrite(data, 1, n, out), n);
+    fclose(out);
+}
+
+/* ---- errors ---- */
+
+static void test_errors(void **state)
+{
+    (void)state;
+    quip_error e = { 0 };
+    assert_int_equal(qp_fail(&e, QUIP_E_IO, "%s: %d", "x", 7), QUIP_E_IO);
+    assert_int_equal(e.status, QUIP_E_IO);
+    assert_string_equal(e.message, "x: 7");
+    assert_int_equal(qp_fail(NULL, QUIP_E_MEMORY, "x"), QUIP_E_MEMORY);
+    assert_int_equal(qp_fail_memory(&e, "the thing", 12), QUIP_E_MEMORY);
+    assert_non_null(strstr(e.message, "12 bytes for the thing"));
+    assert_string_equal(quip_status_name(QUIP_E_CONTEXT_FULL), "context_full");
+    assert_string_equal(quip_status_name((quip_status)-99), "unknown");
+
+    // cut before a character that does not fit; nothing in a message but printable UTF-8
+    char text[600];
+    for (size_t i = 0; i + 1 < sizeof text; i += 2)
+        memcpy(text + i, "\xc3\xa4", 2);
+    text[sizeof text - 2] = 0;
+    qp_fail(&e, QUIP_E_IO, "%s", text);
+    assert_int_equal(strlen(e.message), 506);
+    qp_fail(&e, QUIP_E_IO, "a\x1b[2J\xff\nb");
+    assert_string_equal(e.message, "a?[2J??b");
+}
+
+/* ---- memory ---- */
+
+static void test_sizes(void **state)
+{
+    (void)state;
+    size_t n;
+    assert_true(qp_mul_size(SIZE_MAX / 2, 2, &n) && n == SIZE_MAX - 1);
+    assert_false(qp_mul_size(SIZE_MAX / 2 + 1, 2, &n));
+    assert_true(qp_mul_size(SIZE_MAX, 0, &n) && n == 0);
+    assert_true(qp_add_size(SIZE_MAX - 1, 1, &n) && n == SIZE_MAX);
+    assert_false(qp_add_size(SIZE_MAX, 1, &n));
+    assert_int_equal(qp_round_up(65, 64), 128);
+}
+
+static void test_arena(void **state)
+{
+    (void)state;
+    struct arena measure = { 0 }, a;
+    for (size_t i = 0; i < 10; i++)
+        assert_null(qp_arena_take(&measure, i * 37));
+    assert_int_equal(qp_arena_open(&a, measure.used, "test", NULL), QUIP_OK);
+    for (size_t i = 0; i < 10; i++) {
+        uint8_t *p = qp_arena_take(&a, i * 37);
+        assert_int_equal((uintptr_t)p % 64, 0);
+        for (size_t k = 0; k < i * 37; k++)
+            assert_int_equal(p[k], 0);
+        memset(p, 255, i * 37);
+    }
+    assert_int_equal(a.used, measure.used);
+    qp_arena_close(&a);
+    qp_arena_close(&a);
+
+    quip_error e;
+    measure = (struct arena){ 0 };
+    qp_arena_take(&measure, SIZE_MAX - 10);
+    qp_arena_take(&measure, 100);
+    assert_int_equal(qp_arena_open(&a, measure.used, "too much", &e), QUIP_E_MEMORY);
+    assert_non_null(strstr(e.message, "too much"));
+}
+
+static void test_bytes(void **state)
+{
+    (void)state;
+    struct bytes b = { 0 };
+    for (int i = 0; i < 1000; i++)
+        assert_true(qp_bytes_printf(&b, "%d,", i));
+    assert_true(qp_bytes_append_text(&b, "end") && qp_bytes_append(&b, "", 1));
+    assert_int_equal(b.n, 10 * 2 + 90 * 3 + 900 * 4 + 4);
+    assert_string_equal((char *)b.data + b.n - 8, "999,end");
+    assert_false(qp_bytes_reserve(&b, SIZE_MAX));
+    assert_string_equal((char *)b.data + b.n - 8, "999,end");
+    qp_bytes_close(&b);
+    assert_null(b.data);
+}
+
+/* ---- files ---- */
+
+static bool read_memory(void *user, uint64_t offset, void *buffer, size_t n)
+{
+    memcpy(buffer, (const char *)user + offset, n);
+    return offset < 8;
+}
+
+static void test_files(void **state)
+{
+    (void)state;
+    struct file f;
+    quip_error e = { 0 };
+    char out[16] = { 0 };
+    assert_int_equal(qp_file_open(&f, in_folder("none"), &e), QUIP_E_IO);
+    assert_non_null(strstr(e.message, "none: No such file"));
+    assert_int_equal(qp_file_open(&f, folder, &e), QUIP_E_IO);
+    assert_non_null(strstr(e.message, "folder"));
+    write_file(in_folder("empty"), "", 0);
+    assert_int_equal(qp_file_open(&f, in_folder("empty"), &e), QUIP_E_FORMAT);
+    assert_int_equal(mkfifo(in_folder("fifo"), 0600), 0);
+    assert_int_equal(qp_file_open(&f, in_folder("fifo"), &e), QUIP_E_IO);
+
+    write_file(in_folder("ten"), "0123456789", 10);
+    assert_int_equal(qp_file_open(&f, in_folder("ten"), &e), QUIP_OK);
+    assert_int_equal(f.size, 10);
+    assert_memory_equal(f.data, "0123456789", 10);
+    assert_int_equal(qp_file_read(&f, 7, out, 3, &e), QUIP_OK);
+    assert_string_equal(out, "789");
+    assert_int_equal(qp_file_read(&f, 8, out, 3, &e), QUIP_E_FORMAT);
+    assert_int_equal(qp_file_read(&f, UINT64_MAX, out, 3, &e), QUIP_E_FORMAT);
+    qp_file_close(&f);
+    qp_file_close(&f);
+
+    quip_source source = { .user = "0123456789", .size = 10, .read_at = read_memory };
+    assert_int_equal(qp_file_open_source(&f, &source, &e), QUIP_OK);
+    assert_null(f.data);
+    assert_int_equal(qp_file_read(&f, 7, out, 3, &e), QUIP_OK);
+    assert_int_equal(qp_file_read(&f, 7, out, 4, &e), QUIP_E_FORMAT);
+    assert_int_equal(qp_file_read(&f, 9, out, 1, &e), QUIP_E_IO);
+    assert_non_null(strstr(e.message, "model: "));
+    qp_file_close(&f);
+}
+
+static bool exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+static void test_out_file(void **state)
+{
+    (void)state;
+    struct out_file *f, *other;
+    quip_error e = { 0 };
+    struct file in;
+    char path[256], part[300];
+    snprintf(path, sizeof path, "%s", in_folder("out"));
+    snprintf(part, sizeof part, "%s.part", path);
+    assert_int_equal(qp_out_file_open(&f, folder, &e), QUIP_E_IO);
+    assert_int_equal(qp_out_file_open(&f, in_folder("no/such"), &e), QUIP_E_IO);
+
+    write_file(part, "left behind by a killed run", 27);
+    assert_int_equal(qp_out_file_open(&f, path, &e), QUIP_OK);
+    assert_int_equal(qp_out_file_open(&other, path, &e), QUIP_E_IO);
+    assert_non_null(strstr(e.message, "another process"));
+    assert_int_equal(qp_out_file_write(f, 2, "ab", 2, &e), QUIP_OK);
+    qp_out_file_close(f);
+    assert_false(exists(part) || exists(path));
+
+    assert_int_equal(qp_out_file_open(&f, path, &e), QUIP_OK);
+    assert_int_equal(qp_out_file_resize(f, UINT64_MAX / 4, &e), QUIP_E_IO);
+    assert_int_equal(qp_out_file_resize(f, 6, &e), QUIP_OK);
+    assert_int_equal(qp_out_file_write(f, 2, "ab", 2, &e), QUIP_OK);
+    assert_true(exists(part) && !exists(path));
+    assert_int_equal(qp_out_file_commit(f, &e), QUIP_OK);
+    qp_out_file_close(f);
+    assert_true(!exists(part) && exists(path));
+    assert_int_equal(qp_file_open(&in, path, &e), QUIP_OK);
+    assert_int_equal(in.size, 6);
+    assert_memory_equal(in.data, "\0\0ab\0\0", 6);
+    qp_file_close(&in);
+}
+
+/* ---- threads ---- */
+
+struct count {
+    atomic_int n_calls;
+    int n_threads;
+    int n_runs; // written by thread 0, read by the others in the next run
+    int seen[64];
+};
+
+static void count_task(void *arg, int index, int n_threads)
+{
+    struct count *c = arg;
+    atomic_fetch_add(&c->n_calls, 1);
+    assert_int_equal(n_threads, c->n_threads);
+    c->seen[index]++;
+}
+
+static void test_pool(void **state)
+{
+    (void)state;
+    for (int n = 1; n <= 8; n++) {
+        struct pool *p;
+        struct count c = { 0 };
+        assert_int_equal(qp_pool_open(&p, n, NULL), QUIP_OK);
+        c.n_threads = qp_pool_n_threads(p);
+        assert_int_equal(c.n_threads, n);
+        for (int run = 0; run < 2000; run++) {
+            qp_pool_run(p, count_task, &c);
+            for (int i = 0; i < n; i++)
+                assert_int_equal(c.seen[i], run + 1);
+            if (run % 500 == 0) // long enough for the workers to fall asleep
+                nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+        }
+        assert_int_equal(c.n_calls, 2000 * n);
+        qp_pool_close(p);
+    }
+    qp_pool_close(NULL);
+    struct pool *p;
+    quip_error e;
+    assert_int_equal(qp_pool_open(&p, -1, &e), QUIP_E_ARGUMENT);
+    assert_int_equal(qp_pool_open(&p, 0, &e), QUIP_OK);
+    assert_int_equal(qp_pool_n_threads(p), qp_default_threads());
+    qp_pool_close(p);
+}
+
+/* The shares of all threads are the whole, in order, cut at multiples of the unit. */
+static void test_share(void **state)
+{
+    (void)state;
+    for (int n = 0; n < 200; n += 7)
+        for (int unit = 1; unit <= 64; unit *= 4)
+            for (int n_threads = 1; n_threads < 20; n_threads++) {
+                int end = 0;
+                for (int i = 0; i < n_threads; i++) {
+                    int b, e;
+                    qp_share(n, unit, i, n_threads, &b, &e);
+                    assert_int_equal(b, end);
+                    assert_true(e >= b && (e % unit == 0 || e == n));
+                    end = e;
+                }
+                assert_int_equal(end, n);
+            }
+    int begin, end;
+    qp_share(INT32_MAX, 64, 255, 256, &begin, &end);
+    assert_int_equal(end, INT32_MAX);
+}
+
+static void test_clock(void **state)
+{
+    (void)state;
+    uint64_t a = qp_now_ns();
+    assert_true(qp_now_ns() >= a);
+    assert_int_not_equal(qp_random_seed(), qp_random_seed());
+    assert_in_range(qp_default_threads(), 1, 256);
+}
+
+/* ---- processor ---- */
+
+static void test_cpu(void **state)
+{
+    (void)state;
+    unsigned all = qp_cpu_features();
+    setenv("QUIP_CPU", "scalar", 1);
+    assert_int_equal(qp_cpu_features(), 0);
+    setenv("QUIP_CPU", "avx2", 1);
+    assert_int_equal(qp_cpu_features(), all & CPU_AVX2);
+    setenv("QUIP_CPU", "avx512vnni", 1);
+    assert_int_equal(qp_cpu_features(), all);
+    unsetenv("QUIP_CPU");
+}
+
+/* ---- UTF-8 ---- */
+
+static void test_utf8_characters(void **state)
+{
+    (void)state;
+    for (int32_t c = 0; c <= 0x10ffff; c++) {
+        char text[4];
+        int32_t back;
+        if (c >= 0xd800 && c <= 0xdfff)
+            continue;
+        int n = qp_utf8_encode(c, text);
+        if (qp_utf8_decode(text, (size_t)n, &back) != n || back != c)
+            fail_msg("U+%04X", (unsigned)c);
+        for (int cut = 1; cut < n; cut++) {
+            assert_int_equal(qp_utf8_decode(text, (size_t)cut, &back), 1);
+            assert_int_equal(back, -1);
+            assert_int_equal(qp_utf8_complete(text, (size_t)cut), 0);
+        }
+        assert_int_equal(qp_utf8_complete(text, (size_t)n), n);
+    }
+}
+
+static void test_utf8_malformed(void **state)
+{
+    (void)state;
+    static const char *const malformed[] = {
+        "\x80",         "\xbf",         "\xc0\x80",         "\xc1\xbf",         "\xe0\x9f\xbf",
+        "\xed\xa0\x80", "\xed\xbf\xbf", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
+        "\xff",         "\xfe",         "\xe2\x28\xa1",     "\xf0\x90\x28\xbc",
+    };
+    for (size_t i = 0; i < QP_COUNT(malformed); i++) {
+        int32_t c;
+        size_t n = strlen(malformed[i]);
+        assert_int_equal(qp_utf8_decode(malformed[i], n, &c), 1);
+        assert_int_equal(c, -1);
+        assert_int_equal(qp_utf8_complete(malformed[i], n), n); // no byte could complete it
+    }
+    assert_int_equal(qp_utf8_complete("a\xe2\x82", 3), 1);
+    assert_int_equal(qp_utf8_complete("a\xed\xa0", 3), 3); // a surrogate is not begun
+    assert_int_equal(qp_utf8_complete("", 0), 0);
+}
+
+/* ---- faults ---- */
+
+static void test_faults(void **state)
+{
+    (void)state;
+    if (!alloc_fault_is_here())
+        skip();
+    char path[256];
+    snprintf(path, sizeof path, "%s", in_folder("ten"));
+    write_file(path, "0123456789", 10);
+    int live = alloc_fault_live();
+    for (int n = 0;; n++) {
+        struct pool *pool = NULL;
+        struct arena arena = { 0 };
+        struct file file = { 0 };
+        struct out_file *out = NULL;
+        struct bytes bytes = { 0 };
+        alloc_fault_set(n);
+        bool ok = !qp_pool_open(&pool, 2, NULL) && !qp_arena_open(&arena, 100, "x", NULL) &&
+                  !qp_file_open(&file, path, NULL) && !qp_out_file_open(&out, path, NULL) &&
+                  qp_bytes_printf(&bytes, "%100d", 1);
+        bool has_failed = alloc_fault_clear();
+        assert_int_equal(ok, !has_failed);
+        qp_bytes_close(&bytes);
+        qp_out_file_close(out);
+        qp_file_close(&file);
+        qp_arena_close(&arena);
+        qp_pool_close(pool);
+        assert_int_equal(alloc_fault_live(), live);
+        if (!has_failed)
+            break;
+        assert_true(n < 100);
+    }
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "empty", "fifo", "ten", "out" };
+    for (size_t i = 0; i < QP_COUNT(names); i++)
+        unlink(in_folder(names[i]));
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_out_file),
+        cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_share),
+        cmocka_unit_test(test_clock),
+        cmocka_unit_test(test_cpu),
+        cmocka_unit_test(test_utf8_characters),
+        cmocka_unit_test(test_utf8_malformed),
+        cmocka_unit_test(test_faults),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
