@@ -1,7 +1,537 @@
-/* linear_avx2.c: matrix products; not there yet: the table keeps the level below. */
+/* linear_avx2.c: matrix products on 256-bit registers without VNNI (Haswell, Zen on).
+ * In, out, order of rounding: linear_scalar.c, to the bit.
+ *
+ * One token: vpmaddubsw multiplies unsigned by signed bytes. int8 gives it |w| and x with the sign
+ * of w (at most 128 * 127 * 2, which int16 holds), int4 the nibbles as they lie, plus 8, which
+ * act_row.offsets / 16 takes away again.
+ *
+ * Tile: i16x16k2: four groups of 16 rows, each [n_in rounded up to ACT_BLOCK, / 2][16 rows][2 k]
+ * int16, for vpmaddwd against the token's two k, widened and broadcast. (Bytes with the sign trick
+ * take as many instructions a product and half the cache, but three of their four on two ports.) */
 #include "cpu/kernels.h"
+#include "format/format.h"
+
+#if defined(__x86_64__)
+
+#include <float.h>
+#include <immintrin.h>
+#include <string.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#endif
+
+#include "cpu/math_avx2.h"
+
+#define UNROLL_8 _Pragma("GCC unroll 8") // so that small arrays become registers
+
+/* ---- activations ---- */
+
+static float max_of_8(__m256 v)
+{
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+static int32_t sum_of_8(__m256i v)
+{
+    __m128i four = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    __m128i two = _mm_add_epi32(four, _mm_unpackhi_epi64(four, four));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
+}
+
+/* The second operand of min and max is the result when one is NaN. */
+static __m256i round_clamped(__m256 x, __m256 factor)
+{
+    __m256 y = _mm256_min_ps(_mm256_mul_ps(x, factor), _mm256_set1_ps(127.0f));
+    return _mm256_cvtps_epi32(_mm256_max_ps(y, _mm256_set1_ps(-127.0f)));
+}
+
+static void quantize_block_avx2(int8_t *q, float *scale, int32_t *offset, const float x[ACT_BLOCK])
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 largest = _mm256_setzero_ps();
+    for (int i = 0; i < ACT_BLOCK; i += 8)
+        largest = _mm256_max_ps(_mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)), largest);
+    float max = max_of_8(largest);
+    float inverse = 127.0f / max;
+    __m256 factor = _mm256_set1_ps(inverse < FLT_MAX ? inverse : FLT_MAX);
+    __m256i sum = _mm256_setzero_si256();
+    for (int i = 0; i < ACT_BLOCK; i += 16) {
+        __m256i low = round_clamped(_mm256_loadu_ps(x + i), factor);
+        __m256i high = round_clamped(_mm256_loadu_ps(x + i + 8), factor);
+        sum = _mm256_add_epi32(sum, _mm256_add_epi32(low, high));
+        __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+        __m128i bytes =
+            _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+        _mm_storeu_si128((__m128i *)(q + i), bytes);
+    }
+    *scale = max / 127.0f;
+    *offset = -128 * sum_of_8(sum);
+}
+
+static void quantize_avx2(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
+{
+    int i = 0, b = 0;
+    for (; i + ACT_BLOCK <= n; i += ACT_BLOCK, b++)
+        quantize_block_avx2(q + i, scales + b, offsets + b, x + i);
+    if (i < n) {
+        float tail[ACT_BLOCK] = { 0 };
+        memcpy(tail, x + i, (size_t)(n - i) * sizeof(float));
+        quantize_block_avx2(q + i, scales + b, offsets + b, tail);
+    }
+}
+
+/* ---- rows of weights ---- */
+
+/* Eight rows from some k on: where the file holds them, or the copy of their last block, whose tail
+ * is zero. */
+struct rows8 {
+    const uint8_t *at[8];
+};
+
+struct tails8 {
+    uint8_t bytes[8][ACT_BLOCK];
+};
+
+/* Past the last row the last one is repeated; its result is not stored. */
+static inline struct rows8 take_rows8(const struct matrix *w, int r, int end)
+{
+    struct rows8 rows;
+    for (int i = 0; i < 8; i++)
+        rows.at[i] = qp_matrix_row(w, r + i < end ? r + i : end - 1);
+    return rows;
+}
+
+static struct rows8 copy_tails(struct tails8 *tails, const struct rows8 *rows, size_t begin,
+                               size_t end)
+{
+    struct rows8 copies;
+    memset(tails, 0, sizeof(*tails));
+    for (int i = 0; i < 8; i++) {
+        memcpy(tails->bytes[i], rows->at[i] + begin, end - begin);
+        copies.at[i] = tails->bytes[i];
+    }
+    return copies;
+}
+
+/* ---- one token: 8 rows at a time ---- */
+
+static inline __m256i load_32(const void *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+/* A block's q as each dtype wants it. */
+struct block_q {
+    __m256i a, b; // int8: first and second half; int4: even and odd k
+};
+
+static inline struct block_q halves_of(const int8_t *q)
+{
+    return (struct block_q){ load_32(q), load_32(q + 32) };
+}
+
+static inline struct block_q even_odd_of(const int8_t *q)
+{
+    __m256i a = load_32(q), b = load_32(q + 32);
+    __m256i even = _mm256_packs_epi16(_mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8),
+                                      _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8));
+    __m256i odd = _mm256_packs_epi16(_mm256_srai_epi16(a, 8), _mm256_srai_epi16(b, 8));
+    return (struct block_q){ _mm256_permute4x64_epi64(even, 0xd8),
+                             _mm256_permute4x64_epi64(odd, 0xd8) };
+}
+
+/* Eight partial sums of a row's block. */
+static inline __m256i dot_i8_avx2(const uint8_t *w, struct block_q q)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i a = load_32(w), b = load_32(w + 32);
+    a = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(q.a, a));
+    b = _mm256_maddubs_epi16(_mm256_abs_epi8(b), _mm256_sign_epi8(q.b, b));
+    return _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones));
+}
+
+static inline __m256i dot_i4_avx2(const uint8_t *w, struct block_q q)
+{
+    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    __m256i u = load_32(w);
+    __m256i even = _mm256_maddubs_epi16(_mm256_and_si256(u, nibble), q.a);
+    u = _mm256_and_si256(_mm256_srli_epi16(u, 4), nibble);
+    return _mm256_madd_epi16(_mm256_add_epi16(even, _mm256_maddubs_epi16(u, q.b)), ones);
+}
+
+/* In each 128-bit lane: four sums, of rows a to d. */
+static inline __m256i sum_quads_avx2(__m256i a, __m256i b, __m256i c, __m256i d)
+{
+    __m256i ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    __m256i cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+}
+
+/* Rows 0 to 3 and 4 to 7, two 128-bit lanes each, to a row's sum in each lane. */
+static inline __m256i sum_rows8(__m256i r0, __m256i r4)
+{
+    return _mm256_add_epi32(_mm256_permute2x128_si256(r0, r4, 0x20),
+                            _mm256_permute2x128_si256(r0, r4, 0x31));
+}
+
+static inline __m256i dots_i8(const struct rows8 *w, size_t at, struct block_q q)
+{
+    return sum_rows8(sum_quads_avx2(dot_i8_avx2(w->at[0] + at, q), dot_i8_avx2(w->at[1] + at, q),
+                                    dot_i8_avx2(w->at[2] + at, q), dot_i8_avx2(w->at[3] + at, q)),
+                     sum_quads_avx2(dot_i8_avx2(w->at[4] + at, q), dot_i8_avx2(w->at[5] + at, q),
+                                    dot_i8_avx2(w->at[6] + at, q), dot_i8_avx2(w->at[7] + at, q)));
+}
+
+static inline __m256i dots_i4(const struct rows8 *w, size_t at, struct block_q q)
+{
+    return sum_rows8(sum_quads_avx2(dot_i4_avx2(w->at[0] + at, q), dot_i4_avx2(w->at[1] + at, q),
+                                    dot_i4_avx2(w->at[2] + at, q), dot_i4_avx2(w->at[3] + at, q)),
+                     sum_quads_avx2(dot_i4_avx2(w->at[4] + at, q), dot_i4_avx2(w->at[5] + at, q),
+                                    dot_i4_avx2(w->at[6] + at, q), dot_i4_avx2(w->at[7] + at, q)));
+}
+
+static inline __m256 scale_dots(__m256 sum, float scale, __m256i dots)
+{
+    return mul_add_avx2(_mm256_set1_ps(scale), _mm256_cvtepi32_ps(dots), sum);
+}
+
+/* y[i] = sum[i] * scales[r + i] (+ bias[r + i]) for the first n of 8 rows. */
+static inline void store_rows8(float *y, __m256 sum, const struct matrix *w, int r, int n)
+{
+    __m256i mask = mask_avx2(n);
+    __m256 v = _mm256_mul_ps(sum, _mm256_maskload_ps(w->scales + r, mask));
+    if (w->bias)
+        v = _mm256_add_ps(v, _mm256_maskload_ps(w->bias + r, mask));
+    _mm256_maskstore_ps(y, mask, v);
+}
+
+static void gemv_i8_avx2(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                         int end)
+{
+    for (int r = begin; r < end; r += 8) {
+        struct rows8 rows = take_rows8(w, r, end);
+        __m256 sum = _mm256_setzero_ps();
+        int k = 0, b = 0;
+        for (; k + ACT_BLOCK <= w->n_in; k += ACT_BLOCK, b++)
+            sum = scale_dots(sum, x->scales[b], dots_i8(&rows, (size_t)k, halves_of(x->q + k)));
+        if (k < w->n_in) {
+            struct tails8 tails;
+            rows = copy_tails(&tails, &rows, (size_t)k, (size_t)w->n_in);
+            sum = scale_dots(sum, x->scales[b], dots_i8(&rows, 0, halves_of(x->q + k)));
+        }
+        store_rows8(y + r, sum, w, r, end - r);
+    }
+}
+
+static inline __m256 scale_dots_i4(__m256 sum, const struct act_row *x, int b, __m256i dots)
+{
+    dots = _mm256_add_epi32(dots, _mm256_set1_epi32(x->offsets[b] / 16));
+    return scale_dots(sum, x->scales[b], dots);
+}
+
+static void gemv_i4_avx2(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                         int end)
+{
+    for (int r = begin; r < end; r += 8) {
+        struct rows8 rows = take_rows8(w, r, end);
+        __m256 sum = _mm256_setzero_ps();
+        int k = 0, b = 0;
+        for (; k + ACT_BLOCK <= w->n_in; k += ACT_BLOCK, b++)
+            sum = scale_dots_i4(sum, x, b, dots_i4(&rows, (size_t)k / 2, even_odd_of(x->q + k)));
+        if (k < w->n_in) {
+            struct tails8 tails;
+            rows = copy_tails(&tails, &rows, (size_t)k / 2, (size_t)w->n_in / 2);
+            sum = scale_dots_i4(sum, x, b, dots_i4(&rows, 0, even_odd_of(x->q + k)));
+        }
+        store_rows8(y + r, sum, w, r, end - r);
+    }
+}
+
+/* ---- tiles ---- */
+
+enum {
+    GROUP_ROWS = 16,
+    GROUPS = TILE_ROWS / GROUP_ROWS
+};
+
+static size_t tile_bytes_avx2(int n_in)
+{
+    return TILE_ROWS * qp_round_up((size_t)n_in, ACT_BLOCK) * sizeof(int16_t);
+}
+
+/* 16 weights of a row, from byte `at` on. */
+static inline __m256i widen_i8(const uint8_t *w)
+{
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
+}
+
+static inline __m256i widen_i4(const uint8_t *w)
+{
+    const __m128i nibble = _mm_set1_epi8(15);
+    __m128i u = _mm_loadl_epi64((const __m128i *)w);
+    __m128i even = _mm_and_si128(u, nibble), odd = _mm_and_si128(_mm_srli_epi16(u, 4), nibble);
+    __m256i wide = _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(even, odd));
+    return _mm256_sub_epi16(wide, _mm256_set1_epi16(8));
+}
+
+/* 8 rows of 8 dwords become 8 vectors, vector j = dword j of every row. */
+static inline void transpose_8x8(__m256i v[8])
+{
+    __m256i t[8];
+    UNROLL_8
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    UNROLL_8
+    for (int i = 0; i < 8; i += 4) {
+        v[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+        v[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+        v[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+        v[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    UNROLL_8
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm256_permute2x128_si256(v[i], v[4 + i], 0x20);
+        t[4 + i] = _mm256_permute2x128_si256(v[i], v[4 + i], 0x31);
+    }
+    UNROLL_8
+    for (int i = 0; i < 8; i++)
+        v[i] = t[i];
+}
+
+/* One block of 8 rows to its place, `to`, in a group. */
+static void pack_block(int16_t *to, const struct rows8 *rows, size_t at, bool is_i8)
+{
+    for (int k = 0; k < ACT_BLOCK; k += 16) {
+        __m256i v[8];
+        if (is_i8) {
+            UNROLL_8
+            for (int i = 0; i < 8; i++)
+                v[i] = widen_i8(rows->at[i] + at + k);
+        } else {
+            UNROLL_8
+            for (int i = 0; i < 8; i++)
+                v[i] = widen_i4(rows->at[i] + at + k / 2);
+        }
+        transpose_8x8(v);
+        UNROLL_8
+        for (int j = 0; j < 8; j++)
+            _mm256_store_si256((__m256i *)(to + (k + 2 * j) * GROUP_ROWS), v[j]);
+    }
+}
+
+static void pack_avx2(void *tile, const struct matrix *w, int row, int n_rows)
+{
+    const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
+    const bool is_i8 = w->dtype == DTYPE_I8;
+    const size_t block_bytes = is_i8 ? ACT_BLOCK : ACT_BLOCK / 2;
+    const size_t row_bytes = is_i8 ? (size_t)w->n_in : (size_t)w->n_in / 2;
+    for (int r = 0; r < TILE_ROWS; r += 8) {
+        struct rows8 rows = take_rows8(w, row + r, row + n_rows);
+        int16_t *to = (int16_t *)tile + (size_t)(r / GROUP_ROWS) * GROUP_ROWS * k_padded +
+                      2 * (r % GROUP_ROWS);
+        size_t at = 0;
+        for (; at + block_bytes <= row_bytes; at += block_bytes, to += ACT_BLOCK * GROUP_ROWS)
+            pack_block(to, &rows, at, is_i8);
+        if (at < row_bytes) {
+            struct tails8 tails;
+            rows = copy_tails(&tails, &rows, at, row_bytes);
+            pack_block(to, &rows, 0, is_i8);
+        }
+    }
+}
+
+/* ---- many tokens against a tile: 4 tokens x 16 rows ----
+ * Eight integer accumulators, two vectors of weights, a token's two k and their product; the float
+ * sums live in L1 and are touched once in 32 steps. Named variables, made by macros, because
+ * compilers keep an array of accumulators in memory. */
+enum {
+    GEMM_TOKENS_AVX2 = 4,
+    GEMM_K_AVX2 = 1024 // so much of four tokens, widened, and of a group stays in cache
+};
+
+struct gemm_tokens_avx2 {
+    int16_t q[GEMM_TOKENS_AVX2][GEMM_K_AVX2];
+    const float *scales[GEMM_TOKENS_AVX2];
+    float *y[GEMM_TOKENS_AVX2];
+};
+
+// clang-format off
+#define EACH_TOKEN_AVX2(M) M(0) M(1) M(2) M(3)
+
+#define START_AVX2(t) __m256i low##t = _mm256_setzero_si256(), high##t = low##t;
+#define STEP_AVX2(t) { \
+    int32_t two; \
+    memcpy(&two, tokens->q[t] + k, sizeof(two)); \
+    __m256i x = _mm256_set1_epi32(two); \
+    low##t = _mm256_add_epi32(low##t, _mm256_madd_epi16(w0, x)); \
+    high##t = _mm256_add_epi32(high##t, _mm256_madd_epi16(w1, x)); }
+#define SCALE_AVX2(t) \
+    sums[t][0] = scale_dots(sums[t][0], tokens->scales[t][b], low##t); \
+    sums[t][1] = scale_dots(sums[t][1], tokens->scales[t][b], high##t);
+// clang-format on
+
+/* sums[t] += scale_b * dot_b over n_blocks blocks, for 4 tokens and a group of rows. */
+__attribute__((noinline)) static void gemm_blocks_avx2(__m256 sums[GEMM_TOKENS_AVX2][2],
+                                                       const int16_t *group,
+                                                       const struct gemm_tokens_avx2 *tokens,
+                                                       int n_blocks)
+{
+    for (int b = 0, k = 0; b < n_blocks; b++) {
+        EACH_TOKEN_AVX2(START_AVX2)
+        for (int end = k + ACT_BLOCK; k < end; k += 2, group += 2 * GROUP_ROWS) {
+            __m256i w0 = _mm256_load_si256((const __m256i *)group);
+            __m256i w1 = _mm256_load_si256((const __m256i *)(group + GROUP_ROWS));
+            EACH_TOKEN_AVX2(STEP_AVX2)
+        }
+        EACH_TOKEN_AVX2(SCALE_AVX2)
+    }
+}
+
+/* One group of 16 rows of the tile: sums wait in y between one stretch of k and the next. */
+static void gemm_group_avx2(const struct gemm_tokens_avx2 *tokens, const int16_t *group,
+                            const struct matrix *w, int row, int r, int n_rows, int n_blocks,
+                            bool is_first, bool is_last)
+{
+    __m256 sums[GEMM_TOKENS_AVX2][2];
+    for (int t = 0; t < GEMM_TOKENS_AVX2; t++)
+        for (int i = 0; i < 2; i++)
+            sums[t][i] = _mm256_maskload_ps(tokens->y[t] + r + 8 * i,
+                                            mask_avx2(is_first ? 0 : n_rows - r - 8 * i));
+    gemm_blocks_avx2(sums, group, tokens, n_blocks);
+    for (int t = 0; t < GEMM_TOKENS_AVX2; t++) {
+        for (int i = 0; i < 2; i++) {
+            int at = r + 8 * i;
+            if (is_last)
+                store_rows8(tokens->y[t] + at, sums[t][i], w, row + at, n_rows - at);
+            else
+                _mm256_maskstore_ps(tokens->y[t] + at, mask_avx2(n_rows - at), sums[t][i]);
+        }
+    }
+}
+
+static void gemm_avx2(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
+                      int n_rows, const int8_t *q, size_t q_stride, const float *scales,
+                      const int32_t *offsets, int n_tokens)
+{
+    (void)offsets; // the tile's weights are signed
+    const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
+    struct gemm_tokens_avx2 tokens;
+    for (size_t k = 0; k < k_padded; k += GEMM_K_AVX2) {
+        const size_t n = k_padded - k < GEMM_K_AVX2 ? k_padded - k : GEMM_K_AVX2;
+        const int16_t *part = (const int16_t *)tile + k * GROUP_ROWS;
+        for (int t = 0; t < n_tokens; t += GEMM_TOKENS_AVX2) {
+            for (int i = 0; i < GEMM_TOKENS_AVX2; i++) {
+                /* Past the last token the last one is repeated: the same sums, stored twice. */
+                size_t at = (size_t)(t + i < n_tokens ? t + i : n_tokens - 1);
+                const uint8_t *from = (const uint8_t *)q + at * q_stride + k;
+                for (size_t j = 0; j < n; j += 16)
+                    _mm256_storeu_si256((__m256i *)(tokens.q[i] + j), widen_i8(from + j));
+                tokens.scales[i] = scales + (at * k_padded + k) / ACT_BLOCK;
+                tokens.y[i] = y + at * y_stride;
+            }
+            for (int r = 0; r < n_rows; r += GROUP_ROWS)
+                gemm_group_avx2(&tokens, part + (size_t)r * k_padded, w, row, r, n_rows,
+                                (int)(n / ACT_BLOCK), k == 0, k + n == k_padded);
+        }
+    }
+}
+
+/* ---- float weights: 2 tokens x 2 rows, each sum's 16 lanes in two registers ---- */
+
+struct lanes16 {
+    __m256 low, high;
+};
+
+static inline struct lanes16 load_lanes16(const float *x, int n)
+{
+    if (n >= 16)
+        return (struct lanes16){ _mm256_loadu_ps(x), _mm256_loadu_ps(x + 8) };
+    return (struct lanes16){ _mm256_maskload_ps(x, mask_avx2(n)),
+                             _mm256_maskload_ps(x + 8, mask_avx2(n - 8)) };
+}
+
+static inline struct lanes16 step_lanes16(struct lanes16 sum, struct lanes16 a, struct lanes16 b)
+{
+    return (struct lanes16){ mul_add_avx2(a.low, b.low, sum.low),
+                             mul_add_avx2(a.high, b.high, sum.high) };
+}
+
+/* sums[t][r] of two tokens and two rows, which may be the same. */
+static void gemm_f32_sums_avx2(float sums[2][2], const float *w0, const float *w1, const float *x0,
+                               const float *x1, int n_in)
+{
+    struct lanes16 s00 = { _mm256_setzero_ps(), _mm256_setzero_ps() }, s01 = s00, s10 = s00,
+                   s11 = s00;
+    for (int k = 0; k < n_in; k += 16) {
+        struct lanes16 a0 = load_lanes16(w0 + k, n_in - k), a1 = load_lanes16(w1 + k, n_in - k);
+        struct lanes16 b = load_lanes16(x0 + k, n_in - k);
+        s00 = step_lanes16(s00, a0, b);
+        s01 = step_lanes16(s01, a1, b);
+        b = load_lanes16(x1 + k, n_in - k);
+        s10 = step_lanes16(s10, a0, b);
+        s11 = step_lanes16(s11, a1, b);
+    }
+    sums[0][0] = sum_of_lanes_avx2(s00.low, s00.high);
+    sums[0][1] = sum_of_lanes_avx2(s01.low, s01.high);
+    sums[1][0] = sum_of_lanes_avx2(s10.low, s10.high);
+    sums[1][1] = sum_of_lanes_avx2(s11.low, s11.high);
+}
+
+static void gemm_f32_avx2(float *y, size_t y_stride, const struct matrix *w, const float *x,
+                          size_t x_stride, int n_tokens, int begin, int end)
+{
+    for (int r = begin; r < end; r += 2) {
+        const int r1 = r + 1 < end ? r + 1 : r; // the odd last row, or token, counts twice
+        for (int t = 0; t < n_tokens; t += 2) {
+            const int t1 = t + 1 < n_tokens ? t + 1 : t;
+            const int rows[2] = { r, r1 }, tokens[2] = { t, t1 };
+            float sums[2][2];
+            gemm_f32_sums_avx2(sums, qp_matrix_row(w, r), qp_matrix_row(w, r1),
+                               x + (size_t)t * x_stride, x + (size_t)t1 * x_stride, w->n_in);
+            for (int i = 0; i < 2; i++)
+                for (int j = 0; j < 2; j++)
+                    y[(size_t)tokens[i] * y_stride + (size_t)(rows[j] - begin)] =
+                        w->bias ? sums[i][j] + w->bias[rows[j]] : sums[i][j];
+        }
+    }
+}
+
+static void gemv_f32_avx2(float *y, const struct matrix *w, const float *x, int begin, int end)
+{
+    gemm_f32_avx2(y + begin, 0, w, x, 0, 1, begin, end);
+}
+
+void qp_linear_kernels_avx2(struct kernels *k)
+{
+    k->quantize = quantize_avx2;
+    k->gemv_i8 = gemv_i8_avx2;
+    k->gemv_i4 = gemv_i4_avx2;
+    k->gemv_f32 = gemv_f32_avx2;
+    k->tile_bytes = tile_bytes_avx2;
+    k->pack = pack_avx2;
+    k->gemm = gemm_avx2;
+    k->gemm_f32 = gemm_f32_avx2;
+}
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#else
 
 void qp_linear_kernels_avx2(struct kernels *k)
 {
     (void)k;
 }
+
+#endif

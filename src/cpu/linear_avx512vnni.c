@@ -26,15 +26,12 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
 #endif
 
+#include "cpu/math_avx512.h"
+
 #define UNROLL _Pragma("GCC unroll 16") // so that small arrays become registers
 
-/* The first n of 16 lanes, or of 64 bytes; all when there are more, none below 1. */
-static inline __mmask16 first_lanes(int n)
-{
-    return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
-}
-
-static inline __mmask64 first_bytes(int n)
+/* The first n of 64 bytes: all when n is more, none when it is less. */
+static inline __mmask64 bytes_below(int n)
 {
     return n >= 64 ? ~(__mmask64)0 : n <= 0 ? 0 : ((__mmask64)1 << n) - 1;
 }
@@ -46,7 +43,7 @@ static void quantize_avx512(int8_t *q, float *scales, int32_t *offsets, const fl
     for (int i = 0, b = 0; i < n; i += ACT_BLOCK, b++) {
         __m512 v[4], largest = _mm512_setzero_ps();
         for (int j = 0; j < 4; j++) {
-            v[j] = _mm512_maskz_loadu_ps(first_lanes(n - i - 16 * j), x + i + 16 * j);
+            v[j] = _mm512_maskz_loadu_ps(lanes_below(n - i - 16 * j), x + i + 16 * j);
             largest = _mm512_max_ps(_mm512_abs_ps(v[j]), largest); // the second, if one is NaN
         }
         float max = _mm512_reduce_max_ps(largest);
@@ -68,7 +65,9 @@ static void quantize_avx512(int8_t *q, float *scales, int32_t *offsets, const fl
 /* ---- rows of weights ---- */
 
 /* How far ahead of the load each row is fetched, in bytes. */
-enum { AHEAD = 512 };
+enum {
+    AHEAD = 512
+};
 
 /* 64 weights as w + 128. What the mask leaves out becomes anything, since its q are zero. */
 static inline __m512i load_i8(const uint8_t *w, __mmask64 mask)
@@ -120,7 +119,7 @@ static inline __m512i sum_lane_pairs(__m512i a, __m512i b)
 static inline __m512 add_block(__m512 sum, __m512i dot, int32_t offset, float scale)
 {
     __m512 exact = _mm512_cvtepi32_ps(_mm512_add_epi32(dot, _mm512_set1_epi32(offset)));
-    return _mm512_add_ps(sum, _mm512_mul_ps(_mm512_set1_ps(scale), exact));
+    return mul_add_avx512(_mm512_set1_ps(scale), exact, sum);
 }
 
 static inline void store_rows(float *y, __m512 sum, const struct matrix *w, int r, __mmask16 mask)
@@ -149,7 +148,7 @@ static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_ro
         struct rows16 rows = take_rows(w, r, end);
         __m512 sum = _mm512_setzero_ps();
         for (int k = 0, b = 0; k < w->n_in; k += ACT_BLOCK, b++) {
-            __mmask64 mask = first_bytes(w->n_in - k);
+            __mmask64 mask = bytes_below(w->n_in - k);
             __m512i q = _mm512_loadu_si512(x->q + k);
             __m512i r0 = quads_i8(rows.at, k, mask, q), r4 = quads_i8(rows.at + 4, k, mask, q);
             __m512i r8 = quads_i8(rows.at + 8, k, mask, q),
@@ -157,7 +156,7 @@ static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_ro
             __m512i dot = sum_lane_pairs(sum_lane_pairs(r0, r4), sum_lane_pairs(r8, r12));
             sum = add_block(sum, dot, x->offsets[b], x->scales[b]);
         }
-        store_rows(y + r, sum, w, r, first_lanes(end - r));
+        store_rows(y + r, sum, w, r, lanes_below(end - r));
     }
 }
 
@@ -169,7 +168,7 @@ struct even_odd {
 static inline struct even_odd split_even_odd(const int8_t *q, int n)
 {
     __m512i a = _mm512_loadu_si512(q); // at least one block
-    __m512i b = _mm512_maskz_loadu_epi8(first_bytes(n - 64), q + 64);
+    __m512i b = _mm512_maskz_loadu_epi8(bytes_below(n - 64), q + 64);
     __m512i even = _mm512_packs_epi16(_mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8),
                                       _mm512_srai_epi16(_mm512_slli_epi16(b, 8), 8));
     __m512i odd = _mm512_packs_epi16(_mm512_srai_epi16(a, 8), _mm512_srai_epi16(b, 8));
@@ -202,7 +201,7 @@ static void gemv_i4_avx512(float *y, const struct matrix *w, const struct act_ro
         __m512 sum = _mm512_setzero_ps();
         for (int k = 0, b = 0; k < w->n_in; k += 2 * ACT_BLOCK, b += 2) {
             int n = w->n_in - k;
-            __mmask64 mask = first_bytes(n / 2);
+            __mmask64 mask = bytes_below(n / 2);
             struct even_odd q = split_even_odd(x->q + k, (int)qp_round_up((size_t)n, ACT_BLOCK));
             __m512i r0 = quads_i4(rows.at, k / 2, mask, q);
             __m512i r4 = quads_i4(rows.at + 4, k / 2, mask, q);
@@ -216,7 +215,7 @@ static void gemv_i4_avx512(float *y, const struct matrix *w, const struct act_ro
             if (n > ACT_BLOCK)
                 sum = add_block(sum, second, x->offsets[b + 1] / 16, x->scales[b + 1]);
         }
-        store_rows(y + r, sum, w, r, first_lanes(end - r));
+        store_rows(y + r, sum, w, r, lanes_below(end - r));
     }
 }
 
@@ -265,11 +264,11 @@ static void pack_avx512(void *tile, const struct matrix *w, int row, int n_rows)
         struct rows16 rows = take_rows(w, row + r, row + n_rows);
         for (int k = 0; k < w->n_in; k += ACT_BLOCK) {
             __m512i v[16];
-            __mmask64 mask = first_bytes(w->n_in - k);
+            __mmask64 mask = bytes_below(w->n_in - k);
             if (w->dtype == DTYPE_I8) {
                 UNROLL for (int i = 0; i < 16; i++) v[i] = load_i8(rows.at[i] + k, mask);
             } else {
-                __mmask32 pairs = (__mmask32)first_bytes((w->n_in - k) / 2);
+                __mmask32 pairs = (__mmask32)bytes_below((w->n_in - k) / 2);
                 UNROLL for (int i = 0; i < 16; i++) v[i] = load_i4(rows.at[i] + k / 2, pairs);
             }
             transpose_16x16(v);
@@ -306,7 +305,7 @@ static inline __m512i dot_step(__m512i sum, __m512i u, __m512i s)
 
 static inline __m512 scale_step(__m512 sum, float scale, __m512i dot)
 {
-    return _mm512_add_ps(sum, _mm512_mul_ps(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(dot)));
+    return mul_add_avx512(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(dot), sum);
 }
 
 static inline __m512i broadcast_4(const int8_t *q)
@@ -369,7 +368,7 @@ static void gemm_avx512(float *y, size_t y_stride, const void *tile, const struc
 {
     struct gemm_rows rows = { .w = w, .row = row };
     for (int i = 0; i < QUARTERS; i++)
-        rows.lanes[i] = first_lanes(n_rows - 16 * i);
+        rows.lanes[i] = lanes_below(n_rows - 16 * i);
     const size_t n_blocks = ((size_t)w->n_in + ACT_BLOCK - 1) / ACT_BLOCK;
     const size_t stretch = GEMM_K / ACT_BLOCK;
     for (size_t b = 0; b < n_blocks; b += stretch) {
@@ -410,15 +409,6 @@ enum {
     GEMM_F32_ROWS = 6
 };
 
-/* lane[j] += lane[j + s] for s = 8, 4, 2, 1 */
-static inline float sum_16_lanes(__m512 v)
-{
-    __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
-}
-
 // clang-format off
 #define EACH_F32_TOKEN(M, r) M(0, r) M(1, r) M(2, r) M(3, r)
 #define EACH_F32_ROW(M) M(0) M(1) M(2) M(3) M(4) M(5)
@@ -427,9 +417,9 @@ static inline float sum_16_lanes(__m512 v)
 
 #define START_F32(t, r) __m512 sum##t##r = _mm512_setzero_ps();
 #define TAKE_X(t, r) __m512 x##t = _mm512_maskz_loadu_ps(mask, x[t] + k);
-#define STEP_F32(t, r) sum##t##r = _mm512_add_ps(sum##t##r, _mm512_mul_ps(row, x##t));
+#define STEP_F32(t, r) sum##t##r = mul_add_avx512(row, x##t, sum##t##r);
 #define STEP_F32_ROW(r) row = _mm512_maskz_loadu_ps(mask, w[r] + k); EACH_F32_TOKEN(STEP_F32, r)
-#define GIVE_F32(t, r) sums[t][r] = sum_16_lanes(sum##t##r);
+#define GIVE_F32(t, r) sums[t][r] = sum_of_lanes_avx512(sum##t##r);
 // clang-format on
 
 static void gemm_f32_sums(float sums[GEMM_F32_TOKENS][GEMM_F32_ROWS], const float *const *w,
@@ -437,7 +427,7 @@ static void gemm_f32_sums(float sums[GEMM_F32_TOKENS][GEMM_F32_ROWS], const floa
 {
     EACH_F32(START_F32)
     for (int k = 0; k < n_in; k += 16) {
-        __mmask16 mask = first_lanes(n_in - k);
+        __mmask16 mask = lanes_below(n_in - k);
         __m512 row;
         EACH_F32_TOKEN(TAKE_X, )
         EACH_F32_ROW(STEP_F32_ROW)
