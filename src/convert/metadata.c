@@ -4,6 +4,7 @@
 #include "convert/convert_impl.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- LlmParameters ---- */
@@ -127,7 +128,7 @@ static void put_transformer(struct proto_writer *w, const struct model_facts *f,
     put_float(w, 25, rescale);
     if (is_gemma3) {
         put_float(w, 32, f->rope_theta);
-        put_float(w, 33, f->rope_scaling);
+        put_float(w, 33, f->rope_scaling == 1 ? 0 : f->rope_scaling);
         put_int(w, 36, f->d_model != 1152); // every size but 1B overflows float16
     }
 }
@@ -202,11 +203,15 @@ bool qp_write_llm_parameters(const struct model_facts *f, const struct tokenizer
 
 /* ---- quip.config ---- */
 
-/* Nine digits give a float back exactly. */
+/* The shortest decimal that reads back as the same float; nine digits always do. */
 static bool print_number(struct bytes *out, const char *key, double value)
 {
     char text[40];
-    snprintf(text, sizeof text, "%.9g", (double)(float)value);
+    for (int digits = 7; digits <= 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)(float)value);
+        if (strtof(text, NULL) == (float)value)
+            break;
+    }
     for (char *c = text; *c; c++)
         if (*c == ',') // the decimal point of some locales
             *c = '.';

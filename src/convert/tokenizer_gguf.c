@@ -106,7 +106,8 @@ static quip_status set_byte_level_piece(struct vocabulary *v, int id, const char
         if (status)
             return status;
     }
-    if (id == v->options.unk_id)
+    // An unknown token that is special too (SmolLM2's) stays CONTROL: it must never show as text.
+    if (id == v->options.unk_id && type == PIECE_NORMAL)
         type = PIECE_UNKNOWN;
     float score = type == PIECE_NORMAL || type == PIECE_UNKNOWN ? -(float)id : 0;
     return qp_vocabulary_set(v, id, text, n, score, type, error);

@@ -203,17 +203,6 @@ static quip_status read_vocab(struct vocabulary *v, const struct json_tokenizer 
     return status;
 }
 
-/* SentencePiece never finds its control pieces in text, and always its user-defined ones; the JSON
- * marks both "special". These are the control pieces of every vocabulary of this kind. */
-static bool is_control_text(const char *text)
-{
-    static const char *const controls[] = { "<pad>", "<bos>", "<eos>", "<s>", "</s>" };
-    for (size_t i = 0; i < QP_COUNT(controls); i++)
-        if (strcmp(controls[i], text) == 0)
-            return true;
-    return false;
-}
-
 static quip_status read_added_token(struct vocabulary *v, const struct json_tokenizer *t,
                                     const cJSON *item, quip_error *error)
 {
@@ -226,13 +215,17 @@ static quip_status read_added_token(struct vocabulary *v, const struct json_toke
         .rstrip = flag_of(item, "rstrip", false),
         .single_word = flag_of(item, "single_word", false),
     };
-    if (!v->is_byte_level && (added.lstrip || added.rstrip || added.single_word))
+    if (!v->is_byte_level &&
+        (added.normalized || added.lstrip || added.rstrip || added.single_word))
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: added token \"%.60s\" has flags that SentencePiece cannot express",
                        t->path, text);
-    bool is_control = v->is_byte_level ? added.is_special : is_control_text(text);
+    // SentencePiece finds all of these in text but bos, eos and pad (see mark_controls).
+    bool is_control = v->is_byte_level && added.is_special;
     enum piece_type type = is_control ? PIECE_CONTROL : PIECE_USER_DEFINED;
-    if (added.id >= 0 && added.id == v->options.unk_id)
+    // A special unknown token of byte-level BPE (SmolLM2's) stays CONTROL: it must never show as
+    // text.
+    if (added.id >= 0 && added.id == v->options.unk_id && !(v->is_byte_level && is_control))
         type = PIECE_UNKNOWN;
     quip_status status = set_piece(v, t, added.id, text, 0, type, error);
     return status || !v->is_byte_level ? status : qp_vocabulary_add(v, &added, error);
@@ -257,33 +250,71 @@ static quip_status read_added(struct vocabulary *v, const struct json_tokenizer 
 }
 
 /* A merge is "left right" in older files, ["left", "right"] in newer ones. */
-static quip_status read_merge(struct vocabulary *v, const struct json_tokenizer *t,
-                              const cJSON *item, quip_error *error)
+struct merge_text {
+    const char *left, *right;
+    size_t n_left, n_right;
+};
+
+static quip_status split_merge(struct merge_text *m, const struct json_tokenizer *t,
+                               const cJSON *item, quip_error *error)
 {
-    const char *left = cJSON_GetStringValue(item), *right = NULL;
-    size_t n_left = 0;
-    if (left && *left) {
-        const char *space = strchr(left + 1, ' ');
-        right = space ? space + 1 : NULL;
-        n_left = space ? (size_t)(space - left) : 0;
+    *m = (struct merge_text){ .left = cJSON_GetStringValue(item) };
+    if (m->left && *m->left) {
+        const char *space = strchr(m->left + 1, ' ');
+        m->right = space ? space + 1 : NULL;
+        m->n_left = space ? (size_t)(space - m->left) : 0;
     } else if (cJSON_GetArraySize(item) == 2) {
-        left = cJSON_GetStringValue(cJSON_GetArrayItem(item, 0));
-        right = cJSON_GetStringValue(cJSON_GetArrayItem(item, 1));
-        n_left = left ? strlen(left) : 0;
+        m->left = cJSON_GetStringValue(cJSON_GetArrayItem(item, 0));
+        m->right = cJSON_GetStringValue(cJSON_GetArrayItem(item, 1));
+        m->n_left = m->left ? strlen(m->left) : 0;
     }
-    if (!left || !right)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: merge %d is not two pieces", t->path,
-                       v->spec.n_merges);
-    return qp_vocabulary_merge(v, left, n_left, right, strlen(right), error);
+    if (!m->left || !m->right)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: a merge is not two pieces", t->path);
+    m->n_right = strlen(m->right);
+    return QUIP_OK;
 }
 
-static quip_status read_all_merges(struct vocabulary *v, const struct json_tokenizer *t,
-                                   quip_error *error)
+/* SentencePiece merges by the score of what comes out, in any split: the rank of a piece's first
+ * merge becomes its score. Pieces that no merge makes come after all of them. */
+static quip_status score_by_merge(struct vocabulary *v, const struct json_tokenizer *t,
+                                  const struct merge_text *m, int rank, struct bytes *joined,
+                                  quip_error *error)
+{
+    joined->n = 0;
+    if (!qp_bytes_append(joined, m->left, m->n_left) ||
+        !qp_bytes_append(joined, m->right, m->n_right))
+        return qp_fail_memory(error, "a merge", m->n_left + m->n_right);
+    int id = qp_vocabulary_find(v, (const char *)joined->data, joined->n);
+    if (id < 0)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: merge %d makes \"%.*s\", which is not a piece",
+                       t->path, rank, (int)(joined->n < 60 ? joined->n : 60),
+                       (const char *)joined->data);
+    if (v->pieces[id].type == PIECE_NORMAL && v->pieces[id].score < -(float)rank)
+        v->pieces[id].score = -(float)rank;
+    return QUIP_OK;
+}
+
+static quip_status read_merges_json(struct vocabulary *v, const struct json_tokenizer *t,
+                                    quip_error *error)
 {
     const cJSON *merges = item_of(t->model, "merges");
+    struct bytes joined = { 0 };
+    struct merge_text m;
+    const int n_merges = cJSON_GetArraySize(merges);
+    int rank = 0;
     quip_status status = qp_vocabulary_index(v, error);
-    for (const cJSON *i = merges ? merges->child : NULL; i && !status; i = i->next)
-        status = read_merge(v, t, i, error);
+    if (!v->is_byte_level)
+        for (int id = 0; id < v->n_pieces; id++)
+            if (v->pieces[id].type == PIECE_NORMAL)
+                v->pieces[id].score -= (float)n_merges;
+    for (const cJSON *i = merges ? merges->child : NULL; i && !status; i = i->next, rank++) {
+        status = split_merge(&m, t, i, error);
+        if (!status && v->is_byte_level)
+            status = qp_vocabulary_merge(v, m.left, m.n_left, m.right, m.n_right, error);
+        else if (!status)
+            status = score_by_merge(v, t, &m, rank, &joined, error);
+    }
+    qp_bytes_close(&joined);
     return status;
 }
 
@@ -301,19 +332,35 @@ bool qp_json_puts_bos(const cJSON *json)
     return false;
 }
 
-/* The id of a token that tokenizer_config.json names, or -1. Few: a linear search will do. */
-static int named_id(const struct vocabulary *v, const struct json_tokenizer *t, const char *key,
-                    const char *otherwise)
+/* The id of the piece with this text, or with the other if there is none; -1 without either. */
+static int named_id(const struct vocabulary *v, const char *text, const char *otherwise)
 {
-    const char *text = qp_token_text(t->config, key);
     if (!text)
         text = otherwise;
-    for (int id = 0; text && id < v->n_pieces; id++) {
+    for (int id = 0; text && id < v->n_pieces; id++) { // no index yet; few look-ups
         const struct vocab_piece *p = &v->pieces[id];
         if (p->n == strlen(text) && memcmp(v->pool.data + p->offset, text, p->n) == 0)
             return id;
     }
     return -1;
+}
+
+/* Find bos, eos and pad: by the config, or by the names they have in all vocabularies of the
+ * kind. SentencePiece never finds these in text: they are its control pieces. */
+static void mark_controls(struct vocabulary *v, const struct json_tokenizer *t)
+{
+    bool is_spm = !v->is_byte_level, has_bos = named_id(v, NULL, "<bos>") >= 0;
+    const char *bos = !is_spm ? NULL : has_bos ? "<bos>" : "<s>";
+    const char *eos = !is_spm ? NULL : has_bos ? "<eos>" : "</s>";
+    int ids[] = {
+        v->options.bos_id = named_id(v, qp_token_text(t->config, "bos_token"), bos),
+        v->options.eos_id = named_id(v, qp_token_text(t->config, "eos_token"), eos),
+        v->options.pad_id =
+            named_id(v, qp_token_text(t->config, "pad_token"), is_spm ? "<pad>" : NULL),
+    };
+    for (size_t i = 0; i < QP_COUNT(ids) && is_spm; i++)
+        if (ids[i] >= 0 && ids[i] != v->options.unk_id)
+            v->pieces[ids[i]].type = PIECE_CONTROL;
 }
 
 static quip_status fill(struct vocabulary *v, const struct json_tokenizer *t, quip_error *error)
@@ -325,15 +372,8 @@ static quip_status fill(struct vocabulary *v, const struct json_tokenizer *t, qu
     if ((status = recognise(v, t, error)) || (status = read_vocab(v, t, unk, error)) ||
         (status = read_added(v, t, error)))
         return status;
-    bool is_spm = !v->is_byte_level;
-    v->options.bos_id = named_id(v, t, "bos_token", is_spm ? "<bos>" : NULL);
-    if (v->options.bos_id < 0 && is_spm)
-        v->options.bos_id = named_id(v, t, "bos_token", "<s>");
-    v->options.eos_id = named_id(v, t, "eos_token", is_spm ? "<eos>" : NULL);
-    if (v->options.eos_id < 0 && is_spm)
-        v->options.eos_id = named_id(v, t, "eos_token", "</s>");
-    v->options.pad_id = named_id(v, t, "pad_token", is_spm ? "<pad>" : NULL);
-    return v->is_byte_level ? read_all_merges(v, t, error) : QUIP_OK;
+    mark_controls(v, t);
+    return read_merges_json(v, t, error);
 }
 
 quip_status qp_tokenizer_from_json(const cJSON *json, const cJSON *config, const char *path,
