@@ -166,7 +166,7 @@ static void talk_in_terminal(struct chat *c)
     el_set(editor, EL_PROMPT, prompt);
     el_set(editor, EL_EDITOR, "emacs");
     el_set(editor, EL_HIST, history, past);
-    el_set(editor, EL_SETTY, "-d", "intr=", NULL); // Ctrl-C is a key while a line is edited
+    el_set(editor, EL_SETTY, "-d", "-isig", NULL); // Ctrl-C is a key while a line is edited
     el_set(editor, EL_ADDFN, "quip-interrupt", "drop the line", interrupt);
     el_set(editor, EL_BIND, "^C", "quip-interrupt", NULL);
     el_set(editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
