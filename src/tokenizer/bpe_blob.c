@@ -167,25 +167,13 @@ static quip_status read_added(struct tokenizer *t, const void *blob, size_t n, q
 static quip_status build_added_tries(struct tokenizer *t, quip_error *error)
 {
     struct byte_level *b = t->byte_level;
-    uint64_t n_bytes[2] = { 0 }; // raw, normalized
-    for (int i = 0; i < b->n_added; i++)
-        n_bytes[b->added[i].normalized] += t->pieces[b->added[i].id].n;
-    if (n_bytes[0] > TRIE_MAX_BYTES || n_bytes[1] > TRIE_MAX_BYTES)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "tokenizer: more than %u bytes of added tokens",
-                       TRIE_MAX_BYTES);
-    struct arena *a = &b->tries;
-    for (int pass = 0; pass < 2; pass++) { // measure, then take
-        if (pass == 1 && qp_arena_open(a, a->used, "the added tokens", error))
-            return QUIP_E_MEMORY;
-        qp_trie_take(&b->raw, a, (uint32_t)n_bytes[0]);
-        qp_trie_take(&b->normalized, a, (uint32_t)n_bytes[1]);
-    }
-    for (int i = 0; i < b->n_added; i++) {
+    quip_status status = QUIP_OK;
+    for (int i = 0; i < b->n_added && !status; i++) {
         quip_token id = b->added[i].id;
-        qp_trie_add(b->added[i].normalized ? &b->normalized : &b->raw, qp_piece_text(t, id),
-                    t->pieces[id].n, i);
+        status = qp_trie_add(b->added[i].normalized ? &b->normalized : &b->raw,
+                             qp_piece_text(t, id), t->pieces[id].n, i, error);
     }
-    return QUIP_OK;
+    return status;
 }
 
 static quip_status read_merges(struct tokenizer *t, const struct blob_facts *facts,

@@ -11,6 +11,10 @@
 #include <float.h>
 #include <math.h>
 
+enum {
+    MAX_PIECE_BYTES = (1 << 29) - 1
+}; // what struct piece can say
+
 /* ---- the hash table of pieces ---- */
 
 static uint64_t load_bytes(const char *s, size_t n)
@@ -21,7 +25,7 @@ static uint64_t load_bytes(const char *s, size_t n)
 }
 
 /* Any mixing that spreads will do: the table lives in memory only. */
-static uint32_t piece_hash(const char *s, size_t n)
+static uint64_t piece_hash(const char *s, size_t n)
 {
     const uint64_t odd = 0x9E3779B97F4A7C15u;
     uint64_t h = n * odd;
@@ -34,7 +38,7 @@ static uint32_t piece_hash(const char *s, size_t n)
     else if (n > 0)
         h ^= (uint8_t)s[0] | (uint64_t)(uint8_t)s[n / 2] << 8 | (uint64_t)(uint8_t)s[n - 1] << 16;
     h *= odd;
-    return (uint32_t)(h >> 32);
+    return h ^ h >> 29;
 }
 
 static bool is_reserved(const struct piece *piece)
@@ -43,33 +47,46 @@ static bool is_reserved(const struct piece *piece)
            piece->type == PIECE_BYTE;
 }
 
-static bool has_text(const struct tokenizer *t, quip_token id, const char *text, size_t n)
+/* The id in slot `i`, if the piece there is this text, of that kind; else NO_TOKEN. */
+static quip_token match_slot(const struct tokenizer *t, uint32_t i, uint32_t tag, const char *text,
+                             size_t n, bool reserved)
 {
-    return t->pieces[id].n == n && memcmp(qp_piece_text(t, id), text, n) == 0;
+    uint32_t slot = t->slots[i];
+    if ((slot & ((1u << t->tag_bits) - 1)) != tag)
+        return NO_TOKEN;
+    quip_token id = (quip_token)(slot >> t->tag_bits) - 1;
+    const struct piece *piece = &t->pieces[id];
+    bool is_match = piece->n == n && memcmp(qp_piece_text(t, id), text, n) == 0 &&
+                    is_reserved(piece) == reserved;
+    return is_match ? id : NO_TOKEN;
+}
+
+static uint32_t tag_of(const struct tokenizer *t, uint64_t hash)
+{
+    return (uint32_t)(hash >> 32) & ((1u << t->tag_bits) - 1);
 }
 
 /* The first piece of that text keeps its place. */
 static void add_slot(struct tokenizer *t, quip_token id)
 {
     const struct piece *piece = &t->pieces[id];
-    uint32_t hash = piece_hash(qp_piece_text(t, id), piece->n);
-    uint32_t i = hash & t->slot_mask;
-    for (; t->slots[i].id; i = (i + 1) & t->slot_mask) {
-        quip_token other = t->slots[i].id - 1;
-        if (t->slots[i].hash == hash && has_text(t, other, qp_piece_text(t, id), piece->n) &&
-            is_reserved(&t->pieces[other]) == is_reserved(piece))
+    const char *text = qp_piece_text(t, id);
+    bool reserved = is_reserved(piece);
+    uint64_t hash = piece_hash(text, piece->n);
+    uint32_t tag = tag_of(t, hash), i = (uint32_t)hash & t->slot_mask;
+    for (; t->slots[i]; i = (i + 1) & t->slot_mask)
+        if (match_slot(t, i, tag, text, piece->n, reserved) != NO_TOKEN)
             return;
-    }
-    t->slots[i] = (struct piece_slot){ hash, id + 1 };
+    t->slots[i] = (uint32_t)(id + 1) << t->tag_bits | tag;
 }
 
 quip_token qp_spm_find(const struct tokenizer *t, const char *text, size_t n, bool reserved)
 {
-    uint32_t hash = piece_hash(text, n);
-    for (uint32_t i = hash & t->slot_mask; t->slots[i].id; i = (i + 1) & t->slot_mask) {
-        quip_token id = t->slots[i].id - 1;
-        if (t->slots[i].hash == hash && has_text(t, id, text, n) &&
-            is_reserved(&t->pieces[id]) == reserved)
+    uint64_t hash = piece_hash(text, n);
+    uint32_t tag = tag_of(t, hash);
+    for (uint32_t i = (uint32_t)hash & t->slot_mask; t->slots[i]; i = (i + 1) & t->slot_mask) {
+        quip_token id = match_slot(t, i, tag, text, n, reserved);
+        if (id != NO_TOKEN)
             return id;
     }
     return NO_TOKEN;
@@ -85,46 +102,40 @@ quip_token qp_spm_find_any(const struct tokenizer *t, const char *text, size_t n
 
 /* What the walk over the proto finds beside the pieces. */
 struct spm_facts {
-    uint64_t user_defined_bytes, special_bytes, all_bytes; // text of those pieces together
     const uint8_t *charsmap;
     size_t n_charsmap;
     bool has_bos, has_eos;
     struct proto_field bos_piece, eos_piece;
 };
 
-/* Rises as the score falls, and equal for equal scores. */
-static uint32_t order_of(float score)
-{
-    float s = score + 0.0f; // -0 becomes 0
-    uint32_t bits;
-    memcpy(&bits, &s, sizeof bits);
-    return bits & 0x80000000u ? bits : ~(bits | 0x80000000u);
-}
-
 static quip_status read_piece(struct tokenizer *t, quip_token id, const struct proto_field *message,
                               quip_error *error)
 {
     struct piece *piece = &t->pieces[id];
-    piece->type = PIECE_NORMAL;
+    unsigned type = PIECE_NORMAL;
+    size_t n = 0;
+    float score = 0;
     struct proto_reader r;
     struct proto_field f;
     qp_proto_open(&r, message->data, message->n);
     while (qp_proto_next(&r, &f)) {
         if (f.number == 1 && f.wire_type == 2) {
             piece->offset = (uint32_t)(f.data - (const uint8_t *)t->spm);
-            piece->n = (uint32_t)f.n;
+            n = f.n;
         } else if (f.number == 2 && f.wire_type == 5) {
-            piece->score = qp_proto_float(&f);
-        } else if (f.number == 3 && f.wire_type == 0) {
-            piece->type =
-                f.value >= PIECE_NORMAL && f.value <= PIECE_BYTE ? (uint8_t)f.value : PIECE_NORMAL;
+            score = qp_proto_float(&f);
+        } else if (f.number == 3 && f.wire_type == 0 && f.value >= PIECE_NORMAL &&
+                   f.value <= PIECE_BYTE) {
+            type = (unsigned)f.value;
         }
     }
-    if (r.is_malformed)
+    if (r.is_malformed || n > MAX_PIECE_BYTES)
         return qp_fail(error, QUIP_E_FORMAT, "tokenizer: piece %d is malformed", (int)id);
-    if (!isfinite(piece->score))
+    if (!isfinite(score))
         return qp_fail(error, QUIP_E_FORMAT, "tokenizer: piece %d has no finite score", (int)id);
-    piece->order = order_of(piece->score);
+    piece->type = type & 7;
+    piece->n = n & MAX_PIECE_BYTES;
+    piece->order = qp_score_order(score);
     return QUIP_OK;
 }
 
@@ -148,13 +159,12 @@ int qp_spm_byte(const char *text, size_t n)
 static void note_joins(struct tokenizer *t, quip_token id)
 {
     const char *text = qp_piece_text(t, id);
-    const char *end = text + t->pieces[id].n;
-    for (const char *p = text + 1; end - p >= SPACE_SYMBOL_BYTES; p++)
-        if (memcmp(p, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0)
-            t->joins_space[(uint8_t)p[-1]] = true;
+    for (uint32_t i = 1; i + SPACE_SYMBOL_BYTES <= t->pieces[id].n; i++)
+        if (text[i] == SPACE_SYMBOL[0] && memcmp(text + i, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0)
+            t->joins_space[(uint8_t)text[i - 1]] = true;
 }
 
-static void note_piece(struct tokenizer *t, quip_token id, struct spm_facts *facts)
+static void note_piece(struct tokenizer *t, quip_token id)
 {
     const struct piece *piece = &t->pieces[id];
     add_slot(t, id);
@@ -162,10 +172,8 @@ static void note_piece(struct tokenizer *t, quip_token id, struct spm_facts *fac
     case PIECE_UNKNOWN:
         if (t->unk == NO_TOKEN)
             t->unk = id;
-        facts->special_bytes += piece->n;
         return;
     case PIECE_CONTROL:
-        facts->special_bytes += piece->n;
         return;
     case PIECE_BYTE: {
         int byte = qp_spm_byte(qp_piece_text(t, id), piece->n);
@@ -176,15 +184,13 @@ static void note_piece(struct tokenizer *t, quip_token id, struct spm_facts *fac
     case PIECE_UNUSED:
         t->has_unused = true;
         break;
-    case PIECE_USER_DEFINED:
-        facts->user_defined_bytes += piece->n;
-        break;
-    default:
-        t->min_score = piece->score < t->min_score ? piece->score : t->min_score;
-        t->max_score = piece->score > t->max_score ? piece->score : t->max_score;
+    case PIECE_NORMAL: {
+        float score = qp_order_score(piece->order);
+        t->min_score = score < t->min_score ? score : t->min_score;
+        t->max_score = score > t->max_score ? score : t->max_score;
         break;
     }
-    facts->all_bytes += piece->n;
+    }
     t->max_piece_bytes = piece->n > t->max_piece_bytes ? piece->n : t->max_piece_bytes;
     note_joins(t, id);
 }
@@ -287,6 +293,9 @@ static quip_status take_pieces(struct tokenizer *t, quip_error *error)
     while (n_slots / 2 < (uint32_t)t->n_pieces)
         n_slots *= 2;
     t->slot_mask = n_slots - 1;
+    t->tag_bits = 32;
+    for (uint32_t n = (uint32_t)t->n_pieces; n > 0; n /= 2) // ids plus 1 are at most n_pieces
+        t->tag_bits--;
     struct arena *a = &t->vocabulary;
     for (int pass = 0; pass < 2; pass++) { // measure, then take
         if (pass == 1 && qp_arena_open(a, a->used, "the vocabulary", error))
@@ -294,6 +303,8 @@ static quip_status take_pieces(struct tokenizer *t, quip_error *error)
         t->pieces = qp_arena_take(a, (size_t)t->n_pieces * sizeof *t->pieces);
         t->slots = qp_arena_take(a, n_slots * sizeof *t->slots);
     }
+    // Zero already, but not touched: reading a page first and writing it later faults twice.
+    memset(t->slots, 0, n_slots * sizeof *t->slots);
     return QUIP_OK;
 }
 
@@ -312,7 +323,7 @@ static quip_status read_proto(struct tokenizer *t, size_t n, struct spm_facts *f
             quip_status status = read_piece(t, id, &f, error);
             if (status)
                 return status;
-            note_piece(t, id, facts);
+            note_piece(t, id);
             id++;
         } else if (f.number == 2) {
             ok = read_trainer_spec(t, &f, facts);
@@ -328,37 +339,20 @@ static quip_status read_proto(struct tokenizer *t, size_t n, struct spm_facts *f
 
 /* ---- after reading ---- */
 
-static quip_status build_tries(struct tokenizer *t, const struct spm_facts *facts,
-                               quip_error *error)
+static quip_status build_tries(struct tokenizer *t, bool is_unigram, quip_error *error)
 {
-    bool is_unigram = t->model == SPM_UNIGRAM;
-    uint64_t all_bytes = is_unigram ? facts->all_bytes : 0;
-    uint64_t most = facts->user_defined_bytes > facts->special_bytes ? facts->user_defined_bytes
-                                                                     : facts->special_bytes;
-    most = all_bytes > most ? all_bytes : most;
-    if (most > TRIE_MAX_BYTES)
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "tokenizer: %llu bytes of pieces, more than the %u that this build takes",
-                       (unsigned long long)most, TRIE_MAX_BYTES);
-    struct arena *a = &t->tries;
-    for (int pass = 0; pass < 2; pass++) { // measure, then take
-        if (pass == 1 && qp_arena_open(a, a->used, "the vocabulary", error))
-            return QUIP_E_MEMORY;
-        qp_trie_take(&t->user_defined, a, (uint32_t)facts->user_defined_bytes);
-        qp_trie_take(&t->special, a, (uint32_t)facts->special_bytes);
-        qp_trie_take(&t->all, a, (uint32_t)all_bytes);
-    }
-    for (quip_token id = 0; id < t->n_pieces; id++) {
+    quip_status status = QUIP_OK;
+    for (quip_token id = 0; id < t->n_pieces && !status; id++) {
         const struct piece *piece = &t->pieces[id];
         const char *text = qp_piece_text(t, id);
         if (piece->type == PIECE_USER_DEFINED)
-            qp_trie_add(&t->user_defined, text, piece->n, id);
+            status = qp_trie_add(&t->user_defined, text, piece->n, id, error);
         if (piece->type == PIECE_CONTROL || piece->type == PIECE_UNKNOWN)
-            qp_trie_add(&t->special, text, piece->n, id);
-        if (is_unigram && !is_reserved(piece))
-            qp_trie_add(&t->all, text, piece->n, id);
+            status = qp_trie_add(&t->special, text, piece->n, id, error);
+        if (is_unigram && !is_reserved(piece) && !status)
+            status = qp_trie_add(&t->all, text, piece->n, id, error);
     }
-    return QUIP_OK;
+    return status;
 }
 
 /* The id that the trainer_spec gives, or the control piece of that name. */
@@ -418,7 +412,7 @@ quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool is_
     if (!status && !is_byte_level)
         status = check_model(t, error);
     if (!status)
-        status = build_tries(t, &facts, error);
+        status = build_tries(t, t->model == SPM_UNIGRAM && !is_byte_level, error);
     if (!status)
         status = qp_normalizer_open(&t->normalizer, facts.charsmap, facts.n_charsmap,
                                     &t->user_defined, error);

@@ -54,18 +54,25 @@ void qp_tokenizer_close(struct tokenizer *t)
 {
     if (!t)
         return;
-    if (t->byte_level)
-        qp_arena_close(&t->byte_level->tries);
+    if (t->byte_level) {
+        qp_trie_close(&t->byte_level->raw);
+        qp_trie_close(&t->byte_level->normalized);
+    }
+    qp_trie_close(&t->user_defined);
+    qp_trie_close(&t->special);
+    qp_trie_close(&t->all);
     qp_arena_close(&t->merges);
-    qp_arena_close(&t->tries);
     qp_arena_close(&t->vocabulary);
     free(t);
 }
 
 size_t qp_tokenizer_memory(const struct tokenizer *t)
 {
-    return sizeof *t + t->vocabulary.size + t->tries.size + t->merges.size +
-           (t->byte_level ? t->byte_level->tries.size : 0);
+    size_t n = sizeof *t + t->vocabulary.size + t->merges.size + qp_trie_memory(&t->user_defined) +
+               qp_trie_memory(&t->special) + qp_trie_memory(&t->all);
+    if (t->byte_level)
+        n += qp_trie_memory(&t->byte_level->raw) + qp_trie_memory(&t->byte_level->normalized);
+    return n;
 }
 
 /* ---- looking up ---- */

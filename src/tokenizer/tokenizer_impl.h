@@ -21,9 +21,9 @@
 /* ---- trie.c: the longest of a set of strings that a text begins with ---- */
 
 /* Nodes are numbers, 0 is the root. An edge lives in a hash table under its node and byte, so that
- * a trie needs two blocks whatever its shape. */
+ * a trie needs two blocks whatever its shape. All-zero is empty. */
 struct trie_edge {
-    uint32_t key; // (node << 8 | byte) + 1; 0 is a free slot
+    uint32_t key; // qp_trie_key; 0 is a free slot
     uint32_t child;
 };
 struct trie {
@@ -33,21 +33,32 @@ struct trie {
     uint32_t n_nodes, max_nodes;
     uint32_t first[256]; // children of the root; 0 for none
 };
-#define TRIE_MAX_BYTES ((1u << 24) - 2) // of all strings together
 
-/* Cut a trie for strings of n_bytes in all (<= TRIE_MAX_BYTES) from the arena. */
-void qp_trie_take(struct trie *trie, struct arena *arena, uint32_t n_bytes);
-void qp_trie_add(struct trie *trie, const char *text, size_t n, quip_token id);
+/* Of strings that are added twice, the first keeps its id. */
+quip_status qp_trie_add(struct trie *trie, const char *text, size_t n, quip_token id,
+                        quip_error *error);
+void qp_trie_close(struct trie *trie);
+size_t qp_trie_memory(const struct trie *trie); // bytes it owns
 /* Length of the longest string that text[0, n) begins with, and its id; 0 for none. */
 size_t qp_trie_longest(const struct trie *trie, const char *text, size_t n, quip_token *id);
+
+static inline uint32_t qp_trie_key(uint32_t node, uint8_t byte) // node > 0
+{
+    return node << 8 | byte;
+}
+
+static inline uint32_t qp_trie_hash(uint32_t key)
+{
+    return (key * 0x9E3779B1u) >> 6;
+}
 
 /* The child of `node` by `byte`; 0 when there is none. */
 static inline uint32_t qp_trie_step(const struct trie *trie, uint32_t node, uint8_t byte)
 {
     if (node == 0)
         return trie->first[byte];
-    uint32_t key = (node << 8 | byte) + 1;
-    for (uint32_t i = (key * 0x9E3779B1u) >> 7;; i++) {
+    uint32_t key = qp_trie_key(node, byte);
+    for (uint32_t i = qp_trie_hash(key);; i++) {
         const struct trie_edge *edge = &trie->edges[i & trie->mask];
         if (edge->key == key)
             return edge->child;
@@ -59,16 +70,28 @@ static inline uint32_t qp_trie_step(const struct trie *trie, uint32_t node, uint
 /* ---- the vocabulary ---- */
 
 struct piece {
-    uint32_t offset, n; // of its text in the proto
-    float score;
-    uint32_t order; // merging takes the lowest first: falls as the score rises
-    uint8_t type;   // enum piece_type
+    uint32_t offset;           // of its text in the proto
+    uint32_t order;            // of its score: merging takes the lowest first
+    uint32_t n : 29, type : 3; // bytes of its text; enum piece_type
 };
 
-struct piece_slot {
-    uint32_t hash;
-    quip_token id; // plus 1; 0 is a free slot
-};
+/* The score, as a number that falls while the score rises: the bits of a float, turned about so
+ * that they compare as integers. Equal scores have equal orders. */
+static inline uint32_t qp_score_order(float score)
+{
+    float s = score + 0.0f; // -0 becomes 0
+    uint32_t bits;
+    memcpy(&bits, &s, sizeof bits);
+    return bits & 0x80000000u ? bits : 0x7fffffffu - bits;
+}
+
+static inline float qp_order_score(uint32_t order)
+{
+    uint32_t bits = order & 0x80000000u ? order : 0x7fffffffu - order;
+    float score;
+    memcpy(&score, &bits, sizeof score);
+    return score;
+}
 
 enum spm_model {
     SPM_UNIGRAM = 1,
@@ -102,18 +125,18 @@ struct byte_level {
     struct bpe_added *added; // [n_added]
     int n_added;
     struct trie raw,
-        normalized; // added tokens by bpe_added.normalized; values are indices of added
-    struct arena tries;
+        normalized;           // added tokens by bpe_added.normalized; values are indices of added
     quip_token byte_ids[256]; // NO_TOKEN: the vocabulary has no such byte
 };
 
 struct tokenizer {
-    struct arena vocabulary, tries, merges; // blocks of spm.c, spm.c and bpe_blob.c
-    const char *spm;                        // the proto, borrowed
+    struct arena vocabulary, merges; // the blocks of spm.c and bpe_blob.c
+    const char *spm;                 // the proto, borrowed
     struct piece *pieces;
     int n_pieces;
-    struct piece_slot *slots; // [slot_mask + 1], of all pieces' texts
-    uint32_t slot_mask;
+    uint32_t *slots;    // [slot_mask + 1], of all pieces' texts: (id + 1) << tag_bits | part of the
+    uint32_t slot_mask; // text's hash, which saves most looks at the wrong piece; 0 is free
+    int tag_bits;
     uint32_t max_piece_bytes; // the longest piece that merging can make
 
     enum spm_model model;

@@ -1,46 +1,90 @@
 /* trie.c: a set of strings, to find the longest that a text begins with.
- * In:  strings with an id each, their total length known before.
- * Out: a walk of one hash probe per byte. Never more than one node per byte of the strings. */
+ * In:  strings with an id each.
+ * Out: a walk of one hash probe per byte. The table is at most half full, and grows by doubling. */
 #include "tokenizer/tokenizer_impl.h"
 
-#include <assert.h>
+#include <stdlib.h>
 
-void qp_trie_take(struct trie *trie, struct arena *arena, uint32_t n_bytes)
+enum {
+    TRIE_MIN_NODES = 64,
+    TRIE_MAX_NODES = 1 << 24 // a key has 24 bits of node
+};
+
+void qp_trie_close(struct trie *trie)
 {
-    assert(n_bytes <= TRIE_MAX_BYTES);
-    uint32_t n_slots = 2;
-    while (n_slots < 2 * n_bytes)
-        n_slots *= 2;
-    trie->mask = n_slots - 1;
-    trie->max_nodes = n_bytes + 1;
-    trie->n_nodes = 1;
-    trie->edges = qp_arena_take(arena, n_slots * sizeof *trie->edges);
-    trie->values = qp_arena_take(arena, trie->max_nodes * sizeof *trie->values);
+    free(trie->edges);
+    free(trie->values);
+    *trie = (struct trie){ 0 };
 }
 
-static uint32_t add_child(struct trie *trie, uint32_t node, uint8_t byte)
+size_t qp_trie_memory(const struct trie *trie)
 {
-    assert(trie->n_nodes < trie->max_nodes);
-    uint32_t child = trie->n_nodes++;
-    if (node == 0)
-        return trie->first[byte] = child;
-    uint32_t key = (node << 8 | byte) + 1;
-    uint32_t i = (key * 0x9E3779B1u) >> 7; // as in qp_trie_step
-    while (trie->edges[i & trie->mask].key)
+    return trie->max_nodes * (2 * sizeof *trie->edges + sizeof *trie->values);
+}
+
+static void put_edge(struct trie_edge *edges, uint32_t mask, struct trie_edge edge)
+{
+    uint32_t i = qp_trie_hash(edge.key);
+    while (edges[i & mask].key)
         i++;
-    trie->edges[i & trie->mask] = (struct trie_edge){ key, child };
-    return child;
+    edges[i & mask] = edge;
 }
 
-void qp_trie_add(struct trie *trie, const char *text, size_t n, quip_token id)
+/* Room for twice the nodes; a block that cannot be had leaves the trie as it was. */
+static bool grow_trie(struct trie *trie)
+{
+    uint32_t max_nodes = trie->max_nodes ? 2 * trie->max_nodes : TRIE_MIN_NODES;
+    uint32_t mask = 2 * max_nodes - 1;
+    struct trie_edge *edges = calloc((size_t)mask + 1, sizeof *edges);
+    quip_token *values = calloc(max_nodes, sizeof *values);
+    if (!edges || !values) {
+        free(edges);
+        free(values);
+        return false;
+    }
+    if (trie->max_nodes > 0) {
+        memcpy(values, trie->values, trie->max_nodes * sizeof *values);
+        for (uint32_t i = 0; i <= trie->mask; i++)
+            if (trie->edges[i].key)
+                put_edge(edges, mask, trie->edges[i]);
+    } else {
+        trie->n_nodes = 1; // the root
+    }
+    free(trie->edges);
+    free(trie->values);
+    trie->edges = edges;
+    trie->values = values;
+    trie->mask = mask;
+    trie->max_nodes = max_nodes;
+    return true;
+}
+
+quip_status qp_trie_add(struct trie *trie, const char *text, size_t n, quip_token id,
+                        quip_error *error)
 {
     uint32_t node = 0;
     for (size_t i = 0; i < n; i++) {
-        uint32_t child = qp_trie_step(trie, node, (uint8_t)text[i]);
-        node = child ? child : add_child(trie, node, (uint8_t)text[i]);
+        uint8_t byte = (uint8_t)text[i];
+        uint32_t child = qp_trie_step(trie, node, byte);
+        if (child == 0) {
+            if (trie->n_nodes >= TRIE_MAX_NODES)
+                return qp_fail(error, QUIP_E_UNSUPPORTED,
+                               "tokenizer: more than %d bytes of pieces to look for in text",
+                               TRIE_MAX_NODES);
+            if (trie->n_nodes >= trie->max_nodes && !grow_trie(trie))
+                return qp_fail_memory(error, "the vocabulary", 2 * qp_trie_memory(trie));
+            child = trie->n_nodes++;
+            if (node == 0)
+                trie->first[byte] = child;
+            else
+                put_edge(trie->edges, trie->mask,
+                         (struct trie_edge){ qp_trie_key(node, byte), child });
+        }
+        node = child;
     }
-    if (n > 0 && trie->values[node] == 0)
+    if (node != 0 && trie->values[node] == 0)
         trie->values[node] = id + 1;
+    return QUIP_OK;
 }
 
 size_t qp_trie_longest(const struct trie *trie, const char *text, size_t n, quip_token *id)

@@ -25,7 +25,8 @@ static void offer(struct best_path *end, double score, size_t n, quip_token id)
 static double piece_score(const struct tokenizer *t, quip_token id, size_t n)
 {
     const struct piece *piece = &t->pieces[id];
-    return piece->type == PIECE_USER_DEFINED ? (float)n * t->max_score - 0.1 : piece->score;
+    return piece->type == PIECE_USER_DEFINED ? (float)n * t->max_score - 0.1
+                                             : qp_order_score(piece->order);
 }
 
 /* Offer every piece that begins at text[0, n) to the position where it ends; length: of the first
