@@ -19,52 +19,42 @@
 
 #include "cpu/math_avx2.h"
 
-static inline __m256 float_of_half_avx2(const uint16_t *half)
+/* Floats [8 j, 8 j + 8) of a row. */
+static inline __m256 load_8_avx2(const void *row, int j, bool is_f16)
 {
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)half));
+    return is_f16 ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)row + j))
+                  : _mm256_loadu_ps((const float *)row + 8 * j);
 }
 
 static void widen_avx2(float *to, const uint16_t *from, size_t from_stride, int n_rows, int n_cols)
 {
     for (int i = 0; i < n_rows; i++, from += from_stride, to += KV_BLOCK)
         for (int j = 0; j < KV_BLOCK; j += 8) {
+            const int n = n_cols - j < 8 ? n_cols - j : 8;
             uint16_t last[8] = { 0 };
-            if (n_cols - j < 8 && n_cols > j)
-                memcpy(last, from + j, (size_t)(n_cols - j) * sizeof *from);
-            _mm256_storeu_ps(to + j, float_of_half_avx2(n_cols - j >= 8 ? from + j : last));
+            if (n > 0 && n < 8)
+                memcpy(last, from + j, (size_t)n * sizeof *from);
+            _mm256_storeu_ps(to + j, load_8_avx2(n == 8 ? from + j : last, 0, true));
         }
 }
 
-struct product_avx2 {
-    float *acc;
-    size_t acc_stride;
-    const float *factors;
-    const float *a;
-    size_t a_stride;
-    const void *b;
-    size_t b_stride;
-    int n_k;
-};
-
-/* attention_steps.product for columns [column, column + 16) of n_rows <= 4 rows, a constant, as is
- * is_f16. */
+/* attention_steps.product for columns [column, column + 16); is_f16 and n_rows are constants. */
 static inline __attribute__((always_inline)) void
-product_columns_avx2(const struct product_avx2 *t, int column, bool is_f16, int n_rows)
+product_columns_avx2(const struct square_product *t, int column, bool is_f16, int n_rows)
 {
-    __m256 sum[4][2];
+    __m256 sum[PRODUCT_ROWS][2];
     UNROLL_AVX2
     for (int r = 0; r < n_rows; r++) {
         const float *acc = t->acc + (size_t)r * t->acc_stride + column;
-        __m256 factor = _mm256_set1_ps(t->factors ? t->factors[r] : 1.0f);
+        __m256 factor = _mm256_set1_ps(t->factors[r]);
         sum[r][0] = _mm256_mul_ps(_mm256_loadu_ps(acc), factor);
         sum[r][1] = _mm256_mul_ps(_mm256_loadu_ps(acc + 8), factor);
     }
     const float *a = t->a;
-    const uint16_t *half = (const uint16_t *)t->b + column;
-    const float *full = (const float *)t->b + column;
-    for (int k = 0; k < t->n_k; k++, half += t->b_stride, full += t->b_stride) {
-        __m256 b0 = is_f16 ? float_of_half_avx2(half) : _mm256_loadu_ps(full);
-        __m256 b1 = is_f16 ? float_of_half_avx2(half + 8) : _mm256_loadu_ps(full + 8);
+    const size_t element_bytes = is_f16 ? sizeof(uint16_t) : sizeof(float);
+    const char *b = (const char *)t->b.data + (size_t)column * element_bytes;
+    for (int k = 0; k < t->n_k; k++, b += t->b.stride * element_bytes) {
+        __m256 b0 = load_8_avx2(b, 0, is_f16), b1 = load_8_avx2(b, 1, is_f16);
         UNROLL_AVX2
         for (int r = 0; r < n_rows; r++) {
             __m256 weight = _mm256_broadcast_ss(a + (size_t)r * t->a_stride + (size_t)k);
@@ -80,41 +70,20 @@ product_columns_avx2(const struct product_avx2 *t, int column, bool is_f16, int 
     }
 }
 
-#define PRODUCT_ROWS_AVX2(name, is_f16, n_rows)                                                    \
-    static __attribute__((noinline)) void name(const struct product_avx2 *t)                       \
+#define PRODUCT_AVX2(name, is_f16, n_rows)                                                         \
+    static __attribute__((noinline)) void name(const struct square_product *t)                     \
     {                                                                                              \
         for (int column = 0; column < KV_BLOCK; column += 16)                                      \
             product_columns_avx2(t, column, is_f16, n_rows);                                       \
     }
-PRODUCT_ROWS_AVX2(product_f32_1_avx2, false, 1)
-PRODUCT_ROWS_AVX2(product_f32_2_avx2, false, 2)
-PRODUCT_ROWS_AVX2(product_f32_3_avx2, false, 3)
-PRODUCT_ROWS_AVX2(product_f32_4_avx2, false, 4)
-PRODUCT_ROWS_AVX2(product_f16_1_avx2, true, 1)
-PRODUCT_ROWS_AVX2(product_f16_2_avx2, true, 2)
-PRODUCT_ROWS_AVX2(product_f16_3_avx2, true, 3)
-PRODUCT_ROWS_AVX2(product_f16_4_avx2, true, 4)
-
-static void product_of_avx2(float *acc, size_t acc_stride, const float *factors, const float *a,
-                            size_t a_stride, const void *b, size_t b_stride, bool b_is_f16, int n_k,
-                            int n_rows)
-{
-    static void (*const rows[2][4])(const struct product_avx2 *) = {
-        { product_f32_1_avx2, product_f32_2_avx2, product_f32_3_avx2, product_f32_4_avx2 },
-        { product_f16_1_avx2, product_f16_2_avx2, product_f16_3_avx2, product_f16_4_avx2 },
-    };
-    for (int r = 0; r < n_rows; r += 4) {
-        struct product_avx2 t = { acc + (size_t)r * acc_stride,
-                                  acc_stride,
-                                  factors ? factors + r : NULL,
-                                  a + (size_t)r * a_stride,
-                                  a_stride,
-                                  b,
-                                  b_stride,
-                                  n_k };
-        rows[b_is_f16][n_rows - r < 4 ? n_rows - r - 1 : 3](&t);
-    }
-}
+PRODUCT_AVX2(product_f32_1_avx2, false, 1)
+PRODUCT_AVX2(product_f32_2_avx2, false, 2)
+PRODUCT_AVX2(product_f32_3_avx2, false, 3)
+PRODUCT_AVX2(product_f32_4_avx2, false, 4)
+PRODUCT_AVX2(product_f16_1_avx2, true, 1)
+PRODUCT_AVX2(product_f16_2_avx2, true, 2)
+PRODUCT_AVX2(product_f16_3_avx2, true, 3)
+PRODUCT_AVX2(product_f16_4_avx2, true, 4)
 
 /* Sums to scores, -inf where the row does not see; returns the largest one, or m. */
 static inline float score_row_avx2(const struct attention *a, int row, int pos, float *s, float m)
@@ -159,26 +128,29 @@ static inline float exp_row_avx2(float *s, float m)
 
 static void softmax_avx2(const struct attention *a, struct attention_state *state, int pos)
 {
-    float m[ATTENTION_MAX_ROWS];
-    memcpy(m, state->m, sizeof m);
-    for (int r = 0; r < a->n_rows; r++)
-        m[r] = score_row_avx2(a, r, pos, state->s + r * KV_BLOCK, m[r]);
-    for (int r = 0; r < a->n_rows; r += 8) {
-        __m256 change = _mm256_sub_ps(_mm256_loadu_ps(state->m + r), _mm256_loadu_ps(m + r));
-        _mm256_storeu_ps(state->c + r, exp_avx2(change));
-    }
     for (int r = 0; r < a->n_rows; r++) {
-        float sum = exp_row_avx2(state->s + r * KV_BLOCK, m[r]);
+        float m = score_row_avx2(a, r, pos, state->s + r * KV_BLOCK, state->m[r]);
+        state->c[r] = state->m[r] - m;
+        state->m[r] = m;
+    }
+    for (int r = 0; r < a->n_rows; r += 8)
+        _mm256_storeu_ps(state->c + r, exp_avx2(_mm256_loadu_ps(state->c + r)));
+    for (int r = 0; r < a->n_rows; r++) {
+        float sum = exp_row_avx2(state->s + r * KV_BLOCK, state->m[r]);
         state->l[r] = state->l[r] * state->c[r] + sum;
     }
-    memcpy(state->m, m, sizeof m);
 }
 
 static void attend_avx2(const struct attention *a)
 {
-    static const struct attention_steps steps = { .widen = widen_avx2,
-                                                  .product = product_of_avx2,
-                                                  .softmax = softmax_avx2 };
+    static const struct attention_steps steps = {
+        .widen = widen_avx2,
+        .product = { { product_f32_1_avx2, product_f32_2_avx2, product_f32_3_avx2,
+                       product_f32_4_avx2 },
+                     { product_f16_1_avx2, product_f16_2_avx2, product_f16_3_avx2,
+                       product_f16_4_avx2 } },
+        .softmax = softmax_avx2,
+    };
     qp_attend_blocks(a, &steps);
 }
 

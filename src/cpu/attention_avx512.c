@@ -10,11 +10,11 @@
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))),        \
                              apply_to = function)
-#define UNROLL_4 _Pragma("clang loop unroll(full)")
+#define UNROLL_AVX512 _Pragma("clang loop unroll(full)")
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl")
-#define UNROLL_4 _Pragma("GCC unroll 4")
+#define UNROLL_AVX512 _Pragma("GCC unroll 4")
 #endif
 
 #include "cpu/math_avx512.h"
@@ -29,91 +29,65 @@ static void widen_avx512(float *to, const uint16_t *from, size_t from_stride, in
         }
 }
 
-struct product_avx512 {
-    float *acc;
-    size_t acc_stride;
-    const float *factors;
-    const float *a;
-    size_t a_stride;
-    const void *b;
-    size_t b_stride;
-    int n_k;
-};
-
-/* attention_steps.product for n_rows <= 4 rows, a constant, as is is_f16. */
-static inline __attribute__((always_inline)) void
-product_rows_avx512(const struct product_avx512 *t, bool is_f16, int n_rows)
+/* Floats [16 j, 16 j + 16) of a row. */
+static inline __m512 load_16_avx512(const void *row, int j, bool is_f16)
 {
-    __m512 sum[4][4];
-    UNROLL_4
+    return is_f16 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)row + j))
+                  : _mm512_loadu_ps((const float *)row + 16 * j);
+}
+
+/* attention_steps.product; is_f16 and n_rows are constants. */
+static inline __attribute__((always_inline)) void
+product_rows_avx512(const struct square_product *t, bool is_f16, int n_rows)
+{
+    __m512 sum[PRODUCT_ROWS][4];
+    UNROLL_AVX512
     for (int r = 0; r < n_rows; r++) {
         const float *acc = t->acc + (size_t)r * t->acc_stride;
-        __m512 factor = _mm512_set1_ps(t->factors ? t->factors[r] : 1.0f);
-        UNROLL_4
+        __m512 factor = _mm512_set1_ps(t->factors[r]);
+        UNROLL_AVX512
         for (int j = 0; j < 4; j++)
             sum[r][j] = _mm512_mul_ps(_mm512_loadu_ps(acc + 16 * j), factor);
     }
     const float *a = t->a;
-    const uint16_t *half = t->b;
-    const float *full = t->b;
-    for (int k = 0; k < t->n_k; k++, half += t->b_stride, full += t->b_stride) {
+    const char *row = t->b.data;
+    const size_t row_bytes = t->b.stride * (is_f16 ? sizeof(uint16_t) : sizeof(float));
+    for (int k = 0; k < t->n_k; k++, row += row_bytes) {
         __m512 b[4];
-        UNROLL_4
+        UNROLL_AVX512
         for (int j = 0; j < 4; j++)
-            b[j] = is_f16 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(half + 16 * j)))
-                          : _mm512_loadu_ps(full + 16 * j);
-        UNROLL_4
+            b[j] = load_16_avx512(row, j, is_f16);
+        UNROLL_AVX512
         for (int r = 0; r < n_rows; r++) {
             __m512 weight = _mm512_set1_ps(a[(size_t)r * t->a_stride + (size_t)k]);
-            UNROLL_4
+            UNROLL_AVX512
             for (int j = 0; j < 4; j++)
                 sum[r][j] = mul_add_avx512(weight, b[j], sum[r][j]);
         }
     }
-    UNROLL_4
+    UNROLL_AVX512
     for (int r = 0; r < n_rows; r++) {
         float *acc = t->acc + (size_t)r * t->acc_stride;
-        UNROLL_4
+        UNROLL_AVX512
         for (int j = 0; j < 4; j++)
             _mm512_storeu_ps(acc + 16 * j, sum[r][j]);
     }
 }
 
 /* Functions of their own, so that each has all registers. */
-#define PRODUCT_ROWS(name, is_f16, n_rows)                                                         \
-    static __attribute__((noinline)) void name(const struct product_avx512 *t)                     \
+#define PRODUCT_AVX512(name, is_f16, n_rows)                                                       \
+    static __attribute__((noinline)) void name(const struct square_product *t)                     \
     {                                                                                              \
         product_rows_avx512(t, is_f16, n_rows);                                                    \
     }
-PRODUCT_ROWS(product_f32_1_avx512, false, 1)
-PRODUCT_ROWS(product_f32_2_avx512, false, 2)
-PRODUCT_ROWS(product_f32_3_avx512, false, 3)
-PRODUCT_ROWS(product_f32_4_avx512, false, 4)
-PRODUCT_ROWS(product_f16_1_avx512, true, 1)
-PRODUCT_ROWS(product_f16_2_avx512, true, 2)
-PRODUCT_ROWS(product_f16_3_avx512, true, 3)
-PRODUCT_ROWS(product_f16_4_avx512, true, 4)
-
-static void product_of_avx512(float *acc, size_t acc_stride, const float *factors, const float *a,
-                              size_t a_stride, const void *b, size_t b_stride, bool b_is_f16,
-                              int n_k, int n_rows)
-{
-    static void (*const rows[2][4])(const struct product_avx512 *) = {
-        { product_f32_1_avx512, product_f32_2_avx512, product_f32_3_avx512, product_f32_4_avx512 },
-        { product_f16_1_avx512, product_f16_2_avx512, product_f16_3_avx512, product_f16_4_avx512 },
-    };
-    for (int r = 0; r < n_rows; r += 4) {
-        struct product_avx512 t = { acc + (size_t)r * acc_stride,
-                                    acc_stride,
-                                    factors ? factors + r : NULL,
-                                    a + (size_t)r * a_stride,
-                                    a_stride,
-                                    b,
-                                    b_stride,
-                                    n_k };
-        rows[b_is_f16][n_rows - r < 4 ? n_rows - r - 1 : 3](&t);
-    }
-}
+PRODUCT_AVX512(product_f32_1_avx512, false, 1)
+PRODUCT_AVX512(product_f32_2_avx512, false, 2)
+PRODUCT_AVX512(product_f32_3_avx512, false, 3)
+PRODUCT_AVX512(product_f32_4_avx512, false, 4)
+PRODUCT_AVX512(product_f16_1_avx512, true, 1)
+PRODUCT_AVX512(product_f16_2_avx512, true, 2)
+PRODUCT_AVX512(product_f16_3_avx512, true, 3)
+PRODUCT_AVX512(product_f16_4_avx512, true, 4)
 
 /* The lanes of a block's 16 keys from `pos` on that a row sees. */
 static inline __mmask16 visible_avx512(const struct attention *a, int row, int pos)
@@ -121,7 +95,7 @@ static inline __mmask16 visible_avx512(const struct attention *a, int row, int p
     return lanes_below(a->end[row] - pos) & (__mmask16)~lanes_below(a->begin[row] - pos);
 }
 
-/* Sums to scores; returns the largest visible one, or m. */
+/* Sums to scores, -inf where the row does not see; returns the largest one, or m. */
 static inline float score_row_avx512(const struct attention *a, int row, int pos, float *s, float m)
 {
     const __m512 nothing = _mm512_set1_ps(-INFINITY);
@@ -144,7 +118,7 @@ static inline float score_row_avx512(const struct attention *a, int row, int pos
     return _mm512_reduce_max_ps(largest);
 }
 
-/* Scores to probabilities; returns their sum. A position that is not visible has the score -inf. */
+/* Scores to probabilities; returns their sum. */
 static inline float exp_row_avx512(float *s, float m)
 {
     __m512 lanes = _mm512_setzero_ps();
@@ -158,27 +132,29 @@ static inline float exp_row_avx512(float *s, float m)
 
 static void softmax_avx512(const struct attention *a, struct attention_state *state, int pos)
 {
-    float m[ATTENTION_MAX_ROWS];
-    for (int r = 0; r < a->n_rows; r++)
-        m[r] = score_row_avx512(a, r, pos, state->s + r * KV_BLOCK, state->m[r]);
-    for (int r = 0; r < a->n_rows; r += 16) {
-        __mmask16 mask = lanes_below(a->n_rows - r);
-        __m512 now = _mm512_maskz_loadu_ps(mask, m + r);
-        __m512 before = _mm512_maskz_loadu_ps(mask, state->m + r);
-        _mm512_storeu_ps(state->c + r, exp_avx512(_mm512_sub_ps(before, now)));
-        _mm512_mask_storeu_ps(state->m + r, mask, now);
-    }
     for (int r = 0; r < a->n_rows; r++) {
-        float sum = exp_row_avx512(state->s + r * KV_BLOCK, m[r]);
+        float m = score_row_avx512(a, r, pos, state->s + r * KV_BLOCK, state->m[r]);
+        state->c[r] = state->m[r] - m;
+        state->m[r] = m;
+    }
+    for (int r = 0; r < a->n_rows; r += 16)
+        _mm512_storeu_ps(state->c + r, exp_avx512(_mm512_loadu_ps(state->c + r)));
+    for (int r = 0; r < a->n_rows; r++) {
+        float sum = exp_row_avx512(state->s + r * KV_BLOCK, state->m[r]);
         state->l[r] = state->l[r] * state->c[r] + sum;
     }
 }
 
 static void attend_avx512(const struct attention *a)
 {
-    static const struct attention_steps steps = { .widen = widen_avx512,
-                                                  .product = product_of_avx512,
-                                                  .softmax = softmax_avx512 };
+    static const struct attention_steps steps = {
+        .widen = widen_avx512,
+        .product = { { product_f32_1_avx512, product_f32_2_avx512, product_f32_3_avx512,
+                       product_f32_4_avx512 },
+                     { product_f16_1_avx512, product_f16_2_avx512, product_f16_3_avx512,
+                       product_f16_4_avx512 } },
+        .softmax = softmax_avx512,
+    };
     qp_attend_blocks(a, &steps);
 }
 

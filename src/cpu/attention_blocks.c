@@ -16,9 +16,6 @@
 #include <math.h>
 #include <string.h>
 
-/* More rows than this share a widened copy: what one step of `product` computes at once. */
-#define ROWS_IN_REGISTERS 4
-
 /* head_dim as the rows of q and o are spaced in the scratch: whole squares. */
 static size_t padded_head_dim(int head_dim)
 {
@@ -31,47 +28,70 @@ size_t qp_attention_scratch(int head_dim, int n_rows)
            2 * (size_t)n_rows * padded_head_dim(head_dim);
 }
 
-/* A square of keys or values from element `first` on: where it lies if `product` can read it there,
- * else its widened copy. */
-static const void *square(const struct attention *a, const struct attention_steps *steps,
-                          struct attention_state *state, const void *kv, size_t first,
-                          size_t stride, int n_rows, int n_cols, bool *is_f16)
-{
-    *is_f16 = a->is_f16 && n_cols == KV_BLOCK && a->n_rows <= ROWS_IN_REGISTERS;
-    if (a->is_f16) {
-        const uint16_t *from = (const uint16_t *)kv + first;
-        if (*is_f16)
-            return from;
-        steps->widen(state->b, from, stride, n_rows, n_cols);
-        return state->b;
-    }
-    const float *from = (const float *)kv + first;
-    if (n_cols == KV_BLOCK)
-        return from;
-    memset(state->b, 0, sizeof state->b);
-    for (int i = 0; i < n_rows; i++)
-        memcpy(state->b + i * KV_BLOCK, from + (size_t)i * stride, (size_t)n_cols * sizeof(float));
-    return state->b;
-}
-
 struct attention_rows {
     float *q, *o; // [n_rows][stride]
     size_t stride;
     int begin, end; // positions that some row sees
 };
 
+/* n_rows and n_cols of keys or values from element `first` on: where they lie if `product` can read
+ * them there, else a copy in floats. */
+static struct kv_square take_square(const struct attention *a, const struct attention_steps *steps,
+                                    struct attention_state *state, const void *kv, size_t first,
+                                    size_t stride, int n_rows, int n_cols)
+{
+    const size_t element_bytes = a->is_f16 ? sizeof(uint16_t) : sizeof(float);
+    const void *from = (const char *)kv + first * element_bytes;
+    const struct kv_square in_place = { from, stride, a->is_f16 };
+    const struct kv_square copy = { state->b, KV_BLOCK, false };
+    if (n_cols == KV_BLOCK && (!a->is_f16 || a->n_rows <= PRODUCT_ROWS))
+        return in_place;
+    if (a->is_f16) {
+        steps->widen(state->b, from, stride, n_rows, n_cols);
+        return copy;
+    }
+    memset(state->b, 0, sizeof state->b);
+    for (int i = 0; i < n_rows; i++)
+        memcpy(state->b + i * KV_BLOCK, (const float *)from + (size_t)i * stride,
+               (size_t)n_cols * sizeof(float));
+    return copy;
+}
+
+/* All rows against one square, PRODUCT_ROWS at a time; `t` is used up. */
+static void multiply(const struct attention_steps *steps, struct square_product *t, int n_rows)
+{
+    for (int n; n_rows > 0; n_rows -= n) {
+        n = n_rows < PRODUCT_ROWS ? n_rows : PRODUCT_ROWS;
+        steps->product[t->b.is_f16][n - 1](t);
+        t->acc += (size_t)n * t->acc_stride;
+        t->a += (size_t)n * t->a_stride;
+        t->factors += n;
+    }
+}
+
 /* s = q k, for all 64 keys of the block at `pos`. */
 static void block_scores(const struct attention *a, const struct attention_steps *steps,
                          struct attention_state *state, const struct attention_rows *rows, int pos)
 {
+    static const float ones[ATTENTION_MAX_ROWS] = {
+        1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+        1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1
+    };
+    const size_t head_dim = (size_t)a->head_dim, block = (size_t)(pos / KV_BLOCK);
     memset(state->s, 0, (size_t)a->n_rows * KV_BLOCK * sizeof(float));
-    for (int d = 0; d < a->head_dim; d += KV_BLOCK) {
-        int n = a->head_dim - d < KV_BLOCK ? a->head_dim - d : KV_BLOCK;
-        size_t first = ((size_t)(pos / KV_BLOCK) * (size_t)a->head_dim + (size_t)d) * KV_BLOCK;
-        bool is_f16;
-        const void *k = square(a, steps, state, a->k, first, KV_BLOCK, n, KV_BLOCK, &is_f16);
-        steps->product(state->s, KV_BLOCK, NULL, rows->q + d, rows->stride, k, KV_BLOCK, is_f16, n,
-                       a->n_rows);
+    for (size_t d = 0; d < head_dim; d += KV_BLOCK) {
+        const int n = head_dim - d < KV_BLOCK ? (int)(head_dim - d) : KV_BLOCK;
+        struct square_product t = {
+            .acc = state->s,
+            .acc_stride = KV_BLOCK,
+            .factors = ones,
+            .a = rows->q + d,
+            .a_stride = rows->stride,
+            .b = take_square(a, steps, state, a->k, (block * head_dim + d) * KV_BLOCK, KV_BLOCK, n,
+                             KV_BLOCK),
+            .n_k = n,
+        };
+        multiply(steps, &t, a->n_rows);
     }
 }
 
@@ -79,20 +99,25 @@ static void block_scores(const struct attention *a, const struct attention_steps
 static void block_values(const struct attention *a, const struct attention_steps *steps,
                          struct attention_state *state, const struct attention_rows *rows, int pos)
 {
-    int begin = rows->begin > pos ? rows->begin - pos : 0;
-    int end = rows->end - pos < KV_BLOCK ? rows->end - pos : KV_BLOCK;
-    for (int d = 0; d < a->head_dim; d += KV_BLOCK) {
-        int n = a->head_dim - d < KV_BLOCK ? a->head_dim - d : KV_BLOCK;
-        size_t first = (size_t)(pos + begin) * (size_t)a->head_dim + (size_t)d;
-        bool is_f16;
-        const void *v =
-            square(a, steps, state, a->v, first, (size_t)a->head_dim, end - begin, n, &is_f16);
-        bool is_widened = v == state->b;
-        steps->product(rows->o + d, rows->stride, state->c, state->s + begin, KV_BLOCK, v,
-                       is_widened ? KV_BLOCK : (size_t)a->head_dim, is_f16, end - begin, a->n_rows);
+    const int begin = rows->begin > pos ? rows->begin - pos : 0;
+    const int end = rows->end - pos < KV_BLOCK ? rows->end - pos : KV_BLOCK;
+    const size_t head_dim = (size_t)a->head_dim, first = (size_t)(pos + begin) * head_dim;
+    for (size_t d = 0; d < head_dim; d += KV_BLOCK) {
+        const int n = head_dim - d < KV_BLOCK ? (int)(head_dim - d) : KV_BLOCK;
+        struct square_product t = {
+            .acc = rows->o + d,
+            .acc_stride = rows->stride,
+            .factors = state->c,
+            .a = state->s + begin,
+            .a_stride = KV_BLOCK,
+            .b = take_square(a, steps, state, a->v, first + d, head_dim, end - begin, n),
+            .n_k = end - begin,
+        };
+        multiply(steps, &t, a->n_rows);
     }
 }
 
+/* Queries side by side, outputs at zero. */
 static struct attention_rows gather_rows(const struct attention *a, float *scratch)
 {
     struct attention_rows rows = { .stride = padded_head_dim(a->head_dim),
@@ -117,7 +142,7 @@ void qp_attend_blocks(const struct attention *a, const struct attention_steps *s
     struct attention_rows rows = gather_rows(a, a->scratch + sizeof *state / sizeof(float));
     for (int r = 0; r < ATTENTION_MAX_ROWS; r++) {
         state->m[r] = -INFINITY;
-        state->l[r] = 0.0f;
+        state->l[r] = state->c[r] = 0.0f;
     }
     for (int pos = rows.begin / KV_BLOCK * KV_BLOCK; pos < rows.end; pos += KV_BLOCK) {
         block_scores(a, steps, state, &rows, pos);

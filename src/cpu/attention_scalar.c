@@ -9,27 +9,46 @@
 #include <math.h>
 #include <string.h>
 
-/* Element i of keys or values, in either format. */
-static float kv_element(const struct attention *a, const void *kv, size_t i)
+/* Elements [first, first + n) of keys or values, n <= KV_BLOCK, in either format. */
+static void load_kv(const struct attention *a, float *to, const void *kv, size_t first, int n)
 {
-    return a->is_f16 ? qp_f32_of_f16(((const uint16_t *)kv)[i]) : ((const float *)kv)[i];
+    for (int i = 0; i < n; i++)
+        to[i] = a->is_f16 ? qp_f32_of_f16(((const uint16_t *)kv)[first + (size_t)i])
+                          : ((const float *)kv)[first + (size_t)i];
 }
 
 /* s[j] of the visible positions [begin, end) of the block at `pos`. */
 static void score_block(const struct attention *a, int row, int pos, int begin, int end, float *s)
 {
-    const float *q = a->q[row];
-    size_t block = (size_t)(pos / KV_BLOCK) * (size_t)a->head_dim * KV_BLOCK;
+    size_t block = (size_t)(pos / KV_BLOCK) * (size_t)a->head_dim;
+    memset(s, 0, KV_BLOCK * sizeof *s);
+    for (int d = 0; d < a->head_dim; d++) {
+        float k[KV_BLOCK]; // dimension d of the visible keys
+        load_kv(a, k, a->k, (block + (size_t)d) * KV_BLOCK + (size_t)begin, end - begin);
+        for (int j = begin; j < end; j++)
+            s[j] += a->q[row][d] * k[j - begin];
+    }
     for (int j = begin; j < end; j++) {
-        float dot = 0.0f;
-        for (int d = 0; d < a->head_dim; d++)
-            dot += q[d] * kv_element(a, a->k, block + (size_t)d * KV_BLOCK + (size_t)j);
-        s[j] = dot * a->scale;
+        s[j] *= a->scale;
         if (a->cap > 0.0f)
             s[j] = a->cap * qp_tanh(s[j] / a->cap);
         if (a->slopes)
             s[j] += a->slopes[row] * (float)(pos + j);
     }
+}
+
+/* o += p v for the visible positions [begin, end) of the block at `pos`. */
+static void add_values(const struct attention *a, const float *p, int pos, int begin, int end,
+                       float *o)
+{
+    for (int j = begin; j < end; j++)
+        for (int d = 0; d < a->head_dim; d += KV_BLOCK) {
+            float v[KV_BLOCK]; // a piece of the value at pos + j
+            int n = a->head_dim - d < KV_BLOCK ? a->head_dim - d : KV_BLOCK;
+            load_kv(a, v, a->v, (size_t)(pos + j) * (size_t)a->head_dim + (size_t)d, n);
+            for (int i = 0; i < n; i++)
+                o[d + i] += p[j] * v[i];
+        }
 }
 
 static void attend_row(const struct attention *a, int row)
@@ -60,12 +79,9 @@ static void attend_row(const struct attention *a, int row)
                 lane[j] += lane[j + half];
         l = l * c + lane[0];
 
-        for (int d = 0; d < a->head_dim; d++) {
+        for (int d = 0; d < a->head_dim; d++)
             o[d] *= c;
-            for (int j = begin; j < end; j++)
-                o[d] +=
-                    p[j] * kv_element(a, a->v, (size_t)(pos + j) * (size_t)a->head_dim + (size_t)d);
-        }
+        add_values(a, p, pos, begin, end, o);
     }
     /* + 0: no zero is negative. So 0 * v may be left out of o or added to it (attention_blocks.c)
      */
