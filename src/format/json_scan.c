@@ -60,8 +60,12 @@ struct json_text qp_json_string(struct json_scan *j)
         j->p++;
     }
     t.n = (size_t)(j->p - t.raw);
-    qp_json_expect(j, '"');
-    return j->is_malformed ? (struct json_text){ 0 } : t;
+    if (j->p == j->end || *j->p != '"') {
+        j->is_malformed = true;
+        return (struct json_text){ 0 };
+    }
+    j->p++;
+    return t;
 }
 
 struct json_text qp_json_key(struct json_scan *j)

@@ -120,7 +120,7 @@ static quip_status read_tensor_entry(struct safetensors_reader *r, struct json_t
                        "%s: %s lies at [%" PRIu64 ", %" PRIu64 ") of %" PRIu64
                        " bytes of data; is the file cut short?",
                        r->f->file->name, t.name, begin, end, n_data);
-    if (element && (begin % element || !qp_format_elements(t.dims, t.n_dims, &n) ||
+    if (element && ((begin % element && begin < end) || !qp_format_elements(t.dims, t.n_dims, &n) ||
                     n > UINT64_MAX / element || n * element != end - begin))
         return qp_fail(r->error, QUIP_E_FORMAT,
                        "%s: %s: its place [%" PRIu64 ", %" PRIu64
