@@ -43,7 +43,7 @@ static bool compare_row(void *user, int position, const float *logits)
 
 static void check_prompt(quip_model *model, const char *folder, const cJSON *prompt)
 {
-    char path[1024], name[512];
+    char name[512];
     int ids[MAX_IDS], greedy[MAX_IDS];
     size_t n_bytes;
     quip_error error = { 0 };
@@ -54,8 +54,8 @@ static void check_prompt(quip_model *model, const char *folder, const cJSON *pro
     const int n_greedy = json_ids(cJSON_GetObjectItem(prompt, "greedy_ids"), greedy, MAX_IDS);
     snprintf(name, sizeof name, "data/golden/%s/%s", folder,
              cJSON_GetObjectItem(prompt, "logits_file")->valuestring);
-    shared_path(path, sizeof path, name);
-    float *want = (float *)(void *)read_whole(path, &n_bytes);
+    need_shared(name);
+    float *want = (float *)(void *)read_whole(shared_path(name), &n_bytes);
     assert_int_equal(n_bytes, (size_t)n * (size_t)info.vocab_size * sizeof *want);
 
     struct comparison c = { want, info.vocab_size, 0 };
@@ -83,18 +83,17 @@ static void check_prompt(quip_model *model, const char *folder, const cJSON *pro
 
 static void check_folder(const char *folder)
 {
-    char path[1024], name[256], model_path[64];
+    char name[256], model_path[64];
     quip_error error = { 0 };
     quip_model *model;
     const cJSON *prompt;
     snprintf(name, sizeof name, "data/golden/%s/expected.json", folder);
-    shared_path(path, sizeof path, name);
-    cJSON *expected = read_json(path);
+    need_shared(name);
+    cJSON *expected = read_json(shared_path(name));
     snprintf(name, sizeof name, "data/golden/%s", folder);
-    shared_path(path, sizeof path, name);
     snprintf(model_path, sizeof model_path, "golden-%s-%d.bin", folder, (int)getpid());
     const struct convert_options options = { .weights = CONVERT_F32 };
-    check(qp_convert(path, model_path, &options, &error), &error);
+    check(qp_convert(shared_path(name), model_path, &options, &error), &error);
     check(quip_model_open(&model, model_path, NULL, &error), &error);
     unlink(model_path);
     cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(expected, "prompts"))

@@ -1,15 +1,20 @@
-/* shared.h: reference data that lies beside the checkout: ../shared, or $QUIP_SHARED. Without it a
- * test says "skipped"; with CI=true it fails. Include after cmocka.h. */
-#ifndef SHARED_H
-#define SHARED_H
+/* shared.h: reference data that lies beside the checkout, too large to be part of it, and how to
+ * read it. */
+#ifndef TEST_SHARED_H
+#define TEST_SHARED_H
 
 #include <cjson/cJSON.h>
 #include <stddef.h>
 
-/* "<shared>/<name>" in `path`; skips or fails the running test when there is no such file. */
-void shared_path(char *path, size_t size, const char *name);
-/* Skip the running test, or fail it with CI=true: `what` is missing. */
-void missing_data(const char *what);
+/* The path of a file or folder of the reference data: $QUIP_SHARED, or ../shared beside the
+ * checkout. Valid until the fourth call from now. */
+const char *shared_path(const char *name);
+
+/* Skip the running test when `name` is not there; with CI=true in the environment, fail it. */
+void need_shared(const char *name);
+/* The same for a file anywhere. */
+void need_file(const char *path);
+
 /* The whole file, NUL-terminated; fails the test when it cannot be read. Free it. */
 char *read_whole(const char *path, size_t *n);
 cJSON *read_json(const char *path);

@@ -1,0 +1,200 @@
+/* real.c: two trained models against the reference implementation (../shared/data/real/README.md):
+ * greedy continuations and perplexity of the float32 conversion, perplexity of the int8 one.
+ * The models are those of scripts/fetch-model, in the cache folder or $QUIP_MODELS. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "convert/convert.h"
+#include "support/shared.h"
+
+#define MAX_IDS 2048
+
+static void check(quip_status status, const quip_error *error)
+{
+    if (status)
+        fail_msg("%s: %s", quip_status_name(status), error->message);
+}
+
+static void find_checkpoint(char *path, size_t size, const char *name)
+{
+    const char *models = getenv("QUIP_MODELS"), *cache = getenv("XDG_CACHE_HOME");
+    if (models)
+        snprintf(path, size, "%s/%s.gguf", models, name);
+    else if (cache && cache[0])
+        snprintf(path, size, "%s/quip/models/%s.gguf", cache, name);
+    else
+        snprintf(path, size, "%s/.cache/quip/models/%s.gguf", getenv("HOME"), name);
+    need_file(path);
+}
+
+/* The model converted to `weights`, open; its file is gone from the folder already. */
+static quip_model *convert(const char *name, enum convert_weights weights)
+{
+    char checkpoint[1024], path[64];
+    quip_error error = { 0 };
+    quip_model *model;
+    find_checkpoint(checkpoint, sizeof checkpoint, name);
+    snprintf(path, sizeof path, "real-%s-%d.bin", name, (int)getpid());
+    const struct convert_options options = { .weights = weights };
+    check(qp_convert(checkpoint, path, &options, &error), &error);
+    check(quip_model_open(&model, path, NULL, &error), &error);
+    unlink(path);
+    return model;
+}
+
+static cJSON *expectations(const char *name)
+{
+    char path[128];
+    snprintf(path, sizeof path, "data/real/%s.json", name);
+    need_shared(path);
+    return read_json(shared_path(path));
+}
+
+/* ---- greedy continuations ---- */
+
+static int likeliest(const float *logits, int n)
+{
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        if (logits[i] > logits[best])
+            best = i;
+    return best;
+}
+
+static void check_prompt(quip_model *model, const cJSON *prompt)
+{
+    const char *name = cJSON_GetObjectItem(prompt, "name")->valuestring;
+    const char *text = cJSON_GetObjectItem(prompt, "text")->valuestring;
+    const cJSON *top_ids = cJSON_GetObjectItem(prompt, "top10_ids");
+    const cJSON *top_logits = cJSON_GetObjectItem(prompt, "top10_logits");
+    int ids[MAX_IDS], greedy[64], encoded[MAX_IDS], n_encoded;
+    quip_error error = { 0 };
+    quip_model_info info;
+    quip_session *s;
+    float worst = 0;
+    quip_model_get_info(model, &info);
+    const int n = json_ids(cJSON_GetObjectItem(prompt, "ids"), ids, MAX_IDS);
+    const int n_greedy = json_ids(cJSON_GetObjectItem(prompt, "greedy_ids"), greedy, 64);
+
+    const int n_bos = info.bos >= 0;
+    check(quip_encode(model, text, strlen(text), true, encoded, MAX_IDS, &n_encoded, &error),
+          &error);
+    if (n_encoded != n - n_bos || memcmp(encoded, ids + n_bos, (size_t)n_encoded * sizeof *ids))
+        fail_msg("%s: the prompt's text gives other ids than the reference", name);
+
+    check(quip_session_open(&s, model, &(quip_session_options){ .n_context = 2048 }, &error),
+          &error);
+    check(quip_prefill(s, ids, n, &error), &error);
+    for (int i = 0; i < cJSON_GetArraySize(top_ids); i++) {
+        const int id = cJSON_GetArrayItem(top_ids, i)->valueint;
+        const float want = (float)cJSON_GetArrayItem(top_logits, i)->valuedouble;
+        worst = fmaxf(worst, fabsf(quip_logits(s)[id] - want));
+    }
+    printf("  %-12s %4d tokens, largest difference of the top logits %.2g\n", name, n,
+           (double)worst);
+    assert_true(worst < 1e-3f);
+    for (int i = 0; i < n_greedy; i++) {
+        const int best = likeliest(quip_logits(s), info.vocab_size);
+        if (best != greedy[i])
+            fail_msg("%s: greedy token %d is %d, expected is %d", name, i, best, greedy[i]);
+        check(quip_prefill(s, &best, 1, &error), &error);
+    }
+    quip_session_close(s);
+}
+
+/* ---- perplexity ---- */
+
+struct score {
+    const int *ids;
+    int n, vocab_size;
+    double nll;
+};
+
+static bool score_row(void *user, int position, const float *logits)
+{
+    struct score *c = user;
+    if (position + 1 >= c->n)
+        return true;
+    double sum = 0;
+    const float max = logits[likeliest(logits, c->vocab_size)];
+    for (int i = 0; i < c->vocab_size; i++)
+        sum += exp((double)(logits[i] - max));
+    c->nll += log(sum) + (double)max - (double)logits[c->ids[position + 1]];
+    return true;
+}
+
+static double mean_nll(quip_model *model, const cJSON *windows)
+{
+    int ids[MAX_IDS], n_scored = 0;
+    double nll = 0;
+    quip_error error = { 0 };
+    quip_model_info info;
+    const cJSON *window;
+    quip_model_get_info(model, &info);
+    cJSON_ArrayForEach(window, windows)
+    {
+        quip_session *s;
+        struct score c = { ids, json_ids(window, ids, MAX_IDS), info.vocab_size, 0 };
+        check(quip_session_open(&s, model, &(quip_session_options){ .n_context = c.n }, &error),
+              &error);
+        check(quip_prefill_logits(s, ids, c.n, score_row, &c, &error), &error);
+        quip_session_close(s);
+        nll += c.nll;
+        n_scored += c.n - 1;
+    }
+    return nll / n_scored;
+}
+
+static void check_model(const char *name)
+{
+    const cJSON *prompt;
+    cJSON *expected = expectations(name);
+    const cJSON *perplexity = cJSON_GetObjectItem(expected, "perplexity");
+    const cJSON *results = cJSON_GetObjectItem(perplexity, "results");
+    const cJSON *windows = cJSON_GetObjectItem(perplexity, "windows");
+    const cJSON *f32 = cJSON_GetObjectItem(results, "f32");
+    const double want = cJSON_GetObjectItem(f32, "mean_nll")->valuedouble;
+
+    quip_model *model = convert(name, CONVERT_F32);
+    cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(expected, "prompts"))
+        check_prompt(model, prompt);
+    const double float_nll = mean_nll(model, windows);
+    printf("  %s f32: mean NLL %.6f, reference %.6f\n", name, float_nll, want);
+    assert_true(fabs(float_nll - want) < 1e-4);
+    quip_model_close(model);
+
+    model = convert(name, CONVERT_INT8);
+    const double int8_nll = mean_nll(model, windows);
+    printf("  %s int8: perplexity %.3f, reference f32 %.3f, %+.2f %%\n", name, exp(int8_nll),
+           exp(want), 100 * (exp(int8_nll - want) - 1));
+    assert_true(exp(int8_nll - want) < 1.01);
+    quip_model_close(model);
+    cJSON_Delete(expected);
+}
+
+static void test_smollm2(void **state)
+{
+    (void)state;
+    check_model("smollm2-135m");
+}
+
+static void test_gemma3(void **state)
+{
+    (void)state;
+    check_model("gemma3-270m");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_smollm2),
+                                        cmocka_unit_test(test_gemma3) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
