@@ -62,7 +62,7 @@ void qp_cpu_linear(struct run *r, const struct product *products, int n_products
                    const struct act *in, int n);
 void qp_cpu_gated(struct run *r, struct act *out, const struct matrix *gate,
                   const struct matrix *up, const struct act *in, int n);
-void qp_cpu_logits(struct run *r, float *logits, const struct act *in);
+void qp_cpu_logits(struct run *r, float *logits, const struct act *in, int n);
 /* ops_attention.c */
 void qp_cpu_rope_append(struct run *r, int l, int n);
 void qp_cpu_attend(struct run *r, struct act *out, const float *q, int l, int pos, int n);

@@ -157,7 +157,7 @@ void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, 
     b->xn = take_act(a, c->d_model, max_tokens, w->wq.dtype);
     b->att = take_act(a, (int)q_width, max_tokens, w->wo.dtype);
     b->h = take_act(a, c->d_ff, max_tokens, w->down.dtype);
-    b->logits = take(a, 1, (size_t)c->vocab_size, sizeof(float));
+    b->logits = take(a, LOGITS_ROWS, (size_t)c->vocab_size, sizeof(float));
     b->rope_cos = take(a, 2 * (size_t)n_context, (size_t)c->rope_dim / 2, sizeof(float));
     b->rope_sin = take(a, 2 * (size_t)n_context, (size_t)c->rope_dim / 2, sizeof(float));
 

@@ -205,10 +205,10 @@ void qp_cpu_gated(struct run *r, struct act *out, const struct matrix *gate,
 
 /* ---- logits ---- */
 
-void qp_cpu_logits(struct run *r, float *logits, const struct act *in)
+void qp_cpu_logits(struct run *r, float *logits, const struct act *in, int n)
 {
     const struct product head[] = { { &r->weights->head, logits } };
-    qp_cpu_linear(r, head, 1, in, 1);
+    qp_cpu_linear(r, head, 1, in, n);
     if (r->config->logits_cap > 0)
-        cpu(r)->k.soft_cap(logits, r->config->logits_cap, r->config->vocab_size);
+        cpu(r)->k.soft_cap(logits, r->config->logits_cap, n * r->config->vocab_size);
 }

@@ -48,13 +48,34 @@ static void feed_forward_half(struct run *r, int l, int n)
     op->add(r, b->x, b->y, w->ff_post_norm, n);
 }
 
-/* The logits that follow row `row` of x. */
-static void project(struct run *r, int row)
+/* The logits that follow n rows of x, from row `row` on. */
+static void project(struct run *r, int row, int n)
 {
     struct buffers *b = &r->buffers;
     const float *x = b->x + (size_t)row * (size_t)r->config->d_model;
-    r->ops->norm(r, &b->xn, x, r->weights->final_norm, 1); // [1, d_model]
-    r->ops->logits(r, b->logits, &b->xn);                  // [vocab_size]
+    r->ops->norm(r, &b->xn, x, r->weights->final_norm, n); // [n, d_model]
+    r->ops->logits(r, b->logits, &b->xn, n);               // [n, vocab_size]
+}
+
+/* Show the logits of all n tokens, and leave the last ones in the first row. */
+static bool project_all(struct run *r, int n, quip_on_logits *on_logits, void *user,
+                        atomic_bool *cancelled)
+{
+    const size_t vocab_size = (size_t)r->config->vocab_size;
+    float *logits = r->buffers.logits;
+    for (int i = 0; i < n; i += LOGITS_ROWS) {
+        const int n_rows = n - i < LOGITS_ROWS ? n - i : LOGITS_ROWS;
+        if (atomic_load_explicit(cancelled, memory_order_relaxed))
+            return false;
+        project(r, i, n_rows);
+        for (int j = 0; j < n_rows && on_logits; j++)
+            if (!on_logits(user, r->pos + i + j, logits + (size_t)j * vocab_size))
+                return false;
+        if (i + n_rows == n)
+            memmove(logits, logits + (size_t)(n_rows - 1) * vocab_size,
+                    vocab_size * sizeof *logits);
+    }
+    return true;
 }
 
 bool qp_forward(struct run *r, const quip_token *tokens, int n, enum logits_wanted wanted,
@@ -73,13 +94,9 @@ bool qp_forward(struct run *r, const quip_token *tokens, int n, enum logits_want
             feed_forward_half(r, l, n_rows);
     }
     if (wanted == LOGITS_LAST)
-        project(r, 0);
-    for (int i = 0; wanted == LOGITS_ALL && i < n; i++) {
-        project(r, i);
-        if (atomic_load_explicit(cancelled, memory_order_relaxed) ||
-            (on_logits && !on_logits(user, r->pos + i, r->buffers.logits)))
-            return false;
-    }
+        project(r, 0, 1);
+    if (wanted == LOGITS_ALL && !project_all(r, n, on_logits, user, cancelled))
+        return false;
     r->pos += n;
     return true;
 }

@@ -29,6 +29,9 @@ struct kv_layer {
     void *k, *v;
 };
 
+/* Tokens whose logits are made together where every token's are wanted. */
+#define LOGITS_ROWS 16
+
 /* The buffers of one session's forward pass. */
 struct buffers {
     float *x;         // [max_tokens, d_model] residual stream
@@ -75,8 +78,8 @@ struct ops {
     /* out = act(gate x) * (up x). */
     void (*gated)(struct run *r, struct act *out, const struct matrix *gate,
                   const struct matrix *up, const struct act *in, int n);
-    /* logits = head * in (one token), soft-capped by config->logits_cap. */
-    void (*logits)(struct run *r, float *logits, const struct act *in);
+    /* logits = head * in, [n, vocab_size], soft-capped by config->logits_cap; n <= LOGITS_ROWS. */
+    void (*logits)(struct run *r, float *logits, const struct act *in, int n);
 };
 
 /* ---- the CPU backend (src/cpu/ops.c) ---- */

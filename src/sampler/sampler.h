@@ -10,10 +10,10 @@ struct candidate {
     quip_token id;
 };
 struct sampler {
-    float temperature; // 0: greedy
-    int top_k;         // 0: no limit
-    float top_p;       // 1: no limit
-    uint64_t state[4]; // random generator
+    float temperature;            // 0: greedy
+    int top_k;                    // 0: no limit
+    float top_p;                  // 1: no limit
+    uint64_t state[4];            // random generator
     struct candidate *candidates; // [vocab_size]; NULL when greedy
 };
 
