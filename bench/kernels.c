@@ -55,6 +55,11 @@ static uint32_t random_u32(void) // xorshift64*, Vigna 2016
     return (uint32_t)((random_state * 2685821657736338717u) >> 32);
 }
 
+static float random_float(void) // in [-1, 1)
+{
+    return (float)(int32_t)random_u32() * 0x1p-31f;
+}
+
 static void *take(size_t n_bytes)
 {
     void *p = qp_alloc_pages(n_bytes);
@@ -193,12 +198,15 @@ static void open_work(struct work *work, int dtype, int n_out, int n_in, int n_t
     work->n_tokens = n_tokens;
     work->weights_bytes = row_bytes * (size_t)n_out;
     work->weights = take(work->weights_bytes);
-    for (size_t i = 0; i < work->weights_bytes / 4; i++)
-        ((uint32_t *)work->weights)[i] =
-            random_u32() & 0x7f7f7f7f & (dtype == DTYPE_F32 ? ~0x40000000u : ~0u);
+    for (size_t i = 0; i < work->weights_bytes / 4; i++) {
+        if (dtype == DTYPE_F32) // any bits would do for integers, but many floats are denormal
+            ((float *)work->weights)[i] = random_float();
+        else
+            ((uint32_t *)work->weights)[i] = random_u32();
+    }
     work->x = take(n_x * sizeof(float));
     for (size_t i = 0; i < n_x; i++)
-        work->x[i] = (float)(int32_t)random_u32() * 0x1p-31f;
+        work->x[i] = random_float();
     work->y = take((size_t)n_tokens * (size_t)n_out * sizeof(float));
     work->q = take(n_x);
     work->scales = take(n_x / ACT_BLOCK * sizeof(float));
