@@ -92,16 +92,19 @@ static void quantize_avx2(int8_t *q, float *scales, int32_t *offsets, const floa
  * is zero. */
 struct rows8 {
     const uint8_t *at[8];
+    size_t ahead; // what to fetch while reading, in bytes from there
 };
 
 struct tails8 {
     uint8_t bytes[8][ACT_BLOCK];
 };
 
-/* Past the last row the last one is repeated; its result is not stored. */
+/* Past the last row the last one is repeated; its result is not stored. Fetching 16 rows on, the
+ * pass after the next one, runs at the speed of memory; within the row does not
+ * (linear_avx512vnni.c). */
 static inline struct rows8 take_rows8(const struct matrix *w, int r, int end)
 {
-    struct rows8 rows;
+    struct rows8 rows = { .ahead = w->row_bytes <= 8192 ? 16 * w->row_bytes : 256 };
     for (int i = 0; i < 8; i++)
         rows.at[i] = qp_matrix_row(w, r + i < end ? r + i : end - 1);
     return rows;
@@ -110,7 +113,7 @@ static inline struct rows8 take_rows8(const struct matrix *w, int r, int end)
 static struct rows8 copy_tails(struct tails8 *tails, const struct rows8 *rows, size_t begin,
                                size_t end)
 {
-    struct rows8 copies;
+    struct rows8 copies = { .ahead = 0 };
     memset(tails, 0, sizeof(*tails));
     for (int i = 0; i < 8; i++) {
         memcpy(tails->bytes[i], rows->at[i] + begin, end - begin);
@@ -126,43 +129,40 @@ static inline __m256i load_32(const void *p)
     return _mm256_loadu_si256((const __m256i *)p);
 }
 
-/* A block's q as each dtype wants it. */
-struct block_q {
-    __m256i a, b; // int8: first and second half; int4: even and odd k
-};
-
-static inline struct block_q halves_of(const int8_t *q)
+/* The even k of a block of q, and the odd ones, which meet the low and high nibbles. */
+static inline __m256i even_of(const int8_t *q)
 {
-    return (struct block_q){ load_32(q), load_32(q + 32) };
+    __m256i a = _mm256_slli_epi16(load_32(q), 8), b = _mm256_slli_epi16(load_32(q + 32), 8);
+    __m256i even = _mm256_packs_epi16(_mm256_srai_epi16(a, 8), _mm256_srai_epi16(b, 8));
+    return _mm256_permute4x64_epi64(even, 0xd8);
 }
 
-static inline struct block_q even_odd_of(const int8_t *q)
+static inline __m256i odd_of(const int8_t *q)
 {
     __m256i a = load_32(q), b = load_32(q + 32);
-    __m256i even = _mm256_packs_epi16(_mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8),
-                                      _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8));
     __m256i odd = _mm256_packs_epi16(_mm256_srai_epi16(a, 8), _mm256_srai_epi16(b, 8));
-    return (struct block_q){ _mm256_permute4x64_epi64(even, 0xd8),
-                             _mm256_permute4x64_epi64(odd, 0xd8) };
+    return _mm256_permute4x64_epi64(odd, 0xd8);
 }
 
 /* Eight partial sums of a row's block. */
-static inline __m256i dot_i8_avx2(const uint8_t *w, struct block_q q)
+static inline __m256i dot_i8_avx2(const uint8_t *w, size_t ahead, __m256i q0, __m256i q32)
 {
+    _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i a = load_32(w), b = load_32(w + 32);
-    a = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(q.a, a));
-    b = _mm256_maddubs_epi16(_mm256_abs_epi8(b), _mm256_sign_epi8(q.b, b));
+    a = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(q0, a));
+    b = _mm256_maddubs_epi16(_mm256_abs_epi8(b), _mm256_sign_epi8(q32, b));
     return _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones));
 }
 
-static inline __m256i dot_i4_avx2(const uint8_t *w, struct block_q q)
+static inline __m256i dot_i4_avx2(const uint8_t *w, size_t ahead, __m256i even, __m256i odd)
 {
+    _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
     const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
     __m256i u = load_32(w);
-    __m256i even = _mm256_maddubs_epi16(_mm256_and_si256(u, nibble), q.a);
-    u = _mm256_and_si256(_mm256_srli_epi16(u, 4), nibble);
-    return _mm256_madd_epi16(_mm256_add_epi16(even, _mm256_maddubs_epi16(u, q.b)), ones);
+    __m256i low = _mm256_maddubs_epi16(_mm256_and_si256(u, nibble), even);
+    __m256i high = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(u, 4), nibble), odd);
+    return _mm256_madd_epi16(_mm256_add_epi16(low, high), ones);
 }
 
 /* In each 128-bit lane: four sums, of rows a to d. */
@@ -180,20 +180,32 @@ static inline __m256i sum_rows8(__m256i r0, __m256i r4)
                             _mm256_permute2x128_si256(r0, r4, 0x31));
 }
 
-static inline __m256i dots_i8(const struct rows8 *w, size_t at, struct block_q q)
+static inline __attribute__((always_inline)) __m256i dots_i8(const struct rows8 *w, size_t at,
+                                                             __m256i q0, __m256i q32)
 {
-    return sum_rows8(sum_quads_avx2(dot_i8_avx2(w->at[0] + at, q), dot_i8_avx2(w->at[1] + at, q),
-                                    dot_i8_avx2(w->at[2] + at, q), dot_i8_avx2(w->at[3] + at, q)),
-                     sum_quads_avx2(dot_i8_avx2(w->at[4] + at, q), dot_i8_avx2(w->at[5] + at, q),
-                                    dot_i8_avx2(w->at[6] + at, q), dot_i8_avx2(w->at[7] + at, q)));
+    __m256i r0 = sum_quads_avx2(dot_i8_avx2(w->at[0] + at, w->ahead, q0, q32),
+                                dot_i8_avx2(w->at[1] + at, w->ahead, q0, q32),
+                                dot_i8_avx2(w->at[2] + at, w->ahead, q0, q32),
+                                dot_i8_avx2(w->at[3] + at, w->ahead, q0, q32));
+    __m256i r4 = sum_quads_avx2(dot_i8_avx2(w->at[4] + at, w->ahead, q0, q32),
+                                dot_i8_avx2(w->at[5] + at, w->ahead, q0, q32),
+                                dot_i8_avx2(w->at[6] + at, w->ahead, q0, q32),
+                                dot_i8_avx2(w->at[7] + at, w->ahead, q0, q32));
+    return sum_rows8(r0, r4);
 }
 
-static inline __m256i dots_i4(const struct rows8 *w, size_t at, struct block_q q)
+static inline __attribute__((always_inline)) __m256i dots_i4(const struct rows8 *w, size_t at,
+                                                             __m256i even, __m256i odd)
 {
-    return sum_rows8(sum_quads_avx2(dot_i4_avx2(w->at[0] + at, q), dot_i4_avx2(w->at[1] + at, q),
-                                    dot_i4_avx2(w->at[2] + at, q), dot_i4_avx2(w->at[3] + at, q)),
-                     sum_quads_avx2(dot_i4_avx2(w->at[4] + at, q), dot_i4_avx2(w->at[5] + at, q),
-                                    dot_i4_avx2(w->at[6] + at, q), dot_i4_avx2(w->at[7] + at, q)));
+    __m256i r0 = sum_quads_avx2(dot_i4_avx2(w->at[0] + at, w->ahead, even, odd),
+                                dot_i4_avx2(w->at[1] + at, w->ahead, even, odd),
+                                dot_i4_avx2(w->at[2] + at, w->ahead, even, odd),
+                                dot_i4_avx2(w->at[3] + at, w->ahead, even, odd));
+    __m256i r4 = sum_quads_avx2(dot_i4_avx2(w->at[4] + at, w->ahead, even, odd),
+                                dot_i4_avx2(w->at[5] + at, w->ahead, even, odd),
+                                dot_i4_avx2(w->at[6] + at, w->ahead, even, odd),
+                                dot_i4_avx2(w->at[7] + at, w->ahead, even, odd));
+    return sum_rows8(r0, r4);
 }
 
 static inline __m256 scale_dots(__m256 sum, float scale, __m256i dots)
@@ -219,11 +231,13 @@ static void gemv_i8_avx2(float *y, const struct matrix *w, const struct act_row 
         __m256 sum = _mm256_setzero_ps();
         int k = 0, b = 0;
         for (; k + ACT_BLOCK <= w->n_in; k += ACT_BLOCK, b++)
-            sum = scale_dots(sum, x->scales[b], dots_i8(&rows, (size_t)k, halves_of(x->q + k)));
+            sum = scale_dots(sum, x->scales[b],
+                             dots_i8(&rows, (size_t)k, load_32(x->q + k), load_32(x->q + k + 32)));
         if (k < w->n_in) {
             struct tails8 tails;
             rows = copy_tails(&tails, &rows, (size_t)k, (size_t)w->n_in);
-            sum = scale_dots(sum, x->scales[b], dots_i8(&rows, 0, halves_of(x->q + k)));
+            sum = scale_dots(sum, x->scales[b],
+                             dots_i8(&rows, 0, load_32(x->q + k), load_32(x->q + k + 32)));
         }
         store_rows8(y + r, sum, w, r, end - r);
     }
@@ -243,11 +257,12 @@ static void gemv_i4_avx2(float *y, const struct matrix *w, const struct act_row 
         __m256 sum = _mm256_setzero_ps();
         int k = 0, b = 0;
         for (; k + ACT_BLOCK <= w->n_in; k += ACT_BLOCK, b++)
-            sum = scale_dots_i4(sum, x, b, dots_i4(&rows, (size_t)k / 2, even_odd_of(x->q + k)));
+            sum = scale_dots_i4(sum, x, b,
+                                dots_i4(&rows, (size_t)k / 2, even_of(x->q + k), odd_of(x->q + k)));
         if (k < w->n_in) {
             struct tails8 tails;
             rows = copy_tails(&tails, &rows, (size_t)k / 2, (size_t)w->n_in / 2);
-            sum = scale_dots_i4(sum, x, b, dots_i4(&rows, 0, even_odd_of(x->q + k)));
+            sum = scale_dots_i4(sum, x, b, dots_i4(&rows, 0, even_of(x->q + k), odd_of(x->q + k)));
         }
         store_rows8(y + r, sum, w, r, end - r);
     }
@@ -471,6 +486,8 @@ static void gemm_f32_sums_avx2(float sums[2][2], const float *w0, const float *w
     struct lanes16 s00 = { _mm256_setzero_ps(), _mm256_setzero_ps() }, s01 = s00, s10 = s00,
                    s11 = s00;
     for (int k = 0; k < n_in; k += 16) {
+        _mm_prefetch((const char *)(w0 + k + 4 * (size_t)n_in), _MM_HINT_T0);
+        _mm_prefetch((const char *)(w1 + k + 4 * (size_t)n_in), _MM_HINT_T0);
         struct lanes16 a0 = load_lanes16(w0 + k, n_in - k), a1 = load_lanes16(w1 + k, n_in - k);
         struct lanes16 b = load_lanes16(x0 + k, n_in - k);
         s00 = step_lanes16(s00, a0, b);
