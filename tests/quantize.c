@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include "support/shared.h"
+
 /* ---- known answers ---- */
 
 static void test_known_answers(void **state)
@@ -96,15 +98,6 @@ static void test_rounding(void **state)
 
 /* ---- the original's files ---- */
 
-static char *shared_path(const char *name)
-{
-    const char *folder = getenv("QUIP_SHARED");
-    static char path[4096];
-    snprintf(path, sizeof path, "%s/data/interop/%s",
-             folder ? folder : QUIP_SOURCE_DIR "/../shared", name);
-    return path;
-}
-
 struct opened {
     struct file file;
     struct format format;
@@ -113,6 +106,7 @@ struct opened {
 static void open_shared(struct opened *o, const char *name)
 {
     quip_error error = { 0 };
+    need_shared(name);
     if (qp_file_open(&o->file, shared_path(name), &error) ||
         qp_format_open(&o->format, &o->file, &error))
         fail_msg("%s", error.message);
@@ -192,16 +186,11 @@ static void test_original_files(void **state)
         { "GEMMA2_2B-cpu-q4", "GEMMA2_2B", FAMILY_GEMMA2 },
         { "GEMMA2_2B-cpu-a8f4e4", "GEMMA2_2B", FAMILY_GEMMA2 },
     };
-    if (!qp_path_exists(shared_path(""))) {
-        if (getenv("CI"))
-            fail_msg("%s is missing", shared_path(""));
-        print_message("skipped: %s is missing\n", shared_path(""));
-        skip();
-    }
     for (size_t i = 0; i < QP_COUNT(files); i++) {
         char model[100], source[100];
-        snprintf(model, sizeof model, "%s/model.bin", files[i].model);
-        snprintf(source, sizeof source, "sources/%s/model.safetensors", files[i].source);
+        snprintf(model, sizeof model, "data/interop/%s/model.bin", files[i].model);
+        snprintf(source, sizeof source, "data/interop/sources/%s/model.safetensors",
+                 files[i].source);
         int n = compare_file(model, source, files[i].family);
         print_message("%s: %d matrices equal\n", files[i].model, n);
         assert_true(n >= 1 + 7 * 2);

@@ -86,7 +86,7 @@ static void put_attention(struct proto_writer *w, const struct model_facts *f, i
     put_int(w, 3, MASK_CAUSAL);
     put_float(w, 4, f->attention_cap);
     put_int(w, 5, type);
-    if (f->layer_types[0]) // else there is no window
+    if (strchr(f->layer_types, 'L')) // else there is no window
         put_int(w, 6, f->window);
     if (f->family->has_qk_norm) {
         put_int(w, 7, 1);
@@ -226,22 +226,26 @@ static bool print_stops(struct bytes *out, const struct model_facts *f)
     return ok;
 }
 
-bool qp_write_quip_config(const struct model_facts *f, struct bytes *out)
+/* What only some models have. */
+static bool print_extras(struct bytes *out, const struct model_facts *f)
 {
-    const bool has_local = f->layer_types[0] != 0;
-    return qp_bytes_printf(out, "architecture %s\n", f->family->name) &&
-           print_number(out, "norm_eps", f->norm_eps) &&
-           print_number(out, "rope_theta", f->rope_theta) &&
-           (f->rope_local_theta == 0 ||
+    return (f->rope_local_theta == 0 ||
             print_number(out, "rope_local_theta", f->rope_local_theta)) &&
-           print_number(out, "rope_scaling", f->rope_scaling) &&
-           qp_bytes_printf(out, "rope_dim %d\n", f->head_dim) &&
-           print_number(out, "query_scale", f->query_scale) &&
            (f->attention_cap == 0 || print_number(out, "attention_cap", f->attention_cap)) &&
            (f->logits_cap == 0 || print_number(out, "logits_cap", f->logits_cap)) &&
            (f->n_context <= 0 || qp_bytes_printf(out, "n_context_max %d\n", f->n_context)) &&
-           (!has_local ||
-            qp_bytes_printf(out, "window %d\nlayer_types %s\n", f->window, f->layer_types)) &&
+           (!strchr(f->layer_types, 'L') || qp_bytes_printf(out, "window %d\n", f->window)) &&
+           (!f->layer_types[0] || qp_bytes_printf(out, "layer_types %s\n", f->layer_types));
+}
+
+bool qp_write_quip_config(const struct model_facts *f, struct bytes *out)
+{
+    return qp_bytes_printf(out, "architecture %s\n", f->family->name) &&
+           print_number(out, "norm_eps", f->norm_eps) &&
+           print_number(out, "rope_theta", f->rope_theta) &&
+           print_number(out, "rope_scaling", f->rope_scaling) &&
+           qp_bytes_printf(out, "rope_dim %d\n", f->head_dim) &&
+           print_number(out, "query_scale", f->query_scale) && print_extras(out, f) &&
            qp_bytes_printf(out, "chat %s\n", f->chat) && print_stops(out, f) &&
            qp_bytes_printf(out, "bos %d\n", f->has_bos ? f->bos : -1) &&
            qp_bytes_printf(out, "tied %d\n", f->is_tied) &&
