@@ -130,7 +130,8 @@ static quip_status read_facts(const void *blob, size_t n, struct blob_facts *fac
     return QUIP_OK;
 }
 
-static quip_status read_added(struct tokenizer *t, const void *blob, size_t n, quip_error *error)
+static quip_status read_blob_added(struct tokenizer *t, const void *blob, size_t n,
+                                   quip_error *error)
 {
     struct byte_level *b = t->byte_level;
     struct proto_reader r;
@@ -176,8 +177,8 @@ static quip_status build_added_tries(struct tokenizer *t, quip_error *error)
     return status;
 }
 
-static quip_status read_merges(struct tokenizer *t, const struct blob_facts *facts,
-                               quip_error *error)
+static quip_status read_blob_merges(struct tokenizer *t, const struct blob_facts *facts,
+                                    quip_error *error)
 {
     uint32_t n_pieces = (uint32_t)t->n_pieces;
     for (size_t i = 0; i < facts->n_merges; i++) {
@@ -221,9 +222,9 @@ quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, qu
     b->ignore_merges = facts.flags & BLOB_IGNORE_MERGES;
     b->add_prefix_space = facts.flags & BLOB_PREFIX_SPACE;
     qp_find_byte_tokens(t);
-    status = read_merges(t, &facts, error);
+    status = read_blob_merges(t, &facts, error);
     if (!status)
-        status = read_added(t, blob, n, error);
+        status = read_blob_added(t, blob, n, error);
     return status ? status : build_added_tries(t, error);
 }
 

@@ -19,7 +19,7 @@ static uint32_t merge_hash(uint64_t pair)
 }
 
 static bool find_merge(const struct byte_level *b, quip_token left, quip_token right,
-                       struct candidate *c)
+                       struct merge_candidate *c)
 {
     uint64_t pair = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) + 1;
     for (uint32_t i = merge_hash(pair);; i++) {
@@ -50,7 +50,7 @@ void qp_merge_add(struct byte_level *b, const struct bpe_merge *merge, uint32_t 
 
 /* May these neighbours merge, into what, and how soon? */
 static bool find_pair(struct merger *m, const struct symbol *left, const struct symbol *right,
-                      struct candidate *c)
+                      struct merge_candidate *c)
 {
     if (left->is_frozen || right->is_frozen)
         return false;
@@ -74,7 +74,7 @@ static bool find_pair(struct merger *m, const struct symbol *left, const struct 
 
 static void scan_merges(struct merger *m)
 {
-    struct candidate pairs[SCAN_MAX]; // pairs[i]: symbols i and i + 1
+    struct merge_candidate pairs[SCAN_MAX]; // pairs[i]: symbols i and i + 1
     struct symbol *s = m->symbols;
     int n = m->n_symbols;
     for (int i = 0; i + 1 < n; i++)
@@ -104,27 +104,27 @@ static void scan_merges(struct merger *m)
 
 /* ---- long lists: a heap of pairs, some of which have changed since they were put there ---- */
 
-static bool comes_before(const struct candidate *a, const struct candidate *b)
+static bool merges_before(const struct merge_candidate *a, const struct merge_candidate *b)
 {
     return a->order != b->order ? a->order < b->order : a->left < b->left;
 }
 
-static void heap_push(struct candidate *heap, int *n, struct candidate c)
+static void heap_push(struct merge_candidate *heap, int *n, struct merge_candidate c)
 {
     int i = (*n)++;
-    for (; i > 0 && comes_before(&c, &heap[(i - 1) / 2]); i = (i - 1) / 2)
+    for (; i > 0 && merges_before(&c, &heap[(i - 1) / 2]); i = (i - 1) / 2)
         heap[i] = heap[(i - 1) / 2];
     heap[i] = c;
 }
 
-static struct candidate heap_pop(struct candidate *heap, int *n)
+static struct merge_candidate heap_pop(struct merge_candidate *heap, int *n)
 {
-    struct candidate top = heap[0], last = heap[--*n];
+    struct merge_candidate top = heap[0], last = heap[--*n];
     int i = 0;
     for (int child = 1; child < *n; child = 2 * i + 1) {
-        if (child + 1 < *n && comes_before(&heap[child + 1], &heap[child]))
+        if (child + 1 < *n && merges_before(&heap[child + 1], &heap[child]))
             child++;
-        if (!comes_before(&heap[child], &last))
+        if (!merges_before(&heap[child], &last))
             break;
         heap[i] = heap[child];
         i = child;
@@ -136,7 +136,7 @@ static struct candidate heap_pop(struct candidate *heap, int *n)
 static void push_pair(struct merger *m, int *n_heap, int left)
 {
     struct symbol *s = m->symbols;
-    struct candidate c;
+    struct merge_candidate c;
     if (left < 0 || s[left].next < 0 || !find_pair(m, &s[left], &s[s[left].next], &c))
         return;
     c.left = (uint32_t)left;
@@ -149,7 +149,7 @@ static bool reserve_heap(struct merger *m)
 {
     if (m->heap_capacity >= m->n_symbols)
         return true;
-    struct candidate *heap = realloc(m->heap, 2 * (size_t)m->n_symbols * sizeof *heap);
+    struct merge_candidate *heap = realloc(m->heap, 2 * (size_t)m->n_symbols * sizeof *heap);
     if (!heap)
         return false;
     m->heap = heap;
@@ -170,7 +170,7 @@ static bool heap_merges(struct merger *m)
     for (int i = 0; i + 1 < n; i++)
         push_pair(m, &n_heap, i);
     while (n_heap > 0) {
-        struct candidate c = heap_pop(m->heap, &n_heap);
+        struct merge_candidate c = heap_pop(m->heap, &n_heap);
         struct symbol *left = &s[c.left];
         if (left->n == 0 || left->next < 0 || left->n + s[left->next].n != c.n)
             continue;

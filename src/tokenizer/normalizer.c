@@ -116,7 +116,7 @@ static bool put_escaped(const struct normalizer *z, const char *text, size_t n, 
     return true;
 }
 
-static size_t skip_spaces(const struct tokenizer *t, const char *text, size_t n)
+static size_t leading_spaces(const struct tokenizer *t, const char *text, size_t n)
 {
     size_t i = 0;
     while (i < n) {
@@ -140,7 +140,7 @@ static void strip_spaces(const struct normalizer *z, size_t begin, struct bytes 
 bool qp_normalize(const struct tokenizer *t, const char *text, size_t n, struct bytes *out)
 {
     const struct normalizer *z = &t->normalizer;
-    size_t i = z->remove_extra_whitespaces ? skip_spaces(t, text, n) : 0;
+    size_t i = z->remove_extra_whitespaces ? leading_spaces(t, text, n) : 0;
     if (i == n)
         return true; // nothing but spaces, or nothing: not even the dummy prefix
     size_t begin = out->n;

@@ -24,7 +24,8 @@ static uint64_t load_bytes(const char *s, size_t n)
     return v;
 }
 
-/* Any mixing that spreads will do: the table lives in memory only. */
+/* Any mixing that spreads will do: the table lives in memory only. The high half is the better one:
+ * the slot comes from its low bits, the tag from its top. */
 static uint64_t piece_hash(const char *s, size_t n)
 {
     const uint64_t odd = 0x9E3779B97F4A7C15u;
@@ -38,7 +39,7 @@ static uint64_t piece_hash(const char *s, size_t n)
     else if (n > 0)
         h ^= (uint8_t)s[0] | (uint64_t)(uint8_t)s[n / 2] << 8 | (uint64_t)(uint8_t)s[n - 1] << 16;
     h *= odd;
-    return h ^ h >> 29;
+    return (h ^ h >> 32) * odd;
 }
 
 static bool is_reserved(const struct piece *piece)
@@ -63,7 +64,7 @@ static quip_token match_slot(const struct tokenizer *t, uint32_t i, uint32_t tag
 
 static uint32_t tag_of(const struct tokenizer *t, uint64_t hash)
 {
-    return (uint32_t)(hash >> 32) & ((1u << t->tag_bits) - 1);
+    return (uint32_t)(hash >> 50) & ((1u << t->tag_bits) - 1);
 }
 
 /* The first piece of that text keeps its place. */
@@ -73,7 +74,7 @@ static void add_slot(struct tokenizer *t, quip_token id)
     const char *text = qp_piece_text(t, id);
     bool reserved = is_reserved(piece);
     uint64_t hash = piece_hash(text, piece->n);
-    uint32_t tag = tag_of(t, hash), i = (uint32_t)hash & t->slot_mask;
+    uint32_t tag = tag_of(t, hash), i = (uint32_t)(hash >> 32) & t->slot_mask;
     for (; t->slots[i]; i = (i + 1) & t->slot_mask)
         if (match_slot(t, i, tag, text, piece->n, reserved) != NO_TOKEN)
             return;
@@ -84,7 +85,8 @@ quip_token qp_spm_find(const struct tokenizer *t, const char *text, size_t n, bo
 {
     uint64_t hash = piece_hash(text, n);
     uint32_t tag = tag_of(t, hash);
-    for (uint32_t i = (uint32_t)hash & t->slot_mask; t->slots[i]; i = (i + 1) & t->slot_mask) {
+    for (uint32_t i = (uint32_t)(hash >> 32) & t->slot_mask; t->slots[i];
+         i = (i + 1) & t->slot_mask) {
         quip_token id = match_slot(t, i, tag, text, n, reserved);
         if (id != NO_TOKEN)
             return id;
@@ -266,7 +268,7 @@ static bool read_normalizer_spec(struct tokenizer *t, const struct proto_field *
     return !r.is_malformed;
 }
 
-static quip_status count_pieces(struct tokenizer *t, size_t n, quip_error *error)
+static quip_status count_spm_pieces(struct tokenizer *t, size_t n, quip_error *error)
 {
     struct proto_reader r;
     struct proto_field f;
@@ -404,7 +406,7 @@ quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool is_
         t->byte_ids[b] = NO_TOKEN;
 
     struct spm_facts facts = { 0 };
-    quip_status status = count_pieces(t, n, error);
+    quip_status status = count_spm_pieces(t, n, error);
     if (!status)
         status = take_pieces(t, error);
     if (!status)

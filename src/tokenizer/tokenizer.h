@@ -28,7 +28,10 @@ size_t qp_tokenizer_memory(const struct tokenizer *t); // bytes it owns, for the
 int qp_tokenizer_n_tokens(const struct tokenizer *t);
 
 /* Append the ids of text to `out`. No bos. With `with_special`, control tokens spelled out in the
- * text are found as such. Thread-safe on a shared tokenizer. */
+ * text are found as such; in SentencePiece models each section between them is then encoded as a
+ * text of its own. Malformed UTF-8 becomes U+FFFD: one a byte in SentencePiece models, one for each
+ * maximal malformed part in byte-level BPE. Thread-safe on a shared tokenizer. On failure `out` is
+ * as it was. */
 quip_status qp_tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
                                 bool with_special, struct tokens *out, quip_error *error);
 
@@ -66,7 +69,7 @@ struct chat_template {
     const char *name; // "gemma", "smollm2", "chatml", "llama2", "llama3", "none"
     struct turn_text user, model, system;
     const char *default_system; // used as system turn when none is given; NULL for none
-    /* No system role: the system text goes in front of the first user text, followed by this. */
+    /* No system role: the first user text is system.prefix, the system text, this, the user's. */
     const char *system_joiner; // NULL: it has a system role
     bool trim;                 // white space around each message is dropped
     const char *stops[4];      // pieces that end a turn, ending with NULL

@@ -202,7 +202,7 @@ struct symbol {
     int prev, next;
     bool is_frozen; // never merged
 };
-struct candidate {
+struct merge_candidate {
     uint32_t order, left, n; // n: bytes of both sides; another sum means that the pair has changed
     quip_token result;
 };
@@ -211,7 +211,7 @@ struct merger {
     const char *text;
     struct symbol *symbols;
     int n_symbols, capacity;
-    struct candidate *heap;
+    struct merge_candidate *heap;
     int heap_capacity;
     uint32_t *splits; // [n_pieces], only with unused pieces: bytes of the left half of the last
                       // pair that could have become this piece
