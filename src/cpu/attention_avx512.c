@@ -7,6 +7,8 @@
 
 #if defined(__x86_64__)
 
+#include <immintrin.h>
+
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))),        \
                              apply_to = function)
@@ -89,15 +91,16 @@ PRODUCT_AVX512(product_f16_2_avx512, true, 2)
 PRODUCT_AVX512(product_f16_3_avx512, true, 3)
 PRODUCT_AVX512(product_f16_4_avx512, true, 4)
 
-/* The lanes of a block's 16 keys from `pos` on that a row sees. */
-static inline __mmask16 visible_avx512(const struct attention *a, int row, int pos)
+/* The first n of 64 bits: all when n is more, none when it is less. */
+static inline uint64_t bits_below(int n)
 {
-    return lanes_below(a->end[row] - pos) & (__mmask16)~lanes_below(a->begin[row] - pos);
+    return n >= KV_BLOCK ? UINT64_MAX : n <= 0 ? 0 : (UINT64_C(1) << n) - 1;
 }
 
 /* Sums to scores, -inf where the row does not see; returns the largest one, or m. */
 static inline float score_row_avx512(const struct attention *a, int row, int pos, float *s, float m)
 {
+    const uint64_t visible = bits_below(a->end[row] - pos) & ~bits_below(a->begin[row] - pos);
     const __m512 nothing = _mm512_set1_ps(-INFINITY);
     __m512 largest = _mm512_set1_ps(m);
     for (int j = 0; j < KV_BLOCK; j += 16) {
@@ -111,7 +114,7 @@ static inline float score_row_avx512(const struct attention *a, int row, int pos
             __m512 at = _mm512_cvtepi32_ps(_mm512_add_epi32(lane, _mm512_set1_epi32(pos + j)));
             v = _mm512_add_ps(v, _mm512_mul_ps(_mm512_set1_ps(a->slopes[row]), at));
         }
-        v = _mm512_mask_mov_ps(nothing, visible_avx512(a, row, pos + j), v);
+        v = _mm512_mask_mov_ps(nothing, (__mmask16)(visible >> j), v);
         _mm512_storeu_ps(s + j, v);
         largest = _mm512_max_ps(v, largest); // the second operand for a NaN
     }
