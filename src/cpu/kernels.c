@@ -15,6 +15,10 @@ struct kernels qp_kernels_for(unsigned cpu)
         qp_vector_kernels_avx2(&k);
         qp_attention_kernels_avx2(&k);
     }
+    if (cpu & CPU_AVXVNNI) {
+        k.name = "avxvnni";
+        qp_linear_kernels_avxvnni(&k);
+    }
     if (cpu & CPU_AVX512VNNI) {
         k.name = "avx512vnni";
         qp_linear_kernels_avx512vnni(&k);

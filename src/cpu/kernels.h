@@ -29,7 +29,8 @@ struct act_row {
 };
 
 /* Rows of a prefill tile, packed on the way from the file. Divides the work among threads, and is a
- * multiple of ACT_BLOCK so that the output of a tile is whole blocks of the next product's input. */
+ * multiple of ACT_BLOCK so that the output of a tile is whole blocks of the next product's input.
+ */
 #define TILE_ROWS 64
 
 /* Keys of one attention block: absolute positions [64 b, 64 b + 64). */
@@ -43,12 +44,13 @@ struct attention {
     float scale, cap; // score = scale * q.k; then cap * tanh(score / cap) when cap > 0
     bool is_f16;      // keys and values are binary16, else float
     /* One kv head. Keys are transposed in blocks: k[((b * head_dim) + d) * KV_BLOCK + j] is
-     * dimension d of the key at position b * KV_BLOCK + j. Values are rows: v[pos * head_dim + d]. */
+     * dimension d of the key at position b * KV_BLOCK + j. Values are rows: v[pos * head_dim + d].
+     */
     const void *k, *v;
     /* One entry a row. */
     int n_rows;
-    const float *const *q; // [head_dim] each
-    float *const *out;     // [head_dim] each
+    const float *const *q;  // [head_dim] each
+    float *const *out;      // [head_dim] each
     const int *begin, *end; // visible positions [begin, end), end > begin
     const float *slopes;    // ALiBi: score += slopes[row] * position; NULL for none
     /* [qp_attention_scratch(head_dim, n_rows)] floats, aligned to 64 bytes. */
@@ -62,21 +64,21 @@ struct kernels {
 
     /* ---- linear: linear_*.c ---- */
 
-    /* Quantize a row: for each block, scale = max|x| / 127 and q = round(x * (127 / max|x|)), both 0
-     * when the block is all zero; offsets as above. Writes whole blocks of q. Infinities and NaNs give
-     * some q in [-127, 127], the same on every ISA. */
+    /* Quantize a row: for each block, scale = max|x| / 127 and q = round(x * (127 / max|x|)), both
+     * 0 when the block is all zero; offsets as above. Writes whole blocks of q. Infinities and NaNs
+     * give some q in [-127, 127], the same on every ISA. */
     void (*quantize)(int8_t *q, float *scales, int32_t *offsets, const float *x, int n);
 
-    /* y[r] = (sum over blocks b, ascending, from 0.0f: x.scales[b] * (float)dot_b) * scales[r] (+ bias[r]),
-     * dot_b = sum over the block of w[r][i] * x.q[i], for rows [begin, end). Any n_in >= 1 (even for
-     * int4); never reads past the last row. */
+    /* y[r] = (sum over blocks b, ascending, from 0.0f: x.scales[b] * (float)dot_b) * scales[r] (+
+     * bias[r]), dot_b = sum over the block of w[r][i] * x.q[i], for rows [begin, end). Any n_in >=
+     * 1 (even for int4); never reads past the last row. */
     void (*gemv_i8)(float *y, const struct matrix *w, const struct act_row *x, int begin, int end);
     void (*gemv_i4)(float *y, const struct matrix *w, const struct act_row *x, int begin, int end);
     /* y[r] = sum over 16 lanes of w[r][i] * x[i] (+ bias[r]). */
     void (*gemv_f32)(float *y, const struct matrix *w, const float *x, int begin, int end);
 
-    /* Pack rows [row, row + n_rows), n_rows <= TILE_ROWS, into `tile` of tile_bytes(n_in) bytes, 64-byte
-     * aligned, in the layout that gemm reads (each ISA has its own). I8 or I4. */
+    /* Pack rows [row, row + n_rows), n_rows <= TILE_ROWS, into `tile` of tile_bytes(n_in) bytes,
+     * 64-byte aligned, in the layout that gemm reads (each ISA has its own). I8 or I4. */
     size_t (*tile_bytes)(int n_in);
     void (*pack)(void *tile, const struct matrix *w, int row, int n_rows);
     /* The same numbers as gemv, for n_tokens tokens against the packed rows:
@@ -119,13 +121,12 @@ struct kernels {
     /* ---- attention: attention_*.c ----
      * For each row, over the blocks that hold its visible positions, ascending, with m = -inf,
      * l = 0, o[d] = 0:
-     *   s[j] = scale * (sum over d ascending, from 0.0f, of q[d] * k[j][d]); cap; + slope * position;
-     *          positions outside [begin, end) have p[j] = 0 and do not count in the maximum
-     *   m' = max(m, max s[j]); c = exp(m - m'); p[j] = exp(s[j] - m')
-     *   l = l * c + sum over 16 lanes of p[j], j = 0 .. 63;  o[d] = o[d] * c
-     *   o[d] += p[j] * v[j][d], for ascending j
-     * then out[d] = o[d] * (1 / l) + 0.0f.
-     * Keys and values that no row sees may hold anything; those that a row sees are finite. */
+     *   s[j] = scale * (sum over d ascending, from 0.0f, of q[d] * k[j][d]); cap; + slope *
+     * position; positions outside [begin, end) have p[j] = 0 and do not count in the maximum m' =
+     * max(m, max s[j]); c = exp(m - m'); p[j] = exp(s[j] - m') l = l * c + sum over 16 lanes of
+     * p[j], j = 0 .. 63;  o[d] = o[d] * c o[d] += p[j] * v[j][d], for ascending j then out[d] =
+     * o[d] * (1 / l) + 0.0f. Keys and values that no row sees may hold anything; those that a row
+     * sees are finite. */
     void (*attend)(const struct attention *a);
 };
 
@@ -135,6 +136,7 @@ struct kernels qp_kernels_for(unsigned cpu);
 /* Each fills in what it has; on other architectures they do nothing. */
 void qp_linear_kernels_scalar(struct kernels *k);
 void qp_linear_kernels_avx2(struct kernels *k);
+void qp_linear_kernels_avxvnni(struct kernels *k);
 void qp_linear_kernels_avx512vnni(struct kernels *k);
 void qp_vector_kernels_scalar(struct kernels *k);
 void qp_vector_kernels_avx2(struct kernels *k);
@@ -145,13 +147,13 @@ void qp_attention_kernels_avx512(struct kernels *k);
 
 /* Our own mathematics, scalar (math.c): the reference for every vector version, also used where one
  * number is needed (rope tables, the sampler). Errors below 2 ulp in the stated range. */
-float qp_exp(float x);       // 0 below -87.3 and for a NaN, +inf above 88.7; exp(0) == 1
+float qp_exp(float x); // 0 below -87.3 and for a NaN, +inf above 88.7; exp(0) == 1
 float qp_tanh(float x);
 /* The next three: errors below 3 ulp of x (that is, absolute: their tails are products of x and
  * something tiny). */
-float qp_gelu_tanh(float x); // Hendrycks and Gimpel 2016, tanh form
-float qp_gelu_erf(float x);  // x / 2 * (1 + erf(x / sqrt(2)))
-float qp_silu(float x);      // x / (1 + exp(-x))
+float qp_gelu_tanh(float x);     // Hendrycks and Gimpel 2016, tanh form
+float qp_gelu_erf(float x);      // x / 2 * (1 + erf(x / sqrt(2)))
+float qp_silu(float x);          // x / (1 + exp(-x))
 uint16_t qp_f16_of_f32(float x); // as f32_to_f16
 float qp_f32_of_f16(uint16_t half);
 /* Relative error below 1e-14, absolute below 1e-15: rope tables. */

@@ -24,9 +24,7 @@
 #pragma GCC target("avx2")
 #endif
 
-#include "cpu/math_avx2.h"
-
-#define UNROLL_8 _Pragma("GCC unroll 8") // so that small arrays become registers
+#include "cpu/linear_avx2.h"
 
 /* ---- activations ---- */
 
@@ -86,48 +84,7 @@ static void quantize_avx2(int8_t *q, float *scales, int32_t *offsets, const floa
     }
 }
 
-/* ---- rows of weights ---- */
-
-/* Eight rows from some k on: where the file holds them, or the copy of their last block, whose tail
- * is zero. */
-struct rows8 {
-    const uint8_t *at[8];
-    size_t ahead; // what to fetch while reading, in bytes from there
-};
-
-struct tails8 {
-    uint8_t bytes[8][ACT_BLOCK];
-};
-
-/* Past the last row the last one is repeated; its result is not stored. Fetching 16 rows on, the
- * pass after the next one, runs at the speed of memory; within the row does not
- * (linear_avx512vnni.c). */
-static inline struct rows8 take_rows8(const struct matrix *w, int r, int end)
-{
-    struct rows8 rows = { .ahead = w->row_bytes <= 8192 ? 16 * w->row_bytes : 256 };
-    for (int i = 0; i < 8; i++)
-        rows.at[i] = qp_matrix_row(w, r + i < end ? r + i : end - 1);
-    return rows;
-}
-
-static struct rows8 copy_tails(struct tails8 *tails, const struct rows8 *rows, size_t begin,
-                               size_t end)
-{
-    struct rows8 copies = { .ahead = 0 };
-    memset(tails, 0, sizeof(*tails));
-    for (int i = 0; i < 8; i++) {
-        memcpy(tails->bytes[i], rows->at[i] + begin, end - begin);
-        copies.at[i] = tails->bytes[i];
-    }
-    return copies;
-}
-
 /* ---- one token: 8 rows at a time ---- */
-
-static inline __m256i load_32(const void *p)
-{
-    return _mm256_loadu_si256((const __m256i *)p);
-}
 
 /* The even k of a block of q, and the odd ones, which meet the low and high nibbles. */
 static inline __m256i even_of(const int8_t *q)
@@ -208,21 +165,6 @@ static inline __attribute__((always_inline)) __m256i dots_i4(const struct rows8 
     return sum_rows8(r0, r4);
 }
 
-static inline __m256 scale_dots(__m256 sum, float scale, __m256i dots)
-{
-    return mul_add_avx2(_mm256_set1_ps(scale), _mm256_cvtepi32_ps(dots), sum);
-}
-
-/* y[i] = sum[i] * scales[r + i] (+ bias[r + i]) for the first n of 8 rows. */
-static inline void store_rows8(float *y, __m256 sum, const struct matrix *w, int r, int n)
-{
-    __m256i mask = mask_avx2(n);
-    __m256 v = _mm256_mul_ps(sum, _mm256_maskload_ps(w->scales + r, mask));
-    if (w->bias)
-        v = _mm256_add_ps(v, _mm256_maskload_ps(w->bias + r, mask));
-    _mm256_maskstore_ps(y, mask, v);
-}
-
 static void gemv_i8_avx2(float *y, const struct matrix *w, const struct act_row *x, int begin,
                          int end)
 {
@@ -270,17 +212,12 @@ static void gemv_i4_avx2(float *y, const struct matrix *w, const struct act_row 
 
 /* ---- tiles ---- */
 
-enum {
-    GROUP_ROWS = 16,
-    GROUPS = TILE_ROWS / GROUP_ROWS
-};
-
 static size_t tile_bytes_avx2(int n_in)
 {
     return TILE_ROWS * qp_round_up((size_t)n_in, ACT_BLOCK) * sizeof(int16_t);
 }
 
-/* 16 weights of a row, from byte `at` on. */
+/* 16 weights of a row. */
 static inline __m256i widen_i8(const uint8_t *w)
 {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
@@ -295,36 +232,9 @@ static inline __m256i widen_i4(const uint8_t *w)
     return _mm256_sub_epi16(wide, _mm256_set1_epi16(8));
 }
 
-/* 8 rows of 8 dwords become 8 vectors, vector j = dword j of every row. */
-static inline void transpose_8x8(__m256i v[8])
+static void pack_block_avx2(uint8_t *to, const struct rows8 *rows, size_t at, bool is_i8)
 {
-    __m256i t[8];
-    UNROLL_8
-    for (int i = 0; i < 8; i += 2) {
-        t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
-        t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
-    }
-    UNROLL_8
-    for (int i = 0; i < 8; i += 4) {
-        v[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
-        v[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
-        v[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
-        v[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    UNROLL_8
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm256_permute2x128_si256(v[i], v[4 + i], 0x20);
-        t[4 + i] = _mm256_permute2x128_si256(v[i], v[4 + i], 0x31);
-    }
-    UNROLL_8
-    for (int i = 0; i < 8; i++)
-        v[i] = t[i];
-}
-
-/* One block of 8 rows to its place, `to`, in a group. */
-static void pack_block(int16_t *to, const struct rows8 *rows, size_t at, bool is_i8)
-{
-    for (int k = 0; k < ACT_BLOCK; k += 16) {
+    for (int k = 0; k < ACT_BLOCK; k += 16, to += 8 * GROUP_ROWS * 4) {
         __m256i v[8];
         if (is_i8) {
             UNROLL_8
@@ -335,32 +245,13 @@ static void pack_block(int16_t *to, const struct rows8 *rows, size_t at, bool is
             for (int i = 0; i < 8; i++)
                 v[i] = widen_i4(rows->at[i] + at + k / 2);
         }
-        transpose_8x8(v);
-        UNROLL_8
-        for (int j = 0; j < 8; j++)
-            _mm256_store_si256((__m256i *)(to + (k + 2 * j) * GROUP_ROWS), v[j]);
+        store_dwords(to, v);
     }
 }
 
 static void pack_avx2(void *tile, const struct matrix *w, int row, int n_rows)
 {
-    const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
-    const bool is_i8 = w->dtype == DTYPE_I8;
-    const size_t block_bytes = is_i8 ? ACT_BLOCK : ACT_BLOCK / 2;
-    const size_t row_bytes = is_i8 ? (size_t)w->n_in : (size_t)w->n_in / 2;
-    for (int r = 0; r < TILE_ROWS; r += 8) {
-        struct rows8 rows = take_rows8(w, row + r, row + n_rows);
-        int16_t *to = (int16_t *)tile + (size_t)(r / GROUP_ROWS) * GROUP_ROWS * k_padded +
-                      2 * (r % GROUP_ROWS);
-        size_t at = 0;
-        for (; at + block_bytes <= row_bytes; at += block_bytes, to += ACT_BLOCK * GROUP_ROWS)
-            pack_block(to, &rows, at, is_i8);
-        if (at < row_bytes) {
-            struct tails8 tails;
-            rows = copy_tails(&tails, &rows, at, row_bytes);
-            pack_block(to, &rows, 0, is_i8);
-        }
-    }
+    pack_groups(tile, w, row, n_rows, sizeof(int16_t), pack_block_avx2);
 }
 
 /* ---- many tokens against a tile: 4 tokens x 16 rows ----
@@ -410,26 +301,17 @@ __attribute__((noinline)) static void gemm_blocks_avx2(__m256 sums[GEMM_TOKENS_A
     }
 }
 
-/* One group of 16 rows of the tile: sums wait in y between one stretch of k and the next. */
+/* One group of 16 rows of the tile. */
 static void gemm_group_avx2(const struct gemm_tokens_avx2 *tokens, const int16_t *group,
                             const struct matrix *w, int row, int r, int n_rows, int n_blocks,
                             bool is_first, bool is_last)
 {
     __m256 sums[GEMM_TOKENS_AVX2][2];
     for (int t = 0; t < GEMM_TOKENS_AVX2; t++)
-        for (int i = 0; i < 2; i++)
-            sums[t][i] = _mm256_maskload_ps(tokens->y[t] + r + 8 * i,
-                                            mask_avx2(is_first ? 0 : n_rows - r - 8 * i));
+        take_sums(sums[t], tokens->y[t] + r, is_first ? 0 : n_rows - r);
     gemm_blocks_avx2(sums, group, tokens, n_blocks);
-    for (int t = 0; t < GEMM_TOKENS_AVX2; t++) {
-        for (int i = 0; i < 2; i++) {
-            int at = r + 8 * i;
-            if (is_last)
-                store_rows8(tokens->y[t] + at, sums[t][i], w, row + at, n_rows - at);
-            else
-                _mm256_maskstore_ps(tokens->y[t] + at, mask_avx2(n_rows - at), sums[t][i]);
-        }
-    }
+    for (int t = 0; t < GEMM_TOKENS_AVX2; t++)
+        give_sums(tokens->y[t] + r, sums[t], w, row + r, n_rows - r, is_last);
 }
 
 static void gemm_avx2(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,

@@ -23,12 +23,9 @@ static void quantize_block(int8_t *q, float *scale, int32_t *offset, const float
     for (int i = 0; i < n; i++)
         largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
     *scale = largest / 127.0f;
-    *offset = 0;
     memset(q, 0, ACT_BLOCK);
-    if (largest == 0.0f)
-        return;
 
-    float inverse = 127.0f / largest;
+    float inverse = 127.0f / largest; // infinity when all is zero
     inverse = inverse < FLT_MAX ? inverse : FLT_MAX;
     int sum = 0;
     for (int i = 0; i < n; i++) {

@@ -1,0 +1,147 @@
+/* linear_avx2.h: what the matrix products on 256-bit registers share: eight rows of weights at a
+ * time, and tiles of four groups of 16 rows. Included inside the region of a file that has turned
+ * AVX2 on. */
+#ifndef QP_LINEAR_AVX2_H
+#define QP_LINEAR_AVX2_H
+
+#include "cpu/math_avx2.h"
+#include "format/format.h"
+
+#include <string.h>
+
+#define UNROLL_8 _Pragma("GCC unroll 8") // so that small arrays become registers
+
+/* Eight rows from some k on: where the file holds them, or the copy of their last block, whose tail
+ * is zero. */
+struct rows8 {
+    const uint8_t *at[8];
+    size_t ahead; // what to fetch while reading, in bytes from there
+};
+
+struct tails8 {
+    uint8_t bytes[8][ACT_BLOCK];
+};
+
+/* Past the last row the last one is repeated; its result is not stored. Fetching 16 rows on, the
+ * pass after the next one, runs at the speed of memory; within the row does not
+ * (linear_avx512vnni.c). */
+static inline struct rows8 take_rows8(const struct matrix *w, int r, int end)
+{
+    struct rows8 rows = { .ahead = w->row_bytes <= 8192 ? 16 * w->row_bytes : 256 };
+    for (int i = 0; i < 8; i++)
+        rows.at[i] = qp_matrix_row(w, r + i < end ? r + i : end - 1);
+    return rows;
+}
+
+static inline struct rows8 copy_tails(struct tails8 *tails, const struct rows8 *rows, size_t begin,
+                                      size_t end)
+{
+    struct rows8 copies = { .ahead = 0 };
+    memset(tails, 0, sizeof(*tails));
+    for (int i = 0; i < 8; i++) {
+        memcpy(tails->bytes[i], rows->at[i] + begin, end - begin);
+        copies.at[i] = tails->bytes[i];
+    }
+    return copies;
+}
+
+static inline __m256i load_32(const void *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+static inline __m256 scale_dots(__m256 sum, float scale, __m256i dots)
+{
+    return mul_add_avx2(_mm256_set1_ps(scale), _mm256_cvtepi32_ps(dots), sum);
+}
+
+/* y[i] = sum[i] * scales[r + i] (+ bias[r + i]) for the first n of 8 rows. */
+static inline void store_rows8(float *y, __m256 sum, const struct matrix *w, int r, int n)
+{
+    __m256i mask = mask_avx2(n);
+    __m256 v = _mm256_mul_ps(sum, _mm256_maskload_ps(w->scales + r, mask));
+    if (w->bias)
+        v = _mm256_add_ps(v, _mm256_maskload_ps(w->bias + r, mask));
+    _mm256_maskstore_ps(y, mask, v);
+}
+
+/* The sums of a group's 16 rows wait in y between one stretch of k and the next: the first n of
+ * them, zero for the others. */
+static inline void take_sums(__m256 sums[2], const float *y, int n)
+{
+    sums[0] = _mm256_maskload_ps(y, mask_avx2(n));
+    sums[1] = _mm256_maskload_ps(y + 8, mask_avx2(n - 8));
+}
+
+static inline void give_sums(float *y, const __m256 sums[2], const struct matrix *w, int r, int n,
+                             bool is_last)
+{
+    for (int i = 0; i < 2; i++, y += 8, r += 8, n -= 8) {
+        if (is_last)
+            store_rows8(y, sums[i], w, r, n);
+        else
+            _mm256_maskstore_ps(y, mask_avx2(n), sums[i]);
+    }
+}
+
+/* ---- tiles: [4 groups][n_in rounded up to ACT_BLOCK, / k][16 rows][k] weights, a dword of k ----
+ */
+
+enum {
+    GROUP_ROWS = 16
+};
+
+/* 8 rows of 8 dwords: dword j of every row goes to its place in step j of a group. */
+static inline void store_dwords(uint8_t *to, const __m256i v[8])
+{
+    __m256i t[8], u[8];
+    UNROLL_8
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    UNROLL_8
+    for (int i = 0; i < 8; i += 4) {
+        u[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+        u[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+        u[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+        u[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    UNROLL_8
+    for (int i = 0; i < 4; i++) {
+        t[i] = _mm256_permute2x128_si256(u[i], u[4 + i], 0x20);
+        t[4 + i] = _mm256_permute2x128_si256(u[i], u[4 + i], 0x31);
+    }
+    UNROLL_8
+    for (int i = 0; i < 8; i++)
+        _mm256_store_si256((__m256i *)(to + i * GROUP_ROWS * 4), t[i]);
+}
+
+/* Put one block of 8 rows, from byte `at` of each on, where it belongs in a group. */
+typedef void (*pack_block_function)(uint8_t *to, const struct rows8 *rows, size_t at, bool is_i8);
+
+/* A tile whose weights take weight_bytes each. */
+static inline void pack_groups(void *tile, const struct matrix *w, int row, int n_rows,
+                               size_t weight_bytes, pack_block_function pack_block)
+{
+    const bool is_i8 = w->dtype == DTYPE_I8;
+    const size_t row_bytes = is_i8 ? (size_t)w->n_in : (size_t)w->n_in / 2;
+    const size_t block_bytes = is_i8 ? ACT_BLOCK : ACT_BLOCK / 2;
+    const size_t group_block_bytes = GROUP_ROWS * ACT_BLOCK * weight_bytes;
+    const size_t n_blocks = (row_bytes + block_bytes - 1) / block_bytes;
+    for (int r = 0; r < TILE_ROWS; r += 8) {
+        struct rows8 rows = take_rows8(w, row + r, row + n_rows);
+        uint8_t *to = (uint8_t *)tile + (size_t)(r / GROUP_ROWS) * n_blocks * group_block_bytes +
+                      r % GROUP_ROWS * 4;
+        size_t at = 0;
+        for (; at + block_bytes <= row_bytes; at += block_bytes, to += group_block_bytes)
+            pack_block(to, &rows, at, is_i8);
+        if (at < row_bytes) {
+            struct tails8 tails;
+            rows = copy_tails(&tails, &rows, at, row_bytes);
+            pack_block(to, &rows, 0, is_i8);
+        }
+    }
+}
+
+#endif
