@@ -15,7 +15,7 @@
 /* Scratch of one thread. */
 struct worker_scratch {
     void *tile;       // a packed tile of the widest matrix
-    void *tile_up;    // a second one, of a matrix of d_model columns
+    void *tile_gate;  // a second one, of a matrix of d_model columns
     float *gate, *up; // [TASK_TOKENS, TILE_ROWS]
     float *row;       // [widest row of activations]
     float *attention; // qp_attention_scratch

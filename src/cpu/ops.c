@@ -9,7 +9,7 @@ struct token_task {
     struct run *r;
     struct act *out;
     float *x, *y;
-    const float *weight;
+    const struct norm_weights *norm;
     const quip_token *tokens;
     int n;
 };
@@ -31,11 +31,14 @@ static void cpu_embed(struct run *r, float *x, const quip_token *tokens, int n)
     cpu_parallel(r, n == 1, embed_task, &job);
 }
 
-static void norm_row(struct run *r, float *y, const float *x, const float *weight)
+static void norm_row(struct run *r, float *y, const float *x, const struct norm_weights *w)
 {
     const struct config *c = r->config;
     const float plus = c->norm == NORM_RMS_PLUS_1 ? 1.0f : 0.0f;
-    cpu(r)->k.rms_norm(y, x, weight, plus, c->norm_eps, c->d_model);
+    if (c->norm == NORM_LAYER)
+        cpu(r)->k.layer_norm(y, x, w->scale, w->bias, c->norm_eps, c->d_model);
+    else
+        cpu(r)->k.rms_norm(y, x, w->scale, plus, c->norm_eps, c->d_model);
 }
 
 static void norm_task(void *arg, int index, int n_threads)
@@ -45,14 +48,15 @@ static void norm_task(void *arg, int index, int n_threads)
     qp_share(j->n, 1, index, n_threads, &begin, &end);
     for (int t = begin; t < end; t++) {
         float *row = act_row_floats(j->out, t, cpu(j->r)->scratch[index].row);
-        norm_row(j->r, row, j->x + (size_t)t * j->r->config->d_model, j->weight);
+        norm_row(j->r, row, j->x + (size_t)t * j->r->config->d_model, j->norm);
         act_store(&cpu(j->r)->k, j->out, t, row);
     }
 }
 
-static void cpu_norm(struct run *r, struct act *out, const float *x, const float *weight, int n)
+static void cpu_norm(struct run *r, struct act *out, const float *x, const struct norm_weights *w,
+                     int n)
 {
-    struct token_task job = { .r = r, .out = out, .x = (float *)x, .weight = weight, .n = n };
+    struct token_task job = { .r = r, .out = out, .x = (float *)x, .norm = w, .n = n };
     cpu_parallel(r, n == 1, norm_task, &job);
 }
 
@@ -64,15 +68,15 @@ static void add_task(void *arg, int index, int n_threads)
     qp_share(j->n, 1, index, n_threads, &begin, &end);
     for (int t = begin; t < end; t++) {
         float *y = j->y + (size_t)t * d_model;
-        if (j->weight)
-            norm_row(j->r, y, y, j->weight);
+        if (j->norm->scale)
+            norm_row(j->r, y, y, j->norm);
         cpu(j->r)->k.add(j->x + (size_t)t * d_model, y, d_model);
     }
 }
 
-static void cpu_add(struct run *r, float *x, float *y, const float *post_norm, int n)
+static void cpu_add(struct run *r, float *x, float *y, const struct norm_weights *post_norm, int n)
 {
-    struct token_task job = { .r = r, .x = x, .y = y, .weight = post_norm, .n = n };
+    struct token_task job = { .r = r, .x = x, .y = y, .norm = post_norm, .n = n };
     cpu_parallel(r, n == 1, add_task, &job);
 }
 
@@ -125,7 +129,7 @@ static void take_scratch(struct run *r, struct arena *a, struct worker_scratch *
     const int widest = max_int(c->d_ff, max_int(c->d_model, q_width));
     struct worker_scratch scratch = {
         .tile = qp_arena_take(a, k.tile_bytes(widest)),
-        .tile_up = qp_arena_take(a, k.tile_bytes(c->d_model)),
+        .tile_gate = qp_arena_take(a, k.tile_bytes(c->d_model)),
         .gate = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float)),
         .up = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float)),
         .row = take(a, 1, (size_t)widest, sizeof(float)),

@@ -131,8 +131,8 @@ static void append_task(void *arg, int index, int n_threads)
         float *key = r->buffers.k + (size_t)t * kv_width;
         const float *value = r->buffers.v + (size_t)t * kv_width;
         const int pos = r->pos + t;
-        prepare_heads(j, r->buffers.q + (size_t)t * q_width, c->n_heads, w->q_norm, pos);
-        prepare_heads(j, key, c->n_kv_heads, w->k_norm, pos);
+        prepare_heads(j, r->buffers.q + (size_t)t * q_width, c->n_heads, w->q_norm.scale, pos);
+        prepare_heads(j, key, c->n_kv_heads, w->k_norm.scale, pos);
         for (int h = 0; h < c->n_kv_heads; h++, key += c->head_dim, value += c->head_dim)
             (r->kv_is_f16 ? store_f16 : store_f32)(j, h, key, value, pos);
     }

@@ -51,6 +51,13 @@ static void multiply_tile(const struct kernels *k, float *y, size_t y_stride, co
     }
 }
 
+static void pack_tile(const struct kernels *k, void *tile, const struct matrix *w, int row,
+                      int n_rows)
+{
+    if (w->data && w->dtype != DTYPE_F32)
+        k->pack(tile, w, row, n_rows);
+}
+
 static int n_tiles(const struct matrix *w)
 {
     return (w->n_out + TILE_ROWS - 1) / TILE_ROWS;
@@ -84,8 +91,8 @@ static void linear_tiles(void *arg, int index, int n_threads)
             i -= n_tiles(p->w);
         const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, p->w->n_out - row);
         const size_t stride = (size_t)p->w->n_out;
-        if (!is_packed && p->w->dtype != DTYPE_F32)
-            k->pack(tile, p->w, row, n_rows);
+        if (!is_packed)
+            pack_tile(k, tile, p->w, row, n_rows);
         multiply_tile(k, p->y + (size_t)t0 * stride + row, stride, tile, p->w, j->in, t0,
                       min_int(TASK_TOKENS, j->n - t0), row, n_rows);
     }
@@ -134,15 +141,19 @@ static void store_columns(const struct kernels *k, struct act *a, int t, int row
             a->f32[(size_t)t * a->n_cols + row + i] = h[i];
 }
 
-/* h = act(gate) * up for n_rows columns of n tokens from t0 on; both products are in scratch. */
+/* h = act(gate) * up, or act(up), for n_rows columns of n tokens from t0 on; the products are in
+ * scratch. */
 static void finish_gated(struct linear_task *j, const struct worker_scratch *s, int t0, int n,
                          int row, int n_rows)
 {
     const struct kernels *k = &cpu(j->r)->k;
     for (int t = 0; t < n; t++) {
-        float *g = s->gate + (size_t)t * TILE_ROWS;
-        k->activate(g, g, s->up + (size_t)t * TILE_ROWS, j->r->config->act, n_rows);
-        store_columns(k, j->out, t0 + t, row, n_rows, g);
+        float *u = s->up + (size_t)t * TILE_ROWS, *g = s->gate + (size_t)t * TILE_ROWS;
+        if (j->gate->data)
+            k->activate(u, g, u, j->r->config->act, n_rows);
+        else
+            k->activate(u, u, NULL, j->r->config->act, n_rows);
+        store_columns(k, j->out, t0 + t, row, n_rows, u);
     }
 }
 
@@ -152,17 +163,17 @@ static void gated_tiles(void *arg, int index, int n_threads)
     const struct kernels *k = &cpu(j->r)->k;
     const struct worker_scratch *s = &cpu(j->r)->scratch[index];
     int begin, end;
-    qp_share(n_tiles(j->gate), 1, index, n_threads, &begin, &end);
+    qp_share(n_tiles(j->up), 1, index, n_threads, &begin, &end);
     for (int i = begin; i < end; i++) {
-        const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, j->gate->n_out - row);
-        if (j->gate->dtype != DTYPE_F32)
-            k->pack(s->tile, j->gate, row, n_rows);
-        if (j->up->dtype != DTYPE_F32)
-            k->pack(s->tile_up, j->up, row, n_rows);
+        const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, j->up->n_out - row);
+        pack_tile(k, s->tile, j->up, row, n_rows);
+        pack_tile(k, s->tile_gate, j->gate, row, n_rows);
         for (int t0 = 0; t0 < j->n; t0 += TASK_TOKENS) {
             const int n = min_int(TASK_TOKENS, j->n - t0);
-            multiply_tile(k, s->gate, TILE_ROWS, s->tile, j->gate, j->in, t0, n, row, n_rows);
-            multiply_tile(k, s->up, TILE_ROWS, s->tile_up, j->up, j->in, t0, n, row, n_rows);
+            multiply_tile(k, s->up, TILE_ROWS, s->tile, j->up, j->in, t0, n, row, n_rows);
+            if (j->gate->data)
+                multiply_tile(k, s->gate, TILE_ROWS, s->tile_gate, j->gate, j->in, t0, n, row,
+                              n_rows);
             finish_gated(j, s, t0, n, row, n_rows);
         }
     }
@@ -186,12 +197,15 @@ static void gated_rows(void *arg, int index, int n_threads)
     const struct kernels *k = &cpu(j->r)->k;
     const struct worker_scratch *s = &cpu(j->r)->scratch[index];
     int begin, end;
-    qp_share(j->gate->n_out, TILE_ROWS, index, n_threads, &begin, &end);
+    qp_share(j->up->n_out, TILE_ROWS, index, n_threads, &begin, &end);
     for (int row = begin; row < end; row += TILE_ROWS) {
         const int n_rows = min_int(TILE_ROWS, end - row);
-        const struct matrix gate = rows_of(j->gate, row, n_rows), up = rows_of(j->up, row, n_rows);
-        multiply_rows(k, s->gate, TILE_ROWS, &gate, j->in, j->n, 0, n_rows);
+        const struct matrix up = rows_of(j->up, row, n_rows);
         multiply_rows(k, s->up, TILE_ROWS, &up, j->in, j->n, 0, n_rows);
+        if (j->gate->data) {
+            const struct matrix gate = rows_of(j->gate, row, n_rows);
+            multiply_rows(k, s->gate, TILE_ROWS, &gate, j->in, j->n, 0, n_rows);
+        }
         finish_gated(j, s, 0, j->n, row, n_rows);
     }
 }

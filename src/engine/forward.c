@@ -18,7 +18,7 @@ static void attention_half(struct run *r, int l, int n, int n_wanted)
     const struct product qkv[] = { { &w->wq, b->q }, { &w->wk, b->k }, { &w->wv, b->v } };
     const struct product out[] = { { &w->wo, b->y } };
 
-    op->norm(r, &b->xn, b->x, w->attn_norm, n); // [n, d_model]
+    op->norm(r, &b->xn, b->x, &w->attn_norm, n); // [n, d_model]
     op->linear(r, qkv, 3, &b->xn, n); // [n, n_heads * head_dim], 2 x [n, n_kv_heads * head_dim]
     op->rope_append(r, l, n);
     if (n_wanted == 0)
@@ -28,13 +28,16 @@ static void attention_half(struct run *r, int l, int n, int n_wanted)
         const size_t d_model = (size_t)c->d_model;
         memmove(b->q, b->q + skipped * q_width, n_wanted * q_width * sizeof *b->q);
         memmove(b->x, b->x + skipped * d_model, n_wanted * d_model * sizeof *b->x);
+        if (c->is_parallel) // the feed-forward will read it
+            op->norm(r, &b->xn, b->x, &w->attn_norm, n_wanted);
     }
     op->attend(r, &b->att, b->q, l, r->pos + skipped, n_wanted); // [n_wanted, n_heads * head_dim]
     op->linear(r, out, 1, &b->att, n_wanted);                    // [n_wanted, d_model]
-    op->add(r, b->x, b->y, w->attn_post_norm, n_wanted);
+    op->add(r, b->x, b->y, &w->attn_post_norm, n_wanted);
 }
 
-/* x += feed_forward(norm(x)), for n tokens. */
+/* x += feed_forward(norm(x)), for n tokens. The norm of a parallel block is that of before its
+ * attention. */
 static void feed_forward_half(struct run *r, int l, int n)
 {
     const struct ops *op = r->ops;
@@ -42,10 +45,11 @@ static void feed_forward_half(struct run *r, int l, int n)
     struct buffers *b = &r->buffers;
     const struct product down[] = { { &w->down, b->y } };
 
-    op->norm(r, &b->xn, b->x, w->ff_norm, n);         // [n, d_model]
+    if (!r->config->is_parallel)
+        op->norm(r, &b->xn, b->x, &w->ff_norm, n);    // [n, d_model]
     op->gated(r, &b->h, &w->gate, &w->up, &b->xn, n); // [n, d_ff]
     op->linear(r, down, 1, &b->h, n);                 // [n, d_model]
-    op->add(r, b->x, b->y, w->ff_post_norm, n);
+    op->add(r, b->x, b->y, &w->ff_post_norm, n);
 }
 
 /* The logits that follow n rows of x, from row `row` on. */
@@ -53,8 +57,8 @@ static void project(struct run *r, int row, int n)
 {
     struct buffers *b = &r->buffers;
     const float *x = b->x + (size_t)row * (size_t)r->config->d_model;
-    r->ops->norm(r, &b->xn, x, r->weights->final_norm, n); // [n, d_model]
-    r->ops->logits(r, b->logits, &b->xn, n);               // [n, vocab_size]
+    r->ops->norm(r, &b->xn, x, &r->weights->final_norm, n); // [n, d_model]
+    r->ops->logits(r, b->logits, &b->xn, n);                // [n, vocab_size]
 }
 
 /* Show the logits of all n tokens, and leave the last ones in the first row. */

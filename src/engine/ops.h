@@ -63,9 +63,10 @@ struct ops {
     /* x = embedding of each token, times config->embed_scale. */
     void (*embed)(struct run *r, float *x, const quip_token *tokens, int n);
     /* out = norm(x) * weight, ready for a product. */
-    void (*norm)(struct run *r, struct act *out, const float *x, const float *weight, int n);
-    /* x += y, or x += norm(y) when post_norm is not NULL. */
-    void (*add)(struct run *r, float *x, float *y, const float *post_norm, int n);
+    void (*norm)(struct run *r, struct act *out, const float *x, const struct norm_weights *w,
+                 int n);
+    /* x += y, or x += norm(y) when post_norm has weights. */
+    void (*add)(struct run *r, float *x, float *y, const struct norm_weights *post_norm, int n);
     /* Up to three products with one input. */
     void (*linear)(struct run *r, const struct product *products, int n_products,
                    const struct act *in, int n);
@@ -75,7 +76,7 @@ struct ops {
     /* out = attention of the n queries q, the first at position `pos`, over layer l of the cache.
      */
     void (*attend)(struct run *r, struct act *out, const float *q, int l, int pos, int n);
-    /* out = act(gate x) * (up x). */
+    /* out = act(gate x) * (up x), or act(up x) when gate has no data. */
     void (*gated)(struct run *r, struct act *out, const struct matrix *gate,
                   const struct matrix *up, const struct act *in, int n);
     /* logits = head * in, [n, vocab_size], soft-capped by config->logits_cap; n <= LOGITS_ROWS. */

@@ -13,7 +13,10 @@ struct facts {
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
     int rope_dim, n_context_max, window, local_per_global, bos, tied;
     float norm_eps, rope_theta, rope_local_theta, rope_scaling, query_scale;
-    float attention_cap, logits_cap;
+    float attention_cap, logits_cap, query_rescale;
+    /* of the original: 2 is 1/sqrt(head_dim), 3 1/sqrt(d_model/n_heads), 4 query_rescale/head_dim
+     */
+    int scale_type;
     char layer_types[1025]; // 'L' or 'G' a layer; "": the architecture's pattern
     char chat[32];
     quip_token stop_ids[MAX_STOP_IDS];
@@ -41,8 +44,10 @@ static bool read_attention(struct facts *f, const struct proto_field *message)
     while (qp_proto_next(&r, &field)) {
         if (field.number == 4 && field.wire_type == 5 && qp_proto_float(&field) > 0)
             f->attention_cap = qp_proto_float(&field);
+        if (field.number == 5 && field.wire_type == 0)
+            f->scale_type = field.value > 4 ? 0 : (int)field.value;
         if (field.number == 6 && field.wire_type == 0)
-            f->window = (int)field.value;
+            f->window = field.value > INT32_MAX ? -1 : (int)field.value;
     }
     return !r.is_malformed;
 }
@@ -74,6 +79,8 @@ static bool read_transformer(struct facts *f, const struct proto_field *message)
             ok = ok && read_head(f, &field);
         if (field.number == 16 && field.wire_type == 2)
             ok = ok && read_attention(f, &field);
+        if (field.number == 25 && field.wire_type == 5)
+            f->query_rescale = qp_proto_float(&field);
         if (field.number == 32 && field.wire_type == 5 && qp_proto_float(&field) > 0)
             f->rope_theta = qp_proto_float(&field);
         if (field.number == 33 && field.wire_type == 5 && qp_proto_float(&field) > 0)
@@ -407,7 +414,14 @@ static quip_status check_facts(const quip_model *m, struct facts *f, quip_error 
     if (f->n_kv_heads == 0) // the original stores 0 for "as many as heads"
         f->n_kv_heads = f->n_heads;
     if (f->rope_dim < 0)
-        f->rope_dim = f->head_dim;
+        f->rope_dim = f->arch->has_alibi ? 0
+                      : f->arch->rope_fraction > 0
+                          ? (int)((float)f->head_dim * f->arch->rope_fraction)
+                          : f->head_dim;
+    if (f->arch->has_alibi) // no rotation: any base will do
+        f->rope_theta = 1;
+    if (!(f->rope_local_theta > 0))
+        f->rope_local_theta = f->rope_theta;
     for (size_t i = 0; i < QP_COUNT(ranges); i++) {
         const struct range *r = &ranges[i];
         int value = *(int *)((char *)f + r->offset);
@@ -441,6 +455,18 @@ static bool is_local(const struct facts *f, int l)
     return f->local_per_global > 0 && (l + 1) % (f->local_per_global + 1) != 0;
 }
 
+/* What multiplies q.k, as Quip or else the original spells it. */
+static float query_scale(const struct facts *f)
+{
+    if (f->query_scale > 0)
+        return f->query_scale;
+    if (f->scale_type == 3)
+        return 1.0f / sqrtf((float)f->d_model / (float)f->n_heads);
+    if (f->scale_type == 4 && f->query_rescale > 0)
+        return f->query_rescale / (float)f->head_dim;
+    return 1.0f / sqrtf((float)f->head_dim);
+}
+
 static void spread(struct config *c, const struct facts *f)
 {
     const struct arch *a = f->arch;
@@ -451,6 +477,9 @@ static void spread(struct config *c, const struct facts *f)
         .act = a->act,
         .qk_norm = a->qk_norm,
         .post_norm = a->post_norm,
+        .is_gated = a->is_gated,
+        .is_parallel = a->is_parallel,
+        .has_alibi = a->has_alibi,
         .tied = f->tied != 0,
         .n_layers = f->n_layers,
         .d_model = f->d_model,
@@ -463,7 +492,7 @@ static void spread(struct config *c, const struct facts *f)
         .n_context_max = f->n_context_max,
         .norm_eps = f->norm_eps,
         .embed_scale = a->embed_sqrt_d ? sqrtf((float)f->d_model) : 1.0f,
-        .query_scale = f->query_scale > 0 ? f->query_scale : 1.0f / sqrtf((float)f->head_dim),
+        .query_scale = query_scale(f),
         .attention_cap = f->attention_cap,
         .logits_cap = f->logits_cap,
         .layers = layers,
@@ -476,14 +505,13 @@ static void spread(struct config *c, const struct facts *f)
                                    : (struct layer_config){ 0, f->rope_theta, f->rope_scaling };
 }
 
+/* Files of the original have no template unless they carry one: text goes in as it is. */
 static void choose_chat(quip_model *m, const struct facts *f)
 {
     if (f->chat[0])
         m->chat = qp_chat_find(f->chat);
     else if (m->own_chat.name)
         m->chat = &m->own_chat;
-    else
-        m->chat = qp_chat_find(f->arch->chat);
     if (m->chat && strcmp(m->chat->name, "none") == 0)
         m->chat = NULL;
 }
@@ -516,6 +544,8 @@ quip_status qp_config_read(quip_model *m, quip_error *error)
     f.rope_local_theta = f.arch->rope_local_theta;
     f.rope_scaling = 1;
     f.norm_eps = f.arch->norm_eps;
+    f.attention_cap = f.arch->attention_cap;
+    f.logits_cap = f.arch->logits_cap;
     if ((status = read_parameters(m, &f, error)) ||
         (status = read_keys(m, &f, (const char *)text, n, error)) ||
         (status = check_facts(m, &f, error)))

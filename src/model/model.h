@@ -12,8 +12,9 @@
 #include <stdatomic.h>
 
 enum norm_kind {
-    NORM_RMS,       // x / rms(x) * w
-    NORM_RMS_PLUS_1 // x / rms(x) * (1 + w)
+    NORM_RMS,        // x / rms(x) * w
+    NORM_RMS_PLUS_1, // x / rms(x) * (1 + w)
+    NORM_LAYER       // (x - mean) / sqrt(variance) * w + bias
 };
 
 #define MAX_STOP_IDS 16
@@ -27,12 +28,16 @@ struct arch {
     bool qk_norm;           // q and k are normed per head before rope
     bool post_norm;         // the output of attention and feed-forward is normed before the add
     bool embed_sqrt_d;      // embeddings are multiplied by sqrt(d_model)
+    bool is_gated;          // the feed-forward is act(gate) * up, otherwise act(up)
+    bool is_parallel;       // attention and feed-forward read the same norm of x
+    bool has_alibi;         // positions enter as a bias on the scores, not by rotation
     int local_per_global;   // layers L, ..., L, G repeated; 0: all global
     int window;             // of local layers, in tokens, the current one included
+    float rope_fraction;    // of each head's dimensions that rotate; 0: all
     float rope_theta;       // of global layers
     float rope_local_theta; // of local layers
     float norm_eps;
-    const char *chat; // name of the template, for files that do not say
+    float attention_cap, logits_cap; // soft caps; 0: none
 };
 const struct arch *qp_arch_find(const char *name);
 const struct arch *qp_arch_find_type(int model_type);
@@ -47,7 +52,7 @@ struct config {
     const struct arch *arch;
     enum norm_kind norm;
     enum activation act;
-    bool qk_norm, post_norm, tied;
+    bool qk_norm, post_norm, is_gated, is_parallel, has_alibi, tied;
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
     int rope_dim;      // rotated dimensions of each head, from the front
     int n_context_max; // 0: not said
@@ -58,16 +63,20 @@ struct config {
     int n_stop_ids;
 };
 
-/* Weights of a norm, [n] floats. */
+struct norm_weights {
+    const float *scale, *bias; // [n]; bias of NORM_LAYER only
+};
+
+/* An absent step is a NULL. */
 struct layer_weights {
     struct matrix wq, wk, wv, wo, gate, up, down;
-    const float *attn_norm, *attn_post_norm, *ff_norm, *ff_post_norm; // [d_model]
-    const float *q_norm, *k_norm;                                     // [head_dim]
+    struct norm_weights attn_norm, attn_post_norm, ff_norm, ff_post_norm; // [d_model]
+    struct norm_weights q_norm, k_norm;                                   // [head_dim]
 };
 struct weights {
-    struct matrix embed, head;    // [vocab_size, d_model]; the same one when tied
-    const float *final_norm;      // [d_model]
-    struct layer_weights *layers; // [n_layers]
+    struct matrix embed, head;      // [vocab_size, d_model]; the same one when tied
+    struct norm_weights final_norm; // [d_model]
+    struct layer_weights *layers;   // [n_layers]
 };
 
 struct quip_model {

@@ -56,6 +56,18 @@ static const float *bind_vector(struct binder *b, const char *name, int n)
     return NULL;
 }
 
+/* A norm's weights; its bias where the architecture has one. */
+static void bind_norm(struct binder *b, struct norm_weights *w, const char *name, int n)
+{
+    char full[128];
+    snprintf(full, sizeof full, "%s.scale", name);
+    w->scale = bind_vector(b, full, n);
+    if (b->model->config.norm == NORM_LAYER) {
+        snprintf(full, sizeof full, "%s.bias", name);
+        w->bias = bind_vector(b, full, n);
+    }
+}
+
 static const float *bind_scales(struct binder *b, const struct tensor *w, int n_out)
 {
     char name[200];
@@ -122,11 +134,15 @@ static void bind_matrix(struct binder *b, struct matrix *m, const char *name, in
         snprintf(full, sizeof full, "%s.linear.w", name);
         t = find(b, full);
     }
-    if (t)
-        bind_tensor(b, m, t, n_out, n_in);
-    else
+    if (!t) {
         b->status = qp_fail(b->error, QUIP_E_FORMAT, "%s: tensor params.lm.%s.w is missing",
                             b->model->file.name, name);
+        return;
+    }
+    bind_tensor(b, m, t, n_out, n_in);
+    snprintf(full, sizeof full, "%s.bias.b", name);
+    if (!b->status && (t = find(b, full)))
+        m->bias = floats(b, t, n_out);
 }
 
 /* "transformer.x_layers_<l>.<name>"; the result is valid until the next call. */
@@ -144,24 +160,25 @@ static void bind_layer(struct binder *b, int l)
     const size_t n = sizeof s;
     const int q_width = c->n_heads * c->head_dim, kv_width = c->n_kv_heads * c->head_dim;
 
-    w->attn_norm = bind_vector(b, layer_name(s, n, l, "pre_layer_norm.scale"), c->d_model);
+    bind_norm(b, &w->attn_norm, layer_name(s, n, l, "pre_layer_norm"), c->d_model);
     bind_matrix(b, &w->wq, layer_name(s, n, l, "self_attention.q"), q_width, c->d_model);
     bind_matrix(b, &w->wk, layer_name(s, n, l, "self_attention.k"), kv_width, c->d_model);
     bind_matrix(b, &w->wv, layer_name(s, n, l, "self_attention.v"), kv_width, c->d_model);
     bind_matrix(b, &w->wo, layer_name(s, n, l, "self_attention.post"), c->d_model, q_width);
     if (c->qk_norm) {
-        w->q_norm = bind_vector(b, layer_name(s, n, l, "self_attention.q_norm.scale"), c->head_dim);
-        w->k_norm = bind_vector(b, layer_name(s, n, l, "self_attention.k_norm.scale"), c->head_dim);
+        bind_norm(b, &w->q_norm, layer_name(s, n, l, "self_attention.q_norm"), c->head_dim);
+        bind_norm(b, &w->k_norm, layer_name(s, n, l, "self_attention.k_norm"), c->head_dim);
     }
-    w->ff_norm = bind_vector(b, layer_name(s, n, l, "ff_layer.pre_layer_norm.scale"), c->d_model);
-    bind_matrix(b, &w->gate, layer_name(s, n, l, "ff_layer.ffn_layer1_gate"), c->d_ff, c->d_model);
+    if (!c->is_parallel)
+        bind_norm(b, &w->ff_norm, layer_name(s, n, l, "ff_layer.pre_layer_norm"), c->d_model);
+    if (c->is_gated)
+        bind_matrix(b, &w->gate, layer_name(s, n, l, "ff_layer.ffn_layer1_gate"), c->d_ff,
+                    c->d_model);
     bind_matrix(b, &w->up, layer_name(s, n, l, "ff_layer.ffn_layer1"), c->d_ff, c->d_model);
     bind_matrix(b, &w->down, layer_name(s, n, l, "ff_layer.ffn_layer2"), c->d_model, c->d_ff);
     if (c->post_norm) {
-        w->attn_post_norm =
-            bind_vector(b, layer_name(s, n, l, "post_layer_norm.scale"), c->d_model);
-        w->ff_post_norm =
-            bind_vector(b, layer_name(s, n, l, "ff_layer.post_layer_norm.scale"), c->d_model);
+        bind_norm(b, &w->attn_post_norm, layer_name(s, n, l, "post_layer_norm"), c->d_model);
+        bind_norm(b, &w->ff_post_norm, layer_name(s, n, l, "ff_layer.post_layer_norm"), c->d_model);
     }
 }
 
@@ -192,7 +209,7 @@ quip_status qp_weights_bind(quip_model *m, quip_error *error)
         bind_matrix(&b, &m->weights.embed, "token_embedding", c->vocab_size, c->d_model);
     else
         m->weights.embed = m->weights.head;
-    m->weights.final_norm = bind_vector(&b, "final_ln.scale", c->d_model);
+    bind_norm(&b, &m->weights.final_norm, "final_ln", c->d_model);
     for (int l = 0; l < c->n_layers && !b.status; l++)
         bind_layer(&b, l);
     if (b.status)
