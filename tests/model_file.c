@@ -128,7 +128,7 @@ static int check_listing(const char *folder)
         line[strcspn(line, "\n")] = 0;
         if (!strncmp(line, "file: ", 6)) {
             close_opened(&o);
-            snprintf(path, sizeof path, "%s/%s", folder, line + 6);
+            snprintf(path, sizeof path, "%s/%.64s", folder, line + 6);
             quip_error e;
             if (!strstr(path, ".bin"))
                 break; // a bundle of other files

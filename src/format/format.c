@@ -40,7 +40,7 @@ struct store {
 
 /* Room for one more item of item_bytes in a list of n; it doubles, and what is new is not zeroed.
  */
-static bool grow(void **list, int n, int *capacity, size_t item_bytes)
+static bool grow_list(void **list, int n, int *capacity, size_t item_bytes)
 {
     if (n < *capacity)
         return true;
@@ -58,10 +58,10 @@ static bool grow(void **list, int n, int *capacity, size_t item_bytes)
 }
 
 /* A new block, zeroed; pages, because tensors in it are read with 64-byte alignment. */
-static uint8_t *keep(struct store *s, uint64_t offset, size_t n)
+static uint8_t *keep_block(struct store *s, uint64_t offset, size_t n)
 {
     void *list = s->kept;
-    if (!grow(&list, s->n_kept, &s->kept_capacity, sizeof *s->kept))
+    if (!grow_list(&list, s->n_kept, &s->kept_capacity, sizeof *s->kept))
         return NULL;
     s->kept = list;
     uint8_t *data = qp_alloc_pages(n);
@@ -89,7 +89,7 @@ quip_status qp_format_view(struct format *f, uint64_t offset, uint64_t n, const 
             *data = s->kept[i].data;
             return QUIP_OK;
         }
-    uint8_t *copy = keep(s, offset, (size_t)n);
+    uint8_t *copy = keep_block(s, offset, (size_t)n);
     if (!copy)
         return qp_fail_memory(error, f->file->name, (size_t)n);
     quip_status status = qp_file_read(f->file, offset, copy, (size_t)n, error);
@@ -107,10 +107,10 @@ char *qp_format_text(struct format *f, size_t n)
     struct store *s = f->private_data;
     if (n >= TEXT_CHUNK) {
         size_t size;
-        return qp_add_size(n, 1, &size) ? (char *)keep(s, NO_OFFSET, size) : NULL;
+        return qp_add_size(n, 1, &size) ? (char *)keep_block(s, NO_OFFSET, size) : NULL;
     }
     if (s->n_text < n + 1) {
-        char *chunk = (char *)keep(s, NO_OFFSET, TEXT_CHUNK);
+        char *chunk = (char *)keep_block(s, NO_OFFSET, TEXT_CHUNK);
         if (!chunk)
             return NULL;
         s->text = chunk;
@@ -159,7 +159,7 @@ static quip_status check_range(const struct format *f, const char *name, uint64_
 }
 
 /* "[3, 4]" */
-static void print_shape(char *out, size_t size, const struct tensor *t)
+static void shape_text(char *out, size_t size, const struct tensor *t)
 {
     size_t n = (size_t)snprintf(out, size, "[");
     for (int i = 0; i < t->n_dims && n < size; i++)
@@ -185,7 +185,7 @@ quip_status qp_format_add_tensor(struct format *f, const struct tensor *t, size_
         return status;
 
     char shape[100];
-    print_shape(shape, sizeof shape, t);
+    shape_text(shape, sizeof shape, t);
     uint64_t n, n_bytes;
     if (!qp_format_elements(t->dims, t->n_dims, &n))
         return qp_fail(error, QUIP_E_FORMAT, "%s: %s has the impossible shape %s", f->file->name,
@@ -201,7 +201,7 @@ quip_status qp_format_add_tensor(struct format *f, const struct tensor *t, size_
                            n_bytes);
     }
     void *list = f->tensors;
-    if (!grow(&list, f->n_tensors, &s->tensor_capacity, sizeof *t))
+    if (!grow_list(&list, f->n_tensors, &s->tensor_capacity, sizeof *t))
         return qp_fail_memory(error, "the list of tensors", (size_t)f->n_tensors * sizeof *t);
     f->tensors = list;
     f->tensors[f->n_tensors++] = *t;
@@ -218,7 +218,7 @@ quip_status qp_format_add_metadata(struct format *f, const struct metadata *m, s
     if (status)
         return status;
     void *list = f->metadata;
-    if (!grow(&list, f->n_metadata, &s->metadata_capacity, sizeof *m))
+    if (!grow_list(&list, f->n_metadata, &s->metadata_capacity, sizeof *m))
         return qp_fail_memory(error, "the list of metadata", (size_t)f->n_metadata * sizeof *m);
     f->metadata = list;
     f->metadata[f->n_metadata++] = *m;
@@ -289,7 +289,7 @@ const struct metadata *qp_format_find_metadata(const struct format *f, const cha
 /* ---- open and close ---- */
 
 /* Files that people try, and what to do with them. */
-static quip_status refuse(const struct file *file, const uint8_t head[16], quip_error *error)
+static quip_status refuse_file(const struct file *file, const uint8_t head[16], quip_error *error)
 {
     if (!memcmp(head + 4, "PK", 2))
         return qp_fail(error, QUIP_E_UNSUPPORTED,
@@ -322,7 +322,7 @@ static quip_status read_header(struct format *f, quip_error *error)
             status = format_readers[i].read(f, error);
             return status ? status : index_names(f, error);
         }
-    return refuse(f->file, head, error);
+    return refuse_file(f->file, head, error);
 }
 
 quip_status qp_format_open(struct format *f, struct file *file, quip_error *error)

@@ -10,22 +10,22 @@ void qp_json_open(struct json_scan *j, const char *text, size_t n)
     *j = (struct json_scan){ .begin = text, .p = text, .end = text + n };
 }
 
-static void skip_spaces(struct json_scan *j)
+static void json_skip_spaces(struct json_scan *j)
 {
     while (j->p < j->end && (*j->p == ' ' || *j->p == '\t' || *j->p == '\n' || *j->p == '\r'))
         j->p++;
 }
 
 /* The next character that is not a space, left in place; 0 at the end. */
-static char peek(struct json_scan *j)
+static char json_peek(struct json_scan *j)
 {
-    skip_spaces(j);
+    json_skip_spaces(j);
     return j->is_malformed || j->p == j->end ? 0 : *j->p;
 }
 
 void qp_json_expect(struct json_scan *j, char c)
 {
-    if (peek(j) == c)
+    if (json_peek(j) == c)
         j->p++;
     else
         j->is_malformed = true;
@@ -33,7 +33,7 @@ void qp_json_expect(struct json_scan *j, char c)
 
 bool qp_json_more(struct json_scan *j, int index, char close)
 {
-    if (peek(j) == close) {
+    if (json_peek(j) == close) {
         j->p++;
         return false;
     }
@@ -78,7 +78,7 @@ struct json_text qp_json_key(struct json_scan *j)
 uint64_t qp_json_uint(struct json_scan *j)
 {
     uint64_t value = 0;
-    char first = peek(j);
+    char first = json_peek(j);
     const char *begin = j->p;
     while (!j->is_malformed && j->p < j->end && *j->p >= '0' && *j->p <= '9') {
         unsigned digit = (unsigned)(*j->p - '0');
@@ -96,7 +96,7 @@ uint64_t qp_json_uint(struct json_scan *j)
 
 void qp_json_close(struct json_scan *j)
 {
-    skip_spaces(j);
+    json_skip_spaces(j);
     if (j->p != j->end)
         j->is_malformed = true;
 }

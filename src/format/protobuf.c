@@ -95,7 +95,7 @@ float qp_proto_float(const struct proto_field *field)
 
 /* ---- writing ---- */
 
-static bool put_varint(struct bytes *b, uint64_t value)
+static bool put_raw_varint(struct bytes *b, uint64_t value)
 {
     uint8_t out[10];
     size_t n = 0;
@@ -107,7 +107,7 @@ static bool put_varint(struct bytes *b, uint64_t value)
 
 static bool put_tag(struct bytes *b, int number, int wire_type)
 {
-    return put_varint(b, (uint64_t)number << 3 | (uint64_t)wire_type);
+    return put_raw_varint(b, (uint64_t)number << 3 | (uint64_t)wire_type);
 }
 
 /* A field is appended whole or not at all. */
@@ -121,7 +121,7 @@ static bool undo_unless(struct bytes *b, size_t n, bool ok)
 bool qp_proto_put_varint(struct bytes *b, int number, uint64_t value)
 {
     size_t n = b->n;
-    return undo_unless(b, n, put_tag(b, number, WIRE_VARINT) && put_varint(b, value));
+    return undo_unless(b, n, put_tag(b, number, WIRE_VARINT) && put_raw_varint(b, value));
 }
 
 bool qp_proto_put_float(struct bytes *b, int number, float value)
@@ -138,7 +138,7 @@ bool qp_proto_put_bytes(struct bytes *b, int number, const void *data, size_t n_
 {
     size_t n = b->n;
     return undo_unless(b, n,
-                       put_tag(b, number, WIRE_BYTES) && put_varint(b, n_data) &&
+                       put_tag(b, number, WIRE_BYTES) && put_raw_varint(b, n_data) &&
                            qp_bytes_append(b, data, n_data));
 }
 
