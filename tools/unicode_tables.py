@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Writes src/tokenizer/unicode_tables.c: the class of every code point, as the pre-tokenizers ask for it.
+"""Writes src/tokenizer/unicode_tables.c: the class of every code point, as the pre-tokenizers ask for it,
+and what normalizing to NFC needs.
 
 usage: tools/unicode_tables.py > src/tokenizer/unicode_tables.c
        clang-format -i src/tokenizer/unicode_tables.c
 
 Classes: see enum char_class in src/tokenizer/tokenizer_impl.h. White space is Unicode's White_Space
 property. The word class holds what a regular expression's \\w has beside letters and digits: marks,
-connectors, the two joiners, and the symbols of Other_Alphabetic.
-Compositions (NFC) are not here."""
+connectors, the two joiners, and the symbols of Other_Alphabetic. Hangul is composed by arithmetic and is
+not in the tables."""
 import unicodedata
 
 OTHER, LETTER, DIGIT, NUMERIC, SPACE, WORD = range(6)
@@ -34,21 +35,49 @@ def char_class(c):
     return OTHER
 
 
+def runs_of(values, shift):
+    return [c << shift | values[c] for c in range(0x110000) if c == 0 or values[c] != values[c - 1]]
+
+
+def canonical_decompositions():
+    for c in range(0x110000):
+        parts = unicodedata.decomposition(chr(c)).split()
+        if parts and not parts[0].startswith("<"):
+            yield (c, int(parts[0], 16), int(parts[1], 16) if len(parts) > 1 else 0)
+
+
+def put_array(comment, declaration, items):
+    print("\n// %s" % comment)
+    print("const %s = {" % declaration)
+    print(", ".join(items))
+    print("};")
+
+
 def main():
     classes = [char_class(c) for c in range(0x110000)]
-    runs = [c << 3 | classes[c] for c in range(0x110000) if c == 0 or classes[c] != classes[c - 1]]
-    print("/* unicode_tables.c: the class of every code point. Written by tools/unicode_tables.py from")
+    marks = [unicodedata.combining(chr(c)) for c in range(0x110000)]
+    decompositions = list(canonical_decompositions())
+    compositions = [i for i, (c, first, second) in enumerate(decompositions)
+                    if second and unicodedata.normalize("NFC", chr(c)) == chr(c)]
+    compositions.sort(key=lambda i: decompositions[i][1:])
+    print("/* unicode_tables.c: what the tokenizers ask of Unicode. Written by tools/unicode_tables.py from")
     print(" * Unicode %s; do not edit. */" % unicodedata.unidata_version)
-    print('#include "tokenizer/tokenizer_impl.h"\n')
-    print("// The class of each ASCII character.")
-    print("const uint8_t qp_ascii_class[128] = {")
-    print(", ".join(str(k) for k in classes[:128]))
-    print("};\n")
-    print("// Runs of one class, in order: first code point << 3 | class.")
-    print("const uint32_t qp_class_runs[] = {")
-    print(", ".join("0x%x" % r for r in runs))
-    print("};")
+    print('#include "tokenizer/tokenizer_impl.h"')
+    put_array("The class of each ASCII character.", "uint8_t qp_ascii_class[128]",
+              map(str, classes[:128]))
+    put_array("Runs of one class, in order: first code point << 3 | class.",
+              "uint32_t qp_class_runs[]", ("0x%x" % r for r in runs_of(classes, 3)))
     print("const int qp_n_class_runs = QP_COUNT(qp_class_runs);")
+    put_array("Runs of one canonical combining class: first code point << 8 | class.",
+              "uint32_t qp_mark_runs[]", ("0x%x" % r for r in runs_of(marks, 8)))
+    print("const int qp_n_mark_runs = QP_COUNT(qp_mark_runs);")
+    put_array("Canonical decompositions, by code point: it, its first part, its second or 0.",
+              "uint32_t qp_decompositions[][3]",
+              ("{ 0x%x, 0x%x, 0x%x }" % d for d in decompositions))
+    print("const int qp_n_decompositions = QP_COUNT(qp_decompositions);")
+    put_array("Those that NFC puts together again, by their parts: indices of qp_decompositions.",
+              "uint16_t qp_compositions[]", map(str, compositions))
+    print("const int qp_n_compositions = QP_COUNT(qp_compositions);")
 
 
 main()

@@ -1,0 +1,45 @@
+/* pull.c: the answer is pulled piece by piece, between other work: game loops, event loops. Two
+ * answers to the same question, from one reading of it: the session is cloned.
+ *     pull MODEL PROMPT */
+#include <quip.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Pull an answer of this session to its end. */
+static quip_status pull(quip_session *session, quip_error *error)
+{
+    for (;;) {
+        const char *text;
+        size_t n;
+        quip_finish_reason reason;
+        quip_status status = quip_next(session, &text, &n, &reason, error);
+        if (status || reason != QUIP_FINISH_NONE) {
+            putchar('\n');
+            return status;
+        }
+        fwrite(text, 1, n, stdout);
+        // ... draw a frame, answer an event ...
+    }
+}
+
+int main(int argc, char **argv)
+{
+    quip_model *model = NULL;
+    quip_session *first = NULL, *second = NULL;
+    quip_error error = { 0 };
+    quip_session_options options = { .max_output_tokens = 40 };
+    if (argc != 3) {
+        fprintf(stderr, "usage: pull MODEL PROMPT\n");
+        return 2;
+    }
+    if (quip_model_open(&model, argv[1], NULL, &error) ||
+        quip_session_open(&first, model, &options, &error) ||
+        quip_append(first, QUIP_ROLE_USER, argv[2], strlen(argv[2]), &error) ||
+        quip_session_clone(&second, first, &error) || // shares nothing but the model from here
+        pull(first, &error) || pull(second, &error))
+        fprintf(stderr, "%s\n", error.message);
+    quip_session_close(second);
+    quip_session_close(first);
+    quip_model_close(model);
+    return error.status ? 1 : 0;
+}

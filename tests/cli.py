@@ -1,0 +1,314 @@
+#!/usr/bin/env python3
+"""The program as a user or a script meets it: what it prints, where, and how it ends.
+
+    tests/cli.py BUILD [unittest options]
+
+Models are made from the tiny checkpoints of shared/data/golden (environment QUIP_SHARED, else
+../shared); without them what needs a model is skipped, under CI=true it fails.
+"""
+import array
+import json
+import math
+import os
+import pathlib
+import pty
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SHARED = pathlib.Path(os.environ.get("QUIP_SHARED", ROOT.parent / "shared"))
+GOLDEN = SHARED / "data/golden"
+COMMANDS = ["run", "chat", "tokenize", "logits", "inspect", "convert", "eval", "bench"]
+QUIP = None  # path of the program
+WORK = None  # a folder of this run
+
+
+def quip(*args, stdin="", check=None, env=None):
+    """Run the program; `check` is the exit code that it must have."""
+    if isinstance(stdin, str):
+        stdin = stdin.encode()
+    environment = {**os.environ, "XDG_CACHE_HOME": str(WORK / "cache"), **(env or {})}
+    done = subprocess.run(
+        [QUIP, *map(str, args)], input=stdin, capture_output=True, env=environment, timeout=120
+    )
+    if check is not None and done.returncode != check:
+        raise AssertionError(f"quip {args}: exit {done.returncode}, not {check}: {done.stderr}")
+    return done
+
+
+def floats(path):
+    return array.array("f", path.read_bytes())
+
+
+class Usage(unittest.TestCase):
+    def test_help(self):
+        text = quip("--help", check=0).stdout.decode()
+        for command in COMMANDS:
+            self.assertIn(command, text)
+            help_text = quip(command, "--help", check=0).stdout.decode()
+            self.assertIn("Options:", help_text)
+            self.assertIn(f"  quip {command} ", help_text, "an example")
+        self.assertRegex(quip("--version", check=0).stdout.decode(), r"^quip \d+\.\d+\.\d+\n$")
+
+    def test_wrong_usage_is_2_and_one_line(self):
+        for args in [
+            ["run"],
+            ["run", "model"],
+            ["run", "model", "a", "b"],
+            ["run", "model", "a", "--no-such"],
+            ["run", "model", "a", "--top-k"],
+            ["run", "model", "a", "--top-k", "-1"],
+            ["run", "model", "a", "--top-k", "4x"],
+            ["run", "model", "a", "--temperature", "nan"],
+            ["run", "model", "a", "--seed", "-1"],
+            ["run", "model", "a", "--raw=1"],
+            ["logits", "model", "--out", "x"],
+            ["logits", "model", "--ids", "1"],
+            ["inspect", "file", "--tensor", "x"],
+            ["convert", "in", "out", "--weights", "int3"],
+            ["eval", "model"],
+        ]:
+            done = quip(*args, check=2)
+            self.assertEqual(done.stdout, b"", args)
+            self.assertEqual(done.stderr.count(b"\n"), 1, done.stderr)
+        self.assertEqual(quip(check=2).stdout, b"")
+        quip("no-such-command", check=2)
+
+    def test_failure_is_1_and_names_the_file(self):
+        (WORK / "junk").write_bytes(b"junk" * 100)
+        for name in ["absent", "junk"]:
+            path = WORK / name
+            for args in [
+                ["run", path, "x"],
+                ["chat", path],
+                ["tokenize", path, "x"],
+                ["logits", path, "--ids", "1", "--out", WORK / "l"],
+                ["inspect", path],
+                ["convert", path, WORK / "out"],
+                ["eval", path, "--text", __file__],
+                ["bench", path],
+            ]:
+                done = quip(*args, check=1)
+                self.assertEqual(done.stdout, b"", args)
+                if args[0] != "tokenize" or name == "absent":
+                    self.assertIn(name.encode(), done.stderr, args)
+        self.assertFalse((WORK / "out").exists())
+
+
+class WithModel(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        if not GOLDEN.exists():
+            if os.environ.get("CI") == "true":
+                raise AssertionError(f"{GOLDEN} is missing")
+            raise unittest.SkipTest(f"skipped: {GOLDEN} is missing")
+        cls.checkpoint = GOLDEN / "gemma3"
+        cls.model = WORK / "gemma3.bin"
+        quip("convert", cls.checkpoint, cls.model, "--weights", "f32", check=0)
+
+    def test_convert(self):
+        for weights in ["int8", "int4", "mixed", "f32"]:
+            out = WORK / f"{weights}.bin"
+            done = quip("convert", GOLDEN / "smollm2", out, "--weights", weights, check=0)
+            self.assertEqual(done.stdout, b"")
+            info = json.loads(quip("inspect", out, "--json", check=0).stdout)
+            self.assertEqual(info["weights"], weights)
+            self.assertEqual(info["architecture"], "llama")
+            self.assertEqual(info["problem"] if "problem" in info else None, None)
+        quip("convert", GOLDEN / "smollm2", WORK / "q.bin", "--quiet", check=0)
+        self.assertEqual([p for p in WORK.iterdir() if "tmp" in p.name or "part" in p.name], [])
+
+    def test_inspect(self):
+        text = quip("inspect", self.model, check=0).stdout.decode()
+        for word in ["tflite", "gemma3", "memory", "final_ln.scale", "spm_vocab_model"]:
+            self.assertIn(word, text)
+        info = json.loads(quip("inspect", self.model, "--json", "-c", "64", check=0).stdout)
+        self.assertEqual(info["plan"]["n_context"], 64)
+        self.assertEqual((info["n_layers"], info["d_model"]), (7, 64))
+        source = json.loads(
+            quip("inspect", self.checkpoint / "model.safetensors", "--json", check=0).stdout
+        )
+        self.assertEqual(source["kind"], "safetensors")
+        # a tensor goes through unchanged, and int8 within half a step
+        theirs, ours = "model.layers.0.self_attn.q_proj.weight", "params.lm.transformer.x_layers_0.self_attention.q.w"
+        quip("inspect", self.checkpoint / "model.safetensors", "--tensor", theirs, "-o", WORK / "a", check=0)
+        quip("inspect", self.model, "--tensor", ours, "-o", WORK / "b", check=0)
+        self.assertEqual((WORK / "a").read_bytes(), (WORK / "b").read_bytes())
+        quip("convert", self.checkpoint, WORK / "i8.bin", check=0)
+        quip("inspect", WORK / "i8.bin", "--tensor", ours, "-o", WORK / "c", check=0)
+        exact, rounded = floats(WORK / "a"), floats(WORK / "c")
+        for row in range(0, len(exact), 64):
+            step = max(map(abs, exact[row : row + 64])) / 127
+            for x, y in zip(exact[row : row + 64], rounded[row : row + 64]):
+                self.assertLessEqual(abs(x - y), step * 0.501)
+        quip("inspect", self.model, "--tensor", "absent", "-o", WORK / "d", check=1)
+
+    def test_tokenize(self):
+        cases = json.loads((self.checkpoint / "tokenizer_cases.json").read_text())["cases"]
+        lines = "".join(json.dumps({"text": c["text"]}) + "\n" for c in cases)
+        for source in [self.model, self.checkpoint / "tokenizer.model", self.checkpoint / "tokenizer.json"]:
+            out = quip("tokenize", source, "--jsonl", stdin=lines, check=0).stdout
+            found = [json.loads(line)["ids"] for line in out.split(b"\n")[:-1]]
+            self.assertEqual(found, [c["ids"] for c in cases], source)
+            out = quip("tokenize", source, "--jsonl", "--decode", stdin=out, check=0).stdout
+            back = [json.loads(line)["text"] for line in out.split(b"\n")[:-1]]
+            # SentencePiece spells a space as U+2581, and cannot tell a written one from it
+            self.assertEqual(back, [c["text"].replace("\u2581", " ") for c in cases])
+        ids = quip("tokenize", self.model, "a light", check=0).stdout
+        self.assertEqual(ids, quip("tokenize", self.model, "-", stdin="a light", check=0).stdout)
+        self.assertEqual(ids, quip("tokenize", self.model, stdin="a light", check=0).stdout)
+        back = quip("tokenize", self.model, "--decode", ids.decode(), check=0).stdout
+        self.assertEqual(back, b"a light\n")
+
+    def test_tokenize_lines(self):
+        # a NUL is a character like others; a line that cannot be done does not stop the rest
+        lines = ['{"text": "a\\u0000b\\\\u0000"}', "nonsense", '{"text": ""}', '{"text": 7}', '{"text": "a"}']
+        done = quip("tokenize", self.model, "--jsonl", stdin="\n".join(lines), check=1)
+        found = [json.loads(line) for line in done.stdout.split(b"\n")[:-1]]
+        self.assertEqual([list(f) for f in found], [["ids"], ["error"], ["ids"], ["error"], ["ids"]])
+        self.assertEqual(found[2]["ids"], [])
+        line = json.dumps(found[0])
+        back = json.loads(quip("tokenize", self.model, "--jsonl", "-d", stdin=line, check=0).stdout)
+        self.assertEqual(back["text"], "a\0b\\u0000")
+        quip("tokenize", self.model, "--decode", "1 2 x", check=1)
+
+    def test_logits(self):
+        ids = json.loads((self.checkpoint / "ids.json").read_text())["main"]
+        (WORK / "ids").write_text(json.dumps(ids))
+        quip("logits", self.model, "--ids-file", WORK / "ids", "--all", "-o", WORK / "all", check=0)
+        quip("logits", self.model, "--ids", ",".join(map(str, ids)), "-o", WORK / "last", check=0)
+        found, expected = floats(WORK / "all"), floats(self.checkpoint / "logits.f32")
+        self.assertEqual(len(found), len(expected))
+        self.assertLess(max(abs(a - b) for a, b in zip(found, expected)), 1e-3)
+        self.assertEqual(floats(WORK / "last"), found[-512:])
+        quip("logits", self.model, "--ids", "1,99999999", "-o", WORK / "last", check=2)
+        quip("logits", self.model, "--ids", "1,x", "-o", WORK / "last", check=1)
+
+    def test_eval_is_what_logits_say(self):
+        text = "It was the best of light, it was the worst of light. " * 6
+        (WORK / "text").write_text(text)
+        ids = [int(i) for i in quip("tokenize", self.model, "-", stdin=text).stdout.split()]
+        n_window, nll, n_scored = 32, 0.0, 0
+        for w in range(2):
+            window = [2] + ids[w * 31 : w * 31 + 31]  # <bos> first
+            quip("logits", self.model, "--ids", ",".join(map(str, window)), "--all", "-o", WORK / "e", check=0)
+            rows = floats(WORK / "e")
+            for i, target in enumerate(window[1:]):
+                row = rows[i * 512 : i * 512 + 512]
+                nll += math.log(sum(math.exp(x) for x in row)) - row[target]
+                n_scored += 1
+        options = ["--text", WORK / "text", "--window", n_window, "--windows", 2]
+        found = json.loads(quip("eval", self.model, *options, "--json", check=0).stdout)
+        self.assertEqual(found["tokens"], n_scored)
+        self.assertAlmostEqual(found["mean_nll"], nll / n_scored, 5)
+        self.assertAlmostEqual(found["perplexity"], math.exp(nll / n_scored), 2)
+        self.assertIn(b"perplexity", quip("eval", self.model, *options, check=0).stdout)
+        quip("eval", self.model, "--text", WORK / "text", "--window", 512, check=1)
+
+    def test_run(self):
+        args = ["run", self.model, "What is light?", "--max-output-tokens", 20]
+        done = quip(*args, check=0)
+        self.assertEqual(done.stderr, b"")
+        self.assertEqual(done.stdout[-1:], b"\n")
+        done.stdout.decode()  # whole characters
+        self.assertEqual(quip(*args, "--threads", 1, check=0).stdout, done.stdout)
+        self.assertEqual(quip("run", self.model, "-", "-n20", stdin="What is light?").stdout, done.stdout)
+        self.assertIn(b"tokens/s", quip(*args, "--stats", check=0).stderr)
+        answer = json.loads(quip(*args, "--json", check=0).stdout)
+        self.assertEqual(answer["text"].rstrip("\n"), done.stdout.decode().rstrip("\n"))
+        self.assertEqual((answer["output_tokens"], answer["finish_reason"]), (20, "length"))
+
+    def test_run_draws(self):
+        args = ["run", self.model, "x", "-n", 20, "--temperature", 2, "--json"]
+        first = json.loads(quip(*args, check=0).stdout)
+        again = json.loads(quip(*args, "--seed", first["seed"], check=0).stdout)
+        self.assertEqual(first["text"], again["text"])
+        other = json.loads(quip(*args, "--seed", 1, "--top-k", 50, "--top-p", 0.9, check=0).stdout)
+        self.assertNotEqual(first["text"], other["text"])
+
+    def test_context_full(self):
+        done = quip("run", self.model, "light " * 200, "--context", 32, check=1)
+        self.assertIn(b"32", done.stderr)
+        done = quip("run", self.model, "light", "--context", 24, check=0)
+        self.assertIn(b"context of 24 tokens is full", done.stderr)
+
+    def test_pipe_that_closes(self):
+        with subprocess.Popen([QUIP, "run", self.model, "x"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
+            p.stdout.read(1)
+            p.stdout.close()
+            self.assertEqual(p.stderr.read(), b"")
+        self.assertIn(p.returncode, [0, -signal.SIGPIPE])
+
+    def test_interrupted_run(self):
+        command = [QUIP, "run", self.model, "x"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
+            said = p.stdout.read(1)
+            p.send_signal(signal.SIGINT)
+            said += p.stdout.read()
+        self.assertEqual(p.returncode, 130)
+        self.assertEqual(said[-1:], b"\n")
+
+    def test_chat_through_pipe(self):
+        done = quip("chat", self.model, "-n", 8, stdin="one\n\ntwo\n/stats\n/nonsense\n/reset\none\n/exit\nthree\n")
+        self.assertEqual(done.returncode, 0)
+        self.assertIn(b"there is no /nonsense", done.stderr)
+        self.assertIn(b"context: ", done.stderr)
+        first = quip("chat", self.model, "-n", 8, stdin="one", check=0).stdout
+        self.assertTrue(done.stdout.startswith(first) and done.stdout.endswith(first))
+
+    def test_chat_in_terminal(self):
+        def talk(*steps):
+            """Each step: text that has to be seen, then what is typed."""
+            env = {**os.environ, "TERM": "xterm", "XDG_CACHE_HOME": str(WORK / "cache")}
+            pid, fd = pty.fork()
+            if pid == 0:
+                os.execve(QUIP, [QUIP, "chat", str(self.model), "-n", "8"], env)
+            seen, mark = b"", 0
+            for wanted, typed in [*steps, (None, b"")]:
+                limit = time.time() + 20
+                while wanted is None or wanted not in seen[mark:]:
+                    self.assertLess(time.time(), limit, (wanted, seen))
+                    if not select.select([fd], [], [], 0.1)[0]:
+                        continue
+                    try:
+                        more = os.read(fd, 4096)
+                    except OSError:
+                        more = b""  # Linux: the other side has closed
+                    if not more:
+                        break
+                    seen += more
+                mark = seen.find(wanted, mark) + len(wanted) if wanted else mark
+                if typed:
+                    os.write(fd, typed)
+            os.close(fd)
+            return seen, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        seen, code = talk((b"> ", b"one\r"), (b"> ", b"/stats\r"), (b"context: ", b""), (b"> ", b"\x04"))
+        self.assertEqual(code, 0)
+        self.assertIn(b"tokens/s", seen)
+        # Ctrl-C drops the line; a second one leaves; the history is kept
+        seen, code = talk((b"> ", b"abc\x03"), (b"again", b""), (b"> ", b"\x1b[A"), (b"/stats", b"\x03"), (b"again", b""), (b"> ", b"\x03"))
+        self.assertEqual(code, 0)
+        self.assertTrue((WORK / "cache/quip/history").exists())
+
+    def test_bench(self):
+        args = ["bench", self.model, "-p", 40, "-n", 10, "-t", 1, "--repeat", 2]
+        found = json.loads(quip(*args, "--json", check=0).stdout)
+        for name in ["open_ms", "first_token_ms", "prefill_tokens_per_s", "decode_tokens_per_s"]:
+            f = found[name]
+            self.assertTrue(0 < f["min"] <= f["median"] <= f["max"], f)
+        for name in ["peak_rss_bytes", "file_backed_bytes", "own_bytes"]:
+            self.assertGreater(found[name], 0)
+        self.assertIn(b"decode", quip(*args, check=0).stdout)
+
+
+if __name__ == "__main__":
+    QUIP = str(pathlib.Path(sys.argv[1]).resolve() / "quip")
+    with tempfile.TemporaryDirectory() as folder:
+        WORK = pathlib.Path(folder)
+        unittest.main(argv=[sys.argv[0], *sys.argv[2:]])

@@ -1,0 +1,12 @@
+#!/bin/sh
+# exports.sh BUILD: the shared library shows the functions of quip.h, all of them and nothing else.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$1"
+# names in the header's declarations: QUIP_API type quip_name(
+sed -n '/^QUIP_API/{:a;/;/!{N;ba};s/\n/ /g;s/.*[ *]\(quip_[a-z0-9_]*\)(.*/\1/p;}' \
+    "$root/include/quip.h" | sort >exports.declared
+nm -D --defined-only libquip.so | awk '{ print $3 }' | sort >exports.found
+test -s exports.declared
+diff exports.declared exports.found
+echo "exports: $(wc -l <exports.found) functions"
