@@ -28,9 +28,8 @@ struct act_row {
     const int32_t *offsets; // [blocks] -128 * sum of the block's q
 };
 
-/* Rows of a prefill tile, packed on the way from the file. Divides the work among threads, and is a
- * multiple of ACT_BLOCK so that the output of a tile is whole blocks of the next product's input.
- */
+/* Rows of a prefill tile, packed on the way from the file. Divides the work among threads, and is
+ * a multiple of ACT_BLOCK: the output of a tile is whole blocks of the next product's input. */
 #define TILE_ROWS 64
 
 /* Keys of one attention block: absolute positions [64 b, 64 b + 64). */
@@ -44,8 +43,8 @@ struct attention {
     float scale, cap; // score = scale * q.k; then cap * tanh(score / cap) when cap > 0
     bool is_f16;      // keys and values are binary16, else float
     /* One kv head. Keys are transposed in blocks: k[((b * head_dim) + d) * KV_BLOCK + j] is
-     * dimension d of the key at position b * KV_BLOCK + j. Values are rows: v[pos * head_dim + d].
-     */
+     * dimension d of the key at position b * KV_BLOCK + j. Values are rows:
+     * v[pos * head_dim + d]. */
     const void *k, *v;
     /* One entry a row. */
     int n_rows;
@@ -64,14 +63,14 @@ struct kernels {
 
     /* ---- linear: linear_*.c ---- */
 
-    /* Quantize a row: for each block, scale = max|x| / 127 and q = round(x * (127 / max|x|)), both
-     * 0 when the block is all zero; offsets as above. Writes whole blocks of q. Infinities and NaNs
-     * give some q in [-127, 127], the same on every ISA. */
+    /* Quantize a row: for each block, scale = max|x| / 127 and q = round(x * (127 / max|x|)),
+     * both 0 when the block is all zero; offsets as above. Writes whole blocks of q. Infinities
+     * and NaNs give some q in [-127, 127], the same on every ISA. */
     void (*quantize)(int8_t *q, float *scales, int32_t *offsets, const float *x, int n);
 
-    /* y[r] = (sum over blocks b, ascending, from 0.0f: x.scales[b] * (float)dot_b) * scales[r] (+
-     * bias[r]), dot_b = sum over the block of w[r][i] * x.q[i], for rows [begin, end). Any n_in >=
-     * 1 (even for int4); never reads past the last row. */
+    /* y[r] = (sum over blocks b, ascending, from 0.0f: x.scales[b] * (float)dot_b) * scales[r]
+     * (+ bias[r]), dot_b = sum over the block of w[r][i] * x.q[i], for rows [begin, end). Any
+     * n_in >= 1 (even for int4); never reads past the last row. */
     void (*gemv_i8)(float *y, const struct matrix *w, const struct act_row *x, int begin, int end);
     void (*gemv_i4)(float *y, const struct matrix *w, const struct act_row *x, int begin, int end);
     /* y[r] = sum over 16 lanes of w[r][i] * x[i] (+ bias[r]). */
@@ -121,12 +120,14 @@ struct kernels {
     /* ---- attention: attention_*.c ----
      * For each row, over the blocks that hold its visible positions, ascending, with m = -inf,
      * l = 0, o[d] = 0:
-     *   s[j] = scale * (sum over d ascending, from 0.0f, of q[d] * k[j][d]); cap; + slope *
-     * position; positions outside [begin, end) have p[j] = 0 and do not count in the maximum m' =
-     * max(m, max s[j]); c = exp(m - m'); p[j] = exp(s[j] - m') l = l * c + sum over 16 lanes of
-     * p[j], j = 0 .. 63;  o[d] = o[d] * c o[d] += p[j] * v[j][d], for ascending j then out[d] =
-     * o[d] * (1 / l) + 0.0f. Keys and values that no row sees may hold anything; those that a row
-     * sees are finite. */
+     *   s[j] = scale * (sum over d ascending, from 0.0f, of q[d] * k[j][d]); cap;
+     *          + slope * position; positions outside [begin, end) have p[j] = 0 and do not count
+     *          in the maximum
+     *   m' = max(m, max s[j]); c = exp(m - m'); p[j] = exp(s[j] - m')
+     *   l = l * c + sum over 16 lanes of p[j], j = 0 .. 63;  o[d] = o[d] * c
+     *   o[d] += p[j] * v[j][d], for ascending j
+     * then out[d] = o[d] * (1 / l) + 0.0f.
+     * Keys and values that no row sees may hold anything; those that a row sees are finite. */
     void (*attend)(const struct attention *a);
 };
 
