@@ -121,7 +121,7 @@ static void byte_level_fixture(struct fixture *f)
     struct bpe_added added[] = { { .id = GEND, .is_special = true },
                                  { .id = GTWO, .normalized = true } };
     struct bpe_spec spec = {
-        .pre = PRE_GPT2, .merges = merges, .n_merges = 3, .added = added, .n_added = 2
+        .nfc = true, .pre = PRE_GPT2, .merges = merges, .n_merges = 3, .added = added, .n_added = 2
     };
     assert_true(qp_bpe_blob_write(&spec, &f->blob));
     open_fixture(f);
@@ -425,6 +425,32 @@ static void test_pre_tokenizers(void **state)
     }
 }
 
+/* ---- NFC ---- */
+
+static void check_nfc(const char *text, const char *want)
+{
+    struct bytes out = { 0 };
+    assert_true(qp_nfc(text, strlen(text), &out));
+    assert_true(qp_bytes_append(&out, "", 1));
+    assert_string_equal((const char *)out.data, want);
+    qp_bytes_close(&out);
+}
+
+static void test_nfc(void **state)
+{
+    (void)state;
+    check_nfc("plain, \xc3\xa9", "plain, \xc3\xa9");
+    check_nfc("e\xcc\x81", "\xc3\xa9");                                // e, acute
+    check_nfc("\xe2\x84\xab", "\xc3\x85");                             // angstrom sign
+    check_nfc("a\xcc\x8a\xcc\x81", "\xc7\xbb");                        // a, ring, acute
+    check_nfc("q\xcc\x87\xcc\xa3", "q\xcc\xa3\xcc\x87");               // marks in order
+    check_nfc("d\xcc\x87\xcc\xa3", "\xe1\xb8\x8d\xcc\x87");            // the lower mark joins first
+    check_nfc("\xcc\x81\xcc\x81", "\xcc\x81\xcc\x81");                 // no starter
+    check_nfc("\xe1\x84\x92\xe1\x85\xa1\xe1\x86\xab", "\xed\x95\x9c"); // Hangul
+    check_nfc("\xed\x95\x98\xe1\x86\xab", "\xed\x95\x9c");
+    check_nfc("\xe0\xa5\x98", "\xe0\xa4\x95\xe0\xa4\xbc"); // excluded from composition
+}
+
 /* ---- hostile text ---- */
 
 static void check_hostile_texts(const struct fixture *f)
@@ -613,12 +639,19 @@ static void test_chat(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_merging),        cmocka_unit_test(test_reserved_pieces),
-        cmocka_unit_test(test_malformed_text), cmocka_unit_test(test_dummy_prefix),
-        cmocka_unit_test(test_decoding),       cmocka_unit_test(test_merging_against_naive),
-        cmocka_unit_test(test_byte_level),     cmocka_unit_test(test_pre_tokenizers),
-        cmocka_unit_test(test_hostile_text),   cmocka_unit_test(test_damaged_files),
-        cmocka_unit_test(test_failing_memory), cmocka_unit_test(test_chat),
+        cmocka_unit_test(test_merging),
+        cmocka_unit_test(test_reserved_pieces),
+        cmocka_unit_test(test_malformed_text),
+        cmocka_unit_test(test_dummy_prefix),
+        cmocka_unit_test(test_decoding),
+        cmocka_unit_test(test_merging_against_naive),
+        cmocka_unit_test(test_byte_level),
+        cmocka_unit_test(test_pre_tokenizers),
+        cmocka_unit_test(test_nfc),
+        cmocka_unit_test(test_hostile_text),
+        cmocka_unit_test(test_damaged_files),
+        cmocka_unit_test(test_failing_memory),
+        cmocka_unit_test(test_chat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

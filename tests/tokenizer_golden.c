@@ -271,7 +271,7 @@ static void test_sentencepiece(void **state)
 struct byte_level_case {
     const char *folder;
     enum pre_tokenizer pre;
-    bool ignore_merges, add_prefix_space;
+    bool ignore_merges, add_prefix_space, nfc;
 };
 
 static bool json_flag(const cJSON *object, const char *name)
@@ -311,12 +311,12 @@ static struct text_piece *json_pieces(const cJSON *json, int *n)
 
 static struct bpe_merge json_merge(const struct tokenizer *t, const cJSON *item)
 {
-    char left[512], right[512], both[1024];
+    char left[2048], right[2048], both[4096];
     if (cJSON_IsArray(item)) {
         snprintf(left, sizeof left, "%s", cJSON_GetArrayItem(item, 0)->valuestring);
         snprintf(right, sizeof right, "%s", cJSON_GetArrayItem(item, 1)->valuestring);
     } else {
-        assert_int_equal(sscanf(item->valuestring, "%511s %511s", left, right), 2);
+        assert_int_equal(sscanf(item->valuestring, "%2047s %2047s", left, right), 2);
     }
     snprintf(both, sizeof both, "%s%s", left, right);
     return (struct bpe_merge){ qp_tokenizer_find(t, left, strlen(left)),
@@ -360,7 +360,8 @@ static void import_json(const struct bytes *source, const struct byte_level_case
     free(pieces);
     struct bpe_spec spec = { .pre = c->pre,
                              .ignore_merges = c->ignore_merges,
-                             .add_prefix_space = c->add_prefix_space };
+                             .add_prefix_space = c->add_prefix_space,
+                             .nfc = c->nfc };
     assert_true(qp_bpe_blob_write(&spec, blob));
     struct tokenizer *t; // for its hash table
     assert_int_equal(qp_tokenizer_open(&t, spm->data, spm->n, blob->data, blob->n, NULL), QUIP_OK);
@@ -391,12 +392,19 @@ static void test_byte_level(void **state)
     qp_bytes_close(&blob);
 }
 
+// clang-format off
 static struct byte_level_case byte_level_cases[] = {
-    { "gpt2-falcon-rw", PRE_GPT2, false, false },      { "phi2", PRE_GPT2, false, false },
-    { "smollm2", PRE_DIGITS_GPT2, false, false },      { "llama3", PRE_LLAMA3, true, false },
-    { "hf-bl-digits", PRE_DIGITS_GPT2, false, false }, { "hf-bl-llama3", PRE_LLAMA3, true, false },
-    { "hf-bl-prefix", PRE_GPT2, false, true },
+    { .folder = "gpt2-falcon-rw", .pre = PRE_GPT2 },
+    { .folder = "phi2", .pre = PRE_GPT2 },
+    { .folder = "smollm2", .pre = PRE_DIGITS_GPT2 },
+    { .folder = "llama3", .pre = PRE_LLAMA3, .ignore_merges = true },
+    { .folder = "neox-stablelm", .pre = PRE_GPT2, .nfc = true },
+    { .folder = "hf-bl-digits", .pre = PRE_DIGITS_GPT2 },
+    { .folder = "hf-bl-llama3", .pre = PRE_LLAMA3, .ignore_merges = true },
+    { .folder = "hf-bl-prefix", .pre = PRE_GPT2, .add_prefix_space = true },
+    { .folder = "hf-bl-qwen2", .pre = PRE_QWEN2, .nfc = true },
 };
+// clang-format on
 
 int main(void)
 {
@@ -431,6 +439,8 @@ int main(void)
         BYTE_LEVEL(4),
         BYTE_LEVEL(5),
         BYTE_LEVEL(6),
+        BYTE_LEVEL(7),
+        BYTE_LEVEL(8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -124,9 +124,6 @@ static quip_status read_facts(const void *blob, size_t n, struct blob_facts *fac
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "tokenizer: pre-tokenizer %llu; this build knows 0 to %d",
                        (unsigned long long)facts->pre, PRE_DIGITS_GPT2);
-    if (facts->flags & BLOB_NFC)
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "tokenizer: the model normalizes its text to NFC, which this build cannot");
     return QUIP_OK;
 }
 
@@ -219,6 +216,7 @@ quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, qu
     struct byte_level *b = t->byte_level;
     b->mask = n_slots - 1;
     b->pre = (enum pre_tokenizer)facts.pre;
+    b->nfc = facts.flags & BLOB_NFC;
     b->ignore_merges = facts.flags & BLOB_IGNORE_MERGES;
     b->add_prefix_space = facts.flags & BLOB_PREFIX_SPACE;
     qp_find_byte_tokens(t);

@@ -1,9 +1,9 @@
 /* byte_level.c: text to ids, for models of byte-level BPE.
  * In:  any bytes; malformed UTF-8 becomes U+FFFD, one for each maximal part.
- * Out: ids: added tokens are cut out first, the rest becomes words (pre_tokenizer.c), and the bytes
- *      of a word are merged in the order of the model's list. Bytes that the vocabulary lacks are
- *      dropped, as the original does.
- * GPT-2 spells bytes as characters: 68 of them, which are no printable Latin-1, as U+0100 and on.
+ * Out: ids: added tokens are cut out first (some before NFC, some after), the rest becomes words
+ * (pre_tokenizer.c), and the bytes of a word are merged in the order of the model's list. Bytes
+ * that the vocabulary lacks are dropped, as the original does. GPT-2 spells bytes as characters: 68
+ * of them, which are no printable Latin-1, as U+0100 and on.
  */
 #include "tokenizer/tokenizer_impl.h"
 
@@ -185,7 +185,14 @@ static bool cut_added(struct byte_level_run *r, const struct trie *trie, const c
 
 static bool encode_section(struct byte_level_run *r, const char *text, size_t n)
 {
-    return cut_added(r, &r->t->byte_level->normalized, text, n, encode_plain);
+    const struct byte_level *b = r->t->byte_level;
+    if (!b->nfc)
+        return cut_added(r, &b->normalized, text, n, encode_plain);
+    struct bytes nfc = { 0 };
+    bool ok = qp_nfc(text, n, &nfc) &&
+              cut_added(r, &b->normalized, (const char *)nfc.data, nfc.n, encode_plain);
+    qp_bytes_close(&nfc);
+    return ok;
 }
 
 /* ---- malformed input ---- */

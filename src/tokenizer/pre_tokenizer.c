@@ -18,15 +18,7 @@ enum char_class qp_char_class(const char *text, size_t n, size_t *length)
     *length = (size_t)qp_utf8_decode(text, n, &c);
     if (c < 0)
         return CHAR_OTHER;
-    int low = 0, high = qp_n_class_runs; // the last run that begins at or before c
-    while (high - low > 1) {
-        int middle = (low + high) / 2;
-        if (qp_class_runs[middle] >> 3 <= (uint32_t)c)
-            low = middle;
-        else
-            high = middle;
-    }
-    return qp_class_runs[low] & 7;
+    return qp_run_value(qp_class_runs, qp_n_class_runs, 3, (uint32_t)c);
 }
 
 /* What the expressions tell apart: bits, so that a run may be of several kinds. */

@@ -121,7 +121,7 @@ struct byte_level {
     struct merge_slot *slots; // [mask + 1]
     uint32_t mask;
     enum pre_tokenizer pre;
-    bool ignore_merges, add_prefix_space;
+    bool nfc, ignore_merges, add_prefix_space;
     struct bpe_added *added; // [n_added]
     int n_added;
     struct trie raw,
@@ -240,7 +240,7 @@ bool qp_sink_put(const struct tokenizer *t, struct id_sink *sink, const char *te
                  quip_token id);
 bool qp_unigram_encode(const struct tokenizer *t, const char *text, size_t n, struct id_sink *sink);
 
-/* ---- pre_tokenizer.c and unicode_tables.c ---- */
+/* ---- pre_tokenizer.c, nfc.c, and the tables of unicode_tables.c ---- */
 
 enum char_class {
     CHAR_OTHER,
@@ -253,11 +253,34 @@ enum char_class {
 extern const uint8_t qp_ascii_class[128];
 extern const uint32_t qp_class_runs[];
 extern const int qp_n_class_runs;
+extern const uint32_t qp_mark_runs[];
+extern const int qp_n_mark_runs;
+extern const uint32_t qp_decompositions[][3];
+extern const int qp_n_decompositions;
+extern const uint16_t qp_compositions[];
+extern const int qp_n_compositions;
+
+/* The value of the run that c lies in; a run is its first code point << shift | value. */
+static inline uint32_t qp_run_value(const uint32_t *runs, int n, int shift, uint32_t c)
+{
+    int low = 0, high = n; // the last run that begins at or before c
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if (runs[middle] >> shift <= c)
+            low = middle;
+        else
+            high = middle;
+    }
+    return runs[low] & ((1u << shift) - 1);
+}
 
 /* Decode the character at text[0, n), n > 0, and class it. Malformed bytes are CHAR_OTHER. */
 enum char_class qp_char_class(const char *text, size_t n, size_t *length);
 /* Length of the pre-token at the start of text[0, n), n > 0. */
 size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n);
+
+/* nfc.c. Append text[0, n), valid UTF-8, in Unicode's Normalization Form C. False: no memory. */
+bool qp_nfc(const char *text, size_t n, struct bytes *out);
 
 /* byte_level.c. The byte that a character of GPT-2's alphabet stands for; -1 for others. */
 int qp_gpt2_byte(int32_t c);

@@ -1,0 +1,174 @@
+/* nfc.c: Unicode's Normalization Form C.
+ * In:  valid UTF-8.
+ * Out: the same text with its characters taken apart, their marks in canonical order, and put
+ *      together again (Unicode Standard Annex 15). Text below U+0300 is already in that form. */
+#include "tokenizer/tokenizer_impl.h"
+
+#include <stdlib.h>
+
+/* A code point with its place in the canonical order, as one number that sorts: combining class,
+ * position in the text, code point. */
+#define NFC_MARK(item) ((item) >> 56)
+#define NFC_CHAR(item) ((uint32_t)(item)&0x1fffff)
+
+struct nfc_text {
+    uint64_t *items;
+    size_t n, capacity;
+};
+
+/* Hangul syllables are arithmetic: 19 leading consonants, 21 vowels, 27 trailing ones or none. */
+enum hangul {
+    HANGUL_S = 0xac00,
+    HANGUL_L = 0x1100,
+    HANGUL_V = 0x1161,
+    HANGUL_T = 0x11a7, // one before the first
+    N_HANGUL_L = 19,
+    N_HANGUL_V = 21,
+    N_HANGUL_T = 28,
+    N_HANGUL_S = N_HANGUL_L * N_HANGUL_V * N_HANGUL_T
+};
+
+static bool nfc_append(struct nfc_text *t, uint32_t c)
+{
+    if (t->n == t->capacity) {
+        size_t capacity = t->capacity ? 2 * t->capacity : 256;
+        uint64_t *items = realloc(t->items, capacity * sizeof *items);
+        if (!items)
+            return false;
+        t->items = items;
+        t->capacity = capacity;
+    }
+    uint64_t mark = c < 0x300 ? 0 : qp_run_value(qp_mark_runs, qp_n_mark_runs, 8, c);
+    t->items[t->n] = mark << 56 | (uint64_t)t->n << 21 | c;
+    t->n++;
+    return true;
+}
+
+/* ---- taking apart ---- */
+
+static const uint32_t *find_decomposition(uint32_t c)
+{
+    int low = 0, high = qp_n_decompositions;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (qp_decompositions[middle][0] == c)
+            return qp_decompositions[middle];
+        if (qp_decompositions[middle][0] < c)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}
+
+/* A first part may have parts of its own, a few levels deep; a second part never has. */
+static bool decompose(struct nfc_text *t, uint32_t c)
+{
+    if (c >= HANGUL_S && c < HANGUL_S + N_HANGUL_S) {
+        uint32_t s = c - HANGUL_S, trailing = s % N_HANGUL_T;
+        return nfc_append(t, HANGUL_L + s / (N_HANGUL_V * N_HANGUL_T)) &&
+               nfc_append(t, HANGUL_V + s / N_HANGUL_T % N_HANGUL_V) &&
+               (trailing == 0 || nfc_append(t, HANGUL_T + trailing));
+    }
+    const uint32_t *parts = c < 0xc0 ? NULL : find_decomposition(c);
+    if (!parts)
+        return nfc_append(t, c);
+    return decompose(t, parts[1]) && (parts[2] == 0 || nfc_append(t, parts[2]));
+}
+
+static int compare_items(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Sort each run of marks by their classes; marks of one class stay in the order of the text. */
+static void order_marks(struct nfc_text *t)
+{
+    for (size_t i = 0, end; i < t->n; i = end) {
+        end = i + 1;
+        if (NFC_MARK(t->items[i]) == 0)
+            continue;
+        while (end < t->n && NFC_MARK(t->items[end]) != 0)
+            end++;
+        qsort(t->items + i, end - i, sizeof *t->items, compare_items);
+    }
+}
+
+/* ---- putting together ---- */
+
+/* What the two become, or 0. */
+static uint32_t compose_pair(uint32_t first, uint32_t second)
+{
+    if (first - HANGUL_L < N_HANGUL_L && second - HANGUL_V < N_HANGUL_V)
+        return HANGUL_S + ((first - HANGUL_L) * N_HANGUL_V + (second - HANGUL_V)) * N_HANGUL_T;
+    if (first - HANGUL_S < N_HANGUL_S && (first - HANGUL_S) % N_HANGUL_T == 0 &&
+        second - HANGUL_T - 1 < N_HANGUL_T - 1)
+        return first + (second - HANGUL_T);
+    uint64_t want = (uint64_t)first << 32 | second;
+    int low = 0, high = qp_n_compositions;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        const uint32_t *parts = qp_decompositions[qp_compositions[middle]];
+        uint64_t found = (uint64_t)parts[1] << 32 | parts[2];
+        if (found == want)
+            return parts[0];
+        if (found < want)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return 0;
+}
+
+/* A character joins the last starter (class 0) unless one between them stands in its way: another
+ * starter, or a mark of its own class or a higher one. */
+static void compose_all(struct nfc_text *t)
+{
+    size_t n = 0, starter = SIZE_MAX;
+    for (size_t i = 0; i < t->n; i++) {
+        uint64_t item = t->items[i];
+        bool is_next = starter != SIZE_MAX && n == starter + 1;
+        if (is_next || (starter != SIZE_MAX && NFC_MARK(t->items[n - 1]) < NFC_MARK(item))) {
+            uint32_t both = compose_pair(NFC_CHAR(t->items[starter]), NFC_CHAR(item));
+            if (both) {
+                t->items[starter] = both;
+                continue;
+            }
+        }
+        if (NFC_MARK(item) == 0)
+            starter = n;
+        t->items[n++] = item;
+    }
+    t->n = n;
+}
+
+static bool needs_work(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if ((uint8_t)text[i] >= 0xcc) // the first byte of U+0300 and all above
+            return true;
+    return false;
+}
+
+bool qp_nfc(const char *text, size_t n, struct bytes *out)
+{
+    if (!needs_work(text, n))
+        return qp_bytes_append(out, text, n);
+    struct nfc_text t = { 0 };
+    bool ok = true;
+    for (size_t i = 0; ok && i < n;) {
+        int32_t c;
+        i += (size_t)qp_utf8_decode(text + i, n - i, &c);
+        ok = decompose(&t, (uint32_t)c);
+    }
+    order_marks(&t);
+    compose_all(&t);
+    for (size_t i = 0; ok && i < t.n; i++) {
+        char character[4];
+        int length = qp_utf8_encode((int32_t)NFC_CHAR(t.items[i]), character);
+        ok = qp_bytes_append(out, character, (size_t)length);
+    }
+    free(t.items);
+    return ok;
+}
