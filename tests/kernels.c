@@ -244,43 +244,44 @@ static void fail_case(const char *isa, const char *kernel, uint64_t case_seed, c
         isa, kernel, shape, isa, kernel, (unsigned long long)case_seed);
 }
 
-/* The widths are cut so that every case takes about as long as the others. */
+/* Everything about a case follows from its seed. */
+static void check_case(const char *isa, size_t subject, uint64_t case_seed,
+                       const struct kernels *scalar, const struct kernels *k)
+{
+    seed = case_seed * 0x9e3779b97f4a7c15u;
+    const int dtype = subjects[subject].dtype;
+    int n_in = widths[case_seed % QP_COUNT(widths)];
+    n_in += dtype == DTYPE_I4 ? n_in % 2 : 0;
+    int n_out = random_between(1, 130);
+    int n_tokens = subjects[subject].has_tokens ? random_between(1, n_in < 1000 ? 70 : 10) : 1;
+    if (subjects[subject].run == run_dequantize_row) {
+        n_in = n_in < 600 ? n_in : 600;
+        n_out = n_out > n_in ? n_out : n_in; // the output is as long as a row
+    }
+
+    struct sample s;
+    open_sample(&s, dtype, n_in, n_out, n_tokens, scalar, k);
+    subjects[subject].run(scalar, &s, s.want.data, s.tile.data);
+    subjects[subject].run(k, &s, s.got.data, s.other_tile.data);
+    char shape[96];
+    snprintf(shape, sizeof(shape), "[%d, %d], rows %d to %d, %d tokens", n_out, n_in, s.begin,
+             s.end, n_tokens);
+    if (!is_same(&s.want, &s.got))
+        fail_case(isa, subjects[subject].name, case_seed, shape);
+    if (subjects[subject].run == run_gemm && dtype != DTYPE_F32) {
+        run_gemm_as_gemv(k, &s, s.want.data);
+        if (!is_same(&s.want, &s.got))
+            fail_case(isa, subjects[subject].name, case_seed, "the same rows of gemv");
+    }
+    close_sample(&s);
+}
+
 static void check_products(const char *isa, const struct kernels *scalar, const struct kernels *k)
 {
-    for (size_t i = 0; i < QP_COUNT(subjects); i++) {
-        if (!is_wanted(only_kernel, subjects[i].name))
-            continue;
-        for (size_t j = 0; j < QP_COUNT(widths); j++) {
-            for (int again = 0; again < 4; again++) {
-                uint64_t case_seed = first_seed + (uint64_t)(4 * j) + (uint64_t)again;
-                seed = case_seed * 0x9e3779b97f4a7c15u;
-                int n_in = subjects[i].dtype == DTYPE_I4 ? widths[j] + widths[j] % 2 : widths[j];
-                int n_out = random_between(1, 130);
-                int n_tokens =
-                    subjects[i].has_tokens ? random_between(1, n_in < 1000 ? 70 : 10) : 1;
-                if (subjects[i].run == run_dequantize_row && n_out < n_in)
-                    n_out = n_in; // the output is as long as a row
-                if ((size_t)n_out * (size_t)n_in > 1 << 22)
-                    continue;
-
-                struct sample s;
-                open_sample(&s, subjects[i].dtype, n_in, n_out, n_tokens, scalar, k);
-                subjects[i].run(scalar, &s, s.want.data, s.tile.data);
-                subjects[i].run(k, &s, s.got.data, s.other_tile.data);
-                char shape[96];
-                snprintf(shape, sizeof(shape), "[%d, %d], rows %d to %d, %d tokens", n_out, n_in,
-                         s.begin, s.end, n_tokens);
-                if (!is_same(&s.want, &s.got))
-                    fail_case(isa, subjects[i].name, case_seed, shape);
-                if (subjects[i].run == run_gemm && subjects[i].dtype != DTYPE_F32) {
-                    run_gemm_as_gemv(k, &s, s.want.data);
-                    if (!is_same(&s.want, &s.got))
-                        fail_case(isa, subjects[i].name, case_seed, "the same row of gemv");
-                }
-                close_sample(&s);
-            }
-        }
-    }
+    for (size_t i = 0; i < QP_COUNT(subjects); i++)
+        for (uint64_t n = 0; n < 4 * QP_COUNT(widths); n++)
+            if (is_wanted(only_kernel, subjects[i].name))
+                check_case(isa, i, first_seed + n, scalar, k);
 }
 
 /* ---- quantize ---- */
