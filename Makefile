@@ -3,22 +3,28 @@
 MODEL ?= smollm2-135m
 PROMPT ?= Why is the sky blue? Answer in two sentences.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+MAKEFLAGS += --no-print-directory
 
-.PHONY: build demo test check bench lint format dist install clean help
+.PHONY: build configure demo test check bench lint format dist install clean help
 
 ## make              build the library and the program: build/quip, build/libquip.*
-build:
+build: configure
+	@cmake --build build -j $(JOBS) --target quip_program quip_static quip_shared
+
+configure:
 	@scripts/setup
-	@test -f build/Makefile -o -f build/build.ninja || cmake --preset release
-	@cmake --build build -j $(JOBS)
+	@test -f build/Makefile -o -f build/build.ninja || cmake --preset release >build.log || \
+		{ cat build.log; false; }
+	@rm -f build.log
 
 ## make demo         fetch a real model, convert it, and let it answer
 ##                   (MODEL=smollm2-135m or gemma3-270m, PROMPT="…")
 demo: build
-	@scripts/demo '$(MODEL)' '$(subst ','\'',$(PROMPT))'
+	@scripts/demo '$(MODEL)' '$(subst ','\'',$(value PROMPT))'
 
 ## make test         run all tests
-test: build
+test: configure
+	@cmake --build build -j $(JOBS)
 	@cd build && ctest --output-on-failure -j $(JOBS)
 
 ## make check        tests under sanitizers, short fuzz runs
@@ -44,7 +50,8 @@ dist:
 	@tools/amalgamate dist
 
 ## make install      install program, library, header and man page (PREFIX=/usr/local)
-install: build
+install: configure
+	@cmake --build build -j $(JOBS)
 	@cmake --install build --prefix '$(or $(PREFIX),/usr/local)'
 
 ## make clean        remove what was built
