@@ -131,8 +131,8 @@ bool qp_detokenize(const struct tokenizer *t, struct detokenizer *d, quip_token 
         return true;
     const struct piece *piece = &t->pieces[id];
     if (t->byte_level)
-        return piece->type == PIECE_CONTROL ? put_pending(t, d, true, out)
-                                            : put_byte_level(t, d, piece, out);
+        return qp_tokenizer_is_control(t, id) ? put_pending(t, d, true, out)
+                                              : put_byte_level(t, d, piece, out);
     if (piece->type == PIECE_BYTE) {
         int byte = qp_spm_byte(qp_piece_text(t, id), piece->n);
         return byte < 0 || put_byte(t, d, (uint8_t)byte, out);

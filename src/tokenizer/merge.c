@@ -205,9 +205,10 @@ bool qp_merger_run(struct merger *m)
 bool qp_merger_open(struct merger *m, const struct tokenizer *t, const char *text)
 {
     *m = (struct merger){ .t = t, .text = text };
-    if (t->has_unused)
-        m->splits = calloc((size_t)t->n_pieces, sizeof *m->splits);
-    return !t->has_unused || m->splits;
+    if (!t->has_unused || t->byte_level)
+        return true;
+    m->splits = calloc((size_t)t->n_pieces, sizeof *m->splits);
+    return m->splits != NULL;
 }
 
 void qp_merger_close(struct merger *m)

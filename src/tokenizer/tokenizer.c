@@ -97,7 +97,11 @@ const char *qp_tokenizer_piece(const struct tokenizer *t, quip_token id, size_t 
 
 bool qp_tokenizer_is_control(const struct tokenizer *t, quip_token id)
 {
-    return id >= 0 && id < t->n_pieces && t->pieces[id].type == PIECE_CONTROL;
+    if (id < 0 || id >= t->n_pieces)
+        return false;
+    int type = t->pieces[id].type;
+    // Byte-level BPE needs no unknown token; models that name one mean their end of text.
+    return type == PIECE_CONTROL || (type == PIECE_UNKNOWN && t->byte_level);
 }
 
 quip_token qp_tokenizer_bos(const struct tokenizer *t)
