@@ -3,11 +3,13 @@
 #include "support/alloc_fault.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -192,6 +194,30 @@ static void test_out_file(void **state)
     assert_int_equal(in.size, 6);
     assert_memory_equal(in.data, "\0\0ab\0\0", 6);
     qp_file_close(&in);
+}
+
+/* A process that dies while it writes leaves the temporary file and nothing else. */
+static void test_killed_writer(void **state)
+{
+    (void)state;
+    char path[256], part[300];
+    snprintf(path, sizeof path, "%s", in_folder("killed"));
+    snprintf(part, sizeof part, "%s.part", path);
+    pid_t child = fork();
+    if (child == 0) {
+        struct out_file *f;
+        if (qp_out_file_open(&f, path, NULL) || qp_out_file_write(f, 0, "half", 4, NULL))
+            _exit(1);
+        kill(getpid(), SIGKILL);
+    }
+    int how;
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFSIGNALED(how));
+    assert_true(exists(part) && !exists(path));
+    struct out_file *f;
+    assert_int_equal(qp_out_file_open(&f, path, NULL), QUIP_OK);
+    qp_out_file_close(f);
+    assert_false(exists(part));
 }
 
 /* ---- threads ---- */
@@ -386,6 +412,7 @@ int main(void)
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_out_file),
+        cmocka_unit_test(test_killed_writer),
         cmocka_unit_test(test_pool),
         cmocka_unit_test(test_share),
         cmocka_unit_test(test_clock),

@@ -118,27 +118,32 @@ bool qp_tflite_matches(const uint8_t head[16], uint64_t file_size)
     return file_size >= 16 && !memcmp(head + 4, "TFL3", 4);
 }
 
-static enum dtype dtype_of_type(int type)
+/* schema.fbs, enum TensorType */
+static const struct {
+    int type;
+    enum dtype dtype;
+} tflite_types[] = {
+    { 0, DTYPE_F32 }, { 1, DTYPE_F16 }, { 2, DTYPE_I32 },
+    { 9, DTYPE_I8 },  { 17, DTYPE_I4 }, { 18, DTYPE_BF16 },
+};
+
+int qp_tflite_type(enum dtype dtype)
 {
-    switch (type) {
-    case TFLITE_FLOAT32:
-        return DTYPE_F32;
-    case TFLITE_FLOAT16:
-        return DTYPE_F16;
-    case TFLITE_INT32:
-        return DTYPE_I32;
-    case TFLITE_INT8:
-        return DTYPE_I8;
-    case TFLITE_INT4:
-        return DTYPE_I4;
-    case TFLITE_BFLOAT16:
-        return DTYPE_BF16;
-    default:
-        return DTYPE_OTHER;
-    }
+    for (size_t i = 0; i < QP_COUNT(tflite_types); i++)
+        if (tflite_types[i].dtype == dtype)
+            return tflite_types[i].type;
+    return -1;
 }
 
-static quip_status damaged(const struct format *f, const char *what, quip_error *error)
+static enum dtype dtype_of_type(int type)
+{
+    for (size_t i = 0; i < QP_COUNT(tflite_types); i++)
+        if (tflite_types[i].type == type)
+            return tflite_types[i].dtype;
+    return DTYPE_OTHER;
+}
+
+static quip_status flat_damaged(const struct format *f, const char *what, quip_error *error)
 {
     return qp_fail(error, QUIP_E_FORMAT,
                    "%s: the flatbuffer is damaged: %s points outside of the first %u bytes",
@@ -177,7 +182,7 @@ static quip_status read_tensor(struct format *f, struct flat *b, struct flat_vec
     uint32_t buffer = flat_u32(b, &item, TENSOR_BUFFER, "a tensor's buffer");
     find_buffer(b, buffers, buffer, &t.offset, &t.n_bytes);
     if (b->bad)
-        return damaged(f, b->bad, error);
+        return flat_damaged(f, b->bad, error);
 
     quip_status status = copy_text(f, b, name, &t.name, error);
     if (status)
@@ -188,7 +193,7 @@ static quip_status read_tensor(struct format *f, struct flat *b, struct flat_vec
     t.n_dims = (int)shape.count;
     for (int i = 0; i < t.n_dims; i++)
         t.dims[i] = (int32_t)qp_le32(b->p + shape.at + 4 * i);
-    t.dtype = dtype_of_type(type ? b->p[type] : TFLITE_FLOAT32);
+    t.dtype = dtype_of_type(type ? b->p[type] : 0);
     // weights are used where they lie
     if ((t.dtype == DTYPE_F32 || t.dtype == DTYPE_I32) && t.offset % 4)
         return qp_fail(error, QUIP_E_FORMAT,
@@ -210,7 +215,7 @@ static quip_status read_metadata(struct format *f, struct flat *b, struct flat_v
     struct flat_vector name = flat_vector(b, &item, METADATA_NAME, 1, "a metadata entry's name");
     uint32_t buffer = flat_u32(b, &item, METADATA_BUFFER, "a metadata entry");
     if (b->bad)
-        return damaged(f, b->bad, error);
+        return flat_damaged(f, b->bad, error);
     quip_status status = copy_text(f, b, name, &m.name, error);
     if (status)
         return status;
@@ -221,7 +226,7 @@ static quip_status read_metadata(struct format *f, struct flat *b, struct flat_v
     } else {
         find_buffer(b, buffers, buffer, &m.offset, &m.n_bytes);
         if (b->bad)
-            return damaged(f, b->bad, error);
+            return flat_damaged(f, b->bad, error);
     }
     return qp_format_add_metadata(f, &m, name.count, error);
 }
@@ -241,7 +246,7 @@ quip_status qp_tflite_read(struct format *f, quip_error *error)
     struct flat_vector buffers = flat_vector(&b, &model, MODEL_BUFFERS, 4, "buffers");
     struct flat_vector entries = flat_vector(&b, &model, MODEL_METADATA, 4, "metadata");
     if (b.bad)
-        return damaged(f, b.bad, error);
+        return flat_damaged(f, b.bad, error);
     if (version != TFLITE_VERSION)
         return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: TFLite version %u, expected %d",
                        f->file->name, (unsigned)version, TFLITE_VERSION);
@@ -257,7 +262,7 @@ quip_status qp_tflite_read(struct format *f, quip_error *error)
     struct flat_vector name = flat_vector(&b, &subgraph, SUBGRAPH_NAME, 1, "the subgraph's name");
     struct flat_vector tensors = flat_vector(&b, &subgraph, SUBGRAPH_TENSORS, 4, "tensors");
     if (b.bad)
-        return damaged(f, b.bad, error);
+        return flat_damaged(f, b.bad, error);
     status = copy_text(f, &b, name, &f->subgraph_name, error);
     for (uint32_t i = 0; !status && i < tensors.count; i++)
         status = read_tensor(f, &b, buffers, flat_item(&b, tensors, i, "a tensor"), error);

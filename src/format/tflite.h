@@ -3,6 +3,8 @@
 #ifndef QP_TFLITE_H
 #define QP_TFLITE_H
 
+#include "format/format.h"
+
 /* What reads these files maps this much as the flatbuffer: all of it must lie in there, and a
  * shorter file is refused. */
 #define TFLITE_HEADER_BYTES (1u << 20)
@@ -31,14 +33,7 @@ enum {
     METADATA_BUFFER = 1
 };
 
-/* TensorType */
-enum {
-    TFLITE_FLOAT32 = 0,
-    TFLITE_FLOAT16 = 1,
-    TFLITE_INT32 = 2,
-    TFLITE_INT8 = 9,
-    TFLITE_INT4 = 17,
-    TFLITE_BFLOAT16 = 18
-};
+/* TensorType of a dtype; -1 when it has none. */
+int qp_tflite_type(enum dtype dtype);
 
 #endif

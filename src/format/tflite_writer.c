@@ -166,35 +166,37 @@ quip_status qp_tflite_writer_value(struct tflite_writer *w, const char *name, ui
 
 /* ---- the flatbuffer ----
  * Written front to back: a parent leaves its pointers empty and each is set when its child is laid
- * down. Tables of a kind share one vtable. The first failed append makes all later ones do nothing;
- * `is_full` says so at the end. */
+ * down. Tables of a kind share one vtable. After the first allocation that fails nothing more
+ * happens, and `has_failed` says so at the end. */
 
 struct flat_out {
     struct bytes bytes;
-    bool is_full; // no memory
+    bool has_failed;
 };
 
 /* n zero bytes at a multiple of `align`, plus `shift`. Returns where. */
 static size_t flat_put(struct flat_out *o, size_t n, size_t align, size_t shift)
 {
-    static const uint8_t zeros[64];
     size_t at = qp_round_up(o->bytes.n + (align - shift), align) - (align - shift);
     size_t n_more = at + n - o->bytes.n;
-    for (; n_more && !o->is_full; n_more -= n_more < sizeof zeros ? n_more : sizeof zeros)
-        o->is_full =
-            !qp_bytes_append(&o->bytes, zeros, n_more < sizeof zeros ? n_more : sizeof zeros);
+    if (o->has_failed || !qp_bytes_reserve(&o->bytes, n_more)) {
+        o->has_failed = true;
+        return at;
+    }
+    memset(o->bytes.data + o->bytes.n, 0, n_more);
+    o->bytes.n += n_more;
     return at;
 }
 
 static void flat_set32(struct flat_out *o, size_t at, uint32_t value)
 {
-    if (!o->is_full)
+    if (!o->has_failed)
         qp_put_le32(o->bytes.data + at, value);
 }
 
 static void flat_set64(struct flat_out *o, size_t at, uint64_t value)
 {
-    if (!o->is_full)
+    if (!o->has_failed)
         qp_put_le64(o->bytes.data + at, value);
 }
 
@@ -208,27 +210,65 @@ static void flat_point(struct flat_out *o, size_t at, size_t target)
 struct flat_kind {
     uint16_t n_bytes, n_fields;
     uint16_t places[9];
-    size_t vtable; // where it was laid down
 };
 
-static void flat_vtable(struct flat_out *o, struct flat_kind *kind)
+/* The tables of a model file, with the fields that the original writes. */
+static const struct flat_kind model_kind = {
+    20,
+    7,
+    { [MODEL_VERSION] = 4, [MODEL_SUBGRAPHS] = 8, [MODEL_BUFFERS] = 12, [MODEL_METADATA] = 16 },
+};
+static const struct flat_kind subgraph_kind = {
+    12,
+    5,
+    { [SUBGRAPH_TENSORS] = 4, [SUBGRAPH_NAME] = 8 },
+};
+static const struct flat_kind tensor_kind = {
+    20,
+    9,
+    { [TENSOR_SHAPE] = 4,
+      [TENSOR_BUFFER] = 8,
+      [TENSOR_NAME] = 12,
+      [TENSOR_HAS_RANK] = 16,
+      [TENSOR_TYPE] = 17 },
+};
+static const struct flat_kind float_tensor_kind = {
+    // the same, without the type, of which 0 is the default
+    20,
+    9,
+    { [TENSOR_SHAPE] = 4, [TENSOR_BUFFER] = 8, [TENSOR_NAME] = 12, [TENSOR_HAS_RANK] = 16 },
+};
+static const struct flat_kind buffer_kind = {
+    20,
+    3,
+    { [BUFFER_OFFSET] = 4, [BUFFER_SIZE] = 12 },
+};
+static const struct flat_kind empty_buffer_kind = { 4, 0, { 0 } };
+static const struct flat_kind metadata_kind = {
+    12,
+    2,
+    { [METADATA_NAME] = 4, [METADATA_BUFFER] = 8 },
+};
+
+static size_t flat_put_vtable(struct flat_out *o, const struct flat_kind *kind)
 {
-    kind->vtable = flat_put(o, 4 + 2 * (size_t)kind->n_fields, 4, 0);
-    if (o->is_full)
-        return;
-    uint8_t *p = o->bytes.data + kind->vtable;
+    size_t at = flat_put(o, 4 + 2 * (size_t)kind->n_fields, 4, 0);
+    if (o->has_failed)
+        return at;
+    uint8_t *p = o->bytes.data + at;
     qp_put_le16(p, (uint16_t)(4 + 2 * kind->n_fields));
     qp_put_le16(p + 2, kind->n_bytes);
     for (int i = 0; i < kind->n_fields; i++)
         qp_put_le16(p + 4 + 2 * i, kind->places[i]);
+    return at;
 }
 
-/* A table, at 4 below a multiple of 8: the 64-bit fields of a buffer, at 4 and 12, are then
- * aligned. */
-static size_t flat_put_table(struct flat_out *o, const struct flat_kind *kind)
+/* A table lies at 4 below a multiple of 8: so the 64-bit fields of a buffer, at 4 and 12, are
+ * aligned. Its first word is how far back its vtable is. */
+static size_t flat_put_table(struct flat_out *o, const struct flat_kind *kind, size_t vtable)
 {
     size_t at = flat_put(o, kind->n_bytes, 8, 4);
-    flat_set32(o, at, (uint32_t)(at - kind->vtable)); // tables follow their vtable
+    flat_set32(o, at, (uint32_t)(at - vtable));
     return at;
 }
 
@@ -246,95 +286,72 @@ static void flat_put_string(struct flat_out *o, size_t pointer, const char *text
     size_t n = strlen(text), at = flat_put(o, 4 + n + 1, 4, 0);
     flat_set32(o, at, (uint32_t)n);
     flat_point(o, pointer, at);
-    if (!o->is_full)
+    if (!o->has_failed)
         memcpy(o->bytes.data + at + 4, text, n);
 }
 
-// clang-format off
-/* The tables of a model file, with the fields that the original writes. */
-#define MODEL_KIND         { 20, 7, { [MODEL_VERSION] = 4, [MODEL_SUBGRAPHS] = 8, \
-                                      [MODEL_BUFFERS] = 12, [MODEL_METADATA] = 16 }, 0 }
-#define SUBGRAPH_KIND      { 12, 5, { [SUBGRAPH_TENSORS] = 4, [SUBGRAPH_NAME] = 8 }, 0 }
-#define TENSOR_KIND        { 20, 9, { [TENSOR_SHAPE] = 4, [TENSOR_BUFFER] = 8, [TENSOR_NAME] = 12, \
-                                      [TENSOR_HAS_RANK] = 16, [TENSOR_TYPE] = 17 }, 0 }
-#define FLOAT_TENSOR_KIND  { 20, 9, { [TENSOR_SHAPE] = 4, [TENSOR_BUFFER] = 8, [TENSOR_NAME] = 12, \
-                                      [TENSOR_HAS_RANK] = 16 }, 0 } // type 0 is left out
-#define BUFFER_KIND        { 20, 3, { [BUFFER_OFFSET] = 4, [BUFFER_SIZE] = 12 }, 0 }
-#define EMPTY_BUFFER_KIND  { 4, 0, { 0 }, 0 }
-#define METADATA_KIND      { 12, 2, { [METADATA_NAME] = 4, [METADATA_BUFFER] = 8 }, 0 }
-// clang-format on
-
-static uint8_t type_of_dtype(enum dtype dtype)
+static void flat_tensor(struct flat_out *o, size_t at, uint32_t buffer, const struct out_tensor *t,
+                        const char *name)
 {
-    switch (dtype) {
-    case DTYPE_I8:
-        return TFLITE_INT8;
-    case DTYPE_I4:
-        return TFLITE_INT4;
-    case DTYPE_I32:
-        return TFLITE_INT32;
-    default:
-        return TFLITE_FLOAT32;
-    }
+    const uint16_t *places = tensor_kind.places; // float_tensor_kind's, but for the type
+    uint32_t type = (uint32_t)qp_tflite_type(t->dtype);
+    flat_set32(o, at + places[TENSOR_BUFFER], buffer);
+    flat_set32(o, at + places[TENSOR_HAS_RANK], 1 | type << 8); // two fields of a byte
+    size_t shape = flat_put_vector(o, at + places[TENSOR_SHAPE], (size_t)t->n_dims);
+    for (int d = 0; d < t->n_dims; d++)
+        flat_set32(o, shape + 4 * (size_t)d, (uint32_t)t->dims[d]);
+    flat_put_string(o, at + places[TENSOR_NAME], name);
 }
 
 static void flat_tensors(struct flat_out *o, const struct tflite_writer *w, size_t pointer)
 {
-    struct flat_kind typed = TENSOR_KIND, untyped = FLOAT_TENSOR_KIND;
-    flat_vtable(o, &typed);
-    flat_vtable(o, &untyped);
+    size_t typed = flat_put_vtable(o, &tensor_kind);
+    size_t untyped = flat_put_vtable(o, &float_tensor_kind);
     size_t list = flat_put_vector(o, pointer, n_out_tensors(w));
-    for (size_t i = 0; i < n_out_tensors(w) && !o->is_full; i++) {
+    for (size_t i = 0; i < n_out_tensors(w); i++) {
         const struct out_tensor *t = out_tensor(w, i);
-        const struct flat_kind *kind = t->dtype == DTYPE_F32 ? &untyped : &typed;
-        size_t at = flat_put_table(o, kind);
+        size_t at = t->dtype == DTYPE_F32 ? flat_put_table(o, &float_tensor_kind, untyped)
+                                          : flat_put_table(o, &tensor_kind, typed);
         flat_point(o, list + 4 * i, at);
-        flat_set32(o, at + kind->places[TENSOR_BUFFER], (uint32_t)i + 1); // 0 is the empty one
-        flat_set32(o, at + kind->places[TENSOR_HAS_RANK],
-                   1u | (uint32_t)type_of_dtype(t->dtype) << 8);
-        size_t shape = flat_put_vector(o, at + kind->places[TENSOR_SHAPE], (size_t)t->n_dims);
-        for (int d = 0; d < t->n_dims; d++)
-            flat_set32(o, shape + 4 * (size_t)d, (uint32_t)t->dims[d]);
-        flat_put_string(o, at + kind->places[TENSOR_NAME], out_name(w, t->name));
+        flat_tensor(o, at, (uint32_t)i + 1, t, out_name(w, t->name));
     }
 }
 
 /* Buffer 0 is empty; then one a tensor; then one a metadata entry that has contents. */
 static void flat_buffers(struct flat_out *o, const struct tflite_writer *w, size_t pointer)
 {
-    struct flat_kind kind = BUFFER_KIND, empty = EMPTY_BUFFER_KIND;
-    flat_vtable(o, &kind);
-    flat_vtable(o, &empty);
-    size_t n = 1 + n_out_tensors(w);
+    size_t vtable = flat_put_vtable(o, &buffer_kind);
+    size_t empty = flat_put_vtable(o, &empty_buffer_kind);
+    size_t n_tensors = n_out_tensors(w), n = 1 + n_tensors;
     for (size_t i = 0; i < n_out_entries(w); i++)
         n += !out_entry(w, i)->is_value;
     size_t item = flat_put_vector(o, pointer, n);
-    flat_point(o, item, flat_put_table(o, &empty));
-    for (size_t i = 0; i < n_out_tensors(w) + n_out_entries(w); i++) {
-        bool is_tensor = i < n_out_tensors(w);
-        const struct out_tensor *t = is_tensor ? out_tensor(w, i) : NULL;
-        const struct out_entry *e = is_tensor ? NULL : out_entry(w, i - n_out_tensors(w));
+    flat_point(o, item, flat_put_table(o, &empty_buffer_kind, empty));
+    for (size_t i = 0; i < n_tensors + n_out_entries(w); i++) {
+        const struct out_tensor *t = i < n_tensors ? out_tensor(w, i) : NULL;
+        const struct out_entry *e = t ? NULL : out_entry(w, i - n_tensors);
         if (e && e->is_value)
             continue;
-        size_t at = flat_put_table(o, &kind);
-        flat_point(o, item += 4, at);
-        flat_set64(o, at + kind.places[BUFFER_OFFSET], t ? t->offset : e->offset);
-        flat_set64(o, at + kind.places[BUFFER_SIZE], t ? t->n_bytes : e->n_data);
+        size_t at = flat_put_table(o, &buffer_kind, vtable);
+        item += 4;
+        flat_point(o, item, at);
+        flat_set64(o, at + buffer_kind.places[BUFFER_OFFSET], t ? t->offset : e->offset);
+        flat_set64(o, at + buffer_kind.places[BUFFER_SIZE], t ? t->n_bytes : e->n_data);
     }
 }
 
 static void flat_metadata(struct flat_out *o, const struct tflite_writer *w, size_t pointer)
 {
-    struct flat_kind kind = METADATA_KIND;
-    flat_vtable(o, &kind);
+    size_t vtable = flat_put_vtable(o, &metadata_kind);
     size_t list = flat_put_vector(o, pointer, n_out_entries(w));
     uint32_t buffer = (uint32_t)n_out_tensors(w) + 1;
     for (size_t i = 0; i < n_out_entries(w); i++) {
         const struct out_entry *e = out_entry(w, i);
-        size_t at = flat_put_table(o, &kind);
+        size_t at = flat_put_table(o, &metadata_kind, vtable);
         flat_point(o, list + 4 * i, at);
-        flat_set32(o, at + kind.places[METADATA_BUFFER], e->is_value ? e->value : buffer++);
-        flat_put_string(o, at + kind.places[METADATA_NAME], out_name(w, e->name));
+        flat_set32(o, at + metadata_kind.places[METADATA_BUFFER],
+                   e->is_value ? e->value : buffer++);
+        flat_put_string(o, at + metadata_kind.places[METADATA_NAME], out_name(w, e->name));
     }
 }
 
@@ -342,25 +359,25 @@ static void flat_metadata(struct flat_out *o, const struct tflite_writer *w, siz
 static bool build_flatbuffer(struct bytes *out, const struct tflite_writer *w)
 {
     struct flat_out o = { 0 };
-    struct flat_kind model = MODEL_KIND, subgraph = SUBGRAPH_KIND;
     size_t root = flat_put(&o, 8, 8, 0);
-    if (!o.is_full)
+    if (!o.has_failed)
         memcpy(o.bytes.data + root + 4, "TFL3", 4);
-    flat_vtable(&o, &model);
-    flat_vtable(&o, &subgraph);
-    size_t at = flat_put_table(&o, &model);
-    flat_point(&o, root, at);
-    flat_set32(&o, at + model.places[MODEL_VERSION], TFLITE_VERSION);
+    size_t model_vtable = flat_put_vtable(&o, &model_kind);
+    size_t subgraph_vtable = flat_put_vtable(&o, &subgraph_kind);
+    size_t model = flat_put_table(&o, &model_kind, model_vtable);
+    flat_point(&o, root, model);
+    flat_set32(&o, model + model_kind.places[MODEL_VERSION], TFLITE_VERSION);
 
-    size_t subgraphs = flat_put_vector(&o, at + model.places[MODEL_SUBGRAPHS], 1);
-    size_t graph = flat_put_table(&o, &subgraph);
-    flat_point(&o, subgraphs, graph);
-    flat_put_string(&o, graph + subgraph.places[SUBGRAPH_NAME], out_name(w, w->subgraph_name));
-    flat_tensors(&o, w, graph + subgraph.places[SUBGRAPH_TENSORS]);
-    flat_buffers(&o, w, at + model.places[MODEL_BUFFERS]);
-    flat_metadata(&o, w, at + model.places[MODEL_METADATA]);
+    size_t subgraphs = flat_put_vector(&o, model + model_kind.places[MODEL_SUBGRAPHS], 1);
+    size_t subgraph = flat_put_table(&o, &subgraph_kind, subgraph_vtable);
+    flat_point(&o, subgraphs, subgraph);
+    flat_put_string(&o, subgraph + subgraph_kind.places[SUBGRAPH_NAME],
+                    out_name(w, w->subgraph_name));
+    flat_tensors(&o, w, subgraph + subgraph_kind.places[SUBGRAPH_TENSORS]);
+    flat_buffers(&o, w, model + model_kind.places[MODEL_BUFFERS]);
+    flat_metadata(&o, w, model + model_kind.places[MODEL_METADATA]);
     *out = o.bytes;
-    return !o.is_full;
+    return !o.has_failed;
 }
 
 /* ---- the file ---- */
