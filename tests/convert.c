@@ -857,6 +857,28 @@ static void test_truncated_gguf(void **state)
     assert_no_output();
 }
 
+/* Bits flipped at random, most of them in the header: an error or a model, never a crash. */
+static void test_flipped_bits(void **state)
+{
+    (void)state;
+    size_t n;
+    uint32_t seed = 7;
+    write_gguf(&gemma3);
+    char *data = read_whole(in_folder("in.gguf"), &n);
+    for (int round = 0; round < 400; round++) {
+        seed = seed * 1664525u + 1013904223u;
+        size_t at = (seed >> 4) % (round % 8 ? 9000 : n);
+        char bit = (char)(1 << (seed >> 29));
+        data[at] ^= bit;
+        write_file("in.gguf", data, n);
+        qp_convert(in_folder("in.gguf"), in_folder("out.bin"), NULL, NULL);
+        unlink(in_folder("out.bin"));
+        data[at] ^= bit;
+    }
+    free(data);
+    assert_no_output();
+}
+
 static void fail_each_allocation(const char *name)
 {
     char in[256];
@@ -1122,6 +1144,7 @@ int main(void)
         TEST(test_progress_and_cancel),
         TEST(test_wrong_inputs),
         TEST(test_truncated_gguf),
+        TEST(test_flipped_bits),
         TEST(test_failing_allocations),
         TEST(test_byte_level_bpe),
         TEST(test_wrong_tokenizers),

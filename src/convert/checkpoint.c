@@ -237,8 +237,10 @@ static const char *strip_wrapping(const char *name)
     static const char *const wrappings[] = { "model.", "language_model." };
     for (size_t i = 0; i < QP_COUNT(wrappings); i++) {
         size_t n = strlen(wrappings[i]);
-        if (strncmp(name, wrappings[i], n) == 0)
-            return strip_wrapping(name + n);
+        if (strncmp(name, wrappings[i], n) == 0) {
+            name += n;
+            i = (size_t)-1; // from the first again
+        }
     }
     return name;
 }

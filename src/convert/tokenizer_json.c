@@ -1,7 +1,8 @@
 /* tokenizer_json.c: a Hugging Face tokenizer.json -> vocabulary.
  * Two kinds are understood: byte-level BPE whose pre-tokenizer is one of those with a number, and
  * BPE over whole text with U+2581 for spaces, which is SentencePiece in other clothes (Gemma,
- * Llama 2). Anything else is refused by name, since nearly right ids are wrong ids. */
+ * Llama 2). Anything else is refused by name, since nearly right ids are wrong ids.
+ * fuzz target: FUZZ_TOKENIZER_JSON */
 #include "convert/convert_impl.h"
 
 #include <stdlib.h>
@@ -426,3 +427,22 @@ quip_status qp_import_tokenizer_json(const char *path, struct bytes *spm, struct
     cJSON_Delete(config);
     return status;
 }
+
+#ifdef FUZZ_TOKENIZER_JSON
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    cJSON *json = cJSON_ParseWithLength((const char *)data, n);
+    struct bytes spm = { 0 }, bpe = { 0 };
+    struct tokenizer *tokenizer = NULL;
+    if (json && !qp_tokenizer_from_json(json, json, "fuzz", 0, &spm, &bpe, NULL))
+        qp_tokenizer_open(&tokenizer, spm.data, spm.n, bpe.n ? bpe.data : NULL, bpe.n, NULL);
+    qp_tokenizer_close(tokenizer);
+    qp_bytes_close(&spm);
+    qp_bytes_close(&bpe);
+    cJSON_Delete(json);
+    return 0;
+}
+
+#endif
