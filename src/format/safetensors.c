@@ -39,12 +39,16 @@ static quip_status bad_json(const struct safetensors_reader *r, const char *what
                    r->f->file->name, r->header_begin + (uint64_t)(r->json.p - r->json.begin), what);
 }
 
-/* The text as a name that stays until close; NULL when out of memory or malformed (n SIZE_MAX). */
-static char *keep_name(struct format *f, struct json_text t, size_t *n)
+/* The text as a name that stays until close. */
+static quip_status keep_name(const struct safetensors_reader *r, struct json_text t,
+                             const char **name, size_t *n)
 {
-    char *name = qp_format_text(f, t.n);
-    *n = name ? qp_json_decode(t, name) : 0;
-    return *n == SIZE_MAX ? NULL : name;
+    char *copy = qp_format_text(r->f, t.n);
+    if (!copy)
+        return qp_fail_memory(r->error, "a name", t.n);
+    *name = copy;
+    *n = qp_json_decode(t, copy);
+    return *n == SIZE_MAX ? bad_json(r, "a name has a malformed escape") : QUIP_OK;
 }
 
 static void read_shape(struct json_scan *j, struct tensor *t)
@@ -71,13 +75,17 @@ static void read_offsets(struct json_scan *j, uint64_t *begin, uint64_t *end)
     qp_json_expect(j, ']');
 }
 
+/* What the header says of one tensor. */
+struct tensor_entry {
+    struct json_text name, type;
+    struct tensor t;     // its shape
+    uint64_t begin, end; // from data_begin
+};
+
 /* { "dtype": ..., "shape": ..., "data_offsets": ... }, in any order, each once. */
-static quip_status read_tensor_entry(struct safetensors_reader *r, struct json_text key)
+static quip_status read_tensor_entry(struct safetensors_reader *r, struct tensor_entry *e)
 {
     struct json_scan *j = &r->json;
-    struct tensor t = { 0 };
-    struct json_text type = { 0 };
-    uint64_t begin = 0, end = 0;
     unsigned seen = 0;
     qp_json_expect(j, '{');
     for (int i = 0; qp_json_more(j, i, '}'); i++) {
@@ -87,13 +95,13 @@ static quip_status read_tensor_entry(struct safetensors_reader *r, struct json_t
             break;
         if (qp_json_is(field, "dtype")) {
             bit = 1;
-            type = qp_json_string(j);
+            e->type = qp_json_string(j);
         } else if (qp_json_is(field, "shape")) {
             bit = 2;
-            read_shape(j, &t);
+            read_shape(j, &e->t);
         } else if (qp_json_is(field, "data_offsets")) {
             bit = 4;
-            read_offsets(j, &begin, &end);
+            read_offsets(j, &e->begin, &e->end);
         }
         if (!bit || seen & bit)
             return bad_json(r, "expected dtype, shape and data_offsets, each once");
@@ -101,34 +109,38 @@ static quip_status read_tensor_entry(struct safetensors_reader *r, struct json_t
     }
     if (j->is_malformed || seen != 7)
         return bad_json(r, "expected {\"dtype\", \"shape\" (at most 4), \"data_offsets\"}");
+    return QUIP_OK;
+}
 
+static quip_status add_tensor(struct safetensors_reader *r, struct tensor_entry *e)
+{
+    struct tensor *t = &e->t;
     size_t n_name;
-    t.name = keep_name(r->f, key, &n_name);
-    if (!t.name)
-        return n_name == SIZE_MAX ? bad_json(r, "a name has a malformed escape")
-                                  : qp_fail_memory(r->error, "a name", key.n);
-    t.dtype = DTYPE_OTHER;
-    uint64_t n, element = 0;
+    quip_status status = keep_name(r, e->name, &t->name, &n_name);
+    if (status)
+        return status;
+    uint64_t n, element = 0, n_data = r->f->file->size - r->data_begin;
+    t->dtype = DTYPE_OTHER;
     for (size_t i = 0; i < QP_COUNT(safetensors_types); i++)
-        if (qp_json_is(type, safetensors_types[i].name)) {
-            t.dtype = safetensors_types[i].dtype;
+        if (qp_json_is(e->type, safetensors_types[i].name)) {
+            t->dtype = safetensors_types[i].dtype;
             element = (uint64_t)safetensors_types[i].n_bytes;
         }
-    uint64_t n_data = r->f->file->size - r->data_begin;
-    if (begin > end || end > n_data)
+    if (e->begin > e->end || e->end > n_data)
         return qp_fail(r->error, QUIP_E_FORMAT,
                        "%s: %s lies at [%" PRIu64 ", %" PRIu64 ") of %" PRIu64
                        " bytes of data; is the file cut short?",
-                       r->f->file->name, t.name, begin, end, n_data);
-    if (element && ((begin % element && begin < end) || !qp_format_elements(t.dims, t.n_dims, &n) ||
-                    n > UINT64_MAX / element || n * element != end - begin))
+                       r->f->file->name, t->name, e->begin, e->end, n_data);
+    t->offset = r->data_begin + e->begin;
+    t->n_bytes = e->end - e->begin;
+    if (element &&
+        ((t->n_bytes && e->begin % element) || !qp_format_elements(t->dims, t->n_dims, &n) ||
+         n > UINT64_MAX / element || n * element != t->n_bytes))
         return qp_fail(r->error, QUIP_E_FORMAT,
                        "%s: %s: its place [%" PRIu64 ", %" PRIu64
                        ") is not a whole number of elements, or not that of its shape",
-                       r->f->file->name, t.name, begin, end);
-    t.offset = r->data_begin + begin;
-    t.n_bytes = end - begin;
-    return qp_format_add_tensor(r->f, &t, n_name, r->error);
+                       r->f->file->name, t->name, e->begin, e->end);
+    return qp_format_add_tensor(r->f, t, n_name, r->error);
 }
 
 static quip_status read_metadata_entry(struct safetensors_reader *r)
@@ -142,11 +154,8 @@ static quip_status read_metadata_entry(struct safetensors_reader *r)
     size_t n_name;
     struct metadata m = { .type = METADATA_BYTES, .n_bytes = value.n };
     m.offset = r->header_begin + (uint64_t)(value.raw - j->begin);
-    m.name = keep_name(r->f, key, &n_name);
-    if (!m.name)
-        return n_name == SIZE_MAX ? bad_json(r, "a name has a malformed escape")
-                                  : qp_fail_memory(r->error, "a name", key.n);
-    return qp_format_add_metadata(r->f, &m, n_name, r->error);
+    quip_status status = keep_name(r, key, &m.name, &n_name);
+    return status ? status : qp_format_add_metadata(r->f, &m, n_name, r->error);
 }
 
 static quip_status read_header_object(struct safetensors_reader *r)
@@ -159,7 +168,10 @@ static quip_status read_header_object(struct safetensors_reader *r)
         if (j->is_malformed)
             break;
         if (!qp_json_is(key, "__metadata__")) {
-            status = read_tensor_entry(r, key);
+            struct tensor_entry e = { .name = key };
+            status = read_tensor_entry(r, &e);
+            if (!status)
+                status = add_tensor(r, &e);
             continue;
         }
         qp_json_expect(j, '{');
