@@ -107,8 +107,7 @@ static quip_status set_byte_level_piece(struct vocabulary *v, int id, const char
         if (status)
             return status;
     }
-    // An unknown token that is special too (SmolLM2's) stays CONTROL: it must never show as text.
-    if (id == v->options.unk_id && type == PIECE_NORMAL)
+    if (id == v->options.unk_id) // SentencePiece wants one, even where it is special (SmolLM2)
         type = PIECE_UNKNOWN;
     float score = type == PIECE_NORMAL || type == PIECE_UNKNOWN ? -(float)id : 0;
     return qp_vocabulary_set(v, id, text, n, score, type, error);

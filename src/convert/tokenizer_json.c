@@ -224,11 +224,12 @@ static quip_status read_added_token(struct vocabulary *v, const struct json_toke
     // SentencePiece finds all of these in text but bos, eos and pad (see mark_controls).
     bool is_control = v->is_byte_level && added.is_special;
     enum piece_type type = is_control ? PIECE_CONTROL : PIECE_USER_DEFINED;
-    // A special unknown token of byte-level BPE (SmolLM2's) stays CONTROL: it must never show as
-    // text.
-    if (added.id >= 0 && added.id == v->options.unk_id && !(v->is_byte_level && is_control))
+    float score = 0;
+    if (added.id >= 0 && added.id == v->options.unk_id) {
         type = PIECE_UNKNOWN;
-    quip_status status = set_piece(v, t, added.id, text, 0, type, error);
+        score = -(float)added.id;
+    }
+    quip_status status = set_piece(v, t, added.id, text, score, type, error);
     return status || !v->is_byte_level ? status : qp_vocabulary_add(v, &added, error);
 }
 
