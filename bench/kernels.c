@@ -280,8 +280,10 @@ static void bench_gemm(const struct options *options, const struct kernels *k, i
         limit[n++] = integer_limit();
     }
     double got = median(rate, n), most = median(limit, n);
-    printf("%-11s %-9s %6d %6d %6d  %7.3f TOPS  %4.0f %% of %5.2f\n", k->name, name, n_tokens,
-           n_out, n_in, got, most > 0 ? 100 * got / most : 0, most);
+    printf("%-11s %-9s %6d %6d %6d  %7.3f TOPS", k->name, name, n_tokens, n_out, n_in, got);
+    if (dtype != DTYPE_F32 && most > 0)
+        printf("  %4.0f %% of %5.2f", 100 * got / most, most);
+    printf("\n");
     close_work(&work);
 }
 

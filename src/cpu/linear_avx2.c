@@ -307,9 +307,11 @@ static void gemm_group_avx2(const struct gemm_tokens_avx2 *tokens, const int16_t
                             bool is_first, bool is_last)
 {
     __m256 sums[GEMM_TOKENS_AVX2][2];
+    UNROLL_8
     for (int t = 0; t < GEMM_TOKENS_AVX2; t++)
         take_sums(sums[t], tokens->y[t] + r, is_first ? 0 : n_rows - r);
     gemm_blocks_avx2(sums, group, tokens, n_blocks);
+    UNROLL_8
     for (int t = 0; t < GEMM_TOKENS_AVX2; t++)
         give_sums(tokens->y[t] + r, sums[t], w, row + r, n_rows - r, is_last);
 }

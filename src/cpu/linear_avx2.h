@@ -66,9 +66,11 @@ static inline void store_rows8(float *y, __m256 sum, const struct matrix *w, int
 }
 
 /* The sums of a group's 16 rows wait in y between one stretch of k and the next: the first n of
- * them, zero for the others. */
+ * them, zero for the others. y is fetched in any case: its rows are far apart, often a page each.
+ */
 static inline void take_sums(__m256 sums[2], const float *y, int n)
 {
+    __builtin_prefetch(y, 1);
     sums[0] = _mm256_maskload_ps(y, mask_avx2(n));
     sums[1] = _mm256_maskload_ps(y + 8, mask_avx2(n - 8));
 }

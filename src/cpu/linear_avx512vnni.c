@@ -42,6 +42,7 @@ static void quantize_avx512(int8_t *q, float *scales, int32_t *offsets, const fl
 {
     for (int i = 0, b = 0; i < n; i += ACT_BLOCK, b++) {
         __m512 v[4], largest = _mm512_setzero_ps();
+        UNROLL
         for (int j = 0; j < 4; j++) {
             v[j] = _mm512_maskz_loadu_ps(lanes_below(n - i - 16 * j), x + i + 16 * j);
             largest = _mm512_max_ps(_mm512_abs_ps(v[j]), largest); // the second, if one is NaN
@@ -50,6 +51,7 @@ static void quantize_avx512(int8_t *q, float *scales, int32_t *offsets, const fl
         float inverse = 127.0f / max;
         __m512 factor = _mm512_set1_ps(inverse < FLT_MAX ? inverse : FLT_MAX);
         __m512i sum = _mm512_setzero_si512();
+        UNROLL
         for (int j = 0; j < 4; j++) {
             __m512 y = _mm512_min_ps(_mm512_mul_ps(v[j], factor), _mm512_set1_ps(127.0f));
             y = _mm512_max_ps(y, _mm512_set1_ps(-127.0f));
@@ -239,27 +241,27 @@ static size_t tile_bytes_avx512(int n_in)
 static inline void transpose_16x16(__m512i v[16])
 {
     __m512i t[16];
-    UNROLL for (int i = 0; i < 16; i += 2)
-    {
+    UNROLL
+    for (int i = 0; i < 16; i += 2) {
         t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
         t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
     }
-    UNROLL for (int i = 0; i < 16; i += 4)
-    {
+    UNROLL
+    for (int i = 0; i < 16; i += 4) {
         v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
         v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
         v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
         v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
     }
-    UNROLL for (int i = 0; i < 4; i++)
-    {
+    UNROLL
+    for (int i = 0; i < 4; i++) {
         t[i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0x88);
         t[4 + i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0xdd);
         t[8 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0x88);
         t[12 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0xdd);
     }
-    UNROLL for (int i = 0; i < 4; i++)
-    {
+    UNROLL
+    for (int i = 0; i < 4; i++) {
         v[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
         v[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
         v[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
@@ -275,16 +277,20 @@ static void pack_avx512(void *tile, const struct matrix *w, int row, int n_rows)
             __m512i v[16];
             __mmask64 mask = bytes_below(w->n_in - k);
             if (w->dtype == DTYPE_I8) {
-                UNROLL for (int i = 0; i < 16; i++) v[i] =
-                    load_i8(rows.at[i] + k, rows.ahead, mask);
+                UNROLL
+                for (int i = 0; i < 16; i++)
+                    v[i] = load_i8(rows.at[i] + k, rows.ahead, mask);
             } else {
                 __mmask32 pairs = (__mmask32)bytes_below((w->n_in - k) / 2);
-                UNROLL for (int i = 0; i < 16; i++) v[i] =
-                    load_i4(rows.at[i] + k / 2, rows.ahead, pairs);
+                UNROLL
+                for (int i = 0; i < 16; i++)
+                    v[i] = load_i4(rows.at[i] + k / 2, rows.ahead, pairs);
             }
             transpose_16x16(v);
             uint8_t *to = (uint8_t *)tile + (size_t)k * TILE_ROWS + (size_t)r * 4;
-            UNROLL for (int j = 0; j < 16; j++) _mm512_store_si512(to + j * TILE_ROWS * 4, v[j]);
+            UNROLL
+            for (int j = 0; j < 16; j++)
+                _mm512_store_si512(to + j * TILE_ROWS * 4, v[j]);
         }
     }
 }
@@ -300,11 +306,12 @@ enum {
     GEMM_K = 4096 // so much of a tile, 256 KiB, stays in L2 while all tokens pass
 };
 
-/* One token's activations from some block on. */
+/* One token's activations from some block on, and where its results go. */
 struct gemm_token {
     const int8_t *q;
     const float *scales;
     const int32_t *offsets;
+    float *y;
 };
 
 /* By hand, because gcc 12 copies the accumulator of the intrinsic through memory. */
@@ -359,20 +366,41 @@ __attribute__((noinline)) static void gemm_blocks(__m512 sums[GEMM_TOKENS][QUART
     EACH_SUM(GIVE_SUM)
 }
 
-/* What is the same for all tokens. */
+/* The rows of a tile, for all tokens. */
 struct gemm_rows {
     const struct matrix *w;
     int row;
     __mmask16 lanes[QUARTERS];
 };
 
-static void finish_token(float *y, const __m512 sums[QUARTERS], const struct gemm_rows *rows)
+/* Sums wait in y between one stretch of k and the next. y is fetched first: its rows are far apart,
+ * often a page each. */
+static void gemm_tokens(const struct gemm_token token[GEMM_TOKENS], const uint8_t *tile,
+                        const struct gemm_rows *rows, int n_blocks, bool is_first, bool is_last)
 {
-    for (int i = 0; i < QUARTERS; i++)
-        store_rows(y + 16 * i, sums[i], rows->w, rows->row + 16 * i, rows->lanes[i]);
+    __m512 sums[GEMM_TOKENS][QUARTERS];
+    UNROLL
+    for (int t = 0; t < GEMM_TOKENS; t++) {
+        UNROLL
+        for (int i = 0; i < QUARTERS; i++) {
+            __builtin_prefetch(token[t].y + 16 * i, 1);
+            sums[t][i] = _mm512_maskz_loadu_ps(is_first ? 0 : rows->lanes[i], token[t].y + 16 * i);
+        }
+    }
+    gemm_blocks(sums, tile, token, n_blocks);
+    UNROLL
+    for (int t = 0; t < GEMM_TOKENS; t++) {
+        UNROLL
+        for (int i = 0; i < QUARTERS; i++) {
+            float *y = token[t].y + 16 * i;
+            if (is_last)
+                store_rows(y, sums[t][i], rows->w, rows->row + 16 * i, rows->lanes[i]);
+            else
+                _mm512_mask_storeu_ps(y, rows->lanes[i], sums[t][i]);
+        }
+    }
 }
 
-/* Sums wait in y between one stretch of k and the next. */
 static void gemm_avx512(float *y, size_t y_stride, const void *tile, const struct matrix *w,
                         int row, int n_rows, const int8_t *q, size_t q_stride, const float *scales,
                         const int32_t *offsets, int n_tokens)
@@ -380,35 +408,20 @@ static void gemm_avx512(float *y, size_t y_stride, const void *tile, const struc
     struct gemm_rows rows = { .w = w, .row = row };
     for (int i = 0; i < QUARTERS; i++)
         rows.lanes[i] = lanes_below(n_rows - 16 * i);
-    const size_t n_blocks = ((size_t)w->n_in + ACT_BLOCK - 1) / ACT_BLOCK;
-    const size_t stretch = GEMM_K / ACT_BLOCK;
-    for (size_t b = 0; b < n_blocks; b += stretch) {
-        size_t n = n_blocks - b < stretch ? n_blocks - b : stretch;
-        const uint8_t *part = (const uint8_t *)tile + b * ACT_BLOCK * TILE_ROWS;
+    const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
+    for (size_t k = 0; k < k_padded; k += GEMM_K) {
+        const size_t n = k_padded - k < GEMM_K ? k_padded - k : GEMM_K;
         for (int t = 0; t < n_tokens; t += GEMM_TOKENS) {
             struct gemm_token token[GEMM_TOKENS];
-            float *to[GEMM_TOKENS];
-            __m512 sums[GEMM_TOKENS][QUARTERS];
             for (int i = 0; i < GEMM_TOKENS; i++) {
                 /* Past the last token the last one is repeated: the same sums, stored twice. */
                 size_t at = (size_t)(t + i < n_tokens ? t + i : n_tokens - 1);
-                to[i] = y + at * y_stride;
-                token[i].q = q + at * q_stride + b * ACT_BLOCK;
-                token[i].scales = scales + at * n_blocks + b;
-                token[i].offsets = offsets + at * n_blocks + b;
-                for (int j = 0; j < QUARTERS; j++) {
-                    __builtin_prefetch(to[i] + 16 * j, 1);
-                    sums[i][j] = _mm512_maskz_loadu_ps(b ? rows.lanes[j] : 0, to[i] + 16 * j);
-                }
+                size_t block = (at * k_padded + k) / ACT_BLOCK;
+                token[i] = (struct gemm_token){ q + at * q_stride + k, scales + block,
+                                                offsets + block, y + at * y_stride };
             }
-            gemm_blocks(sums, part, token, (int)n);
-            for (int i = 0; i < GEMM_TOKENS; i++) {
-                if (b + n == n_blocks)
-                    finish_token(to[i], sums[i], &rows);
-                else
-                    for (int j = 0; j < QUARTERS; j++)
-                        _mm512_mask_storeu_ps(to[i] + 16 * j, rows.lanes[j], sums[i][j]);
-            }
+            gemm_tokens(token, (const uint8_t *)tile + k * TILE_ROWS, &rows, (int)(n / ACT_BLOCK),
+                        k == 0, k + n == k_padded);
         }
     }
 }

@@ -124,9 +124,11 @@ static void gemm_group_avxvnni(const struct gemm_token_avxvnni *token, const uin
                                bool is_first, bool is_last)
 {
     __m256 sums[GEMM_TOKENS_AVXVNNI][2];
+    UNROLL_8
     for (int t = 0; t < GEMM_TOKENS_AVXVNNI; t++)
         take_sums(sums[t], token[t].y + r, is_first ? 0 : n_rows - r);
     gemm_blocks_avxvnni(sums, group, token, n_blocks);
+    UNROLL_8
     for (int t = 0; t < GEMM_TOKENS_AVXVNNI; t++)
         give_sums(token[t].y + r, sums[t], w, row + r, n_rows - r, is_last);
 }
