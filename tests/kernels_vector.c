@@ -186,7 +186,8 @@ struct attention_case {
     const float *q[ATTENTION_MAX_ROWS];
     float *out[ATTENTION_MAX_ROWS];
     int begin[ATTENTION_MAX_ROWS], end[ATTENTION_MAX_ROWS];
-    float slopes[ATTENTION_MAX_ROWS];
+    float bias_data[2][512]; // [position]
+    const float *bias[ATTENTION_MAX_ROWS];
     size_t n_out;
 };
 
@@ -240,8 +241,10 @@ static struct attention_case *new_attention(int head_dim, int n_rows, int n_head
         c->out[r] = c->out_data + GUARD + (size_t)r * (size_t)(head_dim + GUARD);
         c->end[r] = pos + r / n_heads + 1;
         c->begin[r] = window && c->end[r] > window ? c->end[r] - window : 0;
-        c->slopes[r] = -0.1f * (float)(r + 1);
+        c->bias[r] = c->bias_data[r % 2];
     }
+    for (int i = 0; i < 2 * 512; i++)
+        c->bias_data[i / 512][i % 512] = random_float(3.0f);
     fill_kv(c, c->end[n_rows - 1], c->begin[0], c->end[n_rows - 1]);
     c->a.k = c->k;
     c->a.v = c->v;
@@ -283,7 +286,7 @@ static void check_attention(const struct kernels *scalar, const struct kernels *
     if (random_int(4) == 0)
         c->a.cap = 0.5f + random_float(0.4f);
     if (random_int(4) == 0)
-        c->a.slopes = c->slopes;
+        c->a.bias = c->bias;
     if (random_int(4) == 0) // scores that make exp underflow, and negative zeros
         c->a.scale = 100.0f;
     if (random_int(8) == 0)

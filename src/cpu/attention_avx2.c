@@ -97,11 +97,8 @@ static inline float score_row_avx2(const struct attention *a, int row, int pos, 
             __m256 cap = _mm256_set1_ps(a->cap);
             v = _mm256_mul_ps(cap, tanh_avx2(_mm256_div_ps(v, cap)));
         }
-        if (a->slopes) {
-            __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            __m256 at = _mm256_cvtepi32_ps(_mm256_add_epi32(lane, _mm256_set1_epi32(pos + j)));
-            v = _mm256_add_ps(v, _mm256_mul_ps(_mm256_set1_ps(a->slopes[row]), at));
-        }
+        if (a->bias)
+            v = _mm256_add_ps(v, _mm256_loadu_ps(a->bias[row] + pos + j));
         __m256i visible = _mm256_andnot_si256(mask_avx2(a->begin[row] - pos - j),
                                               mask_avx2(a->end[row] - pos - j));
         v = _mm256_blendv_ps(nothing, v, _mm256_castsi256_ps(visible));

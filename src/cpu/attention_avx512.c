@@ -109,11 +109,8 @@ static inline float score_row_avx512(const struct attention *a, int row, int pos
             __m512 cap = _mm512_set1_ps(a->cap);
             v = _mm512_mul_ps(cap, tanh_avx512(_mm512_div_ps(v, cap)));
         }
-        if (a->slopes) {
-            __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-            __m512 at = _mm512_cvtepi32_ps(_mm512_add_epi32(lane, _mm512_set1_epi32(pos + j)));
-            v = _mm512_add_ps(v, _mm512_mul_ps(_mm512_set1_ps(a->slopes[row]), at));
-        }
+        if (a->bias)
+            v = _mm512_add_ps(v, _mm512_loadu_ps(a->bias[row] + pos + j));
         v = _mm512_mask_mov_ps(nothing, (__mmask16)(visible >> j), v);
         _mm512_storeu_ps(s + j, v);
         largest = _mm512_max_ps(v, largest); // the second operand for a NaN

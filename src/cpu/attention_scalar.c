@@ -32,8 +32,8 @@ static void score_block(const struct attention *a, int row, int pos, int begin, 
         s[j] *= a->scale;
         if (a->cap > 0.0f)
             s[j] = a->cap * qp_tanh(s[j] / a->cap);
-        if (a->slopes)
-            s[j] += a->slopes[row] * (float)(pos + j);
+        if (a->bias)
+            s[j] += a->bias[row][pos + j];
     }
 }
 

@@ -26,7 +26,7 @@ struct cpu_backend {
     struct pool *pool;
     int n_threads;
     struct worker_scratch *scratch; // [n_threads]
-    int n_rope;                     // positions whose rows of the rope tables are filled
+    int n_positions;                // whose entries in the tables of rope and ALiBi are filled
 };
 
 static inline struct cpu_backend *cpu(struct run *r)

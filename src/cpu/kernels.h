@@ -51,7 +51,8 @@ struct attention {
     const float *const *q;  // [head_dim] each
     float *const *out;      // [head_dim] each
     const int *begin, *end; // visible positions [begin, end), end > begin
-    const float *slopes;    // ALiBi: score += slopes[row] * position; NULL for none
+    /* ALiBi: score += bias[row][position], readable to the end of the last block; NULL for none. */
+    const float *const *bias;
     /* [qp_attention_scratch(head_dim, n_rows)] floats, aligned to 64 bytes. */
     float *scratch;
 };
@@ -121,7 +122,7 @@ struct kernels {
      * For each row, over the blocks that hold its visible positions, ascending, with m = -inf,
      * l = 0, o[d] = 0:
      *   s[j] = scale * (sum over d ascending, from 0.0f, of q[d] * k[j][d]); cap;
-     *          + slope * position; positions outside [begin, end) have p[j] = 0 and do not count
+     *          + bias; positions outside [begin, end) have p[j] = 0 and do not count
      *          in the maximum
      *   m' = max(m, max s[j]); c = exp(m - m'); p[j] = exp(s[j] - m')
      *   l = l * c + sum over 16 lanes of p[j], j = 0 .. 63;  o[d] = o[d] * c

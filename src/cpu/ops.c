@@ -20,9 +20,13 @@ static void embed_task(void *arg, int index, int n_threads)
     const struct matrix *table = &j->r->weights->embed;
     int begin, end;
     qp_share(j->n, 1, index, n_threads, &begin, &end);
-    for (int t = begin; t < end; t++)
-        cpu(j->r)->k.dequantize_row(j->x + (size_t)t * table->n_in, table, j->tokens[t],
-                                    j->r->config->embed_scale);
+    const float factor = j->r->config->embed_scale;
+    for (int t = begin; t < end; t++) {
+        float *row = j->x + (size_t)t * table->n_in;
+        cpu(j->r)->k.dequantize_row(row, table, j->tokens[t], factor);
+        for (int i = 0; table->zeros && i < table->n_in; i++)
+            row[i] -= table->zeros[j->tokens[t]] * factor;
+    }
 }
 
 static void cpu_embed(struct run *r, float *x, const quip_token *tokens, int n)
@@ -99,17 +103,17 @@ static void *take(struct arena *a, size_t n, size_t m, size_t size)
     return qp_arena_take(a, n * m * size);
 }
 
-/* Activations for products with weights of this type. */
-static struct act take_act(struct arena *a, int n_cols, int max_tokens, int weights_dtype)
+/* Activations for products with this model's kinds of weights. */
+static struct act take_act(const struct run *r, struct arena *a, int n_cols, int max_tokens)
 {
     struct act act = { .n_cols = n_cols };
-    const size_t n = (size_t)max_tokens, blocks = qp_round_up((size_t)n_cols, ACT_BLOCK);
-    act.q_stride = blocks;
-    act.n_blocks = (int)(blocks / ACT_BLOCK);
-    if (weights_dtype == DTYPE_F32) {
+    const size_t n = (size_t)max_tokens, padded = qp_round_up((size_t)n_cols, ACT_BLOCK);
+    act.q_stride = padded;
+    act.n_blocks = (int)(padded / ACT_BLOCK);
+    if (r->weights->has_float)
         act.f32 = take(a, n, (size_t)n_cols, sizeof *act.f32);
-    } else {
-        act.q = take(a, n, blocks, sizeof *act.q);
+    if (r->weights->has_integer) {
+        act.q = take(a, n, padded, sizeof *act.q);
         act.scales = take(a, n, (size_t)act.n_blocks, sizeof *act.scales);
         act.offsets = take(a, n, (size_t)act.n_blocks, sizeof *act.offsets);
     }
@@ -143,7 +147,6 @@ static void take_scratch(struct run *r, struct arena *a, struct worker_scratch *
 void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, int n_threads)
 {
     const struct config *c = r->config;
-    const struct layer_weights *w = &r->weights->layers[0];
     const size_t n = (size_t)max_tokens, d_model = (size_t)c->d_model;
     const size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
     const size_t kv_width = (size_t)c->n_kv_heads * (size_t)c->head_dim;
@@ -151,19 +154,22 @@ void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, 
 
     r->ops = &cpu_ops;
     r->n_context = n_context;
-    r->kv_is_f16 = w->wq.dtype != DTYPE_F32;
+    r->kv_is_f16 = r->weights->has_integer;
     b->x = take(a, n, d_model, sizeof(float));
     b->y = take(a, n, d_model, sizeof(float));
     b->q = take(a, n, q_width, sizeof(float));
     b->k = take(a, n, kv_width, sizeof(float));
     b->v = take(a, n, kv_width, sizeof(float));
-    b->att_f32 = w->wo.dtype == DTYPE_F32 ? NULL : take(a, n, q_width, sizeof(float));
-    b->xn = take_act(a, c->d_model, max_tokens, w->wq.dtype);
-    b->att = take_act(a, (int)q_width, max_tokens, w->wo.dtype);
-    b->h = take_act(a, c->d_ff, max_tokens, w->down.dtype);
+    b->att_f32 = r->weights->has_float ? NULL : take(a, n, q_width, sizeof(float));
+    b->xn = take_act(r, a, c->d_model, max_tokens);
+    b->att = take_act(r, a, (int)q_width, max_tokens);
+    b->h = take_act(r, a, c->d_ff, max_tokens);
     b->logits = take(a, LOGITS_ROWS, (size_t)c->vocab_size, sizeof(float));
     b->rope_cos = take(a, 2 * (size_t)n_context, (size_t)c->rope_dim / 2, sizeof(float));
     b->rope_sin = take(a, 2 * (size_t)n_context, (size_t)c->rope_dim / 2, sizeof(float));
+    if (c->has_alibi)
+        b->alibi =
+            take(a, (size_t)c->n_heads, qp_round_up((size_t)n_context, KV_BLOCK), sizeof(float));
 
     r->kv = take(a, (size_t)c->n_layers, 1, sizeof *r->kv);
     for (int l = 0; l < c->n_layers; l++) {

@@ -57,7 +57,7 @@ static void fill_rope(struct run *r, int n)
         for (int i = 0; i < half; i++) {
             const float exponent = (float)(2 * i) / (float)c->rope_dim;
             const float frequency = 1.0f / (float)qp_pow(lc->rope_theta, exponent) / lc->rope_scale;
-            for (int pos = cpu(r)->n_rope; pos < n; pos++) {
+            for (int pos = cpu(r)->n_positions; pos < n; pos++) {
                 double sine, cosine;
                 qp_sin_cos((float)pos * frequency, &sine, &cosine);
                 r->buffers.rope_cos[rope_row(r, is_global, pos) + i] = (float)cosine;
@@ -65,7 +65,48 @@ static void fill_rope(struct run *r, int n)
             }
         }
     }
-    cpu(r)->n_rope = n;
+}
+
+/* To bfloat16 and back, to nearest even: the reference keeps its biases in that format, and models
+ * were trained with them. */
+static float bfloat16(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* The slope of head h: Press et al. 2022 (ALiBi), appendix: powers of 2^(-8/n) for n heads, n a
+ * power of two; further heads take every other slope of twice as many. */
+static float alibi_slope(int h, int n_heads)
+{
+    int n = 1;
+    while (2 * n <= n_heads)
+        n *= 2;
+    return (float)(h < n ? qp_pow(2, -8.0 * (h + 1) / n) : qp_pow(2, -4.0 * (2 * (h - n) + 1) / n));
+}
+
+/* bias = slope * position, scaled like the scores that it is added to. */
+static void fill_alibi(struct run *r, int n)
+{
+    const struct config *c = r->config;
+    const size_t stride = qp_round_up((size_t)r->n_context, KV_BLOCK);
+    for (int h = 0; h < c->n_heads; h++) {
+        const float slope = bfloat16(alibi_slope(h, c->n_heads));
+        for (int pos = cpu(r)->n_positions; pos < n; pos++)
+            r->buffers.alibi[(size_t)h * stride + (size_t)pos] =
+                bfloat16(slope * (float)pos) * c->query_scale;
+    }
+}
+
+static void fill_positions(struct run *r, int n)
+{
+    fill_rope(r, n);
+    if (r->buffers.alibi)
+        fill_alibi(r, n);
+    cpu(r)->n_positions = n;
 }
 
 /* ---- append ---- */
@@ -141,8 +182,8 @@ static void append_task(void *arg, int index, int n_threads)
 void qp_cpu_rope_append(struct run *r, int l, int n)
 {
     struct append_task job = { .r = r, .l = l, .n = n };
-    if (cpu(r)->n_rope < r->pos + n)
-        fill_rope(r, r->pos + n);
+    if (cpu(r)->n_positions < r->pos + n)
+        fill_positions(r, r->pos + n);
     cpu_parallel(r, n == 1, append_task, &job);
 }
 
@@ -169,12 +210,15 @@ static void attend_rows(struct attend_task *j, float *scratch, int t0, int n_tok
     const size_t head = (size_t)(h0 / (c->n_heads / c->n_kv_heads)) * head_bytes(r, r->n_context);
     const float *q[ATTENTION_MAX_ROWS];
     float *out[ATTENTION_MAX_ROWS];
+    const float *bias[ATTENTION_MAX_ROWS];
+    const size_t alibi_stride = qp_round_up((size_t)r->n_context, KV_BLOCK);
     int begin[ATTENTION_MAX_ROWS], end[ATTENTION_MAX_ROWS], n_rows = 0;
     for (int t = t0; t < t0 + n_tokens; t++)
         for (int h = h0; h < h0 + n_heads; h++, n_rows++) {
             const size_t at = (size_t)t * q_width + (size_t)h * (size_t)c->head_dim;
             q[n_rows] = j->q + at;
             out[n_rows] = j->floats + at;
+            bias[n_rows] = r->buffers.alibi ? r->buffers.alibi + (size_t)h * alibi_stride : NULL;
             end[n_rows] = j->pos + t + 1;
             begin[n_rows] = window && end[n_rows] > window ? end[n_rows] - window : 0;
         }
@@ -190,6 +234,7 @@ static void attend_rows(struct attend_task *j, float *scratch, int t0, int n_tok
         .out = out,
         .begin = begin,
         .end = end,
+        .bias = r->buffers.alibi ? bias : NULL,
         .scratch = scratch,
     });
 }

@@ -20,6 +20,18 @@ static struct act_row token(const struct act *a, int t)
                              a->offsets + (size_t)t * a->n_blocks };
 }
 
+/* w = q * scale - zero: take the zeros' part, zero * sum x, from rows [row, row + n_rows) of one
+ * token's y. */
+static void subtract_zeros(float *y, const struct matrix *w, const struct act_row *x, int n_blocks,
+                           int row, int n_rows)
+{
+    float sum = 0;
+    for (int b = 0; b < n_blocks; b++)
+        sum += x->scales[b] * ((float)x->offsets[b] * (-1.0f / 128));
+    for (int i = 0; i < n_rows; i++)
+        y[i] -= w->zeros[row + i] * sum;
+}
+
 /* y[t * y_stride + r] for rows [begin, end) and n tokens, one token at a time. */
 static void multiply_rows(const struct kernels *k, float *y, size_t y_stride,
                           const struct matrix *w, const struct act *in, int n, int begin, int end)
@@ -33,6 +45,8 @@ static void multiply_rows(const struct kernels *k, float *y, size_t y_stride,
             k->gemv_i4(row, w, &x, begin, end);
         else
             k->gemv_i8(row, w, &x, begin, end);
+        if (w->zeros)
+            subtract_zeros(row + begin, w, &x, in->n_blocks, begin, end - begin);
     }
 }
 
@@ -48,6 +62,10 @@ static void multiply_tile(const struct kernels *k, float *y, size_t y_stride, co
     } else {
         const struct act_row x = token(in, t0);
         k->gemm(y, y_stride, tile, w, row, n_rows, x.q, in->q_stride, x.scales, x.offsets, n);
+        for (int t = 0; w->zeros && t < n; t++) {
+            const struct act_row one = token(in, t0 + t);
+            subtract_zeros(y + (size_t)t * y_stride, w, &one, in->n_blocks, row, n_rows);
+        }
     }
 }
 
@@ -136,7 +154,7 @@ static void store_columns(const struct kernels *k, struct act *a, int t, int row
     if (a->q)
         k->quantize(a->q + (size_t)t * a->q_stride + row, a->scales + block, a->offsets + block, h,
                     n_rows);
-    else
+    if (a->f32)
         for (int i = 0; i < n_rows; i++)
             a->f32[(size_t)t * a->n_cols + row + i] = h[i];
 }
@@ -187,6 +205,7 @@ static struct matrix rows_of(const struct matrix *w, int row, int n_rows)
     part.data = (const uint8_t *)w->data + (size_t)row * w->row_bytes;
     part.scales = w->scales ? w->scales + row : NULL;
     part.bias = w->bias ? w->bias + row : NULL;
+    part.zeros = w->zeros ? w->zeros + row : NULL;
     return part;
 }
 

@@ -41,8 +41,9 @@ struct buffers {
     struct act att;   // [max_tokens, n_heads * head_dim] output of attention
     float *att_f32;   // the same before it is quantized; NULL when att.f32 serves
     struct act h;     // [max_tokens, d_ff] act(gate) * up
-    float *logits;    // [vocab_size]
+    float *logits;    // [LOGITS_ROWS, vocab_size]; callers see the first row
     float *rope_cos, *rope_sin; // [2, n_context, rope_dim / 2] of local, then global layers
+    float *alibi;               // [n_heads, n_context in whole blocks], or NULL
 };
 
 /* One forward pass in the making. */

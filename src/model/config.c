@@ -439,9 +439,8 @@ static quip_status check_facts(const quip_model *m, struct facts *f, quip_error 
     if (f->layer_types[0] && (int)strlen(f->layer_types) != f->n_layers)
         return qp_fail(error, QUIP_E_FORMAT, "%s: quip.config gives %zu layer types for %d layers",
                        m->file.name, strlen(f->layer_types), f->n_layers);
-    if (f->bos >= f->vocab_size)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: start token %d is outside its vocabulary of %d",
-                       m->file.name, f->bos, f->vocab_size);
+    if (f->bos >= f->vocab_size) // of a cut-down vocabulary
+        f->bos = -1;
     if (!(f->rope_theta > 0) || !(f->rope_local_theta > 0) || !(f->rope_scaling > 0))
         return qp_fail(error, QUIP_E_FORMAT, "%s: its rotary bases and scaling must be positive",
                        m->file.name);

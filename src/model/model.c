@@ -93,6 +93,7 @@ void qp_model_release(quip_model *m)
     qp_tokenizer_close(m->tokenizer);
     qp_format_close(&m->format);
     qp_arena_close(&m->arena);
+    qp_arena_close(&m->untiled);
     qp_bytes_close(&m->chat_text);
     size_t size = (size_t)m->file.size;
     qp_file_close(&m->file);

@@ -77,12 +77,14 @@ struct weights {
     struct matrix embed, head;      // [vocab_size, d_model]; the same one when tied
     struct norm_weights final_norm; // [d_model]
     struct layer_weights *layers;   // [n_layers]
+    bool has_float, has_integer;    // among the matrices
 };
 
 struct quip_model {
     atomic_int n_references; // the caller's, and one a session
     struct file file;
-    void *memory; // the file's bytes when they are not mapped
+    void *memory;         // the file's bytes when they are not mapped
+    struct arena untiled; // rows of a GPU file's matrices
     struct format format;
     struct arena arena; // layers of config and weights
     struct config config;
@@ -103,6 +105,9 @@ void qp_model_release(quip_model *model); // the last one closes
 
 /* config.c: fill m->config and m->chat from the file's metadata. */
 quip_status qp_config_read(quip_model *m, quip_error *error);
+/* untile.c: bytes of a GPU file's matrix as rows; fill them and point the matrix at them. */
+size_t qp_untiled_bytes(const struct tensor *t);
+void qp_untile(struct matrix *m, void *rows, const uint8_t *from);
 /* weights.c: bind m->weights. */
 quip_status qp_weights_bind(quip_model *m, quip_error *error);
 

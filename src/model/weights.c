@@ -9,6 +9,7 @@ struct binder {
     quip_error *error;
     quip_status status; // the first failure; after it nothing more is tried
     int n_i8, n_i4, n_f32;
+    bool is_gpu; // shapes are byte counts, matrices are tiled
 };
 
 static const struct tensor *find(struct binder *b, const char *name)
@@ -26,6 +27,8 @@ static const float *floats(struct binder *b, const struct tensor *t, int64_t n)
     int64_t n_elements = 1;
     for (int i = 0; i < t->n_dims; i++)
         n_elements *= t->dims[i];
+    if (b->is_gpu)
+        n_elements /= (int64_t)sizeof(float);
     if (t->dtype != DTYPE_F32 || n_elements != n) {
         b->status =
             qp_fail(b->error, QUIP_E_FORMAT, "%s: %s has %lld %s values, needed are %lld f32", file,
@@ -68,58 +71,84 @@ static void bind_norm(struct binder *b, struct norm_weights *w, const char *name
     }
 }
 
-static const float *bind_scales(struct binder *b, const struct tensor *w, int n_out)
+/* The floats that go with a quantized matrix, one a row: <name><suffix>; NULL when there are none.
+ */
+static const float *bind_companion(struct binder *b, const struct tensor *w, const char *suffix,
+                                   int n_out)
 {
     char name[200];
-    snprintf(name, sizeof name, "%s_quantized_scale", w->name);
+    snprintf(name, sizeof name, "%s%s", w->name, suffix);
     const struct tensor *t = qp_format_find(&b->model->format, name);
-    if (t)
-        return floats(b, t, n_out);
-    b->status = qp_fail(b->error, QUIP_E_FORMAT, "%s: %s is %s, but its scales %s are missing",
-                        b->model->file.name, w->name, qp_dtype_name(w->dtype), name);
-    return NULL;
+    return t ? floats(b, t, n_out) : NULL;
+}
+
+/* What row length and how many bytes a matrix of this type has; false for types it cannot have. */
+static bool matrix_layout(const struct binder *b, struct matrix *m, uint64_t *n_bytes)
+{
+    size_t row_bytes = (size_t)m->n_in;
+    switch (m->dtype) {
+    case DTYPE_F32:
+        m->row_bytes = row_bytes * sizeof(float);
+        *n_bytes = (uint64_t)m->n_out * row_bytes * (b->is_gpu ? sizeof(uint16_t) : sizeof(float));
+        return true;
+    case DTYPE_I8:
+        m->row_bytes = row_bytes;
+        break;
+    case DTYPE_I4:
+        m->row_bytes = row_bytes / 2;
+        if (m->n_in % 2)
+            return false;
+        break;
+    default:
+        return false;
+    }
+    *n_bytes = (uint64_t)m->n_out * m->row_bytes;
+    return true;
 }
 
 static void bind_tensor(struct binder *b, struct matrix *m, const struct tensor *t, int n_out,
                         int n_in)
 {
+    const char *file = b->model->file.name;
     const uint8_t *data;
-    if (t->n_dims != 2 || t->dims[0] != n_out || t->dims[1] != n_in) {
-        b->status =
-            qp_fail(b->error, QUIP_E_FORMAT, "%s: %s has shape [%lld, %lld], needed is [%d, %d]",
-                    b->model->file.name, t->name, (long long)t->dims[0],
-                    (long long)(t->n_dims > 1 ? t->dims[1] : 0), n_out, n_in);
-        return;
-    }
+    uint64_t n_bytes;
     *m = (struct matrix){ .dtype = t->dtype, .n_out = n_out, .n_in = n_in };
-    switch (t->dtype) {
-    case DTYPE_F32:
-        m->row_bytes = (size_t)n_in * 4;
-        m->data =
-            t->n_bytes / 4 / (uint64_t)n_out == (uint64_t)n_in ? floats(b, t, n_out * n_in) : NULL;
-        b->n_f32++;
-        return;
-    case DTYPE_I8:
-        m->row_bytes = (size_t)n_in;
-        b->n_i8++;
-        break;
-    case DTYPE_I4:
-        m->row_bytes = (size_t)n_in / 2;
-        b->n_i4++;
-        if (n_in % 2 == 0)
-            break; /* else refused with the other types */
-    /* fallthrough */
-    default:
+    if (!matrix_layout(b, m, &n_bytes)) {
         b->status = qp_fail(b->error, QUIP_E_UNSUPPORTED,
                             "%s: %s is %s [%d, %d]; weights may be i8, i4 (rows of even length) or "
                             "f32",
-                            b->model->file.name, t->name, qp_dtype_name(t->dtype), n_out, n_in);
+                            file, t->name, qp_dtype_name(t->dtype), n_out, n_in);
+        return;
+    }
+    if (t->n_bytes != n_bytes ||
+        (!b->is_gpu && (t->n_dims != 2 || t->dims[0] != n_out || t->dims[1] != n_in)) ||
+        (b->is_gpu && (n_out % 4 || n_in % 4))) {
+        b->status = qp_fail(
+            b->error, QUIP_E_FORMAT,
+            "%s: %s has shape [%lld, %lld] and %llu bytes, needed is [%d, %d] in %llu", file,
+            t->name, (long long)t->dims[0], (long long)(t->n_dims > 1 ? t->dims[1] : 0),
+            (unsigned long long)t->n_bytes, n_out, n_in, (unsigned long long)n_bytes);
+        return;
+    }
+    *(t->dtype == DTYPE_F32 ? &b->n_f32 : t->dtype == DTYPE_I8 ? &b->n_i8 : &b->n_i4) += 1;
+    if (t->dtype == DTYPE_F32 && !b->is_gpu) {
+        m->data = floats(b, t, (int64_t)n_out * n_in);
         return;
     }
     if ((b->status = qp_format_tensor_bytes(&b->model->format, t, &data, b->error)))
         return;
     m->data = data;
-    m->scales = bind_scales(b, t, n_out);
+    if (b->is_gpu)
+        qp_untile(m, qp_arena_take(&b->model->untiled, qp_untiled_bytes(t)), data);
+    if (t->dtype == DTYPE_F32)
+        return;
+    m->scales = bind_companion(b, t, "_quantized_scale", n_out);
+    if (!b->status && !m->scales)
+        b->status =
+            qp_fail(b->error, QUIP_E_FORMAT, "%s: %s is %s, but %s_quantized_scale is missing",
+                    file, t->name, qp_dtype_name(t->dtype), t->name);
+    if (!b->status && b->is_gpu)
+        m->zeros = bind_companion(b, t, "_quantized_zp", n_out);
 }
 
 /* A matrix under either of the names that the original gives it: name.w or name.linear.w. */
@@ -170,7 +199,12 @@ static void bind_layer(struct binder *b, int l)
         bind_norm(b, &w->k_norm, layer_name(s, n, l, "self_attention.k_norm"), c->head_dim);
     }
     if (!c->is_parallel)
-        bind_norm(b, &w->ff_norm, layer_name(s, n, l, "ff_layer.pre_layer_norm"), c->d_model);
+        // GPU files of Falcon and StableLM have another name for it
+        bind_norm(b, &w->ff_norm,
+                  layer_name(s, n, l,
+                             b->is_gpu && c->norm == NORM_LAYER ? "post_layer_norm"
+                                                                : "ff_layer.pre_layer_norm"),
+                  c->d_model);
     if (c->is_gated)
         bind_matrix(b, &w->gate, layer_name(s, n, l, "ff_layer.ffn_layer1_gate"), c->d_ff,
                     c->d_model);
@@ -200,10 +234,35 @@ static uint64_t count_parameters(const quip_model *m)
     return n;
 }
 
+/* Room for the rows of every matrix of a GPU file. */
+static void open_untiled(struct binder *b)
+{
+    const struct format *f = &b->model->format;
+    size_t size = 0;
+    for (int i = 0; i < f->n_tensors; i++)
+        size += qp_untiled_bytes(&f->tensors[i]);
+    b->status = qp_arena_open(&b->model->untiled, size, "the rows of a GPU file", b->error);
+}
+
+/* The backend that the file was written for: "cpu" or "gpu". */
+static void find_backend(struct binder *b)
+{
+    const struct metadata *entry = qp_format_find_metadata(&b->model->format, "backend");
+    const uint8_t *text;
+    size_t n;
+    if (!entry || entry->type != METADATA_BYTES ||
+        (b->status = qp_format_bytes(&b->model->format, entry, &text, &n, b->error)))
+        return;
+    b->is_gpu = n == 3 && memcmp(text, "gpu", 3) == 0;
+    if (b->is_gpu)
+        open_untiled(b);
+}
+
 quip_status qp_weights_bind(quip_model *m, quip_error *error)
 {
     struct binder b = { .model = m, .error = error };
     const struct config *c = &m->config;
+    find_backend(&b);
     bind_matrix(&b, &m->weights.head, "softmax.logits_ffn", c->vocab_size, c->d_model);
     if (!b.status && find(&b, "token_embedding.w"))
         bind_matrix(&b, &m->weights.embed, "token_embedding", c->vocab_size, c->d_model);
@@ -214,6 +273,8 @@ quip_status qp_weights_bind(quip_model *m, quip_error *error)
         bind_layer(&b, l);
     if (b.status)
         return b.status;
+    m->weights.has_float = b.n_f32 > 0;
+    m->weights.has_integer = b.n_i8 + b.n_i4 > 0;
     m->n_parameters = count_parameters(m);
     const char *name = b.n_i8 && b.n_i4 ? "mixed" : b.n_i8 ? "int8" : b.n_i4 ? "int4" : "f32";
     snprintf(m->weights_name, sizeof m->weights_name, "%s", name);

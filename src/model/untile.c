@@ -1,0 +1,72 @@
+/* untile.c: matrices of the original's GPU files -> rows.
+ * A GPU file stores W[n_out, n_in] as 4 x 4 tiles, dims [n_in / 4][n_out / 4][4 in][4 out], int8
+ * plus 128, int4 plus 8, and unquantized ones in binary16 although their type says float32
+ * (docs/model-format.md). No kernel reads that, so these files alone cost a copy of their weights.
+ */
+#include "model/model.h"
+
+#include <string.h>
+
+/* Index of element (o, i) in the tiled order. */
+static size_t tiled(size_t o, size_t i, size_t n_out)
+{
+    return ((i / 4) * (n_out / 4) + o / 4) * 16 + (i % 4) * 4 + o % 4;
+}
+
+static float half_to_float(uint16_t h)
+{
+    const uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, m = h & 1023;
+    uint32_t bits;
+    float f;
+    if (exponent == 0) // zero or subnormal: m * 2^-24 is exact
+        return (sign ? -1.0f : 1.0f) * (float)m * 0x1p-24f;
+    bits = sign | (exponent == 31 ? 0xffu : exponent + 112) << 23 | m << 13;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* Row r of each kind. */
+
+static void untile_i8(int8_t *row, const uint8_t *from, size_t r, size_t n_out, size_t n_in)
+{
+    for (size_t i = 0; i < n_in; i++)
+        row[i] = (int8_t)(from[tiled(r, i, n_out)] ^ 0x80);
+}
+
+static void untile_i4(uint8_t *row, const uint8_t *from, size_t r, size_t n_out, size_t n_in)
+{
+    for (size_t i = 0; i < n_in; i++) {
+        const size_t at = tiled(r, i, n_out);
+        const unsigned q = from[at / 2] >> (at % 2 * 4) & 15u;
+        row[i / 2] = (uint8_t)(i % 2 ? row[i / 2] | q << 4 : q);
+    }
+}
+
+static void untile_f16(float *row, const uint8_t *from, size_t r, size_t n_out, size_t n_in)
+{
+    for (size_t i = 0; i < n_in; i++) {
+        uint16_t h;
+        memcpy(&h, from + 2 * tiled(r, i, n_out), sizeof h);
+        row[i] = half_to_float(h);
+    }
+}
+
+size_t qp_untiled_bytes(const struct tensor *t)
+{
+    return qp_round_up((size_t)t->n_bytes * (t->dtype == DTYPE_F32 ? 2 : 1), 64);
+}
+
+void qp_untile(struct matrix *m, void *rows, const uint8_t *from)
+{
+    const size_t n_out = (size_t)m->n_out, n_in = (size_t)m->n_in;
+    for (size_t r = 0; r < n_out; r++) {
+        void *row = (char *)rows + r * m->row_bytes;
+        if (m->dtype == DTYPE_I8)
+            untile_i8(row, from, r, n_out, n_in);
+        else if (m->dtype == DTYPE_I4)
+            untile_i4(row, from, r, n_out, n_in);
+        else
+            untile_f16(row, from, r, n_out, n_in);
+    }
+    m->data = rows;
+}
