@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-static quip_status begin(quip_session *s, quip_error *error)
+static quip_status begin_answer(quip_session *s, quip_error *error)
 {
     struct answer *a = &s->answer;
     quip_status status = qp_turn_begin_answer(s, error);
@@ -149,7 +149,7 @@ quip_status qp_answer_next(quip_session *s, const char **text, size_t *n,
     *reason = QUIP_FINISH_NONE;
     if (!s->start_ns)
         s->start_ns = qp_now_ns();
-    if (!a->is_open && (status = begin(s, error)))
+    if (!a->is_open && (status = begin_answer(s, error)))
         return status;
 
     const bool is_first = s->result.n_output_tokens == 0;

@@ -65,8 +65,8 @@ static quip_status compose(const quip_session *s, quip_role last, quip_role role
 }
 
 /* Before the first text: bos, and the system prompt where the template wants it. */
-static quip_status begin(quip_session *s, quip_role role, quip_role *last, struct tokens *out,
-                         quip_error *error)
+static quip_status begin_context(quip_session *s, quip_role role, quip_role *last,
+                                 struct tokens *out, quip_error *error)
 {
     const quip_token bos = s->model->config.bos;
     if (bos >= 0 && !qp_tokens_append(out, bos))
@@ -95,7 +95,7 @@ static quip_status turn_tokens(quip_session *s, quip_role role, const char *text
 {
     quip_role last = s->role;
     quip_status status;
-    if (!s->has_begun && (status = begin(s, role, &last, out, error)))
+    if (!s->has_begun && (status = begin_context(s, role, &last, out, error)))
         return status;
     if (s->chat && s->chat->system_joiner && role == QUIP_ROLE_SYSTEM)
         return qp_bytes_append(&s->system, text, n) ? QUIP_OK
