@@ -262,6 +262,21 @@ static void bench_gemv(const struct options *options, const struct kernels *k, i
     close_work(&work);
 }
 
+/* A prefill's activations, which stay in cache. GB/s of floats read. */
+static void bench_quantize(const struct options *options, const struct kernels *k, int n_in)
+{
+    if (options->only && strcmp(options->only, "quantize"))
+        return;
+    struct work work = { .kernels = k };
+    open_work(&work, DTYPE_I8, TILE_ROWS, n_in, 64);
+    double rate[MAX_PASSES];
+    for (int n = 0; n < MAX_PASSES; n++)
+        rate[n] = 64.0 * n_in * sizeof(float) / seconds(pass_quantize, &work) / 1e9;
+    printf("%-11s %-9s %6d %6s %6d  %7.1f GB/s\n", k->name, "quantize", 64, "", n_in,
+           median(rate, MAX_PASSES));
+    close_work(&work);
+}
+
 static void bench_gemm(const struct options *options, const struct kernels *k, int dtype,
                        int n_tokens, int n_out, int n_in)
 {
@@ -294,6 +309,7 @@ static void bench_level(const struct options *options, const struct kernels *k)
                                      { 512, 1536, 576 },  { 512, 576, 1536 },  { 128, 4096, 2048 },
                                      { 512, 1024, 16384 } };
     static const int dtypes[] = { DTYPE_I8, DTYPE_I4, DTYPE_F32 };
+    bench_quantize(options, k, 2048);
     for (size_t d = 0; d < QP_COUNT(dtypes); d++) {
         for (size_t i = 0; i < QP_COUNT(widths); i++)
             bench_gemv(options, k, dtypes[d], widths[i]);
