@@ -11,17 +11,6 @@
 enum {
     SLAB_VALUES = 1 << 18, // read and quantized at a time: 1 MB of floats, which stays in cache
     MAX_NAME = 160,
-    MAX_NAMED = 3, // tensors that a complaint names; the rest are counted
-};
-
-/* One tensor on its way. A vector is one row. */
-struct job {
-    const struct tensor_row *row;
-    int layer;
-    struct entry *entry;
-    int64_t rows, cols;
-    enum dtype dtype;
-    int index, scale_index; // in the writer
 };
 
 struct conversion {
@@ -32,8 +21,7 @@ struct conversion {
     struct model_facts facts;
     struct bytes spm, bpe;
     struct tokenizer *tokenizer;
-    struct job *jobs;
-    int n_jobs;
+    struct plan plan;
     struct tflite_writer *writer;
     float *values, *ordered; // a slab as read; its rows in our order
     void *packed;
@@ -50,18 +38,6 @@ bool qp_convert_weights_find(const char *name, enum convert_weights *weights)
             return true;
         }
     return false;
-}
-
-static enum dtype stored_dtype(enum convert_weights weights, enum weight_class weight_class)
-{
-    static const enum dtype dtypes[4][4] = {
-        // CLASS_VECTOR, CLASS_ATTENTION, CLASS_FEED_FORWARD, CLASS_EMBEDDING
-        [CONVERT_INT8] = { DTYPE_F32, DTYPE_I8, DTYPE_I8, DTYPE_I8 },
-        [CONVERT_MIXED] = { DTYPE_F32, DTYPE_I8, DTYPE_I4, DTYPE_I8 },
-        [CONVERT_INT4] = { DTYPE_F32, DTYPE_I4, DTYPE_I4, DTYPE_I4 },
-        [CONVERT_F32] = { DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32 },
-    };
-    return dtypes[weights][weight_class];
 }
 
 /* ---- tokenizer ---- */
@@ -153,190 +129,6 @@ static quip_status load_tokenizer(struct conversion *v)
     return settle_turns(v);
 }
 
-/* ---- plan ---- */
-
-/* Tensors of which the same is wrong: the first few by name, and how many. */
-struct complaint {
-    const char *what;
-    struct bytes names;
-    int n;
-};
-enum {
-    MISSING,
-    MISSHAPEN,
-    UNREADABLE,
-    DOUBLED,
-    EXTRA,
-    N_COMPLAINTS
-};
-
-static void complain(struct complaint *c, const char *name, const char *details)
-{
-    if (c->n++ < MAX_NAMED)
-        qp_bytes_printf(&c->names, "%s%s%s", c->n > 1 ? ", " : "", name, details);
-}
-
-static void print_shape(char *text, size_t size, const int64_t *dims, int n_dims)
-{
-    int n = snprintf(text, size, "[");
-    for (int i = 0; i < n_dims && n < (int)size; i++)
-        n += snprintf(text + n, size - (size_t)n, i ? ", %lld" : "%lld", (long long)dims[i]);
-    if (n < (int)size)
-        snprintf(text + n, size - (size_t)n, "]");
-}
-
-static int64_t extent_of(const struct model_facts *f, enum extent extent)
-{
-    switch (extent) {
-    case EXTENT_NONE:
-        return 0;
-    case EXTENT_MODEL:
-        return f->d_model;
-    case EXTENT_FF:
-        return f->d_ff;
-    case EXTENT_VOCAB:
-        return f->vocab_size;
-    case EXTENT_HEAD:
-        return f->head_dim;
-    case EXTENT_Q:
-        return (int64_t)f->n_heads * f->head_dim;
-    case EXTENT_KV:
-        return (int64_t)f->n_kv_heads * f->head_dim;
-    }
-    return 0;
-}
-
-static bool row_applies(const struct tensor_row *row, const struct model_facts *f)
-{
-    return (row->families & f->family->id) &&
-           row->tying != (f->is_tied ? TYING_UNTIED : TYING_TIED);
-}
-
-/* Whether the tensor has the shape that the row asks for; complains if not. */
-static bool check_tensor(const struct model_facts *f, const struct tensor_row *row,
-                         const struct tensor *t, struct complaint *complaints)
-{
-    int64_t wanted[2] = { extent_of(f, row->rows), extent_of(f, row->cols) };
-    int n_dims = row->cols == EXTENT_NONE ? 1 : 2;
-    bool fits =
-        t->n_dims == n_dims && t->dims[0] == wanted[0] && (n_dims == 1 || t->dims[1] == wanted[1]);
-    bool is_readable = t->dtype < DTYPE_OTHER && t->dtype != DTYPE_I8 && t->dtype != DTYPE_I4 &&
-                       t->dtype != DTYPE_I32;
-    char details[200], found[80], right[48];
-    if (!fits) {
-        print_shape(found, sizeof found, t->dims, t->n_dims);
-        print_shape(right, sizeof right, wanted, n_dims);
-        snprintf(details, sizeof details, " is %s, not %s", found, right);
-        complain(&complaints[MISSHAPEN], t->name, details);
-    } else if (!is_readable) {
-        snprintf(details, sizeof details, " (%s)", qp_dtype_name(t->dtype));
-        complain(&complaints[UNREADABLE], t->name, details);
-    }
-    return fits && is_readable;
-}
-
-static void plan_tensor(struct conversion *v, const struct tensor_row *row, int layer,
-                        struct complaint *complaints)
-{
-    char name[MAX_NAME];
-    snprintf(name, sizeof name, v->checkpoint.is_gguf ? row->gguf : row->hf, layer);
-    struct entry *e = qp_checkpoint_find(&v->checkpoint, name);
-    if (!e) {
-        complain(&complaints[MISSING], name, "");
-        return;
-    }
-    e->is_used = true;
-    if (!check_tensor(&v->facts, row, e->tensor, complaints))
-        return;
-    bool is_vector = row->cols == EXTENT_NONE;
-    struct job *job = &v->jobs[v->n_jobs++];
-    *job = (struct job){
-        .row = row,
-        .layer = layer,
-        .entry = e,
-        .rows = is_vector ? 1 : e->tensor->dims[0],
-        .cols = is_vector ? e->tensor->dims[0] : e->tensor->dims[1],
-        .dtype = stored_dtype(v->options->weights, row->weight_class),
-    };
-    v->facts.n_parameters += (uint64_t)(job->rows * job->cols);
-}
-
-/* A head that repeats the tied embedding is no news. */
-static bool is_redundant(const struct conversion *v, const struct entry *e)
-{
-    return v->facts.is_tied && strcmp(e->key, "lm_head.weight") == 0;
-}
-
-static void check_entries(struct conversion *v, struct complaint *complaints)
-{
-    const struct checkpoint *c = &v->checkpoint;
-    for (int i = 0; i < c->n_entries; i++) {
-        const struct entry *e = &c->entries[i];
-        if (i > 0 && strcmp(e->key, e[-1].key) == 0) {
-            if (i < 2 || strcmp(e->key, e[-2].key) != 0)
-                complain(&complaints[DOUBLED], e->tensor->name, "");
-        } else if (!e->is_used && !is_redundant(v, e) &&
-                   !(i + 1 < c->n_entries && strcmp(e->key, e[1].key) == 0)) {
-            complain(&complaints[EXTRA], e->tensor->name, "");
-        }
-    }
-}
-
-static quip_status report(const struct conversion *v, const struct complaint *complaints)
-{
-    struct bytes text = { 0 };
-    bool ok = true;
-    for (int i = 0; i < N_COMPLAINTS; i++) {
-        const struct complaint *c = &complaints[i];
-        if (c->n == 0)
-            continue;
-        ok = ok && qp_bytes_printf(&text, "%s %s: %.*s", text.n ? ";" : "", c->what,
-                                   (int)c->names.n, (const char *)c->names.data);
-        if (c->n > MAX_NAMED)
-            ok = ok && qp_bytes_printf(&text, " and %d more", c->n - MAX_NAMED);
-    }
-    quip_status status = QUIP_OK;
-    if (!ok)
-        status = qp_fail_memory(v->error, "a message", text.n);
-    else if (text.n)
-        status =
-            qp_fail(v->error, QUIP_E_FORMAT, "%s: its tensors are not those of a %s model;%.*s",
-                    v->in, v->facts.family->name, (int)text.n, (const char *)text.data);
-    qp_bytes_close(&text);
-    return status;
-}
-
-/* Find and check the source of every tensor of the model file. */
-static quip_status plan(struct conversion *v)
-{
-    struct complaint complaints[N_COMPLAINTS] = {
-        [MISSING] = { .what = "missing" },       [MISSHAPEN] = { .what = "misshapen" },
-        [UNREADABLE] = { .what = "unreadable" }, [DOUBLED] = { .what = "there twice" },
-        [EXTRA] = { .what = "not known" },
-    };
-    size_t n = (size_t)qp_n_tensor_rows * (size_t)v->facts.n_layers;
-    v->jobs = calloc(n, sizeof *v->jobs);
-    if (!v->jobs)
-        return qp_fail_memory(v->error, "the list of tensors", n * sizeof *v->jobs);
-    for (int i = 0; i < qp_n_tensor_rows;) {
-        int end = i + 1;
-        if (qp_tensor_row_is_layered(&qp_tensor_rows[i])) // layer by layer, as they are used
-            while (end < qp_n_tensor_rows && qp_tensor_row_is_layered(&qp_tensor_rows[end]))
-                end++;
-        int n_layers = qp_tensor_row_is_layered(&qp_tensor_rows[i]) ? v->facts.n_layers : 1;
-        for (int l = 0; l < n_layers; l++)
-            for (int row = i; row < end; row++)
-                if (row_applies(&qp_tensor_rows[row], &v->facts))
-                    plan_tensor(v, &qp_tensor_rows[row], l, complaints);
-        i = end;
-    }
-    check_entries(v, complaints);
-    quip_status status = report(v, complaints);
-    for (int i = 0; i < N_COMPLAINTS; i++)
-        qp_bytes_close(&complaints[i].names);
-    return status;
-}
-
 /* ---- declare ---- */
 
 static quip_status declare_tensor(struct conversion *v, struct job *job)
@@ -398,8 +190,8 @@ static quip_status declare(struct conversion *v, const char *out)
     const struct model_type *type = qp_model_type_find(f->family->id, f->n_layers, f->d_model);
     quip_status status =
         qp_tflite_writer_open(&v->writer, out, type ? type->title : f->family->title, v->error);
-    for (int i = 0; i < v->n_jobs && !status; i++)
-        status = declare_tensor(v, &v->jobs[i]);
+    for (int i = 0; i < v->plan.n_jobs && !status; i++)
+        status = declare_tensor(v, &v->plan.jobs[i]);
     if (!status)
         status = declare_metadata(v, type ? type->value : 0);
     return status ? status : qp_tflite_writer_begin(v->writer, v->error);
@@ -424,9 +216,9 @@ static int64_t slab_rows(const struct conversion *v, const struct job *job)
 static quip_status reserve_slabs(struct conversion *v)
 {
     size_t n_values = 1, n_rows = 1;
-    for (int i = 0; i < v->n_jobs; i++) {
-        size_t rows = (size_t)slab_rows(v, &v->jobs[i]);
-        size_t values = rows * (size_t)v->jobs[i].cols;
+    for (int i = 0; i < v->plan.n_jobs; i++) {
+        size_t rows = (size_t)slab_rows(v, &v->plan.jobs[i]);
+        size_t values = rows * (size_t)v->plan.jobs[i].cols;
         n_rows = rows > n_rows ? rows : n_rows;
         n_values = values > n_values ? values : n_values;
     }
@@ -523,8 +315,8 @@ static quip_status stream_tensor(struct conversion *v, const struct job *job)
 static quip_status stream(struct conversion *v)
 {
     quip_status status = reserve_slabs(v);
-    for (int i = 0; i < v->n_jobs && !status; i++)
-        status = stream_tensor(v, &v->jobs[i]);
+    for (int i = 0; i < v->plan.n_jobs && !status; i++)
+        status = stream_tensor(v, &v->plan.jobs[i]);
     return status ? status : qp_tflite_writer_commit(v->writer, v->error);
 }
 
@@ -537,7 +329,7 @@ static void conversion_close(struct conversion *v)
     qp_bytes_close(&v->spm);
     qp_bytes_close(&v->bpe);
     qp_checkpoint_close(&v->checkpoint);
-    free(v->jobs);
+    qp_plan_close(&v->plan);
     free(v->values);
     free(v->ordered);
     free(v->scales);
@@ -556,7 +348,7 @@ quip_status qp_convert(const char *in, const char *out, const struct convert_opt
     if (!status)
         status = load_tokenizer(&v);
     if (!status)
-        status = plan(&v);
+        status = qp_plan_make(&v.plan, &v.checkpoint, &v.facts, v.options->weights, error);
     if (!status)
         status = declare(&v, out);
     if (!status)

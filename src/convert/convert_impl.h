@@ -5,6 +5,7 @@
  *     facts_*.c     hyper-parameters out of GGUF metadata or config.json -> struct model_facts
  *     vocabulary.c  pieces and merges -> SentencePiece proto and quip.tokenizer
  *     tokenizer_*.c tokenizer.json, GGUF metadata -> vocabulary
+ *     plan.c        facts + tensors of the checkpoint -> tensors of the model file, all checked
  *     metadata.c    model_facts -> LlmParameters proto and quip.config
  *     quantize.c    float rows -> int8 or int4 rows and scales
  *     convert.c     the story: all of these in order
@@ -205,6 +206,26 @@ bool qp_json_puts_bos(const cJSON *json);
 /* The text of an entry such as "bos_token", which is a string or an object with "content"; NULL
  * when there is none. */
 const char *qp_token_text(const cJSON *config, const char *key);
+
+/* ---- plan.c ---- */
+
+/* One tensor on its way. A vector is one row. */
+struct job {
+    const struct tensor_row *row;
+    int layer;
+    struct entry *entry;
+    int64_t rows, cols;
+    enum dtype dtype;
+    int index, scale_index; // in the writer
+};
+struct plan {
+    struct job *jobs; // in the order of use
+    int n_jobs;
+};
+/* Find and check the source of every tensor of the model file. Counts f->n_parameters. */
+quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct model_facts *f,
+                         enum convert_weights weights, quip_error *error);
+void qp_plan_close(struct plan *plan);
 
 /* ---- metadata.c ---- */
 

@@ -20,7 +20,7 @@ void qp_facts_set_pattern(struct model_facts *f, int global_every)
         f->layer_types[l] = (l + 1) % global_every == 0 ? 'G' : 'L';
 }
 
-struct range {
+struct size_limit {
     const char *name;
     int value, max;
 };
@@ -28,7 +28,7 @@ struct range {
 /* The limits keep every product of two sizes inside int. */
 static quip_status check_sizes(const struct model_facts *f, const char *path, quip_error *error)
 {
-    const struct range ranges[] = {
+    const struct size_limit limits[] = {
         { "number of layers", f->n_layers, FACTS_MAX_LAYERS },
         { "model width", f->d_model, 1 << 16 },
         { "feed-forward width", f->d_ff, 1 << 20 },
@@ -37,10 +37,10 @@ static quip_status check_sizes(const struct model_facts *f, const char *path, qu
         { "head size", f->head_dim, 1 << 10 },
         { "vocabulary size", f->vocab_size, 1 << 22 },
     };
-    for (size_t i = 0; i < QP_COUNT(ranges); i++)
-        if (ranges[i].value < 1 || ranges[i].value > ranges[i].max)
+    for (size_t i = 0; i < QP_COUNT(limits); i++)
+        if (limits[i].value < 1 || limits[i].value > limits[i].max)
             return qp_fail(error, QUIP_E_FORMAT, "%s: its %s is %d, which is not between 1 and %d",
-                           path, ranges[i].name, ranges[i].value, ranges[i].max);
+                           path, limits[i].name, limits[i].value, limits[i].max);
     if (f->n_heads % f->n_kv_heads)
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: %d heads cannot be shared evenly among %d key-value heads", path,

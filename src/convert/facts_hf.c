@@ -156,37 +156,46 @@ static void hf_sizes(struct hf_reader *r, struct model_facts *f)
                             r->checkpoint->path, f->n_layers, FACTS_MAX_LAYERS);
 }
 
-static void hf_numbers(struct hf_reader *r, struct model_facts *f)
+/* A cap that null switches off, and that the family has when there is no word of it. */
+static double hf_cap(struct hf_reader *r, const char *key, double of_family)
+{
+    return cJSON_HasObjectItem(r->config, key) ? json_number(r, r->config, key, 0) : of_family;
+}
+
+static void hf_gemma(struct hf_reader *r, struct model_facts *f)
 {
     const struct family *family = f->family;
-    f->norm_eps = json_number(r, r->config, "rms_norm_eps", 1e-6);
-    f->is_tied = hf_bool(r, "tie_word_embeddings", family->is_gemma);
-    if (family->is_gemma) {
-        double scalar = json_number(r, r->config, "query_pre_attn_scalar", f->head_dim);
-        if (family->id != FAMILY_GEMMA && scalar > 0)
-            f->query_scale = 1 / sqrt(scalar);
-        // null switches a cap off; an absent key means the family's
-        bool has_attention = cJSON_HasObjectItem(r->config, "attn_logit_softcapping"),
-             has_logits = cJSON_HasObjectItem(r->config, "final_logit_softcapping");
-        f->attention_cap = json_number(r, r->config, "attn_logit_softcapping",
-                                       has_attention ? 0 : family->attention_cap);
-        f->logits_cap = json_number(r, r->config, "final_logit_softcapping",
-                                    has_logits ? 0 : family->logits_cap);
-    }
+    double scalar = json_number(r, r->config, "query_pre_attn_scalar", f->head_dim);
+    if (family->id != FAMILY_GEMMA && scalar > 0)
+        f->query_scale = 1 / sqrt(scalar);
+    f->attention_cap = hf_cap(r, "attn_logit_softcapping", family->attention_cap);
+    f->logits_cap = hf_cap(r, "final_logit_softcapping", family->logits_cap);
+    if (!f->is_tied && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s/config.json: tie_word_embeddings is false; a %s model file has no "
+                            "place for a second matrix",
+                            r->checkpoint->path, family->name);
+}
+
+static void hf_activation(struct hf_reader *r, const struct family *family)
+{
     // Older Gemma configs say "gelu" in hidden_act; hidden_activation is what their code uses.
-    const char *key = json_item(r->config, "hidden_activation") || family->is_gemma
-                          ? "hidden_activation"
-                          : "hidden_act";
+    bool has_newer = json_item(r->config, "hidden_activation") || family->is_gemma;
+    const char *key = has_newer ? "hidden_activation" : "hidden_act";
     const char *activation = cJSON_GetStringValue(json_item(r->config, key));
     if (activation && strcmp(activation, family->activation) != 0 && !r->status)
         r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                             "%s/config.json: %s is \"%.40s\"; a %s model has \"%s\"",
                             r->checkpoint->path, key, activation, family->name, family->activation);
-    if (family->is_gemma && !f->is_tied && !r->status)
-        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
-                            "%s/config.json: tie_word_embeddings is false; a %s model file has no "
-                            "place for a second matrix",
-                            r->checkpoint->path, family->name);
+}
+
+static void hf_numbers(struct hf_reader *r, struct model_facts *f)
+{
+    f->norm_eps = json_number(r, r->config, "rms_norm_eps", 1e-6);
+    f->is_tied = hf_bool(r, "tie_word_embeddings", f->family->is_gemma);
+    if (f->family->is_gemma)
+        hf_gemma(r, f);
+    hf_activation(r, f->family);
 }
 
 /* ---- tokens and turns ---- */

@@ -1,0 +1,238 @@
+/* plan.c: which tensor of the checkpoint becomes which of the model file.
+ * In:  the facts, the table of tensors (family.c), the checkpoint's tensors.
+ * Out: a list of jobs in the order in which a model uses its weights.
+ * Every tensor is checked, and all that is wrong is said in one error: missing, misshapen, of an
+ * unreadable type, there twice, not known. */
+#include "convert/convert_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MAX_TENSOR_NAME = 160,
+    MAX_NAMED = 3 // tensors that a complaint names; the rest are counted
+};
+
+static enum dtype stored_dtype(enum convert_weights weights, enum weight_class weight_class)
+{
+    static const enum dtype dtypes[4][4] = {
+        // CLASS_VECTOR, CLASS_ATTENTION, CLASS_FEED_FORWARD, CLASS_EMBEDDING
+        [CONVERT_INT8] = { DTYPE_F32, DTYPE_I8, DTYPE_I8, DTYPE_I8 },
+        [CONVERT_MIXED] = { DTYPE_F32, DTYPE_I8, DTYPE_I4, DTYPE_I8 },
+        [CONVERT_INT4] = { DTYPE_F32, DTYPE_I4, DTYPE_I4, DTYPE_I4 },
+        [CONVERT_F32] = { DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32 },
+    };
+    return dtypes[weights][weight_class];
+}
+
+/* ---- what is wrong ---- */
+
+/* Tensors of which the same is wrong: the first few by name, and how many. */
+struct complaint {
+    const char *what;
+    struct bytes names;
+    int n;
+};
+enum {
+    MISSING,
+    MISSHAPEN,
+    UNREADABLE,
+    DOUBLED,
+    EXTRA,
+    N_COMPLAINTS
+};
+
+struct planner {
+    struct plan *plan;
+    const struct checkpoint *checkpoint;
+    struct model_facts *facts;
+    enum convert_weights weights;
+    quip_error *error;
+    struct complaint complaints[N_COMPLAINTS];
+};
+
+static void complain(struct complaint *c, const char *name, const char *details)
+{
+    if (c->n++ < MAX_NAMED)
+        qp_bytes_printf(&c->names, "%s%s%s", c->n > 1 ? ", " : "", name, details);
+}
+
+static void print_shape(char *text, size_t size, const int64_t *dims, int n_dims)
+{
+    int n = snprintf(text, size, "[");
+    for (int i = 0; i < n_dims && n < (int)size; i++)
+        n += snprintf(text + n, size - (size_t)n, i ? ", %lld" : "%lld", (long long)dims[i]);
+    if (n < (int)size)
+        snprintf(text + n, size - (size_t)n, "]");
+}
+
+static int64_t extent_of(const struct model_facts *f, enum extent extent)
+{
+    switch (extent) {
+    case EXTENT_NONE:
+        return 0;
+    case EXTENT_MODEL:
+        return f->d_model;
+    case EXTENT_FF:
+        return f->d_ff;
+    case EXTENT_VOCAB:
+        return f->vocab_size;
+    case EXTENT_HEAD:
+        return f->head_dim;
+    case EXTENT_Q:
+        return (int64_t)f->n_heads * f->head_dim;
+    case EXTENT_KV:
+        return (int64_t)f->n_kv_heads * f->head_dim;
+    }
+    return 0;
+}
+
+static bool row_applies(const struct tensor_row *row, const struct model_facts *f)
+{
+    return (row->families & f->family->id) &&
+           row->tying != (f->is_tied ? TYING_UNTIED : TYING_TIED);
+}
+
+/* Whether the tensor has the shape that the row asks for; complains if not. */
+static bool check_tensor(struct planner *p, const struct tensor_row *row, const struct tensor *t)
+{
+    const struct model_facts *f = p->facts;
+    int64_t wanted[2] = { extent_of(f, row->rows), extent_of(f, row->cols) };
+    int n_dims = row->cols == EXTENT_NONE ? 1 : 2;
+    bool fits =
+        t->n_dims == n_dims && t->dims[0] == wanted[0] && (n_dims == 1 || t->dims[1] == wanted[1]);
+    bool is_readable = t->dtype < DTYPE_OTHER && t->dtype != DTYPE_I8 && t->dtype != DTYPE_I4 &&
+                       t->dtype != DTYPE_I32;
+    char details[200], found[80], right[48];
+    if (!fits) {
+        print_shape(found, sizeof found, t->dims, t->n_dims);
+        print_shape(right, sizeof right, wanted, n_dims);
+        snprintf(details, sizeof details, " is %s, not %s", found, right);
+        complain(&p->complaints[MISSHAPEN], t->name, details);
+    } else if (!is_readable) {
+        snprintf(details, sizeof details, " (%s)", qp_dtype_name(t->dtype));
+        complain(&p->complaints[UNREADABLE], t->name, details);
+    }
+    return fits && is_readable;
+}
+
+static void plan_tensor(struct planner *p, const struct tensor_row *row, int layer)
+{
+    char name[MAX_TENSOR_NAME];
+    snprintf(name, sizeof name, p->checkpoint->is_gguf ? row->gguf : row->hf, layer);
+    struct entry *e = qp_checkpoint_find(p->checkpoint, name);
+    if (!e) {
+        complain(&p->complaints[MISSING], name, "");
+        return;
+    }
+    e->is_used = true;
+    if (!check_tensor(p, row, e->tensor))
+        return;
+    bool is_vector = row->cols == EXTENT_NONE;
+    struct job *job = &p->plan->jobs[p->plan->n_jobs++];
+    *job = (struct job){
+        .row = row,
+        .layer = layer,
+        .entry = e,
+        .rows = is_vector ? 1 : e->tensor->dims[0],
+        .cols = is_vector ? e->tensor->dims[0] : e->tensor->dims[1],
+        .dtype = stored_dtype(p->weights, row->weight_class),
+    };
+    p->facts->n_parameters += (uint64_t)(job->rows * job->cols);
+}
+
+/* A head that repeats the tied embedding is no news. */
+static bool is_redundant(const struct planner *p, const struct entry *e)
+{
+    return p->facts->is_tied && strcmp(e->key, "lm_head.weight") == 0;
+}
+
+/* Names that come twice, or that nothing asked for. */
+static void check_entries(struct planner *p)
+{
+    const struct checkpoint *c = p->checkpoint;
+    for (int i = 0; i < c->n_entries; i++) {
+        const struct entry *e = &c->entries[i];
+        if (i > 0 && strcmp(e->key, e[-1].key) == 0) {
+            if (i < 2 || strcmp(e->key, e[-2].key) != 0)
+                complain(&p->complaints[DOUBLED], e->tensor->name, "");
+        } else if (!e->is_used && !is_redundant(p, e) &&
+                   !(i + 1 < c->n_entries && strcmp(e->key, e[1].key) == 0)) {
+            complain(&p->complaints[EXTRA], e->tensor->name, "");
+        }
+    }
+}
+
+/* All complaints in one sentence. */
+static quip_status report(const struct planner *p)
+{
+    struct bytes text = { 0 };
+    bool ok = true;
+    for (int i = 0; i < N_COMPLAINTS; i++) {
+        const struct complaint *c = &p->complaints[i];
+        if (c->n == 0)
+            continue;
+        ok = ok && qp_bytes_printf(&text, "%s %s: %.*s", text.n ? ";" : "", c->what,
+                                   (int)c->names.n, (const char *)c->names.data);
+        if (c->n > MAX_NAMED)
+            ok = ok && qp_bytes_printf(&text, " and %d more", c->n - MAX_NAMED);
+    }
+    quip_status status = QUIP_OK;
+    if (!ok)
+        status = qp_fail_memory(p->error, "a message", text.n);
+    else if (text.n)
+        status = qp_fail(p->error, QUIP_E_FORMAT,
+                         "%s: its tensors are not those of a %s model;%.*s", p->checkpoint->path,
+                         p->facts->family->name, (int)text.n, (const char *)text.data);
+    qp_bytes_close(&text);
+    return status;
+}
+
+/* The rows [begin, end) that follow each other layer by layer, or one row without a layer. */
+static void plan_rows(struct planner *p, int begin, int end)
+{
+    int n_layers = qp_tensor_row_is_layered(&qp_tensor_rows[begin]) ? p->facts->n_layers : 1;
+    for (int l = 0; l < n_layers; l++)
+        for (int row = begin; row < end; row++)
+            if (row_applies(&qp_tensor_rows[row], p->facts))
+                plan_tensor(p, &qp_tensor_rows[row], l);
+}
+
+quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct model_facts *f,
+                         enum convert_weights weights, quip_error *error)
+{
+    struct planner p = {
+        .plan = plan,
+        .checkpoint = c,
+        .facts = f,
+        .weights = weights,
+        .error = error,
+        .complaints = { [MISSING] = { .what = "missing" },
+                        [MISSHAPEN] = { .what = "misshapen" },
+                        [UNREADABLE] = { .what = "unreadable" },
+                        [DOUBLED] = { .what = "there twice" },
+                        [EXTRA] = { .what = "not known" } },
+    };
+    size_t n = (size_t)qp_n_tensor_rows * (size_t)f->n_layers;
+    *plan = (struct plan){ .jobs = calloc(n, sizeof *plan->jobs) };
+    if (!plan->jobs)
+        return qp_fail_memory(error, "the list of tensors", n * sizeof *plan->jobs);
+    for (int begin = 0, end; begin < qp_n_tensor_rows; begin = end) {
+        end = begin + 1;
+        while (qp_tensor_row_is_layered(&qp_tensor_rows[begin]) && end < qp_n_tensor_rows &&
+               qp_tensor_row_is_layered(&qp_tensor_rows[end]))
+            end++;
+        plan_rows(&p, begin, end);
+    }
+    check_entries(&p);
+    quip_status status = report(&p);
+    for (int i = 0; i < N_COMPLAINTS; i++)
+        qp_bytes_close(&p.complaints[i].names);
+    return status;
+}
+
+void qp_plan_close(struct plan *plan)
+{
+    free(plan->jobs);
+    *plan = (struct plan){ 0 };
+}
