@@ -102,6 +102,18 @@ static void check_folder(const char *folder)
     cJSON_Delete(expected);
 }
 
+static void test_gemma(void **state)
+{
+    (void)state;
+    check_folder("gemma");
+}
+
+static void test_gemma2(void **state)
+{
+    (void)state;
+    check_folder("gemma2");
+}
+
 static void test_gemma3(void **state)
 {
     (void)state;
@@ -123,6 +135,8 @@ static void test_smollm2(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gemma),
+        cmocka_unit_test(test_gemma2),
         cmocka_unit_test(test_gemma3),
         cmocka_unit_test(test_gemma3_linear),
         cmocka_unit_test(test_smollm2),
