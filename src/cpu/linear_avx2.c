@@ -5,9 +5,12 @@
  * of w (at most 128 * 127 * 2, which int16 holds), int4 the nibbles as they lie, plus 8, which
  * act_row.offsets / 16 takes away again.
  *
- * Tile: i16x16k2: four groups of 16 rows, each [n_in rounded up to ACT_BLOCK, / 2][16 rows][2 k]
- * int16, for vpmaddwd against the token's two k, widened and broadcast. (Bytes with the sign trick
- * take as many instructions a product and half the cache, but three of their four on two ports.) */
+ * Tile of int8: i16x16k2: four groups of 16 rows, each [n_in rounded up to ACT_BLOCK, / 2][16
+ * rows][2 k] int16, for vpmaddwd against the token's two k, widened and broadcast. (Bytes with the
+ * sign trick take as many instructions a product and half the cache, but three of their four on two
+ * ports.) Tile of int4: u8x16k4: four groups of 16 rows, each [n_in rounded up to ACT_BLOCK, /
+ * 4][16 rows][4 k] nibbles, a byte each: the products of vpmaddubsw are so small that int16 holds
+ * eight steps. */
 #include "cpu/kernels.h"
 #include "format/format.h"
 
@@ -223,38 +226,37 @@ static inline __m256i widen_i8(const uint8_t *w)
     return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)w));
 }
 
-static inline __m256i widen_i4(const uint8_t *w)
-{
-    const __m128i nibble = _mm_set1_epi8(15);
-    __m128i u = _mm_loadl_epi64((const __m128i *)w);
-    __m128i even = _mm_and_si128(u, nibble), odd = _mm_and_si128(_mm_srli_epi16(u, 4), nibble);
-    __m256i wide = _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(even, odd));
-    return _mm256_sub_epi16(wide, _mm256_set1_epi16(8));
-}
-
-static void pack_block_avx2(uint8_t *to, const struct rows8 *rows, size_t at, bool is_i8)
+static void pack_block_i8_avx2(uint8_t *to, const struct rows8 *rows, size_t at)
 {
     for (int k = 0; k < ACT_BLOCK; k += 16, to += 8 * GROUP_ROWS * 4) {
         __m256i v[8];
-        if (is_i8) {
-            UNROLL_8
-            for (int i = 0; i < 8; i++)
-                v[i] = widen_i8(rows->at[i] + at + k);
-        } else {
-            UNROLL_8
-            for (int i = 0; i < 8; i++)
-                v[i] = widen_i4(rows->at[i] + at + k / 2);
-        }
+        UNROLL_8
+        for (int i = 0; i < 8; i++)
+            v[i] = widen_i8(rows->at[i] + at + k);
+        store_dwords(to, v);
+    }
+}
+
+static void pack_block_i4_avx2(uint8_t *to, const struct rows8 *rows, size_t at)
+{
+    for (int k = 0; k < ACT_BLOCK; k += 32, to += 8 * GROUP_ROWS * 4) {
+        __m256i v[8];
+        UNROLL_8
+        for (int i = 0; i < 8; i++)
+            v[i] = nibbles_of(rows->at[i] + at + k / 2);
         store_dwords(to, v);
     }
 }
 
 static void pack_avx2(void *tile, const struct matrix *w, int row, int n_rows)
 {
-    pack_groups(tile, w, row, n_rows, sizeof(int16_t), pack_block_avx2);
+    if (w->dtype == DTYPE_I8)
+        pack_groups(tile, w, row, n_rows, sizeof(int16_t), pack_block_i8_avx2);
+    else
+        pack_groups(tile, w, row, n_rows, sizeof(uint8_t), pack_block_i4_avx2);
 }
 
-/* ---- many tokens against a tile: 4 tokens x 16 rows ----
+/* ---- many tokens against a tile of int8: 4 tokens x 16 rows ----
  * Eight integer accumulators, two vectors of weights, a token's two k and their product; the float
  * sums live in L1 and are touched once in 32 steps. Named variables, made by macros, because
  * compilers keep an array of accumulators in memory. */
@@ -316,11 +318,10 @@ static void gemm_group_avx2(const struct gemm_tokens_avx2 *tokens, const int16_t
         give_sums(tokens->y[t] + r, sums[t], w, row + r, n_rows - r, is_last);
 }
 
-static void gemm_avx2(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
-                      int n_rows, const int8_t *q, size_t q_stride, const float *scales,
-                      const int32_t *offsets, int n_tokens)
+static void gemm_i8_avx2(float *y, size_t y_stride, const void *tile, const struct matrix *w,
+                         int row, int n_rows, const int8_t *q, size_t q_stride, const float *scales,
+                         int n_tokens)
 {
-    (void)offsets; // the tile's weights are signed
     const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
     struct gemm_tokens_avx2 tokens;
     for (size_t k = 0; k < k_padded; k += GEMM_K_AVX2) {
@@ -341,6 +342,69 @@ static void gemm_avx2(float *y, size_t y_stride, const void *tile, const struct 
                                 (int)(n / ACT_BLOCK), k == 0, k + n == k_padded);
         }
     }
+}
+
+/* ---- many tokens against a tile of int4: 6 tokens x 16 rows ---- */
+
+/* sum + u * s in int16. By hand, because gcc 12 makes all products first and has no registers left.
+ */
+static inline __m256i add_products_i4(__m256i sum, __m256i u, __m256i s)
+{
+    __m256i products;
+    __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
+            : "+x"(sum), "=&x"(products)
+            : "x"(u), "x"(s));
+    return sum;
+}
+
+// clang-format off
+#define START_I4_AVX2(t) __m256i low##t = _mm256_setzero_si256(), high##t = low##t;
+#define STEP_I4_AVX2(t) { \
+    __m256i x = broadcast_4_avx2(token[t].q + k); \
+    low##t = add_products_i4(low##t, w0, x); \
+    high##t = add_products_i4(high##t, w1, x); }
+#define WIDEN_I4_AVX2(t) \
+    dots[t][0] = _mm256_add_epi32(dots[t][0], _mm256_madd_epi16(low##t, ones)); \
+    dots[t][1] = _mm256_add_epi32(dots[t][1], _mm256_madd_epi16(high##t, ones));
+// clang-format on
+
+/* Half a block stays in int16: 8 steps * 2 * 15 * 127 = 30480. */
+__attribute__((noinline)) static void gemm_blocks_i4_avx2(__m256 sums[GROUP_TOKENS][2],
+                                                          const uint8_t *group,
+                                                          const struct group_token *token,
+                                                          int n_blocks)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (int b = 0, k = 0; b < n_blocks; b++) {
+        __m256i dots[GROUP_TOKENS][2];
+        UNROLL_8
+        for (int t = 0; t < GROUP_TOKENS; t++)
+            dots[t][0] = dots[t][1] = _mm256_set1_epi32(token[t].offsets[b] / 16);
+        for (int half = 0; half < 2; half++) {
+            EACH_GROUP_TOKEN(START_I4_AVX2)
+            for (int end = k + ACT_BLOCK / 2; k < end; k += 4, group += 4 * GROUP_ROWS) {
+                __m256i w0 = load_32(group), w1 = load_32(group + 32);
+                EACH_GROUP_TOKEN(STEP_I4_AVX2)
+            }
+            EACH_GROUP_TOKEN(WIDEN_I4_AVX2)
+        }
+        UNROLL_8
+        for (int t = 0; t < GROUP_TOKENS; t++) {
+            sums[t][0] = scale_dots(sums[t][0], token[t].scales[b], dots[t][0]);
+            sums[t][1] = scale_dots(sums[t][1], token[t].scales[b], dots[t][1]);
+        }
+    }
+}
+
+static void gemm_avx2(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
+                      int n_rows, const int8_t *q, size_t q_stride, const float *scales,
+                      const int32_t *offsets, int n_tokens)
+{
+    if (w->dtype == DTYPE_I8)
+        gemm_i8_avx2(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, n_tokens);
+    else
+        gemm_groups(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, offsets, n_tokens,
+                    gemm_blocks_i4_avx2);
 }
 
 /* ---- float weights: 2 tokens x 2 rows, each sum's 16 lanes in two registers ---- */

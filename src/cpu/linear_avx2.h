@@ -65,6 +65,14 @@ static inline void store_rows8(float *y, __m256 sum, const struct matrix *w, int
     _mm256_maskstore_ps(y, mask, v);
 }
 
+/* 32 nibbles, as they lie. */
+static inline __m256i nibbles_of(const uint8_t *w)
+{
+    __m256i pair = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)w));
+    pair = _mm256_or_si256(pair, _mm256_slli_epi16(pair, 4));
+    return _mm256_and_si256(pair, _mm256_set1_epi8(15));
+}
+
 /* The sums of a group's 16 rows wait in y between one stretch of k and the next: the first n of
  * them, zero for the others. y is fetched in any case: its rows are far apart, often a page each.
  */
@@ -86,8 +94,9 @@ static inline void give_sums(float *y, const __m256 sums[2], const struct matrix
     }
 }
 
-/* ---- tiles: [4 groups][n_in rounded up to ACT_BLOCK, / k][16 rows][k] weights, a dword of k ----
- */
+/* ---- tiles ----
+ * [4 groups][steps of k][16 rows][k of a step]: a step of a row is a dword, two int16 or four
+ * bytes. */
 
 enum {
     GROUP_ROWS = 16
@@ -120,7 +129,7 @@ static inline void store_dwords(uint8_t *to, const __m256i v[8])
 }
 
 /* Put one block of 8 rows, from byte `at` of each on, where it belongs in a group. */
-typedef void (*pack_block_function)(uint8_t *to, const struct rows8 *rows, size_t at, bool is_i8);
+typedef void (*pack_block_function)(uint8_t *to, const struct rows8 *rows, size_t at);
 
 /* A tile whose weights take weight_bytes each. */
 static inline void pack_groups(void *tile, const struct matrix *w, int row, int n_rows,
@@ -137,11 +146,71 @@ static inline void pack_groups(void *tile, const struct matrix *w, int row, int 
                       r % GROUP_ROWS * 4;
         size_t at = 0;
         for (; at + block_bytes <= row_bytes; at += block_bytes, to += group_block_bytes)
-            pack_block(to, &rows, at, is_i8);
+            pack_block(to, &rows, at);
         if (at < row_bytes) {
             struct tails8 tails;
             rows = copy_tails(&tails, &rows, at, row_bytes);
-            pack_block(to, &rows, 0, is_i8);
+            pack_block(to, &rows, 0);
+        }
+    }
+}
+
+/* ---- many tokens against a tile of bytes: 6 tokens x 16 rows ---- */
+
+enum {
+    GROUP_TOKENS = 6,
+    GROUP_K = 4096 // so much of six tokens stays in L1, and of a tile in L2
+};
+#define EACH_GROUP_TOKEN(M) M(0) M(1) M(2) M(3) M(4) M(5)
+
+/* One token's activations from some block on, and where its results go. */
+struct group_token {
+    const int8_t *q;
+    const float *scales;
+    const int32_t *offsets;
+    float *y;
+};
+
+static inline __m256i broadcast_4_avx2(const int8_t *q)
+{
+    int32_t four;
+    memcpy(&four, q, sizeof(four));
+    return _mm256_set1_epi32(four);
+}
+
+/* sums[t] += scale_b * dot_b over n_blocks blocks, for 6 tokens and a group of rows. */
+typedef void (*gemm_blocks_function)(__m256 sums[GROUP_TOKENS][2], const uint8_t *group,
+                                     const struct group_token *token, int n_blocks);
+
+static inline void gemm_groups(float *y, size_t y_stride, const void *tile, const struct matrix *w,
+                               int row, int n_rows, const int8_t *q, size_t q_stride,
+                               const float *scales, const int32_t *offsets, int n_tokens,
+                               gemm_blocks_function gemm_blocks)
+{
+    const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
+    for (size_t k = 0; k < k_padded; k += GROUP_K) {
+        const size_t n = k_padded - k < GROUP_K ? k_padded - k : GROUP_K;
+        for (int t = 0; t < n_tokens; t += GROUP_TOKENS) {
+            struct group_token token[GROUP_TOKENS];
+            for (int i = 0; i < GROUP_TOKENS; i++) {
+                /* Past the last token the last one is repeated: the same sums, stored twice. */
+                size_t at = (size_t)(t + i < n_tokens ? t + i : n_tokens - 1);
+                size_t block = (at * k_padded + k) / ACT_BLOCK;
+                token[i] = (struct group_token){ q + at * q_stride + k, scales + block,
+                                                 offsets + block, y + at * y_stride };
+            }
+            for (int r = 0; r < n_rows; r += GROUP_ROWS) {
+                const uint8_t *group =
+                    (const uint8_t *)tile + (size_t)r * k_padded + k * GROUP_ROWS;
+                __m256 sums[GROUP_TOKENS][2];
+                UNROLL_8
+                for (int i = 0; i < GROUP_TOKENS; i++)
+                    take_sums(sums[i], token[i].y + r, k == 0 ? 0 : n_rows - r);
+                gemm_blocks(sums, group, token, (int)(n / ACT_BLOCK));
+                UNROLL_8
+                for (int i = 0; i < GROUP_TOKENS; i++)
+                    give_sums(token[i].y + r, sums[i], w, row + r, n_rows - r, k + n == k_padded);
+            }
         }
     }
 }

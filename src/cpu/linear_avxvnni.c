@@ -27,56 +27,36 @@ static size_t tile_bytes_avxvnni(int n_in)
     return TILE_ROWS * qp_round_up((size_t)n_in, ACT_BLOCK);
 }
 
-/* 32 weights of a row as w + 128. */
-static inline __m256i unsigned_i8(const uint8_t *w)
-{
-    return _mm256_xor_si256(load_32(w), _mm256_set1_epi8(-128));
-}
-
-static inline __m256i unsigned_i4(const uint8_t *w)
-{
-    __m256i pair = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)w));
-    __m256i nibbles = _mm256_or_si256(pair, _mm256_slli_epi16(pair, 4));
-    return _mm256_add_epi8(_mm256_and_si256(nibbles, _mm256_set1_epi8(15)), _mm256_set1_epi8(120));
-}
-
-static void pack_block_avxvnni(uint8_t *to, const struct rows8 *rows, size_t at, bool is_i8)
+/* Rows of 32 weights at a time, as w + 128. */
+static void pack_block_i8_avxvnni(uint8_t *to, const struct rows8 *rows, size_t at)
 {
     for (int k = 0; k < ACT_BLOCK; k += 32, to += 8 * GROUP_ROWS * 4) {
         __m256i v[8];
-        if (is_i8) {
-            UNROLL_8
-            for (int i = 0; i < 8; i++)
-                v[i] = unsigned_i8(rows->at[i] + at + k);
-        } else {
-            UNROLL_8
-            for (int i = 0; i < 8; i++)
-                v[i] = unsigned_i4(rows->at[i] + at + k / 2);
-        }
+        UNROLL_8
+        for (int i = 0; i < 8; i++)
+            v[i] = _mm256_xor_si256(load_32(rows->at[i] + at + k), _mm256_set1_epi8(-128));
+        store_dwords(to, v);
+    }
+}
+
+static void pack_block_i4_avxvnni(uint8_t *to, const struct rows8 *rows, size_t at)
+{
+    for (int k = 0; k < ACT_BLOCK; k += 32, to += 8 * GROUP_ROWS * 4) {
+        __m256i v[8];
+        UNROLL_8
+        for (int i = 0; i < 8; i++)
+            v[i] = _mm256_add_epi8(nibbles_of(rows->at[i] + at + k / 2), _mm256_set1_epi8(120));
         store_dwords(to, v);
     }
 }
 
 static void pack_avxvnni(void *tile, const struct matrix *w, int row, int n_rows)
 {
-    pack_groups(tile, w, row, n_rows, sizeof(uint8_t), pack_block_avxvnni);
+    pack_groups(tile, w, row, n_rows, sizeof(uint8_t),
+                w->dtype == DTYPE_I8 ? pack_block_i8_avxvnni : pack_block_i4_avxvnni);
 }
 
-/* ---- many tokens against a tile: 6 tokens x 16 rows ----
- * 12 integer accumulators, two vectors of weights and a token's four k; the float sums live in L1
- * and are touched once in 16 steps. */
-enum {
-    GEMM_TOKENS_AVXVNNI = 6,
-    GEMM_K_AVXVNNI = 4096 // so much of six tokens stays in L1, and of a tile in L2
-};
-
-/* One token's activations from some block on, and where its results go. */
-struct gemm_token_avxvnni {
-    const int8_t *q;
-    const float *scales;
-    const int32_t *offsets;
-    float *y;
-};
+/* ---- many tokens against a tile ---- */
 
 /* By hand, because gcc 12 copies the accumulator of the intrinsic through memory. */
 static inline __m256i dot_step_avxvnni(__m256i sum, __m256i u, __m256i s)
@@ -86,14 +66,10 @@ static inline __m256i dot_step_avxvnni(__m256i sum, __m256i u, __m256i s)
 }
 
 // clang-format off
-#define EACH_TOKEN_AVXVNNI(M) M(0) M(1) M(2) M(3) M(4) M(5)
-
 #define START_AVXVNNI(t) \
     __m256i low##t = _mm256_set1_epi32(token[t].offsets[b]), high##t = low##t;
 #define STEP_AVXVNNI(t) { \
-    int32_t four; \
-    memcpy(&four, token[t].q + k, sizeof(four)); \
-    __m256i x = _mm256_set1_epi32(four); \
+    __m256i x = broadcast_4_avx2(token[t].q + k); \
     low##t = dot_step_avxvnni(low##t, w0, x); \
     high##t = dot_step_avxvnni(high##t, w1, x); }
 #define SCALE_AVXVNNI(t) \
@@ -101,60 +77,29 @@ static inline __m256i dot_step_avxvnni(__m256i sum, __m256i u, __m256i s)
     sums[t][1] = scale_dots(sums[t][1], token[t].scales[b], high##t);
 // clang-format on
 
-/* sums[t] += scale_b * dot_b over n_blocks blocks, for 6 tokens and a group of rows. */
-__attribute__((noinline)) static void gemm_blocks_avxvnni(__m256 sums[GEMM_TOKENS_AVXVNNI][2],
+/* 12 integer accumulators, two vectors of weights and a token's four k; the float sums live in L1
+ * and are touched once in 16 steps. */
+__attribute__((noinline)) static void gemm_blocks_avxvnni(__m256 sums[GROUP_TOKENS][2],
                                                           const uint8_t *group,
-                                                          const struct gemm_token_avxvnni *token,
+                                                          const struct group_token *token,
                                                           int n_blocks)
 {
     for (int b = 0, k = 0; b < n_blocks; b++) {
-        EACH_TOKEN_AVXVNNI(START_AVXVNNI)
+        EACH_GROUP_TOKEN(START_AVXVNNI)
         for (int end = k + ACT_BLOCK; k < end; k += 4, group += 4 * GROUP_ROWS) {
-            __m256i w0 = _mm256_load_si256((const __m256i *)group);
-            __m256i w1 = _mm256_load_si256((const __m256i *)(group + 32));
-            EACH_TOKEN_AVXVNNI(STEP_AVXVNNI)
+            __m256i w0 = load_32(group), w1 = load_32(group + 32);
+            EACH_GROUP_TOKEN(STEP_AVXVNNI)
         }
-        EACH_TOKEN_AVXVNNI(SCALE_AVXVNNI)
+        EACH_GROUP_TOKEN(SCALE_AVXVNNI)
     }
-}
-
-/* One group of 16 rows of the tile. */
-static void gemm_group_avxvnni(const struct gemm_token_avxvnni *token, const uint8_t *group,
-                               const struct matrix *w, int row, int r, int n_rows, int n_blocks,
-                               bool is_first, bool is_last)
-{
-    __m256 sums[GEMM_TOKENS_AVXVNNI][2];
-    UNROLL_8
-    for (int t = 0; t < GEMM_TOKENS_AVXVNNI; t++)
-        take_sums(sums[t], token[t].y + r, is_first ? 0 : n_rows - r);
-    gemm_blocks_avxvnni(sums, group, token, n_blocks);
-    UNROLL_8
-    for (int t = 0; t < GEMM_TOKENS_AVXVNNI; t++)
-        give_sums(token[t].y + r, sums[t], w, row + r, n_rows - r, is_last);
 }
 
 static void gemm_avxvnni(float *y, size_t y_stride, const void *tile, const struct matrix *w,
                          int row, int n_rows, const int8_t *q, size_t q_stride, const float *scales,
                          const int32_t *offsets, int n_tokens)
 {
-    const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
-    for (size_t k = 0; k < k_padded; k += GEMM_K_AVXVNNI) {
-        const size_t n = k_padded - k < GEMM_K_AVXVNNI ? k_padded - k : GEMM_K_AVXVNNI;
-        const uint8_t *part = (const uint8_t *)tile + k * GROUP_ROWS;
-        for (int t = 0; t < n_tokens; t += GEMM_TOKENS_AVXVNNI) {
-            struct gemm_token_avxvnni token[GEMM_TOKENS_AVXVNNI];
-            for (int i = 0; i < GEMM_TOKENS_AVXVNNI; i++) {
-                /* Past the last token the last one is repeated: the same sums, stored twice. */
-                size_t at = (size_t)(t + i < n_tokens ? t + i : n_tokens - 1);
-                size_t block = (at * k_padded + k) / ACT_BLOCK;
-                token[i] = (struct gemm_token_avxvnni){ q + at * q_stride + k, scales + block,
-                                                        offsets + block, y + at * y_stride };
-            }
-            for (int r = 0; r < n_rows; r += GROUP_ROWS)
-                gemm_group_avxvnni(token, part + (size_t)r * k_padded, w, row, r, n_rows,
-                                   (int)(n / ACT_BLOCK), k == 0, k + n == k_padded);
-        }
-    }
+    gemm_groups(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, offsets, n_tokens,
+                gemm_blocks_avxvnni);
 }
 
 void qp_linear_kernels_avxvnni(struct kernels *k)
