@@ -834,6 +834,10 @@ static void test_wrong_inputs(void **state)
         qp_convert(in_folder("hf/model.safetensors"), in_folder("out.bin"), NULL, &error),
         QUIP_E_FORMAT);
     assert_contains(error.message, "is not a GGUF file");
+    assert_int_equal(qp_convert(in_folder("hf"), in_folder("hf"), NULL, &error), QUIP_E_ARGUMENT);
+    assert_int_equal(qp_convert(in_folder("in.gguf"), in_folder("in.gguf"), NULL, &error),
+                     QUIP_E_ARGUMENT);
+    assert_contains(error.message, "is the checkpoint itself");
     unlink(in_folder("hf/tokenizer.model"));
     assert_int_equal(qp_convert(in_folder("hf"), in_folder("out.bin"), NULL, &error), QUIP_E_IO);
     write_text("hf/tokenizer.model", "nonsense");

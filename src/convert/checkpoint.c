@@ -42,10 +42,16 @@ const char *qp_path_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-static bool path_is_folder(const char *path)
+bool qp_path_is_folder(const char *path)
 {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool qp_path_is_same(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 static quip_status json_parse(cJSON **json, const struct file *file, quip_error *error)
@@ -291,7 +297,7 @@ struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name)
 
 quip_status qp_checkpoint_open(struct checkpoint *c, const char *path, quip_error *error)
 {
-    *c = (struct checkpoint){ .path = path, .is_gguf = !path_is_folder(path) };
+    *c = (struct checkpoint){ .path = path, .is_gguf = !qp_path_is_folder(path) };
     quip_status status;
     if (!c->is_gguf)
         status = open_folder(c, error);

@@ -336,12 +336,25 @@ static void conversion_close(struct conversion *v)
     free(v->packed);
 }
 
+/* What would only show when everything is written. */
+static quip_status check_output(const char *in, const char *out, quip_error *error)
+{
+    if (qp_path_is_folder(out))
+        return qp_fail(error, QUIP_E_ARGUMENT, "%s: is a folder; name the file to write", out);
+    if (qp_path_is_same(in, out))
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "%s: is the checkpoint itself; write to another file", out);
+    return QUIP_OK;
+}
+
 quip_status qp_convert(const char *in, const char *out, const struct convert_options *options,
                        quip_error *error)
 {
     static const struct convert_options defaults = { 0 };
     struct conversion v = { .in = in, .options = options ? options : &defaults, .error = error };
-    quip_status status = qp_checkpoint_open(&v.checkpoint, in, error);
+    quip_status status = check_output(in, out, error);
+    if (!status)
+        status = qp_checkpoint_open(&v.checkpoint, in, error);
     if (!status)
         status = v.checkpoint.is_gguf ? qp_facts_from_gguf(&v.facts, &v.checkpoint, error)
                                       : qp_facts_from_hf(&v.facts, &v.checkpoint, error);

@@ -56,6 +56,8 @@ struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name);
 /* The path of a file in the folder, on the heap. NULL: no memory. */
 char *qp_path_join(const char *folder, const char *name);
 bool qp_path_exists(const char *path);
+bool qp_path_is_folder(const char *path);
+bool qp_path_is_same(const char *a, const char *b); // one file under two names
 /* The last component of a path. */
 const char *qp_path_name(const char *path);
 /* Parse a JSON file; free with cJSON_Delete. */
