@@ -5,12 +5,14 @@
  * of w (at most 128 * 127 * 2, which int16 holds), int4 the nibbles as they lie, plus 8, which
  * act_row.offsets / 16 takes away again.
  *
- * Tile of int8: i16x16k2: four groups of 16 rows, each [n_in rounded up to ACT_BLOCK, / 2][16
- * rows][2 k] int16, for vpmaddwd against the token's two k, widened and broadcast. (Bytes with the
- * sign trick take as many instructions a product and half the cache, but three of their four on two
- * ports.) Tile of int4: u8x16k4: four groups of 16 rows, each [n_in rounded up to ACT_BLOCK, /
- * 4][16 rows][4 k] nibbles, a byte each: the products of vpmaddubsw are so small that int16 holds
- * eight steps. */
+ * Tile of int8: i16x16k2: four groups of 16 rows, each [k / 2][16 rows][2 k] int16, for vpmaddwd
+ * against the token's two k, widened and broadcast. (Bytes with the sign trick take as many
+ * instructions a product and half the cache, but three of their four on two ports.)
+ *
+ * Tile of int4: u8x16k4: four groups of 16 rows, each [k / 4][16 rows][4 k] nibbles, a byte each:
+ * the products of vpmaddubsw are so small that int16 holds eight steps.
+ *
+ * In both k is n_in rounded up to ACT_BLOCK. */
 #include "cpu/kernels.h"
 #include "format/format.h"
 
@@ -21,10 +23,10 @@
 #include <string.h>
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2")
+#pragma GCC target("avx2,f16c")
 #endif
 
 #include "cpu/linear_avx2.h"

@@ -1,7 +1,8 @@
 /* linear_avxvnni.c: tiles for vpdpbusd on 256-bit registers (Alder Lake on, Zen 5): prefill only,
- * since AVX2 already decodes at the speed of memory. In, out, order of rounding: linear_scalar.c,
- * to the bit. The weights are made unsigned and the accumulator starts at act_row.offsets, as in
- * linear_avx512vnni.c.
+ * since AVX2 already decodes at the speed of memory.
+ *
+ * In, out, order of rounding: linear_scalar.c, to the bit. The weights are made unsigned and the
+ * accumulator starts at act_row.offsets, as in linear_avx512vnni.c.
  *
  * Tile: u8x16k4: four groups of 16 rows, each [n_in rounded up to ACT_BLOCK, / 4][16 rows][4 k] of
  * w + 128, int4 as well. */
@@ -14,10 +15,10 @@
 #include <string.h>
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,avxvnni"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,f16c,avxvnni"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2,avxvnni")
+#pragma GCC target("avx2,f16c,avxvnni")
 #endif
 
 #include "cpu/linear_avx2.h"
