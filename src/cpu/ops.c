@@ -25,7 +25,7 @@ static void embed_task(void *arg, int index, int n_threads)
         float *row = j->x + (size_t)t * table->n_in;
         cpu(j->r)->k.dequantize_row(row, table, j->tokens[t], factor);
         for (int i = 0; table->zeros && i < table->n_in; i++)
-            row[i] -= table->zeros[j->tokens[t]] * factor;
+            row[i] -= table->zeros[j->tokens[t]] * table->scales[j->tokens[t]] * factor;
     }
 }
 

@@ -20,8 +20,8 @@ static struct act_row token(const struct act *a, int t)
                              a->offsets + (size_t)t * a->n_blocks };
 }
 
-/* w = q * scale - zero: take the zeros' part, zero * sum x, from rows [row, row + n_rows) of one
- * token's y. */
+/* w = (q - zero) * scale: take the zeros' part, zero * scale * sum x, from rows [row, row + n_rows)
+ * of one token's y. */
 static void subtract_zeros(float *y, const struct matrix *w, const struct act_row *x, int n_blocks,
                            int row, int n_rows)
 {
@@ -29,7 +29,7 @@ static void subtract_zeros(float *y, const struct matrix *w, const struct act_ro
     for (int b = 0; b < n_blocks; b++)
         sum += x->scales[b] * ((float)x->offsets[b] * (-1.0f / 128));
     for (int i = 0; i < n_rows; i++)
-        y[i] -= w->zeros[row + i] * sum;
+        y[i] -= w->zeros[row + i] * w->scales[row + i] * sum;
 }
 
 /* y[t * y_stride + r] for rows [begin, end) and n tokens, one token at a time. */

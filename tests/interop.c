@@ -1,0 +1,258 @@
+/* interop.c: model files that the original's converter wrote (../shared/data/interop/README.md)
+ * run, and say what the original's web engine says. */
+#include <dirent.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "cpu/kernels.h"
+#include "model/model.h"
+#include "support/shared.h"
+
+#define MAX_IDS 64
+
+static void check(quip_status status, const quip_error *error)
+{
+    if (status)
+        fail_msg("%s: %s", quip_status_name(status), error->message);
+}
+
+static quip_model *open_model(const char *folder)
+{
+    char name[256];
+    quip_error error = { 0 };
+    quip_model *model;
+    snprintf(name, sizeof name, "data/interop/%s/model.bin", folder);
+    need_shared(name);
+    check(quip_model_open(&model, shared_path(name), NULL, &error), &error);
+    return model;
+}
+
+/* ---- weights as floats ---- */
+
+/* The original's web engine computed with float activations. So that rounding them does not decide,
+ * its texts are compared with the same weights, dequantized. */
+static void widen(struct matrix *m, float **memory, int *n_memory)
+{
+    const struct kernels k = qp_kernels_for(0);
+    if (!m->data || m->dtype == DTYPE_F32)
+        return;
+    float *rows = calloc((size_t)m->n_out * (size_t)m->n_in, sizeof *rows);
+    assert_non_null(rows);
+    for (int r = 0; r < m->n_out; r++) {
+        float *row = rows + (size_t)r * (size_t)m->n_in;
+        k.dequantize_row(row, m, r, 1);
+        for (int i = 0; m->zeros && i < m->n_in; i++)
+            row[i] -= m->zeros[r] * m->scales[r];
+    }
+    *m = (struct matrix){ .dtype = DTYPE_F32,
+                          .n_out = m->n_out,
+                          .n_in = m->n_in,
+                          .row_bytes = (size_t)m->n_in * sizeof *rows,
+                          .data = rows,
+                          .bias = m->bias };
+    memory[(*n_memory)++] = rows;
+}
+
+static int widen_model(quip_model *model, float **memory)
+{
+    int n = 0;
+    struct weights *w = &model->weights;
+    const bool is_tied = w->embed.data == w->head.data;
+    widen(&w->head, memory, &n);
+    if (is_tied)
+        w->embed = w->head;
+    else
+        widen(&w->embed, memory, &n);
+    for (int l = 0; l < model->config.n_layers; l++) {
+        struct layer_weights *lw = &w->layers[l];
+        struct matrix *all[] = {
+            &lw->wq, &lw->wk, &lw->wv, &lw->wo, &lw->gate, &lw->up, &lw->down
+        };
+        for (size_t i = 0; i < QP_COUNT(all); i++)
+            widen(all[i], memory, &n);
+    }
+    w->has_float = true;
+    w->has_integer = false;
+    return n;
+}
+
+/* ---- texts ---- */
+
+/* The likeliest id, and by how much. */
+static int likeliest(const float *logits, int n, float *margin)
+{
+    int best = 0;
+    float second = -INFINITY;
+    for (int i = 1; i < n; i++)
+        if (logits[i] > logits[best]) {
+            second = logits[best];
+            best = i;
+        } else if (logits[i] > second) {
+            second = logits[i];
+        }
+    *margin = logits[best] - second;
+    return best;
+}
+
+/* Greedy text after bos and the prompt, up to n_context tokens in all. The web engine decodes token
+ * by token: each byte of a character shows as U+FFFD. Where the text leaves `want`, *margin is what
+ * decided it. */
+static void compare_text(quip_model *model, const char *prompt, const char *want, int n_context,
+                         bool *is_equal, float *margin, size_t *at)
+{
+    quip_token ids[MAX_IDS] = { model->config.bos };
+    quip_error error = { 0 };
+    quip_session *s;
+    int n;
+    *at = 0;
+    *is_equal = true;
+    check(quip_encode(model, prompt, strlen(prompt), false, ids + 1, MAX_IDS - 1, &n, &error),
+          &error);
+    check(quip_session_open(&s, model, &(quip_session_options){ .n_context = n_context }, &error),
+          &error);
+    check(quip_prefill(s, ids, n + 1, &error), &error);
+    for (;;) {
+        char piece[64];
+        size_t n_piece;
+        const int id = likeliest(quip_logits(s), model->config.vocab_size, margin);
+        const bool is_end = id == qp_tokenizer_eos(model->tokenizer);
+        check(quip_decode(model, &id, 1, piece, sizeof piece, &n_piece, &error), &error);
+        if (is_end || quip_session_position(s) == n_context)
+            break;
+        if (strlen(want) - *at < n_piece || memcmp(want + *at, piece, n_piece)) {
+            *is_equal = false;
+            break;
+        }
+        *at += n_piece;
+        check(quip_prefill(s, &id, 1, &error), &error);
+    }
+    if (*is_equal && want[*at])
+        *is_equal = false;
+    quip_session_close(s);
+}
+
+static void check_golden(const char *folder)
+{
+    char name[256];
+    float *memory[256], margin;
+    quip_error error = { 0 };
+    const cJSON *result;
+    snprintf(name, sizeof name, "data/interop/%s/golden.json", folder);
+    need_shared(name);
+    cJSON *golden = read_json(shared_path(name));
+    quip_model *model = open_model(folder);
+    const int n_memory = widen_model(model, memory);
+    const int n_context =
+        cJSON_GetObjectItem(cJSON_GetObjectItem(golden, "settings"), "maxTokens")->valueint;
+    cJSON_ArrayForEach(result, cJSON_GetObjectItem(golden, "results"))
+    {
+        const char *prompt = cJSON_GetObjectItem(result, "prompt")->valuestring;
+        const cJSON *without = cJSON_GetObjectItem(result, "response_without_lora");
+        const char *want =
+            (without ? without : cJSON_GetObjectItem(result, "response"))->valuestring;
+        bool is_equal;
+        size_t at;
+        int n_tokens;
+        check(quip_encode(model, prompt, strlen(prompt), false, NULL, 0, &n_tokens, &error),
+              &error);
+        assert_int_equal(n_tokens, cJSON_GetObjectItem(result, "sizeInTokens")->valueint);
+        compare_text(model, prompt, want, n_context, &is_equal, &margin, &at);
+        if (is_equal)
+            continue;
+        print_message("  %s, \"%s\": leaves the expected text after %zu bytes, where the two best "
+                      "logits differ by %.4f\n",
+                      folder, prompt, at, (double)margin);
+        assert_true(margin < 0.01f);
+    }
+    quip_model_close(model);
+    for (int i = 0; i < n_memory; i++)
+        free(memory[i]);
+    cJSON_Delete(golden);
+}
+
+static void test_texts_of_the_web_engine(void **state)
+{
+    (void)state;
+    static const char *const folders[] = {
+        "GEMMA_2B-gpu-q8",      "GEMMA_2B-gpu-q4",     "GEMMA_2B-gpu-a8f4e4", "GEMMA_2B-gpu-a8f4e8",
+        "GEMMA_2B-gpu-fp32",    "GEMMA_2B-gpu-q4asym", "GEMMA_2B-gpu-q8asym", "GEMMA2_2B-gpu-q8",
+        "GEMMA2_2B-gpu-a8f4e4", "GEMMA_2B-gpu-lora",
+    };
+    for (size_t i = 0; i < QP_COUNT(folders); i++)
+        check_golden(folders[i]);
+}
+
+/* ---- every file ---- */
+
+static void test_every_file_generates(void **state)
+{
+    (void)state;
+    int n = 0;
+    need_shared("data/interop");
+    DIR *folder = opendir(shared_path("data/interop"));
+    assert_non_null(folder);
+    for (struct dirent *entry; (entry = readdir(folder));) {
+        if (!strstr(entry->d_name, "-cpu-") && !strstr(entry->d_name, "-gpu-"))
+            continue;
+        quip_error error = { 0 };
+        quip_result result;
+        quip_session *s;
+        quip_model *model = open_model(entry->d_name);
+        quip_session_options options = { .n_context = 64, .max_output_tokens = 16 };
+        check(quip_session_open(&s, model, &options, &error), &error);
+        check(quip_generate(s, "the quick brown fox", 19, NULL, NULL, &result, &error), &error);
+        assert_true(result.n_output_tokens > 0);
+        quip_session_close(s);
+        quip_model_close(model);
+        n++;
+    }
+    closedir(folder);
+    assert_true(n >= 37);
+}
+
+/* The same checkpoint and bits in both layouts: the same logits, to the bit. */
+static void test_both_layouts_agree(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "GEMMA_2B-%s-q8",        "GEMMA_2B-%s-q4",
+                                         "GEMMA_2B-%s-a8f4e8",    "GEMMA2_2B-%s-a8f4e4",
+                                         "PHI_2-%s-q8",           "PHI_2-%s-a8f4e4",
+                                         "FALCON_RW_1B-%s-q8",    "FALCON_RW_1B-%s-a8f4e4",
+                                         "STABLELM_4E1T_3B-%s-q8" };
+    const quip_token ids[] = { 5, 40, 77, 12, 300, 8, 9, 10, 55, 6 };
+    for (size_t i = 0; i < QP_COUNT(names); i++) {
+        float logits[2][512];
+        for (int gpu = 0; gpu < 2; gpu++) {
+            char folder[64];
+            quip_error error = { 0 };
+            quip_session *s;
+            snprintf(folder, sizeof folder, names[i], gpu ? "gpu" : "cpu");
+            quip_model *model = open_model(folder);
+            check(quip_session_open(&s, model, &(quip_session_options){ .n_context = 16 }, &error),
+                  &error);
+            check(quip_prefill(s, ids, QP_COUNT(ids), &error), &error);
+            memcpy(logits[gpu], quip_logits(s), (size_t)model->config.vocab_size * sizeof(float));
+            quip_session_close(s);
+            quip_model_close(model);
+        }
+        assert_memory_equal(logits[0], logits[1], 320 * sizeof(float));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_file_generates),
+        cmocka_unit_test(test_both_layouts_agree),
+        cmocka_unit_test(test_texts_of_the_web_engine),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
