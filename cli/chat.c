@@ -11,7 +11,8 @@ struct chat {
     quip_model *model;
     quip_session *session;
     quip_session_options options;
-    bool has_stats; // after every answer
+    bool has_stats;   // after every answer
+    bool is_terminal; // Ctrl-C never ends the program: it is a key of the line editor
     quip_result last;
     int exit_code;
 };
@@ -22,7 +23,7 @@ static bool show_piece(void *user, const char *text, size_t n)
 {
     char *last = user;
     *last = text[n - 1];
-    return fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0;
+    return fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0 && !was_interrupted();
 }
 
 /* False when the conversation cannot go on. */
@@ -32,7 +33,7 @@ static bool answer(struct chat *c, const char *text, size_t n)
     char last = 0;
     catch_interrupt(c->session);
     quip_status status = quip_generate(c->session, text, n, show_piece, &last, &c->last, &error);
-    release_interrupt();
+    (c->is_terminal ? ignore_interrupt : release_interrupt)();
     if (last && last != '\n')
         putchar('\n');
     if (!close_output(stdout, "-")) {
@@ -171,6 +172,7 @@ static void talk_in_terminal(struct chat *c)
     el_set(editor, EL_BIND, "^C", "quip-interrupt", NULL);
     el_set(editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
 
+    ignore_interrupt(); // between two lines the terminal is not the editor's
     fprintf(stderr, "%sCtrl-C ends an answer, Ctrl-D the conversation; /help tells more%s\n", dim(),
             plain());
     for (;;) {
@@ -224,7 +226,7 @@ int run_chat(const struct command *command, char **words)
     if (quip_model_open(&c.model, words[0], NULL, &error) ||
         quip_session_open(&c.session, c.model, &c.options, &error))
         c.exit_code = fail_with(&error);
-    else if (is_terminal(stdin) && is_terminal(stdout))
+    else if ((c.is_terminal = is_terminal(stdin) && is_terminal(stdout)))
         talk_in_terminal(&c);
     else
         talk_through_pipe(&c);

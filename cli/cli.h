@@ -130,11 +130,11 @@ const char *finish_name(quip_finish_reason reason);
 
 /* ---- interruption (common.c) ---- */
 
-/* From now on the first Ctrl-C cancels what `session` (may be NULL) is doing; the second ends the
- * program. */
+/* From now on Ctrl-C cancels what `session` (may be NULL) is doing, and nothing else. */
 void catch_interrupt(quip_session *session);
-/* Ctrl-C ends the program again. */
+/* Ctrl-C ends the program again, or does nothing. */
 void release_interrupt(void);
+void ignore_interrupt(void);
 bool was_interrupted(void); // since catch_interrupt
 
 /* ---- the commands ---- */

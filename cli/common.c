@@ -304,8 +304,7 @@ void catch_interrupt(quip_session *session)
 {
     n_interrupts = 0;
     interrupted_session = session;
-    struct sigaction action = { .sa_handler = on_interrupt,
-                                .sa_flags = (int)SA_RESETHAND | SA_RESTART };
+    struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = SA_RESTART };
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
 }
@@ -313,6 +312,12 @@ void catch_interrupt(quip_session *session)
 void release_interrupt(void)
 {
     signal(SIGINT, SIG_DFL);
+    interrupted_session = NULL;
+}
+
+void ignore_interrupt(void)
+{
+    signal(SIGINT, SIG_IGN);
     interrupted_session = NULL;
 }
 

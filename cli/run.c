@@ -7,12 +7,12 @@ static bool print_piece(void *user, const char *text, size_t n)
 {
     char *last = user;
     *last = text[n - 1];
-    return fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0;
+    return fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0 && !was_interrupted();
 }
 
 static bool keep_piece(void *user, const char *text, size_t n)
 {
-    return qp_bytes_append(user, text, n);
+    return qp_bytes_append(user, text, n) && !was_interrupted();
 }
 
 /* The answer as one JSON object. */
@@ -96,7 +96,7 @@ int run_run(const struct command *command, char **words)
     if (is_json ? answer_json(session, &prompt, &result, &exit_code, &error)
                 : answer_text(session, &prompt, has_stats, &result, &exit_code, &error))
         exit_code = fail_with(&error);
-    else if (result.finish_reason == QUIP_FINISH_CANCELLED)
+    else if (was_interrupted())
         exit_code = EXIT_INTERRUPTED;
     release_interrupt();
 done:

@@ -286,6 +286,7 @@ class WithModel(unittest.TestCase):
                     seen += more
                 mark = seen.find(wanted, mark) + len(wanted) if wanted else mark
                 if typed:
+                    time.sleep(0.2)  # the editor takes the terminal after it has shown its prompt
                     os.write(fd, typed)
             os.close(fd)
             return seen, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
