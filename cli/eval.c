@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct score {
     const quip_token *tokens; // the window
@@ -60,16 +61,62 @@ static int print_score(const struct score *s, int n_windows, bool is_json)
     return print_json(json);
 }
 
+struct windows {
+    int n_window; // tokens in each
+    int max;      // of windows; 0: all that are full
+    int n;        // found
+};
+
+/* Cut tokens into windows, run each in an empty context, add up its score. */
+static quip_status score_windows(quip_session *session, const quip_model_info *info,
+                                 struct windows *windows, const quip_token *tokens, int n_tokens,
+                                 struct score *score, quip_error *error)
+{
+    int n_bos = info->bos >= 0;
+    int n_text = windows->n_window - n_bos; // tokens of the text in a window
+    windows->n = n_tokens / n_text;
+    if (windows->max && windows->n > windows->max)
+        windows->n = windows->max;
+    if (!windows->n)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "the text has %d tokens, which do not fill a window of %d; "
+                       "--window N makes it smaller",
+                       n_tokens, n_text);
+    quip_token *window = malloc((size_t)windows->n_window * sizeof(*window));
+    if (!window)
+        return qp_fail_memory(error, "a window", (size_t)windows->n_window * sizeof(*window));
+    *score =
+        (struct score){ .tokens = window, .n = windows->n_window, .vocab_size = info->vocab_size };
+    quip_status status = QUIP_OK;
+    for (int w = 0; w < windows->n && !status; w++) {
+        window[0] = info->bos;
+        memcpy(window + n_bos, tokens + w * n_text, (size_t)n_text * sizeof(*window));
+        status = quip_session_rewind(session, 0, error);
+        if (!status)
+            status = quip_prefill_logits(session, window, score->n, score_next, score, error);
+        if (was_interrupted())
+            status = QUIP_E_CANCELLED;
+        else if (!status && is_terminal(stderr))
+            fprintf(stderr, "\r\033[K%swindow %d of %d: perplexity %.3f%s", dim(), w + 1,
+                    windows->n, exp(score->nll / score->n_scored), plain());
+    }
+    if (is_terminal(stderr))
+        fputs("\r\033[K", stderr);
+    free(window);
+    return status;
+}
+
 int run_eval(const struct command *command, char **words)
 {
     const char *text_path = NULL;
-    int n_window = 1024, max_windows = 0;
+    struct windows windows = { .n_window = 1024 };
     bool is_json = false;
     quip_session_options session_options = { 0 };
     const struct option options[] = {
         { OPTION_TEXT, 0, "text", "FILE", &text_path, 0, 0, "the text; \"-\": stdin" },
-        { OPTION_INT, 0, "window", "N", &n_window, 2, 1 << 24, "tokens in a window; default 1024" },
-        { OPTION_INT, 0, "windows", "N", &max_windows, 1, INT32_MAX,
+        { OPTION_INT, 0, "window", "N", &windows.n_window, 2, 1 << 24,
+          "tokens in a window; default 1024" },
+        { OPTION_INT, 0, "windows", "N", &windows.max, 1, INT32_MAX,
           "use the first N windows; default: all that are full" },
         { OPTION_INT, 't', "threads", "N", &session_options.n_threads, 1, 1024,
           "default: one for each processor; the result does not depend on it" },
@@ -82,63 +129,35 @@ int run_eval(const struct command *command, char **words)
         return exit_code;
     if (!text_path)
         return fail_usage(command, "--text is wanted");
+    session_options.n_context = windows.n_window;
 
     quip_error error = { 0 };
     quip_model *model = NULL;
     quip_session *session = NULL;
+    quip_model_info info;
     struct bytes text = { 0 };
-    quip_token *tokens = NULL, *window = NULL;
-    session_options.n_context = n_window;
-    exit_code = EXIT_FAILED;
-    if (!read_input(&text, text_path))
-        goto done;
+    struct score score;
+    quip_token *tokens = NULL;
     int n_tokens;
+    if (!read_input(&text, text_path)) {
+        exit_code = EXIT_FAILED;
+        goto done;
+    }
     if (quip_model_open(&model, words[0], NULL, &error) ||
         quip_session_open(&session, model, &session_options, &error) ||
-        encode_all(model, &text, &tokens, &n_tokens, &error))
-        goto fail;
-    quip_model_info info;
-    quip_model_get_info(model, &info);
-    int n_bos = info.bos >= 0;
-    int n_text = n_window - n_bos; // tokens of the text in a window
-    int n_windows = n_tokens / n_text;
-    if (max_windows && n_windows > max_windows)
-        n_windows = max_windows;
-    if (!n_windows) {
-        fail("%s: %d tokens do not fill a window of %d; --window makes it smaller", text_path,
-             n_tokens, n_text);
+        encode_all(model, &text, &tokens, &n_tokens, &error)) {
+        exit_code = fail_with(&error);
         goto done;
     }
-    window = malloc((size_t)n_window * sizeof(*window));
-    if (!window) {
-        qp_fail_memory(&error, "a window", (size_t)n_window * sizeof(*window));
-        goto fail;
-    }
-    struct score score = { .tokens = window, .n = n_window, .vocab_size = info.vocab_size };
+    quip_model_get_info(model, &info);
     catch_interrupt(session);
-    for (int w = 0; w < n_windows; w++) {
-        window[0] = info.bos;
-        for (int i = 0; i < n_text; i++)
-            window[n_bos + i] = tokens[w * n_text + i];
-        if (quip_session_rewind(session, 0, &error) ||
-            quip_prefill_logits(session, window, n_window, score_next, &score, &error))
-            goto fail;
-        if (is_terminal(stderr))
-            fprintf(stderr, "\r\033[K%swindow %d of %d: perplexity %.3f%s", dim(), w + 1, n_windows,
-                    exp(score.nll / score.n_scored), plain());
-        if (was_interrupted()) {
-            exit_code = EXIT_INTERRUPTED;
-            goto done;
-        }
-    }
-    if (is_terminal(stderr))
-        fputs("\r\033[K", stderr);
-    exit_code = print_score(&score, n_windows, is_json);
-    goto done;
-fail:
-    exit_code = fail_with(&error);
+    quip_status status = score_windows(session, &info, &windows, tokens, n_tokens, &score, &error);
+    release_interrupt();
+    if (was_interrupted())
+        exit_code = EXIT_INTERRUPTED;
+    else
+        exit_code = status ? fail_with(&error) : print_score(&score, windows.n, is_json);
 done:
-    free(window);
     free(tokens);
     qp_bytes_close(&text);
     quip_session_close(session);
