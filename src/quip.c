@@ -175,16 +175,21 @@ quip_status quip_generate(quip_session *session, const char *prompt, size_t n,
     quip_finish_reason reason = QUIP_FINISH_NONE;
     const char *text;
     size_t n_text;
+    if (!session)
+        return missing(error, "session");
+    const struct place before = qp_session_place(session);
     quip_status status = quip_append(session, QUIP_ROLE_USER, prompt, n, error);
     while (!status && !reason) {
         status = quip_next(session, &text, &n_text, &reason, error);
+        if (status && !session->answer.is_open) // no room for the template's text before the answer
+            qp_session_return(session, &before);
         if (!status && n_text && on_text && !on_text(user, text, n_text)) {
             qp_answer_end(session);
             reason = session->result.finish_reason = QUIP_FINISH_CALLBACK;
             session->start_ns = 0;
         }
     }
-    if (result && session)
+    if (result)
         *result = session->result;
     return status;
 }
@@ -233,7 +238,7 @@ static quip_status prefill(quip_session *s, const quip_token *tokens, int n, boo
     if (!s || (!tokens && n > 0) || n < 0)
         return missing(error, s ? "tokens" : "session");
     begin_input(s);
-    const int n_before = s->n;
+    const struct place before = qp_session_place(s);
     const uint64_t start_ns = qp_now_ns();
     quip_status status = all ? qp_session_feed(s, error) : QUIP_OK; // only the new ones are shown
     if (!status)
@@ -241,7 +246,7 @@ static quip_status prefill(quip_session *s, const quip_token *tokens, int n, boo
     if (!status && n > 0)
         status = all ? qp_session_feed_all(s, on_logits, user, error) : qp_session_feed(s, error);
     if (status) {
-        qp_session_rewind(s, n_before);
+        qp_session_return(s, &before);
         return status;
     }
     s->has_begun = true;

@@ -88,6 +88,8 @@ quip_status qp_file_open(struct file *f, const char *path, quip_error *error);
 quip_status qp_file_open_source(struct file *f, const quip_source *source, quip_error *error);
 /* A file over memory that the caller keeps, as it keeps `name`. Used by tests and fuzz targets. */
 void qp_file_open_memory(struct file *f, const void *data, size_t size, const char *name);
+/* Read the whole file into memory, which takes the place of its mapping or source. */
+quip_status qp_file_load(struct file *f, quip_error *error);
 void qp_file_close(struct file *f);
 /* Copy n bytes at `offset`; QUIP_E_FORMAT past the end of the file. */
 quip_status qp_file_read(const struct file *f, uint64_t offset, void *to, size_t n,

@@ -49,7 +49,8 @@ static quip_status map_file(struct file *f, int fd, quip_error *error)
 
     void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
     if (data == MAP_FAILED)
-        return qp_fail(error, QUIP_E_IO, "%s: cannot be mapped: %s", f->name, strerror(errno));
+        return qp_fail(error, errno == ENOMEM ? QUIP_E_MEMORY : QUIP_E_IO,
+                       "%s: cannot be mapped: %s", f->name, strerror(errno));
     f->data = data;
     f->size = (uint64_t)st.st_size;
     return QUIP_OK;
@@ -144,6 +145,31 @@ void qp_file_open_memory(struct file *f, const void *data, size_t size, const ch
     *f = (struct file){
         .data = data, .size = size, .name = name, .is_open = true, .is_borrowed = true
     };
+}
+
+/* In pieces: a source may be a browser's, which copies each of them once more. */
+quip_status qp_file_load(struct file *f, quip_error *error)
+{
+    enum {
+        PIECE = 16 << 20
+    };
+    if (f->is_borrowed) // it is in memory
+        return QUIP_OK;
+    const size_t size = (size_t)f->size;
+    uint8_t *data = f->size > PTRDIFF_MAX ? NULL : qp_alloc_pages(size);
+    if (!data)
+        return qp_fail_memory(error, f->name, size);
+    for (size_t at = 0; at < size; at += PIECE) {
+        const size_t n = size - at < PIECE ? size - at : PIECE;
+        quip_status status = qp_file_read(f, at, data + at, n, error);
+        if (status) {
+            qp_free_pages(data, size);
+            return status;
+        }
+    }
+    unload_file(f);
+    f->data = data;
+    return QUIP_OK;
 }
 
 void qp_file_close(struct file *f)

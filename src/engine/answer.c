@@ -90,9 +90,11 @@ static quip_status step(quip_session *s, quip_error *error)
         finish(s, QUIP_FINISH_CONTEXT);
         return QUIP_OK;
     }
+    const uint64_t start_ns = qp_now_ns();
     quip_status status = qp_session_feed(s, error);
+    if (s->result.n_output_tokens == 0) // the template's text before the answer
+        s->result.prefill_ns += qp_now_ns() - start_ns;
     if (status == QUIP_E_CANCELLED) {
-        atomic_store(&s->cancelled, false);
         finish(s, QUIP_FINISH_CANCELLED);
         return QUIP_OK;
     }

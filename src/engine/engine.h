@@ -65,6 +65,16 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
 void qp_session_close(quip_session *s);
 quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_error *error);
 void qp_session_rewind(quip_session *s, int position);
+/* Where a conversation stands: what a call that fails half-way goes back to. */
+struct place {
+    int n;
+    quip_role role;
+    bool has_begun;
+    size_t n_system;
+    int n_prompt_tokens;
+};
+struct place qp_session_place(const quip_session *s);
+void qp_session_return(quip_session *s, const struct place *place);
 /* Memory that a session would take: kv and everything else. */
 quip_status qp_session_measure(const quip_model *model, const quip_session_options *options,
                                quip_plan *plan, quip_error *error);
@@ -72,7 +82,7 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
 quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, quip_role role,
                             quip_error *error);
 /* Run what the cache does not hold yet. Afterwards buffers.logits are those after the last token.
- */
+ * QUIP_E_CANCELLED takes the cancellation: the next call is not cancelled too. */
 quip_status qp_session_feed(quip_session *s, quip_error *error);
 /* The same, showing the logits after every token that was not run yet. */
 quip_status qp_session_feed_all(quip_session *s, quip_on_logits *on_logits, void *user,

@@ -112,7 +112,8 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
     *plan = (quip_plan){
         .file_bytes = model->file.size,
         .kv_bytes = (uint64_t)model->config.n_layers * qp_cpu_kv_bytes(&s.run, s.options.n_context),
-        .model_bytes = sizeof *model + model->arena.size + model->untiled.size + qp_tokenizer_memory(model->tokenizer),
+        .model_bytes = sizeof *model + model->arena.size + model->untiled.size +
+                       qp_tokenizer_memory(model->tokenizer),
         .n_context = s.options.n_context,
     };
     plan->scratch_bytes = measured.used - plan->kv_bytes;
@@ -214,14 +215,36 @@ quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_er
 
 /* ---- tokens ---- */
 
-void qp_session_rewind(quip_session *s, int position)
+static void cut_context(quip_session *s, int position)
 {
     s->n = position;
     if (s->run.pos > position)
         s->run.pos = position;
+    if (s->logits_position > position)
+        s->logits_position = -1;
+}
+
+void qp_session_rewind(quip_session *s, int position)
+{
+    cut_context(s, position);
     s->role = position ? (quip_role)s->roles[position - 1] : QUIP_ROLE_NONE;
     s->has_begun = position > 0;
     s->system.n = 0;
+}
+
+struct place qp_session_place(const quip_session *s)
+{
+    return (struct place){ s->n, s->role, s->has_begun, s->system.n, s->result.n_prompt_tokens };
+}
+
+/* The bytes of the system text are still there: a turn that takes it only sets its length to 0. */
+void qp_session_return(quip_session *s, const struct place *place)
+{
+    cut_context(s, place->n);
+    s->role = place->role;
+    s->has_begun = place->has_begun;
+    s->system.n = place->n_system;
+    s->result.n_prompt_tokens = place->n_prompt_tokens;
 }
 
 quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, quip_role role,
@@ -251,12 +274,14 @@ static quip_status feed(quip_session *s, bool all, quip_on_logits *on_logits, vo
     while (s->run.pos < s->n) {
         const int left = s->n - s->run.pos, n = left < chunk ? left : chunk;
         const enum logits_wanted wanted = all ? LOGITS_ALL : n == left ? LOGITS_LAST : LOGITS_NONE;
-        if (wanted != LOGITS_NONE)
-            s->logits_position = -1; // until the new ones are whole
+        if (wanted == LOGITS_ALL)
+            s->logits_position = -1; // each token's go over those before
         if (!qp_forward(&s->run, s->context + s->run.pos, n, wanted, on_logits, user,
-                        &s->cancelled))
+                        &s->cancelled)) {
+            atomic_store(&s->cancelled, false);
             return qp_fail(error, QUIP_E_CANCELLED, "cancelled after %d of %d tokens", s->run.pos,
                            s->n);
+        }
         if (wanted != LOGITS_NONE)
             s->logits_position = s->run.pos;
     }

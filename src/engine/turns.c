@@ -110,24 +110,17 @@ static quip_status turn_tokens(quip_session *s, quip_role role, const char *text
     return status;
 }
 
-/* Append tokens and run them; take them back if that fails. */
+/* Append tokens and run them. */
 static quip_status run_tokens(quip_session *s, const struct tokens *tokens, quip_role role,
                               quip_error *error)
 {
-    const int n_before = s->n;
     const uint64_t start_ns = qp_now_ns();
     quip_status status = qp_session_push(s, tokens->ids, tokens->n, role, error);
     if (!status && tokens->n)
         status = qp_session_feed(s, error);
-    if (status) {
-        s->n = n_before;
-        if (s->run.pos > n_before)
-            s->run.pos = n_before;
-        return status;
-    }
     s->result.n_prompt_tokens += tokens->n;
     s->result.prefill_ns += qp_now_ns() - start_ns;
-    return QUIP_OK;
+    return status;
 }
 
 static bool is_white(char c)
@@ -139,7 +132,7 @@ quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, si
                            quip_error *error)
 {
     struct tokens tokens = { 0 };
-    const size_t n_system = s->system.n;
+    const struct place before = qp_session_place(s);
     const bool is_waiting = s->chat && s->chat->system_joiner && role == QUIP_ROLE_SYSTEM;
     if (!s->chat)
         role = QUIP_ROLE_NONE;
@@ -154,7 +147,7 @@ quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, si
         status = run_tokens(s, &tokens, role, error);
     qp_tokens_close(&tokens);
     if (status) {
-        s->system.n = n_system;
+        qp_session_return(s, &before);
         return status;
     }
     s->has_begun = true;
@@ -179,11 +172,14 @@ quip_status qp_turn_begin_answer(quip_session *s, quip_error *error)
         status = qp_fail(error, QUIP_E_ARGUMENT,
                          "there is nothing to continue: append a text or tokens first");
     if (!status)
-        status = run_tokens(s, &tokens, with_template ? QUIP_ROLE_MODEL : QUIP_ROLE_NONE, error);
+        status = qp_session_push(s, tokens.ids, tokens.n,
+                                 with_template ? QUIP_ROLE_MODEL : QUIP_ROLE_NONE, error);
     qp_tokens_close(&tokens);
-    if (!status && with_template)
+    if (status)
+        return status;
+    s->result.n_prompt_tokens += tokens.n;
+    s->has_begun = true;
+    if (with_template)
         s->role = QUIP_ROLE_MODEL;
-    if (!status)
-        s->has_begun = true;
-    return status;
+    return QUIP_OK;
 }
