@@ -1,11 +1,13 @@
-/* alloc_fault.c: malloc and its like, as the library calls them, with a failure on demand.
+/* alloc_fault.c: malloc and its like, and pthread_create, as the library calls them, with a failure
+ * on demand.
  * In:  calls that the linker's --wrap sends here.
- * Out: the real thing, or ENOMEM when the countdown ends. */
+ * Out: the real thing, or ENOMEM (EAGAIN for a thread) when the countdown ends. */
 #include "support/alloc_fault.h"
 
 #if defined(__linux__)
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/mman.h>
@@ -16,6 +18,8 @@ void *__real_realloc(void *p, size_t n);
 void __real_free(void *p);
 void *__real_mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset);
 int __real_munmap(void *p, size_t n);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*main)(void *),
+                          void *arg);
 
 void *__wrap_malloc(size_t n);
 void *__wrap_calloc(size_t n, size_t size);
@@ -23,9 +27,12 @@ void *__wrap_realloc(void *p, size_t n);
 void __wrap_free(void *p);
 void *__wrap_mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset);
 int __wrap_munmap(void *p, size_t n);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*main)(void *),
+                          void *arg);
 
 static atomic_int countdown = -1; // allocations until the one that fails; negative: none
-static atomic_int n_failed, n_live;
+static atomic_int n_failed, n_live, n_made;
+static atomic_int n_threads_left = -1; // that may still be created; negative: any number
 
 bool alloc_fault_is_here(void)
 {
@@ -49,8 +56,19 @@ int alloc_fault_live(void)
     return n_live;
 }
 
+int alloc_fault_made(void)
+{
+    return n_made;
+}
+
+void alloc_fault_set_threads(int n)
+{
+    n_threads_left = n;
+}
+
 static bool fails(void)
 {
+    n_made++;
     if (countdown < 0 || atomic_fetch_sub(&countdown, 1) > 0)
         return false;
     n_failed++;
@@ -98,6 +116,16 @@ int __wrap_munmap(void *p, size_t n)
     return __real_munmap(p, n);
 }
 
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*main)(void *),
+                          void *arg)
+{
+    if (n_threads_left >= 0 && atomic_fetch_sub(&n_threads_left, 1) <= 0) {
+        n_threads_left = 0;
+        return EAGAIN;
+    }
+    return __real_pthread_create(thread, attr, main, arg);
+}
+
 #else
 
 bool alloc_fault_is_here(void)
@@ -118,6 +146,16 @@ bool alloc_fault_clear(void)
 int alloc_fault_live(void)
 {
     return 0;
+}
+
+int alloc_fault_made(void)
+{
+    return 0;
+}
+
+void alloc_fault_set_threads(int n)
+{
+    (void)n;
 }
 
 #endif

@@ -9,10 +9,10 @@
  *         assert_int_equal(alloc_fault_live(), before);
  *     }
  *
- * The linker turns malloc, calloc, realloc, free, mmap and munmap of what is linked statically into
- * the functions of alloc_fault.c (CMakeLists.txt), so it works under every sanitizer. Allocations
- * inside the C library are not counted. Where the linker cannot do that nothing ever fails, and
- * alloc_fault_is_here() is false. */
+ * The linker turns malloc, calloc, realloc, free, mmap, munmap and pthread_create of what is linked
+ * statically into the functions of alloc_fault.c (CMakeLists.txt), so it works under every
+ * sanitizer. Allocations inside the C library are not counted. Where the linker cannot do that
+ * nothing ever fails, and alloc_fault_is_here() is false. */
 #ifndef ALLOC_FAULT_H
 #define ALLOC_FAULT_H
 
@@ -22,5 +22,8 @@ bool alloc_fault_is_here(void);
 void alloc_fault_set(int n);  // the n-th allocation from now on fails, once; 0 is the next
 bool alloc_fault_clear(void); // stop; was there a failure?
 int alloc_fault_live(void);   // blocks and mappings that are not freed
+int alloc_fault_made(void);   // calls that wanted memory so far, failed ones too
+/* After n more threads none can be created; -1: any number. */
+void alloc_fault_set_threads(int n);
 
 #endif

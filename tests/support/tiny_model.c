@@ -33,6 +33,21 @@ const struct tiny_model tiny_llama = {
     .head_dim = 24,
     .seed = 2,
 };
+const struct tiny_model tiny_smallest = {
+    .architecture = "gemma3",
+    .attention = DTYPE_I8,
+    .feed_forward = DTYPE_I4,
+    .embedding = DTYPE_I8,
+    .n_layers = 2,
+    .d_model = 18,
+    .d_ff = 22,
+    .n_heads = 2,
+    .n_kv_heads = 1,
+    .head_dim = 6,
+    .window = 5,
+    .seed = 3,
+    .config = "layer_types LG\n",
+};
 
 struct tiny_model tiny_with(struct tiny_model base, enum dtype dtype)
 {
@@ -55,7 +70,7 @@ static float uniform(uint64_t *state) // [-1, 1)
 
 /* ---- vocabulary ---- */
 
-static bool write_vocabulary(struct bytes *spm)
+static bool write_vocabulary(struct bytes *spm, int n_pieces)
 {
     static const char *const special[] = { "<pad>", "<eos>", "<bos>", "<unk>", "<turn>", "<end>" };
     static const enum piece_type types[] = {
@@ -75,7 +90,7 @@ static bool write_vocabulary(struct bytes *spm)
     }
     for (char c = 'a'; c <= 'z'; c++, id++)
         ok = ok && qp_spm_write_piece(spm, &c, 1, (float)-id, PIECE_NORMAL);
-    for (int i = 0; id < TINY_VOCAB; i++, id++) {
+    for (int i = 0; id < n_pieces; i++, id++) {
         char filler[16];
         snprintf(filler, sizeof filler, "word%d", i);
         const char *piece = i < (int)QP_COUNT(words) ? words[i] : filler;
@@ -84,7 +99,7 @@ static bool write_vocabulary(struct bytes *spm)
     struct spm_options options = { .is_bpe = true,
                                    .byte_fallback = true,
                                    .escape_whitespaces = true,
-                                   .vocab_size = TINY_VOCAB,
+                                   .vocab_size = n_pieces,
                                    .unk_id = TINY_UNK,
                                    .bos_id = TINY_BOS,
                                    .eos_id = TINY_EOS,
@@ -97,12 +112,18 @@ static bool write_vocabulary(struct bytes *spm)
 static bool write_parameters(const struct tiny_model *m, struct bytes *out)
 {
     struct bytes t = { 0 };
+    float lie;
+    uint32_t bits = (uint32_t)m->lie_value;
+    memcpy(&lie, &bits, sizeof lie);
     bool ok = qp_proto_put_varint(&t, 3, (uint64_t)m->d_model) &&
               qp_proto_put_varint(&t, 4, (uint64_t)m->d_ff) &&
               qp_proto_put_varint(&t, 5, (uint64_t)m->head_dim) &&
               qp_proto_put_varint(&t, 6, (uint64_t)m->n_heads) &&
               qp_proto_put_varint(&t, 7, (uint64_t)m->n_layers) &&
               qp_proto_put_varint(&t, 9, (uint64_t)m->n_kv_heads) &&
+              (!m->lie || m->lie_is_float ||
+               qp_proto_put_varint(&t, m->lie, m->lie_value)) && // the last one counts
+              (!m->lie || !m->lie_is_float || qp_proto_put_float(&t, m->lie, lie)) &&
               qp_proto_put_bytes(out, 1, t.data, t.n) && qp_proto_put_varint(out, 2, TINY_VOCAB) &&
               qp_proto_put_varint(out, 4, TINY_BOS) && qp_proto_put_bytes(out, 5, "<eos>", 5);
     qp_bytes_close(&t);
@@ -211,11 +232,12 @@ quip_status tiny_model_write(const char *path, const struct tiny_model *m, quip_
 {
     struct writer w = { .error = error };
     struct bytes spm = { 0 }, parameters = { 0 };
-    char config[256];
+    char config[512];
     uint64_t random = m->seed * 0x9e3779b97f4a7c15u + 1;
-    snprintf(config, sizeof config, "architecture %s\nchat none\nn_context_max 2048\nwindow %d\n",
-             m->architecture, m->window);
-    if (!write_vocabulary(&spm) || !write_parameters(m, &parameters))
+    snprintf(config, sizeof config, "architecture %s\nchat none\nn_context_max 2048\nwindow %d\n%s",
+             m->architecture, m->window, m->config ? m->config : "");
+    if (!write_vocabulary(&spm, m->n_pieces ? m->n_pieces : TINY_VOCAB) ||
+        !write_parameters(m, &parameters))
         w.status = qp_fail_memory(error, "a tiny vocabulary", spm.n);
     if (!w.status)
         w.status = qp_tflite_writer_open(&w.w, path, "TINY", error);

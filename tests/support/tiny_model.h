@@ -12,6 +12,12 @@ struct tiny_model {
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim;
     int window; // of local layers; 0 for architectures without them
     uint64_t seed;
+    /* What makes a model odd, or wrong; nothing when zero. */
+    int n_pieces;       // of the vocabulary; 0 is TINY_VOCAB, one a row of the embedding
+    const char *config; // more lines of quip.config, which win over those before
+    int lie;            // LlmParameters' transformer says `lie_value` in this field,
+    bool lie_is_float;  // a varint, or the bits of a float
+    uint64_t lie_value;
 };
 
 #define TINY_VOCAB 300
@@ -26,6 +32,8 @@ enum tiny_token {
 
 /* Odd sizes on purpose: no width is a multiple of a block. */
 extern const struct tiny_model tiny_gemma3, tiny_llama;
+/* The smallest with everything in it: gemma3, one local and one global layer, 30 kilobytes. */
+extern const struct tiny_model tiny_smallest;
 
 /* `base` with all matrices of one type. */
 struct tiny_model tiny_with(struct tiny_model base, enum dtype dtype);

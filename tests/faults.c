@@ -1,0 +1,432 @@
+/* faults.c: the n-th allocation fails, for every n, and threads cannot be made. Whatever fails says
+ * so, leaks nothing, and leaves models and sessions as useful as they were; and decode never
+ * allocates, so that it cannot fail. */
+#include "support/alloc_fault.h"
+#include "support/tiny_model.h"
+
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define PROMPT "the hen and the \xc3\xa9gg"
+
+static char path[64];
+static quip_model *model; // shared by the tests of sessions
+
+static void check(quip_status status, const quip_error *error)
+{
+    if (status)
+        fail_msg("%s: %s", quip_status_name(status), error->message);
+}
+
+/* "chatml" has a template that is text for this vocabulary: every prompt goes through it. */
+static int make_model(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    struct tiny_model tiny = tiny_smallest;
+    tiny.config = "layer_types LG\nchat chatml\n";
+    snprintf(path, sizeof path, "tiny-faults-%d.bin", (int)getpid());
+    check(tiny_model_write(path, &tiny, &error), &error);
+    check(quip_model_open(&model, path, NULL, &error), &error);
+    return 0;
+}
+
+static int remove_model(void **state)
+{
+    (void)state;
+    quip_model_close(model);
+    unlink(path);
+    return 0;
+}
+
+/* ---- the loop ---- */
+
+/* Something that may fail, and undoes itself when it does not. */
+typedef quip_status attempt(void *user, quip_error *error);
+
+/* Call `fn` until no allocation fails any more: each failure is QUIP_E_MEMORY with a sentence, and
+ * leaves not a byte behind. */
+static void fail_each(const char *what, attempt *fn, void *user)
+{
+    if (!alloc_fault_is_here())
+        skip();
+    for (int n = 0;; n++) {
+        quip_error error = { 0 };
+        const int live = alloc_fault_live();
+        alloc_fault_set(n);
+        const quip_status status = fn(user, &error);
+        const bool has_failed = alloc_fault_clear();
+        if (alloc_fault_live() != live)
+            fail_msg("%s: allocation %d failed, %d blocks leaked", what, n,
+                     alloc_fault_live() - live);
+        if (!has_failed) {
+            check(status, &error);
+            assert_true(n > 0);
+            print_message("%s: %d allocations\n", what, n);
+            return;
+        }
+        if (status != QUIP_E_MEMORY || error.status != status || strlen(error.message) < 10)
+            fail_msg("%s: allocation %d failed, the status was %s: %s", what, n,
+                     quip_status_name(status), error.message);
+    }
+}
+
+/* ---- models ---- */
+
+static quip_status open_path(void *options, quip_error *error)
+{
+    quip_model *m;
+    const quip_status status = quip_model_open(&m, path, options, error);
+    assert_true((m != NULL) == (status == QUIP_OK));
+    quip_model_close(m);
+    return status;
+}
+
+static bool read_file(void *user, uint64_t offset, void *buffer, size_t n)
+{
+    FILE *file = user;
+    return fseek(file, (long)offset, SEEK_SET) == 0 && fread(buffer, 1, n, file) == n;
+}
+
+static quip_status open_source(void *source, quip_error *error)
+{
+    quip_model *m;
+    const quip_status status = quip_model_open_source(&m, source, NULL, error);
+    assert_true((m != NULL) == (status == QUIP_OK));
+    quip_model_close(m);
+    return status;
+}
+
+static void test_open(void **state)
+{
+    (void)state;
+    quip_model_options copied = { .no_mmap = true };
+    fail_each("quip_model_open", open_path, NULL);
+    fail_each("quip_model_open, no_mmap", open_path, &copied);
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    fseek(file, 0, SEEK_END);
+    quip_source source = { file, (uint64_t)ftell(file), read_file, "a source" };
+    fail_each("quip_model_open_source", open_source, &source);
+    fclose(file);
+}
+
+static quip_status plan(void *user, quip_error *error)
+{
+    (void)user;
+    quip_plan p;
+    return quip_plan_memory(&p, path, NULL, NULL, error);
+}
+
+static void test_plan(void **state)
+{
+    (void)state;
+    fail_each("quip_plan_memory", plan, NULL);
+}
+
+/* ---- sessions ---- */
+
+static const char *const stops[] = { "never said", "nor this" };
+static const quip_session_options greedy = { .n_context = 200,
+                                             .n_threads = 2,
+                                             .max_output_tokens = 20,
+                                             .seed = 1,
+                                             .stop = stops,
+                                             .n_stop = 2,
+                                             .system = "be brief" };
+
+static quip_session_options sampled(void)
+{
+    quip_session_options o = greedy;
+    o.temperature = 1.5f;
+    o.top_k = 50;
+    o.top_p = 0.9f;
+    return o;
+}
+
+static quip_session *open_session(const quip_session_options *options)
+{
+    quip_session *s;
+    quip_error error = { 0 };
+    check(quip_session_open(&s, model, options, &error), &error);
+    return s;
+}
+
+static quip_status open_and_close(void *options, quip_error *error)
+{
+    quip_session *s;
+    const quip_status status = quip_session_open(&s, model, options, error);
+    assert_true((s != NULL) == (status == QUIP_OK));
+    quip_session_close(s);
+    return status;
+}
+
+static void test_session_open(void **state)
+{
+    (void)state;
+    quip_session_options o = sampled();
+    fail_each("quip_session_open", open_and_close, (void *)&greedy);
+    fail_each("quip_session_open, sampled", open_and_close, &o);
+}
+
+struct text { // without allocations of its own
+    char data[4096];
+    size_t n;
+};
+
+static bool collect(void *user, const char *data, size_t n)
+{
+    struct text *t = user;
+    assert_true(t->n + n <= sizeof t->data);
+    memcpy(t->data + t->n, data, n);
+    t->n += n;
+    return true;
+}
+
+static void ask(quip_session *s, struct text *answer)
+{
+    quip_error error = { 0 };
+    answer->n = 0;
+    check(quip_generate(s, PROMPT, strlen(PROMPT), collect, answer, NULL, &error), &error);
+}
+
+static void assert_same_text(const struct text *a, const struct text *b)
+{
+    assert_int_equal(a->n, b->n);
+    assert_memory_equal(a->data, b->data, a->n);
+}
+
+struct asking {
+    const quip_session_options *options;
+    struct text want;
+};
+
+/* A new session is asked once in vain, then again: the answer is as if nothing had happened. */
+static quip_status ask_twice(void *user, quip_error *error)
+{
+    struct asking *a = user;
+    struct text got = { .n = 0 };
+    quip_session *s;
+    quip_status status = quip_session_open(&s, model, a->options, error);
+    if (status)
+        return status;
+    status = quip_generate(s, PROMPT, strlen(PROMPT), collect, &got, NULL, error);
+    if (status) {
+        assert_int_equal(got.n, 0);
+        assert_int_equal(quip_session_position(s), 0);
+        ask(s, &got);
+    }
+    assert_same_text(&got, &a->want);
+    quip_session_close(s);
+    return status;
+}
+
+static void test_generate(void **state)
+{
+    (void)state;
+    const quip_session_options both[] = { greedy, sampled() };
+    for (size_t i = 0; i < QP_COUNT(both); i++) {
+        struct asking a = { .options = &both[i] };
+        quip_session *s = open_session(&both[i]);
+        ask(s, &a.want);
+        assert_true(a.want.n > 0);
+        quip_session_close(s);
+        fail_each(i ? "quip_generate, sampled" : "quip_generate", ask_twice, &a);
+    }
+}
+
+/* A conversation whose every call fails once, against one where none does. */
+static quip_status talk(void *user, quip_error *error)
+{
+    static const struct {
+        quip_role role;
+        const char *text;
+    } turns[] = {
+        { QUIP_ROLE_SYSTEM, "hear" }, { QUIP_ROLE_USER, "the" },       { QUIP_ROLE_USER, " hen" },
+        { QUIP_ROLE_MODEL, "then" },  { QUIP_ROLE_NONE, "<end> ten" }, { QUIP_ROLE_USER, "and" },
+    };
+    struct asking *a = user;
+    struct text got = { .n = 0 };
+    quip_session *s;
+    quip_status first = QUIP_OK, status = quip_session_open(&s, model, a->options, error);
+    if (status)
+        return status;
+    for (size_t i = 0; i < QP_COUNT(turns); i++) {
+        const int position = quip_session_position(s);
+        for (int again = 0; again < 2; again++) {
+            quip_error own = { 0 };
+            status = quip_append(s, turns[i].role, turns[i].text, strlen(turns[i].text), &own);
+            if (!status)
+                break;
+            assert_int_equal(again, 0);
+            assert_int_equal(quip_session_position(s), position);
+            first = status;
+            *error = own;
+        }
+    }
+    for (quip_finish_reason reason = QUIP_FINISH_NONE; !reason;) {
+        const char *text;
+        size_t n;
+        quip_error own = { 0 };
+        status = quip_next(s, &text, &n, &reason, &own);
+        if (status) {
+            assert_int_equal(first, QUIP_OK);
+            first = status;
+            *error = own;
+        } else {
+            collect(&got, text, n);
+        }
+    }
+    if (a->want.n)
+        assert_same_text(&got, &a->want);
+    a->want = got;
+    quip_session_close(s);
+    return first;
+}
+
+static void test_append_and_next(void **state)
+{
+    (void)state;
+    const quip_session_options o = sampled();
+    struct asking a = { .options = &o };
+    quip_error error = { 0 };
+    check(talk(&a, &error), &error);
+    fail_each("quip_append, quip_next", talk, &a);
+}
+
+/* In the middle of an answer, the copy says the rest of it; the original too. */
+static quip_status clone(void *user, quip_error *error)
+{
+    quip_session *copy;
+    const quip_status status = quip_session_clone(&copy, user, error);
+    assert_true((copy != NULL) == (status == QUIP_OK));
+    quip_session_close(copy);
+    return status;
+}
+
+static void rest(quip_session *s, struct text *t)
+{
+    quip_error error = { 0 };
+    for (quip_finish_reason reason = QUIP_FINISH_NONE; !reason;) {
+        const char *text;
+        size_t n;
+        check(quip_next(s, &text, &n, &reason, &error), &error);
+        collect(t, text, n);
+    }
+}
+
+static void test_clone(void **state)
+{
+    (void)state;
+    const quip_session_options o = sampled();
+    quip_session *s = open_session(&o), *copy;
+    quip_error error = { 0 };
+    struct text own = { .n = 0 }, copied = { .n = 0 };
+    const char *text;
+    size_t n;
+    quip_finish_reason reason;
+    check(quip_append(s, QUIP_ROLE_USER, PROMPT, strlen(PROMPT), &error), &error);
+    check(quip_next(s, &text, &n, &reason, &error), &error);
+    fail_each("quip_session_clone", clone, s);
+    check(quip_session_clone(&copy, s, &error), &error);
+    rest(s, &own);
+    rest(copy, &copied);
+    assert_same_text(&own, &copied);
+    quip_session_close(s);
+    quip_session_close(copy);
+}
+
+/* ---- tokens ---- */
+
+static quip_status encode_and_decode(void *user, quip_error *error)
+{
+    (void)user;
+    static const char text[] = "the <end> and \xff \xf0\x9f\x98\x80, then a hen";
+    quip_token ids[128];
+    char back[256];
+    int n_tokens;
+    size_t n;
+    quip_status status = quip_encode(model, text, strlen(text), true, ids, 128, &n_tokens, error);
+    return status ? status : quip_decode(model, ids, n_tokens, back, sizeof back, &n, error);
+}
+
+static void test_encode_and_decode(void **state)
+{
+    (void)state;
+    fail_each("quip_encode, quip_decode", encode_and_decode, NULL);
+}
+
+/* ---- threads ---- */
+
+/* With fewer threads than asked for, down to none, the answer is the same. */
+static void test_threads_that_cannot_be_made(void **state)
+{
+    (void)state;
+    if (!alloc_fault_is_here())
+        skip();
+    quip_session_options o = sampled();
+    struct text want, got;
+    o.n_threads = 4;
+    quip_session *s = open_session(&o);
+    ask(s, &want);
+    quip_session_close(s);
+    for (int n = 0; n < 4; n++) {
+        alloc_fault_set_threads(n);
+        s = open_session(&o);
+        alloc_fault_set_threads(-1);
+        ask(s, &got);
+        assert_same_text(&got, &want);
+        quip_session_close(s);
+    }
+}
+
+/* ---- decode allocates nothing ---- */
+
+static void test_decode_allocates_nothing(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    if (!alloc_fault_is_here())
+        skip();
+    quip_session_options both[] = { greedy, sampled() };
+    for (size_t i = 0; i < QP_COUNT(both); i++) {
+        both[i].n_context = 400;
+        both[i].max_output_tokens = 0;
+        both[i].no_template = true;
+        quip_session *s = open_session(&both[i]);
+        int n_tokens = 0, made = 0;
+        check(quip_append(s, QUIP_ROLE_USER, PROMPT, strlen(PROMPT), &error), &error);
+        const int begin = quip_session_position(s);
+        while (quip_session_position(s) < begin + 200) { // more than one answer, should one end
+            const char *text;
+            size_t n;
+            quip_finish_reason reason;
+            check(quip_next(s, &text, &n, &reason, &error), &error);
+            if (n_tokens++ == 0)
+                made = alloc_fault_made();
+        }
+        assert_int_equal(alloc_fault_made(), made);
+        assert_int_equal(quip_session_position(s), begin + 200);
+        quip_session_close(s);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_open),
+        cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_session_open),
+        cmocka_unit_test(test_generate),
+        cmocka_unit_test(test_append_and_next),
+        cmocka_unit_test(test_clone),
+        cmocka_unit_test(test_encode_and_decode),
+        cmocka_unit_test(test_threads_that_cannot_be_made),
+        cmocka_unit_test(test_decode_allocates_nothing),
+    };
+    return cmocka_run_group_tests(tests, make_model, remove_model);
+}
