@@ -153,32 +153,30 @@ bool read_ids(struct tokens *to, const char *text)
     return true;
 }
 
+/* Go down into a folder, which is made if it is not there. When it cannot be made, opening the file
+ * in it says so. */
+static bool enter_folder(struct bytes *path, const char *name)
+{
+    if (!qp_bytes_append_text(path, name) || !qp_bytes_append(path, "", 1))
+        return false;
+    mkdir((char *)path->data, 0700);
+    path->n--; // the NUL
+    return true;
+}
+
 char *cache_path(const char *name)
 {
-    const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"), *below = "";
-    if (!base || !*base) {
-        base = home;
-        below = "/.cache";
-    }
-    if (!base || !*base)
-        return NULL;
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    bool has_cache = cache && *cache;
     struct bytes path = { 0 };
-    bool is_fine = qp_bytes_printf(&path, "%s%s", base, below) && qp_bytes_append(&path, "", 1);
-    if (is_fine)
-        mkdir((char *)path.data, 0700);
-    path.n = 0;
-    is_fine = is_fine && qp_bytes_printf(&path, "%s%s/quip", base, below) &&
-              qp_bytes_append(&path, "", 1);
-    if (is_fine)
-        mkdir((char *)path.data, 0700); // when it cannot be made, opening the file says so
-    path.n = 0;
-    is_fine = is_fine && qp_bytes_printf(&path, "%s%s/quip/%s", base, below, name) &&
-              qp_bytes_append(&path, "", 1);
-    if (!is_fine) {
-        qp_bytes_close(&path);
+    if (!has_cache && !(home && *home))
         return NULL;
-    }
-    return (char *)path.data;
+    if (enter_folder(&path, has_cache ? cache : home) &&
+        (has_cache || enter_folder(&path, "/.cache")) && enter_folder(&path, "/quip/") &&
+        qp_bytes_append_text(&path, name) && qp_bytes_append(&path, "", 1))
+        return (char *)path.data;
+    qp_bytes_close(&path);
+    return NULL;
 }
 
 int print_json(cJSON *json)
