@@ -40,6 +40,18 @@ static quip_status open_format(quip_model *m, quip_error *error)
                    m->file.name);
 }
 
+/* The original's files of byte-level BPE models have no merges, only the pieces in GPT-2's
+ * spelling. It tells them by the model type alone. */
+static bool spells_bytes(const quip_model *m)
+{
+    static const int types[] = { 5, 8, 11 }; // FALCON_RW_1B, STABLELM_4E1T_3B, PHI_2
+    const struct metadata *type = qp_format_find_metadata(&m->format, "odml.infra.LlmModelType");
+    for (size_t i = 0; type && type->type == METADATA_INT && i < QP_COUNT(types); i++)
+        if (type->i == types[i])
+            return true;
+    return false;
+}
+
 static quip_status open_tokenizer(quip_model *m, quip_error *error)
 {
     const struct metadata *spm = qp_format_find_metadata(&m->format, "spm_vocab_model");
@@ -55,7 +67,10 @@ static quip_status open_tokenizer(quip_model *m, quip_error *error)
     if (bpe && bpe->type == METADATA_BYTES &&
         (status = qp_format_bytes(&m->format, bpe, &bpe_data, &n_bpe, error)))
         return status;
-    return qp_tokenizer_open(&m->tokenizer, spm_data, n_spm, bpe_data, n_bpe, error);
+    status = qp_tokenizer_open(&m->tokenizer, spm_data, n_spm, bpe_data, n_bpe, error);
+    if (!status && spells_bytes(m))
+        qp_tokenizer_spell_bytes(m->tokenizer);
+    return status;
 }
 
 quip_status qp_model_open(quip_model **model, struct file *file, const quip_model_options *options,

@@ -32,6 +32,16 @@ static int32_t gpt2_character(int byte)
     return byte <= 32 ? 256 + byte : byte <= 160 ? 289 + byte - 127 : 323;
 }
 
+bool qp_gpt2_spell(const char *bytes, size_t n, struct bytes *out)
+{
+    if (!qp_bytes_reserve(out, 2 * n))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        out->n +=
+            (size_t)qp_utf8_encode(gpt2_character((uint8_t)bytes[i]), (char *)out->data + out->n);
+    return true;
+}
+
 void qp_find_byte_tokens(struct tokenizer *t)
 {
     for (int byte = 0; byte < 256; byte++) {
@@ -59,12 +69,8 @@ static bool find_whole(struct byte_level_run *r, const char *word, size_t n, qui
     if (n > r->t->max_piece_bytes)
         return true;
     r->spelled.n = 0;
-    if (!qp_bytes_reserve(&r->spelled, 2 * n))
+    if (!qp_gpt2_spell(word, n, &r->spelled))
         return false;
-    for (size_t i = 0; i < n; i++) {
-        char *to = (char *)r->spelled.data + r->spelled.n;
-        r->spelled.n += (size_t)qp_utf8_encode(gpt2_character((uint8_t)word[i]), to);
-    }
     *id = qp_spm_find(r->t, (const char *)r->spelled.data, r->spelled.n, false);
     return true;
 }

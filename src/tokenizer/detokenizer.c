@@ -26,7 +26,7 @@ static bool put_pending(const struct tokenizer *t, struct detokenizer *d, bool a
         if (c < 0) {
             if (!at_end && qp_utf8_complete(text, n - done) == 0)
                 break;
-            if (t->byte_level)
+            if (t->byte_level || t->spells_bytes)
                 length = qp_malformed_length(text, n - done);
         }
         if (!(c < 0 ? put_text(d, REPLACEMENT, REPLACEMENT_BYTES, out)
@@ -77,18 +77,18 @@ static bool put_byte_level(const struct tokenizer *t, struct detokenizer *d,
                            const struct piece *piece, struct bytes *out)
 {
     const char *text = t->spm + piece->offset;
-    bool is_gpt2 = is_gpt2_text(text, piece->n);
-    for (size_t i = 0; i < piece->n;) {
+    bool is_spelled = t->spells_bytes || is_gpt2_text(text, piece->n);
+    for (size_t i = 0, length = 1; i < piece->n; i += length) {
         int byte = (uint8_t)text[i];
-        size_t length = 1;
-        if (is_gpt2) {
+        if (is_spelled) {
             int32_t c;
             length = (size_t)qp_utf8_decode(text + i, piece->n - i, &c);
             byte = qp_gpt2_byte(c);
+            if (byte < 0) // the original cuts other characters down to a byte
+                byte = c & 0xff;
         }
         if (!put_byte(t, d, (uint8_t)byte, out))
             return false;
-        i += length;
     }
     return true;
 }
@@ -130,7 +130,7 @@ bool qp_detokenize(const struct tokenizer *t, struct detokenizer *d, quip_token 
     if (id < 0 || id >= t->n_pieces)
         return true;
     const struct piece *piece = &t->pieces[id];
-    if (t->byte_level)
+    if (t->byte_level || t->spells_bytes)
         return qp_tokenizer_is_control(t, id) ? put_pending(t, d, true, out)
                                               : put_byte_level(t, d, piece, out);
     if (piece->type == PIECE_BYTE) {

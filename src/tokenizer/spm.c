@@ -379,12 +379,15 @@ static quip_status check_model(const struct tokenizer *t, quip_error *error)
     if (t->unk == NO_TOKEN)
         return qp_fail(error, QUIP_E_FORMAT,
                        "tokenizer: the SentencePiece model has no unknown piece");
-    for (int b = 0; t->byte_fallback && b < 256; b++)
-        if (t->byte_ids[b] == NO_TOKEN)
+    for (int b = 0; t->byte_fallback && b < 256; b++) {
+        // Gemma's tokenizer.json has a tab where its own model has <0x09>: as good
+        bool has_character = b < 128 && qp_spm_find(t, &(char){ (char)b }, 1, false) != NO_TOKEN;
+        if (t->byte_ids[b] == NO_TOKEN && !has_character)
             return qp_fail(error, QUIP_E_FORMAT,
                            "tokenizer: the SentencePiece model has byte_fallback but no piece "
                            "<0x%02X>",
                            b);
+    }
     return QUIP_OK;
 }
 

@@ -143,28 +143,35 @@ static bool encode_words(const struct tokenizer *t, const char *text, size_t n,
     return true;
 }
 
+static bool encode_normalized(const struct tokenizer *t, const char *text, size_t n,
+                              struct tokens *out)
+{
+    struct id_sink sink = { .out = out };
+    switch (t->model) {
+    case SPM_BPE:
+        return encode_bpe(t, text, n, &sink);
+    case SPM_CHAR:
+        return encode_chars(t, text, n, &sink);
+    case SPM_WORD:
+        return encode_words(t, text, n, &sink);
+    default:
+        return qp_unigram_encode(t, text, n, &sink);
+    }
+}
+
 bool qp_spm_encode(const struct tokenizer *t, const char *text, size_t n, struct tokens *out)
 {
-    struct bytes normalized = { 0 };
-    struct id_sink sink = { .out = out };
-    bool ok = qp_normalize(t, text, n, &normalized) && normalized.n <= INT32_MAX;
-    const char *s = (const char *)normalized.data;
-    if (ok && normalized.n > 0) {
-        switch (t->model) {
-        case SPM_BPE:
-            ok = encode_bpe(t, s, normalized.n, &sink);
-            break;
-        case SPM_CHAR:
-            ok = encode_chars(t, s, normalized.n, &sink);
-            break;
-        case SPM_WORD:
-            ok = encode_words(t, s, normalized.n, &sink);
-            break;
-        default:
-            ok = qp_unigram_encode(t, s, normalized.n, &sink);
-            break;
-        }
+    struct bytes spelled = { 0 }, normalized = { 0 };
+    bool ok = true;
+    if (t->spells_bytes) {
+        ok = qp_gpt2_spell(text, n, &spelled);
+        text = (const char *)spelled.data;
+        n = spelled.n;
     }
+    ok = ok && qp_normalize(t, text, n, &normalized) && normalized.n <= INT32_MAX &&
+         (normalized.n == 0 ||
+          encode_normalized(t, (const char *)normalized.data, normalized.n, out));
+    qp_bytes_close(&spelled);
     qp_bytes_close(&normalized);
     return ok;
 }

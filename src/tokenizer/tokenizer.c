@@ -50,6 +50,11 @@ quip_status qp_tokenizer_open(struct tokenizer **tokenizer, const void *spm, siz
     return QUIP_OK;
 }
 
+void qp_tokenizer_spell_bytes(struct tokenizer *t)
+{
+    t->spells_bytes = !t->byte_level;
+}
+
 void qp_tokenizer_close(struct tokenizer *t)
 {
     if (!t)
@@ -101,7 +106,7 @@ bool qp_tokenizer_is_control(const struct tokenizer *t, quip_token id)
         return false;
     int type = t->pieces[id].type;
     // Byte-level BPE needs no unknown token; models that name one mean their end of text.
-    return type == PIECE_CONTROL || (type == PIECE_UNKNOWN && t->byte_level);
+    return type == PIECE_CONTROL || (type == PIECE_UNKNOWN && (t->byte_level || t->spells_bytes));
 }
 
 quip_token qp_tokenizer_bos(const struct tokenizer *t)

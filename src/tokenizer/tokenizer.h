@@ -22,6 +22,10 @@ void qp_tokens_close(struct tokens *t);
  */
 quip_status qp_tokenizer_open(struct tokenizer **t, const void *spm, size_t n_spm, const void *bpe,
                               size_t n_bpe, quip_error *error);
+/* Right after open: the pieces are spelled in GPT-2's alphabet of bytes, as the original's
+ * converter leaves byte-level BPE models whose merges it dropped, and so is every text before
+ * SentencePiece sees it. No effect on a tokenizer with a blob. */
+void qp_tokenizer_spell_bytes(struct tokenizer *t);
 void qp_tokenizer_close(struct tokenizer *t);
 size_t qp_tokenizer_memory(const struct tokenizer *t); // bytes it owns, for the memory plan
 

@@ -153,6 +153,7 @@ struct tokenizer {
     struct trie all; // unigram: every piece that text can become
     float min_score, max_score;
 
+    bool spells_bytes;             // SentencePiece over text in GPT-2's alphabet
     struct byte_level *byte_level; // NULL for SentencePiece models
 };
 
@@ -284,6 +285,8 @@ bool qp_nfc(const char *text, size_t n, struct bytes *out);
 
 /* byte_level.c. The byte that a character of GPT-2's alphabet stands for; -1 for others. */
 int qp_gpt2_byte(int32_t c);
+/* Append bytes as GPT-2 spells them. False: no memory. */
+bool qp_gpt2_spell(const char *bytes, size_t n, struct bytes *out);
 /* Fill byte_level->byte_ids from the vocabulary. */
 void qp_find_byte_tokens(struct tokenizer *t);
 
