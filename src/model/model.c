@@ -4,30 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A file that is not mapped: read it whole, then go on as if it were. */
-static quip_status load(quip_model *m, quip_error *error)
-{
-    enum {
-        CHUNK = 16 << 20
-    };
-    size_t size = (size_t)m->file.size;
-    quip_status status;
-    if (m->file.size > SIZE_MAX || !(m->memory = qp_alloc_pages(size)))
-        return qp_fail_memory(error, "the weights", size);
-    for (size_t at = 0; at < size; at += CHUNK) {
-        size_t n = size - at < CHUNK ? size - at : CHUNK;
-        if ((status = qp_file_read(&m->file, at, (uint8_t *)m->memory + at, n, error)))
-            return status;
-    }
-    struct file loaded;
-    qp_file_open_memory(&loaded, m->memory, size, m->file.name);
-    if (!loaded.is_open)
-        return qp_fail_memory(error, "a file name", strlen(m->file.name));
-    qp_file_close(&m->file);
-    m->file = loaded;
-    return QUIP_OK;
-}
-
 static quip_status open_format(quip_model *m, quip_error *error)
 {
     quip_status status = qp_format_open(&m->format, &m->file, error);
@@ -86,9 +62,9 @@ quip_status qp_model_open(quip_model **model, struct file *file, const quip_mode
     m->n_references = 1;
     m->file = *file;
     bool is_mapped = m->file.data && !(options && options->no_mmap);
-    if ((status = is_mapped ? QUIP_OK : load(m, error)) || (status = open_format(m, error)) ||
-        (status = open_tokenizer(m, error)) || (status = qp_config_read(m, error)) ||
-        (status = qp_weights_bind(m, error))) {
+    if ((status = is_mapped ? QUIP_OK : qp_file_load(&m->file, error)) ||
+        (status = open_format(m, error)) || (status = open_tokenizer(m, error)) ||
+        (status = qp_config_read(m, error)) || (status = qp_weights_bind(m, error))) {
         qp_model_release(m);
         return status;
     }
@@ -110,9 +86,6 @@ void qp_model_release(quip_model *m)
     qp_arena_close(&m->arena);
     qp_arena_close(&m->untiled);
     qp_bytes_close(&m->chat_text);
-    size_t size = (size_t)m->file.size;
     qp_file_close(&m->file);
-    if (m->memory)
-        qp_free_pages(m->memory, size);
     free(m);
 }

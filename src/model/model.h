@@ -83,7 +83,6 @@ struct weights {
 struct quip_model {
     atomic_int n_references; // the caller's, and one a session
     struct file file;
-    void *memory;         // the file's bytes when they are not mapped
     struct arena untiled; // rows of a GPU file's matrices
     struct format format;
     struct arena arena; // layers of config and weights
