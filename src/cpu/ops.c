@@ -98,9 +98,13 @@ static const struct ops cpu_ops = {
 
 /* ---- memory ---- */
 
+/* n * m items. A product that does not fit, where size_t has 32 bits, is more than any arena has.
+ */
 static void *take(struct arena *a, size_t n, size_t m, size_t size)
 {
-    return qp_arena_take(a, n * m * size);
+    if (!qp_mul_size(n, m, &n) || !qp_mul_size(n, size, &n))
+        n = SIZE_MAX;
+    return qp_arena_take(a, n);
 }
 
 /* Activations for products with this model's kinds of weights. */

@@ -20,7 +20,11 @@ static size_t head_bytes(const struct run *r, int n)
 
 size_t qp_cpu_kv_bytes(const struct run *r, int n)
 {
-    return 2 * (size_t)r->config->n_kv_heads * head_bytes(r, n);
+    const struct config *c = r->config;
+    const uint64_t n_values =
+        qp_round_up((size_t)n, KV_BLOCK) * (uint64_t)c->n_kv_heads * (uint64_t)c->head_dim;
+    const uint64_t n_bytes = 2 * n_values * element_bytes(r);
+    return n_bytes > SIZE_MAX ? SIZE_MAX : (size_t)n_bytes; // which cannot be had
 }
 
 void qp_cpu_kv_copy(struct run *to, const struct run *from, int n)

@@ -286,7 +286,8 @@ static bool set_ids(struct facts *f, const char *s, size_t n)
             end++;
         if (!parse_number(s + i, end - i, &id))
             return false;
-        add_stop_id(f, (int64_t)id);
+        if (id >= 0 && id <= INT32_MAX) // else it is no token
+            add_stop_id(f, (int64_t)id);
         i = end + 1;
     }
     return true;
@@ -407,7 +408,23 @@ static const struct range ranges[] = {
     { "rotary width", offsetof(struct facts, rope_dim), 0, 1024 },
     { "window", offsetof(struct facts, window), 0, INT32_MAX },
     { "local layers per global one", offsetof(struct facts, local_per_global), 0, 1024 },
+    { "longest context", offsetof(struct facts, n_context_max), 0, INT32_MAX },
 };
+
+/* Limits that keep every angle, up to position 2^20, below the 2^31 of qp_sin_cos. */
+static quip_status check_rotation(const quip_model *m, const struct facts *f, quip_error *error)
+{
+    const float bases[] = { f->rope_theta, f->rope_local_theta };
+    for (size_t i = 0; i < QP_COUNT(bases); i++)
+        if (!(bases[i] >= 1 && bases[i] <= 1e12f))
+            return qp_fail(error, QUIP_E_FORMAT, "%s: its rotary base is %g; possible is 1 to 1e12",
+                           m->file.name, (double)bases[i]);
+    if (!(f->rope_scaling >= 1e-3f && f->rope_scaling <= 1e6f))
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: its rotary scaling is %g; possible is 0.001 to 1e6", m->file.name,
+                       (double)f->rope_scaling);
+    return QUIP_OK;
+}
 
 static quip_status check_facts(const quip_model *m, struct facts *f, quip_error *error)
 {
@@ -441,10 +458,7 @@ static quip_status check_facts(const quip_model *m, struct facts *f, quip_error 
                        m->file.name, strlen(f->layer_types), f->n_layers);
     if (f->bos >= f->vocab_size) // of a cut-down vocabulary
         f->bos = -1;
-    if (!(f->rope_theta > 0) || !(f->rope_local_theta > 0) || !(f->rope_scaling > 0))
-        return qp_fail(error, QUIP_E_FORMAT, "%s: its rotary bases and scaling must be positive",
-                       m->file.name);
-    return QUIP_OK;
+    return check_rotation(m, f, error);
 }
 
 static bool is_local(const struct facts *f, int l)

@@ -240,7 +240,8 @@ static void open_untiled(struct binder *b)
     const struct format *f = &b->model->format;
     size_t size = 0;
     for (int i = 0; i < f->n_tensors; i++)
-        size += qp_untiled_bytes(&f->tensors[i]);
+        if (!qp_add_size(size, qp_untiled_bytes(&f->tensors[i]), &size))
+            size = SIZE_MAX; // which cannot be had
     b->status = qp_arena_open(&b->model->untiled, size, "the rows of a GPU file", b->error);
 }
 
