@@ -132,14 +132,31 @@ static void test_smollm2(void **state)
     check_folder("smollm2");
 }
 
+static void test_phi2(void **state)
+{
+    (void)state;
+    check_folder("phi2");
+}
+
+static void test_falcon_rw(void **state)
+{
+    (void)state;
+    check_folder("falcon-rw");
+}
+
+static void test_stablelm(void **state)
+{
+    (void)state;
+    check_folder("stablelm");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemma),
-        cmocka_unit_test(test_gemma2),
-        cmocka_unit_test(test_gemma3),
-        cmocka_unit_test(test_gemma3_linear),
-        cmocka_unit_test(test_smollm2),
+        cmocka_unit_test(test_gemma),    cmocka_unit_test(test_gemma2),
+        cmocka_unit_test(test_gemma3),   cmocka_unit_test(test_gemma3_linear),
+        cmocka_unit_test(test_phi2),     cmocka_unit_test(test_falcon_rw),
+        cmocka_unit_test(test_stablelm), cmocka_unit_test(test_smollm2),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -98,6 +98,8 @@ static quip_status settle_turns(struct conversion *v)
         add_stop_piece(v, *stop);
     for (const char *const *stop = v->facts.family->stops; *stop; stop++)
         add_stop_piece(v, *stop);
+    if (v->facts.n_stops == 0) // then what the checkpoint says will do, right or wrong
+        qp_facts_add_stop(&v->facts, v->facts.eos);
     for (int i = 0; i < v->facts.n_stops; i++)
         if (v->facts.stops[i] >= v->facts.vocab_size)
             return qp_fail(v->error, QUIP_E_FORMAT, "%s: stop token %d is outside the vocabulary",
@@ -136,14 +138,20 @@ static quip_status declare_tensor(struct conversion *v, struct job *job)
     char name[MAX_NAME] = "params.lm.";
     const size_t n_prefix = strlen(name);
     bool is_vector = job->row->cols == EXTENT_NONE;
-    int64_t dims[2] = { is_vector ? job->cols : job->rows, job->cols };
+    // The original's layer norms are [1, 1, n].
+    bool is_layer_norm = job->row->weight_class == CLASS_NORM && v->facts.family->has_layer_norm;
+    int n_dims = is_layer_norm ? 3 : is_vector ? 1 : 2;
+    int64_t dims[3] = { is_layer_norm ? 1
+                        : is_vector   ? job->cols
+                                      : job->rows,
+                        is_layer_norm ? 1 : job->cols, job->cols };
     snprintf(name + n_prefix, sizeof name - n_prefix, job->row->target, job->layer);
     if (job->dtype == DTYPE_I4 && job->cols % 2)
         return qp_fail(v->error, QUIP_E_UNSUPPORTED,
                        "%s: %s has rows of %lld values; int4 needs an even number", v->in,
                        job->entry->tensor->name, (long long)job->cols);
-    quip_status status = qp_tflite_writer_tensor(v->writer, name, job->dtype, is_vector ? 1 : 2,
-                                                 dims, &job->index, v->error);
+    quip_status status =
+        qp_tflite_writer_tensor(v->writer, name, job->dtype, n_dims, dims, &job->index, v->error);
     uint64_t n_bytes = 0;
     qp_dtype_bytes(job->dtype, (uint64_t)(job->rows * job->cols), &n_bytes);
     v->total_bytes += n_bytes;
@@ -204,10 +212,11 @@ static bool is_paired(const struct conversion *v, const struct job *job)
     return v->checkpoint.is_gguf && v->facts.family->id == FAMILY_LLAMA && job->row->has_rope;
 }
 
-/* How many rows to read at a time; whole heads where rows change places within one. */
+/* How many rows to read at a time; whole heads where rows change places within one, or a head's
+ * rows lie apart. */
 static int64_t slab_rows(const struct conversion *v, const struct job *job)
 {
-    int64_t unit = is_paired(v, job) ? v->facts.head_dim : 1;
+    int64_t unit = is_paired(v, job) || job->row->part != PART_ALL ? v->facts.head_dim : 1;
     int64_t rows = SLAB_VALUES / job->cols / unit * unit;
     rows = rows > unit ? rows : unit;
     return rows < job->rows ? rows : job->rows;
@@ -242,13 +251,31 @@ static void unpair_rows(float *to, const float *from, int64_t rows, int64_t cols
     }
 }
 
+/* Elements [begin, begin + n) of a tensor, or of its part: whole heads, of which each is the next
+ * but two in the checkpoint. */
+static quip_status read_elements(struct conversion *v, const struct job *job, int64_t begin,
+                                 int64_t n)
+{
+    const int64_t n_row = job->row->cols == EXTENT_NONE ? 1 : job->cols;
+    const int64_t n_head = job->row->part == PART_ALL ? n : v->facts.head_dim * n_row;
+    for (int64_t i = 0; i < n; i += n_head) {
+        int64_t from = begin + i;
+        if (job->row->part != PART_ALL)
+            from = from * 3 + (job->row->part - PART_Q) * n_head;
+        quip_status status =
+            qp_format_read_f32(job->entry->format, job->entry->tensor, (uint64_t)from,
+                               (size_t)n_head, v->values + i, v->error);
+        if (status)
+            return status;
+    }
+    return QUIP_OK;
+}
+
 /* Rows [begin, begin + n) of a tensor as the model file means them. The result is in the slabs. */
 static quip_status read_slab(struct conversion *v, const struct job *job, int64_t begin, int64_t n,
                              const float **values)
 {
-    quip_status status =
-        qp_format_read_f32(job->entry->format, job->entry->tensor, (uint64_t)(begin * job->cols),
-                           (size_t)(n * job->cols), v->values, v->error);
+    quip_status status = read_elements(v, job, begin * job->cols, n * job->cols);
     *values = v->values;
     if (status)
         return status;
@@ -257,8 +284,7 @@ static quip_status read_slab(struct conversion *v, const struct job *job, int64_
         *values = v->ordered;
     }
     // GGUF has the 1 of Gemma's norms folded in; the model file, as the original, does not.
-    if (v->checkpoint.is_gguf && v->facts.family->is_gemma &&
-        job->row->weight_class == CLASS_VECTOR)
+    if (v->checkpoint.is_gguf && v->facts.family->is_gemma && job->row->weight_class == CLASS_NORM)
         for (int64_t i = 0; i < n * job->cols; i++)
             v->values[i] -= 1;
     return QUIP_OK;
@@ -361,7 +387,7 @@ quip_status qp_convert(const char *in, const char *out, const struct convert_opt
     if (!status)
         status = load_tokenizer(&v);
     if (!status)
-        status = qp_plan_make(&v.plan, &v.checkpoint, &v.facts, v.options->weights, error);
+        status = qp_plan_make(&v.plan, &v.checkpoint, &v.facts, v.options, error);
     if (!status)
         status = declare(&v, out);
     if (!status)

@@ -25,6 +25,8 @@ typedef bool convert_on_progress(void *user, uint64_t done, uint64_t total, cons
 /* All-zero, or NULL in its place, means the defaults. */
 struct convert_options {
     enum convert_weights weights;
+    /* Bits of one class of matrices, 8 or 4; 0: as `weights` says. */
+    int attention_bits, feed_forward_bits, embedding_bits; // the last: embedding and head
     const char *chat; // name of a chat template (tokenizer.h); NULL: the checkpoint's own
     convert_on_progress *on_progress;
     void *user;

@@ -70,6 +70,15 @@ enum family_id {
     FAMILY_GEMMA = 1 << 1,
     FAMILY_GEMMA2 = 1 << 2,
     FAMILY_GEMMA3 = 1 << 3,
+    FAMILY_PHI2 = 1 << 4,
+    FAMILY_FALCON = 1 << 5, // the RW kind
+    FAMILY_STABLELM = 1 << 6,
+};
+
+/* A switch of config.json that only one position of can be converted. */
+struct demand {
+    const char *key;
+    bool value, otherwise; // what it must be; what it is when absent
 };
 
 /* A model family. Sizes come from the checkpoint; a default here is what a config.json may leave
@@ -81,11 +90,28 @@ struct family {
     const char *title;       // of the model type when no fixed type has its sizes
     const char *activation;  // the only one that the family's mathematics has
     const char *stops[3];    // pieces that end an answer, where the vocabulary has them
-    bool is_gemma;           // norms add 1 to the weight, tanh-GELU, tied, SentencePiece
+    /* Names in config.json; NULL: rms_norm_eps, intermediate_size, hidden_act. */
+    const char *norm_eps_key, *d_ff_key, *activation_key;
+    struct demand demands[6];
+    bool is_gemma; // norms add 1 to the weight, tanh-GELU, tied, SentencePiece
     bool has_post_norms, has_qk_norm;
+    bool has_layer_norm;            // with a bias; otherwise RMS
+    bool has_biases, has_head_bias; // of the layers' matrices, of the head
+    bool is_parallel;               // feed-forward beside attention: one norm for both
+    bool has_alibi;                 // in place of rope
+    bool is_tied;                   // when config.json does not say
+    bool has_two_embeddings;        // the file has embedding and head, also of a tied model
+    bool has_wrong_ids;             // its config.json gives ids of another vocabulary
+    bool is_hf_only;                // GGUF has others of this name
+    /* The original puts this token in front, although the model's own tokenizer has none there. */
+    bool has_start_id;
+    int start_id;
+    bool implies_kv_heads; // the original does not say how many when all heads have their own
     int n_heads, n_kv_heads, head_dim, vocab_size, n_context; // 0: no default
+    int d_ff_per_d_model;                                     // 0: no default
     int window, global_every; // window of local layers; each global_every-th is global. 0: none
     double rope_theta, rope_local_theta, attention_cap, logits_cap;
+    double rope_fraction; // of a head's dimensions that rotate; 0: all
 };
 const struct family *qp_family_find(const char *name, bool is_gguf);
 
@@ -99,7 +125,8 @@ struct model_type {
 const struct model_type *qp_model_type_find(enum family_id family, int n_layers, int d_model);
 
 enum weight_class {
-    CLASS_VECTOR, // never quantized
+    CLASS_NORM, // vectors are never quantized
+    CLASS_BIAS,
     CLASS_ATTENTION,
     CLASS_FEED_FORWARD,
     CLASS_EMBEDDING, // embedding and head
@@ -119,6 +146,13 @@ enum tying {
     TYING_TIED,   // only in models whose head is the embedding
     TYING_UNTIED, // only in the others
 };
+/* Which rows of a tensor that holds three: for each head its q, its k, its v. */
+enum part {
+    PART_ALL,
+    PART_Q,
+    PART_K,
+    PART_V
+};
 struct tensor_row {
     unsigned families;              // bits of enum family_id
     const char *target, *hf, *gguf; // "%d" is the layer
@@ -126,6 +160,7 @@ struct tensor_row {
     enum extent rows, cols; // a vector: [rows]
     enum tying tying;
     bool has_rope; // GGUF llama orders these rows for adjacent-pair rope
+    enum part part;
 };
 extern const struct tensor_row qp_tensor_rows[];
 extern const int qp_n_tensor_rows;
@@ -143,6 +178,7 @@ struct model_facts {
     const struct family *family;
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
     int n_context; // positions trained for; 0: not said
+    int rope_dim;  // rotated dimensions of a head; qp_facts_finish turns 0 into all
     double norm_eps, rope_theta, rope_local_theta, rope_scaling, query_scale;
     double attention_cap, logits_cap;       // 0: none
     int window;                             // of local layers; 0: none are
@@ -211,7 +247,7 @@ const char *qp_token_text(const cJSON *config, const char *key);
 
 /* ---- plan.c ---- */
 
-/* One tensor on its way. A vector is one row. */
+/* One tensor on its way, as the model file has it. A vector is one row. */
 struct job {
     const struct tensor_row *row;
     int layer;
@@ -226,7 +262,7 @@ struct plan {
 };
 /* Find and check the source of every tensor of the model file. Counts f->n_parameters. */
 quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct model_facts *f,
-                         enum convert_weights weights, quip_error *error);
+                         const struct convert_options *options, quip_error *error);
 void qp_plan_close(struct plan *plan);
 
 /* ---- metadata.c ---- */

@@ -45,9 +45,13 @@ static quip_status check_sizes(const struct model_facts *f, const char *path, qu
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: %d heads cannot be shared evenly among %d key-value heads", path,
                        f->n_heads, f->n_kv_heads);
-    if (f->head_dim % 2)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: a head size of %d is odd; rope needs pairs", path,
-                       f->head_dim);
+    if (f->rope_dim < 0 || f->rope_dim > f->head_dim)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: %d dimensions of a head cannot rotate, it has %d",
+                       path, f->rope_dim, f->head_dim);
+    if (f->rope_dim % 2)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: rope on %d dimensions of a head size of %d is odd; it needs pairs",
+                       path, f->rope_dim, f->head_dim);
     return QUIP_OK;
 }
 
@@ -58,6 +62,10 @@ static bool is_positive(double x)
 
 quip_status qp_facts_finish(struct model_facts *f, const char *path, quip_error *error)
 {
+    if (f->family->has_alibi)
+        f->rope_dim = 0;
+    else if (f->rope_dim == 0)
+        f->rope_dim = f->head_dim;
     quip_status status = check_sizes(f, path, error);
     if (status)
         return status;

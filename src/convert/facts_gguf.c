@@ -53,10 +53,15 @@ static quip_status gguf_sizes(struct model_facts *f, const struct checkpoint *c,
     f->n_context = entry_int(arch_entry(g, arch, "context_length"), 0);
     f->head_dim = entry_int(arch_entry(g, arch, "attention.key_length"),
                             f->n_heads > 0 ? f->d_model / f->n_heads : 0);
-    if (entry_int(arch_entry(g, arch, "rope.dimension_count"), f->head_dim) != f->head_dim ||
+    f->rope_dim = entry_int(arch_entry(g, arch, "rope.dimension_count"), f->head_dim);
+    if ((f->rope_dim != f->head_dim && f->family->rope_fraction == 0) ||
         entry_int(arch_entry(g, arch, "attention.value_length"), f->head_dim) != f->head_dim)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: keys, values and rope of different sizes are not supported", c->path);
+    if (entry_int(arch_entry(g, arch, "use_parallel_residual"), f->family->is_parallel) !=
+        f->family->is_parallel)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: a %s model with a parallel residual is not supported", c->path, arch);
 
     const struct entry *embedding = qp_checkpoint_find(c, "token_embd.weight");
     if (!embedding || embedding->tensor->n_dims != 2 || embedding->tensor->dims[0] > INT32_MAX)
@@ -168,13 +173,14 @@ quip_status qp_facts_from_gguf(struct model_facts *f, struct checkpoint *c, quip
     *f = (struct model_facts){ .family = qp_family_find(name, true) };
     if (!f->family)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: its architecture \"%s\" cannot be converted; llama, gemma, gemma2 and "
-                       "gemma3 can",
+                       "%s: its architecture \"%s\" cannot be converted; llama, gemma, gemma2, "
+                       "gemma3, phi2 and stablelm can",
                        c->path, name);
     if ((status = gguf_sizes(f, c, g, error)) || (status = gguf_rope(f, c, g, error)))
         return status;
-    f->norm_eps =
-        entry_number(arch_entry(g, f->family->name, "attention.layer_norm_rms_epsilon"), 1e-6);
+    f->norm_eps = f->family->has_layer_norm
+                      ? entry_number(arch_entry(g, name, "attention.layer_norm_epsilon"), 1e-5)
+                      : entry_number(arch_entry(g, name, "attention.layer_norm_rms_epsilon"), 1e-6);
     f->is_tied = !qp_checkpoint_find(c, "output.weight");
     if (f->family->is_gemma)
         gguf_gemma(f, g);

@@ -90,6 +90,11 @@ static void hf_rope(struct hf_reader *r, struct model_facts *f)
     f->rope_scaling = hf_rope_factor(r, json_item(r->config, "rope_scaling"));
 
     const cJSON *rope = json_item(r->config, "rope_parameters");
+    if (family->rope_fraction > 0) {
+        const cJSON *of = json_item(rope, "partial_rotary_factor") ? rope : r->config;
+        double fraction = json_number(r, of, "partial_rotary_factor", family->rope_fraction);
+        f->rope_dim = fraction >= 0 && fraction <= 1 ? (int)(f->head_dim * fraction) : -1;
+    }
     const cJSON *global = json_item(rope, "full_attention");
     const cJSON *local = json_item(rope, "sliding_attention");
     if (!rope)
@@ -140,7 +145,8 @@ static void hf_sizes(struct hf_reader *r, struct model_facts *f)
     const struct family *family = f->family;
     f->n_layers = hf_size(r, "num_hidden_layers", 0);
     f->d_model = hf_size(r, "hidden_size", 0);
-    f->d_ff = hf_size(r, "intermediate_size", 0);
+    f->d_ff = hf_size(r, family->d_ff_key ? family->d_ff_key : "intermediate_size",
+                      f->d_model < 1 << 16 ? family->d_ff_per_d_model * f->d_model : 0);
     f->n_heads = hf_size(r, "num_attention_heads", family->n_heads);
     f->n_kv_heads =
         hf_size(r, "num_key_value_heads", family->n_kv_heads ? family->n_kv_heads : f->n_heads);
@@ -181,7 +187,9 @@ static void hf_activation(struct hf_reader *r, const struct family *family)
 {
     // Older Gemma configs say "gelu" in hidden_act; hidden_activation is what their code uses.
     bool has_newer = json_item(r->config, "hidden_activation") || family->is_gemma;
-    const char *key = has_newer ? "hidden_activation" : "hidden_act";
+    const char *key = family->activation_key ? family->activation_key
+                      : has_newer            ? "hidden_activation"
+                                             : "hidden_act";
     const char *activation = cJSON_GetStringValue(json_item(r->config, key));
     if (activation && strcmp(activation, family->activation) != 0 && !r->status)
         r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
@@ -189,13 +197,27 @@ static void hf_activation(struct hf_reader *r, const struct family *family)
                             r->checkpoint->path, key, activation, family->name, family->activation);
 }
 
+static void hf_demands(struct hf_reader *r, const struct family *family)
+{
+    for (const struct demand *d = family->demands; d->key && !r->status; d++)
+        if (hf_bool(r, d->key, d->otherwise) != d->value)
+            r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                                "%s/config.json: %s is %s; of %s models, only those where it is %s "
+                                "can be converted",
+                                r->checkpoint->path, d->key, d->value ? "false" : "true",
+                                family->name, d->value ? "true" : "false");
+}
+
 static void hf_numbers(struct hf_reader *r, struct model_facts *f)
 {
-    f->norm_eps = json_number(r, r->config, "rms_norm_eps", 1e-6);
-    f->is_tied = hf_bool(r, "tie_word_embeddings", f->family->is_gemma);
-    if (f->family->is_gemma)
+    const struct family *family = f->family;
+    f->norm_eps = family->norm_eps_key ? json_number(r, r->config, family->norm_eps_key, 1e-5)
+                                       : json_number(r, r->config, "rms_norm_eps", 1e-6);
+    f->is_tied = hf_bool(r, "tie_word_embeddings", family->is_tied);
+    if (family->is_gemma)
         hf_gemma(r, f);
-    hf_activation(r, f->family);
+    hf_activation(r, family);
+    hf_demands(r, family);
 }
 
 /* ---- tokens and turns ---- */
@@ -233,7 +255,8 @@ static void hf_tokens(const struct hf_reader *r, struct model_facts *f)
     f->pad = first_id(json_item(r->config, "pad_token_id"));
     if (f->bos < 0 && f->family->is_gemma)
         f->bos = 2;
-    add_stop_ids(f, eos);
+    if (!f->family->has_wrong_ids)
+        add_stop_ids(f, eos);
     // Without a word, Gemma and SentencePiece Llama put bos in front; qp_convert looks further.
     const cJSON *add = json_item(r->checkpoint->tokenizer_config, "add_bos_token");
     f->has_bos = f->bos >= 0 && (add ? cJSON_IsTrue(add) : f->family->is_gemma);
@@ -282,7 +305,7 @@ quip_status qp_facts_from_hf(struct model_facts *f, struct checkpoint *c, quip_e
     if (!f->family)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s/config.json: model_type \"%.40s\" cannot be converted; llama, gemma, "
-                       "gemma2 and gemma3 can",
+                       "gemma2, gemma3, phi, falcon and stablelm can",
                        c->path, type ? type : "");
     hf_sizes(&r, f);
     if (!r.status)

@@ -14,8 +14,9 @@ enum {
     ACTIVATION_SILU = 2
 };
 enum {
-    NORM_NONE = 1,
-    NORM_RMS_SCALED = 2
+    PROTO_NORM_NONE = 1,
+    PROTO_NORM_RMS = 2,
+    PROTO_NORM_LAYER = 3
 };
 enum {
     MASK_CAUSAL = 1
@@ -81,8 +82,10 @@ static int scale_type(const struct model_facts *f, double *rescale)
 
 static void put_attention(struct proto_writer *w, const struct model_facts *f, int type)
 {
-    put_int(w, 1, 1); // no biases
-    put_int(w, 2, 1);
+    if (!f->family->has_biases) { // of q, k, v; of the output projection
+        put_int(w, 1, 1);
+        put_int(w, 2, 1);
+    }
     put_int(w, 3, MASK_CAUSAL);
     put_float(w, 4, f->attention_cap);
     put_int(w, 5, type);
@@ -97,8 +100,11 @@ static void put_attention(struct proto_writer *w, const struct model_facts *f, i
 static void put_transformer(struct proto_writer *w, const struct model_facts *f,
                             struct proto_writer *part)
 {
-    bool is_gemma3 = f->family->id == FAMILY_GEMMA3;
-    int post_norm = f->family->has_post_norms ? NORM_RMS_SCALED : NORM_NONE;
+    const struct family *family = f->family;
+    bool is_gemma3 = family->id == FAMILY_GEMMA3;
+    bool is_gelu = strncmp(family->activation, "gelu", 4) == 0; // of either form
+    int norm = family->has_layer_norm ? PROTO_NORM_LAYER : PROTO_NORM_RMS;
+    int post_norm = family->has_post_norms ? norm : PROTO_NORM_NONE;
     double rescale;
     int type = scale_type(f, &rescale);
 
@@ -108,18 +114,21 @@ static void put_transformer(struct proto_writer *w, const struct model_facts *f,
     put_int(w, 5, f->head_dim);
     put_int(w, 6, f->n_heads);
     put_int(w, 7, f->n_layers);
-    put_int(w, 9, f->n_kv_heads);
-    put_int(part, 1, 1); // feed-forward: no biases
-    put_int(part, 2, f->family->is_gemma ? ACTIVATION_GELU : ACTIVATION_SILU);
-    put_int(part, 3, NORM_RMS_SCALED);
+    if (!family->implies_kv_heads || f->n_kv_heads != f->n_heads)
+        put_int(w, 9, f->n_kv_heads);
+    if (!family->has_biases)
+        put_int(part, 1, 1); // feed-forward: no biases
+    put_int(part, 2, is_gelu ? ACTIVATION_GELU : ACTIVATION_SILU);
+    put_int(part, 3, family->is_parallel ? PROTO_NORM_NONE : norm);
     put_int(part, 4, post_norm);
     put_message(w, 11, part);
-    put_int(part, 1, 1); // head: no bias
+    if (!family->has_head_bias)
+        put_int(part, 1, 1);
     put_float(part, 2, f->logits_cap);
     put_message(w, 12, part);
-    put_int(w, 13, NORM_RMS_SCALED);
+    put_int(w, 13, norm);
     put_int(w, 14, post_norm);
-    put_int(w, 15, NORM_RMS_SCALED);
+    put_int(w, 15, norm);
     put_attention(part, f, type);
     put_message(w, 16, part);
     put_int(w, 18, 1); // no absolute positions
@@ -174,6 +183,28 @@ static void put_ids(struct proto_writer *w, int number, const int *ids, int n)
         put_bytes(w, number, packed, size);
 }
 
+static bool is_family_stop(const struct family *family, const char *piece, size_t n)
+{
+    for (const char *const *stop = family->stops; *stop; stop++)
+        if (strlen(*stop) == n && memcmp(*stop, piece, n) == 0)
+            return true;
+    return false;
+}
+
+/* The original's stops first, which it writes whatever the vocabulary. */
+static void put_stops(struct proto_writer *w, const struct model_facts *f,
+                      const struct tokenizer *tokenizer)
+{
+    for (const char *const *stop = f->family->stops; *stop; stop++)
+        put_bytes(w, 5, *stop, strlen(*stop));
+    for (int i = 0; i < f->n_stops; i++) {
+        size_t n;
+        const char *piece = qp_tokenizer_piece(tokenizer, f->stops[i], &n);
+        if (piece && !is_family_stop(f->family, piece, n))
+            put_bytes(w, 5, piece, n);
+    }
+}
+
 bool qp_write_llm_parameters(const struct model_facts *f, const struct tokenizer *tokenizer,
                              bool is_byte_level, struct bytes *out)
 {
@@ -184,14 +215,9 @@ bool qp_write_llm_parameters(const struct model_facts *f, const struct tokenizer
     put_transformer(&outer, f, &inner);
     put_message(&w, 1, &outer);
     put_int(&w, 2, f->vocab_size);
-    if (f->has_bos)
-        put_int(&w, 4, f->bos);
-    for (int i = 0; i < f->n_stops; i++) {
-        size_t n;
-        const char *piece = qp_tokenizer_piece(tokenizer, f->stops[i], &n);
-        if (piece)
-            put_bytes(&w, 5, piece, n);
-    }
+    if (f->has_bos || f->family->has_start_id)
+        put_int(&w, 4, f->has_bos ? f->bos : f->family->start_id);
+    put_stops(&w, f, tokenizer);
     if (is_byte_level)
         put_ids(&w, 7, (int[]){ 1 }, 1); // text is spelled in GPT-2's byte characters first
     put_templates(&w, f->chat, &inner);
@@ -244,10 +270,10 @@ bool qp_write_quip_config(const struct model_facts *f, struct bytes *out)
            print_number(out, "norm_eps", f->norm_eps) &&
            print_number(out, "rope_theta", f->rope_theta) &&
            print_number(out, "rope_scaling", f->rope_scaling) &&
-           qp_bytes_printf(out, "rope_dim %d\n", f->head_dim) &&
+           qp_bytes_printf(out, "rope_dim %d\n", f->rope_dim) &&
            print_number(out, "query_scale", f->query_scale) && print_extras(out, f) &&
            qp_bytes_printf(out, "chat %s\n", f->chat) && print_stops(out, f) &&
            qp_bytes_printf(out, "bos %d\n", f->has_bos ? f->bos : -1) &&
-           qp_bytes_printf(out, "tied %d\n", f->is_tied) &&
+           qp_bytes_printf(out, "tied %d\n", f->is_tied && !f->family->has_two_embeddings) &&
            qp_bytes_printf(out, "n_parameters %llu\n", (unsigned long long)f->n_parameters);
 }

@@ -13,16 +13,19 @@ enum {
     MAX_NAMED = 3 // tensors that a complaint names; the rest are counted
 };
 
-static enum dtype stored_dtype(enum convert_weights weights, enum weight_class weight_class)
+static enum dtype stored_dtype(const struct convert_options *o, enum weight_class weight_class)
 {
-    static const enum dtype dtypes[4][4] = {
-        // CLASS_VECTOR, CLASS_ATTENTION, CLASS_FEED_FORWARD, CLASS_EMBEDDING
-        [CONVERT_INT8] = { DTYPE_F32, DTYPE_I8, DTYPE_I8, DTYPE_I8 },
-        [CONVERT_MIXED] = { DTYPE_F32, DTYPE_I8, DTYPE_I4, DTYPE_I8 },
-        [CONVERT_INT4] = { DTYPE_F32, DTYPE_I4, DTYPE_I4, DTYPE_I4 },
-        [CONVERT_F32] = { DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32 },
+    static const enum dtype dtypes[4][5] = {
+        // CLASS_NORM, CLASS_BIAS, CLASS_ATTENTION, CLASS_FEED_FORWARD, CLASS_EMBEDDING
+        [CONVERT_INT8] = { DTYPE_F32, DTYPE_F32, DTYPE_I8, DTYPE_I8, DTYPE_I8 },
+        [CONVERT_MIXED] = { DTYPE_F32, DTYPE_F32, DTYPE_I8, DTYPE_I4, DTYPE_I8 },
+        [CONVERT_INT4] = { DTYPE_F32, DTYPE_F32, DTYPE_I4, DTYPE_I4, DTYPE_I4 },
+        [CONVERT_F32] = { DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32 },
     };
-    return dtypes[weights][weight_class];
+    const int bits[] = { 0, 0, o->attention_bits, o->feed_forward_bits, o->embedding_bits };
+    if (bits[weight_class])
+        return bits[weight_class] == 4 ? DTYPE_I4 : DTYPE_I8;
+    return dtypes[o->weights][weight_class];
 }
 
 /* ---- what is wrong ---- */
@@ -46,7 +49,7 @@ struct planner {
     struct plan *plan;
     const struct checkpoint *checkpoint;
     struct model_facts *facts;
-    enum convert_weights weights;
+    const struct convert_options *options;
     quip_error *error;
     struct complaint complaints[N_COMPLAINTS];
 };
@@ -97,7 +100,8 @@ static bool row_applies(const struct tensor_row *row, const struct model_facts *
 static bool check_tensor(struct planner *p, const struct tensor_row *row, const struct tensor *t)
 {
     const struct model_facts *f = p->facts;
-    int64_t wanted[2] = { extent_of(f, row->rows), extent_of(f, row->cols) };
+    const int n_parts = row->part == PART_ALL ? 1 : 3;
+    int64_t wanted[2] = { n_parts * extent_of(f, row->rows), extent_of(f, row->cols) };
     int n_dims = row->cols == EXTENT_NONE ? 1 : 2;
     bool fits =
         t->n_dims == n_dims && t->dims[0] == wanted[0] && (n_dims == 1 || t->dims[1] == wanted[1]);
@@ -125,20 +129,23 @@ static void plan_tensor(struct planner *p, const struct tensor_row *row, int lay
         complain(&p->complaints[MISSING], name, "");
         return;
     }
+    const bool is_new = !e->is_used || row->part != PART_ALL; // not a tied head's second use
     e->is_used = true;
     if (!check_tensor(p, row, e->tensor))
         return;
-    bool is_vector = row->cols == EXTENT_NONE;
+    const bool is_vector = row->cols == EXTENT_NONE;
+    const int64_t rows = extent_of(p->facts, row->rows), cols = extent_of(p->facts, row->cols);
     struct job *job = &p->plan->jobs[p->plan->n_jobs++];
     *job = (struct job){
         .row = row,
         .layer = layer,
         .entry = e,
-        .rows = is_vector ? 1 : e->tensor->dims[0],
-        .cols = is_vector ? e->tensor->dims[0] : e->tensor->dims[1],
-        .dtype = stored_dtype(p->weights, row->weight_class),
+        .rows = is_vector ? 1 : rows,
+        .cols = is_vector ? rows : cols,
+        .dtype = stored_dtype(p->options, row->weight_class),
     };
-    p->facts->n_parameters += (uint64_t)(job->rows * job->cols);
+    if (is_new)
+        p->facts->n_parameters += (uint64_t)(job->rows * job->cols);
 }
 
 /* A head that repeats the tied embedding is no news. */
@@ -199,13 +206,13 @@ static void plan_rows(struct planner *p, int begin, int end)
 }
 
 quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct model_facts *f,
-                         enum convert_weights weights, quip_error *error)
+                         const struct convert_options *options, quip_error *error)
 {
     struct planner p = {
         .plan = plan,
         .checkpoint = c,
         .facts = f,
-        .weights = weights,
+        .options = options,
         .error = error,
         .complaints = { [MISSING] = { .what = "missing" },
                         [MISSHAPEN] = { .what = "misshapen" },
