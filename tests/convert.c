@@ -1041,43 +1041,127 @@ static void copy_shared(const char *name, const char *to)
 static void test_config_layouts(void **state)
 {
     (void)state;
-    static const char *const models[] = { "gemma3", "gemma3-linear", "smollm2", "gemma", "gemma2" };
-    static const char *const files[] = { "config.json", "model.safetensors", "tokenizer.model",
+    static const struct {
+        const char *name, *tokenizer;
+    } models[] = {
+        { "gemma3", "tokenizer.model" },  { "gemma3-linear", "tokenizer.model" },
+        { "gemma", "tokenizer.model" },   { "gemma2", "tokenizer.model" },
+        { "phi2", "tokenizer.json" },     { "falcon-rw", "tokenizer.json" },
+        { "stablelm", "tokenizer.json" }, { "smollm2", "tokenizer.model" },
+    };
+    static const char *const files[] = { "config.json", "model.safetensors",
                                          "tokenizer_config.json", "generation_config.json" };
     for (size_t i = 0; i < QP_COUNT(models); i++) {
         char name[200], to[60];
         for (size_t j = 0; j < QP_COUNT(files); j++) {
-            snprintf(name, sizeof name, "data/golden/%s/%s", models[i], files[j]);
+            snprintf(name, sizeof name, "data/golden/%s/%s", models[i].name, files[j]);
             snprintf(to, sizeof to, "hf/%s", files[j]);
             copy_shared(name, to);
         }
+        unlink(in_folder("hf/tokenizer.model"));
+        snprintf(name, sizeof name, "data/golden/%s/%s", models[i].name, models[i].tokenizer);
+        snprintf(to, sizeof to, "hf/%s", models[i].tokenizer);
+        copy_shared(name, to);
         convert_ok(in_folder("hf"), in_folder("a.bin"), CONVERT_MIXED);
-        snprintf(name, sizeof name, "data/golden/%s/config_v5.json", models[i]);
+        snprintf(name, sizeof name, "data/golden/%s/config_v5.json", models[i].name);
         copy_shared(name, "hf/config.json");
         convert_ok(in_folder("hf"), in_folder("b.bin"), CONVERT_MIXED);
         assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
     }
 }
 
+/* A CPU file that the original wrote: its checkpoint, what its config.json would say, and the bits
+ * of attention, feed-forward, embedding (0: float). The original's model types have fixed sizes,
+ * which were replaced for these files; n_layers and d_model are the real ones. */
 struct original {
-    const char *name, *source, *config;
-    enum convert_weights weights;
+    const char *name, *source;
+    const char *config;
+    int bits[3];
+    enum family_id family;
+    int n_layers, d_model;
 };
-#define DIMS                                                                                       \
-    "\"vocab_size\": 320, \"hidden_size\": 64, \"intermediate_size\": 128, \"head_dim\": 16, "     \
-    "\"num_attention_heads\": 4, \"num_hidden_layers\": 2"
-#define GEMMA_2B "{\"model_type\": \"gemma\", \"num_key_value_heads\": 1, " DIMS "}"
+#define DIMS(d_model, d_ff, n_heads)                                                               \
+    "\"vocab_size\": 320, \"num_hidden_layers\": 2, \"hidden_size\": " #d_model                    \
+    ", \"intermediate_size\": " #d_ff ", \"num_attention_heads\": " #n_heads
+#define GEMMA_2B                                                                                   \
+    "{\"model_type\": \"gemma\", \"num_key_value_heads\": 1, \"head_dim\": 16, " DIMS(64, 128,     \
+                                                                                      4) "}"
 #define GEMMA2_2B                                                                                  \
     "{\"model_type\": \"gemma2\", \"num_key_value_heads\": 2, \"query_pre_attn_scalar\": 16, "     \
-    "\"layer_types\": [\"full_attention\", \"full_attention\"], " DIMS "}"
+    "\"layer_types\": [\"full_attention\", \"full_attention\"], \"head_dim\": 16, " DIMS(64, 128,  \
+                                                                                         4) "}"
+#define PHI_2 "{\"model_type\": \"phi\", \"partial_rotary_factor\": 0.4, " DIMS(80, 160, 2) "}"
+#define STABLELM                                                                                   \
+    "{\"model_type\": \"stablelm\", \"tie_word_embeddings\": false, " DIMS(64, 96, 2) "}"
+#define FALCON                                                                                     \
+    "{\"model_type\": \"falcon\", \"alibi\": true, \"bias\": true, \"multi_query\": false, "       \
+    "\"parallel_attn\": false, \"tie_word_embeddings\": false, \"ffn_hidden_size\": 128, " DIMS(   \
+        128, 0, 2) "}"
 static const struct original originals[] = {
-    { "GEMMA_2B-cpu-q8", "GEMMA_2B", GEMMA_2B, CONVERT_INT8 },
-    { "GEMMA_2B-cpu-q4", "GEMMA_2B", GEMMA_2B, CONVERT_INT4 },
-    { "GEMMA_2B-cpu-fp32", "GEMMA_2B", GEMMA_2B, CONVERT_F32 },
-    { "GEMMA_2B-cpu-a8f4e8", "GEMMA_2B", GEMMA_2B, CONVERT_MIXED },
-    { "GEMMA2_2B-cpu-q8", "GEMMA2_2B", GEMMA2_2B, CONVERT_INT8 },
-    { "GEMMA2_2B-cpu-q4", "GEMMA2_2B", GEMMA2_2B, CONVERT_INT4 },
+    { "GEMMA_2B-cpu-q8", "GEMMA_2B", GEMMA_2B, { 8, 8, 8 }, FAMILY_GEMMA, 18, 2048 },
+    { "GEMMA_2B-cpu-q4", "GEMMA_2B", GEMMA_2B, { 4, 4, 4 }, FAMILY_GEMMA, 18, 2048 },
+    { "GEMMA_2B-cpu-fp32", "GEMMA_2B", GEMMA_2B, { 0 }, FAMILY_GEMMA, 18, 2048 },
+    { "GEMMA_2B-cpu-a8f4e8", "GEMMA_2B", GEMMA_2B, { 8, 4, 8 }, FAMILY_GEMMA, 18, 2048 },
+    { "GEMMA_2B-cpu-a8f4e4", "GEMMA_2B", GEMMA_2B, { 8, 4, 4 }, FAMILY_GEMMA, 18, 2048 },
+    { "GEMMA2_2B-cpu-q8", "GEMMA2_2B", GEMMA2_2B, { 8, 8, 8 }, FAMILY_GEMMA2, 26, 2304 },
+    { "GEMMA2_2B-cpu-q4", "GEMMA2_2B", GEMMA2_2B, { 4, 4, 4 }, FAMILY_GEMMA2, 26, 2304 },
+    { "GEMMA2_2B-cpu-a8f4e4", "GEMMA2_2B", GEMMA2_2B, { 8, 4, 4 }, FAMILY_GEMMA2, 26, 2304 },
+    { "PHI_2-cpu-q8", "PHI_2", PHI_2, { 8, 8, 8 }, FAMILY_PHI2, 32, 2560 },
+    { "PHI_2-cpu-a8f4e4", "PHI_2", PHI_2, { 8, 4, 4 }, FAMILY_PHI2, 32, 2560 },
+    { "STABLELM_4E1T_3B-cpu-q8",
+      "STABLELM_4E1T_3B",
+      STABLELM,
+      { 8, 8, 8 },
+      FAMILY_STABLELM,
+      32,
+      2560 },
+    { "STABLELM_4E1T_3B-cpu-a8f4e4",
+      "STABLELM_4E1T_3B",
+      STABLELM,
+      { 8, 4, 4 },
+      FAMILY_STABLELM,
+      32,
+      2560 },
+    { "FALCON_RW_1B-cpu-q8", "FALCON_RW_1B", FALCON, { 8, 8, 8 }, FAMILY_FALCON, 24, 2048 },
+    { "FALCON_RW_1B-cpu-a8f4e4", "FALCON_RW_1B", FALCON, { 8, 4, 4 }, FAMILY_FALCON, 24, 2048 },
 };
+
+/* What the original's reader asks of a file. */
+static void check_rules(struct reopened *r)
+{
+    const struct format *f = &r->format;
+    uint64_t first = r->file.size;
+    assert_int_equal(r->file.size % 65536, 0);
+    assert_true(r->file.size >= 1 << 20);
+    for (int i = 0; i < f->n_tensors; i++) {
+        assert_int_equal(f->tensors[i].offset % 64, 0);
+        first = f->tensors[i].offset < first ? f->tensors[i].offset : first;
+    }
+    for (int i = 0; i < f->n_metadata; i++)
+        if (f->metadata[i].type == METADATA_BYTES) {
+            assert_int_equal(f->metadata[i].offset % 64, 0);
+            first = f->metadata[i].offset < first ? f->metadata[i].offset : first;
+        }
+    assert_true(first <= 1 << 20); // the flatbuffer lies before all data
+}
+
+static void compare_tensors(const char *name, struct format *ours, struct format *theirs)
+{
+    assert_int_equal(ours->n_tensors, theirs->n_tensors);
+    for (int i = 0; i < theirs->n_tensors; i++) {
+        const struct tensor *a = &theirs->tensors[i];
+        const struct tensor *b = qp_format_find(ours, a->name);
+        const uint8_t *x, *y;
+        if (!b)
+            fail_msg("%s: %s is missing", name, a->name);
+        assert_int_equal(a->dtype, b->dtype);
+        assert_int_equal(a->n_dims, b->n_dims);
+        assert_memory_equal(a->dims, b->dims, (size_t)a->n_dims * sizeof a->dims[0]);
+        assert_int_equal(qp_format_tensor_bytes(theirs, a, &x, NULL), 0);
+        assert_int_equal(qp_format_tensor_bytes(ours, b, &y, NULL), 0);
+        assert_memory_equal(x, y, a->n_bytes);
+    }
+}
 
 static void compare_with_original(const struct original *o)
 {
@@ -1090,26 +1174,25 @@ static void compare_with_original(const struct original *o)
     snprintf(name, sizeof name, "data/interop/sources/%s/tokenizer.model", o->source);
     copy_shared(name, "hf/tokenizer.model");
     write_text("hf/config.json", o->config);
-    convert_ok(in_folder("hf"), in_folder("a.bin"), o->weights);
+    quip_error error = { 0 };
+    const struct convert_options options = { .weights = o->bits[0] ? CONVERT_INT8 : CONVERT_F32,
+                                             .attention_bits = o->bits[0],
+                                             .feed_forward_bits = o->bits[1],
+                                             .embedding_bits = o->bits[2] };
+    if (qp_convert(in_folder("hf"), in_folder("a.bin"), &options, &error))
+        fail_msg("%s: %s", o->name, error.message);
     snprintf(name, sizeof name, "data/interop/%s/model.bin", o->name);
     need_shared(name);
     reopen(&ours, in_folder("a.bin"));
     reopen(&theirs, shared_path(name));
 
-    assert_int_equal(ours.format.n_tensors, theirs.format.n_tensors);
-    for (int i = 0; i < theirs.format.n_tensors; i++) {
-        const struct tensor *a = &theirs.format.tensors[i];
-        const struct tensor *b = qp_format_find(&ours.format, a->name);
-        const uint8_t *x, *y;
-        if (!b)
-            fail_msg("%s: %s is missing", o->name, a->name);
-        assert_int_equal(a->dtype, b->dtype);
-        assert_int_equal(a->n_dims, b->n_dims);
-        assert_memory_equal(a->dims, b->dims, (size_t)a->n_dims * sizeof a->dims[0]);
-        assert_int_equal(qp_format_tensor_bytes(&theirs.format, a, &x, NULL), 0);
-        assert_int_equal(qp_format_tensor_bytes(&ours.format, b, &y, NULL), 0);
-        assert_memory_equal(x, y, a->n_bytes);
-    }
+    check_rules(&ours);
+    compare_tensors(o->name, &ours.format, &theirs.format);
+    const struct model_type *type = qp_model_type_find(o->family, o->n_layers, o->d_model);
+    assert_non_null(type);
+    assert_string_equal(type->title, theirs.format.subgraph_name);
+    assert_int_equal(type->value,
+                     qp_format_find_metadata(&theirs.format, "odml.infra.LlmModelType")->i);
     for (size_t i = 0; i < QP_COUNT(same); i++) {
         const char *a = metadata_of(&theirs, same[i], &n);
         const char *b = metadata_of(&ours, same[i], &n_ours);
