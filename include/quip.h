@@ -199,7 +199,8 @@ QUIP_API void quip_session_get_result(const quip_session *session, quip_result *
 /* End the call that is running on this session, in prefill or decode, within about one layer's
  * time. The only call allowed from another thread at any time. A cancelled quip_append fails with
  * QUIP_E_CANCELLED and leaves the session as before it; a cancelled answer ends with
- * QUIP_FINISH_CANCELLED and keeps what was said. Without a running call it does nothing. */
+ * QUIP_FINISH_CANCELLED and keeps what was said, also when the cancel comes between the calls that
+ * pull it. Before and after that it does nothing. */
 QUIP_API void quip_session_cancel(quip_session *session);
 
 /* A second session that continues from the same point: same options, same context, same state of

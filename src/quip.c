@@ -144,7 +144,6 @@ void quip_session_cancel(quip_session *session)
 static void begin_input(quip_session *s)
 {
     qp_answer_end(s);
-    atomic_store(&s->cancelled, false);
     if (s->start_ns)
         return;
     s->result = (quip_result){ .seed = s->options.seed };

@@ -26,6 +26,7 @@ void qp_answer_end(quip_session *s)
 {
     s->answer.is_open = false;
     s->answer.held.n = 0;
+    atomic_store(&s->cancelled, false); // a cancel that came too late is not for the next answer
 }
 
 static void finish(quip_session *s, quip_finish_reason reason)
