@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "convert/convert.h"
+#include "model/model.h"
 #include "support/shared.h"
 
 #define TOLERANCE 1e-4f
@@ -81,21 +82,30 @@ static void check_prompt(quip_model *model, const char *folder, const cJSON *pro
     free(want);
 }
 
-static void check_folder(const char *folder)
+/* The checkpoint, converted to floats and opened. */
+static quip_model *open_golden(const char *folder)
 {
     char name[256], model_path[64];
     quip_error error = { 0 };
     quip_model *model;
-    const cJSON *prompt;
-    snprintf(name, sizeof name, "data/golden/%s/expected.json", folder);
-    need_shared(name);
-    cJSON *expected = read_json(shared_path(name));
     snprintf(name, sizeof name, "data/golden/%s", folder);
+    need_shared(name);
     snprintf(model_path, sizeof model_path, "golden-%s-%d.bin", folder, (int)getpid());
     const struct convert_options options = { .weights = CONVERT_F32 };
     check(qp_convert(shared_path(name), model_path, &options, &error), &error);
     check(quip_model_open(&model, model_path, NULL, &error), &error);
     unlink(model_path);
+    return model;
+}
+
+static void check_folder(const char *folder)
+{
+    char name[256];
+    const cJSON *prompt;
+    snprintf(name, sizeof name, "data/golden/%s/expected.json", folder);
+    need_shared(name);
+    cJSON *expected = read_json(shared_path(name));
+    quip_model *model = open_golden(folder);
     cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(expected, "prompts"))
         check_prompt(model, folder, prompt);
     quip_model_close(model);
@@ -150,13 +160,202 @@ static void test_stablelm(void **state)
     check_folder("stablelm");
 }
 
+/* ---- what the goldens can see ---- */
+
+static void plain_norm(quip_model *m)
+{
+    m->config.norm = NORM_RMS;
+}
+static void no_embed_scale(quip_model *m)
+{
+    m->config.embed_scale = 1;
+}
+static void other_gelu(quip_model *m)
+{
+    m->config.act = m->config.act == ACT_GELU_ERF ? ACT_GELU_TANH : ACT_GELU_ERF;
+}
+static void no_rope(quip_model *m)
+{
+    m->config.rope_dim = 0;
+}
+static void whole_rope(quip_model *m)
+{
+    m->config.rope_dim = m->config.head_dim;
+}
+static void no_attention_cap(quip_model *m)
+{
+    m->config.attention_cap = 0;
+}
+static void no_logits_cap(quip_model *m)
+{
+    m->config.logits_cap = 0;
+}
+static void head_dim_scale(quip_model *m)
+{
+    m->config.query_scale = 1 / sqrtf((float)m->config.head_dim);
+}
+/* Wider than any prompt; still local layers, with their own base of rope. */
+static void no_window(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        if (m->config.layers[l].window)
+            m->config.layers[l].window = MAX_IDS;
+}
+static void wider_window(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        if (m->config.layers[l].window)
+            m->config.layers[l].window++;
+}
+static void global_rope(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->config.layers[l].rope_theta = 1e6f;
+}
+static void no_rope_scaling(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->config.layers[l].rope_scale = 1;
+}
+static void no_qk_norm(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].q_norm.scale = m->weights.layers[l].k_norm.scale = NULL;
+}
+static void no_post_norm(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].attn_post_norm.scale = m->weights.layers[l].ff_post_norm.scale = NULL;
+}
+static void no_alibi(quip_model *m)
+{
+    m->config.has_alibi = false;
+}
+static void sequential(quip_model *m)
+{
+    m->config.is_parallel = false;
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].ff_norm = m->weights.layers[l].attn_norm;
+}
+static void no_attention_bias(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++) {
+        struct layer_weights *w = &m->weights.layers[l];
+        w->wq.bias = w->wk.bias = w->wv.bias = w->wo.bias = NULL;
+    }
+}
+static void no_feed_forward_bias(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].up.bias = m->weights.layers[l].down.bias = NULL;
+}
+static void no_head_bias(quip_model *m)
+{
+    m->weights.head.bias = NULL;
+}
+static void no_norm_bias(quip_model *m)
+{
+    static const float zeros[128];
+    assert_true(m->config.d_model <= 128);
+    m->weights.final_norm.bias = zeros;
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].attn_norm.bias = m->weights.layers[l].ff_norm.bias = zeros;
+}
+static void tied_head(quip_model *m)
+{
+    m->weights.head = m->weights.embed;
+}
+
+/* By how much the logits of the main prompt then miss the reference. */
+static float worst_without(const char *folder, void (*leave_out)(quip_model *))
+{
+    char name[256];
+    int ids[MAX_IDS];
+    size_t n_bytes;
+    quip_error error = { 0 };
+    quip_session *s;
+    quip_model *model = open_golden(folder);
+    leave_out(model);
+    snprintf(name, sizeof name, "data/golden/%s/expected.json", folder);
+    cJSON *expected = read_json(shared_path(name));
+    const cJSON *prompt = cJSON_GetObjectItem(expected, "prompts")->child;
+    while (strcmp(cJSON_GetObjectItem(prompt, "logits_file")->valuestring, "logits.f32") != 0)
+        prompt = prompt->next;
+    const int n = json_ids(cJSON_GetObjectItem(prompt, "ids"), ids, MAX_IDS);
+    snprintf(name, sizeof name, "data/golden/%s/logits.f32", folder);
+    float *want = (float *)(void *)read_whole(shared_path(name), &n_bytes);
+    struct comparison c = { want, model->config.vocab_size, 0 };
+    check(quip_session_open(&s, model, &(quip_session_options){ .n_context = 64 }, &error), &error);
+    check(quip_prefill_logits(s, ids, n, compare_row, &c, &error), &error);
+    quip_session_close(s);
+    quip_model_close(model);
+    free(want);
+    cJSON_Delete(expected);
+    return c.worst;
+}
+
+/* Every detail of every architecture is seen by a golden: without it, that golden fails. */
+static void test_every_detail_matters(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *folder, *name;
+        void (*leave_out)(quip_model *);
+    } details[] = {
+        { "gemma", "norm weight without + 1", plain_norm },
+        { "gemma", "no embedding scale", no_embed_scale },
+        { "gemma", "other form of GELU", other_gelu },
+        { "gemma", "no rope", no_rope },
+        { "gemma2", "no cap on scores", no_attention_cap },
+        { "gemma2", "no cap on logits", no_logits_cap },
+        { "gemma2", "no sliding window", no_window },
+        { "gemma2", "window one too wide", wider_window },
+        { "gemma2", "1/sqrt(head_dim) as scale", head_dim_scale },
+        { "gemma2", "no post norms", no_post_norm },
+        { "gemma3", "no sliding window", no_window },
+        { "gemma3", "window one too wide", wider_window },
+        { "gemma3", "no q/k norm", no_qk_norm },
+        { "gemma3", "no post norms", no_post_norm },
+        { "gemma3", "global base of rope everywhere", global_rope },
+        { "gemma3-linear", "no rope scaling", no_rope_scaling },
+        { "gemma3-linear", "1/sqrt(head_dim) as scale", head_dim_scale },
+        { "phi2", "rope on the whole head", whole_rope },
+        { "phi2", "attention before feed-forward", sequential },
+        { "phi2", "no biases of attention", no_attention_bias },
+        { "phi2", "no biases of feed-forward", no_feed_forward_bias },
+        { "phi2", "no bias of the head", no_head_bias },
+        { "phi2", "no biases of norms", no_norm_bias },
+        { "phi2", "embedding as head", tied_head },
+        { "phi2", "other form of GELU", other_gelu },
+        { "falcon-rw", "no ALiBi", no_alibi },
+        { "falcon-rw", "no biases of attention", no_attention_bias },
+        { "falcon-rw", "no biases of feed-forward", no_feed_forward_bias },
+        { "falcon-rw", "no biases of norms", no_norm_bias },
+        { "falcon-rw", "other form of GELU", other_gelu },
+        { "stablelm", "rope on the whole head", whole_rope },
+        { "stablelm", "no biases of norms", no_norm_bias },
+        { "stablelm", "embedding as head", tied_head },
+        { "smollm2", "no rope", no_rope },
+    };
+    for (size_t i = 0; i < QP_COUNT(details); i++) {
+        const float worst = worst_without(details[i].folder, details[i].leave_out);
+        printf("  %-14s %-32s %.4f\n", details[i].folder, details[i].name, (double)worst);
+        assert_true(worst > 9 * TOLERANCE);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gemma),    cmocka_unit_test(test_gemma2),
-        cmocka_unit_test(test_gemma3),   cmocka_unit_test(test_gemma3_linear),
-        cmocka_unit_test(test_phi2),     cmocka_unit_test(test_falcon_rw),
-        cmocka_unit_test(test_stablelm), cmocka_unit_test(test_smollm2),
+        cmocka_unit_test(test_gemma),
+        cmocka_unit_test(test_gemma2),
+        cmocka_unit_test(test_gemma3),
+        cmocka_unit_test(test_gemma3_linear),
+        cmocka_unit_test(test_phi2),
+        cmocka_unit_test(test_falcon_rw),
+        cmocka_unit_test(test_stablelm),
+        cmocka_unit_test(test_smollm2),
+        cmocka_unit_test(test_every_detail_matters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
