@@ -111,9 +111,10 @@ void qp_out_file_close(struct out_file *f); // NULL is fine
 
 /* ---- threads (thread.c) ---- */
 
-/* A fork-join pool. run() calls task(arg, i, n) for i in [0, n) on n threads, the caller's own
- * being number 0, and returns when all are done. Workers spin briefly for the next task, then
- * sleep. A pool of one thread runs the task in place. One run at a time: a pool belongs to one
+/* A fork-join pool. run() calls task(arg, i, n) once for each i in [0, n), on up to n threads of
+ * which the caller's is one, and returns when all are done. Which thread does which part is not
+ * said: one that the system has put aside holds nobody up. Workers spin briefly for the next run,
+ * then sleep. A pool of one thread runs the task in place. One run at a time: a pool belongs to one
  * session. When the system has no more threads to give, the pool has fewer than asked for. */
 struct pool;
 typedef void (*pool_task)(void *arg, int index, int n_threads);

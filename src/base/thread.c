@@ -2,11 +2,12 @@
  * In:  a task and its argument.
  * Out: task(arg, i, n) done for every i in [0, n).
  *
- * A run is announced by a new generation number and is over when n_pending is zero. Both waits, the
- * workers' for a generation and the caller's for zero, spin for SPIN_NS and then sleep. Nobody is
- * forgotten: the sleeper first says that it sleeps and then looks again; the waker first changes
- * the number and then asks who sleeps; with sequentially consistent atomics one of them sees the
- * other. */
+ * A run is announced by a new generation number and is over when n_pending is zero. Its parts are
+ * taken one by one, by the workers that are there and by the caller: a worker that the system has
+ * put aside holds nobody up, the others do its part. Both waits, the workers' for a generation and
+ * the caller's for zero, spin for SPIN_NS and then sleep. Nobody is forgotten: the sleeper first
+ * says that it sleeps and then looks again; the waker first changes the number and then asks who
+ * sleeps; with sequentially consistent atomics one of them sees the other. */
 #include "base.h"
 
 #include <assert.h>
@@ -29,21 +30,20 @@ enum {
     PAUSES_PER_LOOK = 16,
 };
 
-/* The two numbers that everybody watches lie on cache lines of their own. */
+/* The numbers that everybody watches lie on cache lines of their own. */
 struct pool {
-    _Alignas(64) atomic_uint generation;
-    _Alignas(64) atomic_int n_pending;  // workers that have not finished this generation
-    _Alignas(64) atomic_int n_sleeping; // workers
+    _Alignas(64) atomic_uint_fast64_t work; // generation << 32 | next part to take
+    _Alignas(64) atomic_int n_pending;      // parts of this generation that are not done
+    _Alignas(64) atomic_int n_sleeping;     // workers
     atomic_bool is_caller_sleeping;
     atomic_bool is_closing;
     pool_task task; // written before the generation that announces it
     void *arg;
-    int n_threads; // the caller's included
+    int n_threads; // the caller's included; a run has as many parts
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
     struct worker {
         struct pool *pool;
-        int index;
         pthread_t thread;
     } workers[]; // [n_threads - 1]
 };
@@ -66,12 +66,17 @@ uint64_t qp_now_ns(void)
 
 /* ---- workers ---- */
 
-static unsigned wait_for_generation(struct pool *p, unsigned seen)
+static uint32_t generation(const struct pool *p)
+{
+    return (uint32_t)(atomic_load(&p->work) >> 32);
+}
+
+static uint32_t wait_for_generation(struct pool *p, uint32_t seen)
 {
     uint64_t end = qp_now_ns() + SPIN_NS;
     do {
         for (int i = 0; i < PAUSES_PER_LOOK; i++) {
-            unsigned now = atomic_load_explicit(&p->generation, memory_order_acquire);
+            uint32_t now = generation(p);
             if (now != seen)
                 return now;
             cpu_relax();
@@ -80,23 +85,24 @@ static unsigned wait_for_generation(struct pool *p, unsigned seen)
 
     pthread_mutex_lock(&p->lock);
     atomic_fetch_add(&p->n_sleeping, 1);
-    unsigned now;
-    while ((now = atomic_load(&p->generation)) == seen)
+    uint32_t now;
+    while ((now = generation(p)) == seen)
         pthread_cond_wait(&p->wake, &p->lock);
     atomic_fetch_sub(&p->n_sleeping, 1);
     pthread_mutex_unlock(&p->lock);
     return now;
 }
 
-static void *worker_main(void *arg)
+/* Do parts of the run until none is left to take. Whoever took a part knows that task and arg stay
+ * until it is done, because the caller waits for it; a late worker that finds no part touches
+ * neither. */
+static void do_parts(struct pool *p)
 {
-    const struct worker *w = arg;
-    struct pool *p = w->pool;
-    for (unsigned seen = 0;;) {
-        seen = wait_for_generation(p, seen);
-        if (atomic_load(&p->is_closing))
-            return NULL;
-        p->task(p->arg, w->index, p->n_threads);
+    for (;;) {
+        uint32_t part = (uint32_t)atomic_fetch_add(&p->work, 1);
+        if (part >= (uint32_t)p->n_threads)
+            return;
+        p->task(p->arg, (int)part, p->n_threads);
         if (atomic_fetch_sub(&p->n_pending, 1) == 1 && atomic_load(&p->is_caller_sleeping)) {
             pthread_mutex_lock(&p->lock);
             pthread_cond_signal(&p->done);
@@ -105,11 +111,24 @@ static void *worker_main(void *arg)
     }
 }
 
+static void *worker_main(void *arg)
+{
+    const struct worker *w = arg;
+    struct pool *p = w->pool;
+    for (uint32_t seen = 0;;) {
+        seen = wait_for_generation(p, seen);
+        if (atomic_load(&p->is_closing))
+            return NULL;
+        do_parts(p);
+    }
+}
+
 /* ---- the caller ---- */
 
-static void announce_generation(struct pool *p)
+/* Begin a generation whose parts are numbered from first_part on. */
+static void announce_generation(struct pool *p, int first_part)
 {
-    atomic_fetch_add(&p->generation, 1);
+    atomic_store(&p->work, ((uint64_t)generation(p) + 1) << 32 | (uint32_t)first_part);
     if (atomic_load(&p->n_sleeping) > 0) {
         pthread_mutex_lock(&p->lock);
         pthread_cond_broadcast(&p->wake);
@@ -138,15 +157,16 @@ static void wait_for_workers(struct pool *p)
 
 void qp_pool_run(struct pool *p, pool_task task, void *arg)
 {
-    if (p->n_threads > 1) {
-        p->task = task;
-        p->arg = arg;
-        atomic_store_explicit(&p->n_pending, p->n_threads - 1, memory_order_relaxed);
-        announce_generation(p);
+    if (p->n_threads == 1) {
+        task(arg, 0, 1);
+        return;
     }
-    task(arg, 0, p->n_threads);
-    if (p->n_threads > 1)
-        wait_for_workers(p);
+    p->task = task;
+    p->arg = arg;
+    atomic_store_explicit(&p->n_pending, p->n_threads, memory_order_relaxed);
+    announce_generation(p, 0);
+    do_parts(p);
+    wait_for_workers(p);
 }
 
 int qp_pool_n_threads(const struct pool *p)
@@ -171,7 +191,6 @@ static void start_workers(struct pool *p, int n_threads)
     for (; p->n_threads < n_threads; p->n_threads++) {
         struct worker *w = &p->workers[p->n_threads - 1];
         w->pool = p;
-        w->index = p->n_threads;
         if (pthread_create(&w->thread, NULL, worker_main, w))
             break;
     }
@@ -209,7 +228,7 @@ void qp_pool_close(struct pool *p)
     if (!p)
         return;
     atomic_store(&p->is_closing, true);
-    announce_generation(p);
+    announce_generation(p, p->n_threads); // of no parts
     for (int i = 0; i < p->n_threads - 1; i++)
         pthread_join(p->workers[i].thread, NULL);
     pthread_cond_destroy(&p->done);
