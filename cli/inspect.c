@@ -2,6 +2,7 @@
  * float32. */
 #include "cli.h"
 #include "format/format.h"
+#include "model/model.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -226,57 +227,68 @@ static int print_all_json(struct inspected *x)
 
 /* ---- one tensor ---- */
 
-/* The scale of each row of an integer tensor, [dims[0]] floats on the heap. The original's files
- * keep them in a tensor of their own. */
-static quip_status read_scales(const struct inspected *x, const struct tensor *t, float **scales,
-                               quip_error *error)
+/* A tensor row by row, as floats. Of a model that runs, a matrix is what the engine computes with:
+ * dequantized, in rows also where a GPU file has tiles. */
+struct tensor_rows {
+    const struct inspected *file;
+    const struct tensor *tensor;
+    const struct matrix *matrix; // NULL: numbers as they are
+    uint64_t n_rows, n;          // n numbers each
+};
+
+static quip_status find_rows(struct tensor_rows *rows, const struct inspected *x,
+                             const struct tensor *t, quip_error *error)
 {
-    char name[512];
-    snprintf(name, sizeof(name), "%s_quantized_scale", t->name);
-    const struct tensor *s = qp_format_find(&x->format, name);
-    if (!s)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: %s has no scales: %s is missing", x->path,
-                       t->name, name);
-    if (t->n_dims != 2 || s->n_dims != 1 || s->dims[0] != t->dims[0])
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: %s is laid out for a GPU; only CPU files can be dequantized", x->path,
-                       t->name);
-    *scales = malloc((size_t)s->dims[0] * sizeof(**scales));
-    if (!*scales)
-        return qp_fail_memory(error, name, (size_t)s->dims[0] * sizeof(**scales));
-    return qp_format_read_f32(&x->format, s, 0, (size_t)s->dims[0], *scales, error);
+    *rows = (struct tensor_rows){ .file = x, .tensor = t, .n_rows = 1, .n = 1 };
+    rows->matrix = x->model ? qp_weights_find(x->model, t->name) : NULL;
+    if (rows->matrix) {
+        rows->n_rows = (uint64_t)rows->matrix->n_out;
+        rows->n = (uint64_t)rows->matrix->n_in;
+        return QUIP_OK;
+    }
+    if (t->dtype == DTYPE_I8 || t->dtype == DTYPE_I4)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: %s cannot be dequantized: %s", x->path,
+                       t->name,
+                       *x->problem.message ? x->problem.message : "the model does not use it");
+    for (int d = 0; d + 1 < t->n_dims; d++)
+        rows->n_rows *= (uint64_t)t->dims[d];
+    if (t->n_dims) // the last dimension is whole blocks of any type
+        rows->n = (uint64_t)t->dims[t->n_dims - 1];
+    // the shape of a GPU file's vector is its number of bytes
+    if (x->format.kind == FORMAT_TFLITE && t->n_dims == 1 && rows->n == t->n_bytes)
+        rows->n /= sizeof(float);
+    return QUIP_OK;
+}
+
+static quip_status read_row(const struct tensor_rows *rows, uint64_t r, float *to,
+                            quip_error *error)
+{
+    if (!rows->matrix)
+        return qp_format_read_f32(&rows->file->format, rows->tensor, r * rows->n, (size_t)rows->n,
+                                  to, error);
+    qp_matrix_read_row(rows->matrix, (int)r, to);
+    return QUIP_OK;
 }
 
 static int write_tensor(const struct inspected *x, const struct tensor *t, const char *out)
 {
     quip_error error = { 0 };
-    float *scales = NULL, *row = NULL;
-    FILE *f = NULL;
+    struct tensor_rows rows;
+    if (find_rows(&rows, x, t, &error))
+        return fail_with(&error);
+    float *row = malloc((size_t)(rows.n ? rows.n : 1) * sizeof(*row));
+    if (!row)
+        return fail("no memory for a row of %llu numbers", (unsigned long long)rows.n);
     int exit_code = EXIT_FAILED;
-    // rows one by one: the last dimension is whole blocks of any type
-    uint64_t n = t->n_dims ? (uint64_t)t->dims[t->n_dims - 1] : 1, n_rows = 1;
-    for (int d = 0; d + 1 < t->n_dims; d++)
-        n_rows *= (uint64_t)t->dims[d];
-    if ((t->dtype == DTYPE_I8 || t->dtype == DTYPE_I4) && read_scales(x, t, &scales, &error)) {
-        exit_code = fail_with(&error);
-        goto done;
-    }
-    row = malloc((size_t)(n ? n : 1) * sizeof(*row));
-    if (!row) {
-        fail("no memory for a row of %llu numbers", (unsigned long long)n);
-        goto done;
-    }
-    f = open_output(out);
+    FILE *f = open_output(out);
     if (!f)
         goto done;
-    for (uint64_t r = 0; r < n_rows && n; r++) {
-        if (qp_format_read_f32(&x->format, t, r * n, (size_t)n, row, &error)) {
+    for (uint64_t r = 0; r < rows.n_rows && rows.n; r++) {
+        if (read_row(&rows, r, row, &error)) {
             exit_code = fail_with(&error);
             goto done;
         }
-        for (uint64_t i = 0; i < n && scales; i++)
-            row[i] *= scales[r];
-        if (!write_f32(f, row, (size_t)n))
+        if (!write_f32(f, row, (size_t)rows.n))
             break; // close_output says why
     }
     exit_code = 0;
@@ -284,7 +296,6 @@ done:
     if (f && !close_output(f, out))
         exit_code = EXIT_FAILED;
     free(row);
-    free(scales);
     return exit_code;
 }
 

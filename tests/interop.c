@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "cpu/kernels.h"
+#include "convert/convert_impl.h"
 #include "model/model.h"
 #include "support/shared.h"
 
@@ -41,17 +41,12 @@ static quip_model *open_model(const char *folder)
  * its texts are compared with the same weights, dequantized. */
 static void widen(struct matrix *m, float **memory, int *n_memory)
 {
-    const struct kernels k = qp_kernels_for(0);
     if (!m->data || m->dtype == DTYPE_F32)
         return;
     float *rows = calloc((size_t)m->n_out * (size_t)m->n_in, sizeof *rows);
     assert_non_null(rows);
-    for (int r = 0; r < m->n_out; r++) {
-        float *row = rows + (size_t)r * (size_t)m->n_in;
-        k.dequantize_row(row, m, r, 1);
-        for (int i = 0; m->zeros && i < m->n_in; i++)
-            row[i] -= m->zeros[r] * m->scales[r];
-    }
+    for (int r = 0; r < m->n_out; r++)
+        qp_matrix_read_row(m, r, rows + (size_t)r * (size_t)m->n_in);
     *m = (struct matrix){ .dtype = DTYPE_F32,
                           .n_out = m->n_out,
                           .n_in = m->n_in,
@@ -247,11 +242,136 @@ static void test_both_layouts_agree(void **state)
     }
 }
 
+/* ---- weights against their checkpoint ---- */
+
+static const struct {
+    const char *name; // with which the files' names begin, and of the folder under sources/
+    enum family_id family;
+} model_types[] = {
+    { "GEMMA_2B", FAMILY_GEMMA },
+    { "GEMMA2_2B", FAMILY_GEMMA2 },
+    { "PHI_2", FAMILY_PHI2 },
+    { "FALCON_RW_1B", FAMILY_FALCON },
+    { "STABLELM_4E1T_3B", FAMILY_STABLELM },
+};
+
+struct source {
+    struct file file;
+    struct format format;
+};
+
+/* The largest difference of an element from the checkpoint's, in units of what the format allows:
+ * half a step of the integers, half a unit in the last place of binary16, nothing for float32. */
+static float worst_element(const struct matrix *m, const struct tensor_row *row, const float *want,
+                           int head_dim, bool is_gpu)
+{
+    float worst = 0;
+    float *got = calloc((size_t)m->n_in, sizeof *got);
+    assert_non_null(got);
+    for (int r = 0; r < m->n_out; r++) {
+        const int head = r / head_dim;
+        const int from = row->part == PART_ALL
+                             ? r
+                             : (3 * head + (int)row->part - PART_Q) * head_dim + r % head_dim;
+        qp_matrix_read_row(m, r, got);
+        for (int i = 0; i < m->n_in; i++) {
+            const float w = want[(size_t)from * (size_t)m->n_in + (size_t)i];
+            const float step = m->dtype != DTYPE_F32 ? m->scales[r] / 2
+                               : is_gpu              ? fabsf(w) * 0x1p-11f + 0x1p-25f
+                                                     : 0;
+            const float off = fabsf(got[i] - w);
+            const float relative = off == 0 ? 0 : off / step;
+            if (!(relative <= worst))
+                worst = relative;
+        }
+    }
+    free(got);
+    return worst;
+}
+
+/* Every matrix of a file; returns how many there were. */
+static int compare_weights(const char *folder, enum family_id family, const struct source *source,
+                           float *worst)
+{
+    quip_model *model = open_model(folder);
+    int n = 0;
+    for (int i = 0; i < qp_n_tensor_rows; i++) {
+        const struct tensor_row *row = &qp_tensor_rows[i];
+        const bool is_tied = family == FAMILY_GEMMA || family == FAMILY_GEMMA2;
+        if (!(row->families & family) || row->cols == EXTENT_NONE ||
+            row->tying == (is_tied ? TYING_UNTIED : TYING_TIED))
+            continue;
+        const int n_layers = qp_tensor_row_is_layered(row) ? model->config.n_layers : 1;
+        for (int l = 0; l < n_layers; l++) {
+            char name[200] = "params.lm.", hf[200];
+            quip_error error = { 0 };
+            snprintf(name + strlen(name), sizeof name - strlen(name), row->target, l);
+            snprintf(hf, sizeof hf, row->hf, l);
+            const struct matrix *m = qp_weights_find(model, name);
+            const struct tensor *t = qp_format_find(&source->format, hf);
+            assert_non_null(m);
+            assert_non_null(t);
+            const size_t n_values = (size_t)(t->dims[0] * t->dims[1]);
+            float *want = calloc(n_values, sizeof *want);
+            assert_non_null(want);
+            check(qp_format_read_f32(&source->format, t, 0, n_values, want, &error), &error);
+            const float found = worst_element(m, row, want, model->config.head_dim,
+                                              strstr(folder, "-gpu-") != NULL);
+            if (!(found <= *worst))
+                *worst = found;
+            free(want);
+            n++;
+        }
+    }
+    quip_model_close(model);
+    return n;
+}
+
+/* `quip inspect --tensor` writes these rows. */
+static void test_weights_are_the_checkpoints(void **state)
+{
+    (void)state;
+    int n_files = 0;
+    for (size_t i = 0; i < QP_COUNT(model_types); i++) {
+        char name[256];
+        quip_error error = { 0 };
+        struct source source = { 0 };
+        snprintf(name, sizeof name, "data/interop/sources/%s/model.safetensors",
+                 model_types[i].name);
+        need_shared(name);
+        check(qp_file_open(&source.file, shared_path(name), &error), &error);
+        check(qp_format_open(&source.format, &source.file, &error), &error);
+        DIR *folder = opendir(shared_path("data/interop"));
+        assert_non_null(folder);
+        for (struct dirent *entry; (entry = readdir(folder));) {
+            const size_t n = strlen(model_types[i].name);
+            float worst = 0;
+            if (strncmp(entry->d_name, model_types[i].name, n) ||
+                (strncmp(entry->d_name + n, "-cpu-", 5) && strncmp(entry->d_name + n, "-gpu-", 5)))
+                continue;
+            const int n_matrices =
+                compare_weights(entry->d_name, model_types[i].family, &source, &worst);
+            // the original's CPU files have no place for the zero points of asymmetric weights
+            const bool lost = strstr(entry->d_name, "-cpu-") && strstr(entry->d_name, "asym");
+            print_message("  %-28s %2d matrices, at most %.6f half steps off%s\n", entry->d_name,
+                          n_matrices, (double)worst, lost ? ": its zero points are lost" : "");
+            assert_true(n_matrices > 0);
+            assert_true(lost ? worst > 2 : worst <= 1.0001f);
+            n_files++;
+        }
+        closedir(folder);
+        qp_format_close(&source.format);
+        qp_file_close(&source.file);
+    }
+    assert_true(n_files >= 37);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_file_generates),
         cmocka_unit_test(test_both_layouts_agree),
+        cmocka_unit_test(test_weights_are_the_checkpoints),
         cmocka_unit_test(test_texts_of_the_web_engine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

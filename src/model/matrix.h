@@ -14,6 +14,7 @@ struct matrix {
     const float *scales; // [n_out] for I8 and I4; NULL for F32
     const float *bias;   // [n_out] or NULL
     const float *zeros;  // [n_out] or NULL: w = (q - zero) * scale, in asymmetric files
+    const char *name;    // of its tensor; NULL: none
 };
 
 static inline const void *qp_matrix_row(const struct matrix *w, int r)

@@ -109,5 +109,9 @@ size_t qp_untiled_bytes(const struct tensor *t);
 void qp_untile(struct matrix *m, void *rows, const uint8_t *from);
 /* weights.c: bind m->weights. */
 quip_status qp_weights_bind(quip_model *m, quip_error *error);
+/* matrix.c: the matrix that a tensor of the file became, by its name; NULL when it is none. */
+const struct matrix *qp_weights_find(const quip_model *m, const char *name);
+/* Row r as floats [n_in]: dequantized, with the zero point of asymmetric files taken off. */
+void qp_matrix_read_row(const struct matrix *m, int r, float *to);
 
 #endif

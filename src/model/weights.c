@@ -112,7 +112,7 @@ static void bind_tensor(struct binder *b, struct matrix *m, const struct tensor 
     const char *file = b->model->file.name;
     const uint8_t *data;
     uint64_t n_bytes;
-    *m = (struct matrix){ .dtype = t->dtype, .n_out = n_out, .n_in = n_in };
+    *m = (struct matrix){ .dtype = t->dtype, .n_out = n_out, .n_in = n_in, .name = t->name };
     if (!matrix_layout(b, m, &n_bytes)) {
         b->status = qp_fail(b->error, QUIP_E_UNSUPPORTED,
                             "%s: %s is %s [%d, %d]; weights may be i8, i4 (rows of even length) or "
