@@ -66,7 +66,8 @@ static quip_status json_parse(cJSON **json, const struct file *file, quip_error 
     quip_status status = qp_file_read(file, 0, text, n, error);
     const char *end = text;
     if (!status && !(*json = cJSON_ParseWithLengthOpts(text, n, &end, false)))
-        status = qp_fail(error, QUIP_E_FORMAT, "%s: is not JSON from byte %zu on", file->name,
+        status = qp_fail(error, QUIP_E_FORMAT,
+                         "%s: is not JSON from byte %zu on, or too much for the memory", file->name,
                          (size_t)(end - text));
     free(text);
     if (!status && !cJSON_IsObject(*json))
