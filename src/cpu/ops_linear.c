@@ -20,6 +20,11 @@ static struct act_row token(const struct act *a, int t)
                              a->offsets + (size_t)t * a->n_blocks };
 }
 
+static int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+
 /* w = (q - zero) * scale: take the zeros' part, zero * scale * sum x, from rows [row, row + n_rows)
  * of one token's y. */
 static void subtract_zeros(float *y, const struct matrix *w, const struct act_row *x, int n_blocks,
@@ -32,21 +37,30 @@ static void subtract_zeros(float *y, const struct matrix *w, const struct act_ro
         y[i] -= w->zeros[row + i] * w->scales[row + i] * sum;
 }
 
-/* y[t * y_stride + r] for rows [begin, end) and n tokens, one token at a time. */
+/* y[r] for rows [begin, end) of token t. */
+static void multiply_row(const struct kernels *k, float *y, const struct matrix *w,
+                         const struct act *in, int t, int begin, int end)
+{
+    const struct act_row x = w->dtype == DTYPE_F32 ? (struct act_row){ 0 } : token(in, t);
+    if (w->dtype == DTYPE_F32)
+        k->gemv_f32(y, w, in->f32 + (size_t)t * in->n_cols, begin, end);
+    else if (w->dtype == DTYPE_I4)
+        k->gemv_i4(y, w, &x, begin, end);
+    else
+        k->gemv_i8(y, w, &x, begin, end);
+    if (w->zeros)
+        subtract_zeros(y + begin, w, &x, in->n_blocks, begin, end - begin);
+}
+
+/* y[t * y_stride + r] for rows [begin, end) and n tokens. A few rows at a time, which are then in
+ * cache for the second token. */
 static void multiply_rows(const struct kernels *k, float *y, size_t y_stride,
                           const struct matrix *w, const struct act *in, int n, int begin, int end)
 {
-    for (int t = 0; t < n; t++) {
-        float *row = y + (size_t)t * y_stride;
-        const struct act_row x = w->dtype == DTYPE_F32 ? (struct act_row){ 0 } : token(in, t);
-        if (w->dtype == DTYPE_F32)
-            k->gemv_f32(row, w, in->f32 + (size_t)t * in->n_cols, begin, end);
-        else if (w->dtype == DTYPE_I4)
-            k->gemv_i4(row, w, &x, begin, end);
-        else
-            k->gemv_i8(row, w, &x, begin, end);
-        if (w->zeros)
-            subtract_zeros(row + begin, w, &x, in->n_blocks, begin, end - begin);
+    for (int from = begin, to; from < end; from = to) {
+        to = n == 1 ? end : min_int(from + TILE_ROWS, end);
+        for (int t = 0; t < n; t++)
+            multiply_row(k, y + (size_t)t * y_stride, w, in, t, from, to);
     }
 }
 
@@ -79,11 +93,6 @@ static void pack_tile(const struct kernels *k, void *tile, const struct matrix *
 static int n_tiles(const struct matrix *w)
 {
     return (w->n_out + TILE_ROWS - 1) / TILE_ROWS;
-}
-
-static int min_int(int a, int b)
-{
-    return a < b ? a : b;
 }
 
 /* ---- linear ---- */
