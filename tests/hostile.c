@@ -118,14 +118,11 @@ struct hostile_file {
     size_t n;      // up to the end of the last tensor: the rest is padding
 };
 
-static struct hostile_file make_file(const struct tiny_model *m)
+static struct hostile_file measure(char *data, size_t n)
 {
-    struct hostile_file h = { 0 };
+    struct hostile_file h = { data, n, 0 };
     struct file file;
     struct format f;
-    size_t n;
-    h.data = make(m, &n);
-    h.header = n;
     qp_file_open_memory(&file, h.data, n, "tiny");
     assert_int_equal(qp_format_open(&f, &file, NULL), QUIP_OK);
     for (int i = 0; i < f.n_tensors; i++) {
@@ -136,6 +133,13 @@ static struct hostile_file make_file(const struct tiny_model *m)
     qp_format_close(&f);
     assert_true(h.header > 1000 && h.n > h.header + 1000);
     return h;
+}
+
+static struct hostile_file make_file(const struct tiny_model *m)
+{
+    size_t n;
+    char *data = make(m, &n);
+    return measure(data, n);
 }
 
 /* ---- damage ---- */
@@ -152,20 +156,17 @@ static void test_truncated(void **state)
 }
 
 /* One bit, or a few, mostly in the header; the weights can rot unseen. */
-static void test_flipped_bits(void **state)
+static void flip_bits(struct hostile_file h, int n_rounds)
 {
-    (void)state;
     enum {
-        ROUNDS = 10000,
         MOST = 8
     };
-    struct hostile_file h = make_file(&tiny_smallest);
     char *whole = malloc(h.n);
     size_t at[MOST];
     int n_opened = 0;
     assert_non_null(whole);
     memcpy(whole, h.data, h.n);
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; round < n_rounds; round++) {
         const int n_flips = round % 3 ? 1 : 1 + (int)(next_number() % MOST);
         for (int i = 0; i < n_flips; i++) {
             at[i] = (size_t)(next_number() % (round % 4 ? h.header : h.n));
@@ -175,10 +176,37 @@ static void test_flipped_bits(void **state)
         for (int i = 0; i < n_flips; i++)
             h.data[at[i]] = whole[at[i]];
     }
-    print_message("%d of %d opened\n", n_opened, ROUNDS);
+    print_message("%d of %d opened\n", n_opened, n_rounds);
     assert_memory_equal(h.data, whole, h.n);
-    free(h.data);
     free(whole);
+}
+
+static void test_flipped_bits(void **state)
+{
+    (void)state;
+    struct hostile_file h = make_file(&tiny_smallest);
+    flip_bits(h, 10000);
+    free(h.data);
+}
+
+/* Every architecture and layout that the original writes. */
+static void test_flipped_bits_of_the_original(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "GEMMA_2B-cpu-q8",        "GEMMA_2B-cpu-q4asym",
+                                         "GEMMA2_2B-gpu-a8f4e4",   "GEMMA_2B-gpu-fp32",
+                                         "FALCON_RW_1B-gpu-q8",    "PHI_2-gpu-q8asym",
+                                         "STABLELM_4E1T_3B-cpu-q8" };
+    need_shared("data/interop");
+    for (size_t i = 0; i < QP_COUNT(names); i++) {
+        char name[128];
+        size_t n;
+        snprintf(name, sizeof name, "data/interop/%s/model.bin", names[i]);
+        char *data = read_whole(shared_path(name), &n);
+        print_message("%s: ", names[i]);
+        flip_bits(measure(data, n), 400);
+        free(data);
+    }
 }
 
 /* ---- lies ---- */
@@ -410,6 +438,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_flipped_bits),
+        cmocka_unit_test(test_flipped_bits_of_the_original),
         cmocka_unit_test(test_lies_in_the_parameters),
         cmocka_unit_test(test_numbers_that_are_none),
         cmocka_unit_test(test_lies_in_quip_config),
