@@ -1,11 +1,12 @@
-/* make_checkpoint.c: a Hugging Face checkpoint of any size, to show that conversion needs the same
- * memory for all of them. Stands alone:
+/* make_checkpoint.c: a Hugging Face checkpoint of the real dimensions of a model, or of any others,
+ * with weights that mean nothing: to show what conversion and inference cost. Stands alone:
  *
  *     cc -O2 -o make_checkpoint tools/make_checkpoint.c
+ *     ./make_checkpoint phi2 family=phi random=1
  *     ./make_checkpoint big layers=32 d_model=4096 d_ff=14336 heads=32 kv_heads=8 vocab=128000
  *     /usr/bin/time -v quip convert big big.bin
  *
- * Writes config.json, model.safetensors (bfloat16) and a tokenizer.model of bytes. The weights are
+ * Writes config.json, model.safetensors (float16) and a tokenizer.model of bytes. The weights are
  * a hole in the file, all zero, which costs no disk; with random=1 they are noise. */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
@@ -16,10 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct setting {
-    const char *name;
-    long value;
-};
+/* ---- what there is to make ---- */
+
 enum {
     LAYERS,
     D_MODEL,
@@ -31,16 +30,162 @@ enum {
     RANDOM,
     N_SETTINGS
 };
-static struct setting settings[N_SETTINGS] = {
-    [LAYERS] = { "layers", 16 },   [D_MODEL] = { "d_model", 2048 }, [D_FF] = { "d_ff", 8192 },
-    [HEADS] = { "heads", 32 },     [KV_HEADS] = { "kv_heads", 8 },  [HEAD_DIM] = { "head_dim", 64 },
-    [VOCAB] = { "vocab", 128000 }, [RANDOM] = { "random", 0 },
+static const char *const names[N_SETTINGS] = { "layers",   "d_model",  "d_ff",  "heads",
+                                               "kv_heads", "head_dim", "vocab", "random" };
+
+/* A size is a letter: d_model, d_ff, q (heads * head_dim), k (kv_heads * head_dim), three times q,
+ * vocab; 0: a vector. In names, %d is the layer. */
+struct tensor {
+    const char *name;
+    char rows, cols;
+};
+#define LAYER "model.layers.%d."
+#define FALCON "transformer.h.%d."
+
+static const struct tensor llama_tensors[] = {
+    { "model.embed_tokens.weight", 'v', 'd' },
+    { LAYER "input_layernorm.weight", 'd', 0 },
+    { LAYER "self_attn.q_proj.weight", 'q', 'd' },
+    { LAYER "self_attn.k_proj.weight", 'k', 'd' },
+    { LAYER "self_attn.v_proj.weight", 'k', 'd' },
+    { LAYER "self_attn.o_proj.weight", 'd', 'q' },
+    { LAYER "post_attention_layernorm.weight", 'd', 0 },
+    { LAYER "mlp.gate_proj.weight", 'f', 'd' },
+    { LAYER "mlp.up_proj.weight", 'f', 'd' },
+    { LAYER "mlp.down_proj.weight", 'd', 'f' },
+    { "model.norm.weight", 'd', 0 },
+    { "lm_head.weight", 'v', 'd' }, // last: a tied model leaves it out
+    { 0 },
+};
+static const struct tensor stablelm_tensors[] = {
+    { "model.embed_tokens.weight", 'v', 'd' },
+    { LAYER "input_layernorm.weight", 'd', 0 },
+    { LAYER "input_layernorm.bias", 'd', 0 },
+    { LAYER "self_attn.q_proj.weight", 'q', 'd' },
+    { LAYER "self_attn.k_proj.weight", 'k', 'd' },
+    { LAYER "self_attn.v_proj.weight", 'k', 'd' },
+    { LAYER "self_attn.o_proj.weight", 'd', 'q' },
+    { LAYER "post_attention_layernorm.weight", 'd', 0 },
+    { LAYER "post_attention_layernorm.bias", 'd', 0 },
+    { LAYER "mlp.gate_proj.weight", 'f', 'd' },
+    { LAYER "mlp.up_proj.weight", 'f', 'd' },
+    { LAYER "mlp.down_proj.weight", 'd', 'f' },
+    { "model.norm.weight", 'd', 0 },
+    { "model.norm.bias", 'd', 0 },
+    { "lm_head.weight", 'v', 'd' },
+    { 0 },
+};
+static const struct tensor phi_tensors[] = {
+    { "model.embed_tokens.weight", 'v', 'd' },
+    { LAYER "input_layernorm.weight", 'd', 0 },
+    { LAYER "input_layernorm.bias", 'd', 0 },
+    { LAYER "self_attn.q_proj.weight", 'q', 'd' },
+    { LAYER "self_attn.q_proj.bias", 'q', 0 },
+    { LAYER "self_attn.k_proj.weight", 'k', 'd' },
+    { LAYER "self_attn.k_proj.bias", 'k', 0 },
+    { LAYER "self_attn.v_proj.weight", 'k', 'd' },
+    { LAYER "self_attn.v_proj.bias", 'k', 0 },
+    { LAYER "self_attn.dense.weight", 'd', 'q' },
+    { LAYER "self_attn.dense.bias", 'd', 0 },
+    { LAYER "mlp.fc1.weight", 'f', 'd' },
+    { LAYER "mlp.fc1.bias", 'f', 0 },
+    { LAYER "mlp.fc2.weight", 'd', 'f' },
+    { LAYER "mlp.fc2.bias", 'd', 0 },
+    { "model.final_layernorm.weight", 'd', 0 },
+    { "model.final_layernorm.bias", 'd', 0 },
+    { "lm_head.bias", 'v', 0 },
+    { "lm_head.weight", 'v', 'd' },
+    { 0 },
+};
+static const struct tensor falcon_tensors[] = {
+    { "transformer.word_embeddings.weight", 'v', 'd' },
+    { FALCON "input_layernorm.weight", 'd', 0 },
+    { FALCON "input_layernorm.bias", 'd', 0 },
+    { FALCON "self_attention.query_key_value.weight", '3', 'd' },
+    { FALCON "self_attention.query_key_value.bias", '3', 0 },
+    { FALCON "self_attention.dense.weight", 'd', 'q' },
+    { FALCON "self_attention.dense.bias", 'd', 0 },
+    { FALCON "post_attention_layernorm.weight", 'd', 0 },
+    { FALCON "post_attention_layernorm.bias", 'd', 0 },
+    { FALCON "mlp.dense_h_to_4h.weight", 'f', 'd' },
+    { FALCON "mlp.dense_h_to_4h.bias", 'f', 0 },
+    { FALCON "mlp.dense_4h_to_h.weight", 'd', 'f' },
+    { FALCON "mlp.dense_4h_to_h.bias", 'd', 0 },
+    { "transformer.ln_f.weight", 'd', 0 },
+    { "transformer.ln_f.bias", 'd', 0 },
+    { "lm_head.weight", 'v', 'd' },
+    { 0 },
 };
 
-static long setting(int i)
+struct family {
+    const char *name;
+    const struct tensor *tensors;
+    int is_tied;
+    long sizes[VOCAB + 1];
+    const char *config; // the lines that only this family has
+};
+static const struct family families[] = {
+    { "llama",
+      llama_tensors,
+      0,
+      { 16, 2048, 8192, 32, 8, 64, 128000 },
+      "\"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-05, \"rope_theta\": 500000.0,\n"
+      " \"max_position_embeddings\": 8192" },
+    { "gemma",
+      llama_tensors,
+      1,
+      { 18, 2048, 16384, 8, 1, 256, 256000 }, // 2B
+      "\"hidden_activation\": \"gelu_pytorch_tanh\", \"rms_norm_eps\": 1e-06,\n"
+      " \"rope_theta\": 10000.0, \"max_position_embeddings\": 8192" },
+    { "phi",
+      phi_tensors,
+      0,
+      { 32, 2560, 10240, 32, 32, 80, 51200 }, // Phi-2
+      "\"hidden_act\": \"gelu_new\", \"layer_norm_eps\": 1e-05, \"rope_theta\": 10000.0,\n"
+      " \"partial_rotary_factor\": 0.4, \"max_position_embeddings\": 2048" },
+    { "falcon",
+      falcon_tensors,
+      1,
+      { 24, 2048, 8192, 32, 32, 64, 50304 }, // RW-1B
+      "\"activation\": \"gelu\", \"layer_norm_epsilon\": 1e-05, \"alibi\": true, \"bias\": true,\n"
+      " \"multi_query\": false, \"parallel_attn\": false, \"new_decoder_architecture\": false,\n"
+      " \"max_position_embeddings\": 2048" },
+    { "stablelm",
+      stablelm_tensors,
+      0,
+      { 32, 2560, 6912, 32, 32, 80, 50304 }, // 3B-4E1T
+      "\"hidden_act\": \"silu\", \"layer_norm_eps\": 1e-05, \"rope_theta\": 10000.0,\n"
+      " \"partial_rotary_factor\": 0.25, \"max_position_embeddings\": 4096" },
+};
+enum {
+    N_FAMILIES = sizeof families / sizeof families[0]
+};
+
+static const struct family *family = &families[0];
+static long settings[N_SETTINGS];
+
+static long size_of(char letter)
 {
-    return settings[i].value;
+    const long q = settings[HEADS] * settings[HEAD_DIM];
+    switch (letter) {
+    case 'd':
+        return settings[D_MODEL];
+    case 'f':
+        return settings[D_FF];
+    case 'q':
+        return q;
+    case '3':
+        return 3 * q;
+    case 'k':
+        return settings[KV_HEADS] * settings[HEAD_DIM];
+    case 'v':
+        return settings[VOCAB];
+    default:
+        return 1;
+    }
 }
+
+/* ---- files ---- */
 
 static void die(const char *what)
 {
@@ -67,15 +212,16 @@ static void finish(FILE *f, const char *name)
 static void write_config(const char *folder)
 {
     FILE *f = create(folder, "config.json");
-    fprintf(f,
-            "{\"model_type\": \"llama\", \"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-05,\n"
-            " \"num_hidden_layers\": %ld, \"hidden_size\": %ld, \"intermediate_size\": %ld,\n"
-            " \"num_attention_heads\": %ld, \"num_key_value_heads\": %ld, \"head_dim\": %ld,\n"
-            " \"vocab_size\": %ld, \"max_position_embeddings\": 8192, \"rope_theta\": 500000.0,\n"
-            " \"bos_token_id\": 1, \"eos_token_id\": 2, \"tie_word_embeddings\": false,\n"
-            " \"torch_dtype\": \"bfloat16\"}\n",
-            setting(LAYERS), setting(D_MODEL), setting(D_FF), setting(HEADS), setting(KV_HEADS),
-            setting(HEAD_DIM), setting(VOCAB));
+    fprintf(
+        f,
+        "{\"model_type\": \"%s\", \"torch_dtype\": \"float16\", \"tie_word_embeddings\": %s,\n"
+        " \"num_hidden_layers\": %ld, \"hidden_size\": %ld, \"intermediate_size\": %ld,\n"
+        " \"ffn_hidden_size\": %ld, \"num_attention_heads\": %ld, \"num_key_value_heads\": %ld,\n"
+        " \"head_dim\": %ld, \"vocab_size\": %ld, \"bos_token_id\": 1, \"eos_token_id\": 2,\n"
+        " %s}\n",
+        family->name, family->is_tied ? "true" : "false", settings[LAYERS], settings[D_MODEL],
+        settings[D_FF], settings[D_FF], settings[HEADS], settings[KV_HEADS], settings[HEAD_DIM],
+        settings[VOCAB], family->config);
     finish(f, "config.json");
 }
 
@@ -114,15 +260,40 @@ static void write_tokenizer(const char *folder)
 
 /* ---- model.safetensors ---- */
 
+/* Calls fn for every tensor, in the order of the file. */
+typedef void on_tensor(void *user, const char *name, const struct tensor *t);
+static void each_tensor(on_tensor *fn, void *user)
+{
+    const struct tensor *t = family->tensors;
+    for (const struct tensor *end; t->name; t = end) {
+        char name[120];
+        const int is_layered = strchr(t->name, '%') != NULL;
+        for (end = t + 1; is_layered && end->name && strchr(end->name, '%');)
+            end++;
+        if (family->is_tied && strcmp(t->name, "lm_head.weight") == 0)
+            continue;
+        for (int l = 0; l < (is_layered ? settings[LAYERS] : 1); l++)
+            for (const struct tensor *i = t; i < end; i++) {
+                snprintf(name, sizeof name, i->name, l);
+                fn(user, name, i);
+            }
+    }
+}
+
+static uint64_t n_elements(const struct tensor *t)
+{
+    return (uint64_t)size_of(t->rows) * (uint64_t)size_of(t->cols);
+}
+
 struct header {
     char *text;
     size_t n, capacity;
     uint64_t n_bytes; // of tensors so far
 };
 
-/* One entry; cols 0: a vector. */
-static void put_tensor(struct header *h, const char *name, long rows, long cols)
+static void put_tensor(void *user, const char *name, const struct tensor *t)
 {
+    struct header *h = user;
     if (h->capacity - h->n < 256) {
         h->capacity = h->capacity * 2 + 4096;
         h->text = realloc(h->text, h->capacity);
@@ -131,52 +302,41 @@ static void put_tensor(struct header *h, const char *name, long rows, long cols)
     }
     char shape[64];
     uint64_t begin = h->n_bytes;
-    h->n_bytes += 2 * (uint64_t)rows * (uint64_t)(cols ? cols : 1);
-    snprintf(shape, sizeof shape, cols ? "%ld, %ld" : "%ld", rows, cols);
+    h->n_bytes += 2 * n_elements(t);
+    snprintf(shape, sizeof shape, t->cols ? "%ld, %ld" : "%ld", size_of(t->rows), size_of(t->cols));
     h->n += (size_t)snprintf(h->text + h->n, h->capacity - h->n,
-                             "%c\"%s\":{\"dtype\":\"BF16\",\"shape\":[%s],\"data_offsets\":[%llu,"
+                             "%c\"%s\":{\"dtype\":\"F16\",\"shape\":[%s],\"data_offsets\":[%llu,"
                              "%llu]}",
                              h->n ? ',' : '{', name, shape, (unsigned long long)begin,
                              (unsigned long long)h->n_bytes);
 }
 
-static void put_layer(struct header *h, int l)
+/* float16 numbers between 2^-7 and 2^-5 in size, either sign: xorshift64, four at a time. */
+static void fill_noise(uint64_t *block, size_t n)
 {
-    const long d = setting(D_MODEL), ff = setting(D_FF);
-    const long q = setting(HEADS) * setting(HEAD_DIM), kv = setting(KV_HEADS) * setting(HEAD_DIM);
-    const struct {
-        const char *name;
-        long rows, cols;
-    } tensors[] = {
-        { "input_layernorm", d, 0 },   { "self_attn.q_proj", q, d },
-        { "self_attn.k_proj", kv, d }, { "self_attn.v_proj", kv, d },
-        { "self_attn.o_proj", d, q },  { "post_attention_layernorm", d, 0 },
-        { "mlp.gate_proj", ff, d },    { "mlp.up_proj", ff, d },
-        { "mlp.down_proj", d, ff },
-    };
-    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
-        char name[120];
-        snprintf(name, sizeof name, "model.layers.%d.%s.weight", l, tensors[i].name);
-        put_tensor(h, name, tensors[i].rows, tensors[i].cols);
+    static uint64_t state = 88172645463325252u;
+    for (size_t i = 0; i < n; i++) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        block[i] = (state & 0x87ff87ff87ff87ffu) | 0x2000200020002000u;
     }
 }
 
-/* bfloat16 numbers between 2^-7 and 2^-5 in size, either sign: xorshift64. */
-static void write_noise(FILE *f, uint64_t n_bytes)
+/* Noise, and ones for the scales of norms, so that activations keep their size. */
+static void write_values(void *user, const char *name, const struct tensor *t)
 {
-    uint64_t state = 88172645463325252u;
-    uint16_t block[4096];
-    while (n_bytes > 0) {
-        size_t n = n_bytes < sizeof block ? (size_t)n_bytes : sizeof block;
-        for (size_t i = 0; i < n / 2; i++) {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            block[i] = (uint16_t)((state & 0x80ff) | 0x3c00);
-        }
+    FILE *f = user;
+    static uint64_t block[1 << 14];
+    const int is_scale = !t->cols && strstr(name, ".weight") && strcmp(family->name, "gemma") != 0;
+    for (uint64_t left = 2 * n_elements(t); left > 0;) {
+        size_t n = left < sizeof block ? (size_t)left : sizeof block;
+        fill_noise(block, (n + 7) / 8);
+        for (size_t i = 0; is_scale && i < (n + 7) / 8; i++)
+            block[i] = 0x3c003c003c003c00u;
         if (fwrite(block, 1, n, f) != n)
             die("model.safetensors");
-        n_bytes -= n;
+        left -= n;
     }
 }
 
@@ -184,19 +344,15 @@ static void write_weights(const char *folder)
 {
     struct header h = { 0 };
     FILE *f = create(folder, "model.safetensors");
-    put_tensor(&h, "model.embed_tokens.weight", setting(VOCAB), setting(D_MODEL));
-    for (int l = 0; l < setting(LAYERS); l++)
-        put_layer(&h, l);
-    put_tensor(&h, "model.norm.weight", setting(D_MODEL), 0);
-    put_tensor(&h, "lm_head.weight", setting(VOCAB), setting(D_MODEL));
+    each_tensor(put_tensor, &h);
     uint8_t length[8];
     for (int i = 0; i < 8; i++)
         length[i] = (uint8_t)((uint64_t)(h.n + 1) >> 8 * i);
     fwrite(length, 1, sizeof length, f);
     fwrite(h.text, 1, h.n, f);
     fputc('}', f);
-    if (setting(RANDOM))
-        write_noise(f, h.n_bytes);
+    if (settings[RANDOM])
+        each_tensor(write_values, f);
     else if (fflush(f) || ftruncate(fileno(f), (off_t)(9 + h.n + h.n_bytes)))
         die("model.safetensors");
     finish(f, "model.safetensors");
@@ -205,14 +361,29 @@ static void write_weights(const char *folder)
     free(h.text);
 }
 
+/* ---- the command line ---- */
+
+static int set_family(const char *name)
+{
+    for (int i = 0; i < N_FAMILIES; i++)
+        if (strcmp(families[i].name, name) == 0) {
+            family = &families[i];
+            memcpy(settings, family->sizes, sizeof family->sizes);
+            return 1;
+        }
+    return 0;
+}
+
 /* "name=value" */
 static int set(const char *word)
 {
+    if (strncmp(word, "family=", 7) == 0)
+        return set_family(word + 7);
     for (int i = 0; i < N_SETTINGS; i++) {
-        size_t n = strlen(settings[i].name);
-        if (strncmp(word, settings[i].name, n) == 0 && word[n] == '=') {
-            settings[i].value = strtol(word + n + 1, NULL, 10);
-            return settings[i].value >= 0 && settings[i].value < 1 << 24;
+        size_t n = strlen(names[i]);
+        if (strncmp(word, names[i], n) == 0 && word[n] == '=') {
+            settings[i] = strtol(word + n + 1, NULL, 10);
+            return settings[i] >= 0 && settings[i] < 1 << 24;
         }
     }
     return 0;
@@ -220,16 +391,20 @@ static int set(const char *word)
 
 int main(int argc, char **argv)
 {
+    set_family("llama");
     for (int i = 2; i < argc; i++)
         if (!set(argv[i])) {
             fprintf(stderr, "%s: not a setting\n", argv[i]);
             argc = 0;
         }
     if (argc < 2) {
-        fprintf(stderr, "usage: make_checkpoint FOLDER");
+        fprintf(stderr, "usage: make_checkpoint FOLDER [family=");
+        for (int i = 0; i < N_FAMILIES; i++)
+            fprintf(stderr, i ? "|%s" : "%s", families[i].name);
+        fprintf(stderr, "]");
         for (int i = 0; i < N_SETTINGS; i++)
-            fprintf(stderr, " [%s=%ld]", settings[i].name, settings[i].value);
-        fprintf(stderr, "\n");
+            fprintf(stderr, " [%s=%ld]", names[i], settings[i]);
+        fprintf(stderr, "\nA family comes with the sizes of its model; others go behind it.\n");
         return 2;
     }
     mkdir(argv[1], 0777); // one that is there will do
