@@ -360,6 +360,62 @@ static void test_encode_and_decode(void **state)
     fail_each("quip_encode, quip_decode", encode_and_decode, NULL);
 }
 
+/* Pieces longer than the room that a session has for text: here an answer must allocate, and
+ * whatever call finds no memory, the next one goes on as if it had not been made. */
+static void test_next_with_long_pieces(void **state)
+{
+    (void)state;
+    enum {
+        ROOM = 400000
+    };
+    char other[80];
+    quip_error error = { 0 };
+    struct tiny_model tiny = tiny_smallest;
+    struct bytes want = { 0 };
+    quip_model *m;
+    int n_failures = 0;
+    if (!alloc_fault_is_here())
+        skip();
+    tiny.letter_bytes = 6000;
+    snprintf(other, sizeof other, "%s.long", path);
+    check(tiny_model_write(other, &tiny, &error), &error);
+    check(quip_model_open(&m, other, NULL, &error), &error);
+    quip_session_options o = sampled();
+    o.max_output_tokens = 60;
+    for (int n = -1; n < 3; n++) { // the n-th allocation of each call fails, once
+        quip_session *s;
+        struct bytes got = { 0 };
+        assert_true(qp_bytes_reserve(&got, ROOM));
+        check(quip_session_open(&s, m, &o, &error), &error);
+        check(quip_append(s, QUIP_ROLE_USER, "h\xc3\xa9", 3, &error), &error);
+        for (quip_finish_reason reason = QUIP_FINISH_NONE; !reason;) {
+            const char *text;
+            size_t n_text;
+            alloc_fault_set(n);
+            quip_status status = quip_next(s, &text, &n_text, &reason, &error);
+            if (alloc_fault_clear()) {
+                assert_int_equal(status, QUIP_E_MEMORY);
+                n_failures++;
+                status = quip_next(s, &text, &n_text, &reason, &error);
+            }
+            check(status, &error);
+            assert_true(qp_bytes_append(&got, text, n_text));
+        }
+        quip_session_close(s);
+        if (n >= 0) {
+            assert_int_equal(got.n, want.n);
+            assert_memory_equal(got.data, want.data, want.n);
+            qp_bytes_close(&got);
+        } else {
+            want = got;
+        }
+    }
+    assert_true(n_failures > 0);
+    qp_bytes_close(&want);
+    quip_model_close(m);
+    unlink(other);
+}
+
 /* ---- threads ---- */
 
 /* With fewer threads than asked for, down to none, the answer is the same. */
@@ -425,6 +481,7 @@ int main(void)
         cmocka_unit_test(test_append_and_next),
         cmocka_unit_test(test_clone),
         cmocka_unit_test(test_encode_and_decode),
+        cmocka_unit_test(test_next_with_long_pieces),
         cmocka_unit_test(test_threads_that_cannot_be_made),
         cmocka_unit_test(test_decode_allocates_nothing),
     };

@@ -101,19 +101,23 @@ static quip_status step(quip_session *s, quip_error *error)
     }
     if (status)
         return status;
+    const struct sampler before = s->sampler;
     const quip_token id =
         qp_sample(&s->sampler, s->run.buffers.logits, s->model->config.vocab_size);
+    const bool is_stop = is_stop_id(s, id);
+    if (!is_stop && !qp_detokenize(s->model->tokenizer, &a->detokenizer, id, &a->held)) {
+        s->sampler = before; // the next call draws the same token
+        return qp_fail_memory(error, "the answer's text", a->held.n);
+    }
     s->result.n_output_tokens++;
     if (s->result.n_output_tokens == 1)
         s->result.first_token_ns = qp_now_ns() - s->start_ns;
-    if (is_stop_id(s, id)) {
+    if (is_stop) {
         finish(s, QUIP_FINISH_STOP);
         return QUIP_OK;
     }
     s->roles[s->n] = (uint8_t)s->role;
     s->context[s->n++] = id;
-    if (!qp_detokenize(s->model->tokenizer, &a->detokenizer, id, &a->held))
-        return qp_fail_memory(error, "the answer's text", a->held.n);
     return QUIP_OK;
 }
 

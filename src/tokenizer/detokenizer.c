@@ -124,8 +124,8 @@ static bool put_piece(const struct tokenizer *t, struct detokenizer *d, const st
     return true;
 }
 
-bool qp_detokenize(const struct tokenizer *t, struct detokenizer *d, quip_token id,
-                   struct bytes *out)
+static bool put_token(const struct tokenizer *t, struct detokenizer *d, quip_token id,
+                      struct bytes *out)
 {
     if (id < 0 || id >= t->n_pieces)
         return true;
@@ -146,7 +146,23 @@ bool qp_detokenize(const struct tokenizer *t, struct detokenizer *d, quip_token 
     return put_piece(t, d, piece, out);
 }
 
+bool qp_detokenize(const struct tokenizer *t, struct detokenizer *d, quip_token id,
+                   struct bytes *out)
+{
+    const struct detokenizer before = *d;
+    const size_t n_before = out->n;
+    if (put_token(t, d, id, out))
+        return true;
+    *d = before;
+    out->n = n_before;
+    return false;
+}
+
 bool qp_detokenize_end(const struct tokenizer *t, struct detokenizer *d, struct bytes *out)
 {
-    return put_pending(t, d, true, out);
+    const size_t n_before = out->n;
+    if (put_pending(t, d, true, out)) // which drops the bytes when all of them are out
+        return true;
+    out->n = n_before;
+    return false;
 }

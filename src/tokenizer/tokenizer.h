@@ -55,7 +55,8 @@ struct detokenizer {
     int n_pending;
     bool has_started; // something was decoded: a dummy prefix has been dropped
 };
-/* Append the text that `id` completes. False: no memory. Ids out of range add nothing. */
+/* Append the text that `id` completes. False: no memory; then all is as before. Ids out of range
+ * add nothing. */
 bool qp_detokenize(const struct tokenizer *t, struct detokenizer *d, quip_token id,
                    struct bytes *out);
 /* Append what is still held back, malformed bytes as U+FFFD. */

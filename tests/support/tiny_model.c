@@ -70,7 +70,7 @@ static float uniform(uint64_t *state) // [-1, 1)
 
 /* ---- vocabulary ---- */
 
-static bool write_vocabulary(struct bytes *spm, int n_pieces)
+static bool write_vocabulary(struct bytes *spm, int n_pieces, int letter_bytes)
 {
     static const char *const special[] = { "<pad>", "<eos>", "<bos>", "<unk>", "<turn>", "<end>" };
     static const enum piece_type types[] = {
@@ -88,8 +88,11 @@ static bool write_vocabulary(struct bytes *spm, int n_pieces)
         snprintf(piece, sizeof piece, "<0x%02X>", byte);
         ok = ok && qp_spm_write_piece(spm, piece, strlen(piece), 0, PIECE_BYTE);
     }
-    for (char c = 'a'; c <= 'z'; c++, id++)
-        ok = ok && qp_spm_write_piece(spm, &c, 1, (float)-id, PIECE_NORMAL);
+    char letters[8192];
+    for (char c = 'a'; c <= 'z'; c++, id++) {
+        memset(letters, c, sizeof letters);
+        ok = ok && qp_spm_write_piece(spm, letters, (size_t)letter_bytes, (float)-id, PIECE_NORMAL);
+    }
     for (int i = 0; id < n_pieces; i++, id++) {
         char filler[16];
         snprintf(filler, sizeof filler, "word%d", i);
@@ -236,7 +239,8 @@ quip_status tiny_model_write(const char *path, const struct tiny_model *m, quip_
     uint64_t random = m->seed * 0x9e3779b97f4a7c15u + 1;
     snprintf(config, sizeof config, "architecture %s\nchat none\nn_context_max 2048\nwindow %d\n%s",
              m->architecture, m->window, m->config ? m->config : "");
-    if (!write_vocabulary(&spm, m->n_pieces ? m->n_pieces : TINY_VOCAB) ||
+    if (!write_vocabulary(&spm, m->n_pieces ? m->n_pieces : TINY_VOCAB,
+                          m->letter_bytes ? m->letter_bytes : 1) ||
         !write_parameters(m, &parameters))
         w.status = qp_fail_memory(error, "a tiny vocabulary", spm.n);
     if (!w.status)

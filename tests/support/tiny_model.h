@@ -14,6 +14,7 @@ struct tiny_model {
     uint64_t seed;
     /* What makes a model odd, or wrong; nothing when zero. */
     int n_pieces;       // of the vocabulary; 0 is TINY_VOCAB, one a row of the embedding
+    int letter_bytes;   // each letter's piece is that long; 0 is 1
     const char *config; // more lines of quip.config, which win over those before
     int lie;            // LlmParameters' transformer says `lie_value` in this field,
     bool lie_is_float;  // a varint, or the bits of a float
