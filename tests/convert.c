@@ -1038,7 +1038,9 @@ static void test_wrong_tokenizers(void **state)
         { "{", "is not JSON" },
         { "{}", "its model is \"\"" },
         { "{\"model\": {\"type\": \"WordPiece\", \"vocab\": {}}}", "its model is \"WordPiece\"" },
-        { "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": []}}", "neither" },
+        { "{\"pre_tokenizer\": {\"type\": \"Klingon\"}, \"model\": {\"type\": \"BPE\", "
+          "\"vocab\": {\"a\": 0}, \"merges\": []}}",
+          "its pre-tokenizer has a step \"Klingon\"" },
         { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": -1}}}",
           "piece \"a\" is out of range" },
         { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 1e9}}}",

@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """Writes src/tokenizer/unicode_tables.c: the class of every code point, as the pre-tokenizers ask for it,
-and what normalizing to NFC needs.
+what normalizing to NFC, NFD and NFKC needs, and lower case.
 
 usage: tools/unicode_tables.py > src/tokenizer/unicode_tables.c
        clang-format -i src/tokenizer/unicode_tables.c
 
 Classes: see enum char_class in src/tokenizer/tokenizer_impl.h. White space is Unicode's White_Space
-property. The word class holds what a regular expression's \\w has beside letters and digits: marks,
-connectors, the two joiners, and the symbols of Other_Alphabetic. Hangul is composed by arithmetic and is
+property. The word class holds what a regular expression's \\w has beside letters, digits, marks and
+connectors: the two joiners, and the symbols of Other_Alphabetic. All of ASCII that prints and is not
+a letter or digit is punctuation. Hangul is composed by arithmetic and is
 not in the tables."""
 import unicodedata
 
-OTHER, LETTER, DIGIT, NUMERIC, SPACE, WORD = range(6)
+OTHER, LETTER, DIGIT, NUMERIC, SPACE, WORD, MARK, CONNECTOR, PUNCTUATION = range(9)
 
 WHITE_SPACE = {0x20, 0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000,
                *range(0x09, 0x0E), *range(0x2000, 0x200B)}
@@ -30,9 +31,13 @@ def char_class(c):
         return DIGIT
     if category == "No":
         return NUMERIC
-    if category[0] == "M" or category == "Pc" or c in ALPHABETIC_SYMBOLS or c in JOINERS:
+    if category[0] == "M":
+        return MARK
+    if category == "Pc":
+        return CONNECTOR
+    if c in ALPHABETIC_SYMBOLS or c in JOINERS:
         return WORD
-    return OTHER
+    return PUNCTUATION if category[0] == "P" or (c < 128 and category[0] == "S") else OTHER
 
 
 def runs_of(values, shift):
@@ -44,6 +49,32 @@ def canonical_decompositions():
         parts = unicodedata.decomposition(chr(c)).split()
         if parts and not parts[0].startswith("<"):
             yield (c, int(parts[0], 16), int(parts[1], 16) if len(parts) > 1 else 0)
+
+
+def compatibility_decompositions():
+    """Whole ones, of the code points whose canonical one is another."""
+    for c in range(0x110000):
+        whole = unicodedata.normalize("NFKD", chr(c))
+        if whole != unicodedata.normalize("NFD", chr(c)):
+            yield c, whole
+
+
+def lower_case_runs():
+    """Runs of code points, one or two apart, whose lower case is equally far away. U+0130, whose lower case
+    is two characters, is left out."""
+    runs = []
+    for c in range(0x110000):
+        lower = chr(c).lower()
+        if c == 0x130 or lower == chr(c):
+            continue
+        far = ord(lower) - c
+        if runs and runs[-1][3] == far:
+            first, last, step, _ = runs[-1]
+            if c - last == step or (first == last and c - last == 2):
+                runs[-1] = (first, c, c - last, far)
+                continue
+        runs.append((c, c, 1, far))
+    return runs
 
 
 def put_array(comment, declaration, items):
@@ -65,8 +96,8 @@ def main():
     print('#include "tokenizer/tokenizer_impl.h"')
     put_array("The class of each ASCII character.", "uint8_t qp_ascii_class[128]",
               map(str, classes[:128]))
-    put_array("Runs of one class, in order: first code point << 3 | class.",
-              "uint32_t qp_class_runs[]", ("0x%x" % r for r in runs_of(classes, 3)))
+    put_array("Runs of one class, in order: first code point << 4 | class.",
+              "uint32_t qp_class_runs[]", ("0x%x" % r for r in runs_of(classes, 4)))
     print("const int qp_n_class_runs = QP_COUNT(qp_class_runs);")
     put_array("Runs of one canonical combining class: first code point << 8 | class.",
               "uint32_t qp_mark_runs[]", ("0x%x" % r for r in runs_of(marks, 8)))
@@ -78,6 +109,19 @@ def main():
     put_array("Those that NFC puts together again, by their parts: indices of qp_decompositions.",
               "uint16_t qp_compositions[]", map(str, compositions))
     print("const int qp_n_compositions = QP_COUNT(qp_compositions);")
+    pool, rows = b"", []
+    for c, whole in compatibility_decompositions():
+        whole = whole.encode()
+        if whole not in pool:
+            pool += whole
+        rows.append("{ 0x%x, 0x%x }" % (c, pool.index(whole) << 6 | len(whole)))
+    put_array("Compatibility decompositions, whole, by code point: it, place in the pool << 6 | length.",
+              "uint32_t qp_compatibility[][2]", rows)
+    print("const int qp_n_compatibility = QP_COUNT(qp_compatibility);")
+    put_array("Their UTF-8.", "uint8_t qp_compatibility_pool[]", map(str, pool))
+    put_array("Lower case: runs of first and last code point, step, and what is added.",
+              "int32_t qp_lower_case_runs[][4]", ("{ 0x%x, 0x%x, %d, %d }" % r for r in lower_case_runs()))
+    print("const int qp_n_lower_case_runs = QP_COUNT(qp_lower_case_runs);")
 
 
 main()

@@ -206,7 +206,7 @@ struct vocab_piece {
     float score;
     enum piece_type type; // 0: not set yet
 };
-/* Pieces by id, and what byte-level BPE needs beside them. Texts are copied. */
+/* Pieces by id, and what a blob says beside them. Texts are copied. */
 struct vocabulary {
     struct bytes pool;
     struct vocab_piece *pieces;
@@ -214,8 +214,10 @@ struct vocabulary {
     int *slots; // hash table of ids, -1 empty; NULL until qp_vocabulary_index
     size_t n_slots;
     struct spm_options options;
-    bool is_byte_level;
-    struct bpe_spec spec;
+    bool has_blob;         // SentencePiece alone cannot say it, as for byte-level BPE
+    double *scores;        // [n_pieces] of Hugging Face's unigram models, else NULL
+    struct bytes charsmap; // for the normalizer_spec; empty for none
+    struct bpe_spec spec;  // its texts are borrowed
     int merges_capacity, added_capacity;
 };
 quip_status qp_vocabulary_open(struct vocabulary *v, int n_pieces, quip_error *error);
@@ -233,6 +235,17 @@ quip_status qp_vocabulary_add(struct vocabulary *v, const struct bpe_added *adde
 /* Write at most `limit` pieces (0: all). */
 quip_status qp_vocabulary_write(const struct vocabulary *v, int limit, struct bytes *spm,
                                 struct bytes *bpe, quip_error *error);
+
+/* ---- json_pipeline.c ---- */
+
+/* An item; NULL when absent or null. Its text, or "". */
+const cJSON *qp_json_item(const cJSON *object, const char *key);
+const char *qp_json_text(const cJSON *object, const char *key);
+bool qp_json_has_type(const cJSON *object, const char *type);
+bool qp_json_flag(const cJSON *object, const char *key, bool otherwise);
+/* Fill v->spec, v->options and v->has_blob from everything in a tokenizer.json but its pieces. */
+quip_status qp_json_pipeline(struct vocabulary *v, const cJSON *json, const char *path,
+                             quip_error *error);
 
 /* ---- tokenizer_json.c, tokenizer_gguf.c ---- */
 

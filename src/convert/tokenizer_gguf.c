@@ -128,10 +128,9 @@ static quip_status read_pieces(struct vocabulary *v, const struct gguf_pieces *p
             type = (enum piece_type)types.i; // the same numbers as SentencePiece's
         if (type == PIECE_BYTE)
             v->options.byte_fallback = true;
-        status =
-            v->is_byte_level
-                ? set_byte_level_piece(v, id, tokens.text, tokens.n_text, type, error)
-                : set_spm_piece(v, p, id, tokens.text, tokens.n_text, (float)scores.f, type, error);
+        status = v->has_blob ? set_byte_level_piece(v, id, tokens.text, tokens.n_text, type, error)
+                             : set_spm_piece(v, p, id, tokens.text, tokens.n_text, (float)scores.f,
+                                             type, error);
     }
     return status;
 }
@@ -206,16 +205,16 @@ static quip_status open_gguf_vocabulary(struct vocabulary *v, struct gguf_pieces
         return qp_fail(error, QUIP_E_FORMAT, "%s: its vocabulary has no scores", g->file->name);
     if ((status = qp_vocabulary_open(v, (int)p->tokens->n_items, error)))
         return status;
-    v->is_byte_level = strcmp(model, "gpt2") == 0;
+    v->has_blob = strcmp(model, "gpt2") == 0;
     v->options.unk_id = gguf_id(g, "tokenizer.ggml.unknown_token_id");
     v->options.bos_id = gguf_id(g, "tokenizer.ggml.bos_token_id");
     v->options.eos_id = gguf_id(g, "tokenizer.ggml.eos_token_id");
     v->options.pad_id = gguf_id(g, "tokenizer.ggml.padding_token_id");
-    v->options.escape_whitespaces = !v->is_byte_level;
+    v->options.escape_whitespaces = !v->has_blob;
     v->options.add_dummy_prefix =
-        gguf_flag(g, "tokenizer.ggml.add_space_prefix", !p->is_gemma) && !v->is_byte_level;
+        gguf_flag(g, "tokenizer.ggml.add_space_prefix", !p->is_gemma) && !v->has_blob;
     v->options.remove_extra_whitespaces =
-        gguf_flag(g, "tokenizer.ggml.remove_extra_whitespaces", false) && !v->is_byte_level;
+        gguf_flag(g, "tokenizer.ggml.remove_extra_whitespaces", false) && !v->has_blob;
     return QUIP_OK;
 }
 
@@ -227,7 +226,7 @@ quip_status qp_import_tokenizer_gguf(struct format *gguf, struct bytes *spm, str
     quip_status status = open_gguf_vocabulary(&v, &pieces, error);
     if (!status)
         status = read_pieces(&v, &pieces, error);
-    if (!status && v.is_byte_level && !(status = find_pre(&v, gguf, error)))
+    if (!status && v.has_blob && !(status = find_pre(&v, gguf, error)))
         status = read_merges(&v, gguf, error);
     if (!status)
         status = qp_vocabulary_write(&v, 0, spm, bpe, error);

@@ -1,8 +1,8 @@
 /* tokenizer_json.c: a Hugging Face tokenizer.json -> vocabulary.
- * Two kinds are understood: byte-level BPE whose pre-tokenizer is one of those with a number, and
- * BPE over whole text with U+2581 for spaces, which is SentencePiece in other clothes (Gemma,
- * Llama 2). Anything else is refused by name, since nearly right ids are wrong ids.
- * fuzz target: FUZZ_TOKENIZER_JSON */
+ * Models of type BPE and Unigram; json_pipeline.c reads what is done to text before they see it.
+ * What SentencePiece can say becomes a proto alone (Gemma, Llama 2), for everything else there is
+ * the blob. What neither can say is refused by name, since nearly right ids are wrong ids. fuzz
+ * target: FUZZ_TOKENIZER_JSON */
 #include "convert/convert_impl.h"
 
 #include <stdlib.h>
@@ -13,133 +13,10 @@ struct json_tokenizer {
     const char *path;                   // for messages
 };
 
-/* NULL when absent or null. */
-static const cJSON *item_of(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsNull(item) ? NULL : item;
-}
-
-static const char *text_of(const cJSON *object, const char *key)
-{
-    const char *text = cJSON_GetStringValue(item_of(object, key));
-    return text ? text : "";
-}
-
-static bool has_type(const cJSON *object, const char *type)
-{
-    return strcmp(text_of(object, "type"), type) == 0;
-}
-
-static bool flag_of(const cJSON *object, const char *key, bool otherwise)
-{
-    const cJSON *item = item_of(object, key);
-    return item ? cJSON_IsTrue(item) : otherwise;
-}
-
 const char *qp_token_text(const cJSON *config, const char *key)
 {
-    const cJSON *item = item_of(config, key);
-    return cJSON_GetStringValue(cJSON_IsObject(item) ? item_of(item, "content") : item);
-}
-
-/* ---- recognising the parts ---- */
-
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
-#define AFTER_NUMBERS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-static const struct {
-    const char *regex;
-    enum pre_tokenizer pre;
-} split_regexes[] = {
-    { CONTRACTIONS "\\p{N}{1,3}" AFTER_NUMBERS, PRE_LLAMA3 },
-    { CONTRACTIONS "\\p{N}" AFTER_NUMBERS, PRE_QWEN2 },
-};
-
-static enum pre_tokenizer find_split(const cJSON *split)
-{
-    const char *regex = text_of(item_of(split, "pattern"), "Regex");
-    if (!has_type(split, "Split") || strcmp(text_of(split, "behavior"), "Isolated") != 0 ||
-        flag_of(split, "invert", false))
-        return PRE_NONE;
-    for (size_t i = 0; i < QP_COUNT(split_regexes); i++)
-        if (strcmp(split_regexes[i].regex, regex) == 0)
-            return split_regexes[i].pre;
-    return PRE_NONE;
-}
-
-/* The pre-tokenizer of byte-level BPE, or PRE_NONE: ByteLevel alone, after Digits, or after a
- * Split by one of the known expressions. */
-static enum pre_tokenizer find_pre_tokenizer(const cJSON *pre, bool *add_prefix_space)
-{
-    const cJSON *first = pre, *last = pre;
-    if (has_type(pre, "Sequence")) {
-        const cJSON *list = item_of(pre, "pretokenizers");
-        int n = cJSON_GetArraySize(list);
-        if (n < 1 || n > 2)
-            return PRE_NONE;
-        first = cJSON_GetArrayItem(list, 0);
-        last = cJSON_GetArrayItem(list, n - 1);
-    }
-    if (!has_type(last, "ByteLevel"))
-        return PRE_NONE;
-    bool has_regex = flag_of(last, "use_regex", true);
-    *add_prefix_space = flag_of(last, "add_prefix_space", true);
-    if (first == last)
-        return has_regex ? PRE_GPT2 : PRE_NONE;
-    if (has_type(first, "Digits") && flag_of(first, "individual_digits", false) && has_regex)
-        return PRE_DIGITS_GPT2;
-    return has_regex ? PRE_NONE : find_split(first);
-}
-
-/* Normalizers that SentencePiece's flags express: " " -> U+2581, with or without one in front. */
-static bool find_spm_normalizer(const cJSON *normalizer, bool *add_dummy_prefix)
-{
-    const cJSON *replace = normalizer;
-    *add_dummy_prefix = false;
-    if (has_type(normalizer, "Sequence")) {
-        const cJSON *list = item_of(normalizer, "normalizers");
-        const cJSON *prepend = cJSON_GetArrayItem(list, 0);
-        if (cJSON_GetArraySize(list) != 2 || !has_type(prepend, "Prepend") ||
-            strcmp(text_of(prepend, "prepend"), "\xe2\x96\x81") != 0)
-            return false;
-        *add_dummy_prefix = true;
-        replace = cJSON_GetArrayItem(list, 1);
-    }
-    return has_type(replace, "Replace") &&
-           strcmp(text_of(item_of(replace, "pattern"), "String"), " ") == 0 &&
-           strcmp(text_of(replace, "content"), "\xe2\x96\x81") == 0;
-}
-
-/* A split on spaces finds nothing once the normalizer has replaced them. */
-static bool is_idle_pre_tokenizer(const cJSON *pre)
-{
-    return !pre ||
-           (has_type(pre, "Split") && strcmp(text_of(item_of(pre, "pattern"), "String"), " ") == 0);
-}
-
-static quip_status recognise(struct vocabulary *v, const struct json_tokenizer *t,
-                             quip_error *error)
-{
-    const cJSON *normalizer = item_of(t->json, "normalizer");
-    const cJSON *pre = item_of(t->json, "pre_tokenizer");
-    v->spec.nfc = has_type(normalizer, "NFC");
-    v->spec.ignore_merges = flag_of(t->model, "ignore_merges", false);
-    v->spec.pre = find_pre_tokenizer(pre, &v->spec.add_prefix_space);
-    v->is_byte_level = v->spec.pre != PRE_NONE && (!normalizer || v->spec.nfc);
-    if (*text_of(t->model, "continuing_subword_prefix") || *text_of(t->model, "end_of_word_suffix"))
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: pieces with a subword prefix or word suffix are not supported",
-                       t->path);
-    if (v->is_byte_level)
-        return QUIP_OK;
-    v->options.escape_whitespaces = true;
-    v->options.byte_fallback = flag_of(t->model, "byte_fallback", false);
-    if (find_spm_normalizer(normalizer, &v->options.add_dummy_prefix) && is_idle_pre_tokenizer(pre))
-        return QUIP_OK;
-    return qp_fail(error, QUIP_E_UNSUPPORTED,
-                   "%s: its normalizer \"%.40s\" and pre-tokenizer \"%.40s\" are neither a known "
-                   "byte-level BPE nor SentencePiece's",
-                   t->path, text_of(normalizer, "type"), text_of(pre, "type"));
+    const cJSON *item = qp_json_item(config, key);
+    return cJSON_GetStringValue(cJSON_IsObject(item) ? qp_json_item(item, "content") : item);
 }
 
 /* ---- pieces ---- */
@@ -153,19 +30,28 @@ static int id_of(const cJSON *item, int n_pieces)
     return item->valueint;
 }
 
+/* The text of an item of a Unigram vocabulary, a pair of text and score; NULL when it is none. */
+static const char *pair_text(const cJSON *pair)
+{
+    return cJSON_GetArraySize(pair) == 2 && cJSON_IsNumber(cJSON_GetArrayItem(pair, 1))
+               ? cJSON_GetStringValue(cJSON_GetArrayItem(pair, 0))
+               : NULL;
+}
+
 /* One more than the largest id. Gaps are rare and small: ids far beyond the number of pieces are
  * an error, found when they do not fit. */
 static int count_pieces(const struct json_tokenizer *t)
 {
-    const cJSON *vocab = item_of(t->model, "vocab"), *added = item_of(t->json, "added_tokens");
+    const cJSON *vocab = qp_json_item(t->model, "vocab"),
+                *added = qp_json_item(t->json, "added_tokens");
     int n_listed = cJSON_GetArraySize(vocab) + cJSON_GetArraySize(added);
-    int limit = 2 * n_listed + 1024, n = 0;
-    for (const cJSON *i = vocab ? vocab->child : NULL; i; i = i->next)
+    int limit = 2 * n_listed + 1024, n = cJSON_IsArray(vocab) ? cJSON_GetArraySize(vocab) : 0;
+    for (const cJSON *i = cJSON_IsObject(vocab) ? vocab->child : NULL; i; i = i->next)
         if (id_of(i, limit) >= n)
             n = id_of(i, limit) + 1;
     for (const cJSON *i = added ? added->child : NULL; i; i = i->next)
-        if (id_of(item_of(i, "id"), limit) >= n)
-            n = id_of(item_of(i, "id"), limit) + 1;
+        if (id_of(qp_json_item(i, "id"), limit) >= n)
+            n = id_of(qp_json_item(i, "id"), limit) + 1;
     return n;
 }
 
@@ -190,7 +76,7 @@ static quip_status read_vocab(struct vocabulary *v, const struct json_tokenizer 
                               quip_error *error)
 {
     quip_status status = QUIP_OK;
-    for (const cJSON *i = item_of(t->model, "vocab")->child; i && !status; i = i->next) {
+    for (const cJSON *i = qp_json_item(t->model, "vocab")->child; i && !status; i = i->next) {
         int id = id_of(i, v->n_pieces);
         enum piece_type type = PIECE_NORMAL;
         if (v->options.byte_fallback && is_byte_piece(i->string))
@@ -204,33 +90,50 @@ static quip_status read_vocab(struct vocabulary *v, const struct json_tokenizer 
     return status;
 }
 
+static quip_status read_unigram(struct vocabulary *v, const struct json_tokenizer *t,
+                                quip_error *error)
+{
+    int unk = id_of(qp_json_item(t->model, "unk_id"), v->n_pieces), id = 0;
+    quip_status status = QUIP_OK;
+    v->scores = calloc((size_t)v->n_pieces + 1, sizeof *v->scores);
+    if (!v->scores)
+        return qp_fail_memory(error, "the scores", (size_t)v->n_pieces * sizeof *v->scores);
+    for (const cJSON *i = qp_json_item(t->model, "vocab")->child; i && !status; i = i->next, id++) {
+        const char *text = pair_text(i);
+        if (!text)
+            return qp_fail(error, QUIP_E_FORMAT, "%s: piece %d is not a pair of text and score",
+                           t->path, id);
+        bool is_byte = v->options.byte_fallback && is_byte_piece(text);
+        enum piece_type type = id == unk ? PIECE_UNKNOWN : is_byte ? PIECE_BYTE : PIECE_NORMAL;
+        v->scores[id] = cJSON_GetArrayItem(i, 1)->valuedouble;
+        status = set_piece(v, t, id, text, (float)v->scores[id], type, error);
+    }
+    v->options.unk_id = unk;
+    return status;
+}
+
 static quip_status read_added_token(struct vocabulary *v, const struct json_tokenizer *t,
                                     const cJSON *item, quip_error *error)
 {
-    const char *text = text_of(item, "content");
+    const char *text = qp_json_text(item, "content");
     struct bpe_added added = {
-        .id = id_of(item_of(item, "id"), v->n_pieces),
-        .is_special = flag_of(item, "special", false),
-        .normalized = flag_of(item, "normalized", false),
-        .lstrip = flag_of(item, "lstrip", false),
-        .rstrip = flag_of(item, "rstrip", false),
-        .single_word = flag_of(item, "single_word", false),
+        .id = id_of(qp_json_item(item, "id"), v->n_pieces),
+        .is_special = qp_json_flag(item, "special", false),
+        .normalized = qp_json_flag(item, "normalized", false),
+        .lstrip = qp_json_flag(item, "lstrip", false),
+        .rstrip = qp_json_flag(item, "rstrip", false),
+        .single_word = qp_json_flag(item, "single_word", false),
     };
-    if (!v->is_byte_level &&
-        (added.normalized || added.lstrip || added.rstrip || added.single_word))
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: added token \"%.60s\" has flags that SentencePiece cannot express",
-                       t->path, text);
     // SentencePiece finds all of these in text but bos, eos and pad (see mark_controls).
-    bool is_control = v->is_byte_level && added.is_special;
+    bool is_control = v->has_blob && added.is_special;
     enum piece_type type = is_control ? PIECE_CONTROL : PIECE_USER_DEFINED;
-    float score = 0;
+    float score = added.id >= 0 && !v->options.is_bpe ? v->pieces[added.id].score : 0;
     if (added.id >= 0 && added.id == v->options.unk_id) {
         type = PIECE_UNKNOWN;
-        score = -(float)added.id;
+        score = v->options.is_bpe ? -(float)added.id : score;
     }
     quip_status status = set_piece(v, t, added.id, text, score, type, error);
-    return status || !v->is_byte_level ? status : qp_vocabulary_add(v, &added, error);
+    return status || !v->has_blob ? status : qp_vocabulary_add(v, &added, error);
 }
 
 static int compare_added(const void *a, const void *b)
@@ -242,7 +145,7 @@ static int compare_added(const void *a, const void *b)
 static quip_status read_added(struct vocabulary *v, const struct json_tokenizer *t,
                               quip_error *error)
 {
-    const cJSON *added = item_of(t->json, "added_tokens");
+    const cJSON *added = qp_json_item(t->json, "added_tokens");
     quip_status status = QUIP_OK;
     for (const cJSON *i = added ? added->child : NULL; i && !status; i = i->next)
         status = read_added_token(v, t, i, error);
@@ -299,19 +202,19 @@ static quip_status score_by_merge(struct vocabulary *v, const struct json_tokeni
 static quip_status read_merges_json(struct vocabulary *v, const struct json_tokenizer *t,
                                     quip_error *error)
 {
-    const cJSON *merges = item_of(t->model, "merges");
+    const cJSON *merges = qp_json_item(t->model, "merges");
     struct bytes joined = { 0 };
     struct merge_text m;
     const int n_merges = cJSON_GetArraySize(merges);
     int rank = 0;
     quip_status status = qp_vocabulary_index(v, error);
-    if (!v->is_byte_level)
+    if (!v->has_blob)
         for (int id = 0; id < v->n_pieces; id++)
             if (v->pieces[id].type == PIECE_NORMAL)
                 v->pieces[id].score -= (float)n_merges;
     for (const cJSON *i = merges ? merges->child : NULL; i && !status; i = i->next, rank++) {
         status = split_merge(&m, t, i, error);
-        if (!status && v->is_byte_level)
+        if (!status && v->has_blob)
             status = qp_vocabulary_merge(v, m.left, m.n_left, m.right, m.n_right, error);
         else if (!status)
             status = score_by_merge(v, t, &m, rank, &joined, error);
@@ -324,12 +227,12 @@ static quip_status read_merges_json(struct vocabulary *v, const struct json_toke
 
 bool qp_json_puts_bos(const cJSON *json)
 {
-    const cJSON *post = item_of(json, "post_processor");
-    const cJSON *list = item_of(post, "processors");
+    const cJSON *post = qp_json_item(json, "post_processor");
+    const cJSON *list = qp_json_item(post, "processors");
     for (const cJSON *i = list ? list->child : post; i; i = list ? i->next : NULL) {
-        const cJSON *single = item_of(i, "single");
-        if (has_type(i, "TemplateProcessing") && single && single->child)
-            return item_of(single->child, "SpecialToken") != NULL;
+        const cJSON *single = qp_json_item(i, "single");
+        if (qp_json_has_type(i, "TemplateProcessing") && single && single->child)
+            return qp_json_item(single->child, "SpecialToken") != NULL;
     }
     return false;
 }
@@ -351,7 +254,7 @@ static int named_id(const struct vocabulary *v, const char *text, const char *ot
  * kind. SentencePiece never finds these in text: they are its control pieces. */
 static void mark_controls(struct vocabulary *v, const struct json_tokenizer *t)
 {
-    bool is_spm = !v->is_byte_level, has_bos = named_id(v, NULL, "<bos>") >= 0;
+    bool is_spm = !v->has_blob, has_bos = named_id(v, NULL, "<bos>") >= 0;
     const char *bos = !is_spm ? NULL : has_bos ? "<bos>" : "<s>";
     const char *eos = !is_spm ? NULL : has_bos ? "<eos>" : "</s>";
     int ids[] = {
@@ -365,13 +268,26 @@ static void mark_controls(struct vocabulary *v, const struct json_tokenizer *t)
             v->pieces[ids[i]].type = PIECE_CONTROL;
 }
 
+static bool is_unigram(const struct json_tokenizer *t)
+{
+    return qp_json_has_type(t->model, "Unigram");
+}
+
+static bool is_bpe(const struct json_tokenizer *t) // older files do not say it
+{
+    return qp_json_has_type(t->model, "BPE") ||
+           (*qp_json_text(t->model, "type") == 0 && qp_json_item(t->model, "merges"));
+}
+
 static quip_status fill(struct vocabulary *v, const struct json_tokenizer *t, quip_error *error)
 {
     quip_status status;
-    const char *unk = cJSON_GetStringValue(item_of(t->model, "unk_token"));
+    const char *unk = cJSON_GetStringValue(qp_json_item(t->model, "unk_token"));
     if (!unk)
         unk = qp_token_text(t->config, "unk_token");
-    if ((status = recognise(v, t, error)) || (status = read_vocab(v, t, unk, error)) ||
+    v->options.is_bpe = !is_unigram(t);
+    if ((status = qp_json_pipeline(v, t->json, t->path, error)) ||
+        (status = is_unigram(t) ? read_unigram(v, t, error) : read_vocab(v, t, unk, error)) ||
         (status = read_added(v, t, error)))
         return status;
     mark_controls(v, t);
@@ -382,13 +298,12 @@ quip_status qp_tokenizer_from_json(const cJSON *json, const cJSON *config, const
                                    int limit, struct bytes *spm, struct bytes *bpe,
                                    quip_error *error)
 {
-    struct json_tokenizer t = { json, item_of(json, "model"), config, path };
-    if (!cJSON_IsObject(item_of(t.model, "vocab")) ||
-        !(has_type(t.model, "BPE") ||
-          (*text_of(t.model, "type") == 0 && item_of(t.model, "merges"))))
+    struct json_tokenizer t = { json, qp_json_item(json, "model"), config, path };
+    const cJSON *vocab = qp_json_item(t.model, "vocab");
+    if (!(is_bpe(&t) && cJSON_IsObject(vocab)) && !(is_unigram(&t) && cJSON_IsArray(vocab)))
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: its model is \"%.40s\"; supported is \"BPE\"", path,
-                       text_of(t.model, "type"));
+                       "%s: its model is \"%.40s\"; supported are \"BPE\" and \"Unigram\"", path,
+                       qp_json_text(t.model, "type"));
     struct vocabulary v = { 0 };
     quip_status status = qp_vocabulary_open(&v, count_pieces(&t), error);
     if (!status)

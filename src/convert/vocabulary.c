@@ -1,6 +1,6 @@
-/* vocabulary.c: pieces by id -> the SentencePiece ModelProto that every model file carries, and for
- * byte-level BPE the quip.tokenizer blob.
- * Texts are copied into one pool; a hash table finds ids by text. */
+/* vocabulary.c: pieces by id -> the SentencePiece ModelProto that every model file carries, and
+ * where that cannot say all of it the quip.tokenizer blob. Texts are copied into one pool; a hash
+ * table finds ids by text. */
 #include "convert/convert_impl.h"
 
 #include <stdlib.h>
@@ -21,6 +21,8 @@ quip_status qp_vocabulary_open(struct vocabulary *v, int n_pieces, quip_error *e
 void qp_vocabulary_close(struct vocabulary *v)
 {
     qp_bytes_close(&v->pool);
+    qp_bytes_close(&v->charsmap);
+    free(v->scores);
     free(v->pieces);
     free(v->slots);
     free(v->spec.merges);
@@ -89,14 +91,18 @@ int qp_vocabulary_find(const struct vocabulary *v, const char *text, size_t n)
     return *find_slot(v, text, n, "", 0);
 }
 
-/* ---- what byte-level BPE needs beside the pieces ---- */
+/* ---- what a blob says beside the pieces ---- */
 
 quip_status qp_vocabulary_merge(struct vocabulary *v, const char *left, size_t n_left,
                                 const char *right, size_t n_right, quip_error *error)
 {
+    // the mark of a piece that continues a word is gone inside one
+    size_t n_mark = v->spec.continues ? strlen(v->spec.continues) : 0;
+    if (n_right < n_mark || memcmp(right, v->spec.continues ? v->spec.continues : "", n_mark) != 0)
+        n_mark = 0;
     struct bpe_merge merge = { *find_slot(v, left, n_left, "", 0),
                                *find_slot(v, right, n_right, "", 0),
-                               *find_slot(v, left, n_left, right, n_right) };
+                               *find_slot(v, left, n_left, right + n_mark, n_right - n_mark) };
     if (merge.left < 0 || merge.right < 0 || merge.result < 0)
         return qp_fail(error, QUIP_E_FORMAT,
                        "merge %d, of \"%.*s\" and \"%.*s\", is not of pieces in the vocabulary",
@@ -152,12 +158,16 @@ quip_status qp_vocabulary_write(const struct vocabulary *v, int limit, struct by
     }
     struct spm_options options = v->options;
     options.vocab_size = n;
+    options.charsmap = v->charsmap.data;
+    options.n_charsmap = v->charsmap.n;
     ok = ok && qp_spm_write_options(spm, &options);
-    if (ok && v->is_byte_level) {
+    if (ok && v->has_blob) {
         struct bpe_spec spec = v->spec;
         spec.n_added = 0; // those past the limit are dropped; they are in the order of their ids
         while (spec.n_added < v->spec.n_added && v->spec.added[spec.n_added].id < n)
             spec.n_added++;
+        spec.scores = v->scores;
+        spec.n_scores = v->scores ? n : 0;
         ok = qp_bpe_blob_write(&spec, bpe);
     }
     return ok ? QUIP_OK : qp_fail_memory(error, "the tokenizer", spm->n + bpe->n);

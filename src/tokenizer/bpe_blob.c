@@ -1,27 +1,38 @@
-/* bpe_blob.c: what a SentencePiece proto cannot say of a byte-level BPE model, in Quip's own blob.
- * In:  merges, the pre-tokenizer, added tokens; ids are those of the proto's pieces.
+/* bpe_blob.c: what a SentencePiece proto cannot say of a model, in Quip's own blob.
+ * In:  merges, the pre-tokenizer, added tokens and more; ids are those of the proto's pieces.
  * Out: a protobuf message, the model file's `quip.tokenizer` metadata:
  *          1 pre-tokenizer (enum pre_tokenizer)
- *          2 flags: 1 nfc, 2 ignore_merges, 4 add_prefix_space
+ *          2 flags (enum blob_flag)
  *          3 merges: bytes, three little-endian uint32 each: left, right, result; in rank order
  *          4 added token, repeated: message of 1 id, 2 flags: 1 special, 2 normalized, 4 lstrip,
  *            8 rstrip, 16 single_word
- * Fields that are not known are skipped.
+ *          5 steps: bytes, one enum text_step each, in order
+ *          6 prefix (enum symbol_prefix)
+ *          7 joining (enum piece_joining)
+ *         10 scores of unigram models: bytes, a little-endian double for each piece
+ *          8 in front of pieces that continue a word, 9 behind pieces that end one: text
+ * Fields that are not known are skipped; values that are not known are refused.
  * fuzz target: FUZZ_BPE_BLOB */
 #include "tokenizer/tokenizer_impl.h"
 
 #include "format/format.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum {
-    MERGE_BYTES = 12
+    MERGE_BYTES = 12,
+    SCORE_BYTES = 8
 };
 
 enum blob_flag {
     BLOB_NFC = 1,
     BLOB_IGNORE_MERGES = 2,
-    BLOB_PREFIX_SPACE = 4
+    BLOB_PREFIX_SPACE = 4,
+    BLOB_TEXT = 8,
+    BLOB_FUSE_UNKNOWN = 16,
+    BLOB_SPACE_SYMBOLS = 32,
+    BLOB_FLAGS = 63 // all of them
 };
 
 enum added_flag {
@@ -70,15 +81,42 @@ static bool put_added(const struct bpe_added *added, struct bytes *out)
     return ok;
 }
 
+static bool put_scores(const struct bpe_spec *spec, struct bytes *out)
+{
+    struct bytes packed = { 0 };
+    bool ok = qp_bytes_reserve(&packed, (size_t)spec->n_scores * SCORE_BYTES);
+    for (int i = 0; ok && i < spec->n_scores; i++, packed.n += SCORE_BYTES) {
+        uint64_t bits;
+        memcpy(&bits, &spec->scores[i], sizeof bits);
+        write_u32(packed.data + packed.n, (uint32_t)bits);
+        write_u32(packed.data + packed.n + 4, (uint32_t)(bits >> 32));
+    }
+    ok = ok && qp_proto_put_bytes(out, 10, packed.data, packed.n);
+    qp_bytes_close(&packed);
+    return ok;
+}
+
+static bool put_affix(int number, const char *affix, struct bytes *out)
+{
+    return !affix || !*affix || qp_proto_put_bytes(out, number, affix, strlen(affix));
+}
+
 bool qp_bpe_blob_write(const struct bpe_spec *spec, struct bytes *out)
 {
     unsigned flags = (spec->nfc ? BLOB_NFC : 0u) | (spec->ignore_merges ? BLOB_IGNORE_MERGES : 0u) |
-                     (spec->add_prefix_space ? BLOB_PREFIX_SPACE : 0u);
+                     (spec->add_prefix_space ? BLOB_PREFIX_SPACE : 0u) |
+                     (spec->is_text ? BLOB_TEXT : 0u) |
+                     (spec->fuse_unknown ? BLOB_FUSE_UNKNOWN : 0u) |
+                     (spec->space_symbols ? BLOB_SPACE_SYMBOLS : 0u);
     bool ok = qp_proto_put_varint(out, 1, spec->pre) && qp_proto_put_varint(out, 2, flags) &&
               put_merges(spec, out);
     for (int i = 0; ok && i < spec->n_added; i++)
         ok = put_added(&spec->added[i], out);
-    return ok;
+    ok = ok && (!spec->n_steps || qp_proto_put_bytes(out, 5, spec->steps, (size_t)spec->n_steps));
+    ok = ok && (!spec->prefix || qp_proto_put_varint(out, 6, spec->prefix));
+    ok = ok && (!spec->joining || qp_proto_put_varint(out, 7, spec->joining));
+    ok = ok && (!spec->n_scores || put_scores(spec, out));
+    return ok && put_affix(8, spec->continues, out) && put_affix(9, spec->ends, out);
 }
 
 /* ---- reading ---- */
@@ -90,11 +128,44 @@ static uint32_t read_id(const uint8_t *p)
 
 /* What the first walk finds. */
 struct blob_facts {
-    uint64_t pre, flags;
+    uint64_t pre, flags, prefix, joining;
     const uint8_t *merges;
+    struct proto_field steps, continues, ends, scores;
     size_t n_merges;
     size_t n_added;
 };
+
+static void note_blob_field(struct blob_facts *facts, const struct proto_field *f)
+{
+    if (f->wire_type == 0) {
+        uint64_t *const numbers[] = { NULL, &facts->pre, &facts->flags,  NULL,
+                                      NULL, NULL,        &facts->prefix, &facts->joining };
+        if (f->number < (int)QP_COUNT(numbers) && numbers[f->number])
+            *numbers[f->number] = f->value;
+    } else if (f->wire_type == 2) {
+        if (f->number == 3) {
+            facts->merges = f->data;
+            facts->n_merges = f->n;
+        }
+        facts->n_added += f->number == 4;
+        if (f->number == 5)
+            facts->steps = *f;
+        if (f->number == 8)
+            facts->continues = *f;
+        if (f->number == 9)
+            facts->ends = *f;
+        if (f->number == 10)
+            facts->scores = *f;
+    }
+}
+
+static quip_status check_rule(const char *what, uint64_t value, uint64_t max, quip_error *error)
+{
+    if (value <= max)
+        return QUIP_OK;
+    return qp_fail(error, QUIP_E_UNSUPPORTED, "tokenizer: %s %llu; this build knows 0 to %llu",
+                   what, (unsigned long long)value, (unsigned long long)max);
+}
 
 static quip_status read_facts(const void *blob, size_t n, struct blob_facts *facts,
                               quip_error *error)
@@ -102,35 +173,32 @@ static quip_status read_facts(const void *blob, size_t n, struct blob_facts *fac
     struct proto_reader r;
     struct proto_field f;
     qp_proto_open(&r, blob, n);
-    while (qp_proto_next(&r, &f)) {
-        if (f.number == 1 && f.wire_type == 0) {
-            facts->pre = f.value;
-        } else if (f.number == 2 && f.wire_type == 0) {
-            facts->flags = f.value;
-        } else if (f.number == 3 && f.wire_type == 2) {
-            if (f.n % MERGE_BYTES != 0 || f.n / MERGE_BYTES > INT32_MAX / 4)
-                return qp_fail(error, QUIP_E_FORMAT,
-                               "tokenizer: %zu bytes of merges; each has %d bytes", f.n,
-                               MERGE_BYTES);
-            facts->merges = f.data;
-            facts->n_merges = f.n / MERGE_BYTES;
-        } else if (f.number == 4 && f.wire_type == 2) {
-            facts->n_added++;
-        }
-    }
+    while (qp_proto_next(&r, &f))
+        note_blob_field(facts, &f);
     if (r.is_malformed || facts->n_added > INT32_MAX / 4)
         return qp_fail(error, QUIP_E_FORMAT, "tokenizer: quip.tokenizer is malformed");
-    if (facts->pre > PRE_DIGITS_GPT2)
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "tokenizer: pre-tokenizer %llu; this build knows 0 to %d",
-                       (unsigned long long)facts->pre, PRE_DIGITS_GPT2);
-    return QUIP_OK;
+    if (facts->n_merges % MERGE_BYTES != 0 || facts->n_merges / MERGE_BYTES > INT32_MAX / 4)
+        return qp_fail(error, QUIP_E_FORMAT, "tokenizer: %zu bytes of merges; each has %d bytes",
+                       facts->n_merges, MERGE_BYTES);
+    facts->n_merges /= MERGE_BYTES;
+    quip_status status = check_rule("pre-tokenizer", facts->pre, PRE_PUNCTUATION, error);
+    if (!status)
+        status = check_rule("flags", facts->flags, BLOB_FLAGS, error);
+    if (!status)
+        status = check_rule("prefix rule", facts->prefix, PREFIX_ALWAYS, error);
+    if (!status)
+        status = check_rule("joining rule", facts->joining, JOIN_SPACED, error);
+    if (!status)
+        status = check_rule("number of text steps", facts->steps.n, MAX_TEXT_STEPS - 1, error);
+    for (size_t i = 0; i < facts->steps.n && !status; i++)
+        status = check_rule("text step", facts->steps.data[i], STEP_CHARSMAP, error);
+    return status;
 }
 
 static quip_status read_blob_added(struct tokenizer *t, const void *blob, size_t n,
                                    quip_error *error)
 {
-    struct byte_level *b = t->byte_level;
+    struct rules *b = t->rules;
     struct proto_reader r;
     struct proto_field f, g;
     qp_proto_open(&r, blob, n);
@@ -164,13 +232,21 @@ static quip_status read_blob_added(struct tokenizer *t, const void *blob, size_t
 
 static quip_status build_added_tries(struct tokenizer *t, quip_error *error)
 {
-    struct byte_level *b = t->byte_level;
+    struct rules *b = t->rules;
+    struct bytes text = { 0 };
     quip_status status = QUIP_OK;
     for (int i = 0; i < b->n_added && !status; i++) {
         quip_token id = b->added[i].id;
-        status = qp_trie_add(b->added[i].normalized ? &b->normalized : &b->raw,
-                             qp_piece_text(t, id), t->pieces[id].n, i, error);
+        bool normalized = b->added[i].normalized;
+        text.n = 0;
+        if (!qp_bytes_append(&text, qp_piece_text(t, id), t->pieces[id].n) ||
+            (normalized && !qp_text_steps(t, &text)))
+            status = qp_fail_memory(error, "an added token", t->pieces[id].n);
+        else
+            status = qp_trie_add(normalized ? &b->normalized : &b->raw, (const char *)text.data,
+                                 text.n, i, error);
     }
+    qp_bytes_close(&text);
     return status;
 }
 
@@ -187,7 +263,38 @@ static quip_status read_blob_merges(struct tokenizer *t, const struct blob_facts
                            "pieces",
                            i, left, right, result, n_pieces);
         struct bpe_merge merge = { (quip_token)left, (quip_token)right, (quip_token)result };
-        qp_merge_add(t->byte_level, &merge, (uint32_t)i);
+        qp_merge_add(t->rules, &merge, (uint32_t)i);
+    }
+    return QUIP_OK;
+}
+
+double qp_rules_score(const struct rules *rules, quip_token id)
+{
+    const uint8_t *p = rules->scores + (size_t)id * SCORE_BYTES;
+    uint64_t bits = read_id(p) | (uint64_t)read_id(p + 4) << 32;
+    double score;
+    memcpy(&score, &bits, sizeof score);
+    return score;
+}
+
+static quip_status read_scores(struct tokenizer *t, const struct proto_field *scores,
+                               quip_error *error)
+{
+    struct rules *rules = t->rules;
+    rules->min_score = t->min_score;
+    if (scores->n == 0)
+        return QUIP_OK;
+    if (scores->n != (size_t)t->n_pieces * SCORE_BYTES)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "tokenizer: %zu bytes of scores; the vocabulary of %d pieces needs %zu",
+                       scores->n, t->n_pieces, (size_t)t->n_pieces * SCORE_BYTES);
+    rules->scores = scores->data;
+    for (quip_token id = 0; id < t->n_pieces; id++) {
+        double score = qp_rules_score(rules, id);
+        if (!isfinite(score))
+            return qp_fail(error, QUIP_E_FORMAT, "tokenizer: piece %d has no finite score",
+                           (int)id);
+        rules->min_score = id == 0 || score < rules->min_score ? score : rules->min_score;
     }
     return QUIP_OK;
 }
@@ -205,22 +312,37 @@ quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, qu
     for (int pass = 0; pass < 2; pass++) { // measure, then take
         if (pass == 1 && qp_arena_open(a, a->used, "the merges", error))
             return QUIP_E_MEMORY;
-        t->byte_level = qp_arena_take(a, sizeof *t->byte_level);
+        t->rules = qp_arena_take(a, sizeof *t->rules);
         struct merge_slot *slots = qp_arena_take(a, n_slots * sizeof *slots);
         struct bpe_added *added = qp_arena_take(a, facts.n_added * sizeof *added);
         if (pass == 1) {
-            t->byte_level->slots = slots;
-            t->byte_level->added = added;
+            t->rules->slots = slots;
+            t->rules->added = added;
         }
     }
-    struct byte_level *b = t->byte_level;
+    struct rules *b = t->rules;
     b->mask = n_slots - 1;
     b->pre = (enum pre_tokenizer)facts.pre;
-    b->nfc = facts.flags & BLOB_NFC;
     b->ignore_merges = facts.flags & BLOB_IGNORE_MERGES;
     b->add_prefix_space = facts.flags & BLOB_PREFIX_SPACE;
+    b->is_text = facts.flags & BLOB_TEXT;
+    b->fuse_unknown = facts.flags & BLOB_FUSE_UNKNOWN;
+    b->space_symbols = facts.flags & BLOB_SPACE_SYMBOLS;
+    b->prefix = (enum symbol_prefix)facts.prefix;
+    b->joining = (enum piece_joining)facts.joining;
+    b->continues = (const char *)facts.continues.data;
+    b->n_continues = facts.continues.n;
+    b->ends = (const char *)facts.ends.data;
+    b->n_ends = facts.ends.n;
+    int n_steps = 0;
+    if (facts.flags & BLOB_NFC)
+        b->steps[n_steps++] = STEP_NFC;
+    for (size_t i = 0; i < facts.steps.n; i++)
+        b->steps[n_steps++] = facts.steps.data[i];
     qp_find_byte_tokens(t);
-    status = read_blob_merges(t, &facts, error);
+    status = read_scores(t, &facts.scores, error);
+    if (!status)
+        status = read_blob_merges(t, &facts, error);
     if (!status)
         status = read_blob_added(t, blob, n, error);
     return status ? status : build_added_tries(t, error);

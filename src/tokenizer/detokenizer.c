@@ -26,7 +26,7 @@ static bool put_pending(const struct tokenizer *t, struct detokenizer *d, bool a
         if (c < 0) {
             if (!at_end && qp_utf8_complete(text, n - done) == 0)
                 break;
-            if (t->byte_level || t->spells_bytes)
+            if (qp_is_byte_level(t))
                 length = qp_malformed_length(text, n - done);
         }
         if (!(c < 0 ? put_text(d, REPLACEMENT, REPLACEMENT_BYTES, out)
@@ -95,33 +95,49 @@ static bool put_byte_level(const struct tokenizer *t, struct detokenizer *d,
 
 /* ---- SentencePiece ---- */
 
-/* A piece with its space symbols as spaces. In front of a text, one is the dummy prefix. */
+static bool begins_with_symbol(const char *text, const char *end)
+{
+    return end - text >= SPACE_SYMBOL_BYTES && memcmp(text, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0;
+}
+
+/* A piece with its space symbols as spaces. In front of a text, one or those of the first piece are
+ * no text of their own. */
 static bool put_piece(const struct tokenizer *t, struct detokenizer *d, const struct piece *piece,
                       struct bytes *out)
 {
     const struct normalizer *z = &t->normalizer;
     const char *text = t->spm + piece->offset, *end = text + piece->n;
-    bool has_prefix = !d->has_started && piece->n >= SPACE_SYMBOL_BYTES &&
-                      (z->add_dummy_prefix || z->remove_extra_whitespaces) &&
-                      memcmp(text, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0;
-    if (has_prefix) {
+    bool drops_one = t->rules ? t->rules->joining == JOIN_DROP_ONE
+                              : z->add_dummy_prefix || z->remove_extra_whitespaces;
+    bool drops_all = t->rules && t->rules->joining == JOIN_DROP_IN_FIRST && !d->has_started;
+    if (!d->has_started && drops_one && begins_with_symbol(text, end)) {
         text += SPACE_SYMBOL_BYTES;
-        d->has_started = !z->remove_extra_whitespaces; // which drops all leading spaces
+        d->has_started = t->rules || !z->remove_extra_whitespaces; // which drops all leading spaces
     }
     while (text < end) {
         const char *p = text;
-        while (p < end &&
-               !(end - p >= SPACE_SYMBOL_BYTES && memcmp(p, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0))
+        while (p < end && !begins_with_symbol(p, end))
             p++;
         if (!put_foreign(d, text, (size_t)(p - text), out))
             return false;
         if (p == end)
             break;
-        if (!put_text(d, " ", 1, out))
+        if (!drops_all && !put_text(d, " ", 1, out))
             return false;
         text = p + SPACE_SYMBOL_BYTES;
     }
+    d->has_started |= drops_all;
     return true;
+}
+
+/* A piece as it is, a space away from the one before. */
+static bool put_spaced(const struct tokenizer *t, struct detokenizer *d, const struct piece *piece,
+                       struct bytes *out)
+{
+    if (d->has_started && !put_text(d, " ", 1, out))
+        return false;
+    d->has_started = true;
+    return put_foreign(d, t->spm + piece->offset, piece->n, out);
 }
 
 static bool put_token(const struct tokenizer *t, struct detokenizer *d, quip_token id,
@@ -130,7 +146,7 @@ static bool put_token(const struct tokenizer *t, struct detokenizer *d, quip_tok
     if (id < 0 || id >= t->n_pieces)
         return true;
     const struct piece *piece = &t->pieces[id];
-    if (t->byte_level || t->spells_bytes)
+    if (qp_is_byte_level(t))
         return qp_tokenizer_is_control(t, id) ? put_pending(t, d, true, out)
                                               : put_byte_level(t, d, piece, out);
     if (piece->type == PIECE_BYTE) {
@@ -139,10 +155,12 @@ static bool put_token(const struct tokenizer *t, struct detokenizer *d, quip_tok
     }
     if (!put_pending(t, d, true, out))
         return false;
-    if (piece->type == PIECE_CONTROL)
+    if (qp_tokenizer_is_control(t, id))
         return true;
     if (piece->type == PIECE_UNKNOWN)
         return put_foreign(d, t->unk_surface, t->n_unk_surface, out);
+    if (t->rules && t->rules->joining == JOIN_SPACED)
+        return put_spaced(t, d, piece, out);
     return put_piece(t, d, piece, out);
 }
 

@@ -18,7 +18,7 @@ static uint32_t merge_hash(uint64_t pair)
     return (uint32_t)((pair * 0x9E3779B97F4A7C15u) >> 32);
 }
 
-static bool find_merge(const struct byte_level *b, quip_token left, quip_token right,
+static bool find_merge(const struct rules *b, quip_token left, quip_token right,
                        struct merge_candidate *c)
 {
     uint64_t pair = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) + 1;
@@ -34,7 +34,7 @@ static bool find_merge(const struct byte_level *b, quip_token left, quip_token r
     }
 }
 
-void qp_merge_add(struct byte_level *b, const struct bpe_merge *merge, uint32_t rank)
+void qp_merge_add(struct rules *b, const struct bpe_merge *merge, uint32_t rank)
 {
     uint64_t pair = ((uint64_t)(uint32_t)merge->left << 32 | (uint32_t)merge->right) + 1;
     uint32_t i = merge_hash(pair);
@@ -56,8 +56,8 @@ static bool find_pair(struct merger *m, const struct symbol *left, const struct 
         return false;
     c->n = left->n + right->n;
     const struct tokenizer *t = m->t;
-    if (t->byte_level)
-        return find_merge(t->byte_level, left->id, right->id, c);
+    if (t->rules)
+        return find_merge(t->rules, left->id, right->id, c);
     if (c->n > t->max_piece_bytes)
         return false;
     c->result = qp_spm_find(t, m->text + left->begin, c->n, false);
@@ -205,7 +205,7 @@ bool qp_merger_run(struct merger *m)
 bool qp_merger_open(struct merger *m, const struct tokenizer *t, const char *text)
 {
     *m = (struct merger){ .t = t, .text = text };
-    if (!t->has_unused || t->byte_level)
+    if (!t->has_unused || t->rules)
         return true;
     m->splits = calloc((size_t)t->n_pieces, sizeof *m->splits);
     return m->splits != NULL;

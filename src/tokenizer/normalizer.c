@@ -176,3 +176,61 @@ bool qp_normalize(const struct tokenizer *t, const char *text, size_t n, struct 
         return put_escaped(z, " ", 1, out);
     return true;
 }
+
+/* ---- as Hugging Face does it ---- */
+
+/* Length of the shortest rule that text[0, n) begins with; 0 for none. */
+static size_t find_shortest_rule(const struct normalizer *z, const char *text, size_t n,
+                                 uint32_t *value)
+{
+    for (size_t length = 1; length <= n; length++)
+        if (find_rule(z, text, length, value) == length)
+            return length;
+    return 0;
+}
+
+static bool is_control(int32_t c)
+{
+    return c < 32 || (c >= 0x7f && c < 0xa0) || c == 0xad || c == 0x200b || c == 0x2028 ||
+           c == 0x2029 || c == 0xfeff;
+}
+
+/* End of the character and the marks that follow it: near enough to a grapheme for those below. */
+static size_t cluster_length(const char *text, size_t n)
+{
+    int32_t c;
+    size_t length, end = (size_t)qp_utf8_decode(text, n, &c);
+    if (is_control(c))
+        return n >= 2 && text[0] == '\r' && text[1] == '\n' ? 2 : end;
+    for (; end < n; end += length) {
+        qp_utf8_decode(text + end, n - end, &c);
+        bool is_joiner = c == 0x200c || c == 0x200d || (c >= 0x1f3fb && c <= 0x1f3ff);
+        if (qp_char_class(text + end, n - end, &length) != CHAR_MARK && !is_joiner)
+            break;
+    }
+    return end;
+}
+
+/* Graphemes of less than 6 bytes are replaced whole if a rule matches their beginning, and by the
+ * shortest such rule; the rest goes character by character. */
+bool qp_charsmap_apply(const struct normalizer *z, const char *text, size_t n, struct bytes *out)
+{
+    for (size_t i = 0, length, end; i < n; i = end) {
+        uint32_t value = 0;
+        end = i + cluster_length(text + i, n - i);
+        if (end - i < 6 && find_shortest_rule(z, text + i, end - i, &value)) {
+            if (!qp_bytes_append_text(out, z->pool + value))
+                return false;
+            continue;
+        }
+        for (; i < end; i += length) {
+            length = qp_char_length(text + i, end - i);
+            value = 0;
+            if (!(find_shortest_rule(z, text + i, length, &value)
+                      ? qp_bytes_append_text(out, z->pool + value)
+                      : qp_bytes_append(out, text + i, length)))
+                return false;
+        }
+    }
+    return true;
+}

@@ -1,4 +1,4 @@
-/* pre_tokenizer.c: text to the words that byte-level BPE merges within.
+/* pre_tokenizer.c: text to the words that models with a blob encode one by one.
  * In:  UTF-8 text.
  * Out: the length of the first word, as the model's regular expression would match it there. The
  *      expressions are written out as scanners; each stands above its own. Alternatives are tried
@@ -18,7 +18,7 @@ enum char_class qp_char_class(const char *text, size_t n, size_t *length)
     *length = (size_t)qp_utf8_decode(text, n, &c);
     if (c < 0)
         return CHAR_OTHER;
-    return qp_run_value(qp_class_runs, qp_n_class_runs, 3, (uint32_t)c);
+    return qp_run_value(qp_class_runs, qp_n_class_runs, 4, (uint32_t)c);
 }
 
 /* What the expressions tell apart: bits, so that a run may be of several kinds. */
@@ -32,8 +32,9 @@ enum kind {
 static unsigned kind_at(const char *text, size_t n, size_t i, size_t *length)
 {
     static const uint8_t kinds[] = {
-        [CHAR_OTHER] = KIND_OTHER, [CHAR_LETTER] = KIND_LETTER,  [CHAR_DIGIT] = KIND_NUMBER,
-        [CHAR_SPACE] = KIND_SPACE, [CHAR_NUMERIC] = KIND_NUMBER, [CHAR_WORD] = KIND_OTHER,
+        [CHAR_OTHER] = KIND_OTHER, [CHAR_LETTER] = KIND_LETTER,   [CHAR_DIGIT] = KIND_NUMBER,
+        [CHAR_SPACE] = KIND_SPACE, [CHAR_NUMERIC] = KIND_NUMBER,  [CHAR_WORD] = KIND_OTHER,
+        [CHAR_MARK] = KIND_OTHER,  [CHAR_CONNECTOR] = KIND_OTHER, [CHAR_PUNCTUATION] = KIND_OTHER,
     };
     *length = 0;
     return i < n ? kinds[qp_char_class(text + i, n - i, length)] : 0;
@@ -140,6 +141,47 @@ static size_t llama3_word(const char *text, size_t n, int max_digits)
     return white_space(end, last, end == n);
 }
 
+/* 's|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+, and runs of white space */
+static size_t clip_word(const char *text, size_t n)
+{
+    size_t length = contraction(text, n, false), last;
+    if (length > 0)
+        return length;
+    unsigned kind = kind_at(text, n, 0, &length);
+    return kind == KIND_NUMBER ? length : run_end(text, n, 0, kind, &last);
+}
+
+static bool is_numeric(enum char_class class)
+{
+    return class == CHAR_DIGIT || class == CHAR_NUMERIC;
+}
+
+/* One punctuation character, or a run of numbers, of white space or of the rest. */
+static size_t punctuation_word(const char *text, size_t n)
+{
+    size_t end, length;
+    enum char_class first = qp_char_class(text, n, &end);
+    if (first == CHAR_PUNCTUATION || first == CHAR_CONNECTOR)
+        return end;
+    for (; end < n; end += length) {
+        enum char_class next = qp_char_class(text + end, n - end, &length);
+        if (next == CHAR_PUNCTUATION || next == CHAR_CONNECTOR ||
+            (next == CHAR_SPACE) != (first == CHAR_SPACE) || is_numeric(next) != is_numeric(first))
+            break;
+    }
+    return end;
+}
+
+/* A space symbol begins a word. */
+static size_t metaspace_word(const char *text, size_t n)
+{
+    size_t i = 1;
+    while (i < n && !(n - i >= SPACE_SYMBOL_BYTES &&
+                      memcmp(text + i, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0))
+        i++;
+    return i;
+}
+
 size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n)
 {
     switch (pre) {
@@ -151,6 +193,12 @@ size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n)
         return llama3_word(text, n, 3);
     case PRE_QWEN2:
         return llama3_word(text, n, 1);
+    case PRE_METASPACE:
+        return metaspace_word(text, n);
+    case PRE_CLIP:
+        return clip_word(text, n);
+    case PRE_PUNCTUATION:
+        return punctuation_word(text, n);
     default:
         return n;
     }

@@ -341,7 +341,8 @@ static quip_status read_proto(struct tokenizer *t, size_t n, struct spm_facts *f
 
 /* ---- after reading ---- */
 
-static quip_status build_tries(struct tokenizer *t, bool is_unigram, quip_error *error)
+/* Hugging Face's unigram models, which have a blob, find any piece in text. */
+static quip_status build_tries(struct tokenizer *t, bool has_blob, quip_error *error)
 {
     quip_status status = QUIP_OK;
     for (quip_token id = 0; id < t->n_pieces && !status; id++) {
@@ -351,7 +352,7 @@ static quip_status build_tries(struct tokenizer *t, bool is_unigram, quip_error 
             status = qp_trie_add(&t->user_defined, text, piece->n, id, error);
         if (piece->type == PIECE_CONTROL || piece->type == PIECE_UNKNOWN)
             status = qp_trie_add(&t->special, text, piece->n, id, error);
-        if (is_unigram && !is_reserved(piece) && !status)
+        if (t->model == SPM_UNIGRAM && (has_blob || !is_reserved(piece)) && !status)
             status = qp_trie_add(&t->all, text, piece->n, id, error);
     }
     return status;
@@ -391,7 +392,7 @@ static quip_status check_model(const struct tokenizer *t, quip_error *error)
     return QUIP_OK;
 }
 
-quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool is_byte_level,
+quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool has_blob,
                         quip_error *error)
 {
     if (n > UINT32_MAX)
@@ -414,10 +415,10 @@ quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool is_
         status = take_pieces(t, error);
     if (!status)
         status = read_proto(t, n, &facts, error);
-    if (!status && !is_byte_level)
+    if (!status && !has_blob)
         status = check_model(t, error);
     if (!status)
-        status = build_tries(t, t->model == SPM_UNIGRAM && !is_byte_level, error);
+        status = build_tries(t, has_blob, error);
     if (!status)
         status = qp_normalizer_open(&t->normalizer, facts.charsmap, facts.n_charsmap,
                                     &t->user_defined, error);

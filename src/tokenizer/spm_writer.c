@@ -32,7 +32,9 @@ static bool put_trainer_spec(struct bytes *message, const struct spm_options *o)
 
 static bool put_normalizer_spec(struct bytes *message, const struct spm_options *o)
 {
-    return qp_proto_put_bytes(message, 1, "identity", 8) &&
+    const char *name = o->n_charsmap ? "user_defined" : "identity";
+    return qp_proto_put_bytes(message, 1, name, strlen(name)) &&
+           (!o->n_charsmap || qp_proto_put_bytes(message, 2, o->charsmap, o->n_charsmap)) &&
            qp_proto_put_varint(message, 3, o->add_dummy_prefix) &&
            qp_proto_put_varint(message, 4, o->remove_extra_whitespaces) &&
            qp_proto_put_varint(message, 5, o->escape_whitespaces);

@@ -52,16 +52,16 @@ quip_status qp_tokenizer_open(struct tokenizer **tokenizer, const void *spm, siz
 
 void qp_tokenizer_spell_bytes(struct tokenizer *t)
 {
-    t->spells_bytes = !t->byte_level;
+    t->spells_bytes = !t->rules;
 }
 
 void qp_tokenizer_close(struct tokenizer *t)
 {
     if (!t)
         return;
-    if (t->byte_level) {
-        qp_trie_close(&t->byte_level->raw);
-        qp_trie_close(&t->byte_level->normalized);
+    if (t->rules) {
+        qp_trie_close(&t->rules->raw);
+        qp_trie_close(&t->rules->normalized);
     }
     qp_trie_close(&t->user_defined);
     qp_trie_close(&t->special);
@@ -75,8 +75,8 @@ size_t qp_tokenizer_memory(const struct tokenizer *t)
 {
     size_t n = sizeof *t + t->vocabulary.size + t->merges.size + qp_trie_memory(&t->user_defined) +
                qp_trie_memory(&t->special) + qp_trie_memory(&t->all);
-    if (t->byte_level)
-        n += qp_trie_memory(&t->byte_level->raw) + qp_trie_memory(&t->byte_level->normalized);
+    if (t->rules)
+        n += qp_trie_memory(&t->rules->raw) + qp_trie_memory(&t->rules->normalized);
     return n;
 }
 
@@ -105,8 +105,9 @@ bool qp_tokenizer_is_control(const struct tokenizer *t, quip_token id)
     if (id < 0 || id >= t->n_pieces)
         return false;
     int type = t->pieces[id].type;
-    // Byte-level BPE needs no unknown token; models that name one mean their end of text.
-    return type == PIECE_CONTROL || (type == PIECE_UNKNOWN && (t->byte_level || t->spells_bytes));
+    // Byte-level BPE needs no unknown token; models that name one mean their end of text. In other
+    // models with a blob it is a special token as well.
+    return type == PIECE_CONTROL || (type == PIECE_UNKNOWN && (t->rules || t->spells_bytes));
 }
 
 quip_token qp_tokenizer_bos(const struct tokenizer *t)
@@ -151,7 +152,7 @@ quip_status qp_tokenizer_encode(const struct tokenizer *t, const char *text, siz
     if (n == 0)
         return QUIP_OK;
     int n_before = out->n;
-    bool ok = t->byte_level  ? qp_byte_level_encode(t, text, n, with_special, out)
+    bool ok = t->rules       ? qp_pipeline_encode(t, text, n, with_special, out)
               : with_special ? encode_with_special(t, text, n, out)
                              : qp_spm_encode(t, text, n, out);
     if (ok)

@@ -85,14 +85,51 @@ const struct chat_template *qp_chat_find(const char *name);
  */
 const char *qp_chat_recognise(const char *jinja);
 
-/* ---- Quip's own blob for byte-level BPE (bpe_blob.c): written by convert, read by open ---- */
+/* ---- Quip's own blob (bpe_blob.c): written by convert, read by open ----
+ * What a tokenizer.json says beside its pieces, for byte-level BPE and for whatever else
+ * SentencePiece cannot express. */
 
 enum pre_tokenizer { // regular expressions of docs/model-format.md, by number
     PRE_NONE = 0,
     PRE_GPT2 = 1,
     PRE_LLAMA3 = 2,
     PRE_QWEN2 = 3,
-    PRE_DIGITS_GPT2 = 4 // every numeric character alone, then GPT2 (SmolLM2)
+    PRE_DIGITS_GPT2 = 4, // every numeric character alone, then GPT2 (SmolLM2)
+    PRE_METASPACE = 5,   // each space symbol begins a word
+    PRE_CLIP = 6,        // white space is left out
+    PRE_PUNCTUATION = 7  // punctuation alone, numbers apart from the rest, white space left out
+};
+
+/* What is done to text before it is cut into words, in the order of bpe_spec.steps. */
+enum text_step {
+    STEP_NFC = 1,
+    STEP_NFD = 2,
+    STEP_NFKC = 3,
+    STEP_LOWER_CASE = 4,
+    STEP_STRIP_ACCENTS = 5,  // marks go
+    STEP_SQUEEZE_WHITE = 6,  // a run of white space becomes one space
+    STEP_SQUEEZE_SPACES = 7, // a run of spaces becomes one
+    STEP_PREPEND_SYMBOL = 8, // a space symbol in front
+    STEP_SPACE_SYMBOLS = 9,  // spaces become space symbols
+    STEP_CHARSMAP = 10       // of the SentencePiece proto, as Hugging Face applies it
+};
+enum {
+    MAX_TEXT_STEPS = 8
+};
+
+/* Where PRE_METASPACE and its like put a space symbol in front. */
+enum symbol_prefix {
+    PREFIX_NEVER = 0,
+    PREFIX_FIRST = 1, // of the section that the text begins with
+    PREFIX_ALWAYS = 2 // of each section between added tokens
+};
+
+/* How text becomes of the pieces of a model of characters. */
+enum piece_joining {
+    JOIN_SYMBOLS = 0,       // space symbols are spaces
+    JOIN_DROP_ONE = 1,      // the same, without the first character of a text if it is one
+    JOIN_DROP_IN_FIRST = 2, // the same, without those of the first piece
+    JOIN_SPACED = 3         // a space between any two pieces
 };
 
 struct bpe_merge {
@@ -104,11 +141,27 @@ struct bpe_added {
 };
 struct bpe_spec {
     enum pre_tokenizer pre;
-    bool nfc, ignore_merges, add_prefix_space;
+    bool nfc; // before all steps
+    bool ignore_merges, add_prefix_space;
+    uint8_t steps[MAX_TEXT_STEPS]; // enum text_step
+    int n_steps;
     struct bpe_merge *merges; // in rank order
     int n_merges;
     struct bpe_added *added; // their text is the piece of that id in the SentencePiece proto
     int n_added;
+
+    /* Of characters, not bytes: pieces are spelled as they are. What is no piece becomes byte
+     * pieces if the proto has byte_fallback, else unknown. */
+    bool is_text;
+    bool fuse_unknown;  // a run of unknown characters is one token
+    bool space_symbols; // spaces become space symbols after added tokens were found
+    enum symbol_prefix prefix;
+    enum piece_joining joining;
+    const double
+        *scores; // [n_scores] of Hugging Face's unigram models, by id; the proto's are floats
+    int n_scores;
+    const char *continues, *ends; // in front of pieces that continue a word, behind those that end
+                                  // one; NULL is ""
 };
 bool qp_bpe_blob_write(const struct bpe_spec *spec, struct bytes *out);
 
@@ -123,6 +176,8 @@ enum piece_type {
     PIECE_BYTE = 6
 };
 struct spm_options {
+    const void *charsmap; // precompiled; may be NULL
+    size_t n_charsmap;
     bool is_bpe, byte_fallback, add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces;
     int vocab_size, unk_id, bos_id, eos_id, pad_id;
 };

@@ -2,8 +2,8 @@
  *
  *     open:    spm.c reads the ModelProto, bpe_blob.c Quip's own blob; both fill struct tokenizer
  *     encode:  normalizer.c -> spm_encode.c (bpe, char, word) or unigram.c
- *              or byte_level.c -> pre_tokenizer.c, for models with a blob
- *              merge.c is the merging that both kinds of BPE do
+ *              or pipeline.c -> text_steps.c -> pre_tokenizer.c -> words.c, for models with a blob
+ *              merge.c is the merging that all kinds of BPE do
  *     decode:  detokenizer.c */
 #ifndef QP_TOKENIZER_IMPL_H
 #define QP_TOKENIZER_IMPL_H
@@ -116,12 +116,19 @@ struct merge_slot {
     quip_token result;
 };
 
-/* What the blob adds for byte-level BPE. */
-struct byte_level {
+/* What the blob says. */
+struct rules {
     struct merge_slot *slots; // [mask + 1]
     uint32_t mask;
     enum pre_tokenizer pre;
-    bool nfc, ignore_merges, add_prefix_space;
+    bool ignore_merges, add_prefix_space, is_text, fuse_unknown, space_symbols;
+    enum symbol_prefix prefix;
+    enum piece_joining joining;
+    uint8_t steps[MAX_TEXT_STEPS + 1]; // ending with 0
+    const char *continues, *ends;      // not NUL-terminated
+    size_t n_continues, n_ends;
+    const uint8_t *scores; // of unigram models: [n_pieces] little-endian doubles; NULL: the proto's
+    double min_score;
     struct bpe_added *added; // [n_added]
     int n_added;
     struct trie raw,
@@ -153,9 +160,15 @@ struct tokenizer {
     struct trie all; // unigram: every piece that text can become
     float min_score, max_score;
 
-    bool spells_bytes;             // SentencePiece over text in GPT-2's alphabet
-    struct byte_level *byte_level; // NULL for SentencePiece models
+    bool spells_bytes;   // SentencePiece over text in GPT-2's alphabet
+    struct rules *rules; // NULL for plain SentencePiece models
 };
+
+/* Pieces are bytes in GPT-2's spelling. */
+static inline bool qp_is_byte_level(const struct tokenizer *t)
+{
+    return t->rules ? !t->rules->is_text : t->spells_bytes;
+}
 
 static inline const char *qp_piece_text(const struct tokenizer *t, quip_token id)
 {
@@ -164,7 +177,7 @@ static inline const char *qp_piece_text(const struct tokenizer *t, quip_token id
 
 /* spm.c. Reserved pieces (unknown, control, byte) are a vocabulary of their own: text never becomes
  * one by merging. */
-quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool is_byte_level,
+quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool has_blob,
                         quip_error *error);
 quip_token qp_spm_find(const struct tokenizer *t, const char *text, size_t n, bool reserved);
 /* PieceToId of the original: reserved pieces first; NO_TOKEN when it is neither. */
@@ -174,6 +187,7 @@ quip_token qp_spm_find_any(const struct tokenizer *t, const char *text, size_t n
 int qp_spm_byte(const char *text, size_t n);
 
 /* bpe_blob.c */
+double qp_rules_score(const struct rules *rules, quip_token id); // rules->scores is there
 quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, quip_error *error);
 
 /* normalizer.c */
@@ -221,15 +235,16 @@ bool qp_merger_open(struct merger *m, const struct tokenizer *t, const char *tex
 void qp_merger_close(struct merger *m);
 bool qp_merger_add(struct merger *m, uint32_t begin, uint32_t n, quip_token id, bool is_frozen);
 /* Enter a merge into b->slots, which has room. */
-void qp_merge_add(struct byte_level *b, const struct bpe_merge *merge, uint32_t rank);
+void qp_merge_add(struct rules *b, const struct bpe_merge *merge, uint32_t rank);
 /* Merge until no pair is a piece. False: no memory. */
 bool qp_merger_run(struct merger *m);
 
 /* ---- the encoders; false: no memory ---- */
 
 bool qp_spm_encode(const struct tokenizer *t, const char *text, size_t n, struct tokens *out);
-bool qp_byte_level_encode(const struct tokenizer *t, const char *text, size_t n, bool with_special,
-                          struct tokens *out);
+/* pipeline.c: for models with a blob. */
+bool qp_pipeline_encode(const struct tokenizer *t, const char *text, size_t n, bool with_special,
+                        struct tokens *out);
 
 /* Ids for the parts of a normalized text, in order: unknown ones become bytes, or one unknown token
  * for each run of them. */
@@ -241,15 +256,18 @@ bool qp_sink_put(const struct tokenizer *t, struct id_sink *sink, const char *te
                  quip_token id);
 bool qp_unigram_encode(const struct tokenizer *t, const char *text, size_t n, struct id_sink *sink);
 
-/* ---- pre_tokenizer.c, nfc.c, and the tables of unicode_tables.c ---- */
+/* ---- pre_tokenizer.c and what else knows of Unicode; the tables of unicode_tables.c ---- */
 
 enum char_class {
     CHAR_OTHER,
-    CHAR_LETTER,  // \p{L}
-    CHAR_DIGIT,   // \p{Nd}, \p{Nl}
-    CHAR_NUMERIC, // \p{No}
-    CHAR_SPACE,   // White_Space
-    CHAR_WORD     // the rest of \w: marks, connectors, joiners
+    CHAR_LETTER,     // \p{L}
+    CHAR_DIGIT,      // \p{Nd}, \p{Nl}
+    CHAR_NUMERIC,    // \p{No}
+    CHAR_SPACE,      // White_Space
+    CHAR_WORD,       // the rest of \w: joiners, circled letters
+    CHAR_MARK,       // \p{M}, which is in \w
+    CHAR_CONNECTOR,  // \p{Pc}, which is in \w
+    CHAR_PUNCTUATION // the rest of \p{P}, and all of it in ASCII
 };
 extern const uint8_t qp_ascii_class[128];
 extern const uint32_t qp_class_runs[];
@@ -260,6 +278,11 @@ extern const uint32_t qp_decompositions[][3];
 extern const int qp_n_decompositions;
 extern const uint16_t qp_compositions[];
 extern const int qp_n_compositions;
+extern const uint32_t qp_compatibility[][2];
+extern const int qp_n_compatibility;
+extern const uint8_t qp_compatibility_pool[];
+extern const int32_t qp_lower_case_runs[][4];
+extern const int qp_n_lower_case_runs;
 
 /* The value of the run that c lies in; a run is its first code point << shift | value. */
 static inline uint32_t qp_run_value(const uint32_t *runs, int n, int shift, uint32_t c)
@@ -277,17 +300,42 @@ static inline uint32_t qp_run_value(const uint32_t *runs, int n, int shift, uint
 
 /* Decode the character at text[0, n), n > 0, and class it. Malformed bytes are CHAR_OTHER. */
 enum char_class qp_char_class(const char *text, size_t n, size_t *length);
-/* Length of the pre-token at the start of text[0, n), n > 0. */
+/* Length of the pre-token at the start of text[0, n), n > 0. White space may be one that
+ * PRE_CLIP and PRE_PUNCTUATION leave out. */
 size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n);
 
-/* nfc.c. Append text[0, n), valid UTF-8, in Unicode's Normalization Form C. False: no memory. */
-bool qp_nfc(const char *text, size_t n, struct bytes *out);
+/* unicode_forms.c. Append text[0, n), valid UTF-8, in a normalization form of Unicode, or in lower
+ * case. False: no memory. */
+enum unicode_form {
+    FORM_C,
+    FORM_D,
+    FORM_KC
+};
+bool qp_unicode_form(const char *text, size_t n, enum unicode_form form, struct bytes *out);
+bool qp_lower_case(const char *text, size_t n, struct bytes *out);
+
+/* normalizer.c. Append text[0, n) as Hugging Face applies a charsmap. False: no memory. */
+bool qp_charsmap_apply(const struct normalizer *z, const char *text, size_t n, struct bytes *out);
+
+/* text_steps.c. Replace `text` by what the steps make of it. False: no memory. */
+bool qp_text_steps(const struct tokenizer *t, struct bytes *text);
+/* Append text[0, n) with space symbols for its spaces. False: no memory. */
+bool qp_put_space_symbols(const char *text, size_t n, struct bytes *out);
+
+/* words.c: a word of the pre-tokenizer -> ids. */
+struct word_encoder {
+    const struct tokenizer *t;
+    struct tokens *out;
+    struct merger merger;
+    struct bytes spelled; // a word or a character as the vocabulary spells it
+};
+bool qp_word_encode(struct word_encoder *e, const char *word, size_t n);
 
 /* byte_level.c. The byte that a character of GPT-2's alphabet stands for; -1 for others. */
 int qp_gpt2_byte(int32_t c);
 /* Append bytes as GPT-2 spells them. False: no memory. */
 bool qp_gpt2_spell(const char *bytes, size_t n, struct bytes *out);
-/* Fill byte_level->byte_ids from the vocabulary. */
+/* Fill rules->byte_ids from the vocabulary. */
 void qp_find_byte_tokens(struct tokenizer *t);
 
 #endif

@@ -2,7 +2,8 @@
  * In:  text of qp_normalize.
  * Out: the ids of the likeliest way to cut it into pieces (Viterbi over byte positions).
  * Path scores are float sums from the left, and the first of two equal paths wins: near-ties hang
- * on that rounding, which is that of sentencepiece 0.1.96 to 0.2.0. */
+ * on that rounding, which is that of sentencepiece 0.1.96 to 0.2.0. Models with a blob are Hugging
+ * Face's, which sums doubles and knows no piece types. */
 #include "tokenizer/tokenizer_impl.h"
 
 #include <stdlib.h>
@@ -11,22 +12,32 @@
 
 /* The best path to the position behind a piece. */
 struct best_path {
-    float score;
+    double score;
     uint32_t n; // bytes of its last piece; 0: nothing ends here
     quip_token id;
 };
 
-static void offer(struct best_path *end, double score, size_t n, quip_token id)
+static void offer(const struct tokenizer *t, struct best_path *end, double score, size_t n,
+                  quip_token id)
 {
     if (end->n == 0 || score > end->score)
-        *end = (struct best_path){ (float)score, (uint32_t)n, id };
+        *end = (struct best_path){ t->rules ? score : (float)score, (uint32_t)n, id };
 }
 
 static double piece_score(const struct tokenizer *t, quip_token id, size_t n)
 {
     const struct piece *piece = &t->pieces[id];
-    return piece->type == PIECE_USER_DEFINED ? (float)n * t->max_score - 0.1
-                                             : qp_order_score(piece->order);
+    if (t->rules && t->rules->scores)
+        return qp_rules_score(t->rules, id);
+    return piece->type == PIECE_USER_DEFINED && !t->rules ? (float)n * t->max_score - 0.1
+                                                          : qp_order_score(piece->order);
+}
+
+static double unknown_score(const struct tokenizer *t, double so_far)
+{
+    if (t->rules)
+        return so_far + (t->rules->min_score - UNKNOWN_PENALTY);
+    return (float)(so_far + (t->min_score - UNKNOWN_PENALTY));
 }
 
 /* Offer every piece that begins at text[0, n) to the position where it ends; length: of the first
@@ -42,13 +53,13 @@ static void extend_paths(const struct tokenizer *t, const char *text, size_t n, 
         if (node == 0)
             break;
         quip_token id = t->all.values[node] - 1;
-        if (id == NO_TOKEN || t->pieces[id].type == PIECE_UNUSED)
+        if (id == NO_TOKEN || (t->pieces[id].type == PIECE_UNUSED && !t->rules))
             continue;
-        offer(&from[i + 1], so_far + piece_score(t, id, i + 1), i + 1, id);
+        offer(t, &from[i + 1], so_far + piece_score(t, id, i + 1), i + 1, id);
         has_single |= i + 1 == length;
     }
     if (!has_single)
-        offer(&from[length], (float)(so_far + (t->min_score - UNKNOWN_PENALTY)), length, t->unk);
+        offer(t, &from[length], unknown_score(t, so_far), length, t->unk);
 }
 
 bool qp_unigram_encode(const struct tokenizer *t, const char *text, size_t n, struct id_sink *sink)

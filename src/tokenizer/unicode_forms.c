@@ -1,7 +1,7 @@
-/* nfc.c: Unicode's Normalization Form C.
+/* unicode_forms.c: Unicode's normalization forms C, D and KC, and lower case.
  * In:  valid UTF-8.
- * Out: the same text with its characters taken apart, their marks in canonical order, and put
- *      together again (Unicode Standard Annex 15). Text below U+0300 is already in that form. */
+ * Out: the same text with its characters taken apart (KC: into plainer ones, too), their marks in
+ *      canonical order, and for C and KC put together again (Unicode Standard Annex 15). */
 #include "tokenizer/tokenizer_impl.h"
 
 #include <stdlib.h>
@@ -46,19 +46,34 @@ static bool nfc_append(struct nfc_text *t, uint32_t c)
 
 /* ---- taking apart ---- */
 
+static int compare_code_point(const void *key, const void *row)
+{
+    uint32_t c = *(const uint32_t *)key, other = *(const uint32_t *)row;
+    return (c > other) - (c < other);
+}
+
 static const uint32_t *find_decomposition(uint32_t c)
 {
-    int low = 0, high = qp_n_decompositions;
-    while (low < high) {
-        int middle = (low + high) / 2;
-        if (qp_decompositions[middle][0] == c)
-            return qp_decompositions[middle];
-        if (qp_decompositions[middle][0] < c)
-            low = middle + 1;
-        else
-            high = middle;
+    return bsearch(&c, qp_decompositions, (size_t)qp_n_decompositions, sizeof qp_decompositions[0],
+                   compare_code_point);
+}
+
+/* Form KC: append the whole decomposition, if the character has one of its own there. */
+static bool decompose_compatible(struct nfc_text *t, uint32_t c, bool *is_done)
+{
+    const uint32_t *row = bsearch(&c, qp_compatibility, (size_t)qp_n_compatibility,
+                                  sizeof qp_compatibility[0], compare_code_point);
+    *is_done = row != NULL;
+    if (!row)
+        return true;
+    const char *text = (const char *)qp_compatibility_pool + (row[1] >> 6);
+    for (size_t i = 0, n = row[1] & 63; i < n;) {
+        int32_t part;
+        i += (size_t)qp_utf8_decode(text + i, n - i, &part);
+        if (!nfc_append(t, (uint32_t)part))
+            return false;
     }
-    return NULL;
+    return true;
 }
 
 /* A first part may have parts of its own, a few levels deep; a second part never has. */
@@ -143,32 +158,74 @@ static void compose_all(struct nfc_text *t)
     t->n = n;
 }
 
-static bool needs_work(const char *text, size_t n)
+/* Text below these first bytes is in the form already: of U+0300 for C, of U+0080 for the others.
+ */
+static bool has_form(const char *text, size_t n, enum unicode_form form)
 {
+    const uint8_t limit = form == FORM_C ? 0xcc : 0x80;
     for (size_t i = 0; i < n; i++)
-        if ((uint8_t)text[i] >= 0xcc) // the first byte of U+0300 and all above
-            return true;
-    return false;
+        if ((uint8_t)text[i] >= limit)
+            return false;
+    return true;
 }
 
-bool qp_nfc(const char *text, size_t n, struct bytes *out)
+static bool put_character(struct bytes *out, uint32_t c)
 {
-    if (!needs_work(text, n))
+    char text[4];
+    return qp_bytes_append(out, text, (size_t)qp_utf8_encode((int32_t)c, text));
+}
+
+bool qp_unicode_form(const char *text, size_t n, enum unicode_form form, struct bytes *out)
+{
+    if (has_form(text, n, form))
         return qp_bytes_append(out, text, n);
     struct nfc_text t = { 0 };
     bool ok = true;
     for (size_t i = 0; ok && i < n;) {
         int32_t c;
+        bool is_done = false;
         i += (size_t)qp_utf8_decode(text + i, n - i, &c);
-        ok = decompose(&t, (uint32_t)c);
+        if (form == FORM_KC)
+            ok = decompose_compatible(&t, (uint32_t)c, &is_done);
+        ok = ok && (is_done || decompose(&t, (uint32_t)c));
     }
     order_marks(&t);
-    compose_all(&t);
-    for (size_t i = 0; ok && i < t.n; i++) {
-        char character[4];
-        int length = qp_utf8_encode((int32_t)NFC_CHAR(t.items[i]), character);
-        ok = qp_bytes_append(out, character, (size_t)length);
-    }
+    if (form != FORM_D)
+        compose_all(&t);
+    for (size_t i = 0; ok && i < t.n; i++)
+        ok = put_character(out, NFC_CHAR(t.items[i]));
     free(t.items);
     return ok;
+}
+
+/* ---- lower case ---- */
+
+static uint32_t lower_case(uint32_t c)
+{
+    int low = 0, high = qp_n_lower_case_runs; // the first run that ends at or after c
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if ((uint32_t)qp_lower_case_runs[middle][1] < c)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == qp_n_lower_case_runs)
+        return c;
+    const int32_t *run = qp_lower_case_runs[low];
+    int32_t i = (int32_t)c - run[0];
+    return i >= 0 && i % run[2] == 0 ? (uint32_t)((int32_t)c + run[3]) : c;
+}
+
+bool qp_lower_case(const char *text, size_t n, struct bytes *out)
+{
+    for (size_t i = 0; i < n;) {
+        int32_t c;
+        i += (size_t)qp_utf8_decode(text + i, n - i, &c);
+        bool ok = c == 0x130 ? qp_bytes_append(out, "i\xcc\x87", 3) // the one that becomes two
+                             : put_character(out, lower_case((uint32_t)c));
+        if (!ok)
+            return false;
+    }
+    return true;
 }

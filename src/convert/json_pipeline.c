@@ -1,0 +1,307 @@
+/* json_pipeline.c: what a tokenizer.json does to text before and after its model -> the blob's
+ * rules. In:  the parts "normalizer", "pre_tokenizer" and "decoder", the flags of the model. Out:
+ * bpe_spec, and the options of the SentencePiece proto. */
+#include "convert/convert_impl.h"
+
+#include <string.h>
+
+#define SYMBOL "\xe2\x96\x81" // U+2581
+
+const cJSON *qp_json_item(const cJSON *object, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsNull(item) ? NULL : item;
+}
+
+const char *qp_json_text(const cJSON *object, const char *key)
+{
+    const char *text = cJSON_GetStringValue(qp_json_item(object, key));
+    return text ? text : "";
+}
+
+bool qp_json_has_type(const cJSON *object, const char *type)
+{
+    return strcmp(qp_json_text(object, "type"), type) == 0;
+}
+
+bool qp_json_flag(const cJSON *object, const char *key, bool otherwise)
+{
+    const cJSON *item = qp_json_item(object, key);
+    return item ? cJSON_IsTrue(item) : otherwise;
+}
+
+static bool has_text(const cJSON *object, const char *key, const char *text)
+{
+    return strcmp(qp_json_text(object, key), text) == 0;
+}
+
+/* A part may be one object or a Sequence of several, whose list has a name of its own: item i, or
+ * NULL behind the last. */
+static const cJSON *part_item(const cJSON *part, const char *list, int i)
+{
+    if (qp_json_has_type(part, "Sequence"))
+        return cJSON_GetArrayItem(qp_json_item(part, list), i);
+    return i == 0 ? part : NULL;
+}
+
+static quip_status refuse_part(const char *path, const char *what, const cJSON *item,
+                               quip_error *error)
+{
+    const cJSON *pattern = qp_json_item(item, "pattern");
+    return qp_fail(error, QUIP_E_UNSUPPORTED,
+                   "%s: its %s has a step \"%.40s\" %.120s that this version cannot do exactly",
+                   path, what, qp_json_text(item, "type"),
+                   *qp_json_text(pattern, "Regex") ? qp_json_text(pattern, "Regex")
+                                                   : qp_json_text(pattern, "String"));
+}
+
+/* ---- the normalizer ---- */
+
+static const struct {
+    const char *type, *pattern_kind, *pattern, *content; // NULL: it has none
+    enum text_step step;
+} known_steps[] = {
+    { "NFC", NULL, NULL, NULL, STEP_NFC },
+    { "NFD", NULL, NULL, NULL, STEP_NFD },
+    { "NFKC", NULL, NULL, NULL, STEP_NFKC },
+    { "Lowercase", NULL, NULL, NULL, STEP_LOWER_CASE },
+    { "StripAccents", NULL, NULL, NULL, STEP_STRIP_ACCENTS },
+    { "Replace", "Regex", "\\s+", " ", STEP_SQUEEZE_WHITE },
+    { "Replace", "Regex", " {2,}", " ", STEP_SQUEEZE_SPACES },
+    { "Replace", "String", " ", SYMBOL, STEP_SPACE_SYMBOLS },
+    { "Precompiled", NULL, NULL, NULL, STEP_CHARSMAP },
+};
+
+static int find_step(const cJSON *item)
+{
+    if (qp_json_has_type(item, "Prepend") && has_text(item, "prepend", SYMBOL))
+        return STEP_PREPEND_SYMBOL;
+    for (size_t i = 0; i < QP_COUNT(known_steps); i++) {
+        if (!qp_json_has_type(item, known_steps[i].type))
+            continue;
+        if (!known_steps[i].pattern ||
+            (has_text(item, "content", known_steps[i].content) &&
+             has_text(qp_json_item(item, "pattern"), known_steps[i].pattern_kind,
+                      known_steps[i].pattern)))
+            return known_steps[i].step;
+    }
+    return 0;
+}
+
+static int base64_value(char c)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const char *found = c ? strchr(digits, c) : NULL;
+    return found ? (int)(found - digits) : -1;
+}
+
+static bool append_base64(struct bytes *out, const char *text)
+{
+    uint32_t bits = 0;
+    int n_bits = 0;
+    if (!qp_bytes_reserve(out, strlen(text)))
+        return false;
+    for (; base64_value(*text) >= 0; text++) {
+        bits = bits << 6 | (uint32_t)base64_value(*text);
+        n_bits += 6;
+        if (n_bits >= 8) {
+            n_bits -= 8;
+            out->data[out->n++] = (uint8_t)(bits >> n_bits);
+        }
+    }
+    return true;
+}
+
+static quip_status read_steps(struct vocabulary *v, const cJSON *normalizer, const char *path,
+                              quip_error *error)
+{
+    const cJSON *item;
+    for (int i = 0; (item = part_item(normalizer, "normalizers", i)); i++) {
+        int step = find_step(item);
+        if (step == 0)
+            return refuse_part(path, "normalizer", item, error);
+        if (step == STEP_CHARSMAP &&
+            !append_base64(&v->charsmap, qp_json_text(item, "precompiled_charsmap")))
+            return qp_fail_memory(error, "the charsmap", 0);
+        if (step == STEP_NFC && i == 0)
+            v->spec.nfc = true;
+        else if (v->spec.n_steps < MAX_TEXT_STEPS - 1)
+            v->spec.steps[v->spec.n_steps++] = (uint8_t)step;
+        else
+            return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: its normalizer has more than %d steps",
+                           path, MAX_TEXT_STEPS - 1);
+    }
+    return QUIP_OK;
+}
+
+/* ---- the pre-tokenizer ---- */
+
+#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+#define AFTER_NUMBERS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+static const struct {
+    const char *regex, *behavior;
+    bool invert;
+    enum pre_tokenizer pre;
+} known_splits[] = {
+    { CONTRACTIONS "\\p{N}{1,3}" AFTER_NUMBERS, "Isolated", false, PRE_LLAMA3 },
+    { CONTRACTIONS "\\p{N}" AFTER_NUMBERS, "Isolated", false, PRE_QWEN2 },
+    { "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+", "Removed", true, PRE_CLIP },
+};
+
+static enum pre_tokenizer find_split(const cJSON *split)
+{
+    for (size_t i = 0; i < QP_COUNT(known_splits); i++)
+        if (qp_json_has_type(split, "Split") &&
+            has_text(qp_json_item(split, "pattern"), "Regex", known_splits[i].regex) &&
+            has_text(split, "behavior", known_splits[i].behavior) &&
+            qp_json_flag(split, "invert", false) == known_splits[i].invert)
+            return known_splits[i].pre;
+    return PRE_NONE;
+}
+
+/* The pre-tokenizer of byte-level BPE, or PRE_NONE: ByteLevel alone, after Digits, or after a
+ * Split by one of the known expressions. */
+static enum pre_tokenizer find_byte_level(const cJSON *pre, bool *add_prefix_space)
+{
+    const cJSON *first = part_item(pre, "pretokenizers", 0);
+    const cJSON *second = part_item(pre, "pretokenizers", 1), *last = second ? second : first;
+    if (part_item(pre, "pretokenizers", 2) || !qp_json_has_type(last, "ByteLevel"))
+        return PRE_NONE;
+    bool has_regex = qp_json_flag(last, "use_regex", true);
+    *add_prefix_space = qp_json_flag(last, "add_prefix_space", true);
+    if (!second)
+        return has_regex ? PRE_GPT2 : PRE_NONE;
+    if (qp_json_has_type(first, "Digits") && qp_json_flag(first, "individual_digits", false) &&
+        has_regex)
+        return PRE_DIGITS_GPT2;
+    enum pre_tokenizer split = has_regex ? PRE_NONE : find_split(first);
+    return split == PRE_CLIP ? PRE_NONE : split;
+}
+
+static bool is_punctuation_sequence(const cJSON *pre)
+{
+    const cJSON *punctuation = part_item(pre, "pretokenizers", 1);
+    const cJSON *digits = part_item(pre, "pretokenizers", 2);
+    return qp_json_has_type(part_item(pre, "pretokenizers", 0), "WhitespaceSplit") &&
+           qp_json_has_type(punctuation, "Punctuation") &&
+           has_text(punctuation, "behavior", "Isolated") && qp_json_has_type(digits, "Digits") &&
+           !qp_json_flag(digits, "individual_digits", false) && !part_item(pre, "pretokenizers", 3);
+}
+
+static enum symbol_prefix find_prefix(const cJSON *metaspace)
+{
+    if (has_text(metaspace, "prepend_scheme", "first"))
+        return PREFIX_FIRST;
+    bool is_always = *qp_json_text(metaspace, "prepend_scheme")
+                         ? has_text(metaspace, "prepend_scheme", "always")
+                         : qp_json_flag(metaspace, "add_prefix_space", true); // older files
+    return is_always ? PREFIX_ALWAYS : PREFIX_NEVER;
+}
+
+/* A split on spaces finds nothing once the normalizer has replaced them. */
+static bool is_idle(const cJSON *pre)
+{
+    return !pre || (qp_json_has_type(pre, "Split") &&
+                    has_text(qp_json_item(pre, "pattern"), "String", " "));
+}
+
+static quip_status read_text_pre(struct bpe_spec *spec, const cJSON *pre, const char *path,
+                                 quip_error *error)
+{
+    const cJSON *only =
+        part_item(pre, "pretokenizers", 1) ? NULL : part_item(pre, "pretokenizers", 0);
+    bool has_symbols = spec->n_steps > 0 && spec->steps[spec->n_steps - 1] == STEP_SPACE_SYMBOLS;
+    if (!pre || (has_symbols && is_idle(pre)))
+        return QUIP_OK;
+    if (qp_json_has_type(only, "Metaspace") && has_text(only, "replacement", SYMBOL)) {
+        spec->pre = qp_json_flag(only, "split", true) ? PRE_METASPACE : PRE_NONE;
+        spec->space_symbols = true;
+        spec->prefix = find_prefix(only);
+        return QUIP_OK;
+    }
+    if (find_split(only) == PRE_CLIP)
+        spec->pre = PRE_CLIP;
+    else if (is_punctuation_sequence(pre))
+        spec->pre = PRE_PUNCTUATION;
+    else
+        return refuse_part(path, "pre-tokenizer", only ? only : pre, error);
+    return QUIP_OK;
+}
+
+/* ---- the decoder ---- */
+
+static quip_status read_decoder(struct bpe_spec *spec, const cJSON *decoder, const char *path,
+                                quip_error *error)
+{
+    const cJSON *item, *strip;
+    spec->joining = decoder ? JOIN_SYMBOLS : JOIN_SPACED;
+    for (int i = 0; (item = part_item(decoder, "decoders", i)); i++) {
+        bool is_strip = qp_json_has_type(item, "Strip") && has_text(item, "content", " ") &&
+                        (strip = qp_json_item(item, "start")) && strip->valueint == 1 &&
+                        (strip = qp_json_item(item, "stop")) && strip->valueint == 0;
+        if (is_strip)
+            spec->joining = JOIN_DROP_ONE;
+        else if (qp_json_has_type(item, "Metaspace") && find_prefix(item) != PREFIX_NEVER)
+            spec->joining = JOIN_DROP_IN_FIRST;
+        else if (!qp_json_has_type(item, "Metaspace") && !qp_json_has_type(item, "ByteFallback") &&
+                 !qp_json_has_type(item, "Fuse") &&
+                 !(qp_json_has_type(item, "Replace") && has_text(item, "content", " ") &&
+                   has_text(qp_json_item(item, "pattern"), "String", SYMBOL)))
+            return refuse_part(path, "decoder", item, error);
+    }
+    return QUIP_OK;
+}
+
+/* ---- the whole ---- */
+
+/* Can SentencePiece's flags say it? BPE over text whose spaces are U+2581, with or without one in
+ * front, and added tokens that are found wherever they stand. */
+static bool is_sentencepiece(const struct vocabulary *v, const cJSON *json)
+{
+    const struct bpe_spec *spec = &v->spec;
+    const uint8_t *last = &spec->steps[spec->n_steps - 1];
+    bool has_steps =
+        !spec->nfc && spec->n_steps > 0 && *last == STEP_SPACE_SYMBOLS &&
+        (spec->n_steps == 1 || (spec->n_steps == 2 && spec->steps[0] == STEP_PREPEND_SYMBOL));
+    if (!v->options.is_bpe || !has_steps || spec->ignore_merges || *spec->continues ||
+        *spec->ends || !is_idle(qp_json_item(json, "pre_tokenizer")))
+        return false;
+    const cJSON *added = qp_json_item(json, "added_tokens");
+    for (const cJSON *i = added ? added->child : NULL; i; i = i->next)
+        if (qp_json_flag(i, "normalized", false) || qp_json_flag(i, "lstrip", false) ||
+            qp_json_flag(i, "rstrip", false) || qp_json_flag(i, "single_word", false))
+            return false;
+    return true;
+}
+
+quip_status qp_json_pipeline(struct vocabulary *v, const cJSON *json, const char *path,
+                             quip_error *error)
+{
+    const cJSON *model = qp_json_item(json, "model"), *pre = qp_json_item(json, "pre_tokenizer");
+    struct bpe_spec *spec = &v->spec;
+    quip_status status = read_steps(v, qp_json_item(json, "normalizer"), path, error);
+    if (status)
+        return status;
+    spec->ignore_merges = qp_json_flag(model, "ignore_merges", false);
+    spec->continues = qp_json_text(model, "continuing_subword_prefix");
+    spec->ends = qp_json_text(model, "end_of_word_suffix");
+    spec->pre = v->options.is_bpe ? find_byte_level(pre, &spec->add_prefix_space) : PRE_NONE;
+    v->has_blob = spec->pre != PRE_NONE;
+    if (v->has_blob && (*spec->continues || *spec->ends))
+        return qp_fail(
+            error, QUIP_E_UNSUPPORTED,
+            "%s: byte-level pieces with a subword prefix or word suffix are not supported", path);
+    if (v->has_blob)
+        return QUIP_OK;
+    v->options.escape_whitespaces = true;
+    v->options.byte_fallback = qp_json_flag(model, "byte_fallback", false);
+    v->options.add_dummy_prefix = spec->n_steps > 0 && spec->steps[0] == STEP_PREPEND_SYMBOL;
+    if (is_sentencepiece(v, json))
+        return QUIP_OK;
+    v->has_blob = spec->is_text = true;
+    spec->fuse_unknown = qp_json_flag(model, "fuse_unk", false);
+    if ((status = read_text_pre(spec, pre, path, error)))
+        return status;
+    v->options.add_dummy_prefix |= spec->prefix != PREFIX_NEVER;
+    return read_decoder(spec, qp_json_item(json, "decoder"), path, error);
+}

@@ -1,0 +1,199 @@
+/* pipeline.c: text to ids, for models with a blob, in the order of Hugging Face's tokenizers.
+ * In:  any bytes; malformed UTF-8 becomes U+FFFD, one for each maximal part.
+ * Out: ids: added tokens are cut out first (some before the steps on text, some after), the rest
+ *      becomes words (pre_tokenizer.c), and words become ids (words.c). */
+#include "tokenizer/tokenizer_impl.h"
+
+/* One call of qp_pipeline_encode. */
+struct pipeline_run {
+    struct word_encoder words;
+    bool with_special;
+    const char *text;  // after repair
+    const char *begin; // of the section that the text begins with, else NULL
+};
+
+/* ---- words ---- */
+
+static bool encode_words_of(struct pipeline_run *r, const char *text, size_t n)
+{
+    enum pre_tokenizer pre = r->words.t->rules->pre;
+    bool drops_white = pre == PRE_CLIP || pre == PRE_PUNCTUATION;
+    for (size_t i = 0, length, first; i < n; i += length) {
+        length = qp_pre_token(pre, text + i, n - i);
+        if (drops_white && qp_char_class(text + i, n - i, &first) == CHAR_SPACE)
+            continue;
+        if (!qp_word_encode(&r->words, text + i, length))
+            return false;
+    }
+    return true;
+}
+
+static bool begins_with(const char *text, size_t n, const char *start, size_t n_start)
+{
+    return n >= n_start && memcmp(text, start, n_start) == 0;
+}
+
+/* Space symbols for spaces, and one in front where the rules say so. */
+static bool put_symbols(const struct rules *rules, const char *text, size_t n, bool is_first,
+                        struct bytes *out)
+{
+    bool has_prefix = rules->prefix == PREFIX_ALWAYS || (rules->prefix == PREFIX_FIRST && is_first);
+    has_prefix &= *text != ' ' && !begins_with(text, n, SPACE_SYMBOL, SPACE_SYMBOL_BYTES);
+    return (!has_prefix || qp_bytes_append(out, SPACE_SYMBOL, SPACE_SYMBOL_BYTES)) &&
+           qp_put_space_symbols(text, n, out);
+}
+
+/* A section between added tokens, with what is put in front of its first word. */
+static bool encode_plain(struct pipeline_run *r, const char *text, size_t n)
+{
+    const struct rules *rules = r->words.t->rules;
+    bool has_space = rules->add_prefix_space && n > 0 && text[0] != ' ';
+    if (n == 0 || (!has_space && !rules->space_symbols))
+        return encode_words_of(r, text, n);
+    struct bytes changed = { 0 };
+    bool ok = rules->space_symbols
+                  ? put_symbols(rules, text, n, text == r->begin, &changed)
+                  : qp_bytes_append(&changed, " ", 1) && qp_bytes_append(&changed, text, n);
+    ok = ok && encode_words_of(r, (const char *)changed.data, changed.n);
+    qp_bytes_close(&changed);
+    return ok;
+}
+
+/* ---- added tokens ---- */
+
+static bool is_word_class(enum char_class class)
+{
+    return class == CHAR_LETTER || class == CHAR_DIGIT || class == CHAR_WORD ||
+           class == CHAR_MARK || class == CHAR_CONNECTOR;
+}
+
+/* Where the character before text[i] begins, i > 0. The text is valid. */
+static size_t previous(const char *text, size_t i)
+{
+    do
+        i--;
+    while (i > 0 && ((uint8_t)text[i] & 0xc0) == 0x80);
+    return i;
+}
+
+static bool touches_word(const char *text, size_t n, size_t begin, size_t end)
+{
+    size_t length;
+    if (begin > 0) {
+        size_t before = previous(text, begin);
+        if (is_word_class(qp_char_class(text + before, n - before, &length)))
+            return true;
+    }
+    return end < n && is_word_class(qp_char_class(text + end, n - end, &length));
+}
+
+static bool is_space_at(const char *text, size_t n, size_t i, size_t *length)
+{
+    return qp_char_class(text + i, n - i, length) == CHAR_SPACE;
+}
+
+typedef bool section_fn(struct pipeline_run *r, const char *text, size_t n);
+
+/* Cut text[0, n) at the tokens of the trie, longest first at each place; sections in between go to
+ * `rest`. */
+static bool cut_added(struct pipeline_run *r, const struct trie *trie, const char *text, size_t n,
+                      section_fn *rest)
+{
+    const struct rules *b = r->words.t->rules;
+    size_t done = 0, length;
+    for (size_t i = 0; i < n; i += length) {
+        quip_token index;
+        length = qp_trie_longest(trie, text + i, n - i, &index);
+        if (length == 0) {
+            length = 1;
+            continue;
+        }
+        const struct bpe_added *added = &b->added[index];
+        if ((added->is_special && !r->with_special) ||
+            (added->single_word && touches_word(text, n, i, i + length)))
+            continue;
+        size_t begin = i, end = i + length, space;
+        while (added->lstrip && begin > done && is_space_at(text, n, previous(text, begin), &space))
+            begin = previous(text, begin);
+        while (added->rstrip && end < n && is_space_at(text, n, end, &space))
+            end += space;
+        if (begin > done && !rest(r, text + done, begin - done))
+            return false;
+        if (!qp_tokens_append(r->words.out, added->id))
+            return false;
+        done = end;
+    }
+    return done >= n || rest(r, text + done, n - done);
+}
+
+static bool encode_section(struct pipeline_run *r, const char *text, size_t n)
+{
+    const struct rules *rules = r->words.t->rules;
+    struct bytes section = { 0 };
+    bool ok = true;
+    r->begin = text == r->text ? text : NULL;
+    if (rules->steps[0]) {
+        ok = qp_bytes_append(&section, text, n) && qp_text_steps(r->words.t, &section);
+        text = (const char *)section.data;
+        n = section.n;
+        r->begin = r->begin ? text : NULL;
+    }
+    ok = ok && cut_added(r, &rules->normalized, text, n, encode_plain);
+    qp_bytes_close(&section);
+    return ok;
+}
+
+/* ---- malformed input ---- */
+
+size_t qp_malformed_length(const char *text, size_t n)
+{
+    size_t length = 1;
+    while (length < n && length < 3 && qp_utf8_complete(text, length + 1) == 0)
+        length++;
+    return length;
+}
+
+/* The text with U+FFFD where it is malformed. */
+static bool repair(const char *text, size_t n, struct bytes *out)
+{
+    for (size_t i = 0, length; i < n; i += length) {
+        int32_t c;
+        length = (size_t)qp_utf8_decode(text + i, n - i, &c);
+        if (c < 0)
+            length = qp_malformed_length(text + i, n - i);
+        if (!(c < 0 ? qp_bytes_append(out, REPLACEMENT, REPLACEMENT_BYTES)
+                    : qp_bytes_append(out, text + i, length)))
+            return false;
+    }
+    return true;
+}
+
+static bool is_valid(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n;) {
+        int32_t c = 0;
+        i += (uint8_t)text[i] < 128 ? 1 : (size_t)qp_utf8_decode(text + i, n - i, &c);
+        if (c < 0)
+            return false;
+    }
+    return true;
+}
+
+bool qp_pipeline_encode(const struct tokenizer *t, const char *text, size_t n, bool with_special,
+                        struct tokens *out)
+{
+    struct pipeline_run r = { .words = { .t = t, .out = out }, .with_special = with_special };
+    struct bytes repaired = { 0 };
+    bool ok = qp_merger_open(&r.words.merger, t, text);
+    if (ok && !is_valid(text, n)) {
+        ok = repair(text, n, &repaired);
+        text = (const char *)repaired.data;
+        n = repaired.n;
+    }
+    r.text = text;
+    ok = ok && cut_added(&r, &t->rules->raw, text, n, encode_section);
+    qp_merger_close(&r.words.merger);
+    qp_bytes_close(&r.words.spelled);
+    qp_bytes_close(&repaired);
+    return ok;
+}
