@@ -1,0 +1,371 @@
+/* shapes.c: models of every family in shapes that no published one has, from checkpoints in every
+ * type, layout of config.json and division into files: each becomes the same model file, and runs
+ * in all weights, the same in one piece and token by token. */
+#include "convert/convert_impl.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/shared.h"
+
+#define FOLDER "test-shapes"
+#define N_PIECES 259 // <unk>, <s>, </s> and the bytes
+
+struct shape {
+    const char *model_type; // of config.json
+    bool is_tied;
+    int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
+};
+
+/* Odd numbers of heads, heads and feed-forwards that fill no block, vocabularies that fill no tile,
+ * keys for every head, for groups of them, for all. */
+static const struct shape shapes[] = {
+    { "llama", true, 2, 42, 70, 3, 1, 14, 301 },
+    { "llama", false, 1, 66, 34, 5, 5, 6, 263 },
+    { "llama", false, 2, 130, 98, 9, 3, 50, 277 },
+    { "gemma", true, 2, 38, 66, 5, 1, 12, 299 },
+    { "gemma2", true, 3, 50, 90, 6, 3, 18, 265 },
+    { "gemma3_text", true, 4, 36, 74, 7, 7, 10, 259 },
+    { "phi", false, 2, 90, 130, 3, 3, 30, 301 },
+    { "phi", false, 1, 70, 66, 7, 7, 10, 273 },
+    { "falcon", true, 2, 66, 134, 3, 3, 22, 287 },
+    { "falcon", false, 1, 110, 70, 5, 5, 22, 261 },
+    { "stablelm", false, 2, 84, 94, 7, 7, 12, 305 },
+    { "stablelm", false, 1, 120, 58, 6, 2, 20, 263 },
+};
+
+/* How a checkpoint is stored. */
+struct storage {
+    const char *dtype; // as safetensors call it
+    int n_shards;
+    bool is_v5; // config.json as transformers 5 writes it
+};
+
+/* ---- config.json ---- */
+
+static void write_bytes(const char *name, const void *data, size_t n)
+{
+    char path[200];
+    snprintf(path, sizeof path, FOLDER "/%s", name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Where the layouts differ: rope, and which layers are local. */
+static const char *rope_lines(bool is_local, bool is_v5)
+{
+    if (!is_v5)
+        return is_local ? "\"rope_theta\": 50000, \"rope_local_base_freq\": 2000, "
+                          "\"sliding_window_pattern\": 2, "
+                          "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 4}, "
+                        : "\"rope_theta\": 50000, \"partial_rotary_factor\": 0.4, ";
+    return is_local ? "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"linear\", "
+                      "\"rope_theta\": 50000, \"factor\": 4}, \"sliding_attention\": "
+                      "{\"rope_type\": \"default\", \"rope_theta\": 2000}}, "
+                    : "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 50000, "
+                      "\"partial_rotary_factor\": 0.4}, ";
+}
+
+static void write_config(const struct shape *s, const struct family *family, bool is_v5)
+{
+    struct bytes text = { 0 };
+    const bool has_windows = family->global_every > 0;
+    bool ok = qp_bytes_printf(
+        &text,
+        "{\"model_type\": \"%s\", \"num_hidden_layers\": %d, \"hidden_size\": %d, "
+        "\"intermediate_size\": %d, \"ffn_hidden_size\": %d, \"num_attention_heads\": %d, "
+        "\"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d, \"alibi\": true, "
+        "\"bias\": true, \"multi_query\": false, \"parallel_attn\": false, "
+        "\"tie_word_embeddings\": %s, %s",
+        s->model_type, s->n_layers, s->d_model, s->d_ff, s->d_ff, s->n_heads, s->n_kv_heads,
+        s->head_dim, s->vocab_size, s->is_tied ? "true" : "false",
+        rope_lines(family->rope_local_theta > 0, is_v5));
+    if (has_windows && is_v5) {
+        ok = ok && qp_bytes_append_text(&text, "\"layer_types\": [");
+        for (int l = 0; l < s->n_layers; l++)
+            ok = ok && qp_bytes_printf(&text, "%s\"%s_attention\"", l ? ", " : "",
+                                       (l + 1) % 2 ? "sliding" : "full");
+        ok = ok && qp_bytes_append_text(&text, "], ");
+    }
+    ok = ok && qp_bytes_append_text(&text, "\"sliding_window\": 8, \"eos_token_id\": 2}");
+    assert_true(ok);
+    write_bytes("config.json", text.data, text.n);
+    qp_bytes_close(&text);
+}
+
+/* ---- tensors ---- */
+
+static int64_t size_in(const struct shape *s, enum extent extent)
+{
+    const int64_t sizes[] = { [EXTENT_NONE] = 1,
+                              [EXTENT_MODEL] = s->d_model,
+                              [EXTENT_FF] = s->d_ff,
+                              [EXTENT_VOCAB] = s->vocab_size,
+                              [EXTENT_HEAD] = s->head_dim,
+                              [EXTENT_Q] = (int64_t)s->n_heads * s->head_dim,
+                              [EXTENT_KV] = (int64_t)s->n_kv_heads * s->head_dim };
+    return sizes[extent];
+}
+
+struct shard_out {
+    struct bytes header, data;
+};
+
+/* Eight bits and a sign: every type holds these numbers exactly. */
+static void put_number(struct bytes *to, uint32_t *seed, const char *dtype)
+{
+    *seed = *seed * 1664525u + 1013904223u;
+    const int k = (int)(*seed >> 24) - 128;
+    const float w = (float)k / 512;
+    uint32_t bits;
+    memcpy(&bits, &w, sizeof bits);
+    uint16_t half = (uint16_t)(bits >> 16); // BF16
+    if (strcmp(dtype, "F16") == 0)
+        half = (uint16_t)((bits >> 16 & 0x8000) |
+                          (k ? ((bits >> 23 & 255) - 112) << 10 | (bits >> 13 & 1023) : 0));
+    assert_true(strcmp(dtype, "F32") == 0 ? qp_bytes_append(to, &bits, 4)
+                                          : qp_bytes_append(to, &half, 2));
+}
+
+static void put_tensor(struct shard_out *out, const struct shape *s, const struct tensor_row *row,
+                       int layer, const char *dtype)
+{
+    char name[200], shape[64];
+    uint32_t seed = 7;
+    const int64_t rows = (row->part == PART_ALL ? 1 : 3) * size_in(s, row->rows);
+    const int64_t cols = size_in(s, row->cols);
+    const size_t begin = out->data.n;
+    snprintf(name, sizeof name, row->hf, layer);
+    snprintf(shape, sizeof shape, row->cols == EXTENT_NONE ? "[%d]" : "[%d,%d]", (int)rows,
+             (int)cols);
+    for (const char *c = name; *c; c++)
+        seed = seed * 31 + (uint8_t)*c;
+    for (int64_t i = 0; i < rows * cols; i++)
+        put_number(&out->data, &seed, dtype);
+    assert_true(qp_bytes_printf(&out->header,
+                                "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%zu,"
+                                "%zu]}",
+                                out->header.n ? "," : "", name, dtype, shape, begin, out->data.n));
+}
+
+/* The rows of the family's table, each source once: q stands for what holds q, k and v, and the
+ * embedding for a head that is tied to it. */
+static bool is_source(const struct tensor_row *row, const struct shape *s,
+                      const struct family *family)
+{
+    if (!(row->families & family->id) || row->part == PART_K || row->part == PART_V ||
+        row->tying == (s->is_tied ? TYING_UNTIED : TYING_TIED))
+        return false;
+    return !(family->has_two_embeddings && row->tying == TYING_TIED);
+}
+
+static void write_shards(const struct shape *s, const struct family *family,
+                         const struct storage *storage)
+{
+    struct shard_out out[4] = { { { 0 }, { 0 } } };
+    struct bytes index = { 0 };
+    char name[64];
+    int n = 0;
+    for (int i = 0; i < qp_n_tensor_rows; i++) {
+        const struct tensor_row *row = &qp_tensor_rows[i];
+        if (!is_source(row, s, family))
+            continue;
+        for (int l = 0; l < (qp_tensor_row_is_layered(row) ? s->n_layers : 1); l++)
+            put_tensor(&out[n++ % storage->n_shards], s, row, l, storage->dtype);
+    }
+    unlink(FOLDER "/model.safetensors.index.json");
+    for (int i = 0; i < storage->n_shards; i++) {
+        struct bytes all = { 0 };
+        uint64_t n_header = out[i].header.n + 2;
+        assert_true(qp_bytes_append(&all, &n_header, 8) && qp_bytes_append(&all, "{", 1) &&
+                    qp_bytes_append(&all, out[i].header.data, out[i].header.n) &&
+                    qp_bytes_append(&all, "}", 1) &&
+                    qp_bytes_append(&all, out[i].data.data, out[i].data.n));
+        snprintf(name, sizeof name, "model-%d-of-%d.safetensors", i, storage->n_shards);
+        write_bytes(storage->n_shards == 1 ? "model.safetensors" : name, all.data, all.n);
+        assert_true(qp_bytes_printf(&index, "%s\"%d\": \"%s\"", i ? ", " : "", i, name));
+        qp_bytes_close(&all);
+        qp_bytes_close(&out[i].header);
+        qp_bytes_close(&out[i].data);
+    }
+    if (storage->n_shards > 1) {
+        struct bytes text = { 0 };
+        assert_true(qp_bytes_printf(&text, "{\"weight_map\": {%.*s}}", (int)index.n,
+                                    (const char *)index.data));
+        write_bytes("model.safetensors.index.json", text.data, text.n);
+        qp_bytes_close(&text);
+    }
+    qp_bytes_close(&index);
+}
+
+static void write_tokenizer(void)
+{
+    struct bytes spm = { 0 };
+    assert_true(qp_spm_write_piece(&spm, "<unk>", 5, 0, PIECE_UNKNOWN) &&
+                qp_spm_write_piece(&spm, "<s>", 3, 0, PIECE_CONTROL) &&
+                qp_spm_write_piece(&spm, "</s>", 4, 0, PIECE_CONTROL));
+    for (int i = 0; i < 256; i++) {
+        char piece[8];
+        snprintf(piece, sizeof piece, "<0x%02X>", i);
+        assert_true(qp_spm_write_piece(&spm, piece, strlen(piece), 0, PIECE_BYTE));
+    }
+    const struct spm_options options = { .is_bpe = true,
+                                         .byte_fallback = true,
+                                         .vocab_size = N_PIECES,
+                                         .bos_id = 1,
+                                         .eos_id = 2,
+                                         .pad_id = -1 };
+    assert_true(qp_spm_write_options(&spm, &options));
+    write_bytes("tokenizer.model", spm.data, spm.n);
+    qp_bytes_close(&spm);
+}
+
+static void convert_shape(const struct shape *s, const struct storage *storage,
+                          enum convert_weights weights, const char *out)
+{
+    const struct convert_options options = { .weights = weights };
+    const struct family *family = qp_family_find(s->model_type, false);
+    quip_error error = { 0 };
+    write_config(s, family, storage->is_v5);
+    write_shards(s, family, storage);
+    if (qp_convert(FOLDER, out, &options, &error))
+        fail_msg("%s %s: %s", s->model_type, storage->dtype, error.message);
+}
+
+/* ---- tests ---- */
+
+static int make_folder(void **state)
+{
+    (void)state;
+    mkdir(FOLDER, 0777);
+    write_tokenizer();
+    return 0;
+}
+
+static int drop_folder(void **state)
+{
+    (void)state;
+    return system("rm -r " FOLDER);
+}
+
+static void test_every_storage_is_one_model(void **state)
+{
+    (void)state;
+    static const struct storage storages[] = {
+        { "F32", 1, true },
+        { "F16", 1, false },
+        { "BF16", 3, false },
+        { "F16", 4, true },
+    };
+    for (size_t i = 0; i < QP_COUNT(shapes); i++) {
+        convert_shape(&shapes[i], &(struct storage){ "F32", 1, false }, CONVERT_INT8,
+                      FOLDER "/a.bin");
+        size_t n_a, n_b;
+        char *a = read_whole(FOLDER "/a.bin", &n_a);
+        for (size_t j = 0; j < QP_COUNT(storages); j++) {
+            convert_shape(&shapes[i], &storages[j], CONVERT_INT8, FOLDER "/b.bin");
+            char *b = read_whole(FOLDER "/b.bin", &n_b);
+            assert_int_equal(n_a, n_b);
+            assert_memory_equal(a, b, n_a);
+            free(b);
+        }
+        free(a);
+    }
+}
+
+static void check_status(quip_status status, const quip_error *error)
+{
+    if (status)
+        fail_msg("%s: %s", quip_status_name(status), error->message);
+}
+
+/* The logits after these tokens, `step` at a time. */
+static float *logits_after(quip_model *model, const quip_token *tokens, int n, int step,
+                           int vocab_size)
+{
+    quip_error error = { 0 };
+    quip_session *s;
+    float *logits = calloc((size_t)vocab_size, sizeof *logits);
+    assert_non_null(logits);
+    check_status(quip_session_open(&s, model, &(quip_session_options){ .n_context = 64 }, &error),
+                 &error);
+    for (int i = 0; i < n; i += step)
+        check_status(quip_prefill(s, tokens + i, n - i < step ? n - i : step, &error), &error);
+    memcpy(logits, quip_logits(s), (size_t)vocab_size * sizeof *logits);
+    quip_session_close(s);
+    return logits;
+}
+
+static void check_model(const struct shape *shape, const char *path)
+{
+    enum {
+        N_TOKENS = 37
+    };
+    quip_error error = { 0 };
+    quip_model *model;
+    quip_session *s;
+    quip_result result;
+    quip_token tokens[N_TOKENS];
+    check_status(quip_model_open(&model, path, NULL, &error), &error);
+    for (int i = 0; i < N_TOKENS; i++)
+        tokens[i] = i * 73 % shape->vocab_size;
+    float *whole = logits_after(model, tokens, N_TOKENS, N_TOKENS, shape->vocab_size);
+    float *single = logits_after(model, tokens, N_TOKENS, 1, shape->vocab_size);
+    for (int i = 0; i < shape->vocab_size; i++)
+        assert_true(isfinite(whole[i]));
+    assert_memory_equal(whole, single, (size_t)shape->vocab_size * sizeof *whole);
+    quip_session_options options = { .n_context = 64, .max_output_tokens = 12 };
+    check_status(quip_session_open(&s, model, &options, &error), &error);
+    check_status(quip_generate(s, "odd shapes", 10, NULL, NULL, &result, &error), &error);
+    assert_true(result.n_output_tokens > 0);
+    quip_session_close(s);
+    quip_model_close(model);
+    free(whole);
+    free(single);
+}
+
+static void test_every_shape_runs(void **state)
+{
+    (void)state;
+    static const struct storage storage = { "F16", 2, true };
+    for (size_t i = 0; i < QP_COUNT(shapes); i++)
+        for (int w = CONVERT_INT8; w <= CONVERT_F32; w++) {
+            convert_shape(&shapes[i], &storage, (enum convert_weights)w, FOLDER "/a.bin");
+            check_model(&shapes[i], FOLDER "/a.bin");
+        }
+}
+
+/* Int4 puts two values in a byte: rows of odd length are refused, by name. */
+static void test_odd_rows(void **state)
+{
+    (void)state;
+    static const struct shape odd = { "llama", true, 1, 42, 71, 3, 1, 14, 301 };
+    const struct convert_options options = { .weights = CONVERT_INT8, .feed_forward_bits = 4 };
+    const struct family *family = qp_family_find(odd.model_type, false);
+    quip_error error = { 0 };
+    write_config(&odd, family, false);
+    write_shards(&odd, family, &(struct storage){ "F32", 1, false });
+    assert_int_equal(qp_convert(FOLDER, FOLDER "/a.bin", &options, &error), QUIP_E_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "down_proj.weight has rows of 71 values"));
+    convert_shape(&odd, &(struct storage){ "F32", 1, false }, CONVERT_INT8, FOLDER "/a.bin");
+    check_model(&odd, FOLDER "/a.bin");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_storage_is_one_model),
+        cmocka_unit_test(test_every_shape_runs),
+        cmocka_unit_test(test_odd_rows),
+    };
+    return cmocka_run_group_tests(tests, make_folder, drop_folder);
+}
