@@ -2,6 +2,7 @@
  * so, leaks nothing, and leaves models and sessions as useful as they were; and decode never
  * allocates, so that it cannot fail. */
 #include "support/alloc_fault.h"
+#include "support/shared.h"
 #include "support/tiny_model.h"
 
 #include <setjmp.h>
@@ -13,8 +14,13 @@
 
 #define PROMPT "the hen and the \xc3\xa9gg"
 
-static char path[64];
-static quip_model *model; // shared by the tests of sessions
+/* Templates that are text for this vocabulary, so that every prompt goes through them: one with a
+ * system role, one that puts the system text in front of the user's. */
+static const char *const templates[] = { "chatml", "gemma" };
+static char paths[QP_COUNT(templates)][64];
+static quip_model *models[QP_COUNT(templates)];
+static quip_model *model; // one of them
+static const char *path;  // its file
 
 static void check(quip_status status, const quip_error *error)
 {
@@ -22,24 +28,36 @@ static void check(quip_status status, const quip_error *error)
         fail_msg("%s: %s", quip_status_name(status), error->message);
 }
 
-/* "chatml" has a template that is text for this vocabulary: every prompt goes through it. */
-static int make_model(void **state)
+static void use_model(size_t i)
+{
+    model = models[i];
+    path = paths[i];
+}
+
+static int make_models(void **state)
 {
     (void)state;
-    quip_error error = { 0 };
-    struct tiny_model tiny = tiny_smallest;
-    tiny.config = "layer_types LG\nchat chatml\n";
-    snprintf(path, sizeof path, "tiny-faults-%d.bin", (int)getpid());
-    check(tiny_model_write(path, &tiny, &error), &error);
-    check(quip_model_open(&model, path, NULL, &error), &error);
+    for (size_t i = 0; i < QP_COUNT(templates); i++) {
+        quip_error error = { 0 };
+        struct tiny_model tiny = tiny_smallest;
+        char config[64];
+        snprintf(config, sizeof config, "layer_types LG\nchat %s\n", templates[i]);
+        tiny.config = config;
+        snprintf(paths[i], sizeof paths[i], "tiny-faults-%d-%zu.bin", (int)getpid(), i);
+        check(tiny_model_write(paths[i], &tiny, &error), &error);
+        check(quip_model_open(&models[i], paths[i], NULL, &error), &error);
+    }
+    use_model(0);
     return 0;
 }
 
-static int remove_model(void **state)
+static int remove_models(void **state)
 {
     (void)state;
-    quip_model_close(model);
-    unlink(path);
+    for (size_t i = 0; i < QP_COUNT(templates); i++) {
+        quip_model_close(models[i]);
+        unlink(paths[i]);
+    }
     return 0;
 }
 
@@ -113,6 +131,16 @@ static void test_open(void **state)
     quip_source source = { file, (uint64_t)ftell(file), read_file, "a source" };
     fail_each("quip_model_open_source", open_source, &source);
     fclose(file);
+}
+
+/* Its rows are copied when it opens. */
+static void test_open_gpu_file(void **state)
+{
+    (void)state;
+    need_shared("data/interop/GEMMA2_2B-gpu-q8/model.bin");
+    path = shared_path("data/interop/GEMMA2_2B-gpu-q8/model.bin");
+    fail_each("quip_model_open, GPU file", open_path, NULL);
+    use_model(0);
 }
 
 static quip_status plan(void *user, quip_error *error)
@@ -229,14 +257,17 @@ static void test_generate(void **state)
 {
     (void)state;
     const quip_session_options both[] = { greedy, sampled() };
-    for (size_t i = 0; i < QP_COUNT(both); i++) {
-        struct asking a = { .options = &both[i] };
-        quip_session *s = open_session(&both[i]);
+    for (size_t i = 0; i < QP_COUNT(both) * QP_COUNT(templates); i++) {
+        const bool is_sampled = i % 2;
+        struct asking a = { .options = &both[is_sampled] };
+        use_model(i / 2);
+        quip_session *s = open_session(a.options);
         ask(s, &a.want);
         assert_true(a.want.n > 0);
         quip_session_close(s);
-        fail_each(i ? "quip_generate, sampled" : "quip_generate", ask_twice, &a);
+        fail_each(is_sampled ? "quip_generate, sampled" : "quip_generate", ask_twice, &a);
     }
+    use_model(0);
 }
 
 /* A conversation whose every call fails once, against one where none does. */
@@ -293,9 +324,14 @@ static void test_append_and_next(void **state)
     (void)state;
     const quip_session_options o = sampled();
     struct asking a = { .options = &o };
-    quip_error error = { 0 };
-    check(talk(&a, &error), &error);
-    fail_each("quip_append, quip_next", talk, &a);
+    for (size_t i = 0; i < QP_COUNT(templates); i++) {
+        quip_error error = { 0 };
+        use_model(i);
+        a.want.n = 0;
+        check(talk(&a, &error), &error);
+        fail_each("quip_append, quip_next", talk, &a);
+    }
+    use_model(0);
 }
 
 /* In the middle of an answer, the copy says the rest of it; the original too. */
@@ -475,6 +511,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_open),
+        cmocka_unit_test(test_open_gpu_file),
         cmocka_unit_test(test_plan),
         cmocka_unit_test(test_session_open),
         cmocka_unit_test(test_generate),
@@ -485,5 +522,5 @@ int main(void)
         cmocka_unit_test(test_threads_that_cannot_be_made),
         cmocka_unit_test(test_decode_allocates_nothing),
     };
-    return cmocka_run_group_tests(tests, make_model, remove_model);
+    return cmocka_run_group_tests(tests, make_models, remove_models);
 }
