@@ -100,7 +100,8 @@ quip_token qp_sample(struct sampler *s, const float *logits, int vocab_size)
 
     /* Pop the survivors of top_k: they end up at the back of the array, best last. */
     const int k = s->top_k > 0 && s->top_k < vocab_size ? s->top_k : vocab_size;
-    const float max = heap[0].logit, per_degree = 1.0f / s->temperature;
+    const struct candidate best = heap[0];
+    const float max = best.logit, per_degree = 1.0f / s->temperature;
     int n_popped = 0;
     double total = 0;
     if (k < vocab_size)
@@ -111,6 +112,10 @@ quip_token qp_sample(struct sampler *s, const float *logits, int vocab_size)
     else
         for (int i = 0; i < vocab_size; i++)
             total += qp_exp((logits[i] == logits[i] ? logits[i] - max : -INFINITY) * per_degree);
+
+    /* Nothing to weigh: the best is infinite, or infinitely better at such a temperature. */
+    if (!(total > 0))
+        return best.id;
 
     /* top_p keeps the shortest run, best first, whose sum reaches p; then draw from it. */
     double kept = total;
