@@ -65,7 +65,10 @@ static quip_status json_parse(cJSON **json, const struct file *file, quip_error 
         return qp_fail_memory(error, file->name, n);
     quip_status status = qp_file_read(file, 0, text, n, error);
     const char *end = text;
-    if (!status && !(*json = cJSON_ParseWithLengthOpts(text, n, &end, false)))
+    *json = status ? NULL : cJSON_ParseWithLengthOpts(text, n, &end, false);
+    while (*json && end < text + n && *end && strchr(" \t\r\n", *end))
+        end++;
+    if (!status && (!*json || end != text + n))
         status = qp_fail(error, QUIP_E_FORMAT,
                          "%s: is not JSON from byte %zu on, or too much for the memory", file->name,
                          (size_t)(end - text));
@@ -153,7 +156,10 @@ static quip_status add_shard(struct checkpoint *c, const char *path, enum format
 {
     struct shard *s = &c->shards[c->n_shards++];
     quip_status status = open_shard(s, path, error);
-    if (!status && s->format.kind != kind)
+    if (!status && s->format.kind == FORMAT_TFLITE)
+        status = qp_fail(error, QUIP_E_UNSUPPORTED,
+                         "%s: is a model file; give the checkpoint that it was made from", path);
+    else if (!status && s->format.kind != kind)
         status = qp_fail(error, QUIP_E_FORMAT, "%s: is not a %s file", path, wanted);
     return status;
 }
@@ -205,14 +211,42 @@ static quip_status open_sharded(struct checkpoint *c, const cJSON *index, quip_e
     return status;
 }
 
+/* Whether the folder has this file; *status is set when that cannot be told. */
+static bool has_file(const struct checkpoint *c, const char *name, quip_status *status,
+                     quip_error *error)
+{
+    char *path = qp_path_join(c->path, name);
+    if (!path)
+        *status = qp_fail_memory(error, "a path", strlen(c->path) + strlen(name) + 2);
+    bool found = path && qp_path_exists(path);
+    free(path);
+    return found;
+}
+
+static quip_status open_single(struct checkpoint *c, quip_error *error)
+{
+    static const char *const pickles[] = { "pytorch_model.bin", "pytorch_model.bin.index.json" };
+    quip_status status = QUIP_OK;
+    if (has_file(c, "model.safetensors", &status, error)) {
+        status = reserve_shards(c, 1, error);
+        return status ? status : add_folder_shard(c, "model.safetensors", error);
+    }
+    for (size_t i = 0; i < QP_COUNT(pickles) && !status; i++)
+        if (has_file(c, pickles[i], &status, error))
+            return qp_fail(error, QUIP_E_UNSUPPORTED,
+                           "%s: has its weights in %s, which is a program rather than data; save "
+                           "them as model.safetensors",
+                           c->path, pickles[i]);
+    return status ? status
+                  : qp_fail(error, QUIP_E_IO, "%s: has no weights: no model.safetensors", c->path);
+}
+
 static quip_status open_weights(struct checkpoint *c, quip_error *error)
 {
     cJSON *index = NULL;
     quip_status status = json_read_optional(&index, c->path, "model.safetensors.index.json", error);
-    if (!status && index)
-        status = open_sharded(c, index, error);
-    else if (!status && !(status = reserve_shards(c, 1, error)))
-        status = add_folder_shard(c, "model.safetensors", error);
+    if (!status)
+        status = index ? open_sharded(c, index, error) : open_single(c, error);
     cJSON_Delete(index);
     return status;
 }

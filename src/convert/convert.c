@@ -67,6 +67,10 @@ static quip_status load_hf_tokenizer(struct conversion *v)
         status = qp_fail_memory(v->error, "a path", strlen(c->path));
     } else if (qp_path_exists(model)) {
         status = read_whole_file(model, &v->spm, v->error);
+    } else if (!qp_path_exists(path)) {
+        status =
+            qp_fail(v->error, QUIP_E_IO,
+                    "%s: has no tokenizer: neither tokenizer.model nor tokenizer.json", c->path);
     } else if (!(status = qp_json_read(&json, path, v->error))) {
         has_bos = qp_json_puts_bos(json);
         status = qp_tokenizer_from_json(json, c->tokenizer_config, path, v->facts.vocab_size,
