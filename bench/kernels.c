@@ -22,6 +22,9 @@ static const struct {
     { "avx2", CPU_AVX2 },
     { "avxvnni", CPU_AVX2 | CPU_AVXVNNI },
     { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI },
+    { "neon", CPU_NEON },
+    { "dotprod", CPU_NEON | CPU_DOTPROD },
+    { "i8mm", CPU_NEON | CPU_DOTPROD | CPU_I8MM },
 };
 
 struct options {

@@ -307,7 +307,11 @@ static void test_cpu(void **state)
     setenv("QUIP_CPU", "avx2", 1);
     assert_int_equal(qp_cpu_features(), all & CPU_AVX2);
     setenv("QUIP_CPU", "avx512vnni", 1);
-    assert_int_equal(qp_cpu_features(), all);
+    assert_int_equal(qp_cpu_features(), all & (CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI));
+    setenv("QUIP_CPU", "dotprod", 1);
+    assert_int_equal(qp_cpu_features(), all & (CPU_NEON | CPU_DOTPROD));
+    setenv("QUIP_CPU", "i8mm", 1);
+    assert_int_equal(qp_cpu_features(), all & (CPU_NEON | CPU_DOTPROD | CPU_I8MM));
     unsetenv("QUIP_CPU");
 }
 

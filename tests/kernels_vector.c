@@ -341,6 +341,7 @@ static const struct {
     { "scalar", 0 },
     { "avx2", CPU_AVX2 },
     { "avx512vnni", CPU_AVX2 | CPU_AVX512VNNI },
+    { "neon", CPU_NEON },
 };
 
 static bool is_chosen(const char *only, const char *name)

@@ -138,9 +138,12 @@ enum cpu_feature {
     CPU_AVX2 = 1 << 0, // with F16C and FMA
     CPU_AVXVNNI = 1 << 1,
     CPU_AVX512VNNI = 1 << 2, // with AVX-512 F, BW, DQ, VL
+    CPU_NEON = 1 << 3,       // every 64-bit ARM
+    CPU_DOTPROD = 1 << 4,
+    CPU_I8MM = 1 << 5,
 };
-/* What this machine has, narrowed by the environment variable QUIP_CPU (scalar, avx2, avxvnni,
- * avx512vnni: that level and those below). */
+/* What this machine has, narrowed by the environment variable QUIP_CPU (scalar; avx2, avxvnni,
+ * avx512vnni; neon, dotprod, i8mm: that level and those below). */
 unsigned qp_cpu_features(void);
 
 /* ---- UTF-8 (utf8.c) ---- */

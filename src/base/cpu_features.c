@@ -1,5 +1,6 @@
 /* cpu_features.c: what this processor can do.
- * In:  cpuid, what the system saves on a context switch (xgetbv), and QUIP_CPU.
+ * In:  cpuid, what the system saves on a context switch (xgetbv); on ARM, what the system says; and
+ * QUIP_CPU.
  * Out: a mask of enum cpu_feature; a feature is reported only with all that its kernels use. */
 #include "base.h"
 
@@ -46,6 +47,50 @@ static unsigned machine_features(void)
     return features;
 }
 
+#elif defined(__aarch64__) && defined(__linux__)
+
+#include <sys/auxv.h>
+
+/* Bits of the Linux ABI, arch/arm64/include/uapi/asm/hwcap.h: old headers lack the later ones. */
+static unsigned machine_features(void)
+{
+    const unsigned long dotprod = 1ul << 20, i8mm = 1ul << 13;
+    unsigned features = CPU_NEON;
+    if (getauxval(AT_HWCAP) & dotprod)
+        features |= CPU_DOTPROD;
+    if (features & CPU_DOTPROD && getauxval(AT_HWCAP2) & i8mm)
+        features |= CPU_I8MM;
+    return features;
+}
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+
+#include <sys/sysctl.h>
+
+static bool has_feature(const char *name)
+{
+    int value = 0;
+    size_t n_bytes = sizeof value;
+    return sysctlbyname(name, &value, &n_bytes, NULL, 0) == 0 && value;
+}
+
+static unsigned machine_features(void)
+{
+    unsigned features = CPU_NEON;
+    if (has_feature("hw.optional.arm.FEAT_DotProd"))
+        features |= CPU_DOTPROD;
+    if (features & CPU_DOTPROD && has_feature("hw.optional.arm.FEAT_I8MM"))
+        features |= CPU_I8MM;
+    return features;
+}
+
+#elif defined(__aarch64__)
+
+static unsigned machine_features(void)
+{
+    return CPU_NEON;
+}
+
 #else
 
 static unsigned machine_features(void)
@@ -63,6 +108,9 @@ static const struct {
     { "avx2", CPU_AVX2 },
     { "avxvnni", CPU_AVX2 | CPU_AVXVNNI },
     { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI },
+    { "neon", CPU_NEON },
+    { "dotprod", CPU_NEON | CPU_DOTPROD },
+    { "i8mm", CPU_NEON | CPU_DOTPROD | CPU_I8MM },
 };
 
 unsigned qp_cpu_features(void)

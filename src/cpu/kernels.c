@@ -25,5 +25,19 @@ struct kernels qp_kernels_for(unsigned cpu)
         qp_vector_kernels_avx512(&k);
         qp_attention_kernels_avx512(&k);
     }
+    if (cpu & CPU_NEON) {
+        k.name = "neon";
+        qp_linear_kernels_neon(&k);
+        qp_vector_kernels_neon(&k);
+        qp_attention_kernels_neon(&k);
+    }
+    if (cpu & CPU_DOTPROD) {
+        k.name = "dotprod";
+        qp_linear_kernels_dotprod(&k);
+    }
+    if (cpu & CPU_I8MM) {
+        k.name = "i8mm";
+        qp_linear_kernels_i8mm(&k);
+    }
     return k;
 }

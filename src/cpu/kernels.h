@@ -140,12 +140,17 @@ void qp_linear_kernels_scalar(struct kernels *k);
 void qp_linear_kernels_avx2(struct kernels *k);
 void qp_linear_kernels_avxvnni(struct kernels *k);
 void qp_linear_kernels_avx512vnni(struct kernels *k);
+void qp_linear_kernels_neon(struct kernels *k);
+void qp_linear_kernels_dotprod(struct kernels *k);
+void qp_linear_kernels_i8mm(struct kernels *k);
 void qp_vector_kernels_scalar(struct kernels *k);
 void qp_vector_kernels_avx2(struct kernels *k);
 void qp_vector_kernels_avx512(struct kernels *k);
+void qp_vector_kernels_neon(struct kernels *k);
 void qp_attention_kernels_scalar(struct kernels *k);
 void qp_attention_kernels_avx2(struct kernels *k);
 void qp_attention_kernels_avx512(struct kernels *k);
+void qp_attention_kernels_neon(struct kernels *k);
 
 /* Our own mathematics, scalar (math.c): the reference for every vector version, also used where one
  * number is needed (rope tables, the sampler). Errors below 2 ulp in the stated range. */

@@ -1,0 +1,279 @@
+/* linear_neon.c: matrix products with what every 64-bit ARM has (Cortex-A53, A72).
+ * In, out, order of rounding: linear_scalar.c, to the bit.
+ *
+ * smull multiplies eight bytes to int16, smlal adds eight more: two products of int8 are at most
+ * 2 * 128 * 127, which int16 holds, and a pairwise add widens them. Products of int4 are at most
+ * 8 * 127 (15 * 127 as nibbles lie), so that int16 holds a whole block's: eight in a lane.
+ *
+ * Tile: i8x8k16: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 16][8 rows][16 k].
+ */
+#include "cpu/kernels.h"
+#include "format/format.h"
+
+#if defined(__aarch64__)
+
+#include "cpu/linear_neon.h"
+
+#include <float.h>
+
+/* ---- activations ---- */
+
+static void quantize_block_neon(int8_t *q, float *scale, int32_t *offset, const float x[ACT_BLOCK])
+{
+    float32x4_t largest = vdupq_n_f32(0.0f);
+    for (int i = 0; i < ACT_BLOCK; i += 4)
+        largest = larger_neon(vabsq_f32(vld1q_f32(x + i)), largest);
+    float max = vmaxvq_f32(largest); // none of them is NaN
+    float inverse = 127.0f / max;
+    inverse = inverse < FLT_MAX ? inverse : FLT_MAX;
+    int32x4_t sum = vdupq_n_s32(0);
+    for (int i = 0; i < ACT_BLOCK; i += 8) {
+        int16x4_t words[2];
+        for (int j = 0; j < 2; j++) {
+            float32x4_t v = vmulq_n_f32(vld1q_f32(x + i + 4 * j), inverse);
+            v = smaller_neon(v, vdupq_n_f32(127.0f));
+            v = larger_neon(v, vdupq_n_f32(-127.0f));
+            int32x4_t rounded = vcvtnq_s32_f32(v);
+            sum = vaddq_s32(sum, rounded);
+            words[j] = vmovn_s32(rounded);
+        }
+        vst1_s8(q + i, vmovn_s16(vcombine_s16(words[0], words[1])));
+    }
+    *scale = max / 127.0f;
+    *offset = -128 * vaddvq_s32(sum);
+}
+
+static void quantize_neon(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
+{
+    int i = 0, b = 0;
+    for (; i + ACT_BLOCK <= n; i += ACT_BLOCK, b++)
+        quantize_block_neon(q + i, scales + b, offsets + b, x + i);
+    if (i < n) {
+        float tail[ACT_BLOCK] = { 0 };
+        memcpy(tail, x + i, (size_t)(n - i) * sizeof(float));
+        quantize_block_neon(q + i, scales + b, offsets + b, tail);
+    }
+}
+
+/* ---- one token ---- */
+
+/* a * b, 16 products as eight sums of two */
+static inline int16x8_t mul_pairs_neon(int8x16_t a, int8x16_t b)
+{
+    return vmlal_high_s8(vmull_s8(vget_low_s8(a), vget_low_s8(b)), a, b);
+}
+
+static inline int16x8_t mul_add_pairs_neon(int16x8_t sum, int8x16_t a, int8x16_t b)
+{
+    return vmlal_high_s8(vmlal_s8(sum, vget_low_s8(a), vget_low_s8(b)), a, b);
+}
+
+INLINE_NEON int32x4_t dot_i8_neon(const uint8_t *w, const struct q_block_neon *q)
+{
+    const int8_t *s = (const int8_t *)w;
+    int32x4_t sum = vpaddlq_s16(mul_pairs_neon(vld1q_s8(s), q->v[0]));
+    sum = vpadalq_s16(sum, mul_pairs_neon(vld1q_s8(s + 16), q->v[1]));
+    sum = vpadalq_s16(sum, mul_pairs_neon(vld1q_s8(s + 32), q->v[2]));
+    return vpadalq_s16(sum, mul_pairs_neon(vld1q_s8(s + 48), q->v[3]));
+}
+
+static inline int8x16_t low_nibbles_neon(uint8x16_t w)
+{
+    return vreinterpretq_s8_u8(vandq_u8(w, vdupq_n_u8(15)));
+}
+
+static inline int8x16_t high_nibbles_neon(uint8x16_t w)
+{
+    return vreinterpretq_s8_u8(vshrq_n_u8(w, 4));
+}
+
+INLINE_NEON int32x4_t dot_i4_neon(const uint8_t *w, const struct q_block_neon *q)
+{
+    uint8x16_t first = vld1q_u8(w), second = vld1q_u8(w + 16);
+    int16x8_t sum = mul_pairs_neon(low_nibbles_neon(first), q->v[0]);
+    sum = mul_add_pairs_neon(sum, high_nibbles_neon(first), q->v[1]);
+    sum = mul_add_pairs_neon(sum, low_nibbles_neon(second), q->v[2]);
+    return vpaddlq_s16(mul_add_pairs_neon(sum, high_nibbles_neon(second), q->v[3]));
+}
+
+static void gemv_i8_neon(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                         int end)
+{
+    gemv_rows_neon(y, w, x, begin, end, false, dot_i8_neon);
+}
+
+static void gemv_i4_neon(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                         int end)
+{
+    gemv_rows_neon(y, w, x, begin, end, true, dot_i4_neon);
+}
+
+/* ---- tiles ---- */
+
+INLINE_NEON void store_step_k16(int8_t *to, const int8x16_t row[ROWS_NEON])
+{
+    for (int r = 0; r < ROWS_NEON; r++)
+        vst1q_s8(to + r * STEP_NEON, row[r]);
+}
+
+static void pack_neon(void *tile, const struct matrix *w, int row, int n_rows)
+{
+    pack_groups_neon(tile, w, row, n_rows, store_step_k16);
+}
+
+/* ---- many tokens against a tile: 2 tokens x 8 rows ----
+ * 16 accumulators, each a token's product with a row in parts; four float sums. Named variables,
+ * made by macros, because compilers keep an array of accumulators in memory. */
+enum {
+    GEMM_TOKENS_NEON = 2
+};
+
+INLINE_NEON void store_q_k16(int8_t *to, const int8_t *const q[TOKENS_NEON], size_t k)
+{
+    for (int t = 0; t < GEMM_TOKENS_NEON; t++)
+        vst1q_s8(to + t * STEP_NEON, vld1q_s8(q[t] + k));
+}
+
+// clang-format off
+#define EACH_ROW_NEON(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
+
+#define START_I8_NEON(r) int32x4_t a##r = vdupq_n_s32(0), b##r = a##r;
+#define STEP_I8_NEON(r) { \
+    int8x16_t w = vld1q_s8(group + (r) * STEP_NEON); \
+    a##r = vpadalq_s16(a##r, mul_pairs_neon(w, x0)); \
+    b##r = vpadalq_s16(b##r, mul_pairs_neon(w, x1)); }
+#define START_I4_NEON(r) int16x8_t p##r = vdupq_n_s16(0), s##r = p##r;
+#define STEP_I4_NEON(r) { \
+    int8x16_t w = vld1q_s8(group + (r) * STEP_NEON); \
+    p##r = mul_add_pairs_neon(p##r, w, x0); \
+    s##r = mul_add_pairs_neon(s##r, w, x1); }
+#define WIDEN_I4_NEON(r) int32x4_t a##r = vpaddlq_s16(p##r), b##r = vpaddlq_s16(s##r);
+
+#define LOOP_NEON(step) \
+    for (int i = 0; i < ACT_BLOCK; i += STEP_NEON) { \
+        int8x16_t x0 = vld1q_s8(q), x1 = vld1q_s8(q + STEP_NEON); \
+        EACH_ROW_NEON(step) \
+        q += GEMM_TOKENS_NEON * STEP_NEON; \
+        group += ROWS_NEON * STEP_NEON; \
+    }
+#define SCALE_NEON \
+    sum00 = scale_dots_neon(sum00, tokens->scales[n][0], sum_quads_neon(a0, a1, a2, a3)); \
+    sum04 = scale_dots_neon(sum04, tokens->scales[n][0], sum_quads_neon(a4, a5, a6, a7)); \
+    sum10 = scale_dots_neon(sum10, tokens->scales[n][1], sum_quads_neon(b0, b1, b2, b3)); \
+    sum14 = scale_dots_neon(sum14, tokens->scales[n][1], sum_quads_neon(b4, b5, b6, b7));
+#define TAKE_SUMS_NEON \
+    float32x4_t sum00 = vld1q_f32(sums[0]), sum04 = vld1q_f32(sums[0] + 4); \
+    float32x4_t sum10 = vld1q_f32(sums[1]), sum14 = vld1q_f32(sums[1] + 4);
+#define GIVE_SUMS_NEON \
+    vst1q_f32(sums[0], sum00), vst1q_f32(sums[0] + 4, sum04); \
+    vst1q_f32(sums[1], sum10), vst1q_f32(sums[1] + 4, sum14);
+// clang-format on
+
+__attribute__((noinline)) static void gemm_blocks_i8_neon(float sums[TOKENS_NEON][ROWS_NEON],
+                                                          const int8_t *group,
+                                                          const struct tokens_neon *tokens,
+                                                          int n_blocks)
+{
+    const int8_t *q = tokens->q;
+    TAKE_SUMS_NEON
+    for (int n = 0; n < n_blocks; n++) {
+        EACH_ROW_NEON(START_I8_NEON)
+        LOOP_NEON(STEP_I8_NEON)
+        SCALE_NEON
+    }
+    GIVE_SUMS_NEON
+}
+
+__attribute__((noinline)) static void gemm_blocks_i4_neon(float sums[TOKENS_NEON][ROWS_NEON],
+                                                          const int8_t *group,
+                                                          const struct tokens_neon *tokens,
+                                                          int n_blocks)
+{
+    const int8_t *q = tokens->q;
+    TAKE_SUMS_NEON
+    for (int n = 0; n < n_blocks; n++) {
+        EACH_ROW_NEON(START_I4_NEON)
+        LOOP_NEON(STEP_I4_NEON)
+        EACH_ROW_NEON(WIDEN_I4_NEON)
+        SCALE_NEON
+    }
+    GIVE_SUMS_NEON
+}
+
+static void gemm_neon(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
+                      int n_rows, const int8_t *q, size_t q_stride, const float *scales,
+                      const int32_t *offsets, int n_tokens)
+{
+    (void)offsets;
+    gemm_groups_neon(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, n_tokens,
+                     GEMM_TOKENS_NEON, store_q_k16,
+                     w->dtype == DTYPE_I8 ? gemm_blocks_i8_neon : gemm_blocks_i4_neon);
+}
+
+/* ---- float weights: 2 tokens x 2 rows, each sum's 16 lanes in four registers ---- */
+
+/* sums[t][r] of two tokens and two rows, which may be the same. */
+static void gemm_f32_sums_neon(float sums[2][2], const float *w0, const float *w1, const float *x0,
+                               const float *x1, int n_in)
+{
+    struct lanes_neon s00 = zero_lanes_neon(), s01 = s00, s10 = s00, s11 = s00;
+    for (int k = 0; k < n_in; k += 16) {
+        const struct lanes_neon a0 = load_lanes_neon(w0 + k, n_in - k);
+        const struct lanes_neon a1 = load_lanes_neon(w1 + k, n_in - k);
+        struct lanes_neon b = load_lanes_neon(x0 + k, n_in - k);
+        s00 = mul_add_lanes_neon(a0, b, s00);
+        s01 = mul_add_lanes_neon(a1, b, s01);
+        b = load_lanes_neon(x1 + k, n_in - k);
+        s10 = mul_add_lanes_neon(a0, b, s10);
+        s11 = mul_add_lanes_neon(a1, b, s11);
+    }
+    sums[0][0] = sum_of_lanes_neon(s00);
+    sums[0][1] = sum_of_lanes_neon(s01);
+    sums[1][0] = sum_of_lanes_neon(s10);
+    sums[1][1] = sum_of_lanes_neon(s11);
+}
+
+static void gemm_f32_neon(float *y, size_t y_stride, const struct matrix *w, const float *x,
+                          size_t x_stride, int n_tokens, int begin, int end)
+{
+    for (int r = begin; r < end; r += 2) {
+        const int r1 = r + 1 < end ? r + 1 : r; // the odd last row, or token, counts twice
+        for (int t = 0; t < n_tokens; t += 2) {
+            const int t1 = t + 1 < n_tokens ? t + 1 : t;
+            const int rows[2] = { r, r1 }, tokens[2] = { t, t1 };
+            float sums[2][2];
+            gemm_f32_sums_neon(sums, qp_matrix_row(w, r), qp_matrix_row(w, r1),
+                               x + (size_t)t * x_stride, x + (size_t)t1 * x_stride, w->n_in);
+            for (int i = 0; i < 2; i++)
+                for (int j = 0; j < 2; j++)
+                    y[(size_t)tokens[i] * y_stride + (size_t)(rows[j] - begin)] =
+                        w->bias ? sums[i][j] + w->bias[rows[j]] : sums[i][j];
+        }
+    }
+}
+
+static void gemv_f32_neon(float *y, const struct matrix *w, const float *x, int begin, int end)
+{
+    gemm_f32_neon(y + begin, 0, w, x, 0, 1, begin, end);
+}
+
+void qp_linear_kernels_neon(struct kernels *k)
+{
+    k->quantize = quantize_neon;
+    k->gemv_i8 = gemv_i8_neon;
+    k->gemv_i4 = gemv_i4_neon;
+    k->gemv_f32 = gemv_f32_neon;
+    k->tile_bytes = tile_bytes_neon;
+    k->pack = pack_neon;
+    k->gemm = gemm_neon;
+    k->gemm_f32 = gemm_f32_neon;
+}
+
+#else
+
+void qp_linear_kernels_neon(struct kernels *k)
+{
+    (void)k;
+}
+
+#endif
