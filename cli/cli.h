@@ -60,6 +60,8 @@ int parse_options(const struct command *command, const struct option *options, c
 // clang-format off
 #define SESSION_OPTIONS(o, stop_texts, is_raw)                                                     \
     { OPTION_FLAG, 0, "raw", NULL, is_raw, 0, 0, "the text as it is, without the model's template" }, \
+    { OPTION_TEXT, 0, "chat-template", "NAME", &(o)->chat_template, 0, 0,                          \
+      "spell turns in this way, not as the model's file says" },                                   \
     { OPTION_TEXT, 0, "system", "TEXT", &(o)->system, 0, 0, "system prompt" },                     \
     { OPTION_NUMBER, 0, "temperature", "T", &(o)->temperature, 0, 100,                             \
       "0 (default): always the likeliest token; 1: the model's own odds" },                        \

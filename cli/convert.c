@@ -38,7 +38,8 @@ int run_convert(const struct command *command, char **words)
           "the same for the feed-forward" },
         { OPTION_INT, 0, "embedding", "BITS", &embedding, 4, 8, "the same for embedding and head" },
         { OPTION_TEXT, 0, "template", "NAME", &chat, 0, 0,
-          "how turns are spelled: gemma, smollm2, chatml, llama2, llama3 or none" },
+          "how turns are spelled: gemma, smollm2, qwen2, qwen2.5, chatml, llama2, llama3, zephyr, "
+          "phi2 or none" },
         { OPTION_FLAG, 'q', "quiet", NULL, &is_quiet, 0, 0, "say nothing unless it fails" },
         { 0 },
     };

@@ -134,7 +134,10 @@ typedef struct quip_session_options {
     int n_stop;
     const char *system; // system prompt, put before the first turn by the model's template; copied
     bool no_template;   // text goes in as it is, even if the model has a template
-    uint64_t reserved[8];
+    /* How turns are spelled, by name: "gemma", "smollm2", "qwen2", "qwen2.5", "chatml", "llama2",
+     * "llama3", "zephyr", "phi2" or "none"; NULL is as the model's file says. */
+    const char *chat_template;
+    uint64_t reserved[7];
 } quip_session_options;
 
 QUIP_API quip_status quip_session_open(quip_session **session, quip_model *model,

@@ -617,7 +617,8 @@ static void test_failing_memory(void **state)
 static void test_chat(void **state)
 {
     (void)state;
-    static const char *const names[] = { "gemma", "smollm2", "chatml", "llama2", "llama3", "none" };
+    static const char *const names[] = { "gemma",  "smollm2", "qwen2",  "qwen2.5", "chatml",
+                                         "llama2", "llama3",  "zephyr", "phi2",    "none" };
     for (size_t i = 0; i < QP_COUNT(names); i++) {
         const struct chat_template *c = qp_chat_find(names[i]);
         assert_non_null(c);
@@ -627,11 +628,19 @@ static void test_chat(void **state)
             assert_true(turns[j]->prefix && turns[j]->suffix);
     }
     assert_null(qp_chat_find("klingon"));
+    for (int i = 0; i < (int)QP_COUNT(names); i++)
+        assert_string_equal(qp_chat_name(i), names[i]);
+    assert_null(qp_chat_name(QP_COUNT(names)));
     assert_string_equal(qp_chat_recognise("{{ '<start_of_turn>' + role }}"), "gemma");
     assert_string_equal(qp_chat_recognise("<|im_start|> ... named SmolLM, ..."), "smollm2");
     assert_string_equal(qp_chat_recognise("<|im_start|>"), "chatml");
     assert_string_equal(qp_chat_recognise("<|start_header_id|>"), "llama3");
     assert_string_equal(qp_chat_recognise("[INST] <<SYS>>"), "llama2");
+    assert_string_equal(qp_chat_recognise("<|im_start|> created by Alibaba Cloud"), "qwen2.5");
+    assert_string_equal(qp_chat_recognise("<|im_start|> You are a helpful assistant"), "qwen2");
+    assert_string_equal(qp_chat_recognise("<|user|> <|assistant|> + eos_token"), "zephyr");
+    assert_string_equal(qp_chat_recognise("<|user|> <|assistant|> <|end|>"), "none"); // Phi-3
+    assert_string_equal(qp_chat_recognise("Instruct: Output:"), "phi2");
     assert_string_equal(qp_chat_recognise("[INST]"), "none");
     assert_string_equal(qp_chat_recognise(""), "none");
 }

@@ -259,9 +259,8 @@ static quip_status read_decoder(struct bpe_spec *spec, const cJSON *decoder, con
 static bool is_sentencepiece(const struct vocabulary *v, const cJSON *json)
 {
     const struct bpe_spec *spec = &v->spec;
-    const uint8_t *last = &spec->steps[spec->n_steps - 1];
     bool has_steps =
-        !spec->nfc && spec->n_steps > 0 && *last == STEP_SPACE_SYMBOLS &&
+        !spec->nfc && spec->n_steps > 0 && spec->steps[spec->n_steps - 1] == STEP_SPACE_SYMBOLS &&
         (spec->n_steps == 1 || (spec->n_steps == 2 && spec->steps[0] == STEP_PREPEND_SYMBOL));
     if (!v->options.is_bpe || !has_steps || spec->ignore_merges || *spec->continues ||
         *spec->ends || !is_idle(qp_json_item(json, "pre_tokenizer")))

@@ -41,7 +41,7 @@ static void finish(quip_session *s, quip_finish_reason reason)
 static size_t find_stop(const quip_session *s, const char *text, size_t n)
 {
     size_t first = n;
-    for (int i = 0; i < s->options.n_stop; i++) {
+    for (int i = 0; i < s->n_stops; i++) {
         const size_t n_stop = strlen(s->stops[i]);
         for (size_t at = 0; at + n_stop <= n && at < first; at++)
             if (memcmp(text + at, s->stops[i], n_stop) == 0)
@@ -54,7 +54,7 @@ static size_t find_stop(const quip_session *s, const char *text, size_t n)
 static size_t n_undecided(const quip_session *s, const char *text, size_t n)
 {
     size_t longest = 0;
-    for (int i = 0; i < s->options.n_stop; i++) {
+    for (int i = 0; i < s->n_stops; i++) {
         size_t k = strlen(s->stops[i]) - 1;
         for (k = k < n ? k : n; k > longest; k--)
             if (memcmp(text + n - k, s->stops[i], k) == 0)
@@ -70,6 +70,9 @@ static bool is_stop_id(const quip_session *s, quip_token id)
     const struct config *c = &s->model->config;
     for (int i = 0; i < c->n_stop_ids; i++)
         if (c->stop_ids[i] == id)
+            return true;
+    for (size_t i = 0; i < QP_COUNT(s->chat_stops); i++)
+        if (s->chat && s->chat_stops[i] == id)
             return true;
     return false;
 }

@@ -38,7 +38,8 @@ struct quip_session {
     struct arena arena;           // buffers, kv cache, context, sampler
     quip_session_options options; // resolved: no field means "default" any more
     struct bytes option_text;     // what options.stop and options.system point into
-    const char **stops;           // [options.n_stop]
+    const char **stops;           // [n_stops]: options.stop, then the template's own
+    int n_stops;
     struct sampler sampler;
 
     /* Every token in order, [n_context]. The first run.pos are in the kv cache; the rest are run
@@ -49,6 +50,7 @@ struct quip_session {
     int logits_position; // buffers.logits are those after this many tokens; -1: of none
 
     const struct chat_template *chat; // NULL: text goes in as it is
+    quip_token chat_stops[4];         // pieces that end the template's turns; -1: none
     quip_role role;                   // of the last text
     bool has_begun;                   // bos and system prompt have been seen to
     struct bytes system;              // system text that waits for the first user turn

@@ -1,6 +1,7 @@
 /* session.c: a session's memory, its context of tokens, and running them. */
 #include "engine/engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +10,19 @@
 #define HELD_BYTES 4096 // room for text that is held back, so that decode does not allocate
 
 /* ---- options ---- */
+
+static quip_status check_template(const char *name, quip_error *error)
+{
+    char names[200] = "";
+    if (!name || qp_chat_find(name))
+        return QUIP_OK;
+    for (int i = 0; qp_chat_name(i); i++) {
+        const size_t n = strlen(names);
+        snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", qp_chat_name(i));
+    }
+    return qp_fail(error, QUIP_E_ARGUMENT, "there is no chat template \"%.60s\"; there are %s",
+                   name, names);
+}
 
 static quip_status check_options(const quip_model *m, const quip_session_options *o,
                                  quip_error *error)
@@ -39,7 +53,7 @@ static quip_status check_options(const quip_model *m, const quip_session_options
         if (!o->stop[i] || !o->stop[i][0] || strlen(o->stop[i]) > 1024)
             return qp_fail(error, QUIP_E_ARGUMENT,
                            "stop text %d is missing, empty or longer than 1024 bytes", i);
-    return QUIP_OK;
+    return check_template(o->chat_template, error);
 }
 
 /* Options with every default filled in; the texts still the caller's. */
@@ -63,7 +77,7 @@ static quip_status copy_texts(quip_session *s, quip_error *error)
     size_t n = o->system ? strlen(o->system) + 1 : 0;
     for (int i = 0; i < o->n_stop; i++)
         n += strlen(o->stop[i]) + 1;
-    s->stops = calloc((size_t)o->n_stop + 1, sizeof *s->stops);
+    s->stops = calloc((size_t)o->n_stop + 2, sizeof *s->stops);
     if (!s->stops || !qp_bytes_reserve(&s->option_text, n + 1))
         return qp_fail_memory(error, "the session's options", n);
     for (int i = 0; i < o->n_stop; i++) {
@@ -71,6 +85,9 @@ static quip_status copy_texts(quip_session *s, quip_error *error)
         qp_bytes_append(&s->option_text, o->stop[i], strlen(o->stop[i]) + 1);
     }
     o->stop = s->stops;
+    s->n_stops = o->n_stop;
+    if (s->chat && s->chat->stop_text)
+        s->stops[s->n_stops++] = s->chat->stop_text;
     if (o->system) {
         const char *copy = (const char *)s->option_text.data + s->option_text.n;
         qp_bytes_append(&s->option_text, o->system, strlen(o->system) + 1);
@@ -120,6 +137,21 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
     return QUIP_OK;
 }
 
+/* The template that the options name, or the model's own. */
+static void choose_template(quip_session *s)
+{
+    const struct chat_template *named =
+        s->options.chat_template ? qp_chat_find(s->options.chat_template) : NULL;
+    s->chat = named ? named : s->model->chat;
+    s->options.chat_template = named ? named->name : NULL; // the caller's text may go
+    if (s->options.no_template || (s->chat && strcmp(s->chat->name, "none") == 0))
+        s->chat = NULL;
+    for (size_t i = 0; i < QP_COUNT(s->chat_stops); i++) {
+        const char *stop = s->chat && i < QP_COUNT(s->chat->stops) ? s->chat->stops[i] : NULL;
+        s->chat_stops[i] = stop ? qp_tokenizer_find(s->model->tokenizer, stop, strlen(stop)) : -1;
+    }
+}
+
 quip_status qp_session_open(quip_session **session, quip_model *model,
                             const quip_session_options *options, quip_error *error)
 {
@@ -135,7 +167,7 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
     s->model = model;
     s->options = resolve(model, options);
     s->logits_position = -1;
-    s->chat = s->options.no_template ? NULL : model->chat;
+    choose_template(s);
     if (!s->options.seed)
         s->options.seed = qp_random_seed();
     s->result.seed = s->options.seed;

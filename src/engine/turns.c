@@ -21,45 +21,60 @@ static const struct turn_text *turn_of(const struct chat_template *chat, quip_ro
     }
 }
 
-/* Where a template's text stops being markers. What follows ("user\n") is encoded together with the
- * words after it, because a tokenizer may join them. */
-static size_t markers_end(const char *text)
+/* Does the next text stand at a beginning, as SentencePiece models see it: of everything, or behind
+ * a control token? */
+static bool is_text_start(const quip_session *s, const struct tokens *out)
 {
-    const char *end = strrchr(text, '>');
-    return end ? (size_t)(end - text) + 1 : 0;
+    if (out->n + s->n == 0)
+        return true;
+    quip_token last = out->n ? out->ids[out->n - 1] : s->context[s->n - 1];
+    return qp_tokenizer_is_control(s->model->tokenizer, last);
 }
 
 static quip_status encode(const quip_session *s, const struct bytes *text, size_t begin, size_t end,
                           bool with_special, struct tokens *out, quip_error *error)
 {
+    const struct tokenizer *t = s->model->tokenizer;
+    const char *from = (const char *)text->data + begin;
     if (begin == end)
         return QUIP_OK;
-    return qp_tokenizer_encode(s->model->tokenizer, (const char *)text->data + begin, end - begin,
-                               with_special, out, error);
+    return is_text_start(s, out)
+               ? qp_tokenizer_encode(t, from, end - begin, with_special, out, error)
+               : qp_tokenizer_encode_more(t, from, end - begin, with_special, out, error);
 }
 
-/* Append the ids of one text of `role`, and of the template's text before it when the role is new.
- */
+/* What the template puts between texts of these roles; is_prompt: the model is to go on. */
+static bool put_between(const struct chat_template *chat, quip_role last, quip_role role,
+                        bool is_prompt, struct bytes *out)
+{
+    const char *prefix = turn_of(chat, role)->prefix;
+    if (is_prompt && chat->answer_prefix)
+        prefix = chat->answer_prefix;
+    return qp_bytes_append_text(out, turn_of(chat, last)->suffix) &&
+           qp_bytes_append_text(out, prefix);
+}
+
+/* Append the ids of one text of `role`, and of the template's text before it when the role is new;
+ * text NULL: the model is to write it. Control tokens are found in the template's text up to its
+ * last one; what follows ("user\n") is encoded together with the words after it, because a
+ * tokenizer may join them. */
 static quip_status compose(const quip_session *s, quip_role last, quip_role role,
-                           const char *before, size_t n_before, const char *text, size_t n,
+                           const struct bytes *before, const char *text, size_t n,
                            struct tokens *out, quip_error *error)
 {
     struct bytes all = { 0 };
     bool ok = true;
     if (s->chat && role != QUIP_ROLE_NONE && role != last)
-        ok = qp_bytes_append_text(&all, turn_of(s->chat, last)->suffix) &&
-             qp_bytes_append_text(&all, turn_of(s->chat, role)->prefix);
-    ok = ok && qp_bytes_append(&all, "", 1); // for strrchr
+        ok = put_between(s->chat, last, role, !text, &all);
+    const size_t markers =
+        ok ? qp_tokenizer_special_end(s->model->tokenizer, (const char *)all.data, all.n) : 0;
+    ok = ok && (!before || qp_bytes_append(&all, before->data, before->n)) &&
+         qp_bytes_append(&all, text ? text : "", n);
     quip_status status = QUIP_OK;
-    if (ok) {
-        const size_t markers = markers_end((const char *)all.data);
-        all.n--;
-        ok = qp_bytes_append(&all, before, n_before) && qp_bytes_append(&all, text, n);
-        if (ok && !(status = encode(s, &all, 0, markers, true, out, error)))
-            status = encode(s, &all, markers, all.n, role == QUIP_ROLE_NONE, out, error);
-    }
     if (!ok)
         status = qp_fail_memory(error, "a prompt", n);
+    else if (!(status = encode(s, &all, 0, markers, true, out, error)))
+        status = encode(s, &all, markers, all.n, role == QUIP_ROLE_NONE, out, error);
     qp_bytes_close(&all);
     return status;
 }
@@ -83,7 +98,7 @@ static quip_status begin_context(quip_session *s, quip_role role, quip_role *las
                    : qp_fail_memory(error, "the system prompt", strlen(system));
     }
     quip_status status =
-        compose(s, QUIP_ROLE_NONE, QUIP_ROLE_SYSTEM, "", 0, system, strlen(system), out, error);
+        compose(s, QUIP_ROLE_NONE, QUIP_ROLE_SYSTEM, NULL, system, strlen(system), out, error);
     *last = QUIP_ROLE_SYSTEM;
     return status;
 }
@@ -100,13 +115,15 @@ static quip_status turn_tokens(quip_session *s, quip_role role, const char *text
     if (s->chat && s->chat->system_joiner && role == QUIP_ROLE_SYSTEM)
         return qp_bytes_append(&s->system, text, n) ? QUIP_OK
                                                     : qp_fail_memory(error, "the system prompt", n);
-    const size_t n_system = role == QUIP_ROLE_USER ? s->system.n : 0;
-    if (n_system && !qp_bytes_append_text(&s->system, s->chat->system_joiner))
-        return qp_fail_memory(error, "the system prompt", n_system);
-    status = compose(s, last, role, (const char *)s->system.data, n_system ? s->system.n : 0, text,
-                     n, out, error);
-    if (n_system)
-        s->system.n = n_system; // without the joiner, until the turn is in
+    struct bytes before = { 0 };
+    bool ok = true;
+    if (role == QUIP_ROLE_USER && s->system.n > 0)
+        ok = qp_bytes_append_text(&before, s->chat->system.prefix) &&
+             qp_bytes_append(&before, s->system.data, s->system.n) &&
+             qp_bytes_append_text(&before, s->chat->system_joiner);
+    status = ok ? compose(s, last, role, &before, text, n, out, error)
+                : qp_fail_memory(error, "the system prompt", s->system.n);
+    qp_bytes_close(&before);
     return status;
 }
 
@@ -142,7 +159,7 @@ quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, si
         while (n && is_white(text[n - 1]))
             n--;
     }
-    quip_status status = turn_tokens(s, role, text, n, &tokens, error);
+    quip_status status = turn_tokens(s, role, text ? text : "", n, &tokens, error);
     if (!status)
         status = run_tokens(s, &tokens, role, error);
     qp_tokens_close(&tokens);
@@ -164,7 +181,7 @@ quip_status qp_turn_begin_answer(quip_session *s, quip_error *error)
     quip_status status = QUIP_OK;
     const bool with_template = s->chat && s->role != QUIP_ROLE_NONE;
     if (with_template && s->role != QUIP_ROLE_MODEL)
-        status = compose(s, s->role, QUIP_ROLE_MODEL, "", 0, "", 0, &tokens, error);
+        status = compose(s, s->role, QUIP_ROLE_MODEL, NULL, NULL, 0, &tokens, error);
     else if (s->n == 0 && s->model->config.bos >= 0 &&
              !qp_tokens_append(&tokens, s->model->config.bos))
         status = qp_fail_memory(error, "a prompt", sizeof(quip_token));

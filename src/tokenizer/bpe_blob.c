@@ -240,7 +240,7 @@ static quip_status build_added_tries(struct tokenizer *t, quip_error *error)
         bool normalized = b->added[i].normalized;
         text.n = 0;
         if (!qp_bytes_append(&text, qp_piece_text(t, id), t->pieces[id].n) ||
-            (normalized && !qp_text_steps(t, &text)))
+            (normalized && !qp_text_steps(t, false, &text)))
             status = qp_fail_memory(error, "an added token", t->pieces[id].n);
         else
             status = qp_trie_add(normalized ? &b->normalized : &b->raw, (const char *)text.data,

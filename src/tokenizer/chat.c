@@ -3,10 +3,11 @@
  * Out: a row of the table below. */
 #include "tokenizer/tokenizer_impl.h"
 
-/* <start_of_turn> has no system role in Gemma; Gemma 3's own template puts the system text in front
- * of the first user text. Llama 2 does too, between markers of its own; its beginning-of-sequence
- * token stands in front of every user turn, so it ends the model's. What the model says after
- * "[/INST]" begins with its own space. */
+/* Gemma has no system role. Gemma 3's own template puts the system text in front of the first user
+ * text; those of Gemma 1 and 2 refuse one, where doing the same serves better. Llama 2 does it too,
+ * between markers of its own; its beginning-of-sequence token stands in front of every user turn,
+ * so it ends the model's. Phi-2 was not tuned for turns: it answers one question in this form, and
+ * then invents the next, which ends the answer. */
 #define CHATML_TURNS                                                                               \
     .user = { "<|im_start|>user\n", "<|im_end|>\n" },                                              \
     .model = { "<|im_start|>assistant\n", "<|im_end|>\n" },                                        \
@@ -28,11 +29,18 @@ static const struct chat_template chat_templates[] = {
         CHATML_TURNS,
         .default_system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face",
     },
+    { .name = "qwen2", CHATML_TURNS, .default_system = "You are a helpful assistant." },
+    {
+        .name = "qwen2.5",
+        CHATML_TURNS,
+        .default_system = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
+    },
     { .name = "chatml", CHATML_TURNS },
     {
         .name = "llama2",
         .user = { "[INST] ", " [/INST]" },
-        .model = { "", " </s><s>" },
+        .model = { " ", " </s><s>" },
+        .answer_prefix = "",
         .system = { "<<SYS>>\n", "" },
         .system_joiner = "\n<</SYS>>\n\n",
         .trim = true,
@@ -45,6 +53,24 @@ static const struct chat_template chat_templates[] = {
         .system = { "<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>" },
         .trim = true,
         .stops = { "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>" },
+    },
+    {
+        .name = "zephyr",
+        .user = { "<|user|>\n", "<|endoftext|>\n" },
+        .model = { "<|assistant|>\n", "<|endoftext|>\n" },
+        .system = { "<|system|>\n", "<|endoftext|>\n" },
+        .stops = { "<|endoftext|>" },
+    },
+    {
+        .name = "phi2",
+        .user = { "Instruct: ", "\n" },
+        .model = { "Output: ", "\n" },
+        .answer_prefix = "Output:",
+        .system = { "", "" },
+        .system_joiner = "\n",
+        .trim = true,
+        .stops = { "<|endoftext|>" },
+        .stop_text = "\nInstruct:",
     },
     {
         .name = "none",
@@ -62,20 +88,32 @@ const struct chat_template *qp_chat_find(const char *name)
     return NULL;
 }
 
-/* The first row whose markers all stand in the source. */
+const char *qp_chat_name(int i)
+{
+    return i >= 0 && (size_t)i < QP_COUNT(chat_templates) ? chat_templates[i].name : NULL;
+}
+
+/* The first row whose markers all stand in the source, and whose foreign one does not. */
 static const struct {
-    const char *name, *markers[2];
+    const char *name, *markers[2], *foreign;
 } chat_markers[] = {
-    { "gemma", { "<start_of_turn>" } },    { "smollm2", { "<|im_start|>", "named SmolLM" } },
-    { "chatml", { "<|im_start|>" } },      { "llama3", { "<|start_header_id|>" } },
-    { "llama2", { "[INST]", "<<SYS>>" } },
+    { "gemma", { "<start_of_turn>" }, NULL },
+    { "smollm2", { "<|im_start|>", "named SmolLM" }, NULL },
+    { "qwen2.5", { "<|im_start|>", "created by Alibaba Cloud" }, NULL },
+    { "qwen2", { "<|im_start|>", "You are a helpful assistant" }, NULL },
+    { "chatml", { "<|im_start|>" }, NULL },
+    { "llama3", { "<|start_header_id|>" }, NULL },
+    { "llama2", { "[INST]", "<<SYS>>" }, NULL },
+    { "zephyr", { "<|user|>", "<|assistant|>" }, "<|end|>" }, // which Phi-3 has
+    { "phi2", { "Instruct:", "Output:" }, NULL },
 };
 
 const char *qp_chat_recognise(const char *jinja)
 {
     for (size_t i = 0; jinja && i < QP_COUNT(chat_markers); i++) {
-        const char *const *markers = chat_markers[i].markers;
-        if (strstr(jinja, markers[0]) && (!markers[1] || strstr(jinja, markers[1])))
+        const char *const *markers = chat_markers[i].markers, *foreign = chat_markers[i].foreign;
+        if (strstr(jinja, markers[0]) && (!markers[1] || strstr(jinja, markers[1])) &&
+            !(foreign && strstr(jinja, foreign)))
             return chat_markers[i].name;
     }
     return "none";

@@ -137,16 +137,17 @@ static void strip_spaces(const struct normalizer *z, size_t begin, struct bytes 
         out->n -= n;
 }
 
-bool qp_normalize(const struct tokenizer *t, const char *text, size_t n, struct bytes *out)
+bool qp_normalize(const struct tokenizer *t, const char *text, size_t n, bool is_more,
+                  struct bytes *out)
 {
     const struct normalizer *z = &t->normalizer;
-    size_t i = z->remove_extra_whitespaces ? leading_spaces(t, text, n) : 0;
+    size_t i = z->remove_extra_whitespaces && !is_more ? leading_spaces(t, text, n) : 0;
     if (i == n)
         return true; // nothing but spaces, or nothing: not even the dummy prefix
     size_t begin = out->n;
-    if (!z->whitespace_is_suffix && z->add_dummy_prefix && !put_escaped(z, " ", 1, out))
+    if (!z->whitespace_is_suffix && z->add_dummy_prefix && !is_more && !put_escaped(z, " ", 1, out))
         return false;
-    bool after_space = z->remove_extra_whitespaces;
+    bool after_space = z->remove_extra_whitespaces && !is_more;
     while (i < n) {
         size_t run = 0;
         while (i + run < n && z->plain[(uint8_t)text[i + run]])

@@ -7,7 +7,7 @@
 /* One call of qp_pipeline_encode. */
 struct pipeline_run {
     struct word_encoder words;
-    bool with_special;
+    bool is_more, with_special;
     const char *text;  // after repair
     const char *begin; // of the section that the text begins with, else NULL
 };
@@ -35,10 +35,11 @@ static bool begins_with(const char *text, size_t n, const char *start, size_t n_
 
 /* Space symbols for spaces, and one in front where the rules say so. */
 static bool put_symbols(const struct rules *rules, const char *text, size_t n, bool is_first,
-                        struct bytes *out)
+                        bool is_more, struct bytes *out)
 {
     bool has_prefix = rules->prefix == PREFIX_ALWAYS || (rules->prefix == PREFIX_FIRST && is_first);
-    has_prefix &= *text != ' ' && !begins_with(text, n, SPACE_SYMBOL, SPACE_SYMBOL_BYTES);
+    has_prefix &=
+        !is_more && *text != ' ' && !begins_with(text, n, SPACE_SYMBOL, SPACE_SYMBOL_BYTES);
     return (!has_prefix || qp_bytes_append(out, SPACE_SYMBOL, SPACE_SYMBOL_BYTES)) &&
            qp_put_space_symbols(text, n, out);
 }
@@ -47,12 +48,14 @@ static bool put_symbols(const struct rules *rules, const char *text, size_t n, b
 static bool encode_plain(struct pipeline_run *r, const char *text, size_t n)
 {
     const struct rules *rules = r->words.t->rules;
-    bool has_space = rules->add_prefix_space && n > 0 && text[0] != ' ';
+    bool is_first = text == r->begin;
+    bool has_space =
+        rules->add_prefix_space && n > 0 && text[0] != ' ' && !(r->is_more && is_first);
     if (n == 0 || (!has_space && !rules->space_symbols))
         return encode_words_of(r, text, n);
     struct bytes changed = { 0 };
     bool ok = rules->space_symbols
-                  ? put_symbols(rules, text, n, text == r->begin, &changed)
+                  ? put_symbols(rules, text, n, is_first, r->is_more && is_first, &changed)
                   : qp_bytes_append(&changed, " ", 1) && qp_bytes_append(&changed, text, n);
     ok = ok && encode_words_of(r, (const char *)changed.data, changed.n);
     qp_bytes_close(&changed);
@@ -133,7 +136,8 @@ static bool encode_section(struct pipeline_run *r, const char *text, size_t n)
     bool ok = true;
     r->begin = text == r->text ? text : NULL;
     if (rules->steps[0]) {
-        ok = qp_bytes_append(&section, text, n) && qp_text_steps(r->words.t, &section);
+        ok = qp_bytes_append(&section, text, n) &&
+             qp_text_steps(r->words.t, r->is_more && r->begin, &section);
         text = (const char *)section.data;
         n = section.n;
         r->begin = r->begin ? text : NULL;
@@ -179,10 +183,12 @@ static bool is_valid(const char *text, size_t n)
     return true;
 }
 
-bool qp_pipeline_encode(const struct tokenizer *t, const char *text, size_t n, bool with_special,
-                        struct tokens *out)
+bool qp_pipeline_encode(const struct tokenizer *t, const char *text, size_t n, bool is_more,
+                        bool with_special, struct tokens *out)
 {
-    struct pipeline_run r = { .words = { .t = t, .out = out }, .with_special = with_special };
+    struct pipeline_run r = { .words = { .t = t, .out = out },
+                              .is_more = is_more,
+                              .with_special = with_special };
     struct bytes repaired = { 0 };
     bool ok = qp_merger_open(&r.words.merger, t, text);
     if (ok && !is_valid(text, n)) {

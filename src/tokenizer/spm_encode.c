@@ -159,7 +159,8 @@ static bool encode_normalized(const struct tokenizer *t, const char *text, size_
     }
 }
 
-bool qp_spm_encode(const struct tokenizer *t, const char *text, size_t n, struct tokens *out)
+bool qp_spm_encode(const struct tokenizer *t, const char *text, size_t n, bool is_more,
+                   struct tokens *out)
 {
     struct bytes spelled = { 0 }, normalized = { 0 };
     bool ok = true;
@@ -168,7 +169,7 @@ bool qp_spm_encode(const struct tokenizer *t, const char *text, size_t n, struct
         text = (const char *)spelled.data;
         n = spelled.n;
     }
-    ok = ok && qp_normalize(t, text, n, &normalized) && normalized.n <= INT32_MAX &&
+    ok = ok && qp_normalize(t, text, n, is_more, &normalized) && normalized.n <= INT32_MAX &&
          (normalized.n == 0 ||
           encode_normalized(t, (const char *)normalized.data, normalized.n, out));
     qp_bytes_close(&spelled);

@@ -76,11 +76,13 @@ static bool apply_step(const struct tokenizer *t, enum text_step step, const cha
     return qp_bytes_append(out, text, n);
 }
 
-bool qp_text_steps(const struct tokenizer *t, struct bytes *text)
+bool qp_text_steps(const struct tokenizer *t, bool is_more, struct bytes *text)
 {
     struct bytes after = { 0 };
     bool ok = true;
     for (const uint8_t *step = t->rules->steps; ok && *step; step++) {
+        if (is_more && *step == STEP_PREPEND_SYMBOL)
+            continue;
         after.n = 0;
         ok = apply_step(t, (enum text_step) * step, (const char *)text->data, text->n, &after);
         struct bytes swapped = *text;

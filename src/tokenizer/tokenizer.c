@@ -125,7 +125,7 @@ quip_token qp_tokenizer_eos(const struct tokenizer *t)
 /* SentencePiece never finds a control piece or the unknown piece in text. Where it is asked for,
  * the text is cut there first, and each section is encoded as a text of its own: as Hugging Face's
  * tokenizers do. */
-static bool encode_with_special(const struct tokenizer *t, const char *text, size_t n,
+static bool encode_with_special(const struct tokenizer *t, const char *text, size_t n, bool is_more,
                                 struct tokens *out)
 {
     size_t done = 0, length;
@@ -136,15 +136,16 @@ static bool encode_with_special(const struct tokenizer *t, const char *text, siz
             length = 1;
             continue;
         }
-        if (!qp_spm_encode(t, text + done, i - done, out) || !qp_tokens_append(out, id))
+        if (!qp_spm_encode(t, text + done, i - done, is_more && done == 0, out) ||
+            !qp_tokens_append(out, id))
             return false;
         done = i + length;
     }
-    return qp_spm_encode(t, text + done, n - done, out);
+    return qp_spm_encode(t, text + done, n - done, is_more && done == 0, out);
 }
 
-quip_status qp_tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
-                                bool with_special, struct tokens *out, quip_error *error)
+static quip_status encode_text(const struct tokenizer *t, const char *text, size_t n, bool is_more,
+                               bool with_special, struct tokens *out, quip_error *error)
 {
     if (n > INT32_MAX / 4)
         return qp_fail(error, QUIP_E_ARGUMENT, "tokenizer: a text of %zu bytes; at most %d", n,
@@ -152,11 +153,37 @@ quip_status qp_tokenizer_encode(const struct tokenizer *t, const char *text, siz
     if (n == 0)
         return QUIP_OK;
     int n_before = out->n;
-    bool ok = t->rules       ? qp_pipeline_encode(t, text, n, with_special, out)
-              : with_special ? encode_with_special(t, text, n, out)
-                             : qp_spm_encode(t, text, n, out);
+    bool ok = t->rules       ? qp_pipeline_encode(t, text, n, is_more, with_special, out)
+              : with_special ? encode_with_special(t, text, n, is_more, out)
+                             : qp_spm_encode(t, text, n, is_more, out);
     if (ok)
         return QUIP_OK;
     out->n = n_before;
     return qp_fail_memory(error, "the tokens of a text", n);
+}
+
+quip_status qp_tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
+                                bool with_special, struct tokens *out, quip_error *error)
+{
+    return encode_text(t, text, n, false, with_special, out, error);
+}
+
+quip_status qp_tokenizer_encode_more(const struct tokenizer *t, const char *text, size_t n,
+                                     bool with_special, struct tokens *out, quip_error *error)
+{
+    return encode_text(t, text, n, true, with_special, out, error);
+}
+
+size_t qp_tokenizer_special_end(const struct tokenizer *t, const char *text, size_t n)
+{
+    size_t end = 0;
+    for (size_t i = 0; i < n; i++) {
+        quip_token id;
+        size_t length = qp_trie_longest(&t->special, text + i, n - i, &id);
+        if (length > 0 && qp_tokenizer_is_control(t, id)) {
+            end = i + length;
+            i = end - 1;
+        }
+    }
+    return end;
 }

@@ -39,6 +39,14 @@ int qp_tokenizer_n_tokens(const struct tokenizer *t);
 quip_status qp_tokenizer_encode(const struct tokenizer *t, const char *text, size_t n,
                                 bool with_special, struct tokens *out, quip_error *error);
 
+/* The same for text that goes on where other text ended: without the space that some models put in
+ * front of a text. */
+quip_status qp_tokenizer_encode_more(const struct tokenizer *t, const char *text, size_t n,
+                                     bool with_special, struct tokens *out, quip_error *error);
+
+/* Where the last control token that is spelled out in text[0, n) ends; 0 when there is none. */
+size_t qp_tokenizer_special_end(const struct tokenizer *t, const char *text, size_t n);
+
 /* The id whose piece is exactly this text as the vocabulary spells it, or -1. */
 quip_token qp_tokenizer_find(const struct tokenizer *t, const char *piece, size_t n);
 /* The piece as the vocabulary spells it; NULL out of range. */
@@ -71,16 +79,22 @@ struct turn_text {
 /* How a model's conversations are spelled. When the role changes from `last` to `next`, the text
  * between is suffix(last) + prefix(next). */
 struct chat_template {
-    const char *name; // "gemma", "smollm2", "chatml", "llama2", "llama3", "none"
+    const char *name;
     struct turn_text user, model, system;
+    /* What stands before an answer that the model is to write, where model.prefix ends with a
+     * space: tokens begin with theirs, so the model writes it itself. NULL: model.prefix. */
+    const char *answer_prefix;
     const char *default_system; // used as system turn when none is given; NULL for none
     /* No system role: the first user text is system.prefix, the system text, this, the user's. */
     const char *system_joiner; // NULL: it has a system role
     bool trim;                 // white space around each message is dropped
     const char *stops[4];      // pieces that end a turn, ending with NULL
+    const char *stop_text;     // and a text that does; NULL for none
 };
 /* By name; NULL when there is none. */
 const struct chat_template *qp_chat_find(const char *name);
+/* The name of the i-th; NULL past the last, which is "none". */
+const char *qp_chat_name(int i);
 /* The name of the template that a checkpoint's Jinja source is, by its markers; "none" if unknown.
  */
 const char *qp_chat_recognise(const char *jinja);

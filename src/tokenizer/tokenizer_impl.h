@@ -193,8 +193,10 @@ quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, qu
 /* normalizer.c */
 quip_status qp_normalizer_open(struct normalizer *z, const uint8_t *charsmap, size_t n,
                                const struct trie *user_defined, quip_error *error);
-/* Append the normalized text to `out`. False: no memory. */
-bool qp_normalize(const struct tokenizer *t, const char *text, size_t n, struct bytes *out);
+/* Append the normalized text to `out`; is_more: it goes on where other text ended. False: no
+ * memory. */
+bool qp_normalize(const struct tokenizer *t, const char *text, size_t n, bool is_more,
+                  struct bytes *out);
 
 /* Length of the character that begins with this byte, by the byte alone, as SentencePiece steps
  * through normalized text; at most n. */
@@ -241,10 +243,11 @@ bool qp_merger_run(struct merger *m);
 
 /* ---- the encoders; false: no memory ---- */
 
-bool qp_spm_encode(const struct tokenizer *t, const char *text, size_t n, struct tokens *out);
+bool qp_spm_encode(const struct tokenizer *t, const char *text, size_t n, bool is_more,
+                   struct tokens *out);
 /* pipeline.c: for models with a blob. */
-bool qp_pipeline_encode(const struct tokenizer *t, const char *text, size_t n, bool with_special,
-                        struct tokens *out);
+bool qp_pipeline_encode(const struct tokenizer *t, const char *text, size_t n, bool is_more,
+                        bool with_special, struct tokens *out);
 
 /* Ids for the parts of a normalized text, in order: unknown ones become bytes, or one unknown token
  * for each run of them. */
@@ -318,7 +321,7 @@ bool qp_lower_case(const char *text, size_t n, struct bytes *out);
 bool qp_charsmap_apply(const struct normalizer *z, const char *text, size_t n, struct bytes *out);
 
 /* text_steps.c. Replace `text` by what the steps make of it. False: no memory. */
-bool qp_text_steps(const struct tokenizer *t, struct bytes *text);
+bool qp_text_steps(const struct tokenizer *t, bool is_more, struct bytes *text);
 /* Append text[0, n) with space symbols for its spaces. False: no memory. */
 bool qp_put_space_symbols(const char *text, size_t n, struct bytes *out);
 
