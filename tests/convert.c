@@ -26,7 +26,8 @@ enum {
     N_HEADS = 4,
     N_KV_HEADS = 2,
     HEAD_DIM = 8,
-    VOCAB = 280, // rows; the tokenizer has fewer pieces
+    ROPE_DIM = 4, // where it is not all
+    VOCAB = 280,  // rows; the tokenizer has fewer pieces
     MAX_VALUES = VOCAB * D_MODEL,
 };
 
@@ -38,6 +39,13 @@ struct sample {
 static const struct sample llama_tied = { "llama", FAMILY_LLAMA, true };
 static const struct sample llama_untied = { "llama", FAMILY_LLAMA, false };
 static const struct sample gemma3 = { "gemma3", FAMILY_GEMMA3, true };
+static const struct sample phi2 = { "phi2", FAMILY_PHI2, false };
+static const struct sample stablelm = { "stablelm", FAMILY_STABLELM, false };
+
+static bool has_layer_norm(const struct sample *s)
+{
+    return s->family == FAMILY_PHI2 || s->family == FAMILY_STABLELM;
+}
 
 static int size_of_extent(enum extent extent)
 {
@@ -366,10 +374,13 @@ static void write_gguf(const struct sample *s)
     gguf_arch(&g, "feed_forward_length", D_FF);
     gguf_arch(&g, "attention.head_count", N_HEADS);
     gguf_arch(&g, "attention.head_count_kv", N_KV_HEADS);
+    if (has_layer_norm(s))
+        gguf_arch(&g, "rope.dimension_count", ROPE_DIM);
     gguf_arch(&g, "attention.key_length", HEAD_DIM);
     gguf_arch(&g, "context_length", 512);
     char key[80];
-    snprintf(key, sizeof key, "%s.attention.layer_norm_rms_epsilon", s->architecture);
+    snprintf(key, sizeof key, "%s.attention.layer_norm_%sepsilon", s->architecture,
+             has_layer_norm(s) ? "" : "rms_");
     gguf_f32(&g, key, 1e-5f);
     snprintf(key, sizeof key, "%s.rope.freq_base", s->architecture);
     gguf_f32(&g, key, 5e5f);
@@ -467,21 +478,34 @@ static void write_safetensors(const struct sample *s, const char *name,
     qp_bytes_close(&all);
 }
 
+/* What config.json says of one family only. */
+static const char *family_lines(const struct sample *s)
+{
+    switch (s->family) {
+    case FAMILY_GEMMA3:
+        return "\"gemma3_text\", \"sliding_window\": 16, \"query_pre_attn_scalar\": 8, "
+               "\"hidden_activation\": \"gelu_pytorch_tanh\"";
+    case FAMILY_PHI2:
+        return "\"phi\", \"hidden_act\": \"gelu_new\", \"partial_rotary_factor\": 0.5";
+    case FAMILY_STABLELM:
+        return "\"stablelm\", \"hidden_act\": \"silu\", \"partial_rotary_factor\": 0.5";
+    default:
+        return "\"llama\", \"hidden_act\": \"silu\"";
+    }
+}
+
 static void write_config(const struct sample *s)
 {
     char text[1200];
-    bool is_gemma = s->family == FAMILY_GEMMA3;
     snprintf(text, sizeof text,
-             "{\"model_type\": \"%s\", \"num_hidden_layers\": %d, \"hidden_size\": %d, "
+             "{\"model_type\": %s, \"num_hidden_layers\": %d, \"hidden_size\": %d, "
              "\"intermediate_size\": %d, \"num_attention_heads\": %d, \"num_key_value_heads\": %d, "
              "\"head_dim\": %d, \"vocab_size\": %d, \"max_position_embeddings\": 512, "
-             "\"rms_norm_eps\": 1e-5, \"rope_theta\": 500000, \"tie_word_embeddings\": %s, "
-             "\"bos_token_id\": 2, \"eos_token_id\": 1, \"pad_token_id\": 0%s}",
-             is_gemma ? "gemma3_text" : "llama", N_LAYERS, D_MODEL, D_FF, N_HEADS, N_KV_HEADS,
-             HEAD_DIM, VOCAB, s->is_tied ? "true" : "false",
-             is_gemma ? ", \"sliding_window\": 16, \"query_pre_attn_scalar\": 8, "
-                        "\"hidden_activation\": \"gelu_pytorch_tanh\""
-                      : ", \"hidden_act\": \"silu\"");
+             "\"rms_norm_eps\": 1e-5, \"layer_norm_eps\": 1e-5, \"rope_theta\": 500000, "
+             "\"tie_word_embeddings\": %s, "
+             "\"bos_token_id\": 2, \"eos_token_id\": 1, \"pad_token_id\": 0}",
+             family_lines(s), N_LAYERS, D_MODEL, D_FF, N_HEADS, N_KV_HEADS, HEAD_DIM, VOCAB,
+             s->is_tied ? "true" : "false");
     write_text("hf/config.json", text);
 }
 
@@ -537,6 +561,7 @@ static void assert_same_file(const char *a, const char *b)
 struct reopened {
     struct file file;
     struct format format;
+    bool has_layer_norm;
     int n_found;
 };
 
@@ -572,8 +597,9 @@ static void check_f32_tensor(void *user, const struct sample_tensor *t)
     const uint8_t *data;
     assert_non_null(found);
     assert_int_equal(found->dtype, DTYPE_F32);
-    assert_int_equal(found->n_dims, t->row->cols == EXTENT_NONE ? 1 : 2);
-    assert_int_equal(found->dims[0], t->rows);
+    bool is_layer_norm = t->row->weight_class == CLASS_NORM && r->has_layer_norm;
+    assert_int_equal(found->n_dims, is_layer_norm ? 3 : t->row->cols == EXTENT_NONE ? 1 : 2);
+    assert_int_equal(found->dims[is_layer_norm ? 2 : 0], t->rows);
     assert_int_equal(qp_format_tensor_bytes(&r->format, found, &data, NULL), 0);
     assert_memory_equal(data, t->values, (size_t)(t->rows * t->cols) * sizeof(float));
     r->n_found++;
@@ -592,6 +618,7 @@ static void check_equal(const struct sample *s)
         assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
     }
     reopen(&r, in_folder("a.bin"));
+    r.has_layer_norm = has_layer_norm(s);
     each_tensor(s, check_f32_tensor, &r);
     assert_int_equal(r.n_found, r.format.n_tensors);
     close_reopened(&r);
@@ -603,6 +630,8 @@ static void test_gguf_and_folder_are_equal(void **state)
     check_equal(&llama_tied);
     check_equal(&llama_untied);
     check_equal(&gemma3);
+    check_equal(&phi2);
+    check_equal(&stablelm);
 }
 
 static void test_dtypes(void **state)
