@@ -351,10 +351,13 @@ quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, qu
 #ifdef FUZZ_BPE_BLOB
 
 /* A vocabulary of GPT-2's 256 byte characters, some words and some added tokens. */
-static bool fuzz_vocabulary(struct bytes *spm)
+static bool fuzz_vocabulary(bool is_bpe, struct bytes *spm)
 {
-    static const char *const words[] = { "he", "ll", "hell", "hello", "<s>", "  ", "\xc4\xa0h" };
-    bool ok = true;
+    static const char *const words[] = {
+        "he", "ll",  "hell",  "hello",     "<s>",        "  ",
+        "##", "##l", "o</w>", "\xc4\xa0h", SPACE_SYMBOL, "<0x41>"
+    };
+    bool ok = qp_spm_write_piece(spm, "<unk>", 5, 0, PIECE_UNKNOWN);
     for (int32_t c = 0; c < 324; c++) {
         char text[4];
         if (qp_gpt2_byte(c) >= 0)
@@ -362,18 +365,27 @@ static bool fuzz_vocabulary(struct bytes *spm)
                  qp_spm_write_piece(spm, text, (size_t)qp_utf8_encode(c, text), 0, PIECE_NORMAL);
     }
     for (size_t i = 0; i < QP_COUNT(words); i++)
-        ok = ok && qp_spm_write_piece(spm, words[i], strlen(words[i]), 0, PIECE_NORMAL);
-    return ok;
+        ok = ok && qp_spm_write_piece(spm, words[i], strlen(words[i]), 0,
+                                      qp_spm_byte(words[i], strlen(words[i])) < 0 ? PIECE_NORMAL
+                                                                                  : PIECE_BYTE);
+    return ok && qp_spm_write_options(
+                     spm, &(struct spm_options){ .is_bpe = is_bpe, .byte_fallback = true });
 }
 
-/* In: two bytes, the length of the blob; the blob; the text. */
+/* In: two bytes, the length of the blob, whose top bit makes a unigram model of the vocabulary; the
+ * blob; the text. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    static struct bytes spm;
-    if (n < 2 || (spm.n == 0 && !fuzz_vocabulary(&spm)))
+    static struct bytes vocabularies[2];
+    if (n < 2)
         return 0;
-    size_t n_blob = data[0] | (size_t)data[1] << 8;
+    bool is_bpe = !(data[1] & 0x80);
+    struct bytes spm = vocabularies[is_bpe];
+    if (spm.n == 0 && !fuzz_vocabulary(is_bpe, &spm))
+        return 0;
+    vocabularies[is_bpe] = spm;
+    size_t n_blob = data[0] | (size_t)(data[1] & 0x7f) << 8;
     n_blob = n_blob < n - 2 ? n_blob : n - 2;
     struct tokenizer *t;
     if (qp_tokenizer_open(&t, spm.data, spm.n, data + 2, n_blob, NULL))
@@ -387,6 +399,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
             abort();
         qp_detokenize(t, &d, ids.ids[i], &text);
     }
+    qp_tokenizer_encode_more(t, (const char *)data + 2 + n_blob, n - 2 - n_blob, false, &ids, NULL);
     qp_detokenize_end(t, &d, &text);
     qp_bytes_close(&text);
     qp_tokens_close(&ids);

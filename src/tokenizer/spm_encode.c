@@ -16,7 +16,11 @@ bool qp_sink_put(const struct tokenizer *t, struct id_sink *sink, const char *te
     sink->was_unknown = is_unknown;
     if (!is_unknown)
         return qp_tokens_append(sink->out, id);
-    if (!t->byte_fallback) // a vocabulary with a blob may have no unknown token: then it is dropped
+    bool has_bytes =
+        t->byte_fallback; // a vocabulary with a blob may lack some, and the unknown too
+    for (size_t i = 0; has_bytes && i < n; i++)
+        has_bytes = t->byte_ids[(uint8_t)text[i]] != NO_TOKEN;
+    if (!has_bytes)
         return was_unknown || t->unk == NO_TOKEN || qp_tokens_append(sink->out, t->unk);
     for (size_t i = 0; i < n; i++)
         if (!qp_tokens_append(sink->out, t->byte_ids[(uint8_t)text[i]]))
