@@ -156,14 +156,24 @@ int qp_spm_byte(const char *text, size_t n)
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-/* Text is cut before a space symbol unless a piece holds one after the byte in front: Gemma 3 has
- * one such piece beside its runs of spaces: `>`, a space symbol, `</`. */
+/* Text is cut before a space unless a piece holds one after the byte in front: Gemma 3 has one such
+ * piece beside its runs of spaces: `>`, a space symbol, `</`. */
 static void note_joins(struct tokenizer *t, quip_token id)
 {
     const char *text = qp_piece_text(t, id);
-    for (uint32_t i = 1; i + SPACE_SYMBOL_BYTES <= t->pieces[id].n; i++)
-        if (text[i] == SPACE_SYMBOL[0] && memcmp(text + i, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0)
+    for (uint32_t i = 1; i + t->n_space <= t->pieces[id].n; i++)
+        if (text[i] == t->space[0] && memcmp(text + i, t->space, t->n_space) == 0)
             t->joins_space[(uint8_t)text[i - 1]] = true;
+}
+
+void qp_spm_set_space(struct tokenizer *t, const char *space)
+{
+    t->space = space;
+    t->n_space = (uint32_t)strlen(space);
+    memset(t->joins_space, 0, sizeof t->joins_space);
+    for (quip_token id = 0; id < t->n_pieces; id++)
+        if (!is_reserved(&t->pieces[id]))
+            note_joins(t, id);
 }
 
 static void note_piece(struct tokenizer *t, quip_token id)
@@ -398,6 +408,8 @@ quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool has
     if (n > UINT32_MAX)
         return qp_fail(error, QUIP_E_FORMAT, "tokenizer: the SentencePiece model has %zu bytes", n);
     t->spm = spm;
+    t->space = SPACE_SYMBOL;
+    t->n_space = SPACE_SYMBOL_BYTES;
     t->model = SPM_UNIGRAM; // unless the trainer_spec says otherwise, as for the next four
     t->unk = t->bos = t->eos = NO_TOKEN;
     t->normalizer.add_dummy_prefix = t->normalizer.remove_extra_whitespaces = true;

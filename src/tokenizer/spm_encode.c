@@ -88,9 +88,8 @@ static bool flush_symbols(struct merger *m, struct id_sink *sink)
 
 static bool begins_word(const struct tokenizer *t, const char *text, size_t n, size_t i)
 {
-    return (uint8_t)text[i] == 0xe2 && n - i >= SPACE_SYMBOL_BYTES &&
-           memcmp(text + i, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0 &&
-           !t->joins_space[(uint8_t)text[i - 1]];
+    return text[i] == t->space[0] && n - i >= t->n_space &&
+           memcmp(text + i, t->space, t->n_space) == 0 && !t->joins_space[(uint8_t)text[i - 1]];
 }
 
 static bool encode_bpe(const struct tokenizer *t, const char *text, size_t n, struct id_sink *sink)

@@ -53,6 +53,8 @@ quip_status qp_tokenizer_open(struct tokenizer **tokenizer, const void *spm, siz
 void qp_tokenizer_spell_bytes(struct tokenizer *t)
 {
     t->spells_bytes = !t->rules;
+    if (t->spells_bytes)
+        qp_spm_set_space(t, GPT2_SPACE);
 }
 
 void qp_tokenizer_close(struct tokenizer *t)

@@ -14,6 +14,7 @@
 
 #define SPACE_SYMBOL "\xe2\x96\x81" // U+2581, how SentencePiece spells a space
 #define SPACE_SYMBOL_BYTES 3
+#define GPT2_SPACE "\xc4\xa0"      // U+0120, how GPT-2 does
 #define REPLACEMENT "\xef\xbf\xbd" // U+FFFD, in place of bytes that are not UTF-8
 #define REPLACEMENT_BYTES 3
 #define NO_TOKEN (-1)
@@ -155,7 +156,9 @@ struct tokenizer {
     struct trie user_defined;
     struct trie special; // control and unknown pieces: found in text only where asked for
     struct normalizer normalizer;
-    bool joins_space[256]; // some piece has a space symbol past its front, after this byte
+    const char *space; // how its pieces spell a space, where words begin
+    uint32_t n_space;
+    bool joins_space[256]; // some piece has such a space past its front, after this byte
 
     struct trie all; // unigram: every piece that text can become
     float min_score, max_score;
@@ -182,6 +185,9 @@ quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool has
 quip_token qp_spm_find(const struct tokenizer *t, const char *text, size_t n, bool reserved);
 /* PieceToId of the original: reserved pieces first; NO_TOKEN when it is neither. */
 quip_token qp_spm_find_any(const struct tokenizer *t, const char *text, size_t n);
+
+/* Words begin at this spelling of a space from now on. */
+void qp_spm_set_space(struct tokenizer *t, const char *space);
 
 /* The byte that a byte piece, spelled <0x0A>, stands for; -1 for other texts. */
 int qp_spm_byte(const char *text, size_t n);
