@@ -451,6 +451,149 @@ static void test_nfc(void **state)
     check_nfc("\xe0\xa5\x98", "\xe0\xa4\x95\xe0\xa4\xbc"); // excluded from composition
 }
 
+static void check_form(enum unicode_form form, const char *text, const char *want)
+{
+    struct bytes out = { 0 };
+    assert_true(qp_unicode_form(text, strlen(text), form, &out) && qp_bytes_append(&out, "", 1));
+    assert_string_equal((const char *)out.data, want);
+    qp_bytes_close(&out);
+}
+
+static void test_other_forms(void **state)
+{
+    (void)state;
+    check_form(FORM_D, "\xc3\xa9", "e\xcc\x81");
+    check_form(FORM_D, "\xed\x95\x9c", "\xe1\x84\x92\xe1\x85\xa1\xe1\x86\xab");
+    check_form(FORM_KC, "\xef\xac\x81\xc2\xbd\xef\xbc\xa1",
+               "fi1\xe2\x81\x84"
+               "2A"); // fi, 1/2, A
+    check_form(FORM_KC, "e\xcc\x81", "\xc3\xa9");
+    struct bytes out = { 0 };
+    const char text[] =
+        "aZ\xc3\x80\xc4\xb0\xce\xa3\xf0\x90\x90\x80"; // A grave, I dot, Sigma, Deseret
+    assert_true(qp_lower_case(text, sizeof text, &out));
+    assert_string_equal((const char *)out.data, "az\xc3\xa0i\xcc\x87\xcf\x83\xf0\x90\x90\xa8");
+    qp_bytes_close(&out);
+}
+
+/* ---- rules of a blob, over text ---- */
+
+enum {
+    T_UNK,
+    T_SPACE,
+    T_A,
+    T_B,
+    T_SPACE_A,
+    T_AB,
+    T_MORE_B,
+    T_B_END,
+    T_MASK
+};
+
+static void text_fixture(struct fixture *f, struct bpe_spec spec)
+{
+    struct bpe_merge merges[] = { { T_SPACE, T_A, T_SPACE_A }, { T_A, T_MORE_B, T_AB } };
+    struct bpe_added added[] = { { .id = T_MASK, .is_special = true, .lstrip = true } };
+    spec.is_text = true;
+    spec.merges = merges;
+    spec.n_merges = 2;
+    spec.added = added;
+    spec.n_added = 1;
+    put(f, "<unk>", 0, PIECE_UNKNOWN);
+    put(f, SPACE_SYMBOL, 0, PIECE_NORMAL);
+    put(f, "a", 0, PIECE_NORMAL);
+    put(f, "b", 0, PIECE_NORMAL);
+    put(f, SPACE_SYMBOL "a", 0, PIECE_NORMAL);
+    put(f, "ab", 0, PIECE_NORMAL);
+    put(f, "##b", 0, PIECE_NORMAL);
+    put(f, "b</w>", 0, PIECE_NORMAL);
+    put(f, "<mask>", 0, PIECE_CONTROL);
+    assert_true(qp_spm_write_options(&f->spm, &(struct spm_options){ .is_bpe = true }));
+    assert_true(qp_bpe_blob_write(&spec, &f->blob));
+    open_fixture(f);
+}
+
+static void test_text_rules(void **state)
+{
+    (void)state;
+    struct fixture f = { 0 };
+    struct bpe_spec metaspace = { .pre = PRE_METASPACE,
+                                  .space_symbols = true,
+                                  .prefix = PREFIX_ALWAYS,
+                                  .joining = JOIN_DROP_IN_FIRST };
+    text_fixture(&f, metaspace);
+    CHECK_IDS(&f, "a b", false, T_SPACE_A, T_SPACE, T_B);
+    CHECK_IDS(&f, "a <mask>a", true, T_SPACE_A, T_MASK, T_SPACE_A);
+    CHECK_IDS(&f, "zz", false, T_SPACE, T_UNK, T_UNK);
+    CHECK_TEXT(&f, "a b", T_SPACE_A, T_SPACE, T_B);
+    close_fixture(&f);
+
+    metaspace.prefix = PREFIX_FIRST;
+    metaspace.fuse_unknown = true;
+    text_fixture(&f, metaspace);
+    CHECK_IDS(&f, "a<mask>a", true, T_SPACE_A, T_MASK, T_A);
+    CHECK_IDS(&f, "zz", false, T_SPACE, T_UNK);
+    close_fixture(&f);
+
+    text_fixture(&f, (struct bpe_spec){ .pre = PRE_PUNCTUATION,
+                                        .steps = { STEP_NFD, STEP_STRIP_ACCENTS },
+                                        .n_steps = 2,
+                                        .continues = "##",
+                                        .joining = JOIN_SPACED });
+    CHECK_IDS(&f,
+              "\xc3\xa1"
+              "b  a b",
+              false, T_AB, T_A, T_B);
+    CHECK_TEXT(&f, "ab a b", T_AB, T_A, T_B);
+    close_fixture(&f);
+
+    text_fixture(&f, (struct bpe_spec){ .pre = PRE_CLIP,
+                                        .steps = { STEP_SQUEEZE_WHITE, STEP_LOWER_CASE },
+                                        .n_steps = 2,
+                                        .ends = "</w>" });
+    CHECK_IDS(&f, "AB\t\tb", false, T_A, T_B_END, T_B_END);
+    close_fixture(&f);
+}
+
+/* Text that goes on has no dummy prefix; markers end at the last control token. */
+static void test_more_text(void **state)
+{
+    (void)state;
+    struct spm_options options = gemma_options;
+    options.add_dummy_prefix = true;
+    struct fixture f = { 0 };
+    spm_fixture(&f, &options, few_pieces);
+    struct tokens ids = { 0 };
+    assert_int_equal(qp_tokenizer_encode_more(f.t, " hello", 6, false, &ids, NULL), QUIP_OK);
+    assert_int_equal(ids.n, 1);
+    assert_int_equal(ids.ids[0], _HELLO);
+    qp_tokens_close(&ids);
+    assert_int_equal(qp_tokenizer_special_end(f.t, "he</s>l<s>lo", 12), 10);
+    assert_int_equal(qp_tokenizer_special_end(f.t, "<unk>", 5), 0);
+    close_fixture(&f);
+}
+
+/* Pieces in GPT-2's spelling without merges: scores decide, over the borders of words. */
+static void test_spelled_bytes(void **state)
+{
+    (void)state;
+    static const char *const pieces[] = {
+        "\xc4\xa0h", "i\xc4\x8a", "\xc4\xa0", "\xc4\x8a", "h", "i"
+    };
+    struct fixture f = { 0 };
+    put(&f, "<|endoftext|>", 0, PIECE_UNKNOWN);
+    for (int i = 0; i < (int)QP_COUNT(pieces); i++)
+        put(&f, pieces[i], (float)-i, PIECE_NORMAL);
+    assert_true(qp_spm_write_options(&f.spm, &(struct spm_options){ .is_bpe = true }));
+    open_fixture(&f);
+    qp_tokenizer_spell_bytes(f.t);
+    CHECK_IDS(&f, " hi\n", false, 1, 2);
+    CHECK_IDS(&f, "h  h", false, 5, 3, 1);
+    CHECK_IDS(&f, "h<|endoftext|>", true, 5, 0);
+    CHECK_TEXT(&f, " hi\n", 1, 2, 0);
+    close_fixture(&f);
+}
+
 /* ---- hostile text ---- */
 
 static void check_hostile_texts(const struct fixture *f)
@@ -605,6 +748,12 @@ static void test_failing_memory(void **state)
     byte_level_fixture(&f);
     check_failing_memory(&f);
     close_fixture(&f);
+    text_fixture(&f, (struct bpe_spec){ .pre = PRE_METASPACE,
+                                        .steps = { STEP_NFKC, STEP_LOWER_CASE, STEP_SPACE_SYMBOLS },
+                                        .n_steps = 3,
+                                        .space_symbols = true });
+    check_failing_memory(&f);
+    close_fixture(&f);
     struct spm_options unigram = gemma_options;
     unigram.is_bpe = false;
     spm_fixture(&f, &unigram, few_pieces);
@@ -657,6 +806,10 @@ int main(void)
         cmocka_unit_test(test_byte_level),
         cmocka_unit_test(test_pre_tokenizers),
         cmocka_unit_test(test_nfc),
+        cmocka_unit_test(test_other_forms),
+        cmocka_unit_test(test_text_rules),
+        cmocka_unit_test(test_more_text),
+        cmocka_unit_test(test_spelled_bytes),
         cmocka_unit_test(test_hostile_text),
         cmocka_unit_test(test_damaged_files),
         cmocka_unit_test(test_failing_memory),
