@@ -1,5 +1,6 @@
 /* engine.c: law 5, one answer everywhere, and what sessions promise (quip.h), on tiny random
- * models. A failure names the model and the setting that differed. */
+ * models. A failure names the model and the setting that differed.
+ *   engine [PATTERN]      only tests whose names match, such as 'test_same_on_*' */
 #include "support/tiny_model.h"
 
 #include "base/base.h"
@@ -113,7 +114,9 @@ static void assert_same(const float *want, float *got, size_t kind, const char *
 static void test_same_on_every_isa(void **state)
 {
     (void)state;
-    static const char *const levels[] = { "avx2", "avxvnni", "avx512vnni" };
+    static const char *const levels[] = {
+        "avx2", "avxvnni", "avx512vnni", "neon", "dotprod", "i8mm"
+    };
     const char *given = getenv("QUIP_CPU");
     for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
         setenv("QUIP_CPU", "scalar", 1);
@@ -121,6 +124,8 @@ static void test_same_on_every_isa(void **state)
         assert_true(scalar[5] == scalar[5]);
         for (size_t i = 0; i < QP_COUNT(levels); i++) {
             setenv("QUIP_CPU", levels[i], 1);
+            if (qp_cpu_features() == 0) // another processor's
+                continue;
             assert_same(scalar, all_logits(kind, 2, N_PROMPT), kind, levels[i]);
             assert_same(scalar, all_logits(kind, 2, 1), kind, levels[i]);
         }
@@ -130,6 +135,40 @@ static void test_same_on_every_isa(void **state)
         setenv("QUIP_CPU", given, 1);
     else
         unsetenv("QUIP_CPU");
+}
+
+/* FNV-1a over the bits of all logits, low byte first. */
+static uint64_t hash_of(const float *logits, size_t n)
+{
+    uint64_t hash = 0xcbf29ce484222325;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &logits[i], sizeof bits);
+        for (int shift = 0; shift < 32; shift += 8)
+            hash = (hash ^ (bits >> shift & 255)) * 0x100000001b3;
+    }
+    return hash;
+}
+
+/* The logits of these models, whatever the machine, compiler and options. Who changes the order of
+ * a sum changes these numbers, and the answers of every user: say so in the commit. */
+static void test_same_on_every_machine(void **state)
+{
+    (void)state;
+    static const uint64_t hashes[QP_COUNT(kinds)] = { 0xf3c31ce2397e0e4d, 0x4a568c0efcf3bc92,
+                                                      0x33c245e9aa15b707, 0x244ff97a538286c8,
+                                                      0xb557f382fb6bdacd };
+    bool is_same = true;
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        float *rows = all_logits(kind, 2, N_PROMPT);
+        const uint64_t hash = hash_of(rows, (size_t)N_PROMPT * TINY_VOCAB);
+        if (hash != hashes[kind])
+            print_error("%s: the hash of its logits is 0x%016llx, not 0x%016llx\n", kinds[kind],
+                        (unsigned long long)hash, (unsigned long long)hashes[kind]);
+        is_same = is_same && hash == hashes[kind];
+        free(rows);
+    }
+    assert_true(is_same);
 }
 
 static void test_same_with_any_number_of_threads(void **state)
@@ -372,6 +411,55 @@ static void test_pull_equals_push(void **state)
     quip_model_close(model);
 }
 
+/* An answer after a text that repeats itself, and the logits after one more token. */
+static char *repeated_answer(size_t kind, quip_session_options o, float logits[TINY_VOCAB])
+{
+    static const char text[] = "the hen and the hen and the then and the hen and the hen and the";
+    quip_error error = { 0 };
+    quip_result result;
+    quip_model *model = open_model(kind);
+    quip_session *s = open_session(model, &o), *copy;
+    struct bytes out = { 0 };
+    check(quip_append(s, QUIP_ROLE_NONE, text, strlen(text), &error), &error);
+    for (int turn = 0; turn < 2; turn++) {
+        check(quip_generate(s, " the hen and", 12, collect, &out, &result, &error), &error);
+        assert_int_equal(result.finish_reason, QUIP_FINISH_LENGTH);
+    }
+    check(quip_session_clone(&copy, s, &error), &error);
+    prefill(s, prompt, 1);
+    prefill(copy, prompt, 1);
+    assert_memory_equal(quip_logits(s), quip_logits(copy), TINY_VOCAB * sizeof *logits);
+    memcpy(logits, quip_logits(s), TINY_VOCAB * sizeof *logits);
+    check(quip_session_rewind(s, 30, &error), &error);
+    prefill(s, prompt, 2);
+    quip_session_close(copy);
+    quip_session_close(s);
+    quip_model_close(model);
+    assert_true(qp_bytes_append(&out, "", 1));
+    return (char *)out.data;
+}
+
+/* Speculation is lossless: the same text and the same logits after it, greedy and drawn. */
+static void test_guessing_ahead_changes_nothing(void **state)
+{
+    (void)state;
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++)
+        for (int temperature = 0; temperature < 4; temperature++) {
+            float with[TINY_VOCAB], without[TINY_VOCAB];
+            quip_session_options o = { .n_context = 512,
+                                       .max_output_tokens = 90,
+                                       .temperature = 0.25f * (float)temperature,
+                                       .seed = 11 };
+            char *guessed = repeated_answer(kind, o, with);
+            o.no_speculation = true;
+            char *plain = repeated_answer(kind, o, without);
+            assert_string_equal(guessed, plain);
+            assert_memory_equal(with, without, sizeof with);
+            free(guessed);
+            free(plain);
+        }
+}
+
 /* ---- cancel ---- */
 
 static void *cancel_soon(void *session)
@@ -491,10 +579,13 @@ static void test_wrong_files_are_named(void **state)
     assert_int_equal(quip_model_open(&model, NULL, NULL, &error), QUIP_E_ARGUMENT);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_on_every_isa),
+        cmocka_unit_test(test_same_on_every_machine),
         cmocka_unit_test(test_same_with_any_number_of_threads),
         cmocka_unit_test(test_same_in_any_pieces),
         cmocka_unit_test(test_prefill_equals_prefill_logits),
@@ -505,6 +596,7 @@ int main(void)
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_stop_texts_never_leak),
         cmocka_unit_test(test_pull_equals_push),
+        cmocka_unit_test(test_guessing_ahead_changes_nothing),
         cmocka_unit_test(test_cancel_in_prefill_leaves_the_session_usable),
         cmocka_unit_test(test_cancel_in_an_answer),
         cmocka_unit_test(test_a_source_is_as_good_as_a_path),
