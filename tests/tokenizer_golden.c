@@ -303,7 +303,7 @@ static void test_json(void **state)
     snprintf(path, sizeof path, "golden-%d.json", (int)getpid());
     write_file(path, &source);
     qp_bytes_close(&source);
-    struct tokenizer *t;
+    struct tokenizer *t = NULL;
     quip_error error = { 0 };
     quip_status status = qp_import_tokenizer_json(path, &spm, &blob, &error);
     unlink(path);
