@@ -59,7 +59,7 @@ static const struct command commands[] = {
       .summary = "A checkpoint to a model file",
       .run = run_convert,
       .examples =
-          "IN is a GGUF file or the folder of a Hugging Face checkpoint. OUT appears when it "
+          "IN is a GGUF file, the folder of a Hugging Face checkpoint, or a model file. OUT appears when it "
           "is complete.\n"
           "\n"
           "  quip convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.bin\n"

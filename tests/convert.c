@@ -947,6 +947,10 @@ static void test_failing_allocations(void **state)
     cJSON_InitHooks(&(cJSON_Hooks){ malloc, free }); // its allocations are in another library
     fail_each_allocation("in.gguf");
     fail_each_allocation("hf");
+    write_folder(&phi2, &plain);
+    fail_each_allocation("hf");
+    convert_ok(in_folder("hf"), in_folder("in.gguf"), CONVERT_F32); // a model file for all its name
+    fail_each_allocation("in.gguf");
     cJSON_InitHooks(NULL);
 }
 
@@ -1279,6 +1283,48 @@ static void compare_with_original(const struct original *o)
     close_reopened(&theirs);
 }
 
+/* From a model file of the same checkpoint, with the bits of this one. */
+static void convert_model_file(const char *from, const struct original *o)
+{
+    char name[200];
+    struct reopened ours, theirs;
+    quip_error error = { 0 };
+    const struct convert_options options = { .attention_bits = o->bits[0],
+                                             .feed_forward_bits = o->bits[1],
+                                             .embedding_bits = o->bits[2] };
+    snprintf(name, sizeof name, "data/interop/%s/model.bin", from);
+    need_shared(name);
+    if (qp_convert(shared_path(name), in_folder("a.bin"), &options, &error))
+        fail_msg("%s: %s", from, error.message);
+    snprintf(name, sizeof name, "data/interop/%s/model.bin", o->name);
+    reopen(&ours, in_folder("a.bin"));
+    reopen(&theirs, shared_path(name));
+    check_rules(&ours);
+    compare_tensors(from, &ours.format, &theirs.format);
+    close_reopened(&ours);
+    close_reopened(&theirs);
+}
+
+static void test_gpu_files_become_cpu_files(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < QP_COUNT(originals); i++)
+        if (originals[i].bits[0]) { // else binary16 in the GPU file
+            char gpu[100];
+            const char *name = originals[i].name, *at = strstr(name, "-cpu-");
+            snprintf(gpu, sizeof gpu, "%.*s-gpu-%s", (int)(at - name), name, at + 5);
+            convert_model_file(gpu, &originals[i]);
+        }
+}
+
+static void test_float_files_become_integer_files(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < QP_COUNT(originals); i++)
+        if (originals[i].bits[0] && originals[i].family == FAMILY_GEMMA)
+            convert_model_file("GEMMA_2B-cpu-fp32", &originals[i]);
+}
+
 static void test_original_files(void **state)
 {
     (void)state;
@@ -1308,6 +1354,8 @@ int main(void)
         TEST(test_wrong_tokenizers),
         TEST(test_config_layouts),
         TEST(test_original_files),
+        TEST(test_gpu_files_become_cpu_files),
+        TEST(test_float_files_become_integer_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -54,6 +54,16 @@ bool qp_path_is_same(const char *a, const char *b)
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+bool qp_path_is_model_file(const char *path)
+{
+    char head[8] = "";
+    FILE *f = qp_path_is_folder(path) ? NULL : fopen(path, "rb");
+    bool is_read = f && fread(head, sizeof head, 1, f) == 1;
+    if (f)
+        fclose(f);
+    return is_read && memcmp(head + 4, "TFL3", 4) == 0;
+}
+
 static quip_status json_parse(cJSON **json, const struct file *file, quip_error *error)
 {
     if (file->size > MAX_JSON_BYTES)
@@ -156,10 +166,7 @@ static quip_status add_shard(struct checkpoint *c, const char *path, enum format
 {
     struct shard *s = &c->shards[c->n_shards++];
     quip_status status = open_shard(s, path, error);
-    if (!status && s->format.kind == FORMAT_TFLITE)
-        status = qp_fail(error, QUIP_E_UNSUPPORTED,
-                         "%s: is a model file; give the checkpoint that it was made from", path);
-    else if (!status && s->format.kind != kind)
+    if (!status && s->format.kind != kind)
         status = qp_fail(error, QUIP_E_FORMAT, "%s: is not a %s file", path, wanted);
     return status;
 }

@@ -383,6 +383,8 @@ quip_status qp_convert(const char *in, const char *out, const struct convert_opt
     static const struct convert_options defaults = { 0 };
     struct conversion v = { .in = in, .options = options ? options : &defaults, .error = error };
     quip_status status = check_output(in, out, error);
+    if (!status && qp_path_is_model_file(in))
+        return qp_requantize(in, out, v.options, error);
     if (!status)
         status = qp_checkpoint_open(&v.checkpoint, in, error);
     if (!status)

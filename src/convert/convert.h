@@ -1,5 +1,6 @@
 /* convert.h: a published checkpoint -> a model file.
- * In:  a GGUF file, or a Hugging Face checkpoint folder (config.json, safetensors, tokenizer).
+ * In:  a GGUF file, a Hugging Face checkpoint folder (config.json, safetensors, tokenizer), or a
+ *      model file, to change the type of its weights.
  * Out: the original's CPU model file, which quip_model_open reads (docs/model-format.md).
  * Tensors stream from one file to the other in slabs of rows: memory stays at a few megabytes
  * beside the vocabulary, whatever the model's size. The core library never includes this room. */
@@ -32,9 +33,10 @@ struct convert_options {
     void *user;
 };
 
-/* Convert the checkpoint at `in` to the model file `out`, which appears when it is complete and not
- * before. Every tensor is checked before anything is written: one sentence names those that are
- * missing, misshapen, doubled or not known. */
+/* Convert the checkpoint at `in`, or a model file (also one in the original's layout for GPUs), to
+ * the model file `out`, which appears when it is complete and not before. Every tensor is checked
+ * before anything is written: one sentence names those that are missing, misshapen, doubled or not
+ * known. */
 quip_status qp_convert(const char *in, const char *out, const struct convert_options *options,
                        quip_error *error);
 

@@ -7,6 +7,7 @@
  *     tokenizer_*.c tokenizer.json, GGUF metadata -> vocabulary
  *     plan.c        facts + tensors of the checkpoint -> tensors of the model file, all checked
  *     metadata.c    model_facts -> LlmParameters proto and quip.config
+ *     requantize.c  a model file in place of a checkpoint
  *     quantize.c    float rows -> int8 or int4 rows and scales
  *     convert.c     the story: all of these in order
  */
@@ -58,6 +59,7 @@ char *qp_path_join(const char *folder, const char *name);
 bool qp_path_exists(const char *path);
 bool qp_path_is_folder(const char *path);
 bool qp_path_is_same(const char *a, const char *b); // one file under two names
+bool qp_path_is_model_file(const char *path);       // by its first bytes
 /* The last component of a path. */
 const char *qp_path_name(const char *path);
 /* Parse a JSON file; free with cJSON_Delete. */
@@ -277,6 +279,14 @@ struct plan {
 quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct model_facts *f,
                          const struct convert_options *options, quip_error *error);
 void qp_plan_close(struct plan *plan);
+/* How the options want a class of tensors stored. */
+enum dtype qp_stored_dtype(const struct convert_options *o, enum weight_class weight_class);
+
+/* ---- requantize.c ---- */
+
+/* qp_convert, from a model file. */
+quip_status qp_requantize(const char *in, const char *out, const struct convert_options *options,
+                          quip_error *error);
 
 /* ---- metadata.c ---- */
 

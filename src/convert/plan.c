@@ -13,7 +13,7 @@ enum {
     MAX_NAMED = 3 // tensors that a complaint names; the rest are counted
 };
 
-static enum dtype stored_dtype(const struct convert_options *o, enum weight_class weight_class)
+enum dtype qp_stored_dtype(const struct convert_options *o, enum weight_class weight_class)
 {
     static const enum dtype dtypes[4][5] = {
         // CLASS_NORM, CLASS_BIAS, CLASS_ATTENTION, CLASS_FEED_FORWARD, CLASS_EMBEDDING
@@ -142,7 +142,7 @@ static void plan_tensor(struct planner *p, const struct tensor_row *row, int lay
         .entry = e,
         .rows = is_vector ? 1 : rows,
         .cols = is_vector ? rows : cols,
-        .dtype = stored_dtype(p->options, row->weight_class),
+        .dtype = qp_stored_dtype(p->options, row->weight_class),
     };
     if (is_new)
         p->facts->n_parameters += (uint64_t)(job->rows * job->cols);
