@@ -95,6 +95,9 @@ quip_status qp_session_feed_all(quip_session *s, quip_on_logits *on_logits, void
  * session is as before. */
 quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, size_t n,
                            quip_error *error);
+/* The ids that this adds, without appending them. */
+quip_status qp_turn_tokens(quip_session *s, quip_role role, const char *text, size_t n,
+                           struct tokens *out, quip_error *error);
 /* Append what the template puts before the model's answer, without running it. */
 quip_status qp_turn_begin_answer(quip_session *s, quip_error *error);
 

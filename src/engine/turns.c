@@ -103,11 +103,21 @@ static quip_status begin_context(quip_session *s, quip_role role, quip_role *las
     return status;
 }
 
-/* The ids that one text adds. A system text of a template without system role waits in s->system.
- */
-static quip_status turn_tokens(quip_session *s, quip_role role, const char *text, size_t n,
-                               struct tokens *out, quip_error *error)
+static bool is_white(char c)
 {
+    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+/* A system text of a template without system role waits in s->system. */
+quip_status qp_turn_tokens(quip_session *s, quip_role role, const char *text, size_t n,
+                           struct tokens *out, quip_error *error)
+{
+    if (s->chat && s->chat->trim && role != s->role && role != QUIP_ROLE_NONE) {
+        for (; n && is_white(text[0]); text++)
+            n--;
+        while (n && is_white(text[n - 1]))
+            n--;
+    }
     quip_role last = s->role;
     quip_status status;
     if (!s->has_begun && (status = begin_context(s, role, &last, out, error)))
@@ -140,11 +150,6 @@ static quip_status run_tokens(quip_session *s, const struct tokens *tokens, quip
     return status;
 }
 
-static bool is_white(char c)
-{
-    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
-}
-
 quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, size_t n,
                            quip_error *error)
 {
@@ -153,13 +158,7 @@ quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, si
     const bool is_waiting = s->chat && s->chat->system_joiner && role == QUIP_ROLE_SYSTEM;
     if (!s->chat)
         role = QUIP_ROLE_NONE;
-    if (s->chat && s->chat->trim && role != s->role && role != QUIP_ROLE_NONE) {
-        for (; n && is_white(text[0]); text++)
-            n--;
-        while (n && is_white(text[n - 1]))
-            n--;
-    }
-    quip_status status = turn_tokens(s, role, text ? text : "", n, &tokens, error);
+    quip_status status = qp_turn_tokens(s, role, text ? text : "", n, &tokens, error);
     if (!status)
         status = run_tokens(s, &tokens, role, error);
     qp_tokens_close(&tokens);
