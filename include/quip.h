@@ -121,19 +121,21 @@ QUIP_API void quip_model_get_info(const quip_model *model, quip_model_info *info
 typedef struct quip_session quip_session;
 
 typedef struct quip_session_options {
-    int n_context;         // prompt and answer together, in tokens; 0 is 4096 or the model's own
-                           // maximum, whichever is smaller
-    int n_threads;         // 0 is one per processor that this process may use
-    int max_output_tokens; // of one answer; 0 is as many as the context holds
-    uint64_t seed;         // 0 draws one, which quip_result.seed reports
-    float temperature;     // 0 is greedy: always the likeliest token
-    int top_k;             // draw from the k likeliest; 0 is no limit; 1 is greedy
-    float top_p;           // then from the shortest run of those whose probabilities reach p;
-                           // 0 is 1: no limit. Order: top_k, temperature, top_p
+    int n_context;           // prompt and answer together, in tokens; 0 is 4096 or the model's own
+                             // maximum, whichever is smaller
+    int n_threads;           // 0 is one per processor that this process may use
+    int max_output_tokens;   // of one answer; 0 is as many as the context holds
+    uint64_t seed;           // 0 draws one, which quip_result.seed reports
+    float temperature;       // 0 is greedy: always the likeliest token
+    int top_k;               // draw from the k likeliest; 0 is no limit; 1 is greedy
+    float top_p;             // then from the shortest run of those whose probabilities reach p;
+                             // 0 is 1: no limit. Order: top_k, temperature, top_p
     const char *const *stop; // texts that end an answer, beside the model's own; copied
     int n_stop;
-    const char *system; // system prompt, put before the first turn by the model's template; copied
-    bool no_template;   // text goes in as it is, even if the model has a template
+    const char *system;  // system prompt, put before the first turn by the model's template; copied
+    bool no_template;    // text goes in as it is, even if the model has a template
+    bool no_speculation; // run one token at a time instead of guessing ahead from the context; the
+                         // answer is the same
     /* How turns are spelled, by name: "gemma", "smollm2", "qwen2", "qwen2.5", "chatml", "llama2",
      * "llama3", "zephyr", "phi2" or "none"; NULL is as the model's file says. */
     const char *chat_template;
@@ -164,8 +166,8 @@ typedef struct quip_result {
     uint64_t seed;           // what the session draws from; the same seed gives the same text
 } quip_result;
 
-/* Receives a piece of the answer: n bytes of whole UTF-8 characters, not NUL-terminated. Runs on the
- * thread that called. Return false to end the answer. */
+/* Receives a piece of the answer: n bytes of whole UTF-8 characters, not NUL-terminated. Runs on
+ * the thread that called. Return false to end the answer. */
 typedef bool quip_on_text(void *user, const char *text, size_t n);
 
 /* Ask and answer: append `prompt` as the user's turn, then generate the model's. `on_text` and
@@ -190,9 +192,9 @@ typedef enum quip_role {
 QUIP_API quip_status quip_append(quip_session *session, quip_role role, const char *text, size_t n,
                                  quip_error *error);
 
-/* Pull the next piece of the answer: *text is n bytes of whole characters, valid until the next call
- * on this session. At the end *n is 0 and *reason says why; until then it is QUIP_FINISH_NONE. The
- * first call after an append begins the model's turn. */
+/* Pull the next piece of the answer: *text is n bytes of whole characters, valid until the next
+ * call on this session. At the end *n is 0 and *reason says why; until then it is QUIP_FINISH_NONE.
+ * The first call after an append begins the model's turn. */
 QUIP_API quip_status quip_next(quip_session *session, const char **text, size_t *n,
                                quip_finish_reason *reason, quip_error *error);
 
@@ -219,27 +221,27 @@ QUIP_API int quip_session_n_context(const quip_session *session); // tokens it c
 
 /* ---- tokens and logits ---- */
 
-/* Encode text to at most `capacity` ids (tokens may be NULL with capacity 0) and set *n_tokens to the
- * full count. No template, no beginning-of-sequence token. With `with_special`, control tokens
+/* Encode text to at most `capacity` ids (tokens may be NULL with capacity 0) and set *n_tokens to
+ * the full count. No template, no beginning-of-sequence token. With `with_special`, control tokens
  * spelled out in the text ("<|im_end|>") become their ids; otherwise they are ordinary text. */
 QUIP_API quip_status quip_encode(const quip_model *model, const char *text, size_t n,
                                  bool with_special, quip_token *tokens, int capacity, int *n_tokens,
                                  quip_error *error);
 
-/* The text of a sequence of ids: at most `capacity` bytes are written (text may be NULL with capacity
- * 0), no NUL; *n is the full length. Control tokens have no text. Bytes that are no UTF-8 become
- * U+FFFD. */
+/* The text of a sequence of ids: at most `capacity` bytes are written (text may be NULL with
+ * capacity 0), no NUL; *n is the full length. Control tokens have no text. Bytes that are no UTF-8
+ * become U+FFFD. */
 QUIP_API quip_status quip_decode(const quip_model *model, const quip_token *tokens, int n_tokens,
                                  char *text, size_t capacity, size_t *n, quip_error *error);
 
 /* Run the model over `tokens`, which follow those already in the context; the position is then n
- * higher. May be called in pieces: two calls leave the same logits as one. On failure the session is
- * as it was before. QUIP_E_CONTEXT_FULL when the position would pass n_context. */
+ * higher. May be called in pieces: two calls leave the same logits as one. On failure the session
+ * is as it was before. QUIP_E_CONTEXT_FULL when the position would pass n_context. */
 QUIP_API quip_status quip_prefill(quip_session *session, const quip_token *tokens, int n,
                                   quip_error *error);
 
-/* Receives the logits [vocab_size] that follow the token at `position`; valid during the call. Return
- * false to stop. */
+/* Receives the logits [vocab_size] that follow the token at `position`; valid during the call.
+ * Return false to stop. */
 typedef bool quip_on_logits(void *user, int position, const float *logits);
 
 /* quip_prefill that shows the logits of every position, in order. Slower: the vocabulary projection

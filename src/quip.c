@@ -269,8 +269,7 @@ quip_status quip_prefill_logits(quip_session *session, const quip_token *tokens,
 
 const float *quip_logits(const quip_session *session)
 {
-    return session->n && session->logits_position == session->n ? session->run.buffers.logits
-                                                                : NULL;
+    return qp_session_logits(session);
 }
 
 #ifdef FUZZ_MODEL

@@ -416,15 +416,12 @@ static char *repeated_answer(size_t kind, quip_session_options o, float logits[T
 {
     static const char text[] = "the hen and the hen and the then and the hen and the hen and the";
     quip_error error = { 0 };
-    quip_result result;
     quip_model *model = open_model(kind);
     quip_session *s = open_session(model, &o), *copy;
     struct bytes out = { 0 };
     check(quip_append(s, QUIP_ROLE_NONE, text, strlen(text), &error), &error);
-    for (int turn = 0; turn < 2; turn++) {
-        check(quip_generate(s, " the hen and", 12, collect, &out, &result, &error), &error);
-        assert_int_equal(result.finish_reason, QUIP_FINISH_LENGTH);
-    }
+    for (int turn = 0; turn < 2; turn++)
+        check(quip_generate(s, " the hen and", 12, collect, &out, NULL, &error), &error);
     check(quip_session_clone(&copy, s, &error), &error);
     prefill(s, prompt, 1);
     prefill(copy, prompt, 1);

@@ -95,7 +95,8 @@ static quip_status step(quip_session *s, quip_error *error)
         return QUIP_OK;
     }
     const uint64_t start_ns = qp_now_ns();
-    quip_status status = qp_session_feed(s, error);
+    const int n_more = max ? max - s->result.n_output_tokens - 1 : s->options.n_context;
+    quip_status status = qp_session_feed_answer(s, n_more, error);
     if (s->result.n_output_tokens == 0) // the template's text before the answer
         s->result.prefill_ns += qp_now_ns() - start_ns;
     if (status == QUIP_E_CANCELLED) {
@@ -105,8 +106,7 @@ static quip_status step(quip_session *s, quip_error *error)
     if (status)
         return status;
     const struct sampler before = s->sampler;
-    const quip_token id =
-        qp_sample(&s->sampler, s->run.buffers.logits, s->model->config.vocab_size);
+    const quip_token id = qp_sample(&s->sampler, qp_session_logits(s), s->model->config.vocab_size);
     const bool is_stop = is_stop_id(s, id);
     if (!is_stop && !qp_detokenize(s->model->tokenizer, &a->detokenizer, id, &a->held)) {
         s->sampler = before; // the next call draws the same token
@@ -119,8 +119,7 @@ static quip_status step(quip_session *s, quip_error *error)
         finish(s, QUIP_FINISH_STOP);
         return QUIP_OK;
     }
-    s->roles[s->n] = (uint8_t)s->role;
-    s->context[s->n++] = id;
+    qp_session_accept(s, id);
     return QUIP_OK;
 }
 

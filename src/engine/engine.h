@@ -2,7 +2,8 @@
  *   forward.c   tokens -> logits
  *   session.c   open, close, clone, rewind; feeding tokens
  *   turns.c     roles and templates -> tokens
- *   answer.c    logits -> tokens -> text, until something ends it */
+ *   answer.c    logits -> tokens -> text, until something ends it
+ *   draft.c     guesses of the tokens to come, to run several at once */
 #ifndef QP_ENGINE_H
 #define QP_ENGINE_H
 
@@ -12,6 +13,7 @@
 enum logits_wanted {
     LOGITS_NONE, // of a prompt's chunk that is not its last
     LOGITS_LAST, // after the last token, into buffers.logits
+    LOGITS_EACH, // after each of at most LOGITS_ROWS tokens, all into buffers.logits
     LOGITS_ALL   // after every token, each shown to on_logits
 };
 
@@ -22,6 +24,21 @@ bool qp_forward(struct run *r, const quip_token *tokens, int n, enum logits_want
 /* Tokens that go through the layers together in prefill: enough to amortise unpacking the weights,
  * few enough to keep the buffers small (docs/performance.md). */
 #define PREFILL_CHUNK 256
+
+/* ---- draft.c ---- */
+
+#define MAX_GUESS 7 // with the token before them one group of the kernels
+
+/* How guessing goes. All-zero is the start. */
+struct draft {
+    int n_next;            // guesses to make next time
+    int pause, next_pause; // tokens to let pass before it
+    int begin, n;          // the guesses under way: context[begin, begin + n)
+};
+/* Write at most `max` guesses of what follows context[0, n) to `guess`; returns how many. */
+int qp_draft_guess(struct draft *d, const quip_token *context, int n, quip_token *guess, int max);
+/* Of the guesses under way the first n_right came true. */
+void qp_draft_result(struct draft *d, int n_right);
 
 /* An answer in progress. */
 struct answer {
@@ -43,11 +60,13 @@ struct quip_session {
     struct sampler sampler;
 
     /* Every token in order, [n_context]. The first run.pos are in the kv cache; the rest are run
-     * with the next call that needs them. */
+     * with the next call that needs them. While run.pos > n, those from n on are guesses. */
     quip_token *context;
     uint8_t *roles; // [n_context] enum quip_role of each token's text
     int n;
-    int logits_position; // buffers.logits are those after this many tokens; -1: of none
+    int logits_position; // the first row of buffers.logits is after this many tokens; -1: no row is
+    int n_logits;        // rows; each is one token further
+    struct draft draft;
 
     const struct chat_template *chat; // NULL: text goes in as it is
     quip_token chat_stops[4];         // pieces that end the template's turns; -1: none
@@ -86,6 +105,12 @@ quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, qu
 /* Run what the cache does not hold yet. Afterwards buffers.logits are those after the last token.
  * QUIP_E_CANCELLED takes the cancellation: the next call is not cancelled too. */
 quip_status qp_session_feed(quip_session *s, quip_error *error);
+/* The same in an answer that may take `max` more tokens: guesses are run along. */
+quip_status qp_session_feed_answer(quip_session *s, int max, quip_error *error);
+/* Append a sampled token; guesses that it proves wrong are dropped. */
+void qp_session_accept(quip_session *s, quip_token id);
+/* The logits after the last token, or NULL. */
+const float *qp_session_logits(const quip_session *s);
 /* The same, showing the logits after every token that was not run yet. */
 quip_status qp_session_feed_all(quip_session *s, quip_on_logits *on_logits, void *user,
                                 quip_error *error);

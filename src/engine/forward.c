@@ -91,14 +91,14 @@ bool qp_forward(struct run *r, const quip_token *tokens, int n, enum logits_want
     for (int l = 0; l < n_layers; l++) {
         if (atomic_load_explicit(cancelled, memory_order_relaxed))
             return false;
-        if (l == n_layers - 1 && wanted != LOGITS_ALL)
+        if (l == n_layers - 1 && wanted < LOGITS_EACH)
             n_rows = wanted == LOGITS_LAST;
         attention_half(r, l, n, n_rows);
         if (n_rows > 0)
             feed_forward_half(r, l, n_rows);
     }
-    if (wanted == LOGITS_LAST)
-        project(r, 0, 1);
+    if (wanted == LOGITS_LAST || wanted == LOGITS_EACH)
+        project(r, 0, n_rows);
     if (wanted == LOGITS_ALL && !project_all(r, n, on_logits, user, cancelled))
         return false;
     r->pos += n;

@@ -227,13 +227,15 @@ quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_er
     }
     memcpy(c->context, s->context, (size_t)s->n * sizeof *c->context);
     memcpy(c->roles, s->roles, (size_t)s->n);
-    memcpy(c->run.buffers.logits, s->run.buffers.logits,
-           (size_t)s->model->config.vocab_size * sizeof(float));
+    const float *logits = qp_session_logits(s);
+    if (logits)
+        memcpy(c->run.buffers.logits, logits, (size_t)s->model->config.vocab_size * sizeof *logits);
     memcpy(c->sampler.state, s->sampler.state, sizeof c->sampler.state);
-    qp_cpu_kv_copy(&c->run, &s->run, s->run.pos);
-    c->run.pos = s->run.pos;
     c->n = s->n;
-    c->logits_position = s->logits_position;
+    c->run.pos = s->run.pos < s->n ? s->run.pos : s->n; // without guesses
+    qp_cpu_kv_copy(&c->run, &s->run, c->run.pos);
+    c->logits_position = logits ? s->n : -1;
+    c->n_logits = 1;
     c->role = s->role;
     c->has_begun = s->has_begun;
     c->answer.is_open = s->answer.is_open;
@@ -247,13 +249,20 @@ quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_er
 
 /* ---- tokens ---- */
 
+/* Forget guesses, and the rows of logits that follow them. */
+static void drop_guesses(quip_session *s)
+{
+    const int n_rows = s->n - s->logits_position + 1;
+    if (s->run.pos > s->n)
+        s->run.pos = s->n;
+    if (s->n_logits > n_rows)
+        s->n_logits = n_rows;
+}
+
 static void cut_context(quip_session *s, int position)
 {
     s->n = position;
-    if (s->run.pos > position)
-        s->run.pos = position;
-    if (s->logits_position > position)
-        s->logits_position = -1;
+    drop_guesses(s);
 }
 
 void qp_session_rewind(quip_session *s, int position)
@@ -291,6 +300,7 @@ quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, qu
         if (tokens[i] < 0 || tokens[i] >= s->model->config.vocab_size)
             return qp_fail(error, QUIP_E_ARGUMENT, "token %d is %d; ids of this model are 0 to %d",
                            i, tokens[i], s->model->config.vocab_size - 1);
+    drop_guesses(s);
     if (n > 0) {
         memcpy(s->context + s->n, tokens, (size_t)n * sizeof *tokens);
         memset(s->roles + s->n, (int)role, (size_t)n);
@@ -314,8 +324,10 @@ static quip_status feed(quip_session *s, bool all, quip_on_logits *on_logits, vo
             return qp_fail(error, QUIP_E_CANCELLED, "cancelled after %d of %d tokens", s->run.pos,
                            s->n);
         }
-        if (wanted != LOGITS_NONE)
+        if (wanted != LOGITS_NONE) {
             s->logits_position = s->run.pos;
+            s->n_logits = 1;
+        }
     }
     return QUIP_OK;
 }
@@ -323,9 +335,50 @@ static quip_status feed(quip_session *s, bool all, quip_on_logits *on_logits, vo
 quip_status qp_session_feed(quip_session *s, quip_error *error)
 {
     /* After a rewind the cache is there, but not the logits: run the last token again. */
-    if (s->run.pos == s->n && s->n > 0 && s->logits_position != s->n)
-        s->run.pos--;
+    if (s->run.pos >= s->n && s->n > 0 && !qp_session_logits(s))
+        s->run.pos = s->n - 1;
     return feed(s, false, NULL, NULL, error);
+}
+
+const float *qp_session_logits(const quip_session *s)
+{
+    const int row = s->n - s->logits_position;
+    if (s->logits_position <= 0 || row < 0 || row >= s->n_logits)
+        return NULL;
+    return s->run.buffers.logits + (size_t)row * (size_t)s->model->config.vocab_size;
+}
+
+quip_status qp_session_feed_answer(quip_session *s, int max, quip_error *error)
+{
+    int n_left = s->options.n_context - s->n;
+    if (qp_session_logits(s)) // the token before was a right guess
+        return QUIP_OK;
+    n_left = n_left < max ? n_left : max;
+    n_left = n_left < MAX_GUESS ? n_left : MAX_GUESS;
+    if (s->run.pos != s->n - 1 || s->options.no_speculation ||
+        !qp_draft_guess(&s->draft, s->context, s->n, s->context + s->n, n_left))
+        return qp_session_feed(s, error);
+    if (!qp_forward(&s->run, s->context + s->run.pos, 1 + s->draft.n, LOGITS_EACH, NULL, NULL,
+                    &s->cancelled)) {
+        atomic_store(&s->cancelled, false);
+        return qp_fail(error, QUIP_E_CANCELLED, "cancelled after %d tokens", s->run.pos);
+    }
+    s->logits_position = s->n;
+    s->n_logits = 1 + s->draft.n;
+    return QUIP_OK;
+}
+
+void qp_session_accept(quip_session *s, quip_token id)
+{
+    const int n_right = s->n - s->draft.begin;
+    if (s->run.pos > s->n && s->context[s->n] != id) {
+        qp_draft_result(&s->draft, n_right);
+        drop_guesses(s);
+    } else if (s->run.pos == s->n + 1) {
+        qp_draft_result(&s->draft, n_right + 1);
+    }
+    s->roles[s->n] = (uint8_t)s->role;
+    s->context[s->n++] = id;
 }
 
 quip_status qp_session_feed_all(quip_session *s, quip_on_logits *on_logits, void *user,
