@@ -122,8 +122,9 @@ static void pack_neon(void *tile, const struct matrix *w, int row, int n_rows)
 }
 
 /* ---- many tokens against a tile: 2 tokens x 8 rows ----
- * 16 accumulators, each a token's product with a row in parts; four float sums. Named variables,
- * made by macros, because compilers keep an array of accumulators in memory. */
+ * 16 accumulators, each a token's product with a row in four parts; the float sums live in L1 and
+ * are touched once in four steps. Named variables, made by macros, because compilers keep an array
+ * of accumulators in memory. */
 enum {
     GEMM_TOKENS_NEON = 2
 };
@@ -156,17 +157,13 @@ INLINE_NEON void store_q_k16(int8_t *to, const int8_t *const q[TOKENS_NEON], siz
         q += GEMM_TOKENS_NEON * STEP_NEON; \
         group += ROWS_NEON * STEP_NEON; \
     }
+#define SCALE_HALF_NEON(t, r, dots) \
+    vst1q_f32(sums[t] + (r), scale_dots_neon(vld1q_f32(sums[t] + (r)), tokens->scales[n][t], dots));
 #define SCALE_NEON \
-    sum00 = scale_dots_neon(sum00, tokens->scales[n][0], sum_quads_neon(a0, a1, a2, a3)); \
-    sum04 = scale_dots_neon(sum04, tokens->scales[n][0], sum_quads_neon(a4, a5, a6, a7)); \
-    sum10 = scale_dots_neon(sum10, tokens->scales[n][1], sum_quads_neon(b0, b1, b2, b3)); \
-    sum14 = scale_dots_neon(sum14, tokens->scales[n][1], sum_quads_neon(b4, b5, b6, b7));
-#define TAKE_SUMS_NEON \
-    float32x4_t sum00 = vld1q_f32(sums[0]), sum04 = vld1q_f32(sums[0] + 4); \
-    float32x4_t sum10 = vld1q_f32(sums[1]), sum14 = vld1q_f32(sums[1] + 4);
-#define GIVE_SUMS_NEON \
-    vst1q_f32(sums[0], sum00), vst1q_f32(sums[0] + 4, sum04); \
-    vst1q_f32(sums[1], sum10), vst1q_f32(sums[1] + 4, sum14);
+    SCALE_HALF_NEON(0, 0, sum_quads_neon(a0, a1, a2, a3)) \
+    SCALE_HALF_NEON(0, 4, sum_quads_neon(a4, a5, a6, a7)) \
+    SCALE_HALF_NEON(1, 0, sum_quads_neon(b0, b1, b2, b3)) \
+    SCALE_HALF_NEON(1, 4, sum_quads_neon(b4, b5, b6, b7))
 // clang-format on
 
 __attribute__((noinline)) static void gemm_blocks_i8_neon(float sums[TOKENS_NEON][ROWS_NEON],
@@ -175,13 +172,11 @@ __attribute__((noinline)) static void gemm_blocks_i8_neon(float sums[TOKENS_NEON
                                                           int n_blocks)
 {
     const int8_t *q = tokens->q;
-    TAKE_SUMS_NEON
     for (int n = 0; n < n_blocks; n++) {
         EACH_ROW_NEON(START_I8_NEON)
         LOOP_NEON(STEP_I8_NEON)
         SCALE_NEON
     }
-    GIVE_SUMS_NEON
 }
 
 __attribute__((noinline)) static void gemm_blocks_i4_neon(float sums[TOKENS_NEON][ROWS_NEON],
@@ -190,14 +185,12 @@ __attribute__((noinline)) static void gemm_blocks_i4_neon(float sums[TOKENS_NEON
                                                           int n_blocks)
 {
     const int8_t *q = tokens->q;
-    TAKE_SUMS_NEON
     for (int n = 0; n < n_blocks; n++) {
         EACH_ROW_NEON(START_I4_NEON)
         LOOP_NEON(STEP_I4_NEON)
         EACH_ROW_NEON(WIDEN_I4_NEON)
         SCALE_NEON
     }
-    GIVE_SUMS_NEON
 }
 
 static void gemm_neon(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
@@ -212,25 +205,48 @@ static void gemm_neon(float *y, size_t y_stride, const void *tile, const struct 
 
 /* ---- float weights: 2 tokens x 2 rows, each sum's 16 lanes in four registers ---- */
 
-/* sums[t][r] of two tokens and two rows, which may be the same. */
-static void gemm_f32_sums_neon(float sums[2][2], const float *w0, const float *w1, const float *x0,
-                               const float *x1, int n_in)
+/* Of two rows and two tokens: sum_xy is row x, token y. */
+struct sums_f32_neon {
+    struct lanes_neon sum00, sum01, sum10, sum11;
+};
+
+INLINE_NEON struct sums_f32_neon step_f32_neon(struct sums_f32_neon s, const float *const w[2],
+                                               const float *const x[2], int k)
 {
-    struct lanes_neon s00 = zero_lanes_neon(), s01 = s00, s10 = s00, s11 = s00;
-    for (int k = 0; k < n_in; k += 16) {
-        const struct lanes_neon a0 = load_lanes_neon(w0 + k, n_in - k);
-        const struct lanes_neon a1 = load_lanes_neon(w1 + k, n_in - k);
-        struct lanes_neon b = load_lanes_neon(x0 + k, n_in - k);
-        s00 = mul_add_lanes_neon(a0, b, s00);
-        s01 = mul_add_lanes_neon(a1, b, s01);
-        b = load_lanes_neon(x1 + k, n_in - k);
-        s10 = mul_add_lanes_neon(a0, b, s10);
-        s11 = mul_add_lanes_neon(a1, b, s11);
+    const struct lanes_neon w0 = load_lanes_neon(w[0] + k, 16);
+    const struct lanes_neon w1 = load_lanes_neon(w[1] + k, 16);
+    struct lanes_neon token = load_lanes_neon(x[0] + k, 16);
+    s.sum00 = mul_add_lanes_neon(w0, token, s.sum00);
+    s.sum10 = mul_add_lanes_neon(w1, token, s.sum10);
+    token = load_lanes_neon(x[1] + k, 16);
+    s.sum01 = mul_add_lanes_neon(w0, token, s.sum01);
+    s.sum11 = mul_add_lanes_neon(w1, token, s.sum11);
+    return s;
+}
+
+/* sums[t][r] of two tokens and two rows, which may be the same. */
+static void gemm_f32_sums_neon(float sums[2][2], const float *const w[2], const float *const x[2],
+                               int n_in)
+{
+    const struct lanes_neon zero = zero_lanes_neon();
+    struct sums_f32_neon s = { zero, zero, zero, zero };
+    int k = 0;
+    for (; k + 16 <= n_in; k += 16)
+        s = step_f32_neon(s, w, x, k);
+    if (k < n_in) {
+        float tails[4][16] = { { 0 } };
+        for (int i = 0; i < 2; i++) {
+            memcpy(tails[i], w[i] + k, (size_t)(n_in - k) * sizeof(float));
+            memcpy(tails[2 + i], x[i] + k, (size_t)(n_in - k) * sizeof(float));
+        }
+        const float *const last_w[2] = { tails[0], tails[1] };
+        const float *const last_x[2] = { tails[2], tails[3] };
+        s = step_f32_neon(s, last_w, last_x, 0);
     }
-    sums[0][0] = sum_of_lanes_neon(s00);
-    sums[0][1] = sum_of_lanes_neon(s01);
-    sums[1][0] = sum_of_lanes_neon(s10);
-    sums[1][1] = sum_of_lanes_neon(s11);
+    sums[0][0] = sum_of_lanes_neon(s.sum00);
+    sums[0][1] = sum_of_lanes_neon(s.sum10);
+    sums[1][0] = sum_of_lanes_neon(s.sum01);
+    sums[1][1] = sum_of_lanes_neon(s.sum11);
 }
 
 static void gemm_f32_neon(float *y, size_t y_stride, const struct matrix *w, const float *x,
@@ -242,8 +258,10 @@ static void gemm_f32_neon(float *y, size_t y_stride, const struct matrix *w, con
             const int t1 = t + 1 < n_tokens ? t + 1 : t;
             const int rows[2] = { r, r1 }, tokens[2] = { t, t1 };
             float sums[2][2];
-            gemm_f32_sums_neon(sums, qp_matrix_row(w, r), qp_matrix_row(w, r1),
-                               x + (size_t)t * x_stride, x + (size_t)t1 * x_stride, w->n_in);
+            gemm_f32_sums_neon(
+                sums, (const float *const[2]){ qp_matrix_row(w, r), qp_matrix_row(w, r1) },
+                (const float *const[2]){ x + (size_t)t * x_stride, x + (size_t)t1 * x_stride },
+                w->n_in);
             for (int i = 0; i < 2; i++)
                 for (int j = 0; j < 2; j++)
                     y[(size_t)tokens[i] * y_stride + (size_t)(rows[j] - begin)] =

@@ -100,6 +100,13 @@ static inline float32x4_t scale_dots_neon(float32x4_t sum, float scale, int32x4_
     return vaddq_f32(sum, vmulq_n_f32(vcvtq_f32_s32(dots), scale));
 }
 
+INLINE_NEON int32x4_t dot_row_neon(const struct rows_neon *rows, int i, size_t at,
+                                   const struct q_block_neon *q, row_dot_neon dot)
+{
+    __builtin_prefetch(rows->at[i] + at + rows->ahead);
+    return dot(rows->at[i] + at, q);
+}
+
 /* sum + scale_b * dot_b of rows i to i + 3, from byte `at` on. Nibbles are unsigned as they lie,
  * plus 8, which the block's offset / 16 takes away again. */
 INLINE_NEON float32x4_t add_block_neon(float32x4_t sum, const struct rows_neon *rows, int i,
@@ -107,10 +114,9 @@ INLINE_NEON float32x4_t add_block_neon(float32x4_t sum, const struct rows_neon *
                                        const struct act_row *x, size_t b, bool is_i4,
                                        row_dot_neon dot)
 {
-    for (int j = i; j < i + 4; j++)
-        __builtin_prefetch(rows->at[j] + at + rows->ahead);
-    int32x4_t dots = sum_quads_neon(dot(rows->at[i] + at, q), dot(rows->at[i + 1] + at, q),
-                                    dot(rows->at[i + 2] + at, q), dot(rows->at[i + 3] + at, q));
+    int32x4_t dots = sum_quads_neon(
+        dot_row_neon(rows, i, at, q, dot), dot_row_neon(rows, i + 1, at, q, dot),
+        dot_row_neon(rows, i + 2, at, q, dot), dot_row_neon(rows, i + 3, at, q, dot));
     if (is_i4)
         dots = vaddq_s32(dots, vdupq_n_s32(x->offsets[b] / 16));
     return scale_dots_neon(sum, x->scales[b], dots);
