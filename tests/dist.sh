@@ -1,6 +1,7 @@
 #!/bin/sh
 # dist.sh BUILD: the library joined into one file compiles by itself, silently, with every compiler
-# there is, never fuses a multiply and an add, and answers as the library does.
+# there is, never fuses a multiply and an add, shows the functions of quip.h and no other name, and
+# answers as the library does.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 dist=$1/dist
@@ -12,6 +13,10 @@ for compiler in cc gcc clang clang-19; do
     "$compiler" -O2 -I. "$root/examples/hello.c" quip.o -lm -pthread -o hello
     if objdump -d quip.o | grep -E '[[:space:]]vfn?m(add|sub)'; then
         echo "dist: $compiler fused a multiply and an add"
+        exit 1
+    fi
+    if nm -g --defined-only quip.o | grep -v ' quip_'; then
+        echo "dist: $compiler shows names that are not of quip.h"
         exit 1
     fi
     if ./hello absent.bin hi 2>error.txt; then exit 1; fi
