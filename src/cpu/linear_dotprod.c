@@ -70,56 +70,74 @@ static void pack_dotprod(void *tile, const struct matrix *w, int row, int n_rows
     pack_groups_neon(tile, w, row, n_rows, store_step_k4);
 }
 
-/* ---- many tokens against a tile: 8 tokens x 8 rows ----
+/* ---- many tokens against a tile: 8 tokens x 8 rows, or 4 x 8 for the last ones ----
  * 16 accumulators, eight vectors of activations, two of weights; the float sums live in L1 and are
- * touched once in 16 steps. Named variables, made by macros, because compilers keep an array of
- * accumulators in memory. */
-enum {
-    GEMM_TOKENS_DOTPROD = 8
-};
+ * touched once in 16 steps. */
 
-INLINE_NEON void store_q_k4(int8_t *to, const int8_t *const q[TOKENS_NEON], size_t k)
+INLINE_NEON void store_q_k4(int8_t *to, const int8_t *const q[TOKENS_NEON], size_t k, int n_tokens)
 {
-    for (int t = 0; t < GEMM_TOKENS_DOTPROD; t++)
+    for (int t = 0; t < n_tokens; t++)
         vst1q_s8(to + t * STEP_NEON, vld1q_s8(q[t] + k));
 }
 
-// clang-format off
-#define EACH_TOKEN_DOTPROD(M, i) M(0, i) M(1, i) M(2, i) M(3, i) M(4, i) M(5, i) M(6, i) M(7, i)
+/* The lane is a constant of the instruction, not an argument. */
+#define STEP_DOTPROD(i)                                                                            \
+    {                                                                                              \
+        const int8x16_t low = vld1q_s8(group + 16 * (i)), high = vld1q_s8(group + 64 + 16 * (i));  \
+        UNROLL_TOKENS                                                                              \
+        for (int t = 0; t < n_tokens; t++) {                                                       \
+            dots[t][0] = vdotq_laneq_s32(dots[t][0], low, x[t], i);                                \
+            dots[t][1] = vdotq_laneq_s32(dots[t][1], high, x[t], i);                               \
+        }                                                                                          \
+    }
 
-#define START_DOTPROD(t, i) int32x4_t low##t = vdupq_n_s32(0), high##t = low##t;
-#define TAKE_X_DOTPROD(t, i) int8x16_t x##t = vld1q_s8(q + (t) * STEP_NEON);
-#define STEP_TOKEN_DOTPROD(t, i) \
-    low##t = vdotq_laneq_s32(low##t, low, x##t, i); \
-    high##t = vdotq_laneq_s32(high##t, high, x##t, i);
-#define STEP_DOTPROD(i) { \
-    int8x16_t low = vld1q_s8(group + 16 * (i)), high = vld1q_s8(group + 64 + 16 * (i)); \
-    EACH_TOKEN_DOTPROD(STEP_TOKEN_DOTPROD, i) }
-#define SCALE_DOTPROD(t, i) { \
-    const float scale = tokens->scales[b][t]; \
-    vst1q_f32(sums[t], scale_dots_neon(vld1q_f32(sums[t]), scale, low##t)); \
-    vst1q_f32(sums[t] + 4, scale_dots_neon(vld1q_f32(sums[t] + 4), scale, high##t)); }
-// clang-format on
+/* n_tokens is a constant. */
+INLINE_NEON void gemm_some_dotprod(float sums[TOKENS_NEON][ROWS_NEON], const int8_t *group,
+                                   const struct tokens_neon *tokens, int n_blocks, int n_tokens)
+{
+    const int8_t *q = tokens->q;
+    for (int b = 0; b < n_blocks; b++) {
+        int32x4_t dots[TOKENS_NEON][2];
+        UNROLL_TOKENS
+        for (int t = 0; t < n_tokens; t++)
+            dots[t][0] = dots[t][1] = vdupq_n_s32(0);
+        for (int k = 0; k < ACT_BLOCK; k += STEP_NEON) {
+            int8x16_t x[TOKENS_NEON];
+            UNROLL_TOKENS
+            for (int t = 0; t < n_tokens; t++)
+                x[t] = vld1q_s8(q + t * STEP_NEON);
+            STEP_DOTPROD(0)
+            STEP_DOTPROD(1)
+            STEP_DOTPROD(2)
+            STEP_DOTPROD(3)
+            q += n_tokens * STEP_NEON;
+            group += ROWS_NEON * STEP_NEON;
+        }
+        UNROLL_TOKENS
+        for (int t = 0; t < n_tokens; t++) {
+            const float scale = tokens->scales[b][t];
+            float *sum = sums[t];
+            vst1q_f32(sum, scale_dots_neon(vld1q_f32(sum), scale, dots[t][0]));
+            vst1q_f32(sum + 4, scale_dots_neon(vld1q_f32(sum + 4), scale, dots[t][1]));
+        }
+    }
+}
 
+/* Functions of their own, so that each has all registers. */
 __attribute__((noinline)) static void gemm_blocks_dotprod(float sums[TOKENS_NEON][ROWS_NEON],
                                                           const int8_t *group,
                                                           const struct tokens_neon *tokens,
                                                           int n_blocks)
 {
-    const int8_t *q = tokens->q;
-    for (int b = 0; b < n_blocks; b++) {
-        EACH_TOKEN_DOTPROD(START_DOTPROD, 0)
-        for (int k = 0; k < ACT_BLOCK; k += STEP_NEON) {
-            EACH_TOKEN_DOTPROD(TAKE_X_DOTPROD, 0)
-            STEP_DOTPROD(0)
-            STEP_DOTPROD(1)
-            STEP_DOTPROD(2)
-            STEP_DOTPROD(3)
-            q += GEMM_TOKENS_DOTPROD * STEP_NEON;
-            group += ROWS_NEON * STEP_NEON;
-        }
-        EACH_TOKEN_DOTPROD(SCALE_DOTPROD, 0)
-    }
+    gemm_some_dotprod(sums, group, tokens, n_blocks, 8);
+}
+
+__attribute__((noinline)) static void gemm_half_blocks_dotprod(float sums[TOKENS_NEON][ROWS_NEON],
+                                                               const int8_t *group,
+                                                               const struct tokens_neon *tokens,
+                                                               int n_blocks)
+{
+    gemm_some_dotprod(sums, group, tokens, n_blocks, 4);
 }
 
 static void gemm_dotprod(float *y, size_t y_stride, const void *tile, const struct matrix *w,
@@ -127,8 +145,13 @@ static void gemm_dotprod(float *y, size_t y_stride, const void *tile, const stru
                          const int32_t *offsets, int n_tokens)
 {
     (void)offsets;
-    gemm_groups_neon(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, n_tokens,
-                     GEMM_TOKENS_DOTPROD, store_q_k4, gemm_blocks_dotprod);
+    static const struct gemm_level_neon level = {
+        .n_tokens = 8,
+        .store_q = store_q_k4,
+        .blocks = gemm_blocks_dotprod,
+        .half_blocks = gemm_half_blocks_dotprod,
+    };
+    gemm_groups_neon(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, n_tokens, &level);
 }
 
 void qp_linear_kernels_dotprod(struct kernels *k)

@@ -37,88 +37,104 @@ static void pack_i8mm(void *tile, const struct matrix *w, int row, int n_rows)
     pack_groups_neon(tile, w, row, n_rows, store_step_k8);
 }
 
-/* ---- many tokens against a tile: 8 tokens x 8 rows ----
+/* ---- many tokens against a tile: 8 tokens x 8 rows, or 4 x 8 for the last ones ----
  * 16 accumulators, each two rows of two tokens; four vectors of weights, four of activations; the
- * float sums, in squares as well, live in L1 and are touched once in 8 steps. Named variables, made
- * by macros, because compilers keep an array of accumulators in memory. */
-enum {
-    GEMM_TOKENS_I8MM = 8
-};
+ * float sums, in squares as well, live in L1 and are touched once in 8 steps. */
 
-INLINE_NEON void store_q_k8(int8_t *to, const int8_t *const q[TOKENS_NEON], size_t k)
+INLINE_NEON void store_q_k8(int8_t *to, const int8_t *const q[TOKENS_NEON], size_t k, int n_tokens)
 {
-    for (int t = 0; t < GEMM_TOKENS_I8MM; t += 2)
+    for (int t = 0; t < n_tokens; t += 2)
         store_pair_k8(to + t * STEP_NEON, vld1q_s8(q[t] + k), vld1q_s8(q[t + 1] + k));
 }
 
-/* Of rows 2 i and 2 i + 1, tokens 2 j and 2 j + 1: [i][j] = row 0 token 0, row 0 token 1, row 1
+/* Of tokens 2 j and 2 j + 1, rows 2 i and 2 i + 1: [j][i] = row 0 token 0, row 0 token 1, row 1
  * token 0, row 1 token 1. */
 struct squares_i8mm {
-    float32x4_t v[4][4];
+    float32x4_t v[TOKENS_NEON / 2][ROWS_NEON / 2];
 };
 
-static void take_squares_i8mm(struct squares_i8mm *squares, float sums[TOKENS_NEON][ROWS_NEON])
+static void take_squares_i8mm(struct squares_i8mm *squares, float sums[TOKENS_NEON][ROWS_NEON],
+                              int n_pairs)
 {
-    for (int i = 0; i < 4; i += 2)
-        for (int j = 0; j < 4; j++) {
+    for (int j = 0; j < n_pairs; j++)
+        for (int i = 0; i < ROWS_NEON / 2; i += 2) {
             float32x4_t a = vld1q_f32(sums[2 * j] + 2 * i), b = vld1q_f32(sums[2 * j + 1] + 2 * i);
-            squares->v[i][j] = vzip1q_f32(a, b);
-            squares->v[i + 1][j] = vzip2q_f32(a, b);
+            squares->v[j][i] = vzip1q_f32(a, b);
+            squares->v[j][i + 1] = vzip2q_f32(a, b);
         }
 }
 
 static void give_squares_i8mm(float sums[TOKENS_NEON][ROWS_NEON],
-                              const struct squares_i8mm *squares)
+                              const struct squares_i8mm *squares, int n_pairs)
 {
-    for (int i = 0; i < 4; i += 2)
-        for (int j = 0; j < 4; j++) {
-            float32x4_t a = squares->v[i][j], b = squares->v[i + 1][j];
+    for (int j = 0; j < n_pairs; j++)
+        for (int i = 0; i < ROWS_NEON / 2; i += 2) {
+            float32x4_t a = squares->v[j][i], b = squares->v[j][i + 1];
             vst1q_f32(sums[2 * j] + 2 * i, vuzp1q_f32(a, b));
             vst1q_f32(sums[2 * j + 1] + 2 * i, vuzp2q_f32(a, b));
         }
 }
 
-// clang-format off
-#define EACH_PAIR_I8MM(M, j) M(0, j) M(1, j) M(2, j) M(3, j)
-#define EACH_SQUARE_I8MM(M) EACH_PAIR_I8MM(M, 0) EACH_PAIR_I8MM(M, 1) \
-                            EACH_PAIR_I8MM(M, 2) EACH_PAIR_I8MM(M, 3)
+/* n_pairs of tokens is a constant. */
+INLINE_NEON void gemm_some_i8mm(float sums[TOKENS_NEON][ROWS_NEON], const int8_t *group,
+                                const struct tokens_neon *tokens, int n_blocks, int n_pairs)
+{
+    const int8_t *q = tokens->q;
+    struct squares_i8mm squares;
+    take_squares_i8mm(&squares, sums, n_pairs);
+    for (int b = 0; b < n_blocks; b++) {
+        int32x4_t dots[TOKENS_NEON / 2][ROWS_NEON / 2];
+        UNROLL_TOKENS
+        for (int j = 0; j < n_pairs; j++)
+            dots[j][0] = dots[j][1] = dots[j][2] = dots[j][3] = vdupq_n_s32(0);
+        for (int k = 0; k < ACT_BLOCK; k += STEP_NEON) {
+            UNROLL_TOKENS
+            for (int half = 0; half < 2; half++) {
+                const int8x16_t w0 = vld1q_s8(group + 16 * half);
+                const int8x16_t w2 = vld1q_s8(group + 16 * half + 32);
+                const int8x16_t w4 = vld1q_s8(group + 16 * half + 64);
+                const int8x16_t w6 = vld1q_s8(group + 16 * half + 96);
+                UNROLL_TOKENS
+                for (int j = 0; j < n_pairs; j++) {
+                    const int8x16_t x = vld1q_s8(q + 16 * half + 32 * j);
+                    dots[j][0] = vmmlaq_s32(dots[j][0], w0, x);
+                    dots[j][1] = vmmlaq_s32(dots[j][1], w2, x);
+                    dots[j][2] = vmmlaq_s32(dots[j][2], w4, x);
+                    dots[j][3] = vmmlaq_s32(dots[j][3], w6, x);
+                }
+            }
+            q += 2 * n_pairs * STEP_NEON;
+            group += ROWS_NEON * STEP_NEON;
+        }
+        UNROLL_TOKENS
+        for (int j = 0; j < n_pairs; j++) {
+            const float32x2_t two = vld1_f32(tokens->scales[b] + 2 * j);
+            const float32x4_t scale = vcombine_f32(two, two);
+            float32x4_t *sum = squares.v[j];
+            sum[0] = mul_add_neon(vcvtq_f32_s32(dots[j][0]), scale, sum[0]);
+            sum[1] = mul_add_neon(vcvtq_f32_s32(dots[j][1]), scale, sum[1]);
+            sum[2] = mul_add_neon(vcvtq_f32_s32(dots[j][2]), scale, sum[2]);
+            sum[3] = mul_add_neon(vcvtq_f32_s32(dots[j][3]), scale, sum[3]);
+        }
+    }
+    give_squares_i8mm(sums, &squares, n_pairs);
+}
 
-#define START_I8MM(i, j) int32x4_t dot##i##j = vdupq_n_s32(0);
-#define TAKE_W_I8MM(i, h) w##i = vld1q_s8(group + 32 * (i) + 16 * (h));
-#define TAKE_X_I8MM(j, h) x##j = vld1q_s8(q + 32 * (j) + 16 * (h));
-#define STEP_SQUARE_I8MM(i, j) dot##i##j = vmmlaq_s32(dot##i##j, w##i, x##j);
-#define STEP_I8MM(h) \
-    EACH_PAIR_I8MM(TAKE_W_I8MM, h) \
-    EACH_PAIR_I8MM(TAKE_X_I8MM, h) \
-    EACH_SQUARE_I8MM(STEP_SQUARE_I8MM)
-#define TAKE_SCALES_I8MM(j, unused) \
-    const float32x2_t two##j = vld1_f32(tokens->scales[b] + 2 * (j)); \
-    const float32x4_t scale##j = vcombine_f32(two##j, two##j);
-#define SCALE_I8MM(i, j) \
-    squares.v[i][j] = mul_add_neon(vcvtq_f32_s32(dot##i##j), scale##j, squares.v[i][j]);
-// clang-format on
-
+/* Functions of their own, so that each has all registers. */
 __attribute__((noinline)) static void gemm_blocks_i8mm(float sums[TOKENS_NEON][ROWS_NEON],
                                                        const int8_t *group,
                                                        const struct tokens_neon *tokens,
                                                        int n_blocks)
 {
-    const int8_t *q = tokens->q;
-    struct squares_i8mm squares;
-    take_squares_i8mm(&squares, sums);
-    for (int b = 0; b < n_blocks; b++) {
-        EACH_SQUARE_I8MM(START_I8MM)
-        for (int k = 0; k < ACT_BLOCK; k += STEP_NEON) {
-            int8x16_t w0, w1, w2, w3, x0, x1, x2, x3;
-            STEP_I8MM(0)
-            STEP_I8MM(1)
-            q += GEMM_TOKENS_I8MM * STEP_NEON;
-            group += ROWS_NEON * STEP_NEON;
-        }
-        EACH_PAIR_I8MM(TAKE_SCALES_I8MM, )
-        EACH_SQUARE_I8MM(SCALE_I8MM)
-    }
-    give_squares_i8mm(sums, &squares);
+    gemm_some_i8mm(sums, group, tokens, n_blocks, 4);
+}
+
+__attribute__((noinline)) static void gemm_half_blocks_i8mm(float sums[TOKENS_NEON][ROWS_NEON],
+                                                            const int8_t *group,
+                                                            const struct tokens_neon *tokens,
+                                                            int n_blocks)
+{
+    gemm_some_i8mm(sums, group, tokens, n_blocks, 2);
 }
 
 static void gemm_i8mm(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
@@ -126,8 +142,13 @@ static void gemm_i8mm(float *y, size_t y_stride, const void *tile, const struct 
                       const int32_t *offsets, int n_tokens)
 {
     (void)offsets;
-    gemm_groups_neon(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, n_tokens,
-                     GEMM_TOKENS_I8MM, store_q_k8, gemm_blocks_i8mm);
+    static const struct gemm_level_neon level = {
+        .n_tokens = 8,
+        .store_q = store_q_k8,
+        .blocks = gemm_blocks_i8mm,
+        .half_blocks = gemm_half_blocks_i8mm,
+    };
+    gemm_groups_neon(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, n_tokens, &level);
 }
 
 void qp_linear_kernels_i8mm(struct kernels *k)

@@ -129,9 +129,9 @@ enum {
     GEMM_TOKENS_NEON = 2
 };
 
-INLINE_NEON void store_q_k16(int8_t *to, const int8_t *const q[TOKENS_NEON], size_t k)
+INLINE_NEON void store_q_k16(int8_t *to, const int8_t *const q[TOKENS_NEON], size_t k, int n_tokens)
 {
-    for (int t = 0; t < GEMM_TOKENS_NEON; t++)
+    for (int t = 0; t < n_tokens; t++)
         vst1q_s8(to + t * STEP_NEON, vld1q_s8(q[t] + k));
 }
 
@@ -198,9 +198,12 @@ static void gemm_neon(float *y, size_t y_stride, const void *tile, const struct 
                       const int32_t *offsets, int n_tokens)
 {
     (void)offsets;
-    gemm_groups_neon(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, n_tokens,
-                     GEMM_TOKENS_NEON, store_q_k16,
-                     w->dtype == DTYPE_I8 ? gemm_blocks_i8_neon : gemm_blocks_i4_neon);
+    const struct gemm_level_neon level = {
+        .n_tokens = GEMM_TOKENS_NEON,
+        .store_q = store_q_k16,
+        .blocks = w->dtype == DTYPE_I8 ? gemm_blocks_i8_neon : gemm_blocks_i4_neon,
+    };
+    gemm_groups_neon(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, n_tokens, &level);
 }
 
 /* ---- float weights: 2 tokens x 2 rows, each sum's 16 lanes in four registers ---- */

@@ -9,6 +9,11 @@
 #include "format/format.h"
 
 #define INLINE_NEON static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL_TOKENS _Pragma("clang loop unroll(full)") // so that small arrays become registers
+#else
+#define UNROLL_TOKENS _Pragma("GCC unroll 8")
+#endif
 
 enum {
     ROWS_NEON = 8,
@@ -231,13 +236,16 @@ struct tokens_neon {
     float *y[TOKENS_NEON];
 };
 
-/* 16 k of the tokens q[t] from `k` on in the level's order. */
-typedef void (*store_q_neon)(int8_t *to, const int8_t *const q[TOKENS_NEON], size_t k);
-
-/* sums[t][r] += scale_b * dot_b over n_blocks blocks, for the level's tokens and a group of rows.
- */
+/* sums[t][r] += scale_b * dot_b over n_blocks blocks, for a few tokens and a group of rows. */
 typedef void (*gemm_blocks_neon)(float sums[TOKENS_NEON][ROWS_NEON], const int8_t *group,
                                  const struct tokens_neon *tokens, int n_blocks);
+
+struct gemm_level_neon {
+    int n_tokens; // as many as fill the registers
+    /* 16 k of the tokens q[t] from `k` on in the level's order. */
+    void (*store_q)(int8_t *to, const int8_t *const q[TOKENS_NEON], size_t k, int n_tokens);
+    gemm_blocks_neon blocks, half_blocks; // of n_tokens, and of half as many: NULL for none
+};
 
 /* The sums of a group's rows wait in y between one stretch of k and the next. */
 static inline void gemm_group_neon(const struct tokens_neon *tokens, int n_tokens,
@@ -264,15 +272,17 @@ static inline void gemm_group_neon(const struct tokens_neon *tokens, int n_token
 INLINE_NEON void gemm_groups_neon(float *y, size_t y_stride, const void *tile,
                                   const struct matrix *w, int row, int n_rows, const int8_t *q,
                                   size_t q_stride, const float *scales, int n_tokens,
-                                  int group_tokens, store_q_neon store_q, gemm_blocks_neon blocks)
+                                  const struct gemm_level_neon *level)
 {
     const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
     struct tokens_neon tokens;
     for (size_t k = 0; k < k_padded; k += GEMM_K_NEON) {
         const size_t n = k_padded - k < GEMM_K_NEON ? k_padded - k : GEMM_K_NEON;
-        for (int t = 0; t < n_tokens; t += group_tokens) {
+        for (int t = 0, n_group; t < n_tokens; t += n_group) {
+            const bool is_half = level->half_blocks && n_tokens - t <= level->n_tokens / 2;
+            n_group = is_half ? level->n_tokens / 2 : level->n_tokens;
             const int8_t *from[TOKENS_NEON] = { 0 };
-            for (int i = 0; i < group_tokens; i++) {
+            for (int i = 0; i < n_group; i++) {
                 /* Past the last token the last one is repeated: the same sums, stored twice. */
                 const size_t at = (size_t)(t + i < n_tokens ? t + i : n_tokens - 1);
                 from[i] = q + at * q_stride + k;
@@ -281,11 +291,12 @@ INLINE_NEON void gemm_groups_neon(float *y, size_t y_stride, const void *tile,
                     tokens.scales[b][i] = scales[(at * k_padded + k) / ACT_BLOCK + b];
             }
             for (size_t j = 0; j < n; j += STEP_NEON)
-                store_q(tokens.q + j * (size_t)group_tokens, from, j);
+                level->store_q(tokens.q + j * (size_t)n_group, from, j, n_group);
             for (int r = 0; r < n_rows; r += ROWS_NEON)
-                gemm_group_neon(&tokens, group_tokens,
+                gemm_group_neon(&tokens, n_group,
                                 (const int8_t *)tile + (size_t)r * k_padded + k * ROWS_NEON, w, row,
-                                r, n_rows, (int)(n / ACT_BLOCK), k == 0, k + n == k_padded, blocks);
+                                r, n_rows, (int)(n / ACT_BLOCK), k == 0, k + n == k_padded,
+                                is_half ? level->half_blocks : level->blocks);
         }
     }
 }
