@@ -122,9 +122,8 @@ static void pack_neon(void *tile, const struct matrix *w, int row, int n_rows)
 }
 
 /* ---- many tokens against a tile: 2 tokens x 8 rows ----
- * 16 accumulators, each a token's product with a row in four parts; the float sums live in L1 and
- * are touched once in four steps. Named variables, made by macros, because compilers keep an array
- * of accumulators in memory. */
+ * 16 accumulators, each a token's product with a row in parts; the float sums live in L1 and are
+ * touched once in four steps. */
 enum {
     GEMM_TOKENS_NEON = 2
 };
@@ -135,36 +134,15 @@ INLINE_NEON void store_q_k16(int8_t *to, const int8_t *const q[TOKENS_NEON], siz
         vst1q_s8(to + t * STEP_NEON, vld1q_s8(q[t] + k));
 }
 
-// clang-format off
-#define EACH_ROW_NEON(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
-
-#define START_I8_NEON(r) int32x4_t a##r = vdupq_n_s32(0), b##r = a##r;
-#define STEP_I8_NEON(r) { \
-    int8x16_t w = vld1q_s8(group + (r) * STEP_NEON); \
-    a##r = vpadalq_s16(a##r, mul_pairs_neon(w, x0)); \
-    b##r = vpadalq_s16(b##r, mul_pairs_neon(w, x1)); }
-#define START_I4_NEON(r) int16x8_t p##r = vdupq_n_s16(0), s##r = p##r;
-#define STEP_I4_NEON(r) { \
-    int8x16_t w = vld1q_s8(group + (r) * STEP_NEON); \
-    p##r = mul_add_pairs_neon(p##r, w, x0); \
-    s##r = mul_add_pairs_neon(s##r, w, x1); }
-#define WIDEN_I4_NEON(r) int32x4_t a##r = vpaddlq_s16(p##r), b##r = vpaddlq_s16(s##r);
-
-#define LOOP_NEON(step) \
-    for (int i = 0; i < ACT_BLOCK; i += STEP_NEON) { \
-        int8x16_t x0 = vld1q_s8(q), x1 = vld1q_s8(q + STEP_NEON); \
-        EACH_ROW_NEON(step) \
-        q += GEMM_TOKENS_NEON * STEP_NEON; \
-        group += ROWS_NEON * STEP_NEON; \
-    }
-#define SCALE_HALF_NEON(t, r, dots) \
-    vst1q_f32(sums[t] + (r), scale_dots_neon(vld1q_f32(sums[t] + (r)), tokens->scales[n][t], dots));
-#define SCALE_NEON \
-    SCALE_HALF_NEON(0, 0, sum_quads_neon(a0, a1, a2, a3)) \
-    SCALE_HALF_NEON(0, 4, sum_quads_neon(a4, a5, a6, a7)) \
-    SCALE_HALF_NEON(1, 0, sum_quads_neon(b0, b1, b2, b3)) \
-    SCALE_HALF_NEON(1, 4, sum_quads_neon(b4, b5, b6, b7))
-// clang-format on
+/* Of a block: dots[r] is a token's product with row r, in four parts. */
+static inline void scale_block_neon(float sums[ROWS_NEON], float scale,
+                                    const int32x4_t dots[ROWS_NEON])
+{
+    int32x4_t low = sum_quads_neon(dots[0], dots[1], dots[2], dots[3]);
+    int32x4_t high = sum_quads_neon(dots[4], dots[5], dots[6], dots[7]);
+    vst1q_f32(sums, scale_dots_neon(vld1q_f32(sums), scale, low));
+    vst1q_f32(sums + 4, scale_dots_neon(vld1q_f32(sums + 4), scale, high));
+}
 
 __attribute__((noinline)) static void gemm_blocks_i8_neon(float sums[TOKENS_NEON][ROWS_NEON],
                                                           const int8_t *group,
@@ -172,24 +150,58 @@ __attribute__((noinline)) static void gemm_blocks_i8_neon(float sums[TOKENS_NEON
                                                           int n_blocks)
 {
     const int8_t *q = tokens->q;
-    for (int n = 0; n < n_blocks; n++) {
-        EACH_ROW_NEON(START_I8_NEON)
-        LOOP_NEON(STEP_I8_NEON)
-        SCALE_NEON
+    for (int b = 0; b < n_blocks; b++) {
+        int32x4_t dots[GEMM_TOKENS_NEON][ROWS_NEON];
+        UNROLL_TOKENS
+        for (int r = 0; r < ROWS_NEON; r++)
+            dots[0][r] = dots[1][r] = vdupq_n_s32(0);
+        for (int k = 0; k < ACT_BLOCK; k += STEP_NEON) {
+            const int8x16_t x0 = vld1q_s8(q), x1 = vld1q_s8(q + STEP_NEON);
+            UNROLL_TOKENS
+            for (int r = 0; r < ROWS_NEON; r++) {
+                const int8x16_t w = vld1q_s8(group + r * STEP_NEON);
+                dots[0][r] = vpadalq_s16(dots[0][r], mul_pairs_neon(w, x0));
+                dots[1][r] = vpadalq_s16(dots[1][r], mul_pairs_neon(w, x1));
+            }
+            q += GEMM_TOKENS_NEON * STEP_NEON;
+            group += ROWS_NEON * STEP_NEON;
+        }
+        scale_block_neon(sums[0], tokens->scales[b][0], dots[0]);
+        scale_block_neon(sums[1], tokens->scales[b][1], dots[1]);
     }
 }
 
+/* The block's sums stay in int16. */
 __attribute__((noinline)) static void gemm_blocks_i4_neon(float sums[TOKENS_NEON][ROWS_NEON],
                                                           const int8_t *group,
                                                           const struct tokens_neon *tokens,
                                                           int n_blocks)
 {
     const int8_t *q = tokens->q;
-    for (int n = 0; n < n_blocks; n++) {
-        EACH_ROW_NEON(START_I4_NEON)
-        LOOP_NEON(STEP_I4_NEON)
-        EACH_ROW_NEON(WIDEN_I4_NEON)
-        SCALE_NEON
+    for (int b = 0; b < n_blocks; b++) {
+        int16x8_t words[GEMM_TOKENS_NEON][ROWS_NEON];
+        UNROLL_TOKENS
+        for (int r = 0; r < ROWS_NEON; r++)
+            words[0][r] = words[1][r] = vdupq_n_s16(0);
+        for (int k = 0; k < ACT_BLOCK; k += STEP_NEON) {
+            const int8x16_t x0 = vld1q_s8(q), x1 = vld1q_s8(q + STEP_NEON);
+            UNROLL_TOKENS
+            for (int r = 0; r < ROWS_NEON; r++) {
+                const int8x16_t w = vld1q_s8(group + r * STEP_NEON);
+                words[0][r] = mul_add_pairs_neon(words[0][r], w, x0);
+                words[1][r] = mul_add_pairs_neon(words[1][r], w, x1);
+            }
+            q += GEMM_TOKENS_NEON * STEP_NEON;
+            group += ROWS_NEON * STEP_NEON;
+        }
+        int32x4_t dots[GEMM_TOKENS_NEON][ROWS_NEON];
+        UNROLL_TOKENS
+        for (int r = 0; r < ROWS_NEON; r++) {
+            dots[0][r] = vpaddlq_s16(words[0][r]);
+            dots[1][r] = vpaddlq_s16(words[1][r]);
+        }
+        scale_block_neon(sums[0], tokens->scales[b][0], dots[0]);
+        scale_block_neon(sums[1], tokens->scales[b][1], dots[1]);
     }
 }
 
