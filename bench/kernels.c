@@ -14,19 +14,6 @@ enum {
     MAX_PASSES = 64
 };
 
-static const struct {
-    const char *name;
-    unsigned features;
-} levels[] = {
-    { "scalar", 0 },
-    { "avx2", CPU_AVX2 },
-    { "avxvnni", CPU_AVX2 | CPU_AVXVNNI },
-    { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI },
-    { "neon", CPU_NEON },
-    { "dotprod", CPU_NEON | CPU_DOTPROD },
-    { "i8mm", CPU_NEON | CPU_DOTPROD | CPU_I8MM },
-};
-
 struct options {
     const char *isa, *only; // NULL: all
     double budget_ms;       // per row of the table
@@ -338,10 +325,11 @@ int main(int argc, char **argv)
         }
     }
     printf("%-11s %-9s %6s %6s %6s\n", "isa", "kernel", "tokens", "n_out", "n_in");
-    for (size_t i = 0; i < QP_COUNT(levels); i++) {
-        struct kernels k = qp_kernels_for(levels[i].features & qp_cpu_features());
-        bool is_here = (levels[i].features & qp_cpu_features()) == levels[i].features;
-        if (is_here && (!options.isa || !strcmp(options.isa, levels[i].name)))
+    const struct cpu_level *level;
+    for (int i = 0; (level = qp_cpu_level(i)); i++) {
+        struct kernels k = qp_kernels_for(level->features & qp_cpu_features());
+        bool is_here = !strcmp(k.name, level->name);
+        if (is_here && (!options.isa || !strcmp(options.isa, level->name)))
             bench_level(&options, &k);
     }
     return 0;

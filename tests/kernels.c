@@ -21,18 +21,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static const struct {
-    const char *name;
-    unsigned features;
-} levels[] = {
-    { "avx2", CPU_AVX2 },
-    { "avxvnni", CPU_AVX2 | CPU_AVXVNNI },
-    { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI },
-    { "neon", CPU_NEON },
-    { "dotprod", CPU_NEON | CPU_DOTPROD },
-    { "i8mm", CPU_NEON | CPU_DOTPROD | CPU_I8MM },
-};
-
 /* Around one step of every loop: a vector, a block, a pair of blocks, a stretch of a tile. */
 static const int widths[] = { 1,   2,   15,  16,  17,  30,  32,  63,   64,   65,   66,  127,
                               128, 129, 190, 192, 254, 576, 640, 1026, 2048, 4098, 8320 };
@@ -349,16 +337,16 @@ static void test_levels_match_scalar(void **state)
     (void)state;
     struct kernels scalar = qp_kernels_for(0);
     int n_levels = 0;
-    for (size_t i = 0; i < QP_COUNT(levels); i++) {
-        bool is_here = (qp_cpu_features() & levels[i].features) == levels[i].features;
-        if (!is_here || !is_wanted(only_isa, levels[i].name))
-            continue;
-        struct kernels k = qp_kernels_for(levels[i].features);
+    const struct cpu_level *level;
+    for (int i = 1; (level = qp_cpu_level(i)); i++) {
+        struct kernels k = qp_kernels_for(level->features & qp_cpu_features());
+        if (strcmp(k.name, level->name) || !is_wanted(only_isa, level->name))
+            continue; // not on this machine
         n_levels++;
         if (is_wanted(only_kernel, "quantize"))
-            check_quantize(levels[i].name, &scalar, &k);
-        check_products(levels[i].name, &scalar, &k);
-        print_message("%s: same bits as scalar\n", levels[i].name);
+            check_quantize(level->name, &scalar, &k);
+        check_products(level->name, &scalar, &k);
+        print_message("%s: same bits as scalar\n", level->name);
     }
     if (n_levels == 0) {
         print_message("skipped: this machine has scalar only\n");

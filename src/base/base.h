@@ -142,9 +142,16 @@ enum cpu_feature {
     CPU_DOTPROD = 1 << 4,
     CPU_I8MM = 1 << 5,
 };
-/* What this machine has, narrowed by the environment variable QUIP_CPU (scalar; avx2, avxvnni,
- * avx512vnni; neon, dotprod, i8mm: that level and those below). */
+/* What this machine has, narrowed by the environment variable QUIP_CPU: that level and
+ * those below. */
 unsigned qp_cpu_features(void);
+
+/* The levels that QUIP_CPU names: the i-th, scalar first; NULL past the last. */
+struct cpu_level {
+    const char *name;
+    unsigned features;
+};
+const struct cpu_level *qp_cpu_level(int i);
 
 /* ---- UTF-8 (utf8.c) ---- */
 

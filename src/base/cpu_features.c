@@ -100,24 +100,26 @@ static unsigned machine_features(void)
 
 #endif
 
-static const struct {
-    const char *name;
-    unsigned features;
-} cpu_levels[] = {
-    { "scalar", 0 },
-    { "avx2", CPU_AVX2 },
-    { "avxvnni", CPU_AVX2 | CPU_AVXVNNI },
-    { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI },
-    { "neon", CPU_NEON },
-    { "dotprod", CPU_NEON | CPU_DOTPROD },
-    { "i8mm", CPU_NEON | CPU_DOTPROD | CPU_I8MM },
-};
+const struct cpu_level *qp_cpu_level(int i)
+{
+    static const struct cpu_level levels[] = {
+        { "scalar", 0 },
+        { "avx2", CPU_AVX2 },
+        { "avxvnni", CPU_AVX2 | CPU_AVXVNNI },
+        { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI },
+        { "neon", CPU_NEON },
+        { "dotprod", CPU_NEON | CPU_DOTPROD },
+        { "i8mm", CPU_NEON | CPU_DOTPROD | CPU_I8MM },
+    };
+    return i < (int)QP_COUNT(levels) ? &levels[i] : NULL;
+}
 
 unsigned qp_cpu_features(void)
 {
-    const char *level = getenv("QUIP_CPU");
-    for (size_t i = 0; level && i < QP_COUNT(cpu_levels); i++)
-        if (!strcmp(level, cpu_levels[i].name))
-            return machine_features() & cpu_levels[i].features;
+    const char *name = getenv("QUIP_CPU");
+    const struct cpu_level *level;
+    for (int i = 0; name && (level = qp_cpu_level(i)); i++)
+        if (!strcmp(name, level->name))
+            return machine_features() & level->features;
     return machine_features();
 }
