@@ -143,18 +143,11 @@ static void read_stop_ids(struct facts *f, const struct proto_field *field)
         add_stop_id(f, (int64_t)field->value);
         return;
     }
-    uint64_t value = 0;
-    int shift = 0;
-    for (size_t i = 0; i < field->n && field->wire_type == 2; i++) {
-        if (shift < 63)
-            value |= (uint64_t)(field->data[i] & 127) << shift;
-        shift += 7;
-        if (!(field->data[i] & 128)) {
-            add_stop_id(f, (int64_t)value);
-            value = 0;
-            shift = 0;
-        }
-    }
+    struct proto_reader r;
+    uint64_t id;
+    qp_proto_open(&r, field->data, field->n);
+    while (qp_proto_varint(&r, &id))
+        add_stop_id(f, (int64_t)id);
 }
 
 static quip_status read_parameters(quip_model *m, struct facts *f, quip_error *error)
@@ -244,18 +237,12 @@ struct config_key {
     enum key_kind kind;
     size_t offset, size; // in struct facts
 };
-#define INT_KEY(name)                                                                              \
-    {                                                                                              \
-#name, KEY_INT, offsetof(struct facts, name), 0                                            \
-    }
-#define FLOAT_KEY(name)                                                                            \
-    {                                                                                              \
-#name, KEY_FLOAT, offsetof(struct facts, name), 0                                          \
-    }
-#define TEXT_KEY(name)                                                                             \
-    {                                                                                              \
-#name, KEY_TEXT, offsetof(struct facts, name), sizeof(((struct facts *)0)->name)           \
-    }
+// clang-format off
+#define INT_KEY(name) { #name, KEY_INT, offsetof(struct facts, name), 0 }
+#define FLOAT_KEY(name) { #name, KEY_FLOAT, offsetof(struct facts, name), 0 }
+#define TEXT_KEY(name) { #name, KEY_TEXT, offsetof(struct facts, name), sizeof((struct facts){ 0 }.name) }
+// clang-format on
+
 /* docs/model-format.md describes each. Unknown keys are left alone: newer files may have more. */
 static const struct config_key config_keys[] = {
     { "architecture", KEY_ARCH, 0, 0 },

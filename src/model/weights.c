@@ -9,6 +9,7 @@ struct binder {
     quip_error *error;
     quip_status status; // the first failure; after it nothing more is tried
     int n_i8, n_i4, n_f32;
+    uint64_t n_parameters;
     bool is_gpu; // shapes are byte counts, matrices are tiled
 };
 
@@ -52,6 +53,7 @@ static const float *bind_vector(struct binder *b, const char *name, int n)
     if (b->status)
         return NULL;
     const struct tensor *t = find(b, name);
+    b->n_parameters += (uint64_t)n;
     if (t)
         return floats(b, t, n);
     b->status = qp_fail(b->error, QUIP_E_FORMAT, "%s: tensor params.lm.%s is missing",
@@ -131,6 +133,7 @@ static void bind_tensor(struct binder *b, struct matrix *m, const struct tensor 
         return;
     }
     *(t->dtype == DTYPE_F32 ? &b->n_f32 : t->dtype == DTYPE_I8 ? &b->n_i8 : &b->n_i4) += 1;
+    b->n_parameters += (uint64_t)n_out * (uint64_t)n_in;
     if (t->dtype == DTYPE_F32 && !b->is_gpu) {
         m->data = floats(b, t, (int64_t)n_out * n_in);
         return;
@@ -170,8 +173,10 @@ static void bind_matrix(struct binder *b, struct matrix *m, const char *name, in
     }
     bind_tensor(b, m, t, n_out, n_in);
     snprintf(full, sizeof full, "%s.bias.b", name);
-    if (!b->status && (t = find(b, full)))
+    if (!b->status && (t = find(b, full))) {
         m->bias = floats(b, t, n_out);
+        b->n_parameters += (uint64_t)n_out;
+    }
 }
 
 /* "transformer.x_layers_<l>.<name>"; the result is valid until the next call. */
@@ -216,24 +221,6 @@ static void bind_layer(struct binder *b, int l)
     }
 }
 
-static uint64_t matrix_size(const struct matrix *m)
-{
-    return (uint64_t)m->n_out * (uint64_t)m->n_in;
-}
-
-static uint64_t count_parameters(const quip_model *m)
-{
-    uint64_t n = matrix_size(&m->weights.embed);
-    if (m->weights.head.data != m->weights.embed.data)
-        n += matrix_size(&m->weights.head);
-    for (int l = 0; l < m->config.n_layers; l++) {
-        const struct layer_weights *w = &m->weights.layers[l];
-        n += matrix_size(&w->wq) + matrix_size(&w->wk) + matrix_size(&w->wv) + matrix_size(&w->wo);
-        n += matrix_size(&w->gate) + matrix_size(&w->up) + matrix_size(&w->down);
-    }
-    return n;
-}
-
 /* Room for the rows of every matrix of a GPU file. */
 static void open_untiled(struct binder *b)
 {
@@ -276,7 +263,7 @@ quip_status qp_weights_bind(quip_model *m, quip_error *error)
         return b.status;
     m->weights.has_float = b.n_f32 > 0;
     m->weights.has_integer = b.n_i8 + b.n_i4 > 0;
-    m->n_parameters = count_parameters(m);
+    m->n_parameters = b.n_parameters;
     const char *name = b.n_i8 && b.n_i4 ? "mixed" : b.n_i8 ? "int8" : b.n_i4 ? "int4" : "f32";
     snprintf(m->weights_name, sizeof m->weights_name, "%s", name);
     return QUIP_OK;
