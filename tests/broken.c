@@ -26,66 +26,27 @@
 #define LAYER "\"model.layers.0."
 #define ENTRY(shape, begin, end)                                                                   \
     "{\"dtype\":\"F32\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
-#define HEADER                                                                                                                          \
-    "{\"model.embed_tokens.weight\":" ENTRY(                                                                                            \
-        "[260,8]", 0,                                                                                                                   \
-        8320) "," LAYER                                                                                                                 \
-              "input_layernorm.weight\":" ENTRY(                                                                                        \
-                  "[8]", 8320,                                                                                                          \
-                  8352) "," LAYER                                                                                                       \
-                        "self_attn.q_proj.weight\":" ENTRY(                                                                             \
-                            "[8,8]", 8352,                                                                                              \
-                            8608) "," LAYER                                                                                             \
-                                  "self_attn.k_proj.weight\":" ENTRY("[4,8]", 8608, 8736) "," LAYER "self_attn.v_proj.weight\":" ENTRY( \
-                                      "[4,8]", 8736,                                                                                    \
-                                      8864) "," LAYER                                                                                   \
-                                            "self_attn.o_proj.weight\":" ENTRY(                                                         \
-                                                "[8,8]", 8864,                                                                          \
-                                                9120) "," LAYER "post_attention_layernorm."                                             \
-                                                      "weight\":" ENTRY(                                                                \
-                                                          "[8]", 9120,                                                                  \
-                                                          9152) "," LAYER                                                               \
-                                                                "mlp.gate_proj.weight\":" ENTRY(                                        \
-                                                                    "[12,8]", 9152,                                                     \
-                                                                    9536) "," LAYER "mlp.up_proj."                                      \
-                                                                          "weight\":" ENTRY(                                            \
-                                                                              "[12,8]", 9536,                                           \
-                                                                              9920) "," LAYER                                           \
-                                                                                    "mlp.down_"                                         \
-                                                                                    "proj."                                             \
-                                                                                    "weight\""                                          \
-                                                                                    ":" ENTRY(                                          \
-                                                                                        "[8,12]",                                       \
-                                                                                        9920,                                           \
-                                                                                        10304) ","                                      \
-                                                                                               "\"model"                                \
-                                                                                               "."                                      \
-                                                                                               "n"                                      \
-                                                                                               "o"                                      \
-                                                                                               "r"                                      \
-                                                                                               "m"                                      \
-                                                                                               "."                                      \
-                                                                                               "w"                                      \
-                                                                                               "e"                                      \
-                                                                                               "i"                                      \
-                                                                                               "g"                                      \
-                                                                                               "h"                                      \
-                                                                                               "t"                                      \
-                                                                                               "\""                                     \
-                                                                                               ":" ENTRY(                               \
-                                                                                                   "[8]",                               \
-                                                                                                   10304,                               \
-                                                                                                   10336) "}"
+// clang-format off
+#define HEADER \
+    "{\"model.embed_tokens.weight\":" ENTRY("[260,8]", 0, 8320) "," \
+    LAYER "input_layernorm.weight\":" ENTRY("[8]", 8320, 8352) "," \
+    LAYER "self_attn.q_proj.weight\":" ENTRY("[8,8]", 8352, 8608) "," \
+    LAYER "self_attn.k_proj.weight\":" ENTRY("[4,8]", 8608, 8736) "," \
+    LAYER "self_attn.v_proj.weight\":" ENTRY("[4,8]", 8736, 8864) "," \
+    LAYER "self_attn.o_proj.weight\":" ENTRY("[8,8]", 8864, 9120) "," \
+    LAYER "post_attention_layernorm.weight\":" ENTRY("[8]", 9120, 9152) "," \
+    LAYER "mlp.gate_proj.weight\":" ENTRY("[12,8]", 9152, 9536) "," \
+    LAYER "mlp.up_proj.weight\":" ENTRY("[12,8]", 9536, 9920) "," \
+    LAYER "mlp.down_proj.weight\":" ENTRY("[8,12]", 9920, 10304) "," \
+    "\"model.norm.weight\":" ENTRY("[8]", 10304, 10336) "}"
+// clang-format on
 #define N_DATA 10336
 
 static void write_to(const char *name, const void *data, size_t n)
 {
     char path[200];
     snprintf(path, sizeof path, FOLDER "/%s", name);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(data, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
+    save_file(path, data, n);
 }
 
 static void write_weights(const char *name, const char *header, size_t n_data)

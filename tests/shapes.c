@@ -54,10 +54,7 @@ static void write_bytes(const char *name, const void *data, size_t n)
 {
     char path[200];
     snprintf(path, sizeof path, FOLDER "/%s", name);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(data, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
+    save_file(path, data, n);
 }
 
 /* Where the layouts differ: rope, and which layers are local. */

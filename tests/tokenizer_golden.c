@@ -288,10 +288,7 @@ static void test_sentencepiece(void **state)
 
 static void write_file(const char *path, const struct bytes *content)
 {
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(content->data, 1, content->n, f), content->n);
-    assert_int_equal(fclose(f), 0);
+    save_file(path, content->data, content->n);
 }
 
 static void test_json(void **state)

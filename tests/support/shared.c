@@ -54,6 +54,15 @@ char *read_whole(const char *path, size_t *n)
     return data;
 }
 
+void save_file(const char *path, const void *data, size_t n)
+{
+    FILE *file = fopen(path, "wb");
+    if (!file)
+        fail_msg("cannot create %s", path);
+    assert_int_equal(fwrite(data, 1, n, file), n);
+    assert_int_equal(fclose(file), 0);
+}
+
 cJSON *read_json(const char *path)
 {
     size_t n;

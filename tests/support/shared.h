@@ -1,5 +1,5 @@
 /* shared.h: reference data that lies beside the checkout, too large to be part of it, and how to
- * read it. */
+ * read it; whole files in one call. */
 #ifndef TEST_SHARED_H
 #define TEST_SHARED_H
 
@@ -17,6 +17,8 @@ void need_file(const char *path);
 
 /* The whole file, NUL-terminated; fails the test when it cannot be read. Free it. */
 char *read_whole(const char *path, size_t *n);
+/* Make the file these n bytes. */
+void save_file(const char *path, const void *data, size_t n);
 cJSON *read_json(const char *path);
 /* An array of ids from JSON into `ids`; returns how many. */
 int json_ids(const cJSON *array, int *ids, int capacity);
