@@ -1,8 +1,7 @@
 /* tokenizer.h: text <-> token ids, exactly as the model's own tokenizer does it.
  * In:  a SentencePiece ModelProto (the vocabulary of every model file), and for byte-level BPE
- *      models Quip's own `quip.tokenizer` blob (merges, pre-tokenizer, added tokens;
- * docs/model-format.md). Out: ids for text, text for ids (streaming, in whole UTF-8 characters),
- * chat templates. */
+ *      models Quip's own `quip.tokenizer` blob (docs/model-format.md).
+ * Out: ids for text, text for ids (streaming, in whole UTF-8 characters), chat templates. */
 #ifndef QP_TOKENIZER_H
 #define QP_TOKENIZER_H
 
