@@ -86,8 +86,9 @@ static quip_status open_source(struct source *s, const char *path, quip_error *e
             return status;
         spm->n = (size_t)s->file.size;
     }
-    return qp_tokenizer_open(&s->tokenizer, s->spm.data, s->spm.n, s->bpe.n ? s->bpe.data : NULL,
-                             s->bpe.n, error);
+    status = qp_tokenizer_open(&s->tokenizer, s->spm.data, s->spm.n, s->bpe.n ? s->bpe.data : NULL,
+                               s->bpe.n, error);
+    return qp_fail_in(error, status, path);
 }
 
 static bool decode(const struct source *s, const struct tokens *ids, struct bytes *text)

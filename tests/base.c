@@ -44,6 +44,11 @@ static void test_errors(void **state)
     assert_int_equal(qp_fail(NULL, QUIP_E_MEMORY, "x"), QUIP_E_MEMORY);
     assert_int_equal(qp_fail_memory(&e, "the thing", 12), QUIP_E_MEMORY);
     assert_non_null(strstr(e.message, "12 bytes for the thing"));
+    assert_int_equal(qp_fail_in(&e, QUIP_E_MEMORY, "a.bin"), QUIP_E_MEMORY);
+    assert_non_null(strstr(e.message, "a.bin: out of memory: 12 bytes for the thing"));
+    assert_int_equal(qp_fail_in(&e, QUIP_OK, "b.bin"), QUIP_OK);
+    assert_null(strstr(e.message, "b.bin"));
+    assert_int_equal(qp_fail_in(NULL, QUIP_E_IO, "b.bin"), QUIP_E_IO);
     assert_string_equal(quip_status_name(QUIP_E_CONTEXT_FULL), "context_full");
     assert_string_equal(quip_status_name((quip_status)-99), "unknown");
 

@@ -26,6 +26,10 @@
  * `return qp_fail(error, QUIP_E_FORMAT, "%s: ...", path);`. */
 quip_status qp_fail(quip_error *error, quip_status status, const char *format, ...) QP_PRINTF(3, 4);
 
+/* Put "where: " in front of the message of a call that failed and could not say it; returns
+ * `status`. Nothing when that is QUIP_OK. */
+quip_status qp_fail_in(quip_error *error, quip_status status, const char *where);
+
 /* The same sentence for every allocation that failed: what for, and how many bytes. */
 quip_status qp_fail_memory(quip_error *error, const char *what, size_t n_bytes);
 

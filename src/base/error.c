@@ -57,6 +57,14 @@ quip_status qp_fail(quip_error *error, quip_status status, const char *format, .
     return status;
 }
 
+quip_status qp_fail_in(quip_error *error, quip_status status, const char *where)
+{
+    if (!error || !status)
+        return status;
+    const quip_error inner = *error;
+    return qp_fail(error, status, "%s: %s", where, inner.message);
+}
+
 quip_status qp_fail_memory(quip_error *error, const char *what, size_t n_bytes)
 {
     return qp_fail(error, QUIP_E_MEMORY, "out of memory: %zu bytes for %s", n_bytes, what);

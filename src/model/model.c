@@ -46,7 +46,7 @@ static quip_status open_tokenizer(quip_model *m, quip_error *error)
     status = qp_tokenizer_open(&m->tokenizer, spm_data, n_spm, bpe_data, n_bpe, error);
     if (!status && spells_bytes(m))
         qp_tokenizer_spell_bytes(m->tokenizer);
-    return status;
+    return qp_fail_in(error, status, m->file.name);
 }
 
 quip_status qp_model_open(quip_model **model, struct file *file, const quip_model_options *options,
