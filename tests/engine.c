@@ -563,6 +563,32 @@ static void test_plan(void **state)
     assert_true(small.scratch_bytes > 0 && small.model_bytes > 0 && small.file_bytes > 100000);
 }
 
+/* All tensors' elements, but for the scales of quantized matrices. */
+static void test_parameters_are_counted(void **state)
+{
+    (void)state;
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        struct file file;
+        struct format format;
+        quip_error error = { 0 };
+        quip_model_info info;
+        check(qp_file_open(&file, paths[kind], &error), &error);
+        check(qp_format_open(&format, &file, &error), &error);
+        uint64_t n = 0;
+        for (int i = 0; i < format.n_tensors; i++) {
+            const struct tensor *t = &format.tensors[i];
+            if (!strstr(t->name, "_quantized_scale"))
+                n += (uint64_t)(t->dims[0] * (t->n_dims > 1 ? t->dims[1] : 1));
+        }
+        quip_model *model = open_model(kind);
+        quip_model_get_info(model, &info);
+        assert_int_equal(info.n_parameters, n);
+        quip_model_close(model);
+        qp_format_close(&format);
+        qp_file_close(&file);
+    }
+}
+
 static void test_wrong_files_are_named(void **state)
 {
     (void)state;
@@ -596,6 +622,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_cancel_in_an_answer),
         cmocka_unit_test(test_a_source_is_as_good_as_a_path),
         cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_parameters_are_counted),
         cmocka_unit_test(test_wrong_files_are_named),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);
