@@ -257,14 +257,15 @@ QUIP_API const float *quip_logits(const quip_session *session);
 
 /* What a model and a context will take, in bytes. */
 typedef struct quip_plan {
-    uint64_t file_bytes;    // weights: pages of the mapped file, shared between processes
+    uint64_t file_bytes;    // pages of the mapped file, shared between processes
     uint64_t kv_bytes;      // keys and values when the context is full
     uint64_t scratch_bytes; // everything else a session owns
     uint64_t model_bytes;   // memory the open model owns beside the mapping
     int n_context;          // that the numbers are for
 } quip_plan;
 
-/* Compute a plan from the file's header, without loading weights or allocating for them. */
+/* Compute a plan, before any weight is read: the model is opened as with these options and closed
+ * again, the session's memory is only added up. (With no_mmap that reads the whole file.) */
 QUIP_API quip_status quip_plan_memory(quip_plan *plan, const char *path,
                                       const quip_model_options *model_options,
                                       const quip_session_options *session_options,
