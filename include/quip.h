@@ -172,7 +172,8 @@ typedef bool quip_on_text(void *user, const char *text, size_t n);
 
 /* Ask and answer: append `prompt` as the user's turn, then generate the model's. `on_text` and
  * `result` may be NULL. The conversation stays in the session: call again for the next turn. When
- * the prompt does not fit it fails with QUIP_E_CONTEXT_FULL and the session is as before. */
+ * the prompt does not fit it fails with QUIP_E_CONTEXT_FULL, when it is cancelled before the answer
+ * begins with QUIP_E_CANCELLED; the session is then as before. */
 QUIP_API quip_status quip_generate(quip_session *session, const char *prompt, size_t n,
                                    quip_on_text *on_text, void *user, quip_result *result,
                                    quip_error *error);
@@ -194,7 +195,8 @@ QUIP_API quip_status quip_append(quip_session *session, quip_role role, const ch
 
 /* Pull the next piece of the answer: *text is n bytes of whole characters, valid until the next
  * call on this session. At the end *n is 0 and *reason says why; until then it is QUIP_FINISH_NONE.
- * The first call after an append begins the model's turn. */
+ * The first call after an append begins the model's turn. One that failed may be made again: the
+ * answer goes on where it was. */
 QUIP_API quip_status quip_next(quip_session *session, const char **text, size_t *n,
                                quip_finish_reason *reason, quip_error *error);
 
@@ -250,7 +252,8 @@ QUIP_API quip_status quip_prefill_logits(quip_session *session, const quip_token
                                          quip_on_logits *on_logits, void *user, quip_error *error);
 
 /* The logits [vocab_size] after the last token, valid until the next call on this session; NULL
- * before the first token. */
+ * when that token has not been run: before the first, after a rewind, and in an answer, whose last
+ * token runs when the next one is wanted. */
 QUIP_API const float *quip_logits(const quip_session *session);
 
 /* ---- planning ---- */
