@@ -1,3 +1,4 @@
+/* tiny_model.c: sizes and a seed -> a model file, written as the converter would. */
 #include "support/tiny_model.h"
 
 #include "tokenizer/tokenizer.h"
