@@ -130,8 +130,8 @@ typedef struct quip_session_options {
     int top_k;               // draw from the k likeliest; 0 is no limit; 1 is greedy
     float top_p;             // then from the shortest run of those whose probabilities reach p;
                              // 0 is 1: no limit. Order: top_k, temperature, top_p
-    const char *const *stop; // texts that end an answer, beside the model's own; copied
-    int n_stop;
+    const char *const *stop; // texts that end an answer, beside the model's own: at most 64, each
+    int n_stop;              // of 1 to 1024 bytes; copied
     const char *system;  // system prompt, put before the first turn by the model's template; copied
     bool no_template;    // text goes in as it is, even if the model has a template
     bool no_speculation; // run one token at a time instead of guessing ahead from the context; the
