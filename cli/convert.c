@@ -37,7 +37,7 @@ int run_convert(const struct command *command, char **words)
         { OPTION_INT, 0, "feedforward", "BITS", &feed_forward, 4, 8,
           "the same for the feed-forward" },
         { OPTION_INT, 0, "embedding", "BITS", &embedding, 4, 8, "the same for embedding and head" },
-        { OPTION_TEXT, 0, "template", "NAME", &chat, 0, 0,
+        { OPTION_TEXT, 0, "chat-template", "NAME", &chat, 0, 0,
           "how turns are spelled: gemma, smollm2, qwen2, qwen2.5, chatml, llama2, llama3, zephyr, "
           "phi2 or none" },
         { OPTION_FLAG, 'q', "quiet", NULL, &is_quiet, 0, 0, "say nothing unless it fails" },
