@@ -171,7 +171,7 @@ static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
 {
     struct bytes parameters = { 0 }, config = { 0 };
     quip_status status = QUIP_OK;
-    if (!qp_write_llm_parameters(&v->facts, v->tokenizer, v->bpe.n > 0, &parameters) ||
+    if (!qp_write_llm_parameters(&v->facts, v->tokenizer, &parameters) ||
         !qp_write_quip_config(&v->facts, &config))
         status = qp_fail_memory(v->error, "the metadata", parameters.n + config.n);
     const struct {

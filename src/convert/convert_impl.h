@@ -292,7 +292,7 @@ quip_status qp_requantize(const char *in, const char *out, const struct convert_
 
 /* Append the serialized LlmParameters. `tokenizer` spells the stop tokens. */
 bool qp_write_llm_parameters(const struct model_facts *f, const struct tokenizer *tokenizer,
-                             bool is_byte_level, struct bytes *out);
+                             struct bytes *out);
 /* Append the text of quip.config. */
 bool qp_write_quip_config(const struct model_facts *f, struct bytes *out);
 

@@ -206,7 +206,7 @@ static void put_stops(struct proto_writer *w, const struct model_facts *f,
 }
 
 bool qp_write_llm_parameters(const struct model_facts *f, const struct tokenizer *tokenizer,
-                             bool is_byte_level, struct bytes *out)
+                             struct bytes *out)
 {
     struct bytes outer_bytes = { 0 }, inner_bytes = { 0 };
     struct proto_writer w = { out, true };
@@ -218,7 +218,7 @@ bool qp_write_llm_parameters(const struct model_facts *f, const struct tokenizer
     if (f->has_bos || f->family->has_start_id)
         put_int(&w, 4, f->has_bos ? f->bos : f->family->start_id);
     put_stops(&w, f, tokenizer);
-    if (is_byte_level)
+    if (tokenizer && qp_tokenizer_is_byte_level(tokenizer))
         put_ids(&w, 7, (int[]){ 1 }, 1); // text is spelled in GPT-2's byte characters first
     put_templates(&w, f->chat, &inner);
     put_ids(&w, 18, f->stops, f->n_stops);

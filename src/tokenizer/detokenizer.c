@@ -26,7 +26,7 @@ static bool put_pending(const struct tokenizer *t, struct detokenizer *d, bool a
         if (c < 0) {
             if (!at_end && qp_utf8_complete(text, n - done) == 0)
                 break;
-            if (qp_is_byte_level(t))
+            if (qp_tokenizer_is_byte_level(t))
                 length = qp_malformed_length(text, n - done);
         }
         if (!(c < 0 ? put_text(d, REPLACEMENT, REPLACEMENT_BYTES, out)
@@ -146,7 +146,7 @@ static bool put_token(const struct tokenizer *t, struct detokenizer *d, quip_tok
     if (id < 0 || id >= t->n_pieces)
         return true;
     const struct piece *piece = &t->pieces[id];
-    if (qp_is_byte_level(t))
+    if (qp_tokenizer_is_byte_level(t))
         return qp_tokenizer_is_control(t, id) ? put_pending(t, d, true, out)
                                               : put_byte_level(t, d, piece, out);
     if (piece->type == PIECE_BYTE) {

@@ -84,6 +84,11 @@ size_t qp_tokenizer_memory(const struct tokenizer *t)
 
 /* ---- looking up ---- */
 
+bool qp_tokenizer_is_byte_level(const struct tokenizer *t)
+{
+    return t->rules ? !t->rules->is_text : t->spells_bytes;
+}
+
 int qp_tokenizer_n_tokens(const struct tokenizer *t)
 {
     return t->n_pieces;

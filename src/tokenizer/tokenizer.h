@@ -28,6 +28,8 @@ void qp_tokenizer_spell_bytes(struct tokenizer *t);
 void qp_tokenizer_close(struct tokenizer *t);
 size_t qp_tokenizer_memory(const struct tokenizer *t); // bytes it owns, for the memory plan
 
+/* Pieces are bytes in GPT-2's spelling, not text. */
+bool qp_tokenizer_is_byte_level(const struct tokenizer *t);
 int qp_tokenizer_n_tokens(const struct tokenizer *t);
 
 /* Append the ids of text to `out`. No bos. With `with_special`, control tokens spelled out in the

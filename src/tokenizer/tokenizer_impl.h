@@ -167,12 +167,6 @@ struct tokenizer {
     struct rules *rules; // NULL for plain SentencePiece models
 };
 
-/* Pieces are bytes in GPT-2's spelling. */
-static inline bool qp_is_byte_level(const struct tokenizer *t)
-{
-    return t->rules ? !t->rules->is_text : t->spells_bytes;
-}
-
 static inline const char *qp_piece_text(const struct tokenizer *t, quip_token id)
 {
     return t->spm + t->pieces[id].offset;
