@@ -10,8 +10,8 @@
 
 /* ---- one function a format: n_blocks blocks at b to x ---- */
 
-/* IEEE 754 binary16, every value of it: zero and subnormals are 2^-24 times the fraction. */
-static float half_value(const uint8_t *p)
+/* Zero and subnormals are 2^-24 times the fraction. */
+float qp_half_value(const uint8_t *p)
 {
     uint32_t h = qp_le16(p);
     uint32_t sign = (h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
@@ -31,7 +31,7 @@ static void expand_f32(float *x, const uint8_t *b, size_t n_blocks)
 static void expand_f16(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++)
-        x[i] = half_value(b + 2 * i);
+        x[i] = qp_half_value(b + 2 * i);
 }
 
 static void expand_bf16(float *x, const uint8_t *b, size_t n_blocks)
@@ -64,7 +64,7 @@ static void expand_i32(float *x, const uint8_t *b, size_t n_blocks)
 static void expand_q4_0(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++, b += 18, x += QK) {
-        float d = half_value(b);
+        float d = qp_half_value(b);
         for (int j = 0; j < QK / 2; j++) {
             x[j] = (float)((b[2 + j] & 15) - 8) * d;
             x[j + QK / 2] = (float)((b[2 + j] >> 4) - 8) * d;
@@ -76,7 +76,7 @@ static void expand_q4_0(float *x, const uint8_t *b, size_t n_blocks)
 static void expand_q4_1(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++, b += 20, x += QK) {
-        float d = half_value(b), m = half_value(b + 2);
+        float d = qp_half_value(b), m = qp_half_value(b + 2);
         for (int j = 0; j < QK / 2; j++) {
             x[j] = (float)(b[4 + j] & 15) * d + m;
             x[j + QK / 2] = (float)(b[4 + j] >> 4) * d + m;
@@ -94,7 +94,7 @@ static int q5(uint8_t nibble, uint32_t high, int j)
 static void expand_q5_0(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++, b += 22, x += QK) {
-        float d = half_value(b);
+        float d = qp_half_value(b);
         uint32_t high = qp_le32(b + 2);
         for (int j = 0; j < QK / 2; j++) {
             x[j] = (float)(q5(b[6 + j] & 15, high, j) - 16) * d;
@@ -107,7 +107,7 @@ static void expand_q5_0(float *x, const uint8_t *b, size_t n_blocks)
 static void expand_q5_1(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++, b += 24, x += QK) {
-        float d = half_value(b), m = half_value(b + 2);
+        float d = qp_half_value(b), m = qp_half_value(b + 2);
         uint32_t high = qp_le32(b + 4);
         for (int j = 0; j < QK / 2; j++) {
             x[j] = (float)q5(b[8 + j] & 15, high, j) * d + m;
@@ -120,7 +120,7 @@ static void expand_q5_1(float *x, const uint8_t *b, size_t n_blocks)
 static void expand_q8_0(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++, b += 34, x += QK) {
-        float d = half_value(b);
+        float d = qp_half_value(b);
         for (int j = 0; j < QK; j++)
             x[j] = (float)(int8_t)b[2 + j] * d;
     }
@@ -131,7 +131,7 @@ static void expand_q8_0(float *x, const uint8_t *b, size_t n_blocks)
 static void expand_q2_k(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++, b += 84, x += QK_K) {
-        float d = half_value(b + 80), dmin = half_value(b + 82);
+        float d = qp_half_value(b + 80), dmin = qp_half_value(b + 82);
         for (int j = 0; j < QK_K; j++) {
             const uint8_t *bits = b + 16 + j / 128 * 32 + j % 32;
             uint8_t scale = b[j / 16];
@@ -154,7 +154,7 @@ static int q3_k_scale(const uint8_t *s, int j)
 static void expand_q3_k(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++, b += 110, x += QK_K) {
-        float d = half_value(b + 108);
+        float d = qp_half_value(b + 108);
         for (int j = 0; j < QK_K; j++) {
             int low = b[32 + j / 128 * 32 + j % 32] >> (j % 128 / 32 * 2) & 3;
             int high = b[j % 32] >> (j / 32) & 1;
@@ -181,7 +181,7 @@ static void k_scale_min(const uint8_t *s, int j, int *scale, int *min)
 static void expand_q4_k(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++, b += 144, x += QK_K) {
-        float d = half_value(b), dmin = half_value(b + 2);
+        float d = qp_half_value(b), dmin = qp_half_value(b + 2);
         for (int g = 0; g < 8; g++) {
             int scale, min;
             k_scale_min(b + 4, g, &scale, &min);
@@ -197,7 +197,7 @@ static void expand_q4_k(float *x, const uint8_t *b, size_t n_blocks)
 static void expand_q5_k(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++, b += 176, x += QK_K) {
-        float d = half_value(b), dmin = half_value(b + 2);
+        float d = qp_half_value(b), dmin = qp_half_value(b + 2);
         for (int g = 0; g < 8; g++) {
             int scale, min;
             k_scale_min(b + 4, g, &scale, &min);
@@ -216,7 +216,7 @@ static void expand_q5_k(float *x, const uint8_t *b, size_t n_blocks)
 static void expand_q6_k(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++, b += 210, x += QK_K) {
-        float d = half_value(b + 208);
+        float d = qp_half_value(b + 208);
         for (int j = 0; j < QK_K; j++) {
             int half = j / 128, k = j % 128;
             int low = b[half * 64 + k % 64] >> (k / 64 * 4) & 15;

@@ -41,6 +41,9 @@ const char *qp_dtype_name(enum dtype dtype);
  * large. */
 bool qp_dtype_bytes(enum dtype dtype, uint64_t n, uint64_t *n_bytes);
 
+/* The two bytes of an IEEE 754 binary16 number, little endian, as a float: every value of it. */
+float qp_half_value(const uint8_t *p);
+
 #define QP_MAX_DIMS 4
 
 struct tensor {

@@ -5,24 +5,10 @@
  */
 #include "model/model.h"
 
-#include <string.h>
-
 /* Index of element (o, i) in the tiled order. */
 static size_t tiled(size_t o, size_t i, size_t n_out)
 {
     return ((i / 4) * (n_out / 4) + o / 4) * 16 + (i % 4) * 4 + o % 4;
-}
-
-static float half_to_float(uint16_t h)
-{
-    const uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, m = h & 1023;
-    uint32_t bits;
-    float f;
-    if (exponent == 0) // zero or subnormal: m * 2^-24 is exact
-        return (sign ? -1.0f : 1.0f) * (float)m * 0x1p-24f;
-    bits = sign | (exponent == 31 ? 0xffu : exponent + 112) << 23 | m << 13;
-    memcpy(&f, &bits, sizeof f);
-    return f;
 }
 
 /* Row r of each kind. */
@@ -44,11 +30,8 @@ static void untile_i4(uint8_t *row, const uint8_t *from, size_t r, size_t n_out,
 
 static void untile_f16(float *row, const uint8_t *from, size_t r, size_t n_out, size_t n_in)
 {
-    for (size_t i = 0; i < n_in; i++) {
-        uint16_t h;
-        memcpy(&h, from + 2 * tiled(r, i, n_out), sizeof h);
-        row[i] = half_to_float(h);
-    }
+    for (size_t i = 0; i < n_in; i++)
+        row[i] = qp_half_value(from + 2 * tiled(r, i, n_out));
 }
 
 size_t qp_untiled_bytes(const struct tensor *t)
