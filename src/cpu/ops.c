@@ -129,15 +129,14 @@ static int max_int(int a, int b)
     return a > b ? a : b;
 }
 
-static void take_scratch(struct run *r, struct arena *a, struct worker_scratch *s)
+static void take_scratch(const struct config *c, const struct kernels *k, struct arena *a,
+                         struct worker_scratch *s)
 {
-    const struct config *c = r->config;
-    struct kernels k = qp_kernels_for(qp_cpu_features());
     const int q_width = c->n_heads * c->head_dim;
     const int widest = max_int(c->d_ff, max_int(c->d_model, q_width));
     struct worker_scratch scratch = {
-        .tile = qp_arena_take(a, k.tile_bytes(widest)),
-        .tile_gate = qp_arena_take(a, k.tile_bytes(c->d_model)),
+        .tile = qp_arena_take(a, k->tile_bytes(widest)),
+        .tile_gate = qp_arena_take(a, k->tile_bytes(c->d_model)),
         .gate = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float)),
         .up = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float)),
         .row = take(a, 1, (size_t)widest, sizeof(float)),
@@ -151,6 +150,7 @@ static void take_scratch(struct run *r, struct arena *a, struct worker_scratch *
 void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, int n_threads)
 {
     const struct config *c = r->config;
+    const struct kernels kernels = qp_kernels_for(qp_cpu_features());
     const size_t n = (size_t)max_tokens, d_model = (size_t)c->d_model;
     const size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
     const size_t kv_width = (size_t)c->n_kv_heads * (size_t)c->head_dim;
@@ -186,18 +186,15 @@ void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, 
     struct cpu_backend *backend = qp_arena_take(a, sizeof *backend);
     struct worker_scratch *scratch = take(a, (size_t)n_threads, 1, sizeof *scratch);
     for (int i = 0; i < n_threads; i++)
-        take_scratch(r, a, scratch ? &scratch[i] : NULL);
+        take_scratch(c, &kernels, a, scratch ? &scratch[i] : NULL);
     r->backend = backend;
     if (backend)
-        backend->scratch = scratch;
+        *backend = (struct cpu_backend){ .k = kernels, .n_threads = n_threads, .scratch = scratch };
 }
 
-quip_status qp_cpu_open(struct run *r, int n_threads, quip_error *error)
+quip_status qp_cpu_open(struct run *r, quip_error *error)
 {
-    struct cpu_backend *backend = cpu(r);
-    backend->k = qp_kernels_for(qp_cpu_features());
-    backend->n_threads = n_threads;
-    return qp_pool_open(&backend->pool, n_threads, error);
+    return qp_pool_open(&cpu(r)->pool, cpu(r)->n_threads, error);
 }
 
 void qp_cpu_close(struct run *r)

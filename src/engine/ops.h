@@ -89,8 +89,8 @@ struct ops {
 /* Take everything a run of up to max_tokens tokens and n_context positions needs from the arena
  * (measuring when arena->base is NULL) and fill `r`, whose config and weights are set. */
 void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, int n_threads);
-/* Start the threads and compute the rope tables; after qp_cpu_take with a real arena. */
-quip_status qp_cpu_open(struct run *r, int n_threads, quip_error *error);
+/* Start the threads; after qp_cpu_take with a real arena. */
+quip_status qp_cpu_open(struct run *r, quip_error *error);
 void qp_cpu_close(struct run *r);
 /* Bytes of keys and values of one layer that hold `n` positions. */
 size_t qp_cpu_kv_bytes(const struct run *r, int n);

@@ -184,7 +184,7 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
         status = qp_fail_memory(error, "a session's text", 2 * HELD_BYTES);
         goto fail;
     }
-    if ((status = qp_cpu_open(&s->run, s->options.n_threads, error)))
+    if ((status = qp_cpu_open(&s->run, error)))
         goto fail;
     *session = s;
     return QUIP_OK;
