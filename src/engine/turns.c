@@ -178,12 +178,12 @@ quip_status qp_turn_begin_answer(quip_session *s, quip_error *error)
 {
     struct tokens tokens = { 0 };
     quip_status status = QUIP_OK;
-    const bool with_template = s->chat && s->role != QUIP_ROLE_NONE;
-    if (with_template && s->role != QUIP_ROLE_MODEL)
-        status = compose(s, s->role, QUIP_ROLE_MODEL, NULL, NULL, 0, &tokens, error);
-    else if (s->n == 0 && s->model->config.bos >= 0 &&
-             !qp_tokens_append(&tokens, s->model->config.bos))
-        status = qp_fail_memory(error, "a prompt", sizeof(quip_token));
+    quip_role last = s->role;
+    const bool with_template = s->chat && last != QUIP_ROLE_NONE;
+    if (with_template && last != QUIP_ROLE_MODEL)
+        status = compose(s, last, QUIP_ROLE_MODEL, NULL, NULL, 0, &tokens, error);
+    else if (s->n == 0)
+        status = begin_context(s, QUIP_ROLE_NONE, &last, &tokens, error);
     if (!status && s->n + tokens.n == 0)
         status = qp_fail(error, QUIP_E_ARGUMENT,
                          "there is nothing to continue: append a text or tokens first");
