@@ -100,6 +100,14 @@ QUIP_API quip_status quip_model_open(quip_model **model, const char *path,
 QUIP_API quip_status quip_model_open_source(quip_model **model, const quip_source *source,
                                             const quip_model_options *options, quip_error *error);
 
+/* The same from n bytes of a model file that are in memory: the weights are used where they lie,
+ * and the bytes stay as they are until release(user) is called, by whichever close is the last: the
+ * model's or that of a session of it. `release` may be NULL. On failure it is not called. Best
+ * begin at a multiple of 64; an address that is no multiple of 4 is refused. */
+QUIP_API quip_status quip_model_open_memory(quip_model **model, const void *bytes, size_t n,
+                                            void (*release)(void *user), void *user,
+                                            const quip_model_options *options, quip_error *error);
+
 /* Close; NULL is fine. Sessions that are still open keep what they need of the model. */
 QUIP_API void quip_model_close(quip_model *model);
 
@@ -260,19 +268,27 @@ QUIP_API const float *quip_logits(const quip_session *session);
 
 /* What a model and a context will take, in bytes. */
 typedef struct quip_plan {
-    uint64_t file_bytes;    // pages of the mapped file, shared between processes
+    uint64_t file_bytes;    // the file: mapped, its pages are shared between processes; with
+                            // no_mmap or from a source, in memory of its own
     uint64_t kv_bytes;      // keys and values when the context is full
     uint64_t scratch_bytes; // everything else a session owns
     uint64_t model_bytes;   // memory the open model owns beside the mapping
     int n_context;          // that the numbers are for
 } quip_plan;
 
-/* Compute a plan, before any weight is read: the model is opened as with these options and closed
- * again, the session's memory is only added up. (With no_mmap that reads the whole file.) */
+/* Compute a plan, before any weight is read: of the model only the header and the tokenizer are
+ * looked at, the session's memory is added up. */
 QUIP_API quip_status quip_plan_memory(quip_plan *plan, const char *path,
                                       const quip_model_options *model_options,
                                       const quip_session_options *session_options,
                                       quip_error *error);
+
+/* The same from a caller's source. In a file that Quip or the original wrote, what is read lies
+ * before the weights: the rest of the file need not be there yet. */
+QUIP_API quip_status quip_plan_memory_source(quip_plan *plan, const quip_source *source,
+                                             const quip_model_options *model_options,
+                                             const quip_session_options *session_options,
+                                             quip_error *error);
 
 #ifdef __cplusplus
 }

@@ -42,6 +42,27 @@ quip_status quip_model_open_source(quip_model **model, const quip_source *source
     return qp_model_open(model, &file, options, error);
 }
 
+quip_status quip_model_open_memory(quip_model **model, const void *bytes, size_t n,
+                                   void (*release)(void *user), void *user,
+                                   const quip_model_options *options, quip_error *error)
+{
+    struct file file;
+    quip_status status;
+    if (!model || !bytes)
+        return missing(error, model ? "bytes" : "model");
+    *model = NULL;
+    if ((uintptr_t)bytes % sizeof(float))
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "the bytes of the model begin at an address that is no multiple of 4; "
+                       "align them, best to 64");
+    qp_file_open_memory(&file, bytes, n, "model");
+    if ((status = qp_model_open(model, &file, options, error)))
+        return status;
+    (*model)->file.release = release;
+    (*model)->file.release_user = user;
+    return QUIP_OK;
+}
+
 void quip_model_close(quip_model *model)
 {
     qp_model_release(model);
@@ -68,19 +89,41 @@ void quip_model_get_info(const quip_model *model, quip_model_info *info)
     };
 }
 
+/* `file` is open and is taken over. */
+static quip_status plan_memory(quip_plan *plan, struct file *file,
+                               const quip_session_options *options, quip_error *error)
+{
+    quip_model *model;
+    quip_status status = qp_model_open_header(&model, file, error);
+    if (status)
+        return status;
+    status = qp_session_measure(model, options, plan, error);
+    quip_model_close(model);
+    return status;
+}
+
 quip_status quip_plan_memory(quip_plan *plan, const char *path,
                              const quip_model_options *model_options,
                              const quip_session_options *session_options, quip_error *error)
 {
-    quip_model *model;
-    if (!plan)
-        return missing(error, "plan");
-    quip_status status = quip_model_open(&model, path, model_options, error);
-    if (status)
-        return status;
-    status = qp_session_measure(model, session_options, plan, error);
-    quip_model_close(model);
-    return status;
+    struct file file;
+    (void)model_options; // none of them changes a number
+    if (!plan || !path)
+        return missing(error, plan ? "path" : "plan");
+    const quip_status status = qp_file_open(&file, path, error);
+    return status ? status : plan_memory(plan, &file, session_options, error);
+}
+
+quip_status quip_plan_memory_source(quip_plan *plan, const quip_source *source,
+                                    const quip_model_options *model_options,
+                                    const quip_session_options *session_options, quip_error *error)
+{
+    struct file file;
+    (void)model_options;
+    if (!plan || !source)
+        return missing(error, plan ? "source" : "plan");
+    const quip_status status = qp_file_open_source(&file, source, error);
+    return status ? status : plan_memory(plan, &file, session_options, error);
 }
 
 /* ---- sessions ---- */

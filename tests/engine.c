@@ -1,6 +1,7 @@
 /* engine.c: law 5, one answer everywhere, and what sessions promise (quip.h), on tiny random
  * models. A failure names the model and the setting that differed.
  *   engine [PATTERN]      only tests whose names match, such as 'test_same_on_*' */
+#include "support/shared.h"
 #include "support/tiny_model.h"
 
 #include "base/base.h"
@@ -548,6 +549,79 @@ static void test_a_source_is_as_good_as_a_path(void **state)
     free(rows);
 }
 
+static void count_release(void *user)
+{
+    ++*(int *)user;
+}
+
+static void test_memory_is_as_good_as_a_path(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    float *rows = all_logits(0, 2, N_PROMPT);
+    size_t n;
+    char *whole = read_whole(paths[0], &n), *bytes = aligned_alloc(64, qp_round_up(n + 4, 64));
+    int n_releases = 0;
+    quip_model *model;
+    assert_non_null(bytes);
+    memcpy(bytes + 4, whole, n); // no address is too odd that is a multiple of 4
+    check(quip_model_open_memory(&model, bytes + 4, n, count_release, &n_releases, NULL, &error),
+          &error);
+    quip_session *s = open_session(model, &(quip_session_options){ .n_context = N_PROMPT });
+    quip_model_close(model);
+    assert_int_equal(n_releases, 0); // the session still reads the weights
+    prefill(s, prompt, N_PROMPT);
+    assert_memory_equal(quip_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
+                        TINY_VOCAB * sizeof *rows);
+    quip_session_close(s);
+    assert_int_equal(n_releases, 1);
+
+    const quip_model_options no_mmap = { .no_mmap = true };
+    check(quip_model_open_memory(&model, bytes + 4, n, NULL, NULL, &no_mmap, &error), &error);
+    quip_model_close(model);
+    n_releases = 0;
+    assert_int_equal(
+        quip_model_open_memory(&model, bytes + 4, 5000, count_release, &n_releases, NULL, &error),
+        QUIP_E_FORMAT);
+    assert_int_equal(
+        quip_model_open_memory(&model, bytes + 6, n, count_release, &n_releases, NULL, &error),
+        QUIP_E_ARGUMENT);
+    assert_non_null(strstr(error.message, "multiple of 4"));
+    assert_null(model);
+    assert_int_equal(n_releases, 0);
+    free(bytes);
+    free(whole);
+    free(rows);
+}
+
+/* A file of which the weights are not there yet. */
+static bool read_header(void *user, uint64_t offset, void *buffer, size_t n)
+{
+    const uint64_t there = 64 << 10;
+    if (offset >= there || !read_file(user, offset, buffer, n))
+        return false;
+    if (offset + n > there)
+        memset((char *)buffer + (there - offset), 0xff, (size_t)(offset + n - there));
+    return true;
+}
+
+static void test_plan_of_a_source_reads_no_weights(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    quip_plan of_path, of_source;
+    FILE *file = fopen(paths[0], "rb");
+    assert_non_null(file);
+    fseek(file, 0, SEEK_END);
+    const quip_source source = { file, (uint64_t)ftell(file), read_header, "begun" };
+    const quip_session_options o = { .n_context = 100 };
+    check(quip_plan_memory(&of_path, paths[0], NULL, &o, &error), &error);
+    check(quip_plan_memory_source(&of_source, &source, NULL, &o, &error), &error);
+    assert_memory_equal(&of_path, &of_source, sizeof of_path);
+    assert_int_equal(quip_plan_memory_source(&of_source, NULL, NULL, &o, &error), QUIP_E_ARGUMENT);
+    fclose(file);
+}
+
 static void test_plan(void **state)
 {
     (void)state;
@@ -621,6 +695,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_cancel_in_prefill_leaves_the_session_usable),
         cmocka_unit_test(test_cancel_in_an_answer),
         cmocka_unit_test(test_a_source_is_as_good_as_a_path),
+        cmocka_unit_test(test_memory_is_as_good_as_a_path),
+        cmocka_unit_test(test_plan_of_a_source_reads_no_weights),
         cmocka_unit_test(test_plan),
         cmocka_unit_test(test_parameters_are_counted),
         cmocka_unit_test(test_wrong_files_are_named),

@@ -133,6 +133,25 @@ static void test_open(void **state)
     fclose(file);
 }
 
+static quip_status open_memory(void *user, quip_error *error)
+{
+    const struct bytes *bytes = user;
+    quip_model *m;
+    quip_status status = quip_model_open_memory(&m, bytes->data, bytes->n, NULL, NULL, NULL, error);
+    quip_model_close(m);
+    return status;
+}
+
+static void test_open_memory(void **state)
+{
+    (void)state;
+    size_t n;
+    char *whole = read_whole(path, &n);
+    struct bytes bytes = { (uint8_t *)whole, n, n };
+    fail_each("quip_model_open_memory", open_memory, &bytes);
+    free(whole);
+}
+
 /* Its rows are copied when it opens. */
 static void test_open_gpu_file(void **state)
 {
@@ -511,6 +530,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_open),
+        cmocka_unit_test(test_open_memory),
         cmocka_unit_test(test_open_gpu_file),
         cmocka_unit_test(test_plan),
         cmocka_unit_test(test_session_open),

@@ -86,11 +86,13 @@ struct file {
     const char *name; // for messages
     quip_source source;
     bool is_open;
-    bool is_borrowed; // data and name are the caller's
+    bool is_borrowed;            // data and name are the caller's
+    void (*release)(void *user); // of borrowed data, called at close; or NULL
+    void *release_user;
 };
 quip_status qp_file_open(struct file *f, const char *path, quip_error *error);
 quip_status qp_file_open_source(struct file *f, const quip_source *source, quip_error *error);
-/* A file over memory that the caller keeps, as it keeps `name`. Used by tests and fuzz targets. */
+/* A file over memory that the caller keeps, as it keeps `name`. */
 void qp_file_open_memory(struct file *f, const void *data, size_t size, const char *name);
 /* Read the whole file into memory, which takes the place of its mapping or source. */
 quip_status qp_file_load(struct file *f, quip_error *error);

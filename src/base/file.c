@@ -178,6 +178,8 @@ void qp_file_close(struct file *f)
         unload_file(f);
         free((void *)f->name);
     }
+    if (f->release)
+        f->release(f->release_user);
     *f = (struct file){ 0 };
 }
 

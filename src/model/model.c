@@ -49,8 +49,8 @@ static quip_status open_tokenizer(quip_model *m, quip_error *error)
     return qp_fail_in(error, status, m->file.name);
 }
 
-quip_status qp_model_open(quip_model **model, struct file *file, const quip_model_options *options,
-                          quip_error *error)
+static quip_status open_file(quip_model **model, struct file *file, bool is_loaded,
+                             bool has_weights, quip_error *error)
 {
     quip_model *m = calloc(1, sizeof *m);
     quip_status status;
@@ -61,8 +61,8 @@ quip_status qp_model_open(quip_model **model, struct file *file, const quip_mode
     }
     m->n_references = 1;
     m->file = *file;
-    bool is_mapped = m->file.data && !(options && options->no_mmap);
-    if ((status = is_mapped ? QUIP_OK : qp_file_load(&m->file, error)) ||
+    m->has_no_weights = !has_weights;
+    if ((status = is_loaded ? qp_file_load(&m->file, error) : QUIP_OK) ||
         (status = open_format(m, error)) || (status = open_tokenizer(m, error)) ||
         (status = qp_config_read(m, error)) || (status = qp_weights_bind(m, error))) {
         qp_model_release(m);
@@ -70,6 +70,18 @@ quip_status qp_model_open(quip_model **model, struct file *file, const quip_mode
     }
     *model = m;
     return QUIP_OK;
+}
+
+quip_status qp_model_open(quip_model **model, struct file *file, const quip_model_options *options,
+                          quip_error *error)
+{
+    const bool is_mapped = file->data && !(options && options->no_mmap);
+    return open_file(model, file, !is_mapped, true, error);
+}
+
+quip_status qp_model_open_header(quip_model **model, struct file *file, quip_error *error)
+{
+    return open_file(model, file, false, false, error);
 }
 
 void qp_model_retain(quip_model *model)

@@ -94,11 +94,14 @@ struct quip_model {
     struct bytes chat_text;        // what own_chat points into
     uint64_t n_parameters;
     char weights_name[16];
+    bool has_no_weights; // opened for a plan: matrices have a shape and no rows
 };
 
 /* `file` is open and is taken over, also on failure. */
 quip_status qp_model_open(quip_model **model, struct file *file, const quip_model_options *options,
                           quip_error *error);
+/* The same without the weights, of which no byte is read. */
+quip_status qp_model_open_header(quip_model **model, struct file *file, quip_error *error);
 void qp_model_retain(quip_model *model);
 void qp_model_release(quip_model *model); // the last one closes
 

@@ -20,10 +20,19 @@ static const struct tensor *find(struct binder *b, const char *name)
     return qp_format_find(&b->model->format, full);
 }
 
+/* The tensor's bytes; in a model without weights, bytes that stand for them and are not read. */
+static const uint8_t *tensor_bytes(struct binder *b, const struct tensor *t)
+{
+    static const float none = 0;
+    const uint8_t *data = (const uint8_t *)&none;
+    if (!b->model->has_no_weights)
+        b->status = qp_format_tensor_bytes(&b->model->format, t, &data, b->error);
+    return data;
+}
+
 /* The tensor's bytes, which must be floats in place. */
 static const float *floats(struct binder *b, const struct tensor *t, int64_t n)
 {
-    const uint8_t *data;
     const char *file = b->model->file.name;
     int64_t n_elements = 1;
     for (int i = 0; i < t->n_dims; i++)
@@ -36,7 +45,8 @@ static const float *floats(struct binder *b, const struct tensor *t, int64_t n)
                     t->name, (long long)n_elements, qp_dtype_name(t->dtype), (long long)n);
         return NULL;
     }
-    if ((b->status = qp_format_tensor_bytes(&b->model->format, t, &data, b->error)))
+    const uint8_t *data = tensor_bytes(b, t);
+    if (b->status)
         return NULL;
     if ((uintptr_t)data % sizeof(float)) {
         b->status = qp_fail(b->error, QUIP_E_FORMAT,
@@ -112,7 +122,6 @@ static void bind_tensor(struct binder *b, struct matrix *m, const struct tensor 
                         int n_in)
 {
     const char *file = b->model->file.name;
-    const uint8_t *data;
     uint64_t n_bytes;
     *m = (struct matrix){ .dtype = t->dtype, .n_out = n_out, .n_in = n_in, .name = t->name };
     if (!matrix_layout(b, m, &n_bytes)) {
@@ -138,11 +147,11 @@ static void bind_tensor(struct binder *b, struct matrix *m, const struct tensor 
         m->data = floats(b, t, (int64_t)n_out * n_in);
         return;
     }
-    if ((b->status = qp_format_tensor_bytes(&b->model->format, t, &data, b->error)))
+    m->data = tensor_bytes(b, t);
+    if (b->status)
         return;
-    m->data = data;
-    if (b->is_gpu)
-        qp_untile(m, qp_arena_take(&b->model->untiled, qp_untiled_bytes(t)), data);
+    if (b->is_gpu && !b->model->has_no_weights)
+        qp_untile(m, qp_arena_take(&b->model->untiled, qp_untiled_bytes(t)), m->data);
     if (t->dtype == DTYPE_F32)
         return;
     m->scales = bind_companion(b, t, "_quantized_scale", n_out);
@@ -229,7 +238,10 @@ static void open_untiled(struct binder *b)
     for (int i = 0; i < f->n_tensors; i++)
         if (!qp_add_size(size, qp_untiled_bytes(&f->tensors[i]), &size))
             size = SIZE_MAX; // which cannot be had
-    b->status = qp_arena_open(&b->model->untiled, size, "the rows of a GPU file", b->error);
+    if (b->model->has_no_weights)
+        b->model->untiled.size = size; // which the plan shows
+    else
+        b->status = qp_arena_open(&b->model->untiled, size, "the rows of a GPU file", b->error);
 }
 
 /* The backend that the file was written for: "cpu" or "gpu". */
