@@ -1,81 +1,183 @@
-/* convert.c: a checkpoint to a model file, with progress. */
+/* convert.c: a checkpoint to a model file, with progress: a line for people, or JSON for programs.
+ */
 #include "convert/convert.h"
 #include "cli.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 struct progress {
-    bool is_shown;
+    bool is_shown, is_json;
     uint64_t shown_ns;
 };
 
-/* Ten times a second is often enough. */
+/* One JSON object on a line of stdout; false when it could not be written. */
+static bool print_line(cJSON *json)
+{
+    char *text = json ? cJSON_PrintUnformatted(json) : NULL;
+    const bool ok = text && printf("%s\n", text) >= 0 && fflush(stdout) == 0;
+    cJSON_free(text);
+    cJSON_Delete(json);
+    return ok;
+}
+
+static bool print_progress(uint64_t done, uint64_t total, const char *what)
+{
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "event", "progress");
+    cJSON_AddNumberToObject(json, "done", (double)done);
+    cJSON_AddNumberToObject(json, "total", (double)total);
+    cJSON_AddStringToObject(json, "tensor", what ? what : "");
+    return print_line(json);
+}
+
+/* Ten times a second is often enough. A reader of the JSON that is gone stops the conversion. */
 static bool show_progress(void *user, uint64_t done, uint64_t total, const char *what)
 {
     struct progress *p = user;
     uint64_t now = qp_now_ns();
-    if (p->is_shown && total && (now - p->shown_ns > 100000000 || done == total)) {
+    bool ok = true;
+    if ((p->is_shown || p->is_json) && total && (now - p->shown_ns > 100000000 || done == total)) {
         p->shown_ns = now;
-        fprintf(stderr, "\r\033[K%s%3.0f%% %s%s", dim(), 100.0 * (double)done / (double)total,
-                what ? what : "", plain());
-        fflush(stderr);
+        if (p->is_json) {
+            ok = print_progress(done, total, what);
+        } else {
+            fprintf(stderr, "\r\033[K%s%3.0f%% %s%s", dim(), 100.0 * (double)done / (double)total,
+                    what ? what : "", plain());
+            fflush(stderr);
+        }
     }
-    return !was_interrupted();
+    return ok && !was_interrupted();
+}
+
+/* The last line, when it worked. */
+static int print_result(const char *path, uint64_t n_bytes, double seconds)
+{
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "event", "result");
+    cJSON_AddStringToObject(json, "path", path);
+    cJSON_AddNumberToObject(json, "bytes", (double)n_bytes);
+    cJSON_AddNumberToObject(json, "seconds", seconds);
+    return print_line(json) ? 0 : EXIT_FAILED;
+}
+
+/* The last line, when it did not; and the sentence on stderr. */
+static int print_failure(const quip_error *error)
+{
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "event", "error");
+    cJSON_AddStringToObject(json, "status", quip_status_name(error->status));
+    cJSON_AddStringToObject(json, "message", error->message);
+    print_line(json);
+    return fail_with(error);
+}
+
+/* What the user asked for, before it is checked. */
+struct convert_words {
+    const char *weights, *backend;
+    float fp16_scale;
+    bool is_quiet, is_json;
+};
+
+/* Fill the rest of `o`; nonzero: the exit code after a sentence. */
+static int check_words(const struct command *command, const struct convert_words *words,
+                       struct convert_options *o)
+{
+    if (!qp_convert_weights_find(words->weights, &o->weights))
+        return fail_usage(command, "--weights %s: not int8, int4, mixed or f32", words->weights);
+    const int bits[] = { o->attention_bits, o->feed_forward_bits, o->embedding_bits };
+    for (size_t i = 0; i < QP_COUNT(bits); i++)
+        if (bits[i] && bits[i] != 4 && bits[i] != 8)
+            return fail_usage(command, "matrices cannot have %d bits, only 8 or 4", bits[i]);
+    o->for_gpu = strcmp(words->backend, "gpu") == 0;
+    if (!o->for_gpu && strcmp(words->backend, "cpu") != 0)
+        return fail_usage(command, "--backend %s: not cpu or gpu", words->backend);
+    if (words->fp16_scale != 0 && words->fp16_scale != 1)
+        return fail_usage(command,
+                          "--fp16-scale %g: weights are never scaled down; activations are "
+                          "float32 here and do not overflow. Leave it out",
+                          (double)words->fp16_scale);
+    if (o->verify_text && !o->verify)
+        return fail_usage(command, "--text is what --verify reads; give both");
+    return 0;
+}
+
+static int convert(char **words, const struct convert_words *asked, struct convert_options *options)
+{
+    struct progress progress = { .is_shown = !asked->is_quiet && is_terminal(stderr),
+                                 .is_json = asked->is_json };
+    progress.is_shown = progress.is_shown && !progress.is_json;
+    options->on_progress = show_progress;
+    options->user = &progress;
+    quip_error error = { 0 };
+    const uint64_t begin = qp_now_ns();
+    catch_interrupt(NULL);
+    quip_status status = qp_convert(words[0], words[1], options, &error);
+    release_interrupt();
+    const double seconds = (double)(qp_now_ns() - begin) * 1e-9;
+    if (progress.is_shown)
+        fputs("\r\033[K", stderr);
+    if (status)
+        return progress.is_json ? print_failure(&error) : fail_with(&error);
+
+    struct stat st;
+    char size[24];
+    const uint64_t n_bytes = stat(words[1], &st) == 0 ? (uint64_t)st.st_size : 0;
+    if (progress.is_json)
+        return print_result(words[1], n_bytes, seconds);
+    const bool is_varied =
+        options->attention_bits || options->feed_forward_bits || options->embedding_bits;
+    if (!asked->is_quiet)
+        fprintf(stderr, "%s: %s%s, %s, in %.1f s\n", words[1], asked->weights,
+                is_varied ? " but for some" : "", human_bytes(size, n_bytes), seconds);
+    return 0;
 }
 
 int run_convert(const struct command *command, char **words)
 {
-    const char *weights = "int8", *chat = NULL;
-    bool is_quiet = false;
-    int attention = 0, feed_forward = 0, embedding = 0;
+    struct convert_words asked = { .weights = "int8", .backend = "cpu" };
+    struct convert_options o = { 0 };
     const struct option options[] = {
-        { OPTION_TEXT, 'w', "weights", "KIND", &weights, 0, 0,
+        { OPTION_TEXT, 'w', "weights", "KIND", &asked.weights, 0, 0,
           "int8 (default), int4, mixed (feed-forward int4, the rest int8) or f32" },
-        { OPTION_INT, 0, "attention", "BITS", &attention, 4, 8,
+        { OPTION_INT, 0, "attention-bits", "BITS", &o.attention_bits, 4, 8,
           "8 or 4 for attention, whatever --weights says" },
-        { OPTION_INT, 0, "feedforward", "BITS", &feed_forward, 4, 8,
+        { OPTION_INT, 0, "feedforward-bits", "BITS", &o.feed_forward_bits, 4, 8,
           "the same for the feed-forward" },
-        { OPTION_INT, 0, "embedding", "BITS", &embedding, 4, 8, "the same for embedding and head" },
-        { OPTION_TEXT, 0, "chat-template", "NAME", &chat, 0, 0,
+        { OPTION_INT, 0, "embedding-bits", "BITS", &o.embedding_bits, 4, 8,
+          "the same for embedding and head" },
+        { OPTION_TEXT, 0, "backend", "cpu|gpu", &asked.backend, 0, 0,
+          "the original's layout for CPUs (default) or GPUs" },
+        { OPTION_FLAG, 0, "asymmetric", NULL, &o.is_asymmetric, 0, 0,
+          "a zero point per row; --backend gpu only" },
+        { OPTION_FLAG, 0, "mse", NULL, &o.is_mse, 0, 0,
+          "scales from the root mean square of a row, not its maximum" },
+        { OPTION_INT, 0, "block-size", "N", &o.block_size, 0, 128,
+          "32 or 128: int4 has a scale for so many values of a row; 0 (default): one per row" },
+        { OPTION_TEXT, 0, "model-type", "TYPE", &o.model_type, 0, 0,
+          "the original's (GEMMA_2B, …), for a checkpoint without config.json" },
+        { OPTION_TEXT, 0, "tokenizer", "PATH", &o.tokenizer, 0, 0,
+          "tokenizer.model, tokenizer.json or their folder, not the checkpoint's own" },
+        { OPTION_TEXT, 0, "merge-adapter", "FOLDER", &o.merge_adapter, 0, 0,
+          "add a PEFT adapter to the weights" },
+        { OPTION_TEXT, 0, "chat-template", "NAME", &o.chat, 0, 0,
           "how turns are spelled: gemma, smollm2, qwen2, qwen2.5, chatml, llama2, llama3, zephyr, "
           "phi2 or none" },
-        { OPTION_FLAG, 'q', "quiet", NULL, &is_quiet, 0, 0, "say nothing unless it fails" },
+        { OPTION_NUMBER, 0, "fp16-scale", "X", &asked.fp16_scale, 0, 1,
+          "the original's; only 1 can be given, which is no scale" },
+        { OPTION_FLAG, 0, "verify", NULL, &o.verify, 0, 0,
+          "compare with the checkpoint afterwards, and store the report in the file" },
+        { OPTION_TEXT, 0, "text", "FILE", &o.verify_text, 0, 0,
+          "for --verify: also compare the logits over this text" },
+        { OPTION_FLAG, 0, "json", NULL, &asked.is_json, 0, 0,
+          "progress, result and errors as JSON, one object a line, on stdout" },
+        { OPTION_FLAG, 'q', "quiet", NULL, &asked.is_quiet, 0, 0, "say nothing unless it fails" },
         { 0 },
     };
     int exit_code;
     if (parse_options(command, options, words, 2, 2, &exit_code) < 0)
         return exit_code;
-    struct progress progress = { .is_shown = !is_quiet && is_terminal(stderr) };
-    struct convert_options convert_options = {
-        .attention_bits = attention,
-        .feed_forward_bits = feed_forward,
-        .embedding_bits = embedding,
-        .chat = chat,
-        .on_progress = show_progress,
-        .user = &progress,
-    };
-    if (!qp_convert_weights_find(weights, &convert_options.weights))
-        return fail_usage(command, "--weights %s: not int8, int4, mixed or f32", weights);
-    const int bits[] = { attention, feed_forward, embedding };
-    for (size_t i = 0; i < QP_COUNT(bits); i++)
-        if (bits[i] && bits[i] != 4 && bits[i] != 8)
-            return fail_usage(command, "matrices cannot have %d bits, only 8 or 4", bits[i]);
-
-    quip_error error = { 0 };
-    uint64_t begin = qp_now_ns();
-    catch_interrupt(NULL);
-    quip_status status = qp_convert(words[0], words[1], &convert_options, &error);
-    release_interrupt();
-    if (progress.is_shown)
-        fputs("\r\033[K", stderr);
-    if (status)
-        return fail_with(&error);
-    struct stat st;
-    char size[24];
-    if (!is_quiet && stat(words[1], &st) == 0)
-        fprintf(stderr, "%s: %s%s, %s, in %.1f s\n", words[1], weights,
-                attention || feed_forward || embedding ? " but for some" : "",
-                human_bytes(size, (uint64_t)st.st_size), (double)(qp_now_ns() - begin) * 1e-9);
-    return 0;
+    exit_code = check_words(command, &asked, &o);
+    return exit_code ? exit_code : convert(words, &asked, &o);
 }

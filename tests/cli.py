@@ -71,6 +71,10 @@ class Usage(unittest.TestCase):
             ["logits", "model", "--ids", "1"],
             ["inspect", "file", "--tensor", "x"],
             ["convert", "in", "out", "--weights", "int3"],
+            ["convert", "in", "out", "--attention-bits", "5"],
+            ["convert", "in", "out", "--backend", "tpu"],
+            ["convert", "in", "out", "--text", "t.txt"],
+            ["convert", "in", "out", "--fp16-scale", "0.5"],
             ["eval", "model"],
         ]:
             done = quip(*args, check=2)
@@ -121,6 +125,19 @@ class WithModel(unittest.TestCase):
             self.assertEqual(info["problem"] if "problem" in info else None, None)
         quip("convert", GOLDEN / "smollm2", WORK / "q.bin", "--quiet", check=0)
         self.assertEqual([p for p in WORK.iterdir() if "tmp" in p.name or "part" in p.name], [])
+
+    def test_convert_json(self):
+        out = WORK / "json.bin"
+        lines = quip("convert", GOLDEN / "smollm2", out, "--json", check=0).stdout.splitlines()
+        events = [json.loads(line) for line in lines]
+        self.assertEqual(events[-1]["event"], "result")
+        self.assertEqual(events[-1]["bytes"], out.stat().st_size)
+        last = events[-2]
+        self.assertEqual((last["event"], last["done"]), ("progress", last["total"]))
+        done = quip("convert", WORK / "absent", out, "--json", check=1)
+        event = json.loads(done.stdout)
+        self.assertEqual((event["event"], event["status"]), ("error", "io"))
+        self.assertIn("absent", event["message"])
 
     def test_inspect(self):
         text = quip("inspect", self.model, check=0).stdout.decode()

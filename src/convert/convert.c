@@ -366,6 +366,39 @@ static void conversion_close(struct conversion *v)
     free(v->packed);
 }
 
+/* What was asked for and cannot be done. */
+static quip_status check_options(const struct convert_options *o, quip_error *error)
+{
+    static const char missing[] = "this version cannot do that yet";
+    if (o->block_size != 0 && o->block_size != 32 && o->block_size != 128)
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "blocks of %d values: block size must be 0 (off), 32 or 128", o->block_size);
+    if (o->is_asymmetric && !o->for_gpu)
+        return qp_fail(
+            error, QUIP_E_UNSUPPORTED,
+            "asymmetric weights for CPUs: files for CPUs have no place for the zero points, "
+            "which the original's converter loses; leave them symmetric");
+    if (o->is_asymmetric && o->is_mse)
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "scales from the mean square are for symmetric weights only");
+    if (o->for_gpu)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "the layout for GPUs: %s", missing);
+    if (o->is_mse)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "scales from the mean square: %s", missing);
+    if (o->block_size)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "blocks of %d values: %s", o->block_size,
+                       missing);
+    if (o->model_type)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "a model type by name: %s", missing);
+    if (o->tokenizer)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "another tokenizer: %s", missing);
+    if (o->merge_adapter)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "merging an adapter: %s", missing);
+    if (o->verify)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "verifying: %s", missing);
+    return QUIP_OK;
+}
+
 /* What would only show when everything is written. */
 static quip_status check_output(const char *in, const char *out, quip_error *error)
 {
@@ -382,7 +415,9 @@ quip_status qp_convert(const char *in, const char *out, const struct convert_opt
 {
     static const struct convert_options defaults = { 0 };
     struct conversion v = { .in = in, .options = options ? options : &defaults, .error = error };
-    quip_status status = check_output(in, out, error);
+    quip_status status = check_options(v.options, error);
+    if (!status)
+        status = check_output(in, out, error);
     if (!status && qp_path_is_model_file(in))
         return qp_requantize(in, out, v.options, error);
     if (!status)

@@ -28,7 +28,23 @@ struct convert_options {
     enum convert_weights weights;
     /* Bits of one class of matrices, 8 or 4; 0: as `weights` says. */
     int attention_bits, feed_forward_bits, embedding_bits; // the last: embedding and head
-    const char *chat; // name of a chat template (tokenizer.h); NULL: the checkpoint's own
+    /* The original's other ways to quantize; each gives the numbers that it gives. */
+    bool is_asymmetric; // a zero point per row: only for_gpu, CPU files have no place for it
+    bool is_mse;        // the scale comes from the root mean square of a row, not from its maximum
+    int block_size;     // 32 or 128: int4 has a scale for so many values of a row; 0: one per row
+    bool for_gpu;       // in the original's layout for GPUs; false: for CPUs
+    /* One of the original's model types ("GEMMA_2B"), for a checkpoint without config.json; NULL:
+     * config.json says everything. With both, they must agree. */
+    const char *model_type;
+    /* A SentencePiece model, a tokenizer.json or a folder with either, in place of the
+     * checkpoint's own; NULL: its own. */
+    const char *tokenizer;
+    const char *merge_adapter; // folder of a PEFT adapter to add to the weights; NULL: none
+    /* Compare the new file with the checkpoint, tensor by tensor and on this text if it is not
+     * NULL, and store the report in it. */
+    bool verify;
+    const char *verify_text; // path
+    const char *chat;        // name of a chat template (tokenizer.h); NULL: the checkpoint's own
     convert_on_progress *on_progress;
     void *user;
 };
