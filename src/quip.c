@@ -183,16 +183,6 @@ void quip_session_cancel(quip_session *session)
 
 /* ---- text ---- */
 
-/* A new text or new tokens: whatever was being said is over, and the figures start anew. */
-static void begin_input(quip_session *s)
-{
-    qp_answer_end(s);
-    if (s->start_ns)
-        return;
-    s->result = (quip_result){ .seed = s->options.seed };
-    s->start_ns = qp_now_ns();
-}
-
 quip_status quip_append(quip_session *session, quip_role role, const char *text, size_t n,
                         quip_error *error)
 {
@@ -200,7 +190,7 @@ quip_status quip_append(quip_session *session, quip_role role, const char *text,
         return missing(error, session ? "text" : "session");
     if ((int)role < QUIP_ROLE_NONE || role > QUIP_ROLE_SYSTEM)
         return qp_fail(error, QUIP_E_ARGUMENT, "role is %d; possible is 0 to 3", (int)role);
-    begin_input(session);
+    qp_turn_begin_input(session);
     return qp_turn_append(session, role, text ? text : "", n, error);
 }
 
@@ -280,7 +270,7 @@ static quip_status prefill(quip_session *s, const quip_token *tokens, int n, boo
 {
     if (!s || (!tokens && n > 0) || n < 0)
         return missing(error, s ? "tokens" : "session");
-    begin_input(s);
+    qp_turn_begin_input(s);
     const struct place before = qp_session_place(s);
     const uint64_t start_ns = qp_now_ns();
     quip_status status = all ? qp_session_feed(s, error) : QUIP_OK; // only the new ones are shown

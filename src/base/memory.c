@@ -59,7 +59,8 @@ void qp_free_pages(void *p, size_t n_bytes)
         munmap(p, n_bytes ? n_bytes : 1);
 }
 
-#else // no mmap: C11's allocator, with the block's start kept in front of the aligned address
+#elif !defined(__wasm__) // no mmap: C11's allocator, with the block's start kept in front of the
+                         // aligned address
 
 void *qp_alloc_pages(size_t n_bytes)
 {

@@ -105,6 +105,8 @@ quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, qu
 /* Run what the cache does not hold yet. Afterwards buffers.logits are those after the last token.
  * QUIP_E_CANCELLED takes the cancellation: the next call is not cancelled too. */
 quip_status qp_session_feed(quip_session *s, quip_error *error);
+/* At most `max` tokens of that. */
+quip_status qp_session_feed_some(quip_session *s, int max, quip_error *error);
 /* The same in an answer that may take `max` more tokens: guesses are run along. */
 quip_status qp_session_feed_answer(quip_session *s, int max, quip_error *error);
 /* Append a sampled token; guesses that it proves wrong are dropped. */
@@ -116,8 +118,15 @@ quip_status qp_session_feed_all(quip_session *s, quip_on_logits *on_logits, void
                                 quip_error *error);
 
 /* ---- turns.c ---- */
-/* Append one text of a role, with what the template puts in front, and run it. On failure the
- * session is as before. */
+/* A new text or new tokens: whatever was being said is over, and the figures start anew. */
+void qp_turn_begin_input(quip_session *s);
+/* Append one text of a role, with what the template puts in front, without running it. On failure
+ * the session is as before. */
+quip_status qp_turn_push(quip_session *s, quip_role role, const char *text, size_t n,
+                         quip_error *error);
+/* Run at most `max` of the tokens that were not run yet, on the prompt's clock. */
+quip_status qp_turn_run(quip_session *s, int max, quip_error *error);
+/* Both: append and run all. On failure the session is as before. */
 quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, size_t n,
                            quip_error *error);
 /* The ids that this adds, without appending them. */

@@ -309,13 +309,15 @@ quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, qu
     return QUIP_OK;
 }
 
-static quip_status feed(quip_session *s, bool all, quip_on_logits *on_logits, void *user,
+/* Run the tokens up to `end`. */
+static quip_status feed(quip_session *s, int end, bool all, quip_on_logits *on_logits, void *user,
                         quip_error *error)
 {
     const int chunk = prefill_chunk(s->options.n_context);
-    while (s->run.pos < s->n) {
-        const int left = s->n - s->run.pos, n = left < chunk ? left : chunk;
-        const enum logits_wanted wanted = all ? LOGITS_ALL : n == left ? LOGITS_LAST : LOGITS_NONE;
+    while (s->run.pos < end) {
+        const int left = end - s->run.pos, n = left < chunk ? left : chunk;
+        const bool is_last = s->run.pos + n == s->n;
+        const enum logits_wanted wanted = all ? LOGITS_ALL : is_last ? LOGITS_LAST : LOGITS_NONE;
         if (wanted == LOGITS_ALL)
             s->logits_position = -1; // each token's go over those before
         if (!qp_forward(&s->run, s->context + s->run.pos, n, wanted, on_logits, user,
@@ -332,12 +334,17 @@ static quip_status feed(quip_session *s, bool all, quip_on_logits *on_logits, vo
     return QUIP_OK;
 }
 
-quip_status qp_session_feed(quip_session *s, quip_error *error)
+quip_status qp_session_feed_some(quip_session *s, int max, quip_error *error)
 {
     /* After a rewind the cache is there, but not the logits: run the last token again. */
     if (s->run.pos >= s->n && s->n > 0 && !qp_session_logits(s))
         s->run.pos = s->n - 1;
-    return feed(s, false, NULL, NULL, error);
+    return feed(s, s->n - s->run.pos < max ? s->n : s->run.pos + max, false, NULL, NULL, error);
+}
+
+quip_status qp_session_feed(quip_session *s, quip_error *error)
+{
+    return qp_session_feed_some(s, s->options.n_context, error);
 }
 
 const float *qp_session_logits(const quip_session *s)
@@ -384,5 +391,5 @@ void qp_session_accept(quip_session *s, quip_token id)
 quip_status qp_session_feed_all(quip_session *s, quip_on_logits *on_logits, void *user,
                                 quip_error *error)
 {
-    return feed(s, true, on_logits, user, error);
+    return feed(s, s->n, true, on_logits, user, error);
 }

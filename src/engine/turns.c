@@ -137,21 +137,17 @@ quip_status qp_turn_tokens(quip_session *s, quip_role role, const char *text, si
     return status;
 }
 
-/* Append tokens and run them. */
-static quip_status run_tokens(quip_session *s, const struct tokens *tokens, quip_role role,
-                              quip_error *error)
+void qp_turn_begin_input(quip_session *s)
 {
-    const uint64_t start_ns = qp_now_ns();
-    quip_status status = qp_session_push(s, tokens->ids, tokens->n, role, error);
-    if (!status && tokens->n)
-        status = qp_session_feed(s, error);
-    s->result.n_prompt_tokens += tokens->n;
-    s->result.prefill_ns += qp_now_ns() - start_ns;
-    return status;
+    qp_answer_end(s);
+    if (s->start_ns)
+        return;
+    s->result = (quip_result){ .seed = s->options.seed };
+    s->start_ns = qp_now_ns();
 }
 
-quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, size_t n,
-                           quip_error *error)
+quip_status qp_turn_push(quip_session *s, quip_role role, const char *text, size_t n,
+                         quip_error *error)
 {
     struct tokens tokens = { 0 };
     const struct place before = qp_session_place(s);
@@ -160,7 +156,8 @@ quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, si
         role = QUIP_ROLE_NONE;
     quip_status status = qp_turn_tokens(s, role, text ? text : "", n, &tokens, error);
     if (!status)
-        status = run_tokens(s, &tokens, role, error);
+        status = qp_session_push(s, tokens.ids, tokens.n, role, error);
+    s->result.n_prompt_tokens += tokens.n;
     qp_tokens_close(&tokens);
     if (status) {
         qp_session_return(s, &before);
@@ -172,6 +169,26 @@ quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, si
     if (role == QUIP_ROLE_USER)
         s->system.n = 0;
     return QUIP_OK;
+}
+
+quip_status qp_turn_run(quip_session *s, int max, quip_error *error)
+{
+    const uint64_t start_ns = qp_now_ns();
+    const quip_status status = qp_session_feed_some(s, max, error);
+    s->result.prefill_ns += qp_now_ns() - start_ns;
+    return status;
+}
+
+quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, size_t n,
+                           quip_error *error)
+{
+    const struct place before = qp_session_place(s);
+    quip_status status = qp_turn_push(s, role, text, n, error);
+    if (!status && s->n > before.n)
+        status = qp_turn_run(s, s->options.n_context, error);
+    if (status)
+        qp_session_return(s, &before);
+    return status;
 }
 
 quip_status qp_turn_begin_answer(quip_session *s, quip_error *error)
