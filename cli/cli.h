@@ -117,6 +117,13 @@ int print_json(cJSON *json);
 /* A JSON string of n bytes of UTF-8, which may have NULs in it: cJSON's own ends there. */
 cJSON *json_text(const char *text, size_t n);
 
+/* ---- LlmParameters (parameters.c) ---- */
+
+/* Every field by its name; NULL when the bytes are no such message. */
+cJSON *parameters_json(const void *data, size_t n);
+/* The same as lines, indented. */
+void print_parameters(const void *data, size_t n, int indent);
+
 /* ---- what things cost (common.c) ---- */
 
 struct memory_use {
@@ -147,6 +154,7 @@ int run_tokenize(const struct command *command, char **words);
 int run_logits(const struct command *command, char **words);
 int run_inspect(const struct command *command, char **words);
 int run_convert(const struct command *command, char **words);
+int run_bundle(const struct command *command, char **words);
 int run_eval(const struct command *command, char **words);
 int run_bench(const struct command *command, char **words);
 

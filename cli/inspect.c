@@ -11,8 +11,10 @@
 struct inspected {
     const char *path;
     struct file file;
-    struct format format;
-    bool is_model;
+    struct bundle bundle;
+    struct zip zip;       // entries of a bundle
+    struct format format; // of the file, or of the bundle's model
+    bool is_bundle, is_model;
     quip_model_info info;
     quip_plan plan;
     quip_model *model;  // info's strings live there
@@ -27,14 +29,22 @@ static void close_inspected(struct inspected *x)
 {
     quip_model_close(x->model);
     qp_format_close(&x->format);
+    qp_bundle_close(&x->bundle);
+    qp_zip_close(&x->zip);
     qp_file_close(&x->file);
 }
 
 static quip_status open_inspected(struct inspected *x, int n_context, quip_error *error)
 {
     quip_status status = qp_file_open(&x->file, x->path, error);
+    if (!status && qp_bundle_matches(&x->file)) {
+        x->is_bundle = true;
+        if ((status = qp_zip_open(&x->zip, &x->file, error)) ||
+            (status = qp_bundle_open(&x->bundle, &x->file, error)))
+            return status;
+    }
     if (!status)
-        status = qp_format_open(&x->format, &x->file, error);
+        status = qp_format_open(&x->format, x->is_bundle ? &x->bundle.model : &x->file, error);
     if (status || x->format.kind != FORMAT_TFLITE)
         return status;
     quip_session_options options = { .n_context = n_context };
@@ -87,6 +97,11 @@ static void print_model(const struct inspected *x)
            human_bytes(n[3], x->plan.model_bytes));
 }
 
+static bool is_parameters(const struct metadata *m)
+{
+    return strcmp(m->name, "odml.infra.proto.LlmParameters") == 0;
+}
+
 static void print_metadata(struct inspected *x, const struct metadata *m)
 {
     size_t n = 0;
@@ -102,6 +117,20 @@ static void print_metadata(struct inspected *x, const struct metadata *m)
         printf("\"%.*s\"\n", (int)n, text);
     else
         printf("%llu bytes%s\n", (unsigned long long)m->n_bytes, text ? " of text" : "");
+    const uint8_t *data;
+    if (is_parameters(m) && !qp_format_bytes(&x->format, m, &data, &n, NULL))
+        print_parameters(data, n, 4);
+}
+
+static void print_bundle(const struct inspected *x)
+{
+    printf("\nentries: %d\n", x->zip.n_entries);
+    for (int i = 0; i < x->zip.n_entries; i++)
+        printf("  %-40s %llu bytes at %llu\n", x->zip.entries[i].name,
+               (unsigned long long)x->zip.entries[i].n_bytes,
+               (unsigned long long)x->zip.entries[i].offset);
+    printf("\n%s\n", BUNDLE_METADATA);
+    print_parameters(x->bundle.metadata.data, (size_t)x->bundle.metadata.size, 2);
 }
 
 static void print_tensor(const struct tensor *t)
@@ -117,10 +146,13 @@ static int print_all(struct inspected *x)
 {
     const struct format *f = &x->format;
     char size[24];
-    printf("%s: %s%s%s, %s\n", x->path, kind_names[f->kind], f->subgraph_name ? " " : "",
-           f->subgraph_name ? f->subgraph_name : "", human_bytes(size, x->file.size));
+    printf("%s: %s%s%s%s, %s\n", x->path, x->is_bundle ? "bundle of " : "", kind_names[f->kind],
+           f->subgraph_name ? " " : "", f->subgraph_name ? f->subgraph_name : "",
+           human_bytes(size, x->file.size));
     if (f->kind == FORMAT_TFLITE)
         print_model(x);
+    if (x->is_bundle)
+        print_bundle(x);
     printf("\nmetadata: %d\n", f->n_metadata);
     for (int i = 0; i < f->n_metadata; i++)
         print_metadata(x, &f->metadata[i]);
@@ -173,7 +205,10 @@ static cJSON *json_metadata(struct inspected *x, const struct metadata *m)
     const char *text = metadata_text(x, m, &n);
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "name", m->name);
-    if (m->type == METADATA_INT)
+    const uint8_t *data;
+    if (is_parameters(m) && !qp_format_bytes(&x->format, m, &data, &n, NULL))
+        cJSON_AddItemToObject(o, "value", parameters_json(data, n));
+    else if (m->type == METADATA_INT)
         cJSON_AddNumberToObject(o, "value", (double)m->i);
     else if (m->type == METADATA_FLOAT)
         cJSON_AddNumberToObject(o, "value", m->f);
@@ -199,6 +234,22 @@ static cJSON *json_tensor(const struct tensor *t)
     return o;
 }
 
+static void json_bundle(cJSON *json, const struct inspected *x)
+{
+    cJSON *bundle = cJSON_AddObjectToObject(json, "bundle");
+    cJSON *entries = cJSON_AddArrayToObject(bundle, "entries");
+    for (int i = 0; i < x->zip.n_entries; i++) {
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "name", x->zip.entries[i].name);
+        cJSON_AddNumberToObject(o, "offset", (double)x->zip.entries[i].offset);
+        cJSON_AddNumberToObject(o, "bytes", (double)x->zip.entries[i].n_bytes);
+        cJSON_AddItemToArray(entries, o);
+    }
+    cJSON_AddItemToObject(
+        bundle, "metadata",
+        parameters_json(x->bundle.metadata.data, (size_t)x->bundle.metadata.size));
+}
+
 static int print_all_json(struct inspected *x)
 {
     const struct format *f = &x->format;
@@ -211,6 +262,8 @@ static int print_all_json(struct inspected *x)
         json_model(json, x);
     else if (f->kind == FORMAT_TFLITE)
         cJSON_AddStringToObject(json, "problem", x->problem.message);
+    if (x->is_bundle)
+        json_bundle(json, x);
     const struct metadata *named = qp_format_find_metadata(f, "general.architecture");
     size_t n;
     const char *name = named ? metadata_text(x, named, &n) : NULL;

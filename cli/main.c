@@ -49,7 +49,7 @@ static const struct command commands[] = {
                   "  quip logits gemma.bin --ids 2,9259,1902 --out logits.f32\n" },
     { .name = "inspect",
       .arguments = "FILE",
-      .summary = "What a model file, a GGUF or a safetensors file holds",
+      .summary = "What a model file, a bundle, a GGUF or a safetensors file holds",
       .run = run_inspect,
       .examples = "  quip inspect gemma.bin\n"
                   "  quip inspect gemma.gguf --json | jq .tensors[].name\n"
@@ -65,6 +65,18 @@ static const struct command commands[] = {
           "  quip convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.bin\n"
           "  quip convert gemma-3-270m/ gemma.bin --weights mixed\n"
           "  quip convert gemma.bin gemma-int4.bin --weights int4\n" },
+    { .name = "bundle",
+      .arguments = "MODEL [OUT]",
+      .summary = "A model file to a .task bundle, or a bundle to its parts",
+      .run = run_bundle,
+      .examples =
+          "A bundle holds a model file, its tokenizer and how it is talked to; quip opens it like "
+          "a\nmodel file.\n"
+          "\n"
+          "  quip bundle gemma.bin gemma.task\n"
+          "  quip bundle gemma.bin gemma.task --start-token \"<bos>\" --stop-token "
+          "\"<end_of_turn>\"\n"
+          "  quip bundle gemma.task --extract parts/\n" },
     { .name = "eval",
       .arguments = "MODEL",
       .summary = "Perplexity on a text",

@@ -85,8 +85,10 @@ struct file {
     uint64_t size;
     const char *name; // for messages
     quip_source source;
+    uint64_t begin; // in the source: of a part of another file
     bool is_open;
     bool is_borrowed;            // data and name are the caller's
+    bool is_loaded;              // but the data was read to memory of its own
     void (*release)(void *user); // of borrowed data, called at close; or NULL
     void *release_user;
 };
@@ -94,6 +96,8 @@ quip_status qp_file_open(struct file *f, const char *path, quip_error *error);
 quip_status qp_file_open_source(struct file *f, const quip_source *source, quip_error *error);
 /* A file over memory that the caller keeps, as it keeps `name`. */
 void qp_file_open_memory(struct file *f, const void *data, size_t size, const char *name);
+/* A part of an open file that outlives it. [offset, offset + size) lies inside. */
+void qp_file_open_part(struct file *part, const struct file *whole, uint64_t offset, uint64_t size);
 /* Read the whole file into memory, which takes the place of its mapping or source. */
 quip_status qp_file_load(struct file *f, quip_error *error);
 void qp_file_close(struct file *f);

@@ -147,13 +147,26 @@ void qp_file_open_memory(struct file *f, const void *data, size_t size, const ch
     };
 }
 
+void qp_file_open_part(struct file *part, const struct file *whole, uint64_t offset, uint64_t size)
+{
+    *part = (struct file){
+        .data = whole->data ? whole->data + offset : NULL,
+        .size = size,
+        .name = whole->name,
+        .source = whole->source,
+        .begin = whole->begin + offset,
+        .is_open = true,
+        .is_borrowed = true,
+    };
+}
+
 /* In pieces: a source may be a browser's, which copies each of them once more. */
 quip_status qp_file_load(struct file *f, quip_error *error)
 {
     enum {
         PIECE = 16 << 20
     };
-    if (f->is_borrowed) // it is in memory
+    if (f->is_borrowed && f->data) // it is in memory
         return QUIP_OK;
     const size_t size = (size_t)f->size;
     uint8_t *data = f->size > PTRDIFF_MAX ? NULL : qp_alloc_pages(size);
@@ -167,7 +180,10 @@ quip_status qp_file_load(struct file *f, quip_error *error)
             return status;
         }
     }
-    unload_file(f);
+    if (f->is_borrowed)
+        f->is_loaded = true;
+    else
+        unload_file(f);
     f->data = data;
     return QUIP_OK;
 }
@@ -178,6 +194,8 @@ void qp_file_close(struct file *f)
         unload_file(f);
         free((void *)f->name);
     }
+    if (f->is_loaded)
+        qp_free_pages((void *)f->data, (size_t)f->size);
     if (f->release)
         f->release(f->release_user);
     *f = (struct file){ 0 };
@@ -197,7 +215,7 @@ quip_status qp_file_read(const struct file *f, uint64_t offset, void *to, size_t
         memcpy(to, f->data + offset, n);
         return QUIP_OK;
     }
-    if (!f->source.read_at(f->source.user, offset, to, n))
+    if (!f->source.read_at(f->source.user, f->begin + offset, to, n))
         return qp_fail(error, QUIP_E_IO, "%s: %zu bytes at %" PRIu64 " could not be read", f->name,
                        n, offset);
     return QUIP_OK;

@@ -64,4 +64,30 @@ quip_status qp_import_tokenizer_json(const char *path, struct bytes *spm, struct
 quip_status qp_import_tokenizer_gguf(struct format *gguf, struct bytes *spm, struct bytes *bpe,
                                      quip_error *error);
 
+/* ---- .task bundles (bundle.c) ---- */
+
+struct bundle_turn {
+    const char *prefix, *suffix; // NULL is ""
+};
+/* Fields are those of the original's bundler. All-zero, or NULL in its place: the model's own
+ * tokenizer, start and stop tokens and template. */
+struct bundle_options {
+    const char *tokenizer;   // path of a SentencePiece model
+    const char *start_token; // a piece of it; "" is none
+    const char *const *stop_tokens;
+    int n_stop_tokens;
+    bool bytes_to_unicode;     // text is spelled in GPT-2's characters before it is encoded
+    const char *system_prompt; // text in front of everything; not together with `system`
+    struct bundle_turn user, model, system;
+    const char *user_role_token, *system_role_token, *model_role_token, *end_role_token;
+    const char *embedder, *per_layer_embedder, *vision_encoder, *vision_adapter; // paths of graphs
+    convert_on_progress *on_progress; // counts the bytes of one entry after the other
+    void *user_data;
+};
+/* Put the model file at `model_path` into the bundle `out`, which appears when it is complete. */
+quip_status qp_bundle_write(const char *model_path, const char *out,
+                            const struct bundle_options *options, quip_error *error);
+/* Write the entries of a bundle, one file each under its name, into `folder`, made if need be. */
+quip_status qp_bundle_extract(const char *path, const char *folder, quip_error *error);
+
 #endif

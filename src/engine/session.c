@@ -77,7 +77,8 @@ static quip_status copy_texts(quip_session *s, quip_error *error)
     size_t n = o->system ? strlen(o->system) + 1 : 0;
     for (int i = 0; i < o->n_stop; i++)
         n += strlen(o->stop[i]) + 1;
-    s->stops = calloc((size_t)o->n_stop + 2, sizeof *s->stops);
+    const struct prompts *p = &s->model->prompts;
+    s->stops = calloc((size_t)o->n_stop + (size_t)p->n_stop_texts + 2, sizeof *s->stops);
     if (!s->stops || !qp_bytes_reserve(&s->option_text, n + 1))
         return qp_fail_memory(error, "the session's options", n);
     for (int i = 0; i < o->n_stop; i++) {
@@ -88,6 +89,9 @@ static quip_status copy_texts(quip_session *s, quip_error *error)
     s->n_stops = o->n_stop;
     if (s->chat && s->chat->stop_text)
         s->stops[s->n_stops++] = s->chat->stop_text;
+    const char *stop = (const char *)p->stop_texts.data;
+    for (int i = 0; i < p->n_stop_texts; i++, stop += strlen(stop) + 1)
+        s->stops[s->n_stops++] = stop;
     if (o->system) {
         const char *copy = (const char *)s->option_text.data + s->option_text.n;
         qp_bytes_append(&s->option_text, o->system, strlen(o->system) + 1);

@@ -11,7 +11,7 @@
 struct facts {
     const struct arch *arch;
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
-    int rope_dim, n_context_max, window, local_per_global, bos, tied;
+    int rope_dim, n_context_max, window, local_per_global, tied;
     float norm_eps, rope_theta, rope_local_theta, rope_scaling, query_scale;
     float attention_cap, logits_cap, query_rescale;
     /* of the original: 2 is 1/sqrt(head_dim), 3 1/sqrt(d_model/n_heads), 4 query_rescale/head_dim
@@ -19,8 +19,7 @@ struct facts {
     int scale_type;
     char layer_types[1025]; // 'L' or 'G' a layer; "": the architecture's pattern
     char chat[32];
-    quip_token stop_ids[MAX_STOP_IDS];
-    int n_stop_ids;
+    struct prompts *prompts;
 };
 
 /* ---- LlmParameters ---- */
@@ -89,67 +88,6 @@ static bool read_transformer(struct facts *f, const struct proto_field *message)
     return ok && !r.is_malformed;
 }
 
-static void add_stop_id(struct facts *f, int64_t id)
-{
-    for (int i = 0; i < f->n_stop_ids; i++)
-        if (f->stop_ids[i] == id)
-            return;
-    if (id >= 0 && id <= INT32_MAX && f->n_stop_ids < MAX_STOP_IDS)
-        f->stop_ids[f->n_stop_ids++] = (quip_token)id;
-}
-
-/* One PromptTemplate {2 prefix, 3 suffix}: offsets of its texts in m->chat_text. */
-static bool read_turn(quip_model *m, const struct proto_field *message, size_t at[2])
-{
-    struct proto_reader r;
-    struct proto_field field;
-    qp_proto_open(&r, message->data, message->n);
-    while (qp_proto_next(&r, &field)) {
-        if (field.wire_type != 2 || (field.number != 2 && field.number != 3))
-            continue;
-        at[field.number - 2] = m->chat_text.n;
-        if (!qp_bytes_append(&m->chat_text, field.data, field.n) ||
-            !qp_bytes_append(&m->chat_text, "", 1))
-            return false;
-    }
-    return !r.is_malformed;
-}
-
-/* PromptTemplates {1 user, 2 model, 3 system}. */
-static bool read_templates(quip_model *m, const struct proto_field *message)
-{
-    struct proto_reader r;
-    struct proto_field field;
-    size_t at[3][2] = { { 0 } };
-    if (!qp_bytes_append(&m->chat_text, "", 1)) // offset 0 is the empty text
-        return false;
-    qp_proto_open(&r, message->data, message->n);
-    while (qp_proto_next(&r, &field))
-        if (field.wire_type == 2 && field.number >= 1 && field.number <= 3)
-            if (!read_turn(m, &field, at[field.number - 1]))
-                return false;
-    const char *text = (const char *)m->chat_text.data;
-    struct turn_text *turns[3] = { &m->own_chat.user, &m->own_chat.model, &m->own_chat.system };
-    for (int i = 0; i < 3; i++)
-        *turns[i] = (struct turn_text){ text + at[i][0], text + at[i][1] };
-    m->own_chat.name = "file";
-    return !r.is_malformed;
-}
-
-/* Packed or single varints of stop_token_ids. */
-static void read_stop_ids(struct facts *f, const struct proto_field *field)
-{
-    if (field->wire_type == 0) {
-        add_stop_id(f, (int64_t)field->value);
-        return;
-    }
-    struct proto_reader r;
-    uint64_t id;
-    qp_proto_open(&r, field->data, field->n);
-    while (qp_proto_varint(&r, &id))
-        add_stop_id(f, (int64_t)id);
-}
-
 static quip_status read_parameters(quip_model *m, struct facts *f, quip_error *error)
 {
     const struct metadata *entry =
@@ -174,19 +112,11 @@ static quip_status read_parameters(quip_model *m, struct facts *f, quip_error *e
             ok = read_transformer(f, &field);
         else if (field.number == 2 && field.wire_type == 0)
             f->vocab_size = field.value > INT32_MAX ? -1 : (int)field.value;
-        else if (field.number == 4 && field.wire_type == 0)
-            f->bos = field.value > INT32_MAX ? -1 : (int)field.value;
-        else if (field.number == 5 && field.wire_type == 2)
-            add_stop_id(f, qp_tokenizer_find(m->tokenizer, (const char *)field.data, field.n));
-        else if (field.number == 17 && field.wire_type == 2)
-            ok = read_templates(m, &field);
-        else if (field.number == 18)
-            read_stop_ids(f, &field);
     }
     if (!ok || r.is_malformed)
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: its LlmParameters metadata (%zu bytes) is damaged", m->file.name, n);
-    return QUIP_OK;
+    return qp_prompts_read(m, data, n, "LlmParameters metadata", error);
 }
 
 /* ---- quip.config ---- */
@@ -230,6 +160,7 @@ enum key_kind {
     KEY_FLOAT,
     KEY_TEXT, // .size bytes with the NUL
     KEY_ARCH,
+    KEY_BOS,
     KEY_IDS
 };
 struct config_key {
@@ -247,10 +178,10 @@ struct config_key {
 static const struct config_key config_keys[] = {
     { "architecture", KEY_ARCH, 0, 0 },
     { "stop_ids", KEY_IDS, 0, 0 },
+    { "bos", KEY_BOS, 0, 0 },
     INT_KEY(rope_dim),
     INT_KEY(n_context_max),
     INT_KEY(window),
-    INT_KEY(bos),
     INT_KEY(tied),
     FLOAT_KEY(norm_eps),
     FLOAT_KEY(rope_theta),
@@ -265,7 +196,7 @@ static const struct config_key config_keys[] = {
 
 static bool set_ids(struct facts *f, const char *s, size_t n)
 {
-    f->n_stop_ids = 0;
+    f->prompts->n_stop_ids = 0;
     for (size_t i = 0; i < n;) {
         size_t end = i;
         double id;
@@ -274,7 +205,7 @@ static bool set_ids(struct facts *f, const char *s, size_t n)
         if (!parse_number(s + i, end - i, &id))
             return false;
         if (id >= 0 && id <= INT32_MAX) // else it is no token
-            add_stop_id(f, (int64_t)id);
+            qp_prompts_add_stop(f->prompts, (int64_t)id);
         i = end + 1;
     }
     return true;
@@ -303,6 +234,11 @@ static bool set_key(struct facts *f, const struct config_key *key, const char *s
         return true;
     case KEY_IDS:
         return set_ids(f, s, n);
+    case KEY_BOS:
+        if (!parse_number(s, n, &number) || number < -1 || number > INT32_MAX)
+            return false;
+        f->prompts->bos = (int)number;
+        return true;
     case KEY_ARCH: /* read before all others */
         return true;
     }
@@ -443,8 +379,6 @@ static quip_status check_facts(const quip_model *m, struct facts *f, quip_error 
     if (f->layer_types[0] && (int)strlen(f->layer_types) != f->n_layers)
         return qp_fail(error, QUIP_E_FORMAT, "%s: quip.config gives %zu layer types for %d layers",
                        m->file.name, strlen(f->layer_types), f->n_layers);
-    if (f->bos >= f->vocab_size) // of a cut-down vocabulary
-        f->bos = -1;
     return check_rotation(m, f, error);
 }
 
@@ -496,39 +430,53 @@ static void spread(struct config *c, const struct facts *f)
         .attention_cap = f->attention_cap,
         .logits_cap = f->logits_cap,
         .layers = layers,
-        .bos = f->bos,
-        .n_stop_ids = f->n_stop_ids,
+        .bos = f->prompts->bos < f->vocab_size ? f->prompts->bos : -1, // of a cut-down vocabulary
+        .n_stop_ids = f->prompts->n_stop_ids,
     };
-    memcpy(c->stop_ids, f->stop_ids, sizeof c->stop_ids);
+    memcpy(c->stop_ids, f->prompts->stop_ids, sizeof c->stop_ids);
     for (int l = 0; l < c->n_layers; l++)
         layers[l] = is_local(f, l) ? (struct layer_config){ f->window, f->rope_local_theta, 1.0f }
                                    : (struct layer_config){ 0, f->rope_theta, f->rope_scaling };
 }
 
-/* Files of the original have no template unless they carry one: text goes in as it is. */
+static bool spells_the_same(const struct chat_template *a, const struct chat_template *b)
+{
+    const struct turn_text *x[] = { &a->user, &a->model, &a->system };
+    const struct turn_text *y[] = { &b->user, &b->model, &b->system };
+    for (size_t i = 0; i < QP_COUNT(x); i++)
+        if (strcmp(x[i]->prefix, y[i]->prefix) != 0 || strcmp(x[i]->suffix, y[i]->suffix) != 0)
+            return false;
+    return true;
+}
+
+/* A bundle's templates come before the one that quip.config names, which comes before a model
+ * file's; but a named one that spells turns alike knows more. Files of the original have none
+ * unless they carry one: text goes in as it is. */
 static void choose_chat(quip_model *m, const struct facts *f)
 {
-    if (f->chat[0])
-        m->chat = qp_chat_find(f->chat);
-    else if (m->own_chat.name)
-        m->chat = &m->own_chat;
+    const struct chat_template *named = f->chat[0] ? qp_chat_find(f->chat) : NULL;
+    const struct chat_template *own = qp_prompts_chat(m);
+    const bool own_is_first = m->bundle.metadata.data && own &&
+                              !(named && !own->default_system && spells_the_same(own, named));
+    m->chat = own_is_first || !f->chat[0] ? own : named;
     if (m->chat && strcmp(m->chat->name, "none") == 0)
         m->chat = NULL;
 }
 
 /* Pieces that end a turn of the template, and the tokenizer's own end. */
-static void add_template_stops(const quip_model *m, struct facts *f)
+static void add_template_stops(quip_model *m)
 {
+    struct prompts *p = &m->prompts;
     if (m->chat)
         for (const char *const *stop = m->chat->stops; *stop; stop++)
-            add_stop_id(f, qp_tokenizer_find(m->tokenizer, *stop, strlen(*stop)));
-    if (f->n_stop_ids == 0)
-        add_stop_id(f, qp_tokenizer_eos(m->tokenizer));
+            qp_prompts_add_stop(p, qp_tokenizer_find(m->tokenizer, *stop, strlen(*stop)));
+    if (p->n_stop_ids == 0)
+        qp_prompts_add_stop(p, qp_tokenizer_eos(m->tokenizer));
 }
 
 quip_status qp_config_read(quip_model *m, quip_error *error)
 {
-    struct facts f = { .bos = -1, .rope_dim = -1, .tied = -1, .n_context_max = 0 };
+    struct facts f = { .rope_dim = -1, .tied = -1, .prompts = &m->prompts };
     const struct metadata *own = qp_format_find_metadata(&m->format, "quip.config");
     const uint8_t *text = (const uint8_t *)"";
     size_t n = 0;
@@ -546,12 +494,17 @@ quip_status qp_config_read(quip_model *m, quip_error *error)
     f.norm_eps = f.arch->norm_eps;
     f.attention_cap = f.arch->attention_cap;
     f.logits_cap = f.arch->logits_cap;
+    m->prompts.bos = -1;
     if ((status = read_parameters(m, &f, error)) ||
         (status = read_keys(m, &f, (const char *)text, n, error)) ||
         (status = check_facts(m, &f, error)))
         return status;
+    const struct file *said = &m->bundle.metadata;
+    if (said->data &&
+        (status = qp_prompts_read(m, said->data, (size_t)said->size, BUNDLE_METADATA, error)))
+        return status;
     choose_chat(m, &f);
-    add_template_stops(m, &f);
+    add_template_stops(m);
 
     size_t layers_bytes = (size_t)f.n_layers * sizeof(struct layer_config);
     size_t weights_bytes = (size_t)f.n_layers * sizeof(struct layer_weights);

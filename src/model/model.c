@@ -4,9 +4,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A bundle is opened where it lies: its parts are places in the file. */
+static quip_status find_weights(quip_model *m, quip_error *error)
+{
+    const struct file *f = &m->file;
+    if (!qp_bundle_matches(f)) {
+        m->weights_file = *f; // one file; only m->file is closed
+        return QUIP_OK;
+    }
+    quip_status status = qp_bundle_open(&m->bundle, f, error);
+    m->weights_file = m->bundle.model;
+    return status;
+}
+
 static quip_status open_format(quip_model *m, quip_error *error)
 {
-    quip_status status = qp_format_open(&m->format, &m->file, error);
+    quip_status status = qp_format_open(&m->format, &m->weights_file, error);
     if (status || m->format.kind == FORMAT_TFLITE)
         return status;
     return qp_fail(error, QUIP_E_UNSUPPORTED,
@@ -28,24 +41,40 @@ static bool spells_bytes(const quip_model *m)
     return false;
 }
 
+struct blob {
+    const uint8_t *data;
+    size_t n;
+};
+
+/* A metadata entry of the model file as bytes; *data is NULL when it has none. */
+static quip_status find_blob(quip_model *m, const char *name, struct blob *blob, quip_error *error)
+{
+    const struct metadata *entry = qp_format_find_metadata(&m->format, name);
+    *blob = (struct blob){ 0 };
+    if (!entry || entry->type != METADATA_BYTES)
+        return QUIP_OK;
+    return qp_format_bytes(&m->format, entry, &blob->data, &blob->n, error);
+}
+
+/* A bundle's tokenizer comes before the model file's, whose `quip.tokenizer` goes only with its
+ * own vocabulary. */
 static quip_status open_tokenizer(quip_model *m, quip_error *error)
 {
-    const struct metadata *spm = qp_format_find_metadata(&m->format, "spm_vocab_model");
-    const struct metadata *bpe = qp_format_find_metadata(&m->format, "quip.tokenizer");
-    const uint8_t *spm_data, *bpe_data = NULL;
-    size_t n_spm, n_bpe = 0;
+    const struct file *bundled = &m->bundle.tokenizer;
+    struct blob spm, bpe;
     quip_status status;
-    if (!spm || spm->type != METADATA_BYTES)
+    if ((status = find_blob(m, "spm_vocab_model", &spm, error)) ||
+        (status = find_blob(m, "quip.tokenizer", &bpe, error)))
+        return status;
+    if (bundled->data &&
+        !(spm.data && spm.n == bundled->size && memcmp(spm.data, bundled->data, spm.n) == 0)) {
+        spm = (struct blob){ bundled->data, (size_t)bundled->size };
+        bpe = (struct blob){ 0 };
+    }
+    if (!spm.data)
         return qp_fail(error, QUIP_E_FORMAT, "%s: no spm_vocab_model metadata (the tokenizer)",
                        m->file.name);
-    if ((status = qp_format_bytes(&m->format, spm, &spm_data, &n_spm, error)))
-        return status;
-    if (bpe && bpe->type == METADATA_BYTES &&
-        (status = qp_format_bytes(&m->format, bpe, &bpe_data, &n_bpe, error)))
-        return status;
-    status = qp_tokenizer_open(&m->tokenizer, spm_data, n_spm, bpe_data, n_bpe, error);
-    if (!status && spells_bytes(m))
-        qp_tokenizer_spell_bytes(m->tokenizer);
+    status = qp_tokenizer_open(&m->tokenizer, spm.data, spm.n, bpe.data, bpe.n, error);
     return qp_fail_in(error, status, m->file.name);
 }
 
@@ -63,11 +92,14 @@ static quip_status open_file(quip_model **model, struct file *file, bool is_load
     m->file = *file;
     m->has_no_weights = !has_weights;
     if ((status = is_loaded ? qp_file_load(&m->file, error) : QUIP_OK) ||
-        (status = open_format(m, error)) || (status = open_tokenizer(m, error)) ||
-        (status = qp_config_read(m, error)) || (status = qp_weights_bind(m, error))) {
+        (status = find_weights(m, error)) || (status = open_format(m, error)) ||
+        (status = open_tokenizer(m, error)) || (status = qp_config_read(m, error)) ||
+        (status = qp_weights_bind(m, error))) {
         qp_model_release(m);
         return status;
     }
+    if (m->prompts.spells_bytes || spells_bytes(m))
+        qp_tokenizer_spell_bytes(m->tokenizer);
     *model = m;
     return QUIP_OK;
 }
@@ -98,6 +130,8 @@ void qp_model_release(quip_model *m)
     qp_arena_close(&m->arena);
     qp_arena_close(&m->untiled);
     qp_bytes_close(&m->chat_text);
+    qp_bytes_close(&m->prompts.stop_texts);
+    qp_bundle_close(&m->bundle);
     qp_file_close(&m->file);
     free(m);
 }

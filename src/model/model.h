@@ -80,18 +80,39 @@ struct weights {
     bool has_float, has_integer;    // among the matrices
 };
 
+/* Places in quip_model.chat_text of the texts around the turns of user, model and system: prefix,
+ * suffix. 0 is the empty text. */
+struct turn_offsets {
+    size_t at[3][2];
+};
+
+/* How a model is talked to, as its file says (prompts.c). */
+struct prompts {
+    int bos; // -1: none
+    quip_token stop_ids[MAX_STOP_IDS];
+    int n_stop_ids;
+    struct bytes stop_texts; // those that are no piece, each with its NUL
+    int n_stop_texts;
+    bool spells_bytes; // text goes to the tokenizer in GPT-2's spelling of bytes
+    struct turn_offsets turns;
+    size_t first_text; // put before everything; 0: none
+};
+
 struct quip_model {
     atomic_int n_references; // the caller's, and one a session
     struct file file;
-    struct arena untiled; // rows of a GPU file's matrices
+    struct bundle bundle;     // what a .task file holds, else all zero
+    struct file weights_file; // the model file: all of `file`, or its place in the bundle
+    struct arena untiled;     // rows of a GPU file's matrices
     struct format format;
     struct arena arena; // layers of config and weights
     struct config config;
     struct weights weights;
     struct tokenizer *tokenizer;
     const struct chat_template *chat;
+    struct prompts prompts;
     struct chat_template own_chat; // from the file's prompt templates
-    struct bytes chat_text;        // what own_chat points into
+    struct bytes chat_text;        // what own_chat points into, each with its NUL
     uint64_t n_parameters;
     char weights_name[16];
     bool has_no_weights; // opened for a plan: matrices have a shape and no rows
@@ -107,6 +128,12 @@ void qp_model_release(quip_model *model); // the last one closes
 
 /* config.c: fill m->config and m->chat from the file's metadata. */
 quip_status qp_config_read(quip_model *m, quip_error *error);
+/* prompts.c: read a LlmParameters proto into m->prompts; `where` names it in messages. */
+quip_status qp_prompts_read(quip_model *m, const void *data, size_t n, const char *where,
+                            quip_error *error);
+void qp_prompts_add_stop(struct prompts *p, int64_t id);
+/* The template of the texts that were read, m->own_chat; NULL when there are none. */
+const struct chat_template *qp_prompts_chat(quip_model *m);
 /* untile.c: bytes of a GPU file's matrix as rows; fill them and point the matrix at them. */
 size_t qp_untiled_bytes(const struct tensor *t);
 void qp_untile(struct matrix *m, void *rows, const uint8_t *from);

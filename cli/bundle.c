@@ -1,0 +1,78 @@
+/* bundle.c: a model file into a .task bundle, or a bundle into its parts. */
+#include "cli.h"
+#include "convert/convert.h"
+
+#include <string.h>
+
+static bool show_bundling(void *user, uint64_t done, uint64_t total, const char *what)
+{
+    const bool *is_shown = user;
+    if (*is_shown && total >> 24) // shorter than a blink otherwise
+        fprintf(stderr, "\r\033[K%s%3.0f%% %s%s%s", dim(), 100.0 * (double)done / (double)total,
+                what, plain(), done == total ? "\r\033[K" : "");
+    return !was_interrupted();
+}
+
+static int extract(const char *path, const char *folder)
+{
+    quip_error error = { 0 };
+    return qp_bundle_extract(path, folder, &error) ? fail_with(&error) : 0;
+}
+
+int run_bundle(const struct command *command, char **words)
+{
+    struct bundle_options o = { 0 };
+    struct texts stops = { 0 };
+    const char *folder = NULL;
+    bool is_shown = is_terminal(stderr);
+    const struct option options[] = {
+        { OPTION_TEXT, 0, "tokenizer", "FILE", &o.tokenizer, 0, 0,
+          "SentencePiece model; default: the model file's own, as with all that follows" },
+        { OPTION_TEXT, 0, "start-token", "PIECE", &o.start_token, 0, 0,
+          "put in front of every prompt; \"\": none" },
+        { OPTION_TEXTS, 0, "stop-token", "TEXT", &stops, 0, 0, "ends an answer; may be repeated" },
+        { OPTION_TEXT, 0, "prompt-prefix-user", "TEXT", &o.user.prefix, 0, 0,
+          "text around turns, by role" },
+        { OPTION_TEXT, 0, "prompt-suffix-user", "TEXT", &o.user.suffix, 0, 0, "" },
+        { OPTION_TEXT, 0, "prompt-prefix-model", "TEXT", &o.model.prefix, 0, 0, "" },
+        { OPTION_TEXT, 0, "prompt-suffix-model", "TEXT", &o.model.suffix, 0, 0, "" },
+        { OPTION_TEXT, 0, "prompt-prefix-system", "TEXT", &o.system.prefix, 0, 0, "" },
+        { OPTION_TEXT, 0, "prompt-suffix-system", "TEXT", &o.system.suffix, 0, 0, "" },
+        { OPTION_TEXT, 0, "system-prompt", "TEXT", &o.system_prompt, 0, 0,
+          "text in front of every conversation; not with a system template" },
+        { OPTION_FLAG, 0, "bytes-to-unicode", NULL, &o.bytes_to_unicode, 0, 0,
+          "the tokenizer spells bytes in GPT-2's characters" },
+        { OPTION_TEXT, 0, "user-role-token", "TEXT", &o.user_role_token, 0, 0,
+          "role tokens, kept for programs that ask for them" },
+        { OPTION_TEXT, 0, "system-role-token", "TEXT", &o.system_role_token, 0, 0, "" },
+        { OPTION_TEXT, 0, "model-role-token", "TEXT", &o.model_role_token, 0, 0, "" },
+        { OPTION_TEXT, 0, "end-role-token", "TEXT", &o.end_role_token, 0, 0, "" },
+        { OPTION_TEXT, 0, "embedder", "FILE", &o.embedder, 0, 0,
+          "graphs that other programs run; kept" },
+        { OPTION_TEXT, 0, "per-layer-embedder", "FILE", &o.per_layer_embedder, 0, 0, "" },
+        { OPTION_TEXT, 0, "vision-encoder", "FILE", &o.vision_encoder, 0, 0, "" },
+        { OPTION_TEXT, 0, "vision-adapter", "FILE", &o.vision_adapter, 0, 0, "" },
+        { OPTION_TEXT, 0, "extract", "FOLDER", &folder, 0, 0,
+          "the other way: write the bundle's entries as files into FOLDER" },
+        { 0 },
+    };
+    int exit_code;
+    const int n = parse_options(command, options, words, 1, 2, &exit_code);
+    if (n < 0)
+        return exit_code;
+    if (folder)
+        return n == 1 ? extract(words[0], folder)
+                      : fail_usage(command, "--extract takes one bundle, and no OUT");
+    if (n == 1)
+        return fail_usage(command, "OUT is missing: the bundle to write, \"%s.task\"?", words[0]);
+    o.stop_tokens = stops.items;
+    o.n_stop_tokens = stops.n;
+    o.on_progress = show_bundling;
+    o.user_data = &is_shown;
+    quip_error error = { 0 };
+    catch_interrupt(NULL);
+    const quip_status status = qp_bundle_write(words[0], words[1], &o, &error);
+    if (status == QUIP_E_CANCELLED && was_interrupted())
+        return EXIT_INTERRUPTED;
+    return status ? fail_with(&error) : 0;
+}

@@ -1,0 +1,49 @@
+/* bundle.c: a .task bundle, the original's later container: a ZIP archive of stored entries.
+ * In:  a file.
+ * Out: where the model, its tokenizer and its metadata lie, to be used in place.
+ * What else a bundle holds (encoders for images and sound) is not needed to run text. */
+#include "format/format_impl.h"
+
+bool qp_bundle_matches(const struct file *file)
+{
+    static const uint8_t entry[4] = { 'P', 'K', 3, 4 };
+    uint8_t head[8];
+    return file->size >= sizeof head && !qp_file_read(file, 0, head, sizeof head, NULL) &&
+           (!memcmp(head, entry, 4) || !memcmp(head + 4, entry, 4));
+}
+
+static quip_status find_part(struct file *part, const struct zip *zip, const struct file *file,
+                             const char *name, quip_error *error)
+{
+    uint64_t offset, n;
+    if (!qp_zip_find(zip, name, &offset, &n))
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: is a ZIP archive without an entry %s; a .task bundle has %s, %s and %s",
+                       file->name, name, BUNDLE_MODEL, BUNDLE_TOKENIZER, BUNDLE_METADATA);
+    qp_file_open_part(part, file, offset, n);
+    return QUIP_OK;
+}
+
+quip_status qp_bundle_open(struct bundle *b, const struct file *file, quip_error *error)
+{
+    struct zip zip;
+    quip_status status = qp_zip_open(&zip, file, error);
+    *b = (struct bundle){ 0 };
+    if (status)
+        return status;
+    if ((status = find_part(&b->model, &zip, file, BUNDLE_MODEL, error)) ||
+        (status = find_part(&b->tokenizer, &zip, file, BUNDLE_TOKENIZER, error)) ||
+        (status = find_part(&b->metadata, &zip, file, BUNDLE_METADATA, error)) ||
+        (status = qp_file_load(&b->tokenizer, error)) ||
+        (status = qp_file_load(&b->metadata, error)))
+        qp_bundle_close(b);
+    qp_zip_close(&zip);
+    return status;
+}
+
+void qp_bundle_close(struct bundle *b)
+{
+    qp_file_close(&b->model);
+    qp_file_close(&b->tokenizer);
+    qp_file_close(&b->metadata);
+}
