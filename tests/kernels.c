@@ -186,18 +186,29 @@ static void run_gemm(const struct kernels *k, struct sample *s, float *y, void *
     }
 }
 
-/* What decode would compute for every token, for the whole matrix. */
-static void run_gemm_as_gemv(const struct kernels *k, struct sample *s, float *y)
+/* What decode would compute for every token. */
+static void run_gemv_each(const struct kernels *k, struct sample *s, float *y, int begin, int end)
 {
     for (int t = 0; t < s->n_tokens; t++) {
         const struct act_row x = { (int8_t *)s->q.data + (size_t)t * s->q_stride,
                                    (float *)s->x_scales.data + (size_t)t * s->n_blocks,
                                    (int32_t *)s->x_offsets.data + (size_t)t * s->n_blocks };
         if (s->w.dtype == DTYPE_I8)
-            k->gemv_i8(y + (size_t)t * s->y_stride, &s->w, &x, 0, s->w.n_out);
+            k->gemv_i8(y + (size_t)t * s->y_stride, &s->w, &x, begin, end);
         else
-            k->gemv_i4(y + (size_t)t * s->y_stride, &s->w, &x, 0, s->w.n_out);
+            k->gemv_i4(y + (size_t)t * s->y_stride, &s->w, &x, begin, end);
     }
+}
+
+/* Token by token where the table has no version. */
+static void run_few(const struct kernels *k, struct sample *s, float *y, void *tile)
+{
+    (void)tile;
+    if (k->gemm_few)
+        k->gemm_few(y, s->y_stride, &s->w, s->begin, s->end, s->q.data, s->q_stride,
+                    s->x_scales.data, s->x_offsets.data, s->n_tokens);
+    else
+        run_gemv_each(k, s, y, s->begin, s->end);
 }
 
 static void run_dequantize_row(const struct kernels *k, struct sample *s, float *y, void *tile)
@@ -215,6 +226,8 @@ static const struct {
     { "gemv_i8", DTYPE_I8, run_gemv, false },
     { "gemv_i4", DTYPE_I4, run_gemv, false },
     { "gemv_f32", DTYPE_F32, run_gemv, false },
+    { "few_i8", DTYPE_I8, run_few, true },
+    { "few_i4", DTYPE_I4, run_few, true },
     { "gemm_i8", DTYPE_I8, run_gemm, true },
     { "gemm_i4", DTYPE_I4, run_gemm, true },
     { "gemm_f32", DTYPE_F32, run_gemm, true },
@@ -245,6 +258,8 @@ static void check_case(const char *isa, size_t subject, uint64_t case_seed,
     n_in += dtype == DTYPE_I4 ? n_in % 2 : 0;
     int n_out = random_between(1, 130);
     int n_tokens = subjects[subject].has_tokens ? random_between(1, n_in < 1000 ? 70 : 10) : 1;
+    if (subjects[subject].run == run_few)
+        n_tokens = random_between(2, FEW_TOKENS);
     if (subjects[subject].run == run_dequantize_row) {
         n_in = n_in < 600 ? n_in : 600;
         n_out = n_out > n_in ? n_out : n_in; // the output is as long as a row
@@ -260,7 +275,7 @@ static void check_case(const char *isa, size_t subject, uint64_t case_seed,
     if (!is_same(&s.want, &s.got))
         fail_case(isa, subjects[subject].name, case_seed, shape);
     if (subjects[subject].run == run_gemm && dtype != DTYPE_F32) {
-        run_gemm_as_gemv(k, &s, s.want.data);
+        run_gemv_each(k, &s, s.want.data, 0, s.w.n_out);
         if (!is_same(&s.want, &s.got))
             fail_case(isa, subjects[subject].name, case_seed, "the same rows of gemv");
     }

@@ -9,7 +9,8 @@
  * the second-level cache together, and two threads share the tiles of a matrix evenly. */
 #define TASK_TOKENS 128
 
-/* From this many tokens on, packing a tile pays; fewer go row by row. Both give the same bits. */
+/* From this many tokens on, packing a tile pays where no kernel takes several tokens (gemm_few);
+ * fewer go row by row. Both give the same bits. */
 #define PACK_TOKENS 4
 
 /* Scratch of one thread. */

@@ -22,6 +22,7 @@ struct kernels qp_kernels_for(unsigned cpu)
     if (cpu & CPU_AVX512VNNI) {
         k.name = "avx512vnni";
         qp_linear_kernels_avx512vnni(&k);
+        qp_gemv_kernels_avx512vnni(&k);
         qp_vector_kernels_avx512(&k);
         qp_attention_kernels_avx512(&k);
     }

@@ -32,6 +32,9 @@ struct act_row {
  * a multiple of ACT_BLOCK: the output of a tile is whole blocks of the next product's input. */
 #define TILE_ROWS 64
 
+/* Tokens that gemm_few takes: a guess and what follows it, or the rest of a prompt. */
+#define FEW_TOKENS 8
+
 /* Keys of one attention block: absolute positions [64 b, 64 b + 64). */
 #define KV_BLOCK 64
 
@@ -77,13 +80,20 @@ struct kernels {
     /* y[r] = sum over 16 lanes of w[r][i] * x[i] (+ bias[r]). */
     void (*gemv_f32)(float *y, const struct matrix *w, const float *x, int begin, int end);
 
+    /* The same numbers as gemv for 2 to FEW_TOKENS tokens, each byte of weights read once:
+     * y[t * y_stride + r] for rows [begin, end). Token t's activations are q + t * q_stride,
+     * scales + t * n_blocks, offsets + t * n_blocks. NULL where nothing beats a gemv for each. */
+    void (*gemm_few)(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
+                     const int8_t *q, size_t q_stride, const float *scales, const int32_t *offsets,
+                     int n_tokens);
+
     /* Pack rows [row, row + n_rows), n_rows <= TILE_ROWS, into `tile` of tile_bytes(n_in) bytes,
      * 64-byte aligned, in the layout that gemm reads (each ISA has its own). I8 or I4. */
     size_t (*tile_bytes)(int n_in);
     void (*pack)(void *tile, const struct matrix *w, int row, int n_rows);
     /* The same numbers as gemv, for n_tokens tokens against the packed rows:
-     * y[t * y_stride + r] for r in [0, n_rows). Token t's activations are q + t * q_stride,
-     * scales + t * n_blocks, offsets + t * n_blocks. `w` gives scales and bias, from `row` on. */
+     * y[t * y_stride + r] for r in [0, n_rows). Activations as above. `w` gives scales and bias,
+     * from `row` on. */
     void (*gemm)(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
                  int n_rows, const int8_t *q, size_t q_stride, const float *scales,
                  const int32_t *offsets, int n_tokens);
@@ -140,6 +150,7 @@ void qp_linear_kernels_scalar(struct kernels *k);
 void qp_linear_kernels_avx2(struct kernels *k);
 void qp_linear_kernels_avxvnni(struct kernels *k);
 void qp_linear_kernels_avx512vnni(struct kernels *k);
+void qp_gemv_kernels_avx512vnni(struct kernels *k);
 void qp_linear_kernels_neon(struct kernels *k);
 void qp_linear_kernels_dotprod(struct kernels *k);
 void qp_linear_kernels_i8mm(struct kernels *k);

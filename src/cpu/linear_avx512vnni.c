@@ -26,15 +26,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
 #endif
 
-#include "cpu/math_avx512.h"
-
-#define UNROLL _Pragma("GCC unroll 16") // so that small arrays become registers
-
-/* The first n of 64 bytes: all when n is more, none when it is less. */
-static inline __mmask64 bytes_below(int n)
-{
-    return n >= 64 ? ~(__mmask64)0 : n <= 0 ? 0 : ((__mmask64)1 << n) - 1;
-}
+#include "cpu/linear_avx512.h"
 
 /* ---- activations ---- */
 
@@ -64,209 +56,11 @@ static void quantize_avx512(int8_t *q, float *scales, int32_t *offsets, const fl
     }
 }
 
-/* ---- rows of weights ---- */
-
-struct rows16 {
-    const uint8_t *at[16];
-    size_t ahead; // what to fetch while reading, in bytes from there
-};
-
-/* Past the last row the last one is repeated; its result is not stored. Rows lie end to end, so the
- * same place 16 rows on is the next pass over memory: 90 to 100 % of what a plain read gets.
- * Fetched 256 bytes to 8 KiB on in the same row it is 60 to 85 %, except in rows so long that 16 of
- * them crowd the cache. */
-static inline struct rows16 take_rows(const struct matrix *w, int r, int end)
-{
-    struct rows16 rows = { .ahead = w->row_bytes <= 8192 ? 16 * w->row_bytes : 256 };
-    for (int i = 0; i < 16; i++)
-        rows.at[i] = qp_matrix_row(w, r + i < end ? r + i : end - 1);
-    return rows;
-}
-
-/* 64 weights as w + 128. What the mask leaves out becomes anything, since its q are zero. */
-static inline __m512i load_i8(const uint8_t *w, size_t ahead, __mmask64 mask)
-{
-    _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
-    return _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, w), _mm512_set1_epi8(-128));
-}
-
-static inline __m512i load_i4(const uint8_t *w, size_t ahead, __mmask32 mask)
-{
-    _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
-    __m512i pair = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(mask, w));
-    __m512i nibbles = _mm512_or_si512(pair, _mm512_slli_epi16(pair, 4));
-    return _mm512_add_epi8(_mm512_and_si512(nibbles, _mm512_set1_epi8(15)), _mm512_set1_epi8(120));
-}
-
-/* ---- one token: 16 rows at a time, each byte of weights read once ----
- * Per row and block one vpdpbusd leaves 16 partial sums; a tree of shuffles and adds then turns 16
- * rows of 16 into one vector with a row's sum in each lane. */
-
-/* In each 128-bit lane: four sums, of rows a to d. */
-static inline __m512i sum_quads(__m512i a, __m512i b, __m512i c, __m512i d)
-{
-    __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-    __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-    return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-}
-
-/* a: 128-bit lanes (a0, a1, a2, a3) to (a0 + a1, a2 + a3, b0 + b1, b2 + b3). */
-static inline __m512i sum_lane_pairs(__m512i a, __m512i b)
-{
-    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
-}
-
-/* sum + scale * (dot + offset) */
-static inline __m512 add_block(__m512 sum, __m512i dot, int32_t offset, float scale)
-{
-    __m512 exact = _mm512_cvtepi32_ps(_mm512_add_epi32(dot, _mm512_set1_epi32(offset)));
-    return mul_add_avx512(_mm512_set1_ps(scale), exact, sum);
-}
-
-static inline void store_rows(float *y, __m512 sum, const struct matrix *w, int r, __mmask16 mask)
-{
-    __m512 v = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(mask, w->scales + r));
-    if (w->bias)
-        v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, w->bias + r));
-    _mm512_mask_storeu_ps(y, mask, v);
-}
-
-static inline __m512i dot_i8(const uint8_t *w, size_t ahead, __mmask64 mask, __m512i x)
-{
-    return _mm512_dpbusd_epi32(_mm512_setzero_si512(), load_i8(w, ahead, mask), x);
-}
-
-/* Of rows i to i + 3, from byte k on. */
-static inline __m512i quads_i8(const struct rows16 *w, int i, int k, __mmask64 mask, __m512i x)
-{
-    return sum_quads(
-        dot_i8(w->at[i] + k, w->ahead, mask, x), dot_i8(w->at[i + 1] + k, w->ahead, mask, x),
-        dot_i8(w->at[i + 2] + k, w->ahead, mask, x), dot_i8(w->at[i + 3] + k, w->ahead, mask, x));
-}
-
-static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_row *x, int begin,
-                           int end)
-{
-    for (int r = begin; r < end; r += 16) {
-        struct rows16 rows = take_rows(w, r, end);
-        __m512 sum = _mm512_setzero_ps();
-        for (int k = 0, b = 0; k < w->n_in; k += ACT_BLOCK, b++) {
-            __mmask64 mask = bytes_below(w->n_in - k);
-            __m512i q = _mm512_loadu_si512(x->q + k);
-            __m512i r0 = quads_i8(&rows, 0, k, mask, q), r4 = quads_i8(&rows, 4, k, mask, q);
-            __m512i r8 = quads_i8(&rows, 8, k, mask, q), r12 = quads_i8(&rows, 12, k, mask, q);
-            __m512i dot = sum_lane_pairs(sum_lane_pairs(r0, r4), sum_lane_pairs(r8, r12));
-            sum = add_block(sum, dot, x->offsets[b], x->scales[b]);
-        }
-        store_rows(y + r, sum, w, r, lanes_below(end - r));
-    }
-}
-
-/* Two blocks at once: 128 weights fill a vector. Low nibbles are the even k, high ones the odd. */
-static inline __m512i pack_words(__m512i a, __m512i b)
-{
-    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7); // packs works by 128-bit lane
-    return _mm512_permutexvar_epi64(order, _mm512_packs_epi16(a, b));
-}
-
-static inline __m512i even_bytes(__m512i a, __m512i b)
-{
-    return pack_words(_mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8),
-                      _mm512_srai_epi16(_mm512_slli_epi16(b, 8), 8));
-}
-
-static inline __m512i odd_bytes(__m512i a, __m512i b)
-{
-    return pack_words(_mm512_srai_epi16(a, 8), _mm512_srai_epi16(b, 8));
-}
-
-static inline __m512i dot_i4(const uint8_t *w, size_t ahead, __mmask64 mask, __m512i even,
-                             __m512i odd)
-{
-    _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
-    const __m512i nibble = _mm512_set1_epi8(15);
-    __m512i u = _mm512_maskz_loadu_epi8(mask, w);
-    __m512i low = _mm512_and_si512(u, nibble);
-    __m512i high = _mm512_and_si512(_mm512_srli_epi16(u, 4), nibble);
-    __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), low, even);
-    return _mm512_dpbusd_epi32(dot, high, odd);
-}
-
-static inline __m512i quads_i4(const struct rows16 *w, int i, int k, __mmask64 mask, __m512i even,
-                               __m512i odd)
-{
-    return sum_quads(dot_i4(w->at[i] + k / 2, w->ahead, mask, even, odd),
-                     dot_i4(w->at[i + 1] + k / 2, w->ahead, mask, even, odd),
-                     dot_i4(w->at[i + 2] + k / 2, w->ahead, mask, even, odd),
-                     dot_i4(w->at[i + 3] + k / 2, w->ahead, mask, even, odd));
-}
-
-static void gemv_i4_avx512(float *y, const struct matrix *w, const struct act_row *x, int begin,
-                           int end)
-{
-    for (int r = begin; r < end; r += 16) {
-        struct rows16 rows = take_rows(w, r, end);
-        __m512 sum = _mm512_setzero_ps();
-        for (int k = 0, b = 0; k < w->n_in; k += 2 * ACT_BLOCK, b += 2) {
-            int n = w->n_in - k;
-            __mmask64 mask = bytes_below(n / 2);
-            __m512i q = _mm512_loadu_si512(x->q + k);
-            __m512i q2 =
-                _mm512_maskz_loadu_epi8(n > ACT_BLOCK ? ~(__mmask64)0 : 0, x->q + k + ACT_BLOCK);
-            __m512i even = even_bytes(q, q2), odd = odd_bytes(q, q2);
-            __m512i r0 = quads_i4(&rows, 0, k, mask, even, odd);
-            __m512i r4 = quads_i4(&rows, 4, k, mask, even, odd);
-            __m512i r8 = quads_i4(&rows, 8, k, mask, even, odd);
-            __m512i r12 = quads_i4(&rows, 12, k, mask, even, odd);
-            /* Lanes 0 and 1 are the first block, 2 and 3 the second. */
-            __m512i r0_8 = sum_lane_pairs(r0, r4), r8_16 = sum_lane_pairs(r8, r12);
-            __m512i first = _mm512_shuffle_i32x4(r0_8, r8_16, 0x88);
-            __m512i second = _mm512_shuffle_i32x4(r0_8, r8_16, 0xdd);
-            sum = add_block(sum, first, x->offsets[b] / 16, x->scales[b]);
-            if (n > ACT_BLOCK)
-                sum = add_block(sum, second, x->offsets[b + 1] / 16, x->scales[b + 1]);
-        }
-        store_rows(y + r, sum, w, r, lanes_below(end - r));
-    }
-}
-
 /* ---- tiles ---- */
 
 static size_t tile_bytes_avx512(int n_in)
 {
     return TILE_ROWS * qp_round_up((size_t)n_in, ACT_BLOCK);
-}
-
-/* 16 rows of 16 dwords become 16 vectors, vector j = dword j of every row. */
-static inline void transpose_16x16(__m512i v[16])
-{
-    __m512i t[16];
-    UNROLL
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-    }
-    UNROLL
-    for (int i = 0; i < 16; i += 4) {
-        v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    UNROLL
-    for (int i = 0; i < 4; i++) {
-        t[i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0x88);
-        t[4 + i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0xdd);
-        t[8 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0x88);
-        t[12 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0xdd);
-    }
-    UNROLL
-    for (int i = 0; i < 4; i++) {
-        v[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
-        v[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
-        v[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
-        v[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
-    }
 }
 
 static void pack_avx512(void *tile, const struct matrix *w, int row, int n_rows)
@@ -493,8 +287,6 @@ static void gemv_f32_avx512(float *y, const struct matrix *w, const float *x, in
 void qp_linear_kernels_avx512vnni(struct kernels *k)
 {
     k->quantize = quantize_avx512;
-    k->gemv_i8 = gemv_i8_avx512;
-    k->gemv_i4 = gemv_i4_avx512;
     k->tile_bytes = tile_bytes_avx512;
     k->pack = pack_avx512;
     k->gemm = gemm_avx512;

@@ -52,11 +52,27 @@ static void multiply_row(const struct kernels *k, float *y, const struct matrix 
         subtract_zeros(y + begin, w, &x, in->n_blocks, begin, end - begin);
 }
 
-/* y[t * y_stride + r] for rows [begin, end) and n tokens. A few rows at a time, which are then in
- * cache for the second token. */
+/* Whether n tokens go row by row. */
+static bool is_few(struct run *r, int n)
+{
+    return n <= (cpu(r)->k.gemm_few ? FEW_TOKENS : PACK_TOKENS - 1);
+}
+
+/* y[t * y_stride + r] for rows [begin, end) and n tokens. Where no kernel takes several tokens, a
+ * few rows at a time, which are then in cache for the second token. */
 static void multiply_rows(const struct kernels *k, float *y, size_t y_stride,
                           const struct matrix *w, const struct act *in, int n, int begin, int end)
 {
+    if (n > 1 && w->dtype != DTYPE_F32 && k->gemm_few) {
+        const struct act_row x = token(in, 0);
+        k->gemm_few(y, y_stride, w, begin, end, x.q, in->q_stride, x.scales, x.offsets, n);
+        for (int t = 0; w->zeros && t < n; t++) {
+            const struct act_row one = token(in, t);
+            subtract_zeros(y + (size_t)t * y_stride + begin, w, &one, in->n_blocks, begin,
+                           end - begin);
+        }
+        return;
+    }
     for (int from = begin, to; from < end; from = to) {
         to = n == 1 ? end : min_int(from + TILE_ROWS, end);
         for (int t = 0; t < n; t++)
@@ -149,7 +165,7 @@ void qp_cpu_linear(struct run *r, const struct product *products, int n_products
     struct linear_task job = {
         .r = r, .products = products, .n_products = n_products, .in = in, .n = n
     };
-    cpu_parallel(r, false, n < PACK_TOKENS ? linear_rows : linear_tiles, &job);
+    cpu_parallel(r, false, is_few(r, n) ? linear_rows : linear_tiles, &job);
 }
 
 /* ---- gated feed-forward ---- */
@@ -242,7 +258,7 @@ void qp_cpu_gated(struct run *r, struct act *out, const struct matrix *gate,
                   const struct matrix *up, const struct act *in, int n)
 {
     struct linear_task job = { .r = r, .in = in, .gate = gate, .up = up, .out = out, .n = n };
-    cpu_parallel(r, false, n < PACK_TOKENS ? gated_rows : gated_tiles, &job);
+    cpu_parallel(r, false, is_few(r, n) ? gated_rows : gated_tiles, &job);
 }
 
 /* ---- logits ---- */

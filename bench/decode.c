@@ -1,0 +1,209 @@
+/* decode.c: decode against a plain read of the same bytes, in turns, on the same threads.
+ *
+ * A token needs every weight once, so the time to read them is the limit (docs/performance.md).
+ * What a machine shared with others reads drifts from second to second: each round reads, decodes
+ * and reads again, and the share of the limit is the median over rounds of what both took.
+ *
+ *     build/bench/decode MODEL [--threads N] [--depth TOKENS] [--rounds N] [--tokens N] [--step N]
+ *
+ * --step: tokens that are run together; a rate of 100 then is 100 such steps a second.
+ */
+#include "engine/engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct setup {
+    const char *path;
+    int n_threads, depth, n_rounds, n_tokens, step;
+};
+
+/* Where the weights of one token lie: the file from the first matrix to the end of the last. */
+struct stretch {
+    const uint8_t *begin;
+    size_t n_bytes;
+};
+
+enum {
+    MAX_ROUNDS = 256,
+    MAX_STEP = 64
+};
+
+static volatile uint64_t sink; // keeps what nobody reads from being optimized away
+
+/* 64 bytes a step: as vectors where the compiler has them. */
+typedef uint64_t line __attribute__((vector_size(64)));
+
+static void read_part(void *arg, int index, int n_threads)
+{
+    const struct stretch *s = arg;
+    const size_t n_lines = s->n_bytes / sizeof(line) / (size_t)n_threads;
+    const line *p = (const line *)s->begin + (size_t)index * n_lines;
+    line a = { 0 }, b = { 0 };
+    for (size_t i = 0; i + 2 <= n_lines; i += 2) {
+        __builtin_prefetch((const char *)(p + i) + 4096);
+        __builtin_prefetch((const char *)(p + i) + 4160);
+        a ^= p[i];
+        b ^= p[i + 1];
+    }
+    a ^= b;
+    sink = a[0] ^ a[1] ^ a[2] ^ a[3] ^ a[4] ^ a[5] ^ a[6] ^ a[7];
+}
+
+static void take_matrix(struct stretch *all, size_t *needed, const struct matrix *w)
+{
+    const uint8_t *begin = w->data, *end = begin + (size_t)w->n_out * w->row_bytes;
+    if (!begin)
+        return;
+    const uint8_t *all_end = all->begin + all->n_bytes;
+    if (!all->begin || begin < all->begin)
+        all->begin = begin;
+    all->n_bytes = (size_t)((end > all_end ? end : all_end) - all->begin);
+    *needed += (size_t)w->n_out * w->row_bytes;
+}
+
+/* The bytes that a token needs; *all is where they are, rounded to whole lines. */
+static size_t weight_bytes(const quip_model *m, struct stretch *all)
+{
+    size_t needed = 0;
+    *all = (struct stretch){ NULL, 0 };
+    for (int l = 0; l < m->config.n_layers; l++) {
+        const struct layer_weights *w = &m->weights.layers[l];
+        const struct matrix *matrices[] = { &w->wq,   &w->wk, &w->wv,  &w->wo,
+                                            &w->gate, &w->up, &w->down };
+        for (size_t i = 0; i < QP_COUNT(matrices); i++)
+            take_matrix(all, &needed, matrices[i]);
+    }
+    take_matrix(all, &needed, &m->weights.head);
+    const size_t skipped = (64 - (uintptr_t)all->begin % 64) % 64;
+    all->begin += skipped;
+    all->n_bytes -= skipped;
+    return needed;
+}
+
+static double rate(size_t n_bytes, uint64_t begin_ns) // GB/s
+{
+    return (double)n_bytes / (double)(qp_now_ns() - begin_ns);
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof *v, compare_doubles);
+    return v[n / 2];
+}
+
+static quip_status decode(quip_session *session, int n, int step, quip_error *error)
+{
+    quip_token tokens[MAX_STEP];
+    for (int i = 0; i < step; i++)
+        tokens[i] = 100 + i;
+    for (int i = 0; i < n; i++) {
+        const quip_status status = quip_prefill(session, tokens, step, error);
+        if (status)
+            return status;
+    }
+    return QUIP_OK;
+}
+
+static quip_status measure(const struct setup *s, quip_session *session, quip_error *error)
+{
+    struct pool *pool;
+    struct stretch all;
+    const size_t needed = weight_bytes(session->model, &all);
+    double reads[MAX_ROUNDS], rates[MAX_ROUNDS], shares[MAX_ROUNDS];
+    quip_status status = qp_pool_open(&pool, s->n_threads, error);
+    if (status)
+        return status;
+    for (int i = -1; i < s->n_rounds && !status; i++) { // the first warms up
+        uint64_t begin = qp_now_ns();
+        qp_pool_run(pool, read_part, &all);
+        const double before = rate(all.n_bytes, begin);
+        begin = qp_now_ns();
+        if (!(status = decode(session, s->n_tokens, s->step, error))) {
+            const int at = i < 0 ? 0 : i;
+            rates[at] = rate(needed * (size_t)s->n_tokens, begin);
+            begin = qp_now_ns();
+            qp_pool_run(pool, read_part, &all);
+            reads[at] = (before + rate(all.n_bytes, begin)) / 2;
+            shares[at] = rates[at] / reads[at];
+            status = quip_session_rewind(session, s->depth, error);
+        }
+    }
+    qp_pool_close(pool);
+    if (status)
+        return status;
+    const double per_token = median(rates, s->n_rounds) * 1e9 / (double)needed;
+    const double share = median(shares, s->n_rounds);
+    printf("%s, depth %d, %d threads: %.1f tokens/s of %.1f MB, %.1f GB/s; a plain read %.1f GB/s; "
+           "%.0f %% (%.0f to %.0f)\n",
+           s->path, s->depth, s->n_threads, per_token, (double)needed * 1e-6,
+           median(rates, s->n_rounds), median(reads, s->n_rounds), 100 * share,
+           100 * shares[s->n_rounds / 4], 100 * shares[s->n_rounds * 3 / 4]);
+    return QUIP_OK;
+}
+
+static quip_status run(const struct setup *s, quip_error *error)
+{
+    quip_model *model = NULL;
+    quip_session *session = NULL;
+    const quip_session_options options = { .n_context = s->depth + s->n_tokens * s->step + 1,
+                                           .n_threads = s->n_threads };
+    quip_status status = quip_model_open(&model, s->path, NULL, error);
+    if (!status)
+        status = quip_session_open(&session, model, &options, error);
+    if (!status)
+        status = decode(session, s->depth, 1, error);
+    if (!status)
+        status = measure(s, session, error);
+    quip_session_close(session);
+    quip_model_close(model);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct setup s = {
+        .n_threads = qp_default_threads(), .n_rounds = 15, .n_tokens = 8, .step = 1
+    };
+    const struct {
+        const char *name;
+        int *value, most;
+    } options[] = { { "--threads", &s.n_threads, 256 },
+                    { "--depth", &s.depth, 1 << 16 },
+                    { "--rounds", &s.n_rounds, MAX_ROUNDS },
+                    { "--tokens", &s.n_tokens, 1 << 16 },
+                    { "--step", &s.step, MAX_STEP } };
+    for (int i = 1; i < argc; i++) {
+        bool is_option = false;
+        for (size_t j = 0; j < QP_COUNT(options) && i + 1 < argc; j++)
+            if (!strcmp(argv[i], options[j].name)) {
+                const int value = atoi(argv[i + 1]);
+                *options[j].value = value < 1                 ? 1
+                                    : value < options[j].most ? value
+                                                              : options[j].most;
+                is_option = true;
+            }
+        if (is_option)
+            i++;
+        else
+            s.path = argv[i];
+    }
+    if (!s.path) {
+        fprintf(stderr, "usage: decode MODEL [--threads N] [--depth TOKENS] [--rounds N] [--tokens "
+                        "N] [--step N]\n");
+        return 2;
+    }
+    quip_error error = { 0 };
+    if (run(&s, &error)) {
+        fprintf(stderr, "decode: %s\n", error.message);
+        return 1;
+    }
+    return 0;
+}
