@@ -5,7 +5,7 @@ PROMPT ?= Why is the sky blue? Answer in two sentences.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 MAKEFLAGS += --no-print-directory
 
-.PHONY: build configure demo test check bench lint format dist install clean help
+.PHONY: build configure demo test check bench lint format dist wheel install clean help
 
 ## make              build the library and the program: build/quip, build/libquip.*
 build: configure
@@ -48,6 +48,11 @@ format:
 ## make dist         join the library into dist/quip.c and dist/quip.h
 dist:
 	@tools/amalgamate dist
+
+## make wheel        the Python package as a wheel in dist/
+wheel:
+	@scripts/setup
+	@python3 -m pip wheel -q --no-deps -w dist ./bindings/python
 
 ## make install      install program, library, header and man page (PREFIX=/usr/local)
 install: configure

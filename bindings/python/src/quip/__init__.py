@@ -1,0 +1,55 @@
+"""Quip: language models on the device that holds them.
+
+with quip.Model("gemma.bin") as model, model.session() as chat:
+    for piece in chat.say("Why is the sky blue?"):
+        print(piece, end="", flush=True)
+
+Model, Session and Error are those of quip.h, which is the manual; quip.genai has the names of
+MediaPipe's LLM Inference.
+"""
+
+from ._library import lib as _lib
+from .errors import (
+    ArgumentError,
+    CancelledError,
+    ContextFullError,
+    Error,
+    FormatError,
+    IOError,
+    MemoryError,
+    UnsupportedError,
+)
+from .model import Model, ModelInfo, Plan, plan_memory
+from .session import (
+    Answer,
+    AsyncAnswer,
+    FinishReason,
+    Result,
+    Role,
+    Session,
+    SessionOptions,
+)
+
+__version__: str = _lib.quip_version().decode()
+
+__all__ = [
+    "Answer",
+    "ArgumentError",
+    "AsyncAnswer",
+    "CancelledError",
+    "ContextFullError",
+    "Error",
+    "FinishReason",
+    "FormatError",
+    "IOError",
+    "MemoryError",
+    "Model",
+    "ModelInfo",
+    "Plan",
+    "Result",
+    "Role",
+    "Session",
+    "SessionOptions",
+    "UnsupportedError",
+    "plan_memory",
+]

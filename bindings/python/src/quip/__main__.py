@@ -1,0 +1,5 @@
+"""python -m quip: the same as the console command."""
+
+from ._program import main
+
+main()

@@ -1,0 +1,375 @@
+"""Session: one conversation with a model, and Answer: what comes out of it, piece by piece.
+
+An answer is pulled: the model runs while a piece is asked for, and at no other time. So leaving the
+loop ends the work, and what was said until then stays in the conversation. All calls release the
+GIL; Ctrl-C interrupts the one that runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Type,
+    TypedDict,
+    TypeVar,
+)
+
+from . import _abi
+from ._library import call, fill, lib, text_bytes
+from .model import Model, token_array
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from typing_extensions import Unpack
+
+T = TypeVar("T")
+
+
+class SessionOptions(TypedDict, total=False):
+    """Options of a session: the fields of quip_session_options in quip.h. What is left out, or
+    zero, means the default."""
+
+    n_context: int  # prompt and answer together, in tokens; 0: 4096 or the model's maximum
+    n_threads: int  # 0: one for each processor
+    max_output_tokens: int  # of one answer; 0: as many as the context holds
+    seed: int  # 0 draws one, which Result.seed reports
+    temperature: float  # 0: greedy, always the likeliest token
+    top_k: int  # draw from the k likeliest; 0: no limit
+    top_p: float  # then from the shortest run whose probabilities reach p; 0: no limit
+    stop: Sequence[str]  # texts that end an answer, beside the model's own
+    system: Optional[str]  # system prompt
+    no_template: bool  # text goes in as it is, even if the model has a template
+    no_speculation: bool
+    chat_template: Optional[str]  # how turns are spelled, by name; None: as the file says
+
+
+class Role(enum.IntEnum):
+    """Whose words a text is."""
+
+    NONE = _abi.QUIP_ROLE_NONE  # text as it is, no template
+    USER = _abi.QUIP_ROLE_USER
+    MODEL = _abi.QUIP_ROLE_MODEL
+    SYSTEM = _abi.QUIP_ROLE_SYSTEM
+
+
+class FinishReason(enum.IntEnum):
+    """Why an answer ended."""
+
+    NONE = _abi.QUIP_FINISH_NONE  # it has not
+    STOP = _abi.QUIP_FINISH_STOP  # the model ended its turn, or a stop text came up
+    LENGTH = _abi.QUIP_FINISH_LENGTH  # max_output_tokens reached
+    CONTEXT = _abi.QUIP_FINISH_CONTEXT  # n_context reached
+    CANCELLED = _abi.QUIP_FINISH_CANCELLED
+    CALLBACK = _abi.QUIP_FINISH_CALLBACK
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an answer cost; see quip_result in quip.h."""
+
+    finish_reason: FinishReason
+    n_prompt_tokens: int
+    n_output_tokens: int
+    prefill_ns: int
+    decode_ns: int
+    first_token_ns: int
+    seed: int
+
+
+def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None:
+    """Options as C has them. What they point at lives as long as `to`."""
+    values = dict(options)
+    stop = values.pop("stop", None) or ()
+    if isinstance(stop, str):
+        raise TypeError("stop is a list of texts, not one text")
+    for name in ("system", "chat_template"):
+        text = values.get(name)
+        if isinstance(text, str):
+            values[name] = text_bytes(name, text)
+    fill(to, **values)
+    if stop:
+        texts = [text_bytes("a stop text", text) for text in stop]  # type: ignore[attr-defined]
+        array = (ctypes.c_char_p * len(texts))(*texts)
+        fill(to, stop=array, n_stop=len(texts))
+
+
+class Session:
+    """A conversation. One thread at a time may use it; `cancel` any, at any time.
+
+    with quip.Model("gemma.bin") as model, model.session(temperature=0.8) as chat:
+        for piece in chat.say("Why is the sky blue?"):
+            print(piece, end="", flush=True)
+    """
+
+    def __init__(self, model: Model, **options: Unpack[SessionOptions]) -> None:
+        c_options = _abi.quip_session_options()
+        fill_options(c_options, options)
+        handle = ctypes.c_void_p()
+        call(
+            lib.quip_session_open, ctypes.byref(handle), model.handle, ctypes.byref(c_options)
+        )
+        self._begin(model, handle.value)
+
+    def _begin(self, model: Model, handle: Optional[int]) -> None:
+        self.model = model
+        self._handle = handle
+        self._in_use = threading.Lock()  # while a call runs
+        self._closing = threading.Lock()  # while the handle is taken away, or used by cancel
+        self._answer: Optional[object] = None  # the one that may still be pulled
+
+    # ---- life ----
+
+    def close(self) -> None:
+        """End what runs on another thread, and close."""
+        if getattr(self, "_handle", None) is None:
+            return
+        self.cancel()
+        with self._in_use, self._closing:
+            handle, self._handle = self._handle, None
+            lib.quip_session_close(handle)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def clone(self) -> Session:
+        """A second session that continues from the same point."""
+        handle = ctypes.c_void_p()
+        self._use(lambda h: call(lib.quip_session_clone, ctypes.byref(handle), h))
+        copy = Session.__new__(Session)
+        copy._begin(self.model, handle.value)
+        return copy
+
+    # ---- talking ----
+
+    def say(self, prompt: str) -> Answer:
+        """Append the user's turn and begin the model's: iterate over what comes back."""
+        self.append(Role.USER, prompt)
+        return self.answer()
+
+    def ask(self, prompt: str) -> str:
+        """The whole answer at once."""
+        return self.say(prompt).text()
+
+    def say_async(self, prompt: str) -> AsyncAnswer:
+        """`say` for asyncio: `async for piece in session.say_async(prompt)`. Other tasks run
+        meanwhile; cancelling the task ends the work."""
+        return AsyncAnswer(self, prompt)
+
+    async def ask_async(self, prompt: str) -> str:
+        """`ask` for asyncio."""
+        return "".join([piece async for piece in self.say_async(prompt)])
+
+    def append(self, role: Role, text: str) -> None:
+        """Append text to the conversation and run the model over it; see quip_append."""
+        data = text.encode()
+        self._use_patiently(lambda h: call(lib.quip_append, h, int(role), data, len(data)))
+        self._answer = None
+
+    def answer(self) -> Answer:
+        """The model's turn, after `append`. It goes on where an answer was left."""
+        answer = Answer(self)
+        self._answer = answer
+        return answer
+
+    def cancel(self) -> None:
+        """End the call that runs on this session. Any thread may call it at any time."""
+        with self._closing:
+            if self._handle is not None:
+                lib.quip_session_cancel(self._handle)
+
+    @property
+    def result(self) -> Result:
+        """Figures of the answer so far."""
+        result = _abi.quip_result()
+        self._use(lambda h: lib.quip_session_get_result(h, ctypes.byref(result)))
+        values = {field[0]: getattr(result, field[0]) for field in result._fields_}
+        return Result(**{**values, "finish_reason": FinishReason(result.finish_reason)})
+
+    # ---- tokens ----
+
+    @property
+    def position(self) -> int:
+        """Tokens in the context."""
+        return self._use(lambda h: int(lib.quip_session_position(h)))
+
+    @property
+    def n_context(self) -> int:
+        """Tokens that the context can hold."""
+        return self._use(lambda h: int(lib.quip_session_n_context(h)))
+
+    def rewind(self, position: int) -> None:
+        """Forget everything from this token on."""
+        self._use(lambda h: call(lib.quip_session_rewind, h, position))
+        self._answer = None
+
+    def prefill(self, tokens: Sequence[int]) -> None:
+        """Run the model over token ids, which follow those already in the context."""
+        ids = token_array(tokens)
+        self._use_patiently(lambda h: call(lib.quip_prefill, h, ids, len(ids)))
+        self._answer = None
+
+    def prefill_logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """`prefill` that returns the logits after every token, [n, vocab_size]."""
+        import numpy as np
+
+        ids = token_array(tokens)
+        logits = np.empty((len(ids), self.model.info.vocab_size), np.float32)
+        row_bytes, rows = logits.strides[0], iter(range(len(ids)))
+
+        def on_logits(_user: Any, _position: int, row: Any) -> bool:
+            ctypes.memmove(logits.ctypes.data + next(rows) * row_bytes, row, row_bytes)
+            return True
+
+        callback = _abi.quip_on_logits(on_logits)
+        self._use_patiently(
+            lambda h: call(lib.quip_prefill_logits, h, ids, len(ids), callback, None)
+        )
+        self._answer = None
+        return logits
+
+    def logits(self) -> Optional[npt.NDArray[np.float32]]:
+        """The logits after the last token, [vocab_size], a copy; None when that token has not
+        been run: see quip_logits."""
+        import numpy as np
+
+        def copy(h: int) -> Optional[npt.NDArray[np.float32]]:
+            row = lib.quip_logits(h)
+            n = self.model.info.vocab_size
+            return np.ctypeslib.as_array(row, shape=(n,)).copy() if row else None
+
+        return self._use(copy)
+
+    # ---- one thread at a time ----
+
+    def _use(self, work: Callable[[int], T]) -> T:
+        """Work with the handle. A session that is busy says so: waiting could be for ever."""
+        if not self._in_use.acquire(blocking=False):
+            raise RuntimeError("the session is in use by another thread")
+        try:
+            if self._handle is None:
+                raise ValueError("the session is closed")
+            return work(self._handle)
+        finally:
+            self._in_use.release()
+
+    def _use_patiently(self, work: Callable[[int], T]) -> T:
+        """The same for what may take seconds. Python sees Ctrl-C between instructions of its main
+        thread, not in a call of C; so the call runs on another thread, and this one waits."""
+        if threading.current_thread() is not threading.main_thread():
+            return self._use(work)
+        import concurrent.futures
+
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            future = pool.submit(self._use, work)
+            try:
+                concurrent.futures.wait([future])
+            except BaseException:
+                while not future.done():  # again, if the first came before the call began
+                    self.cancel()
+                    concurrent.futures.wait([future], timeout=0.02)
+                raise
+            return future.result()
+
+    def _next(self, answer: object) -> Any:
+        """The next piece of this answer, None at its end."""
+        if self._answer is not answer:
+            raise RuntimeError("the conversation has gone on: this answer cannot be continued")
+        text, n, reason = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int()
+
+        def pull(h: int) -> Optional[str]:
+            call(
+                lib.quip_next, h, ctypes.byref(text), ctypes.byref(n), ctypes.byref(reason)
+            )
+            if reason.value == _abi.QUIP_FINISH_NONE:
+                return ctypes.string_at(text.value or 0, n.value).decode()
+            return None
+
+        return self._use(pull)
+
+
+class Answer(Iterator[str]):
+    """Pieces of an answer as they are written, whole characters each."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.is_done = False
+        self._pieces: List[str] = []
+
+    def __next__(self) -> str:
+        piece = None if self.is_done else self.session._next(self)
+        if piece is None:
+            self.is_done = True
+            raise StopIteration
+        self._pieces.append(piece)
+        return str(piece)
+
+    def text(self) -> str:
+        """The whole answer: what came so far, and the rest."""
+        for _ in self:
+            pass
+        return "".join(self._pieces)
+
+    @property
+    def result(self) -> Result:
+        """Why it ended and what it cost, so far."""
+        return self.session.result
+
+
+class AsyncAnswer(AsyncIterator[str]):
+    """Pieces of an answer for asyncio. The prompt is read when the first one is asked for."""
+
+    def __init__(self, session: Session, prompt: str) -> None:
+        self.session = session
+        self._prompt = prompt
+        self._answer: Optional[Answer] = None
+
+    async def __anext__(self) -> str:
+        if self._answer is None:
+            self._answer = await self._in_thread(lambda: self.session.say(self._prompt))
+        piece = await self._in_thread(lambda: next(self._answer or iter(()), None))
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Run it on a thread. A task that is cancelled meanwhile ends it, and waits for that."""
+        import asyncio  # takes a while: only for those who use it
+
+        future = asyncio.get_running_loop().run_in_executor(None, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            while not future.done():
+                self.session.cancel()
+                await asyncio.wait([future], timeout=0.02)
+            future.exception()  # seen: it was cancelled
+            raise
+
+    @property
+    def result(self) -> Result:
+        """Why it ended and what it cost, so far."""
+        return self.session.result

@@ -1,0 +1,109 @@
+import io
+import os
+import pathlib
+
+import pytest
+
+import quip
+
+
+def test_info(model, model_path):
+    info = model.info
+    assert (info.architecture, info.weights) == ("llama", "int8")
+    assert (info.n_layers, info.d_model, info.head_dim, info.vocab_size) == (2, 64, 16, 300)
+    assert info.file_bytes == model_path.stat().st_size
+    assert "llama" in repr(model)
+    assert quip.__version__.count(".") == 2
+
+
+def test_tokens(model):
+    for text in ["light", "", "\0and\n", "égg🥚", "x" * 1000]:
+        assert model.decode(model.encode(text)) == text
+    assert model.encode("\u20ac" * 40) != []
+    assert model.decode([]) == ""
+    with pytest.raises(quip.ArgumentError):
+        model.session().prefill([300])
+    with pytest.raises(OverflowError, match="4294967301"):
+        model.decode([2**32 + 5])
+
+
+def test_other_ways_to_open(model, model_path):
+    text = model.session(max_output_tokens=8).ask("x")
+    assert quip.Model(os.fspath(model_path), no_mmap=True).session(max_output_tokens=8).ask("x") == text
+    with open(model_path, "rb") as file:
+        opened = quip.Model.from_file(file, "a name")
+    assert opened.session(max_output_tokens=8).ask("x") == text
+    data = bytearray(model_path.read_bytes())
+    session = quip.Model.from_bytes(data).session(max_output_tokens=8)
+    assert session.ask("x") == text  # the model is gone; the session keeps what it needs
+
+
+def test_bytes_are_free_afterwards(model_path):
+    data = bytearray(model_path.read_bytes())
+    model = quip.Model.from_bytes(data)
+    session = model.session()
+    model.close()
+    with pytest.raises(BufferError):
+        data.append(0)
+    session.close()
+    data.append(0)
+
+
+def test_source_that_fails(model_path):
+    class Broken(io.BytesIO):
+        def read(self, n=-1):
+            raise ConnectionError("the line is down")
+
+    with pytest.raises(ConnectionError, match="the line is down"):
+        quip.Model.from_file(Broken(model_path.read_bytes()))
+    with pytest.raises(quip.Error, match="a name"):
+        quip.Model.from_file(io.BytesIO(b"junk" * 1000), "a name")
+
+
+def test_errors_are_named_and_built_in(tmp_path):
+    with pytest.raises(quip.IOError, match="absent.bin") as caught:
+        quip.Model(tmp_path / "absent.bin")
+    assert isinstance(caught.value, OSError) and caught.value.status == "io"
+    (tmp_path / "junk.bin").write_bytes(b"junk" * 1000)
+    with pytest.raises(quip.FormatError, match="junk.bin") as caught:
+        quip.Model(tmp_path / "junk.bin")
+    assert isinstance(caught.value, ValueError) and isinstance(caught.value, quip.Error)
+    with pytest.raises(ValueError, match="NUL"):
+        quip.Model("a\0b")
+
+
+def test_every_status_has_an_exception():
+    from quip import _abi, errors
+    from quip._library import lib
+
+    names = [n for n in vars(_abi) if n.startswith("QUIP_E_")]
+    for name in names:
+        status = lib.quip_status_name(getattr(_abi, name)).decode()
+        kind = errors.kind_of(status)
+        assert kind is not quip.Error and kind.status == status
+        assert getattr(quip, kind.__name__) is kind
+
+
+def test_closed_model_says_so(model_path):
+    model = quip.Model(model_path)
+    session = model.session(max_output_tokens=4)
+    model.close()
+    model.close()
+    assert "closed" in repr(model)
+    with pytest.raises(ValueError, match="closed"):
+        model.info
+    assert session.ask("still here")
+
+
+def test_plan(model_path):
+    small, large = (quip.plan_memory(model_path, n_context=n) for n in (64, 1024))
+    assert (small.n_context, large.n_context) == (64, 1024)
+    assert small.file_bytes == model_path.stat().st_size
+    assert large.kv_bytes > small.kv_bytes
+    with open(model_path, "rb") as file:
+        header = io.BytesIO(file.read())
+    assert quip.plan_memory(header, n_context=64) == small
+
+
+def test_typed():
+    assert (pathlib.Path(quip.__file__).parent / "py.typed").exists()

@@ -1,0 +1,216 @@
+import asyncio
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import quip
+
+LONG = "x" * 7000  # as many tokens of the tiny model
+
+
+@pytest.fixture
+def session(model):
+    with model.session(max_output_tokens=24) as session:
+        yield session
+
+
+def test_answer_comes_in_pieces(model, session):
+    answer = session.say("one")
+    pieces = list(answer)
+    assert len(pieces) > 1 and all(pieces)
+    assert answer.text() == "".join(pieces)
+    assert model.session(max_output_tokens=24).ask("one") == answer.text()
+    result = answer.result
+    assert result.finish_reason in (quip.FinishReason.LENGTH, quip.FinishReason.STOP)
+    assert 1 <= result.n_output_tokens <= 24 and result.n_prompt_tokens > 0
+    assert result.seed > 0
+
+
+def test_leaving_the_loop_ends_the_work(session):
+    for _ in session.say("one"):
+        break
+    position = session.position
+    time.sleep(0.05)
+    assert session.position == position
+    assert session.ask("two")
+
+
+def test_an_answer_that_is_over_cannot_be_continued(session):
+    answer = session.say("one")
+    next(answer)
+    session.append(quip.Role.USER, "two")
+    with pytest.raises(RuntimeError, match="gone on"):
+        next(answer)
+
+
+def test_options(model):
+    greedy = model.session(max_output_tokens=16).ask("x")
+    drawn = model.session(max_output_tokens=16, temperature=2.0, seed=7)
+    text = drawn.ask("x")
+    assert drawn.result.seed == 7 and text != greedy
+    assert model.session(max_output_tokens=16, temperature=2.0, seed=7).ask("x") == text
+    assert model.session(n_context=64).n_context == 64
+    stop = greedy[2:4]
+    assert model.session(max_output_tokens=16, stop=[stop]).ask("x") == greedy[: greedy.index(stop)]
+    assert model.session(max_output_tokens=16, n_threads=1, no_speculation=True).ask("x") == greedy
+
+
+@pytest.mark.parametrize(
+    "options, kind, word",
+    [
+        ({"context": 5}, TypeError, "there is no option context"),
+        ({"reserved": 5}, TypeError, "reserved"),
+        ({"n_context": 2**32 + 5}, OverflowError, "n_context"),
+        ({"n_context": "5"}, TypeError, "n_context"),
+        ({"n_context": -1}, quip.ArgumentError, "n_context"),
+        ({"temperature": -1.0}, quip.ArgumentError, "temperature"),
+        ({"stop": "text"}, TypeError, "stop"),
+        ({"stop": ["a\0b"]}, ValueError, "NUL"),
+        ({"chat_template": "absent"}, quip.ArgumentError, "absent"),
+        ({"system": "a\0b"}, ValueError, "system"),
+    ],
+)
+def test_wrong_options_are_named(model, options, kind, word):
+    with pytest.raises(kind, match=word):
+        model.session(**options)
+
+
+def test_context_full(model):
+    with model.session(n_context=32) as session:
+        with pytest.raises(quip.ContextFullError, match="32"):
+            session.say(LONG)
+        assert session.position == 0
+        answer = session.say("one")
+        answer.text()
+        assert answer.result.finish_reason is quip.FinishReason.CONTEXT
+
+
+def test_logits(model, session):
+    ids = model.encode("a light and the hen")
+    rows = session.prefill_logits(ids)
+    assert rows.shape == (len(ids), 300) and rows.dtype == np.float32
+    assert np.array_equal(session.logits(), rows[-1])
+    other = model.session()
+    assert other.logits() is None
+    other.prefill(ids[:3])
+    other.prefill(ids[3:])
+    assert np.array_equal(other.logits(), rows[-1])
+    assert session.position == other.position == len(ids)
+
+
+def test_clone_and_rewind(model):
+    session = model.session(max_output_tokens=12, temperature=1.5, seed=3)
+    session.append(quip.Role.USER, "one")
+    copy = session.clone()
+    assert copy.answer().text() == session.answer().text()
+    copy.rewind(1)
+    assert copy.position == 1 and copy.logits() is None
+    with pytest.raises(quip.ArgumentError):
+        copy.rewind(1000)
+
+
+def test_closed_session_says_so(session):
+    session.close()
+    session.close()
+    session.cancel()
+    with pytest.raises(ValueError, match="closed"):
+        session.say("x")
+
+
+def test_cancel_from_another_thread(model):
+    session = model.session(n_context=8192)
+    threading.Timer(0.1, session.cancel).start()
+    with pytest.raises(quip.CancelledError):
+        while True:  # the timer may come between two calls, where it does nothing
+            session.append(quip.Role.NONE, LONG)
+            session.rewind(0)
+
+
+def test_one_thread_at_a_time_and_the_gil_is_free(model):
+    session = model.session(n_context=8192)
+
+    def work():
+        with pytest.raises(quip.CancelledError):
+            session.append(quip.Role.NONE, LONG)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not session._in_use.locked():  # this loop runs beside the model
+        time.sleep(0.001)
+    with pytest.raises(RuntimeError, match="another thread"):
+        session.position
+    while thread.is_alive():
+        session.cancel()
+        thread.join(0.02)
+
+
+def test_close_ends_what_runs(model):
+    session = model.session(n_context=8192)
+    caught = []
+
+    def work():
+        try:
+            while True:
+                session.append(quip.Role.NONE, LONG)
+                session.rewind(0)
+        except (quip.CancelledError, ValueError) as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(0.05)
+    session.close()
+    thread.join(20)
+    assert not thread.is_alive() and caught
+
+
+def test_interrupt(model):
+    session = model.session(n_context=8192)
+    session.append(quip.Role.NONE, "a")
+    before = session.position
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        while True:
+            session.append(quip.Role.NONE, LONG)
+            session.rewind(before)
+    session.rewind(before)
+    assert session.ask("b") is not None
+
+
+def test_asyncio(model):
+    async def two_at_once():
+        async def talk(prompt):
+            session = model.session(max_output_tokens=12)
+            return [piece async for piece in session.say_async(prompt)]
+
+        return await asyncio.gather(talk("one"), talk("two"))
+
+    one, two = asyncio.run(two_at_once())
+    assert "".join(one) == model.session(max_output_tokens=12).ask("one")
+    assert "".join(two) == model.session(max_output_tokens=12).ask("two")
+
+
+def test_asyncio_cancel(model):
+    async def main():
+        session = model.session(n_context=8192)
+        task = asyncio.ensure_future(session.ask_async(LONG))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        session.rewind(0)  # it is not in use
+        return await model.session(max_output_tokens=4).ask_async("x")
+
+    assert asyncio.run(main())
+
+
+def test_asyncio_errors(model):
+    async def main():
+        with pytest.raises(quip.ContextFullError):
+            await model.session(n_context=16).ask_async(LONG)
+
+    asyncio.run(main())
