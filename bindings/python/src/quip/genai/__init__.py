@@ -1,0 +1,30 @@
+"""The names of MediaPipe's GenAI tasks: change the import, keep the script.
+
+from quip.genai import bundler, converter      # was: from mediapipe.tasks.python.genai import …
+from quip.genai import LlmInference            # as on Android; the original has none in Python
+"""
+
+from . import bundler, converter
+from .llm_inference import (
+    Backend,
+    GraphOptions,
+    LlmInference,
+    LlmInferenceOptions,
+    LlmInferenceSession,
+    LlmInferenceSessionOptions,
+    ProgressListener,
+    PromptTemplates,
+)
+
+__all__ = [
+    "Backend",
+    "GraphOptions",
+    "LlmInference",
+    "LlmInferenceOptions",
+    "LlmInferenceSession",
+    "LlmInferenceSessionOptions",
+    "ProgressListener",
+    "PromptTemplates",
+    "bundler",
+    "converter",
+]

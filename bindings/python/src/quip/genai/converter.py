@@ -1,0 +1,193 @@
+"""A checkpoint to a model file, with the names of mediapipe.tasks.python.genai.converter.
+
+The native `quip convert` does the work: tensors stream from one file to the other in a few megabytes
+of memory, nothing is written beside the model file, and that one appears when it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import warnings
+from typing import Any, Callable, Dict, Optional
+
+from .. import _program
+from .._library import StrPath
+from ..errors import UnsupportedError
+
+__all__ = ["ConversionConfig", "convert_checkpoint"]
+
+
+class ConversionConfig:
+    """What to convert, and how: the original's fields with the original's defaults. One that the
+    original would ignore either works or is refused, here, with a sentence."""
+
+    def __init__(
+        self,
+        input_ckpt: StrPath,  # a file, a folder, or a pattern of files
+        ckpt_format: str,  # safetensors, pytorch or gguf
+        model_type: Optional[str],  # GEMMA_2B …; None or "": as config.json says
+        backend: str,  # cpu or gpu
+        output_dir: StrPath,
+        *,  # what follows stands in another order in each of the original's versions
+        is_quantized: bool = False,
+        is_symmetric: bool = True,
+        attention_quant_bits: int = 8,
+        feedforward_quant_bits: int = 8,
+        embedding_quant_bits: int = 8,
+        combine_file_only: bool = False,
+        vocab_model_file: StrPath = "",
+        obfuscate: bool = False,
+        output_tflite_file: Optional[StrPath] = None,
+        fp16_scale: Optional[float] = None,
+        block_size: int = 0,
+        lora_ckpt: Optional[StrPath] = None,
+        lora_rank: Optional[int] = None,
+        lora_alpha: Optional[float] = None,
+        lora_output_tflite_file: Optional[StrPath] = None,
+        lora_main_model_type: Optional[str] = None,
+        submodel_type: Optional[str] = None,
+        image_encoder_file: Optional[StrPath] = None,
+        image_adapter_file: Optional[StrPath] = None,
+        use_fake_weights: bool = False,
+        use_dynamic_ple: bool = True,  # says something about Gemma 3n alone
+        use_mse_quant: bool = False,
+        apply_srq: Optional[bool] = None,
+    ) -> None:
+        self.input_ckpt = input_ckpt
+        self.ckpt_format = ckpt_format
+        self.model_type = model_type
+        self.backend = backend
+        self.output_dir = output_dir
+        self.is_quantized = is_quantized
+        self.is_symmetric = is_symmetric
+        self.attention_quant_bits = attention_quant_bits
+        self.feedforward_quant_bits = feedforward_quant_bits
+        self.embedding_quant_bits = embedding_quant_bits
+        self.combine_file_only = combine_file_only
+        self.vocab_model_file = vocab_model_file
+        self.obfuscate = obfuscate
+        self.output_tflite_file: StrPath = (
+            output_tflite_file or pathlib.Path(output_dir) / "model.tflite"
+        )
+        self.fp16_scale = fp16_scale
+        self.block_size = block_size
+        self.lora_ckpt = lora_ckpt
+        self.lora_rank = lora_rank
+        self.lora_alpha = lora_alpha
+        self.lora_output_tflite_file = lora_output_tflite_file
+        self.lora_main_model_type = lora_main_model_type
+        self.submodel_type = submodel_type
+        self.image_encoder_file = image_encoder_file
+        self.image_adapter_file = image_adapter_file
+        self.use_fake_weights = use_fake_weights
+        self.use_dynamic_ple = use_dynamic_ple
+        self.use_mse_quant = use_mse_quant
+        self.apply_srq = is_quantized if apply_srq is None else apply_srq
+        self._check()
+        self._refuse()
+        os.makedirs(output_dir, exist_ok=True)
+        for path in (self.output_tflite_file, self.lora_output_tflite_file):
+            if path:
+                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+
+    def _check(self) -> None:
+        """What the original checks; some of it only after hours."""
+        if self.ckpt_format not in ("safetensors", "pytorch", "gguf"):
+            raise ValueError(f"Unknown checkpoint format: {self.ckpt_format}")
+        if self.backend not in ("cpu", "gpu"):
+            raise ValueError(f"Unsupported backend: {self.backend}")
+        if os.path.isfile(self.output_dir):
+            raise ValueError("Output directory must not point to an existing file.")
+        for name in ("attention", "feedforward", "embedding"):
+            bits = getattr(self, f"{name}_quant_bits")
+            if bits not in (8, 4):
+                raise ValueError(f"{name}_quant_bits is {bits}, not 8 or 4")
+        if self.block_size not in (0, 32, 128):
+            raise ValueError("Block size must be one of (0 (off), 32, 128)")
+        if self.use_mse_quant and not self.is_symmetric:
+            raise ValueError("use_mse_quant needs is_symmetric=True")
+        if (self.lora_ckpt is None) != (self.lora_rank is None):
+            raise ValueError("lora_ckpt and lora_rank go together: give both or neither")
+        if self.lora_ckpt is None and self.lora_alpha is not None:
+            raise ValueError("lora_alpha says something about lora_ckpt, which is not given")
+
+    def _refuse(self) -> None:
+        """What cannot be done, and what to do instead."""
+        if self.fp16_scale not in (None, 1):
+            raise UnsupportedError(
+                f"fp16_scale={self.fp16_scale}: weights are not scaled, because activations are "
+                "float32 here and do not overflow; leave it out"
+            )
+        if self.is_quantized or self.apply_srq:
+            raise UnsupportedError(
+                "is_quantized and apply_srq ask for a checkpoint of integers: give the checkpoint "
+                "that it was made from"
+            )
+        if self.combine_file_only:
+            raise UnsupportedError(
+                "combine_file_only: no bin files are written, so there are none to combine; "
+                "conversion is one step"
+            )
+        if self.use_fake_weights:
+            raise UnsupportedError(
+                "use_fake_weights: tools/make_checkpoint.c makes checkpoints that mean nothing"
+            )
+        if self.lora_ckpt:
+            raise UnsupportedError("lora_ckpt: adapters are not supported yet")
+        for name in ("lora_main_model_type", "submodel_type"):
+            if getattr(self, name):
+                raise UnsupportedError(f"{name}: models within models are not supported")
+        for name in ("image_encoder_file", "image_adapter_file"):
+            if getattr(self, name):
+                raise UnsupportedError(f"{name}: images are not supported")
+        if self.obfuscate:
+            warnings.warn("obfuscate has no effect, as in the original", stacklevel=3)
+
+
+def convert_checkpoint(
+    config: ConversionConfig, on_progress: Optional[Callable[[int, int, str], None]] = None
+) -> None:
+    """Convert. Progress goes to a bar where there is a terminal, or to
+    on_progress(bytes done, of how many, tensor)."""
+    options: Dict[str, Any] = {
+        "json": True,
+        "model-type": config.model_type or None,
+        "backend": config.backend,
+        "attention-bits": config.attention_quant_bits,
+        "feedforward-bits": config.feedforward_quant_bits,
+        "embedding-bits": config.embedding_quant_bits,
+        "asymmetric": not config.is_symmetric,
+        "mse": config.use_mse_quant,
+        "block-size": config.block_size or None,
+        "tokenizer": config.vocab_model_file or None,
+    }
+    _run_with_bar("convert", options, [config.input_ckpt, config.output_tflite_file], on_progress)
+
+
+def _run_with_bar(
+    command: str,
+    options: Dict[str, Any],
+    words: list[StrPath],
+    on_progress: Optional[Callable[[int, int, str], None]],
+) -> None:
+    from tqdm import tqdm
+
+    with tqdm(
+        total=None,
+        unit="B",
+        unit_scale=True,
+        desc=os.path.basename(words[-1]),
+        disable=True if on_progress else None,  # None: where there is no terminal
+        leave=False,
+    ) as bar:
+
+        def on_line(line: Dict[str, Any]) -> None:
+            if line.get("event") != "progress":
+                return
+            if on_progress:
+                on_progress(int(line["done"]), int(line["total"]), line["tensor"])
+            bar.total = line["total"]
+            bar.update(line["done"] - bar.n)
+
+        _program.run(command, options, words, on_line)

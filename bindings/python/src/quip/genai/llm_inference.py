@@ -1,0 +1,336 @@
+"""LlmInference: the calls of MediaPipe's LLM Inference, in Python, which the original never had.
+
+Names, defaults and meaning are those of its Android API. What differs, and what was broken there and
+works here, is in docs/moving-from-mediapipe.md. quip.Model and quip.Session are the shorter way.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import enum
+import threading
+import warnings
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Callable, Iterator, Optional, Sequence, Type
+
+from .._library import StrPath
+from ..errors import ArgumentError, UnsupportedError
+from ..model import Model
+from ..session import Answer, Result, Role, Session, SessionOptions
+
+ProgressListener = Callable[[str, bool], None]  # (what was added, whether that was all)
+
+# The library draws a seed for 0; here 0 is a seed like any other.
+_SEED_OF_ZERO = 0x9E3779B97F4A7C15
+
+
+class Backend(enum.Enum):
+    DEFAULT = 0
+    CPU = 1
+    GPU = 2
+
+
+@dataclass(frozen=True)
+class LlmInferenceOptions:
+    model_path: StrPath
+    max_tokens: int = 512  # prompt and answer together
+    max_top_k: int = 40  # the largest top_k that a session may have
+    max_num_images: int = 0
+    supported_lora_ranks: Sequence[int] = ()  # any rank is supported, named or not
+    preferred_backend: Backend = Backend.DEFAULT
+    vision_model_options: Optional[object] = None
+    audio_model_options: Optional[object] = None
+
+
+@dataclass(frozen=True)
+class PromptTemplates:
+    """What stands around each role's text. All empty: text goes in as it is."""
+
+    user_prefix: str = ""
+    user_suffix: str = ""
+    model_prefix: str = ""
+    model_suffix: str = ""
+    system_prefix: str = ""
+    system_suffix: str = ""
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    include_token_cost_calculator: bool = True
+    enable_vision_modality: bool = False
+    enable_audio_modality: bool = False
+
+
+@dataclass(frozen=True)
+class LlmInferenceSessionOptions:
+    top_k: int = 40
+    top_p: float = 1.0
+    temperature: float = 0.8
+    random_seed: Optional[int] = 0  # None draws one, which `result.seed` reports
+    lora_path: Optional[StrPath] = None
+    prompt_templates: Optional[PromptTemplates] = None  # None: those of the model's file
+    graph_options: GraphOptions = field(default_factory=GraphOptions)
+
+
+class LlmInference:
+    """A model and how its sessions may use it.
+
+    with LlmInference.create_from_model_path("gemma.bin") as llm:
+        print(llm.generate_response("Why is the sky blue?"))
+    """
+
+    def __init__(self, options: LlmInferenceOptions) -> None:
+        if options.max_tokens < 1:
+            raise ArgumentError(f"max_tokens is {options.max_tokens}, not 1 or more")
+        if options.max_num_images or options.vision_model_options:
+            raise UnsupportedError("images are not supported: leave max_num_images at 0")
+        if options.audio_model_options:
+            raise UnsupportedError("sound is not supported: leave audio_model_options out")
+        if options.preferred_backend is Backend.GPU:
+            warnings.warn("there is no GPU backend yet: the CPU does the work", stacklevel=3)
+        self.options = options
+        self.model = Model(options.model_path)
+        self._implicit: Optional[LlmInferenceSession] = None
+
+    @classmethod
+    def create_from_options(cls, options: LlmInferenceOptions) -> LlmInference:
+        return cls(options)
+
+    @classmethod
+    def create_from_model_path(cls, model_path: StrPath) -> LlmInference:
+        return cls(LlmInferenceOptions(model_path))
+
+    def generate_response(self, input_text: str) -> str:
+        """Answer one prompt, in a session of its own."""
+        with self._new_session(input_text) as session:
+            return session.generate_response()
+
+    def generate_response_async(
+        self, input_text: str, listener: Optional[ProgressListener] = None
+    ) -> concurrent.futures.Future[str]:
+        """The same on another thread, which calls the listener with what is added and, last, with
+        ("", True). The future holds the whole text; its cancel() does not end the work, but
+        cancel_generate_response_async() of a session does."""
+        if self._implicit is not None and self._implicit.is_busy:
+            raise RuntimeError(_BUSY)
+        if self._implicit is not None:
+            self._implicit.close()
+        self._implicit = self._new_session(input_text)
+        return self._implicit.generate_response_async(listener)
+
+    def _new_session(self, input_text: str) -> LlmInferenceSession:
+        session = LlmInferenceSession(self, LlmInferenceSessionOptions(top_k=self._top_k()))
+        session.add_query_chunk(input_text)
+        return session
+
+    def _top_k(self) -> int:
+        return min(LlmInferenceSessionOptions.top_k, self.options.max_top_k)
+
+    def size_in_tokens(self, text: str) -> int:
+        """Tokens of a text: without template and beginning-of-sequence token."""
+        return len(self.model.encode(text, with_special=not self.model.info.has_template))
+
+    def close(self) -> None:
+        """Close. Sessions keep what they need of the model."""
+        if self._implicit is not None:
+            self._implicit.close()
+        self.model.close()
+
+    def __enter__(self) -> LlmInference:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+
+_BUSY = "Previous invocation still processing. Wait for done=true."
+
+
+class LlmInferenceSession:
+    """A conversation: chunks of the user's turn, then an answer, then more chunks."""
+
+    def __init__(
+        self, llm_inference: LlmInference, options: Optional[LlmInferenceSessionOptions] = None
+    ) -> None:
+        self._options = options or LlmInferenceSessionOptions(top_k=llm_inference._top_k())
+        self._llm = llm_inference
+        self._running = threading.Lock()  # held while an answer is written on another thread
+        self._last_role: Optional[str] = None  # of those whose templates are spelled here
+        self.session = self._open(self._options)
+
+    @classmethod
+    def create_from_options(
+        cls, llm_inference: LlmInference, options: Optional[LlmInferenceSessionOptions] = None
+    ) -> LlmInferenceSession:
+        return cls(llm_inference, options)
+
+    def _open(self, options: LlmInferenceSessionOptions) -> Session:
+        limits = self._llm.options
+        if not 1 <= options.top_k <= limits.max_top_k:
+            raise ArgumentError(
+                f"top_k is {options.top_k}, not in 1 to max_top_k, {limits.max_top_k}"
+            )
+        if options.graph_options.enable_vision_modality:
+            raise UnsupportedError("images are not supported: leave enable_vision_modality False")
+        if options.graph_options.enable_audio_modality:
+            raise UnsupportedError("sound is not supported: leave enable_audio_modality False")
+        c_options: SessionOptions = {
+            "n_context": limits.max_tokens,
+            # nothing passes a top_p of 0 but the likeliest token; the library's 0 is no limit
+            "top_k": options.top_k if options.top_p > 0 else 1,
+            "top_p": options.top_p,
+            "temperature": options.temperature,
+            "no_template": options.prompt_templates is not None,
+        }
+        if options.random_seed is not None:
+            c_options["seed"] = options.random_seed or _SEED_OF_ZERO
+        if options.lora_path:
+            raise UnsupportedError("lora_path: adapters are not supported yet")
+        return self._llm.model.session(**c_options)
+
+    # ---- the conversation ----
+
+    def add_query_chunk(self, input_text: str) -> None:
+        """More of the user's turn. The model reads it at once."""
+        self._check_idle()
+        if self._options.prompt_templates is not None:
+            self._switch_role("user")
+            self.session.append(Role.USER, input_text)
+        elif self._llm.model.info.has_template:
+            self.session.append(Role.USER, input_text)
+        else:  # whole prompts, control tokens and all, are the caller's
+            self.session.append(Role.NONE, input_text)
+
+    def add_image(self, image: object) -> None:
+        raise UnsupportedError("images are not supported")
+
+    def add_audio(self, audio: object) -> None:
+        raise UnsupportedError("sound is not supported")
+
+    def generate_response(self) -> str:
+        """The whole answer."""
+        self._check_idle()
+        return "".join(_without_leading_blanks(self._begin_answer()))
+
+    def generate_response_async(
+        self, listener: Optional[ProgressListener] = None
+    ) -> concurrent.futures.Future[str]:
+        """The answer on another thread, which calls the listener with what is added and, last,
+        with ("", True); by then the session is free again."""
+        if not self._running.acquire(blocking=False):
+            raise RuntimeError(_BUSY)
+        future: concurrent.futures.Future[str] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()
+        threading.Thread(target=self._write, args=(future, listener)).start()
+        return future
+
+    def _write(
+        self, future: concurrent.futures.Future[str], listener: Optional[ProgressListener]
+    ) -> None:
+        pieces = []
+        try:
+            try:
+                for piece in _without_leading_blanks(self._begin_answer()):
+                    pieces.append(piece)
+                    if listener:
+                        listener(piece, False)
+            finally:
+                self._running.release()
+            if listener:
+                listener("", True)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result("".join(pieces))
+
+    def _begin_answer(self) -> Answer:
+        if self._options.prompt_templates is not None:
+            self._switch_role("model")
+        return self.session.answer()
+
+    def _switch_role(self, role: str) -> None:
+        """Between texts of two roles stand the one's suffix and the other's prefix."""
+        if role == self._last_role:
+            return
+        templates = dataclasses.asdict(self._options.prompt_templates or PromptTemplates())
+        between = templates.get(f"{self._last_role}_suffix", "") + templates[f"{role}_prefix"]
+        if between:
+            self.session.append(Role.NONE, between)
+        self._last_role = role
+
+    def cancel_generate_response_async(self) -> None:
+        """End the answer: the future has what was said until then."""
+        self.session.cancel()
+
+    @property
+    def is_busy(self) -> bool:
+        """An answer is being written on another thread."""
+        return self._running.locked()
+
+    def _check_idle(self) -> None:
+        if self.is_busy:
+            raise RuntimeError(_BUSY)
+
+    @property
+    def result(self) -> Result:
+        """Why the last answer ended, what it cost, and its seed."""
+        return self.session.result
+
+    # ---- the rest ----
+
+    def size_in_tokens(self, text: str) -> int:
+        return self._llm.size_in_tokens(text)
+
+    def clone_session(self) -> LlmInferenceSession:
+        """A second session that goes on from the same point."""
+        self._check_idle()
+        copy = LlmInferenceSession.__new__(LlmInferenceSession)
+        copy._options, copy._llm = self._options, self._llm
+        copy._running, copy._last_role = threading.Lock(), self._last_role
+        copy.session = self.session.clone()
+        return copy
+
+    def get_session_options(self) -> LlmInferenceSessionOptions:
+        return self._options
+
+    def update_session_options(self, **changes: Any) -> None:
+        """Change options before anything was said. A conversation that has begun keeps its own."""
+        self._check_idle()
+        for name in {"lora_path", "graph_options"} & changes.keys():
+            raise ArgumentError(f"{name} cannot be changed: open another session")
+        if self.session.position > 0:
+            raise UnsupportedError("a session that has begun keeps its options: open another")
+        options = dataclasses.replace(self._options, **changes)
+        session = self._open(options)
+        self.session.close()
+        self._options, self.session = options, session
+
+    def close(self) -> None:
+        self.session.close()
+
+    def __enter__(self) -> LlmInferenceSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+
+def _without_leading_blanks(pieces: Iterator[str]) -> Iterator[str]:
+    """The original drops white space in front of an answer."""
+    for piece in pieces:
+        if piece.lstrip():
+            yield piece.lstrip()
+            break
+    yield from pieces

@@ -1,0 +1,183 @@
+import threading
+
+import pytest
+
+import quip
+from quip.genai import (
+    Backend,
+    GraphOptions,
+    LlmInference,
+    LlmInferenceOptions,
+    LlmInferenceSession,
+    LlmInferenceSessionOptions,
+    PromptTemplates,
+)
+
+
+@pytest.fixture
+def llm(model_path):
+    with LlmInference.create_from_options(LlmInferenceOptions(model_path, max_tokens=64)) as llm:
+        yield llm
+
+
+def test_generate(llm, model_path):
+    first = llm.generate_response("one")
+    assert first and first == llm.generate_response("one")  # each call is a session of its own
+    with LlmInference.create_from_model_path(model_path) as other:
+        assert other.options.max_tokens == 512
+        assert other.generate_response("one").startswith(first[:4])
+    assert llm.size_in_tokens("one") == len(llm.model.encode("one"))
+
+
+def test_generate_async(llm):
+    heard, threads = [], set()
+
+    def listener(partial, done):
+        heard.append((partial, done))
+        threads.add(threading.current_thread())
+
+    text = llm.generate_response_async("one", listener).result(60)
+    assert heard[-1] == ("", True)
+    assert [done for _, done in heard].count(True) == 1
+    assert "".join(partial for partial, _ in heard) == text == llm.generate_response("one")
+    assert threads != {threading.current_thread()}
+    assert llm.generate_response_async("one").result(60) == text
+
+
+def test_session_is_a_conversation(llm):
+    with LlmInferenceSession.create_from_options(llm) as session:
+        session.add_query_chunk("one ")
+        session.add_query_chunk("two")
+        before = session.session.position
+        with session.clone_session() as copy:
+            assert copy.generate_response() == session.generate_response()
+        assert session.session.position > before
+        assert session.size_in_tokens("one") == llm.size_in_tokens("one")
+        assert session.get_session_options() == LlmInferenceSessionOptions()
+
+
+def test_one_answer_at_a_time(llm):
+    session = LlmInferenceSession(llm, LlmInferenceSessionOptions(temperature=0.0))
+    session.add_query_chunk("one")
+    errors, ready = [], threading.Event()
+
+    def listener(partial, done):
+        if not done and not errors:
+            for call in (
+                session.generate_response,
+                session.generate_response_async,
+                session.clone_session,
+                lambda: session.add_query_chunk("x"),
+            ):
+                with pytest.raises(RuntimeError, match="Wait for done=true") as caught:
+                    call()
+                errors.append(caught.value)
+        if done:
+            session.size_in_tokens("two")
+            session.clone_session().close()  # free again
+            ready.set()
+
+    session.generate_response_async(listener).result(60)
+    assert ready.is_set() and len(errors) == 4
+
+
+def test_cancel(model_path):
+    llm = LlmInference(LlmInferenceOptions(model_path, max_tokens=4096))
+    session = LlmInferenceSession(llm)
+    session.add_query_chunk("one")
+
+    def listener(partial, done):
+        session.cancel_generate_response_async()
+
+    text = session.generate_response_async(listener).result(60)
+    assert len(text) < 200
+    assert session.result.finish_reason is quip.FinishReason.CANCELLED
+
+
+def test_listener_that_fails_ends_the_work(llm):
+    def listener(partial, done):
+        raise KeyError("mine")
+
+    future = llm.generate_response_async("one", listener)
+    with pytest.raises(KeyError, match="mine"):
+        future.result(60)
+    assert llm.generate_response_async("one").result(60)
+
+
+def test_seeds(llm):
+    def draw(seed):
+        options = LlmInferenceSessionOptions(temperature=1.0, random_seed=seed)
+        with LlmInferenceSession(llm, options) as session:
+            session.add_query_chunk("one")
+            return session.generate_response(), session.result.seed
+
+    assert draw(0) == draw(0) and draw(5) == draw(5)
+    assert draw(0)[0] != draw(5)[0]
+    text, seed = draw(None)
+    assert draw(seed)[0] == text
+
+
+def test_greedy(llm, model):
+    def answer(**options):
+        with LlmInferenceSession(llm, LlmInferenceSessionOptions(**options)) as session:
+            session.add_query_chunk("one")
+            return session.generate_response()
+
+    greedy = model.session(n_context=64, no_template=True).ask("one").lstrip()
+    assert answer(temperature=0.0) == greedy
+    assert answer(top_k=1) == greedy
+    assert answer(top_p=0.0) == greedy
+
+
+def test_prompt_templates(model_path, model):
+    llm = LlmInference(LlmInferenceOptions(model_path, max_tokens=400))
+    templates = PromptTemplates("<u>", "</u>", "<m>", "</m>")
+    options = LlmInferenceSessionOptions(temperature=0.0, prompt_templates=templates)
+    session = LlmInferenceSession(llm, options)
+    session.add_query_chunk("one")
+    session.generate_response_async(
+        lambda partial, done: done or session.cancel_generate_response_async()
+    ).result(60)
+    session.add_query_chunk("two")
+    other = model.session(n_context=400, no_template=True)
+    for text in ["<u>", "one", "</u><m>"]:
+        other.append(quip.Role.NONE, text)
+    answer = other.answer()
+    next(answer)
+    while other.position < session.session.position - len("</m><u>two"):
+        next(answer)
+    for text in ["</m><u>", "two"]:
+        other.append(quip.Role.NONE, text)
+    assert other.position == session.session.position
+    assert other.ask("x") == session.session.ask("x")
+
+
+def test_options_can_change_before_a_word(llm):
+    session = LlmInferenceSession(llm)
+    session.update_session_options(temperature=0.0, top_k=3)
+    assert session.get_session_options().top_k == 3
+    with pytest.raises(quip.ArgumentError, match="lora_path"):
+        session.update_session_options(lora_path="x")
+    session.add_query_chunk("one")
+    with pytest.raises(quip.UnsupportedError, match="begun"):
+        session.update_session_options(top_k=4)
+
+
+def test_what_is_refused(llm, model_path):
+    for wrong in [{"max_num_images": 1}, {"vision_model_options": {}, "max_num_images": 2}]:
+        with pytest.raises(quip.UnsupportedError, match="images"):
+            LlmInference(LlmInferenceOptions(model_path, **wrong))
+    with pytest.raises(quip.ArgumentError, match="max_tokens"):
+        LlmInference(LlmInferenceOptions(model_path, max_tokens=0))
+    for top_k in (0, 41):
+        with pytest.raises(quip.ArgumentError, match="top_k"):
+            LlmInferenceSession(llm, LlmInferenceSessionOptions(top_k=top_k))
+    with pytest.raises(quip.UnsupportedError, match="sound"):
+        options = GraphOptions(enable_audio_modality=True)
+        LlmInferenceSession(llm, LlmInferenceSessionOptions(graph_options=options))
+    with pytest.raises(quip.UnsupportedError):
+        LlmInferenceSession(llm).add_image(b"")
+    with pytest.raises(quip.ContextFullError):
+        llm.generate_response("one two three " * 50)
+    with pytest.warns(UserWarning, match="GPU"):
+        LlmInference(LlmInferenceOptions(model_path, preferred_backend=Backend.GPU)).close()

@@ -1,0 +1,17 @@
+"""A conversation: a line is a turn; Ctrl-C ends an answer.   python chat.py MODEL"""
+
+import sys
+
+import quip
+
+with quip.Model(sys.argv[1]) as model, model.session(temperature=0.7, top_k=40) as chat:
+    for line in sys.stdin:
+        try:
+            for piece in chat.say(line.strip()):
+                print(piece, end="", flush=True)
+        except KeyboardInterrupt:
+            pass  # what was said stays in the conversation
+        except quip.ContextFullError as error:
+            print(error, file=sys.stderr)
+            break
+        print()

@@ -1,0 +1,19 @@
+"""A checkpoint to a model file, as a script for MediaPipe's converter says it; only the import is
+another.   python convert.py CHECKPOINT MODEL_TYPE TOKENIZER OUT"""
+
+import sys
+
+from quip.genai import converter
+
+checkpoint, model_type, tokenizer, out = sys.argv[1:]
+config = converter.ConversionConfig(
+    input_ckpt=checkpoint,
+    ckpt_format="safetensors",
+    model_type=model_type,
+    backend="cpu",
+    output_dir=".",
+    feedforward_quant_bits=4,
+    vocab_model_file=tokenizer,
+    output_tflite_file=out,
+)
+converter.convert_checkpoint(config)

@@ -1,0 +1,17 @@
+"""What the model thinks comes next: the likeliest tokens.   python logits.py MODEL TEXT"""
+
+import sys
+
+import numpy as np
+
+import quip
+
+path, text = sys.argv[1:]
+with quip.Model(path) as model, model.session() as session:
+    session.append(quip.Role.NONE, text)
+    logits = session.logits()
+    assert logits is not None
+    probs = np.exp(logits - logits.max())
+    probs /= probs.sum()
+    for token in np.argsort(-logits)[:5]:
+        print(f"{probs[token]:6.1%}  {model.decode([token])!r}")
