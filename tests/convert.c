@@ -1,6 +1,7 @@
 /* convert.c (test): checkpoints -> model files. One small model, made here from a seed, is written
  * as a GGUF and as a Hugging Face folder; both must become the same model file. Then the ways in
- * which a checkpoint can be wrong, and the original converter's own files. */
+ * which a checkpoint can be wrong. tests/convert_original.c has the original converter's own files.
+ */
 #include "convert/convert_impl.h"
 
 #include <dirent.h>
@@ -1144,194 +1145,6 @@ static void test_config_layouts(void **state)
     }
 }
 
-/* A CPU file that the original wrote: its checkpoint, what its config.json would say, and the bits
- * of attention, feed-forward, embedding (0: float). The original's model types have fixed sizes,
- * which were replaced for these files; n_layers and d_model are the real ones. */
-struct original {
-    const char *name, *source;
-    const char *config;
-    int bits[3];
-    enum family_id family;
-    int n_layers, d_model;
-};
-#define DIMS(d_model, d_ff, n_heads)                                                               \
-    "\"vocab_size\": 320, \"num_hidden_layers\": 2, \"hidden_size\": " #d_model                    \
-    ", \"intermediate_size\": " #d_ff ", \"num_attention_heads\": " #n_heads
-#define GEMMA_2B                                                                                   \
-    "{\"model_type\": \"gemma\", \"num_key_value_heads\": 1, \"head_dim\": 16, " DIMS(64, 128,     \
-                                                                                      4) "}"
-#define GEMMA2_2B                                                                                  \
-    "{\"model_type\": \"gemma2\", \"num_key_value_heads\": 2, \"query_pre_attn_scalar\": 16, "     \
-    "\"layer_types\": [\"full_attention\", \"full_attention\"], \"head_dim\": 16, " DIMS(64, 128,  \
-                                                                                         4) "}"
-#define PHI_2 "{\"model_type\": \"phi\", \"partial_rotary_factor\": 0.4, " DIMS(80, 160, 2) "}"
-#define STABLELM                                                                                   \
-    "{\"model_type\": \"stablelm\", \"tie_word_embeddings\": false, " DIMS(64, 96, 2) "}"
-#define FALCON                                                                                     \
-    "{\"model_type\": \"falcon\", \"alibi\": true, \"bias\": true, \"multi_query\": false, "       \
-    "\"parallel_attn\": false, \"tie_word_embeddings\": false, \"ffn_hidden_size\": 128, " DIMS(   \
-        128, 0, 2) "}"
-static const struct original originals[] = {
-    { "GEMMA_2B-cpu-q8", "GEMMA_2B", GEMMA_2B, { 8, 8, 8 }, FAMILY_GEMMA, 18, 2048 },
-    { "GEMMA_2B-cpu-q4", "GEMMA_2B", GEMMA_2B, { 4, 4, 4 }, FAMILY_GEMMA, 18, 2048 },
-    { "GEMMA_2B-cpu-fp32", "GEMMA_2B", GEMMA_2B, { 0 }, FAMILY_GEMMA, 18, 2048 },
-    { "GEMMA_2B-cpu-a8f4e8", "GEMMA_2B", GEMMA_2B, { 8, 4, 8 }, FAMILY_GEMMA, 18, 2048 },
-    { "GEMMA_2B-cpu-a8f4e4", "GEMMA_2B", GEMMA_2B, { 8, 4, 4 }, FAMILY_GEMMA, 18, 2048 },
-    { "GEMMA2_2B-cpu-q8", "GEMMA2_2B", GEMMA2_2B, { 8, 8, 8 }, FAMILY_GEMMA2, 26, 2304 },
-    { "GEMMA2_2B-cpu-q4", "GEMMA2_2B", GEMMA2_2B, { 4, 4, 4 }, FAMILY_GEMMA2, 26, 2304 },
-    { "GEMMA2_2B-cpu-a8f4e4", "GEMMA2_2B", GEMMA2_2B, { 8, 4, 4 }, FAMILY_GEMMA2, 26, 2304 },
-    { "PHI_2-cpu-q8", "PHI_2", PHI_2, { 8, 8, 8 }, FAMILY_PHI2, 32, 2560 },
-    { "PHI_2-cpu-a8f4e4", "PHI_2", PHI_2, { 8, 4, 4 }, FAMILY_PHI2, 32, 2560 },
-    { "STABLELM_4E1T_3B-cpu-q8",
-      "STABLELM_4E1T_3B",
-      STABLELM,
-      { 8, 8, 8 },
-      FAMILY_STABLELM,
-      32,
-      2560 },
-    { "STABLELM_4E1T_3B-cpu-a8f4e4",
-      "STABLELM_4E1T_3B",
-      STABLELM,
-      { 8, 4, 4 },
-      FAMILY_STABLELM,
-      32,
-      2560 },
-    { "FALCON_RW_1B-cpu-q8", "FALCON_RW_1B", FALCON, { 8, 8, 8 }, FAMILY_FALCON, 24, 2048 },
-    { "FALCON_RW_1B-cpu-a8f4e4", "FALCON_RW_1B", FALCON, { 8, 4, 4 }, FAMILY_FALCON, 24, 2048 },
-};
-
-/* What the original's reader asks of a file. */
-static void check_rules(struct reopened *r)
-{
-    const struct format *f = &r->format;
-    uint64_t first = r->file.size;
-    assert_int_equal(r->file.size % 65536, 0);
-    assert_true(r->file.size >= 1 << 20);
-    for (int i = 0; i < f->n_tensors; i++) {
-        assert_int_equal(f->tensors[i].offset % 64, 0);
-        first = f->tensors[i].offset < first ? f->tensors[i].offset : first;
-    }
-    for (int i = 0; i < f->n_metadata; i++)
-        if (f->metadata[i].type == METADATA_BYTES) {
-            assert_int_equal(f->metadata[i].offset % 64, 0);
-            first = f->metadata[i].offset < first ? f->metadata[i].offset : first;
-        }
-    assert_true(first <= 1 << 20); // the flatbuffer lies before all data
-}
-
-static void compare_tensors(const char *name, struct format *ours, struct format *theirs)
-{
-    assert_int_equal(ours->n_tensors, theirs->n_tensors);
-    for (int i = 0; i < theirs->n_tensors; i++) {
-        const struct tensor *a = &theirs->tensors[i];
-        const struct tensor *b = qp_format_find(ours, a->name);
-        const uint8_t *x, *y;
-        if (!b)
-            fail_msg("%s: %s is missing", name, a->name);
-        assert_int_equal(a->dtype, b->dtype);
-        assert_int_equal(a->n_dims, b->n_dims);
-        assert_memory_equal(a->dims, b->dims, (size_t)a->n_dims * sizeof a->dims[0]);
-        assert_int_equal(qp_format_tensor_bytes(theirs, a, &x, NULL), 0);
-        assert_int_equal(qp_format_tensor_bytes(ours, b, &y, NULL), 0);
-        assert_memory_equal(x, y, a->n_bytes);
-    }
-}
-
-static void compare_with_original(const struct original *o)
-{
-    static const char *const same[] = { "backend", "spm_vocab_model" };
-    char name[200];
-    struct reopened ours, theirs;
-    size_t n, n_ours;
-    snprintf(name, sizeof name, "data/interop/sources/%s/model.safetensors", o->source);
-    copy_shared(name, "hf/model.safetensors");
-    snprintf(name, sizeof name, "data/interop/sources/%s/tokenizer.model", o->source);
-    copy_shared(name, "hf/tokenizer.model");
-    write_text("hf/config.json", o->config);
-    quip_error error = { 0 };
-    const struct convert_options options = { .weights = o->bits[0] ? CONVERT_INT8 : CONVERT_F32,
-                                             .attention_bits = o->bits[0],
-                                             .feed_forward_bits = o->bits[1],
-                                             .embedding_bits = o->bits[2] };
-    if (qp_convert(in_folder("hf"), in_folder("a.bin"), &options, &error))
-        fail_msg("%s: %s", o->name, error.message);
-    snprintf(name, sizeof name, "data/interop/%s/model.bin", o->name);
-    need_shared(name);
-    reopen(&ours, in_folder("a.bin"));
-    reopen(&theirs, shared_path(name));
-
-    check_rules(&ours);
-    compare_tensors(o->name, &ours.format, &theirs.format);
-    const struct model_type *type = qp_model_type_find(o->family, o->n_layers, o->d_model);
-    assert_non_null(type);
-    assert_string_equal(type->title, theirs.format.subgraph_name);
-    assert_int_equal(type->value,
-                     qp_format_find_metadata(&theirs.format, "odml.infra.LlmModelType")->i);
-    for (size_t i = 0; i < QP_COUNT(same); i++) {
-        const char *a = metadata_of(&theirs, same[i], &n);
-        const char *b = metadata_of(&ours, same[i], &n_ours);
-        assert_int_equal(n, n_ours);
-        assert_memory_equal(a, b, n);
-    }
-    // Ours has stop_token_ids behind all that the original writes.
-    const char *a = metadata_of(&theirs, "odml.infra.proto.LlmParameters", &n);
-    const char *b = metadata_of(&ours, "odml.infra.proto.LlmParameters", &n_ours);
-    assert_true(n_ours >= n);
-    assert_memory_equal(a, b, n);
-    print_message("%s: %d tensors and the metadata equal\n", o->name, theirs.format.n_tensors);
-    close_reopened(&ours);
-    close_reopened(&theirs);
-}
-
-/* From a model file of the same checkpoint, with the bits of this one. */
-static void convert_model_file(const char *from, const struct original *o)
-{
-    char name[200];
-    struct reopened ours, theirs;
-    quip_error error = { 0 };
-    const struct convert_options options = { .attention_bits = o->bits[0],
-                                             .feed_forward_bits = o->bits[1],
-                                             .embedding_bits = o->bits[2] };
-    snprintf(name, sizeof name, "data/interop/%s/model.bin", from);
-    need_shared(name);
-    if (qp_convert(shared_path(name), in_folder("a.bin"), &options, &error))
-        fail_msg("%s: %s", from, error.message);
-    snprintf(name, sizeof name, "data/interop/%s/model.bin", o->name);
-    reopen(&ours, in_folder("a.bin"));
-    reopen(&theirs, shared_path(name));
-    check_rules(&ours);
-    compare_tensors(from, &ours.format, &theirs.format);
-    close_reopened(&ours);
-    close_reopened(&theirs);
-}
-
-static void test_gpu_files_become_cpu_files(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < QP_COUNT(originals); i++)
-        if (originals[i].bits[0]) { // else binary16 in the GPU file
-            char gpu[100];
-            const char *name = originals[i].name, *at = strstr(name, "-cpu-");
-            snprintf(gpu, sizeof gpu, "%.*s-gpu-%s", (int)(at - name), name, at + 5);
-            convert_model_file(gpu, &originals[i]);
-        }
-}
-
-static void test_float_files_become_integer_files(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < QP_COUNT(originals); i++)
-        if (originals[i].bits[0] && originals[i].family == FAMILY_GEMMA)
-            convert_model_file("GEMMA_2B-cpu-fp32", &originals[i]);
-}
-
-static void test_original_files(void **state)
-{
-    (void)state;
-    for (size_t i = 0; i < QP_COUNT(originals); i++)
-        compare_with_original(&originals[i]);
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, drop_folder)
 
 int main(void)
@@ -1353,9 +1166,6 @@ int main(void)
         TEST(test_byte_level_bpe),
         TEST(test_wrong_tokenizers),
         TEST(test_config_layouts),
-        TEST(test_original_files),
-        TEST(test_gpu_files_become_cpu_files),
-        TEST(test_float_files_become_integer_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -78,6 +78,69 @@ static void test_extremes(void **state)
     }
 }
 
+/* Asymmetric rows reach both ends; the zero point is not rounded. */
+static void test_asymmetric(void **state)
+{
+    (void)state;
+    const float w[] = { -1, 0, 1, 4, 2, 2, 2, 2 }; // steps of 1/51 and 1/3; a row of one value
+    int8_t q[8];
+    uint8_t packed[4];
+    float scales[2], zeros[2];
+    assert_true(qp_quantize_asymmetric(w, 2, 4, 8, q, scales, zeros));
+    assert_true(scales[0] == 5.0f / 255 && scales[1] == 1);
+    assert_int_equal(q[0], -128);
+    assert_int_equal(q[1], -77);
+    assert_int_equal(q[3], 127);
+    assert_true(((float)q[4] - zeros[1]) * scales[1] == 2);
+    assert_true(qp_quantize_asymmetric(w, 1, 4, 4, packed, scales, zeros));
+    assert_true(scales[0] == 1.0f / 3 && zeros[0] == -5);
+    assert_int_equal(packed[0], 0 | 3 << 4);  // -8, -5
+    assert_int_equal(packed[1], 6 | 15 << 4); // -2, 7
+    const float far[] = { 3e38f, -3e38f };
+    assert_false(qp_quantize_asymmetric(far, 1, 2, 8, q, scales, zeros));
+}
+
+static void test_mean_square(void **state)
+{
+    (void)state;
+    const float w[] = { 1, -1, 1, -1, 100, 0, 0, 0 }; // the mean square is 1; 2500
+    int8_t q[8];
+    uint8_t packed[4];
+    float scales[2];
+    assert_true(qp_quantize_mse(w, 2, 4, 8, q, scales));
+    assert_true(scales[0] == 0.05408f + 1e-12f);
+    assert_int_equal(q[0], 18); // 18.49
+    assert_int_equal(q[1], -18);
+    assert_int_equal(q[4], 37); // 36.98: nothing is clipped
+    assert_true(qp_quantize_mse(w, 2, 4, 4, packed, scales));
+    assert_int_equal(packed[0], 11 | 5 << 4); // 2.65 and its negative
+    assert_int_equal(packed[2], 13 | 8 << 4); // 5.3
+    const float one[16] = { [3] = -100 };     // the mean square is 25^2
+    assert_true(qp_quantize_mse(one, 1, 16, 4, packed, scales));
+    assert_int_equal(packed[1] >> 4, 1); // -10.6, clipped to -7
+}
+
+/* Every binary16 number, its neighbours' middles, and what lies just off them. */
+static void test_halves(void **state)
+{
+    (void)state;
+    for (uint32_t bits = 0; bits < 0x7c00; bits++) {
+        uint8_t bytes[2] = { (uint8_t)bits, (uint8_t)(bits >> 8) };
+        const float x = qp_half_value(bytes);
+        bytes[0] = (uint8_t)(bits + 1);
+        bytes[1] = (uint8_t)((bits + 1) >> 8);
+        const float next = bits == 0x7bff ? 65536 : qp_half_value(bytes), middle = (x + next) / 2;
+        assert_int_equal(qp_half_bits(x), bits);
+        assert_int_equal(qp_half_bits(-x), bits | 0x8000);
+        assert_int_equal(qp_half_bits(middle), bits + bits % 2);
+        assert_int_equal(qp_half_bits(nextafterf(middle, 0)), bits);
+        assert_int_equal(qp_half_bits(nextafterf(middle, INFINITY)), bits + 1);
+    }
+    assert_int_equal(qp_half_bits(INFINITY), 0x7c00);
+    assert_int_equal(qp_half_bits(1e30f), 0x7c00);
+    assert_int_equal(qp_half_bits(NAN) & 0x7fff, 0x7e00);
+}
+
 /* The rounding trick against the library's own rounding. */
 static void test_rounding(void **state)
 {
@@ -205,6 +268,9 @@ int main(void)
         cmocka_unit_test(test_zero_rows_have_scale_one),
         cmocka_unit_test(test_each_row_has_its_scale),
         cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_asymmetric),
+        cmocka_unit_test(test_mean_square),
+        cmocka_unit_test(test_halves),
         cmocka_unit_test(test_rounding),
         cmocka_unit_test(test_original_files),
     };

@@ -24,8 +24,7 @@ struct conversion {
     struct plan plan;
     struct tflite_writer *writer;
     float *values, *ordered; // a slab as read; its rows in our order
-    void *packed;
-    float *scales;
+    struct slab slab;
     uint64_t done_bytes, total_bytes;
 };
 
@@ -141,37 +140,22 @@ static quip_status declare_tensor(struct conversion *v, struct job *job)
 {
     char name[MAX_NAME] = "params.lm.";
     const size_t n_prefix = strlen(name);
-    bool is_vector = job->row->cols == EXTENT_NONE;
-    // The original's layer norms are [1, 1, n].
-    bool is_layer_norm = job->row->weight_class == CLASS_NORM && v->facts.family->has_layer_norm;
-    int n_dims = is_layer_norm ? 3 : is_vector ? 1 : 2;
-    int64_t dims[3] = { is_layer_norm ? 1
-                        : is_vector   ? job->cols
-                                      : job->rows,
-                        is_layer_norm ? 1 : job->cols, job->cols };
+    const bool is_layer_norm =
+        job->row->weight_class == CLASS_NORM && v->facts.family->has_layer_norm;
     snprintf(name + n_prefix, sizeof name - n_prefix, job->row->target, job->layer);
-    if (job->dtype == DTYPE_I4 && job->cols % 2)
-        return qp_fail(v->error, QUIP_E_UNSUPPORTED,
-                       "%s: %s has rows of %lld values; int4 needs an even number", v->in,
-                       job->entry->tensor->name, (long long)job->cols);
-    quip_status status =
-        qp_tflite_writer_tensor(v->writer, name, job->dtype, n_dims, dims, &job->index, v->error);
-    uint64_t n_bytes = 0;
-    qp_dtype_bytes(job->dtype, (uint64_t)(job->rows * job->cols), &n_bytes);
-    v->total_bytes += n_bytes;
-    if (status || job->dtype == DTYPE_F32)
-        return status;
-    size_t n = strlen(name);
-    snprintf(name + n, sizeof name - n, "_quantized_scale");
-    return qp_tflite_writer_tensor(v->writer, name, DTYPE_F32, 1, &job->rows, &job->scale_index,
-                                   v->error);
+    v->total_bytes += qp_stored_bytes(&job->stored);
+    const quip_status status =
+        job->row->cols == EXTENT_NONE
+            ? qp_store_declare_vector(v->writer, &job->stored, name, is_layer_norm, v->error)
+            : qp_store_declare(v->writer, &job->stored, name, v->error);
+    return qp_fail_in(v->error, status, v->in);
 }
 
 static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
 {
     struct bytes parameters = { 0 }, config = { 0 };
     quip_status status = QUIP_OK;
-    if (!qp_write_llm_parameters(&v->facts, v->tokenizer, &parameters) ||
+    if (!qp_write_llm_parameters(&v->facts, v->tokenizer, v->options->for_gpu, &parameters) ||
         !qp_write_quip_config(&v->facts, &config))
         status = qp_fail_memory(v->error, "the metadata", parameters.n + config.n);
     const struct {
@@ -180,7 +164,7 @@ static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
         size_t n;
     } entries[] = {
         { "odml.infra.proto.LlmParameters", parameters.data, parameters.n },
-        { "backend", "cpu", 3 },
+        { "backend", v->options->for_gpu ? "gpu" : "cpu", 3 },
         { "quip.config", config.data, config.n },
         { "spm_vocab_model", v->spm.data, v->spm.n },
         { "quip.tokenizer", v->bpe.data, v->bpe.n },
@@ -202,6 +186,8 @@ static quip_status declare(struct conversion *v, const char *out)
     const struct model_type *type = qp_model_type_find(f->family->id, f->n_layers, f->d_model);
     quip_status status =
         qp_tflite_writer_open(&v->writer, out, type ? type->title : f->family->title, v->error);
+    if (!status && v->options->for_gpu)
+        qp_tflite_writer_for_gpu(v->writer);
     for (int i = 0; i < v->plan.n_jobs && !status; i++)
         status = declare_tensor(v, &v->plan.jobs[i]);
     if (!status)
@@ -217,31 +203,35 @@ static bool is_paired(const struct conversion *v, const struct job *job)
 }
 
 /* How many rows to read at a time; whole heads where rows change places within one, or a head's
- * rows lie apart. */
+ * rows lie apart; whole tiles for GPUs. */
 static int64_t slab_rows(const struct conversion *v, const struct job *job)
 {
+    const struct stored *s = &job->stored;
     int64_t unit = is_paired(v, job) || job->row->part != PART_ALL ? v->facts.head_dim : 1;
-    int64_t rows = SLAB_VALUES / job->cols / unit * unit;
+    int64_t n_values = SLAB_VALUES;
+    if (s->is_for_gpu) {
+        unit *= unit % 4 ? 4 : 1;
+        n_values *= 4; // tiles of a slab lie apart in the file: fewer, longer writes
+    }
+    int64_t rows = n_values / s->cols / unit * unit;
     rows = rows > unit ? rows : unit;
-    return rows < job->rows ? rows : job->rows;
+    return rows < s->rows ? rows : s->rows;
 }
 
 static quip_status reserve_slabs(struct conversion *v)
 {
-    size_t n_values = 1, n_rows = 1;
+    int64_t n_values = 1, n_rows = 1;
     for (int i = 0; i < v->plan.n_jobs; i++) {
-        size_t rows = (size_t)slab_rows(v, &v->plan.jobs[i]);
-        size_t values = rows * (size_t)v->plan.jobs[i].cols;
+        const int64_t rows = slab_rows(v, &v->plan.jobs[i]);
+        const int64_t values = rows * v->plan.jobs[i].stored.cols;
         n_rows = rows > n_rows ? rows : n_rows;
         n_values = values > n_values ? values : n_values;
     }
-    v->values = malloc(n_values * sizeof *v->values);
-    v->ordered = malloc(n_values * sizeof *v->ordered);
-    v->scales = malloc(n_rows * sizeof *v->scales);
-    v->packed = malloc(n_values);
-    if (!v->values || !v->ordered || !v->scales || !v->packed)
-        return qp_fail_memory(v->error, "a slab of weights", n_values * 9);
-    return QUIP_OK;
+    v->values = malloc((size_t)n_values * sizeof *v->values);
+    v->ordered = malloc((size_t)n_values * sizeof *v->ordered);
+    if (!v->values || !v->ordered)
+        return qp_fail_memory(v->error, "a slab of weights", (size_t)n_values * 8);
+    return qp_slab_open(&v->slab, n_values, n_rows, v->error);
 }
 
 /* GGUF stores the rows of a head as pairs that rotate together: (0, d/2), (1, d/2 + 1), ... Put
@@ -260,7 +250,7 @@ static void unpair_rows(float *to, const float *from, int64_t rows, int64_t cols
 static quip_status read_elements(struct conversion *v, const struct job *job, int64_t begin,
                                  int64_t n)
 {
-    const int64_t n_row = job->row->cols == EXTENT_NONE ? 1 : job->cols;
+    const int64_t n_row = job->row->cols == EXTENT_NONE ? 1 : job->stored.cols;
     const int64_t n_head = job->row->part == PART_ALL ? n : v->facts.head_dim * n_row;
     for (int64_t i = 0; i < n; i += n_head) {
         int64_t from = begin + i;
@@ -279,62 +269,38 @@ static quip_status read_elements(struct conversion *v, const struct job *job, in
 static quip_status read_slab(struct conversion *v, const struct job *job, int64_t begin, int64_t n,
                              const float **values)
 {
-    quip_status status = read_elements(v, job, begin * job->cols, n * job->cols);
+    const int64_t cols = job->stored.cols;
+    quip_status status = read_elements(v, job, begin * cols, n * cols);
     *values = v->values;
     if (status)
         return status;
     if (is_paired(v, job)) {
-        unpair_rows(v->ordered, v->values, n, job->cols, v->facts.head_dim);
+        unpair_rows(v->ordered, v->values, n, cols, v->facts.head_dim);
         *values = v->ordered;
     }
     // GGUF has the 1 of Gemma's norms folded in; the model file, as the original, does not.
     if (v->checkpoint.is_gguf && v->facts.family->is_gemma && job->row->weight_class == CLASS_NORM)
-        for (int64_t i = 0; i < n * job->cols; i++)
+        for (int64_t i = 0; i < n * cols; i++)
             v->values[i] -= 1;
     return QUIP_OK;
-}
-
-static quip_status write_slab(struct conversion *v, const struct job *job, int64_t begin, int64_t n,
-                              const float *values)
-{
-    const void *data = values;
-    uint64_t offset = 0, n_bytes = 0;
-    bool is_finite = true;
-    qp_dtype_bytes(job->dtype, (uint64_t)(begin * job->cols), &offset);
-    qp_dtype_bytes(job->dtype, (uint64_t)(n * job->cols), &n_bytes);
-    if (job->dtype == DTYPE_I8)
-        is_finite = qp_quantize_i8(values, n, job->cols, v->packed, v->scales);
-    else if (job->dtype == DTYPE_I4)
-        is_finite = qp_quantize_i4(values, n, job->cols, v->packed, v->scales);
-    if (!is_finite)
-        return qp_fail(v->error, QUIP_E_FORMAT,
-                       "%s: %s has a value that is not a finite number, in rows %lld to %lld",
-                       v->in, job->entry->tensor->name, (long long)begin,
-                       (long long)(begin + n - 1));
-    if (job->dtype != DTYPE_F32) {
-        quip_status status =
-            qp_tflite_writer_write(v->writer, job->scale_index, (uint64_t)begin * sizeof(float),
-                                   v->scales, (size_t)n * sizeof(float), v->error);
-        if (status)
-            return status;
-        data = v->packed;
-    }
-    v->done_bytes += n_bytes;
-    return qp_tflite_writer_write(v->writer, job->index, offset, data, (size_t)n_bytes, v->error);
 }
 
 static quip_status stream_tensor(struct conversion *v, const struct job *job)
 {
     const struct convert_options *o = v->options;
     const int64_t step = slab_rows(v, job);
-    for (int64_t begin = 0; begin < job->rows; begin += step) {
-        int64_t n = job->rows - begin < step ? job->rows - begin : step;
+    const struct stored *s = &job->stored;
+    for (int64_t begin = 0; begin < s->rows; begin += step) {
+        const int64_t n = s->rows - begin < step ? s->rows - begin : step;
         const float *values;
         quip_status status = read_slab(v, job, begin, n, &values);
         if (!status)
-            status = write_slab(v, job, begin, n, values);
+            status = qp_fail_in(v->error,
+                                qp_store_floats(v->writer, s, &v->slab, begin, n, values, v->error),
+                                v->in);
         if (status)
             return status;
+        v->done_bytes += qp_stored_bytes(s) / (uint64_t)s->rows * (uint64_t)n;
         if (o->on_progress &&
             !o->on_progress(o->user, v->done_bytes, v->total_bytes, job->entry->tensor->name))
             return qp_fail(v->error, QUIP_E_CANCELLED, "the conversion was stopped");
@@ -362,8 +328,7 @@ static void conversion_close(struct conversion *v)
     qp_plan_close(&v->plan);
     free(v->values);
     free(v->ordered);
-    free(v->scales);
-    free(v->packed);
+    qp_slab_close(&v->slab);
 }
 
 /* What was asked for and cannot be done. */
@@ -381,10 +346,6 @@ static quip_status check_options(const struct convert_options *o, quip_error *er
     if (o->is_asymmetric && o->is_mse)
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "scales from the mean square are for symmetric weights only");
-    if (o->for_gpu)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "the layout for GPUs: %s", missing);
-    if (o->is_mse)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "scales from the mean square: %s", missing);
     if (o->block_size)
         return qp_fail(error, QUIP_E_UNSUPPORTED, "blocks of %d values: %s", o->block_size,
                        missing);

@@ -9,6 +9,7 @@
  *     metadata.c    model_facts -> LlmParameters proto and quip.config
  *     requantize.c  a model file in place of a checkpoint
  *     quantize.c    float rows -> int8 or int4 rows and scales
+ *     store.c       those rows -> bytes of the file, in the layout for CPUs or for GPUs
  *     convert.c     the story: all of these in order
  */
 #ifndef QP_CONVERT_IMPL_H
@@ -25,6 +26,11 @@
  * int4: cols is even; two to a byte, low nibble first, stored plus 8. */
 bool qp_quantize_i8(const float *w, int64_t rows, int64_t cols, int8_t *q, float *scales);
 bool qp_quantize_i4(const float *w, int64_t rows, int64_t cols, uint8_t *q, float *scales);
+/* The original's other schemes, with 8 or 4 bits: w = (q - zero) * scale, the zero not rounded; and
+ * w = q * scale with the scale of the root mean square. */
+bool qp_quantize_asymmetric(const float *w, int64_t rows, int64_t cols, int bits, void *q,
+                            float *scales, float *zeros);
+bool qp_quantize_mse(const float *w, int64_t rows, int64_t cols, int bits, void *q, float *scales);
 
 /* ---- checkpoint.c ---- */
 
@@ -260,6 +266,48 @@ bool qp_json_puts_bos(const cJSON *json);
  * when there is none. */
 const char *qp_token_text(const cJSON *config, const char *key);
 
+/* ---- store.c ---- */
+
+/* One tensor of the model file and how it is kept. A vector is one row, of floats. */
+struct stored {
+    const char *source; // its name where it comes from, for messages
+    int64_t rows, cols;
+    enum dtype dtype;          // F32, I8 or I4; for GPUs an unquantized matrix is F16
+    bool is_for_gpu, is_mse;   // the layout; the scheme of the scales
+    bool is_asymmetric;        // with a zero point per row
+    bool is_first;             // in the file
+    int index;                 // in the writer
+    int scale_index;           // of what goes with a quantized matrix
+    int zero_index, sum_index; // for GPUs
+};
+/* How the options want a class of tensors kept; fills all but source and sizes. */
+void qp_store_as(struct stored *s, const struct convert_options *o, enum weight_class weight_class);
+/* Declare a matrix and what goes with it under its full name ("params.lm. ..."), or a vector; the
+ * norms of LayerNorm have a shape and for GPUs a name of their own. */
+quip_status qp_store_declare(struct tflite_writer *w, struct stored *s, const char *name,
+                             quip_error *error);
+quip_status qp_store_declare_vector(struct tflite_writer *w, struct stored *s, const char *name,
+                                    bool is_layer_norm, quip_error *error);
+/* Bytes of the values alone, without scales. */
+uint64_t qp_stored_bytes(const struct stored *s);
+
+/* Memory for as many rows as are written at a time. */
+struct slab {
+    void *packed; // integers as files for CPUs have them
+    float *scales, *zeros;
+    uint8_t *tiles;
+    int32_t *sums;
+    int64_t n_values, n_rows; // room
+};
+quip_status qp_slab_open(struct slab *slab, int64_t n_values, int64_t n_rows, quip_error *error);
+void qp_slab_close(struct slab *slab);
+/* Write rows [begin, begin + n); for GPUs both are multiples of 4 in a matrix. Quantize floats
+ * first; or take integers as they are, packed in the slab with their scales and zeros. */
+quip_status qp_store_floats(struct tflite_writer *w, const struct stored *s, struct slab *slab,
+                            int64_t begin, int64_t n, const float *values, quip_error *error);
+quip_status qp_store_integers(struct tflite_writer *w, const struct stored *s, struct slab *slab,
+                              int64_t begin, int64_t n, quip_error *error);
+
 /* ---- plan.c ---- */
 
 /* One tensor on its way, as the model file has it. A vector is one row. */
@@ -267,9 +315,7 @@ struct job {
     const struct tensor_row *row;
     int layer;
     struct entry *entry;
-    int64_t rows, cols;
-    enum dtype dtype;
-    int index, scale_index; // in the writer
+    struct stored stored;
 };
 struct plan {
     struct job *jobs; // in the order of use
@@ -279,8 +325,6 @@ struct plan {
 quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct model_facts *f,
                          const struct convert_options *options, quip_error *error);
 void qp_plan_close(struct plan *plan);
-/* How the options want a class of tensors stored. */
-enum dtype qp_stored_dtype(const struct convert_options *o, enum weight_class weight_class);
 
 /* ---- requantize.c ---- */
 
@@ -292,7 +336,7 @@ quip_status qp_requantize(const char *in, const char *out, const struct convert_
 
 /* Append the serialized LlmParameters. `tokenizer` spells the stop tokens. */
 bool qp_write_llm_parameters(const struct model_facts *f, const struct tokenizer *tokenizer,
-                             struct bytes *out);
+                             bool for_gpu, struct bytes *out);
 /* Append the text of quip.config. */
 bool qp_write_quip_config(const struct model_facts *f, struct bytes *out);
 

@@ -335,7 +335,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (cJSON_IsObject(json) && !qp_facts_from_hf(&facts, &c, NULL)) {
         facts.n_stops = 0; // their pieces would come from a tokenizer
         qp_write_quip_config(&facts, &text);
-        qp_write_llm_parameters(&facts, NULL, &text);
+        qp_write_llm_parameters(&facts, NULL, false, &text);
     }
     qp_bytes_close(&text);
     cJSON_Delete(json);

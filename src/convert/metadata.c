@@ -97,7 +97,7 @@ static void put_attention(struct proto_writer *w, const struct model_facts *f, i
     }
 }
 
-static void put_transformer(struct proto_writer *w, const struct model_facts *f,
+static void put_transformer(struct proto_writer *w, const struct model_facts *f, bool for_gpu,
                             struct proto_writer *part)
 {
     const struct family *family = f->family;
@@ -134,6 +134,11 @@ static void put_transformer(struct proto_writer *w, const struct model_facts *f,
     put_int(w, 18, 1); // no absolute positions
     if (local_per_global(f) > 0)
         put_int(w, 19, local_per_global(f));
+    if (for_gpu) { // what the original says in these files alone, in fields that it does not
+                   // publish
+        put_int(w, 23, 1);
+        put_int(w, 24, 1);
+    }
     put_float(w, 25, rescale);
     if (is_gemma3) {
         put_float(w, 32, f->rope_theta);
@@ -206,13 +211,13 @@ static void put_stops(struct proto_writer *w, const struct model_facts *f,
 }
 
 bool qp_write_llm_parameters(const struct model_facts *f, const struct tokenizer *tokenizer,
-                             struct bytes *out)
+                             bool for_gpu, struct bytes *out)
 {
     struct bytes outer_bytes = { 0 }, inner_bytes = { 0 };
     struct proto_writer w = { out, true };
     struct proto_writer outer = { &outer_bytes, true }, inner = { &inner_bytes, true };
 
-    put_transformer(&outer, f, &inner);
+    put_transformer(&outer, f, for_gpu, &inner);
     put_message(&w, 1, &outer);
     put_int(&w, 2, f->vocab_size);
     if (f->has_bos || f->family->has_start_id)

@@ -13,21 +13,6 @@ enum {
     MAX_NAMED = 3 // tensors that a complaint names; the rest are counted
 };
 
-enum dtype qp_stored_dtype(const struct convert_options *o, enum weight_class weight_class)
-{
-    static const enum dtype dtypes[4][5] = {
-        // CLASS_NORM, CLASS_BIAS, CLASS_ATTENTION, CLASS_FEED_FORWARD, CLASS_EMBEDDING
-        [CONVERT_INT8] = { DTYPE_F32, DTYPE_F32, DTYPE_I8, DTYPE_I8, DTYPE_I8 },
-        [CONVERT_MIXED] = { DTYPE_F32, DTYPE_F32, DTYPE_I8, DTYPE_I4, DTYPE_I8 },
-        [CONVERT_INT4] = { DTYPE_F32, DTYPE_F32, DTYPE_I4, DTYPE_I4, DTYPE_I4 },
-        [CONVERT_F32] = { DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32 },
-    };
-    const int bits[] = { 0, 0, o->attention_bits, o->feed_forward_bits, o->embedding_bits };
-    if (bits[weight_class])
-        return bits[weight_class] == 4 ? DTYPE_I4 : DTYPE_I8;
-    return dtypes[o->weights][weight_class];
-}
-
 /* ---- what is wrong ---- */
 
 /* Tensors of which the same is wrong: the first few by name, and how many. */
@@ -140,12 +125,14 @@ static void plan_tensor(struct planner *p, const struct tensor_row *row, int lay
         .row = row,
         .layer = layer,
         .entry = e,
-        .rows = is_vector ? 1 : rows,
-        .cols = is_vector ? rows : cols,
-        .dtype = qp_stored_dtype(p->options, row->weight_class),
+        .stored = { .source = e->tensor->name,
+                    .rows = is_vector ? 1 : rows,
+                    .cols = is_vector ? rows : cols,
+                    .is_first = p->plan->n_jobs == 1 },
     };
+    qp_store_as(&job->stored, p->options, row->weight_class);
     if (is_new)
-        p->facts->n_parameters += (uint64_t)(job->rows * job->cols);
+        p->facts->n_parameters += (uint64_t)(rows * (is_vector ? 1 : cols));
 }
 
 /* A head that repeats the tied embedding is no news. */

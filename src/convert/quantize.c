@@ -4,7 +4,9 @@
  *     scale = max|w| / 127 (int4: / 7), 1 when that is 0
  *     q     = clip(round_half_even(w / scale))
  *
- * Invariant: the largest magnitude of a row maps to +-127 (+-7), so -128 (-8) does not occur. */
+ * Invariant: the largest magnitude of a row maps to +-127 (+-7), so -128 (-8) does not occur.
+ * Asymmetric rows map their smallest value to -128 (-8) and their largest to 127 (7); the scheme
+ * called MSE takes the scale from the root mean square. */
 #include "convert/convert_impl.h"
 
 #include <float.h>
@@ -71,6 +73,72 @@ bool qp_quantize_i4(const float *w, int64_t rows, int64_t cols, uint8_t *q, floa
             int high = quantized(w[i + 1], scales[r], 7) + 8;
             q[i / 2] = (uint8_t)(low | high << 4);
         }
+    }
+    return true;
+}
+
+/* ---- the original's other schemes ---- */
+
+/* Integer i of a row, as the file has it. */
+static void put_integer(void *row, int64_t i, int bits, int value)
+{
+    uint8_t *byte = (uint8_t *)row + (bits == 8 ? i : i / 2);
+    if (bits == 8)
+        *byte = (uint8_t)value;
+    else
+        *byte = (uint8_t)(i % 2 ? *byte | (value + 8) << 4 : value + 8);
+}
+
+/* clip(round(x + shift)), in float32. Beyond 2^22 the sum is no longer rounded, but clipped. */
+static int shifted(float x, float shift, float min, float max)
+{
+    float q = round_even(x + shift);
+    q = q > max ? max : q;
+    return (int)(q < min ? min : q);
+}
+
+bool qp_quantize_asymmetric(const float *w, int64_t rows, int64_t cols, int bits, void *q,
+                            float *scales, float *zeros)
+{
+    const float q_min = bits == 8 ? -128 : -8, q_max = bits == 8 ? 127 : 7;
+    for (int64_t r = 0; r < rows; r++, w += cols) {
+        float min = w[0], max = w[0];
+        if (row_bound(w, cols) < 0)
+            return false;
+        for (int64_t i = 1; i < cols; i++) {
+            min = w[i] < min ? w[i] : min;
+            max = w[i] > max ? w[i] : max;
+        }
+        float scale = (max - min) / (q_max - q_min);
+        if (!(scale <= FLT_MAX)) // the range does not fit in a float
+            return false;
+        scale = scale == 0 ? 1 : scale;
+        const float zero = q_min - min / scale;
+        for (int64_t i = 0; i < cols; i++)
+            put_integer((uint8_t *)q + r * cols * bits / 8, i, bits,
+                        shifted(w[i] / scale, zero, q_min, q_max));
+        scales[r] = scale;
+        // the original keeps zero * scale and its writer divides, which is not always the same
+        zeros[r] = zero * scale / scale;
+    }
+    return true;
+}
+
+/* The steps that the original found best for normally distributed weights. */
+bool qp_quantize_mse(const float *w, int64_t rows, int64_t cols, int bits, void *q, float *scales)
+{
+    const float step = bits == 8 ? 0.05408f : 0.37755f, half = bits == 8 ? 127 : 7;
+    for (int64_t r = 0; r < rows; r++, w += cols) {
+        double sum = 0;
+        if (row_bound(w, cols) < 0)
+            return false;
+        for (int64_t i = 0; i < cols; i++)
+            sum += (double)w[i] * (double)w[i];
+        const float scale = step * (float)sqrt(sum / (double)cols) + 1e-12f;
+        for (int64_t i = 0; i < cols; i++)
+            put_integer((uint8_t *)q + r * cols * bits / 8, i, bits,
+                        shifted(w[i] / scale, half, 0, 2 * half) - (int)half);
+        scales[r] = scale;
     }
     return true;
 }

@@ -22,6 +22,23 @@ float qp_half_value(const uint8_t *p)
     return qp_float_of_bits(sign | (exponent + 127 - 15) << 23 | fraction << 13);
 }
 
+uint16_t qp_half_bits(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    const uint32_t sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+    if (size > 0x7f800000u) // not a number
+        return (uint16_t)(sign | 0x7e00u);
+    if (size >= 0x477ff000u) // 65520
+        return (uint16_t)(sign | 0x7c00u);
+    if (size < 0x38800000u) { // below 2^-14: adding 0.5 rounds to multiples of 2^-24
+        const float rounded = qp_float_of_bits(size) + 0.5f;
+        memcpy(&bits, &rounded, sizeof bits);
+        return (uint16_t)(sign | (bits - 0x3f000000u));
+    }
+    return (uint16_t)(sign | ((size - 0x38000000u + 0xfffu + (size >> 13 & 1)) >> 13));
+}
+
 static void expand_f32(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++)

@@ -43,6 +43,8 @@ bool qp_dtype_bytes(enum dtype dtype, uint64_t n, uint64_t *n_bytes);
 
 /* The two bytes of an IEEE 754 binary16 number, little endian, as a float: every value of it. */
 float qp_half_value(const uint8_t *p);
+/* The nearest binary16 number to x, of two equally near the even one; infinite from 65520 on. */
+uint16_t qp_half_bits(float x);
 
 #define QP_MAX_DIMS 4
 
@@ -125,6 +127,9 @@ quip_status qp_format_read_f32(const struct format *f, const struct tensor *t, u
 struct tflite_writer;
 quip_status qp_tflite_writer_open(struct tflite_writer **w, const char *path,
                                   const char *subgraph_name, quip_error *error);
+/* From here on in the layout of the original's files for GPUs: a tensor's shape is its number of
+ * bytes, and F16 can be declared, which its type then calls float32. */
+void qp_tflite_writer_for_gpu(struct tflite_writer *w);
 /* dtype: F32, I8, I4 (also I32). Names are copied. *index is for qp_tflite_writer_write. */
 quip_status qp_tflite_writer_tensor(struct tflite_writer *w, const char *name, enum dtype dtype,
                                     int n_dims, const int64_t *dims, int *index, quip_error *error);

@@ -1,7 +1,8 @@
-/* tflite_writer.c: writes the original's model file, in the layout of its CPU files.
+/* tflite_writer.c: writes the original's model file, in the layout of its files for CPUs or GPUs.
  * In:  tensors and metadata, declared first; then the tensors' bytes, in any order and any pieces.
- * Out: the flatbuffer; then, each at a multiple of 64 bytes, the metadata and the tensors in the
- *      order of their declaration; then zeros to a multiple of 64 KiB and at least 1 MiB.
+ * Out: the flatbuffer; then, each at a multiple of 64 bytes (for GPUs: 256, the first at one of
+ *      64 KiB), the metadata and the tensors in the order of their declaration; then zeros to a
+ *      multiple of 64 KiB and at least 1 MiB.
  * Padded so, the file opens in the original's engine, which maps whole pages, the first MiB at
  * once. Memory is what the declarations need, whatever the size of the weights. */
 #include "format/format_impl.h"
@@ -10,7 +11,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define DATA_ALIGN 64
+#define CPU_ALIGN 64
+#define GPU_ALIGN 256
 #define FILE_ALIGN 65536
 
 struct out_tensor {
@@ -32,7 +34,7 @@ struct out_entry {
 struct tflite_writer {
     struct out_file *file;
     char *path;
-    bool has_begun;
+    bool has_begun, is_for_gpu;
     size_t subgraph_name;
     struct bytes names;    // zero-terminated
     struct bytes contents; // of the metadata
@@ -108,9 +110,16 @@ void qp_tflite_writer_close(struct tflite_writer *w)
     free(w);
 }
 
-static bool is_writable(enum dtype dtype)
+void qp_tflite_writer_for_gpu(struct tflite_writer *w)
 {
-    return dtype == DTYPE_F32 || dtype == DTYPE_I8 || dtype == DTYPE_I4 || dtype == DTYPE_I32;
+    assert(!n_out_tensors(w));
+    w->is_for_gpu = true;
+}
+
+static bool is_writable(const struct tflite_writer *w, enum dtype dtype)
+{
+    return (dtype == DTYPE_F16 && w->is_for_gpu) || dtype == DTYPE_F32 || dtype == DTYPE_I8 ||
+           dtype == DTYPE_I4 || dtype == DTYPE_I32;
 }
 
 quip_status qp_tflite_writer_tensor(struct tflite_writer *w, const char *name, enum dtype dtype,
@@ -119,14 +128,20 @@ quip_status qp_tflite_writer_tensor(struct tflite_writer *w, const char *name, e
     assert(!w->has_begun);
     struct out_tensor t = { .dtype = dtype, .n_dims = n_dims };
     uint64_t n;
-    if (!is_writable(dtype))
+    if (!is_writable(w, dtype))
         return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: %s cannot be written as %s", w->path, name,
                        qp_dtype_name(dtype));
     if (n_dims < 0 || n_dims > QP_MAX_DIMS || !qp_format_elements(dims, n_dims, &n) ||
         !qp_dtype_bytes(dtype, n, &t.n_bytes))
         return qp_fail(error, QUIP_E_ARGUMENT, "%s: %s has an impossible shape for %s", w->path,
                        name, qp_dtype_name(dtype));
-    for (int i = 0; i < n_dims; i++) {
+    const int64_t n_bytes = (int64_t)t.n_bytes;
+    if (w->is_for_gpu) {
+        t.dtype = dtype == DTYPE_F16 ? DTYPE_F32 : dtype;
+        t.n_dims = 1;
+        dims = &n_bytes;
+    }
+    for (int i = 0; i < t.n_dims; i++) {
         if (dims[i] > INT32_MAX)
             return qp_fail(error, QUIP_E_UNSUPPORTED,
                            "%s: %s has a dimension of %" PRId64 ", the format has 32 bits for it",
@@ -382,20 +397,23 @@ static bool build_flatbuffer(struct bytes *out, const struct tflite_writer *w)
 
 /* ---- the file ---- */
 
-/* Give every buffer its place, the first at `at`; false when the file would pass 2^63 bytes. */
+/* Give every buffer its place, the first not before `at`; false when the file would pass 2^63
+ * bytes. */
 static bool place_data(struct tflite_writer *w, uint64_t at, uint64_t *end)
 {
+    const uint64_t align = w->is_for_gpu ? GPU_ALIGN : CPU_ALIGN;
+    at = qp_round_up(at, w->is_for_gpu ? FILE_ALIGN : CPU_ALIGN);
     for (size_t i = 0; i < n_out_entries(w); i++) {
         struct out_entry *e = out_entry(w, i);
         e->offset = at;
-        at += qp_round_up(e->n_data, DATA_ALIGN);
+        at += qp_round_up(e->n_data, align);
     }
     for (size_t i = 0; i < n_out_tensors(w); i++) {
         struct out_tensor *t = out_tensor(w, i);
         if (at > INT64_MAX / 2 || t->n_bytes > INT64_MAX / 2)
             return false;
         t->offset = at;
-        at += (t->n_bytes + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN;
+        at += (t->n_bytes + align - 1) / align * align;
     }
     *end = at;
     return true;
@@ -441,7 +459,7 @@ quip_status qp_tflite_writer_begin(struct tflite_writer *w, quip_error *error)
                              w->path, n_out_tensors(w), flatbuffer.n, TFLITE_HEADER_BYTES);
             goto done;
         }
-        if (!place_data(w, qp_round_up(flatbuffer.n, DATA_ALIGN), &end)) {
+        if (!place_data(w, flatbuffer.n, &end)) {
             status =
                 qp_fail(error, QUIP_E_UNSUPPORTED, "%s: the file would pass 2^63 bytes", w->path);
             goto done;

@@ -1,0 +1,276 @@
+/* store.c: rows of a matrix -> bytes of the model file, in either of the original's layouts.
+ * In:  how a tensor is kept (struct stored); floats, or integers as files for CPUs have them.
+ * Out: for CPUs the rows and a scale each. For GPUs 4 x 4 tiles, dims [cols / 4][rows / 4][4 of a
+ *      row][4 rows], int8 plus 128, floats in binary16; a scale and the sum of its integers for
+ *      each row, and a zero point where rows have one (docs/model-format.md). */
+#include "convert/convert_impl.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    TILE = 4,
+    MAX_STORED_NAME = 256
+};
+
+static enum dtype stored_dtype(const struct convert_options *o, enum weight_class weight_class)
+{
+    static const enum dtype dtypes[4][5] = {
+        // CLASS_NORM, CLASS_BIAS, CLASS_ATTENTION, CLASS_FEED_FORWARD, CLASS_EMBEDDING
+        [CONVERT_INT8] = { DTYPE_F32, DTYPE_F32, DTYPE_I8, DTYPE_I8, DTYPE_I8 },
+        [CONVERT_MIXED] = { DTYPE_F32, DTYPE_F32, DTYPE_I8, DTYPE_I4, DTYPE_I8 },
+        [CONVERT_INT4] = { DTYPE_F32, DTYPE_F32, DTYPE_I4, DTYPE_I4, DTYPE_I4 },
+        [CONVERT_F32] = { DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32 },
+    };
+    const int bits[] = { 0, 0, o->attention_bits, o->feed_forward_bits, o->embedding_bits };
+    if (bits[weight_class])
+        return bits[weight_class] == 4 ? DTYPE_I4 : DTYPE_I8;
+    return dtypes[o->weights][weight_class];
+}
+
+static bool is_integer(const struct stored *s)
+{
+    return s->dtype == DTYPE_I8 || s->dtype == DTYPE_I4;
+}
+
+void qp_store_as(struct stored *s, const struct convert_options *o, enum weight_class weight_class)
+{
+    s->dtype = stored_dtype(o, weight_class);
+    s->is_for_gpu = o->for_gpu;
+    if (o->for_gpu && s->dtype == DTYPE_F32 && weight_class != CLASS_NORM &&
+        weight_class != CLASS_BIAS)
+        s->dtype = DTYPE_F16;
+    s->is_mse = o->is_mse;
+    s->is_asymmetric = o->is_asymmetric && is_integer(s);
+}
+
+uint64_t qp_stored_bytes(const struct stored *s)
+{
+    uint64_t n_bytes = 0;
+    qp_dtype_bytes(s->dtype, (uint64_t)(s->rows * s->cols), &n_bytes);
+    return n_bytes;
+}
+
+/* ---- declaring ---- */
+
+/* A tensor with one number for each row of the matrix. */
+static quip_status declare_companion(struct tflite_writer *w, const struct stored *s,
+                                     const char *name, const char *suffix, enum dtype dtype,
+                                     int *index, quip_error *error)
+{
+    char full[MAX_STORED_NAME];
+    snprintf(full, sizeof full, "%s%s", name, suffix);
+    return qp_tflite_writer_tensor(w, full, dtype, 1, &s->rows, index, error);
+}
+
+/* In the original's order: a file for GPUs has the scales in front of a matrix, but behind the
+ * first. */
+static quip_status declare_integers(struct tflite_writer *w, struct stored *s, const char *name,
+                                    quip_error *error)
+{
+    const int64_t dims[2] = { s->rows, s->cols };
+    const bool scale_first = s->is_for_gpu && !s->is_first;
+    quip_status status = QUIP_OK;
+    if (scale_first)
+        status =
+            declare_companion(w, s, name, "_quantized_scale", DTYPE_F32, &s->scale_index, error);
+    if (!status)
+        status = qp_tflite_writer_tensor(w, name, s->dtype, 2, dims, &s->index, error);
+    if (!status && s->is_for_gpu)
+        status = declare_companion(w, s, name, ".sum_i", DTYPE_I32, &s->sum_index, error);
+    if (!status && !scale_first)
+        status =
+            declare_companion(w, s, name, "_quantized_scale", DTYPE_F32, &s->scale_index, error);
+    if (!status && s->is_asymmetric)
+        status = declare_companion(w, s, name, "_quantized_zp", DTYPE_F32, &s->zero_index, error);
+    return status;
+}
+
+quip_status qp_store_declare(struct tflite_writer *w, struct stored *s, const char *name,
+                             quip_error *error)
+{
+    const int64_t dims[2] = { s->rows, s->cols };
+    if (s->dtype == DTYPE_I4 && s->cols % 2)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s has rows of %lld values; int4 needs an even number", s->source,
+                       (long long)s->cols);
+    if (s->is_for_gpu && (s->rows % TILE || s->cols % TILE))
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s is [%lld, %lld]; the layout for GPUs has tiles of 4 x 4", s->source,
+                       (long long)s->rows, (long long)s->cols);
+    return is_integer(s) ? declare_integers(w, s, name, error)
+                         : qp_tflite_writer_tensor(w, name, s->dtype, 2, dims, &s->index, error);
+}
+
+quip_status qp_store_declare_vector(struct tflite_writer *w, struct stored *s, const char *name,
+                                    bool is_layer_norm, quip_error *error)
+{
+    static const char for_cpu[] = ".ff_layer.pre_layer_norm.", for_gpu[] = ".post_layer_norm.";
+    const char *wrong = s->is_for_gpu ? for_cpu : for_gpu,
+               *right = s->is_for_gpu ? for_gpu : for_cpu;
+    const char *at = is_layer_norm ? strstr(name, wrong) : NULL;
+    const int64_t dims[3] = { 1, 1, s->cols };
+    char full[MAX_STORED_NAME];
+    snprintf(full, sizeof full, "%.*s%s%s", (int)(at ? at - name : 0), name, at ? right : "",
+             at ? at + strlen(wrong) : name);
+    return qp_tflite_writer_tensor(w, full, DTYPE_F32, is_layer_norm ? 3 : 1,
+                                   is_layer_norm ? dims : &s->cols, &s->index, error);
+}
+
+/* ---- memory ---- */
+
+quip_status qp_slab_open(struct slab *slab, int64_t n_values, int64_t n_rows, quip_error *error)
+{
+    const size_t values = (size_t)n_values, rows = (size_t)n_rows;
+    *slab = (struct slab){ .packed = malloc(values),
+                           .scales = malloc(rows * sizeof(float)),
+                           .zeros = malloc(rows * sizeof(float)),
+                           .tiles = malloc(values * sizeof(uint16_t)),
+                           .sums = malloc(rows * sizeof(int32_t)),
+                           .n_values = n_values,
+                           .n_rows = n_rows };
+    if (slab->packed && slab->scales && slab->zeros && slab->tiles && slab->sums)
+        return QUIP_OK;
+    qp_slab_close(slab);
+    return qp_fail_memory(error, "a slab of weights", values * 3 + rows * 12);
+}
+
+void qp_slab_close(struct slab *slab)
+{
+    free(slab->packed);
+    free(slab->scales);
+    free(slab->zeros);
+    free(slab->tiles);
+    free(slab->sums);
+    *slab = (struct slab){ 0 };
+}
+
+/* ---- tiles ---- */
+
+/* Integer i of row r of a slab, signed. */
+static int integer_at(const struct stored *s, const struct slab *slab, int64_t r, int64_t i)
+{
+    const int64_t at = r * s->cols + i;
+    if (s->dtype == DTYPE_I8)
+        return ((const int8_t *)slab->packed)[at];
+    return (((const uint8_t *)slab->packed)[at / 2] >> (at % 2 * 4) & 15) - 8;
+}
+
+static void put_tiled(const struct stored *s, uint8_t *tiles, int64_t at, int q)
+{
+    if (s->dtype == DTYPE_I8)
+        tiles[at] = (uint8_t)(q + 128);
+    else
+        tiles[at / 2] = (uint8_t)(at % 2 ? tiles[at / 2] | (q + 8) << 4 : q + 8);
+}
+
+/* The slab's n rows as [cols / 4][n / 4][4 of a row][4 rows]; and the sum of each. */
+static void tile_integers(const struct stored *s, struct slab *slab, int64_t n)
+{
+    int64_t at = 0;
+    memset(slab->sums, 0, (size_t)n * sizeof *slab->sums);
+    for (int64_t i = 0; i < s->cols; i += TILE)
+        for (int64_t r = 0; r < n; r += TILE)
+            for (int k = 0; k < TILE * TILE; k++, at++) {
+                const int64_t row = r + k % TILE;
+                const int q = integer_at(s, slab, row, i + k / TILE);
+                slab->sums[row] += q;
+                put_tiled(s, slab->tiles, at, q);
+            }
+}
+
+/* False when a value has no place in binary16. */
+static bool tile_floats(const struct stored *s, struct slab *slab, int64_t n, const float *values)
+{
+    uint8_t *to = slab->tiles;
+    for (int64_t i = 0; i < s->cols; i += TILE)
+        for (int64_t r = 0; r < n; r += TILE)
+            for (int k = 0; k < TILE * TILE; k++, to += 2) {
+                const float x = values[(r + k % TILE) * s->cols + i + k / TILE];
+                const uint16_t half = qp_half_bits(x);
+                if ((half & 0x7c00u) == 0x7c00u)
+                    return false;
+                to[0] = (uint8_t)half;
+                to[1] = (uint8_t)(half >> 8);
+            }
+    return true;
+}
+
+/* Each four columns of the slab's rows lie together, apart from those of other rows. */
+static quip_status write_tiles(struct tflite_writer *w, const struct stored *s,
+                               const struct slab *slab, int64_t begin, int64_t n, quip_error *error)
+{
+    uint64_t n_run = 0, n_column = 0, first = 0;
+    qp_dtype_bytes(s->dtype, (uint64_t)(n * TILE), &n_run);
+    qp_dtype_bytes(s->dtype, (uint64_t)(s->rows * TILE), &n_column);
+    qp_dtype_bytes(s->dtype, (uint64_t)(begin * TILE), &first);
+    if (n == s->rows)
+        return qp_tflite_writer_write(w, s->index, 0, slab->tiles,
+                                      (size_t)(n_run * (uint64_t)(s->cols / TILE)), error);
+    quip_status status = QUIP_OK;
+    for (uint64_t i = 0; i < (uint64_t)(s->cols / TILE) && !status; i++)
+        status = qp_tflite_writer_write(w, s->index, i * n_column + first, slab->tiles + i * n_run,
+                                        (size_t)n_run, error);
+    return status;
+}
+
+/* ---- rows ---- */
+
+/* Numbers of rows [begin, begin + n), four bytes each. */
+static quip_status write_companion(struct tflite_writer *w, int index, int64_t begin, int64_t n,
+                                   const void *data, quip_error *error)
+{
+    return qp_tflite_writer_write(w, index, (uint64_t)begin * 4, data, (size_t)n * 4, error);
+}
+
+static quip_status write_plain(struct tflite_writer *w, const struct stored *s, int64_t begin,
+                               int64_t n, const void *data, quip_error *error)
+{
+    uint64_t offset = 0, n_bytes = 0;
+    qp_dtype_bytes(s->dtype, (uint64_t)(begin * s->cols), &offset);
+    qp_dtype_bytes(s->dtype, (uint64_t)(n * s->cols), &n_bytes);
+    return qp_tflite_writer_write(w, s->index, offset, data, (size_t)n_bytes, error);
+}
+
+quip_status qp_store_integers(struct tflite_writer *w, const struct stored *s, struct slab *slab,
+                              int64_t begin, int64_t n, quip_error *error)
+{
+    quip_status status = write_companion(w, s->scale_index, begin, n, slab->scales, error);
+    if (!status && s->is_asymmetric)
+        status = write_companion(w, s->zero_index, begin, n, slab->zeros, error);
+    if (status)
+        return status;
+    if (!s->is_for_gpu)
+        return write_plain(w, s, begin, n, slab->packed, error);
+    tile_integers(s, slab, n);
+    status = write_companion(w, s->sum_index, begin, n, slab->sums, error);
+    return status ? status : write_tiles(w, s, slab, begin, n, error);
+}
+
+static bool quantize_rows(const struct stored *s, struct slab *slab, int64_t n, const float *values)
+{
+    const int bits = s->dtype == DTYPE_I8 ? 8 : 4;
+    if (s->is_asymmetric)
+        return qp_quantize_asymmetric(values, n, s->cols, bits, slab->packed, slab->scales,
+                                      slab->zeros);
+    if (s->is_mse)
+        return qp_quantize_mse(values, n, s->cols, bits, slab->packed, slab->scales);
+    return bits == 8 ? qp_quantize_i8(values, n, s->cols, slab->packed, slab->scales)
+                     : qp_quantize_i4(values, n, s->cols, slab->packed, slab->scales);
+}
+
+quip_status qp_store_floats(struct tflite_writer *w, const struct stored *s, struct slab *slab,
+                            int64_t begin, int64_t n, const float *values, quip_error *error)
+{
+    if (s->dtype == DTYPE_F32)
+        return write_plain(w, s, begin, n, values, error);
+    const bool is_fine =
+        s->dtype == DTYPE_F16 ? tile_floats(s, slab, n, values) : quantize_rows(s, slab, n, values);
+    if (!is_fine)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s has a value that is not a finite number%s, in rows %lld to %lld",
+                       s->source, s->dtype == DTYPE_F16 ? " in binary16" : "", (long long)begin,
+                       (long long)(begin + n - 1));
+    return s->dtype == DTYPE_F16 ? write_tiles(w, s, slab, begin, n, error)
+                                 : qp_store_integers(w, s, slab, begin, n, error);
+}
