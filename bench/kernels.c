@@ -3,6 +3,8 @@
  * Decode (gemv): weights larger than any cache, GB/s against a plain read of the same memory.
  * Prefill (pack + gemm): 10^12 integer operations a second (a multiply and an add are two), against
  * independent vpdpbusd in a loop. Rates are medians of passes interleaved with the limit's own. */
+#include "limits.h"
+
 #include "cpu/kernels.h"
 #include "format/format.h"
 
@@ -62,55 +64,18 @@ static void *take(size_t n_bytes)
 
 /* ---- limits ---- */
 
-static volatile uint64_t sink; // keeps what nobody reads from being optimized away
-
 static void pass_read(struct work *work)
 {
-    const uint64_t *p = (const uint64_t *)work->weights;
-    uint64_t a = 0, b = 0, c = 0, d = 0;
-    for (size_t i = 0; i + 8 <= work->weights_bytes / 8; i += 8) {
-        __builtin_prefetch((const char *)(p + i) + 4096);
-        a ^= p[i] ^ p[i + 1];
-        b ^= p[i + 2] ^ p[i + 3];
-        c ^= p[i + 4] ^ p[i + 5];
-        d ^= p[i + 6] ^ p[i + 7];
-    }
-    sink = a ^ b ^ c ^ d;
+    plain_read(work->weights, work->weights_bytes);
 }
 
-#if defined(__x86_64__)
-
-/* Operations a second, / 10^12, of 24 independent 512-bit accumulators. */
+/* Operations a second, / 10^12. */
 static double integer_limit(void)
 {
-    if (!(qp_cpu_features() & CPU_AVX512VNNI))
-        return 0;
-    enum {
-        STEPS = 1 << 20,
-        ACCUMULATORS = 24,
-        OPERATIONS = 128
-    };
-    uint64_t start = qp_now_ns();
-    long n = STEPS;
-#define DOT(i) "vpdpbusd %%zmm31, %%zmm30, %%zmm" #i "\n\t"
-#define DOT8(a, b, c, d, e, f, g, h) DOT(a) DOT(b) DOT(c) DOT(d) DOT(e) DOT(f) DOT(g) DOT(h)
-    __asm__ volatile("1:\n\t" DOT8(0, 1, 2, 3, 4, 5, 6, 7) DOT8(8, 9, 10, 11, 12, 13, 14, 15)
-                         DOT8(16, 17, 18, 19, 20, 21, 22, 23) "decq %0\n\tjnz 1b"
-                     : "+r"(n)
-                     :
-                     : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
-                       "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
-    return (double)STEPS * ACCUMULATORS * OPERATIONS / (double)(qp_now_ns() - start) / 1e3;
+    const uint64_t start = qp_now_ns();
+    const double n = integer_rounds(qp_cpu_features(), 1 << 20);
+    return n / (double)(qp_now_ns() - start) / 1e3;
 }
-
-#else
-
-static double integer_limit(void)
-{
-    return 0;
-}
-
-#endif
 
 /* ---- passes ---- */
 

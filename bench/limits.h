@@ -1,0 +1,89 @@
+/* limits.h: what one thread of this processor can do at most, for roofline.c and kernels.c.
+ * Loops of independent instructions in assembly, where no compiler folds or spills them. */
+#ifndef BENCH_LIMITS_H
+#define BENCH_LIMITS_H
+
+#include "base/base.h"
+
+static volatile uint64_t limits_sink; // keeps what nobody reads from being optimized away
+
+/* Read n bytes in order, once, asking for each line 4 KiB ahead. */
+static inline void plain_read(const void *data, size_t n)
+{
+    const uint64_t *p = data;
+    uint64_t a = 0, b = 0, c = 0, d = 0;
+    for (size_t i = 0; i + 8 <= n / 8; i += 8) {
+        __builtin_prefetch((const char *)(p + i) + 4096);
+        a ^= p[i] ^ p[i + 1];
+        b ^= p[i + 2] ^ p[i + 3];
+        c ^= p[i + 4] ^ p[i + 5];
+        d ^= p[i + 6] ^ p[i + 7];
+    }
+    limits_sink = a ^ b ^ c ^ d;
+}
+
+/* n rounds of the widest dot product of 8-bit integers that the engine uses here. Returns the
+ * operations done, a multiply and an add being two; 0 where no such instruction is known. */
+#define DOT8(a, b, c, d, e, f, g, h) DOT(a) DOT(b) DOT(c) DOT(d) DOT(e) DOT(f) DOT(g) DOT(h)
+
+#if defined(__x86_64__)
+
+#define XMM_CLOBBERS                                                                               \
+    "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", \
+        "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"
+
+static inline double integer_rounds(unsigned cpu, long n)
+{
+    const double rounds = (double)n;
+    if (cpu & CPU_AVX512VNNI) {
+#define DOT(i) "vpdpbusd %%zmm31, %%zmm30, %%zmm" #i "\n\t"
+        __asm__ volatile("1:\n\t" DOT8(0, 1, 2, 3, 4, 5, 6, 7) DOT8(8, 9, 10, 11, 12, 13, 14, 15)
+                             DOT8(16, 17, 18, 19, 20, 21, 22, 23) "decq %0\n\tjnz 1b"
+                         : "+r"(n)
+                         :
+                         : XMM_CLOBBERS);
+#undef DOT
+        return rounds * 24 * 128;
+    }
+    if (cpu & CPU_AVX2) { // bytes to pairs, pairs to fours, sum: three instructions a product
+#define DOT(i)                                                                                     \
+    "vpmaddubsw %%ymm15, %%ymm14, %%ymm" #i "\n\tvpmaddwd %%ymm" #i ", %%ymm13, %%ymm" #i "\n\t"   \
+    "vpaddd %%ymm" #i ", %%ymm12, %%ymm" #i "\n\t"
+        __asm__ volatile("1:\n\t" DOT8(0, 1, 2, 3, 4, 5, 6, 7) "decq %0\n\tjnz 1b"
+                         : "+r"(n)
+                         :
+                         : XMM_CLOBBERS);
+#undef DOT
+        return rounds * 8 * 64;
+    }
+    return 0;
+}
+
+#elif defined(__aarch64__)
+
+static inline double integer_rounds(unsigned cpu, long n)
+{
+    const double rounds = (double)n;
+    if (!(cpu & CPU_DOTPROD))
+        return 0;
+#define DOT(i) "sdot v" #i ".4s, v30.16b, v31.16b\n\t"
+    __asm__ volatile(".arch_extension dotprod\n1:\n\t" DOT8(0, 1, 2, 3, 4, 5, 6, 7)
+                         DOT8(8, 9, 10, 11, 12, 13, 14, 15) "subs %0, %0, #1\n\tb.ne 1b"
+                     : "+r"(n)
+                     :
+                     : "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10",
+                       "v11", "v12", "v13", "v14", "v15");
+#undef DOT
+    return rounds * 16 * 32;
+}
+
+#else
+
+static inline double integer_rounds(unsigned cpu, long n)
+{
+    (void)cpu, (void)n;
+    return 0;
+}
+
+#endif
+#endif

@@ -1,0 +1,122 @@
+/* roofline.c: what this machine can do at most: the two limits that an engine runs into.
+ * bench/roofline [-t THREADS] [-r ROUNDS] [--json]
+ * Decode reads every weight once: bytes a second of a plain read, all threads, each its own part of
+ * 1 GiB. Prefill multiplies: operations a second of the widest dot product of 8-bit integers, in
+ * registers. Medians of rounds that alternate, because neighbours change within seconds. */
+#include "limits.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    MAX_ROUNDS = 99,
+    STEPS = 1 << 20 // a few milliseconds
+};
+#define READ_BYTES ((size_t)1 << 30)
+
+struct limits_job {
+    const char *data;
+    unsigned cpu;
+    double operations; // of one thread
+};
+
+static void read_share(void *arg, int index, int n_threads)
+{
+    const struct limits_job *job = arg;
+    int begin, end;
+    qp_share((int)(READ_BYTES >> 12), 1, index, n_threads, &begin, &end);
+    plain_read(job->data + ((size_t)begin << 12), (size_t)(end - begin) << 12);
+}
+
+static void multiply_share(void *arg, int index, int n_threads)
+{
+    struct limits_job *job = arg;
+    const double done = integer_rounds(job->cpu, STEPS);
+    (void)n_threads;
+    if (index == 0)
+        job->operations = done;
+}
+
+static double seconds_of(struct pool *pool, pool_task task, struct limits_job *job)
+{
+    const uint64_t start = qp_now_ns();
+    qp_pool_run(pool, task, job);
+    return (double)(qp_now_ns() - start) * 1e-9;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+struct figure {
+    const char *name, *unit;
+    double rounds[MAX_ROUNDS];
+};
+
+static void print_figure(struct figure *f, int n, bool is_json, bool is_last)
+{
+    qsort(f->rounds, (size_t)n, sizeof *f->rounds, compare_doubles);
+    const double median = f->rounds[n / 2], min = f->rounds[0], max = f->rounds[n - 1];
+    if (is_json)
+        printf("  \"%s\": {\"median\": %.4g, \"min\": %.4g, \"max\": %.4g}%s\n", f->name, median,
+               min, max, is_last ? "" : ",");
+    else
+        printf("%-14s %8.2f %s  (%.2f to %.2f)\n", f->name, median, f->unit, min, max);
+}
+
+static int whole_number(const char *text, int max)
+{
+    char *end;
+    const long n = strtol(text, &end, 10);
+    if (*text == 0 || *end || n < 1 || n > max) {
+        fprintf(stderr, "roofline: %s: not a number from 1 to %d\n", text, max);
+        exit(2);
+    }
+    return (int)n;
+}
+
+int main(int argc, char **argv)
+{
+    int n_threads = 0, n_rounds = 9;
+    bool is_json = false;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--json"))
+            is_json = true;
+        else if (!strcmp(argv[i], "-t") && i + 1 < argc)
+            n_threads = whole_number(argv[++i], 1024);
+        else if (!strcmp(argv[i], "-r") && i + 1 < argc)
+            n_rounds = whole_number(argv[++i], MAX_ROUNDS);
+        else
+            return fprintf(stderr, "usage: roofline [-t THREADS] [-r ROUNDS] [--json]\n"), 2;
+    }
+    struct pool *pool;
+    quip_error error;
+    char *data = qp_alloc_pages(READ_BYTES);
+    if (!data)
+        return fprintf(stderr, "roofline: no memory for 1 GiB to read\n"), 1;
+    if (qp_pool_open(&pool, n_threads, &error))
+        return fprintf(stderr, "roofline: %s\n", error.message), 1;
+    memset(data, 1, READ_BYTES); // pages of zeros may be one page
+    n_threads = qp_pool_n_threads(pool);
+
+    struct limits_job job = { .data = data, .cpu = qp_cpu_features() };
+    struct figure read = { .name = "read_gb_per_s", .unit = "GB/s" };
+    struct figure multiply = { .name = "int8_tops", .unit = "TOPS" };
+    for (int i = 0; i < n_rounds; i++) {
+        read.rounds[i] = (double)READ_BYTES / seconds_of(pool, read_share, &job) * 1e-9;
+        const double s = seconds_of(pool, multiply_share, &job);
+        multiply.rounds[i] = job.operations * n_threads / s * 1e-12;
+    }
+    if (is_json)
+        printf("{\n  \"threads\": %d,\n", n_threads);
+    print_figure(&read, n_rounds, is_json, false);
+    print_figure(&multiply, n_rounds, is_json, true);
+    if (is_json)
+        printf("}\n");
+    qp_pool_close(pool);
+    qp_free_pages(data, READ_BYTES);
+    return 0;
+}
