@@ -2,6 +2,7 @@
 #include "base/base.h"
 #include "support/alloc_fault.h"
 
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -270,6 +271,50 @@ static void test_pool(void **state)
     qp_pool_close(p);
 }
 
+struct items {
+    struct pool *pool;
+    int n, unit, least, most;
+    atomic_uchar taken[1000];
+};
+
+static void take_task(void *arg, int index, int n_threads)
+{
+    (void)n_threads;
+    struct items *all = arg;
+    int begin, end;
+    while (qp_pool_take(all->pool, index, all->n, all->unit, all->least, all->most, &begin, &end)) {
+        assert_true(begin < end && end <= all->n && (!all->most || end - begin <= all->most));
+        assert_true(begin % all->unit == 0 && (end % all->unit == 0 || end == all->n));
+        for (int i = begin; i < end; i++)
+            atomic_fetch_add(&all->taken[i], 1);
+        if (index == 1 && begin % 3 == 0) // a slow thread
+            sched_yield();
+    }
+}
+
+/* Every item is taken once, by more threads than this machine has processors too. */
+static void test_take(void **state)
+{
+    (void)state;
+    static const int threads[] = { 1, 2, 3, 16, 64 }, counts[] = { 0, 1, 16, 63, 64, 500, 1000 };
+    for (size_t t = 0; t < QP_COUNT(threads); t++) {
+        struct items all = { 0 };
+        assert_int_equal(qp_pool_open(&all.pool, threads[t], NULL), QUIP_OK);
+        for (size_t c = 0; c < QP_COUNT(counts); c++)
+            for (int run = 0; run < 20; run++) {
+                all.n = counts[c];
+                all.unit = 1 << run % 5;
+                all.least = all.unit * (1 + run % 3);
+                all.most = run % 4 ? all.unit * (4 + run) : 0;
+                memset(all.taken, 0, sizeof all.taken);
+                qp_pool_run(all.pool, take_task, &all);
+                for (int i = 0; i < all.n; i++)
+                    assert_int_equal(all.taken[i], 1);
+            }
+        qp_pool_close(all.pool);
+    }
+}
+
 /* The shares of all threads are the whole, in order, cut at multiples of the unit. */
 static void test_share(void **state)
 {
@@ -423,6 +468,7 @@ int main(void)
         cmocka_unit_test(test_out_file),
         cmocka_unit_test(test_killed_writer),
         cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_take),
         cmocka_unit_test(test_share),
         cmocka_unit_test(test_clock),
         cmocka_unit_test(test_cpu),

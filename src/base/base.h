@@ -133,6 +133,13 @@ quip_status qp_pool_open(struct pool **pool, int n_threads, quip_error *error);
 void qp_pool_close(struct pool *pool);
 void qp_pool_run(struct pool *pool, pool_task task, void *arg);
 int qp_pool_n_threads(const struct pool *pool);
+/* Inside a task: the next of n items to do, [begin, end), false when none are left. Part `index`
+ * goes through its own share of them from the front, half of what is left at a time but at least
+ * `least` items (a multiple of `unit`; shares are cut in units) and at most `most` (0: no limit),
+ * and then helps its neighbours: a slow thread is waited for no longer than a small piece takes.
+ * One sequence of calls a run, with the same numbers in all parts. */
+bool qp_pool_take(struct pool *pool, int index, int n, int unit, int least, int most, int *begin,
+                  int *end);
 /* As many threads as help: the processors that this process may use (affinity and cgroup). */
 int qp_default_threads(void);
 

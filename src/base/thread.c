@@ -28,6 +28,13 @@ enum {
     MAX_THREADS = 256,
     SPIN_NS = 30000, // a decode step's gaps between operations are shorter, a user's pauses longer
     PAUSES_PER_LOOK = 16,
+    MOST_HELPED = 4, // neighbours whose items a part takes: to ask all of many takes too long
+};
+
+/* Where a part's share goes on: generation << 32 | item. One of an older generation has not begun.
+ */
+struct cursor {
+    _Alignas(64) atomic_uint_fast64_t at;
 };
 
 /* The numbers that everybody watches lie on cache lines of their own. */
@@ -42,10 +49,11 @@ struct pool {
     int n_threads; // the caller's included; a run has as many parts
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
+    struct cursor cursors[MAX_THREADS];
     struct worker {
         struct pool *pool;
         pthread_t thread;
-    } workers[]; // [n_threads - 1]
+    } workers[MAX_THREADS - 1]; // [n_threads - 1]
 };
 
 static void cpu_relax(void)
@@ -158,6 +166,7 @@ static void wait_for_workers(struct pool *p)
 void qp_pool_run(struct pool *p, pool_task task, void *arg)
 {
     if (p->n_threads == 1) {
+        announce_generation(p, 1);
         task(arg, 0, 1);
         return;
     }
@@ -174,12 +183,41 @@ int qp_pool_n_threads(const struct pool *p)
     return p->n_threads;
 }
 
-/* ---- open and close ---- */
+/* ---- shares of a run's items ---- */
 
-static size_t pool_bytes(int n_threads)
+static bool take_from(struct pool *p, int index, int n, int unit, int least, int most, int *begin,
+                      int *end)
 {
-    return sizeof(struct pool) + (size_t)n_threads * sizeof(struct worker);
+    const uint32_t now = generation(p);
+    int first, last;
+    qp_share(n, unit, index, p->n_threads, &first, &last);
+    atomic_uint_fast64_t *cursor = &p->cursors[index].at;
+    uint64_t seen = atomic_load_explicit(cursor, memory_order_relaxed), next;
+    do {
+        *begin = seen >> 32 == now ? (int)(uint32_t)seen : first;
+        if (*begin >= last)
+            return false;
+        int take = (last - *begin) / 2 / unit * unit; // large pieces first: reading goes on in one
+        take = take < least ? least : take;
+        take = most && take > most ? most : take;
+        *end = take < last - *begin ? *begin + take : last;
+        next = (uint64_t)now << 32 | (uint32_t)*end;
+    } while (!atomic_compare_exchange_weak_explicit(cursor, &seen, next, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return true;
 }
+
+bool qp_pool_take(struct pool *p, int index, int n, int unit, int least, int most, int *begin,
+                  int *end)
+{
+    assert(least > 0 && least % unit == 0 && most >= 0 && most % unit == 0);
+    for (int i = 0; i <= MOST_HELPED && i < p->n_threads; i++)
+        if (take_from(p, (index + i) % p->n_threads, n, unit, least, most, begin, end))
+            return true;
+    return false;
+}
+
+/* ---- open and close ---- */
 
 /* Start workers until there are n_threads in all or the system gives no more. They take no signals:
  * those are the host program's. */
@@ -209,11 +247,10 @@ quip_status qp_pool_open(struct pool **pool, int n_threads, quip_error *error)
     if (n_threads > MAX_THREADS)
         n_threads = MAX_THREADS;
 
-    // room for MAX_THREADS whatever n_threads is, so that closing knows the size: pages not
-    // touched cost nothing
-    struct pool *p = qp_alloc_pages(pool_bytes(MAX_THREADS));
+    // room for MAX_THREADS whatever n_threads is: pages not touched cost nothing
+    struct pool *p = qp_alloc_pages(sizeof *p);
     if (!p)
-        return qp_fail_memory(error, "a thread pool", pool_bytes(MAX_THREADS));
+        return qp_fail_memory(error, "a thread pool", sizeof *p);
     p->n_threads = 1;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
@@ -234,7 +271,7 @@ void qp_pool_close(struct pool *p)
     pthread_cond_destroy(&p->done);
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);
-    qp_free_pages(p, pool_bytes(MAX_THREADS));
+    qp_free_pages(p, sizeof *p);
 }
 
 void qp_share(int n, int unit, int index, int n_threads, int *begin, int *end)

@@ -28,8 +28,17 @@ enum {
     ROWS = 16,
     STRETCH = 4096, // bytes of each row before the next: the quads of 16 rows stay in L1
     N_QUADS = STRETCH / 256,
-    AHEAD = 4096 // bytes that are fetched while reading
+    AHEAD = STRETCH // bytes that are fetched while reading
 };
+
+/* From row i of 16 to what is read AHEAD bytes later: of rows longer than a stretch it is the same
+ * stretch of the next row, or after the last the next stretch of the first. */
+static inline size_t fetch_ahead(const struct matrix *w, int i)
+{
+    if (w->row_bytes <= STRETCH)
+        return AHEAD;
+    return i < ROWS - 1 ? w->row_bytes : STRETCH - (ROWS - 1) * w->row_bytes;
+}
 
 struct quads {
     __m512i of[N_QUADS][ROWS];
@@ -77,29 +86,30 @@ static inline __m512 add_block(__m512 sum, __m512i dot, int32_t offset, float sc
 
 /* ---- int8: a vector is one block ---- */
 
-static inline __m512i dot_i8(const uint8_t *w, const int8_t *q, __mmask64 w_mask, __mmask64 q_mask)
+static inline __m512i dot_i8(const uint8_t *w, size_t ahead, const int8_t *q, __mmask64 w_mask,
+                             __mmask64 q_mask)
 {
-    return _mm512_dpbusd_epi32(_mm512_setzero_si512(), load_i8(w, AHEAD, w_mask),
+    return _mm512_dpbusd_epi32(_mm512_setzero_si512(), load_i8(w, ahead, w_mask),
                                _mm512_maskz_loadu_epi8(q_mask, q));
 }
 
 /* Bytes [0, n) of a row against q, which goes on with zeros to n_q. */
-static inline __m512i quad_i8(const uint8_t *w, const int8_t *q, int n, int n_q)
+static inline __m512i quad_i8(const uint8_t *w, size_t ahead, const int8_t *q, int n, int n_q)
 {
-    return sum_quads(dot_i8(w, q, bytes_below(n), bytes_below(n_q)),
-                     dot_i8(w + 64, q + 64, bytes_below(n - 64), bytes_below(n_q - 64)),
-                     dot_i8(w + 128, q + 128, bytes_below(n - 128), bytes_below(n_q - 128)),
-                     dot_i8(w + 192, q + 192, bytes_below(n - 192), bytes_below(n_q - 192)));
+    return sum_quads(dot_i8(w, ahead, q, bytes_below(n), bytes_below(n_q)),
+                     dot_i8(w + 64, ahead, q + 64, bytes_below(n - 64), bytes_below(n_q - 64)),
+                     dot_i8(w + 128, ahead, q + 128, bytes_below(n - 128), bytes_below(n_q - 128)),
+                     dot_i8(w + 192, ahead, q + 192, bytes_below(n - 192), bytes_below(n_q - 192)));
 }
 
-static inline void row_quads_i8(struct quads *quads, int row, const uint8_t *w, const int8_t *q,
-                                int n, int n_q)
+static inline void row_quads_i8(struct quads *quads, int row, const uint8_t *w, size_t ahead,
+                                const int8_t *q, int n, int n_q)
 {
     int k = 0, j = 0;
     for (; k + 256 <= n; k += 256)
-        quads->of[j++][row] = quad_i8(w + k, q + k, 256, 256);
+        quads->of[j++][row] = quad_i8(w + k, ahead, q + k, 256, 256);
     if (k < n)
-        quads->of[j][row] = quad_i8(w + k, q + k, n - k, n_q - k);
+        quads->of[j][row] = quad_i8(w + k, ahead, q + k, n - k, n_q - k);
 }
 
 /* sum += the blocks [0, n_blocks) of quads. */
@@ -137,7 +147,7 @@ static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_ro
             const int n_q = n_padded - k < STRETCH ? n_padded - k : STRETCH;
             for (int i = 0; i < ROWS; i++) { // past the last row the last is repeated
                 const uint8_t *row = qp_matrix_row(w, r + i < end ? r + i : end - 1);
-                row_quads_i8(&quads, i, row + k, x->q + k, n, n_q);
+                row_quads_i8(&quads, i, row + k, fetch_ahead(w, i), x->q + k, n, n_q);
             }
             sum = add_quads_i8(sum, &quads, x->scales + b, x->offsets + b, n_q / ACT_BLOCK);
         }
@@ -173,10 +183,11 @@ static inline void split_even_odd(struct even_odd *to, const int8_t *q, int n_q)
     }
 }
 
-static inline __m512i dot_i4(const uint8_t *w, const struct even_odd *q, int at, __mmask64 mask)
+static inline __m512i dot_i4(const uint8_t *w, size_t ahead, const struct even_odd *q, int at,
+                             __mmask64 mask)
 {
     const __m512i nibble = _mm512_set1_epi8(15);
-    _mm_prefetch((const char *)w + AHEAD, _MM_HINT_T0);
+    _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
     __m512i u = _mm512_maskz_loadu_epi8(mask, w);
     __m512i low = _mm512_and_si512(u, nibble);
     __m512i high = _mm512_and_si512(_mm512_srli_epi16(u, 4), nibble);
@@ -187,22 +198,23 @@ static inline __m512i dot_i4(const uint8_t *w, const struct even_odd *q, int at,
 
 /* Bytes [at, at + n) of a row's stretch. What lies past the row counts as zero weights, nibble 0:
  * its q may be anything. */
-static inline __m512i quad_i4(const uint8_t *w, const struct even_odd *q, int at, int n)
+static inline __m512i quad_i4(const uint8_t *w, size_t ahead, const struct even_odd *q, int at,
+                              int n)
 {
-    return sum_quads(dot_i4(w, q, at, bytes_below(n)),
-                     dot_i4(w + 64, q, at + 64, bytes_below(n - 64)),
-                     dot_i4(w + 128, q, at + 128, bytes_below(n - 128)),
-                     dot_i4(w + 192, q, at + 192, bytes_below(n - 192)));
+    return sum_quads(dot_i4(w, ahead, q, at, bytes_below(n)),
+                     dot_i4(w + 64, ahead, q, at + 64, bytes_below(n - 64)),
+                     dot_i4(w + 128, ahead, q, at + 128, bytes_below(n - 128)),
+                     dot_i4(w + 192, ahead, q, at + 192, bytes_below(n - 192)));
 }
 
-static inline void row_quads_i4(struct quads *quads, int row, const uint8_t *w,
+static inline void row_quads_i4(struct quads *quads, int row, const uint8_t *w, size_t ahead,
                                 const struct even_odd *q, int n)
 {
     int k = 0, j = 0;
     for (; k + 256 <= n; k += 256)
-        quads->of[j++][row] = quad_i4(w + k, q, k, 256);
+        quads->of[j++][row] = quad_i4(w + k, ahead, q, k, 256);
     if (k < n)
-        quads->of[j][row] = quad_i4(w + k, q, k, n - k);
+        quads->of[j][row] = quad_i4(w + k, ahead, q, k, n - k);
 }
 
 /* A quad is 8 blocks: of each of its sums, 128-bit lanes 0 and 1 are one block, 2 and 3 the next.
@@ -250,7 +262,7 @@ static void gemv_i4_avx512(float *y, const struct matrix *w, const struct act_ro
                 split_even_odd(&q, x->q + k, n_q);
             for (int i = 0; i < ROWS; i++) { // past the last row the last is repeated
                 const uint8_t *row = qp_matrix_row(w, r + i < end ? r + i : end - 1);
-                row_quads_i4(&quads, i, row + k / 2, &q, n / 2);
+                row_quads_i4(&quads, i, row + k / 2, fetch_ahead(w, i), &q, n / 2);
             }
             sum = add_quads_i4(sum, &quads, x->scales + b, x->offsets + b, n_q / ACT_BLOCK);
         }

@@ -4,6 +4,12 @@
  * tokens against them (limit: arithmetic). Both give the same bits. */
 #include "cpu/cpu_impl.h"
 
+enum {
+    KERNEL_ROWS = 16,        // that a kernel takes at a time
+    STEP_BYTES = 256 * 1024, // the least that a thread takes at a time
+    NEXT_BYTES = 16 * 1024
+};
+
 struct linear_task {
     struct run *r;
     const struct product *products;
@@ -141,14 +147,10 @@ static void linear_tiles(void *arg, int index, int n_threads)
     }
 }
 
-/* Rows in units of 16, which is what the kernels take at a time. */
-static void linear_rows(void *arg, int index, int n_threads)
+/* Rows [begin, end) of the products' rows, laid end to end. */
+static void multiply_stretch(const struct linear_task *j, int begin, int end)
 {
-    struct linear_task *j = arg;
-    int begin, end, n_rows = 0, first = 0;
-    for (int p = 0; p < j->n_products; p++)
-        n_rows += j->products[p].w->n_out;
-    qp_share(n_rows, 16, index, n_threads, &begin, &end);
+    int first = 0;
     for (int p = 0; p < j->n_products; p++) {
         const struct matrix *w = j->products[p].w;
         const int from = begin > first ? begin - first : 0, to = min_int(end - first, w->n_out);
@@ -157,6 +159,71 @@ static void linear_rows(void *arg, int index, int n_threads)
                           to);
         first += w->n_out;
     }
+}
+
+/* The least rows that are taken at a time, in whole units: about STEP_BYTES of them. */
+static int step_rows(const struct matrix *w, int unit)
+{
+    const int n = (int)(STEP_BYTES / w->row_bytes) / unit * unit;
+    return n > unit ? n : unit;
+}
+
+/* ---- what comes next ----
+ * Between two products memory would rest: the first lines of the next one are fetched as soon as a
+ * thread has no more rows of this one. */
+
+/* The products that forward.c asks for after the one with `w` in front; returns how many. */
+static int find_next(const struct run *r, const struct matrix *w, const struct matrix *next[3])
+{
+    const struct layer_weights *layers = r->weights->layers;
+    const uintptr_t first = (uintptr_t)layers, at = (uintptr_t)w;
+    if (at < first || at >= (uintptr_t)(layers + r->config->n_layers))
+        return 0; // the head
+    const int l = (int)((at - first) / sizeof *layers);
+    const struct layer_weights *layer = &layers[l];
+    next[0] = w == &layer->wq ? &layer->wo : w == &layer->wo ? &layer->up : &layer->down;
+    if (w != &layer->down)
+        return 1;
+    next[0] = &r->weights->head;
+    if (l + 1 == r->config->n_layers)
+        return 1;
+    next[0] = &layer[1].wq;
+    next[1] = &layer[1].wk;
+    next[2] = &layer[1].wv;
+    return 3;
+}
+
+/* Fetch the beginning of part `index` of what comes after `w`. */
+static void fetch_next(const struct run *r, const struct matrix *w, int index, int n_threads)
+{
+    const struct matrix *next[3];
+    const int n = find_next(r, w, next);
+    int row, end, n_rows = 0, i = 0;
+    if (n == 0)
+        return;
+    for (int p = 0; p < n; p++)
+        n_rows += next[p]->n_out;
+    qp_share(n_rows, n_rows == r->config->d_ff ? TILE_ROWS : KERNEL_ROWS, index, n_threads, &row,
+             &end);
+    for (; i + 1 < n && row >= next[i]->n_out; i++)
+        row -= next[i]->n_out;
+    const char *from = (const char *)next[i]->data + (size_t)row * next[i]->row_bytes;
+    for (size_t at = 0; at < NEXT_BYTES; at += 64)
+        __builtin_prefetch(from + at, 0, 2);
+}
+
+static void linear_rows(void *arg, int index, int n_threads)
+{
+    (void)n_threads;
+    struct linear_task *j = arg;
+    const int step = step_rows(j->products[0].w, KERNEL_ROWS);
+    int begin, end, n_rows = 0;
+    for (int p = 0; p < j->n_products; p++)
+        n_rows += j->products[p].w->n_out;
+    while (qp_pool_take(cpu(j->r)->pool, index, n_rows, KERNEL_ROWS, step,
+                        INT32_MAX / KERNEL_ROWS * KERNEL_ROWS, &begin, &end))
+        multiply_stretch(j, begin, end);
+    fetch_next(j->r, j->products[0].w, index, n_threads);
 }
 
 void qp_cpu_linear(struct run *r, const struct product *products, int n_products,
@@ -186,12 +253,12 @@ static void store_columns(const struct kernels *k, struct act *a, int t, int row
 
 /* h = act(gate) * up, or act(up), for n_rows columns of n tokens from t0 on; the products are in
  * scratch. */
-static void finish_gated(struct linear_task *j, const struct worker_scratch *s, int t0, int n,
-                         int row, int n_rows)
+static void finish_gated(struct linear_task *j, const struct worker_scratch *s, size_t stride,
+                         int t0, int n, int row, int n_rows)
 {
     const struct kernels *k = &cpu(j->r)->k;
     for (int t = 0; t < n; t++) {
-        float *u = s->up + (size_t)t * TILE_ROWS, *g = s->gate + (size_t)t * TILE_ROWS;
+        float *u = s->up + (size_t)t * stride, *g = s->gate + (size_t)t * stride;
         if (j->gate->data)
             k->activate(u, g, u, j->r->config->act, n_rows);
         else
@@ -217,7 +284,7 @@ static void gated_tiles(void *arg, int index, int n_threads)
             if (j->gate->data)
                 multiply_tile(k, s->gate, TILE_ROWS, s->tile_gate, j->gate, j->in, t0, n, row,
                               n_rows);
-            finish_gated(j, s, t0, n, row, n_rows);
+            finish_gated(j, s, TILE_ROWS, t0, n, row, n_rows);
         }
     }
 }
@@ -234,24 +301,29 @@ static struct matrix rows_of(const struct matrix *w, int row, int n_rows)
     return part;
 }
 
-/* Few tokens: each thread takes tiles of rows of both matrices, straight from the file. */
+/* Few tokens: each thread takes tiles of rows of both matrices, straight from the file, as many as
+ * have room in scratch. */
 static void gated_rows(void *arg, int index, int n_threads)
 {
     struct linear_task *j = arg;
     const struct kernels *k = &cpu(j->r)->k;
     const struct worker_scratch *s = &cpu(j->r)->scratch[index];
-    int begin, end;
-    qp_share(j->up->n_out, TILE_ROWS, index, n_threads, &begin, &end);
-    for (int row = begin; row < end; row += TILE_ROWS) {
-        const int n_rows = min_int(TILE_ROWS, end - row);
+    (void)n_threads;
+    int row, end;
+    const int stride = TASK_TOKENS / j->n * TILE_ROWS; // of a token in scratch
+    const int step = min_int(step_rows(j->up, TILE_ROWS), stride);
+    while (
+        qp_pool_take(cpu(j->r)->pool, index, j->up->n_out, TILE_ROWS, step, stride, &row, &end)) {
+        const int n_rows = end - row;
         const struct matrix up = rows_of(j->up, row, n_rows);
-        multiply_rows(k, s->up, TILE_ROWS, &up, j->in, j->n, 0, n_rows);
+        multiply_rows(k, s->up, (size_t)stride, &up, j->in, j->n, 0, n_rows);
         if (j->gate->data) {
             const struct matrix gate = rows_of(j->gate, row, n_rows);
-            multiply_rows(k, s->gate, TILE_ROWS, &gate, j->in, j->n, 0, n_rows);
+            multiply_rows(k, s->gate, (size_t)stride, &gate, j->in, j->n, 0, n_rows);
         }
-        finish_gated(j, s, 0, j->n, row, n_rows);
+        finish_gated(j, s, (size_t)stride, 0, j->n, row, n_rows);
     }
+    fetch_next(j->r, j->up, index, n_threads);
 }
 
 void qp_cpu_gated(struct run *r, struct act *out, const struct matrix *gate,
