@@ -124,6 +124,25 @@ typedef struct quip_model_info {
 } quip_model_info;
 QUIP_API void quip_model_get_info(const quip_model *model, quip_model_info *info);
 
+/* ---- adapters: fine-tunes beside a model ---- */
+
+typedef struct quip_adapter quip_adapter;
+
+/* Load LoRA weights for a model: a PEFT folder (adapter_config.json and adapter_model.safetensors)
+ * or a LoRA file of the original. Shared by any number of sessions of that model, each with a scale
+ * of its own; the model's weights stay one copy. An adapter that does not fit the model is an error
+ * that names what does not. Keeps the model alive. Close with quip_adapter_close. */
+QUIP_API quip_status quip_adapter_open(quip_adapter **adapter, quip_model *model, const char *path,
+                                       quip_error *error);
+
+/* The same from a caller's source, one file: a LoRA file of the original, or safetensors, whose
+ * lora_alpha comes from its own metadata; without it nothing is scaled. */
+QUIP_API quip_status quip_adapter_open_source(quip_adapter **adapter, quip_model *model,
+                                              const quip_source *source, quip_error *error);
+
+/* Close; NULL is fine. Sessions that use it keep what they need. */
+QUIP_API void quip_adapter_close(quip_adapter *adapter);
+
 /* ---- sessions ---- */
 
 typedef struct quip_session quip_session;
@@ -147,7 +166,9 @@ typedef struct quip_session_options {
     /* How turns are spelled, by name: "gemma", "smollm2", "qwen2", "qwen2.5", "chatml", "llama2",
      * "llama3", "zephyr", "phi2" or "none"; NULL is as the model's file says. */
     const char *chat_template;
-    uint64_t reserved[7];
+    quip_adapter *adapter; // weights beside the model's, as if merged into it; NULL is none
+    float adapter_scale;   // 0 is 1
+    uint64_t reserved[5];
 } quip_session_options;
 
 QUIP_API quip_status quip_session_open(quip_session **session, quip_model *model,
@@ -225,6 +246,12 @@ QUIP_API quip_status quip_session_clone(quip_session **copy, const quip_session 
 
 /* Forget everything from token `position` on (0 <= position <= quip_session_position). */
 QUIP_API quip_status quip_session_rewind(quip_session *session, int position, quip_error *error);
+
+/* Switch, scale or drop (NULL) a session's adapter; a scale of 0 is 1. The context's text stays:
+ * the next call runs it again, with the new weights, so that the result is that of a session opened
+ * with them. */
+QUIP_API quip_status quip_session_set_adapter(quip_session *session, quip_adapter *adapter,
+                                              float scale, quip_error *error);
 
 QUIP_API int quip_session_position(const quip_session *session);  // tokens in the context
 QUIP_API int quip_session_n_context(const quip_session *session); // tokens it can hold

@@ -126,6 +126,32 @@ quip_status quip_plan_memory_source(quip_plan *plan, const quip_source *source,
     return status ? status : plan_memory(plan, &file, session_options, error);
 }
 
+/* ---- adapters ---- */
+
+quip_status quip_adapter_open(quip_adapter **adapter, quip_model *model, const char *path,
+                              quip_error *error)
+{
+    if (!adapter || !model || !path)
+        return missing(error, "adapter, model or path");
+    return qp_adapter_open(adapter, model, path, error);
+}
+
+quip_status quip_adapter_open_source(quip_adapter **adapter, quip_model *model,
+                                     const quip_source *source, quip_error *error)
+{
+    struct file file;
+    if (!adapter || !model || !source)
+        return missing(error, "adapter, model or source");
+    *adapter = NULL;
+    const quip_status status = qp_file_open_source(&file, source, error);
+    return status ? status : qp_adapter_open_file(adapter, model, &file, error);
+}
+
+void quip_adapter_close(quip_adapter *adapter)
+{
+    qp_adapter_release(adapter);
+}
+
 /* ---- sessions ---- */
 
 quip_status quip_session_open(quip_session **session, quip_model *model,
@@ -179,6 +205,14 @@ void quip_session_cancel(quip_session *session)
 {
     if (session)
         atomic_store(&session->cancelled, true);
+}
+
+quip_status quip_session_set_adapter(quip_session *session, quip_adapter *adapter, float scale,
+                                     quip_error *error)
+{
+    if (!session)
+        return missing(error, "session");
+    return qp_session_set_adapter(session, adapter, scale, error);
 }
 
 /* ---- text ---- */

@@ -105,6 +105,8 @@ void qp_file_close(struct file *f);
 quip_status qp_file_read(const struct file *f, uint64_t offset, void *to, size_t n,
                          quip_error *error);
 
+bool qp_path_is_folder(const char *path); // where the system can tell
+
 /* ---- a file to write (out_file.c) ---- */
 
 /* A file that appears under its name only when it is complete. It grows as `<path>.part`; close

@@ -73,7 +73,19 @@ static void unload_file(struct file *f)
         munmap((void *)f->data, (size_t)f->size);
 }
 
+bool qp_path_is_folder(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 #else // no mmap: the file is read into memory
+
+bool qp_path_is_folder(const char *path)
+{
+    (void)path;
+    return false;
+}
 
 static quip_status read_file(struct file *f, FILE *in, quip_error *error)
 {

@@ -42,12 +42,6 @@ const char *qp_path_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-bool qp_path_is_folder(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
 bool qp_path_is_same(const char *a, const char *b)
 {
     struct stat x, y;

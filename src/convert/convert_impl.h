@@ -8,29 +8,17 @@
  *     plan.c        facts + tensors of the checkpoint -> tensors of the model file, all checked
  *     metadata.c    model_facts -> LlmParameters proto and quip.config
  *     requantize.c  a model file in place of a checkpoint
- *     quantize.c    float rows -> int8 or int4 rows and scales
- *     store.c       those rows -> bytes of the file, in the layout for CPUs or for GPUs
+ *     store.c       rows of numbers -> bytes of the file, in the layout for CPUs or for GPUs
  *     convert.c     the story: all of these in order
  */
 #ifndef QP_CONVERT_IMPL_H
 #define QP_CONVERT_IMPL_H
 
 #include "convert/convert.h"
+#include "model/matrix.h"
 #include "tokenizer/tokenizer.h"
 
 #include <cjson/cJSON.h>
-
-/* ---- quantize.c ---- */
-
-/* Symmetric, one scale per row of w [rows, cols]. False when a value is not a finite number.
- * int4: cols is even; two to a byte, low nibble first, stored plus 8. */
-bool qp_quantize_i8(const float *w, int64_t rows, int64_t cols, int8_t *q, float *scales);
-bool qp_quantize_i4(const float *w, int64_t rows, int64_t cols, uint8_t *q, float *scales);
-/* The original's other schemes, with 8 or 4 bits: w = (q - zero) * scale, the zero not rounded; and
- * w = q * scale with the scale of the root mean square. */
-bool qp_quantize_asymmetric(const float *w, int64_t rows, int64_t cols, int bits, void *q,
-                            float *scales, float *zeros);
-bool qp_quantize_mse(const float *w, int64_t rows, int64_t cols, int bits, void *q, float *scales);
 
 /* ---- checkpoint.c ---- */
 
@@ -63,7 +51,6 @@ struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name);
 /* The path of a file in the folder, on the heap. NULL: no memory. */
 char *qp_path_join(const char *folder, const char *name);
 bool qp_path_exists(const char *path);
-bool qp_path_is_folder(const char *path);
 bool qp_path_is_same(const char *a, const char *b); // one file under two names
 bool qp_path_is_model_file(const char *path);       // by its first bytes
 /* The last component of a path. */

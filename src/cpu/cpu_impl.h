@@ -20,14 +20,20 @@ struct worker_scratch {
     float *gate, *up; // [TASK_TOKENS, TILE_ROWS]
     float *row;       // [widest row of activations]
     float *attention; // qp_attention_scratch
+    void *tile_lora;  // a packed tile of max_rank columns; of a run with an adapter
+    float *lora;      // [TASK_TOKENS, TILE_ROWS]
 };
+
+/* Products with one input in one operation. */
+#define MAX_PRODUCTS 3
 
 struct cpu_backend {
     struct kernels k;
     struct pool *pool;
     int n_threads;
-    struct worker_scratch *scratch; // [n_threads]
-    int n_positions;                // whose entries in the tables of rope and ALiBi are filled
+    struct worker_scratch *scratch;  // [n_threads]
+    struct act lora_u[MAX_PRODUCTS]; // a x of each product, [max_tokens, max_rank]
+    int n_positions;                 // whose entries in the tables of rope and ALiBi are filled
 };
 
 static inline struct cpu_backend *cpu(struct run *r)
@@ -61,8 +67,8 @@ static inline float *act_row_floats(struct act *a, int t, float *scratch)
 /* ops_linear.c */
 void qp_cpu_linear(struct run *r, const struct product *products, int n_products,
                    const struct act *in, int n);
-void qp_cpu_gated(struct run *r, struct act *out, const struct matrix *gate,
-                  const struct matrix *up, const struct act *in, int n);
+void qp_cpu_gated(struct run *r, struct act *out, const struct product *gate,
+                  const struct product *up, const struct act *in, int n);
 void qp_cpu_logits(struct run *r, float *logits, const struct act *in, int n);
 /* ops_attention.c */
 void qp_cpu_rope_append(struct run *r, int l, int n);

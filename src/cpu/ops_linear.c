@@ -15,7 +15,7 @@ struct linear_task {
     const struct product *products;
     int n_products;
     const struct act *in;
-    const struct matrix *gate, *up; // of a gated task
+    const struct product *gate, *up; // of a gated task
     struct act *out;
     int n;
 };
@@ -117,6 +117,126 @@ static int n_tiles(const struct matrix *w)
     return (w->n_out + TILE_ROWS - 1) / TILE_ROWS;
 }
 
+/* Rows [row, row + n_rows) as a matrix of their own. */
+static struct matrix rows_of(const struct matrix *w, int row, int n_rows)
+{
+    struct matrix part = *w;
+    part.n_out = n_rows;
+    part.data = (const uint8_t *)w->data + (size_t)row * w->row_bytes;
+    part.scales = w->scales ? w->scales + row : NULL;
+    part.bias = w->bias ? w->bias + row : NULL;
+    part.zeros = w->zeros ? w->zeros + row : NULL;
+    return part;
+}
+
+/* A tile's rows are whole blocks of the next product's input: store columns [row, row + n_rows) of
+ * token t. */
+static void store_columns(const struct kernels *k, struct act *a, int t, int row, int n_rows,
+                          const float *h)
+{
+    const size_t block = (size_t)t * a->n_blocks + (size_t)(row / ACT_BLOCK);
+    if (a->q)
+        k->quantize(a->q + (size_t)t * a->q_stride + row, a->scales + block, a->offsets + block, h,
+                    n_rows);
+    if (a->f32)
+        for (int i = 0; i < n_rows; i++)
+            a->f32[(size_t)t * a->n_cols + row + i] = h[i];
+}
+
+/* ---- LoRA: y += scale * b (a x) ----
+ * u = scale * a x comes first, for all tokens; then whoever makes a tile of y adds b u to it. */
+
+struct lora_task {
+    struct run *r;
+    const struct lora *lora;
+    const struct act *in;
+    struct act *u;
+    int n;
+};
+
+/* Columns [row, row + n_rows) of n tokens of u; the products are in scratch. */
+static void store_lora_columns(const struct lora_task *j, const float *sums, int t0, int n, int row,
+                               int n_rows)
+{
+    float scaled[TILE_ROWS];
+    for (int t = 0; t < n; t++) {
+        for (int i = 0; i < n_rows; i++)
+            scaled[i] = sums[(size_t)t * TILE_ROWS + (size_t)i] * j->r->adapter_scale;
+        store_columns(&cpu(j->r)->k, j->u, t0 + t, row, n_rows, scaled);
+    }
+}
+
+/* Each thread takes some of the tokens. */
+static void lora_tokens(void *arg, int index, int n_threads)
+{
+    struct lora_task *j = arg;
+    const struct kernels *k = &cpu(j->r)->k;
+    const struct worker_scratch *s = &cpu(j->r)->scratch[index];
+    const struct matrix *a = &j->lora->a;
+    int begin, end;
+    qp_share(j->n, 1, index, n_threads, &begin, &end);
+    for (int row = 0; row < a->n_out && begin < end; row += TILE_ROWS) {
+        const int n_rows = min_int(TILE_ROWS, a->n_out - row);
+        pack_tile(k, s->tile, a, row, n_rows);
+        for (int t0 = begin; t0 < end; t0 += TASK_TOKENS) {
+            const int n = min_int(TASK_TOKENS, end - t0);
+            multiply_tile(k, s->lora, TILE_ROWS, s->tile, a, j->in, t0, n, row, n_rows);
+            store_lora_columns(j, s->lora, t0, n, row, n_rows);
+        }
+    }
+}
+
+/* Few tokens: too little work to share. */
+static void lora_rows(struct lora_task *j)
+{
+    const struct worker_scratch *s = &cpu(j->r)->scratch[0];
+    const struct matrix *a = &j->lora->a;
+    for (int row = 0; row < a->n_out; row += TILE_ROWS) {
+        const struct matrix part = rows_of(a, row, min_int(TILE_ROWS, a->n_out - row));
+        multiply_rows(&cpu(j->r)->k, s->lora, TILE_ROWS, &part, j->in, j->n, 0, part.n_out);
+        store_lora_columns(j, s->lora, 0, j->n, row, part.n_out);
+    }
+}
+
+/* u of the i-th product of an operation. Its rows lie as close as those of its own rank. */
+static void begin_lora(struct run *r, const struct product *p, int i, const struct act *in, int n)
+{
+    if (!p->lora->a.data)
+        return;
+    struct act *u = &cpu(r)->lora_u[i];
+    u->n_cols = p->lora->a.n_out;
+    u->q_stride = qp_round_up((size_t)u->n_cols, ACT_BLOCK);
+    u->n_blocks = (int)(u->q_stride / ACT_BLOCK);
+    struct lora_task job = { .r = r, .lora = p->lora, .in = in, .u = u, .n = n };
+    if (is_few(r, n))
+        lora_rows(&job);
+    else
+        cpu_parallel(r, false, lora_tokens, &job);
+}
+
+/* y[t * y_stride + j] += b u for n tokens from t0 on and rows row + j, j in [0, n_rows) of the i-th
+ * product. */
+static void add_lora(struct run *r, const struct worker_scratch *s, float *y, size_t y_stride,
+                     const struct product *p, int i, int t0, int n, int row, int n_rows)
+{
+    const struct kernels *k = &cpu(r)->k;
+    const struct act *u = &cpu(r)->lora_u[i];
+    if (!p->lora->a.data)
+        return;
+    for (int end = row + n_rows, m; row < end; row += m, y += m) {
+        m = min_int(TILE_ROWS, end - row);
+        const struct matrix b = rows_of(&p->lora->b, row, m);
+        if (t0 == 0 && is_few(r, n)) {
+            multiply_rows(k, s->lora, TILE_ROWS, &b, u, n, 0, m);
+        } else {
+            pack_tile(k, s->tile_lora, &b, 0, m);
+            multiply_tile(k, s->lora, TILE_ROWS, s->tile_lora, &b, u, t0, n, 0, m);
+        }
+        for (int t = 0; t < n; t++)
+            k->add(y + (size_t)t * y_stride, s->lora + (size_t)t * TILE_ROWS, m);
+    }
+}
+
 /* ---- linear ---- */
 
 /* The products' rows, laid end to end in tiles, times chunks of tokens. Tasks are numbered tile by
@@ -126,7 +246,7 @@ static void linear_tiles(void *arg, int index, int n_threads)
     struct linear_task *j = arg;
     const struct kernels *k = &cpu(j->r)->k;
     const int n_chunks = (j->n + TASK_TOKENS - 1) / TASK_TOKENS;
-    void *tile = cpu(j->r)->scratch[index].tile;
+    const struct worker_scratch *s = &cpu(j->r)->scratch[index];
     int begin, end, n_all = 0, packed = -1;
     for (int p = 0; p < j->n_products; p++)
         n_all += n_tiles(j->products[p].w);
@@ -140,23 +260,29 @@ static void linear_tiles(void *arg, int index, int n_threads)
             i -= n_tiles(p->w);
         const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, p->w->n_out - row);
         const size_t stride = (size_t)p->w->n_out;
+        const int n = min_int(TASK_TOKENS, j->n - t0);
+        float *y = p->y + (size_t)t0 * stride + row;
         if (!is_packed)
-            pack_tile(k, tile, p->w, row, n_rows);
-        multiply_tile(k, p->y + (size_t)t0 * stride + row, stride, tile, p->w, j->in, t0,
-                      min_int(TASK_TOKENS, j->n - t0), row, n_rows);
+            pack_tile(k, s->tile, p->w, row, n_rows);
+        multiply_tile(k, y, stride, s->tile, p->w, j->in, t0, n, row, n_rows);
+        add_lora(j->r, s, y, stride, p, (int)(p - j->products), t0, n, row, n_rows);
     }
 }
 
 /* Rows [begin, end) of the products' rows, laid end to end. */
-static void multiply_stretch(const struct linear_task *j, int begin, int end)
+static void multiply_stretch(const struct linear_task *j, const struct worker_scratch *s, int begin,
+                             int end)
 {
     int first = 0;
     for (int p = 0; p < j->n_products; p++) {
         const struct matrix *w = j->products[p].w;
         const int from = begin > first ? begin - first : 0, to = min_int(end - first, w->n_out);
-        if (from < to)
-            multiply_rows(&cpu(j->r)->k, j->products[p].y, (size_t)w->n_out, w, j->in, j->n, from,
-                          to);
+        if (from < to) {
+            float *y = j->products[p].y;
+            multiply_rows(&cpu(j->r)->k, y, (size_t)w->n_out, w, j->in, j->n, from, to);
+            add_lora(j->r, s, y + from, (size_t)w->n_out, &j->products[p], p, 0, j->n, from,
+                     to - from);
+        }
         first += w->n_out;
     }
 }
@@ -222,7 +348,7 @@ static void linear_rows(void *arg, int index, int n_threads)
         n_rows += j->products[p].w->n_out;
     while (qp_pool_take(cpu(j->r)->pool, index, n_rows, KERNEL_ROWS, step,
                         INT32_MAX / KERNEL_ROWS * KERNEL_ROWS, &begin, &end))
-        multiply_stretch(j, begin, end);
+        multiply_stretch(j, &cpu(j->r)->scratch[index], begin, end);
     fetch_next(j->r, j->products[0].w, index, n_threads);
 }
 
@@ -232,24 +358,18 @@ void qp_cpu_linear(struct run *r, const struct product *products, int n_products
     struct linear_task job = {
         .r = r, .products = products, .n_products = n_products, .in = in, .n = n
     };
+    for (int p = 0; p < n_products; p++)
+        begin_lora(r, &products[p], p, in, n);
     cpu_parallel(r, false, is_few(r, n) ? linear_rows : linear_tiles, &job);
 }
 
 /* ---- gated feed-forward ---- */
 
-/* A tile's rows are whole blocks of the next product's input: store columns [row, row + n_rows) of
- * token t. */
-static void store_columns(const struct kernels *k, struct act *a, int t, int row, int n_rows,
-                          const float *h)
-{
-    const size_t block = (size_t)t * a->n_blocks + (size_t)(row / ACT_BLOCK);
-    if (a->q)
-        k->quantize(a->q + (size_t)t * a->q_stride + row, a->scales + block, a->offsets + block, h,
-                    n_rows);
-    if (a->f32)
-        for (int i = 0; i < n_rows; i++)
-            a->f32[(size_t)t * a->n_cols + row + i] = h[i];
-}
+/* Their places among the products with one input. */
+enum {
+    GATE_PRODUCT,
+    UP_PRODUCT
+};
 
 /* h = act(gate) * up, or act(up), for n_rows columns of n tokens from t0 on; the products are in
  * scratch. */
@@ -259,7 +379,7 @@ static void finish_gated(struct linear_task *j, const struct worker_scratch *s, 
     const struct kernels *k = &cpu(j->r)->k;
     for (int t = 0; t < n; t++) {
         float *u = s->up + (size_t)t * stride, *g = s->gate + (size_t)t * stride;
-        if (j->gate->data)
+        if (j->gate->w->data)
             k->activate(u, g, u, j->r->config->act, n_rows);
         else
             k->activate(u, u, NULL, j->r->config->act, n_rows);
@@ -272,33 +392,24 @@ static void gated_tiles(void *arg, int index, int n_threads)
     struct linear_task *j = arg;
     const struct kernels *k = &cpu(j->r)->k;
     const struct worker_scratch *s = &cpu(j->r)->scratch[index];
+    const struct matrix *up = j->up->w, *gate = j->gate->w;
     int begin, end;
-    qp_share(n_tiles(j->up), 1, index, n_threads, &begin, &end);
+    qp_share(n_tiles(up), 1, index, n_threads, &begin, &end);
     for (int i = begin; i < end; i++) {
-        const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, j->up->n_out - row);
-        pack_tile(k, s->tile, j->up, row, n_rows);
-        pack_tile(k, s->tile_gate, j->gate, row, n_rows);
+        const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, up->n_out - row);
+        pack_tile(k, s->tile, up, row, n_rows);
+        pack_tile(k, s->tile_gate, gate, row, n_rows);
         for (int t0 = 0; t0 < j->n; t0 += TASK_TOKENS) {
             const int n = min_int(TASK_TOKENS, j->n - t0);
-            multiply_tile(k, s->up, TILE_ROWS, s->tile, j->up, j->in, t0, n, row, n_rows);
-            if (j->gate->data)
-                multiply_tile(k, s->gate, TILE_ROWS, s->tile_gate, j->gate, j->in, t0, n, row,
-                              n_rows);
+            multiply_tile(k, s->up, TILE_ROWS, s->tile, up, j->in, t0, n, row, n_rows);
+            add_lora(j->r, s, s->up, TILE_ROWS, j->up, UP_PRODUCT, t0, n, row, n_rows);
+            if (gate->data) {
+                multiply_tile(k, s->gate, TILE_ROWS, s->tile_gate, gate, j->in, t0, n, row, n_rows);
+                add_lora(j->r, s, s->gate, TILE_ROWS, j->gate, GATE_PRODUCT, t0, n, row, n_rows);
+            }
             finish_gated(j, s, TILE_ROWS, t0, n, row, n_rows);
         }
     }
-}
-
-/* Rows [row, row + n_rows) as a matrix of their own. */
-static struct matrix rows_of(const struct matrix *w, int row, int n_rows)
-{
-    struct matrix part = *w;
-    part.n_out = n_rows;
-    part.data = (const uint8_t *)w->data + (size_t)row * w->row_bytes;
-    part.scales = w->scales ? w->scales + row : NULL;
-    part.bias = w->bias ? w->bias + row : NULL;
-    part.zeros = w->zeros ? w->zeros + row : NULL;
-    return part;
 }
 
 /* Few tokens: each thread takes tiles of rows of both matrices, straight from the file, as many as
@@ -311,25 +422,29 @@ static void gated_rows(void *arg, int index, int n_threads)
     (void)n_threads;
     int row, end;
     const int stride = TASK_TOKENS / j->n * TILE_ROWS; // of a token in scratch
-    const int step = min_int(step_rows(j->up, TILE_ROWS), stride);
-    while (
-        qp_pool_take(cpu(j->r)->pool, index, j->up->n_out, TILE_ROWS, step, stride, &row, &end)) {
+    const int step = min_int(step_rows(j->up->w, TILE_ROWS), stride);
+    while (qp_pool_take(cpu(j->r)->pool, index, j->up->w->n_out, TILE_ROWS, step, stride, &row,
+                        &end)) {
         const int n_rows = end - row;
-        const struct matrix up = rows_of(j->up, row, n_rows);
+        const struct matrix up = rows_of(j->up->w, row, n_rows);
         multiply_rows(k, s->up, (size_t)stride, &up, j->in, j->n, 0, n_rows);
-        if (j->gate->data) {
-            const struct matrix gate = rows_of(j->gate, row, n_rows);
+        add_lora(j->r, s, s->up, (size_t)stride, j->up, UP_PRODUCT, 0, j->n, row, n_rows);
+        if (j->gate->w->data) {
+            const struct matrix gate = rows_of(j->gate->w, row, n_rows);
             multiply_rows(k, s->gate, (size_t)stride, &gate, j->in, j->n, 0, n_rows);
+            add_lora(j->r, s, s->gate, (size_t)stride, j->gate, GATE_PRODUCT, 0, j->n, row, n_rows);
         }
         finish_gated(j, s, (size_t)stride, 0, j->n, row, n_rows);
     }
-    fetch_next(j->r, j->up, index, n_threads);
+    fetch_next(j->r, j->up->w, index, n_threads);
 }
 
-void qp_cpu_gated(struct run *r, struct act *out, const struct matrix *gate,
-                  const struct matrix *up, const struct act *in, int n)
+void qp_cpu_gated(struct run *r, struct act *out, const struct product *gate,
+                  const struct product *up, const struct act *in, int n)
 {
     struct linear_task job = { .r = r, .in = in, .gate = gate, .up = up, .out = out, .n = n };
+    begin_lora(r, gate, GATE_PRODUCT, in, n);
+    begin_lora(r, up, UP_PRODUCT, in, n);
     cpu_parallel(r, false, is_few(r, n) ? gated_rows : gated_tiles, &job);
 }
 
@@ -337,7 +452,8 @@ void qp_cpu_gated(struct run *r, struct act *out, const struct matrix *gate,
 
 void qp_cpu_logits(struct run *r, float *logits, const struct act *in, int n)
 {
-    const struct product head[] = { { &r->weights->head, logits } };
+    static const struct lora none;
+    const struct product head[] = { { &r->weights->head, logits, &none } };
     qp_cpu_linear(r, head, 1, in, n);
     if (r->config->logits_cap > 0)
         cpu(r)->k.soft_cap(logits, r->config->logits_cap, n * r->config->vocab_size);

@@ -53,6 +53,7 @@ struct quip_session {
     quip_model *model;
     struct run run;
     struct arena arena;           // buffers, kv cache, context, sampler
+    struct arena adapter_arena;   // what options.adapter needs beside them
     quip_session_options options; // resolved: no field means "default" any more
     struct bytes option_text;     // what options.stop and options.system point into
     const char **stops;           // [n_stops]: options.stop, then the template's own
@@ -86,6 +87,9 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
 void qp_session_close(quip_session *s);
 quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_error *error);
 void qp_session_rewind(quip_session *s, int position);
+/* The whole context is run again, with the next call that needs it. */
+quip_status qp_session_set_adapter(quip_session *s, quip_adapter *adapter, float scale,
+                                   quip_error *error);
 /* Where a conversation stands: what a call that fails half-way goes back to. */
 struct place {
     int n;

@@ -6,6 +6,13 @@
 
 #include <string.h>
 
+/* What the adapter changes in layer l; without one, nothing. */
+static const struct layer_adapter *layer_adapter(const struct run *r, int l)
+{
+    static const struct layer_adapter none;
+    return r->adapter ? &r->adapter[l] : &none;
+}
+
 /* x += attention(norm(x)), for n tokens. In the last layer only the last `n_wanted` tokens go on
  * after the keys and values of all are in the cache: they move to the front of the buffers. */
 static void attention_half(struct run *r, int l, int n, int n_wanted)
@@ -13,10 +20,13 @@ static void attention_half(struct run *r, int l, int n, int n_wanted)
     const struct ops *op = r->ops;
     const struct config *c = r->config;
     const struct layer_weights *w = &r->weights->layers[l];
+    const struct layer_adapter *a = layer_adapter(r, l);
     struct buffers *b = &r->buffers;
     const int skipped = n - n_wanted;
-    const struct product qkv[] = { { &w->wq, b->q }, { &w->wk, b->k }, { &w->wv, b->v } };
-    const struct product out[] = { { &w->wo, b->y } };
+    const struct product qkv[] = { { &w->wq, b->q, &a->q },
+                                   { &w->wk, b->k, &a->k },
+                                   { &w->wv, b->v, &a->v } };
+    const struct product out[] = { { &w->wo, b->y, &a->o } };
 
     op->norm(r, &b->xn, b->x, &w->attn_norm, n); // [n, d_model]
     op->linear(r, qkv, 3, &b->xn, n); // [n, n_heads * head_dim], 2 x [n, n_kv_heads * head_dim]
@@ -42,13 +52,15 @@ static void feed_forward_half(struct run *r, int l, int n)
 {
     const struct ops *op = r->ops;
     const struct layer_weights *w = &r->weights->layers[l];
+    const struct layer_adapter *a = layer_adapter(r, l);
     struct buffers *b = &r->buffers;
-    const struct product down[] = { { &w->down, b->y } };
+    const struct product gate = { &w->gate, NULL, &a->gate }, up = { &w->up, NULL, &a->up };
+    const struct product down[] = { { &w->down, b->y, &a->down } };
 
     if (!r->config->is_parallel)
-        op->norm(r, &b->xn, b->x, &w->ff_norm, n);    // [n, d_model]
-    op->gated(r, &b->h, &w->gate, &w->up, &b->xn, n); // [n, d_ff]
-    op->linear(r, down, 1, &b->h, n);                 // [n, d_model]
+        op->norm(r, &b->xn, b->x, &w->ff_norm, n); // [n, d_model]
+    op->gated(r, &b->h, &gate, &up, &b->xn, n);    // [n, d_ff]
+    op->linear(r, down, 1, &b->h, n);              // [n, d_model]
     op->add(r, b->x, b->y, &w->ff_post_norm, n);
 }
 

@@ -4,7 +4,7 @@
 #ifndef QP_OPS_H
 #define QP_OPS_H
 
-#include "model/model.h"
+#include "model/adapter.h"
 
 /* Activations on their way into a matrix product, as the product wants them: floats for float
  * weights, blocks of integers for integer weights (kernels.h). A backend allocates them. */
@@ -18,10 +18,11 @@ struct act {
     size_t q_stride;
 };
 
-/* One of several products that share their input: y = w x, [n, w->n_out]. */
+/* One of several products that share their input: y = w x + scale * b (a x), [n, w->n_out]. */
 struct product {
     const struct matrix *w;
     float *y;
+    const struct lora *lora; // without data when there is none
 };
 
 /* Keys and values of one layer; the layout is the backend's (kernels.h for the CPU). */
@@ -50,6 +51,8 @@ struct buffers {
 struct run {
     const struct config *config;
     const struct weights *weights;
+    const struct layer_adapter *adapter; // [n_layers], or NULL
+    float adapter_scale;
     const struct ops *ops;
     void *backend;
     struct buffers buffers;
@@ -77,9 +80,9 @@ struct ops {
     /* out = attention of the n queries q, the first at position `pos`, over layer l of the cache.
      */
     void (*attend)(struct run *r, struct act *out, const float *q, int l, int pos, int n);
-    /* out = act(gate x) * (up x), or act(up x) when gate has no data. */
-    void (*gated)(struct run *r, struct act *out, const struct matrix *gate,
-                  const struct matrix *up, const struct act *in, int n);
+    /* out = act(gate x) * (up x), or act(up x) when gate has no data; their y is not used. */
+    void (*gated)(struct run *r, struct act *out, const struct product *gate,
+                  const struct product *up, const struct act *in, int n);
     /* logits = head * in, [n, vocab_size], soft-capped by config->logits_cap; n <= LOGITS_ROWS. */
     void (*logits)(struct run *r, float *logits, const struct act *in, int n);
 };
@@ -89,6 +92,9 @@ struct ops {
 /* Take everything a run of up to max_tokens tokens and n_context positions needs from the arena
  * (measuring when arena->base is NULL) and fill `r`, whose config and weights are set. */
 void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, int n_threads);
+/* Take what adapters of up to max_rank need beside that, from an arena of its own. */
+void qp_cpu_take_adapter(struct run *r, struct arena *a, int max_rank, int max_tokens,
+                         int n_threads);
 /* Start the threads; after qp_cpu_take with a real arena. */
 quip_status qp_cpu_open(struct run *r, quip_error *error);
 void qp_cpu_close(struct run *r);

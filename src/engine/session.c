@@ -24,6 +24,18 @@ static quip_status check_template(const char *name, quip_error *error)
                    name, names);
 }
 
+static quip_status check_adapter(const quip_model *m, const quip_adapter *adapter, float scale,
+                                 quip_error *error)
+{
+    if (adapter && adapter->model != m)
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "the adapter was opened for another model than the session's");
+    if (!(scale >= -1e6f && scale <= 1e6f))
+        return qp_fail(error, QUIP_E_ARGUMENT, "adapter_scale is %g; possible is -1e6 to 1e6",
+                       (double)scale);
+    return QUIP_OK;
+}
+
 static quip_status check_options(const quip_model *m, const quip_session_options *o,
                                  quip_error *error)
 {
@@ -53,7 +65,8 @@ static quip_status check_options(const quip_model *m, const quip_session_options
         if (!o->stop[i] || !o->stop[i][0] || strlen(o->stop[i]) > 1024)
             return qp_fail(error, QUIP_E_ARGUMENT,
                            "stop text %d is missing, empty or longer than 1024 bytes", i);
-    return check_template(o->chat_template, error);
+    const quip_status status = check_adapter(m, o->adapter, o->adapter_scale, error);
+    return status ? status : check_template(o->chat_template, error);
 }
 
 /* Options with every default filled in; the texts still the caller's. */
@@ -120,6 +133,14 @@ static void take_all(quip_session *s, struct arena *a)
     qp_sampler_take(&s->sampler, a, s->model->config.vocab_size);
 }
 
+static size_t measure_adapter(quip_session *s, const quip_adapter *adapter)
+{
+    struct arena measured = { 0 };
+    qp_cpu_take_adapter(&s->run, &measured, adapter->max_rank, prefill_chunk(s->options.n_context),
+                        s->options.n_threads);
+    return measured.used;
+}
+
 quip_status qp_session_measure(const quip_model *model, const quip_session_options *options,
                                quip_plan *plan, quip_error *error)
 {
@@ -138,6 +159,8 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
         .n_context = s.options.n_context,
     };
     plan->scratch_bytes = measured.used - plan->kv_bytes;
+    if (s.options.adapter)
+        plan->scratch_bytes += measure_adapter(&s, s.options.adapter);
     return QUIP_OK;
 }
 
@@ -170,6 +193,7 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
     qp_model_retain(model);
     s->model = model;
     s->options = resolve(model, options);
+    s->options.adapter = NULL; // until it is set
     s->logits_position = -1;
     choose_template(s);
     if (!s->options.seed)
@@ -188,7 +212,9 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
         status = qp_fail_memory(error, "a session's text", 2 * HELD_BYTES);
         goto fail;
     }
-    if ((status = qp_cpu_open(&s->run, error)))
+    if ((status = qp_cpu_open(&s->run, error)) ||
+        (options &&
+         (status = qp_session_set_adapter(s, options->adapter, options->adapter_scale, error))))
         goto fail;
     *session = s;
     return QUIP_OK;
@@ -204,6 +230,8 @@ void qp_session_close(quip_session *s)
     if (s->arena.base)
         qp_cpu_close(&s->run);
     qp_arena_close(&s->arena);
+    qp_arena_close(&s->adapter_arena);
+    qp_adapter_release(s->options.adapter);
     qp_bytes_close(&s->option_text);
     qp_bytes_close(&s->system);
     qp_bytes_close(&s->answer.held);
@@ -275,6 +303,35 @@ void qp_session_rewind(quip_session *s, int position)
     s->role = position ? (quip_role)s->roles[position - 1] : QUIP_ROLE_NONE;
     s->has_begun = position > 0;
     s->system.n = 0;
+}
+
+quip_status qp_session_set_adapter(quip_session *s, quip_adapter *adapter, float scale,
+                                   quip_error *error)
+{
+    quip_session_options *o = &s->options;
+    struct arena arena = { 0 };
+    quip_status status = check_adapter(s->model, adapter, scale, error);
+    scale = scale == 0 ? 1 : scale;
+    if (status || (adapter == o->adapter && (!adapter || scale == o->adapter_scale)))
+        return status;
+    if (adapter &&
+        (status = qp_arena_open(&arena, measure_adapter(s, adapter), "a session's adapter", error)))
+        return status;
+    if (adapter)
+        qp_cpu_take_adapter(&s->run, &arena, adapter->max_rank, prefill_chunk(o->n_context),
+                            o->n_threads);
+    qp_adapter_retain(adapter);
+    qp_adapter_release(o->adapter);
+    qp_arena_close(&s->adapter_arena);
+    s->adapter_arena = arena;
+    o->adapter = adapter;
+    o->adapter_scale = scale;
+    s->run.adapter = adapter ? adapter->layers : NULL;
+    s->run.adapter_scale = scale;
+    cut_context(s, s->n); // guesses are the old weights'
+    s->run.pos = 0;
+    s->logits_position = -1;
+    return QUIP_OK;
 }
 
 struct place qp_session_place(const quip_session *s)

@@ -180,6 +180,30 @@ bool qp_bundle_matches(const struct file *file); // by its first bytes
 quip_status qp_bundle_open(struct bundle *b, const struct file *file, quip_error *error);
 void qp_bundle_close(struct bundle *b); // all-zero is fine
 
+/* ---- adapter_config.json of a PEFT adapter (peft.c) ---- */
+
+/* A piece of JSON text: of a string what is between the quotes, escapes not decoded. */
+struct json_text {
+    const char *raw; // valid UTF-8 not guaranteed
+    size_t n;
+    bool has_escapes;
+};
+
+struct peft_config {
+    double rank, alpha;             // the update is multiplied by alpha / rank,
+    bool has_alpha;                 // or not at all,
+    bool is_rank_stabilized;        // or by alpha / sqrt(rank)
+    bool has_rank_pattern;          // modules may have another rank than that
+    struct json_text alpha_pattern; // names of modules -> their own alpha
+};
+/* `where` names the text in messages; *c points into the text. */
+quip_status qp_peft_read(struct peft_config *c, const char *text, size_t n, const char *where,
+                         quip_error *error);
+/* Weights without a config may have lora_alpha in their own metadata. */
+void qp_peft_read_metadata(struct peft_config *c, struct format *f);
+/* Alpha of a module, by its full name of n bytes: "model.layers.0.self_attn.q_proj". */
+double qp_peft_alpha(const struct peft_config *c, const char *module, size_t n);
+
 /* ---- protobuf wire format (protobuf.c) ---- */
 
 struct proto_reader {

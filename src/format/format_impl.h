@@ -102,11 +102,6 @@ struct json_scan {
     const char *begin, *p, *end;
     bool is_malformed; // sticky; every call then gives false or zero
 };
-struct json_text {
-    const char *raw; // between the quotes, escapes not decoded; valid UTF-8 not guaranteed
-    size_t n;
-    bool has_escapes;
-};
 void qp_json_open(struct json_scan *j, const char *text, size_t n);
 /* Step over `{`, `[`, ... after spaces; anything else is malformed. */
 void qp_json_expect(struct json_scan *j, char c);
@@ -117,6 +112,9 @@ struct json_text qp_json_string(struct json_scan *j);
 /* A string and the colon behind it. */
 struct json_text qp_json_key(struct json_scan *j);
 uint64_t qp_json_uint(struct json_scan *j); // digits only; a sign, point or exponent is malformed
+double qp_json_number(struct json_scan *j);
+/* Step over any value; its text, of a string with the quotes. */
+struct json_text qp_json_skip(struct json_scan *j);
 /* Only spaces are left. */
 void qp_json_close(struct json_scan *j);
 bool qp_json_is(struct json_text t, const char *text);

@@ -1,8 +1,9 @@
 /* json_scan.c: a strict scanner for JSON of known shape (RFC 8259).
  * In:  text, of which the caller knows what must come next.
- * Out: strings and whole numbers, in order; no tree, no memory.
- * The core reads JSON in one place, the header of safetensors: a list of a few hundred numbers
- * that this file reads in one pass. A library would bring a tree of it and an allocator. */
+ * Out: strings and numbers, in order; no tree, no memory.
+ * The core reads JSON in two places, the header of safetensors and an adapter's configuration: a
+ * few hundred numbers and switches, read in one pass. A library would bring a tree of them and an
+ * allocator. */
 #include "format/format_impl.h"
 
 void qp_json_open(struct json_scan *j, const char *text, size_t n)
@@ -92,6 +93,68 @@ uint64_t qp_json_uint(struct json_scan *j)
         (j->p < j->end && (*j->p == '.' || *j->p == 'e' || *j->p == 'E')))
         j->is_malformed = true;
     return j->is_malformed ? 0 : value;
+}
+
+/* Not rounded to the last bit, and without the locale that strtod asks. */
+double qp_json_number(struct json_scan *j)
+{
+    const bool is_negative = json_peek(j) == '-';
+    double value = 0, unit = 1;
+    int exponent = 0;
+    if (is_negative)
+        j->p++;
+    const char *begin = j->p;
+    for (; !j->is_malformed && j->p < j->end && *j->p >= '0' && *j->p <= '9'; j->p++)
+        value = value * 10 + (*j->p - '0');
+    if (j->p == begin)
+        j->is_malformed = true;
+    if (!j->is_malformed && j->p < j->end && *j->p == '.')
+        for (j->p++; j->p < j->end && *j->p >= '0' && *j->p <= '9'; j->p++)
+            value += (*j->p - '0') * (unit /= 10);
+    if (!j->is_malformed && j->p < j->end && (*j->p == 'e' || *j->p == 'E')) {
+        const bool is_small = j->end - j->p > 1 && j->p[1] == '-';
+        j->p += j->end - j->p > 1 && (is_small || j->p[1] == '+') ? 2 : 1;
+        for (; j->p < j->end && *j->p >= '0' && *j->p <= '9' && exponent < 400; j->p++)
+            exponent = exponent * 10 + (*j->p - '0');
+        for (; exponent > 0; exponent--)
+            value = is_small ? value / 10 : value * 10;
+    }
+    return is_negative ? -value : value;
+}
+
+#define MAX_JSON_DEPTH 32
+
+static void skip_json_value(struct json_scan *j, int depth)
+{
+    const char open = json_peek(j), close = open == '{' ? '}' : ']';
+    const char *begin = j->p;
+    if (open == '"') {
+        qp_json_string(j);
+        return;
+    }
+    if ((open != '{' && open != '[') || depth == MAX_JSON_DEPTH) {
+        while (!j->is_malformed && j->p < j->end &&
+               ((*j->p >= 'a' && *j->p <= 'z') || (*j->p >= '0' && *j->p <= '9') ||
+                (*j->p && strchr("+-.ENI", *j->p))))
+            j->p++;
+        j->is_malformed |= j->p == begin;
+        return;
+    }
+    qp_json_expect(j, open);
+    for (int i = 0; qp_json_more(j, i, close); i++) {
+        if (open == '{')
+            qp_json_key(j);
+        skip_json_value(j, depth + 1);
+    }
+}
+
+struct json_text qp_json_skip(struct json_scan *j)
+{
+    json_peek(j);
+    struct json_text t = { .raw = j->p };
+    skip_json_value(j, 0);
+    t.n = j->is_malformed ? 0 : (size_t)(j->p - t.raw);
+    return t;
 }
 
 void qp_json_close(struct json_scan *j)

@@ -137,6 +137,8 @@ const struct chat_template *qp_prompts_chat(quip_model *m);
 /* untile.c: bytes of a GPU file's matrix as rows; fill them and point the matrix at them. */
 size_t qp_untiled_bytes(const struct tensor *t);
 void qp_untile(struct matrix *m, void *rows, const uint8_t *from);
+/* The floats [n_out, n_in] of a matrix that is stored in tiles, as binary16 or float. */
+void qp_untile_floats(float *to, const uint8_t *from, size_t n_out, size_t n_in, bool is_half);
 /* weights.c: bind m->weights. */
 quip_status qp_weights_bind(quip_model *m, quip_error *error);
 /* matrix.c: the matrix that a tensor of the file became, by its name; NULL when it is none. */

@@ -5,6 +5,8 @@
  */
 #include "model/model.h"
 
+#include <string.h>
+
 /* Index of element (o, i) in the tiled order. */
 static size_t tiled(size_t o, size_t i, size_t n_out)
 {
@@ -52,4 +54,16 @@ void qp_untile(struct matrix *m, void *rows, const uint8_t *from)
             untile_f16(row, from, r, n_out, n_in);
     }
     m->data = rows;
+}
+
+void qp_untile_floats(float *to, const uint8_t *from, size_t n_out, size_t n_in, bool is_half)
+{
+    for (size_t o = 0; o < n_out; o++)
+        for (size_t i = 0; i < n_in; i++) {
+            const size_t at = tiled(o, i, n_out);
+            if (is_half)
+                to[o * n_in + i] = qp_half_value(from + 2 * at);
+            else
+                memcpy(&to[o * n_in + i], from + 4 * at, sizeof *to);
+        }
 }

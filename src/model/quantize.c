@@ -7,7 +7,7 @@
  * Invariant: the largest magnitude of a row maps to +-127 (+-7), so -128 (-8) does not occur.
  * Asymmetric rows map their smallest value to -128 (-8) and their largest to 127 (7); the scheme
  * called MSE takes the scale from the root mean square. */
-#include "convert/convert_impl.h"
+#include "model/matrix.h"
 
 #include <float.h>
 #include <math.h>
