@@ -342,6 +342,7 @@ static const struct {
     { "avx2", CPU_AVX2 },
     { "avx512vnni", CPU_AVX2 | CPU_AVX512VNNI },
     { "neon", CPU_NEON },
+    { "simd128", CPU_WASM_SIMD },
 };
 
 static bool is_chosen(const char *only, const char *name)

@@ -160,6 +160,8 @@ enum cpu_feature {
     CPU_NEON = 1 << 3,       // every 64-bit ARM
     CPU_DOTPROD = 1 << 4,
     CPU_I8MM = 1 << 5,
+    CPU_WASM_SIMD = 1 << 6, // what a module was built for: it cannot ask
+    CPU_WASM_RELAXED = 1 << 7,
 };
 /* What this machine has, narrowed by the environment variable QUIP_CPU: that level and
  * those below. */

@@ -91,6 +91,20 @@ static unsigned machine_features(void)
     return CPU_NEON;
 }
 
+#elif defined(__wasm_relaxed_simd__)
+
+static unsigned machine_features(void)
+{
+    return CPU_WASM_SIMD | CPU_WASM_RELAXED;
+}
+
+#elif defined(__wasm_simd128__)
+
+static unsigned machine_features(void)
+{
+    return CPU_WASM_SIMD;
+}
+
 #else
 
 static unsigned machine_features(void)
@@ -110,6 +124,8 @@ const struct cpu_level *qp_cpu_level(int i)
         { "neon", CPU_NEON },
         { "dotprod", CPU_NEON | CPU_DOTPROD },
         { "i8mm", CPU_NEON | CPU_DOTPROD | CPU_I8MM },
+        { "simd128", CPU_WASM_SIMD },
+        { "relaxed", CPU_WASM_SIMD | CPU_WASM_RELAXED },
     };
     return i < (int)QP_COUNT(levels) ? &levels[i] : NULL;
 }

@@ -40,5 +40,14 @@ struct kernels qp_kernels_for(unsigned cpu)
         k.name = "i8mm";
         qp_linear_kernels_i8mm(&k);
     }
+    if (cpu & CPU_WASM_SIMD) {
+        k.name = "simd128";
+        qp_linear_kernels_wasm(&k);
+        qp_vector_kernels_wasm(&k);
+    }
+    if (cpu & CPU_WASM_RELAXED) {
+        k.name = "relaxed";
+        qp_linear_kernels_relaxed(&k);
+    }
     return k;
 }

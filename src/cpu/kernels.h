@@ -154,14 +154,20 @@ void qp_gemv_kernels_avx512vnni(struct kernels *k);
 void qp_linear_kernels_neon(struct kernels *k);
 void qp_linear_kernels_dotprod(struct kernels *k);
 void qp_linear_kernels_i8mm(struct kernels *k);
+void qp_linear_kernels_wasm(struct kernels *k);
+void qp_linear_kernels_relaxed(struct kernels *k);
 void qp_vector_kernels_scalar(struct kernels *k);
 void qp_vector_kernels_avx2(struct kernels *k);
 void qp_vector_kernels_avx512(struct kernels *k);
 void qp_vector_kernels_neon(struct kernels *k);
+void qp_vector_kernels_wasm(struct kernels *k);
 void qp_attention_kernels_scalar(struct kernels *k);
 void qp_attention_kernels_avx2(struct kernels *k);
 void qp_attention_kernels_avx512(struct kernels *k);
 void qp_attention_kernels_neon(struct kernels *k);
+
+/* Does this engine compute relaxed dot products as WebAssembly says? True where there are none. */
+bool qp_relaxed_dot_is_right(void);
 
 /* Our own mathematics, scalar (math.c): the reference for every vector version, also used where one
  * number is needed (rope tables, the sampler). Errors below 2 ulp in the stated range. */

@@ -1,0 +1,272 @@
+/* linear_relaxed.c: matrix products with WebAssembly's relaxed SIMD: i32x4.relaxed_dot_i8x16_i7x16
+ * adds four products of bytes to each int32 lane.
+ * In, out, order of rounding: linear_scalar.c, to the bit.
+ *
+ * The first operand is signed. The second has seven bits: what becomes of the eighth is the
+ * engine's choice, the same one for as long as it runs. Nibbles of int4 weights have four, and are
+ * used as they lie, plus 8. Weights of eight bits are used as signed bytes where the engine takes
+ * them for that (sdot, vpdpbssd), and plus 128 where it takes them for unsigned (vpdpbusd). Where
+ * it takes two products at a time through int16, which saturates (pmaddubsw), neither is exact and
+ * int8 weights stay with linear_wasm.c. Which engine this is, products of extreme bytes tell when
+ * the table of kernels is made.
+ *
+ * Tile: x8k4: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 4][8 rows][4 k] bytes.
+ */
+#include "cpu/kernels.h"
+
+#if defined(__wasm_relaxed_simd__)
+
+#include "cpu/linear_wasm.h"
+
+INLINE_WASM v128_t dot_relaxed(v128_t q, v128_t weights, v128_t sum)
+{
+    return wasm_i32x4_relaxed_dot_i8x16_i7x16_add(q, weights, sum);
+}
+
+/* ---- which engine this is ---- */
+
+enum eighth_bit {
+    BIT_SATURATES, // or anything else that is not exact
+    BIT_IS_SIGN,
+    BIT_IS_128,
+};
+
+/* The product of a vector of a and one of b, each in every place: volatile, so that the engine and
+ * not the compiler multiplies. */
+static int32_t known_dot(int8_t a, uint8_t b)
+{
+    volatile int8_t va = a;
+    volatile uint8_t vb = b;
+    const v128_t dot =
+        dot_relaxed(wasm_i8x16_splat(va), wasm_i8x16_splat((int8_t)vb), wasm_i32x4_splat(1000));
+    return wasm_i32x4_extract_lane(dot, 3) - 1000;
+}
+
+static enum eighth_bit find_eighth_bit(void)
+{
+    static const int8_t a[] = { -127, 127, -1, 64 };
+    static const uint8_t b[] = { 255, 254, 129, 128, 127, 15, 0 };
+    bool is_sign = true, is_128 = true;
+    for (size_t i = 0; i < QP_COUNT(a); i++)
+        for (size_t j = 0; j < QP_COUNT(b); j++) {
+            is_sign = is_sign && known_dot(a[i], b[j]) == 4 * a[i] * (int8_t)b[j];
+            is_128 = is_128 && known_dot(a[i], b[j]) == 4 * a[i] * b[j];
+        }
+    return is_sign ? BIT_IS_SIGN : is_128 ? BIT_IS_128 : BIT_SATURATES;
+}
+
+/* Is the part right that the specification fixes: seven bits? */
+bool qp_relaxed_dot_is_right(void)
+{
+    static const int8_t a[] = { -128, -127, -1, 3, 127 };
+    static const uint8_t b[] = { 127, 126, 64, 15, 1, 0 };
+    for (size_t i = 0; i < QP_COUNT(a); i++)
+        for (size_t j = 0; j < QP_COUNT(b); j++)
+            if (known_dot(a[i], b[j]) != 4 * a[i] * b[j])
+                return false;
+    return true;
+}
+
+/* ---- one token ---- */
+
+INLINE_WASM void take_q_i8_relaxed(v128_t to[8], const int8_t *q)
+{
+    UNROLL_WASM
+    for (int i = 0; i < 4; i++)
+        to[i] = wasm_v128_load(q + 16 * i);
+}
+
+INLINE_WASM v128_t dot_signed_relaxed(const uint8_t *w, const v128_t *q)
+{
+    v128_t sum = wasm_i32x4_const_splat(0);
+    UNROLL_WASM
+    for (int i = 0; i < 4; i++)
+        sum = dot_relaxed(q[i], wasm_v128_load(w + 16 * i), sum);
+    return sum;
+}
+
+INLINE_WASM v128_t plus_128_relaxed(const uint8_t *w)
+{
+    return wasm_v128_xor(wasm_v128_load(w), wasm_i8x16_const_splat(-128));
+}
+
+INLINE_WASM v128_t dot_plus_128_relaxed(const uint8_t *w, const v128_t *q)
+{
+    v128_t sum = wasm_i32x4_const_splat(0);
+    UNROLL_WASM
+    for (int i = 0; i < 4; i++)
+        sum = dot_relaxed(q[i], plus_128_relaxed(w + 16 * i), sum);
+    return sum;
+}
+
+/* By twos: the even k of 32, which meet the low nibbles, and the odd ones. */
+INLINE_WASM void take_q_i4_relaxed(v128_t to[8], const int8_t *q)
+{
+    UNROLL_WASM
+    for (int h = 0; h < 2; h++) {
+        const v128_t a = wasm_v128_load(q + 32 * h), b = wasm_v128_load(q + 32 * h + 16);
+        to[2 * h] =
+            wasm_i8x16_shuffle(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        to[2 * h + 1] =
+            wasm_i8x16_shuffle(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    }
+}
+
+INLINE_WASM v128_t dot_i4_relaxed(const uint8_t *w, const v128_t *q)
+{
+    const v128_t mask = wasm_i8x16_const_splat(15);
+    v128_t sum = wasm_i32x4_const_splat(0);
+    UNROLL_WASM
+    for (int h = 0; h < 2; h++) {
+        const v128_t u = wasm_v128_load(w + 16 * h);
+        sum = dot_relaxed(q[2 * h], wasm_v128_and(u, mask), sum);
+        sum = dot_relaxed(q[2 * h + 1], wasm_v128_and(wasm_u16x8_shr(u, 4), mask), sum);
+    }
+    return sum;
+}
+
+static void gemv_i8_signed_relaxed(float *y, const struct matrix *w, const struct act_row *x,
+                                   int begin, int end)
+{
+    gemv_rows_wasm(y, w, x, begin, end, false, LIE_SIGNED, take_q_i8_relaxed, dot_signed_relaxed);
+}
+
+static void gemv_i8_plus_128_relaxed(float *y, const struct matrix *w, const struct act_row *x,
+                                     int begin, int end)
+{
+    gemv_rows_wasm(y, w, x, begin, end, false, LIE_PLUS_128, take_q_i8_relaxed,
+                   dot_plus_128_relaxed);
+}
+
+static void gemv_i4_relaxed(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                            int end)
+{
+    gemv_rows_wasm(y, w, x, begin, end, true, LIE_PLUS_8, take_q_i4_relaxed, dot_i4_relaxed);
+}
+
+/* ---- tiles ---- */
+
+INLINE_WASM v128_t load_weights_relaxed(const uint8_t *w)
+{
+    return wasm_v128_load(w);
+}
+
+INLINE_WASM void store_step_k4_relaxed(uint8_t *to, v128_t row[4])
+{
+    transpose_wasm(row);
+    UNROLL_WASM
+    for (int i = 0; i < 4; i++)
+        wasm_v128_store(to + i * ROWS_WASM * 4, row[i]);
+}
+
+static void pack_i4_relaxed(void *tile, const struct matrix *w, int row, int n_rows)
+{
+    pack_rows_wasm(tile, w, row, n_rows, true, 1, nibbles_wasm, store_step_k4_relaxed);
+}
+
+static void pack_signed_relaxed(void *tile, const struct matrix *w, int row, int n_rows)
+{
+    if (w->dtype == DTYPE_I4)
+        pack_i4_relaxed(tile, w, row, n_rows);
+    else
+        pack_rows_wasm(tile, w, row, n_rows, false, 1, load_weights_relaxed, store_step_k4_relaxed);
+}
+
+static void pack_plus_128_relaxed(void *tile, const struct matrix *w, int row, int n_rows)
+{
+    if (w->dtype == DTYPE_I4)
+        pack_i4_relaxed(tile, w, row, n_rows);
+    else
+        pack_rows_wasm(tile, w, row, n_rows, false, 1, plus_128_relaxed, store_step_k4_relaxed);
+}
+
+/* ---- many tokens against a tile ---- */
+
+// clang-format off
+#define START_RELAXED(t) \
+    v128_t low##t = start_wasm(token[t].offsets[b], lie), high##t = low##t;
+#define STEP_RELAXED(t) { \
+    const v128_t x = wasm_v128_load32_splat((const int8_t *)token[t].q + k); \
+    low##t = dot_relaxed(x, w0, low##t); \
+    high##t = dot_relaxed(x, w1, high##t); }
+#define SCALE_RELAXED(t) { \
+    const v128_t scale = wasm_v128_load32_splat(token[t].scales + b); \
+    sums[t][0] = scale_dots_wasm(sums[t][0], scale, low##t); \
+    sums[t][1] = scale_dots_wasm(sums[t][1], scale, high##t); }
+// clang-format on
+
+INLINE_WASM void gemm_blocks_relaxed(v128_t sums[TOKENS_WASM][2], const uint8_t *group,
+                                     const struct token_wasm *token, int n_blocks,
+                                     enum weights_lie lie)
+{
+    for (int b = 0, k = 0; b < n_blocks; b++) {
+        EACH_TOKEN_WASM(START_RELAXED)
+        for (int end = k + ACT_BLOCK; k < end; k += 4, group += 4 * ROWS_WASM) {
+            const v128_t w0 = wasm_v128_load(group), w1 = wasm_v128_load(group + 16);
+            EACH_TOKEN_WASM(STEP_RELAXED)
+        }
+        EACH_TOKEN_WASM(SCALE_RELAXED)
+    }
+}
+
+#define GEMM_BLOCKS_RELAXED(name, lie)                                                             \
+    static __attribute__((noinline)) void name(v128_t sums[TOKENS_WASM][2], const uint8_t *group,  \
+                                               const struct token_wasm *token, int n_blocks)       \
+    {                                                                                              \
+        gemm_blocks_relaxed(sums, group, token, n_blocks, lie);                                    \
+    }
+GEMM_BLOCKS_RELAXED(gemm_blocks_signed_relaxed, LIE_SIGNED)
+GEMM_BLOCKS_RELAXED(gemm_blocks_plus_8_relaxed, LIE_PLUS_8)
+GEMM_BLOCKS_RELAXED(gemm_blocks_plus_128_relaxed, LIE_PLUS_128)
+
+static void gemm_signed_relaxed(float *y, size_t y_stride, const void *tile, const struct matrix *w,
+                                int row, int n_rows, const int8_t *q, size_t q_stride,
+                                const float *scales, const int32_t *offsets, int n_tokens)
+{
+    gemm_groups_wasm(
+        y, y_stride, tile, w, row, n_rows, q, q_stride, scales, offsets, n_tokens, NULL,
+        w->dtype == DTYPE_I4 ? gemm_blocks_plus_8_relaxed : gemm_blocks_signed_relaxed);
+}
+
+static void gemm_plus_128_relaxed(float *y, size_t y_stride, const void *tile,
+                                  const struct matrix *w, int row, int n_rows, const int8_t *q,
+                                  size_t q_stride, const float *scales, const int32_t *offsets,
+                                  int n_tokens)
+{
+    gemm_groups_wasm(
+        y, y_stride, tile, w, row, n_rows, q, q_stride, scales, offsets, n_tokens, NULL,
+        w->dtype == DTYPE_I4 ? gemm_blocks_plus_8_relaxed : gemm_blocks_plus_128_relaxed);
+}
+
+void qp_linear_kernels_relaxed(struct kernels *k)
+{
+    k->gemv_i4 = gemv_i4_relaxed;
+    switch (find_eighth_bit()) {
+    case BIT_SATURATES: // tiles stay those of linear_wasm.c
+        break;
+    case BIT_IS_SIGN:
+        k->gemv_i8 = gemv_i8_signed_relaxed;
+        k->pack = pack_signed_relaxed;
+        k->gemm = gemm_signed_relaxed;
+        break;
+    case BIT_IS_128:
+        k->gemv_i8 = gemv_i8_plus_128_relaxed;
+        k->pack = pack_plus_128_relaxed;
+        k->gemm = gemm_plus_128_relaxed;
+        break;
+    }
+}
+
+#else
+
+bool qp_relaxed_dot_is_right(void)
+{
+    return true;
+}
+
+void qp_linear_kernels_relaxed(struct kernels *k)
+{
+    (void)k;
+}
+
+#endif

@@ -1,0 +1,301 @@
+/* linear_wasm.c: matrix products with WebAssembly's 128-bit SIMD, which every browser has.
+ * In, out, order of rounding: linear_scalar.c, to the bit.
+ *
+ * i32x4.dot_i16x8 is all there is for integers: it multiplies eight pairs of int16 and adds them by
+ * twos. Bytes are widened first: weights of one token's products on the way, the token's q once for
+ * eight rows; those of a tile when it is packed.
+ *
+ * Tile: i16x8k2: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 2][8 rows][2 k] of
+ * int16, int4 as well. */
+#include "cpu/kernels.h"
+
+#if defined(__wasm_simd128__)
+
+#include "cpu/linear_wasm.h"
+
+#include <float.h>
+
+/* ---- activations ---- */
+
+static void quantize_block_wasm(int8_t *q, float *scale, int32_t *offset, const float x[ACT_BLOCK])
+{
+    v128_t largest = wasm_f32x4_const_splat(0.0f);
+    for (int i = 0; i < ACT_BLOCK; i += 4)
+        largest = larger_wasm(wasm_f32x4_abs(wasm_v128_load(x + i)), largest);
+    const float max = largest_wasm(largest);
+    const float inverse = 127.0f / max;
+    const v128_t factor = wasm_f32x4_splat(inverse < FLT_MAX ? inverse : FLT_MAX);
+    const v128_t shift = wasm_f32x4_const_splat(ROUND_TO_INTEGER);
+    v128_t sum = wasm_i16x8_const_splat(0);
+    for (int i = 0; i < ACT_BLOCK; i += 16) {
+        v128_t v[4];
+        UNROLL_WASM
+        for (int j = 0; j < 4; j++) {
+            v[j] = wasm_f32x4_mul(wasm_v128_load(x + i + 4 * j), factor);
+            v[j] = smaller_wasm(v[j], wasm_f32x4_const_splat(127.0f));
+            v[j] = larger_wasm(v[j], wasm_f32x4_const_splat(-127.0f));
+            v[j] = wasm_i32x4_sub(wasm_f32x4_add(v[j], shift), shift);
+        }
+        const v128_t low = wasm_i16x8_narrow_i32x4(v[0], v[1]);
+        const v128_t high = wasm_i16x8_narrow_i32x4(v[2], v[3]);
+        sum = wasm_i16x8_add(sum, wasm_i16x8_add(low, high)); // at most 8 * 127
+        wasm_v128_store(q + i, wasm_i8x16_narrow_i16x8(low, high));
+    }
+    v128_t four = wasm_i32x4_extadd_pairwise_i16x8(sum);
+    four = wasm_i32x4_add(four, wasm_i32x4_shuffle(four, four, 2, 3, 0, 1));
+    *scale = max / 127.0f;
+    *offset = -128 * (wasm_i32x4_extract_lane(four, 0) + wasm_i32x4_extract_lane(four, 1));
+}
+
+static void quantize_wasm(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
+{
+    int i = 0, b = 0;
+    for (; i + ACT_BLOCK <= n; i += ACT_BLOCK, b++)
+        quantize_block_wasm(q + i, scales + b, offsets + b, x + i);
+    if (i < n) {
+        float tail[ACT_BLOCK] = { 0 };
+        memcpy(tail, x + i, (size_t)(n - i) * sizeof(float));
+        quantize_block_wasm(q + i, scales + b, offsets + b, tail);
+    }
+}
+
+/* ---- one token ---- */
+
+INLINE_WASM void take_q_i8_wasm(v128_t to[8], const int8_t *q)
+{
+    UNROLL_WASM
+    for (int i = 0; i < 8; i++)
+        to[i] = wasm_i16x8_load8x8(q + 8 * i);
+}
+
+INLINE_WASM v128_t dot_i8_wasm(const uint8_t *w, const v128_t *q)
+{
+    v128_t sum = wasm_i32x4_dot_i16x8(wasm_i16x8_load8x8(w), q[0]);
+    UNROLL_WASM
+    for (int i = 1; i < 8; i++)
+        sum = wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(wasm_i16x8_load8x8(w + 8 * i), q[i]));
+    return sum;
+}
+
+/* Two bytes of weights are four nibbles of a 16-bit lane: q[4 h + j] are the k of half h that are j
+ * modulo 4. */
+INLINE_WASM void take_q_i4_wasm(v128_t to[8], const int8_t *q)
+{
+    UNROLL_WASM
+    for (int h = 0; h < 2; h++) {
+        const v128_t low = wasm_v128_load(q + 32 * h), high = wasm_v128_load(q + 32 * h + 16);
+        UNROLL_WASM
+        for (int j = 0; j < 4; j++)
+            to[4 * h + j] = wasm_i16x8_narrow_i32x4(
+                wasm_i32x4_shr(wasm_i32x4_shl(low, 24u - 8u * (unsigned)j), 24),
+                wasm_i32x4_shr(wasm_i32x4_shl(high, 24u - 8u * (unsigned)j), 24));
+    }
+}
+
+/* Nibbles as they lie. */
+INLINE_WASM v128_t dot_i4_wasm(const uint8_t *w, const v128_t *q)
+{
+    const v128_t mask = wasm_i16x8_const_splat(15);
+    v128_t sum = wasm_i32x4_const_splat(0);
+    UNROLL_WASM
+    for (int h = 0; h < 2; h++) {
+        const v128_t u = wasm_v128_load(w + 16 * h);
+        const v128_t n0 = wasm_v128_and(u, mask), n3 = wasm_u16x8_shr(u, 12);
+        const v128_t n1 = wasm_v128_and(wasm_u16x8_shr(u, 4), mask);
+        const v128_t n2 = wasm_v128_and(wasm_u16x8_shr(u, 8), mask);
+        v128_t even = wasm_i32x4_add(wasm_i32x4_dot_i16x8(n0, q[4 * h]),
+                                     wasm_i32x4_dot_i16x8(n2, q[4 * h + 2]));
+        v128_t odd = wasm_i32x4_add(wasm_i32x4_dot_i16x8(n1, q[4 * h + 1]),
+                                    wasm_i32x4_dot_i16x8(n3, q[4 * h + 3]));
+        sum = wasm_i32x4_add(sum, wasm_i32x4_add(even, odd));
+    }
+    return sum;
+}
+
+static void gemv_i8_wasm(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                         int end)
+{
+    gemv_rows_wasm(y, w, x, begin, end, false, LIE_SIGNED, take_q_i8_wasm, dot_i8_wasm);
+}
+
+static void gemv_i4_wasm(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                         int end)
+{
+    gemv_rows_wasm(y, w, x, begin, end, true, LIE_PLUS_8, take_q_i4_wasm, dot_i4_wasm);
+}
+
+/* ---- tiles ---- */
+
+static size_t tile_bytes_wasm(int n_in)
+{
+    return TILE_ROWS * sizeof(int16_t) * qp_round_up((size_t)n_in, ACT_BLOCK);
+}
+
+INLINE_WASM v128_t weights_i8_wasm(const uint8_t *w)
+{
+    return wasm_v128_load(w);
+}
+
+INLINE_WASM v128_t weights_i4_wasm(const uint8_t *w)
+{
+    return wasm_i8x16_sub(nibbles_wasm(w), wasm_i8x16_const_splat(8));
+}
+
+INLINE_WASM void store_step_k2_wasm(uint8_t *to, v128_t row[4])
+{
+    v128_t low[4], high[4];
+    UNROLL_WASM
+    for (int i = 0; i < 4; i++) {
+        low[i] = wasm_i16x8_extend_low_i8x16(row[i]);
+        high[i] = wasm_i16x8_extend_high_i8x16(row[i]);
+    }
+    transpose_wasm(low);
+    transpose_wasm(high);
+    UNROLL_WASM
+    for (int i = 0; i < 4; i++) {
+        wasm_v128_store(to + i * ROWS_WASM * 4, low[i]);
+        wasm_v128_store(to + (4 + i) * ROWS_WASM * 4, high[i]);
+    }
+}
+
+static void pack_wasm(void *tile, const struct matrix *w, int row, int n_rows)
+{
+    if (w->dtype == DTYPE_I8)
+        pack_rows_wasm(tile, w, row, n_rows, false, sizeof(int16_t), weights_i8_wasm,
+                       store_step_k2_wasm);
+    else
+        pack_rows_wasm(tile, w, row, n_rows, true, sizeof(int16_t), weights_i4_wasm,
+                       store_step_k2_wasm);
+}
+
+/* ---- many tokens against a tile ---- */
+
+// clang-format off
+#define START_WASM(t) \
+    v128_t low##t = wasm_i32x4_const_splat(0), high##t = low##t;
+#define STEP_K2_WASM(t) { \
+    const v128_t x = wasm_v128_load32_splat((const int16_t *)token[t].q + k); \
+    low##t = wasm_i32x4_add(low##t, wasm_i32x4_dot_i16x8(w0, x)); \
+    high##t = wasm_i32x4_add(high##t, wasm_i32x4_dot_i16x8(w1, x)); }
+#define SCALE_WASM(t) { \
+    const v128_t scale = wasm_v128_load32_splat(token[t].scales + b); \
+    sums[t][0] = scale_dots_wasm(sums[t][0], scale, low##t); \
+    sums[t][1] = scale_dots_wasm(sums[t][1], scale, high##t); }
+// clang-format on
+
+__attribute__((noinline)) static void gemm_blocks_k2_wasm(v128_t sums[TOKENS_WASM][2],
+                                                          const uint8_t *group,
+                                                          const struct token_wasm *token,
+                                                          int n_blocks)
+{
+    for (int b = 0, k = 0; b < n_blocks; b++) {
+        EACH_TOKEN_WASM(START_WASM)
+        for (int end = k + ACT_BLOCK; k < end; k += 2, group += 2 * 2 * ROWS_WASM) {
+            const v128_t w0 = wasm_v128_load(group), w1 = wasm_v128_load(group + 16);
+            EACH_TOKEN_WASM(STEP_K2_WASM)
+        }
+        EACH_TOKEN_WASM(SCALE_WASM)
+    }
+}
+
+static void gemm_wasm(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
+                      int n_rows, const int8_t *q, size_t q_stride, const float *scales,
+                      const int32_t *offsets, int n_tokens)
+{
+    int16_t wide[TOKENS_WASM][GEMM_K_WASM];
+    gemm_groups_wasm(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, offsets, n_tokens,
+                     wide, gemm_blocks_k2_wasm);
+}
+
+/* ---- float weights: 2 tokens x 2 rows, each sum's 16 lanes in four registers ---- */
+
+/* Of two rows and two tokens: sum_xy is row x, token y. */
+struct sums_f32_wasm {
+    struct lanes_wasm sum00, sum01, sum10, sum11;
+};
+
+INLINE_WASM struct sums_f32_wasm step_f32_wasm(struct sums_f32_wasm s, const float *const w[2],
+                                               const float *const x[2], int k)
+{
+    const struct lanes_wasm w0 = load_lanes_wasm(w[0] + k, 16);
+    const struct lanes_wasm w1 = load_lanes_wasm(w[1] + k, 16);
+    struct lanes_wasm token = load_lanes_wasm(x[0] + k, 16);
+    s.sum00 = mul_add_lanes_wasm(w0, token, s.sum00);
+    s.sum10 = mul_add_lanes_wasm(w1, token, s.sum10);
+    token = load_lanes_wasm(x[1] + k, 16);
+    s.sum01 = mul_add_lanes_wasm(w0, token, s.sum01);
+    s.sum11 = mul_add_lanes_wasm(w1, token, s.sum11);
+    return s;
+}
+
+/* sums[t][r] of two tokens and two rows, which may be the same. */
+static void gemm_f32_sums_wasm(float sums[2][2], const float *const w[2], const float *const x[2],
+                               int n_in)
+{
+    const struct lanes_wasm zero = zero_lanes_wasm();
+    struct sums_f32_wasm s = { zero, zero, zero, zero };
+    int k = 0;
+    for (; k + 16 <= n_in; k += 16)
+        s = step_f32_wasm(s, w, x, k);
+    if (k < n_in) {
+        float tails[4][16] = { { 0 } };
+        for (int i = 0; i < 2; i++) {
+            memcpy(tails[i], w[i] + k, (size_t)(n_in - k) * sizeof(float));
+            memcpy(tails[2 + i], x[i] + k, (size_t)(n_in - k) * sizeof(float));
+        }
+        const float *const last_w[2] = { tails[0], tails[1] };
+        const float *const last_x[2] = { tails[2], tails[3] };
+        s = step_f32_wasm(s, last_w, last_x, 0);
+    }
+    sums[0][0] = sum_of_lanes_wasm(s.sum00);
+    sums[0][1] = sum_of_lanes_wasm(s.sum10);
+    sums[1][0] = sum_of_lanes_wasm(s.sum01);
+    sums[1][1] = sum_of_lanes_wasm(s.sum11);
+}
+
+static void gemm_f32_wasm(float *y, size_t y_stride, const struct matrix *w, const float *x,
+                          size_t x_stride, int n_tokens, int begin, int end)
+{
+    for (int r = begin; r < end; r += 2) {
+        const int r1 = r + 1 < end ? r + 1 : r; // the odd last row, or token, counts twice
+        for (int t = 0; t < n_tokens; t += 2) {
+            const int t1 = t + 1 < n_tokens ? t + 1 : t;
+            const int rows[2] = { r, r1 }, tokens[2] = { t, t1 };
+            float sums[2][2];
+            gemm_f32_sums_wasm(
+                sums, (const float *const[2]){ qp_matrix_row(w, r), qp_matrix_row(w, r1) },
+                (const float *const[2]){ x + (size_t)t * x_stride, x + (size_t)t1 * x_stride },
+                w->n_in);
+            for (int i = 0; i < 2; i++)
+                for (int j = 0; j < 2; j++)
+                    y[(size_t)tokens[i] * y_stride + (size_t)(rows[j] - begin)] =
+                        w->bias ? sums[i][j] + w->bias[rows[j]] : sums[i][j];
+        }
+    }
+}
+
+static void gemv_f32_wasm(float *y, const struct matrix *w, const float *x, int begin, int end)
+{
+    gemm_f32_wasm(y + begin, 0, w, x, 0, 1, begin, end);
+}
+
+void qp_linear_kernels_wasm(struct kernels *k)
+{
+    k->quantize = quantize_wasm;
+    k->gemv_i8 = gemv_i8_wasm;
+    k->gemv_i4 = gemv_i4_wasm;
+    k->gemv_f32 = gemv_f32_wasm;
+    k->tile_bytes = tile_bytes_wasm;
+    k->pack = pack_wasm;
+    k->gemm = gemm_wasm;
+    k->gemm_f32 = gemm_f32_wasm;
+}
+
+#else
+
+void qp_linear_kernels_wasm(struct kernels *k)
+{
+    (void)k;
+}
+
+#endif

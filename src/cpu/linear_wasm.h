@@ -1,0 +1,259 @@
+/* linear_wasm.h: what the matrix products with and without relaxed SIMD share: eight rows of
+ * weights at a time, and tiles of eight groups of eight rows. The levels differ in the product of a
+ * row's block, and in what a tile holds of a weight: 16 bits or 8. */
+#ifndef QP_LINEAR_WASM_H
+#define QP_LINEAR_WASM_H
+
+#include "cpu/math_wasm.h"
+#include "format/format.h"
+
+enum {
+    ROWS_WASM = 8,
+    STEP_WASM = 16 // k that are packed at a time
+};
+
+/* Eight rows from some k on: where the file holds them, or the copy of their last block, whose tail
+ * is zero. */
+struct rows_wasm {
+    const uint8_t *at[ROWS_WASM];
+};
+
+struct tails_wasm {
+    uint8_t bytes[ROWS_WASM][ACT_BLOCK];
+};
+
+/* Past the last row the last one is repeated; its result is not stored. */
+static inline struct rows_wasm take_rows_wasm(const struct matrix *w, int r, int end)
+{
+    struct rows_wasm rows;
+    for (int i = 0; i < ROWS_WASM; i++)
+        rows.at[i] = qp_matrix_row(w, r + i < end ? r + i : end - 1);
+    return rows;
+}
+
+static inline struct rows_wasm
+copy_tails_wasm(struct tails_wasm *tails, const struct rows_wasm *rows, size_t begin, size_t end)
+{
+    struct rows_wasm copies;
+    memset(tails, 0, sizeof *tails);
+    for (int i = 0; i < ROWS_WASM; i++) {
+        memcpy(tails->bytes[i], rows->at[i] + begin, end - begin);
+        copies.at[i] = tails->bytes[i];
+    }
+    return copies;
+}
+
+/* y[i] = sum[i] * scales[r + i] (+ bias[r + i]) for the first n of 4 rows. */
+static inline void store_rows_wasm(float *y, v128_t sum, const struct matrix *w, int r, int n)
+{
+    if (n <= 0)
+        return;
+    v128_t v = wasm_f32x4_mul(sum, load_wasm(w->scales + r, n));
+    if (w->bias)
+        v = wasm_f32x4_add(v, load_wasm(w->bias + r, n));
+    store_wasm(y, n, v);
+}
+
+/* 4x4 dwords: v[i] is then dword i of each. */
+INLINE_WASM void transpose_wasm(v128_t v[4])
+{
+    const v128_t low01 = wasm_i32x4_shuffle(v[0], v[1], 0, 4, 1, 5);
+    const v128_t high01 = wasm_i32x4_shuffle(v[0], v[1], 2, 6, 3, 7);
+    const v128_t low23 = wasm_i32x4_shuffle(v[2], v[3], 0, 4, 1, 5);
+    const v128_t high23 = wasm_i32x4_shuffle(v[2], v[3], 2, 6, 3, 7);
+    v[0] = wasm_i64x2_shuffle(low01, low23, 0, 2);
+    v[1] = wasm_i64x2_shuffle(low01, low23, 1, 3);
+    v[2] = wasm_i64x2_shuffle(high01, high23, 0, 2);
+    v[3] = wasm_i64x2_shuffle(high01, high23, 1, 3);
+}
+
+INLINE_WASM v128_t scale_dots_wasm(v128_t sum, v128_t scale, v128_t dots)
+{
+    return wasm_f32x4_add(sum, wasm_f32x4_mul(wasm_f32x4_convert_i32x4(dots), scale));
+}
+
+/* ---- one token: 8 rows at a time, each byte of weights read once ---- */
+
+/* A row's product with a block of q, which the level has put in its own order: four parts that are
+ * still to be added. */
+typedef v128_t (*row_dot_wasm)(const uint8_t *w, const v128_t *q);
+typedef void (*take_q_wasm)(v128_t to[8], const int8_t *q);
+
+/* sum + scale_b * (dot_b + start) of rows i to i + 3, from byte `at` on. */
+INLINE_WASM v128_t add_block_wasm(v128_t sum, const struct rows_wasm *rows, int i, size_t at,
+                                  const v128_t *q, v128_t scale, v128_t start, row_dot_wasm dot)
+{
+    v128_t dots[4];
+    UNROLL_WASM
+    for (int j = 0; j < 4; j++)
+        dots[j] = dot(rows->at[i + j] + at, q);
+    transpose_wasm(dots);
+    v128_t all = wasm_i32x4_add(wasm_i32x4_add(dots[0], dots[1]), wasm_i32x4_add(dots[2], dots[3]));
+    return scale_dots_wasm(sum, scale, wasm_i32x4_add(all, start));
+}
+
+/* What a block's dots begin at: what the numbers that are added to its weights amount to, taken
+ * away (act_row.offsets are -128 times the sum of q). */
+enum weights_lie {
+    LIE_SIGNED,
+    LIE_PLUS_8,
+    LIE_PLUS_128
+};
+
+INLINE_WASM v128_t start_wasm(int32_t offset, enum weights_lie lie)
+{
+    return wasm_i32x4_splat(lie == LIE_PLUS_128 ? offset : lie == LIE_PLUS_8 ? offset / 16 : 0);
+}
+
+INLINE_WASM void gemv_rows_wasm(float *y, const struct matrix *w, const struct act_row *x,
+                                int begin, int end, bool is_i4, enum weights_lie lie,
+                                take_q_wasm take_q, row_dot_wasm dot)
+{
+    const size_t row_bytes = is_i4 ? (size_t)w->n_in / 2 : (size_t)w->n_in;
+    const size_t block_bytes = is_i4 ? ACT_BLOCK / 2 : ACT_BLOCK;
+    for (int r = begin; r < end; r += ROWS_WASM) {
+        struct rows_wasm rows = take_rows_wasm(w, r, end);
+        struct tails_wasm tails;
+        v128_t low = wasm_f32x4_const_splat(0.0f), high = low;
+        size_t at = 0;
+        for (size_t b = 0; b * block_bytes < row_bytes; b++, at += block_bytes) {
+            if (at + block_bytes > row_bytes) {
+                rows = copy_tails_wasm(&tails, &rows, at, row_bytes);
+                at = 0;
+            }
+            v128_t q[8];
+            take_q(q, x->q + b * ACT_BLOCK);
+            const v128_t scale = wasm_f32x4_splat(x->scales[b]);
+            const v128_t start = start_wasm(x->offsets[b], lie);
+            low = add_block_wasm(low, &rows, 0, at, q, scale, start, dot);
+            high = add_block_wasm(high, &rows, 4, at, q, scale, start, dot);
+        }
+        store_rows_wasm(y + r, low, w, r, end - r);
+        store_rows_wasm(y + r + 4, high, w, r + 4, end - r - 4);
+    }
+}
+
+/* ---- tiles ----
+ * [8 groups][steps of k][8 rows][a dword: 2 k of 16 bits, or 4 k of 8]; k is n_in rounded up to
+ * ACT_BLOCK. */
+
+/* 16 nibbles, as they lie, in order. */
+INLINE_WASM v128_t nibbles_wasm(const uint8_t *w)
+{
+    const v128_t pairs = wasm_v128_load64_zero(w), mask = wasm_i8x16_const_splat(15);
+    const v128_t low = wasm_v128_and(pairs, mask);
+    const v128_t high = wasm_v128_and(wasm_u16x8_shr(pairs, 4), mask);
+    return wasm_i8x16_shuffle(low, high, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+
+/* 16 weights of a row as bytes. */
+typedef v128_t (*take_weights_wasm)(const uint8_t *w);
+/* 16 k of four rows to their places in a group. */
+typedef void (*store_step_wasm)(uint8_t *to, v128_t row[4]);
+
+INLINE_WASM void pack_rows_wasm(uint8_t *tile, const struct matrix *w, int row, int n_rows,
+                                bool is_i4, size_t weight_bytes, take_weights_wasm take,
+                                store_step_wasm store)
+{
+    const size_t row_bytes = is_i4 ? (size_t)w->n_in / 2 : (size_t)w->n_in;
+    const size_t block_bytes = is_i4 ? ACT_BLOCK / 2 : ACT_BLOCK;
+    const size_t step_bytes = is_i4 ? STEP_WASM / 2 : STEP_WASM;
+    uint8_t *to = tile;
+    for (int r = 0; r < n_rows; r += ROWS_WASM) {
+        struct rows_wasm rows = take_rows_wasm(w, row + r, row + n_rows);
+        struct tails_wasm tails;
+        for (size_t at = 0, done = 0; done < row_bytes; done += block_bytes, at += block_bytes) {
+            if (done + block_bytes > row_bytes) {
+                rows = copy_tails_wasm(&tails, &rows, at, row_bytes);
+                at = 0;
+            }
+            for (size_t k = at; k < at + block_bytes; k += step_bytes) {
+                UNROLL_WASM
+                for (int half = 0; half < 2; half++) {
+                    v128_t v[4];
+                    UNROLL_WASM
+                    for (int i = 0; i < 4; i++)
+                        v[i] = take(rows.at[4 * half + i] + k);
+                    store(to + 16 * half, v);
+                }
+                to += ROWS_WASM * STEP_WASM * weight_bytes;
+            }
+        }
+    }
+}
+
+/* ---- many tokens against a tile ---- */
+
+enum {
+    TOKENS_WASM = 6,    // with 8 rows: 12 sums in registers
+    GEMM_K_WASM = 2048, // so much of the tokens stays in L1, and of a tile in L2
+};
+#define EACH_TOKEN_WASM(M) M(0) M(1) M(2) M(3) M(4) M(5)
+
+/* One token's activations from some block on, bytes or int16, and where its results go. */
+struct token_wasm {
+    const void *q;
+    const float *scales;
+    const int32_t *offsets;
+    float *y;
+};
+
+/* sums[t] += scale_b * dot_b over n_blocks blocks, for a group of tokens and one of rows. */
+typedef void (*gemm_blocks_wasm)(v128_t sums[TOKENS_WASM][2], const uint8_t *group,
+                                 const struct token_wasm *token, int n_blocks);
+
+/* The sums of a group's rows wait in y between one stretch of k and the next. */
+static inline void gemm_group_wasm(const struct token_wasm *token, const uint8_t *group,
+                                   const struct matrix *w, int row, int r, int n_rows, int n_blocks,
+                                   bool is_first, bool is_last, gemm_blocks_wasm blocks)
+{
+    v128_t sums[TOKENS_WASM][2];
+    for (int t = 0; t < TOKENS_WASM; t++)
+        for (int i = 0; i < 2; i++)
+            sums[t][i] = load_wasm(token[t].y + r + 4 * i, is_first ? 0 : n_rows - r - 4 * i);
+    blocks(sums, group, token, n_blocks);
+    for (int t = 0; t < TOKENS_WASM; t++)
+        for (int i = 0; i < 2; i++) {
+            float *y = token[t].y + r + 4 * i;
+            const int n = n_rows - r - 4 * i;
+            if (is_last)
+                store_rows_wasm(y, sums[t][i], w, row + r + 4 * i, n);
+            else
+                store_wasm(y, n, sums[t][i]);
+        }
+}
+
+/* `wide` is where tokens' q are widened to int16, or NULL when they stay bytes. */
+INLINE_WASM void gemm_groups_wasm(float *y, size_t y_stride, const uint8_t *tile,
+                                  const struct matrix *w, int row, int n_rows, const int8_t *q,
+                                  size_t q_stride, const float *scales, const int32_t *offsets,
+                                  int n_tokens, int16_t (*wide)[GEMM_K_WASM],
+                                  gemm_blocks_wasm blocks)
+{
+    const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK), weight_bytes = wide ? 2 : 1;
+    for (size_t k = 0; k < k_padded; k += GEMM_K_WASM) {
+        const size_t n = k_padded - k < GEMM_K_WASM ? k_padded - k : GEMM_K_WASM;
+        for (int t = 0; t < n_tokens; t += TOKENS_WASM) {
+            struct token_wasm token[TOKENS_WASM];
+            for (int i = 0; i < TOKENS_WASM; i++) {
+                /* Past the last token the last one is repeated: the same sums, stored twice. */
+                const size_t at = (size_t)(t + i < n_tokens ? t + i : n_tokens - 1);
+                const size_t block = (at * k_padded + k) / ACT_BLOCK;
+                const int8_t *from = q + at * q_stride + k;
+                token[i] =
+                    (struct token_wasm){ from, scales + block, offsets + block, y + at * y_stride };
+                if (!wide)
+                    continue;
+                for (size_t j = 0; j < n; j += 8)
+                    wasm_v128_store(wide[i] + j, wasm_i16x8_load8x8(from + j));
+                token[i].q = wide[i];
+            }
+            for (int r = 0; r < n_rows; r += ROWS_WASM)
+                gemm_group_wasm(token, tile + ((size_t)r * k_padded + k * ROWS_WASM) * weight_bytes,
+                                w, row, r, n_rows, (int)(n / ACT_BLOCK), k == 0, k + n == k_padded,
+                                blocks);
+        }
+    }
+}
+
+#endif
