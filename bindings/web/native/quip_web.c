@@ -51,7 +51,7 @@ void quip_web_pages_free(void *p, size_t n)
 
 int32_t quip_web_relaxed_ok(void)
 {
-    return 1;
+    return qp_relaxed_dot_is_right();
 }
 
 /* ---- models ---- */
@@ -311,4 +311,18 @@ const double *quip_web_plan(const void *head, size_t n, double file_bytes,
     figures[3] = (double)plan.model_bytes;
     figures[4] = plan.n_context;
     return figures;
+}
+
+quip_model *quip_web_header_open(const void *head, size_t n, double file_bytes)
+{
+    struct file_head user = { head, n };
+    const quip_source source = { .user = &user,
+                                 .size = (uint64_t)file_bytes,
+                                 .read_at = read_head };
+    struct file file;
+    quip_model *model;
+    if (qp_file_open_source(&file, &source, &last_error) ||
+        qp_model_open_header(&model, &file, &last_error))
+        return NULL;
+    return model;
 }

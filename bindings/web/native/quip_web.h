@@ -18,8 +18,8 @@
  * without. All give the same bits, provided that quip_web_relaxed_ok() says 1 in a relaxed one.
  *
  * Threads (-mt): the host starts workers. Each instantiates the module on the same memory, calls
- * quip_web_thread_enter(stack), with a stack that the host took by quip_web_thread_stack(), and
- * then quip_web_thread_run(index), with a number from 0 to 63 of its own; that call does not
+ * quip_web_thread_enter(stack), with 64 KiB that the host took by quip_web_pages_alloc, and then
+ * quip_web_thread_run(index), with a number from 0 to 63 of its own; that call does not
  * return. A session takes n_threads - 1 of the workers that wait there, until it is closed; when
  * there are fewer it runs with those. */
 #ifndef QUIP_WEB_H
@@ -46,7 +46,6 @@ void WEB_EXPORT(quip_web_pages_free)(void *p, size_t n);
 
 /* ---- threads (libc/threads.c) ---- */
 
-void *WEB_EXPORT(quip_web_thread_stack)(void); // for one worker; 0 when there is no memory
 void WEB_EXPORT(quip_web_thread_enter)(void *stack);
 void WEB_EXPORT(quip_web_thread_run)(uint32_t index);
 int32_t WEB_EXPORT(quip_web_threads_idle)(void); // workers that wait for something to run
@@ -145,5 +144,8 @@ const float *WEB_EXPORT(quip_web_logits)(const struct web_session *session);
  * model's own; tokens of context. 0 on failure. */
 const double *WEB_EXPORT(quip_web_plan)(const void *head, size_t n, double file_bytes,
                                         const struct web_session_options *options);
+/* A model without weights from the same bytes, for quip_web_encode, quip_web_decode and
+ * quip_web_model_info alone: what counts tokens needs no weights. */
+quip_model *WEB_EXPORT(quip_web_header_open)(const void *head, size_t n, double file_bytes);
 
 #endif

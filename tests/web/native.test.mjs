@@ -1,0 +1,218 @@
+// native.test.mjs: every build of the module gives the native program's bits, its errors and its manners.
+// Environment: QUIP_WASM, the folder of the modules; QUIP, the native program; QUIP_FUZZ, mutations of each
+// model (default 300), QUIP_SEED, the first one's seed.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { after, describe, test } from 'node:test';
+import { Quip, Status, builds } from './module.mjs';
+
+const { QUIP: program, QUIP_WASM: wasm } = process.env;
+const work = mkdtempSync(`${tmpdir()}/quip-web-`);
+const corpus = new URL('../fuzz/corpus/fuzz_model/', import.meta.url);
+const models = Object.fromEntries(['gemma3_mixed', 'llama_f32'].map((m) => [m, new URL(`${m}.bin`, corpus).pathname]));
+const native = (...args) => execFileSync(program, args, { encoding: 'utf8', env: { ...process.env, XDG_CACHE_HOME: work } });
+after(() => rmSync(work, { recursive: true }));
+
+function random(seed) {
+  let s = BigInt(seed) | 1n; // xorshift64*, Vigna 2016
+  return (n) => {
+    s ^= s >> 12n;
+    s = BigInt.asUintN(64, s ^ (s << 25n));
+    s ^= s >> 27n;
+    return Number(BigInt.asUintN(64, s * 2685821657736338717n) >> 32n) % n;
+  };
+}
+
+const ids = (n, vocabSize) => Array.from({ length: n }, (_, i) => (i * 7919 + 11) % vocabSize);
+
+function nativeLogits(path, tokens) {
+  native('logits', path, '--ids', tokens.join(), '--out', `${work}/logits`);
+  return new Uint8Array(readFileSync(`${work}/logits`));
+}
+
+const expected = Object.fromEntries(
+  Object.entries(models).map(([name, path]) => {
+    const tokens = ids(40, 250);
+    const text = native('run', path, 'hello', '--seed', '7', '--temperature', '1', '-n', '20', '-c', '64', '-t', '1');
+    return [name, { path, file: readFileSync(path), tokens, logits: nativeLogits(path, tokens), text }];
+  }),
+);
+
+for (const [build, module] of Object.entries(builds(wasm))) {
+  if (!new Quip(module).x.quip_web_relaxed_ok()) {
+    test(`${build}: this engine's relaxed dot product is wrong`, { skip: true }, () => {});
+    continue;
+  }
+  describe(build, () => {
+    const q = new Quip(module);
+    after(() => q.close());
+    const nThreads = q.isThreaded ? 3 : 1;
+
+    test('threads', { skip: !q.isThreaded }, async () => {
+      await q.startThreads(2);
+      const model = q.openModel(expected.gemma3_mixed.file);
+      const session = q.openSession(model, { nThreads: 3 });
+      assert.equal(q.x.quip_web_session_n_threads(session), 3);
+      assert.equal(q.x.quip_web_threads_idle(), 0);
+      const alone = q.openSession(model, { nThreads: 3 });
+      assert.equal(q.x.quip_web_session_n_threads(alone), 1, 'no worker is left');
+      for (const s of [session, alone]) q.x.quip_web_session_close(s);
+      assert.equal(q.x.quip_web_threads_idle(), 2);
+      q.x.quip_web_model_close(model);
+    });
+
+    for (const [name, want] of Object.entries(expected)) {
+      test(`${name}: logits, bit for bit`, () => {
+        const model = q.openModel(want.file);
+        const { vocabSize, fileBytes } = q.info(model);
+        assert.equal(fileBytes, want.file.length);
+        const session = q.openSession(model, { nContext: 64, nThreads });
+        q.prefill(session, want.tokens);
+        assert.deepEqual(q.logits(session, vocabSize), want.logits);
+        q.x.quip_web_session_rewind(session, 0);
+        for (const id of want.tokens) q.prefill(session, [id]);
+        assert.deepEqual(q.logits(session, vocabSize), want.logits, 'one token at a time');
+        q.x.quip_web_session_close(session);
+        q.x.quip_web_model_close(model);
+      });
+
+      test(`${name}: an answer, at once and in steps`, () => {
+        const model = q.openModel(want.file);
+        q.x.quip_web_model_close(0);
+        const options = { nContext: 64, nThreads, seed: 7, temperature: 1, maxOutputTokens: 20 };
+        const session = q.openSession(model, options);
+        q.x.quip_web_model_close(model); // the session keeps what it needs
+        const copy = q.made(q.x.quip_web_session_clone(session));
+        q.append(session, 1, 'hello');
+        assert.equal(`${q.answer(session).text}\n`, want.text);
+        let left = q.withText('hello', (at, n) => q.check(q.x.quip_web_append_begin(copy, 1, at, n)));
+        for (let steps = 0; left > 0; steps++) {
+          const before = left;
+          left = q.check(q.x.quip_web_append_step(copy, 2));
+          assert.equal(left, Math.max(before - 2, 0));
+        }
+        assert.equal(`${q.answer(copy).text}\n`, want.text);
+        const figures = [...new Float64Array(q.memory.buffer, q.x.quip_web_result(copy) >>> 0, 8)];
+        assert.ok(figures[1] > 0 && figures[2] > 0 && figures[2] <= 20, `${figures}`);
+        assert.equal(figures[6], 7);
+        for (const s of [session, copy]) q.x.quip_web_session_close(s);
+      });
+    }
+
+    test('text to tokens and back', () => {
+      const model = q.openModel(expected.llama_f32.file);
+      const out = q.x.quip_web_malloc(400) >>> 0;
+      const n = q.withText('hello', (at, length) => q.check(q.x.quip_web_encode(model, at, length, 0, out, 100)));
+      assert.ok(n > 0);
+      const tokens = native('tokenize', models.llama_f32, 'hello').match(/\d+/g).map(Number);
+      assert.deepEqual([...new Int32Array(q.memory.buffer, out, n)], tokens.slice(-n));
+      const bytes = q.x.quip_web_malloc(100) >>> 0;
+      const length = q.check(q.x.quip_web_decode(model, out, n, bytes, 100));
+      assert.equal(q.text(bytes, length).trim(), 'hello');
+      for (const p of [out, bytes]) q.x.quip_web_free(p);
+      q.x.quip_web_model_close(model);
+    });
+
+    test('cancelled by its flag', () => {
+      const model = q.openModel(expected.gemma3_mixed.file);
+      const session = q.openSession(model, { nContext: 64, nThreads });
+      const flag = q.x.quip_web_session_cancel_flag(session) >>> 0;
+      q.withText('hello', (at, n) => q.check(q.x.quip_web_append_begin(session, 1, at, n)));
+      Atomics.store(new Int8Array(q.memory.buffer), flag, 1);
+      assert.equal(q.x.quip_web_append_step(session, 2), Status.cancelled);
+      assert.equal(q.error().status, Status.cancelled);
+      assert.equal(q.x.quip_web_session_position(session), 0, 'as before');
+      q.append(session, 1, 'hello');
+      const before = q.x.quip_web_session_position(session);
+      q.x.quip_web_append_undo(session);
+      assert.ok(before > 0 && q.x.quip_web_session_position(session) === 0);
+      q.append(session, 1, 'hello');
+      Atomics.store(new Int8Array(q.memory.buffer), flag, 1);
+      assert.equal(q.answer(session).reason, 4);
+      q.x.quip_web_session_close(session);
+      q.x.quip_web_model_close(model);
+    });
+
+    test('failures say what and why', () => {
+      const { file } = expected.gemma3_mixed;
+      assert.throws(() => q.openModel(file.subarray(0, 5000)), { status: Status.format, message: /^model: / });
+      assert.throws(() => q.openModel(new Uint8Array(64)), { status: Status.format });
+      const model = q.openModel(file);
+      assert.throws(() => q.openSession(model, { temperature: -1.5 }), {
+        status: Status.argument,
+        message: 'temperature is -1.5; possible is 0 (greedy) to 100',
+      });
+      const session = q.openSession(model, { nContext: 8 });
+      assert.throws(() => q.append(session, 1, 'hello '.repeat(50)), { status: Status.contextFull });
+      assert.throws(() => q.prefill(session, [1 << 30]), { status: Status.argument });
+      q.x.quip_web_session_close(session);
+      q.x.quip_web_model_close(model);
+    });
+
+    test('a plan needs the head of the file only', () => {
+      const { file } = expected.gemma3_mixed;
+      const plan = (n) => q.with(file.subarray(0, n), (at) => q.x.quip_web_plan(at, n, file.length, 0) >>> 0);
+      const [fileBytes, kv, scratch, model, nContext] = new Float64Array(q.memory.buffer, plan(file.length), 5);
+      assert.equal(fileBytes, file.length);
+      assert.ok(kv > 0 && scratch > 0 && model > 0 && nContext > 0);
+      assert.equal(plan(100), 0);
+      assert.equal(q.error().status, Status.io, 'fetch more');
+    });
+
+    test('200 sessions need the memory of one', () => {
+      let size = 0;
+      for (let i = 0; i < 200; i++) {
+        const model = q.openModel(expected.gemma3_mixed.file);
+        const session = q.openSession(model, { nContext: 64, nThreads });
+        q.append(session, 1, 'hello');
+        q.next(session);
+        q.x.quip_web_session_close(session);
+        q.x.quip_web_model_close(model);
+        if (i === 1) size = q.memory.buffer.byteLength;
+      }
+      assert.equal(q.memory.buffer.byteLength, size);
+    });
+
+    test('memory that runs out is an error, and what is open goes on', () => {
+      const model = q.openModel(expected.gemma3_mixed.file);
+      const session = q.openSession(model, { nContext: 64, nThreads });
+      const taken = [];
+      for (let size = 1 << 30; size >= 1 << 16; size /= 2)
+        for (let at; (at = q.x.quip_web_pages_alloc(size) >>> 0); ) taken.push([at, size]);
+      assert.throws(() => q.openSession(model, { nContext: 2048 }), { status: Status.memory, message: /out of memory/ });
+      q.append(session, 1, 'hello');
+      q.next(session);
+      for (const [at, size] of taken) q.x.quip_web_pages_free(at, size);
+      q.x.quip_web_session_close(q.openSession(model, { nContext: 64 }));
+      q.x.quip_web_session_close(session);
+      q.x.quip_web_model_close(model);
+    });
+
+    test('a file of noise never traps', () => {
+      const seed = Number(process.env.QUIP_SEED ?? 1), n = Number(process.env.QUIP_FUZZ ?? 300);
+      for (const { file } of Object.values(expected))
+        for (let i = seed; i < seed + n; i++) {
+          const pick = random(i * 2 + 1), broken = new Uint8Array(file);
+          for (let k = pick(4) === 0 ? 64 : 1 + pick(4); k > 0; k--) broken[pick(pick(2) ? broken.length : 4096)] = pick(256);
+          try {
+            const model = q.openModel(broken.subarray(0, pick(5) ? broken.length : pick(broken.length)));
+            try {
+              const session = q.openSession(model, { nContext: 8, maxOutputTokens: 3 });
+              try {
+                q.append(session, 1, 'he');
+                q.answer(session);
+              } finally {
+                q.x.quip_web_session_close(session);
+              }
+            } finally {
+              q.x.quip_web_model_close(model);
+            }
+          } catch (error) {
+            assert.ok(error.status < 0 && error.message.length > 8, `seed ${i}: ${error.stack}`);
+          }
+        }
+    });
+  });
+}

@@ -1,0 +1,1 @@
+/* setjmp.h: cmocka's, which this cmocka.h does without. */
