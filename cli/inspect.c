@@ -1,6 +1,7 @@
 /* inspect.c: what a file holds: kind, model, memory plan, metadata, tensors; or one tensor as
  * float32. */
 #include "cli.h"
+#include "convert/convert.h"
 #include "format/format.h"
 #include "model/model.h"
 
@@ -22,7 +23,10 @@ struct inspected {
 };
 
 static const char *const kind_names[] = {
-    [FORMAT_TFLITE] = "tflite", [FORMAT_GGUF] = "gguf", [FORMAT_SAFETENSORS] = "safetensors"
+    [FORMAT_TFLITE] = "tflite",
+    [FORMAT_GGUF] = "gguf",
+    [FORMAT_SAFETENSORS] = "safetensors",
+    [FORMAT_PYTORCH] = "pytorch",
 };
 
 static void close_inspected(struct inspected *x)
@@ -44,7 +48,8 @@ static quip_status open_inspected(struct inspected *x, int n_context, quip_error
             return status;
     }
     if (!status)
-        status = qp_format_open(&x->format, x->is_bundle ? &x->bundle.model : &x->file, error);
+        status = qp_format_open_with(&x->format, x->is_bundle ? &x->bundle.model : &x->file,
+                                     &qp_pytorch_reader, error);
     if (status || x->format.kind != FORMAT_TFLITE)
         return status;
     quip_session_options options = { .n_context = n_context };

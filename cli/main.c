@@ -59,11 +59,14 @@ static const struct command commands[] = {
       .summary = "A checkpoint to a model file",
       .run = run_convert,
       .examples =
-          "IN is a GGUF file, the folder of a Hugging Face checkpoint, or a model file. OUT "
-          "appears\nwhen it is complete.\n"
+          "IN is a GGUF file, a Hugging Face checkpoint (its folder, one of its safetensors or "
+          "PyTorch\nfiles, or a quoted pattern of file names), or a model file. OUT appears when "
+          "it "
+          "is complete.\n"
           "\n"
           "  quip convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.bin\n"
           "  quip convert gemma-3-270m/ gemma.bin --weights mixed\n"
+          "  quip convert \"phi-2/model-*.safetensors\" phi2-gpu.bin --backend gpu\n"
           "  quip convert gemma.bin gemma-int4.bin --weights int4\n" },
     { .name = "bundle",
       .arguments = "MODEL [OUT]",

@@ -709,6 +709,16 @@ static void test_shards_and_bf16(void **state)
                "\"c\": \"one.safetensors\"}}");
     convert_ok(in_folder("hf"), in_folder("b.bin"), CONVERT_INT8);
     assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
+    unlink(in_folder("hf/model.safetensors.index.json"));
+    convert_ok(in_folder("hf"), in_folder("b.bin"), CONVERT_INT8); // all that are there
+    assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
+    convert_ok(in_folder("hf/[ot]*.safetensors"), in_folder("b.bin"), CONVERT_INT8);
+    assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
+    assert_int_equal(rename(in_folder("hf/one.safetensors"), in_folder("hf/one")), 0);
+    quip_error error = { 0 };
+    assert_int_equal(qp_convert(in_folder("hf"), in_folder("b.bin"), NULL, &error), QUIP_E_FORMAT);
+    assert_contains(error.message, "missing: ");
+    assert_int_equal(rename(in_folder("hf/one"), in_folder("hf/one.safetensors")), 0);
     unlink(in_folder("a.bin"));
     unlink(in_folder("b.bin"));
 
@@ -860,10 +870,15 @@ static void test_wrong_inputs(void **state)
     assert_int_equal(qp_convert(in_folder("in.gguf"), in_folder("out.bin"), NULL, &error),
                      QUIP_E_FORMAT);
     write_folder(&llama_tied, &plain);
+    unlink(in_folder("hf/config.json"));
     assert_int_equal(
         qp_convert(in_folder("hf/model.safetensors"), in_folder("out.bin"), NULL, &error),
         QUIP_E_FORMAT);
-    assert_contains(error.message, "is not a GGUF file");
+    assert_contains(error.message, "hf: has no config.json");
+    assert_int_equal(qp_convert(in_folder("hf/*.pth"), in_folder("out.bin"), NULL, &error),
+                     QUIP_E_IO);
+    assert_contains(error.message, "no file matches that");
+    write_config(&llama_tied);
     assert_int_equal(qp_convert(in_folder("hf"), in_folder("hf"), NULL, &error), QUIP_E_ARGUMENT);
     assert_int_equal(qp_convert(in_folder("in.gguf"), in_folder("in.gguf"), NULL, &error),
                      QUIP_E_ARGUMENT);

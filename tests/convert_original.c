@@ -293,10 +293,14 @@ static void convert_checkpoint(const struct original_file *f)
     quip_error error = { 0 };
     quip_model *model;
     struct opened ours, theirs;
-    copy_source(f->type, "model.safetensors");
+    // of Falcon, the very file that the original read
+    const bool is_pytorch = f->type->family == FAMILY_FALCON;
+    const char *weights = is_pytorch ? "pytorch_model.bin" : "model.safetensors";
+    copy_source(f->type, weights);
     copy_source(f->type, "tokenizer.model");
     write_config(f->type);
     const quip_status status = qp_convert(work, in_work("a.bin"), &f->options, &error);
+    unlink(in_work(weights));
     if (f->refusal) {
         if (!status || !strstr(error.message, f->refusal))
             fail_msg("%s: expected \"%s\", got \"%s\"", f->name, f->refusal, error.message);

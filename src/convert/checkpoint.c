@@ -1,5 +1,6 @@
 /* checkpoint.c: a checkpoint on disk.
- * In:  a GGUF file, or a folder with config.json and one or more safetensors files.
+ * In:  a path that sources.c understands: GGUF, or safetensors or PyTorch files with config.json
+ *      beside them.
  * Out: its tensors as one sorted list, and the JSON that lies beside them.
  * Weights are read, not mapped: pages of a mapped checkpoint would count as memory of this process
  * until something else wants it, and converting a large model must not look like loading it. */
@@ -15,7 +16,6 @@
 #include <unistd.h>
 
 enum {
-    MAX_SHARDS = 1024,
     MAX_JSON_BYTES = 256 << 20, // the largest in use, Gemma's tokenizer.json, has 33 MB
 };
 
@@ -42,6 +42,19 @@ const char *qp_path_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
+char *qp_path_folder(const char *path)
+{
+    const size_t n = (size_t)(qp_path_name(path) - path);
+    char *folder = malloc(n + 2);
+    if (!folder)
+        return NULL;
+    memcpy(folder, n ? path : ".", n ? n : 1);
+    folder[n ? n : 1] = 0;
+    if (n > 1) // not of "/"
+        folder[n - 1] = 0;
+    return folder;
+}
+
 bool qp_path_is_same(const char *a, const char *b)
 {
     struct stat x, y;
@@ -56,6 +69,17 @@ bool qp_path_is_model_file(const char *path)
     if (f)
         fclose(f);
     return is_read && memcmp(head + 4, "TFL3", 4) == 0;
+}
+
+bool qp_path_is_json(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    int c = f ? getc(f) : EOF;
+    while (c == ' ' || c == '\t' || c == '\r' || c == '\n')
+        c = getc(f);
+    if (f)
+        fclose(f);
+    return c == '{';
 }
 
 static quip_status json_parse(cJSON **json, const struct file *file, quip_error *error)
@@ -109,6 +133,15 @@ static quip_status json_read_optional(cJSON **json, const char *folder, const ch
     return status;
 }
 
+quip_status qp_json_beside(cJSON **json, const char *path, const char *name, quip_error *error)
+{
+    char *folder = qp_path_folder(path);
+    quip_status status = folder ? json_read_optional(json, folder, name, error)
+                                : qp_fail_memory(error, "a path", strlen(path));
+    free(folder);
+    return status;
+}
+
 /* ---- shards ---- */
 
 static bool read_shard(void *user, uint64_t offset, void *buffer, size_t n)
@@ -140,143 +173,70 @@ static quip_status open_shard(struct shard *s, const char *path, quip_error *err
         .user = s, .size = (uint64_t)st.st_size, .read_at = read_shard, .name = path
     };
     quip_status status = qp_file_open_source(&s->file, &source, error);
-    return status ? status : qp_format_open(&s->format, &s->file, error);
+    return status ? status : qp_format_open_with(&s->format, &s->file, &qp_pytorch_reader, error);
 }
 
-/* Room for `n` shards, none open. */
-static quip_status reserve_shards(struct checkpoint *c, int n, quip_error *error)
+/* What the tensors of a checkpoint may be in. */
+static quip_status check_kind(const struct checkpoint *c, const struct shard *s, quip_error *error)
 {
-    c->shards = calloc((size_t)n, sizeof *c->shards);
-    if (!c->shards)
-        return qp_fail_memory(error, "the list of files", (size_t)n * sizeof *c->shards);
-    for (int i = 0; i < n; i++)
-        c->shards[i].fd = -1;
+    if (s->format.kind == FORMAT_TFLITE)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: is a model file, and not part of a checkpoint",
+                       s->file.name);
+    if (s->format.kind == FORMAT_GGUF && c->sources.n > 1)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: GGUF files in several parts are not read; merge them first",
+                       s->file.name);
     return QUIP_OK;
 }
 
-/* Open the next shard; it must be of this kind. */
-static quip_status add_shard(struct checkpoint *c, const char *path, enum format_kind kind,
-                             const char *wanted, quip_error *error)
+static quip_status open_shards(struct checkpoint *c, quip_error *error)
 {
-    struct shard *s = &c->shards[c->n_shards++];
-    quip_status status = open_shard(s, path, error);
-    if (!status && s->format.kind != kind)
-        status = qp_fail(error, QUIP_E_FORMAT, "%s: is not a %s file", path, wanted);
-    return status;
-}
-
-static quip_status add_folder_shard(struct checkpoint *c, const char *name, quip_error *error)
-{
-    char *path = qp_path_join(c->path, name);
-    if (!path)
-        return qp_fail_memory(error, "a path", strlen(c->path) + strlen(name) + 2);
-    quip_status status = add_shard(c, path, FORMAT_SAFETENSORS, "safetensors", error);
-    free(path);
-    return status;
-}
-
-/* Whether `name` occurs in `map` before `end`. */
-static bool is_listed_before(const cJSON *map, const cJSON *end, const char *name)
-{
-    for (const cJSON *i = map->child; i != end; i = i->next)
-        if (strcmp(i->valuestring, name) == 0)
-            return true;
-    return false;
-}
-
-/* The files that model.safetensors.index.json names, each once. */
-static quip_status open_sharded(struct checkpoint *c, const cJSON *index, quip_error *error)
-{
-    const cJSON *map = cJSON_GetObjectItemCaseSensitive(index, "weight_map");
-    if (!cJSON_IsObject(map) || !map->child)
-        return qp_fail(error, QUIP_E_FORMAT, "%s/model.safetensors.index.json: has no weight_map",
-                       c->path);
-    quip_status status = reserve_shards(c, MAX_SHARDS, error);
-    const char *last = "";
-    for (const cJSON *i = map->child; i && !status; i = i->next) {
-        const char *name = i->valuestring;
-        if (!cJSON_IsString(i) || strchr(name, '/') || strchr(name, '\\'))
-            return qp_fail(error, QUIP_E_FORMAT,
-                           "%s/model.safetensors.index.json: %s is not said to be in a file of "
-                           "this folder",
-                           c->path, i->string);
-        // Neighbours mostly share a file, so the search back through the list is rare.
-        if (strcmp(name, last) == 0 || is_listed_before(map, i, name))
-            continue;
-        if (c->n_shards == MAX_SHARDS)
-            return qp_fail(error, QUIP_E_FORMAT,
-                           "%s/model.safetensors.index.json: names more than %d files", c->path,
-                           MAX_SHARDS);
-        status = add_folder_shard(c, last = name, error);
-    }
-    return status;
-}
-
-/* Whether the folder has this file; *status is set when that cannot be told. */
-static bool has_file(const struct checkpoint *c, const char *name, quip_status *status,
-                     quip_error *error)
-{
-    char *path = qp_path_join(c->path, name);
-    if (!path)
-        *status = qp_fail_memory(error, "a path", strlen(c->path) + strlen(name) + 2);
-    bool found = path && qp_path_exists(path);
-    free(path);
-    return found;
-}
-
-static quip_status open_single(struct checkpoint *c, quip_error *error)
-{
-    static const char *const pickles[] = { "pytorch_model.bin", "pytorch_model.bin.index.json" };
     quip_status status = QUIP_OK;
-    if (has_file(c, "model.safetensors", &status, error)) {
-        status = reserve_shards(c, 1, error);
-        return status ? status : add_folder_shard(c, "model.safetensors", error);
+    const size_t n = (size_t)c->sources.n;
+    c->shards = calloc(n, sizeof *c->shards);
+    if (!c->shards)
+        return qp_fail_memory(error, "the list of files", n * sizeof *c->shards);
+    for (size_t i = 0; i < n; i++)
+        c->shards[i].fd = -1;
+    while (c->n_shards < c->sources.n && !status) {
+        struct shard *s = &c->shards[c->n_shards++];
+        status = open_shard(s, c->sources.paths[c->n_shards - 1], error);
+        if (!status)
+            status = check_kind(c, s, error);
     }
-    for (size_t i = 0; i < QP_COUNT(pickles) && !status; i++)
-        if (has_file(c, pickles[i], &status, error))
-            return qp_fail(error, QUIP_E_UNSUPPORTED,
-                           "%s: has its weights in %s, which is a program rather than data; save "
-                           "them as model.safetensors",
-                           c->path, pickles[i]);
-    return status ? status
-                  : qp_fail(error, QUIP_E_IO, "%s: has no weights: no model.safetensors", c->path);
-}
-
-static quip_status open_weights(struct checkpoint *c, quip_error *error)
-{
-    cJSON *index = NULL;
-    quip_status status = json_read_optional(&index, c->path, "model.safetensors.index.json", error);
-    if (!status)
-        status = index ? open_sharded(c, index, error) : open_single(c, error);
-    cJSON_Delete(index);
+    c->is_gguf = !status && c->shards[0].format.kind == FORMAT_GGUF;
     return status;
 }
 
-static quip_status open_folder(struct checkpoint *c, quip_error *error)
+/* The JSON beside the weights; config.json may be a model type's own. */
+static quip_status read_folder_json(struct checkpoint *c, const char *model_type, quip_error *error)
 {
+    const char *folder = c->sources.folder;
     quip_status status;
-    if ((status = json_read_optional(&c->config, c->path, "config.json", error)))
-        return status;
-    if (!c->config)
-        return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: has no config.json; a checkpoint is a GGUF file or a Hugging Face "
-                       "folder",
-                       c->path);
-    if ((status =
-             json_read_optional(&c->generation_config, c->path, "generation_config.json", error)) ||
+    if ((status = json_read_optional(&c->config, folder, "config.json", error)) ||
         (status =
-             json_read_optional(&c->tokenizer_config, c->path, "tokenizer_config.json", error)))
+             json_read_optional(&c->generation_config, folder, "generation_config.json", error)) ||
+        (status = json_read_optional(&c->tokenizer_config, folder, "tokenizer_config.json", error)))
         return status;
-    return open_weights(c, error);
+    if (!c->config && model_type)
+        c->config = cJSON_Parse(qp_model_type_config(model_type));
+    if (c->config)
+        return QUIP_OK;
+    return qp_fail(
+        error, QUIP_E_FORMAT,
+        "%s: has no config.json; a checkpoint is a GGUF file or a Hugging Face folder, or "
+        "else its --model-type must be given",
+        folder);
 }
 
 /* ---- the list of tensors ---- */
 
 /* Names come wrapped in the modules around the language model: "model.", "language_model.model.",
- * "model.language_model." mean the same tensor. */
+ * "model.language_model." mean the same tensor, and so it is with "base_model.model.", in which
+ * PEFT wraps a model. */
 static const char *strip_wrapping(const char *name)
 {
-    static const char *const wrappings[] = { "model.", "language_model." };
+    static const char *const wrappings[] = { "model.", "language_model.", "base_model." };
     for (size_t i = 0; i < QP_COUNT(wrappings); i++) {
         size_t n = strlen(wrappings[i]);
         if (strncmp(name, wrappings[i], n) == 0) {
@@ -331,14 +291,15 @@ struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name)
     return bsearch(&wanted, c->entries, (size_t)c->n_entries, sizeof *c->entries, compare_entries);
 }
 
-quip_status qp_checkpoint_open(struct checkpoint *c, const char *path, quip_error *error)
+quip_status qp_checkpoint_open(struct checkpoint *c, const char *path, const char *model_type,
+                               quip_error *error)
 {
-    *c = (struct checkpoint){ .path = path, .is_gguf = !qp_path_is_folder(path) };
-    quip_status status;
-    if (!c->is_gguf)
-        status = open_folder(c, error);
-    else if (!(status = reserve_shards(c, 1, error)))
-        status = add_shard(c, path, FORMAT_GGUF, "GGUF", error);
+    *c = (struct checkpoint){ .path = path };
+    quip_status status = qp_sources_find(&c->sources, path, error);
+    if (!status)
+        status = open_shards(c, error);
+    if (!status && !c->is_gguf)
+        status = read_folder_json(c, model_type, error);
     if (!status)
         status = list_entries(c, error);
     if (status)
@@ -354,6 +315,7 @@ void qp_checkpoint_close(struct checkpoint *c)
         if (c->shards[i].fd >= 0)
             close(c->shards[i].fd);
     }
+    qp_sources_close(&c->sources);
     free(c->shards);
     free(c->entries);
     cJSON_Delete(c->config);

@@ -53,34 +53,66 @@ static quip_status read_whole_file(const char *path, struct bytes *out, quip_err
     return status;
 }
 
-/* tokenizer.model as it is, or else tokenizer.json translated. */
-static quip_status load_hf_tokenizer(struct conversion *v)
+/* A tokenizer.json, with the special tokens that a tokenizer_config.json beside it names. */
+static quip_status translate_tokenizer(struct conversion *v, const char *path)
 {
-    struct checkpoint *c = &v->checkpoint;
-    char *model = qp_path_join(c->path, "tokenizer.model");
-    char *path = qp_path_join(c->path, "tokenizer.json");
-    bool has_bos = true; // what SentencePiece tokenizers do by themselves
-    cJSON *json = NULL;
-    quip_status status;
-    if (!model || !path) {
-        status = qp_fail_memory(v->error, "a path", strlen(c->path));
-    } else if (qp_path_exists(model)) {
-        status = read_whole_file(model, &v->spm, v->error);
-    } else if (!qp_path_exists(path)) {
-        status =
-            qp_fail(v->error, QUIP_E_IO,
-                    "%s: has no tokenizer: neither tokenizer.model nor tokenizer.json", c->path);
-    } else if (!(status = qp_json_read(&json, path, v->error))) {
-        has_bos = qp_json_puts_bos(json);
-        status = qp_tokenizer_from_json(json, c->tokenizer_config, path, v->facts.vocab_size,
-                                        &v->spm, &v->bpe, v->error);
-    }
-    if (!cJSON_HasObjectItem(c->tokenizer_config, "add_bos_token"))
-        v->facts.has_bos = has_bos && v->facts.bos >= 0;
+    cJSON *json, *config = NULL;
+    quip_status status = qp_json_read(&json, path, v->error);
+    if (status)
+        return status;
+    if (v->options->tokenizer) // not the checkpoint's own
+        status = qp_json_beside(&config, path, "tokenizer_config.json", v->error);
+    if (!status && !cJSON_HasObjectItem(v->checkpoint.tokenizer_config, "add_bos_token"))
+        v->facts.has_bos = qp_json_puts_bos(json) && v->facts.bos >= 0;
+    if (!status)
+        status = qp_tokenizer_from_json(json, config ? config : v->checkpoint.tokenizer_config,
+                                        path, v->facts.vocab_size, &v->spm, &v->bpe, v->error);
+    cJSON_Delete(config);
     cJSON_Delete(json);
-    free(model);
-    free(path);
     return status;
+}
+
+/* A SentencePiece model as it is: its texts begin with bos, where nothing else is said. */
+static quip_status copy_tokenizer(struct conversion *v, const char *path)
+{
+    if (!v->checkpoint.is_gguf &&
+        !cJSON_HasObjectItem(v->checkpoint.tokenizer_config, "add_bos_token"))
+        v->facts.has_bos = v->facts.bos >= 0;
+    return read_whole_file(path, &v->spm, v->error);
+}
+
+/* The folder's tokenizer.model, or else its tokenizer.json. */
+static quip_status load_folder_tokenizer(struct conversion *v, const char *folder)
+{
+    char *model = qp_path_join(folder, "tokenizer.model");
+    char *json = qp_path_join(folder, "tokenizer.json");
+    quip_status status;
+    if (!model || !json)
+        status = qp_fail_memory(v->error, "a path", strlen(folder));
+    else if (qp_path_exists(model))
+        status = copy_tokenizer(v, model);
+    else if (qp_path_exists(json))
+        status = translate_tokenizer(v, json);
+    else
+        status = qp_fail(v->error, QUIP_E_IO,
+                         "%s: has no tokenizer: neither tokenizer.model nor tokenizer.json; if it "
+                         "lies elsewhere, say where with --tokenizer",
+                         folder);
+    free(model);
+    free(json);
+    return status;
+}
+
+static quip_status load_tokenizer_pieces(struct conversion *v)
+{
+    const char *path = v->options->tokenizer;
+    if (path && qp_path_is_folder(path))
+        return load_folder_tokenizer(v, path);
+    if (path)
+        return qp_path_is_json(path) ? translate_tokenizer(v, path) : copy_tokenizer(v, path);
+    return v->checkpoint.is_gguf ? qp_import_tokenizer_gguf(&v->checkpoint.shards[0].format,
+                                                            &v->spm, &v->bpe, v->error)
+                                 : load_folder_tokenizer(v, v->checkpoint.sources.folder);
 }
 
 static void add_stop_piece(struct conversion *v, const char *piece)
@@ -116,10 +148,7 @@ static quip_status settle_turns(struct conversion *v)
 
 static quip_status load_tokenizer(struct conversion *v)
 {
-    quip_status status =
-        v->checkpoint.is_gguf
-            ? qp_import_tokenizer_gguf(&v->checkpoint.shards[0].format, &v->spm, &v->bpe, v->error)
-            : load_hf_tokenizer(v);
+    quip_status status = load_tokenizer_pieces(v);
     if (status)
         return status;
     // Opening it now finds what is wrong with it before an hour of writing.
@@ -183,7 +212,12 @@ static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
 static quip_status declare(struct conversion *v, const char *out)
 {
     const struct model_facts *f = &v->facts;
-    const struct model_type *type = qp_model_type_find(f->family->id, f->n_layers, f->d_model);
+    const struct model_type *type =
+        v->options->model_type ? qp_model_type_named(v->options->model_type)
+                               : qp_model_type_find(f->family->id, f->n_layers, f->d_model);
+    if (type && type->family != f->family->id)
+        return qp_fail(v->error, QUIP_E_ARGUMENT, "%s: is a %s model, not a %s", v->in,
+                       f->family->name, type->title);
     quip_status status =
         qp_tflite_writer_open(&v->writer, out, type ? type->title : f->family->title, v->error);
     if (!status && v->options->for_gpu)
@@ -349,10 +383,10 @@ static quip_status check_options(const struct convert_options *o, quip_error *er
     if (o->block_size)
         return qp_fail(error, QUIP_E_UNSUPPORTED, "blocks of %d values: %s", o->block_size,
                        missing);
-    if (o->model_type)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "a model type by name: %s", missing);
-    if (o->tokenizer)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "another tokenizer: %s", missing);
+    if (o->model_type && !qp_model_type_named(o->model_type))
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "there is no model type %s; leave it out where there is a config.json",
+                       o->model_type);
     if (o->merge_adapter)
         return qp_fail(error, QUIP_E_UNSUPPORTED, "merging an adapter: %s", missing);
     if (o->verify)
@@ -382,7 +416,7 @@ quip_status qp_convert(const char *in, const char *out, const struct convert_opt
     if (!status && qp_path_is_model_file(in))
         return qp_requantize(in, out, v.options, error);
     if (!status)
-        status = qp_checkpoint_open(&v.checkpoint, in, error);
+        status = qp_checkpoint_open(&v.checkpoint, in, v.options->model_type, error);
     if (!status)
         status = v.checkpoint.is_gguf ? qp_facts_from_gguf(&v.facts, &v.checkpoint, error)
                                       : qp_facts_from_hf(&v.facts, &v.checkpoint, error);

@@ -1,9 +1,10 @@
 /* convert.h: a published checkpoint -> a model file.
- * In:  a GGUF file, a Hugging Face checkpoint folder (config.json, safetensors, tokenizer), or a
- *      model file, to change the type of its weights.
- * Out: the original's CPU model file, which quip_model_open reads (docs/model-format.md).
- * Tensors stream from one file to the other in slabs of rows: memory stays at a few megabytes
- * beside the vocabulary, whatever the model's size. The core library never includes this room. */
+ * In:  a GGUF file; a Hugging Face checkpoint (config.json, safetensors or PyTorch files,
+ * tokenizer) by its folder, by one of its files or by a pattern of file names; or a model file, to
+ * change the type of its weights. Out: the original's CPU model file, which quip_model_open reads
+ * (docs/model-format.md). Tensors stream from one file to the other in slabs of rows: memory stays
+ * at a few megabytes beside the vocabulary, whatever the model's size. The core library never
+ * includes this room. */
 #ifndef QP_CONVERT_H
 #define QP_CONVERT_H
 
@@ -55,6 +56,9 @@ struct convert_options {
  * known. */
 quip_status qp_convert(const char *in, const char *out, const struct convert_options *options,
                        quip_error *error);
+
+/* Reads PyTorch checkpoints, for qp_format_open_with. */
+extern const struct format_reader qp_pytorch_reader;
 
 /* The tokenizer alone, as a model file stores it: a SentencePiece ModelProto, and for byte-level
  * BPE the `quip.tokenizer` blob, else nothing in `bpe`. Both start empty, and are closed by the

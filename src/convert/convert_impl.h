@@ -1,5 +1,7 @@
 /* convert_impl.h: what the files of this room share.
  *
+ *     sources.c     a path -> the files that a checkpoint consists of
+ *     pickle.c      a Python pickle as data; pytorch.c: the tensors of a PyTorch file
  *     checkpoint.c  files on disk: tensors by their published name, JSON beside them
  *     family.c      the table of model families: tensor names, both worlds
  *     facts_*.c     hyper-parameters out of GGUF metadata or config.json -> struct model_facts
@@ -20,6 +22,16 @@
 
 #include <cjson/cJSON.h>
 
+/* ---- sources.c, pytorch.c ---- */
+
+struct sources {
+    char *folder;
+    char **paths;
+    int n;
+};
+quip_status qp_sources_find(struct sources *s, const char *path, quip_error *error);
+void qp_sources_close(struct sources *s);
+
 /* ---- checkpoint.c ---- */
 
 /* One tensor of the checkpoint, whichever file it is in. */
@@ -36,14 +48,17 @@ struct shard {
 };
 struct checkpoint {
     const char *path; // as the caller spelled it; borrowed
+    struct sources sources;
     bool is_gguf;
     struct shard *shards; // GGUF: one
     int n_shards;
     struct entry *entries; // sorted by key
     int n_entries;
-    cJSON *config, *generation_config, *tokenizer_config; // folders; the last two may be NULL
+    cJSON *config, *generation_config, *tokenizer_config; // not GGUF; the last two may be NULL
 };
-quip_status qp_checkpoint_open(struct checkpoint *c, const char *path, quip_error *error);
+/* model_type (may be NULL) says what a missing config.json would. */
+quip_status qp_checkpoint_open(struct checkpoint *c, const char *path, const char *model_type,
+                               quip_error *error);
 void qp_checkpoint_close(struct checkpoint *c);
 /* By the name that the family table gives it; NULL when there is none. */
 struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name);
@@ -55,8 +70,13 @@ bool qp_path_is_same(const char *a, const char *b); // one file under two names
 bool qp_path_is_model_file(const char *path);       // by its first bytes
 /* The last component of a path. */
 const char *qp_path_name(const char *path);
+/* What is in front of it, "." if nothing, on the heap. NULL: no memory. */
+char *qp_path_folder(const char *path);
+bool qp_path_is_json(const char *path); // by its first character
 /* Parse a JSON file; free with cJSON_Delete. */
 quip_status qp_json_read(cJSON **json, const char *path, quip_error *error);
+/* The same for a file of this name beside `path`; *json stays as it is where there is none. */
+quip_status qp_json_beside(cJSON **json, const char *path, const char *name, quip_error *error);
 
 /* ---- family.c ---- */
 
@@ -115,9 +135,13 @@ struct model_type {
     enum family_id family;
     int n_layers, d_model;
     const char *title;
-    uint32_t value; // LlmModelType
+    uint32_t value;     // LlmModelType
+    const char *config; // what its config.json says, where that is not the family's default
 };
 const struct model_type *qp_model_type_find(enum family_id family, int n_layers, int d_model);
+const struct model_type *qp_model_type_named(const char *title); // NULL: no such
+/* What the config.json of a model of this type says; NULL: no such. */
+const char *qp_model_type_config(const char *title);
 
 enum weight_class {
     CLASS_NORM, // vectors are never quantized

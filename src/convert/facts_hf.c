@@ -273,9 +273,10 @@ static quip_status hf_chat(const struct hf_reader *r, struct model_facts *f)
         f->chat = qp_chat_recognise(item->valuestring);
         return QUIP_OK;
     }
-    char *path = qp_path_join(r->checkpoint->path, "chat_template.jinja");
+    const char *folder = r->checkpoint->sources.folder;
+    char *path = qp_path_join(folder, "chat_template.jinja");
     if (!path)
-        return qp_fail_memory(r->error, "a path", strlen(r->checkpoint->path));
+        return qp_fail_memory(r->error, "a path", strlen(folder));
     struct file file = { 0 };
     struct bytes jinja = { 0 };
     quip_status status = QUIP_OK;
@@ -327,9 +328,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     cJSON *json = cJSON_ParseWithLength((const char *)data, n);
-    struct checkpoint c = {
-        .path = "fuzz", .config = json, .generation_config = json, .tokenizer_config = json
-    };
+    char folder[] = "fuzz";
+    struct checkpoint c = { .path = "fuzz",
+                            .sources = { .folder = folder },
+                            .config = json,
+                            .generation_config = json,
+                            .tokenizer_config = json };
     struct model_facts facts;
     struct bytes text = { 0 };
     if (cJSON_IsObject(json) && !qp_facts_from_hf(&facts, &c, NULL)) {

@@ -136,19 +136,49 @@ static const struct family families[] = {
     },
 };
 
+#define SIZES(vocab, layers, d_model, d_ff, heads, kv_heads)                                       \
+    "\"vocab_size\": " #vocab ", \"num_hidden_layers\": " #layers ", \"hidden_size\": " #d_model   \
+    ", \"intermediate_size\": " #d_ff ", \"num_attention_heads\": " #heads                         \
+    ", \"num_key_value_heads\": " #kv_heads
+#define GEMMA(type, rest) "{\"model_type\": \"" type "\", \"head_dim\": 256, " rest "}"
+#define GEMMA3(window, scale, rest)                                                                \
+    "{\"model_type\": \"gemma3_text\", \"sliding_window\": " #window                               \
+    ", \"query_pre_attn_scalar\": " #scale ", " rest "}"
+#define LINEAR8 ", \"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8.0}"
+
+// clang-format off
 static const struct model_type model_types[] = {
-    { FAMILY_GEMMA, 18, 2048, "GEMMA_2B", 6 },
-    { FAMILY_GEMMA, 28, 3072, "GEMMA_7B", 12 },
-    { FAMILY_GEMMA2, 26, 2304, "GEMMA2_2B", 18 },
-    { FAMILY_GEMMA3, 18, 640, "GEMMA3_300M", 38 },
-    { FAMILY_GEMMA3, 26, 1152, "GEMMA3_1B", 27 },
-    { FAMILY_GEMMA3, 34, 2560, "GEMMA3_4B", 28 },
-    { FAMILY_GEMMA3, 48, 3840, "GEMMA3_12B", 29 },
-    { FAMILY_GEMMA3, 62, 5376, "GEMMA3_27B", 30 },
-    { FAMILY_PHI2, 32, 2560, "PHI_2", 11 },
-    { FAMILY_FALCON, 24, 2048, "FALCON_RW_1B", 5 },
-    { FAMILY_STABLELM, 32, 2560, "STABLELM_4E1T_3B", 8 },
+    { FAMILY_GEMMA, 18, 2048, "GEMMA_2B", 6,
+      GEMMA("gemma", SIZES(256000, 18, 2048, 16384, 8, 1)) },
+    { FAMILY_GEMMA, 28, 3072, "GEMMA_7B", 12,
+      GEMMA("gemma", SIZES(256000, 28, 3072, 24576, 16, 16)) },
+    { FAMILY_GEMMA2, 26, 2304, "GEMMA2_2B", 18,
+      GEMMA("gemma2", SIZES(256000, 26, 2304, 9216, 8, 4) ", \"query_pre_attn_scalar\": 256") },
+    { FAMILY_GEMMA3, 18, 640, "GEMMA3_300M", 38,
+      GEMMA3(512, 256, SIZES(262144, 18, 640, 2048, 4, 1) ", \"max_position_embeddings\": 32768") },
+    { FAMILY_GEMMA3, 26, 1152, "GEMMA3_1B", 27,
+      GEMMA3(512, 256, SIZES(262144, 26, 1152, 6912, 4, 1) ", \"max_position_embeddings\": 32768") },
+    { FAMILY_GEMMA3, 34, 2560, "GEMMA3_4B", 28,
+      GEMMA3(1024, 256, SIZES(262208, 34, 2560, 10240, 8, 4) LINEAR8) },
+    { FAMILY_GEMMA3, 48, 3840, "GEMMA3_12B", 29,
+      GEMMA3(1024, 256, SIZES(262208, 48, 3840, 15360, 16, 8) LINEAR8) },
+    { FAMILY_GEMMA3, 62, 5376, "GEMMA3_27B", 30,
+      GEMMA3(1024, 168, SIZES(262208, 62, 5376, 21504, 32, 16) ", \"head_dim\": 128" LINEAR8) },
+    // the same model as GEMMA3_300M: chosen by name only
+    { FAMILY_GEMMA3, 18, 640, "FUNCTIONGEMMA3_300M", 47,
+      GEMMA3(512, 256, SIZES(262144, 18, 640, 2048, 4, 1) ", \"max_position_embeddings\": 32768") },
+    { FAMILY_PHI2, 32, 2560, "PHI_2", 11,
+      "{\"model_type\": \"phi\", \"partial_rotary_factor\": 0.4, "
+      SIZES(51200, 32, 2560, 10240, 32, 32) "}" },
+    { FAMILY_FALCON, 24, 2048, "FALCON_RW_1B", 5,
+      "{\"model_type\": \"falcon\", \"alibi\": true, \"bias\": true, \"multi_query\": false, "
+      "\"parallel_attn\": false, \"tie_word_embeddings\": false, \"ffn_hidden_size\": 8192, "
+      SIZES(50304, 24, 2048, 8192, 32, 32) "}" },
+    { FAMILY_STABLELM, 32, 2560, "STABLELM_4E1T_3B", 8,
+      "{\"model_type\": \"stablelm\", \"tie_word_embeddings\": false, "
+      SIZES(50304, 32, 2560, 6912, 32, 32) "}" },
 };
+// clang-format on
 
 #define LAYER "transformer.x_layers_%d."
 #define HF "model.layers.%d."
@@ -326,4 +356,18 @@ const struct model_type *qp_model_type_find(enum family_id family, int n_layers,
             return t;
     }
     return NULL;
+}
+
+const struct model_type *qp_model_type_named(const char *title)
+{
+    for (size_t i = 0; i < QP_COUNT(model_types); i++)
+        if (strcmp(model_types[i].title, title) == 0)
+            return &model_types[i];
+    return NULL;
+}
+
+const char *qp_model_type_config(const char *title)
+{
+    const struct model_type *t = qp_model_type_named(title);
+    return t ? t->config : NULL;
 }

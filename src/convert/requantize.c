@@ -187,9 +187,11 @@ quip_status qp_requantize(const char *in, const char *out, const struct convert_
 {
     struct requantizer q = { .options = options, .error = error };
     quip_status status = QUIP_OK;
-    if (options->chat)
+    if (options->chat || options->tokenizer || options->model_type)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: is a model file; its template comes from its checkpoint", in);
+                       "%s: is a model file; its template, tokenizer and type come from its "
+                       "checkpoint",
+                       in);
     if (!(status = quip_model_open(&q.model, in, NULL, error)))
         status = reserve(&q);
     if (!status)

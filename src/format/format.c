@@ -7,11 +7,7 @@
 
 #include <stdlib.h>
 
-static const struct {
-    enum format_kind kind;
-    bool (*matches)(const uint8_t head[16], uint64_t file_size);
-    quip_status (*read)(struct format *f, quip_error *error);
-} format_readers[] = {
+static const struct format_reader format_readers[] = {
     { FORMAT_TFLITE, qp_tflite_matches, qp_tflite_read },
     { FORMAT_GGUF, qp_gguf_matches, qp_gguf_read },
     { FORMAT_SAFETENSORS, qp_safetensors_matches, qp_safetensors_read },
@@ -296,7 +292,7 @@ static quip_status refuse_file(const struct file *file, const uint8_t head[16], 
                        "%s: is a .task bundle; only weights-only model files are read", file->name);
     if (!memcmp(head, "PK", 2))
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: is a zip file (a PyTorch checkpoint?); save it as safetensors",
+                       "%s: is a zip file; if it is a PyTorch checkpoint, `quip convert` reads it",
                        file->name);
     if (!memcmp(head, "version https:/", 15))
         return qp_fail(error, QUIP_E_FORMAT,
@@ -309,32 +305,42 @@ static quip_status refuse_file(const struct file *file, const uint8_t head[16], 
                    head[7]);
 }
 
-static quip_status read_header(struct format *f, quip_error *error)
+/* Try this room's readers, then `last` (may be NULL). */
+static quip_status read_header(struct format *f, const struct format_reader *last,
+                               quip_error *error)
 {
     uint8_t head[16] = { 0 };
     size_t n = f->file->size < sizeof head ? (size_t)f->file->size : sizeof head;
     quip_status status = qp_file_read(f->file, 0, head, n, error);
     if (status)
         return status;
-    for (size_t i = 0; i < QP_COUNT(format_readers); i++)
-        if (format_readers[i].matches(head, f->file->size)) {
-            f->kind = format_readers[i].kind;
-            status = format_readers[i].read(f, error);
+    for (size_t i = 0; i <= QP_COUNT(format_readers); i++) {
+        const struct format_reader *r = i < QP_COUNT(format_readers) ? &format_readers[i] : last;
+        if (r && r->matches(head, f->file->size)) {
+            f->kind = r->kind;
+            status = r->read(f, error);
             return status ? status : index_names(f, error);
         }
+    }
     return refuse_file(f->file, head, error);
 }
 
-quip_status qp_format_open(struct format *f, struct file *file, quip_error *error)
+quip_status qp_format_open_with(struct format *f, struct file *file,
+                                const struct format_reader *reader, quip_error *error)
 {
     *f = (struct format){ .file = file };
     f->private_data = calloc(1, sizeof(struct store));
     if (!f->private_data)
         return qp_fail_memory(error, file->name, sizeof(struct store));
-    quip_status status = read_header(f, error);
+    quip_status status = read_header(f, reader, error);
     if (status)
         qp_format_close(f);
     return status;
+}
+
+quip_status qp_format_open(struct format *f, struct file *file, quip_error *error)
+{
+    return qp_format_open_with(f, file, NULL, error);
 }
 
 void qp_format_close(struct format *f)

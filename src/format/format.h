@@ -11,7 +11,8 @@
 enum format_kind {
     FORMAT_TFLITE, // the original's model file: weights-only flatbuffer, "TFL3"
     FORMAT_GGUF,
-    FORMAT_SAFETENSORS
+    FORMAT_SAFETENSORS,
+    FORMAT_PYTORCH // read by src/convert
 };
 
 /* Number formats. Block formats are those of GGUF. I4: two to a byte, low nibble first, stored
@@ -89,6 +90,14 @@ struct format {
 
 /* Recognise the file by its bytes and read its header. */
 quip_status qp_format_open(struct format *f, struct file *file, quip_error *error);
+/* The same with one more reader, of another room; it fills the format by format_impl.h. */
+struct format_reader {
+    enum format_kind kind;
+    bool (*matches)(const uint8_t head[16], uint64_t file_size); // zeros where it is shorter
+    quip_status (*read)(struct format *f, quip_error *error);
+};
+quip_status qp_format_open_with(struct format *f, struct file *file,
+                                const struct format_reader *reader, quip_error *error);
 void qp_format_close(struct format *f);
 
 /* By exact name; NULL when there is none. */
