@@ -119,6 +119,11 @@ static void call_activate(const struct kernels *k, const struct operands *o)
                 o->n);
 }
 
+static void call_sum_exp(const struct kernels *k, const struct operands *o)
+{
+    o->y[0] = k->sum_exp(o->x, 7.5f, o->variant ? 0.6f : 1.0f, o->n & ~15);
+}
+
 static void call_add(const struct kernels *k, const struct operands *o)
 {
     k->add(o->y, o->x, o->n);
@@ -147,8 +152,9 @@ static void call_f16_to_f32(const struct kernels *k, const struct operands *o)
 static const struct vector_kernel vector_kernels[] = {
     { "rms_norm", 4, call_rms_norm },     { "layer_norm", 2, call_layer_norm },
     { "activate", 8, call_activate },     { "add", 1, call_add },
-    { "rotate", 1, call_rotate },         { "soft_cap", 2, call_soft_cap },
-    { "f32_to_f16", 1, call_f32_to_f16 }, { "f16_to_f32", 1, call_f16_to_f32 },
+    { "sum_exp", 2, call_sum_exp },       { "rotate", 1, call_rotate },
+    { "soft_cap", 2, call_soft_cap },     { "f32_to_f16", 1, call_f32_to_f16 },
+    { "f16_to_f32", 1, call_f16_to_f32 },
 };
 
 static void check_vector(const struct vector_kernel *v, const struct kernels *scalar,

@@ -127,6 +127,8 @@ struct kernels {
     /* binary16, to nearest even; beyond +-65504 becomes +-65504 and a NaN 65504: always finite. */
     void (*f32_to_f16)(uint16_t *y, const float *x, int n);
     void (*f16_to_f32)(float *y, const uint16_t *x, int n);
+    /* Sum over 16 lanes of exp((x[i] - max) * factor), a NaN counting 0; n a multiple of 16. */
+    float (*sum_exp)(const float *x, float max, float factor, int n);
 
     /* ---- attention: attention_*.c ----
      * For each row, over the blocks that hold its visible positions, ascending, with m = -inf,

@@ -162,6 +162,18 @@ static void f16_to_f32_avx2(float *y, const uint16_t *x, int n)
     }
 }
 
+static float sum_exp_avx2(const float *x, float max, float factor, int n)
+{
+    __m256 lanes[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() };
+    for (int i = 0; i < n; i += 16)
+        for (int h = 0; h < 2; h++) {
+            __m256 v = _mm256_sub_ps(_mm256_loadu_ps(x + i + 8 * h), _mm256_set1_ps(max));
+            v = exp_avx2(_mm256_mul_ps(v, _mm256_set1_ps(factor)));
+            lanes[h] = _mm256_add_ps(lanes[h], v);
+        }
+    return sum_of_lanes_avx2(lanes[0], lanes[1]);
+}
+
 void qp_vector_kernels_avx2(struct kernels *k)
 {
     k->rms_norm = rms_norm_avx2;
@@ -172,6 +184,7 @@ void qp_vector_kernels_avx2(struct kernels *k)
     k->soft_cap = soft_cap_avx2;
     k->f32_to_f16 = f32_to_f16_avx2;
     k->f16_to_f32 = f16_to_f32_avx2;
+    k->sum_exp = sum_exp_avx2;
 }
 
 #if defined(__clang__)

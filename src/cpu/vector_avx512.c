@@ -140,6 +140,17 @@ static void f16_to_f32_avx512(float *y, const uint16_t *x, int n)
     }
 }
 
+static float sum_exp_avx512(const float *x, float max, float factor, int n)
+{
+    __m512 lanes = _mm512_setzero_ps();
+    for (int i = 0; i < n; i += 16) {
+        __m512 v = _mm512_sub_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(max));
+        v = exp_avx512(_mm512_mul_ps(v, _mm512_set1_ps(factor)));
+        lanes = _mm512_add_ps(lanes, v);
+    }
+    return sum_of_lanes_avx512(lanes);
+}
+
 void qp_vector_kernels_avx512(struct kernels *k)
 {
     k->rms_norm = rms_norm_avx512;
@@ -150,6 +161,7 @@ void qp_vector_kernels_avx512(struct kernels *k)
     k->soft_cap = soft_cap_avx512;
     k->f32_to_f16 = f32_to_f16_avx512;
     k->f16_to_f32 = f16_to_f32_avx512;
+    k->sum_exp = sum_exp_avx512;
 }
 
 #if defined(__clang__)

@@ -128,6 +128,20 @@ static void f16_to_f32_neon(float *y, const uint16_t *x, int n)
     }
 }
 
+static float sum_exp_neon(const float *x, float max, float factor, int n)
+{
+    struct lanes_neon lanes = zero_lanes_neon();
+    for (int i = 0; i < n; i += 16) {
+        float p[16];
+        for (int j = 0; j < 16; j += 4) {
+            float32x4_t v = vsubq_f32(vld1q_f32(x + i + j), vdupq_n_f32(max));
+            vst1q_f32(p + j, exp_neon(vmulq_f32(v, vdupq_n_f32(factor))));
+        }
+        lanes = add_lanes_neon(lanes, load_lanes_neon(p, 16));
+    }
+    return sum_of_lanes_neon(lanes);
+}
+
 void qp_vector_kernels_neon(struct kernels *k)
 {
     k->rms_norm = rms_norm_neon;
@@ -138,6 +152,7 @@ void qp_vector_kernels_neon(struct kernels *k)
     k->soft_cap = soft_cap_neon;
     k->f32_to_f16 = f32_to_f16_neon;
     k->f16_to_f32 = f16_to_f32_neon;
+    k->sum_exp = sum_exp_neon;
 }
 
 #else

@@ -100,6 +100,19 @@ static void f16_to_f32_scalar(float *y, const uint16_t *x, int n)
         y[i] = qp_f32_of_f16(x[i]);
 }
 
+/* ---- sampling ---- */
+
+static float sum_exp_scalar(const float *x, float max, float factor, int n)
+{
+    float lane[16] = { 0 };
+    for (int i = 0; i < n; i++)
+        lane[i % 16] += qp_exp((x[i] - max) * factor);
+    for (int s = 8; s > 0; s /= 2)
+        for (int j = 0; j < s; j++)
+            lane[j] += lane[j + s];
+    return lane[0];
+}
+
 void qp_vector_kernels_scalar(struct kernels *k)
 {
     k->rms_norm = rms_norm_scalar;
@@ -110,4 +123,5 @@ void qp_vector_kernels_scalar(struct kernels *k)
     k->soft_cap = soft_cap_scalar;
     k->f32_to_f16 = f32_to_f16_scalar;
     k->f16_to_f32 = f16_to_f32_scalar;
+    k->sum_exp = sum_exp_scalar;
 }

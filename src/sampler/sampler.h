@@ -14,7 +14,8 @@ struct sampler {
     int top_k;                    // 0: no limit
     float top_p;                  // 1: no limit
     uint64_t state[4];            // random generator
-    struct candidate *candidates; // [vocab_size]; NULL when greedy
+    struct candidate *candidates; // [top_k], or [vocab_size] without a limit; NULL when greedy
+    float (*sum_exp)(const float *x, float max, float factor, int n); // of the kernels
 };
 
 /* Take what sampling needs from the arena; greedy needs nothing. */
