@@ -1,10 +1,12 @@
 """What the tests share: a tiny checkpoint of random weights, made by tools/make_checkpoint.c, and
 its model; paths of the reference data beside the checkout."""
 
+import json
 import os
 import pathlib
 import subprocess
 
+import numpy as np
 import pytest
 
 import quip
@@ -48,3 +50,36 @@ def model_path(checkpoint, tmp_path_factory):
 def model(model_path):
     with quip.Model(model_path) as model:
         yield model
+
+
+def write_safetensors(path, tensors):
+    """Float32 arrays by name."""
+    header, at = {}, 0
+    for name, array in tensors.items():
+        end = at + array.nbytes
+        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(header).encode()
+    data = b"".join(array.tobytes() for array in tensors.values())
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def write_adapter(folder, n_layers=2, d_model=64, rank=4, seed=1):
+    """A PEFT adapter of attention for a model of these sizes."""
+    folder.mkdir()
+    random, tensors = np.random.default_rng(seed), {}
+    for layer in range(n_layers):
+        for module in ("q_proj", "o_proj"):
+            name = f"base_model.model.model.layers.{layer}.self_attn.{module}"
+            for side, shape in (("A", (rank, d_model)), ("B", (d_model, rank))):
+                values = random.standard_normal(shape).astype(np.float32)
+                tensors[f"{name}.lora_{side}.weight"] = values
+    write_safetensors(folder / "adapter_model.safetensors", tensors)
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": 8, "target_modules": ["q_proj", "o_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def adapter_path(tmp_path_factory):
+    return write_adapter(tmp_path_factory.mktemp("adapters") / "tiny")

@@ -15,6 +15,7 @@ RUNS = {
     "logits.py": ["{model}", "one"],
     "bundle.py": ["{model}", "{checkpoint}/tokenizer.model", "{out}.task"],
     "convert.py": ["{checkpoint}", "", "", "{out}"],
+    "lora.py": ["{model}", "{adapter}", "one"],
     "llm_inference.py": ["{model}", "one"],
 }
 
@@ -24,8 +25,13 @@ def test_all_are_here():
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_example(name, model_path, checkpoint, tmp_path):
-    places = {"model": model_path, "checkpoint": checkpoint, "out": tmp_path / "out"}
+def test_example(name, model_path, checkpoint, adapter_path, tmp_path):
+    places = {
+        "model": model_path,
+        "checkpoint": checkpoint,
+        "adapter": adapter_path,
+        "out": tmp_path / "out",
+    }
     arguments = [word.format(**places) for word in RUNS[name]]
     command = [sys.executable, EXAMPLES / name, *arguments]
     done = subprocess.run(command, input=b"one\n", capture_output=True, cwd=tmp_path, timeout=60)

@@ -91,7 +91,9 @@ def test_closed_model_says_so(model_path):
     model.close()
     assert "closed" in repr(model)
     with pytest.raises(ValueError, match="closed"):
-        model.info
+        model.encode("x")
+    assert session.prefill_logits([5]).shape == (1, model.info.vocab_size)
+    session.rewind(0)
     assert session.ask("still here")
 
 

@@ -19,7 +19,7 @@ from .errors import (
     MemoryError,
     UnsupportedError,
 )
-from .model import Model, ModelInfo, Plan, plan_memory
+from .model import Adapter, Model, ModelInfo, Plan, plan_memory
 from .session import (
     Answer,
     AsyncAnswer,
@@ -33,6 +33,7 @@ from .session import (
 __version__: str = _lib.quip_version().decode()
 
 __all__ = [
+    "Adapter",
     "Answer",
     "ArgumentError",
     "AsyncAnswer",

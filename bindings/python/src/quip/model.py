@@ -75,7 +75,17 @@ class Model:
         fill(options, no_mmap=no_mmap)
         handle = ctypes.c_void_p()
         call(lib.quip_model_open, ctypes.byref(handle), path_bytes(path), ctypes.byref(options))
-        self._handle = handle.value
+        self._begin(handle.value)
+
+    def _begin(self, handle: Optional[int]) -> None:
+        self._handle = handle
+        info = _abi.quip_model_info()
+        lib.quip_model_get_info(handle, ctypes.byref(info))
+        values: Dict[str, Any] = {}
+        for name, *_ in info._fields_:
+            value = getattr(info, name)
+            values[name] = value.decode() if isinstance(value, bytes) else value
+        self.info = ModelInfo(**values)
 
     @classmethod
     def from_file(cls, file: BinaryIO, name: str = "model") -> Model:
@@ -87,7 +97,7 @@ class Model:
         source, raised = source_of(file, name)
         with reraise(raised):
             call(lib.quip_model_open_source, ctypes.byref(handle), ctypes.byref(source), None)
-        model._handle = handle.value
+        model._begin(handle.value)
         return model
 
     @classmethod
@@ -115,7 +125,7 @@ class Model:
         except BaseException:
             _let_go(address)
             raise
-        model._handle = handle.value
+        model._begin(handle.value)
         return model
 
     def close(self) -> None:
@@ -139,10 +149,8 @@ class Model:
             self.close()
 
     def __repr__(self) -> str:
-        if self._handle is None:
-            return "<quip.Model, closed>"
-        info = self.info
-        return f"<quip.Model {info.architecture}, {info.n_parameters} parameters, {info.weights}>"
+        info, closed = self.info, ", closed" if self._handle is None else ""
+        return f"<quip.Model {info.architecture}, {info.n_parameters} parameters, {info.weights}{closed}>"
 
     @property
     def handle(self) -> int:
@@ -151,21 +159,15 @@ class Model:
             raise ValueError("the model is closed")
         return self._handle
 
-    @property
-    def info(self) -> ModelInfo:
-        info = _abi.quip_model_info()
-        lib.quip_model_get_info(self.handle, ctypes.byref(info))
-        values: Dict[str, Any] = {}
-        for name, *_ in info._fields_:
-            value = getattr(info, name)
-            values[name] = value.decode() if isinstance(value, bytes) else value
-        return ModelInfo(**values)
-
     def session(self, **options: Unpack[SessionOptions]) -> Session:
         """A conversation: Session(model, **options)."""
         from .session import Session
 
         return Session(self, **options)
+
+    def adapter(self, path: StrPath) -> Adapter:
+        """LoRA weights for this model: Adapter(model, path)."""
+        return Adapter(self, path)
 
     def encode(self, text: str, *, with_special: bool = False) -> List[int]:
         """Token ids of a text: no template, no beginning-of-sequence token. `with_special`:
@@ -200,6 +202,47 @@ class Model:
             if n.value <= capacity:
                 return text.raw[: n.value].decode()
             capacity = n.value
+
+
+class Adapter:
+    """LoRA weights beside a model: a PEFT folder, or a LoRA file of the original. Any number of
+    sessions may use it, each with a scale of its own.
+
+    chat = model.session(adapter=model.adapter("haiku/"))
+    """
+
+    def __init__(self, model: Model, path: StrPath) -> None:
+        self._handle: Optional[int] = None
+        handle = ctypes.c_void_p()
+        call(lib.quip_adapter_open, ctypes.byref(handle), model.handle, path_bytes(path))
+        self._handle = handle.value
+
+    def close(self) -> None:
+        """Close; sessions keep what they need of it."""
+        handle, self._handle = self._handle, None
+        lib.quip_adapter_close(handle)
+
+    def __enter__(self) -> Adapter:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            self.close()
+
+    @property
+    def handle(self) -> int:
+        """The quip_adapter, for calls of the library."""
+        if self._handle is None:
+            raise ValueError("the adapter is closed")
+        return self._handle
 
 
 def token_array(tokens: Sequence[int]) -> ctypes.Array[ctypes.c_int32]:

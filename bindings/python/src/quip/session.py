@@ -28,7 +28,7 @@ from typing import (
 
 from . import _abi
 from ._library import call, fill, lib, text_bytes
-from .model import Model, token_array
+from .model import Adapter, Model, token_array
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +54,8 @@ class SessionOptions(TypedDict, total=False):
     no_template: bool  # text goes in as it is, even if the model has a template
     no_speculation: bool
     chat_template: Optional[str]  # how turns are spelled, by name; None: as the file says
+    adapter: Optional[Adapter]  # weights beside the model's, as if merged into it
+    adapter_scale: float  # 0: 1
 
 
 class Role(enum.IntEnum):
@@ -95,6 +97,11 @@ def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None
     stop = values.pop("stop", None) or ()
     if isinstance(stop, str):
         raise TypeError("stop is a list of texts, not one text")
+    adapter = values.pop("adapter", None)
+    if isinstance(adapter, Adapter):
+        values["adapter"] = adapter.handle
+    elif adapter is not None:
+        raise TypeError(f"adapter is a quip.Adapter, not {adapter!r}")
     for name in ("system", "chat_template"):
         text = values.get(name)
         if isinstance(text, str):
@@ -224,6 +231,13 @@ class Session:
     def rewind(self, position: int) -> None:
         """Forget everything from this token on."""
         self._use(lambda h: call(lib.quip_session_rewind, h, position))
+        self._answer = None
+
+    def set_adapter(self, adapter: Optional[Adapter], scale: float = 1.0) -> None:
+        """Switch, scale or drop (None, or a scale of 0) the session's adapter. The context's text
+        stays: the next call runs it again with the new weights."""
+        handle = adapter.handle if adapter and scale else None
+        self._use(lambda h: call(lib.quip_session_set_adapter, h, handle, scale))
         self._answer = None
 
     def prefill(self, tokens: Sequence[int]) -> None:

@@ -13,11 +13,11 @@ import threading
 import warnings
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Callable, Iterator, Optional, Sequence, Type
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Type
 
 from .._library import StrPath
 from ..errors import ArgumentError, UnsupportedError
-from ..model import Model
+from ..model import Adapter, Model
 from ..session import Answer, Result, Role, Session, SessionOptions
 
 ProgressListener = Callable[[str, bool], None]  # (what was added, whether that was all)
@@ -93,6 +93,7 @@ class LlmInference:
         self.options = options
         self.model = Model(options.model_path)
         self._implicit: Optional[LlmInferenceSession] = None
+        self._adapters: Dict[StrPath, Adapter] = {}
 
     @classmethod
     def create_from_options(cls, options: LlmInferenceOptions) -> LlmInference:
@@ -125,6 +126,12 @@ class LlmInference:
         session.add_query_chunk(input_text)
         return session
 
+    def _adapter(self, path: StrPath) -> Adapter:
+        """One copy of a LoRA file, for all sessions that want it."""
+        if path not in self._adapters:
+            self._adapters[path] = self.model.adapter(path)
+        return self._adapters[path]
+
     def _top_k(self) -> int:
         return min(LlmInferenceSessionOptions.top_k, self.options.max_top_k)
 
@@ -136,6 +143,9 @@ class LlmInference:
         """Close. Sessions keep what they need of the model."""
         if self._implicit is not None:
             self._implicit.close()
+        for adapter in self._adapters.values():
+            adapter.close()
+        self._adapters.clear()
         self.model.close()
 
     def __enter__(self) -> LlmInference:
@@ -192,7 +202,7 @@ class LlmInferenceSession:
         if options.random_seed is not None:
             c_options["seed"] = options.random_seed or _SEED_OF_ZERO
         if options.lora_path:
-            raise UnsupportedError("lora_path: adapters are not supported yet")
+            c_options["adapter"] = self._llm._adapter(options.lora_path)
         return self._llm.model.session(**c_options)
 
     # ---- the conversation ----
