@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 struct setup {
-    const char *path;
+    const char *path, *adapter;
     int n_prompt, n_answer, n_threads, n_repeats;
 };
 
@@ -63,6 +63,7 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
 
     uint64_t begin = qp_now_ns();
     if ((status = quip_model_open(&model, s->path, NULL, error)) ||
+        (status = open_adapter(&options, model, s->adapter, error)) ||
         (status = quip_session_open(&session, model, &options, error)))
         goto done;
     found[OPEN_MS] = since_ms(begin);
@@ -92,6 +93,7 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
 done:
     free(prompt);
     quip_session_close(session);
+    quip_adapter_close(options.adapter);
     quip_model_close(model);
     return status;
 }
@@ -155,6 +157,7 @@ int run_bench(const struct command *command, char **words)
           "default: one for each processor" },
         { OPTION_INT, 'r', "repeat", "R", &setup.n_repeats, 1, 64,
           "rounds, of which the median is told, the lowest and the highest; default 5" },
+        ADAPTER_OPTION(&setup.adapter),
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "as a JSON object" },
         { 0 },
     };

@@ -211,8 +211,10 @@ int run_chat(const struct command *command, char **words)
 {
     struct texts stop = { 0 };
     struct chat c = { 0 };
+    const char *adapter = NULL;
     const struct option options[] = {
         SESSION_OPTIONS(&c.options, &stop, &c.options.no_template),
+        ADAPTER_OPTION(&adapter),
         { OPTION_FLAG, 0, "stats", NULL, &c.has_stats, 0, 0, "say after each answer what it cost" },
         { 0 },
     };
@@ -224,6 +226,7 @@ int run_chat(const struct command *command, char **words)
 
     quip_error error = { 0 };
     if (quip_model_open(&c.model, words[0], NULL, &error) ||
+        open_adapter(&c.options, c.model, adapter, &error) ||
         quip_session_open(&c.session, c.model, &c.options, &error))
         c.exit_code = fail_with(&error);
     else if ((c.is_terminal = is_terminal(stdin) && is_terminal(stdout)))
@@ -231,6 +234,7 @@ int run_chat(const struct command *command, char **words)
     else
         talk_through_pipe(&c);
     quip_session_close(c.session);
+    quip_adapter_close(c.options.adapter);
     quip_model_close(c.model);
     return c.exit_code;
 }

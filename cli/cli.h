@@ -79,6 +79,17 @@ int parse_options(const struct command *command, const struct option *options, c
       "default: one for each processor; the answer does not depend on it" }
 // clang-format on
 
+#define ADAPTER_OPTION(text)                                                                       \
+    {                                                                                              \
+        OPTION_TEXT, 0, "adapter", "PATH[:SCALE]", text, 0, 0,                                     \
+            "LoRA weights: a PEFT folder or a LoRA file of the original; SCALE is 1 if not said"   \
+    }
+
+/* Open the adapter that such an option named, if it did, for the sessions that these options will
+ * open; close o->adapter after them. */
+quip_status open_adapter(quip_session_options *o, quip_model *model, const char *text,
+                         quip_error *error);
+
 /* ---- messages (common.c) ---- */
 
 /* One sentence on stderr, after "quip: ". Returns EXIT_FAILED. */

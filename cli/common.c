@@ -211,6 +211,29 @@ cJSON *json_text(const char *text, size_t n)
     return json;
 }
 
+/* ---- adapters ---- */
+
+quip_status open_adapter(quip_session_options *o, quip_model *model, const char *text,
+                         quip_error *error)
+{
+    if (!text)
+        return QUIP_OK;
+    const char *colon = strrchr(text, ':');
+    char *end = NULL;
+    const float scale = colon ? strtof(colon + 1, &end) : 1;
+    const bool has_scale = colon && end > colon + 1 && !*end;
+    if (has_scale && scale == 0) // which would mean 1
+        return qp_fail(error, QUIP_E_ARGUMENT, "%s: a scale of 0 is no adapter; leave it out",
+                       text);
+    char *path = strndup(text, has_scale ? (size_t)(colon - text) : strlen(text));
+    if (!path)
+        return qp_fail_memory(error, "a path", strlen(text));
+    const quip_status status = quip_adapter_open(&o->adapter, model, path, error);
+    o->adapter_scale = has_scale ? scale : 1;
+    free(path);
+    return status;
+}
+
 /* ---- what things cost ---- */
 
 struct memory_use memory_use(void)

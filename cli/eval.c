@@ -108,7 +108,7 @@ static quip_status score_windows(quip_session *session, const quip_model_info *i
 
 int run_eval(const struct command *command, char **words)
 {
-    const char *text_path = NULL;
+    const char *text_path = NULL, *adapter = NULL;
     struct windows windows = { .n_window = 1024 };
     bool is_json = false;
     quip_session_options session_options = { 0 };
@@ -120,6 +120,7 @@ int run_eval(const struct command *command, char **words)
           "use the first N windows; default: all that are full" },
         { OPTION_INT, 't', "threads", "N", &session_options.n_threads, 1, 1024,
           "default: one for each processor; the result does not depend on it" },
+        ADAPTER_OPTION(&adapter),
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0,
           "as a JSON object: perplexity, mean_nll, tokens, windows" },
         { 0 },
@@ -144,6 +145,7 @@ int run_eval(const struct command *command, char **words)
         goto done;
     }
     if (quip_model_open(&model, words[0], NULL, &error) ||
+        open_adapter(&session_options, model, adapter, &error) ||
         quip_session_open(&session, model, &session_options, &error) ||
         encode_all(model, &text, &tokens, &n_tokens, &error)) {
         exit_code = fail_with(&error);
@@ -161,6 +163,7 @@ done:
     free(tokens);
     qp_bytes_close(&text);
     quip_session_close(session);
+    quip_adapter_close(session_options.adapter);
     quip_model_close(model);
     return exit_code;
 }

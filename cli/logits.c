@@ -14,8 +14,8 @@ static bool write_row(void *user, int position, const float *logits)
 }
 
 /* Open the model, run the ids, write one row or all. */
-static int write_logits(const char *path, const struct tokens *list, int n_threads, bool is_all,
-                        const char *out)
+static int write_logits(const char *path, const char *adapter, const struct tokens *list,
+                        int n_threads, bool is_all, const char *out)
 {
     quip_error error = { 0 };
     quip_model *model = NULL;
@@ -25,6 +25,7 @@ static int write_logits(const char *path, const struct tokens *list, int n_threa
     int exit_code = 0;
     quip_session_options options = { .n_context = list->n, .n_threads = n_threads };
     if (quip_model_open(&model, path, NULL, &error) ||
+        open_adapter(&options, model, adapter, &error) ||
         quip_session_open(&session, model, &options, &error))
         goto fail;
     quip_model_get_info(model, &info);
@@ -49,13 +50,14 @@ done:
     if (writer.f && !close_output(writer.f, out))
         exit_code = EXIT_FAILED;
     quip_session_close(session);
+    quip_adapter_close(options.adapter);
     quip_model_close(model);
     return exit_code;
 }
 
 int run_logits(const struct command *command, char **words)
 {
-    const char *ids = NULL, *ids_file = NULL, *out = NULL;
+    const char *ids = NULL, *ids_file = NULL, *out = NULL, *adapter = NULL;
     bool is_all = false;
     int n_threads = 0;
     const struct option options[] = {
@@ -63,6 +65,7 @@ int run_logits(const struct command *command, char **words)
         { OPTION_TEXT, 0, "ids-file", "FILE", &ids_file, 0, 0, "the token ids from a file" },
         { OPTION_TEXT, 'o', "out", "FILE", &out, 0, 0, "where to write; \"-\": stdout" },
         { OPTION_FLAG, 0, "all", NULL, &is_all, 0, 0, "a row for each id, not only the last" },
+        ADAPTER_OPTION(&adapter),
         { OPTION_INT, 't', "threads", "N", &n_threads, 1, 1024,
           "default: one for each processor; the numbers do not depend on it" },
         { 0 },
@@ -82,7 +85,7 @@ int run_logits(const struct command *command, char **words)
         goto done;
     if (!read_ids(&list, ids ? ids : (const char *)text.data))
         goto done;
-    exit_code = list.n ? write_logits(words[0], &list, n_threads, is_all, out)
+    exit_code = list.n ? write_logits(words[0], adapter, &list, n_threads, is_all, out)
                        : fail_usage(command, "there are no ids");
 done:
     qp_tokens_close(&list);

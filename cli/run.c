@@ -59,9 +59,11 @@ int run_run(const struct command *command, char **words)
 {
     struct texts stop = { 0 };
     bool has_stats = false, is_json = false;
+    const char *adapter = NULL;
     quip_session_options session_options = { 0 };
     const struct option options[] = {
         SESSION_OPTIONS(&session_options, &stop, &session_options.no_template),
+        ADAPTER_OPTION(&adapter),
         { OPTION_FLAG, 0, "stats", NULL, &has_stats, 0, 0, "say on stderr what the answer cost" },
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "text and cost as one JSON object" },
         { 0 },
@@ -88,6 +90,7 @@ int run_run(const struct command *command, char **words)
     }
     exit_code = 0;
     if (quip_model_open(&model, words[0], NULL, &error) ||
+        open_adapter(&session_options, model, adapter, &error) ||
         quip_session_open(&session, model, &session_options, &error)) {
         exit_code = fail_with(&error);
         goto done;
@@ -102,6 +105,7 @@ int run_run(const struct command *command, char **words)
 done:
     qp_bytes_close(&prompt);
     quip_session_close(session);
+    quip_adapter_close(session_options.adapter);
     quip_model_close(model);
     return exit_code;
 }

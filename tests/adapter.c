@@ -1,10 +1,11 @@
 /* adapter.c (test): LoRA weights beside a model: the reference implementation's logits, one answer
  * everywhere, switching in a session, and every adapter that does not fit. */
 #include "support/shared.h"
+#include "support/tiny_adapter.h"
 #include "support/tiny_model.h"
 
 #include "convert/convert.h"
-#include "model/adapter.h"
+#include "engine/engine.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -130,12 +131,623 @@ static void test_golden(void **state)
     check_golden("phi2", "lora_all");
 }
 
+/* ---- tiny models and adapters ---- */
+
+#define N_PROMPT 150 // three attention blocks; with the last piece, tiles that are not full
+
+static const char *const kinds[] = { "gemma3 mixed", "gemma3 f32", "llama int4" };
+static char model_paths[QP_COUNT(kinds)][64], folder[64];
+static quip_token prompt[N_PROMPT];
+
+static int make_models(void **state)
+{
+    (void)state;
+    const struct tiny_model models[] = { tiny_gemma3, tiny_with(tiny_gemma3, DTYPE_F32),
+                                         tiny_with(tiny_llama, DTYPE_I4) };
+    quip_error error = { 0 };
+    for (size_t i = 0; i < QP_COUNT(kinds); i++) {
+        snprintf(model_paths[i], sizeof model_paths[i], "tiny-adapter-%d-%zu.bin", (int)getpid(),
+                 i);
+        check(tiny_model_write(model_paths[i], &models[i], &error), &error);
+    }
+    snprintf(folder, sizeof folder, "tiny-adapter-%d", (int)getpid());
+    for (int i = 0; i < N_PROMPT; i++)
+        prompt[i] = (i * 7919 + i * i * 13) % TINY_VOCAB;
+    return 0;
+}
+
+static int remove_models(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < QP_COUNT(kinds); i++)
+        unlink(model_paths[i]);
+    return 0;
+}
+
+static quip_model *open_model(size_t kind)
+{
+    quip_model *model;
+    quip_error error = { 0 };
+    check(quip_model_open(&model, model_paths[kind], NULL, &error), &error);
+    return model;
+}
+
+/* An adapter for the model; the folder is gone. */
+static quip_adapter *open_tiny(quip_model *model, const struct tiny_adapter *tiny)
+{
+    quip_adapter *adapter;
+    quip_error error = { 0 };
+    check(tiny_adapter_write(folder, model, tiny, &error), &error);
+    const quip_status status = quip_adapter_open(&adapter, model, folder, &error);
+    tiny_adapter_remove(folder);
+    check(status, &error);
+    return adapter;
+}
+
+static quip_session *open_session(quip_model *model, quip_adapter *adapter, float scale)
+{
+    quip_session *s;
+    quip_error error = { 0 };
+    const quip_session_options options = {
+        .n_context = 2 * N_PROMPT, .n_threads = 2, .adapter = adapter, .adapter_scale = scale
+    };
+    check(quip_session_open(&s, model, &options, &error), &error);
+    return s;
+}
+
+static void prefill(quip_session *s, const quip_token *tokens, int n)
+{
+    quip_error error = { 0 };
+    check(quip_prefill(s, tokens, n, &error), &error);
+}
+
+static void set_adapter(quip_session *s, quip_adapter *adapter, float scale)
+{
+    quip_error error = { 0 };
+    check(quip_session_set_adapter(s, adapter, scale, &error), &error);
+}
+
+static void assert_same_logits(quip_session *a, quip_session *b)
+{
+    assert_non_null(quip_logits(a));
+    assert_non_null(quip_logits(b));
+    assert_memory_equal(quip_logits(a), quip_logits(b), TINY_VOCAB * sizeof(float));
+}
+
+static bool is_same_logits(quip_session *a, quip_session *b)
+{
+    return memcmp(quip_logits(a), quip_logits(b), TINY_VOCAB * sizeof(float)) == 0;
+}
+
+/* ---- law 5 ---- */
+
+static bool keep_row(void *user, int position, const float *logits)
+{
+    memcpy((float *)user + (size_t)position * TINY_VOCAB, logits, TINY_VOCAB * sizeof(float));
+    return true;
+}
+
+/* Logits after every token of the prompt, prefilled in pieces. */
+static float *all_logits(quip_model *model, quip_adapter *adapter, int n_threads, int piece)
+{
+    const quip_session_options options = {
+        .n_context = N_PROMPT, .n_threads = n_threads, .adapter = adapter, .adapter_scale = 0.7f
+    };
+    quip_session *s;
+    quip_error error = { 0 };
+    check(quip_session_open(&s, model, &options, &error), &error);
+    float *rows = calloc((size_t)N_PROMPT * TINY_VOCAB, sizeof *rows);
+    assert_non_null(rows);
+    for (int at = 0; at < N_PROMPT; at += piece) {
+        const int n = N_PROMPT - at < piece ? N_PROMPT - at : piece;
+        check(quip_prefill_logits(s, prompt + at, n, keep_row, rows, &error), &error);
+    }
+    quip_session_close(s);
+    return rows;
+}
+
+static void assert_same(const float *want, float *got, size_t kind, const char *what)
+{
+    for (size_t i = 0; i < (size_t)N_PROMPT * TINY_VOCAB; i++)
+        if (memcmp(&want[i], &got[i], sizeof *want))
+            fail_msg("%s, %s: logit %zu after token %zu is %.9g, not %.9g", kinds[kind], what,
+                     i % TINY_VOCAB, i / TINY_VOCAB, (double)got[i], (double)want[i]);
+    free(got);
+}
+
+/* A rank below, beside and above a block of activations; a prompt whole, in odd pieces, one by one.
+ */
+static void test_same_everywhere(void **state)
+{
+    (void)state;
+    static const int ranks[] = { 3, 64, 70 }, pieces[] = { 1, 3, 7, 64, 131 }, threads[] = { 2, 5 };
+    const struct cpu_level *level;
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        quip_model *model = open_model(kind);
+        const struct tiny_adapter tiny = { .rank = ranks[kind], .alpha = 10 };
+        quip_adapter *adapter = open_tiny(model, &tiny);
+        setenv("QUIP_CPU", "scalar", 1);
+        float *want = all_logits(model, adapter, 1, N_PROMPT);
+        for (int i = 1; (level = qp_cpu_level(i)); i++) {
+            setenv("QUIP_CPU", level->name, 1);
+            assert_same(want, all_logits(model, adapter, 1, N_PROMPT), kind, level->name);
+            assert_same(want, all_logits(model, adapter, 2, 5), kind, level->name);
+        }
+        unsetenv("QUIP_CPU");
+        for (size_t i = 0; i < QP_COUNT(threads); i++)
+            assert_same(want, all_logits(model, adapter, threads[i], N_PROMPT), kind, "threads");
+        for (size_t i = 0; i < QP_COUNT(pieces); i++)
+            assert_same(want, all_logits(model, adapter, 2, pieces[i]), kind, "pieces");
+        free(want);
+        quip_adapter_close(adapter);
+        quip_model_close(model);
+    }
+}
+
+/* ---- beside the weights, as if in them ---- */
+
+static void merge(struct matrix *w, const struct lora *lora)
+{
+    for (int r = 0; lora->a.data && r < w->n_out; r++)
+        for (int k = 0; k < lora->b.n_in; k++)
+            for (int i = 0; i < w->n_in; i++)
+                ((float *)w->data)[r * w->n_in + i] +=
+                    ((const float *)lora->b.data)[r * lora->b.n_in + k] *
+                    ((const float *)lora->a.data)[k * w->n_in + i];
+}
+
+/* The model with the adapter's products added to its own weights. */
+static quip_model *open_merged(const quip_adapter *adapter)
+{
+    quip_model *model;
+    quip_error error = { 0 };
+    const quip_model_options options = { .no_mmap = true }; // its weights may be written to
+    check(quip_model_open(&model, model_paths[1], &options, &error), &error);
+    for (int l = 0; l < model->config.n_layers; l++) {
+        struct layer_weights *w = &model->weights.layers[l];
+        const struct layer_adapter *a = &adapter->layers[l];
+        merge(&w->wq, &a->q);
+        merge(&w->wk, &a->k);
+        merge(&w->wv, &a->v);
+        merge(&w->wo, &a->o);
+        merge(&w->gate, &a->gate);
+        merge(&w->up, &a->up);
+        merge(&w->down, &a->down);
+    }
+    return model;
+}
+
+/* Root mean square of the difference. */
+static double distance(const float *a, const float *b)
+{
+    double sum = 0;
+    for (size_t i = 0; i < (size_t)N_PROMPT * TINY_VOCAB; i++)
+        sum += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+    return sqrt(sum / ((double)N_PROMPT * TINY_VOCAB));
+}
+
+/* In floats the same to rounding. Beside integer weights the adapter is rounded too: that must cost
+ * little beside what rounding the model itself costs. */
+static void test_beside_equals_merged(void **state)
+{
+    (void)state;
+    const struct tiny_adapter tiny = { .rank = 5, .alpha = 8 };
+    char path[64];
+    quip_error error = { 0 };
+    quip_model *model = open_model(1), *rounded;
+    quip_adapter *adapter = open_tiny(model, &tiny), *rounded_adapter;
+    quip_model *merged = open_merged(adapter);
+    float *plain = all_logits(model, NULL, 2, N_PROMPT), *want, *got;
+
+    quip_session *s = open_session(model, adapter, 1), *m = open_session(merged, NULL, 0);
+    float *beside = calloc((size_t)N_PROMPT * TINY_VOCAB, sizeof *beside);
+    assert_non_null(beside);
+    want = all_logits(merged, NULL, 2, N_PROMPT);
+    check(quip_prefill_logits(s, prompt, N_PROMPT, keep_row, beside, &error), &error);
+    print_message("  the adapter moves logits by %.3g, merging it by %.3g\n", distance(plain, want),
+                  distance(beside, want));
+    assert_true(distance(plain, want) > 0.1);
+    assert_true(distance(beside, want) < 1e-5);
+    quip_session_close(s);
+    quip_session_close(m);
+    free(beside);
+    free(want);
+    quip_model_close(merged);
+    quip_adapter_close(adapter);
+    quip_model_close(model);
+
+    const struct tiny_model i8 = tiny_with(tiny_gemma3, DTYPE_I8);
+    snprintf(path, sizeof path, "tiny-adapter-%d-i8.bin", (int)getpid());
+    check(tiny_model_write(path, &i8, &error), &error);
+    check(quip_model_open(&rounded, path, NULL, &error), &error);
+    unlink(path);
+    model = open_model(1);
+    adapter = open_tiny(model, &tiny);
+    rounded_adapter = open_tiny(rounded, &tiny);
+    want = all_logits(model, adapter, 2, N_PROMPT);
+    got = all_logits(rounded, rounded_adapter, 2, N_PROMPT);
+    float *plain_rounded = all_logits(rounded, NULL, 2, N_PROMPT);
+    print_message("  rounding the model moves logits by %.3g, the model and its adapter by %.3g\n",
+                  distance(plain, plain_rounded), distance(want, got));
+    assert_true(distance(want, got) < 1.5 * distance(plain, plain_rounded));
+    free(want);
+    free(got);
+    free(plain);
+    free(plain_rounded);
+    quip_adapter_close(adapter);
+    quip_adapter_close(rounded_adapter);
+    quip_model_close(model);
+    quip_model_close(rounded);
+}
+
+/* ---- how the update is scaled ---- */
+
+static void check_scale(const char *config, float alpha, float scale, float want)
+{
+    quip_model *model = open_model(1);
+    const struct tiny_adapter plain = { .rank = 4, .alpha = 4 },
+                              scaled = { .rank = 4, .alpha = alpha, .config = config };
+    quip_adapter *a = open_tiny(model, &plain), *b = open_tiny(model, &scaled);
+    const float *x = a->layers[0].down.b.data, *y = b->layers[0].down.b.data;
+    for (int i = 0; i < 16; i++)
+        if (fabsf(y[i] * scale - x[i] * want) > 1e-6f)
+            fail_msg("%s: %g is %g, should be %g", config ? config : "", (double)x[i],
+                     (double)(y[i] * scale), (double)(x[i] * want));
+    quip_adapter_close(a);
+    quip_adapter_close(b);
+    quip_model_close(model);
+}
+
+static void test_alpha(void **state)
+{
+    (void)state;
+    check_scale(NULL, 8, 1, 2);
+    check_scale(NULL, 1, 1, 0.25f);
+    check_scale(", \"use_rslora\": true", 8, 1, 4);
+    check_scale(", \"use_rslora\": false", 8, 1, 2);
+    check_scale(", \"alpha_pattern\": {\"down_proj\": 12.0}", 8, 1, 3);
+    check_scale(", \"alpha_pattern\": {\"layers.1.mlp.down_proj\": 12, \"mlp.down_proj\": 16}", 8,
+                1, 4);
+    check_scale(", \"alpha_pattern\": {\"own_proj\": 12}", 8, 1, 2);
+    check_scale(", \"alpha_pattern\": {}, \"rank_pattern\": {\"x\": 7}", 8, 1, 2);
+}
+
+/* ---- sessions ---- */
+
+static void test_switching_runs_the_text_again(void **state)
+{
+    (void)state;
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        quip_model *model = open_model(kind);
+        quip_adapter *one = open_tiny(model, &(struct tiny_adapter){ .rank = 4, .alpha = 8 });
+        quip_adapter *two =
+            open_tiny(model, &(struct tiny_adapter){ .rank = 9, .alpha = 8, .seed = 5 });
+        quip_session *plain = open_session(model, NULL, 0), *with_one = open_session(model, one, 0);
+        quip_session *with_two = open_session(model, two, 0.5f), *s = open_session(model, NULL, 0);
+        quip_session *all[] = { plain, with_one, with_two, s };
+        for (size_t i = 0; i < QP_COUNT(all); i++)
+            prefill(all[i], prompt, 40);
+        assert_same_logits(s, plain);
+        assert_false(is_same_logits(plain, with_one));
+        assert_false(is_same_logits(with_one, with_two));
+
+        set_adapter(s, one, 0);
+        assert_null(quip_logits(s));
+        assert_int_equal(quip_session_position(s), 40);
+        for (size_t i = 0; i < QP_COUNT(all); i++)
+            prefill(all[i], prompt + 40, 3);
+        assert_same_logits(s, with_one);
+        set_adapter(s, two, 0.5f);
+        quip_adapter_close(one); // whoever uses it keeps it
+        quip_adapter_close(two);
+        for (size_t i = 0; i < QP_COUNT(all); i++)
+            prefill(all[i], prompt + 43, 1);
+        assert_same_logits(s, with_two);
+        set_adapter(s, two, 0.5f); // which it has: nothing is lost
+        assert_same_logits(s, with_two);
+
+        quip_session *copy;
+        quip_error error = { 0 };
+        check(quip_session_clone(&copy, s, &error), &error);
+        assert_same_logits(copy, with_two);
+        check(quip_session_rewind(copy, 20, &error), &error);
+        prefill(copy, prompt + 20, 24);
+        assert_same_logits(copy, with_two);
+        quip_session_close(copy);
+
+        set_adapter(s, NULL, 0);
+        for (size_t i = 0; i < QP_COUNT(all); i++)
+            prefill(all[i], prompt + 44, 1);
+        assert_same_logits(s, plain);
+        quip_model_close(model);
+        for (size_t i = 0; i < QP_COUNT(all); i++)
+            quip_session_close(all[i]);
+    }
+}
+
+static bool append_text(void *user, const char *text, size_t n)
+{
+    return qp_bytes_append(user, text, n);
+}
+
+/* Guessing ahead, and pulling the answers of three sessions by turns, changes no text. */
+static void test_answers(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    quip_model *model = open_model(0);
+    quip_adapter *one = open_tiny(model, &(struct tiny_adapter){ .rank = 4, .alpha = 8 });
+    quip_adapter *adapters[] = { NULL, one, one };
+    struct bytes want[3] = { 0 }, got[3] = { 0 };
+    quip_session *s[3];
+    for (int i = 0; i < 3; i++) {
+        quip_session_options o = { .n_context = 150,
+                                   .n_threads = 2,
+                                   .max_output_tokens = 60,
+                                   .no_speculation = true,
+                                   .adapter = adapters[i],
+                                   .adapter_scale = i == 2 ? -1.0f : 1 };
+        check(quip_session_open(&s[i], model, &o, &error), &error);
+        check(quip_generate(s[i], "the hen", 7, append_text, &want[i], NULL, &error), &error);
+        quip_session_close(s[i]);
+        o.no_speculation = false;
+        check(quip_session_open(&s[i], model, &o, &error), &error);
+        check(quip_append(s[i], QUIP_ROLE_USER, "the hen", 7, &error), &error);
+    }
+    assert_false(want[0].n == want[1].n && !memcmp(want[0].data, want[1].data, want[0].n));
+    for (int n_open = 3; n_open;) {
+        n_open = 0;
+        for (int i = 0; i < 3; i++) {
+            const char *text;
+            size_t n;
+            quip_finish_reason reason;
+            check(quip_next(s[i], &text, &n, &reason, &error), &error);
+            assert_true(qp_bytes_append(&got[i], text, n));
+            n_open += reason == QUIP_FINISH_NONE;
+        }
+    }
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(got[i].n, want[i].n);
+        assert_memory_equal(got[i].data, want[i].data, want[i].n);
+        qp_bytes_close(&want[i]);
+        qp_bytes_close(&got[i]);
+        quip_session_close(s[i]);
+    }
+    quip_adapter_close(one);
+    quip_model_close(model);
+}
+
+/* An adapter that comes in the middle of an answer changes what follows, as if the text so far had
+ * been given. */
+static void test_switching_in_an_answer(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    quip_model *model = open_model(0);
+    quip_adapter *adapter = open_tiny(model, &(struct tiny_adapter){ .rank = 4, .alpha = 8 });
+    quip_session *s = open_session(model, NULL, 0), *t = open_session(model, adapter, 0);
+    const char *text;
+    size_t n;
+    quip_finish_reason reason = QUIP_FINISH_NONE;
+    check(quip_append(s, QUIP_ROLE_USER, "a hen", 5, &error), &error);
+    for (int i = 0; i < 12 && !reason; i++)
+        check(quip_next(s, &text, &n, &reason, &error), &error);
+    const int n_before = quip_session_position(s);
+    quip_token *context = malloc((size_t)n_before * sizeof *context);
+    assert_non_null(context);
+    memcpy(context, s->context, (size_t)n_before * sizeof *context);
+    set_adapter(s, adapter, 0);
+    check(quip_next(s, &text, &n, &reason, &error), &error);
+    prefill(t, context, n_before);
+    int best = 0;
+    for (int i = 1; i < TINY_VOCAB; i++)
+        if (quip_logits(t)[i] > quip_logits(t)[best])
+            best = i;
+    if (!reason)
+        assert_int_equal(s->context[n_before], best);
+    free(context);
+    quip_session_close(s);
+    quip_session_close(t);
+    quip_adapter_close(adapter);
+    quip_model_close(model);
+}
+
+/* ---- what does not fit ---- */
+
+static void refuse(quip_model *model, const struct tiny_adapter *tiny, quip_status want,
+                   const char *part)
+{
+    quip_error error = { 0 };
+    quip_adapter *adapter;
+    check(tiny_adapter_write(folder, model, tiny, &error), &error);
+    const quip_status status = quip_adapter_open(&adapter, model, folder, &error);
+    tiny_adapter_remove(folder);
+    if (status != want || !strstr(error.message, part))
+        fail_msg("%s: %s, should have \"%s\"", quip_status_name(status), error.message, part);
+    assert_null(adapter);
+}
+
+static void test_what_does_not_fit_is_named(void **state)
+{
+    (void)state;
+    quip_model *model = open_model(0);
+    const struct tiny_adapter fine = { .rank = 4, .alpha = 8 };
+    static const struct {
+        const char *config;
+        quip_status status;
+        const char *part;
+    } configs[] = {
+        { ", \"use_dora\": true", QUIP_E_UNSUPPORTED, "DoRA" },
+        { ", \"bias\": \"lora_only\"", QUIP_E_UNSUPPORTED, "trained biases" },
+        { ", \"lora_bias\": true", QUIP_E_UNSUPPORTED, "biases of its own" },
+        { ", \"modules_to_save\": [\"lm_head\"]", QUIP_E_UNSUPPORTED, "whole modules" },
+        { ", \"layer_replication\": [[0, 2]]", QUIP_E_UNSUPPORTED, "repeat" },
+        { ", \"alpha_pattern\": {\"q.*\": 3}", QUIP_E_UNSUPPORTED, "\"q.*\"" },
+        { ", \"alpha_pattern\": {\"q\": \"x\"}", QUIP_E_FORMAT, "alpha_pattern" },
+        { ", \"peft_type\": \"LOHA\"", QUIP_E_UNSUPPORTED, "another method" },
+        { ", \"r\": 5", QUIP_E_FORMAT, "r = 5" },
+        { ", \"r\": 0", QUIP_E_FORMAT, "r is 0" },
+        { ", \"lora_alpha\": 1e99", QUIP_E_FORMAT, "lora_alpha" },
+        { ", \"x\": {", QUIP_E_FORMAT, "JSON" },
+        { ", \"x\": [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]", QUIP_E_FORMAT, "JSON" },
+    };
+    for (size_t i = 0; i < QP_COUNT(configs); i++) {
+        struct tiny_adapter a = fine;
+        a.config = configs[i].config;
+        refuse(model, &a, configs[i].status, configs[i].part);
+    }
+    struct tiny_adapter a = fine;
+    a.in_place_of_q = "self_attn.rotary";
+    refuse(model, &a, QUIP_E_FORMAT, "\"self_attn.rotary\", which this gemma3 model does not have");
+    a = fine;
+    a.first_layer = 3;
+    refuse(model, &a, QUIP_E_FORMAT, "is for layer 7, but the model has layers 0 to 6");
+    a = fine;
+    a.more_inputs = 2;
+    refuse(model, &a, QUIP_E_FORMAT, "has shape [4, 90], needed is [4, 88]");
+    a = fine;
+    a.has_no_b = true;
+    refuse(model, &a, QUIP_E_FORMAT, "not its other half, lora_B");
+    a = fine;
+    a.has_nan = true;
+    refuse(model, &a, QUIP_E_FORMAT, "not a finite number");
+    a = fine;
+    a.modules = "none of them";
+    refuse(model, &a, QUIP_E_FORMAT, "has no LoRA weights");
+    a = fine;
+    a.extra = "base_model.model.model.embed_tokens.lora_embedding_A";
+    refuse(model, &a, QUIP_E_UNSUPPORTED, "embedding");
+    a.extra = "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector";
+    refuse(model, &a, QUIP_E_UNSUPPORTED, "DoRA");
+    a.extra = "model.layers.0.self_attn.q_proj.weight";
+    refuse(model, &a, QUIP_E_FORMAT, "has no place");
+    a.extra = "model.layers.99999999999999999999.mlp.up_proj.lora_A.weight";
+    refuse(model, &a, QUIP_E_FORMAT, "is for layer");
+    a.extra = "layers.0.mlp.up_proj.lora_A.weight";
+    refuse(model, &a, QUIP_E_FORMAT, "are the same matrix");
+    quip_model_close(model);
+}
+
+static void test_wrong_files_and_arguments(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    quip_model *model = open_model(0), *other = open_model(0);
+    quip_adapter *adapter;
+    quip_session *s;
+    assert_int_equal(quip_adapter_open(&adapter, model, "no-such-adapter", &error), QUIP_E_IO);
+    assert_non_null(strstr(error.message, "no-such-adapter"));
+    assert_int_equal(quip_adapter_open(&adapter, model, ".", &error), QUIP_E_IO);
+    assert_non_null(strstr(error.message, "adapter_config.json"));
+    assert_int_equal(quip_adapter_open(&adapter, model, model_paths[0], &error), QUIP_E_FORMAT);
+    assert_non_null(strstr(error.message, "is a model file"));
+    assert_int_equal(quip_adapter_open(&adapter, model, NULL, &error), QUIP_E_ARGUMENT);
+    assert_int_equal(quip_adapter_open(&adapter, NULL, "x", &error), QUIP_E_ARGUMENT);
+    assert_int_equal(quip_session_set_adapter(NULL, NULL, 1, &error), QUIP_E_ARGUMENT);
+    quip_adapter_close(NULL);
+
+    adapter = open_tiny(model, &(struct tiny_adapter){ .rank = 4, .alpha = 8 });
+    const quip_session_options options = { .n_context = 64, .adapter = adapter };
+    assert_int_equal(quip_session_open(&s, other, &options, &error), QUIP_E_ARGUMENT);
+    assert_non_null(strstr(error.message, "another model"));
+    s = open_session(model, adapter, 1);
+    prefill(s, prompt, 3);
+    assert_int_equal(quip_session_set_adapter(s, adapter, NAN, &error), QUIP_E_ARGUMENT);
+    assert_non_null(quip_logits(s));
+    quip_session_close(s);
+    quip_adapter_close(adapter);
+    quip_model_close(model);
+    quip_model_close(other);
+}
+
+static bool read_memory(void *user, uint64_t offset, void *buffer, size_t n)
+{
+    memcpy(buffer, (const char *)user + offset, n);
+    return true;
+}
+
+/* One file is all a caller may have: a source, or safetensors alone under any name. */
+static void test_source(void **state)
+{
+    (void)state;
+    char path[128];
+    size_t n;
+    quip_error error = { 0 };
+    quip_model *model = open_model(0);
+    quip_adapter *adapter;
+    const struct tiny_adapter tiny = { .rank = 4, .alpha = 4 }; // without a scale: alpha / rank
+    quip_adapter *want = open_tiny(model, &tiny);
+    check(tiny_adapter_write(folder, model, &tiny, &error), &error);
+    snprintf(path, sizeof path, "%s/adapter_model.safetensors", folder);
+    char *bytes = read_whole(path, &n);
+    quip_session *s = open_session(model, want, 1);
+    prefill(s, prompt, 20);
+    const quip_source source = { bytes, n, read_memory, "downloaded" };
+    for (int i = 0; i < 2; i++) {
+        if (i == 0)
+            check(quip_adapter_open_source(&adapter, model, &source, &error), &error);
+        else
+            check(quip_adapter_open(&adapter, model, path, &error), &error);
+        quip_session *t = open_session(model, adapter, 1);
+        prefill(t, prompt, 20);
+        assert_same_logits(s, t);
+        quip_session_close(t);
+        quip_adapter_close(adapter);
+    }
+    tiny_adapter_remove(folder);
+    quip_session_close(s);
+    quip_adapter_close(want);
+    quip_model_close(model);
+    free(bytes);
+}
+
+/* Every file that is cut short, and every byte of the header changed, gives an error or an adapter:
+ * nothing else. */
+static void test_broken_files(void **state)
+{
+    (void)state;
+    char path[128];
+    size_t n;
+    quip_error error = { 0 };
+    quip_model *model = open_model(0);
+    quip_adapter *adapter;
+    const struct tiny_adapter tiny = { .rank = 1, .alpha = 4, .modules = "q_proj, down_proj" };
+    check(tiny_adapter_write(folder, model, &tiny, &error), &error);
+    snprintf(path, sizeof path, "%s/adapter_model.safetensors", folder);
+    char *bytes = read_whole(path, &n);
+    tiny_adapter_remove(folder);
+    for (size_t i = 1; i < n; i += 1 + n / 500) {
+        const quip_source source = { bytes, i, read_memory, "cut" };
+        assert_int_not_equal(quip_adapter_open_source(&adapter, model, &source, &error), QUIP_OK);
+        assert_null(adapter);
+    }
+    for (size_t i = 0; i < 600; i++) {
+        const quip_source source = { bytes, n, read_memory, "changed" };
+        bytes[i] ^= (char)(1 + i % 7);
+        if (!quip_adapter_open_source(&adapter, model, &source, &error))
+            quip_adapter_close(adapter);
+        bytes[i] ^= (char)(1 + i % 7);
+    }
+    free(bytes);
+    quip_model_close(model);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_same_everywhere),
+        cmocka_unit_test(test_beside_equals_merged),
+        cmocka_unit_test(test_alpha),
+        cmocka_unit_test(test_switching_runs_the_text_again),
+        cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_switching_in_an_answer),
+        cmocka_unit_test(test_what_does_not_fit_is_named),
+        cmocka_unit_test(test_wrong_files_and_arguments),
+        cmocka_unit_test(test_source),
+        cmocka_unit_test(test_broken_files),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("adapter", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("adapter", tests, make_models, remove_models);
 }

@@ -3,6 +3,7 @@
  * allocates, so that it cannot fail. */
 #include "support/alloc_fault.h"
 #include "support/shared.h"
+#include "support/tiny_adapter.h"
 #include "support/tiny_model.h"
 
 #include <setjmp.h>
@@ -395,6 +396,60 @@ static void test_clone(void **state)
     quip_session_close(copy);
 }
 
+/* ---- adapters ---- */
+
+static quip_status open_adapter(void *user, quip_error *error)
+{
+    quip_adapter *a;
+    const quip_status status = quip_adapter_open(&a, model, user, error);
+    assert_true((a != NULL) == (status == QUIP_OK));
+    quip_adapter_close(a);
+    return status;
+}
+
+static quip_status open_with_adapter(void *user, quip_error *error)
+{
+    quip_session *s;
+    const quip_session_options o = { .n_context = 64, .n_threads = 2, .adapter = user };
+    const quip_status status = quip_session_open(&s, model, &o, error);
+    quip_session_close(s);
+    return status;
+}
+
+/* The session is as it was when it does not get the adapter, or has another one. */
+static quip_status switch_adapters(void *user, quip_error *error)
+{
+    quip_session *s;
+    const quip_token id = TINY_BOS;
+    quip_status status =
+        quip_session_open(&s, model, &(quip_session_options){ .n_context = 64 }, error);
+    if (!status && !(status = quip_prefill(s, &id, 1, error))) {
+        status = quip_session_set_adapter(s, user, 2, error);
+        assert_true((quip_logits(s) != NULL) == (status != QUIP_OK));
+    }
+    if (!status)
+        status = quip_session_set_adapter(s, NULL, 0, error);
+    quip_session_close(s);
+    return status;
+}
+
+static void test_adapters(void **state)
+{
+    (void)state;
+    char folder[64];
+    quip_error error = { 0 };
+    quip_adapter *adapter;
+    snprintf(folder, sizeof folder, "tiny-faults-adapter-%d", (int)getpid());
+    const struct tiny_adapter tiny = { .rank = 4, .alpha = 8 };
+    check(tiny_adapter_write(folder, model, &tiny, &error), &error);
+    fail_each("quip_adapter_open", open_adapter, folder);
+    check(quip_adapter_open(&adapter, model, folder, &error), &error);
+    tiny_adapter_remove(folder);
+    fail_each("quip_session_open with an adapter", open_with_adapter, adapter);
+    fail_each("quip_session_set_adapter", switch_adapters, adapter);
+    quip_adapter_close(adapter);
+}
+
 /* ---- tokens ---- */
 
 static quip_status encode_and_decode(void *user, quip_error *error)
@@ -537,6 +592,7 @@ int main(void)
         cmocka_unit_test(test_generate),
         cmocka_unit_test(test_append_and_next),
         cmocka_unit_test(test_clone),
+        cmocka_unit_test(test_adapters),
         cmocka_unit_test(test_encode_and_decode),
         cmocka_unit_test(test_next_with_long_pieces),
         cmocka_unit_test(test_threads_that_cannot_be_made),

@@ -100,8 +100,8 @@ static int likeliest(const float *logits, int n, float *margin)
 /* Greedy text after bos and the prompt, up to n_context tokens in all. The web engine decodes token
  * by token: each byte of a character shows as U+FFFD. Where the text leaves `want`, *margin is what
  * decided it. */
-static void compare_text(quip_model *model, const char *prompt, const char *want, int n_context,
-                         bool *is_equal, float *margin, size_t *at)
+static void compare_text(quip_model *model, quip_adapter *adapter, const char *prompt,
+                         const char *want, int n_context, bool *is_equal, float *margin, size_t *at)
 {
     quip_token ids[MAX_IDS] = { model->config.bos };
     quip_error error = { 0 };
@@ -111,8 +111,8 @@ static void compare_text(quip_model *model, const char *prompt, const char *want
     *is_equal = true;
     check(quip_encode(model, prompt, strlen(prompt), false, ids + 1, MAX_IDS - 1, &n, &error),
           &error);
-    check(quip_session_open(&s, model, &(quip_session_options){ .n_context = n_context }, &error),
-          &error);
+    const quip_session_options options = { .n_context = n_context, .adapter = adapter };
+    check(quip_session_open(&s, model, &options, &error), &error);
     check(quip_prefill(s, ids, n + 1, &error), &error);
     for (;;) {
         char piece[64];
@@ -134,11 +134,13 @@ static void compare_text(quip_model *model, const char *prompt, const char *want
     quip_session_close(s);
 }
 
-static void check_golden(const char *folder)
+/* With `has_adapter`, the texts with the LoRA file of the folder; else those without it. */
+static void check_golden(const char *folder, bool has_adapter)
 {
     char name[256];
     float *memory[256], margin;
     quip_error error = { 0 };
+    quip_adapter *adapter = NULL;
     const cJSON *result;
     snprintf(name, sizeof name, "data/interop/%s/golden.json", folder);
     need_shared(name);
@@ -147,19 +149,23 @@ static void check_golden(const char *folder)
     const int n_memory = widen_model(model, memory);
     const int n_context =
         cJSON_GetObjectItem(cJSON_GetObjectItem(golden, "settings"), "maxTokens")->valueint;
+    snprintf(name, sizeof name, "data/interop/%s/adapter.bin", folder);
+    if (has_adapter)
+        check(quip_adapter_open(&adapter, model, shared_path(name), &error), &error);
     cJSON_ArrayForEach(result, cJSON_GetObjectItem(golden, "results"))
     {
         const char *prompt = cJSON_GetObjectItem(result, "prompt")->valuestring;
         const cJSON *without = cJSON_GetObjectItem(result, "response_without_lora");
         const char *want =
-            (without ? without : cJSON_GetObjectItem(result, "response"))->valuestring;
+            (without && !has_adapter ? without : cJSON_GetObjectItem(result, "response"))
+                ->valuestring;
         bool is_equal;
         size_t at;
         int n_tokens;
         check(quip_encode(model, prompt, strlen(prompt), false, NULL, 0, &n_tokens, &error),
               &error);
         assert_int_equal(n_tokens, cJSON_GetObjectItem(result, "sizeInTokens")->valueint);
-        compare_text(model, prompt, want, n_context, &is_equal, &margin, &at);
+        compare_text(model, adapter, prompt, want, n_context, &is_equal, &margin, &at);
         if (is_equal)
             continue;
         print_message("  %s, \"%s\": leaves the expected text after %zu bytes, where the two best "
@@ -167,6 +173,7 @@ static void check_golden(const char *folder)
                       folder, prompt, at, (double)margin);
         assert_true(margin < 0.01f);
     }
+    quip_adapter_close(adapter);
     quip_model_close(model);
     for (int i = 0; i < n_memory; i++)
         free(memory[i]);
@@ -182,7 +189,8 @@ static void test_texts_of_the_web_engine(void **state)
         "GEMMA2_2B-gpu-a8f4e4", "GEMMA_2B-gpu-lora",
     };
     for (size_t i = 0; i < QP_COUNT(folders); i++)
-        check_golden(folders[i]);
+        check_golden(folders[i], false);
+    check_golden("GEMMA_2B-gpu-lora", true);
 }
 
 /* ---- every file ---- */
