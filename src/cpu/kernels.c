@@ -44,6 +44,7 @@ struct kernels qp_kernels_for(unsigned cpu)
         k.name = "simd128";
         qp_linear_kernels_wasm(&k);
         qp_vector_kernels_wasm(&k);
+        qp_attention_kernels_wasm(&k);
     }
     if (cpu & CPU_WASM_RELAXED) {
         k.name = "relaxed";

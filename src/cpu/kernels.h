@@ -167,6 +167,7 @@ void qp_attention_kernels_scalar(struct kernels *k);
 void qp_attention_kernels_avx2(struct kernels *k);
 void qp_attention_kernels_avx512(struct kernels *k);
 void qp_attention_kernels_neon(struct kernels *k);
+void qp_attention_kernels_wasm(struct kernels *k);
 
 /* Does this engine compute relaxed dot products as WebAssembly says? True where there are none. */
 bool qp_relaxed_dot_is_right(void);
