@@ -126,7 +126,7 @@ export class Quip {
     return JSON.parse(this.terminated(this.x.quip_web_model_info(model)));
   }
 
-  /** The struct of quip_web.h, from { nContext, nThreads, maxOutputTokens, topK, temperature, topP, seed, flags }. */
+  /** The struct of quip_web.h, from { nContext, nThreads, maxOutputTokens, topK, temperature, topP, seed, flags, adapter }. */
   options(o = {}) {
     const block = new DataView(new ArrayBuffer(64));
     block.setInt32(0, o.nContext ?? 0, true);
@@ -137,6 +137,7 @@ export class Quip {
     block.setFloat32(20, o.topP ?? 0, true);
     block.setBigUint64(24, BigInt(o.seed ?? 1), true);
     block.setUint32(32, o.flags ?? 0, true);
+    block.setUint32(52, o.adapter ?? 0, true);
     return new Uint8Array(block.buffer);
   }
 

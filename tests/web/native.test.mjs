@@ -32,6 +32,27 @@ function nativeLogits(path, tokens) {
   return new Uint8Array(readFileSync(`${work}/logits`));
 }
 
+/** A LoRA of rank 1 on the first layer's queries; every number is `value`. */
+function adapterFile({ dModel, nHeads, headDim }, value) {
+  const name = 'base_model.model.model.layers.0.self_attn.q_proj.lora_';
+  const tensors = [
+    [`${name}A.weight`, [1, dModel]],
+    [`${name}B.weight`, [nHeads * headDim, 1]],
+  ];
+  let end = 0;
+  const entries = tensors.map(([n, shape]) => {
+    const begin = end;
+    end += 4 * shape[0] * shape[1];
+    return [n, { dtype: 'F32', shape, data_offsets: [begin, end] }];
+  });
+  const header = new TextEncoder().encode(JSON.stringify(Object.fromEntries(entries)));
+  const file = new Uint8Array(8 + header.length + end);
+  new DataView(file.buffer).setBigUint64(0, BigInt(header.length), true);
+  file.set(header, 8);
+  file.set(new Uint8Array(new Float32Array(end / 4).fill(value).buffer), 8 + header.length);
+  return file;
+}
+
 const expected = Object.fromEntries(
   Object.entries(models).map(([name, path]) => {
     const tokens = ids(40, 250);
@@ -112,6 +133,36 @@ for (const [build, module] of Object.entries(builds(wasm))) {
       const length = q.check(q.x.quip_web_decode(model, out, n, bytes, 100));
       assert.equal(q.text(bytes, length).trim(), 'hello');
       for (const p of [out, bytes]) q.x.quip_web_free(p);
+      q.x.quip_web_model_close(model);
+    });
+
+    test('an adapter changes the answer, and one of zeros does not', () => {
+      const model = q.openModel(expected.gemma3_mixed.file);
+      const info = q.info(model);
+      const open = (value) => q.with(adapterFile(info, value), (at, n) => q.made(q.x.quip_web_adapter_open(model, at, n)));
+      const [zeros, some] = [open(0), open(0.5)];
+      const logits = (adapter) => {
+        const session = q.openSession(model, { nContext: 64, nThreads, adapter });
+        q.prefill(session, expected.gemma3_mixed.tokens);
+        const all = [q.logits(session, info.vocabSize)];
+        for (const other of [some, 0]) {
+          q.check(q.x.quip_web_session_set_adapter(session, other, 0));
+          q.x.quip_web_session_rewind(session, 0);
+          q.prefill(session, expected.gemma3_mixed.tokens);
+          all.push(q.logits(session, info.vocabSize));
+        }
+        q.x.quip_web_session_close(session);
+        return all;
+      };
+      const [same, changed, dropped] = logits(zeros);
+      assert.deepEqual(same, expected.gemma3_mixed.logits);
+      assert.notDeepEqual(changed, expected.gemma3_mixed.logits);
+      assert.deepEqual(dropped, expected.gemma3_mixed.logits);
+      assert.deepEqual(logits(some)[0], changed);
+      for (const adapter of [zeros, some]) q.x.quip_web_adapter_close(adapter);
+      assert.throws(() => q.with(new Uint8Array(200), (at, n) => q.made(q.x.quip_web_adapter_open(model, at, n))), {
+        message: /^adapter/,
+      });
       q.x.quip_web_model_close(model);
     });
 

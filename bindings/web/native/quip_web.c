@@ -93,6 +93,38 @@ const char *quip_web_model_info(const quip_model *model)
     return text_buffer;
 }
 
+/* ---- adapters ---- */
+
+/* The first bytes of a file, or all of them, as a source. */
+struct file_head {
+    const uint8_t *data;
+    size_t n;
+};
+
+static bool read_head(void *user, uint64_t offset, void *buffer, size_t n)
+{
+    const struct file_head *head = user;
+    if (offset > head->n || n > head->n - offset)
+        return false;
+    memcpy(buffer, head->data + offset, n);
+    return true;
+}
+
+quip_adapter *quip_web_adapter_open(quip_model *model, const void *file, size_t n)
+{
+    struct file_head user = { file, n };
+    const quip_source source = {
+        .user = &user, .size = n, .read_at = read_head, .name = "adapter"
+    };
+    quip_adapter *adapter;
+    return quip_adapter_open_source(&adapter, model, &source, &last_error) ? NULL : adapter;
+}
+
+void quip_web_adapter_close(quip_adapter *adapter)
+{
+    quip_adapter_close(adapter);
+}
+
 /* ---- sessions ---- */
 
 static quip_session_options read_options(const struct web_session_options *o)
@@ -113,6 +145,8 @@ static quip_session_options read_options(const struct web_session_options *o)
         .no_template = o->flags & WEB_NO_TEMPLATE,
         .no_speculation = o->flags & WEB_NO_SPECULATION,
         .chat_template = o->chat_template,
+        .adapter = o->adapter,
+        .adapter_scale = o->adapter_scale,
     };
 }
 
@@ -176,6 +210,11 @@ int32_t quip_web_session_n_context(const struct web_session *s)
 int32_t quip_web_session_n_threads(const struct web_session *s)
 {
     return qp_pool_n_threads(cpu(&s->session->run)->pool);
+}
+
+int32_t quip_web_session_set_adapter(struct web_session *s, quip_adapter *adapter, float scale)
+{
+    return quip_session_set_adapter(s->session, adapter, scale, &last_error);
 }
 
 void *quip_web_session_cancel_flag(struct web_session *s)
@@ -279,20 +318,6 @@ const float *quip_web_logits(const struct web_session *s)
 }
 
 /* ---- planning ---- */
-
-struct file_head {
-    const uint8_t *data;
-    size_t n;
-};
-
-static bool read_head(void *user, uint64_t offset, void *buffer, size_t n)
-{
-    const struct file_head *head = user;
-    if (offset > head->n || n > head->n - offset)
-        return false;
-    memcpy(buffer, head->data + offset, n);
-    return true;
-}
 
 const double *quip_web_plan(const void *head, size_t n, double file_bytes,
                             const struct web_session_options *options)

@@ -62,6 +62,12 @@ void WEB_EXPORT(quip_web_model_close)(quip_model *model);
  * "nContextMax", "bos", "hasTemplate" }, as quip_model_info. */
 const char *WEB_EXPORT(quip_web_model_info)(const quip_model *model);
 
+/* ---- adapters ---- */
+
+/* quip_adapter_open_source over n bytes of a LoRA file, which may be freed afterwards. */
+quip_adapter *WEB_EXPORT(quip_web_adapter_open)(quip_model *model, const void *file, size_t n);
+void WEB_EXPORT(quip_web_adapter_close)(quip_adapter *adapter);
+
 /* ---- sessions ---- */
 
 /* quip_session_options; all-zero bytes, or 0 for a pointer to this, mean the defaults. */
@@ -78,7 +84,9 @@ struct web_session_options {
     const char *chat_template;    // 40: NUL-terminated, or 0
     const char *const *stop;      // 44: pointers to NUL-terminated texts, or 0
     int32_t n_stop;               // 48
-    uint32_t reserved[3];         // 52: 64 bytes in all
+    quip_adapter *adapter;        // 52: or 0
+    float adapter_scale;          // 56: 0 is 1
+    uint32_t reserved;            // 60: 64 bytes in all
 };
 enum web_session_flag {
     WEB_NO_TEMPLATE = 1,
@@ -94,6 +102,9 @@ int32_t WEB_EXPORT(quip_web_session_rewind)(struct web_session *session, int32_t
 int32_t WEB_EXPORT(quip_web_session_position)(const struct web_session *session);
 int32_t WEB_EXPORT(quip_web_session_n_context)(const struct web_session *session);
 int32_t WEB_EXPORT(quip_web_session_n_threads)(const struct web_session *session);
+/* quip_session_set_adapter; 0 drops the one there is. */
+int32_t WEB_EXPORT(quip_web_session_set_adapter)(struct web_session *session, quip_adapter *adapter,
+                                                 float scale);
 /* The address of a byte: 1 stored there (from any thread, by Atomics.store on an Int8Array) ends
  * the call that is running, as quip_session_cancel does. */
 void *WEB_EXPORT(quip_web_session_cancel_flag)(struct web_session *session);
