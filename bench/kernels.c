@@ -97,8 +97,10 @@ static void pass_gemv(struct work *work)
         k->gemv_f32(work->y, &work->w, work->x, 0, work->w.n_out);
     else if (work->w.dtype == DTYPE_I8)
         k->gemv_i8(work->y, &work->w, &x, 0, work->w.n_out);
-    else
+    else if (work->w.dtype == DTYPE_I4)
         k->gemv_i4(work->y, &work->w, &x, 0, work->w.n_out);
+    else
+        k->gemv_i4_block(work->y, &work->w, &x, 0, work->w.n_out);
 }
 
 static void pass_gemm(struct work *work)
@@ -141,7 +143,10 @@ static double seconds(pass_function pass, struct work *work)
 
 static const char *dtype_suffix(int dtype)
 {
-    return dtype == DTYPE_F32 ? "f32" : dtype == DTYPE_I8 ? "i8" : "i4";
+    return dtype == DTYPE_F32  ? "f32"
+           : dtype == DTYPE_I8 ? "i8"
+           : dtype == DTYPE_I4 ? "i4"
+                               : "i4_block";
 }
 
 static void open_work(struct work *work, int dtype, int n_out, int n_in, int n_tokens)
@@ -151,7 +156,10 @@ static void open_work(struct work *work, int dtype, int n_out, int n_in, int n_t
                                            : (size_t)n_in / 2;
     size_t n_x = (size_t)n_tokens * (size_t)n_in;
     work->n_tokens = n_tokens;
-    work->weights_bytes = row_bytes * (size_t)n_out;
+    /* The multipliers of block-wise int4 lie behind its codes. */
+    const size_t codes_bytes = row_bytes * (size_t)n_out;
+    work->weights_bytes =
+        codes_bytes + (dtype == DTYPE_I4_BLOCK ? qp_multiplier_bytes(n_in) * (size_t)n_out : 0);
     work->weights = take(work->weights_bytes);
     for (size_t i = 0; i < work->weights_bytes / 4; i++) {
         if (dtype == DTYPE_F32) // any bits would do for integers, but many floats are denormal
@@ -175,6 +183,7 @@ static void open_work(struct work *work, int dtype, int n_out, int n_in, int n_t
                                .n_in = n_in,
                                .row_bytes = row_bytes,
                                .data = work->weights,
+                               .multipliers = work->weights + codes_bytes,
                                .scales = row_scales };
     pass_quantize(work);
 }
@@ -212,7 +221,7 @@ static void bench_gemv(const struct options *options, const struct kernels *k, i
         limit[n++] = (double)work.weights_bytes / s_limit / 1e9;
     }
     double got = median(rate, n), most = median(limit, n);
-    printf("%-11s %-9s %6s %6d %6d  %7.1f GB/s  %4.0f %% of %5.1f\n", k->name, name, "1",
+    printf("%-11s %-13s %6s %6d %6d  %7.1f GB/s  %4.0f %% of %5.1f\n", k->name, name, "1",
            work.w.n_out, n_in, got, 100 * got / most, most);
     close_work(&work);
 }
@@ -227,7 +236,7 @@ static void bench_quantize(const struct options *options, const struct kernels *
     double rate[MAX_PASSES];
     for (int n = 0; n < MAX_PASSES; n++)
         rate[n] = 64.0 * n_in * sizeof(float) / seconds(pass_quantize, &work) / 1e9;
-    printf("%-11s %-9s %6d %6s %6d  %7.1f GB/s\n", k->name, "quantize", 64, "", n_in,
+    printf("%-11s %-13s %6d %6s %6d  %7.1f GB/s\n", k->name, "quantize", 64, "", n_in,
            median(rate, MAX_PASSES));
     close_work(&work);
 }
@@ -250,7 +259,7 @@ static void bench_gemm(const struct options *options, const struct kernels *k, i
         limit[n++] = integer_limit();
     }
     double got = median(rate, n), most = median(limit, n);
-    printf("%-11s %-9s %6d %6d %6d  %7.3f TOPS", k->name, name, n_tokens, n_out, n_in, got);
+    printf("%-11s %-13s %6d %6d %6d  %7.3f TOPS", k->name, name, n_tokens, n_out, n_in, got);
     if (dtype != DTYPE_F32 && most > 0)
         printf("  %4.0f %% of %5.2f", 100 * got / most, most);
     printf("\n");
@@ -263,7 +272,7 @@ static void bench_level(const struct options *options, const struct kernels *k)
     static const int shapes[][3] = { { 512, 2048, 2048 }, { 1024, 2048, 640 }, { 512, 640, 2048 },
                                      { 512, 1536, 576 },  { 512, 576, 1536 },  { 128, 4096, 2048 },
                                      { 512, 1024, 16384 } };
-    static const int dtypes[] = { DTYPE_I8, DTYPE_I4, DTYPE_F32 };
+    static const int dtypes[] = { DTYPE_I8, DTYPE_I4, DTYPE_I4_BLOCK, DTYPE_F32 };
     bench_quantize(options, k, 2048);
     for (size_t d = 0; d < QP_COUNT(dtypes); d++) {
         for (size_t i = 0; i < QP_COUNT(widths); i++)
@@ -289,7 +298,7 @@ int main(int argc, char **argv)
             return 2;
         }
     }
-    printf("%-11s %-9s %6s %6s %6s\n", "isa", "kernel", "tokens", "n_out", "n_in");
+    printf("%-11s %-13s %6s %6s %6s\n", "isa", "kernel", "tokens", "n_out", "n_in");
     const struct cpu_level *level;
     for (int i = 0; (level = qp_cpu_level(i)); i++) {
         struct kernels k = qp_kernels_for(level->features & qp_cpu_features());

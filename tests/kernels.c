@@ -85,7 +85,7 @@ struct sample {
     struct matrix w;
     int n_tokens, begin, end;
     size_t q_stride, n_blocks, y_stride;
-    struct fenced weights, scales, bias;
+    struct fenced weights, multipliers, scales, bias;
     struct fenced x, q, x_scales, x_offsets;
     struct fenced want, got, tile, other_tile;
 };
@@ -110,12 +110,14 @@ static void open_sample(struct sample *s, int dtype, int n_in, int n_out, int n_
                                            : (size_t)n_in / 2;
     *s = (struct sample){ .n_tokens = n_tokens };
     s->weights = fence(row_bytes * (size_t)n_out);
+    s->multipliers = fence(qp_multiplier_bytes(n_in) * (size_t)n_out);
     s->scales = fence((size_t)n_out * sizeof(float));
     s->bias = fence((size_t)n_out * sizeof(float));
     if (dtype == DTYPE_F32)
         fill_floats(&s->weights);
     else
         fill_random(&s->weights); // -128 among them
+    fill_random(&s->multipliers);
     fill_floats(&s->scales);
     fill_floats(&s->bias);
     s->w = (struct matrix){ .dtype = dtype,
@@ -124,6 +126,7 @@ static void open_sample(struct sample *s, int dtype, int n_in, int n_out, int n_
                             .row_bytes = row_bytes,
                             .data = s->weights.data,
                             .scales = dtype == DTYPE_F32 ? NULL : s->scales.data,
+                            .multipliers = dtype == DTYPE_I4_BLOCK ? s->multipliers.data : NULL,
                             .bias = random_u32() % 2 ? s->bias.data : NULL };
     s->begin = random_between(0, n_out - 1);
     s->end = random_between(s->begin + 1, n_out);
@@ -150,14 +153,22 @@ static void open_sample(struct sample *s, int dtype, int n_in, int n_out, int n_
 
 static void close_sample(struct sample *s)
 {
-    struct fenced *all[] = { &s->weights, &s->scales,   &s->bias,      &s->x,
-                             &s->q,       &s->x_scales, &s->x_offsets, &s->want,
-                             &s->got,     &s->tile,     &s->other_tile };
+    struct fenced *all[] = { &s->weights, &s->multipliers, &s->scales,   &s->bias,
+                             &s->x,       &s->q,           &s->x_scales, &s->x_offsets,
+                             &s->want,    &s->got,         &s->tile,     &s->other_tile };
     for (size_t i = 0; i < QP_COUNT(all); i++)
         unfence(all[i]);
 }
 
 /* ---- the kernels, each run into `y` ---- */
+
+typedef void (*gemv_function)(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                              int end);
+
+static gemv_function gemv_of(const struct kernels *k, int dtype)
+{
+    return dtype == DTYPE_I8 ? k->gemv_i8 : dtype == DTYPE_I4 ? k->gemv_i4 : k->gemv_i4_block;
+}
 
 static void run_gemv(const struct kernels *k, struct sample *s, float *y, void *tile)
 {
@@ -165,10 +176,8 @@ static void run_gemv(const struct kernels *k, struct sample *s, float *y, void *
     const struct act_row x = { s->q.data, s->x_scales.data, s->x_offsets.data };
     if (s->w.dtype == DTYPE_F32)
         k->gemv_f32(y, &s->w, s->x.data, s->begin, s->end);
-    else if (s->w.dtype == DTYPE_I8)
-        k->gemv_i8(y, &s->w, &x, s->begin, s->end);
     else
-        k->gemv_i4(y, &s->w, &x, s->begin, s->end);
+        gemv_of(k, s->w.dtype)(y, &s->w, &x, s->begin, s->end);
 }
 
 static void run_gemm(const struct kernels *k, struct sample *s, float *y, void *tile)
@@ -193,10 +202,7 @@ static void run_gemv_each(const struct kernels *k, struct sample *s, float *y, i
         const struct act_row x = { (int8_t *)s->q.data + (size_t)t * s->q_stride,
                                    (float *)s->x_scales.data + (size_t)t * s->n_blocks,
                                    (int32_t *)s->x_offsets.data + (size_t)t * s->n_blocks };
-        if (s->w.dtype == DTYPE_I8)
-            k->gemv_i8(y + (size_t)t * s->y_stride, &s->w, &x, begin, end);
-        else
-            k->gemv_i4(y + (size_t)t * s->y_stride, &s->w, &x, begin, end);
+        gemv_of(k, s->w.dtype)(y + (size_t)t * s->y_stride, &s->w, &x, begin, end);
     }
 }
 
@@ -225,14 +231,18 @@ static const struct {
 } subjects[] = {
     { "gemv_i8", DTYPE_I8, run_gemv, false },
     { "gemv_i4", DTYPE_I4, run_gemv, false },
+    { "gemv_i4_block", DTYPE_I4_BLOCK, run_gemv, false },
     { "gemv_f32", DTYPE_F32, run_gemv, false },
     { "few_i8", DTYPE_I8, run_few, true },
     { "few_i4", DTYPE_I4, run_few, true },
+    { "few_i4_block", DTYPE_I4_BLOCK, run_few, true },
     { "gemm_i8", DTYPE_I8, run_gemm, true },
     { "gemm_i4", DTYPE_I4, run_gemm, true },
+    { "gemm_i4_block", DTYPE_I4_BLOCK, run_gemm, true },
     { "gemm_f32", DTYPE_F32, run_gemm, true },
     { "dequantize_i8", DTYPE_I8, run_dequantize_row, false },
     { "dequantize_i4", DTYPE_I4, run_dequantize_row, false },
+    { "dequantize_i4_block", DTYPE_I4_BLOCK, run_dequantize_row, false },
     { "dequantize_f32", DTYPE_F32, run_dequantize_row, false },
 };
 
@@ -255,7 +265,7 @@ static void check_case(const char *isa, size_t subject, uint64_t case_seed,
     seed = case_seed * 0x9e3779b97f4a7c15u;
     const int dtype = subjects[subject].dtype;
     int n_in = widths[case_seed % QP_COUNT(widths)];
-    n_in += dtype == DTYPE_I4 ? n_in % 2 : 0;
+    n_in += dtype == DTYPE_I4 || dtype == DTYPE_I4_BLOCK ? n_in % 2 : 0;
     int n_out = random_between(1, 130);
     int n_tokens = subjects[subject].has_tokens ? random_between(1, n_in < 1000 ? 70 : 10) : 1;
     if (subjects[subject].run == run_few)
@@ -374,7 +384,7 @@ static void test_scalar_is_the_product(void **state)
 {
     (void)state;
     struct kernels k = qp_kernels_for(0);
-    static const int dtypes[] = { DTYPE_I8, DTYPE_I4, DTYPE_F32 };
+    static const int dtypes[] = { DTYPE_I8, DTYPE_I4, DTYPE_I4_BLOCK, DTYPE_F32 };
     seed = first_seed;
     for (size_t d = 0; d < QP_COUNT(dtypes); d++) {
         struct sample s;

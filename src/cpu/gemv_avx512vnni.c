@@ -156,7 +156,10 @@ static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_ro
 }
 
 /* ---- int4: a vector is two blocks ----
- * Low nibbles are the even k, high ones the odd: the activations are put in that order first. */
+ * Low nibbles are the even k, high ones the odd: the activations are put in that order first.
+ *
+ * Block-wise: codes become their values plus 16 by a shuffle. A lane's eight products, whose sum is
+ * below 2^15, are of one block, so that its multiplier comes after: a vpmaddwd of the low words. */
 
 /* Words to bytes; packs works by 128-bit lane. */
 static inline __m512i pack_words(__m512i a, __m512i b)
@@ -167,60 +170,96 @@ static inline __m512i pack_words(__m512i a, __m512i b)
 
 struct even_odd {
     int8_t even[STRETCH], odd[STRETCH]; // of two blocks each 64
+    int32_t start[STRETCH / 4];         // what the 16 of block-wise values adds, negative
 };
 
 /* From q [n_q], whole blocks; the rest of the last 128 becomes zero. */
 static inline void split_even_odd(struct even_odd *to, const int8_t *q, int n_q)
 {
+    const __m512i sixteen = _mm512_set1_epi8(16);
     for (int k = 0; k < n_q; k += 128) {
         __m512i a = _mm512_loadu_si512(q + k);
         __m512i b = _mm512_maskz_loadu_epi8(bytes_below(n_q - k - 64), q + k + 64);
         __m512i even = pack_words(_mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8),
                                   _mm512_srai_epi16(_mm512_slli_epi16(b, 8), 8));
+        __m512i odd = pack_words(_mm512_srai_epi16(a, 8), _mm512_srai_epi16(b, 8));
+        __m512i sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), sixteen, even);
+        sums = _mm512_dpbusd_epi32(sums, sixteen, odd);
         _mm512_storeu_si512(to->even + k / 2, even);
-        _mm512_storeu_si512(to->odd + k / 2,
-                            pack_words(_mm512_srai_epi16(a, 8), _mm512_srai_epi16(b, 8)));
+        _mm512_storeu_si512(to->odd + k / 2, odd);
+        _mm512_storeu_si512(to->start + k / 8, _mm512_sub_epi32(_mm512_setzero_si512(), sums));
     }
 }
 
-static inline __m512i dot_i4(const uint8_t *w, size_t ahead, const struct even_odd *q, int at,
-                             __mmask64 mask)
+/* The multipliers of 128 weights, each in the low words of its two lanes. */
+static inline __m512i lane_multipliers(const uint8_t *multipliers)
 {
+    const __m512i to_bit_12 =
+        _mm512_setr_epi32(12, 12, 8, 8, 4, 4, 0, 0, 28, 28, 24, 24, 20, 20, 16, 16);
+    int32_t eight;
+    memcpy(&eight, multipliers, sizeof eight);
+    __m512i turned = _mm512_rolv_epi32(_mm512_set1_epi32(eight), to_bit_12);
+    return _mm512_maskz_srai_epi16(0x55555555, turned, 12);
+}
+
+/* 64 bytes of a row, `at` bytes from the beginning of its stretch; multipliers NULL: plain int4. */
+static inline __attribute__((always_inline)) __m512i dot_i4(const uint8_t *w, size_t ahead,
+                                                            const uint8_t *multipliers,
+                                                            const struct even_odd *q, int at,
+                                                            __mmask64 mask)
+{
+    if (multipliers && !mask) // past the row, where it has no multipliers
+        return _mm512_setzero_si512();
     const __m512i nibble = _mm512_set1_epi8(15);
-    _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
-    __m512i u = _mm512_maskz_loadu_epi8(mask, w);
+    const __m512i values =
+        _mm512_add_epi8(_mm512_broadcast_i32x4(load_values(1)), _mm512_set1_epi8(16));
+    _mm_prefetch((const char *)w + at + ahead, _MM_HINT_T0);
+    __m512i u = _mm512_maskz_loadu_epi8(mask, w + at);
     __m512i low = _mm512_and_si512(u, nibble);
     __m512i high = _mm512_and_si512(_mm512_srli_epi16(u, 4), nibble);
-    __m512i dot =
-        _mm512_dpbusd_epi32(_mm512_setzero_si512(), low, _mm512_loadu_si512(q->even + at));
-    return _mm512_dpbusd_epi32(dot, high, _mm512_loadu_si512(q->odd + at));
+    __m512i dot = _mm512_setzero_si512();
+    if (multipliers) {
+        low = _mm512_shuffle_epi8(values, low);
+        high = _mm512_shuffle_epi8(values, high);
+        dot = _mm512_loadu_si512(q->start + at / 4);
+    }
+    dot = _mm512_dpbusd_epi32(dot, low, _mm512_loadu_si512(q->even + at));
+    dot = _mm512_dpbusd_epi32(dot, high, _mm512_loadu_si512(q->odd + at));
+    return multipliers ? _mm512_madd_epi16(dot, lane_multipliers(multipliers + at / 16)) : dot;
 }
 
 /* Bytes [at, at + n) of a row's stretch. What lies past the row counts as zero weights, nibble 0:
- * its q may be anything. */
-static inline __m512i quad_i4(const uint8_t *w, size_t ahead, const struct even_odd *q, int at,
-                              int n)
+ * its q may be anything, or in block-wise rows is zero. */
+static inline __attribute__((always_inline)) __m512i quad_i4(const uint8_t *w, size_t ahead,
+                                                             const uint8_t *multipliers,
+                                                             const struct even_odd *q, int at,
+                                                             int n)
 {
-    return sum_quads(dot_i4(w, ahead, q, at, bytes_below(n)),
-                     dot_i4(w + 64, ahead, q, at + 64, bytes_below(n - 64)),
-                     dot_i4(w + 128, ahead, q, at + 128, bytes_below(n - 128)),
-                     dot_i4(w + 192, ahead, q, at + 192, bytes_below(n - 192)));
+    if (multipliers)
+        _mm_prefetch((const char *)multipliers + ((size_t)at + ahead) / 16, _MM_HINT_T0);
+    return sum_quads(dot_i4(w, ahead, multipliers, q, at, bytes_below(n)),
+                     dot_i4(w, ahead, multipliers, q, at + 64, bytes_below(n - 64)),
+                     dot_i4(w, ahead, multipliers, q, at + 128, bytes_below(n - 128)),
+                     dot_i4(w, ahead, multipliers, q, at + 192, bytes_below(n - 192)));
 }
 
-static inline void row_quads_i4(struct quads *quads, int row, const uint8_t *w, size_t ahead,
-                                const struct even_odd *q, int n)
+static inline __attribute__((always_inline)) void row_quads_i4(struct quads *quads, int row,
+                                                               const uint8_t *w, size_t ahead,
+                                                               const uint8_t *multipliers,
+                                                               const struct even_odd *q, int n)
 {
     int k = 0, j = 0;
     for (; k + 256 <= n; k += 256)
-        quads->of[j++][row] = quad_i4(w + k, ahead, q, k, 256);
+        quads->of[j++][row] = quad_i4(w, ahead, multipliers, q, k, 256);
     if (k < n)
-        quads->of[j][row] = quad_i4(w + k, ahead, q, k, n - k);
+        quads->of[j][row] = quad_i4(w, ahead, multipliers, q, k, n - k);
 }
 
 /* A quad is 8 blocks: of each of its sums, 128-bit lanes 0 and 1 are one block, 2 and 3 the next.
- */
-static inline __m512 add_quads_i4(__m512 sum, const struct quads *quads, const float *scales,
-                                  const int32_t *offsets, int n_blocks)
+ * Nibbles as they lie are the weights plus 8, which offsets / 16 takes away; NULL: nothing to. */
+static inline __attribute__((always_inline)) __m512
+add_quads_i4(__m512 sum, const struct quads *quads, const float *scales, const int32_t *offsets,
+             int n_blocks)
 {
     for (int b = 0; b < n_blocks; b += 8) {
         const __m512i *v = quads->of[b / 8];
@@ -238,16 +277,18 @@ static inline __m512 add_quads_i4(__m512 sum, const struct quads *quads, const f
         for (int j = 0; j < 4; j++) {
             const int at = b + 2 * j;
             if (at < n_blocks)
-                sum = add_block(sum, first[j], offsets[at] / 16, scales[at]);
+                sum = add_block(sum, first[j], offsets ? offsets[at] / 16 : 0, scales[at]);
             if (at + 1 < n_blocks)
-                sum = add_block(sum, second[j], offsets[at + 1] / 16, scales[at + 1]);
+                sum = add_block(sum, second[j], offsets ? offsets[at + 1] / 16 : 0, scales[at + 1]);
         }
     }
     return sum;
 }
 
-static void gemv_i4_avx512(float *y, const struct matrix *w, const struct act_row *x, int begin,
-                           int end)
+/* is_block is a constant where this is inlined. */
+static inline __attribute__((always_inline)) void gemv_i4_rows(float *y, const struct matrix *w,
+                                                               const struct act_row *x, int begin,
+                                                               int end, bool is_block)
 {
     const int n_padded = (int)qp_round_up((size_t)w->n_in, ACT_BLOCK);
     struct even_odd q;
@@ -261,13 +302,29 @@ static void gemv_i4_avx512(float *y, const struct matrix *w, const struct act_ro
             if (r == begin || w->n_in > 2 * STRETCH)
                 split_even_odd(&q, x->q + k, n_q);
             for (int i = 0; i < ROWS; i++) { // past the last row the last is repeated
-                const uint8_t *row = qp_matrix_row(w, r + i < end ? r + i : end - 1);
-                row_quads_i4(&quads, i, row + k / 2, fetch_ahead(w, i), &q, n / 2);
+                const int at = r + i < end ? r + i : end - 1;
+                const uint8_t *row = qp_matrix_row(w, at);
+                const uint8_t *multipliers =
+                    is_block ? qp_matrix_multipliers(w, at) + k / (2 * I4_BLOCK) : NULL;
+                row_quads_i4(&quads, i, row + k / 2, fetch_ahead(w, i), multipliers, &q, n / 2);
             }
-            sum = add_quads_i4(sum, &quads, x->scales + b, x->offsets + b, n_q / ACT_BLOCK);
+            sum = add_quads_i4(sum, &quads, x->scales + b, is_block ? NULL : x->offsets + b,
+                               n_q / ACT_BLOCK);
         }
         store_rows(y + r, rows_in_order(sum), w, r, lanes_below(end - r));
     }
+}
+
+static void gemv_i4_avx512(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                           int end)
+{
+    gemv_i4_rows(y, w, x, begin, end, false);
+}
+
+static void gemv_i4_block_avx512(float *y, const struct matrix *w, const struct act_row *x,
+                                 int begin, int end)
+{
+    gemv_i4_rows(y, w, x, begin, end, true);
 }
 
 /* ---- two to eight tokens: 16 rows at a time, turned so that a lane is a row ----
@@ -296,37 +353,21 @@ static inline __m512i dot_columns(const __m512i v[16], const int8_t *q, int32_t 
     return _mm512_add_epi32(even, odd);
 }
 
-static inline void load_columns(__m512i v[16], const struct matrix *w, const struct rows16 *rows,
-                                int k)
-{
-    if (w->dtype == DTYPE_I8) {
-        __mmask64 mask = bytes_below(w->n_in - k);
-        UNROLL
-        for (int i = 0; i < 16; i++)
-            v[i] = load_i8(rows->at[i] + k, rows->ahead, mask);
-    } else {
-        __mmask32 pairs = (__mmask32)bytes_below((w->n_in - k) / 2);
-        UNROLL
-        for (int i = 0; i < 16; i++)
-            v[i] = load_i4(rows->at[i] + k / 2, rows->ahead, pairs);
-    }
-    transpose_16x16(v);
-}
-
 /* n_tokens is a constant where this is inlined, so that the sums are registers. */
 static inline __attribute__((always_inline)) void few_rows(float *y, size_t y_stride,
                                                            const struct matrix *w,
                                                            const struct few_tokens *x, int r,
                                                            int end, int n_tokens)
 {
-    const struct rows16 rows = take_rows(w, r, end);
+    const struct rows16 rows = take_rows(w, r, end), multipliers = take_multipliers(w, r, end);
     __m512 sums[FEW_TOKENS];
     UNROLL
     for (int t = 0; t < n_tokens; t++)
         sums[t] = _mm512_setzero_ps();
     for (int k = 0, b = 0; k < w->n_in; k += ACT_BLOCK, b++) {
         __m512i v[16];
-        load_columns(v, w, &rows, k);
+        load_rows(v, w, &rows, &multipliers, k);
+        transpose_16x16(v);
         UNROLL
         for (int t = 0; t < n_tokens; t++) {
             const int at = t * x->n_blocks + b;
@@ -379,6 +420,7 @@ void qp_gemv_kernels_avx512vnni(struct kernels *k)
 {
     k->gemv_i8 = gemv_i8_avx512;
     k->gemv_i4 = gemv_i4_avx512;
+    k->gemv_i4_block = gemv_i4_block_avx512;
     k->gemm_few = gemm_few_avx512;
 }
 

@@ -77,6 +77,9 @@ struct kernels {
      * n_in >= 1 (even for int4); never reads past the last row. */
     void (*gemv_i8)(float *y, const struct matrix *w, const struct act_row *x, int begin, int end);
     void (*gemv_i4)(float *y, const struct matrix *w, const struct act_row *x, int begin, int end);
+    /* The same bits as gemv_i8 gives for the int8 that the codes stand for (matrix.h). */
+    void (*gemv_i4_block)(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                          int end);
     /* y[r] = sum over 16 lanes of w[r][i] * x[i] (+ bias[r]). */
     void (*gemv_f32)(float *y, const struct matrix *w, const float *x, int begin, int end);
 
@@ -88,7 +91,7 @@ struct kernels {
                      int n_tokens);
 
     /* Pack rows [row, row + n_rows), n_rows <= TILE_ROWS, into `tile` of tile_bytes(n_in) bytes,
-     * 64-byte aligned, in the layout that gemm reads (each ISA has its own). I8 or I4. */
+     * 64-byte aligned, in the layout that gemm reads (each ISA has its own). All types but F32. */
     size_t (*tile_bytes)(int n_in);
     void (*pack)(void *tile, const struct matrix *w, int row, int n_rows);
     /* The same numbers as gemv, for n_tokens tokens against the packed rows:

@@ -73,6 +73,20 @@ static inline __m256i nibbles_of(const uint8_t *w)
     return _mm256_and_si256(pair, _mm256_set1_epi8(15));
 }
 
+/* The values of a block's 16 codes, which lie in the low 8 bytes. */
+static inline __m128i values_of(const int8_t values[16], __m128i codes)
+{
+    __m128i pair = _mm_cvtepu8_epi16(codes);
+    pair = _mm_and_si128(_mm_or_si128(pair, _mm_slli_epi16(pair, 4)), _mm_set1_epi8(15));
+    return _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)values), pair);
+}
+
+/* The rows of block-wise int4's multipliers as a matrix. */
+static inline struct matrix multiplier_matrix8(const struct matrix *w)
+{
+    return (struct matrix){ .row_bytes = qp_multiplier_bytes(w->n_in), .data = w->multipliers };
+}
+
 /* The sums of a group's 16 rows wait in y between one stretch of k and the next: the first n of
  * them, zero for the others. y is fetched in any case: its rows are far apart, often a page each.
  */
@@ -151,6 +165,33 @@ static inline void pack_groups(void *tile, const struct matrix *w, int row, int 
             struct tails8 tails;
             rows = copy_tails(&tails, &rows, at, row_bytes);
             pack_block(to, &rows, 0);
+        }
+    }
+}
+
+/* The same of block-wise int4; b counts blocks of activations. */
+typedef void (*pack_i4_block_function)(uint8_t *to, const struct rows8 *rows, size_t at,
+                                       const struct rows8 *multipliers, size_t b);
+
+static inline void pack_groups_i4_block(void *tile, const struct matrix *w, int row, int n_rows,
+                                        size_t weight_bytes, pack_i4_block_function pack_block)
+{
+    const struct matrix m = multiplier_matrix8(w);
+    const size_t n_in = (size_t)w->n_in, group_block_bytes = GROUP_ROWS * ACT_BLOCK * weight_bytes;
+    for (int r = 0; r < TILE_ROWS; r += 8) {
+        struct rows8 rows = take_rows8(w, row + r, row + n_rows);
+        const struct rows8 multipliers = take_rows8(&m, row + r, row + n_rows);
+        uint8_t *to =
+            (uint8_t *)tile +
+            (size_t)(r / GROUP_ROWS) * qp_round_up(n_in, ACT_BLOCK) * GROUP_ROWS * weight_bytes +
+            r % GROUP_ROWS * 4;
+        size_t k = 0, b = 0;
+        for (; k + ACT_BLOCK <= n_in; k += ACT_BLOCK, b++, to += group_block_bytes)
+            pack_block(to, &rows, k / 2, &multipliers, b);
+        if (k < n_in) {
+            struct tails8 tails;
+            rows = copy_tails(&tails, &rows, k / 2, n_in / 2);
+            pack_block(to, &rows, 0, &multipliers, b);
         }
     }
 }

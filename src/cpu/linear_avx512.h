@@ -34,6 +34,13 @@ static inline struct rows16 take_rows(const struct matrix *w, int r, int end)
     return rows;
 }
 
+/* The rows of block-wise int4's multipliers; of other types, nothing. */
+static inline struct rows16 take_multipliers(const struct matrix *w, int r, int end)
+{
+    const struct matrix m = { .row_bytes = qp_multiplier_bytes(w->n_in), .data = w->multipliers };
+    return w->dtype == DTYPE_I4_BLOCK ? take_rows(&m, r, end) : (struct rows16){ 0 };
+}
+
 /* 64 weights as w + 128. What the mask leaves out becomes anything, since its q are zero. */
 static inline __m512i load_i8(const uint8_t *w, size_t ahead, __mmask64 mask)
 {
@@ -41,12 +48,58 @@ static inline __m512i load_i8(const uint8_t *w, size_t ahead, __mmask64 mask)
     return _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, w), _mm512_set1_epi8(-128));
 }
 
-static inline __m512i load_i4(const uint8_t *w, size_t ahead, __mmask32 mask)
+/* 64 nibbles, as they lie. */
+static inline __m512i load_nibbles(const uint8_t *w, size_t ahead, __mmask32 mask)
 {
     _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
     __m512i pair = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(mask, w));
     __m512i nibbles = _mm512_or_si512(pair, _mm512_slli_epi16(pair, 4));
-    return _mm512_add_epi8(_mm512_and_si512(nibbles, _mm512_set1_epi8(15)), _mm512_set1_epi8(120));
+    return _mm512_and_si512(nibbles, _mm512_set1_epi8(15));
+}
+
+static inline __m512i load_i4(const uint8_t *w, size_t ahead, __mmask32 mask)
+{
+    return _mm512_add_epi8(load_nibbles(w, ahead, mask), _mm512_set1_epi8(120));
+}
+
+static inline __m128i load_values(int multiplier)
+{
+    return _mm_loadu_si128((const __m128i *)qp_i4_block_values[multiplier & 15]);
+}
+
+/* Codes by look-up: each 128-bit lane is a block. */
+static inline __m512i load_i4_block(const uint8_t *w, const uint8_t *multipliers, size_t ahead,
+                                    __mmask32 mask)
+{
+    const int low = multipliers[0], high = multipliers[1];
+    __m512i values = _mm512_castsi128_si512(load_values(low));
+    values = _mm512_inserti32x4(values, load_values(low >> 4), 1);
+    values = _mm512_inserti32x4(values, load_values(high), 2);
+    values = _mm512_inserti32x4(values, load_values(high >> 4), 3);
+    __m512i v = _mm512_shuffle_epi8(values, load_nibbles(w, ahead, mask));
+    return _mm512_xor_si512(v, _mm512_set1_epi8(-128));
+}
+
+/* 64 weights, from k on, of 16 rows. */
+static inline void load_rows(__m512i v[16], const struct matrix *w, const struct rows16 *rows,
+                             const struct rows16 *multipliers, int k)
+{
+    const __mmask32 pairs = (__mmask32)bytes_below((w->n_in - k) / 2);
+    if (w->dtype == DTYPE_I8) {
+        __mmask64 mask = bytes_below(w->n_in - k);
+        UNROLL
+        for (int i = 0; i < 16; i++)
+            v[i] = load_i8(rows->at[i] + k, rows->ahead, mask);
+    } else if (w->dtype == DTYPE_I4) {
+        UNROLL
+        for (int i = 0; i < 16; i++)
+            v[i] = load_i4(rows->at[i] + k / 2, rows->ahead, pairs);
+    } else {
+        UNROLL
+        for (int i = 0; i < 16; i++)
+            v[i] =
+                load_i4_block(rows->at[i] + k / 2, multipliers->at[i] + k / 32, rows->ahead, pairs);
+    }
 }
 
 static inline void store_rows(float *y, __m512 sum, const struct matrix *w, int r, __mmask16 mask)

@@ -66,20 +66,11 @@ static size_t tile_bytes_avx512(int n_in)
 static void pack_avx512(void *tile, const struct matrix *w, int row, int n_rows)
 {
     for (int r = 0; r < TILE_ROWS; r += 16) {
-        struct rows16 rows = take_rows(w, row + r, row + n_rows);
+        const struct rows16 rows = take_rows(w, row + r, row + n_rows);
+        const struct rows16 multipliers = take_multipliers(w, row + r, row + n_rows);
         for (int k = 0; k < w->n_in; k += ACT_BLOCK) {
             __m512i v[16];
-            __mmask64 mask = bytes_below(w->n_in - k);
-            if (w->dtype == DTYPE_I8) {
-                UNROLL
-                for (int i = 0; i < 16; i++)
-                    v[i] = load_i8(rows.at[i] + k, rows.ahead, mask);
-            } else {
-                __mmask32 pairs = (__mmask32)bytes_below((w->n_in - k) / 2);
-                UNROLL
-                for (int i = 0; i < 16; i++)
-                    v[i] = load_i4(rows.at[i] + k / 2, rows.ahead, pairs);
-            }
+            load_rows(v, w, &rows, &multipliers, k);
             transpose_16x16(v);
             uint8_t *to = (uint8_t *)tile + (size_t)k * TILE_ROWS + (size_t)r * 4;
             UNROLL

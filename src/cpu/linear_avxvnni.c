@@ -51,10 +51,32 @@ static void pack_block_i4_avxvnni(uint8_t *to, const struct rows8 *rows, size_t 
     }
 }
 
+static void pack_block_i4_block_avxvnni(uint8_t *to, const struct rows8 *rows, size_t at,
+                                        const struct rows8 *multipliers, size_t b)
+{
+    for (int k = 0; k < ACT_BLOCK; k += 32, to += 8 * GROUP_ROWS * 4) {
+        __m256i v[8];
+        UNROLL_8
+        for (int i = 0; i < 8; i++) {
+            __m128i codes = _mm_loadu_si128((const __m128i *)(rows->at[i] + at + k / 2));
+            const uint8_t *m = multipliers->at[i] + 2 * b;
+            __m256i values =
+                _mm256_set_m128i(values_of(qp_i4_block_values[qp_block_multiplier(m, k + 16)],
+                                           _mm_srli_si128(codes, 8)),
+                                 values_of(qp_i4_block_values[qp_block_multiplier(m, k)], codes));
+            v[i] = _mm256_xor_si256(values, _mm256_set1_epi8(-128));
+        }
+        store_dwords(to, v);
+    }
+}
+
 static void pack_avxvnni(void *tile, const struct matrix *w, int row, int n_rows)
 {
-    pack_groups(tile, w, row, n_rows, sizeof(uint8_t),
-                w->dtype == DTYPE_I8 ? pack_block_i8_avxvnni : pack_block_i4_avxvnni);
+    if (w->dtype == DTYPE_I4_BLOCK)
+        pack_groups_i4_block(tile, w, row, n_rows, sizeof(uint8_t), pack_block_i4_block_avxvnni);
+    else
+        pack_groups(tile, w, row, n_rows, sizeof(uint8_t),
+                    w->dtype == DTYPE_I8 ? pack_block_i8_avxvnni : pack_block_i4_avxvnni);
 }
 
 /* ---- many tokens against a tile ---- */

@@ -41,6 +41,26 @@ INLINE_NEON int32x4_t dot_i4_dotprod(const uint8_t *w, const struct q_block_neon
     return vdotq_s32(sum, vreinterpretq_s8_u8(vshrq_n_u8(second, 4)), q->v[3]);
 }
 
+/* Lanes 0 and 1 of a sum are one block, 2 and 3 the next. */
+INLINE_NEON int32x4_t dot_i4_block_dotprod(const uint8_t *w, const uint8_t *multipliers,
+                                           const struct q_block_neon *q)
+{
+    const int8x16_t values = vld1q_s8(qp_i4_block_values[1]);
+    const int32x4_t up[2] = { { 28, 28, 24, 24 }, { 20, 20, 16, 16 } };
+    const int32x4_t nibbles = vdupq_n_s32(four_multipliers_neon(multipliers));
+    int32x4_t sum = vdupq_n_s32(0);
+    UNROLL_TOKENS
+    for (int i = 0; i < 2; i++) {
+        const uint8x16_t pairs = vld1q_u8(w + 16 * i);
+        const int8x16_t low = vqtbl1q_s8(values, vandq_u8(pairs, vdupq_n_u8(15)));
+        const int8x16_t high = vqtbl1q_s8(values, vshrq_n_u8(pairs, 4));
+        int32x4_t dots = vdotq_s32(vdupq_n_s32(0), low, q->v[2 * i]);
+        dots = vdotq_s32(dots, high, q->v[2 * i + 1]);
+        sum = vmlaq_s32(sum, dots, vshrq_n_s32(vshlq_s32(nibbles, up[i]), 28));
+    }
+    return sum;
+}
+
 static void gemv_i8_dotprod(float *y, const struct matrix *w, const struct act_row *x, int begin,
                             int end)
 {
@@ -51,6 +71,12 @@ static void gemv_i4_dotprod(float *y, const struct matrix *w, const struct act_r
                             int end)
 {
     gemv_rows_neon(y, w, x, begin, end, true, dot_i4_dotprod);
+}
+
+static void gemv_i4_block_dotprod(float *y, const struct matrix *w, const struct act_row *x,
+                                  int begin, int end)
+{
+    gemv_rows_i4_block_neon(y, w, x, begin, end, dot_i4_block_dotprod);
 }
 
 /* ---- tiles ---- */
@@ -158,6 +184,7 @@ void qp_linear_kernels_dotprod(struct kernels *k)
 {
     k->gemv_i8 = gemv_i8_dotprod;
     k->gemv_i4 = gemv_i4_dotprod;
+    k->gemv_i4_block = gemv_i4_block_dotprod;
     k->pack = pack_dotprod;
     k->gemm = gemm_dotprod;
 }

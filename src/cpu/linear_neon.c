@@ -108,6 +108,38 @@ static void gemv_i4_neon(float *y, const struct matrix *w, const struct act_row 
     gemv_rows_neon(y, w, x, begin, end, true, dot_i4_neon);
 }
 
+/* The products of a block's codes in eight parts, two in each. */
+INLINE_NEON int32x4_t dot_i4_block_neon(const uint8_t *w, const uint8_t *multipliers,
+                                        const struct q_block_neon *q)
+{
+    const int8x16_t values = vld1q_s8(qp_i4_block_values[1]);
+    const int16x4_t up = { 12, 8, 4, 0 };
+    const int16x4_t nibbles = vdup_n_s16((int16_t)four_multipliers_neon(multipliers));
+    const int16x4_t m = vshr_n_s16(vshl_s16(nibbles, up), 12);
+    int32x4_t sum = vdupq_n_s32(0);
+    UNROLL_TOKENS
+    for (int i = 0; i < 2; i++) {
+        const uint8x16_t pairs = vld1q_u8(w + 16 * i);
+        const int8x16_t low = vqtbl1q_s8(values, vandq_u8(pairs, vdupq_n_u8(15)));
+        const int8x16_t high = vqtbl1q_s8(values, vshrq_n_u8(pairs, 4));
+        const int8x16_t even = q->v[2 * i], odd = q->v[2 * i + 1];
+        int16x8_t first = vmull_s8(vget_low_s8(low), vget_low_s8(even));
+        first = vmlal_s8(first, vget_low_s8(high), vget_low_s8(odd));
+        int16x8_t second = vmlal_high_s8(vmull_high_s8(low, even), high, odd);
+        const int16x4_t m0 = i ? vdup_lane_s16(m, 2) : vdup_lane_s16(m, 0);
+        const int16x4_t m1 = i ? vdup_lane_s16(m, 3) : vdup_lane_s16(m, 1);
+        sum = vmlal_s16(vmlal_s16(sum, vget_low_s16(first), m0), vget_high_s16(first), m0);
+        sum = vmlal_s16(vmlal_s16(sum, vget_low_s16(second), m1), vget_high_s16(second), m1);
+    }
+    return sum;
+}
+
+static void gemv_i4_block_neon(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                               int end)
+{
+    gemv_rows_i4_block_neon(y, w, x, begin, end, dot_i4_block_neon);
+}
+
 /* ---- tiles ---- */
 
 INLINE_NEON void store_step_k16(int8_t *to, const int8x16_t row[ROWS_NEON])
@@ -213,7 +245,7 @@ static void gemm_neon(float *y, size_t y_stride, const void *tile, const struct 
     const struct gemm_level_neon level = {
         .n_tokens = GEMM_TOKENS_NEON,
         .store_q = store_q_k16,
-        .blocks = w->dtype == DTYPE_I8 ? gemm_blocks_i8_neon : gemm_blocks_i4_neon,
+        .blocks = w->dtype == DTYPE_I4 ? gemm_blocks_i4_neon : gemm_blocks_i8_neon,
     };
     gemm_groups_neon(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, n_tokens, &level);
 }
@@ -295,6 +327,7 @@ void qp_linear_kernels_neon(struct kernels *k)
     k->quantize = quantize_neon;
     k->gemv_i8 = gemv_i8_neon;
     k->gemv_i4 = gemv_i4_neon;
+    k->gemv_i4_block = gemv_i4_block_neon;
     k->gemv_f32 = gemv_f32_neon;
     k->tile_bytes = tile_bytes_neon;
     k->pack = pack_neon;

@@ -152,6 +152,70 @@ INLINE_NEON void gemv_rows_neon(float *y, const struct matrix *w, const struct a
     }
 }
 
+/* ---- one token, block-wise int4 ----
+ * As int4, but that codes become their values by a look-up and that the sums of a block's products
+ * meet its multiplier. */
+
+/* A row's product with a block of q, whose four multipliers begin at `multipliers`. */
+typedef int32x4_t (*row_dot_i4_block_neon)(const uint8_t *w, const uint8_t *multipliers,
+                                           const struct q_block_neon *q);
+
+/* The rows of the multipliers as a matrix. */
+static inline struct matrix multiplier_matrix_neon(const struct matrix *w)
+{
+    return (struct matrix){ .row_bytes = qp_multiplier_bytes(w->n_in), .data = w->multipliers };
+}
+
+static inline uint16_t four_multipliers_neon(const uint8_t *multipliers)
+{
+    return (uint16_t)(multipliers[0] | multipliers[1] << 8);
+}
+
+/* Rows i to i + 3, from byte `at` on, and from byte 2 b on of the multipliers. */
+INLINE_NEON float32x4_t add_i4_block_neon(float32x4_t sum, const struct rows_neon *rows, int i,
+                                          size_t at, const struct rows_neon *multipliers, size_t b,
+                                          const struct q_block_neon *q, float scale,
+                                          row_dot_i4_block_neon dot)
+{
+    int32x4_t dots[4];
+    UNROLL_TOKENS
+    for (int j = 0; j < 4; j++) {
+        __builtin_prefetch(rows->at[i + j] + at + rows->ahead);
+        dots[j] = dot(rows->at[i + j] + at, multipliers->at[i + j] + 2 * b, q);
+    }
+    return scale_dots_neon(sum, scale, sum_quads_neon(dots[0], dots[1], dots[2], dots[3]));
+}
+
+INLINE_NEON void gemv_rows_i4_block_neon(float *y, const struct matrix *w, const struct act_row *x,
+                                         int begin, int end, row_dot_i4_block_neon dot)
+{
+    const struct matrix m = multiplier_matrix_neon(w);
+    const size_t n_in = (size_t)w->n_in;
+    for (int r = begin; r < end; r += ROWS_NEON) {
+        struct rows_neon rows = take_rows_neon(w, r, end);
+        const struct rows_neon multipliers = take_rows_neon(&m, r, end);
+        float32x4_t low = vdupq_n_f32(0.0f), high = low;
+        size_t k = 0, b = 0;
+        for (; k + ACT_BLOCK <= n_in; k += ACT_BLOCK, b++) {
+            const struct q_block_neon q = take_q_neon(x->q + k, true);
+            const float scale = x->scales[b];
+            /* A step takes 2 bytes of 8 rows: a quarter of a line of those 16 rows on. */
+            __builtin_prefetch(multipliers.at[0] + multipliers.ahead + k / 4);
+            low = add_i4_block_neon(low, &rows, 0, k / 2, &multipliers, b, &q, scale, dot);
+            high = add_i4_block_neon(high, &rows, 4, k / 2, &multipliers, b, &q, scale, dot);
+        }
+        if (k < n_in) {
+            struct tails_neon tails;
+            rows = copy_tails_neon(&tails, &rows, k / 2, n_in / 2);
+            const struct q_block_neon q = take_q_neon(x->q + k, true);
+            low = add_i4_block_neon(low, &rows, 0, 0, &multipliers, b, &q, x->scales[b], dot);
+            high = add_i4_block_neon(high, &rows, 4, 0, &multipliers, b, &q, x->scales[b], dot);
+        }
+        store_rows_neon(y + r, low, w, r, end - r);
+        store_rows_neon(y + r + 4, high, w, r + 4, end - r - 4);
+    }
+}
+
 /* ---- tiles ----
  * [8 groups][k / 16][8 rows * 16 k] of int8, int4 as well, in an order that the level chooses; k is
  * n_in rounded up to ACT_BLOCK. */
@@ -164,15 +228,20 @@ static inline size_t tile_bytes_neon(int n_in)
     return TILE_ROWS * qp_round_up((size_t)n_in, ACT_BLOCK);
 }
 
+/* 16 nibbles, as they lie. */
+INLINE_NEON uint8x16_t take_nibbles_neon(const uint8_t *w)
+{
+    uint8x8_t pairs = vld1_u8(w);
+    uint8x8_t low = vand_u8(pairs, vdup_n_u8(15)), high = vshr_n_u8(pairs, 4);
+    return vcombine_u8(vzip1_u8(low, high), vzip2_u8(low, high));
+}
+
 /* 16 weights. */
 INLINE_NEON int8x16_t take_weights_neon(const uint8_t *w, bool is_i4)
 {
     if (!is_i4)
         return vreinterpretq_s8_u8(vld1q_u8(w));
-    uint8x8_t pairs = vld1_u8(w);
-    uint8x8_t low = vand_u8(pairs, vdup_n_u8(15)), high = vshr_n_u8(pairs, 4);
-    uint8x16_t nibbles = vcombine_u8(vzip1_u8(low, high), vzip2_u8(low, high));
-    return vsubq_s8(vreinterpretq_s8_u8(nibbles), vdupq_n_s8(8));
+    return vsubq_s8(vreinterpretq_s8_u8(take_nibbles_neon(w)), vdupq_n_s8(8));
 }
 
 INLINE_NEON void pack_block_neon(int8_t *to, const struct rows_neon *rows, size_t at, bool is_i4,
@@ -212,11 +281,48 @@ INLINE_NEON void pack_rows_neon(int8_t *to, const struct matrix *w, int row, int
     }
 }
 
+INLINE_NEON void pack_block_i4_block_neon(int8_t *to, const struct rows_neon *rows, size_t at,
+                                          const struct rows_neon *multipliers, size_t b,
+                                          store_step_neon store)
+{
+    for (int k = 0; k < ACT_BLOCK; k += STEP_NEON, to += ROWS_NEON * STEP_NEON) {
+        int8x16_t row[ROWS_NEON];
+        UNROLL_TOKENS
+        for (int i = 0; i < ROWS_NEON; i++)
+            row[i] = vqtbl1q_s8(
+                vld1q_s8(qp_i4_block_values[qp_block_multiplier(multipliers->at[i] + 2 * b, k)]),
+                take_nibbles_neon(rows->at[i] + at + k / 2));
+        store(to, row);
+    }
+}
+
+INLINE_NEON void pack_rows_i4_block_neon(int8_t *to, const struct matrix *w, int row, int n_rows,
+                                         store_step_neon store)
+{
+    const struct matrix m = multiplier_matrix_neon(w);
+    const size_t n_in = (size_t)w->n_in;
+    for (int r = 0; r < n_rows; r += ROWS_NEON) {
+        struct rows_neon rows = take_rows_neon(w, row + r, row + n_rows);
+        const struct rows_neon multipliers = take_rows_neon(&m, row + r, row + n_rows);
+        size_t k = 0, b = 0;
+        for (; k + ACT_BLOCK <= n_in; k += ACT_BLOCK, b++, to += ROWS_NEON * ACT_BLOCK)
+            pack_block_i4_block_neon(to, &rows, k / 2, &multipliers, b, store);
+        if (k < n_in) {
+            struct tails_neon tails;
+            rows = copy_tails_neon(&tails, &rows, k / 2, n_in / 2);
+            pack_block_i4_block_neon(to, &rows, 0, &multipliers, b, store);
+            to += ROWS_NEON * ACT_BLOCK;
+        }
+    }
+}
+
 INLINE_NEON void pack_groups_neon(void *tile, const struct matrix *w, int row, int n_rows,
                                   store_step_neon store)
 {
     if (w->dtype == DTYPE_I8)
         pack_rows_neon(tile, w, row, n_rows, false, store);
+    else if (w->dtype == DTYPE_I4_BLOCK)
+        pack_rows_i4_block_neon(tile, w, row, n_rows, store);
     else
         pack_rows_neon(tile, w, row, n_rows, true, store);
 }

@@ -138,6 +138,19 @@ static void gemv_i8_plus_128_relaxed(float *y, const struct matrix *w, const str
                    dot_plus_128_relaxed);
 }
 
+static void gemv_i4_block_signed_relaxed(float *y, const struct matrix *w, const struct act_row *x,
+                                         int begin, int end)
+{
+    gemv_rows_i4_block_wasm(y, w, x, begin, end, LIE_SIGNED, take_q_i8_relaxed, dot_signed_relaxed);
+}
+
+static void gemv_i4_block_plus_128_relaxed(float *y, const struct matrix *w,
+                                           const struct act_row *x, int begin, int end)
+{
+    gemv_rows_i4_block_wasm(y, w, x, begin, end, LIE_PLUS_128, take_q_i8_relaxed,
+                            dot_plus_128_relaxed);
+}
+
 static void gemv_i4_relaxed(float *y, const struct matrix *w, const struct act_row *x, int begin,
                             int end)
 {
@@ -168,6 +181,9 @@ static void pack_signed_relaxed(void *tile, const struct matrix *w, int row, int
 {
     if (w->dtype == DTYPE_I4)
         pack_i4_relaxed(tile, w, row, n_rows);
+    else if (w->dtype == DTYPE_I4_BLOCK)
+        pack_rows_i4_block_wasm(tile, w, row, n_rows, 1, load_weights_relaxed,
+                                store_step_k4_relaxed);
     else
         pack_rows_wasm(tile, w, row, n_rows, false, 1, load_weights_relaxed, store_step_k4_relaxed);
 }
@@ -176,6 +192,8 @@ static void pack_plus_128_relaxed(void *tile, const struct matrix *w, int row, i
 {
     if (w->dtype == DTYPE_I4)
         pack_i4_relaxed(tile, w, row, n_rows);
+    else if (w->dtype == DTYPE_I4_BLOCK)
+        pack_rows_i4_block_wasm(tile, w, row, n_rows, 1, plus_128_relaxed, store_step_k4_relaxed);
     else
         pack_rows_wasm(tile, w, row, n_rows, false, 1, plus_128_relaxed, store_step_k4_relaxed);
 }
@@ -246,11 +264,13 @@ void qp_linear_kernels_relaxed(struct kernels *k)
         break;
     case BIT_IS_SIGN:
         k->gemv_i8 = gemv_i8_signed_relaxed;
+        k->gemv_i4_block = gemv_i4_block_signed_relaxed;
         k->pack = pack_signed_relaxed;
         k->gemm = gemm_signed_relaxed;
         break;
     case BIT_IS_128:
         k->gemv_i8 = gemv_i8_plus_128_relaxed;
+        k->gemv_i4_block = gemv_i4_block_plus_128_relaxed;
         k->pack = pack_plus_128_relaxed;
         k->gemm = gemm_plus_128_relaxed;
         break;

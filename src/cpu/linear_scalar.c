@@ -77,6 +77,24 @@ static float row_dot_i4(const uint8_t *w, const int8_t *q, const float *scales, 
     return sum;
 }
 
+/* Codes become values by their block's multiplier. */
+static float row_dot_i4_block(const uint8_t *w, const uint8_t *multipliers, const int8_t *q,
+                              const float *scales, int n_in)
+{
+    float sum = 0.0f;
+    for (int i = 0, b = 0; i < n_in; i += ACT_BLOCK, b++) {
+        int end = n_in - i < ACT_BLOCK ? n_in : i + ACT_BLOCK;
+        int32_t dot = 0;
+        for (int j = i; j < end; j += 2) {
+            const int8_t *values = qp_i4_block_values[qp_block_multiplier(multipliers, j)];
+            dot += values[w[j / 2] & 15] * q[j];
+            dot += values[w[j / 2] >> 4] * q[j + 1];
+        }
+        sum += scales[b] * (float)dot;
+    }
+    return sum;
+}
+
 static float row_finish(float sum, const struct matrix *w, int r)
 {
     float y = sum * w->scales[r];
@@ -102,6 +120,17 @@ static void gemv_i4_scalar(float *y, const struct matrix *w, const struct act_ro
     }
 }
 
+static void gemv_i4_block_scalar(float *y, const struct matrix *w, const struct act_row *x,
+                                 int begin, int end)
+{
+    assert(w->n_in % 2 == 0);
+    for (int r = begin; r < end; r++) {
+        float sum = row_dot_i4_block(qp_matrix_row(w, r), qp_matrix_multipliers(w, r), x->q,
+                                     x->scales, w->n_in);
+        y[r] = row_finish(sum, w, r);
+    }
+}
+
 /* ---- tiles ---- */
 
 static size_t tile_bytes_scalar(int n_in)
@@ -117,9 +146,14 @@ static void expand_row(int8_t *to, const struct matrix *w, int r)
         memcpy(to, row, (size_t)w->n_in);
         return;
     }
+    static const int8_t plain[16] = { -8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7 };
     for (int i = 0; i < w->n_in; i += 2) {
-        to[i] = (int8_t)((row[i / 2] & 15) - 8);
-        to[i + 1] = (int8_t)((row[i / 2] >> 4) - 8);
+        const int8_t *values =
+            w->dtype == DTYPE_I4
+                ? plain
+                : qp_i4_block_values[qp_block_multiplier(qp_matrix_multipliers(w, r), i)];
+        to[i] = values[row[i / 2] & 15];
+        to[i + 1] = values[row[i / 2] >> 4];
     }
 }
 
@@ -197,7 +231,11 @@ static void dequantize_row_scalar(float *y, const struct matrix *w, int r, float
     } else {
         for (int i = 0; i < w->n_in; i++) {
             int nibble = i % 2 ? row[i / 2] >> 4 : row[i / 2] & 15;
-            y[i] = (float)(nibble - 8) * w->scales[r] * factor;
+            int q = w->dtype == DTYPE_I4
+                        ? nibble - 8
+                        : qp_i4_block_values[qp_block_multiplier(qp_matrix_multipliers(w, r), i)]
+                                            [nibble];
+            y[i] = (float)q * w->scales[r] * factor;
         }
     }
 }
@@ -207,6 +245,7 @@ void qp_linear_kernels_scalar(struct kernels *k)
     k->quantize = quantize_scalar;
     k->gemv_i8 = gemv_i8_scalar;
     k->gemv_i4 = gemv_i4_scalar;
+    k->gemv_i4_block = gemv_i4_block_scalar;
     k->gemv_f32 = gemv_f32_scalar;
     k->tile_bytes = tile_bytes_scalar;
     k->pack = pack_scalar;

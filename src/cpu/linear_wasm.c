@@ -124,6 +124,12 @@ static void gemv_i4_wasm(float *y, const struct matrix *w, const struct act_row 
     gemv_rows_wasm(y, w, x, begin, end, true, LIE_PLUS_8, take_q_i4_wasm, dot_i4_wasm);
 }
 
+static void gemv_i4_block_wasm(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                               int end)
+{
+    gemv_rows_i4_block_wasm(y, w, x, begin, end, LIE_SIGNED, take_q_i8_wasm, dot_i8_wasm);
+}
+
 /* ---- tiles ---- */
 
 static size_t tile_bytes_wasm(int n_in)
@@ -163,6 +169,9 @@ static void pack_wasm(void *tile, const struct matrix *w, int row, int n_rows)
     if (w->dtype == DTYPE_I8)
         pack_rows_wasm(tile, w, row, n_rows, false, sizeof(int16_t), weights_i8_wasm,
                        store_step_k2_wasm);
+    else if (w->dtype == DTYPE_I4_BLOCK)
+        pack_rows_i4_block_wasm(tile, w, row, n_rows, sizeof(int16_t), weights_i8_wasm,
+                                store_step_k2_wasm);
     else
         pack_rows_wasm(tile, w, row, n_rows, true, sizeof(int16_t), weights_i4_wasm,
                        store_step_k2_wasm);
@@ -284,6 +293,7 @@ void qp_linear_kernels_wasm(struct kernels *k)
     k->quantize = quantize_wasm;
     k->gemv_i8 = gemv_i8_wasm;
     k->gemv_i4 = gemv_i4_wasm;
+    k->gemv_i4_block = gemv_i4_block_wasm;
     k->gemv_f32 = gemv_f32_wasm;
     k->tile_bytes = tile_bytes_wasm;
     k->pack = pack_wasm;

@@ -182,6 +182,92 @@ INLINE_WASM void pack_rows_wasm(uint8_t *tile, const struct matrix *w, int row, 
     }
 }
 
+/* ---- block-wise int4: a block of 8 rows becomes int8 on the way, and then goes as int8 does ----
+ */
+
+/* The next block of 8 rows, `left` weights from the end: `from` is the first of the codes, b counts
+ * blocks of activations. */
+INLINE_WASM struct rows_wasm expand_rows_wasm(struct tails_wasm *to, const struct rows_wasm *rows,
+                                              const struct rows_wasm *multipliers, size_t b,
+                                              size_t left)
+{
+    const size_t from = b * ACT_BLOCK / 2;
+    struct tails_wasm tails;
+    struct rows_wasm codes, copies;
+    for (int i = 0; i < ROWS_WASM; i++) {
+        codes.at[i] = rows->at[i] + from;
+        copies.at[i] = to->bytes[i];
+    }
+    if (left < ACT_BLOCK)
+        codes = copy_tails_wasm(&tails, &codes, 0, left / 2);
+    for (int i = 0; i < ROWS_WASM; i++)
+        for (int k = 0; k < ACT_BLOCK; k += STEP_WASM) {
+            const int multiplier = qp_block_multiplier(multipliers->at[i] + 2 * b, k);
+            const v128_t values = wasm_v128_load(qp_i4_block_values[multiplier]);
+            wasm_v128_store(to->bytes[i] + k,
+                            wasm_i8x16_swizzle(values, nibbles_wasm(codes.at[i] + k / 2)));
+        }
+    return copies;
+}
+
+static inline struct rows_wasm take_multipliers_wasm(const struct matrix *w, int r, int end)
+{
+    const struct matrix m = { .row_bytes = qp_multiplier_bytes(w->n_in), .data = w->multipliers };
+    return take_rows_wasm(&m, r, end);
+}
+
+/* lie, take_q and dot are those of int8. */
+INLINE_WASM void gemv_rows_i4_block_wasm(float *y, const struct matrix *w, const struct act_row *x,
+                                         int begin, int end, enum weights_lie lie,
+                                         take_q_wasm take_q, row_dot_wasm dot)
+{
+    const size_t n_in = (size_t)w->n_in;
+    for (int r = begin; r < end; r += ROWS_WASM) {
+        const struct rows_wasm rows = take_rows_wasm(w, r, end);
+        const struct rows_wasm multipliers = take_multipliers_wasm(w, r, end);
+        v128_t low = wasm_f32x4_const_splat(0.0f), high = low;
+        for (size_t k = 0, b = 0; k < n_in; k += ACT_BLOCK, b++) {
+            struct tails_wasm expanded;
+            const struct rows_wasm block =
+                expand_rows_wasm(&expanded, &rows, &multipliers, b, n_in - k);
+            v128_t q[8];
+            take_q(q, x->q + k);
+            const v128_t scale = wasm_f32x4_splat(x->scales[b]);
+            const v128_t start = start_wasm(x->offsets[b], lie);
+            low = add_block_wasm(low, &block, 0, 0, q, scale, start, dot);
+            high = add_block_wasm(high, &block, 4, 0, q, scale, start, dot);
+        }
+        store_rows_wasm(y + r, low, w, r, end - r);
+        store_rows_wasm(y + r + 4, high, w, r + 4, end - r - 4);
+    }
+}
+
+/* take is that of int8. */
+INLINE_WASM void pack_rows_i4_block_wasm(uint8_t *to, const struct matrix *w, int row, int n_rows,
+                                         size_t weight_bytes, take_weights_wasm take,
+                                         store_step_wasm store)
+{
+    const size_t n_in = (size_t)w->n_in;
+    for (int r = 0; r < n_rows; r += ROWS_WASM) {
+        const struct rows_wasm rows = take_rows_wasm(w, row + r, row + n_rows);
+        const struct rows_wasm multipliers = take_multipliers_wasm(w, row + r, row + n_rows);
+        for (size_t begin = 0, b = 0; begin < n_in; begin += ACT_BLOCK, b++) {
+            struct tails_wasm expanded;
+            const struct rows_wasm block =
+                expand_rows_wasm(&expanded, &rows, &multipliers, b, n_in - begin);
+            for (int k = 0; k < ACT_BLOCK; k += STEP_WASM) {
+                for (int half = 0; half < 2; half++) {
+                    v128_t v[4];
+                    for (int i = 0; i < 4; i++)
+                        v[i] = take(block.at[4 * half + i] + k);
+                    store(to + 16 * half, v);
+                }
+                to += ROWS_WASM * STEP_WASM * weight_bytes;
+            }
+        }
+    }
+}
+
 /* ---- many tokens against a tile ---- */
 
 enum {

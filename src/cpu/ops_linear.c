@@ -52,6 +52,8 @@ static void multiply_row(const struct kernels *k, float *y, const struct matrix 
         k->gemv_f32(y, w, in->f32 + (size_t)t * in->n_cols, begin, end);
     else if (w->dtype == DTYPE_I4)
         k->gemv_i4(y, w, &x, begin, end);
+    else if (w->dtype == DTYPE_I4_BLOCK)
+        k->gemv_i4_block(y, w, &x, begin, end);
     else
         k->gemv_i8(y, w, &x, begin, end);
     if (w->zeros)
@@ -124,6 +126,7 @@ static struct matrix rows_of(const struct matrix *w, int row, int n_rows)
     part.n_out = n_rows;
     part.data = (const uint8_t *)w->data + (size_t)row * w->row_bytes;
     part.scales = w->scales ? w->scales + row : NULL;
+    part.multipliers = w->multipliers ? qp_matrix_multipliers(w, row) : NULL;
     part.bias = w->bias ? w->bias + row : NULL;
     part.zeros = w->zeros ? w->zeros + row : NULL;
     return part;

@@ -256,6 +256,7 @@ static const struct {
     [DTYPE_BF16] = { "BF16", 1, 2, expand_bf16 },
     [DTYPE_I8] = { "I8", 1, 1, expand_i8 },
     [DTYPE_I4] = { "I4", 2, 1, expand_i4 },
+    [DTYPE_I4_BLOCK] = { "I4_BLOCK", 2, 1, expand_i4 },
     [DTYPE_I32] = { "I32", 1, 4, expand_i32 },
     [DTYPE_Q4_0] = { "Q4_0", QK, 18, expand_q4_0 },
     [DTYPE_Q4_1] = { "Q4_1", QK, 20, expand_q4_1 },

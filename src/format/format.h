@@ -16,13 +16,15 @@ enum format_kind {
 };
 
 /* Number formats. Block formats are those of GGUF. I4: two to a byte, low nibble first, stored
- * plus 8. */
+ * plus 8. I4_BLOCK is not a tensor's type but a matrix's (model/matrix.h): its codes are an I4
+ * tensor. */
 enum dtype {
     DTYPE_F32,
     DTYPE_F16,
     DTYPE_BF16,
     DTYPE_I8,
     DTYPE_I4,
+    DTYPE_I4_BLOCK,
     DTYPE_I32,
     DTYPE_Q4_0,
     DTYPE_Q4_1,

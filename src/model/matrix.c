@@ -26,22 +26,46 @@ const struct matrix *qp_weights_find(const quip_model *m, const char *name)
     return found;
 }
 
+// clang-format off
+const int8_t qp_i4_block_values[16][16] = {
+    { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 },
+    { -15, -12, -10, -8, -6, -4, -2, -1, 0, 1, 2, 4, 6, 8, 11, 14 },
+    { -30, -24, -20, -16, -12, -8, -4, -2, 0, 2, 4, 8, 12, 16, 22, 28 },
+    { -45, -36, -30, -24, -18, -12, -6, -3, 0, 3, 6, 12, 18, 24, 33, 42 },
+    { -60, -48, -40, -32, -24, -16, -8, -4, 0, 4, 8, 16, 24, 32, 44, 56 },
+    { -75, -60, -50, -40, -30, -20, -10, -5, 0, 5, 10, 20, 30, 40, 55, 70 },
+    { -90, -72, -60, -48, -36, -24, -12, -6, 0, 6, 12, 24, 36, 48, 66, 84 },
+    { -105, -84, -70, -56, -42, -28, -14, -7, 0, 7, 14, 28, 42, 56, 77, 98 },
+    { 120, 96, 80, 64, 48, 32, 16, 8, 0, -8, -16, -32, -48, -64, -88, -112 },
+    { 105, 84, 70, 56, 42, 28, 14, 7, 0, -7, -14, -28, -42, -56, -77, -98 },
+    { 90, 72, 60, 48, 36, 24, 12, 6, 0, -6, -12, -24, -36, -48, -66, -84 },
+    { 75, 60, 50, 40, 30, 20, 10, 5, 0, -5, -10, -20, -30, -40, -55, -70 },
+    { 60, 48, 40, 32, 24, 16, 8, 4, 0, -4, -8, -16, -24, -32, -44, -56 },
+    { 45, 36, 30, 24, 18, 12, 6, 3, 0, -3, -6, -12, -18, -24, -33, -42 },
+    { 30, 24, 20, 16, 12, 8, 4, 2, 0, -2, -4, -8, -12, -16, -22, -28 },
+    { 15, 12, 10, 8, 6, 4, 2, 1, 0, -1, -2, -4, -6, -8, -11, -14 },
+};
+// clang-format on
+
 /* The integer at place i of row r. */
-static int matrix_integer(const struct matrix *m, const void *row, int i)
+static int matrix_integer(const struct matrix *m, int r, int i)
 {
+    const uint8_t *row = qp_matrix_row(m, r);
     if (m->dtype == DTYPE_I8)
         return ((const int8_t *)row)[i];
-    return (((const uint8_t *)row)[i / 2] >> (i % 2 * 4) & 15) - 8;
+    const int nibble = row[i / 2] >> (i % 2 * 4) & 15;
+    return m->dtype == DTYPE_I4
+               ? nibble - 8
+               : qp_i4_block_values[qp_block_multiplier(qp_matrix_multipliers(m, r), i)][nibble];
 }
 
 void qp_matrix_read_row(const struct matrix *m, int r, float *to)
 {
-    const void *row = qp_matrix_row(m, r);
     if (m->dtype == DTYPE_F32) {
-        memcpy(to, row, (size_t)m->n_in * sizeof *to);
+        memcpy(to, qp_matrix_row(m, r), (size_t)m->n_in * sizeof *to);
         return;
     }
     const float zero = m->zeros ? m->zeros[r] : 0;
     for (int i = 0; i < m->n_in; i++)
-        to[i] = ((float)matrix_integer(m, row, i) - zero) * m->scales[r];
+        to[i] = ((float)matrix_integer(m, r, i) - zero) * m->scales[r];
 }

@@ -7,21 +7,51 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Block-wise int4: each weight is a 4-bit code, each I4_BLOCK of a row's weights share a 4-bit
+ * multiplier, each row a float scale. Code times multiplier is an int8, so that a row is a row of
+ * int8 as well, exactly: w = qp_i4_block_values[multiplier][code] * scale. The codes' values are
+ * denser near zero, as weights are (Dettmers and Zettlemoyer 2023; IQ4_NL of llama.cpp). */
+#define I4_BLOCK 16
+
+/* [multiplier, as the nibble lies][code]; row 1 has the codes' own values. */
+extern const int8_t qp_i4_block_values[16][16];
+
 /* Row-major [n_out, n_in]; row r starts at data + r * row_bytes. */
 struct matrix {
-    int dtype; // enum dtype (format.h): DTYPE_I8, DTYPE_I4 or DTYPE_F32
+    int dtype; // enum dtype (format.h): DTYPE_I8, DTYPE_I4, DTYPE_I4_BLOCK or DTYPE_F32
     int n_out, n_in;
     size_t row_bytes;
     const void *data;
-    const float *scales; // [n_out] for I8 and I4; NULL for F32
-    const float *bias;   // [n_out] or NULL
-    const float *zeros;  // [n_out] or NULL: w = (q - zero) * scale, in asymmetric files
-    const char *name;    // of its tensor; NULL: none
+    const float *scales;        // [n_out]; NULL for F32
+    const uint8_t *multipliers; // of I4_BLOCK: qp_multiplier_bytes(n_in) a row
+    const float *bias;          // [n_out] or NULL
+    const float *zeros;         // [n_out] or NULL: w = (q - zero) * scale, in asymmetric files
+    const char *name;           // of its tensor; NULL: none
 };
 
 static inline const void *qp_matrix_row(const struct matrix *w, int r)
 {
     return (const char *)w->data + (size_t)r * w->row_bytes;
+}
+
+/* Bytes of a row's multipliers: two's complement, two to a byte, low nibble first; whole groups of
+ * eight, so that a kernel may take 128 weights' at once. */
+static inline size_t qp_multiplier_bytes(int n_in)
+{
+    return ((size_t)n_in + 8 * I4_BLOCK - 1) / (8 * I4_BLOCK) * 4;
+}
+
+static inline const uint8_t *qp_matrix_multipliers(const struct matrix *w, int r)
+{
+    return w->multipliers + (size_t)r * qp_multiplier_bytes(w->n_in);
+}
+
+/* The multiplier of weights [i, i + I4_BLOCK) of a row, i a multiple of I4_BLOCK, as its nibble
+ * lies. */
+static inline int qp_block_multiplier(const uint8_t *multipliers, int i)
+{
+    const int block = i / I4_BLOCK;
+    return multipliers[block / 2] >> (block % 2 * 4) & 15;
 }
 
 /* quantize.c: symmetric, one scale per row of w [rows, cols]. False when a value is not a finite

@@ -83,15 +83,55 @@ static void bind_norm(struct binder *b, struct norm_weights *w, const char *name
     }
 }
 
-/* The floats that go with a quantized matrix, one a row: <name><suffix>; NULL when there are none.
- */
-static const float *bind_companion(struct binder *b, const struct tensor *w, const char *suffix,
-                                   int n_out)
+/* What goes with a quantized matrix: <name><suffix>; NULL when there is none. */
+static const struct tensor *find_companion(const struct binder *b, const struct tensor *w,
+                                           const char *suffix)
 {
     char name[200];
     snprintf(name, sizeof name, "%s%s", w->name, suffix);
-    const struct tensor *t = qp_format_find(&b->model->format, name);
+    return qp_format_find(&b->model->format, name);
+}
+
+/* The floats that go with a quantized matrix, one a row; NULL when there are none. */
+static const float *bind_companion(struct binder *b, const struct tensor *w, const char *suffix,
+                                   int n_out)
+{
+    const struct tensor *t = find_companion(b, w, suffix);
     return t ? floats(b, t, n_out) : NULL;
+}
+
+static void bind_multipliers(struct binder *b, struct matrix *m, const struct tensor *t)
+{
+    const int64_t row_bytes = (int64_t)qp_multiplier_bytes(m->n_in);
+    if (t->dtype != DTYPE_I8 || t->n_dims != 2 || t->dims[0] != m->n_out ||
+        t->dims[1] != row_bytes) {
+        b->status = qp_fail(b->error, QUIP_E_FORMAT,
+                            "%s: %s is %s [%lld, %lld], needed is I8 [%d, %lld]: a multiplier for "
+                            "each %d weights, in 4 bits",
+                            b->model->file.name, t->name, qp_dtype_name(t->dtype),
+                            (long long)t->dims[0], (long long)(t->n_dims > 1 ? t->dims[1] : 0),
+                            m->n_out, (long long)row_bytes, I4_BLOCK);
+        return;
+    }
+    m->dtype = DTYPE_I4_BLOCK;
+    m->multipliers = tensor_bytes(b, t);
+}
+
+/* The scales of a quantized matrix, and what else its numbers need: multipliers where int4 is
+ * block-wise, zero points in GPU files. */
+static void bind_scales(struct binder *b, struct matrix *m, const struct tensor *t)
+{
+    const struct tensor *multipliers =
+        t->dtype == DTYPE_I4 && !b->is_gpu ? find_companion(b, t, "_block_multiplier") : NULL;
+    const char *suffix = multipliers ? "_block_scale" : "_quantized_scale";
+    m->scales = bind_companion(b, t, suffix, m->n_out);
+    if (!b->status && !m->scales)
+        b->status = qp_fail(b->error, QUIP_E_FORMAT, "%s: %s is %s, but %s%s is missing",
+                            b->model->file.name, t->name, qp_dtype_name(t->dtype), t->name, suffix);
+    if (!b->status && multipliers)
+        bind_multipliers(b, m, multipliers);
+    if (!b->status && b->is_gpu)
+        m->zeros = bind_companion(b, t, "_quantized_zp", m->n_out);
 }
 
 /* What row length and how many bytes a matrix of this type has; false for types it cannot have. */
@@ -152,15 +192,8 @@ static void bind_tensor(struct binder *b, struct matrix *m, const struct tensor 
         return;
     if (b->is_gpu && !b->model->has_no_weights)
         qp_untile(m, qp_arena_take(&b->model->untiled, qp_untiled_bytes(t)), m->data);
-    if (t->dtype == DTYPE_F32)
-        return;
-    m->scales = bind_companion(b, t, "_quantized_scale", n_out);
-    if (!b->status && !m->scales)
-        b->status =
-            qp_fail(b->error, QUIP_E_FORMAT, "%s: %s is %s, but %s_quantized_scale is missing",
-                    file, t->name, qp_dtype_name(t->dtype), t->name);
-    if (!b->status && b->is_gpu)
-        m->zeros = bind_companion(b, t, "_quantized_zp", n_out);
+    if (t->dtype != DTYPE_F32)
+        bind_scales(b, m, t);
 }
 
 /* A matrix under either of the names that the original gives it: name.w or name.linear.w. */
