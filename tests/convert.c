@@ -659,10 +659,15 @@ static void test_dtypes(void **state)
         for (size_t i = 0; i < QP_COUNT(names); i++) {
             char scales[120];
             const struct tensor *t = qp_format_find(&r.format, names[i]);
-            snprintf(scales, sizeof scales, "%s_quantized_scale", names[i]);
             assert_non_null(t);
             assert_int_equal(t->dtype, wanted[w][i]);
-            assert_int_equal(qp_format_find(&r.format, scales) != NULL, w != CONVERT_F32);
+            // int4 is block-wise, and cannot be mistaken for the original's
+            snprintf(scales, sizeof scales, "%s_quantized_scale", names[i]);
+            assert_int_equal(qp_format_find(&r.format, scales) != NULL, t->dtype == DTYPE_I8);
+            snprintf(scales, sizeof scales, "%s_block_scale", names[i]);
+            assert_int_equal(qp_format_find(&r.format, scales) != NULL, t->dtype == DTYPE_I4);
+            snprintf(scales, sizeof scales, "%s_block_multiplier", names[i]);
+            assert_int_equal(qp_format_find(&r.format, scales) != NULL, t->dtype == DTYPE_I4);
         }
         close_reopened(&r);
     }

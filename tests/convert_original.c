@@ -90,6 +90,7 @@ static void read_original(struct original_file *f, const char *name)
         .feed_forward_bits = json_int(asked, "feedforward_quant_bits", 0),
         .embedding_bits = json_int(asked, "embedding_quant_bits", 0),
         .is_asymmetric = !cJSON_IsTrue(cJSON_GetObjectItem(asked, "is_symmetric")),
+        .is_original = true,
         .for_gpu = strcmp(cJSON_GetObjectItem(asked, "backend")->valuestring, "gpu") == 0,
     };
     for (size_t i = 0; i < QP_COUNT(exceptions); i++)

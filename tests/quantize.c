@@ -1,7 +1,10 @@
 /* quantize.c (test): float rows -> int8 and int4 rows, against known answers and against every
- * matrix that the original converter wrote from the same checkpoint, bit for bit. */
+ * matrix that the original converter wrote from the same checkpoint, bit for bit; block-wise int4,
+ * against the error of simpler schemes. */
 #include "convert/convert_impl.h"
+#include "model/model.h"
 
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -261,6 +264,136 @@ static void test_original_files(void **state)
     }
 }
 
+/* ---- block-wise int4 ---- */
+
+enum {
+    BLOCK_ROWS = 24,
+    BLOCK_COLS = 200 // the last block has 8 of 16
+};
+
+/* What a model reads: the values of BLOCK_ROWS rows. */
+static void read_blocks(float *values, const uint8_t *codes, const uint8_t *multipliers,
+                        const float *scales)
+{
+    const struct matrix m = { .dtype = DTYPE_I4_BLOCK,
+                              .n_out = BLOCK_ROWS,
+                              .n_in = BLOCK_COLS,
+                              .row_bytes = BLOCK_COLS / 2,
+                              .data = codes,
+                              .scales = scales,
+                              .multipliers = multipliers };
+    for (int r = 0; r < BLOCK_ROWS; r++)
+        qp_matrix_read_row(&m, r, values + r * BLOCK_COLS);
+}
+
+/* Rows as weights are: near normal, of different sizes, some with outliers. */
+static void fill_weights(float *w)
+{
+    uint32_t state = 12345;
+    for (int i = 0; i < BLOCK_ROWS * BLOCK_COLS; i++) {
+        float sum = 0;
+        for (int k = 0; k < 6; k++) {
+            state = state * 1664525u + 1013904223u;
+            sum += (float)(state >> 8) * 0x1p-24f - 0.5f;
+        }
+        const int row = i / BLOCK_COLS;
+        w[i] = sum * (float)(1 + row) * 0.01f * (row % 3 == 0 && state >> 24 == 0 ? 8 : 1);
+    }
+}
+
+static double squared_error(const float *a, const float *b, const float *importance)
+{
+    double sum = 0;
+    for (int i = 0; i < BLOCK_ROWS * BLOCK_COLS; i++) {
+        const double d = (double)a[i] - (double)b[i];
+        sum += d * d * (importance ? (double)importance[i % BLOCK_COLS] : 1);
+    }
+    return sum;
+}
+
+/* The error of 4 bits with a float scale for each 32 values, from their largest, as Q4_0 has it. */
+static double error_of_q4_0(const float *w)
+{
+    double error = 0;
+    for (int r = 0; r < BLOCK_ROWS; r++, w += BLOCK_COLS)
+        for (int begin = 0; begin < BLOCK_COLS; begin += 32) {
+            const int end = begin + 32 < BLOCK_COLS ? begin + 32 : BLOCK_COLS;
+            float largest = 0;
+            for (int i = begin; i < end; i++)
+                largest = fabsf(w[i]) > fabsf(largest) ? w[i] : largest;
+            const float d = largest / -8;
+            for (int i = begin; i < end; i++) {
+                const float q = fminf(floorf(w[i] / d + 8.5f), 15);
+                error += pow((double)(w[i] - (q - 8) * d), 2);
+            }
+        }
+    return error;
+}
+
+static void test_blocks(void **state)
+{
+    (void)state;
+    static float w[BLOCK_ROWS * BLOCK_COLS], values[BLOCK_ROWS * BLOCK_COLS];
+    float scales[BLOCK_ROWS], importance[BLOCK_COLS];
+    uint8_t codes[BLOCK_ROWS * BLOCK_COLS / 2], multipliers[BLOCK_ROWS * 8];
+    assert_int_equal(qp_multiplier_bytes(BLOCK_COLS), 8);
+    fill_weights(w);
+    assert_true(qp_quantize_i4_block(w, NULL, BLOCK_ROWS, BLOCK_COLS, codes, multipliers, scales));
+    read_blocks(values, codes, multipliers, scales);
+    const double plain = squared_error(w, values, NULL);
+    assert_true(plain < 0.75 * error_of_q4_0(w));
+
+    // the columns that count more come out better
+    for (int i = 0; i < BLOCK_COLS; i++)
+        importance[i] = i % 4 ? 1 : 50;
+    const double unweighted = squared_error(w, values, importance);
+    assert_true(
+        qp_quantize_i4_block(w, importance, BLOCK_ROWS, BLOCK_COLS, codes, multipliers, scales));
+    read_blocks(values, codes, multipliers, scales);
+    assert_true(squared_error(w, values, importance) < 0.8 * unweighted);
+}
+
+/* What block-wise int4 can hold comes back as it was, up to the rounding of the scale. */
+static void test_blocks_are_kept(void **state)
+{
+    (void)state;
+    float w[128], scale;
+    uint8_t codes[64], multipliers[4];
+    for (int i = 0; i < 128; i++) // block b: all codes, at a multiplier of its own
+        w[i] = (float)qp_i4_block_values[i / 16 == 0 ? 8 : i / 16][i % 16] * 0.25f;
+    assert_true(qp_quantize_i4_block(w, NULL, 1, 128, codes, multipliers, &scale));
+    for (int i = 0; i < 128; i++) {
+        const int code = codes[i / 2] >> (i % 2 * 4) & 15;
+        const float value =
+            (float)qp_i4_block_values[qp_block_multiplier(multipliers, i)][code] * scale;
+        assert_true(fabsf(value - w[i]) <= 1e-5f * 30);
+    }
+}
+
+static void test_block_extremes(void **state)
+{
+    (void)state;
+    static const float zeros[34];
+    float w[34] = { 0 }, scale = 0;
+    uint8_t codes[17], multipliers[4];
+    assert_true(qp_quantize_i4_block(zeros, NULL, 1, 34, codes, multipliers, &scale));
+    assert_true(scale == 1);
+    for (int i = 0; i < 17; i++)
+        assert_int_equal(codes[i], 0x88);
+    static const float ends[] = { FLT_MAX, 1e-38f, 1e-45f };
+    for (size_t e = 0; e < QP_COUNT(ends); e++) {
+        w[1] = ends[e];
+        w[33] = -ends[e];
+        assert_true(qp_quantize_i4_block(w, NULL, 1, 34, codes, multipliers, &scale));
+        assert_true(scale > 0 && scale <= FLT_MAX);
+    }
+    static const float wrong[] = { NAN, INFINITY, -INFINITY };
+    for (size_t i = 0; i < QP_COUNT(wrong); i++) {
+        w[20] = wrong[i];
+        assert_false(qp_quantize_i4_block(w, NULL, 1, 34, codes, multipliers, &scale));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -273,6 +406,9 @@ int main(void)
         cmocka_unit_test(test_halves),
         cmocka_unit_test(test_rounding),
         cmocka_unit_test(test_original_files),
+        cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_blocks_are_kept),
+        cmocka_unit_test(test_block_extremes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

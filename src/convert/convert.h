@@ -10,7 +10,9 @@
 
 #include "format/format.h"
 
-/* How matrices are stored; vectors stay float32. All have one scale per output row. */
+/* How matrices are stored; vectors stay float32. int8 has one scale per output row; int4 has a
+ * multiplier for each 16 values beside it (docs/model-format.md), unless the options ask for what
+ * the original's engine reads. */
 enum convert_weights {
     CONVERT_INT8,  // everything int8
     CONVERT_MIXED, // attention int8, feed-forward int4, embedding and head int8
@@ -29,6 +31,7 @@ struct convert_options {
     enum convert_weights weights;
     /* Bits of one class of matrices, 8 or 4; 0: as `weights` says. */
     int attention_bits, feed_forward_bits, embedding_bits; // the last: embedding and head
+    bool is_original; // int4 has one scale per row, which is all that the original's engine reads
     /* The original's other ways to quantize; each gives the numbers that it gives. */
     bool is_asymmetric; // a zero point per row: only for_gpu, CPU files have no place for it
     bool is_mse;        // the scale comes from the root mean square of a row, not from its maximum

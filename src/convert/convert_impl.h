@@ -10,6 +10,7 @@
  *     plan.c        facts + tensors of the checkpoint -> tensors of the model file, all checked
  *     metadata.c    model_facts -> LlmParameters proto and quip.config
  *     requantize.c  a model file in place of a checkpoint
+ *     quantize_block.c  float rows -> block-wise int4
  *     store.c       rows of numbers -> bytes of the file, in the layout for CPUs or for GPUs
  *     convert.c     the story: all of these in order
  */
@@ -31,6 +32,13 @@ struct sources {
 };
 quip_status qp_sources_find(struct sources *s, const char *path, quip_error *error);
 void qp_sources_close(struct sources *s);
+
+/* ---- quantize_block.c ---- */
+
+/* Block-wise int4 (model/matrix.h): cols / 2 bytes of codes and qp_multiplier_bytes(cols) of
+ * multipliers a row. `importance` [cols] weighs the squared errors; NULL: all alike. */
+bool qp_quantize_i4_block(const float *w, const float *importance, int64_t rows, int64_t cols,
+                          uint8_t *codes, uint8_t *multipliers, float *scales);
 
 /* ---- checkpoint.c ---- */
 
@@ -283,12 +291,13 @@ const char *qp_token_text(const cJSON *config, const char *key);
 struct stored {
     const char *source; // its name where it comes from, for messages
     int64_t rows, cols;
-    enum dtype dtype;          // F32, I8 or I4; for GPUs an unquantized matrix is F16
+    enum dtype dtype;          // F32, I8, I4 or I4_BLOCK; for GPUs an unquantized matrix is F16
     bool is_for_gpu, is_mse;   // the layout; the scheme of the scales
     bool is_asymmetric;        // with a zero point per row
     bool is_first;             // in the file
     int index;                 // in the writer
     int scale_index;           // of what goes with a quantized matrix
+    int multiplier_index;      // of I4_BLOCK
     int zero_index, sum_index; // for GPUs
 };
 /* How the options want a class of tensors kept; fills all but source and sizes. */
@@ -304,7 +313,9 @@ uint64_t qp_stored_bytes(const struct stored *s);
 
 /* Memory for as many rows as are written at a time. */
 struct slab {
-    void *packed; // integers as files for CPUs have them
+    struct pool *pool; // for what takes longer than writing it
+    void *packed;      // integers as files for CPUs have them
+    uint8_t *multipliers;
     float *scales, *zeros;
     uint8_t *tiles;
     int32_t *sums;
@@ -313,7 +324,7 @@ struct slab {
 quip_status qp_slab_open(struct slab *slab, int64_t n_values, int64_t n_rows, quip_error *error);
 void qp_slab_close(struct slab *slab);
 /* Write rows [begin, begin + n); for GPUs both are multiples of 4 in a matrix. Quantize floats
- * first; or take integers as they are, packed in the slab with their scales and zeros. */
+ * first; or take integers as they are, packed in the slab with what goes with them. */
 quip_status qp_store_floats(struct tflite_writer *w, const struct stored *s, struct slab *slab,
                             int64_t begin, int64_t n, const float *values, quip_error *error);
 quip_status qp_store_integers(struct tflite_writer *w, const struct stored *s, struct slab *slab,

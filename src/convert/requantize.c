@@ -29,8 +29,12 @@ static bool ends_with(const char *name, const char *end)
 /* What comes with a matrix and is made anew. */
 static bool is_companion(const char *name)
 {
-    return ends_with(name, "_quantized_scale") || ends_with(name, "_quantized_zp") ||
-           ends_with(name, ".sum_i");
+    static const char *const ends[] = { "_quantized_scale", "_quantized_zp", ".sum_i",
+                                        "_block_scale", "_block_multiplier" };
+    for (size_t i = 0; i < QP_COUNT(ends); i++)
+        if (ends_with(name, ends[i]))
+            return true;
+    return false;
 }
 
 static enum weight_class class_of(const struct matrix *m)
@@ -43,7 +47,7 @@ static enum weight_class class_of(const struct matrix *m)
 /* Whether the integers can stay. */
 static bool is_kept(const struct matrix *m, const struct stored *s)
 {
-    return (s->dtype == DTYPE_I8 || s->dtype == DTYPE_I4) && (enum dtype)m->dtype == s->dtype &&
+    return s->dtype != DTYPE_F32 && (enum dtype)m->dtype == s->dtype &&
            (m->zeros != NULL) == s->is_asymmetric;
 }
 
@@ -124,6 +128,9 @@ static quip_status write_rows(struct requantizer *q, const struct stored *s, con
     if (is_kept(m, s)) {
         memcpy(q->slab.packed, qp_matrix_row(m, (int)begin), (size_t)n * m->row_bytes);
         memcpy(q->slab.scales, m->scales + begin, (size_t)n * sizeof(float));
+        if (m->multipliers)
+            memcpy(q->slab.multipliers, qp_matrix_multipliers(m, (int)begin),
+                   (size_t)n * qp_multiplier_bytes(m->n_in));
         if (m->zeros)
             memcpy(q->slab.zeros, m->zeros + begin, (size_t)n * sizeof(float));
         return qp_store_integers(q->writer, s, &q->slab, begin, n, q->error);

@@ -1,10 +1,13 @@
 /* store.c: rows of a matrix -> bytes of the model file, in either of the original's layouts.
  * In:  how a tensor is kept (struct stored); floats, or integers as files for CPUs have them.
- * Out: for CPUs the rows and a scale each. For GPUs 4 x 4 tiles, dims [cols / 4][rows / 4][4 of a
- *      row][4 rows], int8 plus 128, floats in binary16; a scale and the sum of its integers for
- *      each row, and a zero point where rows have one (docs/model-format.md). */
+ * Out: for CPUs the rows and a scale each, and the multipliers of block-wise int4. For GPUs 4 x 4
+ * tiles, dims [cols / 4][rows / 4][4 of a row][4 rows], int8 plus 128, floats in binary16; a scale
+ * and the sum of its integers for each row, and a zero point where rows have one
+ * (docs/model-format.md). */
 #include "convert/convert_impl.h"
+#include "model/matrix.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,12 +33,20 @@ static enum dtype stored_dtype(const struct convert_options *o, enum weight_clas
 
 static bool is_integer(const struct stored *s)
 {
-    return s->dtype == DTYPE_I8 || s->dtype == DTYPE_I4;
+    return s->dtype == DTYPE_I8 || s->dtype == DTYPE_I4 || s->dtype == DTYPE_I4_BLOCK;
+}
+
+/* Whether the options leave int4 to us. */
+static bool is_block_wise(const struct convert_options *o)
+{
+    return !o->is_original && !o->for_gpu && !o->is_mse && !o->is_asymmetric && !o->block_size;
 }
 
 void qp_store_as(struct stored *s, const struct convert_options *o, enum weight_class weight_class)
 {
     s->dtype = stored_dtype(o, weight_class);
+    if (s->dtype == DTYPE_I4 && is_block_wise(o))
+        s->dtype = DTYPE_I4_BLOCK;
     s->is_for_gpu = o->for_gpu;
     if (o->for_gpu && s->dtype == DTYPE_F32 && weight_class != CLASS_NORM &&
         weight_class != CLASS_BIAS)
@@ -86,11 +97,28 @@ static quip_status declare_integers(struct tflite_writer *w, struct stored *s, c
     return status;
 }
 
+/* Without _quantized_scale: who does not know multipliers shall not read the codes as weights. */
+static quip_status declare_block_wise(struct tflite_writer *w, struct stored *s, const char *name,
+                                      quip_error *error)
+{
+    const int64_t dims[2] = { s->rows, s->cols };
+    const int64_t multiplier_dims[2] = { s->rows, (int64_t)qp_multiplier_bytes((int)s->cols) };
+    char full[MAX_STORED_NAME];
+    snprintf(full, sizeof full, "%s_block_multiplier", name);
+    quip_status status = qp_tflite_writer_tensor(w, name, DTYPE_I4, 2, dims, &s->index, error);
+    if (!status)
+        status = qp_tflite_writer_tensor(w, full, DTYPE_I8, 2, multiplier_dims,
+                                         &s->multiplier_index, error);
+    return status
+               ? status
+               : declare_companion(w, s, name, "_block_scale", DTYPE_F32, &s->scale_index, error);
+}
+
 quip_status qp_store_declare(struct tflite_writer *w, struct stored *s, const char *name,
                              quip_error *error)
 {
     const int64_t dims[2] = { s->rows, s->cols };
-    if (s->dtype == DTYPE_I4 && s->cols % 2)
+    if ((s->dtype == DTYPE_I4 || s->dtype == DTYPE_I4_BLOCK) && s->cols % 2)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s has rows of %lld values; int4 needs an even number", s->source,
                        (long long)s->cols);
@@ -98,6 +126,8 @@ quip_status qp_store_declare(struct tflite_writer *w, struct stored *s, const ch
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s is [%lld, %lld]; the layout for GPUs has tiles of 4 x 4", s->source,
                        (long long)s->rows, (long long)s->cols);
+    if (s->dtype == DTYPE_I4_BLOCK)
+        return declare_block_wise(w, s, name, error);
     return is_integer(s) ? declare_integers(w, s, name, error)
                          : qp_tflite_writer_tensor(w, name, s->dtype, 2, dims, &s->index, error);
 }
@@ -123,21 +153,29 @@ quip_status qp_slab_open(struct slab *slab, int64_t n_values, int64_t n_rows, qu
 {
     const size_t values = (size_t)n_values, rows = (size_t)n_rows;
     *slab = (struct slab){ .packed = malloc(values),
+                           .multipliers = malloc(values / 32 + rows * 4),
                            .scales = malloc(rows * sizeof(float)),
                            .zeros = malloc(rows * sizeof(float)),
                            .tiles = malloc(values * sizeof(uint16_t)),
                            .sums = malloc(rows * sizeof(int32_t)),
                            .n_values = n_values,
                            .n_rows = n_rows };
-    if (slab->packed && slab->scales && slab->zeros && slab->tiles && slab->sums)
-        return QUIP_OK;
-    qp_slab_close(slab);
-    return qp_fail_memory(error, "a slab of weights", values * 3 + rows * 12);
+    quip_status status = QUIP_OK;
+    if (!slab->packed || !slab->multipliers || !slab->scales || !slab->zeros || !slab->tiles ||
+        !slab->sums)
+        status = qp_fail_memory(error, "a slab of weights", values * 3 + rows * 16);
+    if (!status)
+        status = qp_pool_open(&slab->pool, 0, error);
+    if (status)
+        qp_slab_close(slab);
+    return status;
 }
 
 void qp_slab_close(struct slab *slab)
 {
+    qp_pool_close(slab->pool);
     free(slab->packed);
+    free(slab->multipliers);
     free(slab->scales);
     free(slab->zeros);
     free(slab->tiles);
@@ -240,16 +278,56 @@ quip_status qp_store_integers(struct tflite_writer *w, const struct stored *s, s
         status = write_companion(w, s->zero_index, begin, n, slab->zeros, error);
     if (status)
         return status;
+    if (s->dtype == DTYPE_I4_BLOCK) {
+        const size_t row_bytes = qp_multiplier_bytes((int)s->cols);
+        status = qp_tflite_writer_write(w, s->multiplier_index, (uint64_t)begin * row_bytes,
+                                        slab->multipliers, (size_t)n * row_bytes, error);
+    }
     if (!s->is_for_gpu)
-        return write_plain(w, s, begin, n, slab->packed, error);
+        return status ? status : write_plain(w, s, begin, n, slab->packed, error);
     tile_integers(s, slab, n);
     status = write_companion(w, s->sum_index, begin, n, slab->sums, error);
     return status ? status : write_tiles(w, s, slab, begin, n, error);
 }
 
+/* Rows of a slab on their way to block-wise int4. */
+struct block_task {
+    const struct stored *s;
+    struct slab *slab;
+    const float *values;
+    int n;
+    atomic_bool is_fine;
+};
+
+static void quantize_share(void *arg, int index, int n_threads)
+{
+    struct block_task *task = arg;
+    const int64_t cols = task->s->cols;
+    struct slab *slab = task->slab;
+    int begin, end;
+    qp_share(task->n, 1, index, n_threads, &begin, &end);
+    if (!qp_quantize_i4_block(task->values + begin * cols, NULL, end - begin, cols,
+                              (uint8_t *)slab->packed + begin * cols / 2,
+                              slab->multipliers + (size_t)begin * qp_multiplier_bytes((int)cols),
+                              slab->scales + begin))
+        task->is_fine = false;
+}
+
+static bool quantize_blocks(const struct stored *s, struct slab *slab, int64_t n,
+                            const float *values)
+{
+    struct block_task task = {
+        .s = s, .slab = slab, .values = values, .n = (int)n, .is_fine = true
+    };
+    qp_pool_run(slab->pool, quantize_share, &task);
+    return task.is_fine;
+}
+
 static bool quantize_rows(const struct stored *s, struct slab *slab, int64_t n, const float *values)
 {
     const int bits = s->dtype == DTYPE_I8 ? 8 : 4;
+    if (s->dtype == DTYPE_I4_BLOCK)
+        return quantize_blocks(s, slab, n, values);
     if (s->is_asymmetric)
         return qp_quantize_asymmetric(values, n, s->cols, bits, slab->packed, slab->scales,
                                       slab->zeros);

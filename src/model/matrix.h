@@ -63,6 +63,8 @@ bool qp_quantize_i4(const float *w, int64_t rows, int64_t cols, uint8_t *q, floa
 bool qp_quantize_asymmetric(const float *w, int64_t rows, int64_t cols, int bits, void *q,
                             float *scales, float *zeros);
 bool qp_quantize_mse(const float *w, int64_t rows, int64_t cols, int bits, void *q, float *scales);
+/* max|w| of n values, or -1 when one is not a finite number. */
+float qp_row_bound(const float *w, int64_t n);
 
 enum activation {
     ACT_GELU_TANH = 0,

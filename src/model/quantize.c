@@ -12,8 +12,7 @@
 #include <float.h>
 #include <math.h>
 
-/* max|w|, or -1 when a value is not finite. */
-static float row_bound(const float *w, int64_t n)
+float qp_row_bound(const float *w, int64_t n)
 {
     float bound = 0;
     int n_finite = 0;
@@ -51,7 +50,7 @@ static inline float scale_of(float bound, int max)
 bool qp_quantize_i8(const float *w, int64_t rows, int64_t cols, int8_t *q, float *scales)
 {
     for (int64_t r = 0; r < rows; r++, w += cols, q += cols) {
-        float bound = row_bound(w, cols);
+        float bound = qp_row_bound(w, cols);
         if (bound < 0)
             return false;
         scales[r] = scale_of(bound, 127);
@@ -64,7 +63,7 @@ bool qp_quantize_i8(const float *w, int64_t rows, int64_t cols, int8_t *q, float
 bool qp_quantize_i4(const float *w, int64_t rows, int64_t cols, uint8_t *q, float *scales)
 {
     for (int64_t r = 0; r < rows; r++, w += cols, q += cols / 2) {
-        float bound = row_bound(w, cols);
+        float bound = qp_row_bound(w, cols);
         if (bound < 0)
             return false;
         scales[r] = scale_of(bound, 7);
@@ -103,7 +102,7 @@ bool qp_quantize_asymmetric(const float *w, int64_t rows, int64_t cols, int bits
     const float q_min = bits == 8 ? -128 : -8, q_max = bits == 8 ? 127 : 7;
     for (int64_t r = 0; r < rows; r++, w += cols) {
         float min = w[0], max = w[0];
-        if (row_bound(w, cols) < 0)
+        if (qp_row_bound(w, cols) < 0)
             return false;
         for (int64_t i = 1; i < cols; i++) {
             min = w[i] < min ? w[i] : min;
@@ -130,7 +129,7 @@ bool qp_quantize_mse(const float *w, int64_t rows, int64_t cols, int bits, void 
     const float step = bits == 8 ? 0.05408f : 0.37755f, half = bits == 8 ? 127 : 7;
     for (int64_t r = 0; r < rows; r++, w += cols) {
         double sum = 0;
-        if (row_bound(w, cols) < 0)
+        if (qp_row_bound(w, cols) < 0)
             return false;
         for (int64_t i = 0; i < cols; i++)
             sum += (double)w[i] * (double)w[i];

@@ -154,6 +154,7 @@ def convert_checkpoint(
         "json": True,
         "model-type": config.model_type or None,
         "backend": config.backend,
+        "original": True,  # int4 as the original has it
         "attention-bits": config.attention_quant_bits,
         "feedforward-bits": config.feedforward_quant_bits,
         "embedding-bits": config.embedding_quant_bits,

@@ -1,0 +1,198 @@
+/* quantize_block.c: rows of float weights -> block-wise int4 (model/matrix.h): a code for each
+ * weight, a multiplier for each I4_BLOCK of them, a scale for the row.
+ *
+ * They are chosen to make sum_i importance[i] * (w[i] - scale * value[i])^2 small. At one scale the
+ * blocks are independent of each other: each tries the multipliers that bring its largest weight
+ * near the end of the codes' range, of both signs, since that range reaches a little further below
+ * zero. Of a few scales the best stays, and is at last made the best one for the multipliers and
+ * codes that it led to (least squares). Repeating that was slower and no better than more scales.
+ */
+#include "convert/convert_impl.h"
+
+#include "model/matrix.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+enum {
+    N_HALVES = 64,     // twice a weight in units of the codes, from -16 to 15.5
+    MIN_CODE = -15,    // values of the codes
+    MAX_MULTIPLIER = 8 // of the negative ones; 7 of the others
+};
+
+/* Codes by the weight in units of their values: all values are whole, so that the code nearest to
+ * t is known from floor(2 * t). */
+struct code_table {
+    uint8_t code[N_HALVES];
+    float value[N_HALVES];
+};
+
+static void fill_codes(struct code_table *table)
+{
+    const int8_t *values = qp_i4_block_values[1];
+    for (int i = 0, code = 0; i < N_HALVES; i++) {
+        const int twice = i - N_HALVES / 2; // 2 * t is in [twice, twice + 1)
+        while (code < 15 && twice >= values[code] + values[code + 1])
+            code++;
+        table->code[i] = (uint8_t)code;
+        table->value[i] = values[code];
+    }
+}
+
+static inline int half_of(float twice)
+{
+    float i = twice + N_HALVES / 2;
+    i = i > 0 ? i : 0;
+    i = i < N_HALVES - 1 ? i : N_HALVES - 1;
+    return (int)i;
+}
+
+/* Up to I4_BLOCK weights that share a multiplier. Past the end of a row, zeros of no importance. */
+struct block {
+    float w[I4_BLOCK], importance[I4_BLOCK];
+    float bound; // max|w|
+};
+
+static struct block take_block(const float *w, const float *importance, int n)
+{
+    struct block b = { .bound = 0 };
+    for (int i = 0; i < I4_BLOCK; i++) {
+        b.w[i] = i < n ? w[i] : 0;
+        b.importance[i] = i >= n ? 0 : importance ? importance[i] : 1;
+        b.bound = fabsf(b.w[i]) > b.bound ? fabsf(b.w[i]) : b.bound;
+    }
+    return b;
+}
+
+/* Sums over weights with the values v that some multipliers give them. */
+struct fit {
+    double wv, vv; // of importance * w * v, importance * v * v
+};
+
+/* What the fit leaves of the squares of w at a scale, but for the sum of importance * w * w. */
+static inline double excess(struct fit f, double scale)
+{
+    return scale * (scale * f.vv - 2 * f.wv);
+}
+
+/* A block at one multiplier, in units of the codes, which cannot overflow. The sums are in four
+ * lanes, so that they do not wait for each other. */
+static struct fit fit_block(const struct code_table *table, const struct block *b, float scale,
+                            int multiplier)
+{
+    const double unit = (double)scale * multiplier;
+    const float twice = (float)(2 / unit);
+    float t[I4_BLOCK], tv[4] = { 0 }, vv[4] = { 0 };
+    int half[I4_BLOCK];
+    for (int i = 0; i < I4_BLOCK; i++) {
+        t[i] = b->w[i] * twice;
+        half[i] = half_of(t[i]);
+    }
+    for (int i = 0; i < I4_BLOCK; i += 4)
+        for (int j = 0; j < 4; j++) {
+            const float v = table->value[half[i + j]], weighted = v * b->importance[i + j];
+            tv[j] += weighted * t[i + j];
+            vv[j] += weighted * v;
+        }
+    return (struct fit){ (double)((tv[0] + tv[1]) + (tv[2] + tv[3])) / 2 * unit * multiplier,
+                         (double)((vv[0] + vv[1]) + (vv[2] + vv[3])) * multiplier * multiplier };
+}
+
+/* The best multiplier of a block. */
+static int choose_multiplier(const struct code_table *table, const struct block *b, float scale,
+                             struct fit *fit)
+{
+    float ideal = b->bound / (scale * -MIN_CODE);
+    ideal = ideal < 2 * MAX_MULTIPLIER ? ideal : 2 * MAX_MULTIPLIER;
+    int lowest = (int)(ideal * 0.75f), highest = (int)(ideal * 1.25f) + 1;
+    lowest = lowest < 1 ? 1 : lowest > MAX_MULTIPLIER - 1 ? MAX_MULTIPLIER - 1 : lowest;
+    highest = highest < MAX_MULTIPLIER ? highest : MAX_MULTIPLIER;
+
+    int best = 0; // all zero
+    *fit = (struct fit){ 0, 0 };
+    for (int m = lowest; m <= highest; m++)
+        for (int sign = -1; sign <= 1; sign += 2) {
+            if (sign * m == MAX_MULTIPLIER)
+                continue;
+            const struct fit f = fit_block(table, b, scale, sign * m);
+            if (excess(f, (double)scale) < excess(*fit, (double)scale)) {
+                *fit = f;
+                best = sign * m;
+            }
+        }
+    return best;
+}
+
+/* A row at a scale; its multipliers, where `multipliers` is not NULL. */
+static struct fit fit_row(const struct code_table *table, const float *w, const float *importance,
+                          int n_in, float scale, uint8_t *multipliers)
+{
+    struct fit sum = { 0, 0 };
+    for (int i = 0, at = 0; i < n_in; i += I4_BLOCK, at++) {
+        const struct block b = take_block(w + i, importance ? importance + i : NULL, n_in - i);
+        struct fit f;
+        const int m = choose_multiplier(table, &b, scale, &f);
+        sum.wv += f.wv;
+        sum.vv += f.vv;
+        if (multipliers)
+            multipliers[at / 2] |= (uint8_t)((m & 15) << (at % 2 * 4));
+    }
+    return sum;
+}
+
+/* The codes of a row whose multipliers are known. */
+static void store_codes(const struct code_table *table, const float *w, int n_in, float scale,
+                        const uint8_t *multipliers, uint8_t *codes)
+{
+    memset(codes, 0, (size_t)n_in / 2);
+    for (int i = 0; i < n_in; i++) {
+        const float unit =
+            scale * (float)qp_i4_block_values[qp_block_multiplier(multipliers, i)][9];
+        const int code = table->code[half_of(unit != 0 ? 2 / unit * w[i] : 0)];
+        codes[i / 2] |= (uint8_t)(code << (i % 2 * 4));
+    }
+}
+
+/* The best of a few scales at which the row's largest weight has a multiplier of 7 to 9.5. */
+static float choose_scale(const struct code_table *table, const float *w, const float *importance,
+                          int n_in, float bound)
+{
+    static const float largest[] = { 7.0f, 7.5f, 8.0f, 8.7f, 9.5f };
+    float best = 1;
+    double least = 0;
+    for (size_t i = 0; i < QP_COUNT(largest); i++) {
+        const float scale = bound / (largest[i] * -MIN_CODE);
+        if (scale < FLT_MIN)
+            break;
+        const struct fit f = fit_row(table, w, importance, n_in, scale, NULL);
+        if (excess(f, (double)scale) < least) {
+            least = excess(f, (double)scale);
+            best = scale;
+        }
+    }
+    return best;
+}
+
+bool qp_quantize_i4_block(const float *w, const float *importance, int64_t rows, int64_t cols,
+                          uint8_t *codes, uint8_t *multipliers, float *scales)
+{
+    const int n_in = (int)cols;
+    const size_t multiplier_bytes = qp_multiplier_bytes(n_in);
+    struct code_table table;
+    fill_codes(&table);
+    for (int64_t r = 0; r < rows; r++, w += cols, codes += cols / 2) {
+        const float bound = qp_row_bound(w, cols);
+        if (bound < 0)
+            return false;
+        scales[r] = choose_scale(&table, w, importance, n_in, bound);
+        memset(multipliers, 0, multiplier_bytes);
+        if (bound > 0) {
+            const struct fit f = fit_row(&table, w, importance, n_in, scales[r], multipliers);
+            scales[r] = f.vv > 0 ? (float)(f.wv / f.vv) : scales[r];
+        }
+        store_codes(&table, w, n_in, scales[r], multipliers, codes);
+        multipliers += multiplier_bytes;
+    }
+    return true;
+}
