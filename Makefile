@@ -5,7 +5,7 @@ PROMPT ?= Why is the sky blue? Answer in two sentences.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 MAKEFLAGS += --no-print-directory
 
-.PHONY: build configure demo test check bench lint format dist wheel install clean help
+.PHONY: build configure demo web-demo test check bench lint format dist wheel install clean help
 
 ## make              build the library and the program: build/quip, build/libquip.*
 build: configure
@@ -21,6 +21,10 @@ configure:
 ##                   (MODEL=smollm2-135m or gemma3-270m, PROMPT="…")
 demo: build
 	@scripts/demo '$(MODEL)' '$(subst ','\'',$(value PROMPT))'
+
+## make web-demo     the web package and its demo page, at http://localhost:8080/
+web-demo: build
+	@scripts/web-demo
 
 ## make test         run all tests
 test: configure

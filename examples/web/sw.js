@@ -1,0 +1,34 @@
+/* sw.js: the page works without a network after the first visit. Everything of its own is answered from
+ * what was kept when the network does not answer; models are kept elsewhere, by the package. */
+const NAME = "quip-page-1";
+const PAGE = ["./", "style.css", "app.js", "settings.js", "chat.js", "icon.svg", "manifest.webmanifest"];
+const PACKAGE = ["index.js", "worker.js", "thread.js"].map((name) => "quip/" + name);
+
+self.addEventListener("install", (event) => {
+  event.waitUntil(caches.open(NAME).then((kept) => kept.addAll([...PAGE, ...PACKAGE])));
+  self.skipWaiting();
+});
+
+self.addEventListener("activate", (event) => {
+  const old = caches.keys().then((names) => Promise.all(names.filter((n) => n !== NAME).map((n) => caches.delete(n))));
+  event.waitUntil(old.then(() => self.clients.claim()));
+});
+
+async function answer(request) {
+  const kept = await caches.open(NAME);
+  try {
+    const response = await fetch(request);
+    if (response.ok) await kept.put(request, response.clone());
+    return response;
+  } catch (error) {
+    const found = await kept.match(request, { ignoreSearch: true });
+    if (found) return found;
+    throw error;
+  }
+}
+
+self.addEventListener("fetch", (event) => {
+  const url = new URL(event.request.url);
+  const isOurs = url.origin === location.origin && !url.pathname.includes("/models/");
+  if (event.request.method === "GET" && isOurs && !event.request.headers.has("range")) event.respondWith(answer(event.request));
+});
