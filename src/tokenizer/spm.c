@@ -1,7 +1,8 @@
 /* spm.c: a SentencePiece ModelProto, opened.
  * In:  the proto's bytes, borrowed: pieces keep their text there.
- * Out: struct tokenizer: the pieces, a hash table of their texts, tries, the normalizer. 262144
- *      pieces open in 15 ms: a hop over the proto to count them, one block, a walk to fill it.
+ * Out: struct tokenizer: the pieces, tries, the normalizer; an index of the pieces' texts is made
+ * when it is first needed (piece_index.c). 262144 pieces open in 4 ms: a hop over the proto to
+ *      count them, one block, a walk to fill it.
  * Field numbers: sentencepiece_model.proto of google/sentencepiece.
  * fuzz target: FUZZ_SPM */
 #include "tokenizer/tokenizer_impl.h"
@@ -15,91 +16,6 @@ enum {
     MAX_PIECE_BYTES = (1 << 29) - 1 // what struct piece can say
 };
 
-/* ---- the hash table of pieces ---- */
-
-static uint64_t load_bytes(const char *s, size_t n)
-{
-    uint64_t v = 0;
-    memcpy(&v, s, n);
-    return v;
-}
-
-/* Any mixing that spreads will do: the table lives in memory only. The high half is the better one:
- * the slot comes from its low bits, the tag from its top. */
-static uint64_t piece_hash(const char *s, size_t n)
-{
-    const uint64_t odd = 0x9E3779B97F4A7C15u;
-    uint64_t h = n * odd;
-    for (; n >= 8; s += 8, n -= 8) {
-        h = (h ^ load_bytes(s, 8)) * odd;
-        h ^= h >> 29;
-    }
-    if (n >= 4)
-        h ^= load_bytes(s, 4) | load_bytes(s + n - 4, 4) << 32;
-    else if (n > 0)
-        h ^= (uint8_t)s[0] | (uint64_t)(uint8_t)s[n / 2] << 8 | (uint64_t)(uint8_t)s[n - 1] << 16;
-    h *= odd;
-    return (h ^ h >> 32) * odd;
-}
-
-static bool is_reserved(const struct piece *piece)
-{
-    return piece->type == PIECE_UNKNOWN || piece->type == PIECE_CONTROL ||
-           piece->type == PIECE_BYTE;
-}
-
-/* The id in slot `i`, if the piece there is this text, of that kind; else NO_TOKEN. */
-static quip_token match_slot(const struct tokenizer *t, uint32_t i, uint32_t tag, const char *text,
-                             size_t n, bool reserved)
-{
-    uint32_t slot = t->slots[i];
-    if ((slot & ((1u << t->tag_bits) - 1)) != tag)
-        return NO_TOKEN;
-    quip_token id = (quip_token)(slot >> t->tag_bits) - 1;
-    const struct piece *piece = &t->pieces[id];
-    bool is_match = piece->n == n && memcmp(qp_piece_text(t, id), text, n) == 0 &&
-                    is_reserved(piece) == reserved;
-    return is_match ? id : NO_TOKEN;
-}
-
-static uint32_t tag_of(const struct tokenizer *t, uint64_t hash)
-{
-    return (uint32_t)(hash >> 50) & ((1u << t->tag_bits) - 1);
-}
-
-/* The first piece of that text keeps its place. */
-static void add_slot(struct tokenizer *t, quip_token id)
-{
-    const struct piece *piece = &t->pieces[id];
-    const char *text = qp_piece_text(t, id);
-    bool reserved = is_reserved(piece);
-    uint64_t hash = piece_hash(text, piece->n);
-    uint32_t tag = tag_of(t, hash), i = (uint32_t)(hash >> 32) & t->slot_mask;
-    for (; t->slots[i]; i = (i + 1) & t->slot_mask)
-        if (match_slot(t, i, tag, text, piece->n, reserved) != NO_TOKEN)
-            return;
-    t->slots[i] = (uint32_t)(id + 1) << t->tag_bits | tag;
-}
-
-quip_token qp_spm_find(const struct tokenizer *t, const char *text, size_t n, bool reserved)
-{
-    uint64_t hash = piece_hash(text, n);
-    uint32_t tag = tag_of(t, hash);
-    for (uint32_t i = (uint32_t)(hash >> 32) & t->slot_mask; t->slots[i];
-         i = (i + 1) & t->slot_mask) {
-        quip_token id = match_slot(t, i, tag, text, n, reserved);
-        if (id != NO_TOKEN)
-            return id;
-    }
-    return NO_TOKEN;
-}
-
-quip_token qp_spm_find_any(const struct tokenizer *t, const char *text, size_t n)
-{
-    quip_token id = qp_spm_find(t, text, n, true);
-    return id != NO_TOKEN ? id : qp_spm_find(t, text, n, false);
-}
-
 /* ---- reading the proto ---- */
 
 /* What the walk over the proto finds beside the pieces. */
@@ -110,10 +26,50 @@ struct spm_facts {
     struct proto_field bos_piece, eos_piece;
 };
 
+/* The next field, if it is one that nearly all are: field 1, less than 128 bytes long. */
+static bool next_small(struct proto_reader *r, struct proto_field *f)
+{
+    const uint8_t *p = r->p;
+    if (r->end - p < 2 || p[0] != (1 << 3 | 2) || p[1] > 127 || r->end - p - 2 < p[1])
+        return false;
+    *f = (struct proto_field){ .number = 1, .wire_type = 2, .data = p + 2, .n = p[1] };
+    r->p = p + 2 + p[1];
+    return true;
+}
+
+/* A piece as the original writes it: text, score and perhaps a type, of one byte each but the
+ * score. False when it is spelled in another way. */
+static bool read_usual_piece(struct tokenizer *t, struct piece *piece,
+                             const struct proto_field *message)
+{
+    const uint8_t *p = message->data;
+    const size_t n_text = message->n < 7 ? 0 : p[1], n_rest = message->n - n_text;
+    const uint8_t *rest = p + n_text; // two bytes before what follows the text
+    if (n_text == 0 || n_text > 127 || n_text + 7 > message->n || p[0] != (1 << 3 | 2) ||
+        rest[2] != (2 << 3 | 5))
+        return false;
+    unsigned type = PIECE_NORMAL;
+    if (n_rest == 9 && rest[7] == 3 << 3 && rest[8] >= PIECE_NORMAL && rest[8] <= PIECE_BYTE)
+        type = rest[8];
+    else if (n_rest != 7)
+        return false;
+    const struct proto_field score = { .value = rest[3] | (uint32_t)rest[4] << 8 |
+                                                (uint32_t)rest[5] << 16 | (uint32_t)rest[6] << 24 };
+    if (!isfinite(qp_proto_float(&score)))
+        return false;
+    piece->offset = (uint32_t)(p + 2 - (const uint8_t *)t->spm);
+    piece->n = (uint32_t)n_text & MAX_PIECE_BYTES;
+    piece->type = type & 7;
+    piece->order = qp_score_order(qp_proto_float(&score));
+    return true;
+}
+
 static quip_status read_piece(struct tokenizer *t, quip_token id, const struct proto_field *message,
                               quip_error *error)
 {
     struct piece *piece = &t->pieces[id];
+    if (read_usual_piece(t, piece, message))
+        return QUIP_OK;
     unsigned type = PIECE_NORMAL;
     size_t n = 0;
     float score = 0;
@@ -156,30 +112,9 @@ int qp_spm_byte(const char *text, size_t n)
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-/* Text is cut before a space unless a piece holds one after the byte in front: Gemma 3 has one such
- * piece beside its runs of spaces: `>`, a space symbol, `</`. */
-static void note_joins(struct tokenizer *t, quip_token id)
-{
-    const char *text = qp_piece_text(t, id);
-    for (uint32_t i = 1; i + t->n_space <= t->pieces[id].n; i++)
-        if (text[i] == t->space[0] && memcmp(text + i, t->space, t->n_space) == 0)
-            t->joins_space[(uint8_t)text[i - 1]] = true;
-}
-
-void qp_spm_set_space(struct tokenizer *t, const char *space)
-{
-    t->space = space;
-    t->n_space = (uint32_t)strlen(space);
-    memset(t->joins_space, 0, sizeof t->joins_space);
-    for (quip_token id = 0; id < t->n_pieces; id++)
-        if (!is_reserved(&t->pieces[id]))
-            note_joins(t, id);
-}
-
 static void note_piece(struct tokenizer *t, quip_token id)
 {
     const struct piece *piece = &t->pieces[id];
-    add_slot(t, id);
     switch (piece->type) {
     case PIECE_UNKNOWN:
         if (t->unk == NO_TOKEN)
@@ -204,7 +139,6 @@ static void note_piece(struct tokenizer *t, quip_token id)
     }
     }
     t->max_piece_bytes = piece->n > t->max_piece_bytes ? piece->n : t->max_piece_bytes;
-    note_joins(t, id);
 }
 
 static quip_token token_of(uint64_t value)
@@ -283,7 +217,7 @@ static quip_status count_spm_pieces(struct tokenizer *t, size_t n, quip_error *e
     struct proto_reader r;
     struct proto_field f;
     qp_proto_open(&r, t->spm, n);
-    while (qp_proto_next(&r, &f)) {
+    while (next_small(&r, &f) || qp_proto_next(&r, &f)) {
         if (f.number != 1 || f.wire_type != 2)
             continue;
         if (t->n_pieces == INT32_MAX / 4)
@@ -301,22 +235,13 @@ static quip_status count_spm_pieces(struct tokenizer *t, size_t n, quip_error *e
 
 static quip_status take_pieces(struct tokenizer *t, quip_error *error)
 {
-    uint32_t n_slots = 4;
-    while (n_slots / 2 < (uint32_t)t->n_pieces)
-        n_slots *= 2;
-    t->slot_mask = n_slots - 1;
-    t->tag_bits = 32;
-    for (uint32_t n = (uint32_t)t->n_pieces; n > 0; n /= 2) // ids plus 1 are at most n_pieces
-        t->tag_bits--;
     struct arena *a = &t->vocabulary;
     for (int pass = 0; pass < 2; pass++) { // measure, then take
         if (pass == 1 && qp_arena_open(a, a->used, "the vocabulary", error))
             return QUIP_E_MEMORY;
         t->pieces = qp_arena_take(a, (size_t)t->n_pieces * sizeof *t->pieces);
-        t->slots = qp_arena_take(a, n_slots * sizeof *t->slots);
+        t->index = qp_piece_index_take(a, t->n_pieces);
     }
-    // Zero already, but not touched: reading a page first and writing it later faults twice.
-    memset(t->slots, 0, n_slots * sizeof *t->slots);
     return QUIP_OK;
 }
 
@@ -328,7 +253,7 @@ static quip_status read_proto(struct tokenizer *t, size_t n, struct spm_facts *f
     quip_token id = 0;
     bool ok = true;
     qp_proto_open(&r, t->spm, n);
-    while (ok && qp_proto_next(&r, &f)) {
+    while (ok && (next_small(&r, &f) || qp_proto_next(&r, &f))) {
         if (f.wire_type != 2)
             continue;
         if (f.number == 1) {
@@ -362,7 +287,7 @@ static quip_status build_tries(struct tokenizer *t, bool has_blob, quip_error *e
             status = qp_trie_add(&t->user_defined, text, piece->n, id, error);
         if (piece->type == PIECE_CONTROL || piece->type == PIECE_UNKNOWN)
             status = qp_trie_add(&t->special, text, piece->n, id, error);
-        if (t->model == SPM_UNIGRAM && (has_blob || !is_reserved(piece)) && !status)
+        if (t->model == SPM_UNIGRAM && (has_blob || !qp_is_reserved(piece)) && !status)
             status = qp_trie_add(&t->all, text, piece->n, id, error);
     }
     return status;
@@ -374,7 +299,7 @@ static quip_token special_id(const struct tokenizer *t, bool is_given, quip_toke
 {
     if (!is_given) {
         const char *text = name->data ? (const char *)name->data : default_name;
-        id = qp_spm_find(t, text, name->data ? name->n : strlen(default_name), true);
+        id = qp_trie_find(&t->special, text, name->data ? name->n : strlen(default_name));
         if (id != NO_TOKEN && t->pieces[id].type != PIECE_CONTROL)
             return NO_TOKEN;
     }
@@ -392,8 +317,8 @@ static quip_status check_model(const struct tokenizer *t, quip_error *error)
                        "tokenizer: the SentencePiece model has no unknown piece");
     for (int b = 0; t->byte_fallback && b < 256; b++) {
         // Gemma's tokenizer.json has a tab where its own model has <0x09>: as good
-        bool has_character = b < 128 && qp_spm_find(t, &(char){ (char)b }, 1, false) != NO_TOKEN;
-        if (t->byte_ids[b] == NO_TOKEN && !has_character)
+        if (t->byte_ids[b] == NO_TOKEN &&
+            (b > 127 || qp_spm_find(t, &(char){ (char)b }, 1, false) == NO_TOKEN))
             return qp_fail(error, QUIP_E_FORMAT,
                            "tokenizer: the SentencePiece model has byte_fallback but no piece "
                            "<0x%02X>",

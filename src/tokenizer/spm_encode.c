@@ -86,23 +86,25 @@ static bool flush_symbols(struct merger *m, struct id_sink *sink)
     return true;
 }
 
-static bool begins_word(const struct tokenizer *t, const char *text, size_t n, size_t i)
+static bool begins_word(const struct tokenizer *t, const bool joins[256], const char *text,
+                        size_t n, size_t i)
 {
     return text[i] == t->space[0] && n - i >= t->n_space &&
-           memcmp(text + i, t->space, t->n_space) == 0 && !t->joins_space[(uint8_t)text[i - 1]];
+           memcmp(text + i, t->space, t->n_space) == 0 && !joins[(uint8_t)text[i - 1]];
 }
 
 static bool encode_bpe(const struct tokenizer *t, const char *text, size_t n, struct id_sink *sink)
 {
     struct merger m;
     bool ok = qp_merger_open(&m, t, text);
+    const bool *joins = qp_spm_joins(t);
     bool can_cut = !t->has_unused; // the splits of unused pieces are those of the whole text
     size_t length;
     for (size_t i = 0; ok && i < n; i += length) {
         quip_token id = NO_TOKEN;
         length = qp_trie_longest(&t->user_defined, text + i, n - i, &id);
         bool is_frozen = length > 0;
-        if (can_cut && m.n_symbols > 0 && (is_frozen || begins_word(t, text, n, i)))
+        if (can_cut && m.n_symbols > 0 && (is_frozen || begins_word(t, joins, text, n, i)))
             ok = flush_symbols(&m, sink);
         if (!is_frozen)
             length = qp_char_length(text + i, n - i);

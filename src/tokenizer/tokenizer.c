@@ -68,6 +68,8 @@ void qp_tokenizer_close(struct tokenizer *t)
     qp_trie_close(&t->user_defined);
     qp_trie_close(&t->special);
     qp_trie_close(&t->all);
+    if (t->index)
+        pthread_mutex_destroy(&t->index->lock);
     qp_arena_close(&t->merges);
     qp_arena_close(&t->vocabulary);
     free(t);
@@ -96,7 +98,11 @@ int qp_tokenizer_n_tokens(const struct tokenizer *t)
 
 quip_token qp_tokenizer_find(const struct tokenizer *t, const char *piece, size_t n)
 {
-    return qp_spm_find_any(t, piece, n);
+    // most are asked for by templates, before any text is encoded
+    quip_token id = qp_trie_find(&t->special, piece, n);
+    if (id == NO_TOKEN)
+        id = qp_trie_find(&t->user_defined, piece, n);
+    return id != NO_TOKEN ? id : qp_spm_find_any(t, piece, n);
 }
 
 const char *qp_tokenizer_piece(const struct tokenizer *t, quip_token id, size_t *n)

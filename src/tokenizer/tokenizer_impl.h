@@ -10,6 +10,8 @@
 
 #include "tokenizer/tokenizer.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define SPACE_SYMBOL "\xe2\x96\x81" // U+2581, how SentencePiece spells a space
@@ -42,6 +44,8 @@ void qp_trie_close(struct trie *trie);
 size_t qp_trie_memory(const struct trie *trie); // bytes it owns
 /* Length of the longest string that text[0, n) begins with, and its id; 0 for none. */
 size_t qp_trie_longest(const struct trie *trie, const char *text, size_t n, quip_token *id);
+/* The id of text[0, n) itself, or NO_TOKEN. */
+quip_token qp_trie_find(const struct trie *trie, const char *text, size_t n);
 
 static inline uint32_t qp_trie_key(uint32_t node, uint8_t byte) // node > 0
 {
@@ -94,6 +98,19 @@ static inline float qp_order_score(uint32_t order)
     return score;
 }
 
+/* ---- piece_index.c ---- */
+
+struct piece_index {
+    uint32_t *slots;    // [slot_mask + 1], of all pieces' texts: (id + 1) << tag_bits | part of the
+    uint32_t slot_mask; // text's hash, which saves most looks at the wrong piece; 0 is free
+    int tag_bits;
+    bool joins_space[256]; // some piece has a space past its front, after this byte
+    atomic_bool is_built;
+    pthread_mutex_t lock; // of the one who builds
+};
+/* From the arena (NULL while it is measured); empty until it is asked. */
+struct piece_index *qp_piece_index_take(struct arena *a, int n_pieces);
+
 enum spm_model {
     SPM_UNIGRAM = 1,
     SPM_BPE = 2,
@@ -142,9 +159,7 @@ struct tokenizer {
     const char *spm;                 // the proto, borrowed
     struct piece *pieces;
     int n_pieces;
-    uint32_t *slots;    // [slot_mask + 1], of all pieces' texts: (id + 1) << tag_bits | part of the
-    uint32_t slot_mask; // text's hash, which saves most looks at the wrong piece; 0 is free
-    int tag_bits;
+    struct piece_index *index;
     uint32_t max_piece_bytes; // the longest piece that merging can make
 
     enum spm_model model;
@@ -158,7 +173,6 @@ struct tokenizer {
     struct normalizer normalizer;
     const char *space; // how its pieces spell a space, where words begin
     uint32_t n_space;
-    bool joins_space[256]; // some piece has such a space past its front, after this byte
 
     struct trie all; // unigram: every piece that text can become
     float min_score, max_score;
@@ -176,10 +190,17 @@ static inline const char *qp_piece_text(const struct tokenizer *t, quip_token id
  * one by merging. */
 quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool has_blob,
                         quip_error *error);
+static inline bool qp_is_reserved(const struct piece *piece)
+{
+    return piece->type == PIECE_UNKNOWN || piece->type == PIECE_CONTROL ||
+           piece->type == PIECE_BYTE;
+}
+/* piece_index.c */
 quip_token qp_spm_find(const struct tokenizer *t, const char *text, size_t n, bool reserved);
 /* PieceToId of the original: reserved pieces first; NO_TOKEN when it is neither. */
 quip_token qp_spm_find_any(const struct tokenizer *t, const char *text, size_t n);
-
+/* piece_index.joins_space, [256]. */
+const bool *qp_spm_joins(const struct tokenizer *t);
 /* Words begin at this spelling of a space from now on. */
 void qp_spm_set_space(struct tokenizer *t, const char *space);
 

@@ -102,3 +102,9 @@ size_t qp_trie_longest(const struct trie *trie, const char *text, size_t n, quip
     }
     return longest;
 }
+
+quip_token qp_trie_find(const struct trie *trie, const char *text, size_t n)
+{
+    quip_token id = NO_TOKEN;
+    return n > 0 && qp_trie_longest(trie, text, n, &id) == n ? id : NO_TOKEN;
+}
