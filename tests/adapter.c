@@ -88,14 +88,15 @@ static void check_prompt(quip_model *model, quip_adapter *adapter, const char *f
 }
 
 /* A checkpoint of the reference data, converted and opened. */
-static quip_model *open_golden(const char *name, enum convert_weights weights)
+static quip_model *open_golden(const char *name, enum convert_weights weights,
+                               const char *merge_adapter)
 {
     char model_path[64];
     quip_error error = { 0 };
     quip_model *model;
     need_shared(name);
     snprintf(model_path, sizeof model_path, "adapter-golden-%d.bin", (int)getpid());
-    const struct convert_options options = { .weights = weights };
+    const struct convert_options options = { .weights = weights, .merge_adapter = merge_adapter };
     check(qp_convert(shared_path(name), model_path, &options, &error), &error);
     check(quip_model_open(&model, model_path, NULL, &error), &error);
     unlink(model_path);
@@ -109,14 +110,22 @@ static void check_golden(const char *base, const char *adapter_name)
     quip_error error = { 0 };
     quip_adapter *adapter;
     snprintf(name, sizeof name, "data/golden/%s", base);
-    quip_model *model = open_golden(name, CONVERT_F32);
+    quip_model *model = open_golden(name, CONVERT_F32, NULL);
     snprintf(folder, sizeof folder, "%s/%s", base, adapter_name);
     snprintf(name, sizeof name, "data/golden/%s", folder);
     check(quip_adapter_open(&adapter, model, shared_path(name), &error), &error);
+    char *adapter_path = strdup(shared_path(name));
+    snprintf(name, sizeof name, "data/golden/%s", base);
+    quip_model *merged = open_golden(name, CONVERT_F32, adapter_path);
     snprintf(name, sizeof name, "data/golden/%s/expected.json", folder);
     cJSON *expected = read_json(shared_path(name));
     cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(expected, "prompts"))
+    {
         check_prompt(model, adapter, folder, prompt);
+        check_prompt(merged, NULL, folder, prompt);
+    }
+    quip_model_close(merged);
+    free(adapter_path);
     quip_adapter_close(adapter);
     quip_model_close(model);
     cJSON_Delete(expected);
@@ -129,6 +138,31 @@ static void test_golden(void **state)
     check_golden("gemma", "lora_all");
     check_golden("phi2", "lora_attn");
     check_golden("phi2", "lora_all");
+}
+
+/* An adapter that does not fit is named before anything is written. */
+static void test_wrong_merges(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *base, *adapter, *words;
+    } wrong[] = {
+        { "falcon-rw", "data/golden/gemma/lora_all", "is no matrix of this model" },
+        { "smollm2", "data/golden/gemma/lora_attn", "do not fit a matrix" },
+        { "gemma", "data/golden/gemma", "adapter_model" },
+    };
+    for (size_t i = 0; i < QP_COUNT(wrong); i++) {
+        char name[256], out[64];
+        quip_error error = { 0 };
+        need_shared(wrong[i].adapter);
+        snprintf(out, sizeof out, "adapter-wrong-%d.bin", (int)getpid());
+        snprintf(name, sizeof name, "data/golden/%s", wrong[i].base);
+        const struct convert_options options = { .merge_adapter = shared_path(wrong[i].adapter) };
+        assert_int_not_equal(qp_convert(shared_path(name), out, &options, &error), QUIP_OK);
+        if (!strstr(error.message, wrong[i].words))
+            fail_msg("expected \"%s\", got \"%s\"", wrong[i].words, error.message);
+        assert_int_not_equal(access(out, F_OK), 0);
+    }
 }
 
 /* ---- tiny models and adapters ---- */
@@ -735,6 +769,7 @@ static void test_broken_files(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_wrong_merges),
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_same_everywhere),
         cmocka_unit_test(test_beside_equals_merged),

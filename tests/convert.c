@@ -736,6 +736,68 @@ static void test_shards_and_bf16(void **state)
                     "there twice: model.embed_tokens.weight, ");
 }
 
+/* A checkpoint without a config.json, of a model type whose sizes are known: what is wrong with
+ * this one is its sizes. With a config.json the name only has to be of the same family. */
+static void test_model_types(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    struct reopened r;
+    struct convert_options options = { .model_type = "GEMMA3_1B" };
+    write_folder(&gemma3, &plain);
+    if (qp_convert(in_folder("hf"), in_folder("a.bin"), &options, &error))
+        fail_msg("%s", error.message);
+    reopen(&r, in_folder("a.bin"));
+    assert_string_equal(r.format.subgraph_name, "GEMMA3_1B");
+    close_reopened(&r);
+    unlink(in_folder("a.bin"));
+    options.model_type = "GEMMA_2B";
+    assert_int_equal(qp_convert(in_folder("hf"), in_folder("a.bin"), &options, &error),
+                     QUIP_E_ARGUMENT);
+    assert_contains(error.message, "is a gemma3 model, not a GEMMA_2B");
+    options.model_type = "GEMMA_3B";
+    assert_int_equal(qp_convert(in_folder("hf"), in_folder("a.bin"), &options, &error),
+                     QUIP_E_ARGUMENT);
+    assert_contains(error.message, "there is no model type GEMMA_3B");
+
+    unlink(in_folder("hf/config.json"));
+    static const char *const types[] = { "GEMMA_2B",   "GEMMA_7B",     "GEMMA2_2B",
+                                         "GEMMA3_1B",  "GEMMA3_300M",  "GEMMA3_4B",
+                                         "GEMMA3_12B", "GEMMA3_27B",   "FUNCTIONGEMMA3_300M",
+                                         "PHI_2",      "FALCON_RW_1B", "STABLELM_4E1T_3B" };
+    for (size_t i = 0; i < QP_COUNT(types); i++) {
+        struct checkpoint c;
+        struct model_facts f;
+        if (qp_checkpoint_open(&c, in_folder("hf"), types[i], &error) ||
+            qp_facts_from_hf(&f, &c, &error))
+            fail_msg("%s: %s", types[i], error.message);
+        const struct model_type *t = qp_model_type_named(types[i]);
+        assert_int_equal(f.family->id, t->family);
+        assert_int_equal(f.n_layers, t->n_layers);
+        assert_int_equal(f.d_model, t->d_model);
+        qp_checkpoint_close(&c);
+        options.model_type = types[i];
+        assert_int_equal(qp_convert(in_folder("hf"), in_folder("a.bin"), &options, &error),
+                         QUIP_E_FORMAT);
+    }
+    assert_no_output();
+}
+
+static void test_other_tokenizer(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    write_folder(&gemma3, &plain);
+    convert_ok(in_folder("hf"), in_folder("a.bin"), CONVERT_INT8);
+    assert_int_equal(rename(in_folder("hf/tokenizer.model"), in_folder("spm")), 0);
+    assert_int_equal(qp_convert(in_folder("hf"), in_folder("b.bin"), NULL, &error), QUIP_E_IO);
+    assert_contains(error.message, "say where with --tokenizer");
+    const struct convert_options options = { .tokenizer = in_folder("spm") };
+    if (qp_convert(in_folder("hf"), in_folder("b.bin"), &options, &error))
+        fail_msg("%s", error.message);
+    assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
+}
+
 /* ---- what can be wrong ---- */
 
 static void test_wrong_tensors(void **state)
@@ -1174,6 +1236,8 @@ int main(void)
         TEST(test_dtypes),
         TEST(test_metadata),
         TEST(test_shards_and_bf16),
+        TEST(test_model_types),
+        TEST(test_other_tokenizer),
         TEST(test_wrong_tensors),
         TEST(test_wrong_configs),
         TEST(test_values_that_are_not_finite),

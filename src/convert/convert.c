@@ -9,7 +9,6 @@
 #include <string.h>
 
 enum {
-    SLAB_VALUES = 1 << 18, // read and quantized at a time: 1 MB of floats, which stays in cache
     MAX_NAME = 160,
 };
 
@@ -23,7 +22,8 @@ struct conversion {
     struct tokenizer *tokenizer;
     struct plan plan;
     struct tflite_writer *writer;
-    float *values, *ordered; // a slab as read; its rows in our order
+    struct lora_merge *merge;
+    struct row_reader rows;
     struct slab slab;
     uint64_t done_bytes, total_bytes;
 };
@@ -231,103 +231,15 @@ static quip_status declare(struct conversion *v, const char *out)
 
 /* ---- stream ---- */
 
-static bool is_paired(const struct conversion *v, const struct job *job)
-{
-    return v->checkpoint.is_gguf && v->facts.family->id == FAMILY_LLAMA && job->row->has_rope;
-}
-
-/* How many rows to read at a time; whole heads where rows change places within one, or a head's
- * rows lie apart; whole tiles for GPUs. */
-static int64_t slab_rows(const struct conversion *v, const struct job *job)
-{
-    const struct stored *s = &job->stored;
-    int64_t unit = is_paired(v, job) || job->row->part != PART_ALL ? v->facts.head_dim : 1;
-    int64_t n_values = SLAB_VALUES;
-    if (s->is_for_gpu) {
-        unit *= unit % 4 ? 4 : 1;
-        n_values *= 4; // tiles of a slab lie apart in the file: fewer, longer writes
-    }
-    int64_t rows = n_values / s->cols / unit * unit;
-    rows = rows > unit ? rows : unit;
-    return rows < s->rows ? rows : s->rows;
-}
-
-static quip_status reserve_slabs(struct conversion *v)
-{
-    int64_t n_values = 1, n_rows = 1;
-    for (int i = 0; i < v->plan.n_jobs; i++) {
-        const int64_t rows = slab_rows(v, &v->plan.jobs[i]);
-        const int64_t values = rows * v->plan.jobs[i].stored.cols;
-        n_rows = rows > n_rows ? rows : n_rows;
-        n_values = values > n_values ? values : n_values;
-    }
-    v->values = malloc((size_t)n_values * sizeof *v->values);
-    v->ordered = malloc((size_t)n_values * sizeof *v->ordered);
-    if (!v->values || !v->ordered)
-        return qp_fail_memory(v->error, "a slab of weights", (size_t)n_values * 8);
-    return qp_slab_open(&v->slab, n_values, n_rows, v->error);
-}
-
-/* GGUF stores the rows of a head as pairs that rotate together: (0, d/2), (1, d/2 + 1), ... Put
- * the first halves back before the second ones. rows is a multiple of head_dim. */
-static void unpair_rows(float *to, const float *from, int64_t rows, int64_t cols, int head_dim)
-{
-    for (int64_t r = 0; r < rows; r++) {
-        int64_t d = r % head_dim, half = d / (head_dim / 2), pair = d % (head_dim / 2);
-        int64_t source = r - d + 2 * pair + half;
-        memcpy(to + r * cols, from + source * cols, (size_t)cols * sizeof *to);
-    }
-}
-
-/* Elements [begin, begin + n) of a tensor, or of its part: whole heads, of which each is the next
- * but two in the checkpoint. */
-static quip_status read_elements(struct conversion *v, const struct job *job, int64_t begin,
-                                 int64_t n)
-{
-    const int64_t n_row = job->row->cols == EXTENT_NONE ? 1 : job->stored.cols;
-    const int64_t n_head = job->row->part == PART_ALL ? n : v->facts.head_dim * n_row;
-    for (int64_t i = 0; i < n; i += n_head) {
-        int64_t from = begin + i;
-        if (job->row->part != PART_ALL)
-            from = from * 3 + (job->row->part - PART_Q) * n_head;
-        quip_status status =
-            qp_format_read_f32(job->entry->format, job->entry->tensor, (uint64_t)from,
-                               (size_t)n_head, v->values + i, v->error);
-        if (status)
-            return status;
-    }
-    return QUIP_OK;
-}
-
-/* Rows [begin, begin + n) of a tensor as the model file means them. The result is in the slabs. */
-static quip_status read_slab(struct conversion *v, const struct job *job, int64_t begin, int64_t n,
-                             const float **values)
-{
-    const int64_t cols = job->stored.cols;
-    quip_status status = read_elements(v, job, begin * cols, n * cols);
-    *values = v->values;
-    if (status)
-        return status;
-    if (is_paired(v, job)) {
-        unpair_rows(v->ordered, v->values, n, cols, v->facts.head_dim);
-        *values = v->ordered;
-    }
-    // GGUF has the 1 of Gemma's norms folded in; the model file, as the original, does not.
-    if (v->checkpoint.is_gguf && v->facts.family->is_gemma && job->row->weight_class == CLASS_NORM)
-        for (int64_t i = 0; i < n * cols; i++)
-            v->values[i] -= 1;
-    return QUIP_OK;
-}
-
 static quip_status stream_tensor(struct conversion *v, const struct job *job)
 {
     const struct convert_options *o = v->options;
-    const int64_t step = slab_rows(v, job);
+    const int64_t step = qp_rows_at_a_time(&v->rows, job);
     const struct stored *s = &job->stored;
     for (int64_t begin = 0; begin < s->rows; begin += step) {
         const int64_t n = s->rows - begin < step ? s->rows - begin : step;
         const float *values;
-        quip_status status = read_slab(v, job, begin, n, &values);
+        quip_status status = qp_rows_read(&v->rows, job, begin, n, &values, v->error);
         if (!status)
             status = qp_fail_in(v->error,
                                 qp_store_floats(v->writer, s, &v->slab, begin, n, values, v->error),
@@ -344,7 +256,7 @@ static quip_status stream_tensor(struct conversion *v, const struct job *job)
 
 static quip_status stream(struct conversion *v)
 {
-    quip_status status = reserve_slabs(v);
+    quip_status status = qp_slab_open(&v->slab, v->rows.max_values, v->rows.max_rows, v->error);
     for (int i = 0; i < v->plan.n_jobs && !status; i++)
         status = stream_tensor(v, &v->plan.jobs[i]);
     return status ? status : qp_tflite_writer_commit(v->writer, v->error);
@@ -360,8 +272,8 @@ static void conversion_close(struct conversion *v)
     qp_bytes_close(&v->bpe);
     qp_checkpoint_close(&v->checkpoint);
     qp_plan_close(&v->plan);
-    free(v->values);
-    free(v->ordered);
+    qp_rows_close(&v->rows);
+    qp_lora_merge_close(v->merge);
     qp_slab_close(&v->slab);
 }
 
@@ -387,8 +299,6 @@ static quip_status check_options(const struct convert_options *o, quip_error *er
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "there is no model type %s; leave it out where there is a config.json",
                        o->model_type);
-    if (o->merge_adapter)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "merging an adapter: %s", missing);
     if (o->verify)
         return qp_fail(error, QUIP_E_UNSUPPORTED, "verifying: %s", missing);
     return QUIP_OK;
@@ -424,6 +334,10 @@ quip_status qp_convert(const char *in, const char *out, const struct convert_opt
         status = load_tokenizer(&v);
     if (!status)
         status = qp_plan_make(&v.plan, &v.checkpoint, &v.facts, v.options, error);
+    if (!status && v.options->merge_adapter)
+        status = qp_lora_merge_open(&v.merge, v.options->merge_adapter, &v.plan, error);
+    if (!status)
+        status = qp_rows_open(&v.rows, &v.checkpoint, &v.facts, &v.plan, v.merge, error);
     if (!status)
         status = declare(&v, out);
     if (!status)

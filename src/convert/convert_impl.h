@@ -9,6 +9,8 @@
  *     tokenizer_*.c tokenizer.json, GGUF metadata -> vocabulary
  *     plan.c        facts + tensors of the checkpoint -> tensors of the model file, all checked
  *     metadata.c    model_facts -> LlmParameters proto and quip.config
+ *     rows.c        rows of the checkpoint as the model file means them
+ *     lora_merge.c  a PEFT adapter added to those rows
  *     requantize.c  a model file in place of a checkpoint
  *     quantize_block.c  float rows -> block-wise int4
  *     store.c       rows of numbers -> bytes of the file, in the layout for CPUs or for GPUs
@@ -70,6 +72,9 @@ quip_status qp_checkpoint_open(struct checkpoint *c, const char *path, const cha
 void qp_checkpoint_close(struct checkpoint *c);
 /* By the name that the family table gives it; NULL when there is none. */
 struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name);
+
+/* A tensor's name without the modules around the language model. */
+const char *qp_strip_wrapping(const char *name);
 
 /* The path of a file in the folder, on the heap. NULL: no memory. */
 char *qp_path_join(const char *folder, const char *name);
@@ -347,6 +352,38 @@ struct plan {
 quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct model_facts *f,
                          const struct convert_options *options, quip_error *error);
 void qp_plan_close(struct plan *plan);
+
+/* ---- lora_merge.c ---- */
+
+/* A PEFT adapter that is added to the weights as they are read. */
+struct lora_merge;
+/* Closed by the caller whatever happens. */
+quip_status qp_lora_merge_open(struct lora_merge **merge, const char *path, const struct plan *plan,
+                               quip_error *error);
+void qp_lora_merge_close(struct lora_merge *m); // NULL is fine
+/* Add to rows [begin, begin + n) of the job's matrix, which are in the file's order. */
+quip_status qp_lora_merge_add(struct lora_merge *m, const struct job *job, int head_dim,
+                              int64_t begin, int64_t n, float *rows, quip_error *error);
+
+/* ---- rows.c ---- */
+
+struct row_reader {
+    const struct checkpoint *checkpoint;
+    const struct model_facts *facts;
+    struct lora_merge *merge; // NULL: none
+    float *values, *ordered;  // rows as read; in our order
+    int64_t max_values, max_rows;
+};
+/* Buffers for any job of the plan; the arguments outlive the reader. */
+quip_status qp_rows_open(struct row_reader *r, const struct checkpoint *c,
+                         const struct model_facts *f, const struct plan *plan,
+                         struct lora_merge *merge, quip_error *error);
+void qp_rows_close(struct row_reader *r);
+/* As many rows as are read at once; of a job's rows always so many, but for the last. */
+int64_t qp_rows_at_a_time(const struct row_reader *r, const struct job *job);
+/* Rows [begin, begin + n) as the model file means them, valid until the next call. */
+quip_status qp_rows_read(struct row_reader *r, const struct job *job, int64_t begin, int64_t n,
+                         const float **values, quip_error *error);
 
 /* ---- requantize.c ---- */
 
