@@ -1,12 +1,17 @@
+import json
 import pathlib
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import quip
+from conftest import SHARED, need_shared
 from quip.genai import converter
+
+INTEROP = SHARED / "data/interop"
 
 
 def config(checkpoint, folder, **fields):
@@ -125,3 +130,71 @@ def test_program_is_installed(model_path):
     with subprocess.Popen([program, "chat", model_path], stdin=subprocess.PIPE) as chat:
         chat.send_signal(signal.SIGTERM)  # reaches the native program: it is the same process
     assert chat.returncode == -signal.SIGTERM
+
+
+def originals():
+    """Names of configurations; those of fp32 cannot be asked for by arguments."""
+    names = (p.parent.name for p in INTEROP.glob("*-[cg]pu-*/config.json"))
+    return sorted(name for name in names if not name.endswith(("-fp32", "-lora")))
+
+
+# What config.json says of these families, beside the sizes.
+FAMILIES = {
+    "GEMMA_2B": {"model_type": "gemma"},
+    "GEMMA2_2B": {"model_type": "gemma2"},
+    "PHI_2": {"model_type": "phi", "partial_rotary_factor": 0.4},
+    "STABLELM_4E1T_3B": {"model_type": "stablelm", "tie_word_embeddings": False},
+    "FALCON_RW_1B": {
+        "model_type": "falcon",
+        "alibi": True,
+        "bias": True,
+        "multi_query": False,
+        "parallel_attn": False,
+        "tie_word_embeddings": False,
+    },
+}
+
+
+def small_checkpoint(original, folder):
+    """The checkpoint in a folder with a config.json, because it is smaller than its type. Returns
+    the original's arguments with paths that fit."""
+    arguments, sizes = original["arguments"], original["dimensions"]
+    checkpoint = INTEROP / "sources" / arguments["input_ckpt"]
+    (folder / checkpoint.name).symlink_to(checkpoint.resolve())
+    config = {
+        **FAMILIES[arguments["model_type"]],
+        "num_hidden_layers": sizes["num_layers"],
+        "num_attention_heads": sizes["num_heads"],
+        "num_key_value_heads": sizes["num_kv_heads"],
+        "ffn_hidden_size": sizes["intermediate_size"],
+        "query_pre_attn_scalar": sizes["head_dim"],
+        **sizes,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    arguments["input_ckpt"] = str(folder / checkpoint.name)
+    for key in ("vocab_model_file", "lora_ckpt"):
+        if key in arguments:
+            arguments[key] = str(INTEROP / "sources" / arguments[key])
+    for key in ("output_tflite_file", "lora_output_tflite_file"):
+        if key in arguments:
+            arguments[key] = str(folder / arguments[key])
+    return arguments
+
+
+@pytest.mark.parametrize("name", originals() or ["GEMMA_2B-cpu-q8"])
+def test_scripts_of_the_original(name, tmp_path):
+    """The arguments that the original's converter got give a model with the logits of its file."""
+    folder = need_shared(f"data/interop/{name}")
+    original = json.loads((folder / "config.json").read_text())
+    arguments = small_checkpoint(original, tmp_path)
+    asked = converter.ConversionConfig(output_dir=str(tmp_path), **arguments)
+    if name.endswith("asym") and "-cpu-" in name:
+        with pytest.raises(quip.UnsupportedError, match="zero point"):
+            converter.convert_checkpoint(asked)
+        return
+    converter.convert_checkpoint(asked)
+    theirs, ours = quip.Model(folder / "model.bin"), quip.Model(tmp_path / "model.bin")
+    ids = ours.encode("the hen and the light of day")
+    assert ids == theirs.encode("the hen and the light of day")
+    logits = [m.session().prefill_logits(ids) for m in (theirs, ours)]
+    assert np.array_equal(*logits)
