@@ -198,3 +198,18 @@ def test_scripts_of_the_original(name, tmp_path):
     assert ids == theirs.encode("the hen and the light of day")
     logits = [m.session().prefill_logits(ids) for m in (theirs, ours)]
     assert np.array_equal(*logits)
+
+
+def test_int4_of_ones_own(checkpoint, tmp_path):
+    """Int4 is the original's, unless the more accurate one is asked for."""
+    files = []
+    for original in (True, False):
+        out = tmp_path / f"original-{original}"
+        fields = {f"{part}_quant_bits": 4 for part in ("attention", "feedforward", "embedding")}
+        converter.convert_checkpoint(
+            config(checkpoint, tmp_path, output_tflite_file=out, original=original, **fields)
+        )
+        with quip.Model(out) as model:
+            assert model.info.weights == "int4"
+        files.append(out.read_bytes())
+    assert files[0] != files[1]

@@ -53,6 +53,7 @@ class ConversionConfig:
         use_dynamic_ple: bool = True,  # says something about Gemma 3n alone
         use_mse_quant: bool = False,
         apply_srq: Optional[bool] = None,
+        original: bool = True,  # False: int4 that Quip alone reads, and that is more accurate
     ) -> None:
         self.input_ckpt = input_ckpt
         self.ckpt_format = ckpt_format
@@ -83,6 +84,7 @@ class ConversionConfig:
         self.use_fake_weights = use_fake_weights
         self.use_dynamic_ple = use_dynamic_ple
         self.use_mse_quant = use_mse_quant
+        self.original = original
         self.apply_srq = is_quantized if apply_srq is None else apply_srq
         self._check()
         self._refuse()
@@ -152,9 +154,9 @@ def convert_checkpoint(
     on_progress(bytes done, of how many, tensor)."""
     options: Dict[str, Any] = {
         "json": True,
+        "original": config.original and not config.block_size,
         "model-type": config.model_type or None,
         "backend": config.backend,
-        "original": True,  # int4 as the original has it
         "attention-bits": config.attention_quant_bits,
         "feedforward-bits": config.feedforward_quant_bits,
         "embedding-bits": config.embedding_quant_bits,
