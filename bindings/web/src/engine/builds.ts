@@ -1,0 +1,49 @@
+/** builds.ts: which of the four modules this engine can run. */
+import { QuipError } from "../errors.js";
+import type { Build } from "../protocol.js";
+
+/* Modules of one function, assembled by hand: validate() says whether the engine knows its opcode.
+ * The frame is: magic, version; type section () -> (); function section; code section. */
+const probe = (...body: number[]) =>
+  WebAssembly.validate(
+    // prettier-ignore
+    new Uint8Array([
+      0, 0x61, 0x73, 0x6d, 1, 0, 0, 0,
+      1, 4, 1, 0x60, 0, 0,
+      3, 2, 1, 0,
+      10, body.length + 4, 1, body.length + 2, 0, ...body, 0x0b,
+    ]),
+  );
+
+const ZERO_VECTOR = [0x41, 0, 0xfd, 15]; // i32.const 0; i8x16.splat
+const DROP = 0x1a;
+
+/** i8x16.splat: fixed-width SIMD. */
+export const hasSimd = () => probe(...ZERO_VECTOR, DROP);
+
+/** i32x4.relaxed_dot_i8x16_i7x16_add_s. */
+export const hasRelaxed = () =>
+  probe(...ZERO_VECTOR, ...ZERO_VECTOR, ...ZERO_VECTOR, 0xfd, 0x93, 0x02, DROP);
+
+/** Memory shared between threads: in a page only when it is cross-origin isolated. */
+export const hasThreads = () =>
+  typeof SharedArrayBuffer === "function" && (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
+
+/** The builds to try, best first. A relaxed one may still be refused by its own known-answer test. */
+export function buildsToTry(wanted?: Build): Build[] {
+  if (!hasSimd())
+    throw new QuipError(
+      "unsupported",
+      "this engine has no WebAssembly SIMD, which Quip needs: Chrome 91, Edge 91, Firefox 89, Safari 16.4, Node 16 or later have it",
+    );
+  if (wanted) {
+    if (wanted.endsWith("-mt") && !hasThreads())
+      throw new QuipError("unsupported", `the build '${wanted}' needs a cross-origin isolated page (headers COOP and COEP)`);
+    if (wanted.startsWith("relaxed") && !hasRelaxed())
+      throw new QuipError("unsupported", `the build '${wanted}' needs relaxed SIMD, which this engine has not`);
+    return [wanted];
+  }
+  const kinds = hasRelaxed() ? (["relaxed", "simd"] as const) : (["simd"] as const);
+  const suffix = hasThreads() ? "-mt" : "";
+  return kinds.map((kind): Build => `${kind}${suffix as "" | "-mt"}`);
+}

@@ -1,0 +1,109 @@
+/** fit.ts: will a model fit? Told from the first megabytes of its file. */
+import { QuipError } from "../errors.js";
+import { keyOf, openStoreFolder, readMeta } from "../store_files.js";
+import type { Fit, Source } from "../protocol.js";
+import { readFile } from "#worker";
+import { gib, MEMORY_LIMIT } from "./place.js";
+import { withHeader } from "./header.js";
+import type { Engine } from "./engine.js";
+
+const PAGE = 65536;
+
+/** The beginning of a file, and its size. */
+interface Head {
+  total: number;
+  read(begin: number, end: number): Promise<Uint8Array>;
+}
+
+async function headOf(source: Source, signal: AbortSignal): Promise<Head> {
+  if (source.kind === "path") {
+    const file = await readFile(source.path);
+    await file.close();
+    return { total: file.bytes, read: (begin, end) => readPart(source.path, begin, end) };
+  }
+  const { url } = source as { url: string };
+  const { total } = await part(url, 0, 1, signal);
+  return { total, read: async (begin, end) => (await part(url, begin, end, signal)).bytes };
+}
+
+async function readPart(path: string, begin: number, end: number): Promise<Uint8Array> {
+  const file = await readFile(path);
+  try {
+    const bytes = new Uint8Array(end - begin);
+    for (let at = 0; at < bytes.length; ) at += await file.read(bytes.subarray(at), begin + at);
+    return bytes;
+  } finally {
+    await file.close();
+  }
+}
+
+export async function check(engine: Engine, source: Source, nContext: number, signal: AbortSignal): Promise<Fit> {
+  const { total, read } = await headOf(source, signal);
+  const plan = await withHeader(total, read, (header) => engine.plan(header, total, nContext));
+  const fit = {
+    fileBytes: total,
+    sessionBytes: plan.kvBytes + plan.scratchBytes,
+    memoryBytes: total + plan.modelBytes + plan.kvBytes + plan.scratchBytes + engine.memoryBytes,
+    context: plan.nContext,
+    cached: source.kind === "url" && (await isStored(source.url)),
+  };
+  const reason = whyNot(fit.memoryBytes, fit.context);
+  return { ...fit, fits: !reason, reason };
+}
+
+function whyNot(bytes: number, context: number): string | undefined {
+  const needs = `with a context of ${context} tokens the model needs ${gib(bytes)} of memory`;
+  if (bytes > MEMORY_LIMIT) return `${needs}; a page can use 4 GB (32-bit WebAssembly)`;
+  const device = (globalThis.navigator as { deviceMemory?: number } | undefined)?.deviceMemory; // in GiB, rounded, at most 8
+  if (device && device < 8 && bytes > device * 2 ** 30) return `${needs}; this device has ${device} GB`;
+  try {
+    new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE) }); // costs nothing until it is touched
+  } catch {
+    return `${needs}, which this device does not give the page`;
+  }
+  return undefined;
+}
+
+async function isStored(url: string): Promise<boolean> {
+  const folder = await openStoreFolder();
+  return folder !== null && (await readMeta(folder, await keyOf(url)))?.isComplete === true;
+}
+
+/** Bytes [begin, end) of a URL, and the size of the whole. A server that sends everything is hung up
+ * on as soon as these bytes are here. */
+async function part(url: string, begin: number, end: number, signal: AbortSignal): Promise<{ bytes: Uint8Array; total: number }> {
+  const closer = new AbortController();
+  const stop = () => closer.abort(signal.reason);
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    const response = await fetch(url, { headers: { Range: `bytes=${begin}-${end - 1}` }, signal: closer.signal, cache: "no-store" });
+    if (!response.ok) throw new QuipError("io", `Failed to fetch model: ${url} (${response.status})`);
+    const isPart = response.status === 206;
+    const total = Number(isPart ? response.headers.get("content-range")?.split("/")[1] : response.headers.get("content-length"));
+    if (!(total > 0)) throw new QuipError("io", `${url}: the server does not say how large the file is`);
+    const bytes = await firstBytes(response, isPart ? 0 : begin, end - begin);
+    return { bytes, total };
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof QuipError) throw error;
+    throw new QuipError("io", `Failed to fetch model: ${url} (${(error as Error).message})`);
+  } finally {
+    signal.removeEventListener("abort", stop);
+    closer.abort();
+  }
+}
+
+async function firstBytes(response: Response, skip: number, n: number): Promise<Uint8Array> {
+  const reader = response.body!.getReader();
+  const bytes = new Uint8Array(n);
+  let at = -skip;
+  while (at < n) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    const from = Math.max(0, -at);
+    const useful = value.subarray(from, Math.max(from, n - at));
+    bytes.set(useful, Math.max(0, at));
+    at += value.length;
+  }
+  return bytes.subarray(0, Math.max(0, Math.min(at, n)));
+}

@@ -1,0 +1,233 @@
+/** load.ts: from wherever a file is into its place in memory. */
+import { QuipError } from "../errors.js";
+import { withLock, type StoredMeta } from "../store_files.js";
+import type { Progress, Source } from "../protocol.js";
+import { Download, isSameVersion } from "./download.js";
+import type { Module } from "./module.js";
+import { gib, Place } from "./place.js";
+import { sha256 } from "./sha256.js";
+import { Stored } from "./stored.js";
+import { readFile } from "#worker";
+
+/** The call on whose behalf a file is loaded. */
+export interface Loading {
+  signal: AbortSignal;
+  progress(p: Progress): void;
+  /** The next piece of a file that the page sends; null at its end. */
+  pull(): Promise<Uint8Array | null>;
+  /** Let messages in, such as a cancel. */
+  breathe(): Promise<void>;
+}
+
+const PIECE = 8 << 20;
+const PROGRESS_MS = 50;
+
+/** Report at most every 50 ms, and the last. */
+function throttled(loading: Loading, phase: Progress["phase"], total: number) {
+  let next = 0;
+  return (loaded: number) => {
+    const now = performance.now();
+    if (now < next && loaded !== total) return;
+    next = now + PROGRESS_MS;
+    loading.progress({ phase, loaded, total });
+  };
+}
+
+/** Load a file, and hand it to `use`, to which its place then belongs. What `use` refuses as no
+ * model is not kept in the store, and downloaded once more if it came from there. */
+export async function load<T>(
+  module: Module,
+  source: Source,
+  hash: string | undefined,
+  loading: Loading,
+  use: (place: Place) => T,
+): Promise<T> {
+  if (source.kind === "url") return loadUrl(module, source, hash, loading, use);
+  const place = await (source.kind === "blob"
+    ? loadBlob(module, source.blob, source.name, loading)
+    : source.kind === "path"
+      ? loadPath(module, source.path, loading)
+      : loadPieces(module, source.name, source.bytes ?? 0, loading));
+  try {
+    verify(place, hash);
+    return use(place);
+  } catch (error) {
+    place.free();
+    throw error;
+  }
+}
+
+function verify(place: Place, hash: string | undefined): void {
+  if (!hash) return;
+  const found = sha256(place.bytes());
+  if (found !== hash.toLowerCase())
+    throw new QuipError("io", `${place.name} is damaged: its SHA-256 is ${found}, expected is ${hash}`);
+}
+
+/** Fill a place of known size by `fill`, which gives it back when that fails. */
+async function filled(place: Place, fill: () => Promise<void>): Promise<Place> {
+  try {
+    await fill();
+    return place;
+  } catch (error) {
+    place.free();
+    throw error;
+  }
+}
+
+function loadBlob(module: Module, blob: Blob, name: string, loading: Loading): Promise<Place> {
+  const report = throttled(loading, "open", blob.size);
+  const place = new Place(module, name, blob.size);
+  return filled(place, async () => {
+    for (let at = 0; at < blob.size; at += PIECE) {
+      const piece = await blob.slice(at, at + PIECE).arrayBuffer().catch((error: Error) => {
+        throw new QuipError("io", `${name} cannot be read: ${error.message}`);
+      });
+      loading.signal.throwIfAborted();
+      place.append(new Uint8Array(piece));
+      report(place.length);
+    }
+  });
+}
+
+async function loadPath(module: Module, path: string, loading: Loading): Promise<Place> {
+  const file = await readFile(path);
+  const report = throttled(loading, "open", file.bytes);
+  try {
+    const place = new Place(module, path, file.bytes);
+    return await filled(place, async () => {
+      while (place.length < file.bytes) {
+        const room = place.room(Math.min(PIECE, file.bytes - place.length));
+        place.advance(await file.read(room, place.length));
+        loading.signal.throwIfAborted();
+        report(place.length);
+      }
+    });
+  } finally {
+    await file.close();
+  }
+}
+
+function loadPieces(module: Module, name: string, bytes: number, loading: Loading): Promise<Place> {
+  const report = throttled(loading, "download", bytes);
+  const place = new Place(module, name, bytes);
+  return filled(place, async () => {
+    for (let piece; (piece = await loading.pull()); report(place.length)) {
+      loading.signal.throwIfAborted();
+      place.append(piece);
+    }
+    if (bytes && place.length !== bytes)
+      throw new QuipError("io", `${name} ended after ${place.length} of ${bytes} bytes`);
+  });
+}
+
+/* ---- URLs, and the store ---- */
+
+type UrlSource = Extract<Source, { kind: "url" }>;
+
+async function loadUrl<T>(
+  module: Module,
+  source: UrlSource,
+  hash: string | undefined,
+  loading: Loading,
+  use: (place: Place) => T,
+): Promise<T> {
+  const keeps = source.cache !== "no-store" && /^https?:/.test(source.url);
+  if (!keeps) return once(null, source.cache);
+  const onwait = () => loading.progress({ phase: "waiting", loaded: 0, total: 0 });
+  return withLock(hash ?? source.url, loading.signal, onwait, async () => {
+    const stored = await Stored.open(source.url, hash);
+    try {
+      const wasComplete = stored?.isComplete && source.cache !== "reload";
+      return await once(stored, source.cache).catch((error) => {
+        const isDamaged = error instanceof QuipError && error.status === "format";
+        if (!isDamaged || !wasComplete) throw error;
+        return once(stored, "reload");
+      });
+    } finally {
+      stored?.close();
+    }
+  });
+
+  async function once(stored: Stored | null, mode: UrlSource["cache"]): Promise<T> {
+    const place = await fetchUrl(module, source.url, mode, hash, stored, loading);
+    try {
+      return use(place);
+    } catch (error) {
+      place.free();
+      if (error instanceof QuipError && error.status === "format") await stored?.remove();
+      throw error;
+    }
+  }
+}
+
+async function fetchUrl(
+  module: Module,
+  url: string,
+  mode: UrlSource["cache"],
+  hash: string | undefined,
+  stored: Stored | null,
+  loading: Loading,
+): Promise<Place> {
+  const isHere = stored?.isComplete && mode !== "reload";
+  if (isHere && (mode === "force-cache" || hash)) return fromStore(module, url, stored, loading);
+
+  const have = stored?.meta && mode !== "reload" && !isHere ? { version: stored.meta.version, bytes: stored.bytes } : undefined;
+  let download: Download;
+  try {
+    download = await Download.start(url, loading.signal, have);
+  } catch (error) {
+    if (!isHere || loading.signal.aborted) throw error;
+    return fromStore(module, url, stored, loading); // offline
+  }
+  try {
+    if (isHere && isSameVersion(download.version, stored.meta!.version)) return await fromStore(module, url, stored, loading);
+    return await fromNetwork(module, download, hash, stored, loading);
+  } finally {
+    download.stop();
+  }
+}
+
+function fromStore(module: Module, url: string, stored: Stored, loading: Loading): Promise<Place> {
+  const report = throttled(loading, "cache", stored.bytes);
+  const place = new Place(module, url, stored.bytes);
+  return filled(place, async () => {
+    await stored.load(place, async () => {
+      await loading.breathe();
+      loading.signal.throwIfAborted();
+      report(place.length);
+    });
+    await stored.touch();
+  });
+}
+
+async function fromNetwork(
+  module: Module,
+  download: Download,
+  hash: string | undefined,
+  stored: Stored | null,
+  loading: Loading,
+): Promise<Place> {
+  const { url, version, from } = download;
+  const report = throttled(loading, "download", version.bytes);
+  const place = new Place(module, url, version.bytes);
+  const meta: StoredMeta = { url, version, sha256: hash, isComplete: false, usedAt: Date.now() };
+  return filled(place, async () => {
+    if (from) await stored?.load(place, loading.breathe);
+    await stored?.begin(meta, from > 0);
+    for await (const piece of download.pieces()) {
+      if (version.bytes && place.length + piece.length > version.bytes)
+        throw new QuipError("io", `${url} goes on after the ${gib(version.bytes)} that the server announced`);
+      await stored?.write(piece, place.length);
+      place.append(piece);
+      report(place.length);
+    }
+    try {
+      verify(place, hash);
+    } catch (error) {
+      await stored?.remove();
+      throw error;
+    }
+    await stored?.complete(place.length);
+  });
+}

@@ -1,0 +1,134 @@
+/** stored.ts: one model of the store, open in the worker: read, written, marked complete. */
+import { keyOf, openStoreFolder, readMeta, removeStored, type StoredMeta } from "../store_files.js";
+import type { Place } from "./place.js";
+
+/** What TypeScript's library says of it only for workers. */
+interface SyncHandle {
+  read(to: Uint8Array, options: { at: number }): number;
+  write(from: Uint8Array, options: { at: number }): number;
+  truncate(size: number): void;
+  getSize(): number;
+  flush(): void;
+  close(): void;
+}
+type FileHandle = FileSystemFileHandle & { createSyncAccessHandle(): Promise<SyncHandle> };
+
+const PIECE = 8 << 20;
+
+async function openSync(folder: FileSystemDirectoryHandle, name: string): Promise<SyncHandle> {
+  const file = (await folder.getFileHandle(name, { create: true })) as FileHandle;
+  return file.createSyncAccessHandle();
+}
+
+/** SyncAccessHandle takes shared memory in some browsers only. */
+const unshared = (piece: Uint8Array) => (piece.buffer instanceof ArrayBuffer ? piece : piece.slice());
+
+export class Stored {
+  private constructor(
+    private readonly folder: FileSystemDirectoryHandle,
+    private readonly key: string,
+    private file: SyncHandle | null,
+    public meta: StoredMeta | null,
+  ) {}
+
+  /** The entry of a URL, which may be new; null when nothing can be kept. */
+  static async open(url: string, sha256?: string): Promise<Stored | null> {
+    const folder = await openStoreFolder();
+    if (!folder) return null;
+    try {
+      const key = await keyOf(url, sha256);
+      const file = await openSync(folder, `${key}.bin`);
+      const meta = await readMeta(folder, key);
+      return new Stored(folder, key, file, meta);
+    } catch {
+      return null;
+    }
+  }
+
+  /** Bytes that are here. */
+  get bytes(): number {
+    return this.meta && this.file ? Math.min(this.file.getSize(), this.meta.version.bytes || Infinity) : 0;
+  }
+
+  get isComplete(): boolean {
+    return this.meta !== null && this.meta.isComplete && this.bytes === this.meta.version.bytes;
+  }
+
+  /** Copy what is here into the place; `onpiece` may stop it by throwing. */
+  async load(place: Place, onpiece: () => void | Promise<void>): Promise<void> {
+    const n = this.bytes;
+    for (let at = 0; at < n; at += PIECE) {
+      const room = place.room(Math.min(PIECE, n - at));
+      const to = unshared(room);
+      if (this.file!.read(to, { at }) !== room.length) throw new Error("the stored model ends early");
+      if (to !== room) room.set(to);
+      place.advance(room.length);
+      await onpiece();
+    }
+  }
+
+  /** Begin anew, or go on behind what is here. */
+  async begin(meta: StoredMeta, goesOn: boolean): Promise<void> {
+    await this.#keep(() => {
+      if (!goesOn) this.file!.truncate(0);
+    });
+    this.meta = meta;
+    await this.#writeMeta();
+  }
+
+  async write(piece: Uint8Array, at: number): Promise<void> {
+    await this.#keep(() => {
+      if (this.file!.write(piece, { at }) !== piece.length) throw new Error("the store is full");
+    });
+  }
+
+  /** All is there, and of this size. */
+  async complete(bytes: number): Promise<void> {
+    if (!this.file || !this.meta) return;
+    await this.#keep(() => this.file!.flush());
+    this.meta = { ...this.meta, isComplete: true, version: { ...this.meta.version, bytes } };
+    await this.#writeMeta();
+  }
+
+  /** Remember when it was last of use. */
+  async touch(): Promise<void> {
+    if (!this.meta) return;
+    this.meta.usedAt = Date.now();
+    await this.#writeMeta();
+  }
+
+  /** Forget it: it is damaged, or the device is full. */
+  async remove(): Promise<void> {
+    this.close();
+    this.meta = null;
+    await removeStored(this.folder, this.key).catch(() => {});
+  }
+
+  close(): void {
+    this.file?.close();
+    this.file = null;
+  }
+
+  /** What cannot be kept is forgotten; the model still runs. */
+  async #keep(write: () => void): Promise<void> {
+    if (!this.file) return;
+    try {
+      write();
+    } catch {
+      await this.remove();
+    }
+  }
+
+  async #writeMeta(): Promise<void> {
+    if (!this.file) return;
+    try {
+      const file = await openSync(this.folder, `${this.key}.json`);
+      const bytes = new TextEncoder().encode(JSON.stringify(this.meta));
+      file.truncate(0);
+      file.write(bytes, { at: 0 });
+      file.close();
+    } catch {
+      await this.remove();
+    }
+  }
+}

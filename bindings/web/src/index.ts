@@ -1,0 +1,28 @@
+/** Language models in the page, on any browser's CPU.
+ *
+ *     const model = await Model.open("gemma3.bin", { onprogress: (p) => show(p.loaded / p.total) });
+ *     const chat = model.session({ system: "Answer briefly." });
+ *     for await (const text of chat.say("Why is the sky blue?")) show(text);
+ *     await model.close();
+ *
+ * And, for code that moves over, the calls of MediaPipe's LLM Inference API. */
+export { QuipError, type Status } from "./errors.js";
+export { Model, type CheckOptions, type OpenOptions } from "./model.js";
+export { Session, type SayOptions, type SessionOptions } from "./session.js";
+export { Reply } from "./reply.js";
+export type { ModelSource } from "./sources.js";
+export type { Build, CacheMode, FinishReason, Fit, ModelInfo, Progress, Result, Role } from "./protocol.js";
+export { cache, type StoredModel } from "./cache.js";
+export {
+  FilesetResolver,
+  LlmInference,
+  LoraModel,
+  type Audio,
+  type BaseOptions,
+  type Image,
+  type LlmInferenceOptions,
+  type MultiResponseProgressListener,
+  type ProgressListener,
+  type Prompt,
+  type WasmFileset,
+} from "./llm_inference.js";

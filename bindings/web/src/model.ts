@@ -1,0 +1,169 @@
+/** model.ts: a model, in a worker of its own. Whatever it computes, the page stays free. */
+import { checkNames, checkText, QuipError } from "./errors.js";
+import { Host } from "./host.js";
+import type { Build, CacheMode, Fit, ModelInfo, Opened, Progress, Source } from "./protocol.js";
+import { Session, type SessionOptions } from "./session.js";
+import { namePieces, type ModelSource, type Pieces } from "./sources.js";
+import { TokenCounter } from "./token_counter.js";
+import { folder } from "#page";
+
+export interface OpenOptions {
+  /** Ends the open: it then rejects with the signal's reason. */
+  signal?: AbortSignal;
+  onprogress?: (progress: Progress) => void;
+  /** Of URLs: how the browser's store of models is used; "default" if absent. */
+  cache?: CacheMode;
+  /** Of the file, in hexadecimal: anything else is refused. In the store it is the file's name, so that
+   * one file of many URLs is kept once, and nothing is asked when it is there. */
+  sha256?: string;
+  /** The folder with this package's worker.js and *.wasm, where they do not lie beside this script. */
+  baseUrl?: string | URL;
+  /** Which module runs: the best one if absent. */
+  build?: Build;
+}
+
+const OPEN_OPTIONS = ["signal", "onprogress", "cache", "sha256", "baseUrl", "build"] as const;
+const CHECK_OPTIONS = ["signal", "baseUrl", "build", "context"] as const;
+
+export interface CheckOptions extends Pick<OpenOptions, "signal" | "baseUrl" | "build"> {
+  /** Tokens of context that the numbers are for; as SessionOptions. */
+  context?: number;
+}
+
+const engineParams = (o: Pick<OpenOptions, "baseUrl" | "build">) => ({
+  base: o.baseUrl === undefined ? undefined : folder(String(o.baseUrl)),
+  build: o.build,
+});
+
+/** A worker with the model open in it. */
+interface Live {
+  host: Host;
+  opened: Opened;
+}
+
+async function start(source: Source, pieces: Pieces | null, o: OpenOptions): Promise<Live> {
+  const params = engineParams(o);
+  const host = new Host(params.base);
+  try {
+    const opened = await host.call(
+      "open",
+      { ...params, source, sha256: o.sha256 },
+      {
+        signal: o.signal,
+        onevent: (event) => {
+          if ("progress" in event) o.onprogress?.(event.progress);
+          else return pieces!.next();
+        },
+      },
+    );
+    o.signal?.throwIfAborted();
+    return { host, opened };
+  } catch (error) {
+    host.end();
+    await pieces?.cancel(error);
+    throw error;
+  }
+}
+
+export class Model {
+  #live: Promise<Live>;
+  #reopen: (() => Promise<Live>) | null;
+  #counter: TokenCounter | null = null;
+  #isClosed = false;
+
+  /** Facts of the model. */
+  readonly info: ModelInfo;
+  /** The module that runs: with relaxed SIMD or without, with threads ("-mt") or without. */
+  readonly build: Build;
+
+  private constructor(live: Live, reopen: (() => Promise<Live>) | null) {
+    this.#live = Promise.resolve(live);
+    this.#reopen = reopen;
+    this.info = live.opened.info;
+    this.build = live.opened.build;
+  }
+
+  /** Open a model from wherever it is: a URL (or in Node a path), a File or Blob, a Response, a stream
+   * or bytes. URLs are kept in the browser's store: the next visit needs no network. */
+  static async open(source: ModelSource, options: OpenOptions = {}): Promise<Model> {
+    checkNames("Model.open", options, OPEN_OPTIONS);
+    options.signal?.throwIfAborted();
+    const { named, pieces } = namePieces(source, options.cache);
+    const live = await start(named, pieces, options);
+    // what can be read again is opened again when an engine stops
+    const again = { ...options, signal: undefined, onprogress: undefined };
+    return new Model(live, pieces ? null : () => start(named, null, again));
+  }
+
+  /** Will the model at this URL fit, and if not, why? Fetches the first megabytes of the file only. */
+  static async check(url: string | URL, options: CheckOptions = {}): Promise<Fit> {
+    checkNames("Model.check", options, CHECK_OPTIONS);
+    const { named } = namePieces(url, undefined);
+    if (named.kind === "pieces" || named.kind === "blob")
+      throw new QuipError("argument", "Model.check takes a URL or, in Node, a path");
+    const params = engineParams(options);
+    const host = new Host(params.base);
+    try {
+      const call = { ...params, source: named, nContext: options.context ?? 0 };
+      return await host.call("check", call, { signal: options.signal });
+    } finally {
+      host.end();
+    }
+  }
+
+  /** A conversation. It opens with its first call. */
+  session(options: SessionOptions = {}): Session {
+    return Session.open(() => this.#alive(), options);
+  }
+
+  /** How many tokens a text has: no template, no token at the beginning. */
+  async countTokens(text: string): Promise<number> {
+    return (await this.encode(text)).length;
+  }
+
+  /** The tokens of a text. With `special`, control tokens spelled out in it become theirs. */
+  async encode(text: string, { special = false } = {}): Promise<Int32Array> {
+    checkText("the text", text);
+    return (await this.#alive()).call("encode", { text, special });
+  }
+
+  async decode(tokens: Int32Array | number[]): Promise<string> {
+    return (await this.#alive()).call("decode", { tokens: Int32Array.from(tokens) });
+  }
+
+  /** A function that counts tokens at once, in the page: it holds a few megabytes of its own. */
+  async tokenCounter(): Promise<(text: string) => number> {
+    this.#counter ??= await TokenCounter.open(await (await this.#alive()).call("tokenizer", {}));
+    const counter = this.#counter;
+    return (text) => counter.count(text);
+  }
+
+  /** Bytes of memory that the engine has taken: model, sessions and all. */
+  async memory(): Promise<number> {
+    return (await this.#alive()).call("memory", {});
+  }
+
+  /** End whatever runs, and give the memory back. Sessions of the model are closed with it. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#live.then(({ host }) => host.end(), () => {});
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** The worker; another one when it stopped and the model can be read again. */
+  async #alive(): Promise<Host> {
+    const current = this.#live;
+    const { host } = await current;
+    if (this.#isClosed) throw new QuipError("argument", "the model is closed");
+    if (!host.dead) return host;
+    if (!this.#reopen) throw host.dead;
+    if (this.#live === current) {
+      this.#live = this.#reopen();
+      this.#live.catch(() => (this.#live = current)); // the next call tries again
+    }
+    return this.#alive();
+  }
+}

@@ -1,0 +1,40 @@
+/** page_browser.ts: starting the worker in browsers, and in what is like them (Deno, Bun). */
+import type { Port, Source } from "../protocol.js";
+import { spawn } from "./spawn_browser.js";
+
+export function startWorker(base?: string): Port {
+  // Bundlers look for exactly this expression; another base is the caller's to serve.
+  const worker =
+    base === undefined
+      ? spawn(new URL("./worker.js", import.meta.url), () => new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "quip" }))
+      : spawn(new URL("worker.js", base));
+  const port: Port = {
+    post: (message, transfer) => worker.postMessage(message, transfer ?? []),
+    onmessage: () => {},
+    onerror: () => {},
+    end: () => worker.terminate(),
+  };
+  worker.onmessage = (e) => port.onmessage(e.data as never);
+  worker.onerror = (e) => {
+    e.preventDefault?.();
+    port.onerror(
+      e.message ||
+        `the worker did not start: ${base === undefined ? new URL("./worker.js", import.meta.url) : new URL("worker.js", base)} ` +
+          "must be reachable, and allowed by the page's Content-Security-Policy (worker-src, 'wasm-unsafe-eval')",
+    );
+  };
+  worker.onmessageerror = () => port.onerror("a message of the worker could not be read");
+  return port;
+}
+
+/** What a string or URL names: here, always something to fetch. */
+export function namedSource(name: string): Source {
+  const here = typeof document === "object" ? document.baseURI : typeof location === "object" ? location.href : undefined;
+  return { kind: "url", url: new URL(name, here).href, cache: "default" };
+}
+
+/** The folder that a caller's base names. */
+export function folder(base: string): string {
+  const here = typeof document === "object" ? document.baseURI : typeof location === "object" ? location.href : import.meta.url;
+  return new URL(base.endsWith("/") ? base : base + "/", here).href;
+}

@@ -1,0 +1,81 @@
+/** worker_browser.ts: what the worker needs of a browser, or of what is like one. */
+import { QuipError } from "../errors.js";
+import type { Build, Port } from "../protocol.js";
+import { spawn } from "./spawn_browser.js";
+
+/* Bundlers look for exactly these expressions. */
+const BESIDE: Record<Build, () => URL> = {
+  simd: () => new URL("./quip-simd.wasm", import.meta.url),
+  relaxed: () => new URL("./quip-relaxed.wasm", import.meta.url),
+  "simd-mt": () => new URL("./quip-simd-mt.wasm", import.meta.url),
+  "relaxed-mt": () => new URL("./quip-relaxed-mt.wasm", import.meta.url),
+};
+
+/** The module of a build, from a folder or from beside this script. */
+export async function compile(build: Build, base?: string): Promise<WebAssembly.Module> {
+  const url = base === undefined ? BESIDE[build]() : new URL(`quip-${build}.wasm`, base);
+  let response: Response;
+  try {
+    response = await fetch(url);
+  } catch (error) {
+    throw new QuipError("io", `the module ${url} cannot be fetched: ${(error as Error).message}`);
+  }
+  if (!response.ok)
+    throw new QuipError("io", `the module ${url} cannot be fetched: status ${response.status}; serve the package's dist folder`);
+  const isTyped = response.headers.get("content-type")?.startsWith("application/wasm");
+  return isTyped && WebAssembly.compileStreaming
+    ? WebAssembly.compileStreaming(response)
+    : WebAssembly.compile(await response.arrayBuffer());
+}
+
+/** A thread: a worker that gets `data` as its first message. */
+export function startThread(data: unknown): { ready: Promise<void>; end(): void } {
+  const worker = spawn(
+    new URL("./thread.js", import.meta.url),
+    () => new Worker(new URL("./thread.js", import.meta.url), { type: "module", name: "quip-thread" }),
+  );
+  const ready = new Promise<void>((resolve, reject) => {
+    worker.addEventListener("message", () => resolve(), { once: true });
+    worker.onerror = (e) => reject(new Error(e.message || "thread.js did not start"));
+  });
+  worker.postMessage(data);
+  return { ready, end: () => worker.terminate() };
+}
+
+/** The first message to a thread, and its answer. */
+export function inThread(run: (data: never) => Promise<() => void>): void {
+  onmessage = async (e) => {
+    const go = await run(e.data as never);
+    postMessage("ready");
+    go();
+  };
+}
+
+export function readFile(path: string): Promise<{ bytes: number; read(to: Uint8Array, at: number): Promise<number>; close(): Promise<void> }> {
+  throw new QuipError("unsupported", `${path}: there are no paths here; open a URL, a File or a Blob`);
+}
+
+/* A message of our own goes to the end of the line. */
+const line = new MessageChannel();
+const waiting: (() => void)[] = [];
+line.port1.onmessage = () => waiting.shift()!();
+
+/** Let messages in. */
+export const breathe = () =>
+  new Promise<void>((resolve) => {
+    waiting.push(resolve);
+    line.port2.postMessage(null);
+  });
+
+export const processors = () => navigator.hardwareConcurrency || 1;
+
+export function parentPort(): Port {
+  const port: Port = {
+    post: (message, transfer) => postMessage(message, { transfer }),
+    onmessage: () => {},
+    onerror: () => {},
+    end: () => close(),
+  };
+  onmessage = (e) => port.onmessage(e.data as never);
+  return port;
+}

@@ -1,0 +1,70 @@
+/** worker_node.ts: what the worker needs of Node. */
+import { open, readFile as readWhole } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { parentPort as parent, Worker } from "node:worker_threads";
+import { QuipError } from "../errors.js";
+import type { Build, Port } from "../protocol.js";
+
+/** The module of a build, from a folder or from beside this script (which is one folder deeper). */
+export async function compile(build: Build, base?: string): Promise<WebAssembly.Module> {
+  const url = base === undefined ? new URL(`../quip-${build}.wasm`, import.meta.url) : new URL(`../quip-${build}.wasm`, base);
+  try {
+    return await WebAssembly.compile(new Uint8Array(await readWhole(url)));
+  } catch (error) {
+    throw new QuipError("io", `the module ${url} cannot be read: ${(error as Error).message}`);
+  }
+}
+
+/** A thread: a worker that gets `data` as its first message. */
+export function startThread(data: unknown): { ready: Promise<void>; end(): void } {
+  const worker = new Worker(new URL("./thread.js", import.meta.url));
+  worker.unref(); // it waits for work for ever
+  const ready = new Promise<void>((resolve, reject) => {
+    worker.once("message", () => resolve());
+    worker.once("error", reject);
+  });
+  worker.postMessage(data);
+  return { ready, end: () => void worker.terminate() };
+}
+
+/** The first message to a thread, and its answer. */
+export function inThread(run: (data: never) => Promise<() => void>): void {
+  parent!.once("message", async (data) => {
+    const go = await run(data as never);
+    parent!.postMessage("ready");
+    setImmediate(go);
+  });
+}
+
+export async function readFile(path: string) {
+  const file = await open(path).catch((error: Error) => {
+    throw new QuipError("io", `${path} cannot be opened: ${error.message}`);
+  });
+  const { size } = await file.stat();
+  return {
+    bytes: size,
+    /** Read as much as is there into `to`; returns how many bytes. */
+    async read(to: Uint8Array, at: number): Promise<number> {
+      const { bytesRead } = await file.read(to, 0, to.length, at);
+      if (!bytesRead) throw new QuipError("io", `${path} ends after ${at} of ${size} bytes`);
+      return bytesRead;
+    },
+    close: () => file.close(),
+  };
+}
+
+/** Let messages in. (A MessageChannel would not: Node reads up to a thousand of one port first.) */
+export const breathe = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+export const processors = availableParallelism;
+
+export function parentPort(): Port {
+  const port: Port = {
+    post: (message, transfer) => parent!.postMessage(message, transfer as never),
+    onmessage: () => {},
+    onerror: () => {},
+    end: () => parent!.close(),
+  };
+  parent!.on("message", (message) => port.onmessage(message as never));
+  return port;
+}

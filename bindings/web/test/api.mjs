@@ -1,0 +1,343 @@
+/** api.mjs: what the package promises, as tests that run in Node and in a page alike.
+ * env: { quip: the package, source(kind): a URL or path, bytes(kind), expected, prompt, build } */
+
+function ok(value, what) {
+  if (!value) throw new Error(`${what ?? "assertion"}: ${String(value)}`);
+}
+
+function equal(found, wanted, what = "value") {
+  const [a, b] = [JSON.stringify(found), JSON.stringify(wanted)];
+  if (a !== b) throw new Error(`${what}: found ${a?.slice(0, 300)}, wanted ${b?.slice(0, 300)}`);
+}
+
+/** The error that a promise rejects with. */
+async function failure(promise) {
+  try {
+    await promise;
+  } catch (error) {
+    return error;
+  }
+  throw new Error("it did not fail");
+}
+
+async function fails(promise, status, pattern = /./) {
+  const error = await failure(promise);
+  equal(error.status ?? `${error.name}: ${error.message}`, status, "status");
+  ok(pattern.test(error.message), `message '${error.message}' is not like ${pattern}`);
+}
+
+/** Run f with an open model. */
+async function withModel({ quip, source, build }, kind, f) {
+  const model = await quip.Model.open(source(kind), { build });
+  try {
+    await f(model);
+  } finally {
+    await model.close();
+  }
+}
+
+const ticks = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const bits = (floats) => [...new Uint32Array(floats.buffer, floats.byteOffset, floats.length)];
+const greedy = { maxOutputTokens: 60 };
+const sampled = { ...greedy, temperature: 1.1, topK: 40, topP: 0.9, seed: 7 };
+const long = "the letters of the weather ".repeat(60); // most of a context
+
+export const tests = {
+  "a model tells what it is": (env) =>
+    withModel(env, "gemma3", async (model) => {
+      equal(model.info.architecture, "gemma3");
+      equal(model.info.weights, "mixed");
+      equal(model.info.vocabSize, 300);
+      equal(model.info.fileBytes, (await env.bytes("gemma3")).length);
+      if (env.build) equal(model.build, env.build);
+    }),
+
+  "texts and logits are those of the native program, to the bit": async (env) => {
+    for (const kind of ["gemma3", "llama"])
+      await withModel(env, kind, async (model) => {
+        const e = env.expected[kind];
+        equal(await model.session(greedy).say(env.prompt).text(), e.greedy, `${kind} greedy`);
+        equal(await model.session(sampled).say(env.prompt).text(), e.sampled, `${kind} sampled`);
+        const turns = model.session({ ...greedy, template: "gemma", system: "Be brief." });
+        equal(await turns.say(env.prompt).text(), e.turns, `${kind} turns`);
+        equal([...(await model.encode(env.prompt))], e.ids, `${kind} ids`);
+        equal(await model.countTokens(env.prompt), e.ids.length);
+        equal((await model.tokenCounter())(env.prompt), e.ids.length);
+        equal(await model.decode(e.ids), env.prompt);
+        for (const threads of [1, 2]) {
+          const s = model.session({ threads });
+          await s.prefill(e.ids);
+          equal(bits(await s.logits()), e.logits, `${kind} logits, ${threads} threads`);
+          await s.close();
+        }
+      });
+  },
+
+  "an answer streams, and tells what it cost": (env) =>
+    withModel(env, "gemma3", async (model) => {
+      const reply = model.session(sampled).say(env.prompt);
+      const pieces = [];
+      for await (const text of reply) pieces.push(text);
+      ok(pieces.length > 5, "pieces");
+      equal(pieces.join(""), env.expected.gemma3.sampled);
+      equal(await reply.text(), pieces.join(""));
+      const result = await reply.result();
+      equal([result.finishReason, result.outputTokens, result.seed], ["length", 60, 7]);
+      ok(result.promptTokens > 5 && result.firstTokenMs > 0 && result.decodeMs > 0, "figures");
+    }),
+
+  "a conversation goes on; clone and rewind": (env) =>
+    withModel(env, "gemma3", async (model) => {
+      const chat = model.session({ maxOutputTokens: 10, context: 200 });
+      equal(await chat.context(), 200);
+      await chat.say("one").text();
+      const position = await chat.position();
+      const twin = chat.clone();
+      const second = await chat.say("two").text();
+      equal(await twin.say("two").text(), second, "clone");
+      await chat.rewind(position);
+      equal(await chat.position(), position);
+      await chat.append("and ", { role: "none" });
+      ok((await chat.answer().text()).length > 0);
+    }),
+
+  "leaving the loop ends the answer": (env) =>
+    withModel(env, "slow", async (model) => {
+      const chat = model.session({ maxOutputTokens: 400 });
+      let n = 0;
+      for await (const _ of chat.say("the")) if (++n === 3) break;
+      const position = await chat.position(); // in its turn: the answer is over
+      ok(position < 200, `position ${position}`);
+    }),
+
+  "cancel() keeps what was said": (env) =>
+    withModel(env, "slow", async (model) => {
+      const reply = model.session({ maxOutputTokens: 400 }).say("the");
+      for await (const _ of reply) {
+        reply.cancel();
+        break;
+      }
+      equal((await reply.result()).finishReason, "cancelled");
+      ok((await reply.text()).length > 0);
+    }),
+
+  "a signal ends prefill and decode, and the session goes on": (env) =>
+    withModel(env, "slow", async (model) => {
+      const chat = model.session();
+      const start = performance.now();
+      const prefill = chat.say(long, { signal: AbortSignal.timeout(30) });
+      equal((await failure(prefill.text())).name, "TimeoutError");
+      const tookMs = performance.now() - start;
+      equal(await chat.position(), 0, "the prompt is undone");
+      const stop = new AbortController();
+      const decode = chat.say("the", { signal: stop.signal });
+      const seen = failure((async () => {
+        for await (const _ of decode) stop.abort(new Error("enough"));
+      })());
+      equal((await seen).message, "enough");
+      ok((await chat.position()) > 0, "what was said stays");
+      equal((await failure(chat.say("x", { signal: AbortSignal.abort() }).text())).name, "AbortError");
+      ok(tookMs < 20000, `${tookMs} ms`);
+    }),
+
+  "errors name what is wrong": (env) =>
+    withModel(env, "gemma3", async (model) => {
+      const short = model.session({ context: 16 });
+      await fails(short.say(long).text(), "context_full", /16/);
+      equal(await short.position(), 0);
+      const thrown = (f) => failure((async () => f())());
+      equal((await thrown(() => model.session({ temprature: 1 }))).status, "argument");
+      ok(/temprature/.test((await thrown(() => model.session({ temprature: 1 }))).message));
+      ok(/topK/.test((await thrown(() => model.session({ topK: -1 }))).message));
+      await fails(model.session({ template: "nonsense" }).say("x").text(), "argument", /nonsense/);
+      await fails(model.session().prefill([100000]), "argument");
+      await fails(model.session().rewind(5), "argument", /5/);
+      const closed = model.session();
+      await closed.close();
+      await fails(closed.say("x").text(), "argument", /closed/);
+      await fails(env.quip.Model.open(42), "argument");
+      await fails(env.quip.Model.open(env.source("gemma3"), { nothing: 1 }), "argument", /nothing/);
+    }),
+
+  "out of memory is an error, and what is open goes on": (env) =>
+    withModel(env, "slow", async (model) => {
+      const chat = model.session({ maxOutputTokens: 4 });
+      const before = await chat.say("the").text();
+      const error = await failure(model.session({ context: 2 ** 30 }).position());
+      ok(["memory", "argument", "unsupported"].includes(error.status), `${error.status}: ${error.message}`);
+      const many = [];
+      let last = null;
+      for (let i = 0; i < 20 && !last; i++) {
+        many.push(model.session({ context: 300000 })); // of gigabytes together
+        last = await many[i].position().then(() => null, (e) => e);
+      }
+      equal(last?.status, "memory", last?.message ?? "no error");
+      await Promise.all(many.map((s) => s.close()));
+      await chat.rewind(0);
+      equal(await chat.say("the").text(), before);
+    }),
+
+  "two sessions take turns": (env) =>
+    withModel(env, "slow", async (model) => {
+      const order = [];
+      const read = async (name) => {
+        for await (const _ of model.session({ maxOutputTokens: 12 }).say("the")) order.push(name);
+      };
+      await Promise.all([read("a"), read("b")]);
+      const first = order.indexOf("b");
+      ok(first >= 0 && first < order.lastIndexOf("a"), order.join(""));
+    }),
+
+  "200 sessions come and go without growth": (env) =>
+    withModel(env, "gemma3", async (model) => {
+      const one = async () => {
+        const s = model.session({ maxOutputTokens: 2, context: 512, threads: 2 });
+        await s.say("the").text();
+        await s.close();
+      };
+      for (let i = 0; i < 5; i++) await one();
+      const before = await model.memory();
+      for (let i = 0; i < 200; i++) await one();
+      equal(await model.memory(), before);
+    }),
+
+  "a model comes from bytes, blobs, responses and streams": async (env) => {
+    const { Model } = env.quip;
+    const bytes = await env.bytes("gemma3");
+    const stream = () => new Blob([bytes]).stream();
+    const copy = bytes.slice();
+    for (const [what, source] of [
+      ["bytes", copy],
+      ["buffer", bytes.slice().buffer],
+      ["blob", new Blob([bytes])],
+      ["response", new Response(bytes)],
+      ["stream", stream()],
+      ["reader", stream().getReader()],
+    ]) {
+      const model = await Model.open(source, { build: env.build });
+      equal(await model.session(greedy).say(env.prompt).text(), env.expected.gemma3.greedy, what);
+      await model.close();
+    }
+    equal(copy.length, bytes.length, "the caller's bytes are not taken away");
+  },
+
+  "what is no model is refused with a sentence": async (env) => {
+    const { Model } = env.quip;
+    const bytes = await env.bytes("gemma3");
+    await fails(Model.open(new Uint8Array(100)), "format");
+    await fails(Model.open(bytes.subarray(0, 100000)), "format");
+    await fails(Model.open(new Uint8Array(0)), "format");
+    await fails(Model.open(new Response("no", { status: 404 })), "io", /404/);
+    const broken = new ReadableStream({ pull: (c) => c.error(new Error("the cable is cut")) });
+    equal((await failure(Model.open(broken))).message, "the cable is cut");
+    await fails(Model.open(bytes, { sha256: "00".repeat(32) }), "io", /SHA-256/);
+  },
+
+  "an open is cancelled, and reports progress": async (env) => {
+    const { Model } = env.quip;
+    let sent = 0;
+    const endless = new ReadableStream({
+      async pull(c) {
+        await ticks(5);
+        sent++;
+        c.enqueue(new Uint8Array(1000));
+      },
+    });
+    const stop = new AbortController();
+    const seen = [];
+    const onprogress = (p) => seen.push(p.loaded) === 3 && stop.abort(new Error("no more"));
+    equal((await failure(Model.open(endless, { signal: stop.signal, onprogress }))).message, "no more");
+    ok(seen.length >= 3 && seen[2] > seen[0], String(seen));
+    const after = sent;
+    await ticks(100);
+    ok(sent <= after + 1, "the stream is read no more");
+  },
+
+  "check() says before the download whether a model fits": async (env) => {
+    const { Model } = env.quip;
+    const fit = await Model.check(env.source("slow"), { context: 1000 });
+    equal([fit.fits, fit.reason, fit.context], [true, undefined, 1000]);
+    equal(fit.fileBytes, (await env.bytes("slow")).length);
+    ok(fit.sessionBytes > 1e6 && fit.memoryBytes > fit.fileBytes + fit.sessionBytes, JSON.stringify(fit));
+    const big = await Model.check(env.source("slow"), { context: 1048576 });
+    ok(!big.fits && /GB/.test(big.reason), JSON.stringify(big));
+  },
+
+  /* ---- the original's calls ---- */
+
+  "the original's four lines": async (env) => {
+    const { FilesetResolver, LlmInference } = env.quip;
+    const genai = await FilesetResolver.forGenAiTasks("https://cdn.jsdelivr.net/npm/@mediapipe/tasks-genai/wasm");
+    const llm = await LlmInference.createFromOptions(genai, {
+      baseOptions: { modelAssetPath: env.source("gemma3") },
+      maxTokens: 100,
+    });
+    const pieces = [];
+    const text = await llm.generateResponse(env.prompt, (piece, done) => pieces.push([piece, done]));
+    ok(text.length > 0);
+    equal(pieces.map(([piece]) => piece).join(""), text);
+    equal(pieces.at(-1), ["", true]);
+    ok(pieces.slice(0, -1).every(([, done]) => !done));
+    equal(await llm.generateResponse(env.prompt), text, "each prompt is a conversation of its own");
+    equal(llm.sizeInTokens(env.prompt), env.expected.gemma3.ids.length);
+    equal(llm.sizeInTokens([env.prompt, ""]), env.expected.gemma3.ids.length);
+    llm.close();
+  },
+
+  "the original's options": async (env) => {
+    const { FilesetResolver, LlmInference } = env.quip;
+    const genai = await FilesetResolver.forGenAiTasks();
+    const llm = await LlmInference.createFromModelBuffer(genai, await env.bytes("gemma3"));
+    await llm.setOptions({ topK: 1, maxTokens: 70 });
+    const greedyText = await llm.generateResponse(env.prompt);
+    ok(env.expected.gemma3.greedy.startsWith(greedyText) || greedyText.startsWith(env.expected.gemma3.greedy));
+    await llm.setOptions({ topK: undefined, temperature: 1, randomSeed: 5, numResponses: 3, maxTokens: 40 });
+    const seen = [];
+    const texts = await llm.generateResponses(env.prompt, (pieces, done) => seen.push([pieces, done]));
+    equal(texts.length, 3);
+    ok(new Set(texts).size > 1, "different answers");
+    texts.forEach((text, i) => equal(seen.map(([pieces]) => pieces[i]).join(""), text));
+    equal(seen.at(-1), [["", "", ""], true]);
+    equal(await llm.generateResponses(env.prompt), texts, "the same seed");
+    await fails(llm.setOptions({ numResponses: 0 }), "argument", /'numResponses' must be at least 1\./);
+    await fails(LlmInference.createFromOptions(genai, {}), "argument", /No model asset provided\./);
+    const both = { modelAssetPath: "a", modelAssetBuffer: new Uint8Array(1) };
+    await fails(LlmInference.createFromOptions(genai, { baseOptions: both }), "argument", /Cannot set both/);
+    equal((await failure((async () => llm.generateResponse({ imageSource: "x" }))())).status, "unsupported");
+    llm.close();
+  },
+
+  "the original's cancel, and busy": async (env) => {
+    const { FilesetResolver, LlmInference } = env.quip;
+    const genai = await FilesetResolver.forGenAiTasks();
+    const llm = await LlmInference.createFromOptions(genai, {
+      baseOptions: { modelAssetPath: env.source("slow") },
+      maxTokens: 2000,
+    });
+    equal(llm.isIdle, true);
+    let last;
+    const decoding = llm.generateResponse("the", (piece, done) => {
+      last = [piece, done];
+      llm.cancelProcessing();
+    });
+    equal(llm.isIdle, false);
+    let thrown;
+    try {
+      llm.generateResponse("again");
+    } catch (error) {
+      thrown = error.message;
+    }
+    equal(thrown, "Previous invocation or loading is still ongoing.");
+    await fails(llm.setOptions({ topK: 2 }), "argument", /Cannot set options while loading or processing\./);
+    ok((await decoding).length > 0);
+    equal(last, ["", true]);
+    const prefilling = llm.generateResponse(long);
+    await ticks(20);
+    llm.cancelProcessing();
+    equal(await prefilling, "");
+    equal(llm.isIdle, true);
+    const closing = llm.generateResponse("the");
+    llm.close();
+    ok(["string", "object"].includes(typeof (await closing.catch((error) => error))));
+  },
+};

@@ -1,0 +1,45 @@
+/** fixtures.mjs: what both test programs need: tiny models, and what the native program says of them.
+ * The environment variable QUIP_BUILD names the native build folder; the repository's build/ if absent. */
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+export const ROOT = join(dirname(fileURLToPath(import.meta.url)), "../../..");
+export const DIST = join(ROOT, "bindings/web/dist");
+const BUILD = process.env.QUIP_BUILD ?? join(ROOT, "build");
+
+const run = (program, ...args) => execFileSync(join(BUILD, program), args);
+
+/** Models and expected answers; `end` removes them. */
+export function makeFixtures() {
+  const folder = mkdtempSync(join(tmpdir(), "quip-web-"));
+  const path = (kind) => join(folder, `${kind}.bin`);
+  const kinds = ["gemma3", "llama", "slow"];
+  for (const kind of kinds) run("tests/tiny_model_file", kind, path(kind));
+
+  const prompt = "the letters of the weather here";
+  const expected = {};
+  for (const kind of ["gemma3", "llama"]) {
+    const ask = (...options) =>
+      JSON.parse(run("quip", "run", path(kind), prompt, "--json", "--max-output-tokens", "60", ...options)).text;
+    const ids = run("quip", "tokenize", path(kind), "--no-special", prompt).toString().trim().split(/\s+/).map(Number);
+    run("quip", "logits", path(kind), "--ids", ids.join(), "--out", join(folder, "logits.f32"));
+    const logits = readFileSync(join(folder, "logits.f32"));
+    expected[kind] = {
+      greedy: ask(),
+      sampled: ask("--temperature", "1.1", "--top-k", "40", "--top-p", "0.9", "--seed", "7"),
+      turns: ask("--chat-template", "gemma", "--system", "Be brief."),
+      ids,
+      logits: [...new Uint32Array(logits.buffer.slice(logits.byteOffset, logits.byteOffset + logits.length))],
+    };
+  }
+  return {
+    path,
+    prompt,
+    expected,
+    bytes: (kind) => readFileSync(path(kind)),
+    end: () => rmSync(folder, { recursive: true }),
+  };
+}

@@ -1,0 +1,90 @@
+/** node.test.mjs: the package in Node: api.mjs on each build that runs here, and files over HTTP. */
+import assert from "node:assert/strict";
+import { readFileSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { after, describe, test } from "node:test";
+import { gzipSync } from "node:zlib";
+import * as quip from "../dist/node/index.js";
+import { tests } from "./api.mjs";
+import { DIST, makeFixtures } from "./fixtures.mjs";
+import { startServer } from "./server.mjs";
+
+const fixtures = makeFixtures();
+after(() => fixtures.end());
+const env = (build) => ({
+  ...fixtures,
+  quip,
+  build,
+  source: fixtures.path,
+  bytes: async (kind) => new Uint8Array(fixtures.bytes(kind)),
+});
+
+/* Those that this Node runs correctly. */
+const builds = [];
+for (const build of ["simd", "relaxed", "simd-mt", "relaxed-mt"]) {
+  const model = await quip.Model.open(fixtures.path("gemma3"), { build }).catch((error) => {
+    assert.equal(error.status, "unsupported");
+    return null;
+  });
+  if (model) builds.push(build);
+  await model?.close();
+}
+
+for (const build of builds)
+  describe(build, () => {
+    for (const [name, run] of Object.entries(tests)) test(name, () => run(env(build)));
+  });
+
+describe("over HTTP", () => {
+  const open = (url, options) => quip.Model.open(url, options);
+  let server;
+  test("a download goes on where its connection broke", async () => {
+    server = await startServer({});
+    const body = fixtures.bytes("gemma3");
+    server.put("/m.bin", body, { cuts: [100000, 1, 300000] });
+    const model = await open(`${server.origin}/m.bin`);
+    assert.equal(await model.session({ maxOutputTokens: 60 }).say(fixtures.prompt).text(), fixtures.expected.gemma3.greedy);
+    await model.close();
+    const ranges = server.log.map(({ range }) => range);
+    assert.deepEqual(ranges, [undefined, "bytes=100000-", "bytes=100001-", "bytes=400001-"]);
+  });
+  test("also when the server knows no ranges", async () => {
+    server.put("/plain.bin", fixtures.bytes("gemma3"), { cuts: [100000], noRanges: true });
+    await (await open(`${server.origin}/plain.bin`)).close();
+  });
+  test("also when it does not say how long the file is", async () => {
+    server.put("/unknown.bin", fixtures.bytes("gemma3"), { noLength: true });
+    await (await open(`${server.origin}/unknown.bin`)).close();
+  });
+  test("but not with another version", async () => {
+    const body = fixtures.bytes("gemma3");
+    server.put("/changes.bin", body, { cuts: [100000] });
+    const opening = open(`${server.origin}/changes.bin`);
+    setTimeout(() => (server.models.get("/changes.bin").etag = '"other"'), 100);
+    await assert.rejects(opening, { status: "io", message: /changed/ });
+  });
+  test("what is not there is an error that names it", async () => {
+    await assert.rejects(open(`${server.origin}/absent.bin`), { status: "io", message: /absent\.bin \(404\)/ });
+    await assert.rejects(open("no/such/file.bin"), { status: "io", message: /file\.bin/ });
+  });
+  test("a download is cancelled", async () => {
+    server.put("/slow.bin", fixtures.bytes("gemma3"), { pauseMs: 20 });
+    const signal = AbortSignal.timeout(100);
+    await assert.rejects(open(`${server.origin}/slow.bin`, { signal }), { name: "TimeoutError" });
+  });
+  test("check() reads the beginning only", async () => {
+    server.log.length = 0;
+    server.put("/large.bin", fixtures.bytes("slow"));
+    const fit = await quip.Model.check(`${server.origin}/large.bin`);
+    assert.equal(fit.fits, true);
+    assert.deepEqual(server.log.map(({ range }) => range), ["bytes=0-0", "bytes=0-1048575"]);
+    server.end();
+  });
+});
+
+test("a page downloads less than 300 KB", () => {
+  const bytes = (name) => gzipSync(readFileSync(join(DIST, name)), { level: 9 }).length;
+  const modules = readdirSync(DIST).filter((name) => name.endsWith(".wasm")).map(bytes);
+  const scripts = ["index.js", "worker.js", "thread.js"].map(bytes).reduce((a, b) => a + b);
+  assert.ok(scripts + Math.max(...modules) < 300000);
+});

@@ -1,0 +1,92 @@
+/** server.mjs: a web server that can be slow, break connections, change files and go away. */
+import { createHash } from "node:crypto";
+import { createServer } from "node:http";
+import { readFileSync } from "node:fs";
+import { extname, join } from "node:path";
+
+const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm" };
+const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+
+/** `folders` maps the first part of a path to a folder; models are added by `put`. Paths below
+ * /isolated/ are served with the headers that give a page threads. */
+export async function startServer(folders, headers = {}) {
+  const models = new Map();
+  const log = []; // { path, range, status }
+  let isDown = false;
+
+  function put(path, body, how = {}) {
+    models.set(path, { body, etag: `"${createHash("md5").update(body).digest("hex")}"`, cuts: [], ...how });
+  }
+
+  /** A model: ranges, ETag; `cuts`: the next answers end after so many bytes; `pauseMs` between pieces. */
+  async function sendModel(request, response, path) {
+    const model = models.get(path);
+    const match = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
+    const total = model.body.length;
+    const from = match && !model.noRanges ? Number(match[1]) : 0;
+    const to = match && !model.noRanges && match[2] ? Math.min(Number(match[2]) + 1, total) : total;
+    const isPart = match && !model.noRanges;
+    const status = from >= total ? 416 : isPart ? 206 : 200;
+    log.push({ path, range: request.headers.range, status });
+    response.writeHead(status, {
+      "Content-Type": "application/octet-stream",
+      ETag: model.etag,
+      "Access-Control-Allow-Origin": "*",
+      "Access-Control-Expose-Headers": "ETag, Content-Range",
+      "Cross-Origin-Resource-Policy": "cross-origin",
+      ...(model.noLength ? {} : { "Content-Length": to - from }),
+      ...(isPart ? { "Content-Range": `bytes ${from}-${to - 1}/${total}` } : {}),
+    });
+    const end = Math.min(to, from + (model.cuts.shift() ?? Infinity));
+    const step = model.pauseMs ? 16384 : 1 << 20;
+    for (let at = from; at < end && !response.destroyed; at += step) {
+      response.write(model.body.subarray(at, Math.min(at + step, end)));
+      if (model.pauseMs) await new Promise((resolve) => setTimeout(resolve, model.pauseMs));
+    }
+    if (end < to) response.socket?.end();
+    else response.end();
+  }
+
+  function sendFile(response, path) {
+    const isIsolated = path.startsWith("/isolated/");
+    const [, name, ...rest] = (isIsolated ? path.slice("/isolated".length) : path).split("/");
+    const file = folders[name] && join(folders[name], ...rest);
+    let body;
+    try {
+      body = readFileSync(file);
+    } catch {
+      response.writeHead(404);
+      return response.end();
+    }
+    response.writeHead(200, {
+      "Content-Type": TYPES[extname(file)] ?? "application/octet-stream",
+      "Access-Control-Allow-Origin": "*",
+      "Cross-Origin-Resource-Policy": "cross-origin",
+      ...headers,
+      ...(isIsolated ? ISOLATED : {}),
+    });
+    response.end(body);
+  }
+
+  const server = createServer((request, response) => {
+    if (isDown) return request.socket.destroy();
+    const { pathname } = new URL(request.url, "http://x");
+    if (models.has(pathname)) return sendModel(request, response, pathname);
+    sendFile(response, pathname);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return {
+    origin: `http://127.0.0.1:${server.address().port}`,
+    put,
+    models,
+    log,
+    down: (value) => {
+      isDown = value;
+      if (value) server.closeAllConnections();
+    },
+    end: () => {
+      server.closeAllConnections();
+      server.close();
+    },
+  };
+}

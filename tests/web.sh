@@ -1,0 +1,22 @@
+#!/bin/sh
+# web.sh BUILD: the npm package bindings/web builds, and keeps its promises in Node and in Chromium. Needs
+# `scripts/setup web`; CHROMIUM names another browser.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+skip() {
+    echo "web: $1"
+    [ "${CI-}" = true ] && exit 1
+    exit 77
+}
+for tool in node npm clang-19 wasm-ld-19 "${CHROMIUM:-chromium}"; do
+    command -v "$tool" >/dev/null || skip "no $tool: scripts/setup web"
+done
+test -f /usr/include/wasm32-wasi/stdio.h || skip 'no C library for WebAssembly: scripts/setup web'
+
+cd "$root/bindings/web"
+if ! cmp -s package-lock.json node_modules/.installed; then
+    npm ci --ignore-scripts --no-audit --no-fund --loglevel=error || skip 'npm could not install what builds and tests it'
+    cp package-lock.json node_modules/.installed
+fi
+npm run --silent build
+QUIP_BUILD=$1 CHROMIUM=$(command -v "${CHROMIUM:-chromium}") node --test test/
