@@ -134,27 +134,25 @@ static void call_rotate(const struct kernels *k, const struct operands *o)
     k->rotate(o->y, o->x, o->w, o->n / 2);
 }
 
+static void call_hadamard(const struct kernels *k, const struct operands *o)
+{
+    int n = 1;
+    while (2 * n <= o->n)
+        n *= 2;
+    memcpy(o->y, o->x, (size_t)n * sizeof(float));
+    k->hadamard(o->y, 0.375f, n);
+}
+
 static void call_soft_cap(const struct kernels *k, const struct operands *o)
 {
     k->soft_cap(o->y, o->variant ? 50.0f : 0.3f, o->n);
 }
 
-static void call_f32_to_f16(const struct kernels *k, const struct operands *o)
-{
-    k->f32_to_f16((uint16_t *)(void *)o->y, o->x, o->n);
-}
-
-static void call_f16_to_f32(const struct kernels *k, const struct operands *o)
-{
-    k->f16_to_f32(o->y, (const uint16_t *)(const void *)o->x, o->n);
-}
-
 static const struct vector_kernel vector_kernels[] = {
-    { "rms_norm", 4, call_rms_norm },     { "layer_norm", 2, call_layer_norm },
-    { "activate", 8, call_activate },     { "add", 1, call_add },
-    { "sum_exp", 2, call_sum_exp },       { "rotate", 1, call_rotate },
-    { "soft_cap", 2, call_soft_cap },     { "f32_to_f16", 1, call_f32_to_f16 },
-    { "f16_to_f32", 1, call_f16_to_f32 },
+    { "rms_norm", 4, call_rms_norm }, { "layer_norm", 2, call_layer_norm },
+    { "activate", 8, call_activate }, { "add", 1, call_add },
+    { "sum_exp", 2, call_sum_exp },   { "rotate", 1, call_rotate },
+    { "soft_cap", 2, call_soft_cap }, { "hadamard", 1, call_hadamard },
 };
 
 static void check_vector(const struct vector_kernel *v, const struct kernels *scalar,
@@ -187,7 +185,7 @@ static void check_vector(const struct vector_kernel *v, const struct kernels *sc
 /* A task with its memory: positions that no row sees hold NaNs. */
 struct attention_case {
     struct attention a;
-    void *k, *v;
+    float *k, *v;
     float *q_data, *out_data;
     const float *q[ATTENTION_MAX_ROWS];
     float *out[ATTENTION_MAX_ROWS];
@@ -197,43 +195,31 @@ struct attention_case {
     size_t n_out;
 };
 
-static void store_kv(void *kv, size_t i, float x, bool is_f16)
-{
-    if (is_f16)
-        ((uint16_t *)kv)[i] = isnan(x) ? 0x7DAD : qp_f16_of_f32(x);
-    else
-        ((float *)kv)[i] = x;
-}
-
 static void fill_kv(struct attention_case *c, int n_positions, int begin, int end)
 {
     const int head_dim = c->a.head_dim;
-    const bool is_f16 = c->a.is_f16;
     const size_t n = qp_round_up((size_t)n_positions, KV_BLOCK) * (size_t)head_dim;
-    c->k = malloc(n * (is_f16 ? 2 : 4));
-    c->v = malloc((size_t)end * (size_t)head_dim * (is_f16 ? 2 : 4)); // nothing after the last one
+    c->k = malloc(n * sizeof(float));
+    c->v = malloc((size_t)end * (size_t)head_dim * sizeof(float)); // nothing after the last one
     assert_true(c->k && c->v);
     for (size_t i = 0; i < n; i++)
-        store_kv(c->k, i, NAN, is_f16);
+        c->k[i] = NAN;
     for (int pos = 0; pos < end; pos++)
         for (int d = 0; d < head_dim; d++) {
             bool is_seen = pos >= begin;
             size_t block = (size_t)(pos / KV_BLOCK) * (size_t)head_dim + (size_t)d;
-            store_kv(c->k, block * KV_BLOCK + (size_t)(pos % KV_BLOCK),
-                     is_seen ? random_float(2.0f) : NAN, is_f16);
-            store_kv(c->v, (size_t)pos * (size_t)head_dim + (size_t)d,
-                     is_seen ? random_float(2.0f) : NAN, is_f16);
+            c->k[block * KV_BLOCK + (size_t)(pos % KV_BLOCK)] = is_seen ? random_float(2.0f) : NAN;
+            c->v[(size_t)pos * (size_t)head_dim + (size_t)d] = is_seen ? random_float(2.0f) : NAN;
         }
 }
 
 static struct attention_case *new_attention(int head_dim, int n_rows, int n_heads, int pos,
-                                            int window, bool is_f16)
+                                            int window)
 {
     struct attention_case *c = calloc(1, sizeof *c);
     assert_non_null(c);
     c->a = (struct attention){ .head_dim = head_dim,
                                .scale = 1.0f / sqrtf((float)head_dim),
-                               .is_f16 = is_f16,
                                .n_rows = n_rows,
                                .q = c->q,
                                .out = c->out,
@@ -280,8 +266,7 @@ static void check_attention(const struct kernels *scalar, const struct kernels *
     const int n_rows = random_int(3) ? 1 + random_int(ATTENTION_MAX_ROWS) : n_heads;
     const int pos = random_int(random_int(2) ? 300 : 70);
     const int window = random_int(3) ? 0 : 1 + random_int(130);
-    struct attention_case *c =
-        new_attention(head_dim, n_rows, n_heads, pos, window, random_int(3) != 0);
+    struct attention_case *c = new_attention(head_dim, n_rows, n_heads, pos, window);
     for (int r = 0; r < n_rows; r++) { // rows come in any order
         const int other = random_int(n_rows), begin = c->begin[r], end = c->end[r];
         c->begin[r] = c->begin[other];
@@ -319,7 +304,7 @@ static void check_attention(const struct kernels *scalar, const struct kernels *
  */
 static void check_zeros(const struct kernels *k)
 {
-    struct attention_case *c = new_attention(64, 2, 1, 64, 0, false);
+    struct attention_case *c = new_attention(64, 2, 1, 64, 0);
     float *keys = c->k, *values = c->v;
     c->a.scale = 1.0f;
     for (int d = 0; d < 64; d++) {
@@ -344,11 +329,8 @@ static const struct {
     const char *name;
     unsigned features;
 } levels[] = {
-    { "scalar", 0 },
-    { "avx2", CPU_AVX2 },
-    { "avx512vnni", CPU_AVX2 | CPU_AVX512VNNI },
-    { "neon", CPU_NEON },
-    { "simd128", CPU_WASM_SIMD },
+    { "scalar", 0 },      { "avx2", CPU_AVX2 },         { "avx512vnni", CPU_AVX2 | CPU_AVX512VNNI },
+    { "neon", CPU_NEON }, { "simd128", CPU_WASM_SIMD },
 };
 
 static bool is_chosen(const char *only, const char *name)
@@ -458,11 +440,11 @@ static void bench_attention(const struct kernels *k, const struct kernels *scala
     };
     for (size_t i = 0; i < QP_COUNT(shapes) && is_chosen(only_kernel, "attend"); i++) {
         struct attention_case *c = new_attention(shapes[i].head_dim, shapes[i].n_rows,
-                                                 shapes[i].n_heads, shapes[i].pos, 0, true);
+                                                 shapes[i].n_heads, shapes[i].pos, 0);
         double ns = time_call(run_attention, k, c), flops = 0.0;
         for (int r = 0; r < shapes[i].n_rows; r++)
             flops += 4.0 * shapes[i].head_dim * c->end[r];
-        double kv_bytes = 4.0 * shapes[i].head_dim * c->end[shapes[i].n_rows - 1];
+        double kv_bytes = 8.0 * shapes[i].head_dim * c->end[shapes[i].n_rows - 1];
         printf("%-10s attend, %-22s %9.0f ns  %6.1f GFLOPS  %6.1f GB/s, %5.1f x scalar\n", k->name,
                shapes[i].name, ns, flops / ns, kv_bytes / ns,
                time_call(run_attention, scalar, c) / ns);

@@ -1,4 +1,4 @@
-/* attention_avx512.c: the three steps of attention_blocks.c on 512-bit registers.
+/* attention_avx512.c: the steps of attention on 512-bit registers.
  * In, out, order of rounding: attention_scalar.c, to the bit.
  * A product and its sum are two instructions. That costs nothing where multipliers and adders are
  * different units (Zen): 4 rows of 64 columns keep 16 sums in registers, each step of k reads 4
@@ -21,26 +21,9 @@
 
 #include "cpu/math_avx512.h"
 
-static void widen_avx512(float *to, const uint16_t *from, size_t from_stride, int n_rows,
-                         int n_cols)
-{
-    for (int i = 0; i < n_rows; i++, from += from_stride, to += KV_BLOCK)
-        for (int j = 0; j < KV_BLOCK; j += 16) {
-            __m256i half = _mm256_maskz_loadu_epi16(lanes_below(n_cols - j), from + j);
-            _mm512_storeu_ps(to + j, _mm512_cvtph_ps(half));
-        }
-}
-
-/* Floats [16 j, 16 j + 16) of a row. */
-static inline __m512 load_16_avx512(const void *row, int j, bool is_f16)
-{
-    return is_f16 ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)row + j))
-                  : _mm512_loadu_ps((const float *)row + 16 * j);
-}
-
-/* attention_steps.product; is_f16 and n_rows are constants. */
+/* attention_steps.product; n_rows is a constant. */
 static inline __attribute__((always_inline)) void
-product_rows_avx512(const struct square_product *t, bool is_f16, int n_rows)
+product_rows_avx512(const struct square_product *t, int n_rows)
 {
     __m512 sum[PRODUCT_ROWS][4];
     UNROLL_AVX512
@@ -51,14 +34,12 @@ product_rows_avx512(const struct square_product *t, bool is_f16, int n_rows)
         for (int j = 0; j < 4; j++)
             sum[r][j] = _mm512_mul_ps(_mm512_loadu_ps(acc + 16 * j), factor);
     }
-    const float *a = t->a;
-    const char *row = t->b.data;
-    const size_t row_bytes = t->b.stride * (is_f16 ? sizeof(uint16_t) : sizeof(float));
-    for (int k = 0; k < t->n_k; k++, row += row_bytes) {
+    const float *a = t->a, *row = t->b;
+    for (int k = 0; k < t->n_k; k++, row += t->b_stride) {
         __m512 b[4];
         UNROLL_AVX512
         for (int j = 0; j < 4; j++)
-            b[j] = load_16_avx512(row, j, is_f16);
+            b[j] = _mm512_loadu_ps(row + 16 * j);
         UNROLL_AVX512
         for (int r = 0; r < n_rows; r++) {
             __m512 weight = _mm512_set1_ps(a[(size_t)r * t->a_stride + (size_t)k]);
@@ -77,19 +58,15 @@ product_rows_avx512(const struct square_product *t, bool is_f16, int n_rows)
 }
 
 /* Functions of their own, so that each has all registers. */
-#define PRODUCT_AVX512(name, is_f16, n_rows)                                                       \
+#define PRODUCT_AVX512(name, n_rows)                                                               \
     static __attribute__((noinline)) void name(const struct square_product *t)                     \
     {                                                                                              \
-        product_rows_avx512(t, is_f16, n_rows);                                                    \
+        product_rows_avx512(t, n_rows);                                                            \
     }
-PRODUCT_AVX512(product_f32_1_avx512, false, 1)
-PRODUCT_AVX512(product_f32_2_avx512, false, 2)
-PRODUCT_AVX512(product_f32_3_avx512, false, 3)
-PRODUCT_AVX512(product_f32_4_avx512, false, 4)
-PRODUCT_AVX512(product_f16_1_avx512, true, 1)
-PRODUCT_AVX512(product_f16_2_avx512, true, 2)
-PRODUCT_AVX512(product_f16_3_avx512, true, 3)
-PRODUCT_AVX512(product_f16_4_avx512, true, 4)
+PRODUCT_AVX512(product_1_avx512, 1)
+PRODUCT_AVX512(product_2_avx512, 2)
+PRODUCT_AVX512(product_3_avx512, 3)
+PRODUCT_AVX512(product_4_avx512, 4)
 
 /* The first n of 64 bits: all when n is more, none when it is less. */
 static inline uint64_t bits_below(int n)
@@ -130,7 +107,7 @@ static inline float exp_row_avx512(float *s, float m)
     return sum_of_lanes_avx512(lanes);
 }
 
-static void softmax_avx512(const struct attention *a, struct attention_state *state, int pos)
+static void softmax_rows_avx512(const struct attention *a, struct attention_state *state, int pos)
 {
     for (int r = 0; r < a->n_rows; r++) {
         float m = score_row_avx512(a, r, pos, state->s + r * KV_BLOCK, state->m[r]);
@@ -148,18 +125,56 @@ static void softmax_avx512(const struct attention *a, struct attention_state *st
 static void attend_avx512(const struct attention *a)
 {
     static const struct attention_steps steps = {
-        .widen = widen_avx512,
-        .product = { { product_f32_1_avx512, product_f32_2_avx512, product_f32_3_avx512,
-                       product_f32_4_avx512 },
-                     { product_f16_1_avx512, product_f16_2_avx512, product_f16_3_avx512,
-                       product_f16_4_avx512 } },
-        .softmax = softmax_avx512,
+        .product = { product_1_avx512, product_2_avx512, product_3_avx512, product_4_avx512 },
+        .softmax = softmax_rows_avx512,
     };
     qp_attend_blocks(a, &steps);
 }
 
+/* ---- scores of int8 keys ---- */
+
+/* Scores of a block, capped and with their bias; returns the largest one seen, or m. */
+static inline __m512 finish_scores_avx512(const struct softmax *row, int j, uint64_t seen, __m512 m)
+{
+    float *s = row->s + j;
+    for (int i = 0; i < KV_BLOCK; i += 16, seen >>= 16) {
+        __m512 v = _mm512_loadu_ps(s + i);
+        if (row->cap > 0.0f) {
+            __m512 cap = _mm512_set1_ps(row->cap);
+            v = _mm512_mul_ps(cap, tanh_avx512(_mm512_div_ps(v, cap)));
+        }
+        if (row->bias)
+            v = _mm512_add_ps(v, _mm512_loadu_ps(row->bias + j + i));
+        if (row->cap > 0.0f || row->bias)
+            _mm512_storeu_ps(s + i, v);
+        m = _mm512_mask_max_ps(m, (__mmask16)seen, v, m); // the second operand for a NaN
+    }
+    return m;
+}
+
+static void softmax_avx512(struct softmax *row)
+{
+    __m512 m = _mm512_set1_ps(-INFINITY), lanes = _mm512_setzero_ps();
+    for (int j = 0; j < row->n; j += KV_BLOCK)
+        m = finish_scores_avx512(row, j, bits_below(row->end - j) & ~bits_below(row->begin - j), m);
+    row->max = _mm512_reduce_max_ps(m);
+    m = _mm512_set1_ps(row->max);
+    for (int j = 0; j < row->n; j += KV_BLOCK) {
+        uint64_t seen = bits_below(row->end - j) & ~bits_below(row->begin - j);
+        for (int i = j; i < j + KV_BLOCK; i += 16, seen >>= 16) {
+            const __mmask16 mask = (__mmask16)seen;
+            __m512 p = exp_avx512(_mm512_sub_ps(_mm512_loadu_ps(row->s + i), m));
+            lanes = _mm512_mask_add_ps(lanes, mask, lanes, p);
+            p = _mm512_maskz_mul_ps(mask, p, _mm512_loadu_ps(row->value_scales + i));
+            _mm512_storeu_ps(row->s + i, p);
+        }
+    }
+    row->sum = sum_of_lanes_avx512(lanes);
+}
+
 void qp_attention_kernels_avx512(struct kernels *k)
 {
+    k->softmax = softmax_avx512;
     k->attend = attend_avx512;
 }
 

@@ -1,9 +1,8 @@
-/* attention_blocks.c: the order in which fast attention goes through keys and values.
+/* attention_blocks.c: the order in which fast attention over floats goes through keys and values.
  * In:  struct attention, and an ISA's steps. Out: the numbers of attention_scalar.c, to the bit.
  * All rows go through a block of 64 keys together. Scores are the product of queries and keys,
  * outputs that of probabilities and values; both are cut along head_dim into squares of at most
- * 64 by 64, which stay in the first-level cache for all rows. With many rows a binary16 square is
- * widened once; with few, in registers.
+ * 64 by 64, which stay in the first-level cache for all rows.
  *
  * Why rows may share blocks, though each sees its own positions: a position that a row does not see
  * has p = 0 there. It adds 0 * v = +-0 to o, and +0 to l, which changes at most the sign of a zero
@@ -34,27 +33,19 @@ struct attention_rows {
     int begin, end; // positions that some row sees
 };
 
-/* n_rows and n_cols of keys or values from element `first` on: where they lie if `product` can read
- * them there, else a copy in floats. */
-static struct kv_square take_square(const struct attention *a, const struct attention_steps *steps,
-                                    struct attention_state *state, const void *kv, size_t first,
-                                    size_t stride, int n_rows, int n_cols)
+/* n_rows and n_cols of values: where they lie if `product` can read them there, else a copy. */
+static void take_square(struct square_product *t, struct attention_state *state, const float *from,
+                        size_t stride, int n_rows, int n_cols)
 {
-    const size_t element_bytes = a->is_f16 ? sizeof(uint16_t) : sizeof(float);
-    const void *from = (const char *)kv + first * element_bytes;
-    const struct kv_square in_place = { from, stride, a->is_f16 };
-    const struct kv_square copy = { state->b, KV_BLOCK, false };
-    if (n_cols == KV_BLOCK && (!a->is_f16 || a->n_rows <= PRODUCT_ROWS))
-        return in_place;
-    if (a->is_f16) {
-        steps->widen(state->b, from, stride, n_rows, n_cols);
-        return copy;
-    }
+    t->b = from;
+    t->b_stride = stride;
+    if (n_cols == KV_BLOCK)
+        return;
     memset(state->b, 0, sizeof state->b);
     for (int i = 0; i < n_rows; i++)
-        memcpy(state->b + i * KV_BLOCK, (const float *)from + (size_t)i * stride,
-               (size_t)n_cols * sizeof(float));
-    return copy;
+        memcpy(state->b + i * KV_BLOCK, from + (size_t)i * stride, (size_t)n_cols * sizeof *from);
+    t->b = state->b;
+    t->b_stride = KV_BLOCK;
 }
 
 /* All rows against one square, PRODUCT_ROWS at a time; `t` is used up. */
@@ -62,7 +53,7 @@ static void multiply(const struct attention_steps *steps, struct square_product 
 {
     for (int n; n_rows > 0; n_rows -= n) {
         n = n_rows < PRODUCT_ROWS ? n_rows : PRODUCT_ROWS;
-        steps->product[t->b.is_f16][n - 1](t);
+        steps->product[n - 1](t);
         t->acc += (size_t)n * t->acc_stride;
         t->a += (size_t)n * t->a_stride;
         t->factors += n;
@@ -87,8 +78,8 @@ static void block_scores(const struct attention *a, const struct attention_steps
             .factors = ones,
             .a = rows->q + d,
             .a_stride = rows->stride,
-            .b = take_square(a, steps, state, a->k, (block * head_dim + d) * KV_BLOCK, KV_BLOCK, n,
-                             KV_BLOCK),
+            .b = a->k + (block * head_dim + d) * KV_BLOCK,
+            .b_stride = KV_BLOCK,
             .n_k = n,
         };
         multiply(steps, &t, a->n_rows);
@@ -110,9 +101,9 @@ static void block_values(const struct attention *a, const struct attention_steps
             .factors = state->c,
             .a = state->s + begin,
             .a_stride = KV_BLOCK,
-            .b = take_square(a, steps, state, a->v, first + d, head_dim, end - begin, n),
             .n_k = end - begin,
         };
+        take_square(&t, state, a->v + first + d, head_dim, end - begin, n);
         multiply(steps, &t, a->n_rows);
     }
 }

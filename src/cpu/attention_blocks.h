@@ -1,5 +1,5 @@
-/* attention_blocks.h: how fast attention goes through the keys: one order of work for every ISA,
- * which brings the three steps that are arithmetic. */
+/* attention_blocks.h: how fast attention over floats goes through the keys: one order of work for
+ * every ISA, which brings the three steps that are arithmetic. */
 #ifndef QP_ATTENTION_BLOCKS_H
 #define QP_ATTENTION_BLOCKS_H
 
@@ -12,14 +12,7 @@ struct attention_state {
     float l[ATTENTION_MAX_ROWS];            // sum of exp(score - m)
     float c[ATTENTION_MAX_ROWS];            // what this block rescales l and o by
     float s[ATTENTION_MAX_ROWS * KV_BLOCK]; // scores, then probabilities
-    float b[KV_BLOCK * KV_BLOCK];           // a square of keys or values, widened to float
-};
-
-/* At most 64 rows of 64 keys or values, binary16 or float, `stride` elements apart. */
-struct kv_square {
-    const void *data;
-    size_t stride;
-    bool is_f16;
+    float b[KV_BLOCK * KV_BLOCK];           // a copy of fewer than 64 columns of values
 };
 
 /* A few rows against a square of keys or values:
@@ -31,7 +24,8 @@ struct square_product {
     const float *factors; // [n_rows]
     const float *a;       // [n_rows][n_k]
     size_t a_stride;
-    struct kv_square b; // [n_k][64]
+    const float *b; // [n_k][64], rows b_stride apart
+    size_t b_stride;
     int n_k;
 };
 
@@ -39,10 +33,7 @@ struct square_product {
 #define PRODUCT_ROWS 4
 
 struct attention_steps {
-    /* to[i][j] = (float)from[i][j] for 64 columns; from n_cols on not read, and zero. */
-    void (*widen)(float *to, const uint16_t *from, size_t from_stride, int n_rows, int n_cols);
-    /* [b.is_f16][n_rows - 1] */
-    void (*product[2][PRODUCT_ROWS])(const struct square_product *t);
+    void (*product[PRODUCT_ROWS])(const struct square_product *t); // [n_rows - 1]
     /* Scores of the block at `pos` to probabilities, and m, l, c: see attend in kernels.h. */
     void (*softmax)(const struct attention *a, struct attention_state *state, int pos);
 };

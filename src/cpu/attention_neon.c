@@ -1,4 +1,4 @@
-/* attention_neon.c: the three steps of attention_blocks.c on 128-bit registers.
+/* attention_neon.c: the steps of attention on 128-bit registers.
  * In, out, order of rounding: attention_scalar.c, to the bit.
  * 4 rows of 16 columns keep 16 sums in registers; four more hold b, the rest a row's number and
  * products. 64 columns are four passes over the same rows. */
@@ -14,28 +14,10 @@
 #define UNROLL_NEON _Pragma("GCC unroll 4")
 #endif
 
-/* Floats [4 j, 4 j + 4) of a row. */
-static inline float32x4_t load_4_neon(const void *row, int j, bool is_f16)
-{
-    return is_f16 ? vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)row + 4 * j)))
-                  : vld1q_f32((const float *)row + 4 * j);
-}
-
-static void widen_neon(float *to, const uint16_t *from, size_t from_stride, int n_rows, int n_cols)
-{
-    for (int i = 0; i < n_rows; i++, from += from_stride, to += KV_BLOCK)
-        for (int j = 0; j < KV_BLOCK; j += 4) {
-            const int n = n_cols - j < 4 ? n_cols - j : 4;
-            uint16_t last[4] = { 0 };
-            if (n > 0 && n < 4)
-                memcpy(last, from + j, (size_t)n * sizeof *from);
-            vst1q_f32(to + j, load_4_neon(n == 4 ? from + j : last, 0, true));
-        }
-}
-
-/* attention_steps.product for columns [column, column + 16); is_f16 and n_rows are constants. */
+/* attention_steps.product for columns [column, column + 16); n_rows is a
+ * constant. */
 static inline __attribute__((always_inline)) void
-product_columns_neon(const struct square_product *t, int column, bool is_f16, int n_rows)
+product_columns_neon(const struct square_product *t, int column, int n_rows)
 {
     float32x4_t sum[PRODUCT_ROWS][4];
     UNROLL_NEON
@@ -45,12 +27,10 @@ product_columns_neon(const struct square_product *t, int column, bool is_f16, in
         for (int j = 0; j < 4; j++)
             sum[r][j] = vmulq_n_f32(vld1q_f32(acc + 4 * j), t->factors[r]);
     }
-    const float *a = t->a;
-    const size_t element_bytes = is_f16 ? sizeof(uint16_t) : sizeof(float);
-    const char *b = (const char *)t->b.data + (size_t)column * element_bytes;
-    for (int k = 0; k < t->n_k; k++, b += t->b.stride * element_bytes) {
-        const float32x4_t b0 = load_4_neon(b, 0, is_f16), b1 = load_4_neon(b, 1, is_f16);
-        const float32x4_t b2 = load_4_neon(b, 2, is_f16), b3 = load_4_neon(b, 3, is_f16);
+    const float *a = t->a, *b = t->b + column;
+    for (int k = 0; k < t->n_k; k++, b += t->b_stride) {
+        const float32x4_t b0 = vld1q_f32(b), b1 = vld1q_f32(b + 4);
+        const float32x4_t b2 = vld1q_f32(b + 8), b3 = vld1q_f32(b + 12);
         UNROLL_NEON
         for (int r = 0; r < n_rows; r++) {
             const float weight = a[(size_t)r * t->a_stride + (size_t)k];
@@ -69,20 +49,16 @@ product_columns_neon(const struct square_product *t, int column, bool is_f16, in
     }
 }
 
-#define PRODUCT_NEON(name, is_f16, n_rows)                                                         \
+#define PRODUCT_NEON(name, n_rows)                                                                 \
     static __attribute__((noinline)) void name(const struct square_product *t)                     \
     {                                                                                              \
         for (int column = 0; column < KV_BLOCK; column += 16)                                      \
-            product_columns_neon(t, column, is_f16, n_rows);                                       \
+            product_columns_neon(t, column, n_rows);                                               \
     }
-PRODUCT_NEON(product_f32_1_neon, false, 1)
-PRODUCT_NEON(product_f32_2_neon, false, 2)
-PRODUCT_NEON(product_f32_3_neon, false, 3)
-PRODUCT_NEON(product_f32_4_neon, false, 4)
-PRODUCT_NEON(product_f16_1_neon, true, 1)
-PRODUCT_NEON(product_f16_2_neon, true, 2)
-PRODUCT_NEON(product_f16_3_neon, true, 3)
-PRODUCT_NEON(product_f16_4_neon, true, 4)
+PRODUCT_NEON(product_1_neon, 1)
+PRODUCT_NEON(product_2_neon, 2)
+PRODUCT_NEON(product_3_neon, 3)
+PRODUCT_NEON(product_4_neon, 4)
 
 /* Sums to scores, -inf where the row does not see; returns the largest one, or m. */
 static inline float score_row_neon(const struct attention *a, int row, int pos, float *s, float m)
@@ -118,7 +94,7 @@ static inline float exp_row_neon(float *s, float m)
     return sum_of_lanes_neon(lanes);
 }
 
-static void softmax_neon(const struct attention *a, struct attention_state *state, int pos)
+static void softmax_rows_neon(const struct attention *a, struct attention_state *state, int pos)
 {
     for (int r = 0; r < a->n_rows; r++) {
         float m = score_row_neon(a, r, pos, state->s + r * KV_BLOCK, state->m[r]);
@@ -136,18 +112,55 @@ static void softmax_neon(const struct attention *a, struct attention_state *stat
 static void attend_neon(const struct attention *a)
 {
     static const struct attention_steps steps = {
-        .widen = widen_neon,
-        .product = { { product_f32_1_neon, product_f32_2_neon, product_f32_3_neon,
-                       product_f32_4_neon },
-                     { product_f16_1_neon, product_f16_2_neon, product_f16_3_neon,
-                       product_f16_4_neon } },
-        .softmax = softmax_neon,
+        .product = { product_1_neon, product_2_neon, product_3_neon, product_4_neon },
+        .softmax = softmax_rows_neon,
     };
     qp_attend_blocks(a, &steps);
 }
 
+/* ---- scores of int8 keys ---- */
+
+/* All ones in those of columns [j, j + 4) that are seen. */
+static inline uint32x4_t seen_neon(const struct softmax *row, int j)
+{
+    return vbicq_u32(mask_neon(row->end - j), mask_neon(row->begin - j));
+}
+
+static void softmax_neon(struct softmax *row)
+{
+    const float32x4_t nothing = vdupq_n_f32(-INFINITY), zero = vdupq_n_f32(0.0f);
+    struct lanes_neon lanes = zero_lanes_neon();
+    float32x4_t m = nothing;
+    for (int j = 0; j < row->n; j += 4) {
+        float32x4_t v = vld1q_f32(row->s + j);
+        if (row->cap > 0.0f) {
+            float32x4_t cap = vdupq_n_f32(row->cap);
+            v = vmulq_f32(cap, tanh_neon(vdivq_f32(v, cap)));
+        }
+        if (row->bias)
+            v = vaddq_f32(v, vld1q_f32(row->bias + j));
+        vst1q_f32(row->s + j, v);
+        m = larger_neon(vbslq_f32(seen_neon(row, j), v, nothing), m);
+    }
+    row->max = vmaxvq_f32(m); // none of them is NaN
+    m = vdupq_n_f32(row->max);
+    for (int j = 0; j < row->n; j += 16) {
+        for (int i = j; i < j + 16; i += 4) {
+            float32x4_t p = exp_neon(vsubq_f32(vld1q_f32(row->s + i), m));
+            vst1q_f32(row->s + i, vbslq_f32(seen_neon(row, i), p, zero));
+        }
+        lanes = add_lanes_neon(lanes, load_lanes_neon(row->s + j, 16));
+        for (int i = j; i < j + 16; i += 4) {
+            float32x4_t p = vmulq_f32(vld1q_f32(row->s + i), vld1q_f32(row->value_scales + i));
+            vst1q_f32(row->s + i, vbslq_f32(seen_neon(row, i), p, zero));
+        }
+    }
+    row->sum = sum_of_lanes_neon(lanes);
+}
+
 void qp_attention_kernels_neon(struct kernels *k)
 {
+    k->softmax = softmax_neon;
     k->attend = attend_neon;
 }
 

@@ -1,5 +1,5 @@
 /* attention_scalar.c: attention of a few query rows over one kv head, in plain C: the
- * specification of every other attention_*.c.
+ * specification of attention over floats, and of the softmax of that over int8.
  * In:  queries, keys and values as struct attention lays them out. Out: a weighted mean of values
  * for each row. Keys come in blocks of KV_BLOCK, and the softmax is rescaled from block to block
  * (Milakov and Gimelshein 2018), so that nothing grows with the context. Only positions that the
@@ -9,12 +9,13 @@
 #include <math.h>
 #include <string.h>
 
-/* Elements [first, first + n) of keys or values, n <= KV_BLOCK, in either format. */
-static void load_kv(const struct attention *a, float *to, const void *kv, size_t first, int n)
+/* lane[j] += lane[j + half] for half = 8, 4, 2, 1 */
+static float sum_lanes(float lane[16])
 {
-    for (int i = 0; i < n; i++)
-        to[i] = a->is_f16 ? qp_f32_of_f16(((const uint16_t *)kv)[first + (size_t)i])
-                          : ((const float *)kv)[first + (size_t)i];
+    for (int half = 8; half > 0; half /= 2)
+        for (int j = 0; j < half; j++)
+            lane[j] += lane[j + half];
+    return lane[0];
 }
 
 /* s[j] of the visible positions [begin, end) of the block at `pos`. */
@@ -23,10 +24,9 @@ static void score_block(const struct attention *a, int row, int pos, int begin, 
     size_t block = (size_t)(pos / KV_BLOCK) * (size_t)a->head_dim;
     memset(s, 0, KV_BLOCK * sizeof *s);
     for (int d = 0; d < a->head_dim; d++) {
-        float k[KV_BLOCK]; // dimension d of the visible keys
-        load_kv(a, k, a->k, (block + (size_t)d) * KV_BLOCK + (size_t)begin, end - begin);
+        const float *k = a->k + (block + (size_t)d) * KV_BLOCK; // dimension d of the keys
         for (int j = begin; j < end; j++)
-            s[j] += a->q[row][d] * k[j - begin];
+            s[j] += a->q[row][d] * k[j];
     }
     for (int j = begin; j < end; j++) {
         s[j] *= a->scale;
@@ -41,14 +41,11 @@ static void score_block(const struct attention *a, int row, int pos, int begin, 
 static void add_values(const struct attention *a, const float *p, int pos, int begin, int end,
                        float *o)
 {
-    for (int j = begin; j < end; j++)
-        for (int d = 0; d < a->head_dim; d += KV_BLOCK) {
-            float v[KV_BLOCK]; // a piece of the value at pos + j
-            int n = a->head_dim - d < KV_BLOCK ? a->head_dim - d : KV_BLOCK;
-            load_kv(a, v, a->v, (size_t)(pos + j) * (size_t)a->head_dim + (size_t)d, n);
-            for (int i = 0; i < n; i++)
-                o[d + i] += p[j] * v[i];
-        }
+    for (int j = begin; j < end; j++) {
+        const float *v = a->v + (size_t)(pos + j) * (size_t)a->head_dim;
+        for (int d = 0; d < a->head_dim; d++)
+            o[d] += p[j] * v[d];
+    }
 }
 
 static void attend_row(const struct attention *a, int row)
@@ -74,10 +71,7 @@ static void attend_row(const struct attention *a, int row)
             p[j] = qp_exp(s[j] - m);
             lane[j % 16] += p[j];
         }
-        for (int half = 8; half > 0; half /= 2)
-            for (int j = 0; j < half; j++)
-                lane[j] += lane[j + half];
-        l = l * c + lane[0];
+        l = l * c + sum_lanes(lane);
 
         for (int d = 0; d < a->head_dim; d++)
             o[d] *= c;
@@ -96,7 +90,33 @@ static void attend_scalar(const struct attention *a)
         attend_row(a, row);
 }
 
+/* ---- scores of int8 keys ---- */
+
+static void softmax_scalar(struct softmax *row)
+{
+    float *s = row->s, lane[16] = { 0 };
+    row->max = -INFINITY;
+    for (int j = row->begin; j < row->end; j++) {
+        if (row->cap > 0.0f)
+            s[j] = row->cap * qp_tanh(s[j] / row->cap);
+        if (row->bias)
+            s[j] += row->bias[j];
+        row->max = s[j] > row->max ? s[j] : row->max;
+    }
+    for (int j = 0; j < row->n; j++) {
+        if (j < row->begin || j >= row->end) {
+            s[j] = 0.0f;
+            continue;
+        }
+        const float p = qp_exp(s[j] - row->max);
+        lane[j % 16] += p;
+        s[j] = p * row->value_scales[j];
+    }
+    row->sum = sum_lanes(lane);
+}
+
 void qp_attention_kernels_scalar(struct kernels *k)
 {
+    k->softmax = softmax_scalar;
     k->attend = attend_scalar;
 }

@@ -2,7 +2,7 @@
 #ifndef QP_CPU_IMPL_H
 #define QP_CPU_IMPL_H
 
-#include "cpu/kernels.h"
+#include "cpu/attention_int8.h"
 #include "engine/ops.h"
 
 /* Tokens that go against a packed tile before the next task: their activations and the tile stay in
@@ -19,9 +19,32 @@ struct worker_scratch {
     void *tile_gate;  // a second one, of a matrix of d_model columns
     float *gate, *up; // [TASK_TOKENS, TILE_ROWS]
     float *row;       // [widest row of activations]
-    float *attention; // qp_attention_scratch
-    void *tile_lora;  // a packed tile of max_rank columns; of a run with an adapter
-    float *lora;      // [TASK_TOKENS, TILE_ROWS]
+    float *attention; // qp_attention_scratch, or NULL beside int8 keys
+    struct int8_attention_scratch *int8_attention;
+    struct attention_part sum, part; // [ATTENTION_MAX_ROWS]
+    void *tile_lora;                 // a packed tile of max_rank columns; of a run with an adapter
+    float *lora;                     // [TASK_TOKENS, TILE_ROWS]
+};
+
+/* Where the elements of a tile are: number row[r] + column[k]. */
+struct tile_elements {
+    uint32_t row[TILE_ROWS], column[1024];
+};
+
+/* How keys and values lie (kv_cache.c). */
+struct kv_layout {
+    bool is_int8;
+    size_t n_blocks;               // of KV_BLOCK positions
+    size_t key_bytes, value_bytes; // of a block of one head
+    struct tile_elements key, value;
+};
+
+/* Quantized queries of the tokens in work: [n_kv_heads][max_tokens][query heads of a kv head]. */
+struct query_rows {
+    int8_t *q;
+    float *scales;
+    int32_t *offsets;
+    size_t max_tokens;
 };
 
 /* Products with one input in one operation. */
@@ -33,7 +56,10 @@ struct cpu_backend {
     int n_threads;
     struct worker_scratch *scratch;  // [n_threads]
     struct act lora_u[MAX_PRODUCTS]; // a x of each product, [max_tokens, max_rank]
-    int n_positions;                 // whose entries in the tables of rope and ALiBi are filled
+    struct kv_layout kv;
+    struct query_rows queries;
+    struct attention_part parts; // [spans][n_heads] of one token
+    int n_positions;             // whose entries in the tables of rope and ALiBi are filled
 };
 
 static inline struct cpu_backend *cpu(struct run *r)
@@ -70,8 +96,17 @@ void qp_cpu_linear(struct run *r, const struct product *products, int n_products
 void qp_cpu_gated(struct run *r, struct act *out, const struct product *gate,
                   const struct product *up, const struct act *in, int n);
 void qp_cpu_logits(struct run *r, float *logits, const struct act *in, int n);
+/* kv_cache.c */
+void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, const struct config *c,
+                  bool is_int8, int n_context);
+struct kv_layer qp_kv_take(const struct kv_layout *kv, const struct config *c, struct arena *a);
+struct kv_tiles qp_kv_tiles(const struct kv_layout *kv, const struct kv_layer *layer, int h);
+/* Head h of an array of float keys or values. */
+const float *qp_kv_floats(const struct kv_layout *kv, const float *array, int h);
+/* One token's key and value of kv head h to their places. */
+void qp_kv_store(struct run *r, int l, int h, const float *key, const float *value, int pos);
 /* ops_attention.c */
 void qp_cpu_rope_append(struct run *r, int l, int n);
-void qp_cpu_attend(struct run *r, struct act *out, const float *q, int l, int pos, int n);
+void qp_cpu_attend(struct run *r, struct act *out, int l, int pos, int n);
 
 #endif

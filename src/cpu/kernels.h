@@ -40,15 +40,14 @@ struct act_row {
 
 struct kernels;
 
-/* What one attention task reads. Rows are queries that share one kv head. */
+/* What one attention task over floats reads. Rows are queries that share one kv head. */
 struct attention {
     int head_dim;
     float scale, cap; // score = scale * q.k; then cap * tanh(score / cap) when cap > 0
-    bool is_f16;      // keys and values are binary16, else float
     /* One kv head. Keys are transposed in blocks: k[((b * head_dim) + d) * KV_BLOCK + j] is
      * dimension d of the key at position b * KV_BLOCK + j. Values are rows:
      * v[pos * head_dim + d]. */
-    const void *k, *v;
+    const float *k, *v;
     /* One entry a row. */
     int n_rows;
     const float *const *q;  // [head_dim] each
@@ -62,6 +61,34 @@ struct attention {
 #define ATTENTION_MAX_ROWS 32
 size_t qp_attention_scratch(int head_dim, int n_rows);
 
+/* One row of scores on its way to the values (attention_int8.c). */
+struct softmax {
+    float *s;       // [n]
+    int n;          // whole blocks
+    int begin, end; // s[begin, end) are seen, maybe none; the others may be anything
+    float cap;
+    const float *bias;         // [n] or NULL
+    const float *value_scales; // [n]
+    float max, sum;            // results
+};
+
+/* The order of a tile's elements: groups of rows, of steps of k, of pieces of rows, of pieces of
+ * k. With n_k = n_in rounded up to ACT_BLOCK element (row, k) of a tile is number
+ *   (row / group) * group * n_k + (k / step) * group * step
+ *   + (row % group / rows) * rows * step + (k % step / ks) * rows * ks + (row % rows) * ks + k % ks
+ * and holds w ^ flip in one byte, or w in two. */
+struct tile_order {
+    int group, step, rows, ks;
+    int n_bytes;
+    uint8_t flip;
+};
+
+/* Bytes of a tile of n_in columns in this order. */
+static inline size_t qp_tile_bytes(const struct tile_order *o, int n_in)
+{
+    return TILE_ROWS * qp_round_up((size_t)n_in, ACT_BLOCK) * (size_t)o->n_bytes;
+}
+
 struct kernels {
     const char *name;
 
@@ -71,6 +98,9 @@ struct kernels {
      * both 0 when the block is all zero; offsets as above. Writes whole blocks of q. Infinities
      * and NaNs give some q in [-127, 127], the same on every ISA. */
     void (*quantize)(int8_t *q, float *scales, int32_t *offsets, const float *x, int n);
+
+    /* Quantize n elements with one scale: as a block above, except that the scale is finite. */
+    void (*quantize_row)(int8_t *q, float *scale, const float *x, int n);
 
     /* y[r] = (sum over blocks b, ascending, from 0.0f: x.scales[b] * (float)dot_b) * scales[r]
      * (+ bias[r]), dot_b = sum over the block of w[r][i] * x.q[i], for rows [begin, end). Any
@@ -93,10 +123,11 @@ struct kernels {
     /* Pack rows [row, row + n_rows), n_rows <= TILE_ROWS, into `tile` of tile_bytes(n_in) bytes,
      * 64-byte aligned, in the layout that gemm reads (each ISA has its own). All types but F32. */
     size_t (*tile_bytes)(int n_in);
+    struct tile_order tile_order; // of I8
     void (*pack)(void *tile, const struct matrix *w, int row, int n_rows);
     /* The same numbers as gemv, for n_tokens tokens against the packed rows:
      * y[t * y_stride + r] for r in [0, n_rows). Activations as above. `w` gives scales and bias,
-     * from `row` on. */
+     * from `row` on. Without scales y = y + sum: the sums begin at what y holds. */
     void (*gemm)(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
                  int n_rows, const int8_t *q, size_t q_stride, const float *scales,
                  const int32_t *offsets, int n_tokens);
@@ -125,18 +156,24 @@ struct kernels {
     /* Rotate halves of x[0, 2 * half): (a, b) = (x[i], x[i + half]) becomes
      * (a * cos[i] - b * sin[i], b * cos[i] + a * sin[i]). */
     void (*rotate)(float *x, const float *cos, const float *sin, int half);
+    /* x = H x * factor, H the Hadamard matrix of n, a power of two: for stride 1, 2 .. n / 2 each
+     * pair (a, b) = (x[i], x[i + stride]), i without the bit `stride`, becomes (a + b, a - b). */
+    void (*hadamard)(float *x, float factor, int n);
     /* x[i] = cap * tanh(x[i] / cap) */
     void (*soft_cap)(float *x, float cap, int n);
-    /* binary16, to nearest even; beyond +-65504 becomes +-65504 and a NaN 65504: always finite. */
-    void (*f32_to_f16)(uint16_t *y, const float *x, int n);
-    void (*f16_to_f32)(float *y, const uint16_t *x, int n);
     /* Sum over 16 lanes of exp((x[i] - max) * factor), a NaN counting 0; n a multiple of 16. */
     float (*sum_exp)(const float *x, float max, float factor, int n);
 
-    /* ---- attention: attention_*.c ----
-     * For each row, over the blocks that hold its visible positions, ascending, with m = -inf,
-     * l = 0, o[d] = 0:
-     *   s[j] = scale * (sum over d ascending, from 0.0f, of q[d] * k[j][d]); cap;
+    /* ---- attention: attention_*.c ---- */
+
+    /* With s'[j] = s[j], capped, + bias[j]: max = the largest s'[j] that is seen, or -inf;
+     * p[j] = exp(s'[j] - max), 0 where it is not seen; sum = sum over 16 lanes of p[j];
+     * s[j] = p[j] * value_scales[j], 0 where it is not seen. */
+    void (*softmax)(struct softmax *row);
+
+    /* Over floats. For each row, over the blocks that hold its visible positions, ascending, with m
+     * = -inf, l = 0, o[d] = 0: s[j] = scale * (sum over d ascending, from 0.0f, of q[d] * k[j][d]);
+     * cap;
      *          + bias; positions outside [begin, end) have p[j] = 0 and do not count
      *          in the maximum
      *   m' = max(m, max s[j]); c = exp(m - m'); p[j] = exp(s[j] - m')
@@ -177,6 +214,7 @@ bool qp_relaxed_dot_is_right(void);
 
 /* Our own mathematics, scalar (math.c): the reference for every vector version, also used where one
  * number is needed (rope tables, the sampler). Errors below 2 ulp in the stated range. */
+void qp_hadamard_few(float *x, float factor, int n); // hadamard, for less than a vector
 float qp_exp(float x); // 0 below -87.3 and for a NaN, +inf above 88.7; exp(0) == 1
 float qp_tanh(float x);
 /* The next three: errors below 3 ulp of x (that is, absolute: their tails are products of x and

@@ -90,6 +90,29 @@ static void quantize_avx2(int8_t *q, float *scales, int32_t *offsets, const floa
     }
 }
 
+static void quantize_row_avx2(int8_t *q, float *scale, const float *x, int n)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 largest = _mm256_setzero_ps();
+    for (int i = 0; i < n; i += 8) {
+        __m256 v = _mm256_maskload_ps(x + i, mask_avx2(n - i));
+        largest = _mm256_max_ps(_mm256_andnot_ps(sign, v), largest);
+    }
+    float max = max_of_8(largest);
+    max = max < FLT_MAX ? max : FLT_MAX;
+    float inverse = 127.0f / max;
+    __m256 factor = _mm256_set1_ps(inverse < FLT_MAX ? inverse : FLT_MAX);
+    for (int i = 0; i < n; i += 8) {
+        __m256i rounded = round_clamped(_mm256_maskload_ps(x + i, mask_avx2(n - i)), factor);
+        __m128i words =
+            _mm_packs_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
+        int8_t bytes[16];
+        _mm_storeu_si128((__m128i *)bytes, _mm_packs_epi16(words, words));
+        memcpy(q + i, bytes, n - i < 8 ? (size_t)(n - i) : 8);
+    }
+    *scale = max / 127.0f;
+}
+
 /* ---- one token: 8 rows at a time ---- */
 
 /* The even k of a block of q, and the odd ones, which meet the low and high nibbles. */
@@ -440,7 +463,8 @@ static void gemm_i8_avx2(float *y, size_t y_stride, const void *tile, const stru
             }
             for (int r = 0; r < n_rows; r += GROUP_ROWS)
                 gemm_group_avx2(&tokens, part + (size_t)r * k_padded, w, row, r, n_rows,
-                                (int)(n / ACT_BLOCK), k == 0, k + n == k_padded);
+                                (int)(n / ACT_BLOCK), k == 0 && w->scales,
+                                k + n == k_padded && w->scales);
         }
     }
 }
@@ -582,7 +606,9 @@ void qp_linear_kernels_avx2(struct kernels *k)
     k->gemv_i4 = gemv_i4_avx2;
     k->gemv_i4_block = gemv_i4_block_avx2;
     k->gemv_f32 = gemv_f32_avx2;
+    k->quantize_row = quantize_row_avx2;
     k->tile_bytes = tile_bytes_avx2;
+    k->tile_order = (struct tile_order){ GROUP_ROWS, 2, GROUP_ROWS, 2, 2, 0 };
     k->pack = pack_avx2;
     k->gemm = gemm_avx2;
     k->gemm_f32 = gemm_f32_avx2;

@@ -246,11 +246,12 @@ static inline void gemm_groups(float *y, size_t y_stride, const void *tile, cons
                 __m256 sums[GROUP_TOKENS][2];
                 UNROLL_8
                 for (int i = 0; i < GROUP_TOKENS; i++)
-                    take_sums(sums[i], token[i].y + r, k == 0 ? 0 : n_rows - r);
+                    take_sums(sums[i], token[i].y + r, k == 0 && w->scales ? 0 : n_rows - r);
                 gemm_blocks(sums, group, token, (int)(n / ACT_BLOCK));
                 UNROLL_8
                 for (int i = 0; i < GROUP_TOKENS; i++)
-                    give_sums(token[i].y + r, sums[i], w, row + r, n_rows - r, k + n == k_padded);
+                    give_sums(token[i].y + r, sums[i], w, row + r, n_rows - r,
+                              k + n == k_padded && w->scales);
             }
         }
     }

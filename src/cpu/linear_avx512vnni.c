@@ -30,6 +30,32 @@
 
 /* ---- activations ---- */
 
+/* 16 numbers times factor, rounded, in [-127, 127]; 127 for a NaN. */
+static inline __m512i round_clamped_avx512(__m512 v, __m512 factor)
+{
+    __m512 y = _mm512_min_ps(_mm512_mul_ps(v, factor), _mm512_set1_ps(127.0f));
+    return _mm512_cvtps_epi32(_mm512_max_ps(y, _mm512_set1_ps(-127.0f)));
+}
+
+static void quantize_row_avx512(int8_t *q, float *scale, const float *x, int n)
+{
+    __m512 largest = _mm512_setzero_ps();
+    for (int i = 0; i < n; i += 16) {
+        __m512 v = _mm512_maskz_loadu_ps(lanes_below(n - i), x + i);
+        largest = _mm512_max_ps(_mm512_abs_ps(v), largest); // the second, if one is NaN
+    }
+    float max = _mm512_reduce_max_ps(largest);
+    max = max < FLT_MAX ? max : FLT_MAX;
+    float inverse = 127.0f / max;
+    __m512 factor = _mm512_set1_ps(inverse < FLT_MAX ? inverse : FLT_MAX);
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 mask = lanes_below(n - i);
+        __m512i rounded = round_clamped_avx512(_mm512_maskz_loadu_ps(mask, x + i), factor);
+        _mm_mask_storeu_epi8(q + i, mask, _mm512_cvtepi32_epi8(rounded));
+    }
+    *scale = max / 127.0f;
+}
+
 static void quantize_avx512(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
 {
     for (int i = 0, b = 0; i < n; i += ACT_BLOCK, b++) {
@@ -45,9 +71,7 @@ static void quantize_avx512(int8_t *q, float *scales, int32_t *offsets, const fl
         __m512i sum = _mm512_setzero_si512();
         UNROLL
         for (int j = 0; j < 4; j++) {
-            __m512 y = _mm512_min_ps(_mm512_mul_ps(v[j], factor), _mm512_set1_ps(127.0f));
-            y = _mm512_max_ps(y, _mm512_set1_ps(-127.0f));
-            __m512i rounded = _mm512_cvtps_epi32(y);
+            __m512i rounded = round_clamped_avx512(v[j], factor);
             sum = _mm512_add_epi32(sum, rounded);
             _mm_storeu_si128((__m128i *)(q + i + 16 * j), _mm512_cvtepi32_epi8(rounded));
         }
@@ -206,7 +230,7 @@ static void gemm_avx512(float *y, size_t y_stride, const void *tile, const struc
                                                 offsets + block, y + at * y_stride };
             }
             gemm_tokens(token, (const uint8_t *)tile + k * TILE_ROWS, &rows, (int)(n / ACT_BLOCK),
-                        k == 0, k + n == k_padded);
+                        k == 0 && w->scales, k + n == k_padded && w->scales);
         }
     }
 }
@@ -278,7 +302,9 @@ static void gemv_f32_avx512(float *y, const struct matrix *w, const float *x, in
 void qp_linear_kernels_avx512vnni(struct kernels *k)
 {
     k->quantize = quantize_avx512;
+    k->quantize_row = quantize_row_avx512;
     k->tile_bytes = tile_bytes_avx512;
+    k->tile_order = (struct tile_order){ TILE_ROWS, 4, TILE_ROWS, 4, 1, 128 };
     k->pack = pack_avx512;
     k->gemm = gemm_avx512;
     k->gemv_f32 = gemv_f32_avx512;

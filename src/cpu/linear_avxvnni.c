@@ -128,6 +128,7 @@ static void gemm_avxvnni(float *y, size_t y_stride, const void *tile, const stru
 void qp_linear_kernels_avxvnni(struct kernels *k)
 {
     k->tile_bytes = tile_bytes_avxvnni;
+    k->tile_order = (struct tile_order){ GROUP_ROWS, 4, GROUP_ROWS, 4, 1, 128 };
     k->pack = pack_avxvnni;
     k->gemm = gemm_avxvnni;
 }

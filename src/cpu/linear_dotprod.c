@@ -185,6 +185,7 @@ void qp_linear_kernels_dotprod(struct kernels *k)
     k->gemv_i8 = gemv_i8_dotprod;
     k->gemv_i4 = gemv_i4_dotprod;
     k->gemv_i4_block = gemv_i4_block_dotprod;
+    k->tile_order = (struct tile_order){ ROWS_NEON, STEP_NEON, 4, 4, 1, 0 };
     k->pack = pack_dotprod;
     k->gemm = gemm_dotprod;
 }

@@ -153,6 +153,7 @@ static void gemm_i8mm(float *y, size_t y_stride, const void *tile, const struct 
 
 void qp_linear_kernels_i8mm(struct kernels *k)
 {
+    k->tile_order = (struct tile_order){ ROWS_NEON, STEP_NEON, 2, 8, 1, 0 };
     k->pack = pack_i8mm;
     k->gemm = gemm_i8mm;
 }

@@ -55,6 +55,27 @@ static void quantize_neon(int8_t *q, float *scales, int32_t *offsets, const floa
     }
 }
 
+static void quantize_row_neon(int8_t *q, float *scale, const float *x, int n)
+{
+    float32x4_t largest = vdupq_n_f32(0.0f);
+    for (int i = 0; i < n; i += 4)
+        largest = larger_neon(vabsq_f32(load_neon(x + i, n - i)), largest);
+    float max = vmaxvq_f32(largest); // none of them is NaN
+    max = max < FLT_MAX ? max : FLT_MAX;
+    float inverse = 127.0f / max;
+    inverse = inverse < FLT_MAX ? inverse : FLT_MAX;
+    for (int i = 0; i < n; i += 4) {
+        float32x4_t v = vmulq_n_f32(load_neon(x + i, n - i), inverse);
+        v = smaller_neon(v, vdupq_n_f32(127.0f));
+        v = larger_neon(v, vdupq_n_f32(-127.0f));
+        int16x4_t words = vmovn_s32(vcvtnq_s32_f32(v));
+        int8_t bytes[8];
+        vst1_s8(bytes, vmovn_s16(vcombine_s16(words, words)));
+        memcpy(q + i, bytes, n - i < 4 ? (size_t)(n - i) : 4);
+    }
+    *scale = max / 127.0f;
+}
+
 /* ---- one token ---- */
 
 /* a * b, 16 products as eight sums of two */
@@ -329,7 +350,9 @@ void qp_linear_kernels_neon(struct kernels *k)
     k->gemv_i4 = gemv_i4_neon;
     k->gemv_i4_block = gemv_i4_block_neon;
     k->gemv_f32 = gemv_f32_neon;
+    k->quantize_row = quantize_row_neon;
     k->tile_bytes = tile_bytes_neon;
+    k->tile_order = (struct tile_order){ ROWS_NEON, STEP_NEON, ROWS_NEON, STEP_NEON, 1, 0 };
     k->pack = pack_neon;
     k->gemm = gemm_neon;
     k->gemm_f32 = gemm_f32_neon;

@@ -399,10 +399,10 @@ INLINE_NEON void gemm_groups_neon(float *y, size_t y_stride, const void *tile,
             for (size_t j = 0; j < n; j += STEP_NEON)
                 level->store_q(tokens.q + j * (size_t)n_group, from, j, n_group);
             for (int r = 0; r < n_rows; r += ROWS_NEON)
-                gemm_group_neon(&tokens, n_group,
-                                (const int8_t *)tile + (size_t)r * k_padded + k * ROWS_NEON, w, row,
-                                r, n_rows, (int)(n / ACT_BLOCK), k == 0, k + n == k_padded,
-                                is_half ? level->half_blocks : level->blocks);
+                gemm_group_neon(
+                    &tokens, n_group, (const int8_t *)tile + (size_t)r * k_padded + k * ROWS_NEON,
+                    w, row, r, n_rows, (int)(n / ACT_BLOCK), k == 0 && w->scales,
+                    k + n == k_padded && w->scales, is_half ? level->half_blocks : level->blocks);
         }
     }
 }

@@ -265,12 +265,14 @@ void qp_linear_kernels_relaxed(struct kernels *k)
     case BIT_IS_SIGN:
         k->gemv_i8 = gemv_i8_signed_relaxed;
         k->gemv_i4_block = gemv_i4_block_signed_relaxed;
+        k->tile_order = (struct tile_order){ ROWS_WASM, 4, ROWS_WASM, 4, 1, 0 };
         k->pack = pack_signed_relaxed;
         k->gemm = gemm_signed_relaxed;
         break;
     case BIT_IS_128:
         k->gemv_i8 = gemv_i8_plus_128_relaxed;
         k->gemv_i4_block = gemv_i4_block_plus_128_relaxed;
+        k->tile_order = (struct tile_order){ ROWS_WASM, 4, ROWS_WASM, 4, 1, 128 };
         k->pack = pack_plus_128_relaxed;
         k->gemm = gemm_plus_128_relaxed;
         break;

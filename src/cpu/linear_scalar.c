@@ -17,6 +17,14 @@
 
 /* A NaN loses every comparison: it never is the maximum, and becomes 127 at the clamp. 127 /
  * largest is kept finite, or a zero in a block of denormals would be multiplied by infinity. */
+static int8_t quantize_one(float x, float inverse)
+{
+    float v = x * inverse;
+    v = v < 127.0f ? v : 127.0f;
+    v = v > -127.0f ? v : -127.0f;
+    return (int8_t)lrintf(v);
+}
+
 static void quantize_block(int8_t *q, float *scale, int32_t *offset, const float *x, int n)
 {
     float largest = 0.0f;
@@ -29,13 +37,23 @@ static void quantize_block(int8_t *q, float *scale, int32_t *offset, const float
     inverse = inverse < FLT_MAX ? inverse : FLT_MAX;
     int sum = 0;
     for (int i = 0; i < n; i++) {
-        float v = x[i] * inverse;
-        v = v < 127.0f ? v : 127.0f;
-        v = v > -127.0f ? v : -127.0f;
-        q[i] = (int8_t)lrintf(v);
+        q[i] = quantize_one(x[i], inverse);
         sum += q[i];
     }
     *offset = -128 * sum;
+}
+
+static void quantize_row_scalar(int8_t *q, float *scale, const float *x, int n)
+{
+    float largest = 0.0f;
+    for (int i = 0; i < n; i++)
+        largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
+    largest = largest < FLT_MAX ? largest : FLT_MAX;
+    *scale = largest / 127.0f;
+    float inverse = 127.0f / largest;
+    inverse = inverse < FLT_MAX ? inverse : FLT_MAX;
+    for (int i = 0; i < n; i++)
+        q[i] = quantize_one(x[i], inverse);
 }
 
 static void quantize_scalar(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
@@ -48,10 +66,9 @@ static void quantize_scalar(int8_t *q, float *scales, int32_t *offsets, const fl
 
 /* ---- integer weights ---- */
 
-/* Sum over the blocks of a row of scale_b * dot_b. */
-static float row_dot_i8(const int8_t *w, const int8_t *q, const float *scales, int n_in)
+/* sum, plus over the blocks of a row scale_b * dot_b. */
+static float row_dot_i8(float sum, const int8_t *w, const int8_t *q, const float *scales, int n_in)
 {
-    float sum = 0.0f;
     for (int i = 0, b = 0; i < n_in; i += ACT_BLOCK, b++) {
         int end = n_in - i < ACT_BLOCK ? n_in : i + ACT_BLOCK;
         int32_t dot = 0;
@@ -105,7 +122,7 @@ static void gemv_i8_scalar(float *y, const struct matrix *w, const struct act_ro
                            int end)
 {
     for (int r = begin; r < end; r++) {
-        float sum = row_dot_i8(qp_matrix_row(w, r), x->q, x->scales, w->n_in);
+        float sum = row_dot_i8(0.0f, qp_matrix_row(w, r), x->q, x->scales, w->n_in);
         y[r] = row_finish(sum, w, r);
     }
 }
@@ -177,9 +194,10 @@ static void gemm_scalar(float *y, size_t y_stride, const void *tile, const struc
     for (int t = 0; t < n_tokens; t++) {
         for (int r = 0; r < n_rows; r++) {
             const int8_t *weights = (const int8_t *)tile + (size_t)r * stride;
-            float sum = row_dot_i8(weights, q + (size_t)t * q_stride, scales + (size_t)t * n_blocks,
-                                   w->n_in);
-            y[(size_t)t * y_stride + (size_t)r] = row_finish(sum, w, row + r);
+            float *to = y + (size_t)t * y_stride + (size_t)r;
+            float sum = row_dot_i8(w->scales ? 0.0f : *to, weights, q + (size_t)t * q_stride,
+                                   scales + (size_t)t * n_blocks, w->n_in);
+            *to = w->scales ? row_finish(sum, w, row + r) : sum;
         }
     }
 }
@@ -247,7 +265,9 @@ void qp_linear_kernels_scalar(struct kernels *k)
     k->gemv_i4 = gemv_i4_scalar;
     k->gemv_i4_block = gemv_i4_block_scalar;
     k->gemv_f32 = gemv_f32_scalar;
+    k->quantize_row = quantize_row_scalar;
     k->tile_bytes = tile_bytes_scalar;
+    k->tile_order = (struct tile_order){ 1, ACT_BLOCK, 1, ACT_BLOCK, 1, 0 };
     k->pack = pack_scalar;
     k->gemm = gemm_scalar;
     k->gemm_f32 = gemm_f32_scalar;

@@ -296,6 +296,7 @@ void qp_linear_kernels_wasm(struct kernels *k)
     k->gemv_i4_block = gemv_i4_block_wasm;
     k->gemv_f32 = gemv_f32_wasm;
     k->tile_bytes = tile_bytes_wasm;
+    k->tile_order = (struct tile_order){ ROWS_WASM, 2, ROWS_WASM, 2, 2, 0 };
     k->pack = pack_wasm;
     k->gemm = gemm_wasm;
     k->gemm_f32 = gemm_f32_wasm;

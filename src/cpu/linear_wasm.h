@@ -336,8 +336,8 @@ INLINE_WASM void gemm_groups_wasm(float *y, size_t y_stride, const uint8_t *tile
             }
             for (int r = 0; r < n_rows; r += ROWS_WASM)
                 gemm_group_wasm(token, tile + ((size_t)r * k_padded + k * ROWS_WASM) * weight_bytes,
-                                w, row, r, n_rows, (int)(n / ACT_BLOCK), k == 0, k + n == k_padded,
-                                blocks);
+                                w, row, r, n_rows, (int)(n / ACT_BLOCK), k == 0 && w->scales,
+                                k + n == k_padded && w->scales, blocks);
         }
     }
 }

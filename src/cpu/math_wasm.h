@@ -179,40 +179,4 @@ INLINE_WASM v128_t gelu_erf_wasm(v128_t x)
     return wasm_f32x4_mul(x, wasm_v128_bitselect(below, wasm_f32x4_sub(one, below), is_negative));
 }
 
-/* binary16 in the low half of each 32-bit lane to float, as qp_f32_of_f16: the fields move up and
- * the exponent's bias is added; what has no exponent is its fraction, an integer. */
-INLINE_WASM v128_t widen_f16_wasm(v128_t half)
-{
-    const v128_t exponent = wasm_i32x4_const_splat(0x0F800000); // where it has moved to
-    v128_t sign = wasm_i32x4_shl(wasm_v128_and(half, wasm_i32x4_const_splat(0x8000)), 16);
-    v128_t bits = wasm_i32x4_shl(wasm_v128_and(half, wasm_i32x4_const_splat(0x7FFF)), 13);
-    v128_t is_small = wasm_i32x4_lt(bits, wasm_i32x4_const_splat(0x00800000));
-    v128_t is_large = wasm_i32x4_ge(bits, exponent);
-    v128_t normal = wasm_i32x4_add(bits, wasm_i32x4_const_splat(112 << 23));
-    /* infinity has the largest exponent there is, a NaN is quiet */
-    v128_t is_nan = wasm_i32x4_gt(bits, exponent);
-    v128_t large = wasm_v128_or(wasm_i32x4_const_splat(0x7F800000),
-                                wasm_v128_and(is_nan, wasm_i32x4_const_splat(0x00400000)));
-    normal = wasm_v128_or(normal, wasm_v128_and(is_large, large));
-    v128_t small = wasm_f32x4_mul(wasm_f32x4_convert_i32x4(wasm_u32x4_shr(bits, 13)),
-                                  wasm_f32x4_const_splat(0x1p-24f));
-    return wasm_v128_or(sign, wasm_v128_bitselect(small, normal, is_small));
-}
-
-/* Floats to binary16 in the low half of each lane, as qp_f16_of_f32. */
-INLINE_WASM v128_t narrow_f16_wasm(v128_t x)
-{
-    x = smaller_wasm(x, wasm_f32x4_const_splat(F16_MAX));
-    x = larger_wasm(x, wasm_f32x4_const_splat(-F16_MAX));
-    v128_t sign = wasm_v128_and(wasm_u32x4_shr(x, 16), wasm_i32x4_const_splat(0x8000));
-    v128_t bits = wasm_v128_and(x, wasm_i32x4_const_splat(0x7FFFFFFF));
-    v128_t small = wasm_i32x4_sub(wasm_f32x4_add(bits, wasm_f32x4_const_splat(0.5f)),
-                                  wasm_i32x4_const_splat(0x3F000000));
-    v128_t odd = wasm_v128_and(wasm_u32x4_shr(bits, 13), wasm_i32x4_const_splat(1));
-    v128_t normal = wasm_i32x4_add(bits, wasm_i32x4_add(odd, wasm_i32x4_const_splat(0xFFF)));
-    normal = wasm_u32x4_shr(wasm_i32x4_sub(normal, wasm_i32x4_const_splat(0x38000000)), 13);
-    v128_t is_small = wasm_i32x4_lt(bits, wasm_i32x4_const_splat(0x38800000));
-    return wasm_v128_or(sign, wasm_v128_bitselect(small, normal, is_small));
-}
-
 #endif

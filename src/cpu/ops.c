@@ -129,8 +129,30 @@ static int max_int(int a, int b)
     return a > b ? a : b;
 }
 
+/* The softmax state of n rows. */
+static struct attention_part take_attention_part(struct arena *a, size_t n, int head_dim)
+{
+    return (struct attention_part){ .m = take(a, n, 1, sizeof(float)),
+                                    .l = take(a, n, 1, sizeof(float)),
+                                    .o = take(a, n, (size_t)head_dim, sizeof(float)) };
+}
+
+/* What attention over int8 keys needs beside them. */
+static void take_int8_attention(struct cpu_backend *b, const struct config *c, struct arena *a,
+                                int n_context, int max_tokens)
+{
+    const size_t n = (size_t)max_tokens * (size_t)c->n_heads,
+                 n_spans = ((size_t)n_context + KV_SPAN - 1) / KV_SPAN;
+    const size_t padded = qp_round_up((size_t)c->head_dim, ACT_BLOCK);
+    b->queries = (struct query_rows){ .q = take(a, n, padded, 1),
+                                      .scales = take(a, n, padded / ACT_BLOCK, sizeof(float)),
+                                      .offsets = take(a, n, padded / ACT_BLOCK, sizeof(int32_t)),
+                                      .max_tokens = (size_t)max_tokens };
+    b->parts = take_attention_part(a, n_spans * (size_t)c->n_heads, c->head_dim);
+}
+
 static void take_scratch(const struct config *c, const struct kernels *k, struct arena *a,
-                         struct worker_scratch *s)
+                         bool is_int8, struct worker_scratch *s)
 {
     const int q_width = c->n_heads * c->head_dim;
     const int widest = max_int(c->d_ff, max_int(c->d_model, q_width));
@@ -140,9 +162,15 @@ static void take_scratch(const struct config *c, const struct kernels *k, struct
         .gate = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float)),
         .up = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float)),
         .row = take(a, 1, (size_t)widest, sizeof(float)),
-        .attention =
-            take(a, 1, qp_attention_scratch(c->head_dim, ATTENTION_MAX_ROWS), sizeof(float)),
     };
+    if (is_int8) {
+        scratch.int8_attention = qp_arena_take(a, sizeof *scratch.int8_attention);
+        scratch.sum = take_attention_part(a, ATTENTION_MAX_ROWS, c->head_dim);
+        scratch.part = take_attention_part(a, ATTENTION_MAX_ROWS, c->head_dim);
+    } else {
+        scratch.attention =
+            take(a, 1, qp_attention_scratch(c->head_dim, ATTENTION_MAX_ROWS), sizeof(float));
+    }
     if (s)
         *s = scratch;
 }
@@ -158,7 +186,6 @@ void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, 
 
     r->ops = &cpu_ops;
     r->n_context = n_context;
-    r->kv_is_f16 = r->weights->has_integer;
     b->x = take(a, n, d_model, sizeof(float));
     b->y = take(a, n, d_model, sizeof(float));
     b->q = take(a, n, q_width, sizeof(float));
@@ -175,21 +202,26 @@ void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, 
         b->alibi =
             take(a, (size_t)c->n_heads, qp_round_up((size_t)n_context, KV_BLOCK), sizeof(float));
 
+    struct cpu_backend backend = { .k = kernels, .n_threads = n_threads };
+    qp_kv_layout(&backend.kv, &kernels, c, r->weights->has_integer, n_context);
     r->kv = take(a, (size_t)c->n_layers, 1, sizeof *r->kv);
+    r->kv_bytes = a->used;
     for (int l = 0; l < c->n_layers; l++) {
-        void *k = qp_arena_take(a, qp_cpu_kv_bytes(r, n_context) / 2);
-        void *v = qp_arena_take(a, qp_cpu_kv_bytes(r, n_context) / 2);
+        const struct kv_layer layer = qp_kv_take(&backend.kv, c, a);
         if (r->kv)
-            r->kv[l] = (struct kv_layer){ k, v };
+            r->kv[l] = layer;
     }
+    r->kv_bytes = a->used - r->kv_bytes;
+    if (backend.kv.is_int8)
+        take_int8_attention(&backend, c, a, n_context, max_tokens);
 
-    struct cpu_backend *backend = qp_arena_take(a, sizeof *backend);
-    struct worker_scratch *scratch = take(a, (size_t)n_threads, 1, sizeof *scratch);
+    backend.scratch = take(a, (size_t)n_threads, 1, sizeof *backend.scratch);
     for (int i = 0; i < n_threads; i++)
-        take_scratch(c, &kernels, a, scratch ? &scratch[i] : NULL);
-    r->backend = backend;
-    if (backend)
-        *backend = (struct cpu_backend){ .k = kernels, .n_threads = n_threads, .scratch = scratch };
+        take_scratch(c, &kernels, a, backend.kv.is_int8,
+                     backend.scratch ? &backend.scratch[i] : NULL);
+    r->backend = qp_arena_take(a, sizeof backend);
+    if (r->backend)
+        *cpu(r) = backend;
 }
 
 void qp_cpu_take_adapter(struct run *r, struct arena *a, int max_rank, int max_tokens,

@@ -1,4 +1,4 @@
-/* vector_avx2.c: norms, activations, rotations and binary16, 8 floats at a time.
+/* vector_avx2.c: norms, activations and rotations, 8 floats at a time.
  * In, out, order of rounding: vector_scalar.c, to the bit. The 16 lanes of a sum are two registers.
  * The last few elements are loaded and stored under a mask; absent ones are +0, which changes no
  * sum that starts at +0. */
@@ -134,31 +134,37 @@ static void rotate_avx2(float *x, const float *cos, const float *sin, int half)
     }
 }
 
+static void hadamard_avx2(float *x, float factor, int n)
+{
+    if (n < 8) {
+        qp_hadamard_few(x, factor, n);
+        return;
+    }
+    for (int i = 0; i < n; i += 8) { // lanes (a, b): a + b, and a - b by the sign of b
+        const __m256 b1 = _mm256_setr_ps(0, -0.0f, 0, -0.0f, 0, -0.0f, 0, -0.0f);
+        const __m256 b2 = _mm256_setr_ps(0, 0, -0.0f, -0.0f, 0, 0, -0.0f, -0.0f);
+        const __m256 b4 = _mm256_setr_ps(0, 0, 0, 0, -0.0f, -0.0f, -0.0f, -0.0f);
+        __m256 v = _mm256_loadu_ps(x + i);
+        v = _mm256_add_ps(_mm256_permute_ps(v, 0xb1), _mm256_xor_ps(v, b1));
+        v = _mm256_add_ps(_mm256_permute_ps(v, 0x4e), _mm256_xor_ps(v, b2));
+        v = _mm256_add_ps(_mm256_permute2f128_ps(v, v, 1), _mm256_xor_ps(v, b4));
+        _mm256_storeu_ps(x + i, n == 8 ? _mm256_mul_ps(v, _mm256_set1_ps(factor)) : v);
+    }
+    for (int stride = 8; stride < n; stride *= 2)
+        for (int i = 0; i < n; i = (i + 8 + stride) & ~stride) {
+            __m256 a = _mm256_loadu_ps(x + i), b = _mm256_loadu_ps(x + i + stride);
+            const __m256 last = _mm256_set1_ps(2 * stride == n ? factor : 1.0f);
+            _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_add_ps(a, b), last));
+            _mm256_storeu_ps(x + i + stride, _mm256_mul_ps(_mm256_sub_ps(a, b), last));
+        }
+}
+
 static void soft_cap_avx2(float *x, float cap, int n)
 {
     const __m256 c = _mm256_set1_ps(cap);
     for (int i = 0; i < n; i += 8) {
         __m256 v = tanh_avx2(_mm256_div_ps(load_avx2(x + i, n - i), c));
         store_avx2(x + i, n - i, _mm256_mul_ps(c, v));
-    }
-}
-
-static void f32_to_f16_avx2(uint16_t *y, const float *x, int n)
-{
-    for (int i = 0; i < n; i += 8) {
-        __m256 v = _mm256_min_ps(load_avx2(x + i, n - i), _mm256_set1_ps(F16_MAX));
-        v = _mm256_max_ps(v, _mm256_set1_ps(-F16_MAX));
-        __m128i half = _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT);
-        memcpy(y + i, &half, n - i >= 8 ? sizeof half : (size_t)(n - i) * sizeof *y);
-    }
-}
-
-static void f16_to_f32_avx2(float *y, const uint16_t *x, int n)
-{
-    for (int i = 0; i < n; i += 8) {
-        __m128i half = _mm_setzero_si128();
-        memcpy(&half, x + i, n - i >= 8 ? sizeof half : (size_t)(n - i) * sizeof *x);
-        store_avx2(y + i, n - i, _mm256_cvtph_ps(half));
     }
 }
 
@@ -181,9 +187,8 @@ void qp_vector_kernels_avx2(struct kernels *k)
     k->activate = activate_avx2;
     k->add = add_avx2;
     k->rotate = rotate_avx2;
+    k->hadamard = hadamard_avx2;
     k->soft_cap = soft_cap_avx2;
-    k->f32_to_f16 = f32_to_f16_avx2;
-    k->f16_to_f32 = f16_to_f32_avx2;
     k->sum_exp = sum_exp_avx2;
 }
 

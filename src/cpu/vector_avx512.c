@@ -1,4 +1,4 @@
-/* vector_avx512.c: norms, activations, rotations and binary16, 16 floats at a time.
+/* vector_avx512.c: norms, activations and rotations, 16 floats at a time.
  * In, out, order of rounding: vector_scalar.c, to the bit. The last few elements are loaded and
  * stored under a mask; absent ones are +0, which changes no sum that starts at +0. */
 #include "cpu/kernels.h"
@@ -111,6 +111,36 @@ static void rotate_avx512(float *x, const float *cos, const float *sin, int half
     }
 }
 
+/* Pairs (a, b) of lanes, b where `is_b`: `other` has each lane's partner. */
+static inline __m512 butterfly_avx512(__m512 v, __m512 other, __mmask16 is_b)
+{
+    return _mm512_mask_sub_ps(_mm512_add_ps(v, other), is_b, other, v);
+}
+
+static void hadamard_avx512(float *x, float factor, int n)
+{
+    const __m512 f = _mm512_set1_ps(factor);
+    if (n < 16) {
+        qp_hadamard_few(x, factor, n);
+        return;
+    }
+    for (int i = 0; i < n; i += 16) {
+        __m512 v = _mm512_loadu_ps(x + i);
+        v = butterfly_avx512(v, _mm512_permute_ps(v, 0xb1), 0xaaaa);
+        v = butterfly_avx512(v, _mm512_permute_ps(v, 0x4e), 0xcccc);
+        v = butterfly_avx512(v, _mm512_shuffle_f32x4(v, v, 0xb1), 0xf0f0);
+        v = butterfly_avx512(v, _mm512_shuffle_f32x4(v, v, 0x4e), 0xff00);
+        _mm512_storeu_ps(x + i, n == 16 ? _mm512_mul_ps(v, f) : v);
+    }
+    for (int stride = 16; stride < n; stride *= 2)
+        for (int i = 0; i < n; i = (i + 16 + stride) & ~stride) {
+            __m512 a = _mm512_loadu_ps(x + i), b = _mm512_loadu_ps(x + i + stride);
+            const __m512 last = 2 * stride == n ? f : _mm512_set1_ps(1.0f);
+            _mm512_storeu_ps(x + i, _mm512_mul_ps(_mm512_add_ps(a, b), last));
+            _mm512_storeu_ps(x + i + stride, _mm512_mul_ps(_mm512_sub_ps(a, b), last));
+        }
+}
+
 static void soft_cap_avx512(float *x, float cap, int n)
 {
     const __m512 c = _mm512_set1_ps(cap);
@@ -118,25 +148,6 @@ static void soft_cap_avx512(float *x, float cap, int n)
         __mmask16 mask = lanes_below(n - i);
         __m512 v = _mm512_div_ps(_mm512_maskz_loadu_ps(mask, x + i), c);
         _mm512_mask_storeu_ps(x + i, mask, _mm512_mul_ps(c, tanh_avx512(v)));
-    }
-}
-
-static void f32_to_f16_avx512(uint16_t *y, const float *x, int n)
-{
-    for (int i = 0; i < n; i += 16) {
-        __mmask16 mask = lanes_below(n - i);
-        __m512 v = _mm512_maskz_loadu_ps(mask, x + i);
-        v = _mm512_min_ps(v, _mm512_set1_ps(F16_MAX)); // the second operand for a NaN
-        v = _mm512_max_ps(v, _mm512_set1_ps(-F16_MAX));
-        _mm256_mask_storeu_epi16(y + i, mask, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
-    }
-}
-
-static void f16_to_f32_avx512(float *y, const uint16_t *x, int n)
-{
-    for (int i = 0; i < n; i += 16) {
-        __mmask16 mask = lanes_below(n - i);
-        _mm512_mask_storeu_ps(y + i, mask, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, x + i)));
     }
 }
 
@@ -158,9 +169,8 @@ void qp_vector_kernels_avx512(struct kernels *k)
     k->activate = activate_avx512;
     k->add = add_avx512;
     k->rotate = rotate_avx512;
+    k->hadamard = hadamard_avx512;
     k->soft_cap = soft_cap_avx512;
-    k->f32_to_f16 = f32_to_f16_avx512;
-    k->f16_to_f32 = f16_to_f32_avx512;
     k->sum_exp = sum_exp_avx512;
 }
 

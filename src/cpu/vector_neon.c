@@ -1,4 +1,4 @@
-/* vector_neon.c: norms, activations, rotations and binary16, 4 floats at a time.
+/* vector_neon.c: norms, activations and rotations, 4 floats at a time.
  * In, out, order of rounding: vector_scalar.c, to the bit. The 16 lanes of a sum are four
  * registers. The last few elements pass through a small array; absent ones are +0, which changes no
  * sum that starts at +0. */
@@ -100,31 +100,34 @@ static void rotate_neon(float *x, const float *cos, const float *sin, int half)
     }
 }
 
+static void hadamard_neon(float *x, float factor, int n)
+{
+    static const float signs[2][4] = { { 1, -1, 1, -1 }, { 1, 1, -1, -1 } }; // of a, of b
+    if (n < 4) {
+        qp_hadamard_few(x, factor, n);
+        return;
+    }
+    for (int i = 0; i < n; i += 4) {
+        float32x4_t v = vld1q_f32(x + i);
+        v = vaddq_f32(vrev64q_f32(v), vmulq_f32(v, vld1q_f32(signs[0])));
+        v = vaddq_f32(vextq_f32(v, v, 2), vmulq_f32(v, vld1q_f32(signs[1])));
+        vst1q_f32(x + i, n == 4 ? vmulq_n_f32(v, factor) : v);
+    }
+    for (int stride = 4; stride < n; stride *= 2)
+        for (int i = 0; i < n; i = (i + 4 + stride) & ~stride) {
+            float32x4_t a = vld1q_f32(x + i), b = vld1q_f32(x + i + stride);
+            const float last = 2 * stride == n ? factor : 1.0f;
+            vst1q_f32(x + i, vmulq_n_f32(vaddq_f32(a, b), last));
+            vst1q_f32(x + i + stride, vmulq_n_f32(vsubq_f32(a, b), last));
+        }
+}
+
 static void soft_cap_neon(float *x, float cap, int n)
 {
     const float32x4_t c = vdupq_n_f32(cap);
     for (int i = 0; i < n; i += 4) {
         float32x4_t v = tanh_neon(vdivq_f32(load_neon(x + i, n - i), c));
         store_neon(x + i, n - i, vmulq_f32(c, v));
-    }
-}
-
-static void f32_to_f16_neon(uint16_t *y, const float *x, int n)
-{
-    for (int i = 0; i < n; i += 4) {
-        float32x4_t v = smaller_neon(load_neon(x + i, n - i), vdupq_n_f32(F16_MAX));
-        v = larger_neon(v, vdupq_n_f32(-F16_MAX));
-        float16x4_t half = vcvt_f16_f32(v);
-        memcpy(y + i, &half, n - i >= 4 ? sizeof half : (size_t)(n - i) * sizeof *y);
-    }
-}
-
-static void f16_to_f32_neon(float *y, const uint16_t *x, int n)
-{
-    for (int i = 0; i < n; i += 4) {
-        uint16x4_t half = vdup_n_u16(0);
-        memcpy(&half, x + i, n - i >= 4 ? sizeof half : (size_t)(n - i) * sizeof *x);
-        store_neon(y + i, n - i, vcvt_f32_f16(vreinterpret_f16_u16(half)));
     }
 }
 
@@ -149,9 +152,8 @@ void qp_vector_kernels_neon(struct kernels *k)
     k->activate = activate_neon;
     k->add = add_neon;
     k->rotate = rotate_neon;
+    k->hadamard = hadamard_neon;
     k->soft_cap = soft_cap_neon;
-    k->f32_to_f16 = f32_to_f16_neon;
-    k->f16_to_f32 = f16_to_f32_neon;
     k->sum_exp = sum_exp_neon;
 }
 

@@ -1,4 +1,4 @@
-/* vector_scalar.c: norms, activations, rotations and binary16, in plain C: the specification of
+/* vector_scalar.c: norms, activations and rotations, in plain C: the specification of
  * every other vector_*.c. In and out: float vectors of any length n >= 1, aligned to floats only.
  * Sums run in 16 lanes (kernels.h); everything else is one element at a time. */
 #include "cpu/kernels.h"
@@ -80,24 +80,22 @@ static void rotate_scalar(float *x, const float *cos, const float *sin, int half
     }
 }
 
+void qp_hadamard_few(float *x, float factor, int n)
+{
+    for (int stride = 1; stride < n; stride *= 2)
+        for (int i = 0; i < n; i = (i + 1 + stride) & ~stride) { // past the bit `stride`
+            float a = x[i], b = x[i + stride];
+            x[i] = a + b;
+            x[i + stride] = a - b;
+        }
+    for (int i = 0; i < n; i++)
+        x[i] *= factor;
+}
+
 static void soft_cap_scalar(float *x, float cap, int n)
 {
     for (int i = 0; i < n; i++)
         x[i] = cap * qp_tanh(x[i] / cap);
-}
-
-/* ---- binary16 ---- */
-
-static void f32_to_f16_scalar(uint16_t *y, const float *x, int n)
-{
-    for (int i = 0; i < n; i++)
-        y[i] = qp_f16_of_f32(x[i]);
-}
-
-static void f16_to_f32_scalar(float *y, const uint16_t *x, int n)
-{
-    for (int i = 0; i < n; i++)
-        y[i] = qp_f32_of_f16(x[i]);
 }
 
 /* ---- sampling ---- */
@@ -120,8 +118,7 @@ void qp_vector_kernels_scalar(struct kernels *k)
     k->activate = activate_scalar;
     k->add = add_scalar;
     k->rotate = rotate_scalar;
+    k->hadamard = qp_hadamard_few;
     k->soft_cap = soft_cap_scalar;
-    k->f32_to_f16 = f32_to_f16_scalar;
-    k->f16_to_f32 = f16_to_f32_scalar;
     k->sum_exp = sum_exp_scalar;
 }

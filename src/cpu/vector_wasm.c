@@ -1,4 +1,4 @@
-/* vector_wasm.c: norms, activations, rotations and binary16, 4 floats at a time.
+/* vector_wasm.c: norms, activations and rotations, 4 floats at a time.
  * In, out, order of rounding: vector_scalar.c, to the bit. The 16 lanes of a sum are four
  * registers. The last few elements pass through a small array; absent ones are +0, which changes no
  * sum that starts at +0. */
@@ -108,24 +108,6 @@ static void soft_cap_wasm(float *x, float cap, int n)
     }
 }
 
-static void f32_to_f16_wasm(uint16_t *y, const float *x, int n)
-{
-    for (int i = 0; i < n; i += 4) {
-        v128_t half = narrow_f16_wasm(load_wasm(x + i, n - i));
-        half = wasm_u16x8_narrow_i32x4(half, half);
-        memcpy(y + i, &half, n - i >= 4 ? 4 * sizeof *y : (size_t)(n - i) * sizeof *y);
-    }
-}
-
-static void f16_to_f32_wasm(float *y, const uint16_t *x, int n)
-{
-    for (int i = 0; i < n; i += 4) {
-        uint16_t half[4] = { 0 };
-        memcpy(half, x + i, n - i >= 4 ? sizeof half : (size_t)(n - i) * sizeof *x);
-        store_wasm(y + i, n - i, widen_f16_wasm(wasm_u32x4_load16x4(half)));
-    }
-}
-
 void qp_vector_kernels_wasm(struct kernels *k)
 {
     k->rms_norm = rms_norm_wasm;
@@ -134,8 +116,6 @@ void qp_vector_kernels_wasm(struct kernels *k)
     k->add = add_wasm;
     k->rotate = rotate_wasm;
     k->soft_cap = soft_cap_wasm;
-    k->f32_to_f16 = f32_to_f16_wasm;
-    k->f16_to_f32 = f16_to_f32_wasm;
 }
 
 #else

@@ -34,15 +34,13 @@ static void attention_half(struct run *r, int l, int n, int n_wanted)
     if (n_wanted == 0)
         return;
     if (skipped) {
-        const size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
         const size_t d_model = (size_t)c->d_model;
-        memmove(b->q, b->q + skipped * q_width, n_wanted * q_width * sizeof *b->q);
         memmove(b->x, b->x + skipped * d_model, n_wanted * d_model * sizeof *b->x);
         if (c->is_parallel) // the feed-forward will read it
             op->norm(r, &b->xn, b->x, &w->attn_norm, n_wanted);
     }
-    op->attend(r, &b->att, b->q, l, r->pos + skipped, n_wanted); // [n_wanted, n_heads * head_dim]
-    op->linear(r, out, 1, &b->att, n_wanted);                    // [n_wanted, d_model]
+    op->attend(r, &b->att, l, r->pos + skipped, n_wanted); // [n_wanted, n_heads * head_dim]
+    op->linear(r, out, 1, &b->att, n_wanted);              // [n_wanted, d_model]
     op->add(r, b->x, b->y, &w->attn_post_norm, n_wanted);
 }
 

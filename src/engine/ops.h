@@ -28,6 +28,7 @@ struct product {
 /* Keys and values of one layer; the layout is the backend's (kernels.h for the CPU). */
 struct kv_layer {
     void *k, *v;
+    float *k_scales, *v_scales; // NULL beside float weights
 };
 
 /* Tokens whose logits are made together where every token's are wanted. */
@@ -57,9 +58,9 @@ struct run {
     void *backend;
     struct buffers buffers;
     struct kv_layer *kv; // [n_layers]
-    bool kv_is_f16;
-    int n_context; // positions that fit in kv
-    int pos;       // of the first token in this call
+    size_t kv_bytes;     // of all layers
+    int n_context;       // positions that fit in kv
+    int pos;             // of the first token in this call
 };
 
 struct ops {
@@ -77,9 +78,9 @@ struct ops {
     /* The keys and queries of layer l: per-head norms (config->qk_norm), rotation by position; then
      * k and v into the cache at r->pos. */
     void (*rope_append)(struct run *r, int l, int n);
-    /* out = attention of the n queries q, the first at position `pos`, over layer l of the cache.
-     */
-    void (*attend)(struct run *r, struct act *out, const float *q, int l, int pos, int n);
+    /* out = attention of the n queries at positions `pos` on, which rope_append saw, over layer l
+     * of the cache. */
+    void (*attend)(struct run *r, struct act *out, int l, int pos, int n);
     /* out = act(gate x) * (up x), or act(up x) when gate has no data; their y is not used. */
     void (*gated)(struct run *r, struct act *out, const struct product *gate,
                   const struct product *up, const struct act *in, int n);
@@ -98,8 +99,6 @@ void qp_cpu_take_adapter(struct run *r, struct arena *a, int max_rank, int max_t
 /* Start the threads; after qp_cpu_take with a real arena. */
 quip_status qp_cpu_open(struct run *r, quip_error *error);
 void qp_cpu_close(struct run *r);
-/* Bytes of keys and values of one layer that hold `n` positions. */
-size_t qp_cpu_kv_bytes(const struct run *r, int n);
 /* Copy the first n positions of one session's cache to another of the same shape. */
 void qp_cpu_kv_copy(struct run *to, const struct run *from, int n);
 

@@ -154,7 +154,7 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
     take_all(&s, &measured);
     *plan = (quip_plan){
         .file_bytes = model->file.size,
-        .kv_bytes = (uint64_t)model->config.n_layers * qp_cpu_kv_bytes(&s.run, s.options.n_context),
+        .kv_bytes = s.run.kv_bytes,
         .model_bytes = sizeof *model + model->arena.size + model->untiled.size +
                        qp_tokenizer_memory(model->tokenizer),
         .n_context = s.options.n_context,

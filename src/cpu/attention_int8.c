@@ -1,0 +1,127 @@
+/* attention_int8.c: attention of rows of queries over one span of one kv head, in integers.
+ * In:  int8 queries (blocks of 64 dimensions with a scale each), int8 keys and values as packed
+ *      tiles with a scale for each position. Out: struct attention_part.
+ *   s[j] = key_scales[j] * sum over blocks of 64 dimensions b, of q_scales[b] * dot_b
+ *   softmax (kernels.h) over the span's visible positions: m, l, x[j] = p[j] * value_scales[j]
+ *   x in int8, blocks of 64 positions with a scale each, as activations are
+ *   o[d] = sum over blocks of positions b, from 0.0f, of x_scales[b] * dot_b
+ * Dots are exact; the floats' order is that of ascending blocks, the same for every row and cut: a
+ * block that a row does not see has x = 0 and adds +0, and so does a span of such blocks. */
+#include "cpu/attention_int8.h"
+
+#include "format/format.h"
+
+#include <assert.h>
+#include <string.h>
+
+static int min_of(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* Blocks of the span that some row sees, as positions. */
+struct stretch {
+    int begin, end;
+};
+
+static struct stretch seen_blocks(const struct int8_attention *a, int span)
+{
+    struct stretch s = { a->begin[0], a->end[0] };
+    for (int r = 1; r < a->n_rows; r++) {
+        s.begin = a->begin[r] < s.begin ? a->begin[r] : s.begin;
+        s.end = a->end[r] > s.end ? a->end[r] : s.end;
+    }
+    s.begin = s.begin / KV_BLOCK * KV_BLOCK;
+    s.end = (int)qp_round_up((size_t)s.end, KV_BLOCK);
+    s.begin = s.begin > span * KV_SPAN ? s.begin : span * KV_SPAN;
+    s.end = min_of(s.end, (span + 1) * KV_SPAN);
+    return s;
+}
+
+/* Scores of all rows, [n_rows][KV_SPAN], in columns from 0 on. */
+static void span_scores(const struct kernels *k, const struct int8_attention *a,
+                        const struct stretch *seen, float *s)
+{
+    const size_t q_stride = qp_round_up((size_t)a->head_dim, ACT_BLOCK);
+    for (int pos = seen->begin; pos < seen->end; pos += KV_BLOCK) {
+        const struct matrix keys = { .dtype = DTYPE_I8,
+                                     .n_out = KV_BLOCK,
+                                     .n_in = a->head_dim,
+                                     .scales = a->kv.key_scales + pos };
+        const uint8_t *tile = a->kv.keys + (size_t)(pos / KV_BLOCK) * a->kv.key_bytes;
+        k->gemm(s + (pos - seen->begin), KV_SPAN, tile, &keys, 0, KV_BLOCK, a->q, q_stride,
+                a->q_scales, a->q_offsets, a->n_rows);
+    }
+}
+
+/* Scores to quantized probabilities times the values' scales, row by row. */
+static void span_softmax(const struct kernels *k, const struct int8_attention *a,
+                         const struct stretch *seen, struct int8_attention_scratch *scratch,
+                         const struct attention_part *part)
+{
+    for (int r = 0; r < a->n_rows; r++) {
+        struct softmax row = { .s = scratch->s + (size_t)r * KV_SPAN,
+                               .n = seen->end - seen->begin,
+                               .begin = a->begin[r] - seen->begin,
+                               .cap = a->cap,
+                               .bias = a->bias ? a->bias[r] + seen->begin : NULL,
+                               .value_scales = a->kv.value_scales + seen->begin };
+        float scales[SPAN_BLOCKS];
+        int32_t offsets[SPAN_BLOCKS];
+        row.begin = row.begin > 0 ? row.begin : 0;
+        row.end = min_of(a->end[r] - seen->begin, row.n);
+        k->softmax(&row);
+        part->m[r] = row.max;
+        part->l[r] = row.sum;
+        k->quantize(scratch->p + (size_t)r * KV_SPAN, scales, offsets, row.s, row.n);
+        for (int b = 0; b < row.n / KV_BLOCK; b++) {
+            scratch->scales[b * ATTENTION_MAX_ROWS + r] = scales[b];
+            scratch->offsets[b * ATTENTION_MAX_ROWS + r] = offsets[b];
+        }
+    }
+}
+
+/* o = p v */
+static void span_values(const struct kernels *k, const struct int8_attention *a,
+                        const struct stretch *seen, const struct int8_attention_scratch *scratch,
+                        float *o)
+{
+    const size_t tile_bytes = qp_tile_bytes(&k->tile_order, KV_BLOCK);
+    const struct matrix values = { .dtype = DTYPE_I8, .n_out = TILE_ROWS, .n_in = KV_BLOCK };
+    memset(o, 0, (size_t)a->n_rows * (size_t)a->head_dim * sizeof *o);
+    for (int d = 0; d < a->head_dim; d += TILE_ROWS)
+        for (int pos = seen->begin; pos < seen->end; pos += KV_BLOCK) {
+            const int b = (pos - seen->begin) / KV_BLOCK;
+            const uint8_t *tile = a->kv.values + (size_t)(pos / KV_BLOCK) * a->kv.value_bytes +
+                                  (size_t)(d / TILE_ROWS) * tile_bytes;
+            k->gemm(o + d, (size_t)a->head_dim, tile, &values, 0,
+                    min_of(TILE_ROWS, a->head_dim - d), scratch->p + b * KV_BLOCK, KV_SPAN,
+                    scratch->scales + b * ATTENTION_MAX_ROWS,
+                    scratch->offsets + b * ATTENTION_MAX_ROWS, a->n_rows);
+        }
+}
+
+void qp_attend_span(const struct kernels *k, const struct int8_attention *a, int span,
+                    struct int8_attention_scratch *scratch, const struct attention_part *part)
+{
+    assert(a->n_rows <= ATTENTION_MAX_ROWS);
+    const struct stretch seen = seen_blocks(a, span);
+    span_scores(k, a, &seen, scratch->s);
+    span_softmax(k, a, &seen, scratch, part);
+    span_values(k, a, &seen, scratch, part->o);
+}
+
+void qp_attention_add(const struct attention_part *sum, const struct attention_part *part,
+                      int n_rows, int head_dim)
+{
+    for (int r = 0; r < n_rows; r++) {
+        const float m = sum->m[r] > part->m[r] ? sum->m[r] : part->m[r];
+        const float c = qp_exp(sum->m[r] - m), c_part = qp_exp(part->m[r] - m);
+        float *o = sum->o + (size_t)r * (size_t)head_dim;
+        const float *o_part = part->o + (size_t)r * (size_t)head_dim;
+        for (int d = 0; d < head_dim; d++)
+            o[d] = o[d] * c + o_part[d] * c_part;
+        sum->l[r] = sum->l[r] * c + part->l[r] * c_part;
+        sum->m[r] = m;
+    }
+}

@@ -1,0 +1,56 @@
+/* attention_int8.h: attention whose keys and values are packed tiles, multiplied by the kernel of
+ * the weights. */
+#ifndef QP_ATTENTION_INT8_H
+#define QP_ATTENTION_INT8_H
+
+#include "cpu/kernels.h"
+
+/* Positions whose softmax is made at once: [KV_SPAN s, KV_SPAN (s + 1)), whatever a task's rows
+ * see, so that the sums do not depend on how the work is cut. */
+#define KV_SPAN 512
+#define SPAN_BLOCKS (KV_SPAN / KV_BLOCK)
+
+/* Keys and values of one kv head. A block of KV_BLOCK positions is
+ *   keys:   one tile, a row for each position, head_dim columns
+ *   values: a tile of 64 dimensions, then the next, a row for each dimension, KV_BLOCK columns. */
+struct kv_tiles {
+    const uint8_t *keys, *values;
+    size_t key_bytes, value_bytes; // of a block
+    /* [position]; those of keys have the scale of the scores in them. */
+    const float *key_scales, *value_scales;
+};
+
+/* Rows are queries that share one kv head. */
+struct int8_attention {
+    int head_dim, n_rows; // n_rows <= ATTENTION_MAX_ROWS
+    float cap;
+    struct kv_tiles kv;
+    const int8_t *q; // [n_rows, head_dim in whole blocks], as gemm reads them
+    const float *q_scales;
+    const int32_t *q_offsets;
+    const int *begin, *end; // [n_rows]; visible positions [begin, end), end > begin
+    const float *const *bias;
+};
+
+/* Rows' softmax state: m = largest score, l = sum of p = exp(score - m), o = sum of p * value. */
+struct attention_part {
+    float *m, *l; // [n_rows]
+    float *o;     // [n_rows, head_dim]
+};
+
+struct int8_attention_scratch {
+    float s[ATTENTION_MAX_ROWS * KV_SPAN];
+    int8_t p[ATTENTION_MAX_ROWS * KV_SPAN];
+    float scales[SPAN_BLOCKS * ATTENTION_MAX_ROWS]; // [block][row]
+    int32_t offsets[SPAN_BLOCKS * ATTENTION_MAX_ROWS];
+};
+
+/* part = the rows over one span, which one of them sees. */
+void qp_attend_span(const struct kernels *k, const struct int8_attention *a, int span,
+                    struct int8_attention_scratch *scratch, const struct attention_part *part);
+/* sum = sum and part, rescaled to the larger maximum; a row's spans are added in ascending order.
+ */
+void qp_attention_add(const struct attention_part *sum, const struct attention_part *part,
+                      int n_rows, int head_dim);
+
+#endif

@@ -1,0 +1,174 @@
+/* kv_cache.c: keys and values of the tokens seen so far, laid out for their products.
+ * In:  the key and value of a head at a position, as floats. Out: what attention reads.
+ * Beside integer weights they are int8 with a scale for each position, in tiles as the weights'
+ * kernel packs them (attention_int8.h); per layer and kv head
+ *   keys:   [blocks][tile of KV_BLOCK positions x head_dim]
+ *   values: [blocks][head_dim / TILE_ROWS][tile of TILE_ROWS dimensions x KV_BLOCK]
+ * Beside float weights they are floats (struct attention):
+ *   keys:   [blocks][head_dim][KV_BLOCK]        values: [blocks * KV_BLOCK][head_dim]
+ * All is allocated when the session opens. What lies beyond the last position may be anything. */
+#include "cpu/cpu_impl.h"
+
+#include <string.h>
+
+/* ---- layout ---- */
+
+/* Number of element (row, k) of a tile of n_k columns: see struct tile_order. */
+static uint32_t tile_element(const struct tile_order *o, int n_k, int row, int k)
+{
+    const int group = row / o->group * o->group * n_k + k / o->step * o->group * o->step;
+    const int piece =
+        row % o->group / o->rows * o->rows * o->step + k % o->step / o->ks * o->rows * o->ks;
+    return (uint32_t)(group + piece + row % o->rows * o->ks + k % o->ks);
+}
+
+/* The number is a sum of a row's and a column's part. */
+static void fill_elements(struct tile_elements *e, const struct tile_order *o, int n_in)
+{
+    const int n_k = (int)qp_round_up((size_t)n_in, ACT_BLOCK);
+    for (int i = 0; i < TILE_ROWS; i++)
+        e->row[i] = tile_element(o, n_k, i, 0);
+    for (int i = 0; i < n_in; i++)
+        e->column[i] = tile_element(o, n_k, 0, i);
+}
+
+void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, const struct config *c,
+                  bool is_int8, int n_context)
+{
+    const size_t head_dim = (size_t)c->head_dim;
+    kv->is_int8 = is_int8;
+    kv->n_blocks = qp_round_up((size_t)n_context, KV_BLOCK) / KV_BLOCK;
+    if (!is_int8) {
+        kv->key_bytes = kv->value_bytes = head_dim * KV_BLOCK * sizeof(float);
+        return;
+    }
+    kv->key_bytes = qp_tile_bytes(&k->tile_order, c->head_dim);
+    kv->value_bytes =
+        (head_dim + TILE_ROWS - 1) / TILE_ROWS * qp_tile_bytes(&k->tile_order, KV_BLOCK);
+    fill_elements(&kv->key, &k->tile_order, c->head_dim);
+    fill_elements(&kv->value, &k->tile_order, KV_BLOCK);
+}
+
+/* Bytes of one array of a layer, with `per_block` bytes for a block of a head. */
+static size_t array_bytes(const struct kv_layout *kv, const struct config *c, size_t per_block)
+{
+    size_t n = (size_t)c->n_kv_heads;
+    if (!qp_mul_size(n, kv->n_blocks, &n) || !qp_mul_size(n, per_block, &n))
+        return SIZE_MAX; // which cannot be had
+    return n;
+}
+
+struct kv_layer qp_kv_take(const struct kv_layout *kv, const struct config *c, struct arena *a)
+{
+    const size_t scales = KV_BLOCK * sizeof(float);
+    struct kv_layer layer = {
+        .k = qp_arena_take(a, array_bytes(kv, c, kv->key_bytes)),
+        .v = qp_arena_take(a, array_bytes(kv, c, kv->value_bytes)),
+    };
+    if (kv->is_int8) {
+        layer.k_scales = qp_arena_take(a, array_bytes(kv, c, scales));
+        layer.v_scales = qp_arena_take(a, array_bytes(kv, c, scales));
+    }
+    return layer;
+}
+
+/* ---- one head's arrays ---- */
+
+static void *head_of(const struct kv_layout *kv, void *array, int h, size_t per_block)
+{
+    return (char *)array + (size_t)h * kv->n_blocks * per_block;
+}
+
+struct kv_tiles qp_kv_tiles(const struct kv_layout *kv, const struct kv_layer *layer, int h)
+{
+    const size_t first = (size_t)h * kv->n_blocks * KV_BLOCK;
+    return (struct kv_tiles){
+        .keys = head_of(kv, layer->k, h, kv->key_bytes),
+        .values = head_of(kv, layer->v, h, kv->value_bytes),
+        .key_bytes = kv->key_bytes,
+        .value_bytes = kv->value_bytes,
+        .key_scales = layer->k_scales + first,
+        .value_scales = layer->v_scales + first,
+    };
+}
+
+const float *qp_kv_floats(const struct kv_layout *kv, const float *array, int h)
+{
+    return head_of(kv, (void *)array, h, kv->key_bytes);
+}
+
+static void copy_heads(const struct kv_layout *to, void *to_array, const struct kv_layout *from,
+                       void *from_array, int n_heads, size_t n_blocks, size_t per_block)
+{
+    for (int h = 0; h < n_heads; h++)
+        memcpy(head_of(to, to_array, h, per_block), head_of(from, from_array, h, per_block),
+               n_blocks * per_block);
+}
+
+void qp_cpu_kv_copy(struct run *to, const struct run *from, int n)
+{
+    const struct kv_layout *a = &cpu(to)->kv, *b = &((const struct cpu_backend *)from->backend)->kv;
+    const size_t n_blocks = qp_round_up((size_t)n, KV_BLOCK) / KV_BLOCK;
+    const int n_heads = from->config->n_kv_heads;
+    for (int l = 0; l < from->config->n_layers; l++) {
+        const struct kv_layer *y = &to->kv[l], *x = &from->kv[l];
+        copy_heads(a, y->k, b, x->k, n_heads, n_blocks, a->key_bytes);
+        copy_heads(a, y->v, b, x->v, n_heads, n_blocks, a->value_bytes);
+        if (a->is_int8) {
+            copy_heads(a, y->k_scales, b, x->k_scales, n_heads, n_blocks, KV_BLOCK * sizeof(float));
+            copy_heads(a, y->v_scales, b, x->v_scales, n_heads, n_blocks, KV_BLOCK * sizeof(float));
+        }
+    }
+}
+
+/* ---- store ---- */
+
+static void put_element(const struct tile_order *o, void *tile, size_t element, int8_t q)
+{
+    if (o->n_bytes == 1)
+        ((uint8_t *)tile)[element] = (uint8_t)q ^ o->flip;
+    else
+        ((int16_t *)tile)[element] = q;
+}
+
+static void store_int8(struct run *r, int l, int h, const float *key, const float *value, int pos)
+{
+    const struct kernels *k = &cpu(r)->k;
+    const struct kv_layout *kv = &cpu(r)->kv;
+    const int head_dim = r->config->head_dim, at = pos % KV_BLOCK;
+    const size_t block = (size_t)(pos / KV_BLOCK),
+                 scale = (size_t)h * kv->n_blocks * KV_BLOCK + (size_t)pos;
+    uint8_t *keys = (uint8_t *)head_of(kv, r->kv[l].k, h, kv->key_bytes) + block * kv->key_bytes;
+    uint8_t *values =
+        (uint8_t *)head_of(kv, r->kv[l].v, h, kv->value_bytes) + block * kv->value_bytes;
+    const size_t tile_bytes = qp_tile_bytes(&k->tile_order, KV_BLOCK);
+    int8_t q[1024]; // head_dim is at most 1024 (config.c)
+
+    k->quantize_row(q, &r->kv[l].k_scales[scale], key, head_dim);
+    r->kv[l].k_scales[scale] *= r->config->query_scale;
+    for (int d = 0; d < head_dim; d++)
+        put_element(&k->tile_order, keys, kv->key.row[at] + kv->key.column[d], q[d]);
+
+    k->quantize_row(q, &r->kv[l].v_scales[scale], value, head_dim);
+    for (int d = 0; d < head_dim; d++)
+        put_element(&k->tile_order, values + (size_t)(d / TILE_ROWS) * tile_bytes,
+                    kv->value.row[d % TILE_ROWS] + kv->value.column[at], q[d]);
+}
+
+static void store_f32(struct run *r, int l, int h, const float *key, const float *value, int pos)
+{
+    const struct kv_layout *kv = &cpu(r)->kv;
+    const int head_dim = r->config->head_dim;
+    float *k = head_of(kv, r->kv[l].k, h, kv->key_bytes);
+    float *v =
+        (float *)head_of(kv, r->kv[l].v, h, kv->value_bytes) + (size_t)pos * (size_t)head_dim;
+    k += (size_t)(pos / KV_BLOCK) * (size_t)head_dim * KV_BLOCK + (size_t)(pos % KV_BLOCK);
+    for (int d = 0; d < head_dim; d++)
+        k[(size_t)d * KV_BLOCK] = key[d];
+    memcpy(v, value, (size_t)head_dim * sizeof *v);
+}
+
+void qp_kv_store(struct run *r, int l, int h, const float *key, const float *value, int pos)
+{
+    (cpu(r)->kv.is_int8 ? store_int8 : store_f32)(r, l, h, key, value, pos);
+}
