@@ -2,6 +2,7 @@
  * takes. The prompt is made of arbitrary tokens, the answer of the likeliest ones, whatever they
  * say: the time does not depend on them. */
 #include "cli.h"
+#include "sampler/sampler.h"
 
 #include <stdlib.h>
 
@@ -29,10 +30,8 @@ static const struct {
 
 static quip_token likeliest(const float *logits, int n)
 {
-    int best = 0;
-    for (int i = 1; i < n; i++)
-        best = logits[i] > logits[best] ? i : best;
-    return best;
+    struct sampler greedy = { 0 };
+    return qp_sample(&greedy, logits, n);
 }
 
 static double since_ms(uint64_t begin_ns)

@@ -76,7 +76,11 @@ int parse_options(const struct command *command, const struct option *options, c
     { OPTION_INT, 'n', "max-output-tokens", "N", &(o)->max_output_tokens, 1, INT32_MAX,            \
       "longest answer, in tokens; default: what the context holds" },                              \
     { OPTION_INT, 't', "threads", "N", &(o)->n_threads, 1, 1024,                                   \
-      "default: one for each processor; the answer does not depend on it" }
+      "default: one for each processor; the answer does not depend on it" },                       \
+    { OPTION_FLAG, 0, "polite", NULL, &(o)->polite, 0, 0,                                          \
+      "leave the processor to others: half the threads, low priority, no spinning" },              \
+    { OPTION_FLAG, 0, "no-speculation", NULL, &(o)->no_speculation, 0, 0,                          \
+      "one token at a time, without guesses; the answer is the same" }
 // clang-format on
 
 #define ADAPTER_OPTION(text)                                                                       \

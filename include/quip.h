@@ -168,7 +168,11 @@ typedef struct quip_session_options {
     const char *chat_template;
     quip_adapter *adapter; // weights beside the model's, as if merged into it; NULL is none
     float adapter_scale;   // 0 is 1
-    uint64_t reserved[5];
+    /* Leave the processor to others, on a phone or beside a user's work: without n_threads half the
+     * processors, all threads but the caller's at low priority, and no waiting in a spin. Slower,
+     * more so where others are busy; the answer is the same. */
+    bool polite;
+    uint64_t reserved[4];
 } quip_session_options;
 
 QUIP_API quip_status quip_session_open(quip_session **session, quip_model *model,

@@ -11,6 +11,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
 #include <time.h>
 #include <unistd.h>
 
@@ -249,7 +252,7 @@ static void test_pool(void **state)
     for (int n = 1; n <= 8; n++) {
         struct pool *p;
         struct count c = { 0 };
-        assert_int_equal(qp_pool_open(&p, n, NULL), QUIP_OK);
+        assert_int_equal((n % 2 ? qp_pool_open_polite : qp_pool_open)(&p, n, NULL), QUIP_OK);
         c.n_threads = qp_pool_n_threads(p);
         assert_int_equal(c.n_threads, n);
         for (int run = 0; run < 2000; run++) {
@@ -291,6 +294,85 @@ static void take_task(void *arg, int index, int n_threads)
             sched_yield();
     }
 }
+
+#if defined(__linux__)
+
+static void put_file(const char *root, const char *path, const char *text)
+{
+    char full[300];
+    snprintf(full, sizeof full, "%s%s", root, path);
+    for (char *slash = strchr(full + strlen(root) + 1, '/'); slash;
+         slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        mkdir(full, 0777);
+        *slash = '/';
+    }
+    FILE *out = fopen(full, "w");
+    assert_non_null(out);
+    fputs(text, out);
+    fclose(out);
+}
+
+/* Quotas of a group and of those above it, as both versions of cgroup lay them out. */
+static void test_cgroup(void **state)
+{
+    (void)state;
+    char root[] = "/tmp/quip-cgroup-XXXXXX", command[100];
+    assert_non_null(mkdtemp(root));
+    assert_int_equal(qp_cgroup_processors(root), INT32_MAX); // nothing there
+    put_file(root, "/proc/self/cgroup", "0::/app/web\n");
+    assert_int_equal(qp_cgroup_processors(root), INT32_MAX);
+    put_file(root, "/sys/fs/cgroup/app/web/cpu.max", "max 100000\n");
+    assert_int_equal(qp_cgroup_processors(root), INT32_MAX);
+    put_file(root, "/sys/fs/cgroup/app/cpu.max", "250000 100000\n");
+    assert_int_equal(qp_cgroup_processors(root), 3);
+    put_file(root, "/sys/fs/cgroup/app/web/cpu.max", "50000 100000\n");
+    assert_int_equal(qp_cgroup_processors(root), 1);
+    put_file(root, "/proc/self/cgroup",
+             "3:memory:/docker/a\n2:cpuset:/docker/a\n1:cpu,cpuacct:/docker/a\nnonsense\n");
+    put_file(root, "/sys/fs/cgroup/cpu/docker/a/cpu.cfs_quota_us", "-1\n");
+    put_file(root, "/sys/fs/cgroup/cpu/docker/a/cpu.cfs_period_us", "100000\n");
+    assert_int_equal(qp_cgroup_processors(root), INT32_MAX);
+    put_file(root, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "400000\n"); // a container's view
+    put_file(root, "/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+    assert_int_equal(qp_cgroup_processors(root), 4);
+    snprintf(command, sizeof command, "rm -r %s", root);
+    assert_int_equal(system(command), 0);
+}
+
+/* A process that is held to one processor starts one thread. */
+static void test_affinity(void **state)
+{
+    (void)state;
+    unsigned long all[128] = { 0 }, one[128] = { 0 };
+    const long n_bytes = syscall(SYS_sched_getaffinity, 0, sizeof all, all);
+    assert_true(n_bytes > 0);
+    for (size_t i = 0; i < QP_COUNT(all); i++)
+        if (all[i]) {
+            one[i] = all[i] & -all[i]; // its lowest processor
+            break;
+        }
+    assert_int_equal(syscall(SYS_sched_setaffinity, 0, (size_t)n_bytes, one), 0);
+    const int n = qp_default_threads();
+    assert_int_equal(syscall(SYS_sched_setaffinity, 0, (size_t)n_bytes, all), 0);
+    assert_int_equal(n, 1);
+}
+
+#else
+
+static void test_cgroup(void **state)
+{
+    (void)state;
+    skip();
+}
+
+static void test_affinity(void **state)
+{
+    (void)state;
+    skip();
+}
+
+#endif
 
 /* Every item is taken once, by more threads than this machine has processors too. */
 static void test_take(void **state)
@@ -469,6 +551,8 @@ int main(void)
         cmocka_unit_test(test_killed_writer),
         cmocka_unit_test(test_pool),
         cmocka_unit_test(test_take),
+        cmocka_unit_test(test_cgroup),
+        cmocka_unit_test(test_affinity),
         cmocka_unit_test(test_share),
         cmocka_unit_test(test_clock),
         cmocka_unit_test(test_cpu),

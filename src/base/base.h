@@ -132,6 +132,8 @@ struct pool;
 typedef void (*pool_task)(void *arg, int index, int n_threads);
 /* n_threads 0 is qp_default_threads(). */
 quip_status qp_pool_open(struct pool **pool, int n_threads, quip_error *error);
+/* Whose threads do not spin, and all but the caller's run at low priority. */
+quip_status qp_pool_open_polite(struct pool **pool, int n_threads, quip_error *error);
 void qp_pool_close(struct pool *pool);
 void qp_pool_run(struct pool *pool, pool_task task, void *arg);
 int qp_pool_n_threads(const struct pool *pool);
@@ -144,6 +146,11 @@ bool qp_pool_take(struct pool *pool, int index, int n, int unit, int least, int 
                   int *end);
 /* As many threads as help: the processors that this process may use (affinity and cgroup). */
 int qp_default_threads(void);
+#if defined(__linux__)
+/* Processors that the cgroup quotas of this process allow, v2 and v1, rounded up; INT32_MAX for no
+ * limit. root: "", or where a test has laid out /proc and /sys. */
+int qp_cgroup_processors(const char *root);
+#endif
 
 /* The half-open share of `n` items, in units of `unit`, that falls to thread `index`. */
 void qp_share(int n, int unit, int index, int n_threads, int *begin, int *end);

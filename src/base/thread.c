@@ -21,13 +21,17 @@
 #include <unistd.h>
 
 #if defined(__linux__)
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#elif defined(__APPLE__)
+#include <pthread/qos.h>
 #endif
 
 enum {
     MAX_THREADS = 256,
     SPIN_NS = 30000, // a decode step's gaps between operations are shorter, a user's pauses longer
     PAUSES_PER_LOOK = 16,
+    POLITE_NICE = 10,
     MOST_HELPED = 4, // neighbours whose items a part takes: to ask all of many takes too long
 };
 
@@ -46,6 +50,8 @@ struct pool {
     atomic_bool is_closing;
     pool_task task; // written before the generation that announces it
     void *arg;
+    uint64_t spin_ns;
+    bool is_polite;
     int n_threads; // the caller's included; a run has as many parts
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
@@ -81,7 +87,7 @@ static uint32_t generation(const struct pool *p)
 
 static uint32_t wait_for_generation(struct pool *p, uint32_t seen)
 {
-    uint64_t end = qp_now_ns() + SPIN_NS;
+    uint64_t end = qp_now_ns() + p->spin_ns;
     do {
         for (int i = 0; i < PAUSES_PER_LOOK; i++) {
             uint32_t now = generation(p);
@@ -119,10 +125,22 @@ static void do_parts(struct pool *p)
     }
 }
 
+/* Behind everybody else's threads. */
+static void lower_priority(void)
+{
+#if defined(__linux__)
+    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), POLITE_NICE); // of this thread
+#elif defined(__APPLE__)
+    pthread_set_qos_class_self_np(QOS_CLASS_UTILITY, 0);
+#endif
+}
+
 static void *worker_main(void *arg)
 {
     const struct worker *w = arg;
     struct pool *p = w->pool;
+    if (p->is_polite)
+        lower_priority();
     for (uint32_t seen = 0;;) {
         seen = wait_for_generation(p, seen);
         if (atomic_load(&p->is_closing))
@@ -146,7 +164,7 @@ static void announce_generation(struct pool *p, int first_part)
 
 static void wait_for_workers(struct pool *p)
 {
-    uint64_t end = qp_now_ns() + SPIN_NS;
+    uint64_t end = qp_now_ns() + p->spin_ns;
     do {
         for (int i = 0; i < PAUSES_PER_LOOK; i++) {
             if (atomic_load_explicit(&p->n_pending, memory_order_acquire) == 0)
@@ -236,7 +254,7 @@ static void start_workers(struct pool *p, int n_threads)
         pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-quip_status qp_pool_open(struct pool **pool, int n_threads, quip_error *error)
+static quip_status open_pool(struct pool **pool, int n_threads, bool is_polite, quip_error *error)
 {
     *pool = NULL;
     if (n_threads < 0)
@@ -252,12 +270,24 @@ quip_status qp_pool_open(struct pool **pool, int n_threads, quip_error *error)
     if (!p)
         return qp_fail_memory(error, "a thread pool", sizeof *p);
     p->n_threads = 1;
+    p->is_polite = is_polite;
+    p->spin_ns = is_polite ? 0 : SPIN_NS;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->done, NULL);
     start_workers(p, n_threads);
     *pool = p;
     return QUIP_OK;
+}
+
+quip_status qp_pool_open(struct pool **pool, int n_threads, quip_error *error)
+{
+    return open_pool(pool, n_threads, false, error);
+}
+
+quip_status qp_pool_open_polite(struct pool **pool, int n_threads, quip_error *error)
+{
+    return open_pool(pool, n_threads, true, error);
 }
 
 void qp_pool_close(struct pool *p)
@@ -310,35 +340,65 @@ static int quota_processors(const char *quota, const char *period)
     return (int)((q + p - 1) / p);
 }
 
-/* cgroup v2: the least of cpu.max ("quota period") from this process's own group up to the root. */
-static int cgroup2_processors(void)
+/* The quota of one group's folder, of cgroup v2 (cpu.max: "quota period") or v1. */
+static int group_processors(const char *folder, bool is_v2)
 {
-    char group[512], path[600], line[64];
-    int least = INT32_MAX;
-    if (!read_line("/proc/self/cgroup", group, sizeof group) || strncmp(group, "0::/", 4))
-        return least;
-    char *g = group + 3;
-    for (;;) {
-        snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", g);
-        char *space;
-        if (read_line(path, line, sizeof line) && (space = strchr(line, ' '))) {
-            int n = quota_processors(line, space + 1);
-            least = n < least ? n : least;
-        }
-        char *slash = strrchr(g, '/');
-        if (!slash)
-            return least;
-        *slash = 0;
-    }
+    char path[1100], quota[64], period[64], *space;
+    snprintf(path, sizeof path, "%s/%s", folder, is_v2 ? "cpu.max" : "cpu.cfs_quota_us");
+    if (!read_line(path, quota, sizeof quota))
+        return INT32_MAX;
+    if (is_v2)
+        return (space = strchr(quota, ' ')) ? quota_processors(quota, space + 1) : INT32_MAX;
+    snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
+    return read_line(path, period, sizeof period) ? quota_processors(quota, period) : INT32_MAX;
 }
 
-static int cgroup1_processors(void)
+/* The least quota from `group` up to the root of its tree, which a container sees as its own. */
+static int tree_processors(const char *root, char *group, bool is_v2)
 {
-    char quota[64], period[64];
-    if (!read_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota, sizeof quota) ||
-        !read_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us", period, sizeof period))
-        return INT32_MAX;
-    return quota_processors(quota, period);
+    int least = INT32_MAX;
+    for (char *slash = group + strlen(group); slash; slash = strrchr(group, '/')) {
+        char folder[1024];
+        *slash = 0;
+        snprintf(folder, sizeof folder, "%s/sys/fs/cgroup%s%s", root, is_v2 ? "" : "/cpu", group);
+        const int n = group_processors(folder, is_v2);
+        least = n < least ? n : least;
+    }
+    return least;
+}
+
+/* Whether a list such as "cpu,cpuacct" has "cpu". */
+static bool has_cpu(const char *controllers)
+{
+    for (const char *p = controllers; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
+        if (strncmp(p, "cpu", 3) == 0 && (p[3] == ',' || !p[3]))
+            return true;
+    return false;
+}
+
+int qp_cgroup_processors(const char *root)
+{
+    char path[600], line[512];
+    int least = INT32_MAX;
+    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
+    FILE *in = fopen(path, "re");
+    while (in && fgets(line, sizeof line, in)) { // id:controllers:/group
+        line[strcspn(line, "\n")] = 0;
+        char *controllers = strchr(line, ':'),
+             *group = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!group)
+            continue;
+        *group++ = 0;
+        controllers++;
+        const bool is_v2 = !*controllers;
+        if (!is_v2 && !has_cpu(controllers))
+            continue;
+        const int n = tree_processors(root, group, is_v2);
+        least = n < least ? n : least;
+    }
+    if (in)
+        fclose(in);
+    return least;
 }
 
 /* Through the system call: the C library's wrapper wants _GNU_SOURCE before the first include of
@@ -356,7 +416,7 @@ static int affinity_processors(void)
 int qp_default_threads(void)
 {
     int n = affinity_processors();
-    int limits[] = { cgroup2_processors(), cgroup1_processors(), MAX_THREADS };
+    int limits[] = { qp_cgroup_processors(""), MAX_THREADS };
     for (size_t i = 0; i < QP_COUNT(limits); i++)
         n = limits[i] < n ? limits[i] : n;
     return n;

@@ -97,7 +97,7 @@ void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, 
 void qp_cpu_take_adapter(struct run *r, struct arena *a, int max_rank, int max_tokens,
                          int n_threads);
 /* Start the threads; after qp_cpu_take with a real arena. */
-quip_status qp_cpu_open(struct run *r, quip_error *error);
+quip_status qp_cpu_open(struct run *r, bool is_polite, quip_error *error);
 void qp_cpu_close(struct run *r);
 /* Copy the first n positions of one session's cache to another of the same shape. */
 void qp_cpu_kv_copy(struct run *to, const struct run *from, int n);

@@ -77,7 +77,7 @@ static quip_session_options resolve(const quip_model *m, const quip_session_opti
     if (!o.n_context)
         o.n_context = max && max < DEFAULT_CONTEXT ? max : DEFAULT_CONTEXT;
     if (!o.n_threads)
-        o.n_threads = qp_default_threads();
+        o.n_threads = o.polite ? (qp_default_threads() + 1) / 2 : qp_default_threads();
     if (!o.top_p)
         o.top_p = 1;
     return o;
@@ -213,7 +213,7 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
         status = qp_fail_memory(error, "a session's text", 2 * HELD_BYTES);
         goto fail;
     }
-    if ((status = qp_cpu_open(&s->run, error)) ||
+    if ((status = qp_cpu_open(&s->run, s->options.polite, error)) ||
         (options &&
          (status = qp_session_set_adapter(s, options->adapter, options->adapter_scale, error))))
         goto fail;
