@@ -355,6 +355,60 @@ static void check_quantize(const char *isa, const struct kernels *scalar, const 
     }
 }
 
+/* ---- thin matrices ---- */
+
+/* Against gemv_i8 of the same numbers by rows, and a part of the rows at any place. */
+static void check_thin(const char *isa, const struct kernels *scalar, const struct kernels *k)
+{
+    for (uint64_t case_seed = first_seed; case_seed < first_seed + 300; case_seed++) {
+        seed = case_seed * 0x9e3779b97f4a7c15u;
+        const int n_in = random_between(1, THIN_COLUMNS), n_out = random_between(1, 70);
+        const int begin = random_between(0, n_out - 1), end = random_between(begin + 1, n_out);
+        const size_t group = qp_thin_bytes(16, n_in);
+        struct fenced data = fence(qp_thin_bytes(n_out, n_in));
+        struct fenced scales = fence(((size_t)n_out + 15) / 16 * 16 * sizeof(float));
+        struct fenced rows = fence((size_t)n_out * (size_t)n_in);
+        struct fenced q = fence(qp_round_up((size_t)n_in, ACT_BLOCK));
+        struct fenced y = fence((size_t)(end - begin) * sizeof(float));
+        float x[THIN_COLUMNS], x_scales[2], want[70];
+        int32_t x_offsets[2];
+        memset(data.data, 0, data.n_bytes);
+        for (int r = 0; r < n_out; r++)
+            for (int i = 0; i < n_in; i++) {
+                const int8_t w = (int8_t)random_between(-127, 127);
+                ((int8_t *)rows.data)[r * n_in + i] = w;
+                ((int8_t *)data
+                     .data)[(size_t)(r / 16) * group + (size_t)(i / 2 * 32 + r % 16 * 2 + i % 2)] =
+                    w;
+            }
+        fill_floats(&scales);
+        for (int i = 0; i < n_in; i++)
+            x[i] = random_float();
+        scalar->quantize(q.data, x_scales, x_offsets, x, n_in);
+        const struct act_row row = { q.data, x_scales, x_offsets };
+        const struct matrix w = { .dtype = DTYPE_I8,
+                                  .n_out = n_out,
+                                  .n_in = n_in,
+                                  .row_bytes = (size_t)n_in,
+                                  .data = rows.data,
+                                  .scales = scales.data };
+        const struct thin thin = { n_out, n_in, data.data, scales.data };
+        scalar->gemv_i8(want, &w, &row, begin, end);
+        for (int i = 0; i < end - begin; i++) {
+            ((float *)y.data)[i] = x[i % n_in];
+            want[begin + i] = x[i % n_in] + want[begin + i];
+        }
+        k->add_thin(y.data, &thin, &row, begin, end);
+        if (memcmp(y.data, want + begin, y.n_bytes))
+            fail_case(isa, "add_thin", case_seed, "some row");
+        unfence(&data);
+        unfence(&scales);
+        unfence(&rows);
+        unfence(&q);
+        unfence(&y);
+    }
+}
+
 /* ---- tests ---- */
 
 static void test_levels_match_scalar(void **state)
@@ -362,6 +416,8 @@ static void test_levels_match_scalar(void **state)
     (void)state;
     struct kernels scalar = qp_kernels_for(0);
     int n_levels = 0;
+    if (is_wanted(only_kernel, "add_thin"))
+        check_thin("scalar", &scalar, &scalar);
     const struct cpu_level *level;
     for (int i = 1; (level = qp_cpu_level(i)); i++) {
         struct kernels k = qp_kernels_for(level->features & qp_cpu_features());
@@ -370,6 +426,8 @@ static void test_levels_match_scalar(void **state)
         n_levels++;
         if (is_wanted(only_kernel, "quantize"))
             check_quantize(level->name, &scalar, &k);
+        if (is_wanted(only_kernel, "add_thin"))
+            check_thin(level->name, &scalar, &k);
         check_products(level->name, &scalar, &k);
         print_message("%s: same bits as scalar\n", level->name);
     }

@@ -7,11 +7,13 @@ struct kernels qp_kernels_for(unsigned cpu)
 {
     struct kernels k = { .name = "scalar" };
     qp_linear_kernels_scalar(&k);
+    qp_thin_kernels_scalar(&k);
     qp_vector_kernels_scalar(&k);
     qp_attention_kernels_scalar(&k);
     if (cpu & CPU_AVX2) {
         k.name = "avx2";
         qp_linear_kernels_avx2(&k);
+        qp_thin_kernels_avx2(&k);
         qp_vector_kernels_avx2(&k);
         qp_attention_kernels_avx2(&k);
     }
@@ -29,6 +31,7 @@ struct kernels qp_kernels_for(unsigned cpu)
     if (cpu & CPU_NEON) {
         k.name = "neon";
         qp_linear_kernels_neon(&k);
+        qp_thin_kernels_neon(&k);
         qp_vector_kernels_neon(&k);
         qp_attention_kernels_neon(&k);
     }

@@ -136,6 +136,11 @@ struct kernels {
     void (*gemm_f32)(float *y, size_t y_stride, const struct matrix *w, const float *x,
                      size_t x_stride, int n_tokens, int begin, int end);
 
+    /* y[r - begin] += what gemv_i8 gives for row r, for rows [begin, end) of a thin matrix:
+     * thin_*.c.
+     */
+    void (*add_thin)(float *y, const struct thin *w, const struct act_row *x, int begin, int end);
+
     /* Row r of the matrix times `factor`, as floats [n_in]: ((float)q * scales[r]) * factor. */
     void (*dequantize_row)(float *y, const struct matrix *w, int r, float factor);
 
@@ -188,6 +193,9 @@ struct kernels {
 struct kernels qp_kernels_for(unsigned cpu);
 
 /* Each fills in what it has; on other architectures they do nothing. */
+void qp_thin_kernels_scalar(struct kernels *k);
+void qp_thin_kernels_avx2(struct kernels *k);
+void qp_thin_kernels_neon(struct kernels *k);
 void qp_linear_kernels_scalar(struct kernels *k);
 void qp_linear_kernels_avx2(struct kernels *k);
 void qp_linear_kernels_avxvnni(struct kernels *k);

@@ -226,6 +226,13 @@ static void add_lora(struct run *r, const struct worker_scratch *s, float *y, si
     const struct act *u = &cpu(r)->lora_u[i];
     if (!p->lora->a.data)
         return;
+    if (p->lora->thin.data && t0 == 0 && is_few(r, n)) {
+        for (int t = 0; t < n; t++) {
+            const struct act_row x = token(u, t);
+            k->add_thin(y + (size_t)t * y_stride, &p->lora->thin, &x, row, row + n_rows);
+        }
+        return;
+    }
     for (int end = row + n_rows, m; row < end; row += m, y += m) {
         m = min_int(TILE_ROWS, end - row);
         const struct matrix b = rows_of(&p->lora->b, row, m);

@@ -293,6 +293,17 @@ static void take_lora_matrix(struct arena *a, struct matrix *m, const struct mat
         m->scales = qp_arena_take(a, (size_t)n_out * sizeof *m->scales);
 }
 
+/* Room for b as a thin matrix, where it can be one. */
+static void take_thin(struct arena *a, struct lora *to)
+{
+    const int n_out = to->b.n_out, n_in = to->b.n_in;
+    to->thin = (struct thin){ .n_out = n_out, .n_in = n_in };
+    if (to->b.dtype != DTYPE_I8 || n_in > THIN_COLUMNS)
+        return;
+    to->thin.data = qp_arena_take(a, qp_thin_bytes(n_out, n_in));
+    to->thin.scales = qp_arena_take(a, ((size_t)n_out + 15) / 16 * 16 * sizeof(float));
+}
+
 /* Take everything from the arena, or measure it. */
 static quip_status take_adapter(struct adapter_reader *r, struct arena *a)
 {
@@ -312,6 +323,7 @@ static quip_status take_adapter(struct adapter_reader *r, struct arena *a)
             struct lora *to = adapter->layers ? adapter_slot(r, l, m) : &unused;
             take_lora_matrix(a, &to->a, w, rank, w->n_in);
             take_lora_matrix(a, &to->b, w, w->n_out, rank);
+            take_thin(a, to);
             adapter->max_rank = rank > adapter->max_rank ? rank : adapter->max_rank;
         }
     return adapter->max_rank
@@ -361,6 +373,18 @@ static bool is_finite(const float *x, size_t n)
     return true;
 }
 
+static void fill_thin(struct lora *to)
+{
+    const size_t group = qp_thin_bytes(16, to->b.n_in);
+    int8_t *data = (int8_t *)to->thin.data;
+    for (int r = 0; data && r < to->b.n_out; r++) {
+        const int8_t *row = qp_matrix_row(&to->b, r);
+        for (int k = 0; k < to->b.n_in; k++)
+            data[(size_t)(r / 16) * group + (size_t)(k / 2 * 32 + r % 16 * 2 + k % 2)] = row[k];
+        ((float *)to->thin.scales)[r] = to->b.scales[r];
+    }
+}
+
 /* Store a and b. As integers, every row of a gets the same scale and the columns of b what that
  * leaves: so the rank's elements of a x are of like size, and lose little when they are quantized
  * together. False when a value is not a finite number. */
@@ -383,7 +407,10 @@ static bool store_lora(struct lora *to, const float *a, float *b, double scale)
             b[(size_t)i * (size_t)rank + (size_t)k] *= a_scales[k] * 127;
         a_scales[k] = 1.0f / 127;
     }
-    return qp_quantize_i8(b, n_out, rank, (int8_t *)to->b.data, (float *)to->b.scales);
+    if (!qp_quantize_i8(b, n_out, rank, (int8_t *)to->b.data, (float *)to->b.scales))
+        return false;
+    fill_thin(to);
+    return true;
 }
 
 static quip_status fill_lora(struct adapter_reader *r, int l, int module)

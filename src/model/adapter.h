@@ -9,6 +9,7 @@
 
 struct lora {
     struct matrix a, b; // [rank, n_in], [n_out, rank], alpha / rank in b; no data: no change
+    struct thin thin;   // b once more, for few tokens; without data in floats and of a high rank
 };
 struct layer_adapter {
     struct lora q, k, v, o, gate, up, down;

@@ -54,6 +54,21 @@ static inline int qp_block_multiplier(const uint8_t *multipliers, int i)
     return multipliers[block / 2] >> (block % 2 * 4) & 15;
 }
 
+/* An int8 matrix of few columns, of which a row by itself is too short to be worth a kernel's start
+ * and end. Layout "i8x16k2": sixteen rows side by side, two columns of each after the other; rows
+ * and columns past the last are zeros. Scales of whole sixteens too. */
+#define THIN_COLUMNS 128
+struct thin {
+    int n_out, n_in; // n_in <= THIN_COLUMNS
+    const int8_t *data;
+    const float *scales;
+};
+
+static inline size_t qp_thin_bytes(int n_out, int n_in)
+{
+    return (size_t)((n_out + 15) / 16 * 16) * (size_t)((n_in + 1) / 2 * 2);
+}
+
 /* quantize.c: symmetric, one scale per row of w [rows, cols]. False when a value is not a finite
  * number. int4: cols is even; two to a byte, low nibble first, stored plus 8. */
 bool qp_quantize_i8(const float *w, int64_t rows, int64_t cols, int8_t *q, float *scales);
