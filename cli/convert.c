@@ -75,7 +75,7 @@ static int print_failure(const quip_error *error)
 
 /* What the user asked for, before it is checked. */
 struct convert_words {
-    const char *weights, *backend;
+    const char *weights, *backend, *adapter_of;
     float fp16_scale;
     bool is_quiet, is_json;
 };
@@ -113,7 +113,9 @@ static int convert(char **words, const struct convert_words *asked, struct conve
     quip_error error = { 0 };
     const uint64_t begin = qp_now_ns();
     catch_interrupt(NULL);
-    quip_status status = qp_convert(words[0], words[1], options, &error);
+    quip_status status = asked->adapter_of
+                             ? qp_convert_adapter(words[0], words[1], asked->adapter_of, &error)
+                             : qp_convert(words[0], words[1], options, &error);
     release_interrupt();
     const double seconds = (double)(qp_now_ns() - begin) * 1e-9;
     if (progress.is_shown)
@@ -129,7 +131,8 @@ static int convert(char **words, const struct convert_words *asked, struct conve
     const bool is_varied =
         options->attention_bits || options->feed_forward_bits || options->embedding_bits;
     if (!asked->is_quiet)
-        fprintf(stderr, "%s: %s%s, %s, in %.1f s\n", words[1], asked->weights,
+        fprintf(stderr, "%s: %s%s, %s, in %.1f s\n", words[1],
+                asked->adapter_of ? "LoRA weights" : asked->weights,
                 is_varied ? " but for some" : "", human_bytes(size, n_bytes), seconds);
     return 0;
 }
@@ -163,6 +166,8 @@ int run_convert(const struct command *command, char **words)
           "tokenizer.model, tokenizer.json or their folder, not the checkpoint's own" },
         { OPTION_TEXT, 0, "merge-adapter", "FOLDER", &o.merge_adapter, 0, 0,
           "add a PEFT adapter to the weights" },
+        { OPTION_TEXT, 0, "adapter-of", "MODEL", &asked.adapter_of, 0, 0,
+          "IN is a PEFT adapter for this model file; OUT a LoRA file of the original" },
         { OPTION_TEXT, 0, "chat-template", "NAME", &o.chat, 0, 0,
           "how turns are spelled: gemma, smollm2, qwen2, qwen2.5, chatml, llama2, llama3, zephyr, "
           "phi2 or none" },

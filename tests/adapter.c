@@ -165,6 +165,86 @@ static void test_wrong_merges(void **state)
     }
 }
 
+/* ---- LoRA files of the original ---- */
+
+/* Convert the adapter that the original's was made of. The same tensors in the same order and
+ * places, but for the output projection, which the original scrambles: there ours is the
+ * checkpoint's. */
+static void check_original(const char *type)
+{
+    char name[128], out[64];
+    quip_error error = { 0 };
+    struct file files[2];
+    struct format formats[2];
+    snprintf(out, sizeof out, "adapter-original-%d.bin", (int)getpid());
+    snprintf(name, sizeof name, "data/interop/sources/%s-lora-r4/adapter_model.safetensors", type);
+    need_shared(name);
+    char *source = strdup(shared_path(name));
+    snprintf(name, sizeof name, "data/interop/%s-gpu-lora/model.bin", type);
+    char *model_path = strdup(shared_path(name));
+    snprintf(name, sizeof name, "data/interop/%s-gpu-lora/adapter.bin", type);
+    char weights[64]; // without a config beside it: the original knows no alpha
+    size_t n;
+    char *bytes = read_whole(source, &n);
+    snprintf(weights, sizeof weights, "adapter-original-%d.safetensors", (int)getpid());
+    save_file(weights, bytes, n);
+    check(qp_convert_adapter(weights, out, model_path, &error), &error);
+    check(qp_file_open(&files[0], shared_path(name), &error), &error);
+    check(qp_file_open(&files[1], out, &error), &error);
+    for (int i = 0; i < 2; i++)
+        check(qp_format_open(&formats[i], &files[i], &error), &error);
+    assert_int_equal(formats[0].n_tensors, formats[1].n_tensors);
+    assert_int_equal(formats[0].n_metadata, formats[1].n_metadata);
+    for (int i = 0; i < formats[0].n_tensors; i++) {
+        const struct tensor *a = &formats[0].tensors[i], *b = &formats[1].tensors[i];
+        assert_string_equal(a->name, b->name);
+        assert_int_equal(a->offset, b->offset);
+        assert_int_equal(a->n_bytes, b->n_bytes);
+        if (!strstr(a->name, ".post."))
+            assert_memory_equal(files[0].data + a->offset, files[1].data + b->offset, a->n_bytes);
+    }
+    for (int i = 0; i < formats[0].n_metadata; i++) {
+        const struct metadata *a = &formats[0].metadata[i];
+        const struct metadata *b = qp_format_find_metadata(&formats[1], a->name);
+        assert_non_null(b);
+        assert_int_equal(a->type, b->type);
+        assert_int_equal(a->i, b->i);
+        assert_int_equal(a->n_bytes, b->n_bytes);
+        assert_memory_equal(files[0].data + a->offset, files[1].data + b->offset, a->n_bytes);
+    }
+    for (int i = 0; i < 2; i++) {
+        qp_format_close(&formats[i]);
+        qp_file_close(&files[i]);
+    }
+
+    /* Read again, it is the checkpoint's, rounded to binary16. */
+    quip_model *model;
+    quip_adapter *ours, *checkpoint;
+    check(quip_model_open(&model, model_path, NULL, &error), &error);
+    check(qp_adapter_open_floats(&ours, model, out, &error), &error);
+    check(qp_adapter_open_floats(&checkpoint, model, weights, &error), &error);
+    const struct lora *o = &ours->layers[1].o, *p = &checkpoint->layers[1].o;
+    for (int i = 0; i < o->a.n_out * o->a.n_in; i++)
+        assert_true(fabsf(((const float *)o->a.data)[i] - ((const float *)p->a.data)[i]) < 1e-3f);
+    for (int i = 0; i < o->b.n_out * o->b.n_in; i++)
+        assert_true(fabsf(((const float *)o->b.data)[i] - ((const float *)p->b.data)[i]) < 1e-3f);
+    quip_adapter_close(ours);
+    quip_adapter_close(checkpoint);
+    quip_model_close(model);
+    unlink(out);
+    unlink(weights);
+    free(bytes);
+    free(source);
+    free(model_path);
+}
+
+static void test_original_files(void **state)
+{
+    (void)state;
+    check_original("GEMMA_2B");
+    check_original("GEMMA2_2B");
+}
+
 /* ---- tiny models and adapters ---- */
 
 #define N_PROMPT 150 // three attention blocks; with the last piece, tiles that are not full
@@ -771,6 +851,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wrong_merges),
         cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_original_files),
         cmocka_unit_test(test_same_everywhere),
         cmocka_unit_test(test_beside_equals_merged),
         cmocka_unit_test(test_alpha),

@@ -60,6 +60,12 @@ struct convert_options {
 quip_status qp_convert(const char *in, const char *out, const struct convert_options *options,
                        quip_error *error);
 
+/* Convert a PEFT adapter (or another LoRA file) for the model file `model` to a LoRA file of the
+ * original for its GPU engine. That holds q, k, v and the output projection alone; an adapter with
+ * more is an error that names it. Alpha goes into the weights. */
+quip_status qp_convert_adapter(const char *in, const char *out, const char *model,
+                               quip_error *error);
+
 /* Reads PyTorch checkpoints, for qp_format_open_with. */
 extern const struct format_reader qp_pytorch_reader;
 

@@ -279,10 +279,8 @@ static quip_status check_pair(const struct adapter_reader *r, int l, int module,
 
 /* ---- memory ---- */
 
-static void take_lora_matrix(struct arena *a, struct matrix *m, const struct matrix *w, int n_out,
-                             int n_in)
+static void take_lora_matrix(struct arena *a, struct matrix *m, bool is_float, int n_out, int n_in)
 {
-    const bool is_float = w->dtype == DTYPE_F32;
     size_t n_bytes;
     *m = (struct matrix){ .dtype = is_float ? DTYPE_F32 : DTYPE_I8, .n_out = n_out, .n_in = n_in };
     m->row_bytes = (size_t)n_in * (is_float ? sizeof(float) : 1);
@@ -321,8 +319,9 @@ static quip_status take_adapter(struct adapter_reader *r, struct arena *a)
             if (status)
                 return status;
             struct lora *to = adapter->layers ? adapter_slot(r, l, m) : &unused;
-            take_lora_matrix(a, &to->a, w, rank, w->n_in);
-            take_lora_matrix(a, &to->b, w, w->n_out, rank);
+            const bool is_float = adapter->is_float || w->dtype == DTYPE_F32;
+            take_lora_matrix(a, &to->a, is_float, rank, w->n_in);
+            take_lora_matrix(a, &to->b, is_float, w->n_out, rank);
             take_thin(a, to);
             adapter->max_rank = rank > adapter->max_rank ? rank : adapter->max_rank;
         }
@@ -492,7 +491,7 @@ static quip_status read_adapter(struct adapter_reader *r)
 
 /* `file` is the weights; config NULL: what their own metadata says, or no scale. */
 static quip_status open_adapter(quip_adapter **adapter, quip_model *model, struct file *file,
-                                const struct peft_config *config, quip_error *error)
+                                const struct peft_config *config, bool is_float, quip_error *error)
 {
     struct adapter_reader r = { .error = error };
     quip_status status;
@@ -505,6 +504,7 @@ static quip_status open_adapter(quip_adapter **adapter, quip_model *model, struc
     }
     r.adapter->n_references = 1;
     r.adapter->model = model;
+    r.adapter->is_float = is_float;
     qp_model_retain(model);
     if (!(status = qp_format_open(&r.format, file, error))) {
         status = read_adapter(&r);
@@ -522,7 +522,7 @@ static quip_status open_adapter(quip_adapter **adapter, quip_model *model, struc
 quip_status qp_adapter_open_file(quip_adapter **adapter, quip_model *model, struct file *file,
                                  quip_error *error)
 {
-    return open_adapter(adapter, model, file, NULL, error);
+    return open_adapter(adapter, model, file, NULL, false, error);
 }
 
 /* "<first n bytes of folder>/<name>", on the heap. */
@@ -537,7 +537,8 @@ static char *file_in_folder(const char *folder, size_t n, const char *name)
 
 /* The config, which is there, and then the weights. */
 static quip_status open_with_config(quip_adapter **adapter, quip_model *model,
-                                    const char *config_path, const char *path, quip_error *error)
+                                    const char *config_path, const char *path, bool is_float,
+                                    quip_error *error)
 {
     struct file text, file;
     struct peft_config config;
@@ -546,21 +547,21 @@ static quip_status open_with_config(quip_adapter **adapter, quip_model *model,
         return status;
     status = qp_peft_read(&config, (const char *)text.data, (size_t)text.size, text.name, error);
     if (!status && !(status = qp_file_open(&file, path, error)))
-        status = open_adapter(adapter, model, &file, &config, error);
+        status = open_adapter(adapter, model, &file, &config, is_float, error);
     qp_file_close(&text);
     return status;
 }
 
 static quip_status open_alone(quip_adapter **adapter, quip_model *model, const char *path,
-                              quip_error *error)
+                              bool is_float, quip_error *error)
 {
     struct file file;
     const quip_status status = qp_file_open(&file, path, error);
-    return status ? status : open_adapter(adapter, model, &file, NULL, error);
+    return status ? status : open_adapter(adapter, model, &file, NULL, is_float, error);
 }
 
-quip_status qp_adapter_open(quip_adapter **adapter, quip_model *model, const char *path,
-                            quip_error *error)
+static quip_status open_adapter_path(quip_adapter **adapter, quip_model *model, const char *path,
+                                     bool is_float, quip_error *error)
 {
     const bool is_folder = qp_path_is_folder(path);
     const char *slash = strrchr(path, '/');
@@ -573,14 +574,26 @@ quip_status qp_adapter_open(quip_adapter **adapter, quip_model *model, const cha
     if (!config || !weights)
         status = qp_fail_memory(error, path, n);
     else if (is_folder)
-        status = open_with_config(adapter, model, config, weights, error);
+        status = open_with_config(adapter, model, config, weights, is_float, error);
     else if (strcmp(slash ? slash + 1 : path, "adapter_model.safetensors") == 0)
-        status = open_with_config(adapter, model, config, path, error);
+        status = open_with_config(adapter, model, config, path, is_float, error);
     else
-        status = open_alone(adapter, model, path, error);
+        status = open_alone(adapter, model, path, is_float, error);
     free(config);
     free(weights);
     return status;
+}
+
+quip_status qp_adapter_open(quip_adapter **adapter, quip_model *model, const char *path,
+                            quip_error *error)
+{
+    return open_adapter_path(adapter, model, path, false, error);
+}
+
+quip_status qp_adapter_open_floats(quip_adapter **adapter, quip_model *model, const char *path,
+                                   quip_error *error)
+{
+    return open_adapter_path(adapter, model, path, true, error);
 }
 
 void qp_adapter_retain(quip_adapter *adapter)

@@ -21,11 +21,15 @@ struct quip_adapter {
     struct arena arena;
     struct layer_adapter *layers; // [n_layers]
     int max_rank;
+    bool is_float; // whatever the model's weights are
 };
 
 /* `path` is a PEFT folder, its adapter_model.safetensors, or a LoRA file of the original. */
 quip_status qp_adapter_open(quip_adapter **adapter, quip_model *model, const char *path,
                             quip_error *error);
+/* The same as floats, for those who look at an adapter, not for those who run it. */
+quip_status qp_adapter_open_floats(quip_adapter **adapter, quip_model *model, const char *path,
+                                   quip_error *error);
 /* `file` is open and is taken over, also on failure. */
 quip_status qp_adapter_open_file(quip_adapter **adapter, quip_model *model, struct file *file,
                                  quip_error *error);

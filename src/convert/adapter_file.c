@@ -1,0 +1,196 @@
+/* adapter_file.c: a PEFT adapter -> a LoRA file of the original, for its GPU engine.
+ * Written is what that engine computes with: x left right, alpha / rank in the second matrix, the
+ * output projection too (the original converter scrambles it; docs/model-format.md). Every layer
+ * has all four pairs, of one rank, a multiple of 4: what the adapter lacks is zeros. */
+#include "convert/convert_impl.h"
+#include "model/adapter.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    PHI_2 = 11, // LlmModelType
+    FALCON_RW_1B = 5
+};
+
+struct lora_writer {
+    const struct quip_adapter *adapter;
+    struct tflite_writer *writer;
+    int model_type, rank;
+    enum dtype dtype; // F16, or F32 for the models that the original runs in float32
+    quip_error *error;
+};
+
+/* The four pairs of a layer, in the file's order. */
+static const struct {
+    const char *name;
+    size_t lora, w; // in struct layer_adapter, struct layer_weights
+    bool is_post;   // but in Phi-2, its right matrix is the one that x meets first
+} lora_targets[] = {
+    { "q", offsetof(struct layer_adapter, q), offsetof(struct layer_weights, wq), false },
+    { "k", offsetof(struct layer_adapter, k), offsetof(struct layer_weights, wk), false },
+    { "v", offsetof(struct layer_adapter, v), offsetof(struct layer_weights, wv), false },
+    { "post", offsetof(struct layer_adapter, o), offsetof(struct layer_weights, wo), true },
+};
+
+static const struct lora *target_lora(const struct lora_writer *w, int l, size_t target)
+{
+    const char *layer = (const char *)&w->adapter->layers[l];
+    return (const struct lora *)(const void *)(layer + lora_targets[target].lora);
+}
+
+static const struct matrix *target_base(const struct lora_writer *w, int l, size_t target)
+{
+    const char *layer = (const char *)&w->adapter->model->weights.layers[l];
+    return (const struct matrix *)(const void *)(layer + lora_targets[target].w);
+}
+
+/* ---- what fits ---- */
+
+static quip_status check_targets(struct lora_writer *w, const char *path)
+{
+    for (int l = 0; l < w->adapter->model->config.n_layers; l++) {
+        const struct layer_adapter *a = &w->adapter->layers[l];
+        const struct lora *feed_forward[] = { &a->gate, &a->up, &a->down };
+        for (size_t i = 0; i < QP_COUNT(feed_forward); i++)
+            if (feed_forward[i]->a.data)
+                return qp_fail(w->error, QUIP_E_UNSUPPORTED,
+                               "%s: layer %d's feed-forward is adapted, which a LoRA file of the "
+                               "original has no place for; use the folder itself with quip",
+                               path, l);
+        for (size_t i = 0; i < QP_COUNT(lora_targets); i++) {
+            const struct matrix *base = target_base(w, l, i);
+            if (base->n_out % 4 || base->n_in % 4)
+                return qp_fail(w->error, QUIP_E_UNSUPPORTED,
+                               "%s is [%d, %d]; the layout for GPUs has tiles of 4 x 4", base->name,
+                               base->n_out, base->n_in);
+        }
+    }
+    return QUIP_OK;
+}
+
+static quip_status find_model_type(struct lora_writer *w)
+{
+    const struct format *f = &w->adapter->model->format;
+    const struct metadata *type = qp_format_find_metadata(f, "odml.infra.LlmModelType");
+    if (!type || type->type != METADATA_INT)
+        return qp_fail(w->error, QUIP_E_UNSUPPORTED,
+                       "%s: is of no model type that the original knows, so it has no LoRA files",
+                       f->file->name);
+    w->model_type = (int)type->i;
+    const bool is_float = w->model_type == PHI_2 || w->model_type == FALCON_RW_1B;
+    w->dtype = is_float ? DTYPE_F32 : DTYPE_F16;
+    return QUIP_OK;
+}
+
+/* ---- what is written ---- */
+
+static quip_status declare_lora(struct lora_writer *w, int l, size_t target, bool is_b)
+{
+    const struct matrix *base = target_base(w, l, target);
+    const bool is_right = lora_targets[target].is_post && w->model_type != PHI_2 ? !is_b : is_b;
+    const int64_t dims[] = { is_b ? base->n_out : w->rank, is_b ? w->rank : base->n_in };
+    char name[128];
+    int index; // that of the order of declaration
+    snprintf(name, sizeof name, "params.lm.transformer.x_layers_%d.self_attention.%s.w_prime_%s", l,
+             lora_targets[target].name, is_right ? "right" : "left");
+    return qp_tflite_writer_tensor(w->writer, name, w->dtype, 2, dims, &index, w->error);
+}
+
+/* The metadata of the model, but for Quip's own, and the rank. */
+static quip_status declare_lora_metadata(struct lora_writer *w)
+{
+    struct format *f = &w->adapter->model->format;
+    quip_status status = QUIP_OK;
+    for (int i = 0; i < f->n_metadata && !status; i++) {
+        const struct metadata *m = &f->metadata[i];
+        const uint8_t *data;
+        size_t n;
+        if (strncmp(m->name, "quip.", 5) == 0)
+            continue;
+        if (m->type == METADATA_INT)
+            status = qp_tflite_writer_value(w->writer, m->name, (uint32_t)m->i, w->error);
+        else if (strcmp(m->name, "backend") == 0)
+            status = qp_tflite_writer_metadata(w->writer, m->name, "gpu", 3, w->error);
+        else if (!(status = qp_format_bytes(f, m, &data, &n, w->error)))
+            status = qp_tflite_writer_metadata(w->writer, m->name, data, n, w->error);
+    }
+    return status ? status
+                  : qp_tflite_writer_value(w->writer, "lora_rank", (uint32_t)w->rank, w->error);
+}
+
+/* Value (o, i) of a matrix that may be smaller, or not there. */
+static float padded_value(const struct matrix *m, int o, int i)
+{
+    return m->data && o < m->n_out && i < m->n_in
+               ? ((const float *)m->data)[o * (size_t)m->n_in + i]
+               : 0;
+}
+
+/* One matrix [n_out, n_in] as tiles: dims [n_in / 4][n_out / 4][4 in][4 out]. */
+static quip_status write_lora(struct lora_writer *w, int index, const struct matrix *m, int n_out,
+                              int n_in)
+{
+    const size_t n = (size_t)n_out * (size_t)n_in, size = w->dtype == DTYPE_F16 ? 2 : 4;
+    uint8_t *tiles = malloc(n * size);
+    bool fits = true;
+    if (!tiles)
+        return qp_fail_memory(w->error, "tiles of an adapter", n * size);
+    for (size_t at = 0; at < n; at++) {
+        const size_t tile = at / 16, across = (size_t)n_out / 4;
+        const int o = (int)(tile % across * 4 + at % 4), i = (int)(tile / across * 4 + at / 4 % 4);
+        const float x = padded_value(m, o, i);
+        const uint16_t half = qp_half_bits(x);
+        fits = fits && (w->dtype == DTYPE_F32 || (half & 0x7c00u) != 0x7c00u);
+        memcpy(tiles + at * size, w->dtype == DTYPE_F16 ? (const void *)&half : (const void *)&x,
+               size);
+    }
+    const quip_status status =
+        fits ? qp_tflite_writer_write(w->writer, index, 0, tiles, n * size, w->error)
+             : qp_fail(w->error, QUIP_E_UNSUPPORTED,
+                       "the adapter has values above 65504, which the file's binary16 cannot hold");
+    free(tiles);
+    return status;
+}
+
+static quip_status write_lora_file(struct lora_writer *w)
+{
+    const int n_layers = w->adapter->model->config.n_layers;
+    quip_status status = QUIP_OK;
+    qp_tflite_writer_for_gpu(w->writer);
+    for (int i = 0; i < n_layers * (int)QP_COUNT(lora_targets) * 2 && !status; i++)
+        status = declare_lora(w, i / 8, (size_t)(i / 2 % 4), i % 2);
+    if (status || (status = declare_lora_metadata(w)) ||
+        (status = qp_tflite_writer_begin(w->writer, w->error)))
+        return status;
+    for (int i = 0; i < n_layers * (int)QP_COUNT(lora_targets) * 2 && !status; i++) {
+        const struct lora *lora = target_lora(w, i / 8, (size_t)(i / 2 % 4));
+        const struct matrix *base = target_base(w, i / 8, (size_t)(i / 2 % 4));
+        status = i % 2 ? write_lora(w, i, &lora->b, base->n_out, w->rank)
+                       : write_lora(w, i, &lora->a, w->rank, base->n_in);
+    }
+    return status ? status : qp_tflite_writer_commit(w->writer, w->error);
+}
+
+quip_status qp_convert_adapter(const char *in, const char *out, const char *model_path,
+                               quip_error *error)
+{
+    struct lora_writer w = { .error = error };
+    quip_model *model = NULL;
+    quip_adapter *adapter = NULL;
+    quip_status status;
+    if ((status = quip_model_open(&model, model_path, NULL, error)) ||
+        (status = qp_adapter_open_floats(&adapter, model, in, error)))
+        goto done;
+    w.adapter = adapter;
+    w.rank = (adapter->max_rank + 3) / 4 * 4;
+    if ((status = check_targets(&w, in)) || (status = find_model_type(&w)) ||
+        (status = qp_tflite_writer_open(&w.writer, out, model->format.subgraph_name, error)))
+        goto done;
+    status = write_lora_file(&w);
+done:
+    qp_tflite_writer_close(w.writer);
+    quip_adapter_close(adapter);
+    quip_model_close(model);
+    return status;
+}
