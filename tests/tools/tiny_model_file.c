@@ -1,11 +1,14 @@
 /* tiny_model_file.c: writes the tests' random models to files, for tests in other languages.
- *   tiny_model_file gemma3|llama|slow FILE      slow: takes seconds for a long prompt */
+ *   tiny_model_file gemma3|llama|slow FILE      slow: takes seconds for a long prompt
+ *   tiny_model_file adapter MODEL FOLDER        LoRA weights for a model, whose alpha is their rank
+ */
+#include "support/tiny_adapter.h"
 #include "support/tiny_model.h"
 
 #include <stdio.h>
 #include <string.h>
 
-int main(int argc, char **argv)
+static quip_status write_model(const char *kind, const char *path, quip_error *error)
 {
     struct tiny_model slow = tiny_llama;
     slow.n_layers = 6;
@@ -15,19 +18,38 @@ int main(int argc, char **argv)
     slow.n_kv_heads = 6;
     slow.head_dim = 64;
     slow.config = "n_context_max 1048576\n"; // sessions that no memory holds
-    const struct {
-        const char *name;
-        const struct tiny_model *model;
-    } kinds[] = { { "gemma3", &tiny_gemma3 }, { "llama", &tiny_llama }, { "slow", &slow } };
-    for (size_t i = 0; argc == 3 && i < sizeof kinds / sizeof *kinds; i++) {
-        if (strcmp(kinds[i].name, argv[1]))
-            continue;
-        quip_error error;
-        if (!tiny_model_write(argv[2], kinds[i].model, &error))
-            return 0;
-        fprintf(stderr, "%s\n", error.message);
-        return 1;
+    const struct tiny_model *m = !strcmp(kind, "gemma3")  ? &tiny_gemma3
+                                 : !strcmp(kind, "llama") ? &tiny_llama
+                                                          : &slow;
+    return tiny_model_write(path, m, error);
+}
+
+static quip_status write_adapter(const char *path, const char *folder, quip_error *error)
+{
+    quip_model *model;
+    quip_status status = quip_model_open(&model, path, NULL, error);
+    if (status)
+        return status;
+    status =
+        tiny_adapter_write(folder, model, &(struct tiny_adapter){ .rank = 8, .alpha = 8 }, error);
+    quip_model_close(model);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    quip_error error = { 0 };
+    quip_status status;
+    if (argc == 4 && !strcmp(argv[1], "adapter")) {
+        status = write_adapter(argv[2], argv[3], &error);
+    } else if (argc == 3 && strstr("gemma3 llama slow", argv[1])) {
+        status = write_model(argv[1], argv[2], &error);
+    } else {
+        fprintf(stderr, "usage: tiny_model_file gemma3|llama|slow FILE\n"
+                        "       tiny_model_file adapter MODEL FOLDER\n");
+        return 2;
     }
-    fprintf(stderr, "usage: tiny_model_file gemma3|llama|slow FILE\n");
-    return 2;
+    if (status)
+        fprintf(stderr, "%s\n", error.message);
+    return status != QUIP_OK;
 }

@@ -7,7 +7,7 @@
  *
  * And, for code that moves over, the calls of MediaPipe's LLM Inference API. */
 export { QuipError, type Status } from "./errors.js";
-export { Model, type CheckOptions, type OpenOptions } from "./model.js";
+export { Adapter, Model, type AdapterOptions, type CheckOptions, type OpenOptions } from "./model.js";
 export { Session, type SayOptions, type SessionOptions } from "./session.js";
 export { Reply } from "./reply.js";
 export type { ModelSource } from "./sources.js";

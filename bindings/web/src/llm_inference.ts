@@ -8,7 +8,7 @@
  * - A prompt that spells out the model's turn markers goes in as it is, as samples for the original
  *   write them. Another goes into the template of the model's file, if that has one. */
 import { checkNames, QuipError } from "./errors.js";
-import { Model, type OpenOptions } from "./model.js";
+import { Model, type Adapter, type OpenOptions } from "./model.js";
 import type { Reply } from "./reply.js";
 import type { Session } from "./session.js";
 
@@ -216,8 +216,15 @@ export class LlmInference {
   }
 
   /** Load LoRA weights for this model. */
-  async loadLoraModel(_source: string | Uint8Array | Blob): Promise<LoraModel> {
-    throw new QuipError("unsupported", "LoRA is not supported yet");
+  async loadLoraModel(source: string | Uint8Array | Blob): Promise<LoraModel> {
+    if (!this.isIdle) throw new QuipError("argument", BUSY);
+    if (!this.#model) throw new QuipError("argument", "the LlmInference is closed");
+    this.#isLoading = true;
+    try {
+      return new LoraModel(this, await this.#model.loadAdapter(source));
+    } finally {
+      this.#isLoading = false;
+    }
   }
 
   close(): void {
@@ -245,6 +252,7 @@ export class LlmInference {
       topK: Math.max(o.topK ?? 40, 1),
       temperature: o.temperature ?? 0.8,
       seed: (o.randomSeed ?? 0) + 1, // 0 is a seed like others here
+      adapter: lora?.adapter,
     });
     this.#session = session;
     this.#isCancelled = false;
@@ -290,7 +298,7 @@ export class LoraModel {
   /** @internal */
   constructor(
     readonly owner: LlmInference,
-    readonly adapter: number,
+    readonly adapter: Adapter,
   ) {}
 }
 

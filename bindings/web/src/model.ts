@@ -23,17 +23,51 @@ export interface OpenOptions {
 }
 
 const OPEN_OPTIONS = ["signal", "onprogress", "cache", "sha256", "baseUrl", "build"] as const;
+const ADAPTER_OPTIONS = ["signal", "onprogress", "cache", "sha256"] as const;
 const CHECK_OPTIONS = ["signal", "baseUrl", "build", "context"] as const;
+
+export type AdapterOptions = Pick<OpenOptions, (typeof ADAPTER_OPTIONS)[number]>;
 
 export interface CheckOptions extends Pick<OpenOptions, "signal" | "baseUrl" | "build"> {
   /** Tokens of context that the numbers are for; as SessionOptions. */
   context?: number;
 }
 
+/** LoRA weights of a fine-tune, for any number of a model's sessions. */
+export class Adapter {
+  /** @internal Model.loadAdapter() */
+  constructor(
+    private readonly host: Host,
+    private readonly id: number,
+  ) {}
+
+  /** @internal Its number in the worker of `host`. */
+  idIn(host: Host): number {
+    if (host !== this.host)
+      throw new QuipError("argument", "the adapter is of another model, or its engine stopped: load it again");
+    return this.id;
+  }
+
+  /** Give its memory back. Sessions that use it keep what they need. */
+  async close(): Promise<void> {
+    await this.host.call("closeAdapter", { adapter: this.id }).catch(() => {}); // its model is closed
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
 const engineParams = (o: Pick<OpenOptions, "baseUrl" | "build">) => ({
   base: o.baseUrl === undefined ? undefined : folder(String(o.baseUrl)),
   build: o.build,
 });
+
+/** What a load reports and asks for. */
+const listener = (o: OpenOptions, pieces: Pieces | null) => (event: { progress: Progress } | { pull: true }) => {
+  if ("progress" in event) o.onprogress?.(event.progress);
+  else return pieces!.next();
+};
 
 /** A worker with the model open in it. */
 interface Live {
@@ -50,10 +84,7 @@ async function start(source: Source, pieces: Pieces | null, o: OpenOptions): Pro
       { ...params, source, sha256: o.sha256 },
       {
         signal: o.signal,
-        onevent: (event) => {
-          if ("progress" in event) o.onprogress?.(event.progress);
-          else return pieces!.next();
-        },
+        onevent: listener(o, pieces),
       },
     );
     o.signal?.throwIfAborted();
@@ -114,6 +145,21 @@ export class Model {
   /** A conversation. It opens with its first call. */
   session(options: SessionOptions = {}): Session {
     return Session.open(() => this.#alive(), options);
+  }
+
+  /** LoRA weights of a fine-tune of this model, from wherever Model.open takes a model from: a file of
+   * MediaPipe's converter, or safetensors of PEFT. */
+  async loadAdapter(source: ModelSource, options: AdapterOptions = {}): Promise<Adapter> {
+    checkNames("Model.loadAdapter", options, ADAPTER_OPTIONS);
+    const { named, pieces } = namePieces(source, options.cache);
+    const host = await this.#alive();
+    const call = { signal: options.signal, onevent: listener(options, pieces) };
+    try {
+      return new Adapter(host, await host.call("adapter", { source: named, sha256: options.sha256 }, call));
+    } catch (error) {
+      await pieces?.cancel(error);
+      throw error;
+    }
   }
 
   /** How many tokens a text has: no template, no token at the beginning. */

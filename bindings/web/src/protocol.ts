@@ -67,7 +67,8 @@ export interface SessionParams {
   system?: string;
   template?: string;
   noTemplate: boolean;
-  adapter?: number;
+  adapter: number; // 0: none
+  adapterScale: number; // 0 is 1
 }
 
 export type FinishReason = "stop" | "length" | "context" | "cancelled";
@@ -100,10 +101,11 @@ export type Role = "none" | "user" | "model" | "system";
 export interface Calls {
   open: [OpenParams, Opened, { progress: Progress } | { pull: true }];
   check: [EngineParams & { source: Source; nContext: number }, Fit, never];
-  adapter: [{ source: Source }, number, { pull: true }];
+  adapter: [{ source: Source; sha256?: string }, number, { progress: Progress } | { pull: true }];
   closeAdapter: [{ adapter: number }, void, never];
   session: [SessionParams, { session: number; nContext: number }, never];
   closeSession: [{ session: number }, void, never];
+  setAdapter: [{ session: number; adapter: number; scale: number }, void, never];
   append: [{ session: number; role: Role; text: string }, void, never];
   say: [{ session: number; text?: string }, Result, { text: string }];
   prefill: [{ session: number; tokens: Int32Array }, void, never];

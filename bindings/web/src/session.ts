@@ -1,6 +1,7 @@
 /** session.ts: one conversation, and its answers. */
 import { checkNames, checkText, QuipError } from "./errors.js";
 import type { Host } from "./host.js";
+import type { Adapter } from "./model.js";
 import type { Result, Role, SessionParams } from "./protocol.js";
 import { Reply } from "./reply.js";
 
@@ -27,6 +28,10 @@ export interface SessionOptions {
   /** How turns are spelled: "gemma", "chatml", "llama3", ...; "none": text goes in as it is; absent: as
    * the model's file says. */
   template?: string;
+  /** LoRA weights beside the model's. */
+  adapter?: Adapter;
+  /** 1 if absent. */
+  adapterScale?: number;
 }
 
 const OPTIONS = [
@@ -40,6 +45,8 @@ const OPTIONS = [
   "stop",
   "threads",
   "template",
+  "adapter",
+  "adapterScale",
 ] as const satisfies readonly (keyof SessionOptions)[];
 
 export interface SayOptions {
@@ -76,6 +83,8 @@ function toParams(o: SessionOptions): SessionParams {
     system: o.system,
     template: o.template === "none" ? undefined : o.template,
     noTemplate: o.template === "none",
+    adapter: 0, // numbers of adapters are their worker's
+    adapterScale: o.adapterScale ?? 0,
   };
 }
 
@@ -103,7 +112,7 @@ export class Session {
     const params = toParams(options);
     const open = async () => {
       const h = await host();
-      return { host: h, ...(await h.call("session", params)) };
+      return { host: h, ...(await h.call("session", { ...params, adapter: options.adapter?.idIn(h) ?? 0 })) };
     };
     return new Session(open());
   }
@@ -169,6 +178,13 @@ export class Session {
   rewind(position: number): Promise<void> {
     number("position", position);
     return this.#inTurn(({ host, session }) => host.call("rewind", { session, position }));
+  }
+
+  /** Use other LoRA weights from here on, or none. The conversation stays: it is run again with them. */
+  setAdapter(adapter: Adapter | null, scale = 1): Promise<void> {
+    return this.#inTurn(({ host, session }) =>
+      host.call("setAdapter", { session, adapter: adapter?.idIn(host) ?? 0, scale }),
+    );
   }
 
   /** A second session that goes on from here. */

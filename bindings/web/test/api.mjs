@@ -73,6 +73,47 @@ export const tests = {
       });
   },
 
+  "real architectures have the native program's logits, to the bit": async (env) => {
+    for (const { kind, ids, logits } of env.golden)
+      await withModel(env, kind, async (model) => {
+        const s = model.session();
+        await s.prefill(ids);
+        equal(bits(await s.logits()), logits, kind);
+      });
+  },
+
+  "adapters: in a session, switched, dropped, and by the original's call": (env) =>
+    withModel(env, "gemma3", async (model) => {
+      const { FilesetResolver, LlmInference } = env.quip;
+      const bytes = await env.bytes("adapter");
+      const adapter = await model.loadAdapter(bytes);
+      const tuned = model.session({ ...greedy, adapter });
+      equal(await tuned.say(env.prompt).text(), env.expected.adapter);
+      const plain = model.session(greedy);
+      equal(await plain.say(env.prompt).text(), env.expected.gemma3.greedy);
+      await plain.rewind(0);
+      await plain.setAdapter(adapter);
+      equal(await plain.say(env.prompt).text(), env.expected.adapter);
+      await plain.rewind(0);
+      await plain.setAdapter(null);
+      equal(await plain.say(env.prompt).text(), env.expected.gemma3.greedy);
+      await adapter.close();
+      await fails(model.session({ adapter }).say("x").text(), "argument", /closed/);
+      await fails(model.loadAdapter(new Uint8Array(200)), "format");
+      const llm = await LlmInference.createFromOptions(await FilesetResolver.forGenAiTasks(), {
+        baseOptions: { modelAssetPath: env.source("gemma3") },
+        topK: 1,
+        maxTokens: 60,
+      });
+      const without = await llm.generateResponse(env.prompt);
+      const lora = await llm.loadLoraModel(bytes);
+      let heard = "";
+      const text = await llm.generateResponse(env.prompt, lora, (piece) => (heard += piece));
+      equal(heard, text);
+      ok(text !== without && env.expected.adapter.startsWith(text.slice(0, 10)), text);
+      llm.close();
+    }),
+
   "an answer streams, and tells what it cost": (env) =>
     withModel(env, "gemma3", async (model) => {
       const reply = model.session(sampled).say(env.prompt);

@@ -2,7 +2,7 @@
  * tabs, and pages with strict rules. CHROMIUM names the browser; Debian's if absent. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -17,10 +17,12 @@ let browser, server, folder, fixtures;
 before(async () => {
   fixtures = makeFixtures();
   folder = mkdtempSync(join(tmpdir(), "quip-web-"));
-  writeFileSync(join(folder, "expected.json"), JSON.stringify({ prompt: fixtures.prompt, expected: fixtures.expected }));
+  writeFileSync(join(folder, "expected.json"), JSON.stringify({ ...fixtures }));
   const test = join(ROOT, "bindings/web/test");
   server = await startServer({ dist: DIST, test, fixtures: folder, examples: join(ROOT, "examples"), bindings: join(ROOT, "bindings") }, { "Content-Security-Policy": POLICY });
-  for (const kind of ["gemma3", "llama", "slow"]) server.put(`/models/${kind}.bin`, fixtures.bytes(kind));
+  const golden = fixtures.golden.map(({ kind }) => kind);
+  for (const kind of ["gemma3", "llama", "slow", ...golden]) server.put(`/models/${kind}.bin`, fixtures.bytes(kind));
+  server.put("/models/adapter.bin", readFileSync(fixtures.adapter));
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: ["--no-sandbox"],

@@ -1,7 +1,7 @@
 /** fixtures.mjs: what both test programs need: tiny models, and what the native program says of them.
  * The environment variable QUIP_BUILD names the native build folder; the repository's build/ if absent. */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,6 +11,28 @@ export const DIST = join(ROOT, "bindings/web/dist");
 const BUILD = process.env.QUIP_BUILD ?? join(ROOT, "build");
 
 const run = (program, ...args) => execFileSync(join(BUILD, program), args);
+
+const GOLDEN = join(process.env.QUIP_SHARED ?? join(ROOT, "../shared"), "data/golden");
+
+/** Real architectures, tiny: where the checkpoints are, [{ kind, ids, logits }] as the native program has
+ * them. */
+function makeGolden(path) {
+  if (!existsSync(GOLDEN)) {
+    if (process.env.CI === "true") throw new Error(`${GOLDEN} is missing`);
+    return [];
+  }
+  const families = readdirSync(GOLDEN).filter((name) => existsSync(join(GOLDEN, name, "model.safetensors")));
+  return families.map((family, i) => {
+    const kind = `golden-${family}`;
+    run("quip", "convert", join(GOLDEN, family), path(kind), "--weights", ["int8", "int4", "mixed", "f32"][i % 4]);
+    const ids = Array.from({ length: 40 }, (_, j) => 3 + ((j * 7) % 90));
+    run("quip", "logits", path(kind), "--ids", ids.join(), "--out", path("logits"));
+    return { kind, ids, logits: words(readFileSync(path("logits"))) };
+  });
+}
+
+/** A file of 32-bit words. */
+const words = (bytes) => [...new Uint32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length))];
 
 /** Models and expected answers; `end` removes them. */
 export function makeFixtures() {
@@ -26,16 +48,23 @@ export function makeFixtures() {
       JSON.parse(run("quip", "run", path(kind), prompt, "--json", "--max-output-tokens", "60", ...options)).text;
     const ids = run("quip", "tokenize", path(kind), "--no-special", prompt).toString().trim().split(/\s+/).map(Number);
     run("quip", "logits", path(kind), "--ids", ids.join(), "--out", join(folder, "logits.f32"));
-    const logits = readFileSync(join(folder, "logits.f32"));
     expected[kind] = {
       greedy: ask(),
       sampled: ask("--temperature", "1.1", "--top-k", "40", "--top-p", "0.9", "--seed", "7"),
       turns: ask("--chat-template", "gemma", "--system", "Be brief."),
       ids,
-      logits: [...new Uint32Array(logits.buffer.slice(logits.byteOffset, logits.byteOffset + logits.length))],
+      logits: words(readFileSync(join(folder, "logits.f32"))),
     };
   }
+  const adapter = join(folder, "adapter");
+  run("tests/tiny_model_file", "adapter", path("gemma3"), adapter);
+  expected.adapter = JSON.parse(
+    run("quip", "run", path("gemma3"), prompt, "--json", "--max-output-tokens", "60", "--adapter", adapter),
+  ).text;
+  const golden = makeGolden(path);
   return {
+    adapter: join(adapter, "adapter_model.safetensors"),
+    golden,
     path,
     prompt,
     expected,

@@ -59,9 +59,22 @@ export class Engine {
     if (!place.length) throw new QuipError("format", `${place.name} is empty`);
     place.trim();
     const model = this.module.x.model_open(place.pointer, place.length) >>> 0;
-    if (model) return model;
+    if (!model) throw this.#named(place);
+    return model;
+  }
+
+  /** LoRA weights for the model; the place is then free again. */
+  openAdapter(model: number, place: Place): number {
+    const adapter = this.module.x.adapter_open(model, place.pointer, place.length) >>> 0;
+    if (!adapter) throw this.#named(place);
+    place.free();
+    return adapter;
+  }
+
+  /** The error of the call that just failed, which names the file. */
+  #named(place: Place): QuipError {
     const { status, message } = this.module.error();
-    throw new QuipError(status, message.replace(/^model:/, `${place.name}:`));
+    return new QuipError(status, message.replace(/^(model|adapter):/, `${place.name}:`));
   }
 
   modelInfo(model: number): ModelInfo {
@@ -106,8 +119,10 @@ export class Engine {
       v.setFloat32(16, o.temperature, true);
       v.setFloat32(20, o.topP, true);
       v.setBigUint64(24, BigInt(o.seed), true);
-      const words = [o.noTemplate ? NO_TEMPLATE : 0, system, template, stop, o.stop.length, o.adapter ?? 0, 0, 0];
+      const words = [o.noTemplate ? NO_TEMPLATE : 0, system, template, stop, o.stop.length, o.adapter];
       words.forEach((value, i) => v.setUint32(32 + 4 * i, value, true));
+      v.setFloat32(56, o.adapterScale, true);
+      v.setUint32(60, 0, true);
       return this.module.handle(this.module.x.session_open(model, options));
     });
   }

@@ -20,7 +20,10 @@ export interface Exports {
   model_close: Fn;
   model_info: Fn;
   header_open: Fn;
+  adapter_open: Fn;
+  adapter_close: Fn;
   session_open: Fn;
+  session_set_adapter: Fn;
   session_close: Fn;
   session_clone: Fn;
   session_rewind: Fn;

@@ -67,10 +67,17 @@ let model = 0;
 let file = { pointer: 0, length: 0 }; // the model's
 let vocabSize = 0;
 const sessions = new Set<number>();
+const adapters = new Set<number>();
 
 function open(session: number): number {
   if (!sessions.has(session)) throw new QuipError("argument", "the session is closed");
   return session;
+}
+
+/** 0 is none. */
+function openAdapter(adapter: number): number {
+  if (adapter && !adapters.has(adapter)) throw new QuipError("argument", "the adapter is closed");
+  return adapter;
 }
 
 function added(session: number) {
@@ -112,12 +119,22 @@ const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<
     return check(engine, source, nContext, call.signal);
   },
 
-  adapter() {
-    throw new QuipError("unsupported", "this build has no LoRA adapters");
+  async adapter({ source, sha256 }, call) {
+    const adapter = await load(engine.module, source, sha256, call, (place) => engine.openAdapter(model, place));
+    adapters.add(adapter);
+    return adapter;
   },
-  closeAdapter() {},
+
+  closeAdapter({ adapter }) {
+    if (adapters.delete(adapter)) engine.module.x.adapter_close(adapter);
+  },
+
+  setAdapter({ session, adapter, scale }) {
+    engine.module.check(engine.module.x.session_set_adapter(open(session), openAdapter(adapter), scale));
+  },
 
   async session(params) {
+    openAdapter(params.adapter);
     return added(await engine.openSession(model, params));
   },
 
