@@ -18,8 +18,8 @@
 
 /* ---- the models ---- */
 
-static const char *const kinds[] = { "gemma3 mixed", "gemma3 f32", "llama int8", "llama int4",
-                                     "llama f32" };
+static const char *const kinds[] = { "gemma3 mixed", "gemma3 f32", "llama int8",
+                                     "llama int4",   "llama f32",  "llama int4 in blocks" };
 static char paths[QP_COUNT(kinds)][64];
 static quip_token prompt[N_PROMPT];
 
@@ -32,9 +32,12 @@ static void check(quip_status status, const quip_error *error)
 static int make_models(void **state)
 {
     (void)state;
-    const struct tiny_model models[] = { tiny_gemma3, tiny_with(tiny_gemma3, DTYPE_F32), tiny_llama,
+    const struct tiny_model models[] = { tiny_gemma3,
+                                         tiny_with(tiny_gemma3, DTYPE_F32),
+                                         tiny_llama,
                                          tiny_with(tiny_llama, DTYPE_I4),
-                                         tiny_with(tiny_llama, DTYPE_F32) };
+                                         tiny_with(tiny_llama, DTYPE_F32),
+                                         tiny_with(tiny_llama, DTYPE_I4_BLOCK) };
     quip_error error = { 0 };
     for (size_t i = 0; i < QP_COUNT(kinds); i++) {
         snprintf(paths[i], sizeof paths[i], "tiny-engine-%d-%zu.bin", (int)getpid(), i);
@@ -156,7 +159,7 @@ static void test_same_on_every_machine(void **state)
     (void)state;
     static const uint64_t hashes[QP_COUNT(kinds)] = { 0xcb3a5fc0e8234510, 0x4a568c0efcf3bc92,
                                                       0x42da2611b432ecc1, 0xd2bd533a6ac5e4dd,
-                                                      0xb557f382fb6bdacd };
+                                                      0xb557f382fb6bdacd, 0x58a6b31f0c2a7ddf };
     bool is_same = true;
     for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
         float *rows = all_logits(kind, 2, N_PROMPT);
@@ -654,7 +657,7 @@ static void test_parameters_are_counted(void **state)
         uint64_t n = 0;
         for (int i = 0; i < format.n_tensors; i++) {
             const struct tensor *t = &format.tensors[i];
-            if (!strstr(t->name, "_quantized_scale"))
+            if (!strstr(t->name, "_quantized_scale") && !strstr(t->name, ".w_block_"))
                 n += (uint64_t)(t->dims[0] * (t->n_dims > 1 ? t->dims[1] : 1));
         }
         quip_model *model = open_model(kind);

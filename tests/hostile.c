@@ -359,7 +359,8 @@ static void test_vocabularies_of_another_size(void **state)
 static void test_weights_that_are_not_finite(void **state)
 {
     (void)state;
-    const struct tiny_model models[] = { tiny_smallest, tiny_with(tiny_smallest, DTYPE_F32) };
+    const struct tiny_model models[] = { tiny_smallest, tiny_with(tiny_smallest, DTYPE_F32),
+                                         tiny_with(tiny_smallest, DTYPE_I4_BLOCK) };
     const float values[] = { NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-45f, 0 };
     for (size_t i = 0; i < QP_COUNT(models); i++) {
         struct file file;
@@ -433,6 +434,51 @@ static void test_sources(void **state)
     free(h.data);
 }
 
+/* The first place of a text in a file, which has it. */
+static char *place_of(char *data, size_t n, const char *text)
+{
+    const size_t n_text = strlen(text);
+    for (size_t i = 0; i + n_text <= n; i++)
+        if (memcmp(data + i, text, n_text) == 0)
+            return data + i;
+    fail_msg("there is no %s", text);
+    return NULL;
+}
+
+/* Block-wise int4 without its scales, without its multipliers, with those of another matrix: the
+ * sentence says what is missing or does not fit. */
+static void test_wrong_multipliers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *to, *words;
+    } changes[] = {
+        { "attention.q.w_block_scale", "attention.q.w_block_scalf", "q.w_block_scale is missing" },
+        { "attention.q.w_block_multiplier", "attention.q.w_block_multipliex",
+          "q.w_quantized_scale is missing" },
+        { "attention.k.w_block_multiplier", "attention.q.w_block_multiplier",
+          "a multiplier for each 16 weights" },
+    };
+    const struct tiny_model m = tiny_with(tiny_smallest, DTYPE_I4_BLOCK);
+    for (size_t i = 0; i < QP_COUNT(changes); i++) {
+        size_t n;
+        char *data = make(&m, &n);
+        quip_error error = { 0 };
+        quip_model *model;
+        if (strstr(changes[i].from, ".k.")) // the right one is out of the way
+            *place_of(data, n, "attention.q.w_block_multiplier") = 'x';
+        memcpy(place_of(data, n, changes[i].from), changes[i].to, strlen(changes[i].to));
+        struct memory memory = { data, n, -1 };
+        const quip_source source = { &memory, n, read_memory, "tiny" };
+        assert_int_equal(quip_model_open_source(&model, &source, NULL, &error), QUIP_E_FORMAT);
+        assert_sentence(&error);
+        if (!strstr(error.message, changes[i].words))
+            fail_msg("%s", error.message);
+        quip_model_close(model);
+        free(data);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -445,6 +491,7 @@ int main(void)
         cmocka_unit_test(test_vocabularies_of_another_size),
         cmocka_unit_test(test_weights_that_are_not_finite),
         cmocka_unit_test(test_sources),
+        cmocka_unit_test(test_wrong_multipliers),
     };
     return cmocka_run_group_tests(tests, name_file, remove_file);
 }

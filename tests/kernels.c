@@ -467,6 +467,36 @@ static void test_scalar_is_the_product(void **state)
     }
 }
 
+/* Block-wise int4 is int8 in fewer bytes: the same bits. */
+static void test_blocks_are_int8(void **state)
+{
+    (void)state;
+    struct kernels k = qp_kernels_for(0);
+    struct sample s;
+    seed = first_seed;
+    open_sample(&s, DTYPE_I4_BLOCK, 190, 33, 1, &k, &k);
+    struct fenced bytes = fence((size_t)s.w.n_in * (size_t)s.w.n_out);
+    int8_t *to = bytes.data;
+    for (int r = 0; r < s.w.n_out; r++)
+        for (int i = 0; i < s.w.n_in; i++) {
+            const int code = ((const uint8_t *)qp_matrix_row(&s.w, r))[i / 2] >> (i % 2 * 4) & 15;
+            const int multiplier = qp_block_multiplier(qp_matrix_multipliers(&s.w, r), i);
+            const int signed_multiplier = multiplier < 8 ? multiplier : multiplier - 16;
+            *to = qp_i4_block_values[multiplier][code];
+            assert_int_equal(*to++, qp_i4_block_values[1][code] * signed_multiplier);
+        }
+    struct matrix wide = s.w;
+    wide.dtype = DTYPE_I8;
+    wide.data = bytes.data;
+    wide.row_bytes = (size_t)wide.n_in;
+    const struct act_row x = { s.q.data, s.x_scales.data, s.x_offsets.data };
+    k.gemv_i4_block(s.want.data, &s.w, &x, 0, s.w.n_out);
+    k.gemv_i8(s.got.data, &wide, &x, 0, s.w.n_out);
+    assert_true(is_same(&s.want, &s.got));
+    unfence(&bytes);
+    close_sample(&s);
+}
+
 int main(int argc, char **argv)
 {
     for (int i = 1; i + 1 < argc; i += 2) {
@@ -479,6 +509,7 @@ int main(int argc, char **argv)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scalar_is_the_product),
+        cmocka_unit_test(test_blocks_are_int8),
         cmocka_unit_test(test_levels_match_scalar),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* tiny_model.c: sizes and a seed -> a model file, written as the converter would. */
 #include "support/tiny_model.h"
 
+#include "model/matrix.h"
 #include "tokenizer/tokenizer.h"
 
 #include <math.h>
@@ -139,7 +140,8 @@ static bool write_parameters(const struct tiny_model *m, struct bytes *out)
 struct entry { // one tensor to come
     int index, rows, cols;
     enum dtype dtype;
-    int scales; // index of its scales, or -1
+    int scales;      // index of its scales, or -1
+    int multipliers; // of I4_BLOCK, or -1
 };
 struct writer {
     struct tflite_writer *w;
@@ -163,17 +165,24 @@ static int declare(struct writer *w, const char *name, enum dtype dtype, int row
 
 static void matrix(struct writer *w, const char *name, enum dtype dtype, int rows, int cols)
 {
-    char scales[128];
-    snprintf(scales, sizeof scales, "%s_quantized_scale", name);
+    char scales[128], multipliers[128];
+    const bool is_block = dtype == DTYPE_I4_BLOCK;
+    snprintf(scales, sizeof scales, "%s%s", name, is_block ? "_block_scale" : "_quantized_scale");
+    snprintf(multipliers, sizeof multipliers, "%s_block_multiplier", name);
     struct entry *e = &w->entries[w->n++];
-    *e = (struct entry){ declare(w, name, dtype, rows, cols), rows, cols, dtype, -1 };
+    *e = (struct entry){
+        declare(w, name, is_block ? DTYPE_I4 : dtype, rows, cols), rows, cols, dtype, -1, -1
+    };
     if (dtype != DTYPE_F32)
         e->scales = declare(w, scales, DTYPE_F32, rows, 0);
+    if (is_block)
+        e->multipliers = declare(w, multipliers, DTYPE_I8, rows, (int)qp_multiplier_bytes(cols));
 }
 
 static void vector(struct writer *w, const char *name, int n)
 {
-    w->entries[w->n++] = (struct entry){ declare(w, name, DTYPE_F32, n, 0), n, 0, DTYPE_F32, -1 };
+    w->entries[w->n++] =
+        (struct entry){ declare(w, name, DTYPE_F32, n, 0), n, 0, DTYPE_F32, -1, -1 };
 }
 
 static void declare_layer(struct writer *w, const struct tiny_model *m, int l)
@@ -200,33 +209,49 @@ static void declare_layer(struct writer *w, const struct tiny_model *m, int l)
 #undef NAME
 }
 
+static void write_multipliers(struct writer *w, const struct entry *e, uint64_t *random)
+{
+    const size_t n = (size_t)e->rows * qp_multiplier_bytes(e->cols);
+    uint8_t *bytes = malloc(n);
+    if (!bytes)
+        w->status = qp_fail_memory(w->error, "tiny multipliers", n);
+    for (size_t i = 0; bytes && i < n; i++)
+        bytes[i] = (uint8_t)next_random(random);
+    if (!w->status)
+        w->status = qp_tflite_writer_write(w->w, e->multipliers, 0, bytes, n, w->error);
+    free(bytes);
+}
+
 static void write_entry(struct writer *w, const struct entry *e, uint64_t *random)
 {
     const size_t n = (size_t)e->rows * (size_t)(e->cols ? e->cols : 1);
     const float spread = e->cols ? 1.7f / sqrtf((float)e->cols) : 0.3f;
     float *floats = calloc(n, sizeof *floats), *scales = calloc((size_t)e->rows, sizeof *scales);
     uint8_t *bytes = calloc(n, 1);
-    const int max = e->dtype == DTYPE_I4 ? 7 : 127;
+    const bool is_nibbles = e->dtype == DTYPE_I4 || e->dtype == DTYPE_I4_BLOCK;
+    const int max = is_nibbles ? 7 : 127;
     if (!floats || !scales || !bytes)
         w->status = qp_fail_memory(w->error, "a tiny tensor", n);
     for (size_t i = 0; !w->status && i < n; i++) {
         const float x = uniform(random);
         const int q = (int)lrintf(x * (float)max);
         floats[i] = x * spread;
-        if (e->dtype == DTYPE_I4)
+        if (is_nibbles)
             bytes[i / 2] |= (uint8_t)((q + 8) << (i % 2 * 4));
         else
             bytes[i] = (uint8_t)q;
     }
     for (int r = 0; !w->status && r < e->rows; r++)
-        scales[r] = spread / (float)max * (1 + 0.2f * uniform(random));
-    const size_t n_bytes = e->dtype == DTYPE_F32 ? n * 4 : e->dtype == DTYPE_I4 ? n / 2 : n;
+        scales[r] = spread / (float)(e->multipliers < 0 ? max : 64) * (1 + 0.2f * uniform(random));
+    const size_t n_bytes = e->dtype == DTYPE_F32 ? n * 4 : is_nibbles ? n / 2 : n;
     const void *data = e->dtype == DTYPE_F32 ? (void *)floats : (void *)bytes;
     if (!w->status)
         w->status = qp_tflite_writer_write(w->w, e->index, 0, data, n_bytes, w->error);
     if (!w->status && e->scales >= 0)
         w->status =
             qp_tflite_writer_write(w->w, e->scales, 0, scales, (size_t)e->rows * 4, w->error);
+    if (!w->status && e->multipliers >= 0)
+        write_multipliers(w, e, random);
     free(floats);
     free(scales);
     free(bytes);
