@@ -144,6 +144,8 @@ int run_convert(const struct command *command, char **words)
     const struct option options[] = {
         { OPTION_TEXT, 'w', "weights", "KIND", &asked.weights, 0, 0,
           "int8 (default), int4, mixed (feed-forward int4, the rest int8) or f32" },
+        { OPTION_TEXT, 0, "calibrate", "FILE", &o.calibrate, 0, 0,
+          "a text: int4 keeps best what the model uses in it; from a model file only" },
         { OPTION_FLAG, 0, "original", NULL, &o.is_original, 0, 0,
           "int4 that MediaPipe's own engine reads: one scale per row, less accurate" },
         { OPTION_INT, 0, "attention-bits", "BITS", &o.attention_bits, 4, 8,

@@ -675,6 +675,52 @@ static void test_dtypes(void **state)
     assert_false(qp_convert_weights_find("int5", &weights));
 }
 
+/* Whether two files of one size differ. */
+static bool differ(const char *a, const char *b)
+{
+    struct file one = { 0 }, other = { 0 };
+    assert_int_equal(qp_file_open(&one, a, NULL), QUIP_OK);
+    assert_int_equal(qp_file_open(&other, b, NULL), QUIP_OK);
+    assert_int_equal(one.size, other.size);
+    const bool result = memcmp(one.data, other.data, (size_t)one.size) != 0;
+    qp_file_close(&one);
+    qp_file_close(&other);
+    return result;
+}
+
+/* A text changes what int4 keeps, the same way each time; from int8 weights as well. */
+static void test_calibration(void **state)
+{
+    (void)state;
+    static const enum convert_weights sources[] = { CONVERT_F32, CONVERT_INT8 };
+    write_folder(&gemma3, &plain);
+    write_text("text", "the an the the be an the thean");
+    write_text("nothing", "");
+    struct convert_options options = { .weights = CONVERT_INT4, .calibrate = in_folder("text") };
+    quip_error error = { 0 };
+    assert_int_equal(qp_convert(in_folder("hf"), in_folder("b.bin"), &options, &error),
+                     QUIP_E_UNSUPPORTED);
+    assert_contains(error.message, "calibrate that file");
+    for (size_t i = 0; i < QP_COUNT(sources); i++) {
+        convert_ok(in_folder("hf"), in_folder("a.bin"), sources[i]);
+        convert_ok(in_folder("a.bin"), in_folder("b.bin"), CONVERT_INT4);
+        options.calibrate = in_folder("text");
+        if (qp_convert(in_folder("a.bin"), in_folder("c.bin"), &options, &error))
+            fail_msg("%s", error.message);
+        assert_true(differ(in_folder("b.bin"), in_folder("c.bin")));
+        options.calibrate = in_folder("text");
+        assert_int_equal(qp_convert(in_folder("a.bin"), in_folder("b.bin"), &options, &error),
+                         QUIP_OK);
+        assert_false(differ(in_folder("b.bin"), in_folder("c.bin")));
+    }
+    options.calibrate = in_folder("nothing");
+    assert_int_equal(qp_convert(in_folder("a.bin"), in_folder("b.bin"), &options, &error),
+                     QUIP_E_FORMAT);
+    options.calibrate = in_folder("no-such-text");
+    assert_int_equal(qp_convert(in_folder("a.bin"), in_folder("b.bin"), &options, &error),
+                     QUIP_E_IO);
+}
+
 static void test_metadata(void **state)
 {
     (void)state;
@@ -1234,6 +1280,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_gguf_and_folder_are_equal),
         TEST(test_dtypes),
+        TEST(test_calibration),
         TEST(test_metadata),
         TEST(test_shards_and_bf16),
         TEST(test_model_types),

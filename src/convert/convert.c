@@ -325,6 +325,11 @@ quip_status qp_convert(const char *in, const char *out, const struct convert_opt
         status = check_output(in, out, error);
     if (!status && qp_path_is_model_file(in))
         return qp_requantize(in, out, v.options, error);
+    if (!status && v.options->calibrate)
+        status = qp_fail(error, QUIP_E_UNSUPPORTED,
+                         "%s: is a checkpoint, which does not run; convert it with --weights f32 "
+                         "or int8, and calibrate that file",
+                         in);
     if (!status)
         status = qp_checkpoint_open(&v.checkpoint, in, v.options->model_type, error);
     if (!status)

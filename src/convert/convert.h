@@ -31,6 +31,9 @@ struct convert_options {
     enum convert_weights weights;
     /* Bits of one class of matrices, 8 or 4; 0: as `weights` says. */
     int attention_bits, feed_forward_bits, embedding_bits; // the last: embedding and head
+    /* A text that int4 is chosen for: columns count as much as the model uses them while it reads
+     * it. Only from a model file; NULL: all columns alike. */
+    const char *calibrate;
     bool is_original; // int4 has one scale per row, which is all that the original's engine reads
     /* The original's other ways to quantize; each gives the numbers that it gives. */
     bool is_asymmetric; // a zero point per row: only for_gpu, CPU files have no place for it

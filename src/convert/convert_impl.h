@@ -13,6 +13,7 @@
  *     lora_merge.c  a PEFT adapter added to those rows
  *     requantize.c  a model file in place of a checkpoint
  *     quantize_block.c  float rows -> block-wise int4
+ *     calibrate.c   a model and a text -> which columns count
  *     store.c       rows of numbers -> bytes of the file, in the layout for CPUs or for GPUs
  *     convert.c     the story: all of these in order
  */
@@ -41,6 +42,17 @@ void qp_sources_close(struct sources *s);
  * multipliers a row. `importance` [cols] weighs the squared errors; NULL: all alike. */
 bool qp_quantize_i4_block(const float *w, const float *importance, int64_t rows, int64_t cols,
                           uint8_t *codes, uint8_t *multipliers, float *scales);
+
+/* ---- calibrate.c ---- */
+
+/* Run the model over a text and note what it multiplies its matrices by. Closed by the caller
+ * whatever happens. */
+struct calibration;
+quip_status qp_calibrate(struct calibration **calibration, quip_model *model, const char *path,
+                         quip_error *error);
+/* The importance of a matrix's columns [n_in]; NULL when c is, or the model has no such. */
+const float *qp_calibration_find(const struct calibration *c, const char *name);
+void qp_calibration_close(struct calibration *c); // NULL is fine
 
 /* ---- checkpoint.c ---- */
 
@@ -303,6 +315,7 @@ struct stored {
     int index;                 // in the writer
     int scale_index;           // of what goes with a quantized matrix
     int multiplier_index;      // of I4_BLOCK
+    const float *importance;   // of the columns of I4_BLOCK; NULL: all alike
     int zero_index, sum_index; // for GPUs
 };
 /* How the options want a class of tensors kept; fills all but source and sizes. */

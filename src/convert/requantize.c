@@ -12,6 +12,7 @@ struct requantizer {
     const struct convert_options *options;
     quip_error *error;
     quip_model *model;
+    struct calibration *calibration; // NULL: without
     struct tflite_writer *writer;
     struct stored *stored; // [n_tensors]; no rows: left out
     int64_t slab_values;
@@ -66,6 +67,7 @@ static quip_status declare_matrix(struct requantizer *q, struct stored *s, const
         .source = m->name, .rows = m->n_out, .cols = m->n_in, .is_first = q->total_bytes == 0
     };
     qp_store_as(s, q->options, class_of(m));
+    s->importance = qp_calibration_find(q->calibration, m->name);
     q->total_bytes += qp_stored_bytes(s);
     return qp_store_declare(q->writer, s, m->name, q->error);
 }
@@ -202,6 +204,8 @@ quip_status qp_requantize(const char *in, const char *out, const struct convert_
             in);
     if (!(status = quip_model_open(&q.model, in, NULL, error)))
         status = reserve(&q);
+    if (!status && options->calibrate)
+        status = qp_calibrate(&q.calibration, q.model, options->calibrate, error);
     if (!status)
         status = qp_tflite_writer_open(&q.writer, out, q.model->format.subgraph_name, error);
     if (!status && options->for_gpu)
@@ -214,6 +218,7 @@ quip_status qp_requantize(const char *in, const char *out, const struct convert_
     if (!status)
         status = qp_tflite_writer_commit(q.writer, error);
     qp_tflite_writer_close(q.writer);
+    qp_calibration_close(q.calibration);
     quip_model_close(q.model);
     free(q.stored);
     free(q.values);

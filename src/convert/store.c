@@ -306,7 +306,7 @@ static void quantize_share(void *arg, int index, int n_threads)
     struct slab *slab = task->slab;
     int begin, end;
     qp_share(task->n, 1, index, n_threads, &begin, &end);
-    if (!qp_quantize_i4_block(task->values + begin * cols, NULL, end - begin, cols,
+    if (!qp_quantize_i4_block(task->values + begin * cols, task->s->importance, end - begin, cols,
                               (uint8_t *)slab->packed + begin * cols / 2,
                               slab->multipliers + (size_t)begin * qp_multiplier_bytes((int)cols),
                               slab->scales + begin))

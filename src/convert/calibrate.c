@@ -1,0 +1,204 @@
+/* calibrate.c: which columns of a matrix count: the mean square of what the model multiplies them
+ * by while it reads a text.
+ * In:  a model that runs, a text.
+ * Out: for each matrix [n_in] floats, the importance of its columns (quantize_block.c).
+ * A session reads the text through operations that look at the inputs of every product before they
+ * hand them on. */
+#include "convert/convert_impl.h"
+#include "engine/engine.h"
+#include "engine/ops.h"
+#include "model/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    WINDOW_TOKENS = 512,
+    MAX_WINDOWS = 16
+};
+
+struct column_sums {
+    const char *name; // of the matrix
+    float *squares;   // [n_in]
+    int n_in;
+};
+struct calibration {
+    struct ops ops; // what the session runs
+    const struct ops *real;
+    struct column_sums *matrices;
+    int n_matrices;
+};
+
+static struct column_sums *find_sums(const struct calibration *c, const char *name)
+{
+    for (int i = 0; i < c->n_matrices; i++)
+        if (strcmp(c->matrices[i].name, name) == 0)
+            return &c->matrices[i];
+    return NULL;
+}
+
+/* ---- operations that look ---- */
+
+static struct calibration *calibration_of(const struct run *r)
+{
+    return (struct calibration *)(uintptr_t)r->ops; // its first member
+}
+
+static void look_at(const struct run *r, const struct matrix *w, const struct act *in, int n)
+{
+    struct column_sums *sums = w->data ? find_sums(calibration_of(r), w->name) : NULL;
+    const size_t block = in->q ? in->q_stride / (size_t)in->n_blocks : 1;
+    for (int t = 0; sums && t < n; t++) {
+        const float *floats = in->f32 ? in->f32 + (size_t)t * (size_t)in->n_cols : NULL;
+        const int8_t *q = in->q ? in->q + (size_t)t * in->q_stride : NULL;
+        const float *scales = in->q ? in->scales + (size_t)t * (size_t)in->n_blocks : NULL;
+        for (int i = 0; i < sums->n_in; i++) {
+            const float x = floats ? floats[i] : (float)q[i] * scales[(size_t)i / block];
+            sums->squares[i] += x * x;
+        }
+    }
+}
+
+static void look_linear(struct run *r, const struct product *products, int n_products,
+                        const struct act *in, int n)
+{
+    for (int p = 0; p < n_products; p++)
+        look_at(r, products[p].w, in, n);
+    calibration_of(r)->real->linear(r, products, n_products, in, n);
+}
+
+static void look_gated(struct run *r, struct act *out, const struct product *gate,
+                       const struct product *up, const struct act *in, int n)
+{
+    look_at(r, gate->w, in, n);
+    look_at(r, up->w, in, n);
+    calibration_of(r)->real->gated(r, out, gate, up, in, n);
+}
+
+static void look_logits(struct run *r, float *logits, const struct act *in, int n)
+{
+    look_at(r, &r->weights->head, in, n);
+    calibration_of(r)->real->logits(r, logits, in, n);
+}
+
+/* ---- reading the text ---- */
+
+static bool keep_on(void *user, int position, const float *logits)
+{
+    (void)user, (void)position, (void)logits; // wanted so that the head is run for every token
+    return true;
+}
+
+static quip_status read_windows(struct calibration *c, quip_session *session,
+                                const quip_token *tokens, int n, quip_error *error)
+{
+    quip_status status = QUIP_OK;
+    c->real = session->run.ops;
+    c->ops = *c->real;
+    c->ops.linear = look_linear;
+    c->ops.gated = look_gated;
+    c->ops.logits = look_logits;
+    session->run.ops = &c->ops;
+    for (int w = 0; w < MAX_WINDOWS && w * WINDOW_TOKENS < n && !status; w++) {
+        const int left = n - w * WINDOW_TOKENS;
+        status = quip_session_rewind(session, 0, error);
+        if (!status)
+            status = quip_prefill_logits(session, tokens + w * WINDOW_TOKENS,
+                                         left < WINDOW_TOKENS ? left : WINDOW_TOKENS, keep_on, NULL,
+                                         error);
+    }
+    return status;
+}
+
+static quip_status read_text(struct calibration *c, quip_model *model, const char *path,
+                             quip_error *error)
+{
+    struct file file = { 0 };
+    quip_session *session = NULL;
+    quip_token *tokens = NULL;
+    int n = 0;
+    quip_status status = qp_file_open(&file, path, error);
+    if (!status && !file.data)
+        status = qp_file_load(&file, error);
+    const char *text = (const char *)file.data;
+    if (!status)
+        status = quip_encode(model, text, (size_t)file.size, false, NULL, 0, &n, error);
+    if (!status && !(tokens = malloc(((size_t)n + 1) * sizeof *tokens)))
+        status = qp_fail_memory(error, path, (size_t)n * sizeof *tokens);
+    if (!status)
+        status = quip_encode(model, text, (size_t)file.size, false, tokens, n, &n, error);
+    if (!status && n == 0)
+        status = qp_fail(error, QUIP_E_FORMAT, "%s: has no text to calibrate with", path);
+    const quip_session_options options = { .n_context = WINDOW_TOKENS };
+    if (!status)
+        status = quip_session_open(&session, model, &options, error);
+    if (!status)
+        status = read_windows(c, session, tokens, n, error);
+    quip_session_close(session);
+    free(tokens);
+    qp_file_close(&file);
+    return status;
+}
+
+/* ---- from sums to importance ---- */
+
+/* Relative to their mean. Columns that the text left at rest count a little; rows of the embedding
+ * are looked up as well, where all columns count alike. */
+static void finish_sums(struct column_sums *s, bool is_embedding)
+{
+    double sum = 0;
+    for (int i = 0; i < s->n_in; i++)
+        sum += (double)s->squares[i];
+    const float mean = (float)(sum / s->n_in), least = is_embedding ? 1.0f : 0.02f;
+    for (int i = 0; i < s->n_in; i++)
+        s->squares[i] = mean > 0 ? s->squares[i] / mean + least : 1;
+}
+
+/* Room for every matrix of the model. */
+static quip_status open_sums(struct calibration *c, quip_model *model, quip_error *error)
+{
+    const struct format *f = &model->format;
+    c->matrices = calloc((size_t)f->n_tensors, sizeof *c->matrices);
+    if (!c->matrices)
+        return qp_fail_memory(error, "the calibration", (size_t)f->n_tensors);
+    for (int i = 0; i < f->n_tensors; i++) {
+        const struct matrix *m = qp_weights_find(model, f->tensors[i].name);
+        if (!m)
+            continue;
+        struct column_sums *s = &c->matrices[c->n_matrices++];
+        *s = (struct column_sums){ m->name, calloc((size_t)m->n_in, sizeof(float)), m->n_in };
+        if (!s->squares)
+            return qp_fail_memory(error, m->name, (size_t)m->n_in * sizeof(float));
+    }
+    return QUIP_OK;
+}
+
+quip_status qp_calibrate(struct calibration **calibration, quip_model *model, const char *path,
+                         quip_error *error)
+{
+    struct calibration *c = calloc(1, sizeof *c);
+    *calibration = c;
+    if (!c)
+        return qp_fail_memory(error, "the calibration", sizeof *c);
+    quip_status status = open_sums(c, model, error);
+    if (!status)
+        status = read_text(c, model, path, error);
+    for (int i = 0; i < c->n_matrices && !status; i++)
+        finish_sums(&c->matrices[i], strcmp(c->matrices[i].name, model->weights.embed.name) == 0);
+    return status;
+}
+
+const float *qp_calibration_find(const struct calibration *c, const char *name)
+{
+    const struct column_sums *s = c ? find_sums(c, name) : NULL;
+    return s ? s->squares : NULL;
+}
+
+void qp_calibration_close(struct calibration *c)
+{
+    for (int i = 0; c && i < c->n_matrices; i++)
+        free(c->matrices[i].squares);
+    if (c)
+        free(c->matrices);
+    free(c);
+}
