@@ -18,23 +18,35 @@ command -v "$node" >/dev/null || skip 'no Node'
 mkdir -p "$work"
 "$root/bindings/web/native/build" "$work"
 
-# The native tests of kernels, as command-line programs.
+# The native tests of kernels, as command-line programs: with the modules' own objects, and with relaxed dot
+# products as engines on other processors compute them.
 builtins=$(clang-19 --target=wasm32-wasi -print-libgcc-file-name)
+compile() { # compile SOURCE NAME FLAGS...
+    source=$1 object=$work/$2.o
+    shift 2
+    clang-19 --target=wasm32-wasi -std=gnu11 -O2 -ffp-contract=off -msimd128 -mbulk-memory \
+        -I"$root/tests/web/shim" -I"$root/include" -I"$root/src" "$@" -c "$root/$source" -o "$object"
+}
+run() { # run NAME OBJECTS...
+    program=$work/$1.wasm
+    shift
+    wasm-ld-19 --gc-sections -z stack-size=1048576 --max-memory=1073741824 \
+        /usr/lib/wasm32-wasi/crt1-command.o "$@" -L/usr/lib/wasm32-wasi -lc "$builtins" -o "$program"
+    "$node" --no-warnings "$root/tests/web/wasi.mjs" "$program"
+    echo
+}
 for level in simd relaxed; do
-    more=
-    if [ $level = relaxed ]; then
-        more=-mrelaxed-simd
-    fi
     for test in kernels kernels_vector; do
-        clang-19 --target=wasm32-wasi -std=gnu11 -O2 -ffp-contract=off -msimd128 -mbulk-memory $more \
-            -I"$root/tests/web/shim" -I"$root/include" -I"$root/src" \
-            -c "$root/tests/$test.c" -o "$work/$test.o"
-        wasm-ld-19 --gc-sections -z stack-size=1048576 --max-memory=1073741824 \
-            /usr/lib/wasm32-wasi/crt1-command.o "$work/$test.o" "$root/build-web/$level"/src_*.o \
-            -L/usr/lib/wasm32-wasi -lc "$builtins" -o "$work/$test-$level.wasm"
-        "$node" --no-warnings "$root/tests/web/wasi.mjs" "$work/$test-$level.wasm"
-        echo
+        compile "tests/$test.c" "$test"
+        run "$test-$level" "$work/$test.o" "$root/build-web/$level"/src_*.o
     done
+done
+others=$(find "$root/build-web/simd" -name 'src_*.o' ! -name '*linear_relaxed*' ! -name '*cpu_features*')
+for engine in 1 2 3; do
+    compile src/cpu/linear_relaxed.c linear_relaxed -include relaxed_dot.h -DENGINE=$engine
+    compile src/base/cpu_features.c cpu_features -D__wasm_relaxed_simd__
+    # shellcheck disable=SC2086 # a list of words
+    run "kernels-engine-$engine" "$work/kernels.o" "$work/linear_relaxed.o" "$work/cpu_features.o" $others
 done
 
 QUIP=$1/quip QUIP_WASM=$work "$node" --test "$root/tests/web/native.test.mjs"

@@ -1,9 +1,11 @@
 // native.test.mjs: every build of the module gives the native program's bits, its errors and its manners.
+// The tiny checkpoints of every family come from shared/data/golden (QUIP_SHARED, else ../shared); without
+// them those tests are skipped, under CI=true they fail.
 // Environment: QUIP_WASM, the folder of the modules; QUIP, the native program; QUIP_FUZZ, mutations of each
 // model (default 300), QUIP_SEED, the first one's seed.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { after, describe, test } from 'node:test';
 import { Quip, Status, builds } from './module.mjs';
@@ -60,6 +62,20 @@ const expected = Object.fromEntries(
     return [name, { path, file: readFileSync(path), tokens, logits: nativeLogits(path, tokens), text }];
   }),
 );
+
+/** Each family's checkpoint, converted: [{ name, file, tokens, logits }]. */
+function convertFamilies() {
+  const golden = `${process.env.QUIP_SHARED ?? new URL('../../../shared', import.meta.url).pathname}/data/golden`;
+  if (!existsSync(golden) && process.env.CI !== 'true') return [];
+  const kinds = { gemma: 'int8', gemma2: 'mixed', gemma3: 'int4', smollm2: 'int4', 'falcon-rw': 'int8', phi2: 'f32' };
+  return Object.entries(kinds).map(([family, kind]) => {
+    const path = `${work}/${family}.bin`;
+    const tokens = JSON.parse(readFileSync(`${golden}/${family}/ids.json`)).main;
+    native('convert', `${golden}/${family}`, path, '--weights', kind, '--quiet');
+    return { name: `${family}, ${kind}`, file: readFileSync(path), tokens, logits: nativeLogits(path, tokens) };
+  });
+}
+const families = convertFamilies();
 
 for (const [build, module] of Object.entries(builds(wasm))) {
   if (!new Quip(module).x.quip_web_relaxed_ok()) {
@@ -121,6 +137,17 @@ for (const [build, module] of Object.entries(builds(wasm))) {
         for (const s of [session, copy]) q.x.quip_web_session_close(s);
       });
     }
+
+    test('every family: logits, bit for bit', { skip: !families.length }, () => {
+      for (const { name, file, tokens, logits } of families) {
+        const model = q.openModel(file);
+        const session = q.openSession(model, { nContext: 128, nThreads });
+        q.prefill(session, tokens);
+        assert.deepEqual(q.logits(session, q.info(model).vocabSize), logits, name);
+        q.x.quip_web_session_close(session);
+        q.x.quip_web_model_close(model);
+      }
+    });
 
     test('text to tokens and back', () => {
       const model = q.openModel(expected.llama_f32.file);
@@ -224,6 +251,21 @@ for (const [build, module] of Object.entries(builds(wasm))) {
         if (i === 1) size = q.memory.buffer.byteLength;
       }
       assert.equal(q.memory.buffer.byteLength, size);
+    });
+
+    test('above 2 GiB', () => {
+      const high = new Quip(module);
+      assert.ok(high.x.quip_web_pages_alloc(0x90000000) >>> 0 > 0);
+      const want = expected.gemma3_mixed;
+      const model = high.openModel(want.file);
+      assert.ok(model > 0);
+      const session = high.openSession(model, { nContext: 64, seed: 7, temperature: 1, maxOutputTokens: 20 });
+      high.append(session, 1, 'hello');
+      assert.equal(`${high.answer(session).text}\n`, want.text);
+      assert.ok(high.x.quip_web_session_cancel_flag(session) >>> 0 > 0);
+      high.x.quip_web_session_close(session);
+      const pages = high.x.quip_web_pages_alloc(want.file.length) >>> 0;
+      assert.ok(pages > 0x80000000);
     });
 
     test('memory that runs out is an error, and what is open goes on', () => {
