@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <wasi/api.h>
 
 __attribute__((import_module("env"), import_name("now"))) double web_now(void);
 __attribute__((import_module("env"), import_name("random"))) void web_random(void *to, size_t n);
@@ -75,6 +76,27 @@ char *strerror(int number)
 {
     (void)number;
     return "the page has no files; hand the model's bytes over";
+}
+
+/* Streams that vsnprintf's code mentions and never opens. */
+__wasi_errno_t __wasi_fd_close(__wasi_fd_t fd)
+{
+    (void)fd;
+    return __WASI_ERRNO_BADF;
+}
+
+__wasi_errno_t __wasi_fd_seek(__wasi_fd_t fd, __wasi_filedelta_t offset, __wasi_whence_t from,
+                              __wasi_filesize_t *position)
+{
+    (void)fd, (void)offset, (void)from, (void)position;
+    return __WASI_ERRNO_BADF;
+}
+
+__wasi_errno_t __wasi_fd_write(__wasi_fd_t fd, const __wasi_ciovec_t *pieces, size_t n_pieces,
+                               __wasi_size_t *n)
+{
+    (void)fd, (void)pieces, (void)n_pieces, (void)n;
+    return __WASI_ERRNO_BADF;
 }
 
 /* ---- process ---- */
