@@ -76,8 +76,10 @@ INLINE_WASM void take_q_i8_relaxed(v128_t to[8], const int8_t *q)
         to[i] = wasm_v128_load(q + 16 * i);
 }
 
-INLINE_WASM v128_t dot_signed_relaxed(const uint8_t *w, const v128_t *q)
+INLINE_WASM v128_t dot_signed_relaxed(const uint8_t *w, const uint8_t *multipliers, size_t b,
+                                      const v128_t *q)
 {
+    (void)multipliers, (void)b;
     v128_t sum = wasm_i32x4_const_splat(0);
     UNROLL_WASM
     for (int i = 0; i < 4; i++)
@@ -85,17 +87,19 @@ INLINE_WASM v128_t dot_signed_relaxed(const uint8_t *w, const v128_t *q)
     return sum;
 }
 
-INLINE_WASM v128_t plus_128_relaxed(const uint8_t *w)
+INLINE_WASM v128_t plus_128_relaxed(v128_t w)
 {
-    return wasm_v128_xor(wasm_v128_load(w), wasm_i8x16_const_splat(-128));
+    return wasm_v128_xor(w, wasm_i8x16_const_splat(-128));
 }
 
-INLINE_WASM v128_t dot_plus_128_relaxed(const uint8_t *w, const v128_t *q)
+INLINE_WASM v128_t dot_plus_128_relaxed(const uint8_t *w, const uint8_t *multipliers, size_t b,
+                                        const v128_t *q)
 {
+    (void)multipliers, (void)b;
     v128_t sum = wasm_i32x4_const_splat(0);
     UNROLL_WASM
     for (int i = 0; i < 4; i++)
-        sum = dot_relaxed(q[i], plus_128_relaxed(w + 16 * i), sum);
+        sum = dot_relaxed(q[i], plus_128_relaxed(wasm_v128_load(w + 16 * i)), sum);
     return sum;
 }
 
@@ -112,8 +116,10 @@ INLINE_WASM void take_q_i4_relaxed(v128_t to[8], const int8_t *q)
     }
 }
 
-INLINE_WASM v128_t dot_i4_relaxed(const uint8_t *w, const v128_t *q)
+INLINE_WASM v128_t dot_i4_relaxed(const uint8_t *w, const uint8_t *multipliers, size_t b,
+                                  const v128_t *q)
 {
+    (void)multipliers, (void)b;
     const v128_t mask = wasm_i8x16_const_splat(15);
     v128_t sum = wasm_i32x4_const_splat(0);
     UNROLL_WASM
@@ -128,40 +134,87 @@ INLINE_WASM v128_t dot_i4_relaxed(const uint8_t *w, const v128_t *q)
 static void gemv_i8_signed_relaxed(float *y, const struct matrix *w, const struct act_row *x,
                                    int begin, int end)
 {
-    gemv_rows_wasm(y, w, x, begin, end, false, LIE_SIGNED, take_q_i8_relaxed, dot_signed_relaxed);
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I8, LIE_SIGNED, take_q_i8_relaxed,
+                   dot_signed_relaxed);
 }
 
 static void gemv_i8_plus_128_relaxed(float *y, const struct matrix *w, const struct act_row *x,
                                      int begin, int end)
 {
-    gemv_rows_wasm(y, w, x, begin, end, false, LIE_PLUS_128, take_q_i8_relaxed,
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I8, LIE_PLUS_128, take_q_i8_relaxed,
                    dot_plus_128_relaxed);
-}
-
-static void gemv_i4_block_signed_relaxed(float *y, const struct matrix *w, const struct act_row *x,
-                                         int begin, int end)
-{
-    gemv_rows_i4_block_wasm(y, w, x, begin, end, LIE_SIGNED, take_q_i8_relaxed, dot_signed_relaxed);
-}
-
-static void gemv_i4_block_plus_128_relaxed(float *y, const struct matrix *w,
-                                           const struct act_row *x, int begin, int end)
-{
-    gemv_rows_i4_block_wasm(y, w, x, begin, end, LIE_PLUS_128, take_q_i8_relaxed,
-                            dot_plus_128_relaxed);
 }
 
 static void gemv_i4_relaxed(float *y, const struct matrix *w, const struct act_row *x, int begin,
                             int end)
 {
-    gemv_rows_wasm(y, w, x, begin, end, true, LIE_PLUS_8, take_q_i4_relaxed, dot_i4_relaxed);
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4, LIE_PLUS_8, take_q_i4_relaxed, dot_i4_relaxed);
+}
+
+/* Codes become their values plus 15, seven bits; each half's dots begin at what that adds. */
+INLINE_WASM void take_q_i4_block_relaxed(v128_t to[8], const int8_t *q)
+{
+    take_q_i4_relaxed(to, q);
+    const v128_t all_15 = wasm_i8x16_const_splat(15);
+    UNROLL_WASM
+    for (int h = 0; h < 2; h++) {
+        const v128_t sum = dot_relaxed(to[2 * h], all_15, wasm_i32x4_const_splat(0));
+        to[4 + h] = wasm_i32x4_neg(dot_relaxed(to[2 * h + 1], all_15, sum));
+    }
+}
+
+/* The sum of eight products fits in 16 bits and meets the multiplier there. */
+INLINE_WASM v128_t dot_i4_block_relaxed(const uint8_t *w, const uint8_t *multipliers, size_t b,
+                                        const v128_t *q)
+{
+    const v128_t values =
+        wasm_i8x16_add(wasm_v128_load(qp_i4_block_values[1]), wasm_i8x16_const_splat(15));
+    const v128_t mask = wasm_i8x16_const_splat(15);
+    v128_t sum = wasm_i32x4_const_splat(0);
+    UNROLL_WASM
+    for (int h = 0; h < 2; h++) {
+        const v128_t u = wasm_v128_load(w + 16 * h);
+        const v128_t even = wasm_i8x16_relaxed_swizzle(values, wasm_v128_and(u, mask));
+        const v128_t odd =
+            wasm_i8x16_relaxed_swizzle(values, wasm_v128_and(wasm_u16x8_shr(u, 4), mask));
+        v128_t dots = dot_relaxed(q[2 * h], even, q[4 + h]);
+        dots = dot_relaxed(q[2 * h + 1], odd, dots);
+        sum = wasm_i32x4_add(sum,
+                             wasm_i32x4_dot_i16x8(dots, multipliers_wasm(multipliers, b, h == 1)));
+    }
+    return sum;
+}
+
+static void gemv_i4_block_relaxed(float *y, const struct matrix *w, const struct act_row *x,
+                                  int begin, int end)
+{
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4_BLOCK, LIE_SIGNED, take_q_i4_block_relaxed,
+                   dot_i4_block_relaxed);
 }
 
 /* ---- tiles ---- */
 
-INLINE_WASM v128_t load_weights_relaxed(const uint8_t *w)
+INLINE_WASM v128_t weights_signed_relaxed(const uint8_t *w, int multiplier)
 {
+    (void)multiplier;
     return wasm_v128_load(w);
+}
+
+INLINE_WASM v128_t weights_plus_128_relaxed(const uint8_t *w, int multiplier)
+{
+    (void)multiplier;
+    return plus_128_relaxed(wasm_v128_load(w));
+}
+
+INLINE_WASM v128_t weights_nibbles_relaxed(const uint8_t *w, int multiplier)
+{
+    (void)multiplier;
+    return nibbles_wasm(w);
+}
+
+INLINE_WASM v128_t codes_plus_128_relaxed(const uint8_t *w, int multiplier)
+{
+    return plus_128_relaxed(codes_to_bytes_wasm(w, multiplier));
 }
 
 INLINE_WASM void store_step_k4_relaxed(uint8_t *to, v128_t row[4])
@@ -172,30 +225,31 @@ INLINE_WASM void store_step_k4_relaxed(uint8_t *to, v128_t row[4])
         wasm_v128_store(to + i * ROWS_WASM * 4, row[i]);
 }
 
-static void pack_i4_relaxed(void *tile, const struct matrix *w, int row, int n_rows)
+/* A tile of one type of weights, a byte each. */
+INLINE_WASM void pack_type_relaxed(void *tile, const struct matrix *w, int row, int n_rows,
+                                   int dtype, take_weights_wasm take)
 {
-    pack_rows_wasm(tile, w, row, n_rows, true, 1, nibbles_wasm, store_step_k4_relaxed);
+    pack_rows_wasm(tile, w, row, n_rows, dtype, 1, take, store_step_k4_relaxed);
 }
 
 static void pack_signed_relaxed(void *tile, const struct matrix *w, int row, int n_rows)
 {
-    if (w->dtype == DTYPE_I4)
-        pack_i4_relaxed(tile, w, row, n_rows);
-    else if (w->dtype == DTYPE_I4_BLOCK)
-        pack_rows_i4_block_wasm(tile, w, row, n_rows, 1, load_weights_relaxed,
-                                store_step_k4_relaxed);
+    if (w->dtype == DTYPE_I8)
+        pack_type_relaxed(tile, w, row, n_rows, DTYPE_I8, weights_signed_relaxed);
+    else if (w->dtype == DTYPE_I4)
+        pack_type_relaxed(tile, w, row, n_rows, DTYPE_I4, weights_nibbles_relaxed);
     else
-        pack_rows_wasm(tile, w, row, n_rows, false, 1, load_weights_relaxed, store_step_k4_relaxed);
+        pack_type_relaxed(tile, w, row, n_rows, DTYPE_I4_BLOCK, codes_to_bytes_wasm);
 }
 
 static void pack_plus_128_relaxed(void *tile, const struct matrix *w, int row, int n_rows)
 {
-    if (w->dtype == DTYPE_I4)
-        pack_i4_relaxed(tile, w, row, n_rows);
-    else if (w->dtype == DTYPE_I4_BLOCK)
-        pack_rows_i4_block_wasm(tile, w, row, n_rows, 1, plus_128_relaxed, store_step_k4_relaxed);
+    if (w->dtype == DTYPE_I8)
+        pack_type_relaxed(tile, w, row, n_rows, DTYPE_I8, weights_plus_128_relaxed);
+    else if (w->dtype == DTYPE_I4)
+        pack_type_relaxed(tile, w, row, n_rows, DTYPE_I4, weights_nibbles_relaxed);
     else
-        pack_rows_wasm(tile, w, row, n_rows, false, 1, plus_128_relaxed, store_step_k4_relaxed);
+        pack_type_relaxed(tile, w, row, n_rows, DTYPE_I4_BLOCK, codes_plus_128_relaxed);
 }
 
 /* ---- many tokens against a tile ---- */
@@ -259,19 +313,18 @@ static void gemm_plus_128_relaxed(float *y, size_t y_stride, const void *tile,
 void qp_linear_kernels_relaxed(struct kernels *k)
 {
     k->gemv_i4 = gemv_i4_relaxed;
+    k->gemv_i4_block = gemv_i4_block_relaxed;
     switch (find_eighth_bit()) {
     case BIT_SATURATES: // tiles stay those of linear_wasm.c
         break;
     case BIT_IS_SIGN:
         k->gemv_i8 = gemv_i8_signed_relaxed;
-        k->gemv_i4_block = gemv_i4_block_signed_relaxed;
         k->tile_order = (struct tile_order){ ROWS_WASM, 4, ROWS_WASM, 4, 1, 0 };
         k->pack = pack_signed_relaxed;
         k->gemm = gemm_signed_relaxed;
         break;
     case BIT_IS_128:
         k->gemv_i8 = gemv_i8_plus_128_relaxed;
-        k->gemv_i4_block = gemv_i4_block_plus_128_relaxed;
         k->tile_order = (struct tile_order){ ROWS_WASM, 4, ROWS_WASM, 4, 1, 128 };
         k->pack = pack_plus_128_relaxed;
         k->gemm = gemm_plus_128_relaxed;

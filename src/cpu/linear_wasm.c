@@ -68,8 +68,10 @@ INLINE_WASM void take_q_i8_wasm(v128_t to[8], const int8_t *q)
         to[i] = wasm_i16x8_load8x8(q + 8 * i);
 }
 
-INLINE_WASM v128_t dot_i8_wasm(const uint8_t *w, const v128_t *q)
+INLINE_WASM v128_t dot_i8_wasm(const uint8_t *w, const uint8_t *multipliers, size_t b,
+                               const v128_t *q)
 {
+    (void)multipliers, (void)b;
     v128_t sum = wasm_i32x4_dot_i16x8(wasm_i16x8_load8x8(w), q[0]);
     UNROLL_WASM
     for (int i = 1; i < 8; i++)
@@ -93,8 +95,10 @@ INLINE_WASM void take_q_i4_wasm(v128_t to[8], const int8_t *q)
 }
 
 /* Nibbles as they lie. */
-INLINE_WASM v128_t dot_i4_wasm(const uint8_t *w, const v128_t *q)
+INLINE_WASM v128_t dot_i4_wasm(const uint8_t *w, const uint8_t *multipliers, size_t b,
+                               const v128_t *q)
 {
+    (void)multipliers, (void)b;
     const v128_t mask = wasm_i16x8_const_splat(15);
     v128_t sum = wasm_i32x4_const_splat(0);
     UNROLL_WASM
@@ -115,19 +119,60 @@ INLINE_WASM v128_t dot_i4_wasm(const uint8_t *w, const v128_t *q)
 static void gemv_i8_wasm(float *y, const struct matrix *w, const struct act_row *x, int begin,
                          int end)
 {
-    gemv_rows_wasm(y, w, x, begin, end, false, LIE_SIGNED, take_q_i8_wasm, dot_i8_wasm);
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I8, LIE_SIGNED, take_q_i8_wasm, dot_i8_wasm);
 }
 
 static void gemv_i4_wasm(float *y, const struct matrix *w, const struct act_row *x, int begin,
                          int end)
 {
-    gemv_rows_wasm(y, w, x, begin, end, true, LIE_PLUS_8, take_q_i4_wasm, dot_i4_wasm);
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4, LIE_PLUS_8, take_q_i4_wasm, dot_i4_wasm);
+}
+
+/* ---- one token, block-wise int4 ---- */
+
+/* Of each 32 k: the first 16, even and odd, then the last 16. */
+INLINE_WASM void take_q_i4_block_wasm(v128_t to[8], const int8_t *q)
+{
+    UNROLL_WASM
+    for (int i = 0; i < 4; i++) {
+        const v128_t words = wasm_v128_load(q + 16 * i);
+        to[2 * i] = wasm_i16x8_shr(wasm_i16x8_shl(words, 8), 8);
+        to[2 * i + 1] = wasm_i16x8_shr(words, 8);
+    }
+}
+
+/* Codes become their values, at most 15; the sum of four products of those fits in 16 bits and
+ * meets the multiplier there. */
+INLINE_WASM v128_t dot_i4_block_wasm(const uint8_t *w, const uint8_t *multipliers, size_t b,
+                                     const v128_t *q)
+{
+    const v128_t values = wasm_v128_load(qp_i4_block_values[1]), mask = wasm_i8x16_const_splat(15);
+    v128_t sum = wasm_i32x4_const_splat(0);
+    UNROLL_WASM
+    for (int h = 0; h < 2; h++) {
+        const v128_t u = wasm_v128_load(w + 16 * h);
+        const v128_t even = wasm_i8x16_swizzle(values, wasm_v128_and(u, mask));
+        const v128_t odd = wasm_i8x16_swizzle(values, wasm_v128_and(wasm_u16x8_shr(u, 4), mask));
+        const v128_t first =
+            wasm_i32x4_add(wasm_i32x4_dot_i16x8(wasm_i16x8_extend_low_i8x16(even), q[4 * h]),
+                           wasm_i32x4_dot_i16x8(wasm_i16x8_extend_low_i8x16(odd), q[4 * h + 1]));
+        const v128_t last =
+            wasm_i32x4_add(wasm_i32x4_dot_i16x8(wasm_i16x8_extend_high_i8x16(even), q[4 * h + 2]),
+                           wasm_i32x4_dot_i16x8(wasm_i16x8_extend_high_i8x16(odd), q[4 * h + 3]));
+        const v128_t both = multipliers_wasm(multipliers, b, h == 1);
+        const v128_t m0 = wasm_i64x2_shuffle(both, both, 0, 0);
+        const v128_t m1 = wasm_i64x2_shuffle(both, both, 1, 1);
+        sum = wasm_i32x4_add(
+            sum, wasm_i32x4_add(wasm_i32x4_dot_i16x8(first, m0), wasm_i32x4_dot_i16x8(last, m1)));
+    }
+    return sum;
 }
 
 static void gemv_i4_block_wasm(float *y, const struct matrix *w, const struct act_row *x, int begin,
                                int end)
 {
-    gemv_rows_i4_block_wasm(y, w, x, begin, end, LIE_SIGNED, take_q_i8_wasm, dot_i8_wasm);
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4_BLOCK, LIE_SIGNED, take_q_i4_block_wasm,
+                   dot_i4_block_wasm);
 }
 
 /* ---- tiles ---- */
@@ -137,13 +182,15 @@ static size_t tile_bytes_wasm(int n_in)
     return TILE_ROWS * sizeof(int16_t) * qp_round_up((size_t)n_in, ACT_BLOCK);
 }
 
-INLINE_WASM v128_t weights_i8_wasm(const uint8_t *w)
+INLINE_WASM v128_t weights_i8_wasm(const uint8_t *w, int multiplier)
 {
+    (void)multiplier;
     return wasm_v128_load(w);
 }
 
-INLINE_WASM v128_t weights_i4_wasm(const uint8_t *w)
+INLINE_WASM v128_t weights_i4_wasm(const uint8_t *w, int multiplier)
 {
+    (void)multiplier;
     return wasm_i8x16_sub(nibbles_wasm(w), wasm_i8x16_const_splat(8));
 }
 
@@ -167,13 +214,13 @@ INLINE_WASM void store_step_k2_wasm(uint8_t *to, v128_t row[4])
 static void pack_wasm(void *tile, const struct matrix *w, int row, int n_rows)
 {
     if (w->dtype == DTYPE_I8)
-        pack_rows_wasm(tile, w, row, n_rows, false, sizeof(int16_t), weights_i8_wasm,
+        pack_rows_wasm(tile, w, row, n_rows, DTYPE_I8, sizeof(int16_t), weights_i8_wasm,
                        store_step_k2_wasm);
-    else if (w->dtype == DTYPE_I4_BLOCK)
-        pack_rows_i4_block_wasm(tile, w, row, n_rows, sizeof(int16_t), weights_i8_wasm,
-                                store_step_k2_wasm);
+    else if (w->dtype == DTYPE_I4)
+        pack_rows_wasm(tile, w, row, n_rows, DTYPE_I4, sizeof(int16_t), weights_i4_wasm,
+                       store_step_k2_wasm);
     else
-        pack_rows_wasm(tile, w, row, n_rows, true, sizeof(int16_t), weights_i4_wasm,
+        pack_rows_wasm(tile, w, row, n_rows, DTYPE_I4_BLOCK, sizeof(int16_t), codes_to_bytes_wasm,
                        store_step_k2_wasm);
 }
 

@@ -13,9 +13,10 @@ enum {
 };
 
 /* Eight rows from some k on: where the file holds them, or the copy of their last block, whose tail
- * is zero. */
+ * is zero. Multipliers of block-wise int4 are those of the whole row. */
 struct rows_wasm {
     const uint8_t *at[ROWS_WASM];
+    const uint8_t *multipliers[ROWS_WASM];
 };
 
 struct tails_wasm {
@@ -25,16 +26,20 @@ struct tails_wasm {
 /* Past the last row the last one is repeated; its result is not stored. */
 static inline struct rows_wasm take_rows_wasm(const struct matrix *w, int r, int end)
 {
-    struct rows_wasm rows;
-    for (int i = 0; i < ROWS_WASM; i++)
-        rows.at[i] = qp_matrix_row(w, r + i < end ? r + i : end - 1);
+    struct rows_wasm rows = { 0 };
+    for (int i = 0; i < ROWS_WASM; i++) {
+        const int row = r + i < end ? r + i : end - 1;
+        rows.at[i] = qp_matrix_row(w, row);
+        if (w->dtype == DTYPE_I4_BLOCK)
+            rows.multipliers[i] = qp_matrix_multipliers(w, row);
+    }
     return rows;
 }
 
 static inline struct rows_wasm
 copy_tails_wasm(struct tails_wasm *tails, const struct rows_wasm *rows, size_t begin, size_t end)
 {
-    struct rows_wasm copies;
+    struct rows_wasm copies = *rows;
     memset(tails, 0, sizeof *tails);
     for (int i = 0; i < ROWS_WASM; i++) {
         memcpy(tails->bytes[i], rows->at[i] + begin, end - begin);
@@ -74,22 +79,35 @@ INLINE_WASM v128_t scale_dots_wasm(v128_t sum, v128_t scale, v128_t dots)
 
 /* ---- one token: 8 rows at a time, each byte of weights read once ---- */
 
-/* A row's product with a block of q, which the level has put in its own order: four parts that are
- * still to be added. */
-typedef v128_t (*row_dot_wasm)(const uint8_t *w, const v128_t *q);
+/* A row's product with block b of q, which the level has put in its own order: four parts that are
+ * still to be added. `multipliers` are the row's, of block-wise int4. */
+typedef v128_t (*row_dot_wasm)(const uint8_t *w, const uint8_t *multipliers, size_t b,
+                               const v128_t *q);
 typedef void (*take_q_wasm)(v128_t to[8], const int8_t *q);
 
 /* sum + scale_b * (dot_b + start) of rows i to i + 3, from byte `at` on. */
 INLINE_WASM v128_t add_block_wasm(v128_t sum, const struct rows_wasm *rows, int i, size_t at,
-                                  const v128_t *q, v128_t scale, v128_t start, row_dot_wasm dot)
+                                  size_t b, const v128_t *q, v128_t scale, v128_t start,
+                                  row_dot_wasm dot)
 {
     v128_t dots[4];
     UNROLL_WASM
     for (int j = 0; j < 4; j++)
-        dots[j] = dot(rows->at[i + j] + at, q);
+        dots[j] = dot(rows->at[i + j] + at, rows->multipliers[i + j], b, q);
     transpose_wasm(dots);
     v128_t all = wasm_i32x4_add(wasm_i32x4_add(dots[0], dots[1]), wasm_i32x4_add(dots[2], dots[3]));
     return scale_dots_wasm(sum, scale, wasm_i32x4_add(all, start));
+}
+
+/* The multipliers of two 16s of weights, in the low half of each lane that holds one of theirs;
+ * zero in the high half, so that dot_i16x8 multiplies a sum that fits in 16 bits. Of block b: the
+ * first two, or the last. */
+INLINE_WASM v128_t multipliers_wasm(const uint8_t *multipliers, size_t b, bool is_last)
+{
+    const v128_t nibbles = wasm_v128_load16_splat(multipliers + 2 * b);
+    const v128_t up = is_last ? wasm_i16x8_const(16, 0, 16, 0, 1, 0, 1, 0)
+                              : wasm_i16x8_const(4096, 0, 4096, 0, 256, 0, 256, 0);
+    return wasm_i16x8_shr(wasm_i16x8_mul(nibbles, up), 12);
 }
 
 /* What a block's dots begin at: what the numbers that are added to its weights amount to, taken
@@ -106,11 +124,12 @@ INLINE_WASM v128_t start_wasm(int32_t offset, enum weights_lie lie)
 }
 
 INLINE_WASM void gemv_rows_wasm(float *y, const struct matrix *w, const struct act_row *x,
-                                int begin, int end, bool is_i4, enum weights_lie lie,
+                                int begin, int end, int dtype, enum weights_lie lie,
                                 take_q_wasm take_q, row_dot_wasm dot)
 {
-    const size_t row_bytes = is_i4 ? (size_t)w->n_in / 2 : (size_t)w->n_in;
-    const size_t block_bytes = is_i4 ? ACT_BLOCK / 2 : ACT_BLOCK;
+    const bool is_i8 = dtype == DTYPE_I8;
+    const size_t row_bytes = is_i8 ? (size_t)w->n_in : (size_t)w->n_in / 2;
+    const size_t block_bytes = is_i8 ? ACT_BLOCK : ACT_BLOCK / 2;
     for (int r = begin; r < end; r += ROWS_WASM) {
         struct rows_wasm rows = take_rows_wasm(w, r, end);
         struct tails_wasm tails;
@@ -125,8 +144,8 @@ INLINE_WASM void gemv_rows_wasm(float *y, const struct matrix *w, const struct a
             take_q(q, x->q + b * ACT_BLOCK);
             const v128_t scale = wasm_f32x4_splat(x->scales[b]);
             const v128_t start = start_wasm(x->offsets[b], lie);
-            low = add_block_wasm(low, &rows, 0, at, q, scale, start, dot);
-            high = add_block_wasm(high, &rows, 4, at, q, scale, start, dot);
+            low = add_block_wasm(low, &rows, 0, at, b, q, scale, start, dot);
+            high = add_block_wasm(high, &rows, 4, at, b, q, scale, start, dot);
         }
         store_rows_wasm(y + r, low, w, r, end - r);
         store_rows_wasm(y + r + 4, high, w, r + 4, end - r - 4);
@@ -146,120 +165,46 @@ INLINE_WASM v128_t nibbles_wasm(const uint8_t *w)
     return wasm_i8x16_shuffle(low, high, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
 }
 
-/* 16 weights of a row as bytes. */
-typedef v128_t (*take_weights_wasm)(const uint8_t *w);
+/* 16 weights of a row as bytes; of block-wise int4 with the multiplier that is theirs, as its
+ * nibble lies. */
+typedef v128_t (*take_weights_wasm)(const uint8_t *w, int multiplier);
+
+INLINE_WASM v128_t codes_to_bytes_wasm(const uint8_t *w, int multiplier)
+{
+    return wasm_i8x16_swizzle(wasm_v128_load(qp_i4_block_values[multiplier]), nibbles_wasm(w));
+}
 /* 16 k of four rows to their places in a group. */
 typedef void (*store_step_wasm)(uint8_t *to, v128_t row[4]);
 
 INLINE_WASM void pack_rows_wasm(uint8_t *tile, const struct matrix *w, int row, int n_rows,
-                                bool is_i4, size_t weight_bytes, take_weights_wasm take,
+                                int dtype, size_t weight_bytes, take_weights_wasm take,
                                 store_step_wasm store)
 {
-    const size_t row_bytes = is_i4 ? (size_t)w->n_in / 2 : (size_t)w->n_in;
-    const size_t block_bytes = is_i4 ? ACT_BLOCK / 2 : ACT_BLOCK;
-    const size_t step_bytes = is_i4 ? STEP_WASM / 2 : STEP_WASM;
+    const bool is_i8 = dtype == DTYPE_I8;
+    const size_t row_bytes = is_i8 ? (size_t)w->n_in : (size_t)w->n_in / 2;
+    const size_t block_bytes = is_i8 ? ACT_BLOCK : ACT_BLOCK / 2;
+    const size_t step_bytes = is_i8 ? STEP_WASM : STEP_WASM / 2;
     uint8_t *to = tile;
     for (int r = 0; r < n_rows; r += ROWS_WASM) {
         struct rows_wasm rows = take_rows_wasm(w, row + r, row + n_rows);
         struct tails_wasm tails;
-        for (size_t at = 0, done = 0; done < row_bytes; done += block_bytes, at += block_bytes) {
-            if (done + block_bytes > row_bytes) {
+        size_t at = 0;
+        for (int b = 0; (size_t)b * block_bytes < row_bytes; b++, at += block_bytes) {
+            if (at + block_bytes > row_bytes) {
                 rows = copy_tails_wasm(&tails, &rows, at, row_bytes);
                 at = 0;
             }
-            for (size_t k = at; k < at + block_bytes; k += step_bytes) {
+            for (int j = 0; j < ACT_BLOCK / STEP_WASM; j++) {
                 UNROLL_WASM
                 for (int half = 0; half < 2; half++) {
                     v128_t v[4];
                     UNROLL_WASM
                     for (int i = 0; i < 4; i++)
-                        v[i] = take(rows.at[4 * half + i] + k);
-                    store(to + 16 * half, v);
-                }
-                to += ROWS_WASM * STEP_WASM * weight_bytes;
-            }
-        }
-    }
-}
-
-/* ---- block-wise int4: a block of 8 rows becomes int8 on the way, and then goes as int8 does ----
- */
-
-/* The next block of 8 rows, `left` weights from the end: `from` is the first of the codes, b counts
- * blocks of activations. */
-INLINE_WASM struct rows_wasm expand_rows_wasm(struct tails_wasm *to, const struct rows_wasm *rows,
-                                              const struct rows_wasm *multipliers, size_t b,
-                                              size_t left)
-{
-    const size_t from = b * ACT_BLOCK / 2;
-    struct tails_wasm tails;
-    struct rows_wasm codes, copies;
-    for (int i = 0; i < ROWS_WASM; i++) {
-        codes.at[i] = rows->at[i] + from;
-        copies.at[i] = to->bytes[i];
-    }
-    if (left < ACT_BLOCK)
-        codes = copy_tails_wasm(&tails, &codes, 0, left / 2);
-    for (int i = 0; i < ROWS_WASM; i++)
-        for (int k = 0; k < ACT_BLOCK; k += STEP_WASM) {
-            const int multiplier = qp_block_multiplier(multipliers->at[i] + 2 * b, k);
-            const v128_t values = wasm_v128_load(qp_i4_block_values[multiplier]);
-            wasm_v128_store(to->bytes[i] + k,
-                            wasm_i8x16_swizzle(values, nibbles_wasm(codes.at[i] + k / 2)));
-        }
-    return copies;
-}
-
-static inline struct rows_wasm take_multipliers_wasm(const struct matrix *w, int r, int end)
-{
-    const struct matrix m = { .row_bytes = qp_multiplier_bytes(w->n_in), .data = w->multipliers };
-    return take_rows_wasm(&m, r, end);
-}
-
-/* lie, take_q and dot are those of int8. */
-INLINE_WASM void gemv_rows_i4_block_wasm(float *y, const struct matrix *w, const struct act_row *x,
-                                         int begin, int end, enum weights_lie lie,
-                                         take_q_wasm take_q, row_dot_wasm dot)
-{
-    const size_t n_in = (size_t)w->n_in;
-    for (int r = begin; r < end; r += ROWS_WASM) {
-        const struct rows_wasm rows = take_rows_wasm(w, r, end);
-        const struct rows_wasm multipliers = take_multipliers_wasm(w, r, end);
-        v128_t low = wasm_f32x4_const_splat(0.0f), high = low;
-        for (size_t k = 0, b = 0; k < n_in; k += ACT_BLOCK, b++) {
-            struct tails_wasm expanded;
-            const struct rows_wasm block =
-                expand_rows_wasm(&expanded, &rows, &multipliers, b, n_in - k);
-            v128_t q[8];
-            take_q(q, x->q + k);
-            const v128_t scale = wasm_f32x4_splat(x->scales[b]);
-            const v128_t start = start_wasm(x->offsets[b], lie);
-            low = add_block_wasm(low, &block, 0, 0, q, scale, start, dot);
-            high = add_block_wasm(high, &block, 4, 0, q, scale, start, dot);
-        }
-        store_rows_wasm(y + r, low, w, r, end - r);
-        store_rows_wasm(y + r + 4, high, w, r + 4, end - r - 4);
-    }
-}
-
-/* take is that of int8. */
-INLINE_WASM void pack_rows_i4_block_wasm(uint8_t *to, const struct matrix *w, int row, int n_rows,
-                                         size_t weight_bytes, take_weights_wasm take,
-                                         store_step_wasm store)
-{
-    const size_t n_in = (size_t)w->n_in;
-    for (int r = 0; r < n_rows; r += ROWS_WASM) {
-        const struct rows_wasm rows = take_rows_wasm(w, row + r, row + n_rows);
-        const struct rows_wasm multipliers = take_multipliers_wasm(w, row + r, row + n_rows);
-        for (size_t begin = 0, b = 0; begin < n_in; begin += ACT_BLOCK, b++) {
-            struct tails_wasm expanded;
-            const struct rows_wasm block =
-                expand_rows_wasm(&expanded, &rows, &multipliers, b, n_in - begin);
-            for (int k = 0; k < ACT_BLOCK; k += STEP_WASM) {
-                for (int half = 0; half < 2; half++) {
-                    v128_t v[4];
-                    for (int i = 0; i < 4; i++)
-                        v[i] = take(block.at[4 * half + i] + k);
+                        v[i] = take(rows.at[4 * half + i] + at + (size_t)j * step_bytes,
+                                    dtype == DTYPE_I4_BLOCK
+                                        ? qp_block_multiplier(rows.multipliers[4 * half + i],
+                                                              b * ACT_BLOCK + j * STEP_WASM)
+                                        : 0);
                     store(to + 16 * half, v);
                 }
                 to += ROWS_WASM * STEP_WASM * weight_bytes;

@@ -23,3 +23,5 @@ static inline v128_t engine_dot(v128_t a, v128_t b, v128_t sum)
 #define __wasm_relaxed_simd__ 1
 #undef wasm_i32x4_relaxed_dot_i8x16_i7x16_add
 #define wasm_i32x4_relaxed_dot_i8x16_i7x16_add engine_dot
+#undef wasm_i8x16_relaxed_swizzle
+#define wasm_i8x16_relaxed_swizzle wasm_i8x16_swizzle
