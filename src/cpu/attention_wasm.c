@@ -1,4 +1,4 @@
-/* attention_wasm.c: the three steps of attention_blocks.c on 128-bit registers.
+/* attention_wasm.c: the steps of attention on 128-bit registers.
  * In, out, order of rounding: attention_scalar.c, to the bit.
  * 4 rows of 8 columns keep 8 sums in registers, 2 rows of 16 as many: most machines have 16, and
  * the engine wants some for itself. 64 columns are several passes over the same rows. */
@@ -8,43 +8,14 @@
 
 #include "cpu/math_wasm.h"
 
-/* Four binary16 as floats: exact for what the cache holds, which is finite. The fields move up, and
- * the product moves the exponent to where a float has it. */
-INLINE_WASM v128_t widen_finite_wasm(const uint16_t *from)
-{
-    const v128_t half = wasm_i32x4_load16x4(from); // the sign is bit 31 already
-    const v128_t bits = wasm_i32x4_shl(wasm_v128_and(half, wasm_i32x4_const_splat(0x7FFF)), 13);
-    const v128_t sign = wasm_v128_and(half, wasm_i32x4_const_splat(INT32_MIN));
-    return wasm_v128_or(sign, wasm_f32x4_mul(bits, wasm_f32x4_const_splat(0x1p112f)));
-}
-
-/* Floats [4 j, 4 j + 4) of a row. */
-INLINE_WASM v128_t load_4_wasm(const void *row, int j, bool is_f16)
-{
-    return is_f16 ? widen_finite_wasm((const uint16_t *)row + 4 * j)
-                  : wasm_v128_load((const float *)row + 4 * j);
-}
-
-static void widen_wasm(float *to, const uint16_t *from, size_t from_stride, int n_rows, int n_cols)
-{
-    for (int i = 0; i < n_rows; i++, from += from_stride, to += KV_BLOCK)
-        for (int j = 0; j < KV_BLOCK; j += 4) {
-            const int n = n_cols - j < 4 ? n_cols - j : 4;
-            uint16_t last[4] = { 0 };
-            if (n > 0 && n < 4)
-                memcpy(last, from + j, (size_t)n * sizeof *from);
-            wasm_v128_store(to + j, load_4_wasm(n == 4 ? from + j : last, 0, true));
-        }
-}
-
 enum {
     MAX_PARTS_WASM = 4 // of 4 columns, in one pass
 };
 
 /* attention_steps.product for columns [column, column + 4 * n_parts); is_f16, n_rows and n_parts
  * are constants. */
-INLINE_WASM void product_columns_wasm(const struct square_product *t, int column, bool is_f16,
-                                      int n_rows, int n_parts)
+INLINE_WASM void product_columns_wasm(const struct square_product *t, int column, int n_rows,
+                                      int n_parts)
 {
     v128_t sum[PRODUCT_ROWS][MAX_PARTS_WASM];
     UNROLL_WASM
@@ -55,14 +26,12 @@ INLINE_WASM void product_columns_wasm(const struct square_product *t, int column
             sum[r][j] =
                 wasm_f32x4_mul(wasm_v128_load(acc + 4 * j), wasm_v128_load32_splat(t->factors + r));
     }
-    const float *a = t->a;
-    const size_t element_bytes = is_f16 ? sizeof(uint16_t) : sizeof(float);
-    const char *b = (const char *)t->b.data + (size_t)column * element_bytes;
-    for (int k = 0; k < t->n_k; k++, b += t->b.stride * element_bytes) {
+    const float *a = t->a, *b = t->b + column;
+    for (int k = 0; k < t->n_k; k++, b += t->b_stride) {
         v128_t part[MAX_PARTS_WASM];
         UNROLL_WASM
         for (int j = 0; j < n_parts; j++)
-            part[j] = load_4_wasm(b, j, is_f16);
+            part[j] = wasm_v128_load(b + 4 * j);
         UNROLL_WASM
         for (int r = 0; r < n_rows; r++) {
             const v128_t weight = wasm_v128_load32_splat(a + (size_t)r * t->a_stride + (size_t)k);
@@ -80,20 +49,16 @@ INLINE_WASM void product_columns_wasm(const struct square_product *t, int column
     }
 }
 
-#define PRODUCT_WASM(name, is_f16, n_rows, n_parts)                                                \
+#define PRODUCT_WASM(name, n_rows, n_parts)                                                        \
     static __attribute__((noinline)) void name(const struct square_product *t)                     \
     {                                                                                              \
         for (int column = 0; column < KV_BLOCK; column += 4 * (n_parts))                           \
-            product_columns_wasm(t, column, is_f16, n_rows, n_parts);                              \
+            product_columns_wasm(t, column, n_rows, n_parts);                                      \
     }
-PRODUCT_WASM(product_f32_1_wasm, false, 1, 4)
-PRODUCT_WASM(product_f32_2_wasm, false, 2, 4)
-PRODUCT_WASM(product_f32_3_wasm, false, 3, 2)
-PRODUCT_WASM(product_f32_4_wasm, false, 4, 2)
-PRODUCT_WASM(product_f16_1_wasm, true, 1, 4)
-PRODUCT_WASM(product_f16_2_wasm, true, 2, 4)
-PRODUCT_WASM(product_f16_3_wasm, true, 3, 2)
-PRODUCT_WASM(product_f16_4_wasm, true, 4, 2)
+PRODUCT_WASM(product_1_wasm, 1, 4)
+PRODUCT_WASM(product_2_wasm, 2, 4)
+PRODUCT_WASM(product_3_wasm, 3, 2)
+PRODUCT_WASM(product_4_wasm, 4, 2)
 
 /* Sums to scores, -inf where the row does not see; returns the largest one, or m. */
 static inline float score_row_wasm(const struct attention *a, int row, int pos, float *s, float m)
@@ -130,7 +95,7 @@ static inline float exp_row_wasm(float *s, float m)
     return sum_of_lanes_wasm(lanes);
 }
 
-static void softmax_wasm(const struct attention *a, struct attention_state *state, int pos)
+static void softmax_rows_wasm(const struct attention *a, struct attention_state *state, int pos)
 {
     for (int r = 0; r < a->n_rows; r++) {
         float m = score_row_wasm(a, r, pos, state->s + r * KV_BLOCK, state->m[r]);
@@ -148,18 +113,60 @@ static void softmax_wasm(const struct attention *a, struct attention_state *stat
 static void attend_wasm(const struct attention *a)
 {
     static const struct attention_steps steps = {
-        .widen = widen_wasm,
-        .product = { { product_f32_1_wasm, product_f32_2_wasm, product_f32_3_wasm,
-                       product_f32_4_wasm },
-                     { product_f16_1_wasm, product_f16_2_wasm, product_f16_3_wasm,
-                       product_f16_4_wasm } },
-        .softmax = softmax_wasm,
+        .product = { product_1_wasm, product_2_wasm, product_3_wasm, product_4_wasm },
+        .softmax = softmax_rows_wasm,
     };
     qp_attend_blocks(a, &steps);
 }
 
+/* ---- scores of int8 keys ---- */
+
+/* All ones in those of columns [j, j + 4) that are seen. */
+INLINE_WASM v128_t seen_wasm(const struct softmax *row, int j)
+{
+    return wasm_v128_andnot(mask_wasm(row->end - j), mask_wasm(row->begin - j));
+}
+
+/* Capped and biased, in place; returns the largest that is seen. */
+INLINE_WASM float largest_score_wasm(const struct softmax *row)
+{
+    const v128_t nothing = wasm_f32x4_const_splat(-INFINITY), cap = wasm_f32x4_splat(row->cap);
+    v128_t largest = nothing;
+    for (int j = 0; j < row->n; j += 4) {
+        v128_t v = wasm_v128_load(row->s + j);
+        if (row->cap > 0.0f)
+            v = wasm_f32x4_mul(cap, tanh_wasm(wasm_f32x4_div(v, cap)));
+        if (row->bias)
+            v = wasm_f32x4_add(v, wasm_v128_load(row->bias + j));
+        wasm_v128_store(row->s + j, v);
+        largest = larger_wasm(wasm_v128_bitselect(v, nothing, seen_wasm(row, j)), largest);
+    }
+    return largest_wasm(largest);
+}
+
+static void softmax_wasm(struct softmax *row)
+{
+    row->max = largest_score_wasm(row);
+    const v128_t m = wasm_f32x4_splat(row->max);
+    struct lanes_wasm lanes = zero_lanes_wasm();
+    for (int j = 0; j < row->n; j += 16) {
+        v128_t p[4];
+        UNROLL_WASM
+        for (int i = 0; i < 4; i++) {
+            float *s = row->s + j + 4 * i;
+            const v128_t seen = seen_wasm(row, j + 4 * i);
+            p[i] = wasm_v128_and(exp_wasm(wasm_f32x4_sub(wasm_v128_load(s), m)), seen);
+            const v128_t scales = wasm_v128_load(row->value_scales + j + 4 * i);
+            wasm_v128_store(s, wasm_v128_and(wasm_f32x4_mul(p[i], scales), seen));
+        }
+        lanes = add_lanes_wasm(lanes, (struct lanes_wasm){ p[0], p[1], p[2], p[3] });
+    }
+    row->sum = sum_of_lanes_wasm(lanes);
+}
+
 void qp_attention_kernels_wasm(struct kernels *k)
 {
+    k->softmax = softmax_wasm;
     k->attend = attend_wasm;
 }
 

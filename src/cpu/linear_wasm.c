@@ -17,6 +17,15 @@
 
 /* ---- activations ---- */
 
+/* x * factor, clamped, to the nearest integer. */
+INLINE_WASM v128_t round_clamped_wasm(v128_t x, v128_t factor)
+{
+    const v128_t shift = wasm_f32x4_const_splat(ROUND_TO_INTEGER);
+    v128_t v = smaller_wasm(wasm_f32x4_mul(x, factor), wasm_f32x4_const_splat(127.0f));
+    v = larger_wasm(v, wasm_f32x4_const_splat(-127.0f));
+    return wasm_i32x4_sub(wasm_f32x4_add(v, shift), shift);
+}
+
 static void quantize_block_wasm(int8_t *q, float *scale, int32_t *offset, const float x[ACT_BLOCK])
 {
     v128_t largest = wasm_f32x4_const_splat(0.0f);
@@ -25,17 +34,12 @@ static void quantize_block_wasm(int8_t *q, float *scale, int32_t *offset, const 
     const float max = largest_wasm(largest);
     const float inverse = 127.0f / max;
     const v128_t factor = wasm_f32x4_splat(inverse < FLT_MAX ? inverse : FLT_MAX);
-    const v128_t shift = wasm_f32x4_const_splat(ROUND_TO_INTEGER);
     v128_t sum = wasm_i16x8_const_splat(0);
     for (int i = 0; i < ACT_BLOCK; i += 16) {
         v128_t v[4];
         UNROLL_WASM
-        for (int j = 0; j < 4; j++) {
-            v[j] = wasm_f32x4_mul(wasm_v128_load(x + i + 4 * j), factor);
-            v[j] = smaller_wasm(v[j], wasm_f32x4_const_splat(127.0f));
-            v[j] = larger_wasm(v[j], wasm_f32x4_const_splat(-127.0f));
-            v[j] = wasm_i32x4_sub(wasm_f32x4_add(v[j], shift), shift);
-        }
+        for (int j = 0; j < 4; j++)
+            v[j] = round_clamped_wasm(wasm_v128_load(x + i + 4 * j), factor);
         const v128_t low = wasm_i16x8_narrow_i32x4(v[0], v[1]);
         const v128_t high = wasm_i16x8_narrow_i32x4(v[2], v[3]);
         sum = wasm_i16x8_add(sum, wasm_i16x8_add(low, high)); // at most 8 * 127
@@ -57,6 +61,24 @@ static void quantize_wasm(int8_t *q, float *scales, int32_t *offsets, const floa
         memcpy(tail, x + i, (size_t)(n - i) * sizeof(float));
         quantize_block_wasm(q + i, scales + b, offsets + b, tail);
     }
+}
+
+static void quantize_row_wasm(int8_t *q, float *scale, const float *x, int n)
+{
+    v128_t largest = wasm_f32x4_const_splat(0.0f);
+    for (int i = 0; i < n; i += 4)
+        largest = larger_wasm(wasm_f32x4_abs(load_wasm(x + i, n - i)), largest);
+    float max = largest_wasm(largest);
+    max = max < FLT_MAX ? max : FLT_MAX;
+    const float inverse = 127.0f / max;
+    const v128_t factor = wasm_f32x4_splat(inverse < FLT_MAX ? inverse : FLT_MAX);
+    for (int i = 0; i < n; i += 4) {
+        v128_t v = round_clamped_wasm(load_wasm(x + i, n - i), factor);
+        v = wasm_i16x8_narrow_i32x4(v, v);
+        v = wasm_i8x16_narrow_i16x8(v, v);
+        memcpy(q + i, &v, n - i < 4 ? (size_t)(n - i) : 4);
+    }
+    *scale = max / 127.0f;
 }
 
 /* ---- one token ---- */
@@ -338,6 +360,7 @@ static void gemv_f32_wasm(float *y, const struct matrix *w, const float *x, int 
 void qp_linear_kernels_wasm(struct kernels *k)
 {
     k->quantize = quantize_wasm;
+    k->quantize_row = quantize_row_wasm;
     k->gemv_i8 = gemv_i8_wasm;
     k->gemv_i4 = gemv_i4_wasm;
     k->gemv_i4_block = gemv_i4_block_wasm;

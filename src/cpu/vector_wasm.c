@@ -99,6 +99,31 @@ static void rotate_wasm(float *x, const float *cos, const float *sin, int half)
     }
 }
 
+static void hadamard_wasm(float *x, float factor, int n)
+{
+    const v128_t last = wasm_f32x4_splat(factor);
+    if (n < 4) {
+        qp_hadamard_few(x, factor, n);
+        return;
+    }
+    for (int i = 0; i < n; i += 4) {
+        v128_t v = wasm_v128_load(x + i);
+        v = wasm_f32x4_add(wasm_i32x4_shuffle(v, v, 1, 0, 3, 2),
+                           wasm_f32x4_mul(v, wasm_f32x4_const(1, -1, 1, -1)));
+        v = wasm_f32x4_add(wasm_i32x4_shuffle(v, v, 2, 3, 0, 1),
+                           wasm_f32x4_mul(v, wasm_f32x4_const(1, 1, -1, -1)));
+        wasm_v128_store(x + i, n == 4 ? wasm_f32x4_mul(v, last) : v);
+    }
+    for (int stride = 4; stride < n; stride *= 2) {
+        const v128_t scale = 2 * stride == n ? last : wasm_f32x4_const_splat(1.0f);
+        for (int i = 0; i < n; i = (i + 4 + stride) & ~stride) {
+            const v128_t a = wasm_v128_load(x + i), b = wasm_v128_load(x + i + stride);
+            wasm_v128_store(x + i, wasm_f32x4_mul(wasm_f32x4_add(a, b), scale));
+            wasm_v128_store(x + i + stride, wasm_f32x4_mul(wasm_f32x4_sub(a, b), scale));
+        }
+    }
+}
+
 static void soft_cap_wasm(float *x, float cap, int n)
 {
     const v128_t c = wasm_f32x4_splat(cap);
@@ -115,6 +140,7 @@ void qp_vector_kernels_wasm(struct kernels *k)
     k->activate = activate_wasm;
     k->add = add_wasm;
     k->rotate = rotate_wasm;
+    k->hadamard = hadamard_wasm;
     k->soft_cap = soft_cap_wasm;
 }
 
