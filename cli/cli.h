@@ -169,6 +169,7 @@ int run_tokenize(const struct command *command, char **words);
 int run_logits(const struct command *command, char **words);
 int run_inspect(const struct command *command, char **words);
 int run_convert(const struct command *command, char **words);
+int run_verify(const struct command *command, char **words);
 int run_bundle(const struct command *command, char **words);
 int run_eval(const struct command *command, char **words);
 int run_bench(const struct command *command, char **words);

@@ -161,7 +161,7 @@ int run_convert(const struct command *command, char **words)
         { OPTION_FLAG, 0, "mse", NULL, &o.is_mse, 0, 0,
           "scales from the root mean square of a row, not its maximum" },
         { OPTION_INT, 0, "block-size", "N", &o.block_size, 0, 128,
-          "32 or 128: int4 has a scale for so many values of a row; 0 (default): one per row" },
+          "as for the original: 32 or 128; int4 has blocks of 16 without being asked" },
         { OPTION_TEXT, 0, "model-type", "TYPE", &o.model_type, 0, 0,
           "the original's (GEMMA_2B, …), for a checkpoint without config.json" },
         { OPTION_TEXT, 0, "tokenizer", "PATH", &o.tokenizer, 0, 0,

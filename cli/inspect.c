@@ -107,6 +107,18 @@ static bool is_parameters(const struct metadata *m)
     return strcmp(m->name, "odml.infra.proto.LlmParameters") == 0;
 }
 
+/* Lines of "key value", a line each: quip.config, quip.verify. */
+static void print_lines(const char *text, size_t n)
+{
+    while (n > 0) {
+        const char *end = memchr(text, '\n', n);
+        const size_t n_line = end ? (size_t)(end - text) : n;
+        printf("    %.*s\n", (int)n_line, text);
+        text += n_line + (end != NULL);
+        n -= n_line + (end != NULL);
+    }
+}
+
 static void print_metadata(struct inspected *x, const struct metadata *m)
 {
     size_t n = 0;
@@ -122,6 +134,8 @@ static void print_metadata(struct inspected *x, const struct metadata *m)
         printf("\"%.*s\"\n", (int)n, text);
     else
         printf("%llu bytes%s\n", (unsigned long long)m->n_bytes, text ? " of text" : "");
+    if (text && strncmp(m->name, "quip.", 5) == 0)
+        print_lines(text, n);
     const uint8_t *data;
     if (is_parameters(m) && !qp_format_bytes(&x->format, m, &data, &n, NULL))
         print_parameters(data, n, 4);

@@ -80,6 +80,15 @@ static const struct command commands[] = {
           "  quip bundle gemma.bin gemma.task --start-token \"<bos>\" --stop-token "
           "\"<end_of_turn>\"\n"
           "  quip bundle gemma.task --extract parts/\n" },
+    { .name = "verify",
+      .arguments = "A B",
+      .summary = "How far a model file is from what it was made of",
+      .run = run_verify,
+      .examples = "A is a model file or a checkpoint as for convert, B a model file. For --text a "
+                  "checkpoint is\nmade a float32 file beside B, for so long.\n"
+                  "\n"
+                  "  quip verify gemma-3-270m/ gemma.bin\n"
+                  "  quip verify gemma-int8.bin gemma-int4.bin --text book.txt --json\n" },
     { .name = "eval",
       .arguments = "MODEL",
       .summary = "Perplexity on a text",

@@ -23,7 +23,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("QUIP_SHARED", ROOT.parent / "shared"))
 GOLDEN = SHARED / "data/golden"
-COMMANDS = ["run", "chat", "tokenize", "logits", "inspect", "convert", "eval", "bench"]
+COMMANDS = ["run", "chat", "tokenize", "logits", "inspect", "convert", "verify", "eval", "bench"]
 QUIP = None  # path of the program
 WORK = None  # a folder of this run
 
@@ -138,6 +138,36 @@ class WithModel(unittest.TestCase):
         event = json.loads(done.stdout)
         self.assertEqual((event["event"], event["status"]), ("error", "io"))
         self.assertIn("absent", event["message"])
+
+    def test_verify(self):
+        text = WORK / "verify.txt"
+        text.write_text("The quick brown fox jumps over the lazy dog. " * 4)
+        same = json.loads(quip("verify", self.checkpoint, self.model, "--json", check=0).stdout)
+        self.assertEqual((same["relative"], max(t["max"] for t in same["tensors"])), (0, 0))
+        out = WORK / "verified.bin"
+        quip("convert", self.checkpoint, out, "--weights", "int8", "--verify", "--text", text, check=0)
+        for source in [self.checkpoint, self.model]:
+            report = json.loads(quip("verify", source, out, "--text", text, "--json", check=0).stdout)
+            self.assertGreater(report["relative"], 1e-4)
+            self.assertLess(report["relative"], 1e-2)
+            self.assertGreater(report["text"]["tokens"], 10)
+            self.assertLess(report["text"]["mean_kl"], 0.05)
+        info = json.loads(quip("inspect", out, "--json", check=0).stdout)
+        stored = [m["value"] for m in info["metadata"] if m["name"] == "quip.verify"][0]
+        facts = dict(line.split(" ") for line in stored.splitlines())
+        self.assertEqual(int(facts["tokens"]), report["text"]["tokens"])
+        self.assertAlmostEqual(float(facts["relative_error"]), report["relative"], places=6)
+        self.assertIn("worst_tensor", quip("inspect", out, check=0).stdout.decode())
+        self.assertIn("cosine", quip("verify", self.model, out, check=0).stdout.decode())
+        # another layout, other names; another model
+        gpu = WORK / "gpu.bin"
+        quip("convert", out, gpu, "--backend", "gpu", check=0)
+        same = json.loads(quip("verify", out, gpu, "--json", check=0).stdout)
+        self.assertEqual(same["relative"], 0)
+        quip("verify", GOLDEN / "smollm2", out, check=1)
+        quip("verify", out, self.checkpoint, check=1)
+        quip("convert", GOLDEN / "smollm2", WORK / "none.bin", "--verify", "--text", WORK / "absent", check=1)
+        self.assertEqual([p for p in WORK.iterdir() if "none" in p.name or "reference" in p.name], [])
 
     def test_inspect(self):
         text = quip("inspect", self.model, check=0).stdout.decode()

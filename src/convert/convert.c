@@ -13,7 +13,7 @@ enum {
 };
 
 struct conversion {
-    const char *in;
+    const char *in, *out;
     const struct convert_options *options;
     quip_error *error;
     struct checkpoint checkpoint;
@@ -204,6 +204,8 @@ static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
         if (entries[i].n)
             status = qp_tflite_writer_metadata(v->writer, entries[i].name, entries[i].data,
                                                entries[i].n, v->error);
+    if (!status)
+        status = qp_verify_declare(v->writer, v->options, v->error);
     qp_bytes_close(&parameters);
     qp_bytes_close(&config);
     return status;
@@ -259,6 +261,8 @@ static quip_status stream(struct conversion *v)
     quip_status status = qp_slab_open(&v->slab, v->rows.max_values, v->rows.max_rows, v->error);
     for (int i = 0; i < v->plan.n_jobs && !status; i++)
         status = stream_tensor(v, &v->plan.jobs[i]);
+    if (!status)
+        status = qp_verify_written(v->writer, v->in, v->out, v->options, v->error);
     return status ? status : qp_tflite_writer_commit(v->writer, v->error);
 }
 
@@ -280,7 +284,6 @@ static void conversion_close(struct conversion *v)
 /* What was asked for and cannot be done. */
 static quip_status check_options(const struct convert_options *o, quip_error *error)
 {
-    static const char missing[] = "this version cannot do that yet";
     if (o->block_size != 0 && o->block_size != 32 && o->block_size != 128)
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "blocks of %d values: block size must be 0 (off), 32 or 128", o->block_size);
@@ -292,15 +295,17 @@ static quip_status check_options(const struct convert_options *o, quip_error *er
     if (o->is_asymmetric && o->is_mse)
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "scales from the mean square are for symmetric weights only");
-    if (o->block_size)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "blocks of %d values: %s", o->block_size,
-                       missing);
+    if (o->block_size && (o->for_gpu || o->is_original || o->is_mse))
+        return qp_fail(
+            error, QUIP_E_UNSUPPORTED,
+            "blocks of %d values in a file for the original's engines: they read one scale "
+            "per row only, and no file with blocks is known; int4 for our own engine is "
+            "block-wise without being asked",
+            o->block_size);
     if (o->model_type && !qp_model_type_named(o->model_type))
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "there is no model type %s; leave it out where there is a config.json",
                        o->model_type);
-    if (o->verify)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "verifying: %s", missing);
     return QUIP_OK;
 }
 
@@ -319,7 +324,9 @@ quip_status qp_convert(const char *in, const char *out, const struct convert_opt
                        quip_error *error)
 {
     static const struct convert_options defaults = { 0 };
-    struct conversion v = { .in = in, .options = options ? options : &defaults, .error = error };
+    struct conversion v = {
+        .in = in, .out = out, .options = options ? options : &defaults, .error = error
+    };
     quip_status status = check_options(v.options, error);
     if (!status)
         status = check_output(in, out, error);

@@ -38,8 +38,10 @@ struct convert_options {
     /* The original's other ways to quantize; each gives the numbers that it gives. */
     bool is_asymmetric; // a zero point per row: only for_gpu, CPU files have no place for it
     bool is_mse;        // the scale comes from the root mean square of a row, not from its maximum
-    int block_size;     // 32 or 128: int4 has a scale for so many values of a row; 0: one per row
-    bool for_gpu;       // in the original's layout for GPUs; false: for CPUs
+    /* 32 or 128, which the original's converter takes: int4 has finer blocks than these anyway, and
+     * files for its engines have none, which is an error. 0: not asked for. */
+    int block_size;
+    bool for_gpu; // in the original's layout for GPUs; false: for CPUs
     /* One of the original's model types ("GEMMA_2B"), for a checkpoint without config.json; NULL:
      * config.json says everything. With both, they must agree. */
     const char *model_type;
@@ -68,6 +70,39 @@ quip_status qp_convert(const char *in, const char *out, const struct convert_opt
  * more is an error that names it. Alpha goes into the weights. */
 quip_status qp_convert_adapter(const char *in, const char *out, const char *model,
                                quip_error *error);
+
+/* ---- how far a conversion is from its source (verify.c) ---- */
+
+/* One tensor, by its name in files for CPUs. Errors are found minus wanted. */
+struct verify_tensor {
+    char name[256];
+    int64_t rows, cols;
+    double max, rms;
+    double relative; // root of the sum of squared errors over that of squared values
+    double cosine;
+};
+struct verify_report {
+    struct verify_tensor *tensors;
+    int n_tensors;
+    double relative; // of all matrices together
+    /* Over a text; n_tokens is 0 without. */
+    int n_tokens, n_same;   // positions; those whose likeliest next token is the same
+    double mean_kl, max_kl; // KL(first || second), nats
+};
+struct verify_options {
+    const struct convert_options *reading; // how a checkpoint was read; NULL: as it is
+    const char *text;                      // path; NULL: tensors only
+    int window, n_windows;                 // of tokens of the text; 0: 512, 4
+    convert_on_progress *on_progress;      // in tensors
+    void *user;
+};
+/* Compare a model file or checkpoint `a` with the model file `b`. For a text a checkpoint is made a
+ * float32 file beside `b` for so long. Close the report when this succeeds. */
+quip_status qp_verify(const char *a, const char *b, const struct verify_options *options,
+                      struct verify_report *report, quip_error *error);
+void qp_verify_report_close(struct verify_report *report);
+/* The report in a few lines of "key value", as a model file stores it; returns its length. */
+int qp_verify_summary(char *to, size_t size, const struct verify_report *r);
 
 /* Reads PyTorch checkpoints, for qp_format_open_with. */
 extern const struct format_reader qp_pytorch_reader;

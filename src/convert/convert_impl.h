@@ -404,6 +404,20 @@ quip_status qp_rows_read(struct row_reader *r, const struct job *job, int64_t be
 quip_status qp_requantize(const char *in, const char *out, const struct convert_options *options,
                           quip_error *error);
 
+/* ---- verify.c ---- */
+
+/* For `convert --verify`: declare room for the report; when all is written, but not yet under its
+ * name, compare and fill it. Both do nothing where the options do not ask. */
+quip_status qp_verify_declare(struct tflite_writer *w, const struct convert_options *o,
+                              quip_error *error);
+quip_status qp_verify_written(struct tflite_writer *w, const char *in, const char *out,
+                              const struct convert_options *o, quip_error *error);
+
+/* ---- requantize.c, again ---- */
+
+/* Whether a tensor belongs to a matrix and is made with it: scales and the like. */
+bool qp_is_companion(const char *name);
+
 /* ---- metadata.c ---- */
 
 /* Append the serialized LlmParameters. `tokenizer` spells the stop tokens. */

@@ -28,7 +28,7 @@ static bool ends_with(const char *name, const char *end)
 }
 
 /* What comes with a matrix and is made anew. */
-static bool is_companion(const char *name)
+bool qp_is_companion(const char *name)
 {
     static const char *const ends[] = { "_quantized_scale", "_quantized_zp", ".sum_i",
                                         "_block_scale", "_block_multiplier" };
@@ -96,7 +96,7 @@ static quip_status declare_tensors(struct requantizer *q)
         const struct matrix *m = qp_weights_find(q->model, t->name);
         if (m)
             status = declare_matrix(q, &q->stored[i], m);
-        else if (!is_companion(t->name))
+        else if (!qp_is_companion(t->name))
             status = declare_floats(q, &q->stored[i], t);
     }
     return status;
@@ -110,6 +110,8 @@ static quip_status copy_metadata(struct requantizer *q)
         const struct metadata *m = &f->metadata[i];
         const uint8_t *data;
         size_t n;
+        if (strcmp(m->name, "quip.verify") == 0) // of other weights
+            continue;
         if (m->type == METADATA_INT)
             status = qp_tflite_writer_value(q->writer, m->name, (uint32_t)m->i, q->error);
         else if (strcmp(m->name, "backend") == 0)
@@ -210,11 +212,14 @@ quip_status qp_requantize(const char *in, const char *out, const struct convert_
         status = qp_tflite_writer_open(&q.writer, out, q.model->format.subgraph_name, error);
     if (!status && options->for_gpu)
         qp_tflite_writer_for_gpu(q.writer);
-    if (!status && !(status = declare_tensors(&q)) && !(status = copy_metadata(&q)))
+    if (!status && !(status = declare_tensors(&q)) && !(status = copy_metadata(&q)) &&
+        !(status = qp_verify_declare(q.writer, options, error)))
         status = qp_tflite_writer_begin(q.writer, error);
     for (int i = 0; !status && i < q.model->format.n_tensors; i++)
         if (q.stored[i].rows)
             status = write_tensor(&q, i);
+    if (!status)
+        status = qp_verify_written(q.writer, in, out, options, error);
     if (!status)
         status = qp_tflite_writer_commit(q.writer, error);
     qp_tflite_writer_close(q.writer);

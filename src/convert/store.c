@@ -39,7 +39,7 @@ static bool is_integer(const struct stored *s)
 /* Whether the options leave int4 to us. */
 static bool is_block_wise(const struct convert_options *o)
 {
-    return !o->is_original && !o->for_gpu && !o->is_mse && !o->is_asymmetric && !o->block_size;
+    return !o->is_original && !o->for_gpu && !o->is_mse && !o->is_asymmetric;
 }
 
 void qp_store_as(struct stored *s, const struct convert_options *o, enum weight_class weight_class)

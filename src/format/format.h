@@ -152,6 +152,9 @@ quip_status qp_tflite_writer_value(struct tflite_writer *w, const char *name, ui
 quip_status qp_tflite_writer_begin(struct tflite_writer *w, quip_error *error);
 quip_status qp_tflite_writer_write(struct tflite_writer *w, int index, uint64_t offset,
                                    const void *data, size_t n, quip_error *error);
+/* After begin: other contents of a metadata entry, at most as long as what was declared. */
+quip_status qp_tflite_writer_rewrite(struct tflite_writer *w, const char *name, const void *data,
+                                     size_t n, quip_error *error);
 quip_status qp_tflite_writer_commit(struct tflite_writer *w, quip_error *error);
 void qp_tflite_writer_close(struct tflite_writer *w); // NULL is fine
 

@@ -487,6 +487,31 @@ quip_status qp_tflite_writer_write(struct tflite_writer *w, int index, uint64_t 
     return status;
 }
 
+/* The header says how long an entry is, so it is written again; nothing in it moves. */
+static quip_status rewrite_entry(struct tflite_writer *w, struct out_entry *e, const void *data,
+                                 size_t n, quip_error *error)
+{
+    struct bytes flatbuffer = { 0 };
+    e->n_data = n;
+    quip_status status = build_flatbuffer(&flatbuffer, w)
+                             ? qp_out_file_write(w->file, 0, flatbuffer.data, flatbuffer.n, error)
+                             : qp_fail_memory(error, "the header", flatbuffer.n);
+    qp_bytes_close(&flatbuffer);
+    return status ? status : qp_out_file_write(w->file, e->offset, data, n, error);
+}
+
+quip_status qp_tflite_writer_rewrite(struct tflite_writer *w, const char *name, const void *data,
+                                     size_t n, quip_error *error)
+{
+    assert(w->has_begun);
+    for (size_t i = 0; i < n_out_entries(w); i++) {
+        struct out_entry *e = out_entry(w, i);
+        if (!e->is_value && strcmp(out_name(w, e->name), name) == 0 && n <= e->n_data)
+            return rewrite_entry(w, e, data, n, error);
+    }
+    return qp_fail(error, QUIP_E_ARGUMENT, "%s: has no room for %zu bytes of %s", w->path, n, name);
+}
+
 quip_status qp_tflite_writer_commit(struct tflite_writer *w, quip_error *error)
 {
     assert(w->has_begun);

@@ -1,0 +1,105 @@
+/* verify.c: how far a model file is from another, or from the checkpoint that it was made of. */
+#include "cli.h"
+#include "convert/convert.h"
+
+#include <string.h>
+
+static bool show_verify_progress(void *user, uint64_t done, uint64_t total, const char *what)
+{
+    const bool *is_shown = user;
+    if (*is_shown && total) {
+        fprintf(stderr, "\r\033[K%s%3.0f%% %s%s", dim(), 100.0 * (double)done / (double)total,
+                what ? what : "", plain());
+        fflush(stderr);
+    }
+    return !was_interrupted();
+}
+
+static void print_report(const struct verify_report *r)
+{
+    printf("%-64s %14s %9s %9s %9s %9s\n", "tensor", "shape", "max", "rms", "relative", "cosine");
+    for (int i = 0; i < r->n_tensors; i++) {
+        const struct verify_tensor *t = &r->tensors[i];
+        char shape[40];
+        const char *name = strncmp(t->name, "params.lm.", 10) == 0 ? t->name + 10 : t->name;
+        if (t->rows == 1)
+            snprintf(shape, sizeof shape, "%lld", (long long)t->cols);
+        else
+            snprintf(shape, sizeof shape, "%lld x %lld", (long long)t->rows, (long long)t->cols);
+        printf("%-64s %14s %9.2e %9.2e %9.2e %9.6f\n", name, shape, t->max, t->rms, t->relative,
+               t->cosine);
+    }
+    printf("all matrices: relative error %.3e\n", r->relative);
+    if (r->n_tokens)
+        printf("text: KL divergence %.5f (at most %.4f), same likeliest token %.2f %%, over %d "
+               "tokens\n",
+               r->mean_kl, r->max_kl, 100.0 * r->n_same / r->n_tokens, r->n_tokens);
+}
+
+static int print_report_json(const struct verify_report *r)
+{
+    cJSON *json = cJSON_CreateObject();
+    cJSON *tensors = cJSON_AddArrayToObject(json, "tensors");
+    for (int i = 0; i < r->n_tensors; i++) {
+        const struct verify_tensor *t = &r->tensors[i];
+        cJSON *item = cJSON_CreateObject();
+        cJSON_AddStringToObject(item, "name", t->name);
+        cJSON_AddNumberToObject(item, "rows", (double)t->rows);
+        cJSON_AddNumberToObject(item, "cols", (double)t->cols);
+        cJSON_AddNumberToObject(item, "max", t->max);
+        cJSON_AddNumberToObject(item, "rms", t->rms);
+        cJSON_AddNumberToObject(item, "relative", t->relative);
+        cJSON_AddNumberToObject(item, "cosine", t->cosine);
+        cJSON_AddItemToArray(tensors, item);
+    }
+    cJSON_AddNumberToObject(json, "relative", r->relative);
+    if (r->n_tokens) {
+        cJSON *text = cJSON_AddObjectToObject(json, "text");
+        cJSON_AddNumberToObject(text, "tokens", r->n_tokens);
+        cJSON_AddNumberToObject(text, "mean_kl", r->mean_kl);
+        cJSON_AddNumberToObject(text, "max_kl", r->max_kl);
+        cJSON_AddNumberToObject(text, "top1_agreement", (double)r->n_same / r->n_tokens);
+    }
+    return print_json(json);
+}
+
+int run_verify(const struct command *command, char **words)
+{
+    struct convert_options reading = { 0 };
+    struct verify_options o = { .reading = &reading };
+    bool is_json = false;
+    const struct option options[] = {
+        { OPTION_TEXT, 0, "text", "FILE", &o.text, 0, 0,
+          "also compare the predictions over this text" },
+        { OPTION_INT, 0, "window", "N", &o.window, 2, 1 << 20, "tokens in a window; default 512" },
+        { OPTION_INT, 0, "windows", "N", &o.n_windows, 1, INT32_MAX,
+          "use the first N windows; default 4" },
+        { OPTION_TEXT, 0, "model-type", "TYPE", &reading.model_type, 0, 0,
+          "as the checkpoint was converted with" },
+        { OPTION_TEXT, 0, "tokenizer", "PATH", &reading.tokenizer, 0, 0, "the same" },
+        { OPTION_TEXT, 0, "merge-adapter", "FOLDER", &reading.merge_adapter, 0, 0, "the same" },
+        { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "the same figures as a JSON object" },
+        { 0 },
+    };
+    int exit_code;
+    if (parse_options(command, options, words, 2, 2, &exit_code) < 0)
+        return exit_code;
+    quip_error error = { 0 };
+    struct verify_report report;
+    bool is_shown = is_terminal(stderr);
+    o.on_progress = show_verify_progress;
+    o.user = &is_shown;
+    catch_interrupt(NULL);
+    const quip_status status = qp_verify(words[0], words[1], &o, &report, &error);
+    release_interrupt();
+    if (is_shown)
+        fputs("\r\033[K", stderr);
+    if (status)
+        return fail_with(&error);
+    if (is_json)
+        exit_code = print_report_json(&report);
+    else
+        print_report(&report);
+    qp_verify_report_close(&report);
+    return is_json ? exit_code : 0;
+}
