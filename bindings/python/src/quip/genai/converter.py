@@ -6,8 +6,10 @@ of memory, nothing is written beside the model file, and that one appears when i
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
+import tempfile
 import warnings
 from typing import Any, Callable, Dict, Optional
 
@@ -76,7 +78,9 @@ class ConversionConfig:
         self.lora_ckpt = lora_ckpt
         self.lora_rank = lora_rank
         self.lora_alpha = lora_alpha
-        self.lora_output_tflite_file = lora_output_tflite_file
+        self.lora_output_tflite_file: StrPath = (
+            lora_output_tflite_file or pathlib.Path(output_dir) / "lora.tflite"
+        )
         self.lora_main_model_type = lora_main_model_type
         self.submodel_type = submodel_type
         self.image_encoder_file = image_encoder_file
@@ -90,8 +94,7 @@ class ConversionConfig:
         self._refuse()
         os.makedirs(output_dir, exist_ok=True)
         for path in (self.output_tflite_file, self.lora_output_tflite_file):
-            if path:
-                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
 
     def _check(self) -> None:
         """What the original checks; some of it only after hours."""
@@ -111,6 +114,8 @@ class ConversionConfig:
             raise ValueError("use_mse_quant needs is_symmetric=True")
         if (self.lora_ckpt is None) != (self.lora_rank is None):
             raise ValueError("lora_ckpt and lora_rank go together: give both or neither")
+        if self.lora_rank is not None and self.lora_rank < 1:
+            raise ValueError(f"lora_rank is {self.lora_rank}, not 1 or more")
         if self.lora_ckpt is None and self.lora_alpha is not None:
             raise ValueError("lora_alpha says something about lora_ckpt, which is not given")
 
@@ -135,8 +140,6 @@ class ConversionConfig:
             raise UnsupportedError(
                 "use_fake_weights: tools/make_checkpoint.c makes checkpoints that mean nothing"
             )
-        if self.lora_ckpt:
-            raise UnsupportedError("lora_ckpt: adapters are not supported yet")
         for name in ("lora_main_model_type", "submodel_type"):
             if getattr(self, name):
                 raise UnsupportedError(f"{name}: models within models are not supported")
@@ -150,8 +153,8 @@ class ConversionConfig:
 def convert_checkpoint(
     config: ConversionConfig, on_progress: Optional[Callable[[int, int, str], None]] = None
 ) -> None:
-    """Convert. Progress goes to a bar where there is a terminal, or to
-    on_progress(bytes done, of how many, tensor)."""
+    """Convert, the model first and then its adapter if there is one. Progress goes to a bar where
+    there is a terminal, or to on_progress(bytes done, of how many, tensor)."""
     options: Dict[str, Any] = {
         "json": True,
         "original": config.original and not config.block_size,
@@ -165,11 +168,36 @@ def convert_checkpoint(
         "block-size": config.block_size or None,
         "tokenizer": config.vocab_model_file or None,
     }
-    _run_with_bar("convert", options, [config.input_ckpt, config.output_tflite_file], on_progress)
+    _run_with_bar(options, [config.input_ckpt, config.output_tflite_file], on_progress)
+    if config.lora_ckpt is not None:
+        options = {"json": True, "adapter-of": config.output_tflite_file}
+        with tempfile.TemporaryDirectory() as folder:
+            adapter = _adapter_folder(config, config.lora_ckpt, pathlib.Path(folder))
+            _run_with_bar(options, [adapter, config.lora_output_tflite_file], on_progress)
+
+
+def _adapter_folder(
+    config: ConversionConfig, lora_ckpt: StrPath, folder: pathlib.Path
+) -> pathlib.Path:
+    """The adapter as PEFT keeps it, in a temporary folder: its weights, by a link, and rank and
+    alpha. Those of adapter_config.json count; without it they are the config's, and an alpha that
+    nobody says is the rank, so that nothing is scaled, as in the original."""
+    path = pathlib.Path(lora_ckpt).absolute()
+    weights = path / "adapter_model.safetensors" if path.is_dir() else path
+    facts: Dict[str, Any] = {"peft_type": "LORA", "r": config.lora_rank}
+    facts["lora_alpha"] = config.lora_rank
+    if (weights.parent / "adapter_config.json").exists():
+        facts = json.loads((weights.parent / "adapter_config.json").read_text())
+        if facts.get("r") != config.lora_rank:
+            raise ValueError(f"lora_rank is {config.lora_rank}, the adapter's is {facts.get('r')}")
+    if config.lora_alpha is not None:
+        facts["lora_alpha"] = config.lora_alpha
+    (folder / "adapter_config.json").write_text(json.dumps(facts))
+    (folder / "adapter_model.safetensors").symlink_to(weights)
+    return folder
 
 
 def _run_with_bar(
-    command: str,
     options: Dict[str, Any],
     words: list[StrPath],
     on_progress: Optional[Callable[[int, int, str], None]],
@@ -193,4 +221,4 @@ def _run_with_bar(
             bar.total = line["total"]
             bar.update(line["done"] - bar.n)
 
-        _program.run(command, options, words, on_line)
+        _program.run("convert", options, words, on_line)
