@@ -613,6 +613,8 @@ static void test_plan_of_a_source_reads_no_weights(void **state)
     (void)state;
     quip_error error = { 0 };
     quip_plan of_path, of_source;
+    memset(&of_path, 0, sizeof of_path); // its padding is compared too
+    memset(&of_source, 0, sizeof of_source);
     FILE *file = fopen(paths[0], "rb");
     assert_non_null(file);
     fseek(file, 0, SEEK_END);

@@ -32,12 +32,10 @@ enum {
 };
 
 /* From row i of 16 to what is read AHEAD bytes later: of rows longer than a stretch it is the same
- * stretch of the next row, or after the last the next stretch of the first. */
+ * stretch of the next row. */
 static inline size_t fetch_ahead(const struct matrix *w, int i)
 {
-    if (w->row_bytes <= STRETCH)
-        return AHEAD;
-    return i < ROWS - 1 ? w->row_bytes : STRETCH - (ROWS - 1) * w->row_bytes;
+    return w->row_bytes > STRETCH && i < ROWS - 1 ? w->row_bytes : AHEAD;
 }
 
 struct quads {
