@@ -829,6 +829,36 @@ static void test_model_types(void **state)
     assert_no_output();
 }
 
+/* What the original's converter takes and its files cannot hold. */
+static void test_refused_options(void **state)
+{
+    (void)state;
+    static const struct {
+        struct convert_options options;
+        const char *words;
+    } wrong[] = {
+        { { .block_size = 16 }, "block size must be 0 (off), 32 or 128" },
+        { { .block_size = 32, .for_gpu = true }, "one scale per row only" },
+        { { .block_size = 128, .is_original = true }, "one scale per row only" },
+        { { .is_asymmetric = true }, "no place for the zero points" },
+        { { .is_asymmetric = true, .is_mse = true, .for_gpu = true }, "symmetric weights only" },
+    };
+    write_folder(&gemma3, &plain);
+    for (size_t i = 0; i < QP_COUNT(wrong); i++) {
+        quip_error error = { 0 };
+        assert_int_not_equal(
+            qp_convert(in_folder("hf"), in_folder("out.bin"), &wrong[i].options, &error), QUIP_OK);
+        assert_contains(error.message, wrong[i].words);
+        assert_no_output();
+    }
+    quip_error error = { 0 };
+    const struct convert_options blocks = { .weights = CONVERT_INT4, .block_size = 32 };
+    convert_ok(in_folder("hf"), in_folder("a.bin"), CONVERT_INT4);
+    if (qp_convert(in_folder("hf"), in_folder("b.bin"), &blocks, &error))
+        fail_msg("%s", error.message);
+    assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
+}
+
 static void test_other_tokenizer(void **state)
 {
     (void)state;
@@ -1284,6 +1314,7 @@ int main(void)
         TEST(test_metadata),
         TEST(test_shards_and_bf16),
         TEST(test_model_types),
+        TEST(test_refused_options),
         TEST(test_other_tokenizer),
         TEST(test_wrong_tensors),
         TEST(test_wrong_configs),

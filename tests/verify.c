@@ -1,0 +1,118 @@
+/* verify.c (test): a model is no distance from itself and some from another; what cannot be
+ * compared is named; allocations that fail leak nothing. tests/cli.py has checkpoints and layouts.
+ */
+#include "convert/convert.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/alloc_fault.h"
+#include "support/shared.h"
+#include "support/tiny_model.h"
+
+static char model_paths[3][64], text_path[64];
+
+static int make_models(void **state)
+{
+    (void)state;
+    struct tiny_model other = tiny_smallest;
+    other.seed++;
+    const struct tiny_model models[] = { tiny_smallest, other, tiny_llama };
+    for (size_t i = 0; i < QP_COUNT(models); i++) {
+        quip_error error = { 0 };
+        snprintf(model_paths[i], sizeof model_paths[i], "tiny-verify-%d-%zu.bin", (int)getpid(), i);
+        if (tiny_model_write(model_paths[i], &models[i], &error)) {
+            print_error("%s\n", error.message);
+            return -1;
+        }
+    }
+    static const char text[] = "the hen and the egg";
+    snprintf(text_path, sizeof text_path, "tiny-verify-%d.txt", (int)getpid());
+    save_file(text_path, text, sizeof text - 1);
+    return 0;
+}
+
+static int remove_models(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < QP_COUNT(model_paths); i++)
+        unlink(model_paths[i]);
+    return unlink(text_path);
+}
+
+static void test_distances(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    const struct verify_options options = { .text = text_path };
+    struct verify_report r;
+    if (qp_verify(model_paths[0], model_paths[0], &options, &r, &error))
+        fail_msg("%s", error.message);
+    assert_true(r.n_tensors > 10 && r.n_tokens > 5 && r.n_same == r.n_tokens);
+    assert_true(r.relative == 0 && r.mean_kl == 0 && r.max_kl == 0);
+    for (int i = 0; i < r.n_tensors; i++)
+        assert_true(r.tensors[i].max == 0 && fabs(r.tensors[i].cosine - 1) < 1e-12);
+    qp_verify_report_close(&r);
+
+    if (qp_verify(model_paths[0], model_paths[1], &options, &r, &error))
+        fail_msg("%s", error.message);
+    assert_true(r.relative > 0.1 && r.mean_kl > 0 && r.max_kl >= r.mean_kl);
+    char text[1024];
+    assert_true(qp_verify_summary(text, sizeof text, &r) < (int)sizeof text);
+    assert_non_null(strstr(text, "top1_agreement "));
+    assert_true(qp_verify_summary(text, 10, &r) > 10); // cut, and says how long it would be
+    qp_verify_report_close(&r);
+}
+
+static void test_strangers(void **state)
+{
+    (void)state;
+    struct verify_report r;
+    quip_error error = { 0 };
+    assert_int_not_equal(qp_verify(model_paths[0], model_paths[2], NULL, &r, &error), QUIP_OK);
+    assert_non_null(strstr(error.message, model_paths[0]));
+    assert_int_not_equal(qp_verify("absent", model_paths[2], NULL, &r, &error), QUIP_OK);
+    assert_non_null(strstr(error.message, "absent"));
+    assert_int_not_equal(qp_verify(model_paths[0], text_path, NULL, &r, &error), QUIP_OK);
+    const struct verify_options options = { .text = "absent.txt" };
+    assert_int_equal(qp_verify(model_paths[0], model_paths[0], &options, &r, &error), QUIP_E_IO);
+    assert_null(r.tensors);
+}
+
+static void test_faults(void **state)
+{
+    (void)state;
+    if (!alloc_fault_is_here())
+        skip();
+    const struct verify_options options = { .text = text_path, .window = 8, .n_windows = 1 };
+    const int before = alloc_fault_live();
+    for (int i = 0;; i++) {
+        struct verify_report r;
+        alloc_fault_set(i);
+        const quip_status status = qp_verify(model_paths[0], model_paths[1], &options, &r, NULL);
+        const bool has_failed = alloc_fault_clear();
+        if (!status)
+            qp_verify_report_close(&r);
+        assert_int_equal(alloc_fault_live(), before);
+        if (!has_failed) {
+            assert_true(i > 10);
+            break;
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_distances),
+        cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_faults),
+    };
+    return cmocka_run_group_tests(tests, make_models, remove_models);
+}
