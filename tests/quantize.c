@@ -108,7 +108,7 @@ static void test_mean_square(void **state)
     (void)state;
     const float w[] = { 1, -1, 1, -1, 100, 0, 0, 0 }; // the mean square is 1; 2500
     int8_t q[8];
-    uint8_t packed[4];
+    uint8_t packed[8];
     float scales[2];
     assert_true(qp_quantize_mse(w, 2, 4, 8, q, scales));
     assert_true(scales[0] == 0.05408f + 1e-12f);
