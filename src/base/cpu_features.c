@@ -28,8 +28,8 @@ static bool has_all(unsigned word, unsigned bits)
 static unsigned machine_features(void)
 {
     unsigned a, b, c, d;
-    const unsigned fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !has_all(c, fma | osxsave | avx | f16c))
+    const unsigned fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !has_all(c, fma | osxsave | avx))
         return 0;
     unsigned saved = saved_registers();
     const unsigned avx2 = 1u << 5;

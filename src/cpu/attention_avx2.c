@@ -9,11 +9,11 @@
 #include <immintrin.h>
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
 #define UNROLL_AVX2 _Pragma("clang loop unroll(full)")
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2,f16c")
+#pragma GCC target("avx2")
 #define UNROLL_AVX2 _Pragma("GCC unroll 4")
 #endif
 

@@ -12,7 +12,7 @@ enum {
     MAX_PARTS_WASM = 4 // of 4 columns, in one pass
 };
 
-/* attention_steps.product for columns [column, column + 4 * n_parts); is_f16, n_rows and n_parts
+/* attention_steps.product for columns [column, column + 4 * n_parts); n_rows and n_parts
  * are constants. */
 INLINE_WASM void product_columns_wasm(const struct square_product *t, int column, int n_rows,
                                       int n_parts)

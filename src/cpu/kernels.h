@@ -227,11 +227,9 @@ float qp_exp(float x); // 0 below -87.3 and for a NaN, +inf above 88.7; exp(0) =
 float qp_tanh(float x);
 /* The next three: errors below 3 ulp of x (that is, absolute: their tails are products of x and
  * something tiny). */
-float qp_gelu_tanh(float x);     // Hendrycks and Gimpel 2016, tanh form
-float qp_gelu_erf(float x);      // x / 2 * (1 + erf(x / sqrt(2)))
-float qp_silu(float x);          // x / (1 + exp(-x))
-uint16_t qp_f16_of_f32(float x); // as f32_to_f16
-float qp_f32_of_f16(uint16_t half);
+float qp_gelu_tanh(float x); // Hendrycks and Gimpel 2016, tanh form
+float qp_gelu_erf(float x);  // x / 2 * (1 + erf(x / sqrt(2)))
+float qp_silu(float x);      // x / (1 + exp(-x))
 /* Relative error below 1e-14, absolute below 1e-15: rope tables. */
 double qp_pow(double base, double exponent);             // base > 0
 void qp_sin_cos(double angle, double *sin, double *cos); // |angle| < 2^31

@@ -15,10 +15,10 @@
 #include <string.h>
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,f16c,avxvnni"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,avxvnni"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2,f16c,avxvnni")
+#pragma GCC target("avx2,avxvnni")
 #endif
 
 #include "cpu/linear_avx2.h"

@@ -78,36 +78,6 @@ float qp_silu(float x)
     return x / (qp_exp(-x) + 1.0f);
 }
 
-/* ---- binary16 ---- */
-
-/* The additions round for us: below 2^-14 the first moves the bits that binary16's denormals keep
- * to the low end of a float near 1/2; above, half of the last kept bit, less one where that bit is
- * even, carries into it. */
-uint16_t qp_f16_of_f32(float x)
-{
-    x = x < F16_MAX ? x : F16_MAX;
-    x = x > -F16_MAX ? x : -F16_MAX;
-    uint32_t bits = float_bits(x);
-    uint32_t sign = bits >> 16 & 0x8000;
-    bits &= 0x7FFFFFFF;
-    if (bits < 0x38800000) // 2^-14
-        return (uint16_t)(sign | (float_bits(fabsf(x) + 0.5f) - 0x3F000000));
-    bits += 0xFFF + (bits >> 13 & 1);
-    return (uint16_t)(sign | ((bits - 0x38000000) >> 13));
-}
-
-/* Denormals by an exact product; a NaN becomes quiet, as processors do it. */
-float qp_f32_of_f16(uint16_t half)
-{
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16;
-    uint32_t exponent = half >> 10 & 31, fraction = half & 0x3FF;
-    if (exponent == 0)
-        return float_of_bits(sign | float_bits((float)fraction * 0x1p-24f));
-    if (exponent == 31)
-        return float_of_bits(sign | 0x7F800000 | fraction << 13 | (fraction ? 0x400000 : 0));
-    return float_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
-}
-
 /* ---- double: rope tables ---- */
 
 /* The nearest integer to |x| < 2^51, ties to even. */

@@ -42,6 +42,4 @@ static const float erf_coefficients[ERF_DEGREE] = {
     0.1019011305f,   0.1214120454f, 0.1412063066f,  0.1410422007f
 };
 
-#define F16_MAX 65504.0f
-
 #endif
