@@ -65,7 +65,7 @@ install: configure
 
 ## make clean        remove what was built
 clean:
-	@rm -rf build build-* dist
+	@rm -rf build build-* dist bindings/web/build bindings/web/dist
 
 help:
 	@sed -n 's/^## //p' Makefile

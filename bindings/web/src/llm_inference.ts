@@ -170,7 +170,7 @@ export class LlmInference {
       const base = baseUrl(this.#fileset);
       if (base !== undefined) options.baseUrl = base;
       this.#model = await Model.open(source, options);
-      this.#count = await this.#model.tokenCounter();
+      this.#count = await this.#model.tokenCounter().catch(() => null); // sizeInTokens() is then undefined
     } finally {
       this.#isLoading = false;
     }

@@ -1,6 +1,7 @@
 /** token_counter.ts: counts tokens in the page itself, at once. The original's sizeInTokens() is
  * synchronous, and an answer from the worker never is: so a second, small module holds the model's
  * header and vocabulary (no weights), a few megabytes. */
+import { QuipError } from "./errors.js";
 import { Module } from "./engine/module.js";
 import type { TokenizerParts } from "./protocol.js";
 
@@ -12,6 +13,7 @@ export class TokenCounter {
 
   static async open({ module, isShared, header, fileBytes }: TokenizerParts): Promise<TokenCounter> {
     const m = await (isShared ? Module.shared(module) : Module.single(module));
+    if (!m) throw new QuipError("memory", "the page has no shared memory for a second module");
     return new TokenCounter(m, m.openHeader(header, fileBytes));
   }
 

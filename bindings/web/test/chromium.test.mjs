@@ -203,6 +203,22 @@ describe("the store", () => {
     assert.deepEqual(await list(), []);
   });
 
+  test("a server that does not answer is not waited for when the file is here", async () => {
+    const path = fresh();
+    await answer(page, path);
+    server.models.get(path).hangs = true;
+    assert.deepEqual((await answer(page, path)).phases, ["cache"]);
+  });
+
+  test("a full device runs the model and keeps nothing", async () => {
+    const path = fresh();
+    const devtools = await page.context().newCDPSession(page);
+    await devtools.send("Storage.overrideQuotaForOrigin", { origin: server.origin, quotaSize: 300000 });
+    assert.equal((await answer(page, path)).text, text());
+    await devtools.send("Storage.overrideQuotaForOrigin", { origin: server.origin });
+    assert.ok(!(await page.evaluate(() => quip.cache.list())).some((e) => e.url === server.origin + path));
+  });
+
   test("a cancelled download is over", async () => {
     const path = fresh({ pauseMs: 20 });
     const name = await page.evaluate(

@@ -18,7 +18,8 @@ export async function startServer(folders, headers = {}) {
     models.set(path, { body, etag: `"${createHash("md5").update(body).digest("hex")}"`, cuts: [], ...how });
   }
 
-  /** A model: ranges, ETag; `cuts`: the next answers end after so many bytes; `pauseMs` between pieces. */
+  /** A model: ranges, ETag; `cuts`: the next answers end after so many bytes; `pauseMs` between pieces;
+   * `hangs`: no answer at all. */
   async function sendModel(request, response, path) {
     const model = models.get(path);
     const match = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
@@ -28,6 +29,7 @@ export async function startServer(folders, headers = {}) {
     const isPart = match && !model.noRanges;
     const status = from >= total ? 416 : isPart ? 206 : 200;
     log.push({ path, range: request.headers.range, status });
+    if (model.hangs) return;
     response.writeHead(status, {
       "Content-Type": "application/octet-stream",
       ETag: model.etag,

@@ -29,7 +29,8 @@ export const hasRelaxed = () =>
 export const hasThreads = () =>
   typeof SharedArrayBuffer === "function" && (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
 
-/** The builds to try, best first. A relaxed one may still be refused by its own known-answer test. */
+/** The builds to try, best first. A relaxed one may still be refused by its own known-answer test, one
+ * with threads by a device that has no room for shared memory. */
 export function buildsToTry(wanted?: Build): Build[] {
   if (!hasSimd())
     throw new QuipError(
@@ -43,7 +44,6 @@ export function buildsToTry(wanted?: Build): Build[] {
       throw new QuipError("unsupported", `the build '${wanted}' needs relaxed SIMD, which this engine has not`);
     return [wanted];
   }
-  const kinds = hasRelaxed() ? (["relaxed", "simd"] as const) : (["simd"] as const);
-  const suffix = hasThreads() ? "-mt" : "";
-  return kinds.map((kind): Build => `${kind}${suffix as "" | "-mt"}`);
+  const single: Build[] = hasRelaxed() ? ["relaxed", "simd"] : ["simd"];
+  return hasThreads() ? [...single.map((kind) => `${kind}-mt` as Build), ...single] : single;
 }

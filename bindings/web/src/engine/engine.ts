@@ -28,15 +28,16 @@ export class Engine {
       const engine = await Engine.#try(candidate, base);
       if (engine) return engine;
     }
-    throw new QuipError("unsupported", `the build '${build}' does not run correctly in this engine: use another`);
+    throw new QuipError("unsupported", `the build '${build}' does not run in this engine: use another`);
   }
 
-  /** Null when the engine computes relaxed dot products wrongly (Node 20's baseline compiler). */
+  /** Null when the engine computes relaxed dot products wrongly (Node 20's baseline compiler), or has no
+   * room for shared memory (some phones). */
   static async #try(build: Build, base?: string): Promise<Engine | null> {
     const compiled = await compile(build, base);
     const isShared = build.endsWith("-mt");
     const module = await (isShared ? Module.shared(compiled) : Module.single(compiled));
-    if (!module.x.relaxed_ok()) return null;
+    if (!module?.x.relaxed_ok()) return null;
     return new Engine(build, module, compiled, isShared ? new Threads(compiled, module) : null);
   }
 

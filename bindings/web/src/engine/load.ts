@@ -21,6 +21,7 @@ export interface Loading {
 
 const PIECE = 8 << 20;
 const PROGRESS_MS = 50;
+const PATIENCE_MS = 3000; // for a server's word on what is in the store already
 
 /** Report at most every 50 ms, and the last. */
 function throttled(loading: Loading, phase: Progress["phase"], total: number) {
@@ -173,12 +174,17 @@ async function fetchUrl(
   if (isHere && (mode === "force-cache" || hash)) return fromStore(module, url, stored, loading);
 
   const have = stored?.meta && mode !== "reload" && !isHere ? { version: stored.meta.version, bytes: stored.bytes } : undefined;
+  const asking = new AbortController();
+  loading.signal.addEventListener("abort", () => asking.abort(loading.signal.reason), { once: true });
+  const timer = isHere ? setTimeout(() => asking.abort(), PATIENCE_MS) : undefined;
   let download: Download;
   try {
-    download = await Download.start(url, loading.signal, have);
+    download = await Download.start(url, asking.signal, have);
   } catch (error) {
     if (!isHere || loading.signal.aborted) throw error;
-    return fromStore(module, url, stored, loading); // offline
+    return fromStore(module, url, stored, loading); // offline, or as good as
+  } finally {
+    clearTimeout(timer);
   }
   try {
     if (isHere && isSameVersion(download.version, stored.meta!.version)) return await fromStore(module, url, stored, loading);

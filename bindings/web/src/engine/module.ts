@@ -92,9 +92,10 @@ export class Module {
     return new Module(exportsOf(instance), memory);
   }
 
-  /** Instantiate a build with threads: on memory that workers share. */
-  static async shared(module: WebAssembly.Module): Promise<Module> {
-    const memory = new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: MAX_PAGES, shared: true });
+  /** Instantiate a build with threads: on memory that workers share. Null when none can be had. */
+  static async shared(module: WebAssembly.Module): Promise<Module | null> {
+    const memory = sharedMemory();
+    if (!memory) return null;
     const { env } = imports(() => memory);
     const instance = await WebAssembly.instantiate(module, { env: { ...env, memory } });
     return new Module(exportsOf(instance), memory);
@@ -151,6 +152,14 @@ export class Module {
     } finally {
       arena.free();
     }
+  }
+}
+
+function sharedMemory(): WebAssembly.Memory | null {
+  try {
+    return new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: MAX_PAGES, shared: true });
+  } catch {
+    return null; // a RangeError: all of the maximum is reserved at once
   }
 }
 
