@@ -38,10 +38,24 @@ static void close_inspected(struct inspected *x)
     qp_file_close(&x->file);
 }
 
+/* A PyTorch checkpoint is a ZIP archive too. */
+static bool is_pytorch(const struct file *file)
+{
+    struct zip zip;
+    bool found = false;
+    if (qp_zip_open(&zip, file, NULL))
+        return false;
+    for (int i = 0; i < zip.n_entries; i++)
+        found = found || strcmp(zip.entries[i].name, "data.pkl") == 0 ||
+                strstr(zip.entries[i].name, "/data.pkl");
+    qp_zip_close(&zip);
+    return found;
+}
+
 static quip_status open_inspected(struct inspected *x, int n_context, quip_error *error)
 {
     quip_status status = qp_file_open(&x->file, x->path, error);
-    if (!status && qp_bundle_matches(&x->file)) {
+    if (!status && qp_bundle_matches(&x->file) && !is_pytorch(&x->file)) {
         x->is_bundle = true;
         if ((status = qp_zip_open(&x->zip, &x->file, error)) ||
             (status = qp_bundle_open(&x->bundle, &x->file, error)))

@@ -193,6 +193,9 @@ class WithModel(unittest.TestCase):
             for x, y in zip(exact[row : row + 64], rounded[row : row + 64]):
                 self.assertLessEqual(abs(x - y), step * 0.501)
         quip("inspect", self.model, "--tensor", "absent", "-o", WORK / "d", check=1)
+        sample = ROOT / "tests/fuzz/corpus/fuzz_pytorch/ordered"
+        pickled = json.loads(quip("inspect", sample, "--json", check=0).stdout)
+        self.assertEqual((pickled["kind"], len(pickled["tensors"])), ("pytorch", 4))
 
     def test_tokenize(self):
         cases = json.loads((self.checkpoint / "tokenizer_cases.json").read_text())["cases"]
