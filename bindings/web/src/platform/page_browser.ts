@@ -1,13 +1,14 @@
 /** page_browser.ts: starting the worker in browsers, and in what is like them (Deno, Bun). */
 import type { Port, Source } from "../protocol.js";
-import { spawn } from "./spawn_browser.js";
+import { beside, spawn } from "./spawn_browser.js";
 
 export function startWorker(base?: string): Port {
   // Bundlers look for exactly this expression; another base is the caller's to serve.
+  const script = base === undefined ? beside("./worker.js") : new URL("worker.js", base);
   const worker =
     base === undefined
-      ? spawn(new URL("./worker.js", import.meta.url), () => new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "quip" }))
-      : spawn(new URL("worker.js", base));
+      ? spawn(script, () => new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "quip" }))
+      : spawn(script);
   const port: Port = {
     post: (message, transfer) => worker.postMessage(message, transfer ?? []),
     onmessage: () => {},
@@ -19,8 +20,8 @@ export function startWorker(base?: string): Port {
     e.preventDefault?.();
     port.onerror(
       e.message ||
-        `the worker did not start: ${base === undefined ? new URL("./worker.js", import.meta.url) : new URL("worker.js", base)} ` +
-          "must be reachable, and allowed by the page's Content-Security-Policy (worker-src, 'wasm-unsafe-eval')",
+        `the worker did not start: ${script} must be reachable, allowed by the page's Content-Security-Policy ` +
+          "(worker-src, 'wasm-unsafe-eval'), and in an isolated page served with its Cross-Origin-Embedder-Policy",
     );
   };
   worker.onmessageerror = () => port.onerror("a message of the worker could not be read");

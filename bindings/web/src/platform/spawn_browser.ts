@@ -1,7 +1,10 @@
 /** spawn_browser.ts: a module worker from a script, also of another origin. */
 
+/** A script beside this one, in an expression that bundlers do not take for an asset of its own. */
+export const beside = (name: string) => new URL(name, import.meta.url);
+
 /** Browsers start workers from their own origin alone. A script on a CDN is therefore imported by a
- * worker of one line, the only blob this package makes, and only then. */
+ * worker of one line, the only blob this package makes, and only then. `start` starts it otherwise. */
 export function spawn(script: URL, start = () => new Worker(script, { type: "module", name: "quip" })): Worker {
   const origin = typeof location === "object" ? location.origin : "null";
   const isForeign = /^https?:$/.test(script.protocol) && origin !== "null" && script.origin !== origin;

@@ -1,7 +1,7 @@
 /** worker_browser.ts: what the worker needs of a browser, or of what is like one. */
 import { QuipError } from "../errors.js";
 import type { Build, Port } from "../protocol.js";
-import { spawn } from "./spawn_browser.js";
+import { beside, spawn } from "./spawn_browser.js";
 
 /* Bundlers look for exactly these expressions. */
 const BESIDE: Record<Build, () => URL> = {
@@ -31,7 +31,7 @@ export async function compile(build: Build, base?: string): Promise<WebAssembly.
 /** A thread: a worker that gets `data` as its first message. */
 export function startThread(data: unknown): { ready: Promise<void>; end(): void } {
   const worker = spawn(
-    new URL("./thread.js", import.meta.url),
+    beside("./thread.js"),
     () => new Worker(new URL("./thread.js", import.meta.url), { type: "module", name: "quip-thread" }),
   );
   const ready = new Promise<void>((resolve, reject) => {
