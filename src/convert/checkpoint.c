@@ -204,7 +204,7 @@ static quip_status open_shards(struct checkpoint *c, quip_error *error)
         if (!status)
             status = check_kind(c, s, error);
     }
-    c->is_gguf = !status && c->shards[0].format.kind == FORMAT_GGUF;
+    c->is_gguf = !status && n > 0 && c->shards[0].format.kind == FORMAT_GGUF;
     return status;
 }
 
