@@ -287,12 +287,10 @@ const struct metadata *qp_format_find_metadata(const struct format *f, const cha
 /* Files that people try, and what to do with them. */
 static quip_status refuse_file(const struct file *file, const uint8_t head[16], quip_error *error)
 {
-    if (!memcmp(head + 4, "PK", 2))
+    if (!memcmp(head, "PK", 2) || !memcmp(head + 4, "PK", 2))
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: is a .task bundle; only weights-only model files are read", file->name);
-    if (!memcmp(head, "PK", 2))
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: is a zip file; if it is a PyTorch checkpoint, `quip convert` reads it",
+                       "%s: begins as a ZIP archive; a .task bundle runs as it is, a PyTorch "
+                       "checkpoint needs `quip convert`; if it is one of them, it is cut short",
                        file->name);
     if (!memcmp(head, "version https:/", 15))
         return qp_fail(error, QUIP_E_FORMAT,
