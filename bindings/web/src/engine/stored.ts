@@ -1,4 +1,5 @@
 /** stored.ts: one model of the store, open in the worker: read, written, marked complete. */
+import { QuipError } from "../errors.js";
 import { keyOf, openStoreFolder, readMeta, removeStored, type StoredMeta } from "../store_files.js";
 import type { Place } from "./place.js";
 
@@ -19,9 +20,6 @@ async function openSync(folder: FileSystemDirectoryHandle, name: string): Promis
   const file = (await folder.getFileHandle(name, { create: true })) as FileHandle;
   return file.createSyncAccessHandle();
 }
-
-/** SyncAccessHandle takes shared memory in some browsers only. */
-const unshared = (piece: Uint8Array) => (piece.buffer instanceof ArrayBuffer ? piece : piece.slice());
 
 export class Stored {
   private constructor(
@@ -59,12 +57,23 @@ export class Stored {
     const n = this.bytes;
     for (let at = 0; at < n; at += PIECE) {
       const room = place.room(Math.min(PIECE, n - at));
-      const to = unshared(room);
-      if (this.file!.read(to, { at }) !== room.length) throw new Error("the stored model ends early");
-      if (to !== room) room.set(to);
+      if (this.#read(room, at) !== room.length) throw new QuipError("io", `${this.meta?.url}: the stored file ends early`);
       place.advance(room.length);
       await onpiece();
     }
+  }
+
+  /** Some browsers read into shared memory, others refuse with a TypeError. */
+  #read(to: Uint8Array, at: number): number {
+    try {
+      return this.file!.read(to, { at });
+    } catch (error) {
+      if (!(error instanceof TypeError) || to.buffer instanceof ArrayBuffer) throw error;
+    }
+    const piece = new Uint8Array(to.length);
+    const n = this.file!.read(piece, { at });
+    to.set(piece);
+    return n;
   }
 
   /** Begin anew, or go on behind what is here. */
