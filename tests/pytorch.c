@@ -202,6 +202,8 @@ static void test_wrong_pickles(void **state)
         PICKLE("NN\x93."),
         PICKLE("(d1."),
         PICKLE("(Nd."),
+        PICKLE("](Na."),
+        PICKLE("}N(Ns."),
     };
     static const struct {
         const char *bytes;
@@ -233,6 +235,28 @@ static void test_wrong_pickles(void **state)
             fail_msg("right pickle %zu is not read", i);
 }
 
+/* As many steps as bytes, also where every opcode stands on a high stack: were each to look for a
+ * mark, this would take minutes. */
+static void test_high_stack(void **state)
+{
+    (void)state;
+    enum {
+        N = 300000
+    };
+    char *bytes = malloc(4 * N + 2), *to = bytes;
+    assert_non_null(bytes);
+    memset(to, 'N', N);
+    to += N;
+    *to++ = ']';
+    for (int i = 0; i < N; i++, to += 2)
+        memcpy(to, "Na", 2);
+    memset(to, '0', N);
+    to += N;
+    *to++ = '.';
+    assert_int_equal(read_pickle(bytes, (size_t)(to - bytes)), QUIP_OK);
+    free(bytes);
+}
+
 static void test_faults(void **state)
 {
     (void)state;
@@ -258,8 +282,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tensors),       cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_wrong_pickles), cmocka_unit_test(test_hostile),
-        cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_wrong_pickles), cmocka_unit_test(test_high_stack),
+        cmocka_unit_test(test_hostile),       cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* pickle.c: a Python pickle -> its values, without calling anything (pickle.h).
  * The opcodes are those of Lib/pickletools.py; what only protocols 0 and 1 write is refused. Every
- * opcode makes at most one value and one link, so memory is bounded by the pickle's length. */
+ * opcode makes at most one value, and takes each value that it links from the stack: memory and
+ * time are bounded by the pickle's length. */
 #include "convert/pickle.h"
 
 #include <stdlib.h>
@@ -19,7 +20,7 @@ struct pickle_reader {
     int *stack, *memo;
     int n_stack, n_memo;
     int value_capacity, link_capacity, stack_capacity, memo_capacity;
-    bool is_done, has_no_memory;
+    bool is_done, is_too_large, has_no_memory;
 };
 
 /* ---- values ---- */
@@ -28,8 +29,12 @@ static bool grow(struct pickle_reader *r, void **list, int n, int *capacity, siz
 {
     if (n < *capacity)
         return true;
+    if (n > MAX_PICKLE_VALUES) {
+        r->is_too_large = true;
+        return false;
+    }
     const int wanted = n < 64 ? 64 : 2 * n;
-    void *grown = n > MAX_PICKLE_VALUES ? NULL : realloc(*list, (size_t)wanted * item_bytes);
+    void *grown = realloc(*list, (size_t)wanted * item_bytes);
     if (!grown) {
         r->has_no_memory = true;
         return false;
@@ -81,7 +86,19 @@ static bool pop(struct pickle_reader *r, int *value)
     return true;
 }
 
-/* The place on the stack of the last mark; -1 when there is none. */
+/* Are the n topmost places values, none of them a mark? */
+static bool has_values(const struct pickle_reader *r, int n)
+{
+    if (r->n_stack < n)
+        return false;
+    for (int i = r->n_stack - n; i < r->n_stack; i++)
+        if (r->out->values[r->stack[i]].kind == PICKLE_MARK)
+            return false;
+    return true;
+}
+
+/* The place on the stack of the last mark; -1 when there is none. Takes as many steps as there are
+ * values above it: only for opcodes that take those away. */
 static int find_mark(const struct pickle_reader *r)
 {
     int i = r->n_stack;
@@ -257,13 +274,13 @@ static bool op_tuple1(struct pickle_reader *r, const struct pickle_argument *a)
 static bool op_tuple2(struct pickle_reader *r, const struct pickle_argument *a)
 {
     (void)a;
-    return r->n_stack - find_mark(r) > 2 && collect(r, PICKLE_LIST, r->n_stack - 2, r->n_stack - 2);
+    return has_values(r, 2) && collect(r, PICKLE_LIST, r->n_stack - 2, r->n_stack - 2);
 }
 
 static bool op_tuple3(struct pickle_reader *r, const struct pickle_argument *a)
 {
     (void)a;
-    return r->n_stack - find_mark(r) > 3 && collect(r, PICKLE_LIST, r->n_stack - 3, r->n_stack - 3);
+    return has_values(r, 3) && collect(r, PICKLE_LIST, r->n_stack - 3, r->n_stack - 3);
 }
 
 static bool op_list(struct pickle_reader *r, const struct pickle_argument *a)
@@ -299,7 +316,7 @@ static bool put_items(struct pickle_reader *r, int from, int n_marks, int unit)
 static bool op_append(struct pickle_reader *r, const struct pickle_argument *a)
 {
     (void)a;
-    return r->n_stack - find_mark(r) > 2 && put_items(r, r->n_stack - 1, 0, 1);
+    return has_values(r, 2) && put_items(r, r->n_stack - 1, 0, 1);
 }
 
 static bool op_appends(struct pickle_reader *r, const struct pickle_argument *a)
@@ -311,7 +328,7 @@ static bool op_appends(struct pickle_reader *r, const struct pickle_argument *a)
 static bool op_set_item(struct pickle_reader *r, const struct pickle_argument *a)
 {
     (void)a;
-    return r->n_stack - find_mark(r) > 3 && put_items(r, r->n_stack - 2, 0, 2);
+    return has_values(r, 3) && put_items(r, r->n_stack - 2, 0, 2);
 }
 
 static bool op_set_items(struct pickle_reader *r, const struct pickle_argument *a)
@@ -516,6 +533,23 @@ static bool step(struct pickle_reader *r)
     return false;
 }
 
+/* Why the opcode at byte `at` was not done. */
+static quip_status refuse_step(const struct pickle_reader *r, size_t at, const char *name,
+                               quip_error *error)
+{
+    if (r->has_no_memory)
+        return qp_fail_memory(error, "the values of a pickle", (size_t)(r->end - r->begin));
+    if (r->is_too_large)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: the pickle has more than %d values; save the weights alone, best as "
+                       "safetensors",
+                       name, MAX_PICKLE_VALUES);
+    return qp_fail(error, QUIP_E_FORMAT,
+                   "%s: the pickle is not understood at byte %zu (opcode %02x); save the weights "
+                   "as safetensors",
+                   name, at, r->begin[at]);
+}
+
 quip_status qp_pickle_read(struct pickle *p, const void *data, size_t n, const char *name,
                            quip_error *error)
 {
@@ -524,18 +558,17 @@ quip_status qp_pickle_read(struct pickle *p, const void *data, size_t n, const c
     *p = (struct pickle){ .result = NO_VALUE };
     r.end = r.begin + n;
     if (n > MAX_PICKLE_BYTES)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: %zu bytes are too many for a pickle", name, n);
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: its pickle has %zu bytes, more than the %d of any model's; save the "
+                       "weights as safetensors",
+                       name, n, MAX_PICKLE_BYTES);
     while (!status && !r.is_done) {
         const size_t at = (size_t)(r.p - r.begin);
         if (r.p == r.end)
             status =
                 qp_fail(error, QUIP_E_FORMAT, "%s: the pickle ends before it is complete", name);
         else if (!step(&r))
-            status = r.has_no_memory
-                         ? qp_fail_memory(error, "the values of a pickle", n)
-                         : qp_fail(error, QUIP_E_FORMAT,
-                                   "%s: the pickle is not understood at byte %zu (opcode %02x)",
-                                   name, at, r.begin[at]);
+            status = refuse_step(&r, at, name, error);
     }
     free(r.stack);
     free(r.memo);

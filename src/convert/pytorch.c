@@ -140,6 +140,10 @@ static quip_status read_tensor(struct pytorch_reader *r, struct pickle_text name
 {
     const struct pickle *p = &r->pickle;
     struct tensor t = { 0 };
+    if (name.n > MAX_ENTRY_NAME) // a pickle may say the same text again and again
+        return qp_fail(r->error, QUIP_E_FORMAT,
+                       "%s: a tensor's name has %zu bytes; save the weights as safetensors",
+                       r->f->file->name, name.n);
     char *text = qp_format_text(r->f, name.n);
     int element_bytes = 0;
     if (!text)
@@ -200,11 +204,14 @@ static const struct pickle_value *find_state(const struct pytorch_reader *r)
     const struct pickle_value *all = value_at(r, r->pickle.result), *key, *value;
     if (!is_dict(r, all) || has_tensors(r, all))
         return is_dict(r, all) ? all : NULL;
-    for (size_t i = 0; i < QP_COUNT(state_names); i++)
+    for (size_t i = 0; i < QP_COUNT(state_names); i++) {
+        const struct pickle_value *last = NULL; // of equal keys a dict keeps the last
         for (int link = all->first; next_entry(r, &link, &key, &value);)
-            if (key->kind == PICKLE_TEXT && qp_pickle_is(key->text, state_names[i]) &&
-                is_dict(r, value) && has_tensors(r, value))
-                return value;
+            if (key->kind == PICKLE_TEXT && qp_pickle_is(key->text, state_names[i]))
+                last = value;
+        if (is_dict(r, last) && has_tensors(r, last))
+            return last;
+    }
     return NULL;
 }
 
