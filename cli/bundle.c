@@ -72,7 +72,6 @@ int run_bundle(const struct command *command, char **words)
     quip_error error = { 0 };
     catch_interrupt(NULL);
     const quip_status status = qp_bundle_write(words[0], words[1], &o, &error);
-    if (status == QUIP_E_CANCELLED && was_interrupted())
-        return EXIT_INTERRUPTED;
+    release_interrupt();
     return status ? fail_with(&error) : 0;
 }
