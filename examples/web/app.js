@@ -53,8 +53,8 @@ async function open(source, name) {
   showProgress(name, started, { phase: "open", loaded: 0, total: 0 });
   try {
     if (typeof source === "string") {
-      const fit = await Model.check(source, { signal: loading.signal });
-      if (!fit.fits) throw new Error(fit.reason);
+      const fit = await Model.check(source, { signal: loading.signal }).catch(() => null); // offline: open tells
+      if (fit && !fit.fits) throw new Error(fit.reason);
     }
     model = await Model.open(source, { signal: loading.signal, onprogress: (p) => showProgress(name, started, p) });
     await begin(name, performance.now() - started);

@@ -1,0 +1,144 @@
+/** demo.test.mjs: the demo page of examples/web as a visitor uses it, with a tiny model in place of the real one. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { chromium } from "playwright-core";
+import { makeFixtures, ROOT } from "./fixtures.mjs";
+
+let browser, server, folder, fixtures, origin;
+const serve = (...options) =>
+  new Promise((resolve, reject) => {
+    const program = spawn(process.execPath, [join(ROOT, "examples/web/serve.mjs"), "--port", "0", "--models", folder, ...options]);
+    program.stdout.once("data", (text) => resolve([program, String(text).match(/http:\S+:\d+/)[0]]));
+    program.once("exit", () => reject(new Error("the server ended")));
+  });
+
+before(async () => {
+  fixtures = makeFixtures();
+  folder = mkdtempSync(join(tmpdir(), "quip-demo-"));
+  writeFileSync(join(folder, "smollm2-135m-int8.bin"), fixtures.bytes("gemma3"));
+  writeFileSync(join(folder, "slow.bin"), fixtures.bytes("slow"));
+  writeFileSync(join(folder, "broken.bin"), fixtures.bytes("gemma3").subarray(0, 5000));
+  [server, origin] = await serve();
+  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+});
+after(async () => {
+  await browser?.close();
+  server?.kill();
+  fixtures?.end();
+  if (folder) rmSync(folder, { recursive: true });
+});
+
+/** A page of its own storage; errors of its scripts fail the test that runs. */
+async function openPage(options = {}) {
+  const context = await browser.newContext(options);
+  const page = await context.newPage();
+  page.setDefaultTimeout(60000);
+  page.errors = [];
+  page.on("pageerror", (error) => page.errors.push(error.message));
+  await page.goto(origin);
+  return page;
+}
+
+async function say(page, text) {
+  await page.fill("#prompt", text);
+  await page.press("#prompt", "Enter");
+  await page.waitForSelector("#stop", { state: "hidden" });
+}
+
+describe("the demo page", () => {
+  test("a model, an answer, its figures, a second turn, another model", async () => {
+    const page = await openPage();
+    await page.click("#open-demo");
+    await page.waitForSelector("#composer:not([hidden])");
+    await say(page, fixtures.prompt);
+    assert.equal(await page.locator(".mine").textContent(), fixtures.prompt);
+    assert.match(await page.locator(".figures").textContent(), /prompt tokens at \d+\/s/);
+    await say(page, "and more");
+    assert.equal(await page.locator(".theirs").count(), 2);
+    await page.click("#settings-button");
+    assert.match(await page.locator("#facts").textContent(), /gemma3/);
+    await page.click("#other-model");
+    await page.waitForSelector("#open:not([hidden])");
+    assert.match(await page.locator("#stored-list").textContent(), /smollm2-135m-int8\.bin/);
+    assert.deepEqual(page.errors, []);
+    await page.context().close();
+  });
+
+  test("two settings side by side; one greedy answer is that of the native program", async () => {
+    const page = await openPage();
+    await page.click("#open-demo");
+    await page.waitForSelector("#composer:not([hidden])");
+    await page.click("#compare");
+    await page.click("#settings-button");
+    for (const field of await page.locator("input[name=maxOutputTokens]").all()) await field.fill("60");
+    await say(page, fixtures.prompt);
+    assert.equal(await page.locator(".pane").count(), 2);
+    assert.equal(await page.locator(".theirs").first().textContent(), fixtures.expected.gemma3.greedy);
+    assert.deepEqual(page.errors, []);
+    await page.context().close();
+  });
+
+  test("stop keeps what was said", async () => {
+    const page = await openPage();
+    await page.fill("#url", "models/slow.bin");
+    await page.click("#url-form button");
+    await page.waitForSelector("#composer:not([hidden])");
+    await page.fill("#prompt", "the letters");
+    await page.press("#prompt", "Enter");
+    await page.click("#stop");
+    await page.waitForSelector("#send:not([hidden])");
+    assert.deepEqual(page.errors, []);
+    await page.context().close();
+  });
+
+  test("a damaged file and a missing address are sentences", async () => {
+    const page = await openPage();
+    for (const name of ["models/broken.bin", "models/nothing.bin"]) {
+      await page.fill("#url", name);
+      await page.click("#url-form button");
+      await page.waitForSelector("#problem:not([hidden])");
+      assert.ok((await page.locator("#problem").textContent()).length > 20);
+    }
+    assert.deepEqual(page.errors, []);
+    await page.context().close();
+  });
+
+  test("offline after the first visit", async () => {
+    const page = await openPage();
+    await page.click("#open-demo");
+    await page.waitForSelector("#composer:not([hidden])");
+    await page.evaluate(() => navigator.serviceWorker.ready);
+    await page.reload(); // by way of the service worker, which keeps what it sees
+    await page.click("#open-demo");
+    await page.waitForSelector("#composer:not([hidden])");
+    await page.context().setOffline(true);
+    await page.reload();
+    await page.click("#open-demo");
+    await page.waitForSelector("#composer:not([hidden])");
+    await say(page, fixtures.prompt);
+    assert.equal(await page.locator(".theirs").count(), 1);
+    await page.context().close();
+  });
+
+  test("fits a phone, and works without the headers for threads", async () => {
+    const [plain, address] = await serve("--no-isolation");
+    const context = await browser.newContext({ viewport: { width: 360, height: 640 }, colorScheme: "dark" });
+    const page = await context.newPage();
+    await page.goto(address);
+    await page.click("#open-demo");
+    await page.waitForSelector("#composer:not([hidden])");
+    await say(page, fixtures.prompt);
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+    assert.equal(await page.locator(".theirs").count(), 1);
+    await page.goto(`${address}/minimal/?model=/models/smollm2-135m-int8.bin`);
+    await page.click("#ask");
+    await page.waitForSelector("#ask:not([disabled])");
+    assert.notEqual(await page.locator("#answer").textContent(), "");
+    await context.close();
+    plain.kill();
+  });
+});
