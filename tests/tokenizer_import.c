@@ -1,5 +1,6 @@
-/* tokenizer_import.c (test): published tokenizer.json files -> a vocabulary that gives the ids of
- * the reference on every text of ../shared/data/tokenizers. */
+/* tokenizer_import.c (test): a vocabulary is the same from GGUF metadata and from tokenizer.json;
+ * what cannot be imported is named; published tokenizer.json files give the ids of the reference on
+ * every text of ../shared/data/tokenizers. */
 #include "convert/convert.h"
 #include "tokenizer/tokenizer.h"
 
@@ -11,7 +12,127 @@
 
 #include <cmocka.h>
 
+#include "support/sample_checkpoint.h"
 #include "support/shared.h"
+
+/* ---- one small vocabulary ---- */
+
+/* A GGUF of metadata alone: a small byte-level BPE. */
+static void make_gguf(struct bytes *all)
+{
+    static const char *const pieces[] = { "<|end|>",
+                                          "a",
+                                          "b",
+                                          "\xc4\xa0",
+                                          "ab",
+                                          ("\xc4\xa0"
+                                           "ab") };
+    struct gguf g = { 0 };
+    gguf_text(&g, "general.architecture", "llama");
+    gguf_text(&g, "tokenizer.ggml.model", "gpt2");
+    gguf_text(&g, "tokenizer.ggml.pre", "smollm");
+    gguf_list(&g, "tokenizer.ggml.tokens", GGUF_TYPE_TEXT, (int)QP_COUNT(pieces));
+    for (size_t i = 0; i < QP_COUNT(pieces); i++)
+        put_text(&g.metadata, pieces[i]);
+    gguf_list(&g, "tokenizer.ggml.token_type", GGUF_TYPE_I32, (int)QP_COUNT(pieces));
+    for (size_t i = 0; i < QP_COUNT(pieces); i++)
+        put_u32(&g.metadata, i == 0 ? PIECE_CONTROL : PIECE_NORMAL);
+    gguf_list(&g, "tokenizer.ggml.merges", GGUF_TYPE_TEXT, 2);
+    put_text(&g.metadata, "a b");
+    put_text(&g.metadata, "\xc4\xa0 ab");
+    put_bytes(all, "GGUF", 4);
+    put_u32(all, 3);
+    put_u64(all, 0);
+    put_u64(all, (uint64_t)g.n_metadata);
+    put_bytes(all, g.metadata.data, g.metadata.n);
+    qp_bytes_close(&g.metadata);
+}
+
+/* It as GGUF metadata and as JSON, in both spellings of merges. */
+static void test_byte_level_bpe(void **state)
+{
+    (void)state;
+    struct bytes all = { 0 }, spm[3] = { { 0 } }, bpe[3] = { { 0 } };
+    struct file file = { 0 };
+    struct format format = { 0 };
+    quip_error error = { 0 };
+    make_gguf(&all);
+    qp_file_open_memory(&file, all.data, all.n, "memory");
+    if (qp_format_open(&format, &file, &error) ||
+        qp_import_tokenizer_gguf(&format, &spm[0], &bpe[0], &error))
+        fail_msg("%s", error.message);
+    static const char *const merges[] = { "[\"a b\", \"\\u0120 ab\"]",
+                                          "[[\"a\", \"b\"], [\"\\u0120\", \"ab\"]]" };
+    for (int i = 0; i < 2; i++) {
+        char json[1500];
+        snprintf(json, sizeof json,
+                 "{\"added_tokens\": [{\"id\": 0, \"content\": \"<|end|>\", \"special\": true, "
+                 "\"normalized\": false}], \"normalizer\": null, \"pre_tokenizer\": {\"type\": "
+                 "\"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", \"individual_digits\": "
+                 "true}, {\"type\": \"ByteLevel\", \"add_prefix_space\": false}]}, \"model\": "
+                 "{\"type\": \"BPE\", \"vocab\": {\"a\": 1, \"b\": 2, \"\\u0120\": 3, \"ab\": 4, "
+                 "\"\\u0120ab\": 5}, \"merges\": %s}}",
+                 merges[i]);
+        write_text("hf/tokenizer.json", json);
+        if (qp_import_tokenizer_json(in_folder("hf/tokenizer.json"), &spm[i + 1], &bpe[i + 1],
+                                     &error))
+            fail_msg("%s", error.message);
+        assert_int_equal(spm[0].n, spm[i + 1].n);
+        assert_memory_equal(spm[0].data, spm[i + 1].data, spm[0].n);
+        assert_int_equal(bpe[0].n, bpe[i + 1].n);
+        assert_memory_equal(bpe[0].data, bpe[i + 1].data, bpe[0].n);
+    }
+    for (int i = 0; i < 3; i++) {
+        qp_bytes_close(&spm[i]);
+        qp_bytes_close(&bpe[i]);
+    }
+    qp_format_close(&format);
+    qp_file_close(&file);
+    qp_bytes_close(&all);
+}
+
+static void test_wrong_tokenizers(void **state)
+{
+    (void)state;
+#define BYTE_LEVEL "\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, "
+    static const struct {
+        const char *json, *message;
+    } cases[] = {
+        { "[]", "is not a JSON object" },
+        { "{", "is not JSON" },
+        { "{}", "its model is \"\"" },
+        { "{\"model\": {\"type\": \"WordPiece\", \"vocab\": {}}}", "its model is \"WordPiece\"" },
+        { "{\"pre_tokenizer\": {\"type\": \"Klingon\"}, \"model\": {\"type\": \"BPE\", "
+          "\"vocab\": {\"a\": 0}, \"merges\": []}}",
+          "its pre-tokenizer has a step \"Klingon\"" },
+        { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": -1}}}",
+          "piece \"a\" is out of range" },
+        { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 1e9}}}",
+          "piece \"a\" is out of range" },
+        { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": \"x\"}}}",
+          "piece \"a\" is out of range" },
+        { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": "
+          "[\"a b\"]}}",
+          "not of pieces in the vocabulary" },
+        { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": "
+          "[[\"a\"]]}}",
+          "a merge is not two pieces" },
+        { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [7]}}",
+          "a merge is not two pieces" },
+    };
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        struct bytes spm = { 0 }, bpe = { 0 };
+        quip_error error = { 0 };
+        write_text("hf/tokenizer.json", cases[i].json);
+        assert_true(qp_import_tokenizer_json(in_folder("hf/tokenizer.json"), &spm, &bpe, &error));
+        if (!strstr(error.message, cases[i].message))
+            fail_msg("\"%s\" is not in \"%s\"", cases[i].message, error.message);
+        qp_bytes_close(&spm);
+        qp_bytes_close(&bpe);
+    }
+}
+
+/* ---- published vocabularies ---- */
 
 struct source {
     const char *folder, *suffix;
@@ -100,6 +221,12 @@ static void test_published_tokenizers(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_published_tokenizers) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_byte_level_bpe, make_sample_folder,
+                                        drop_sample_folder),
+        cmocka_unit_test_setup_teardown(test_wrong_tokenizers, make_sample_folder,
+                                        drop_sample_folder),
+        cmocka_unit_test(test_published_tokenizers),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,99 @@
+/* sample_checkpoint.h: one small model, made from a seed, as the checkpoints that people publish: a
+ * GGUF, or a Hugging Face folder with safetensors and a SentencePiece tokenizer. */
+#ifndef SAMPLE_CHECKPOINT_H
+#define SAMPLE_CHECKPOINT_H
+
+#include "convert/convert_impl.h"
+
+enum {
+    N_LAYERS = 2,
+    D_MODEL = 24,
+    D_FF = 40,
+    N_HEADS = 4,
+    N_KV_HEADS = 2,
+    HEAD_DIM = 8,
+    ROPE_DIM = 4, // where it is not all
+    VOCAB = 280,  // rows; the tokenizer has fewer pieces
+    MAX_VALUES = VOCAB * D_MODEL,
+};
+
+/* What is made of it: which architecture, with a head of its own or not. */
+struct sample {
+    const char *architecture;
+    enum family_id family;
+    bool is_tied;
+};
+extern const struct sample sample_llama_tied;
+extern const struct sample sample_llama_untied;
+extern const struct sample sample_gemma3;
+extern const struct sample sample_phi2;
+extern const struct sample sample_stablelm;
+bool has_layer_norm(const struct sample *s);
+
+/* One tensor of the sample, as Hugging Face means it. */
+struct sample_tensor {
+    const struct tensor_row *row;
+    char hf[80], gguf[80], target[120];
+    int rows, cols;
+    float values[MAX_VALUES];
+};
+
+typedef void on_sample_tensor(void *user, const struct sample_tensor *t);
+/* Call fn for every tensor of the sample. */
+void each_sample_tensor(const struct sample *s, on_sample_tensor *fn, void *user);
+
+/* ---- its files ---- */
+
+/* Before and after a test: a folder of its own, with an empty one, hf, in it. */
+int make_sample_folder(void **state);
+int drop_sample_folder(void **state);
+/* A path in the test's folder, valid until the fourth call from now. */
+const char *in_folder(const char *name);
+void write_file(const char *name, const void *data, size_t n);
+void write_text(const char *name, const char *text);
+/* Fails when anything but in.gguf and hf is in the folder: a temporary file would be. */
+void assert_no_output(void);
+
+/* in.gguf, with the traps of real files: norms with their 1, llama's q and k rows in pairs. */
+void write_gguf(const struct sample *s);
+
+/* What to do differently from the sample. */
+struct folder_options {
+    const char *dtype;           // "F32" (when NULL) or "BF16"
+    const char *skip, *misshape; // names of tensors
+    const char *extra;           // name of one more, [2]
+    int part, n_parts;           // write only each n_parts-th tensor, beginning with `part`
+};
+
+/* hf/: config.json, tokenizer.model and model.safetensors; and two of them alone. */
+void write_folder(const struct sample *s, const struct folder_options *options);
+void write_config(const struct sample *s);
+void write_safetensors(const struct sample *s, const char *name,
+                       const struct folder_options *options);
+
+/* ---- a GGUF by hand ---- */
+
+enum {
+    GGUF_TYPE_U32 = 4,
+    GGUF_TYPE_I32 = 5,
+    GGUF_TYPE_F32 = 6,
+    GGUF_TYPE_BOOL = 7,
+    GGUF_TYPE_TEXT = 8,
+    GGUF_TYPE_LIST = 9
+};
+
+struct gguf {
+    struct bytes metadata, infos, data;
+    int n_metadata, n_tensors;
+    const struct sample *sample;
+};
+
+void gguf_text(struct gguf *g, const char *key, const char *value);
+void gguf_list(struct gguf *g, const char *key, uint32_t type, int n);
+/* The tests run on little endian. */
+void put_bytes(struct bytes *b, const void *data, size_t n);
+void put_u32(struct bytes *b, uint32_t x);
+void put_u64(struct bytes *b, uint64_t x);
+void put_text(struct bytes *b, const char *text);
+
+#endif
