@@ -61,13 +61,14 @@ static inline double integer_rounds(unsigned cpu, long n)
 
 #elif defined(__aarch64__)
 
-static inline double integer_rounds(unsigned cpu, long n)
+__attribute__((target("arch=armv8.2-a+dotprod"))) static inline double integer_rounds(unsigned cpu,
+                                                                                      long n)
 {
     const double rounds = (double)n;
     if (!(cpu & CPU_DOTPROD))
         return 0;
 #define DOT(i) "sdot v" #i ".4s, v30.16b, v31.16b\n\t"
-    __asm__ volatile(".arch_extension dotprod\n1:\n\t" DOT8(0, 1, 2, 3, 4, 5, 6, 7)
+    __asm__ volatile("1:\n\t" DOT8(0, 1, 2, 3, 4, 5, 6, 7)
                          DOT8(8, 9, 10, 11, 12, 13, 14, 15) "subs %0, %0, #1\n\tb.ne 1b"
                      : "+r"(n)
                      :
