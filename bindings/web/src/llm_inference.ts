@@ -80,6 +80,8 @@ export type ProgressListener = (partialResult: string, done: boolean) => unknown
 /** The next pieces, one for each response. */
 export type MultiResponseProgressListener = (partialResult: string[], done: boolean) => unknown;
 
+/** The engine draws a seed for 0; here 0 is a seed like any other, the same in every SDK. */
+const SEED_OF_ZERO = 0x9e3779b97f4a7;
 const BUSY = "Previous invocation or loading is still ongoing.";
 
 function promptText(prompt: Prompt): string {
@@ -251,7 +253,7 @@ export class LlmInference {
       context: o.maxTokens ?? 512,
       topK: Math.max(o.topK ?? 40, 1),
       temperature: o.temperature ?? 0.8,
-      seed: (o.randomSeed ?? 0) + 1, // 0 is a seed like others here
+      seed: o.randomSeed || SEED_OF_ZERO,
       adapter: lora?.adapter,
     });
     this.#session = session;

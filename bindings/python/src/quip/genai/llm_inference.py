@@ -22,8 +22,8 @@ from ..session import Answer, Result, Role, Session, SessionOptions
 
 ProgressListener = Callable[[str, bool], None]  # (what was added, whether that was all)
 
-# The library draws a seed for 0; here 0 is a seed like any other.
-_SEED_OF_ZERO = 0x9E3779B97F4A7C15
+# The library draws a seed for 0; here 0 is a seed like any other, the same in every SDK.
+_SEED_OF_ZERO = 0x9E3779B97F4A7
 
 
 class Backend(enum.Enum):
