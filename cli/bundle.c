@@ -64,7 +64,7 @@ int run_bundle(const struct command *command, char **words)
         return n == 1 ? extract(words[0], folder)
                       : fail_usage(command, "--extract takes one bundle, and no OUT");
     if (n == 1)
-        return fail_usage(command, "OUT is missing: the bundle to write, \"%s.task\"?", words[0]);
+        return fail_usage(command, "OUT is missing: the bundle to write, or --extract FOLDER");
     o.stop_tokens = stops.items;
     o.n_stop_tokens = stops.n;
     o.on_progress = show_bundling;

@@ -120,21 +120,33 @@ static void print_program_help(FILE *to)
                 "  quip run smollm2.bin \"Why is the sky blue?\"\n");
 }
 
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < QP_COUNT(commands); i++)
+        if (strcmp(name, commands[i].name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
+    static char *help[] = { "--help", NULL };
     setlocale(LC_CTYPE, ""); // for the line editor; numbers stay as in C
     const char *name = argc > 1 ? argv[1] : "";
+    const struct command *command;
     if (strcmp(name, "--version") == 0) {
         printf("quip %s\n", quip_version());
         return 0;
     }
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+        if (argc > 2 && (command = find_command(argv[2])))
+            return command->run(command, help); // quip help run is quip run --help
         print_program_help(stdout);
         return 0;
     }
-    for (size_t i = 0; i < QP_COUNT(commands); i++)
-        if (strcmp(name, commands[i].name) == 0)
-            return commands[i].run(&commands[i], argv + 2);
+    command = find_command(name);
+    if (command)
+        return command->run(command, argv + 2);
     if (argc > 1)
         fail("there is no command %s", name);
     print_program_help(stderr);

@@ -263,6 +263,7 @@ static void test_refused_options(void **state)
     quip_error error = { 0 };
     assert_int_equal(qp_bundle_write(task_path, in_folder("no.task"), NULL, &error),
                      QUIP_E_ARGUMENT);
+    assert_non_null(strstr(error.message, "--extract"));
 }
 
 /* ---- what is wrong with a file ---- */

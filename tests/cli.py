@@ -53,6 +53,7 @@ class Usage(unittest.TestCase):
             help_text = quip(command, "--help", check=0).stdout.decode()
             self.assertIn("Options:", help_text)
             self.assertIn(f"  quip {command} ", help_text, "an example")
+            self.assertEqual(quip("help", command, check=0).stdout.decode(), help_text)
         self.assertRegex(quip("--version", check=0).stdout.decode(), r"^quip \d+\.\d+\.\d+\n$")
 
     def test_wrong_usage_is_2_and_one_line(self):
@@ -76,6 +77,7 @@ class Usage(unittest.TestCase):
             ["convert", "in", "out", "--text", "t.txt"],
             ["convert", "in", "out", "--fp16-scale", "0.5"],
             ["eval", "model"],
+            ["bundle", "model"],
         ]:
             done = quip(*args, check=2)
             self.assertEqual(done.stdout, b"", args)

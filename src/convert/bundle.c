@@ -453,7 +453,13 @@ static quip_status check_model(const char *path, quip_error *error)
     quip_status status = qp_file_open(&f, path, error);
     if (!status && f.size >= sizeof head)
         status = qp_file_read(&f, 0, head, sizeof head, error);
+    const bool is_archive = !status && qp_zip_matches(&f);
     qp_file_close(&f);
+    if (is_archive)
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "%s: is a bundle or another archive; a bundle is made of a model file, and "
+                       "quip bundle %s --extract FOLDER writes the parts of one",
+                       path, path);
     if (!status && memcmp(head + 4, "TFL3", 4) != 0)
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "%s: is no TFLite file; bundles hold a model file made by quip convert",
