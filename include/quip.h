@@ -248,7 +248,10 @@ QUIP_API void quip_session_cancel(quip_session *session);
 QUIP_API quip_status quip_session_clone(quip_session **copy, const quip_session *session,
                                         quip_error *error);
 
-/* Forget everything from token `position` on (0 <= position <= quip_session_position). */
+/* Forget everything from token `position` on (0 <= position <= quip_session_position). Layers that
+ * see a window keep little more than it: when more than 256 tokens were run behind `position`, the
+ * next call may first run the text up to it again, with the same result. To come back to a point
+ * again and again, continue from it in clones. */
 QUIP_API quip_status quip_session_rewind(quip_session *session, int position, quip_error *error);
 
 /* Switch, scale or drop (NULL) a session's adapter; a scale of 0 is 1. The context's text stays:
@@ -301,7 +304,8 @@ QUIP_API const float *quip_logits(const quip_session *session);
 typedef struct quip_plan {
     uint64_t file_bytes;    // the file: mapped, its pages are shared between processes; with
                             // no_mmap or from a source, in memory of its own
-    uint64_t kv_bytes;      // keys and values when the context is full
+    uint64_t kv_bytes;      // keys and values when the context is full; a layer that sees a window
+                            // keeps that and a few blocks of positions
     uint64_t scratch_bytes; // everything else a session owns
     uint64_t model_bytes;   // memory the open model owns beside the mapping
     int n_context;          // that the numbers are for

@@ -211,20 +211,27 @@ static void free_head(struct head *h)
     free(h);
 }
 
-/* The head's keys and values as the level's tiles. */
-static struct kv_tiles pack_head(const struct head *h, const struct kernels *k)
+/* The head's keys and values as the level's tiles, n_blocks of them: where there are fewer than the
+ * head has, the last ones. */
+static struct kv_tiles pack_head(const struct head *h, const struct kernels *k, int n_blocks)
 {
-    const int n_blocks = (h->n_positions + KV_BLOCK - 1) / KV_BLOCK;
+    const int n_all = (h->n_positions + KV_BLOCK - 1) / KV_BLOCK;
     const int n_pieces = (h->head_dim + TILE_ROWS - 1) / TILE_ROWS;
     const size_t tile_bytes = qp_tile_bytes(&k->tile_order, KV_BLOCK);
     struct kv_tiles kv = { .key_bytes = qp_tile_bytes(&k->tile_order, h->head_dim),
                            .value_bytes = (size_t)n_pieces * tile_bytes,
-                           .key_scales = h->key_scales,
-                           .value_scales = h->value_scales };
+                           .n_blocks = n_blocks };
     uint8_t *keys = aligned_alloc(64, (size_t)n_blocks * kv.key_bytes);
     uint8_t *values = aligned_alloc(64, (size_t)n_blocks * kv.value_bytes);
-    assert_true(keys && values);
-    for (int b = 0; b < n_blocks; b++) {
+    float *scales = malloc((size_t)n_blocks * 2 * KV_BLOCK * sizeof *scales);
+    assert_true(keys && values && scales);
+    kv.key_scales = scales;
+    kv.value_scales = scales + n_blocks * KV_BLOCK;
+    for (int b = n_all > n_blocks ? n_all - n_blocks : 0; b < n_all; b++) {
+        const int place = b % n_blocks;
+        memcpy(scales + place * KV_BLOCK, h->key_scales + b * KV_BLOCK, KV_BLOCK * sizeof(float));
+        memcpy(scales + (n_blocks + place) * KV_BLOCK, h->value_scales + b * KV_BLOCK,
+               KV_BLOCK * sizeof(float));
         const struct matrix key = { .dtype = DTYPE_I8,
                                     .n_out = h->n_positions + KV_BLOCK,
                                     .n_in = h->head_dim,
@@ -235,14 +242,21 @@ static struct kv_tiles pack_head(const struct head *h, const struct kernels *k)
                                       .n_in = KV_BLOCK,
                                       .row_bytes = MAX_POSITIONS + KV_BLOCK,
                                       .data = h->values + b * KV_BLOCK };
-        k->pack(keys + (size_t)b * kv.key_bytes, &key, b * KV_BLOCK, TILE_ROWS);
+        k->pack(keys + (size_t)place * kv.key_bytes, &key, b * KV_BLOCK, TILE_ROWS);
         for (int d = 0; d < h->head_dim; d += TILE_ROWS)
-            k->pack(values + (size_t)b * kv.value_bytes + (size_t)(d / TILE_ROWS) * tile_bytes,
+            k->pack(values + (size_t)place * kv.value_bytes + (size_t)(d / TILE_ROWS) * tile_bytes,
                     &value, d, h->head_dim - d < TILE_ROWS ? h->head_dim - d : TILE_ROWS);
     }
     kv.keys = keys;
     kv.values = values;
     return kv;
+}
+
+static void free_tiles(const struct kv_tiles *kv)
+{
+    free((void *)kv->keys);
+    free((void *)kv->values);
+    free((void *)kv->key_scales);
 }
 
 /* Rows [row, row + n): out = o / l, [n][head_dim]. */
@@ -305,12 +319,17 @@ static void check_against_double(const struct head *h, int r, const float *out)
     }
 }
 
-/* The same bits as scalar, also for a row alone. */
+/* The same bits as scalar, also for a row alone, and from a ring. */
 static void check_attention(const struct kernels *scalar, const struct kernels *k)
 {
     static float want[ATTENTION_MAX_ROWS * MAX_HEAD_DIM], got[ATTENTION_MAX_ROWS * MAX_HEAD_DIM];
     struct head *h = new_head(scalar);
-    const struct kv_tiles plain = pack_head(h, scalar), kv = pack_head(h, k);
+    int first = h->begin[0];
+    for (int r = 1; r < h->n_rows; r++)
+        first = h->begin[r] < first ? h->begin[r] : first;
+    const int last = (h->n_positions - 1) / KV_BLOCK, n_seen = last - first / KV_BLOCK + 1;
+    const struct kv_tiles plain = pack_head(h, scalar, last + 1);
+    const struct kv_tiles kv = pack_head(h, k, random_between(n_seen, last + 1)); // maybe a ring
     const int row = random_between(0, h->n_rows - 1);
     const size_t row_bytes = (size_t)h->head_dim * sizeof(float);
     attend(h, scalar, &plain, 0, h->n_rows, want);
@@ -319,10 +338,8 @@ static void check_attention(const struct kernels *scalar, const struct kernels *
     attend(h, k, &kv, row, 1, got);
     assert_memory_equal(want + row * h->head_dim, got, row_bytes);
     check_against_double(h, row, got);
-    free((void *)plain.keys);
-    free((void *)plain.values);
-    free((void *)kv.keys);
-    free((void *)kv.values);
+    free_tiles(&plain);
+    free_tiles(&kv);
     free_head(h);
 }
 

@@ -182,7 +182,8 @@ static void check_vector(const struct vector_kernel *v, const struct kernels *sc
 
 /* ---- attention ---- */
 
-/* A task with its memory: positions that no row sees hold NaNs. */
+/* A task with its memory: positions that no row sees hold NaNs. Blocks lie in order, or in a ring
+ * with room for those that are seen. */
 struct attention_case {
     struct attention a;
     float *k, *v;
@@ -195,21 +196,26 @@ struct attention_case {
     size_t n_out;
 };
 
-static void fill_kv(struct attention_case *c, int n_positions, int begin, int end)
+static void fill_kv(struct attention_case *c, int begin, int end, bool is_ring)
 {
-    const int head_dim = c->a.head_dim;
-    const size_t n = qp_round_up((size_t)n_positions, KV_BLOCK) * (size_t)head_dim;
+    const size_t head_dim = (size_t)c->a.head_dim;
+    const int last = (end - 1) / KV_BLOCK;
+    c->a.n_blocks = is_ring ? last - begin / KV_BLOCK + 1 : last + 1;
+    const size_t n = (size_t)c->a.n_blocks * KV_BLOCK * head_dim;
+    const size_t n_values = is_ring ? n : (size_t)end * head_dim; // nothing after the last one
     c->k = malloc(n * sizeof(float));
-    c->v = malloc((size_t)end * (size_t)head_dim * sizeof(float)); // nothing after the last one
+    c->v = malloc(n_values * sizeof(float));
     assert_true(c->k && c->v);
     for (size_t i = 0; i < n; i++)
         c->k[i] = NAN;
-    for (int pos = 0; pos < end; pos++)
-        for (int d = 0; d < head_dim; d++) {
-            bool is_seen = pos >= begin;
-            size_t block = (size_t)(pos / KV_BLOCK) * (size_t)head_dim + (size_t)d;
-            c->k[block * KV_BLOCK + (size_t)(pos % KV_BLOCK)] = is_seen ? random_float(2.0f) : NAN;
-            c->v[(size_t)pos * (size_t)head_dim + (size_t)d] = is_seen ? random_float(2.0f) : NAN;
+    for (size_t i = 0; i < n_values; i++)
+        c->v[i] = NAN;
+    for (int pos = begin; pos < end; pos++)
+        for (size_t d = 0; d < head_dim; d++) {
+            const size_t block = (size_t)(pos / KV_BLOCK % c->a.n_blocks) * KV_BLOCK,
+                         at = (size_t)(pos % KV_BLOCK);
+            c->k[block * head_dim + d * KV_BLOCK + at] = random_float(2.0f);
+            c->v[(block + at) * head_dim + d] = random_float(2.0f);
         }
 }
 
@@ -237,7 +243,7 @@ static struct attention_case *new_attention(int head_dim, int n_rows, int n_head
     }
     for (int i = 0; i < 2 * 512; i++)
         c->bias_data[i / 512][i % 512] = random_float(3.0f);
-    fill_kv(c, c->end[n_rows - 1], c->begin[0], c->end[n_rows - 1]);
+    fill_kv(c, c->begin[0], c->end[n_rows - 1], window && random_int(2));
     c->a.k = c->k;
     c->a.v = c->v;
     /* qp_alloc_pages would round up; the sanitizer should see the exact end */

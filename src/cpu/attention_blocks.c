@@ -68,7 +68,7 @@ static void block_scores(const struct attention *a, const struct attention_steps
         1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
         1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1
     };
-    const size_t head_dim = (size_t)a->head_dim, block = (size_t)(pos / KV_BLOCK);
+    const size_t head_dim = (size_t)a->head_dim, block = (size_t)(pos / KV_BLOCK % a->n_blocks);
     memset(state->s, 0, (size_t)a->n_rows * KV_BLOCK * sizeof(float));
     for (size_t d = 0; d < head_dim; d += KV_BLOCK) {
         const int n = head_dim - d < KV_BLOCK ? (int)(head_dim - d) : KV_BLOCK;
@@ -92,7 +92,8 @@ static void block_values(const struct attention *a, const struct attention_steps
 {
     const int begin = rows->begin > pos ? rows->begin - pos : 0;
     const int end = rows->end - pos < KV_BLOCK ? rows->end - pos : KV_BLOCK;
-    const size_t head_dim = (size_t)a->head_dim, first = (size_t)(pos + begin) * head_dim;
+    const size_t head_dim = (size_t)a->head_dim, block = (size_t)(pos / KV_BLOCK % a->n_blocks),
+                 first = (block * KV_BLOCK + (size_t)begin) * head_dim;
     for (size_t d = 0; d < head_dim; d += KV_BLOCK) {
         const int n = head_dim - d < KV_BLOCK ? (int)(head_dim - d) : KV_BLOCK;
         struct square_product t = {

@@ -38,17 +38,24 @@ static struct stretch seen_blocks(const struct int8_attention *a, int span)
     return s;
 }
 
+/* Place of the block at `pos`. */
+static size_t block_place(const struct int8_attention *a, int pos)
+{
+    return (size_t)(pos / KV_BLOCK % a->kv.n_blocks);
+}
+
 /* Scores of all rows, [n_rows][KV_SPAN], in columns from 0 on. */
 static void span_scores(const struct kernels *k, const struct int8_attention *a,
                         const struct stretch *seen, float *s)
 {
     const size_t q_stride = qp_round_up((size_t)a->head_dim, ACT_BLOCK);
     for (int pos = seen->begin; pos < seen->end; pos += KV_BLOCK) {
+        const size_t block = block_place(a, pos);
         const struct matrix keys = { .dtype = DTYPE_I8,
                                      .n_out = KV_BLOCK,
                                      .n_in = a->head_dim,
-                                     .scales = a->kv.key_scales + pos };
-        const uint8_t *tile = a->kv.keys + (size_t)(pos / KV_BLOCK) * a->kv.key_bytes;
+                                     .scales = a->kv.key_scales + block * KV_BLOCK };
+        const uint8_t *tile = a->kv.keys + block * a->kv.key_bytes;
         k->gemm(s + (pos - seen->begin), KV_SPAN, tile, &keys, 0, KV_BLOCK, a->q, q_stride,
                 a->q_scales, a->q_offsets, a->n_rows);
     }
@@ -59,13 +66,16 @@ static void span_softmax(const struct kernels *k, const struct int8_attention *a
                          const struct stretch *seen, struct int8_attention_scratch *scratch,
                          const struct attention_part *part)
 {
+    for (int pos = seen->begin; pos < seen->end; pos += KV_BLOCK)
+        memcpy(scratch->value_scales + (pos - seen->begin),
+               a->kv.value_scales + block_place(a, pos) * KV_BLOCK, KV_BLOCK * sizeof(float));
     for (int r = 0; r < a->n_rows; r++) {
         struct softmax row = { .s = scratch->s + (size_t)r * KV_SPAN,
                                .n = seen->end - seen->begin,
                                .begin = a->begin[r] - seen->begin,
                                .cap = a->cap,
                                .bias = a->bias ? a->bias[r] + seen->begin : NULL,
-                               .value_scales = a->kv.value_scales + seen->begin };
+                               .value_scales = scratch->value_scales };
         float scales[SPAN_BLOCKS];
         int32_t offsets[SPAN_BLOCKS];
         row.begin = row.begin > 0 ? row.begin : 0;
@@ -92,7 +102,7 @@ static void span_values(const struct kernels *k, const struct int8_attention *a,
     for (int d = 0; d < a->head_dim; d += TILE_ROWS)
         for (int pos = seen->begin; pos < seen->end; pos += KV_BLOCK) {
             const int b = (pos - seen->begin) / KV_BLOCK;
-            const uint8_t *tile = a->kv.values + (size_t)(pos / KV_BLOCK) * a->kv.value_bytes +
+            const uint8_t *tile = a->kv.values + block_place(a, pos) * a->kv.value_bytes +
                                   (size_t)(d / TILE_ROWS) * tile_bytes;
             k->gemm(o + d, (size_t)a->head_dim, tile, &values, 0,
                     min_of(TILE_ROWS, a->head_dim - d), scratch->p + b * KV_BLOCK, KV_SPAN,

@@ -10,14 +10,15 @@
 #define KV_SPAN 512
 #define SPAN_BLOCKS (KV_SPAN / KV_BLOCK)
 
-/* Keys and values of one kv head. A block of KV_BLOCK positions is
+/* Keys and values of one kv head. A block b of KV_BLOCK positions, at place b % n_blocks, is
  *   keys:   one tile, a row for each position, head_dim columns
  *   values: a tile of 64 dimensions, then the next, a row for each dimension, KV_BLOCK columns. */
 struct kv_tiles {
     const uint8_t *keys, *values;
     size_t key_bytes, value_bytes; // of a block
-    /* [position]; those of keys have the scale of the scores in them. */
+    /* [n_blocks][KV_BLOCK]; those of keys have the scale of the scores in them. */
     const float *key_scales, *value_scales;
+    int n_blocks;
 };
 
 /* Rows are queries that share one kv head. */
@@ -41,6 +42,7 @@ struct attention_part {
 struct int8_attention_scratch {
     float s[ATTENTION_MAX_ROWS * KV_SPAN];
     int8_t p[ATTENTION_MAX_ROWS * KV_SPAN];
+    float value_scales[KV_SPAN];                    // of the positions in work, side by side
     float scales[SPAN_BLOCKS * ATTENTION_MAX_ROWS]; // [block][row]
     int32_t offsets[SPAN_BLOCKS * ATTENTION_MAX_ROWS];
 };

@@ -21,7 +21,7 @@ static float sum_lanes(float lane[16])
 /* s[j] of the visible positions [begin, end) of the block at `pos`. */
 static void score_block(const struct attention *a, int row, int pos, int begin, int end, float *s)
 {
-    size_t block = (size_t)(pos / KV_BLOCK) * (size_t)a->head_dim;
+    size_t block = (size_t)(pos / KV_BLOCK % a->n_blocks) * (size_t)a->head_dim;
     memset(s, 0, KV_BLOCK * sizeof *s);
     for (int d = 0; d < a->head_dim; d++) {
         const float *k = a->k + (block + (size_t)d) * KV_BLOCK; // dimension d of the keys
@@ -41,8 +41,9 @@ static void score_block(const struct attention *a, int row, int pos, int begin, 
 static void add_values(const struct attention *a, const float *p, int pos, int begin, int end,
                        float *o)
 {
+    const size_t first = (size_t)(pos / KV_BLOCK % a->n_blocks) * KV_BLOCK;
     for (int j = begin; j < end; j++) {
-        const float *v = a->v + (size_t)(pos + j) * (size_t)a->head_dim;
+        const float *v = a->v + (first + (size_t)j) * (size_t)a->head_dim;
         for (int d = 0; d < a->head_dim; d++)
             o[d] += p[j] * v[d];
     }

@@ -34,7 +34,6 @@ struct tile_elements {
 /* How keys and values lie (kv_cache.c). */
 struct kv_layout {
     bool is_int8;
-    size_t n_blocks;               // of KV_BLOCK positions
     size_t key_bytes, value_bytes; // of a block of one head
     struct tile_elements key, value;
 };
@@ -65,6 +64,13 @@ struct cpu_backend {
 static inline struct cpu_backend *cpu(struct run *r)
 {
     return r->backend;
+}
+
+/* First position that the query at `pos` sees in layer l. */
+static inline int first_seen(const struct config *c, int l, int pos)
+{
+    const int window = c->layers[l].window;
+    return window && pos + 1 > window ? pos + 1 - window : 0;
 }
 
 /* The task on every thread; in place when there is too little of it to share. */
@@ -98,11 +104,15 @@ void qp_cpu_gated(struct run *r, struct act *out, const struct product *gate,
 void qp_cpu_logits(struct run *r, float *logits, const struct act *in, int n);
 /* kv_cache.c */
 void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, const struct config *c,
-                  bool is_int8, int n_context);
-struct kv_layer qp_kv_take(const struct kv_layout *kv, const struct config *c, struct arena *a);
+                  bool is_int8);
+/* Blocks that a layer with this window (0: none) keeps, for max_tokens tokens at a time. */
+int qp_kv_n_blocks(int window, int n_context, int max_tokens);
+struct kv_layer qp_kv_take(const struct kv_layout *kv, const struct config *c, struct arena *a,
+                           int n_blocks);
 struct kv_tiles qp_kv_tiles(const struct kv_layout *kv, const struct kv_layer *layer, int h);
 /* Head h of an array of float keys or values. */
-const float *qp_kv_floats(const struct kv_layout *kv, const float *array, int h);
+const float *qp_kv_floats(const struct kv_layout *kv, const struct kv_layer *layer,
+                          const float *array, int h);
 /* One token's key and value of kv head h to their places. */
 void qp_kv_store(struct run *r, int l, int h, const float *key, const float *value, int pos);
 /* ops_attention.c */

@@ -46,8 +46,10 @@ struct attention {
     float scale, cap; // score = scale * q.k; then cap * tanh(score / cap) when cap > 0
     /* One kv head. Keys are transposed in blocks: k[((b * head_dim) + d) * KV_BLOCK + j] is
      * dimension d of the key at position b * KV_BLOCK + j. Values are rows:
-     * v[pos * head_dim + d]. */
+     * v[pos * head_dim + d]. So for the first n_blocks; block b lies where block b % n_blocks does.
+     * What rows of one call see does not meet there. */
     const float *k, *v;
+    int n_blocks;
     /* One entry a row. */
     int n_rows;
     const float *const *q;  // [head_dim] each

@@ -203,11 +203,12 @@ void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, 
             take(a, (size_t)c->n_heads, qp_round_up((size_t)n_context, KV_BLOCK), sizeof(float));
 
     struct cpu_backend backend = { .k = kernels, .n_threads = n_threads };
-    qp_kv_layout(&backend.kv, &kernels, c, r->weights->has_integer, n_context);
+    qp_kv_layout(&backend.kv, &kernels, c, r->weights->has_integer);
     r->kv = take(a, (size_t)c->n_layers, 1, sizeof *r->kv);
     r->kv_bytes = a->used;
     for (int l = 0; l < c->n_layers; l++) {
-        const struct kv_layer layer = qp_kv_take(&backend.kv, c, a);
+        const int n_blocks = qp_kv_n_blocks(c->layers[l].window, n_context, max_tokens);
+        const struct kv_layer layer = qp_kv_take(&backend.kv, c, a, n_blocks);
         if (r->kv)
             r->kv[l] = layer;
     }

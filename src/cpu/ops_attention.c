@@ -162,6 +162,8 @@ void qp_cpu_rope_append(struct run *r, int l, int n)
     struct append_task job = { .r = r, .l = l, .n = n };
     if (cpu(r)->n_positions < r->pos + n)
         fill_positions(r, r->pos + n);
+    if (r->n_written < r->pos + n)
+        r->n_written = r->pos + n;
     cpu_parallel(r, n == 1, append_task, &job);
 }
 
@@ -176,13 +178,6 @@ struct attend_task {
     int first_span, n_spans;             // of one token over int8
     atomic_int next;
 };
-
-/* First position that the query at `pos` sees. */
-static int first_seen(const struct attend_task *j, int pos)
-{
-    const int window = j->r->config->layers[j->l].window;
-    return window && pos + 1 > window ? pos + 1 - window : 0;
-}
 
 static const float *alibi_of(const struct run *r, int h)
 {
@@ -219,15 +214,16 @@ static void attend_rows(struct attend_task *j, float *scratch, int t0, int n_tok
             q[n_rows] = queries + at;
             out[n_rows] = j->floats + at;
             bias[n_rows] = alibi_of(r, h);
-            begin[n_rows] = first_seen(j, j->pos + t);
+            begin[n_rows] = first_seen(c, j->l, j->pos + t);
             end[n_rows] = j->pos + t + 1;
         }
     cpu(r)->k.attend(&(struct attention){
         .head_dim = c->head_dim,
         .scale = c->query_scale,
         .cap = c->attention_cap,
-        .k = qp_kv_floats(kv, r->kv[j->l].k, kv_head),
-        .v = qp_kv_floats(kv, r->kv[j->l].v, kv_head),
+        .k = qp_kv_floats(kv, &r->kv[j->l], r->kv[j->l].k, kv_head),
+        .v = qp_kv_floats(kv, &r->kv[j->l], r->kv[j->l].v, kv_head),
+        .n_blocks = r->kv[j->l].n_blocks,
         .n_rows = n_rows,
         .q = q,
         .out = out,
@@ -291,7 +287,7 @@ static void take_rows_int8(const struct attend_task *j, struct int8_rows *rows, 
     rows->row = row;
     for (int i = 0; i < n; i++) {
         const int pos = j->pos + (row + i) / group;
-        rows->begin[i] = first_seen(j, pos);
+        rows->begin[i] = first_seen(c, j->l, pos);
         rows->end[i] = pos + 1;
         rows->bias[i] = alibi_of(r, h * group + (row + i) % group);
     }
@@ -416,7 +412,7 @@ void qp_cpu_attend(struct run *r, struct act *out, int l, int pos, int n)
     } else if (n > 1) {
         qp_pool_run(cpu(r)->pool, attend_int8, &job);
     } else {
-        job.first_span = first_seen(&job, pos) / KV_SPAN;
+        job.first_span = first_seen(r->config, l, pos) / KV_SPAN;
         job.n_spans = pos / KV_SPAN + 1 - job.first_span;
         qp_pool_run(cpu(r)->pool, attend_spans, &job);
         add_spans(&job);

@@ -25,10 +25,13 @@ struct product {
     const struct lora *lora; // without data when there is none
 };
 
-/* Keys and values of one layer; the layout is the backend's (kernels.h for the CPU). */
+/* Keys and values of one layer; the layout is the backend's (kernels.h for the CPU). Positions come
+ * in blocks, and block b has place b % n_blocks: a layer that sees a window is a ring, one that
+ * sees everything has a place for each block of the context. */
 struct kv_layer {
     void *k, *v;
     float *k_scales, *v_scales; // NULL beside float weights
+    int n_blocks;
 };
 
 /* Tokens whose logits are made together where every token's are wanted. */
@@ -59,8 +62,9 @@ struct run {
     struct buffers buffers;
     struct kv_layer *kv; // [n_layers]
     size_t kv_bytes;     // of all layers
-    int n_context;       // positions that fit in kv
+    int n_context;       // positions that can be reached
     int pos;             // of the first token in this call
+    int n_written;       // kv has seen positions [0, n_written); pos may have gone back since
 };
 
 struct ops {
@@ -99,7 +103,11 @@ void qp_cpu_take_adapter(struct run *r, struct arena *a, int max_rank, int max_t
 /* Start the threads; after qp_cpu_take with a real arena. */
 quip_status qp_cpu_open(struct run *r, bool is_polite, quip_error *error);
 void qp_cpu_close(struct run *r);
-/* Copy the first n positions of one session's cache to another of the same shape. */
-void qp_cpu_kv_copy(struct run *to, const struct run *from, int n);
+/* Go back to `pos`, or to 0 when a ring has lost what the token at `pos` sees: then the tokens
+ * before it are to be run again. Up to max_tokens tokens back nothing is lost, whether they were
+ * run, were guesses or were cut short by a cancel. */
+void qp_cpu_kv_rewind(struct run *r, int pos);
+/* Copy one session's cache, up to where it stands, to another of the same shape. */
+void qp_cpu_kv_copy(struct run *to, const struct run *from);
 
 #endif

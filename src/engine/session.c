@@ -265,8 +265,9 @@ quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_er
         memcpy(c->run.buffers.logits, logits, (size_t)s->model->config.vocab_size * sizeof *logits);
     memcpy(c->sampler.state, s->sampler.state, sizeof c->sampler.state);
     c->n = s->n;
-    c->run.pos = s->run.pos < s->n ? s->run.pos : s->n; // without guesses
-    qp_cpu_kv_copy(&c->run, &s->run, c->run.pos);
+    qp_cpu_kv_copy(&c->run, &s->run);
+    if (c->run.pos > c->n) // without guesses
+        qp_cpu_kv_rewind(&c->run, c->n);
     c->logits_position = logits ? s->n : -1;
     c->n_logits = 1;
     c->role = s->role;
@@ -287,7 +288,7 @@ static void drop_guesses(quip_session *s)
 {
     const int n_rows = s->n - s->logits_position + 1;
     if (s->run.pos > s->n)
-        s->run.pos = s->n;
+        qp_cpu_kv_rewind(&s->run, s->n);
     if (s->n_logits > n_rows)
         s->n_logits = n_rows;
 }
@@ -330,7 +331,7 @@ quip_status qp_session_set_adapter(quip_session *s, quip_adapter *adapter, float
     s->run.adapter = adapter ? adapter->layers : NULL;
     s->run.adapter_scale = scale;
     cut_context(s, s->n); // guesses are the old weights'
-    s->run.pos = 0;
+    qp_cpu_kv_rewind(&s->run, 0);
     s->logits_position = -1;
     return QUIP_OK;
 }
@@ -400,7 +401,7 @@ quip_status qp_session_feed_some(quip_session *s, int max, quip_error *error)
 {
     /* After a rewind the cache is there, but not the logits: run the last token again. */
     if (s->run.pos >= s->n && s->n > 0 && !qp_session_logits(s))
-        s->run.pos = s->n - 1;
+        qp_cpu_kv_rewind(&s->run, s->n - 1);
     return feed(s, s->n - s->run.pos < max ? s->n : s->run.pos + max, false, NULL, NULL, error);
 }
 

@@ -1,0 +1,377 @@
+/* rings.c: layers that see a window keep no more than it: sessions whose rings have gone round
+ * several times compute what they always did, after every rewind, copy, guess and cancel. */
+#include "support/tiny_model.h"
+
+#include "engine/engine.h"
+
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define N_TOKENS 1000
+#define ROW_BYTES (TINY_VOCAB * sizeof(float))
+
+/* Windows within a block, and over several; integer and float caches. */
+static const char *const kinds[] = { "window 9", "window 130", "window 9, f32", "window 130, f32" };
+static char paths[QP_COUNT(kinds)][64];
+static quip_token tokens[N_TOKENS];
+static float *rows[QP_COUNT(kinds)]; // logits after each token, [N_TOKENS, TINY_VOCAB]
+
+static void check(quip_status status, const quip_error *error)
+{
+    if (status)
+        fail_msg("%s: %s", quip_status_name(status), error->message);
+}
+
+static quip_session *open_session(size_t kind, const quip_session_options *options)
+{
+    quip_model *model;
+    quip_session *session;
+    quip_error error = { 0 };
+    check(quip_model_open(&model, paths[kind], NULL, &error), &error);
+    check(quip_session_open(&session, model, options, &error), &error);
+    quip_model_close(model); // the session keeps it
+    return session;
+}
+
+static bool keep_row(void *user, int position, const float *logits)
+{
+    memcpy((float *)user + (size_t)position * TINY_VOCAB, logits, ROW_BYTES);
+    return true;
+}
+
+static int make_models(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    for (int i = 0; i < N_TOKENS; i++)
+        tokens[i] = (i * 7919 + i * i * 13 + i / 300) % TINY_VOCAB;
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        struct tiny_model m = kind < 2 ? tiny_gemma3 : tiny_with(tiny_gemma3, DTYPE_F32);
+        m.window = kind % 2 ? 130 : 9;
+        snprintf(paths[kind], sizeof paths[kind], "tiny-rings-%d-%zu.bin", (int)getpid(), kind);
+        check(tiny_model_write(paths[kind], &m, &error), &error);
+        rows[kind] = malloc(N_TOKENS * ROW_BYTES);
+        assert_non_null(rows[kind]);
+        quip_session *s =
+            open_session(kind, &(quip_session_options){ .n_context = N_TOKENS, .n_threads = 2 });
+        check(quip_prefill_logits(s, tokens, N_TOKENS, keep_row, rows[kind], &error), &error);
+        quip_session_close(s);
+    }
+    return 0;
+}
+
+static int remove_models(void **state)
+{
+    (void)state;
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        unlink(paths[kind]);
+        free(rows[kind]);
+    }
+    return 0;
+}
+
+static void assert_logits(const quip_session *s, size_t kind)
+{
+    const int n = quip_session_position(s);
+    const float *logits = quip_logits(s);
+    assert_non_null(logits);
+    if (memcmp(logits, rows[kind] + (size_t)(n - 1) * TINY_VOCAB, ROW_BYTES))
+        fail_msg("%s: other logits after %d tokens", kinds[kind], n);
+}
+
+/* Run the tokens up to `end`. */
+static void prefill_to(quip_session *s, int end)
+{
+    quip_error error = { 0 };
+    const int n = quip_session_position(s);
+    check(quip_prefill(s, tokens + n, end - n, &error), &error);
+}
+
+/* ---- the same numbers ---- */
+
+/* FNV-1a over the bits of all logits, low byte first. */
+static uint64_t hash_of(const float *logits, size_t n)
+{
+    uint64_t hash = 0xcbf29ce484222325;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &logits[i], sizeof bits);
+        for (int shift = 0; shift < 32; shift += 8)
+            hash = (hash ^ (bits >> shift & 255)) * 0x100000001b3;
+    }
+    return hash;
+}
+
+/* The hashes are those of caches that kept every position. */
+static void test_rings_compute_what_whole_caches_did(void **state)
+{
+    (void)state;
+    static const uint64_t hashes[QP_COUNT(kinds)] = { 0xa043346afbeb1cb6, 0x981d88bd8a3f42df,
+                                                      0x7def3d43af3f77a4, 0xb3413521eb12cd3a };
+    bool is_same = true;
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        const uint64_t hash = hash_of(rows[kind], (size_t)N_TOKENS * TINY_VOCAB);
+        if (hash != hashes[kind])
+            print_error("%s: the hash of its logits is 0x%016llx, not 0x%016llx\n", kinds[kind],
+                        (unsigned long long)hash, (unsigned long long)hashes[kind]);
+        is_same = is_same && hash == hashes[kind];
+    }
+    assert_true(is_same);
+}
+
+static void test_same_in_any_pieces(void **state)
+{
+    (void)state;
+    static const int pieces[] = { 1, 63, 65, 250, 257 };
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++)
+        for (size_t i = 0; i < QP_COUNT(pieces); i++) {
+            quip_session *s = open_session(kind, &(quip_session_options){ .n_context = N_TOKENS });
+            for (int end = pieces[i]; end <= N_TOKENS; end += pieces[i]) {
+                prefill_to(s, end);
+                assert_logits(s, kind);
+            }
+            quip_session_close(s);
+        }
+}
+
+/* ---- back ---- */
+
+/* A chunk back costs nothing; from further back the text is run again. Either way what follows is
+ * as ever. */
+static void test_rewinds_of_every_distance(void **state)
+{
+    (void)state;
+    static const int distances[] = { 0,   1,   7,   8,   64,  65,  128, 255, 256, 257, 300,
+                                     376, 377, 384, 447, 512, 700, 870, 990, 991, 999, 1000 };
+    quip_error error = { 0 };
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        quip_session *s =
+            open_session(kind, &(quip_session_options){ .n_context = N_TOKENS, .n_threads = 2 });
+        for (size_t i = 0; i < QP_COUNT(distances); i++) {
+            const int position = N_TOKENS - distances[i];
+            prefill_to(s, N_TOKENS);
+            check(quip_session_rewind(s, position, &error), &error);
+            assert_int_equal(quip_session_position(s), position);
+            if (distances[i] <= PREFILL_CHUNK)
+                assert_int_equal(s->run.pos, position);
+            assert_true(s->run.pos == position || s->run.pos == 0);
+            if (distances[i] == 0)
+                continue;
+            assert_null(quip_logits(s));
+            for (int n = 1; n <= 3 && position + n <= N_TOKENS; n++) {
+                prefill_to(s, position + n);
+                assert_logits(s, kind);
+            }
+        }
+        quip_session_close(s);
+    }
+}
+
+/* Again and again, with more or less text between: what was overwritten long ago counts too. */
+static void test_rewinds_in_a_row(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    uint32_t random = 1;
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        quip_session *s =
+            open_session(kind, &(quip_session_options){ .n_context = N_TOKENS, .n_threads = 2 });
+        prefill_to(s, 900);
+        for (int i = 0; i < 60; i++) {
+            const int n = quip_session_position(s);
+            random = random * 1664525 + 1013904223;
+            const int back = (int)(random >> 16) % (i % 8 == 7 ? 900 : 150);
+            random = random * 1664525 + 1013904223;
+            const int on = 1 + (int)(random >> 16) % 160, position = n > back ? n - back : 0;
+            check(quip_session_rewind(s, position, &error), &error);
+            prefill_to(s, position + on < N_TOKENS ? position + on : N_TOKENS);
+            if (quip_session_position(s) > position)
+                assert_logits(s, kind);
+        }
+        quip_session_close(s);
+    }
+}
+
+/* The logits that quip_prefill_logits shows are those of the new tokens only. */
+static void test_tokens_run_again_are_not_shown(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    float *seen = calloc(N_TOKENS, ROW_BYTES);
+    assert_non_null(seen);
+    quip_session *s = open_session(0, &(quip_session_options){ .n_context = N_TOKENS });
+    prefill_to(s, N_TOKENS);
+    check(quip_session_rewind(s, 600, &error), &error);
+    assert_int_equal(s->run.pos, 0);
+    check(quip_prefill_logits(s, tokens + 600, 20, keep_row, seen, &error), &error);
+    for (size_t i = 0; i < (size_t)600 * TINY_VOCAB; i++)
+        assert_true(seen[i] == 0);
+    assert_memory_equal(seen + (size_t)600 * TINY_VOCAB, rows[0] + (size_t)600 * TINY_VOCAB,
+                        20 * ROW_BYTES);
+    quip_session_close(s);
+    free(seen);
+}
+
+/* ---- copies ---- */
+
+static void test_copies_of_rings(void **state)
+{
+    (void)state;
+    static const int positions[] = { 10, 380, 400, 449, 700, 980 };
+    quip_error error = { 0 };
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        quip_session *s =
+            open_session(kind, &(quip_session_options){ .n_context = N_TOKENS, .n_threads = 2 });
+        for (size_t i = 0; i < QP_COUNT(positions); i++) {
+            quip_session *copy, *back;
+            prefill_to(s, positions[i]);
+            check(quip_session_clone(&copy, s, &error), &error);
+            check(quip_session_rewind(copy, positions[i] - 5, &error), &error);
+            check(quip_session_clone(&back, copy, &error), &error);
+            prefill_to(s, positions[i] + 10); // the copy does not see this
+            prefill_to(copy, positions[i] + 4);
+            assert_logits(copy, kind);
+            prefill_to(back, positions[i]);
+            assert_logits(back, kind);
+            check(quip_session_rewind(back, positions[i] / 2, &error), &error);
+            prefill_to(back, positions[i] / 2 + 1);
+            assert_logits(back, kind);
+            quip_session_close(copy);
+            quip_session_close(back);
+        }
+        quip_session_close(s);
+    }
+}
+
+/* ---- guesses and cancels ---- */
+
+static struct ops watched; // the backend's, with these two steps replaced
+static const struct ops *original;
+static int most_tokens; // in one call
+static int n_layers_left;
+static quip_session *to_cancel;
+
+static void watch_embed(struct run *r, float *x, const quip_token *ids, int n)
+{
+    most_tokens = n > most_tokens ? n : most_tokens;
+    original->embed(r, x, ids, n);
+}
+
+static void cancel_in_append(struct run *r, int l, int n)
+{
+    original->rope_append(r, l, n);
+    if (--n_layers_left == 0)
+        quip_session_cancel(to_cancel);
+}
+
+static void watch(quip_session *s)
+{
+    if (s->run.ops != &watched)
+        original = s->run.ops;
+    watched = *original;
+    watched.embed = watch_embed;
+    watched.rope_append = cancel_in_append;
+    s->run.ops = &watched;
+    most_tokens = n_layers_left = 0;
+}
+
+static bool collect(void *user, const char *text, size_t n)
+{
+    return qp_bytes_append(user, text, n);
+}
+
+/* An answer after much text that repeats itself. */
+static struct bytes repeated_answer(size_t kind, bool no_speculation, float *logits)
+{
+    const quip_session_options o = { .n_context = 2 * N_TOKENS,
+                                     .max_output_tokens = 400,
+                                     .no_speculation = no_speculation };
+    quip_error error = { 0 };
+    struct bytes out = { 0 };
+    quip_session *s = open_session(kind, &o);
+    for (int i = 0; i < 100; i++)
+        check(quip_prefill(s, tokens + 50, 9, &error), &error);
+    watch(s);
+    for (const char *text; quip_session_position(s) < 1400;) {
+        quip_finish_reason reason;
+        size_t n;
+        check(quip_next(s, &text, &n, &reason, &error), &error);
+        collect(&out, text, n);
+    }
+    if (!no_speculation)
+        assert_true(most_tokens > 1);
+    assert_true(most_tokens <= 1 + MAX_GUESS); // dropped guesses did not make it start again
+    check(quip_prefill(s, tokens, 1, &error), &error);
+    memcpy(logits, quip_logits(s), ROW_BYTES);
+    quip_session_close(s);
+    return out;
+}
+
+static void test_guesses_after_a_turn_of_the_ring(void **state)
+{
+    (void)state;
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        float with[TINY_VOCAB], without[TINY_VOCAB];
+        struct bytes guessed = repeated_answer(kind, false, with);
+        struct bytes plain = repeated_answer(kind, true, without);
+        assert_int_equal(guessed.n, plain.n);
+        assert_memory_equal(guessed.data, plain.data, plain.n);
+        assert_memory_equal(with, without, sizeof with);
+        qp_bytes_close(&guessed);
+        qp_bytes_close(&plain);
+    }
+}
+
+/* In every chunk, in one layer or the other. */
+static void test_cancels_after_a_turn_of_the_ring(void **state)
+{
+    (void)state;
+    enum {
+        BEGIN = 480,
+        N_CHUNKS = 3
+    };
+    quip_error error = { 0 };
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        quip_session *s =
+            open_session(kind, &(quip_session_options){ .n_context = N_TOKENS, .n_threads = 2 });
+        prefill_to(s, BEGIN);
+        for (int l = 1; l < N_CHUNKS * tiny_gemma3.n_layers; l += 1 + (int)kind) {
+            watch(s);
+            to_cancel = s;
+            n_layers_left = l;
+            assert_int_equal(quip_prefill(s, tokens + BEGIN, N_TOKENS - BEGIN, &error),
+                             QUIP_E_CANCELLED);
+            assert_int_equal(quip_session_position(s), BEGIN);
+            if (l < tiny_gemma3.n_layers) // what a chunk overwrites nobody needs
+                assert_int_equal(s->run.pos, BEGIN);
+            assert_logits(s, kind);
+            prefill_to(s, BEGIN + 3);
+            assert_logits(s, kind);
+            check(quip_session_rewind(s, BEGIN, &error), &error);
+            prefill_to(s, BEGIN); // nothing, and no logits
+            check(quip_session_rewind(s, BEGIN - 1, &error), &error);
+            prefill_to(s, BEGIN);
+            assert_logits(s, kind);
+        }
+        quip_session_close(s);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rings_compute_what_whole_caches_did),
+        cmocka_unit_test(test_same_in_any_pieces),
+        cmocka_unit_test(test_rewinds_of_every_distance),
+        cmocka_unit_test(test_rewinds_in_a_row),
+        cmocka_unit_test(test_tokens_run_again_are_not_shown),
+        cmocka_unit_test(test_copies_of_rings),
+        cmocka_unit_test(test_guesses_after_a_turn_of_the_ring),
+        cmocka_unit_test(test_cancels_after_a_turn_of_the_ring),
+    };
+    return cmocka_run_group_tests(tests, make_models, remove_models);
+}
