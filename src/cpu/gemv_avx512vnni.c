@@ -255,11 +255,9 @@ static inline __attribute__((always_inline)) void row_quads_i4(struct quads *qua
 
 /* A quad is 8 blocks: of each of its sums, 128-bit lanes 0 and 1 are one block, 2 and 3 the next.
  * Nibbles as they lie are the weights plus 8, which offsets / 16 takes away; NULL: nothing to. */
-static inline __attribute__((always_inline)) __m512 add_quads_i4(__m512 sum,
-                                                                 const struct quads *quads,
-                                                                 const float *scales,
-                                                                 const int32_t *offsets,
-                                                                 int n_blocks)
+static inline __attribute__((always_inline)) __m512
+add_quads_i4(__m512 sum, const struct quads *quads, const float *scales, const int32_t *offsets,
+             int n_blocks)
 {
     for (int b = 0; b < n_blocks; b += 8) {
         const __m512i *v = quads->of[b / 8];

@@ -251,10 +251,11 @@ quip_status qp_tflite_read(struct format *f, quip_error *error)
         return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: TFLite version %u, expected %d",
                        f->file->name, (unsigned)version, TFLITE_VERSION);
     if (codes.count)
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: holds a TFLite graph of operators, not weights alone; convert the model's "
-                       "checkpoint instead: quip convert CHECKPOINT model.bin",
-                       f->file->name);
+        return qp_fail(
+            error, QUIP_E_UNSUPPORTED,
+            "%s: holds a TFLite graph of operators, not weights alone; convert the model's "
+            "checkpoint instead: quip convert CHECKPOINT model.bin",
+            f->file->name);
     if (subgraphs.count != 1)
         return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: has %u subgraphs, expected one",
                        f->file->name, (unsigned)subgraphs.count);
