@@ -14,6 +14,9 @@
  *     requantize.c  a model file in place of a checkpoint
  *     quantize_block.c  float rows -> block-wise int4
  *     calibrate.c   a model and a text -> which columns count
+ *     verify.c      a model file and what it was made of -> how far they are from each other
+ *     adapter_file.c  a PEFT adapter -> a LoRA file of the original
+ *     bundle.c      a model file -> a .task bundle, and back; zip_writer.c: the archive
  *     store.c       rows of numbers -> bytes of the file, in the layout for CPUs or for GPUs
  *     convert.c     the story: all of these in order
  */
@@ -403,6 +406,8 @@ quip_status qp_rows_read(struct row_reader *r, const struct job *job, int64_t be
 /* qp_convert, from a model file. */
 quip_status qp_requantize(const char *in, const char *out, const struct convert_options *options,
                           quip_error *error);
+/* Whether a tensor belongs to a matrix and is made with it: scales and the like. */
+bool qp_is_companion(const char *name);
 
 /* ---- verify.c ---- */
 
@@ -413,10 +418,34 @@ quip_status qp_verify_declare(struct tflite_writer *w, const struct convert_opti
 quip_status qp_verify_written(struct tflite_writer *w, const char *in, const char *out,
                               const struct convert_options *o, quip_error *error);
 
-/* ---- requantize.c, again ---- */
+/* ---- zip_writer.c ---- */
 
-/* Whether a tensor belongs to a matrix and is made with it: scales and the like. */
-bool qp_is_companion(const char *name);
+#define ZIP_WRITER_ENTRIES 8
+
+struct zip_written {
+    const char *name; // borrowed
+    uint64_t header, n_bytes;
+    uint32_t crc;
+};
+struct zip_writer {
+    struct out_file *file;
+    uint64_t at; // where the next header goes
+    struct zip_written entries[ZIP_WRITER_ENTRIES];
+    int n_entries;
+    uint32_t crc_table[256];
+    uint8_t *buffer;
+};
+/* An archive at `path`, which appears when it is finished; its first header is at byte `begin`.
+ * Closed by the caller whatever happens. */
+quip_status qp_zip_writer_open(struct zip_writer *z, const char *path, uint64_t begin,
+                               quip_error *error);
+/* Copy `from`, a whole file, as one entry; names must live until the end. on_progress may be NULL.
+ */
+quip_status qp_zip_writer_add(struct zip_writer *z, const char *name, const struct file *from,
+                              convert_on_progress *on_progress, void *user, quip_error *error);
+/* Write the list of entries, and where it is. */
+quip_status qp_zip_writer_finish(struct zip_writer *z, quip_error *error);
+void qp_zip_writer_close(struct zip_writer *z); // all-zero is fine
 
 /* ---- metadata.c ---- */
 

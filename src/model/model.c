@@ -72,7 +72,9 @@ static quip_status open_tokenizer(quip_model *m, quip_error *error)
         bpe = (struct blob){ 0 };
     }
     if (!spm.data)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: no spm_vocab_model metadata (the tokenizer)",
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: no spm_vocab_model metadata (the tokenizer); convert it with "
+                       "--tokenizer, or put it into a bundle with one",
                        m->file.name);
     status = qp_tokenizer_open(&m->tokenizer, spm.data, spm.n, bpe.data, bpe.n, error);
     return qp_fail_in(error, status, m->file.name);
