@@ -5,8 +5,10 @@
  * and reads again, and the share of the limit is the median over rounds of what both took.
  *
  *     build/bench/decode MODEL [--threads N] [--depth TOKENS] [--rounds N] [--tokens N] [--step N]
+ *         [--adapter PATH]
  *
  * --step: tokens that are run together; a rate of 100 then is 100 such steps a second.
+ * --adapter: with the adapter against without it, in turns, instead of against a plain read.
  */
 #include "engine/engine.h"
 
@@ -15,7 +17,7 @@
 #include <string.h>
 
 struct setup {
-    const char *path;
+    const char *path, *adapter;
     int n_threads, depth, n_rounds, n_tokens, step;
 };
 
@@ -27,7 +29,7 @@ struct stretch {
 
 enum {
     MAX_ROUNDS = 256,
-    MAX_STEP = 64
+    MAX_STEP = 512
 };
 
 static volatile uint64_t sink; // keeps what nobody reads from being optimized away
@@ -149,20 +151,64 @@ static quip_status measure(const struct setup *s, quip_session *session, quip_er
     return QUIP_OK;
 }
 
+/* Milliseconds of a step, which end where they began. */
+static quip_status time_steps(double *ms, const struct setup *s, quip_session *session,
+                              quip_error *error)
+{
+    const uint64_t begin = qp_now_ns();
+    const quip_status status = decode(session, s->n_tokens, s->step, error);
+    *ms = (double)(qp_now_ns() - begin) * 1e-6 / s->n_tokens;
+    return status ? status : quip_session_rewind(session, s->depth, error);
+}
+
+/* sessions: without and with the adapter. */
+static quip_status compare(const struct setup *s, quip_session *sessions[2], quip_error *error)
+{
+    double ms[2][MAX_ROUNDS], ratios[MAX_ROUNDS];
+    for (int i = -1; i < s->n_rounds; i++) { // the first warms up
+        const int at = i < 0 ? 0 : i;
+        for (int turn = 0; turn < 2; turn++) {
+            const int which = (turn + at) % 2;
+            const quip_status status = time_steps(&ms[which][at], s, sessions[which], error);
+            if (status)
+                return status;
+        }
+        ratios[at] = ms[1][at] / ms[0][at];
+    }
+    const double ratio = median(ratios, s->n_rounds);
+    printf("%s, depth %d, %d threads, steps of %d: %.3f ms, with %s %.3f ms; median of %d ratios "
+           "%.3f (%.3f to %.3f)\n",
+           s->path, s->depth, s->n_threads, s->step, median(ms[0], s->n_rounds), s->adapter,
+           median(ms[1], s->n_rounds), s->n_rounds, ratio, ratios[s->n_rounds / 4],
+           ratios[s->n_rounds * 3 / 4]);
+    return QUIP_OK;
+}
+
 static quip_status run(const struct setup *s, quip_error *error)
 {
     quip_model *model = NULL;
-    quip_session *session = NULL;
-    const quip_session_options options = { .n_context = s->depth + s->n_tokens * s->step + 1,
-                                           .n_threads = s->n_threads };
+    quip_adapter *adapter = NULL;
+    quip_session *sessions[2] = { NULL };
+    quip_session_options options = { .n_context = s->depth + s->n_tokens * s->step + 1,
+                                     .n_threads = s->n_threads };
     quip_status status = quip_model_open(&model, s->path, NULL, error);
     if (!status)
-        status = quip_session_open(&session, model, &options, error);
+        status = quip_session_open(&sessions[0], model, &options, error);
     if (!status)
-        status = decode(session, s->depth, 1, error);
+        status = decode(sessions[0], s->depth, 1, error);
+    if (!status && s->adapter) {
+        status = quip_adapter_open(&adapter, model, s->adapter, error);
+        options.adapter = adapter;
+        if (!status)
+            status = quip_session_open(&sessions[1], model, &options, error);
+        if (!status)
+            status = decode(sessions[1], s->depth, 1, error);
+    }
     if (!status)
-        status = measure(s, session, error);
-    quip_session_close(session);
+        status = s->adapter ? compare(s, sessions, error) : measure(s, sessions[0], error);
+    quip_session_close(sessions[0]);
+    quip_session_close(sessions[1]);
+    quip_adapter_close(adapter);
     quip_model_close(model);
     return status;
 }
@@ -181,7 +227,9 @@ int main(int argc, char **argv)
                     { "--tokens", &s.n_tokens, 1 << 16 },
                     { "--step", &s.step, MAX_STEP } };
     for (int i = 1; i < argc; i++) {
-        bool is_option = false;
+        bool is_option = i + 1 < argc && !strcmp(argv[i], "--adapter");
+        if (is_option)
+            s.adapter = argv[i + 1];
         for (size_t j = 0; j < QP_COUNT(options) && i + 1 < argc; j++)
             if (!strcmp(argv[i], options[j].name)) {
                 const int value = atoi(argv[i + 1]);
@@ -197,7 +245,7 @@ int main(int argc, char **argv)
     }
     if (!s.path) {
         fprintf(stderr, "usage: decode MODEL [--threads N] [--depth TOKENS] [--rounds N] [--tokens "
-                        "N] [--step N]\n");
+                        "N] [--step N] [--adapter PATH]\n");
         return 2;
     }
     quip_error error = { 0 };
