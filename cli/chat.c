@@ -54,10 +54,11 @@ static bool answer(struct chat *c, const char *text, size_t n)
 
 /* ---- slash commands ---- */
 
-static bool help(struct chat *c);
+static bool help(struct chat *c, const char *argument);
 
-static bool reset(struct chat *c)
+static bool reset(struct chat *c, const char *argument)
 {
+    (void)argument;
     quip_error error = { 0 };
     quip_session *session = NULL;
     if (quip_session_open(&session, c->model, &c->options, &error)) {
@@ -69,36 +70,87 @@ static bool reset(struct chat *c)
     return true;
 }
 
-static bool stats(struct chat *c)
+/* Text so far is run again with the new weights, or without any. An adapter that does not open
+ * leaves the one that is there. */
+static bool change_adapter(struct chat *c, const char *argument)
 {
+    quip_error error = { 0 };
+    quip_session_options changed = c->options;
+    changed.adapter = NULL;
+    if (!*argument) {
+        fputs("which one? /adapter PATH or PATH:SCALE, or /adapter off\n", stderr);
+        return true;
+    }
+    if (open_adapter(&changed, c->model, strcmp(argument, "off") ? argument : NULL, &error) ||
+        quip_session_set_adapter(c->session, changed.adapter, changed.adapter_scale, &error)) {
+        fprintf(stderr, "%s\n", error.message);
+        quip_adapter_close(changed.adapter);
+        return true;
+    }
+    quip_adapter_close(c->options.adapter);
+    c->options = changed;
+    return true;
+}
+
+static bool stats(struct chat *c, const char *argument)
+{
+    (void)argument;
     print_stats(&c->last);
     fprintf(stderr, "%scontext: %d of %d tokens%s\n", dim(), quip_session_position(c->session),
             quip_session_n_context(c->session), plain());
     return true;
 }
 
-static bool leave(struct chat *c)
+static bool leave(struct chat *c, const char *argument)
 {
-    (void)c;
+    (void)c, (void)argument;
     return false;
 }
 
 static const struct {
-    const char *name, *what;
-    bool (*run)(struct chat *c); // false: leave
+    const char *name, *argument, *what;                // argument NULL: takes none
+    bool (*run)(struct chat *c, const char *argument); // false: leave
 } slash_commands[] = {
-    { "/help", "this list", help },
-    { "/reset", "forget the conversation and begin anew", reset },
-    { "/stats", "what the last answer cost, and how full the context is", stats },
-    { "/exit", "leave (or Ctrl-D)", leave },
+    { "/help", NULL, "this list", help },
+    { "/reset", NULL, "forget the conversation and begin anew", reset },
+    { "/adapter", "PATH[:SCALE]", "go on with LoRA weights; /adapter off: without",
+      change_adapter },
+    { "/stats", NULL, "what the last answer cost, and how full the context is", stats },
+    { "/exit", NULL, "leave (or Ctrl-D)", leave },
 };
 
-static bool help(struct chat *c)
+static bool help(struct chat *c, const char *argument)
 {
-    (void)c;
-    for (size_t i = 0; i < QP_COUNT(slash_commands); i++)
-        fprintf(stderr, "  %-8s %s\n", slash_commands[i].name, slash_commands[i].what);
+    (void)c, (void)argument;
+    for (size_t i = 0; i < QP_COUNT(slash_commands); i++) {
+        const char *takes = slash_commands[i].argument ? slash_commands[i].argument : "";
+        fprintf(stderr, "  %s %-*s %s\n", slash_commands[i].name,
+                (int)(21 - strlen(slash_commands[i].name)), takes, slash_commands[i].what);
+    }
     return true;
+}
+
+/* Run the command, if it is one that there is; what follows its name is its argument. */
+static bool run_slash_command(struct chat *c, const char *line, size_t n, size_t n_word,
+                              bool *goes_on)
+{
+    for (size_t i = 0; i < QP_COUNT(slash_commands); i++) {
+        if (n_word != strlen(slash_commands[i].name) ||
+            memcmp(line, slash_commands[i].name, n_word) != 0 ||
+            (n > n_word && !slash_commands[i].argument))
+            continue;
+        while (n_word < n && line[n_word] == ' ')
+            n_word++;
+        while (n > n_word && line[n - 1] == ' ')
+            n--;
+        char *argument = strndup(line + n_word, n - n_word);
+        if (!argument)
+            c->exit_code = fail("no memory for a line of %zu bytes", n);
+        *goes_on = argument && slash_commands[i].run(c, argument);
+        free(argument);
+        return true;
+    }
+    return false;
 }
 
 /* One line of the user's. False: leave. */
@@ -108,10 +160,10 @@ static bool turn(struct chat *c, const char *line, size_t n)
         n--;
     if (!n)
         return true;
-    for (size_t i = 0; i < QP_COUNT(slash_commands) && line[0] == '/'; i++)
-        if (n == strlen(slash_commands[i].name) && memcmp(line, slash_commands[i].name, n) == 0)
-            return slash_commands[i].run(c);
-    size_t n_word = strcspn(line, " \n");
+    const size_t n_space = strcspn(line, " \r\n"), n_word = n_space < n ? n_space : n;
+    bool goes_on;
+    if (line[0] == '/' && run_slash_command(c, line, n, n_word, &goes_on))
+        return goes_on;
     if (line[0] == '/' && !memchr(line + 1, '/', n_word - 1)) {
         fprintf(stderr, "there is no %.*s; /help lists what there is\n", (int)n_word, line);
         return true;

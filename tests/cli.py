@@ -305,9 +305,13 @@ class WithModel(unittest.TestCase):
         self.assertEqual(said[-1:], b"\n")
 
     def test_chat_through_pipe(self):
-        done = quip("chat", self.model, "-n", 8, stdin="one\n\ntwo\n/stats\n/nonsense\n/reset\none\n/exit\nthree\n")
+        done = quip("chat", self.model, "-n", 8, stdin="one\n\ntwo\n/stats\n/nonsense\n/reset now\n/reset\n/adapter\n/adapter nowhere:0.5\n"
+                    "/adapter off\none\n/exit\nthree\n")
         self.assertEqual(done.returncode, 0)
         self.assertIn(b"there is no /nonsense", done.stderr)
+        self.assertIn(b"there is no /reset", done.stderr) # which takes nothing
+        self.assertIn(b"which one? /adapter PATH", done.stderr)
+        self.assertIn(b"nowhere: No such file", done.stderr)
         self.assertIn(b"context: ", done.stderr)
         first = quip("chat", self.model, "-n", 8, stdin="one", check=0).stdout
         self.assertTrue(done.stdout.startswith(first) and done.stdout.endswith(first))
