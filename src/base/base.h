@@ -6,6 +6,7 @@
 #include "quip.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -144,6 +145,9 @@ int qp_pool_n_threads(const struct pool *pool);
  * One sequence of calls a run, with the same numbers in all parts. */
 bool qp_pool_take(struct pool *pool, int index, int n, int unit, int least, int most, int *begin,
                   int *end);
+/* Inside a task: wait until other parts of the run have raised *n_done to n. They have begun what
+ * is waited for, and do not wait for this part. */
+void qp_pool_wait(const atomic_int *n_done, int n);
 /* As many threads as help: the processors that this process may use (affinity and cgroup). */
 int qp_default_threads(void);
 #if defined(__linux__)

@@ -235,6 +235,18 @@ bool qp_pool_take(struct pool *p, int index, int n, int unit, int least, int mos
     return false;
 }
 
+void qp_pool_wait(const atomic_int *n_done, int n)
+{
+    while (atomic_load_explicit(n_done, memory_order_acquire) < n) {
+        for (int i = 0; i < PAUSES_PER_LOOK; i++) {
+            if (atomic_load_explicit(n_done, memory_order_acquire) >= n)
+                return;
+            cpu_relax();
+        }
+        sched_yield(); // perhaps to the thread that is waited for
+    }
+}
+
 /* ---- open and close ---- */
 
 /* Start workers until there are n_threads in all or the system gives no more. They take no signals:

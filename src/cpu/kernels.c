@@ -25,6 +25,7 @@ struct kernels qp_kernels_for(unsigned cpu)
         k.name = "avx512vnni";
         qp_linear_kernels_avx512vnni(&k);
         qp_gemv_kernels_avx512vnni(&k);
+        qp_thin_kernels_avx512(&k);
         qp_vector_kernels_avx512(&k);
         qp_attention_kernels_avx512(&k);
     }

@@ -197,6 +197,7 @@ struct kernels qp_kernels_for(unsigned cpu);
 /* Each fills in what it has; on other architectures they do nothing. */
 void qp_thin_kernels_scalar(struct kernels *k);
 void qp_thin_kernels_avx2(struct kernels *k);
+void qp_thin_kernels_avx512(struct kernels *k);
 void qp_thin_kernels_neon(struct kernels *k);
 void qp_linear_kernels_scalar(struct kernels *k);
 void qp_linear_kernels_avx2(struct kernels *k);

@@ -15,9 +15,12 @@ struct linear_task {
     const struct product *products;
     int n_products;
     const struct act *in;
-    const struct product *gate, *up; // of a gated task
+    const struct product *gate, *up; // of a gated task, among its products
     struct act *out;
     int n;
+    int n_loras; // products that an adapter changes
+    atomic_bool is_lora_begun[MAX_PRODUCTS];
+    atomic_int n_loras_done;
 };
 
 static struct act_row token(const struct act *a, int t)
@@ -147,96 +150,108 @@ static void store_columns(const struct kernels *k, struct act *a, int t, int row
 }
 
 /* ---- LoRA: y += scale * b (a x) ----
- * u = scale * a x comes first, for all tokens; then whoever makes a tile of y adds b u to it. */
-
-struct lora_task {
-    struct run *r;
-    const struct lora *lora;
-    const struct act *in;
-    struct act *u;
-    int n;
-};
+ * u = scale * a x is made first, for all tokens; then whoever makes a tile of y adds b u to it.
+ * Few tokens: all in one run. Each thread begins with an a that nobody has begun, goes on with its
+ * rows of w, and asks for u only when the first of them are done. */
 
 /* Columns [row, row + n_rows) of n tokens of u; the products are in scratch. */
-static void store_lora_columns(const struct lora_task *j, const float *sums, int t0, int n, int row,
-                               int n_rows)
+static void store_lora_columns(struct run *r, struct act *u, const float *sums, int t0, int n,
+                               int row, int n_rows)
 {
     float scaled[TILE_ROWS];
     for (int t = 0; t < n; t++) {
         for (int i = 0; i < n_rows; i++)
-            scaled[i] = sums[(size_t)t * TILE_ROWS + (size_t)i] * j->r->adapter_scale;
-        store_columns(&cpu(j->r)->k, j->u, t0 + t, row, n_rows, scaled);
+            scaled[i] = sums[(size_t)t * TILE_ROWS + (size_t)i] * r->adapter_scale;
+        store_columns(&cpu(r)->k, u, t0 + t, row, n_rows, scaled);
     }
 }
 
-/* Each thread takes some of the tokens. */
+/* Many tokens: each thread takes some of them. */
 static void lora_tokens(void *arg, int index, int n_threads)
 {
-    struct lora_task *j = arg;
+    struct linear_task *j = arg;
     const struct kernels *k = &cpu(j->r)->k;
     const struct worker_scratch *s = &cpu(j->r)->scratch[index];
-    const struct matrix *a = &j->lora->a;
     int begin, end;
     qp_share(j->n, 1, index, n_threads, &begin, &end);
-    for (int row = 0; row < a->n_out && begin < end; row += TILE_ROWS) {
-        const int n_rows = min_int(TILE_ROWS, a->n_out - row);
-        pack_tile(k, s->tile, a, row, n_rows);
-        for (int t0 = begin; t0 < end; t0 += TASK_TOKENS) {
-            const int n = min_int(TASK_TOKENS, end - t0);
-            multiply_tile(k, s->lora, TILE_ROWS, s->tile, a, j->in, t0, n, row, n_rows);
-            store_lora_columns(j, s->lora, t0, n, row, n_rows);
+    for (int p = 0; p < j->n_products; p++) {
+        const struct matrix *a = &j->products[p].lora->a;
+        for (int row = 0; a->data && row < a->n_out && begin < end; row += TILE_ROWS) {
+            const int n_rows = min_int(TILE_ROWS, a->n_out - row);
+            pack_tile(k, s->tile, a, row, n_rows);
+            for (int t0 = begin; t0 < end; t0 += TASK_TOKENS) {
+                const int n = min_int(TASK_TOKENS, end - t0);
+                multiply_tile(k, s->lora, TILE_ROWS, s->tile, a, j->in, t0, n, row, n_rows);
+                store_lora_columns(j->r, &cpu(j->r)->lora_u[p], s->lora, t0, n, row, n_rows);
+            }
         }
     }
 }
 
-/* Few tokens: too little work to share. */
-static void lora_rows(struct lora_task *j)
+/* Few tokens: u of product p, by one thread. */
+static void lora_rows(struct linear_task *j, int p, const struct worker_scratch *s)
 {
-    const struct worker_scratch *s = &cpu(j->r)->scratch[0];
-    const struct matrix *a = &j->lora->a;
+    const struct matrix *a = &j->products[p].lora->a;
     for (int row = 0; row < a->n_out; row += TILE_ROWS) {
         const struct matrix part = rows_of(a, row, min_int(TILE_ROWS, a->n_out - row));
         multiply_rows(&cpu(j->r)->k, s->lora, TILE_ROWS, &part, j->in, j->n, 0, part.n_out);
-        store_lora_columns(j, s->lora, 0, j->n, row, part.n_out);
+        store_lora_columns(j->r, &cpu(j->r)->lora_u[p], s->lora, 0, j->n, row, part.n_out);
     }
 }
 
-/* u of the i-th product of an operation. Its rows lie as close as those of its own rank. */
-static void begin_lora(struct run *r, const struct product *p, int i, const struct act *in, int n)
+/* The u that nobody has begun: every thread looks first at another one. */
+static void make_lora(struct linear_task *j, int index)
 {
-    if (!p->lora->a.data)
-        return;
-    struct act *u = &cpu(r)->lora_u[i];
-    u->n_cols = p->lora->a.n_out;
-    u->q_stride = qp_round_up((size_t)u->n_cols, ACT_BLOCK);
-    u->n_blocks = (int)(u->q_stride / ACT_BLOCK);
-    struct lora_task job = { .r = r, .lora = p->lora, .in = in, .u = u, .n = n };
-    if (is_few(r, n))
-        lora_rows(&job);
-    else
-        cpu_parallel(r, false, lora_tokens, &job);
+    for (int i = 0; i < j->n_products && j->n_loras; i++) {
+        const int p = (index + i) % j->n_products;
+        if (j->products[p].lora->a.data && !atomic_exchange(&j->is_lora_begun[p], true)) {
+            lora_rows(j, p, &cpu(j->r)->scratch[index]);
+            atomic_fetch_add_explicit(&j->n_loras_done, 1, memory_order_release);
+        }
+    }
 }
 
-/* y[t * y_stride + j] += b u for n tokens from t0 on and rows row + j, j in [0, n_rows) of the i-th
- * product. */
-static void add_lora(struct run *r, const struct worker_scratch *s, float *y, size_t y_stride,
-                     const struct product *p, int i, int t0, int n, int row, int n_rows)
+/* Before the products' run. The rows of a u lie as close as those of its own rank. */
+static void begin_lora(struct linear_task *j)
 {
-    const struct kernels *k = &cpu(r)->k;
-    const struct act *u = &cpu(r)->lora_u[i];
-    if (!p->lora->a.data)
+    for (int p = 0; p < j->n_products && j->r->adapter; p++) {
+        const struct matrix *a = &j->products[p].lora->a;
+        struct act *u = &cpu(j->r)->lora_u[p];
+        if (!a->data)
+            continue;
+        u->n_cols = a->n_out;
+        u->q_stride = qp_round_up((size_t)u->n_cols, ACT_BLOCK);
+        u->n_blocks = (int)(u->q_stride / ACT_BLOCK);
+        j->n_loras++;
+    }
+    if (j->n_loras && !is_few(j->r, j->n))
+        cpu_parallel(j->r, false, lora_tokens, j);
+}
+
+/* y[t * y_stride + j] += b u for n tokens from t0 on and rows row + j, j in [0, n_rows) of product
+ * p. */
+static void add_lora(const struct linear_task *j, const struct worker_scratch *s, float *y,
+                     size_t y_stride, int p, int t0, int n, int row, int n_rows)
+{
+    const struct kernels *k = &cpu(j->r)->k;
+    const struct lora *lora = j->products[p].lora;
+    const struct act *u = &cpu(j->r)->lora_u[p];
+    const bool few = is_few(j->r, j->n);
+    if (!lora->a.data)
         return;
-    if (p->lora->thin.data && t0 == 0 && is_few(r, n)) {
+    if (few)
+        qp_pool_wait(&j->n_loras_done, j->n_loras);
+    if (few && lora->thin.data) {
         for (int t = 0; t < n; t++) {
             const struct act_row x = token(u, t);
-            k->add_thin(y + (size_t)t * y_stride, &p->lora->thin, &x, row, row + n_rows);
+            k->add_thin(y + (size_t)t * y_stride, &lora->thin, &x, row, row + n_rows);
         }
         return;
     }
     for (int end = row + n_rows, m; row < end; row += m, y += m) {
         m = min_int(TILE_ROWS, end - row);
-        const struct matrix b = rows_of(&p->lora->b, row, m);
-        if (t0 == 0 && is_few(r, n)) {
+        const struct matrix b = rows_of(&lora->b, row, m);
+        if (few) {
             multiply_rows(k, s->lora, TILE_ROWS, &b, u, n, 0, m);
         } else {
             pack_tile(k, s->tile_lora, &b, 0, m);
@@ -245,6 +260,37 @@ static void add_lora(struct run *r, const struct worker_scratch *s, float *y, si
         for (int t = 0; t < n; t++)
             k->add(y + (size_t)t * y_stride, s->lora + (size_t)t * TILE_ROWS, m);
     }
+}
+
+/* Fetch rows [row, row + n_rows) of b while those of w are read. */
+static void fetch_lora(const struct lora *lora, int row, int n_rows)
+{
+    if (!lora->thin.data)
+        return;
+    const size_t row_bytes = qp_thin_bytes(16, lora->thin.n_in) / 16;
+    const char *data = (const char *)lora->thin.data + (size_t)row * row_bytes;
+    const char *scales = (const char *)(lora->thin.scales + row);
+    for (size_t at = 0; at < (size_t)n_rows * row_bytes; at += 64)
+        __builtin_prefetch(data + at, 0, 2);
+    for (size_t at = 0; at < (size_t)n_rows * sizeof(float); at += 64)
+        __builtin_prefetch(scales + at, 0, 2);
+}
+
+/* Few tokens: y[t * y_stride + i] for rows row + i of product p. Of b as many lines at a time are
+ * fetched as the processor keeps in mind. */
+static void multiply_product(const struct linear_task *j, const struct worker_scratch *s, float *y,
+                             size_t y_stride, int p, int row, int n_rows)
+{
+    const struct kernels *k = &cpu(j->r)->k;
+    const struct lora *lora = j->products[p].lora;
+    const struct matrix w = rows_of(j->products[p].w, row, n_rows);
+    const int step = lora->thin.data ? TILE_ROWS : n_rows;
+    for (int from = 0; from < n_rows; from += step) {
+        const int to = min_int(from + step, n_rows);
+        fetch_lora(lora, row + from, to - from);
+        multiply_rows(k, y, y_stride, &w, j->in, j->n, from, to);
+    }
+    add_lora(j, s, y, y_stride, p, 0, j->n, row, n_rows);
 }
 
 /* ---- linear ---- */
@@ -275,7 +321,7 @@ static void linear_tiles(void *arg, int index, int n_threads)
         if (!is_packed)
             pack_tile(k, s->tile, p->w, row, n_rows);
         multiply_tile(k, y, stride, s->tile, p->w, j->in, t0, n, row, n_rows);
-        add_lora(j->r, s, y, stride, p, (int)(p - j->products), t0, n, row, n_rows);
+        add_lora(j, s, y, stride, (int)(p - j->products), t0, n, row, n_rows);
     }
 }
 
@@ -287,12 +333,8 @@ static void multiply_stretch(const struct linear_task *j, const struct worker_sc
     for (int p = 0; p < j->n_products; p++) {
         const struct matrix *w = j->products[p].w;
         const int from = begin > first ? begin - first : 0, to = min_int(end - first, w->n_out);
-        if (from < to) {
-            float *y = j->products[p].y;
-            multiply_rows(&cpu(j->r)->k, y, (size_t)w->n_out, w, j->in, j->n, from, to);
-            add_lora(j->r, s, y + from, (size_t)w->n_out, &j->products[p], p, 0, j->n, from,
-                     to - from);
-        }
+        if (from < to)
+            multiply_product(j, s, j->products[p].y + from, (size_t)w->n_out, p, from, to - from);
         first += w->n_out;
     }
 }
@@ -356,6 +398,7 @@ static void linear_rows(void *arg, int index, int n_threads)
     int begin, end, n_rows = 0;
     for (int p = 0; p < j->n_products; p++)
         n_rows += j->products[p].w->n_out;
+    make_lora(j, index);
     while (qp_pool_take(cpu(j->r)->pool, index, n_rows, KERNEL_ROWS, step,
                         INT32_MAX / KERNEL_ROWS * KERNEL_ROWS, &begin, &end))
         multiply_stretch(j, &cpu(j->r)->scratch[index], begin, end);
@@ -368,8 +411,7 @@ void qp_cpu_linear(struct run *r, const struct product *products, int n_products
     struct linear_task job = {
         .r = r, .products = products, .n_products = n_products, .in = in, .n = n
     };
-    for (int p = 0; p < n_products; p++)
-        begin_lora(r, &products[p], p, in, n);
+    begin_lora(&job);
     cpu_parallel(r, false, is_few(r, n) ? linear_rows : linear_tiles, &job);
 }
 
@@ -412,10 +454,10 @@ static void gated_tiles(void *arg, int index, int n_threads)
         for (int t0 = 0; t0 < j->n; t0 += TASK_TOKENS) {
             const int n = min_int(TASK_TOKENS, j->n - t0);
             multiply_tile(k, s->up, TILE_ROWS, s->tile, up, j->in, t0, n, row, n_rows);
-            add_lora(j->r, s, s->up, TILE_ROWS, j->up, UP_PRODUCT, t0, n, row, n_rows);
+            add_lora(j, s, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
             if (gate->data) {
                 multiply_tile(k, s->gate, TILE_ROWS, s->tile_gate, gate, j->in, t0, n, row, n_rows);
-                add_lora(j->r, s, s->gate, TILE_ROWS, j->gate, GATE_PRODUCT, t0, n, row, n_rows);
+                add_lora(j, s, s->gate, TILE_ROWS, GATE_PRODUCT, t0, n, row, n_rows);
             }
             finish_gated(j, s, TILE_ROWS, t0, n, row, n_rows);
         }
@@ -427,23 +469,18 @@ static void gated_tiles(void *arg, int index, int n_threads)
 static void gated_rows(void *arg, int index, int n_threads)
 {
     struct linear_task *j = arg;
-    const struct kernels *k = &cpu(j->r)->k;
     const struct worker_scratch *s = &cpu(j->r)->scratch[index];
     (void)n_threads;
     int row, end;
     const int stride = TASK_TOKENS / j->n * TILE_ROWS; // of a token in scratch
     const int step = min_int(step_rows(j->up->w, TILE_ROWS), stride);
+    make_lora(j, index);
     while (qp_pool_take(cpu(j->r)->pool, index, j->up->w->n_out, TILE_ROWS, step, stride, &row,
                         &end)) {
         const int n_rows = end - row;
-        const struct matrix up = rows_of(j->up->w, row, n_rows);
-        multiply_rows(k, s->up, (size_t)stride, &up, j->in, j->n, 0, n_rows);
-        add_lora(j->r, s, s->up, (size_t)stride, j->up, UP_PRODUCT, 0, j->n, row, n_rows);
-        if (j->gate->w->data) {
-            const struct matrix gate = rows_of(j->gate->w, row, n_rows);
-            multiply_rows(k, s->gate, (size_t)stride, &gate, j->in, j->n, 0, n_rows);
-            add_lora(j->r, s, s->gate, (size_t)stride, j->gate, GATE_PRODUCT, 0, j->n, row, n_rows);
-        }
+        multiply_product(j, s, s->up, (size_t)stride, UP_PRODUCT, row, n_rows);
+        if (j->gate->w->data)
+            multiply_product(j, s, s->gate, (size_t)stride, GATE_PRODUCT, row, n_rows);
         finish_gated(j, s, (size_t)stride, 0, j->n, row, n_rows);
     }
     fetch_next(j->r, j->up->w, index, n_threads);
@@ -452,9 +489,16 @@ static void gated_rows(void *arg, int index, int n_threads)
 void qp_cpu_gated(struct run *r, struct act *out, const struct product *gate,
                   const struct product *up, const struct act *in, int n)
 {
-    struct linear_task job = { .r = r, .in = in, .gate = gate, .up = up, .out = out, .n = n };
-    begin_lora(r, gate, GATE_PRODUCT, in, n);
-    begin_lora(r, up, UP_PRODUCT, in, n);
+    const struct product products[] = { [GATE_PRODUCT] = *gate, [UP_PRODUCT] = *up };
+    struct linear_task job = { .r = r,
+                               .products = products,
+                               .n_products = 2,
+                               .in = in,
+                               .gate = &products[GATE_PRODUCT],
+                               .up = &products[UP_PRODUCT],
+                               .out = out,
+                               .n = n };
+    begin_lora(&job);
     cpu_parallel(r, false, is_few(r, n) ? gated_rows : gated_tiles, &job);
 }
 
