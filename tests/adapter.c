@@ -702,6 +702,8 @@ static void test_what_does_not_fit_is_named(void **state)
         { ", \"r\": 5", QUIP_E_FORMAT, "r = 5" },
         { ", \"r\": 0", QUIP_E_FORMAT, "r is 0" },
         { ", \"lora_alpha\": 1e99", QUIP_E_FORMAT, "lora_alpha" },
+        { ", \"lora_alpha\": 1.", QUIP_E_FORMAT, "wrong near byte" },
+        { ", \"lora_alpha\": 1e+", QUIP_E_FORMAT, "wrong near byte" },
         { ", \"x\": {", QUIP_E_FORMAT, "JSON" },
         { ", \"x\": [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]", QUIP_E_FORMAT, "JSON" },
     };

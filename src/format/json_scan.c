@@ -108,14 +108,19 @@ double qp_json_number(struct json_scan *j)
         value = value * 10 + (*j->p - '0');
     if (j->p == begin)
         j->is_malformed = true;
-    if (!j->is_malformed && j->p < j->end && *j->p == '.')
-        for (j->p++; j->p < j->end && *j->p >= '0' && *j->p <= '9'; j->p++)
+    if (!j->is_malformed && j->p < j->end && *j->p == '.') {
+        begin = ++j->p;
+        for (; j->p < j->end && *j->p >= '0' && *j->p <= '9'; j->p++)
             value += (*j->p - '0') * (unit /= 10);
+        j->is_malformed = j->p == begin;
+    }
     if (!j->is_malformed && j->p < j->end && (*j->p == 'e' || *j->p == 'E')) {
         const bool is_small = j->end - j->p > 1 && j->p[1] == '-';
         j->p += j->end - j->p > 1 && (is_small || j->p[1] == '+') ? 2 : 1;
+        begin = j->p;
         for (; j->p < j->end && *j->p >= '0' && *j->p <= '9' && exponent < 400; j->p++)
             exponent = exponent * 10 + (*j->p - '0');
+        j->is_malformed |= j->p == begin;
         for (; exponent > 0; exponent--)
             value = is_small ? value / 10 : value * 10;
     }
