@@ -189,6 +189,9 @@ static void check_original(const char *type)
     snprintf(weights, sizeof weights, "adapter-original-%d.safetensors", (int)getpid());
     save_file(weights, bytes, n);
     check(qp_convert_adapter(weights, out, model_path, &error), &error);
+    quip_model *no_model = NULL;
+    assert_int_equal(quip_model_open(&no_model, out, NULL, &error), QUIP_E_FORMAT);
+    assert_non_null(strstr(error.message, "holds LoRA weights, not a model"));
     check(qp_file_open(&files[0], shared_path(name), &error), &error);
     check(qp_file_open(&files[1], out, &error), &error);
     for (int i = 0; i < 2; i++)

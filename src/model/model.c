@@ -20,8 +20,16 @@ static quip_status find_weights(quip_model *m, quip_error *error)
 static quip_status open_format(quip_model *m, quip_error *error)
 {
     quip_status status = qp_format_open(&m->format, &m->weights_file, error);
-    if (status || m->format.kind == FORMAT_TFLITE)
+    if (status)
         return status;
+    if (m->format.kind == FORMAT_TFLITE) {
+        if (qp_format_find_metadata(&m->format, "lora_rank"))
+            return qp_fail(
+                error, QUIP_E_FORMAT,
+                "%s: holds LoRA weights, not a model; open it as an adapter of its model",
+                m->file.name);
+        return QUIP_OK;
+    }
     return qp_fail(error, QUIP_E_UNSUPPORTED,
                    "%s is a %s checkpoint, not a model file; convert it first: quip convert %s "
                    "model.bin --weights int8",

@@ -46,7 +46,7 @@ def fill(struct: ctypes.Structure, **values: Any) -> None:
     kinds = {field[0]: field[1] for field in struct._fields_}
     for name, value in values.items():
         if name not in kinds or name == "reserved":
-            known = ", ".join(sorted(kinds.keys() - {"reserved"}))
+            known = ", ".join(sorted(kinds.keys() - {"reserved", "n_stop"}))
             raise TypeError(f"there is no option {name}; there are {known}")
         try:
             setattr(struct, name, value)
