@@ -312,6 +312,10 @@ void json_stats(cJSON *object, const quip_result *r)
 static quip_session *volatile interrupted_session; // for the handler, which has no argument
 static volatile sig_atomic_t n_interrupts;
 
+/* What a system that shuts down and a terminal that closes send: work on a file ends as with
+ * Ctrl-C, so that none is left half-written. */
+static const int endings[] = { SIGTERM, SIGHUP };
+
 static void on_interrupt(int signal_number)
 {
     (void)signal_number;
@@ -328,11 +332,21 @@ void catch_interrupt(quip_session *session)
     struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = SA_RESTART };
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
+    for (size_t i = 0; !session && i < QP_COUNT(endings); i++) {
+        struct sigaction before;
+        if (!sigaction(endings[i], NULL, &before) && before.sa_handler != SIG_IGN) // nohup
+            sigaction(endings[i], &action, NULL);
+    }
 }
 
 void release_interrupt(void)
 {
     signal(SIGINT, SIG_DFL);
+    for (size_t i = 0; i < QP_COUNT(endings); i++) {
+        struct sigaction now;
+        if (!sigaction(endings[i], NULL, &now) && now.sa_handler == on_interrupt)
+            signal(endings[i], SIG_DFL);
+    }
     interrupted_session = NULL;
 }
 
