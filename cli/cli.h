@@ -154,7 +154,8 @@ const char *finish_name(quip_finish_reason reason);
 
 /* ---- interruption (common.c) ---- */
 
-/* From now on Ctrl-C cancels what `session` (may be NULL) is doing, and nothing else. */
+/* From now on Ctrl-C cancels what `session` (may be NULL) is doing, and nothing else.
+ * With NULL, for work on files, SIGTERM and SIGHUP do so too. */
 void catch_interrupt(quip_session *session);
 /* Ctrl-C ends the program again, or does nothing. */
 void release_interrupt(void);
