@@ -48,9 +48,10 @@ void *qp_alloc_pages(size_t n_bytes)
     if (p)
         return p;
     static bool has_malloc_begun; // its first call takes all memory there is for its own
-    if (!has_malloc_begun)
+    if (!has_malloc_begun) {
+        has_malloc_begun = true; // some mallocs come here for their memory
         free((void *volatile){ malloc(1) });
-    has_malloc_begun = true;
+    }
     const size_t before = __builtin_wasm_memory_grow(0, n_pages);
     return before == SIZE_MAX ? NULL : (void *)(before * WASM_PAGE);
 }

@@ -128,7 +128,7 @@ export class Quip {
 
   /** The struct of quip_web.h, from { nContext, nThreads, maxOutputTokens, topK, temperature, topP, seed, flags, adapter }. */
   options(o = {}) {
-    const block = new DataView(new ArrayBuffer(64));
+    const block = new DataView(new ArrayBuffer(80));
     block.setInt32(0, o.nContext ?? 0, true);
     block.setInt32(4, o.nThreads ?? 1, true);
     block.setInt32(8, o.maxOutputTokens ?? 0, true);
@@ -137,7 +137,7 @@ export class Quip {
     block.setFloat32(20, o.topP ?? 0, true);
     block.setBigUint64(24, BigInt(o.seed ?? 1), true);
     block.setUint32(32, o.flags ?? 0, true);
-    block.setUint32(52, o.adapter ?? 0, true);
+    block.setBigUint64(64, BigInt(o.adapter ?? 0), true);
     return new Uint8Array(block.buffer);
   }
 
@@ -165,8 +165,8 @@ export class Quip {
     const piece = this.x.quip_web_piece() >>> 0;
     const view = this.view();
     return {
-      text: this.text(view.getUint32(piece, true), view.getUint32(piece + 4, true)),
-      reason: view.getInt32(piece + 8, true),
+      text: this.text(view.getUint32(piece, true), view.getUint32(piece + 8, true)),
+      reason: view.getInt32(piece + 16, true),
     };
   }
 

@@ -77,6 +77,34 @@ function convertFamilies() {
 }
 const families = convertFamilies();
 
+/* What else these builds do is tested through the package (bindings/web/test). */
+for (const name of ['simd-64', 'relaxed-64']) {
+  const bytes = readFileSync(`${wasm}/quip-${name}.wasm`);
+  test(`${name}: a model above 4 GiB`, { skip: !WebAssembly.validate(bytes) }, () => {
+    const env = { now: () => performance.now(), random: () => {} };
+    const { exports: x } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env });
+    const put = (at, data) => new Uint8Array(x.memory.buffer, Number(at), data.length).set(data);
+    assert.ok(x.quip_web_pages_alloc(0x120000000n), 'never touched, so never taken');
+    for (const { file, tokens, logits } of Object.values(expected)) {
+      const pages = x.quip_web_pages_alloc(BigInt(file.length));
+      assert.ok(pages > 0x100000000n);
+      put(pages, file);
+      const model = x.quip_web_model_open(pages, BigInt(file.length));
+      const session = x.quip_web_session_open(model, 0n);
+      assert.ok(model && session);
+      const ids = x.quip_web_malloc(BigInt(4 * tokens.length));
+      put(ids, new Uint8Array(Int32Array.from(tokens).buffer));
+      assert.equal(x.quip_web_prefill(session, ids, tokens.length), 0);
+      const at = Number(x.quip_web_logits(session));
+      assert.ok(at > 2 ** 32);
+      assert.deepEqual(new Uint8Array(x.memory.buffer, at, logits.length).slice(), new Uint8Array(logits));
+      x.quip_web_session_close(session);
+      x.quip_web_model_close(model);
+    }
+    assert.equal(x.quip_web_pages_alloc(1n << 34n), 0n, 'more than there can be');
+  });
+}
+
 for (const [build, module] of Object.entries(builds(wasm))) {
   if (!new Quip(module).x.quip_web_relaxed_ok()) {
     test(`${build}: this engine's relaxed dot product is wrong`, { skip: true }, () => {});

@@ -257,9 +257,9 @@ void quip_web_append_undo(struct web_session *s)
 }
 
 static struct web_piece {
-    const char *text;
-    size_t n;
-    quip_finish_reason reason;
+    _Alignas(8) const char *text;
+    _Alignas(8) size_t n;
+    _Alignas(8) quip_finish_reason reason;
 } piece;
 
 int32_t quip_web_next(struct web_session *s)

@@ -1,7 +1,8 @@
 /* quip_web.h: what the WebAssembly module exports: quip.h for callers that have numbers only.
  *
  * Everywhere:
- * - A pointer, a handle and a size is an unsigned 32-bit number (in JavaScript: `value >>> 0`).
+ * - A pointer, a handle and a size is an unsigned 32-bit number (in JavaScript: `value >>> 0`), in
+ *   the builds with 64-bit memory a 64-bit one (a BigInt). In a struct it takes 8 bytes in both.
  *   Text is UTF-8: a pointer and a length, no NUL; the few NUL-terminated ones say so.
  * - A call that makes something returns its handle, or 0 when it fails. Any other call that can
  * fail returns a quip_status: 0, or a negative number. What went wrong then lies at
@@ -12,10 +13,11 @@
  *
  * Imports: env.now() -> f64, milliseconds that only grow; env.random(pointer, n): n random bytes;
  * in a build with threads also env.memory, shared, of at least the pages and exactly the maximum
- * that the module's import declares (65536). A build without threads exports `memory`.
+ * that the module's import declares (65536 or 262144). A build without threads exports `memory`.
  *
- * Builds: quip-{simd,relaxed}{,-mt}.wasm: with relaxed dot products or without, with threads or
- * without. All give the same bits, provided that quip_web_relaxed_ok() says 1 in a relaxed one.
+ * Builds: quip-{simd,relaxed}{,-mt}{,-64}.wasm: with relaxed dot products or without, with threads
+ * or without, with 64-bit memory (16 GiB at most) for large models or without. All give the same
+ * bits, provided that quip_web_relaxed_ok() says 1 in a relaxed one.
  *
  * Threads (-mt): the host starts workers. Each instantiates the module on the same memory, calls
  * quip_web_thread_enter(stack), with 64 KiB that the host took by quip_web_pages_alloc, and then
@@ -72,21 +74,20 @@ void WEB_EXPORT(quip_web_adapter_close)(quip_adapter *adapter);
 
 /* quip_session_options; all-zero bytes, or 0 for a pointer to this, mean the defaults. */
 struct web_session_options {
-    int32_t n_context;            //  0
-    int32_t n_threads;            //  4
-    int32_t max_output_tokens;    //  8
-    int32_t top_k;                // 12
-    float temperature;            // 16
-    float top_p;                  // 20
-    uint32_t seed_low, seed_high; // 24, 28
-    uint32_t flags;               // 32: enum web_session_flag
-    const char *system;           // 36: NUL-terminated, or 0
-    const char *chat_template;    // 40: NUL-terminated, or 0
-    const char *const *stop;      // 44: pointers to NUL-terminated texts, or 0
-    int32_t n_stop;               // 48
-    quip_adapter *adapter;        // 52: or 0
-    float adapter_scale;          // 56: 0 is 1
-    uint32_t reserved;            // 60: 64 bytes in all
+    int32_t n_context;                     //  0
+    int32_t n_threads;                     //  4
+    int32_t max_output_tokens;             //  8
+    int32_t top_k;                         // 12
+    float temperature;                     // 16
+    float top_p;                           // 20
+    uint32_t seed_low, seed_high;          // 24, 28
+    uint32_t flags;                        // 32: enum web_session_flag
+    int32_t n_stop;                        // 36
+    _Alignas(8) const char *system;        // 40: NUL-terminated, or 0
+    _Alignas(8) const char *chat_template; // 48: NUL-terminated, or 0
+    _Alignas(8) const char *const *stop;   // 56: pointers to NUL-terminated texts, or 0
+    _Alignas(8) quip_adapter *adapter;     // 64: or 0
+    _Alignas(8) float adapter_scale;       // 72: 0 is 1; 80 bytes in all
 };
 enum web_session_flag {
     WEB_NO_TEMPLATE = 1,
@@ -123,7 +124,7 @@ int32_t WEB_EXPORT(quip_web_append_step)(struct web_session *session, int32_t n_
  * prompt whose answer's first quip_web_next failed. */
 void WEB_EXPORT(quip_web_append_undo)(struct web_session *session);
 
-/* quip_next. The piece lies at quip_web_piece(): { u32 text; u32 n; i32 reason }; at the end n is 0
+/* quip_next. The piece lies at quip_web_piece(): { u64 text; u64 n; i32 reason }; at the end n is 0
  * and reason is enum quip_finish_reason: 1 stop, 2 length, 3 context, 4 cancelled. */
 int32_t WEB_EXPORT(quip_web_next)(struct web_session *session);
 const void *WEB_EXPORT(quip_web_piece)(void);

@@ -104,7 +104,7 @@ export class Model {
 
   /** Facts of the model. */
   readonly info: ModelInfo;
-  /** The module that runs: with relaxed SIMD or without, with threads ("-mt") or without. */
+  /** The module that runs. */
   readonly build: Build;
 
   private constructor(live: Live, reopen: (() => Promise<Live>) | null) {

@@ -17,8 +17,9 @@ export type Source =
   | { kind: "path"; path: string }
   | { kind: "pieces"; bytes?: number; name: string }; // the page sends them, one for each "pull"
 
-/** Which of the four modules runs. */
-export type Build = "simd" | "relaxed" | "simd-mt" | "relaxed-mt";
+/** Which of the modules runs: with relaxed SIMD or without, with threads ("-mt") or without, with 64-bit
+ * memory ("-64") or without. */
+export type Build = `${"simd" | "relaxed"}${"" | "-mt"}${"" | "-64"}`;
 
 export interface EngineParams {
   base?: string; // folder of the wasm files; beside the worker if absent
@@ -123,7 +124,7 @@ export type CallName = keyof Calls;
 /** What a second module needs to count tokens: see token_counter.ts. */
 export interface TokenizerParts {
   module: WebAssembly.Module;
-  isShared: boolean; // it imports shared memory
+  build: Build;
   header: Uint8Array; // the file's beginning
   fileBytes: number;
 }

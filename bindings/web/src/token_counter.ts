@@ -11,8 +11,8 @@ export class TokenCounter {
     private readonly model: number,
   ) {}
 
-  static async open({ module, isShared, header, fileBytes }: TokenizerParts): Promise<TokenCounter> {
-    const m = await (isShared ? Module.shared(module) : Module.single(module));
+  static async open({ module, build, header, fileBytes }: TokenizerParts): Promise<TokenCounter> {
+    const m = await Module.start(module, build);
     if (!m) throw new QuipError("memory", "the page has no shared memory for a second module");
     return new TokenCounter(m, m.openHeader(header, fileBytes));
   }

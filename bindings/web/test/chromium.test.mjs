@@ -70,8 +70,8 @@ const failure = (page, url, options = {}) =>
   );
 
 for (const [where, isolated, builds] of [
-  ["a plain page", false, ["relaxed", "simd"]],
-  ["an isolated page", true, ["relaxed-mt"]],
+  ["a plain page", false, ["relaxed", "simd", "relaxed-64"]],
+  ["an isolated page", true, ["relaxed-mt", "relaxed-mt-64"]],
 ])
   for (const build of builds)
     describe(`${where}, ${build}`, () => {

@@ -1,6 +1,6 @@
 /** node.test.mjs: the package in Node: api.mjs on each build that runs here, and files over HTTP. */
 import assert from "node:assert/strict";
-import { readFileSync, readdirSync } from "node:fs";
+import { copyFileSync, readFileSync, readdirSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { after, describe, test } from "node:test";
 import { gzipSync } from "node:zlib";
@@ -21,7 +21,7 @@ const env = (build) => ({
 
 /* Those that this Node runs correctly. */
 const builds = [];
-for (const build of ["simd", "relaxed", "simd-mt", "relaxed-mt"]) {
+for (const build of ["simd", "relaxed", "simd-mt", "relaxed-mt", "simd-64", "relaxed-64", "simd-mt-64", "relaxed-mt-64"]) {
   const model = await quip.Model.open(fixtures.path("gemma3"), { build }).catch((error) => {
     assert.equal(error.status, "unsupported");
     return null;
@@ -79,6 +79,20 @@ describe("over HTTP", () => {
     assert.equal(fit.fits, true);
     assert.deepEqual(server.log.map(({ range }) => range), ["bytes=0-0", "bytes=0-1048575"]);
     server.end();
+  });
+});
+
+test("files that 32-bit memory cannot hold are for 64-bit memory, where there is that", async () => {
+  const path = fixtures.path("sparse");
+  copyFileSync(fixtures.path("gemma3"), path);
+  const check = (bytes, build) => (truncateSync(path, bytes), quip.Model.check(path, { context: 100, build }));
+  const has64 = builds.includes("simd-64");
+  assert.equal((await check(5e9)).fits, has64);
+  assert.match((await check(5e9, "simd")).reason, /needs 5\.\d+ GB of memory; a page can use 4 GB/);
+  assert.match((await check(20e9)).reason, has64 ? /a page can use 16 GB/ : /a page can use 4 GB/);
+  await assert.rejects(quip.Model.open(path), {
+    status: "unsupported",
+    message: has64 ? /sparse\.bin has 20\.00 GB; a page can hold models of less than 16 GB/ : /less than 4 GB/,
   });
 });
 

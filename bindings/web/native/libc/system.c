@@ -9,10 +9,19 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#if defined(__wasm32__)
 #include <wasi/api.h>
+#endif
 
 __attribute__((import_module("env"), import_name("now"))) double web_now(void);
 __attribute__((import_module("env"), import_name("random"))) void web_random(void *to, size_t n);
+
+#if defined(__wasm64__) // wasi-libc's, which is not there: its clocks are addresses
+struct __clockid {
+    int unused;
+};
+const struct __clockid _CLOCK_MONOTONIC = { 0 };
+#endif
 
 /* One clock, that of the page: milliseconds. */
 int clock_gettime(clockid_t clock, struct timespec *t)
@@ -78,6 +87,7 @@ char *strerror(int number)
     return "the page has no files; hand the model's bytes over";
 }
 
+#if defined(__wasm32__)
 /* Streams that vsnprintf's code mentions and never opens. */
 __wasi_errno_t __wasi_fd_close(__wasi_fd_t fd)
 {
@@ -98,6 +108,7 @@ __wasi_errno_t __wasi_fd_write(__wasi_fd_t fd, const __wasi_ciovec_t *pieces, si
     (void)fd, (void)pieces, (void)n_pieces, (void)n;
     return __WASI_ERRNO_BADF;
 }
+#endif
 
 /* ---- process ---- */
 

@@ -1,6 +1,7 @@
-/** builds.ts: which of the four modules this engine can run. */
+/** builds.ts: which of the modules this engine can run. */
 import { QuipError } from "../errors.js";
 import type { Build } from "../protocol.js";
+import { LIMIT } from "./module.js";
 
 /* Modules of one function, assembled by hand: validate() says whether the engine knows its opcode.
  * The frame is: magic, version; type section () -> (); function section; code section. */
@@ -29,21 +30,36 @@ export const hasRelaxed = () =>
 export const hasThreads = () =>
   typeof SharedArrayBuffer === "function" && (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
 
+/** Memory with 64-bit addresses. */
+export const hasMemory64 = () =>
+  // prettier-ignore
+  WebAssembly.validate(new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 5, 3, 1, 4, 1])); // a memory, flag 4
+
+/* Room that 32-bit memory should have beside a file, for sessions. */
+const SESSIONS = 512 << 20;
+
+/** Is a file of this size better off in 64-bit memory, where there is that? In 32-bit memory, with
+ * addresses that cost less, a model runs faster. */
+export const needs64 = (fileBytes: number) => fileBytes > LIMIT - SESSIONS && hasMemory64();
+
 /** The builds to try, best first. A relaxed one may still be refused by its own known-answer test, one
  * with threads by a device that has no room for shared memory. */
-export function buildsToTry(wanted?: Build): Build[] {
+export function buildsToTry(wanted?: Build, isLarge = false): Build[] {
   if (!hasSimd())
     throw new QuipError(
       "unsupported",
       "this engine has no WebAssembly SIMD, which Quip needs: Chrome 91, Edge 91, Firefox 89, Safari 16.4, Node 16 or later have it",
     );
   if (wanted) {
-    if (wanted.endsWith("-mt") && !hasThreads())
+    if (wanted.includes("-mt") && !hasThreads())
       throw new QuipError("unsupported", `the build '${wanted}' needs a cross-origin isolated page (headers COOP and COEP)`);
     if (wanted.startsWith("relaxed") && !hasRelaxed())
       throw new QuipError("unsupported", `the build '${wanted}' needs relaxed SIMD, which this engine has not`);
+    if (wanted.endsWith("-64") && !hasMemory64())
+      throw new QuipError("unsupported", `the build '${wanted}' needs 64-bit memory, which this engine has not`);
     return [wanted];
   }
   const single: Build[] = hasRelaxed() ? ["relaxed", "simd"] : ["simd"];
-  return hasThreads() ? [...single.map((kind) => `${kind}-mt` as Build), ...single] : single;
+  const all = hasThreads() ? [...single.map((kind) => `${kind}-mt` as Build), ...single] : single;
+  return isLarge ? all.map((build) => `${build}-64` as Build) : all;
 }

@@ -3,7 +3,7 @@
 import { QuipError } from "../errors.js";
 import type { Build, EngineParams, FinishReason, ModelInfo, Result, Role, SessionParams } from "../protocol.js";
 import { compile, processors } from "#worker";
-import { buildsToTry } from "./builds.js";
+import { buildsToTry, needs64 } from "./builds.js";
 import { Module } from "./module.js";
 import type { Place } from "./place.js";
 import { Threads } from "./threads.js";
@@ -11,7 +11,7 @@ import { Threads } from "./threads.js";
 const ROLES: Record<Role, number> = { none: 0, user: 1, model: 2, system: 3 };
 const FINISH: Record<number, FinishReason> = { 1: "stop", 2: "length", 3: "context", 4: "cancelled" };
 
-const OPTIONS_BYTES = 64; // of struct web_session_options
+const OPTIONS_BYTES = 80; // of struct web_session_options
 const NO_TEMPLATE = 1; // enum web_session_flag
 
 export class Engine {
@@ -22,9 +22,9 @@ export class Engine {
     private readonly threads: Threads | null,
   ) {}
 
-  /** The best build that runs here. */
-  static async start({ build, base }: EngineParams): Promise<Engine> {
-    for (const candidate of buildsToTry(build)) {
+  /** The best build that runs here, for a file of this size. */
+  static async start({ build, base }: EngineParams, fileBytes = 0): Promise<Engine> {
+    for (const candidate of buildsToTry(build, needs64(fileBytes))) {
       const engine = await Engine.#try(candidate, base);
       if (engine) return engine;
     }
@@ -35,14 +35,9 @@ export class Engine {
    * room for shared memory (some phones). */
   static async #try(build: Build, base?: string): Promise<Engine | null> {
     const compiled = await compile(build, base);
-    const isShared = build.endsWith("-mt");
-    const module = await (isShared ? Module.shared(compiled) : Module.single(compiled));
+    const module = await Module.start(compiled, build);
     if (!module?.x.relaxed_ok()) return null;
-    return new Engine(build, module, compiled, isShared ? new Threads(compiled, module) : null);
-  }
-
-  get isShared(): boolean {
-    return this.threads !== null;
+    return new Engine(build, module, compiled, module.isShared ? new Threads(compiled, module) : null);
   }
 
   end(): void {
@@ -59,14 +54,14 @@ export class Engine {
   openModel(place: Place): number {
     if (!place.length) throw new QuipError("format", `${place.name} is empty`);
     place.trim();
-    const model = this.module.x.model_open(place.pointer, place.length) >>> 0;
+    const model = this.module.x.model_open(place.pointer, place.length);
     if (!model) throw this.#named(place);
     return model;
   }
 
   /** LoRA weights for the model; the place is then free again. */
   openAdapter(model: number, place: Place): number {
-    const adapter = this.module.x.adapter_open(model, place.pointer, place.length) >>> 0;
+    const adapter = this.module.x.adapter_open(model, place.pointer, place.length);
     if (!adapter) throw this.#named(place);
     place.free();
     return adapter;
@@ -113,17 +108,18 @@ export class Engine {
       const options = a.alloc(OPTIONS_BYTES);
       const system = a.cText(o.system);
       const template = a.cText(o.template);
-      const stop = o.stop.length ? a.ints(o.stop.map((s) => a.cText(s))) : 0;
+      const stop = o.stop.length ? a.pointers(o.stop.map((s) => a.cText(s))) : 0;
       const v = this.module.view(options, OPTIONS_BYTES);
       const ints = [o.nContext, this.threads ? n : 1, o.maxOutputTokens, o.topK];
       ints.forEach((value, i) => v.setInt32(4 * i, value, true));
       v.setFloat32(16, o.temperature, true);
       v.setFloat32(20, o.topP, true);
       v.setBigUint64(24, BigInt(o.seed), true);
-      const words = [o.noTemplate ? NO_TEMPLATE : 0, system, template, stop, o.stop.length, o.adapter];
-      words.forEach((value, i) => v.setUint32(32 + 4 * i, value, true));
-      v.setFloat32(56, o.adapterScale, true);
-      v.setUint32(60, 0, true);
+      v.setUint32(32, o.noTemplate ? NO_TEMPLATE : 0, true);
+      v.setInt32(36, o.stop.length, true);
+      const pointers = [system, template, stop, o.adapter];
+      pointers.forEach((value, i) => v.setBigUint64(40 + 8 * i, BigInt(value), true));
+      v.setFloat32(72, o.adapterScale, true);
       return this.module.handle(this.module.x.session_open(model, options));
     });
   }
@@ -143,10 +139,10 @@ export class Engine {
   /** The next piece of the answer; at its end the reason. */
   next(session: number): string | FinishEnd {
     this.module.check(this.module.x.next(session));
-    const v = this.module.view(this.module.x.piece(), 12);
-    const reason = v.getInt32(8, true);
+    const v = this.module.view(this.module.x.piece(), 20);
+    const reason = v.getInt32(16, true);
     if (reason) return { reason: FINISH[reason] };
-    return this.module.text(v.getUint32(0, true), v.getUint32(4, true));
+    return this.module.text(Number(v.getBigUint64(0, true)), Number(v.getBigUint64(8, true)));
   }
 
   /** End the answer with its next piece. */

@@ -1,9 +1,11 @@
 /** fit.ts: will a model fit? Told from the first megabytes of its file. */
 import { QuipError } from "../errors.js";
 import { keyOf, openStoreFolder, readMeta } from "../store_files.js";
-import type { Fit, Source } from "../protocol.js";
+import type { Build, Fit, Source } from "../protocol.js";
 import { readFile } from "#worker";
-import { gib, MEMORY_LIMIT } from "./place.js";
+import { needs64 } from "./builds.js";
+import { LIMIT, LIMIT_64, newMemory64 } from "./module.js";
+import { gib, limitText } from "./place.js";
 import { withHeader } from "./header.js";
 import type { Engine } from "./engine.js";
 
@@ -37,7 +39,7 @@ async function readPart(path: string, begin: number, end: number): Promise<Uint8
   }
 }
 
-export async function check(engine: Engine, source: Source, nContext: number, signal: AbortSignal): Promise<Fit> {
+export async function check(engine: Engine, source: Source, nContext: number, build: Build | undefined, signal: AbortSignal): Promise<Fit> {
   const { total, read } = await headOf(source, signal);
   const plan = await withHeader(total, read, (header) => engine.plan(header, total, nContext));
   const fit = {
@@ -47,17 +49,19 @@ export async function check(engine: Engine, source: Source, nContext: number, si
     context: plan.nContext,
     cached: source.kind === "url" && (await isStored(source.url)),
   };
-  const reason = whyNot(fit.memoryBytes, fit.context);
+  const reason = whyNot(fit.memoryBytes, fit.context, build ? engine.module.limit : needs64(total) ? LIMIT_64 : LIMIT);
   return { ...fit, fits: !reason, reason };
 }
 
-function whyNot(bytes: number, context: number): string | undefined {
+function whyNot(bytes: number, context: number, limit: number): string | undefined {
   const needs = `with a context of ${context} tokens the model needs ${gib(bytes)} of memory`;
-  if (bytes > MEMORY_LIMIT) return `${needs}; a page can use 4 GB (32-bit WebAssembly)`;
+  if (bytes > limit) return `${needs}; a page can use ${limitText(limit)}`;
   const device = (globalThis.navigator as { deviceMemory?: number } | undefined)?.deviceMemory; // in GiB, rounded, at most 8
   if (device && device < 8 && bytes > device * 2 ** 30) return `${needs}; this device has ${device} GB`;
   try {
-    new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE) }); // costs nothing until it is touched
+    // costs nothing until it is touched
+    if (limit === LIMIT) new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE) });
+    else newMemory64(bytes);
   } catch {
     return `${needs}, which this device does not give the page`;
   }

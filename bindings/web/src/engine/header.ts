@@ -36,6 +36,6 @@ export function tokenizerParts(engine: Engine, file: () => Uint8Array): Promise<
   const read = async (begin: number, end: number) => file().slice(begin, end);
   return withHeader(fileBytes, read, (header) => {
     engine.module.x.model_close(engine.module.openHeader(header, fileBytes));
-    return { module: engine.compiled, isShared: engine.isShared, header, fileBytes };
+    return { module: engine.compiled, build: engine.build, header, fileBytes };
   });
 }

@@ -19,6 +19,9 @@ export interface Loading {
   breathe(): Promise<void>;
 }
 
+/** The module in whose memory a file of so many bytes is to lie; 0 when nobody knows. */
+export type Memory = (bytes: number) => Module | Promise<Module>;
+
 const PIECE = 8 << 20;
 const PROGRESS_MS = 50;
 const PATIENCE_MS = 3000; // for a server's word on what is in the store already
@@ -37,18 +40,18 @@ function throttled(loading: Loading, phase: Progress["phase"], total: number) {
 /** Load a file, and hand it to `use`, to which its place then belongs. What `use` refuses as no
  * model is not kept in the store, and downloaded once more if it came from there. */
 export async function load<T>(
-  module: Module,
+  memory: Memory,
   source: Source,
   hash: string | undefined,
   loading: Loading,
   use: (place: Place) => T,
 ): Promise<T> {
-  if (source.kind === "url") return loadUrl(module, source, hash, loading, use);
+  if (source.kind === "url") return loadUrl(memory, source, hash, loading, use);
   const place = await (source.kind === "blob"
-    ? loadBlob(module, source.blob, source.name, loading)
+    ? loadBlob(memory, source.blob, source.name, loading)
     : source.kind === "path"
-      ? loadPath(module, source.path, loading)
-      : loadPieces(module, source.name, source.bytes ?? 0, loading));
+      ? loadPath(memory, source.path, loading)
+      : loadPieces(memory, source.name, source.bytes ?? 0, loading));
   try {
     verify(place, hash);
     return use(place);
@@ -76,9 +79,9 @@ async function filled(place: Place, fill: () => Promise<void>): Promise<Place> {
   }
 }
 
-function loadBlob(module: Module, blob: Blob, name: string, loading: Loading): Promise<Place> {
+async function loadBlob(memory: Memory, blob: Blob, name: string, loading: Loading): Promise<Place> {
   const report = throttled(loading, "open", blob.size);
-  const place = new Place(module, name, blob.size);
+  const place = new Place(await memory(blob.size), name, blob.size);
   return filled(place, async () => {
     for (let at = 0; at < blob.size; at += PIECE) {
       const piece = await blob.slice(at, at + PIECE).arrayBuffer().catch((error: Error) => {
@@ -91,11 +94,11 @@ function loadBlob(module: Module, blob: Blob, name: string, loading: Loading): P
   });
 }
 
-async function loadPath(module: Module, path: string, loading: Loading): Promise<Place> {
+async function loadPath(memory: Memory, path: string, loading: Loading): Promise<Place> {
   const file = await readFile(path);
   const report = throttled(loading, "open", file.bytes);
   try {
-    const place = new Place(module, path, file.bytes);
+    const place = new Place(await memory(file.bytes), path, file.bytes);
     return await filled(place, async () => {
       while (place.length < file.bytes) {
         const room = place.room(Math.min(PIECE, file.bytes - place.length));
@@ -109,9 +112,9 @@ async function loadPath(module: Module, path: string, loading: Loading): Promise
   }
 }
 
-function loadPieces(module: Module, name: string, bytes: number, loading: Loading): Promise<Place> {
+async function loadPieces(memory: Memory, name: string, bytes: number, loading: Loading): Promise<Place> {
   const report = throttled(loading, "download", bytes);
-  const place = new Place(module, name, bytes);
+  const place = new Place(await memory(bytes), name, bytes);
   return filled(place, async () => {
     for (let piece; (piece = await loading.pull()); report(place.length)) {
       loading.signal.throwIfAborted();
@@ -127,7 +130,7 @@ function loadPieces(module: Module, name: string, bytes: number, loading: Loadin
 type UrlSource = Extract<Source, { kind: "url" }>;
 
 async function loadUrl<T>(
-  module: Module,
+  memory: Memory,
   source: UrlSource,
   hash: string | undefined,
   loading: Loading,
@@ -151,7 +154,7 @@ async function loadUrl<T>(
   });
 
   async function once(stored: Stored | null, mode: UrlSource["cache"]): Promise<T> {
-    const place = await fetchUrl(module, source.url, mode, hash, stored, loading);
+    const place = await fetchUrl(memory, source.url, mode, hash, stored, loading);
     try {
       return use(place);
     } catch (error) {
@@ -163,7 +166,7 @@ async function loadUrl<T>(
 }
 
 async function fetchUrl(
-  module: Module,
+  memory: Memory,
   url: string,
   mode: UrlSource["cache"],
   hash: string | undefined,
@@ -171,7 +174,7 @@ async function fetchUrl(
   loading: Loading,
 ): Promise<Place> {
   const isHere = stored?.isComplete && mode !== "reload";
-  if (isHere && (mode === "force-cache" || hash)) return fromStore(module, url, stored, loading);
+  if (isHere && (mode === "force-cache" || hash)) return fromStore(memory, url, stored, loading);
 
   const have = stored?.meta && mode !== "reload" && !isHere ? { version: stored.meta.version, bytes: stored.bytes } : undefined;
   const asking = new AbortController();
@@ -182,21 +185,21 @@ async function fetchUrl(
     download = await Download.start(url, asking.signal, have);
   } catch (error) {
     if (!isHere || loading.signal.aborted) throw error;
-    return fromStore(module, url, stored, loading); // offline, or as good as
+    return fromStore(memory, url, stored, loading); // offline, or as good as
   } finally {
     clearTimeout(timer);
   }
   try {
-    if (isHere && isSameVersion(download.version, stored.meta!.version)) return await fromStore(module, url, stored, loading);
-    return await fromNetwork(module, download, hash, stored, loading);
+    if (isHere && isSameVersion(download.version, stored.meta!.version)) return await fromStore(memory, url, stored, loading);
+    return await fromNetwork(memory, download, hash, stored, loading);
   } finally {
     download.stop();
   }
 }
 
-function fromStore(module: Module, url: string, stored: Stored, loading: Loading): Promise<Place> {
+async function fromStore(memory: Memory, url: string, stored: Stored, loading: Loading): Promise<Place> {
   const report = throttled(loading, "cache", stored.bytes);
-  const place = new Place(module, url, stored.bytes);
+  const place = new Place(await memory(stored.bytes), url, stored.bytes);
   return filled(place, async () => {
     await stored.load(place, async () => {
       await loading.breathe();
@@ -208,7 +211,7 @@ function fromStore(module: Module, url: string, stored: Stored, loading: Loading
 }
 
 async function fromNetwork(
-  module: Module,
+  memory: Memory,
   download: Download,
   hash: string | undefined,
   stored: Stored | null,
@@ -216,7 +219,7 @@ async function fromNetwork(
 ): Promise<Place> {
   const { url, version, from } = download;
   const report = throttled(loading, "download", version.bytes);
-  const place = new Place(module, url, version.bytes);
+  const place = new Place(await memory(version.bytes), url, version.bytes);
   const meta: StoredMeta = { url, version, sha256: hash, isComplete: false, usedAt: Date.now() };
   return filled(place, async () => {
     if (from) await stored?.load(place, loading.breathe);

@@ -1,9 +1,7 @@
 /** place.ts: where a file's bytes come to lie in the module's memory, piece by piece, once. */
 import { QuipError } from "../errors.js";
-import type { Module } from "./module.js";
+import { LIMIT, type Module } from "./module.js";
 
-/** What one 32-bit memory can hold at all; the rest of it is the library and its sessions. */
-export const MEMORY_LIMIT = 2 ** 32;
 const PAGE = 65536;
 const STEP = 32 << 20; // by which a place of unknown size grows
 
@@ -58,9 +56,9 @@ export class Place {
 
   /** Memory that was never used lies at the end and adds to what is there; otherwise the bytes move. */
   #grow(capacity: number): void {
-    if (capacity < MEMORY_LIMIT && this.#capacity % PAGE === 0) {
+    if (capacity < this.module.limit && this.#capacity % PAGE === 0) {
       const more = capacity - this.#capacity;
-      const pointer = this.module.x.pages_alloc(more) >>> 0;
+      const pointer = this.module.x.pages_alloc(more);
       if (pointer && (!this.pointer || pointer === this.pointer + this.#capacity)) {
         this.pointer ||= pointer;
         this.#capacity = capacity;
@@ -68,8 +66,8 @@ export class Place {
       }
       if (pointer) this.module.x.pages_free(pointer, more);
     }
-    const pointer = capacity < MEMORY_LIMIT ? this.module.x.pages_alloc(capacity) >>> 0 : 0;
-    if (!pointer) throw tooLarge(this.name, capacity);
+    const pointer = capacity < this.module.limit ? this.module.x.pages_alloc(capacity) : 0;
+    if (!pointer) throw tooLarge(this.name, capacity, this.module.limit);
     this.module.bytes(pointer, this.length).set(this.bytes());
     this.module.x.pages_free(this.pointer, this.#capacity);
     this.pointer = pointer;
@@ -77,11 +75,14 @@ export class Place {
   }
 }
 
-function tooLarge(name: string, bytes: number): QuipError {
-  return bytes >= MEMORY_LIMIT
+/** What a page can use at all. */
+export const limitText = (limit: number) => (limit === LIMIT ? "4 GB (32-bit WebAssembly)" : "16 GB (64-bit WebAssembly)");
+
+function tooLarge(name: string, bytes: number, limit: number): QuipError {
+  return bytes >= limit
     ? new QuipError(
         "unsupported",
-        `${name} has ${gib(bytes)}; a page can hold models of less than 4 GB (32-bit WebAssembly): use a smaller or more strongly quantized one`,
+        `${name} has ${gib(bytes)}; a page can hold models of less than ${limitText(limit)}: use a smaller or more strongly quantized one`,
       )
     : new QuipError(
         "memory",

@@ -1,17 +1,19 @@
 /** thread.ts: a thread of the library, in a worker of its own (thread.js). */
+import type { Build } from "../protocol.js";
 import { inThread } from "#worker";
 import { exportsOf, imports } from "./module.js";
 
 export interface ThreadStart {
   module: WebAssembly.Module;
+  build: Build;
   memory: WebAssembly.Memory;
   stack: number;
   index: number;
 }
 
-export async function runThread({ module, memory, stack, index }: ThreadStart): Promise<() => void> {
+export async function runThread({ module, build, memory, stack, index }: ThreadStart): Promise<() => void> {
   const all = imports(() => memory);
-  const x = exportsOf(await WebAssembly.instantiate(module, { env: { ...all.env, memory } }));
+  const x = exportsOf(await WebAssembly.instantiate(module, { env: { ...all.env, memory } }), build);
   x.thread_enter(stack);
   return () => x.thread_run(index); // does not return
 }

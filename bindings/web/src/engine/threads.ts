@@ -18,13 +18,13 @@ export class Threads {
 
   /** Have n workers waiting, or as many as can be had. */
   async ensure(n: number): Promise<void> {
-    const { x, memory } = this.module;
+    const { x, memory, build } = this.module;
     const starting: Promise<void>[] = [];
     const idle = x.threads_idle();
     for (let i = idle; i < n && this.#workers.length < MAX_THREADS; i++) {
-      const stack = x.pages_alloc(STACK_BYTES) >>> 0;
+      const stack = x.pages_alloc(STACK_BYTES);
       if (!stack) break;
-      const start: ThreadStart = { module: this.compiled, memory, stack, index: this.#workers.length };
+      const start: ThreadStart = { module: this.compiled, build, memory, stack, index: this.#workers.length };
       const thread = startThread(start);
       this.#workers.push(thread);
       starting.push(thread.ready);

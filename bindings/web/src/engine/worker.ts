@@ -4,6 +4,7 @@
 import { QuipError, toRecord } from "../errors.js";
 import type { CallName, Calls, Fit, ToPage, ToWorker } from "../protocol.js";
 import { breathe, parentPort } from "#worker";
+import { needs64 } from "./builds.js";
 import { Engine } from "./engine.js";
 import { check } from "./fit.js";
 import { tokenizerParts } from "./header.js";
@@ -104,7 +105,11 @@ async function append(session: number, role: "none" | "user" | "model" | "system
 const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<Calls[C][1]> | Calls[C][1] } = {
   async open({ source, sha256, ...params }, call) {
     engine = await Engine.start(params);
-    model = await load(engine.module, source, sha256, call, (place) => {
+    const memory = async (bytes: number) => {
+      if (needs64(bytes) && !params.build && !engine.module.is64) engine = await Engine.start(params, bytes);
+      return engine.module;
+    };
+    model = await load(memory, source, sha256, call, (place) => {
       const opened = engine.openModel(place);
       file = { pointer: place.pointer, length: place.length };
       return opened;
@@ -116,11 +121,11 @@ const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<
 
   async check({ source, nContext, ...params }, call): Promise<Fit> {
     engine = await Engine.start({ ...params, build: params.build ?? "simd" });
-    return check(engine, source, nContext, call.signal);
+    return check(engine, source, nContext, params.build, call.signal);
   },
 
   async adapter({ source, sha256 }, call) {
-    const adapter = await load(engine.module, source, sha256, call, (place) => engine.openAdapter(model, place));
+    const adapter = await load(() => engine.module, source, sha256, call, (place) => engine.openAdapter(model, place));
     adapters.add(adapter);
     return adapter;
   },

@@ -9,6 +9,10 @@ const BESIDE: Record<Build, () => URL> = {
   relaxed: () => new URL("./quip-relaxed.wasm", import.meta.url),
   "simd-mt": () => new URL("./quip-simd-mt.wasm", import.meta.url),
   "relaxed-mt": () => new URL("./quip-relaxed-mt.wasm", import.meta.url),
+  "simd-64": () => new URL("./quip-simd-64.wasm", import.meta.url),
+  "relaxed-64": () => new URL("./quip-relaxed-64.wasm", import.meta.url),
+  "simd-mt-64": () => new URL("./quip-simd-mt-64.wasm", import.meta.url),
+  "relaxed-mt-64": () => new URL("./quip-relaxed-mt-64.wasm", import.meta.url),
 };
 
 /** The module of a build, from a folder or from beside this script. */
