@@ -135,13 +135,37 @@ static cJSON *field_json(const struct named_field *known, const struct proto_fie
         return cJSON_CreateNumber((double)qp_proto_float(field));
     if (field->wire_type != 2)
         return cJSON_CreateString("…");
-    if (known && known->message)
-        return message_json(known->message, field->data, field->n);
+    if (known && known->message) {
+        cJSON *message = message_json(known->message, field->data, field->n);
+        return message ? message : cJSON_CreateString("damaged");
+    }
     return known && known->is_packed ? numbers_value(field) : text_value(field);
 }
 
-/* An object of n bytes; one field that comes several times becomes an array. NULL for bytes that
- * are no message. */
+/* A field that comes several times becomes an array. */
+static void add_member(cJSON *object, const char *name, cJSON *value)
+{
+    cJSON *earlier = cJSON_GetObjectItem(object, name);
+    if (!earlier) {
+        cJSON_AddItemToObject(object, name, value);
+        return;
+    }
+    if (!cJSON_IsArray(earlier)) {
+        cJSON *list = cJSON_CreateArray();
+        cJSON_AddItemToArray(list, cJSON_DetachItemFromObject(object, name));
+        cJSON_AddItemToObject(object, name, list);
+        earlier = list;
+    }
+    if (!cJSON_IsArray(value)) {
+        cJSON_AddItemToArray(earlier, value);
+        return;
+    }
+    while (value->child) // packed numbers go on
+        cJSON_AddItemToArray(earlier, cJSON_DetachItemViaPointer(value, value->child));
+    cJSON_Delete(value);
+}
+
+/* An object of n bytes; NULL for bytes that are no message. */
 static cJSON *message_json(const struct message *m, const void *data, size_t n)
 {
     struct proto_reader r;
@@ -152,19 +176,7 @@ static cJSON *message_json(const struct message *m, const void *data, size_t n)
         const struct named_field *known = find_field(m, field.number);
         char number[16];
         snprintf(number, sizeof number, "#%d", field.number);
-        const char *name = known ? known->name : number;
-        cJSON *value = field_json(known, &field);
-        cJSON *earlier = cJSON_GetObjectItem(object, name);
-        if (earlier && !cJSON_IsArray(earlier)) {
-            cJSON *list = cJSON_CreateArray();
-            cJSON_AddItemToArray(list, cJSON_DetachItemFromObject(object, name));
-            cJSON_AddItemToObject(object, name, list);
-            earlier = list;
-        }
-        if (earlier)
-            cJSON_AddItemToArray(earlier, value);
-        else
-            cJSON_AddItemToObject(object, name, value);
+        add_member(object, known ? known->name : number, field_json(known, &field));
     }
     if (!r.is_malformed)
         return object;

@@ -387,8 +387,14 @@ static quip_status open_reference(struct verifier *v, quip_model **model)
     snprintf(path, n, "%s.reference", v->b);
     o.on_progress = v->options->on_progress;
     o.user = v->options->user;
-    quip_status status = qp_convert(v->a, path, &o, v->error);
-    if (!status) {
+    quip_status status = QUIP_OK;
+    if (qp_path_exists(path))
+        status =
+            qp_fail(v->error, QUIP_E_IO,
+                    "%s: is in the way of the checkpoint as float32, which is made there for a "
+                    "moment; move or remove it",
+                    path);
+    else if (!(status = qp_convert(v->a, path, &o, v->error))) {
         status = quip_model_open(model, path, NULL, v->error);
         unlink(path);
     }
