@@ -26,21 +26,35 @@
  * in the end a vector holds the same block of 16 rows. */
 enum {
     ROWS = 16,
-    STRETCH = 4096, // bytes of each row before the next: the quads of 16 rows stay in L1
-    N_QUADS = STRETCH / 256,
-    AHEAD = STRETCH // bytes that are fetched while reading
+    I8_STRETCH = 16384, // bytes of each row before the next, so that most rows are read whole:
+    I4_STRETCH = 8192,  // 4 KiB, which keeps the quads in L1, reads rows of 6 KiB at 3/4 the speed
+    AHEAD = 4096,       // bytes that are fetched while reading
+    FAR_AHEAD = 8192    // the same, of rows longer than AHEAD, whose sums take longer between reads
 };
 
-/* From row i of 16 to what is read AHEAD bytes later: of rows longer than a stretch it is the same
- * stretch of the next row. */
-static inline size_t fetch_ahead(const struct matrix *w, int i)
+/* What to fetch while reading n bytes of row i of 16, from `at` on: what comes a fixed number of
+ * bytes later in the order of reading. Near the end of a stretch that is in the next row, or after
+ * the last row in the first one's next stretch. */
+struct fetch {
+    int n_near;             // of the n bytes: what they fetch is in the same stretch
+    ptrdiff_t near, beyond; // how far away it is, for those and the others
+};
+
+static inline struct fetch fetch_ahead(const struct matrix *w, int i, int at, int n, int stretch)
 {
-    return w->row_bytes > STRETCH && i < ROWS - 1 ? w->row_bytes : AHEAD;
+    const ptrdiff_t row_bytes = (ptrdiff_t)w->row_bytes;
+    const int ahead = row_bytes > AHEAD ? FAR_AHEAD : AHEAD;
+    const bool is_last_stretch = at + n >= row_bytes;
+    const ptrdiff_t to_next = i < ROWS - 1      ? row_bytes
+                              : is_last_stretch ? row_bytes - at
+                                                : stretch - (ROWS - 1) * row_bytes;
+    return (struct fetch){ n - ahead, ahead, to_next - n + ahead };
 }
 
-struct quads {
-    __m512i of[N_QUADS][ROWS];
-};
+static inline ptrdiff_t fetch_at(const struct fetch *f, int k)
+{
+    return k < f->n_near ? f->near : f->beyond;
+}
 
 /* In each 128-bit lane: four sums, of vectors a to d. */
 static inline __m512i sum_quads(__m512i a, __m512i b, __m512i c, __m512i d)
@@ -84,7 +98,7 @@ static inline __m512 add_block(__m512 sum, __m512i dot, int32_t offset, float sc
 
 /* ---- int8: a vector is one block ---- */
 
-static inline __m512i dot_i8(const uint8_t *w, size_t ahead, const int8_t *q, __mmask64 w_mask,
+static inline __m512i dot_i8(const uint8_t *w, ptrdiff_t ahead, const int8_t *q, __mmask64 w_mask,
                              __mmask64 q_mask)
 {
     return _mm512_dpbusd_epi32(_mm512_setzero_si512(), load_i8(w, ahead, w_mask),
@@ -92,7 +106,7 @@ static inline __m512i dot_i8(const uint8_t *w, size_t ahead, const int8_t *q, __
 }
 
 /* Bytes [0, n) of a row against q, which goes on with zeros to n_q. */
-static inline __m512i quad_i8(const uint8_t *w, size_t ahead, const int8_t *q, int n, int n_q)
+static inline __m512i quad_i8(const uint8_t *w, ptrdiff_t ahead, const int8_t *q, int n, int n_q)
 {
     return sum_quads(dot_i8(w, ahead, q, bytes_below(n), bytes_below(n_q)),
                      dot_i8(w + 64, ahead, q + 64, bytes_below(n - 64), bytes_below(n_q - 64)),
@@ -100,22 +114,22 @@ static inline __m512i quad_i8(const uint8_t *w, size_t ahead, const int8_t *q, i
                      dot_i8(w + 192, ahead, q + 192, bytes_below(n - 192), bytes_below(n_q - 192)));
 }
 
-static inline void row_quads_i8(struct quads *quads, int row, const uint8_t *w, size_t ahead,
+static inline void row_quads_i8(__m512i quads[][ROWS], int row, const uint8_t *w, struct fetch f,
                                 const int8_t *q, int n, int n_q)
 {
     int k = 0, j = 0;
     for (; k + 256 <= n; k += 256)
-        quads->of[j++][row] = quad_i8(w + k, ahead, q + k, 256, 256);
+        quads[j++][row] = quad_i8(w + k, fetch_at(&f, k), q + k, 256, 256);
     if (k < n)
-        quads->of[j][row] = quad_i8(w + k, ahead, q + k, n - k, n_q - k);
+        quads[j][row] = quad_i8(w + k, f.beyond, q + k, n - k, n_q - k);
 }
 
 /* sum += the blocks [0, n_blocks) of quads. */
-static inline __m512 add_quads_i8(__m512 sum, const struct quads *quads, const float *scales,
+static inline __m512 add_quads_i8(__m512 sum, const __m512i quads[][ROWS], const float *scales,
                                   const int32_t *offsets, int n_blocks)
 {
     for (int b = 0; b < n_blocks; b += 4) {
-        const __m512i *v = quads->of[b / 4];
+        const __m512i *v = quads[b / 4];
         __m512i sums[4];
         UNROLL
         for (int g = 0; g < 4; g++)
@@ -137,17 +151,18 @@ static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_ro
                            int end)
 {
     const int n_padded = (int)qp_round_up((size_t)w->n_in, ACT_BLOCK);
-    struct quads quads;
+    __m512i quads[I8_STRETCH / 256][ROWS];
     for (int r = begin; r < end; r += ROWS) {
         __m512 sum = _mm512_setzero_ps();
-        for (int k = 0; k < w->n_in; k += STRETCH) {
-            const int n = w->n_in - k < STRETCH ? w->n_in - k : STRETCH, b = k / ACT_BLOCK;
-            const int n_q = n_padded - k < STRETCH ? n_padded - k : STRETCH;
+        for (int k = 0; k < w->n_in; k += I8_STRETCH) {
+            const int n = w->n_in - k < I8_STRETCH ? w->n_in - k : I8_STRETCH, b = k / ACT_BLOCK;
+            const int n_q = n_padded - k < I8_STRETCH ? n_padded - k : I8_STRETCH;
             for (int i = 0; i < ROWS; i++) { // past the last row the last is repeated
                 const uint8_t *row = qp_matrix_row(w, r + i < end ? r + i : end - 1);
-                row_quads_i8(&quads, i, row + k, fetch_ahead(w, i), x->q + k, n, n_q);
+                row_quads_i8(quads, i, row + k, fetch_ahead(w, i, k, n, I8_STRETCH), x->q + k, n,
+                             n_q);
             }
-            sum = add_quads_i8(sum, &quads, x->scales + b, x->offsets + b, n_q / ACT_BLOCK);
+            sum = add_quads_i8(sum, quads, x->scales + b, x->offsets + b, n_q / ACT_BLOCK);
         }
         store_rows(y + r, rows_in_order(sum), w, r, lanes_below(end - r));
     }
@@ -167,8 +182,8 @@ static inline __m512i pack_words(__m512i a, __m512i b)
 }
 
 struct even_odd {
-    int8_t even[STRETCH], odd[STRETCH]; // of two blocks each 64
-    int32_t start[STRETCH / 4];         // what the 16 of block-wise values adds, negative
+    int8_t even[I4_STRETCH], odd[I4_STRETCH]; // of two blocks each 64
+    int32_t start[I4_STRETCH / 4];            // what the 16 of block-wise values adds, negative
 };
 
 /* From q [n_q], whole blocks; the rest of the last 128 becomes zero. */
@@ -201,7 +216,7 @@ static inline __m512i lane_multipliers(const uint8_t *multipliers)
 }
 
 /* 64 bytes of a row, `at` bytes from the beginning of its stretch; multipliers NULL: plain int4. */
-static inline __attribute__((always_inline)) __m512i dot_i4(const uint8_t *w, size_t ahead,
+static inline __attribute__((always_inline)) __m512i dot_i4(const uint8_t *w, ptrdiff_t ahead,
                                                             const uint8_t *multipliers,
                                                             const struct even_odd *q, int at,
                                                             __mmask64 mask)
@@ -228,39 +243,39 @@ static inline __attribute__((always_inline)) __m512i dot_i4(const uint8_t *w, si
 
 /* Bytes [at, at + n) of a row's stretch. What lies past the row counts as zero weights, nibble 0:
  * its q may be anything, or in block-wise rows is zero. */
-static inline __attribute__((always_inline)) __m512i quad_i4(const uint8_t *w, size_t ahead,
+static inline __attribute__((always_inline)) __m512i quad_i4(const uint8_t *w, ptrdiff_t ahead,
                                                              const uint8_t *multipliers,
                                                              const struct even_odd *q, int at,
                                                              int n)
 {
     if (multipliers)
-        _mm_prefetch((const char *)multipliers + ((size_t)at + ahead) / 16, _MM_HINT_T0);
+        _mm_prefetch((const char *)multipliers + (at + ahead) / 16, _MM_HINT_T0);
     return sum_quads(dot_i4(w, ahead, multipliers, q, at, bytes_below(n)),
                      dot_i4(w, ahead, multipliers, q, at + 64, bytes_below(n - 64)),
                      dot_i4(w, ahead, multipliers, q, at + 128, bytes_below(n - 128)),
                      dot_i4(w, ahead, multipliers, q, at + 192, bytes_below(n - 192)));
 }
 
-static inline __attribute__((always_inline)) void row_quads_i4(struct quads *quads, int row,
-                                                               const uint8_t *w, size_t ahead,
+static inline __attribute__((always_inline)) void row_quads_i4(__m512i quads[][ROWS], int row,
+                                                               const uint8_t *w, struct fetch f,
                                                                const uint8_t *multipliers,
                                                                const struct even_odd *q, int n)
 {
     int k = 0, j = 0;
     for (; k + 256 <= n; k += 256)
-        quads->of[j++][row] = quad_i4(w, ahead, multipliers, q, k, 256);
+        quads[j++][row] = quad_i4(w, fetch_at(&f, k), multipliers, q, k, 256);
     if (k < n)
-        quads->of[j][row] = quad_i4(w, ahead, multipliers, q, k, n - k);
+        quads[j][row] = quad_i4(w, f.beyond, multipliers, q, k, n - k);
 }
 
 /* A quad is 8 blocks: of each of its sums, 128-bit lanes 0 and 1 are one block, 2 and 3 the next.
  * Nibbles as they lie are the weights plus 8, which offsets / 16 takes away; NULL: nothing to. */
 static inline __attribute__((always_inline)) __m512
-add_quads_i4(__m512 sum, const struct quads *quads, const float *scales, const int32_t *offsets,
+add_quads_i4(__m512 sum, const __m512i quads[][ROWS], const float *scales, const int32_t *offsets,
              int n_blocks)
 {
     for (int b = 0; b < n_blocks; b += 8) {
-        const __m512i *v = quads->of[b / 8];
+        const __m512i *v = quads[b / 8];
         __m512i first[4], second[4];
         UNROLL
         for (int g = 0; g < 4; g++) {
@@ -290,23 +305,25 @@ static inline __attribute__((always_inline)) void gemv_i4_rows(float *y, const s
 {
     const int n_padded = (int)qp_round_up((size_t)w->n_in, ACT_BLOCK);
     struct even_odd q;
-    struct quads quads;
+    __m512i quads[I4_STRETCH / 256][ROWS];
     memset(&q, 0, sizeof q);
     for (int r = begin; r < end; r += ROWS) {
         __m512 sum = _mm512_setzero_ps();
-        for (int k = 0; k < w->n_in; k += 2 * STRETCH) {
-            const int n = w->n_in - k < 2 * STRETCH ? w->n_in - k : 2 * STRETCH, b = k / ACT_BLOCK;
-            const int n_q = n_padded - k < 2 * STRETCH ? n_padded - k : 2 * STRETCH;
-            if (r == begin || w->n_in > 2 * STRETCH)
+        for (int k = 0; k < w->n_in; k += 2 * I4_STRETCH) {
+            const int n = w->n_in - k < 2 * I4_STRETCH ? w->n_in - k : 2 * I4_STRETCH,
+                      b = k / ACT_BLOCK;
+            const int n_q = n_padded - k < 2 * I4_STRETCH ? n_padded - k : 2 * I4_STRETCH;
+            if (r == begin || w->n_in > 2 * I4_STRETCH)
                 split_even_odd(&q, x->q + k, n_q);
             for (int i = 0; i < ROWS; i++) { // past the last row the last is repeated
                 const int at = r + i < end ? r + i : end - 1;
                 const uint8_t *row = qp_matrix_row(w, at);
                 const uint8_t *multipliers =
                     is_block ? qp_matrix_multipliers(w, at) + k / (2 * I4_BLOCK) : NULL;
-                row_quads_i4(&quads, i, row + k / 2, fetch_ahead(w, i), multipliers, &q, n / 2);
+                row_quads_i4(quads, i, row + k / 2, fetch_ahead(w, i, k / 2, n / 2, I4_STRETCH),
+                             multipliers, &q, n / 2);
             }
-            sum = add_quads_i4(sum, &quads, x->scales + b, is_block ? NULL : x->offsets + b,
+            sum = add_quads_i4(sum, quads, x->scales + b, is_block ? NULL : x->offsets + b,
                                n_q / ACT_BLOCK);
         }
         store_rows(y + r, rows_in_order(sum), w, r, lanes_below(end - r));

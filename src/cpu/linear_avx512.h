@@ -42,7 +42,7 @@ static inline struct rows16 take_multipliers(const struct matrix *w, int r, int 
 }
 
 /* 64 weights as w + 128. What the mask leaves out becomes anything, since its q are zero. */
-static inline __m512i load_i8(const uint8_t *w, size_t ahead, __mmask64 mask)
+static inline __m512i load_i8(const uint8_t *w, ptrdiff_t ahead, __mmask64 mask)
 {
     _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
     return _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, w), _mm512_set1_epi8(-128));
