@@ -295,34 +295,41 @@ static void multiply_product(const struct linear_task *j, const struct worker_sc
 
 /* ---- linear ---- */
 
-/* The products' rows, laid end to end in tiles, times chunks of tokens. Tasks are numbered tile by
- * tile, so that a thread's share packs each tile once. */
+/* Task i of a product of many tokens: chunk i % n_chunks of the tokens times tile i / n_chunks of
+ * the products' rows, laid end to end. *packed is the tile that s->tile holds. */
+static void multiply_task(const struct linear_task *j, const struct worker_scratch *s, int task,
+                          int n_chunks, int *packed)
+{
+    const struct kernels *k = &cpu(j->r)->k;
+    int i = task / n_chunks;
+    const int t0 = task % n_chunks * TASK_TOKENS, n = min_int(TASK_TOKENS, j->n - t0);
+    const struct product *p = j->products;
+    const bool is_packed = i == *packed;
+    *packed = i;
+    for (; i >= n_tiles(p->w); p++)
+        i -= n_tiles(p->w);
+    const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, p->w->n_out - row);
+    const size_t stride = (size_t)p->w->n_out;
+    float *y = p->y + (size_t)t0 * stride + row;
+    if (!is_packed)
+        pack_tile(k, s->tile, p->w, row, n_rows);
+    multiply_tile(k, y, stride, s->tile, p->w, j->in, t0, n, row, n_rows);
+    add_lora(j, s, y, stride, (int)(p - j->products), t0, n, row, n_rows);
+}
+
+/* Tasks are numbered tile by tile, so that a thread's share packs each tile once. They are taken as
+ * many as make a tile: whoever is done early helps the others. */
 static void linear_tiles(void *arg, int index, int n_threads)
 {
+    (void)n_threads;
     struct linear_task *j = arg;
-    const struct kernels *k = &cpu(j->r)->k;
     const int n_chunks = (j->n + TASK_TOKENS - 1) / TASK_TOKENS;
-    const struct worker_scratch *s = &cpu(j->r)->scratch[index];
     int begin, end, n_all = 0, packed = -1;
     for (int p = 0; p < j->n_products; p++)
         n_all += n_tiles(j->products[p].w);
-    qp_share(n_all * n_chunks, 1, index, n_threads, &begin, &end);
-    for (int task = begin; task < end; task++) {
-        int i = task / n_chunks, t0 = task % n_chunks * TASK_TOKENS;
-        const struct product *p = j->products;
-        const bool is_packed = i == packed;
-        packed = i;
-        for (; i >= n_tiles(p->w); p++)
-            i -= n_tiles(p->w);
-        const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, p->w->n_out - row);
-        const size_t stride = (size_t)p->w->n_out;
-        const int n = min_int(TASK_TOKENS, j->n - t0);
-        float *y = p->y + (size_t)t0 * stride + row;
-        if (!is_packed)
-            pack_tile(k, s->tile, p->w, row, n_rows);
-        multiply_tile(k, y, stride, s->tile, p->w, j->in, t0, n, row, n_rows);
-        add_lora(j, s, y, stride, (int)(p - j->products), t0, n, row, n_rows);
-    }
+    while (qp_pool_take(cpu(j->r)->pool, index, n_all * n_chunks, 1, 1, n_chunks, &begin, &end))
+        for (int task = begin; task < end; task++)
+            multiply_task(j, &cpu(j->r)->scratch[index], task, n_chunks, &packed);
 }
 
 /* Rows [begin, end) of the products' rows, laid end to end. */
@@ -439,29 +446,33 @@ static void finish_gated(struct linear_task *j, const struct worker_scratch *s, 
     }
 }
 
+/* Tile i of both matrices, for all tokens. */
+static void gate_tile(struct linear_task *j, const struct worker_scratch *s, int i)
+{
+    const struct kernels *k = &cpu(j->r)->k;
+    const struct matrix *up = j->up->w, *gate = j->gate->w;
+    const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, up->n_out - row);
+    pack_tile(k, s->tile, up, row, n_rows);
+    pack_tile(k, s->tile_gate, gate, row, n_rows);
+    for (int t0 = 0; t0 < j->n; t0 += TASK_TOKENS) {
+        const int n = min_int(TASK_TOKENS, j->n - t0);
+        multiply_tile(k, s->up, TILE_ROWS, s->tile, up, j->in, t0, n, row, n_rows);
+        add_lora(j, s, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
+        if (gate->data) {
+            multiply_tile(k, s->gate, TILE_ROWS, s->tile_gate, gate, j->in, t0, n, row, n_rows);
+            add_lora(j, s, s->gate, TILE_ROWS, GATE_PRODUCT, t0, n, row, n_rows);
+        }
+        finish_gated(j, s, TILE_ROWS, t0, n, row, n_rows);
+    }
+}
+
 static void gated_tiles(void *arg, int index, int n_threads)
 {
+    (void)n_threads;
     struct linear_task *j = arg;
-    const struct kernels *k = &cpu(j->r)->k;
-    const struct worker_scratch *s = &cpu(j->r)->scratch[index];
-    const struct matrix *up = j->up->w, *gate = j->gate->w;
-    int begin, end;
-    qp_share(n_tiles(up), 1, index, n_threads, &begin, &end);
-    for (int i = begin; i < end; i++) {
-        const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, up->n_out - row);
-        pack_tile(k, s->tile, up, row, n_rows);
-        pack_tile(k, s->tile_gate, gate, row, n_rows);
-        for (int t0 = 0; t0 < j->n; t0 += TASK_TOKENS) {
-            const int n = min_int(TASK_TOKENS, j->n - t0);
-            multiply_tile(k, s->up, TILE_ROWS, s->tile, up, j->in, t0, n, row, n_rows);
-            add_lora(j, s, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
-            if (gate->data) {
-                multiply_tile(k, s->gate, TILE_ROWS, s->tile_gate, gate, j->in, t0, n, row, n_rows);
-                add_lora(j, s, s->gate, TILE_ROWS, GATE_PRODUCT, t0, n, row, n_rows);
-            }
-            finish_gated(j, s, TILE_ROWS, t0, n, row, n_rows);
-        }
-    }
+    int i, end;
+    while (qp_pool_take(cpu(j->r)->pool, index, n_tiles(j->up->w), 1, 1, 1, &i, &end))
+        gate_tile(j, &cpu(j->r)->scratch[index], i);
 }
 
 /* Few tokens: each thread takes tiles of rows of both matrices, straight from the file, as many as
