@@ -2,7 +2,8 @@
  * of this machine's measured limit that is. bench/kernels [--isa NAME] [--only KERNEL] [--ms N]
  * Decode (gemv): weights larger than any cache, GB/s against a plain read of the same memory.
  * Prefill (pack + gemm): 10^12 integer operations a second (a multiply and an add are two), against
- * independent vpdpbusd in a loop. Rates are medians of passes interleaved with the limit's own. */
+ * independent vpdpbusd in a loop. Before them, what it takes to hand work to all threads
+ * (--only hand_over). Rates are medians of passes interleaved with the limit's own. */
 #include "limits.h"
 
 #include "cpu/kernels.h"
@@ -266,6 +267,34 @@ static void bench_gemm(const struct options *options, const struct kernels *k, i
     close_work(&work);
 }
 
+static void do_nothing(void *arg, int index, int n_threads)
+{
+    (void)arg, (void)index, (void)n_threads;
+}
+
+/* What a run costs beside its work: from the announcement until every part is done. The median, and
+ * what one in a hundred passes: a thread that the system has put aside is slower by far. */
+static void bench_hand_over(const struct options *options)
+{
+    enum {
+        N_RUNS = 20000
+    };
+    static double ns[N_RUNS];
+    struct pool *pool;
+    if (options->isa || (options->only && strcmp(options->only, "hand_over")) ||
+        qp_pool_open(&pool, 0, NULL))
+        return;
+    for (int i = 0; i < N_RUNS; i++) {
+        const uint64_t start = qp_now_ns();
+        qp_pool_run(pool, do_nothing, NULL);
+        ns[i] = (double)(qp_now_ns() - start);
+    }
+    const double typical = median(ns, N_RUNS); // which sorts
+    printf("hand-over, %d threads: %.2f us, 1 in 100 above %.2f us\n", qp_pool_n_threads(pool),
+           typical * 1e-3, ns[N_RUNS / 100 * 99] * 1e-3);
+    qp_pool_close(pool);
+}
+
 static void bench_level(const struct options *options, const struct kernels *k)
 {
     static const int widths[] = { 576, 640, 2048, 16384 };
@@ -298,6 +327,7 @@ int main(int argc, char **argv)
             return 2;
         }
     }
+    bench_hand_over(&options);
     printf("%-11s %-13s %6s %6s %6s\n", "isa", "kernel", "tokens", "n_out", "n_in");
     const struct cpu_level *level;
     for (int i = 0; (level = qp_cpu_level(i)); i++) {
