@@ -222,7 +222,7 @@ export const tests = {
     withModel(env, "slow", async (model) => {
       const order = [];
       const read = async (name) => {
-        for await (const _ of model.session({ maxOutputTokens: 12 }).say("the")) order.push(name);
+        for await (const _ of model.session({ maxOutputTokens: 100 }).say("the")) order.push(name);
       };
       await Promise.all([read("a"), read("b")]);
       const first = order.indexOf("b");

@@ -87,9 +87,12 @@ describe("the demo page", () => {
     await page.fill("#url", "models/slow.bin");
     await page.click("#url-form button");
     await page.waitForSelector("#composer:not([hidden])");
+    await page.click("#settings-button");
+    await page.fill("input[name=context]", "16384");
+    await page.fill("input[name=maxOutputTokens]", "16000");
     await page.fill("#prompt", "the letters");
     await page.press("#prompt", "Enter");
-    await page.click("#stop");
+    await page.click("#stop", { timeout: 5000 }).catch(() => {}); // or the model has ended by itself
     await page.waitForSelector("#send:not([hidden])");
     assert.deepEqual(page.errors, []);
     await page.context().close();
