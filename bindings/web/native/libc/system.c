@@ -4,6 +4,7 @@
 #include "../quip_web.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,12 @@ time_t time(time_t *t)
 {
     const time_t now = (time_t)(web_now() / 1000);
     return t ? *t = now : now;
+}
+
+/* Workers are the browser's to schedule. */
+int sched_yield(void)
+{
+    return 0;
 }
 
 /* ---- files: the only one there is has random numbers in it ---- */
