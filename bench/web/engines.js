@@ -47,14 +47,9 @@ async function openWllama(url, threads) {
     openMs: performance.now() - started,
     build: wllama.isMultithread() ? `${wllama.getNumThreads()} threads` : "1 thread",
     async measure(n) {
-      let text = words(n);
-      let timings;
-      for (;;) {
-        const options = { prompt: text, max_tokens: OUTPUT, temperature: 0, ignore_eos: true, cache_prompt: false };
-        ({ timings } = await wllama.createCompletion(options));
-        if (timings.prompt_n <= n) break;
-        text = text.slice(0, Math.floor((text.length * n) / timings.prompt_n)); // words are several tokens
-      }
+      const prompt = words(Math.floor(n / 2.2)); // a word is a little over two tokens
+      const options = { prompt, max_tokens: OUTPUT, temperature: 0, ignore_eos: true, cache_prompt: false };
+      const { timings } = await wllama.createCompletion(options);
       return { promptTokens: timings.prompt_n, prefill: timings.prompt_per_second, decode: timings.predicted_per_second };
     },
     close: () => wllama.exit(),
