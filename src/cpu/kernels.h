@@ -194,6 +194,13 @@ struct kernels {
 /* The table for a set of CPU features (base.h). */
 struct kernels qp_kernels_for(unsigned cpu);
 
+/* gemm_f32 by way of sums[t][r], the plain sums of two tokens x[t] and two rows w[r], which may be
+ * the same: what is left to an instruction set (linear_scalar.c). */
+typedef void pair_sums_f32(float sums[2][2], const float *const w[2], const float *const x[2],
+                           int n_in);
+void qp_gemm_f32_pairs(pair_sums_f32 *sums_of, float *y, size_t y_stride, const struct matrix *w,
+                       const float *x, size_t x_stride, int n_tokens, int begin, int end);
+
 /* Each fills in what it has; on other architectures they do nothing. */
 void qp_thin_kernels_scalar(struct kernels *k);
 void qp_thin_kernels_avx2(struct kernels *k);

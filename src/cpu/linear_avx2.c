@@ -553,9 +553,10 @@ static inline struct lanes16 step_lanes16(struct lanes16 sum, struct lanes16 a, 
 }
 
 /* sums[t][r] of two tokens and two rows, which may be the same. */
-static void gemm_f32_sums_avx2(float sums[2][2], const float *w0, const float *w1, const float *x0,
-                               const float *x1, int n_in)
+static void gemm_f32_sums_avx2(float sums[2][2], const float *const w[2], const float *const x[2],
+                               int n_in)
 {
+    const float *const w0 = w[0], *const w1 = w[1], *const x0 = x[0], *const x1 = x[1];
     struct lanes16 s00 = { _mm256_setzero_ps(), _mm256_setzero_ps() }, s01 = s00, s10 = s00,
                    s11 = s00;
     for (int k = 0; k < n_in; k += 16) {
@@ -578,20 +579,7 @@ static void gemm_f32_sums_avx2(float sums[2][2], const float *w0, const float *w
 static void gemm_f32_avx2(float *y, size_t y_stride, const struct matrix *w, const float *x,
                           size_t x_stride, int n_tokens, int begin, int end)
 {
-    for (int r = begin; r < end; r += 2) {
-        const int r1 = r + 1 < end ? r + 1 : r; // the odd last row, or token, counts twice
-        for (int t = 0; t < n_tokens; t += 2) {
-            const int t1 = t + 1 < n_tokens ? t + 1 : t;
-            const int rows[2] = { r, r1 }, tokens[2] = { t, t1 };
-            float sums[2][2];
-            gemm_f32_sums_avx2(sums, qp_matrix_row(w, r), qp_matrix_row(w, r1),
-                               x + (size_t)t * x_stride, x + (size_t)t1 * x_stride, w->n_in);
-            for (int i = 0; i < 2; i++)
-                for (int j = 0; j < 2; j++)
-                    y[(size_t)tokens[i] * y_stride + (size_t)(rows[j] - begin)] =
-                        w->bias ? sums[i][j] + w->bias[rows[j]] : sums[i][j];
-        }
-    }
+    qp_gemm_f32_pairs(gemm_f32_sums_avx2, y, y_stride, w, x, x_stride, n_tokens, begin, end);
 }
 
 static void gemv_f32_avx2(float *y, const struct matrix *w, const float *x, int begin, int end)

@@ -334,22 +334,7 @@ static void gemm_f32_sums_wasm(float sums[2][2], const float *const w[2], const 
 static void gemm_f32_wasm(float *y, size_t y_stride, const struct matrix *w, const float *x,
                           size_t x_stride, int n_tokens, int begin, int end)
 {
-    for (int r = begin; r < end; r += 2) {
-        const int r1 = r + 1 < end ? r + 1 : r; // the odd last row, or token, counts twice
-        for (int t = 0; t < n_tokens; t += 2) {
-            const int t1 = t + 1 < n_tokens ? t + 1 : t;
-            const int rows[2] = { r, r1 }, tokens[2] = { t, t1 };
-            float sums[2][2];
-            gemm_f32_sums_wasm(
-                sums, (const float *const[2]){ qp_matrix_row(w, r), qp_matrix_row(w, r1) },
-                (const float *const[2]){ x + (size_t)t * x_stride, x + (size_t)t1 * x_stride },
-                w->n_in);
-            for (int i = 0; i < 2; i++)
-                for (int j = 0; j < 2; j++)
-                    y[(size_t)tokens[i] * y_stride + (size_t)(rows[j] - begin)] =
-                        w->bias ? sums[i][j] + w->bias[rows[j]] : sums[i][j];
-        }
-    }
+    qp_gemm_f32_pairs(gemm_f32_sums_wasm, y, y_stride, w, x, x_stride, n_tokens, begin, end);
 }
 
 static void gemv_f32_wasm(float *y, const struct matrix *w, const float *x, int begin, int end)
