@@ -39,20 +39,13 @@ struct lora_merge {
 /* "…q_proj.lora_A.weight" -> "…q_proj", without wrapping; false when it is named otherwise. */
 static bool parse_name(const char *name, char module[MAX_MODULE_NAME], bool *is_b)
 {
-    static const char *const ends[] = { ".lora_A.weight", ".lora_B.weight",
-                                        ".lora_A.default.weight", ".lora_B.default.weight" };
+    size_t n;
     name = qp_strip_wrapping(name);
-    const size_t n = strlen(name);
-    for (size_t i = 0; i < QP_COUNT(ends); i++) {
-        const size_t n_end = strlen(ends[i]);
-        if (n <= n_end || n - n_end >= MAX_MODULE_NAME || strcmp(name + n - n_end, ends[i]) != 0)
-            continue;
-        memcpy(module, name, n - n_end);
-        module[n - n_end] = 0;
-        *is_b = i % 2 == 1;
-        return true;
-    }
-    return false;
+    if (!qp_peft_side(name, &n, is_b) || n >= MAX_MODULE_NAME)
+        return false;
+    memcpy(module, name, n);
+    module[n] = 0;
+    return true;
 }
 
 static struct lora_merge_pair *find_pair(const struct lora_merge *m, const char *module)

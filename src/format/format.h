@@ -213,6 +213,9 @@ struct peft_config {
 /* `where` names the text in messages; *c points into the text. */
 quip_status qp_peft_read(struct peft_config *c, const char *text, size_t n, const char *where,
                          quip_error *error);
+/* Which of the two matrices beside a module a tensor's name tells: *n_module is the length of what
+ * stands in front of ".lora_A.weight" and its like, more than 0. False: it ends otherwise. */
+bool qp_peft_side(const char *name, size_t *n_module, bool *is_b);
 /* Weights without a config may have lora_alpha in their own metadata. */
 void qp_peft_read_metadata(struct peft_config *c, struct format *f);
 /* Alpha of a module, by its full name of n bytes: "model.layers.0.self_attn.q_proj". */

@@ -121,6 +121,22 @@ quip_status qp_peft_read(struct peft_config *c, const char *text, size_t n, cons
     return check_alpha_pattern(c, where, error);
 }
 
+bool qp_peft_side(const char *name, size_t *n_module, bool *is_b)
+{
+    static const char *const ends[] = { ".lora_A.weight", ".lora_B.weight",
+                                        ".lora_A.default.weight", ".lora_B.default.weight" };
+    const size_t n = strlen(name);
+    for (size_t i = 0; i < QP_COUNT(ends); i++) {
+        const size_t n_end = strlen(ends[i]);
+        if (n > n_end && strcmp(name + n - n_end, ends[i]) == 0) {
+            *n_module = n - n_end;
+            *is_b = i % 2 == 1;
+            return true;
+        }
+    }
+    return false;
+}
+
 void qp_peft_read_metadata(struct peft_config *c, struct format *f)
 {
     const struct metadata *m = qp_format_find_metadata(f, "lora_alpha");

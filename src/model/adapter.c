@@ -107,8 +107,6 @@ static bool parse_peft_name(const char *name, struct adapter_place *p)
 {
     static const char *const wrappings[] = { "base_model.model.", "model.language_model.",
                                              "language_model.", "model.", "transformer." };
-    static const char *const suffixes[] = { ".lora_A.weight", ".lora_B.weight",
-                                            ".lora_A.default.weight", ".lora_B.default.weight" };
     const char *rest;
     for (size_t i = 0; i < QP_COUNT(wrappings); i++)
         if ((rest = after(name, wrappings[i])))
@@ -117,16 +115,7 @@ static bool parse_peft_name(const char *name, struct adapter_place *p)
         return false;
     if (!(p->module = read_layer(rest, &p->l)))
         return false;
-    const size_t n = strlen(p->module);
-    for (size_t i = 0; i < QP_COUNT(suffixes); i++) {
-        const size_t n_suffix = strlen(suffixes[i]);
-        if (n > n_suffix && strcmp(p->module + n - n_suffix, suffixes[i]) == 0) {
-            p->n = n - n_suffix;
-            p->is_b = i % 2 == 1;
-            return true;
-        }
-    }
-    return false;
+    return qp_peft_side(p->module, &p->n, &p->is_b);
 }
 
 /* params.lm.transformer.x_layers_0.self_attention.q.w_prime_left: a is what x meets first, which
