@@ -10,6 +10,8 @@
  * --step: tokens that are run together; a rate of 100 then is 100 such steps a second.
  * --adapter: with the adapter against without it, in turns, instead of against a plain read.
  */
+#include "median.h"
+
 #include "engine/engine.h"
 
 #include <stdio.h>
@@ -87,18 +89,6 @@ static size_t weight_bytes(const quip_model *m, struct stretch *all)
 static double rate(size_t n_bytes, uint64_t begin_ns) // GB/s
 {
     return (double)n_bytes / (double)(qp_now_ns() - begin_ns);
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, int n)
-{
-    qsort(v, (size_t)n, sizeof *v, compare_doubles);
-    return v[n / 2];
 }
 
 static quip_status decode(quip_session *session, int n, int step, quip_error *error)

@@ -5,6 +5,7 @@
  * independent vpdpbusd in a loop. Before them, what it takes to hand work to all threads
  * (--only hand_over). Rates are medians of passes interleaved with the limit's own. */
 #include "limits.h"
+#include "median.h"
 
 #include "cpu/kernels.h"
 #include "format/format.h"
@@ -122,18 +123,6 @@ static void pass_gemm(struct work *work)
 }
 
 /* ---- the table ---- */
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, int n)
-{
-    qsort(v, (size_t)n, sizeof(*v), compare_doubles);
-    return v[n / 2];
-}
 
 static double seconds(pass_function pass, struct work *work)
 {

@@ -4,6 +4,7 @@
  * 1 GiB. Prefill multiplies: operations a second of the widest dot product of 8-bit integers, in
  * registers. Medians of rounds that alternate, because neighbours change within seconds. */
 #include "limits.h"
+#include "median.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,12 +46,6 @@ static double seconds_of(struct pool *pool, pool_task task, struct limits_job *j
     return (double)(qp_now_ns() - start) * 1e-9;
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 struct figure {
     const char *name, *unit;
     double rounds[MAX_ROUNDS];
@@ -58,13 +53,12 @@ struct figure {
 
 static void print_figure(struct figure *f, int n, bool is_json, bool is_last)
 {
-    qsort(f->rounds, (size_t)n, sizeof *f->rounds, compare_doubles);
-    const double median = f->rounds[n / 2], min = f->rounds[0], max = f->rounds[n - 1];
+    const double middle = median(f->rounds, n), min = f->rounds[0], max = f->rounds[n - 1];
     if (is_json)
-        printf("  \"%s\": {\"median\": %.4g, \"min\": %.4g, \"max\": %.4g}%s\n", f->name, median,
+        printf("  \"%s\": {\"median\": %.4g, \"min\": %.4g, \"max\": %.4g}%s\n", f->name, middle,
                min, max, is_last ? "" : ",");
     else
-        printf("%-14s %8.2f %s  (%.2f to %.2f)\n", f->name, median, f->unit, min, max);
+        printf("%-14s %8.2f %s  (%.2f to %.2f)\n", f->name, middle, f->unit, min, max);
 }
 
 static int whole_number(const char *text, int max)

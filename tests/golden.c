@@ -13,73 +13,13 @@
 
 #include "convert/convert.h"
 #include "model/model.h"
+#include "support/golden.h"
 #include "support/shared.h"
-
-#define TOLERANCE 1e-4f
-#define MAX_IDS 512
 
 static void check(quip_status status, const quip_error *error)
 {
     if (status)
         fail_msg("%s: %s", quip_status_name(status), error->message);
-}
-
-struct comparison {
-    const float *want;
-    int vocab_size;
-    float worst;
-};
-
-static bool compare_row(void *user, int position, const float *logits)
-{
-    struct comparison *c = user;
-    const float *want = c->want + (size_t)position * (size_t)c->vocab_size;
-    for (int i = 0; i < c->vocab_size; i++) {
-        const float difference = fabsf(logits[i] - want[i]);
-        if (!(difference <= c->worst)) // NaN too
-            c->worst = difference;
-    }
-    return true;
-}
-
-static void check_prompt(quip_model *model, const char *folder, const cJSON *prompt)
-{
-    char name[512];
-    int ids[MAX_IDS], greedy[MAX_IDS];
-    size_t n_bytes;
-    quip_error error = { 0 };
-    quip_model_info info;
-    quip_session *s;
-    quip_model_get_info(model, &info);
-    const int n = json_ids(cJSON_GetObjectItem(prompt, "ids"), ids, MAX_IDS);
-    const int n_greedy = json_ids(cJSON_GetObjectItem(prompt, "greedy_ids"), greedy, MAX_IDS);
-    snprintf(name, sizeof name, "data/golden/%s/%s", folder,
-             cJSON_GetObjectItem(prompt, "logits_file")->valuestring);
-    need_shared(name);
-    float *want = (float *)(void *)read_whole(shared_path(name), &n_bytes);
-    assert_int_equal(n_bytes, (size_t)n * (size_t)info.vocab_size * sizeof *want);
-
-    struct comparison c = { want, info.vocab_size, 0 };
-    check(quip_session_open(&s, model, &(quip_session_options){ .n_context = 400 }, &error),
-          &error);
-    check(quip_prefill_logits(s, ids, n, compare_row, &c, &error), &error);
-    if (!(c.worst <= TOLERANCE))
-        fail_msg("%s: logits differ by %g, allowed is %g", name, (double)c.worst,
-                 (double)TOLERANCE);
-    printf("  %-36s %3d tokens, largest difference %.2g\n", name + strlen("data/golden/"), n,
-           (double)c.worst);
-    for (int i = 0; i < n_greedy; i++) {
-        const float *logits = quip_logits(s);
-        int best = 0;
-        for (int j = 1; j < info.vocab_size; j++)
-            if (logits[j] > logits[best])
-                best = j;
-        if (best != greedy[i])
-            fail_msg("%s: greedy token %d is %d, expected is %d", name, i, best, greedy[i]);
-        check(quip_prefill(s, &best, 1, &error), &error);
-    }
-    quip_session_close(s);
-    free(want);
 }
 
 /* The checkpoint, converted to floats and opened. */
@@ -107,7 +47,7 @@ static void check_folder(const char *folder)
     cJSON *expected = read_json(shared_path(name));
     quip_model *model = open_golden(folder);
     cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(expected, "prompts"))
-        check_prompt(model, folder, prompt);
+        check_golden_prompt(model, NULL, folder, prompt);
     quip_model_close(model);
     cJSON_Delete(expected);
 }
@@ -199,7 +139,7 @@ static void no_window(quip_model *m)
 {
     for (int l = 0; l < m->config.n_layers; l++)
         if (m->config.layers[l].window)
-            m->config.layers[l].window = MAX_IDS;
+            m->config.layers[l].window = GOLDEN_MAX_IDS;
 }
 static void wider_window(quip_model *m)
 {
@@ -270,8 +210,6 @@ static void tied_head(quip_model *m)
 static float worst_without(const char *folder, void (*leave_out)(quip_model *))
 {
     char name[256];
-    int ids[MAX_IDS];
-    size_t n_bytes;
     quip_error error = { 0 };
     quip_session *s;
     quip_model *model = open_golden(folder);
@@ -281,17 +219,12 @@ static float worst_without(const char *folder, void (*leave_out)(quip_model *))
     const cJSON *prompt = cJSON_GetObjectItem(expected, "prompts")->child;
     while (strcmp(cJSON_GetObjectItem(prompt, "logits_file")->valuestring, "logits.f32") != 0)
         prompt = prompt->next;
-    const int n = json_ids(cJSON_GetObjectItem(prompt, "ids"), ids, MAX_IDS);
-    snprintf(name, sizeof name, "data/golden/%s/logits.f32", folder);
-    float *want = (float *)(void *)read_whole(shared_path(name), &n_bytes);
-    struct comparison c = { want, model->config.vocab_size, 0 };
     check(quip_session_open(&s, model, &(quip_session_options){ .n_context = 64 }, &error), &error);
-    check(quip_prefill_logits(s, ids, n, compare_row, &c, &error), &error);
+    const float worst = golden_difference(model, s, folder, prompt);
     quip_session_close(s);
     quip_model_close(model);
-    free(want);
     cJSON_Delete(expected);
-    return c.worst;
+    return worst;
 }
 
 /* Every detail of every architecture is seen by a golden: without it, that golden fails. */
@@ -340,7 +273,7 @@ static void test_every_detail_matters(void **state)
     for (size_t i = 0; i < QP_COUNT(details); i++) {
         const float worst = worst_without(details[i].folder, details[i].leave_out);
         printf("  %-14s %-32s %.4f\n", details[i].folder, details[i].name, (double)worst);
-        assert_true(worst > 9 * TOLERANCE);
+        assert_true(worst > 9 * GOLDEN_TOLERANCE);
     }
 }
 
