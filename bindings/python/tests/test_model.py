@@ -1,10 +1,14 @@
+import copy
 import io
 import os
 import pathlib
+import pickle
 
 import pytest
 
 import quip
+from quip import _abi, errors
+from quip._library import lib
 
 
 def test_info(model, model_path):
@@ -58,6 +62,8 @@ def test_source_that_fails(model_path):
         quip.Model.from_file(Broken(model_path.read_bytes()))
     with pytest.raises(quip.Error, match="a name"):
         quip.Model.from_file(io.BytesIO(b"junk" * 1000), "a name")
+    with pytest.raises(TypeError, match="bytes"), open(__file__) as text:
+        quip.Model.from_file(text)
 
 
 def test_errors_are_named_and_built_in(tmp_path):
@@ -73,9 +79,6 @@ def test_errors_are_named_and_built_in(tmp_path):
 
 
 def test_every_status_has_an_exception():
-    from quip import _abi, errors
-    from quip._library import lib
-
     names = [n for n in vars(_abi) if n.startswith("QUIP_E_")]
     for name in names:
         status = lib.quip_status_name(getattr(_abi, name)).decode()
@@ -95,6 +98,22 @@ def test_closed_model_says_so(model_path):
     assert session.prefill_logits([5]).shape == (1, model.info.vocab_size)
     session.rewind(0)
     assert session.ask("still here")
+
+
+def test_a_call_that_runs_keeps_what_is_closed(model_path):
+    model = quip.Model(model_path)
+    handle = model.handle  # as a call of another thread holds it
+    model.close()
+    info = _abi.quip_model_info()
+    lib.quip_model_get_info(handle, info)
+    assert info.architecture == b"llama"
+
+
+@pytest.mark.parametrize("double", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_one_of_a_kind(model, adapter_path, double):
+    for thing in (model, model.session(), model.adapter(adapter_path)):
+        with pytest.raises(TypeError, match=f"quip.{type(thing).__name__}"):
+            double(thing)
 
 
 def test_plan(model_path):

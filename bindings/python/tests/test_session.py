@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import quip
+from quip import _abi
 
 LONG = "x" * 7000  # as many tokens of the tiny model
 
@@ -68,15 +69,42 @@ def test_options(model):
         ({"n_context": "5"}, TypeError, "n_context"),
         ({"n_context": -1}, quip.ArgumentError, "n_context"),
         ({"temperature": -1.0}, quip.ArgumentError, "temperature"),
+        ({"n_context": 1.5}, TypeError, "n_context"),
+        ({"top_k": np.int64(2**40)}, OverflowError, "top_k"),
+        ({"polite": "no"}, TypeError, "polite"),
         ({"stop": "text"}, TypeError, "stop"),
+        ({"stop": [1]}, TypeError, "stop"),
         ({"stop": ["a\0b"]}, ValueError, "NUL"),
         ({"chat_template": "absent"}, quip.ArgumentError, "absent"),
         ({"system": "a\0b"}, ValueError, "system"),
+        ({"system": 3}, TypeError, "system"),
     ],
 )
 def test_wrong_options_are_named(model, options, kind, word):
     with pytest.raises(kind, match=word):
         model.session(**options)
+
+
+def test_options_are_those_of_the_header():
+    fields = {field[0] for field in _abi.quip_session_options._fields_}
+    assert quip.SessionOptions.__annotations__.keys() == fields - {"n_stop", "reserved"}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda session: session.ask(None),
+        lambda session: session.append(quip.Role.USER, b"bytes"),
+        lambda session: session.rewind("2"),
+        lambda session: session.prefill([1.5]),
+        lambda session: session.set_adapter("path"),
+    ],
+)
+def test_wrong_types_are_errors(session, call):
+    with pytest.raises(TypeError):
+        call(session)
+    with pytest.raises(ValueError, match="Role"):
+        session.append("user", "x")
 
 
 def test_context_full(model):
@@ -166,6 +194,32 @@ def test_close_ends_what_runs(model):
     session.close()
     thread.join(20)
     assert not thread.is_alive() and caught
+
+
+def test_a_fork_opens_its_own(model):
+    session = model.session(max_output_tokens=8)
+    text = session.ask("x")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with pytest.raises(RuntimeError, match="parent"):
+                session.ask("x")
+            session.close()  # without waiting for threads that are not here
+            del session
+            code = 0 if model.session(max_output_tokens=8).ask("x") == text else 2
+        finally:
+            os._exit(code)
+    for _ in range(2000):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.01)
+    else:
+        os.kill(child, signal.SIGKILL)
+    assert ended and status == 0
+    session.rewind(0)
+    assert session.ask("x") == text
 
 
 def test_interrupt(model):

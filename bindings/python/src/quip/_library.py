@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 import os
 import pathlib
-from typing import Any, Union
+from types import TracebackType
+from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
 
 from . import _abi
 from .errors import kind_of
@@ -25,6 +27,71 @@ def call(function: Any, *arguments: Any) -> None:
         raise kind_of(name)(error.message.decode("utf-8", "replace"))
 
 
+class Handle:
+    """A pointer to what the library opened, for arguments of its functions. The library closes it
+    when nobody holds it any more: a call that runs holds it, whoever closes its owner meanwhile."""
+
+    def __init__(self, close: Callable[[Handle], None]) -> None:
+        self._as_parameter_ = ctypes.c_void_p()  # what ctypes passes for it
+        self._close = close
+        self._process = os.getpid()
+
+    @property
+    def place(self) -> Any:
+        """Where a function that opens puts the pointer."""
+        return ctypes.byref(self._as_parameter_)
+
+    @property
+    def is_inherited(self) -> bool:
+        """This process is a fork of the one that opened it."""
+        return self._process != os.getpid()
+
+    def __del__(self) -> None:
+        # A fork has none of its parent's threads: closing would wait for them for ever.
+        if self._as_parameter_ and not self.is_inherited:
+            self._close(self)
+
+
+Self = TypeVar("Self", bound="Closeable")
+
+
+class Closeable:
+    """Closed at the end of a `with` block."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+
+class Owner(Closeable):
+    """An object of the library's: used until it is closed, and one of a kind."""
+
+    _handle: Optional[Handle] = None
+
+    @property
+    def handle(self) -> Handle:
+        """The library's object, for calls of it."""
+        if self._handle is None:
+            raise ValueError(f"the {type(self).__name__.lower()} is closed")
+        return self._handle
+
+    def close(self) -> None:
+        self._handle = None
+
+    def __reduce__(self) -> NoReturn:  # of copy and pickle, which would double the pointer
+        raise TypeError(f"a quip.{type(self).__name__} cannot be copied or sent to a process")
+
+
 def path_bytes(path: StrPath) -> bytes:
     """A path as the library takes it."""
     data = os.fsencode(path)
@@ -34,10 +101,41 @@ def path_bytes(path: StrPath) -> bytes:
 
 
 def text_bytes(name: str, text: str) -> bytes:
-    """A text that ends with its NUL in C, and so may not have one."""
-    if "\0" in text:
-        raise ValueError(f"{name} has a NUL character in it")
+    """UTF-8 of a text."""
+    if not isinstance(text, str):
+        raise TypeError(f"{name} is a str, not {text!r}")
     return text.encode()
+
+
+def c_text(name: str, text: str) -> bytes:
+    """The same of one that ends with its NUL in C, and so may not have one."""
+    data = text_bytes(name, text)
+    if b"\0" in data:
+        raise ValueError(f"{name} has a NUL character in it")
+    return data
+
+
+def _flag(value: Any) -> bool:
+    if value not in (False, True):
+        raise TypeError
+    return bool(value)
+
+
+def _address(value: Any) -> Any:
+    """bytes, arrays and handles have one; a number that is taken for one ends the process."""
+    if isinstance(value, (int, float, str)):
+        raise TypeError
+    return value._as_parameter_ if isinstance(value, Handle) else value
+
+
+# What ctypes does not check when a field of this type is set.
+_CHECKS = {
+    ctypes.c_bool: _flag,
+    ctypes.c_char_p: _address,
+    ctypes.c_void_p: _address,
+    ctypes.c_int: operator.index,
+    ctypes.c_uint64: operator.index,
+}
 
 
 def fill(struct: ctypes.Structure, **values: Any) -> None:
@@ -48,10 +146,12 @@ def fill(struct: ctypes.Structure, **values: Any) -> None:
         if name not in kinds or name == "reserved":
             known = ", ".join(sorted(kinds.keys() - {"reserved", "n_stop"}))
             raise TypeError(f"there is no option {name}; there are {known}")
+        kind = kinds[name]
         try:
-            setattr(struct, name, value)
+            c_value = _CHECKS[kind](value) if kind in _CHECKS else value
+            setattr(struct, name, c_value)
         except TypeError:
             raise TypeError(f"{name} cannot be {value!r}") from None
-        is_number = isinstance(value, int) and kinds[name] is not ctypes.c_float
-        if is_number and getattr(struct, name) != value:
+        if kind in (ctypes.c_int, ctypes.c_uint64) and getattr(struct, name) != c_value:
             raise OverflowError(f"{name} cannot be {value}: it does not fit")
+    struct.held = values  # what it points at lives as long

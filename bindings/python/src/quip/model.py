@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import operator
 import os
 from dataclasses import dataclass
-from types import TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -17,13 +17,12 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
-    Type,
     Union,
     cast,
 )
 
 from . import _abi
-from ._library import StrPath, call, fill, lib, path_bytes
+from ._library import Handle, Owner, StrPath, c_text, call, fill, lib, path_bytes, text_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Unpack
@@ -62,7 +61,7 @@ class Plan:
     n_context: int
 
 
-class Model:
+class Model(Owner):
     """A model file. Opening takes milliseconds: weights are used where they lie in the file.
 
     with quip.Model("gemma.bin") as model:
@@ -70,34 +69,30 @@ class Model:
     """
 
     def __init__(self, path: StrPath, *, no_mmap: bool = False) -> None:
-        self._handle: Optional[int] = None
         options = _abi.quip_model_options()
         fill(options, no_mmap=no_mmap)
-        handle = ctypes.c_void_p()
-        call(lib.quip_model_open, ctypes.byref(handle), path_bytes(path), ctypes.byref(options))
-        self._begin(handle.value)
+        self._open(lib.quip_model_open, path_bytes(path), options)
 
-    def _begin(self, handle: Optional[int]) -> None:
-        self._handle = handle
+    def _open(self, function: Any, *arguments: Any) -> None:
+        handle = Handle(lib.quip_model_close)
+        call(function, handle.place, *arguments)
         info = _abi.quip_model_info()
-        lib.quip_model_get_info(handle, ctypes.byref(info))
+        lib.quip_model_get_info(handle, info)
         values: Dict[str, Any] = {}
         for name, *_ in info._fields_:
             value = getattr(info, name)
             values[name] = value.decode() if isinstance(value, bytes) else value
         self.info = ModelInfo(**values)
+        self._handle = handle
 
     @classmethod
     def from_file(cls, file: BinaryIO, name: str = "model") -> Model:
         """Open what a binary file object holds: an entry of an archive, a BytesIO. The weights
         are read into memory; `file` is not needed afterwards."""
         model = cls.__new__(cls)
-        model._handle = None
-        handle = ctypes.c_void_p()
         source, raised = source_of(file, name)
         with reraise(raised):
-            call(lib.quip_model_open_source, ctypes.byref(handle), ctypes.byref(source), None)
-        model._begin(handle.value)
+            model._open(lib.quip_model_open_source, source, None)
         return model
 
     @classmethod
@@ -108,56 +103,24 @@ class Model:
 
         view = np.frombuffer(cast(Any, data), np.uint8)
         model = cls.__new__(cls)
-        model._handle = None
-        handle = ctypes.c_void_p()
         address = view.ctypes.data
         _held.setdefault(address, []).append(view)
         try:
-            call(
-                lib.quip_model_open_memory,
-                ctypes.byref(handle),
-                address,
-                view.nbytes,
-                _release,
-                address,
-                None,
+            model._open(
+                lib.quip_model_open_memory, address, view.nbytes, _release, address, None
             )
         except BaseException:
             _let_go(address)
             raise
-        model._begin(handle.value)
         return model
 
     def close(self) -> None:
         """Close; sessions that are still open keep what they need of the model."""
-        handle, self._handle = self._handle, None
-        lib.quip_model_close(handle)
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None:
-            self.close()
+        super().close()
 
     def __repr__(self) -> str:
         info, closed = self.info, ", closed" if self._handle is None else ""
         return f"<quip.Model {info.architecture}, {info.n_parameters} parameters, {info.weights}{closed}>"
-
-    @property
-    def handle(self) -> int:
-        """The quip_model, for calls of the library."""
-        if self._handle is None:
-            raise ValueError("the model is closed")
-        return self._handle
 
     def session(self, **options: Unpack[SessionOptions]) -> Session:
         """A conversation: Session(model, **options)."""
@@ -172,7 +135,7 @@ class Model:
     def encode(self, text: str, *, with_special: bool = False) -> List[int]:
         """Token ids of a text: no template, no beginning-of-sequence token. `with_special`:
         control tokens that the text spells out become their ids."""
-        data = text.encode()
+        data = text_bytes("text", text)
         capacity, n = len(data) + 8, ctypes.c_int()
         while True:
             tokens = (ctypes.c_int32 * capacity)()
@@ -204,7 +167,7 @@ class Model:
             capacity = n.value
 
 
-class Adapter:
+class Adapter(Owner):
     """LoRA weights beside a model: a PEFT folder, or a LoRA file of the original. Any number of
     sessions may use it, each with a scale of its own.
 
@@ -212,42 +175,18 @@ class Adapter:
     """
 
     def __init__(self, model: Model, path: StrPath) -> None:
-        self._handle: Optional[int] = None
-        handle = ctypes.c_void_p()
-        call(lib.quip_adapter_open, ctypes.byref(handle), model.handle, path_bytes(path))
-        self._handle = handle.value
+        handle = Handle(lib.quip_adapter_close)
+        call(lib.quip_adapter_open, handle.place, model.handle, path_bytes(path))
+        self._handle = handle
 
     def close(self) -> None:
         """Close; sessions keep what they need of it."""
-        handle, self._handle = self._handle, None
-        lib.quip_adapter_close(handle)
-
-    def __enter__(self) -> Adapter:
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None:
-            self.close()
-
-    @property
-    def handle(self) -> int:
-        """The quip_adapter, for calls of the library."""
-        if self._handle is None:
-            raise ValueError("the adapter is closed")
-        return self._handle
+        super().close()
 
 
 def token_array(tokens: Sequence[int]) -> ctypes.Array[ctypes.c_int32]:
     """Ids as C has them; one that is no 32-bit number is named."""
-    ids = [int(token) for token in tokens]
+    ids = [operator.index(token) for token in tokens]
     for token in ids:
         if not -(2**31) <= token < 2**31:
             raise OverflowError(f"there is no token {token}")
@@ -278,6 +217,8 @@ def source_of(file: BinaryIO, name: str) -> Tuple[_abi.quip_source, List[BaseExc
             file.seek(offset)
             while n > 0:
                 data = file.read(n)
+                if not isinstance(data, bytes) or len(data) > n:
+                    raise TypeError(f"{name}: read({n}) of the file gives no {n} bytes or less")
                 if not data:
                     return False
                 ctypes.memmove(buffer, data, len(data))
@@ -289,7 +230,7 @@ def source_of(file: BinaryIO, name: str) -> Tuple[_abi.quip_source, List[BaseExc
 
     source = _abi.quip_source()
     kinds = dict(cast(Any, _abi.quip_source._fields_))
-    fill(source, size=file.seek(0, 2), read_at=kinds["read_at"](read_at), name=name.encode())
+    fill(source, size=file.seek(0, 2), read_at=kinds["read_at"](read_at), name=c_text("name", name))
     return source, raised
 
 

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import operator
 import threading
 from dataclasses import dataclass
-from types import TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
     AsyncIterator,
     Callable,
+    Dict,
     Iterator,
     List,
     Optional,
     Sequence,
-    Type,
     TypedDict,
     TypeVar,
 )
 
 from . import _abi
-from ._library import call, fill, lib, text_bytes
+from ._library import Handle, Owner, c_text, call, fill, lib, text_bytes
 from .model import Adapter, Model, token_array
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class SessionOptions(TypedDict, total=False):
     chat_template: Optional[str]  # how turns are spelled, by name; None: as the file says
     adapter: Optional[Adapter]  # weights beside the model's, as if merged into it
     adapter_scale: float  # 0: 1
+    polite: bool  # leave the processor to others: half the threads, at low priority
 
 
 class Role(enum.IntEnum):
@@ -93,7 +94,7 @@ class Result:
 
 def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None:
     """Options as C has them. What they point at lives as long as `to`."""
-    values = dict(options)
+    values: Dict[str, Any] = dict(options)
     stop = values.pop("stop", None) or ()
     if isinstance(stop, str):
         raise TypeError("stop is a list of texts, not one text")
@@ -103,17 +104,15 @@ def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None
     elif adapter is not None:
         raise TypeError(f"adapter is a quip.Adapter, not {adapter!r}")
     for name in ("system", "chat_template"):
-        text = values.get(name)
-        if isinstance(text, str):
-            values[name] = text_bytes(name, text)
-    fill(to, **values)
+        if values.get(name) is not None:
+            values[name] = c_text(name, values[name])
     if stop:
-        texts = [text_bytes("a stop text", text) for text in stop]  # type: ignore[attr-defined]
-        array = (ctypes.c_char_p * len(texts))(*texts)
-        fill(to, stop=array, n_stop=len(texts))
+        texts = [c_text("a stop text", text) for text in stop]
+        values["stop"], values["n_stop"] = (ctypes.c_char_p * len(texts))(*texts), len(texts)
+    fill(to, **values)
 
 
-class Session:
+class Session(Owner):
     """A conversation. One thread at a time may use it; `cancel` any, at any time.
 
     with quip.Model("gemma.bin") as model, model.session(temperature=0.8) as chat:
@@ -124,50 +123,32 @@ class Session:
     def __init__(self, model: Model, **options: Unpack[SessionOptions]) -> None:
         c_options = _abi.quip_session_options()
         fill_options(c_options, options)
-        handle = ctypes.c_void_p()
-        call(
-            lib.quip_session_open, ctypes.byref(handle), model.handle, ctypes.byref(c_options)
-        )
-        self._begin(model, handle.value)
+        self._begin(model, lib.quip_session_open, model.handle, c_options)
 
-    def _begin(self, model: Model, handle: Optional[int]) -> None:
+    def _begin(self, model: Model, function: Any, *arguments: Any) -> None:
+        handle = Handle(lib.quip_session_close)
+        call(function, handle.place, *arguments)
         self.model = model
         self._handle = handle
         self._in_use = threading.Lock()  # while a call runs
-        self._closing = threading.Lock()  # while the handle is taken away, or used by cancel
-        self._answer: Optional[object] = None  # the one that may still be pulled
+        self._answer: Optional[Answer] = None  # the one that may still be pulled
 
     # ---- life ----
 
     def close(self) -> None:
         """End what runs on another thread, and close."""
-        if getattr(self, "_handle", None) is None:
+        handle, self._handle = self._handle, None
+        if handle is None or handle.is_inherited:
             return
-        self.cancel()
-        with self._in_use, self._closing:
-            handle, self._handle = self._handle, None
-            lib.quip_session_close(handle)
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
+        lib.quip_session_cancel(handle)
+        while not self._in_use.acquire(timeout=0.02):  # again, if that came before the call began
+            lib.quip_session_cancel(handle)
+        self._in_use.release()
 
     def clone(self) -> Session:
         """A second session that continues from the same point."""
-        handle = ctypes.c_void_p()
-        self._use(lambda h: call(lib.quip_session_clone, ctypes.byref(handle), h))
         copy = Session.__new__(Session)
-        copy._begin(self.model, handle.value)
+        self._use(lambda h: copy._begin(self.model, lib.quip_session_clone, h))
         return copy
 
     # ---- talking ----
@@ -192,8 +173,8 @@ class Session:
 
     def append(self, role: Role, text: str) -> None:
         """Append text to the conversation and run the model over it; see quip_append."""
-        data = text.encode()
-        self._use_patiently(lambda h: call(lib.quip_append, h, int(role), data, len(data)))
+        who, data = Role(role), text_bytes("text", text)
+        self._use_patiently(lambda h: call(lib.quip_append, h, who, data, len(data)))
         self._answer = None
 
     def answer(self) -> Answer:
@@ -204,9 +185,7 @@ class Session:
 
     def cancel(self) -> None:
         """End the call that runs on this session. Any thread may call it at any time."""
-        with self._closing:
-            if self._handle is not None:
-                lib.quip_session_cancel(self._handle)
+        lib.quip_session_cancel(self._handle)
 
     @property
     def result(self) -> Result:
@@ -230,12 +209,15 @@ class Session:
 
     def rewind(self, position: int) -> None:
         """Forget everything from this token on."""
-        self._use(lambda h: call(lib.quip_session_rewind, h, position))
+        place = operator.index(position)
+        self._use(lambda h: call(lib.quip_session_rewind, h, place))
         self._answer = None
 
     def set_adapter(self, adapter: Optional[Adapter], scale: float = 1.0) -> None:
         """Switch, scale or drop (None, or a scale of 0) the session's adapter. The context's text
         stays: the next call runs it again with the new weights."""
+        if not isinstance(adapter, (Adapter, type(None))):
+            raise TypeError(f"adapter is a quip.Adapter, not {adapter!r}")
         handle = adapter.handle if adapter and scale else None
         self._use(lambda h: call(lib.quip_session_set_adapter, h, handle, scale))
         self._answer = None
@@ -270,7 +252,7 @@ class Session:
         been run: see quip_logits."""
         import numpy as np
 
-        def copy(h: int) -> Optional[npt.NDArray[np.float32]]:
+        def copy(h: Handle) -> Optional[npt.NDArray[np.float32]]:
             row = lib.quip_logits(h)
             n = self.model.info.vocab_size
             return np.ctypeslib.as_array(row, shape=(n,)).copy() if row else None
@@ -279,18 +261,19 @@ class Session:
 
     # ---- one thread at a time ----
 
-    def _use(self, work: Callable[[int], T]) -> T:
+    def _use(self, work: Callable[[Handle], T]) -> T:
         """Work with the handle. A session that is busy says so: waiting could be for ever."""
         if not self._in_use.acquire(blocking=False):
             raise RuntimeError("the session is in use by another thread")
         try:
-            if self._handle is None:
-                raise ValueError("the session is closed")
-            return work(self._handle)
+            handle = self.handle
+            if handle.is_inherited:
+                raise RuntimeError("the session is that of the parent process: open one here")
+            return work(handle)
         finally:
             self._in_use.release()
 
-    def _use_patiently(self, work: Callable[[int], T]) -> T:
+    def _use_patiently(self, work: Callable[[Handle], T]) -> T:
         """The same for what may take seconds. Python sees Ctrl-C between instructions of its main
         thread, not in a call of C; so the call runs on another thread, and this one waits."""
         if threading.current_thread() is not threading.main_thread():
@@ -308,13 +291,13 @@ class Session:
                 raise
             return future.result()
 
-    def _next(self, answer: object) -> Any:
+    def _next(self, answer: Answer) -> Optional[str]:
         """The next piece of this answer, None at its end."""
         if self._answer is not answer:
             raise RuntimeError("the conversation has gone on: this answer cannot be continued")
         text, n, reason = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int()
 
-        def pull(h: int) -> Optional[str]:
+        def pull(h: Handle) -> Optional[str]:
             call(
                 lib.quip_next, h, ctypes.byref(text), ctypes.byref(n), ctypes.byref(reason)
             )
@@ -322,7 +305,8 @@ class Session:
                 return ctypes.string_at(text.value or 0, n.value).decode()
             return None
 
-        return self._use(pull)
+        # The first piece may wait for the text to be run; a piece behind it for one token.
+        return self._use(pull) if answer.has_begun else self._use_patiently(pull)
 
 
 class Answer(Iterator[str]):
@@ -339,7 +323,12 @@ class Answer(Iterator[str]):
             self.is_done = True
             raise StopIteration
         self._pieces.append(piece)
-        return str(piece)
+        return piece
+
+    @property
+    def has_begun(self) -> bool:
+        """A piece has come."""
+        return bool(self._pieces)
 
     def text(self) -> str:
         """The whole answer: what came so far, and the rest."""
