@@ -8,8 +8,8 @@ path, prompt = sys.argv[1:]
 options = LlmInferenceOptions(model_path=path, max_tokens=128)
 with LlmInference.create_from_options(options) as llm:
     print(llm.size_in_tokens(prompt), "tokens")
-    session = LlmInferenceSession.create_from_options(llm)
-    session.add_query_chunk(prompt)
-    future = session.generate_response_async(lambda partial, done: print(partial, end="\n" * done))
-    future.result()
-    session.close()
+    with LlmInferenceSession.create_from_options(llm) as session:
+        session.add_query_chunk(prompt)
+        session.generate_response_async(
+            lambda partial, done: print(partial, end="\n" * done, flush=True)
+        ).result()

@@ -44,6 +44,13 @@ def test_generate_async(llm):
     assert llm.generate_response_async("one").result(60) == text
 
 
+def test_async_does_not_wait_for_the_prompt(llm):
+    future = llm.generate_response_async("one two three " * 50)  # nor for what is wrong with it
+    with pytest.raises(quip.ContextFullError):
+        future.result(60)
+    assert llm.generate_response_async("").result(60) == llm.generate_response("")
+
+
 def test_session_is_a_conversation(llm):
     with LlmInferenceSession.create_from_options(llm) as session:
         session.add_query_chunk("one ")

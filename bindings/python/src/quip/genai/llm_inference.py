@@ -12,10 +12,9 @@ import enum
 import threading
 import warnings
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence, Type
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence
 
-from .._library import StrPath
+from .._library import Closeable, StrPath
 from ..errors import ArgumentError, UnsupportedError
 from ..model import Adapter, Model
 from ..session import Answer, Result, Role, Session, SessionOptions
@@ -74,7 +73,7 @@ class LlmInferenceSessionOptions:
     graph_options: GraphOptions = field(default_factory=GraphOptions)
 
 
-class LlmInference:
+class LlmInference(Closeable):
     """A model and how its sessions may use it.
 
     with LlmInference.create_from_model_path("gemma.bin") as llm:
@@ -105,26 +104,25 @@ class LlmInference:
 
     def generate_response(self, input_text: str) -> str:
         """Answer one prompt, in a session of its own."""
-        with self._new_session(input_text) as session:
+        with self._new_session() as session:
+            session.add_query_chunk(input_text)
             return session.generate_response()
 
     def generate_response_async(
         self, input_text: str, listener: Optional[ProgressListener] = None
     ) -> concurrent.futures.Future[str]:
-        """The same on another thread, which calls the listener with what is added and, last, with
-        ("", True). The future holds the whole text; its cancel() does not end the work, but
-        cancel_generate_response_async() of a session does."""
+        """The same on another thread, which reads the prompt and calls the listener with what is
+        added and, last, with ("", True). The future holds the whole text; its cancel() does not
+        end the work, but cancel_generate_response_async() of a session does."""
         if self._implicit is not None and self._implicit.is_busy:
             raise RuntimeError(_BUSY)
         if self._implicit is not None:
             self._implicit.close()
-        self._implicit = self._new_session(input_text)
-        return self._implicit.generate_response_async(listener)
+        self._implicit = self._new_session()
+        return self._implicit._start(listener, input_text)
 
-    def _new_session(self, input_text: str) -> LlmInferenceSession:
-        session = LlmInferenceSession(self, LlmInferenceSessionOptions(top_k=self._top_k()))
-        session.add_query_chunk(input_text)
-        return session
+    def _new_session(self) -> LlmInferenceSession:
+        return LlmInferenceSession(self, LlmInferenceSessionOptions(top_k=self._top_k()))
 
     def _adapter(self, path: StrPath) -> Adapter:
         """One copy of a LoRA file, for all sessions that want it."""
@@ -148,22 +146,11 @@ class LlmInference:
         self._adapters.clear()
         self.model.close()
 
-    def __enter__(self) -> LlmInference:
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.close()
-
 
 _BUSY = "Previous invocation still processing. Wait for done=true."
 
 
-class LlmInferenceSession:
+class LlmInferenceSession(Closeable):
     """A conversation: chunks of the user's turn, then an answer, then more chunks."""
 
     def __init__(
@@ -210,6 +197,9 @@ class LlmInferenceSession:
     def add_query_chunk(self, input_text: str) -> None:
         """More of the user's turn. The model reads it at once."""
         self._check_idle()
+        self._append(input_text)
+
+    def _append(self, input_text: str) -> None:
         if self._options.prompt_templates is not None:
             self._switch_role("user")
             self.session.append(Role.USER, input_text)
@@ -234,19 +224,30 @@ class LlmInferenceSession:
     ) -> concurrent.futures.Future[str]:
         """The answer on another thread, which calls the listener with what is added and, last,
         with ("", True); by then the session is free again."""
+        return self._start(listener)
+
+    def _start(
+        self, listener: Optional[ProgressListener], input_text: Optional[str] = None
+    ) -> concurrent.futures.Future[str]:
+        """Answer on another thread, which reads the text first, if there is one."""
         if not self._running.acquire(blocking=False):
             raise RuntimeError(_BUSY)
         future: concurrent.futures.Future[str] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
-        threading.Thread(target=self._write, args=(future, listener)).start()
+        threading.Thread(target=self._write, args=(future, listener, input_text)).start()
         return future
 
     def _write(
-        self, future: concurrent.futures.Future[str], listener: Optional[ProgressListener]
+        self,
+        future: concurrent.futures.Future[str],
+        listener: Optional[ProgressListener],
+        input_text: Optional[str],
     ) -> None:
         pieces = []
         try:
             try:
+                if input_text is not None:
+                    self._append(input_text)
                 for piece in _without_leading_blanks(self._begin_answer()):
                     pieces.append(piece)
                     if listener:
@@ -324,17 +325,6 @@ class LlmInferenceSession:
 
     def close(self) -> None:
         self.session.close()
-
-    def __enter__(self) -> LlmInferenceSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        self.close()
 
 
 def _without_leading_blanks(pieces: Iterator[str]) -> Iterator[str]:
