@@ -1,7 +1,7 @@
 /* linear_avx2.c: matrix products on 256-bit registers without VNNI (Haswell, Zen on).
  * In, out, order of rounding: linear_scalar.c, to the bit.
  *
- * One token: vpmaddubsw multiplies unsigned by signed bytes. int8 gives it |w| and x with the sign
+ * Few tokens: vpmaddubsw multiplies unsigned by signed bytes. int8 gives it |w| and x with the sign
  * of w (at most 128 * 127 * 2, which int16 holds), int4 the nibbles as they lie, plus 8, which
  * act_row.offsets / 16 takes away again.
  *
@@ -14,6 +14,7 @@
  * the products of vpmaddubsw are so small that int16 holds eight steps.
  *
  * In both k is n_in rounded up to ACT_BLOCK. */
+#include "cpu/gemv_rows.h"
 #include "cpu/kernels.h"
 #include "format/format.h"
 
@@ -113,43 +114,7 @@ static void quantize_row_avx2(int8_t *q, float *scale, const float *x, int n)
     *scale = max / 127.0f;
 }
 
-/* ---- one token: 8 rows at a time ---- */
-
-/* The even k of a block of q, and the odd ones, which meet the low and high nibbles. */
-static inline __m256i even_of(const int8_t *q)
-{
-    __m256i a = _mm256_slli_epi16(load_32(q), 8), b = _mm256_slli_epi16(load_32(q + 32), 8);
-    __m256i even = _mm256_packs_epi16(_mm256_srai_epi16(a, 8), _mm256_srai_epi16(b, 8));
-    return _mm256_permute4x64_epi64(even, 0xd8);
-}
-
-static inline __m256i odd_of(const int8_t *q)
-{
-    __m256i a = load_32(q), b = load_32(q + 32);
-    __m256i odd = _mm256_packs_epi16(_mm256_srai_epi16(a, 8), _mm256_srai_epi16(b, 8));
-    return _mm256_permute4x64_epi64(odd, 0xd8);
-}
-
-/* Eight partial sums of a row's block. */
-static inline __m256i dot_i8_avx2(const uint8_t *w, size_t ahead, __m256i q0, __m256i q32)
-{
-    _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i a = load_32(w), b = load_32(w + 32);
-    a = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(q0, a));
-    b = _mm256_maddubs_epi16(_mm256_abs_epi8(b), _mm256_sign_epi8(q32, b));
-    return _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones));
-}
-
-static inline __m256i dot_i4_avx2(const uint8_t *w, size_t ahead, __m256i even, __m256i odd)
-{
-    _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
-    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    __m256i u = load_32(w);
-    __m256i low = _mm256_maddubs_epi16(_mm256_and_si256(u, nibble), even);
-    __m256i high = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(u, 4), nibble), odd);
-    return _mm256_madd_epi16(_mm256_add_epi16(low, high), ones);
-}
+/* ---- few tokens, row after row ---- */
 
 /* In each 128-bit lane: four sums, of rows a to d. */
 static inline __m256i sum_quads_avx2(__m256i a, __m256i b, __m256i c, __m256i d)
@@ -159,102 +124,81 @@ static inline __m256i sum_quads_avx2(__m256i a, __m256i b, __m256i c, __m256i d)
     return _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
 }
 
-/* Rows 0 to 3 and 4 to 7, two 128-bit lanes each, to a row's sum in each lane. */
-static inline __m256i sum_rows8(__m256i r0, __m256i r4)
+/* Of rows r and r + 4. */
+static inline __m256i parts_of(const row_parts *parts, int r, int i)
 {
-    return _mm256_add_epi32(_mm256_permute2x128_si256(r0, r4, 0x20),
-                            _mm256_permute2x128_si256(r0, r4, 0x31));
+    const __m128i *low = (const __m128i *)parts[r][i], *high = (const __m128i *)parts[r + 4][i];
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_load_si128(low)),
+                                   _mm_load_si128(high), 1);
 }
 
-static inline __attribute__((always_inline)) __m256i dots_i8(const struct rows8 *w, size_t at,
-                                                             __m256i q0, __m256i q32)
+static inline void add_parts_avx2(float sums[GEMV_ROWS], const row_parts *parts, int first,
+                                  int step, const float *scales, const int32_t *offsets,
+                                  int divisor, int n_blocks)
 {
-    __m256i r0 = sum_quads_avx2(dot_i8_avx2(w->at[0] + at, w->ahead, q0, q32),
-                                dot_i8_avx2(w->at[1] + at, w->ahead, q0, q32),
-                                dot_i8_avx2(w->at[2] + at, w->ahead, q0, q32),
-                                dot_i8_avx2(w->at[3] + at, w->ahead, q0, q32));
-    __m256i r4 = sum_quads_avx2(dot_i8_avx2(w->at[4] + at, w->ahead, q0, q32),
-                                dot_i8_avx2(w->at[5] + at, w->ahead, q0, q32),
-                                dot_i8_avx2(w->at[6] + at, w->ahead, q0, q32),
-                                dot_i8_avx2(w->at[7] + at, w->ahead, q0, q32));
-    return sum_rows8(r0, r4);
+    __m256 sum = _mm256_load_ps(sums);
+    for (int b = 0, i = first; b < n_blocks; b++, i += step) {
+        __m256i dots = sum_quads_avx2(parts_of(parts, 0, i), parts_of(parts, 1, i),
+                                      parts_of(parts, 2, i), parts_of(parts, 3, i));
+        if (divisor)
+            dots = _mm256_add_epi32(dots, _mm256_set1_epi32(offsets[b] / divisor));
+        sum = scale_dots(sum, scales[b], dots);
+    }
+    _mm256_store_ps(sums, sum);
 }
 
-static inline __attribute__((always_inline)) __m256i dots_i4(const struct rows8 *w, size_t at,
-                                                             __m256i even, __m256i odd)
+static inline void store_sums_avx2(float *y, const float sums[GEMV_ROWS], const struct matrix *w,
+                                   int r, int n)
 {
-    __m256i r0 = sum_quads_avx2(dot_i4_avx2(w->at[0] + at, w->ahead, even, odd),
-                                dot_i4_avx2(w->at[1] + at, w->ahead, even, odd),
-                                dot_i4_avx2(w->at[2] + at, w->ahead, even, odd),
-                                dot_i4_avx2(w->at[3] + at, w->ahead, even, odd));
-    __m256i r4 = sum_quads_avx2(dot_i4_avx2(w->at[4] + at, w->ahead, even, odd),
-                                dot_i4_avx2(w->at[5] + at, w->ahead, even, odd),
-                                dot_i4_avx2(w->at[6] + at, w->ahead, even, odd),
-                                dot_i4_avx2(w->at[7] + at, w->ahead, even, odd));
-    return sum_rows8(r0, r4);
+    store_rows8(y, _mm256_load_ps(sums), w, r, n);
 }
 
-static void gemv_i8_avx2(float *y, const struct matrix *w, const struct act_row *x, int begin,
-                         int end)
+static inline void store_parts_avx2(int32_t parts[4], __m256i v)
 {
-    for (int r = begin; r < end; r += 8) {
-        struct rows8 rows = take_rows8(w, r, end);
-        __m256 sum = _mm256_setzero_ps();
-        int k = 0, b = 0;
-        for (; k + ACT_BLOCK <= w->n_in; k += ACT_BLOCK, b++)
-            sum = scale_dots(sum, x->scales[b],
-                             dots_i8(&rows, (size_t)k, load_32(x->q + k), load_32(x->q + k + 32)));
-        if (k < w->n_in) {
-            struct tails8 tails;
-            rows = copy_tails(&tails, &rows, (size_t)k, (size_t)w->n_in);
-            sum = scale_dots(sum, x->scales[b],
-                             dots_i8(&rows, 0, load_32(x->q + k), load_32(x->q + k + 32)));
-        }
-        store_rows8(y + r, sum, w, r, end - r);
+    _mm_store_si128((__m128i *)parts,
+                    _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
+}
+
+INLINE_ROWS void dot_i8_avx2(int32_t *parts, const uint8_t *w, const uint8_t *multipliers,
+                             const int8_t *q, size_t q_stride, int n_tokens)
+{
+    (void)multipliers;
+    const __m256i ones = _mm256_set1_epi16(1);
+    const __m256i a = load_32(w), b = load_32(w + 32);
+    const __m256i abs_a = _mm256_abs_epi8(a), abs_b = _mm256_abs_epi8(b);
+    for (int t = 0; t < n_tokens; t++, q += q_stride, parts += 4) {
+        __m256i s = _mm256_maddubs_epi16(abs_a, _mm256_sign_epi8(load_32(q), a));
+        __m256i u = _mm256_maddubs_epi16(abs_b, _mm256_sign_epi8(load_32(q + 32), b));
+        store_parts_avx2(parts,
+                         _mm256_add_epi32(_mm256_madd_epi16(s, ones), _mm256_madd_epi16(u, ones)));
     }
 }
 
-static inline __m256 scale_dots_i4(__m256 sum, const struct act_row *x, int b, __m256i dots)
+/* A block of activations for int4: the even k, which meet the low nibbles, then the odd ones, which
+ * meet the high ones. */
+static inline void sort_i4_avx2(int8_t *to, const int8_t *q)
 {
-    dots = _mm256_add_epi32(dots, _mm256_set1_epi32(x->offsets[b] / 16));
-    return scale_dots(sum, x->scales[b], dots);
+    const __m256i a = load_32(q), b = load_32(q + 32);
+    __m256i even = _mm256_packs_epi16(_mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8),
+                                      _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8));
+    __m256i odd = _mm256_packs_epi16(_mm256_srai_epi16(a, 8), _mm256_srai_epi16(b, 8));
+    _mm256_store_si256((__m256i *)to, _mm256_permute4x64_epi64(even, 0xd8));
+    _mm256_store_si256((__m256i *)(to + 32), _mm256_permute4x64_epi64(odd, 0xd8));
 }
 
-static void gemv_i4_avx2(float *y, const struct matrix *w, const struct act_row *x, int begin,
-                         int end)
+INLINE_ROWS void dot_i4_avx2(int32_t *parts, const uint8_t *w, const uint8_t *multipliers,
+                             const int8_t *q, size_t q_stride, int n_tokens)
 {
-    for (int r = begin; r < end; r += 8) {
-        struct rows8 rows = take_rows8(w, r, end);
-        __m256 sum = _mm256_setzero_ps();
-        int k = 0, b = 0;
-        for (; k + ACT_BLOCK <= w->n_in; k += ACT_BLOCK, b++)
-            sum = scale_dots_i4(sum, x, b,
-                                dots_i4(&rows, (size_t)k / 2, even_of(x->q + k), odd_of(x->q + k)));
-        if (k < w->n_in) {
-            struct tails8 tails;
-            rows = copy_tails(&tails, &rows, (size_t)k / 2, (size_t)w->n_in / 2);
-            sum = scale_dots_i4(sum, x, b, dots_i4(&rows, 0, even_of(x->q + k), odd_of(x->q + k)));
-        }
-        store_rows8(y + r, sum, w, r, end - r);
+    (void)multipliers;
+    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+    const __m256i u = load_32(w);
+    const __m256i low = _mm256_and_si256(u, nibble);
+    const __m256i high = _mm256_and_si256(_mm256_srli_epi16(u, 4), nibble);
+    for (int t = 0; t < n_tokens; t++, q += q_stride, parts += 4) {
+        __m256i words = _mm256_add_epi16(_mm256_maddubs_epi16(low, load_32(q)),
+                                         _mm256_maddubs_epi16(high, load_32(q + 32)));
+        store_parts_avx2(parts, _mm256_madd_epi16(words, ones));
     }
-}
-
-/* ---- one token, block-wise int4 ----
- * Codes become their values plus 16 by a shuffle. A word's four products are of one block, so that
- * its multiplier takes the place of the 1 in vpmaddwd. */
-
-/* A block of activations, and in each word what the 16 of its weights adds. */
-struct x_block_avx2 {
-    __m256i even, odd, sums;
-};
-
-static inline struct x_block_avx2 take_x_avx2(const int8_t *q)
-{
-    const __m256i sixteen = _mm256_set1_epi8(16);
-    struct x_block_avx2 x = { .even = even_of(q), .odd = odd_of(q) };
-    x.sums = _mm256_add_epi16(_mm256_maddubs_epi16(sixteen, x.even),
-                              _mm256_maddubs_epi16(sixteen, x.odd));
-    return x;
 }
 
 /* The multipliers of 64 weights, each in four words. */
@@ -266,57 +210,85 @@ static inline __m256i word_multipliers(const uint8_t *multipliers)
     return _mm256_srai_epi16(at_bit_12, 12);
 }
 
-static inline __m256i dot_i4_block_avx2(const uint8_t *w, size_t ahead, const uint8_t *multipliers,
-                                        const struct x_block_avx2 *x)
+/* After them in each word what 16 times its activations is. */
+static inline void sort_i4_block_avx2(int8_t *to, const int8_t *q)
 {
-    _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
+    const __m256i sixteen = _mm256_set1_epi8(16);
+    sort_i4_avx2(to, q);
+    _mm256_store_si256((__m256i *)(to + 64),
+                       _mm256_add_epi16(_mm256_maddubs_epi16(sixteen, load_32(to)),
+                                        _mm256_maddubs_epi16(sixteen, load_32(to + 32))));
+}
+
+/* Codes become their values plus 16 by a shuffle. A word's four products are of one block of the
+ * weights, so that its multiplier takes the place of the 1 in vpmaddwd. */
+INLINE_ROWS void dot_i4_block_avx2(int32_t *parts, const uint8_t *w, const uint8_t *multipliers,
+                                   const int8_t *q, size_t q_stride, int n_tokens)
+{
     const __m256i nibble = _mm256_set1_epi8(15);
     const __m256i values = _mm256_add_epi8(
         _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)qp_i4_block_values[1])),
         _mm256_set1_epi8(16));
-    __m256i u = load_32(w);
-    __m256i low = _mm256_shuffle_epi8(values, _mm256_and_si256(u, nibble));
-    __m256i high = _mm256_shuffle_epi8(values, _mm256_and_si256(_mm256_srli_epi16(u, 4), nibble));
-    __m256i words =
-        _mm256_add_epi16(_mm256_maddubs_epi16(low, x->even), _mm256_maddubs_epi16(high, x->odd));
-    return _mm256_madd_epi16(_mm256_sub_epi16(words, x->sums), word_multipliers(multipliers));
-}
-
-static inline __attribute__((always_inline)) __m256i dots_i4_block(const struct rows8 *w, size_t at,
-                                                                   const struct rows8 *m, size_t b,
-                                                                   const struct x_block_avx2 *x)
-{
-    __m256i dot[8];
-    UNROLL_8
-    for (int i = 0; i < 8; i++)
-        dot[i] = dot_i4_block_avx2(w->at[i] + at, w->ahead, m->at[i] + 2 * b, x);
-    return sum_rows8(sum_quads_avx2(dot[0], dot[1], dot[2], dot[3]),
-                     sum_quads_avx2(dot[4], dot[5], dot[6], dot[7]));
-}
-
-static void gemv_i4_block_avx2(float *y, const struct matrix *w, const struct act_row *x, int begin,
-                               int end)
-{
-    const struct matrix m = multiplier_matrix8(w);
-    for (int r = begin; r < end; r += 8) {
-        struct rows8 rows = take_rows8(w, r, end), multipliers = take_rows8(&m, r, end);
-        __m256 sum = _mm256_setzero_ps();
-        size_t k = 0, b = 0, n_in = (size_t)w->n_in;
-        for (; k + ACT_BLOCK <= n_in; k += ACT_BLOCK, b++) {
-            struct x_block_avx2 block = take_x_avx2(x->q + k);
-            /* A step takes 2 bytes of 8 rows: a quarter of a line of those 16 rows on. */
-            _mm_prefetch((const char *)multipliers.at[0] + multipliers.ahead + k / 4, _MM_HINT_T0);
-            sum =
-                scale_dots(sum, x->scales[b], dots_i4_block(&rows, k / 2, &multipliers, b, &block));
-        }
-        if (k < n_in) {
-            struct tails8 tails;
-            struct x_block_avx2 block = take_x_avx2(x->q + k);
-            rows = copy_tails(&tails, &rows, k / 2, n_in / 2);
-            sum = scale_dots(sum, x->scales[b], dots_i4_block(&rows, 0, &multipliers, b, &block));
-        }
-        store_rows8(y + r, sum, w, r, end - r);
+    const __m256i u = load_32(w), m = word_multipliers(multipliers);
+    const __m256i low = _mm256_shuffle_epi8(values, _mm256_and_si256(u, nibble));
+    const __m256i high =
+        _mm256_shuffle_epi8(values, _mm256_and_si256(_mm256_srli_epi16(u, 4), nibble));
+    for (int t = 0; t < n_tokens; t++, q += q_stride, parts += 4) {
+        __m256i words = _mm256_add_epi16(_mm256_maddubs_epi16(low, load_32(q)),
+                                         _mm256_maddubs_epi16(high, load_32(q + 32)));
+        words = _mm256_sub_epi16(words, load_32(q + 64));
+        store_parts_avx2(parts, _mm256_madd_epi16(words, m));
     }
+}
+
+static const struct gemv_kernel kernel_i8_avx2 = {
+    .block_bytes = ACT_BLOCK,
+    .q_block_bytes = ACT_BLOCK,
+    .dot = dot_i8_avx2,
+    .add = add_parts_avx2,
+    .store = store_sums_avx2,
+};
+static const struct gemv_kernel kernel_i4_avx2 = {
+    .block_bytes = ACT_BLOCK / 2,
+    .q_block_bytes = 64,
+    .sort = sort_i4_avx2,
+    .dot = dot_i4_avx2,
+    .add = add_parts_avx2,
+    .store = store_sums_avx2,
+    .divisor = 16,
+};
+static const struct gemv_kernel kernel_i4_block_avx2 = {
+    .block_bytes = ACT_BLOCK / 2,
+    .q_block_bytes = 96,
+    .sort = sort_i4_block_avx2,
+    .dot = dot_i4_block_avx2,
+    .add = add_parts_avx2,
+    .store = store_sums_avx2,
+};
+
+static void rows_avx2(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
+                      const struct gemv_tokens *x)
+{
+    if (w->dtype == DTYPE_I8)
+        gemv_rows(y, y_stride, w, begin, end, x, &kernel_i8_avx2);
+    else if (w->dtype == DTYPE_I4)
+        gemv_rows(y, y_stride, w, begin, end, x, &kernel_i4_avx2);
+    else
+        gemv_rows(y, y_stride, w, begin, end, x, &kernel_i4_block_avx2);
+}
+
+static void gemv_avx2(float *y, const struct matrix *w, const struct act_row *x, int begin, int end)
+{
+    const struct gemv_tokens tokens = one_token(w, x);
+    rows_avx2(y, 0, w, begin, end, &tokens);
+}
+
+static void gemm_few_avx2(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
+                          const int8_t *q, size_t q_stride, const float *scales,
+                          const int32_t *offsets, int n_tokens)
+{
+    const struct gemv_tokens tokens = { q, q_stride, scales, offsets, n_tokens, act_blocks_of(w) };
+    rows_avx2(y, y_stride, w, begin, end, &tokens);
 }
 
 /* ---- tiles ---- */
@@ -590,9 +562,8 @@ static void gemv_f32_avx2(float *y, const struct matrix *w, const float *x, int 
 void qp_linear_kernels_avx2(struct kernels *k)
 {
     k->quantize = quantize_avx2;
-    k->gemv_i8 = gemv_i8_avx2;
-    k->gemv_i4 = gemv_i4_avx2;
-    k->gemv_i4_block = gemv_i4_block_avx2;
+    k->gemv_i8 = k->gemv_i4 = k->gemv_i4_block = gemv_avx2;
+    k->gemm_few = gemm_few_avx2;
     k->gemv_f32 = gemv_f32_avx2;
     k->quantize_row = quantize_row_avx2;
     k->tile_bytes = tile_bytes_avx2;

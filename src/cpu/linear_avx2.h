@@ -15,19 +15,16 @@
  * is zero. */
 struct rows8 {
     const uint8_t *at[8];
-    size_t ahead; // what to fetch while reading, in bytes from there
 };
 
 struct tails8 {
     uint8_t bytes[8][ACT_BLOCK];
 };
 
-/* Past the last row the last one is repeated; its result is not stored. Fetching 16 rows on, the
- * pass after the next one, runs at the speed of memory; within the row does not
- * (linear_avx512vnni.c). */
+/* Past the last row the last one is repeated; its result is not stored. */
 static inline struct rows8 take_rows8(const struct matrix *w, int r, int end)
 {
-    struct rows8 rows = { .ahead = w->row_bytes <= 8192 ? 16 * w->row_bytes : 256 };
+    struct rows8 rows;
     for (int i = 0; i < 8; i++)
         rows.at[i] = qp_matrix_row(w, r + i < end ? r + i : end - 1);
     return rows;
@@ -36,7 +33,7 @@ static inline struct rows8 take_rows8(const struct matrix *w, int r, int end)
 static inline struct rows8 copy_tails(struct tails8 *tails, const struct rows8 *rows, size_t begin,
                                       size_t end)
 {
-    struct rows8 copies = { .ahead = 0 };
+    struct rows8 copies;
     memset(tails, 0, sizeof(*tails));
     for (int i = 0; i < 8; i++) {
         memcpy(tails->bytes[i], rows->at[i] + begin, end - begin);

@@ -1,0 +1,172 @@
+/* gemv_rows.h: few tokens times rows of weights, straight from the file, in the order of a plain
+ * read: row after row, what comes next fetched ahead (docs/performance.md).
+ * In:  the matrix and the tokens' activations. Out: y, as gemv and gemm_few promise (kernels.h).
+ * An instruction set gives the product of one block of a row, in four parts. These wait in cache
+ * until those of eight rows are added up and scaled together. */
+#ifndef QP_GEMV_ROWS_H
+#define QP_GEMV_ROWS_H
+
+#include "cpu/kernels.h"
+
+#include <string.h>
+
+#define INLINE_ROWS static inline __attribute__((always_inline))
+
+enum {
+    GEMV_ROWS = 8,
+    GEMV_BLOCKS = 256,       // whose parts wait, of all tokens: a row of 16384 for one, read whole
+    GEMV_AHEAD = 4096,       // bytes that are fetched while reading
+    GEMV_FAR_AHEAD = 8192,   // the same, of rows longer than GEMV_AHEAD
+    SORTED_BYTES = 64 * 1024 // of activations, sorted once; of more, again for each eight rows
+};
+
+/* A row's products with blocks of activations, each in four parts. (Without the rest the rows of
+ * such an array would have the same places in L1.) */
+typedef int32_t row_parts[GEMV_BLOCKS + 4][4];
+
+/* Activations of n tokens, as gemm_few takes them. */
+struct gemv_tokens {
+    const int8_t *q;
+    size_t q_stride;
+    const float *scales;
+    const int32_t *offsets;
+    int n, n_blocks;
+};
+
+/* What an instruction set gives for a type of weights; a constant where gemv_rows is inlined. */
+struct gemv_kernel {
+    int block_bytes;   // of a block of weights
+    int q_block_bytes; // of a block of activations, sorted
+    /* Puts a block of q in the order that `dot` wants; NULL: as it lies. */
+    void (*sort)(int8_t *to, const int8_t *q);
+    /* parts[4 t .. 4 t + 3] = a block of weights times the block q + t * q_stride, for n tokens. */
+    void (*dot)(int32_t *parts, const uint8_t *w, const uint8_t *multipliers, const int8_t *q,
+                size_t q_stride, int n);
+    /* sums[i] += scales[b] * (float)(the sum of parts[i][first + b * step] + offsets[b] / divisor),
+     * for n_blocks blocks; divisor 0: no offsets. */
+    void (*add)(float sums[GEMV_ROWS], const row_parts *parts, int first, int step,
+                const float *scales, const int32_t *offsets, int divisor, int n_blocks);
+    int divisor;
+    /* y[i] = sums[i] * w->scales[r + i] (+ bias[r + i]) for the first n rows. */
+    void (*store)(float *y, const float sums[GEMV_ROWS], const struct matrix *w, int r, int n);
+};
+
+/* On the way along a row. */
+struct gemv_place {
+    int32_t *parts;
+    const uint8_t *w, *multipliers;
+    const int8_t *q;
+};
+
+/* n blocks, fetching `ahead` bytes further. */
+INLINE_ROWS void dot_blocks(struct gemv_place *at, const struct gemv_kernel *k, size_t q_stride,
+                            int n_tokens, int n, ptrdiff_t ahead)
+{
+    for (int i = 0; i < n; i++) {
+        __builtin_prefetch(at->w + ahead);
+        k->dot(at->parts, at->w, at->multipliers, at->q, q_stride, n_tokens);
+        at->parts += 4 * n_tokens;
+        at->w += k->block_bytes;
+        at->multipliers += 2;
+        at->q += k->q_block_bytes;
+    }
+}
+
+/* Blocks [b, b + n) of the rows from r on; past the last row the last is repeated. */
+INLINE_ROWS void dot_rows(row_parts parts[GEMV_ROWS], const struct gemv_kernel *k,
+                          const struct matrix *w, int r, int end, int b, int n, const int8_t *q,
+                          size_t q_stride, int n_tokens)
+{
+    const int n_whole = w->n_in / ACT_BLOCK - b < n ? w->n_in / ACT_BLOCK - b : n;
+    const int tail_bytes = n_whole < n ? w->n_in % ACT_BLOCK * k->block_bytes / ACT_BLOCK : 0;
+    const ptrdiff_t row_bytes = (ptrdiff_t)w->row_bytes, begin = (ptrdiff_t)b * k->block_bytes;
+    const ptrdiff_t n_bytes = (ptrdiff_t)n_whole * k->block_bytes + tail_bytes;
+    const int ahead = row_bytes > GEMV_AHEAD ? GEMV_FAR_AHEAD : GEMV_AHEAD;
+    /* Near the end of a stretch what comes next lies elsewhere, unless it is the whole row. */
+    const int n_far = n_bytes == row_bytes ? 0 : ahead / k->block_bytes;
+    const int n_near = n_whole > n_far ? n_whole - n_far : 0;
+    for (int i = 0; i < GEMV_ROWS; i++) {
+        const int row = r + i < end ? r + i : end - 1;
+        struct gemv_place at = {
+            .parts = parts[i][0],
+            .w = (const uint8_t *)qp_matrix_row(w, row) + begin,
+            .multipliers = w->multipliers ? qp_matrix_multipliers(w, row) + 2 * b : NULL,
+            .q = q,
+        };
+        ptrdiff_t next = row_bytes; // the same stretch of the next row
+        if (i == GEMV_ROWS - 1)     // the next one of the first row, or the row after the last
+            next = begin + n_bytes < row_bytes ? n_bytes - i * row_bytes : row_bytes - begin;
+        dot_blocks(&at, k, q_stride, n_tokens, n_near, ahead);
+        dot_blocks(&at, k, q_stride, n_tokens, n_whole - n_near, ahead + next - n_bytes);
+        if (tail_bytes) {
+            uint8_t tail[ACT_BLOCK] = { 0 };
+            memcpy(tail, at.w, (size_t)tail_bytes);
+            k->dot(at.parts, tail, at.multipliers, at.q, q_stride, n_tokens);
+        }
+    }
+}
+
+/* Blocks [b, b + n) of all tokens, one after the other. */
+INLINE_ROWS void sort_tokens(int8_t *to, const struct gemv_kernel *k, const struct gemv_tokens *x,
+                             int b, int n, int n_tokens)
+{
+    for (int t = 0; t < n_tokens; t++)
+        for (int i = b; i < b + n; i++, to += k->q_block_bytes)
+            k->sort(to, x->q + (size_t)t * x->q_stride + (size_t)i * ACT_BLOCK);
+}
+
+INLINE_ROWS void gemv_some(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
+                           const struct gemv_tokens *x, int n_tokens, const struct gemv_kernel *k)
+{
+    _Alignas(64) row_parts parts[GEMV_ROWS];
+    _Alignas(64) int8_t sorted[SORTED_BYTES];
+    const int stretch = GEMV_BLOCKS / n_tokens;
+    const bool is_sorted_once = n_tokens * x->n_blocks <= SORTED_BYTES / k->q_block_bytes;
+    if (k->sort && is_sorted_once)
+        sort_tokens(sorted, k, x, 0, x->n_blocks, n_tokens);
+    for (int r = begin; r < end; r += GEMV_ROWS) {
+        _Alignas(32) float sums[FEW_TOKENS][GEMV_ROWS];
+        memset(sums, 0, (size_t)n_tokens * sizeof *sums);
+        for (int b = 0; b < x->n_blocks; b += stretch) {
+            const int n = x->n_blocks - b < stretch ? x->n_blocks - b : stretch;
+            const int8_t *q = (k->sort ? sorted : x->q) + (ptrdiff_t)b * k->q_block_bytes;
+            size_t q_stride =
+                k->sort ? (size_t)x->n_blocks * (size_t)k->q_block_bytes : x->q_stride;
+            if (k->sort && !is_sorted_once) {
+                sort_tokens(sorted, k, x, b, n, n_tokens);
+                q = sorted;
+                q_stride = (size_t)n * (size_t)k->q_block_bytes;
+            }
+            dot_rows(parts, k, w, r, end, b, n, q, q_stride, n_tokens);
+            for (int t = 0; t < n_tokens; t++) {
+                const int at = t * x->n_blocks + b;
+                k->add(sums[t], (const row_parts *)parts, t, n_tokens, x->scales + at,
+                       x->offsets + at, k->divisor, n);
+            }
+        }
+        for (int t = 0; t < n_tokens; t++)
+            k->store(y + (size_t)t * y_stride + r, sums[t], w, r, end - r);
+    }
+}
+
+/* The loops over tokens cost something where there is one. */
+INLINE_ROWS void gemv_rows(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
+                           const struct gemv_tokens *x, const struct gemv_kernel *k)
+{
+    if (x->n == 1)
+        gemv_some(y, y_stride, w, begin, end, x, 1, k);
+    else
+        gemv_some(y, y_stride, w, begin, end, x, x->n, k);
+}
+
+static inline int act_blocks_of(const struct matrix *w)
+{
+    return (w->n_in + ACT_BLOCK - 1) / ACT_BLOCK;
+}
+
+static inline struct gemv_tokens one_token(const struct matrix *w, const struct act_row *x)
+{
+    return (struct gemv_tokens){ x->q, 0, x->scales, x->offsets, 1, act_blocks_of(w) };
+}
+
+#endif
