@@ -648,6 +648,7 @@ static void test_what_does_not_fit_is_named(void **state)
         { ", \"lora_alpha\": 1.", QUIP_E_FORMAT, "wrong near byte" },
         { ", \"lora_alpha\": 1e+", QUIP_E_FORMAT, "wrong near byte" },
         { ", \"x\": {", QUIP_E_FORMAT, "JSON" },
+        { "} more {\"x\": 1", QUIP_E_FORMAT, "JSON" },
         { ", \"x\": [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]", QUIP_E_FORMAT, "JSON" },
     };
     for (size_t i = 0; i < QP_COUNT(configs); i++) {

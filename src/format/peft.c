@@ -107,6 +107,8 @@ quip_status qp_peft_read(struct peft_config *c, const char *text, size_t n, cons
     qp_json_expect(&j, '{');
     for (int i = 0; !what && qp_json_more(&j, i, '}'); i++)
         what = read_peft_member(&j, c);
+    if (!what)
+        qp_json_close(&j);
     if (j.is_malformed)
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: is not the JSON object that PEFT writes: wrong near byte %zu", where,
