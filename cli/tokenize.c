@@ -91,7 +91,7 @@ static quip_status open_source(struct source *s, const char *path, quip_error *e
     return qp_fail_in(error, status, path);
 }
 
-static bool decode(const struct source *s, const struct tokens *ids, struct bytes *text)
+static bool add_text(const struct source *s, const struct tokens *ids, struct bytes *text)
 {
     const struct tokenizer *t = s->tokenizer;
     struct detokenizer d = { 0 };
@@ -106,6 +106,18 @@ static bool decode(const struct source *s, const struct tokens *ids, struct byte
         }
     }
     return qp_detokenize_end(t, &d, text);
+}
+
+static quip_status decode(const struct source *s, const struct tokens *ids, struct bytes *text,
+                          quip_error *error)
+{
+    const int n = qp_tokenizer_n_tokens(s->tokenizer);
+    for (int i = 0; i < ids->n; i++)
+        if (ids->ids[i] < 0 || ids->ids[i] >= n)
+            return qp_fail(error, QUIP_E_ARGUMENT,
+                           "token %d is %d; ids of this tokenizer are 0 to %d", i, ids->ids[i],
+                           n - 1);
+    return add_text(s, ids, text) ? QUIP_OK : qp_fail_memory(error, "the text", text->n);
 }
 
 /* ---- one text ---- */
@@ -130,11 +142,12 @@ static int decode_text(const struct source *s, struct bytes *text)
 {
     struct tokens ids = { 0 };
     struct bytes decoded = { 0 };
+    quip_error error = { 0 };
     int exit_code = 0;
     if (!qp_bytes_append(text, "", 1) || !read_ids(&ids, (const char *)text->data))
         exit_code = EXIT_FAILED;
-    else if (!decode(s, &ids, &decoded))
-        exit_code = fail("no memory for the text");
+    else if (decode(s, &ids, &decoded, &error))
+        exit_code = fail_with(&error);
     else {
         fwrite(decoded.data, 1, decoded.n, stdout);
         putchar('\n');
@@ -210,9 +223,7 @@ static bool decode_object(const struct source *s, const cJSON *in, cJSON *out, q
         is_fine && cJSON_IsNumber(id) && qp_tokens_append(&ids, id->valueint);
     if (!is_fine)
         qp_fail(error, QUIP_E_FORMAT, "not a JSON object with \"ids\", an array of numbers");
-    else if (!(is_fine = decode(s, &ids, &text)))
-        qp_fail_memory(error, "the text", text.n);
-    else
+    else if ((is_fine = !decode(s, &ids, &text, error)))
         cJSON_AddItemToObject(out, "text", json_text((const char *)text.data, text.n));
     qp_tokens_close(&ids);
     qp_bytes_close(&text);

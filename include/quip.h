@@ -274,7 +274,7 @@ QUIP_API quip_status quip_encode(const quip_model *model, const char *text, size
 
 /* The text of a sequence of ids: at most `capacity` bytes are written (text may be NULL with
  * capacity 0), no NUL; *n is the full length. Control tokens have no text. Bytes that are no UTF-8
- * become U+FFFD. */
+ * become U+FFFD. An id that the model does not have is an error. */
 QUIP_API quip_status quip_decode(const quip_model *model, const quip_token *tokens, int n_tokens,
                                  char *text, size_t capacity, size_t *n, quip_error *error);
 

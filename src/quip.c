@@ -24,6 +24,11 @@ quip_status quip_model_open(quip_model **model, const char *path, const quip_mod
     if (!model || !path)
         return missing(error, model ? "path" : "model");
     *model = NULL;
+    if (qp_path_is_folder(path))
+        return qp_fail(error, QUIP_E_IO,
+                       "%s: is a folder, not a model file; if a checkpoint is in it, convert that "
+                       "first: quip convert %s model.bin",
+                       path, path);
     if ((status = qp_file_open(&file, path, error)))
         return status;
     return qp_model_open(model, &file, options, error);
@@ -288,7 +293,12 @@ quip_status quip_decode(const quip_model *model, const quip_token *tokens, int n
     struct bytes out = { 0 };
     if (!model || (!tokens && n_tokens > 0) || (!text && capacity) || !n)
         return missing(error, "model, tokens, text or n");
+    const int n_vocab = model->config.vocab_size;
     bool ok = true;
+    for (int i = 0; i < n_tokens; i++)
+        if (tokens[i] < 0 || tokens[i] >= n_vocab)
+            return qp_fail(error, QUIP_E_ARGUMENT, "token %d is %d; ids of this model are 0 to %d",
+                           i, tokens[i], n_vocab - 1);
     for (int i = 0; ok && i < n_tokens; i++)
         ok = qp_detokenize(model->tokenizer, &state, tokens[i], &out);
     ok = ok && qp_detokenize_end(model->tokenizer, &state, &out);

@@ -268,6 +268,9 @@ static void test_overflow_is_an_error_and_changes_nothing(void **state)
     assert_memory_equal(before, quip_logits(s), sizeof before);
     const quip_token outside[] = { 1, TINY_VOCAB };
     assert_int_equal(quip_prefill(s, outside, 2, &error), QUIP_E_ARGUMENT);
+    size_t n;
+    assert_int_equal(quip_decode(model, outside, 2, NULL, 0, &n, &error), QUIP_E_ARGUMENT);
+    assert_non_null(strstr(error.message, "token 1 is"));
     assert_int_equal(quip_session_position(s), 30);
     prefill(s, prompt + 30, 10);
     assert_int_equal(quip_prefill(s, prompt, 1, &error), QUIP_E_CONTEXT_FULL);
