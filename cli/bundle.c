@@ -2,21 +2,30 @@
 #include "cli.h"
 #include "convert/convert.h"
 
-#include <string.h>
-
-static bool show_bundling(void *user, uint64_t done, uint64_t total, const char *what)
-{
-    const bool *is_shown = user;
-    if (*is_shown && total >> 24) // shorter than a blink otherwise
-        fprintf(stderr, "\r\033[K%s%3.0f%% %s%s%s", dim(), 100.0 * (double)done / (double)total,
-                what, plain(), done == total ? "\r\033[K" : "");
-    return !was_interrupted();
-}
-
 static int extract(const char *path, const char *folder)
 {
+    struct progress progress;
     quip_error error = { 0 };
-    return qp_bundle_extract(path, folder, &error) ? fail_with(&error) : 0;
+    begin_progress(&progress, false, false);
+    const quip_status status = qp_bundle_extract(path, folder, show_progress, &progress, &error);
+    end_progress(&progress);
+    return status ? fail_with(&error) : 0;
+}
+
+static int bundle(const char *model, const char *out, struct bundle_options *o)
+{
+    struct progress progress;
+    quip_error error = { 0 };
+    o->on_progress = show_progress;
+    o->user_data = &progress;
+    begin_progress(&progress, false, false);
+    const quip_status status = qp_bundle_write(model, out, o, &error);
+    end_progress(&progress);
+    if (status)
+        return fail_with(&error);
+    char size[24];
+    fprintf(stderr, "%s: %s\n", out, human_bytes(size, file_bytes(out)));
+    return 0;
 }
 
 int run_bundle(const struct command *command, char **words)
@@ -24,7 +33,6 @@ int run_bundle(const struct command *command, char **words)
     struct bundle_options o = { 0 };
     struct texts stops = { 0 };
     const char *folder = NULL;
-    bool is_shown = is_terminal(stderr);
     const struct option options[] = {
         { OPTION_TEXT, 0, "tokenizer", "FILE", &o.tokenizer, 0, 0,
           "SentencePiece model; default: the model file's own, as with all that follows" },
@@ -67,11 +75,5 @@ int run_bundle(const struct command *command, char **words)
         return fail_usage(command, "OUT is missing: the bundle to write, or --extract FOLDER");
     o.stop_tokens = stops.items;
     o.n_stop_tokens = stops.n;
-    o.on_progress = show_bundling;
-    o.user_data = &is_shown;
-    quip_error error = { 0 };
-    catch_interrupt(NULL);
-    const quip_status status = qp_bundle_write(words[0], words[1], &o, &error);
-    release_interrupt();
-    return status ? fail_with(&error) : 0;
+    return bundle(words[0], words[1], &o);
 }

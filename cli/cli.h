@@ -34,7 +34,7 @@ enum option_kind {
 };
 
 struct texts {
-    const char *items[16];
+    const char *items[64];
     int n;
 };
 
@@ -155,12 +155,27 @@ const char *finish_name(quip_finish_reason reason);
 /* ---- interruption (common.c) ---- */
 
 /* From now on Ctrl-C cancels what `session` (may be NULL) is doing, and nothing else.
- * With NULL, for work on files, SIGTERM and SIGHUP do so too. */
+ * With NULL, for work on files, SIGTERM, SIGHUP and SIGPIPE do so too. */
 void catch_interrupt(quip_session *session);
 /* Ctrl-C ends the program again, or does nothing. */
 void release_interrupt(void);
 void ignore_interrupt(void);
 bool was_interrupted(void); // since catch_interrupt
+
+/* ---- progress of work on files (progress.c) ---- */
+
+struct progress {
+    bool is_shown, is_json; // on stderr, on stdout
+    uint64_t shown_ns;
+};
+/* Between begin and end signals stop the work: show_progress, a convert_on_progress, then returns
+ * false. end also clears the line. */
+void begin_progress(struct progress *p, bool is_quiet, bool is_json);
+bool show_progress(void *user, uint64_t done, uint64_t total, const char *what);
+void end_progress(const struct progress *p);
+/* Print as one line of stdout, and free; false when it could not be written. */
+bool print_json_line(cJSON *json);
+uint64_t file_bytes(const char *path); // 0: there is none
 
 /* ---- the commands ---- */
 

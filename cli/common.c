@@ -312,9 +312,9 @@ void json_stats(cJSON *object, const quip_result *r)
 static quip_session *volatile interrupted_session; // for the handler, which has no argument
 static volatile sig_atomic_t n_interrupts;
 
-/* What a system that shuts down and a terminal that closes send: work on a file ends as with
- * Ctrl-C, so that none is left half-written. */
-static const int endings[] = { SIGTERM, SIGHUP };
+/* What a system that shuts down, a terminal that closes and output that nobody reads send: work on
+ * a file ends as with Ctrl-C, so that none is left half-written. */
+static const int endings[] = { SIGTERM, SIGHUP, SIGPIPE };
 
 static void on_interrupt(int signal_number)
 {

@@ -3,53 +3,7 @@
 #include "convert/convert.h"
 #include "cli.h"
 
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-
-struct progress {
-    bool is_shown, is_json;
-    uint64_t shown_ns;
-};
-
-/* One JSON object on a line of stdout; false when it could not be written. */
-static bool print_line(cJSON *json)
-{
-    char *text = json ? cJSON_PrintUnformatted(json) : NULL;
-    const bool ok = text && printf("%s\n", text) >= 0 && fflush(stdout) == 0;
-    cJSON_free(text);
-    cJSON_Delete(json);
-    return ok;
-}
-
-static bool print_progress(uint64_t done, uint64_t total, const char *what)
-{
-    cJSON *json = cJSON_CreateObject();
-    cJSON_AddStringToObject(json, "event", "progress");
-    cJSON_AddNumberToObject(json, "done", (double)done);
-    cJSON_AddNumberToObject(json, "total", (double)total);
-    cJSON_AddStringToObject(json, "tensor", what ? what : "");
-    return print_line(json);
-}
-
-/* Ten times a second is often enough. A reader of the JSON that is gone stops the conversion. */
-static bool show_progress(void *user, uint64_t done, uint64_t total, const char *what)
-{
-    struct progress *p = user;
-    uint64_t now = qp_now_ns();
-    bool ok = true;
-    if ((p->is_shown || p->is_json) && total && (now - p->shown_ns > 100000000 || done == total)) {
-        p->shown_ns = now;
-        if (p->is_json) {
-            ok = print_progress(done, total, what);
-        } else {
-            fprintf(stderr, "\r\033[K%s%3.0f%% %s%s", dim(), 100.0 * (double)done / (double)total,
-                    what ? what : "", plain());
-            fflush(stderr);
-        }
-    }
-    return ok && !was_interrupted();
-}
 
 /* The last line, when it worked. */
 static int print_result(const char *path, uint64_t n_bytes, double seconds)
@@ -59,7 +13,7 @@ static int print_result(const char *path, uint64_t n_bytes, double seconds)
     cJSON_AddStringToObject(json, "path", path);
     cJSON_AddNumberToObject(json, "bytes", (double)n_bytes);
     cJSON_AddNumberToObject(json, "seconds", seconds);
-    return print_line(json) ? 0 : EXIT_FAILED;
+    return print_json_line(json) ? 0 : EXIT_FAILED;
 }
 
 /* The last line, when it did not; and the sentence on stderr. */
@@ -69,7 +23,7 @@ static int print_failure(const quip_error *error)
     cJSON_AddStringToObject(json, "event", "error");
     cJSON_AddStringToObject(json, "status", quip_status_name(error->status));
     cJSON_AddStringToObject(json, "message", error->message);
-    print_line(json);
+    print_json_line(json);
     return fail_with(error);
 }
 
@@ -79,6 +33,15 @@ struct convert_words {
     float fp16_scale;
     bool is_quiet, is_json;
 };
+
+/* Nothing is asked of the model file that would be made. */
+static bool is_plain_conversion(const struct convert_words *words, const struct convert_options *o)
+{
+    return o->weights == CONVERT_INT8 && !o->attention_bits && !o->feed_forward_bits &&
+           !o->embedding_bits && !o->calibrate && !o->is_original && !o->is_asymmetric &&
+           !o->is_mse && !o->block_size && !o->for_gpu && !o->model_type && !o->format &&
+           !o->tokenizer && !o->merge_adapter && !o->verify && !o->chat && words->fp16_scale == 0;
+}
 
 /* Fill the rest of `o`; nonzero: the exit code after a sentence. */
 static int check_words(const struct command *command, const struct convert_words *words,
@@ -100,33 +63,31 @@ static int check_words(const struct command *command, const struct convert_words
                           (double)words->fp16_scale);
     if (o->verify_text && !o->verify)
         return fail_usage(command, "--text is what --verify reads; give both");
+    if (words->adapter_of && !is_plain_conversion(words, o))
+        return fail_usage(command, "--adapter-of makes a LoRA file, for which no option about a "
+                                   "model's weights, tokenizer or template means anything");
     return 0;
 }
 
 static int convert(char **words, const struct convert_words *asked, struct convert_options *options)
 {
-    struct progress progress = { .is_shown = !asked->is_quiet && is_terminal(stderr),
-                                 .is_json = asked->is_json };
-    progress.is_shown = progress.is_shown && !progress.is_json;
+    struct progress progress;
     options->on_progress = show_progress;
     options->user = &progress;
     quip_error error = { 0 };
     const uint64_t begin = qp_now_ns();
-    catch_interrupt(NULL);
+    begin_progress(&progress, asked->is_quiet, asked->is_json);
     quip_status status = asked->adapter_of
                              ? qp_convert_adapter(words[0], words[1], asked->adapter_of, &error)
                              : qp_convert(words[0], words[1], options, &error);
-    release_interrupt();
+    end_progress(&progress);
     const double seconds = (double)(qp_now_ns() - begin) * 1e-9;
-    if (progress.is_shown)
-        fputs("\r\033[K", stderr);
     if (status)
-        return progress.is_json ? print_failure(&error) : fail_with(&error);
+        return asked->is_json ? print_failure(&error) : fail_with(&error);
 
-    struct stat st;
     char size[24];
-    const uint64_t n_bytes = stat(words[1], &st) == 0 ? (uint64_t)st.st_size : 0;
-    if (progress.is_json)
+    const uint64_t n_bytes = file_bytes(words[1]);
+    if (asked->is_json)
         return print_result(words[1], n_bytes, seconds);
     const bool is_varied =
         options->attention_bits || options->feed_forward_bits || options->embedding_bits;
@@ -164,6 +125,8 @@ int run_convert(const struct command *command, char **words)
           "as for the original: 32 or 128; int4 has blocks of 16 without being asked" },
         { OPTION_TEXT, 0, "model-type", "TYPE", &o.model_type, 0, 0,
           "the original's (GEMMA_2B, …), for a checkpoint without config.json" },
+        { OPTION_TEXT, 0, "format", "NAME", &o.format, 0, 0,
+          "safetensors, pytorch or gguf: what IN must be; default: whatever it is" },
         { OPTION_TEXT, 0, "tokenizer", "PATH", &o.tokenizer, 0, 0,
           "tokenizer.model, tokenizer.json or their folder, not the checkpoint's own" },
         { OPTION_TEXT, 0, "merge-adapter", "FOLDER", &o.merge_adapter, 0, 0,

@@ -67,7 +67,9 @@ static const struct command commands[] = {
           "  quip convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.bin\n"
           "  quip convert gemma-3-270m/ gemma.bin --weights mixed\n"
           "  quip convert \"phi-2/model-*.safetensors\" phi2-gpu.bin --backend gpu\n"
-          "  quip convert gemma.bin gemma-int4.bin --weights int4\n" },
+          "  quip convert gemma.bin gemma-int4.bin --weights int4\n"
+          "  quip convert gemma-3-270m/ tuned.bin --merge-adapter my-lora/\n"
+          "  quip convert my-lora/ my-lora.bin --adapter-of gemma.bin\n" },
     { .name = "bundle",
       .arguments = "MODEL [OUT]",
       .summary = "A model file to a .task bundle, or a bundle to its parts",

@@ -4,17 +4,6 @@
 
 #include <string.h>
 
-static bool show_verify_progress(void *user, uint64_t done, uint64_t total, const char *what)
-{
-    const bool *is_shown = user;
-    if (*is_shown && total) {
-        fprintf(stderr, "\r\033[K%s%3.0f%% %s%s", dim(), 100.0 * (double)done / (double)total,
-                what ? what : "", plain());
-        fflush(stderr);
-    }
-    return !was_interrupted();
-}
-
 static void print_report(const struct verify_report *r)
 {
     printf("%-64s %14s %9s %9s %9s %9s\n", "tensor", "shape", "max", "rms", "relative", "cosine");
@@ -76,6 +65,7 @@ int run_verify(const struct command *command, char **words)
           "use the first N windows; default 4" },
         { OPTION_TEXT, 0, "model-type", "TYPE", &reading.model_type, 0, 0,
           "as the checkpoint was converted with" },
+        { OPTION_TEXT, 0, "format", "NAME", &reading.format, 0, 0, "the same" },
         { OPTION_TEXT, 0, "tokenizer", "PATH", &reading.tokenizer, 0, 0, "the same" },
         { OPTION_TEXT, 0, "merge-adapter", "FOLDER", &reading.merge_adapter, 0, 0, "the same" },
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "the same figures as a JSON object" },
@@ -86,14 +76,12 @@ int run_verify(const struct command *command, char **words)
         return exit_code;
     quip_error error = { 0 };
     struct verify_report report;
-    bool is_shown = is_terminal(stderr);
-    o.on_progress = show_verify_progress;
-    o.user = &is_shown;
-    catch_interrupt(NULL);
+    struct progress progress;
+    o.on_progress = show_progress;
+    o.user = &progress;
+    begin_progress(&progress, false, false);
     const quip_status status = qp_verify(words[0], words[1], &o, &report, &error);
-    release_interrupt();
-    if (is_shown)
-        fputs("\r\033[K", stderr);
+    end_progress(&progress);
     if (status)
         return fail_with(&error);
     if (is_json)

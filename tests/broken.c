@@ -402,7 +402,7 @@ static void test_missing_parts(void **state)
     check_fails("other tokenizer", "its model is \"WordPiece\"");
     write_whole();
     unlink(FOLDER "/model.safetensors");
-    check_fails("no weights", "has no weights: neither *.safetensors");
+    check_fails("no weights", "has no weights: looked for *.safetensors");
     write_to("pytorch_model.bin", "PK", 2);
     check_fails("a cut archive", "pytorch_model.bin: begins as a ZIP archive");
     write_whole();

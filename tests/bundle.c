@@ -164,7 +164,7 @@ static void test_extract(void **state)
     quip_error error = { 0 };
     char parts[160], part[300];
     strcpy(parts, in_folder("parts"));
-    check(qp_bundle_extract(task_path, parts, &error), &error);
+    check(qp_bundle_extract(task_path, parts, NULL, NULL, &error), &error);
     snprintf(part, sizeof part, "%s/%s", parts, BUNDLE_MODEL);
     assert_same_file(part, model_path);
     snprintf(part, sizeof part, "%s/%s", parts, BUNDLE_TOKENIZER);

@@ -13,6 +13,7 @@ import os
 import pathlib
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("QUIP_SHARED", ROOT.parent / "shared"))
 GOLDEN = SHARED / "data/golden"
-COMMANDS = ["run", "chat", "tokenize", "logits", "inspect", "convert", "verify", "eval", "bench"]
+COMMANDS = ["run", "chat", "tokenize", "logits", "inspect", "convert", "bundle", "verify", "eval", "bench"]
 QUIP = None  # path of the program
 WORK = None  # a folder of this run
 
@@ -76,6 +77,7 @@ class Usage(unittest.TestCase):
             ["convert", "in", "out", "--backend", "tpu"],
             ["convert", "in", "out", "--text", "t.txt"],
             ["convert", "in", "out", "--fp16-scale", "0.5"],
+            ["convert", "in", "out", "--adapter-of", "model", "--weights", "int4"],
             ["eval", "model"],
             ["bundle", "model"],
         ]:
@@ -140,6 +142,41 @@ class WithModel(unittest.TestCase):
         event = json.loads(done.stdout)
         self.assertEqual((event["event"], event["status"]), ("error", "io"))
         self.assertIn("absent", event["message"])
+
+    def test_convert_whose_reader_goes(self):
+        """Nothing stays behind when nobody reads the progress any more."""
+        command = [QUIP, "convert", GOLDEN / "smollm2", WORK / "unread.bin", "--json"]
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+        self.assertIn(done.returncode, [130, -signal.SIGPIPE])
+        self.assertEqual([p for p in WORK.iterdir() if "unread" in p.name], [])
+
+    def test_convert_keeps_what_it_reads(self):
+        folder = WORK / "kept"
+        shutil.copytree(GOLDEN / "smollm2", folder)
+        weights = next(folder.glob("*.safetensors"))
+        before = weights.read_bytes()
+        self.assertIn(b"checkpoint", quip("convert", folder, weights, check=2).stderr)
+        self.assertEqual(weights.read_bytes(), before)
+        model = self.model.read_bytes()
+        for args in [["bundle", self.model], ["convert", folder, "--adapter-of", self.model]]:
+            self.assertIn(b"another file", quip(*args, self.model, check=2).stderr)
+        self.assertEqual(self.model.read_bytes(), model)
+
+    def test_folders_are_told_apart(self):
+        self.assertIn(b"quip convert", quip("run", self.checkpoint, "x", check=1).stderr)
+        folder = WORK / "adapter"
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text("{}")
+        self.assertIn(b"--merge-adapter", quip("convert", folder, WORK / "a.bin", check=2).stderr)
+
+    def test_bundle(self):
+        task, entries = WORK / "gemma3.task", WORK / "entries"
+        self.assertIn(b"gemma3.task: ", quip("bundle", self.model, task, check=0).stderr)
+        quip("bundle", task, "--extract", entries, check=0)
+        self.assertEqual((entries / "TF_LITE_PREFILL_DECODE").read_bytes(), self.model.read_bytes())
 
     def test_verify(self):
         text = WORK / "verify.txt"

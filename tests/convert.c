@@ -311,7 +311,8 @@ static void test_model_types(void **state)
     for (size_t i = 0; i < QP_COUNT(types); i++) {
         struct checkpoint c;
         struct model_facts f;
-        if (qp_checkpoint_open(&c, in_folder("hf"), types[i], &error) ||
+        options.model_type = types[i];
+        if (qp_checkpoint_open(&c, in_folder("hf"), &options, &error) ||
             qp_facts_from_hf(&f, &c, &error))
             fail_msg("%s: %s", types[i], error.message);
         const struct model_type *t = qp_model_type_named(types[i]);
@@ -319,7 +320,6 @@ static void test_model_types(void **state)
         assert_int_equal(f.n_layers, t->n_layers);
         assert_int_equal(f.d_model, t->d_model);
         qp_checkpoint_close(&c);
-        options.model_type = types[i];
         assert_int_equal(qp_convert(in_folder("hf"), in_folder("a.bin"), &options, &error),
                          QUIP_E_FORMAT);
     }
@@ -339,6 +339,8 @@ static void test_refused_options(void **state)
         { { .block_size = 128, .is_original = true }, "one scale per row only" },
         { { .is_asymmetric = true }, "no place for the zero points" },
         { { .is_asymmetric = true, .is_mse = true, .for_gpu = true }, "symmetric weights only" },
+        { { .format = "onnx" }, "no checkpoint format onnx" },
+        { { .format = "pytorch" }, "has no pytorch weights" },
     };
     write_folder(&sample_gemma3, &plain);
     for (size_t i = 0; i < QP_COUNT(wrong); i++) {
@@ -354,6 +356,32 @@ static void test_refused_options(void **state)
     if (qp_convert(in_folder("hf"), in_folder("b.bin"), &blocks, &error))
         fail_msg("%s", error.message);
     assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
+}
+
+/* Of several kinds of files in a folder the one that is asked for counts. */
+static void test_format(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    const struct convert_options safetensors = { .format = "safetensors" };
+    const struct convert_options pytorch = { .format = "pytorch" };
+    write_folder(&sample_gemma3, &plain);
+    FILE *f = fopen(in_folder("hf/pytorch_model.bin"), "wb");
+    assert_non_null(f);
+    fclose(f);
+    if (qp_convert(in_folder("hf"), in_folder("a.bin"), &safetensors, &error))
+        fail_msg("%s", error.message);
+    assert_int_not_equal(qp_convert(in_folder("hf"), in_folder("b.bin"), &pytorch, &error),
+                         QUIP_OK);
+    assert_contains(error.message, "pytorch_model.bin");
+    unlink(in_folder("hf/pytorch_model.bin"));
+    assert_int_equal(
+        qp_convert(in_folder("hf/model.safetensors"), in_folder("b.bin"), &pytorch, &error),
+        QUIP_E_ARGUMENT);
+    assert_contains(error.message, "is safetensors, and the checkpoint is said to be pytorch");
+    assert_int_equal(qp_convert(in_folder("hf"), in_folder("hf/model.safetensors"), NULL, &error),
+                     QUIP_E_ARGUMENT);
+    assert_contains(error.message, "is a file of the checkpoint");
 }
 
 static void test_other_tokenizer(void **state)
@@ -703,6 +731,7 @@ int main(void)
         TEST(test_shards_and_bf16),
         TEST(test_model_types),
         TEST(test_refused_options),
+        TEST(test_format),
         TEST(test_other_tokenizer),
         TEST(test_wrong_tensors),
         TEST(test_wrong_configs),

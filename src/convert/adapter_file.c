@@ -179,6 +179,9 @@ quip_status qp_convert_adapter(const char *in, const char *out, const char *mode
     quip_model *model = NULL;
     quip_adapter *adapter = NULL;
     quip_status status;
+    if (qp_path_is_same(out, model_path) || qp_path_is_same(out, in))
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "%s: is read for the LoRA file; write to another file", out);
     if ((status = quip_model_open(&model, model_path, NULL, error)) ||
         (status = qp_adapter_open_floats(&adapter, model, in, error)))
         goto done;

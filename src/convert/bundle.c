@@ -11,7 +11,8 @@
 #include <sys/stat.h>
 
 enum {
-    FIRST_HEADER = 4 // where the first local header begins
+    FIRST_HEADER = 4,     // where the first local header begins
+    PIECE_BYTES = 1 << 24 // written between two looks at whether to stop
 };
 
 /* ---- METADATA: a LlmParameters proto without the model's sizes ---- */
@@ -274,7 +275,10 @@ quip_status qp_bundle_write(const char *model_path, const char *out,
         return qp_fail_memory(error, "a bundle", sizeof *j);
     if (options)
         j->o = *options;
-    status = check_model(model_path, error);
+    status = qp_path_is_same(model_path, out)
+                 ? qp_fail(error, QUIP_E_ARGUMENT,
+                           "%s: is the model file itself; write to another file", out)
+                 : check_model(model_path, error);
     if (!status) {
         quip_model_open(&j->model, model_path, NULL, &j->problem);
         status = fill_in(j, model_path, error);
@@ -300,21 +304,47 @@ static bool is_plain_name(const char *name)
     return *name && *name != '.' && !strpbrk(name, "/\\:");
 }
 
-static quip_status extract_entry(const struct file *from, const struct zip_entry *entry,
-                                 const char *folder, quip_error *error)
+struct extraction {
+    const struct file *from;
+    const char *folder;
+    convert_on_progress *on_progress; // NULL: nobody asks
+    void *user;
+};
+
+/* The entry's bytes, piece by piece. */
+static quip_status copy_entry(const struct extraction *x, const struct zip_entry *entry,
+                              struct out_file *to, quip_error *error)
+{
+    for (uint64_t done = 0; done < entry->n_bytes;) {
+        const uint64_t left = entry->n_bytes - done;
+        const size_t n = left < PIECE_BYTES ? (size_t)left : PIECE_BYTES;
+        const quip_status status =
+            qp_out_file_write(to, done, x->from->data + entry->offset + done, n, error);
+        if (status)
+            return status;
+        done += n;
+        if (x->on_progress && !x->on_progress(x->user, done, entry->n_bytes, entry->name))
+            return qp_fail(error, QUIP_E_CANCELLED, "cancelled; %s was not written", entry->name);
+    }
+    return QUIP_OK;
+}
+
+static quip_status extract_entry(const struct extraction *x, const struct zip_entry *entry,
+                                 quip_error *error)
 {
     struct out_file *to = NULL;
     if (!is_plain_name(entry->name))
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: has an entry named \"%s\"; a bundle's are plain names", from->name,
+                       "%s: has an entry named \"%s\"; a bundle's are plain names", x->from->name,
                        entry->name);
-    char *path = qp_path_join(folder, entry->name);
+    char *path = qp_path_join(x->folder, entry->name);
     if (!path)
-        return qp_fail_memory(error, "a path", strlen(folder));
+        return qp_fail_memory(error, "a path", strlen(x->folder));
     quip_status status = qp_out_file_open(&to, path, error);
     if (!status)
-        status =
-            qp_out_file_write(to, 0, from->data + entry->offset, (size_t)entry->n_bytes, error);
+        status = qp_out_file_resize(to, entry->n_bytes, error); // which asks the disk for room
+    if (!status)
+        status = copy_entry(x, entry, to, error);
     if (!status)
         status = qp_out_file_commit(to, error);
     qp_out_file_close(to);
@@ -322,10 +352,12 @@ static quip_status extract_entry(const struct file *from, const struct zip_entry
     return status;
 }
 
-quip_status qp_bundle_extract(const char *path, const char *folder, quip_error *error)
+quip_status qp_bundle_extract(const char *path, const char *folder,
+                              convert_on_progress *on_progress, void *user, quip_error *error)
 {
     struct file f = { 0 };
     struct zip zip = { 0 };
+    const struct extraction x = { &f, folder, on_progress, user };
     quip_status status = qp_file_open(&f, path, error);
     if (!status && !f.data)
         status = qp_file_load(&f, error);
@@ -334,7 +366,7 @@ quip_status qp_bundle_extract(const char *path, const char *folder, quip_error *
     if (!status && mkdir(folder, 0777) && errno != EEXIST)
         status = qp_fail(error, QUIP_E_IO, "%s: cannot be made: %s", folder, strerror(errno));
     for (int i = 0; !status && i < zip.n_entries; i++)
-        status = extract_entry(&f, &zip.entries[i], folder, error);
+        status = extract_entry(&x, &zip.entries[i], error);
     qp_zip_close(&zip);
     qp_file_close(&f);
     return status;

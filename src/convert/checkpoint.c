@@ -177,8 +177,12 @@ static quip_status open_shard(struct shard *s, const char *path, quip_error *err
 }
 
 /* What the tensors of a checkpoint may be in. */
-static quip_status check_kind(const struct checkpoint *c, const struct shard *s, quip_error *error)
+static quip_status check_kind(const struct checkpoint *c, const struct shard *s, const char *format,
+                              quip_error *error)
 {
+    static const char *const names[] = {
+        [FORMAT_GGUF] = "gguf", [FORMAT_SAFETENSORS] = "safetensors", [FORMAT_PYTORCH] = "pytorch"
+    };
     if (s->format.kind == FORMAT_TFLITE)
         return qp_fail(error, QUIP_E_FORMAT, "%s: is a model file, and not part of a checkpoint",
                        s->file.name);
@@ -186,10 +190,13 @@ static quip_status check_kind(const struct checkpoint *c, const struct shard *s,
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: GGUF files in several parts are not read; merge them first",
                        s->file.name);
+    if (format && strcmp(names[s->format.kind], format) != 0)
+        return qp_fail(error, QUIP_E_ARGUMENT, "%s: is %s, and the checkpoint is said to be %s",
+                       s->file.name, names[s->format.kind], format);
     return QUIP_OK;
 }
 
-static quip_status open_shards(struct checkpoint *c, quip_error *error)
+static quip_status open_shards(struct checkpoint *c, const char *format, quip_error *error)
 {
     quip_status status = QUIP_OK;
     const size_t n = (size_t)c->sources.n;
@@ -202,7 +209,7 @@ static quip_status open_shards(struct checkpoint *c, quip_error *error)
         struct shard *s = &c->shards[c->n_shards++];
         status = open_shard(s, c->sources.paths[c->n_shards - 1], error);
         if (!status)
-            status = check_kind(c, s, error);
+            status = check_kind(c, s, format, error);
     }
     c->is_gguf = !status && n > 0 && c->shards[0].format.kind == FORMAT_GGUF;
     return status;
@@ -291,15 +298,15 @@ struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name)
     return bsearch(&wanted, c->entries, (size_t)c->n_entries, sizeof *c->entries, compare_entries);
 }
 
-quip_status qp_checkpoint_open(struct checkpoint *c, const char *path, const char *model_type,
-                               quip_error *error)
+quip_status qp_checkpoint_open(struct checkpoint *c, const char *path,
+                               const struct convert_options *options, quip_error *error)
 {
     *c = (struct checkpoint){ .path = path };
-    quip_status status = qp_sources_find(&c->sources, path, error);
+    quip_status status = qp_sources_find(&c->sources, path, options->format, error);
     if (!status)
-        status = open_shards(c, error);
+        status = open_shards(c, options->format, error);
     if (!status && !c->is_gguf)
-        status = read_folder_json(c, model_type, error);
+        status = read_folder_json(c, options->model_type, error);
     if (!status)
         status = list_entries(c, error);
     if (status)

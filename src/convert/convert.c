@@ -155,7 +155,7 @@ static quip_status load_tokenizer(struct conversion *v)
     status = qp_tokenizer_open(&v->tokenizer, v->spm.data, v->spm.n, v->bpe.n ? v->bpe.data : NULL,
                                v->bpe.n, v->error);
     if (status)
-        return status;
+        return qp_fail_in(v->error, status, v->options->tokenizer ? v->options->tokenizer : v->in);
     if (qp_tokenizer_n_tokens(v->tokenizer) > v->facts.vocab_size)
         return qp_fail(v->error, QUIP_E_FORMAT,
                        "%s: its tokenizer has %d pieces, its embedding only %d rows", v->in,
@@ -302,6 +302,11 @@ static quip_status check_options(const struct convert_options *o, quip_error *er
             "per row only, and no file with blocks is known; int4 for our own engine is "
             "block-wise without being asked",
             o->block_size);
+    if (o->format && strcmp(o->format, "safetensors") != 0 && strcmp(o->format, "pytorch") != 0 &&
+        strcmp(o->format, "gguf") != 0)
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "there is no checkpoint format %s; possible are safetensors, pytorch, gguf",
+                       o->format);
     if (o->model_type && !qp_model_type_named(o->model_type))
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "there is no model type %s; leave it out where there is a config.json",
@@ -317,6 +322,15 @@ static quip_status check_output(const char *in, const char *out, quip_error *err
     if (qp_path_is_same(in, out))
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "%s: is the checkpoint itself; write to another file", out);
+    return QUIP_OK;
+}
+
+static quip_status check_sources(const struct sources *s, const char *out, quip_error *error)
+{
+    for (int i = 0; i < s->n; i++)
+        if (qp_path_is_same(s->paths[i], out))
+            return qp_fail(error, QUIP_E_ARGUMENT,
+                           "%s: is a file of the checkpoint; write to another file", out);
     return QUIP_OK;
 }
 
@@ -338,7 +352,9 @@ quip_status qp_convert(const char *in, const char *out, const struct convert_opt
                          "or int8, and calibrate that file",
                          in);
     if (!status)
-        status = qp_checkpoint_open(&v.checkpoint, in, v.options->model_type, error);
+        status = qp_checkpoint_open(&v.checkpoint, in, v.options, error);
+    if (!status)
+        status = check_sources(&v.checkpoint.sources, out, error);
     if (!status)
         status = v.checkpoint.is_gguf ? qp_facts_from_gguf(&v.facts, &v.checkpoint, error)
                                       : qp_facts_from_hf(&v.facts, &v.checkpoint, error);

@@ -45,6 +45,9 @@ struct convert_options {
     /* One of the original's model types ("GEMMA_2B"), for a checkpoint without config.json; NULL:
      * config.json says everything. With both, they must agree. */
     const char *model_type;
+    /* "safetensors", "pytorch" or "gguf": what the checkpoint must be, and of what is taken from a
+     * folder that has several; NULL: whatever it is. */
+    const char *format;
     /* A SentencePiece model, a tokenizer.json or a folder with either, in place of the
      * checkpoint's own; NULL: its own. */
     const char *tokenizer;
@@ -138,7 +141,9 @@ struct bundle_options {
 /* Put the model file at `model_path` into the bundle `out`, which appears when it is complete. */
 quip_status qp_bundle_write(const char *model_path, const char *out,
                             const struct bundle_options *options, quip_error *error);
-/* Write the entries of a bundle, one file each under its name, into `folder`, made if need be. */
-quip_status qp_bundle_extract(const char *path, const char *folder, quip_error *error);
+/* Write the entries of a bundle, one file each under its name, into `folder`, made if need be. A
+ * file appears when it is complete; on_progress is as for writing, and may be NULL. */
+quip_status qp_bundle_extract(const char *path, const char *folder,
+                              convert_on_progress *on_progress, void *user, quip_error *error);
 
 #endif

@@ -36,7 +36,9 @@ struct sources {
     char **paths;
     int n;
 };
-quip_status qp_sources_find(struct sources *s, const char *path, quip_error *error);
+/* format (may be NULL) is that of the options: of a folder only such files count. */
+quip_status qp_sources_find(struct sources *s, const char *path, const char *format,
+                            quip_error *error);
 void qp_sources_close(struct sources *s);
 
 /* ---- quantize_block.c ---- */
@@ -81,9 +83,10 @@ struct checkpoint {
     int n_entries;
     cJSON *config, *generation_config, *tokenizer_config; // not GGUF; the last two may be NULL
 };
-/* model_type (may be NULL) says what a missing config.json would. */
-quip_status qp_checkpoint_open(struct checkpoint *c, const char *path, const char *model_type,
-                               quip_error *error);
+/* Of the options format, which may be NULL, and model_type, which says what a missing config.json
+ * would. */
+quip_status qp_checkpoint_open(struct checkpoint *c, const char *path,
+                               const struct convert_options *options, quip_error *error);
 void qp_checkpoint_close(struct checkpoint *c);
 /* By the name that the family table gives it; NULL when there is none. */
 struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name);

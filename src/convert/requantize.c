@@ -198,10 +198,11 @@ quip_status qp_requantize(const char *in, const char *out, const struct convert_
 {
     struct requantizer q = { .options = options, .error = error };
     quip_status status = QUIP_OK;
-    if (options->chat || options->tokenizer || options->model_type || options->merge_adapter)
+    if (options->chat || options->tokenizer || options->model_type || options->format ||
+        options->merge_adapter)
         return qp_fail(
             error, QUIP_E_UNSUPPORTED,
-            "%s: is a model file; template, tokenizer, type and adapter go into one that "
+            "%s: is a model file; format, type, template, tokenizer and adapter go into one that "
             "is made from the checkpoint",
             in);
     if (!(status = quip_model_open(&q.model, in, NULL, error)))

@@ -14,14 +14,21 @@ enum {
 };
 
 /* The ways in which a folder names its weights, the first that is there counts. */
-static const struct {
-    const char *name;
-    bool is_index; // JSON that says which file has which tensor
+static const struct weight_files {
+    const char *format, *name;
+    enum {
+        NAME_OF_FILE,
+        NAME_OF_INDEX, // JSON that says which file has which tensor
+        NAME_PATTERN
+    } kind;
 } weight_files[] = {
-    { "model.safetensors.index.json", true },
-    { "model.safetensors", false },
-    { "pytorch_model.bin.index.json", true },
-    { "pytorch_model.bin", false },
+    { "safetensors", "model.safetensors.index.json", NAME_OF_INDEX },
+    { "safetensors", "model.safetensors", NAME_OF_FILE },
+    { "pytorch", "pytorch_model.bin.index.json", NAME_OF_INDEX },
+    { "pytorch", "pytorch_model.bin", NAME_OF_FILE },
+    { "safetensors", "*.safetensors", NAME_PATTERN },
+    { "pytorch", "*.pth", NAME_PATTERN },
+    { "gguf", "*.gguf", NAME_PATTERN },
 };
 
 static quip_status no_path_memory(const struct sources *s, quip_error *error)
@@ -76,7 +83,7 @@ static quip_status add_indexed(struct sources *s, const char *path, quip_error *
     const char *last = "";
     for (const cJSON *i = map ? map->child : NULL; i && !status; i = i->next) {
         const char *name = i->valuestring;
-        if (!cJSON_IsString(i) || strchr(name, '/') || strchr(name, '\\')) {
+        if (!cJSON_IsString(i) || !*name || strchr(name, '/') || strchr(name, '\\')) {
             status = qp_fail(error, QUIP_E_FORMAT,
                              "%s: %s is not said to be in a file of this folder", path, i->string);
             break;
@@ -122,33 +129,54 @@ static char *pattern_in(const char *folder, const char *pattern)
     return out;
 }
 
-static quip_status add_folder(struct sources *s, quip_error *error)
+static quip_status fail_without_weights(const char *folder, const char *format, quip_error *error)
 {
-    for (size_t i = 0; i < QP_COUNT(weight_files); i++) {
-        char *path = qp_path_join(s->folder, weight_files[i].name);
-        if (!path)
-            return no_path_memory(s, error);
-        if (!qp_path_exists(path)) {
-            free(path);
-            continue;
-        }
-        if (!weight_files[i].is_index)
-            return add_source(s, path, error);
-        quip_status status = add_indexed(s, path, error);
-        free(path);
-        return status;
-    }
-    char *pattern = pattern_in(s->folder, "*.safetensors");
-    quip_status status = pattern ? add_matches(s, pattern, error) : no_path_memory(s, error);
-    free(pattern);
-    if (!status && s->n == 0)
-        status =
-            qp_fail(error, QUIP_E_IO,
-                    "%s: has no weights: neither *.safetensors nor pytorch_model.bin", s->folder);
+    char *adapter = qp_path_join(folder, "adapter_config.json");
+    const bool is_adapter = adapter && qp_path_exists(adapter);
+    free(adapter);
+    if (is_adapter)
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "%s: is an adapter, not a checkpoint: convert the model with "
+                       "--merge-adapter %s, or the adapter with --adapter-of MODEL",
+                       folder, folder);
+    return qp_fail(error, QUIP_E_IO,
+                   "%s: has no %s%sweights: looked for *.safetensors, pytorch_model.bin, *.pth and "
+                   "*.gguf; a file of another name is given as such",
+                   folder, format ? format : "", format ? " " : "");
+}
+
+/* The files of one row of the table, if they are there. */
+static quip_status add_files(struct sources *s, const struct weight_files *files, quip_error *error)
+{
+    const bool is_pattern = files->kind == NAME_PATTERN;
+    char *path =
+        is_pattern ? pattern_in(s->folder, files->name) : qp_path_join(s->folder, files->name);
+    quip_status status = QUIP_OK;
+    if (!path)
+        return no_path_memory(s, error);
+    if (is_pattern)
+        status = add_matches(s, path, error);
+    else if (qp_path_exists(path))
+        status = files->kind == NAME_OF_INDEX ? add_indexed(s, path, error)
+                                              : add_source(s, copy_of(path), error);
+    free(path);
     return status;
 }
 
-quip_status qp_sources_find(struct sources *s, const char *path, quip_error *error)
+static quip_status add_folder(struct sources *s, const char *format, quip_error *error)
+{
+    for (size_t i = 0; i < QP_COUNT(weight_files) && s->n == 0; i++) {
+        if (format && strcmp(weight_files[i].format, format) != 0)
+            continue;
+        const quip_status status = add_files(s, &weight_files[i], error);
+        if (status)
+            return status;
+    }
+    return s->n ? QUIP_OK : fail_without_weights(s->folder, format, error);
+}
+
+quip_status qp_sources_find(struct sources *s, const char *path, const char *format,
+                            quip_error *error)
 {
     quip_status status;
     const bool is_folder = qp_path_is_folder(path);
@@ -156,7 +184,7 @@ quip_status qp_sources_find(struct sources *s, const char *path, quip_error *err
     if (!s->folder)
         return qp_fail_memory(error, "a path", strlen(path));
     if (is_folder)
-        status = add_folder(s, error);
+        status = add_folder(s, format, error);
     else if (qp_path_exists(path) || !strpbrk(path, "*?["))
         status = add_source(s, copy_of(path), error);
     else if (!(status = add_matches(s, path, error)) && s->n == 0)

@@ -45,7 +45,7 @@ static quip_status open_first_checkpoint(struct verifier *v)
 {
     struct verify_side *s = &v->first;
     const struct convert_options *o = &v->reading;
-    quip_status status = qp_checkpoint_open(&s->checkpoint, v->a, o->model_type, v->error);
+    quip_status status = qp_checkpoint_open(&s->checkpoint, v->a, o, v->error);
     if (!status)
         status = s->checkpoint.is_gguf ? qp_facts_from_gguf(&s->facts, &s->checkpoint, v->error)
                                        : qp_facts_from_hf(&s->facts, &s->checkpoint, v->error);
@@ -430,6 +430,15 @@ static quip_status compare_text(struct verifier *v)
     return status;
 }
 
+/* A text that cannot be read shows before the work, not after it. NULL: there is none. */
+static quip_status check_text(const char *path, quip_error *error)
+{
+    struct file file = { 0 };
+    const quip_status status = path ? qp_file_open(&file, path, error) : QUIP_OK;
+    qp_file_close(&file);
+    return status;
+}
+
 /* ---- all together ---- */
 
 quip_status qp_verify(const char *a, const char *b, const struct verify_options *options,
@@ -444,11 +453,15 @@ quip_status qp_verify(const char *a, const char *b, const struct verify_options 
         v.reading = *v.options->reading;
     v.reading = (struct convert_options){ .weights = CONVERT_F32,
                                           .model_type = v.reading.model_type,
+                                          .format = v.reading.format,
                                           .tokenizer = v.reading.tokenizer,
                                           .merge_adapter = v.reading.merge_adapter,
                                           .chat = v.reading.chat };
-    quip_status status = qp_path_is_model_file(a) ? quip_model_open(&v.first.model, a, NULL, error)
-                                                  : open_first_checkpoint(&v);
+    quip_status status = check_text(v.options->text, error);
+    if (status)
+        return status;
+    status = qp_path_is_model_file(a) ? quip_model_open(&v.first.model, a, NULL, error)
+                                      : open_first_checkpoint(&v);
     if (!status)
         status = quip_model_open(&v.second, b, NULL, error);
     if (!status)
@@ -497,8 +510,10 @@ quip_status qp_verify_declare(struct tflite_writer *w, const struct convert_opti
                               quip_error *error)
 {
     static const char room[REPORT_BYTES];
-    return o->verify ? qp_tflite_writer_metadata(w, REPORT_NAME, room, sizeof room, error)
-                     : QUIP_OK;
+    if (!o->verify)
+        return QUIP_OK;
+    const quip_status status = check_text(o->verify_text, error);
+    return status ? status : qp_tflite_writer_metadata(w, REPORT_NAME, room, sizeof room, error);
 }
 
 /* All bytes are written: what is left is to say whether to go on. */

@@ -158,6 +158,7 @@ def convert_checkpoint(
     options: Dict[str, Any] = {
         "json": True,
         "original": config.original and not config.block_size,
+        "format": config.ckpt_format,
         "model-type": config.model_type or None,
         "backend": config.backend,
         "attention-bits": config.attention_quant_bits,

@@ -1,0 +1,60 @@
+/* progress.c: how far work on files is: a line on a terminal for people, or JSON for programs. */
+#include "cli.h"
+
+#include <sys/stat.h>
+
+bool print_json_line(cJSON *json)
+{
+    char *text = json ? cJSON_PrintUnformatted(json) : NULL;
+    const bool ok = text && printf("%s\n", text) >= 0 && fflush(stdout) == 0;
+    cJSON_free(text);
+    cJSON_Delete(json);
+    return ok;
+}
+
+static bool print_progress(uint64_t done, uint64_t total, const char *what)
+{
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "event", "progress");
+    cJSON_AddNumberToObject(json, "done", (double)done);
+    cJSON_AddNumberToObject(json, "total", (double)total);
+    cJSON_AddStringToObject(json, "tensor", what);
+    return print_json_line(json);
+}
+
+void begin_progress(struct progress *p, bool is_quiet, bool is_json)
+{
+    *p = (struct progress){ .is_shown = !is_quiet && !is_json && is_terminal(stderr),
+                            .is_json = is_json };
+    catch_interrupt(NULL);
+}
+
+/* Ten times a second is often enough. A reader of the JSON that is gone stops the work. */
+bool show_progress(void *user, uint64_t done, uint64_t total, const char *what)
+{
+    struct progress *p = user;
+    const uint64_t now = qp_now_ns();
+    bool ok = true;
+    if (total && (now - p->shown_ns > 100000000 || done == total)) {
+        p->shown_ns = now;
+        if (p->is_json)
+            ok = print_progress(done, total, what ? what : "");
+        else if (p->is_shown)
+            fprintf(stderr, "\r\033[K%s%3.0f%% %s%s", dim(), 100.0 * (double)done / (double)total,
+                    what ? what : "", plain());
+    }
+    return ok && !was_interrupted();
+}
+
+void end_progress(const struct progress *p)
+{
+    release_interrupt();
+    if (p->is_shown)
+        fputs("\r\033[K", stderr);
+}
+
+uint64_t file_bytes(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+}
