@@ -5,6 +5,8 @@ import sys
 
 from quip.genai import bundler
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 model, tokenizer, out = sys.argv[1:]
 config = bundler.BundleConfig(
     tflite_model=model,

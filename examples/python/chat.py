@@ -4,6 +4,8 @@ import sys
 
 import quip
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 with quip.Model(sys.argv[1]) as model, model.session(temperature=0.7, top_k=40) as chat:
     for line in sys.stdin:
         try:

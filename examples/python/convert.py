@@ -5,6 +5,8 @@ import sys
 
 from quip.genai import converter
 
+if len(sys.argv) != 5:
+    sys.exit(__doc__)
 checkpoint, model_type, tokenizer, out = sys.argv[1:]
 config = converter.ConversionConfig(
     input_ckpt=checkpoint,

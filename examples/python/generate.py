@@ -4,6 +4,8 @@ import sys
 
 import quip
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 path, prompt = sys.argv[1:]
 with quip.Model(path) as model, model.session(max_output_tokens=64) as session:
     answer = session.say(prompt)

@@ -4,6 +4,8 @@ import sys
 
 from quip.genai import LlmInference, LlmInferenceOptions, LlmInferenceSession
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 path, prompt = sys.argv[1:]
 options = LlmInferenceOptions(model_path=path, max_tokens=128)
 with LlmInference.create_from_options(options) as llm:

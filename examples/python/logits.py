@@ -6,6 +6,8 @@ import numpy as np
 
 import quip
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 path, text = sys.argv[1:]
 with quip.Model(path) as model, model.session() as session:
     session.append(quip.Role.NONE, text)

@@ -5,6 +5,8 @@ import sys
 
 import quip
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 path, adapter_path, prompt = sys.argv[1:]
 with quip.Model(path) as model, model.adapter(adapter_path) as adapter:
     plain = model.session(max_output_tokens=24)

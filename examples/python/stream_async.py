@@ -17,4 +17,6 @@ async def main() -> None:
         await asyncio.gather(*(answer(model, prompt) for prompt in sys.argv[2:]))
 
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 asyncio.run(main())

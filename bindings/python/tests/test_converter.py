@@ -17,7 +17,7 @@ INTEROP = SHARED / "data/interop"
 def config(checkpoint, folder, **fields):
     return converter.ConversionConfig(
         input_ckpt=str(checkpoint),
-        ckpt_format="safetensors",
+        ckpt_format=fields.pop("ckpt_format", "safetensors"),
         model_type="",
         backend=fields.pop("backend", "cpu"),
         output_dir=str(folder),
@@ -239,6 +239,23 @@ def test_rank_and_alpha_of_an_adapter(tmp_path):
         logits(lora_ckpt=lora, lora_rank=8)
     with pytest.raises(quip.Error, match="8"):
         logits(lora_rank=8)
+
+
+def test_adapter_that_is_not_there_shows_first(checkpoint, tmp_path):
+    for lora_ckpt in (tmp_path, tmp_path / "absent"):
+        asked = config(checkpoint, tmp_path, lora_ckpt=lora_ckpt, lora_rank=4)
+        with pytest.raises(FileNotFoundError, match="safetensors"):
+            converter.convert_checkpoint(asked)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ckpt_format(checkpoint, tmp_path):
+    asked = config(checkpoint, tmp_path, ckpt_format="pytorch")
+    with pytest.raises(quip.IOError, match="no pytorch weights"):
+        converter.convert_checkpoint(asked)
+    asked = config(checkpoint / "model.safetensors", tmp_path, ckpt_format="pytorch")
+    with pytest.raises(quip.ArgumentError, match="said to be pytorch"):
+        converter.convert_checkpoint(asked)
 
 
 def test_int4_of_ones_own(checkpoint, tmp_path):

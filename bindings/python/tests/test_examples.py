@@ -25,6 +25,12 @@ def test_all_are_here():
 
 
 @pytest.mark.parametrize("name", RUNS)
+def test_usage(name):
+    done = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, timeout=60)
+    assert done.returncode == 1 and f"python {name}".encode() in done.stderr
+
+
+@pytest.mark.parametrize("name", RUNS)
 def test_example(name, model_path, checkpoint, adapter_path, tmp_path):
     places = {
         "model": model_path,

@@ -107,7 +107,7 @@ class ConversionConfig:
         for name in ("attention", "feedforward", "embedding"):
             bits = getattr(self, f"{name}_quant_bits")
             if bits not in (8, 4):
-                raise ValueError(f"{name}_quant_bits is {bits}, not 8 or 4")
+                raise ValueError(f"{name}_quant_bits is {bits!r}, not 8 or 4")
         if self.block_size not in (0, 32, 128):
             raise ValueError("Block size must be one of (0 (off), 32, 128)")
         if self.use_mse_quant and not self.is_symmetric:
@@ -169,12 +169,14 @@ def convert_checkpoint(
         "block-size": config.block_size or None,
         "tokenizer": config.vocab_model_file or None,
     }
-    _run_with_bar(options, [config.input_ckpt, config.output_tflite_file], on_progress)
-    if config.lora_ckpt is not None:
-        options = {"json": True, "adapter-of": config.output_tflite_file}
-        with tempfile.TemporaryDirectory() as folder:
-            adapter = _adapter_folder(config, config.lora_ckpt, pathlib.Path(folder))
-            _run_with_bar(options, [adapter, config.lora_output_tflite_file], on_progress)
+    model = config.output_tflite_file
+    if config.lora_ckpt is None:
+        return _run_with_bar(options, [config.input_ckpt, model], on_progress)
+    with tempfile.TemporaryDirectory() as folder:
+        adapter = _adapter_folder(config, config.lora_ckpt, pathlib.Path(folder))
+        _run_with_bar(options, [config.input_ckpt, model], on_progress)
+        options = {"json": True, "adapter-of": model}
+        _run_with_bar(options, [adapter, config.lora_output_tflite_file], on_progress)
 
 
 def _adapter_folder(
@@ -193,6 +195,8 @@ def _adapter_folder(
             raise ValueError(f"lora_rank is {config.lora_rank}, the adapter's is {facts.get('r')}")
     if config.lora_alpha is not None:
         facts["lora_alpha"] = config.lora_alpha
+    if not weights.exists():
+        raise FileNotFoundError(f"{weights}: lora_ckpt is a PEFT folder or its safetensors file")
     (folder / "adapter_config.json").write_text(json.dumps(facts))
     (folder / "adapter_model.safetensors").symlink_to(weights)
     return folder
