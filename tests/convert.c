@@ -185,6 +185,12 @@ static bool differ(const char *a, const char *b)
     return result;
 }
 
+static bool stop_in_text(void *user, uint64_t done, uint64_t total, const char *what)
+{
+    (void)user;
+    return done < total / 2 || !strstr(what, "text");
+}
+
 /* A text changes what int4 keeps, the same way each time; from int8 weights as well. */
 static void test_calibration(void **state)
 {
@@ -210,6 +216,12 @@ static void test_calibration(void **state)
                          QUIP_OK);
         assert_false(differ(in_folder("b.bin"), in_folder("c.bin")));
     }
+    options.calibrate = in_folder("text");
+    options.on_progress = stop_in_text;
+    unlink(in_folder("b.bin"));
+    assert_int_equal(qp_convert(in_folder("a.bin"), in_folder("b.bin"), &options, &error),
+                     QUIP_E_CANCELLED);
+    options.on_progress = NULL;
     options.calibrate = in_folder("nothing");
     assert_int_equal(qp_convert(in_folder("a.bin"), in_folder("b.bin"), &options, &error),
                      QUIP_E_FORMAT);
@@ -340,6 +352,8 @@ static void test_refused_options(void **state)
         { { .is_asymmetric = true }, "no place for the zero points" },
         { { .is_asymmetric = true, .is_mse = true, .for_gpu = true }, "symmetric weights only" },
         { { .format = "onnx" }, "no checkpoint format onnx" },
+        { { .calibrate = "text" }, "for block-wise int4" },
+        { { .weights = CONVERT_INT4, .is_original = true, .calibrate = "text" }, "for block-wise" },
         { { .format = "pytorch" }, "has no pytorch weights" },
     };
     write_folder(&sample_gemma3, &plain);

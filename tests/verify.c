@@ -85,6 +85,30 @@ static void test_strangers(void **state)
     assert_null(r.tensors);
 }
 
+/* A caller who has had enough of this name. */
+static bool stop_in(void *user, uint64_t done, uint64_t total, const char *what)
+{
+    assert_true(done >= 1 && done <= total);
+    return strcmp(what, user) != 0 || done < 3;
+}
+
+static void test_cancel(void **state)
+{
+    (void)state;
+    struct verify_report r;
+    quip_error error = { 0 };
+    const struct verify_options in_text = { .text = text_path,
+                                            .on_progress = stop_in,
+                                            .user = text_path };
+    assert_int_equal(qp_verify(model_paths[0], model_paths[1], &in_text, &r, &error),
+                     QUIP_E_CANCELLED);
+    assert_null(r.tensors);
+    const struct verify_options nowhere = { .text = text_path, .on_progress = stop_in, .user = "" };
+    if (qp_verify(model_paths[0], model_paths[1], &nowhere, &r, &error))
+        fail_msg("%s", error.message);
+    qp_verify_report_close(&r);
+}
+
 static void test_faults(void **state)
 {
     (void)state;
@@ -112,6 +136,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_distances),
         cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);

@@ -27,6 +27,8 @@ struct calibration {
     const struct ops *real;
     struct column_sums *matrices;
     int n_matrices;
+    const struct convert_options *options;
+    uint64_t n_done, n_total; // tokens
 };
 
 static struct column_sums *find_sums(const struct calibration *c, const char *name)
@@ -83,10 +85,14 @@ static void look_logits(struct run *r, float *logits, const struct act *in, int 
 
 /* ---- reading the text ---- */
 
-static bool keep_on(void *user, int position, const float *logits)
+/* Logits are wanted so that the head is run for every token. False: stop. */
+static bool count_token(void *user, int position, const float *logits)
 {
-    (void)user, (void)position, (void)logits; // wanted so that the head is run for every token
-    return true;
+    struct calibration *c = user;
+    const struct convert_options *o = c->options;
+    (void)position, (void)logits;
+    c->n_done++;
+    return !o->on_progress || o->on_progress(o->user, c->n_done, c->n_total, o->calibrate);
 }
 
 static quip_status read_windows(struct calibration *c, quip_session *session,
@@ -99,20 +105,22 @@ static quip_status read_windows(struct calibration *c, quip_session *session,
     c->ops.gated = look_gated;
     c->ops.logits = look_logits;
     session->run.ops = &c->ops;
-    for (int w = 0; w < MAX_WINDOWS && w * WINDOW_TOKENS < n && !status; w++) {
-        const int left = n - w * WINDOW_TOKENS;
+    n = n < MAX_WINDOWS * WINDOW_TOKENS ? n : MAX_WINDOWS * WINDOW_TOKENS;
+    c->n_total = (uint64_t)n;
+    for (int at = 0; at < n && !status; at += WINDOW_TOKENS) {
+        const int left = n - at;
         status = quip_session_rewind(session, 0, error);
         if (!status)
-            status = quip_prefill_logits(session, tokens + w * WINDOW_TOKENS,
-                                         left < WINDOW_TOKENS ? left : WINDOW_TOKENS, keep_on, NULL,
-                                         error);
+            status = quip_prefill_logits(session, tokens + at,
+                                         left < WINDOW_TOKENS ? left : WINDOW_TOKENS, count_token,
+                                         c, error);
     }
     return status;
 }
 
-static quip_status read_text(struct calibration *c, quip_model *model, const char *path,
-                             quip_error *error)
+static quip_status read_text(struct calibration *c, quip_model *model, quip_error *error)
 {
+    const char *path = c->options->calibrate;
     struct file file = { 0 };
     quip_session *session = NULL;
     quip_token *tokens = NULL;
@@ -173,16 +181,17 @@ static quip_status open_sums(struct calibration *c, quip_model *model, quip_erro
     return QUIP_OK;
 }
 
-quip_status qp_calibrate(struct calibration **calibration, quip_model *model, const char *path,
-                         quip_error *error)
+quip_status qp_calibrate(struct calibration **calibration, quip_model *model,
+                         const struct convert_options *options, quip_error *error)
 {
     struct calibration *c = calloc(1, sizeof *c);
     *calibration = c;
     if (!c)
         return qp_fail_memory(error, "the calibration", sizeof *c);
+    c->options = options;
     quip_status status = open_sums(c, model, error);
     if (!status)
-        status = read_text(c, model, path, error);
+        status = read_text(c, model, error);
     for (int i = 0; i < c->n_matrices && !status; i++)
         finish_sums(&c->matrices[i], strcmp(c->matrices[i].name, model->weights.embed.name) == 0);
     return status;

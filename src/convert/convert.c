@@ -281,6 +281,17 @@ static void conversion_close(struct conversion *v)
     qp_slab_close(&v->slab);
 }
 
+/* Int4 that is fitted to what the model does. */
+static bool makes_block_wise(const struct convert_options *o)
+{
+    static const enum weight_class classes[] = { CLASS_ATTENTION, CLASS_FEED_FORWARD,
+                                                 CLASS_EMBEDDING };
+    struct stored s = { 0 };
+    for (size_t i = 0; i < QP_COUNT(classes) && s.dtype != DTYPE_I4_BLOCK; i++)
+        qp_store_as(&s, o, classes[i]);
+    return s.dtype == DTYPE_I4_BLOCK;
+}
+
 /* What was asked for and cannot be done. */
 static quip_status check_options(const struct convert_options *o, quip_error *error)
 {
@@ -302,6 +313,10 @@ static quip_status check_options(const struct convert_options *o, quip_error *er
             "per row only, and no file with blocks is known; int4 for our own engine is "
             "block-wise without being asked",
             o->block_size);
+    if (o->calibrate && !makes_block_wise(o))
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "a text to calibrate with is for block-wise int4; ask for that, as with "
+                       "--weights int4");
     if (o->format && strcmp(o->format, "safetensors") != 0 && strcmp(o->format, "pytorch") != 0 &&
         strcmp(o->format, "gguf") != 0)
         return qp_fail(error, QUIP_E_ARGUMENT,

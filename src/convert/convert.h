@@ -22,8 +22,9 @@ enum convert_weights {
 /* By name: "int8", "mixed", "int4", "f32". False: no such. */
 bool qp_convert_weights_find(const char *name, enum convert_weights *weights);
 
-/* `done` of `total` bytes of the model file are written; `what` is the tensor in work. Return false
- * to stop: the conversion fails with QUIP_E_CANCELLED. */
+/* `done` of `total` bytes of the model file are written; `what` is the tensor in work. While a text
+ * is read first, tokens of it; `what` is its path. Return false to stop: the conversion fails with
+ * QUIP_E_CANCELLED. */
 typedef bool convert_on_progress(void *user, uint64_t done, uint64_t total, const char *what);
 
 /* All-zero, or NULL in its place, means the defaults. */
@@ -96,7 +97,7 @@ struct verify_options {
     const struct convert_options *reading; // how a checkpoint was read; NULL: as it is
     const char *text;                      // path; NULL: tensors only
     int window, n_windows;                 // of tokens of the text; 0: 512, 4
-    convert_on_progress *on_progress;      // in tensors
+    convert_on_progress *on_progress;      // in tensors, then in positions of the text
     void *user;
 };
 /* Compare a model file or checkpoint `a` with the model file `b`. For a text a checkpoint is made a

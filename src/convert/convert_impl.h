@@ -50,11 +50,11 @@ bool qp_quantize_i4_block(const float *w, const float *importance, int64_t rows,
 
 /* ---- calibrate.c ---- */
 
-/* Run the model over a text and note what it multiplies its matrices by. Closed by the caller
- * whatever happens. */
+/* Run the model over the text that the options name, and note what it multiplies its matrices by.
+ * Closed by the caller whatever happens. */
 struct calibration;
-quip_status qp_calibrate(struct calibration **calibration, quip_model *model, const char *path,
-                         quip_error *error);
+quip_status qp_calibrate(struct calibration **calibration, quip_model *model,
+                         const struct convert_options *options, quip_error *error);
 /* The importance of a matrix's columns [n_in]; NULL when c is, or the model has no such. */
 const float *qp_calibration_find(const struct calibration *c, const char *name);
 void qp_calibration_close(struct calibration *c); // NULL is fine

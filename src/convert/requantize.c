@@ -208,7 +208,7 @@ quip_status qp_requantize(const char *in, const char *out, const struct convert_
     if (!(status = quip_model_open(&q.model, in, NULL, error)))
         status = reserve(&q);
     if (!status && options->calibrate)
-        status = qp_calibrate(&q.calibration, q.model, options->calibrate, error);
+        status = qp_calibrate(&q.calibration, q.model, options, error);
     if (!status)
         status = qp_tflite_writer_open(&q.writer, out, q.model->format.subgraph_name, error);
     if (!status && options->for_gpu)

@@ -273,15 +273,24 @@ struct verify_text {
     struct verifier *v;
     float *logits; // [n, vocab_size]
     int vocab_size, n;
+    uint64_t n_done, n_total; // positions, of both models
     double kl_sum;
 };
+
+/* One more position is done. False: stop. */
+static bool count_position(struct verify_text *t)
+{
+    const struct verify_options *o = t->v->options;
+    t->n_done++;
+    return !o->on_progress || o->on_progress(o->user, t->n_done, t->n_total, o->text);
+}
 
 static bool keep_logits(void *user, int position, const float *logits)
 {
     struct verify_text *t = user;
     memcpy(t->logits + (size_t)position * (size_t)t->vocab_size, logits,
            (size_t)t->vocab_size * sizeof *logits);
-    return true;
+    return count_position(t);
 }
 
 /* log(sum(exp(x))), and where the largest is. */
@@ -314,7 +323,7 @@ static bool compare_logits(void *user, int position, const float *logits)
     report->max_kl = kl > report->max_kl ? kl : report->max_kl;
     report->n_same += best == wanted_best;
     report->n_tokens++;
-    return true;
+    return count_position(t);
 }
 
 static quip_status run_window(quip_session *sessions[2], struct verify_text *t,
@@ -364,8 +373,10 @@ static quip_status compare_windows(struct verifier *v, quip_session *sessions[2]
     if (!t.logits)
         return qp_fail_memory(v->error, "logits", (size_t)t.n * (size_t)t.vocab_size * 4);
     const int n_text = t.n - n_bos;
+    const int n_windows = n_tokens / n_text < max ? n_tokens / n_text : max;
     quip_status status = QUIP_OK;
-    for (int w = 0; w < max && (w + 1) * n_text <= n_tokens && !status; w++) {
+    t.n_total = 2 * (uint64_t)n_windows * (uint64_t)t.n;
+    for (int w = 0; w < n_windows && !status; w++) {
         quip_token *window = tokens + 1 - n_bos + w * n_text;
         if (n_bos)
             window[0] = c->bos; // over a token that was used
