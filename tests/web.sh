@@ -19,4 +19,4 @@ if ! cmp -s package-lock.json node_modules/.installed; then
     cp package-lock.json node_modules/.installed
 fi
 npm run --silent build
-QUIP_BUILD=$1 CHROMIUM=$(command -v "${CHROMIUM:-chromium}") node --test test/
+QUIP_BUILD=$1 CHROMIUM=$(command -v "${CHROMIUM:-chromium}") node --test test/*.test.mjs

@@ -14,6 +14,7 @@ const run = (program, ...args) => execFileSync(program, args, { cwd: here, stdio
 const wasm = join(here, "build/wasm");
 rmSync(dist, { recursive: true, force: true });
 mkdirSync(dist);
+copyFileSync(join(here, "../../LICENSE"), join(here, "LICENSE")); // the package has its own
 run(join(here, "native/build"), wasm);
 for (const name of readdirSync(wasm).filter((n) => n.endsWith(".wasm"))) copyFileSync(join(wasm, name), join(dist, name));
 

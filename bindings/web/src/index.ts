@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** Language models in the page, on any browser's CPU.
  *
  *     const model = await Model.open("gemma3.bin", { onprogress: (p) => show(p.loaded / p.total) });
@@ -8,7 +9,7 @@
  * And, for code that moves over, the calls of MediaPipe's LLM Inference API. */
 export { QuipError, type Status } from "./errors.js";
 export { Adapter, Model, type AdapterOptions, type CheckOptions, type OpenOptions } from "./model.js";
-export { Session, type SayOptions, type SessionOptions } from "./session.js";
+export { Session, type AppendOptions, type SayOptions, type SessionOptions } from "./session.js";
 export { Reply } from "./reply.js";
 export type { ModelSource } from "./sources.js";
 export type { Build, CacheMode, FinishReason, Fit, ModelInfo, Progress, Result, Role } from "./protocol.js";

@@ -1,12 +1,13 @@
 /** node.test.mjs: the package in Node: api.mjs on each build that runs here, and files over HTTP. */
 import assert from "node:assert/strict";
-import { copyFileSync, readFileSync, readdirSync, truncateSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { copyFileSync, existsSync, readFileSync, readdirSync, truncateSync } from "node:fs";
 import { join } from "node:path";
-import { after, describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import * as quip from "../dist/node/index.js";
 import { tests } from "./api.mjs";
-import { DIST, makeFixtures } from "./fixtures.mjs";
+import { DIST, makeFixtures, ROOT } from "./fixtures.mjs";
 import { startServer } from "./server.mjs";
 
 const fixtures = makeFixtures();
@@ -38,8 +39,9 @@ for (const build of builds)
 describe("over HTTP", () => {
   const open = (url, options) => quip.Model.open(url, options);
   let server;
+  before(async () => (server = await startServer({})));
+  after(() => server.end());
   test("a download goes on where its connection broke", async () => {
-    server = await startServer({});
     const body = fixtures.bytes("gemma3");
     server.put("/m.bin", body, { cuts: [100000, 1, 300000] });
     const model = await open(`${server.origin}/m.bin`);
@@ -60,8 +62,11 @@ describe("over HTTP", () => {
     const body = fixtures.bytes("gemma3");
     server.put("/changes.bin", body, { cuts: [100000] });
     const opening = open(`${server.origin}/changes.bin`);
-    setTimeout(() => (server.models.get("/changes.bin").etag = '"other"'), 100);
+    const timer = setInterval(() => {
+      if (server.log.some(({ path }) => path === "/changes.bin")) server.models.get("/changes.bin").etag = '"other"';
+    }, 10);
     await assert.rejects(opening, { status: "io", message: /changed/ });
+    clearInterval(timer);
   });
   test("what is not there is an error that names it", async () => {
     await assert.rejects(open(`${server.origin}/absent.bin`), { status: "io", message: /absent\.bin \(404\)/ });
@@ -78,7 +83,6 @@ describe("over HTTP", () => {
     const fit = await quip.Model.check(`${server.origin}/large.bin`);
     assert.equal(fit.fits, true);
     assert.deepEqual(server.log.map(({ range }) => range), ["bytes=0-0", "bytes=0-1048575"]);
-    server.end();
   });
 });
 
@@ -94,6 +98,19 @@ test("files that 32-bit memory cannot hold are for 64-bit memory, where there is
     status: "unsupported",
     message: has64 ? /sparse\.bin has 20\.00 GB; a page can hold models of less than 16 GB/ : /less than 4 GB/,
   });
+});
+
+test("a bundler finds every file by a name, and nothing that it would have to guess", () => {
+  for (const script of ["index.js", "worker.js"]) {
+    const urls = readFileSync(join(DIST, script), "utf8").matchAll(/new URL\(([^()]*),\s*import\.meta\.url\)/g);
+    for (const [, name] of urls) assert.ok(existsSync(join(DIST, JSON.parse(name))), name);
+  }
+});
+
+test("types of a strict program", () => {
+  const compiler = join(ROOT, "bindings/web/node_modules/typescript/bin/tsc");
+  execFileSync(process.execPath, [compiler, "-p", join(ROOT, "bindings/web/test")], { stdio: ["ignore", 2, "inherit"] });
+});
 });
 
 test("a page downloads less than 300 KB", () => {

@@ -48,7 +48,7 @@ export function buildsToTry(wanted?: Build, isLarge = false): Build[] {
   if (!hasSimd())
     throw new QuipError(
       "unsupported",
-      "this engine has no WebAssembly SIMD, which Quip needs: Chrome 91, Edge 91, Firefox 89, Safari 16.4, Node 16 or later have it",
+      "this engine has no WebAssembly SIMD, which Quip needs: Chrome and Edge 100, Firefox 114, Safari 16.4, Node 20 or later run it",
     );
   if (wanted) {
     if (wanted.includes("-mt") && !hasThreads())

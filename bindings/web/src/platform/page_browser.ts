@@ -21,7 +21,8 @@ export function startWorker(base?: string): Port {
     port.onerror(
       e.message ||
         `the worker did not start: ${script} must be reachable, allowed by the page's Content-Security-Policy ` +
-          "(worker-src, 'wasm-unsafe-eval'), and in an isolated page served with its Cross-Origin-Embedder-Policy",
+          "(worker-src, 'wasm-unsafe-eval'), and in an isolated page served with its Cross-Origin-Embedder-Policy; " +
+          "where it lies elsewhere, name the folder as baseUrl",
     );
   };
   worker.onmessageerror = () => port.onerror("a message of the worker could not be read");

@@ -26,10 +26,14 @@ export async function compile(build: Build, base?: string): Promise<WebAssembly.
   }
   if (!response.ok)
     throw new QuipError("io", `the module ${url} cannot be fetched: status ${response.status}; serve the package's dist folder`);
-  const isTyped = response.headers.get("content-type")?.startsWith("application/wasm");
-  return isTyped && WebAssembly.compileStreaming
-    ? WebAssembly.compileStreaming(response)
-    : WebAssembly.compile(await response.arrayBuffer());
+  const type = response.headers.get("content-type") ?? "no type";
+  try {
+    return type.startsWith("application/wasm") && WebAssembly.compileStreaming
+      ? await WebAssembly.compileStreaming(response)
+      : await WebAssembly.compile(await response.arrayBuffer());
+  } catch (error) {
+    throw new QuipError("io", `the module ${url} (${type}) cannot be compiled: ${(error as Error).message}`);
+  }
 }
 
 /** A thread: a worker that gets `data` as its first message. */
