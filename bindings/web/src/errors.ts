@@ -43,6 +43,24 @@ export function checkNames(what: string, options: object, known: readonly string
       throw new QuipError("argument", `${what} has no option '${name}'; there are: ${known.join(", ")}`);
 }
 
+/** A number of the options; 0 if absent. */
+export function checkNumber(name: string, value: unknown = 0): number {
+  if (typeof value === "number" && value >= 0 && Number.isFinite(value)) return value;
+  throw new QuipError("argument", `${name} is ${String(value)}; it must be a number from 0`);
+}
+
+/** A whole number of the options; 0 if absent. The module has 32 bits for it. */
+export function checkCount(name: string, value: unknown = 0, most = 2 ** 31 - 1): number {
+  if (typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= most) return value;
+  throw new QuipError("argument", `${name} is ${String(value)}; it must be a whole number from 0 to ${most}`);
+}
+
+/** One of some words, or undefined. */
+export function checkWord(name: string, value: unknown, known: readonly string[]): void {
+  if (value !== undefined && !known.includes(value as string))
+    throw new QuipError("argument", `${name} is '${String(value)}'; possible is ${known.join(", ")}`);
+}
+
 export function checkText(what: string, text: unknown): asserts text is string {
   if (typeof text !== "string")
     throw new QuipError("argument", `${what} is of type ${typeof text}; it must be a string`);

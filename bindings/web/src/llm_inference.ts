@@ -29,28 +29,28 @@ export class FilesetResolver {
 }
 
 export interface BaseOptions {
-  modelAssetPath?: string;
-  modelAssetBuffer?: Uint8Array | ReadableStreamDefaultReader<Uint8Array>;
-  delegate?: "CPU" | "GPU"; // not used
-  gpuOptions?: unknown; // not used
+  modelAssetPath?: string | undefined;
+  modelAssetBuffer?: Uint8Array | ReadableStreamDefaultReader<Uint8Array> | undefined;
+  delegate?: "CPU" | "GPU" | undefined; // not used
+  gpuOptions?: unknown | undefined; // not used
 }
 
 export interface LlmInferenceOptions {
-  baseOptions?: BaseOptions;
+  baseOptions?: BaseOptions | undefined;
   /** Tokens of prompt and answer together; 512 if absent. */
-  maxTokens?: number;
+  maxTokens?: number | undefined;
   /** 40 if absent. 1 is greedy. */
-  topK?: number;
+  topK?: number | undefined;
   /** 0.8 if absent. 0 is greedy. */
-  temperature?: number;
+  temperature?: number | undefined;
   /** 0 if absent. */
-  randomSeed?: number;
+  randomSeed?: number | undefined;
   /** Answers to one prompt; 1 if absent. */
-  numResponses?: number;
-  loraRanks?: number[]; // not used: any rank works
-  forceF32?: boolean; // not used
-  maxNumImages?: number; // 0: there is no vision
-  supportAudio?: boolean; // false: there is no hearing
+  numResponses?: number | undefined;
+  loraRanks?: number[] | undefined; // not used: any rank works
+  forceF32?: boolean | undefined; // not used
+  maxNumImages?: number | undefined; // 0: there is no vision
+  supportAudio?: boolean | undefined; // false: there is no hearing
 }
 
 const OPTIONS = [
@@ -80,9 +80,8 @@ export type ProgressListener = (partialResult: string, done: boolean) => unknown
 /** The next pieces, one for each response. */
 export type MultiResponseProgressListener = (partialResult: string[], done: boolean) => unknown;
 
-/** The engine draws a seed for 0; here 0 is a seed like any other, the same in every SDK. */
-const SEED_OF_ZERO = 0x9e3779b97f4a7;
 const BUSY = "Previous invocation or loading is still ongoing.";
+const NO_MODEL = "the LlmInference has no model: it was closed, or what it loaded last is none";
 
 function promptText(prompt: Prompt): string {
   const parts = Array.isArray(prompt) ? prompt : [prompt];
@@ -112,7 +111,7 @@ export class LlmInference {
   #options: LlmInferenceOptions = {};
   #model: Model | null = null;
   #count: ((text: string) => number) | null = null;
-  #isLoading = false;
+  #loading: AbortController | null = null; // a model or LoRA weights
   #session: Session | null = null; // while it answers
   #reply: Reply | null = null;
   #isCancelled = false;
@@ -148,7 +147,7 @@ export class LlmInference {
   }
 
   get isIdle(): boolean {
-    return !this.#isLoading && !this.#session;
+    return !this.#loading && !this.#session;
   }
 
   /** Change some options; one that is undefined gets its default again. With another model in
@@ -163,19 +162,28 @@ export class LlmInference {
   }
 
   async #load(source: NonNullable<BaseOptions["modelAssetPath"] | BaseOptions["modelAssetBuffer"]>): Promise<void> {
-    this.#isLoading = true;
+    const { signal } = (this.#loading = new AbortController());
     try {
-      await this.#model?.close();
-      this.#model = null;
-      this.#count = null;
-      const options: OpenOptions = {};
+      await this.#leave();
+      const options: OpenOptions = { signal };
       const base = baseUrl(this.#fileset);
       if (base !== undefined) options.baseUrl = base;
       this.#model = await Model.open(source, options);
       this.#count = await this.#model.tokenCounter().catch(() => null); // sizeInTokens() is then undefined
+      signal.throwIfAborted();
+    } catch (error) {
+      await this.#leave();
+      throw error;
     } finally {
-      this.#isLoading = false;
+      this.#loading = null;
     }
+  }
+
+  /** Let the model go. */
+  async #leave(): Promise<void> {
+    const model = this.#model;
+    this.#model = this.#count = null;
+    await model?.close();
   }
 
   /** Answer a prompt: each one is a conversation of its own. Resolves with the whole text. */
@@ -220,20 +228,20 @@ export class LlmInference {
   /** Load LoRA weights for this model. */
   async loadLoraModel(source: string | Uint8Array | Blob): Promise<LoraModel> {
     if (!this.isIdle) throw new QuipError("argument", BUSY);
-    if (!this.#model) throw new QuipError("argument", "the LlmInference is closed");
-    this.#isLoading = true;
+    if (!this.#model) throw new QuipError("argument", NO_MODEL);
+    const { signal } = (this.#loading = new AbortController());
     try {
-      return new LoraModel(this, await this.#model.loadAdapter(source));
+      return new LoraModel(this, await this.#model.loadAdapter(source, { signal }));
     } finally {
-      this.#isLoading = false;
+      this.#loading = null;
     }
   }
 
+  /** End what loads or runs, and give the memory back. */
   close(): void {
+    this.#loading?.abort(new QuipError("cancelled", "the LlmInference was closed while it loaded"));
     this.cancelProcessing();
-    void this.#model?.close();
-    this.#model = null;
-    this.#count = null;
+    void this.#leave();
   }
 
   /* Throws at once when it is busy, as the original does. */
@@ -245,7 +253,7 @@ export class LlmInference {
   ): Promise<string[]> {
     const text = promptText(prompt);
     if (!this.isIdle) throw new QuipError("argument", BUSY);
-    if (!this.#model) throw new QuipError("argument", "the LlmInference is closed");
+    if (!this.#model) throw new QuipError("argument", NO_MODEL);
     if (lora && lora.owner !== this)
       throw new QuipError("argument", "The LoRA model was not loaded by this LLM Inference task.");
     const o = this.#options;
@@ -253,7 +261,7 @@ export class LlmInference {
       context: o.maxTokens ?? 512,
       topK: Math.max(o.topK ?? 40, 1),
       temperature: o.temperature ?? 0.8,
-      seed: o.randomSeed || SEED_OF_ZERO,
+      seed: o.randomSeed ?? 0,
       adapter: lora?.adapter,
     });
     this.#session = session;

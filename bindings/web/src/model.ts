@@ -1,7 +1,7 @@
 /** model.ts: a model, in a worker of its own. Whatever it computes, the page stays free. */
-import { checkNames, checkText, QuipError } from "./errors.js";
+import { checkCount, checkNames, checkText, checkWord, QuipError } from "./errors.js";
 import { Host } from "./host.js";
-import type { Build, CacheMode, Fit, ModelInfo, Opened, Progress, Source } from "./protocol.js";
+import { BUILDS, type Build, type CacheMode, type Fit, type ModelInfo, type Opened, type Progress, type Source } from "./protocol.js";
 import { Session, type SessionOptions } from "./session.js";
 import { namePieces, type ModelSource, type Pieces } from "./sources.js";
 import { TokenCounter } from "./token_counter.js";
@@ -9,17 +9,17 @@ import { folder } from "#page";
 
 export interface OpenOptions {
   /** Ends the open: it then rejects with the signal's reason. */
-  signal?: AbortSignal;
-  onprogress?: (progress: Progress) => void;
+  signal?: AbortSignal | undefined;
+  onprogress?: ((progress: Progress) => void) | undefined;
   /** Of URLs: how the browser's store of models is used; "default" if absent. */
-  cache?: CacheMode;
+  cache?: CacheMode | undefined;
   /** Of the file, in hexadecimal: anything else is refused. In the store it is the file's name, so that
    * one file of many URLs is kept once, and nothing is asked when it is there. */
-  sha256?: string;
+  sha256?: string | undefined;
   /** The folder with this package's worker.js and *.wasm, where they do not lie beside this script. */
-  baseUrl?: string | URL;
+  baseUrl?: string | URL | undefined;
   /** Which module runs: the best one if absent. */
-  build?: Build;
+  build?: Build | undefined;
 }
 
 const OPEN_OPTIONS = ["signal", "onprogress", "cache", "sha256", "baseUrl", "build"] as const;
@@ -30,7 +30,7 @@ export type AdapterOptions = Pick<OpenOptions, (typeof ADAPTER_OPTIONS)[number]>
 
 export interface CheckOptions extends Pick<OpenOptions, "signal" | "baseUrl" | "build"> {
   /** Tokens of context that the numbers are for; as SessionOptions. */
-  context?: number;
+  context?: number | undefined;
 }
 
 /** LoRA weights of a fine-tune, for any number of a model's sessions. */
@@ -58,6 +58,16 @@ export class Adapter {
   }
 }
 
+const CACHE_MODES: CacheMode[] = ["default", "force-cache", "reload", "no-store"];
+
+/** The values of options that are words. */
+function checkWords({ cache, sha256, build }: OpenOptions): void {
+  checkWord("cache", cache, CACHE_MODES);
+  checkWord("build", build, BUILDS);
+  if (sha256 !== undefined && !/^[0-9a-f]{64}$/i.test(sha256))
+    throw new QuipError("argument", `sha256 is '${sha256}'; it must be 64 hexadecimal digits`);
+}
+
 const engineParams = (o: Pick<OpenOptions, "baseUrl" | "build">) => ({
   base: o.baseUrl === undefined ? undefined : folder(String(o.baseUrl)),
   build: o.build,
@@ -75,17 +85,20 @@ interface Live {
   opened: Opened;
 }
 
+/** How long an aborted open may take to put its things in order. */
+const LAST_WORDS_MS = 300;
+
 async function start(source: Source, pieces: Pieces | null, o: OpenOptions): Promise<Live> {
   const params = engineParams(o);
   const host = new Host(params.base);
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const stop = () => (timer = setTimeout(() => host.end(), LAST_WORDS_MS)); // it may wait for a server, or be hashing
+  o.signal?.addEventListener("abort", stop, { once: true });
   try {
     const opened = await host.call(
       "open",
       { ...params, source, sha256: o.sha256 },
-      {
-        signal: o.signal,
-        onevent: listener(o, pieces),
-      },
+      { signal: o.signal, onevent: listener(o, pieces) },
     );
     o.signal?.throwIfAborted();
     return { host, opened };
@@ -93,6 +106,9 @@ async function start(source: Source, pieces: Pieces | null, o: OpenOptions): Pro
     host.end();
     await pieces?.cancel(error);
     throw error;
+  } finally {
+    clearTimeout(timer);
+    o.signal?.removeEventListener("abort", stop);
   }
 }
 
@@ -118,6 +134,7 @@ export class Model {
    * or bytes. URLs are kept in the browser's store: the next visit needs no network. */
   static async open(source: ModelSource, options: OpenOptions = {}): Promise<Model> {
     checkNames("Model.open", options, OPEN_OPTIONS);
+    checkWords(options);
     options.signal?.throwIfAborted();
     const { named, pieces } = namePieces(source, options.cache);
     const live = await start(named, pieces, options);
@@ -129,20 +146,26 @@ export class Model {
   /** Will the model at this URL fit, and if not, why? Fetches the first megabytes of the file only. */
   static async check(url: string | URL, options: CheckOptions = {}): Promise<Fit> {
     checkNames("Model.check", options, CHECK_OPTIONS);
+    checkWords(options);
+    const nContext = checkCount("context", options.context);
     const { named } = namePieces(url, undefined);
     if (named.kind === "pieces" || named.kind === "blob")
       throw new QuipError("argument", "Model.check takes a URL or, in Node, a path");
+    options.signal?.throwIfAborted();
     const params = engineParams(options);
     const host = new Host(params.base);
+    const stop = () => host.end(); // it has nothing to put in order
+    options.signal?.addEventListener("abort", stop, { once: true });
     try {
-      const call = { ...params, source: named, nContext: options.context ?? 0 };
+      const call = { ...params, source: named, nContext };
       return await host.call("check", call, { signal: options.signal });
     } finally {
+      options.signal?.removeEventListener("abort", stop);
       host.end();
     }
   }
 
-  /** A conversation. It opens with its first call. */
+  /** A conversation. What cannot be opened is told by the first call on it. */
   session(options: SessionOptions = {}): Session {
     return Session.open(() => this.#alive(), options);
   }
@@ -151,6 +174,7 @@ export class Model {
    * MediaPipe's converter, or safetensors of PEFT. */
   async loadAdapter(source: ModelSource, options: AdapterOptions = {}): Promise<Adapter> {
     checkNames("Model.loadAdapter", options, ADAPTER_OPTIONS);
+    checkWords(options);
     const { named, pieces } = namePieces(source, options.cache);
     const host = await this.#alive();
     const call = { signal: options.signal, onevent: listener(options, pieces) };

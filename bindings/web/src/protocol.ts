@@ -17,9 +17,19 @@ export type Source =
   | { kind: "path"; path: string }
   | { kind: "pieces"; bytes?: number; name: string }; // the page sends them, one for each "pull"
 
-/** Which of the modules runs: with relaxed SIMD or without, with threads ("-mt") or without, with 64-bit
- * memory ("-64") or without. */
-export type Build = `${"simd" | "relaxed"}${"" | "-mt"}${"" | "-64"}`;
+/** The modules: with relaxed SIMD or without, with threads ("-mt") or without, with 64-bit memory ("-64")
+ * or without. */
+export const BUILDS = [
+  "simd",
+  "relaxed",
+  "simd-mt",
+  "relaxed-mt",
+  "simd-64",
+  "relaxed-64",
+  "simd-mt-64",
+  "relaxed-mt-64",
+] as const;
+export type Build = (typeof BUILDS)[number];
 
 export interface EngineParams {
   base?: string; // folder of the wasm files; beside the worker if absent

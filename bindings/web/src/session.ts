@@ -1,5 +1,5 @@
 /** session.ts: one conversation, and its answers. */
-import { checkNames, checkText, QuipError } from "./errors.js";
+import { checkCount, checkNames, checkNumber, checkText, checkWord, QuipError } from "./errors.js";
 import type { Host } from "./host.js";
 import type { Adapter } from "./model.js";
 import type { Result, Role, SessionParams } from "./protocol.js";
@@ -8,30 +8,30 @@ import { Reply } from "./reply.js";
 /** As quip_session_options; what is absent is the default. */
 export interface SessionOptions {
   /** System prompt, put before the first turn by the model's template. */
-  system?: string;
+  system?: string | undefined;
   /** Tokens of prompt and answer together; absent: 4096, or the model's own maximum if smaller. */
-  context?: number;
+  context?: number | undefined;
   /** Of one answer; absent: as many as the context holds. */
-  maxOutputTokens?: number;
+  maxOutputTokens?: number | undefined;
   /** 0 or absent: always the likeliest token, the same text every time. */
-  temperature?: number;
+  temperature?: number | undefined;
   /** Draw from the k likeliest; 0 or absent: no limit. */
-  topK?: number;
+  topK?: number | undefined;
   /** Then from the shortest run of those whose probabilities reach p; absent: 1, no limit. */
-  topP?: number;
+  topP?: number | undefined;
   /** The same seed gives the same text; absent: one is drawn, which Result.seed tells. */
-  seed?: number;
+  seed?: number | undefined;
   /** Texts that end an answer, beside the model's own. */
-  stop?: string[];
+  stop?: string[] | undefined;
   /** Threads to compute on, where the page has them; absent: one a processor. */
-  threads?: number;
+  threads?: number | undefined;
   /** How turns are spelled: "gemma", "chatml", "llama3", ...; "none": text goes in as it is; absent: as
    * the model's file says. */
-  template?: string;
+  template?: string | undefined;
   /** LoRA weights beside the model's. */
-  adapter?: Adapter;
-  /** 1 if absent. */
-  adapterScale?: number;
+  adapter?: Adapter | undefined;
+  /** How much they count: 1 if absent, 0 not at all. */
+  adapterScale?: number | undefined;
 }
 
 const OPTIONS = [
@@ -51,7 +51,14 @@ const OPTIONS = [
 
 export interface SayOptions {
   /** Ends the answer: what is waited for then rejects with the signal's reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
+}
+
+export interface AppendOptions {
+  /** Whose text it is; "user" if absent. "none": it goes in as it is. */
+  role?: Role | undefined;
+  /** Ends it: the conversation is then as it was before. */
+  signal?: AbortSignal | undefined;
 }
 
 const drawSeed = () => {
@@ -59,34 +66,36 @@ const drawSeed = () => {
   return (high >>> 11) * 2 ** 32 + low || 1; // 53 bits: a number that JavaScript has exactly
 };
 
-function number(name: string, value: number | undefined, isWhole = true): number {
-  if (value === undefined) return 0;
-  if (typeof value !== "number" || !Number.isFinite(value) || value < 0 || (isWhole && !Number.isSafeInteger(value)))
-    throw new QuipError("argument", `${name} is ${String(value)}; it must be a ${isWhole ? "whole number" : "number"} from 0`);
-  return value;
-}
+/** The module draws a seed for 0; here 0 is a seed like any other, the same in every SDK. */
+const SEED_OF_ZERO = 0x9e3779b97f4a7;
 
 function toParams(o: SessionOptions): SessionParams {
   checkNames("a session", o, OPTIONS);
   for (const name of ["system", "template"] as const) if (o[name] !== undefined) checkText(name, o[name]);
   if (o.stop !== undefined && !Array.isArray(o.stop)) throw new QuipError("argument", "stop must be an array of strings");
   o.stop?.forEach((text, i) => checkText(`stop[${i}]`, text));
+  const seed = checkCount("seed", o.seed, Number.MAX_SAFE_INTEGER) || SEED_OF_ZERO;
   return {
-    nContext: number("context", o.context),
-    threads: number("threads", o.threads),
-    maxOutputTokens: number("maxOutputTokens", o.maxOutputTokens),
-    seed: number("seed", o.seed) || drawSeed(),
-    temperature: number("temperature", o.temperature, false),
-    topK: number("topK", o.topK),
-    topP: number("topP", o.topP, false),
+    nContext: checkCount("context", o.context),
+    threads: checkCount("threads", o.threads),
+    maxOutputTokens: checkCount("maxOutputTokens", o.maxOutputTokens),
+    seed: o.seed === undefined ? drawSeed() : seed,
+    temperature: checkNumber("temperature", o.temperature),
+    topK: checkCount("topK", o.topK),
+    topP: checkNumber("topP", o.topP),
     stop: o.stop ?? [],
     system: o.system,
     template: o.template === "none" ? undefined : o.template,
     noTemplate: o.template === "none",
     adapter: 0, // numbers of adapters are their worker's
-    adapterScale: o.adapterScale ?? 0,
+    adapterScale: o.adapterScale ?? 1,
   };
 }
+
+/** The number of an adapter in the worker; that of none where its weights count nothing. (To the module
+ * a scale of 0 is the default.) */
+const adapterIn = (host: Host, adapter: Adapter | null | undefined, scale = 1) =>
+  scale === 0 ? 0 : (adapter?.idIn(host) ?? 0);
 
 /** The session in the worker. */
 interface Remote {
@@ -95,11 +104,13 @@ interface Remote {
   nContext: number;
 }
 
+const closed = () => new QuipError("argument", "the session is closed");
+
 /** Calls on one session run one after the other, in the order they were made. */
 export class Session {
   #remote: Promise<Remote>;
   #last: Promise<unknown>;
-  #reply: Reply | null = null;
+  #running = new Set<{ cancel(): void }>(); // answers and appends, under way or waiting for their turn
   #isClosed = false;
 
   private constructor(remote: Promise<Remote>) {
@@ -112,7 +123,8 @@ export class Session {
     const params = toParams(options);
     const open = async () => {
       const h = await host();
-      return { host: h, ...(await h.call("session", { ...params, adapter: options.adapter?.idIn(h) ?? 0 })) };
+      const adapter = adapterIn(h, options.adapter, options.adapterScale);
+      return { host: h, ...(await h.call("session", { ...params, adapter })) };
     };
     return new Session(open());
   }
@@ -139,17 +151,36 @@ export class Session {
         host.call("say", { session, text }, { signal, onevent: (e) => ontext(e.text) }),
       ),
     );
-    this.#reply = reply;
+    void this.#during(reply, reply.result()).catch(() => {}); // whoever waits for the reply hears of it
     return reply;
+  }
+
+  /** While `work` is under way close() ends it by `task`. */
+  async #during<T>(task: { cancel(): void }, work: Promise<T>): Promise<T> {
+    this.#running.add(task);
+    try {
+      return await work;
+    } finally {
+      this.#running.delete(task);
+    }
   }
 
   /** Put text of a role into the conversation without asking for an answer. Text of role "none" goes in
    * as it is; control tokens spelled out in it are control tokens. */
-  append(text: string, { role = "user", signal }: { role?: Role; signal?: AbortSignal } = {}): Promise<void> {
+  append(text: string, options: AppendOptions = {}): Promise<void> {
+    const { role = "user", signal } = options;
+    checkNames("append", options, ["role", "signal"]);
     checkText("the text", text);
-    if (!["none", "user", "model", "system"].includes(role))
-      throw new QuipError("argument", `role is '${role}'; there are none, user, model and system`);
-    return this.#inTurn(({ host, session }) => host.call("append", { session, role, text }, { signal }));
+    checkWord("role", role, ["none", "user", "model", "system"] satisfies Role[]);
+    const stop = new AbortController();
+    const abort = () => stop.abort(signal!.reason);
+    if (signal?.aborted) abort();
+    signal?.addEventListener("abort", abort, { once: true });
+    const task = { cancel: () => stop.abort(closed()) };
+    const appended = this.#inTurn(({ host, session }) =>
+      host.call("append", { session, role, text }, { signal: stop.signal }),
+    );
+    return this.#during(task, appended).finally(() => signal?.removeEventListener("abort", abort));
   }
 
   /** Run the model over tokens. */
@@ -176,14 +207,14 @@ export class Session {
 
   /** Forget everything from token `position` on. */
   rewind(position: number): Promise<void> {
-    number("position", position);
+    checkCount("position", position);
     return this.#inTurn(({ host, session }) => host.call("rewind", { session, position }));
   }
 
   /** Use other LoRA weights from here on, or none. The conversation stays: it is run again with them. */
   setAdapter(adapter: Adapter | null, scale = 1): Promise<void> {
     return this.#inTurn(({ host, session }) =>
-      host.call("setAdapter", { session, adapter: adapter?.idIn(host) ?? 0, scale }),
+      host.call("setAdapter", { session, adapter: adapterIn(host, adapter, scale), scale }),
     );
   }
 
@@ -197,10 +228,10 @@ export class Session {
   /** End what runs, and give the memory back. */
   async close(): Promise<void> {
     if (this.#isClosed) return;
-    this.#reply?.cancel();
-    const closed = this.#inTurn(({ host, session }) => host.call("closeSession", { session }));
+    for (const task of this.#running) task.cancel();
+    const end = this.#inTurn(({ host, session }) => host.call("closeSession", { session }));
     this.#isClosed = true;
-    await closed.catch(() => {}); // it never opened, or its model is closed: nothing is left of it
+    await end.catch(() => {}); // it never opened, or its model is closed: nothing is left of it
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -209,7 +240,7 @@ export class Session {
 
   /** Run a call when those before it have ended. */
   #inTurn<T>(call: (remote: Remote) => Promise<T>): Promise<T> {
-    if (this.#isClosed) return Promise.reject(new QuipError("argument", "the session is closed"));
+    if (this.#isClosed) return Promise.reject(closed());
     const result = this.#last.then(() => this.#remote).then(call);
     this.#last = result.catch(() => {});
     return result;

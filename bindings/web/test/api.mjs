@@ -97,6 +97,14 @@ export const tests = {
       await plain.rewind(0);
       await plain.setAdapter(null);
       equal(await plain.say(env.prompt).text(), env.expected.gemma3.greedy);
+      const off = model.session({ ...greedy, adapter, adapterScale: 0 });
+      equal(await off.say(env.prompt).text(), env.expected.gemma3.greedy, "a scale of 0");
+      await off.rewind(0);
+      await off.setAdapter(adapter);
+      equal(await off.say(env.prompt).text(), env.expected.adapter);
+      await off.rewind(0);
+      await off.setAdapter(adapter, 0);
+      equal(await off.say(env.prompt).text(), env.expected.gemma3.greedy, "switched to a scale of 0");
       await adapter.close();
       await fails(model.session({ adapter }).say("x").text(), "argument", /closed/);
       await fails(model.loadAdapter(new Uint8Array(200)), "format");
@@ -125,6 +133,13 @@ export const tests = {
       const result = await reply.result();
       equal([result.finishReason, result.outputTokens, result.seed], ["length", 60, 7]);
       ok(result.promptTokens > 5 && result.firstTokenMs > 0 && result.decodeMs > 0, "figures");
+    }),
+
+  "a seed gives the same text, also 0": (env) =>
+    withModel(env, "gemma3", async (model) => {
+      const text = (seed) => model.session({ ...sampled, seed }).say(env.prompt).text();
+      equal(await text(0), await text(0));
+      ok((await text(0)) !== (await text(1)), "another seed, another text");
     }),
 
   "a conversation goes on; clone and rewind": (env) =>
@@ -162,6 +177,19 @@ export const tests = {
       ok((await reply.text()).length > 0);
     }),
 
+  "close() ends all that runs and waits": (env) =>
+    withModel(env, "slow", async (model) => {
+      const chat = model.session({ context: 4096, maxOutputTokens: 400 });
+      const replies = ["one", "two", "three"].map((text) => chat.say(text));
+      const appending = failure(chat.append(long));
+      for await (const _ of replies[0]) break;
+      const start = performance.now();
+      await chat.close();
+      for (const reply of replies) equal((await reply.result()).finishReason, "cancelled");
+      equal((await appending).message, "the session is closed");
+      ok(performance.now() - start < 20000, "at once");
+    }),
+
   "a signal ends prefill and decode, and the session goes on": (env) =>
     withModel(env, "slow", async (model) => {
       const chat = model.session();
@@ -187,7 +215,9 @@ export const tests = {
       await fails(short.say(long).text(), "context_full", /16/);
       equal(await short.position(), 0);
       const thrown = (f) => failure((async () => f())());
-      equal((await thrown(() => model.session({ temprature: 1 }))).status, "argument");
+      for (const options of [{ temprature: 1 }, { context: 2 ** 32 }, { topK: 1.5 }, { topP: NaN }, { seed: -1 }, { seed: 2 ** 60 }, { stop: "x" }])
+        equal((await thrown(() => model.session(options))).status, "argument", JSON.stringify(options));
+      equal((await thrown(() => model.session().append("x", { role: "wizard" }))).status, "argument");
       ok(/temprature/.test((await thrown(() => model.session({ temprature: 1 }))).message));
       ok(/topK/.test((await thrown(() => model.session({ topK: -1 }))).message));
       await fails(model.session({ template: "nonsense" }).say("x").text(), "argument", /nonsense/);
@@ -197,7 +227,11 @@ export const tests = {
       await closed.close();
       await fails(closed.say("x").text(), "argument", /closed/);
       await fails(env.quip.Model.open(42), "argument");
-      await fails(env.quip.Model.open(env.source("gemma3"), { nothing: 1 }), "argument", /nothing/);
+      for (const options of [{ nothing: 1 }, { build: "fast" }, { cache: "never" }, { sha256: "abc" }]) {
+        const [[name, value]] = Object.entries(options);
+        await fails(env.quip.Model.open(env.source("gemma3"), options), "argument", new RegExp(`${name}.*${name === "nothing" ? "" : value}`));
+      }
+      await fails(env.quip.Model.check(env.source("gemma3"), { context: 2 ** 32 }), "argument", /4294967296/);
     }),
 
   "out of memory is an error, and what is open goes on": (env) =>
@@ -345,6 +379,28 @@ export const tests = {
     const both = { modelAssetPath: "a", modelAssetBuffer: new Uint8Array(1) };
     await fails(LlmInference.createFromOptions(genai, { baseOptions: both }), "argument", /Cannot set both/);
     equal((await failure((async () => llm.generateResponse({ imageSource: "x" }))())).status, "unsupported");
+    llm.close();
+  },
+
+  "the original's close, while it loads": async (env) => {
+    const { FilesetResolver, LlmInference } = env.quip;
+    const genai = await FilesetResolver.forGenAiTasks();
+    const llm = await LlmInference.createFromModelBuffer(genai, await env.bytes("gemma3"));
+    let isCancelled = false;
+    const endless = new ReadableStream({
+      pull: (c) => ticks(5).then(() => c.enqueue(new Uint8Array(1000))),
+      cancel: () => void (isCancelled = true),
+    });
+    const loading = llm.setOptions({ baseOptions: { modelAssetBuffer: endless.getReader() } });
+    await ticks(100);
+    equal(llm.isIdle, false);
+    llm.close();
+    await fails(loading, "cancelled", /closed/);
+    equal([llm.isIdle, isCancelled], [true, true]);
+    equal((await failure((async () => llm.generateResponse("x"))())).status, "argument");
+    await fails(llm.setOptions({ baseOptions: { modelAssetBuffer: new Uint8Array(100) } }), "format");
+    await llm.setOptions({ topK: 1, baseOptions: { modelAssetPath: env.source("gemma3") } });
+    ok((await llm.generateResponse(env.prompt)).length > 0, "another model after a failure");
     llm.close();
   },
 

@@ -219,13 +219,85 @@ describe("the store", () => {
     assert.ok(!(await page.evaluate(() => quip.cache.list())).some((e) => e.url === server.origin + path));
   });
 
-  test("a cancelled download is over", async () => {
-    const path = fresh({ pauseMs: 20 });
-    const name = await page.evaluate(
-      (path) => quip.Model.open(path, { signal: AbortSignal.timeout(100) }).catch((e) => e.name),
-      path,
-    );
+  test("a cancelled download is over, and goes on when it is wanted again", async () => {
+    const path = fresh({ pauseMs: 5 });
+    const names = [];
+    for (let i = 0; i < 3; i++)
+      names.push(
+        await page.evaluate(async (path) => {
+          const stop = new AbortController();
+          const begin = (await quip.cache.list()).find(({ url }) => url.endsWith(path))?.bytes ?? 0;
+          const onprogress = ({ loaded }) => loaded > begin + 100000 && stop.abort();
+          return quip.Model.open(path, { signal: stop.signal, onprogress }).catch((e) => e.name);
+        }, path),
+      );
+    assert.deepEqual(names, ["AbortError", "AbortError", "AbortError"]);
+    assert.equal((await answer(page, path)).text, text());
+    const [whole, ...rest] = requests(path);
+    assert.deepEqual([whole, rest.length], ["all", 3]);
+    const begins = rest.map((range) => Number(range.match(/^bytes=(\d+)-$/)[1]));
+    assert.ok(begins[0] > 100000 && begins[1] > begins[0] && begins[2] > begins[1], String(begins));
+  });
+});
+
+describe("a server", () => {
+  let page, other;
+  before(async () => {
+    page = await openPage({ origin: (other = await startServer({ dist: DIST, test: join(ROOT, "bindings/web/test"), fixtures: folder })).origin });
+  });
+  after(() => {
+    other.end();
+    return page.context().close();
+  });
+  const url = () => `${server.origin}/models/served.bin`;
+
+  test("that hides headers from other origins: check, open, resume from the beginning", async () => {
+    server.put("/models/served.bin", fixtures.bytes("gemma3"), { isHidden: true, cuts: [] });
+    const fit = await page.evaluate((url) => quip.Model.check(url), url());
+    assert.deepEqual([fit.fits, fit.fileBytes], [true, fixtures.bytes("gemma3").length]);
+    server.put("/models/served.bin", fixtures.bytes("gemma3"), { isHidden: true, cuts: [300000], noRanges: true });
+    assert.equal((await answer(page, url())).text, fixtures.expected.gemma3.greedy);
+  });
+
+  test("that has no time or no file is quoted; one that is not there may be one that forbids", async () => {
+    server.put("/models/busy.bin", Buffer.alloc(10), { status: 503 });
+    assert.equal(await failure(page, `${server.origin}/models/busy.bin`), `io: Failed to fetch model: ${server.origin}/models/busy.bin (status 503)`);
+    assert.match(await failure(page, "/absent.bin"), /^io: .*absent\.bin \(404\)$/);
+    assert.match(await failure(page, "http://127.0.0.1:9/model.bin"), /^io: .*CORS/);
+  });
+
+  test("that sends its start page for every name", async () => {
+    const html = Buffer.from("<!doctype html><title>Welcome</title>".repeat(100));
+    server.put("/models/page.bin", html);
+    assert.match(await failure(page, `${server.origin}/models/page.bin`), /^format: .*page\.bin/);
+    await page.route("**/quip-*.wasm", (route) => route.fulfill({ contentType: "text/html", body: html }));
+    assert.match(await failure(page, url()), /^io: .*quip-relaxed\.wasm \(text\/html\) cannot be compiled/);
+    await page.unroute("**/quip-*.wasm");
+  });
+
+  test("that never sends the module: an open is aborted all the same", async () => {
+    await page.route("**/quip-*.wasm", () => {});
+    const [name, ms] = await page.evaluate(async (url) => {
+      const start = performance.now();
+      const error = await quip.Model.open(url, { signal: AbortSignal.timeout(100) }).catch((e) => e);
+      return [error.name, performance.now() - start];
+    }, url());
     assert.equal(name, "TimeoutError");
+    assert.ok(ms < 5000, `${ms} ms`);
+    await page.unroute("**/quip-*.wasm");
+  });
+
+  test("of a sandboxed frame, which has no origin", async () => {
+    await page.evaluate(() => {
+      const frame = document.createElement("iframe");
+      frame.sandbox = "allow-scripts";
+      frame.src = "page.html";
+      document.body.append(frame);
+    });
+    const frame = page.frames().at(-1);
+    await frame.waitForFunction(() => window.ready);
+    assert.equal(await frame.evaluate("origin"), "null");
+    assert.equal((await answer(frame, url())).text, fixtures.expected.gemma3.greedy);
   });
 });
 

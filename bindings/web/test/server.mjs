@@ -19,7 +19,8 @@ export async function startServer(folders, headers = {}) {
   }
 
   /** A model: ranges, ETag; `cuts`: the next answers end after so many bytes; `pauseMs` between pieces;
-   * `hangs`: no answer at all. */
+   * `hangs`: no answer at all; `status`: no file; `isHidden`: pages of other origins see no ETag and no
+   * Content-Range. */
   async function sendModel(request, response, path) {
     const model = models.get(path);
     const match = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
@@ -30,11 +31,12 @@ export async function startServer(folders, headers = {}) {
     const status = from >= total ? 416 : isPart ? 206 : 200;
     log.push({ path, range: request.headers.range, status });
     if (model.hangs) return;
+    if (model.status) return response.writeHead(model.status, { "Access-Control-Allow-Origin": "*" }).end();
     response.writeHead(status, {
       "Content-Type": "application/octet-stream",
       ETag: model.etag,
       "Access-Control-Allow-Origin": "*",
-      "Access-Control-Expose-Headers": "ETag, Content-Range",
+      ...(model.isHidden ? {} : { "Access-Control-Expose-Headers": "ETag, Content-Range" }),
       "Cross-Origin-Resource-Policy": "cross-origin",
       ...(model.noLength ? {} : { "Content-Length": to - from }),
       ...(isPart ? { "Content-Range": `bytes ${from}-${to - 1}/${total}` } : {}),

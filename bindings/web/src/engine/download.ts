@@ -19,7 +19,7 @@ export function isSameVersion(a: Version, b: Version): boolean {
   return a.modified === b.modified;
 }
 
-/** The connection did not come about or broke; the server said nothing wrong. */
+/** The connection did not come about or broke, or the server has no time: worth another try. */
 class Broken extends Error {}
 
 async function request(url: string, from: number, signal: AbortSignal): Promise<Response> {
@@ -32,7 +32,7 @@ async function request(url: string, from: number, signal: AbortSignal): Promise<
     });
   } catch (error) {
     signal.throwIfAborted();
-    throw new Broken((error as Error).message);
+    throw new Broken(`${(error as Error).message}; is the network there, and does the server allow this page (CORS)?`);
   }
   if (response.status >= 500 || response.status === 429 || response.status === 408)
     throw new Broken(`status ${response.status}`);
@@ -42,7 +42,7 @@ async function request(url: string, from: number, signal: AbortSignal): Promise<
 }
 
 /** The version that an answer is of, and where in it the body begins. */
-function describe(response: Response): { version: Version; from: number } {
+export function describe(response: Response): { version: Version; from: number } {
   const h = response.headers;
   const range = /^bytes (\d+)-\d+\/(\d+)$/.exec(h.get("content-range") ?? "");
   const isPart = response.status === 206;
@@ -100,7 +100,7 @@ export class Download {
       return new Download(url, found.version, found.from, response.body, both, closer);
     } catch (error) {
       if (error instanceof Broken)
-        throw new QuipError("io", `Failed to fetch model: ${url} (${error.message}); is the network there, and does the server allow this page (CORS)?`);
+        throw new QuipError("io", `Failed to fetch model: ${url} (${error.message})`);
       throw error;
     }
   }

@@ -4,6 +4,7 @@ import { keyOf, openStoreFolder, readMeta } from "../store_files.js";
 import type { Build, Fit, Source } from "../protocol.js";
 import { readFile } from "#worker";
 import { needs64 } from "./builds.js";
+import { describe } from "./download.js";
 import { LIMIT, LIMIT_64, newMemory64 } from "./module.js";
 import { gib, limitText } from "./place.js";
 import { withHeader } from "./header.js";
@@ -24,8 +25,7 @@ async function headOf(source: Source, signal: AbortSignal): Promise<Head> {
     return { total: file.bytes, read: (begin, end) => readPart(source.path, begin, end) };
   }
   const { url } = source as { url: string };
-  const { total } = await part(url, 0, 1, signal);
-  return { total, read: async (begin, end) => (await part(url, begin, end, signal)).bytes };
+  return { total: await sizeOf(url, signal), read: (begin, end) => part(url, begin, end, signal) };
 }
 
 async function readPart(path: string, begin: number, end: number): Promise<Uint8Array> {
@@ -73,20 +73,16 @@ async function isStored(url: string): Promise<boolean> {
   return folder !== null && (await readMeta(folder, await keyOf(url)))?.isComplete === true;
 }
 
-/** Bytes [begin, end) of a URL, and the size of the whole. A server that sends everything is hung up
- * on as soon as these bytes are here. */
-async function part(url: string, begin: number, end: number, signal: AbortSignal): Promise<{ bytes: Uint8Array; total: number }> {
+/** Ask for a URL and hang up as soon as `use` has what it wants of the answer. */
+async function ask<T>(url: string, range: string | null, signal: AbortSignal, use: (response: Response) => T | Promise<T>): Promise<T> {
   const closer = new AbortController();
   const stop = () => closer.abort(signal.reason);
   signal.addEventListener("abort", stop, { once: true });
   try {
-    const response = await fetch(url, { headers: { Range: `bytes=${begin}-${end - 1}` }, signal: closer.signal, cache: "no-store" });
+    const headers: HeadersInit = range ? { Range: range } : {};
+    const response = await fetch(url, { headers, signal: closer.signal, cache: "no-store" });
     if (!response.ok) throw new QuipError("io", `Failed to fetch model: ${url} (${response.status})`);
-    const isPart = response.status === 206;
-    const total = Number(isPart ? response.headers.get("content-range")?.split("/")[1] : response.headers.get("content-length"));
-    if (!(total > 0)) throw new QuipError("io", `${url}: the server does not say how large the file is`);
-    const bytes = await firstBytes(response, isPart ? 0 : begin, end - begin);
-    return { bytes, total };
+    return await use(response);
   } catch (error) {
     signal.throwIfAborted();
     if (error instanceof QuipError) throw error;
@@ -96,6 +92,20 @@ async function part(url: string, begin: number, end: number, signal: AbortSignal
     closer.abort();
   }
 }
+
+/** The size of a URL's file. A server of another origin may hide Content-Range, but not Content-Length. */
+async function sizeOf(url: string, signal: AbortSignal): Promise<number> {
+  const size = (response: Response) => describe(response).version.bytes;
+  const bytes = (await ask(url, "bytes=0-0", signal, size)) || (await ask(url, null, signal, size));
+  if (!bytes) throw new QuipError("io", `${url}: the server does not say how large the file is`);
+  return bytes;
+}
+
+/** Bytes [begin, end) of a URL, also where the server can only send all of it. */
+const part = (url: string, begin: number, end: number, signal: AbortSignal): Promise<Uint8Array> =>
+  ask(url, `bytes=${begin}-${end - 1}`, signal, (response) =>
+    firstBytes(response, response.status === 206 ? 0 : begin, end - begin),
+  );
 
 async function firstBytes(response: Response, skip: number, n: number): Promise<Uint8Array> {
   const reader = response.body!.getReader();

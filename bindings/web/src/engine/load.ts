@@ -1,6 +1,6 @@
 /** load.ts: from wherever a file is into its place in memory. */
 import { QuipError } from "../errors.js";
-import { withLock, type StoredMeta } from "../store_files.js";
+import { openStoreFolder, withLock, type StoredMeta } from "../store_files.js";
 import type { Progress, Source } from "../protocol.js";
 import { Download, isSameVersion } from "./download.js";
 import type { Module } from "./module.js";
@@ -137,7 +137,7 @@ async function loadUrl<T>(
   use: (place: Place) => T,
 ): Promise<T> {
   const keeps = source.cache !== "no-store" && /^https?:/.test(source.url);
-  if (!keeps) return once(null, source.cache);
+  if (!keeps || !(await openStoreFolder())) return once(null, source.cache);
   const onwait = () => loading.progress({ phase: "waiting", loaded: 0, total: 0 });
   return withLock(hash ?? source.url, loading.signal, onwait, async () => {
     const stored = await Stored.open(source.url, hash);
@@ -201,12 +201,17 @@ async function fromStore(memory: Memory, url: string, stored: Stored, loading: L
   const report = throttled(loading, "cache", stored.bytes);
   const place = new Place(await memory(stored.bytes), url, stored.bytes);
   return filled(place, async () => {
-    await stored.load(place, async () => {
-      await loading.breathe();
-      loading.signal.throwIfAborted();
-      report(place.length);
-    });
+    await fromFile(stored, place, loading, report);
     await stored.touch();
+  });
+}
+
+/** Copy what is stored, or the beginning that is. */
+function fromFile(stored: Stored, place: Place, loading: Loading, report: (loaded: number) => void): Promise<void> {
+  return stored.load(place, async () => {
+    await loading.breathe();
+    loading.signal.throwIfAborted();
+    report(place.length);
   });
 }
 
@@ -222,7 +227,7 @@ async function fromNetwork(
   const place = new Place(await memory(version.bytes), url, version.bytes);
   const meta: StoredMeta = { url, version, sha256: hash, isComplete: false, usedAt: Date.now() };
   return filled(place, async () => {
-    if (from) await stored?.load(place, loading.breathe);
+    if (from) await fromFile(stored!, place, loading, report);
     await stored?.begin(meta, from > 0);
     for await (const piece of download.pieces()) {
       if (version.bytes && place.length + piece.length > version.bytes)
