@@ -357,56 +357,58 @@ static void check_quantize(const char *isa, const struct kernels *scalar, const 
 
 /* ---- thin matrices ---- */
 
-/* Against gemv_i8 of the same numbers by rows, and a part of the rows at any place. */
+/* The same numbers as `w`, in groups of sixteen rows. */
+static struct fenced make_thin(struct thin *thin, const struct matrix *w)
+{
+    *thin = (struct thin){ .n_out = w->n_out, .n_in = w->n_in };
+    struct fenced groups = fence((size_t)qp_thin_n_groups(thin) * qp_thin_group_bytes(thin));
+    memset(groups.data, 0, groups.n_bytes);
+    thin->groups = groups.data;
+    for (int r = 0; r < w->n_out; r++) {
+        uint8_t *group = (uint8_t *)qp_thin_group(thin, r);
+        ((float *)(void *)group)[r % THIN_ROWS] = w->scales[r];
+        for (int k = 0; k < w->n_in; k++)
+            group[qp_thin_offset(r, k)] = ((const uint8_t *)qp_matrix_row(w, r))[k];
+    }
+    return groups;
+}
+
+/* Against gemv_i8 of the same numbers by rows, for a part of the rows at any place. */
+static void check_thin_case(const char *isa, uint64_t case_seed, const struct kernels *scalar,
+                            const struct kernels *k)
+{
+    seed = case_seed * 0x9e3779b97f4a7c15u;
+    const int n_in = widths[case_seed % QP_COUNT(widths)], n_out = random_between(1, 70);
+    const int n_tokens = random_between(1, n_in < 1000 ? 70 : 10);
+    struct sample s;
+    struct thin thin;
+    open_sample(&s, DTYPE_I8, n_in, n_out, n_tokens, scalar, k);
+    s.w.bias = NULL;
+    struct fenced groups = make_thin(&thin, &s.w);
+    const size_t stride = s.y_stride, n_rows = (size_t)(s.end - s.begin);
+    struct fenced want = fence(((size_t)(n_tokens - 1) * stride + n_rows) * sizeof(float));
+    struct fenced got = fence(want.n_bytes);
+    fill_floats(&got);
+    memcpy(want.data, got.data, got.n_bytes);
+    float *products = s.want.data;
+    run_gemv_each(scalar, &s, products, s.begin, s.end);
+    for (size_t t = 0; t < (size_t)n_tokens; t++)
+        for (size_t i = 0; i < n_rows; i++)
+            ((float *)want.data)[t * stride + i] += products[t * stride + (size_t)s.begin + i];
+    k->add_thin(got.data, stride, &thin, s.begin, s.end, s.q.data, s.q_stride, s.x_scales.data,
+                s.x_offsets.data, n_tokens);
+    if (!is_same(&want, &got))
+        fail_case(isa, "add_thin", case_seed, "some row");
+    unfence(&groups);
+    unfence(&want);
+    unfence(&got);
+    close_sample(&s);
+}
+
 static void check_thin(const char *isa, const struct kernels *scalar, const struct kernels *k)
 {
-    for (uint64_t case_seed = first_seed; case_seed < first_seed + 300; case_seed++) {
-        seed = case_seed * 0x9e3779b97f4a7c15u;
-        const int n_in = random_between(1, THIN_COLUMNS), n_out = random_between(1, 70);
-        const int begin = random_between(0, n_out - 1), end = random_between(begin + 1, n_out);
-        const size_t group = qp_thin_bytes(16, n_in);
-        struct fenced data = fence(qp_thin_bytes(n_out, n_in));
-        struct fenced scales = fence(((size_t)n_out + 15) / 16 * 16 * sizeof(float));
-        struct fenced rows = fence((size_t)n_out * (size_t)n_in);
-        struct fenced q = fence(qp_round_up((size_t)n_in, ACT_BLOCK));
-        struct fenced y = fence((size_t)(end - begin) * sizeof(float));
-        float x[THIN_COLUMNS], x_scales[2], want[70];
-        int32_t x_offsets[2];
-        memset(data.data, 0, data.n_bytes);
-        for (int r = 0; r < n_out; r++)
-            for (int i = 0; i < n_in; i++) {
-                const int8_t w = (int8_t)random_between(-127, 127);
-                ((int8_t *)rows.data)[r * n_in + i] = w;
-                ((int8_t *)data
-                     .data)[(size_t)(r / 16) * group + (size_t)(i / 2 * 32 + r % 16 * 2 + i % 2)] =
-                    w;
-            }
-        fill_floats(&scales);
-        for (int i = 0; i < n_in; i++)
-            x[i] = random_float();
-        scalar->quantize(q.data, x_scales, x_offsets, x, n_in);
-        const struct act_row row = { q.data, x_scales, x_offsets };
-        const struct matrix w = { .dtype = DTYPE_I8,
-                                  .n_out = n_out,
-                                  .n_in = n_in,
-                                  .row_bytes = (size_t)n_in,
-                                  .data = rows.data,
-                                  .scales = scales.data };
-        const struct thin thin = { n_out, n_in, data.data, scales.data };
-        scalar->gemv_i8(want, &w, &row, begin, end);
-        for (int i = 0; i < end - begin; i++) {
-            ((float *)y.data)[i] = x[i % n_in];
-            want[begin + i] = x[i % n_in] + want[begin + i];
-        }
-        k->add_thin(y.data, &thin, &row, begin, end);
-        if (memcmp(y.data, want + begin, y.n_bytes))
-            fail_case(isa, "add_thin", case_seed, "some row");
-        unfence(&data);
-        unfence(&scales);
-        unfence(&rows);
-        unfence(&q);
-        unfence(&y);
-    }
+    for (uint64_t n = 0; n < 8 * QP_COUNT(widths); n++)
+        check_thin_case(isa, first_seed + n, scalar, k);
 }
 
 /* ---- tests ---- */

@@ -22,8 +22,7 @@ struct worker_scratch {
     float *attention; // qp_attention_scratch, or NULL beside int8 keys
     struct int8_attention_scratch *int8_attention;
     struct attention_part sum, part; // [ATTENTION_MAX_ROWS]
-    void *tile_lora;                 // a packed tile of max_rank columns; of a run with an adapter
-    float *lora;                     // [TASK_TOKENS, TILE_ROWS]
+    float *lora;                     // [TASK_TOKENS, TILE_ROWS]; of a run with an adapter
 };
 
 /* Where the elements of a tile are: number row[r] + column[k]. */
@@ -90,6 +89,25 @@ static inline void act_store(const struct kernels *k, struct act *a, int t, cons
                     a->offsets + (size_t)t * a->n_blocks, row, a->n_cols);
 }
 
+/* The same of columns [column, column + n), n whole blocks or what is left of a row. */
+static inline void act_store_columns(const struct kernels *k, struct act *a, int t, int column,
+                                     int n, const float *x)
+{
+    const size_t block = (size_t)t * (size_t)a->n_blocks + (size_t)(column / ACT_BLOCK);
+    if (a->q)
+        k->quantize(a->q + (size_t)t * a->q_stride + column, a->scales + block, a->offsets + block,
+                    x, n);
+    if (a->f32)
+        for (int i = 0; i < n; i++)
+            a->f32[(size_t)t * (size_t)a->n_cols + (size_t)(column + i)] = x[i];
+}
+
+static inline struct act_row act_token(const struct act *a, int t)
+{
+    return (struct act_row){ a->q + (size_t)t * a->q_stride, a->scales + (size_t)t * a->n_blocks,
+                             a->offsets + (size_t)t * a->n_blocks };
+}
+
 /* Where token t's floats are made: in `a` itself, or in scratch when only integers are kept. */
 static inline float *act_row_floats(struct act *a, int t, float *scratch)
 {
@@ -102,6 +120,28 @@ void qp_cpu_linear(struct run *r, const struct product *products, int n_products
 void qp_cpu_gated(struct run *r, struct act *out, const struct product *gate,
                   const struct product *up, const struct act *in, int n);
 void qp_cpu_logits(struct run *r, float *logits, const struct act *in, int n);
+
+/* ops_lora.c: y += scale * b (a x), for the products of one operation. */
+struct lora_task {
+    struct run *r;
+    const struct product *products;
+    int n_products;
+    const struct act *in;
+    int n;
+    bool is_few;
+    int n_all; // products that an adapter changes
+    atomic_bool is_begun[MAX_PRODUCTS];
+    atomic_int n_done;
+};
+/* Before the products' run, which of few tokens begins with qp_lora_make on each thread. */
+void qp_lora_begin(struct lora_task *j, struct run *r, const struct product *products,
+                   int n_products, const struct act *in, int n, bool is_few);
+void qp_lora_make(struct lora_task *j, int index);
+/* y[t * y_stride + i] += b u for n tokens from t0 on and rows row + i, i in [0, n_rows) of product
+ * p. */
+void qp_lora_add(const struct lora_task *j, const struct worker_scratch *s, float *y,
+                 size_t y_stride, int p, int t0, int n, int row, int n_rows);
+
 /* kv_cache.c */
 void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, const struct config *c,
                   bool is_int8);

@@ -39,6 +39,7 @@ struct kernels qp_kernels_for(unsigned cpu)
     if (cpu & CPU_DOTPROD) {
         k.name = "dotprod";
         qp_linear_kernels_dotprod(&k);
+        qp_thin_kernels_dotprod(&k);
     }
     if (cpu & CPU_I8MM) {
         k.name = "i8mm";
@@ -47,6 +48,7 @@ struct kernels qp_kernels_for(unsigned cpu)
     if (cpu & CPU_WASM_SIMD) {
         k.name = "simd128";
         qp_linear_kernels_wasm(&k);
+        qp_thin_kernels_wasm(&k);
         qp_vector_kernels_wasm(&k);
         qp_attention_kernels_wasm(&k);
     }

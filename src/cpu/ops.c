@@ -229,19 +229,15 @@ void qp_cpu_take_adapter(struct run *r, struct arena *a, int max_rank, int max_t
                          int n_threads)
 {
     struct cpu_backend *backend = a->base ? r->backend : NULL; // NULL while measuring
-    const struct kernels kernels = qp_kernels_for(qp_cpu_features());
     for (int i = 0; i < MAX_PRODUCTS; i++) {
         const struct act u = take_act(r, a, max_rank, max_tokens);
         if (backend)
             backend->lora_u[i] = u;
     }
     for (int i = 0; i < n_threads; i++) {
-        void *tile = qp_arena_take(a, kernels.tile_bytes(max_rank));
         float *sums = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float));
-        if (backend) {
-            backend->scratch[i].tile_lora = tile;
+        if (backend)
             backend->scratch[i].lora = sums;
-        }
     }
 }
 

@@ -18,16 +18,8 @@ struct linear_task {
     const struct product *gate, *up; // of a gated task, among its products
     struct act *out;
     int n;
-    int n_loras; // products that an adapter changes
-    atomic_bool is_lora_begun[MAX_PRODUCTS];
-    atomic_int n_loras_done;
+    struct lora_task lora;
 };
-
-static struct act_row token(const struct act *a, int t)
-{
-    return (struct act_row){ a->q + (size_t)t * a->q_stride, a->scales + (size_t)t * a->n_blocks,
-                             a->offsets + (size_t)t * a->n_blocks };
-}
 
 static int min_int(int a, int b)
 {
@@ -50,7 +42,7 @@ static void subtract_zeros(float *y, const struct matrix *w, const struct act_ro
 static void multiply_row(const struct kernels *k, float *y, const struct matrix *w,
                          const struct act *in, int t, int begin, int end)
 {
-    const struct act_row x = w->dtype == DTYPE_F32 ? (struct act_row){ 0 } : token(in, t);
+    const struct act_row x = w->dtype == DTYPE_F32 ? (struct act_row){ 0 } : act_token(in, t);
     if (w->dtype == DTYPE_F32)
         k->gemv_f32(y, w, in->f32 + (size_t)t * in->n_cols, begin, end);
     else if (w->dtype == DTYPE_I4)
@@ -75,10 +67,10 @@ static void multiply_rows(const struct kernels *k, float *y, size_t y_stride,
                           const struct matrix *w, const struct act *in, int n, int begin, int end)
 {
     if (n > 1 && w->dtype != DTYPE_F32 && k->gemm_few) {
-        const struct act_row x = token(in, 0);
+        const struct act_row x = act_token(in, 0);
         k->gemm_few(y, y_stride, w, begin, end, x.q, in->q_stride, x.scales, x.offsets, n);
         for (int t = 0; w->zeros && t < n; t++) {
-            const struct act_row one = token(in, t);
+            const struct act_row one = act_token(in, t);
             subtract_zeros(y + (size_t)t * y_stride + begin, w, &one, in->n_blocks, begin,
                            end - begin);
         }
@@ -101,10 +93,10 @@ static void multiply_tile(const struct kernels *k, float *y, size_t y_stride, co
         k->gemm_f32(y, y_stride, w, in->f32 + (size_t)t0 * in->n_cols, (size_t)in->n_cols, n, row,
                     row + n_rows);
     } else {
-        const struct act_row x = token(in, t0);
+        const struct act_row x = act_token(in, t0);
         k->gemm(y, y_stride, tile, w, row, n_rows, x.q, in->q_stride, x.scales, x.offsets, n);
         for (int t = 0; w->zeros && t < n; t++) {
-            const struct act_row one = token(in, t0 + t);
+            const struct act_row one = act_token(in, t0 + t);
             subtract_zeros(y + (size_t)t * y_stride, w, &one, in->n_blocks, row, n_rows);
         }
     }
@@ -135,162 +127,13 @@ static struct matrix rows_of(const struct matrix *w, int row, int n_rows)
     return part;
 }
 
-/* A tile's rows are whole blocks of the next product's input: store columns [row, row + n_rows) of
- * token t. */
-static void store_columns(const struct kernels *k, struct act *a, int t, int row, int n_rows,
-                          const float *h)
-{
-    const size_t block = (size_t)t * a->n_blocks + (size_t)(row / ACT_BLOCK);
-    if (a->q)
-        k->quantize(a->q + (size_t)t * a->q_stride + row, a->scales + block, a->offsets + block, h,
-                    n_rows);
-    if (a->f32)
-        for (int i = 0; i < n_rows; i++)
-            a->f32[(size_t)t * a->n_cols + row + i] = h[i];
-}
-
-/* ---- LoRA: y += scale * b (a x) ----
- * u = scale * a x is made first, for all tokens; then whoever makes a tile of y adds b u to it.
- * Few tokens: all in one run. Each thread begins with an a that nobody has begun, goes on with its
- * rows of w, and asks for u only when the first of them are done. */
-
-/* Columns [row, row + n_rows) of n tokens of u; the products are in scratch. */
-static void store_lora_columns(struct run *r, struct act *u, const float *sums, int t0, int n,
-                               int row, int n_rows)
-{
-    float scaled[TILE_ROWS];
-    for (int t = 0; t < n; t++) {
-        for (int i = 0; i < n_rows; i++)
-            scaled[i] = sums[(size_t)t * TILE_ROWS + (size_t)i] * r->adapter_scale;
-        store_columns(&cpu(r)->k, u, t0 + t, row, n_rows, scaled);
-    }
-}
-
-/* Many tokens: each thread takes some of them. */
-static void lora_tokens(void *arg, int index, int n_threads)
-{
-    struct linear_task *j = arg;
-    const struct kernels *k = &cpu(j->r)->k;
-    const struct worker_scratch *s = &cpu(j->r)->scratch[index];
-    int begin, end;
-    qp_share(j->n, 1, index, n_threads, &begin, &end);
-    for (int p = 0; p < j->n_products; p++) {
-        const struct matrix *a = &j->products[p].lora->a;
-        for (int row = 0; a->data && row < a->n_out && begin < end; row += TILE_ROWS) {
-            const int n_rows = min_int(TILE_ROWS, a->n_out - row);
-            pack_tile(k, s->tile, a, row, n_rows);
-            for (int t0 = begin; t0 < end; t0 += TASK_TOKENS) {
-                const int n = min_int(TASK_TOKENS, end - t0);
-                multiply_tile(k, s->lora, TILE_ROWS, s->tile, a, j->in, t0, n, row, n_rows);
-                store_lora_columns(j->r, &cpu(j->r)->lora_u[p], s->lora, t0, n, row, n_rows);
-            }
-        }
-    }
-}
-
-/* Few tokens: u of product p, by one thread. */
-static void lora_rows(struct linear_task *j, int p, const struct worker_scratch *s)
-{
-    const struct matrix *a = &j->products[p].lora->a;
-    for (int row = 0; row < a->n_out; row += TILE_ROWS) {
-        const struct matrix part = rows_of(a, row, min_int(TILE_ROWS, a->n_out - row));
-        multiply_rows(&cpu(j->r)->k, s->lora, TILE_ROWS, &part, j->in, j->n, 0, part.n_out);
-        store_lora_columns(j->r, &cpu(j->r)->lora_u[p], s->lora, 0, j->n, row, part.n_out);
-    }
-}
-
-/* The u that nobody has begun: every thread looks first at another one. */
-static void make_lora(struct linear_task *j, int index)
-{
-    for (int i = 0; i < j->n_products && j->n_loras; i++) {
-        const int p = (index + i) % j->n_products;
-        if (j->products[p].lora->a.data && !atomic_exchange(&j->is_lora_begun[p], true)) {
-            lora_rows(j, p, &cpu(j->r)->scratch[index]);
-            atomic_fetch_add_explicit(&j->n_loras_done, 1, memory_order_release);
-        }
-    }
-}
-
-/* Before the products' run. The rows of a u lie as close as those of its own rank. */
-static void begin_lora(struct linear_task *j)
-{
-    for (int p = 0; p < j->n_products && j->r->adapter; p++) {
-        const struct matrix *a = &j->products[p].lora->a;
-        struct act *u = &cpu(j->r)->lora_u[p];
-        if (!a->data)
-            continue;
-        u->n_cols = a->n_out;
-        u->q_stride = qp_round_up((size_t)u->n_cols, ACT_BLOCK);
-        u->n_blocks = (int)(u->q_stride / ACT_BLOCK);
-        j->n_loras++;
-    }
-    if (j->n_loras && !is_few(j->r, j->n))
-        cpu_parallel(j->r, false, lora_tokens, j);
-}
-
-/* y[t * y_stride + j] += b u for n tokens from t0 on and rows row + j, j in [0, n_rows) of product
- * p. */
-static void add_lora(const struct linear_task *j, const struct worker_scratch *s, float *y,
-                     size_t y_stride, int p, int t0, int n, int row, int n_rows)
-{
-    const struct kernels *k = &cpu(j->r)->k;
-    const struct lora *lora = j->products[p].lora;
-    const struct act *u = &cpu(j->r)->lora_u[p];
-    const bool few = is_few(j->r, j->n);
-    if (!lora->a.data)
-        return;
-    if (few)
-        qp_pool_wait(&j->n_loras_done, j->n_loras);
-    if (few && lora->thin.data) {
-        for (int t = 0; t < n; t++) {
-            const struct act_row x = token(u, t);
-            k->add_thin(y + (size_t)t * y_stride, &lora->thin, &x, row, row + n_rows);
-        }
-        return;
-    }
-    for (int end = row + n_rows, m; row < end; row += m, y += m) {
-        m = min_int(TILE_ROWS, end - row);
-        const struct matrix b = rows_of(&lora->b, row, m);
-        if (few) {
-            multiply_rows(k, s->lora, TILE_ROWS, &b, u, n, 0, m);
-        } else {
-            pack_tile(k, s->tile_lora, &b, 0, m);
-            multiply_tile(k, s->lora, TILE_ROWS, s->tile_lora, &b, u, t0, n, 0, m);
-        }
-        for (int t = 0; t < n; t++)
-            k->add(y + (size_t)t * y_stride, s->lora + (size_t)t * TILE_ROWS, m);
-    }
-}
-
-/* Fetch rows [row, row + n_rows) of b while those of w are read. */
-static void fetch_lora(const struct lora *lora, int row, int n_rows)
-{
-    if (!lora->thin.data)
-        return;
-    const size_t row_bytes = qp_thin_bytes(16, lora->thin.n_in) / 16;
-    const char *data = (const char *)lora->thin.data + (size_t)row * row_bytes;
-    const char *scales = (const char *)(lora->thin.scales + row);
-    for (size_t at = 0; at < (size_t)n_rows * row_bytes; at += 64)
-        __builtin_prefetch(data + at, 0, 2);
-    for (size_t at = 0; at < (size_t)n_rows * sizeof(float); at += 64)
-        __builtin_prefetch(scales + at, 0, 2);
-}
-
-/* Few tokens: y[t * y_stride + i] for rows row + i of product p. Of b as many lines at a time are
- * fetched as the processor keeps in mind. */
+/* Few tokens: y[t * y_stride + i] for rows row + i of product p. */
 static void multiply_product(const struct linear_task *j, const struct worker_scratch *s, float *y,
                              size_t y_stride, int p, int row, int n_rows)
 {
-    const struct kernels *k = &cpu(j->r)->k;
-    const struct lora *lora = j->products[p].lora;
     const struct matrix w = rows_of(j->products[p].w, row, n_rows);
-    const int step = lora->thin.data ? TILE_ROWS : n_rows;
-    for (int from = 0; from < n_rows; from += step) {
-        const int to = min_int(from + step, n_rows);
-        fetch_lora(lora, row + from, to - from);
-        multiply_rows(k, y, y_stride, &w, j->in, j->n, from, to);
-    }
-    add_lora(j, s, y, y_stride, p, 0, j->n, row, n_rows);
+    multiply_rows(&cpu(j->r)->k, y, y_stride, &w, j->in, j->n, 0, n_rows);
+    qp_lora_add(&j->lora, s, y, y_stride, p, 0, j->n, row, n_rows);
 }
 
 /* ---- linear ---- */
@@ -314,7 +157,7 @@ static void multiply_task(const struct linear_task *j, const struct worker_scrat
     if (!is_packed)
         pack_tile(k, s->tile, p->w, row, n_rows);
     multiply_tile(k, y, stride, s->tile, p->w, j->in, t0, n, row, n_rows);
-    add_lora(j, s, y, stride, (int)(p - j->products), t0, n, row, n_rows);
+    qp_lora_add(&j->lora, s, y, stride, (int)(p - j->products), t0, n, row, n_rows);
 }
 
 /* Tasks are numbered tile by tile, so that a thread's share packs each tile once. They are taken as
@@ -405,7 +248,7 @@ static void linear_rows(void *arg, int index, int n_threads)
     int begin, end, n_rows = 0;
     for (int p = 0; p < j->n_products; p++)
         n_rows += j->products[p].w->n_out;
-    make_lora(j, index);
+    qp_lora_make(&j->lora, index);
     while (qp_pool_take(cpu(j->r)->pool, index, n_rows, KERNEL_ROWS, step,
                         INT32_MAX / KERNEL_ROWS * KERNEL_ROWS, &begin, &end))
         multiply_stretch(j, &cpu(j->r)->scratch[index], begin, end);
@@ -418,7 +261,7 @@ void qp_cpu_linear(struct run *r, const struct product *products, int n_products
     struct linear_task job = {
         .r = r, .products = products, .n_products = n_products, .in = in, .n = n
     };
-    begin_lora(&job);
+    qp_lora_begin(&job.lora, r, products, n_products, in, n, is_few(r, n));
     cpu_parallel(r, false, is_few(r, n) ? linear_rows : linear_tiles, &job);
 }
 
@@ -442,7 +285,7 @@ static void finish_gated(struct linear_task *j, const struct worker_scratch *s, 
             k->activate(u, g, u, j->r->config->act, n_rows);
         else
             k->activate(u, u, NULL, j->r->config->act, n_rows);
-        store_columns(k, j->out, t0 + t, row, n_rows, u);
+        act_store_columns(k, j->out, t0 + t, row, n_rows, u);
     }
 }
 
@@ -457,10 +300,10 @@ static void gate_tile(struct linear_task *j, const struct worker_scratch *s, int
     for (int t0 = 0; t0 < j->n; t0 += TASK_TOKENS) {
         const int n = min_int(TASK_TOKENS, j->n - t0);
         multiply_tile(k, s->up, TILE_ROWS, s->tile, up, j->in, t0, n, row, n_rows);
-        add_lora(j, s, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
+        qp_lora_add(&j->lora, s, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
         if (gate->data) {
             multiply_tile(k, s->gate, TILE_ROWS, s->tile_gate, gate, j->in, t0, n, row, n_rows);
-            add_lora(j, s, s->gate, TILE_ROWS, GATE_PRODUCT, t0, n, row, n_rows);
+            qp_lora_add(&j->lora, s, s->gate, TILE_ROWS, GATE_PRODUCT, t0, n, row, n_rows);
         }
         finish_gated(j, s, TILE_ROWS, t0, n, row, n_rows);
     }
@@ -485,7 +328,7 @@ static void gated_rows(void *arg, int index, int n_threads)
     int row, end;
     const int stride = TASK_TOKENS / j->n * TILE_ROWS; // of a token in scratch
     const int step = min_int(step_rows(j->up->w, TILE_ROWS), stride);
-    make_lora(j, index);
+    qp_lora_make(&j->lora, index);
     while (qp_pool_take(cpu(j->r)->pool, index, j->up->w->n_out, TILE_ROWS, step, stride, &row,
                         &end)) {
         const int n_rows = end - row;
@@ -509,7 +352,7 @@ void qp_cpu_gated(struct run *r, struct act *out, const struct product *gate,
                                .up = &products[UP_PRODUCT],
                                .out = out,
                                .n = n };
-    begin_lora(&job);
+    qp_lora_begin(&job.lora, r, products, 2, in, n, is_few(r, n));
     cpu_parallel(r, false, is_few(r, n) ? gated_rows : gated_tiles, &job);
 }
 

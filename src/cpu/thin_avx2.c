@@ -1,10 +1,11 @@
-/* thin_avx2.c: matrices of few columns, AVX2 (kernels.h): sixteen rows in two vectors, two columns
- * in one multiplication. */
+/* thin_avx2.c: matrices of few rows or columns, AVX2 (kernels.h): a vector is four columns of four
+ * rows as words, which vpmaddwd multiplies by four numbers of x and adds by pairs. */
 #if defined(__x86_64__) || defined(_M_X64)
 
 #include "cpu/kernels.h"
 
 #include <immintrin.h>
+#include <string.h>
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
@@ -13,59 +14,49 @@
 #pragma GCC target("avx2")
 #endif
 
-/* Two columns of x as the halves of 32 bits. */
-static void pair_columns(int32_t *pairs, const int8_t *q, int n_in)
+static inline __m256i words_of_rows4(const uint8_t *rows)
 {
-    for (int k = 0; k < n_in; k += 2)
-        pairs[k / 2] = (int32_t)((uint16_t)q[k] | (uint32_t)(uint16_t)q[k + 1] << 16);
+    return _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(const void *)rows));
 }
 
-/* Rows [begin, end) of the sixteen from row r on: y[r + i - begin] += sum[i] * scales[r + i]. */
-static inline void add_sums16(float *y, const float *scales, __m256 sum0, __m256 sum8, int r,
-                              int begin, int end)
+/* Eight numbers, from pairs of sums of rows 0 to 3 and 4 to 7. */
+static inline __m256 sums_of_pairs(__m256i rows0, __m256i rows4)
 {
-    const __m256 add0 = _mm256_mul_ps(sum0, _mm256_loadu_ps(scales + r));
-    const __m256 add8 = _mm256_mul_ps(sum8, _mm256_loadu_ps(scales + r + 8));
-    if (r >= begin && r + 16 <= end) {
-        y += r - begin;
-        _mm256_storeu_ps(y, _mm256_add_ps(_mm256_loadu_ps(y), add0));
-        _mm256_storeu_ps(y + 8, _mm256_add_ps(_mm256_loadu_ps(y + 8), add8));
-        return;
-    }
-    float add[16];
-    _mm256_storeu_ps(add, add0);
-    _mm256_storeu_ps(add + 8, add8);
-    for (int i = 0; i < 16; i++)
-        if (r + i >= begin && r + i < end)
-            y[r + i - begin] += add[i];
+    return _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(_mm256_hadd_epi32(rows0, rows4), 0xd8));
 }
 
-static void add_thin_avx2(float *y, const struct thin *w, const struct act_row *x, int begin,
-                          int end)
+static void thin_sums_avx2(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
+                           const float *scales, int n_in)
 {
-    int32_t pairs[THIN_COLUMNS / 2];
-    const int n_pairs = (w->n_in + 1) / 2;
-    pair_columns(pairs, x->q, w->n_in);
-    for (int r = begin / 16 * 16; r < end; r += 16) {
-        const int8_t *p = w->data + (size_t)r * (size_t)n_pairs * 2;
-        __m256 sum0 = _mm256_setzero_ps(), sum8 = sum0;
-        for (int k = 0, b = 0; k < n_pairs; b++) {
-            const int stop = n_pairs - k < ACT_BLOCK / 2 ? n_pairs : k + ACT_BLOCK / 2;
-            __m256i dot0 = _mm256_setzero_si256(), dot8 = dot0;
-            for (; k < stop; k++, p += 32) {
-                const __m256i u = _mm256_set1_epi32(pairs[k]);
-                const __m128i *rows = (const __m128i *)(const void *)p;
-                const __m256i w0 = _mm256_cvtepi8_epi16(_mm_loadu_si128(rows));
-                const __m256i w8 = _mm256_cvtepi8_epi16(_mm_loadu_si128(rows + 1));
-                dot0 = _mm256_add_epi32(dot0, _mm256_madd_epi16(w0, u));
-                dot8 = _mm256_add_epi32(dot8, _mm256_madd_epi16(w8, u));
-            }
-            const __m256 scale = _mm256_set1_ps(x->scales[b]);
-            sum0 = _mm256_add_ps(sum0, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(dot0)));
-            sum8 = _mm256_add_ps(sum8, _mm256_mul_ps(scale, _mm256_cvtepi32_ps(dot8)));
+    __m256 sum0 = _mm256_setzero_ps(), sum8 = sum0;
+    const uint8_t *w = group + THIN_SCALE_BYTES;
+    for (int k = 0; k < n_in; scales++) {
+        const int end = n_in - k < ACT_BLOCK ? n_in : k + ACT_BLOCK;
+        __m256i dot0 = _mm256_setzero_si256(), dot4 = dot0, dot8 = dot0, dot12 = dot0;
+        for (; k < end; k += THIN_STEP, w += THIN_STEP_BYTES) {
+            int32_t four;
+            memcpy(&four, q + k, sizeof four);
+            const __m256i x = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
+            _mm_prefetch((const char *)w + THIN_AHEAD, _MM_HINT_T0);
+            dot0 = _mm256_add_epi32(dot0, _mm256_madd_epi16(words_of_rows4(w), x));
+            dot4 = _mm256_add_epi32(dot4, _mm256_madd_epi16(words_of_rows4(w + 16), x));
+            dot8 = _mm256_add_epi32(dot8, _mm256_madd_epi16(words_of_rows4(w + 32), x));
+            dot12 = _mm256_add_epi32(dot12, _mm256_madd_epi16(words_of_rows4(w + 48), x));
         }
-        add_sums16(y, w->scales, sum0, sum8, r, begin, end);
+        const __m256 scale = _mm256_set1_ps(*scales);
+        sum0 = _mm256_add_ps(sum0, _mm256_mul_ps(scale, sums_of_pairs(dot0, dot4)));
+        sum8 = _mm256_add_ps(sum8, _mm256_mul_ps(scale, sums_of_pairs(dot8, dot12)));
     }
+    _mm256_storeu_ps(sums, sum0);
+    _mm256_storeu_ps(sums + 8, sum8);
+}
+
+static void add_thin_avx2(float *y, size_t y_stride, const struct thin *w, int begin, int end,
+                          const int8_t *q, size_t q_stride, const float *scales,
+                          const int32_t *offsets, int n_tokens)
+{
+    (void)offsets;
+    qp_add_thin_by(thin_sums_avx2, y, y_stride, w, begin, end, q, q_stride, scales, n_tokens);
 }
 
 void qp_thin_kernels_avx2(struct kernels *k)

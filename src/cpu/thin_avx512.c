@@ -1,10 +1,12 @@
-/* thin_avx512.c: matrices of few columns, 512-bit VNNI (kernels.h): a vector is two columns of
- * sixteen rows, as words, and one vpdpwssd multiplies them. */
+/* thin_avx512.c: matrices of few rows or columns, 512-bit VNNI (kernels.h): a vector is four
+ * columns of sixteen rows, which vpdpbusd multiplies by four numbers of x in every lane. Its
+ * weights are to be unsigned, hence plus 128, and the offsets of x take that away again. */
 #if defined(__x86_64__)
 
 #include "cpu/kernels.h"
 
 #include <immintrin.h>
+#include <string.h>
 
 #if defined(__clang__)
 #pragma clang attribute push(                                                                      \
@@ -14,48 +16,187 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
 #endif
 
-/* Rows [r, r + 16): sum over the blocks. Two chains, so that one multiplication need not wait for
- * the one before. */
-static inline __m512 thin_sums16(const int8_t *p, const int32_t *pairs, const float *scales,
-                                 int n_pairs)
+#define UNROLL _Pragma("GCC unroll 16")
+
+enum {
+    BLOCK_STEPS = ACT_BLOCK / THIN_STEP,
+    TOKENS_AT_ONCE = 32 // whose sums wait, in L1, while a block of weights is in registers
+};
+
+/* Some tokens' x, from some block on. */
+struct thin_tokens {
+    const int8_t *q;
+    const float *scales;
+    const int32_t *offsets;
+    size_t q_stride;
+    int n_blocks; // of a token
+    int n;
+};
+
+static inline __m512i unsigned_step(const uint8_t *step)
+{
+    return _mm512_xor_si512(_mm512_load_si512(step), _mm512_set1_epi8(-128));
+}
+
+static inline __m512i thin_dot(__m512i dot, __m512i w, const int8_t *q)
+{
+    int32_t four;
+    memcpy(&four, q, sizeof four);
+    return _mm512_dpbusd_epi32(dot, w, _mm512_set1_epi32(four));
+}
+
+/* sums[t] += scale * dot of one block of sixteen rows. n_steps is a constant where this is inlined,
+ * so that the weights are registers; two chains, so that one product need not wait for the one
+ * before. */
+static inline __attribute__((always_inline)) void
+add_thin_block(__m512 *sums, const uint8_t *steps, const struct thin_tokens *x, int n_steps)
+{
+    __m512i w[BLOCK_STEPS];
+    UNROLL
+    for (int j = 0; j < n_steps; j++)
+        w[j] = unsigned_step(steps + j * THIN_STEP_BYTES);
+    for (int t = 0; t < x->n; t++) {
+        const int8_t *q = x->q + (size_t)t * x->q_stride;
+        const size_t block = (size_t)t * (size_t)x->n_blocks;
+        __m512i even = _mm512_set1_epi32(x->offsets[block]), odd = _mm512_setzero_si512();
+        UNROLL
+        for (int j = 0; j < n_steps; j += 2) {
+            even = thin_dot(even, w[j], q + j * THIN_STEP);
+            if (j + 1 < n_steps)
+                odd = thin_dot(odd, w[j + 1], q + (j + 1) * THIN_STEP);
+        }
+        const __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(even, odd));
+        sums[t] = _mm512_add_ps(sums[t], _mm512_mul_ps(_mm512_set1_ps(x->scales[block]), dot));
+    }
+}
+
+/* The same for a row's last steps, filled up to a block. */
+static __attribute__((noinline)) void add_thin_part(__m512 *sums, const uint8_t *steps,
+                                                    const struct thin_tokens *x, int n_steps)
+{
+    uint8_t whole[ACT_BLOCK * THIN_ROWS] __attribute__((aligned(64))) = { 0 };
+    memcpy(whole, steps, (size_t)n_steps * THIN_STEP_BYTES);
+    add_thin_block(sums, whole, x, BLOCK_STEPS);
+}
+
+/* Where they are those of a usual rank, 8, 16 or 32, in place. */
+static inline void add_thin_rest(__m512 *sums, const uint8_t *steps, const struct thin_tokens *x,
+                                 int n_steps)
+{
+    if (n_steps == 2)
+        add_thin_block(sums, steps, x, 2);
+    else if (n_steps == 4)
+        add_thin_block(sums, steps, x, 4);
+    else if (n_steps == 8)
+        add_thin_block(sums, steps, x, 8);
+    else
+        add_thin_part(sums, steps, x, n_steps);
+}
+
+/* y += sum * scale, for rows [begin, end) of the sixteen. */
+static inline void add_thin_sum(float *y, __m512 sum, __m512 scales, int begin, int end)
+{
+    const __m512 add = _mm512_mul_ps(sum, scales);
+    if (end - begin == THIN_ROWS) {
+        _mm512_storeu_ps(y, _mm512_add_ps(_mm512_loadu_ps(y), add));
+        return;
+    }
+    const __mmask16 wanted = (__mmask16)(0xffffu << begin);
+    const __mmask16 mask = (__mmask16)(0xffffu >> (THIN_ROWS - (end - begin)));
+    _mm512_mask_storeu_ps(
+        y, mask,
+        _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), _mm512_maskz_compress_ps(wanted, add)));
+}
+
+/* Rows [begin, end) of the group, for the tokens in x. */
+static inline void add_thin_group(float *y, size_t y_stride, const uint8_t *group,
+                                  struct thin_tokens x, int n_steps, int begin, int end)
+{
+    __m512 sums[TOKENS_AT_ONCE];
+    const uint8_t *steps = group + THIN_SCALE_BYTES;
+    const __m512 scales = _mm512_load_ps(qp_thin_scales(group));
+    for (int t = 0; t < x.n; t++)
+        sums[t] = _mm512_setzero_ps();
+    for (; n_steps >= BLOCK_STEPS; n_steps -= BLOCK_STEPS) {
+        add_thin_block(sums, steps, &x, BLOCK_STEPS);
+        steps += BLOCK_STEPS * THIN_STEP_BYTES;
+        x.q += ACT_BLOCK;
+        x.scales++;
+        x.offsets++;
+    }
+    if (n_steps)
+        add_thin_rest(sums, steps, &x, n_steps);
+    for (int t = 0; t < x.n; t++)
+        add_thin_sum(y + (size_t)t * y_stride, sums[t], scales, begin, end);
+}
+
+/* sum over the blocks of sixteen rows, for one token. */
+static inline __m512 thin_sum_one(const uint8_t *steps, const int8_t *q, const float *scales,
+                                  const int32_t *offsets, int n_steps)
 {
     __m512 sum = _mm512_setzero_ps();
-    for (int k = 0, b = 0; k < n_pairs; b++) {
-        const int stop = n_pairs - k < ACT_BLOCK / 2 ? n_pairs : k + ACT_BLOCK / 2;
-        __m512i even = _mm512_setzero_si512(), odd = even;
-        for (; k < stop; k += 2) {
-            const __m256i *rows = (const __m256i *)(const void *)(p + 32 * (size_t)k);
-            even = _mm512_dpwssd_epi32(even, _mm512_cvtepi8_epi16(_mm256_loadu_si256(rows)),
-                                       _mm512_set1_epi32(pairs[k]));
-            if (k + 1 < stop)
-                odd = _mm512_dpwssd_epi32(odd, _mm512_cvtepi8_epi16(_mm256_loadu_si256(rows + 1)),
-                                          _mm512_set1_epi32(pairs[k + 1]));
+    for (int k = 0, b = 0; k < n_steps; b++) {
+        const int stop = n_steps - k < BLOCK_STEPS ? n_steps : k + BLOCK_STEPS;
+        __m512i even = _mm512_set1_epi32(offsets[b]), odd = _mm512_setzero_si512();
+        for (; k + 2 <= stop; k += 2) {
+            const uint8_t *p = steps + (size_t)k * THIN_STEP_BYTES;
+            _mm_prefetch((const char *)p + THIN_AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)p + THIN_AHEAD + 64, _MM_HINT_T0);
+            even = thin_dot(even, unsigned_step(p), q + k * THIN_STEP);
+            odd = thin_dot(odd, unsigned_step(p + THIN_STEP_BYTES), q + (k + 1) * THIN_STEP);
         }
-        k = stop;
+        for (; k < stop; k++)
+            even = thin_dot(even, unsigned_step(steps + (size_t)k * THIN_STEP_BYTES),
+                            q + k * THIN_STEP);
         const __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(even, odd));
         sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_set1_ps(scales[b]), dot));
     }
     return sum;
 }
 
-static void add_thin_avx512(float *y, const struct thin *w, const struct act_row *x, int begin,
-                            int end)
+/* One token, rows [begin, end). */
+static void add_thin_one(float *y, const struct thin *w, int begin, int end, const int8_t *q,
+                         const float *scales, const int32_t *offsets)
 {
-    const int n_pairs = (w->n_in + 1) / 2;
-    int32_t pairs[THIN_COLUMNS / 2]; // two columns of x as the halves of 32 bits
-    for (int k = 0; k < n_pairs; k++)
-        pairs[k] = (int32_t)((uint16_t)x->q[2 * k] | (uint32_t)(uint16_t)x->q[2 * k + 1] << 16);
-    for (int r = begin / 16 * 16; r < end; r += 16) {
-        const int8_t *p = w->data + (size_t)r * (size_t)n_pairs * 2;
-        const __m512 sums = thin_sums16(p, pairs, x->scales, n_pairs);
-        const __m512 add = _mm512_mul_ps(sums, _mm512_loadu_ps(w->scales + r));
-        const int first = r < begin ? begin - r : 0, last = end - r < 16 ? end - r : 16;
-        const __mmask16 wanted = (__mmask16)(0xffffu << first);
-        const __mmask16 mask = (__mmask16)(0xffffu >> (16 - (last - first)));
-        float *at = y + (r + first - begin);
-        const __m512 sum =
-            _mm512_add_ps(_mm512_maskz_loadu_ps(mask, at), _mm512_maskz_compress_ps(wanted, add));
-        _mm512_mask_storeu_ps(at, mask, sum);
+    const int n_steps = qp_thin_steps(w), from = begin / THIN_ROWS * THIN_ROWS;
+    const size_t group_bytes = qp_thin_group_bytes(w);
+    const uint8_t *group = qp_thin_group(w, begin);
+    for (int r = from; r < end; r += THIN_ROWS, group += group_bytes) {
+        const int first = r < begin ? begin - r : 0;
+        const int last = end - r < THIN_ROWS ? end - r : THIN_ROWS;
+        const __m512 sum = thin_sum_one(group + THIN_SCALE_BYTES, q, scales, offsets, n_steps);
+        add_thin_sum(y + (r + first - begin), sum, _mm512_load_ps(qp_thin_scales(group)), first,
+                     last);
+    }
+}
+
+static void add_thin_avx512(float *y, size_t y_stride, const struct thin *w, int begin, int end,
+                            const int8_t *q, size_t q_stride, const float *scales,
+                            const int32_t *offsets, int n_tokens)
+{
+    const int n_steps = qp_thin_steps(w);
+    const int n_blocks = (n_steps + BLOCK_STEPS - 1) / BLOCK_STEPS;
+    if (n_tokens == 1) {
+        add_thin_one(y, w, begin, end, q, scales, offsets);
+        return;
+    }
+    for (int t = 0; t < n_tokens; t += TOKENS_AT_ONCE) {
+        const size_t block = (size_t)t * (size_t)n_blocks;
+        const struct thin_tokens x = {
+            .q = q + (size_t)t * q_stride,
+            .scales = scales + block,
+            .offsets = offsets + block,
+            .q_stride = q_stride,
+            .n_blocks = n_blocks,
+            .n = n_tokens - t < TOKENS_AT_ONCE ? n_tokens - t : TOKENS_AT_ONCE,
+        };
+        float *to = y + (size_t)t * y_stride;
+        for (int r = begin / THIN_ROWS * THIN_ROWS; r < end; r += THIN_ROWS) {
+            const int first = r < begin ? begin - r : 0;
+            const int last = end - r < THIN_ROWS ? end - r : THIN_ROWS;
+            add_thin_group(to + (r + first - begin), y_stride, qp_thin_group(w, r), x, n_steps,
+                           first, last);
+        }
     }
 }
 

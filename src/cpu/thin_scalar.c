@@ -1,26 +1,46 @@
-/* thin_scalar.c: matrices of few columns, plain (kernels.h). */
+/* thin_scalar.c: matrices of few rows or columns (kernels.h): plain, and the way around the
+ * products that all but one instruction set share. */
 #include "cpu/kernels.h"
 
-static float thin_row_sum(const int8_t *row, const struct act_row *x, int n_in)
+static void thin_sums_scalar(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
+                             const float *scales, int n_in)
 {
-    float sum = 0.0f;
-    for (int i = 0, b = 0; i < n_in; i += ACT_BLOCK, b++) {
-        const int end = n_in - i < ACT_BLOCK ? n_in : i + ACT_BLOCK;
-        int32_t dot = 0;
-        for (int k = i; k < end; k++)
-            dot += row[k / 2 * 32 + k % 2] * x->q[k];
-        sum += x->scales[b] * (float)dot;
+    for (int r = 0; r < THIN_ROWS; r++) {
+        sums[r] = 0.0f;
+        for (int i = 0, b = 0; i < n_in; i += ACT_BLOCK, b++) {
+            const int end = n_in - i < ACT_BLOCK ? n_in : i + ACT_BLOCK;
+            int32_t dot = 0;
+            for (int k = i; k < end; k++)
+                dot += (int8_t)group[qp_thin_offset(r, k)] * q[k];
+            sums[r] += scales[b] * (float)dot;
+        }
     }
-    return sum;
 }
 
-static void add_thin_scalar(float *y, const struct thin *w, const struct act_row *x, int begin,
-                            int end)
+void qp_add_thin_by(thin_sums *sums_of, float *y, size_t y_stride, const struct thin *w, int begin,
+                    int end, const int8_t *q, size_t q_stride, const float *scales, int n_tokens)
 {
-    for (int r = begin; r < end; r++) {
-        const int8_t *rows = w->data + (size_t)(r / 16) * qp_thin_bytes(16, w->n_in);
-        y[r - begin] += thin_row_sum(rows + r % 16 * 2, x, w->n_in) * w->scales[r];
+    const size_t n_blocks = ((size_t)w->n_in + ACT_BLOCK - 1) / ACT_BLOCK;
+    for (int r = begin, next; r < end; r = next) {
+        const int first = r % THIN_ROWS, group_end = r - first + THIN_ROWS;
+        const uint8_t *group = qp_thin_group(w, r);
+        const float *row_scales = qp_thin_scales(group) + first;
+        next = group_end < end ? group_end : end;
+        for (size_t t = 0; t < (size_t)n_tokens; t++) {
+            float sums[THIN_ROWS], *to = y + t * y_stride + (size_t)(r - begin);
+            sums_of(sums, group, q + t * q_stride, scales + t * n_blocks, w->n_in);
+            for (int i = 0; i < next - r; i++)
+                to[i] += sums[first + i] * row_scales[i];
+        }
     }
+}
+
+static void add_thin_scalar(float *y, size_t y_stride, const struct thin *w, int begin, int end,
+                            const int8_t *q, size_t q_stride, const float *scales,
+                            const int32_t *offsets, int n_tokens)
+{
+    (void)offsets;
+    qp_add_thin_by(thin_sums_scalar, y, y_stride, w, begin, end, q, q_stride, scales, n_tokens);
 }
 
 void qp_thin_kernels_scalar(struct kernels *k)

@@ -160,9 +160,8 @@ static const struct matrix *base_matrix(const struct adapter_reader *r, int l, i
     return (const struct matrix *)(const void *)((const char *)w + adapter_modules[module].w);
 }
 
-static struct lora *adapter_slot(const struct adapter_reader *r, int l, int module)
+static struct lora *adapter_slot(struct layer_adapter *a, int module)
 {
-    struct layer_adapter *a = &r->adapter->layers[l];
     return (struct lora *)(void *)((char *)a + adapter_modules[module].to);
 }
 
@@ -268,27 +267,45 @@ static quip_status check_pair(const struct adapter_reader *r, int l, int module,
 
 /* ---- memory ---- */
 
-static void take_lora_matrix(struct arena *a, struct matrix *m, bool is_float, int n_out, int n_in)
+static void shape_lora(struct lora *to, bool is_float, int rank, const struct matrix *w)
 {
-    size_t n_bytes;
-    *m = (struct matrix){ .dtype = is_float ? DTYPE_F32 : DTYPE_I8, .n_out = n_out, .n_in = n_in };
-    m->row_bytes = (size_t)n_in * (is_float ? sizeof(float) : 1);
-    if (!qp_mul_size(m->row_bytes, (size_t)n_out, &n_bytes))
-        n_bytes = SIZE_MAX;
-    m->data = qp_arena_take(a, n_bytes);
-    if (!is_float)
-        m->scales = qp_arena_take(a, (size_t)n_out * sizeof *m->scales);
+    *to = (struct lora){ .rank = rank };
+    if (is_float) {
+        const size_t n = sizeof(float);
+        to->a = (struct matrix){ DTYPE_F32, rank, w->n_in, .row_bytes = n * (size_t)w->n_in };
+        to->b = (struct matrix){ DTYPE_F32, w->n_out, rank, .row_bytes = n * (size_t)rank };
+    } else {
+        to->thin_a = (struct thin){ .n_out = rank, .n_in = w->n_in };
+        to->thin_b = (struct thin){ .n_out = w->n_out, .n_in = rank };
+    }
 }
 
-/* Room for b as a thin matrix, where it can be one. */
-static void take_thin(struct arena *a, struct lora *to)
+/* Room for a or b, as floats or thin: the one that has a shape. */
+static void take_half(struct arena *a, struct matrix *floats, struct thin *thin)
 {
-    const int n_out = to->b.n_out, n_in = to->b.n_in;
-    to->thin = (struct thin){ .n_out = n_out, .n_in = n_in };
-    if (to->b.dtype != DTYPE_I8 || n_in > THIN_COLUMNS)
-        return;
-    to->thin.data = qp_arena_take(a, qp_thin_bytes(n_out, n_in));
-    to->thin.scales = qp_arena_take(a, ((size_t)n_out + 15) / 16 * 16 * sizeof(float));
+    const size_t n = (size_t)(thin->n_out ? qp_thin_n_groups(thin) : floats->n_out);
+    size_t n_bytes;
+    if (!qp_mul_size(n, thin->n_out ? qp_thin_group_bytes(thin) : floats->row_bytes, &n_bytes))
+        n_bytes = SIZE_MAX;
+    if (thin->n_out)
+        thin->groups = qp_arena_take(a, n_bytes);
+    else if (floats->n_out)
+        floats->data = qp_arena_take(a, n_bytes);
+}
+
+/* All of a layer in the order of use, so that reading goes on from one to the next: of each
+ * operation (forward.c) the a of its products, then their b. */
+static void take_layer(struct arena *arena, struct layer_adapter *layer)
+{
+    struct lora *const all[] = { &layer->q,    &layer->k,  &layer->v,   &layer->o,
+                                 &layer->gate, &layer->up, &layer->down };
+    static const size_t operations[][2] = { { 0, 3 }, { 3, 4 }, { 4, 6 }, { 6, 7 } };
+    for (size_t i = 0; i < QP_COUNT(operations); i++) {
+        for (size_t p = operations[i][0]; p < operations[i][1]; p++)
+            take_half(arena, &all[p]->a, &all[p]->thin_a);
+        for (size_t p = operations[i][0]; p < operations[i][1]; p++)
+            take_half(arena, &all[p]->b, &all[p]->thin_b);
+    }
 }
 
 /* Take everything from the arena, or measure it. */
@@ -296,9 +313,9 @@ static quip_status take_adapter(struct adapter_reader *r, struct arena *a)
 {
     quip_adapter *adapter = r->adapter;
     const int n_layers = adapter->model->config.n_layers;
-    struct lora unused;
     adapter->layers = qp_arena_take(a, (size_t)n_layers * sizeof *adapter->layers);
-    for (int l = 0; l < n_layers; l++)
+    for (int l = 0; l < n_layers; l++) {
+        struct layer_adapter layer = { 0 };
         for (int m = 0; m < N_MODULES; m++) {
             const struct matrix *w = base_matrix(r, l, m);
             int rank = 0;
@@ -307,13 +324,14 @@ static quip_status take_adapter(struct adapter_reader *r, struct arena *a)
             const quip_status status = check_pair(r, l, m, &rank);
             if (status)
                 return status;
-            struct lora *to = adapter->layers ? adapter_slot(r, l, m) : &unused;
-            const bool is_float = adapter->is_float || w->dtype == DTYPE_F32;
-            take_lora_matrix(a, &to->a, is_float, rank, w->n_in);
-            take_lora_matrix(a, &to->b, is_float, w->n_out, rank);
-            take_thin(a, to);
+            shape_lora(adapter_slot(&layer, m), adapter->is_float || w->dtype == DTYPE_F32, rank,
+                       w);
             adapter->max_rank = rank > adapter->max_rank ? rank : adapter->max_rank;
         }
+        take_layer(a, &layer);
+        if (adapter->layers)
+            adapter->layers[l] = layer;
+    }
     return adapter->max_rank
                ? QUIP_OK
                : qp_fail(r->error, QUIP_E_FORMAT, "%s: has no LoRA weights for " MODULE_NAMES,
@@ -361,67 +379,78 @@ static bool is_finite(const float *x, size_t n)
     return true;
 }
 
-static void fill_thin(struct lora *to)
+/* Row r of w, [n_in], as integers with a scale, which is returned; negative when a value is not a
+ * finite number. `row` is room for n_in. */
+static float put_thin_row(struct thin *to, int r, const float *w, int8_t *row)
 {
-    const size_t group = qp_thin_bytes(16, to->b.n_in);
-    int8_t *data = (int8_t *)to->thin.data;
-    for (int r = 0; data && r < to->b.n_out; r++) {
-        const int8_t *row = qp_matrix_row(&to->b, r);
-        for (int k = 0; k < to->b.n_in; k++)
-            data[(size_t)(r / 16) * group + (size_t)(k / 2 * 32 + r % 16 * 2 + k % 2)] = row[k];
-        ((float *)to->thin.scales)[r] = to->b.scales[r];
-    }
+    uint8_t *group = (uint8_t *)qp_thin_group(to, r);
+    float scale;
+    if (!qp_quantize_i8(w, 1, to->n_in, row, &scale))
+        return -1;
+    ((float *)(void *)group)[r % THIN_ROWS] = scale;
+    for (int k = 0; k < to->n_in; k++)
+        group[qp_thin_offset(r, k)] = (uint8_t)row[k];
+    return scale;
 }
 
-/* Store a and b. As integers, every row of a gets the same scale and the columns of b what that
- * leaves: so the rank's elements of a x are of like size, and lose little when they are quantized
- * together. False when a value is not a finite number. */
-static bool store_lora(struct lora *to, const float *a, float *b, double scale)
+/* As integers, every row of a gets the same scale and the columns of b what that leaves: so the
+ * rank's elements of a x are of like size, and lose little when they are quantized together. */
+static bool store_thin(struct lora *to, const float *a, float *b, int8_t *row)
 {
-    const int rank = to->a.n_out, n_in = to->a.n_in, n_out = to->b.n_out;
-    float *a_scales = (float *)to->a.scales;
-    for (size_t i = 0; i < (size_t)n_out * (size_t)rank; i++)
-        b[i] = (float)(b[i] * scale);
-    if (to->a.dtype == DTYPE_F32) {
-        memcpy((void *)to->a.data, a, (size_t)rank * to->a.row_bytes);
-        memcpy((void *)to->b.data, b, (size_t)n_out * to->b.row_bytes);
-        return is_finite(a, (size_t)rank * (size_t)n_in) &&
-               is_finite(b, (size_t)rank * (size_t)n_out);
-    }
-    if (!qp_quantize_i8(a, rank, n_in, (int8_t *)to->a.data, a_scales))
-        return false;
-    for (int k = 0; k < rank; k++) {
+    const int n_in = to->thin_a.n_in, n_out = to->thin_b.n_out;
+    for (int k = 0; k < to->rank; k++) {
+        const float scale = put_thin_row(&to->thin_a, k, a + (size_t)k * (size_t)n_in, row);
+        if (scale < 0)
+            return false;
         for (int i = 0; i < n_out; i++)
-            b[(size_t)i * (size_t)rank + (size_t)k] *= a_scales[k] * 127;
-        a_scales[k] = 1.0f / 127;
+            b[(size_t)i * (size_t)to->rank + (size_t)k] *= scale * 127;
+        ((float *)(void *)qp_thin_group(&to->thin_a, k))[k % THIN_ROWS] = 1.0f / 127;
     }
-    if (!qp_quantize_i8(b, n_out, rank, (int8_t *)to->b.data, (float *)to->b.scales))
-        return false;
-    fill_thin(to);
+    for (int i = 0; i < n_out; i++)
+        if (put_thin_row(&to->thin_b, i, b + (size_t)i * (size_t)to->rank, row) < 0)
+            return false;
     return true;
+}
+
+/* Store a and b, which is changed. False when a value is not a finite number. */
+static bool store_lora(struct lora *to, const float *a, float *b, double scale, int8_t *row)
+{
+    const size_t n_b = (size_t)(to->thin_b.n_out + to->b.n_out) * (size_t)to->rank;
+    const size_t n_a = (size_t)to->rank * (size_t)to->a.n_in;
+    for (size_t i = 0; i < n_b; i++)
+        b[i] = (float)(b[i] * scale);
+    if (to->thin_a.n_out)
+        return store_thin(to, a, b, row);
+    memcpy((void *)to->a.data, a, n_a * sizeof *a);
+    memcpy((void *)to->b.data, b, n_b * sizeof *b);
+    return is_finite(a, n_a) && is_finite(b, n_b);
 }
 
 static quip_status fill_lora(struct adapter_reader *r, int l, int module)
 {
     const struct lora_pair *p = lora_pair(r, l, module);
-    struct lora *to = adapter_slot(r, l, module);
-    const int part = adapter_modules[module].part, rank = to->a.n_out;
-    const size_t n_a = (size_t)rank * (size_t)to->a.n_in;
-    const size_t b_rows = (size_t)to->b.n_out * (part >= 0 ? PARTS : 1);
-    float *a = malloc(n_a * sizeof *a), *b = malloc(b_rows * (size_t)rank * sizeof *b);
-    quip_status status = a && b ? QUIP_OK : qp_fail_memory(r->error, p->a->name, n_a * sizeof *a);
+    const struct matrix *w = base_matrix(r, l, module);
+    struct lora *to = adapter_slot(&r->adapter->layers[l], module);
+    const int part = adapter_modules[module].part;
+    const size_t rank = (size_t)to->rank, n_in = (size_t)w->n_in;
+    const size_t b_rows = (size_t)w->n_out * (part >= 0 ? PARTS : 1);
+    float *a = malloc(rank * n_in * sizeof *a), *b = malloc(b_rows * rank * sizeof *b);
+    int8_t *row = malloc(rank > n_in ? rank : n_in);
+    quip_status status =
+        a && b && row ? QUIP_OK : qp_fail_memory(r->error, p->a->name, rank * n_in * sizeof *a);
     if (!status)
-        status = read_lora_tensor(r, p->a, a, (size_t)rank, (size_t)to->a.n_in);
+        status = read_lora_tensor(r, p->a, a, rank, n_in);
     if (!status)
-        status = read_lora_tensor(r, p->b, b, b_rows, (size_t)rank);
+        status = read_lora_tensor(r, p->b, b, b_rows, rank);
     if (!status && part >= 0)
-        gather_part(b, base_matrix(r, l, module), part, r->adapter->model->config.head_dim, rank);
-    if (!status && !store_lora(to, a, b, lora_scale(r, p, rank)))
+        gather_part(b, w, part, r->adapter->model->config.head_dim, to->rank);
+    if (!status && !store_lora(to, a, b, lora_scale(r, p, to->rank), row))
         status = qp_fail(r->error, QUIP_E_FORMAT,
                          "%s: %s or its other half has a value that is not a finite number",
                          r->format.file->name, p->a->name);
     free(a);
     free(b);
+    free(row);
     return status;
 }
 

@@ -1,15 +1,19 @@
 /* adapter.h: LoRA weights for a model: beside its matrix w, y = w x + b (a x).
  * In:  a PEFT folder, safetensors, or a LoRA file of the original (format.h).
  * Out: a and b of every matrix that the adapter changes, in the numbers of the matrix beside them
- *      (float beside float, int8 beside int8 and int4), so that the same kernels run them. */
+ *      (float beside float, int8 beside int8 and int4), those of a layer as they follow each other
+ *      in use. */
 #ifndef QP_ADAPTER_H
 #define QP_ADAPTER_H
 
 #include "model/model.h"
 
+/* A pair a [rank, n_in] and b [n_out, rank], with alpha / rank in b: floats or integers, and the
+ * others without data. */
 struct lora {
-    struct matrix a, b; // [rank, n_in], [n_out, rank], alpha / rank in b; no data: no change
-    struct thin thin;   // b once more, for few tokens; without data in floats and of a high rank
+    int rank; // 0: no change
+    struct matrix a, b;
+    struct thin thin_a, thin_b;
 };
 struct layer_adapter {
     struct lora q, k, v, o, gate, up, down;

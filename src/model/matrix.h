@@ -54,19 +54,52 @@ static inline int qp_block_multiplier(const uint8_t *multipliers, int i)
     return multipliers[block / 2] >> (block % 2 * 4) & 15;
 }
 
-/* An int8 matrix of few columns, of which a row by itself is too short to be worth a kernel's start
- * and end. Layout "i8x16k2": sixteen rows side by side, two columns of each after the other; rows
- * and columns past the last are zeros. Scales of whole sixteens too. */
-#define THIN_COLUMNS 128
+/* An int8 matrix of few rows or few columns, as LoRA's are: one by one they are over before a
+ * kernel has begun. So sixteen rows are one stretch of memory, a group: their scales, then for each
+ * four columns four bytes of each row ("i8x16k4"). Rows and columns past the last are zeros. */
 struct thin {
-    int n_out, n_in; // n_in <= THIN_COLUMNS
-    const int8_t *data;
-    const float *scales;
+    int n_out, n_in;
+    const uint8_t *groups; // aligned to 64 bytes
 };
 
-static inline size_t qp_thin_bytes(int n_out, int n_in)
+enum {
+    THIN_ROWS = 16,
+    THIN_STEP = 4,
+    THIN_STEP_BYTES = THIN_ROWS * THIN_STEP,
+    THIN_SCALE_BYTES = THIN_ROWS * 4 // floats
+};
+
+static inline int qp_thin_steps(const struct thin *w)
 {
-    return (size_t)((n_out + 15) / 16 * 16) * (size_t)((n_in + 1) / 2 * 2);
+    return (w->n_in + THIN_STEP - 1) / THIN_STEP;
+}
+
+static inline size_t qp_thin_group_bytes(const struct thin *w)
+{
+    return THIN_SCALE_BYTES + (size_t)qp_thin_steps(w) * THIN_STEP_BYTES;
+}
+
+static inline int qp_thin_n_groups(const struct thin *w)
+{
+    return (w->n_out + THIN_ROWS - 1) / THIN_ROWS;
+}
+
+static inline const float *qp_thin_scales(const uint8_t *group)
+{
+    return (const float *)(const void *)group;
+}
+
+/* Where column k of row r is in its group. */
+static inline size_t qp_thin_offset(int r, int k)
+{
+    return (size_t)(THIN_SCALE_BYTES + k / THIN_STEP * THIN_STEP_BYTES + r % THIN_ROWS * THIN_STEP +
+                    k % THIN_STEP);
+}
+
+/* The group of row r; it begins with its scales. */
+static inline const uint8_t *qp_thin_group(const struct thin *w, int r)
+{
+    return w->groups + (size_t)(r / THIN_ROWS) * qp_thin_group_bytes(w);
 }
 
 /* quantize.c: symmetric, one scale per row of w [rows, cols]. False when a value is not a finite

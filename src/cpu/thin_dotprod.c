@@ -1,0 +1,68 @@
+/* thin_dotprod.c: matrices of few rows or columns, sdot (kernels.h): a vector is four columns of
+ * four rows, multiplied by four numbers of x. */
+#if defined(__aarch64__)
+
+#include "cpu/kernels.h"
+
+#include <arm_neon.h>
+#include <string.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
+
+static void thin_sums_dotprod(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
+                              const float *scales, int n_in)
+{
+    const float32x4_t zero = vdupq_n_f32(0);
+    float32x4_t sum[4] = { zero, zero, zero, zero };
+    const int8_t *w = (const int8_t *)group + THIN_SCALE_BYTES;
+    for (int k = 0; k < n_in; scales++) {
+        const int end = n_in - k < ACT_BLOCK ? n_in : k + ACT_BLOCK;
+        int32x4_t dot[4] = { vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0) };
+        for (; k < end; k += THIN_STEP, w += THIN_STEP_BYTES) {
+            int32_t four;
+            memcpy(&four, q + k, sizeof four);
+            const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
+            for (int i = 0; i < 4; i++)
+                dot[i] = vdotq_s32(dot[i], vld1q_s8(w + 16 * i), x);
+        }
+        for (int i = 0; i < 4; i++)
+            sum[i] = vaddq_f32(sum[i], vmulq_n_f32(vcvtq_f32_s32(dot[i]), *scales));
+    }
+    for (int i = 0; i < 4; i++)
+        vst1q_f32(sums + 4 * i, sum[i]);
+}
+
+static void add_thin_dotprod(float *y, size_t y_stride, const struct thin *w, int begin, int end,
+                             const int8_t *q, size_t q_stride, const float *scales,
+                             const int32_t *offsets, int n_tokens)
+{
+    (void)offsets;
+    qp_add_thin_by(thin_sums_dotprod, y, y_stride, w, begin, end, q, q_stride, scales, n_tokens);
+}
+
+void qp_thin_kernels_dotprod(struct kernels *k)
+{
+    k->add_thin = add_thin_dotprod;
+}
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#else
+
+#include "cpu/kernels.h"
+
+void qp_thin_kernels_dotprod(struct kernels *k)
+{
+    (void)k;
+}
+
+#endif

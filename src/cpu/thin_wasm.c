@@ -1,0 +1,63 @@
+/* thin_wasm.c: matrices of few rows or columns, simd128 (kernels.h): half of a vector of four
+ * columns of four rows is widened to words, multiplied by four numbers of x and added by pairs. */
+#include "cpu/kernels.h"
+
+#if defined(__wasm_simd128__)
+
+#include "cpu/math_wasm.h"
+
+enum {
+    PAIRS_WASM = THIN_ROWS / 2 // vectors of two rows' pairs of sums
+};
+
+static void thin_sums_wasm(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
+                           const float *scales, int n_in)
+{
+    const v128_t zero = wasm_i32x4_const_splat(0);
+    v128_t sum[4] = { zero, zero, zero, zero };
+    const uint8_t *w = group + THIN_SCALE_BYTES;
+    for (int k = 0; k < n_in; scales++) {
+        const int end = n_in - k < ACT_BLOCK ? n_in : k + ACT_BLOCK;
+        v128_t dot[PAIRS_WASM] = { zero, zero, zero, zero, zero, zero, zero, zero };
+        for (; k < end; k += THIN_STEP, w += THIN_STEP_BYTES) {
+            const v128_t x = wasm_i16x8_extend_low_i8x16(wasm_v128_load32_splat(q + k));
+            UNROLL_WASM
+            for (int i = 0; i < PAIRS_WASM; i++)
+                dot[i] =
+                    wasm_i32x4_add(dot[i], wasm_i32x4_dot_i16x8(wasm_i16x8_load8x8(w + 8 * i), x));
+        }
+        const v128_t scale = wasm_f32x4_splat(*scales);
+        UNROLL_WASM
+        for (int i = 0; i < 4; i++) {
+            const v128_t a = dot[2 * i], b = dot[2 * i + 1];
+            const v128_t rows = wasm_i32x4_add(wasm_i32x4_shuffle(a, b, 0, 2, 4, 6),
+                                               wasm_i32x4_shuffle(a, b, 1, 3, 5, 7));
+            sum[i] = wasm_f32x4_add(sum[i], wasm_f32x4_mul(scale, wasm_f32x4_convert_i32x4(rows)));
+        }
+    }
+    UNROLL_WASM
+    for (int i = 0; i < 4; i++)
+        wasm_v128_store(sums + 4 * i, sum[i]);
+}
+
+static void add_thin_wasm(float *y, size_t y_stride, const struct thin *w, int begin, int end,
+                          const int8_t *q, size_t q_stride, const float *scales,
+                          const int32_t *offsets, int n_tokens)
+{
+    (void)offsets;
+    qp_add_thin_by(thin_sums_wasm, y, y_stride, w, begin, end, q, q_stride, scales, n_tokens);
+}
+
+void qp_thin_kernels_wasm(struct kernels *k)
+{
+    k->add_thin = add_thin_wasm;
+}
+
+#else
+
+void qp_thin_kernels_wasm(struct kernels *k)
+{
+    (void)k;
+}
+
+#endif
