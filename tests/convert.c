@@ -396,6 +396,11 @@ static void test_format(void **state)
     assert_int_equal(qp_convert(in_folder("hf"), in_folder("hf/model.safetensors"), NULL, &error),
                      QUIP_E_ARGUMENT);
     assert_contains(error.message, "is a file of the checkpoint");
+    write_text("hf/config.json", "{\"model_type\": \"gemma3\"}");
+    assert_int_equal(
+        qp_convert(in_folder("hf/model.safetensors"), in_folder("b.bin"), NULL, &error),
+        QUIP_E_FORMAT);
+    assert_contains(error.message, "hf/config.json: has no ");
 }
 
 static void test_other_tokenizer(void **state)

@@ -30,7 +30,7 @@ static double json_number(struct hf_reader *r, const cJSON *object, const char *
         return otherwise;
     if (!cJSON_IsNumber(item) && !r->status)
         r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s/config.json: %s is not a number",
-                            r->checkpoint->path, key);
+                            r->checkpoint->sources.folder, key);
     return item->valuedouble;
 }
 
@@ -42,7 +42,7 @@ static int hf_int(struct hf_reader *r, const char *key, int otherwise)
     if (!r->status)
         r->status = qp_fail(r->error, QUIP_E_FORMAT,
                             "%s/config.json: %s is %g, not a whole number of reasonable size",
-                            r->checkpoint->path, key, x);
+                            r->checkpoint->sources.folder, key, x);
     return 0;
 }
 
@@ -50,8 +50,8 @@ static int hf_int(struct hf_reader *r, const char *key, int otherwise)
 static int hf_size(struct hf_reader *r, const char *key, int otherwise)
 {
     if (!json_item(r->config, key) && otherwise == 0 && !r->status)
-        r->status =
-            qp_fail(r->error, QUIP_E_FORMAT, "%s/config.json: has no %s", r->checkpoint->path, key);
+        r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s/config.json: has no %s",
+                            r->checkpoint->sources.folder, key);
     return hf_int(r, key, otherwise);
 }
 
@@ -75,7 +75,7 @@ static double hf_rope_factor(struct hf_reader *r, const cJSON *rope)
         r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                             "%s/config.json: rope type \"%.40s\" is not supported, only "
                             "\"default\" and \"linear\"",
-                            r->checkpoint->path, type);
+                            r->checkpoint->sources.folder, type);
     return 1;
 }
 
@@ -106,7 +106,7 @@ static void hf_rope(struct hf_reader *r, struct model_facts *f)
         if (hf_rope_factor(r, local) != 1 && !r->status)
             r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                                 "%s/config.json: rope scaling of sliding layers is not supported",
-                                r->checkpoint->path);
+                                r->checkpoint->sources.folder);
     }
 }
 
@@ -124,7 +124,7 @@ static void hf_layer_types(struct hf_reader *r, struct model_facts *f)
     if (cJSON_GetArraySize(types) != f->n_layers && !r->status)
         r->status = qp_fail(r->error, QUIP_E_FORMAT,
                             "%s/config.json: layer_types has %d entries for %d layers",
-                            r->checkpoint->path, cJSON_GetArraySize(types), f->n_layers);
+                            r->checkpoint->sources.folder, cJSON_GetArraySize(types), f->n_layers);
     int l = 0;
     for (const cJSON *i = types->child; i && !r->status && l < FACTS_MAX_LAYERS; i = i->next, l++) {
         const char *type = cJSON_GetStringValue(i);
@@ -136,7 +136,7 @@ static void hf_layer_types(struct hf_reader *r, struct model_facts *f)
             r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                                 "%s/config.json: layer %d is of type \"%.40s\", not "
                                 "\"full_attention\" or \"sliding_attention\"",
-                                r->checkpoint->path, l, type ? type : "?");
+                                r->checkpoint->sources.folder, l, type ? type : "?");
     }
 }
 
@@ -159,7 +159,7 @@ static void hf_sizes(struct hf_reader *r, struct model_facts *f)
     if (f->n_layers > FACTS_MAX_LAYERS && !r->status)
         r->status = qp_fail(r->error, QUIP_E_FORMAT,
                             "%s/config.json: %d layers are more than the %d supported",
-                            r->checkpoint->path, f->n_layers, FACTS_MAX_LAYERS);
+                            r->checkpoint->sources.folder, f->n_layers, FACTS_MAX_LAYERS);
 }
 
 /* A cap that null switches off, and that the family has when there is no word of it. */
@@ -180,7 +180,7 @@ static void hf_gemma(struct hf_reader *r, struct model_facts *f)
         r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                             "%s/config.json: tie_word_embeddings is false; a %s model file has no "
                             "place for a second matrix",
-                            r->checkpoint->path, family->name);
+                            r->checkpoint->sources.folder, family->name);
 }
 
 static void hf_activation(struct hf_reader *r, const struct family *family)
@@ -192,9 +192,9 @@ static void hf_activation(struct hf_reader *r, const struct family *family)
                                              : "hidden_act";
     const char *activation = cJSON_GetStringValue(json_item(r->config, key));
     if (activation && strcmp(activation, family->activation) != 0 && !r->status)
-        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
-                            "%s/config.json: %s is \"%.40s\"; a %s model has \"%s\"",
-                            r->checkpoint->path, key, activation, family->name, family->activation);
+        r->status = qp_fail(
+            r->error, QUIP_E_UNSUPPORTED, "%s/config.json: %s is \"%.40s\"; a %s model has \"%s\"",
+            r->checkpoint->sources.folder, key, activation, family->name, family->activation);
 }
 
 static void hf_demands(struct hf_reader *r, const struct family *family)
@@ -204,7 +204,7 @@ static void hf_demands(struct hf_reader *r, const struct family *family)
             r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                                 "%s/config.json: %s is %s; of %s models, only those where it is %s "
                                 "can be converted",
-                                r->checkpoint->path, d->key, d->value ? "false" : "true",
+                                r->checkpoint->sources.folder, d->key, d->value ? "false" : "true",
                                 family->name, d->value ? "true" : "false");
 }
 
@@ -307,7 +307,7 @@ quip_status qp_facts_from_hf(struct model_facts *f, struct checkpoint *c, quip_e
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s/config.json: model_type \"%.40s\" cannot be converted; llama, gemma, "
                        "gemma2, gemma3, phi, falcon and stablelm can",
-                       c->path, type ? type : "");
+                       c->sources.folder, type ? type : "");
     hf_sizes(&r, f);
     if (!r.status)
         hf_rope(&r, f);
