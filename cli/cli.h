@@ -103,6 +103,10 @@ int fail_with(const quip_error *error);
 /* Returns EXIT_USAGE, after the sentence and a hint at the command's --help. */
 int fail_usage(const struct command *command, const char *format, ...) QP_PRINTF(2, 3);
 
+/* Names in a file may hold escape sequences, which a terminal would obey: in place of what begins
+ * one, "?". Returns `text`. */
+char *without_controls(char *text);
+
 /* Escape sequences, or "" where stderr is no terminal or NO_COLOR is set. */
 const char *dim(void);
 const char *plain(void);
@@ -115,8 +119,8 @@ char *human_bytes(char *to, uint64_t n);
 
 /* The whole of a file, or of stdin for "-". False after a message. */
 bool read_input(struct bytes *to, const char *path);
-/* Open for writing, "-" being stdout. NULL after a message. */
-FILE *open_output(const char *path);
+/* Open for writing, "-" being stdout; never over `input`, which is in use. NULL after a message. */
+FILE *open_output(const char *path, const char *input);
 /* Close (stdout: flush); false after a message when something was not written. */
 bool close_output(FILE *f, const char *path);
 /* Floats in little-endian order whatever this machine's is. False: not all could be written. */

@@ -11,14 +11,26 @@
 
 /* ---- messages ---- */
 
+char *without_controls(char *text)
+{
+    for (char *p = text; *p; p++) {
+        const bool is_c1 = (p[0] & 0xff) == 0xc2 && (p[1] & 0xe0) == 0x80; // U+0080 to U+009F
+        if (((unsigned char)*p < ' ' && *p != '\n') || *p == 0x7f || is_c1)
+            *p = '?';
+        if (is_c1)
+            p[1] = '?';
+    }
+    return text;
+}
+
 int fail(const char *format, ...)
 {
+    char text[1024]; // messages of the library are shorter
     va_list args;
     va_start(args, format);
-    fputs("quip: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    fprintf(stderr, "quip: %s\n", without_controls(text));
     return EXIT_FAILED;
 }
 
@@ -102,10 +114,14 @@ bool read_input(struct bytes *to, const char *path)
     return is_fine;
 }
 
-FILE *open_output(const char *path)
+FILE *open_output(const char *path, const char *input)
 {
     if (strcmp(path, "-") == 0)
         return stdout;
+    if (qp_path_is_same(path, input)) {
+        fail("%s: is the file that is read; write to another", path);
+        return NULL;
+    }
     FILE *f = fopen(path, "wb");
     if (!f)
         fail("%s: %s", path, strerror(errno));

@@ -72,6 +72,7 @@ static quip_status open_inspected(struct inspected *x, int n_context, quip_error
         quip_model_get_info(x->model, &x->info);
         x->is_model = true;
     }
+    without_controls(x->problem.message);
     return QUIP_OK;
 }
 
@@ -86,7 +87,7 @@ static const char *metadata_text(struct inspected *x, const struct metadata *m, 
     for (size_t i = 0; i < *n;) {
         int32_t c;
         i += (size_t)qp_utf8_decode(text + i, *n - i, &c);
-        if (c < 0 || (c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
+        if (c < 0 || (c < 0x20 && c != '\n' && c != '\t') || (c >= 0x7f && c < 0xa0))
             return NULL;
     }
     return text;
@@ -116,6 +117,14 @@ static void print_model(const struct inspected *x)
            human_bytes(n[3], x->plan.model_bytes));
 }
 
+/* A name out of the file, in a column. */
+static void print_name(const char *name, int width)
+{
+    char text[512];
+    snprintf(text, sizeof text, "%s", name);
+    printf("  %-*s ", width, without_controls(text));
+}
+
 static bool is_parameters(const struct metadata *m)
 {
     return strcmp(m->name, "odml.infra.proto.LlmParameters") == 0;
@@ -137,7 +146,7 @@ static void print_metadata(struct inspected *x, const struct metadata *m)
 {
     size_t n = 0;
     const char *text = metadata_text(x, m, &n);
-    printf("  %-40s ", m->name);
+    print_name(m->name, 40);
     if (m->type == METADATA_INT)
         printf("%lld\n", (long long)m->i);
     else if (m->type == METADATA_FLOAT)
@@ -158,10 +167,11 @@ static void print_metadata(struct inspected *x, const struct metadata *m)
 static void print_bundle(const struct inspected *x)
 {
     printf("\nentries: %d\n", x->zip.n_entries);
-    for (int i = 0; i < x->zip.n_entries; i++)
-        printf("  %-40s %llu bytes at %llu\n", x->zip.entries[i].name,
-               (unsigned long long)x->zip.entries[i].n_bytes,
+    for (int i = 0; i < x->zip.n_entries; i++) {
+        print_name(x->zip.entries[i].name, 40);
+        printf("%llu bytes at %llu\n", (unsigned long long)x->zip.entries[i].n_bytes,
                (unsigned long long)x->zip.entries[i].offset);
+    }
     printf("\n%s\n", BUNDLE_METADATA);
     print_parameters(x->bundle.metadata.data, (size_t)x->bundle.metadata.size, 2);
 }
@@ -172,16 +182,17 @@ static void print_tensor(const struct tensor *t)
     for (int d = 0, n = 0; d < t->n_dims; d++)
         n += snprintf(shape + n, sizeof(shape) - (size_t)n, d ? ", %lld" : "%lld",
                       (long long)t->dims[d]);
-    printf("  %-64s %-5s [%s]\n", t->name, qp_dtype_name(t->dtype), shape);
+    print_name(t->name, 64);
+    printf("%-5s [%s]\n", qp_dtype_name(t->dtype), shape);
 }
 
 static int print_all(struct inspected *x)
 {
     const struct format *f = &x->format;
-    char size[24];
-    printf("%s: %s%s%s%s, %s\n", x->path, x->is_bundle ? "bundle of " : "", kind_names[f->kind],
-           f->subgraph_name ? " " : "", f->subgraph_name ? f->subgraph_name : "",
-           human_bytes(size, x->file.size));
+    char size[24], title[128];
+    snprintf(title, sizeof title, "%s%s%s%s", x->is_bundle ? "bundle of " : "", kind_names[f->kind],
+             f->subgraph_name ? " " : "", f->subgraph_name ? f->subgraph_name : "");
+    printf("%s: %s, %s\n", x->path, without_controls(title), human_bytes(size, x->file.size));
     if (f->kind == FORMAT_TFLITE)
         print_model(x);
     if (x->is_bundle)
@@ -366,7 +377,7 @@ static int write_tensor(const struct inspected *x, const struct tensor *t, const
     if (!row)
         return fail("no memory for a row of %llu numbers", (unsigned long long)rows.n);
     int exit_code = EXIT_FAILED;
-    FILE *f = open_output(out);
+    FILE *f = open_output(out, x->path);
     if (!f)
         goto done;
     for (uint64_t r = 0; r < rows.n_rows && rows.n; r++) {

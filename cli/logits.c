@@ -30,7 +30,7 @@ static int write_logits(const char *path, const char *adapter, const struct toke
         goto fail;
     quip_model_get_info(model, &info);
     writer.n = (size_t)info.vocab_size;
-    writer.f = open_output(out);
+    writer.f = open_output(out, path);
     if (!writer.f) {
         exit_code = EXIT_FAILED;
         goto done;

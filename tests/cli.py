@@ -172,6 +172,17 @@ class WithModel(unittest.TestCase):
         (folder / "adapter_config.json").write_text("{}")
         self.assertIn(b"--merge-adapter", quip("convert", folder, WORK / "a.bin", check=2).stderr)
 
+    def test_names_are_no_escape_sequences(self):
+        path, evil = WORK / "evil.safetensors", "a\x1b[2J\x9b2Jb"
+        header = json.dumps({evil: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        shown = quip("inspect", path, check=0).stdout.decode()
+        self.assertIn("a?[2J??2Jb", shown)
+        error = quip("inspect", path, "--tensor", evil, "--out", path, check=1).stderr.decode()
+        self.assertIn("is the file that is read", error)
+        error = quip("inspect", path, "--tensor", evil + "c", "--out", "-", check=1).stderr.decode()
+        self.assertIn("a?[2J??2Jbc", error)
+
     def test_bundle(self):
         task, entries = WORK / "gemma3.task", WORK / "entries"
         self.assertIn(b"gemma3.task: ", quip("bundle", self.model, task, check=0).stderr)

@@ -106,7 +106,9 @@ void qp_file_close(struct file *f);
 quip_status qp_file_read(const struct file *f, uint64_t offset, void *to, size_t n,
                          quip_error *error);
 
-bool qp_path_is_folder(const char *path); // where the system can tell
+/* Where the system can tell: */
+bool qp_path_is_folder(const char *path);
+bool qp_path_is_same(const char *a, const char *b); // one file under two names
 
 /* ---- a file to write (out_file.c) ---- */
 

@@ -79,11 +79,23 @@ bool qp_path_is_folder(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+bool qp_path_is_same(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 #else // no mmap: the file is read into memory
 
 bool qp_path_is_folder(const char *path)
 {
     (void)path;
+    return false;
+}
+
+bool qp_path_is_same(const char *a, const char *b)
+{
+    (void)a, (void)b;
     return false;
 }
 

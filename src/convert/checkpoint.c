@@ -55,12 +55,6 @@ char *qp_path_folder(const char *path)
     return folder;
 }
 
-bool qp_path_is_same(const char *a, const char *b)
-{
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 bool qp_path_is_model_file(const char *path)
 {
     char head[8] = "";

@@ -97,8 +97,7 @@ const char *qp_strip_wrapping(const char *name);
 /* The path of a file in the folder, on the heap. NULL: no memory. */
 char *qp_path_join(const char *folder, const char *name);
 bool qp_path_exists(const char *path);
-bool qp_path_is_same(const char *a, const char *b); // one file under two names
-bool qp_path_is_model_file(const char *path);       // by its first bytes
+bool qp_path_is_model_file(const char *path); // by its first bytes
 /* The last component of a path. */
 const char *qp_path_name(const char *path);
 /* What is in front of it, "." if nothing, on the heap. NULL: no memory. */
