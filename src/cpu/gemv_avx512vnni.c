@@ -22,38 +22,37 @@
 
 /* ---- one token: row after row, as a plain read goes ----
  * Per 64 bytes of weights one or two vpdpbusd leave 16 partial sums. A tree of shuffles and adds
- * makes sums of them, four vectors of a row at a time ("quads") and then 16 rows at a time, so that
- * in the end a vector holds the same block of 16 rows. */
+ * makes sums of them, four vectors of a row at a time (a "quad"), then four rows at a time, so that
+ * in the end each 128-bit lane holds one block of four rows. The last vectors of a row, which make
+ * no quad, wait as they are and are summed across the rows. Only what waits of four rows, and of
+ * long rows the activations, are in L1 beside the weights that have been fetched for later. */
 enum {
-    ROWS = 16,
-    I8_STRETCH = 16384, // bytes of each row before the next, so that most rows are read whole:
-    I4_STRETCH = 8192,  // 4 KiB, which keeps the quads in L1, reads rows of 6 KiB at 3/4 the speed
-    AHEAD = 4096,       // bytes that are fetched while reading
-    FAR_AHEAD = 8192    // the same, of rows longer than AHEAD, whose sums take longer between reads
+    QUAD = 256,      // bytes
+    SUM_ROWS = 4,    // that are summed together
+    ROWS = 16,       // that are stored together
+    STRETCH = 16384, // bytes of each row before the next: most rows are read whole
+    AHEAD = 6144     // bytes that are fetched while reading
 };
 
-/* What to fetch while reading n bytes of row i of 16, from `at` on: what comes a fixed number of
- * bytes later in the order of reading. Near the end of a stretch that is in the next row, or after
- * the last row in the first one's next stretch. */
-struct fetch {
-    int n_near;             // of the n bytes: what they fetch is in the same stretch
-    ptrdiff_t near, beyond; // how far away it is, for those and the others
-};
+/* Vectors of four rows, waiting to be summed: first the quads, then what is left. */
+typedef __m512i row_dots[STRETCH / QUAD + QUAD / 64][SUM_ROWS];
 
-static inline struct fetch fetch_ahead(const struct matrix *w, int i, int at, int n, int stretch)
+/* Rows lie end to end, so that near the end of one this is in the next. Inlined by force: gcc 12
+ * drops calls of what only fetches. */
+static inline __attribute__((always_inline)) void fetch_ahead(const uint8_t *w, int n_bytes)
 {
-    const ptrdiff_t row_bytes = (ptrdiff_t)w->row_bytes;
-    const int ahead = row_bytes > AHEAD ? FAR_AHEAD : AHEAD;
-    const bool is_last_stretch = at + n >= row_bytes;
-    const ptrdiff_t to_next = i < ROWS - 1      ? row_bytes
-                              : is_last_stretch ? row_bytes - at
-                                                : stretch - (ROWS - 1) * row_bytes;
-    return (struct fetch){ n - ahead, ahead, to_next - n + ahead };
+    UNROLL
+    for (int i = 0; i < n_bytes; i += 64)
+        _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
 }
 
-static inline ptrdiff_t fetch_at(const struct fetch *f, int k)
+/* The scales and sums of the rows to come, whose lines are touched so seldom that the processor
+ * does not guess them: without this each would be waited for. */
+static inline __attribute__((always_inline)) void fetch_rows(const struct matrix *w, float *y,
+                                                             int r)
 {
-    return k < f->n_near ? f->near : f->beyond;
+    _mm_prefetch((const char *)(w->scales + r + 2 * ROWS), _MM_HINT_T0);
+    __builtin_prefetch(y + r + 2 * ROWS, 1);
 }
 
 /* In each 128-bit lane: four sums, of vectors a to d. */
@@ -70,79 +69,97 @@ static inline __m512i sum_lane_pairs(__m512i a, __m512i b)
     return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
 }
 
-/* Lane i of v[g], of four sums, is row 4 g + i. Afterwards v[j] is sum j of all rows; 128-bit lane
- * i has rows i, 4 + i, 8 + i, 12 + i. */
-static inline void transpose_sums(__m512i v[4])
+/* 128-bit lanes (v0 + v1, v0 + v1, v2 + v3, v2 + v3) */
+static inline __m512i sum_neighbours(__m512i v)
 {
-    __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
-    __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
-    v[0] = _mm512_unpacklo_epi64(a, c);
-    v[1] = _mm512_unpackhi_epi64(a, c);
-    v[2] = _mm512_unpacklo_epi64(b, d);
-    v[3] = _mm512_unpackhi_epi64(b, d);
+    return _mm512_add_epi32(v, _mm512_shuffle_i32x4(v, v, 0xb1));
 }
 
-/* The rows of such a vector in order. */
-static inline __m512 rows_in_order(__m512 v)
+/* scale * dot */
+static inline __m512 scaled(__m512i dot, __m512 scale)
 {
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    return _mm512_permutexvar_ps(order, v);
+    return _mm512_mul_ps(scale, _mm512_cvtepi32_ps(dot));
 }
 
-/* sum + scale * (dot + offset) */
-static inline __m512 add_block(__m512 sum, __m512i dot, int32_t offset, float scale)
+/* sum + lane 0 + lane 1 + lane 2 + lane 3, of 128 bits */
+static inline __m128 add_lanes(__m128 sum, __m512 v)
 {
-    __m512 exact = _mm512_cvtepi32_ps(_mm512_add_epi32(dot, _mm512_set1_epi32(offset)));
-    return mul_add_avx512(_mm512_set1_ps(scale), exact, sum);
+    sum = _mm_add_ps(sum, _mm512_castps512_ps128(v));
+    sum = _mm_add_ps(sum, _mm512_extractf32x4_ps(v, 1));
+    sum = _mm_add_ps(sum, _mm512_extractf32x4_ps(v, 2));
+    return _mm_add_ps(sum, _mm512_extractf32x4_ps(v, 3));
+}
+
+static inline int bytes_of_stretch(int n, int k)
+{
+    return n - k < STRETCH ? n - k : STRETCH;
 }
 
 /* ---- int8: a vector is one block ---- */
 
-static inline __m512i dot_i8(const uint8_t *w, ptrdiff_t ahead, const int8_t *q, __mmask64 w_mask,
-                             __mmask64 q_mask)
+static inline __m512i dot_i8(const uint8_t *w, const int8_t *q, __mmask64 mask)
 {
-    return _mm512_dpbusd_epi32(_mm512_setzero_si512(), load_i8(w, ahead, w_mask),
-                               _mm512_maskz_loadu_epi8(q_mask, q));
+    __m512i u = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, w), _mm512_set1_epi8(-128));
+    return _mm512_dpbusd_epi32(_mm512_setzero_si512(), u, _mm512_loadu_si512(q));
 }
 
-/* Bytes [0, n) of a row against q, which goes on with zeros to n_q. */
-static inline __m512i quad_i8(const uint8_t *w, ptrdiff_t ahead, const int8_t *q, int n, int n_q)
+static inline __m512i quad_i8(const uint8_t *w, const int8_t *q)
 {
-    return sum_quads(dot_i8(w, ahead, q, bytes_below(n), bytes_below(n_q)),
-                     dot_i8(w + 64, ahead, q + 64, bytes_below(n - 64), bytes_below(n_q - 64)),
-                     dot_i8(w + 128, ahead, q + 128, bytes_below(n - 128), bytes_below(n_q - 128)),
-                     dot_i8(w + 192, ahead, q + 192, bytes_below(n - 192), bytes_below(n_q - 192)));
+    const __mmask64 all = ~(__mmask64)0;
+    return sum_quads(dot_i8(w, q, all), dot_i8(w + 64, q + 64, all), dot_i8(w + 128, q + 128, all),
+                     dot_i8(w + 192, q + 192, all));
 }
 
-static inline void row_quads_i8(__m512i quads[][ROWS], int row, const uint8_t *w, struct fetch f,
-                                const int8_t *q, int n, int n_q)
+/* Bytes [0, n) of a row against q, which goes on with zeros to the end of its block. */
+static inline void row_dots_i8(row_dots dots, int row, const uint8_t *w, const int8_t *q, int n)
 {
-    int k = 0, j = 0;
-    for (; k + 256 <= n; k += 256)
-        quads[j++][row] = quad_i8(w + k, fetch_at(&f, k), q + k, 256, 256);
-    if (k < n)
-        quads[j][row] = quad_i8(w + k, f.beyond, q + k, n - k, n_q - k);
+    __m512i *to = &dots[0][row];
+    for (; n >= QUAD; n -= QUAD, w += QUAD, q += QUAD, to += SUM_ROWS) {
+        fetch_ahead(w, QUAD);
+        *to = quad_i8(w, q);
+    }
+    for (; n > 0; n -= 64, w += 64, q += 64, to += SUM_ROWS) {
+        fetch_ahead(w, 64);
+        *to = dot_i8(w, q, bytes_below(n));
+    }
 }
 
-/* sum += the blocks [0, n_blocks) of quads. */
-static inline __m512 add_quads_i8(__m512 sum, const __m512i quads[][ROWS], const float *scales,
-                                  const int32_t *offsets, int n_blocks)
+/* sum += n_blocks blocks of four rows, the first of them in quads. */
+static inline __m128 add_blocks_i8(__m128 sum, const row_dots dots, const float *scales,
+                                   const int32_t *offsets, int n_quads, int n_blocks)
 {
-    for (int b = 0; b < n_blocks; b += 4) {
-        const __m512i *v = quads[b / 4];
-        __m512i sums[4];
-        UNROLL
-        for (int g = 0; g < 4; g++)
-            sums[g] = sum_lane_pairs(sum_lane_pairs(v[4 * g], v[4 * g + 1]),
-                                     sum_lane_pairs(v[4 * g + 2], v[4 * g + 3]));
-        transpose_sums(sums);
-        sum = add_block(sum, sums[0], offsets[b], scales[b]);
-        if (b + 1 < n_blocks)
-            sum = add_block(sum, sums[1], offsets[b + 1], scales[b + 1]);
-        if (b + 2 < n_blocks)
-            sum = add_block(sum, sums[2], offsets[b + 2], scales[b + 2]);
-        if (b + 3 < n_blocks)
-            sum = add_block(sum, sums[3], offsets[b + 3], scales[b + 3]);
+    const __m512i turn = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i *v = dots[0];
+    int b = 0;
+    for (; b < 4 * n_quads; b += 4, v += SUM_ROWS) {
+        __m512i rows = sum_lane_pairs(sum_lane_pairs(v[0], v[1]), sum_lane_pairs(v[2], v[3]));
+        __m512i offset = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)(offsets + b)));
+        __m512 scale = _mm512_broadcast_f32x4(_mm_loadu_ps(scales + b));
+        __m512 blocks = scaled(_mm512_add_epi32(rows, offset), scale);
+        sum = add_lanes(sum, _mm512_permutexvar_ps(turn, blocks));
+    }
+    for (; b < n_blocks; b++, v += SUM_ROWS) {
+        __m512i rows = sum_neighbours(sum_quads(v[0], v[1], v[2], v[3]));
+        rows = _mm512_add_epi32(rows, _mm512_shuffle_i32x4(rows, rows, 0x4e));
+        rows = _mm512_add_epi32(rows, _mm512_set1_epi32(offsets[b]));
+        sum = _mm_add_ps(sum, _mm512_castps512_ps128(scaled(rows, _mm512_set1_ps(scales[b]))));
+    }
+    return sum;
+}
+
+/* Rows [r, r + SUM_ROWS); past the last row the last is repeated. */
+static inline __m128 four_rows_i8(const struct matrix *w, const struct act_row *x, int r, int end)
+{
+    __m128 sum = _mm_setzero_ps();
+    row_dots dots;
+    for (int k = 0, b = 0; k < w->n_in; k += STRETCH, b += STRETCH / ACT_BLOCK) {
+        const int n = bytes_of_stretch(w->n_in, k);
+        for (int i = 0; i < SUM_ROWS; i++) {
+            const uint8_t *row = qp_matrix_row(w, r + i < end ? r + i : end - 1);
+            row_dots_i8(dots, i, row + k, x->q + k, n);
+        }
+        sum = add_blocks_i8(sum, dots, x->scales + b, x->offsets + b, n / QUAD,
+                            (n + ACT_BLOCK - 1) / ACT_BLOCK);
     }
     return sum;
 }
@@ -150,29 +167,20 @@ static inline __m512 add_quads_i8(__m512 sum, const __m512i quads[][ROWS], const
 static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_row *x, int begin,
                            int end)
 {
-    const int n_padded = (int)qp_round_up((size_t)w->n_in, ACT_BLOCK);
-    __m512i quads[I8_STRETCH / 256][ROWS];
+    float sums[ROWS] = { 0 };
     for (int r = begin; r < end; r += ROWS) {
-        __m512 sum = _mm512_setzero_ps();
-        for (int k = 0; k < w->n_in; k += I8_STRETCH) {
-            const int n = w->n_in - k < I8_STRETCH ? w->n_in - k : I8_STRETCH, b = k / ACT_BLOCK;
-            const int n_q = n_padded - k < I8_STRETCH ? n_padded - k : I8_STRETCH;
-            for (int i = 0; i < ROWS; i++) { // past the last row the last is repeated
-                const uint8_t *row = qp_matrix_row(w, r + i < end ? r + i : end - 1);
-                row_quads_i8(quads, i, row + k, fetch_ahead(w, i, k, n, I8_STRETCH), x->q + k, n,
-                             n_q);
-            }
-            sum = add_quads_i8(sum, quads, x->scales + b, x->offsets + b, n_q / ACT_BLOCK);
-        }
-        store_rows(y + r, rows_in_order(sum), w, r, lanes_below(end - r));
+        for (int i = 0; i < ROWS && r + i < end; i += SUM_ROWS)
+            _mm_storeu_ps(sums + i, four_rows_i8(w, x, r + i, end));
+        fetch_rows(w, y, r);
+        store_rows(y + r, _mm512_loadu_ps(sums), w, r, lanes_below(end - r));
     }
 }
 
 /* ---- int4: a vector is two blocks ----
  * Low nibbles are the even k, high ones the odd: the activations are put in that order first.
  *
- * Block-wise: codes become their values plus 16 by a shuffle. A lane's eight products, whose sum is
- * below 2^15, are of one block, so that its multiplier comes after: a vpmaddwd of the low words. */
+ * Block-wise: codes become their values plus 16 by a shuffle. Two lanes' sixteen products, whose
+ * sum is below 2^15, are of one multiplier, which comes after: a vpmaddwd of the low words. */
 
 /* Words to bytes; packs works by 128-bit lane. */
 static inline __m512i pack_words(__m512i a, __m512i b)
@@ -181,27 +189,48 @@ static inline __m512i pack_words(__m512i a, __m512i b)
     return _mm512_permutexvar_epi64(order, _mm512_packs_epi16(a, b));
 }
 
-struct even_odd {
-    int8_t even[I4_STRETCH], odd[I4_STRETCH]; // of two blocks each 64
-    int32_t start[I4_STRETCH / 4];            // what the 16 of block-wise values adds, negative
+/* 128 activations in that order. */
+struct act_pair {
+    int8_t even[64], odd[64];
 };
 
-/* From q [n_q], whole blocks; the rest of the last 128 becomes zero. */
-static inline void split_even_odd(struct even_odd *to, const int8_t *q, int n_q)
+/* Those of a stretch, and what the sums of block-wise values, which have the 16 in them, begin
+ * with: lane 2 i for lanes 2 i and 2 i + 1 of a first pair, lane 2 i + 1 for those of the second.
+ * No more than that, since in L1 it is in the way of the weights. */
+struct act_stretch {
+    struct act_pair pairs[STRETCH / 64];
+    int32_t start[STRETCH / 128][16];
+};
+
+/* The lanes of start that are pair j's. */
+static inline __mmask16 lanes_of_pair(int j)
 {
-    const __m512i sixteen = _mm512_set1_epi8(16);
-    for (int k = 0; k < n_q; k += 128) {
-        __m512i a = _mm512_loadu_si512(q + k);
-        __m512i b = _mm512_maskz_loadu_epi8(bytes_below(n_q - k - 64), q + k + 64);
+    return j % 2 ? 0xaaaa : 0x5555;
+}
+
+/* From q [n_q], whole blocks; the rest of the last pair becomes zero. */
+static inline void split_even_odd(struct act_stretch *to, const int8_t *q, int n_q)
+{
+    const __m512i sixteen = _mm512_set1_epi8(16), zero = _mm512_setzero_si512();
+    for (int j = 0; 128 * j < n_q; j++, q += 128) {
+        __m512i a = _mm512_loadu_si512(q);
+        __m512i b = _mm512_maskz_loadu_epi8(bytes_below(n_q - 128 * j - 64), q + 64);
         __m512i even = pack_words(_mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8),
                                   _mm512_srai_epi16(_mm512_slli_epi16(b, 8), 8));
         __m512i odd = pack_words(_mm512_srai_epi16(a, 8), _mm512_srai_epi16(b, 8));
-        __m512i sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), sixteen, even);
+        __m512i sums = _mm512_dpbusd_epi32(zero, sixteen, even);
         sums = _mm512_dpbusd_epi32(sums, sixteen, odd);
-        _mm512_storeu_si512(to->even + k / 2, even);
-        _mm512_storeu_si512(to->odd + k / 2, odd);
-        _mm512_storeu_si512(to->start + k / 8, _mm512_sub_epi32(_mm512_setzero_si512(), sums));
+        sums = _mm512_add_epi32(sums, _mm512_shuffle_epi32(sums, 0xb1));
+        _mm512_storeu_si512(to->pairs[j].even, even);
+        _mm512_storeu_si512(to->pairs[j].odd, odd);
+        _mm512_mask_storeu_epi32(to->start[j / 2], lanes_of_pair(j), _mm512_sub_epi32(zero, sums));
     }
+}
+
+/* Nibbles of `turned`, which lie at bits 12 of its low words, as numbers there. */
+static inline __m512i nibbles_of_words(__m512i turned)
+{
+    return _mm512_maskz_srai_epi16(0x55555555, turned, 12);
 }
 
 /* The multipliers of 128 weights, each in the low words of its two lanes. */
@@ -211,89 +240,154 @@ static inline __m512i lane_multipliers(const uint8_t *multipliers)
         _mm512_setr_epi32(12, 12, 8, 8, 4, 4, 0, 0, 28, 28, 24, 24, 20, 20, 16, 16);
     int32_t eight;
     memcpy(&eight, multipliers, sizeof eight);
-    __m512i turned = _mm512_rolv_epi32(_mm512_set1_epi32(eight), to_bit_12);
-    return _mm512_maskz_srai_epi16(0x55555555, turned, 12);
+    return nibbles_of_words(_mm512_rolv_epi32(_mm512_set1_epi32(eight), to_bit_12));
 }
 
-/* 64 bytes of a row, `at` bytes from the beginning of its stretch; multipliers NULL: plain int4. */
-static inline __attribute__((always_inline)) __m512i dot_i4(const uint8_t *w, ptrdiff_t ahead,
-                                                            const uint8_t *multipliers,
-                                                            const struct even_odd *q, int at,
-                                                            __mmask64 mask)
+/* 64 bytes of a row against pair j, in block-wise rows without their multipliers. What lies past
+ * the row counts as nibble 0, and in q as zero. */
+static inline __attribute__((always_inline)) __m512i dot_i4(const uint8_t *w,
+                                                            const struct act_stretch *q, int j,
+                                                            __mmask64 mask, bool is_block)
 {
-    if (multipliers && !mask) // past the row, where it has no multipliers
-        return _mm512_setzero_si512();
     const __m512i nibble = _mm512_set1_epi8(15);
     const __m512i values =
         _mm512_add_epi8(_mm512_broadcast_i32x4(load_values(1)), _mm512_set1_epi8(16));
-    _mm_prefetch((const char *)w + at + ahead, _MM_HINT_T0);
-    __m512i u = _mm512_maskz_loadu_epi8(mask, w + at);
+    __m512i u = _mm512_maskz_loadu_epi8(mask, w);
     __m512i low = _mm512_and_si512(u, nibble);
     __m512i high = _mm512_and_si512(_mm512_srli_epi16(u, 4), nibble);
     __m512i dot = _mm512_setzero_si512();
-    if (multipliers) {
+    if (is_block) {
         low = _mm512_shuffle_epi8(values, low);
         high = _mm512_shuffle_epi8(values, high);
-        dot = _mm512_loadu_si512(q->start + at / 4);
+        dot = _mm512_maskz_loadu_epi32(lanes_of_pair(j), q->start[j / 2]);
     }
-    dot = _mm512_dpbusd_epi32(dot, low, _mm512_loadu_si512(q->even + at));
-    dot = _mm512_dpbusd_epi32(dot, high, _mm512_loadu_si512(q->odd + at));
-    return multipliers ? _mm512_madd_epi16(dot, lane_multipliers(multipliers + at / 16)) : dot;
+    dot = _mm512_dpbusd_epi32(dot, low, _mm512_loadu_si512(q->pairs[j].even));
+    return _mm512_dpbusd_epi32(dot, high, _mm512_loadu_si512(q->pairs[j].odd));
 }
 
-/* Bytes [at, at + n) of a row's stretch. What lies past the row counts as zero weights, nibble 0:
- * its q may be anything, or in block-wise rows is zero. */
-static inline __attribute__((always_inline)) __m512i quad_i4(const uint8_t *w, ptrdiff_t ahead,
-                                                             const uint8_t *multipliers,
-                                                             const struct even_odd *q, int at,
-                                                             int n)
+/* Lanes 2 i and 2 i + 1 of a, which are of one multiplier, added up, then those of b, by 128-bit
+ * lane. */
+static inline __m512i sum_lane_twos(__m512i a, __m512i b)
 {
-    if (multipliers)
-        _mm_prefetch((const char *)multipliers + (at + ahead) / 16, _MM_HINT_T0);
-    return sum_quads(dot_i4(w, ahead, multipliers, q, at, bytes_below(n)),
-                     dot_i4(w, ahead, multipliers, q, at + 64, bytes_below(n - 64)),
-                     dot_i4(w, ahead, multipliers, q, at + 128, bytes_below(n - 128)),
-                     dot_i4(w, ahead, multipliers, q, at + 192, bytes_below(n - 192)));
+    const __m512 x = _mm512_castsi512_ps(a), y = _mm512_castsi512_ps(b);
+    return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88)),
+                            _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xdd)));
 }
 
-static inline __attribute__((always_inline)) void row_quads_i4(__m512i quads[][ROWS], int row,
-                                                               const uint8_t *w, struct fetch f,
-                                                               const uint8_t *multipliers,
-                                                               const struct even_odd *q, int n)
+/* In each 128-bit lane: four sums, of vectors a to d of 512 weights times their multipliers. */
+static inline __m512i sum_quads_block(__m512i a, __m512i b, __m512i c, __m512i d,
+                                      const uint8_t *multipliers)
 {
-    int k = 0, j = 0;
-    for (; k + 256 <= n; k += 256)
-        quads[j++][row] = quad_i4(w, fetch_at(&f, k), multipliers, q, k, 256);
-    if (k < n)
-        quads[j][row] = quad_i4(w, f.beyond, multipliers, q, k, n - k);
+    const __m512i to_bit_12 =
+        _mm512_setr_epi32(12, 8, 12, 8, 4, 0, 4, 0, 28, 24, 28, 24, 20, 16, 20, 16);
+    __m512i all = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)multipliers));
+    __m512i m_ab = _mm512_rolv_epi32(_mm512_shuffle_epi32(all, 0x50), to_bit_12);
+    __m512i m_cd = _mm512_rolv_epi32(_mm512_shuffle_epi32(all, 0xfa), to_bit_12);
+    __m512i ab = _mm512_madd_epi16(sum_lane_twos(a, b), nibbles_of_words(m_ab));
+    __m512i cd = _mm512_madd_epi16(sum_lane_twos(c, d), nibbles_of_words(m_cd));
+    return sum_lane_twos(ab, cd);
 }
 
-/* A quad is 8 blocks: of each of its sums, 128-bit lanes 0 and 1 are one block, 2 and 3 the next.
- * Nibbles as they lie are the weights plus 8, which offsets / 16 takes away; NULL: nothing to. */
-static inline __attribute__((always_inline)) __m512
-add_quads_i4(__m512 sum, const __m512i quads[][ROWS], const float *scales, const int32_t *offsets,
-             int n_blocks)
+/* Bytes [0, n) of a row's stretch. */
+static inline __attribute__((always_inline)) void
+row_dots_i4(row_dots dots, int row, const uint8_t *w, const uint8_t *multipliers,
+            const struct act_stretch *q, int n, bool is_block)
 {
-    for (int b = 0; b < n_blocks; b += 8) {
-        const __m512i *v = quads[b / 8];
-        __m512i first[4], second[4];
-        UNROLL
-        for (int g = 0; g < 4; g++) {
-            __m512i r01 = sum_lane_pairs(v[4 * g], v[4 * g + 1]);
-            __m512i r23 = sum_lane_pairs(v[4 * g + 2], v[4 * g + 3]);
-            first[g] = _mm512_shuffle_i32x4(r01, r23, 0x88);
-            second[g] = _mm512_shuffle_i32x4(r01, r23, 0xdd);
+    const __mmask64 all = ~(__mmask64)0;
+    __m512i *to = &dots[0][row];
+    int quad = 0;
+    for (; n >= QUAD; n -= QUAD, w += QUAD, quad++, to += SUM_ROWS) {
+        fetch_ahead(w, QUAD);
+        __m512i a = dot_i4(w, q, 4 * quad, all, is_block);
+        __m512i b = dot_i4(w + 64, q, 4 * quad + 1, all, is_block);
+        __m512i c = dot_i4(w + 128, q, 4 * quad + 2, all, is_block);
+        __m512i d = dot_i4(w + 192, q, 4 * quad + 3, all, is_block);
+        if (is_block) {
+            _mm_prefetch((const char *)multipliers + AHEAD / 16, _MM_HINT_T0);
+            *to = sum_quads_block(a, b, c, d, multipliers);
+            multipliers += QUAD / 16;
+        } else {
+            *to = sum_quads(a, b, c, d);
         }
-        transpose_sums(first);
-        transpose_sums(second);
-        UNROLL
-        for (int j = 0; j < 4; j++) {
-            const int at = b + 2 * j;
-            if (at < n_blocks)
-                sum = add_block(sum, first[j], offsets ? offsets[at] / 16 : 0, scales[at]);
-            if (at + 1 < n_blocks)
-                sum = add_block(sum, second[j], offsets ? offsets[at + 1] / 16 : 0, scales[at + 1]);
+    }
+    for (int j = 4 * quad; n > 0; n -= 64, w += 64, j++, to += SUM_ROWS) {
+        fetch_ahead(w, 64);
+        *to = dot_i4(w, q, j, bytes_below(n), is_block);
+        if (is_block) {
+            *to = _mm512_madd_epi16(*to, lane_multipliers(multipliers));
+            multipliers += 64 / 16;
         }
+    }
+}
+
+/* sum += n_blocks blocks of four rows, the first of them in quads. A quad is 8 blocks: of each of
+ * its sums, 128-bit lanes 0 and 1 are one block, 2 and 3 the next. Nibbles as they lie are the
+ * weights plus 8, which offsets / 16 takes away; NULL: nothing to. */
+static inline __attribute__((always_inline)) __m128 add_blocks_i4(__m128 sum, const row_dots dots,
+                                                                  const float *scales,
+                                                                  const int32_t *offsets,
+                                                                  int n_quads, int n_blocks)
+{
+    const __m512i even_odd = _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 0, 2, 4, 6, 1, 3, 5, 7);
+    const __m512i turn =
+        _mm512_setr_epi32(0, 8, 16, 24, 4, 12, 20, 28, 1, 9, 17, 25, 5, 13, 21, 29);
+    const __m512i turn2 = _mm512_add_epi32(turn, _mm512_set1_epi32(2));
+    const __m512i *v = dots[0];
+    int b = 0;
+    for (; b < 8 * n_quads; b += 8, v += SUM_ROWS) {
+        __m512i r01 = sum_lane_pairs(v[0], v[1]), r23 = sum_lane_pairs(v[2], v[3]);
+        if (offsets) {
+            __m512i offset =
+                _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(offsets + b)));
+            offset = _mm512_srai_epi32(_mm512_permutexvar_epi32(even_odd, offset), 4);
+            r01 = _mm512_add_epi32(r01, offset);
+            r23 = _mm512_add_epi32(r23, offset);
+        }
+        __m512 scale = _mm512_castps256_ps512(_mm256_loadu_ps(scales + b));
+        scale = _mm512_permutexvar_ps(even_odd, scale);
+        __m512 x = scaled(r01, scale), y = scaled(r23, scale);
+        sum = add_lanes(sum, _mm512_permutex2var_ps(x, turn, y));
+        sum = add_lanes(sum, _mm512_permutex2var_ps(x, turn2, y));
+    }
+    for (; b < n_blocks; b += 2, v += SUM_ROWS) {
+        __m512i rows = sum_neighbours(sum_quads(v[0], v[1], v[2], v[3]));
+        __m128i first = _mm512_castsi512_si128(rows), second = _mm512_extracti32x4_epi32(rows, 2);
+        if (offsets)
+            first = _mm_add_epi32(first, _mm_set1_epi32(offsets[b] / 16));
+        sum = _mm_add_ps(sum, _mm_mul_ps(_mm_set1_ps(scales[b]), _mm_cvtepi32_ps(first)));
+        if (b + 1 == n_blocks)
+            break;
+        if (offsets)
+            second = _mm_add_epi32(second, _mm_set1_epi32(offsets[b + 1] / 16));
+        sum = _mm_add_ps(sum, _mm_mul_ps(_mm_set1_ps(scales[b + 1]), _mm_cvtepi32_ps(second)));
+    }
+    return sum;
+}
+
+/* Rows [r, r + SUM_ROWS); past the last row the last is repeated. q has the activations of rows
+ * that are one stretch, and room for those of longer ones. */
+static inline __attribute__((always_inline)) __m128 four_rows_i4(const struct matrix *w,
+                                                                 const struct act_row *x,
+                                                                 struct act_stretch *q, int r,
+                                                                 int end, bool is_block)
+{
+    const int n_bytes = w->n_in / 2;
+    __m128 sum = _mm_setzero_ps();
+    row_dots dots;
+    for (int k = 0; k < n_bytes; k += STRETCH) {
+        const int n = bytes_of_stretch(n_bytes, k), b = 2 * k / ACT_BLOCK;
+        const int n_blocks = (2 * n + ACT_BLOCK - 1) / ACT_BLOCK;
+        if (n_bytes > STRETCH)
+            split_even_odd(q, x->q + 2 * k, n_blocks * ACT_BLOCK);
+        for (int i = 0; i < SUM_ROWS; i++) {
+            const int at = r + i < end ? r + i : end - 1;
+            const uint8_t *row = qp_matrix_row(w, at), *multipliers = NULL;
+            if (is_block)
+                multipliers = qp_matrix_multipliers(w, at) + k / I4_BLOCK;
+            row_dots_i4(dots, i, row + k, multipliers, q, n, is_block);
+        }
+        sum = add_blocks_i4(sum, dots, x->scales + b, is_block ? NULL : x->offsets + b, n / QUAD,
+                            n_blocks);
     }
     return sum;
 }
@@ -303,30 +397,15 @@ static inline __attribute__((always_inline)) void gemv_i4_rows(float *y, const s
                                                                const struct act_row *x, int begin,
                                                                int end, bool is_block)
 {
-    const int n_padded = (int)qp_round_up((size_t)w->n_in, ACT_BLOCK);
-    struct even_odd q;
-    __m512i quads[I4_STRETCH / 256][ROWS];
-    memset(&q, 0, sizeof q);
+    float sums[ROWS] = { 0 };
+    struct act_stretch q;
+    if (w->n_in <= 2 * STRETCH)
+        split_even_odd(&q, x->q, (int)qp_round_up((size_t)w->n_in, ACT_BLOCK));
     for (int r = begin; r < end; r += ROWS) {
-        __m512 sum = _mm512_setzero_ps();
-        for (int k = 0; k < w->n_in; k += 2 * I4_STRETCH) {
-            const int n = w->n_in - k < 2 * I4_STRETCH ? w->n_in - k : 2 * I4_STRETCH,
-                      b = k / ACT_BLOCK;
-            const int n_q = n_padded - k < 2 * I4_STRETCH ? n_padded - k : 2 * I4_STRETCH;
-            if (r == begin || w->n_in > 2 * I4_STRETCH)
-                split_even_odd(&q, x->q + k, n_q);
-            for (int i = 0; i < ROWS; i++) { // past the last row the last is repeated
-                const int at = r + i < end ? r + i : end - 1;
-                const uint8_t *row = qp_matrix_row(w, at);
-                const uint8_t *multipliers =
-                    is_block ? qp_matrix_multipliers(w, at) + k / (2 * I4_BLOCK) : NULL;
-                row_quads_i4(quads, i, row + k / 2, fetch_ahead(w, i, k / 2, n / 2, I4_STRETCH),
-                             multipliers, &q, n / 2);
-            }
-            sum = add_quads_i4(sum, quads, x->scales + b, is_block ? NULL : x->offsets + b,
-                               n_q / ACT_BLOCK);
-        }
-        store_rows(y + r, rows_in_order(sum), w, r, lanes_below(end - r));
+        for (int i = 0; i < ROWS && r + i < end; i += SUM_ROWS)
+            _mm_storeu_ps(sums + i, four_rows_i4(w, x, &q, r + i, end, is_block));
+        fetch_rows(w, y, r);
+        store_rows(y + r, _mm512_loadu_ps(sums), w, r, lanes_below(end - r));
     }
 }
 
