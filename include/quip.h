@@ -175,6 +175,8 @@ typedef struct quip_session_options {
     uint64_t reserved[4];
 } quip_session_options;
 
+/* A process that was forked opens sessions of its own: those of its parent have threads that only
+ * the parent has, and are neither used nor closed. Models are shared. */
 QUIP_API quip_status quip_session_open(quip_session **session, quip_model *model,
                                        const quip_session_options *options, quip_error *error);
 QUIP_API void quip_session_close(quip_session *session);

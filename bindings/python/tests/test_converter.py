@@ -9,6 +9,7 @@ import pytest
 
 import quip
 from conftest import SHARED, need_shared
+from quip import _program
 from quip.genai import converter
 
 INTEROP = SHARED / "data/interop"
@@ -48,6 +49,7 @@ def test_defaults(tmp_path):
         ({"lora_rank": 4}, ValueError, "lora_ckpt"),
         ({"lora_ckpt": "x", "lora_rank": 0}, ValueError, "lora_rank"),
         ({"lora_alpha": 4}, ValueError, "lora_alpha"),
+        ({"merge_lora": True}, ValueError, "merge_lora"),
         ({"fp16_scale": 0.5}, quip.UnsupportedError, "fp16_scale"),
         ({"is_quantized": True}, quip.UnsupportedError, "is_quantized"),
         ({"combine_file_only": True}, quip.UnsupportedError, "combine_file_only"),
@@ -105,6 +107,7 @@ def test_interrupted_conversion_leaves_nothing(checkpoint, tmp_path):
     """In a process of its own, as a terminal's Ctrl-C meets it: all processes get the signal."""
     script = f"""
 import os, signal, sys
+from quip import _program
 from quip.genai import converter
 c = converter.ConversionConfig({str(checkpoint)!r}, "safetensors", "", "cpu", {str(tmp_path)!r})
 def stop(done, total, tensor):
@@ -247,6 +250,24 @@ def test_adapter_that_is_not_there_shows_first(checkpoint, tmp_path):
         with pytest.raises(FileNotFoundError, match="safetensors"):
             converter.convert_checkpoint(asked)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_merged_adapter(checkpoint, adapter_path, tmp_path):
+    merged, wanted = tmp_path / "merged.bin", tmp_path / "wanted.bin"
+    converter.convert_checkpoint(
+        config(
+            checkpoint,
+            tmp_path,
+            lora_ckpt=adapter_path,
+            lora_rank=4,
+            merge_lora=True,
+            output_tflite_file=merged,
+        )
+    )
+    options = {"original": True, "merge-adapter": adapter_path}
+    _program.run("convert", options, [checkpoint, wanted])
+    assert merged.read_bytes() == wanted.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["merged.bin", "wanted.bin"]
 
 
 def test_ckpt_format(checkpoint, tmp_path):

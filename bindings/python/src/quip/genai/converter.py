@@ -56,6 +56,7 @@ class ConversionConfig:
         use_mse_quant: bool = False,
         apply_srq: Optional[bool] = None,
         original: bool = True,  # False: int4 that Quip alone reads, and that is more accurate
+        merge_lora: bool = False,  # add lora_ckpt to the weights: no LoRA file, all its modules
     ) -> None:
         self.input_ckpt = input_ckpt
         self.ckpt_format = ckpt_format
@@ -89,6 +90,7 @@ class ConversionConfig:
         self.use_dynamic_ple = use_dynamic_ple
         self.use_mse_quant = use_mse_quant
         self.original = original
+        self.merge_lora = merge_lora
         self.apply_srq = is_quantized if apply_srq is None else apply_srq
         self._check()
         self._refuse()
@@ -116,8 +118,9 @@ class ConversionConfig:
             raise ValueError("lora_ckpt and lora_rank go together: give both or neither")
         if self.lora_rank is not None and self.lora_rank < 1:
             raise ValueError(f"lora_rank is {self.lora_rank}, not 1 or more")
-        if self.lora_ckpt is None and self.lora_alpha is not None:
-            raise ValueError("lora_alpha says something about lora_ckpt, which is not given")
+        for name in ("lora_alpha", "merge_lora"):
+            if self.lora_ckpt is None and getattr(self, name) not in (None, False):
+                raise ValueError(f"{name} says something about lora_ckpt, which is not given")
 
     def _refuse(self) -> None:
         """What cannot be done, and what to do instead."""
@@ -174,9 +177,12 @@ def convert_checkpoint(
         return _run_with_bar(options, [config.input_ckpt, model], on_progress)
     with tempfile.TemporaryDirectory() as folder:
         adapter = _adapter_folder(config, config.lora_ckpt, pathlib.Path(folder))
+        if config.merge_lora:
+            options["merge-adapter"] = adapter
         _run_with_bar(options, [config.input_ckpt, model], on_progress)
-        options = {"json": True, "adapter-of": model}
-        _run_with_bar(options, [adapter, config.lora_output_tflite_file], on_progress)
+        if not config.merge_lora:
+            options = {"json": True, "adapter-of": model}
+            _run_with_bar(options, [adapter, config.lora_output_tflite_file], on_progress)
 
 
 def _adapter_folder(
