@@ -123,6 +123,14 @@ struct gemm_token {
     float *y;
 };
 
+/* The rows of a tile, for all tokens. */
+struct gemm_rows {
+    const float *scales, *bias; // of the first row, or NULL
+    __mmask16 lanes[QUARTERS];
+    bool is_first; // sums begin at 0, not at what y holds
+    bool is_last;  // sums are scaled
+};
+
 /* By hand, because gcc 12 copies the accumulator of the intrinsic through memory. */
 static inline __m512i dot_step(__m512i sum, __m512i u, __m512i s)
 {
@@ -147,22 +155,31 @@ static inline __m512i broadcast_4(const int8_t *q)
 #define EACH_QUARTER(M, t) M(t, 0) M(t, 1) M(t, 2) M(t, 3)
 #define EACH_SUM(M) EACH_QUARTER(M, 0) EACH_QUARTER(M, 1) EACH_QUARTER(M, 2)
 
-#define TAKE_SUM(t, r) __m512 sum##t##r = sums[t][r];
-#define GIVE_SUM(t, r) sums[t][r] = sum##t##r;
+#define FETCH_SUM(t, r) __builtin_prefetch(token[t].y + 16 * r, 1);
+#define ZERO_SUM(t, r) __m512 sum##t##r = _mm512_setzero_ps();
+#define TAKE_SUM(t, r) sum##t##r = _mm512_maskz_loadu_ps(rows->lanes[r], token[t].y + 16 * r);
+#define GIVE_SUM(t, r) _mm512_mask_storeu_ps(token[t].y + 16 * r, rows->lanes[r], sum##t##r);
 #define START_DOT(t, r) __m512i dot##t##r = _mm512_set1_epi32(token[t].offsets[b]);
 #define STEP_DOT(t, r) dot##t##r = dot_step(dot##t##r, w##r, x##t);
 #define STEP_TOKEN(t) __m512i x##t = broadcast_4(token[t].q + k); EACH_QUARTER(STEP_DOT, t)
 #define SCALE_DOT(t, r) sum##t##r = scale_step(sum##t##r, token[t].scales[b], dot##t##r);
+#define TAKE_ROWS(t, r) __m512 row##r = _mm512_maskz_loadu_ps(rows->lanes[r], of_rows + 16 * r);
+#define TIMES_ROWS(t, r) sum##t##r = _mm512_mul_ps(sum##t##r, row##r);
+#define PLUS_ROWS(t, r) sum##t##r = _mm512_add_ps(sum##t##r, row##r);
 // clang-format on
 
-/* sums[t][r / 16] += scale_b * dot_b over n_blocks blocks, for 3 tokens and 64 rows. Not inlined:
- * gcc would keep the caller's pointers in vector registers that are needed here. */
-__attribute__((noinline)) static void gemm_blocks(__m512 sums[GEMM_TOKENS][QUARTERS],
-                                                  const uint8_t *tile,
-                                                  const struct gemm_token token[GEMM_TOKENS],
+/* y of 3 tokens and 64 rows, over n_blocks blocks. y is fetched first: its rows are far apart,
+ * often a page each. Not inlined: gcc would keep the caller's pointers in vector registers that are
+ * needed here. */
+__attribute__((noinline)) static void gemm_blocks(const struct gemm_token token[GEMM_TOKENS],
+                                                  const uint8_t *tile, const struct gemm_rows *rows,
                                                   int n_blocks)
 {
-    EACH_SUM(TAKE_SUM)
+    EACH_SUM(FETCH_SUM)
+    EACH_SUM(ZERO_SUM)
+    if (!rows->is_first) {
+        EACH_SUM(TAKE_SUM)
+    }
     for (int b = 0, k = 0; b < n_blocks; b++) {
         EACH_SUM(START_DOT)
         for (int end = k + ACT_BLOCK; k < end; k += 4, tile += 4 * TILE_ROWS) {
@@ -172,54 +189,32 @@ __attribute__((noinline)) static void gemm_blocks(__m512 sums[GEMM_TOKENS][QUART
         }
         EACH_SUM(SCALE_DOT)
     }
+    if (rows->is_last) {
+        const float *of_rows = rows->scales;
+        EACH_QUARTER(TAKE_ROWS, )
+        EACH_SUM(TIMES_ROWS)
+    }
+    if (rows->is_last && rows->bias) {
+        const float *of_rows = rows->bias;
+        EACH_QUARTER(TAKE_ROWS, )
+        EACH_SUM(PLUS_ROWS)
+    }
     EACH_SUM(GIVE_SUM)
-}
-
-/* The rows of a tile, for all tokens. */
-struct gemm_rows {
-    const struct matrix *w;
-    int row;
-    __mmask16 lanes[QUARTERS];
-};
-
-/* Sums wait in y between one stretch of k and the next. y is fetched first: its rows are far apart,
- * often a page each. */
-static void gemm_tokens(const struct gemm_token token[GEMM_TOKENS], const uint8_t *tile,
-                        const struct gemm_rows *rows, int n_blocks, bool is_first, bool is_last)
-{
-    __m512 sums[GEMM_TOKENS][QUARTERS];
-    UNROLL
-    for (int t = 0; t < GEMM_TOKENS; t++) {
-        UNROLL
-        for (int i = 0; i < QUARTERS; i++) {
-            __builtin_prefetch(token[t].y + 16 * i, 1);
-            sums[t][i] = _mm512_maskz_loadu_ps(is_first ? 0 : rows->lanes[i], token[t].y + 16 * i);
-        }
-    }
-    gemm_blocks(sums, tile, token, n_blocks);
-    UNROLL
-    for (int t = 0; t < GEMM_TOKENS; t++) {
-        UNROLL
-        for (int i = 0; i < QUARTERS; i++) {
-            float *y = token[t].y + 16 * i;
-            if (is_last)
-                store_rows(y, sums[t][i], rows->w, rows->row + 16 * i, rows->lanes[i]);
-            else
-                _mm512_mask_storeu_ps(y, rows->lanes[i], sums[t][i]);
-        }
-    }
 }
 
 static void gemm_avx512(float *y, size_t y_stride, const void *tile, const struct matrix *w,
                         int row, int n_rows, const int8_t *q, size_t q_stride, const float *scales,
                         const int32_t *offsets, int n_tokens)
 {
-    struct gemm_rows rows = { .w = w, .row = row };
+    struct gemm_rows rows = { .scales = w->scales ? w->scales + row : NULL,
+                              .bias = w->bias ? w->bias + row : NULL };
     for (int i = 0; i < QUARTERS; i++)
         rows.lanes[i] = lanes_below(n_rows - 16 * i);
     const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
     for (size_t k = 0; k < k_padded; k += GEMM_K) {
         const size_t n = k_padded - k < GEMM_K ? k_padded - k : GEMM_K;
+        rows.is_first = k == 0 && w->scales;
+        rows.is_last = k + n == k_padded && w->scales;
         for (int t = 0; t < n_tokens; t += GEMM_TOKENS) {
             struct gemm_token token[GEMM_TOKENS];
             for (int i = 0; i < GEMM_TOKENS; i++) {
@@ -229,8 +224,7 @@ static void gemm_avx512(float *y, size_t y_stride, const void *tile, const struc
                 token[i] = (struct gemm_token){ q + at * q_stride + k, scales + block,
                                                 offsets + block, y + at * y_stride };
             }
-            gemm_tokens(token, (const uint8_t *)tile + k * TILE_ROWS, &rows, (int)(n / ACT_BLOCK),
-                        k == 0 && w->scales, k + n == k_padded && w->scales);
+            gemm_blocks(token, (const uint8_t *)tile + k * TILE_ROWS, &rows, (int)(n / ACT_BLOCK));
         }
     }
 }
