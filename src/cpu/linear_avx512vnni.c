@@ -56,28 +56,131 @@ static void quantize_row_avx512(int8_t *q, float *scale, const float *x, int n)
     *scale = max / 127.0f;
 }
 
+/* One block of n <= ACT_BLOCK elements. */
+static inline void quantize_block_avx512(int8_t *q, float *scale, int32_t *offset, const float *x,
+                                         int n)
+{
+    __m512 v[4], largest = _mm512_setzero_ps();
+    UNROLL
+    for (int j = 0; j < 4; j++) {
+        v[j] = _mm512_maskz_loadu_ps(lanes_below(n - 16 * j), x + 16 * j);
+        largest = _mm512_max_ps(_mm512_abs_ps(v[j]), largest); // the second, if one is NaN
+    }
+    float max = _mm512_reduce_max_ps(largest);
+    float inverse = 127.0f / max;
+    __m512 factor = _mm512_set1_ps(inverse < FLT_MAX ? inverse : FLT_MAX);
+    __m512i sum = _mm512_setzero_si512();
+    UNROLL
+    for (int j = 0; j < 4; j++) {
+        __m512i rounded = round_clamped_avx512(v[j], factor);
+        sum = _mm512_add_epi32(sum, rounded);
+        _mm_storeu_si128((__m128i *)(q + 16 * j), _mm512_cvtepi32_epi8(rounded));
+    }
+    *scale = max / 127.0f;
+    *offset = -128 * _mm512_reduce_add_epi32(sum);
+}
+
+/* ---- sixteen blocks at a time: twice as fast as one by one ----
+ * Four vectors are reduced together, the quotients of sixteen blocks are one division, and no
+ * block waits for its own maximum. */
+
+/* The largest, or the sum, of each of four vectors: that of vector i in all of 128-bit lane i. */
+static inline __m512 max_of_each_avx512(const __m512 v[4])
+{
+    __m512 a = _mm512_max_ps(_mm512_shuffle_f32x4(v[0], v[1], 0x44),
+                             _mm512_shuffle_f32x4(v[0], v[1], 0xee));
+    __m512 b = _mm512_max_ps(_mm512_shuffle_f32x4(v[2], v[3], 0x44),
+                             _mm512_shuffle_f32x4(v[2], v[3], 0xee));
+    a = _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    a = _mm512_max_ps(a, _mm512_permute_ps(a, 0x4e));
+    return _mm512_max_ps(a, _mm512_permute_ps(a, 0xb1));
+}
+
+static inline __m512i sum_of_each_avx512(const __m512i v[4])
+{
+    __m512i a = _mm512_add_epi32(_mm512_shuffle_i32x4(v[0], v[1], 0x44),
+                                 _mm512_shuffle_i32x4(v[0], v[1], 0xee));
+    __m512i b = _mm512_add_epi32(_mm512_shuffle_i32x4(v[2], v[3], 0x44),
+                                 _mm512_shuffle_i32x4(v[2], v[3], 0xee));
+    a = _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+    a = _mm512_add_epi32(a, _mm512_shuffle_epi32(a, 0x4e));
+    return _mm512_add_epi32(a, _mm512_shuffle_epi32(a, 0xb1));
+}
+
+/* Lanes [first, first + 4) of `to` become the four numbers of v, one for each 128-bit lane. */
+static inline __m512i put_each_avx512(__m512i to, int first, __m512i v)
+{
+    const __m512i each = _mm512_set4_epi32(12, 8, 4, 0);
+    return _mm512_mask_permutexvar_epi32(to, (__mmask16)(15 << first), each, v);
+}
+
+/* The largest magnitudes of four blocks. */
+static inline __m512i largest_of_blocks_avx512(const float *x)
+{
+    __m512 largest[4];
+    UNROLL
+    for (int b = 0; b < 4; b++) {
+        largest[b] = _mm512_setzero_ps();
+        UNROLL
+        for (int j = 0; j < 4; j++) {
+            __m512 v = _mm512_loadu_ps(x + ACT_BLOCK * b + 16 * j);
+            largest[b] = _mm512_max_ps(_mm512_abs_ps(v), largest[b]); // the second, if one is NaN
+        }
+    }
+    return _mm512_castps_si512(max_of_each_avx512(largest));
+}
+
+/* Four blocks times a factor each; returns the sums of what comes out. */
+static inline __m512i round_blocks_avx512(int8_t *q, const float *x, const float factors[4])
+{
+    const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    __m512i sums[4];
+    UNROLL
+    for (int b = 0; b < 4; b++) {
+        const __m512 factor = _mm512_set1_ps(factors[b]);
+        __m512i v[4];
+        UNROLL
+        for (int j = 0; j < 4; j++)
+            v[j] = round_clamped_avx512(_mm512_loadu_ps(x + ACT_BLOCK * b + 16 * j), factor);
+        v[0] = _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+        v[0] = _mm512_permutexvar_epi32(in_order, v[0]);
+        _mm512_storeu_si512(q + ACT_BLOCK * b, v[0]);
+        sums[b] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), v[0]);
+    }
+    return sum_of_each_avx512(sums);
+}
+
+/* n blocks: 4, 8, 12 or 16. */
+static void quantize_blocks_avx512(int8_t *q, float *scales, int32_t *offsets, const float *x,
+                                   int n)
+{
+    const __m512 limit = _mm512_set1_ps(127.0f);
+    const __mmask16 blocks = lanes_below(n);
+    __m512i max = _mm512_setzero_si512(), sum = _mm512_setzero_si512();
+    for (int b = 0; b < n; b += 4)
+        max = put_each_avx512(max, b, largest_of_blocks_avx512(x + ACT_BLOCK * b));
+    const __m512 m = _mm512_castsi512_ps(max), factor = _mm512_div_ps(limit, m);
+    _Alignas(64) float factors[16];
+    _mm512_store_ps(factors, _mm512_min_ps(factor, _mm512_set1_ps(FLT_MAX))); // of zeros, too
+    _mm512_mask_storeu_ps(scales, blocks, _mm512_div_ps(m, limit));
+    for (int b = 0; b < n; b += 4)
+        sum = put_each_avx512(
+            sum, b, round_blocks_avx512(q + ACT_BLOCK * b, x + ACT_BLOCK * b, factors + b));
+    sum = _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), sum), 7);
+    _mm512_mask_storeu_epi32(offsets, blocks, sum);
+}
+
 static void quantize_avx512(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
 {
-    for (int i = 0, b = 0; i < n; i += ACT_BLOCK, b++) {
-        __m512 v[4], largest = _mm512_setzero_ps();
-        UNROLL
-        for (int j = 0; j < 4; j++) {
-            v[j] = _mm512_maskz_loadu_ps(lanes_below(n - i - 16 * j), x + i + 16 * j);
-            largest = _mm512_max_ps(_mm512_abs_ps(v[j]), largest); // the second, if one is NaN
-        }
-        float max = _mm512_reduce_max_ps(largest);
-        float inverse = 127.0f / max;
-        __m512 factor = _mm512_set1_ps(inverse < FLT_MAX ? inverse : FLT_MAX);
-        __m512i sum = _mm512_setzero_si512();
-        UNROLL
-        for (int j = 0; j < 4; j++) {
-            __m512i rounded = round_clamped_avx512(v[j], factor);
-            sum = _mm512_add_epi32(sum, rounded);
-            _mm_storeu_si128((__m128i *)(q + i + 16 * j), _mm512_cvtepi32_epi8(rounded));
-        }
-        scales[b] = max / 127.0f;
-        offsets[b] = -128 * _mm512_reduce_add_epi32(sum);
+    int b = 0;
+    for (const int n_whole = n / ACT_BLOCK / 4 * 4; b < n_whole;) {
+        const int m = n_whole - b < 16 ? n_whole - b : 16;
+        quantize_blocks_avx512(q + ACT_BLOCK * b, scales + b, offsets + b, x + ACT_BLOCK * b, m);
+        b += m;
     }
+    for (; b * ACT_BLOCK < n; b++)
+        quantize_block_avx512(q + ACT_BLOCK * b, scales + b, offsets + b, x + ACT_BLOCK * b,
+                              n - ACT_BLOCK * b);
 }
 
 /* ---- tiles ---- */
