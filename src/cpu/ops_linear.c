@@ -4,6 +4,8 @@
  * tokens against them (limit: arithmetic). Both give the same bits. */
 #include "cpu/cpu_impl.h"
 
+#include <string.h>
+
 enum {
     KERNEL_ROWS = 16,        // that a kernel takes at a time
     STEP_BYTES = 256 * 1024, // the least that a thread takes at a time
@@ -273,20 +275,52 @@ enum {
     UP_PRODUCT
 };
 
+/* All 64 columns of a tile, from `row` on, of n tokens from t0 on, h[n][TILE_ROWS]: sixteen blocks
+ * are quantized together. */
+static void store_tile(const struct kernels *k, struct act *a, int t0, int n, int row,
+                       const float *h)
+{
+    enum {
+        N = 16
+    };
+    _Alignas(64) int8_t q[N * TILE_ROWS];
+    float scales[N];
+    int32_t offsets[N];
+    for (int t = 0; t < n && a->q; t += N) {
+        const int m = min_int(N, n - t);
+        k->quantize(q, scales, offsets, h + t * TILE_ROWS, m * TILE_ROWS);
+        for (int i = 0; i < m; i++) {
+            const size_t at = (size_t)(t0 + t + i), block = (size_t)(row / ACT_BLOCK);
+            memcpy(a->q + at * a->q_stride + row, q + i * TILE_ROWS, TILE_ROWS);
+            a->scales[at * (size_t)a->n_blocks + block] = scales[i];
+            a->offsets[at * (size_t)a->n_blocks + block] = offsets[i];
+        }
+    }
+    for (int t = 0; t < n && a->f32; t++)
+        memcpy(a->f32 + (size_t)(t0 + t) * a->n_cols + row, h + t * TILE_ROWS,
+               TILE_ROWS * sizeof *h);
+}
+
 /* h = act(gate) * up, or act(up), for n_rows columns of n tokens from t0 on; the products are in
  * scratch. */
 static void finish_gated(struct linear_task *j, const struct worker_scratch *s, size_t stride,
                          int t0, int n, int row, int n_rows)
 {
     const struct kernels *k = &cpu(j->r)->k;
-    for (int t = 0; t < n; t++) {
+    const bool is_dense = (size_t)n_rows == stride;
+    const int step = is_dense ? n : 1; // tokens that are activated together
+    for (int t = 0; t < n; t += step) {
         float *u = s->up + (size_t)t * stride, *g = s->gate + (size_t)t * stride;
         if (j->gate->w->data)
-            k->activate(u, g, u, j->r->config->act, n_rows);
+            k->activate(u, g, u, j->r->config->act, step * n_rows);
         else
-            k->activate(u, u, NULL, j->r->config->act, n_rows);
-        act_store_columns(k, j->out, t0 + t, row, n_rows, u);
+            k->activate(u, u, NULL, j->r->config->act, step * n_rows);
     }
+    if (is_dense && n_rows == TILE_ROWS)
+        store_tile(k, j->out, t0, n, row, s->up);
+    else
+        for (int t = 0; t < n; t++)
+            act_store_columns(k, j->out, t0 + t, row, n_rows, s->up + (size_t)t * stride);
 }
 
 /* Tile i of both matrices, for all tokens. */
