@@ -61,6 +61,16 @@ static void span_scores(const struct kernels *k, const struct int8_attention *a,
     }
 }
 
+/* Columns from `pos` on whose values are one product: where a tile's order goes on from one block
+ * to the next, all that lie side by side. */
+static int product_columns(const struct kernels *k, const struct int8_attention *a,
+                           const struct stretch *seen, int pos)
+{
+    if (k->tile_order.group != TILE_ROWS)
+        return KV_BLOCK;
+    return min_of(seen->end - pos, (a->kv.n_blocks - (int)block_place(a, pos)) * KV_BLOCK);
+}
+
 /* Scores to quantized probabilities times the values' scales, row by row. */
 static void span_softmax(const struct kernels *k, const struct int8_attention *a,
                          const struct stretch *seen, struct int8_attention_scratch *scratch,
@@ -76,17 +86,17 @@ static void span_softmax(const struct kernels *k, const struct int8_attention *a
                                .cap = a->cap,
                                .bias = a->bias ? a->bias[r] + seen->begin : NULL,
                                .value_scales = scratch->value_scales };
-        float scales[SPAN_BLOCKS];
-        int32_t offsets[SPAN_BLOCKS];
         row.begin = row.begin > 0 ? row.begin : 0;
         row.end = min_of(a->end[r] - seen->begin, row.n);
         k->softmax(&row);
         part->m[r] = row.max;
         part->l[r] = row.sum;
-        k->quantize(scratch->p + (size_t)r * KV_SPAN, scales, offsets, row.s, row.n);
-        for (int b = 0; b < row.n / KV_BLOCK; b++) {
-            scratch->scales[b * ATTENTION_MAX_ROWS + r] = scales[b];
-            scratch->offsets[b * ATTENTION_MAX_ROWS + r] = offsets[b];
+        for (int pos = seen->begin, n; pos < seen->end; pos += n) {
+            const int at = pos - seen->begin;
+            n = product_columns(k, a, seen, pos);
+            const int blocks = (at * a->n_rows + r * n) / KV_BLOCK;
+            k->quantize(scratch->p + (size_t)r * KV_SPAN + at, scratch->scales + blocks,
+                        scratch->offsets + blocks, row.s + at, n);
         }
     }
 }
@@ -96,18 +106,18 @@ static void span_values(const struct kernels *k, const struct int8_attention *a,
                         const struct stretch *seen, const struct int8_attention_scratch *scratch,
                         float *o)
 {
-    const size_t tile_bytes = qp_tile_bytes(&k->tile_order, KV_BLOCK);
-    const struct matrix values = { .dtype = DTYPE_I8, .n_out = TILE_ROWS, .n_in = KV_BLOCK };
     memset(o, 0, (size_t)a->n_rows * (size_t)a->head_dim * sizeof *o);
     for (int d = 0; d < a->head_dim; d += TILE_ROWS)
-        for (int pos = seen->begin; pos < seen->end; pos += KV_BLOCK) {
-            const int b = (pos - seen->begin) / KV_BLOCK;
-            const uint8_t *tile = a->kv.values + block_place(a, pos) * a->kv.value_bytes +
-                                  (size_t)(d / TILE_ROWS) * tile_bytes;
-            k->gemm(o + d, (size_t)a->head_dim, tile, &values, 0,
-                    min_of(TILE_ROWS, a->head_dim - d), scratch->p + b * KV_BLOCK, KV_SPAN,
-                    scratch->scales + b * ATTENTION_MAX_ROWS,
-                    scratch->offsets + b * ATTENTION_MAX_ROWS, a->n_rows);
+        for (int pos = seen->begin, n; pos < seen->end; pos += n) {
+            const int at = pos - seen->begin;
+            n = product_columns(k, a, seen, pos);
+            const int blocks = at * a->n_rows / KV_BLOCK;
+            const struct matrix values = { .dtype = DTYPE_I8, .n_out = TILE_ROWS, .n_in = n };
+            const size_t place =
+                (size_t)(d / TILE_ROWS) * (size_t)a->kv.n_blocks + block_place(a, pos);
+            k->gemm(o + d, (size_t)a->head_dim, a->kv.values + place * a->kv.value_bytes, &values,
+                    0, min_of(TILE_ROWS, a->head_dim - d), scratch->p + at, KV_SPAN,
+                    scratch->scales + blocks, scratch->offsets + blocks, a->n_rows);
         }
 }
 

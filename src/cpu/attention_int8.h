@@ -12,10 +12,11 @@
 
 /* Keys and values of one kv head. A block b of KV_BLOCK positions, at place b % n_blocks, is
  *   keys:   one tile, a row for each position, head_dim columns
- *   values: a tile of 64 dimensions, then the next, a row for each dimension, KV_BLOCK columns. */
+ *   values: a tile for each 64 dimensions, a row for each dimension, KV_BLOCK columns; those of the
+ *           next block of positions follow, after n_blocks of them come the next 64 dimensions. */
 struct kv_tiles {
     const uint8_t *keys, *values;
-    size_t key_bytes, value_bytes; // of a block
+    size_t key_bytes, value_bytes; // of a tile
     /* [n_blocks][KV_BLOCK]; those of keys have the scale of the scores in them. */
     const float *key_scales, *value_scales;
     int n_blocks;
@@ -42,8 +43,9 @@ struct attention_part {
 struct int8_attention_scratch {
     float s[ATTENTION_MAX_ROWS * KV_SPAN];
     int8_t p[ATTENTION_MAX_ROWS * KV_SPAN];
-    float value_scales[KV_SPAN];                    // of the positions in work, side by side
-    float scales[SPAN_BLOCKS * ATTENTION_MAX_ROWS]; // [block][row]
+    float value_scales[KV_SPAN]; // of the positions in work, side by side
+    /* For blocks whose values are one product, [row][blocks]; one such after the other. */
+    float scales[SPAN_BLOCKS * ATTENTION_MAX_ROWS];
     int32_t offsets[SPAN_BLOCKS * ATTENTION_MAX_ROWS];
 };
 

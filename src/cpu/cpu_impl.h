@@ -33,7 +33,8 @@ struct tile_elements {
 /* How keys and values lie (kv_cache.c). */
 struct kv_layout {
     bool is_int8;
-    size_t key_bytes, value_bytes; // of a block of one head
+    size_t key_bytes, value_bytes; // of a tile; of floats, of a block of one head
+    int n_value_tiles;             // of a block of one head
     struct tile_elements key, value;
 };
 

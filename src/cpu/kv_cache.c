@@ -3,7 +3,7 @@
  * Beside integer weights they are int8 with a scale for each position, in tiles as the weights'
  * kernel packs them (attention_int8.h); per layer and kv head
  *   keys:   [blocks][tile of KV_BLOCK positions x head_dim]
- *   values: [blocks][head_dim / TILE_ROWS][tile of TILE_ROWS dimensions x KV_BLOCK]
+ *   values: [head_dim / TILE_ROWS][blocks][tile of TILE_ROWS dimensions x KV_BLOCK]
  * Beside float weights they are floats (struct attention):
  *   keys:   [blocks][head_dim][KV_BLOCK]        values: [blocks * KV_BLOCK][head_dim]
  * Block b of positions has place b % n_blocks of its layer: where a window hides what is far back,
@@ -39,13 +39,13 @@ void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, const struct co
 {
     const size_t head_dim = (size_t)c->head_dim;
     kv->is_int8 = is_int8;
+    kv->n_value_tiles = is_int8 ? (c->head_dim + TILE_ROWS - 1) / TILE_ROWS : 1;
     if (!is_int8) {
         kv->key_bytes = kv->value_bytes = head_dim * KV_BLOCK * sizeof(float);
         return;
     }
     kv->key_bytes = qp_tile_bytes(&k->tile_order, c->head_dim);
-    kv->value_bytes =
-        (head_dim + TILE_ROWS - 1) / TILE_ROWS * qp_tile_bytes(&k->tile_order, KV_BLOCK);
+    kv->value_bytes = qp_tile_bytes(&k->tile_order, KV_BLOCK);
     fill_elements(&kv->key, &k->tile_order, c->head_dim);
     fill_elements(&kv->value, &k->tile_order, KV_BLOCK);
 }
@@ -65,11 +65,11 @@ int qp_kv_n_blocks(int window, int n_context, int max_tokens)
     return n < blocks_of(n_context) ? n : blocks_of(n_context);
 }
 
-/* Bytes of one array of a layer, with `per_block` bytes for a block of a head. */
-static size_t array_bytes(const struct config *c, int n_blocks, size_t per_block)
+/* Bytes of one array of a layer, with n_tiles tiles for a block of a head. */
+static size_t array_bytes(const struct config *c, int n_blocks, int n_tiles, size_t tile_bytes)
 {
-    size_t n = (size_t)c->n_kv_heads;
-    if (!qp_mul_size(n, (size_t)n_blocks, &n) || !qp_mul_size(n, per_block, &n))
+    size_t n = (size_t)c->n_kv_heads * (size_t)n_tiles;
+    if (!qp_mul_size(n, (size_t)n_blocks, &n) || !qp_mul_size(n, tile_bytes, &n))
         return SIZE_MAX; // which cannot be had
     return n;
 }
@@ -79,13 +79,13 @@ struct kv_layer qp_kv_take(const struct kv_layout *kv, const struct config *c, s
 {
     const size_t scales = KV_BLOCK * sizeof(float);
     struct kv_layer layer = {
-        .k = qp_arena_take(a, array_bytes(c, n_blocks, kv->key_bytes)),
-        .v = qp_arena_take(a, array_bytes(c, n_blocks, kv->value_bytes)),
+        .k = qp_arena_take(a, array_bytes(c, n_blocks, 1, kv->key_bytes)),
+        .v = qp_arena_take(a, array_bytes(c, n_blocks, kv->n_value_tiles, kv->value_bytes)),
         .n_blocks = n_blocks,
     };
     if (kv->is_int8) {
-        layer.k_scales = qp_arena_take(a, array_bytes(c, n_blocks, scales));
-        layer.v_scales = qp_arena_take(a, array_bytes(c, n_blocks, scales));
+        layer.k_scales = qp_arena_take(a, array_bytes(c, n_blocks, 1, scales));
+        layer.v_scales = qp_arena_take(a, array_bytes(c, n_blocks, 1, scales));
     }
     return layer;
 }
@@ -102,7 +102,7 @@ struct kv_tiles qp_kv_tiles(const struct kv_layout *kv, const struct kv_layer *l
     const size_t first = (size_t)h * (size_t)layer->n_blocks * KV_BLOCK;
     return (struct kv_tiles){
         .keys = head_of(layer, layer->k, h, kv->key_bytes),
-        .values = head_of(layer, layer->v, h, kv->value_bytes),
+        .values = head_of(layer, layer->v, h * kv->n_value_tiles, kv->value_bytes),
         .key_bytes = kv->key_bytes,
         .value_bytes = kv->value_bytes,
         .key_scales = layer->k_scales + first,
@@ -147,7 +147,7 @@ void qp_cpu_kv_copy(struct run *to, const struct run *from)
         const struct kv_layer *y = &to->kv[l], *x = &from->kv[l];
         const int n = blocks_of(from->n_written) > x->n_blocks ? x->n_blocks : n_used;
         copy_heads(x, y->k, x->k, n_heads, n, kv->key_bytes);
-        copy_heads(x, y->v, x->v, n_heads, n, kv->value_bytes);
+        copy_heads(x, y->v, x->v, n_heads * kv->n_value_tiles, n, kv->value_bytes);
         if (kv->is_int8) {
             copy_heads(x, y->k_scales, x->k_scales, n_heads, n, KV_BLOCK * sizeof(float));
             copy_heads(x, y->v_scales, x->v_scales, n_heads, n, KV_BLOCK * sizeof(float));
@@ -176,9 +176,9 @@ static void store_int8(struct run *r, int l, int h, const float *key, const floa
     const size_t block = (size_t)(pos / KV_BLOCK % layer->n_blocks);
     const size_t scale = ((size_t)h * (size_t)layer->n_blocks + block) * KV_BLOCK + (size_t)at;
     uint8_t *keys = (uint8_t *)head_of(layer, layer->k, h, kv->key_bytes) + block * kv->key_bytes;
-    uint8_t *values =
-        (uint8_t *)head_of(layer, layer->v, h, kv->value_bytes) + block * kv->value_bytes;
-    const size_t tile_bytes = qp_tile_bytes(&k->tile_order, KV_BLOCK);
+    uint8_t *values = (uint8_t *)head_of(layer, layer->v, h * kv->n_value_tiles, kv->value_bytes) +
+                      block * kv->value_bytes;
+    const size_t next_values = (size_t)layer->n_blocks * kv->value_bytes; // of 64 more dimensions
     int8_t q[1024]; // head_dim is at most 1024 (config.c)
 
     k->quantize_row(q, &layer->k_scales[scale], key, head_dim);
@@ -188,7 +188,7 @@ static void store_int8(struct run *r, int l, int h, const float *key, const floa
 
     k->quantize_row(q, &layer->v_scales[scale], value, head_dim);
     for (int d = 0; d < head_dim; d++)
-        put_element(&k->tile_order, values + (size_t)(d / TILE_ROWS) * tile_bytes,
+        put_element(&k->tile_order, values + (size_t)(d / TILE_ROWS) * next_values,
                     kv->value.row[d % TILE_ROWS] + kv->value.column[at], q[d]);
 }
 
