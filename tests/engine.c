@@ -157,9 +157,9 @@ static uint64_t hash_of(const float *logits, size_t n)
 static void test_same_on_every_machine(void **state)
 {
     (void)state;
-    static const uint64_t hashes[QP_COUNT(kinds)] = { 0xcb3a5fc0e8234510, 0x4a568c0efcf3bc92,
-                                                      0x42da2611b432ecc1, 0xd2bd533a6ac5e4dd,
-                                                      0xb557f382fb6bdacd, 0x58a6b31f0c2a7ddf };
+    static const uint64_t hashes[QP_COUNT(kinds)] = { 0x88cb6f3ec325661c, 0x4a568c0efcf3bc92,
+                                                      0x165a2c52dc307073, 0x590a6a21d9c4ed9d,
+                                                      0xb557f382fb6bdacd, 0x155c583aeb8dcd2a };
     bool is_same = true;
     for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
         float *rows = all_logits(kind, 2, N_PROMPT);

@@ -42,6 +42,8 @@ static const struct {
     bool of_argument; // errors in ulp of x, not of the result
 } functions[] = {
     { "exp", qp_exp, exp, -87.3f, 88.7f, 2.0, false },
+    { "exp_fast", qp_exp_fast, exp, -10.0f, 0.0f, 64.0, false }, // ulp: 6e-8 to 1.2e-7
+    { "exp_fast, far", qp_exp_fast, exp, -69.3f, -10.0f, 128.0, false },
     { "tanh", qp_tanh, tanh, -20.0f, 20.0f, 2.0, false },
     { "tanh near 0", qp_tanh, tanh, -0.7f, 0.7f, 2.0, false },
     { "gelu_tanh", qp_gelu_tanh, exact_gelu_tanh, -30.0f, 30.0f, 3.0, true },
@@ -79,6 +81,9 @@ static void special_values(void **state)
     assert_true(qp_exp(-INFINITY) == 0.0f && qp_exp(-87.31f) == 0.0f);
     assert_true(qp_exp(INFINITY) == INFINITY && qp_exp(88.8f) == INFINITY);
     assert_true(qp_exp(NAN) == 0.0f);
+    assert_true(qp_exp_fast(0.0f) == 1.0f && qp_exp_fast(-0.0f) == 1.0f);
+    assert_true(qp_exp_fast(-70.0f) == ldexpf(1, -100) && qp_exp_fast(NAN) == ldexpf(1, -100));
+    assert_true(qp_exp_fast(-INFINITY) == ldexpf(1, -100));
     assert_true(qp_tanh(INFINITY) == 1.0f && qp_tanh(-INFINITY) == -1.0f);
     assert_true(isnan(qp_tanh(NAN)) && isnan(qp_gelu_erf(NAN)) && isnan(qp_silu(NAN)));
     assert_true(qp_gelu_tanh(INFINITY) == INFINITY && qp_gelu_erf(INFINITY) == INFINITY);

@@ -110,7 +110,7 @@ static uint64_t hash_of(const float *logits, size_t n)
 static void test_rings_compute_what_whole_caches_did(void **state)
 {
     (void)state;
-    static const uint64_t hashes[QP_COUNT(kinds)] = { 0xa043346afbeb1cb6, 0x981d88bd8a3f42df,
+    static const uint64_t hashes[QP_COUNT(kinds)] = { 0x70c91b9708612104, 0x30f98b2919dacf9a,
                                                       0x7def3d43af3f77a4, 0xb3413521eb12cd3a };
     bool is_same = true;
     for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {

@@ -156,7 +156,7 @@ static void softmax_avx2(struct softmax *row)
     m = _mm256_set1_ps(row->max);
     for (int j = 0; j < row->n; j += 8) {
         const __m256 seen = seen_avx2(row, j);
-        __m256 p = exp_avx2(_mm256_sub_ps(_mm256_loadu_ps(row->s + j), m));
+        __m256 p = exp_fast_avx2(_mm256_sub_ps(_mm256_loadu_ps(row->s + j), m));
         lanes[j / 8 % 2] = _mm256_add_ps(lanes[j / 8 % 2], _mm256_and_ps(p, seen));
         p = _mm256_mul_ps(p, _mm256_loadu_ps(row->value_scales + j));
         _mm256_storeu_ps(row->s + j, _mm256_and_ps(p, seen));

@@ -156,7 +156,7 @@ static inline __m512 finish_scores_avx512(const struct softmax *row, int j, uint
 static inline __m512 softmax_step_avx512(const struct softmax *row, int i, __mmask16 seen, __m512 m,
                                          __m512 lanes)
 {
-    __m512 p = exp_below_avx512(_mm512_sub_ps(_mm512_loadu_ps(row->s + i), m));
+    __m512 p = exp_fast_avx512(_mm512_sub_ps(_mm512_loadu_ps(row->s + i), m));
     lanes = _mm512_mask_add_ps(lanes, seen, lanes, p);
     p = _mm512_maskz_mul_ps(seen, p, _mm512_loadu_ps(row->value_scales + i));
     _mm512_storeu_ps(row->s + i, p);

@@ -146,7 +146,7 @@ static void softmax_neon(struct softmax *row)
     m = vdupq_n_f32(row->max);
     for (int j = 0; j < row->n; j += 16) {
         for (int i = j; i < j + 16; i += 4) {
-            float32x4_t p = exp_neon(vsubq_f32(vld1q_f32(row->s + i), m));
+            float32x4_t p = exp_fast_neon(vsubq_f32(vld1q_f32(row->s + i), m));
             vst1q_f32(row->s + i, vbslq_f32(seen_neon(row, i), p, zero));
         }
         lanes = add_lanes_neon(lanes, load_lanes_neon(row->s + j, 16));

@@ -109,7 +109,7 @@ static void softmax_scalar(struct softmax *row)
             s[j] = 0.0f;
             continue;
         }
-        const float p = qp_exp(s[j] - row->max);
+        const float p = qp_exp_fast(s[j] - row->max);
         lane[j % 16] += p;
         s[j] = p * row->value_scales[j];
     }

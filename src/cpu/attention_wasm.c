@@ -155,7 +155,7 @@ static void softmax_wasm(struct softmax *row)
         for (int i = 0; i < 4; i++) {
             float *s = row->s + j + 4 * i;
             const v128_t seen = seen_wasm(row, j + 4 * i);
-            p[i] = wasm_v128_and(exp_wasm(wasm_f32x4_sub(wasm_v128_load(s), m)), seen);
+            p[i] = wasm_v128_and(exp_fast_wasm(wasm_f32x4_sub(wasm_v128_load(s), m)), seen);
             const v128_t scales = wasm_v128_load(row->value_scales + j + 4 * i);
             wasm_v128_store(s, wasm_v128_and(wasm_f32x4_mul(p[i], scales), seen));
         }

@@ -175,7 +175,7 @@ struct kernels {
     /* ---- attention: attention_*.c ---- */
 
     /* With s'[j] = s[j], capped, + bias[j]: max = the largest s'[j] that is seen, or -inf;
-     * p[j] = exp(s'[j] - max), 0 where it is not seen; sum = sum over 16 lanes of p[j];
+     * p[j] = exp_fast(s'[j] - max), 0 where it is not seen; sum = sum over 16 lanes of p[j];
      * s[j] = p[j] * value_scales[j], 0 where it is not seen. */
     void (*softmax)(struct softmax *row);
 
@@ -248,6 +248,9 @@ bool qp_relaxed_dot_is_right(void);
  * number is needed (rope tables, the sampler). Errors below 2 ulp in the stated range. */
 void qp_hadamard_few(float *x, float factor, int n); // hadamard, for less than a vector
 float qp_exp(float x); // 0 below -87.3 and for a NaN, +inf above 88.7; exp(0) == 1
+/* For x <= 0, relative error below 1e-5 down to -10 and 1e-4 to -69; 2^-100 below that and for a
+ * NaN; 1 for 0. */
+float qp_exp_fast(float x);
 float qp_tanh(float x);
 /* The next three: errors below 3 ulp of x (that is, absolute: their tails are products of x and
  * something tiny). */

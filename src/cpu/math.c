@@ -44,6 +44,20 @@ float qp_exp(float x)
     return x > EXP_MAX ? INFINITY : p;
 }
 
+float qp_exp_fast(float x)
+{
+    float y = x * EXP_LOG2E;
+    y = y > EXP2_MIN ? y : EXP2_MIN;
+    float rounded = y + ROUND_TO_INTEGER;
+    float f = y - (rounded - ROUND_TO_INTEGER);
+
+    float p = exp2_coefficients[0];
+    for (int i = 1; i < EXP2_DEGREE; i++)
+        p = p * f + exp2_coefficients[i];
+    p = p * f + 1.0f;
+    return float_of_bits(float_bits(p) + (float_bits(rounded) << 23));
+}
+
 float qp_tanh(float x)
 {
     float a = fabsf(x);

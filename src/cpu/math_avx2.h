@@ -53,6 +53,22 @@ static inline __m256 exp_avx2(__m256 x)
     return _mm256_blendv_ps(p, _mm256_set1_ps(INFINITY), _mm256_cmp_ps(x, max, _CMP_GT_OQ));
 }
 
+static inline __m256 exp_fast_avx2(__m256 x)
+{
+    const __m256 shift = _mm256_set1_ps(ROUND_TO_INTEGER);
+    __m256 y = _mm256_mul_ps(x, _mm256_set1_ps(EXP_LOG2E));
+    y = _mm256_max_ps(y, _mm256_set1_ps(EXP2_MIN)); // the second operand for a NaN
+    __m256 rounded = _mm256_add_ps(y, shift);
+    __m256 f = _mm256_sub_ps(y, _mm256_sub_ps(rounded, shift));
+
+    __m256 p = _mm256_set1_ps(exp2_coefficients[0]);
+    for (int i = 1; i < EXP2_DEGREE; i++)
+        p = mul_add_avx2(p, f, _mm256_set1_ps(exp2_coefficients[i]));
+    p = mul_add_avx2(p, f, _mm256_set1_ps(1.0f));
+    __m256i power = _mm256_slli_epi32(_mm256_castps_si256(rounded), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), power));
+}
+
 static inline __m256 tanh_avx2(__m256 x)
 {
     const __m256 one = _mm256_set1_ps(1.0f), sign = _mm256_set1_ps(-0.0f);

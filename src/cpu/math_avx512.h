@@ -30,11 +30,11 @@ static inline float sum_of_lanes_avx512(__m512 lanes)
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 
-/* exp of what is at most EXP_MAX. */
-static inline __m512 exp_below_avx512(__m512 x)
+static inline __m512 exp_avx512(__m512 x)
 {
-    const __m512 min = _mm512_set1_ps(EXP_MIN), shift = _mm512_set1_ps(ROUND_TO_INTEGER);
-    __m512 y = _mm512_max_ps(x, min); // the second operand for a NaN
+    const __m512 min = _mm512_set1_ps(EXP_MIN), max = _mm512_set1_ps(EXP_MAX);
+    const __m512 shift = _mm512_set1_ps(ROUND_TO_INTEGER);
+    __m512 y = _mm512_min_ps(_mm512_max_ps(x, min), max); // the second operand for a NaN
 
     __m512 rounded = mul_add_avx512(y, _mm512_set1_ps(EXP_LOG2E), shift);
     __m512 n = _mm512_sub_ps(rounded, shift);
@@ -49,14 +49,24 @@ static inline __m512 exp_below_avx512(__m512 x)
 
     __m512i power = _mm512_slli_epi32(_mm512_castps_si512(rounded), 23);
     p = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power));
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, min, _CMP_GE_OQ), p);
+    p = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, min, _CMP_GE_OQ), p);
+    return _mm512_mask_mov_ps(p, _mm512_cmp_ps_mask(x, max, _CMP_GT_OQ), _mm512_set1_ps(INFINITY));
 }
 
-static inline __m512 exp_avx512(__m512 x)
+static inline __m512 exp_fast_avx512(__m512 x)
 {
-    const __m512 max = _mm512_set1_ps(EXP_MAX);
-    __m512 p = exp_below_avx512(_mm512_min_ps(max, x)); // the second operand for a NaN
-    return _mm512_mask_mov_ps(p, _mm512_cmp_ps_mask(x, max, _CMP_GT_OQ), _mm512_set1_ps(INFINITY));
+    const __m512 shift = _mm512_set1_ps(ROUND_TO_INTEGER);
+    __m512 y = _mm512_mul_ps(x, _mm512_set1_ps(EXP_LOG2E));
+    y = _mm512_max_ps(y, _mm512_set1_ps(EXP2_MIN)); // the second operand for a NaN
+    __m512 rounded = _mm512_add_ps(y, shift);
+    __m512 f = _mm512_sub_ps(y, _mm512_sub_ps(rounded, shift));
+
+    __m512 p = _mm512_set1_ps(exp2_coefficients[0]);
+    for (int i = 1; i < EXP2_DEGREE; i++)
+        p = mul_add_avx512(p, f, _mm512_set1_ps(exp2_coefficients[i]));
+    p = mul_add_avx512(p, f, _mm512_set1_ps(1.0f));
+    __m512i power = _mm512_slli_epi32(_mm512_castps_si512(rounded), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), power));
 }
 
 static inline __m512 tanh_avx512(__m512 x)

@@ -16,6 +16,14 @@ static const float exp_coefficients[EXP_DEGREE] = { 1.9875691500e-4f, 1.39819995
                                                     8.3334519073e-3f, 4.1665795894e-2f,
                                                     1.6666665459e-1f, 5.0000001201e-1f };
 
+/* The same in fewer steps, for probabilities that become 8 bits: 2^n * 2^f, n + f = x * log2(e),
+ * which is taken to be at least EXP2_MIN. Highest first, coefficients of (2^f - 1) / f, |f| <= 1/2;
+ * the relative error, 2.9e-6, is the least possible (Remez). */
+#define EXP2_MIN -100.0f
+#define EXP2_DEGREE 4
+static const float exp2_coefficients[EXP2_DEGREE] = { 9.582853e-3f, 5.5906426e-2f, 2.4024099e-1f,
+                                                      6.931242e-1f };
+
 /* Adding 3 * 2^22 to |x| < 2^22 rounds it to the nearest integer, ties to even, and leaves that
  * integer in the low bits of the sum. */
 #define ROUND_TO_INTEGER 12582912.0f

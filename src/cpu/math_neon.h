@@ -124,6 +124,21 @@ static inline float32x4_t exp_neon(float32x4_t x)
     return vbslq_f32(vcgtq_f32(x, max), vdupq_n_f32(INFINITY), vreinterpretq_f32_u32(bits));
 }
 
+static inline float32x4_t exp_fast_neon(float32x4_t x)
+{
+    const float32x4_t shift = vdupq_n_f32(ROUND_TO_INTEGER);
+    float32x4_t y = larger_neon(vmulq_f32(x, vdupq_n_f32(EXP_LOG2E)), vdupq_n_f32(EXP2_MIN));
+    float32x4_t rounded = vaddq_f32(y, shift);
+    float32x4_t f = vsubq_f32(y, vsubq_f32(rounded, shift));
+
+    float32x4_t p = vdupq_n_f32(exp2_coefficients[0]);
+    for (int i = 1; i < EXP2_DEGREE; i++)
+        p = mul_add_neon(p, f, vdupq_n_f32(exp2_coefficients[i]));
+    p = mul_add_neon(p, f, vdupq_n_f32(1.0f));
+    uint32x4_t power = vshlq_n_u32(vreinterpretq_u32_f32(rounded), 23);
+    return vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(p), power));
+}
+
 static inline float32x4_t tanh_neon(float32x4_t x)
 {
     const float32x4_t one = vdupq_n_f32(1.0f);

@@ -133,6 +133,22 @@ INLINE_WASM v128_t exp_wasm(v128_t x)
     return wasm_v128_bitselect(wasm_f32x4_const_splat(INFINITY), bits, wasm_f32x4_gt(x, max));
 }
 
+INLINE_WASM v128_t exp_fast_wasm(v128_t x)
+{
+    const v128_t shift = wasm_f32x4_const_splat(ROUND_TO_INTEGER);
+    v128_t y = wasm_f32x4_mul(x, wasm_f32x4_const_splat(EXP_LOG2E));
+    y = larger_wasm(y, wasm_f32x4_const_splat(EXP2_MIN));
+    v128_t rounded = wasm_f32x4_add(y, shift);
+    v128_t f = wasm_f32x4_sub(y, wasm_f32x4_sub(rounded, shift));
+
+    v128_t p = wasm_f32x4_splat(exp2_coefficients[0]);
+    UNROLL_WASM
+    for (int i = 1; i < EXP2_DEGREE; i++)
+        p = mul_add_wasm(p, f, wasm_f32x4_splat(exp2_coefficients[i]));
+    p = mul_add_wasm(p, f, wasm_f32x4_const_splat(1.0f));
+    return wasm_i32x4_add(p, wasm_i32x4_shl(rounded, 23));
+}
+
 INLINE_WASM v128_t tanh_wasm(v128_t x)
 {
     const v128_t one = wasm_f32x4_const_splat(1.0f);
