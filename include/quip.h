@@ -251,7 +251,7 @@ QUIP_API quip_status quip_session_clone(quip_session **copy, const quip_session 
                                         quip_error *error);
 
 /* Forget everything from token `position` on (0 <= position <= quip_session_position). Layers that
- * see a window keep little more than it: when more than 256 tokens were run behind `position`, the
+ * see a window keep little more than it: when more than 512 tokens were run behind `position`, the
  * next call may first run the text up to it again, with the same result. To come back to a point
  * again and again, continue from it in clones. */
 QUIP_API quip_status quip_session_rewind(quip_session *session, int position, quip_error *error);

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#define N_PROMPT 300 // two prefill chunks
+#define N_PROMPT (PREFILL_CHUNK + 200) // two chunks
 
 static char path[64];
 static quip_model *model;

@@ -23,7 +23,7 @@ bool qp_forward(struct run *r, const quip_token *tokens, int n, enum logits_want
 
 /* Tokens that go through the layers together in prefill: enough to amortise unpacking the weights,
  * few enough to keep the buffers small (docs/performance.md). */
-#define PREFILL_CHUNK 256
+#define PREFILL_CHUNK 512
 
 /* ---- draft.c ---- */
 
