@@ -1,5 +1,6 @@
 /* adapter.c (test): LoRA weights beside a model: the reference implementation's logits, one answer
  * everywhere, switching in a session, and every adapter that does not fit. */
+#include "support/check.h"
 #include "support/golden.h"
 #include "support/shared.h"
 #include "support/tiny_adapter.h"
@@ -18,12 +19,6 @@
 #include <cmocka.h>
 
 #define MAX_IDS 512
-
-static void check(quip_status status, const quip_error *error)
-{
-    if (status)
-        fail_msg("%s: %s", quip_status_name(status), error->message);
-}
 
 /* ---- the reference implementation ---- */
 

@@ -1,6 +1,7 @@
 /* bundle.c: .task bundles: ours opens like the model inside, the original's opens and is written
  * again byte for byte, and what is no bundle, or damaged, says so. */
 #include "support/alloc_fault.h"
+#include "support/check.h"
 #include "support/shared.h"
 #include "support/tiny_model.h"
 
@@ -19,12 +20,6 @@
 #include <cmocka.h>
 
 static char folder[64], model_path[80], task_path[80];
-
-static void check(quip_status status, const quip_error *error)
-{
-    if (status)
-        fail_msg("%s: %s", quip_status_name(status), error->message);
-}
 
 static const char *in_folder(const char *name)
 {

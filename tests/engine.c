@@ -1,6 +1,7 @@
 /* engine.c: law 5, one answer everywhere, and what sessions promise (quip.h), on tiny random
  * models. A failure names the model and the setting that differed.
  *   engine [PATTERN]      only tests whose names match, such as 'test_same_on_*' */
+#include "support/check.h"
 #include "support/shared.h"
 #include "support/tiny_model.h"
 
@@ -22,12 +23,6 @@ static const char *const kinds[] = { "gemma3 mixed", "gemma3 f32", "llama int8",
                                      "llama int4",   "llama f32",  "llama int4 in blocks" };
 static char paths[QP_COUNT(kinds)][64];
 static quip_token prompt[N_PROMPT];
-
-static void check(quip_status status, const quip_error *error)
-{
-    if (status)
-        fail_msg("%s: %s", quip_status_name(status), error->message);
-}
 
 static int make_models(void **state)
 {

@@ -2,6 +2,7 @@
  * so, leaks nothing, and leaves models and sessions as useful as they were; and decode never
  * allocates, so that it cannot fail. */
 #include "support/alloc_fault.h"
+#include "support/check.h"
 #include "support/shared.h"
 #include "support/tiny_adapter.h"
 #include "support/tiny_model.h"
@@ -22,12 +23,6 @@ static char paths[QP_COUNT(templates)][64];
 static quip_model *models[QP_COUNT(templates)];
 static quip_model *model; // one of them
 static const char *path;  // its file
-
-static void check(quip_status status, const quip_error *error)
-{
-    if (status)
-        fail_msg("%s: %s", quip_status_name(status), error->message);
-}
 
 static void use_model(size_t i)
 {

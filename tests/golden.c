@@ -13,14 +13,9 @@
 
 #include "convert/convert.h"
 #include "model/model.h"
+#include "support/check.h"
 #include "support/golden.h"
 #include "support/shared.h"
-
-static void check(quip_status status, const quip_error *error)
-{
-    if (status)
-        fail_msg("%s: %s", quip_status_name(status), error->message);
-}
 
 /* The checkpoint, converted to floats and opened. */
 static quip_model *open_golden(const char *folder)

@@ -14,15 +14,10 @@
 
 #include "convert/convert_impl.h"
 #include "model/model.h"
+#include "support/check.h"
 #include "support/shared.h"
 
 #define MAX_IDS 64
-
-static void check(quip_status status, const quip_error *error)
-{
-    if (status)
-        fail_msg("%s: %s", quip_status_name(status), error->message);
-}
 
 static quip_model *open_model(const char *folder)
 {

@@ -13,15 +13,10 @@
 #include <cmocka.h>
 
 #include "convert/convert.h"
+#include "support/check.h"
 #include "support/shared.h"
 
 #define MAX_IDS 2048
-
-static void check(quip_status status, const quip_error *error)
-{
-    if (status)
-        fail_msg("%s: %s", quip_status_name(status), error->message);
-}
 
 static void find_checkpoint(char *path, size_t size, const char *name)
 {

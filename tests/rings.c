@@ -1,5 +1,6 @@
 /* rings.c: layers that see a window keep no more than it: sessions whose rings have gone round
  * several times compute what they always did, after every rewind, copy, guess and cancel. */
+#include "support/check.h"
 #include "support/tiny_model.h"
 
 #include "engine/engine.h"
@@ -19,12 +20,6 @@ static const char *const kinds[] = { "window 9", "window 130", "window 9, f32", 
 static char paths[QP_COUNT(kinds)][64];
 static quip_token tokens[N_TOKENS];
 static float *rows[QP_COUNT(kinds)]; // logits after each token, [N_TOKENS, TINY_VOCAB]
-
-static void check(quip_status status, const quip_error *error)
-{
-    if (status)
-        fail_msg("%s: %s", quip_status_name(status), error->message);
-}
 
 static quip_session *open_session(size_t kind, const quip_session_options *options)
 {

@@ -1,5 +1,6 @@
 /* sessions.c: what sessions promise when calls are cancelled, do not fit, or come from several
  * threads at once. The thread sanitizer runs this. */
+#include "support/check.h"
 #include "support/tiny_model.h"
 
 #include "engine/engine.h"
@@ -17,12 +18,6 @@
 static char path[64];
 static quip_model *model;
 static quip_token prompt[N_PROMPT];
-
-static void check(quip_status status, const quip_error *error)
-{
-    if (status)
-        fail_msg("%s: %s", quip_status_name(status), error->message);
-}
 
 static int open_model(void **state)
 {

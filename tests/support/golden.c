@@ -1,6 +1,7 @@
 /* golden.c (test): a prompt of the reference data against a model: logits of every position, and
  * the greedy continuation. */
 #include "support/golden.h"
+#include "support/check.h"
 #include "support/shared.h"
 
 #include <math.h>
@@ -12,12 +13,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static void check(quip_status status, const quip_error *error)
-{
-    if (status)
-        fail_msg("%s: %s", quip_status_name(status), error->message);
-}
 
 struct comparison {
     const float *want;
