@@ -111,7 +111,6 @@ test("types of a strict program", () => {
   const compiler = join(ROOT, "bindings/web/node_modules/typescript/bin/tsc");
   execFileSync(process.execPath, [compiler, "-p", join(ROOT, "bindings/web/test")], { stdio: ["ignore", 2, "inherit"] });
 });
-});
 
 test("a page downloads less than 300 KB", () => {
   const bytes = (name) => gzipSync(readFileSync(join(DIST, name)), { level: 9 }).length;
