@@ -405,6 +405,9 @@ static void test_missing_parts(void **state)
     check_fails("no weights", "has no weights: looked for *.safetensors");
     write_to("pytorch_model.bin", "PK", 2);
     check_fails("a cut archive", "pytorch_model.bin: begins as a ZIP archive");
+    unlink(FOLDER "/pytorch_model.bin");
+    write_to("model.safetensors", "<!doctype html>", 15);
+    check_fails("a page", "model.safetensors: is a web page");
     write_whole();
     unlink(FOLDER "/config.json");
     check_fails("no config", "has no config.json");

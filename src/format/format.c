@@ -296,6 +296,11 @@ static quip_status refuse_file(const struct file *file, const uint8_t head[16], 
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: is a Git LFS pointer, not the file itself; run `git lfs pull`",
                        file->name);
+    if (head[0] == '<')
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: is a web page, not a model file; take the address that its link to the "
+                       "file has, and look whether one must sign in",
+                       file->name);
     return qp_fail(error, QUIP_E_FORMAT,
                    "%s: is no model file: it begins with %02x %02x %02x %02x %02x %02x %02x %02x; "
                    "expected TFLite weights (\"TFL3\" at 4), GGUF or safetensors",
