@@ -56,6 +56,9 @@ int32_t quip_web_relaxed_ok(void)
 
 /* ---- models ---- */
 
+/* The host knows what a file is called, and writes it here. */
+static const char file_name[] = "{file}";
+
 /* Whose file it is says how many pages. */
 static void free_file(void *user)
 {
@@ -65,8 +68,10 @@ static void free_file(void *user)
 
 quip_model *quip_web_model_open(void *file, size_t n)
 {
+    struct file bytes;
     quip_model *model;
-    if (quip_model_open_memory(&model, file, n, NULL, NULL, NULL, &last_error))
+    qp_file_open_memory(&bytes, file, n, file_name);
+    if (qp_model_open(&model, &bytes, NULL, &last_error))
         return NULL;
     model->file.release = free_file;
     model->file.release_user = &model->file;
@@ -114,7 +119,7 @@ quip_adapter *quip_web_adapter_open(quip_model *model, const void *file, size_t 
 {
     struct file_head user = { file, n };
     const quip_source source = {
-        .user = &user, .size = n, .read_at = read_head, .name = "adapter"
+        .user = &user, .size = n, .read_at = read_head, .name = file_name
     };
     quip_adapter *adapter;
     return quip_adapter_open_source(&adapter, model, &source, &last_error) ? NULL : adapter;
@@ -323,9 +328,9 @@ const double *quip_web_plan(const void *head, size_t n, double file_bytes,
                             const struct web_session_options *options)
 {
     struct file_head user = { head, n };
-    const quip_source source = { .user = &user,
-                                 .size = (uint64_t)file_bytes,
-                                 .read_at = read_head };
+    const quip_source source = {
+        .user = &user, .size = (uint64_t)file_bytes, .read_at = read_head, .name = file_name
+    };
     const quip_session_options o = read_options(options);
     quip_plan plan;
     if (quip_plan_memory_source(&plan, &source, NULL, &o, &last_error))
@@ -341,9 +346,9 @@ const double *quip_web_plan(const void *head, size_t n, double file_bytes,
 quip_model *quip_web_header_open(const void *head, size_t n, double file_bytes)
 {
     struct file_head user = { head, n };
-    const quip_source source = { .user = &user,
-                                 .size = (uint64_t)file_bytes,
-                                 .read_at = read_head };
+    const quip_source source = {
+        .user = &user, .size = (uint64_t)file_bytes, .read_at = read_head, .name = file_name
+    };
     struct file file;
     quip_model *model;
     if (qp_file_open_source(&file, &source, &last_error) ||

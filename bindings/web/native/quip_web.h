@@ -6,7 +6,8 @@
  *   Text is UTF-8: a pointer and a length, no NUL; the few NUL-terminated ones say so.
  * - A call that makes something returns its handle, or 0 when it fails. Any other call that can
  * fail returns a quip_status: 0, or a negative number. What went wrong then lies at
- * quip_web_error(): { i32 status; char message[508], NUL-terminated }.
+ * quip_web_error(): { i32 status; char message[508], NUL-terminated }. A file has no name here: the
+ * message says "{file}" for it.
  * - Memory may grow in every call: take views of it anew afterwards.
  * - All calls are made by one thread, the host worker, except quip_web_thread_run and the stores to
  *   a session's cancel flag.

@@ -302,6 +302,9 @@ export const tests = {
     await fails(Model.open(new Uint8Array(100)), "format");
     await fails(Model.open(bytes.subarray(0, 100000)), "format");
     await fails(Model.open(new Uint8Array(0)), "format");
+    const named = (text) => new File([text], "my.bin");
+    await fails(Model.open(named("<!doctype html><title>Sign in</title>")), "format", /^my\.bin: is a web page/);
+    await fails(Model.open(new File([await env.bytes("gguf")], "my.gguf")), "unsupported", /^my\.gguf is a GGUF checkpoint.*quip convert my\.gguf/);
     await fails(Model.open(new Response("no", { status: 404 })), "io", /404/);
     const broken = new ReadableStream({ pull: (c) => c.error(new Error("the cable is cut")) });
     equal((await failure(Model.open(broken))).message, "the cable is cut");

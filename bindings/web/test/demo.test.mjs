@@ -22,6 +22,8 @@ before(async () => {
   writeFileSync(join(folder, "smollm2-135m-int8.bin"), fixtures.bytes("gemma3"));
   writeFileSync(join(folder, "slow.bin"), fixtures.bytes("slow"));
   writeFileSync(join(folder, "broken.bin"), fixtures.bytes("gemma3").subarray(0, 5000));
+  writeFileSync(join(folder, "page.bin"), "<!doctype html><title>Sign in</title>");
+  writeFileSync(join(folder, "blocks.gguf"), fixtures.bytes("gguf"));
   [server, origin] = await serve();
   browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 });
@@ -98,14 +100,35 @@ describe("the demo page", () => {
     await page.context().close();
   });
 
-  test("a damaged file and a missing address are sentences", async () => {
+  test("what is no model is a sentence beside the form", async () => {
     const page = await openPage();
-    for (const name of ["models/broken.bin", "models/nothing.bin"]) {
+    for (const [name, message] of [
+      ["models/broken.bin", /broken\.bin: the flatbuffer is damaged/],
+      ["models/nothing.bin", /nothing\.bin \(404\)/],
+      ["models/page.bin", /page\.bin: is a web page/],
+      ["models/blocks.gguf", /blocks\.gguf is a GGUF checkpoint.*quip convert/],
+    ]) {
       await page.fill("#url", name);
       await page.click("#url-form button");
-      await page.waitForSelector("#problem:not([hidden])");
-      assert.ok((await page.locator("#problem").textContent()).length > 20);
+      await page.waitForFunction((text) => document.querySelector("#open:not([hidden]) #problem:not([hidden])")?.textContent.includes(text), name);
+      assert.match(await page.locator("#problem").textContent(), message);
     }
+    assert.deepEqual(await page.evaluate(async () => (await import("./quip/index.js")).cache.list()), []);
+    assert.deepEqual(page.errors, []);
+    await page.context().close();
+  });
+
+  test("settings that cannot be had are told, and others then work", async () => {
+    const page = await openPage();
+    await page.click("#open-demo");
+    await page.waitForSelector("#composer:not([hidden])");
+    await page.click("#settings-button");
+    await page.fill("input[name=context]", "2000000000");
+    await say(page, fixtures.prompt);
+    assert.match(await page.locator(".note").textContent(), /memory|context/);
+    await page.fill("input[name=context]", "512");
+    await say(page, fixtures.prompt);
+    assert.equal(await page.locator(".theirs").count(), 1);
     assert.deepEqual(page.errors, []);
     await page.context().close();
   });
@@ -114,16 +137,18 @@ describe("the demo page", () => {
     const page = await openPage();
     await page.click("#open-demo");
     await page.waitForSelector("#composer:not([hidden])");
-    await page.evaluate(() => navigator.serviceWorker.ready);
-    await page.reload(); // by way of the service worker, which keeps what it sees
-    await page.click("#open-demo");
-    await page.waitForSelector("#composer:not([hidden])");
+    await page.waitForFunction(async () => {
+      const kept = await caches.keys().then((names) => Promise.all(names.map(async (name) => (await caches.open(name)).keys())));
+      return kept.flat().some(({ url }) => url.endsWith(".wasm"));
+    });
     await page.context().setOffline(true);
     await page.reload();
     await page.click("#open-demo");
     await page.waitForSelector("#composer:not([hidden])");
-    await say(page, fixtures.prompt);
+    await page.click("#ideas button");
+    await page.waitForSelector("#stop", { state: "hidden" });
     assert.equal(await page.locator(".theirs").count(), 1);
+    assert.deepEqual(page.errors, []);
     await page.context().close();
   });
 

@@ -62,13 +62,13 @@ export function makeFixtures() {
     run("quip", "run", path("gemma3"), prompt, "--json", "--max-output-tokens", "60", "--adapter", adapter),
   ).text;
   const golden = makeGolden(path);
+  const others = { adapter: join(adapter, "adapter_model.safetensors"), gguf: join(ROOT, "tests/data/blocks.gguf") };
   return {
-    adapter: join(adapter, "adapter_model.safetensors"),
     golden,
     path,
     prompt,
     expected,
-    bytes: (kind) => readFileSync(path(kind)),
+    bytes: (kind) => readFileSync(others[kind] ?? path(kind)),
     end: () => rmSync(folder, { recursive: true }),
   };
 }

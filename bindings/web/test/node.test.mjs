@@ -17,7 +17,7 @@ const env = (build) => ({
   quip,
   build,
   source: fixtures.path,
-  bytes: async (kind) => new Uint8Array(kind === "adapter" ? readFileSync(fixtures.adapter) : fixtures.bytes(kind)),
+  bytes: async (kind) => new Uint8Array(fixtures.bytes(kind)),
 });
 
 /* Those that this Node runs correctly. */

@@ -54,23 +54,14 @@ export class Engine {
   openModel(place: Place): number {
     if (!place.length) throw new QuipError("format", `${place.name} is empty`);
     place.trim();
-    const model = this.module.x.model_open(place.pointer, place.length);
-    if (!model) throw this.#named(place);
-    return model;
+    return this.module.handle(this.module.x.model_open(place.pointer, place.length), place.name);
   }
 
   /** LoRA weights for the model; the place is then free again. */
   openAdapter(model: number, place: Place): number {
-    const adapter = this.module.x.adapter_open(model, place.pointer, place.length);
-    if (!adapter) throw this.#named(place);
+    const adapter = this.module.handle(this.module.x.adapter_open(model, place.pointer, place.length), place.name);
     place.free();
     return adapter;
-  }
-
-  /** The error of the call that just failed, which names the file. */
-  #named(place: Place): QuipError {
-    const { status, message } = this.module.error();
-    return new QuipError(status, message.replace(/^(model|adapter):/, `${place.name}:`));
   }
 
   modelInfo(model: number): ModelInfo {
@@ -88,12 +79,12 @@ export class Engine {
   }
 
   /** What a model and a session with this context take, from the beginning of the model's file. */
-  plan(header: Uint8Array, fileBytes: number, nContext: number): Plan {
+  plan(file: string, header: Uint8Array, fileBytes: number, nContext: number): Plan {
     return this.module.scoped((a) => {
       const options = a.put(new Uint8Array(OPTIONS_BYTES));
       this.module.view(options, 4).setInt32(0, nContext, true);
       const figures = this.module.x.plan(a.put(header), header.length, fileBytes, options);
-      const v = this.module.view(this.module.handle(figures), 40);
+      const v = this.module.view(this.module.handle(figures, file), 40);
       const at = (i: number) => v.getFloat64(8 * i, true);
       return { kvBytes: at(1), scratchBytes: at(2), modelBytes: at(3), nContext: at(4) };
     });

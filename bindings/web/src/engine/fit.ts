@@ -28,6 +28,8 @@ async function headOf(source: Source, signal: AbortSignal): Promise<Head> {
   return { total: await sizeOf(url, signal), read: (begin, end) => part(url, begin, end, signal) };
 }
 
+const nameOf = (source: Source) => (source.kind === "url" ? source.url : (source as { path: string }).path);
+
 async function readPart(path: string, begin: number, end: number): Promise<Uint8Array> {
   const file = await readFile(path);
   try {
@@ -41,7 +43,7 @@ async function readPart(path: string, begin: number, end: number): Promise<Uint8
 
 export async function check(engine: Engine, source: Source, nContext: number, build: Build | undefined, signal: AbortSignal): Promise<Fit> {
   const { total, read } = await headOf(source, signal);
-  const plan = await withHeader(total, read, (header) => engine.plan(header, total, nContext));
+  const plan = await withHeader(total, read, (header) => engine.plan(nameOf(source), header, total, nContext));
   const fit = {
     fileBytes: total,
     sessionBytes: plan.kvBytes + plan.scratchBytes,

@@ -1,5 +1,5 @@
 /** load.ts: from wherever a file is into its place in memory. */
-import { QuipError } from "../errors.js";
+import { QuipError, type Status } from "../errors.js";
 import { openStoreFolder, withLock, type StoredMeta } from "../store_files.js";
 import type { Progress, Source } from "../protocol.js";
 import { Download, isSameVersion } from "./download.js";
@@ -127,6 +127,8 @@ async function loadPieces(memory: Memory, name: string, bytes: number, loading: 
 
 /* ---- URLs, and the store ---- */
 
+const isA = (error: unknown, status: Status) => error instanceof QuipError && error.status === status;
+
 type UrlSource = Extract<Source, { kind: "url" }>;
 
 async function loadUrl<T>(
@@ -144,8 +146,7 @@ async function loadUrl<T>(
     try {
       const wasComplete = stored?.isComplete && source.cache !== "reload";
       return await once(stored, source.cache).catch((error) => {
-        const isDamaged = error instanceof QuipError && error.status === "format";
-        if (!isDamaged || !wasComplete) throw error;
+        if (!isA(error, "format") || !wasComplete) throw error;
         return once(stored, "reload");
       });
     } finally {
@@ -159,7 +160,7 @@ async function loadUrl<T>(
       return use(place);
     } catch (error) {
       place.free();
-      if (error instanceof QuipError && error.status === "format") await stored?.remove();
+      if (isA(error, "format") || isA(error, "unsupported")) await stored?.remove();
       throw error;
     }
   }

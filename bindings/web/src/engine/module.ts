@@ -199,11 +199,11 @@ export class Module {
     return this.text(pointer, this.bytes(pointer, Math.min(rest, LONGEST_TEXT)).indexOf(0));
   }
 
-  /** The error of the call that just failed. */
-  error(): QuipError {
+  /** The error of the call that just failed. `file` is what its file is called, if it had one. */
+  error(file = "the model"): QuipError {
     const at = this.x.error();
     const status = this.view(at, 4).getInt32(0, true);
-    return new QuipError(STATUS[status] ?? "internal", this.cText(at + 4));
+    return new QuipError(STATUS[status] ?? "internal", this.cText(at + 4).replaceAll("{file}", file));
   }
 
   /** A count or QUIP_OK; negative is a status, and thrown. */
@@ -213,8 +213,8 @@ export class Module {
   }
 
   /** A handle; 0 is a failure, and thrown. */
-  handle(result: number): number {
-    if (!result) throw this.error();
+  handle(result: number, file?: string): number {
+    if (!result) throw this.error(file);
     return result;
   }
 
