@@ -53,14 +53,16 @@ async function open(source, name) {
   showProgress(name, started, { phase: "open", loaded: 0, total: 0 });
   try {
     if (typeof source === "string") {
-      const fit = await Model.check(source, { signal: loading.signal }).catch(() => null); // offline: open tells
-      if (fit && !fit.fits) throw new Error(fit.reason);
+      const fit = await Model.check(source, { signal: loading.signal }).catch((error) => {
+        if (error.status !== "io") throw error; // it is no model: nothing is downloaded
+      });
+      if (fit && !fit.fits) throw new Error(fit.reason); // offline nobody knows: the store may have it
     }
     model = await Model.open(source, { signal: loading.signal, onprogress: (p) => showProgress(name, started, p) });
     await begin(name, performance.now() - started);
   } catch (error) {
-    if (!loading.signal.aborted) complain(error.message);
     show("open", true);
+    if (!loading.signal.aborted) complain(error.message);
     await listStored();
   } finally {
     loading = null;
@@ -117,9 +119,10 @@ async function begin(name, ms) {
   for (const id of ["compare", "new-chat", "other-model"]) $(id).disabled = false;
   for (const s of settings) s.element.querySelector(".adapter").hidden = !model.loadAdapter;
   arrange(false);
-  show("panes", true);
-  show("composer", true);
+  for (const id of ["panes", "composer", "ideas"]) show(id, true);
   $("prompt").focus();
+  const keep = new URL(`quip/quip-${build}.wasm`, location).href; // loaded before the service worker came in
+  navigator.serviceWorker?.ready.then(({ active }) => active.postMessage({ keep }));
 }
 
 /** One conversation, or two side by side. */
@@ -138,13 +141,14 @@ async function say() {
   if (!text || running || !settings.every((s) => s.isValid())) return;
   running = new AbortController();
   $("prompt").value = "";
+  show("ideas", false);
   show("send", false);
   show("stop", true);
   for (const id of ["compare", "new-chat", "other-model"]) $(id).disabled = true;
   try {
     // one after the other: each has the whole machine, so that the figures can be compared
     for (const chat of chats) if (!running.signal.aborted) await chat.say(text, running.signal);
-    if ($("memory")) $("memory").textContent = size(await model.memory());
+    if (model) $("memory").textContent = size(await model.memory());
   } finally {
     running = null;
     show("send", true);
@@ -161,8 +165,7 @@ async function leave() {
   $("model-name").textContent = "no model yet";
   $("facts").replaceChildren();
   for (const id of ["compare", "new-chat", "other-model"]) $(id).disabled = true;
-  show("panes", false);
-  show("composer", false);
+  for (const id of ["panes", "composer", "ideas"]) show(id, false);
   show("open", true);
   await listStored();
 }
@@ -192,10 +195,13 @@ addEventListener("dragover", (event) => {
   document.body.classList.add("is-over");
 });
 for (const name of ["dragleave", "drop"]) addEventListener(name, () => document.body.classList.remove("is-over"));
-addEventListener("drop", (event) => {
+addEventListener("drop", async (event) => {
   event.preventDefault();
   const [file] = event.dataTransfer.files;
-  if (file && !model && !loading) open(file, file.name);
+  if (!file || loading) return;
+  running?.abort();
+  if (model) await leave();
+  open(file, file.name);
 });
 $("stop-loading").addEventListener("click", () => loading?.abort());
 $("composer").addEventListener("submit", (event) => {
@@ -207,6 +213,11 @@ $("prompt").addEventListener("keydown", (event) => {
   event.preventDefault();
   say();
 });
+$("ideas").addEventListener("click", (event) => {
+  if (event.target.type !== "button") return;
+  $("prompt").value = event.target.textContent;
+  say();
+});
 $("stop").addEventListener("click", () => running?.abort());
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
@@ -216,6 +227,7 @@ addEventListener("keydown", (event) => {
 $("compare").addEventListener("click", () => arrange(chats.length === 1));
 $("new-chat").addEventListener("click", async () => {
   for (const chat of chats) await chat.reset();
+  show("ideas", true);
   $("prompt").focus();
 });
 $("other-model").addEventListener("click", leave);

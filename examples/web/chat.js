@@ -55,6 +55,8 @@ export class Chat {
     this.#add("mine", text);
     const message = this.#add("theirs is-running", "");
     const started = performance.now();
+    this.#figures.textContent = "reading…";
+    this.#log.setAttribute("aria-busy", true); // a screen reader reads whole answers, not pieces
     let n = 0;
     try {
       if (!this.#session) await this.#open();
@@ -72,11 +74,14 @@ export class Chat {
       if (result.finishReason === "cancelled") this.#add("note", "stopped");
       return result;
     } catch (error) {
-      if (!message.textContent) message.remove();
+      this.#figures.textContent = "";
       this.#add("note", error.message);
+      if (!(await this.#session?.context().catch(() => 0))) await this.close(); // it never opened: the next may
       return null;
     } finally {
+      this.#log.setAttribute("aria-busy", false);
       message.classList.remove("is-running");
+      if (!message.textContent) message.remove(); // stopped before the first word
     }
   }
 

@@ -21,7 +21,6 @@ const { values } = parseArgs({
 const FOLDERS = [
   ...values.mount.map((text) => text.split("=")).map(([prefix, folder]) => [prefix, resolve(folder)]),
   ["/quip/", resolve(here, "../../bindings/web/dist")],
-  ["/bindings/web/dist/", resolve(here, "../../bindings/web/dist")], // as minimal/ names it
   ["/models/", resolve(values.models)],
   ["/", here],
 ];

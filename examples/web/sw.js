@@ -27,6 +27,11 @@ async function answer(request) {
   }
 }
 
+/* What the page loaded before this worker came in. */
+self.addEventListener("message", (event) => {
+  if (event.data.keep) event.waitUntil(caches.open(NAME).then((kept) => kept.add(event.data.keep)));
+});
+
 self.addEventListener("fetch", (event) => {
   const url = new URL(event.request.url);
   const isOurs = url.origin === location.origin && !url.pathname.includes("/models/");
