@@ -53,6 +53,9 @@ static inline size_t qp_round_up(size_t n, size_t unit)
  * until touched. Free with qp_free_pages and the same size. */
 void *qp_alloc_pages(size_t n_bytes);
 void qp_free_pages(void *p, size_t n_bytes);
+/* A block that will be filled whole and read through again and again: few large pages, where the
+ * system has them, are found faster than many small ones. */
+void qp_want_large_pages(void *p, size_t n_bytes);
 
 /* An arena: one zeroed block, cut from the front; closing it is one free. Use it twice: first
  * with base == NULL to measure (every qp_arena_take returns NULL and adds up `used`), then open

@@ -89,6 +89,17 @@ void qp_free_pages(void *p, size_t n_bytes)
 
 #endif
 
+void qp_want_large_pages(void *p, size_t n_bytes)
+{
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    if (p)
+        madvise(p, n_bytes, MADV_HUGEPAGE); // a wish: it may fail
+#else
+    (void)p;
+    (void)n_bytes;
+#endif
+}
+
 /* ---- arenas ---- */
 
 quip_status qp_arena_open(struct arena *a, size_t size, const char *what, quip_error *error)

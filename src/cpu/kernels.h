@@ -204,7 +204,7 @@ void qp_gemm_f32_pairs(pair_sums_f32 *sums_of, float *y, size_t y_stride, const 
 
 /* Bytes that are fetched ahead while a thin matrix is read for one token: what is read next lies
  * there (model/adapter.c), and the processor cannot see that. */
-#define THIN_AHEAD 4096
+#define THIN_AHEAD 6144
 
 /* add_thin by way of the products of a group's sixteen rows, without their scales, and one token:
  * what is left to an instruction set (thin_scalar.c). */

@@ -481,7 +481,7 @@ static quip_status read_original_header(struct adapter_reader *r)
 static quip_status read_adapter(struct adapter_reader *r)
 {
     const int n_layers = r->adapter->model->config.n_layers;
-    struct arena measured = { 0 };
+    struct arena measured = { 0 }, *arena = &r->adapter->arena;
     quip_status status = QUIP_OK;
     if (r->format.kind == FORMAT_GGUF)
         return qp_fail(r->error, QUIP_E_UNSUPPORTED,
@@ -497,8 +497,10 @@ static quip_status read_adapter(struct adapter_reader *r)
     for (int i = 0; i < r->format.n_tensors && !status; i++)
         status = place_tensor(r, &r->format.tensors[i]);
     if (status || (status = take_adapter(r, &measured)) ||
-        (status = qp_arena_open(&r->adapter->arena, measured.used, "an adapter", r->error)) ||
-        (status = take_adapter(r, &r->adapter->arena)))
+        (status = qp_arena_open(arena, measured.used, "an adapter", r->error)))
+        return status;
+    qp_want_large_pages(arena->base, arena->size);
+    if ((status = take_adapter(r, arena)))
         return status;
     for (int l = 0; l < n_layers; l++)
         for (int m = 0; m < N_MODULES; m++)
