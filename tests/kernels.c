@@ -379,12 +379,17 @@ static void check_thin_case(const char *isa, uint64_t case_seed, const struct ke
                             const struct kernels *k)
 {
     seed = case_seed * 0x9e3779b97f4a7c15u;
-    const int n_in = widths[case_seed % QP_COUNT(widths)], n_out = random_between(1, 70);
+    const int n_in = widths[case_seed % QP_COUNT(widths)];
+    const int n_out = random_between(1, 2 * TILE_ROWS);
     const int n_tokens = random_between(1, n_in < 1000 ? 70 : 10);
     struct sample s;
     struct thin thin;
     open_sample(&s, DTYPE_I8, n_in, n_out, n_tokens, scalar, k);
     s.w.bias = NULL;
+    if (n_out >= TILE_ROWS) { // as prefill asks for them
+        s.begin = n_out - TILE_ROWS >= THIN_ROWS ? THIN_ROWS : 0;
+        s.end = s.begin + TILE_ROWS;
+    }
     struct fenced groups = make_thin(&thin, &s.w);
     const size_t stride = s.y_stride, n_rows = (size_t)(s.end - s.begin);
     struct fenced want = fence(((size_t)(n_tokens - 1) * stride + n_rows) * sizeof(float));

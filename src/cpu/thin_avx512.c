@@ -20,6 +20,7 @@
 
 enum {
     BLOCK_STEPS = ACT_BLOCK / THIN_STEP,
+    TILE_GROUPS = TILE_ROWS / THIN_ROWS,
     TOKENS_AT_ONCE = 32 // whose sums wait, in L1, while a block of weights is in registers
 };
 
@@ -108,6 +109,12 @@ static inline void add_thin_sum(float *y, __m512 sum, __m512 scales, int begin, 
         _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), _mm512_maskz_compress_ps(wanted, add)));
 }
 
+static inline void fetch_steps(const uint8_t *steps, int n_steps)
+{
+    for (int j = 0; j < n_steps; j++)
+        _mm_prefetch((const char *)steps + j * THIN_STEP_BYTES, _MM_HINT_T0);
+}
+
 /* Rows [begin, end) of the group, for the tokens in x. */
 static inline void add_thin_group(float *y, size_t y_stride, const uint8_t *group,
                                   struct thin_tokens x, int n_steps, int begin, int end)
@@ -118,12 +125,14 @@ static inline void add_thin_group(float *y, size_t y_stride, const uint8_t *grou
     for (int t = 0; t < x.n; t++)
         sums[t] = _mm512_setzero_ps();
     for (; n_steps >= BLOCK_STEPS; n_steps -= BLOCK_STEPS) {
+        fetch_steps(steps + THIN_AHEAD, BLOCK_STEPS);
         add_thin_block(sums, steps, &x, BLOCK_STEPS);
         steps += BLOCK_STEPS * THIN_STEP_BYTES;
         x.q += ACT_BLOCK;
         x.scales++;
         x.offsets++;
     }
+    fetch_steps(steps + THIN_AHEAD, n_steps);
     if (n_steps)
         add_thin_rest(sums, steps, &x, n_steps);
     for (int t = 0; t < x.n; t++)
@@ -170,6 +179,45 @@ static void add_thin_one(float *y, const struct thin *w, int begin, int end, con
     }
 }
 
+/* 64 rows of rank up to 16, whose weights are registers while all tokens pass. */
+static inline __attribute__((always_inline)) void add_thin_tile(float *y, size_t y_stride,
+                                                                const uint8_t *groups,
+                                                                const struct thin_tokens *x,
+                                                                int n_steps)
+{
+    const size_t group_bytes = THIN_SCALE_BYTES + (size_t)n_steps * THIN_STEP_BYTES;
+    __m512i w[TILE_GROUPS][4];
+    __m512 scales[TILE_GROUPS];
+    UNROLL
+    for (int g = 0; g < TILE_GROUPS; g++) {
+        const uint8_t *group = groups + (size_t)g * group_bytes;
+        scales[g] = _mm512_load_ps(qp_thin_scales(group));
+        UNROLL
+        for (int j = 0; j < n_steps; j++)
+            w[g][j] = unsigned_step(group + THIN_SCALE_BYTES + j * THIN_STEP_BYTES);
+    }
+    for (int t = 0; t < x->n; t++, y += y_stride) {
+        const int8_t *q = x->q + (size_t)t * x->q_stride;
+        const __m512 scale = _mm512_set1_ps(x->scales[t]);
+        __m512i dot[TILE_GROUPS];
+        UNROLL
+        for (int g = 0; g < TILE_GROUPS; g++)
+            dot[g] = _mm512_set1_epi32(x->offsets[t]);
+        UNROLL
+        for (int j = 0; j < n_steps; j++) {
+            UNROLL
+            for (int g = 0; g < TILE_GROUPS; g++)
+                dot[g] = thin_dot(dot[g], w[g][j], q + j * THIN_STEP);
+        }
+        UNROLL
+        for (int g = 0; g < TILE_GROUPS; g++) {
+            const __m512 sum = _mm512_add_ps(_mm512_setzero_ps(),
+                                             _mm512_mul_ps(scale, _mm512_cvtepi32_ps(dot[g])));
+            add_thin_sum(y + g * THIN_ROWS, sum, scales[g], 0, THIN_ROWS);
+        }
+    }
+}
+
 static void add_thin_avx512(float *y, size_t y_stride, const struct thin *w, int begin, int end,
                             const int8_t *q, size_t q_stride, const float *scales,
                             const int32_t *offsets, int n_tokens)
@@ -191,6 +239,10 @@ static void add_thin_avx512(float *y, size_t y_stride, const struct thin *w, int
             .n = n_tokens - t < TOKENS_AT_ONCE ? n_tokens - t : TOKENS_AT_ONCE,
         };
         float *to = y + (size_t)t * y_stride;
+        if (n_steps == 4 && begin % THIN_ROWS == 0 && end - begin == TILE_ROWS) {
+            add_thin_tile(to, y_stride, qp_thin_group(w, begin), &x, 4);
+            continue;
+        }
         for (int r = begin / THIN_ROWS * THIN_ROWS; r < end; r += THIN_ROWS) {
             const int first = r < begin ? begin - r : 0;
             const int last = end - r < THIN_ROWS ? end - r : THIN_ROWS;
