@@ -1,8 +1,8 @@
 /* gemv_rows.h: few tokens times rows of weights, straight from the file, in the order of a plain
  * read: row after row, what comes next fetched ahead (docs/performance.md).
  * In:  the matrix and the tokens' activations. Out: y, as gemv and gemm_few promise (kernels.h).
- * An instruction set gives the product of one block of a row, in four parts. These wait in cache
- * until those of eight rows are added up and scaled together. */
+ * An instruction set gives the products of two blocks of a row, in two parts each. These wait in
+ * cache until those of eight rows are added up and scaled together. */
 #ifndef QP_GEMV_ROWS_H
 #define QP_GEMV_ROWS_H
 
@@ -15,14 +15,13 @@
 enum {
     GEMV_ROWS = 8,
     GEMV_BLOCKS = 256,       // whose parts wait, of all tokens: a row of 16384 for one, read whole
-    GEMV_AHEAD = 4096,       // bytes that are fetched while reading
-    GEMV_FAR_AHEAD = 8192,   // the same, of rows longer than GEMV_AHEAD
+    GEMV_AHEAD = 8192,       // bytes that are fetched while reading; 4096: docs/performance.md
     SORTED_BYTES = 64 * 1024 // of activations, sorted once; of more, again for each eight rows
 };
 
-/* A row's products with blocks of activations, each in four parts. (Without the rest the rows of
- * such an array would have the same places in L1.) */
-typedef int32_t row_parts[GEMV_BLOCKS + 4][4];
+/* A row's products with pairs of blocks of activations: two parts of the first, two of the second.
+ * (Without the rest the rows of such an array would have the same places in L1.) */
+typedef int32_t row_parts[GEMV_BLOCKS / 2 + 4][4];
 
 /* Activations of n tokens, as gemm_few takes them. */
 struct gemv_tokens {
@@ -39,14 +38,15 @@ struct gemv_kernel {
     int q_block_bytes; // of a block of activations, sorted
     /* Puts a block of q in the order that `dot` wants; NULL: as it lies. */
     void (*sort)(int8_t *to, const int8_t *q);
-    /* parts[4 t .. 4 t + 3] = a block of weights times the block q + t * q_stride, for n tokens. */
+    /* parts[4 t .. 4 t + 3] = two blocks of weights, or one, times those at q + t * q_stride, for n
+     * tokens. */
     void (*dot)(int32_t *parts, const uint8_t *w, const uint8_t *multipliers, const int8_t *q,
-                size_t q_stride, int n);
-    /* sums[i] += scales[b] * (float)(the sum of parts[i][first + b * step] + offsets[b] / divisor),
-     * for n_blocks blocks; divisor 0: no offsets. */
+                size_t q_stride, int n, bool is_pair);
+    /* sums[i] += scales[b] * (float)(the two parts of block b in parts[i][first + b / 2 * step] +
+     * offsets[b] / 16), for n_blocks blocks; offsets may be NULL. */
     void (*add)(float sums[GEMV_ROWS], const row_parts *parts, int first, int step,
-                const float *scales, const int32_t *offsets, int divisor, int n_blocks);
-    int divisor;
+                const float *scales, const int32_t *offsets, int n_blocks);
+    bool is_plus_8; // the products are those of the weights plus 8
     /* y[i] = sums[i] * w->scales[r + i] (+ bias[r + i]) for the first n rows. */
     void (*store)(float *y, const float sums[GEMV_ROWS], const struct matrix *w, int r, int n);
 };
@@ -58,18 +58,32 @@ struct gemv_place {
     const int8_t *q;
 };
 
-/* n blocks, fetching `ahead` bytes further. */
-INLINE_ROWS void dot_blocks(struct gemv_place *at, const struct gemv_kernel *k, size_t q_stride,
-                            int n_tokens, int n, ptrdiff_t ahead)
+/* n pairs of blocks, fetching what lies `ahead` bytes further. */
+INLINE_ROWS void dot_pairs(struct gemv_place *at, const struct gemv_kernel *k, size_t q_stride,
+                           int n_tokens, int n, ptrdiff_t ahead)
 {
     for (int i = 0; i < n; i++) {
         __builtin_prefetch(at->w + ahead);
-        k->dot(at->parts, at->w, at->multipliers, at->q, q_stride, n_tokens);
+        if (k->block_bytes == ACT_BLOCK)
+            __builtin_prefetch(at->w + ahead + 64);
+        k->dot(at->parts, at->w, at->multipliers, at->q, q_stride, n_tokens, true);
         at->parts += 4 * n_tokens;
-        at->w += k->block_bytes;
-        at->multipliers += 2;
-        at->q += k->q_block_bytes;
+        at->w += 2 * k->block_bytes;
+        at->multipliers += 4;
+        at->q += 2 * k->q_block_bytes;
     }
+}
+
+/* The last bytes of a row, fewer than two blocks have. */
+INLINE_ROWS void dot_rest(const struct gemv_place *at, const struct gemv_kernel *k, size_t q_stride,
+                          int n_tokens, int n_bytes)
+{
+    uint8_t copy[2 * ACT_BLOCK] = { 0 };
+    const uint8_t *w = n_bytes == k->block_bytes ? at->w : memcpy(copy, at->w, (size_t)n_bytes);
+    if (n_bytes > k->block_bytes)
+        k->dot(at->parts, w, at->multipliers, at->q, q_stride, n_tokens, true);
+    else
+        k->dot(at->parts, w, at->multipliers, at->q, q_stride, n_tokens, false);
 }
 
 /* Blocks [b, b + n) of the rows from r on; past the last row the last is repeated. */
@@ -77,14 +91,13 @@ INLINE_ROWS void dot_rows(row_parts parts[GEMV_ROWS], const struct gemv_kernel *
                           const struct matrix *w, int r, int end, int b, int n, const int8_t *q,
                           size_t q_stride, int n_tokens)
 {
-    const int n_whole = w->n_in / ACT_BLOCK - b < n ? w->n_in / ACT_BLOCK - b : n;
-    const int tail_bytes = n_whole < n ? w->n_in % ACT_BLOCK * k->block_bytes / ACT_BLOCK : 0;
-    const ptrdiff_t row_bytes = (ptrdiff_t)w->row_bytes, begin = (ptrdiff_t)b * k->block_bytes;
-    const ptrdiff_t n_bytes = (ptrdiff_t)n_whole * k->block_bytes + tail_bytes;
-    const int ahead = row_bytes > GEMV_AHEAD ? GEMV_FAR_AHEAD : GEMV_AHEAD;
+    const int row_bytes = (int)w->row_bytes, begin = b * k->block_bytes;
+    const int n_bytes =
+        n * k->block_bytes < row_bytes - begin ? n * k->block_bytes : row_bytes - begin;
+    const int pair_bytes = 2 * k->block_bytes, n_pairs = n_bytes / pair_bytes;
     /* Near the end of a stretch what comes next lies elsewhere, unless it is the whole row. */
-    const int n_far = n_bytes == row_bytes ? 0 : ahead / k->block_bytes;
-    const int n_near = n_whole > n_far ? n_whole - n_far : 0;
+    const int n_far = n_bytes == row_bytes ? 0 : GEMV_AHEAD / pair_bytes;
+    const int n_near = n_pairs > n_far ? n_pairs - n_far : 0;
     for (int i = 0; i < GEMV_ROWS; i++) {
         const int row = r + i < end ? r + i : end - 1;
         struct gemv_place at = {
@@ -93,16 +106,13 @@ INLINE_ROWS void dot_rows(row_parts parts[GEMV_ROWS], const struct gemv_kernel *
             .multipliers = w->multipliers ? qp_matrix_multipliers(w, row) + 2 * b : NULL,
             .q = q,
         };
-        ptrdiff_t next = row_bytes; // the same stretch of the next row
-        if (i == GEMV_ROWS - 1)     // the next one of the first row, or the row after the last
+        int next = row_bytes;   // from here the same stretch of the next row
+        if (i == GEMV_ROWS - 1) // the next one of the first row, or the row after the last
             next = begin + n_bytes < row_bytes ? n_bytes - i * row_bytes : row_bytes - begin;
-        dot_blocks(&at, k, q_stride, n_tokens, n_near, ahead);
-        dot_blocks(&at, k, q_stride, n_tokens, n_whole - n_near, ahead + next - n_bytes);
-        if (tail_bytes) {
-            uint8_t tail[ACT_BLOCK] = { 0 };
-            memcpy(tail, at.w, (size_t)tail_bytes);
-            k->dot(at.parts, tail, at.multipliers, at.q, q_stride, n_tokens);
-        }
+        dot_pairs(&at, k, q_stride, n_tokens, n_near, GEMV_AHEAD);
+        dot_pairs(&at, k, q_stride, n_tokens, n_pairs - n_near, GEMV_AHEAD + next - n_bytes);
+        if (n_bytes % pair_bytes)
+            dot_rest(&at, k, q_stride, n_tokens, n_bytes % pair_bytes);
     }
 }
 
@@ -120,7 +130,7 @@ INLINE_ROWS void gemv_some(float *y, size_t y_stride, const struct matrix *w, in
 {
     _Alignas(64) row_parts parts[GEMV_ROWS];
     _Alignas(64) int8_t sorted[SORTED_BYTES];
-    const int stretch = GEMV_BLOCKS / n_tokens;
+    const int stretch = GEMV_BLOCKS / n_tokens / 2 * 2;
     const bool is_sorted_once = n_tokens * x->n_blocks <= SORTED_BYTES / k->q_block_bytes;
     if (k->sort && is_sorted_once)
         sort_tokens(sorted, k, x, 0, x->n_blocks, n_tokens);
@@ -141,7 +151,7 @@ INLINE_ROWS void gemv_some(float *y, size_t y_stride, const struct matrix *w, in
             for (int t = 0; t < n_tokens; t++) {
                 const int at = t * x->n_blocks + b;
                 k->add(sums[t], (const row_parts *)parts, t, n_tokens, x->scales + at,
-                       x->offsets + at, k->divisor, n);
+                       k->is_plus_8 ? x->offsets + at : NULL, n);
             }
         }
         for (int t = 0; t < n_tokens; t++)

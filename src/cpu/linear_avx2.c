@@ -116,15 +116,7 @@ static void quantize_row_avx2(int8_t *q, float *scale, const float *x, int n)
 
 /* ---- few tokens, row after row ---- */
 
-/* In each 128-bit lane: four sums, of rows a to d. */
-static inline __m256i sum_quads_avx2(__m256i a, __m256i b, __m256i c, __m256i d)
-{
-    __m256i ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-    __m256i cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
-    return _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
-}
-
-/* Of rows r and r + 4. */
+/* Four parts of rows r and r + 4. */
 static inline __m256i parts_of(const row_parts *parts, int r, int i)
 {
     const __m128i *low = (const __m128i *)parts[r][i], *high = (const __m128i *)parts[r + 4][i];
@@ -132,17 +124,44 @@ static inline __m256i parts_of(const row_parts *parts, int r, int i)
                                    _mm_load_si128(high), 1);
 }
 
+/* In each 128-bit lane the even dwords of a and b, the odd ones. */
+static inline __m256i even_dwords(__m256i a, __m256i b)
+{
+    return _mm256_castps_si256(
+        _mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0x88));
+}
+
+static inline __m256i odd_dwords(__m256i a, __m256i b)
+{
+    return _mm256_castps_si256(
+        _mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0xdd));
+}
+
+static inline __m256i sum_two_rows(const row_parts *parts, int r, int i)
+{
+    const __m256i a = parts_of(parts, r, i), b = parts_of(parts, r + 1, i);
+    return _mm256_add_epi32(even_dwords(a, b), odd_dwords(a, b));
+}
+
+/* sum + scale * (dots + offset / 16) */
+static inline __m256 add_dots(__m256 sum, __m256i dots, float scale, const int32_t *offset)
+{
+    if (offset)
+        dots = _mm256_add_epi32(dots, _mm256_srai_epi32(_mm256_set1_epi32(*offset), 4));
+    return scale_dots(sum, scale, dots);
+}
+
 static inline void add_parts_avx2(float sums[GEMV_ROWS], const row_parts *parts, int first,
                                   int step, const float *scales, const int32_t *offsets,
-                                  int divisor, int n_blocks)
+                                  int n_blocks)
 {
     __m256 sum = _mm256_load_ps(sums);
-    for (int b = 0, i = first; b < n_blocks; b++, i += step) {
-        __m256i dots = sum_quads_avx2(parts_of(parts, 0, i), parts_of(parts, 1, i),
-                                      parts_of(parts, 2, i), parts_of(parts, 3, i));
-        if (divisor)
-            dots = _mm256_add_epi32(dots, _mm256_set1_epi32(offsets[b] / divisor));
-        sum = scale_dots(sum, scales[b], dots);
+    for (int b = 0, i = first; b < n_blocks; b += 2, i += step) {
+        const __m256i r0 = sum_two_rows(parts, 0, i), r2 = sum_two_rows(parts, 2, i);
+        sum = add_dots(sum, even_dwords(r0, r2), scales[b], offsets ? offsets + b : NULL);
+        if (b + 1 < n_blocks)
+            sum =
+                add_dots(sum, odd_dwords(r0, r2), scales[b + 1], offsets ? offsets + b + 1 : NULL);
     }
     _mm256_store_ps(sums, sum);
 }
@@ -153,25 +172,31 @@ static inline void store_sums_avx2(float *y, const float sums[GEMV_ROWS], const 
     store_rows8(y, _mm256_load_ps(sums), w, r, n);
 }
 
-static inline void store_parts_avx2(int32_t parts[4], __m256i v)
+/* Of two blocks, eight parts each. */
+static inline void store_parts_avx2(int32_t parts[4], __m256i a, __m256i b)
 {
+    const __m256i v = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
     _mm_store_si128((__m128i *)parts,
                     _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
 }
 
+static inline __m256i dot_block_i8(__m256i a, __m256i b, const int8_t *q)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    a = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(load_32(q), a));
+    b = _mm256_maddubs_epi16(_mm256_abs_epi8(b), _mm256_sign_epi8(load_32(q + 32), b));
+    return _mm256_add_epi32(_mm256_madd_epi16(a, ones), _mm256_madd_epi16(b, ones));
+}
+
 INLINE_ROWS void dot_i8_avx2(int32_t *parts, const uint8_t *w, const uint8_t *multipliers,
-                             const int8_t *q, size_t q_stride, int n_tokens)
+                             const int8_t *q, size_t q_stride, int n_tokens, bool is_pair)
 {
     (void)multipliers;
-    const __m256i ones = _mm256_set1_epi16(1);
-    const __m256i a = load_32(w), b = load_32(w + 32);
-    const __m256i abs_a = _mm256_abs_epi8(a), abs_b = _mm256_abs_epi8(b);
-    for (int t = 0; t < n_tokens; t++, q += q_stride, parts += 4) {
-        __m256i s = _mm256_maddubs_epi16(abs_a, _mm256_sign_epi8(load_32(q), a));
-        __m256i u = _mm256_maddubs_epi16(abs_b, _mm256_sign_epi8(load_32(q + 32), b));
-        store_parts_avx2(parts,
-                         _mm256_add_epi32(_mm256_madd_epi16(s, ones), _mm256_madd_epi16(u, ones)));
-    }
+    const __m256i zero = _mm256_setzero_si256(), a = load_32(w), b = load_32(w + 32);
+    const __m256i c = is_pair ? load_32(w + 64) : zero, d = is_pair ? load_32(w + 96) : zero;
+    for (int t = 0; t < n_tokens; t++, q += q_stride, parts += 4)
+        store_parts_avx2(parts, dot_block_i8(a, b, q),
+                         is_pair ? dot_block_i8(c, d, q + ACT_BLOCK) : zero);
 }
 
 /* A block of activations for int4: the even k, which meet the low nibbles, then the odd ones, which
@@ -186,19 +211,34 @@ static inline void sort_i4_avx2(int8_t *to, const int8_t *q)
     _mm256_store_si256((__m256i *)(to + 32), _mm256_permute4x64_epi64(odd, 0xd8));
 }
 
+struct nibbles_avx2 {
+    __m256i low, high;
+};
+
+static inline struct nibbles_avx2 split_nibbles(__m256i u)
+{
+    const __m256i nibble = _mm256_set1_epi8(15);
+    return (struct nibbles_avx2){ _mm256_and_si256(u, nibble),
+                                  _mm256_and_si256(_mm256_srli_epi16(u, 4), nibble) };
+}
+
+/* Sums of four products. */
+static inline __m256i dot_nibbles(struct nibbles_avx2 w, const int8_t *q)
+{
+    return _mm256_add_epi16(_mm256_maddubs_epi16(w.low, load_32(q)),
+                            _mm256_maddubs_epi16(w.high, load_32(q + 32)));
+}
+
 INLINE_ROWS void dot_i4_avx2(int32_t *parts, const uint8_t *w, const uint8_t *multipliers,
-                             const int8_t *q, size_t q_stride, int n_tokens)
+                             const int8_t *q, size_t q_stride, int n_tokens, bool is_pair)
 {
     (void)multipliers;
-    const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    const __m256i u = load_32(w);
-    const __m256i low = _mm256_and_si256(u, nibble);
-    const __m256i high = _mm256_and_si256(_mm256_srli_epi16(u, 4), nibble);
-    for (int t = 0; t < n_tokens; t++, q += q_stride, parts += 4) {
-        __m256i words = _mm256_add_epi16(_mm256_maddubs_epi16(low, load_32(q)),
-                                         _mm256_maddubs_epi16(high, load_32(q + 32)));
-        store_parts_avx2(parts, _mm256_madd_epi16(words, ones));
-    }
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi16(1);
+    const struct nibbles_avx2 a = split_nibbles(load_32(w));
+    const struct nibbles_avx2 b = split_nibbles(is_pair ? load_32(w + 32) : zero);
+    for (int t = 0; t < n_tokens; t++, q += q_stride, parts += 4)
+        store_parts_avx2(parts, _mm256_madd_epi16(dot_nibbles(a, q), ones),
+                         is_pair ? _mm256_madd_epi16(dot_nibbles(b, q + 64), ones) : zero);
 }
 
 /* The multipliers of 64 weights, each in four words. */
@@ -222,23 +262,30 @@ static inline void sort_i4_block_avx2(int8_t *to, const int8_t *q)
 
 /* Codes become their values plus 16 by a shuffle. A word's four products are of one block of the
  * weights, so that its multiplier takes the place of the 1 in vpmaddwd. */
-INLINE_ROWS void dot_i4_block_avx2(int32_t *parts, const uint8_t *w, const uint8_t *multipliers,
-                                   const int8_t *q, size_t q_stride, int n_tokens)
+static inline struct nibbles_avx2 values_plus_16(__m256i codes)
 {
-    const __m256i nibble = _mm256_set1_epi8(15);
     const __m256i values = _mm256_add_epi8(
         _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)qp_i4_block_values[1])),
         _mm256_set1_epi8(16));
-    const __m256i u = load_32(w), m = word_multipliers(multipliers);
-    const __m256i low = _mm256_shuffle_epi8(values, _mm256_and_si256(u, nibble));
-    const __m256i high =
-        _mm256_shuffle_epi8(values, _mm256_and_si256(_mm256_srli_epi16(u, 4), nibble));
-    for (int t = 0; t < n_tokens; t++, q += q_stride, parts += 4) {
-        __m256i words = _mm256_add_epi16(_mm256_maddubs_epi16(low, load_32(q)),
-                                         _mm256_maddubs_epi16(high, load_32(q + 32)));
-        words = _mm256_sub_epi16(words, load_32(q + 64));
-        store_parts_avx2(parts, _mm256_madd_epi16(words, m));
-    }
+    const struct nibbles_avx2 u = split_nibbles(codes);
+    return (struct nibbles_avx2){ _mm256_shuffle_epi8(values, u.low),
+                                  _mm256_shuffle_epi8(values, u.high) };
+}
+
+static inline __m256i dot_values(struct nibbles_avx2 w, __m256i multipliers, const int8_t *q)
+{
+    return _mm256_madd_epi16(_mm256_sub_epi16(dot_nibbles(w, q), load_32(q + 64)), multipliers);
+}
+
+INLINE_ROWS void dot_i4_block_avx2(int32_t *parts, const uint8_t *w, const uint8_t *multipliers,
+                                   const int8_t *q, size_t q_stride, int n_tokens, bool is_pair)
+{
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i m = word_multipliers(multipliers), m2 = word_multipliers(multipliers + 2);
+    const struct nibbles_avx2 a = values_plus_16(load_32(w));
+    const struct nibbles_avx2 b = values_plus_16(is_pair ? load_32(w + 32) : zero);
+    for (int t = 0; t < n_tokens; t++, q += q_stride, parts += 4)
+        store_parts_avx2(parts, dot_values(a, m, q), is_pair ? dot_values(b, m2, q + 96) : zero);
 }
 
 static const struct gemv_kernel kernel_i8_avx2 = {
@@ -255,7 +302,7 @@ static const struct gemv_kernel kernel_i4_avx2 = {
     .dot = dot_i4_avx2,
     .add = add_parts_avx2,
     .store = store_sums_avx2,
-    .divisor = 16,
+    .is_plus_8 = true,
 };
 static const struct gemv_kernel kernel_i4_block_avx2 = {
     .block_bytes = ACT_BLOCK / 2,
