@@ -9,10 +9,6 @@
  * the second-level cache together, and two threads share the tiles of a matrix evenly. */
 #define TASK_TOKENS 128
 
-/* From this many tokens on, packing a tile pays where no kernel takes several tokens (gemm_few);
- * fewer go row by row. Both give the same bits. */
-#define PACK_TOKENS 4
-
 /* Scratch of one thread. */
 struct worker_scratch {
     void *tile;       // a packed tile of the widest matrix

@@ -7,6 +7,7 @@
 #define QP_GEMV_ROWS_H
 
 #include "cpu/kernels.h"
+#include "format/format.h"
 
 #include <string.h>
 
@@ -32,21 +33,26 @@ struct gemv_tokens {
     int n, n_blocks;
 };
 
-/* What an instruction set gives for a type of weights; a constant where gemv_rows is inlined. */
+/* What an instruction set gives for a type of weights. */
 struct gemv_kernel {
     int block_bytes;   // of a block of weights
     int q_block_bytes; // of a block of activations, sorted
+    bool is_plus_8;    // the products are those of the weights plus 8
     /* Puts a block of q in the order that `dot` wants; NULL: as it lies. */
     void (*sort)(int8_t *to, const int8_t *q);
     /* parts[4 t .. 4 t + 3] = two blocks of weights, or one, times those at q + t * q_stride, for n
      * tokens. */
     void (*dot)(int32_t *parts, const uint8_t *w, const uint8_t *multipliers, const int8_t *q,
                 size_t q_stride, int n, bool is_pair);
+};
+
+/* What it gives in all; a constant where gemv_rows is inlined. */
+struct gemv_level {
+    struct gemv_kernel i8, i4, i4_block;
     /* sums[i] += scales[b] * (float)(the two parts of block b in parts[i][first + b / 2 * step] +
      * offsets[b] / 16), for n_blocks blocks; offsets may be NULL. */
     void (*add)(float sums[GEMV_ROWS], const row_parts *parts, int first, int step,
                 const float *scales, const int32_t *offsets, int n_blocks);
-    bool is_plus_8; // the products are those of the weights plus 8
     /* y[i] = sums[i] * w->scales[r + i] (+ bias[r + i]) for the first n rows. */
     void (*store)(float *y, const float sums[GEMV_ROWS], const struct matrix *w, int r, int n);
 };
@@ -126,7 +132,8 @@ INLINE_ROWS void sort_tokens(int8_t *to, const struct gemv_kernel *k, const stru
 }
 
 INLINE_ROWS void gemv_some(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
-                           const struct gemv_tokens *x, int n_tokens, const struct gemv_kernel *k)
+                           const struct gemv_tokens *x, int n_tokens,
+                           const struct gemv_level *level, const struct gemv_kernel *k)
 {
     _Alignas(64) row_parts parts[GEMV_ROWS];
     _Alignas(64) int8_t sorted[SORTED_BYTES];
@@ -150,23 +157,35 @@ INLINE_ROWS void gemv_some(float *y, size_t y_stride, const struct matrix *w, in
             dot_rows(parts, k, w, r, end, b, n, q, q_stride, n_tokens);
             for (int t = 0; t < n_tokens; t++) {
                 const int at = t * x->n_blocks + b;
-                k->add(sums[t], (const row_parts *)parts, t, n_tokens, x->scales + at,
-                       k->is_plus_8 ? x->offsets + at : NULL, n);
+                level->add(sums[t], (const row_parts *)parts, t, n_tokens, x->scales + at,
+                           k->is_plus_8 ? x->offsets + at : NULL, n);
             }
         }
         for (int t = 0; t < n_tokens; t++)
-            k->store(y + (size_t)t * y_stride + r, sums[t], w, r, end - r);
+            level->store(y + (size_t)t * y_stride + r, sums[t], w, r, end - r);
     }
 }
 
 /* The loops over tokens cost something where there is one. */
-INLINE_ROWS void gemv_rows(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
-                           const struct gemv_tokens *x, const struct gemv_kernel *k)
+INLINE_ROWS void gemv_kernel_rows(float *y, size_t y_stride, const struct matrix *w, int begin,
+                                  int end, const struct gemv_tokens *x,
+                                  const struct gemv_level *level, const struct gemv_kernel *k)
 {
     if (x->n == 1)
-        gemv_some(y, y_stride, w, begin, end, x, 1, k);
+        gemv_some(y, y_stride, w, begin, end, x, 1, level, k);
     else
-        gemv_some(y, y_stride, w, begin, end, x, x->n, k);
+        gemv_some(y, y_stride, w, begin, end, x, x->n, level, k);
+}
+
+INLINE_ROWS void gemv_rows(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
+                           const struct gemv_tokens *x, const struct gemv_level *level)
+{
+    if (w->dtype == DTYPE_I8)
+        gemv_kernel_rows(y, y_stride, w, begin, end, x, level, &level->i8);
+    else if (w->dtype == DTYPE_I4)
+        gemv_kernel_rows(y, y_stride, w, begin, end, x, level, &level->i4);
+    else
+        gemv_kernel_rows(y, y_stride, w, begin, end, x, level, &level->i4_block);
 }
 
 static inline int act_blocks_of(const struct matrix *w)

@@ -32,7 +32,7 @@ struct act_row {
  * a multiple of ACT_BLOCK: the output of a tile is whole blocks of the next product's input. */
 #define TILE_ROWS 64
 
-/* Tokens that gemm_few takes: a guess and what follows it, or the rest of a prompt. */
+/* Tokens that gemm_few takes at most: a guess and what follows it, or the rest of a prompt. */
 #define FEW_TOKENS 8
 
 /* Keys of one attention block: absolute positions [64 b, 64 b + 64). */
@@ -115,6 +115,8 @@ struct kernels {
     /* y[r] = sum over 16 lanes of w[r][i] * x[i] (+ bias[r]). */
     void (*gemv_f32)(float *y, const struct matrix *w, const float *x, int begin, int end);
 
+    /* So many tokens go row by row, more against packed tiles: what is faster here. */
+    int few_tokens;
     /* The same numbers as gemv for 2 to FEW_TOKENS tokens, each byte of weights read once:
      * y[t * y_stride + r] for rows [begin, end). Token t's activations are q + t * q_stride,
      * scales + t * n_blocks, offsets + t * n_blocks. NULL where nothing beats a gemv for each. */

@@ -288,27 +288,17 @@ INLINE_ROWS void dot_i4_block_avx2(int32_t *parts, const uint8_t *w, const uint8
         store_parts_avx2(parts, dot_values(a, m, q), is_pair ? dot_values(b, m2, q + 96) : zero);
 }
 
-static const struct gemv_kernel kernel_i8_avx2 = {
-    .block_bytes = ACT_BLOCK,
-    .q_block_bytes = ACT_BLOCK,
-    .dot = dot_i8_avx2,
-    .add = add_parts_avx2,
-    .store = store_sums_avx2,
-};
-static const struct gemv_kernel kernel_i4_avx2 = {
-    .block_bytes = ACT_BLOCK / 2,
-    .q_block_bytes = 64,
-    .sort = sort_i4_avx2,
-    .dot = dot_i4_avx2,
-    .add = add_parts_avx2,
-    .store = store_sums_avx2,
-    .is_plus_8 = true,
-};
-static const struct gemv_kernel kernel_i4_block_avx2 = {
-    .block_bytes = ACT_BLOCK / 2,
-    .q_block_bytes = 96,
-    .sort = sort_i4_block_avx2,
-    .dot = dot_i4_block_avx2,
+static const struct gemv_level level_avx2 = {
+    .i8 = { .block_bytes = ACT_BLOCK, .q_block_bytes = ACT_BLOCK, .dot = dot_i8_avx2 },
+    .i4 = { .block_bytes = ACT_BLOCK / 2,
+            .q_block_bytes = ACT_BLOCK,
+            .is_plus_8 = true,
+            .sort = sort_i4_avx2,
+            .dot = dot_i4_avx2 },
+    .i4_block = { .block_bytes = ACT_BLOCK / 2,
+                  .q_block_bytes = 96,
+                  .sort = sort_i4_block_avx2,
+                  .dot = dot_i4_block_avx2 },
     .add = add_parts_avx2,
     .store = store_sums_avx2,
 };
@@ -316,12 +306,7 @@ static const struct gemv_kernel kernel_i4_block_avx2 = {
 static void rows_avx2(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
                       const struct gemv_tokens *x)
 {
-    if (w->dtype == DTYPE_I8)
-        gemv_rows(y, y_stride, w, begin, end, x, &kernel_i8_avx2);
-    else if (w->dtype == DTYPE_I4)
-        gemv_rows(y, y_stride, w, begin, end, x, &kernel_i4_avx2);
-    else
-        gemv_rows(y, y_stride, w, begin, end, x, &kernel_i4_block_avx2);
+    gemv_rows(y, y_stride, w, begin, end, x, &level_avx2);
 }
 
 static void gemv_avx2(float *y, const struct matrix *w, const struct act_row *x, int begin, int end)
@@ -610,6 +595,7 @@ void qp_linear_kernels_avx2(struct kernels *k)
 {
     k->quantize = quantize_avx2;
     k->gemv_i8 = k->gemv_i4 = k->gemv_i4_block = gemv_avx2;
+    k->few_tokens = FEW_TOKENS;
     k->gemm_few = gemm_few_avx2;
     k->gemv_f32 = gemv_f32_avx2;
     k->quantize_row = quantize_row_avx2;

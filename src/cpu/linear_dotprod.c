@@ -5,6 +5,7 @@
  * Tile: i8x4k4: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 16][2 halves]
  * [4 steps][4 rows][4 k]: one vector of weights is four rows of the same four k, and a quarter of
  * the token's 16 k is taken by element against it. */
+#include "cpu/gemv_rows.h"
 #include "cpu/kernels.h"
 #include "format/format.h"
 
@@ -19,64 +20,75 @@
 #pragma GCC target("arch=armv8.2-a+dotprod")
 #endif
 
-/* ---- one token ---- */
+/* ---- few tokens ---- */
 
-INLINE_NEON int32x4_t dot_i8_dotprod(const uint8_t *w, const struct q_block_neon *q)
+INLINE_NEON int32x4_t block_dot_dotprod(const struct block_neon *w, const struct block_neon *q)
 {
-    const int8_t *s = (const int8_t *)w;
-    int32x4_t sum = vdotq_s32(vdupq_n_s32(0), vld1q_s8(s), q->v[0]);
-    sum = vdotq_s32(sum, vld1q_s8(s + 16), q->v[1]);
-    sum = vdotq_s32(sum, vld1q_s8(s + 32), q->v[2]);
-    return vdotq_s32(sum, vld1q_s8(s + 48), q->v[3]);
+    int32x4_t sum = vdotq_s32(vdupq_n_s32(0), w->v[0], q->v[0]);
+    sum = vdotq_s32(sum, w->v[1], q->v[1]);
+    sum = vdotq_s32(sum, w->v[2], q->v[2]);
+    return vdotq_s32(sum, w->v[3], q->v[3]);
 }
 
-INLINE_NEON int32x4_t dot_i4_dotprod(const uint8_t *w, const struct q_block_neon *q)
+INLINE_NEON int32x4_t half_dot_dotprod(int8x16_t low, int8x16_t high, int8x16_t even, int8x16_t odd)
 {
-    const uint8x16_t nibble = vdupq_n_u8(15);
-    uint8x16_t first = vld1q_u8(w), second = vld1q_u8(w + 16);
-    int32x4_t sum =
-        vdotq_s32(vdupq_n_s32(0), vreinterpretq_s8_u8(vandq_u8(first, nibble)), q->v[0]);
-    sum = vdotq_s32(sum, vreinterpretq_s8_u8(vshrq_n_u8(first, 4)), q->v[1]);
-    sum = vdotq_s32(sum, vreinterpretq_s8_u8(vandq_u8(second, nibble)), q->v[2]);
-    return vdotq_s32(sum, vreinterpretq_s8_u8(vshrq_n_u8(second, 4)), q->v[3]);
+    return vdotq_s32(vdotq_s32(vdupq_n_s32(0), low, even), high, odd);
 }
 
-/* Lanes 0 and 1 of a sum are one block, 2 and 3 the next. */
-INLINE_NEON int32x4_t dot_i4_block_dotprod(const uint8_t *w, const uint8_t *multipliers,
-                                           const struct q_block_neon *q)
+INLINE_NEON void dot_i8_dotprod(int32_t *parts, const uint8_t *w, const uint8_t *multipliers,
+                                const int8_t *q, size_t q_stride, int n_tokens, bool is_pair)
 {
-    const int8x16_t values = vld1q_s8(qp_i4_block_values[1]);
-    const int32x4_t up[2] = { { 28, 28, 24, 24 }, { 20, 20, 16, 16 } };
-    const int32x4_t nibbles = vdupq_n_s32(four_multipliers_neon(multipliers));
-    int32x4_t sum = vdupq_n_s32(0);
-    UNROLL_TOKENS
-    for (int i = 0; i < 2; i++) {
-        const uint8x16_t pairs = vld1q_u8(w + 16 * i);
-        const int8x16_t low = vqtbl1q_s8(values, vandq_u8(pairs, vdupq_n_u8(15)));
-        const int8x16_t high = vqtbl1q_s8(values, vshrq_n_u8(pairs, 4));
-        int32x4_t dots = vdotq_s32(vdupq_n_s32(0), low, q->v[2 * i]);
-        dots = vdotq_s32(dots, high, q->v[2 * i + 1]);
-        sum = vmlaq_s32(sum, dots, vshrq_n_s32(vshlq_s32(nibbles, up[i]), 28));
-    }
-    return sum;
+    (void)multipliers;
+    dot_pair_i8_neon(parts, w, q, q_stride, n_tokens, is_pair, block_dot_dotprod);
 }
 
-static void gemv_i8_dotprod(float *y, const struct matrix *w, const struct act_row *x, int begin,
-                            int end)
+INLINE_NEON void dot_i4_dotprod(int32_t *parts, const uint8_t *w, const uint8_t *multipliers,
+                                const int8_t *q, size_t q_stride, int n_tokens, bool is_pair)
 {
-    gemv_rows_neon(y, w, x, begin, end, false, dot_i8_dotprod);
+    (void)multipliers;
+    dot_pair_i4_neon(parts, w, q, q_stride, n_tokens, is_pair, block_dot_dotprod);
 }
 
-static void gemv_i4_dotprod(float *y, const struct matrix *w, const struct act_row *x, int begin,
-                            int end)
+INLINE_NEON void dot_i4_block_dotprod(int32_t *parts, const uint8_t *w, const uint8_t *multipliers,
+                                      const int8_t *q, size_t q_stride, int n_tokens, bool is_pair)
 {
-    gemv_rows_neon(y, w, x, begin, end, true, dot_i4_dotprod);
+    dot_pair_i4_block_neon(parts, w, multipliers, q, q_stride, n_tokens, is_pair, half_dot_dotprod);
 }
 
-static void gemv_i4_block_dotprod(float *y, const struct matrix *w, const struct act_row *x,
-                                  int begin, int end)
+static const struct gemv_level level_dotprod = {
+    .i8 = { .block_bytes = ACT_BLOCK, .q_block_bytes = ACT_BLOCK, .dot = dot_i8_dotprod },
+    .i4 = { .block_bytes = ACT_BLOCK / 2,
+            .q_block_bytes = ACT_BLOCK,
+            .is_plus_8 = true,
+            .sort = sort_i4_neon,
+            .dot = dot_i4_dotprod },
+    .i4_block = { .block_bytes = ACT_BLOCK / 2,
+                  .q_block_bytes = ACT_BLOCK,
+                  .sort = sort_i4_neon,
+                  .dot = dot_i4_block_dotprod },
+    .add = add_parts_neon,
+    .store = store_sums_neon,
+};
+
+static void rows_dotprod(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
+                         const struct gemv_tokens *x)
 {
-    gemv_rows_i4_block_neon(y, w, x, begin, end, dot_i4_block_dotprod);
+    gemv_rows(y, y_stride, w, begin, end, x, &level_dotprod);
+}
+
+static void gemv_dotprod(float *y, const struct matrix *w, const struct act_row *x, int begin,
+                         int end)
+{
+    const struct gemv_tokens tokens = one_token(w, x);
+    rows_dotprod(y, 0, w, begin, end, &tokens);
+}
+
+static void gemm_few_dotprod(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
+                             const int8_t *q, size_t q_stride, const float *scales,
+                             const int32_t *offsets, int n_tokens)
+{
+    const struct gemv_tokens tokens = { q, q_stride, scales, offsets, n_tokens, act_blocks_of(w) };
+    rows_dotprod(y, y_stride, w, begin, end, &tokens);
 }
 
 /* ---- tiles ---- */
@@ -182,9 +194,9 @@ static void gemm_dotprod(float *y, size_t y_stride, const void *tile, const stru
 
 void qp_linear_kernels_dotprod(struct kernels *k)
 {
-    k->gemv_i8 = gemv_i8_dotprod;
-    k->gemv_i4 = gemv_i4_dotprod;
-    k->gemv_i4_block = gemv_i4_block_dotprod;
+    k->gemv_i8 = k->gemv_i4 = k->gemv_i4_block = gemv_dotprod;
+    k->few_tokens = 3; // more are faster by sdot's tiles, which share the packing
+    k->gemm_few = gemm_few_dotprod;
     k->tile_order = (struct tile_order){ ROWS_NEON, STEP_NEON, 4, 4, 1, 0 };
     k->pack = pack_dotprod;
     k->gemm = gemm_dotprod;

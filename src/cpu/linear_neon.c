@@ -7,6 +7,7 @@
  *
  * Tile: i8x8k16: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 16][8 rows][16 k].
  */
+#include "cpu/gemv_rows.h"
 #include "cpu/kernels.h"
 #include "format/format.h"
 
@@ -76,7 +77,7 @@ static void quantize_row_neon(int8_t *q, float *scale, const float *x, int n)
     *scale = max / 127.0f;
 }
 
-/* ---- one token ---- */
+/* ---- few tokens ---- */
 
 /* a * b, 16 products as eight sums of two */
 static inline int16x8_t mul_pairs_neon(int8x16_t a, int8x16_t b)
@@ -89,76 +90,85 @@ static inline int16x8_t mul_add_pairs_neon(int16x8_t sum, int8x16_t a, int8x16_t
     return vmlal_high_s8(vmlal_s8(sum, vget_low_s8(a), vget_low_s8(b)), a, b);
 }
 
-INLINE_NEON int32x4_t dot_i8_neon(const uint8_t *w, const struct q_block_neon *q)
+INLINE_NEON int32x4_t block_dot_base_neon_i8(const struct block_neon *w, const struct block_neon *q)
 {
-    const int8_t *s = (const int8_t *)w;
-    int32x4_t sum = vpaddlq_s16(mul_pairs_neon(vld1q_s8(s), q->v[0]));
-    sum = vpadalq_s16(sum, mul_pairs_neon(vld1q_s8(s + 16), q->v[1]));
-    sum = vpadalq_s16(sum, mul_pairs_neon(vld1q_s8(s + 32), q->v[2]));
-    return vpadalq_s16(sum, mul_pairs_neon(vld1q_s8(s + 48), q->v[3]));
+    int32x4_t sum = vpaddlq_s16(mul_pairs_neon(w->v[0], q->v[0]));
+    sum = vpadalq_s16(sum, mul_pairs_neon(w->v[1], q->v[1]));
+    sum = vpadalq_s16(sum, mul_pairs_neon(w->v[2], q->v[2]));
+    return vpadalq_s16(sum, mul_pairs_neon(w->v[3], q->v[3]));
 }
 
-static inline int8x16_t low_nibbles_neon(uint8x16_t w)
+INLINE_NEON int32x4_t block_dot_base_neon_i4(const struct block_neon *w, const struct block_neon *q)
 {
-    return vreinterpretq_s8_u8(vandq_u8(w, vdupq_n_u8(15)));
+    int16x8_t sum = mul_pairs_neon(w->v[0], q->v[0]);
+    sum = mul_add_pairs_neon(sum, w->v[1], q->v[1]);
+    sum = mul_add_pairs_neon(sum, w->v[2], q->v[2]);
+    return vpaddlq_s16(mul_add_pairs_neon(sum, w->v[3], q->v[3]));
 }
 
-static inline int8x16_t high_nibbles_neon(uint8x16_t w)
+INLINE_NEON int32x4_t half_dot_base_neon(int8x16_t low, int8x16_t high, int8x16_t even,
+                                         int8x16_t odd)
 {
-    return vreinterpretq_s8_u8(vshrq_n_u8(w, 4));
+    int16x8_t first = vmull_s8(vget_low_s8(low), vget_low_s8(even));
+    first = vmlal_s8(first, vget_low_s8(high), vget_low_s8(odd));
+    const int16x8_t second = vmlal_high_s8(vmull_high_s8(low, even), high, odd);
+    return vpaddq_s32(vpaddlq_s16(first), vpaddlq_s16(second));
 }
 
-INLINE_NEON int32x4_t dot_i4_neon(const uint8_t *w, const struct q_block_neon *q)
+INLINE_NEON void dot_i8_neon(int32_t *parts, const uint8_t *w, const uint8_t *multipliers,
+                             const int8_t *q, size_t q_stride, int n_tokens, bool is_pair)
 {
-    uint8x16_t first = vld1q_u8(w), second = vld1q_u8(w + 16);
-    int16x8_t sum = mul_pairs_neon(low_nibbles_neon(first), q->v[0]);
-    sum = mul_add_pairs_neon(sum, high_nibbles_neon(first), q->v[1]);
-    sum = mul_add_pairs_neon(sum, low_nibbles_neon(second), q->v[2]);
-    return vpaddlq_s16(mul_add_pairs_neon(sum, high_nibbles_neon(second), q->v[3]));
+    (void)multipliers;
+    dot_pair_i8_neon(parts, w, q, q_stride, n_tokens, is_pair, block_dot_base_neon_i8);
 }
 
-static void gemv_i8_neon(float *y, const struct matrix *w, const struct act_row *x, int begin,
-                         int end)
+INLINE_NEON void dot_i4_neon(int32_t *parts, const uint8_t *w, const uint8_t *multipliers,
+                             const int8_t *q, size_t q_stride, int n_tokens, bool is_pair)
 {
-    gemv_rows_neon(y, w, x, begin, end, false, dot_i8_neon);
+    (void)multipliers;
+    dot_pair_i4_neon(parts, w, q, q_stride, n_tokens, is_pair, block_dot_base_neon_i4);
 }
 
-static void gemv_i4_neon(float *y, const struct matrix *w, const struct act_row *x, int begin,
-                         int end)
+INLINE_NEON void dot_i4_block_neon(int32_t *parts, const uint8_t *w, const uint8_t *multipliers,
+                                   const int8_t *q, size_t q_stride, int n_tokens, bool is_pair)
 {
-    gemv_rows_neon(y, w, x, begin, end, true, dot_i4_neon);
+    dot_pair_i4_block_neon(parts, w, multipliers, q, q_stride, n_tokens, is_pair,
+                           half_dot_base_neon);
 }
 
-/* The products of a block's codes in eight parts, two in each. */
-INLINE_NEON int32x4_t dot_i4_block_neon(const uint8_t *w, const uint8_t *multipliers,
-                                        const struct q_block_neon *q)
+static const struct gemv_level level_neon = {
+    .i8 = { .block_bytes = ACT_BLOCK, .q_block_bytes = ACT_BLOCK, .dot = dot_i8_neon },
+    .i4 = { .block_bytes = ACT_BLOCK / 2,
+            .q_block_bytes = ACT_BLOCK,
+            .is_plus_8 = true,
+            .sort = sort_i4_neon,
+            .dot = dot_i4_neon },
+    .i4_block = { .block_bytes = ACT_BLOCK / 2,
+                  .q_block_bytes = ACT_BLOCK,
+                  .sort = sort_i4_neon,
+                  .dot = dot_i4_block_neon },
+    .add = add_parts_neon,
+    .store = store_sums_neon,
+};
+
+static void rows_neon(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
+                      const struct gemv_tokens *x)
 {
-    const int8x16_t values = vld1q_s8(qp_i4_block_values[1]);
-    const int16x4_t up = { 12, 8, 4, 0 };
-    const int16x4_t nibbles = vdup_n_s16((int16_t)four_multipliers_neon(multipliers));
-    const int16x4_t m = vshr_n_s16(vshl_s16(nibbles, up), 12);
-    int32x4_t sum = vdupq_n_s32(0);
-    UNROLL_TOKENS
-    for (int i = 0; i < 2; i++) {
-        const uint8x16_t pairs = vld1q_u8(w + 16 * i);
-        const int8x16_t low = vqtbl1q_s8(values, vandq_u8(pairs, vdupq_n_u8(15)));
-        const int8x16_t high = vqtbl1q_s8(values, vshrq_n_u8(pairs, 4));
-        const int8x16_t even = q->v[2 * i], odd = q->v[2 * i + 1];
-        int16x8_t first = vmull_s8(vget_low_s8(low), vget_low_s8(even));
-        first = vmlal_s8(first, vget_low_s8(high), vget_low_s8(odd));
-        int16x8_t second = vmlal_high_s8(vmull_high_s8(low, even), high, odd);
-        const int16x4_t m0 = i ? vdup_lane_s16(m, 2) : vdup_lane_s16(m, 0);
-        const int16x4_t m1 = i ? vdup_lane_s16(m, 3) : vdup_lane_s16(m, 1);
-        sum = vmlal_s16(vmlal_s16(sum, vget_low_s16(first), m0), vget_high_s16(first), m0);
-        sum = vmlal_s16(vmlal_s16(sum, vget_low_s16(second), m1), vget_high_s16(second), m1);
-    }
-    return sum;
+    gemv_rows(y, y_stride, w, begin, end, x, &level_neon);
 }
 
-static void gemv_i4_block_neon(float *y, const struct matrix *w, const struct act_row *x, int begin,
-                               int end)
+static void gemv_neon(float *y, const struct matrix *w, const struct act_row *x, int begin, int end)
 {
-    gemv_rows_i4_block_neon(y, w, x, begin, end, dot_i4_block_neon);
+    const struct gemv_tokens tokens = one_token(w, x);
+    rows_neon(y, 0, w, begin, end, &tokens);
+}
+
+static void gemm_few_neon(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
+                          const int8_t *q, size_t q_stride, const float *scales,
+                          const int32_t *offsets, int n_tokens)
+{
+    const struct gemv_tokens tokens = { q, q_stride, scales, offsets, n_tokens, act_blocks_of(w) };
+    rows_neon(y, y_stride, w, begin, end, &tokens);
 }
 
 /* ---- tiles ---- */
@@ -331,9 +341,9 @@ static void gemv_f32_neon(float *y, const struct matrix *w, const float *x, int 
 void qp_linear_kernels_neon(struct kernels *k)
 {
     k->quantize = quantize_neon;
-    k->gemv_i8 = gemv_i8_neon;
-    k->gemv_i4 = gemv_i4_neon;
-    k->gemv_i4_block = gemv_i4_block_neon;
+    k->gemv_i8 = k->gemv_i4 = k->gemv_i4_block = gemv_neon;
+    k->few_tokens = FEW_TOKENS;
+    k->gemm_few = gemm_few_neon;
     k->gemv_f32 = gemv_f32_neon;
     k->quantize_row = quantize_row_neon;
     k->tile_bytes = tile_bytes_neon;

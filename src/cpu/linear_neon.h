@@ -5,6 +5,7 @@
 #ifndef QP_LINEAR_NEON_H
 #define QP_LINEAR_NEON_H
 
+#include "cpu/gemv_rows.h"
 #include "cpu/math_neon.h"
 #include "format/format.h"
 
@@ -24,18 +25,16 @@ enum {
  * is zero. */
 struct rows_neon {
     const uint8_t *at[ROWS_NEON];
-    size_t ahead; // what to fetch while reading, in bytes from there
 };
 
 struct tails_neon {
     uint8_t bytes[ROWS_NEON][ACT_BLOCK];
 };
 
-/* Past the last row the last one is repeated; its result is not stored. Fetched is the next pass
- * but one over memory, as on x86 (linear_avx512vnni.c). */
+/* Past the last row the last one is repeated; its result is not stored. */
 static inline struct rows_neon take_rows_neon(const struct matrix *w, int r, int end)
 {
-    struct rows_neon rows = { .ahead = w->row_bytes <= 8192 ? 16 * w->row_bytes : 256 };
+    struct rows_neon rows;
     for (int i = 0; i < ROWS_NEON; i++)
         rows.at[i] = qp_matrix_row(w, r + i < end ? r + i : end - 1);
     return rows;
@@ -44,7 +43,7 @@ static inline struct rows_neon take_rows_neon(const struct matrix *w, int r, int
 static inline struct rows_neon
 copy_tails_neon(struct tails_neon *tails, const struct rows_neon *rows, size_t begin, size_t end)
 {
-    struct rows_neon copies = { .ahead = 0 };
+    struct rows_neon copies;
     memset(tails, 0, sizeof *tails);
     for (int i = 0; i < ROWS_NEON; i++) {
         memcpy(tails->bytes[i], rows->at[i] + begin, end - begin);
@@ -75,24 +74,115 @@ static inline void store_rows_neon(float *y, float32x4_t sum, const struct matri
     store_neon(y, n, v);
 }
 
-/* ---- one token: 8 rows at a time, each byte of weights read once ---- */
+/* ---- few tokens, row after row (gemv_rows.h) ---- */
 
-/* A block of q: four times 16 k. For int4 by twos: the even k of 32, which meet the low nibbles,
- * and the odd ones, which meet the high nibbles. */
-struct q_block_neon {
+/* A block of weights or activations: four times 16 k. For int4 by twos: the even k of 32, which lie
+ * in the low nibbles, and the odd ones. */
+struct block_neon {
     int8x16_t v[4];
 };
 
-/* A row's product with a block of q, in four parts that are still to be added. */
-typedef int32x4_t (*row_dot_neon)(const uint8_t *w, const struct q_block_neon *q);
+/* What differs between the levels: the product of two blocks, in four parts that are still to be
+ * added; the same where both fit int4; and of half a block of int4, sorted, that of the first 16 k
+ * in the first two parts. */
+typedef int32x4_t (*block_dot_neon)(const struct block_neon *w, const struct block_neon *q);
+typedef int32x4_t (*half_dot_neon)(int8x16_t low, int8x16_t high, int8x16_t even, int8x16_t odd);
 
-INLINE_NEON struct q_block_neon take_q_neon(const int8_t *q, bool is_i4)
+INLINE_NEON struct block_neon take_block_neon(const void *p)
 {
-    if (!is_i4)
-        return (struct q_block_neon){ { vld1q_s8(q), vld1q_s8(q + 16), vld1q_s8(q + 32),
-                                        vld1q_s8(q + 48) } };
-    int8x16x2_t first = vld2q_s8(q), second = vld2q_s8(q + 32);
-    return (struct q_block_neon){ { first.val[0], first.val[1], second.val[0], second.val[1] } };
+    const int8x16x4_t v = vld1q_s8_x4(p);
+    return (struct block_neon){ { v.val[0], v.val[1], v.val[2], v.val[3] } };
+}
+
+/* Nibbles as they lie are the weights plus 8. */
+INLINE_NEON struct block_neon take_nibble_block_neon(const uint8_t *w)
+{
+    const uint8x16_t nibble = vdupq_n_u8(15), first = vld1q_u8(w), second = vld1q_u8(w + 16);
+    return (struct block_neon){ { vreinterpretq_s8_u8(vandq_u8(first, nibble)),
+                                  vreinterpretq_s8_u8(vshrq_n_u8(first, 4)),
+                                  vreinterpretq_s8_u8(vandq_u8(second, nibble)),
+                                  vreinterpretq_s8_u8(vshrq_n_u8(second, 4)) } };
+}
+
+/* Codes become their values by a look-up. */
+INLINE_NEON struct block_neon take_value_block_neon(const uint8_t *w)
+{
+    const int8x16_t values = vld1q_s8(qp_i4_block_values[1]);
+    struct block_neon block = take_nibble_block_neon(w);
+    UNROLL_TOKENS
+    for (int i = 0; i < 4; i++)
+        block.v[i] = vqtbl1q_s8(values, vreinterpretq_u8_s8(block.v[i]));
+    return block;
+}
+
+INLINE_NEON void sort_i4_neon(int8_t *to, const int8_t *q)
+{
+    for (int i = 0; i < ACT_BLOCK; i += 32) {
+        const int8x16x2_t v = vld2q_s8(q + i);
+        vst1q_s8(to + i, v.val[0]);
+        vst1q_s8(to + i + 16, v.val[1]);
+    }
+}
+
+/* Of one block or two. */
+INLINE_NEON void dot_pair_neon(int32_t *parts, const struct block_neon w[2], const int8_t *q,
+                               size_t q_stride, int n_tokens, bool is_pair, block_dot_neon dot)
+{
+    for (int t = 0; t < n_tokens; t++, q += q_stride, parts += 4) {
+        const struct block_neon first = take_block_neon(q);
+        int32x4_t dots[2] = { dot(&w[0], &first), vdupq_n_s32(0) };
+        if (is_pair) {
+            const struct block_neon second = take_block_neon(q + ACT_BLOCK);
+            dots[1] = dot(&w[1], &second);
+        }
+        vst1q_s32(parts, vpaddq_s32(dots[0], dots[1]));
+    }
+}
+
+INLINE_NEON void dot_pair_i8_neon(int32_t *parts, const uint8_t *w, const int8_t *q,
+                                  size_t q_stride, int n_tokens, bool is_pair, block_dot_neon dot)
+{
+    const struct block_neon blocks[2] = { take_block_neon(w),
+                                          take_block_neon(is_pair ? w + ACT_BLOCK : w) };
+    dot_pair_neon(parts, blocks, q, q_stride, n_tokens, is_pair, dot);
+}
+
+INLINE_NEON void dot_pair_i4_neon(int32_t *parts, const uint8_t *w, const int8_t *q,
+                                  size_t q_stride, int n_tokens, bool is_pair, block_dot_neon dot)
+{
+    const struct block_neon blocks[2] = { take_nibble_block_neon(w),
+                                          take_nibble_block_neon(is_pair ? w + ACT_BLOCK / 2 : w) };
+    dot_pair_neon(parts, blocks, q, q_stride, n_tokens, is_pair, dot);
+}
+
+/* The sums of a block's products meet its multiplier, eight of which are four bytes. */
+INLINE_NEON void dot_pair_i4_block_neon(int32_t *parts, const uint8_t *w,
+                                        const uint8_t *multipliers, const int8_t *q,
+                                        size_t q_stride, int n_tokens, bool is_pair,
+                                        half_dot_neon dot)
+{
+    static const int32_t up[4][4] = {
+        { 28, 28, 24, 24 }, { 20, 20, 16, 16 }, { 12, 12, 8, 8 }, { 4, 4, 0, 0 }
+    };
+    const struct block_neon blocks[2] = { take_value_block_neon(w),
+                                          take_value_block_neon(is_pair ? w + ACT_BLOCK / 2 : w) };
+    int32_t nibbles;
+    int32x4_t m[4];
+    memcpy(&nibbles, multipliers, sizeof nibbles);
+    UNROLL_TOKENS
+    for (int i = 0; i < 4; i++)
+        m[i] = vshrq_n_s32(vshlq_s32(vdupq_n_s32(nibbles), vld1q_s32(up[i])), 28);
+    for (int t = 0; t < n_tokens; t++, q += q_stride, parts += 4) {
+        int32x4_t dots[2] = { vdupq_n_s32(0), vdupq_n_s32(0) };
+        UNROLL_TOKENS
+        for (int b = 0; b < 1 + is_pair; b++) {
+            const struct block_neon x = take_block_neon(q + b * ACT_BLOCK);
+            const int8x16_t *v = blocks[b].v;
+            dots[b] = vmulq_s32(dot(v[0], v[1], x.v[0], x.v[1]), m[2 * b]);
+            dots[b] = vmlaq_s32(dots[b], dot(v[2], v[3], x.v[2], x.v[3]), m[2 * b + 1]);
+        }
+        vst1q_s32(parts, vpaddq_s32(dots[0], dots[1]));
+    }
 }
 
 static inline int32x4_t sum_quads_neon(int32x4_t a, int32x4_t b, int32x4_t c, int32x4_t d)
@@ -105,115 +195,53 @@ static inline float32x4_t scale_dots_neon(float32x4_t sum, float scale, int32x4_
     return vaddq_f32(sum, vmulq_n_f32(vcvtq_f32_s32(dots), scale));
 }
 
-INLINE_NEON int32x4_t dot_row_neon(const struct rows_neon *rows, int i, size_t at,
-                                   const struct q_block_neon *q, row_dot_neon dot)
+/* sum + scale * (dots + offset / 16) */
+INLINE_NEON float32x4_t add_dots_neon(float32x4_t sum, int32x4_t dots, float scale,
+                                      const int32_t *offset)
 {
-    __builtin_prefetch(rows->at[i] + at + rows->ahead);
-    return dot(rows->at[i] + at, q);
+    if (offset)
+        dots = vaddq_s32(dots, vshrq_n_s32(vdupq_n_s32(*offset), 4));
+    return scale_dots_neon(sum, scale, dots);
 }
 
-/* sum + scale_b * dot_b of rows i to i + 3, from byte `at` on. Nibbles are unsigned as they lie,
- * plus 8, which the block's offset / 16 takes away again. */
-INLINE_NEON float32x4_t add_block_neon(float32x4_t sum, const struct rows_neon *rows, int i,
-                                       size_t at, const struct q_block_neon *q,
-                                       const struct act_row *x, size_t b, bool is_i4,
-                                       row_dot_neon dot)
+/* The sums of rows r to r + 3: of the first block, of the second. */
+INLINE_NEON int32x4x2_t sum_parts_neon(const row_parts *parts, int r, int i)
 {
-    int32x4_t dots = sum_quads_neon(
-        dot_row_neon(rows, i, at, q, dot), dot_row_neon(rows, i + 1, at, q, dot),
-        dot_row_neon(rows, i + 2, at, q, dot), dot_row_neon(rows, i + 3, at, q, dot));
-    if (is_i4)
-        dots = vaddq_s32(dots, vdupq_n_s32(x->offsets[b] / 16));
-    return scale_dots_neon(sum, x->scales[b], dots);
+    int32x4_t r0 = vpaddq_s32(vld1q_s32(parts[r][i]), vld1q_s32(parts[r + 1][i]));
+    int32x4_t r2 = vpaddq_s32(vld1q_s32(parts[r + 2][i]), vld1q_s32(parts[r + 3][i]));
+    return vuzpq_s32(r0, r2);
 }
 
-INLINE_NEON void gemv_rows_neon(float *y, const struct matrix *w, const struct act_row *x,
-                                int begin, int end, bool is_i4, row_dot_neon dot)
+INLINE_NEON void add_parts_neon(float sums[GEMV_ROWS], const row_parts *parts, int first, int step,
+                                const float *scales, const int32_t *offsets, int n_blocks)
 {
-    const size_t row_bytes = row_bytes_neon(w), block_bytes = is_i4 ? ACT_BLOCK / 2 : ACT_BLOCK;
-    for (int r = begin; r < end; r += ROWS_NEON) {
-        struct rows_neon rows = take_rows_neon(w, r, end);
-        float32x4_t low = vdupq_n_f32(0.0f), high = low;
-        size_t at = 0, b = 0;
-        for (; at + block_bytes <= row_bytes; at += block_bytes, b++) {
-            struct q_block_neon q = take_q_neon(x->q + b * ACT_BLOCK, is_i4);
-            low = add_block_neon(low, &rows, 0, at, &q, x, b, is_i4, dot);
-            high = add_block_neon(high, &rows, 4, at, &q, x, b, is_i4, dot);
+    float32x4_t low = vld1q_f32(sums), high = vld1q_f32(sums + 4);
+    for (int b = 0, i = first; b < n_blocks; b += 2, i += step) {
+        const int32x4x2_t r0 = sum_parts_neon(parts, 0, i), r4 = sum_parts_neon(parts, 4, i);
+        const int32_t *offset = offsets ? offsets + b : NULL;
+        low = add_dots_neon(low, r0.val[0], scales[b], offset);
+        high = add_dots_neon(high, r4.val[0], scales[b], offset);
+        if (b + 1 < n_blocks) {
+            offset = offsets ? offset + 1 : NULL;
+            low = add_dots_neon(low, r0.val[1], scales[b + 1], offset);
+            high = add_dots_neon(high, r4.val[1], scales[b + 1], offset);
         }
-        if (at < row_bytes) {
-            struct tails_neon tails;
-            rows = copy_tails_neon(&tails, &rows, at, row_bytes);
-            struct q_block_neon q = take_q_neon(x->q + b * ACT_BLOCK, is_i4);
-            low = add_block_neon(low, &rows, 0, 0, &q, x, b, is_i4, dot);
-            high = add_block_neon(high, &rows, 4, 0, &q, x, b, is_i4, dot);
-        }
-        store_rows_neon(y + r, low, w, r, end - r);
-        store_rows_neon(y + r + 4, high, w, r + 4, end - r - 4);
     }
+    vst1q_f32(sums, low);
+    vst1q_f32(sums + 4, high);
 }
 
-/* ---- one token, block-wise int4 ----
- * As int4, but that codes become their values by a look-up and that the sums of a block's products
- * meet its multiplier. */
+INLINE_NEON void store_sums_neon(float *y, const float sums[GEMV_ROWS], const struct matrix *w,
+                                 int r, int n)
+{
+    store_rows_neon(y, vld1q_f32(sums), w, r, n);
+    store_rows_neon(y + 4, vld1q_f32(sums + 4), w, r + 4, n - 4);
+}
 
-/* A row's product with a block of q, whose four multipliers begin at `multipliers`. */
-typedef int32x4_t (*row_dot_i4_block_neon)(const uint8_t *w, const uint8_t *multipliers,
-                                           const struct q_block_neon *q);
-
-/* The rows of the multipliers as a matrix. */
+/* The rows of block-wise int4's multipliers as a matrix. */
 static inline struct matrix multiplier_matrix_neon(const struct matrix *w)
 {
     return (struct matrix){ .row_bytes = qp_multiplier_bytes(w->n_in), .data = w->multipliers };
-}
-
-static inline uint16_t four_multipliers_neon(const uint8_t *multipliers)
-{
-    return (uint16_t)(multipliers[0] | multipliers[1] << 8);
-}
-
-/* Rows i to i + 3, from byte `at` on, and from byte 2 b on of the multipliers. */
-INLINE_NEON float32x4_t add_i4_block_neon(float32x4_t sum, const struct rows_neon *rows, int i,
-                                          size_t at, const struct rows_neon *multipliers, size_t b,
-                                          const struct q_block_neon *q, float scale,
-                                          row_dot_i4_block_neon dot)
-{
-    int32x4_t dots[4];
-    UNROLL_TOKENS
-    for (int j = 0; j < 4; j++) {
-        __builtin_prefetch(rows->at[i + j] + at + rows->ahead);
-        dots[j] = dot(rows->at[i + j] + at, multipliers->at[i + j] + 2 * b, q);
-    }
-    return scale_dots_neon(sum, scale, sum_quads_neon(dots[0], dots[1], dots[2], dots[3]));
-}
-
-INLINE_NEON void gemv_rows_i4_block_neon(float *y, const struct matrix *w, const struct act_row *x,
-                                         int begin, int end, row_dot_i4_block_neon dot)
-{
-    const struct matrix m = multiplier_matrix_neon(w);
-    const size_t n_in = (size_t)w->n_in;
-    for (int r = begin; r < end; r += ROWS_NEON) {
-        struct rows_neon rows = take_rows_neon(w, r, end);
-        const struct rows_neon multipliers = take_rows_neon(&m, r, end);
-        float32x4_t low = vdupq_n_f32(0.0f), high = low;
-        size_t k = 0, b = 0;
-        for (; k + ACT_BLOCK <= n_in; k += ACT_BLOCK, b++) {
-            const struct q_block_neon q = take_q_neon(x->q + k, true);
-            const float scale = x->scales[b];
-            /* A step takes 2 bytes of 8 rows: a quarter of a line of those 16 rows on. */
-            __builtin_prefetch(multipliers.at[0] + multipliers.ahead + k / 4);
-            low = add_i4_block_neon(low, &rows, 0, k / 2, &multipliers, b, &q, scale, dot);
-            high = add_i4_block_neon(high, &rows, 4, k / 2, &multipliers, b, &q, scale, dot);
-        }
-        if (k < n_in) {
-            struct tails_neon tails;
-            rows = copy_tails_neon(&tails, &rows, k / 2, n_in / 2);
-            const struct q_block_neon q = take_q_neon(x->q + k, true);
-            low = add_i4_block_neon(low, &rows, 0, 0, &multipliers, b, &q, x->scales[b], dot);
-            high = add_i4_block_neon(high, &rows, 4, 0, &multipliers, b, &q, x->scales[b], dot);
-        }
-        store_rows_neon(y + r, low, w, r, end - r);
-        store_rows_neon(y + r + 4, high, w, r + 4, end - r - 4);
-    }
 }
 
 /* ---- tiles ----

@@ -60,7 +60,7 @@ static void multiply_row(const struct kernels *k, float *y, const struct matrix 
 /* Whether n tokens go row by row. */
 static bool is_few(struct run *r, int n)
 {
-    return n <= (cpu(r)->k.gemm_few ? FEW_TOKENS : PACK_TOKENS - 1);
+    return n <= cpu(r)->k.few_tokens;
 }
 
 /* y[t * y_stride + r] for rows [begin, end) and n tokens. Where no kernel takes several tokens, a
@@ -80,8 +80,11 @@ static void multiply_rows(const struct kernels *k, float *y, size_t y_stride,
     }
     for (int from = begin, to; from < end; from = to) {
         to = n == 1 ? end : min_int(from + TILE_ROWS, end);
-        for (int t = 0; t < n; t++)
-            multiply_row(k, y + (size_t)t * y_stride, w, in, t, from, to);
+        if (n > 1 && w->dtype == DTYPE_F32)
+            k->gemm_f32(y + from, y_stride, w, in->f32, (size_t)in->n_cols, n, from, to);
+        else
+            for (int t = 0; t < n; t++)
+                multiply_row(k, y + (size_t)t * y_stride, w, in, t, from, to);
     }
 }
 
