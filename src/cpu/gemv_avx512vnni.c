@@ -31,7 +31,7 @@ enum {
     SUM_ROWS = 4,    // that are summed together
     ROWS = 16,       // that are stored together
     STRETCH = 16384, // bytes of each row before the next: most rows are read whole
-    AHEAD = 6144     // bytes that are fetched while reading
+    AHEAD = 8192     // bytes that are fetched while reading
 };
 
 /* Vectors of four rows, waiting to be summed: first the quads, then what is left. */
