@@ -167,7 +167,7 @@ def test_one_thread_at_a_time_and_the_gil_is_free(model):
 
     thread = threading.Thread(target=work)
     thread.start()
-    while not session._in_use.locked():  # this loop runs beside the model
+    while session._user is None:  # this loop runs beside the model
         time.sleep(0.001)
     with pytest.raises(RuntimeError, match="another thread"):
         session.position
@@ -233,6 +233,20 @@ def test_interrupt(model):
             session.rewind(before)
     session.rewind(before)
     assert session.ask("b") is not None
+
+
+def test_interrupts_leave_no_mark(model):
+    """Wherever Ctrl-C comes, the session can be used afterwards, from any thread."""
+    session = model.session()
+    for _ in range(200):
+        timer = threading.Timer(0.002, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            while True:
+                session.position
+        assert session._user is None
+    session.append(quip.Role.NONE, "x")  # runs on another thread
+    session.close()
 
 
 def test_asyncio(model):

@@ -11,6 +11,7 @@ import ctypes
 import enum
 import operator
 import threading
+import time
 from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
@@ -130,7 +131,8 @@ class Session(Owner):
         call(function, handle.place, *arguments)
         self.model = model
         self._handle = handle
-        self._in_use = threading.Lock()  # while a call runs
+        self._turn = threading.Lock()  # to look who uses it
+        self._user: Optional[int] = None  # the thread whose call runs
         self._answer: Optional[Answer] = None  # the one that may still be pulled
 
     # ---- life ----
@@ -138,12 +140,8 @@ class Session(Owner):
     def close(self) -> None:
         """End what runs on another thread, and close."""
         handle, self._handle = self._handle, None
-        if handle is None or handle.is_inherited:
-            return
-        lib.quip_session_cancel(handle)
-        while not self._in_use.acquire(timeout=0.02):  # again, if that came before the call began
-            lib.quip_session_cancel(handle)
-        self._in_use.release()
+        if handle is not None and not handle.is_inherited:
+            self._end_call(handle)
 
     def clone(self) -> Session:
         """A second session that continues from the same point."""
@@ -262,16 +260,26 @@ class Session(Owner):
     # ---- one thread at a time ----
 
     def _use(self, work: Callable[[Handle], T]) -> T:
-        """Work with the handle. A session that is busy says so: waiting could be for ever."""
-        if not self._in_use.acquire(blocking=False):
-            raise RuntimeError("the session is in use by another thread")
+        """Work with the handle. A session that is busy says so: waiting could be for ever. Ctrl-C
+        may come between any two lines, and leaves nobody's mark behind."""
+        me, handle = threading.get_ident(), self.handle
+        if handle.is_inherited:
+            raise RuntimeError("the session is that of the parent process: open one here")
         try:
-            handle = self.handle
-            if handle.is_inherited:
-                raise RuntimeError("the session is that of the parent process: open one here")
+            with self._turn:
+                if self._user not in (None, me):
+                    raise RuntimeError("the session is in use by another thread")
+                self._user = me
             return work(handle)
         finally:
-            self._in_use.release()
+            if self._user == me:
+                self._user = None
+
+    def _end_call(self, handle: Handle) -> None:
+        """Cancel what another thread runs, and again: before the call began it does nothing."""
+        while self._user not in (None, threading.get_ident()):
+            lib.quip_session_cancel(handle)
+            time.sleep(0.005)
 
     def _use_patiently(self, work: Callable[[Handle], T]) -> T:
         """The same for what may take seconds. Python sees Ctrl-C between instructions of its main
@@ -280,14 +288,14 @@ class Session(Owner):
             return self._use(work)
         import concurrent.futures
 
+        handle = self.handle
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            future = pool.submit(self._use, work)
             try:
+                future = pool.submit(self._use, work)
                 concurrent.futures.wait([future])
             except BaseException:
-                while not future.done():  # again, if the first came before the call began
-                    self.cancel()
-                    concurrent.futures.wait([future], timeout=0.02)
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._end_call(handle)
                 raise
             return future.result()
 
