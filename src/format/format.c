@@ -301,11 +301,13 @@ static quip_status refuse_file(const struct file *file, const uint8_t head[16], 
                        "%s: is a web page, not a model file; take the address that its link to the "
                        "file has, and look whether one must sign in",
                        file->name);
+    char bytes[8 * 3 + 1] = " (nothing)";
+    for (size_t i = 0; i < 8 && i < file->size; i++)
+        snprintf(bytes + 3 * i, 4, " %02x", head[i]);
     return qp_fail(error, QUIP_E_FORMAT,
-                   "%s: is no model file: it begins with %02x %02x %02x %02x %02x %02x %02x %02x; "
-                   "expected TFLite weights (\"TFL3\" at 4), GGUF or safetensors",
-                   file->name, head[0], head[1], head[2], head[3], head[4], head[5], head[6],
-                   head[7]);
+                   "%s: is no model file: it begins with%s; expected TFLite weights (\"TFL3\" at "
+                   "4), GGUF or safetensors",
+                   file->name, bytes);
 }
 
 /* Try this room's readers, then `last` (may be NULL). */

@@ -62,6 +62,12 @@ def test_source_that_fails(model_path):
         quip.Model.from_file(Broken(model_path.read_bytes()))
     with pytest.raises(quip.Error, match="a name"):
         quip.Model.from_file(io.BytesIO(b"junk" * 1000), "a name")
+    with pytest.raises(quip.FormatError, match="begins with .nothing.;"):
+        quip.Model.from_bytes(b"")
+    with pytest.raises(quip.FormatError, match="begins with 61 62;"):
+        quip.Model.from_bytes(b"ab")
+    with pytest.raises(quip.FormatError, match="web page"):
+        quip.Model.from_bytes(b"<!DOCTYPE html><html>")
     with pytest.raises(TypeError, match="bytes"), open(__file__) as text:
         quip.Model.from_file(text)
 
