@@ -217,12 +217,11 @@ static struct kv_tiles pack_head(const struct head *h, const struct kernels *k, 
 {
     const int n_all = (h->n_positions + KV_BLOCK - 1) / KV_BLOCK;
     const int n_pieces = (h->head_dim + TILE_ROWS - 1) / TILE_ROWS;
-    const size_t tile_bytes = qp_tile_bytes(&k->tile_order, KV_BLOCK);
     struct kv_tiles kv = { .key_bytes = qp_tile_bytes(&k->tile_order, h->head_dim),
-                           .value_bytes = (size_t)n_pieces * tile_bytes,
+                           .value_bytes = qp_tile_bytes(&k->tile_order, KV_BLOCK),
                            .n_blocks = n_blocks };
     uint8_t *keys = aligned_alloc(64, (size_t)n_blocks * kv.key_bytes);
-    uint8_t *values = aligned_alloc(64, (size_t)n_blocks * kv.value_bytes);
+    uint8_t *values = aligned_alloc(64, (size_t)(n_blocks * n_pieces) * kv.value_bytes);
     float *scales = malloc((size_t)n_blocks * 2 * KV_BLOCK * sizeof *scales);
     assert_true(keys && values && scales);
     kv.key_scales = scales;
@@ -244,8 +243,8 @@ static struct kv_tiles pack_head(const struct head *h, const struct kernels *k, 
                                       .data = h->values + b * KV_BLOCK };
         k->pack(keys + (size_t)place * kv.key_bytes, &key, b * KV_BLOCK, TILE_ROWS);
         for (int d = 0; d < h->head_dim; d += TILE_ROWS)
-            k->pack(values + (size_t)place * kv.value_bytes + (size_t)(d / TILE_ROWS) * tile_bytes,
-                    &value, d, h->head_dim - d < TILE_ROWS ? h->head_dim - d : TILE_ROWS);
+            k->pack(values + (size_t)(d / TILE_ROWS * n_blocks + place) * kv.value_bytes, &value, d,
+                    h->head_dim - d < TILE_ROWS ? h->head_dim - d : TILE_ROWS);
     }
     kv.keys = keys;
     kv.values = values;
@@ -285,7 +284,7 @@ static void attend(const struct head *h, const struct kernels *k, const struct k
     for (int span = first / KV_SPAN; span <= last / KV_SPAN; span++) {
         qp_attend_span(k, &a, span, &scratch, span == first / KV_SPAN ? &sum : &part);
         if (span > first / KV_SPAN)
-            qp_attention_add(&sum, &part, n, h->head_dim);
+            qp_attention_add(k, &sum, &part, n, h->head_dim);
     }
     for (int i = 0; i < n * h->head_dim; i++)
         out[i] = sum.o[i] / sum.l[i / h->head_dim] + 0.0f;

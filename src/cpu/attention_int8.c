@@ -131,16 +131,14 @@ void qp_attend_span(const struct kernels *k, const struct int8_attention *a, int
     span_values(k, a, &seen, scratch, part->o);
 }
 
-void qp_attention_add(const struct attention_part *sum, const struct attention_part *part,
-                      int n_rows, int head_dim)
+void qp_attention_add(const struct kernels *k, const struct attention_part *sum,
+                      const struct attention_part *part, int n_rows, int head_dim)
 {
     for (int r = 0; r < n_rows; r++) {
         const float m = sum->m[r] > part->m[r] ? sum->m[r] : part->m[r];
         const float c = qp_exp(sum->m[r] - m), c_part = qp_exp(part->m[r] - m);
         float *o = sum->o + (size_t)r * (size_t)head_dim;
-        const float *o_part = part->o + (size_t)r * (size_t)head_dim;
-        for (int d = 0; d < head_dim; d++)
-            o[d] = o[d] * c + o_part[d] * c_part;
+        k->weigh(o, o, c, part->o + (size_t)r * (size_t)head_dim, c_part, head_dim);
         sum->l[r] = sum->l[r] * c + part->l[r] * c_part;
         sum->m[r] = m;
     }

@@ -54,7 +54,7 @@ void qp_attend_span(const struct kernels *k, const struct int8_attention *a, int
                     struct int8_attention_scratch *scratch, const struct attention_part *part);
 /* sum = sum and part, rescaled to the larger maximum; a row's spans are added in ascending order.
  */
-void qp_attention_add(const struct attention_part *sum, const struct attention_part *part,
-                      int n_rows, int head_dim);
+void qp_attention_add(const struct kernels *k, const struct attention_part *sum,
+                      const struct attention_part *part, int n_rows, int head_dim);
 
 #endif

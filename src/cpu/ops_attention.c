@@ -315,9 +315,8 @@ static void finish_rows_int8(const struct attend_task *j, const struct int8_rows
     for (int i = 0; i < rows->a.n_rows; i++) {
         const int t = (rows->row + i) / group, head = rows->h * group + (rows->row + i) % group;
         float *out = j->floats + ((size_t)t * (size_t)c->n_heads + (size_t)head) * (size_t)head_dim;
-        const float inverse = 1.0f / sum->l[i], *o = sum->o + (size_t)i * (size_t)head_dim;
-        for (int d = 0; d < head_dim; d++)
-            out[d] = o[d] * inverse + 0.0f;
+        const float *o = sum->o + (size_t)i * (size_t)head_dim;
+        cpu(j->r)->k.weigh(out, o, 1.0f / sum->l[i], NULL, 0, head_dim);
     }
 }
 
@@ -339,7 +338,7 @@ static void attend_int8(void *arg, int index, int n_threads)
         qp_attend_span(&cpu(j->r)->k, &rows.a, first, s->int8_attention, &s->sum);
         for (int span = first + 1; span <= last; span++) {
             qp_attend_span(&cpu(j->r)->k, &rows.a, span, s->int8_attention, &s->part);
-            qp_attention_add(&s->sum, &s->part, n, c->head_dim);
+            qp_attention_add(&cpu(j->r)->k, &s->sum, &s->part, n, c->head_dim);
         }
         finish_rows_int8(j, &rows, &s->sum);
     }
@@ -381,7 +380,7 @@ static void add_spans(struct attend_task *j)
     const struct attention_part sum = part_of(j, 0, 0);
     for (int span = 1; span < j->n_spans; span++) {
         const struct attention_part part = part_of(j, span, 0);
-        qp_attention_add(&sum, &part, c->n_heads, c->head_dim);
+        qp_attention_add(&cpu(j->r)->k, &sum, &part, c->n_heads, c->head_dim);
     }
     for (int h = 0; h < c->n_heads; h++) {
         const float inverse = 1.0f / sum.l[h];

@@ -123,6 +123,16 @@ static void add_avx2(float *x, const float *y, int n)
         store_avx2(x + i, n - i, _mm256_add_ps(load_avx2(x + i, n - i), load_avx2(y + i, n - i)));
 }
 
+static void weigh_avx2(float *y, const float *a, float ca, const float *b, float cb, int n)
+{
+    for (int i = 0; i < n; i += 8) {
+        __m256 other = _mm256_setzero_ps();
+        if (b)
+            other = _mm256_mul_ps(load_avx2(b + i, n - i), _mm256_set1_ps(cb));
+        store_avx2(y + i, n - i, mul_add_avx2(load_avx2(a + i, n - i), _mm256_set1_ps(ca), other));
+    }
+}
+
 static void rotate_avx2(float *x, const float *cos, const float *sin, int half)
 {
     for (int i = 0; i < half; i += 8) {
@@ -186,6 +196,7 @@ void qp_vector_kernels_avx2(struct kernels *k)
     k->layer_norm = layer_norm_avx2;
     k->activate = activate_avx2;
     k->add = add_avx2;
+    k->weigh = weigh_avx2;
     k->rotate = rotate_avx2;
     k->hadamard = hadamard_avx2;
     k->soft_cap = soft_cap_avx2;

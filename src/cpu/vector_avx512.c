@@ -98,6 +98,18 @@ static void add_avx512(float *x, const float *y, int n)
     }
 }
 
+static void weigh_avx512(float *y, const float *a, float ca, const float *b, float cb, int n)
+{
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 mask = lanes_below(n - i);
+        __m512 other = _mm512_setzero_ps();
+        if (b)
+            other = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, b + i), _mm512_set1_ps(cb));
+        __m512 v = _mm512_maskz_loadu_ps(mask, a + i);
+        _mm512_mask_storeu_ps(y + i, mask, mul_add_avx512(v, _mm512_set1_ps(ca), other));
+    }
+}
+
 static void rotate_avx512(float *x, const float *cos, const float *sin, int half)
 {
     for (int i = 0; i < half; i += 16) {
@@ -168,6 +180,7 @@ void qp_vector_kernels_avx512(struct kernels *k)
     k->layer_norm = layer_norm_avx512;
     k->activate = activate_avx512;
     k->add = add_avx512;
+    k->weigh = weigh_avx512;
     k->rotate = rotate_avx512;
     k->hadamard = hadamard_avx512;
     k->soft_cap = soft_cap_avx512;

@@ -89,6 +89,16 @@ static void add_neon(float *x, const float *y, int n)
         store_neon(x + i, n - i, vaddq_f32(load_neon(x + i, n - i), load_neon(y + i, n - i)));
 }
 
+static void weigh_neon(float *y, const float *a, float ca, const float *b, float cb, int n)
+{
+    for (int i = 0; i < n; i += 4) {
+        float32x4_t other = vdupq_n_f32(0.0f);
+        if (b)
+            other = vmulq_f32(load_neon(b + i, n - i), vdupq_n_f32(cb));
+        store_neon(y + i, n - i, mul_add_neon(load_neon(a + i, n - i), vdupq_n_f32(ca), other));
+    }
+}
+
 static void rotate_neon(float *x, const float *cos, const float *sin, int half)
 {
     for (int i = 0; i < half; i += 4) {
@@ -151,6 +161,7 @@ void qp_vector_kernels_neon(struct kernels *k)
     k->layer_norm = layer_norm_neon;
     k->activate = activate_neon;
     k->add = add_neon;
+    k->weigh = weigh_neon;
     k->rotate = rotate_neon;
     k->hadamard = hadamard_neon;
     k->soft_cap = soft_cap_neon;

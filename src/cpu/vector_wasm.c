@@ -88,6 +88,17 @@ static void add_wasm(float *x, const float *y, int n)
         store_wasm(x + i, n - i, wasm_f32x4_add(load_wasm(x + i, n - i), load_wasm(y + i, n - i)));
 }
 
+static void weigh_wasm(float *y, const float *a, float ca, const float *b, float cb, int n)
+{
+    for (int i = 0; i < n; i += 4) {
+        v128_t other = wasm_f32x4_const_splat(0.0f);
+        if (b)
+            other = wasm_f32x4_mul(load_wasm(b + i, n - i), wasm_f32x4_splat(cb));
+        store_wasm(y + i, n - i,
+                   mul_add_wasm(load_wasm(a + i, n - i), wasm_f32x4_splat(ca), other));
+    }
+}
+
 static void rotate_wasm(float *x, const float *cos, const float *sin, int half)
 {
     for (int i = 0; i < half; i += 4) {
@@ -139,6 +150,7 @@ void qp_vector_kernels_wasm(struct kernels *k)
     k->layer_norm = layer_norm_wasm;
     k->activate = activate_wasm;
     k->add = add_wasm;
+    k->weigh = weigh_wasm;
     k->rotate = rotate_wasm;
     k->hadamard = hadamard_wasm;
     k->soft_cap = soft_cap_wasm;
