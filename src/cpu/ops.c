@@ -9,7 +9,7 @@ struct token_task {
     struct run *r;
     struct act *out;
     float *x, *y;
-    const struct norm_weights *norm;
+    const struct norm_weights *norm, *post_norm;
     const quip_token *tokens;
     int n;
 };
@@ -45,16 +45,20 @@ static void norm_row(struct run *r, float *y, const float *x, const struct norm_
         cpu(r)->k.rms_norm(y, x, w->scale, plus, c->norm_eps, c->d_model);
 }
 
+static void norm_token(const struct token_task *j, int t, int index)
+{
+    float *row = act_row_floats(j->out, t, cpu(j->r)->scratch[index].row);
+    norm_row(j->r, row, j->x + (size_t)t * j->r->config->d_model, j->norm);
+    act_store(&cpu(j->r)->k, j->out, t, row);
+}
+
 static void norm_task(void *arg, int index, int n_threads)
 {
     struct token_task *j = arg;
     int begin, end;
     qp_share(j->n, 1, index, n_threads, &begin, &end);
-    for (int t = begin; t < end; t++) {
-        float *row = act_row_floats(j->out, t, cpu(j->r)->scratch[index].row);
-        norm_row(j->r, row, j->x + (size_t)t * j->r->config->d_model, j->norm);
-        act_store(&cpu(j->r)->k, j->out, t, row);
-    }
+    for (int t = begin; t < end; t++)
+        norm_token(j, t, index);
 }
 
 static void cpu_norm(struct run *r, struct act *out, const float *x, const struct norm_weights *w,
@@ -72,15 +76,20 @@ static void add_task(void *arg, int index, int n_threads)
     qp_share(j->n, 1, index, n_threads, &begin, &end);
     for (int t = begin; t < end; t++) {
         float *y = j->y + (size_t)t * d_model;
-        if (j->norm->scale)
-            norm_row(j->r, y, y, j->norm);
+        if (j->post_norm->scale)
+            norm_row(j->r, y, y, j->post_norm);
         cpu(j->r)->k.add(j->x + (size_t)t * d_model, y, d_model);
+        if (j->norm)
+            norm_token(j, t, index);
     }
 }
 
-static void cpu_add(struct run *r, float *x, float *y, const struct norm_weights *post_norm, int n)
+static void cpu_add(struct run *r, float *x, float *y, const struct norm_weights *post_norm,
+                    struct act *out, const struct norm_weights *next, int n)
 {
-    struct token_task job = { .r = r, .x = x, .y = y, .norm = post_norm, .n = n };
+    struct token_task job = {
+        .r = r, .x = x, .y = y, .post_norm = post_norm, .out = out, .norm = next, .n = n
+    };
     cpu_parallel(r, n == 1, add_task, &job);
 }
 

@@ -13,8 +13,9 @@ static const struct layer_adapter *layer_adapter(const struct run *r, int l)
     return r->adapter ? &r->adapter[l] : &none;
 }
 
-/* x += attention(norm(x)), for n tokens. In the last layer only the last `n_wanted` tokens go on
- * after the keys and values of all are in the cache: they move to the front of the buffers. */
+/* x += attention(xn), xn = norm(x), for n tokens; then xn is what the feed-forward reads. In the
+ * last layer only the last `n_wanted` tokens go on after the keys and values of all are in the
+ * cache: they move to the front of the buffers. */
 static void attention_half(struct run *r, int l, int n, int n_wanted)
 {
     const struct ops *op = r->ops;
@@ -28,7 +29,6 @@ static void attention_half(struct run *r, int l, int n, int n_wanted)
                                    { &w->wv, b->v, &a->v } };
     const struct product out[] = { { &w->wo, b->y, &a->o } };
 
-    op->norm(r, &b->xn, b->x, &w->attn_norm, n); // [n, d_model]
     op->linear(r, qkv, 3, &b->xn, n); // [n, n_heads * head_dim], 2 x [n, n_kv_heads * head_dim]
     op->rope_append(r, l, n);
     if (n_wanted == 0)
@@ -41,11 +41,12 @@ static void attention_half(struct run *r, int l, int n, int n_wanted)
     }
     op->attend(r, &b->att, l, r->pos + skipped, n_wanted); // [n_wanted, n_heads * head_dim]
     op->linear(r, out, 1, &b->att, n_wanted);              // [n_wanted, d_model]
-    op->add(r, b->x, b->y, &w->attn_post_norm, n_wanted);
+    op->add(r, b->x, b->y, &w->attn_post_norm, &b->xn, c->is_parallel ? NULL : &w->ff_norm,
+            n_wanted);
 }
 
-/* x += feed_forward(norm(x)), for n tokens. The norm of a parallel block is that of before its
- * attention. */
+/* x += feed_forward(xn), for n tokens; then xn = norm(x) for the next layer. The xn of a parallel
+ * block is that of its attention. */
 static void feed_forward_half(struct run *r, int l, int n)
 {
     const struct ops *op = r->ops;
@@ -55,11 +56,11 @@ static void feed_forward_half(struct run *r, int l, int n)
     const struct product gate = { &w->gate, NULL, &a->gate }, up = { &w->up, NULL, &a->up };
     const struct product down[] = { { &w->down, b->y, &a->down } };
 
-    if (!r->config->is_parallel)
-        op->norm(r, &b->xn, b->x, &w->ff_norm, n); // [n, d_model]
-    op->gated(r, &b->h, &gate, &up, &b->xn, n);    // [n, d_ff]
-    op->linear(r, down, 1, &b->h, n);              // [n, d_model]
-    op->add(r, b->x, b->y, &w->ff_post_norm, n);
+    const bool is_last = l == r->config->n_layers - 1;
+
+    op->gated(r, &b->h, &gate, &up, &b->xn, n); // [n, d_ff]
+    op->linear(r, down, 1, &b->h, n);           // [n, d_model]
+    op->add(r, b->x, b->y, &w->ff_post_norm, &b->xn, is_last ? NULL : &w[1].attn_norm, n);
 }
 
 /* The logits that follow n rows of x, from row `row` on. */
@@ -98,6 +99,7 @@ bool qp_forward(struct run *r, const quip_token *tokens, int n, enum logits_want
     const int n_layers = r->config->n_layers;
     int n_rows = n;
     r->ops->embed(r, r->buffers.x, tokens, n); // [n, d_model]
+    r->ops->norm(r, &r->buffers.xn, r->buffers.x, &r->weights->layers[0].attn_norm, n);
     for (int l = 0; l < n_layers; l++) {
         if (atomic_load_explicit(cancelled, memory_order_relaxed))
             return false;

@@ -74,8 +74,10 @@ struct ops {
     /* out = norm(x) * weight, ready for a product. */
     void (*norm)(struct run *r, struct act *out, const float *x, const struct norm_weights *w,
                  int n);
-    /* x += y, or x += norm(y) when post_norm has weights. */
-    void (*add)(struct run *r, float *x, float *y, const struct norm_weights *post_norm, int n);
+    /* x += y, or x += norm(y) when post_norm has weights; then, with `next`, out = norm(x) as
+     * above. */
+    void (*add)(struct run *r, float *x, float *y, const struct norm_weights *post_norm,
+                struct act *out, const struct norm_weights *next, int n);
     /* Up to three products with one input. */
     void (*linear)(struct run *r, const struct product *products, int n_products,
                    const struct act *in, int n);
