@@ -24,7 +24,7 @@ export class Host {
   constructor(base?: string) {
     this.#port = startWorker(base);
     this.#port.onmessage = (message: ToPage) => this.#receive(message);
-    this.#port.onerror = (message) => this.#die(new QuipError("internal", message));
+    this.#port.onerror = (message, status = "internal") => this.#die(new QuipError(status, message));
   }
 
   /** Why no call is answered any more; null while they are. */

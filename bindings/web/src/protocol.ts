@@ -154,6 +154,7 @@ export type ToPage =
 export interface Port {
   post(message: unknown, transfer?: Transferable[]): void;
   onmessage: (message: never) => void;
-  onerror: (message: string) => void;
+  /** The other end is gone. "internal" unless its script never came. */
+  onerror: (message: string, status?: "io" | "internal") => void;
   end(): void;
 }

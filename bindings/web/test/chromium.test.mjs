@@ -329,7 +329,7 @@ test("from a folder, and from another origin", async () => {
       (await answer(page, `${server.origin}/models/gemma3.bin`, { baseUrl })).text,
       fixtures.expected.gemma3.greedy,
     );
-  assert.match(await failure(page, `${server.origin}/models/gemma3.bin`, { baseUrl: "/nowhere" }), /^internal: .*worker\.js/);
+  assert.match(await failure(page, `${server.origin}/models/gemma3.bin`, { baseUrl: "/nowhere" }), /^io: .*worker\.js.*baseUrl/);
   await page.context().close();
   plain.end();
   cdn.end();

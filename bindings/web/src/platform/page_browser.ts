@@ -18,11 +18,12 @@ export function startWorker(base?: string): Port {
   worker.onmessage = (e) => port.onmessage(e.data as never);
   worker.onerror = (e) => {
     e.preventDefault?.();
+    if (e.message) return port.onerror(e.message);
     port.onerror(
-      e.message ||
-        `the worker did not start: ${script} must be reachable, allowed by the page's Content-Security-Policy ` +
-          "(worker-src, 'wasm-unsafe-eval'), and in an isolated page served with its Cross-Origin-Embedder-Policy; " +
-          "where it lies elsewhere, name the folder as baseUrl",
+      `the worker did not start: ${script} must be reachable, allowed by the page's Content-Security-Policy ` +
+        "(worker-src, 'wasm-unsafe-eval'), and in an isolated page served with its Cross-Origin-Embedder-Policy; " +
+        "where it lies elsewhere, name the folder as baseUrl",
+      "io",
     );
   };
   worker.onmessageerror = () => port.onerror("a message of the worker could not be read");
