@@ -47,9 +47,11 @@ function showProgress(name, started, { phase, loaded, total }) {
 async function open(source, name) {
   loading = new AbortController();
   const started = performance.now();
+  const chosen = document.activeElement; // where the keyboard goes on when it fails
   complain("");
   show("open", false);
   show("loading", true);
+  $("stop-loading").focus();
   showProgress(name, started, { phase: "open", loaded: 0, total: 0 });
   try {
     if (typeof source === "string") {
@@ -64,6 +66,8 @@ async function open(source, name) {
     show("open", true);
     if (!loading.signal.aborted) complain(error.message);
     await listStored();
+    if (chosen.isConnected) chosen.focus();
+    else $("open-demo").focus(); // it was in the list of stored models
   } finally {
     loading = null;
     show("loading", false);
@@ -221,7 +225,7 @@ $("ideas").addEventListener("click", (event) => {
 $("stop").addEventListener("click", () => running?.abort());
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
-  if (running) running.abort();
+  if (running ?? loading) (running ?? loading).abort();
   else if (!$("settings").hidden) showSettings(false);
 });
 $("compare").addEventListener("click", () => arrange(chats.length === 1));

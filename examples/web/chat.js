@@ -27,13 +27,18 @@ export class Chat {
     this.#log = copy.querySelector(".log");
     this.#figures = copy.querySelector(".figures");
     copy.querySelector(".pane-title").textContent = settings.name;
-    this.#log.setAttribute("aria-label", settings.name);
+    this.#log.setAttribute("aria-label", `Conversation: ${settings.name}`);
     place.append(this.element);
   }
 
-  #add(className, text) {
+  /** `author` is for those who do not see which side it stands on. */
+  #add(className, text, author) {
     const message = document.createElement("div");
     message.className = className;
+    if (author) {
+      message.role = "article";
+      message.ariaLabel = author;
+    }
     message.textContent = text;
     this.#log.append(message);
     this.#log.scrollTop = this.#log.scrollHeight;
@@ -52,8 +57,8 @@ export class Chat {
 
   /** Ask, and show the answer as it comes. Aborting keeps what was said. */
   async say(text, signal) {
-    this.#add("mine", text);
-    const message = this.#add("theirs is-running", "");
+    this.#add("mine", text, "You");
+    const message = this.#add("theirs is-running", "", "Answer");
     const started = performance.now();
     this.#figures.textContent = "reading…";
     this.#log.setAttribute("aria-busy", true); // a screen reader reads whole answers, not pieces

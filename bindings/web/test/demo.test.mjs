@@ -118,6 +118,31 @@ describe("the demo page", () => {
     await page.context().close();
   });
 
+  test("with the keyboard alone", async () => {
+    const page = await openPage();
+    const focused = () => page.evaluate(() => document.activeElement.id);
+    const press = async (...keys) => {
+      for (const key of keys) await page.keyboard.press(key);
+    };
+    await page.focus("#url");
+    await page.keyboard.type("models/nothing.bin");
+    await press("Enter");
+    await page.waitForSelector("#problem:not([hidden])");
+    await page.waitForFunction(() => document.activeElement.id === "url");
+    await press("Shift+Tab", "Shift+Tab");
+    assert.equal(await focused(), "open-demo");
+    await press("Enter");
+    await page.waitForSelector("#composer:not([hidden])");
+    await page.waitForFunction(() => document.activeElement.id === "prompt");
+    await page.keyboard.type(fixtures.prompt);
+    await press("Enter");
+    await page.waitForSelector("#stop", { state: "hidden" });
+    assert.equal(await page.getByRole("article", { name: "You" }).textContent(), fixtures.prompt);
+    assert.equal(await page.getByRole("article", { name: "Answer" }).count(), 1);
+    assert.deepEqual(page.errors, []);
+    await page.context().close();
+  });
+
   test("settings that cannot be had are told, and others then work", async () => {
     const page = await openPage();
     await page.click("#open-demo");
