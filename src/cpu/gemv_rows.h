@@ -106,12 +106,15 @@ INLINE_ROWS void dot_rows(row_parts parts[GEMV_ROWS], const struct gemv_kernel *
     const int n_near = n_pairs > n_far ? n_pairs - n_far : 0;
     for (int i = 0; i < GEMV_ROWS; i++) {
         const int row = r + i < end ? r + i : end - 1;
+        const uint8_t *data = (const uint8_t *)qp_matrix_row(w, row) + begin;
         struct gemv_place at = {
             .parts = parts[i][0],
-            .w = (const uint8_t *)qp_matrix_row(w, row) + begin,
-            .multipliers = w->multipliers ? qp_matrix_multipliers(w, row) + 2 * b : NULL,
+            .w = data,
+            .multipliers = data, // of most types nobody reads them
             .q = q,
         };
+        if (w->multipliers)
+            at.multipliers = qp_matrix_multipliers(w, row) + 2 * b;
         int next = row_bytes;   // from here the same stretch of the next row
         if (i == GEMV_ROWS - 1) // the next one of the first row, or the row after the last
             next = begin + n_bytes < row_bytes ? n_bytes - i * row_bytes : row_bytes - begin;
