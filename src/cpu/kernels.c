@@ -20,6 +20,7 @@ struct kernels qp_kernels_for(unsigned cpu)
     if (cpu & CPU_AVXVNNI) {
         k.name = "avxvnni";
         qp_linear_kernels_avxvnni(&k);
+        qp_thin_kernels_avxvnni(&k);
     }
     if (cpu & CPU_AVX512VNNI) {
         k.name = "avx512vnni";

@@ -220,6 +220,7 @@ void qp_add_thin_by(thin_sums *sums_of, float *y, size_t y_stride, const struct 
 /* Each fills in what it has; on other architectures they do nothing. */
 void qp_thin_kernels_scalar(struct kernels *k);
 void qp_thin_kernels_avx2(struct kernels *k);
+void qp_thin_kernels_avxvnni(struct kernels *k);
 void qp_thin_kernels_avx512(struct kernels *k);
 void qp_thin_kernels_neon(struct kernels *k);
 void qp_thin_kernels_dotprod(struct kernels *k);

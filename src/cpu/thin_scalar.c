@@ -17,6 +17,18 @@ static void thin_sums_scalar(float sums[THIN_ROWS], const uint8_t *group, const 
     }
 }
 
+/* y[i] += sums[i] * scales[i], for rows [begin, end) of a group; y has those alone. */
+static inline void add_thin_rows(float *restrict y, const float *restrict sums,
+                                 const float *restrict scales, int begin, int end)
+{
+    if (end - begin == THIN_ROWS) // a loop that compilers make vectors of
+        for (int i = 0; i < THIN_ROWS; i++)
+            y[i] += sums[i] * scales[i];
+    else
+        for (int i = begin; i < end; i++)
+            y[i - begin] += sums[i] * scales[i];
+}
+
 void qp_add_thin_by(thin_sums *sums_of, float *y, size_t y_stride, const struct thin *w, int begin,
                     int end, const int8_t *q, size_t q_stride, const float *scales, int n_tokens)
 {
@@ -24,13 +36,12 @@ void qp_add_thin_by(thin_sums *sums_of, float *y, size_t y_stride, const struct 
     for (int r = begin, next; r < end; r = next) {
         const int first = r % THIN_ROWS, group_end = r - first + THIN_ROWS;
         const uint8_t *group = qp_thin_group(w, r);
-        const float *row_scales = qp_thin_scales(group) + first;
         next = group_end < end ? group_end : end;
         for (size_t t = 0; t < (size_t)n_tokens; t++) {
-            float sums[THIN_ROWS], *to = y + t * y_stride + (size_t)(r - begin);
+            float sums[THIN_ROWS];
             sums_of(sums, group, q + t * q_stride, scales + t * n_blocks, w->n_in);
-            for (int i = 0; i < next - r; i++)
-                to[i] += sums[first + i] * row_scales[i];
+            add_thin_rows(y + t * y_stride + (size_t)(r - begin), sums, qp_thin_scales(group),
+                          first, first + next - r);
         }
     }
 }

@@ -1,0 +1,79 @@
+/* thin_avxvnni.c: matrices of few rows or columns, vpdpbusd on 256-bit registers (kernels.h): a
+ * vector is four columns of eight rows, multiplied by four numbers of x. The weights are to be
+ * unsigned, hence plus 128; the same product of 128 and x is taken away again. */
+#if defined(__x86_64__)
+
+#include "cpu/kernels.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,avxvnni"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,avxvnni")
+#endif
+
+static inline __m256i unsigned_rows8(const uint8_t *rows)
+{
+    return _mm256_xor_si256(_mm256_load_si256((const __m256i *)(const void *)rows),
+                            _mm256_set1_epi8(-128));
+}
+
+static void thin_sums_avxvnni(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
+                              const float *scales, int n_in)
+{
+    __m256 sum0 = _mm256_setzero_ps(), sum8 = sum0;
+    const uint8_t *w = group + THIN_SCALE_BYTES;
+    for (int k = 0; k < n_in; scales++) {
+        const int end = n_in - k < ACT_BLOCK ? n_in : k + ACT_BLOCK;
+        __m256i dot0 = _mm256_setzero_si256(), dot8 = dot0, added = dot0;
+        for (; k < end; k += THIN_STEP, w += THIN_STEP_BYTES) {
+            int32_t four;
+            memcpy(&four, q + k, sizeof four);
+            const __m256i x = _mm256_set1_epi32(four);
+            _mm_prefetch((const char *)w + THIN_AHEAD, _MM_HINT_T0);
+            dot0 = _mm256_dpbusd_avx_epi32(dot0, unsigned_rows8(w), x);
+            dot8 = _mm256_dpbusd_avx_epi32(dot8, unsigned_rows8(w + 32), x);
+            added = _mm256_dpbusd_avx_epi32(added, _mm256_set1_epi8(-128), x);
+        }
+        const __m256 scale = _mm256_set1_ps(*scales);
+        const __m256 sums0 = _mm256_cvtepi32_ps(_mm256_sub_epi32(dot0, added));
+        const __m256 sums8 = _mm256_cvtepi32_ps(_mm256_sub_epi32(dot8, added));
+        sum0 = _mm256_add_ps(sum0, _mm256_mul_ps(scale, sums0));
+        sum8 = _mm256_add_ps(sum8, _mm256_mul_ps(scale, sums8));
+    }
+    _mm256_storeu_ps(sums, sum0);
+    _mm256_storeu_ps(sums + 8, sum8);
+}
+
+static void add_thin_avxvnni(float *y, size_t y_stride, const struct thin *w, int begin, int end,
+                             const int8_t *q, size_t q_stride, const float *scales,
+                             const int32_t *offsets, int n_tokens)
+{
+    (void)offsets;
+    qp_add_thin_by(thin_sums_avxvnni, y, y_stride, w, begin, end, q, q_stride, scales, n_tokens);
+}
+
+void qp_thin_kernels_avxvnni(struct kernels *k)
+{
+    k->add_thin = add_thin_avxvnni;
+}
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#else
+
+#include "cpu/kernels.h"
+
+void qp_thin_kernels_avxvnni(struct kernels *k)
+{
+    (void)k;
+}
+
+#endif
