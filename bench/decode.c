@@ -11,6 +11,7 @@
  * --step: tokens that are run together; a rate of 100 then is 100 such steps a second.
  * --adapter: with the adapter against without it, in turns, instead of against a plain read.
  */
+#include "limits.h"
 #include "median.h"
 
 #include "engine/engine.h"
@@ -35,39 +36,25 @@ enum {
     MAX_STEP = 512
 };
 
-static volatile uint64_t sink; // keeps what nobody reads from being optimized away
-
-/* 64 bytes a step: as vectors where the compiler has them. */
-typedef uint64_t line __attribute__((vector_size(64)));
-
-/* Every line of a thread's part in order, asking for each `ahead` bytes before its turn, or leaving
- * that to the processor. */
-static inline __attribute__((always_inline)) void read_lines(const struct stretch *s, int index,
-                                                             int n_threads, int ahead)
+/* The part of a thread. */
+static const uint8_t *share_of(const struct stretch *s, int index, int n_threads, size_t *n_bytes)
 {
-    const size_t n_lines = s->n_bytes / sizeof(line) / (size_t)n_threads;
-    const line *p = (const line *)s->begin + (size_t)index * n_lines;
-    line a = { 0 }, b = { 0 };
-    for (size_t i = 0; i + 2 <= n_lines; i += 2) {
-        if (ahead) {
-            __builtin_prefetch((const char *)(p + i) + ahead);
-            __builtin_prefetch((const char *)(p + i + 1) + ahead);
-        }
-        a ^= p[i];
-        b ^= p[i + 1];
-    }
-    a ^= b;
-    sink = a[0] ^ a[1] ^ a[2] ^ a[3] ^ a[4] ^ a[5] ^ a[6] ^ a[7];
+    *n_bytes = s->n_bytes / 64 / (size_t)n_threads * 64;
+    return s->begin + (size_t)index * *n_bytes;
 }
 
-static void read_asking(void *arg, int index, int n_threads)
+static void ask_and_read(void *arg, int index, int n_threads)
 {
-    read_lines(arg, index, n_threads, 8192);
+    size_t n;
+    const uint8_t *part = share_of(arg, index, n_threads, &n);
+    read_asking(part, n);
 }
 
-static void read_plainly(void *arg, int index, int n_threads)
+static void just_read(void *arg, int index, int n_threads)
 {
-    read_lines(arg, index, n_threads, 0);
+    size_t n;
+    const uint8_t *part = share_of(arg, index, n_threads, &n);
+    read_plainly(part, n);
 }
 
 static void take_matrix(struct stretch *all, size_t *needed, const struct matrix *w)
@@ -110,14 +97,14 @@ static double rate(size_t n_bytes, uint64_t begin_ns) // GB/s
     return (double)n_bytes / (double)(qp_now_ns() - begin_ns);
 }
 
-/* GB/s of the faster way: on some minutes of a machine it is the one, on some the other. */
+/* GB/s of the faster way. */
 static double read_all(struct pool *pool, struct stretch *all)
 {
     uint64_t begin = qp_now_ns();
-    qp_pool_run(pool, read_asking, all);
+    qp_pool_run(pool, ask_and_read, all);
     const double asking = rate(all->n_bytes, begin);
     begin = qp_now_ns();
-    qp_pool_run(pool, read_plainly, all);
+    qp_pool_run(pool, just_read, all);
     const double plainly = rate(all->n_bytes, begin);
     return asking > plainly ? asking : plainly;
 }

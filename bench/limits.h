@@ -1,5 +1,6 @@
-/* limits.h: what one thread of this processor can do at most, for roofline.c and kernels.c.
- * Loops of independent instructions in assembly, where no compiler folds or spills them. */
+/* limits.h: what one thread of this processor can do at most, for roofline.c, decode.c and
+ * kernels.c. Its data is aligned to 64 bytes. Loops of independent instructions are in assembly,
+ * where no compiler folds or spills them. */
 #ifndef BENCH_LIMITS_H
 #define BENCH_LIMITS_H
 
@@ -7,19 +8,36 @@
 
 static volatile uint64_t limits_sink; // keeps what nobody reads from being optimized away
 
-/* Read n bytes in order, once, asking for each line 4 KiB ahead. */
-static inline void plain_read(const void *data, size_t n)
+/* 64 bytes: vectors where the compiler has them. */
+typedef uint64_t line __attribute__((vector_size(64)));
+
+/* Read n bytes in order, once, in whole lines: asking for each `ahead` bytes before its turn, or
+ * leaving that to the processor. On some minutes of a machine the one is faster, on some the other.
+ */
+static inline __attribute__((always_inline)) void read_lines(const void *data, size_t n, int ahead)
 {
-    const uint64_t *p = data;
-    uint64_t a = 0, b = 0, c = 0, d = 0;
-    for (size_t i = 0; i + 8 <= n / 8; i += 8) {
-        __builtin_prefetch((const char *)(p + i) + 4096);
-        a ^= p[i] ^ p[i + 1];
-        b ^= p[i + 2] ^ p[i + 3];
-        c ^= p[i + 4] ^ p[i + 5];
-        d ^= p[i + 6] ^ p[i + 7];
+    const line *p = data;
+    line a = { 0 }, b = { 0 };
+    for (size_t i = 0; i + 2 <= n / sizeof *p; i += 2) {
+        if (ahead) {
+            __builtin_prefetch((const char *)(p + i) + ahead);
+            __builtin_prefetch((const char *)(p + i + 1) + ahead);
+        }
+        a ^= p[i];
+        b ^= p[i + 1];
     }
-    limits_sink = a ^ b ^ c ^ d;
+    a ^= b;
+    limits_sink = a[0] ^ a[1] ^ a[2] ^ a[3] ^ a[4] ^ a[5] ^ a[6] ^ a[7];
+}
+
+static inline void read_asking(const void *data, size_t n)
+{
+    read_lines(data, n, 8192);
+}
+
+static inline void read_plainly(const void *data, size_t n)
+{
+    read_lines(data, n, 0);
 }
 
 /* n rounds of the widest dot product of 8-bit integers that the engine uses here. Returns the
