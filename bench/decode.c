@@ -25,47 +25,20 @@ struct setup {
     int n_threads, depth, n_rounds, n_tokens, step;
 };
 
-/* Where the weights of one token lie: the file from the first matrix to the end of the last. */
-struct stretch {
-    const uint8_t *begin;
-    size_t n_bytes;
-};
-
 enum {
     MAX_ROUNDS = 256,
     MAX_STEP = 512
 };
 
-/* The part of a thread. */
-static const uint8_t *share_of(const struct stretch *s, int index, int n_threads, size_t *n_bytes)
-{
-    *n_bytes = s->n_bytes / 64 / (size_t)n_threads * 64;
-    return s->begin + (size_t)index * *n_bytes;
-}
-
-static void ask_and_read(void *arg, int index, int n_threads)
-{
-    size_t n;
-    const uint8_t *part = share_of(arg, index, n_threads, &n);
-    read_asking(part, n);
-}
-
-static void just_read(void *arg, int index, int n_threads)
-{
-    size_t n;
-    const uint8_t *part = share_of(arg, index, n_threads, &n);
-    read_plainly(part, n);
-}
-
-static void take_matrix(struct stretch *all, size_t *needed, const struct matrix *w)
+static void take_matrix(struct reading *all, size_t *needed, const struct matrix *w)
 {
     const uint8_t *begin = w->data, *end = begin + (size_t)w->n_out * w->row_bytes;
     if (!begin)
         return;
-    const uint8_t *all_end = all->begin + all->n_bytes;
-    if (!all->begin || begin < all->begin)
-        all->begin = begin;
-    all->n_bytes = (size_t)((end > all_end ? end : all_end) - all->begin);
+    const uint8_t *all_end = all->data + all->n_bytes;
+    if (!all->data || begin < all->data)
+        all->data = begin;
+    all->n_bytes = (size_t)((end > all_end ? end : all_end) - all->data);
     *needed += (size_t)w->n_out * w->row_bytes;
     if (w->scales)
         *needed += (size_t)w->n_out * sizeof(float);
@@ -74,10 +47,10 @@ static void take_matrix(struct stretch *all, size_t *needed, const struct matrix
 }
 
 /* The bytes that a token needs; *all is where they are, rounded to whole lines. */
-static size_t weight_bytes(const quip_model *m, struct stretch *all)
+static size_t weight_bytes(const quip_model *m, struct reading *all)
 {
     size_t needed = 0;
-    *all = (struct stretch){ NULL, 0 };
+    *all = (struct reading){ NULL, 0 };
     for (int l = 0; l < m->config.n_layers; l++) {
         const struct layer_weights *w = &m->weights.layers[l];
         const struct matrix *matrices[] = { &w->wq,   &w->wk, &w->wv,  &w->wo,
@@ -86,27 +59,10 @@ static size_t weight_bytes(const quip_model *m, struct stretch *all)
             take_matrix(all, &needed, matrices[i]);
     }
     take_matrix(all, &needed, &m->weights.head);
-    const size_t skipped = (64 - (uintptr_t)all->begin % 64) % 64;
-    all->begin += skipped;
+    const size_t skipped = (64 - (uintptr_t)all->data % 64) % 64;
+    all->data += skipped;
     all->n_bytes -= skipped;
     return needed;
-}
-
-static double rate(size_t n_bytes, uint64_t begin_ns) // GB/s
-{
-    return (double)n_bytes / (double)(qp_now_ns() - begin_ns);
-}
-
-/* GB/s of the faster way. */
-static double read_all(struct pool *pool, struct stretch *all)
-{
-    uint64_t begin = qp_now_ns();
-    qp_pool_run(pool, ask_and_read, all);
-    const double asking = rate(all->n_bytes, begin);
-    begin = qp_now_ns();
-    qp_pool_run(pool, just_read, all);
-    const double plainly = rate(all->n_bytes, begin);
-    return asking > plainly ? asking : plainly;
 }
 
 /* n times `step` tokens. */
@@ -133,19 +89,19 @@ static quip_status go_to(quip_session *session, int depth, quip_error *error)
 static quip_status measure(const struct setup *s, quip_session *session, quip_error *error)
 {
     struct pool *pool;
-    struct stretch all;
+    struct reading all;
     const size_t needed = weight_bytes(session->model, &all);
     double reads[MAX_ROUNDS], rates[MAX_ROUNDS], shares[MAX_ROUNDS];
     quip_status status = qp_pool_open(&pool, s->n_threads, error);
     if (status)
         return status;
     for (int i = -1; i < s->n_rounds && !status; i++) { // the first warms up
-        const double before = read_all(pool, &all);
+        const double before = read_rate(pool, &all);
         const uint64_t begin = qp_now_ns();
         if (!(status = decode(session, s->n_tokens, s->step, error))) {
             const int at = i < 0 ? 0 : i;
             rates[at] = rate(needed * (size_t)s->n_tokens, begin);
-            reads[at] = (before + read_all(pool, &all)) / 2;
+            reads[at] = (before + read_rate(pool, &all)) / 2;
             shares[at] = rates[at] / reads[at];
             status = quip_session_rewind(session, s->depth, error);
         }

@@ -18,33 +18,9 @@ enum {
 #define READ_BYTES ((size_t)1 << 30)
 
 struct limits_job {
-    const char *data;
     unsigned cpu;
     double operations; // of one thread
 };
-
-/* A thread's part, in pages. */
-static const char *share_of(const struct limits_job *job, int index, int n_threads, size_t *n_bytes)
-{
-    int begin, end;
-    qp_share((int)(READ_BYTES >> 12), 1, index, n_threads, &begin, &end);
-    *n_bytes = (size_t)(end - begin) << 12;
-    return job->data + ((size_t)begin << 12);
-}
-
-static void ask_and_read(void *arg, int index, int n_threads)
-{
-    size_t n;
-    const char *part = share_of(arg, index, n_threads, &n);
-    read_asking(part, n);
-}
-
-static void just_read(void *arg, int index, int n_threads)
-{
-    size_t n;
-    const char *part = share_of(arg, index, n_threads, &n);
-    read_plainly(part, n);
-}
 
 static void multiply_share(void *arg, int index, int n_threads)
 {
@@ -104,7 +80,7 @@ int main(int argc, char **argv)
     }
     struct pool *pool;
     quip_error error;
-    char *data = qp_alloc_pages(READ_BYTES);
+    uint8_t *data = qp_alloc_pages(READ_BYTES);
     if (!data)
         return fprintf(stderr, "roofline: no memory for 1 GiB to read\n"), 1;
     if (qp_pool_open(&pool, n_threads, &error))
@@ -112,13 +88,11 @@ int main(int argc, char **argv)
     memset(data, 1, READ_BYTES); // pages of zeros may be one page
     n_threads = qp_pool_n_threads(pool);
 
-    struct limits_job job = { .data = data, .cpu = qp_cpu_features() };
+    struct limits_job job = { .cpu = qp_cpu_features() };
     struct figure read = { .name = "read_gb_per_s", .unit = "GB/s" };
     struct figure multiply = { .name = "int8_tops", .unit = "TOPS" };
     for (int i = 0; i < n_rounds; i++) {
-        const double asking = seconds_of(pool, ask_and_read, &job);
-        const double plainly = seconds_of(pool, just_read, &job);
-        read.rounds[i] = (double)READ_BYTES / (asking < plainly ? asking : plainly) * 1e-9;
+        read.rounds[i] = read_rate(pool, &(struct reading){ data, READ_BYTES });
         const double s = seconds_of(pool, multiply_share, &job);
         multiply.rounds[i] = job.operations * n_threads / s * 1e-12;
     }
