@@ -152,17 +152,6 @@ static inline __m512 finish_scores_avx512(const struct softmax *row, int j, uint
     return m;
 }
 
-/* Probabilities of 16 positions, times the values' scales, to s; returns lanes + probabilities. */
-static inline __m512 softmax_step_avx512(const struct softmax *row, int i, __mmask16 seen, __m512 m,
-                                         __m512 lanes)
-{
-    __m512 p = exp_fast_avx512(_mm512_sub_ps(_mm512_loadu_ps(row->s + i), m));
-    lanes = _mm512_mask_add_ps(lanes, seen, lanes, p);
-    p = _mm512_maskz_mul_ps(seen, p, _mm512_loadu_ps(row->value_scales + i));
-    _mm512_storeu_ps(row->s + i, p);
-    return lanes;
-}
-
 static void softmax_avx512(struct softmax *row)
 {
     __m512 m = _mm512_set1_ps(-INFINITY), lanes = _mm512_setzero_ps();
@@ -172,12 +161,13 @@ static void softmax_avx512(struct softmax *row)
     m = _mm512_set1_ps(row->max);
     for (int j = 0; j < row->n; j += KV_BLOCK) {
         uint64_t seen = bits_below(row->end - j) & ~bits_below(row->begin - j);
-        if (seen == UINT64_MAX) // most blocks: no masks
-            for (int i = j; i < j + KV_BLOCK; i += 16)
-                lanes = softmax_step_avx512(row, i, 0xffff, m, lanes);
-        else
-            for (int i = j; i < j + KV_BLOCK; i += 16, seen >>= 16)
-                lanes = softmax_step_avx512(row, i, (__mmask16)seen, m, lanes);
+        for (int i = j; i < j + KV_BLOCK; i += 16, seen >>= 16) {
+            const __mmask16 mask = (__mmask16)seen;
+            __m512 p = exp_fast_avx512(_mm512_sub_ps(_mm512_loadu_ps(row->s + i), m));
+            lanes = _mm512_mask_add_ps(lanes, mask, lanes, p);
+            p = _mm512_maskz_mul_ps(mask, p, _mm512_loadu_ps(row->value_scales + i));
+            _mm512_storeu_ps(row->s + i, p);
+        }
     }
     row->sum = sum_of_lanes_avx512(lanes);
 }
