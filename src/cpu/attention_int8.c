@@ -14,11 +14,6 @@
 #include <assert.h>
 #include <string.h>
 
-static int min_of(int a, int b)
-{
-    return a < b ? a : b;
-}
-
 /* Blocks of the span that some row sees, as positions. */
 struct stretch {
     int begin, end;
@@ -34,7 +29,7 @@ static struct stretch seen_blocks(const struct int8_attention *a, int span)
     s.begin = s.begin / KV_BLOCK * KV_BLOCK;
     s.end = (int)qp_round_up((size_t)s.end, KV_BLOCK);
     s.begin = s.begin > span * KV_SPAN ? s.begin : span * KV_SPAN;
-    s.end = min_of(s.end, (span + 1) * KV_SPAN);
+    s.end = qp_min(s.end, (span + 1) * KV_SPAN);
     return s;
 }
 
@@ -68,7 +63,7 @@ static int product_columns(const struct kernels *k, const struct int8_attention 
 {
     if (k->tile_order.group != TILE_ROWS)
         return KV_BLOCK;
-    return min_of(seen->end - pos, (a->kv.n_blocks - (int)block_place(a, pos)) * KV_BLOCK);
+    return qp_min(seen->end - pos, (a->kv.n_blocks - (int)block_place(a, pos)) * KV_BLOCK);
 }
 
 /* Scores to quantized probabilities times the values' scales, row by row. */
@@ -87,7 +82,7 @@ static void span_softmax(const struct kernels *k, const struct int8_attention *a
                                .bias = a->bias ? a->bias[r] + seen->begin : NULL,
                                .value_scales = scratch->value_scales };
         row.begin = row.begin > 0 ? row.begin : 0;
-        row.end = min_of(a->end[r] - seen->begin, row.n);
+        row.end = qp_min(a->end[r] - seen->begin, row.n);
         k->softmax(&row);
         part->m[r] = row.max;
         part->l[r] = row.sum;
@@ -116,7 +111,7 @@ static void span_values(const struct kernels *k, const struct int8_attention *a,
             const size_t place =
                 (size_t)(d / TILE_ROWS) * (size_t)a->kv.n_blocks + block_place(a, pos);
             k->gemm(o + d, (size_t)a->head_dim, a->kv.values + place * a->kv.value_bytes, &values,
-                    0, min_of(TILE_ROWS, a->head_dim - d), scratch->p + at, KV_SPAN,
+                    0, qp_min(TILE_ROWS, a->head_dim - d), scratch->p + at, KV_SPAN,
                     scratch->scales + blocks, scratch->offsets + blocks, a->n_rows);
         }
 }

@@ -23,11 +23,6 @@ struct linear_task {
     struct lora_task lora;
 };
 
-static int min_int(int a, int b)
-{
-    return a < b ? a : b;
-}
-
 /* w = (q - zero) * scale: take the zeros' part, zero * scale * sum x, from rows [row, row + n_rows)
  * of one token's y. */
 static void subtract_zeros(float *y, const struct matrix *w, const struct act_row *x, int n_blocks,
@@ -79,7 +74,7 @@ static void multiply_rows(const struct kernels *k, float *y, size_t y_stride,
         return;
     }
     for (int from = begin, to; from < end; from = to) {
-        to = n == 1 ? end : min_int(from + TILE_ROWS, end);
+        to = n == 1 ? end : qp_min(from + TILE_ROWS, end);
         if (n > 1 && w->dtype == DTYPE_F32)
             k->gemm_f32(y + from, y_stride, w, in->f32, (size_t)in->n_cols, n, from, to);
         else
@@ -150,13 +145,13 @@ static void multiply_task(const struct linear_task *j, const struct worker_scrat
 {
     const struct kernels *k = &cpu(j->r)->k;
     int i = task / n_chunks;
-    const int t0 = task % n_chunks * TASK_TOKENS, n = min_int(TASK_TOKENS, j->n - t0);
+    const int t0 = task % n_chunks * TASK_TOKENS, n = qp_min(TASK_TOKENS, j->n - t0);
     const struct product *p = j->products;
     const bool is_packed = i == *packed;
     *packed = i;
     for (; i >= n_tiles(p->w); p++)
         i -= n_tiles(p->w);
-    const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, p->w->n_out - row);
+    const int row = i * TILE_ROWS, n_rows = qp_min(TILE_ROWS, p->w->n_out - row);
     const size_t stride = (size_t)p->w->n_out;
     float *y = p->y + (size_t)t0 * stride + row;
     if (!is_packed)
@@ -187,7 +182,7 @@ static void multiply_stretch(const struct linear_task *j, const struct worker_sc
     int first = 0;
     for (int p = 0; p < j->n_products; p++) {
         const struct matrix *w = j->products[p].w;
-        const int from = begin > first ? begin - first : 0, to = min_int(end - first, w->n_out);
+        const int from = begin > first ? begin - first : 0, to = qp_min(end - first, w->n_out);
         if (from < to)
             multiply_product(j, s, j->products[p].y + from, (size_t)w->n_out, p, from, to - from);
         first += w->n_out;
@@ -290,7 +285,7 @@ static void store_tile(const struct kernels *k, struct act *a, int t0, int n, in
     float scales[N];
     int32_t offsets[N];
     for (int t = 0; t < n && a->q; t += N) {
-        const int m = min_int(N, n - t);
+        const int m = qp_min(N, n - t);
         k->quantize(q, scales, offsets, h + t * TILE_ROWS, m * TILE_ROWS);
         for (int i = 0; i < m; i++) {
             const size_t at = (size_t)(t0 + t + i), block = (size_t)(row / ACT_BLOCK);
@@ -331,11 +326,11 @@ static void gate_tile(struct linear_task *j, const struct worker_scratch *s, int
 {
     const struct kernels *k = &cpu(j->r)->k;
     const struct matrix *up = j->up->w, *gate = j->gate->w;
-    const int row = i * TILE_ROWS, n_rows = min_int(TILE_ROWS, up->n_out - row);
+    const int row = i * TILE_ROWS, n_rows = qp_min(TILE_ROWS, up->n_out - row);
     pack_tile(k, s->tile, up, row, n_rows);
     pack_tile(k, s->tile_gate, gate, row, n_rows);
     for (int t0 = 0; t0 < j->n; t0 += TASK_TOKENS) {
-        const int n = min_int(TASK_TOKENS, j->n - t0);
+        const int n = qp_min(TASK_TOKENS, j->n - t0);
         multiply_tile(k, s->up, TILE_ROWS, s->tile, up, j->in, t0, n, row, n_rows);
         qp_lora_add(&j->lora, s, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
         if (gate->data) {
@@ -364,7 +359,7 @@ static void gated_rows(void *arg, int index, int n_threads)
     (void)n_threads;
     int row, end;
     const int stride = TASK_TOKENS / j->n * TILE_ROWS; // of a token in scratch
-    const int step = min_int(step_rows(j->up->w, TILE_ROWS), stride);
+    const int step = qp_min(step_rows(j->up->w, TILE_ROWS), stride);
     qp_lora_make(&j->lora, index);
     while (qp_pool_take(cpu(j->r)->pool, index, j->up->w->n_out, TILE_ROWS, step, stride, &row,
                         &end)) {

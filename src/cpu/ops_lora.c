@@ -9,11 +9,6 @@
 
 #include <string.h>
 
-static int least(int a, int b)
-{
-    return a < b ? a : b;
-}
-
 /* y[t * y_stride + r - begin] += m x, or with floats y = m x, for rows [begin, end) of a pair's
  * half, as floats or thin, and n tokens from t0 on. */
 static void multiply_half(const struct kernels *k, float *y, size_t y_stride,
@@ -39,7 +34,8 @@ static void make_u(const struct lora_task *j, int p, int begin, int end, float *
     const struct lora *lora = j->products[p].lora;
     for (int row = 0; row < lora->rank; row += TILE_ROWS)
         for (int t0 = begin; t0 < end; t0 += TASK_TOKENS) {
-            const int n = least(TASK_TOKENS, end - t0), n_rows = least(TILE_ROWS, lora->rank - row);
+            const int n = qp_min(TASK_TOKENS, end - t0),
+                      n_rows = qp_min(TILE_ROWS, lora->rank - row);
             memset(sums, 0, (size_t)n * TILE_ROWS * sizeof *sums);
             multiply_half(k, sums, TILE_ROWS, &lora->a, &lora->thin_a, j->in, t0, n, row,
                           row + n_rows);
@@ -109,7 +105,7 @@ void qp_lora_add(const struct lora_task *j, const struct worker_scratch *s, floa
         return;
     }
     for (int end = row + n_rows, m; row < end; row += m, y += m) {
-        m = least(TILE_ROWS, end - row);
+        m = qp_min(TILE_ROWS, end - row);
         multiply_half(k, s->lora, TILE_ROWS, &lora->b, &lora->thin_b, u, t0, n, row, row + m);
         for (int t = 0; t < n; t++)
             k->add(y + (size_t)t * y_stride, s->lora + (size_t)t * TILE_ROWS, m);
