@@ -401,7 +401,7 @@ static void check_thin_case(const char *isa, uint64_t case_seed, const struct ke
     for (size_t t = 0; t < (size_t)n_tokens; t++)
         for (size_t i = 0; i < n_rows; i++)
             ((float *)want.data)[t * stride + i] += products[t * stride + (size_t)s.begin + i];
-    k->add_thin(got.data, stride, &thin, s.begin, s.end, s.q.data, s.q_stride, s.x_scales.data,
+    k->add_thin(k, got.data, stride, &thin, s.begin, s.end, s.q.data, s.q_stride, s.x_scales.data,
                 s.x_offsets.data, n_tokens);
     if (!is_same(&want, &got))
         fail_case(isa, "add_thin", case_seed, "some row");

@@ -142,9 +142,13 @@ struct kernels {
 
     /* y[t * y_stride + r - begin] += what gemv_i8 gives for row r, without bias, for rows
      * [begin, end) of a thin matrix and n_tokens tokens: thin_*.c. */
-    void (*add_thin)(float *y, size_t y_stride, const struct thin *w, int begin, int end,
-                     const int8_t *q, size_t q_stride, const float *scales, const int32_t *offsets,
-                     int n_tokens);
+    void (*add_thin)(const struct kernels *k, float *y, size_t y_stride, const struct thin *w,
+                     int begin, int end, const int8_t *q, size_t q_stride, const float *scales,
+                     const int32_t *offsets, int n_tokens);
+    /* What add_thin is made of where an instruction set has nothing better (thin_scalar.c): the
+     * products of a group's sixteen rows, without their scales, and one token. */
+    void (*thin_sums)(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
+                      const float *scales, int n_in);
 
     /* Row r of the matrix times `factor`, as floats [n_in]: ((float)q * scales[r]) * factor. */
     void (*dequantize_row)(float *y, const struct matrix *w, int r, float factor);
@@ -209,13 +213,6 @@ void qp_gemm_f32_pairs(pair_sums_f32 *sums_of, float *y, size_t y_stride, const 
 /* Bytes that are fetched ahead while a thin matrix is read for one token: what is read next lies
  * there (model/adapter.c), and the processor cannot see that. */
 #define THIN_AHEAD 6144
-
-/* add_thin by way of the products of a group's sixteen rows, without their scales, and one token:
- * what is left to an instruction set (thin_scalar.c). */
-typedef void thin_sums(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
-                       const float *scales, int n_in);
-void qp_add_thin_by(thin_sums *sums_of, float *y, size_t y_stride, const struct thin *w, int begin,
-                    int end, const int8_t *q, size_t q_stride, const float *scales, int n_tokens);
 
 /* Each fills in what it has; on other architectures they do nothing. */
 void qp_thin_kernels_scalar(struct kernels *k);

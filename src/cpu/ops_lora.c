@@ -20,7 +20,7 @@ static void multiply_half(const struct kernels *k, float *y, size_t y_stride,
                     n, begin, end);
     } else {
         const struct act_row first = act_token(x, t0);
-        k->add_thin(y, y_stride, thin, begin, end, first.q, x->q_stride, first.scales,
+        k->add_thin(k, y, y_stride, thin, begin, end, first.q, x->q_stride, first.scales,
                     first.offsets, n);
     }
 }

@@ -51,17 +51,9 @@ static void thin_sums_avx2(float sums[THIN_ROWS], const uint8_t *group, const in
     _mm256_storeu_ps(sums + 8, sum8);
 }
 
-static void add_thin_avx2(float *y, size_t y_stride, const struct thin *w, int begin, int end,
-                          const int8_t *q, size_t q_stride, const float *scales,
-                          const int32_t *offsets, int n_tokens)
-{
-    (void)offsets;
-    qp_add_thin_by(thin_sums_avx2, y, y_stride, w, begin, end, q, q_stride, scales, n_tokens);
-}
-
 void qp_thin_kernels_avx2(struct kernels *k)
 {
-    k->add_thin = add_thin_avx2;
+    k->thin_sums = thin_sums_avx2;
 }
 
 #if defined(__clang__)

@@ -218,12 +218,14 @@ static inline __attribute__((always_inline)) void add_thin_tile(float *y, size_t
     }
 }
 
-static void add_thin_avx512(float *y, size_t y_stride, const struct thin *w, int begin, int end,
-                            const int8_t *q, size_t q_stride, const float *scales,
-                            const int32_t *offsets, int n_tokens)
+static void add_thin_avx512(const struct kernels *k, float *y, size_t y_stride,
+                            const struct thin *w, int begin, int end, const int8_t *q,
+                            size_t q_stride, const float *scales, const int32_t *offsets,
+                            int n_tokens)
 {
     const int n_steps = qp_thin_steps(w);
     const int n_blocks = (n_steps + BLOCK_STEPS - 1) / BLOCK_STEPS;
+    (void)k;
     if (n_tokens == 1) {
         add_thin_one(y, w, begin, end, q, scales, offsets);
         return;

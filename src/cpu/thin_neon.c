@@ -39,17 +39,9 @@ static void thin_sums_neon(float sums[THIN_ROWS], const uint8_t *group, const in
         vst1q_f32(sums + 4 * i, sum[i]);
 }
 
-static void add_thin_neon(float *y, size_t y_stride, const struct thin *w, int begin, int end,
-                          const int8_t *q, size_t q_stride, const float *scales,
-                          const int32_t *offsets, int n_tokens)
-{
-    (void)offsets;
-    qp_add_thin_by(thin_sums_neon, y, y_stride, w, begin, end, q, q_stride, scales, n_tokens);
-}
-
 void qp_thin_kernels_neon(struct kernels *k)
 {
-    k->add_thin = add_thin_neon;
+    k->thin_sums = thin_sums_neon;
 }
 
 #else

@@ -29,9 +29,12 @@ static inline void add_thin_rows(float *restrict y, const float *restrict sums,
             y[i - begin] += sums[i] * scales[i];
 }
 
-void qp_add_thin_by(thin_sums *sums_of, float *y, size_t y_stride, const struct thin *w, int begin,
-                    int end, const int8_t *q, size_t q_stride, const float *scales, int n_tokens)
+static void add_thin_by_groups(const struct kernels *k, float *y, size_t y_stride,
+                               const struct thin *w, int begin, int end, const int8_t *q,
+                               size_t q_stride, const float *scales, const int32_t *offsets,
+                               int n_tokens)
 {
+    (void)offsets;
     const size_t n_blocks = ((size_t)w->n_in + ACT_BLOCK - 1) / ACT_BLOCK;
     for (int r = begin, next; r < end; r = next) {
         const int first = r % THIN_ROWS, group_end = r - first + THIN_ROWS;
@@ -39,22 +42,15 @@ void qp_add_thin_by(thin_sums *sums_of, float *y, size_t y_stride, const struct 
         next = group_end < end ? group_end : end;
         for (size_t t = 0; t < (size_t)n_tokens; t++) {
             float sums[THIN_ROWS];
-            sums_of(sums, group, q + t * q_stride, scales + t * n_blocks, w->n_in);
+            k->thin_sums(sums, group, q + t * q_stride, scales + t * n_blocks, w->n_in);
             add_thin_rows(y + t * y_stride + (size_t)(r - begin), sums, qp_thin_scales(group),
                           first, first + next - r);
         }
     }
 }
 
-static void add_thin_scalar(float *y, size_t y_stride, const struct thin *w, int begin, int end,
-                            const int8_t *q, size_t q_stride, const float *scales,
-                            const int32_t *offsets, int n_tokens)
-{
-    (void)offsets;
-    qp_add_thin_by(thin_sums_scalar, y, y_stride, w, begin, end, q, q_stride, scales, n_tokens);
-}
-
 void qp_thin_kernels_scalar(struct kernels *k)
 {
-    k->add_thin = add_thin_scalar;
+    k->thin_sums = thin_sums_scalar;
+    k->add_thin = add_thin_by_groups;
 }
