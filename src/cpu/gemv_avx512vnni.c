@@ -245,9 +245,8 @@ static inline __m512i lane_multipliers(const uint8_t *multipliers)
 
 /* 64 bytes of a row against pair j, in block-wise rows without their multipliers. What lies past
  * the row counts as nibble 0, and in q as zero. */
-static inline __attribute__((always_inline)) __m512i dot_i4(const uint8_t *w,
-                                                            const struct act_stretch *q, int j,
-                                                            __mmask64 mask, bool is_block)
+static inline __attribute__((always_inline)) __m512i
+dot_i4(const uint8_t *w, const struct act_stretch *q, int j, __mmask64 mask, bool is_block)
 {
     const __m512i nibble = _mm512_set1_epi8(15);
     const __m512i values =
