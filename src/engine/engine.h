@@ -1,5 +1,6 @@
 /* engine.h: sessions: a position in a kv cache, and what moves it forward.
  *   forward.c   tokens -> logits
+ *   options.c   options, checked and complete
  *   session.c   open, close, clone, rewind; feeding tokens
  *   turns.c     roles and templates -> tokens
  *   answer.c    logits -> tokens -> text, until something ends it
@@ -80,6 +81,17 @@ struct quip_session {
     uint64_t start_ns; // when the first text after the last answer came in; 0: not yet
     atomic_bool cancelled;
 };
+
+/* ---- options.c ---- */
+quip_status qp_options_check(const quip_model *m, const quip_session_options *o, quip_error *error);
+quip_status qp_options_check_adapter(const quip_model *m, const quip_adapter *adapter, float scale,
+                                     quip_error *error);
+/* Options with every default filled in; the texts still the caller's. */
+quip_session_options qp_options_resolve(const quip_model *m, const quip_session_options *options);
+/* Copy the texts of s->options, so that the caller's may go. */
+quip_status qp_options_copy_texts(quip_session *s, quip_error *error);
+/* The template that s->options name, or the model's own. */
+void qp_options_choose_template(quip_session *s);
 
 /* ---- session.c ---- */
 quip_status qp_session_open(quip_session **session, quip_model *model,

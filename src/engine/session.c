@@ -1,117 +1,10 @@
 /* session.c: a session's memory, its context of tokens, and running them. */
 #include "engine/engine.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define DEFAULT_CONTEXT 4096
-#define MAX_CONTEXT (1 << 20)
 #define HELD_BYTES 4096 // room for text that is held back, so that decode does not allocate
-
-/* ---- options ---- */
-
-static quip_status check_template(const char *name, quip_error *error)
-{
-    char names[200] = "";
-    if (!name || qp_chat_find(name))
-        return QUIP_OK;
-    for (int i = 0; qp_chat_name(i); i++) {
-        const size_t n = strlen(names);
-        snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", qp_chat_name(i));
-    }
-    return qp_fail(error, QUIP_E_ARGUMENT, "there is no chat template \"%.60s\"; there are %s",
-                   name, names);
-}
-
-static quip_status check_adapter(const quip_model *m, const quip_adapter *adapter, float scale,
-                                 quip_error *error)
-{
-    if (adapter && adapter->model != m)
-        return qp_fail(error, QUIP_E_ARGUMENT,
-                       "the adapter was opened for another model than the session's");
-    if (!(scale >= -1e6f && scale <= 1e6f))
-        return qp_fail(error, QUIP_E_ARGUMENT, "adapter_scale is %g; possible is -1e6 to 1e6",
-                       (double)scale);
-    return QUIP_OK;
-}
-
-static quip_status check_options(const quip_model *m, const quip_session_options *o,
-                                 quip_error *error)
-{
-    const int max = m->config.n_context_max ? m->config.n_context_max : MAX_CONTEXT;
-    if (o->n_context < 0 || o->n_context > MAX_CONTEXT || o->n_context > max)
-        return qp_fail(error, QUIP_E_ARGUMENT,
-                       "n_context is %d; this model takes 1 to %d (0 is the default)", o->n_context,
-                       max < MAX_CONTEXT ? max : MAX_CONTEXT);
-    if (o->n_threads < 0 || o->n_threads > 256)
-        return qp_fail(error, QUIP_E_ARGUMENT, "n_threads is %d; possible is 0 (all) to 256",
-                       o->n_threads);
-    if (o->max_output_tokens < 0)
-        return qp_fail(error, QUIP_E_ARGUMENT, "max_output_tokens is %d; it cannot be negative",
-                       o->max_output_tokens);
-    if (!(o->temperature >= 0 && o->temperature <= 100))
-        return qp_fail(error, QUIP_E_ARGUMENT, "temperature is %g; possible is 0 (greedy) to 100",
-                       (double)o->temperature);
-    if (o->top_k < 0)
-        return qp_fail(error, QUIP_E_ARGUMENT, "top_k is %d; it cannot be negative", o->top_k);
-    if (!(o->top_p >= 0 && o->top_p <= 1))
-        return qp_fail(error, QUIP_E_ARGUMENT, "top_p is %g; possible is 0 (no limit) to 1",
-                       (double)o->top_p);
-    if (o->n_stop < 0 || o->n_stop > 64 || (o->n_stop && !o->stop))
-        return qp_fail(error, QUIP_E_ARGUMENT, "n_stop is %d; possible is 0 to 64 stop texts",
-                       o->n_stop);
-    for (int i = 0; i < o->n_stop; i++)
-        if (!o->stop[i] || !o->stop[i][0] || strlen(o->stop[i]) > 1024)
-            return qp_fail(error, QUIP_E_ARGUMENT,
-                           "stop text %d is missing, empty or longer than 1024 bytes", i);
-    const quip_status status = check_adapter(m, o->adapter, o->adapter_scale, error);
-    return status ? status : check_template(o->chat_template, error);
-}
-
-/* Options with every default filled in; the texts still the caller's. */
-static quip_session_options resolve(const quip_model *m, const quip_session_options *options)
-{
-    quip_session_options o = options ? *options : (quip_session_options){ 0 };
-    const int max = m->config.n_context_max;
-    if (!o.n_context)
-        o.n_context = max && max < DEFAULT_CONTEXT ? max : DEFAULT_CONTEXT;
-    if (!o.n_threads)
-        o.n_threads = o.polite ? (qp_default_threads() + 1) / 2 : qp_default_threads();
-    if (!o.top_p)
-        o.top_p = 1;
-    return o;
-}
-
-/* Copy the texts of the options, so that the caller's may go. */
-static quip_status copy_texts(quip_session *s, quip_error *error)
-{
-    quip_session_options *o = &s->options;
-    size_t n = o->system ? strlen(o->system) + 1 : 0;
-    for (int i = 0; i < o->n_stop; i++)
-        n += strlen(o->stop[i]) + 1;
-    const struct prompts *p = &s->model->prompts;
-    s->stops = calloc((size_t)o->n_stop + (size_t)p->n_stop_texts + 2, sizeof *s->stops);
-    if (!s->stops || !qp_bytes_reserve(&s->option_text, n + 1))
-        return qp_fail_memory(error, "the session's options", n);
-    for (int i = 0; i < o->n_stop; i++) {
-        s->stops[i] = (const char *)s->option_text.data + s->option_text.n;
-        qp_bytes_append(&s->option_text, o->stop[i], strlen(o->stop[i]) + 1);
-    }
-    o->stop = s->stops;
-    s->n_stops = o->n_stop;
-    if (s->chat && s->chat->stop_text)
-        s->stops[s->n_stops++] = s->chat->stop_text;
-    const char *stop = (const char *)p->stop_texts.data;
-    for (int i = 0; i < p->n_stop_texts; i++, stop += strlen(stop) + 1)
-        s->stops[s->n_stops++] = stop;
-    if (o->system) {
-        const char *copy = (const char *)s->option_text.data + s->option_text.n;
-        qp_bytes_append(&s->option_text, o->system, strlen(o->system) + 1);
-        o->system = copy;
-    }
-    return QUIP_OK;
-}
 
 /* ---- memory ---- */
 
@@ -146,10 +39,11 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
                                quip_plan *plan, quip_error *error)
 {
     static const quip_session_options defaults;
-    quip_status status = check_options(model, options ? options : &defaults, error);
+    quip_status status = qp_options_check(model, options ? options : &defaults, error);
     if (status)
         return status;
-    struct quip_session s = { .model = (quip_model *)model, .options = resolve(model, options) };
+    struct quip_session s = { .model = (quip_model *)model,
+                              .options = qp_options_resolve(model, options) };
     struct arena measured = { 0 };
     take_all(&s, &measured);
     *plan = (quip_plan){
@@ -165,45 +59,30 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
     return QUIP_OK;
 }
 
-/* The template that the options name, or the model's own. */
-static void choose_template(quip_session *s)
-{
-    const struct chat_template *named =
-        s->options.chat_template ? qp_chat_find(s->options.chat_template) : NULL;
-    s->chat = named ? named : s->model->chat;
-    s->options.chat_template = named ? named->name : NULL; // the caller's text may go
-    if (s->options.no_template || (s->chat && strcmp(s->chat->name, "none") == 0))
-        s->chat = NULL;
-    for (size_t i = 0; i < QP_COUNT(s->chat_stops); i++) {
-        const char *stop = s->chat && i < QP_COUNT(s->chat->stops) ? s->chat->stops[i] : NULL;
-        s->chat_stops[i] = stop ? qp_tokenizer_find(s->model->tokenizer, stop, strlen(stop)) : -1;
-    }
-}
-
 quip_status qp_session_open(quip_session **session, quip_model *model,
                             const quip_session_options *options, quip_error *error)
 {
     static const quip_session_options defaults;
     quip_status status;
     *session = NULL;
-    if ((status = check_options(model, options ? options : &defaults, error)))
+    if ((status = qp_options_check(model, options ? options : &defaults, error)))
         return status;
     quip_session *s = calloc(1, sizeof *s);
     if (!s)
         return qp_fail_memory(error, "a session", sizeof *s);
     qp_model_retain(model);
     s->model = model;
-    s->options = resolve(model, options);
+    s->options = qp_options_resolve(model, options);
     s->options.adapter = NULL; // until it is set
     s->logits_position = -1;
-    choose_template(s);
+    qp_options_choose_template(s);
     if (!s->options.seed)
         s->options.seed = qp_random_seed();
     s->result.seed = s->options.seed;
 
     struct arena measured = { 0 };
     take_all(s, &measured);
-    if ((status = copy_texts(s, error)) ||
+    if ((status = qp_options_copy_texts(s, error)) ||
         (status = qp_arena_open(&s->arena, measured.used, "a session's buffers", error)))
         goto fail;
     take_all(s, &s->arena);
@@ -312,7 +191,7 @@ quip_status qp_session_set_adapter(quip_session *s, quip_adapter *adapter, float
 {
     quip_session_options *o = &s->options;
     struct arena arena = { 0 };
-    quip_status status = check_adapter(s->model, adapter, scale, error);
+    quip_status status = qp_options_check_adapter(s->model, adapter, scale, error);
     scale = scale == 0 ? 1 : scale;
     if (status || (adapter == o->adapter && (!adapter || scale == o->adapter_scale)))
         return status;
