@@ -43,7 +43,7 @@ for level in simd relaxed; do
 done
 others=$(find "$root/build-web/simd" -name 'src_*.o' ! -name '*linear_relaxed*' ! -name '*cpu_features*')
 for engine in 1 2 3; do
-    compile src/cpu/linear_relaxed.c linear_relaxed -include relaxed_dot.h -DENGINE=$engine
+    compile src/cpu/wasm/linear_relaxed.c linear_relaxed -include relaxed_dot.h -DENGINE=$engine
     compile src/base/cpu_features.c cpu_features -D__wasm_relaxed_simd__
     # shellcheck disable=SC2086 # a list of words
     run "kernels-engine-$engine" "$work/kernels.o" "$work/linear_relaxed.o" "$work/cpu_features.o" $others

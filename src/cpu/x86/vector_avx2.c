@@ -17,7 +17,7 @@
 #pragma GCC target("avx2")
 #endif
 
-#include "cpu/math_avx2.h"
+#include "cpu/x86/math_avx2.h"
 
 /* The first n of 8 floats. Whole registers without a mask: masked stores are slow before Zen 5. */
 static inline __m256 load_avx2(const float *x, int n)

@@ -21,7 +21,7 @@
 #pragma GCC target("avx2,avxvnni")
 #endif
 
-#include "cpu/linear_avx2.h"
+#include "cpu/x86/linear_avx2.h"
 
 static size_t tile_bytes_avxvnni(int n_in)
 {

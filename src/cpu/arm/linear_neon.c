@@ -13,7 +13,7 @@
 
 #if defined(__aarch64__)
 
-#include "cpu/linear_neon.h"
+#include "cpu/arm/linear_neon.h"
 
 #include <float.h>
 

@@ -5,8 +5,8 @@
 #ifndef QP_LINEAR_NEON_H
 #define QP_LINEAR_NEON_H
 
+#include "cpu/arm/math_neon.h"
 #include "cpu/gemv_rows.h"
-#include "cpu/math_neon.h"
 #include "format/format.h"
 
 #define INLINE_NEON static inline __attribute__((always_inline))

@@ -4,7 +4,7 @@
 #ifndef QP_LINEAR_AVX512_H
 #define QP_LINEAR_AVX512_H
 
-#include "cpu/math_avx512.h"
+#include "cpu/x86/math_avx512.h"
 #include "format/format.h"
 
 #define UNROLL _Pragma("GCC unroll 16") // so that small arrays become registers

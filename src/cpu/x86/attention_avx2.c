@@ -17,7 +17,7 @@
 #define UNROLL_AVX2 _Pragma("GCC unroll 4")
 #endif
 
-#include "cpu/math_avx2.h"
+#include "cpu/x86/math_avx2.h"
 
 /* attention_steps.product for columns [column, column + 16); n_rows is a
  * constant. */

@@ -11,7 +11,7 @@
 
 #if defined(__wasm_simd128__)
 
-#include "cpu/linear_wasm.h"
+#include "cpu/wasm/linear_wasm.h"
 
 #include <float.h>
 

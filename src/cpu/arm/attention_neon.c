@@ -6,7 +6,7 @@
 
 #if defined(__aarch64__)
 
-#include "cpu/math_neon.h"
+#include "cpu/arm/math_neon.h"
 
 #if defined(__clang__)
 #define UNROLL_NEON _Pragma("clang loop unroll(full)") // so that small arrays become registers

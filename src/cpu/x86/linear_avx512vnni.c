@@ -26,7 +26,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
 #endif
 
-#include "cpu/linear_avx512.h"
+#include "cpu/x86/linear_avx512.h"
 
 /* ---- activations ---- */
 

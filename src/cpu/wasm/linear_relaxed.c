@@ -16,7 +16,7 @@
 
 #if defined(__wasm_relaxed_simd__)
 
-#include "cpu/linear_wasm.h"
+#include "cpu/wasm/linear_wasm.h"
 
 INLINE_WASM v128_t dot_relaxed(v128_t q, v128_t weights, v128_t sum)
 {

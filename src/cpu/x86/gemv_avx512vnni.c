@@ -18,7 +18,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
 #endif
 
-#include "cpu/linear_avx512.h"
+#include "cpu/x86/linear_avx512.h"
 
 /* ---- one token: row after row, as a plain read goes ----
  * Per 64 bytes of weights one or two vpdpbusd leave 16 partial sums. A tree of shuffles and adds

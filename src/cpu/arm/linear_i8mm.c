@@ -10,7 +10,7 @@
 
 #if defined(__aarch64__)
 
-#include "cpu/linear_neon.h"
+#include "cpu/arm/linear_neon.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("i8mm"))), apply_to = function)

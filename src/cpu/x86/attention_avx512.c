@@ -19,7 +19,7 @@
 #define UNROLL_AVX512 _Pragma("GCC unroll 4")
 #endif
 
-#include "cpu/math_avx512.h"
+#include "cpu/x86/math_avx512.h"
 
 /* attention_steps.product; n_rows is a constant. */
 static inline __attribute__((always_inline)) void

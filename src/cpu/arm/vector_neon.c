@@ -6,7 +6,7 @@
 
 #if defined(__aarch64__)
 
-#include "cpu/math_neon.h"
+#include "cpu/arm/math_neon.h"
 
 static void rms_norm_neon(float *y, const float *x, const float *w, float plus, float eps, int n)
 {

@@ -4,7 +4,7 @@
 #ifndef QP_LINEAR_WASM_H
 #define QP_LINEAR_WASM_H
 
-#include "cpu/math_wasm.h"
+#include "cpu/wasm/math_wasm.h"
 #include "format/format.h"
 
 enum {

@@ -16,7 +16,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl")
 #endif
 
-#include "cpu/math_avx512.h"
+#include "cpu/x86/math_avx512.h"
 
 static void rms_norm_avx512(float *y, const float *x, const float *w, float plus, float eps, int n)
 {

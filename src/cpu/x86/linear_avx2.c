@@ -31,7 +31,7 @@
 #pragma GCC target("avx2")
 #endif
 
-#include "cpu/linear_avx2.h"
+#include "cpu/x86/linear_avx2.h"
 
 /* ---- activations ---- */
 

@@ -6,7 +6,7 @@
 
 #if defined(__wasm_simd128__)
 
-#include "cpu/math_wasm.h"
+#include "cpu/wasm/math_wasm.h"
 
 enum {
     MAX_PARTS_WASM = 4 // of 4 columns, in one pass

@@ -6,7 +6,7 @@
 
 #if defined(__wasm_simd128__)
 
-#include "cpu/math_wasm.h"
+#include "cpu/wasm/math_wasm.h"
 
 static void rms_norm_wasm(float *y, const float *x, const float *w, float plus, float eps, int n)
 {

@@ -4,7 +4,7 @@
 #ifndef QP_LINEAR_AVX2_H
 #define QP_LINEAR_AVX2_H
 
-#include "cpu/math_avx2.h"
+#include "cpu/x86/math_avx2.h"
 #include "format/format.h"
 
 #include <string.h>
