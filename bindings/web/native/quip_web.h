@@ -47,7 +47,7 @@ void WEB_EXPORT(quip_web_free)(void *p);
 void *WEB_EXPORT(quip_web_pages_alloc)(size_t n);
 void WEB_EXPORT(quip_web_pages_free)(void *p, size_t n);
 
-/* ---- threads (libc/threads.c) ---- */
+/* ---- threads (sysroot/threads.c) ---- */
 
 void WEB_EXPORT(quip_web_thread_enter)(void *stack);
 void WEB_EXPORT(quip_web_thread_run)(uint32_t index);

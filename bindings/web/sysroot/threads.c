@@ -2,7 +2,7 @@
  * In:  workers that wait in quip_web_thread_run. Out: threads, mutexes, conditions.
  * A mutex is Drepper's ("Futexes are tricky", 2011): three states, no system call unless somebody
  * waits. A condition counts its signals: who waits for the count to change misses none. */
-#include "../quip_web.h"
+#include "../native/quip_web.h"
 
 #include <errno.h>
 #include <pthread.h>

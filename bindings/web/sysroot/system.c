@@ -1,7 +1,7 @@
 /* system.c: what the library asks a system for, in a module that has none: a clock and random
  * numbers from the page, no files, no environment. These stand before the C library's own
  * functions, which would import a file system. */
-#include "../quip_web.h"
+#include "../native/quip_web.h"
 
 #include <assert.h>
 #include <sched.h>
