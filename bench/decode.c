@@ -52,11 +52,8 @@ static size_t weight_bytes(const quip_model *m, struct reading *all)
     size_t needed = 0;
     *all = (struct reading){ NULL, 0 };
     for (int l = 0; l < m->config.n_layers; l++) {
-        const struct layer_weights *w = &m->weights.layers[l];
-        const struct matrix *matrices[] = { &w->wq,   &w->wk, &w->wv,  &w->wo,
-                                            &w->gate, &w->up, &w->down };
-        for (size_t i = 0; i < QP_COUNT(matrices); i++)
-            take_matrix(all, &needed, matrices[i]);
+        for (int i = 0; i < N_MATRICES; i++)
+            take_matrix(all, &needed, &m->weights.layers[l].m[i]);
     }
     take_matrix(all, &needed, &m->weights.head);
     const size_t skipped = (64 - (uintptr_t)all->data % 64) % 64;

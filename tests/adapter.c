@@ -161,7 +161,8 @@ static void check_original(const char *type)
     check(quip_model_open(&model, model_path, NULL, &error), &error);
     check(qp_adapter_open_floats(&ours, model, out, &error), &error);
     check(qp_adapter_open_floats(&checkpoint, model, weights, &error), &error);
-    const struct lora *o = &ours->layers[1].o, *p = &checkpoint->layers[1].o;
+    const struct lora *o = &ours->layers[1].m[MATRIX_O];
+    const struct lora *p = &checkpoint->layers[1].m[MATRIX_O];
     for (int i = 0; i < o->a.n_out * o->a.n_in; i++)
         assert_true(fabsf(((const float *)o->a.data)[i] - ((const float *)p->a.data)[i]) < 1e-3f);
     for (int i = 0; i < o->b.n_out * o->b.n_in; i++)
@@ -356,15 +357,8 @@ static quip_model *open_merged(const quip_adapter *adapter)
     const quip_model_options options = { .no_mmap = true }; // its weights may be written to
     check(quip_model_open(&model, model_paths[1], &options, &error), &error);
     for (int l = 0; l < model->config.n_layers; l++) {
-        struct layer_weights *w = &model->weights.layers[l];
-        const struct layer_adapter *a = &adapter->layers[l];
-        merge(&w->wq, &a->q);
-        merge(&w->wk, &a->k);
-        merge(&w->wv, &a->v);
-        merge(&w->wo, &a->o);
-        merge(&w->gate, &a->gate);
-        merge(&w->up, &a->up);
-        merge(&w->down, &a->down);
+        for (int m = 0; m < N_MATRICES; m++)
+            merge(&model->weights.layers[l].m[m], &adapter->layers[l].m[m]);
     }
     return model;
 }
@@ -440,7 +434,8 @@ static void check_scale(const char *config, float alpha, float scale, float want
     const struct tiny_adapter plain = { .rank = 4, .alpha = 4 },
                               scaled = { .rank = 4, .alpha = alpha, .config = config };
     quip_adapter *a = open_tiny(model, &plain), *b = open_tiny(model, &scaled);
-    const float *x = a->layers[0].down.b.data, *y = b->layers[0].down.b.data;
+    const float *x = a->layers[0].m[MATRIX_DOWN].b.data;
+    const float *y = b->layers[0].m[MATRIX_DOWN].b.data;
     for (int i = 0; i < 16; i++)
         if (fabsf(y[i] * scale - x[i] * want) > 1e-6f)
             fail_msg("%s: %g is %g, should be %g", config ? config : "", (double)x[i],

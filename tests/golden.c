@@ -176,13 +176,15 @@ static void no_attention_bias(quip_model *m)
 {
     for (int l = 0; l < m->config.n_layers; l++) {
         struct layer_weights *w = &m->weights.layers[l];
-        w->wq.bias = w->wk.bias = w->wv.bias = w->wo.bias = NULL;
+        for (int i = MATRIX_Q; i <= MATRIX_O; i++)
+            w->m[i].bias = NULL;
     }
 }
 static void no_feed_forward_bias(quip_model *m)
 {
     for (int l = 0; l < m->config.n_layers; l++)
-        m->weights.layers[l].up.bias = m->weights.layers[l].down.bias = NULL;
+        for (int i = MATRIX_GATE; i <= MATRIX_DOWN; i++)
+            m->weights.layers[l].m[i].bias = NULL;
 }
 static void no_head_bias(quip_model *m)
 {

@@ -62,12 +62,8 @@ static int widen_model(quip_model *model, float **memory)
     else
         widen(&w->embed, memory, &n);
     for (int l = 0; l < model->config.n_layers; l++) {
-        struct layer_weights *lw = &w->layers[l];
-        struct matrix *all[] = {
-            &lw->wq, &lw->wk, &lw->wv, &lw->wo, &lw->gate, &lw->up, &lw->down
-        };
-        for (size_t i = 0; i < QP_COUNT(all); i++)
-            widen(all[i], memory, &n);
+        for (int m = 0; m < N_MATRICES; m++)
+            widen(&w->layers[l].m[m], memory, &n);
     }
     w->has_float = true;
     w->has_integer = false;

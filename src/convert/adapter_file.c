@@ -24,25 +24,23 @@ struct lora_writer {
 /* The four pairs of a layer, in the file's order. */
 static const struct {
     const char *name;
-    size_t lora, w; // in struct layer_adapter, struct layer_weights
-    bool is_post;   // but in Phi-2, its right matrix is the one that x meets first
+    enum layer_matrix matrix;
+    bool is_post; // but in Phi-2, its right matrix is the one that x meets first
 } lora_targets[] = {
-    { "q", offsetof(struct layer_adapter, q), offsetof(struct layer_weights, wq), false },
-    { "k", offsetof(struct layer_adapter, k), offsetof(struct layer_weights, wk), false },
-    { "v", offsetof(struct layer_adapter, v), offsetof(struct layer_weights, wv), false },
-    { "post", offsetof(struct layer_adapter, o), offsetof(struct layer_weights, wo), true },
+    { "q", MATRIX_Q, false },
+    { "k", MATRIX_K, false },
+    { "v", MATRIX_V, false },
+    { "post", MATRIX_O, true },
 };
 
 static const struct lora *target_lora(const struct lora_writer *w, int l, size_t target)
 {
-    const char *layer = (const char *)&w->adapter->layers[l];
-    return (const struct lora *)(const void *)(layer + lora_targets[target].lora);
+    return &w->adapter->layers[l].m[lora_targets[target].matrix];
 }
 
 static const struct matrix *target_base(const struct lora_writer *w, int l, size_t target)
 {
-    const char *layer = (const char *)&w->adapter->model->weights.layers[l];
-    return (const struct matrix *)(const void *)(layer + lora_targets[target].w);
+    return &w->adapter->model->weights.layers[l].m[lora_targets[target].matrix];
 }
 
 /* ---- what fits ---- */
@@ -51,9 +49,8 @@ static quip_status check_targets(struct lora_writer *w, const char *path)
 {
     for (int l = 0; l < w->adapter->model->config.n_layers; l++) {
         const struct layer_adapter *a = &w->adapter->layers[l];
-        const struct lora *feed_forward[] = { &a->gate, &a->up, &a->down };
-        for (size_t i = 0; i < QP_COUNT(feed_forward); i++)
-            if (feed_forward[i]->a.data)
+        for (int m = MATRIX_GATE; m <= MATRIX_DOWN; m++)
+            if (a->m[m].a.data)
                 return qp_fail(w->error, QUIP_E_UNSUPPORTED,
                                "%s: layer %d's feed-forward is adapted, which a LoRA file of the "
                                "original has no place for; use the folder itself with quip",

@@ -209,15 +209,15 @@ static int find_next(const struct run *r, const struct matrix *w, const struct m
         return 0; // the head
     const int l = (int)((at - first) / sizeof *layers);
     const struct layer_weights *layer = &layers[l];
-    next[0] = w == &layer->wq ? &layer->wo : w == &layer->wo ? &layer->up : &layer->down;
-    if (w != &layer->down)
+    const ptrdiff_t m = w - layer->m;
+    next[0] = &layer->m[m == MATRIX_Q ? MATRIX_O : m == MATRIX_O ? MATRIX_UP : MATRIX_DOWN];
+    if (m != MATRIX_DOWN)
         return 1;
     next[0] = &r->weights->head;
     if (l + 1 == r->config->n_layers)
         return 1;
-    next[0] = &layer[1].wq;
-    next[1] = &layer[1].wk;
-    next[2] = &layer[1].wv;
+    for (int i = 0; i < 3; i++)
+        next[i] = &layer[1].m[MATRIX_Q + i];
     return 3;
 }
 

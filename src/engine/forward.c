@@ -24,10 +24,10 @@ static void attention_half(struct run *r, int l, int n, int n_wanted)
     const struct layer_adapter *a = layer_adapter(r, l);
     struct buffers *b = &r->buffers;
     const int skipped = n - n_wanted;
-    const struct product qkv[] = { { &w->wq, b->q, &a->q },
-                                   { &w->wk, b->k, &a->k },
-                                   { &w->wv, b->v, &a->v } };
-    const struct product out[] = { { &w->wo, b->y, &a->o } };
+    const struct product qkv[] = { { &w->m[MATRIX_Q], b->q, &a->m[MATRIX_Q] },
+                                   { &w->m[MATRIX_K], b->k, &a->m[MATRIX_K] },
+                                   { &w->m[MATRIX_V], b->v, &a->m[MATRIX_V] } };
+    const struct product out[] = { { &w->m[MATRIX_O], b->y, &a->m[MATRIX_O] } };
 
     op->linear(r, qkv, 3, &b->xn, n); // [n, n_heads * head_dim], 2 x [n, n_kv_heads * head_dim]
     op->rope_append(r, l, n);
@@ -53,8 +53,9 @@ static void feed_forward_half(struct run *r, int l, int n)
     const struct layer_weights *w = &r->weights->layers[l];
     const struct layer_adapter *a = layer_adapter(r, l);
     struct buffers *b = &r->buffers;
-    const struct product gate = { &w->gate, NULL, &a->gate }, up = { &w->up, NULL, &a->up };
-    const struct product down[] = { { &w->down, b->y, &a->down } };
+    const struct product gate = { &w->m[MATRIX_GATE], NULL, &a->m[MATRIX_GATE] };
+    const struct product up = { &w->m[MATRIX_UP], NULL, &a->m[MATRIX_UP] };
+    const struct product down[] = { { &w->m[MATRIX_DOWN], b->y, &a->m[MATRIX_DOWN] } };
 
     const bool is_last = l == r->config->n_layers - 1;
 

@@ -17,36 +17,35 @@
  * code, how the original's file does, and where they are. */
 struct module {
     const char *name, *original;
-    size_t w, to; // in struct layer_weights, struct layer_adapter
-    int part;     // of PARTS that a fused matrix has for each head: q, k, v
+    enum layer_matrix matrix;
+    int part; // of PARTS that a fused matrix has for each head: q, k, v
 };
 #define PARTS 3
-#define MODULE(name, original, w, to)                                                              \
+#define MODULE(name, original, matrix)                                                             \
     {                                                                                              \
-        name, original, offsetof(struct layer_weights, w), offsetof(struct layer_adapter, to), -1  \
+        name, original, matrix, -1                                                                 \
     }
-#define FUSED(w, to, part)                                                                         \
+#define FUSED(matrix, part)                                                                        \
     {                                                                                              \
-        "self_attention.query_key_value", NULL, offsetof(struct layer_weights, w),                 \
-            offsetof(struct layer_adapter, to), part                                               \
+        "self_attention.query_key_value", NULL, matrix, part                                       \
     }
 static const struct module adapter_modules[] = {
-    MODULE("self_attn.q_proj", "self_attention.q", wq, q),
-    MODULE("self_attn.k_proj", "self_attention.k", wk, k),
-    MODULE("self_attn.v_proj", "self_attention.v", wv, v),
-    MODULE("self_attn.o_proj", "self_attention.post", wo, o),
-    MODULE("mlp.gate_proj", NULL, gate, gate),
-    MODULE("mlp.up_proj", NULL, up, up),
-    MODULE("mlp.down_proj", NULL, down, down),
-    MODULE("self_attn.dense", NULL, wo, o), // Phi-2
-    MODULE("mlp.fc1", NULL, up, up),
-    MODULE("mlp.fc2", NULL, down, down),
-    FUSED(wq, q, 0), // Falcon
-    FUSED(wk, k, 1),
-    FUSED(wv, v, 2),
-    MODULE("self_attention.dense", NULL, wo, o),
-    MODULE("mlp.dense_h_to_4h", NULL, up, up),
-    MODULE("mlp.dense_4h_to_h", NULL, down, down),
+    MODULE("self_attn.q_proj", "self_attention.q", MATRIX_Q),
+    MODULE("self_attn.k_proj", "self_attention.k", MATRIX_K),
+    MODULE("self_attn.v_proj", "self_attention.v", MATRIX_V),
+    MODULE("self_attn.o_proj", "self_attention.post", MATRIX_O),
+    MODULE("mlp.gate_proj", NULL, MATRIX_GATE),
+    MODULE("mlp.up_proj", NULL, MATRIX_UP),
+    MODULE("mlp.down_proj", NULL, MATRIX_DOWN),
+    MODULE("self_attn.dense", NULL, MATRIX_O), // Phi-2
+    MODULE("mlp.fc1", NULL, MATRIX_UP),
+    MODULE("mlp.fc2", NULL, MATRIX_DOWN),
+    FUSED(MATRIX_Q, 0), // Falcon
+    FUSED(MATRIX_K, 1),
+    FUSED(MATRIX_V, 2),
+    MODULE("self_attention.dense", NULL, MATRIX_O),
+    MODULE("mlp.dense_h_to_4h", NULL, MATRIX_UP),
+    MODULE("mlp.dense_4h_to_h", NULL, MATRIX_DOWN),
 };
 #define N_MODULES ((int)QP_COUNT(adapter_modules))
 #define MODULE_NAMES "q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj and their like"
@@ -156,13 +155,12 @@ static quip_status refuse_tensor(const struct adapter_reader *r, const char *nam
 
 static const struct matrix *base_matrix(const struct adapter_reader *r, int l, int module)
 {
-    const struct layer_weights *w = &r->adapter->model->weights.layers[l];
-    return (const struct matrix *)(const void *)((const char *)w + adapter_modules[module].w);
+    return &r->adapter->model->weights.layers[l].m[adapter_modules[module].matrix];
 }
 
 static struct lora *adapter_slot(struct layer_adapter *a, int module)
 {
-    return (struct lora *)(void *)((char *)a + adapter_modules[module].to);
+    return &a->m[adapter_modules[module].matrix];
 }
 
 static struct lora_pair *lora_pair(const struct adapter_reader *r, int l, int module)
@@ -297,14 +295,16 @@ static void take_half(struct arena *a, struct matrix *floats, struct thin *thin)
  * operation (forward.c) the a of its products, then their b. */
 static void take_layer(struct arena *arena, struct layer_adapter *layer)
 {
-    struct lora *const all[] = { &layer->q,    &layer->k,  &layer->v,   &layer->o,
-                                 &layer->gate, &layer->up, &layer->down };
-    static const size_t operations[][2] = { { 0, 3 }, { 3, 4 }, { 4, 6 }, { 6, 7 } };
+    static const int operations[][2] = { { MATRIX_Q, MATRIX_V },
+                                         { MATRIX_O, MATRIX_O },
+                                         { MATRIX_GATE, MATRIX_UP },
+                                         { MATRIX_DOWN, MATRIX_DOWN } };
+    struct lora *m = layer->m;
     for (size_t i = 0; i < QP_COUNT(operations); i++) {
-        for (size_t p = operations[i][0]; p < operations[i][1]; p++)
-            take_half(arena, &all[p]->a, &all[p]->thin_a);
-        for (size_t p = operations[i][0]; p < operations[i][1]; p++)
-            take_half(arena, &all[p]->b, &all[p]->thin_b);
+        for (int p = operations[i][0]; p <= operations[i][1]; p++)
+            take_half(arena, &m[p].a, &m[p].thin_a);
+        for (int p = operations[i][0]; p <= operations[i][1]; p++)
+            take_half(arena, &m[p].b, &m[p].thin_b);
     }
 }
 

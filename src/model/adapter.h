@@ -16,7 +16,7 @@ struct lora {
     struct thin thin_a, thin_b;
 };
 struct layer_adapter {
-    struct lora q, k, v, o, gate, up, down;
+    struct lora m[N_MATRICES]; // by enum layer_matrix
 };
 
 struct quip_adapter {

@@ -6,10 +6,9 @@
 
 static const struct matrix *find_in_layer(const struct layer_weights *w, const char *name)
 {
-    const struct matrix *all[] = { &w->wq, &w->wk, &w->wv, &w->wo, &w->gate, &w->up, &w->down };
-    for (size_t i = 0; i < QP_COUNT(all); i++)
-        if (all[i]->name && strcmp(all[i]->name, name) == 0)
-            return all[i];
+    for (int i = 0; i < N_MATRICES; i++)
+        if (w->m[i].name && strcmp(w->m[i].name, name) == 0)
+            return &w->m[i];
     return NULL;
 }
 

@@ -67,9 +67,21 @@ struct norm_weights {
     const float *scale, *bias; // [n]; bias of NORM_LAYER only
 };
 
-/* An absent step is a NULL. */
+/* The weight matrices of a layer, in the order of their use. */
+enum layer_matrix {
+    MATRIX_Q,    // [n_heads * head_dim, d_model]
+    MATRIX_K,    // [n_kv_heads * head_dim, d_model]
+    MATRIX_V,    // [n_kv_heads * head_dim, d_model]
+    MATRIX_O,    // [d_model, n_heads * head_dim]
+    MATRIX_GATE, // [d_ff, d_model]; absent where the feed-forward is not gated
+    MATRIX_UP,   // [d_ff, d_model]
+    MATRIX_DOWN, // [d_model, d_ff]
+    N_MATRICES
+};
+
+/* An absent step has NULL weights. */
 struct layer_weights {
-    struct matrix wq, wk, wv, wo, gate, up, down;
+    struct matrix m[N_MATRICES];                                          // by enum layer_matrix
     struct norm_weights attn_norm, attn_post_norm, ff_norm, ff_post_norm; // [d_model]
     struct norm_weights q_norm, k_norm;                                   // [head_dim]
 };

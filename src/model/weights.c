@@ -237,10 +237,11 @@ static void bind_layer(struct binder *b, int l)
     const int q_width = c->n_heads * c->head_dim, kv_width = c->n_kv_heads * c->head_dim;
 
     bind_norm(b, &w->attn_norm, layer_name(s, n, l, "pre_layer_norm"), c->d_model);
-    bind_matrix(b, &w->wq, layer_name(s, n, l, "self_attention.q"), q_width, c->d_model);
-    bind_matrix(b, &w->wk, layer_name(s, n, l, "self_attention.k"), kv_width, c->d_model);
-    bind_matrix(b, &w->wv, layer_name(s, n, l, "self_attention.v"), kv_width, c->d_model);
-    bind_matrix(b, &w->wo, layer_name(s, n, l, "self_attention.post"), c->d_model, q_width);
+    bind_matrix(b, &w->m[MATRIX_Q], layer_name(s, n, l, "self_attention.q"), q_width, c->d_model);
+    bind_matrix(b, &w->m[MATRIX_K], layer_name(s, n, l, "self_attention.k"), kv_width, c->d_model);
+    bind_matrix(b, &w->m[MATRIX_V], layer_name(s, n, l, "self_attention.v"), kv_width, c->d_model);
+    bind_matrix(b, &w->m[MATRIX_O], layer_name(s, n, l, "self_attention.post"), c->d_model,
+                q_width);
     if (c->qk_norm) {
         bind_norm(b, &w->q_norm, layer_name(s, n, l, "self_attention.q_norm"), c->head_dim);
         bind_norm(b, &w->k_norm, layer_name(s, n, l, "self_attention.k_norm"), c->head_dim);
@@ -253,10 +254,12 @@ static void bind_layer(struct binder *b, int l)
                                                                 : "ff_layer.pre_layer_norm"),
                   c->d_model);
     if (c->is_gated)
-        bind_matrix(b, &w->gate, layer_name(s, n, l, "ff_layer.ffn_layer1_gate"), c->d_ff,
+        bind_matrix(b, &w->m[MATRIX_GATE], layer_name(s, n, l, "ff_layer.ffn_layer1_gate"), c->d_ff,
                     c->d_model);
-    bind_matrix(b, &w->up, layer_name(s, n, l, "ff_layer.ffn_layer1"), c->d_ff, c->d_model);
-    bind_matrix(b, &w->down, layer_name(s, n, l, "ff_layer.ffn_layer2"), c->d_model, c->d_ff);
+    bind_matrix(b, &w->m[MATRIX_UP], layer_name(s, n, l, "ff_layer.ffn_layer1"), c->d_ff,
+                c->d_model);
+    bind_matrix(b, &w->m[MATRIX_DOWN], layer_name(s, n, l, "ff_layer.ffn_layer2"), c->d_model,
+                c->d_ff);
     if (c->post_norm) {
         bind_norm(b, &w->attn_post_norm, layer_name(s, n, l, "post_layer_norm"), c->d_model);
         bind_norm(b, &w->ff_post_norm, layer_name(s, n, l, "ff_layer.post_layer_norm"), c->d_model);

@@ -57,16 +57,16 @@ static void add_pair(struct writer *w, const struct tiny_adapter *a, int l, cons
 
 static void add_layers(struct writer *w, const quip_model *model, const struct tiny_adapter *a)
 {
-    for (int l = 0; l < model->config.n_layers; l++) {
-        const struct layer_weights *lw = &model->weights.layers[l];
-        add_pair(w, a, l, "self_attn.q_proj", &lw->wq, true);
-        add_pair(w, a, l, "self_attn.k_proj", &lw->wk, true);
-        add_pair(w, a, l, "self_attn.v_proj", &lw->wv, true);
-        add_pair(w, a, l, "self_attn.o_proj", &lw->wo, true);
-        add_pair(w, a, l, "mlp.gate_proj", &lw->gate, true);
-        add_pair(w, a, l, "mlp.up_proj", &lw->up, true);
-        add_pair(w, a, l, "mlp.down_proj", &lw->down, !a->has_no_b);
-    }
+    static const char *const names[N_MATRICES] = {
+        [MATRIX_Q] = "self_attn.q_proj", [MATRIX_K] = "self_attn.k_proj",
+        [MATRIX_V] = "self_attn.v_proj", [MATRIX_O] = "self_attn.o_proj",
+        [MATRIX_GATE] = "mlp.gate_proj", [MATRIX_UP] = "mlp.up_proj",
+        [MATRIX_DOWN] = "mlp.down_proj",
+    };
+    for (int l = 0; l < model->config.n_layers; l++)
+        for (int m = 0; m < N_MATRICES; m++)
+            add_pair(w, a, l, names[m], &model->weights.layers[l].m[m],
+                     m != MATRIX_DOWN || !a->has_no_b);
 }
 
 static void save_weights(const char *path, struct writer *w)
