@@ -40,7 +40,7 @@ check:
 bench: build
 	@scripts/bench
 
-## make lint         formatting and compiler warnings of both compilers
+## make lint         the rules of tools/lint, formatting, warnings of both compilers
 lint:
 	@scripts/setup checks
 	@scripts/lint
