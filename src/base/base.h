@@ -132,7 +132,11 @@ quip_status qp_out_file_write(struct out_file *f, uint64_t offset, const void *d
 quip_status qp_out_file_commit(struct out_file *f, quip_error *error);
 void qp_out_file_close(struct out_file *f); // NULL is fine
 
-/* ---- threads (thread.c) ---- */
+/* ---- threads (pool.c, processors.c, clock.c) ---- */
+
+enum {
+    MAX_THREADS = 256 // of a pool
+};
 
 /* A fork-join pool. run() calls task(arg, i, n) once for each i in [0, n), on up to n threads of
  * which the caller's is one, and returns when all are done. Which thread does which part is not

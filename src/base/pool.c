@@ -1,4 +1,4 @@
-/* thread.c: a fork-join pool, and what goes with threads: how many, whose share, the clock.
+/* pool.c: a fork-join pool of threads.
  * In:  a task and its argument.
  * Out: task(arg, i, n) done for every i in [0, n).
  *
@@ -28,7 +28,6 @@
 #endif
 
 enum {
-    MAX_THREADS = 256,
     SPIN_NS = 30000, // a decode step's gaps between operations are shorter, a user's pauses longer
     PAUSES_PER_LOOK = 16,
     POLITE_NICE = 10,
@@ -69,13 +68,6 @@ static void cpu_relax(void)
 #elif defined(__aarch64__)
     __asm__ __volatile__("yield");
 #endif
-}
-
-uint64_t qp_now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 /* ---- workers ---- */
@@ -324,137 +316,4 @@ void qp_share(int n, int unit, int index, int n_threads, int *begin, int *end)
     int64_t last = n_units * (index + 1) / n_threads * unit;
     *begin = (int)(first < n ? first : n);
     *end = (int)(last < n ? last : n);
-}
-
-/* ---- how many threads ---- */
-
-#if defined(__linux__)
-
-/* The first line of a small file of the system, without its newline; false when there is none. */
-static bool read_line(const char *path, char *line, int size)
-{
-    FILE *in = fopen(path, "re");
-    if (!in)
-        return false;
-    bool ok = fgets(line, size, in) != NULL;
-    fclose(in);
-    if (ok)
-        line[strcspn(line, "\n")] = 0;
-    return ok;
-}
-
-/* quota/period processors, rounded up; INT32_MAX for none ("max", or -1). */
-static int quota_processors(const char *quota, const char *period)
-{
-    long long q = atoll(quota), p = atoll(period);
-    if (q <= 0 || p <= 0 || q / p >= MAX_THREADS)
-        return INT32_MAX;
-    return (int)((q + p - 1) / p);
-}
-
-/* The quota of one group's folder, of cgroup v2 (cpu.max: "quota period") or v1. */
-static int group_processors(const char *folder, bool is_v2)
-{
-    char path[1100], quota[64], period[64], *space;
-    snprintf(path, sizeof path, "%s/%s", folder, is_v2 ? "cpu.max" : "cpu.cfs_quota_us");
-    if (!read_line(path, quota, sizeof quota))
-        return INT32_MAX;
-    if (is_v2)
-        return (space = strchr(quota, ' ')) ? quota_processors(quota, space + 1) : INT32_MAX;
-    snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
-    return read_line(path, period, sizeof period) ? quota_processors(quota, period) : INT32_MAX;
-}
-
-/* The least quota from `group` up to the root of its tree, which a container sees as its own. */
-static int tree_processors(const char *root, char *group, bool is_v2)
-{
-    int least = INT32_MAX;
-    for (char *slash = group + strlen(group); slash; slash = strrchr(group, '/')) {
-        char folder[1024];
-        *slash = 0;
-        snprintf(folder, sizeof folder, "%s/sys/fs/cgroup%s%s", root, is_v2 ? "" : "/cpu", group);
-        const int n = group_processors(folder, is_v2);
-        least = n < least ? n : least;
-    }
-    return least;
-}
-
-/* Whether a list such as "cpu,cpuacct" has "cpu". */
-static bool has_cpu(const char *controllers)
-{
-    for (const char *p = controllers; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
-        if (strncmp(p, "cpu", 3) == 0 && (p[3] == ',' || !p[3]))
-            return true;
-    return false;
-}
-
-int qp_cgroup_processors(const char *root)
-{
-    char path[600], line[512];
-    int least = INT32_MAX;
-    snprintf(path, sizeof path, "%s/proc/self/cgroup", root);
-    FILE *in = fopen(path, "re");
-    while (in && fgets(line, sizeof line, in)) { // id:controllers:/group
-        line[strcspn(line, "\n")] = 0;
-        char *controllers = strchr(line, ':'),
-             *group = controllers ? strchr(controllers + 1, ':') : NULL;
-        if (!group)
-            continue;
-        *group++ = 0;
-        controllers++;
-        const bool is_v2 = !*controllers;
-        if (!is_v2 && !has_cpu(controllers))
-            continue;
-        const int n = tree_processors(root, group, is_v2);
-        least = n < least ? n : least;
-    }
-    if (in)
-        fclose(in);
-    return least;
-}
-
-/* Through the system call: the C library's wrapper wants _GNU_SOURCE before the first include of
- * whatever this file is joined with. */
-static int affinity_processors(void)
-{
-    unsigned long mask[128] = { 0 }; // 8192 processors
-    long n_bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
-    int n = 0;
-    for (long i = 0; i < n_bytes / (long)sizeof mask[0]; i++)
-        n += __builtin_popcountl(mask[i]);
-    return n > 0 ? n : INT32_MAX;
-}
-
-int qp_default_threads(void)
-{
-    int n = affinity_processors();
-    int limits[] = { qp_cgroup_processors(""), MAX_THREADS };
-    for (size_t i = 0; i < QP_COUNT(limits); i++)
-        n = limits[i] < n ? limits[i] : n;
-    return n;
-}
-
-#else
-
-int qp_default_threads(void)
-{
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (int)n;
-}
-
-#endif
-
-uint64_t qp_random_seed(void)
-{
-    uint64_t seed = 0;
-    FILE *in = fopen("/dev/urandom", "rb");
-    if (in) {
-        setvbuf(in, NULL, _IONBF, 0); // eight bytes, not a buffer full
-        if (fread(&seed, sizeof seed, 1, in) != 1)
-            seed = 0;
-        fclose(in);
-    }
-    if (!seed) // no such device: clock and address bits, mixed by the splitmix64 constants
-        seed = (qp_now_ns() ^ (uint64_t)(uintptr_t)&seed) * 0x9e3779b97f4a7c15u + (uint64_t)time(0);
-    return seed ? seed : 1;
 }
