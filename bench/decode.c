@@ -89,7 +89,7 @@ static quip_status measure(const struct setup *s, quip_session *session, quip_er
     struct reading all;
     const size_t needed = weight_bytes(session->model, &all);
     double reads[MAX_ROUNDS], rates[MAX_ROUNDS], shares[MAX_ROUNDS];
-    quip_status status = qp_pool_open(&pool, s->n_threads, error);
+    quip_status status = qp_pool_open(&pool, s->n_threads, false, error);
     if (status)
         return status;
     for (int i = -1; i < s->n_rounds && !status; i++) { // the first warms up

@@ -271,7 +271,7 @@ static void bench_hand_over(const struct options *options)
     static double ns[N_RUNS];
     struct pool *pool;
     if (options->isa || (options->only && strcmp(options->only, "hand_over")) ||
-        qp_pool_open(&pool, 0, NULL))
+        qp_pool_open(&pool, 0, false, NULL))
         return;
     for (int i = 0; i < N_RUNS; i++) {
         const uint64_t start = qp_now_ns();

@@ -83,7 +83,7 @@ int main(int argc, char **argv)
     uint8_t *data = qp_alloc_pages(READ_BYTES);
     if (!data)
         return fprintf(stderr, "roofline: no memory for 1 GiB to read\n"), 1;
-    if (qp_pool_open(&pool, n_threads, &error))
+    if (qp_pool_open(&pool, n_threads, false, &error))
         return fprintf(stderr, "roofline: %s\n", error.message), 1;
     memset(data, 1, READ_BYTES); // pages of zeros may be one page
     n_threads = qp_pool_n_threads(pool);

@@ -252,7 +252,7 @@ static void test_pool(void **state)
     for (int n = 1; n <= 8; n++) {
         struct pool *p;
         struct count c = { 0 };
-        assert_int_equal((n % 2 ? qp_pool_open_polite : qp_pool_open)(&p, n, NULL), QUIP_OK);
+        assert_int_equal(qp_pool_open(&p, n, n % 2 == 1, NULL), QUIP_OK);
         c.n_threads = qp_pool_n_threads(p);
         assert_int_equal(c.n_threads, n);
         for (int run = 0; run < 2000; run++) {
@@ -268,28 +268,57 @@ static void test_pool(void **state)
     qp_pool_close(NULL);
     struct pool *p;
     quip_error e;
-    assert_int_equal(qp_pool_open(&p, -1, &e), QUIP_E_ARGUMENT);
-    assert_int_equal(qp_pool_open(&p, 0, &e), QUIP_OK);
+    assert_int_equal(qp_pool_open(&p, -1, false, &e), QUIP_E_ARGUMENT);
+    assert_int_equal(qp_pool_open(&p, 0, false, &e), QUIP_OK);
     assert_int_equal(qp_pool_n_threads(p), qp_default_threads());
     qp_pool_close(p);
 }
 
-struct items {
+/* A limit is the number of parts of the runs after it, in both kinds of pool, whether it grows or
+ * shrinks, and after workers above it have fallen asleep. */
+static void test_pool_limit(void **state)
+{
+    (void)state;
+    static const int limits[] = { 1, 8, 3, 2, 100, 1, 4 };
+    for (int is_background = 0; is_background < 2; is_background++) {
+        struct pool *p;
+        assert_int_equal(qp_pool_open(&p, 8, is_background, NULL), QUIP_OK);
+        assert_int_equal(qp_pool_n_threads(p), 8);
+        for (int run = 0; run < 700; run++) {
+            struct count c = { .n_threads = qp_min(limits[run % 7], 8) };
+            assert_int_equal(qp_pool_limit(p, limits[run % 7]), c.n_threads);
+            for (int again = 0; again < 5; again++)
+                qp_pool_run(p, count_task, &c);
+            for (int i = 0; i < 8; i++)
+                assert_int_equal(c.seen[i], i < c.n_threads ? 5 : 0);
+            if (run % 100 == 0)
+                nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+        }
+        assert_int_equal(qp_pool_n_threads(p), 8);
+        qp_pool_limit(p, 1); // close while workers sleep above the limit
+        nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+        qp_pool_close(p);
+    }
+}
+
+struct all_items {
     struct pool *pool;
-    int n, unit, least, most;
-    atomic_uchar taken[1000];
+    struct pool_items items;
+    atomic_uchar done[1000];
 };
 
-static void take_task(void *arg, int index, int n_threads)
+static void items_task(void *arg, int index, int n_threads)
 {
     (void)n_threads;
-    struct items *all = arg;
+    struct all_items *all = arg;
+    const struct pool_items *items = &all->items;
     int begin, end;
-    while (qp_pool_take(all->pool, index, all->n, all->unit, all->least, all->most, &begin, &end)) {
-        assert_true(begin < end && end <= all->n && (!all->most || end - begin <= all->most));
-        assert_true(begin % all->unit == 0 && (end % all->unit == 0 || end == all->n));
+    while (qp_pool_next(all->pool, index, items, &begin, &end)) {
+        assert_true(begin < end && end <= items->n);
+        assert_true(!items->max || end - begin <= items->max);
+        assert_true(begin % items->unit == 0 && (end % items->unit == 0 || end == items->n));
         for (int i = begin; i < end; i++)
-            atomic_fetch_add(&all->taken[i], 1);
+            atomic_fetch_add(&all->done[i], 1);
         if (index == 1 && begin % 3 == 0) // a slow thread
             sched_yield();
     }
@@ -374,24 +403,27 @@ static void test_affinity(void **state)
 
 #endif
 
-/* Every item is taken once, by more threads than this machine has processors too. */
-static void test_take(void **state)
+/* Every item is done once, also with more threads than this machine has processors, and with a
+ * limit that changes between runs. */
+static void test_pool_items(void **state)
 {
     (void)state;
     static const int threads[] = { 1, 2, 3, 16, 64 }, counts[] = { 0, 1, 16, 63, 64, 500, 1000 };
     for (size_t t = 0; t < QP_COUNT(threads); t++) {
-        struct items all = { 0 };
-        assert_int_equal(qp_pool_open(&all.pool, threads[t], NULL), QUIP_OK);
+        struct all_items all = { 0 };
+        assert_int_equal(qp_pool_open(&all.pool, threads[t], false, NULL), QUIP_OK);
         for (size_t c = 0; c < QP_COUNT(counts); c++)
             for (int run = 0; run < 20; run++) {
-                all.n = counts[c];
-                all.unit = 1 << run % 5;
-                all.least = all.unit * (1 + run % 3);
-                all.most = run % 4 ? all.unit * (4 + run) : 0;
-                memset(all.taken, 0, sizeof all.taken);
-                qp_pool_run(all.pool, take_task, &all);
-                for (int i = 0; i < all.n; i++)
-                    assert_int_equal(all.taken[i], 1);
+                const int unit = 1 << run % 5;
+                all.items = (struct pool_items){ .n = counts[c],
+                                                 .unit = unit,
+                                                 .min = unit * (1 + run % 3),
+                                                 .max = run % 4 ? unit * (4 + run) : 0 };
+                memset(all.done, 0, sizeof all.done);
+                qp_pool_limit(all.pool, run % 3 ? threads[t] : 1 + threads[t] / 2);
+                qp_pool_run(all.pool, items_task, &all);
+                for (int i = 0; i < all.items.n; i++)
+                    assert_int_equal(all.done[i], 1);
             }
         qp_pool_close(all.pool);
     }
@@ -507,7 +539,7 @@ static void test_faults(void **state)
         struct out_file *out = NULL;
         struct bytes bytes = { 0 };
         alloc_fault_set(n);
-        bool ok = !qp_pool_open(&pool, 2, NULL) && !qp_arena_open(&arena, 100, "x", NULL) &&
+        bool ok = !qp_pool_open(&pool, 2, false, NULL) && !qp_arena_open(&arena, 100, "x", NULL) &&
                   !qp_file_open(&file, path, NULL) && !qp_out_file_open(&out, path, NULL) &&
                   qp_bytes_printf(&bytes, "%100d", 1);
         bool has_failed = alloc_fault_clear();
@@ -550,7 +582,8 @@ int main(void)
         cmocka_unit_test(test_out_file),
         cmocka_unit_test(test_killed_writer),
         cmocka_unit_test(test_pool),
-        cmocka_unit_test(test_take),
+        cmocka_unit_test(test_pool_limit),
+        cmocka_unit_test(test_pool_items),
         cmocka_unit_test(test_cgroup),
         cmocka_unit_test(test_affinity),
         cmocka_unit_test(test_share),

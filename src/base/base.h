@@ -132,49 +132,63 @@ quip_status qp_out_file_write(struct out_file *f, uint64_t offset, const void *d
 quip_status qp_out_file_commit(struct out_file *f, quip_error *error);
 void qp_out_file_close(struct out_file *f); // NULL is fine
 
-/* ---- threads (pool.c, processors.c, clock.c) ---- */
+/* ---- a pool of threads (pool.c) ---- */
 
 enum {
     MAX_THREADS = 256 // of a pool
 };
 
-/* A fork-join pool. run() calls task(arg, i, n) once for each i in [0, n), on up to n threads of
- * which the caller's is one, and returns when all are done. Which thread does which part is not
- * said: one that the system has put aside holds nobody up. Workers spin briefly for the next run,
- * then sleep. A pool of one thread runs the task in place. One run at a time: a pool belongs to one
- * session. When the system has no more threads to give, the pool has fewer than asked for. */
+/* A fork-join pool. A run calls task(arg, i, n) once for each i in [0, n) and returns when all
+ * calls have returned. The caller's thread does some of them. It is not defined which thread
+ * executes which part, so a thread that the system has suspended delays only the part it holds. A
+ * pool executes one run at a time.
+ * In a background pool the workers have low priority, and no thread spins while it waits. */
 struct pool;
 typedef void (*pool_task)(void *arg, int index, int n_threads);
-/* n_threads 0 is qp_default_threads(). */
-quip_status qp_pool_open(struct pool **pool, int n_threads, quip_error *error);
-/* Whose threads do not spin, and all but the caller's run at low priority. */
-quip_status qp_pool_open_polite(struct pool **pool, int n_threads, quip_error *error);
-void qp_pool_close(struct pool *pool);
+/* n_threads 0 is qp_default_threads(). The pool has fewer threads than requested, but at least the
+ * caller's, if the system does not provide more. */
+quip_status qp_pool_open(struct pool **pool, int n_threads, bool is_background, quip_error *error);
+void qp_pool_close(struct pool *pool);          // NULL is fine
+int qp_pool_n_threads(const struct pool *pool); // with the caller's; the largest n of a run
+/* Use at most n_threads > 0 threads, the caller's included, in the runs after this call. Workers
+ * above the limit sleep. Returns the n of those runs, which is less than n_threads if the pool is
+ * smaller. Not while a run is in progress. A new pool has no limit. */
+int qp_pool_limit(struct pool *pool, int n_threads);
 void qp_pool_run(struct pool *pool, pool_task task, void *arg);
-int qp_pool_n_threads(const struct pool *pool);
-/* Inside a task: the next of n items to do, [begin, end), false when none are left. Part `index`
- * goes through its own share of them from the front, half of what is left at a time but at least
- * `least` items (a multiple of `unit`; shares are cut in units) and at most `most` (0: no limit),
- * and then helps its neighbours: a slow thread is waited for no longer than a small piece takes.
- * One sequence of calls a run, with the same numbers in all parts. */
-bool qp_pool_take(struct pool *pool, int index, int n, int unit, int least, int most, int *begin,
+
+/* Items [0, n) that the parts of a run divide among themselves, in units of `unit` items. The
+ * pieces have at least `min` and at most `max` items (0: no limit), both multiples of `unit`. */
+struct pool_items {
+    int n, unit, min, max;
+};
+/* Inside a task: get the next piece of the items, [begin, end); false if none is left. Part `index`
+ * first goes through its own share, half of the rest at a time, and then helps its neighbours, so a
+ * slow thread delays the run by one small piece. The items must be the same in all parts, and a run
+ * divides one set of items. */
+bool qp_pool_next(struct pool *pool, int index, const struct pool_items *items, int *begin,
                   int *end);
-/* Inside a task: wait until other parts of the run have raised *n_done to n. They have begun what
- * is waited for, and do not wait for this part. */
+/* Inside a task: wait until other parts have incremented *n_done to n. Those parts must have
+ * started that work already, and must not wait for this part. */
 void qp_pool_wait(const atomic_int *n_done, int n);
-/* As many threads as help: the processors that this process may use (affinity and cgroup). */
+
+/* The share of part `index` of n_parts, [begin, end) of n items, in units of `unit`. */
+void qp_share(int n, int unit, int index, int n_parts, int *begin, int *end);
+
+/* ---- processors (processors.c) ---- */
+
+/* How many threads are useful: the processors that this process may use (affinity and cgroup), at
+ * most MAX_THREADS. */
 int qp_default_threads(void);
 #if defined(__linux__)
-/* Processors that the cgroup quotas of this process allow, v2 and v1, rounded up; INT32_MAX for no
- * limit. root: "", or where a test has laid out /proc and /sys. */
+/* How many processors the cgroup quotas of this process allow (v2 and v1), rounded up; INT32_MAX
+ * if there is no limit. root is "" or, in a test, a folder with its own /proc and /sys. */
 int qp_cgroup_processors(const char *root);
 #endif
 
-/* The half-open share of `n` items, in units of `unit`, that falls to thread `index`. */
-void qp_share(int n, int unit, int index, int n_threads, int *begin, int *end);
+/* ---- clock (clock.c) ---- */
 
 uint64_t qp_now_ns(void);      // monotonic clock
-uint64_t qp_random_seed(void); // from the system, for sessions without a seed
+uint64_t qp_random_seed(void); // from the system, for sessions without a seed; never 0
 
 /* ---- processor (cpu_features.c) ---- */
 

@@ -1,13 +1,15 @@
 /* pool.c: a fork-join pool of threads.
  * In:  a task and its argument.
- * Out: task(arg, i, n) done for every i in [0, n).
+ * Out: task(arg, i, n) executed for every part i in [0, n).
  *
- * A run is announced by a new generation number and is over when n_pending is zero. Its parts are
- * taken one by one, by the workers that are there and by the caller: a worker that the system has
- * put aside holds nobody up, the others do its part. Both waits, the workers' for a generation and
- * the caller's for zero, spin for SPIN_NS and then sleep. Nobody is forgotten: the sleeper first
- * says that it sleeps and then looks again; the waker first changes the number and then asks who
- * sleeps; with sequentially consistent atomics one of them sees the other. */
+ * A run begins with a new generation number and ends when n_pending is zero. The caller and the
+ * workers claim its parts one by one, so the run does not depend on a worker that the system has
+ * suspended: the others do its part.
+ *
+ * Workers wait for a generation, the caller waits for n_pending to become zero. Both spin for
+ * SPIN_NS and then sleep. No wake-up is lost: the sleeper first sets its flag and then checks the
+ * number again; the waker first changes the number and then checks the flag. With sequentially
+ * consistent atomics, one of them sees the other's change. */
 #include "base.h"
 
 #include <assert.h>
@@ -15,48 +17,50 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #if defined(__linux__)
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__APPLE__)
 #include <pthread/qos.h>
 #endif
 
 enum {
-    SPIN_NS = 30000, // a decode step's gaps between operations are shorter, a user's pauses longer
+    SPIN_NS = 30000, // longer than the gaps between a decode step's operations
     PAUSES_PER_LOOK = 16,
-    POLITE_NICE = 10,
-    MOST_HELPED = 4, // neighbours whose items a part takes: to ask all of many takes too long
+    BACKGROUND_NICE = 10,
+    MAX_HELPED = 4, // neighbours that a part helps; asking all of many takes too long
 };
 
-/* Where a part's share goes on: generation << 32 | item. One of an older generation has not begun.
- */
+/* How far a part's share is done: generation << 32 | next item. If the generation is older, the
+ * share has not been started. */
 struct cursor {
     _Alignas(64) atomic_uint_fast64_t at;
 };
 
-/* The numbers that everybody watches lie on cache lines of their own. */
+/* Each number that several threads poll has a cache line of its own. */
 struct pool {
-    _Alignas(64) atomic_uint_fast64_t work; // generation << 32 | next part to take
-    _Alignas(64) atomic_int n_pending;      // parts of this generation that are not done
-    _Alignas(64) atomic_int n_sleeping;     // workers
+    /* generation << 32 | next part to claim. A run with n parts numbers them from MAX_THREADS - n
+     * to MAX_THREADS - 1: so a late worker can see that no part is left without reading `width`,
+     * which may belong to the next run already. */
+    _Alignas(64) atomic_uint_fast64_t work;
+    _Alignas(64) atomic_int n_pending;  // parts of this generation that are not finished
+    _Alignas(64) atomic_int n_sleeping; // workers that wait for `wake`
     atomic_bool is_caller_sleeping;
     atomic_bool is_closing;
-    pool_task task; // written before the generation that announces it
+    atomic_int width; // parts of a run, <= n_threads; set between runs
+    pool_task task;   // written before the generation that announces it
     void *arg;
     uint64_t spin_ns;
-    bool is_polite;
-    int n_threads; // the caller's included; a run has as many parts
+    bool is_background;
+    int n_threads; // with the caller's
     pthread_mutex_t lock;
-    pthread_cond_t wake, done;
+    pthread_cond_t wake, done, unlimited;
     struct cursor cursors[MAX_THREADS];
     struct worker {
         struct pool *pool;
+        int index; // works if index + 1 < width
         pthread_t thread;
     } workers[MAX_THREADS - 1]; // [n_threads - 1]
 };
@@ -77,8 +81,43 @@ static uint32_t generation(const struct pool *p)
     return (uint32_t)(atomic_load(&p->work) >> 32);
 }
 
-static uint32_t wait_for_generation(struct pool *p, uint32_t seen)
+static int width_of(const struct pool *p)
 {
+    return atomic_load_explicit(&p->width, memory_order_relaxed);
+}
+
+/* Whether the limit leaves nothing to do for this worker. */
+static bool is_above_limit(const struct worker *w)
+{
+    return w->index + 1 >= width_of(w->pool) && !atomic_load(&w->pool->is_closing);
+}
+
+/* Sleep while the limit excludes this worker. */
+static void wait_for_limit(const struct worker *w)
+{
+    struct pool *p = w->pool;
+    pthread_mutex_lock(&p->lock);
+    while (is_above_limit(w))
+        pthread_cond_wait(&p->unlimited, &p->lock);
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* Sleep until the generation is not `seen`; returns the new one. */
+static uint32_t sleep_for_generation(struct pool *p, uint32_t seen)
+{
+    uint32_t now;
+    pthread_mutex_lock(&p->lock);
+    atomic_fetch_add(&p->n_sleeping, 1);
+    while ((now = generation(p)) == seen)
+        pthread_cond_wait(&p->wake, &p->lock);
+    atomic_fetch_sub(&p->n_sleeping, 1);
+    pthread_mutex_unlock(&p->lock);
+    return now;
+}
+
+static uint32_t wait_for_generation(const struct worker *w, uint32_t seen)
+{
+    struct pool *p = w->pool;
     uint64_t end = qp_now_ns() + p->spin_ns;
     do {
         for (int i = 0; i < PAUSES_PER_LOOK; i++) {
@@ -87,28 +126,26 @@ static uint32_t wait_for_generation(struct pool *p, uint32_t seen)
                 return now;
             cpu_relax();
         }
+        if (is_above_limit(w)) {
+            wait_for_limit(w);
+            end = qp_now_ns() + p->spin_ns;
+        }
     } while (qp_now_ns() < end);
-
-    pthread_mutex_lock(&p->lock);
-    atomic_fetch_add(&p->n_sleeping, 1);
-    uint32_t now;
-    while ((now = generation(p)) == seen)
-        pthread_cond_wait(&p->wake, &p->lock);
-    atomic_fetch_sub(&p->n_sleeping, 1);
-    pthread_mutex_unlock(&p->lock);
-    return now;
+    return sleep_for_generation(p, seen);
 }
 
-/* Do parts of the run until none is left to take. Whoever took a part knows that task and arg stay
- * until it is done, because the caller waits for it; a late worker that finds no part touches
- * neither. */
+/* Do parts of the run until none is left to claim. The caller waits for every claimed part, so
+ * width, task and arg stay valid until that part is finished. A late worker that claims no part
+ * reads none of them. */
 static void do_parts(struct pool *p)
 {
     for (;;) {
-        uint32_t part = (uint32_t)atomic_fetch_add(&p->work, 1);
-        if (part >= (uint32_t)p->n_threads)
+        const uint32_t claimed = (uint32_t)atomic_fetch_add(&p->work, 1);
+        if (claimed >= MAX_THREADS)
             return;
-        p->task(p->arg, (int)part, p->n_threads);
+        const int width = width_of(p), part = (int)claimed - (MAX_THREADS - width);
+        assert(part >= 0 && part < width);
+        p->task(p->arg, part, width);
         if (atomic_fetch_sub(&p->n_pending, 1) == 1 && atomic_load(&p->is_caller_sleeping)) {
             pthread_mutex_lock(&p->lock);
             pthread_cond_signal(&p->done);
@@ -117,11 +154,11 @@ static void do_parts(struct pool *p)
     }
 }
 
-/* Behind everybody else's threads. */
+/* Let all other threads of the system run before this one. */
 static void lower_priority(void)
 {
 #if defined(__linux__)
-    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), POLITE_NICE); // of this thread
+    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), BACKGROUND_NICE); // of this thread only
 #elif defined(__APPLE__)
     pthread_set_qos_class_self_np(QOS_CLASS_UTILITY, 0);
 #endif
@@ -131,10 +168,10 @@ static void *worker_main(void *arg)
 {
     const struct worker *w = arg;
     struct pool *p = w->pool;
-    if (p->is_polite)
+    if (p->is_background)
         lower_priority();
     for (uint32_t seen = 0;;) {
-        seen = wait_for_generation(p, seen);
+        seen = wait_for_generation(w, seen);
         if (atomic_load(&p->is_closing))
             return NULL;
         do_parts(p);
@@ -143,10 +180,11 @@ static void *worker_main(void *arg)
 
 /* ---- the caller ---- */
 
-/* Begin a generation whose parts are numbered from first_part on. */
-static void announce_generation(struct pool *p, int first_part)
+/* Begin a generation of n_parts parts that other threads may claim. */
+static void announce_generation(struct pool *p, int n_parts)
 {
-    atomic_store(&p->work, ((uint64_t)generation(p) + 1) << 32 | (uint32_t)first_part);
+    const uint32_t first = (uint32_t)(MAX_THREADS - n_parts);
+    atomic_store(&p->work, ((uint64_t)generation(p) + 1) << 32 | first);
     if (atomic_load(&p->n_sleeping) > 0) {
         pthread_mutex_lock(&p->lock);
         pthread_cond_broadcast(&p->wake);
@@ -175,15 +213,17 @@ static void wait_for_workers(struct pool *p)
 
 void qp_pool_run(struct pool *p, pool_task task, void *arg)
 {
-    if (p->n_threads == 1) {
-        announce_generation(p, 1);
+    assert(atomic_load(&p->n_pending) == 0); // one run at a time
+    const int width = width_of(p);
+    if (width == 1) {
+        announce_generation(p, 0); // for the cursors
         task(arg, 0, 1);
         return;
     }
     p->task = task;
     p->arg = arg;
-    atomic_store_explicit(&p->n_pending, p->n_threads, memory_order_relaxed);
-    announce_generation(p, 0);
+    atomic_store_explicit(&p->n_pending, width, memory_order_relaxed);
+    announce_generation(p, width);
     do_parts(p);
     wait_for_workers(p);
 }
@@ -193,36 +233,69 @@ int qp_pool_n_threads(const struct pool *p)
     return p->n_threads;
 }
 
+int qp_pool_limit(struct pool *p, int n_threads)
+{
+    assert(n_threads > 0);
+    assert(atomic_load(&p->n_pending) == 0);
+    const int before = width_of(p), width = qp_min(n_threads, p->n_threads);
+    atomic_store(&p->width, width);
+    if (width > before) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_broadcast(&p->unlimited);
+        pthread_mutex_unlock(&p->lock);
+    }
+    return width;
+}
+
 /* ---- shares of a run's items ---- */
 
-static bool take_from(struct pool *p, int index, int n, int unit, int least, int most, int *begin,
-                      int *end)
+void qp_share(int n, int unit, int index, int n_parts, int *begin, int *end)
+{
+    assert(n >= 0 && unit > 0 && index >= 0 && index < n_parts);
+    int64_t n_units = ((int64_t)n + unit - 1) / unit;
+    int64_t first = n_units * index / n_parts * unit;
+    int64_t last = n_units * (index + 1) / n_parts * unit;
+    *begin = (int)(first < n ? first : n);
+    *end = (int)(last < n ? last : n);
+}
+
+/* Half of the n items that are left: large pieces come first, because reading on is faster. */
+static int piece_size(const struct pool_items *items, int n)
+{
+    int size = n / 2 / items->unit * items->unit;
+    size = size < items->min ? items->min : size;
+    size = items->max && size > items->max ? items->max : size;
+    return qp_min(size, n);
+}
+
+/* Get the next piece of the share of part `index`. */
+static bool next_of_share(struct pool *p, int index, const struct pool_items *items, int *begin,
+                          int *end)
 {
     const uint32_t now = generation(p);
     int first, last;
-    qp_share(n, unit, index, p->n_threads, &first, &last);
+    qp_share(items->n, items->unit, index, width_of(p), &first, &last);
     atomic_uint_fast64_t *cursor = &p->cursors[index].at;
     uint64_t seen = atomic_load_explicit(cursor, memory_order_relaxed), next;
     do {
         *begin = seen >> 32 == now ? (int)(uint32_t)seen : first;
         if (*begin >= last)
             return false;
-        int take = (last - *begin) / 2 / unit * unit; // large pieces first: reading goes on in one
-        take = take < least ? least : take;
-        take = most && take > most ? most : take;
-        *end = take < last - *begin ? *begin + take : last;
+        *end = *begin + piece_size(items, last - *begin);
         next = (uint64_t)now << 32 | (uint32_t)*end;
     } while (!atomic_compare_exchange_weak_explicit(cursor, &seen, next, memory_order_relaxed,
                                                     memory_order_relaxed));
     return true;
 }
 
-bool qp_pool_take(struct pool *p, int index, int n, int unit, int least, int most, int *begin,
-                  int *end)
+bool qp_pool_next(struct pool *p, int index, const struct pool_items *items, int *begin, int *end)
 {
-    assert(least > 0 && least % unit == 0 && most >= 0 && most % unit == 0);
-    for (int i = 0; i <= MOST_HELPED && i < p->n_threads; i++)
-        if (take_from(p, (index + i) % p->n_threads, n, unit, least, most, begin, end))
+    const int width = width_of(p);
+    assert(index >= 0 && index < width);
+    assert(items->min > 0 && items->min % items->unit == 0);
+    assert(items->max >= 0 && items->max % items->unit == 0);
+    for (int i = 0; i <= MAX_HELPED && i < width; i++)
+        if (next_of_share(p, (index + i) % width, items, begin, end))
             return true;
     return false;
 }
@@ -235,14 +308,14 @@ void qp_pool_wait(const atomic_int *n_done, int n)
                 return;
             cpu_relax();
         }
-        sched_yield(); // perhaps to the thread that is waited for
+        sched_yield(); // the other part may need this processor
     }
 }
 
 /* ---- open and close ---- */
 
-/* Start workers until there are n_threads in all or the system gives no more. They take no signals:
- * those are the host program's. */
+/* Start workers until the pool has n_threads threads or the system provides no more. Signals belong
+ * to the host program, so the workers block all of them. */
 static void start_workers(struct pool *p, int n_threads)
 {
     sigset_t all, old;
@@ -251,6 +324,7 @@ static void start_workers(struct pool *p, int n_threads)
     for (; p->n_threads < n_threads; p->n_threads++) {
         struct worker *w = &p->workers[p->n_threads - 1];
         w->pool = p;
+        w->index = p->n_threads - 1;
         if (pthread_create(&w->thread, NULL, worker_main, w))
             break;
     }
@@ -258,40 +332,33 @@ static void start_workers(struct pool *p, int n_threads)
         pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-static quip_status open_pool(struct pool **pool, int n_threads, bool is_polite, quip_error *error)
+quip_status qp_pool_open(struct pool **pool, int n_threads, bool is_background, quip_error *error)
 {
     *pool = NULL;
     if (n_threads < 0)
-        return qp_fail(error, QUIP_E_ARGUMENT, "%d threads: give 0 for as many as help, or 1 to %d",
-                       n_threads, MAX_THREADS);
+        return qp_fail(error, QUIP_E_ARGUMENT, "n_threads is %d; must be 0 to %d", n_threads,
+                       MAX_THREADS);
     if (n_threads == 0)
         n_threads = qp_default_threads();
-    if (n_threads > MAX_THREADS)
-        n_threads = MAX_THREADS;
+    n_threads = qp_min(n_threads, MAX_THREADS);
 
-    // room for MAX_THREADS whatever n_threads is: pages not touched cost nothing
+    // the arrays have MAX_THREADS elements for any n_threads: untouched pages cost nothing
     struct pool *p = qp_alloc_pages(sizeof *p);
     if (!p)
         return qp_fail_memory(error, "a thread pool", sizeof *p);
     p->n_threads = 1;
-    p->is_polite = is_polite;
-    p->spin_ns = is_polite ? 0 : SPIN_NS;
+    p->width = n_threads;
+    p->is_background = is_background;
+    p->spin_ns = is_background ? 0 : SPIN_NS;
+    atomic_store(&p->work, MAX_THREADS); // generation 0 has no parts
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->done, NULL);
+    pthread_cond_init(&p->unlimited, NULL);
     start_workers(p, n_threads);
+    p->width = p->n_threads;
     *pool = p;
     return QUIP_OK;
-}
-
-quip_status qp_pool_open(struct pool **pool, int n_threads, quip_error *error)
-{
-    return open_pool(pool, n_threads, false, error);
-}
-
-quip_status qp_pool_open_polite(struct pool **pool, int n_threads, quip_error *error)
-{
-    return open_pool(pool, n_threads, true, error);
 }
 
 void qp_pool_close(struct pool *p)
@@ -299,21 +366,15 @@ void qp_pool_close(struct pool *p)
     if (!p)
         return;
     atomic_store(&p->is_closing, true);
-    announce_generation(p, p->n_threads); // of no parts
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_broadcast(&p->unlimited);
+    pthread_mutex_unlock(&p->lock);
+    announce_generation(p, 0);
     for (int i = 0; i < p->n_threads - 1; i++)
         pthread_join(p->workers[i].thread, NULL);
+    pthread_cond_destroy(&p->unlimited);
     pthread_cond_destroy(&p->done);
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);
     qp_free_pages(p, sizeof *p);
-}
-
-void qp_share(int n, int unit, int index, int n_threads, int *begin, int *end)
-{
-    assert(n >= 0 && unit > 0 && index >= 0 && index < n_threads);
-    int64_t n_units = ((int64_t)n + unit - 1) / unit;
-    int64_t first = n_units * index / n_threads * unit;
-    int64_t last = n_units * (index + 1) / n_threads * unit;
-    *begin = (int)(first < n ? first : n);
-    *end = (int)(last < n ? last : n);
 }

@@ -165,7 +165,7 @@ quip_status qp_slab_open(struct slab *slab, int64_t n_values, int64_t n_rows, qu
         !slab->sums)
         status = qp_fail_memory(error, "a slab of weights", values * 3 + rows * 16);
     if (!status)
-        status = qp_pool_open(&slab->pool, 0, error);
+        status = qp_pool_open(&slab->pool, 0, false, error);
     if (status)
         qp_slab_close(slab);
     return status;

@@ -252,8 +252,7 @@ void qp_cpu_take_adapter(struct run *r, struct arena *a, int max_rank, int max_t
 
 quip_status qp_cpu_open(struct run *r, bool is_polite, quip_error *error)
 {
-    return (is_polite ? qp_pool_open_polite : qp_pool_open)(&cpu(r)->pool, cpu(r)->n_threads,
-                                                            error);
+    return qp_pool_open(&cpu(r)->pool, cpu(r)->n_threads, is_polite, error);
 }
 
 void qp_cpu_close(struct run *r)

@@ -170,7 +170,8 @@ static void linear_tiles(void *arg, int index, int n_threads)
     int begin, end, n_all = 0, packed = -1;
     for (int p = 0; p < j->n_products; p++)
         n_all += n_tiles(j->products[p].w);
-    while (qp_pool_take(cpu(j->r)->pool, index, n_all * n_chunks, 1, 1, n_chunks, &begin, &end))
+    const struct pool_items tasks = { .n = n_all * n_chunks, .unit = 1, .min = 1, .max = n_chunks };
+    while (qp_pool_next(cpu(j->r)->pool, index, &tasks, &begin, &end))
         for (int task = begin; task < end; task++)
             multiply_task(j, &cpu(j->r)->scratch[index], task, n_chunks, &packed);
 }
@@ -249,8 +250,8 @@ static void linear_rows(void *arg, int index, int n_threads)
     for (int p = 0; p < j->n_products; p++)
         n_rows += j->products[p].w->n_out;
     qp_lora_make(&j->lora, index);
-    while (qp_pool_take(cpu(j->r)->pool, index, n_rows, KERNEL_ROWS, step,
-                        INT32_MAX / KERNEL_ROWS * KERNEL_ROWS, &begin, &end))
+    const struct pool_items rows = { .n = n_rows, .unit = KERNEL_ROWS, .min = step };
+    while (qp_pool_next(cpu(j->r)->pool, index, &rows, &begin, &end))
         multiply_stretch(j, &cpu(j->r)->scratch[index], begin, end);
     fetch_next(j->r, j->products[0].w, index, n_threads);
 }
@@ -346,7 +347,8 @@ static void gated_tiles(void *arg, int index, int n_threads)
     (void)n_threads;
     struct linear_task *j = arg;
     int i, end;
-    while (qp_pool_take(cpu(j->r)->pool, index, n_tiles(j->up->w), 1, 1, 1, &i, &end))
+    const struct pool_items tiles = { .n = n_tiles(j->up->w), .unit = 1, .min = 1, .max = 1 };
+    while (qp_pool_next(cpu(j->r)->pool, index, &tiles, &i, &end))
         gate_tile(j, &cpu(j->r)->scratch[index], i);
 }
 
@@ -361,8 +363,10 @@ static void gated_rows(void *arg, int index, int n_threads)
     const int stride = TASK_TOKENS / j->n * TILE_ROWS; // of a token in scratch
     const int step = qp_min(step_rows(j->up->w, TILE_ROWS), stride);
     qp_lora_make(&j->lora, index);
-    while (qp_pool_take(cpu(j->r)->pool, index, j->up->w->n_out, TILE_ROWS, step, stride, &row,
-                        &end)) {
+    const struct pool_items rows = {
+        .n = j->up->w->n_out, .unit = TILE_ROWS, .min = step, .max = stride
+    };
+    while (qp_pool_next(cpu(j->r)->pool, index, &rows, &row, &end)) {
         const int n_rows = end - row;
         multiply_product(j, s, s->up, (size_t)stride, UP_PRODUCT, row, n_rows);
         if (j->gate->w->data)

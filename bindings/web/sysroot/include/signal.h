@@ -1,4 +1,4 @@
-/* signal.h: WebAssembly has no signals; what thread.c says about them does nothing. */
+/* signal.h: WebAssembly has no signals; what pool.c does with them has no effect. */
 #ifndef QUIP_WEB_SIGNAL_H
 #define QUIP_WEB_SIGNAL_H
 
