@@ -86,10 +86,10 @@ static void test_arena(void **state)
     (void)state;
     struct arena measure = { 0 }, a;
     for (size_t i = 0; i < 10; i++)
-        assert_null(qp_arena_take(&measure, i * 37));
+        assert_null(qp_arena_alloc(&measure, i * 37));
     assert_int_equal(qp_arena_open(&a, measure.used, "test", NULL), QUIP_OK);
     for (size_t i = 0; i < 10; i++) {
-        uint8_t *p = qp_arena_take(&a, i * 37);
+        uint8_t *p = qp_arena_alloc(&a, i * 37);
         assert_int_equal((uintptr_t)p % 64, 0);
         for (size_t k = 0; k < i * 37; k++)
             assert_int_equal(p[k], 0);
@@ -101,8 +101,8 @@ static void test_arena(void **state)
 
     quip_error e;
     measure = (struct arena){ 0 };
-    qp_arena_take(&measure, SIZE_MAX - 10);
-    qp_arena_take(&measure, 100);
+    qp_arena_alloc(&measure, SIZE_MAX - 10);
+    qp_arena_alloc(&measure, 100);
     assert_int_equal(qp_arena_open(&a, measure.used, "too much", &e), QUIP_E_MEMORY);
     assert_non_null(strstr(e.message, "too much"));
 }

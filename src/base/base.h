@@ -62,16 +62,18 @@ void qp_free_pages(void *p, size_t n_bytes);
  * system has them, are found faster than many small ones. */
 void qp_want_large_pages(void *p, size_t n_bytes);
 
-/* An arena: one zeroed block, cut from the front; closing it is one free. Use it twice: first
- * with base == NULL to measure (every qp_arena_take returns NULL and adds up `used`), then open
- * it with that size and take the same pieces again. */
+/* An arena: one zeroed block of memory, from which pieces are allocated one after another. Closing
+ * it frees all of them. Call the same allocating code twice: first with base == NULL, where
+ * qp_arena_alloc returns NULL and only adds to `used`; then after opening the arena with that
+ * size. */
 struct arena {
     uint8_t *base;
     size_t size, used;
 };
+/* `what` names the memory in the error message. */
 quip_status qp_arena_open(struct arena *a, size_t size, const char *what, quip_error *error);
 void qp_arena_close(struct arena *a);
-void *qp_arena_take(struct arena *a, size_t n_bytes); // aligned to 64; NULL only while measuring
+void *qp_arena_alloc(struct arena *a, size_t n_bytes); // aligned to 64; NULL while measuring
 
 /* A growing run of bytes. All-zero is empty. Free with qp_bytes_close. After a failed append
  * (false: no memory) the old content stands. */

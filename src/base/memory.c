@@ -118,7 +118,7 @@ void qp_arena_close(struct arena *a)
     *a = (struct arena){ 0 };
 }
 
-void *qp_arena_take(struct arena *a, size_t n_bytes)
+void *qp_arena_alloc(struct arena *a, size_t n_bytes)
 {
     size_t begin = a->used;
     // a total that wraps stays at SIZE_MAX, which no arena can be opened with

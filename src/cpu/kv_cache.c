@@ -79,13 +79,13 @@ struct kv_layer qp_kv_take(const struct kv_layout *kv, const struct config *c, s
 {
     const size_t scales = KV_BLOCK * sizeof(float);
     struct kv_layer layer = {
-        .k = qp_arena_take(a, array_bytes(c, n_blocks, 1, kv->key_bytes)),
-        .v = qp_arena_take(a, array_bytes(c, n_blocks, kv->n_value_tiles, kv->value_bytes)),
+        .k = qp_arena_alloc(a, array_bytes(c, n_blocks, 1, kv->key_bytes)),
+        .v = qp_arena_alloc(a, array_bytes(c, n_blocks, kv->n_value_tiles, kv->value_bytes)),
         .n_blocks = n_blocks,
     };
     if (kv->is_int8) {
-        layer.k_scales = qp_arena_take(a, array_bytes(c, n_blocks, 1, scales));
-        layer.v_scales = qp_arena_take(a, array_bytes(c, n_blocks, 1, scales));
+        layer.k_scales = qp_arena_alloc(a, array_bytes(c, n_blocks, 1, scales));
+        layer.v_scales = qp_arena_alloc(a, array_bytes(c, n_blocks, 1, scales));
     }
     return layer;
 }

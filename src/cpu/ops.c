@@ -113,7 +113,7 @@ static void *take(struct arena *a, size_t n, size_t m, size_t size)
 {
     if (!qp_mul_size(n, m, &n) || !qp_mul_size(n, size, &n))
         n = SIZE_MAX;
-    return qp_arena_take(a, n);
+    return qp_arena_alloc(a, n);
 }
 
 /* Activations for products with this model's kinds of weights. */
@@ -166,14 +166,14 @@ static void take_scratch(const struct config *c, const struct kernels *k, struct
     const int q_width = c->n_heads * c->head_dim;
     const int widest = max_int(c->d_ff, max_int(c->d_model, q_width));
     struct worker_scratch scratch = {
-        .tile = qp_arena_take(a, k->tile_bytes(widest)),
-        .tile_gate = qp_arena_take(a, k->tile_bytes(c->d_model)),
+        .tile = qp_arena_alloc(a, k->tile_bytes(widest)),
+        .tile_gate = qp_arena_alloc(a, k->tile_bytes(c->d_model)),
         .gate = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float)),
         .up = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float)),
         .row = take(a, 1, (size_t)widest, sizeof(float)),
     };
     if (is_int8) {
-        scratch.int8_attention = qp_arena_take(a, sizeof *scratch.int8_attention);
+        scratch.int8_attention = qp_arena_alloc(a, sizeof *scratch.int8_attention);
         scratch.sum = take_attention_part(a, ATTENTION_MAX_ROWS, c->head_dim);
         scratch.part = take_attention_part(a, ATTENTION_MAX_ROWS, c->head_dim);
     } else {
@@ -229,7 +229,7 @@ void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, 
     for (int i = 0; i < n_threads; i++)
         take_scratch(c, &kernels, a, backend.kv.is_int8,
                      backend.scratch ? &backend.scratch[i] : NULL);
-    r->backend = qp_arena_take(a, sizeof backend);
+    r->backend = qp_arena_alloc(a, sizeof backend);
     if (r->backend)
         *cpu(r) = backend;
 }

@@ -20,8 +20,8 @@ static void take_all(quip_session *s, struct arena *a)
     s->run.config = &s->model->config;
     s->run.weights = &s->model->weights;
     qp_cpu_take(&s->run, a, o->n_context, prefill_chunk(o->n_context), o->n_threads);
-    s->context = qp_arena_take(a, (size_t)o->n_context * sizeof *s->context);
-    s->roles = qp_arena_take(a, (size_t)o->n_context);
+    s->context = qp_arena_alloc(a, (size_t)o->n_context * sizeof *s->context);
+    s->roles = qp_arena_alloc(a, (size_t)o->n_context);
     s->sampler =
         (struct sampler){ .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p };
     qp_sampler_take(&s->sampler, a, s->model->config.vocab_size);

@@ -286,9 +286,9 @@ static void take_half(struct arena *a, struct matrix *floats, struct thin *thin)
     if (!qp_mul_size(n, thin->n_out ? qp_thin_group_bytes(thin) : floats->row_bytes, &n_bytes))
         n_bytes = SIZE_MAX;
     if (thin->n_out)
-        thin->groups = qp_arena_take(a, n_bytes);
+        thin->groups = qp_arena_alloc(a, n_bytes);
     else if (floats->n_out)
-        floats->data = qp_arena_take(a, n_bytes);
+        floats->data = qp_arena_alloc(a, n_bytes);
 }
 
 /* All of a layer in the order of use, so that reading goes on from one to the next: of each
@@ -313,7 +313,7 @@ static quip_status take_adapter(struct adapter_reader *r, struct arena *a)
 {
     quip_adapter *adapter = r->adapter;
     const int n_layers = adapter->model->config.n_layers;
-    adapter->layers = qp_arena_take(a, (size_t)n_layers * sizeof *adapter->layers);
+    adapter->layers = qp_arena_alloc(a, (size_t)n_layers * sizeof *adapter->layers);
     for (int l = 0; l < n_layers; l++) {
         struct layer_adapter layer = { 0 };
         for (int m = 0; m < N_MODULES; m++) {

@@ -511,8 +511,8 @@ quip_status qp_config_read(quip_model *m, quip_error *error)
     if ((status = qp_arena_open(&m->arena, qp_round_up(layers_bytes, 64) + weights_bytes + 64,
                                 "the layer tables", error)))
         return status;
-    m->config.layers = qp_arena_take(&m->arena, layers_bytes);
-    m->weights.layers = qp_arena_take(&m->arena, weights_bytes);
+    m->config.layers = qp_arena_alloc(&m->arena, layers_bytes);
+    m->weights.layers = qp_arena_alloc(&m->arena, weights_bytes);
     spread(&m->config, &f);
     return QUIP_OK;
 }

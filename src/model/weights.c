@@ -191,7 +191,7 @@ static void bind_tensor(struct binder *b, struct matrix *m, const struct tensor 
     if (b->status)
         return;
     if (b->is_gpu && !b->model->has_no_weights)
-        qp_untile(m, qp_arena_take(&b->model->untiled, qp_untiled_bytes(t)), m->data);
+        qp_untile(m, qp_arena_alloc(&b->model->untiled, qp_untiled_bytes(t)), m->data);
     if (t->dtype != DTYPE_F32)
         bind_scales(b, m, t);
 }

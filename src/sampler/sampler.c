@@ -22,7 +22,7 @@ void qp_sampler_take(struct sampler *s, struct arena *a, int vocab_size)
         return;
     const bool is_limited = s->top_k > 0 && s->top_k < vocab_size;
     const int n = is_limited ? s->top_k : vocab_size;
-    s->candidates = qp_arena_take(a, (size_t)n * sizeof *s->candidates);
+    s->candidates = qp_arena_alloc(a, (size_t)n * sizeof *s->candidates);
     s->sum_exp = qp_kernels_for(qp_cpu_features()).sum_exp;
 }
 

@@ -312,9 +312,9 @@ quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, qu
     for (int pass = 0; pass < 2; pass++) { // measure, then take
         if (pass == 1 && qp_arena_open(a, a->used, "the merges", error))
             return QUIP_E_MEMORY;
-        t->rules = qp_arena_take(a, sizeof *t->rules);
-        struct merge_slot *slots = qp_arena_take(a, n_slots * sizeof *slots);
-        struct bpe_added *added = qp_arena_take(a, facts.n_added * sizeof *added);
+        t->rules = qp_arena_alloc(a, sizeof *t->rules);
+        struct merge_slot *slots = qp_arena_alloc(a, n_slots * sizeof *slots);
+        struct bpe_added *added = qp_arena_alloc(a, facts.n_added * sizeof *added);
         if (pass == 1) {
             t->rules->slots = slots;
             t->rules->added = added;

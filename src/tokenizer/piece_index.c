@@ -134,13 +134,13 @@ void qp_spm_set_space(struct tokenizer *t, const char *space)
         note_all_joins(t);
 }
 
-struct piece_index *qp_piece_index_take(struct arena *a, int n_pieces)
+struct piece_index *qp_piece_index_alloc(struct arena *a, int n_pieces)
 {
     uint32_t n_slots = 4;
     while (n_slots / 2 < (uint32_t)n_pieces)
         n_slots *= 2;
-    struct piece_index *index = qp_arena_take(a, sizeof *index);
-    uint32_t *slots = qp_arena_take(a, n_slots * sizeof *slots);
+    struct piece_index *index = qp_arena_alloc(a, sizeof *index);
+    uint32_t *slots = qp_arena_alloc(a, n_slots * sizeof *slots);
     if (!index)
         return NULL; // it was measured
     index->slots = slots;

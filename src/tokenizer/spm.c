@@ -239,8 +239,8 @@ static quip_status take_pieces(struct tokenizer *t, quip_error *error)
     for (int pass = 0; pass < 2; pass++) { // measure, then take
         if (pass == 1 && qp_arena_open(a, a->used, "the vocabulary", error))
             return QUIP_E_MEMORY;
-        t->pieces = qp_arena_take(a, (size_t)t->n_pieces * sizeof *t->pieces);
-        t->index = qp_piece_index_take(a, t->n_pieces);
+        t->pieces = qp_arena_alloc(a, (size_t)t->n_pieces * sizeof *t->pieces);
+        t->index = qp_piece_index_alloc(a, t->n_pieces);
     }
     return QUIP_OK;
 }

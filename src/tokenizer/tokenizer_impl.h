@@ -109,7 +109,7 @@ struct piece_index {
     pthread_mutex_t lock; // of the one who builds
 };
 /* From the arena (NULL while it is measured); empty until it is asked. */
-struct piece_index *qp_piece_index_take(struct arena *a, int n_pieces);
+struct piece_index *qp_piece_index_alloc(struct arena *a, int n_pieces);
 
 enum spm_model {
     SPM_UNIGRAM = 1,
