@@ -2,6 +2,7 @@
 #include "base/base.h"
 #include "support/alloc_fault.h"
 
+#include <math.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -79,6 +80,44 @@ static void test_sizes(void **state)
     assert_true(qp_add_size(SIZE_MAX - 1, 1, &n) && n == SIZE_MAX);
     assert_false(qp_add_size(SIZE_MAX, 1, &n));
     assert_int_equal(qp_round_up(65, 64), 128);
+}
+
+static void test_decimal(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t n; // bytes of the number
+        double value;
+    } cases[] = {
+        { "0", 1, 0 },
+        { "-12.5", 5, -12.5 },
+        { "0.1", 3, 0.1 },
+        { "123456789.25, 3", 12, 123456789.25 },
+        { "1e-06", 5, 1e-6 },
+        { "2.5E+3}", 6, 2500 },
+        { "1e22", 4, 1e22 },
+        { "17e-40", 6, 17e-40 },
+        { "1e99999", 7, HUGE_VAL },
+        { "1e-99999", 8, 0 },
+        { "", 0, 0 },
+        { "-", 0, 0 },
+        { "+1", 0, 0 },
+        { ".5", 0, 0 },
+        { "1.", 0, 0 },
+        { "1e", 0, 0 },
+        { "1e+", 0, 0 },
+        { "x1", 0, 0 },
+    };
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        double value = 0;
+        assert_int_equal(qp_decimal_parse(cases[i].text, strlen(cases[i].text), &value),
+                         cases[i].n);
+        assert_true(value == cases[i].value);
+    }
+    double value;
+    assert_int_equal(qp_decimal_parse("125", 2, &value), 2); // reads no further than it may
+    assert_true(value == 12);
 }
 
 static void test_arena(void **state)
@@ -576,6 +615,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_decimal),
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_files),

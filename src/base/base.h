@@ -116,9 +116,25 @@ void qp_file_close(struct file *f);
 quip_status qp_file_read(const struct file *f, uint64_t offset, void *to, size_t n,
                          quip_error *error);
 
+/* ---- paths (path.c, file.c) ---- */
+
+/* "<folder>/<name>" on the heap; NULL without memory. */
+char *qp_path_join(const char *folder, const char *name);
+/* The last component of a path. */
+const char *qp_path_name(const char *path);
+/* What is before the last component, "." if nothing is, on the heap; NULL without memory. */
+char *qp_path_folder(const char *path);
+bool qp_path_exists(const char *path);
 /* Where the system can tell: */
 bool qp_path_is_folder(const char *path);
 bool qp_path_is_same(const char *a, const char *b); // one file under two names
+
+/* ---- decimal numbers (decimal.c) ---- */
+
+/* Read the number at the beginning of text[0, n), in the grammar of JSON, whatever the locale is.
+ * Returns how many bytes it has, or 0 when no complete number is there. A number that is too large
+ * becomes infinite. */
+size_t qp_decimal_parse(const char *text, size_t n, double *value);
 
 /* ---- a file to write (out_file.c) ---- */
 

@@ -73,6 +73,12 @@ static void unload_file(struct file *f)
         munmap((void *)f->data, (size_t)f->size);
 }
 
+bool qp_path_exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
 bool qp_path_is_folder(const char *path)
 {
     struct stat st;
@@ -86,6 +92,14 @@ bool qp_path_is_same(const char *a, const char *b)
 }
 
 #else // no mmap: the file is read into memory
+
+bool qp_path_exists(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    if (f)
+        fclose(f);
+    return f != NULL;
+}
 
 bool qp_path_is_folder(const char *path)
 {

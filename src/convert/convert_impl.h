@@ -94,15 +94,8 @@ struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name);
 /* A tensor's name without the modules around the language model. */
 const char *qp_strip_wrapping(const char *name);
 
-/* The path of a file in the folder, on the heap. NULL: no memory. */
-char *qp_path_join(const char *folder, const char *name);
-bool qp_path_exists(const char *path);
 bool qp_path_is_model_file(const char *path); // by its first bytes
-/* The last component of a path. */
-const char *qp_path_name(const char *path);
-/* What is in front of it, "." if nothing, on the heap. NULL: no memory. */
-char *qp_path_folder(const char *path);
-bool qp_path_is_json(const char *path); // by its first character
+bool qp_path_is_json(const char *path);       // by its first character
 /* Parse a JSON file; free with cJSON_Delete. */
 quip_status qp_json_read(cJSON **json, const char *path, quip_error *error);
 /* The same for a file of this name beside `path`; *json stays as it is where there is none. */

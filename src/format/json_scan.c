@@ -95,36 +95,14 @@ uint64_t qp_json_uint(struct json_scan *j)
     return j->is_malformed ? 0 : value;
 }
 
-/* Not rounded to the last bit, and without the locale that strtod asks. */
 double qp_json_number(struct json_scan *j)
 {
-    const bool is_negative = json_peek(j) == '-';
-    double value = 0, unit = 1;
-    int exponent = 0;
-    if (is_negative)
-        j->p++;
-    const char *begin = j->p;
-    for (; !j->is_malformed && j->p < j->end && *j->p >= '0' && *j->p <= '9'; j->p++)
-        value = value * 10 + (*j->p - '0');
-    if (j->p == begin)
-        j->is_malformed = true;
-    if (!j->is_malformed && j->p < j->end && *j->p == '.') {
-        begin = ++j->p;
-        for (; j->p < j->end && *j->p >= '0' && *j->p <= '9'; j->p++)
-            value += (*j->p - '0') * (unit /= 10);
-        j->is_malformed = j->p == begin;
-    }
-    if (!j->is_malformed && j->p < j->end && (*j->p == 'e' || *j->p == 'E')) {
-        const bool is_small = j->end - j->p > 1 && j->p[1] == '-';
-        j->p += j->end - j->p > 1 && (is_small || j->p[1] == '+') ? 2 : 1;
-        begin = j->p;
-        for (; j->p < j->end && *j->p >= '0' && *j->p <= '9' && exponent < 400; j->p++)
-            exponent = exponent * 10 + (*j->p - '0');
-        j->is_malformed |= j->p == begin;
-        for (; exponent > 0; exponent--)
-            value = is_small ? value / 10 : value * 10;
-    }
-    return is_negative ? -value : value;
+    double value = 0;
+    json_peek(j);
+    const size_t n = j->is_malformed ? 0 : qp_decimal_parse(j->p, (size_t)(j->end - j->p), &value);
+    j->is_malformed |= n == 0;
+    j->p += n;
+    return value;
 }
 
 #define MAX_JSON_DEPTH 32

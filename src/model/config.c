@@ -121,38 +121,10 @@ static quip_status read_parameters(quip_model *m, struct facts *f, quip_error *e
 
 /* ---- quip.config ---- */
 
-/* A decimal number, whatever the program's locale. False when it is not one. */
+/* All of the text is one number, and not so small that it is zero as a float. */
 static bool parse_number(const char *s, size_t n, double *value)
 {
-    static const double powers[] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-                                     1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
-                                     1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
-    size_t i = 0;
-    bool negative = n > 0 && s[0] == '-', any = false;
-    double mantissa = 0;
-    int exponent = 0, written = 0, sign = 1;
-    for (i = negative; i < n && s[i] >= '0' && s[i] <= '9'; i++, any = true)
-        mantissa = mantissa * 10 + (s[i] - '0');
-    if (i < n && s[i] == '.')
-        for (i++; i < n && s[i] >= '0' && s[i] <= '9'; i++, exponent--, any = true)
-            mantissa = mantissa * 10 + (s[i] - '0');
-    if (any && i < n && (s[i] == 'e' || s[i] == 'E')) {
-        i++;
-        if (i < n && (s[i] == '-' || s[i] == '+'))
-            sign = s[i++] == '-' ? -1 : 1;
-        for (any = false; i < n && s[i] >= '0' && s[i] <= '9' && written < 1000; i++, any = true)
-            written = written * 10 + (s[i] - '0');
-    }
-    exponent += sign * written;
-    if (!any || i != n || exponent > 22 || exponent < -44)
-        return false;
-    if (exponent < -22) {
-        mantissa /= powers[22];
-        exponent += 22;
-    }
-    mantissa = exponent < 0 ? mantissa / powers[-exponent] : mantissa * powers[exponent];
-    *value = negative ? -mantissa : mantissa;
-    return true;
+    return n > 0 && qp_decimal_parse(s, n, value) == n && (*value == 0 || fabs(*value) > 1e-44);
 }
 
 enum key_kind {
