@@ -1,5 +1,4 @@
-/* quip.c: the public functions: the story, file to text. They check arguments and call.
- * fuzz target: FUZZ_MODEL */
+/* quip.c: the public functions: the story, file to text. They check arguments and call. */
 #include "engine/engine.h"
 
 #include <string.h>
@@ -348,33 +347,3 @@ const float *quip_logits(const quip_session *session)
 {
     return qp_session_logits(session);
 }
-
-#ifdef FUZZ_MODEL
-
-/* Whatever opens as a model gives an answer; the last byte chooses how. */
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
-{
-    const bool is_sampled = n && data[n - 1] & 1;
-    const quip_session_options options = { .n_context = 8,
-                                           .n_threads = 1,
-                                           .seed = 1,
-                                           .max_output_tokens = 3,
-                                           .temperature = is_sampled ? 1.0f : 0.0f,
-                                           .top_p = 0.9f };
-    struct file file;
-    quip_model *model;
-    quip_session *session;
-    quip_error error;
-    qp_file_open_memory(&file, data, n, "fuzz");
-    if (qp_model_open(&model, &file, NULL, &error))
-        return 0;
-    if (!quip_session_open(&session, model, &options, &error)) {
-        quip_generate(session, "he", 2, NULL, NULL, NULL, &error);
-        quip_session_close(session);
-    }
-    quip_model_close(model);
-    return 0;
-}
-
-#endif

@@ -1,7 +1,6 @@
 /* facts_hf.c: config.json and its neighbours -> struct model_facts.
  * Two layouts are in use: the older (rope_theta, rope_scaling, sliding_window_pattern) and that of
- * transformers 5 (rope_parameters, layer_types). Where both say something, the newer decides.
- * fuzz target: FUZZ_CONFIG_JSON */
+ * transformers 5 (rope_parameters, layer_types). Where both say something, the newer decides. */
 #include "convert/convert_impl.h"
 
 #include <math.h>
@@ -321,29 +320,3 @@ quip_status qp_facts_from_hf(struct model_facts *f, struct checkpoint *c, quip_e
     quip_status status = hf_chat(&r, f);
     return status ? status : qp_facts_finish(f, c->path, error);
 }
-
-#ifdef FUZZ_CONFIG_JSON
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
-{
-    cJSON *json = cJSON_ParseWithLength((const char *)data, n);
-    char folder[] = "fuzz";
-    struct checkpoint c = { .path = "fuzz",
-                            .sources = { .folder = folder },
-                            .config = json,
-                            .generation_config = json,
-                            .tokenizer_config = json };
-    struct model_facts facts;
-    struct bytes text = { 0 };
-    if (cJSON_IsObject(json) && !qp_facts_from_hf(&facts, &c, NULL)) {
-        facts.n_stops = 0; // their pieces would come from a tokenizer
-        qp_write_quip_config(&facts, &text);
-        qp_write_llm_parameters(&facts, NULL, false, &text);
-    }
-    qp_bytes_close(&text);
-    cJSON_Delete(json);
-    return 0;
-}
-
-#endif

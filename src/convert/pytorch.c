@@ -3,7 +3,7 @@
  * of each storage, which a tensor is a part of; <name>/byteorder. Out: the tensors where they lie
  * in the file. Of a training checkpoint, those of its model. Nothing that the pickle would call is
  * called (pickle.h): what makes a tensor is known by its name, and whatever else a checkpoint holds
- * is left alone. fuzz target: FUZZ_PYTORCH */
+ * is left alone. */
 #include "convert/convert_impl.h"
 #include "convert/pickle.h"
 #include "format/format_impl.h"
@@ -334,23 +334,3 @@ static quip_status pytorch_read(struct format *f, quip_error *error)
 }
 
 const struct format_reader qp_pytorch_reader = { FORMAT_PYTORCH, pytorch_matches, pytorch_read };
-
-#ifdef FUZZ_PYTORCH
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
-{
-    struct file file;
-    struct format f;
-    qp_file_open_memory(&file, data, n, "fuzz");
-    if (qp_format_open_with(&f, &file, &qp_pytorch_reader, NULL))
-        return 0;
-    for (int i = 0; i < f.n_tensors; i++) {
-        const uint8_t *bytes;
-        qp_format_tensor_bytes(&f, &f.tensors[i], &bytes, NULL);
-    }
-    qp_format_close(&f);
-    return 0;
-}
-
-#endif

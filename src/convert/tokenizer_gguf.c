@@ -1,7 +1,6 @@
 /* tokenizer_gguf.c: the vocabulary in GGUF metadata -> vocabulary.
  * Two kinds: "llama" (SentencePiece BPE) and "gpt2" (byte-level BPE). GGUF is not a faithful copy
- * of a SentencePiece model; what it loses is put back here.
- * fuzz target: FUZZ_TOKENIZER_GGUF */
+ * of a SentencePiece model; what it loses is put back here. */
 #include "convert/convert_impl.h"
 
 #include <string.h>
@@ -233,27 +232,3 @@ quip_status qp_import_tokenizer_gguf(struct format *gguf, struct bytes *spm, str
     qp_vocabulary_close(&v);
     return status;
 }
-
-#ifdef FUZZ_TOKENIZER_GGUF
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
-{
-    struct file file = { 0 };
-    struct format format = { 0 };
-    struct bytes spm = { 0 }, bpe = { 0 };
-    struct tokenizer *tokenizer = NULL;
-    qp_file_open_memory(&file, data, n, "fuzz");
-    if (!qp_format_open(&format, &file, NULL)) {
-        if (!qp_import_tokenizer_gguf(&format, &spm, &bpe, NULL))
-            qp_tokenizer_open(&tokenizer, spm.data, spm.n, bpe.n ? bpe.data : NULL, bpe.n, NULL);
-        qp_tokenizer_close(tokenizer);
-        qp_format_close(&format);
-    }
-    qp_bytes_close(&spm);
-    qp_bytes_close(&bpe);
-    qp_file_close(&file);
-    return 0;
-}
-
-#endif

@@ -1,8 +1,7 @@
 /* tokenizer_json.c: a Hugging Face tokenizer.json -> vocabulary.
  * Models of type BPE and Unigram; json_pipeline.c reads what is done to text before they see it.
  * What SentencePiece can say becomes a proto alone (Gemma, Llama 2), for everything else there is
- * the blob. What neither can say is refused by name, since nearly right ids are wrong ids. fuzz
- * target: FUZZ_TOKENIZER_JSON */
+ * the blob. What neither can say is refused by name, since nearly right ids are wrong ids. */
 #include "convert/convert_impl.h"
 
 #include <stdlib.h>
@@ -343,25 +342,3 @@ quip_status qp_import_tokenizer_json(const char *path, struct bytes *spm, struct
     cJSON_Delete(config);
     return status;
 }
-
-#ifdef FUZZ_TOKENIZER_JSON
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
-{
-    cJSON *json = cJSON_ParseWithLength((const char *)data, n);
-    struct bytes spm = { 0 }, bpe = { 0 };
-    struct tokenizer *tokenizer = NULL;
-    struct tokens ids = { 0 };
-    if (json && !qp_tokenizer_from_json(json, json, "fuzz", 0, &spm, &bpe, NULL) &&
-        !qp_tokenizer_open(&tokenizer, spm.data, spm.n, bpe.n ? bpe.data : NULL, bpe.n, NULL))
-        qp_tokenizer_encode(tokenizer, (const char *)data, n < 400 ? n : 400, true, &ids, NULL);
-    qp_tokens_close(&ids);
-    qp_tokenizer_close(tokenizer);
-    qp_bytes_close(&spm);
-    qp_bytes_close(&bpe);
-    cJSON_Delete(json);
-    return 0;
-}
-
-#endif

@@ -223,13 +223,19 @@ double qp_peft_alpha(const struct peft_config *c, const char *module, size_t n);
 
 /* ---- protobuf wire format (protobuf.c) ---- */
 
+enum wire_type {
+    WIRE_VARINT = 0,
+    WIRE_FIXED64 = 1,
+    WIRE_BYTES = 2,
+    WIRE_FIXED32 = 5 // 3 and 4, groups, are obsolete and not read
+};
 struct proto_reader {
     const uint8_t *p, *end;
     bool is_malformed; // sticky; set by any read that runs out or overflows
 };
 struct proto_field {
     int number;
-    int wire_type;       // 0 varint, 1 fixed64, 2 bytes, 5 fixed32
+    int wire_type;       // enum wire_type
     uint64_t value;      // varint and fixed
     const uint8_t *data; // bytes
     size_t n;

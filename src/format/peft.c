@@ -1,8 +1,7 @@
 /* peft.c: adapter_config.json of a PEFT adapter.
  * In:  its text.
  * Out: how the weights beside it are scaled; an error for a kind of adapter that is more than two
- *      low-rank matrices beside each matrix of the model.
- * fuzz target: FUZZ_PEFT */
+ *      low-rank matrices beside each matrix of the model. */
 #include "format/format_impl.h"
 
 /* What would change the result if it were on. Every one of them is off when it is null, false, 0,
@@ -176,17 +175,3 @@ double qp_peft_alpha(const struct peft_config *c, const char *module, size_t n)
     }
     return c->alpha;
 }
-
-#ifdef FUZZ_PEFT
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
-{
-    static const char module[] = "model.layers.0.self_attn.q_proj";
-    struct peft_config c;
-    if (!qp_peft_read(&c, (const char *)data, n, "fuzz", NULL))
-        qp_peft_alpha(&c, module, sizeof module - 1);
-    return 0;
-}
-
-#endif

@@ -2,15 +2,8 @@
  * In:  a message (LlmParameters, a SentencePiece model), or a growing one.
  * Out: numbers, types and values of its fields; unknown ones are the caller's to skip.
  * Two of the original's messages are all the protobuf there is here: a generated parser would be
- * larger than the rest of this folder. fuzz target: FUZZ_PROTOBUF */
+ * larger than the rest of this folder. */
 #include "format/format_impl.h"
-
-enum {
-    WIRE_VARINT = 0,
-    WIRE_FIXED64 = 1,
-    WIRE_BYTES = 2,
-    WIRE_FIXED32 = 5 // 3 and 4, groups, are not used since proto2's youth
-};
 
 /* ---- reading ---- */
 
@@ -141,24 +134,3 @@ bool qp_proto_put_bytes(struct bytes *b, int number, const void *data, size_t n_
                        put_tag(b, number, WIRE_BYTES) && put_raw_varint(b, n_data) &&
                            qp_bytes_append(b, data, n_data));
 }
-
-#ifdef FUZZ_PROTOBUF
-
-static void fuzz_message(const uint8_t *data, size_t n, int depth)
-{
-    struct proto_reader r;
-    struct proto_field field;
-    qp_proto_open(&r, data, n);
-    while (qp_proto_next(&r, &field))
-        if (field.wire_type == WIRE_BYTES && depth < 4)
-            fuzz_message(field.data, field.n, depth + 1);
-}
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
-{
-    fuzz_message(data, n, 0);
-    return 0;
-}
-
-#endif

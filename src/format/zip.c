@@ -2,7 +2,7 @@
  * In:  a file; its end holds the directory (APPNOTE.TXT 4.3.6: local headers and data, central
  *      directory, ZIP64 end record and locator, end record).
  * Out: name and place of every stored entry, each checked against its local header. Folders (names
- *      that end in a slash) have no data and are left out. fuzz target: FUZZ_ZIP */
+ *      that end in a slash) have no data and are left out. */
 #include "format/format_impl.h"
 
 #include <stdlib.h>
@@ -324,26 +324,3 @@ bool qp_zip_find(const struct zip *z, const char *name, uint64_t *offset, uint64
     *n_bytes = found->n_bytes;
     return true;
 }
-
-#ifdef FUZZ_ZIP
-
-/* Every entry can be found and lies inside the file. */
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
-{
-    struct file file;
-    struct zip z;
-    qp_file_open_memory(&file, data, n, "fuzz");
-    if (qp_zip_open(&z, &file, NULL))
-        return 0;
-    for (int i = 0; i < z.n_entries; i++) {
-        uint64_t offset, n_bytes;
-        if (!qp_zip_find(&z, z.entries[i].name, &offset, &n_bytes) || offset > n ||
-            n_bytes > n - offset)
-            abort();
-    }
-    qp_zip_close(&z);
-    return 0;
-}
-
-#endif

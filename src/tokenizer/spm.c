@@ -3,8 +3,7 @@
  * Out: struct tokenizer: the pieces, tries, the normalizer; an index of the pieces' texts is made
  * when it is first needed (piece_index.c). 262144 pieces open in 4 ms: a hop over the proto to
  *      count them, one block, a walk to fill it.
- * Field numbers: sentencepiece_model.proto of google/sentencepiece.
- * fuzz target: FUZZ_SPM */
+ * Field numbers: sentencepiece_model.proto of google/sentencepiece. */
 #include "tokenizer/tokenizer_impl.h"
 
 #include "format/format.h"
@@ -365,34 +364,3 @@ quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool has
     t->eos = special_id(t, facts.has_eos, t->eos, &facts.eos_piece, "</s>");
     return QUIP_OK;
 }
-
-#ifdef FUZZ_SPM
-#include <stdlib.h>
-
-/* In: two bytes, the length of the proto; the proto; the text. */
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
-{
-    if (n < 2)
-        return 0;
-    size_t n_proto = data[0] | (size_t)data[1] << 8;
-    n_proto = n_proto < n - 2 ? n_proto : n - 2;
-    struct tokenizer *t;
-    if (qp_tokenizer_open(&t, data + 2, n_proto, NULL, 0, NULL))
-        return 0;
-    struct tokens ids = { 0 };
-    struct bytes text = { 0 };
-    struct detokenizer d = { 0 };
-    qp_tokenizer_encode(t, (const char *)data + 2 + n_proto, n - 2 - n_proto, true, &ids, NULL);
-    for (int i = 0; i < ids.n; i++) {
-        if (ids.ids[i] < 0 || ids.ids[i] >= qp_tokenizer_n_tokens(t))
-            abort();
-        qp_detokenize(t, &d, ids.ids[i], &text);
-    }
-    qp_detokenize_end(t, &d, &text);
-    qp_bytes_close(&text);
-    qp_tokens_close(&ids);
-    qp_tokenizer_close(t);
-    return 0;
-}
-#endif
