@@ -30,7 +30,7 @@
 
 #include "quip.h"
 
-#define WEB_EXPORT(name) __attribute__((export_name(#name), visibility("default"))) name
+#include <web_threads.h> // quip_web_thread_*
 
 /* ---- module ---- */
 
@@ -46,12 +46,6 @@ void WEB_EXPORT(quip_web_free)(void *p);
 /* Pages, for model files: zeroed, aligned to 64 KiB. Free with the same size. */
 void *WEB_EXPORT(quip_web_pages_alloc)(size_t n);
 void WEB_EXPORT(quip_web_pages_free)(void *p, size_t n);
-
-/* ---- threads (sysroot/threads.c) ---- */
-
-void WEB_EXPORT(quip_web_thread_enter)(void *stack);
-void WEB_EXPORT(quip_web_thread_run)(uint32_t index);
-int32_t WEB_EXPORT(quip_web_threads_idle)(void); // workers that wait for something to run
 
 /* ---- models ---- */
 

@@ -1,27 +1,30 @@
-/* malloc.c: malloc for the builds with 64-bit memory, for which wasi-libc has no library.
- * In:  whole pages (qp_alloc_pages). Out: blocks aligned to 16.
- * A small block is a power of two and goes back to the list of its size; a large one has pages of
- * its own. As everywhere in these modules, one thread calls. */
+/* malloc.c: malloc for the modules with 64-bit memory.
+ * In:  whole pages (qp_alloc_pages). Out: blocks aligned to 16 bytes.
+ *
+ * A small block is a power of two and returns to the list of its size. A large block has pages of
+ * its own, which are freed with it. One thread calls these functions (quip_web.h). */
 #include "base/base.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     SMALLEST = 32,
-    CHUNK = 1 << 16, // of which blocks of one size are cut
+    CHUNK = 1 << 16, // is cut into blocks of one size
     N_SIZES = 11,    // 32 bytes to half a chunk
 };
 
-/* Before what the caller has. */
+/* Stands before the bytes that the caller gets. */
 struct block {
-    size_t n_bytes;     // with this
-    struct block *next; // while it is free
+    size_t n_bytes;     // including this header
+    struct block *next; // in the list of free blocks
 };
+_Static_assert(sizeof(struct block) % 16 == 0, "keeps the caller's bytes aligned");
 
 static struct block *free_blocks[N_SIZES];
 
-/* The list of the smallest size that holds n bytes; N_SIZES when none does. */
+/* The list of the smallest size that holds n bytes, or N_SIZES for a large block. */
 static int size_index(size_t n_bytes)
 {
     int i = 0;
@@ -44,7 +47,7 @@ static void cut_chunk(int i)
 
 void *malloc(size_t n)
 {
-    if (n > PTRDIFF_MAX)
+    if (n > PTRDIFF_MAX - sizeof(struct block))
         return NULL;
     const size_t n_bytes = n + sizeof(struct block);
     const int i = size_index(n_bytes);
@@ -69,6 +72,7 @@ void free(void *p)
         return;
     struct block *b = (struct block *)p - 1;
     const int i = size_index(b->n_bytes);
+    assert(i == N_SIZES || b->n_bytes == (size_t)SMALLEST << i);
     if (i == N_SIZES) {
         qp_free_pages(b, b->n_bytes);
         return;
@@ -79,23 +83,24 @@ void free(void *p)
 
 void *calloc(size_t count, size_t size)
 {
-    if (size && count > PTRDIFF_MAX / size)
-        return NULL;
-    void *p = malloc(count * size);
-    return p ? memset(p, 0, count * size) : NULL;
+    size_t n;
+    void *p = qp_mul_size(count, size, &n) ? malloc(n) : NULL;
+    if (p && size_index(n + sizeof(struct block)) < N_SIZES) // pages are zeroed already
+        memset(p, 0, n);
+    return p;
 }
 
 void *realloc(void *p, size_t n)
 {
     if (!p)
         return malloc(n);
-    const size_t has = ((struct block *)p)[-1].n_bytes - sizeof(struct block);
-    if (n <= has && has / 4 <= n)
+    const size_t capacity = ((struct block *)p)[-1].n_bytes - sizeof(struct block);
+    if (n <= capacity && capacity / 4 <= n)
         return p;
     void *to = malloc(n);
     if (!to)
-        return n <= has ? p : NULL;
-    memcpy(to, p, n < has ? n : has);
+        return n <= capacity ? p : NULL;
+    memcpy(to, p, n < capacity ? n : capacity);
     free(p);
     return to;
 }

@@ -1,15 +1,21 @@
-/* string.c: the functions of string.h, stdlib.h, math.h and the compiler's own library that the
- * builds with 64-bit memory need, for which there are no libraries. Built with -fno-builtin: a loop
- * here must not become a call of itself. */
+/* string.c: functions of string.h, stdlib.h, math.h and the compiler's runtime library, for the
+ * modules with 64-bit memory.
+ * Compile with -fno-builtin: the compiler must not replace a loop by a call of the same function.
+ */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Instructions, of bulk memory. */
+/* The builtins are the instructions memory.copy, which handles overlap, and memory.fill. */
 void *memcpy(void *restrict to, const void *restrict from, size_t n)
 {
     return __builtin_memcpy(to, from, n);
+}
+
+void *memmove(void *to, const void *from, size_t n)
+{
+    return __builtin_memmove(to, from, n);
 }
 
 void *memset(void *to, int c, size_t n)
@@ -61,11 +67,11 @@ char *strchr(const char *s, int c)
     return memchr(s, c, strlen(s) + 1);
 }
 
-char *strstr(const char *s, const char *what)
+char *strstr(const char *s, const char *part)
 {
-    const size_t n = strlen(what);
+    const size_t n = strlen(part);
     for (; *s || !n; s++)
-        if (!strncmp(s, what, n))
+        if (!strncmp(s, part, n))
             return (char *)s;
     return NULL;
 }
@@ -99,11 +105,11 @@ static void swap(char *a, char *b, size_t size)
     }
 }
 
-/* Heap sort: no memory, and no input that is slow. */
+/* Heap sort: it allocates nothing, and no input is slow. Like every qsort it is not stable. */
 void qsort(void *base, size_t n, size_t size, int (*compare)(const void *, const void *))
 {
     char *a = base;
-    size_t n_roots = n / 2; // first those of the heap, from the last; then what the heap gives
+    size_t n_roots = n / 2; // first build the heap from the last root; then move its top behind it
     while (n > 1) {
         if (n_roots)
             n_roots--;
@@ -121,13 +127,14 @@ void qsort(void *base, size_t n, size_t size, int (*compare)(const void *, const
 
 /* ---- numbers ---- */
 
-/* To the nearest, ties to even: one instruction. */
+/* Round to nearest, ties to even, by one instruction. */
 long lrintf(float x)
 {
     return (long)__builtin_rintf(x);
 }
 
-/* 128-bit product, which the compiler calls for. In halves: without its own help. */
+/* The compiler calls this for a 128-bit product. It multiplies 32-bit halves, because a 128-bit
+ * product here would call it again. */
 __int128 __multi3(__int128 a, __int128 b);
 __int128 __multi3(__int128 a, __int128 b)
 {

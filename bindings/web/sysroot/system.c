@@ -1,9 +1,8 @@
-/* system.c: what the library asks a system for, in a module that has none: a clock and random
- * numbers from the page, no files, no environment. These stand before the C library's own
- * functions, which would import a file system. */
-#include "../native/quip_web.h"
-
-#include <assert.h>
+/* system.c: the functions of an operating system that the library calls.
+ * In:  a clock and random numbers, imported from the page.
+ * Out: time, and functions for files and the environment that find nothing.
+ *
+ * The linker sees these functions before those of wasi-libc, which would import a file system. */
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,17 +13,25 @@
 #include <wasi/api.h>
 #endif
 
-__attribute__((import_module("env"), import_name("now"))) double web_now(void);
-__attribute__((import_module("env"), import_name("random"))) void web_random(void *to, size_t n);
+#if defined(__wasm__)
+#define WEB_IMPORT(name) __attribute__((import_module("env"), import_name(name)))
+#else // a native test defines them
+#define WEB_IMPORT(name)
+#endif
 
-#if defined(__wasm64__) // wasi-libc's, which is not there: its clocks are addresses
+WEB_IMPORT("now") double web_now(void); // milliseconds; never decreases
+WEB_IMPORT("random") void web_random(void *to, size_t n);
+
+/* ---- time ---- */
+
+#if defined(__wasm64__) // wasi-libc identifies a clock by an address, in a library that is missing
 struct __clockid {
     int unused;
 };
 const struct __clockid _CLOCK_MONOTONIC = { 0 };
 #endif
 
-/* One clock, that of the page: milliseconds. */
+/* Every clock is the clock of the page. */
 int clock_gettime(clockid_t clock, struct timespec *t)
 {
     (void)clock;
@@ -36,25 +43,24 @@ int clock_gettime(clockid_t clock, struct timespec *t)
 
 time_t time(time_t *t)
 {
-    const time_t now = (time_t)(web_now() / 1000);
-    return t ? *t = now : now;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return t ? *t = now.tv_sec : now.tv_sec;
 }
 
-/* Workers are the browser's to schedule. */
+/* The browser schedules workers. */
 int sched_yield(void)
 {
     return 0;
 }
 
-/* ---- files: the only one there is has random numbers in it ---- */
+/* ---- files: /dev/urandom is the only one ---- */
 
 FILE *fopen(const char *restrict path, const char *restrict mode)
 {
     (void)mode;
     static int random_device;
-    if (!strcmp(path, "/dev/urandom"))
-        return (FILE *)&random_device;
-    return NULL;
+    return strcmp(path, "/dev/urandom") ? NULL : (FILE *)&random_device;
 }
 
 size_t fread(void *restrict to, size_t size, size_t n, FILE *restrict in)
@@ -88,14 +94,15 @@ long ftell(FILE *in)
     return -1;
 }
 
+/* The library asks for it only after a file function failed. */
 char *strerror(int number)
 {
     (void)number;
-    return "the page has no files; hand the model's bytes over";
+    return "a page has no files; pass the bytes of the model";
 }
 
 #if defined(__wasm32__)
-/* Streams that vsnprintf's code mentions and never opens. */
+/* The vsnprintf of wasi-libc refers to streams, but never uses them. */
 __wasi_errno_t __wasi_fd_close(__wasi_fd_t fd)
 {
     (void)fd;
@@ -130,8 +137,11 @@ _Noreturn void abort(void)
     __builtin_trap();
 }
 
+#if defined(__wasm__) // the assert.h of a native host declares another type
+_Noreturn void __assert_fail(const char *what, const char *file, int line, const char *function);
 _Noreturn void __assert_fail(const char *what, const char *file, int line, const char *function)
 {
     (void)what, (void)file, (void)line, (void)function;
     __builtin_trap();
 }
+#endif

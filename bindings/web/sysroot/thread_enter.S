@@ -1,5 +1,6 @@
-// quip_web_thread_enter(stack): make the 64 KiB at `stack` this thread's: thread-local variables at the
-// bottom, the stack down from the top. In assembly, because it must not use the stack it replaces.
+// quip_web_thread_enter(stack): make the 64 KiB (WEB_STACK_BYTES) at `stack` the stack of this worker:
+// thread-local variables at the bottom, stack frames down from the top. It is in assembly because C code
+// may use the stack that is replaced here.
 #if defined(__wasm64__)
 #define ADDRESS i64
 #else

@@ -1,23 +1,22 @@
-/* threads.c: pthread.h on WebAssembly's atomics.
- * In:  workers that wait in quip_web_thread_run. Out: threads, mutexes, conditions.
- * A mutex is Drepper's ("Futexes are tricky", 2011): three states, no system call unless somebody
- * waits. A condition counts its signals: who waits for the count to change misses none. */
-#include "../native/quip_web.h"
+/* threads.c: pthread.h on the atomic operations of WebAssembly.
+ * In:  workers that wait in quip_web_thread_run (web_threads.h).
+ * Out: threads, mutexes and condition variables.
+ *
+ * The mutex is mutex2 of Drepper, "Futexes are tricky" (2011): unlocking wakes nobody unless a
+ * thread may wait. A condition variable counts its signals: a thread waits for the count to change,
+ * so it misses no signal that came after it unlocked the mutex. */
+#include <web_threads.h>
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <unistd.h>
 
-enum {
-    MAX_WORKERS = 64
-};
-
 enum thread_state {
-    NO_WORKER, // nobody waits here
-    IDLE,      // a worker waits for something to run
+    NO_WORKER, // no worker has this index
+    IDLE,      // a worker waits for a function
     RUNNING,
 };
 
@@ -25,11 +24,12 @@ static struct web_thread {
     _Atomic int state; // enum thread_state
     void *(*run)(void *);
     void *arg;
-} threads[MAX_WORKERS];
+} threads[WEB_MAX_WORKERS];
 
 #if defined(__wasm_atomics__)
 
-/* A call of its own: Node 20's baseline compiler loses the local variables of whoever waits. */
+/* Not inlined: the baseline compiler of Node 20 loses the local variables of a function that
+ * waits. */
 __attribute__((noinline)) static void wait_while(_Atomic int *word, int value)
 {
     __builtin_wasm_memory_atomic_wait32((int *)word, value, -1);
@@ -40,7 +40,7 @@ static void wake(_Atomic int *word, unsigned n_waiters)
     __builtin_wasm_memory_atomic_notify((int *)word, n_waiters);
 }
 
-#else // one thread: nobody to wait for
+#else // one thread: nothing to wait for
 
 static void wait_while(_Atomic int *word, int value)
 {
@@ -56,10 +56,9 @@ static void wake(_Atomic int *word, unsigned n_waiters)
 
 /* ---- threads ---- */
 
-/* A worker's life: wait, run, wait again; it ends with its worker. */
 void quip_web_thread_run(uint32_t index)
 {
-    if (index >= MAX_WORKERS)
+    if (index >= WEB_MAX_WORKERS)
         return;
     struct web_thread *t = &threads[index];
     for (;;) {
@@ -74,7 +73,7 @@ void quip_web_thread_run(uint32_t index)
 int32_t quip_web_threads_idle(void)
 {
     int n = 0;
-    for (int i = 0; i < MAX_WORKERS; i++)
+    for (int i = 0; i < WEB_MAX_WORKERS; i++)
         n += atomic_load(&threads[i].state) == IDLE;
     return n;
 }
@@ -82,7 +81,7 @@ int32_t quip_web_threads_idle(void)
 int pthread_create(pthread_t *thread, const void *attributes, void *(*run)(void *), void *arg)
 {
     (void)attributes;
-    for (struct web_thread *t = threads; t < threads + MAX_WORKERS; t++) {
+    for (struct web_thread *t = threads; t < threads + WEB_MAX_WORKERS; t++) {
         if (atomic_load(&t->state) != IDLE)
             continue;
         t->run = run;
@@ -97,6 +96,7 @@ int pthread_create(pthread_t *thread, const void *attributes, void *(*run)(void 
 
 int pthread_join(pthread_t t, void **result)
 {
+    assert(t >= threads && t < threads + WEB_MAX_WORKERS);
     if (result)
         *result = NULL;
     while (atomic_load(&t->state) == RUNNING)
@@ -104,19 +104,19 @@ int pthread_join(pthread_t t, void **result)
     return 0;
 }
 
-/* How many processors: the caller's thread and the workers that are free. */
+/* The number of processors, the only thing that the library asks for: this thread and the workers
+ * that wait. */
 long sysconf(int name)
 {
-    (void)name;
-    return 1 + quip_web_threads_idle();
+    return name == _SC_NPROCESSORS_ONLN ? 1 + quip_web_threads_idle() : -1;
 }
 
 /* ---- locks ---- */
 
 int pthread_mutex_lock(pthread_mutex_t *m)
 {
-    int seen = 0;
-    if (atomic_compare_exchange_strong(&m->state, &seen, 1))
+    int expected = 0;
+    if (atomic_compare_exchange_strong(&m->state, &expected, 1))
         return 0;
     while (atomic_exchange(&m->state, 2) != 0)
         wait_while(&m->state, 2);
@@ -125,16 +125,18 @@ int pthread_mutex_lock(pthread_mutex_t *m)
 
 int pthread_mutex_unlock(pthread_mutex_t *m)
 {
-    if (atomic_exchange(&m->state, 0) == 2)
+    const int state = atomic_exchange(&m->state, 0);
+    assert(state != 0);
+    if (state == 2)
         wake(&m->state, 1);
     return 0;
 }
 
 int pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *m)
 {
-    const int seen = atomic_load(&cond->n_signals);
+    const int n_signals = atomic_load(&cond->n_signals);
     pthread_mutex_unlock(m);
-    wait_while(&cond->n_signals, seen);
+    wait_while(&cond->n_signals, n_signals);
     return pthread_mutex_lock(m);
 }
 

@@ -1,7 +1,7 @@
-/* pthread.h: as much of POSIX threads as the library's pool asks for, on WebAssembly's atomics
- * (threads.c). Threads are not made here: the page starts workers, each of which waits in
- * quip_web_thread_run for a function to run (quip_web.h). A build without threads has none to give:
- * pthread_create fails with EAGAIN, and the pool goes on with the caller's thread alone. */
+/* pthread.h: the part of POSIX threads that the library's thread pool uses (threads.c).
+ * The module cannot start threads. The page starts workers, and pthread_create hands a function to
+ * one that waits (web_threads.h). If none waits, it fails with EAGAIN, and the pool continues with
+ * the threads that it has. In a module without threads it always fails. */
 #ifndef QUIP_WEB_PTHREAD_H
 #define QUIP_WEB_PTHREAD_H
 
@@ -9,13 +9,15 @@
 
 typedef struct web_thread *pthread_t;
 typedef struct pthread_mutex {
-    _Atomic int state; // 0 free, 1 held, 2 held and waited for
+    _Atomic int state; // 0 free, 1 locked, 2 locked and perhaps a thread waits
 } pthread_mutex_t;
 typedef struct pthread_cond {
     _Atomic int n_signals; // wraps around
 } pthread_cond_t;
 
+/* `attributes` is ignored. One thread at a time may create threads. */
 int pthread_create(pthread_t *thread, const void *attributes, void *(*run)(void *), void *arg);
+/* Wait until the function has returned. *result is NULL: what the function returned is lost. */
 int pthread_join(pthread_t thread, void **result);
 
 int pthread_mutex_lock(pthread_mutex_t *mutex);

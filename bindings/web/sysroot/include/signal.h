@@ -1,4 +1,4 @@
-/* signal.h: WebAssembly has no signals; what pool.c does with them has no effect. */
+/* signal.h: WebAssembly has no signals. These names let pool.c compile; they do nothing. */
 #ifndef QUIP_WEB_SIGNAL_H
 #define QUIP_WEB_SIGNAL_H
 

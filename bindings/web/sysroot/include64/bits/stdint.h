@@ -1,4 +1,5 @@
-/* stdint.h: instead of wasi-libc's, whose sizes have 32 bits: as wide as the compiler's. */
+/* stdint.h: replaces the file of wasi-libc, whose pointers and sizes have 32 bits. The widths are
+ * those of the compiler. */
 typedef __INT_FAST16_TYPE__ int_fast16_t;
 typedef __INT_FAST32_TYPE__ int_fast32_t;
 typedef __UINT_FAST16_TYPE__ uint_fast16_t;

@@ -1,5 +1,5 @@
-/* api.h: instead of wasi-libc's, which refuses 64-bit pointers: as much as stdio.h and errno.h ask
- * for. No system ever sees these numbers. */
+/* api.h: replaces the file of wasi-libc, which rejects 64-bit pointers. It has what stdio.h and
+ * errno.h need from it. The numbers never reach a system. */
 #ifndef QUIP_WEB_WASI_API_H
 #define QUIP_WEB_WASI_API_H
 
