@@ -17,8 +17,8 @@ enum {
     WEB_STACK_BYTES = 65536, // of a worker, thread-local variables included
 };
 
-/* Use the WEB_STACK_BYTES at `stack`, which the page allocated by quip_web_pages_alloc, as the stack
- * of this worker. Only in the modules with threads. */
+/* Use the WEB_STACK_BYTES at `stack`, which the page allocated by quip_web_pages_alloc, as the
+ * stack of this worker. Only in the modules with threads. */
 void WEB_EXPORT(quip_web_thread_enter)(void *stack);
 /* Wait for functions and run them, one after the other. `index` is a number of the worker's own
  * below WEB_MAX_WORKERS. Does not return. */
