@@ -91,10 +91,16 @@ static void pass_quantize(struct work *work)
     }
 }
 
+static struct act_rows activations(const struct work *work)
+{
+    return (struct act_rows){ work->q, (size_t)work->w.n_in, work->scales, work->offsets,
+                              work->n_tokens };
+}
+
 static void pass_gemv(struct work *work)
 {
     const struct kernels *k = work->kernels;
-    const struct act_row x = { work->q, work->scales, work->offsets };
+    const struct act_rows x = activations(work);
     if (work->w.dtype == DTYPE_F32)
         k->gemv_f32(work->y, &work->w, work->x, 0, work->w.n_out);
     else if (work->w.dtype == DTYPE_I8)
@@ -110,15 +116,16 @@ static void pass_gemm(struct work *work)
     const struct kernels *k = work->kernels;
     const struct matrix *w = &work->w;
     if (w->dtype == DTYPE_F32) {
-        k->gemm_f32(work->y, (size_t)w->n_out, w, work->x, (size_t)w->n_in, work->n_tokens, 0,
-                    w->n_out);
+        const struct f32_rows x = { work->x, (size_t)w->n_in, work->n_tokens };
+        k->gemm_f32(&(struct out_view){ work->y, (size_t)w->n_out }, w, &x, 0, w->n_out);
         return;
     }
+    const struct act_rows x = activations(work);
     for (int row = 0; row < w->n_out; row += TILE_ROWS) {
         int n_rows = w->n_out - row < TILE_ROWS ? w->n_out - row : TILE_ROWS;
         k->pack(work->tile, w, row, n_rows);
-        k->gemm(work->y + row, (size_t)w->n_out, work->tile, w, row, n_rows, work->q,
-                (size_t)w->n_in, work->scales, work->offsets, work->n_tokens);
+        k->gemm(&(struct out_view){ work->y + row, (size_t)w->n_out }, work->tile, w, &x, row,
+                n_rows);
     }
 }
 

@@ -163,7 +163,15 @@ static void close_sample(struct sample *s)
 
 /* ---- the kernels, each run into `y` ---- */
 
-typedef void (*gemv_function)(float *y, const struct matrix *w, const struct act_row *x, int begin,
+/* Tokens [t, t + n). */
+static struct act_rows tokens_of(const struct sample *s, int t, int n)
+{
+    return (struct act_rows){ (const int8_t *)s->q.data + (size_t)t * s->q_stride, s->q_stride,
+                              (const float *)s->x_scales.data + (size_t)t * s->n_blocks,
+                              (const int32_t *)s->x_offsets.data + (size_t)t * s->n_blocks, n };
+}
+
+typedef void (*gemv_function)(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                               int end);
 
 static gemv_function gemv_of(const struct kernels *k, int dtype)
@@ -174,7 +182,7 @@ static gemv_function gemv_of(const struct kernels *k, int dtype)
 static void run_gemv(const struct kernels *k, struct sample *s, float *y, void *tile)
 {
     (void)tile;
-    const struct act_row x = { s->q.data, s->x_scales.data, s->x_offsets.data };
+    const struct act_rows x = tokens_of(s, 0, 1);
     if (s->w.dtype == DTYPE_F32)
         k->gemv_f32(y, &s->w, s->x.data, s->begin, s->end);
     else
@@ -184,15 +192,15 @@ static void run_gemv(const struct kernels *k, struct sample *s, float *y, void *
 static void run_gemm(const struct kernels *k, struct sample *s, float *y, void *tile)
 {
     if (s->w.dtype == DTYPE_F32) {
-        k->gemm_f32(y, s->y_stride, &s->w, s->x.data, (size_t)s->w.n_in, s->n_tokens, s->begin,
-                    s->end);
+        const struct f32_rows rows = { s->x.data, (size_t)s->w.n_in, s->n_tokens };
+        k->gemm_f32(&(struct out_view){ y, s->y_stride }, &s->w, &rows, s->begin, s->end);
         return;
     }
+    const struct act_rows x = tokens_of(s, 0, s->n_tokens);
     for (int row = 0; row < s->w.n_out; row += TILE_ROWS) {
         int n_rows = s->w.n_out - row < TILE_ROWS ? s->w.n_out - row : TILE_ROWS;
         k->pack(tile, &s->w, row, n_rows);
-        k->gemm(y + row, s->y_stride, tile, &s->w, row, n_rows, s->q.data, s->q_stride,
-                s->x_scales.data, s->x_offsets.data, s->n_tokens);
+        k->gemm(&(struct out_view){ y + row, s->y_stride }, tile, &s->w, &x, row, n_rows);
     }
 }
 
@@ -200,9 +208,7 @@ static void run_gemm(const struct kernels *k, struct sample *s, float *y, void *
 static void run_gemv_each(const struct kernels *k, struct sample *s, float *y, int begin, int end)
 {
     for (int t = 0; t < s->n_tokens; t++) {
-        const struct act_row x = { (int8_t *)s->q.data + (size_t)t * s->q_stride,
-                                   (float *)s->x_scales.data + (size_t)t * s->n_blocks,
-                                   (int32_t *)s->x_offsets.data + (size_t)t * s->n_blocks };
+        const struct act_rows x = tokens_of(s, t, 1);
         gemv_of(k, s->w.dtype)(y + (size_t)t * s->y_stride, &s->w, &x, begin, end);
     }
 }
@@ -211,9 +217,9 @@ static void run_gemv_each(const struct kernels *k, struct sample *s, float *y, i
 static void run_few(const struct kernels *k, struct sample *s, float *y, void *tile)
 {
     (void)tile;
+    const struct act_rows x = tokens_of(s, 0, s->n_tokens);
     if (k->gemm_few)
-        k->gemm_few(y, s->y_stride, &s->w, s->begin, s->end, s->q.data, s->q_stride,
-                    s->x_scales.data, s->x_offsets.data, s->n_tokens);
+        k->gemm_few(&(struct out_view){ y, s->y_stride }, &s->w, &x, s->begin, s->end);
     else
         run_gemv_each(k, s, y, s->begin, s->end);
 }
@@ -401,8 +407,8 @@ static void check_thin_case(const char *isa, uint64_t case_seed, const struct ke
     for (size_t t = 0; t < (size_t)n_tokens; t++)
         for (size_t i = 0; i < n_rows; i++)
             ((float *)want.data)[t * stride + i] += products[t * stride + (size_t)s.begin + i];
-    k->add_thin(k, got.data, stride, &thin, s.begin, s.end, s.q.data, s.q_stride, s.x_scales.data,
-                s.x_offsets.data, n_tokens);
+    const struct act_rows x = tokens_of(&s, 0, n_tokens);
+    k->add_thin(k, &(struct out_view){ got.data, stride }, &thin, &x, s.begin, s.end);
     if (!is_same(&want, &got))
         fail_case(isa, "add_thin", case_seed, "some row");
     unfence(&groups);
@@ -497,7 +503,7 @@ static void test_blocks_are_int8(void **state)
     wide.dtype = DTYPE_I8;
     wide.data = bytes.data;
     wide.row_bytes = (size_t)wide.n_in;
-    const struct act_row x = { s.q.data, s.x_scales.data, s.x_offsets.data };
+    const struct act_rows x = tokens_of(&s, 0, 1);
     k.gemv_i4_block(s.want.data, &s.w, &x, 0, s.w.n_out);
     k.gemv_i8(s.got.data, &wide, &x, 0, s.w.n_out);
     assert_true(is_same(&s.want, &s.got));

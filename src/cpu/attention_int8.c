@@ -43,7 +43,8 @@ static size_t block_place(const struct int8_attention *a, int pos)
 static void span_scores(const struct kernels *k, const struct int8_attention *a,
                         const struct stretch *seen, float *s)
 {
-    const size_t q_stride = qp_round_up((size_t)a->head_dim, ACT_BLOCK);
+    const struct act_rows queries = { a->q, qp_round_up((size_t)a->head_dim, ACT_BLOCK),
+                                      a->q_scales, a->q_offsets, a->n_rows };
     for (int pos = seen->begin; pos < seen->end; pos += KV_BLOCK) {
         const size_t block = block_place(a, pos);
         const struct matrix keys = { .dtype = DTYPE_I8,
@@ -51,8 +52,8 @@ static void span_scores(const struct kernels *k, const struct int8_attention *a,
                                      .n_in = a->head_dim,
                                      .scales = a->kv.key_scales + block * KV_BLOCK };
         const uint8_t *tile = a->kv.keys + block * a->kv.key_bytes;
-        k->gemm(s + (pos - seen->begin), KV_SPAN, tile, &keys, 0, KV_BLOCK, a->q, q_stride,
-                a->q_scales, a->q_offsets, a->n_rows);
+        const struct out_view out = { s + (pos - seen->begin), KV_SPAN };
+        k->gemm(&out, tile, &keys, &queries, 0, KV_BLOCK);
     }
 }
 
@@ -110,9 +111,11 @@ static void span_values(const struct kernels *k, const struct int8_attention *a,
             const struct matrix values = { .dtype = DTYPE_I8, .n_out = TILE_ROWS, .n_in = n };
             const size_t place =
                 (size_t)(d / TILE_ROWS) * (size_t)a->kv.n_blocks + block_place(a, pos);
-            k->gemm(o + d, (size_t)a->head_dim, a->kv.values + place * a->kv.value_bytes, &values,
-                    0, qp_min(TILE_ROWS, a->head_dim - d), scratch->p + at, KV_SPAN,
-                    scratch->scales + blocks, scratch->offsets + blocks, a->n_rows);
+            const struct act_rows p = { scratch->p + at, KV_SPAN, scratch->scales + blocks,
+                                        scratch->offsets + blocks, a->n_rows };
+            const struct out_view out = { o + d, (size_t)a->head_dim };
+            k->gemm(&out, a->kv.values + place * a->kv.value_bytes, &values, &p, 0,
+                    qp_min(TILE_ROWS, a->head_dim - d));
         }
 }
 

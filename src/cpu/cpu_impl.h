@@ -99,10 +99,17 @@ static inline void act_store_columns(const struct kernels *k, struct act *a, int
             a->f32[(size_t)t * (size_t)a->n_cols + (size_t)(column + i)] = x[i];
 }
 
-static inline struct act_row act_token(const struct act *a, int t)
+/* Tokens [t, t + n). */
+static inline struct act_rows act_tokens(const struct act *a, int t, int n)
 {
-    return (struct act_row){ a->q + (size_t)t * a->q_stride, a->scales + (size_t)t * a->n_blocks,
-                             a->offsets + (size_t)t * a->n_blocks };
+    return (struct act_rows){ a->q + (size_t)t * a->q_stride, a->q_stride,
+                              a->scales + (size_t)t * a->n_blocks,
+                              a->offsets + (size_t)t * a->n_blocks, n };
+}
+
+static inline struct f32_rows act_floats(const struct act *a, int t, int n)
+{
+    return (struct f32_rows){ a->f32 + (size_t)t * a->n_cols, (size_t)a->n_cols, n };
 }
 
 /* Where token t's floats are made: in `a` itself, or in scratch when only integers are kept. */

@@ -24,15 +24,6 @@ enum {
  * (Without the rest the rows of such an array would have the same places in L1.) */
 typedef int32_t row_parts[GEMV_BLOCKS / 2 + 4][4];
 
-/* Activations of n tokens, as gemm_few takes them. */
-struct gemv_tokens {
-    const int8_t *q;
-    size_t q_stride;
-    const float *scales;
-    const int32_t *offsets;
-    int n, n_blocks;
-};
-
 /* What an instruction set gives for a type of weights. */
 struct gemv_kernel {
     int block_bytes;   // of a block of weights
@@ -126,7 +117,7 @@ INLINE_ROWS void dot_rows(row_parts parts[GEMV_ROWS], const struct gemv_kernel *
 }
 
 /* Blocks [b, b + n) of all tokens, one after the other. */
-INLINE_ROWS void sort_tokens(int8_t *to, const struct gemv_kernel *k, const struct gemv_tokens *x,
+INLINE_ROWS void sort_tokens(int8_t *to, const struct gemv_kernel *k, const struct act_rows *x,
                              int b, int n, int n_tokens)
 {
     for (int t = 0; t < n_tokens; t++)
@@ -134,24 +125,24 @@ INLINE_ROWS void sort_tokens(int8_t *to, const struct gemv_kernel *k, const stru
             k->sort(to, x->q + (size_t)t * x->q_stride + (size_t)i * ACT_BLOCK);
 }
 
-INLINE_ROWS void gemv_some(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
-                           const struct gemv_tokens *x, int n_tokens,
+INLINE_ROWS void gemv_some(const struct out_view *out, const struct matrix *w,
+                           const struct act_rows *x, int n_tokens, int begin, int end,
                            const struct gemv_level *level, const struct gemv_kernel *k)
 {
+    const int n_blocks = (w->n_in + ACT_BLOCK - 1) / ACT_BLOCK;
     _Alignas(64) row_parts parts[GEMV_ROWS];
     _Alignas(64) int8_t sorted[SORTED_BYTES];
     const int stretch = GEMV_BLOCKS / n_tokens / 2 * 2;
-    const bool is_sorted_once = n_tokens * x->n_blocks <= SORTED_BYTES / k->q_block_bytes;
+    const bool is_sorted_once = n_tokens * n_blocks <= SORTED_BYTES / k->q_block_bytes;
     if (k->sort && is_sorted_once)
-        sort_tokens(sorted, k, x, 0, x->n_blocks, n_tokens);
+        sort_tokens(sorted, k, x, 0, n_blocks, n_tokens);
     for (int r = begin; r < end; r += GEMV_ROWS) {
         _Alignas(32) float sums[FEW_TOKENS][GEMV_ROWS];
         memset(sums, 0, (size_t)n_tokens * sizeof *sums);
-        for (int b = 0; b < x->n_blocks; b += stretch) {
-            const int n = x->n_blocks - b < stretch ? x->n_blocks - b : stretch;
+        for (int b = 0; b < n_blocks; b += stretch) {
+            const int n = n_blocks - b < stretch ? n_blocks - b : stretch;
             const int8_t *q = (k->sort ? sorted : x->q) + (ptrdiff_t)b * k->q_block_bytes;
-            size_t q_stride =
-                k->sort ? (size_t)x->n_blocks * (size_t)k->q_block_bytes : x->q_stride;
+            size_t q_stride = k->sort ? (size_t)n_blocks * (size_t)k->q_block_bytes : x->q_stride;
             if (k->sort && !is_sorted_once) {
                 sort_tokens(sorted, k, x, b, n, n_tokens);
                 q = sorted;
@@ -159,46 +150,37 @@ INLINE_ROWS void gemv_some(float *y, size_t y_stride, const struct matrix *w, in
             }
             dot_rows(parts, k, w, r, end, b, n, q, q_stride, n_tokens);
             for (int t = 0; t < n_tokens; t++) {
-                const int at = t * x->n_blocks + b;
+                const int at = t * n_blocks + b;
                 level->add(sums[t], (const row_parts *)parts, t, n_tokens, x->scales + at,
                            k->is_plus_8 ? x->offsets + at : NULL, n);
             }
         }
         for (int t = 0; t < n_tokens; t++)
-            level->store(y + (size_t)t * y_stride + r, sums[t], w, r, end - r);
+            level->store(out->y + (size_t)t * out->stride + r, sums[t], w, r, end - r);
     }
 }
 
 /* The loops over tokens cost something where there is one. */
-INLINE_ROWS void gemv_kernel_rows(float *y, size_t y_stride, const struct matrix *w, int begin,
-                                  int end, const struct gemv_tokens *x,
+INLINE_ROWS void gemv_kernel_rows(const struct out_view *out, const struct matrix *w,
+                                  const struct act_rows *x, int begin, int end,
                                   const struct gemv_level *level, const struct gemv_kernel *k)
 {
     if (x->n == 1)
-        gemv_some(y, y_stride, w, begin, end, x, 1, level, k);
+        gemv_some(out, w, x, 1, begin, end, level, k);
     else
-        gemv_some(y, y_stride, w, begin, end, x, x->n, level, k);
+        gemv_some(out, w, x, x->n, begin, end, level, k);
 }
 
-INLINE_ROWS void gemv_rows(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
-                           const struct gemv_tokens *x, const struct gemv_level *level)
+INLINE_ROWS void gemv_rows(const struct out_view *out, const struct matrix *w,
+                           const struct act_rows *x, int begin, int end,
+                           const struct gemv_level *level)
 {
     if (w->dtype == DTYPE_I8)
-        gemv_kernel_rows(y, y_stride, w, begin, end, x, level, &level->i8);
+        gemv_kernel_rows(out, w, x, begin, end, level, &level->i8);
     else if (w->dtype == DTYPE_I4)
-        gemv_kernel_rows(y, y_stride, w, begin, end, x, level, &level->i4);
+        gemv_kernel_rows(out, w, x, begin, end, level, &level->i4);
     else
-        gemv_kernel_rows(y, y_stride, w, begin, end, x, level, &level->i4_block);
-}
-
-static inline int act_blocks_of(const struct matrix *w)
-{
-    return (w->n_in + ACT_BLOCK - 1) / ACT_BLOCK;
-}
-
-static inline struct gemv_tokens one_token(const struct matrix *w, const struct act_row *x)
-{
-    return (struct gemv_tokens){ x->q, 0, x->scales, x->offsets, 1, act_blocks_of(w) };
+        gemv_kernel_rows(out, w, x, begin, end, level, &level->i4_block);
 }
 
 #endif

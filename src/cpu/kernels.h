@@ -21,11 +21,26 @@
  * multiply-add per 16 integer steps (docs/performance.md). */
 #define ACT_BLOCK 64
 
-/* One token's quantized activations, of n_in elements. */
-struct act_row {
-    const int8_t *q;        // [n_in rounded up to ACT_BLOCK], the tail zero; |q| <= 127
-    const float *scales;    // [blocks]
-    const int32_t *offsets; // [blocks] -128 * sum of the block's q
+/* Quantized activations of n tokens: n_in elements each, in blocks of ACT_BLOCK. */
+struct act_rows {
+    const int8_t *q;        // [n, q_stride]; n_in elements, then zeros to a whole block; |q| <= 127
+    size_t q_stride;        // from one token to the next
+    const float *scales;    // [n, blocks]
+    const int32_t *offsets; // [n, blocks]: -128 * the sum of the block's q
+    int n;
+};
+
+/* Float activations of n tokens: token t is x + t * stride. */
+struct f32_rows {
+    const float *x;
+    size_t stride;
+    int n;
+};
+
+/* Where a product is stored: the results for token t begin at y + t * stride. */
+struct out_view {
+    float *y;
+    size_t stride;
 };
 
 /* Rows of a prefill tile, packed on the way from the file. Divides the work among threads, and is
@@ -107,44 +122,41 @@ struct kernels {
     /* y[r] = (sum over blocks b, ascending, from 0.0f: x.scales[b] * (float)dot_b) * scales[r]
      * (+ bias[r]), dot_b = sum over the block of w[r][i] * x.q[i], for rows [begin, end). Any
      * n_in >= 1 (even for int4); never reads past the last row. */
-    void (*gemv_i8)(float *y, const struct matrix *w, const struct act_row *x, int begin, int end);
-    void (*gemv_i4)(float *y, const struct matrix *w, const struct act_row *x, int begin, int end);
+    void (*gemv_i8)(float *y, const struct matrix *w, const struct act_rows *x, int begin, int end);
+    void (*gemv_i4)(float *y, const struct matrix *w, const struct act_rows *x, int begin, int end);
     /* The same bits as gemv_i8 gives for the int8 that the codes stand for (matrix.h). */
-    void (*gemv_i4_block)(float *y, const struct matrix *w, const struct act_row *x, int begin,
+    void (*gemv_i4_block)(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                           int end);
     /* y[r] = sum over 16 lanes of w[r][i] * x[i] (+ bias[r]). */
     void (*gemv_f32)(float *y, const struct matrix *w, const float *x, int begin, int end);
 
-    /* So many tokens go row by row, more against packed tiles: what is faster here. */
+    /* Up to this many tokens use gemv or gemm_few, more use packed tiles: whichever is faster. */
     int few_tokens;
     /* The same numbers as gemv for 2 to FEW_TOKENS tokens, each byte of weights read once:
-     * y[t * y_stride + r] for rows [begin, end). Token t's activations are q + t * q_stride,
-     * scales + t * n_blocks, offsets + t * n_blocks. NULL where nothing beats a gemv for each. */
-    void (*gemm_few)(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
-                     const int8_t *q, size_t q_stride, const float *scales, const int32_t *offsets,
-                     int n_tokens);
+     * out->y[t * out->stride + r] for rows [begin, end). NULL where nothing is faster than a gemv
+     * for each token. */
+    void (*gemm_few)(const struct out_view *out, const struct matrix *w, const struct act_rows *x,
+                     int begin, int end);
 
     /* Pack rows [row, row + n_rows), n_rows <= TILE_ROWS, into `tile` of tile_bytes(n_in) bytes,
      * 64-byte aligned, in the layout that gemm reads (each ISA has its own). All types but F32. */
     size_t (*tile_bytes)(int n_in);
     struct tile_order tile_order; // of I8
     void (*pack)(void *tile, const struct matrix *w, int row, int n_rows);
-    /* The same numbers as gemv, for n_tokens tokens against the packed rows:
-     * y[t * y_stride + r] for r in [0, n_rows). Activations as above. `w` gives scales and bias,
-     * from `row` on. Without scales y = y + sum: the sums begin at what y holds. */
-    void (*gemm)(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
-                 int n_rows, const int8_t *q, size_t q_stride, const float *scales,
-                 const int32_t *offsets, int n_tokens);
-    /* The same numbers as gemv_f32 for n_tokens tokens x[t * x_stride], rows [begin, end):
-     * y[t * y_stride + r - begin]. */
-    void (*gemm_f32)(float *y, size_t y_stride, const struct matrix *w, const float *x,
-                     size_t x_stride, int n_tokens, int begin, int end);
+    /* The same numbers as gemv for the packed rows: out->y[t * out->stride + r], r in [0, n_rows).
+     * w->scales and w->bias are read from `row` on. If w->scales is NULL, the sums are not scaled
+     * and start from the values in y instead of 0: y = y + sum. */
+    void (*gemm)(const struct out_view *out, const void *tile, const struct matrix *w,
+                 const struct act_rows *x, int row, int n_rows);
+    /* The same numbers as gemv_f32, for rows [begin, end):
+     * out->y[t * out->stride + r - begin]. */
+    void (*gemm_f32)(const struct out_view *out, const struct matrix *w, const struct f32_rows *x,
+                     int begin, int end);
 
-    /* y[t * y_stride + r - begin] += what gemv_i8 gives for row r, without bias, for rows
-     * [begin, end) of a thin matrix and n_tokens tokens: thin_*.c. */
-    void (*add_thin)(const struct kernels *k, float *y, size_t y_stride, const struct thin *w,
-                     int begin, int end, const int8_t *q, size_t q_stride, const float *scales,
-                     const int32_t *offsets, int n_tokens);
+    /* out->y[t * out->stride + r - begin] += what gemv_i8 gives for row r, without bias, for rows
+     * [begin, end) of a thin matrix: thin_*.c. */
+    void (*add_thin)(const struct kernels *k, const struct out_view *out, const struct thin *w,
+                     const struct act_rows *x, int begin, int end);
     /* What add_thin is made of where an instruction set has nothing better (thin_scalar.c): the
      * products of a group's sixteen rows, without their scales, and one token. */
     void (*thin_sums)(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
@@ -207,8 +219,8 @@ struct kernels qp_kernels_for(unsigned cpu);
  * the same: what is left to an instruction set (linear_scalar.c). */
 typedef void pair_sums_f32(float sums[2][2], const float *const w[2], const float *const x[2],
                            int n_in);
-void qp_gemm_f32_pairs(pair_sums_f32 *sums_of, float *y, size_t y_stride, const struct matrix *w,
-                       const float *x, size_t x_stride, int n_tokens, int begin, int end);
+void qp_gemm_f32_pairs(pair_sums_f32 *sums_of, const struct out_view *out, const struct matrix *w,
+                       const struct f32_rows *x, int begin, int end);
 
 /* Bytes that are fetched ahead while a thin matrix is read for one token: what is read next lies
  * there (model/adapter.c), and the processor cannot see that. */

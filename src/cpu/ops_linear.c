@@ -25,7 +25,7 @@ struct linear_task {
 
 /* w = (q - zero) * scale: take the zeros' part, zero * scale * sum x, from rows [row, row + n_rows)
  * of one token's y. */
-static void subtract_zeros(float *y, const struct matrix *w, const struct act_row *x, int n_blocks,
+static void subtract_zeros(float *y, const struct matrix *w, const struct act_rows *x, int n_blocks,
                            int row, int n_rows)
 {
     float sum = 0;
@@ -39,7 +39,7 @@ static void subtract_zeros(float *y, const struct matrix *w, const struct act_ro
 static void multiply_row(const struct kernels *k, float *y, const struct matrix *w,
                          const struct act *in, int t, int begin, int end)
 {
-    const struct act_row x = w->dtype == DTYPE_F32 ? (struct act_row){ 0 } : act_token(in, t);
+    const struct act_rows x = w->dtype == DTYPE_F32 ? (struct act_rows){ 0 } : act_tokens(in, t, 1);
     if (w->dtype == DTYPE_F32)
         k->gemv_f32(y, w, in->f32 + (size_t)t * in->n_cols, begin, end);
     else if (w->dtype == DTYPE_I4)
@@ -64,10 +64,10 @@ static void multiply_rows(const struct kernels *k, float *y, size_t y_stride,
                           const struct matrix *w, const struct act *in, int n, int begin, int end)
 {
     if (n > 1 && w->dtype != DTYPE_F32 && k->gemm_few) {
-        const struct act_row x = act_token(in, 0);
-        k->gemm_few(y, y_stride, w, begin, end, x.q, in->q_stride, x.scales, x.offsets, n);
+        const struct act_rows x = act_tokens(in, 0, n);
+        k->gemm_few(&(struct out_view){ y, y_stride }, w, &x, begin, end);
         for (int t = 0; w->zeros && t < n; t++) {
-            const struct act_row one = act_token(in, t);
+            const struct act_rows one = act_tokens(in, t, 1);
             subtract_zeros(y + (size_t)t * y_stride + begin, w, &one, in->n_blocks, begin,
                            end - begin);
         }
@@ -75,11 +75,13 @@ static void multiply_rows(const struct kernels *k, float *y, size_t y_stride,
     }
     for (int from = begin, to; from < end; from = to) {
         to = n == 1 ? end : qp_min(from + TILE_ROWS, end);
-        if (n > 1 && w->dtype == DTYPE_F32)
-            k->gemm_f32(y + from, y_stride, w, in->f32, (size_t)in->n_cols, n, from, to);
-        else
+        if (n > 1 && w->dtype == DTYPE_F32) {
+            const struct f32_rows x = act_floats(in, 0, n);
+            k->gemm_f32(&(struct out_view){ y + from, y_stride }, w, &x, from, to);
+        } else {
             for (int t = 0; t < n; t++)
                 multiply_row(k, y + (size_t)t * y_stride, w, in, t, from, to);
+        }
     }
 }
 
@@ -89,14 +91,15 @@ static void multiply_tile(const struct kernels *k, float *y, size_t y_stride, co
                           const struct matrix *w, const struct act *in, int t0, int n, int row,
                           int n_rows)
 {
+    const struct out_view out = { y, y_stride };
     if (w->dtype == DTYPE_F32) {
-        k->gemm_f32(y, y_stride, w, in->f32 + (size_t)t0 * in->n_cols, (size_t)in->n_cols, n, row,
-                    row + n_rows);
+        const struct f32_rows x = act_floats(in, t0, n);
+        k->gemm_f32(&out, w, &x, row, row + n_rows);
     } else {
-        const struct act_row x = act_token(in, t0);
-        k->gemm(y, y_stride, tile, w, row, n_rows, x.q, in->q_stride, x.scales, x.offsets, n);
+        const struct act_rows x = act_tokens(in, t0, n);
+        k->gemm(&out, tile, w, &x, row, n_rows);
         for (int t = 0; w->zeros && t < n; t++) {
-            const struct act_row one = act_token(in, t0 + t);
+            const struct act_rows one = act_tokens(in, t0 + t, 1);
             subtract_zeros(y + (size_t)t * y_stride, w, &one, in->n_blocks, row, n_rows);
         }
     }

@@ -15,13 +15,13 @@ static void multiply_half(const struct kernels *k, float *y, size_t y_stride,
                           const struct matrix *floats, const struct thin *thin, const struct act *x,
                           int t0, int n, int begin, int end)
 {
+    const struct out_view out = { y, y_stride };
     if (floats->data) {
-        k->gemm_f32(y, y_stride, floats, x->f32 + (size_t)t0 * (size_t)x->n_cols, (size_t)x->n_cols,
-                    n, begin, end);
+        const struct f32_rows rows = act_floats(x, t0, n);
+        k->gemm_f32(&out, floats, &rows, begin, end);
     } else {
-        const struct act_row first = act_token(x, t0);
-        k->add_thin(k, y, y_stride, thin, begin, end, first.q, x->q_stride, first.scales,
-                    first.offsets, n);
+        const struct act_rows rows = act_tokens(x, t0, n);
+        k->add_thin(k, &out, thin, &rows, begin, end);
     }
 }
 

@@ -70,25 +70,16 @@ static const struct gemv_level level_dotprod = {
     .store = store_sums_neon,
 };
 
-static void rows_dotprod(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
-                         const struct gemv_tokens *x)
+static void gemm_few_dotprod(const struct out_view *out, const struct matrix *w,
+                             const struct act_rows *x, int begin, int end)
 {
-    gemv_rows(y, y_stride, w, begin, end, x, &level_dotprod);
+    gemv_rows(out, w, x, begin, end, &level_dotprod);
 }
 
-static void gemv_dotprod(float *y, const struct matrix *w, const struct act_row *x, int begin,
+static void gemv_dotprod(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                          int end)
 {
-    const struct gemv_tokens tokens = one_token(w, x);
-    rows_dotprod(y, 0, w, begin, end, &tokens);
-}
-
-static void gemm_few_dotprod(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
-                             const int8_t *q, size_t q_stride, const float *scales,
-                             const int32_t *offsets, int n_tokens)
-{
-    const struct gemv_tokens tokens = { q, q_stride, scales, offsets, n_tokens, act_blocks_of(w) };
-    rows_dotprod(y, y_stride, w, begin, end, &tokens);
+    gemm_few_dotprod(&(struct out_view){ .y = y }, w, x, begin, end);
 }
 
 /* ---- tiles ---- */
@@ -178,18 +169,16 @@ __attribute__((noinline)) static void gemm_half_blocks_dotprod(float sums[TOKENS
     gemm_some_dotprod(sums, group, tokens, n_blocks, 4);
 }
 
-static void gemm_dotprod(float *y, size_t y_stride, const void *tile, const struct matrix *w,
-                         int row, int n_rows, const int8_t *q, size_t q_stride, const float *scales,
-                         const int32_t *offsets, int n_tokens)
+static void gemm_dotprod(const struct out_view *out, const void *tile, const struct matrix *w,
+                         const struct act_rows *x, int row, int n_rows)
 {
-    (void)offsets;
     static const struct gemm_level_neon level = {
         .n_tokens = 8,
         .store_q = store_q_k4,
         .blocks = gemm_blocks_dotprod,
         .half_blocks = gemm_half_blocks_dotprod,
     };
-    gemm_groups_neon(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, n_tokens, &level);
+    gemm_groups_neon(out, tile, w, x, row, n_rows, &level);
 }
 
 void qp_linear_kernels_dotprod(struct kernels *k)

@@ -137,18 +137,16 @@ __attribute__((noinline)) static void gemm_half_blocks_i8mm(float sums[TOKENS_NE
     gemm_some_i8mm(sums, group, tokens, n_blocks, 2);
 }
 
-static void gemm_i8mm(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
-                      int n_rows, const int8_t *q, size_t q_stride, const float *scales,
-                      const int32_t *offsets, int n_tokens)
+static void gemm_i8mm(const struct out_view *out, const void *tile, const struct matrix *w,
+                      const struct act_rows *x, int row, int n_rows)
 {
-    (void)offsets;
     static const struct gemm_level_neon level = {
         .n_tokens = 8,
         .store_q = store_q_k8,
         .blocks = gemm_blocks_i8mm,
         .half_blocks = gemm_half_blocks_i8mm,
     };
-    gemm_groups_neon(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, n_tokens, &level);
+    gemm_groups_neon(out, tile, w, x, row, n_rows, &level);
 }
 
 void qp_linear_kernels_i8mm(struct kernels *k)

@@ -151,24 +151,16 @@ static const struct gemv_level level_neon = {
     .store = store_sums_neon,
 };
 
-static void rows_neon(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
-                      const struct gemv_tokens *x)
+static void gemm_few_neon(const struct out_view *out, const struct matrix *w,
+                          const struct act_rows *x, int begin, int end)
 {
-    gemv_rows(y, y_stride, w, begin, end, x, &level_neon);
+    gemv_rows(out, w, x, begin, end, &level_neon);
 }
 
-static void gemv_neon(float *y, const struct matrix *w, const struct act_row *x, int begin, int end)
+static void gemv_neon(float *y, const struct matrix *w, const struct act_rows *x, int begin,
+                      int end)
 {
-    const struct gemv_tokens tokens = one_token(w, x);
-    rows_neon(y, 0, w, begin, end, &tokens);
-}
-
-static void gemm_few_neon(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
-                          const int8_t *q, size_t q_stride, const float *scales,
-                          const int32_t *offsets, int n_tokens)
-{
-    const struct gemv_tokens tokens = { q, q_stride, scales, offsets, n_tokens, act_blocks_of(w) };
-    rows_neon(y, y_stride, w, begin, end, &tokens);
+    gemm_few_neon(&(struct out_view){ .y = y }, w, x, begin, end);
 }
 
 /* ---- tiles ---- */
@@ -268,17 +260,15 @@ __attribute__((noinline)) static void gemm_blocks_i4_neon(float sums[TOKENS_NEON
     }
 }
 
-static void gemm_neon(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
-                      int n_rows, const int8_t *q, size_t q_stride, const float *scales,
-                      const int32_t *offsets, int n_tokens)
+static void gemm_neon(const struct out_view *out, const void *tile, const struct matrix *w,
+                      const struct act_rows *x, int row, int n_rows)
 {
-    (void)offsets;
     const struct gemm_level_neon level = {
         .n_tokens = GEMM_TOKENS_NEON,
         .store_q = store_q_k16,
         .blocks = w->dtype == DTYPE_I4 ? gemm_blocks_i4_neon : gemm_blocks_i8_neon,
     };
-    gemm_groups_neon(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, n_tokens, &level);
+    gemm_groups_neon(out, tile, w, x, row, n_rows, &level);
 }
 
 /* ---- float weights: 2 tokens x 2 rows, each sum's 16 lanes in four registers ---- */
@@ -327,15 +317,16 @@ static void gemm_f32_sums_neon(float sums[2][2], const float *const w[2], const 
     sums[1][1] = sum_of_lanes_neon(s.sum11);
 }
 
-static void gemm_f32_neon(float *y, size_t y_stride, const struct matrix *w, const float *x,
-                          size_t x_stride, int n_tokens, int begin, int end)
+static void gemm_f32_neon(const struct out_view *out, const struct matrix *w,
+                          const struct f32_rows *x, int begin, int end)
 {
-    qp_gemm_f32_pairs(gemm_f32_sums_neon, y, y_stride, w, x, x_stride, n_tokens, begin, end);
+    qp_gemm_f32_pairs(gemm_f32_sums_neon, out, w, x, begin, end);
 }
 
 static void gemv_f32_neon(float *y, const struct matrix *w, const float *x, int begin, int end)
 {
-    gemm_f32_neon(y + begin, 0, w, x, 0, 1, begin, end);
+    gemm_f32_neon(&(struct out_view){ .y = y + begin }, w, &(struct f32_rows){ .x = x, .n = 1 },
+                  begin, end);
 }
 
 void qp_linear_kernels_neon(struct kernels *k)

@@ -6,6 +6,7 @@
 #define QP_LINEAR_NEON_H
 
 #include "cpu/arm/math_neon.h"
+#include "cpu/gemm_token.h"
 #include "cpu/gemv_rows.h"
 #include "format/format.h"
 
@@ -403,26 +404,24 @@ static inline void gemm_group_neon(const struct tokens_neon *tokens, int n_token
         }
 }
 
-INLINE_NEON void gemm_groups_neon(float *y, size_t y_stride, const void *tile,
-                                  const struct matrix *w, int row, int n_rows, const int8_t *q,
-                                  size_t q_stride, const float *scales, int n_tokens,
-                                  const struct gemm_level_neon *level)
+INLINE_NEON void gemm_groups_neon(const struct out_view *out, const void *tile,
+                                  const struct matrix *w, const struct act_rows *x, int row,
+                                  int n_rows, const struct gemm_level_neon *level)
 {
     const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
     struct tokens_neon tokens;
     for (size_t k = 0; k < k_padded; k += GEMM_K_NEON) {
         const size_t n = k_padded - k < GEMM_K_NEON ? k_padded - k : GEMM_K_NEON;
-        for (int t = 0, n_group; t < n_tokens; t += n_group) {
-            const bool is_half = level->half_blocks && n_tokens - t <= level->n_tokens / 2;
+        for (int t = 0, n_group; t < x->n; t += n_group) {
+            const bool is_half = level->half_blocks && x->n - t <= level->n_tokens / 2;
             n_group = is_half ? level->n_tokens / 2 : level->n_tokens;
             const int8_t *from[TOKENS_NEON] = { 0 };
             for (int i = 0; i < n_group; i++) {
-                /* Past the last token the last one is repeated: the same sums, stored twice. */
-                const size_t at = (size_t)(t + i < n_tokens ? t + i : n_tokens - 1);
-                from[i] = q + at * q_stride + k;
-                tokens.y[i] = y + at * y_stride;
+                const struct gemm_token token = gemm_token_at(out, x, t + i, k, k_padded);
+                from[i] = token.q;
+                tokens.y[i] = token.y;
                 for (size_t b = 0; b < n / ACT_BLOCK; b++)
-                    tokens.scales[b][i] = scales[(at * k_padded + k) / ACT_BLOCK + b];
+                    tokens.scales[b][i] = token.scales[b];
             }
             for (size_t j = 0; j < n; j += STEP_NEON)
                 level->store_q(tokens.q + j * (size_t)n_group, from, j, n_group);

@@ -118,7 +118,7 @@ static float row_finish(float sum, const struct matrix *w, int r)
     return w->bias ? y + w->bias[r] : y;
 }
 
-static void gemv_i8_scalar(float *y, const struct matrix *w, const struct act_row *x, int begin,
+static void gemv_i8_scalar(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                            int end)
 {
     for (int r = begin; r < end; r++) {
@@ -127,7 +127,7 @@ static void gemv_i8_scalar(float *y, const struct matrix *w, const struct act_ro
     }
 }
 
-static void gemv_i4_scalar(float *y, const struct matrix *w, const struct act_row *x, int begin,
+static void gemv_i4_scalar(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                            int end)
 {
     assert(w->n_in % 2 == 0);
@@ -137,7 +137,7 @@ static void gemv_i4_scalar(float *y, const struct matrix *w, const struct act_ro
     }
 }
 
-static void gemv_i4_block_scalar(float *y, const struct matrix *w, const struct act_row *x,
+static void gemv_i4_block_scalar(float *y, const struct matrix *w, const struct act_rows *x,
                                  int begin, int end)
 {
     assert(w->n_in % 2 == 0);
@@ -184,20 +184,17 @@ static void pack_scalar(void *tile, const struct matrix *w, int row, int n_rows)
     }
 }
 
-static void gemm_scalar(float *y, size_t y_stride, const void *tile, const struct matrix *w,
-                        int row, int n_rows, const int8_t *q, size_t q_stride, const float *scales,
-                        const int32_t *offsets, int n_tokens)
+static void gemm_scalar(const struct out_view *out, const void *tile, const struct matrix *w,
+                        const struct act_rows *x, int row, int n_rows)
 {
-    (void)offsets; // for layouts that store weights plus 128
-    size_t stride = qp_round_up((size_t)w->n_in, ACT_BLOCK);
-    size_t n_blocks = stride / ACT_BLOCK;
-    for (int t = 0; t < n_tokens; t++) {
+    const size_t stride = qp_round_up((size_t)w->n_in, ACT_BLOCK), n_blocks = stride / ACT_BLOCK;
+    for (size_t t = 0; t < (size_t)x->n; t++) {
         for (int r = 0; r < n_rows; r++) {
             const int8_t *weights = (const int8_t *)tile + (size_t)r * stride;
-            float *to = y + (size_t)t * y_stride + (size_t)r;
-            float sum = row_dot_i8(w->scales ? 0.0f : *to, weights, q + (size_t)t * q_stride,
-                                   scales + (size_t)t * n_blocks, w->n_in);
-            *to = w->scales ? row_finish(sum, w, row + r) : sum;
+            float *y = out->y + t * out->stride + r;
+            float sum = row_dot_i8(w->scales ? 0.0f : *y, weights, x->q + t * x->q_stride,
+                                   x->scales + t * n_blocks, w->n_in);
+            *y = w->scales ? row_finish(sum, w, row + r) : sum;
         }
     }
 }
@@ -217,21 +214,22 @@ static float row_dot_f32(const float *w, const float *x, int n_in)
     return lane[0];
 }
 
-static void gemm_f32_scalar(float *y, size_t y_stride, const struct matrix *w, const float *x,
-                            size_t x_stride, int n_tokens, int begin, int end)
+static void gemm_f32_scalar(const struct out_view *out, const struct matrix *w,
+                            const struct f32_rows *x, int begin, int end)
 {
     for (int r = begin; r < end; r++) {
         const float *row = qp_matrix_row(w, r);
-        for (int t = 0; t < n_tokens; t++) {
-            float sum = row_dot_f32(row, x + (size_t)t * x_stride, w->n_in);
-            y[(size_t)t * y_stride + (size_t)(r - begin)] = w->bias ? sum + w->bias[r] : sum;
+        for (size_t t = 0; t < (size_t)x->n; t++) {
+            float sum = row_dot_f32(row, x->x + t * x->stride, w->n_in);
+            out->y[t * out->stride + (size_t)(r - begin)] = w->bias ? sum + w->bias[r] : sum;
         }
     }
 }
 
 static void gemv_f32_scalar(float *y, const struct matrix *w, const float *x, int begin, int end)
 {
-    gemm_f32_scalar(y + begin, 0, w, x, 0, 1, begin, end);
+    gemm_f32_scalar(&(struct out_view){ .y = y + begin }, w, &(struct f32_rows){ .x = x, .n = 1 },
+                    begin, end);
 }
 
 /* ---- one row as floats ---- */
@@ -258,21 +256,22 @@ static void dequantize_row_scalar(float *y, const struct matrix *w, int r, float
     }
 }
 
-void qp_gemm_f32_pairs(pair_sums_f32 *sums_of, float *y, size_t y_stride, const struct matrix *w,
-                       const float *x, size_t x_stride, int n_tokens, int begin, int end)
+void qp_gemm_f32_pairs(pair_sums_f32 *sums_of, const struct out_view *out, const struct matrix *w,
+                       const struct f32_rows *x, int begin, int end)
 {
     for (int r = begin; r < end; r += 2) {
         const int r1 = r + 1 < end ? r + 1 : r; // the odd last row, or token, counts twice
         const float *const w_rows[2] = { qp_matrix_row(w, r), qp_matrix_row(w, r1) };
-        for (int t = 0; t < n_tokens; t += 2) {
-            const int t1 = t + 1 < n_tokens ? t + 1 : t;
-            const float *const x_rows[2] = { x + (size_t)t * x_stride, x + (size_t)t1 * x_stride };
+        for (int t = 0; t < x->n; t += 2) {
+            const int t1 = t + 1 < x->n ? t + 1 : t;
+            const float *const x_rows[2] = { x->x + (size_t)t * x->stride,
+                                             x->x + (size_t)t1 * x->stride };
             const int rows[2] = { r, r1 }, tokens[2] = { t, t1 };
             float sums[2][2];
             sums_of(sums, w_rows, x_rows, w->n_in);
             for (int i = 0; i < 2; i++)
                 for (int j = 0; j < 2; j++)
-                    y[(size_t)tokens[i] * y_stride + (size_t)(rows[j] - begin)] =
+                    out->y[(size_t)tokens[i] * out->stride + (size_t)(rows[j] - begin)] =
                         w->bias ? sums[i][j] + w->bias[rows[j]] : sums[i][j];
         }
     }

@@ -29,21 +29,18 @@ static inline void add_thin_rows(float *restrict y, const float *restrict sums,
             y[i - begin] += sums[i] * scales[i];
 }
 
-static void add_thin_by_groups(const struct kernels *k, float *y, size_t y_stride,
-                               const struct thin *w, int begin, int end, const int8_t *q,
-                               size_t q_stride, const float *scales, const int32_t *offsets,
-                               int n_tokens)
+static void add_thin_by_groups(const struct kernels *k, const struct out_view *out,
+                               const struct thin *w, const struct act_rows *x, int begin, int end)
 {
-    (void)offsets;
     const size_t n_blocks = ((size_t)w->n_in + ACT_BLOCK - 1) / ACT_BLOCK;
     for (int r = begin, next; r < end; r = next) {
         const int first = r % THIN_ROWS, group_end = r - first + THIN_ROWS;
         const uint8_t *group = qp_thin_group(w, r);
         next = group_end < end ? group_end : end;
-        for (size_t t = 0; t < (size_t)n_tokens; t++) {
+        for (size_t t = 0; t < (size_t)x->n; t++) {
             float sums[THIN_ROWS];
-            k->thin_sums(sums, group, q + t * q_stride, scales + t * n_blocks, w->n_in);
-            add_thin_rows(y + t * y_stride + (size_t)(r - begin), sums, qp_thin_scales(group),
+            k->thin_sums(sums, group, x->q + t * x->q_stride, x->scales + t * n_blocks, w->n_in);
+            add_thin_rows(out->y + t * out->stride + (r - begin), sums, qp_thin_scales(group),
                           first, first + next - r);
         }
     }

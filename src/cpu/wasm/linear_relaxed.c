@@ -131,21 +131,21 @@ INLINE_WASM v128_t dot_i4_relaxed(const uint8_t *w, const uint8_t *multipliers, 
     return sum;
 }
 
-static void gemv_i8_signed_relaxed(float *y, const struct matrix *w, const struct act_row *x,
+static void gemv_i8_signed_relaxed(float *y, const struct matrix *w, const struct act_rows *x,
                                    int begin, int end)
 {
     gemv_rows_wasm(y, w, x, begin, end, DTYPE_I8, LIE_SIGNED, take_q_i8_relaxed,
                    dot_signed_relaxed);
 }
 
-static void gemv_i8_plus_128_relaxed(float *y, const struct matrix *w, const struct act_row *x,
+static void gemv_i8_plus_128_relaxed(float *y, const struct matrix *w, const struct act_rows *x,
                                      int begin, int end)
 {
     gemv_rows_wasm(y, w, x, begin, end, DTYPE_I8, LIE_PLUS_128, take_q_i8_relaxed,
                    dot_plus_128_relaxed);
 }
 
-static void gemv_i4_relaxed(float *y, const struct matrix *w, const struct act_row *x, int begin,
+static void gemv_i4_relaxed(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                             int end)
 {
     gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4, LIE_PLUS_8, take_q_i4_relaxed, dot_i4_relaxed);
@@ -185,7 +185,7 @@ INLINE_WASM v128_t dot_i4_block_relaxed(const uint8_t *w, const uint8_t *multipl
     return sum;
 }
 
-static void gemv_i4_block_relaxed(float *y, const struct matrix *w, const struct act_row *x,
+static void gemv_i4_block_relaxed(float *y, const struct matrix *w, const struct act_rows *x,
                                   int begin, int end)
 {
     gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4_BLOCK, LIE_SIGNED, take_q_i4_block_relaxed,
@@ -291,23 +291,22 @@ GEMM_BLOCKS_RELAXED(gemm_blocks_signed_relaxed, LIE_SIGNED)
 GEMM_BLOCKS_RELAXED(gemm_blocks_plus_8_relaxed, LIE_PLUS_8)
 GEMM_BLOCKS_RELAXED(gemm_blocks_plus_128_relaxed, LIE_PLUS_128)
 
-static void gemm_signed_relaxed(float *y, size_t y_stride, const void *tile, const struct matrix *w,
-                                int row, int n_rows, const int8_t *q, size_t q_stride,
-                                const float *scales, const int32_t *offsets, int n_tokens)
+static void gemm_signed_relaxed(const struct out_view *out, const void *tile,
+                                const struct matrix *w, const struct act_rows *x, int row,
+                                int n_rows)
 {
-    gemm_groups_wasm(
-        y, y_stride, tile, w, row, n_rows, q, q_stride, scales, offsets, n_tokens, NULL,
-        w->dtype == DTYPE_I4 ? gemm_blocks_plus_8_relaxed : gemm_blocks_signed_relaxed);
+    gemm_groups_wasm(out, tile, w, x, row, n_rows, NULL,
+                     w->dtype == DTYPE_I4 ? gemm_blocks_plus_8_relaxed
+                                          : gemm_blocks_signed_relaxed);
 }
 
-static void gemm_plus_128_relaxed(float *y, size_t y_stride, const void *tile,
-                                  const struct matrix *w, int row, int n_rows, const int8_t *q,
-                                  size_t q_stride, const float *scales, const int32_t *offsets,
-                                  int n_tokens)
+static void gemm_plus_128_relaxed(const struct out_view *out, const void *tile,
+                                  const struct matrix *w, const struct act_rows *x, int row,
+                                  int n_rows)
 {
-    gemm_groups_wasm(
-        y, y_stride, tile, w, row, n_rows, q, q_stride, scales, offsets, n_tokens, NULL,
-        w->dtype == DTYPE_I4 ? gemm_blocks_plus_8_relaxed : gemm_blocks_plus_128_relaxed);
+    gemm_groups_wasm(out, tile, w, x, row, n_rows, NULL,
+                     w->dtype == DTYPE_I4 ? gemm_blocks_plus_8_relaxed
+                                          : gemm_blocks_plus_128_relaxed);
 }
 
 void qp_linear_kernels_relaxed(struct kernels *k)

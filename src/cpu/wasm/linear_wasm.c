@@ -138,13 +138,13 @@ INLINE_WASM v128_t dot_i4_wasm(const uint8_t *w, const uint8_t *multipliers, siz
     return sum;
 }
 
-static void gemv_i8_wasm(float *y, const struct matrix *w, const struct act_row *x, int begin,
+static void gemv_i8_wasm(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                          int end)
 {
     gemv_rows_wasm(y, w, x, begin, end, DTYPE_I8, LIE_SIGNED, take_q_i8_wasm, dot_i8_wasm);
 }
 
-static void gemv_i4_wasm(float *y, const struct matrix *w, const struct act_row *x, int begin,
+static void gemv_i4_wasm(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                          int end)
 {
     gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4, LIE_PLUS_8, take_q_i4_wasm, dot_i4_wasm);
@@ -190,8 +190,8 @@ INLINE_WASM v128_t dot_i4_block_wasm(const uint8_t *w, const uint8_t *multiplier
     return sum;
 }
 
-static void gemv_i4_block_wasm(float *y, const struct matrix *w, const struct act_row *x, int begin,
-                               int end)
+static void gemv_i4_block_wasm(float *y, const struct matrix *w, const struct act_rows *x,
+                               int begin, int end)
 {
     gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4_BLOCK, LIE_SIGNED, take_q_i4_block_wasm,
                    dot_i4_block_wasm);
@@ -276,13 +276,11 @@ __attribute__((noinline)) static void gemm_blocks_k2_wasm(v128_t sums[TOKENS_WAS
     }
 }
 
-static void gemm_wasm(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
-                      int n_rows, const int8_t *q, size_t q_stride, const float *scales,
-                      const int32_t *offsets, int n_tokens)
+static void gemm_wasm(const struct out_view *out, const void *tile, const struct matrix *w,
+                      const struct act_rows *x, int row, int n_rows)
 {
     int16_t wide[TOKENS_WASM][GEMM_K_WASM];
-    gemm_groups_wasm(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, offsets, n_tokens,
-                     wide, gemm_blocks_k2_wasm);
+    gemm_groups_wasm(out, tile, w, x, row, n_rows, wide, gemm_blocks_k2_wasm);
 }
 
 /* ---- float weights: 2 tokens x 2 rows, each sum's 16 lanes in four registers ---- */
@@ -331,15 +329,16 @@ static void gemm_f32_sums_wasm(float sums[2][2], const float *const w[2], const 
     sums[1][1] = sum_of_lanes_wasm(s.sum11);
 }
 
-static void gemm_f32_wasm(float *y, size_t y_stride, const struct matrix *w, const float *x,
-                          size_t x_stride, int n_tokens, int begin, int end)
+static void gemm_f32_wasm(const struct out_view *out, const struct matrix *w,
+                          const struct f32_rows *x, int begin, int end)
 {
-    qp_gemm_f32_pairs(gemm_f32_sums_wasm, y, y_stride, w, x, x_stride, n_tokens, begin, end);
+    qp_gemm_f32_pairs(gemm_f32_sums_wasm, out, w, x, begin, end);
 }
 
 static void gemv_f32_wasm(float *y, const struct matrix *w, const float *x, int begin, int end)
 {
-    gemm_f32_wasm(y + begin, 0, w, x, 0, 1, begin, end);
+    gemm_f32_wasm(&(struct out_view){ .y = y + begin }, w, &(struct f32_rows){ .x = x, .n = 1 },
+                  begin, end);
 }
 
 void qp_linear_kernels_wasm(struct kernels *k)

@@ -4,6 +4,7 @@
 #ifndef QP_LINEAR_WASM_H
 #define QP_LINEAR_WASM_H
 
+#include "cpu/gemm_token.h"
 #include "cpu/wasm/math_wasm.h"
 #include "format/format.h"
 
@@ -111,7 +112,7 @@ INLINE_WASM v128_t multipliers_wasm(const uint8_t *multipliers, size_t b, bool i
 }
 
 /* What a block's dots begin at: what the numbers that are added to its weights amount to, taken
- * away (act_row.offsets are -128 times the sum of q). */
+ * away (act_rows.offsets are -128 times the sum of q). */
 enum weights_lie {
     LIE_SIGNED,
     LIE_PLUS_8,
@@ -123,7 +124,7 @@ INLINE_WASM v128_t start_wasm(int32_t offset, enum weights_lie lie)
     return wasm_i32x4_splat(lie == LIE_PLUS_128 ? offset : lie == LIE_PLUS_8 ? offset / 16 : 0);
 }
 
-INLINE_WASM void gemv_rows_wasm(float *y, const struct matrix *w, const struct act_row *x,
+INLINE_WASM void gemv_rows_wasm(float *y, const struct matrix *w, const struct act_rows *x,
                                 int begin, int end, int dtype, enum weights_lie lie,
                                 take_q_wasm take_q, row_dot_wasm dot)
 {
@@ -255,28 +256,22 @@ static inline void gemm_group_wasm(const struct token_wasm *token, const uint8_t
 }
 
 /* `wide` is where tokens' q are widened to int16, or NULL when they stay bytes. */
-INLINE_WASM void gemm_groups_wasm(float *y, size_t y_stride, const uint8_t *tile,
-                                  const struct matrix *w, int row, int n_rows, const int8_t *q,
-                                  size_t q_stride, const float *scales, const int32_t *offsets,
-                                  int n_tokens, int16_t (*wide)[GEMM_K_WASM],
-                                  gemm_blocks_wasm blocks)
+INLINE_WASM void gemm_groups_wasm(const struct out_view *out, const uint8_t *tile,
+                                  const struct matrix *w, const struct act_rows *x, int row,
+                                  int n_rows, int16_t (*wide)[GEMM_K_WASM], gemm_blocks_wasm blocks)
 {
     const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK), weight_bytes = wide ? 2 : 1;
     for (size_t k = 0; k < k_padded; k += GEMM_K_WASM) {
         const size_t n = k_padded - k < GEMM_K_WASM ? k_padded - k : GEMM_K_WASM;
-        for (int t = 0; t < n_tokens; t += TOKENS_WASM) {
+        for (int t = 0; t < x->n; t += TOKENS_WASM) {
             struct token_wasm token[TOKENS_WASM];
             for (int i = 0; i < TOKENS_WASM; i++) {
-                /* Past the last token the last one is repeated: the same sums, stored twice. */
-                const size_t at = (size_t)(t + i < n_tokens ? t + i : n_tokens - 1);
-                const size_t block = (at * k_padded + k) / ACT_BLOCK;
-                const int8_t *from = q + at * q_stride + k;
-                token[i] =
-                    (struct token_wasm){ from, scales + block, offsets + block, y + at * y_stride };
+                const struct gemm_token narrow = gemm_token_at(out, x, t + i, k, k_padded);
+                token[i] = (struct token_wasm){ narrow.q, narrow.scales, narrow.offsets, narrow.y };
                 if (!wide)
                     continue;
                 for (size_t j = 0; j < n; j += 8)
-                    wasm_v128_store(wide[i] + j, wasm_i16x8_load8x8(from + j));
+                    wasm_v128_store(wide[i] + j, wasm_i16x8_load8x8(narrow.q + j));
                 token[i].q = wide[i];
             }
             for (int r = 0; r < n_rows; r += ROWS_WASM)

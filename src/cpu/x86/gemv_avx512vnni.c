@@ -148,7 +148,7 @@ static inline __m128 add_blocks_i8(__m128 sum, const row_dots dots, const float 
 }
 
 /* Rows [r, r + SUM_ROWS); past the last row the last is repeated. */
-static inline __m128 four_rows_i8(const struct matrix *w, const struct act_row *x, int r, int end)
+static inline __m128 four_rows_i8(const struct matrix *w, const struct act_rows *x, int r, int end)
 {
     __m128 sum = _mm_setzero_ps();
     row_dots dots;
@@ -164,7 +164,7 @@ static inline __m128 four_rows_i8(const struct matrix *w, const struct act_row *
     return sum;
 }
 
-static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_row *x, int begin,
+static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                            int end)
 {
     float sums[ROWS] = { 0 };
@@ -366,7 +366,7 @@ static inline __attribute__((always_inline)) __m128 add_blocks_i4(__m128 sum, co
 /* Rows [r, r + SUM_ROWS); past the last row the last is repeated. q has the activations of rows
  * that are one stretch, and room for those of longer ones. */
 static inline __attribute__((always_inline)) __m128 four_rows_i4(const struct matrix *w,
-                                                                 const struct act_row *x,
+                                                                 const struct act_rows *x,
                                                                  struct act_stretch *q, int r,
                                                                  int end, bool is_block)
 {
@@ -393,7 +393,7 @@ static inline __attribute__((always_inline)) __m128 four_rows_i4(const struct ma
 
 /* is_block is a constant where this is inlined. */
 static inline __attribute__((always_inline)) void gemv_i4_rows(float *y, const struct matrix *w,
-                                                               const struct act_row *x, int begin,
+                                                               const struct act_rows *x, int begin,
                                                                int end, bool is_block)
 {
     float sums[ROWS] = { 0 };
@@ -408,13 +408,13 @@ static inline __attribute__((always_inline)) void gemv_i4_rows(float *y, const s
     }
 }
 
-static void gemv_i4_avx512(float *y, const struct matrix *w, const struct act_row *x, int begin,
+static void gemv_i4_avx512(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                            int end)
 {
     gemv_i4_rows(y, w, x, begin, end, false);
 }
 
-static void gemv_i4_block_avx512(float *y, const struct matrix *w, const struct act_row *x,
+static void gemv_i4_block_avx512(float *y, const struct matrix *w, const struct act_rows *x,
                                  int begin, int end)
 {
     gemv_i4_rows(y, w, x, begin, end, true);
@@ -423,15 +423,6 @@ static void gemv_i4_block_avx512(float *y, const struct matrix *w, const struct 
 /* ---- two to eight tokens: 16 rows at a time, turned so that a lane is a row ----
  * 16 rows of 64 weights become 16 vectors of the same four k, in registers; each token's four k are
  * broadcast against them. */
-
-/* Several tokens' activations, and where their sums go. */
-struct few_tokens {
-    const int8_t *q;
-    size_t q_stride;
-    const float *scales;
-    const int32_t *offsets;
-    int n_blocks;
-};
 
 static inline __m512i dot_columns(const __m512i v[16], const int8_t *q, int32_t offset)
 {
@@ -447,11 +438,12 @@ static inline __m512i dot_columns(const __m512i v[16], const int8_t *q, int32_t 
 }
 
 /* n_tokens is a constant where this is inlined, so that the sums are registers. */
-static inline __attribute__((always_inline)) void few_rows(float *y, size_t y_stride,
+static inline __attribute__((always_inline)) void few_rows(const struct out_view *out,
                                                            const struct matrix *w,
-                                                           const struct few_tokens *x, int r,
-                                                           int end, int n_tokens)
+                                                           const struct act_rows *x, int r, int end,
+                                                           int n_tokens)
 {
+    const int n_blocks = (int)(qp_round_up((size_t)w->n_in, ACT_BLOCK) / ACT_BLOCK);
     const struct rows16 rows = take_rows(w, r, end), multipliers = take_multipliers(w, r, end);
     __m512 sums[FEW_TOKENS];
     UNROLL
@@ -463,7 +455,7 @@ static inline __attribute__((always_inline)) void few_rows(float *y, size_t y_st
         transpose_16x16(v);
         UNROLL
         for (int t = 0; t < n_tokens; t++) {
-            const int at = t * x->n_blocks + b;
+            const int at = t * n_blocks + b;
             __m512i dot = dot_columns(v, x->q + (size_t)t * x->q_stride + k, x->offsets[at]);
             sums[t] =
                 mul_add_avx512(_mm512_set1_ps(x->scales[at]), _mm512_cvtepi32_ps(dot), sums[t]);
@@ -471,40 +463,37 @@ static inline __attribute__((always_inline)) void few_rows(float *y, size_t y_st
     }
     UNROLL
     for (int t = 0; t < n_tokens; t++)
-        store_rows(y + (size_t)t * y_stride + r, sums[t], w, r, lanes_below(end - r));
+        store_rows(out->y + (size_t)t * out->stride + r, sums[t], w, r, lanes_below(end - r));
 }
 
-static void gemm_few_avx512(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
-                            const int8_t *q, size_t q_stride, const float *scales,
-                            const int32_t *offsets, int n_tokens)
+static void gemm_few_avx512(const struct out_view *out, const struct matrix *w,
+                            const struct act_rows *x, int begin, int end)
 {
-    const int n_blocks = (int)(qp_round_up((size_t)w->n_in, ACT_BLOCK) / ACT_BLOCK);
-    const struct few_tokens x = { q, q_stride, scales, offsets, n_blocks };
     for (int r = begin; r < end; r += 16)
-        switch (n_tokens) {
+        switch (x->n) {
         case 1:
-            few_rows(y, y_stride, w, &x, r, end, 1);
+            few_rows(out, w, x, r, end, 1);
             break;
         case 2:
-            few_rows(y, y_stride, w, &x, r, end, 2);
+            few_rows(out, w, x, r, end, 2);
             break;
         case 3:
-            few_rows(y, y_stride, w, &x, r, end, 3);
+            few_rows(out, w, x, r, end, 3);
             break;
         case 4:
-            few_rows(y, y_stride, w, &x, r, end, 4);
+            few_rows(out, w, x, r, end, 4);
             break;
         case 5:
-            few_rows(y, y_stride, w, &x, r, end, 5);
+            few_rows(out, w, x, r, end, 5);
             break;
         case 6:
-            few_rows(y, y_stride, w, &x, r, end, 6);
+            few_rows(out, w, x, r, end, 6);
             break;
         case 7:
-            few_rows(y, y_stride, w, &x, r, end, 7);
+            few_rows(out, w, x, r, end, 7);
             break;
         default:
-            few_rows(y, y_stride, w, &x, r, end, 8);
+            few_rows(out, w, x, r, end, 8);
             break;
         }
 }

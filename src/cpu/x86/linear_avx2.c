@@ -3,7 +3,7 @@
  *
  * Few tokens: vpmaddubsw multiplies unsigned by signed bytes. int8 gives it |w| and x with the sign
  * of w (at most 128 * 127 * 2, which int16 holds), int4 the nibbles as they lie, plus 8, which
- * act_row.offsets / 16 takes away again.
+ * act_rows.offsets / 16 takes away again.
  *
  * Tile of int8, and of block-wise int4: i16x16k2: four groups of 16 rows, each [k / 2][16 rows][2
  * k] int16, for vpmaddwd against the token's two k, widened and broadcast. (Bytes with the sign
@@ -303,24 +303,16 @@ static const struct gemv_level level_avx2 = {
     .store = store_sums_avx2,
 };
 
-static void rows_avx2(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
-                      const struct gemv_tokens *x)
+static void gemm_few_avx2(const struct out_view *out, const struct matrix *w,
+                          const struct act_rows *x, int begin, int end)
 {
-    gemv_rows(y, y_stride, w, begin, end, x, &level_avx2);
+    gemv_rows(out, w, x, begin, end, &level_avx2);
 }
 
-static void gemv_avx2(float *y, const struct matrix *w, const struct act_row *x, int begin, int end)
+static void gemv_avx2(float *y, const struct matrix *w, const struct act_rows *x, int begin,
+                      int end)
 {
-    const struct gemv_tokens tokens = one_token(w, x);
-    rows_avx2(y, 0, w, begin, end, &tokens);
-}
-
-static void gemm_few_avx2(float *y, size_t y_stride, const struct matrix *w, int begin, int end,
-                          const int8_t *q, size_t q_stride, const float *scales,
-                          const int32_t *offsets, int n_tokens)
-{
-    const struct gemv_tokens tokens = { q, q_stride, scales, offsets, n_tokens, act_blocks_of(w) };
-    rows_avx2(y, y_stride, w, begin, end, &tokens);
+    gemm_few_avx2(&(struct out_view){ .y = y }, w, x, begin, end);
 }
 
 /* ---- tiles ---- */
@@ -446,24 +438,22 @@ static void gemm_group_avx2(const struct gemm_tokens_avx2 *tokens, const int16_t
         give_sums(tokens->y[t] + r, sums[t], w, row + r, n_rows - r, is_last);
 }
 
-static void gemm_i8_avx2(float *y, size_t y_stride, const void *tile, const struct matrix *w,
-                         int row, int n_rows, const int8_t *q, size_t q_stride, const float *scales,
-                         int n_tokens)
+static void gemm_i8_avx2(const struct out_view *out, const void *tile, const struct matrix *w,
+                         const struct act_rows *x, int row, int n_rows)
 {
     const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
     struct gemm_tokens_avx2 tokens;
     for (size_t k = 0; k < k_padded; k += GEMM_K_AVX2) {
         const size_t n = k_padded - k < GEMM_K_AVX2 ? k_padded - k : GEMM_K_AVX2;
         const int16_t *part = (const int16_t *)tile + k * GROUP_ROWS;
-        for (int t = 0; t < n_tokens; t += GEMM_TOKENS_AVX2) {
+        for (int t = 0; t < x->n; t += GEMM_TOKENS_AVX2) {
             for (int i = 0; i < GEMM_TOKENS_AVX2; i++) {
-                /* Past the last token the last one is repeated: the same sums, stored twice. */
-                size_t at = (size_t)(t + i < n_tokens ? t + i : n_tokens - 1);
-                const uint8_t *from = (const uint8_t *)q + at * q_stride + k;
+                const struct gemm_token token = gemm_token_at(out, x, t + i, k, k_padded);
                 for (size_t j = 0; j < n; j += 16)
-                    _mm256_storeu_si256((__m256i *)(tokens.q[i] + j), widen_i8(from + j));
-                tokens.scales[i] = scales + (at * k_padded + k) / ACT_BLOCK;
-                tokens.y[i] = y + at * y_stride;
+                    _mm256_storeu_si256((__m256i *)(tokens.q[i] + j),
+                                        widen_i8((const uint8_t *)token.q + j));
+                tokens.scales[i] = token.scales;
+                tokens.y[i] = token.y;
             }
             for (int r = 0; r < n_rows; r += GROUP_ROWS)
                 gemm_group_avx2(&tokens, part + (size_t)r * k_padded, w, row, r, n_rows,
@@ -500,7 +490,7 @@ static inline __m256i add_products_i4(__m256i sum, __m256i u, __m256i s)
 /* Half a block stays in int16: 8 steps * 2 * 15 * 127 = 30480. */
 __attribute__((noinline)) static void gemm_blocks_i4_avx2(__m256 sums[GROUP_TOKENS][2],
                                                           const uint8_t *group,
-                                                          const struct group_token *token,
+                                                          const struct gemm_token *token,
                                                           int n_blocks)
 {
     const __m256i ones = _mm256_set1_epi16(1);
@@ -525,15 +515,13 @@ __attribute__((noinline)) static void gemm_blocks_i4_avx2(__m256 sums[GROUP_TOKE
     }
 }
 
-static void gemm_avx2(float *y, size_t y_stride, const void *tile, const struct matrix *w, int row,
-                      int n_rows, const int8_t *q, size_t q_stride, const float *scales,
-                      const int32_t *offsets, int n_tokens)
+static void gemm_avx2(const struct out_view *out, const void *tile, const struct matrix *w,
+                      const struct act_rows *x, int row, int n_rows)
 {
     if (w->dtype != DTYPE_I4)
-        gemm_i8_avx2(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, n_tokens);
+        gemm_i8_avx2(out, tile, w, x, row, n_rows);
     else
-        gemm_groups(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, offsets, n_tokens,
-                    gemm_blocks_i4_avx2);
+        gemm_groups(out, tile, w, x, row, n_rows, gemm_blocks_i4_avx2);
 }
 
 /* ---- float weights: 2 tokens x 2 rows, each sum's 16 lanes in two registers ---- */
@@ -580,15 +568,16 @@ static void gemm_f32_sums_avx2(float sums[2][2], const float *const w[2], const 
     sums[1][1] = sum_of_lanes_avx2(s11.low, s11.high);
 }
 
-static void gemm_f32_avx2(float *y, size_t y_stride, const struct matrix *w, const float *x,
-                          size_t x_stride, int n_tokens, int begin, int end)
+static void gemm_f32_avx2(const struct out_view *out, const struct matrix *w,
+                          const struct f32_rows *x, int begin, int end)
 {
-    qp_gemm_f32_pairs(gemm_f32_sums_avx2, y, y_stride, w, x, x_stride, n_tokens, begin, end);
+    qp_gemm_f32_pairs(gemm_f32_sums_avx2, out, w, x, begin, end);
 }
 
 static void gemv_f32_avx2(float *y, const struct matrix *w, const float *x, int begin, int end)
 {
-    gemm_f32_avx2(y + begin, 0, w, x, 0, 1, begin, end);
+    gemm_f32_avx2(&(struct out_view){ .y = y + begin }, w, &(struct f32_rows){ .x = x, .n = 1 },
+                  begin, end);
 }
 
 void qp_linear_kernels_avx2(struct kernels *k)

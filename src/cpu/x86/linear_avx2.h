@@ -4,6 +4,7 @@
 #ifndef QP_LINEAR_AVX2_H
 #define QP_LINEAR_AVX2_H
 
+#include "cpu/gemm_token.h"
 #include "cpu/x86/math_avx2.h"
 #include "format/format.h"
 
@@ -201,14 +202,6 @@ enum {
 };
 #define EACH_GROUP_TOKEN(M) M(0) M(1) M(2) M(3) M(4) M(5)
 
-/* One token's activations from some block on, and where its results go. */
-struct group_token {
-    const int8_t *q;
-    const float *scales;
-    const int32_t *offsets;
-    float *y;
-};
-
 static inline __m256i broadcast_4_avx2(const int8_t *q)
 {
     int32_t four;
@@ -218,25 +211,19 @@ static inline __m256i broadcast_4_avx2(const int8_t *q)
 
 /* sums[t] += scale_b * dot_b over n_blocks blocks, for 6 tokens and a group of rows. */
 typedef void (*gemm_blocks_function)(__m256 sums[GROUP_TOKENS][2], const uint8_t *group,
-                                     const struct group_token *token, int n_blocks);
+                                     const struct gemm_token *token, int n_blocks);
 
-static inline void gemm_groups(float *y, size_t y_stride, const void *tile, const struct matrix *w,
-                               int row, int n_rows, const int8_t *q, size_t q_stride,
-                               const float *scales, const int32_t *offsets, int n_tokens,
+static inline void gemm_groups(const struct out_view *out, const void *tile, const struct matrix *w,
+                               const struct act_rows *x, int row, int n_rows,
                                gemm_blocks_function gemm_blocks)
 {
     const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
     for (size_t k = 0; k < k_padded; k += GROUP_K) {
         const size_t n = k_padded - k < GROUP_K ? k_padded - k : GROUP_K;
-        for (int t = 0; t < n_tokens; t += GROUP_TOKENS) {
-            struct group_token token[GROUP_TOKENS];
-            for (int i = 0; i < GROUP_TOKENS; i++) {
-                /* Past the last token the last one is repeated: the same sums, stored twice. */
-                size_t at = (size_t)(t + i < n_tokens ? t + i : n_tokens - 1);
-                size_t block = (at * k_padded + k) / ACT_BLOCK;
-                token[i] = (struct group_token){ q + at * q_stride + k, scales + block,
-                                                 offsets + block, y + at * y_stride };
-            }
+        for (int t = 0; t < x->n; t += GROUP_TOKENS) {
+            struct gemm_token token[GROUP_TOKENS];
+            for (int i = 0; i < GROUP_TOKENS; i++)
+                token[i] = gemm_token_at(out, x, t + i, k, k_padded);
             for (int r = 0; r < n_rows; r += GROUP_ROWS) {
                 const uint8_t *group =
                     (const uint8_t *)tile + (size_t)r * k_padded + k * GROUP_ROWS;

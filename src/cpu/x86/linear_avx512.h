@@ -7,12 +7,22 @@
 #include "cpu/x86/math_avx512.h"
 #include "format/format.h"
 
+#include <string.h>
+
 #define UNROLL _Pragma("GCC unroll 16") // so that small arrays become registers
 
 /* The first n of 64 bytes: all when n is more, none when it is less. */
 static inline __mmask64 bytes_below(int n)
 {
     return n >= 64 ? ~(__mmask64)0 : n <= 0 ? 0 : ((__mmask64)1 << n) - 1;
+}
+
+/* Four bytes in every lane. */
+static inline __m512i broadcast_4(const int8_t *q)
+{
+    int32_t four;
+    memcpy(&four, q, sizeof(four));
+    return _mm512_set1_epi32(four);
 }
 
 /* ---- rows of weights ---- */

@@ -3,12 +3,13 @@
  *
  * vpdpbusd multiplies unsigned by signed bytes and adds four neighbours to an int32 lane. The
  * weights are made unsigned by adding 128 (int4: the nibble is unsigned as it lies, plus 8), and
- * the sum that this adds, 128 * sum of the block's q, is what act_row.offsets takes away again: the
- * accumulator starts there, or it is added once a block.
+ * the sum that this adds, 128 * sum of the block's q, is what act_rows.offsets takes away again:
+ * the accumulator starts there, or it is added once a block.
  *
  * Tile: u8x64k4: [n_in rounded up to ACT_BLOCK, / 4][64 rows][4 k] of w + 128, int4 as well: one
  * vector of weights is 16 rows of the same four k, and the token's four k are broadcast against it.
  */
+#include "cpu/gemm_token.h"
 #include "cpu/kernels.h"
 #include "format/format.h"
 
@@ -218,14 +219,6 @@ enum {
     GEMM_K = 4096 // so much of a tile, 256 KiB, stays in L2 while all tokens pass
 };
 
-/* One token's activations from some block on, and where its results go. */
-struct gemm_token {
-    const int8_t *q;
-    const float *scales;
-    const int32_t *offsets;
-    float *y;
-};
-
 /* The rows of a tile, for all tokens. */
 struct gemm_rows {
     const float *scales, *bias; // of the first row, or NULL
@@ -244,13 +237,6 @@ static inline __m512i dot_step(__m512i sum, __m512i u, __m512i s)
 static inline __m512 scale_step(__m512 sum, float scale, __m512i dot)
 {
     return mul_add_avx512(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(dot), sum);
-}
-
-static inline __m512i broadcast_4(const int8_t *q)
-{
-    int32_t four;
-    memcpy(&four, q, sizeof(four));
-    return _mm512_set1_epi32(four);
 }
 
 // clang-format off
@@ -305,9 +291,8 @@ __attribute__((noinline)) static void gemm_blocks(const struct gemm_token token[
     EACH_SUM(GIVE_SUM)
 }
 
-static void gemm_avx512(float *y, size_t y_stride, const void *tile, const struct matrix *w,
-                        int row, int n_rows, const int8_t *q, size_t q_stride, const float *scales,
-                        const int32_t *offsets, int n_tokens)
+static void gemm_avx512(const struct out_view *out, const void *tile, const struct matrix *w,
+                        const struct act_rows *x, int row, int n_rows)
 {
     struct gemm_rows rows = { .scales = w->scales ? w->scales + row : NULL,
                               .bias = w->bias ? w->bias + row : NULL };
@@ -318,15 +303,10 @@ static void gemm_avx512(float *y, size_t y_stride, const void *tile, const struc
         const size_t n = k_padded - k < GEMM_K ? k_padded - k : GEMM_K;
         rows.is_first = k == 0 && w->scales;
         rows.is_last = k + n == k_padded && w->scales;
-        for (int t = 0; t < n_tokens; t += GEMM_TOKENS) {
+        for (int t = 0; t < x->n; t += GEMM_TOKENS) {
             struct gemm_token token[GEMM_TOKENS];
-            for (int i = 0; i < GEMM_TOKENS; i++) {
-                /* Past the last token the last one is repeated: the same sums, stored twice. */
-                size_t at = (size_t)(t + i < n_tokens ? t + i : n_tokens - 1);
-                size_t block = (at * k_padded + k) / ACT_BLOCK;
-                token[i] = (struct gemm_token){ q + at * q_stride + k, scales + block,
-                                                offsets + block, y + at * y_stride };
-            }
+            for (int i = 0; i < GEMM_TOKENS; i++)
+                token[i] = gemm_token_at(out, x, t + i, k, k_padded);
             gemm_blocks(token, (const uint8_t *)tile + k * TILE_ROWS, &rows, (int)(n / ACT_BLOCK));
         }
     }
@@ -367,8 +347,8 @@ static void gemm_f32_sums(float sums[GEMM_F32_TOKENS][GEMM_F32_ROWS], const floa
     EACH_F32(GIVE_F32)
 }
 
-static void gemm_f32_avx512(float *y, size_t y_stride, const struct matrix *w, const float *x,
-                            size_t x_stride, int n_tokens, int begin, int end)
+static void gemm_f32_avx512(const struct out_view *out, const struct matrix *w,
+                            const struct f32_rows *x, int begin, int end)
 {
     for (int r = begin; r < end; r += GEMM_F32_ROWS) {
         /* Past the last row or token the last one is repeated. */
@@ -376,16 +356,16 @@ static void gemm_f32_avx512(float *y, size_t y_stride, const struct matrix *w, c
         int n_rows = end - r < GEMM_F32_ROWS ? end - r : GEMM_F32_ROWS;
         for (int i = 0; i < GEMM_F32_ROWS; i++)
             rows[i] = qp_matrix_row(w, r + (i < n_rows ? i : n_rows - 1));
-        for (int t = 0; t < n_tokens; t += GEMM_F32_TOKENS) {
+        for (int t = 0; t < x->n; t += GEMM_F32_TOKENS) {
             const float *tokens[GEMM_F32_TOKENS];
-            int n = n_tokens - t < GEMM_F32_TOKENS ? n_tokens - t : GEMM_F32_TOKENS;
+            int n = x->n - t < GEMM_F32_TOKENS ? x->n - t : GEMM_F32_TOKENS;
             for (int i = 0; i < GEMM_F32_TOKENS; i++)
-                tokens[i] = x + (size_t)(t + (i < n ? i : n - 1)) * x_stride;
+                tokens[i] = x->x + (size_t)(t + (i < n ? i : n - 1)) * x->stride;
             float sums[GEMM_F32_TOKENS][GEMM_F32_ROWS];
             gemm_f32_sums(sums, rows, tokens, w->n_in);
             for (int i = 0; i < n; i++)
                 for (int j = 0; j < n_rows; j++)
-                    y[(size_t)(t + i) * y_stride + (size_t)(r - begin + j)] =
+                    out->y[(size_t)(t + i) * out->stride + (size_t)(r - begin + j)] =
                         w->bias ? sums[i][j] + w->bias[r + j] : sums[i][j];
         }
     }
@@ -393,7 +373,8 @@ static void gemm_f32_avx512(float *y, size_t y_stride, const struct matrix *w, c
 
 static void gemv_f32_avx512(float *y, const struct matrix *w, const float *x, int begin, int end)
 {
-    gemm_f32_avx512(y + begin, 0, w, x, 0, 1, begin, end);
+    gemm_f32_avx512(&(struct out_view){ .y = y + begin }, w, &(struct f32_rows){ .x = x, .n = 1 },
+                    begin, end);
 }
 
 void qp_linear_kernels_avx512vnni(struct kernels *k)

@@ -2,7 +2,7 @@
  * since AVX2 already decodes at the speed of memory.
  *
  * In, out, order of rounding: linear_scalar.c, to the bit. The weights are made unsigned and the
- * accumulator starts at act_row.offsets, as in linear_avx512vnni.c.
+ * accumulator starts at act_rows.offsets, as in linear_avx512vnni.c.
  *
  * Tile: u8x16k4: four groups of 16 rows, each [n_in rounded up to ACT_BLOCK, / 4][16 rows][4 k] of
  * w + 128, int4 as well. */
@@ -104,7 +104,7 @@ static inline __m256i dot_step_avxvnni(__m256i sum, __m256i u, __m256i s)
  * and are touched once in 16 steps. */
 __attribute__((noinline)) static void gemm_blocks_avxvnni(__m256 sums[GROUP_TOKENS][2],
                                                           const uint8_t *group,
-                                                          const struct group_token *token,
+                                                          const struct gemm_token *token,
                                                           int n_blocks)
 {
     for (int b = 0, k = 0; b < n_blocks; b++) {
@@ -117,12 +117,10 @@ __attribute__((noinline)) static void gemm_blocks_avxvnni(__m256 sums[GROUP_TOKE
     }
 }
 
-static void gemm_avxvnni(float *y, size_t y_stride, const void *tile, const struct matrix *w,
-                         int row, int n_rows, const int8_t *q, size_t q_stride, const float *scales,
-                         const int32_t *offsets, int n_tokens)
+static void gemm_avxvnni(const struct out_view *out, const void *tile, const struct matrix *w,
+                         const struct act_rows *x, int row, int n_rows)
 {
-    gemm_groups(y, y_stride, tile, w, row, n_rows, q, q_stride, scales, offsets, n_tokens,
-                gemm_blocks_avxvnni);
+    gemm_groups(out, tile, w, x, row, n_rows, gemm_blocks_avxvnni);
 }
 
 void qp_linear_kernels_avxvnni(struct kernels *k)

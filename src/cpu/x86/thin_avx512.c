@@ -16,22 +16,12 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
 #endif
 
-#define UNROLL _Pragma("GCC unroll 16")
+#include "cpu/x86/linear_avx512.h"
 
 enum {
     BLOCK_STEPS = ACT_BLOCK / THIN_STEP,
     TILE_GROUPS = TILE_ROWS / THIN_ROWS,
     TOKENS_AT_ONCE = 32 // whose sums wait, in L1, while a block of weights is in registers
-};
-
-/* Some tokens' x, from some block on. */
-struct thin_tokens {
-    const int8_t *q;
-    const float *scales;
-    const int32_t *offsets;
-    size_t q_stride;
-    int n_blocks; // of a token
-    int n;
 };
 
 static inline __m512i unsigned_step(const uint8_t *step)
@@ -41,16 +31,15 @@ static inline __m512i unsigned_step(const uint8_t *step)
 
 static inline __m512i thin_dot(__m512i dot, __m512i w, const int8_t *q)
 {
-    int32_t four;
-    memcpy(&four, q, sizeof four);
-    return _mm512_dpbusd_epi32(dot, w, _mm512_set1_epi32(four));
+    return _mm512_dpbusd_epi32(dot, w, broadcast_4(q));
 }
 
 /* sums[t] += scale * dot of one block of sixteen rows. n_steps is a constant where this is inlined,
  * so that the weights are registers; two chains, so that one product need not wait for the one
  * before. */
-static inline __attribute__((always_inline)) void
-add_thin_block(__m512 *sums, const uint8_t *steps, const struct thin_tokens *x, int n_steps)
+static inline __attribute__((always_inline)) void add_thin_block(__m512 *sums, const uint8_t *steps,
+                                                                 const struct act_rows *x,
+                                                                 int n_blocks, int n_steps)
 {
     __m512i w[BLOCK_STEPS];
     UNROLL
@@ -58,7 +47,7 @@ add_thin_block(__m512 *sums, const uint8_t *steps, const struct thin_tokens *x, 
         w[j] = unsigned_step(steps + j * THIN_STEP_BYTES);
     for (int t = 0; t < x->n; t++) {
         const int8_t *q = x->q + (size_t)t * x->q_stride;
-        const size_t block = (size_t)t * (size_t)x->n_blocks;
+        const size_t block = (size_t)t * (size_t)n_blocks;
         __m512i even = _mm512_set1_epi32(x->offsets[block]), odd = _mm512_setzero_si512();
         UNROLL
         for (int j = 0; j < n_steps; j += 2) {
@@ -73,25 +62,26 @@ add_thin_block(__m512 *sums, const uint8_t *steps, const struct thin_tokens *x, 
 
 /* The same for a row's last steps, filled up to a block. */
 static __attribute__((noinline)) void add_thin_part(__m512 *sums, const uint8_t *steps,
-                                                    const struct thin_tokens *x, int n_steps)
+                                                    const struct act_rows *x, int n_blocks,
+                                                    int n_steps)
 {
     uint8_t whole[ACT_BLOCK * THIN_ROWS] __attribute__((aligned(64))) = { 0 };
     memcpy(whole, steps, (size_t)n_steps * THIN_STEP_BYTES);
-    add_thin_block(sums, whole, x, BLOCK_STEPS);
+    add_thin_block(sums, whole, x, n_blocks, BLOCK_STEPS);
 }
 
 /* Where they are those of a usual rank, 8, 16 or 32, in place. */
-static inline void add_thin_rest(__m512 *sums, const uint8_t *steps, const struct thin_tokens *x,
-                                 int n_steps)
+static inline void add_thin_rest(__m512 *sums, const uint8_t *steps, const struct act_rows *x,
+                                 int n_blocks, int n_steps)
 {
     if (n_steps == 2)
-        add_thin_block(sums, steps, x, 2);
+        add_thin_block(sums, steps, x, n_blocks, 2);
     else if (n_steps == 4)
-        add_thin_block(sums, steps, x, 4);
+        add_thin_block(sums, steps, x, n_blocks, 4);
     else if (n_steps == 8)
-        add_thin_block(sums, steps, x, 8);
+        add_thin_block(sums, steps, x, n_blocks, 8);
     else
-        add_thin_part(sums, steps, x, n_steps);
+        add_thin_part(sums, steps, x, n_blocks, n_steps);
 }
 
 /* y += sum * scale, for rows [begin, end) of the sixteen. */
@@ -115,18 +105,20 @@ static inline void fetch_steps(const uint8_t *steps, int n_steps)
         _mm_prefetch((const char *)steps + j * THIN_STEP_BYTES, _MM_HINT_T0);
 }
 
-/* Rows [begin, end) of the group, for the tokens in x. */
-static inline void add_thin_group(float *y, size_t y_stride, const uint8_t *group,
-                                  struct thin_tokens x, int n_steps, int begin, int end)
+/* Rows [begin, end) of the group, for up to TOKENS_AT_ONCE tokens; y is that of row begin. */
+static inline void add_thin_group(const struct out_view *out, const uint8_t *group,
+                                  const struct act_rows *tokens, int n_steps, int begin, int end)
 {
     __m512 sums[TOKENS_AT_ONCE];
+    struct act_rows x = *tokens; // from some block on
     const uint8_t *steps = group + THIN_SCALE_BYTES;
     const __m512 scales = _mm512_load_ps(qp_thin_scales(group));
+    const int n_blocks = (n_steps + BLOCK_STEPS - 1) / BLOCK_STEPS;
     for (int t = 0; t < x.n; t++)
         sums[t] = _mm512_setzero_ps();
     for (; n_steps >= BLOCK_STEPS; n_steps -= BLOCK_STEPS) {
         fetch_steps(steps + THIN_AHEAD, BLOCK_STEPS);
-        add_thin_block(sums, steps, &x, BLOCK_STEPS);
+        add_thin_block(sums, steps, &x, n_blocks, BLOCK_STEPS);
         steps += BLOCK_STEPS * THIN_STEP_BYTES;
         x.q += ACT_BLOCK;
         x.scales++;
@@ -134,19 +126,21 @@ static inline void add_thin_group(float *y, size_t y_stride, const uint8_t *grou
     }
     fetch_steps(steps + THIN_AHEAD, n_steps);
     if (n_steps)
-        add_thin_rest(sums, steps, &x, n_steps);
+        add_thin_rest(sums, steps, &x, n_blocks, n_steps);
     for (int t = 0; t < x.n; t++)
-        add_thin_sum(y + (size_t)t * y_stride, sums[t], scales, begin, end);
+        add_thin_sum(out->y + (size_t)t * out->stride, sums[t], scales, begin, end);
 }
 
-/* sum over the blocks of sixteen rows, for one token. */
-static inline __m512 thin_sum_one(const uint8_t *steps, const int8_t *q, const float *scales,
-                                  const int32_t *offsets, int n_steps)
+/* The same for one token. */
+static inline void add_thin_group_one(float *y, const uint8_t *group, const struct act_rows *x,
+                                      int n_steps, int begin, int end)
 {
+    const uint8_t *steps = group + THIN_SCALE_BYTES;
+    const int8_t *q = x->q;
     __m512 sum = _mm512_setzero_ps();
     for (int k = 0, b = 0; k < n_steps; b++) {
         const int stop = n_steps - k < BLOCK_STEPS ? n_steps : k + BLOCK_STEPS;
-        __m512i even = _mm512_set1_epi32(offsets[b]), odd = _mm512_setzero_si512();
+        __m512i even = _mm512_set1_epi32(x->offsets[b]), odd = _mm512_setzero_si512();
         for (; k + 2 <= stop; k += 2) {
             const uint8_t *p = steps + (size_t)k * THIN_STEP_BYTES;
             _mm_prefetch((const char *)p + THIN_AHEAD, _MM_HINT_T0);
@@ -158,33 +152,18 @@ static inline __m512 thin_sum_one(const uint8_t *steps, const int8_t *q, const f
             even = thin_dot(even, unsigned_step(steps + (size_t)k * THIN_STEP_BYTES),
                             q + k * THIN_STEP);
         const __m512 dot = _mm512_cvtepi32_ps(_mm512_add_epi32(even, odd));
-        sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_set1_ps(scales[b]), dot));
+        sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_set1_ps(x->scales[b]), dot));
     }
-    return sum;
-}
-
-/* One token, rows [begin, end). */
-static void add_thin_one(float *y, const struct thin *w, int begin, int end, const int8_t *q,
-                         const float *scales, const int32_t *offsets)
-{
-    const int n_steps = qp_thin_steps(w), from = begin / THIN_ROWS * THIN_ROWS;
-    const size_t group_bytes = qp_thin_group_bytes(w);
-    const uint8_t *group = qp_thin_group(w, begin);
-    for (int r = from; r < end; r += THIN_ROWS, group += group_bytes) {
-        const int first = r < begin ? begin - r : 0;
-        const int last = end - r < THIN_ROWS ? end - r : THIN_ROWS;
-        const __m512 sum = thin_sum_one(group + THIN_SCALE_BYTES, q, scales, offsets, n_steps);
-        add_thin_sum(y + (r + first - begin), sum, _mm512_load_ps(qp_thin_scales(group)), first,
-                     last);
-    }
+    add_thin_sum(y, sum, _mm512_load_ps(qp_thin_scales(group)), begin, end);
 }
 
 /* 64 rows of rank up to 16, whose weights are registers while all tokens pass. */
-static inline __attribute__((always_inline)) void add_thin_tile(float *y, size_t y_stride,
+static inline __attribute__((always_inline)) void add_thin_tile(const struct out_view *out,
                                                                 const uint8_t *groups,
-                                                                const struct thin_tokens *x,
+                                                                const struct act_rows *x,
                                                                 int n_steps)
 {
+    float *y = out->y;
     const size_t group_bytes = THIN_SCALE_BYTES + (size_t)n_steps * THIN_STEP_BYTES;
     __m512i w[TILE_GROUPS][4];
     __m512 scales[TILE_GROUPS];
@@ -196,7 +175,7 @@ static inline __attribute__((always_inline)) void add_thin_tile(float *y, size_t
         for (int j = 0; j < n_steps; j++)
             w[g][j] = unsigned_step(group + THIN_SCALE_BYTES + j * THIN_STEP_BYTES);
     }
-    for (int t = 0; t < x->n; t++, y += y_stride) {
+    for (int t = 0; t < x->n; t++, y += out->stride) {
         const int8_t *q = x->q + (size_t)t * x->q_stride;
         const __m512 scale = _mm512_set1_ps(x->scales[t]);
         __m512i dot[TILE_GROUPS];
@@ -218,39 +197,50 @@ static inline __attribute__((always_inline)) void add_thin_tile(float *y, size_t
     }
 }
 
-static void add_thin_avx512(const struct kernels *k, float *y, size_t y_stride,
-                            const struct thin *w, int begin, int end, const int8_t *q,
-                            size_t q_stride, const float *scales, const int32_t *offsets,
-                            int n_tokens)
+/* Group by group, for one token or up to TOKENS_AT_ONCE; is_one is a constant where this is
+ * inlined.
+ */
+static inline __attribute__((always_inline)) void add_thin_groups(const struct out_view *out,
+                                                                  const struct thin *w,
+                                                                  const struct act_rows *x,
+                                                                  int begin, int end, bool is_one)
 {
     const int n_steps = qp_thin_steps(w);
-    const int n_blocks = (n_steps + BLOCK_STEPS - 1) / BLOCK_STEPS;
+    const size_t group_bytes = qp_thin_group_bytes(w);
+    const uint8_t *group = qp_thin_group(w, begin);
+    for (int r = begin / THIN_ROWS * THIN_ROWS; r < end; r += THIN_ROWS, group += group_bytes) {
+        const int first = r < begin ? begin - r : 0;
+        const int last = end - r < THIN_ROWS ? end - r : THIN_ROWS;
+        const struct out_view to = { out->y + (r + first - begin), out->stride };
+        if (is_one)
+            add_thin_group_one(to.y, group, x, n_steps, first, last);
+        else
+            add_thin_group(&to, group, x, n_steps, first, last);
+    }
+}
+
+static void add_thin_avx512(const struct kernels *k, const struct out_view *out,
+                            const struct thin *w, const struct act_rows *x, int begin, int end)
+{
     (void)k;
-    if (n_tokens == 1) {
-        add_thin_one(y, w, begin, end, q, scales, offsets);
+    if (x->n == 1) {
+        add_thin_groups(out, w, x, begin, end, true);
         return;
     }
-    for (int t = 0; t < n_tokens; t += TOKENS_AT_ONCE) {
+    const int n_steps = qp_thin_steps(w), n_blocks = (n_steps + BLOCK_STEPS - 1) / BLOCK_STEPS;
+    const bool is_tile = n_steps == 4 && begin % THIN_ROWS == 0 && end - begin == TILE_ROWS;
+    for (int t = 0; t < x->n; t += TOKENS_AT_ONCE) {
         const size_t block = (size_t)t * (size_t)n_blocks;
-        const struct thin_tokens x = {
-            .q = q + (size_t)t * q_stride,
-            .scales = scales + block,
-            .offsets = offsets + block,
-            .q_stride = q_stride,
-            .n_blocks = n_blocks,
-            .n = n_tokens - t < TOKENS_AT_ONCE ? n_tokens - t : TOKENS_AT_ONCE,
-        };
-        float *to = y + (size_t)t * y_stride;
-        if (n_steps == 4 && begin % THIN_ROWS == 0 && end - begin == TILE_ROWS) {
-            add_thin_tile(to, y_stride, qp_thin_group(w, begin), &x, 4);
-            continue;
-        }
-        for (int r = begin / THIN_ROWS * THIN_ROWS; r < end; r += THIN_ROWS) {
-            const int first = r < begin ? begin - r : 0;
-            const int last = end - r < THIN_ROWS ? end - r : THIN_ROWS;
-            add_thin_group(to + (r + first - begin), y_stride, qp_thin_group(w, r), x, n_steps,
-                           first, last);
-        }
+        const struct act_rows some = { .q = x->q + (size_t)t * x->q_stride,
+                                       .q_stride = x->q_stride,
+                                       .scales = x->scales + block,
+                                       .offsets = x->offsets + block,
+                                       .n = qp_min(x->n - t, TOKENS_AT_ONCE) };
+        const struct out_view to = { out->y + (size_t)t * out->stride, out->stride };
+        if (is_tile)
+            add_thin_tile(&to, qp_thin_group(w, begin), &some, 4);
+        else
+            add_thin_groups(&to, w, &some, begin, end, false);
     }
 }
 
