@@ -137,7 +137,7 @@ quip_status quip_adapter_open(quip_adapter **adapter, quip_model *model, const c
 {
     if (!adapter || !model || !path)
         return missing(error, "adapter, model or path");
-    return qp_adapter_open(adapter, model, path, error);
+    return qp_adapter_load(adapter, model, path, error);
 }
 
 quip_status quip_adapter_open_source(quip_adapter **adapter, quip_model *model,
@@ -148,7 +148,7 @@ quip_status quip_adapter_open_source(quip_adapter **adapter, quip_model *model,
         return missing(error, "adapter, model or source");
     *adapter = NULL;
     const quip_status status = qp_file_open_source(&file, source, error);
-    return status ? status : qp_adapter_open_file(adapter, model, &file, error);
+    return status ? status : qp_adapter_load_file(adapter, model, &file, error);
 }
 
 void quip_adapter_close(quip_adapter *adapter)

@@ -82,7 +82,7 @@ static void test_wrong_merges(void **state)
     static const struct {
         const char *base, *adapter, *words;
     } wrong[] = {
-        { "falcon-rw", "data/golden/gemma/lora_all", "is no matrix of this model" },
+        { "falcon-rw", "data/golden/gemma/lora_all", "is not a matrix of this model" },
         { "smollm2", "data/golden/gemma/lora_attn", "do not fit a matrix" },
         { "gemma", "data/golden/gemma", "adapter_model" },
     };
@@ -100,7 +100,44 @@ static void test_wrong_merges(void **state)
     }
 }
 
-/* ---- LoRA files of the original ---- */
+/* ---- values of an adapter ---- */
+
+struct values {
+    int rank;
+    float *a, *b; // [rank, n_in], [n_out, rank]
+    size_t n_a, n_b;
+};
+
+static void read_pair(struct values *v, struct adapter *adapter, int l, enum layer_matrix m)
+{
+    const struct matrix *w = &adapter->model->weights.layers[l].m[m];
+    quip_error error = { 0 };
+    *v = (struct values){ .rank = qp_adapter_pair(adapter, l, m)->rank };
+    v->n_a = (size_t)v->rank * (size_t)w->n_in;
+    v->n_b = (size_t)v->rank * (size_t)w->n_out;
+    v->a = malloc(v->n_a * sizeof *v->a);
+    v->b = malloc(v->n_b * sizeof *v->b);
+    if (v->rank)
+        check(qp_adapter_read(adapter, l, m, v->a, v->b, &error), &error);
+}
+
+static void read_values(struct values *v, quip_model *model, const char *path, int l,
+                        enum layer_matrix m)
+{
+    struct adapter adapter;
+    quip_error error = { 0 };
+    check(qp_adapter_open(&adapter, model, path, &error), &error);
+    read_pair(v, &adapter, l, m);
+    qp_adapter_close(&adapter);
+}
+
+static void free_values(struct values *v)
+{
+    free(v->a);
+    free(v->b);
+}
+
+/* ---- MediaPipe LoRA files ---- */
 
 /* Convert the adapter that the original's was made of. The same tensors in the same order and
  * places, but for the output projection, which the original scrambles: there ours is the
@@ -157,18 +194,16 @@ static void check_original(const char *type)
 
     /* Read again, it is the checkpoint's, rounded to binary16. */
     quip_model *model;
-    quip_adapter *ours, *checkpoint;
+    struct values ours, checkpoint;
     check(quip_model_open(&model, model_path, NULL, &error), &error);
-    check(qp_adapter_open_floats(&ours, model, out, &error), &error);
-    check(qp_adapter_open_floats(&checkpoint, model, weights, &error), &error);
-    const struct lora *o = &ours->layers[1].m[MATRIX_O];
-    const struct lora *p = &checkpoint->layers[1].m[MATRIX_O];
-    for (int i = 0; i < o->a.n_out * o->a.n_in; i++)
-        assert_true(fabsf(((const float *)o->a.data)[i] - ((const float *)p->a.data)[i]) < 1e-3f);
-    for (int i = 0; i < o->b.n_out * o->b.n_in; i++)
-        assert_true(fabsf(((const float *)o->b.data)[i] - ((const float *)p->b.data)[i]) < 1e-3f);
-    quip_adapter_close(ours);
-    quip_adapter_close(checkpoint);
+    read_values(&ours, model, out, 1, MATRIX_O);
+    read_values(&checkpoint, model, weights, 1, MATRIX_O);
+    for (size_t i = 0; i < ours.n_a; i++)
+        assert_true(fabsf(ours.a[i] - checkpoint.a[i]) < 1e-3f);
+    for (size_t i = 0; i < ours.n_b; i++)
+        assert_true(fabsf(ours.b[i] - checkpoint.b[i]) < 1e-3f);
+    free_values(&ours);
+    free_values(&checkpoint);
     quip_model_close(model);
     unlink(out);
     unlink(weights);
@@ -339,27 +374,34 @@ static void test_same_everywhere(void **state)
 
 /* ---- beside the weights, as if in them ---- */
 
-static void merge(struct matrix *w, const struct lora *lora)
+static void merge(struct matrix *w, const struct values *v)
 {
-    for (int r = 0; lora->a.data && r < w->n_out; r++)
-        for (int k = 0; k < lora->b.n_in; k++)
+    for (int r = 0; v->rank && r < w->n_out; r++)
+        for (int k = 0; k < v->rank; k++)
             for (int i = 0; i < w->n_in; i++)
                 ((float *)w->data)[r * w->n_in + i] +=
-                    ((const float *)lora->b.data)[r * lora->b.n_in + k] *
-                    ((const float *)lora->a.data)[k * w->n_in + i];
+                    v->b[r * v->rank + k] * v->a[k * w->n_in + i];
 }
 
 /* The model with the adapter's products added to its own weights. */
-static quip_model *open_merged(const quip_adapter *adapter)
+static quip_model *open_merged(const struct tiny_adapter *tiny)
 {
     quip_model *model;
+    struct adapter adapter;
     quip_error error = { 0 };
     const quip_model_options options = { .no_mmap = true }; // its weights may be written to
     check(quip_model_open(&model, model_paths[1], &options, &error), &error);
-    for (int l = 0; l < model->config.n_layers; l++) {
-        for (int m = 0; m < N_MATRICES; m++)
-            merge(&model->weights.layers[l].m[m], &adapter->layers[l].m[m]);
-    }
+    check(tiny_adapter_write(folder, model, tiny, &error), &error);
+    check(qp_adapter_open(&adapter, model, folder, &error), &error);
+    tiny_adapter_remove(folder);
+    for (int l = 0; l < model->config.n_layers; l++)
+        for (int m = 0; m < N_MATRICES; m++) {
+            struct values v;
+            read_pair(&v, &adapter, l, m);
+            merge(&model->weights.layers[l].m[m], &v);
+            free_values(&v);
+        }
+    qp_adapter_close(&adapter);
     return model;
 }
 
@@ -382,7 +424,7 @@ static void test_beside_equals_merged(void **state)
     quip_error error = { 0 };
     quip_model *model = open_model(1), *rounded;
     quip_adapter *adapter = open_tiny(model, &tiny), *rounded_adapter;
-    quip_model *merged = open_merged(adapter);
+    quip_model *merged = open_merged(&tiny);
     float *plain = all_logits(model, NULL, 2, N_PROMPT), *want, *got;
 
     quip_session *s = open_session(model, adapter, 1), *m = open_session(merged, NULL, 0);
@@ -434,8 +476,8 @@ static void check_scale(const char *config, float alpha, float scale, float want
     const struct tiny_adapter plain = { .rank = 4, .alpha = 4 },
                               scaled = { .rank = 4, .alpha = alpha, .config = config };
     quip_adapter *a = open_tiny(model, &plain), *b = open_tiny(model, &scaled);
-    const float *x = a->layers[0].m[MATRIX_DOWN].b.data;
-    const float *y = b->layers[0].m[MATRIX_DOWN].b.data;
+    const float *x = a->packed.layers[0].m[MATRIX_DOWN].b.data;
+    const float *y = b->packed.layers[0].m[MATRIX_DOWN].b.data;
     for (int i = 0; i < 16; i++)
         if (fabsf(y[i] * scale - x[i] * want) > 1e-6f)
             fail_msg("%s: %g is %g, should be %g", config ? config : "", (double)x[i],
@@ -654,7 +696,7 @@ static void test_what_does_not_fit_is_named(void **state)
     refuse(model, &a, QUIP_E_FORMAT, "is for layer 7, but the model has layers 0 to 6");
     a = fine;
     a.more_inputs = 2;
-    refuse(model, &a, QUIP_E_FORMAT, "has shape [4, 90], needed is [4, 88]");
+    refuse(model, &a, QUIP_E_FORMAT, "has shape [4, 90], expected [4, 88]");
     a = fine;
     a.has_no_b = true;
     refuse(model, &a, QUIP_E_FORMAT, "not its other half, lora_B");
@@ -670,7 +712,7 @@ static void test_what_does_not_fit_is_named(void **state)
     a.extra = "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector";
     refuse(model, &a, QUIP_E_UNSUPPORTED, "DoRA");
     a.extra = "model.layers.0.self_attn.q_proj.weight";
-    refuse(model, &a, QUIP_E_FORMAT, "has no place");
+    refuse(model, &a, QUIP_E_FORMAT, "is not a LoRA weight");
     a.extra = "model.layers.99999999999999999999.mlp.up_proj.lora_A.weight";
     refuse(model, &a, QUIP_E_FORMAT, "is for layer");
     a.extra = "layers.0.mlp.up_proj.lora_A.weight";

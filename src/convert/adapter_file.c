@@ -5,6 +5,7 @@
 #include "convert/convert_impl.h"
 #include "model/adapter.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,33 +15,19 @@ enum {
 };
 
 struct lora_writer {
-    const struct quip_adapter *adapter;
+    struct adapter *adapter;
     struct tflite_writer *writer;
     int model_type, rank;
-    enum dtype dtype; // F16, or F32 for the models that the original runs in float32
+    enum dtype dtype; // F16, or F32 for the models that MediaPipe runs in float32
     quip_error *error;
 };
 
 /* The four pairs of a layer, in the file's order. */
-static const struct {
-    const char *name;
-    enum layer_matrix matrix;
-    bool is_post; // but in Phi-2, its right matrix is the one that x meets first
-} lora_targets[] = {
-    { "q", MATRIX_Q, false },
-    { "k", MATRIX_K, false },
-    { "v", MATRIX_V, false },
-    { "post", MATRIX_O, true },
-};
+#define N_TARGETS (MATRIX_O - MATRIX_Q + 1)
 
-static const struct lora *target_lora(const struct lora_writer *w, int l, size_t target)
+static const struct matrix *target_base(const struct lora_writer *w, int l, enum layer_matrix m)
 {
-    return &w->adapter->layers[l].m[lora_targets[target].matrix];
-}
-
-static const struct matrix *target_base(const struct lora_writer *w, int l, size_t target)
-{
-    return &w->adapter->model->weights.layers[l].m[lora_targets[target].matrix];
+    return &w->adapter->model->weights.layers[l].m[m];
 }
 
 /* ---- what fits ---- */
@@ -48,15 +35,14 @@ static const struct matrix *target_base(const struct lora_writer *w, int l, size
 static quip_status check_targets(struct lora_writer *w, const char *path)
 {
     for (int l = 0; l < w->adapter->model->config.n_layers; l++) {
-        const struct layer_adapter *a = &w->adapter->layers[l];
         for (int m = MATRIX_GATE; m <= MATRIX_DOWN; m++)
-            if (a->m[m].a.data)
+            if (qp_adapter_pair(w->adapter, l, m)->rank)
                 return qp_fail(w->error, QUIP_E_UNSUPPORTED,
                                "%s: layer %d's feed-forward is adapted, which a LoRA file of the "
                                "original has no place for; use the folder itself with quip",
                                path, l);
-        for (size_t i = 0; i < QP_COUNT(lora_targets); i++) {
-            const struct matrix *base = target_base(w, l, i);
+        for (int m = MATRIX_Q; m <= MATRIX_O; m++) {
+            const struct matrix *base = target_base(w, l, m);
             if (base->n_out % 4 || base->n_in % 4)
                 return qp_fail(w->error, QUIP_E_UNSUPPORTED,
                                "%s is [%d, %d]; the layout for GPUs has tiles of 4 x 4", base->name,
@@ -82,15 +68,16 @@ static quip_status find_model_type(struct lora_writer *w)
 
 /* ---- what is written ---- */
 
-static quip_status declare_lora(struct lora_writer *w, int l, size_t target, bool is_b)
+/* a is the left matrix; of the output projection the right one, except in Phi-2. */
+static quip_status declare_lora(struct lora_writer *w, int l, enum layer_matrix m, bool is_b)
 {
-    const struct matrix *base = target_base(w, l, target);
-    const bool is_right = lora_targets[target].is_post && w->model_type != PHI_2 ? !is_b : is_b;
+    const struct matrix *base = target_base(w, l, m);
+    const bool is_right = m == MATRIX_O && w->model_type != PHI_2 ? !is_b : is_b;
     const int64_t dims[] = { is_b ? base->n_out : w->rank, is_b ? w->rank : base->n_in };
     char name[128];
     int index; // that of the order of declaration
-    snprintf(name, sizeof name, "params.lm.transformer.x_layers_%d.self_attention.%s.w_prime_%s", l,
-             lora_targets[target].name, is_right ? "right" : "left");
+    snprintf(name, sizeof name, "params.lm." LAYER_MEDIAPIPE "%s.w_prime_%s", l, qp_matrix_name(m),
+             is_right ? "right" : "left");
     return qp_tflite_writer_tensor(w->writer, name, w->dtype, 2, dims, &index, w->error);
 }
 
@@ -116,21 +103,26 @@ static quip_status declare_lora_metadata(struct lora_writer *w)
                   : qp_tflite_writer_value(w->writer, "lora_rank", (uint32_t)w->rank, w->error);
 }
 
-/* Value (o, i) of a matrix that may be smaller, or not there. */
-static float padded_value(const struct matrix *m, int o, int i)
+/* A matrix of floats; NULL data is all zeros. */
+struct lora_half {
+    const float *data;
+    int n_out, n_in;
+};
+
+/* Value (o, i); zero outside of the matrix. */
+static float padded_value(const struct lora_half *m, int o, int i)
 {
-    return m->data && o < m->n_out && i < m->n_in
-               ? ((const float *)m->data)[o * (size_t)m->n_in + i]
-               : 0;
+    return m->data && o < m->n_out && i < m->n_in ? m->data[o * (size_t)m->n_in + (size_t)i] : 0;
 }
 
-/* One matrix [n_out, n_in] as tiles: dims [n_in / 4][n_out / 4][4 in][4 out]. */
-static quip_status write_lora(struct lora_writer *w, int index, const struct matrix *m, int n_out,
-                              int n_in)
+/* Write one matrix, padded to [n_out, n_in], as tiles: dims [n_in / 4][n_out / 4][4 in][4 out]. */
+static quip_status write_half(struct lora_writer *w, int index, const struct lora_half *m,
+                              int n_out, int n_in)
 {
     const size_t n = (size_t)n_out * (size_t)n_in, size = w->dtype == DTYPE_F16 ? 2 : 4;
     uint8_t *tiles = malloc(n * size);
     bool fits = true;
+    assert(n_out % 4 == 0 && n_in % 4 == 0 && m->n_out <= n_out && m->n_in <= n_in);
     if (!tiles)
         return qp_fail_memory(w->error, "tiles of an adapter", n * size);
     for (size_t at = 0; at < n; at++) {
@@ -150,22 +142,41 @@ static quip_status write_lora(struct lora_writer *w, int index, const struct mat
     return status;
 }
 
+/* Both halves of a pair; `index` is that of the first. */
+static quip_status write_pair(struct lora_writer *w, int index, int l, enum layer_matrix m)
+{
+    const struct matrix *base = target_base(w, l, m);
+    const int rank = qp_adapter_pair(w->adapter, l, m)->rank;
+    float *a = NULL, *b = NULL;
+    quip_status status = QUIP_OK;
+    if (rank) {
+        a = malloc((size_t)rank * (size_t)base->n_in * sizeof *a);
+        b = malloc((size_t)rank * (size_t)base->n_out * sizeof *b);
+        status = a && b ? qp_adapter_read(w->adapter, l, m, a, b, w->error)
+                        : qp_fail_memory(w->error, "an adapter", (size_t)rank * sizeof *a);
+    }
+    const struct lora_half first = { a, rank, base->n_in }, second = { b, base->n_out, rank };
+    if (!status)
+        status = write_half(w, index, &first, w->rank, base->n_in);
+    if (!status)
+        status = write_half(w, index + 1, &second, base->n_out, w->rank);
+    free(a);
+    free(b);
+    return status;
+}
+
 static quip_status write_lora_file(struct lora_writer *w)
 {
-    const int n_layers = w->adapter->model->config.n_layers;
+    const int n_pairs = w->adapter->model->config.n_layers * N_TARGETS;
     quip_status status = QUIP_OK;
     qp_tflite_writer_for_gpu(w->writer);
-    for (int i = 0; i < n_layers * (int)QP_COUNT(lora_targets) * 2 && !status; i++)
-        status = declare_lora(w, i / 8, (size_t)(i / 2 % 4), i % 2);
+    for (int i = 0; i < 2 * n_pairs && !status; i++)
+        status = declare_lora(w, i / 2 / N_TARGETS, MATRIX_Q + i / 2 % N_TARGETS, i % 2);
     if (status || (status = declare_lora_metadata(w)) ||
         (status = qp_tflite_writer_begin(w->writer, w->error)))
         return status;
-    for (int i = 0; i < n_layers * (int)QP_COUNT(lora_targets) * 2 && !status; i++) {
-        const struct lora *lora = target_lora(w, i / 8, (size_t)(i / 2 % 4));
-        const struct matrix *base = target_base(w, i / 8, (size_t)(i / 2 % 4));
-        status = i % 2 ? write_lora(w, i, &lora->b, base->n_out, w->rank)
-                       : write_lora(w, i, &lora->a, w->rank, base->n_in);
-    }
+    for (int i = 0; i < n_pairs && !status; i++)
+        status = write_pair(w, 2 * i, i / N_TARGETS, MATRIX_Q + i % N_TARGETS);
     return status ? status : qp_tflite_writer_commit(w->writer, w->error);
 }
 
@@ -174,23 +185,23 @@ quip_status qp_convert_adapter(const char *in, const char *out, const char *mode
 {
     struct lora_writer w = { .error = error };
     quip_model *model = NULL;
-    quip_adapter *adapter = NULL;
+    struct adapter adapter = { 0 };
     quip_status status;
     if (qp_path_is_same(out, model_path) || qp_path_is_same(out, in))
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "%s: is read for the LoRA file; write to another file", out);
     if ((status = quip_model_open(&model, model_path, NULL, error)) ||
-        (status = qp_adapter_open_floats(&adapter, model, in, error)))
+        (status = qp_adapter_open(&adapter, model, in, error)))
         goto done;
-    w.adapter = adapter;
-    w.rank = (adapter->max_rank + 3) / 4 * 4;
+    w.adapter = &adapter;
+    w.rank = (adapter.max_rank + 3) / 4 * 4;
     if ((status = check_targets(&w, in)) || (status = find_model_type(&w)) ||
         (status = qp_tflite_writer_open(&w.writer, out, model->format.subgraph_name, error)))
         goto done;
     status = write_lora_file(&w);
 done:
     qp_tflite_writer_close(w.writer);
-    quip_adapter_close(adapter);
+    qp_adapter_close(&adapter);
     quip_model_close(model);
     return status;
 }

@@ -201,19 +201,6 @@ static quip_status read_folder_json(struct checkpoint *c, const char *model_type
 /* Names come wrapped in the modules around the language model: "model.", "language_model.model.",
  * "model.language_model." mean the same tensor, and so it is with "base_model.model.", in which
  * PEFT wraps a model. */
-const char *qp_strip_wrapping(const char *name)
-{
-    static const char *const wrappings[] = { "model.", "language_model.", "base_model." };
-    for (size_t i = 0; i < QP_COUNT(wrappings); i++) {
-        size_t n = strlen(wrappings[i]);
-        if (strncmp(name, wrappings[i], n) == 0) {
-            name += n;
-            i = (size_t)-1; // from the first again
-        }
-    }
-    return name;
-}
-
 /* What a checkpoint may carry beside the language model. */
 static bool is_ignored(const char *key)
 {
@@ -243,7 +230,7 @@ static quip_status list_entries(struct checkpoint *c, quip_error *error)
         const struct format *f = &c->shards[i].format;
         for (int j = 0; j < f->n_tensors; j++) {
             const struct tensor *t = &f->tensors[j];
-            const char *key = c->is_gguf ? t->name : qp_strip_wrapping(t->name);
+            const char *key = c->is_gguf ? t->name : qp_name_unwrap(t->name);
             if (c->is_gguf || !is_ignored(key))
                 c->entries[c->n_entries++] = (struct entry){ .key = key, .tensor = t, .format = f };
         }
@@ -254,7 +241,7 @@ static quip_status list_entries(struct checkpoint *c, quip_error *error)
 
 struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name)
 {
-    struct entry wanted = { .key = c->is_gguf ? name : qp_strip_wrapping(name) };
+    struct entry wanted = { .key = c->is_gguf ? name : qp_name_unwrap(name) };
     return bsearch(&wanted, c->entries, (size_t)c->n_entries, sizeof *c->entries, compare_entries);
 }
 

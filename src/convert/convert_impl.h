@@ -25,6 +25,7 @@
 
 #include "convert/convert.h"
 #include "model/matrix.h"
+#include "model/tensor_names.h"
 #include "tokenizer/tokenizer.h"
 
 #include <cjson/cJSON.h>
@@ -90,9 +91,6 @@ quip_status qp_checkpoint_open(struct checkpoint *c, const char *path,
 void qp_checkpoint_close(struct checkpoint *c);
 /* By the name that the family table gives it; NULL when there is none. */
 struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name);
-
-/* A tensor's name without the modules around the language model. */
-const char *qp_strip_wrapping(const char *name);
 
 bool qp_path_is_model_file(const char *path); // by its first bytes
 bool qp_path_is_json(const char *path);       // by its first character
@@ -187,13 +185,6 @@ enum tying {
     TYING_ANY,
     TYING_TIED,   // only in models whose head is the embedding
     TYING_UNTIED, // only in the others
-};
-/* Which rows of a tensor that holds three: for each head its q, its k, its v. */
-enum part {
-    PART_ALL,
-    PART_Q,
-    PART_K,
-    PART_V
 };
 struct tensor_row {
     unsigned families;              // bits of enum family_id

@@ -21,9 +21,7 @@ struct lora_merge_pair {
 };
 
 struct lora_merge {
-    struct file file, config_file;
-    struct format format;
-    struct peft_config config;
+    struct adapter_files files;
     struct lora_merge_pair *pairs;
     int n_pairs;
     /* Of the job in work: */
@@ -40,7 +38,7 @@ struct lora_merge {
 static bool parse_name(const char *name, char module[MAX_MODULE_NAME], bool *is_b)
 {
     size_t n;
-    name = qp_strip_wrapping(name);
+    name = qp_name_unwrap(name);
     if (!qp_peft_side(name, &n, is_b) || n >= MAX_MODULE_NAME)
         return false;
     memcpy(module, name, n);
@@ -58,19 +56,20 @@ static struct lora_merge_pair *find_pair(const struct lora_merge *m, const char 
 
 static quip_status pair_tensors(struct lora_merge *m, quip_error *error)
 {
-    const size_t n = (size_t)m->format.n_tensors;
+    const size_t n = (size_t)m->files.format.n_tensors;
     m->pairs = calloc(n ? n : 1, sizeof *m->pairs);
     if (!m->pairs)
         return qp_fail_memory(error, "the adapter's tensors", n * sizeof *m->pairs);
-    for (int i = 0; i < m->format.n_tensors; i++) {
-        const struct tensor *t = &m->format.tensors[i];
+    for (int i = 0; i < m->files.format.n_tensors; i++) {
+        const struct tensor *t = &m->files.format.tensors[i];
         char module[MAX_MODULE_NAME];
         bool is_b;
         if (!parse_name(t->name, module, &is_b))
-            return qp_fail(error, QUIP_E_UNSUPPORTED,
-                           "%s: %s is no LoRA weight (…lora_A.weight, …lora_B.weight); only those "
-                           "are merged",
-                           m->file.name, t->name);
+            return qp_fail(
+                error, QUIP_E_UNSUPPORTED,
+                "%s: %s is not a LoRA weight (…lora_A.weight, …lora_B.weight); only those "
+                "are merged",
+                m->files.file.name, t->name);
         struct lora_merge_pair *p = find_pair(m, module);
         if (!p) {
             p = &m->pairs[m->n_pairs++];
@@ -78,11 +77,12 @@ static quip_status pair_tensors(struct lora_merge *m, quip_error *error)
         }
         const struct tensor **half = is_b ? &p->b : &p->a;
         if (*half)
-            return qp_fail(error, QUIP_E_FORMAT, "%s: %s and %s are the same matrix", m->file.name,
-                           (*half)->name, t->name);
+            return qp_fail(error, QUIP_E_FORMAT, "%s: %s and %s are the same matrix",
+                           m->files.file.name, (*half)->name, t->name);
         *half = t;
     }
-    return m->n_pairs ? QUIP_OK : qp_fail(error, QUIP_E_FORMAT, "%s: has no tensors", m->file.name);
+    return m->n_pairs ? QUIP_OK
+                      : qp_fail(error, QUIP_E_FORMAT, "%s: has no tensors", m->files.file.name);
 }
 
 /* ---- which matrix each belongs to ---- */
@@ -96,7 +96,7 @@ static struct lora_merge_pair *pair_of_job(const struct lora_merge *m, const str
     if (!end || job->row->cols == EXTENT_NONE)
         return NULL;
     *end = 0;
-    return find_pair(m, qp_strip_wrapping(name));
+    return find_pair(m, qp_name_unwrap(name));
 }
 
 static quip_status check_pair_shape(const struct lora_merge *m, const struct lora_merge_pair *p,
@@ -106,20 +106,17 @@ static quip_status check_pair_shape(const struct lora_merge *m, const struct lor
     const int64_t n_out = job->stored.rows * (job->row->part == PART_ALL ? 1 : 3);
     if (!p->a || !p->b)
         return qp_fail(error, QUIP_E_FORMAT, "%s: %s has only one of lora_A and lora_B",
-                       m->file.name, p->module);
+                       m->files.file.name, p->module);
     const int64_t rank = p->a->n_dims == 2 ? p->a->dims[0] : 0;
     if (rank < 1 || rank > n_in || p->a->dims[1] != n_in || p->b->n_dims != 2 ||
         p->b->dims[0] != n_out || p->b->dims[1] != rank)
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: %s has shapes [%lld, %lld] and [%lld, %lld], which do not fit a matrix "
                        "[%lld, %lld]; is the adapter for another model?",
-                       m->file.name, p->module, (long long)p->a->dims[0], (long long)p->a->dims[1],
-                       (long long)p->b->dims[0], (long long)p->b->dims[1], (long long)n_out,
-                       (long long)n_in);
-    if (!m->config.has_rank_pattern && m->config.rank > 0 && m->config.rank != (double)rank)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: %s has rank %lld, but the config says r = %g",
-                       m->file.name, p->module, (long long)rank, m->config.rank);
-    return QUIP_OK;
+                       m->files.file.name, p->module, (long long)p->a->dims[0],
+                       (long long)p->a->dims[1], (long long)p->b->dims[0], (long long)p->b->dims[1],
+                       (long long)n_out, (long long)n_in);
+    return qp_peft_check_rank(&m->files, p->a->name, rank, error);
 }
 
 static quip_status match_plan(struct lora_merge *m, const struct plan *plan, quip_error *error)
@@ -135,54 +132,12 @@ static quip_status match_plan(struct lora_merge *m, const struct plan *plan, qui
     for (int i = 0; i < m->n_pairs; i++)
         if (!m->pairs[i].is_used)
             return qp_fail(error, QUIP_E_FORMAT,
-                           "%s: %s is no matrix of this model; is the adapter for another?",
-                           m->file.name, m->pairs[i].module);
+                           "%s: %s is not a matrix of this model; is the adapter for another?",
+                           m->files.file.name, m->pairs[i].module);
     return QUIP_OK;
 }
 
 /* ---- files ---- */
-
-/* The weights: `path` itself, or in the folder. */
-static quip_status open_adapter_weights(struct lora_merge *m, const char *path, quip_error *error)
-{
-    char *inside = NULL;
-    if (qp_path_is_folder(path)) {
-        inside = qp_path_join(path, "adapter_model.safetensors");
-        if (inside && !qp_path_exists(inside)) {
-            free(inside);
-            inside = qp_path_join(path, "adapter_model.bin");
-        }
-        if (!inside)
-            return qp_fail_memory(error, "a path", strlen(path));
-    }
-    quip_status status = qp_file_open(&m->file, inside ? inside : path, error);
-    free(inside);
-    if (!status)
-        status = qp_format_open_with(&m->format, &m->file, &qp_pytorch_reader, error);
-    if (!status && m->format.kind == FORMAT_TFLITE)
-        status = qp_fail(error, QUIP_E_UNSUPPORTED,
-                         "%s: is a LoRA file of the original; what is merged is PEFT's own folder",
-                         m->file.name);
-    return status;
-}
-
-/* adapter_config.json beside the weights, or what they say themselves. */
-static quip_status read_adapter_config(struct lora_merge *m, quip_error *error)
-{
-    char *folder = qp_path_folder(m->file.name);
-    char *path = folder ? qp_path_join(folder, "adapter_config.json") : NULL;
-    quip_status status = QUIP_OK;
-    if (!path)
-        status = qp_fail_memory(error, "a path", strlen(m->file.name));
-    else if (!qp_path_exists(path))
-        qp_peft_read_metadata(&m->config, &m->format);
-    else if (!(status = qp_file_open(&m->config_file, path, error)))
-        status = qp_peft_read(&m->config, (const char *)m->config_file.data,
-                              (size_t)m->config_file.size, path, error);
-    free(folder);
-    free(path);
-    return status;
-}
 
 quip_status qp_lora_merge_open(struct lora_merge **merge, const char *path, const struct plan *plan,
                                quip_error *error)
@@ -191,9 +146,11 @@ quip_status qp_lora_merge_open(struct lora_merge **merge, const char *path, cons
     *merge = m;
     if (!m)
         return qp_fail_memory(error, path, sizeof *m);
-    quip_status status = open_adapter_weights(m, path, error);
-    if (!status)
-        status = read_adapter_config(m, error);
+    quip_status status = qp_adapter_files_open_with(&m->files, path, &qp_pytorch_reader, error);
+    if (!status && m->files.format.kind == FORMAT_TFLITE)
+        status = qp_fail(error, QUIP_E_UNSUPPORTED,
+                         "%s: is a MediaPipe LoRA file; only PEFT adapters can be merged",
+                         m->files.file.name);
     if (!status)
         status = pair_tensors(m, error);
     return status ? status : match_plan(m, plan, error);
@@ -214,22 +171,11 @@ void qp_lora_merge_close(struct lora_merge *m)
         return;
     drop_job(m);
     free(m->pairs);
-    qp_format_close(&m->format);
-    qp_file_close(&m->file);
-    qp_file_close(&m->config_file);
+    qp_adapter_files_close(&m->files);
     free(m);
 }
 
 /* ---- adding ---- */
-
-static double scale_of_pair(const struct lora_merge *m, const struct lora_merge_pair *p)
-{
-    const char *end = strstr(p->a->name, ".lora_A");
-    if (!m->config.has_alpha)
-        return 1;
-    const double alpha = qp_peft_alpha(&m->config, p->a->name, (size_t)(end - p->a->name));
-    return alpha / (m->config.is_rank_stabilized ? sqrt(m->rank) : m->rank);
-}
 
 static quip_status begin_job(struct lora_merge *m, const struct job *job, quip_error *error)
 {
@@ -241,14 +187,14 @@ static quip_status begin_job(struct lora_merge *m, const struct job *job, quip_e
     const struct tensor *a = m->pair->a, *b = m->pair->b;
     const size_t n_a = (size_t)(a->dims[0] * a->dims[1]), n_b = (size_t)(b->dims[0] * b->dims[1]);
     m->rank = (int)a->dims[0];
-    m->scale = scale_of_pair(m, m->pair);
+    m->scale = qp_peft_scale(&m->files.config, a->name, m->rank);
     m->a = malloc(n_a * sizeof *m->a);
     m->b = malloc(n_b * sizeof *m->b);
     m->sum = malloc((size_t)a->dims[1] * sizeof *m->sum);
     if (!m->a || !m->b || !m->sum)
         return qp_fail_memory(error, m->pair->module, (n_a + n_b) * sizeof *m->a);
-    quip_status status = qp_format_read_f32(&m->format, a, 0, n_a, m->a, error);
-    return status ? status : qp_format_read_f32(&m->format, b, 0, n_b, m->b, error);
+    quip_status status = qp_format_read_f32(&m->files.format, a, 0, n_a, m->a, error);
+    return status ? status : qp_format_read_f32(&m->files.format, b, 0, n_b, m->b, error);
 }
 
 quip_status qp_lora_merge_add(struct lora_merge *m, const struct job *job, int head_dim,

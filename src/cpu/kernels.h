@@ -223,7 +223,7 @@ void qp_gemm_f32_pairs(pair_sums_f32 *sums_of, const struct out_view *out, const
                        const struct f32_rows *x, int begin, int end);
 
 /* Bytes that are fetched ahead while a thin matrix is read for one token: what is read next lies
- * there (model/adapter.c), and the processor cannot see that. */
+ * there (cpu/pack_adapter.c), and the processor cannot see that. */
 #define THIN_AHEAD 6144
 
 /* Each fills in what it has; on other architectures they do nothing. */

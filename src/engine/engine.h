@@ -1,5 +1,6 @@
 /* engine.h: sessions: a position in a kv cache, and what moves it forward.
  *   forward.c   tokens -> logits
+ *   adapter.c   adapters, opened and packed
  *   options.c   options, checked and complete
  *   session.c   open, close, clone, rewind; feeding tokens
  *   turns.c     roles and templates -> tokens
@@ -25,6 +26,22 @@ bool qp_forward(struct run *r, const quip_token *tokens, int n, enum logits_want
 /* Tokens that go through the layers together in prefill: enough to amortise unpacking the weights,
  * few enough to keep the buffers small (docs/performance.md). */
 #define PREFILL_CHUNK 512
+
+/* ---- adapter.c ---- */
+
+struct quip_adapter {
+    atomic_int n_references; // the caller's, and one for each session
+    quip_model *model;       // that the adapter was checked against; kept open
+    struct packed_adapter packed;
+};
+/* `path` is a PEFT folder, its adapter_model.safetensors, or a MediaPipe LoRA file. */
+quip_status qp_adapter_load(quip_adapter **adapter, quip_model *model, const char *path,
+                            quip_error *error);
+/* `file` is open; it is closed in any case. */
+quip_status qp_adapter_load_file(quip_adapter **adapter, quip_model *model, struct file *file,
+                                 quip_error *error);
+void qp_adapter_retain(quip_adapter *adapter);  // NULL is fine
+void qp_adapter_release(quip_adapter *adapter); // the last one closes
 
 /* ---- draft.c ---- */
 

@@ -18,6 +18,22 @@ struct act {
     size_t q_stride;
 };
 
+/* A pair of an adapter's matrices, as the backend packs it: a [rank, n_in] and b [n_out, rank],
+ * with alpha / rank in b. Floats or integers; the others have no data. */
+struct lora {
+    int rank; // 0: no change
+    struct matrix a, b;
+    struct thin thin_a, thin_b;
+};
+struct layer_adapter {
+    struct lora m[N_MATRICES]; // by enum layer_matrix
+};
+struct packed_adapter {
+    struct arena arena;
+    struct layer_adapter *layers; // [n_layers]
+    int max_rank;
+};
+
 /* One of several products that share their input: y = w x + scale * b (a x), [n, w->n_out]. */
 struct product {
     const struct matrix *w;
@@ -102,6 +118,10 @@ void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, 
 /* Take what adapters of up to max_rank need beside that, from an arena of its own. */
 void qp_cpu_take_adapter(struct run *r, struct arena *a, int max_rank, int max_tokens,
                          int n_threads);
+/* Pack an adapter, in the numbers of the matrices beside it (pack_adapter.c). */
+quip_status qp_cpu_adapter_open(struct packed_adapter *packed, struct adapter *adapter,
+                                quip_error *error);
+void qp_cpu_adapter_close(struct packed_adapter *packed); // all-zero is fine
 /* Start the threads; after qp_cpu_take with a real arena. */
 quip_status qp_cpu_open(struct run *r, bool is_polite, quip_error *error);
 void qp_cpu_close(struct run *r);

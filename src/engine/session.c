@@ -30,8 +30,8 @@ static void take_all(quip_session *s, struct arena *a)
 static size_t measure_adapter(quip_session *s, const quip_adapter *adapter)
 {
     struct arena measured = { 0 };
-    qp_cpu_take_adapter(&s->run, &measured, adapter->max_rank, prefill_chunk(s->options.n_context),
-                        s->options.n_threads);
+    qp_cpu_take_adapter(&s->run, &measured, adapter->packed.max_rank,
+                        prefill_chunk(s->options.n_context), s->options.n_threads);
     return measured.used;
 }
 
@@ -199,7 +199,7 @@ quip_status qp_session_set_adapter(quip_session *s, quip_adapter *adapter, float
         (status = qp_arena_open(&arena, measure_adapter(s, adapter), "a session's adapter", error)))
         return status;
     if (adapter)
-        qp_cpu_take_adapter(&s->run, &arena, adapter->max_rank, prefill_chunk(o->n_context),
+        qp_cpu_take_adapter(&s->run, &arena, adapter->packed.max_rank, prefill_chunk(o->n_context),
                             o->n_threads);
     qp_adapter_retain(adapter);
     qp_adapter_release(o->adapter);
@@ -207,7 +207,7 @@ quip_status qp_session_set_adapter(quip_session *s, quip_adapter *adapter, float
     s->adapter_arena = arena;
     o->adapter = adapter;
     o->adapter_scale = scale;
-    s->run.adapter = adapter ? adapter->layers : NULL;
+    s->run.adapter = adapter ? adapter->packed.layers : NULL;
     s->run.adapter_scale = scale;
     cut_context(s, s->n); // guesses are the old weights'
     qp_cpu_kv_rewind(&s->run, 0);

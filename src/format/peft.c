@@ -1,8 +1,12 @@
-/* peft.c: adapter_config.json of a PEFT adapter.
- * In:  its text.
- * Out: how the weights beside it are scaled; an error for a kind of adapter that is more than two
+/* peft.c: the files of a PEFT adapter: weights, and adapter_config.json.
+ * In:  a folder, or a file of weights.
+ * Out: the tensors, and how they are scaled; an error for a kind of adapter that is more than two
  *      low-rank matrices beside each matrix of the model. */
 #include "format/format_impl.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
 
 /* What would change the result if it were on. Every one of them is off when it is null, false, 0,
  * empty or "none". */
@@ -138,20 +142,7 @@ bool qp_peft_side(const char *name, size_t *n_module, bool *is_b)
     return false;
 }
 
-void qp_peft_read_metadata(struct peft_config *c, struct format *f)
-{
-    const struct metadata *m = qp_format_find_metadata(f, "lora_alpha");
-    const uint8_t *text;
-    size_t n;
-    struct json_scan j;
-    if (!m || m->type != METADATA_BYTES || qp_format_bytes(f, m, &text, &n, NULL))
-        return;
-    qp_json_open(&j, (const char *)text, n);
-    const double alpha = qp_json_number(&j);
-    qp_json_close(&j);
-    c->has_alpha = !j.is_malformed && alpha >= -1e6 && alpha <= 1e6;
-    c->alpha = alpha;
-}
+/* ---- rank and scale ---- */
 
 /* Is `key` the whole name, or its last components? */
 static bool names_module(struct json_text key, const char *name, size_t n)
@@ -160,7 +151,8 @@ static bool names_module(struct json_text key, const char *name, size_t n)
            (key.n == n || name[n - key.n - 1] == '.');
 }
 
-double qp_peft_alpha(const struct peft_config *c, const char *module, size_t n)
+/* Alpha of a module, by its full name of n bytes: "model.layers.0.self_attn.q_proj". */
+static double module_alpha(const struct peft_config *c, const char *module, size_t n)
 {
     struct json_scan j;
     if (!c->alpha_pattern.n || *c->alpha_pattern.raw != '{')
@@ -174,4 +166,124 @@ double qp_peft_alpha(const struct peft_config *c, const char *module, size_t n)
             return alpha;
     }
     return c->alpha;
+}
+
+double qp_peft_scale(const struct peft_config *c, const char *tensor_name, int rank)
+{
+    size_t n;
+    bool is_b;
+    assert(rank > 0);
+    if (!c->has_alpha || !qp_peft_side(tensor_name, &n, &is_b))
+        return 1;
+    return module_alpha(c, tensor_name, n) / (c->is_rank_stabilized ? sqrt(rank) : rank);
+}
+
+quip_status qp_peft_check_rank(const struct adapter_files *f, const char *tensor_name, int64_t rank,
+                               quip_error *error)
+{
+    const struct peft_config *c = &f->config;
+    if (c->has_rank_pattern || c->rank == 0 || c->rank == (double)rank)
+        return QUIP_OK;
+    return qp_fail(error, QUIP_E_FORMAT, "%s: %s has rank %lld, but the config says r = %g",
+                   f->file.name, tensor_name, (long long)rank, c->rank);
+}
+
+/* ---- files ---- */
+
+#define CONFIG_NAME "adapter_config.json"
+#define WEIGHTS_NAME "adapter_model.safetensors"
+
+/* Weights without a config may have lora_alpha in their own metadata. */
+static void read_alpha_metadata(struct adapter_files *f)
+{
+    const struct metadata *m = qp_format_find_metadata(&f->format, "lora_alpha");
+    const uint8_t *text;
+    size_t n;
+    struct json_scan j;
+    if (!m || m->type != METADATA_BYTES || qp_format_bytes(&f->format, m, &text, &n, NULL))
+        return;
+    qp_json_open(&j, (const char *)text, n);
+    const double alpha = qp_json_number(&j);
+    qp_json_close(&j);
+    f->config.has_alpha = !j.is_malformed && alpha >= -1e6 && alpha <= 1e6;
+    f->config.alpha = alpha;
+}
+
+/* `config` is a path, or NULL where the weights have no config. f->file is open if `weights` is
+ * NULL. */
+static quip_status open_files(struct adapter_files *f, const char *config, const char *weights,
+                              const struct format_reader *reader, quip_error *error)
+{
+    quip_status status = QUIP_OK;
+    if (config && !(status = qp_file_open(&f->config_file, config, error)))
+        status = qp_peft_read(&f->config, (const char *)f->config_file.data,
+                              (size_t)f->config_file.size, config, error);
+    if (!status && weights)
+        status = qp_file_open(&f->file, weights, error);
+    if (!status)
+        status = qp_format_open_with(&f->format, &f->file, reader, error);
+    if (status)
+        qp_adapter_files_close(f);
+    else if (!config)
+        read_alpha_metadata(f);
+    return status;
+}
+
+quip_status qp_adapter_files_open(struct adapter_files *f, const char *path, quip_error *error)
+{
+    const bool is_folder = qp_path_is_folder(path);
+    const bool has_config = is_folder || strcmp(qp_path_name(path), WEIGHTS_NAME) == 0;
+    char *folder = is_folder ? NULL : qp_path_folder(path);
+    char *config =
+        is_folder || folder ? qp_path_join(is_folder ? path : folder, CONFIG_NAME) : NULL;
+    char *weights = is_folder ? qp_path_join(path, WEIGHTS_NAME) : NULL;
+    quip_status status;
+    *f = (struct adapter_files){ 0 };
+    if (!config || (is_folder && !weights))
+        status = qp_fail_memory(error, "a path", strlen(path));
+    else
+        status = open_files(f, has_config ? config : NULL, is_folder ? weights : path, NULL, error);
+    free(folder);
+    free(config);
+    free(weights);
+    return status;
+}
+
+quip_status qp_adapter_files_open_with(struct adapter_files *f, const char *path,
+                                       const struct format_reader *reader, quip_error *error)
+{
+    char *weights = NULL, *folder = NULL, *config = NULL;
+    quip_status status;
+    *f = (struct adapter_files){ 0 };
+    if (qp_path_is_folder(path)) {
+        weights = qp_path_join(path, WEIGHTS_NAME);
+        if (weights && !qp_path_exists(weights)) {
+            free(weights);
+            weights = qp_path_join(path, "adapter_model.bin");
+        }
+        path = weights;
+    }
+    if (path && (folder = qp_path_folder(path)))
+        config = qp_path_join(folder, CONFIG_NAME);
+    status = config ? open_files(f, qp_path_exists(config) ? config : NULL, path, reader, error)
+                    : qp_fail_memory(error, "a path", sizeof CONFIG_NAME);
+    free(weights);
+    free(folder);
+    free(config);
+    return status;
+}
+
+quip_status qp_adapter_files_open_file(struct adapter_files *f, struct file *file,
+                                       quip_error *error)
+{
+    *f = (struct adapter_files){ .file = *file };
+    return open_files(f, NULL, NULL, NULL, error);
+}
+
+void qp_adapter_files_close(struct adapter_files *f)
+{
+    qp_format_close(&f->format);
+    qp_file_close(&f->file);
+    qp_file_close(&f->config_file);
+    *f = (struct adapter_files){ 0 };
 }

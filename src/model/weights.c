@@ -1,6 +1,6 @@
 /* weights.c: tensors by name -> struct weights, each with the shape that the config asks for, so
  * that a wrong file fails here, by name. */
-#include "model/model.h"
+#include "model/tensor_names.h"
 
 #include <string.h>
 
@@ -11,6 +11,7 @@ struct binder {
     int n_i8, n_i4, n_f32;
     uint64_t n_parameters;
     bool is_gpu; // shapes are byte counts, matrices are tiled
+    char name[128];
 };
 
 static const struct tensor *find(struct binder *b, const char *name)
@@ -221,48 +222,48 @@ static void bind_matrix(struct binder *b, struct matrix *m, const char *name, in
     }
 }
 
-/* "transformer.x_layers_<l>.<name>"; the result is valid until the next call. */
-static const char *layer_name(char *buffer, size_t size, int l, const char *name)
+/* MediaPipe's name of a layer's tensor, without "params.lm."; valid until the next call. */
+static const char *layer_name(struct binder *b, int l, const char *name)
 {
-    snprintf(buffer, size, "transformer.x_layers_%d.%s", l, name);
-    return buffer;
+    snprintf(b->name, sizeof b->name, LAYER_MEDIAPIPE "%s", l, name);
+    return b->name;
+}
+
+static void bind_layer_matrix(struct binder *b, int l, enum layer_matrix m, int n_out, int n_in)
+{
+    bind_matrix(b, &b->model->weights.layers[l].m[m], layer_name(b, l, qp_matrix_name(m)), n_out,
+                n_in);
 }
 
 static void bind_layer(struct binder *b, int l)
 {
     const struct config *c = &b->model->config;
     struct layer_weights *w = &b->model->weights.layers[l];
-    char s[128];
-    const size_t n = sizeof s;
     const int q_width = c->n_heads * c->head_dim, kv_width = c->n_kv_heads * c->head_dim;
 
-    bind_norm(b, &w->attn_norm, layer_name(s, n, l, "pre_layer_norm"), c->d_model);
-    bind_matrix(b, &w->m[MATRIX_Q], layer_name(s, n, l, "self_attention.q"), q_width, c->d_model);
-    bind_matrix(b, &w->m[MATRIX_K], layer_name(s, n, l, "self_attention.k"), kv_width, c->d_model);
-    bind_matrix(b, &w->m[MATRIX_V], layer_name(s, n, l, "self_attention.v"), kv_width, c->d_model);
-    bind_matrix(b, &w->m[MATRIX_O], layer_name(s, n, l, "self_attention.post"), c->d_model,
-                q_width);
+    bind_norm(b, &w->attn_norm, layer_name(b, l, "pre_layer_norm"), c->d_model);
+    bind_layer_matrix(b, l, MATRIX_Q, q_width, c->d_model);
+    bind_layer_matrix(b, l, MATRIX_K, kv_width, c->d_model);
+    bind_layer_matrix(b, l, MATRIX_V, kv_width, c->d_model);
+    bind_layer_matrix(b, l, MATRIX_O, c->d_model, q_width);
     if (c->qk_norm) {
-        bind_norm(b, &w->q_norm, layer_name(s, n, l, "self_attention.q_norm"), c->head_dim);
-        bind_norm(b, &w->k_norm, layer_name(s, n, l, "self_attention.k_norm"), c->head_dim);
+        bind_norm(b, &w->q_norm, layer_name(b, l, "self_attention.q_norm"), c->head_dim);
+        bind_norm(b, &w->k_norm, layer_name(b, l, "self_attention.k_norm"), c->head_dim);
     }
     if (!c->is_parallel)
         // GPU files of Falcon and StableLM have another name for it
         bind_norm(b, &w->ff_norm,
-                  layer_name(s, n, l,
+                  layer_name(b, l,
                              b->is_gpu && c->norm == NORM_LAYER ? "post_layer_norm"
                                                                 : "ff_layer.pre_layer_norm"),
                   c->d_model);
     if (c->is_gated)
-        bind_matrix(b, &w->m[MATRIX_GATE], layer_name(s, n, l, "ff_layer.ffn_layer1_gate"), c->d_ff,
-                    c->d_model);
-    bind_matrix(b, &w->m[MATRIX_UP], layer_name(s, n, l, "ff_layer.ffn_layer1"), c->d_ff,
-                c->d_model);
-    bind_matrix(b, &w->m[MATRIX_DOWN], layer_name(s, n, l, "ff_layer.ffn_layer2"), c->d_model,
-                c->d_ff);
+        bind_layer_matrix(b, l, MATRIX_GATE, c->d_ff, c->d_model);
+    bind_layer_matrix(b, l, MATRIX_UP, c->d_ff, c->d_model);
+    bind_layer_matrix(b, l, MATRIX_DOWN, c->d_model, c->d_ff);
     if (c->post_norm) {
-        bind_norm(b, &w->attn_post_norm, layer_name(s, n, l, "post_layer_norm"), c->d_model);
-        bind_norm(b, &w->ff_post_norm, layer_name(s, n, l, "ff_layer.post_layer_norm"), c->d_model);
+        bind_norm(b, &w->attn_post_norm, layer_name(b, l, "post_layer_norm"), c->d_model);
+        bind_norm(b, &w->ff_post_norm, layer_name(b, l, "ff_layer.post_layer_norm"), c->d_model);
     }
 }
 
