@@ -1,13 +1,14 @@
-/* make_checkpoint.c: a Hugging Face checkpoint of the real dimensions of a model, or of any others,
- * with weights that mean nothing: to show what conversion and inference cost. Stands alone:
+/* make_checkpoint.c: a Hugging Face checkpoint with the dimensions of a real model, or with any
+ * others, and meaningless weights, to measure what conversion and inference cost. It is one file:
  *
  *     cc -O2 -o make_checkpoint tools/make_checkpoint.c
  *     ./make_checkpoint phi2 family=phi random=1
  *     ./make_checkpoint big layers=32 d_model=4096 d_ff=14336 heads=32 kv_heads=8 vocab=128000
  *     /usr/bin/time -v quip convert big big.bin
  *
- * Writes config.json, model.safetensors (float16) and a tokenizer.model of bytes. The weights are
- * a hole in the file, all zero, which costs no disk; with random=1 they are noise. */
+ * It writes config.json, model.safetensors (float16) and a tokenizer.model that has only bytes. The
+ * weights are zeros, as a hole in the file that needs no disk space. With random=1 they are noise.
+ */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
 #include <stdint.h>
@@ -17,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- what there is to make ---- */
+/* ---- model families ---- */
 
 enum {
     LAYERS,
@@ -34,7 +35,7 @@ static const char *const names[N_SETTINGS] = { "layers",   "d_model",  "d_ff",  
                                                "kv_heads", "head_dim", "vocab", "random" };
 
 /* A size is a letter: d_model, d_ff, q (heads * head_dim), k (kv_heads * head_dim), three times q,
- * vocab; 0: a vector. In names, %d is the layer. */
+ * vocab; 0 is a vector. In names, %d is the layer. */
 struct tensor {
     const char *name;
     char rows, cols;
@@ -54,7 +55,7 @@ static const struct tensor llama_tensors[] = {
     { LAYER "mlp.up_proj.weight", 'f', 'd' },
     { LAYER "mlp.down_proj.weight", 'd', 'f' },
     { "model.norm.weight", 'd', 0 },
-    { "lm_head.weight", 'v', 'd' }, // last: a tied model leaves it out
+    { "lm_head.weight", 'v', 'd' }, // last: a tied model omits it
     { 0 },
 };
 static const struct tensor stablelm_tensors[] = {
@@ -122,7 +123,7 @@ struct family {
     const struct tensor *tensors;
     int is_tied;
     long sizes[VOCAB + 1];
-    const char *config; // the lines that only this family has
+    const char *config; // lines of config.json that only this family has
 };
 static const struct family families[] = {
     { "llama",
@@ -311,7 +312,7 @@ static void put_tensor(void *user, const char *name, const struct tensor *t)
                              (unsigned long long)h->n_bytes);
 }
 
-/* float16 numbers between 2^-7 and 2^-5 in size, either sign: xorshift64, four at a time. */
+/* float16 numbers of either sign, 2^-7 to 2^-5 in magnitude, from xorshift64, four at a time. */
 static void fill_noise(uint64_t *block, size_t n)
 {
     static uint64_t state = 88172645463325252u;
@@ -394,7 +395,7 @@ int main(int argc, char **argv)
     set_family("llama");
     for (int i = 2; i < argc; i++)
         if (!set(argv[i])) {
-            fprintf(stderr, "%s: not a setting\n", argv[i]);
+            fprintf(stderr, "unexpected argument \"%s\"\n", argv[i]);
             argc = 0;
         }
     if (argc < 2) {
@@ -404,10 +405,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "]");
         for (int i = 0; i < N_SETTINGS; i++)
             fprintf(stderr, " [%s=%ld]", names[i], settings[i]);
-        fprintf(stderr, "\nA family comes with the sizes of its model; others go behind it.\n");
+        fprintf(stderr, "\nA family sets the sizes of its model; put other sizes after it.\n");
         return 2;
     }
-    mkdir(argv[1], 0777); // one that is there will do
+    mkdir(argv[1], 0777); // an existing folder is fine
     write_config(argv[1]);
     write_tokenizer(argv[1]);
     write_weights(argv[1]);

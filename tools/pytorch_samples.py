@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""pytorch_samples.py FOLDER: PyTorch checkpoints of a few tensors, without PyTorch.
+"""pytorch_samples.py FOLDER: writes PyTorch checkpoints of a few tensors, without PyTorch.
 
-They are what torch.save writes: its archive, and a pickle that names its functions. Those under
-tests/fuzz/corpus/fuzz_pytorch/ come from here; tests/pytorch.c says what each must be read as.
+They are equal to what torch.save writes: its archive, and a pickle that names its functions. The seeds
+in tests/fuzz/corpus/fuzz_pytorch/ come from this tool. tests/pytorch.c says how each must be read.
 """
 
 import collections
@@ -96,9 +96,9 @@ def main(folder):
         return os.path.join(folder, name)
 
     a, b = Tensor(six, 0, (2, 3), (3, 1)), Tensor(half, 1, (3,), (1,))
-    last_row = Tensor(six, 3, (1, 3), (77, 1))  # of a dimension of 1 the stride is nobody's
+    last_row = Tensor(six, 3, (1, 3), (77, 1))  # the stride of a dimension of 1 does not matter
     state = collections.OrderedDict(a=a, b=b, row=last_row, n=Tensor(ids, 0, (2,), (1,)))
-    state._metadata = collections.OrderedDict({"": {"version": 1}})  # as modules have it
+    state._metadata = collections.OrderedDict({"": {"version": 1}})  # as in state_dict()
     save(at("dict"), {"a": a, "b": b, "scalar": Tensor(six, 5, (), ())})
     save(at("ordered"), state)
     save(at("parameter"), {"a": Tensor(six, 0, (2, 3), (3, 1), True)}, name="pytorch_model")

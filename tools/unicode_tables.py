@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""Writes src/tokenizer/unicode_tables.c: the class of every code point, as the pre-tokenizers ask for it,
-what normalizing to NFC, NFD and NFKC needs, and lower case.
+"""Writes src/tokenizer/unicode_tables.c: the class of every code point for the pre-tokenizers, the tables
+for normalizing to NFC, NFD and NFKC, and lower case.
 
 usage: tools/unicode_tables.py > src/tokenizer/unicode_tables.c
        clang-format -i src/tokenizer/unicode_tables.c
 
 Classes: see enum char_class in src/tokenizer/tokenizer_impl.h. White space is Unicode's White_Space
-property. The word class holds what a regular expression's \\w has beside letters, digits, marks and
-connectors: the two joiners, and the symbols of Other_Alphabetic. All of ASCII that prints and is not
-a letter or digit is punctuation. Hangul is composed by arithmetic and is
-not in the tables."""
+property. The word class has what a regular expression's \\w matches besides letters, digits, marks and
+connectors: the two joiners, and the symbols of Other_Alphabetic. Every printable ASCII character that
+is not a letter or digit is punctuation. Hangul is composed by arithmetic and is not in the tables."""
 import unicodedata
 
 OTHER, LETTER, DIGIT, NUMERIC, SPACE, WORD, MARK, CONNECTOR, PUNCTUATION = range(9)
@@ -52,7 +51,7 @@ def canonical_decompositions():
 
 
 def compatibility_decompositions():
-    """Whole ones, of the code points whose canonical one is another."""
+    """Full compatibility decompositions that differ from the canonical one."""
     for c in range(0x110000):
         whole = unicodedata.normalize("NFKD", chr(c))
         if whole != unicodedata.normalize("NFD", chr(c)):
@@ -60,8 +59,8 @@ def compatibility_decompositions():
 
 
 def lower_case_runs():
-    """Runs of code points, one or two apart, whose lower case is equally far away. U+0130, whose lower case
-    is two characters, is left out."""
+    """Runs of code points, one or two apart, whose lower case is at the same distance. U+0130 is omitted,
+    because its lower case is two characters."""
     runs = []
     for c in range(0x110000):
         lower = chr(c).lower()
@@ -91,7 +90,7 @@ def main():
     compositions = [i for i, (c, first, second) in enumerate(decompositions)
                     if second and unicodedata.normalize("NFC", chr(c)) == chr(c)]
     compositions.sort(key=lambda i: decompositions[i][1:])
-    print("/* unicode_tables.c: what the tokenizers ask of Unicode. Written by tools/unicode_tables.py from")
+    print("/* unicode_tables.c: Unicode tables of the tokenizers. Written by tools/unicode_tables.py from")
     print(" * Unicode %s; do not edit. */" % unicodedata.unidata_version)
     print('#include "tokenizer/tokenizer_impl.h"')
     put_array("The class of each ASCII character.", "uint8_t qp_ascii_class[128]",
@@ -102,11 +101,11 @@ def main():
     put_array("Runs of one canonical combining class: first code point << 8 | class.",
               "uint32_t qp_mark_runs[]", ("0x%x" % r for r in runs_of(marks, 8)))
     print("const int qp_n_mark_runs = QP_COUNT(qp_mark_runs);")
-    put_array("Canonical decompositions, by code point: it, its first part, its second or 0.",
+    put_array("Canonical decompositions by code point: the code point, its first part, its second part or 0.",
               "uint32_t qp_decompositions[][3]",
               ("{ 0x%x, 0x%x, 0x%x }" % d for d in decompositions))
     print("const int qp_n_decompositions = QP_COUNT(qp_decompositions);")
-    put_array("Those that NFC puts together again, by their parts: indices of qp_decompositions.",
+    put_array("Decompositions that NFC composes, sorted by their parts: indices of qp_decompositions.",
               "uint16_t qp_compositions[]", map(str, compositions))
     print("const int qp_n_compositions = QP_COUNT(qp_compositions);")
     pool, rows = b"", []
@@ -115,11 +114,11 @@ def main():
         if whole not in pool:
             pool += whole
         rows.append("{ 0x%x, 0x%x }" % (c, pool.index(whole) << 6 | len(whole)))
-    put_array("Compatibility decompositions, whole, by code point: it, place in the pool << 6 | length.",
+    put_array("Full compatibility decompositions: the code point, offset in the pool << 6 | length.",
               "uint32_t qp_compatibility[][2]", rows)
     print("const int qp_n_compatibility = QP_COUNT(qp_compatibility);")
     put_array("Their UTF-8.", "uint8_t qp_compatibility_pool[]", map(str, pool))
-    put_array("Lower case: runs of first and last code point, step, and what is added.",
+    put_array("Lower case: first and last code point of a run, step, and the number to add.",
               "int32_t qp_lower_case_runs[][4]", ("{ 0x%x, 0x%x, %d, %d }" % r for r in lower_case_runs()))
     print("const int qp_n_lower_case_runs = QP_COUNT(qp_lower_case_runs);")
 

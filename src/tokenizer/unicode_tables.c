@@ -1,4 +1,4 @@
-/* unicode_tables.c: what the tokenizers ask of Unicode. Written by tools/unicode_tables.py from
+/* unicode_tables.c: Unicode tables of the tokenizers. Written by tools/unicode_tables.py from
  * Unicode 14.0.0; do not edit. */
 #include "tokenizer/tokenizer_impl.h"
 
@@ -323,7 +323,7 @@ const uint32_t qp_mark_runs[] = {
 };
 const int qp_n_mark_runs = QP_COUNT(qp_mark_runs);
 
-// Canonical decompositions, by code point: it, its first part, its second or 0.
+// Canonical decompositions by code point: the code point, its first part, its second part or 0.
 const uint32_t qp_decompositions[][3] = {
     { 0xc0, 0x41, 0x300 },         { 0xc1, 0x41, 0x301 },         { 0xc2, 0x41, 0x302 },
     { 0xc3, 0x41, 0x303 },         { 0xc4, 0x41, 0x308 },         { 0xc5, 0x41, 0x30a },
@@ -1015,7 +1015,7 @@ const uint32_t qp_decompositions[][3] = {
 };
 const int qp_n_decompositions = QP_COUNT(qp_decompositions);
 
-// Those that NFC puts together again, by their parts: indices of qp_decompositions.
+// Decompositions that NFC composes, sorted by their parts: indices of qp_decompositions.
 const uint16_t qp_compositions[] = {
     912,  909,  913,  0,    1,    2,   3,   53,  55,  238, 4,    572,  5,    165,  208,  210,  570,
     415,  57,   417,  419,  421,  59,  61,  63,  65,  6,   425,  67,   427,  431,  433,  429,  7,
@@ -1076,7 +1076,7 @@ const uint16_t qp_compositions[] = {
 };
 const int qp_n_compositions = QP_COUNT(qp_compositions);
 
-// Compatibility decompositions, whole, by code point: it, place in the pool << 6 | length.
+// Full compatibility decompositions: the code point, offset in the pool << 6 | length.
 const uint32_t qp_compatibility[][2] = {
     { 0xa0, 0x1 },        { 0xa8, 0x43 },       { 0xaa, 0x101 },      { 0xaf, 0x143 },
     { 0xb2, 0x201 },      { 0xb3, 0x241 },      { 0xb4, 0x283 },      { 0xb5, 0x342 },
@@ -2361,7 +2361,7 @@ const uint8_t qp_compatibility_pool[] = {
     175
 };
 
-// Lower case: runs of first and last code point, step, and what is added.
+// Lower case: first and last code point of a run, step, and the number to add.
 const int32_t qp_lower_case_runs[][4] = {
     { 0x41, 0x5a, 1, 32 },         { 0xc0, 0xd6, 1, 32 },         { 0xd8, 0xde, 1, 32 },
     { 0x100, 0x12e, 2, 1 },        { 0x132, 0x136, 2, 1 },        { 0x139, 0x147, 2, 1 },
