@@ -1,15 +1,14 @@
-/* decode.c: decode against a plain read of the same bytes, in turns, on the same threads.
+/* decode.c: compares decode with a plain read of the same bytes, in turns, on the same threads.
  *
  * A token needs every weight once, with its scales and multipliers, so the time to read them is the
- * limit (docs/performance.md).
- * What a machine shared with others reads drifts from second to second: each round reads, decodes
- * and reads again, and the share of the limit is the median over rounds of what both took.
+ * limit (docs/notes/decode.md). On a shared machine the read rate drifts from second to second. So
+ * each round reads, decodes and reads again. The share of the limit is the median over the rounds.
  *
  *     build/bench/decode MODEL [--threads N] [--depth TOKENS] [--rounds N] [--tokens N] [--step N]
  *         [--adapter PATH]
  *
- * --step: tokens that are run together; a rate of 100 then is 100 such steps a second.
- * --adapter: with the adapter against without it, in turns, instead of against a plain read.
+ * --step: tokens of one pass. A rate of 100 then means 100 passes per second.
+ * --adapter: compares passes with and without the adapter, in turns, instead of a plain read.
  */
 #include "limits.h"
 #include "median.h"
@@ -30,7 +29,7 @@ enum {
     MAX_STEP = 512
 };
 
-static void take_matrix(struct reading *all, size_t *needed, const struct matrix *w)
+static void add_matrix(struct reading *all, size_t *needed, const struct matrix *w)
 {
     const uint8_t *begin = w->data, *end = begin + (size_t)w->n_out * w->row_bytes;
     if (!begin)
@@ -46,23 +45,24 @@ static void take_matrix(struct reading *all, size_t *needed, const struct matrix
         *needed += (size_t)w->n_out * qp_multiplier_bytes(w->n_in);
 }
 
-/* The bytes that a token needs; *all is where they are, rounded to whole lines. */
+/* The number of bytes that a token needs. *all is the range that contains them, rounded to whole
+ * cache lines. */
 static size_t weight_bytes(const quip_model *m, struct reading *all)
 {
     size_t needed = 0;
     *all = (struct reading){ NULL, 0 };
     for (int l = 0; l < m->config.n_layers; l++) {
         for (int i = 0; i < N_MATRICES; i++)
-            take_matrix(all, &needed, &m->weights.layers[l].m[i]);
+            add_matrix(all, &needed, &m->weights.layers[l].m[i]);
     }
-    take_matrix(all, &needed, &m->weights.head);
+    add_matrix(all, &needed, &m->weights.head);
     const size_t skipped = (64 - (uintptr_t)all->data % 64) % 64;
     all->data += skipped;
     all->n_bytes -= skipped;
     return needed;
 }
 
-/* n times `step` tokens. */
+/* Run n passes of `step` tokens. */
 static quip_status decode(quip_session *session, int n, int step, quip_error *error)
 {
     quip_token tokens[MAX_STEP];
@@ -76,7 +76,7 @@ static quip_status decode(quip_session *session, int n, int step, quip_error *er
     return QUIP_OK;
 }
 
-/* Go to a depth, many tokens at a time. */
+/* Fill the context to a depth, many tokens per pass. */
 static quip_status go_to(quip_session *session, int depth, quip_error *error)
 {
     const quip_status status = decode(session, depth / MAX_STEP, MAX_STEP, error);
@@ -92,7 +92,7 @@ static quip_status measure(const struct setup *s, quip_session *session, quip_er
     quip_status status = qp_pool_open(&pool, s->n_threads, false, error);
     if (status)
         return status;
-    for (int i = -1; i < s->n_rounds && !status; i++) { // the first warms up
+    for (int i = -1; i < s->n_rounds && !status; i++) { // the first round warms up
         const double before = read_rate(pool, &all);
         const uint64_t begin = qp_now_ns();
         if (!(status = decode(session, s->n_tokens, s->step, error))) {
@@ -116,7 +116,7 @@ static quip_status measure(const struct setup *s, quip_session *session, quip_er
     return QUIP_OK;
 }
 
-/* Milliseconds of a step, which end where they began. */
+/* Milliseconds per pass. The session is rewound to where it was. */
 static quip_status time_steps(double *ms, const struct setup *s, quip_session *session,
                               quip_error *error)
 {
@@ -126,11 +126,11 @@ static quip_status time_steps(double *ms, const struct setup *s, quip_session *s
     return status ? status : quip_session_rewind(session, s->depth, error);
 }
 
-/* sessions: without and with the adapter. */
+/* sessions[0] has no adapter, sessions[1] has it. */
 static quip_status compare(const struct setup *s, quip_session *sessions[2], quip_error *error)
 {
     double ms[2][MAX_ROUNDS], ratios[MAX_ROUNDS];
-    for (int i = -1; i < s->n_rounds; i++) { // the first warms up
+    for (int i = -1; i < s->n_rounds; i++) { // the first round warms up
         const int at = i < 0 ? 0 : i;
         for (int turn = 0; turn < 2; turn++) {
             const int which = (turn + at) % 2;

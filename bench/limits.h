@@ -1,19 +1,19 @@
-/* limits.h: what one thread of this processor can do at most, for roofline.c, decode.c and
- * kernels.c. Its data is aligned to 64 bytes. Loops of independent instructions are in assembly,
- * where no compiler folds or spills them. */
+/* limits.h: the limits of one thread of this processor, for roofline.c, decode.c and kernels.c.
+ * Data is aligned to 64 bytes. Loops of independent instructions are in assembly, so that no
+ * compiler folds or spills them. */
 #ifndef BENCH_LIMITS_H
 #define BENCH_LIMITS_H
 
 #include "base/base.h"
 
-static volatile uint64_t limits_sink; // keeps what nobody reads from being optimized away
+static volatile uint64_t limits_sink; // keeps unused results from being optimized away
 
-/* 64 bytes: vectors where the compiler has them. */
+/* 64 bytes, as vectors if the compiler has them. */
 typedef uint64_t line __attribute__((vector_size(64)));
 
-/* Read n bytes in order, once, in whole lines: asking for each `ahead` bytes before its turn, or
- * leaving that to the processor. On some minutes of a machine the one is faster, on some the other.
- */
+/* Read n bytes in order, once, in whole lines. Prefetch each line `ahead` bytes before it is read,
+ * or leave prefetching to the processor if `ahead` is 0. Which one is faster changes from minute to
+ * minute. */
 static inline __attribute__((always_inline)) void read_lines(const void *data, size_t n, int ahead)
 {
     const line *p = data;
@@ -30,7 +30,7 @@ static inline __attribute__((always_inline)) void read_lines(const void *data, s
     limits_sink = a[0] ^ a[1] ^ a[2] ^ a[3] ^ a[4] ^ a[5] ^ a[6] ^ a[7];
 }
 
-/* The bytes of a read, for the pool's threads. */
+/* The bytes that the threads of a pool read. */
 struct reading {
     const uint8_t *data;
     size_t n_bytes;
@@ -43,7 +43,7 @@ static inline __attribute__((always_inline)) void read_share(const struct readin
     read_lines(r->data + (size_t)index * n, n, ahead);
 }
 
-static inline void read_asking(void *arg, int index, int n_threads)
+static inline void read_prefetched(void *arg, int index, int n_threads)
 {
     read_share(arg, index, n_threads, 8192);
 }
@@ -58,20 +58,21 @@ static inline double rate(size_t n_bytes, uint64_t begin_ns) // GB/s
     return (double)n_bytes / (double)(qp_now_ns() - begin_ns);
 }
 
-/* GB/s of all threads together, each its own part, in the faster way. */
+/* GB/s of all threads together, each reading its own part, in the faster of the two ways. */
 static inline double read_rate(struct pool *pool, struct reading *r)
 {
     uint64_t begin = qp_now_ns();
-    qp_pool_run(pool, read_asking, r);
-    const double asking = rate(r->n_bytes, begin);
+    qp_pool_run(pool, read_prefetched, r);
+    const double prefetched = rate(r->n_bytes, begin);
     begin = qp_now_ns();
     qp_pool_run(pool, read_plainly, r);
     const double plainly = rate(r->n_bytes, begin);
-    return asking > plainly ? asking : plainly;
+    return prefetched > plainly ? prefetched : plainly;
 }
 
-/* n rounds of the widest dot product of 8-bit integers that the engine uses here. Returns the
- * operations done, a multiply and an add being two; 0 where no such instruction is known. */
+/* Run n rounds of the widest dot product of 8-bit integers that the engine uses on this processor.
+ * Returns the number of operations (a multiply and an add are two), or 0 if there is no such
+ * instruction. */
 #define DOT8(a, b, c, d, e, f, g, h) DOT(a) DOT(b) DOT(c) DOT(d) DOT(e) DOT(f) DOT(g) DOT(h)
 
 #if defined(__x86_64__)
@@ -93,7 +94,7 @@ static inline double integer_rounds(unsigned cpu, long n)
 #undef DOT
         return rounds * 24 * 128;
     }
-    if (cpu & CPU_AVX2) { // bytes to pairs, pairs to fours, sum: three instructions a product
+    if (cpu & CPU_AVX2) { // bytes to pairs, pairs to fours, sum: three instructions per product
 #define DOT(i)                                                                                     \
     "vpmaddubsw %%ymm15, %%ymm14, %%ymm" #i "\n\tvpmaddwd %%ymm" #i ", %%ymm13, %%ymm" #i "\n\t"   \
     "vpaddd %%ymm" #i ", %%ymm12, %%ymm" #i "\n\t"

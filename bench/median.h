@@ -1,4 +1,4 @@
-/* median.h: the figure that the benchmarks tell. */
+/* median.h: the number that the benchmarks print. */
 #ifndef BENCH_MEDIAN_H
 #define BENCH_MEDIAN_H
 
@@ -10,7 +10,7 @@ static inline int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Sorts v[0, n). */
+/* The median of v[0, n), which is sorted in place. */
 static inline double median(double *v, int n)
 {
     qsort(v, (size_t)n, sizeof *v, compare_doubles);

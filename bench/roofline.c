@@ -1,9 +1,11 @@
-/* roofline.c: what this machine can do at most: the two limits that an engine runs into.
- * bench/roofline [-t THREADS] [-r ROUNDS] [--json]
- * Decode reads every weight once: bytes a second of a plain read, all threads, each its own part of
- * 1 GiB, in the faster of two ways. Prefill multiplies: operations a second of the widest dot
- * product of 8-bit integers, in registers. Medians of rounds that alternate, because neighbours
- * change within seconds. */
+/* roofline.c: the two limits of this machine for an engine.
+ *
+ *     build/bench/roofline [-t THREADS] [-r ROUNDS] [--json]
+ *
+ * Decode reads every weight once. Its limit is the rate of a plain read by all threads, each with
+ * its own part of 1 GiB, in the faster of two ways. Prefill multiplies. Its limit is the rate of
+ * the widest dot product of 8-bit integers in registers. The result is the median of alternating
+ * rounds, because the load of other machines on the host changes within seconds. */
 #include "limits.h"
 #include "median.h"
 
@@ -58,7 +60,7 @@ static int whole_number(const char *text, int max)
     char *end;
     const long n = strtol(text, &end, 10);
     if (*text == 0 || *end || n < 1 || n > max) {
-        fprintf(stderr, "roofline: %s: not a number from 1 to %d\n", text, max);
+        fprintf(stderr, "roofline: %s is not a number; must be 1 to %d\n", text, max);
         exit(2);
     }
     return (int)n;
@@ -82,10 +84,10 @@ int main(int argc, char **argv)
     quip_error error;
     uint8_t *data = qp_alloc_pages(READ_BYTES);
     if (!data)
-        return fprintf(stderr, "roofline: no memory for 1 GiB to read\n"), 1;
+        return fprintf(stderr, "roofline: out of memory for 1 GiB\n"), 1;
     if (qp_pool_open(&pool, n_threads, false, &error))
         return fprintf(stderr, "roofline: %s\n", error.message), 1;
-    memset(data, 1, READ_BYTES); // pages of zeros may be one page
+    memset(data, 1, READ_BYTES); // untouched pages may all be the same zero page
     n_threads = qp_pool_n_threads(pool);
 
     struct limits_job job = { .cpu = qp_cpu_features() };

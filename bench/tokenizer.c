@@ -1,8 +1,10 @@
-/* tokenizer.c: how fast a vocabulary opens and a text becomes tokens, on one thread.
- * usage: bench/tokenizer MODEL TEXT [BLOB]
- * MODEL: a SentencePiece model. BLOB: the quip.tokenizer of a byte-level BPE model.
- * The text is encoded as a whole and line by line, as prompts and as streams of short texts are.
- * CPU time, the best of several runs: other work on the machine counts little. */
+/* tokenizer.c: how fast a vocabulary opens and a text is tokenized, on one thread.
+ *
+ *     build/bench/tokenizer MODEL TEXT [BLOB]
+ *
+ * MODEL is a SentencePiece model. BLOB is the quip.tokenizer of a byte-level BPE model. The text is
+ * tokenized as a whole, like a prompt, and line by line, like a stream of short texts. The result
+ * is CPU time, the best of several runs, so that other work on the machine has little effect. */
 #include "tokenizer/tokenizer.h"
 
 #include <stdio.h>
@@ -39,8 +41,7 @@ static struct tokenizer *bench_open(const struct file *spm, const struct file *b
     return t;
 }
 
-/* Encode the text, each line on its own or all at once; returns the number of ids, -1 on failure.
- */
+/* Tokenize the text, line by line or all at once. Returns the number of ids, or -1 on failure. */
 static int encode_text(const struct tokenizer *t, const char *text, size_t n, bool by_lines)
 {
     struct tokens ids = { 0 };

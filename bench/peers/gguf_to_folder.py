@@ -1,4 +1,4 @@
-"""A Gemma 3 GGUF as a Hugging Face folder, for LiteRT's exporter, which begins there.
+"""Writes a Gemma 3 GGUF as a Hugging Face folder, which LiteRT's exporter needs.
 usage: gguf_to_folder.py IN.gguf OUT_FOLDER
 needs: pip install gguf numpy safetensors sentencepiece protobuf"""
 
@@ -33,7 +33,7 @@ def tensors(reader):
     for t in reader.tensors:
         shape = [int(n) for n in reversed(t.shape)]
         values = dequantize(t.data, t.tensor_type).astype(numpy.float32).reshape(shape)
-        out[published(t.name)] = numpy.ascontiguousarray(values - 1 if "norm" in t.name else values)  # GGUF adds Gemma's 1
+        out[published(t.name)] = numpy.ascontiguousarray(values - 1 if "norm" in t.name else values)  # GGUF stores Gemma's norms with 1 added
     return out
 
 

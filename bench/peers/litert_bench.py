@@ -1,4 +1,4 @@
-"""One measurement of LiteRT-LM, as one JSON line. The first round, which fills its weight cache, does not count.
+"""One measurement of LiteRT-LM, as one JSON line. The first round fills its weight cache and is not counted.
 usage: litert_bench.py MODEL.litertlm THREADS PROMPT_TOKENS OUTPUT_TOKENS CACHE_FOLDER
 needs: pip install litert-lm-api"""
 

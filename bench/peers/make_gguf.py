@@ -1,4 +1,4 @@
-"""A GGUF of the shape of Gemma 1 2B with random weights, every matrix of one type: speed alone is measured with it.
+"""Writes a GGUF with the shape of Gemma 1 2B and random weights, every matrix of one type, to measure speed only.
 usage: make_gguf.py OUT.gguf {q8_0|q4_0} VOCABULARY_FROM.gguf LAYERS VOCABULARY
 needs: pip install gguf numpy"""
 
@@ -15,7 +15,7 @@ TYPES = {  # type, bytes of a block of 32, largest quantized value
 
 
 def matrix(writer, random, kind, name, rows, columns):
-    """Blocks of noise; scales that give weights of about 1 / sqrt(columns)."""
+    """Blocks of noise, with scales that make the weights about 1 / sqrt(columns)."""
     dtype, block_bytes, largest = TYPES[kind]
     blocks = numpy.frombuffer(random.bytes(rows * columns // 32 * block_bytes), numpy.uint8).reshape(-1, block_bytes).copy()
     scales = random.uniform(0.8, 1.2, len(blocks)) * 1.7 / largest / columns**0.5

@@ -1,8 +1,8 @@
-/* engines.js: the two engines of the table, in the page. Each opens a model with a number of threads and
- * then gives, for a prompt of about n tokens: { promptTokens, prefill, decode } in tokens a second. */
+/* engines.js: the two engines, in the page. Each opens a model with a number of threads. For a prompt of
+ * about n tokens it then returns { promptTokens, prefill, decode } in tokens per second. */
 const OUTPUT = 24;
 
-/** n words in an order that does not repeat, so that no engine can guess what comes. */
+/** n words in an order that does not repeat, so that no engine can draft tokens. */
 function words(n) {
   const syllables = ["ba", "co", "du", "fe", "gi", "ho", "ka", "lu", "me", "ni", "po", "ru", "sa", "te", "vi", "wo"];
   let seed = 12345;
@@ -21,7 +21,7 @@ async function openQuip(url, threads) {
     async measure(n) {
       const ids = (await model.encode(words(n))).slice(0, n);
       const session = model.session({ threads, context: n + OUTPUT + 8, maxOutputTokens: OUTPUT, template: "none" });
-      await session.append("", { role: "none" }); // opened: its memory is not part of the measurement
+      await session.append("", { role: "none" }); // opens it: allocating its memory is not measured
       const begin = performance.now();
       await session.prefill(ids);
       const prefillMs = performance.now() - begin;
@@ -47,7 +47,7 @@ async function openWllama(url, threads) {
     openMs: performance.now() - started,
     build: wllama.isMultithread() ? `${wllama.getNumThreads()} threads` : "1 thread",
     async measure(n) {
-      const prompt = words(Math.floor(n / 2.2)); // a word is a little over two tokens
+      const prompt = words(Math.floor(n / 2.2)); // a word is a little more than two tokens
       const options = { prompt, max_tokens: OUTPUT, temperature: 0, ignore_eos: true, cache_prompt: false };
       const { timings } = await wllama.createCompletion(options);
       return { promptTokens: timings.prompt_n, prefill: timings.prompt_per_second, decode: timings.predicted_per_second };

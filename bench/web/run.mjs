@@ -1,4 +1,4 @@
-/* run.mjs: Quip and wllama (llama.cpp for browsers) in Chromium, in turn, on the same models.
+/* run.mjs: measures Quip and wllama (llama.cpp for browsers) in Chromium, in turn, on the same models.
  *   npm ci && node run.mjs [--rounds N] [--models smollm2,gemma3] [--threads 1,2] [--engines quip,wllama] [--depths 64,256,1024] [--json FILE]
  * Needs bindings/web built, the demo models of scripts/fetch-model, build/quip, and Debian's Chromium. */
 import { execFileSync, spawn } from "node:child_process";
@@ -33,7 +33,7 @@ function convert(checkpoint, weights) {
   return model;
 }
 
-/** [label, engine, file] of everything that is measured with a model. */
+/** [label, engine, file] of everything to measure with a model. */
 function cases(name) {
   const checkpoint = fetchModel(name);
   const ours = values.weights.split(",").map((w) => [`quip ${w}`, "quip", convert(checkpoint, w)]);
