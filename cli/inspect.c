@@ -2,7 +2,9 @@
  * float32. */
 #include "cli.h"
 #include "convert/convert.h"
+#include "format/bundle.h"
 #include "format/format.h"
+#include "format/zip.h"
 #include "model/model.h"
 
 #include <stdlib.h>

@@ -5,6 +5,7 @@
  * Names are the original's; docs/model-format.md has the list. */
 #include "cli.h"
 #include "format/format.h"
+#include "format/protobuf.h"
 
 #include <string.h>
 

@@ -6,7 +6,11 @@
 #include "support/tiny_model.h"
 
 #include "convert/convert.h"
-#include "format/format_impl.h"
+#include "format/bundle.h"
+#include "format/format.h"
+#include "format/little_endian.h"
+#include "format/protobuf.h"
+#include "format/zip.h"
 #include "model/model.h"
 #include "tokenizer/tokenizer.h"
 

@@ -1,7 +1,8 @@
 /* format.c: GGUF and safetensors as their own definitions have them, number formats to the bit, and
  * hostile files of every kind: cut, flipped, lying. tests/model_file.c has the original's format.
  */
-#include "format/format_impl.h"
+#include "format/format.h"
+#include "format/little_endian.h"
 #include "support/alloc_fault.h"
 
 #include <setjmp.h>

@@ -1,8 +1,10 @@
 /* model_file.c: the original's model file, read as its listings say and written so that it reads
  * back: tests of tflite.c and tflite_writer.c.
  * Golden: shared/data/interop/NAME/listing.txt, made by an independent reader. */
-#include "format/format_impl.h"
+#include "format/format.h"
+#include "format/little_endian.h"
 #include "format/tflite.h"
+#include "format/tflite_writer.h"
 #include "support/alloc_fault.h"
 
 #include <dirent.h>

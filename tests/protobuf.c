@@ -1,5 +1,5 @@
 /* protobuf.c: is the wire format read and written as protobuf's own pages define it? */
-#include "format/format.h"
+#include "format/protobuf.h"
 #include "support/alloc_fault.h"
 
 #include <setjmp.h>

@@ -1,13 +1,14 @@
 /* zip.c: are the entries of a ZIP archive found where they lie, and hostile archives refused? The
  * archives are the fuzz target's seeds: `stored` and `local64` are Python's zipfile's, `zip64` has
  * every number in ZIP64 fields, as archives past 4 GiB do. */
-#include "format/format_impl.h"
+#include "format/zip.h"
 #include "support/alloc_fault.h"
 #include "support/shared.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 

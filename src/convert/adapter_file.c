@@ -3,6 +3,7 @@
  * output projection too (the original converter scrambles it; docs/model-format.md). Every layer
  * has all four pairs, of one rank, a multiple of 4: what the adapter lacks is zeros. */
 #include "convert/convert_impl.h"
+#include "format/tflite_writer.h"
 #include "model/adapter.h"
 
 #include <assert.h>

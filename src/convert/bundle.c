@@ -2,7 +2,10 @@
  * In:  a weights-only model file; what the options leave out is taken from it.
  * Out: an archive (zip_writer.c) whose first local header is at byte 4, by which the original tells
  *      a bundle. */
+#include "format/bundle.h"
 #include "convert/convert_impl.h"
+#include "format/protobuf.h"
+#include "format/zip.h"
 #include "model/model.h"
 
 #include <errno.h>

@@ -4,6 +4,7 @@
  *
  * Nothing is written before everything but the weights' values has been checked. */
 #include "convert/convert_impl.h"
+#include "format/tflite_writer.h"
 
 #include <stdlib.h>
 #include <string.h>

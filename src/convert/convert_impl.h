@@ -24,6 +24,7 @@
 #define QP_CONVERT_IMPL_H
 
 #include "convert/convert.h"
+#include "format/tflite_writer.h"
 #include "model/matrix.h"
 #include "model/tensor_names.h"
 #include "tokenizer/tokenizer.h"

@@ -4,6 +4,7 @@
  * adapter names. All its tensors find their matrix, of the right shape, before anything is written.
  */
 #include "convert/convert_impl.h"
+#include "format/peft.h"
 
 #include <math.h>
 #include <stdlib.h>

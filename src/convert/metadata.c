@@ -2,6 +2,7 @@
  * The proto says what it can say, field numbers as in docs/model-format.md; quip.config says
  * everything that the proto cannot, one "key value" a line. */
 #include "convert/convert_impl.h"
+#include "format/protobuf.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -6,7 +6,8 @@
  * is left alone. */
 #include "convert/convert_impl.h"
 #include "convert/pickle.h"
-#include "format/format_impl.h"
+#include "format/format_reader.h"
+#include "format/zip.h"
 
 #include <stdlib.h>
 

@@ -3,6 +3,7 @@
  * Out: one in the layout that the options ask for, with the metadata of the first.
  * A matrix that keeps its type keeps its bytes; any other is what it stands for, quantized anew. */
 #include "convert/convert_impl.h"
+#include "format/tflite_writer.h"
 #include "model/model.h"
 
 #include <stdlib.h>

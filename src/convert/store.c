@@ -5,6 +5,7 @@
  * and the sum of its integers for each row, and a zero point where rows have one
  * (docs/model-format.md). */
 #include "convert/convert_impl.h"
+#include "format/tflite_writer.h"
 #include "model/matrix.h"
 
 #include <stdatomic.h>

@@ -4,6 +4,7 @@
  * how far its predictions are. Tensors are compared in slabs; for the text both run, a checkpoint
  * as a float32 file that is there for so long. */
 #include "convert/convert_impl.h"
+#include "format/tflite_writer.h"
 #include "model/model.h"
 
 #include <math.h>

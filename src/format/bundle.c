@@ -2,7 +2,10 @@
  * In:  a file.
  * Out: where the model, its tokenizer and its metadata lie, to be used in place.
  * What else a bundle holds (encoders for images and sound) is not needed to run text. */
-#include "format/format_impl.h"
+#include "format/bundle.h"
+#include "format/zip.h"
+
+#include <string.h>
 
 bool qp_bundle_matches(const struct file *file)
 {

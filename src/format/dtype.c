@@ -3,7 +3,10 @@
  * Out: floats, bit for bit those of the formats' own definition (ggml-quants.c, and the Python
  *      package gguf): the same products and sums, each rounded to float, in the same order.
  * The block formats of GGUF hold 32 or 256 values with one or more binary16 scales. */
-#include "format/format_impl.h"
+#include "format/format.h"
+#include "format/little_endian.h"
+
+#include <inttypes.h>
 
 #define QK 32    // values of a Q?_0 or Q?_1 block
 #define QK_K 256 // values of a Q?_K super-block

@@ -1,17 +1,11 @@
-/* format.c: which format a file has, and what all formats have in common.
- * In:  an open file.
+/* format.c: named tensors and metadata entries of an open file.
+ * In:  what a reader adds.
  * Out: struct format, every tensor and entry of it checked, with an index by name.
  * Opening and the calls that take a non-const format are for one thread; after that the format is
  * only read. */
-#include "format/format_impl.h"
+#include "format/format_reader.h"
 
 #include <stdlib.h>
-
-static const struct format_reader format_readers[] = {
-    { FORMAT_TFLITE, qp_tflite_matches, qp_tflite_read },
-    { FORMAT_GGUF, qp_gguf_matches, qp_gguf_read },
-    { FORMAT_SAFETENSORS, qp_safetensors_matches, qp_safetensors_read },
-};
 
 /* Bytes of the file that a format holds a copy of, or (offset NO_OFFSET) a chunk of its names. */
 struct kept {
@@ -235,7 +229,7 @@ static int compare_metadata(const void *a, const void *b)
                   (*(const struct metadata *const *)b)->name);
 }
 
-static quip_status index_names(struct format *f, quip_error *error)
+quip_status qp_format_index(struct format *f, quip_error *error)
 {
     struct store *s = f->private_data;
     size_t n_tensors = (size_t)f->n_tensors, n_metadata = (size_t)f->n_metadata;
@@ -282,70 +276,13 @@ const struct metadata *qp_format_find_metadata(const struct format *f, const cha
     return found ? *found : NULL;
 }
 
-/* ---- open and close ---- */
+/* ---- begin and close ---- */
 
-/* Files that people try, and what to do with them. */
-static quip_status refuse_file(const struct file *file, const uint8_t head[16], quip_error *error)
-{
-    if (!memcmp(head, "PK", 2) || !memcmp(head + 4, "PK", 2))
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: begins as a ZIP archive; a .task bundle runs as it is, a PyTorch "
-                       "checkpoint needs `quip convert`; if it is one of them, it is cut short",
-                       file->name);
-    if (!memcmp(head, "version https:/", 15))
-        return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: is a Git LFS pointer, not the file itself; run `git lfs pull`",
-                       file->name);
-    if (head[0] == '<')
-        return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: is a web page, not a model file; take the address that its link to the "
-                       "file has, and look whether one must sign in",
-                       file->name);
-    char bytes[8 * 3 + 1] = " (nothing)";
-    for (size_t i = 0; i < 8 && i < file->size; i++)
-        snprintf(bytes + 3 * i, 4, " %02x", head[i]);
-    return qp_fail(error, QUIP_E_FORMAT,
-                   "%s: is no model file: it begins with%s; expected TFLite weights (\"TFL3\" at "
-                   "4), GGUF or safetensors",
-                   file->name, bytes);
-}
-
-/* Try this room's readers, then `last` (may be NULL). */
-static quip_status read_header(struct format *f, const struct format_reader *last,
-                               quip_error *error)
-{
-    uint8_t head[16] = { 0 };
-    size_t n = f->file->size < sizeof head ? (size_t)f->file->size : sizeof head;
-    quip_status status = qp_file_read(f->file, 0, head, n, error);
-    if (status)
-        return status;
-    for (size_t i = 0; i <= QP_COUNT(format_readers); i++) {
-        const struct format_reader *r = i < QP_COUNT(format_readers) ? &format_readers[i] : last;
-        if (r && r->matches(head, f->file->size)) {
-            f->kind = r->kind;
-            status = r->read(f, error);
-            return status ? status : index_names(f, error);
-        }
-    }
-    return refuse_file(f->file, head, error);
-}
-
-quip_status qp_format_open_with(struct format *f, struct file *file,
-                                const struct format_reader *reader, quip_error *error)
+quip_status qp_format_begin(struct format *f, struct file *file, quip_error *error)
 {
     *f = (struct format){ .file = file };
     f->private_data = calloc(1, sizeof(struct store));
-    if (!f->private_data)
-        return qp_fail_memory(error, file->name, sizeof(struct store));
-    quip_status status = read_header(f, reader, error);
-    if (status)
-        qp_format_close(f);
-    return status;
-}
-
-quip_status qp_format_open(struct format *f, struct file *file, quip_error *error)
-{
-    return qp_format_open_with(f, file, NULL, error);
+    return f->private_data ? QUIP_OK : qp_fail_memory(error, file->name, sizeof(struct store));
 }
 
 void qp_format_close(struct format *f)
@@ -385,35 +322,4 @@ quip_status qp_format_tensor_bytes(struct format *f, const struct tensor *t, con
                                    quip_error *error)
 {
     return qp_format_view(f, t->offset, t->n_bytes, data, error);
-}
-
-bool qp_metadata_next(struct format *f, const struct metadata *m, struct metadata_cursor *c)
-{
-    const uint8_t *data;
-    if (m->type != METADATA_ARRAY || c->is_malformed || c->index == m->n_items)
-        return false;
-    c->is_malformed = true; // until the item proves otherwise
-    if (qp_format_view(f, m->offset, m->n_bytes, &data, NULL))
-        return false;
-
-    // the reader has walked the array once, but lengths are checked again: the file is a mapping,
-    // and somebody may write to it
-    uint64_t left = m->n_bytes - c->offset;
-    const uint8_t *p = data + c->offset;
-    uint64_t n_item = qp_gguf_number_bytes(m->gguf_item);
-    c->text = NULL;
-    c->n_text = 0;
-    if (m->gguf_item == GGUF_STRING) {
-        if (left < 8 || qp_le64(p) > left - 8)
-            return false;
-        c->text = (const char *)p + 8;
-        c->n_text = (size_t)qp_le64(p);
-        n_item = 8 + c->n_text;
-    } else if (!n_item || left < n_item || !qp_gguf_number(m->gguf_item, p, &c->i, &c->f)) {
-        return false;
-    }
-    c->offset += n_item;
-    c->index++;
-    c->is_malformed = false;
-    return true;
 }

@@ -5,7 +5,8 @@
  * walked by qp_metadata_next. The header has no size of its own, so it is read front to back,
  * through a window when the file is not mapped. After the first failure everything reads as zero,
  * which ends every loop. */
-#include "format/format_impl.h"
+#include "format/format_reader.h"
+#include "format/little_endian.h"
 
 #define GGUF_WINDOW 4096
 
@@ -109,12 +110,15 @@ enum {
     GGUF_I32,
     GGUF_F32,
     GGUF_BOOL,
-    GGUF_U64 = 10,
+    GGUF_STRING,
+    GGUF_ARRAY,
+    GGUF_U64,
     GGUF_I64,
     GGUF_F64
 };
 
-size_t qp_gguf_number_bytes(int type)
+/* Bytes of one item of an array of numbers; 0 for any other type. */
+static size_t gguf_number_bytes(int type)
 {
     static const uint8_t bytes[] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
     return (unsigned)type < QP_COUNT(bytes) ? bytes[type] : 0;
@@ -125,7 +129,8 @@ static enum metadata_type gguf_number_type(int type)
     return type == GGUF_F32 || type == GGUF_F64 ? METADATA_FLOAT : METADATA_INT;
 }
 
-bool qp_gguf_number(int type, const uint8_t *p, int64_t *i, double *f)
+/* The number at p, as an integer and as a float; false when it does not fit in int64. */
+static bool gguf_number(int type, const uint8_t *p, int64_t *i, double *f)
 {
     *i = 0;
     *f = 0;
@@ -181,7 +186,7 @@ static void gguf_array(struct gguf_reader *r, struct metadata *m)
     m->offset = r->pos;
     if (r->status)
         return;
-    uint64_t number = qp_gguf_number_bytes(m->gguf_item);
+    uint64_t number = gguf_number_bytes(m->gguf_item);
     if (!number && m->gguf_item != GGUF_STRING) {
         r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                             "%s: %s is an array of items of type %d, expected numbers or strings",
@@ -209,7 +214,7 @@ static void gguf_array(struct gguf_reader *r, struct metadata *m)
 static void gguf_value(struct gguf_reader *r, struct metadata *m)
 {
     int type = (int)gguf_u32(r);
-    size_t number = qp_gguf_number_bytes(type);
+    size_t number = gguf_number_bytes(type);
     if (type == GGUF_ARRAY) {
         gguf_array(r, m);
     } else if (type == GGUF_STRING) {
@@ -221,7 +226,7 @@ static void gguf_value(struct gguf_reader *r, struct metadata *m)
         uint8_t b[8] = { 0 };
         m->type = gguf_number_type(type);
         gguf_get(r, b, number);
-        if (!r->status && !qp_gguf_number(type, b, &m->i, &m->f))
+        if (!r->status && !gguf_number(type, b, &m->i, &m->f))
             r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s: %s is %" PRIu64 ", above 2^63",
                                 r->f->file->name, m->name, qp_le64(b));
     } else if (!r->status) {
@@ -352,4 +357,37 @@ quip_status qp_gguf_read(struct format *f, quip_error *error)
     if (!r.status)
         gguf_tensors(&r, n_tensors, alignment);
     return r.status;
+}
+
+/* ---- arrays ---- */
+
+bool qp_metadata_next(struct format *f, const struct metadata *m, struct metadata_cursor *c)
+{
+    const uint8_t *data;
+    if (m->type != METADATA_ARRAY || c->is_malformed || c->index == m->n_items)
+        return false;
+    c->is_malformed = true; // until the item proves otherwise
+    if (qp_format_view(f, m->offset, m->n_bytes, &data, NULL))
+        return false;
+
+    // the reader has walked the array once, but lengths are checked again: the file is a mapping,
+    // and somebody may write to it
+    uint64_t left = m->n_bytes - c->offset;
+    const uint8_t *p = data + c->offset;
+    uint64_t n_item = gguf_number_bytes(m->gguf_item);
+    c->text = NULL;
+    c->n_text = 0;
+    if (m->gguf_item == GGUF_STRING) {
+        if (left < 8 || qp_le64(p) > left - 8)
+            return false;
+        c->text = (const char *)p + 8;
+        c->n_text = (size_t)qp_le64(p);
+        n_item = 8 + c->n_text;
+    } else if (!n_item || left < n_item || !gguf_number(m->gguf_item, p, &c->i, &c->f)) {
+        return false;
+    }
+    c->offset += n_item;
+    c->index++;
+    c->is_malformed = false;
+    return true;
 }

@@ -4,7 +4,9 @@
  * The core reads JSON in two places, the header of safetensors and an adapter's configuration: a
  * few hundred numbers and switches, read in one pass. A library would bring a tree of them and an
  * allocator. */
-#include "format/format_impl.h"
+#include "format/json_scan.h"
+
+#include <string.h>
 
 void qp_json_open(struct json_scan *j, const char *text, size_t n)
 {

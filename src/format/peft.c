@@ -2,11 +2,13 @@
  * In:  a folder, or a file of weights.
  * Out: the tensors, and how they are scaled; an error for a kind of adapter that is more than two
  *      low-rank matrices beside each matrix of the model. */
-#include "format/format_impl.h"
+#include "format/peft.h"
+#include "format/json_scan.h"
 
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What would change the result if it were on. Every one of them is off when it is null, false, 0,
  * empty or "none". */

@@ -3,7 +3,8 @@
  * Out: numbers, types and values of its fields; unknown ones are the caller's to skip.
  * Two of the original's messages are all the protobuf there is here: a generated parser would be
  * larger than the rest of this folder. */
-#include "format/format_impl.h"
+#include "format/protobuf.h"
+#include "format/little_endian.h"
 
 /* ---- reading ---- */
 

@@ -3,7 +3,9 @@
  *      "data_offsets": [begin, end) from the header's end }, and "__metadata__" -> strings; the
  * data. Out: tensors; the strings of __metadata__ that have no escapes, where they lie in the file.
  * As in the original implementation, the tensors must cover the data without gap or overlap. */
-#include "format/format_impl.h"
+#include "format/format_reader.h"
+#include "format/json_scan.h"
+#include "format/little_endian.h"
 
 #include <stdlib.h>
 

@@ -8,7 +8,8 @@
  * is their buffer field itself; GPU files give every tensor a shape of one dimension, its number of
  * bytes (kept here as it is). */
 #include "format/tflite.h"
-#include "format/format_impl.h"
+#include "format/format_reader.h"
+#include "format/little_endian.h"
 
 /* ---- flatbuffer ---- */
 

@@ -5,7 +5,9 @@
  *      multiple of 64 KiB and at least 1 MiB.
  * Padded so, the file opens in the original's engine, which maps whole pages, the first MiB at
  * once. Memory is what the declarations need, whatever the size of the weights. */
-#include "format/format_impl.h"
+#include "format/tflite_writer.h"
+#include "format/format_reader.h"
+#include "format/little_endian.h"
 #include "format/tflite.h"
 
 #include <assert.h>

@@ -3,9 +3,12 @@
  *      directory, ZIP64 end record and locator, end record).
  * Out: name and place of every stored entry, each checked against its local header. Folders (names
  *      that end in a slash) have no data and are left out. */
-#include "format/format_impl.h"
+#include "format/zip.h"
+#include "format/little_endian.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     END_BYTES = 22, // of the end record, without its comment

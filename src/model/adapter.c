@@ -2,6 +2,7 @@
  * Each tensor is assigned to a matrix of the model by its name. Then each pair is checked: both
  * halves are there and have the shapes that the matrix needs. An error names the tensor. */
 #include "model/adapter.h"
+#include "format/peft.h"
 
 #include <assert.h>
 #include <math.h>

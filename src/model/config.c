@@ -1,6 +1,8 @@
 /* config.c: metadata of a model file -> struct config.
  * Three sources, each overriding the one before: the architecture's row (arch.c), the original's
  * LlmParameters proto, and Quip's own `quip.config` text, which says what the proto cannot. */
+#include "format/bundle.h"
+#include "format/protobuf.h"
 #include "model/model.h"
 
 #include <math.h>

@@ -1,5 +1,6 @@
 /* model.c: file -> model: header, tokenizer, config, weights, in this order. */
 #include "model/model.h"
+#include "format/bundle.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,6 +5,7 @@
 #ifndef QP_MODEL_H
 #define QP_MODEL_H
 
+#include "format/bundle.h"
 #include "format/format.h"
 #include "model/matrix.h"
 #include "tokenizer/tokenizer.h"

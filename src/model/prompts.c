@@ -3,6 +3,7 @@
  * Out: m->prompts: the token in front, what ends an answer, the texts around turns. What is read
  *      later takes the place of what was read before.
  * Fields by number, as docs/model-format.md lists them. */
+#include "format/protobuf.h"
 #include "model/model.h"
 
 #include <string.h>

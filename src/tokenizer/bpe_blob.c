@@ -14,7 +14,7 @@
  * Fields that are not known are skipped; values that are not known are refused. */
 #include "tokenizer/tokenizer_impl.h"
 
-#include "format/format.h"
+#include "format/protobuf.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -6,7 +6,7 @@
  * Field numbers: sentencepiece_model.proto of google/sentencepiece. */
 #include "tokenizer/tokenizer_impl.h"
 
-#include "format/format.h"
+#include "format/protobuf.h"
 
 #include <float.h>
 #include <math.h>

@@ -3,7 +3,7 @@
  * Out: the proto's bytes, which any reader of SentencePiece models takes. */
 #include "tokenizer/tokenizer_impl.h"
 
-#include "format/format.h"
+#include "format/protobuf.h"
 
 bool qp_spm_write_piece(struct bytes *out, const char *piece, size_t n, float score,
                         enum piece_type type)

@@ -1,7 +1,7 @@
 /* peft.c: fuzz target for adapter_config.json of a PEFT adapter.
  * In:  the text of the file.
  * Out: no crash; the scale of a module can be computed. */
-#include "format/format.h"
+#include "format/peft.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

@@ -1,7 +1,7 @@
 /* protobuf.c: fuzz target for the protobuf wire format.
  * In:  the bytes of a message.
  * Out: no crash; byte fields are read as messages, too, four levels deep. */
-#include "format/format.h"
+#include "format/protobuf.h"
 
 static void fuzz_message(const uint8_t *data, size_t n, int depth)
 {

@@ -1,7 +1,7 @@
 /* zip.c: fuzz target for the list of entries of a ZIP archive.
  * In:  the bytes of the file.
  * Out: every entry can be found and is inside the file. */
-#include "format/format.h"
+#include "format/zip.h"
 
 #include <stdlib.h>
 

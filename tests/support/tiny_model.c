@@ -1,6 +1,8 @@
 /* tiny_model.c: sizes and a seed -> a model file, written as the converter would. */
 #include "support/tiny_model.h"
 
+#include "format/protobuf.h"
+#include "format/tflite_writer.h"
 #include "model/matrix.h"
 #include "tokenizer/tokenizer.h"
 
