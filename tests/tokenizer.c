@@ -2,6 +2,7 @@
  * against a naive twin, hostile text and files, failing memory.
  * usage: tokenizer; QUIP_TEST_SEED=N repeats a random case */
 #include "tokenizer/tokenizer_impl.h"
+#include "tokenizer/unicode.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

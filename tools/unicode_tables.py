@@ -5,7 +5,7 @@ for normalizing to NFC, NFD and NFKC, and lower case.
 usage: tools/unicode_tables.py > src/tokenizer/unicode_tables.c
        clang-format -i src/tokenizer/unicode_tables.c
 
-Classes: see enum char_class in src/tokenizer/tokenizer_impl.h. White space is Unicode's White_Space
+Classes: see enum char_class in src/tokenizer/unicode.h. White space is Unicode's White_Space
 property. The word class has what a regular expression's \\w matches besides letters, digits, marks and
 connectors: the two joiners, and the symbols of Other_Alphabetic. Every printable ASCII character that
 is not a letter or digit is punctuation. Hangul is composed by arithmetic and is not in the tables."""
@@ -92,7 +92,7 @@ def main():
     compositions.sort(key=lambda i: decompositions[i][1:])
     print("/* unicode_tables.c: Unicode tables of the tokenizers. Written by tools/unicode_tables.py from")
     print(" * Unicode %s; do not edit. */" % unicodedata.unidata_version)
-    print('#include "tokenizer/tokenizer_impl.h"')
+    print('#include "tokenizer/unicode.h"')
     put_array("The class of each ASCII character.", "uint8_t qp_ascii_class[128]",
               map(str, classes[:128]))
     put_array("Runs of one class, in order: first code point << 4 | class.",

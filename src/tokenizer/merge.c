@@ -5,6 +5,7 @@
  * A pair may merge when the vocabulary has its concatenation (SentencePiece keeps no list of
  * merges), or when the list of merges has the pair (byte-level). Words are short, so a scan finds
  * the best pair; text that cannot be cut into words takes the heap, which is n log n. */
+#include "tokenizer/merger.h"
 #include "tokenizer/tokenizer_impl.h"
 
 #include <stdlib.h>

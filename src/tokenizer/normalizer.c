@@ -5,6 +5,7 @@
  *      become U+2581.
  * Most text of most models is plain bytes, which are copied in runs. */
 #include "tokenizer/tokenizer_impl.h"
+#include "tokenizer/unicode.h"
 
 /* ---- the charsmap: a double array as Darts-clone writes it ---- */
 

@@ -2,7 +2,9 @@
  * In:  any bytes; malformed UTF-8 becomes U+FFFD, one for each maximal part.
  * Out: ids: added tokens are cut out first (some before the steps on text, some after), the rest
  *      becomes words (pre_tokenizer.c), and words become ids (words.c). */
+#include "tokenizer/merger.h"
 #include "tokenizer/tokenizer_impl.h"
+#include "tokenizer/unicode.h"
 
 /* One call of qp_pipeline_encode. */
 struct pipeline_run {

@@ -4,6 +4,7 @@
  *      expressions are written out as scanners; each stands above its own. Alternatives are tried
  * in order, the first that matches wins, as in the original. */
 #include "tokenizer/tokenizer_impl.h"
+#include "tokenizer/unicode.h"
 
 /* ---- character classes ---- */
 

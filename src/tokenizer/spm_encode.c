@@ -4,29 +4,10 @@
  *      reserved pieces are never made of text; what is no piece becomes bytes, or unknown.
  * The original merges over the whole text. Cutting it where no piece can reach across (see
  * note_joins in spm.c) gives the same ids and makes words of it. */
+#include "tokenizer/merger.h"
 #include "tokenizer/tokenizer_impl.h"
 
 #include <stdlib.h>
-
-bool qp_sink_put(const struct tokenizer *t, struct id_sink *sink, const char *text, size_t n,
-                 quip_token id)
-{
-    bool is_unknown = id == NO_TOKEN || id == t->unk;
-    bool was_unknown = sink->was_unknown;
-    sink->was_unknown = is_unknown;
-    if (!is_unknown)
-        return qp_tokens_append(sink->out, id);
-    bool has_bytes =
-        t->byte_fallback; // a vocabulary with a blob may lack some, and the unknown too
-    for (size_t i = 0; has_bytes && i < n; i++)
-        has_bytes = t->byte_ids[(uint8_t)text[i]] != NO_TOKEN;
-    if (!has_bytes)
-        return was_unknown || t->unk == NO_TOKEN || qp_tokens_append(sink->out, t->unk);
-    for (size_t i = 0; i < n; i++)
-        if (!qp_tokens_append(sink->out, t->byte_ids[(uint8_t)text[i]]))
-            return false;
-    return true;
-}
 
 /* ---- bpe ---- */
 

@@ -2,6 +2,7 @@
  * In:  a section of a text, valid UTF-8, and the steps of the blob.
  * Out: the text after all of them, in order. */
 #include "tokenizer/tokenizer_impl.h"
+#include "tokenizer/unicode.h"
 
 static bool strip_accents(const char *text, size_t n, struct bytes *out)
 {

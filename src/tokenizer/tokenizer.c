@@ -6,30 +6,6 @@
 
 #include <stdlib.h>
 
-/* ---- lists of ids ---- */
-
-bool qp_tokens_append(struct tokens *t, quip_token id)
-{
-    if (t->n == t->capacity) {
-        if (t->capacity > INT32_MAX / 2)
-            return false;
-        int capacity = t->capacity ? 2 * t->capacity : 64;
-        quip_token *ids = realloc(t->ids, (size_t)capacity * sizeof *ids);
-        if (!ids)
-            return false;
-        t->ids = ids;
-        t->capacity = capacity;
-    }
-    t->ids[t->n++] = id;
-    return true;
-}
-
-void qp_tokens_close(struct tokens *t)
-{
-    free(t->ids);
-    *t = (struct tokens){ 0 };
-}
-
 /* ---- open and close ---- */
 
 quip_status qp_tokenizer_open(struct tokenizer **tokenizer, const void *spm, size_t n_spm,

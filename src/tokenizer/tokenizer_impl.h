@@ -9,6 +9,7 @@
 #define QP_TOKENIZER_IMPL_H
 
 #include "tokenizer/tokenizer.h"
+#include "tokenizer/trie.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -20,57 +21,6 @@
 #define REPLACEMENT "\xef\xbf\xbd" // U+FFFD, in place of bytes that are not UTF-8
 #define REPLACEMENT_BYTES 3
 #define NO_TOKEN (-1)
-
-/* ---- trie.c: the longest of a set of strings that a text begins with ---- */
-
-/* Nodes are numbers, 0 is the root. An edge lives in a hash table under its node and byte, so that
- * a trie needs two blocks whatever its shape. All-zero is empty. */
-struct trie_edge {
-    uint32_t key; // qp_trie_key; 0 is a free slot
-    uint32_t child;
-};
-struct trie {
-    struct trie_edge *edges; // [mask + 1]
-    uint32_t mask;
-    quip_token *values; // [max_nodes]: the id of the string that ends here, plus 1; 0 for none
-    uint32_t n_nodes, max_nodes;
-    uint32_t first[256]; // children of the root; 0 for none
-};
-
-/* Of strings that are added twice, the first keeps its id. */
-quip_status qp_trie_add(struct trie *trie, const char *text, size_t n, quip_token id,
-                        quip_error *error);
-void qp_trie_close(struct trie *trie);
-size_t qp_trie_memory(const struct trie *trie); // bytes it owns
-/* Length of the longest string that text[0, n) begins with, and its id; 0 for none. */
-size_t qp_trie_longest(const struct trie *trie, const char *text, size_t n, quip_token *id);
-/* The id of text[0, n) itself, or NO_TOKEN. */
-quip_token qp_trie_find(const struct trie *trie, const char *text, size_t n);
-
-static inline uint32_t qp_trie_key(uint32_t node, uint8_t byte) // node > 0
-{
-    return node << 8 | byte;
-}
-
-static inline uint32_t qp_trie_hash(uint32_t key)
-{
-    return (key * 0x9E3779B1u) >> 6;
-}
-
-/* The child of `node` by `byte`; 0 when there is none. */
-static inline uint32_t qp_trie_step(const struct trie *trie, uint32_t node, uint8_t byte)
-{
-    if (node == 0)
-        return trie->first[byte];
-    uint32_t key = qp_trie_key(node, byte);
-    for (uint32_t i = qp_trie_hash(key);; i++) {
-        const struct trie_edge *edge = &trie->edges[i & trie->mask];
-        if (edge->key == key)
-            return edge->child;
-        if (edge->key == 0)
-            return 0;
-    }
-}
 
 /* ---- the vocabulary ---- */
 
@@ -207,6 +157,10 @@ void qp_spm_set_space(struct tokenizer *t, const char *space);
 /* The byte that a byte piece, spelled <0x0A>, stands for; -1 for other texts. */
 int qp_spm_byte(const char *text, size_t n);
 
+/* merge.c. */
+/* Enter a merge into b->slots, which has room. */
+void qp_merge_add(struct rules *b, const struct bpe_merge *merge, uint32_t rank);
+
 /* bpe_blob.c */
 double qp_rules_score(const struct rules *rules, quip_token id); // rules->scores is there
 quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, quip_error *error);
@@ -232,43 +186,7 @@ static inline size_t qp_char_length(const char *text, size_t n)
  * counts as one mistake where the WHATWG encoding standard replaces malformed UTF-8. */
 size_t qp_malformed_length(const char *text, size_t n);
 
-/* ---- merge.c: the inner loop of both kinds of BPE ---- */
-
-struct symbol {
-    uint32_t begin, n; // its text
-    quip_token id;     // NO_TOKEN while it is a character that nobody looked up
-    int prev, next;
-    bool is_frozen; // never merged
-};
-struct merge_candidate {
-    uint32_t order, left, n; // n: bytes of both sides; another sum means that the pair has changed
-    quip_token result;
-};
-struct merger {
-    const struct tokenizer *t;
-    const char *text;
-    struct symbol *symbols;
-    int n_symbols, capacity;
-    struct merge_candidate *heap;
-    int heap_capacity;
-    uint32_t *splits; // [n_pieces], only with unused pieces: bytes of the left half of the last
-                      // pair that could have become this piece
-};
-bool qp_merger_open(struct merger *m, const struct tokenizer *t, const char *text);
-void qp_merger_close(struct merger *m);
-bool qp_merger_add(struct merger *m, uint32_t begin, uint32_t n, quip_token id, bool is_frozen);
-/* Enter a merge into b->slots, which has room. */
-void qp_merge_add(struct rules *b, const struct bpe_merge *merge, uint32_t rank);
-/* Merge until no pair is a piece. False: no memory. */
-bool qp_merger_run(struct merger *m);
-
-/* ---- the encoders; false: no memory ---- */
-
-bool qp_spm_encode(const struct tokenizer *t, const char *text, size_t n, bool is_more,
-                   struct tokens *out);
-/* pipeline.c: for models with a blob. */
-bool qp_pipeline_encode(const struct tokenizer *t, const char *text, size_t n, bool is_more,
-                        bool with_special, struct tokens *out);
+/* ---- tokens.c ---- */
 
 /* Ids for the parts of a normalized text, in order: unknown ones become bytes, or one unknown token
  * for each run of them. */
@@ -278,65 +196,23 @@ struct id_sink {
 };
 bool qp_sink_put(const struct tokenizer *t, struct id_sink *sink, const char *text, size_t n,
                  quip_token id);
+
+/* ---- the encoders; false: no memory ---- */
+
+bool qp_spm_encode(const struct tokenizer *t, const char *text, size_t n, bool is_more,
+                   struct tokens *out);
+/* pipeline.c: for models with a blob. */
+bool qp_pipeline_encode(const struct tokenizer *t, const char *text, size_t n, bool is_more,
+                        bool with_special, struct tokens *out);
+
+/* unigram.c */
 bool qp_unigram_encode(const struct tokenizer *t, const char *text, size_t n, struct id_sink *sink);
 
-/* ---- pre_tokenizer.c and what else knows of Unicode; the tables of unicode_tables.c ---- */
+/* ---- text steps and words, for models with a blob ---- */
 
-enum char_class {
-    CHAR_OTHER,
-    CHAR_LETTER,     // \p{L}
-    CHAR_DIGIT,      // \p{Nd}, \p{Nl}
-    CHAR_NUMERIC,    // \p{No}
-    CHAR_SPACE,      // White_Space
-    CHAR_WORD,       // the rest of \w: joiners, circled letters
-    CHAR_MARK,       // \p{M}, which is in \w
-    CHAR_CONNECTOR,  // \p{Pc}, which is in \w
-    CHAR_PUNCTUATION // the rest of \p{P}, and all of it in ASCII
-};
-extern const uint8_t qp_ascii_class[128];
-extern const uint32_t qp_class_runs[];
-extern const int qp_n_class_runs;
-extern const uint32_t qp_mark_runs[];
-extern const int qp_n_mark_runs;
-extern const uint32_t qp_decompositions[][3];
-extern const int qp_n_decompositions;
-extern const uint16_t qp_compositions[];
-extern const int qp_n_compositions;
-extern const uint32_t qp_compatibility[][2];
-extern const int qp_n_compatibility;
-extern const uint8_t qp_compatibility_pool[];
-extern const int32_t qp_lower_case_runs[][4];
-extern const int qp_n_lower_case_runs;
-
-/* The value of the run that c lies in; a run is its first code point << shift | value. */
-static inline uint32_t qp_run_value(const uint32_t *runs, int n, int shift, uint32_t c)
-{
-    int low = 0, high = n; // the last run that begins at or before c
-    while (high - low > 1) {
-        int middle = (low + high) / 2;
-        if (runs[middle] >> shift <= c)
-            low = middle;
-        else
-            high = middle;
-    }
-    return runs[low] & ((1u << shift) - 1);
-}
-
-/* Decode the character at text[0, n), n > 0, and class it. Malformed bytes are CHAR_OTHER. */
-enum char_class qp_char_class(const char *text, size_t n, size_t *length);
-/* Length of the pre-token at the start of text[0, n), n > 0. White space may be one that
- * PRE_CLIP and PRE_PUNCTUATION leave out. */
+/* pre_tokenizer.c. Length of the pre-token at the start of text[0, n), n > 0. White space may be
+ * one that PRE_CLIP and PRE_PUNCTUATION leave out. */
 size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n);
-
-/* unicode_forms.c. Append text[0, n), valid UTF-8, in a normalization form of Unicode, or in lower
- * case. False: no memory. */
-enum unicode_form {
-    FORM_C,
-    FORM_D,
-    FORM_KC
-};
-bool qp_unicode_form(const char *text, size_t n, enum unicode_form form, struct bytes *out);
-bool qp_lower_case(const char *text, size_t n, struct bytes *out);
 
 /* normalizer.c. Append text[0, n) as Hugging Face applies a charsmap. False: no memory. */
 bool qp_charsmap_apply(const struct normalizer *z, const char *text, size_t n, struct bytes *out);
@@ -345,15 +221,6 @@ bool qp_charsmap_apply(const struct normalizer *z, const char *text, size_t n, s
 bool qp_text_steps(const struct tokenizer *t, bool is_more, struct bytes *text);
 /* Append text[0, n) with space symbols for its spaces. False: no memory. */
 bool qp_put_space_symbols(const char *text, size_t n, struct bytes *out);
-
-/* words.c: a word of the pre-tokenizer -> ids. */
-struct word_encoder {
-    const struct tokenizer *t;
-    struct tokens *out;
-    struct merger merger;
-    struct bytes spelled; // a word or a character as the vocabulary spells it
-};
-bool qp_word_encode(struct word_encoder *e, const char *word, size_t n);
 
 /* byte_level.c. The byte that a character of GPT-2's alphabet stands for; -1 for others. */
 int qp_gpt2_byte(int32_t c);

@@ -3,6 +3,7 @@
  * Out: the same text with its characters taken apart (KC: into plainer ones, too), their marks in
  *      canonical order, and for C and KC put together again (Unicode Standard Annex 15). */
 #include "tokenizer/tokenizer_impl.h"
+#include "tokenizer/unicode.h"
 
 #include <stdlib.h>
 

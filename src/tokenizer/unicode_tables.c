@@ -1,6 +1,6 @@
 /* unicode_tables.c: Unicode tables of the tokenizers. Written by tools/unicode_tables.py from
  * Unicode 14.0.0; do not edit. */
-#include "tokenizer/tokenizer_impl.h"
+#include "tokenizer/unicode.h"
 
 // The class of each ASCII character.
 const uint8_t qp_ascii_class[128] = {

@@ -4,6 +4,7 @@
  *      dropped, as the original does. Text BPE begins with its characters, where a vocabulary may
  *      mark the first or the last of a word; both then merge in the order of the model's list.
  *      Unigram models know no merges. */
+#include "tokenizer/merger.h"
 #include "tokenizer/tokenizer_impl.h"
 
 /* The token that is the whole word, or NO_TOKEN. */

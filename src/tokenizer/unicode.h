@@ -1,0 +1,61 @@
+/* unicode.h: what the tokenizers ask of Unicode. */
+#ifndef QP_UNICODE_H
+#define QP_UNICODE_H
+
+#include "base/base.h"
+
+enum char_class {
+    CHAR_OTHER,
+    CHAR_LETTER,     // \p{L}
+    CHAR_DIGIT,      // \p{Nd}, \p{Nl}
+    CHAR_NUMERIC,    // \p{No}
+    CHAR_SPACE,      // White_Space
+    CHAR_WORD,       // the rest of \w: joiners, circled letters
+    CHAR_MARK,       // \p{M}, which is in \w
+    CHAR_CONNECTOR,  // \p{Pc}, which is in \w
+    CHAR_PUNCTUATION // the rest of \p{P}, and all of it in ASCII
+};
+extern const uint8_t qp_ascii_class[128];
+extern const uint32_t qp_class_runs[];
+extern const int qp_n_class_runs;
+extern const uint32_t qp_mark_runs[];
+extern const int qp_n_mark_runs;
+extern const uint32_t qp_decompositions[][3];
+extern const int qp_n_decompositions;
+extern const uint16_t qp_compositions[];
+extern const int qp_n_compositions;
+extern const uint32_t qp_compatibility[][2];
+extern const int qp_n_compatibility;
+extern const uint8_t qp_compatibility_pool[];
+extern const int32_t qp_lower_case_runs[][4];
+extern const int qp_n_lower_case_runs;
+
+/* The value of the run that c lies in; a run is its first code point << shift | value. */
+static inline uint32_t qp_run_value(const uint32_t *runs, int n, int shift, uint32_t c)
+{
+    int low = 0, high = n; // the last run that begins at or before c
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if (runs[middle] >> shift <= c)
+            low = middle;
+        else
+            high = middle;
+    }
+    return runs[low] & ((1u << shift) - 1);
+}
+
+/* pre_tokenizer.c. Decode the character at text[0, n), n > 0, and class it. Malformed bytes are
+ * CHAR_OTHER. */
+enum char_class qp_char_class(const char *text, size_t n, size_t *length);
+
+/* unicode_forms.c. Append text[0, n), valid UTF-8, in a normalization form of Unicode, or in lower
+ * case. False: no memory. */
+enum unicode_form {
+    FORM_C,
+    FORM_D,
+    FORM_KC
+};
+bool qp_unicode_form(const char *text, size_t n, enum unicode_form form, struct bytes *out);
+bool qp_lower_case(const char *text, size_t n, struct bytes *out);
+
+#endif
