@@ -8,6 +8,7 @@
 #ifndef QP_ADAPTER_H
 #define QP_ADAPTER_H
 
+#include "format/peft.h"
 #include "model/tensor_names.h"
 
 #define MAX_RANK 65536
