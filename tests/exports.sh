@@ -1,5 +1,6 @@
 #!/bin/sh
-# exports.sh BUILD: the shared library shows the functions of quip.h, all of them and nothing else.
+# exports.sh BUILD: the shared library exports the functions of quip.h, all of them and nothing else,
+# and calls nothing that ends the process: no assert, no abort, no exit.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$1"
@@ -9,4 +10,8 @@ sed -n '/^QUIP_API/{:a;/;/!{N;ba};s/\n/ /g;s/.*[ *]\(quip_[a-z0-9_]*\)(.*/\1/p;}
 nm -D --defined-only libquip.so | awk '{ print $3 }' | sort >exports.found
 test -s exports.declared
 diff exports.declared exports.found
+if nm -D --undefined-only libquip.so | grep -wE '__assert_fail|abort|_?exit'; then
+    echo "exports: the library can end the process"
+    exit 1
+fi
 echo "exports: $(wc -l <exports.found) functions"
