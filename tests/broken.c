@@ -1,6 +1,7 @@
 /* broken.c: checkpoints that are wrong in one way each. None becomes a model file, none does harm,
  * and the error says in a sentence what is wrong. */
-#include "convert/convert_impl.h"
+#include "convert/convert.h"
+#include "tokenizer/tokenizer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

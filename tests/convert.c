@@ -2,7 +2,8 @@
  * as a GGUF and as a Hugging Face folder; both must become the same model file. Then the ways in
  * which a checkpoint can be wrong. tests/convert_original.c has the original converter's own files,
  * tests/tokenizer_import.c the vocabularies. */
-#include "convert/convert_impl.h"
+#include "convert/convert.h"
+#include "convert/facts.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -1,7 +1,8 @@
 /* convert_original.c: every model file that the original converter made of a checkpoint
  * (../shared/data/interop/README.md), made again by ours: the same tensors, bit for bit, in both
  * layouts; and each layout made from the other. The exceptions are listed with their reasons. */
-#include "convert/convert_impl.h"
+#include "convert/checkpoint.h"
+#include "convert/family.h"
 
 #include <dirent.h>
 #include <setjmp.h>

@@ -12,7 +12,8 @@
 
 #include <cmocka.h>
 
-#include "convert/convert_impl.h"
+#include "convert/checkpoint.h"
+#include "convert/family.h"
 #include "model/model.h"
 #include "support/check.h"
 #include "support/shared.h"

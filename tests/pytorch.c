@@ -1,7 +1,7 @@
 /* pytorch.c (test): PyTorch checkpoints are read for their tensors and for nothing else: no
  * function that a pickle names is called. The files are the fuzz target's seeds, made by
  * tools/pytorch_samples.py. */
-#include "convert/convert_impl.h"
+#include "convert/convert.h"
 #include "convert/pickle.h"
 
 #include <setjmp.h>

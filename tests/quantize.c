@@ -1,7 +1,9 @@
 /* quantize.c (test): float rows -> int8 and int4 rows, against known answers and against every
  * matrix that the original converter wrote from the same checkpoint, bit for bit; block-wise int4,
  * against the error of simpler schemes. */
-#include "convert/convert_impl.h"
+#include "convert/quantize_block.h"
+#include "convert/store.h"
+#include "model/matrix.h"
 #include "model/model.h"
 
 #include <float.h>

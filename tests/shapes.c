@@ -1,7 +1,8 @@
 /* shapes.c: models of every family in shapes that no published one has, from checkpoints in every
  * type, layout of config.json and division into files: each becomes the same model file, and runs
  * in all weights, the same in one piece and token by token. */
-#include "convert/convert_impl.h"
+#include "convert/convert.h"
+#include "convert/family.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -2,7 +2,8 @@
  * Written is what that engine computes with: x left right, alpha / rank in the second matrix, the
  * output projection too (the original converter scrambles it; docs/model-format.md). Every layer
  * has all four pairs, of one rank, a multiple of 4: what the adapter lacks is zeros. */
-#include "convert/convert_impl.h"
+#include "convert/convert.h"
+#include "convert/family.h"
 #include "format/tflite_writer.h"
 #include "model/adapter.h"
 

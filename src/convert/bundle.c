@@ -3,10 +3,12 @@
  * Out: an archive (zip_writer.c) whose first local header is at byte 4, by which the original tells
  *      a bundle. */
 #include "format/bundle.h"
-#include "convert/convert_impl.h"
+#include "convert/checkpoint.h"
+#include "convert/zip_writer.h"
 #include "format/protobuf.h"
 #include "format/zip.h"
 #include "model/model.h"
+#include "tokenizer/tokenizer.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -4,10 +4,12 @@
  * Out: for each matrix [n_in] floats, the importance of its columns (quantize_block.c).
  * A session reads the text through operations that look at the inputs of every product before they
  * hand them on. */
-#include "convert/convert_impl.h"
+#include "convert/calibrate.h"
 #include "engine/engine.h"
 #include "engine/ops.h"
+#include "model/matrix.h"
 #include "model/model.h"
+#include "tokenizer/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -6,7 +6,9 @@
  * until something else wants it, and converting a large model must not look like loading it. */
 #define _POSIX_C_SOURCE 200809L // pread
 #define _FILE_OFFSET_BITS 64    // past 2 GB on 32-bit machines
-#include "convert/convert_impl.h"
+#include "convert/checkpoint.h"
+#include "convert/family.h"
+#include "convert/json.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,12 +16,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-enum {
-    MAX_JSON_BYTES = 256 << 20, // the largest in use, Gemma's tokenizer.json, has 33 MB
-};
-
-/* ---- paths and JSON ---- */
 
 bool qp_path_is_model_file(const char *path)
 {
@@ -29,77 +25,6 @@ bool qp_path_is_model_file(const char *path)
     if (f)
         fclose(f);
     return is_read && memcmp(head + 4, "TFL3", 4) == 0;
-}
-
-bool qp_path_is_json(const char *path)
-{
-    FILE *f = fopen(path, "rb");
-    int c = f ? getc(f) : EOF;
-    while (c == ' ' || c == '\t' || c == '\r' || c == '\n')
-        c = getc(f);
-    if (f)
-        fclose(f);
-    return c == '{';
-}
-
-static quip_status json_parse(cJSON **json, const struct file *file, quip_error *error)
-{
-    if (file->size > MAX_JSON_BYTES)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: %llu bytes are too many for a JSON file",
-                       file->name, (unsigned long long)file->size);
-    size_t n = (size_t)file->size;
-    char *text = malloc(n);
-    if (!text)
-        return qp_fail_memory(error, file->name, n);
-    quip_status status = qp_file_read(file, 0, text, n, error);
-    const char *end = text;
-    *json = status ? NULL : cJSON_ParseWithLengthOpts(text, n, &end, false);
-    while (*json && end < text + n && *end && strchr(" \t\r\n", *end))
-        end++;
-    if (!status && (!*json || end != text + n))
-        status = qp_fail(error, QUIP_E_FORMAT,
-                         "%s: is not JSON from byte %zu on, or too much for the memory", file->name,
-                         (size_t)(end - text));
-    free(text);
-    if (!status && !cJSON_IsObject(*json))
-        status = qp_fail(error, QUIP_E_FORMAT, "%s: is not a JSON object", file->name);
-    return status;
-}
-
-quip_status qp_json_read(cJSON **json, const char *path, quip_error *error)
-{
-    struct file file = { 0 };
-    *json = NULL;
-    quip_status status = qp_file_open(&file, path, error);
-    if (!status)
-        status = json_parse(json, &file, error);
-    qp_file_close(&file);
-    if (status) {
-        cJSON_Delete(*json);
-        *json = NULL;
-    }
-    return status;
-}
-
-/* Read a file of the folder; one that is not there leaves *json NULL. */
-static quip_status json_read_optional(cJSON **json, const char *folder, const char *name,
-                                      quip_error *error)
-{
-    char *path = qp_path_join(folder, name);
-    if (!path)
-        return qp_fail_memory(error, "a path", strlen(folder) + strlen(name) + 2);
-    quip_status status = qp_path_exists(path) ? qp_json_read(json, path, error) : QUIP_OK;
-    free(path);
-    return status;
-}
-
-quip_status qp_json_beside(cJSON **json, const char *path, const char *name, quip_error *error)
-{
-    char *folder = qp_path_folder(path);
-    quip_status status = folder ? json_read_optional(json, folder, name, error)
-                                : qp_fail_memory(error, "a path", strlen(path));
-    free(folder);
-    return status;
 }
 
 /* ---- shards ---- */
@@ -180,10 +105,10 @@ static quip_status read_folder_json(struct checkpoint *c, const char *model_type
 {
     const char *folder = c->sources.folder;
     quip_status status;
-    if ((status = json_read_optional(&c->config, folder, "config.json", error)) ||
+    if ((status = qp_json_in_folder(&c->config, folder, "config.json", error)) ||
         (status =
-             json_read_optional(&c->generation_config, folder, "generation_config.json", error)) ||
-        (status = json_read_optional(&c->tokenizer_config, folder, "tokenizer_config.json", error)))
+             qp_json_in_folder(&c->generation_config, folder, "generation_config.json", error)) ||
+        (status = qp_json_in_folder(&c->tokenizer_config, folder, "tokenizer_config.json", error)))
         return status;
     if (!c->config && model_type)
         c->config = cJSON_Parse(qp_model_type_config(model_type));

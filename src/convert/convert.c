@@ -3,7 +3,12 @@
  *     open checkpoint -> facts -> tokenizer -> plan (every tensor checked) -> metadata -> stream
  *
  * Nothing is written before everything but the weights' values has been checked. */
-#include "convert/convert_impl.h"
+#include "convert/convert.h"
+#include "convert/json.h"
+#include "convert/requantize.h"
+#include "convert/rows.h"
+#include "convert/tokenizer_import.h"
+#include "convert/verify.h"
 #include "format/tflite_writer.h"
 
 #include <stdlib.h>

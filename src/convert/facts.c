@@ -1,6 +1,6 @@
 /* facts.c: what both kinds of checkpoint have in common when their hyper-parameters are read:
  * stops, the pattern of local and global layers, and the checks that everything after relies on. */
-#include "convert/convert_impl.h"
+#include "convert/facts.h"
 
 #include <math.h>
 #include <string.h>

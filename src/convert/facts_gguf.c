@@ -1,6 +1,6 @@
 /* facts_gguf.c: GGUF metadata -> struct model_facts.
  * Keys are "<architecture>.<name>"; their meaning is that of llama.cpp. */
-#include "convert/convert_impl.h"
+#include "convert/facts.h"
 
 #include <math.h>
 #include <string.h>

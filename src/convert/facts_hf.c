@@ -1,7 +1,8 @@
 /* facts_hf.c: config.json and its neighbours -> struct model_facts.
  * Two layouts are in use: the older (rope_theta, rope_scaling, sliding_window_pattern) and that of
  * transformers 5 (rope_parameters, layer_types). Where both say something, the newer decides. */
-#include "convert/convert_impl.h"
+#include "convert/facts.h"
+#include "model/matrix.h"
 
 #include <math.h>
 #include <stdlib.h>

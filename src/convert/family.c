@@ -1,7 +1,7 @@
 /* family.c: the model families that can be converted, as tables: what each is called, which
  * tensors it has under which names, and the fixed model types of the format.
  * A new family is a row in each table. */
-#include "convert/convert_impl.h"
+#include "convert/family.h"
 
 #include <string.h>
 

@@ -1,34 +1,12 @@
 /* json_pipeline.c: what a tokenizer.json does to text before and after its model -> the blob's
  * rules. In:  the parts "normalizer", "pre_tokenizer" and "decoder", the flags of the model. Out:
  * bpe_spec, and the options of the SentencePiece proto. */
-#include "convert/convert_impl.h"
+#include "convert/json.h"
+#include "convert/tokenizer_import.h"
 
 #include <string.h>
 
 #define SYMBOL "\xe2\x96\x81" // U+2581
-
-const cJSON *qp_json_item(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsNull(item) ? NULL : item;
-}
-
-const char *qp_json_text(const cJSON *object, const char *key)
-{
-    const char *text = cJSON_GetStringValue(qp_json_item(object, key));
-    return text ? text : "";
-}
-
-bool qp_json_has_type(const cJSON *object, const char *type)
-{
-    return strcmp(qp_json_text(object, "type"), type) == 0;
-}
-
-bool qp_json_flag(const cJSON *object, const char *key, bool otherwise)
-{
-    const cJSON *item = qp_json_item(object, key);
-    return item ? cJSON_IsTrue(item) : otherwise;
-}
 
 static bool has_text(const cJSON *object, const char *key, const char *text)
 {

@@ -3,7 +3,7 @@
  * the plan of the model's tensors. Out: w + scale * b a for the rows of every matrix that the
  * adapter names. All its tensors find their matrix, of the right shape, before anything is written.
  */
-#include "convert/convert_impl.h"
+#include "convert/lora_merge.h"
 #include "format/peft.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /* metadata.c: struct model_facts -> the original's LlmParameters proto, and quip.config.
  * The proto says what it can say, field numbers as in docs/model-format.md; quip.config says
  * everything that the proto cannot, one "key value" a line. */
-#include "convert/convert_impl.h"
+#include "convert/facts.h"
 #include "format/protobuf.h"
 
 #include <math.h>

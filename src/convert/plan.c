@@ -3,7 +3,7 @@
  * Out: a list of jobs in the order in which a model uses its weights.
  * Every tensor is checked, and all that is wrong is said in one error: missing, misshapen, of an
  * unreadable type, there twice, not known. */
-#include "convert/convert_impl.h"
+#include "convert/plan.h"
 
 #include <stdlib.h>
 #include <string.h>

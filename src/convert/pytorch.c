@@ -4,7 +4,7 @@
  * in the file. Of a training checkpoint, those of its model. Nothing that the pickle would call is
  * called (pickle.h): what makes a tensor is known by its name, and whatever else a checkpoint holds
  * is left alone. */
-#include "convert/convert_impl.h"
+#include "convert/checkpoint.h"
 #include "convert/pickle.h"
 #include "format/format_reader.h"
 #include "format/zip.h"

@@ -12,7 +12,7 @@
  * multipliers and codes that it led to (least squares). Repeating that was slower and no better
  * than more scales.
  */
-#include "convert/convert_impl.h"
+#include "convert/quantize_block.h"
 
 #include "model/matrix.h"
 

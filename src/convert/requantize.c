@@ -2,9 +2,14 @@
  * In:  a model file that runs here, in the layout for CPUs or for GPUs.
  * Out: one in the layout that the options ask for, with the metadata of the first.
  * A matrix that keeps its type keeps its bytes; any other is what it stands for, quantized anew. */
-#include "convert/convert_impl.h"
+#include "convert/requantize.h"
+#include "convert/calibrate.h"
+#include "convert/store.h"
+#include "convert/verify.h"
 #include "format/tflite_writer.h"
+#include "model/matrix.h"
 #include "model/model.h"
+#include "tokenizer/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>

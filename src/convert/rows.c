@@ -2,7 +2,7 @@
  * In:  a job of the plan, and which rows.
  * Out: floats, in a buffer that the next call uses again: in the file's order, without what the
  *      checkpoint's format adds to them, with what a merged adapter adds. */
-#include "convert/convert_impl.h"
+#include "convert/rows.h"
 
 #include <stdlib.h>
 #include <string.h>

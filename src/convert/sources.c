@@ -3,7 +3,8 @@
  *      as "model-*.safetensors".
  * Out: the files with its tensors, and the folder in which config.json and the tokenizer lie. */
 #define _POSIX_C_SOURCE 200809L // glob
-#include "convert/convert_impl.h"
+#include "convert/sources.h"
+#include "convert/json.h"
 
 #include <glob.h>
 #include <stdlib.h>

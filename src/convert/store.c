@@ -4,7 +4,8 @@
  * tiles, dims [cols / 4][rows / 4][4 of a row][4 rows], int8 plus 128, floats in binary16; a scale
  * and the sum of its integers for each row, and a zero point where rows have one
  * (docs/model-format.md). */
-#include "convert/convert_impl.h"
+#include "convert/store.h"
+#include "convert/quantize_block.h"
 #include "format/tflite_writer.h"
 #include "model/matrix.h"
 

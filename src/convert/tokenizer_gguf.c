@@ -1,7 +1,8 @@
 /* tokenizer_gguf.c: the vocabulary in GGUF metadata -> vocabulary.
  * Two kinds: "llama" (SentencePiece BPE) and "gpt2" (byte-level BPE). GGUF is not a faithful copy
  * of a SentencePiece model; what it loses is put back here. */
-#include "convert/convert_impl.h"
+#include "convert/convert.h"
+#include "convert/vocabulary.h"
 
 #include <string.h>
 

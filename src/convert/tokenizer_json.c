@@ -2,7 +2,9 @@
  * Models of type BPE and Unigram; json_pipeline.c reads what is done to text before they see it.
  * What SentencePiece can say becomes a proto alone (Gemma, Llama 2), for everything else there is
  * the blob. What neither can say is refused by name, since nearly right ids are wrong ids. */
-#include "convert/convert_impl.h"
+#include "convert/convert.h"
+#include "convert/json.h"
+#include "convert/tokenizer_import.h"
 
 #include <stdlib.h>
 #include <string.h>

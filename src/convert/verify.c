@@ -3,7 +3,9 @@
  * Out: for every tensor of the second how far its numbers are from the first's; and over the text,
  * how far its predictions are. Tensors are compared in slabs; for the text both run, a checkpoint
  * as a float32 file that is there for so long. */
-#include "convert/convert_impl.h"
+#include "convert/verify.h"
+#include "convert/requantize.h"
+#include "convert/rows.h"
 #include "format/tflite_writer.h"
 #include "model/model.h"
 

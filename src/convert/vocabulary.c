@@ -1,7 +1,7 @@
 /* vocabulary.c: pieces by id -> the SentencePiece ModelProto that every model file carries, and
  * where that cannot say all of it the quip.tokenizer blob. Texts are copied into one pool; a hash
  * table finds ids by text. */
-#include "convert/convert_impl.h"
+#include "convert/vocabulary.h"
 
 #include <stdlib.h>
 #include <string.h>

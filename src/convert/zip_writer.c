@@ -2,7 +2,7 @@
  * The data of each entry begins at a multiple of 64 bytes, as kernels like their weights: an extra
  * field in the local header fills the gaps. The CRC of an entry is known when it has been copied:
  * headers are written after their data. A library would compress, or want the file in memory. */
-#include "convert/convert_impl.h"
+#include "convert/zip_writer.h"
 
 #include <assert.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* config_json.c: fuzz target for config.json of a checkpoint.
  * In:  the text of a JSON object, used as each of the three configuration files.
  * Out: no crash; hyper-parameters that are accepted can be written. */
-#include "convert/convert_impl.h"
+#include "convert/facts.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

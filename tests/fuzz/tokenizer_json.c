@@ -1,7 +1,7 @@
 /* tokenizer_json.c: fuzz target for a tokenizer.json.
  * In:  the text of the file, which is also tokenized.
  * Out: no crash when the tokenizer is imported, opened and used. */
-#include "convert/convert_impl.h"
+#include "convert/tokenizer_import.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

@@ -3,7 +3,7 @@
 #ifndef SAMPLE_CHECKPOINT_H
 #define SAMPLE_CHECKPOINT_H
 
-#include "convert/convert_impl.h"
+#include "convert/family.h"
 
 enum {
     N_LAYERS = 2,

@@ -1,0 +1,43 @@
+/* checkpoint.h: a checkpoint on disk: tensors by their published name, and the JSON beside
+ * them (checkpoint.c). */
+#ifndef QP_CHECKPOINT_H
+#define QP_CHECKPOINT_H
+
+#include "convert/convert.h"
+#include "convert/sources.h"
+
+#include <cjson/cJSON.h>
+
+/* One tensor of the checkpoint, whichever file it is in. */
+struct entry {
+    const char *key; // its name without wrapping such as "model." (GGUF: its name)
+    const struct tensor *tensor;
+    const struct format *format;
+    bool is_used;
+};
+struct shard {
+    struct file file;
+    struct format format;
+    int fd;
+};
+struct checkpoint {
+    const char *path; // as the caller spelled it; borrowed
+    struct sources sources;
+    bool is_gguf;
+    struct shard *shards; // GGUF: one
+    int n_shards;
+    struct entry *entries; // sorted by key
+    int n_entries;
+    cJSON *config, *generation_config, *tokenizer_config; // not GGUF; the last two may be NULL
+};
+/* Of the options format, which may be NULL, and model_type, which says what a missing config.json
+ * would. */
+quip_status qp_checkpoint_open(struct checkpoint *c, const char *path,
+                               const struct convert_options *options, quip_error *error);
+void qp_checkpoint_close(struct checkpoint *c);
+/* By the name that the family table gives it; NULL when there is none. */
+struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name);
+
+bool qp_path_is_model_file(const char *path); // by its first bytes
+
+#endif

@@ -1,0 +1,24 @@
+/* plan.h: where each tensor of the model file comes from (plan.c). */
+#ifndef QP_PLAN_H
+#define QP_PLAN_H
+
+#include "convert/facts.h"
+#include "convert/store.h"
+
+/* One tensor on its way, as the model file has it. A vector is one row. */
+struct job {
+    const struct tensor_row *row;
+    int layer;
+    struct entry *entry;
+    struct stored stored;
+};
+struct plan {
+    struct job *jobs; // in the order of use
+    int n_jobs;
+};
+/* Find and check the source of every tensor of the model file. Counts f->n_parameters. */
+quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct model_facts *f,
+                         const struct convert_options *options, quip_error *error);
+void qp_plan_close(struct plan *plan);
+
+#endif

@@ -1,0 +1,12 @@
+/* quantize_block.h: float rows -> block-wise int4 (quantize_block.c). */
+#ifndef QP_QUANTIZE_BLOCK_H
+#define QP_QUANTIZE_BLOCK_H
+
+#include "base/base.h"
+
+/* Block-wise int4 (model/matrix.h): cols / 2 bytes of codes and qp_multiplier_bytes(cols) of
+ * multipliers a row. `importance` [cols] weighs the squared errors; NULL: all alike. */
+bool qp_quantize_i4_block(const float *w, const float *importance, int64_t rows, int64_t cols,
+                          uint8_t *codes, uint8_t *multipliers, float *scales);
+
+#endif

@@ -1,0 +1,17 @@
+/* sources.h: the files that a checkpoint consists of (sources.c). */
+#ifndef QP_SOURCES_H
+#define QP_SOURCES_H
+
+#include "base/base.h"
+
+struct sources {
+    char *folder;
+    char **paths;
+    int n;
+};
+/* format (may be NULL) is that of the options: of a folder only such files count. */
+quip_status qp_sources_find(struct sources *s, const char *path, const char *format,
+                            quip_error *error);
+void qp_sources_close(struct sources *s);
+
+#endif
