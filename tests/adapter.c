@@ -689,7 +689,7 @@ static void test_what_does_not_fit_is_named(void **state)
         refuse(model, &a, configs[i].status, configs[i].part);
     }
     struct tiny_adapter a = fine;
-    a.in_place_of_q = "self_attn.rotary";
+    a.name_of_q = "self_attn.rotary";
     refuse(model, &a, QUIP_E_FORMAT, "\"self_attn.rotary\", which this gemma3 model does not have");
     a = fine;
     a.first_layer = 3;

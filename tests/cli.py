@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The program as a user or a script meets it: what it prints, where, and how it ends.
+"""The program as users and scripts use it: what it prints, where, and its exit status.
 
     tests/cli.py BUILD [unittest options]
 
 Models are made from the tiny checkpoints of shared/data/golden (environment QUIP_SHARED, else
-../shared); without them what needs a model is skipped, under CI=true it fails.
+../shared). Without them, tests that need a model are skipped. With CI=true they fail.
 """
 import array
 import json
@@ -30,7 +30,7 @@ WORK = None  # a folder of this run
 
 
 def quip(*args, stdin="", check=None, env=None):
-    """Run the program; `check` is the exit code that it must have."""
+    """Run the program. `check` is the expected exit status."""
     if isinstance(stdin, str):
         stdin = stdin.encode()
     environment = {**os.environ, "XDG_CACHE_HOME": str(WORK / "cache"), **(env or {})}
@@ -38,7 +38,7 @@ def quip(*args, stdin="", check=None, env=None):
         [QUIP, *map(str, args)], input=stdin, capture_output=True, env=environment, timeout=120
     )
     if check is not None and done.returncode != check:
-        raise AssertionError(f"quip {args}: exit {done.returncode}, not {check}: {done.stderr}")
+        raise AssertionError(f"quip {args}: exit status {done.returncode}, expected {check}: {done.stderr}")
     return done
 
 
@@ -143,8 +143,8 @@ class WithModel(unittest.TestCase):
         self.assertEqual((event["event"], event["status"]), ("error", "io"))
         self.assertIn("absent", event["message"])
 
-    def test_convert_whose_reader_goes(self):
-        """Nothing stays behind when nobody reads the progress any more."""
+    def test_convert_with_closed_output(self):
+        """If nobody reads the progress any more, no file is left behind."""
         command = [QUIP, "convert", GOLDEN / "smollm2", WORK / "unread.bin", "--json"]
         reader, writer = os.pipe()
         os.close(reader)
@@ -153,7 +153,7 @@ class WithModel(unittest.TestCase):
         self.assertIn(done.returncode, [130, -signal.SIGPIPE])
         self.assertEqual([p for p in WORK.iterdir() if "unread" in p.name], [])
 
-    def test_convert_keeps_what_it_reads(self):
+    def test_convert_never_overwrites_its_input(self):
         folder = WORK / "kept"
         shutil.copytree(GOLDEN / "smollm2", folder)
         weights = next(folder.glob("*.safetensors"))
@@ -165,7 +165,7 @@ class WithModel(unittest.TestCase):
             self.assertIn(b"another file", quip(*args, self.model, check=2).stderr)
         self.assertEqual(self.model.read_bytes(), model)
 
-    def test_folders_are_told_apart(self):
+    def test_kinds_of_folders_are_distinguished(self):
         self.assertIn(b"quip convert", quip("run", self.checkpoint, "x", check=1).stderr)
         folder = WORK / "adapter"
         folder.mkdir()
@@ -204,12 +204,12 @@ class WithModel(unittest.TestCase):
             self.assertLess(report["text"]["mean_kl"], 0.05)
         info = json.loads(quip("inspect", out, "--json", check=0).stdout)
         stored = [m["value"] for m in info["metadata"] if m["name"] == "quip.verify"][0]
-        facts = dict(line.split(" ") for line in stored.splitlines())
-        self.assertEqual(int(facts["tokens"]), report["text"]["tokens"])
-        self.assertAlmostEqual(float(facts["relative_error"]), report["relative"], places=6)
+        report_in_file = dict(line.split(" ") for line in stored.splitlines())
+        self.assertEqual(int(report_in_file["tokens"]), report["text"]["tokens"])
+        self.assertAlmostEqual(float(report_in_file["relative_error"]), report["relative"], places=6)
         self.assertIn("worst_tensor", quip("inspect", out, check=0).stdout.decode())
         self.assertIn("cosine", quip("verify", self.model, out, check=0).stdout.decode())
-        # another layout, other names; another model
+        # another layout with other names, and another model
         gpu = WORK / "gpu.bin"
         quip("convert", out, gpu, "--backend", "gpu", check=0)
         same = json.loads(quip("verify", out, gpu, "--json", check=0).stdout)
@@ -230,7 +230,7 @@ class WithModel(unittest.TestCase):
             quip("inspect", self.checkpoint / "model.safetensors", "--json", check=0).stdout
         )
         self.assertEqual(source["kind"], "safetensors")
-        # a tensor goes through unchanged, and int8 within half a step
+        # a float tensor is unchanged, an int8 one is within half a step
         theirs, ours = "model.layers.0.self_attn.q_proj.weight", "params.lm.transformer.x_layers_0.self_attention.q.w"
         quip("inspect", self.checkpoint / "model.safetensors", "--tensor", theirs, "-o", WORK / "a", check=0)
         quip("inspect", self.model, "--tensor", ours, "-o", WORK / "b", check=0)
@@ -256,7 +256,7 @@ class WithModel(unittest.TestCase):
             self.assertEqual(found, [c["ids"] for c in cases], source)
             out = quip("tokenize", source, "--jsonl", "--decode", stdin=out, check=0).stdout
             back = [json.loads(line)["text"] for line in out.split(b"\n")[:-1]]
-            # SentencePiece spells a space as U+2581, and cannot tell a written one from it
+            # SentencePiece spells a space as U+2581 and cannot distinguish them
             self.assertEqual(back, [c["text"].replace("\u2581", " ") for c in cases])
         ids = quip("tokenize", self.model, "a light", check=0).stdout
         self.assertEqual(ids, quip("tokenize", self.model, "-", stdin="a light", check=0).stdout)
@@ -265,7 +265,7 @@ class WithModel(unittest.TestCase):
         self.assertEqual(back, b"a light\n")
 
     def test_tokenize_lines(self):
-        # a NUL is a character like others; a line that cannot be done does not stop the rest
+        # a NUL is a character like any other; a line with an error does not stop the others
         lines = ['{"text": "a\\u0000b\\\\u0000"}', "nonsense", '{"text": ""}', '{"text": 7}', '{"text": "a"}']
         done = quip("tokenize", self.model, "--jsonl", stdin="\n".join(lines), check=1)
         found = [json.loads(line) for line in done.stdout.split(b"\n")[:-1]]
@@ -288,7 +288,7 @@ class WithModel(unittest.TestCase):
         quip("logits", self.model, "--ids", "1,99999999", "-o", WORK / "last", check=2)
         quip("logits", self.model, "--ids", "1,x", "-o", WORK / "last", check=1)
 
-    def test_eval_is_what_logits_say(self):
+    def test_eval_agrees_with_logits(self):
         text = "It was the best of light, it was the worst of light. " * 6
         (WORK / "text").write_text(text)
         ids = [int(i) for i in quip("tokenize", self.model, "-", stdin=text).stdout.split()]
@@ -336,7 +336,7 @@ class WithModel(unittest.TestCase):
         done = quip("run", self.model, "light", "--context", 24, check=0)
         self.assertIn(b"context of 24 tokens is full", done.stderr)
 
-    def test_pipe_that_closes(self):
+    def test_closed_pipe(self):
         with subprocess.Popen([QUIP, "run", self.model, "x"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
             p.stdout.read(1)
             p.stdout.close()
@@ -357,7 +357,7 @@ class WithModel(unittest.TestCase):
                     "/adapter off\none\n/exit\nthree\n")
         self.assertEqual(done.returncode, 0)
         self.assertIn(b"there is no /nonsense", done.stderr)
-        self.assertIn(b"there is no /reset", done.stderr) # which takes nothing
+        self.assertIn(b"there is no /reset", done.stderr) # /reset has no argument
         self.assertIn(b"which one? /adapter PATH", done.stderr)
         self.assertIn(b"nowhere: No such file", done.stderr)
         self.assertIn(b"context: ", done.stderr)
@@ -366,18 +366,18 @@ class WithModel(unittest.TestCase):
 
     def test_chat_in_terminal(self):
         def talk(*steps):
-            """Each step: text that has to be seen, then what is typed."""
-            (WORK / "known-leaks").write_text("leak:libedit\n")  # el_set(EL_ADDFN) copies two names
+            """Each step is a text to wait for and the keys to type then."""
+            (WORK / "known-leaks").write_text("leak:libedit\n")  # el_set(EL_ADDFN) copies two names and never frees them
             lsan = f"fast_unwind_on_malloc=0:print_suppressions=0:suppressions={WORK}/known-leaks"
             env = {**os.environ, "TERM": "xterm", "XDG_CACHE_HOME": str(WORK / "cache"), "LSAN_OPTIONS": lsan}
             pid, fd = pty.fork()
             if pid == 0:
                 os.execve(QUIP, [QUIP, "chat", str(self.model), "-n", "8"], env)
             seen, mark = b"", 0
-            for wanted, typed in [*steps, (None, b"")]:
+            for expected, typed in [*steps, (None, b"")]:
                 limit = time.time() + 20
-                while wanted is None or wanted not in seen[mark:]:
-                    self.assertLess(time.time(), limit, (wanted, seen))
+                while expected is None or expected not in seen[mark:]:
+                    self.assertLess(time.time(), limit, (expected, seen))
                     if not select.select([fd], [], [], 0.1)[0]:
                         continue
                     try:
@@ -387,9 +387,9 @@ class WithModel(unittest.TestCase):
                     if not more:
                         break
                     seen += more
-                mark = seen.find(wanted, mark) + len(wanted) if wanted else mark
+                mark = seen.find(expected, mark) + len(expected) if expected else mark
                 if typed:
-                    time.sleep(0.2)  # the editor takes the terminal after it has shown its prompt
+                    time.sleep(0.2)  # the editor configures the terminal after it has printed its prompt
                     os.write(fd, typed)
             os.close(fd)
             return seen, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -397,7 +397,7 @@ class WithModel(unittest.TestCase):
         seen, code = talk((b"> ", b"one\r"), (b"> ", b"/stats\r"), (b"context: ", b""), (b"> ", b"\x04"))
         self.assertEqual(code, 0, seen)
         self.assertIn(b"tokens/s", seen)
-        # Ctrl-C drops the line; a second one leaves; the history is kept
+        # Ctrl-C clears the line, a second one exits, the history is kept
         seen, code = talk((b"> ", b"abc\x03"), (b"again", b""), (b"> ", b"\x1b[A"), (b"/stats", b"\x03"), (b"again", b""), (b"> ", b"\x03"))
         self.assertEqual(code, 0, seen)
         self.assertTrue((WORK / "cache/quip/history").exists())

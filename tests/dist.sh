@@ -1,7 +1,6 @@
 #!/bin/sh
-# dist.sh BUILD: the library joined into one file compiles by itself, silently, with every compiler
-# there is, never fuses a multiply and an add, shows the functions of quip.h and no other name, and
-# answers as the library does.
+# dist.sh BUILD: the library as one file compiles without warnings with every installed compiler,
+# never fuses a multiply and an add, exports only the functions of quip.h, and works like the library.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 dist=$1/dist
@@ -16,10 +15,10 @@ for compiler in cc gcc clang clang-19; do
         exit 1
     fi
     if nm -g --defined-only quip.o | grep -v ' quip_'; then
-        echo "dist: $compiler shows names that are not of quip.h"
+        echo "dist: $compiler exports names that are not in quip.h"
         exit 1
     fi
     if ./hello absent.bin hi 2>error.txt; then exit 1; fi
     grep -q absent.bin error.txt
-    echo "dist: fine with $compiler"
+    echo "dist: no problem with $compiler"
 done

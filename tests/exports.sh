@@ -1,6 +1,6 @@
 #!/bin/sh
-# exports.sh BUILD: the shared library exports the functions of quip.h, all of them and nothing else,
-# and calls nothing that ends the process: no assert, no abort, no exit.
+# exports.sh BUILD: the shared library exports all functions of quip.h and nothing else, and calls
+# nothing that ends the process: no assert, no abort, no exit.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$1"

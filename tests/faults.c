@@ -1,6 +1,6 @@
-/* faults.c: the n-th allocation fails, for every n, and threads cannot be made. Whatever fails says
- * so, leaks nothing, and leaves models and sessions as useful as they were; and decode never
- * allocates, so that it cannot fail. */
+/* faults.c: the n-th allocation fails, for every n, and threads cannot be created. A call that
+ * fails returns an error, leaks nothing, and leaves models and sessions usable. Decode never
+ * allocates, so it cannot fail. */
 #include "support/alloc_fault.h"
 #include "support/check.h"
 #include "support/shared.h"
@@ -16,12 +16,12 @@
 
 #define PROMPT "the hen and the \xc3\xa9gg"
 
-/* Templates that are text for this vocabulary, so that every prompt goes through them: one with a
- * system role, one that puts the system text in front of the user's. */
+/* Chat templates that are plain text for this vocabulary: one with a system role, one that puts the
+ * system text before the user's. */
 static const char *const templates[] = { "chatml", "gemma" };
 static char paths[QP_COUNT(templates)][64];
 static quip_model *models[QP_COUNT(templates)];
-static quip_model *model; // one of them
+static quip_model *model; // the one in use
 static const char *path;  // its file
 
 static void use_model(size_t i)
@@ -59,11 +59,11 @@ static int remove_models(void **state)
 
 /* ---- the loop ---- */
 
-/* Something that may fail, and undoes itself when it does not. */
+/* A call that may fail. If it succeeds, it undoes what it did. */
 typedef quip_status attempt(void *user, quip_error *error);
 
-/* Call `fn` until no allocation fails any more: each failure is QUIP_E_MEMORY with a sentence, and
- * leaves not a byte behind. */
+/* Call `fn` until no allocation fails any more. Each failure must be QUIP_E_MEMORY with a message,
+ * and must not leak. */
 static void fail_each(const char *what, attempt *fn, void *user)
 {
     if (!alloc_fault_is_here())
@@ -148,7 +148,7 @@ static void test_open_memory(void **state)
     free(whole);
 }
 
-/* Its rows are copied when it opens. */
+/* The rows of a GPU file are copied at open. */
 static void test_open_gpu_file(void **state)
 {
     (void)state;
@@ -216,7 +216,7 @@ static void test_session_open(void **state)
     fail_each("quip_session_open, sampled", open_and_close, &o);
 }
 
-struct text { // without allocations of its own
+struct text { // a buffer that never allocates
     char data[4096];
     size_t n;
 };
@@ -248,7 +248,8 @@ struct asking {
     struct text want;
 };
 
-/* A new session is asked once in vain, then again: the answer is as if nothing had happened. */
+/* The first call in a new session fails, and a second one succeeds. The answer is as if the first
+ * call had not been made. */
 static quip_status ask_twice(void *user, quip_error *error)
 {
     struct asking *a = user;
@@ -285,7 +286,7 @@ static void test_generate(void **state)
     use_model(0);
 }
 
-/* A conversation whose every call fails once, against one where none does. */
+/* A conversation in which every call fails once is equal to one in which no call fails. */
 static quip_status talk(void *user, quip_error *error)
 {
     static const struct {
@@ -349,7 +350,7 @@ static void test_append_and_next(void **state)
     use_model(0);
 }
 
-/* In the middle of an answer, the copy says the rest of it; the original too. */
+/* A clone made in the middle of an answer generates the same rest as its source. */
 static quip_status clone(void *user, quip_error *error)
 {
     quip_session *copy;
@@ -411,7 +412,7 @@ static quip_status open_with_adapter(void *user, quip_error *error)
     return status;
 }
 
-/* The session is as it was when it does not get the adapter, or has another one. */
+/* If setting the adapter fails, the session is unchanged. */
 static quip_status switch_adapters(void *user, quip_error *error)
 {
     quip_session *s;
@@ -465,13 +466,13 @@ static void test_encode_and_decode(void **state)
     fail_each("quip_encode, quip_decode", encode_and_decode, NULL);
 }
 
-/* Pieces longer than the room that a session has for text: here an answer must allocate, and
- * whatever call finds no memory, the next one goes on as if it had not been made. */
+/* Pieces longer than the text buffer of a session. Here an answer must allocate. If a call finds no
+ * memory, the next call continues as if the failed one had not been made. */
 static void test_next_with_long_pieces(void **state)
 {
     (void)state;
     enum {
-        ROOM = 400000
+        MAX_TEXT = 400000
     };
     char other[80];
     quip_error error = { 0 };
@@ -487,10 +488,10 @@ static void test_next_with_long_pieces(void **state)
     check(quip_model_open(&m, other, NULL, &error), &error);
     quip_session_options o = sampled();
     o.max_output_tokens = 60;
-    for (int n = -1; n < 3; n++) { // the n-th allocation of each call fails, once
+    for (int n = -1; n < 3; n++) { // in each call, the n-th allocation fails once
         quip_session *s;
         struct bytes got = { 0 };
-        assert_true(qp_bytes_reserve(&got, ROOM));
+        assert_true(qp_bytes_reserve(&got, MAX_TEXT));
         check(quip_session_open(&s, m, &o, &error), &error);
         check(quip_append(s, QUIP_ROLE_USER, "h\xc3\xa9", 3, &error), &error);
         for (quip_finish_reason reason = QUIP_FINISH_NONE; !reason;) {
@@ -523,8 +524,8 @@ static void test_next_with_long_pieces(void **state)
 
 /* ---- threads ---- */
 
-/* With fewer threads than asked for, down to none, the answer is the same. */
-static void test_threads_that_cannot_be_made(void **state)
+/* With fewer threads than requested, down to none, the answer is the same. */
+static void test_threads_that_cannot_be_created(void **state)
 {
     (void)state;
     if (!alloc_fault_is_here())
@@ -562,7 +563,7 @@ static void test_decode_allocates_nothing(void **state)
         int n_tokens = 0, made = 0;
         check(quip_append(s, QUIP_ROLE_USER, PROMPT, strlen(PROMPT), &error), &error);
         const int begin = quip_session_position(s);
-        while (quip_session_position(s) < begin + 200) { // more than one answer, should one end
+        while (quip_session_position(s) < begin + 200) { // more than one answer, if one ends early
             const char *text;
             size_t n;
             quip_finish_reason reason;
@@ -590,7 +591,7 @@ int main(void)
         cmocka_unit_test(test_adapters),
         cmocka_unit_test(test_encode_and_decode),
         cmocka_unit_test(test_next_with_long_pieces),
-        cmocka_unit_test(test_threads_that_cannot_be_made),
+        cmocka_unit_test(test_threads_that_cannot_be_created),
         cmocka_unit_test(test_decode_allocates_nothing),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);

@@ -1,4 +1,4 @@
-/* golden.c: tiny checkpoints, converted to float32, give the logits and the greedy continuations of
+/* golden.c: tiny checkpoints, converted to float32, have the logits and the greedy continuations of
  * the reference implementation (../shared/data/golden/README.md derives the tolerance). */
 #include <math.h>
 #include <setjmp.h>
@@ -17,7 +17,7 @@
 #include "support/golden.h"
 #include "support/shared.h"
 
-/* The checkpoint, converted to floats and opened. */
+/* Convert a checkpoint to float32 and open it. */
 static quip_model *open_golden(const char *folder)
 {
     char name[256], model_path[64];
@@ -95,7 +95,7 @@ static void test_stablelm(void **state)
     check_folder("stablelm");
 }
 
-/* ---- what the goldens can see ---- */
+/* ---- which details the goldens detect ---- */
 
 static void plain_norm(quip_model *m)
 {
@@ -129,7 +129,7 @@ static void head_dim_scale(quip_model *m)
 {
     m->config.query_scale = 1 / sqrtf((float)m->config.head_dim);
 }
-/* Wider than any prompt; still local layers, with their own base of rope. */
+/* A window wider than any prompt. The layers stay local, with their own base of rope. */
 static void no_window(quip_model *m)
 {
     for (int l = 0; l < m->config.n_layers; l++)
@@ -203,7 +203,7 @@ static void tied_head(quip_model *m)
     m->weights.head = m->weights.embed;
 }
 
-/* By how much the logits of the main prompt then miss the reference. */
+/* The largest difference of a logit of the main prompt from the reference, after leave_out(). */
 static float worst_without(const char *folder, void (*leave_out)(quip_model *))
 {
     char name[256];
@@ -224,7 +224,7 @@ static float worst_without(const char *folder, void (*leave_out)(quip_model *))
     return worst;
 }
 
-/* Every detail of every architecture is seen by a golden: without it, that golden fails. */
+/* A golden detects every detail of every architecture: without the detail, that golden fails. */
 static void test_every_detail_matters(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
 #!/bin/sh
-# install.sh BUILD: what is installed can be used: by find_package(quip), by pkg-config, and the
-# program and its page are there.
+# install.sh BUILD: an installed Quip works with find_package(quip) and with pkg-config, and includes
+# the program and its man page.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 rm -rf "$1/installed" "$1/consumer"
@@ -27,4 +27,4 @@ if command -v c++ >/dev/null; then
     echo '#include <quip.h>' | c++ -Iinclude -Wall -Werror -fsyntax-only -x c++ -
 fi
 echo '#include <quip.h>' | cc -std=c99 -pedantic -Iinclude -Wall -Werror -fsyntax-only -x c -
-echo "install: fine"
+echo "install: no problem"

@@ -1,5 +1,5 @@
-/* interop.c: model files that the original's converter wrote (../shared/data/interop/README.md)
- * run, and say what the original's web engine says. */
+/* interop.c: model files that MediaPipe's converter wrote (../shared/data/interop/README.md) run,
+ * and generate the same text as in MediaPipe's Web engine. */
 #include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
@@ -33,8 +33,8 @@ static quip_model *open_model(const char *folder)
 
 /* ---- weights as floats ---- */
 
-/* The original's web engine computed with float activations. So that rounding them does not decide,
- * its texts are compared with the same weights, dequantized. */
+/* MediaPipe's Web engine computes with float activations. Dequantizing our weights to float32 makes
+ * our activations float, too, so that their rounding does not decide between two tokens. */
 static void widen(struct matrix *m, float **memory, int *n_memory)
 {
     if (!m->data || m->dtype == DTYPE_F32)
@@ -73,7 +73,7 @@ static int widen_model(quip_model *model, float **memory)
 
 /* ---- texts ---- */
 
-/* The likeliest id, and by how much. */
+/* The likeliest id, and its margin over the second. */
 static int likeliest(const float *logits, int n, float *margin)
 {
     int best = 0;
@@ -89,9 +89,9 @@ static int likeliest(const float *logits, int n, float *margin)
     return best;
 }
 
-/* Greedy text after bos and the prompt, up to n_context tokens in all. The web engine decodes token
- * by token: each byte of a character shows as U+FFFD. Where the text leaves `want`, *margin is what
- * decided it. */
+/* Compare the greedy text after bos and the prompt, up to n_context tokens in total, with `want`.
+ * The Web engine detokenizes token by token, so each byte of a character appears as U+FFFD. At the
+ * first difference, *margin is the margin of the token that differs. */
 static void compare_text(quip_model *model, quip_adapter *adapter, const char *prompt,
                          const char *want, int n_context, bool *is_equal, float *margin, size_t *at)
 {
@@ -126,7 +126,7 @@ static void compare_text(quip_model *model, quip_adapter *adapter, const char *p
     quip_session_close(s);
 }
 
-/* With `has_adapter`, the texts with the LoRA file of the folder; else those without it. */
+/* With `has_adapter`, check the texts with the LoRA file of the folder, else those without it. */
 static void check_golden(const char *folder, bool has_adapter)
 {
     char name[256];
@@ -160,8 +160,8 @@ static void check_golden(const char *folder, bool has_adapter)
         compare_text(model, adapter, prompt, want, n_context, &is_equal, &margin, &at);
         if (is_equal)
             continue;
-        print_message("  %s, \"%s\": leaves the expected text after %zu bytes, where the two best "
-                      "logits differ by %.4f\n",
+        print_message("  %s, \"%s\": differs from the expected text after %zu bytes, where the two "
+                      "best logits differ by %.4f\n",
                       folder, prompt, at, (double)margin);
         assert_true(margin < 0.01f);
     }
@@ -213,7 +213,7 @@ static void test_every_file_generates(void **state)
     assert_true(n >= 37);
 }
 
-/* The same checkpoint and bits in both layouts: the same logits, to the bit. */
+/* The same checkpoint with the same types in both layouts has the same logits, bit for bit. */
 static void test_both_layouts_agree(void **state)
 {
     (void)state;
@@ -242,10 +242,10 @@ static void test_both_layouts_agree(void **state)
     }
 }
 
-/* ---- weights against their checkpoint ---- */
+/* ---- weights and their checkpoint ---- */
 
 static const struct {
-    const char *name; // with which the files' names begin, and of the folder under sources/
+    const char *name; // prefix of the file names, and name of the folder in sources/
     enum family_id family;
 } model_types[] = {
     { "GEMMA_2B", FAMILY_GEMMA },
@@ -260,8 +260,8 @@ struct source {
     struct format format;
 };
 
-/* The largest difference of an element from the checkpoint's, in units of what the format allows:
- * half a step of the integers, half a unit in the last place of binary16, nothing for float32. */
+/* The largest difference of an element from the checkpoint, in units of what the format allows:
+ * half a step of the integers, half a unit in the last digit of binary16, nothing for float32. */
 static float worst_element(const struct matrix *m, const struct tensor_row *row, const float *want,
                            int head_dim, bool is_gpu)
 {
@@ -289,7 +289,7 @@ static float worst_element(const struct matrix *m, const struct tensor_row *row,
     return worst;
 }
 
-/* Every matrix of a file; returns how many there were. */
+/* Compare every matrix of a file. Returns the number of matrices. */
 static int compare_weights(const char *folder, enum family_id family, const struct source *source,
                            float *worst)
 {
@@ -351,7 +351,7 @@ static void test_weights_are_the_checkpoints(void **state)
                 continue;
             const int n_matrices =
                 compare_weights(entry->d_name, model_types[i].family, &source, &worst);
-            // the original's CPU files have no place for the zero points of asymmetric weights
+            // MediaPipe's CPU files cannot store the zero points of asymmetric weights
             const bool lost = strstr(entry->d_name, "-cpu-") && strstr(entry->d_name, "asym");
             print_message("  %-28s %2d matrices, at most %.6f half steps off%s\n", entry->d_name,
                           n_matrices, (double)worst, lost ? ": its zero points are lost" : "");

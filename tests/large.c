@@ -1,4 +1,5 @@
-/* large.c: files past 4 GB. They are holes but for what matters, and cost no disk. */
+/* large.c: files larger than 4 GB. They consist of holes, except where a test reads, and need no
+ * disk space. */
 #define _POSIX_C_SOURCE 200809L // pwrite
 #define _FILE_OFFSET_BITS 64
 #include <fcntl.h>
@@ -34,7 +35,7 @@ static int drop_file(void **state)
 static void write_far(int fd, const void *data, size_t n, uint64_t at)
 {
     if (pwrite(fd, data, n, (off_t)at) != (ssize_t)n)
-        fail_msg("no file of %llu bytes can be made here", (unsigned long long)at);
+        fail_msg("cannot create a file of %llu bytes here", (unsigned long long)at);
 }
 
 /* ---- a model file ---- */
@@ -54,21 +55,21 @@ static void logits_of(float logits[TINY_VOCAB])
     quip_model_close(model);
 }
 
-/* Move a tensor's bytes far back in the file, and what the header says of them. */
+/* Move the bytes of a tensor far back in the file, and update the header. */
 static void move_tensor(int fd, struct format *f, const struct tensor *t, size_t n_header)
 {
     const uint8_t *data, *header;
-    uint64_t place[2] = { t->offset, t->n_bytes }, at = 0; // of Buffer: offset, size
+    uint64_t buffer[2] = { t->offset, t->n_bytes }, at = 0; // the fields of Buffer: offset, size
     quip_error error = { 0 };
     const struct tensor whole = { .name = "header", .offset = 0, .n_bytes = n_header };
     check_status(qp_format_tensor_bytes(f, t, &data, &error), &error);
     check_status(qp_format_tensor_bytes(f, &whole, &header, &error), &error);
-    while (at + sizeof place <= n_header && memcmp(header + at, place, sizeof place) != 0)
+    while (at + sizeof buffer <= n_header && memcmp(header + at, buffer, sizeof buffer) != 0)
         at += 4;
-    assert_true(at + sizeof place <= n_header);
+    assert_true(at + sizeof buffer <= n_header);
     write_far(fd, data, (size_t)t->n_bytes, t->offset + FAR);
-    place[0] += FAR;
-    write_far(fd, place, sizeof place, at);
+    buffer[0] += FAR;
+    write_far(fd, buffer, sizeof buffer, at);
 }
 
 static void test_model_file(void **state)
@@ -99,7 +100,7 @@ static void test_model_file(void **state)
 
 /* ---- a checkpoint ---- */
 
-/* [n_rows, 1024] binary16, of which the last row is not zero. */
+/* [n_rows, 1024] binary16. Only the last row is not zero. */
 static void test_safetensors(void **state)
 {
     (void)state;

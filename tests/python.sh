@@ -1,7 +1,7 @@
 #!/bin/sh
-# python.sh BUILD: the Python package, installed as a stranger would, and its tests (bindings/python/
-# tests, with pytest), types (mypy) and examples. Skipped where the packages that it needs cannot be
-# had; under CI=true that is a failure.
+# python.sh BUILD: installs the Python package as a user would, and runs its tests (bindings/python/
+# tests, with pytest), type checks (mypy) and examples. Skipped if the packages that it needs are not
+# available. With CI=true that is a failure.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 package=$root/bindings/python
@@ -9,12 +9,12 @@ build=$(cd "$1" && pwd)
 venv=$build/python-venv
 python=$venv/bin/python
 
-# What the package needs, once: until the list changes.
+# Install the requirements once, until their list changes.
 if ! cmp -s "$package/pyproject.toml" "$venv/pyproject.toml"; then
     rm -rf "$venv"
     python3 -m venv "$venv"
     if ! "$python" "$package/tools/requirements.py" | "$venv/bin/pip" install -q -r /dev/stdin; then
-        echo "python: what the package needs could not be installed"
+        echo "python: cannot install the requirements of the package"
         test "${CI-}" = true || exit 77
         exit 1
     fi

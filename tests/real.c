@@ -1,6 +1,7 @@
-/* real.c: two trained models against the reference implementation (../shared/data/real/README.md):
- * greedy continuations and perplexity of the float32 conversion, perplexity of the int8 one.
- * The models are those of scripts/fetch-model, in the cache folder or $QUIP_MODELS. */
+/* real.c: compares two trained models with the reference implementation
+ * (../shared/data/real/README.md): greedy continuations and perplexity in float32, perplexity in
+ * int8. scripts/fetch-model downloads the models into the cache folder. $QUIP_MODELS names another
+ * folder. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -30,7 +31,7 @@ static void find_checkpoint(char *path, size_t size, const char *name)
     need_file(path);
 }
 
-/* The model converted to `weights`, open; its file is gone from the folder already. */
+/* Convert a model to `weights` and open it. The file is deleted at once; the mapping keeps it. */
 static quip_model *convert(const char *name, enum convert_weights weights)
 {
     char checkpoint[1024], path[64];
@@ -83,7 +84,7 @@ static void check_prompt(quip_model *model, const cJSON *prompt)
     check(quip_encode(model, text, strlen(text), true, encoded, MAX_IDS, &n_encoded, &error),
           &error);
     if (n_encoded != n - n_bos || memcmp(encoded, ids + n_bos, (size_t)n_encoded * sizeof *ids))
-        fail_msg("%s: the prompt's text gives other ids than the reference", name);
+        fail_msg("%s: the ids of the prompt differ from the reference", name);
 
     check(quip_session_open(&s, model, &(quip_session_options){ .n_context = 2048 }, &error),
           &error);
@@ -99,7 +100,7 @@ static void check_prompt(quip_model *model, const cJSON *prompt)
     for (int i = 0; i < n_greedy; i++) {
         const int best = likeliest(quip_logits(s), info.vocab_size);
         if (best != greedy[i])
-            fail_msg("%s: greedy token %d is %d, expected is %d", name, i, best, greedy[i]);
+            fail_msg("%s: greedy token %d is %d, expected %d", name, i, best, greedy[i]);
         check(quip_prefill(s, &best, 1, &error), &error);
     }
     quip_session_close(s);

@@ -1,7 +1,6 @@
-/* alloc_fault.c: malloc and its like, and pthread_create, as the library calls them, with a failure
- * on demand.
- * In:  calls that the linker's --wrap sends here.
- * Out: the real thing, or ENOMEM (EAGAIN for a thread) when the countdown ends. */
+/* alloc_fault.c: replaces malloc, similar functions and pthread_create with versions that can fail.
+ * In:  calls of the library, redirected by the linker's --wrap.
+ * Out: the real result, or ENOMEM (EAGAIN for a thread) when the countdown ends. */
 #include "support/alloc_fault.h"
 
 #if defined(__linux__)
@@ -30,9 +29,9 @@ int __wrap_munmap(void *p, size_t n);
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*main)(void *),
                           void *arg);
 
-static atomic_int countdown = -1; // allocations until the one that fails; negative: none
+static atomic_int countdown = -1; // allocations before the one that fails; negative: none fails
 static atomic_int n_failed, n_live, n_made;
-static atomic_int n_threads_left = -1; // that may still be created; negative: any number
+static atomic_int n_threads_left = -1; // how many may still be created; negative: any number
 
 bool alloc_fault_is_here(void)
 {

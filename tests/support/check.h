@@ -1,10 +1,10 @@
-/* check.h: a call of the library that must not fail. */
+/* check.h: calls of the library that must not fail. */
 #ifndef TEST_CHECK_H
 #define TEST_CHECK_H
 
 #include "quip.h"
 
-/* Fail the test, at this line, with what the call reported. */
+/* Fail the test at this line, with the message of the call. */
 #define check(status, error)                                                                       \
     do {                                                                                           \
         const quip_status check_status = (status);                                                 \

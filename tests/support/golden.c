@@ -1,5 +1,5 @@
-/* golden.c (test): a prompt of the reference data against a model: logits of every position, and
- * the greedy continuation. */
+/* golden.c (test): compares a model with the reference data for one prompt: the logits of every
+ * position, and the greedy continuation. */
 #include "support/golden.h"
 #include "support/check.h"
 #include "support/shared.h"
@@ -26,7 +26,7 @@ static bool compare_row(void *user, int position, const float *logits)
     const float *want = c->want + (size_t)position * (size_t)c->vocab_size;
     for (int i = 0; i < c->vocab_size; i++) {
         const float difference = fabsf(logits[i] - want[i]);
-        if (!(difference <= c->worst)) // NaN too
+        if (!(difference <= c->worst)) // also if it is NaN
             c->worst = difference;
     }
     return true;
@@ -69,7 +69,7 @@ void check_golden_prompt(quip_model *model, quip_adapter *adapter, const char *f
     check(quip_session_open(&s, model, &options, &error), &error);
     const float worst = golden_difference(model, s, folder, prompt);
     if (!(worst <= GOLDEN_TOLERANCE))
-        fail_msg("%s/%s: logits differ by %g, allowed is %g", folder, file, (double)worst,
+        fail_msg("%s/%s: logits differ by %g, at most %g is allowed", folder, file, (double)worst,
                  (double)GOLDEN_TOLERANCE);
     printf("  %s/%-22s %3d tokens, largest difference %.2g\n", folder, file,
            cJSON_GetArraySize(cJSON_GetObjectItem(prompt, "ids")), (double)worst);
@@ -80,8 +80,7 @@ void check_golden_prompt(quip_model *model, quip_adapter *adapter, const char *f
             if (logits[j] > logits[best])
                 best = j;
         if (best != greedy[i])
-            fail_msg("%s/%s: greedy token %d is %d, expected is %d", folder, file, i, best,
-                     greedy[i]);
+            fail_msg("%s/%s: greedy token %d is %d, expected %d", folder, file, i, best, greedy[i]);
         check(quip_prefill(s, &best, 1, &error), &error);
     }
     quip_session_close(s);

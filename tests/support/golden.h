@@ -10,13 +10,13 @@
 #define GOLDEN_MAX_IDS 512
 #define GOLDEN_TOLERANCE 1e-4f // of a logit: data/golden/README.md derives it
 
-/* `prompt` is one of the prompts in data/golden/<folder>/expected.json.
- * Feeds the prompt to `s`, a new session of `model`, and returns the largest difference of a logit
- * from the reference's, NaN where there is one. */
+/* Run `prompt`, one of the prompts in data/golden/<folder>/expected.json, in `s`, a new session of
+ * `model`. Returns the largest difference of a logit from the reference, or NaN if a logit is NaN.
+ */
 float golden_difference(quip_model *model, quip_session *s, const char *folder,
                         const cJSON *prompt);
 
-/* Fails the test when logits or greedy tokens are not the reference's; `adapter` may be NULL. */
+/* Fail the test if logits or greedy tokens differ from the reference. `adapter` may be NULL. */
 void check_golden_prompt(quip_model *model, quip_adapter *adapter, const char *folder,
                          const cJSON *prompt);
 

@@ -45,7 +45,7 @@ static int size_of_extent(enum extent extent)
     return 0;
 }
 
-/* Values are multiples of 1/1024 below 2, so that adding and taking away 1 is exact. */
+/* Values are multiples of 1/1024 below 2, so that adding and subtracting 1 is exact. */
 static void fill_sample(struct sample_tensor *t, const struct tensor_row *row, int layer)
 {
     uint32_t seed = 1;
@@ -78,7 +78,7 @@ void each_sample_tensor(const struct sample *s, on_sample_tensor *fn, void *user
     }
 }
 
-/* ---- its vocabulary ---- */
+/* ---- vocabulary ---- */
 
 struct sample_piece {
     const char *text;
@@ -418,7 +418,7 @@ void write_safetensors(const struct sample *s, const char *name,
     qp_bytes_close(&all);
 }
 
-/* What config.json says of one family only. */
+/* The members of config.json that only one family has. */
 static const char *family_lines(const struct sample *s)
 {
     switch (s->family) {

@@ -1,4 +1,4 @@
-/* sample_checkpoint.h: one small model, made from a seed, as the checkpoints that people publish: a
+/* sample_checkpoint.h: one small model, made from a seed, written like published checkpoints: a
  * GGUF, or a Hugging Face folder with safetensors and a SentencePiece tokenizer. */
 #ifndef SAMPLE_CHECKPOINT_H
 #define SAMPLE_CHECKPOINT_H
@@ -12,12 +12,12 @@ enum {
     N_HEADS = 4,
     N_KV_HEADS = 2,
     HEAD_DIM = 8,
-    ROPE_DIM = 4, // where it is not all
-    VOCAB = 280,  // rows; the tokenizer has fewer pieces
+    ROPE_DIM = 4, // if not all of HEAD_DIM
+    VOCAB = 280,  // rows of the embedding; the tokenizer has fewer pieces
     MAX_VALUES = VOCAB * D_MODEL,
 };
 
-/* What is made of it: which architecture, with a head of its own or not. */
+/* Its variants: the architecture, and whether the head is tied to the embedding. */
 struct sample {
     const char *architecture;
     enum family_id family;
@@ -30,7 +30,7 @@ extern const struct sample sample_phi2;
 extern const struct sample sample_stablelm;
 bool has_layer_norm(const struct sample *s);
 
-/* One tensor of the sample, as Hugging Face means it. */
+/* One tensor of the sample, with Hugging Face's names and values. */
 struct sample_tensor {
     const struct tensor_row *row;
     char hf[80], gguf[80], target[120];
@@ -44,28 +44,29 @@ void each_sample_tensor(const struct sample *s, on_sample_tensor *fn, void *user
 
 /* ---- its files ---- */
 
-/* Before and after a test: a folder of its own, with an empty one, hf, in it. */
+/* Before and after a test: a folder for the test, with an empty folder hf in it. */
 int make_sample_folder(void **state);
 int drop_sample_folder(void **state);
 /* A path in the test's folder, valid until the fourth call from now. */
 const char *in_folder(const char *name);
 void write_file(const char *name, const void *data, size_t n);
 void write_text(const char *name, const char *text);
-/* Fails when anything but in.gguf and hf is in the folder: a temporary file would be. */
+/* Fail if the folder contains anything except in.gguf and hf, such as a temporary file. */
 void assert_no_output(void);
 
-/* in.gguf, with the traps of real files: norms with their 1, llama's q and k rows in pairs. */
+/* in.gguf, with the peculiarities of real files: norms with 1 added, llama's q and k rows in pairs.
+ */
 void write_gguf(const struct sample *s);
 
-/* What to do differently from the sample. */
+/* How the folder differs from the sample. */
 struct folder_options {
-    const char *dtype;           // "F32" (when NULL) or "BF16"
+    const char *dtype;           // "F32" (if NULL) or "BF16"
     const char *skip, *misshape; // names of tensors
-    const char *extra;           // name of one more, [2]
-    int part, n_parts;           // write only each n_parts-th tensor, beginning with `part`
+    const char *extra;           // name of one more tensor, [2]
+    int part, n_parts;           // write only every n_parts-th tensor, starting with `part`
 };
 
-/* hf/: config.json, tokenizer.model and model.safetensors; and two of them alone. */
+/* hf/: all of config.json, tokenizer.model and model.safetensors, or only one of them. */
 void write_folder(const struct sample *s, const struct folder_options *options);
 void write_config(const struct sample *s);
 void write_safetensors(const struct sample *s, const char *name,
@@ -90,7 +91,7 @@ struct gguf {
 
 void gguf_text(struct gguf *g, const char *key, const char *value);
 void gguf_list(struct gguf *g, const char *key, uint32_t type, int n);
-/* The tests run on little endian. */
+/* Little endian, like the machines that run the tests. */
 void put_bytes(struct bytes *b, const void *data, size_t n);
 void put_u32(struct bytes *b, uint32_t x);
 void put_u64(struct bytes *b, uint64_t x);

@@ -1,4 +1,4 @@
-/* shared.c: where the reference data lies, and what to do without it. */
+/* shared.c: finds the reference data, and skips tests without it. */
 #include "support/shared.h"
 
 #include <setjmp.h>

@@ -1,5 +1,5 @@
-/* shared.h: reference data that lies beside the checkout, too large to be part of it, and how to
- * read it; whole files in one call. */
+/* shared.h: reference data, which is too large for the repository and is stored beside it; reading
+ * and writing of whole files. */
 #ifndef TEST_SHARED_H
 #define TEST_SHARED_H
 
@@ -10,17 +10,17 @@
  * checkout. Valid until the fourth call from now. */
 const char *shared_path(const char *name);
 
-/* Skip the running test when `name` is not there; with CI=true in the environment, fail it. */
+/* Skip the running test if `name` is missing. With CI=true in the environment, fail it. */
 void need_shared(const char *name);
-/* The same for a file anywhere. */
+/* The same for any file. */
 void need_file(const char *path);
 
-/* The whole file, NUL-terminated; fails the test when it cannot be read. Free it. */
+/* The whole file, NUL-terminated. Fails the test if it cannot be read. The caller frees it. */
 char *read_whole(const char *path, size_t *n);
-/* Make the file these n bytes. */
+/* Write a file with these n bytes. */
 void save_file(const char *path, const void *data, size_t n);
 cJSON *read_json(const char *path);
-/* An array of ids from JSON into `ids`; returns how many. */
+/* Copy a JSON array of ids to `ids`. Returns their number. */
 int json_ids(const cJSON *array, int *ids, int capacity);
 
 #endif

@@ -1,4 +1,4 @@
-/* tiny_adapter.c: a model's shapes and a seed -> a PEFT folder, as PEFT would write it. */
+/* tiny_adapter.c: writes a PEFT folder as PEFT would, from a model's shapes and a seed. */
 #include "support/tiny_adapter.h"
 
 #include "model/adapter.h"
@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Header and data of a safetensors file in the making. */
+/* Header and data of a safetensors file that is being written. */
 struct writer {
     struct bytes header, data;
     uint64_t state;
@@ -45,8 +45,8 @@ static void add_pair(struct writer *w, const struct tiny_adapter *a, int l, cons
     char name[256];
     if (!m->data || (a->modules && !strstr(a->modules, strrchr(module, '.') + 1)))
         return;
-    if (a->in_place_of_q && strstr(module, "q_proj"))
-        module = a->in_place_of_q;
+    if (a->name_of_q && strstr(module, "q_proj"))
+        module = a->name_of_q;
     l += a->first_layer;
     snprintf(name, sizeof name, "base_model.model.model.layers.%d.%s.lora_A.weight", l, module);
     add_matrix(w, name, a->rank, m->n_in + a->more_inputs, 0.3f);

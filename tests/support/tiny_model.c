@@ -1,4 +1,4 @@
-/* tiny_model.c: sizes and a seed -> a model file, written as the converter would. */
+/* tiny_model.c: writes a model file like the converter's, from sizes and a seed. */
 #include "support/tiny_model.h"
 
 #include "format/protobuf.h"
@@ -129,7 +129,7 @@ static bool write_parameters(const struct tiny_model *m, struct bytes *out)
               qp_proto_put_varint(&t, 7, (uint64_t)m->n_layers) &&
               qp_proto_put_varint(&t, 9, (uint64_t)m->n_kv_heads) &&
               (!m->lie || m->lie_is_float ||
-               qp_proto_put_varint(&t, m->lie, m->lie_value)) && // the last one counts
+               qp_proto_put_varint(&t, m->lie, m->lie_value)) && // a reader uses the last one
               (!m->lie || !m->lie_is_float || qp_proto_put_float(&t, m->lie, lie)) &&
               qp_proto_put_bytes(out, 1, t.data, t.n) && qp_proto_put_varint(out, 2, TINY_VOCAB) &&
               qp_proto_put_varint(out, 4, TINY_BOS) && qp_proto_put_bytes(out, 5, "<eos>", 5);
@@ -139,7 +139,7 @@ static bool write_parameters(const struct tiny_model *m, struct bytes *out)
 
 /* ---- tensors ---- */
 
-struct entry { // one tensor to come
+struct entry { // one tensor to write
     int index, rows, cols;
     enum dtype dtype;
     int scales;      // index of its scales, or -1
@@ -159,7 +159,7 @@ static int declare(struct writer *w, const char *name, enum dtype dtype, int row
     int index = -1;
     int64_t dims[2] = { rows, cols };
     snprintf(full, sizeof full, "params.lm.%s", name);
-    if (!w->status) // cols 0: a vector
+    if (!w->status) // cols == 0 is a vector
         w->status =
             qp_tflite_writer_tensor(w->w, full, dtype, cols ? 2 : 1, dims, &index, w->error);
     return index;

@@ -1,6 +1,6 @@
 /* tiny_model.h: model files of a few hundred kilobytes with random weights, made from a seed, so
- * that every test of the engine runs for a stranger. Vocabulary: <pad> <eos> <bos> <unk>, turn
- * markers, 256 bytes, then letters and a few words. */
+ * that the tests of the engine need no downloads. The vocabulary is <pad> <eos> <bos> <unk>, turn
+ * markers, 256 bytes, letters and a few words. */
 #ifndef TINY_MODEL_H
 #define TINY_MODEL_H
 
@@ -12,12 +12,12 @@ struct tiny_model {
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim;
     int window; // of local layers; 0 for architectures without them
     uint64_t seed;
-    /* What makes a model odd, or wrong; nothing when zero. */
-    int n_pieces;       // of the vocabulary; 0 is TINY_VOCAB, one a row of the embedding
-    int letter_bytes;   // each letter's piece is that long; 0 is 1
-    const char *config; // more lines of quip.config, which win over those before
-    int lie;            // LlmParameters' transformer says `lie_value` in this field,
-    bool lie_is_float;  // a varint, or the bits of a float
+    /* What makes a model unusual, or wrong. Zero means nothing. */
+    int n_pieces;       // of the vocabulary; 0 is TINY_VOCAB, one per row of the embedding
+    int letter_bytes;   // length of each letter's piece; 0 is 1
+    const char *config; // more lines of quip.config, which override earlier ones
+    int lie;            // TransformerParameters has `lie_value` in this field,
+    bool lie_is_float;  // as a varint, or as the bits of a float
     uint64_t lie_value;
 };
 
@@ -31,9 +31,9 @@ enum tiny_token {
     TINY_END
 };
 
-/* Odd sizes on purpose: no width is a multiple of a block. */
+/* Unusual sizes on purpose: no width is a multiple of a block. */
 extern const struct tiny_model tiny_gemma3, tiny_llama;
-/* The smallest with everything in it: gemma3, one local and one global layer, 30 kilobytes. */
+/* The smallest model with every feature: gemma3, one local and one global layer, 30 kilobytes. */
 extern const struct tiny_model tiny_smallest;
 
 /* `base` with all matrices of one type. */

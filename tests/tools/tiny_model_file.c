@@ -1,6 +1,6 @@
-/* tiny_model_file.c: writes the tests' random models to files, for tests in other languages.
- *   tiny_model_file gemma3|llama|slow FILE      slow: takes seconds for a long prompt
- *   tiny_model_file adapter MODEL FOLDER        LoRA weights for a model, whose alpha is their rank
+/* tiny_model_file.c: writes the random models of the tests to files, for tests in other languages.
+ *   tiny_model_file gemma3|llama|slow FILE      slow: needs seconds for a long prompt
+ *   tiny_model_file adapter MODEL FOLDER        LoRA weights for a model; alpha is the rank
  */
 #include "support/tiny_adapter.h"
 #include "support/tiny_model.h"
@@ -17,7 +17,7 @@ static quip_status write_model(const char *kind, const char *path, quip_error *e
     slow.n_heads = 6;
     slow.n_kv_heads = 6;
     slow.head_dim = 64;
-    slow.config = "n_context_max 1048576\n"; // sessions that no memory holds
+    slow.config = "n_context_max 1048576\n"; // more context than any memory can hold
     const struct tiny_model *m = !strcmp(kind, "gemma3")  ? &tiny_gemma3
                                  : !strcmp(kind, "llama") ? &tiny_llama
                                                           : &slow;
