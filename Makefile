@@ -1,4 +1,4 @@
-# The verbs people type. CMakeLists.txt is the build; `make help` lists what is here.
+# Short commands. CMakeLists.txt is the build description; `make help` lists the commands.
 .DEFAULT_GOAL := build
 MODEL ?= smollm2-135m
 PROMPT ?= Why is the sky blue? Answer in two sentences.
@@ -17,7 +17,7 @@ configure:
 		{ cat build.log; false; }
 	@rm -f build.log
 
-## make demo         fetch a real model, convert it, and let it answer
+## make demo         download a model, convert it, and answer a prompt
 ##                   (MODEL=smollm2-135m or gemma3-270m, PROMPT="…")
 demo: build
 	@scripts/demo '$(MODEL)' '$(subst ','\'',$(value PROMPT))'
@@ -63,7 +63,7 @@ install: configure
 	@cmake --build build -j $(JOBS)
 	@cmake --install build --prefix '$(or $(PREFIX),/usr/local)'
 
-## make clean        remove what was built
+## make clean        remove everything that was built
 clean:
 	@rm -rf build build-* dist bindings/web/build bindings/web/dist
 

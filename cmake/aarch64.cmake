@@ -1,5 +1,5 @@
-# 64-bit ARM Linux on another machine: Debian's cross compiler, its arm64 libraries beside the
-# machine's own, and qemu-user for what was built. The environment variable QEMU_CPU chooses the
+# 64-bit ARM Linux on a machine of another kind: Debian's cross compiler, its arm64 libraries beside
+# the machine's own, and qemu-user to run the programs. The environment variable QEMU_CPU selects the
 # processor: max, cortex-a76 (dotprod), cortex-a53 (neon).
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
