@@ -1,38 +1,15 @@
-/* convert.c: the story of a conversion, top to bottom in qp_convert.
+/* convert.c: the story of a conversion, in qp_convert.
+ * In:  a checkpoint or a model file, and options.
+ * Out: a model file, which appears when it is complete.
  *
- *     open checkpoint -> facts -> tokenizer -> plan (every tensor checked) -> metadata -> stream
- *
- * Nothing is written before everything but the weights' values has been checked. */
-#include "convert/convert.h"
-#include "convert/json.h"
+ *     open and declare (conversion.c, requantize.c) -> write -> verify -> commit */
+#include "convert/checkpoint.h"
+#include "convert/conversion.h"
 #include "convert/requantize.h"
-#include "convert/rows.h"
-#include "convert/tokenizer_import.h"
+#include "convert/store.h"
 #include "convert/verify.h"
-#include "format/tflite_writer.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-enum {
-    MAX_NAME = 160,
-};
-
-struct conversion {
-    const char *in, *out;
-    const struct convert_options *options;
-    quip_error *error;
-    struct checkpoint checkpoint;
-    struct model_facts facts;
-    struct bytes spm, bpe;
-    struct tokenizer *tokenizer;
-    struct plan plan;
-    struct tflite_writer *writer;
-    struct lora_merge *merge;
-    struct row_reader rows;
-    struct slab slab;
-    uint64_t done_bytes, total_bytes;
-};
 
 bool qp_convert_weights_find(const char *name, enum convert_weights *weights)
 {
@@ -45,247 +22,7 @@ bool qp_convert_weights_find(const char *name, enum convert_weights *weights)
     return false;
 }
 
-/* ---- tokenizer ---- */
-
-static quip_status read_whole_file(const char *path, struct bytes *out, quip_error *error)
-{
-    struct file file = { 0 };
-    quip_status status = qp_file_open(&file, path, error);
-    if (!status && !qp_bytes_reserve(out, (size_t)file.size))
-        status = qp_fail_memory(error, path, (size_t)file.size);
-    if (!status && !(status = qp_file_read(&file, 0, out->data, (size_t)file.size, error)))
-        out->n = (size_t)file.size;
-    qp_file_close(&file);
-    return status;
-}
-
-/* A tokenizer.json, with the special tokens that a tokenizer_config.json beside it names. */
-static quip_status translate_tokenizer(struct conversion *v, const char *path)
-{
-    cJSON *json, *config = NULL;
-    quip_status status = qp_json_read(&json, path, v->error);
-    if (status)
-        return status;
-    if (v->options->tokenizer) // not the checkpoint's own
-        status = qp_json_beside(&config, path, "tokenizer_config.json", v->error);
-    if (!status && !cJSON_HasObjectItem(v->checkpoint.tokenizer_config, "add_bos_token"))
-        v->facts.has_bos = qp_json_puts_bos(json) && v->facts.bos >= 0;
-    if (!status)
-        status = qp_tokenizer_from_json(json, config ? config : v->checkpoint.tokenizer_config,
-                                        path, v->facts.vocab_size, &v->spm, &v->bpe, v->error);
-    cJSON_Delete(config);
-    cJSON_Delete(json);
-    return status;
-}
-
-/* A SentencePiece model as it is: its texts begin with bos, where nothing else is said. */
-static quip_status copy_tokenizer(struct conversion *v, const char *path)
-{
-    if (!v->checkpoint.is_gguf &&
-        !cJSON_HasObjectItem(v->checkpoint.tokenizer_config, "add_bos_token"))
-        v->facts.has_bos = v->facts.bos >= 0;
-    return read_whole_file(path, &v->spm, v->error);
-}
-
-/* The folder's tokenizer.model, or else its tokenizer.json. */
-static quip_status load_folder_tokenizer(struct conversion *v, const char *folder)
-{
-    char *model = qp_path_join(folder, "tokenizer.model");
-    char *json = qp_path_join(folder, "tokenizer.json");
-    quip_status status;
-    if (!model || !json)
-        status = qp_fail_memory(v->error, "a path", strlen(folder));
-    else if (qp_path_exists(model))
-        status = copy_tokenizer(v, model);
-    else if (qp_path_exists(json))
-        status = translate_tokenizer(v, json);
-    else
-        status = qp_fail(v->error, QUIP_E_IO,
-                         "%s: has no tokenizer: neither tokenizer.model nor tokenizer.json; if it "
-                         "lies elsewhere, say where with --tokenizer",
-                         folder);
-    free(model);
-    free(json);
-    return status;
-}
-
-static quip_status load_tokenizer_pieces(struct conversion *v)
-{
-    const char *path = v->options->tokenizer;
-    if (path && qp_path_is_folder(path))
-        return load_folder_tokenizer(v, path);
-    if (path)
-        return qp_path_is_json(path) ? translate_tokenizer(v, path) : copy_tokenizer(v, path);
-    return v->checkpoint.is_gguf ? qp_import_tokenizer_gguf(&v->checkpoint.shards[0].format,
-                                                            &v->spm, &v->bpe, v->error)
-                                 : load_folder_tokenizer(v, v->checkpoint.sources.folder);
-}
-
-static void add_stop_piece(struct conversion *v, const char *piece)
-{
-    qp_facts_add_stop(&v->facts, qp_tokenizer_find(v->tokenizer, piece, strlen(piece)));
-}
-
-/* Stops are known by text until there is a vocabulary. */
-static quip_status settle_turns(struct conversion *v)
-{
-    if (v->options->chat)
-        v->facts.chat = v->options->chat;
-    const struct chat_template *chat = qp_chat_find(v->facts.chat);
-    if (!chat)
-        return qp_fail(v->error, QUIP_E_ARGUMENT, "there is no chat template \"%s\"",
-                       v->facts.chat);
-    for (const char *const *stop = chat->stops; *stop; stop++)
-        add_stop_piece(v, *stop);
-    for (const char *const *stop = v->facts.family->stops; *stop; stop++)
-        add_stop_piece(v, *stop);
-    if (v->facts.n_stops == 0) // then what the checkpoint says will do, right or wrong
-        qp_facts_add_stop(&v->facts, v->facts.eos);
-    for (int i = 0; i < v->facts.n_stops; i++)
-        if (v->facts.stops[i] >= v->facts.vocab_size)
-            return qp_fail(v->error, QUIP_E_FORMAT, "%s: stop token %d is outside the vocabulary",
-                           v->in, v->facts.stops[i]);
-    if (v->facts.bos >= v->facts.vocab_size)
-        return qp_fail(v->error, QUIP_E_FORMAT,
-                       "%s: beginning-of-sequence token %d is outside the vocabulary", v->in,
-                       v->facts.bos);
-    return QUIP_OK;
-}
-
-static quip_status load_tokenizer(struct conversion *v)
-{
-    quip_status status = load_tokenizer_pieces(v);
-    if (status)
-        return status;
-    // Opening it now finds what is wrong with it before an hour of writing.
-    status = qp_tokenizer_open(&v->tokenizer, v->spm.data, v->spm.n, v->bpe.n ? v->bpe.data : NULL,
-                               v->bpe.n, v->error);
-    if (status)
-        return qp_fail_in(v->error, status, v->options->tokenizer ? v->options->tokenizer : v->in);
-    if (qp_tokenizer_n_tokens(v->tokenizer) > v->facts.vocab_size)
-        return qp_fail(v->error, QUIP_E_FORMAT,
-                       "%s: its tokenizer has %d pieces, its embedding only %d rows", v->in,
-                       qp_tokenizer_n_tokens(v->tokenizer), v->facts.vocab_size);
-    return settle_turns(v);
-}
-
-/* ---- declare ---- */
-
-static quip_status declare_tensor(struct conversion *v, struct job *job)
-{
-    char name[MAX_NAME] = "params.lm.";
-    const size_t n_prefix = strlen(name);
-    const bool is_layer_norm =
-        job->row->weight_class == CLASS_NORM && v->facts.family->has_layer_norm;
-    snprintf(name + n_prefix, sizeof name - n_prefix, job->row->target, job->layer);
-    v->total_bytes += qp_stored_bytes(&job->stored);
-    const quip_status status =
-        job->row->cols == EXTENT_NONE
-            ? qp_store_declare_vector(v->writer, &job->stored, name, is_layer_norm, v->error)
-            : qp_store_declare(v->writer, &job->stored, name, v->error);
-    return qp_fail_in(v->error, status, v->in);
-}
-
-static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
-{
-    struct bytes parameters = { 0 }, config = { 0 };
-    quip_status status = QUIP_OK;
-    if (!qp_write_llm_parameters(&v->facts, v->tokenizer, v->options->for_gpu, &parameters) ||
-        !qp_write_quip_config(&v->facts, &config))
-        status = qp_fail_memory(v->error, "the metadata", parameters.n + config.n);
-    const struct {
-        const char *name;
-        const void *data;
-        size_t n;
-    } entries[] = {
-        { "odml.infra.proto.LlmParameters", parameters.data, parameters.n },
-        { "backend", v->options->for_gpu ? "gpu" : "cpu", 3 },
-        { "quip.config", config.data, config.n },
-        { "spm_vocab_model", v->spm.data, v->spm.n },
-        { "quip.tokenizer", v->bpe.data, v->bpe.n },
-    };
-    if (!status)
-        status = qp_tflite_writer_value(v->writer, "odml.infra.LlmModelType", model_type, v->error);
-    for (size_t i = 0; i < QP_COUNT(entries) && !status; i++)
-        if (entries[i].n)
-            status = qp_tflite_writer_metadata(v->writer, entries[i].name, entries[i].data,
-                                               entries[i].n, v->error);
-    if (!status)
-        status = qp_verify_declare(v->writer, v->options, v->error);
-    qp_bytes_close(&parameters);
-    qp_bytes_close(&config);
-    return status;
-}
-
-static quip_status declare(struct conversion *v, const char *out)
-{
-    const struct model_facts *f = &v->facts;
-    const struct model_type *type =
-        v->options->model_type ? qp_model_type_named(v->options->model_type)
-                               : qp_model_type_find(f->family->id, f->n_layers, f->d_model);
-    if (type && type->family != f->family->id)
-        return qp_fail(v->error, QUIP_E_ARGUMENT, "%s: is a %s model, not a %s", v->in,
-                       f->family->name, type->title);
-    quip_status status =
-        qp_tflite_writer_open(&v->writer, out, type ? type->title : f->family->title, v->error);
-    if (!status && v->options->for_gpu)
-        qp_tflite_writer_for_gpu(v->writer);
-    for (int i = 0; i < v->plan.n_jobs && !status; i++)
-        status = declare_tensor(v, &v->plan.jobs[i]);
-    if (!status)
-        status = declare_metadata(v, type ? type->value : 0);
-    return status ? status : qp_tflite_writer_begin(v->writer, v->error);
-}
-
-/* ---- stream ---- */
-
-static quip_status stream_tensor(struct conversion *v, const struct job *job)
-{
-    const struct convert_options *o = v->options;
-    const int64_t step = qp_rows_at_a_time(&v->rows, job);
-    const struct stored *s = &job->stored;
-    for (int64_t begin = 0; begin < s->rows; begin += step) {
-        const int64_t n = s->rows - begin < step ? s->rows - begin : step;
-        const float *values;
-        quip_status status = qp_rows_read(&v->rows, job, begin, n, &values, v->error);
-        if (!status)
-            status = qp_fail_in(v->error,
-                                qp_store_floats(v->writer, s, &v->slab, begin, n, values, v->error),
-                                v->in);
-        if (status)
-            return status;
-        v->done_bytes += qp_stored_bytes(s) / (uint64_t)s->rows * (uint64_t)n;
-        if (o->on_progress &&
-            !o->on_progress(o->user, v->done_bytes, v->total_bytes, job->entry->tensor->name))
-            return qp_fail(v->error, QUIP_E_CANCELLED, "the conversion was stopped");
-    }
-    return QUIP_OK;
-}
-
-static quip_status stream(struct conversion *v)
-{
-    quip_status status = qp_slab_open(&v->slab, v->rows.max_values, v->rows.max_rows, v->error);
-    for (int i = 0; i < v->plan.n_jobs && !status; i++)
-        status = stream_tensor(v, &v->plan.jobs[i]);
-    if (!status)
-        status = qp_verify_written(v->writer, v->in, v->out, v->options, v->error);
-    return status ? status : qp_tflite_writer_commit(v->writer, v->error);
-}
-
-/* ---- all together ---- */
-
-static void conversion_close(struct conversion *v)
-{
-    qp_tflite_writer_close(v->writer);
-    qp_tokenizer_close(v->tokenizer);
-    qp_bytes_close(&v->spm);
-    qp_bytes_close(&v->bpe);
-    qp_checkpoint_close(&v->checkpoint);
-    qp_plan_close(&v->plan);
-    qp_rows_close(&v->rows);
-    qp_lora_merge_close(v->merge);
-    qp_slab_close(&v->slab);
-}
+/* ---- what cannot be done ---- */
 
 /* Int4 that is fitted to what the model does. */
 static bool makes_block_wise(const struct convert_options *o)
@@ -346,51 +83,38 @@ static quip_status check_output(const char *in, const char *out, quip_error *err
     return QUIP_OK;
 }
 
-static quip_status check_sources(const struct sources *s, const char *out, quip_error *error)
-{
-    for (int i = 0; i < s->n; i++)
-        if (qp_path_is_same(s->paths[i], out))
-            return qp_fail(error, QUIP_E_ARGUMENT,
-                           "%s: is a file of the checkpoint; write to another file", out);
-    return QUIP_OK;
-}
-
 quip_status qp_convert(const char *in, const char *out, const struct convert_options *options,
                        quip_error *error)
 {
     static const struct convert_options defaults = { 0 };
-    struct conversion v = {
-        .in = in, .out = out, .options = options ? options : &defaults, .error = error
-    };
-    quip_status status = check_options(v.options, error);
+    const struct convert_options *o = options ? options : &defaults;
+    struct conversion *conversion = NULL;
+    struct requantizer *requantizer = NULL;
+    struct tflite_writer *writer = NULL;
+    quip_status status = check_options(o, error);
     if (!status)
         status = check_output(in, out, error);
-    if (!status && qp_path_is_model_file(in))
-        return qp_requantize(in, out, v.options, error);
-    if (!status && v.options->calibrate)
+    const bool is_model_file = !status && qp_path_is_model_file(in);
+    if (!status && !is_model_file && o->calibrate)
         status = qp_fail(error, QUIP_E_UNSUPPORTED,
                          "%s: is a checkpoint, which does not run; convert it with --weights f32 "
                          "or int8, and calibrate that file",
                          in);
     if (!status)
-        status = qp_checkpoint_open(&v.checkpoint, in, v.options, error);
+        status = is_model_file ? qp_requantize_open(&requantizer, &writer, in, out, o, error)
+                               : qp_conversion_open(&conversion, &writer, in, out, o, error);
     if (!status)
-        status = check_sources(&v.checkpoint.sources, out, error);
+        status = qp_verify_declare(writer, o, error);
     if (!status)
-        status = v.checkpoint.is_gguf ? qp_facts_from_gguf(&v.facts, &v.checkpoint, error)
-                                      : qp_facts_from_hf(&v.facts, &v.checkpoint, error);
+        status = qp_tflite_writer_begin(writer, error);
     if (!status)
-        status = load_tokenizer(&v);
+        status = is_model_file ? qp_requantize_write(requantizer) : qp_conversion_write(conversion);
     if (!status)
-        status = qp_plan_make(&v.plan, &v.checkpoint, &v.facts, v.options, error);
-    if (!status && v.options->merge_adapter)
-        status = qp_lora_merge_open(&v.merge, v.options->merge_adapter, &v.plan, error);
+        status = qp_verify_written(writer, in, out, o, error);
     if (!status)
-        status = qp_rows_open(&v.rows, &v.checkpoint, &v.facts, &v.plan, v.merge, error);
-    if (!status)
-        status = declare(&v, out);
-    if (!status)
-        status = stream(&v);
-    conversion_close(&v);
+        status = qp_tflite_writer_commit(writer, error);
+    qp_tflite_writer_close(writer);
+    qp_requantize_close(requantizer);
+    qp_conversion_close(conversion);
     return status;
 }

@@ -5,7 +5,6 @@
 #include "convert/requantize.h"
 #include "convert/calibrate.h"
 #include "convert/store.h"
-#include "convert/verify.h"
 #include "format/tflite_writer.h"
 #include "model/matrix.h"
 #include "model/model.h"
@@ -19,30 +18,13 @@ struct requantizer {
     quip_error *error;
     quip_model *model;
     struct calibration *calibration; // NULL: without
-    struct tflite_writer *writer;
-    struct stored *stored; // [n_tensors]; no rows: left out
+    struct tflite_writer *writer;    // borrowed
+    struct stored *stored;           // [n_tensors]; no rows: left out
     int64_t slab_values;
     float *values;
     struct slab slab;
     uint64_t done_bytes, total_bytes;
 };
-
-static bool ends_with(const char *name, const char *end)
-{
-    size_t n = strlen(name), n_end = strlen(end);
-    return n >= n_end && strcmp(name + n - n_end, end) == 0;
-}
-
-/* What comes with a matrix and is made anew. */
-bool qp_is_companion(const char *name)
-{
-    static const char *const ends[] = { "_quantized_scale", "_quantized_zp", ".sum_i",
-                                        "_block_scale", "_block_multiplier" };
-    for (size_t i = 0; i < QP_COUNT(ends); i++)
-        if (ends_with(name, ends[i]))
-            return true;
-    return false;
-}
 
 static enum weight_class class_of(const struct matrix *m)
 {
@@ -81,7 +63,7 @@ static quip_status declare_matrix(struct requantizer *q, struct stored *s, const
 /* Norms and biases; in files for GPUs they have the number of bytes for the shape. */
 static quip_status declare_floats(struct requantizer *q, struct stored *s, const struct tensor *t)
 {
-    const bool is_layer_norm = q->model->config.norm == NORM_LAYER && !ends_with(t->name, ".b");
+    const bool is_layer_norm = q->model->config.norm == NORM_LAYER && !qp_ends_with(t->name, ".b");
     if (t->dtype != DTYPE_F32)
         return qp_fail(q->error, QUIP_E_UNSUPPORTED, "%s is %s, and nothing that a model needs",
                        t->name, qp_dtype_name(t->dtype));
@@ -199,11 +181,12 @@ static quip_status reserve(struct requantizer *q)
     return qp_slab_open(&q->slab, q->slab_values, q->slab_values, q->error);
 }
 
-quip_status qp_requantize(const char *in, const char *out, const struct convert_options *options,
-                          quip_error *error)
+quip_status qp_requantize_open(struct requantizer **requantizer, struct tflite_writer **writer,
+                               const char *in, const char *out,
+                               const struct convert_options *options, quip_error *error)
 {
-    struct requantizer q = { .options = options, .error = error };
-    quip_status status = QUIP_OK;
+    quip_status status;
+    struct requantizer *q = *requantizer = NULL;
     if (options->chat || options->tokenizer || options->model_type || options->format ||
         options->merge_adapter)
         return qp_fail(
@@ -211,29 +194,41 @@ quip_status qp_requantize(const char *in, const char *out, const struct convert_
             "%s: is a model file; format, type, template, tokenizer and adapter go into one that "
             "is made from the checkpoint",
             in);
-    if (!(status = quip_model_open(&q.model, in, NULL, error)))
-        status = reserve(&q);
+    if (!(q = *requantizer = calloc(1, sizeof *q)))
+        return qp_fail_memory(error, "a conversion", sizeof *q);
+    q->options = options;
+    q->error = error;
+    if (!(status = quip_model_open(&q->model, in, NULL, error)))
+        status = reserve(q);
     if (!status && options->calibrate)
-        status = qp_calibrate(&q.calibration, q.model, options, error);
+        status = qp_calibrate(&q->calibration, q->model, options, error);
     if (!status)
-        status = qp_tflite_writer_open(&q.writer, out, q.model->format.subgraph_name, error);
+        status = qp_tflite_writer_open(writer, out, q->model->format.subgraph_name, error);
+    q->writer = *writer;
     if (!status && options->for_gpu)
-        qp_tflite_writer_for_gpu(q.writer);
-    if (!status && !(status = declare_tensors(&q)) && !(status = copy_metadata(&q)) &&
-        !(status = qp_verify_declare(q.writer, options, error)))
-        status = qp_tflite_writer_begin(q.writer, error);
-    for (int i = 0; !status && i < q.model->format.n_tensors; i++)
-        if (q.stored[i].rows)
-            status = write_tensor(&q, i);
-    if (!status)
-        status = qp_verify_written(q.writer, in, out, options, error);
-    if (!status)
-        status = qp_tflite_writer_commit(q.writer, error);
-    qp_tflite_writer_close(q.writer);
-    qp_calibration_close(q.calibration);
-    quip_model_close(q.model);
-    free(q.stored);
-    free(q.values);
-    qp_slab_close(&q.slab);
+        qp_tflite_writer_for_gpu(q->writer);
+    if (!status && !(status = declare_tensors(q)))
+        status = copy_metadata(q);
     return status;
+}
+
+quip_status qp_requantize_write(struct requantizer *q)
+{
+    quip_status status = QUIP_OK;
+    for (int i = 0; !status && i < q->model->format.n_tensors; i++)
+        if (q->stored[i].rows)
+            status = write_tensor(q, i);
+    return status;
+}
+
+void qp_requantize_close(struct requantizer *q)
+{
+    if (!q)
+        return;
+    qp_calibration_close(q->calibration);
+    quip_model_close(q->model);
+    free(q->stored);
+    free(q->values);
+    qp_slab_close(&q->slab);
+    free(q);
 }

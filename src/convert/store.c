@@ -354,3 +354,21 @@ quip_status qp_store_floats(struct tflite_writer *w, const struct stored *s, str
     return s->dtype == DTYPE_F16 ? write_tiles(w, s, slab, begin, n, error)
                                  : qp_store_integers(w, s, slab, begin, n, error);
 }
+
+/* ---- companions ---- */
+
+bool qp_ends_with(const char *name, const char *end)
+{
+    size_t n = strlen(name), n_end = strlen(end);
+    return n >= n_end && strcmp(name + n - n_end, end) == 0;
+}
+
+bool qp_is_companion(const char *name)
+{
+    static const char *const ends[] = { "_quantized_scale", "_quantized_zp", ".sum_i",
+                                        "_block_scale", "_block_multiplier" };
+    for (size_t i = 0; i < QP_COUNT(ends); i++)
+        if (qp_ends_with(name, ends[i]))
+            return true;
+    return false;
+}

@@ -51,4 +51,8 @@ quip_status qp_store_floats(struct tflite_writer *w, const struct stored *s, str
 quip_status qp_store_integers(struct tflite_writer *w, const struct stored *s, struct slab *slab,
                               int64_t begin, int64_t n, quip_error *error);
 
+bool qp_ends_with(const char *name, const char *end);
+/* Whether a tensor belongs to a matrix and is written with it: scales and the like. */
+bool qp_is_companion(const char *name);
+
 #endif

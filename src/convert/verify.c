@@ -4,7 +4,7 @@
  * how far its predictions are. Tensors are compared in slabs; for the text both run, a checkpoint
  * as a float32 file that is there for so long. */
 #include "convert/verify.h"
-#include "convert/requantize.h"
+#include "convert/conversion.h"
 #include "convert/rows.h"
 #include "format/tflite_writer.h"
 #include "model/model.h"
@@ -408,7 +408,7 @@ static quip_status open_reference(struct verifier *v, quip_model **model)
                     "%s: is in the way of the checkpoint as float32, which is made there for a "
                     "moment; move or remove it",
                     path);
-    else if (!(status = qp_convert(v->a, path, &o, v->error))) {
+    else if (!(status = qp_conversion_run(v->a, path, &o, v->error))) {
         status = quip_model_open(model, path, NULL, v->error);
         unlink(path);
     }
