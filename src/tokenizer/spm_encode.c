@@ -11,12 +11,13 @@
 
 /* ---- bpe ---- */
 
-/* A part still to be put: unused pieces come apart again, the left half first. */
-struct part {
+/* Text whose ids are still to be stored: an unused piece is split again, left half first. */
+struct text_part {
     uint32_t begin, n;
 };
 
-static bool put_unused(struct merger *m, struct id_sink *sink, struct part *stack, struct part top)
+static bool put_unused(struct merger *m, struct id_sink *sink, struct text_part *stack,
+                       struct text_part top)
 {
     int n_stack = 0;
     for (;;) {
@@ -24,7 +25,7 @@ static bool put_unused(struct merger *m, struct id_sink *sink, struct part *stac
         quip_token id = qp_spm_find_any(m->t, text, top.n);
         uint32_t left = id != NO_TOKEN && m->t->pieces[id].type == PIECE_UNUSED ? m->splits[id] : 0;
         if (left > 0) {
-            stack[n_stack++] = (struct part){ top.begin + left, top.n - left };
+            stack[n_stack++] = (struct text_part){ top.begin + left, top.n - left };
             top.n = left;
             continue;
         }
@@ -38,10 +39,10 @@ static bool put_unused(struct merger *m, struct id_sink *sink, struct part *stac
 
 static bool put_unused_symbols(struct merger *m, struct id_sink *sink)
 {
-    struct part *stack = malloc((m->t->max_piece_bytes + (size_t)1) * sizeof *stack);
+    struct text_part *stack = malloc((m->t->max_piece_bytes + (size_t)1) * sizeof *stack);
     bool ok = stack != NULL;
     for (int i = 0; ok && i < m->n_symbols; i++)
-        ok = put_unused(m, sink, stack, (struct part){ m->symbols[i].begin, m->symbols[i].n });
+        ok = put_unused(m, sink, stack, (struct text_part){ m->symbols[i].begin, m->symbols[i].n });
     free(stack);
     return ok;
 }
