@@ -362,41 +362,42 @@ static void check_quantize(const char *isa, const struct kernels *scalar, const 
     }
 }
 
-/* ---- thin matrices ---- */
+/* ---- low-rank matrices ---- */
 
 /* The same numbers as `w`, in groups of sixteen rows. */
-static struct fenced make_thin(struct thin *thin, const struct matrix *w)
+static struct fenced make_low_rank(struct low_rank *packed, const struct matrix *w)
 {
-    *thin = (struct thin){ .n_out = w->n_out, .n_in = w->n_in };
-    struct fenced groups = fence((size_t)qp_thin_n_groups(thin) * qp_thin_group_bytes(thin));
+    *packed = (struct low_rank){ .n_out = w->n_out, .n_in = w->n_in };
+    struct fenced groups =
+        fence((size_t)qp_low_rank_n_groups(packed) * qp_low_rank_group_bytes(packed));
     memset(groups.data, 0, groups.n_bytes);
-    thin->groups = groups.data;
+    packed->groups = groups.data;
     for (int r = 0; r < w->n_out; r++) {
-        uint8_t *group = (uint8_t *)qp_thin_group(thin, r);
-        ((float *)(void *)group)[r % THIN_ROWS] = w->scales[r];
+        uint8_t *group = (uint8_t *)qp_low_rank_group(packed, r);
+        ((float *)(void *)group)[r % LOW_RANK_ROWS] = w->scales[r];
         for (int k = 0; k < w->n_in; k++)
-            group[qp_thin_offset(r, k)] = ((const uint8_t *)qp_matrix_row(w, r))[k];
+            group[qp_low_rank_offset(r, k)] = ((const uint8_t *)qp_matrix_row(w, r))[k];
     }
     return groups;
 }
 
 /* Against gemv_i8 of the same numbers by rows, for a part of the rows at any place. */
-static void check_thin_case(const char *isa, uint64_t case_seed, const struct kernels *scalar,
-                            const struct kernels *k)
+static void check_low_rank_case(const char *isa, uint64_t case_seed, const struct kernels *scalar,
+                                const struct kernels *k)
 {
     seed = case_seed * 0x9e3779b97f4a7c15u;
     const int n_in = widths[case_seed % QP_COUNT(widths)];
     const int n_out = random_between(1, 2 * TILE_ROWS);
     const int n_tokens = random_between(1, n_in < 1000 ? 70 : 10);
     struct sample s;
-    struct thin thin;
+    struct low_rank packed;
     open_sample(&s, DTYPE_I8, n_in, n_out, n_tokens, scalar, k);
     s.w.bias = NULL;
     if (n_out >= TILE_ROWS) { // as prefill asks for them
-        s.begin = n_out - TILE_ROWS >= THIN_ROWS ? THIN_ROWS : 0;
+        s.begin = n_out - TILE_ROWS >= LOW_RANK_ROWS ? LOW_RANK_ROWS : 0;
         s.end = s.begin + TILE_ROWS;
     }
-    struct fenced groups = make_thin(&thin, &s.w);
+    struct fenced groups = make_low_rank(&packed, &s.w);
     const size_t stride = s.y_stride, n_rows = (size_t)(s.end - s.begin);
     struct fenced want = fence(((size_t)(n_tokens - 1) * stride + n_rows) * sizeof(float));
     struct fenced got = fence(want.n_bytes);
@@ -408,19 +409,19 @@ static void check_thin_case(const char *isa, uint64_t case_seed, const struct ke
         for (size_t i = 0; i < n_rows; i++)
             ((float *)want.data)[t * stride + i] += products[t * stride + (size_t)s.begin + i];
     const struct act_rows x = tokens_of(&s, 0, n_tokens);
-    k->add_thin(k, &(struct out_view){ got.data, stride }, &thin, &x, s.begin, s.end);
+    k->add_low_rank(k, &(struct out_view){ got.data, stride }, &packed, &x, s.begin, s.end);
     if (!is_same(&want, &got))
-        fail_case(isa, "add_thin", case_seed, "some row");
+        fail_case(isa, "add_low_rank", case_seed, "some row");
     unfence(&groups);
     unfence(&want);
     unfence(&got);
     close_sample(&s);
 }
 
-static void check_thin(const char *isa, const struct kernels *scalar, const struct kernels *k)
+static void check_low_rank(const char *isa, const struct kernels *scalar, const struct kernels *k)
 {
     for (uint64_t n = 0; n < 8 * QP_COUNT(widths); n++)
-        check_thin_case(isa, first_seed + n, scalar, k);
+        check_low_rank_case(isa, first_seed + n, scalar, k);
 }
 
 /* ---- tests ---- */
@@ -430,8 +431,8 @@ static void test_levels_match_scalar(void **state)
     (void)state;
     struct kernels scalar = qp_kernels_for(0);
     int n_levels = 0;
-    if (is_wanted(only_kernel, "add_thin"))
-        check_thin("scalar", &scalar, &scalar);
+    if (is_wanted(only_kernel, "add_low_rank"))
+        check_low_rank("scalar", &scalar, &scalar);
     const struct cpu_level *level;
     for (int i = 1; (level = qp_cpu_level(i)); i++) {
         struct kernels k = qp_kernels_for(level->features & qp_cpu_features());
@@ -440,8 +441,8 @@ static void test_levels_match_scalar(void **state)
         n_levels++;
         if (is_wanted(only_kernel, "quantize"))
             check_quantize(level->name, &scalar, &k);
-        if (is_wanted(only_kernel, "add_thin"))
-            check_thin(level->name, &scalar, &k);
+        if (is_wanted(only_kernel, "add_low_rank"))
+            check_low_rank(level->name, &scalar, &k);
         check_products(level->name, &scalar, &k);
         print_message("%s: same bits as scalar\n", level->name);
     }

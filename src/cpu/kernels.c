@@ -7,40 +7,40 @@ struct kernels qp_kernels_for(unsigned cpu)
 {
     struct kernels k = { .name = "scalar" };
     qp_linear_kernels_scalar(&k);
-    qp_thin_kernels_scalar(&k);
+    qp_low_rank_kernels_scalar(&k);
     qp_vector_kernels_scalar(&k);
     qp_attention_kernels_scalar(&k);
     if (cpu & CPU_AVX2) {
         k.name = "avx2";
         qp_linear_kernels_avx2(&k);
-        qp_thin_kernels_avx2(&k);
+        qp_low_rank_kernels_avx2(&k);
         qp_vector_kernels_avx2(&k);
         qp_attention_kernels_avx2(&k);
     }
     if (cpu & CPU_AVXVNNI) {
         k.name = "avxvnni";
         qp_linear_kernels_avxvnni(&k);
-        qp_thin_kernels_avxvnni(&k);
+        qp_low_rank_kernels_avxvnni(&k);
     }
     if (cpu & CPU_AVX512VNNI) {
         k.name = "avx512vnni";
         qp_linear_kernels_avx512vnni(&k);
         qp_gemv_kernels_avx512vnni(&k);
-        qp_thin_kernels_avx512(&k);
+        qp_low_rank_kernels_avx512(&k);
         qp_vector_kernels_avx512(&k);
         qp_attention_kernels_avx512(&k);
     }
     if (cpu & CPU_NEON) {
         k.name = "neon";
         qp_linear_kernels_neon(&k);
-        qp_thin_kernels_neon(&k);
+        qp_low_rank_kernels_neon(&k);
         qp_vector_kernels_neon(&k);
         qp_attention_kernels_neon(&k);
     }
     if (cpu & CPU_DOTPROD) {
         k.name = "dotprod";
         qp_linear_kernels_dotprod(&k);
-        qp_thin_kernels_dotprod(&k);
+        qp_low_rank_kernels_dotprod(&k);
     }
     if (cpu & CPU_I8MM) {
         k.name = "i8mm";
@@ -49,7 +49,7 @@ struct kernels qp_kernels_for(unsigned cpu)
     if (cpu & CPU_WASM_SIMD) {
         k.name = "simd128";
         qp_linear_kernels_wasm(&k);
-        qp_thin_kernels_wasm(&k);
+        qp_low_rank_kernels_wasm(&k);
         qp_vector_kernels_wasm(&k);
         qp_attention_kernels_wasm(&k);
     }

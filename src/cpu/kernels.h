@@ -154,13 +154,13 @@ struct kernels {
                      int begin, int end);
 
     /* out->y[t * out->stride + r - begin] += what gemv_i8 gives for row r, without bias, for rows
-     * [begin, end) of a thin matrix: thin_*.c. */
-    void (*add_thin)(const struct kernels *k, const struct out_view *out, const struct thin *w,
-                     const struct act_rows *x, int begin, int end);
-    /* What add_thin is made of where an instruction set has nothing better (thin_scalar.c): the
-     * products of a group's sixteen rows, without their scales, and one token. */
-    void (*thin_sums)(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
-                      const float *scales, int n_in);
+     * [begin, end) of a low-rank matrix: low_rank_*.c. */
+    void (*add_low_rank)(const struct kernels *k, const struct out_view *out,
+                         const struct low_rank *w, const struct act_rows *x, int begin, int end);
+    /* What add_low_rank is made of where an instruction set has nothing better (low_rank_scalar.c):
+     * the products of a group's sixteen rows, without their scales, and one token. */
+    void (*low_rank_sums)(float sums[LOW_RANK_ROWS], const uint8_t *group, const int8_t *q,
+                          const float *scales, int n_in);
 
     /* Row r of the matrix times `factor`, as floats [n_in]: ((float)q * scales[r]) * factor. */
     void (*dequantize_row)(float *y, const struct matrix *w, int r, float factor);
@@ -222,18 +222,18 @@ typedef void pair_sums_f32(float sums[2][2], const float *const w[2], const floa
 void qp_gemm_f32_pairs(pair_sums_f32 *sums_of, const struct out_view *out, const struct matrix *w,
                        const struct f32_rows *x, int begin, int end);
 
-/* Bytes that are fetched ahead while a thin matrix is read for one token: what is read next lies
- * there (cpu/pack_adapter.c), and the processor cannot see that. */
-#define THIN_AHEAD 6144
+/* Bytes that are fetched ahead while a low-rank matrix is read for one token: what is read next
+ * lies there (cpu/pack_adapter.c), and the processor cannot see that. */
+#define LOW_RANK_AHEAD 6144
 
 /* Each fills in what it has; on other architectures they do nothing. */
-void qp_thin_kernels_scalar(struct kernels *k);
-void qp_thin_kernels_avx2(struct kernels *k);
-void qp_thin_kernels_avxvnni(struct kernels *k);
-void qp_thin_kernels_avx512(struct kernels *k);
-void qp_thin_kernels_neon(struct kernels *k);
-void qp_thin_kernels_dotprod(struct kernels *k);
-void qp_thin_kernels_wasm(struct kernels *k);
+void qp_low_rank_kernels_scalar(struct kernels *k);
+void qp_low_rank_kernels_avx2(struct kernels *k);
+void qp_low_rank_kernels_avxvnni(struct kernels *k);
+void qp_low_rank_kernels_avx512(struct kernels *k);
+void qp_low_rank_kernels_neon(struct kernels *k);
+void qp_low_rank_kernels_dotprod(struct kernels *k);
+void qp_low_rank_kernels_wasm(struct kernels *k);
 void qp_linear_kernels_scalar(struct kernels *k);
 void qp_linear_kernels_avx2(struct kernels *k);
 void qp_linear_kernels_avxvnni(struct kernels *k);

@@ -10,10 +10,10 @@
 #include <string.h>
 
 /* y[t * y_stride + r - begin] += m x, or with floats y = m x, for rows [begin, end) of a pair's
- * half, as floats or thin, and n tokens from t0 on. */
+ * half, as floats or packed, and n tokens from t0 on. */
 static void multiply_half(const struct kernels *k, float *y, size_t y_stride,
-                          const struct matrix *floats, const struct thin *thin, const struct act *x,
-                          int t0, int n, int begin, int end)
+                          const struct matrix *floats, const struct low_rank *packed,
+                          const struct act *x, int t0, int n, int begin, int end)
 {
     const struct out_view out = { y, y_stride };
     if (floats->data) {
@@ -21,7 +21,7 @@ static void multiply_half(const struct kernels *k, float *y, size_t y_stride,
         k->gemm_f32(&out, floats, &rows, begin, end);
     } else {
         const struct act_rows rows = act_tokens(x, t0, n);
-        k->add_thin(k, &out, thin, &rows, begin, end);
+        k->add_low_rank(k, &out, packed, &rows, begin, end);
     }
 }
 
@@ -37,7 +37,7 @@ static void make_u(const struct lora_task *j, int p, int begin, int end, float *
             const int n = qp_min(TASK_TOKENS, end - t0),
                       n_rows = qp_min(TILE_ROWS, lora->rank - row);
             memset(sums, 0, (size_t)n * TILE_ROWS * sizeof *sums);
-            multiply_half(k, sums, TILE_ROWS, &lora->a, &lora->thin_a, j->in, t0, n, row,
+            multiply_half(k, sums, TILE_ROWS, &lora->a, &lora->low_rank_a, j->in, t0, n, row,
                           row + n_rows);
             for (int t = 0; t < n; t++) {
                 float *sum = sums + (size_t)t * TILE_ROWS;
@@ -101,12 +101,12 @@ void qp_lora_add(const struct lora_task *j, const struct worker_scratch *s, floa
     if (j->is_few)
         qp_pool_wait(&j->n_done, j->n_all);
     if (!lora->b.data) {
-        multiply_half(k, y, y_stride, &lora->b, &lora->thin_b, u, t0, n, row, row + n_rows);
+        multiply_half(k, y, y_stride, &lora->b, &lora->low_rank_b, u, t0, n, row, row + n_rows);
         return;
     }
     for (int end = row + n_rows, m; row < end; row += m, y += m) {
         m = qp_min(TILE_ROWS, end - row);
-        multiply_half(k, s->lora, TILE_ROWS, &lora->b, &lora->thin_b, u, t0, n, row, row + m);
+        multiply_half(k, s->lora, TILE_ROWS, &lora->b, &lora->low_rank_b, u, t0, n, row, row + m);
         for (int t = 0; t < n; t++)
             k->add(y + (size_t)t * y_stride, s->lora + (size_t)t * TILE_ROWS, m);
     }

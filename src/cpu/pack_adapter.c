@@ -1,8 +1,8 @@
 /* pack_adapter.c: an adapter in the layout of the kernels.
  * In:  the pairs of an adapter, as floats (model/adapter.h).
  * Out: a and b of every pair in the numbers of the matrix beside them: floats beside floats, int8
- *      in groups of 16 rows (struct thin) beside int8 and int4. The pairs of a layer follow each
- *      other in the order of use. */
+ *      in groups of 16 rows (struct low_rank) beside int8 and int4. The pairs of a layer follow
+ * each other in the order of use. */
 #include "cpu/cpu_impl.h"
 
 #include <assert.h>
@@ -19,20 +19,21 @@ static void shape_lora(struct lora *to, int rank, const struct matrix *w)
         to->a = (struct matrix){ DTYPE_F32, rank, w->n_in, .row_bytes = n * (size_t)w->n_in };
         to->b = (struct matrix){ DTYPE_F32, w->n_out, rank, .row_bytes = n * (size_t)rank };
     } else {
-        to->thin_a = (struct thin){ .n_out = rank, .n_in = w->n_in };
-        to->thin_b = (struct thin){ .n_out = w->n_out, .n_in = rank };
+        to->low_rank_a = (struct low_rank){ .n_out = rank, .n_in = w->n_in };
+        to->low_rank_b = (struct low_rank){ .n_out = w->n_out, .n_in = rank };
     }
 }
 
 /* Allocate a or b, as floats or in groups: the one that has a shape. */
-static void alloc_half(struct arena *a, struct matrix *floats, struct thin *thin)
+static void alloc_half(struct arena *a, struct matrix *floats, struct low_rank *packed)
 {
-    const size_t n = (size_t)(thin->n_out ? qp_thin_n_groups(thin) : floats->n_out);
+    const size_t n = (size_t)(packed->n_out ? qp_low_rank_n_groups(packed) : floats->n_out);
     size_t n_bytes;
-    if (!qp_mul_size(n, thin->n_out ? qp_thin_group_bytes(thin) : floats->row_bytes, &n_bytes))
+    if (!qp_mul_size(n, packed->n_out ? qp_low_rank_group_bytes(packed) : floats->row_bytes,
+                     &n_bytes))
         n_bytes = SIZE_MAX;
-    if (thin->n_out)
-        thin->groups = qp_arena_alloc(a, n_bytes);
+    if (packed->n_out)
+        packed->groups = qp_arena_alloc(a, n_bytes);
     else if (floats->n_out)
         floats->data = qp_arena_alloc(a, n_bytes);
 }
@@ -48,9 +49,9 @@ static void alloc_layer(struct arena *arena, struct layer_adapter *layer)
     struct lora *m = layer->m;
     for (size_t i = 0; i < QP_COUNT(operations); i++) {
         for (int p = operations[i][0]; p <= operations[i][1]; p++)
-            alloc_half(arena, &m[p].a, &m[p].thin_a);
+            alloc_half(arena, &m[p].a, &m[p].low_rank_a);
         for (int p = operations[i][0]; p <= operations[i][1]; p++)
-            alloc_half(arena, &m[p].b, &m[p].thin_b);
+            alloc_half(arena, &m[p].b, &m[p].low_rank_b);
     }
 }
 
@@ -77,35 +78,36 @@ static void alloc_adapter(struct packed_adapter *to, const struct adapter *from,
 
 /* Row r of w, [n_in], as integers with a scale, which is returned; negative when a value is not a
  * finite number. `row` has a capacity of n_in. */
-static float store_thin_row(struct thin *to, int r, const float *w, int8_t *row)
+static float store_low_rank_row(struct low_rank *to, int r, const float *w, int8_t *row)
 {
-    uint8_t *group = (uint8_t *)qp_thin_group(to, r);
+    uint8_t *group = (uint8_t *)qp_low_rank_group(to, r);
     float scale;
     assert(r >= 0 && r < to->n_out);
     if (!qp_quantize_i8(w, 1, to->n_in, row, &scale))
         return -1;
-    ((float *)(void *)group)[r % THIN_ROWS] = scale;
+    ((float *)(void *)group)[r % LOW_RANK_ROWS] = scale;
     for (int k = 0; k < to->n_in; k++)
-        group[qp_thin_offset(r, k)] = (uint8_t)row[k];
+        group[qp_low_rank_offset(r, k)] = (uint8_t)row[k];
     return scale;
 }
 
 /* Every row of a gets the same scale. The columns of b are multiplied by what that leaves, so that
  * the elements of a x have similar sizes and lose little when they are quantized together. Changes
  * b; false when a value is not a finite number. */
-static bool store_thin(struct lora *to, const float *a, float *b, int8_t *row)
+static bool store_low_rank(struct lora *to, const float *a, float *b, int8_t *row)
 {
-    const int n_in = to->thin_a.n_in, n_out = to->thin_b.n_out;
+    const int n_in = to->low_rank_a.n_in, n_out = to->low_rank_b.n_out;
     for (int k = 0; k < to->rank; k++) {
-        const float scale = store_thin_row(&to->thin_a, k, a + (size_t)k * (size_t)n_in, row);
+        const float scale =
+            store_low_rank_row(&to->low_rank_a, k, a + (size_t)k * (size_t)n_in, row);
         if (scale < 0)
             return false;
         for (int i = 0; i < n_out; i++)
             b[(size_t)i * (size_t)to->rank + (size_t)k] *= scale * 127;
-        ((float *)(void *)qp_thin_group(&to->thin_a, k))[k % THIN_ROWS] = 1.0f / 127;
+        ((float *)(void *)qp_low_rank_group(&to->low_rank_a, k))[k % LOW_RANK_ROWS] = 1.0f / 127;
     }
     for (int i = 0; i < n_out; i++)
-        if (store_thin_row(&to->thin_b, i, b + (size_t)i * (size_t)to->rank, row) < 0)
+        if (store_low_rank_row(&to->low_rank_b, i, b + (size_t)i * (size_t)to->rank, row) < 0)
             return false;
     return true;
 }
@@ -123,7 +125,7 @@ static quip_status pack_pair(struct lora *to, struct adapter *from, int l, enum 
     quip_status status = a && b && row
                              ? qp_adapter_read(from, l, m, a, b, error)
                              : qp_fail_memory(error, p->a->name, rank * (n_in + n_out) * sizeof *a);
-    if (!status && !store_thin(to, a, b, row))
+    if (!status && !store_low_rank(to, a, b, row))
         status = qp_adapter_fail_finite(from, p, error);
     free(a);
     free(b);

@@ -23,7 +23,7 @@ struct act {
 struct lora {
     int rank; // 0: no change
     struct matrix a, b;
-    struct thin thin_a, thin_b;
+    struct low_rank low_rank_a, low_rank_b;
 };
 struct layer_adapter {
     struct lora m[N_MATRICES]; // by enum layer_matrix

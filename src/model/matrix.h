@@ -54,52 +54,53 @@ static inline int qp_block_multiplier(const uint8_t *multipliers, int i)
     return multipliers[block / 2] >> (block % 2 * 4) & 15;
 }
 
-/* An int8 matrix of few rows or few columns, as LoRA's are: one by one they are over before a
- * kernel has begun. So sixteen rows are one stretch of memory, a group: their scales, then for each
- * four columns four bytes of each row ("i8x16k4"). Rows and columns past the last are zeros. */
-struct thin {
+/* Layout "i8x16k4" of an int8 matrix with few rows or few columns, such as those of LoRA: a kernel
+ * that runs row by row would spend its time on the start and the end of rows. Instead 16 rows are a
+ * group: their scales, then for each four columns the four bytes of row 0, of row 1 and so on. Rows
+ * and columns past the last one are zeros. */
+struct low_rank {
     int n_out, n_in;
     const uint8_t *groups; // aligned to 64 bytes
 };
 
 enum {
-    THIN_ROWS = 16,
-    THIN_STEP = 4,
-    THIN_STEP_BYTES = THIN_ROWS * THIN_STEP,
-    THIN_SCALE_BYTES = THIN_ROWS * 4 // floats
+    LOW_RANK_ROWS = 16,
+    LOW_RANK_STEP = 4,
+    LOW_RANK_STEP_BYTES = LOW_RANK_ROWS * LOW_RANK_STEP,
+    LOW_RANK_SCALE_BYTES = LOW_RANK_ROWS * 4 // floats
 };
 
-static inline int qp_thin_steps(const struct thin *w)
+static inline int qp_low_rank_steps(const struct low_rank *w)
 {
-    return (w->n_in + THIN_STEP - 1) / THIN_STEP;
+    return (w->n_in + LOW_RANK_STEP - 1) / LOW_RANK_STEP;
 }
 
-static inline size_t qp_thin_group_bytes(const struct thin *w)
+static inline size_t qp_low_rank_group_bytes(const struct low_rank *w)
 {
-    return THIN_SCALE_BYTES + (size_t)qp_thin_steps(w) * THIN_STEP_BYTES;
+    return LOW_RANK_SCALE_BYTES + (size_t)qp_low_rank_steps(w) * LOW_RANK_STEP_BYTES;
 }
 
-static inline int qp_thin_n_groups(const struct thin *w)
+static inline int qp_low_rank_n_groups(const struct low_rank *w)
 {
-    return (w->n_out + THIN_ROWS - 1) / THIN_ROWS;
+    return (w->n_out + LOW_RANK_ROWS - 1) / LOW_RANK_ROWS;
 }
 
-static inline const float *qp_thin_scales(const uint8_t *group)
+static inline const float *qp_low_rank_scales(const uint8_t *group)
 {
     return (const float *)(const void *)group;
 }
 
-/* Where column k of row r is in its group. */
-static inline size_t qp_thin_offset(int r, int k)
+/* Offset of row r, column k from the start of its group. */
+static inline size_t qp_low_rank_offset(int r, int k)
 {
-    return (size_t)(THIN_SCALE_BYTES + k / THIN_STEP * THIN_STEP_BYTES + r % THIN_ROWS * THIN_STEP +
-                    k % THIN_STEP);
+    return (size_t)(LOW_RANK_SCALE_BYTES + k / LOW_RANK_STEP * LOW_RANK_STEP_BYTES +
+                    r % LOW_RANK_ROWS * LOW_RANK_STEP + k % LOW_RANK_STEP);
 }
 
-/* The group of row r; it begins with its scales. */
-static inline const uint8_t *qp_thin_group(const struct thin *w, int r)
+/* The group of row r. It begins with its scales. */
+static inline const uint8_t *qp_low_rank_group(const struct low_rank *w, int r)
 {
-    return w->groups + (size_t)(r / THIN_ROWS) * qp_thin_group_bytes(w);
+    return w->groups + (size_t)(r / LOW_RANK_ROWS) * qp_low_rank_group_bytes(w);
 }
 
 /* quantize.c: symmetric, one scale per row of w [rows, cols]. False when a value is not a finite

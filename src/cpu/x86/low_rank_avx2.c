@@ -1,5 +1,5 @@
-/* thin_avx2.c: matrices of few rows or columns, AVX2 (kernels.h): a vector is four columns of four
- * rows as words, which vpmaddwd multiplies by four numbers of x and adds by pairs. */
+/* low_rank_avx2.c: matrices of few rows or columns, AVX2 (kernels.h): a vector is four columns of
+ * four rows as words, which vpmaddwd multiplies by four numbers of x and adds by pairs. */
 #if defined(__x86_64__) || defined(_M_X64)
 
 #include "cpu/kernels.h"
@@ -25,19 +25,19 @@ static inline __m256 sums_of_pairs(__m256i rows0, __m256i rows4)
     return _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(_mm256_hadd_epi32(rows0, rows4), 0xd8));
 }
 
-static void thin_sums_avx2(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
-                           const float *scales, int n_in)
+static void low_rank_sums_avx2(float sums[LOW_RANK_ROWS], const uint8_t *group, const int8_t *q,
+                               const float *scales, int n_in)
 {
     __m256 sum0 = _mm256_setzero_ps(), sum8 = sum0;
-    const uint8_t *w = group + THIN_SCALE_BYTES;
+    const uint8_t *w = group + LOW_RANK_SCALE_BYTES;
     for (int k = 0; k < n_in; scales++) {
         const int end = n_in - k < ACT_BLOCK ? n_in : k + ACT_BLOCK;
         __m256i dot0 = _mm256_setzero_si256(), dot4 = dot0, dot8 = dot0, dot12 = dot0;
-        for (; k < end; k += THIN_STEP, w += THIN_STEP_BYTES) {
+        for (; k < end; k += LOW_RANK_STEP, w += LOW_RANK_STEP_BYTES) {
             int32_t four;
             memcpy(&four, q + k, sizeof four);
             const __m256i x = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
-            _mm_prefetch((const char *)w + THIN_AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)w + LOW_RANK_AHEAD, _MM_HINT_T0);
             dot0 = _mm256_add_epi32(dot0, _mm256_madd_epi16(words_of_rows4(w), x));
             dot4 = _mm256_add_epi32(dot4, _mm256_madd_epi16(words_of_rows4(w + 16), x));
             dot8 = _mm256_add_epi32(dot8, _mm256_madd_epi16(words_of_rows4(w + 32), x));
@@ -51,9 +51,9 @@ static void thin_sums_avx2(float sums[THIN_ROWS], const uint8_t *group, const in
     _mm256_storeu_ps(sums + 8, sum8);
 }
 
-void qp_thin_kernels_avx2(struct kernels *k)
+void qp_low_rank_kernels_avx2(struct kernels *k)
 {
-    k->thin_sums = thin_sums_avx2;
+    k->low_rank_sums = low_rank_sums_avx2;
 }
 
 #if defined(__clang__)
@@ -66,7 +66,7 @@ void qp_thin_kernels_avx2(struct kernels *k)
 
 #include "cpu/kernels.h"
 
-void qp_thin_kernels_avx2(struct kernels *k)
+void qp_low_rank_kernels_avx2(struct kernels *k)
 {
     (void)k;
 }

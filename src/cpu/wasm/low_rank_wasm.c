@@ -1,4 +1,4 @@
-/* thin_wasm.c: matrices of few rows or columns, simd128 (kernels.h): half of a vector of four
+/* low_rank_wasm.c: matrices of few rows or columns, simd128 (kernels.h): half of a vector of four
  * columns of four rows is widened to words, multiplied by four numbers of x and added by pairs. */
 #include "cpu/kernels.h"
 
@@ -7,19 +7,19 @@
 #include "cpu/wasm/math_wasm.h"
 
 enum {
-    PAIRS_WASM = THIN_ROWS / 2 // vectors of two rows' pairs of sums
+    PAIRS_WASM = LOW_RANK_ROWS / 2 // vectors of two rows' pairs of sums
 };
 
-static void thin_sums_wasm(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
-                           const float *scales, int n_in)
+static void low_rank_sums_wasm(float sums[LOW_RANK_ROWS], const uint8_t *group, const int8_t *q,
+                               const float *scales, int n_in)
 {
     const v128_t zero = wasm_i32x4_const_splat(0);
     v128_t sum[4] = { zero, zero, zero, zero };
-    const uint8_t *w = group + THIN_SCALE_BYTES;
+    const uint8_t *w = group + LOW_RANK_SCALE_BYTES;
     for (int k = 0; k < n_in; scales++) {
         const int end = n_in - k < ACT_BLOCK ? n_in : k + ACT_BLOCK;
         v128_t dot[PAIRS_WASM] = { zero, zero, zero, zero, zero, zero, zero, zero };
-        for (; k < end; k += THIN_STEP, w += THIN_STEP_BYTES) {
+        for (; k < end; k += LOW_RANK_STEP, w += LOW_RANK_STEP_BYTES) {
             const v128_t x = wasm_i16x8_extend_low_i8x16(wasm_v128_load32_splat(q + k));
             UNROLL_WASM
             for (int i = 0; i < PAIRS_WASM; i++)
@@ -40,14 +40,14 @@ static void thin_sums_wasm(float sums[THIN_ROWS], const uint8_t *group, const in
         wasm_v128_store(sums + 4 * i, sum[i]);
 }
 
-void qp_thin_kernels_wasm(struct kernels *k)
+void qp_low_rank_kernels_wasm(struct kernels *k)
 {
-    k->thin_sums = thin_sums_wasm;
+    k->low_rank_sums = low_rank_sums_wasm;
 }
 
 #else
 
-void qp_thin_kernels_wasm(struct kernels *k)
+void qp_low_rank_kernels_wasm(struct kernels *k)
 {
     (void)k;
 }

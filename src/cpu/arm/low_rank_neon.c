@@ -1,5 +1,5 @@
-/* thin_neon.c: matrices of few rows or columns, NEON (kernels.h): a load takes sixteen rows of four
- * columns apart. */
+/* low_rank_neon.c: matrices of few rows or columns, NEON (kernels.h): a load takes sixteen rows of
+ * four columns apart. */
 #if defined(__aarch64__) || defined(_M_ARM64)
 
 #include "cpu/kernels.h"
@@ -18,16 +18,16 @@ static inline void add_two_columns(int32x4_t dot[4], int8x16_t w0, int8x16_t w1,
     dot[3] = vaddw_s16(dot[3], vget_high_s16(high));
 }
 
-static void thin_sums_neon(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
-                           const float *scales, int n_in)
+static void low_rank_sums_neon(float sums[LOW_RANK_ROWS], const uint8_t *group, const int8_t *q,
+                               const float *scales, int n_in)
 {
     const float32x4_t zero = vdupq_n_f32(0);
     float32x4_t sum[4] = { zero, zero, zero, zero };
-    const int8_t *w = (const int8_t *)group + THIN_SCALE_BYTES;
+    const int8_t *w = (const int8_t *)group + LOW_RANK_SCALE_BYTES;
     for (int k = 0; k < n_in; scales++) {
         const int end = n_in - k < ACT_BLOCK ? n_in : k + ACT_BLOCK;
         int32x4_t dot[4] = { vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0) };
-        for (; k < end; k += THIN_STEP, w += THIN_STEP_BYTES) {
+        for (; k < end; k += LOW_RANK_STEP, w += LOW_RANK_STEP_BYTES) {
             const int8x16x4_t columns = vld4q_s8(w);
             add_two_columns(dot, columns.val[0], columns.val[1], q + k);
             add_two_columns(dot, columns.val[2], columns.val[3], q + k + 2);
@@ -39,16 +39,16 @@ static void thin_sums_neon(float sums[THIN_ROWS], const uint8_t *group, const in
         vst1q_f32(sums + 4 * i, sum[i]);
 }
 
-void qp_thin_kernels_neon(struct kernels *k)
+void qp_low_rank_kernels_neon(struct kernels *k)
 {
-    k->thin_sums = thin_sums_neon;
+    k->low_rank_sums = low_rank_sums_neon;
 }
 
 #else
 
 #include "cpu/kernels.h"
 
-void qp_thin_kernels_neon(struct kernels *k)
+void qp_low_rank_kernels_neon(struct kernels *k)
 {
     (void)k;
 }

@@ -1,4 +1,4 @@
-/* thin_avxvnni.c: matrices of few rows or columns, vpdpbusd on 256-bit registers (kernels.h): a
+/* low_rank_avxvnni.c: matrices of few rows or columns, vpdpbusd on 256-bit registers (kernels.h): a
  * vector is four columns of eight rows, multiplied by four numbers of x. The weights are to be
  * unsigned, hence plus 128; the same product of 128 and x is taken away again. */
 #if defined(__x86_64__)
@@ -21,19 +21,19 @@ static inline __m256i unsigned_rows8(const uint8_t *rows)
                             _mm256_set1_epi8(-128));
 }
 
-static void thin_sums_avxvnni(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
-                              const float *scales, int n_in)
+static void low_rank_sums_avxvnni(float sums[LOW_RANK_ROWS], const uint8_t *group, const int8_t *q,
+                                  const float *scales, int n_in)
 {
     __m256 sum0 = _mm256_setzero_ps(), sum8 = sum0;
-    const uint8_t *w = group + THIN_SCALE_BYTES;
+    const uint8_t *w = group + LOW_RANK_SCALE_BYTES;
     for (int k = 0; k < n_in; scales++) {
         const int end = n_in - k < ACT_BLOCK ? n_in : k + ACT_BLOCK;
         __m256i dot0 = _mm256_setzero_si256(), dot8 = dot0, added = dot0;
-        for (; k < end; k += THIN_STEP, w += THIN_STEP_BYTES) {
+        for (; k < end; k += LOW_RANK_STEP, w += LOW_RANK_STEP_BYTES) {
             int32_t four;
             memcpy(&four, q + k, sizeof four);
             const __m256i x = _mm256_set1_epi32(four);
-            _mm_prefetch((const char *)w + THIN_AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *)w + LOW_RANK_AHEAD, _MM_HINT_T0);
             dot0 = _mm256_dpbusd_avx_epi32(dot0, unsigned_rows8(w), x);
             dot8 = _mm256_dpbusd_avx_epi32(dot8, unsigned_rows8(w + 32), x);
             added = _mm256_dpbusd_avx_epi32(added, _mm256_set1_epi8(-128), x);
@@ -48,9 +48,9 @@ static void thin_sums_avxvnni(float sums[THIN_ROWS], const uint8_t *group, const
     _mm256_storeu_ps(sums + 8, sum8);
 }
 
-void qp_thin_kernels_avxvnni(struct kernels *k)
+void qp_low_rank_kernels_avxvnni(struct kernels *k)
 {
-    k->thin_sums = thin_sums_avxvnni;
+    k->low_rank_sums = low_rank_sums_avxvnni;
 }
 
 #if defined(__clang__)
@@ -63,7 +63,7 @@ void qp_thin_kernels_avxvnni(struct kernels *k)
 
 #include "cpu/kernels.h"
 
-void qp_thin_kernels_avxvnni(struct kernels *k)
+void qp_low_rank_kernels_avxvnni(struct kernels *k)
 {
     (void)k;
 }

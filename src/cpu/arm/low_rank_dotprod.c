@@ -1,5 +1,5 @@
-/* thin_dotprod.c: matrices of few rows or columns, sdot (kernels.h): a vector is four columns of
- * four rows, multiplied by four numbers of x. */
+/* low_rank_dotprod.c: matrices of few rows or columns, sdot (kernels.h): a vector is four columns
+ * of four rows, multiplied by four numbers of x. */
 #if defined(__aarch64__)
 
 #include "cpu/kernels.h"
@@ -14,16 +14,16 @@
 #pragma GCC target("arch=armv8.2-a+dotprod")
 #endif
 
-static void thin_sums_dotprod(float sums[THIN_ROWS], const uint8_t *group, const int8_t *q,
-                              const float *scales, int n_in)
+static void low_rank_sums_dotprod(float sums[LOW_RANK_ROWS], const uint8_t *group, const int8_t *q,
+                                  const float *scales, int n_in)
 {
     const float32x4_t zero = vdupq_n_f32(0);
     float32x4_t sum[4] = { zero, zero, zero, zero };
-    const int8_t *w = (const int8_t *)group + THIN_SCALE_BYTES;
+    const int8_t *w = (const int8_t *)group + LOW_RANK_SCALE_BYTES;
     for (int k = 0; k < n_in; scales++) {
         const int end = n_in - k < ACT_BLOCK ? n_in : k + ACT_BLOCK;
         int32x4_t dot[4] = { vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0) };
-        for (; k < end; k += THIN_STEP, w += THIN_STEP_BYTES) {
+        for (; k < end; k += LOW_RANK_STEP, w += LOW_RANK_STEP_BYTES) {
             int32_t four;
             memcpy(&four, q + k, sizeof four);
             const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
@@ -37,9 +37,9 @@ static void thin_sums_dotprod(float sums[THIN_ROWS], const uint8_t *group, const
         vst1q_f32(sums + 4 * i, sum[i]);
 }
 
-void qp_thin_kernels_dotprod(struct kernels *k)
+void qp_low_rank_kernels_dotprod(struct kernels *k)
 {
-    k->thin_sums = thin_sums_dotprod;
+    k->low_rank_sums = low_rank_sums_dotprod;
 }
 
 #if defined(__clang__)
@@ -52,7 +52,7 @@ void qp_thin_kernels_dotprod(struct kernels *k)
 
 #include "cpu/kernels.h"
 
-void qp_thin_kernels_dotprod(struct kernels *k)
+void qp_low_rank_kernels_dotprod(struct kernels *k)
 {
     (void)k;
 }
