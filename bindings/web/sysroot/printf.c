@@ -1,4 +1,4 @@
-/* printf.c: vsnprintf and snprintf for the modules with 64-bit memory.
+/* printf.c: vsnprintf and snprintf.
  * In:  a format and its arguments. README.md lists the conversions.
  * Out: text cut to the buffer and terminated; the length that the whole text has.
  *
@@ -240,12 +240,17 @@ static void read_flags(struct conversion *c, const char **format)
 
 static int read_length(const char **format)
 {
-    int n_bytes = sizeof(int);
-    for (; **format && strchr("hljzt", **format); ++*format)
-        n_bytes = **format != 'h'               ? (int)sizeof(long)
-                  : n_bytes == (int)sizeof(int) ? (int)sizeof(short)
-                                                : (int)sizeof(char);
-    return n_bytes;
+    size_t n_bytes = sizeof(int);
+    for (char previous = 0; **format && strchr("hljzt", **format); previous = *(*format)++) {
+        const char letter = **format;
+        if (letter == 'h')
+            n_bytes = previous == 'h' ? sizeof(char) : sizeof(short);
+        else if (letter == 'l')
+            n_bytes = previous == 'l' ? sizeof(long long) : sizeof(long);
+        else
+            n_bytes = letter == 'j' ? sizeof(intmax_t) : sizeof(size_t);
+    }
+    return (int)n_bytes;
 }
 
 static struct conversion read_conversion(const char **format, va_list *args)
@@ -269,8 +274,8 @@ static struct conversion read_conversion(const char **format, va_list *args)
 
 static int64_t read_signed(const struct conversion *c, va_list *args)
 {
-    if (c->n_bytes == sizeof(long))
-        return va_arg(*args, long);
+    if (c->n_bytes == sizeof(long long))
+        return va_arg(*args, long long);
     const int value = va_arg(*args, int);
     return c->n_bytes == sizeof(char)    ? (signed char)value
            : c->n_bytes == sizeof(short) ? (short)value
@@ -279,8 +284,8 @@ static int64_t read_signed(const struct conversion *c, va_list *args)
 
 static uint64_t read_unsigned(const struct conversion *c, va_list *args)
 {
-    if (c->n_bytes == sizeof(long))
-        return va_arg(*args, unsigned long);
+    if (c->n_bytes == sizeof(long long))
+        return va_arg(*args, unsigned long long);
     const unsigned value = va_arg(*args, unsigned);
     return c->n_bytes == sizeof(char)    ? (unsigned char)value
            : c->n_bytes == sizeof(short) ? (unsigned short)value

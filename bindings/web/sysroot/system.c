@@ -9,9 +9,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#if defined(__wasm32__)
-#include <wasi/api.h>
-#endif
 
 #if defined(__wasm__)
 #define WEB_IMPORT(name) __attribute__((import_module("env"), import_name(name)))
@@ -100,29 +97,6 @@ char *strerror(int number)
     (void)number;
     return "a page has no files; pass the bytes of the model";
 }
-
-#if defined(__wasm32__)
-/* The vsnprintf of wasi-libc refers to streams, but never uses them. */
-__wasi_errno_t __wasi_fd_close(__wasi_fd_t fd)
-{
-    (void)fd;
-    return __WASI_ERRNO_BADF;
-}
-
-__wasi_errno_t __wasi_fd_seek(__wasi_fd_t fd, __wasi_filedelta_t offset, __wasi_whence_t from,
-                              __wasi_filesize_t *position)
-{
-    (void)fd, (void)offset, (void)from, (void)position;
-    return __WASI_ERRNO_BADF;
-}
-
-__wasi_errno_t __wasi_fd_write(__wasi_fd_t fd, const __wasi_ciovec_t *pieces, size_t n_pieces,
-                               __wasi_size_t *n)
-{
-    (void)fd, (void)pieces, (void)n_pieces, (void)n;
-    return __WASI_ERRNO_BADF;
-}
-#endif
 
 /* ---- process ---- */
 
