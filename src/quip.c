@@ -76,7 +76,7 @@ void quip_model_get_info(const quip_model *model, quip_model_info *info)
 {
     const struct config *c = &model->config;
     *info = (quip_model_info){
-        .architecture = c->arch->name,
+        .architecture = c->family->name,
         .weights = model->weights_name,
         .n_parameters = model->n_parameters,
         .file_bytes = model->file.size,

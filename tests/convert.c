@@ -3,7 +3,7 @@
  * which a checkpoint can be wrong. tests/convert_original.c has the original converter's own files,
  * tests/tokenizer_import.c the vocabularies. */
 #include "convert/convert.h"
-#include "convert/facts.h"
+#include "convert/hparams.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -323,15 +323,15 @@ static void test_model_types(void **state)
                                          "PHI_2",      "FALCON_RW_1B", "STABLELM_4E1T_3B" };
     for (size_t i = 0; i < QP_COUNT(types); i++) {
         struct checkpoint c;
-        struct model_facts f;
+        struct hparams h;
         options.model_type = types[i];
         if (qp_checkpoint_open(&c, in_folder("hf"), &options, &error) ||
-            qp_facts_from_hf(&f, &c, &error))
+            qp_hparams_from_hf(&h, &c, &error))
             fail_msg("%s: %s", types[i], error.message);
         const struct model_type *t = qp_model_type_named(types[i]);
-        assert_int_equal(f.family->id, t->family);
-        assert_int_equal(f.n_layers, t->n_layers);
-        assert_int_equal(f.d_model, t->d_model);
+        assert_ptr_equal(h.family, qp_family(t->family));
+        assert_int_equal(h.n_layers, t->n_layers);
+        assert_int_equal(h.d_model, t->d_model);
         qp_checkpoint_close(&c);
         assert_int_equal(qp_convert(in_folder("hf"), in_folder("a.bin"), &options, &error),
                          QUIP_E_FORMAT);

@@ -2,7 +2,7 @@
  * (../shared/data/interop/README.md), made again by ours: the same tensors, bit for bit, in both
  * layouts; and each layout made from the other. The exceptions are listed with their reasons. */
 #include "convert/checkpoint.h"
-#include "convert/family.h"
+#include "model/families_convert.h"
 
 #include <dirent.h>
 #include <setjmp.h>
@@ -264,11 +264,10 @@ static void compare_metadata(const struct original_type *type, struct opened *ou
 {
     static const char *const same[] = { "backend", "spm_vocab_model" };
     size_t n, n_ours;
-    const struct model_type *t = qp_model_type_find(type->family, type->n_layers, type->d_model);
+    const struct model_type *t = qp_model_type_sized(type->family, type->n_layers, type->d_model);
     assert_non_null(t);
     assert_string_equal(t->title, theirs->format.subgraph_name);
-    assert_int_equal(t->value,
-                     qp_format_find_metadata(&theirs->format, "odml.infra.LlmModelType")->i);
+    assert_int_equal(t->id, qp_format_find_metadata(&theirs->format, "odml.infra.LlmModelType")->i);
     for (size_t i = 0; i < QP_COUNT(same); i++) {
         const char *a = text_of(theirs, same[i], &n), *b = text_of(ours, same[i], &n_ours);
         assert_int_equal(n, n_ours);

@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "convert/checkpoint.h"
-#include "convert/family.h"
+#include "model/families_convert.h"
 #include "model/model.h"
 #include "support/check.h"
 #include "support/shared.h"
@@ -298,8 +298,7 @@ static int compare_weights(const char *folder, enum family_id family, const stru
     for (int i = 0; i < qp_n_tensor_rows; i++) {
         const struct tensor_row *row = &qp_tensor_rows[i];
         const bool is_tied = family == FAMILY_GEMMA || family == FAMILY_GEMMA2;
-        if (!(row->families & family) || row->cols == EXTENT_NONE ||
-            row->tying == (is_tied ? TYING_UNTIED : TYING_TIED))
+        if (!qp_tensor_row_applies(row, qp_family(family), is_tied) || row->cols == EXTENT_NONE)
             continue;
         const int n_layers = qp_tensor_row_is_layered(row) ? model->config.n_layers : 1;
         for (int l = 0; l < n_layers; l++) {

@@ -228,8 +228,9 @@ static int compare_file(const char *model_name, const char *source_name, enum fa
             snprintf(name, sizeof name, row->hf, l);
             const struct tensor *t = qp_format_find(&model.format, target);
             const struct tensor *w = qp_format_find(&source.format, name);
-            if (!(row->families & family) || !t || t->dtype == DTYPE_F32 ||
-                row->tying == TYING_UNTIED) // these checkpoints are tied
+            const bool is_tied = true; // all of these checkpoints
+            if (!qp_tensor_row_applies(row, qp_family(family), is_tied) || !t ||
+                t->dtype == DTYPE_F32)
                 continue;
             assert_non_null(w);
             compare_matrix(&model, t, &source, w);

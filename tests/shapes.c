@@ -2,7 +2,7 @@
  * type, layout of config.json and division into files: each becomes the same model file, and runs
  * in all weights, the same in one piece and token by token. */
 #include "convert/convert.h"
-#include "convert/family.h"
+#include "model/families_convert.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -76,7 +76,7 @@ static const char *rope_lines(bool is_local, bool is_v5)
 static void write_config(const struct shape *s, const struct family *family, bool is_v5)
 {
     struct bytes text = { 0 };
-    const bool has_windows = family->global_every > 0;
+    const bool has_windows = family->local_per_global > 0;
     bool ok = qp_bytes_printf(
         &text,
         "{\"model_type\": \"%s\", \"num_hidden_layers\": %d, \"hidden_size\": %d, "
@@ -160,10 +160,10 @@ static void put_tensor(struct shard_out *out, const struct shape *s, const struc
 static bool is_source(const struct tensor_row *row, const struct shape *s,
                       const struct family *family)
 {
-    if (!(row->families & family->id) || row->part == PART_K || row->part == PART_V ||
-        row->tying == (s->is_tied ? TYING_UNTIED : TYING_TIED))
+    if (!qp_tensor_row_applies(row, family, s->is_tied) || row->part == PART_K ||
+        row->part == PART_V)
         return false;
-    return !(family->has_two_embeddings && row->tying == TYING_TIED);
+    return !(qp_family_source(family)->has_two_embeddings && row->tying == TYING_TIED);
 }
 
 static void write_shards(const struct shape *s, const struct family *family,
@@ -231,7 +231,7 @@ static void convert_shape(const struct shape *s, const struct storage *storage,
                           enum convert_weights weights, const char *out)
 {
     const struct convert_options options = { .weights = weights };
-    const struct family *family = qp_family_find(s->model_type, false);
+    const struct family *family = qp_family_of_checkpoint(s->model_type, false);
     quip_error error = { 0 };
     write_config(s, family, storage->is_v5);
     write_shards(s, family, storage);
@@ -348,7 +348,7 @@ static void test_odd_rows(void **state)
     (void)state;
     static const struct shape odd = { "llama", true, 1, 42, 71, 3, 1, 14, 301 };
     const struct convert_options options = { .weights = CONVERT_INT8, .feed_forward_bits = 4 };
-    const struct family *family = qp_family_find(odd.model_type, false);
+    const struct family *family = qp_family_of_checkpoint(odd.model_type, false);
     quip_error error = { 0 };
     write_config(&odd, family, false);
     write_shards(&odd, family, &(struct storage){ "F32", 1, false });

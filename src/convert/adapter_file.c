@@ -3,7 +3,7 @@
  * output projection too (the original converter scrambles it; docs/model-format.md). Every layer
  * has all four pairs, of one rank, a multiple of 4: what the adapter lacks is zeros. */
 #include "convert/convert.h"
-#include "convert/family.h"
+
 #include "format/tflite_writer.h"
 #include "model/adapter.h"
 
@@ -11,16 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    PHI_2 = 11, // LlmModelType
-    FALCON_RW_1B = 5
-};
-
 struct lora_writer {
     struct adapter *adapter;
     struct tflite_writer *writer;
-    int model_type, rank;
-    enum dtype dtype; // F16, or F32 for the models that MediaPipe runs in float32
+    int rank;
+    bool is_post_like_q; // a of the output projection is the left matrix too
+    enum dtype dtype;    // F16, or F32 for the models that MediaPipe runs in float32
     quip_error *error;
 };
 
@@ -62,19 +58,19 @@ static quip_status find_model_type(struct lora_writer *w)
         return qp_fail(w->error, QUIP_E_UNSUPPORTED,
                        "%s: is of no model type that the original knows, so it has no LoRA files",
                        f->file->name);
-    w->model_type = (int)type->i;
-    const bool is_float = w->model_type == PHI_2 || w->model_type == FALCON_RW_1B;
-    w->dtype = is_float ? DTYPE_F32 : DTYPE_F16;
+    const struct model_type *known = qp_model_type_of_file(f);
+    w->dtype = known && known->lora_is_f32 ? DTYPE_F32 : DTYPE_F16;
+    w->is_post_like_q = known && known->lora_post_is_like_q;
     return QUIP_OK;
 }
 
 /* ---- what is written ---- */
 
-/* a is the left matrix; of the output projection the right one, except in Phi-2. */
+/* a is the left matrix; of the output projection it is the right one in most models. */
 static quip_status declare_lora(struct lora_writer *w, int l, enum layer_matrix m, bool is_b)
 {
     const struct matrix *base = target_base(w, l, m);
-    const bool is_right = m == MATRIX_O && w->model_type != PHI_2 ? !is_b : is_b;
+    const bool is_right = m == MATRIX_O && !w->is_post_like_q ? !is_b : is_b;
     const int64_t dims[] = { is_b ? base->n_out : w->rank, is_b ? w->rank : base->n_in };
     char name[128];
     int index; // that of the order of declaration

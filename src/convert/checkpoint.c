@@ -7,8 +7,8 @@
 #define _POSIX_C_SOURCE 200809L // pread
 #define _FILE_OFFSET_BITS 64    // past 2 GB on 32-bit machines
 #include "convert/checkpoint.h"
-#include "convert/family.h"
 #include "convert/json.h"
+#include "model/families_convert.h"
 
 #include <errno.h>
 #include <fcntl.h>

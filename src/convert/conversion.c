@@ -2,7 +2,7 @@
  * In:  a GGUF file, or safetensors or PyTorch files with config.json and a tokenizer.
  * Out: declared tensors and metadata; then the bytes of the tensors, in slabs of rows.
  *
- *     open checkpoint -> facts -> tokenizer -> plan (every tensor checked) -> declare -> stream
+ *     open checkpoint -> hparams -> tokenizer -> plan (every tensor checked) -> declare -> stream
  *
  * Everything but the values of the weights is checked before anything is written. */
 #include "convert/conversion.h"
@@ -22,7 +22,7 @@ struct conversion {
     const struct convert_options *options;
     quip_error *error;
     struct checkpoint checkpoint;
-    struct model_facts facts;
+    struct hparams hparams;
     struct bytes spm, bpe;
     struct tokenizer *tokenizer;
     struct plan plan;
@@ -57,10 +57,10 @@ static quip_status translate_tokenizer(struct conversion *v, const char *path)
     if (v->options->tokenizer) // not the checkpoint's own
         status = qp_json_beside(&config, path, "tokenizer_config.json", v->error);
     if (!status && !cJSON_HasObjectItem(v->checkpoint.tokenizer_config, "add_bos_token"))
-        v->facts.has_bos = qp_json_puts_bos(json) && v->facts.bos >= 0;
+        v->hparams.has_bos = qp_json_puts_bos(json) && v->hparams.bos >= 0;
     if (!status)
         status = qp_tokenizer_from_json(json, config ? config : v->checkpoint.tokenizer_config,
-                                        path, v->facts.vocab_size, &v->spm, &v->bpe, v->error);
+                                        path, v->hparams.vocab_size, &v->spm, &v->bpe, v->error);
     cJSON_Delete(config);
     cJSON_Delete(json);
     return status;
@@ -71,7 +71,7 @@ static quip_status copy_tokenizer(struct conversion *v, const char *path)
 {
     if (!v->checkpoint.is_gguf &&
         !cJSON_HasObjectItem(v->checkpoint.tokenizer_config, "add_bos_token"))
-        v->facts.has_bos = v->facts.bos >= 0;
+        v->hparams.has_bos = v->hparams.bos >= 0;
     return read_whole_file(path, &v->spm, v->error);
 }
 
@@ -111,32 +111,32 @@ static quip_status load_tokenizer_pieces(struct conversion *v)
 
 static void add_stop_piece(struct conversion *v, const char *piece)
 {
-    qp_facts_add_stop(&v->facts, qp_tokenizer_find(v->tokenizer, piece, strlen(piece)));
+    qp_hparams_add_stop(&v->hparams, qp_tokenizer_find(v->tokenizer, piece, strlen(piece)));
 }
 
 /* Stops are known by text until there is a vocabulary. */
 static quip_status settle_turns(struct conversion *v)
 {
     if (v->options->chat)
-        v->facts.chat = v->options->chat;
-    const struct chat_template *chat = qp_chat_find(v->facts.chat);
+        v->hparams.chat = v->options->chat;
+    const struct chat_template *chat = qp_chat_find(v->hparams.chat);
     if (!chat)
         return qp_fail(v->error, QUIP_E_ARGUMENT, "there is no chat template \"%s\"",
-                       v->facts.chat);
+                       v->hparams.chat);
     for (const char *const *stop = chat->stops; *stop; stop++)
         add_stop_piece(v, *stop);
-    for (const char *const *stop = v->facts.family->stops; *stop; stop++)
+    for (const char *const *stop = v->hparams.source->stops; *stop; stop++)
         add_stop_piece(v, *stop);
-    if (v->facts.n_stops == 0) // then what the checkpoint says will do, right or wrong
-        qp_facts_add_stop(&v->facts, v->facts.eos);
-    for (int i = 0; i < v->facts.n_stops; i++)
-        if (v->facts.stops[i] >= v->facts.vocab_size)
+    if (v->hparams.n_stops == 0) // then what the checkpoint says will do, right or wrong
+        qp_hparams_add_stop(&v->hparams, v->hparams.eos);
+    for (int i = 0; i < v->hparams.n_stops; i++)
+        if (v->hparams.stops[i] >= v->hparams.vocab_size)
             return qp_fail(v->error, QUIP_E_FORMAT, "%s: stop token %d is outside the vocabulary",
-                           v->in, v->facts.stops[i]);
-    if (v->facts.bos >= v->facts.vocab_size)
+                           v->in, v->hparams.stops[i]);
+    if (v->hparams.bos >= v->hparams.vocab_size)
         return qp_fail(v->error, QUIP_E_FORMAT,
                        "%s: beginning-of-sequence token %d is outside the vocabulary", v->in,
-                       v->facts.bos);
+                       v->hparams.bos);
     return QUIP_OK;
 }
 
@@ -150,10 +150,10 @@ static quip_status load_tokenizer(struct conversion *v)
                                v->bpe.n, v->error);
     if (status)
         return qp_fail_in(v->error, status, v->options->tokenizer ? v->options->tokenizer : v->in);
-    if (qp_tokenizer_n_tokens(v->tokenizer) > v->facts.vocab_size)
+    if (qp_tokenizer_n_tokens(v->tokenizer) > v->hparams.vocab_size)
         return qp_fail(v->error, QUIP_E_FORMAT,
                        "%s: its tokenizer has %d pieces, its embedding only %d rows", v->in,
-                       qp_tokenizer_n_tokens(v->tokenizer), v->facts.vocab_size);
+                       qp_tokenizer_n_tokens(v->tokenizer), v->hparams.vocab_size);
     return settle_turns(v);
 }
 
@@ -164,7 +164,7 @@ static quip_status declare_tensor(struct conversion *v, struct job *job)
     char name[MAX_NAME] = "params.lm.";
     const size_t n_prefix = strlen(name);
     const bool is_layer_norm =
-        job->row->weight_class == CLASS_NORM && v->facts.family->has_layer_norm;
+        job->row->weight_class == CLASS_NORM && v->hparams.family->norm == NORM_LAYER;
     snprintf(name + n_prefix, sizeof name - n_prefix, job->row->target, job->layer);
     v->total_bytes += qp_stored_bytes(&job->stored);
     const quip_status status =
@@ -178,8 +178,8 @@ static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
 {
     struct bytes parameters = { 0 }, config = { 0 };
     quip_status status = QUIP_OK;
-    if (!qp_write_llm_parameters(&v->facts, v->tokenizer, v->options->for_gpu, &parameters) ||
-        !qp_write_quip_config(&v->facts, &config))
+    if (!qp_write_llm_parameters(&v->hparams, v->tokenizer, v->options->for_gpu, &parameters) ||
+        !qp_write_quip_config(&v->hparams, &config))
         status = qp_fail_memory(v->error, "the metadata", parameters.n + config.n);
     const struct {
         const char *name;
@@ -205,22 +205,23 @@ static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
 
 static quip_status declare(struct conversion *v, const char *out, struct tflite_writer **writer)
 {
-    const struct model_facts *f = &v->facts;
+    const struct hparams *h = &v->hparams;
     const struct model_type *type =
-        v->options->model_type ? qp_model_type_named(v->options->model_type)
-                               : qp_model_type_find(f->family->id, f->n_layers, f->d_model);
-    if (type && type->family != f->family->id)
+        v->options->model_type
+            ? qp_model_type_named(v->options->model_type)
+            : qp_model_type_sized(qp_family_id(h->family), h->n_layers, h->d_model);
+    if (type && qp_family(type->family) != h->family)
         return qp_fail(v->error, QUIP_E_ARGUMENT, "%s: is a %s model, not a %s", v->in,
-                       f->family->name, type->title);
+                       h->family->name, type->title);
     quip_status status =
-        qp_tflite_writer_open(writer, out, type ? type->title : f->family->title, v->error);
+        qp_tflite_writer_open(writer, out, type ? type->title : h->source->title, v->error);
     v->writer = *writer;
     if (!status && v->options->for_gpu)
         qp_tflite_writer_for_gpu(v->writer);
     for (int i = 0; i < v->plan.n_jobs && !status; i++)
         status = declare_tensor(v, &v->plan.jobs[i]);
     if (!status)
-        status = declare_metadata(v, type ? type->value : 0);
+        status = declare_metadata(v, type ? (uint32_t)type->id : 0);
     return status;
 }
 
@@ -275,16 +276,16 @@ static quip_status read_checkpoint(struct conversion *v, const char *out)
     if (!status)
         status = check_sources(&v->checkpoint.sources, out, v->error);
     if (!status)
-        status = v->checkpoint.is_gguf ? qp_facts_from_gguf(&v->facts, &v->checkpoint, v->error)
-                                       : qp_facts_from_hf(&v->facts, &v->checkpoint, v->error);
+        status = v->checkpoint.is_gguf ? qp_hparams_from_gguf(&v->hparams, &v->checkpoint, v->error)
+                                       : qp_hparams_from_hf(&v->hparams, &v->checkpoint, v->error);
     if (!status)
         status = load_tokenizer(v);
     if (!status)
-        status = qp_plan_make(&v->plan, &v->checkpoint, &v->facts, v->options, v->error);
+        status = qp_plan_make(&v->plan, &v->checkpoint, &v->hparams, v->options, v->error);
     if (!status && v->options->merge_adapter)
         status = qp_lora_merge_open(&v->merge, v->options->merge_adapter, &v->plan, v->error);
     if (!status)
-        status = qp_rows_open(&v->rows, &v->checkpoint, &v->facts, &v->plan, v->merge, v->error);
+        status = qp_rows_open(&v->rows, &v->checkpoint, &v->hparams, &v->plan, v->merge, v->error);
     return status;
 }
 

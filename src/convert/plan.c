@@ -1,5 +1,5 @@
 /* plan.c: which tensor of the checkpoint becomes which of the model file.
- * In:  the facts, the table of tensors (family.c), the checkpoint's tensors.
+ * In:  the hyper-parameters, the table of tensors (tensors_convert.c), the checkpoint's tensors.
  * Out: a list of jobs in the order in which a model uses its weights.
  * Every tensor is checked, and all that is wrong is said in one error: missing, misshapen, of an
  * unreadable type, there twice, not known. */
@@ -33,7 +33,7 @@ enum {
 struct planner {
     struct plan *plan;
     const struct checkpoint *checkpoint;
-    struct model_facts *facts;
+    struct hparams *hparams;
     const struct convert_options *options;
     quip_error *error;
     struct complaint complaints[N_COMPLAINTS];
@@ -54,39 +54,33 @@ static void print_shape(char *text, size_t size, const int64_t *dims, int n_dims
         snprintf(text + n, size - (size_t)n, "]");
 }
 
-static int64_t extent_of(const struct model_facts *f, enum extent extent)
+static int64_t extent_of(const struct hparams *h, enum extent extent)
 {
     switch (extent) {
     case EXTENT_NONE:
         return 0;
     case EXTENT_MODEL:
-        return f->d_model;
+        return h->d_model;
     case EXTENT_FF:
-        return f->d_ff;
+        return h->d_ff;
     case EXTENT_VOCAB:
-        return f->vocab_size;
+        return h->vocab_size;
     case EXTENT_HEAD:
-        return f->head_dim;
+        return h->head_dim;
     case EXTENT_Q:
-        return (int64_t)f->n_heads * f->head_dim;
+        return (int64_t)h->n_heads * h->head_dim;
     case EXTENT_KV:
-        return (int64_t)f->n_kv_heads * f->head_dim;
+        return (int64_t)h->n_kv_heads * h->head_dim;
     }
     return 0;
-}
-
-static bool row_applies(const struct tensor_row *row, const struct model_facts *f)
-{
-    return (row->families & f->family->id) &&
-           row->tying != (f->is_tied ? TYING_UNTIED : TYING_TIED);
 }
 
 /* Whether the tensor has the shape that the row asks for; complains if not. */
 static bool check_tensor(struct planner *p, const struct tensor_row *row, const struct tensor *t)
 {
-    const struct model_facts *f = p->facts;
+    const struct hparams *h = p->hparams;
     const int n_parts = row->part == PART_ALL ? 1 : 3;
-    int64_t wanted[2] = { n_parts * extent_of(f, row->rows), extent_of(f, row->cols) };
+    int64_t wanted[2] = { n_parts * extent_of(h, row->rows), extent_of(h, row->cols) };
     int n_dims = row->cols == EXTENT_NONE ? 1 : 2;
     bool fits =
         t->n_dims == n_dims && t->dims[0] == wanted[0] && (n_dims == 1 || t->dims[1] == wanted[1]);
@@ -119,7 +113,7 @@ static void plan_tensor(struct planner *p, const struct tensor_row *row, int lay
     if (!check_tensor(p, row, e->tensor))
         return;
     const bool is_vector = row->cols == EXTENT_NONE;
-    const int64_t rows = extent_of(p->facts, row->rows), cols = extent_of(p->facts, row->cols);
+    const int64_t rows = extent_of(p->hparams, row->rows), cols = extent_of(p->hparams, row->cols);
     struct job *job = &p->plan->jobs[p->plan->n_jobs++];
     *job = (struct job){
         .row = row,
@@ -132,13 +126,13 @@ static void plan_tensor(struct planner *p, const struct tensor_row *row, int lay
     };
     qp_store_as(&job->stored, p->options, row->weight_class);
     if (is_new)
-        p->facts->n_parameters += (uint64_t)(rows * (is_vector ? 1 : cols));
+        p->hparams->n_parameters += (uint64_t)(rows * (is_vector ? 1 : cols));
 }
 
 /* A head that repeats the tied embedding is no news. */
 static bool is_redundant(const struct planner *p, const struct entry *e)
 {
-    return p->facts->is_tied && strcmp(e->key, "lm_head.weight") == 0;
+    return p->hparams->is_tied && strcmp(e->key, "lm_head.weight") == 0;
 }
 
 /* Names that come twice, or that nothing asked for. */
@@ -177,7 +171,7 @@ static quip_status report(const struct planner *p)
     else if (text.n)
         status = qp_fail(p->error, QUIP_E_FORMAT,
                          "%s: its tensors are not those of a %s model;%.*s", p->checkpoint->path,
-                         p->facts->family->name, (int)text.n, (const char *)text.data);
+                         p->hparams->family->name, (int)text.n, (const char *)text.data);
     qp_bytes_close(&text);
     return status;
 }
@@ -185,20 +179,21 @@ static quip_status report(const struct planner *p)
 /* The rows [begin, end) that follow each other layer by layer, or one row without a layer. */
 static void plan_rows(struct planner *p, int begin, int end)
 {
-    int n_layers = qp_tensor_row_is_layered(&qp_tensor_rows[begin]) ? p->facts->n_layers : 1;
+    int n_layers = qp_tensor_row_is_layered(&qp_tensor_rows[begin]) ? p->hparams->n_layers : 1;
     for (int l = 0; l < n_layers; l++)
         for (int row = begin; row < end; row++)
-            if (row_applies(&qp_tensor_rows[row], p->facts))
+            if (qp_tensor_row_applies(&qp_tensor_rows[row], p->hparams->family,
+                                      p->hparams->is_tied))
                 plan_tensor(p, &qp_tensor_rows[row], l);
 }
 
-quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct model_facts *f,
+quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct hparams *h,
                          const struct convert_options *options, quip_error *error)
 {
     struct planner p = {
         .plan = plan,
         .checkpoint = c,
-        .facts = f,
+        .hparams = h,
         .options = options,
         .error = error,
         .complaints = { [MISSING] = { .what = "missing" },
@@ -207,7 +202,7 @@ quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct m
                         [DOUBLED] = { .what = "there twice" },
                         [EXTRA] = { .what = "not known" } },
     };
-    size_t n = (size_t)qp_n_tensor_rows * (size_t)f->n_layers;
+    size_t n = (size_t)qp_n_tensor_rows * (size_t)h->n_layers;
     *plan = (struct plan){ .jobs = calloc(n, sizeof *plan->jobs) };
     if (!plan->jobs)
         return qp_fail_memory(error, "the list of tensors", n * sizeof *plan->jobs);

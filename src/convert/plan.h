@@ -2,7 +2,7 @@
 #ifndef QP_PLAN_H
 #define QP_PLAN_H
 
-#include "convert/facts.h"
+#include "convert/hparams.h"
 #include "convert/store.h"
 
 /* One tensor on its way, as the model file has it. A vector is one row. */
@@ -16,8 +16,8 @@ struct plan {
     struct job *jobs; // in the order of use
     int n_jobs;
 };
-/* Find and check the source of every tensor of the model file. Counts f->n_parameters. */
-quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct model_facts *f,
+/* Find and check the source of every tensor of the model file. Counts h->n_parameters. */
+quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct hparams *h,
                          const struct convert_options *options, quip_error *error);
 void qp_plan_close(struct plan *plan);
 

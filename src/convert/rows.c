@@ -13,7 +13,7 @@ enum {
 
 static bool is_paired(const struct row_reader *r, const struct job *job)
 {
-    return r->checkpoint->is_gguf && r->facts->family->id == FAMILY_LLAMA && job->row->has_rope;
+    return r->checkpoint->is_gguf && r->hparams->source->gguf_pairs_rope && job->row->has_rope;
 }
 
 /* Whole heads where rows change places within one, or a head's rows lie apart; whole tiles for
@@ -21,7 +21,7 @@ static bool is_paired(const struct row_reader *r, const struct job *job)
 int64_t qp_rows_at_a_time(const struct row_reader *r, const struct job *job)
 {
     const struct stored *s = &job->stored;
-    int64_t unit = is_paired(r, job) || job->row->part != PART_ALL ? r->facts->head_dim : 1;
+    int64_t unit = is_paired(r, job) || job->row->part != PART_ALL ? r->hparams->head_dim : 1;
     int64_t n_values = SLAB_VALUES;
     if (s->is_for_gpu) {
         unit *= unit % 4 ? 4 : 1;
@@ -32,12 +32,11 @@ int64_t qp_rows_at_a_time(const struct row_reader *r, const struct job *job)
     return rows < s->rows ? rows : s->rows;
 }
 
-quip_status qp_rows_open(struct row_reader *r, const struct checkpoint *c,
-                         const struct model_facts *f, const struct plan *plan,
-                         struct lora_merge *merge, quip_error *error)
+quip_status qp_rows_open(struct row_reader *r, const struct checkpoint *c, const struct hparams *h,
+                         const struct plan *plan, struct lora_merge *merge, quip_error *error)
 {
     *r = (struct row_reader){
-        .checkpoint = c, .facts = f, .merge = merge, .max_values = 1, .max_rows = 1
+        .checkpoint = c, .hparams = h, .merge = merge, .max_values = 1, .max_rows = 1
     };
     for (int i = 0; i < plan->n_jobs; i++) {
         const int64_t rows = qp_rows_at_a_time(r, &plan->jobs[i]);
@@ -77,7 +76,7 @@ static quip_status read_elements(struct row_reader *r, const struct job *job, in
                                  int64_t n, quip_error *error)
 {
     const int64_t n_row = job->row->cols == EXTENT_NONE ? 1 : job->stored.cols;
-    const int64_t n_head = job->row->part == PART_ALL ? n : r->facts->head_dim * n_row;
+    const int64_t n_head = job->row->part == PART_ALL ? n : r->hparams->head_dim * n_row;
     for (int64_t i = 0; i < n; i += n_head) {
         int64_t from = begin + i;
         if (job->row->part != PART_ALL)
@@ -100,15 +99,15 @@ quip_status qp_rows_read(struct row_reader *r, const struct job *job, int64_t be
     if (status)
         return status;
     if (is_paired(r, job)) {
-        unpair_rows(r->ordered, r->values, n, cols, r->facts->head_dim);
+        unpair_rows(r->ordered, r->values, n, cols, r->hparams->head_dim);
         rows = r->ordered;
     }
     // GGUF has the 1 of Gemma's norms folded in; the model file, as the original, does not.
-    if (r->checkpoint->is_gguf && r->facts->family->is_gemma &&
+    if (r->checkpoint->is_gguf && r->hparams->family->norm == NORM_RMS_PLUS_1 &&
         job->row->weight_class == CLASS_NORM)
         for (int64_t i = 0; i < n * cols; i++)
             rows[i] -= 1;
     *values = rows;
-    return r->merge ? qp_lora_merge_add(r->merge, job, r->facts->head_dim, begin, n, rows, error)
+    return r->merge ? qp_lora_merge_add(r->merge, job, r->hparams->head_dim, begin, n, rows, error)
                     : QUIP_OK;
 }

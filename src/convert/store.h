@@ -4,8 +4,8 @@
 #define QP_STORE_H
 
 #include "convert/convert.h"
-#include "convert/family.h"
 #include "format/tflite_writer.h"
+#include "model/families_convert.h"
 
 /* One tensor of the model file and how it is kept. A vector is one row, of floats. */
 struct stored {

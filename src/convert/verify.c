@@ -24,7 +24,7 @@ enum {
 struct verify_side {
     quip_model *model;
     struct checkpoint checkpoint;
-    struct model_facts facts;
+    struct hparams hparams;
     struct plan plan;
     struct lora_merge *merge;
     struct row_reader rows;
@@ -50,14 +50,15 @@ static quip_status open_first_checkpoint(struct verifier *v)
     const struct convert_options *o = &v->reading;
     quip_status status = qp_checkpoint_open(&s->checkpoint, v->a, o, v->error);
     if (!status)
-        status = s->checkpoint.is_gguf ? qp_facts_from_gguf(&s->facts, &s->checkpoint, v->error)
-                                       : qp_facts_from_hf(&s->facts, &s->checkpoint, v->error);
+        status = s->checkpoint.is_gguf ? qp_hparams_from_gguf(&s->hparams, &s->checkpoint, v->error)
+                                       : qp_hparams_from_hf(&s->hparams, &s->checkpoint, v->error);
     if (!status)
-        status = qp_plan_make(&s->plan, &s->checkpoint, &s->facts, o, v->error);
+        status = qp_plan_make(&s->plan, &s->checkpoint, &s->hparams, o, v->error);
     if (!status && o->merge_adapter)
         status = qp_lora_merge_open(&s->merge, o->merge_adapter, &s->plan, v->error);
-    return status ? status
-                  : qp_rows_open(&s->rows, &s->checkpoint, &s->facts, &s->plan, s->merge, v->error);
+    return status
+               ? status
+               : qp_rows_open(&s->rows, &s->checkpoint, &s->hparams, &s->plan, s->merge, v->error);
 }
 
 static void close_first(struct verify_side *s)

@@ -145,7 +145,7 @@ static quip_status assign_tensor(struct adapter *a, const struct tensor *t, quip
                    "%s: %s is for \"%.*s\", which this %s model does not have; is the adapter for "
                    "another model?",
                    a->files.file.name, t->name, (int)(h.n < 80 ? h.n : 80), h.module,
-                   a->model->config.arch->name);
+                   a->model->config.family->name);
 }
 
 /* ---- shapes ---- */
@@ -244,7 +244,8 @@ static quip_status read_mediapipe_header(struct adapter *a, quip_error *error)
                        f->subgraph_name, a->model->format.subgraph_name);
     a->is_mediapipe = true;
     a->file_rank = (int)rank->i;
-    a->is_post_like_q = type && type->type == METADATA_INT && type->i == 11; // PHI_2
+    const struct model_type *known = qp_model_type_of_file(f);
+    a->is_post_like_q = known && known->lora_post_is_like_q;
     return QUIP_OK;
 }
 

@@ -10,8 +10,8 @@
 #include <string.h>
 
 /* What the sources say, before it is checked and spread over the layers. */
-struct facts {
-    const struct arch *arch;
+struct raw_config {
+    const struct family *family;
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
     int rope_dim, n_context_max, window, local_per_global, tied;
     float norm_eps, rope_theta, rope_local_theta, rope_scaling, query_scale;
@@ -28,16 +28,19 @@ struct facts {
 
 struct proto_int {
     int number;
-    size_t offset; // of an int in struct facts
+    size_t offset; // of an int in struct raw_config
 };
 static const struct proto_int transformer_ints[] = {
-    { 3, offsetof(struct facts, d_model) },           { 4, offsetof(struct facts, d_ff) },
-    { 5, offsetof(struct facts, head_dim) },          { 6, offsetof(struct facts, n_heads) },
-    { 7, offsetof(struct facts, n_layers) },          { 9, offsetof(struct facts, n_kv_heads) },
-    { 19, offsetof(struct facts, local_per_global) },
+    { 3, offsetof(struct raw_config, d_model) },
+    { 4, offsetof(struct raw_config, d_ff) },
+    { 5, offsetof(struct raw_config, head_dim) },
+    { 6, offsetof(struct raw_config, n_heads) },
+    { 7, offsetof(struct raw_config, n_layers) },
+    { 9, offsetof(struct raw_config, n_kv_heads) },
+    { 19, offsetof(struct raw_config, local_per_global) },
 };
 
-static bool read_attention(struct facts *f, const struct proto_field *message)
+static bool read_attention(struct raw_config *f, const struct proto_field *message)
 {
     struct proto_reader r;
     struct proto_field field;
@@ -53,7 +56,7 @@ static bool read_attention(struct facts *f, const struct proto_field *message)
     return !r.is_malformed;
 }
 
-static bool read_head(struct facts *f, const struct proto_field *message)
+static bool read_head(struct raw_config *f, const struct proto_field *message)
 {
     struct proto_reader r;
     struct proto_field field;
@@ -64,7 +67,7 @@ static bool read_head(struct facts *f, const struct proto_field *message)
     return !r.is_malformed;
 }
 
-static bool read_transformer(struct facts *f, const struct proto_field *message)
+static bool read_transformer(struct raw_config *f, const struct proto_field *message)
 {
     struct proto_reader r;
     struct proto_field field;
@@ -90,7 +93,7 @@ static bool read_transformer(struct facts *f, const struct proto_field *message)
     return ok && !r.is_malformed;
 }
 
-static quip_status read_parameters(quip_model *m, struct facts *f, quip_error *error)
+static quip_status read_parameters(quip_model *m, struct raw_config *f, quip_error *error)
 {
     const struct metadata *entry =
         qp_format_find_metadata(&m->format, "odml.infra.proto.LlmParameters");
@@ -140,12 +143,12 @@ enum key_kind {
 struct config_key {
     const char *name;
     enum key_kind kind;
-    size_t offset, size; // in struct facts
+    size_t offset, size; // in struct raw_config
 };
 // clang-format off
-#define INT_KEY(name) { #name, KEY_INT, offsetof(struct facts, name), 0 }
-#define FLOAT_KEY(name) { #name, KEY_FLOAT, offsetof(struct facts, name), 0 }
-#define TEXT_KEY(name) { #name, KEY_TEXT, offsetof(struct facts, name), sizeof((struct facts){ 0 }.name) }
+#define INT_KEY(name) { #name, KEY_INT, offsetof(struct raw_config, name), 0 }
+#define FLOAT_KEY(name) { #name, KEY_FLOAT, offsetof(struct raw_config, name), 0 }
+#define TEXT_KEY(name) { #name, KEY_TEXT, offsetof(struct raw_config, name), sizeof((struct raw_config){ 0 }.name) }
 // clang-format on
 
 /* docs/model-format.md describes each. Unknown keys are left alone: newer files may have more. */
@@ -168,7 +171,7 @@ static const struct config_key config_keys[] = {
     TEXT_KEY(chat),
 };
 
-static bool set_ids(struct facts *f, const char *s, size_t n)
+static bool set_ids(struct raw_config *f, const char *s, size_t n)
 {
     f->prompts->n_stop_ids = 0;
     for (size_t i = 0; i < n;) {
@@ -185,7 +188,7 @@ static bool set_ids(struct facts *f, const char *s, size_t n)
     return true;
 }
 
-static bool set_key(struct facts *f, const struct config_key *key, const char *s, size_t n)
+static bool set_key(struct raw_config *f, const struct config_key *key, const char *s, size_t n)
 {
     double number;
     char *field = (char *)f + key->offset;
@@ -239,7 +242,7 @@ static bool next_line(const char *text, size_t n, size_t *at, const char **key, 
     return false;
 }
 
-static quip_status read_keys(quip_model *m, struct facts *f, const char *text, size_t n,
+static quip_status read_keys(quip_model *m, struct raw_config *f, const char *text, size_t n,
                              quip_error *error)
 {
     const char *key, *value;
@@ -258,8 +261,8 @@ static quip_status read_keys(quip_model *m, struct facts *f, const char *text, s
 }
 
 /* The architecture: quip.config names it, or else the original's model type does. */
-static quip_status find_arch(quip_model *m, struct facts *f, const char *text, size_t n,
-                             quip_error *error)
+static quip_status find_family(quip_model *m, struct raw_config *f, const char *text, size_t n,
+                               quip_error *error)
 {
     const char *key, *value;
     size_t at = 0, n_key, n_value;
@@ -268,25 +271,29 @@ static quip_status find_arch(quip_model *m, struct facts *f, const char *text, s
             char name[32] = "";
             if (n_value < sizeof name)
                 memcpy(name, value, n_value);
-            if (!(f->arch = qp_arch_find(name)))
+            if (!(f->family = qp_family_named(name))) {
+                char names[300];
+                qp_family_list(names, sizeof names);
                 return qp_fail(error, QUIP_E_UNSUPPORTED,
-                               "%s: its architecture \"%s\" is not one that this version runs",
-                               m->file.name, name);
+                               "%s: its architecture \"%s\" is not supported; supported are %s",
+                               m->file.name, name, names);
+            }
             return QUIP_OK;
         }
     const struct metadata *type = qp_format_find_metadata(&m->format, "odml.infra.LlmModelType");
     if (!type || type->type != METADATA_INT)
         return qp_fail(error, QUIP_E_FORMAT, "%s: no odml.infra.LlmModelType metadata",
                        m->file.name);
-    if (!(f->arch = qp_arch_find_type((int)type->i)))
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: model type %lld (%s) is not one that this version runs", m->file.name,
-                       (long long)type->i,
+    const struct model_type *known = qp_model_type_of_file(&m->format);
+    if (!known)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: model type %lld (%s) is not supported",
+                       m->file.name, (long long)type->i,
                        m->format.subgraph_name ? m->format.subgraph_name : "unnamed");
+    f->family = qp_family(known->family);
     return QUIP_OK;
 }
 
-/* ---- facts -> config ---- */
+/* ---- raw_config -> config ---- */
 
 struct range {
     const char *name;
@@ -295,21 +302,22 @@ struct range {
 };
 /* Limits far above any model there is, so that products of two of them fit in 64 bits. */
 static const struct range ranges[] = {
-    { "number of layers", offsetof(struct facts, n_layers), 1, 1024 },
-    { "model width", offsetof(struct facts, d_model), 1, 1 << 17 },
-    { "feed-forward width", offsetof(struct facts, d_ff), 1, 1 << 20 },
-    { "number of heads", offsetof(struct facts, n_heads), 1, 1024 },
-    { "number of kv heads", offsetof(struct facts, n_kv_heads), 1, 1024 },
-    { "head width", offsetof(struct facts, head_dim), 1, 1024 },
-    { "vocabulary size", offsetof(struct facts, vocab_size), 1, 1 << 22 },
-    { "rotary width", offsetof(struct facts, rope_dim), 0, 1024 },
-    { "window", offsetof(struct facts, window), 0, INT32_MAX },
-    { "local layers per global one", offsetof(struct facts, local_per_global), 0, 1024 },
-    { "longest context", offsetof(struct facts, n_context_max), 0, INT32_MAX },
+    { "number of layers", offsetof(struct raw_config, n_layers), 1, 1024 },
+    { "model width", offsetof(struct raw_config, d_model), 1, 1 << 17 },
+    { "feed-forward width", offsetof(struct raw_config, d_ff), 1, 1 << 20 },
+    { "number of heads", offsetof(struct raw_config, n_heads), 1, 1024 },
+    { "number of kv heads", offsetof(struct raw_config, n_kv_heads), 1, 1024 },
+    { "head width", offsetof(struct raw_config, head_dim), 1, 1024 },
+    { "vocabulary size", offsetof(struct raw_config, vocab_size), 1, 1 << 22 },
+    { "rotary width", offsetof(struct raw_config, rope_dim), 0, 1024 },
+    { "window", offsetof(struct raw_config, window), 0, INT32_MAX },
+    { "local layers per global one", offsetof(struct raw_config, local_per_global), 0, 1024 },
+    { "longest context", offsetof(struct raw_config, n_context_max), 0, INT32_MAX },
 };
 
 /* Limits that keep every angle, up to position 2^20, below the 2^31 of qp_sin_cos. */
-static quip_status check_rotation(const quip_model *m, const struct facts *f, quip_error *error)
+static quip_status check_rotation(const quip_model *m, const struct raw_config *f,
+                                  quip_error *error)
 {
     const float bases[] = { f->rope_theta, f->rope_local_theta };
     for (size_t i = 0; i < QP_COUNT(bases); i++)
@@ -323,16 +331,16 @@ static quip_status check_rotation(const quip_model *m, const struct facts *f, qu
     return QUIP_OK;
 }
 
-static quip_status check_facts(const quip_model *m, struct facts *f, quip_error *error)
+static quip_status check_raw(const quip_model *m, struct raw_config *f, quip_error *error)
 {
     if (f->n_kv_heads == 0) // the original stores 0 for "as many as heads"
         f->n_kv_heads = f->n_heads;
     if (f->rope_dim < 0)
-        f->rope_dim = f->arch->has_alibi ? 0
-                      : f->arch->rope_fraction > 0
-                          ? (int)((float)f->head_dim * f->arch->rope_fraction)
+        f->rope_dim = f->family->has_alibi ? 0
+                      : f->family->rope_fraction > 0
+                          ? (int)((float)f->head_dim * f->family->rope_fraction)
                           : f->head_dim;
-    if (f->arch->has_alibi) // no rotation: any base will do
+    if (f->family->has_alibi) // no rotation: any base will do
         f->rope_theta = 1;
     if (!(f->rope_local_theta > 0))
         f->rope_local_theta = f->rope_theta;
@@ -356,7 +364,7 @@ static quip_status check_facts(const quip_model *m, struct facts *f, quip_error 
     return check_rotation(m, f, error);
 }
 
-static bool is_local(const struct facts *f, int l)
+static bool is_local(const struct raw_config *f, int l)
 {
     if (f->layer_types[0])
         return f->layer_types[l] == 'L';
@@ -364,7 +372,7 @@ static bool is_local(const struct facts *f, int l)
 }
 
 /* What multiplies q.k, as Quip or else the original spells it. */
-static float query_scale(const struct facts *f)
+static float query_scale(const struct raw_config *f)
 {
     if (f->query_scale > 0)
         return f->query_scale;
@@ -375,12 +383,12 @@ static float query_scale(const struct facts *f)
     return 1.0f / sqrtf((float)f->head_dim);
 }
 
-static void spread(struct config *c, const struct facts *f)
+static void spread(struct config *c, const struct raw_config *f)
 {
-    const struct arch *a = f->arch;
+    const struct family *a = f->family;
     struct layer_config *layers = c->layers;
     *c = (struct config){
-        .arch = a,
+        .family = a,
         .norm = a->norm,
         .act = a->act,
         .qk_norm = a->qk_norm,
@@ -426,7 +434,7 @@ static bool spells_the_same(const struct chat_template *a, const struct chat_tem
 /* A bundle's templates come before the one that quip.config names, which comes before a model
  * file's; but a named one that spells turns alike knows more. Files of the original have none
  * unless they carry one: text goes in as it is. */
-static void choose_chat(quip_model *m, const struct facts *f)
+static void choose_chat(quip_model *m, const struct raw_config *f)
 {
     const struct chat_template *named = f->chat[0] ? qp_chat_find(f->chat) : NULL;
     const struct chat_template *own = qp_prompts_chat(m);
@@ -450,7 +458,7 @@ static void add_template_stops(quip_model *m)
 
 quip_status qp_config_read(quip_model *m, quip_error *error)
 {
-    struct facts f = { .rope_dim = -1, .tied = -1, .prompts = &m->prompts };
+    struct raw_config f = { .rope_dim = -1, .tied = -1, .prompts = &m->prompts };
     const struct metadata *own = qp_format_find_metadata(&m->format, "quip.config");
     const uint8_t *text = (const uint8_t *)"";
     size_t n = 0;
@@ -458,20 +466,20 @@ quip_status qp_config_read(quip_model *m, quip_error *error)
     if (own && own->type == METADATA_BYTES &&
         (status = qp_format_bytes(&m->format, own, &text, &n, error)))
         return status;
-    if ((status = find_arch(m, &f, (const char *)text, n, error)))
+    if ((status = find_family(m, &f, (const char *)text, n, error)))
         return status;
-    f.window = f.arch->window;
-    f.local_per_global = f.arch->local_per_global;
-    f.rope_theta = f.arch->rope_theta;
-    f.rope_local_theta = f.arch->rope_local_theta;
+    f.window = f.family->window;
+    f.local_per_global = f.family->local_per_global;
+    f.rope_theta = f.family->rope_theta;
+    f.rope_local_theta = f.family->rope_local_theta;
     f.rope_scaling = 1;
-    f.norm_eps = f.arch->norm_eps;
-    f.attention_cap = f.arch->attention_cap;
-    f.logits_cap = f.arch->logits_cap;
+    f.norm_eps = f.family->norm_eps;
+    f.attention_cap = f.family->attention_cap;
+    f.logits_cap = f.family->logits_cap;
     m->prompts.bos = -1;
     if ((status = read_parameters(m, &f, error)) ||
         (status = read_keys(m, &f, (const char *)text, n, error)) ||
-        (status = check_facts(m, &f, error)))
+        (status = check_raw(m, &f, error)))
         return status;
     const struct file *said = &m->bundle.metadata;
     if (said->data &&

@@ -38,16 +38,12 @@ static quip_status open_format(quip_model *m, quip_error *error)
                    m->file.name);
 }
 
-/* The original's files of byte-level BPE models have no merges, only the pieces in GPT-2's
- * spelling. It tells them by the model type alone. */
+/* MediaPipe's files of byte-level BPE models have no merges, only the pieces in GPT-2's spelling.
+ * Only the model type says so. */
 static bool spells_bytes(const quip_model *m)
 {
-    static const int types[] = { 5, 8, 11 }; // FALCON_RW_1B, STABLELM_4E1T_3B, PHI_2
-    const struct metadata *type = qp_format_find_metadata(&m->format, "odml.infra.LlmModelType");
-    for (size_t i = 0; type && type->type == METADATA_INT && i < QP_COUNT(types); i++)
-        if (type->i == types[i])
-            return true;
-    return false;
+    const struct model_type *type = qp_model_type_of_file(&m->format);
+    return type && type->spells_bytes;
 }
 
 struct blob {

@@ -7,41 +7,12 @@
 
 #include "format/bundle.h"
 #include "format/format.h"
-#include "model/matrix.h"
+#include "model/families.h"
 #include "tokenizer/tokenizer.h"
 
 #include <stdatomic.h>
 
-enum norm_kind {
-    NORM_RMS,        // x / rms(x) * w
-    NORM_RMS_PLUS_1, // x / rms(x) * (1 + w)
-    NORM_LAYER       // (x - mean) / sqrt(variance) * w + bias
-};
-
 #define MAX_STOP_IDS 16
-
-/* A family of models: what its members share and their files need not say. */
-struct arch {
-    const char *name;
-    int model_types[8]; // LlmModelType of the original's files, ending with 0
-    enum norm_kind norm;
-    enum activation act;
-    bool qk_norm;           // q and k are normed per head before rope
-    bool post_norm;         // the output of attention and feed-forward is normed before the add
-    bool embed_sqrt_d;      // embeddings are multiplied by sqrt(d_model)
-    bool is_gated;          // the feed-forward is act(gate) * up, otherwise act(up)
-    bool is_parallel;       // attention and feed-forward read the same norm of x
-    bool has_alibi;         // positions enter as a bias on the scores, not by rotation
-    int local_per_global;   // layers L, ..., L, G repeated; 0: all global
-    int window;             // of local layers, in tokens, the current one included
-    float rope_fraction;    // of each head's dimensions that rotate; 0: all
-    float rope_theta;       // of global layers
-    float rope_local_theta; // of local layers
-    float norm_eps;
-    float attention_cap, logits_cap; // soft caps; 0: none
-};
-const struct arch *qp_arch_find(const char *name);
-const struct arch *qp_arch_find_type(int model_type);
 
 struct layer_config {
     int window;       // keys that a query sees, itself included; 0: all
@@ -50,7 +21,7 @@ struct layer_config {
 };
 
 struct config {
-    const struct arch *arch;
+    const struct family *family;
     enum norm_kind norm;
     enum activation act;
     bool qk_norm, post_norm, is_gated, is_parallel, has_alibi, tied;

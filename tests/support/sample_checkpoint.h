@@ -3,7 +3,7 @@
 #ifndef SAMPLE_CHECKPOINT_H
 #define SAMPLE_CHECKPOINT_H
 
-#include "convert/family.h"
+#include "model/families_convert.h"
 
 enum {
     N_LAYERS = 2,

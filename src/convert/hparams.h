@@ -1,0 +1,54 @@
+/* hparams.h: the hyper-parameters of a model: everything but its weights and vocabulary.
+ * In:  GGUF metadata (hparams_gguf.c), or config.json and its neighbours (hparams_hf.c).
+ * Out: struct hparams, complete and checked (hparams.c); from it the metadata of a model file
+ *      (metadata.c). */
+#ifndef QP_HPARAMS_H
+#define QP_HPARAMS_H
+
+#include "convert/checkpoint.h"
+#include "model/families_convert.h"
+#include "tokenizer/tokenizer.h"
+
+enum {
+    HPARAMS_MAX_STOPS = 8,
+    HPARAMS_MAX_LAYERS = 512
+};
+
+struct hparams {
+    const struct family *family;
+    const struct family_source *source; // of the family
+    int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
+    int n_context; // positions that it was trained for; 0: unknown
+    int rope_dim;  // rotated dimensions of a head; qp_hparams_finish replaces 0 by head_dim
+    double norm_eps, rope_theta, rope_local_theta, rope_scaling, query_scale;
+    double attention_cap, logits_cap;         // 0: none
+    int window;                               // of sliding-window layers; 0: there are none
+    char layer_types[HPARAMS_MAX_LAYERS + 1]; // 'L' or 'G' each; "" when all are global
+    bool is_tied;
+    int bos, eos, unk, pad; // -1: none
+    bool has_bos;           // bos goes in front of a prompt
+    int stops[HPARAMS_MAX_STOPS];
+    int n_stops;
+    const char *chat; // template name of tokenizer.h
+    uint64_t n_parameters;
+};
+quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_error *error);
+quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_error *error);
+
+/* Fill in what follows from the family, and check what the rest relies on. */
+quip_status qp_hparams_finish(struct hparams *h, const char *path, quip_error *error);
+void qp_hparams_add_stop(struct hparams *h, int id);
+/* layer_types with every `global_every`-th layer global. */
+void qp_hparams_set_pattern(struct hparams *h, int global_every);
+/* The same for the pattern that the family has. */
+void qp_hparams_set_family_pattern(struct hparams *h);
+
+/* ---- metadata.c ---- */
+
+/* Append the serialized LlmParameters. `tokenizer` spells the stop tokens. */
+bool qp_write_llm_parameters(const struct hparams *h, const struct tokenizer *tokenizer,
+                             bool for_gpu, struct bytes *out);
+/* Append the text of quip.config. */
+bool qp_write_quip_config(const struct hparams *h, struct bytes *out);
+
+#endif

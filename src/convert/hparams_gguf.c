@@ -1,0 +1,197 @@
+/* hparams_gguf.c: GGUF metadata -> struct hparams.
+ * In:  keys "<architecture>.<name>", with the meaning that they have in llama.cpp.
+ * Out: hyper-parameters; what GGUF does not say is that of the family. */
+#include "convert/hparams.h"
+
+#include <math.h>
+#include <string.h>
+
+/* "<architecture>.<name>", or NULL. */
+static const struct metadata *arch_entry(const struct format *g, const char *arch, const char *name)
+{
+    char key[128];
+    int n = snprintf(key, sizeof key, "%s.%s", arch, name);
+    return n < (int)sizeof key ? qp_format_find_metadata(g, key) : NULL;
+}
+
+static double entry_number(const struct metadata *m, double fallback)
+{
+    if (m && m->type == METADATA_INT)
+        return (double)m->i;
+    return m && m->type == METADATA_FLOAT ? m->f : fallback;
+}
+
+static int entry_int(const struct metadata *m, int fallback)
+{
+    if (!m || m->type != METADATA_INT)
+        return fallback;
+    return m->i < 0 || m->i > INT32_MAX ? -1 : (int)m->i;
+}
+
+struct gguf_size {
+    const char *name;
+    size_t offset; // of an int in struct hparams
+};
+
+static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, const struct format *g,
+                              quip_error *error)
+{
+    static const struct gguf_size sizes[] = {
+        { "block_count", offsetof(struct hparams, n_layers) },
+        { "embedding_length", offsetof(struct hparams, d_model) },
+        { "feed_forward_length", offsetof(struct hparams, d_ff) },
+        { "attention.head_count", offsetof(struct hparams, n_heads) },
+    };
+    const char *arch = h->family->name;
+    for (size_t i = 0; i < QP_COUNT(sizes); i++) {
+        const struct metadata *m = arch_entry(g, arch, sizes[i].name);
+        if (!m || m->type != METADATA_INT)
+            return qp_fail(error, QUIP_E_FORMAT, "%s: its metadata has no number %s.%s", c->path,
+                           arch, sizes[i].name);
+        *(int *)((char *)h + sizes[i].offset) = entry_int(m, -1);
+    }
+    h->n_kv_heads = entry_int(arch_entry(g, arch, "attention.head_count_kv"), h->n_heads);
+    h->n_context = entry_int(arch_entry(g, arch, "context_length"), 0);
+    h->head_dim = entry_int(arch_entry(g, arch, "attention.key_length"),
+                            h->n_heads > 0 ? h->d_model / h->n_heads : 0);
+    h->rope_dim = entry_int(arch_entry(g, arch, "rope.dimension_count"), h->head_dim);
+    if ((h->rope_dim != h->head_dim && h->family->rope_fraction == 0) ||
+        entry_int(arch_entry(g, arch, "attention.value_length"), h->head_dim) != h->head_dim)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: keys, values and rope of different sizes are not supported", c->path);
+    if (entry_int(arch_entry(g, arch, "use_parallel_residual"), h->family->is_parallel) !=
+        h->family->is_parallel)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: a %s model with a parallel residual is not supported", c->path, arch);
+
+    const struct entry *embedding = qp_checkpoint_find(c, "token_embd.weight");
+    if (!embedding || embedding->tensor->n_dims != 2 || embedding->tensor->dims[0] > INT32_MAX)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: has no matrix token_embd.weight", c->path);
+    h->vocab_size = (int)embedding->tensor->dims[0];
+    return QUIP_OK;
+}
+
+static quip_status gguf_rope(struct hparams *h, const struct checkpoint *c, struct format *g,
+                             quip_error *error)
+{
+    const char *arch = h->family->name;
+    h->rope_theta =
+        entry_number(arch_entry(g, arch, "rope.freq_base"), (double)h->family->rope_theta);
+    h->rope_local_theta = (double)h->family->rope_local_theta;
+    h->rope_scaling = 1;
+    const struct metadata *type = arch_entry(g, arch, "rope.scaling.type");
+    const uint8_t *text = NULL;
+    size_t n = 0;
+    quip_status status;
+    if (type && type->type == METADATA_BYTES &&
+        (status = qp_format_bytes(g, type, &text, &n, error)))
+        return status;
+    if (n == 6 && memcmp(text, "linear", 6) == 0)
+        h->rope_scaling = entry_number(arch_entry(g, arch, "rope.scaling.factor"), 1);
+    else if (n > 0 && !(n == 4 && memcmp(text, "none", 4) == 0))
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: rope scaling \"%.*s\" is not supported, only \"linear\"", c->path,
+                       (int)(n < 40 ? n : 40), (const char *)text);
+    return QUIP_OK;
+}
+
+/* Soft caps, windows and scaling of queries, which only some families have. */
+static void gguf_attention(struct hparams *h, const struct format *g)
+{
+    const struct family *family = h->family;
+    const struct family_source *source = h->source;
+    const char *arch = family->name;
+    if (source->has_soft_caps) {
+        h->attention_cap = entry_number(arch_entry(g, arch, "attn_logit_softcapping"),
+                                        (double)family->attention_cap);
+        h->logits_cap = entry_number(arch_entry(g, arch, "final_logit_softcapping"),
+                                     (double)family->logits_cap);
+    }
+    if (family->local_per_global) {
+        h->window = entry_int(arch_entry(g, arch, "attention.sliding_window"),
+                              source->default_window ? source->default_window : family->window);
+        qp_hparams_set_family_pattern(h);
+    }
+    if (source->gguf_wide_query_layers == h->n_layers)
+        h->query_scale = 1 / sqrt((double)h->d_model / h->n_heads);
+}
+
+static quip_status gguf_tokens(struct hparams *h, struct format *g, quip_error *error)
+{
+    h->bos = entry_int(qp_format_find_metadata(g, "tokenizer.ggml.bos_token_id"), -1);
+    h->eos = entry_int(qp_format_find_metadata(g, "tokenizer.ggml.eos_token_id"), -1);
+    h->unk = entry_int(qp_format_find_metadata(g, "tokenizer.ggml.unknown_token_id"), -1);
+    h->pad = entry_int(qp_format_find_metadata(g, "tokenizer.ggml.padding_token_id"), -1);
+    const struct metadata *model = qp_format_find_metadata(g, "tokenizer.ggml.model");
+    const uint8_t *text = NULL;
+    size_t n = 0;
+    quip_status status;
+    if (model && model->type == METADATA_BYTES &&
+        (status = qp_format_bytes(g, model, &text, &n, error)))
+        return status;
+    // llama.cpp puts bos in front for SentencePiece vocabularies unless told fallback.
+    bool is_spm = n == 5 && memcmp(text, "llama", 5) == 0;
+    h->has_bos = h->bos >= 0 &&
+                 entry_int(qp_format_find_metadata(g, "tokenizer.ggml.add_bos_token"), is_spm) != 0;
+    qp_hparams_add_stop(h, h->eos);
+    qp_hparams_add_stop(h,
+                        entry_int(qp_format_find_metadata(g, "tokenizer.ggml.eot_token_id"), -1));
+    return QUIP_OK;
+}
+
+/* The template is Jinja; what is known of it is its name. */
+static quip_status gguf_chat(struct hparams *h, struct format *g, quip_error *error)
+{
+    h->chat = "none";
+    const struct metadata *m = qp_format_find_metadata(g, "tokenizer.chat_template");
+    if (!m || m->type != METADATA_BYTES)
+        return QUIP_OK;
+    const uint8_t *text;
+    size_t n;
+    struct bytes jinja = { 0 };
+    quip_status status = qp_format_bytes(g, m, &text, &n, error);
+    if (status)
+        return status;
+    if (!qp_bytes_append(&jinja, text, n) || !qp_bytes_append(&jinja, "", 1))
+        status = qp_fail_memory(error, "the chat template", n);
+    else
+        h->chat = qp_chat_recognise((const char *)jinja.data);
+    qp_bytes_close(&jinja);
+    return status;
+}
+
+quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_error *error)
+{
+    struct format *g = &c->shards[0].format;
+    const struct metadata *m = qp_format_find_metadata(g, "general.architecture");
+    const uint8_t *text = NULL;
+    size_t n = 0;
+    char name[64] = "";
+    quip_status status;
+    if (!m || m->type != METADATA_BYTES)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: its metadata has no general.architecture",
+                       c->path);
+    if ((status = qp_format_bytes(g, m, &text, &n, error)))
+        return status;
+    if (n < sizeof name)
+        memcpy(name, text, n);
+    *h = (struct hparams){ .family = qp_family_of_checkpoint(name, true) };
+    if (!h->family) {
+        char names[300];
+        qp_family_source_list(names, sizeof names, true);
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: its architecture \"%s\" cannot be converted; supported are %s", c->path,
+                       name, names);
+    }
+    h->source = qp_family_source(h->family);
+    if ((status = gguf_sizes(h, c, g, error)) || (status = gguf_rope(h, c, g, error)))
+        return status;
+    h->norm_eps = h->family->norm == NORM_LAYER
+                      ? entry_number(arch_entry(g, name, "attention.layer_norm_epsilon"), 1e-5)
+                      : entry_number(arch_entry(g, name, "attention.layer_norm_rms_epsilon"), 1e-6);
+    h->is_tied = !qp_checkpoint_find(c, "output.weight");
+    gguf_attention(h, g);
+    if ((status = gguf_tokens(h, g, error)) || (status = gguf_chat(h, g, error)))
+        return status;
+    return qp_hparams_finish(h, c->path, error);
+}

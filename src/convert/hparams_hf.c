@@ -1,0 +1,341 @@
+/* hparams_hf.c: config.json and its neighbours -> struct hparams.
+ * In:  one of two layouts: the older one (rope_theta, rope_scaling, sliding_window_pattern) or that
+ *      of transformers 5 (rope_parameters, layer_types). Where a config has both, the newer counts.
+ * Out: hyper-parameters; what the config does not say is the default of its family. */
+#include "convert/hparams.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct hf_reader {
+    const struct checkpoint *checkpoint;
+    const cJSON *config; // config.json, or its text_config
+    quip_error *error;
+    quip_status status; // the first failure
+};
+
+/* NULL when absent or null. */
+static const cJSON *json_item(const cJSON *object, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsNull(item) ? NULL : item;
+}
+
+static double json_number(struct hf_reader *r, const cJSON *object, const char *key,
+                          double fallback)
+{
+    const cJSON *item = json_item(object, key);
+    if (!item)
+        return fallback;
+    if (!cJSON_IsNumber(item) && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s/config.json: %s is not a number",
+                            r->checkpoint->sources.folder, key);
+    return item->valuedouble;
+}
+
+static int hf_int(struct hf_reader *r, const char *key, int fallback)
+{
+    double x = json_number(r, r->config, key, fallback);
+    if (x >= 0 && x <= INT32_MAX && x == (double)(int)x)
+        return (int)x;
+    if (!r->status)
+        r->status = qp_fail(r->error, QUIP_E_FORMAT,
+                            "%s/config.json: %s is %g, not a whole number of reasonable size",
+                            r->checkpoint->sources.folder, key, x);
+    return 0;
+}
+
+/* A size that the family may have a default for (0: none, it must be there). */
+static int hf_size(struct hf_reader *r, const char *key, int fallback)
+{
+    if (!json_item(r->config, key) && fallback == 0 && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s/config.json: has no %s",
+                            r->checkpoint->sources.folder, key);
+    return hf_int(r, key, fallback);
+}
+
+static bool hf_bool(const struct hf_reader *r, const char *key, bool fallback)
+{
+    const cJSON *item = json_item(r->config, key);
+    return item ? cJSON_IsTrue(item) : fallback;
+}
+
+/* One description of rope: its type must be one that a factor can express. */
+static double hf_rope_factor(struct hf_reader *r, const cJSON *rope)
+{
+    const char *type = cJSON_GetStringValue(json_item(rope, "rope_type"));
+    if (!type)
+        type = cJSON_GetStringValue(json_item(rope, "type"));
+    if (!type || strcmp(type, "default") == 0)
+        return 1;
+    if (strcmp(type, "linear") == 0)
+        return json_number(r, rope, "factor", 1);
+    if (!r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s/config.json: rope type \"%.40s\" is not supported, only "
+                            "\"default\" and \"linear\"",
+                            r->checkpoint->sources.folder, type);
+    return 1;
+}
+
+static void hf_rope(struct hf_reader *r, struct hparams *h)
+{
+    const struct family *family = h->family;
+    h->rope_theta = json_number(r, r->config, "rope_theta", (double)family->rope_theta);
+    if (family->rope_local_theta > 0)
+        h->rope_local_theta =
+            json_number(r, r->config, "rope_local_base_freq", (double)family->rope_local_theta);
+    h->rope_scaling = hf_rope_factor(r, json_item(r->config, "rope_scaling"));
+
+    const cJSON *rope = json_item(r->config, "rope_parameters");
+    if (family->rope_fraction > 0) {
+        const cJSON *of = json_item(rope, "partial_rotary_factor") ? rope : r->config;
+        double fraction =
+            json_number(r, of, "partial_rotary_factor",
+                        h->source->default_rope_fraction > 0 ? h->source->default_rope_fraction
+                                                             : (double)family->rope_fraction);
+        h->rope_dim = fraction >= 0 && fraction <= 1 ? (int)(h->head_dim * fraction) : -1;
+    }
+    const cJSON *global = json_item(rope, "full_attention");
+    const cJSON *local = json_item(rope, "sliding_attention");
+    if (!rope)
+        return;
+    h->rope_theta = json_number(r, global ? global : rope, "rope_theta", h->rope_theta);
+    h->rope_scaling = hf_rope_factor(r, global ? global : rope);
+    if (local) {
+        h->rope_local_theta = json_number(r, local, "rope_theta", h->rope_local_theta);
+        if (hf_rope_factor(r, local) != 1 && !r->status)
+            r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                                "%s/config.json: rope scaling of sliding layers is not supported",
+                                r->checkpoint->sources.folder);
+    }
+}
+
+static void hf_layer_types(struct hf_reader *r, struct hparams *h)
+{
+    const int family_every = h->family->local_per_global + 1;
+    if (h->family->local_per_global == 0)
+        return;
+    h->window = hf_int(r, "sliding_window",
+                       h->source->default_window ? h->source->default_window : h->family->window);
+    const cJSON *types = json_item(r->config, "layer_types");
+    if (!types) {
+        int every = hf_int(r, "sliding_window_pattern", family_every);
+        qp_hparams_set_pattern(h, every > 0 ? every : family_every);
+        return;
+    }
+    if (cJSON_GetArraySize(types) != h->n_layers && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_FORMAT,
+                            "%s/config.json: layer_types has %d entries for %d layers",
+                            r->checkpoint->sources.folder, cJSON_GetArraySize(types), h->n_layers);
+    int l = 0;
+    for (const cJSON *i = types->child; i && !r->status && l < HPARAMS_MAX_LAYERS;
+         i = i->next, l++) {
+        const char *type = cJSON_GetStringValue(i);
+        if (type && strcmp(type, "full_attention") == 0)
+            h->layer_types[l] = 'G';
+        else if (type && strcmp(type, "sliding_attention") == 0)
+            h->layer_types[l] = 'L';
+        else
+            r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                                "%s/config.json: layer %d is of type \"%.40s\", not "
+                                "\"full_attention\" or \"sliding_attention\"",
+                                r->checkpoint->sources.folder, l, type ? type : "?");
+    }
+}
+
+static void hf_sizes(struct hf_reader *r, struct hparams *h)
+{
+    const struct family_source *source = h->source;
+    h->n_layers = hf_size(r, "num_hidden_layers", 0);
+    h->d_model = hf_size(r, "hidden_size", 0);
+    h->d_ff = hf_size(r, source->d_ff_key ? source->d_ff_key : "intermediate_size",
+                      h->d_model < 1 << 16 ? source->default_d_ff_per_d_model * h->d_model : 0);
+    h->n_heads = hf_size(r, "num_attention_heads", source->default_n_heads);
+    h->n_kv_heads = hf_size(r, "num_key_value_heads",
+                            source->default_n_kv_heads ? source->default_n_kv_heads : h->n_heads);
+    h->head_dim = source->default_head_dim ? source->default_head_dim
+                  : h->n_heads > 0         ? h->d_model / h->n_heads
+                                           : 0;
+    h->head_dim = hf_size(r, "head_dim", h->head_dim);
+    h->vocab_size = hf_size(r, "vocab_size", source->default_vocab_size);
+    h->n_context = hf_int(r, "max_position_embeddings", source->default_n_context);
+    if (h->n_layers > HPARAMS_MAX_LAYERS && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_FORMAT,
+                            "%s/config.json: %d layers are more than the %d supported",
+                            r->checkpoint->sources.folder, h->n_layers, HPARAMS_MAX_LAYERS);
+}
+
+/* A cap that null switches off, and that the family has when there is no word of it. */
+static double hf_cap(struct hf_reader *r, const char *key, double of_family)
+{
+    return cJSON_HasObjectItem(r->config, key) ? json_number(r, r->config, key, 0) : of_family;
+}
+
+/* Soft caps and scaling of queries, which only some families have. */
+static void hf_attention(struct hf_reader *r, struct hparams *h)
+{
+    const struct family *family = h->family;
+    if (h->source->has_query_scalar) {
+        const double scalar = json_number(r, r->config, "query_pre_attn_scalar", h->head_dim);
+        if (scalar > 0)
+            h->query_scale = 1 / sqrt(scalar);
+    }
+    if (h->source->has_soft_caps) {
+        h->attention_cap = hf_cap(r, "attn_logit_softcapping", (double)family->attention_cap);
+        h->logits_cap = hf_cap(r, "final_logit_softcapping", (double)family->logits_cap);
+    }
+}
+
+static void hf_tied(struct hf_reader *r, struct hparams *h)
+{
+    h->is_tied = hf_bool(r, "tie_word_embeddings", h->source->default_tied);
+    if (h->source->is_always_tied && !h->is_tied && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s/config.json: tie_word_embeddings is false; a %s model file cannot "
+                            "have a second matrix",
+                            r->checkpoint->sources.folder, h->family->name);
+}
+
+static void hf_activation(struct hf_reader *r, const struct hparams *h)
+{
+    const struct family_source *source = h->source;
+    // Older Gemma configs say "gelu" in hidden_act; hidden_activation is what their code uses.
+    const char *key = source->activation_key                      ? source->activation_key
+                      : json_item(r->config, "hidden_activation") ? "hidden_activation"
+                                                                  : "hidden_act";
+    const char *activation = cJSON_GetStringValue(json_item(r->config, key));
+    if (activation && strcmp(activation, source->activation) != 0 && !r->status)
+        r->status = qp_fail(
+            r->error, QUIP_E_UNSUPPORTED, "%s/config.json: %s is \"%.40s\"; a %s model has \"%s\"",
+            r->checkpoint->sources.folder, key, activation, h->family->name, source->activation);
+}
+
+static void hf_expectations(struct hf_reader *r, const struct hparams *h)
+{
+    for (const struct expectation *e = h->source->expect; e->key && !r->status; e++)
+        if (hf_bool(r, e->key, e->fallback) != e->value)
+            r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                                "%s/config.json: %s is %s; of %s models, only those where it is %s "
+                                "can be converted",
+                                r->checkpoint->sources.folder, e->key, e->value ? "false" : "true",
+                                h->family->name, e->value ? "true" : "false");
+}
+
+static void hf_numbers(struct hf_reader *r, struct hparams *h)
+{
+    const struct family_source *source = h->source;
+    h->norm_eps = json_number(
+        r, r->config, source->norm_eps_key ? source->norm_eps_key : "rms_norm_eps",
+        source->default_norm_eps > 0 ? source->default_norm_eps : (double)h->family->norm_eps);
+    hf_tied(r, h);
+    hf_attention(r, h);
+    hf_activation(r, h);
+    hf_expectations(r, h);
+}
+
+/* ---- tokens and turns ---- */
+
+/* An id, or a list of ids. */
+static void add_stop_ids(struct hparams *h, const cJSON *ids)
+{
+    if (cJSON_IsNumber(ids))
+        qp_hparams_add_stop(h, ids->valueint);
+    else if (cJSON_IsArray(ids))
+        for (const cJSON *i = ids->child; i; i = i->next)
+            if (cJSON_IsNumber(i))
+                qp_hparams_add_stop(h, i->valueint);
+}
+
+static int first_id(const cJSON *ids)
+{
+    const cJSON *i = cJSON_IsArray(ids) ? ids->child : ids;
+    return cJSON_IsNumber(i) ? i->valueint : -1;
+}
+
+static void hf_tokens(const struct hf_reader *r, struct hparams *h)
+{
+    const cJSON *generation = r->checkpoint->generation_config;
+    const cJSON *top = r->checkpoint->config;
+    const cJSON *eos = json_item(generation, "eos_token_id");
+    if (!eos)
+        eos = json_item(r->config, "eos_token_id");
+    if (!eos)
+        eos = json_item(top, "eos_token_id");
+    const cJSON *bos = json_item(r->config, "bos_token_id");
+    h->bos = first_id(bos ? bos : json_item(generation, "bos_token_id"));
+    h->eos = first_id(eos);
+    h->unk = -1;
+    h->pad = first_id(json_item(r->config, "pad_token_id"));
+    if (h->bos < 0 && h->source->default_bos > 0)
+        h->bos = h->source->default_bos;
+    if (!h->source->has_wrong_ids)
+        add_stop_ids(h, eos);
+    // qp_convert also asks the tokenizer when the config says nothing.
+    const cJSON *add = json_item(r->checkpoint->tokenizer_config, "add_bos_token");
+    h->has_bos = h->bos >= 0 && (add ? cJSON_IsTrue(add) : h->source->default_bos > 0);
+}
+
+/* Jinja in tokenizer_config.json (a string, or a list of named ones), or in a file of its own. */
+static quip_status hf_chat(const struct hf_reader *r, struct hparams *h)
+{
+    h->chat = "none";
+    const cJSON *item = json_item(r->checkpoint->tokenizer_config, "chat_template");
+    if (cJSON_IsArray(item) && item->child)
+        item = json_item(item->child, "template");
+    if (cJSON_IsString(item)) {
+        h->chat = qp_chat_recognise(item->valuestring);
+        return QUIP_OK;
+    }
+    const char *folder = r->checkpoint->sources.folder;
+    char *path = qp_path_join(folder, "chat_template.jinja");
+    if (!path)
+        return qp_fail_memory(r->error, "a path", strlen(folder));
+    struct file file = { 0 };
+    struct bytes jinja = { 0 };
+    quip_status status = QUIP_OK;
+    if (qp_path_exists(path) && !(status = qp_file_open(&file, path, r->error))) {
+        size_t n = file.size < 1 << 20 ? (size_t)file.size : 1 << 20;
+        if (!qp_bytes_reserve(&jinja, n + 1))
+            status = qp_fail_memory(r->error, "the chat template", n);
+        else if (!(status = qp_file_read(&file, 0, jinja.data, n, r->error))) {
+            jinja.data[n] = 0;
+            h->chat = qp_chat_recognise((const char *)jinja.data);
+        }
+    }
+    qp_bytes_close(&jinja);
+    qp_file_close(&file);
+    free(path);
+    return status;
+}
+
+quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_error *error)
+{
+    struct hf_reader r = { .checkpoint = c, .config = c->config, .error = error };
+    const cJSON *text = json_item(c->config, "text_config"); // of a model that also sees
+    const char *type = cJSON_GetStringValue(json_item(c->config, "model_type"));
+    if (cJSON_IsObject(text))
+        r.config = text;
+    *h = (struct hparams){ .family = type ? qp_family_of_checkpoint(type, false) : NULL };
+    if (!h->family) {
+        char names[300];
+        qp_family_source_list(names, sizeof names, false);
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s/config.json: model_type \"%.40s\" cannot be converted; supported are %s",
+                       c->sources.folder, type ? type : "", names);
+    }
+    h->source = qp_family_source(h->family);
+    hf_sizes(&r, h);
+    if (!r.status)
+        hf_rope(&r, h);
+    if (!r.status)
+        hf_layer_types(&r, h);
+    if (!r.status)
+        hf_numbers(&r, h);
+    if (r.status)
+        return r.status;
+    hf_tokens(&r, h);
+    quip_status status = hf_chat(&r, h);
+    return status ? status : qp_hparams_finish(h, c->path, error);
+}

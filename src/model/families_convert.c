@@ -1,0 +1,216 @@
+/* families_convert.c: the table of what checkpoints of each model family look like. */
+#include "model/families_convert.h"
+
+#include <string.h>
+
+// clang-format off
+static const struct family_source sources[N_FAMILIES] = {
+    [FAMILY_LLAMA] = {
+        .hf_names = { "llama" },
+        .title = "LLAMA",
+        .naming = NAMES_LLAMA,
+        .activation = "silu",
+        .gguf_pairs_rope = true,
+        .default_norm_eps = 1e-6,
+    },
+    [FAMILY_GEMMA] = {
+        .hf_names = { "gemma" },
+        .title = "GEMMA",
+        .naming = NAMES_LLAMA,
+        .stops = { "<eos>" },
+        .activation_key = "hidden_activation",
+        .activation = "gelu_pytorch_tanh",
+        .has_soft_caps = true,
+        .is_always_tied = true,
+        .implies_kv_heads = true,
+        .default_tied = true,
+        .default_bos = 2,
+        .default_head_dim = 256,
+    },
+    [FAMILY_GEMMA2] = {
+        .hf_names = { "gemma2" },
+        .title = "GEMMA2",
+        .naming = NAMES_LLAMA,
+        .stops = { "<eos>" },
+        .activation_key = "hidden_activation",
+        .activation = "gelu_pytorch_tanh",
+        .has_soft_caps = true,
+        .has_query_scalar = true,
+        .is_always_tied = true,
+        .gguf_wide_query_layers = 46, // 27B
+        .default_tied = true,
+        .default_bos = 2,
+        .default_head_dim = 256,
+    },
+    // The defaults are those of Gemma3TextConfig, on which the 4B to 27B folders rely.
+    [FAMILY_GEMMA3] = {
+        .hf_names = { "gemma3_text", "gemma3" },
+        .title = "GEMMA3",
+        .naming = NAMES_LLAMA,
+        .stops = { "<eos>", "<end_of_turn>" },
+        .activation_key = "hidden_activation",
+        .activation = "gelu_pytorch_tanh",
+        .has_soft_caps = true,
+        .has_query_scalar = true,
+        .is_always_tied = true,
+        .gguf_wide_query_layers = 62, // 27B
+        .has_rope_fields = true,
+        .f16_width = 1152, // 1B
+        .default_tied = true,
+        .default_bos = 2,
+        .default_n_heads = 8,
+        .default_n_kv_heads = 4,
+        .default_head_dim = 256,
+        .default_vocab_size = 262208,
+        .default_n_context = 131072,
+        .default_window = 4096,
+    },
+    [FAMILY_PHI2] = {
+        .hf_names = { "phi" },
+        .title = "PHI",
+        .naming = NAMES_PHI,
+        .stops = { "<|endoftext|>" },
+        .norm_eps_key = "layer_norm_eps",
+        .activation = "gelu_new",
+        .expect = { { "qk_layernorm", false, false } },
+        .has_biases = true,
+        .has_head_bias = true,
+        .implies_kv_heads = true,
+        .has_start_id = true,
+        .start_id = 50256,
+        .default_n_context = 2048,
+        .default_rope_fraction = 0.5,
+    },
+    // Defaults and expectations are those of FalconConfig, whose other shapes have no ALiBi.
+    [FAMILY_FALCON] = {
+        .hf_names = { "falcon" },
+        .title = "FALCON",
+        .naming = NAMES_FALCON,
+        .stops = { "<|endoftext|>" },
+        .norm_eps_key = "layer_norm_epsilon",
+        .d_ff_key = "ffn_hidden_size",
+        .activation_key = "activation",
+        .activation = "gelu",
+        .expect = { { "alibi", true, false },
+                    { "bias", true, false },
+                    { "multi_query", false, true },
+                    { "parallel_attn", false, true },
+                    { "new_decoder_architecture", false, false } },
+        .has_wrong_ids = true,
+        .is_hf_only = true,
+        .has_biases = true,
+        .has_two_embeddings = true,
+        .has_start_id = true,
+        .start_id = 1,
+        .default_tied = true,
+        .default_n_context = 2048,
+        .default_d_ff_per_d_model = 4,
+    },
+    [FAMILY_STABLELM] = {
+        .hf_names = { "stablelm" },
+        .title = "STABLELM",
+        .naming = NAMES_LLAMA,
+        .stops = { "<|endoftext|>" },
+        .norm_eps_key = "layer_norm_eps",
+        .activation = "silu",
+        .expect = { { "qk_layernorm", false, false },
+                    { "use_qkv_bias", false, false },
+                    { "use_parallel_residual", false, false } },
+        .implies_kv_heads = true,
+        .has_start_id = true,
+        .start_id = 0,
+        .default_n_context = 4096,
+    },
+};
+// clang-format on
+
+/* ---- what the config.json of MediaPipe's model types says ---- */
+
+#define SIZES(vocab, layers, d_model, d_ff, heads, kv_heads)                                       \
+    "\"vocab_size\": " #vocab ", \"num_hidden_layers\": " #layers ", \"hidden_size\": " #d_model   \
+    ", \"intermediate_size\": " #d_ff ", \"num_attention_heads\": " #heads                         \
+    ", \"num_key_value_heads\": " #kv_heads
+#define GEMMA(type, rest) "{\"model_type\": \"" type "\", \"head_dim\": 256, " rest "}"
+#define GEMMA3(window, scale, rest)                                                                \
+    "{\"model_type\": \"gemma3_text\", \"sliding_window\": " #window                               \
+    ", \"query_pre_attn_scalar\": " #scale ", " rest "}"
+#define LINEAR8 ", \"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 8.0}"
+
+// clang-format off
+static const struct {
+    const char *title, *json;
+} configs[] = {
+    { "GEMMA_2B",
+      GEMMA("gemma", SIZES(256000, 18, 2048, 16384, 8, 1)) },
+    { "GEMMA_7B",
+      GEMMA("gemma", SIZES(256000, 28, 3072, 24576, 16, 16)) },
+    { "GEMMA2_2B",
+      GEMMA("gemma2", SIZES(256000, 26, 2304, 9216, 8, 4) ", \"query_pre_attn_scalar\": 256") },
+    { "GEMMA3_300M",
+      GEMMA3(512, 256, SIZES(262144, 18, 640, 2048, 4, 1) ", \"max_position_embeddings\": 32768") },
+    { "GEMMA3_1B",
+      GEMMA3(512, 256, SIZES(262144, 26, 1152, 6912, 4, 1) ", \"max_position_embeddings\": 32768") },
+    { "GEMMA3_4B",
+      GEMMA3(1024, 256, SIZES(262208, 34, 2560, 10240, 8, 4) LINEAR8) },
+    { "GEMMA3_12B",
+      GEMMA3(1024, 256, SIZES(262208, 48, 3840, 15360, 16, 8) LINEAR8) },
+    { "GEMMA3_27B",
+      GEMMA3(1024, 168, SIZES(262208, 62, 5376, 21504, 32, 16) ", \"head_dim\": 128" LINEAR8) },
+    { "FUNCTIONGEMMA3_300M",
+      GEMMA3(512, 256, SIZES(262144, 18, 640, 2048, 4, 1) ", \"max_position_embeddings\": 32768") },
+    { "PHI_2",
+      "{\"model_type\": \"phi\", \"partial_rotary_factor\": 0.4, "
+      SIZES(51200, 32, 2560, 10240, 32, 32) "}" },
+    { "FALCON_RW_1B",
+      "{\"model_type\": \"falcon\", \"alibi\": true, \"bias\": true, \"multi_query\": false, "
+      "\"parallel_attn\": false, \"tie_word_embeddings\": false, \"ffn_hidden_size\": 8192, "
+      SIZES(50304, 24, 2048, 8192, 32, 32) "}" },
+    { "STABLELM_4E1T_3B",
+      "{\"model_type\": \"stablelm\", \"tie_word_embeddings\": false, "
+      SIZES(50304, 32, 2560, 6912, 32, 32) "}" },
+};
+// clang-format on
+
+const struct family_source *qp_family_source(const struct family *f)
+{
+    return &sources[qp_family_id(f)];
+}
+
+static bool has_name(enum family_id id, const char *name, bool is_gguf)
+{
+    const struct family_source *s = &sources[id];
+    if (is_gguf)
+        return !s->is_hf_only && strcmp(qp_family(id)->name, name) == 0;
+    for (size_t i = 0; i < QP_COUNT(s->hf_names) && s->hf_names[i]; i++)
+        if (strcmp(s->hf_names[i], name) == 0)
+            return true;
+    return false;
+}
+
+const struct family *qp_family_of_checkpoint(const char *name, bool is_gguf)
+{
+    for (int i = 0; i < N_FAMILIES; i++)
+        if (has_name(i, name, is_gguf))
+            return qp_family(i);
+    return NULL;
+}
+
+void qp_family_source_list(char *to, size_t size, bool is_gguf)
+{
+    *to = 0;
+    for (int i = 0; i < N_FAMILIES; i++) {
+        const struct family_source *s = &sources[i];
+        if (is_gguf && !s->is_hf_only)
+            qp_list_name(to, size, qp_family(i)->name, i == N_FAMILIES - 1);
+        for (size_t k = 0; !is_gguf && k < QP_COUNT(s->hf_names) && s->hf_names[k]; k++)
+            qp_list_name(to, size, s->hf_names[k], i == N_FAMILIES - 1);
+    }
+}
+
+const char *qp_model_type_config(const char *title)
+{
+    for (size_t i = 0; i < QP_COUNT(configs); i++)
+        if (strcmp(configs[i].title, title) == 0)
+            return configs[i].json;
+    return NULL;
+}

@@ -1,0 +1,122 @@
+/* families_convert.h: what checkpoints of a model family look like.
+ * In:  families.h; this file and families_convert.c belong to the converter alone.
+ * Out: names of the family, its config keys and its tensors, and what a config may leave out.
+ *
+ * Sizes come from the checkpoint. A `default_` field is what the converter assumes when config.json
+ * or GGUF lacks the key, because the family's own code has it; 0 is no default. Where that differs
+ * from what a model file may leave out, the comment says so. */
+#ifndef QP_FAMILIES_CONVERT_H
+#define QP_FAMILIES_CONVERT_H
+
+#include "model/families.h"
+#include "model/tensor_names.h"
+
+/* The names that Hugging Face gives to the tensors of a layer. */
+enum naming {
+    NAMES_LLAMA = 1 << 0,
+    NAMES_PHI = 1 << 1,
+    NAMES_FALCON = 1 << 2
+};
+
+/* A switch of config.json of which only one position can be converted. */
+struct expectation {
+    const char *key;
+    bool value, fallback; // what it must be; what it is when absent
+};
+
+struct family_source {
+    const char *hf_names[3]; // model_type in config.json
+    const char *title;       // of the file's subgraph when no model type has the model's sizes
+    enum naming naming;
+    const char *stops[3]; // pieces that end an answer, where the vocabulary has them
+
+    /* Keys of config.json: NULL is rms_norm_eps, intermediate_size, and hidden_activation or else
+     * hidden_act. */
+    const char *norm_eps_key, *d_ff_key, *activation_key;
+    const char *activation; // the one that the family computes, as config.json calls it
+    struct expectation expect[6];
+    bool has_soft_caps;    // there are keys for them
+    bool has_query_scalar; // query_pre_attn_scalar; else queries are scaled by sqrt(head_dim)
+    bool has_wrong_ids;    // the ids of its tokens are those of another vocabulary
+    bool is_always_tied;   // a model file of the family has one matrix for embedding and head
+
+    /* GGUF */
+    bool is_hf_only;            // GGUF has other models under this name
+    bool gguf_pairs_rope;       // rows of q and k are in the order of adjacent-pair rope
+    int gguf_wide_query_layers; // of the one size whose queries are scaled by sqrt(d_model /
+                                // n_heads)
+
+    /* The model file */
+    bool has_biases, has_head_bias; // of the layers' matrices, of the head
+    bool has_two_embeddings;        // it has embedding and head, also of a tied model
+    bool implies_kv_heads;          // it does not say n_kv_heads when all heads have their own
+    bool has_rope_fields;           // LlmParameters has the fields of rope
+    int f16_width;                  // with them: the d_model that does not overflow binary16
+    /* MediaPipe puts this token first, although the model's own tokenizer puts none there. */
+    bool has_start_id;
+    int start_id;
+
+    bool default_tied;
+    int default_bos; // the token in front of a prompt
+    int default_n_heads, default_n_kv_heads, default_head_dim, default_vocab_size;
+    int default_n_context, default_d_ff_per_d_model;
+    int default_window;           // 0: that of model files
+    double default_rope_fraction; // 0: that of model files
+    double default_norm_eps;      // 0: that of model files
+};
+const struct family_source *qp_family_source(const struct family *f);
+/* By the name that a checkpoint gives it; NULL if there is no such family. */
+const struct family *qp_family_of_checkpoint(const char *name, bool is_gguf);
+/* Those names: for error sentences. */
+void qp_family_source_list(char *to, size_t size, bool is_gguf);
+
+/* What the config.json of a model of this type says; NULL if there is no such type. */
+const char *qp_model_type_config(const char *title);
+
+enum weight_class {
+    CLASS_NORM, // vectors are never quantized
+    CLASS_BIAS,
+    CLASS_ATTENTION,
+    CLASS_FEED_FORWARD,
+    CLASS_EMBEDDING, // embedding and head
+};
+/* Sizes that depend on the model. */
+enum extent {
+    EXTENT_NONE,
+    EXTENT_MODEL, // d_model
+    EXTENT_FF,    // d_ff
+    EXTENT_VOCAB, // vocab_size
+    EXTENT_HEAD,  // head_dim
+    EXTENT_Q,     // n_heads * head_dim
+    EXTENT_KV,    // n_kv_heads * head_dim
+};
+enum tying {
+    TYING_ANY,
+    TYING_TIED,   // only in models whose head is the embedding
+    TYING_UNTIED, // only in the others
+};
+/* Which families of the naming have the tensor. */
+enum condition {
+    ALWAYS,
+    IF_LAYER_NORM,
+    IF_QK_NORM,
+    IF_POST_NORM,
+    UNLESS_POST_NORM
+};
+/* A tensor of the model file and its source. */
+struct tensor_row {
+    unsigned namings; // bits of enum naming
+    enum condition condition;
+    const char *target, *hf, *gguf; // "%d" is the layer
+    enum weight_class weight_class;
+    enum extent rows, cols; // a vector: [rows]
+    enum tying tying;
+    bool has_rope; // rows whose order depends on the kind of rope
+    enum part part;
+};
+extern const struct tensor_row qp_tensor_rows[];
+extern const int qp_n_tensor_rows;
+bool qp_tensor_row_applies(const struct tensor_row *row, const struct family *f, bool is_tied);
+bool qp_tensor_row_is_layered(const struct tensor_row *row);
+
+#endif
