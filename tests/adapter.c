@@ -1,5 +1,5 @@
-/* adapter.c (test): LoRA weights beside a model: the reference implementation's logits, one answer
- * everywhere, switching in a session, and every adapter that does not fit. */
+/* adapter.c (test): LoRA weights beside a model: equal to the reference implementation, one answer
+ * everywhere, switching in a session, and adapters that do not fit. */
 #include "support/check.h"
 #include "support/golden.h"
 #include "support/shared.h"
@@ -22,7 +22,7 @@
 
 /* ---- the reference implementation ---- */
 
-/* A checkpoint of the reference data, converted and opened. */
+/* Convert and open a checkpoint of the reference data. */
 static quip_model *open_golden(const char *name, enum convert_weights weights,
                                const char *merge_adapter)
 {
@@ -75,7 +75,7 @@ static void test_golden(void **state)
     check_golden("phi2", "lora_all");
 }
 
-/* An adapter that does not fit is named before anything is written. */
+/* An adapter that does not fit is reported before anything is written. */
 static void test_wrong_merges(void **state)
 {
     (void)state;
@@ -139,9 +139,9 @@ static void free_values(struct values *v)
 
 /* ---- MediaPipe LoRA files ---- */
 
-/* Convert the adapter that the original's was made of. The same tensors in the same order and
- * places, but for the output projection, which the original scrambles: there ours is the
- * checkpoint's. */
+/* Convert the adapter from which MediaPipe's LoRA file was made. Our file has the same tensors in
+ * the same order at the same offsets. Only the output projection differs: MediaPipe scrambles it,
+ * and ours is equal to the checkpoint. */
 static void check_original(const char *type)
 {
     char name[128], out[64];
@@ -155,7 +155,7 @@ static void check_original(const char *type)
     snprintf(name, sizeof name, "data/interop/%s-gpu-lora/model.bin", type);
     char *model_path = strdup(shared_path(name));
     snprintf(name, sizeof name, "data/interop/%s-gpu-lora/adapter.bin", type);
-    char weights[64]; // without a config beside it: the original knows no alpha
+    char weights[64]; // without a config beside it, because MediaPipe ignores alpha
     size_t n;
     char *bytes = read_whole(source, &n);
     snprintf(weights, sizeof weights, "adapter-original-%d.safetensors", (int)getpid());
@@ -192,7 +192,7 @@ static void check_original(const char *type)
         qp_file_close(&files[i]);
     }
 
-    /* Read again, it is the checkpoint's, rounded to binary16. */
+    /* Read again, it is equal to the checkpoint, rounded to binary16. */
     quip_model *model;
     struct values ours, checkpoint;
     check(quip_model_open(&model, model_path, NULL, &error), &error);
@@ -221,7 +221,7 @@ static void test_original_files(void **state)
 
 /* ---- tiny models and adapters ---- */
 
-#define N_PROMPT 150 // three attention blocks; with the last piece, tiles that are not full
+#define N_PROMPT 150 // three attention blocks; the last piece has tiles that are not full
 
 static const char *const kinds[] = { "gemma3 mixed", "gemma3 f32", "llama int4" };
 static char model_paths[QP_COUNT(kinds)][64], folder[64];
@@ -260,7 +260,7 @@ static quip_model *open_model(size_t kind)
     return model;
 }
 
-/* An adapter for the model; the folder is gone. */
+/* Open an adapter for the model. The folder is removed afterwards. */
 static quip_adapter *open_tiny(quip_model *model, const struct tiny_adapter *tiny)
 {
     quip_adapter *adapter;
@@ -343,7 +343,8 @@ static void assert_same(const float *want, float *got, size_t kind, const char *
     free(got);
 }
 
-/* A rank below, beside and above a block of activations; a prompt whole, in odd pieces, one by one.
+/* Ranks below, equal to and above a block of activations; the prompt as a whole, in odd pieces, one
+ * by one.
  */
 static void test_same_everywhere(void **state)
 {
@@ -372,7 +373,7 @@ static void test_same_everywhere(void **state)
     }
 }
 
-/* ---- beside the weights, as if in them ---- */
+/* ---- equal to merged weights ---- */
 
 static void merge(struct matrix *w, const struct values *v)
 {
@@ -383,13 +384,13 @@ static void merge(struct matrix *w, const struct values *v)
                     v->b[r * v->rank + k] * v->a[k * w->n_in + i];
 }
 
-/* The model with the adapter's products added to its own weights. */
+/* The model with the products of the adapter added to its weights. */
 static quip_model *open_merged(const struct tiny_adapter *tiny)
 {
     quip_model *model;
     struct adapter adapter;
     quip_error error = { 0 };
-    const quip_model_options options = { .no_mmap = true }; // its weights may be written to
+    const quip_model_options options = { .no_mmap = true }; // so that its weights can be changed
     check(quip_model_open(&model, model_paths[1], &options, &error), &error);
     check(tiny_adapter_write(folder, model, tiny, &error), &error);
     check(qp_adapter_open(&adapter, model, folder, &error), &error);
@@ -405,7 +406,7 @@ static quip_model *open_merged(const struct tiny_adapter *tiny)
     return model;
 }
 
-/* Root mean square of the difference. */
+/* The root mean square of the difference. */
 static double distance(const float *a, const float *b)
 {
     double sum = 0;
@@ -414,8 +415,8 @@ static double distance(const float *a, const float *b)
     return sqrt(sum / ((double)N_PROMPT * TINY_VOCAB));
 }
 
-/* In floats the same to rounding. Beside integer weights the adapter is rounded too: that must cost
- * little beside what rounding the model itself costs. */
+/* With float weights the results are equal up to rounding. With integer weights the adapter is
+ * rounded, too: this error must be small compared with that of rounding the model. */
 static void test_beside_equals_merged(void **state)
 {
     (void)state;
@@ -527,12 +528,12 @@ static void test_switching_runs_the_text_again(void **state)
             prefill(all[i], prompt + 40, 3);
         assert_same_logits(s, with_one);
         set_adapter(s, two, 0.5f);
-        quip_adapter_close(one); // whoever uses it keeps it
+        quip_adapter_close(one); // sessions that use it keep it open
         quip_adapter_close(two);
         for (size_t i = 0; i < QP_COUNT(all); i++)
             prefill(all[i], prompt + 43, 1);
         assert_same_logits(s, with_two);
-        set_adapter(s, two, 0.5f); // which it has: nothing is lost
+        set_adapter(s, two, 0.5f); // it is set already: the context is kept
         assert_same_logits(s, with_two);
 
         quip_session *copy;
@@ -559,7 +560,7 @@ static bool append_text(void *user, const char *text, size_t n)
     return qp_bytes_append(user, text, n);
 }
 
-/* Guessing ahead, and pulling the answers of three sessions by turns, changes no text. */
+/* Draft tokens, and three sessions that generate in turns, do not change any text. */
 static void test_answers(void **state)
 {
     (void)state;
@@ -606,8 +607,8 @@ static void test_answers(void **state)
     quip_model_close(model);
 }
 
-/* An adapter that comes in the middle of an answer changes what follows, as if the text so far had
- * been given. */
+/* An adapter that is set in the middle of an answer changes the rest, as if the text so far had
+ * been the prompt. */
 static void test_switching_in_an_answer(void **state)
 {
     (void)state;
@@ -641,7 +642,7 @@ static void test_switching_in_an_answer(void **state)
     quip_model_close(model);
 }
 
-/* ---- what does not fit ---- */
+/* ---- adapters that do not fit ---- */
 
 static void refuse(quip_model *model, const struct tiny_adapter *tiny, quip_status want,
                    const char *part)
@@ -758,7 +759,7 @@ static bool read_memory(void *user, uint64_t offset, void *buffer, size_t n)
     return true;
 }
 
-/* One file is all a caller may have: a source, or safetensors alone under any name. */
+/* One file is enough: a source, or a safetensors file with any name. */
 static void test_source(void **state)
 {
     (void)state;
@@ -767,7 +768,7 @@ static void test_source(void **state)
     quip_error error = { 0 };
     quip_model *model = open_model(0);
     quip_adapter *adapter;
-    const struct tiny_adapter tiny = { .rank = 4, .alpha = 4 }; // without a scale: alpha / rank
+    const struct tiny_adapter tiny = { .rank = 4, .alpha = 4 }; // scale 1, which needs no config
     quip_adapter *want = open_tiny(model, &tiny);
     check(tiny_adapter_write(folder, model, &tiny, &error), &error);
     snprintf(path, sizeof path, "%s/adapter_model.safetensors", folder);
@@ -793,8 +794,8 @@ static void test_source(void **state)
     free(bytes);
 }
 
-/* Every file that is cut short, and every byte of the header changed, gives an error or an adapter:
- * nothing else. */
+/* Files cut short anywhere, and headers with any byte changed, give an error or an adapter, never a
+ * crash. */
 static void test_broken_files(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
-/* attention_int8.c: attention over int8 keys and values (src/cpu/attention_int8.c): the steps of
- * every instruction set that this machine has against scalar, bit for bit, the order that each
- * says its tiles have, and the whole against sums in double. */
+/* attention_int8.c (test): attention over int8 keys and values (src/cpu/attention_int8.c). Compares
+ * each step of every instruction set of this machine with scalar, bit for bit; the layout of its
+ * tiles with the documented one; and the result with sums in double. */
 #include "cpu/attention_int8.h"
 #include "format/format.h"
 
@@ -39,7 +39,7 @@ static float random_float(void) // (-1, 1)
 
 typedef void check_function(const struct kernels *scalar, const struct kernels *k);
 
-/* The check for each level, after the same random numbers. */
+/* Call the check for each level, with the same random numbers. */
 static void each_level(check_function *check, int n_rounds)
 {
     const struct kernels scalar = qp_kernels_for(0);
@@ -56,7 +56,7 @@ static void each_level(check_function *check, int n_rounds)
 
 /* ---- tiles ---- */
 
-/* An element is where pack puts it. */
+/* tile_index() says where pack() stores an element. */
 static void check_tile_order(const struct kernels *scalar, const struct kernels *k)
 {
     (void)scalar;
@@ -91,7 +91,7 @@ static void test_tile_orders(void **state)
     each_level(check_tile_order, 20);
 }
 
-/* ---- one scale a row ---- */
+/* ---- one scale per row ---- */
 
 static void check_quantize_row(const struct kernels *scalar, const struct kernels *k)
 {
@@ -153,9 +153,9 @@ static void test_softmax(void **state)
     each_level(check_softmax, 300);
 }
 
-/* ---- the whole ---- */
+/* ---- complete attention ---- */
 
-/* A kv head of random numbers, and queries. */
+/* Random keys and values of one head, and queries. */
 struct head {
     int head_dim, n_positions, n_rows;
     int8_t *keys, *values; // [position][head_dim], [dimension][position]
@@ -211,8 +211,8 @@ static void free_head(struct head *h)
     free(h);
 }
 
-/* The head's keys and values as the level's tiles, n_blocks of them: where there are fewer than the
- * head has, the last ones. */
+/* Pack the keys and values of the head as n_blocks tiles of this level. If the head has more
+ * blocks, the last ones stay, as in a ring. */
 static struct kv_tiles pack_head(const struct head *h, const struct kernels *k, int n_blocks)
 {
     const int n_all = (h->n_positions + KV_BLOCK - 1) / KV_BLOCK;
@@ -318,7 +318,7 @@ static void check_against_double(const struct head *h, int r, const float *out)
     }
 }
 
-/* The same bits as scalar, also for a row alone, and from a ring. */
+/* The same bits as scalar, also for a single row, and from a ring. */
 static void check_attention(const struct kernels *scalar, const struct kernels *k)
 {
     static float want[ATTENTION_MAX_ROWS * MAX_HEAD_DIM], got[ATTENTION_MAX_ROWS * MAX_HEAD_DIM];
@@ -328,7 +328,8 @@ static void check_attention(const struct kernels *scalar, const struct kernels *
         first = h->begin[r] < first ? h->begin[r] : first;
     const int last = (h->n_positions - 1) / KV_BLOCK, n_seen = last - first / KV_BLOCK + 1;
     const struct kv_tiles plain = pack_head(h, scalar, last + 1);
-    const struct kv_tiles kv = pack_head(h, k, random_between(n_seen, last + 1)); // maybe a ring
+    const struct kv_tiles kv =
+        pack_head(h, k, random_between(n_seen, last + 1)); // fewer blocks than positions: a ring
     const int row = random_between(0, h->n_rows - 1);
     const size_t row_bytes = (size_t)h->head_dim * sizeof(float);
     attend(h, scalar, &plain, 0, h->n_rows, want);

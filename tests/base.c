@@ -1,4 +1,4 @@
-/* base.c: do errors, memory, files, threads, processor features and UTF-8 keep their promises? */
+/* base.c (test): errors, memory, files, threads, processor features and UTF-8. */
 #include "base/base.h"
 #include "support/alloc_fault.h"
 
@@ -116,7 +116,7 @@ static void test_decimal(void **state)
         assert_true(value == cases[i].value);
     }
     double value;
-    assert_int_equal(qp_decimal_parse("125", 2, &value), 2); // reads no further than it may
+    assert_int_equal(qp_decimal_parse("125", 2, &value), 2); // never reads past n bytes
     assert_true(value == 12);
 }
 
@@ -244,7 +244,7 @@ static void test_out_file(void **state)
     qp_file_close(&in);
 }
 
-/* A process that dies while it writes leaves the temporary file and nothing else. */
+/* A process that is killed while it writes leaves only the temporary file. */
 static void test_killed_writer(void **state)
 {
     (void)state;
@@ -381,13 +381,13 @@ static void put_file(const char *root, const char *path, const char *text)
     fclose(out);
 }
 
-/* Quotas of a group and of those above it, as both versions of cgroup lay them out. */
+/* Quotas of a group and of its parents, in the layout of both versions of cgroup. */
 static void test_cgroup(void **state)
 {
     (void)state;
     char root[] = "/tmp/quip-cgroup-XXXXXX", command[100];
     assert_non_null(mkdtemp(root));
-    assert_int_equal(qp_cgroup_processors(root), INT32_MAX); // nothing there
+    assert_int_equal(qp_cgroup_processors(root), INT32_MAX); // no files
     put_file(root, "/proc/self/cgroup", "0::/app/web\n");
     assert_int_equal(qp_cgroup_processors(root), INT32_MAX);
     put_file(root, "/sys/fs/cgroup/app/web/cpu.max", "max 100000\n");
@@ -408,7 +408,7 @@ static void test_cgroup(void **state)
     assert_int_equal(system(command), 0);
 }
 
-/* A process that is held to one processor starts one thread. */
+/* A process that may use only one processor starts one thread. */
 static void test_affinity(void **state)
 {
     (void)state;
@@ -468,7 +468,7 @@ static void test_pool_items(void **state)
     }
 }
 
-/* The shares of all threads are the whole, in order, cut at multiples of the unit. */
+/* The shares of all threads cover the range, in order, and are divided at multiples of the unit. */
 static void test_share(void **state)
 {
     (void)state;
@@ -553,10 +553,10 @@ static void test_utf8_malformed(void **state)
         size_t n = strlen(malformed[i]);
         assert_int_equal(qp_utf8_decode(malformed[i], n, &c), 1);
         assert_int_equal(c, -1);
-        assert_int_equal(qp_utf8_complete(malformed[i], n), n); // no byte could complete it
+        assert_int_equal(qp_utf8_complete(malformed[i], n), n); // no further byte can complete it
     }
     assert_int_equal(qp_utf8_complete("a\xe2\x82", 3), 1);
-    assert_int_equal(qp_utf8_complete("a\xed\xa0", 3), 3); // a surrogate is not begun
+    assert_int_equal(qp_utf8_complete("a\xed\xa0", 3), 3); // the beginning of a surrogate
     assert_int_equal(qp_utf8_complete("", 0), 0);
 }
 

@@ -1,5 +1,5 @@
-/* broken.c: checkpoints that are wrong in one way each. None becomes a model file, none does harm,
- * and the error says in a sentence what is wrong. */
+/* broken.c: checkpoints with one defect each. None is converted, none does harm, and the message
+ * says what is wrong. */
 #include "convert/convert.h"
 #include "tokenizer/tokenizer.h"
 
@@ -17,7 +17,7 @@
 #define FOLDER "test-broken"
 #define OUT FOLDER ".bin"
 
-/* ---- the checkpoint before it breaks: a Llama of one layer, all zero ---- */
+/* ---- the valid checkpoint: a Llama of one layer, all zero ---- */
 
 #define CONFIG                                                                                     \
     "{\"model_type\": \"llama\", \"num_hidden_layers\": 1, \"hidden_size\": 8, "                   \
@@ -99,9 +99,9 @@ static void write_whole(void)
     write_vocabulary();
 }
 
-/* ---- breaking it ---- */
+/* ---- defects ---- */
 
-/* The text with the first `from` replaced by `to`. Free it. */
+/* The text with the first `from` replaced by `to`. The caller frees it. */
 static char *replaced(const char *text, const char *from, const char *to)
 {
     const char *at = strstr(text, from);
@@ -111,13 +111,13 @@ static char *replaced(const char *text, const char *from, const char *to)
     return (char *)out.data;
 }
 
-/* The conversion fails in this way, and leaves nothing behind. */
+/* The conversion fails in this way, and leaves no file. */
 static void check_fails(const char *case_name, const char *message)
 {
     quip_error error = { 0 };
     struct stat st;
     if (qp_convert(FOLDER, OUT, NULL, &error) == QUIP_OK)
-        fail_msg("%s: was converted", case_name);
+        fail_msg("%s: the conversion succeeded", case_name);
     if (!strstr(error.message, message))
         fail_msg("%s: \"%s\" is not in \"%s\"", case_name, message, error.message);
     assert_int_not_equal(stat(OUT, &st), 0);
@@ -164,9 +164,9 @@ static void test_headers(void **state)
         { "[12,8]", "[4611686018427387928,8]", "not that of its shape" },
         { "[12,8]", "[99999999999999999999999,8]", "expected" },
         { "[260,8]", "[520,4]", "embed_tokens.weight is [520, 4], not [260, 8]" },
-        // places
-        { "[9536,9920]", "[9152,9536]", "begins at byte" },         // over its neighbour
-        { "[9536,9920]", "[9540,9924]", "begins at byte" },         // half over the next
+        // offsets
+        { "[9536,9920]", "[9152,9536]", "begins at byte" },         // over the tensor before
+        { "[9536,9920]", "[9540,9924]", "begins at byte" },         // partly over the next
         { "[9536,9920]", "[9920,9536]", "is the file cut short?" }, // backwards
         { "[9536,9920]", "[9536,9924]", "not that of its shape" },
         { "[9536,9920]", "[9537,9921]", "not a whole number of elements" },
@@ -204,7 +204,7 @@ static void test_headers(void **state)
     }
 }
 
-/* n times the text. Free it. */
+/* n times the text. The caller frees it. */
 static char *repeated(const char *text, size_t n)
 {
     struct bytes out = { 0 };
@@ -231,7 +231,7 @@ static void test_sizes_of_files(void **state)
         write_to("model.safetensors", &lengths[i], 8);
         check_fails("length alone", "model.safetensors");
     }
-    for (size_t i = 0; i < QP_COUNT(lengths); i++) { // of the header, in a whole file
+    for (size_t i = 0; i < QP_COUNT(lengths); i++) { // lengths of the header, in a complete file
         struct bytes all = { 0 };
         assert_true(qp_bytes_append(&all, &lengths[i], 8) &&
                     qp_bytes_append(&all, HEADER, strlen(HEADER)));
@@ -239,7 +239,7 @@ static void test_sizes_of_files(void **state)
         check_fails("length", "model.safetensors");
         qp_bytes_close(&all);
     }
-    // a header that nests a million deep
+    // a header with a million levels
     char *deep = repeated("{\"a\":", 1000000);
     write_weights("model.safetensors", deep, 0);
     check_fails("deep header", "expected");
@@ -295,7 +295,7 @@ static void test_configs(void **state)
           "missing: lm_head.weight" },
         { "}", "", "config.json: is not JSON" },
         { "}", "}}", "config.json: is not JSON" },
-        // families whose kinds are not all supported
+        // variants of families that are not supported
         { "\"llama\"", "\"falcon\"",
           "alibi is false; of falcon models, only those where it is true" },
         { "\"llama\"", "\"falcon\", \"alibi\": true, \"bias\": true", "multi_query is true" },
@@ -343,14 +343,14 @@ static void test_indexes(void **state)
         { "", "{\"weight_map\": {\"a\": \"\"}}", FOLDER },
         { "", "{\"weight_map\": {\"a\": \".\"}}", "is not a regular file" },
         { "", "{\"weight_map\": {\"a\": \"missing.safetensors\"}}", "missing.safetensors: " },
-        // itself; two that name each other; one that is a link to itself
+        // a file that names itself; two that name each other; a link to itself
         { "", "{\"weight_map\": {\"a\": \"model.safetensors.index.json\"}}",
           "model.safetensors.index.json: " },
         { "", "{\"weight_map\": {\"a\": \"other.index.json\"}}", "other.index.json: " },
         { "", "{\"weight_map\": {\"a\": \"loop\"}}", "loop: " },
         { "", "{\"weight_map\": {\"a\": \"config.json\"}}", "config.json: " },
         { "", "{\"weight_map\": {\"a\": \"tokenizer.model\"}}", "tokenizer.model: " },
-        // one file under two names
+        // one file with two names
         { "", "{\"weight_map\": {\"a\": \"model.safetensors\", \"b\": \"link.safetensors\"}}",
           "there twice: model.embed_tokens.weight, " },
         { "", "{\"weight_map\": {\"a\": \"half.safetensors\"}}", "missing: model.layers.0." },
@@ -368,7 +368,7 @@ static void test_indexes(void **state)
     }
 }
 
-/* More files than one could mean. */
+/* A pattern that matches too many files. */
 static void test_index_of_thousands(void **state)
 {
     (void)state;
@@ -414,7 +414,7 @@ static void test_missing_parts(void **state)
     check_fails("no config", "has no config.json");
 }
 
-/* What is already converted becomes itself, or is wrong too. */
+/* Converting a model file again gives the same file, or reports its defect. */
 static void test_model_file(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* bundle.c: .task bundles: ours opens like the model inside, the original's opens and is written
- * again byte for byte, and what is no bundle, or damaged, says so. */
+/* bundle.c (test): .task bundles. Ours opens like the model inside. MediaPipe's opens and is
+ * written again byte for byte. A file that is not a bundle, or is damaged, is reported. */
 #include "support/alloc_fault.h"
 #include "support/check.h"
 #include "support/shared.h"
@@ -55,7 +55,7 @@ static int remove_folder(void **state)
     return system(command);
 }
 
-/* The answer to a prompt, in the caller's 512 bytes. */
+/* Write the answer to a prompt to the caller's 512 bytes. */
 static void answer_of(quip_model *model, const char *system_text, char *to)
 {
     quip_session *s;
@@ -123,7 +123,7 @@ static void test_opens_like_its_model(void **state)
     free(bytes);
 }
 
-/* What readers of the original's bundles count on. */
+/* Properties on which readers of MediaPipe's bundles rely. */
 static void test_layout(void **state)
 {
     (void)state;
@@ -172,7 +172,7 @@ static void test_extract(void **state)
     assert_same_file(in_folder("again.task"), task_path);
 }
 
-/* A bundle's texts come before the model file's. */
+/* Texts of a bundle override those of the model file. */
 static void test_texts_win(void **state)
 {
     (void)state;
@@ -202,7 +202,8 @@ static void test_texts_win(void **state)
     quip_model_close(m);
 }
 
-/* The older field alone: its suffix holds the end of the user's turn and the model's beginning. */
+/* Only the older field: its suffix has the end of the user's turn and the beginning of the model's.
+ */
 static void test_single_template(void **state)
 {
     (void)state;
@@ -265,12 +266,13 @@ static void test_refused_options(void **state)
     assert_non_null(strstr(error.message, "--extract"));
 }
 
-/* ---- what is wrong with a file ---- */
+/* ---- damaged files ---- */
 
 static quip_status open_bytes(const void *data, size_t n, quip_error *error)
 {
     quip_model *m = NULL;
-    void *copy = aligned_alloc(64, qp_round_up(n + 1, 64)); // at its end the sanitizer's fence
+    void *copy =
+        aligned_alloc(64, qp_round_up(n + 1, 64)); // the sanitizer detects reads past its end
     memcpy(copy, data, n);
     const quip_status status = quip_model_open_memory(&m, copy, n, NULL, NULL, NULL, error);
     quip_model_close(m);
@@ -294,9 +296,9 @@ static void test_damaged(void **state)
     for (size_t cut = 0; cut < n; cut += cut < 200 || cut + 300 > n ? 1 : 997) {
         quip_error error = { 0 };
         if (!open_bytes(whole, cut, &error) && cut > 0)
-            fail_msg("opens with %zu of %zu bytes", cut, n);
+            fail_msg("%zu of %zu bytes were opened", cut, n);
     }
-    // every bit of headers, directory and metadata: no crash, and a sentence when it fails
+    // flip every bit of headers, directory and metadata: no crash, and a message if it fails
     for (size_t at = 0; at < n; at += at == 64 ? n - 700 - 64 : 1)
         for (int bit = 0; bit < 8; bit++) {
             quip_error error = { 0 };
@@ -305,7 +307,7 @@ static void test_damaged(void **state)
                 assert_true(strlen(error.message) > 10);
             whole[at] ^= (char)(1 << bit);
         }
-    // an entry under another name
+    // an entry with another name
     char *name = whole;
     while ((name = find_bytes(name, n - (size_t)(name - whole), "TOKENIZER_MODEL", 15)))
         memcpy(name, "TOKENIZER_MODAL", 15);
@@ -315,7 +317,7 @@ static void test_damaged(void **state)
     free(whole);
 }
 
-/* The model of a bundle made elsewhere is a graph: its flatbuffer lists operators. */
+/* The model in a bundle of another tool is a graph: its flatbuffer lists operators. */
 static void test_graph(void **state)
 {
     (void)state;
@@ -323,7 +325,8 @@ static void test_graph(void **state)
     char *whole = read_whole(task_path, &n);
     uint8_t *flat = (uint8_t *)whole + 64;
     const uint32_t model = qp_le32(flat), vtable = model - qp_le32(flat + model);
-    qp_put_le16(flat + vtable + 4 + 2 * 1, qp_le16(flat + vtable + 4 + 2 * 4)); // buffers as codes
+    qp_put_le16(flat + vtable + 4 + 2 * 1,
+                qp_le16(flat + vtable + 4 + 2 * 4)); // use the buffers as operator codes
     quip_error error = { 0 };
     assert_int_equal(open_bytes(whole, n, &error), QUIP_E_UNSUPPORTED);
     assert_non_null(strstr(error.message, "graph"));
@@ -358,7 +361,7 @@ static void test_faults(void **state)
     }
 }
 
-/* ---- the original's ---- */
+/* ---- MediaPipe's bundles ---- */
 
 static void compare_entry(const struct zip *a, const struct file *fa, const struct zip *b,
                           const struct file *fb, const char *name)
@@ -370,7 +373,7 @@ static void compare_entry(const struct zip *a, const struct file *fa, const stru
     assert_memory_equal(fa->data + at_a, fb->data + at_b, n_a);
 }
 
-/* With the arguments that its bundler had, ours writes the same entries. */
+/* With the same arguments as MediaPipe's bundler, ours writes the same entries. */
 static void test_original(void **state)
 {
     (void)state;

@@ -144,7 +144,7 @@ class WithModel(unittest.TestCase):
         self.assertIn("absent", event["message"])
 
     def test_convert_with_closed_output(self):
-        """If nobody reads the progress any more, no file is left behind."""
+        """If the reader of the progress closes its end, no file is left."""
         command = [QUIP, "convert", GOLDEN / "smollm2", WORK / "unread.bin", "--json"]
         reader, writer = os.pipe()
         os.close(reader)

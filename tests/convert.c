@@ -1,6 +1,6 @@
 /* convert.c (test): checkpoints -> model files. One small model, made here from a seed, is written
- * as a GGUF and as a Hugging Face folder; both must become the same model file. Then the ways in
- * which a checkpoint can be wrong. tests/convert_original.c has the original converter's own files,
+ * as a GGUF and as a Hugging Face folder. Both must become the same model file. Then come the
+ * defects that a checkpoint can have. tests/convert_mediapipe.c has MediaPipe's own files,
  * tests/tokenizer_import.c the vocabularies. */
 #include "convert/convert.h"
 #include "convert/hparams.h"
@@ -30,7 +30,7 @@ static void convert_ok(const char *in, const char *out, enum convert_weights wei
         fail_msg("%s", error.message);
 }
 
-/* The sentence with which the conversion of hf/ fails; no output may be left. */
+/* The conversion of hf/ fails with a message that contains `part`, and leaves no output. */
 static const char *convert_fails(enum convert_weights weights, quip_status status)
 {
     static quip_error error;
@@ -88,7 +88,7 @@ static const char *metadata_of(struct reopened *r, const char *name, size_t *n)
     return (const char *)data;
 }
 
-/* In an f32 file every tensor is what the sample says. */
+/* In a float32 file every tensor is equal to the sample. */
 static void check_f32_tensor(void *user, const struct sample_tensor *t)
 {
     struct reopened *r = user;
@@ -104,7 +104,7 @@ static void check_f32_tensor(void *user, const struct sample_tensor *t)
     r->n_found++;
 }
 
-/* ---- the same model, however it is stored ---- */
+/* ---- the same model in different checkpoints ---- */
 
 static void check_equal(const struct sample *s)
 {
@@ -159,7 +159,7 @@ static void test_dtypes(void **state)
             const struct tensor *t = qp_format_find(&r.format, names[i]);
             assert_non_null(t);
             assert_int_equal(t->dtype, wanted[w][i]);
-            // int4 is block-wise, and cannot be mistaken for the original's
+            // int4 is block-wise, and cannot be confused with MediaPipe's
             snprintf(scales, sizeof scales, "%s_quantized_scale", names[i]);
             assert_int_equal(qp_format_find(&r.format, scales) != NULL, t->dtype == DTYPE_I8);
             snprintf(scales, sizeof scales, "%s_block_scale", names[i]);
@@ -173,7 +173,7 @@ static void test_dtypes(void **state)
     assert_false(qp_convert_weights_find("int5", &weights));
 }
 
-/* Whether two files of one size differ. */
+/* True if two files of the same size differ. */
 static bool differ(const char *a, const char *b)
 {
     struct file one = { 0 }, other = { 0 };
@@ -192,7 +192,8 @@ static bool stop_in_text(void *user, uint64_t done, uint64_t total, const char *
     return done < total / 2 || !strstr(what, "text");
 }
 
-/* A text changes what int4 keeps, the same way each time; from int8 weights as well. */
+/* A calibration text changes the int4 weights, in the same way each time, also from int8 weights.
+ */
 static void test_calibration(void **state)
 {
     (void)state;
@@ -254,7 +255,7 @@ static void test_metadata(void **state)
     close_reopened(&r);
 }
 
-/* BF16 holds fewer bits, so both sides get values that it can hold. */
+/* BF16 has fewer bits, so both sides get values that fit. */
 static void test_shards_and_bf16(void **state)
 {
     (void)state;
@@ -271,7 +272,7 @@ static void test_shards_and_bf16(void **state)
     convert_ok(in_folder("hf"), in_folder("b.bin"), CONVERT_INT8);
     assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
     unlink(in_folder("hf/model.safetensors.index.json"));
-    convert_ok(in_folder("hf"), in_folder("b.bin"), CONVERT_INT8); // all that are there
+    convert_ok(in_folder("hf"), in_folder("b.bin"), CONVERT_INT8); // all files of the folder
     assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
     convert_ok(in_folder("hf/[ot]*.safetensors"), in_folder("b.bin"), CONVERT_INT8);
     assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
@@ -292,8 +293,8 @@ static void test_shards_and_bf16(void **state)
                     "there twice: model.embed_tokens.weight, ");
 }
 
-/* A checkpoint without a config.json, of a model type whose sizes are known: what is wrong with
- * this one is its sizes. With a config.json the name only has to be of the same family. */
+/* A checkpoint without config.json, with a model type whose sizes are known: this checkpoint has
+ * other sizes. With config.json, the model type only has to be of the same family. */
 static void test_model_types(void **state)
 {
     (void)state;
@@ -339,7 +340,7 @@ static void test_model_types(void **state)
     assert_no_output();
 }
 
-/* What the original's converter takes and its files cannot hold. */
+/* Options that MediaPipe's converter accepts although its files cannot store the result. */
 static void test_refused_options(void **state)
 {
     (void)state;
@@ -373,7 +374,7 @@ static void test_refused_options(void **state)
     assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
 }
 
-/* Of several kinds of files in a folder the one that is asked for counts. */
+/* If a folder has several kinds of files, the requested kind is used. */
 static void test_format(void **state)
 {
     (void)state;
@@ -419,7 +420,7 @@ static void test_other_tokenizer(void **state)
     assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
 }
 
-/* ---- what can be wrong ---- */
+/* ---- defects ---- */
 
 static void test_wrong_tensors(void **state)
 {
@@ -434,11 +435,11 @@ static void test_wrong_tensors(void **state)
                     "misshapen: model.layers.0.mlp.up_proj.weight is [960, 1], not [40, 24]");
     assert_contains(message, "not known: model.layers.0.self_attn.q_proj.bias");
 
-    write_folder(&sample_llama_tied, &plain); // tied, where an untied one is announced
+    write_folder(&sample_llama_tied, &plain); // tied, although the config says untied
     write_config(&sample_llama_untied);
     assert_contains(convert_fails(CONVERT_INT8, QUIP_E_FORMAT), "missing: lm_head.weight");
     write_folder(&sample_llama_untied,
-                 &plain); // the reverse: a second copy of the head is no fault
+                 &plain); // the reverse: a second copy of the head is allowed
     write_config(&sample_llama_tied);
     convert_ok(in_folder("hf"), in_folder("out.bin"), CONVERT_INT8);
 }
@@ -579,7 +580,7 @@ static void test_wrong_inputs(void **state)
     assert_no_output();
 }
 
-/* A GGUF that ends early, anywhere in its header and at some places after it. */
+/* A GGUF that ends early, anywhere in its header and at some offsets after it. */
 static void test_truncated_gguf(void **state)
 {
     (void)state;
@@ -595,7 +596,7 @@ static void test_truncated_gguf(void **state)
     assert_no_output();
 }
 
-/* Bits flipped at random, most of them in the header: an error or a model, never a crash. */
+/* Bits flipped at random, mostly in the header: an error or a model, never a crash. */
 static void test_flipped_bits(void **state)
 {
     (void)state;
@@ -633,7 +634,7 @@ static void fail_each_allocation(const char *name)
             print_message("%s: %d allocations\n", in, n);
             break;
         }
-        if (status != QUIP_E_MEMORY && status != QUIP_E_FORMAT) // cJSON cannot tell them apart
+        if (status != QUIP_E_MEMORY && status != QUIP_E_FORMAT) // cJSON does not distinguish them
             fail_msg("allocation %d failed, the status was %s: %s", n, quip_status_name(status),
                      error.message);
         assert_true(*error.message);
@@ -654,12 +655,13 @@ static void test_failing_allocations(void **state)
     fail_each_allocation("hf");
     write_folder(&sample_phi2, &plain);
     fail_each_allocation("hf");
-    convert_ok(in_folder("hf"), in_folder("in.gguf"), CONVERT_F32); // a model file for all its name
+    convert_ok(in_folder("hf"), in_folder("in.gguf"),
+               CONVERT_F32); // a model file, despite its name
     fail_each_allocation("in.gguf");
     cJSON_InitHooks(NULL);
 }
 
-/* Each file of a folder cut short, and bits flipped in what says what it holds. */
+/* Each file of a folder cut short, and bits flipped in its headers. */
 static void test_damaged_folder(void **state)
 {
     (void)state;
@@ -677,7 +679,7 @@ static void test_damaged_folder(void **state)
             unlink(in_folder("out.bin"));
         }
         if (n_converted && i < 2) // a vocabulary may end between two pieces
-            fail_msg("%s: cut short it converts", names[i]);
+            fail_msg("%s: cut short, it was converted", names[i]);
         for (int round = 0; round < 200; round++) {
             seed = seed * 1664525u + 1013904223u;
             size_t at = (seed >> 4) % (n < 1500 ? n : 1500);
@@ -706,7 +708,7 @@ static void copy_shared(const char *name, const char *to)
     free(data);
 }
 
-/* The two layouts of config.json describe one model. */
+/* Both layouts of config.json describe the same model. */
 static void test_config_layouts(void **state)
 {
     (void)state;

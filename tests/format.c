@@ -1,5 +1,6 @@
-/* format.c: GGUF and safetensors as their own definitions have them, number formats to the bit, and
- * hostile files of every kind: cut, flipped, lying. tests/model_file.c has the original's format.
+/* format.c (test): GGUF and safetensors as their specifications define them, number formats bit for
+ * bit, and hostile files: cut short, with flipped bits, with false headers. tests/model_file.c has
+ * the model file.
  */
 #include "format/format.h"
 #include "format/little_endian.h"
@@ -24,7 +25,7 @@ static bool read_memory(void *user, uint64_t offset, void *buffer, size_t n)
     return true;
 }
 
-/* From memory, mapped or through read_at. */
+/* From memory, from a mapped file or through read_at. */
 static quip_status open_bytes(struct opened *o, const void *data, size_t n, bool is_mapped,
                               quip_error *error)
 {
@@ -44,7 +45,7 @@ static void close_opened(struct opened *o)
     qp_file_close(&o->file);
 }
 
-/* Read whatever an open file offers. */
+/* Read everything that an open file has. */
 static void touch(struct format *f)
 {
     for (int i = 0; i < f->n_tensors; i++) {
@@ -64,7 +65,7 @@ static void touch(struct format *f)
     }
 }
 
-/* ---- files made here ---- */
+/* ---- files for the tests ---- */
 
 static struct bytes fixture; // tests/data/blocks.gguf
 
@@ -89,7 +90,7 @@ static int free_fixture(void **state)
     return 0;
 }
 
-/* A safetensors file of a header, in which ' stands for ", and n_data bytes 0, 1, 2 … */
+/* A safetensors file with a header, in which ' means ", and n_data bytes 0, 1, 2 … */
 static struct bytes make_safetensors(const char *header, size_t n_data)
 {
     struct bytes b = { 0 };
@@ -121,7 +122,7 @@ static struct bytes good_safetensors(void)
 
 /* ---- GGUF ---- */
 
-/* FNV-1a of the floats that the Python package gguf 0.17 makes of tests/data/blocks.gguf, whose
+/* FNV-1a of the floats that the Python package gguf 0.17 reads from tests/data/blocks.gguf. Its
  * blocks are random bytes with finite scales. */
 static const struct {
     const char *name;
@@ -164,7 +165,7 @@ static void check_blocks(bool is_mapped)
         size_t n = (size_t)expected_blocks[i].n;
         assert_int_equal(qp_format_read_f32(&o.f, t, 0, n, x, &e), QUIP_OK);
         if (hash_floats(x, (int)n) != expected_blocks[i].hash)
-            fail_msg("%s: other values than the reference", t->name);
+            fail_msg("%s: the values differ from the reference", t->name);
         assert_int_equal(qp_format_read_f32(&o.f, t, n / 2, n / 2, y, &e), QUIP_OK);
         assert_memory_equal(y, x + n / 2, n / 2 * sizeof *x);
         assert_int_equal(qp_format_read_f32(&o.f, t, n / 2, n, y, &e), QUIP_E_ARGUMENT);
@@ -237,7 +238,7 @@ static void test_gguf_metadata(void **state)
 
 #define AAAA 0x61616161 // a name of four letters
 
-/* Headers that lie: each is "GGUF", version, and what follows as 32-bit words. */
+/* False headers: each is "GGUF", the version, and the rest as 32-bit words. */
 static void test_gguf_lies(void **state)
 {
     (void)state;
@@ -316,9 +317,9 @@ static void test_safetensors(void **state)
 static void test_safetensors_lies(void **state)
 {
     (void)state;
-    // each with four bytes of data
+    // each has four bytes of data
     static const char *const lies[] = {
-        "{}", // which nothing covers
+        "{}", // no tensor covers the data
         "{'a':{'dtype':'F32','shape':[1],'data_offsets':[0,4]}",
         "{'a':{'dtype':'F32','shape':[1],'data_offsets':[0,4]}},",
         "{'a':{'dtype':'F32','shape':[1],'data_offsets':[0,4]},}",
@@ -339,15 +340,15 @@ static void test_safetensors_lies(void **state)
         "{'a':{'dtype':'F32','shape':[1],'data_offsets':[0,4],'more':1}}",
         "{'a':{'dtype':4,'shape':[1],'data_offsets':[0,4]}}",
         "{'a':[]}",
-        "{'a':{'dtype':'I8','shape':[3],'data_offsets':[1,4]}}", // a hole
-        "{'a':{'dtype':'I8','shape':[3],'data_offsets':[0,3]}}", // at the end
+        "{'a':{'dtype':'I8','shape':[3],'data_offsets':[1,4]}}", // a gap
+        "{'a':{'dtype':'I8','shape':[3],'data_offsets':[0,3]}}", // a gap at the end
         "{'a':{'dtype':'I8','shape':[3],'data_offsets':[0,3]},"
         "'b':{'dtype':'I8','shape':[2],'data_offsets':[2,4]}}", // overlap
         "{'a':{'dtype':'I8','shape':[1],'data_offsets':[0,1]},"
         "'b':{'dtype':'F16','shape':[1],'data_offsets':[1,3]},"
-        "'c':{'dtype':'I8','shape':[1],'data_offsets':[3,4]}}", // crooked
+        "'c':{'dtype':'I8','shape':[1],'data_offsets':[3,4]}}", // not aligned
         "{'a':{'dtype':'I8','shape':[2],'data_offsets':[0,2]},"
-        "'a':{'dtype':'I8','shape':[2],'data_offsets':[2,4]}}", // twice
+        "'a':{'dtype':'I8','shape':[2],'data_offsets':[2,4]}}", // the same name twice
         "{'\\ud800':{'dtype':'F32','shape':[1],'data_offsets':[0,4]}}",
         "{'\\x':{'dtype':'F32','shape':[1],'data_offsets':[0,4]}}",
         "{'\\u0000':{'dtype':'F32','shape':[1],'data_offsets':[0,4]}}",
@@ -372,7 +373,7 @@ static void test_safetensors_lies(void **state)
     }
 }
 
-/* ---- anything else ---- */
+/* ---- other files ---- */
 
 static void test_other_files(void **state)
 {
@@ -413,7 +414,7 @@ static void test_dtypes(void **state)
 
 /* ---- damage ---- */
 
-/* Open a copy that ends exactly where it claims, so that a sanitizer sees the first byte too many.
+/* Open a copy of exactly n bytes, so that a sanitizer reports a read of the first byte too many.
  */
 static bool opens(const uint8_t *data, size_t n, bool is_mapped)
 {

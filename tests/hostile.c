@@ -1,6 +1,6 @@
-/* hostile.c: whole models that end early, have rotted or lie. Each gives an error, which is a
- * sentence, or a model that answers nonsense; nothing crashes, hangs, or is read outside the file.
- * QUIP_SEED=n repeats a run that failed. */
+/* hostile.c: model files that are cut short, damaged or have false metadata. Each gives an error
+ * with a message, or a model with meaningless answers. Nothing crashes, hangs or reads outside the
+ * file. QUIP_SEED=n repeats a run that failed. */
 #include "support/shared.h"
 #include "support/tiny_model.h"
 
@@ -51,9 +51,9 @@ static char *make(const struct tiny_model *m, size_t *n)
     return read_whole(path, n);
 }
 
-/* ---- what every file goes through ---- */
+/* ---- checks for every file ---- */
 
-/* Whole UTF-8 characters, none of them control characters: what a terminal may see. */
+/* Complete UTF-8 characters without control characters, so that a terminal can print them. */
 static void assert_sentence(const quip_error *error)
 {
     const char *text = error->message;
@@ -62,7 +62,7 @@ static void assert_sentence(const quip_error *error)
     assert_true(error->status < 0 && n > 10);
     for (size_t i = 0; i < n; i += (size_t)qp_utf8_decode(text + i, n - i, &c))
         if (qp_utf8_decode(text + i, n - i, &c) < 1 || c < ' ' || c == 127)
-            fail_msg("byte %zu of a message is no text: %s", i, text);
+            fail_msg("byte %zu of a message is not text: %s", i, text);
 }
 
 static void talk_to(quip_model *model, float temperature)
@@ -91,8 +91,8 @@ static void talk_to(quip_model *model, float temperature)
         quip_decode(model, ids, n_ids < 64 ? n_ids : 64, back, sizeof back, &n, NULL);
 }
 
-/* Does it open? If so it must answer. The bytes are in a block of exactly their size, so that a
- * sanitizer sees who reads past the end. */
+/* Returns true if the file opens. It must then generate. The bytes are in a block of exactly their
+ * size, so that a sanitizer reports reads past the end. */
 static bool survives(const char *data, size_t n, float temperature)
 {
     struct file file;
@@ -114,8 +114,8 @@ static bool survives(const char *data, size_t n, float temperature)
 
 struct hostile_file {
     char *data;
-    size_t header; // up to the first tensor: all that says what the file is
-    size_t n;      // up to the end of the last tensor: the rest is padding
+    size_t header; // bytes before the first tensor: all metadata
+    size_t n;      // bytes before the end of the last tensor; the rest is padding
 };
 
 static struct hostile_file measure(char *data, size_t n)
@@ -151,11 +151,11 @@ static void test_truncated(void **state)
     assert_true(survives(h.data, h.n, 0));
     for (size_t cut = 0; cut < h.n; cut += cut < h.header ? 1 : 1 + (size_t)next_number() % 500)
         if (survives(h.data, cut, 0))
-            fail_msg("%zu of %zu bytes open", cut, h.n);
+            fail_msg("%zu of %zu bytes were opened", cut, h.n);
     free(h.data);
 }
 
-/* One bit, or a few, mostly in the header; the weights can rot unseen. */
+/* Flip one bit or a few, mostly in the header. Damaged weights are not detected. */
 static void flip_bits(struct hostile_file h, int n_rounds)
 {
     enum {
@@ -189,7 +189,7 @@ static void test_flipped_bits(void **state)
     free(h.data);
 }
 
-/* Every architecture and layout that the original writes. */
+/* Every architecture and layout that MediaPipe writes. */
 static void test_flipped_bits_of_the_original(void **state)
 {
     (void)state;
@@ -209,7 +209,7 @@ static void test_flipped_bits_of_the_original(void **state)
     }
 }
 
-/* ---- lies ---- */
+/* ---- false metadata ---- */
 
 enum {
     D_MODEL = 3,
@@ -224,7 +224,7 @@ enum {
     ROPE_SCALING = 33
 };
 
-/* The original's parameters say something that the tensors do not, or cannot. */
+/* LlmParameters contradicts the tensors, or has impossible values. */
 static void test_lies_in_the_parameters(void **state)
 {
     (void)state;
@@ -243,7 +243,7 @@ static void test_lies_in_the_parameters(void **state)
             const bool is_true = fields[i] == N_KV_HEADS && values[j] == 1;
             const bool is_less = fields[i] == N_LAYERS && values[j] == 1;
             if (survives(data, n, 0) != (is_true || is_less))
-                fail_msg("field %d is %llu: opens or not", fields[i],
+                fail_msg("field %d is %llu: wrong result of open", fields[i],
                          (unsigned long long)values[j]);
             free(data);
         }
@@ -283,7 +283,7 @@ static void test_lies_in_quip_config(void **state)
     } lies[] = {
         { "", true },
         { "a line without meaning\n\n \nlonely", true },
-        { "architecture \n", true }, // the first one counts
+        { "architecture \n", true }, // the first one is used
         { "n_context_max -1\n", false },
         { "n_context_max 2147483648\n", false },
         { "n_context_max 2147483647\n", true },
@@ -331,12 +331,12 @@ static void test_lies_in_quip_config(void **state)
         m.config = lies[i].text;
         char *data = make(&m, &n);
         if (survives(data, n, 0) != lies[i].opens)
-            fail_msg("\"%s\": opens or not", lies[i].text);
+            fail_msg("\"%s\": wrong result of open", lies[i].text);
         free(data);
     }
 }
 
-/* More pieces than rows, or fewer: ids without text, and text without ids. */
+/* More pieces than rows, or fewer: ids without text, or text without ids. */
 static void test_vocabularies_of_another_size(void **state)
 {
     (void)state;
@@ -354,8 +354,7 @@ static void test_vocabularies_of_another_size(void **state)
 
 /* ---- weights ---- */
 
-/* Every value that a float tensor can hold, in all of it and in one place: an answer, whatever it
- * says. */
+/* Every kind of float, in all elements of a tensor and in one: the model generates some answer. */
 static void test_weights_that_are_not_finite(void **state)
 {
     (void)state;
@@ -392,7 +391,7 @@ static void test_weights_that_are_not_finite(void **state)
 struct memory {
     const char *data;
     size_t n;
-    int n_reads; // that work; -1: all
+    int n_reads; // reads that succeed; -1: all
 };
 
 static bool read_memory(void *user, uint64_t offset, void *buffer, size_t n)
@@ -405,7 +404,7 @@ static bool read_memory(void *user, uint64_t offset, void *buffer, size_t n)
     return true;
 }
 
-/* A source that breaks, is shorter than it says, or is no model: the message names it. */
+/* A source that fails, is shorter than its size, or is not a model: the message names it. */
 static void test_sources(void **state)
 {
     (void)state;
@@ -434,19 +433,19 @@ static void test_sources(void **state)
     free(h.data);
 }
 
-/* The first place of a text in a file, which has it. */
+/* The first occurrence of a text in a file. The file must contain it. */
 static char *place_of(char *data, size_t n, const char *text)
 {
     const size_t n_text = strlen(text);
     for (size_t i = 0; i + n_text <= n; i++)
         if (memcmp(data + i, text, n_text) == 0)
             return data + i;
-    fail_msg("there is no %s", text);
+    fail_msg("%s is missing", text);
     return NULL;
 }
 
-/* Block-wise int4 without its scales, without its multipliers, with those of another matrix: the
- * sentence says what is missing or does not fit. */
+/* Block-wise int4 without its scales, without its multipliers, or with those of another matrix: the
+ * message says what is missing or does not fit. */
 static void test_wrong_multipliers(void **state)
 {
     (void)state;
@@ -465,7 +464,7 @@ static void test_wrong_multipliers(void **state)
         char *data = make(&m, &n);
         quip_error error = { 0 };
         quip_model *model;
-        if (strstr(changes[i].from, ".k.")) // the right one is out of the way
+        if (strstr(changes[i].from, ".k.")) // rename the right one
             *place_of(data, n, "attention.q.w_block_multiplier") = 'x';
         memcpy(place_of(data, n, changes[i].from), changes[i].to, strlen(changes[i].to));
         struct memory memory = { data, n, -1 };

@@ -1,6 +1,6 @@
-/* model_file.c: the original's model file, read as its listings say and written so that it reads
- * back: tests of tflite.c and tflite_writer.c.
- * Golden: shared/data/interop/NAME/listing.txt, made by an independent reader. */
+/* model_file.c: the MediaPipe model file. Reading agrees with listings of MediaPipe's files, and
+ * written files can be read back. Tests of tflite.c and tflite_writer.c. Golden:
+ * shared/data/interop/NAME/listing.txt, made by an independent reader. */
 #include "format/format.h"
 #include "format/little_endian.h"
 #include "format/tflite.h"
@@ -48,7 +48,7 @@ static const char *interop_folder(void)
     return NULL;
 }
 
-/* What follows `key` in a line of a listing. */
+/* The text after `key` in a line of a listing. */
 static const char *after(const char *line, const char *key)
 {
     const char *found = strstr(line, key);
@@ -113,7 +113,7 @@ static void check_entry(struct opened *o, const char *line)
     assert_int_equal(m->type, is_value ? METADATA_INT : METADATA_BYTES);
 }
 
-/* A listing may be of several files, each begun by "file: NAME". Returns how many. */
+/* A listing can have several files, each starting with "file: NAME". Returns their number. */
 static int check_listing(const char *folder)
 {
     static char line[1 << 16];
@@ -261,7 +261,7 @@ static void test_write(void **state)
     close_opened(&o);
 }
 
-/* Whatever goes wrong, the old file stands and nothing is beside it. */
+/* After any failure the old file is unchanged, and no other file is left. */
 static void test_unfinished(void **state)
 {
     (void)state;
@@ -311,7 +311,7 @@ static void test_header_limit(void **state)
     qp_tflite_writer_close(w);
 }
 
-/* Past 4 GiB: offsets are 64 bits wide. The disk holds little of it: the file has holes. */
+/* Beyond 4 GiB, offsets need 64 bits. The file has holes, so it needs little disk space. */
 static void test_large(void **state)
 {
     (void)state;
@@ -332,7 +332,7 @@ static void test_large(void **state)
     assert_int_equal(qp_tflite_writer_write(w, big, 5ull << 30, "", 0, &e), QUIP_OK);
     assert_int_equal(qp_tflite_writer_write(w, small, 0, "tail", 4, &e), QUIP_OK);
     assert_int_equal(qp_tflite_writer_write(w, big, (5ull << 30) - 1, "x", 1, &e), QUIP_OK);
-    // close instead of commit, which would look at what was not written; the bytes are in place
+    // close instead of commit, which would check that everything was written
     struct file part;
     assert_int_equal(qp_file_open(&part, part_path, &e), QUIP_OK);
     o.file = part;
@@ -344,7 +344,7 @@ static void test_large(void **state)
     qp_tflite_writer_close(w);
 }
 
-/* ---- rewriting a file of the original ---- */
+/* ---- rewriting a MediaPipe file ---- */
 
 static void rewrite(struct opened *o)
 {
@@ -438,7 +438,7 @@ static struct bytes small_model(void)
 
 static bool opens(const uint8_t *data, size_t n)
 {
-    uint8_t *copy = malloc(n ? n : 1); // ends where a sanitizer sees it
+    uint8_t *copy = malloc(n ? n : 1); // a sanitizer reports reads past its end
     assert_non_null(copy);
     memcpy(copy, data, n);
     struct opened o;
@@ -475,7 +475,7 @@ static void test_damage(void **state)
     qp_bytes_close(&b);
 }
 
-/* A graph with operators and another schema version are refused for what they are. */
+/* A graph with operators, and another schema version, are refused with a message that says so. */
 static void test_foreign(void **state)
 {
     (void)state;
@@ -490,7 +490,7 @@ static void test_foreign(void **state)
     assert_int_equal(qp_format_open(&f, &file, &e), QUIP_E_UNSUPPORTED);
     assert_non_null(strstr(e.message, "version 4"));
     b.data[version] = TFLITE_VERSION;
-    // the list of buffers as the list of operator codes
+    // use the list of buffers as the list of operator codes
     qp_put_le16(b.data + vtable + 4 + 2 * MODEL_OPERATOR_CODES,
                 qp_le16(b.data + vtable + 4 + 2 * MODEL_BUFFERS));
     assert_int_equal(qp_format_open(&f, &file, &e), QUIP_E_UNSUPPORTED);

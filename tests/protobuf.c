@@ -1,4 +1,4 @@
-/* protobuf.c: is the wire format read and written as protobuf's own pages define it? */
+/* protobuf.c (test): the wire format is read and written as protobuf's documentation defines it. */
 #include "format/protobuf.h"
 #include "support/alloc_fault.h"
 
@@ -17,7 +17,7 @@ static void test_round_trip(void **state)
     assert_true(qp_proto_put_float(&b, 3, -1.5f));
     assert_true(qp_proto_put_bytes(&b, 4, "testing", 7));
     assert_true(qp_proto_put_bytes(&b, 5, NULL, 0));
-    assert_memory_equal(b.data, "\x08\x96\x01", 3); // the encoding page's own example
+    assert_memory_equal(b.data, "\x08\x96\x01", 3); // the example of protobuf's documentation
 
     struct proto_reader r;
     struct proto_field f;
@@ -52,12 +52,12 @@ static void test_malformed(void **state)
         { "\x08\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00", 12 }, // 11 bytes
         { "\x00\x01", 2 },                                          // field 0
         { "\x80\x80\x80\x80\x10\x00", 6 },                          // a tag past 32 bits
-        { "\x0a\x02x", 3 },                                         // two bytes, one there
-        { "\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11 },     // 2^64 bytes
-        { "\x0d\x01\x02\x03", 4 },                                  // fixed32
-        { "\x09\x01\x02\x03\x04\x05\x06\x07", 8 },                  // fixed64
-        { "\x0b", 1 },                                              // a group
-        { "\x0e", 1 },                                              // wire type 6
+        { "\x0a\x02x", 3 },                                     // two bytes announced, one present
+        { "\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 11 }, // 2^64 bytes
+        { "\x0d\x01\x02\x03", 4 },                              // fixed32
+        { "\x09\x01\x02\x03\x04\x05\x06\x07", 8 },              // fixed64
+        { "\x0b", 1 },                                          // a group
+        { "\x0e", 1 },                                          // wire type 6
     };
     for (size_t i = 0; i < QP_COUNT(malformed); i++) {
         struct proto_reader r;
@@ -65,7 +65,7 @@ static void test_malformed(void **state)
         qp_proto_open(&r, malformed[i].bytes, malformed[i].n);
         assert_false(qp_proto_next(&r, &f));
         assert_true(r.is_malformed);
-        assert_false(qp_proto_next(&r, &f)); // and stays so
+        assert_false(qp_proto_next(&r, &f)); // also the second time
     }
 }
 
@@ -80,7 +80,7 @@ static void test_packed(void **state)
     assert_false(qp_proto_varint(&r, &value) || r.is_malformed);
 }
 
-/* A field is appended whole or not at all. */
+/* A field is appended completely or not at all. */
 static void test_faults(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
-/* pytorch.c (test): PyTorch checkpoints are read for their tensors and for nothing else: no
- * function that a pickle names is called. The files are the fuzz target's seeds, made by
- * tools/pytorch_samples.py. */
+/* pytorch.c (test): only the tensors of a PyTorch checkpoint are read. No function that a pickle
+ * names is called. The files are the seeds of the fuzz target, which tools/pytorch_samples.py
+ * makes. */
 #include "convert/convert.h"
 #include "convert/pickle.h"
 
@@ -117,7 +117,7 @@ static void test_refusals(void **state)
     assert_int_not_equal(access("pickle-was-run", F_OK), 0);
 }
 
-/* Cut anywhere, any bit turned over: an error, or tensors inside the file. */
+/* Cut short anywhere, or with any bit flipped: an error, or tensors inside the file. */
 static void test_hostile(void **state)
 {
     (void)state;
@@ -140,7 +140,8 @@ static void test_hostile(void **state)
 static quip_status read_pickle(const char *bytes, size_t n)
 {
     struct pickle p;
-    char *copy = malloc(n + 1); // its own block, for a sanitizer to watch its end
+    char *copy =
+        malloc(n + 1); // a block of its own, so that a sanitizer reports reads past its end
     assert_non_null(copy);
     memcpy(copy, bytes, n);
     const quip_status status = qp_pickle_read(&p, copy, n, "test", NULL);
@@ -149,7 +150,7 @@ static quip_status read_pickle(const char *bytes, size_t n)
     return status;
 }
 
-/* Opcodes that ask for what is not there. */
+/* Opcodes that need objects that are not on the stack. */
 static void test_wrong_pickles(void **state)
 {
     (void)state;
@@ -229,14 +230,14 @@ static void test_wrong_pickles(void **state)
     };
     for (size_t i = 0; i < QP_COUNT(wrong); i++)
         if (!read_pickle(wrong[i].bytes, wrong[i].n))
-            fail_msg("wrong pickle %zu is read", i);
+            fail_msg("wrong pickle %zu was read", i);
     for (size_t i = 0; i < QP_COUNT(right); i++)
         if (read_pickle(right[i].bytes, right[i].n))
-            fail_msg("right pickle %zu is not read", i);
+            fail_msg("right pickle %zu was not read", i);
 }
 
-/* As many steps as bytes, also where every opcode stands on a high stack: were each to look for a
- * mark, this would take minutes. */
+/* The number of steps is linear in the number of bytes, also with a high stack. If each opcode
+ * searched the stack for a mark, this test would take minutes. */
 static void test_high_stack(void **state)
 {
     (void)state;

@@ -1,6 +1,6 @@
-/* quantize.c (test): float rows -> int8 and int4 rows, against known answers and against every
- * matrix that the original converter wrote from the same checkpoint, bit for bit; block-wise int4,
- * against the error of simpler schemes. */
+/* quantize.c (test): float rows -> int8 and int4 rows. Compares with known answers, and bit for bit
+ * with every matrix that MediaPipe's converter wrote from the same checkpoint. Compares the error
+ * of block-wise int4 with that of simpler schemes. */
 #include "convert/quantize_block.h"
 #include "convert/store.h"
 #include "model/matrix.h"
@@ -23,7 +23,7 @@ static void test_known_answers(void **state)
 {
     (void)state;
     const float w[] = { 1, -1, 2, -2 };
-    const int8_t q8[] = { 64, -64, 127, -127 }; // 63.5 rounds to the even neighbour
+    const int8_t q8[] = { 64, -64, 127, -127 }; // 63.5 rounds to even
     int8_t q[4];
     float scale;
     assert_true(qp_quantize_i8(w, 1, 4, q, &scale));
@@ -83,7 +83,7 @@ static void test_extremes(void **state)
     }
 }
 
-/* Asymmetric rows reach both ends; the zero point is not rounded. */
+/* Asymmetric rows use the full range; the zero point is not rounded. */
 static void test_asymmetric(void **state)
 {
     (void)state;
@@ -125,7 +125,7 @@ static void test_mean_square(void **state)
     assert_int_equal(packed[1] >> 4, 1); // -10.6, clipped to -7
 }
 
-/* Every binary16 number, its neighbours' middles, and what lies just off them. */
+/* Every binary16 number, the midpoints between neighbours, and the floats next to them. */
 static void test_halves(void **state)
 {
     (void)state;
@@ -146,7 +146,7 @@ static void test_halves(void **state)
     assert_int_equal(qp_half_bits(NAN) & 0x7fff, 0x7e00);
 }
 
-/* The rounding trick against the library's own rounding. */
+/* The rounding trick is equal to the rounding of the C library. */
 static void test_rounding(void **state)
 {
     (void)state;
@@ -164,7 +164,7 @@ static void test_rounding(void **state)
     }
 }
 
-/* ---- the original's files ---- */
+/* ---- MediaPipe's files ---- */
 
 struct opened {
     struct file file;
@@ -186,7 +186,7 @@ static void close_shared(struct opened *o)
     qp_file_close(&o->file);
 }
 
-/* One matrix: quantize the source as the stored type says, compare bytes and scales. */
+/* Quantize one source matrix to the stored type, and compare bytes and scales. */
 static void compare_matrix(struct opened *model, const struct tensor *stored,
                            const struct opened *source, const struct tensor *w)
 {
@@ -213,7 +213,7 @@ static void compare_matrix(struct opened *model, const struct tensor *stored,
     free(q);
 }
 
-/* Every matrix of the file that the tables have a name for. Returns how many. */
+/* Compare every matrix of the file that is in the tables. Returns their number. */
 static int compare_file(const char *model_name, const char *source_name, enum family_id family)
 {
     struct opened model = { 0 }, source = { 0 };
@@ -274,7 +274,7 @@ enum {
     BLOCK_COLS = 200 // the last block has 8 of 16
 };
 
-/* What a model reads: the values of BLOCK_ROWS rows. */
+/* The values of BLOCK_ROWS rows, as a model reads them. */
 static void read_blocks(float *values, const uint8_t *codes, const uint8_t *multipliers,
                         const float *scales)
 {
@@ -289,7 +289,7 @@ static void read_blocks(float *values, const uint8_t *codes, const uint8_t *mult
         qp_matrix_read_row(&m, r, values + r * BLOCK_COLS);
 }
 
-/* Rows as weights are: near normal, of different sizes, some with outliers. */
+/* Rows like real weights: nearly normal, of different sizes, some with outliers. */
 static void fill_weights(float *w)
 {
     uint32_t state = 12345;
@@ -314,7 +314,7 @@ static double squared_error(const float *a, const float *b, const float *importa
     return sum;
 }
 
-/* The error of 4 bits with a float scale for each 32 values, from their largest, as Q4_0 has it. */
+/* The error of Q4_0: 4 bits with a float scale per 32 values, computed from the largest. */
 static double error_of_q4_0(const float *w)
 {
     double error = 0;
@@ -346,7 +346,7 @@ static void test_blocks(void **state)
     const double plain = squared_error(w, values, NULL);
     assert_true(plain < 0.75 * error_of_q4_0(w));
 
-    // the columns that count more come out better
+    // columns with more importance have less error
     for (int i = 0; i < BLOCK_COLS; i++)
         importance[i] = i % 4 ? 1 : 50;
     const double unweighted = squared_error(w, values, importance);
@@ -356,13 +356,13 @@ static void test_blocks(void **state)
     assert_true(squared_error(w, values, importance) < 0.8 * unweighted);
 }
 
-/* What block-wise int4 can hold comes back as it was, up to the rounding of the scale. */
+/* Values that block-wise int4 can represent are unchanged, up to the rounding of the scale. */
 static void test_blocks_are_kept(void **state)
 {
     (void)state;
     float w[128], scale;
     uint8_t codes[64], multipliers[4];
-    for (int i = 0; i < 128; i++) // block b: all codes, at a multiplier of its own
+    for (int i = 0; i < 128; i++) // block b: all codes, with its own multiplier
         w[i] = (float)qp_i4_block_values[i / 16 == 0 ? 8 : i / 16][i % 16] * 0.25f;
     assert_true(qp_quantize_i4_block(w, NULL, 1, 128, codes, multipliers, &scale));
     for (int i = 0; i < 128; i++) {

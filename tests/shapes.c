@@ -1,6 +1,6 @@
-/* shapes.c: models of every family in shapes that no published one has, from checkpoints in every
- * type, layout of config.json and division into files: each becomes the same model file, and runs
- * in all weights, the same in one piece and token by token. */
+/* shapes.c: models of every family in shapes that no published model has. Checkpoints in every
+ * type, layout of config.json and division into files become the same model file. It runs with all
+ * kinds of weights, and gives the same logits for a whole prompt and token by token. */
 #include "convert/convert.h"
 #include "model/families_convert.h"
 
@@ -25,8 +25,8 @@ struct shape {
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
 };
 
-/* Odd numbers of heads, heads and feed-forwards that fill no block, vocabularies that fill no tile,
- * keys for every head, for groups of them, for all. */
+/* Odd numbers of heads; heads and feed-forwards that do not fill a block; vocabularies that do not
+ * fill a tile; keys for every head, for groups of heads, and for all heads together. */
 static const struct shape shapes[] = {
     { "llama", true, 2, 42, 70, 3, 1, 14, 301 },
     { "llama", false, 1, 66, 34, 5, 5, 6, 263 },
@@ -44,7 +44,7 @@ static const struct shape shapes[] = {
 
 /* How a checkpoint is stored. */
 struct storage {
-    const char *dtype; // as safetensors call it
+    const char *dtype; // safetensors' name
     int n_shards;
     bool is_v5; // config.json as transformers 5 writes it
 };
@@ -58,7 +58,7 @@ static void write_bytes(const char *name, const void *data, size_t n)
     save_file(path, data, n);
 }
 
-/* Where the layouts differ: rope, and which layers are local. */
+/* The differences between the layouts: rope, and which layers are local. */
 static const char *rope_lines(bool is_local, bool is_v5)
 {
     if (!is_v5)
@@ -118,7 +118,7 @@ struct shard_out {
     struct bytes header, data;
 };
 
-/* Eight bits and a sign: every type holds these numbers exactly. */
+/* Eight bits and a sign, which every type represents exactly. */
 static void put_number(struct bytes *to, uint32_t *seed, const char *dtype)
 {
     *seed = *seed * 1664525u + 1013904223u;
@@ -155,8 +155,8 @@ static void put_tensor(struct shard_out *out, const struct shape *s, const struc
                                 out->header.n ? "," : "", name, dtype, shape, begin, out->data.n));
 }
 
-/* The rows of the family's table, each source once: q stands for what holds q, k and v, and the
- * embedding for a head that is tied to it. */
+/* The rows of the family's table, with each source tensor once: the row of q represents a tensor
+ * with q, k and v, and the row of the embedding a tied head. */
 static bool is_source(const struct tensor_row *row, const struct shape *s,
                       const struct family *family)
 {
@@ -342,7 +342,7 @@ static void test_every_shape_runs(void **state)
         }
 }
 
-/* Int4 puts two values in a byte: rows of odd length are refused, by name. */
+/* Int4 has two values per byte: a matrix with rows of odd length is refused, and named. */
 static void test_odd_rows(void **state)
 {
     (void)state;

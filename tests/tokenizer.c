@@ -1,6 +1,6 @@
-/* tokenizer.c: the tokenizer on small vocabularies built in place: the rules one by one, merging
- * against a naive twin, hostile text and files, failing memory.
- * usage: tokenizer; QUIP_TEST_SEED=N repeats a random case */
+/* tokenizer.c (test): the tokenizer with small vocabularies made here: each rule, merging compared
+ * with a naive implementation, hostile text and files, failing allocations. QUIP_TEST_SEED=N
+ * repeats a random case. */
 #include "tokenizer/tokenizer_impl.h"
 #include "tokenizer/unicode.h"
 
@@ -204,7 +204,7 @@ static void test_merging(void **state)
     CHECK_IDS(&f, "hello hello", false, HELLO, _HELLO);
     CHECK_IDS(&f, "hell hel", false, HELL, _, HE, L);
     CHECK_IDS(&f, "he[x]ll", false, HE, X, LL);
-    CHECK_IDS(&f, "hel[x]lo", false, HE, L, X, L, O); // nothing merges across it
+    CHECK_IDS(&f, "hel[x]lo", false, HE, L, X, L, O); // no merge across it
     CHECK_IDS(&f, "h\xc3\xa9z", false, H, EACUTE, BYTES + 'z');
     close_fixture(&f);
 }
@@ -249,7 +249,7 @@ static void test_malformed_text(void **state)
     CHECK_IDS(&f,
               "h\xe2\x96"
               "e",
-              false, H, SPM_BAD, SPM_BAD, E); // one for each byte
+              false, H, SPM_BAD, SPM_BAD, E); // one per byte
     CHECK_IDS(&f, "h\0e", false, H, BYTES, E);
     close_fixture(&f);
 
@@ -262,7 +262,7 @@ static void test_malformed_text(void **state)
     CHECK_IDS(&f,
               "h\xe2\x96"
               "e",
-              false, 'h', BPE_BAD, 'e'); // one for the cut character
+              false, 'h', BPE_BAD, 'e'); // one for the incomplete character
     CHECK_IDS(&f, "h\0e", false, 'h', 0, 'e');
     close_fixture(&f);
 }
@@ -275,7 +275,7 @@ static void test_dummy_prefix(void **state)
     struct fixture f = { 0 };
     spm_fixture(&f, &options, few_pieces);
     CHECK_IDS(&f, "hello", false, _HELLO);
-    CHECK_IDS(&f, "</s>hello", true, EOS, _HELLO); // each section is a text of its own
+    CHECK_IDS(&f, "</s>hello", true, EOS, _HELLO); // each section is a separate text
     CHECK_TEXT(&f, "hello hello", _HELLO, _HELLO);
     CHECK_TEXT(&f, "hello", BOS, _HELLO, EOS);
     CHECK_TEXT(&f, " hello", _, _HELLO);
@@ -308,13 +308,13 @@ static void test_decoding(void **state)
     close_fixture(&f);
 }
 
-/* ---- merging against a naive twin ---- */
+/* ---- merging, compared with a naive implementation ---- */
 
 enum {
     NAIVE_MAX = 200
 };
 
-/* Merge by the rule as it is told: the best piece that two neighbours make, the leftmost of equals.
+/* Merge by the definition: the best piece that two neighbours form, the leftmost of equal ones.
  */
 static int naive_merges(const struct fixture *f, const float *scores, const char *text, int n,
                         quip_token *out)
@@ -343,8 +343,8 @@ static int naive_merges(const struct fixture *f, const float *scores, const char
     return n_parts;
 }
 
-/* Random words of two letters, few enough scores for ties; texts short and long, for the scan and
- * for the heap. */
+/* Random words of two letters, with few scores so that ties occur; short texts for the scan, long
+ * ones for the heap. */
 static void test_merging_against_naive(void **state)
 {
     (void)state;
@@ -393,8 +393,8 @@ static void test_byte_level(void **state)
     close_fixture(&f);
 }
 
-/* Words of each expression, cut by hand: a bar ends a word, for a text that has none. Without
- * merges words show only through ignore_merges, so the test asks the scanner itself. */
+/* The words of each expression, divided by hand: a bar ends a word. Without merges, words have an
+ * effect only with ignore_merges, so the test calls the scanner. */
 static void test_pre_tokenizers(void **state)
 {
     (void)state;
@@ -404,7 +404,7 @@ static void test_pre_tokenizers(void **state)
     } cases[] = {
         { PRE_GPT2, "I|'m| 23| years|  | old|!!|\n\n|\n|x|\t|y| |" },
         { PRE_GPT2, "a|   |" },
-        { PRE_GPT2, "he|'|S| \xe2\x85\xa3|e|\xcc\x81|" }, // a mark is no letter
+        { PRE_GPT2, "he|'|S| \xe2\x85\xa3|e|\xcc\x81|" }, // a mark is not a letter
         { PRE_DIGITS_GPT2, "v|1|2| |3| x|  |4|" },
         { PRE_LLAMA3, "I|'M| |123|45| years| | old|!!\n\n|x|\ty|  \n| z|'\xc5\xbf|" },
         { PRE_QWEN2, "a| |1|2|.\r\n|b|" },
@@ -556,7 +556,7 @@ static void test_text_rules(void **state)
     close_fixture(&f);
 }
 
-/* Text that goes on has no dummy prefix; markers end at the last control token. */
+/* Text that continues another has no dummy prefix; markers end at the last control token. */
 static void test_more_text(void **state)
 {
     (void)state;
@@ -574,7 +574,7 @@ static void test_more_text(void **state)
     close_fixture(&f);
 }
 
-/* Pieces in GPT-2's spelling without merges: scores decide, over the borders of words. */
+/* Pieces in GPT-2's spelling without merges: scores decide, also across words. */
 static void test_spelled_bytes(void **state)
 {
     (void)state;
@@ -615,7 +615,8 @@ static void check_hostile_texts(const struct fixture *f)
         struct tokens ids = { 0 };
         clock_t begin = clock();
         assert_int_equal(qp_tokenizer_encode(f->t, text, N, true, &ids, NULL), QUIP_OK);
-        assert_true((double)(clock() - begin) / CLOCKS_PER_SEC < 20); // quadratic takes hours
+        assert_true((double)(clock() - begin) / CLOCKS_PER_SEC <
+                    20); // quadratic time would be hours
         for (int i = 0; i < ids.n; i++)
             assert_in_range(ids.ids[i], 0, f->n_pieces - 1);
         qp_tokens_close(&ids);
@@ -664,7 +665,7 @@ static void open_damaged(const struct bytes *spm, const struct bytes *blob)
     qp_tokenizer_close(t);
 }
 
-/* Each file cut at every byte, and with random bits turned. */
+/* Each file cut short at every byte, and with random bits flipped. */
 static void check_damaged(const struct fixture *f, struct bytes *damaged, uint64_t random)
 {
     size_t n = damaged->n;
@@ -697,7 +698,7 @@ static void test_damaged_files(void **state)
     close_fixture(&f);
 }
 
-/* ---- failing memory ---- */
+/* ---- failing allocations ---- */
 
 static quip_status use_everything(const struct fixture *f, quip_error *error)
 {
@@ -707,7 +708,7 @@ static quip_status use_everything(const struct fixture *f, quip_error *error)
     if (status)
         return status;
     char text[600];
-    memset(text, 'l', sizeof text); // long enough for the heap
+    memset(text, 'l', sizeof text); // long enough to use the heap
     struct tokens ids = { 0 };
     struct bytes out = { 0 };
     struct detokenizer d = { 0 };

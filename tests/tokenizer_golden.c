@@ -1,5 +1,5 @@
-/* tokenizer_golden.c: is the tokenizer what the reference computes? Ids and decoded text of every
- * case under shared/data/tokenizers, for the vocabularies listed at the end. */
+/* tokenizer_golden.c: the tokenizer gives the ids and texts of the reference for every case in
+ * shared/data/tokenizers, for the vocabularies listed at the end. */
 #include "convert/convert.h"
 #include "tokenizer/tokenizer.h"
 
@@ -28,7 +28,7 @@ static bool read_all(FILE *f, struct bytes *out)
     }
 }
 
-/* A file of a vocabulary's folder, unpacked; without the data the test is skipped. */
+/* An unpacked file of a vocabulary's folder. Without the data the test is skipped. */
 static void read_shared(const char *folder, const char *name, struct bytes *out)
 {
     static const char *const packers[][2] = { { ".gz", "gzip -dc" },
@@ -49,7 +49,7 @@ static void read_shared(const char *folder, const char *name, struct bytes *out)
         assert_int_equal(pclose(f), 0);
         return;
     }
-    fail_msg("no %s/%s/%s", root, folder, name);
+    fail_msg("%s/%s/%s is missing", root, folder, name);
 }
 
 static int base64_digit(char c)
@@ -74,8 +74,8 @@ static void unbase64(const char *s, struct bytes *out)
     }
 }
 
-/* cJSON ends its strings with a NUL and so cannot say a NUL: \u0000 is spelled U+10ABCD for it, and
- * turned back here. */
+/* Strings of cJSON end with a NUL and cannot contain one. So the data has U+10ABCD instead of
+ * \u0000, which is replaced here. */
 #define NUL_STAND_IN "\xf4\x8a\xaf\x8d"
 
 static void put_json_text(const char *s, struct bytes *out)
@@ -109,7 +109,7 @@ static cJSON *parse_case(const char *line, size_t n)
     return json;
 }
 
-/* Text comes out as UTF-8: each maximal malformed part is one U+FFFD. */
+/* Text as valid UTF-8: each maximal malformed part becomes one U+FFFD. */
 static void repair_text(struct bytes *text)
 {
     struct bytes repaired = { 0 };
@@ -126,7 +126,7 @@ static void repair_text(struct bytes *text)
     *text = repaired;
 }
 
-/* The text of the field, or of its base64 twin. */
+/* The text of the field, or of its base64 form. */
 static bool case_text(const cJSON *json, const char *field, const char *base64, struct bytes *out)
 {
     *out = (struct bytes){ 0 };
@@ -188,8 +188,8 @@ static void note_wrong(struct tally *tally, const char *folder, const char *what
     print_message("\n");
 }
 
-/* Hugging Face was not asked about malformed text, and alone knows Gemma 3's <image_soft_token>,
- * whose id is past the end of the SentencePiece model. */
+/* There are no Hugging Face ids for malformed text. Only Hugging Face has Gemma 3's
+ * <image_soft_token>, whose id is beyond the SentencePiece model. */
 static bool is_not_comparable(const cJSON *json, const char *folder, const char *field)
 {
     const char *text = cJSON_GetStringValue(cJSON_GetObjectItem(json, "text"));
@@ -197,8 +197,8 @@ static bool is_not_comparable(const cJSON *json, const char *folder, const char 
            (text && strcmp(folder, "gemma3") == 0 && strstr(text, "<image_soft_token>"));
 }
 
-/* One case: the ids that `fields` name (the first that is there; any of the two alternatives), and
- * their text. */
+/* One case: the ids in the first of `fields` that exists (or one of two alternatives), and their
+ * text. */
 static void check_case(const struct tokenizer *t, const char *folder, const cJSON *json,
                        bool with_special, const char *const fields[3], struct tally *tally)
 {
@@ -284,7 +284,7 @@ static void test_sentencepiece(void **state)
     qp_bytes_close(&spm);
 }
 
-/* ---- golden: what the import makes of tokenizer.json ---- */
+/* ---- golden: imported tokenizer.json ---- */
 
 static void write_file(const char *path, const struct bytes *content)
 {
@@ -306,7 +306,8 @@ static void test_json(void **state)
     unlink(path);
     if (status || qp_tokenizer_open(&t, spm.data, spm.n, blob.n ? blob.data : NULL, blob.n, &error))
         fail_msg("%s: %s", folder, error.message);
-    if (strncmp(folder, "gemma", 5) == 0 || strcmp(folder, "llama2") == 0) { // ids: SentencePiece's
+    if (strncmp(folder, "gemma", 5) == 0 ||
+        strcmp(folder, "llama2") == 0) { // the ids are SentencePiece's
         check_cases(t, folder, false, (const char *[3]){ "ids" });
         check_cases(t, folder, true, (const char *[3]){ "hf_ids", "ids" });
     } else {

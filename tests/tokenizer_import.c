@@ -1,6 +1,6 @@
-/* tokenizer_import.c (test): a vocabulary is the same from GGUF metadata and from tokenizer.json;
- * what cannot be imported is named; published tokenizer.json files give the ids of the reference on
- * every text of ../shared/data/tokenizers. */
+/* tokenizer_import.c (test): a vocabulary is the same from GGUF metadata and from tokenizer.json. A
+ * message names what cannot be imported. Published tokenizer.json files give the ids of the
+ * reference for every text of ../shared/data/tokenizers. */
 #include "convert/convert.h"
 #include "tokenizer/tokenizer.h"
 
@@ -17,7 +17,7 @@
 
 /* ---- one small vocabulary ---- */
 
-/* A GGUF of metadata alone: a small byte-level BPE. */
+/* A GGUF that has only metadata: a small byte-level BPE. */
 static void make_gguf(struct bytes *all)
 {
     static const char *const pieces[] = { "<|end|>",
@@ -48,7 +48,7 @@ static void make_gguf(struct bytes *all)
     qp_bytes_close(&g.metadata);
 }
 
-/* It as GGUF metadata and as JSON, in both spellings of merges. */
+/* The vocabulary as GGUF metadata and as JSON, with both spellings of merges. */
 static void test_byte_level_bpe(void **state)
 {
     (void)state;
@@ -137,7 +137,7 @@ static void test_wrong_tokenizers(void **state)
 struct source {
     const char *folder, *suffix;
     bool has_special;    // the reference finds control tokens spelled out in a text
-    const char *foreign; // a piece of the JSON that the reference, SentencePiece, does not have
+    const char *foreign; // a piece of the JSON that SentencePiece, the reference, does not have
 };
 static const struct source sources[] = {
     { "smollm2", "gz", true, NULL },
@@ -162,7 +162,7 @@ static void unpack(const char *folder, const char *name, const char *suffix, con
     assert_int_equal(system(command), 0);
 }
 
-/* Whether the case's ids are met; true for cases that have no text or no defined answer. */
+/* True if the ids are those of the case, and for cases without a text or a defined answer. */
 static bool meets_case(const struct tokenizer *t, const struct source *s, const cJSON *c)
 {
     const char *text = cJSON_GetStringValue(cJSON_GetObjectItem(c, "text"));
@@ -199,7 +199,7 @@ static void check_source(const struct source *s)
     for (char *line = cases, *end; (end = strchr(line, '\n')); line = end + 1) {
         cJSON *c = cJSON_ParseWithLength(line, (size_t)(end - line));
         assert_non_null(c);
-        *end = 0; // cJSON cannot say U+0000: those texts are left to the tokenizer's own tests
+        *end = 0; // cJSON cannot represent U+0000: other tests have those texts
         n_wrong += !strstr(line, "\\u0000") && !meets_case(t, s, c);
         n_cases++;
         cJSON_Delete(c);

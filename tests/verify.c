@@ -1,5 +1,6 @@
-/* verify.c (test): a model is no distance from itself and some from another; what cannot be
- * compared is named; allocations that fail leak nothing. tests/cli.py has checkpoints and layouts.
+/* verify.c (test): a model has no difference from itself, and some from another. A message names
+ * what cannot be compared. Failed allocations leak nothing. tests/cli.py has checkpoints and
+ * layouts.
  */
 #include "convert/convert.h"
 
@@ -66,7 +67,7 @@ static void test_distances(void **state)
     char text[1024];
     assert_true(qp_verify_summary(text, sizeof text, &r) < (int)sizeof text);
     assert_non_null(strstr(text, "top1_agreement "));
-    assert_true(qp_verify_summary(text, 10, &r) > 10); // cut, and says how long it would be
+    assert_true(qp_verify_summary(text, 10, &r) > 10); // truncated; returns the full length
     qp_verify_report_close(&r);
 }
 
@@ -85,7 +86,7 @@ static void test_strangers(void **state)
     assert_null(r.tensors);
 }
 
-/* A caller who has had enough of this name. */
+/* A callback that stops at this tensor. */
 static bool stop_in(void *user, uint64_t done, uint64_t total, const char *what)
 {
     assert_true(done >= 1 && done <= total);

@@ -1,6 +1,6 @@
-/* zip.c: are the entries of a ZIP archive found where they lie, and hostile archives refused? The
- * archives are the fuzz target's seeds: `stored` and `local64` are Python's zipfile's, `zip64` has
- * every number in ZIP64 fields, as archives past 4 GiB do. */
+/* zip.c (test): the entries of a ZIP archive are found, and hostile archives are refused. The
+ * archives are the seeds of the fuzz target: Python's zipfile wrote `stored` and `local64`; `zip64`
+ * has every number in ZIP64 fields, like archives of more than 4 GiB. */
 #include "format/zip.h"
 #include "support/alloc_fault.h"
 #include "support/shared.h"
@@ -77,7 +77,7 @@ static void test_matches(void **state)
     free(data);
 }
 
-/* A comment as long as can be puts the end record 65557 bytes before the end. */
+/* With the longest comment, the end record is 65557 bytes before the end. */
 static void test_long_comment(void **state)
 {
     (void)state;
@@ -88,7 +88,8 @@ static void test_long_comment(void **state)
     assert_non_null(longer);
     memcpy(longer, data, n);
     memcpy(longer + n - 2, "\xff\xff", 2);
-    memcpy(longer + n + 100, "PK\5\6", 4); // looks like an end record, but ends elsewhere
+    memcpy(longer + n + 100, "PK\5\6",
+           4); // looks like an end record, but its comment does not end at the end of the file
     struct zip z;
     assert_int_equal(open_zip(&z, longer, n_all, NULL), QUIP_OK);
     expect_entry(&z, longer, "big", "0123456789", 10);
@@ -97,10 +98,10 @@ static void test_long_comment(void **state)
     free(data);
 }
 
-/* One change to an archive, and words of the sentence that refuses it. */
+/* One change to an archive, and words of the message that refuses it. */
 struct wrong_zip {
     const char *seed;
-    int at; // from the end when negative
+    int at; // from the end if negative
     const char *bytes;
     size_t n;
     const char *words;
@@ -123,7 +124,7 @@ static void test_refusals(void **state)
         { "stored", -26 + 10, "\x04\x00", 2, "several" },
         { "stored", -26 + 8, "\xff\x00\xff\x00", 4, "cannot hold 255 entries" },
         { "stored", -26 + 16, "\xff\xff\xff\xff", 4, "its directory is said" },
-        { "stored", -4, "nobody", 4, NULL }, // a comment
+        { "stored", -4, "note", 4, NULL }, // a comment
         { "stored", -6, "\x00", 1, "is no ZIP archive" },
         { "zip64", 340, "p", 1, "no ZIP64 end record at byte 340" },
         { "zip64", 396 + 8, "\xff", 1, "not before its locator" },
@@ -151,7 +152,7 @@ static void test_refusals(void **state)
     }
 }
 
-/* Two entries of one name. */
+/* Two entries with the same name. */
 static void test_doubled(void **state)
 {
     (void)state;
@@ -159,7 +160,7 @@ static void test_doubled(void **state)
     char *data = read_whole(SEEDS "zip64", &n);
     struct zip z;
     quip_error error = { 0 };
-    // the first entry's name made as short as the second's, with the rest as extra field
+    // shorten the name of the first entry to that of the second, with the rest as extra field
     char *first = data + 152, *second = first + 46 + 16 + 33;
     memcpy(first + 46, second + 46, 14);
     first[28] = 14;
@@ -170,7 +171,8 @@ static void test_doubled(void **state)
     free(data);
 }
 
-/* Cut anywhere, any bit turned over: an error or entries inside the file, never a read outside. */
+/* Cut short anywhere, or with any bit flipped: an error or entries inside the file, never a read
+ * outside. */
 static void test_hostile(void **state)
 {
     (void)state;
@@ -221,7 +223,7 @@ static void test_faults(void **state)
     free(data);
 }
 
-/* The original's bundles: padded in front of each entry, and their data at multiples of 4. */
+/* MediaPipe's bundles: padding before each entry, and data at multiples of 4. */
 static void test_bundles(void **state)
 {
     (void)state;

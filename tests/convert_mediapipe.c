@@ -1,6 +1,7 @@
-/* convert_original.c: every model file that the original converter made of a checkpoint
- * (../shared/data/interop/README.md), made again by ours: the same tensors, bit for bit, in both
- * layouts; and each layout made from the other. The exceptions are listed with their reasons. */
+/* convert_mediapipe.c (test): repeats every conversion of MediaPipe's converter in the reference
+ * data
+ * (../shared/data/interop/README.md). The tensors are the same, bit for bit, in both layouts. Each
+ * layout is also converted to the other. Exceptions are listed with their reasons. */
 #include "convert/checkpoint.h"
 #include "model/families_convert.h"
 
@@ -15,15 +16,14 @@
 
 #include "support/shared.h"
 
-/* ---- the originals ---- */
+/* ---- MediaPipe's files ---- */
 
-/* Where the original's result is wrong ours is not its equal: we refuse. */
+/* Conversions whose result in MediaPipe is wrong. Quip refuses them. */
 static const struct {
-    const char *name, *words; // of the sentence
+    const char *name, *words; // of the message
 } exceptions[] = {
-    // Files for CPUs have no place for zero points; the original drops them, and every weight is
-    // off
-    // by as many steps.
+    // Files for CPUs cannot store zero points. MediaPipe drops them, so every weight is wrong by as
+    // many steps.
     { "GEMMA_2B-cpu-q4asym", "no place for the zero points" },
     { "GEMMA_2B-cpu-q8asym", "no place for the zero points" },
     { "GEMMA2_2B-cpu-q8asym", "no place for the zero points" },
@@ -31,14 +31,14 @@ static const struct {
     { "STABLELM_4E1T_3B-cpu-q8asym", "no place for the zero points" },
 };
 
-/* A model type: what its config.json would say beside the sizes. The original's types have fixed
- * sizes, which were replaced for these files; n_layers and d_model are the real ones. */
-struct original_type {
+/* A model type, and what its config.json has besides the sizes. MediaPipe's types have fixed sizes,
+ * which were replaced for these files. n_layers and d_model are the real ones. */
+struct mediapipe_type {
     const char *name, *config;
     enum family_id family;
     int n_layers, d_model;
 };
-static const struct original_type original_types[] = {
+static const struct mediapipe_type mediapipe_types[] = {
     { "GEMMA_2B", "\"model_type\": \"gemma\"", FAMILY_GEMMA, 18, 2048 },
     { "GEMMA2_2B",
       "\"model_type\": \"gemma2\", \"query_pre_attn_scalar\": 16, \"layer_types\": "
@@ -54,25 +54,25 @@ static const struct original_type original_types[] = {
 };
 
 /* One folder of data/interop/ with a config.json. */
-struct original_file {
+struct mediapipe_file {
     char name[64];
-    const struct original_type *type;
+    const struct mediapipe_type *type;
     struct convert_options options;
-    const char *refusal; // words of the sentence; NULL: converted
+    const char *refusal; // words of the message; NULL: converted
     bool is_float;
 };
 
-static int json_int(const cJSON *json, const char *key, int otherwise)
+static int json_int(const cJSON *json, const char *key, int fallback)
 {
     const cJSON *item = cJSON_GetObjectItem(json, key);
-    return item ? item->valueint : otherwise;
+    return item ? item->valueint : fallback;
 }
 
-/* What the original was asked for, as our options. */
-static void read_original(struct original_file *f, const char *name)
+/* MediaPipe's arguments as our options. */
+static void read_mediapipe(struct mediapipe_file *f, const char *name)
 {
     char path[200];
-    *f = (struct original_file){ 0 };
+    *f = (struct mediapipe_file){ 0 };
     assert_true(strlen(name) < sizeof f->name);
     strcpy(f->name, name);
     snprintf(path, sizeof path, "data/interop/%s/config.json", f->name);
@@ -80,9 +80,9 @@ static void read_original(struct original_file *f, const char *name)
     cJSON *json = read_json(shared_path(path));
     const cJSON *asked = cJSON_GetObjectItem(json, "arguments");
     const char *type = cJSON_GetObjectItem(asked, "model_type")->valuestring;
-    for (size_t i = 0; i < QP_COUNT(original_types); i++)
-        if (strcmp(original_types[i].name, type) == 0)
-            f->type = &original_types[i];
+    for (size_t i = 0; i < QP_COUNT(mediapipe_types); i++)
+        if (strcmp(mediapipe_types[i].name, type) == 0)
+            f->type = &mediapipe_types[i];
     assert_non_null(f->type);
     f->is_float = cJSON_GetObjectItem(json, "note") != NULL; // "every weight file is float32"
     f->options = (struct convert_options){
@@ -100,18 +100,18 @@ static void read_original(struct original_file *f, const char *name)
     cJSON_Delete(json);
 }
 
-/* Call fn for every file; there must be all of them. */
-static void each_original(void (*fn)(const struct original_file *f))
+/* Call fn for every file, and check that none is missing. */
+static void each_mediapipe_file(void (*fn)(const struct mediapipe_file *f))
 {
     int n = 0;
     need_shared("data/interop");
     DIR *folder = opendir(shared_path("data/interop"));
     assert_non_null(folder);
     for (struct dirent *entry; (entry = readdir(folder));) {
-        struct original_file f;
+        struct mediapipe_file f;
         if (!strstr(entry->d_name, "-cpu-") && !strstr(entry->d_name, "-gpu-"))
             continue; // bundles and sources
-        read_original(&f, entry->d_name);
+        read_mediapipe(&f, entry->d_name);
         fn(&f);
         n++;
     }
@@ -138,7 +138,7 @@ static const char *const work_files[] = { "config.json", "model.safetensors", "t
 static int make_work(void **state)
 {
     (void)state;
-    strcpy(work, "test-original-XXXXXX");
+    strcpy(work, "test-mediapipe-XXXXXX");
     return mkdtemp(work) ? 0 : -1;
 }
 
@@ -150,7 +150,7 @@ static int drop_work(void **state)
     return rmdir(work);
 }
 
-static void copy_source(const struct original_type *type, const char *name)
+static void copy_source(const struct mediapipe_type *type, const char *name)
 {
     char path[200];
     size_t n;
@@ -161,7 +161,7 @@ static void copy_source(const struct original_type *type, const char *name)
     free(data);
 }
 
-static void write_config(const struct original_type *type)
+static void write_config(const struct mediapipe_type *type)
 {
     char path[200], text[1000];
     snprintf(path, sizeof path, "data/interop/sources/%s/dims.json", type->name);
@@ -194,7 +194,7 @@ static void open_file(struct opened *o, const char *path)
         fail_msg("%s", error.message);
 }
 
-static void open_original(struct opened *o, const char *name)
+static void open_mediapipe(struct opened *o, const char *name)
 {
     char path[200];
     snprintf(path, sizeof path, "data/interop/%s/model.bin", name);
@@ -210,7 +210,7 @@ static void close_file(struct opened *o)
 
 /* ---- comparing ---- */
 
-/* What the original's reader asks of a file. */
+/* Conditions of MediaPipe's reader. */
 static void check_rules(const struct opened *o, bool for_gpu)
 {
     const struct format *f = &o->format;
@@ -227,7 +227,7 @@ static void check_rules(const struct opened *o, bool for_gpu)
             assert_int_equal(f->metadata[i].offset % align, 0);
             first = f->metadata[i].offset < first ? f->metadata[i].offset : first;
         }
-    assert_true(first <= 1 << 20); // the flatbuffer lies before all data
+    assert_true(first <= 1 << 20); // the flatbuffer is before all data
     assert_true(!for_gpu || first % 65536 == 0);
 }
 
@@ -259,7 +259,7 @@ static const char *text_of(struct opened *o, const char *name, size_t *n)
     return (const char *)data;
 }
 
-static void compare_metadata(const struct original_type *type, struct opened *ours,
+static void compare_metadata(const struct mediapipe_type *type, struct opened *ours,
                              struct opened *theirs)
 {
     static const char *const same[] = { "backend", "spm_vocab_model" };
@@ -273,14 +273,14 @@ static void compare_metadata(const struct original_type *type, struct opened *ou
         assert_int_equal(n, n_ours);
         assert_memory_equal(a, b, n);
     }
-    // ours has stop_token_ids behind all that the original writes
+    // ours has stop_token_ids after everything that MediaPipe writes
     const char *a = text_of(theirs, "odml.infra.proto.LlmParameters", &n);
     const char *b = text_of(ours, "odml.infra.proto.LlmParameters", &n_ours);
     assert_true(n_ours >= n);
     assert_memory_equal(a, b, n);
 }
 
-/* Files for GPUs are read as they stream in: their tensors lie in the original's order. */
+/* Files for GPUs are read while they are downloaded, so their tensors are in MediaPipe's order. */
 static void compare_order(const struct opened *ours, const struct opened *theirs)
 {
     for (int i = 0; i < theirs->format.n_tensors; i++)
@@ -289,12 +289,12 @@ static void compare_order(const struct opened *ours, const struct opened *theirs
 
 /* ---- from the checkpoint ---- */
 
-static void convert_checkpoint(const struct original_file *f)
+static void convert_checkpoint(const struct mediapipe_file *f)
 {
     quip_error error = { 0 };
     quip_model *model;
     struct opened ours, theirs;
-    // of Falcon, the very file that the original read
+    // for Falcon, the same file that MediaPipe read
     const bool is_pytorch = f->type->family == FAMILY_FALCON;
     const char *weights = is_pytorch ? "pytorch_model.bin" : "model.safetensors";
     copy_source(f->type, weights);
@@ -311,7 +311,7 @@ static void convert_checkpoint(const struct original_file *f)
     if (status)
         fail_msg("%s: %s", f->name, error.message);
     open_file(&ours, in_work("a.bin"));
-    open_original(&theirs, f->name);
+    open_mediapipe(&theirs, f->name);
     check_rules(&ours, f->options.for_gpu);
     compare_tensors(f->name, &ours, &theirs);
     compare_metadata(f->type, &ours, &theirs);
@@ -328,23 +328,23 @@ static void convert_checkpoint(const struct original_file *f)
 static void test_checkpoints(void **state)
 {
     (void)state;
-    each_original(convert_checkpoint);
+    each_mediapipe_file(convert_checkpoint);
 }
 
 /* ---- from the other layout ---- */
 
-static void convert_file(const char *from, const struct original_file *f)
+static void convert_file(const char *from, const struct mediapipe_file *f)
 {
     char path[200];
     struct opened ours, theirs;
     quip_error error = { 0 };
     snprintf(path, sizeof path, "data/interop/%s/model.bin", from);
     if (access(shared_path(path), R_OK))
-        return; // the original did not make that one
+        return; // MediaPipe did not make this file
     if (qp_convert(shared_path(path), in_work("a.bin"), &f->options, &error))
         fail_msg("%s: %s", from, error.message);
     open_file(&ours, in_work("a.bin"));
-    open_original(&theirs, f->name);
+    open_mediapipe(&theirs, f->name);
     check_rules(&ours, f->options.for_gpu);
     compare_tensors(from, &ours, &theirs);
     print_message("%s -> %s: %d tensors equal\n", from, f->name, theirs.format.n_tensors);
@@ -352,11 +352,11 @@ static void convert_file(const char *from, const struct original_file *f)
     close_file(&theirs);
 }
 
-static void convert_other_layout(const struct original_file *f)
+static void convert_other_layout(const struct mediapipe_file *f)
 {
     char other[100];
     const char *at = strstr(f->name, f->options.for_gpu ? "-gpu-" : "-cpu-");
-    // floats in files for GPUs are binary16: there is no way back
+    // floats in files for GPUs are binary16, so they cannot be converted back
     if (f->refusal || f->options.is_asymmetric || (f->is_float && !f->options.for_gpu))
         return;
     snprintf(other, sizeof other, "%.*s%s%s", (int)(at - f->name), f->name,
@@ -367,10 +367,10 @@ static void convert_other_layout(const struct original_file *f)
 static void test_other_layout(void **state)
 {
     (void)state;
-    each_original(convert_other_layout);
+    each_mediapipe_file(convert_other_layout);
 }
 
-static void convert_floats(const struct original_file *f)
+static void convert_floats(const struct mediapipe_file *f)
 {
     if (strncmp(f->name, "GEMMA_2B-", 9) == 0 && !f->refusal && !f->is_float)
         convert_file("GEMMA_2B-cpu-fp32", f);
@@ -379,7 +379,7 @@ static void convert_floats(const struct original_file *f)
 static void test_float_files_become_integer_files(void **state)
 {
     (void)state;
-    each_original(convert_floats);
+    each_mediapipe_file(convert_floats);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_work, drop_work)
