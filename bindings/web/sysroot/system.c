@@ -3,6 +3,7 @@
  * Out: time, and functions for files and the environment that find nothing.
  *
  * The linker sees these functions before those of wasi-libc, which would import a file system. */
+#include <errno.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,7 +92,9 @@ long ftell(FILE *in)
     return -1;
 }
 
-/* The library asks for it only after a file function failed. */
+int web_errno;
+
+/* The library calls it only after a file function failed. */
 char *strerror(int number)
 {
     (void)number;
