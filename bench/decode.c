@@ -69,7 +69,7 @@ static quip_status decode(quip_session *session, int n, int step, quip_error *er
     for (int i = 0; i < step; i++)
         tokens[i] = 100 + i;
     for (int i = 0; i < n; i++) {
-        const quip_status status = quip_prefill(session, tokens, step, error);
+        const quip_status status = quip_session_prefill(session, tokens, step, error);
         if (status)
             return status;
     }
@@ -154,18 +154,19 @@ static quip_status run(const struct setup *s, quip_error *error)
     quip_model *model = NULL;
     quip_adapter *adapter = NULL;
     quip_session *sessions[2] = { NULL };
-    quip_session_options options = { .n_context = s->depth + s->n_tokens * s->step + 1,
-                                     .n_threads = s->n_threads };
-    quip_status status = quip_model_open(&model, s->path, NULL, error);
+    const quip_model_options model_options = { .n_threads = s->n_threads };
+    const quip_session_options options = { .n_context = s->depth + s->n_tokens * s->step + 1 };
+    quip_status status = quip_model_open(&model, s->path, &model_options, error);
     if (!status)
         status = quip_session_open(&sessions[0], model, &options, error);
     if (!status)
         status = go_to(sessions[0], s->depth, error);
     if (!status && s->adapter) {
         status = quip_adapter_open(&adapter, model, s->adapter, error);
-        options.adapter = adapter;
         if (!status)
             status = quip_session_open(&sessions[1], model, &options, error);
+        if (!status)
+            status = quip_session_set_adapter(sessions[1], adapter, 1, error);
         if (!status)
             status = go_to(sessions[1], s->depth, error);
     }

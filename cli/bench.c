@@ -52,47 +52,48 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
 {
     quip_model *model = NULL;
     quip_session *session = NULL;
-    quip_model_info info;
+    quip_model_info info = { .struct_size = sizeof info };
     quip_status status;
-    quip_session_options options = { .n_context = s->n_prompt + s->n_answer,
-                                     .n_threads = s->n_threads };
+    struct chosen_adapter adapter = { 0 };
+    const quip_model_options model_options = { .n_threads = s->n_threads };
+    const quip_session_options options = { .n_context = s->n_prompt + s->n_answer };
     quip_token *prompt = malloc((size_t)s->n_prompt * sizeof(*prompt));
     if (!prompt)
         return qp_fail_memory(error, "the prompt", (size_t)s->n_prompt * sizeof(*prompt));
 
     uint64_t begin = qp_now_ns();
-    if ((status = quip_model_open(&model, s->path, NULL, error)) ||
-        (status = open_adapter(&options, model, s->adapter, error)) ||
-        (status = quip_session_open(&session, model, &options, error)))
+    if ((status = quip_model_open(&model, s->path, &model_options, error)) ||
+        (status = open_adapter(&adapter, model, s->adapter, error)) ||
+        (status = open_session(&session, model, &options, &adapter, error)))
         goto done;
     found[OPEN_MS] = since_ms(begin);
 
-    quip_model_get_info(model, &info);
+    quip_model_get_info(model, &info, NULL);
     uint32_t random = 1;
     for (int i = 0; i < s->n_prompt; i++) {
         random = random * 1664525 + 1013904223; // Numerical Recipes, section 7.1
         prompt[i] = (quip_token)((random >> 8) % (uint32_t)info.vocab_size);
     }
     begin = qp_now_ns();
-    if ((status = quip_prefill(session, prompt, s->n_prompt, error)))
+    if ((status = quip_session_prefill(session, prompt, s->n_prompt, error)))
         goto done;
     double prefill_ms = since_ms(begin);
-    quip_token token = likeliest(quip_logits(session), info.vocab_size);
+    quip_token token = likeliest(quip_session_logits(session), info.vocab_size);
     found[FIRST_TOKEN_MS] = since_ms(begin);
     found[PREFILL_RATE] = s->n_prompt / prefill_ms * 1e3;
 
     begin = qp_now_ns();
     for (int i = 0; i < s->n_answer; i++) {
-        if ((status = quip_prefill(session, &token, 1, error)))
+        if ((status = quip_session_prefill(session, &token, 1, error)))
             goto done;
-        token = likeliest(quip_logits(session), info.vocab_size);
+        token = likeliest(quip_session_logits(session), info.vocab_size);
     }
     found[DECODE_RATE] = s->n_answer / since_ms(begin) * 1e3;
     keep_highest(memory, memory_use());
 done:
     free(prompt);
     quip_session_close(session);
-    quip_adapter_close(options.adapter);
+    quip_adapter_close(adapter.adapter);
     quip_model_close(model);
     return status;
 }
@@ -152,7 +153,7 @@ int run_bench(const struct command *command, char **words)
     const struct option options[] = {
         { OPTION_INT, 'p', "prompt-tokens", "P", &setup.n_prompt, 1, 1 << 24, "default 1024" },
         { OPTION_INT, 'n', "output-tokens", "N", &setup.n_answer, 1, 1 << 24, "default 256" },
-        { OPTION_INT, 't', "threads", "N", &setup.n_threads, 1, 1024,
+        { OPTION_INT, 't', "threads", "N", &setup.n_threads, 1, 256,
           "default: one for each processor" },
         { OPTION_INT, 'r', "repeat", "R", &setup.n_repeats, 1, 64,
           "rounds, of which the median is told, the lowest and the highest; default 5" },

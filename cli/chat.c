@@ -11,6 +11,7 @@ struct chat {
     quip_model *model;
     quip_session *session;
     quip_session_options options;
+    struct chosen_adapter adapter;
     bool has_stats;   // after every answer
     bool is_terminal; // Ctrl-C never ends the program: it is a key of the line editor
     quip_result last;
@@ -32,7 +33,8 @@ static bool answer(struct chat *c, const char *text, size_t n)
     quip_error error = { 0 };
     char last = 0;
     catch_interrupt(c->session);
-    quip_status status = quip_generate(c->session, text, n, show_piece, &last, &c->last, &error);
+    quip_status status =
+        quip_session_generate(c->session, text, n, show_piece, &last, &c->last, &error);
     (c->is_terminal ? ignore_interrupt : release_interrupt)();
     if (last && last != '\n')
         putchar('\n');
@@ -61,7 +63,8 @@ static bool reset(struct chat *c, const char *argument)
     (void)argument;
     quip_error error = { 0 };
     quip_session *session = NULL;
-    if (quip_session_open(&session, c->model, &c->options, &error)) {
+    if (open_session(&session, c->model, &c->options, &c->adapter, &error)) {
+        quip_session_close(session);
         c->exit_code = fail_with(&error);
         return false;
     }
@@ -75,20 +78,19 @@ static bool reset(struct chat *c, const char *argument)
 static bool change_adapter(struct chat *c, const char *argument)
 {
     quip_error error = { 0 };
-    quip_session_options changed = c->options;
-    changed.adapter = NULL;
+    struct chosen_adapter changed;
     if (!*argument) {
         fputs("which one? /adapter PATH or PATH:SCALE, or /adapter off\n", stderr);
         return true;
     }
     if (open_adapter(&changed, c->model, strcmp(argument, "off") ? argument : NULL, &error) ||
-        quip_session_set_adapter(c->session, changed.adapter, changed.adapter_scale, &error)) {
+        quip_session_set_adapter(c->session, changed.adapter, changed.scale, &error)) {
         fprintf(stderr, "%s\n", error.message);
         quip_adapter_close(changed.adapter);
         return true;
     }
-    quip_adapter_close(c->options.adapter);
-    c->options = changed;
+    quip_adapter_close(c->adapter.adapter);
+    c->adapter = changed;
     return true;
 }
 
@@ -262,10 +264,11 @@ done:
 int run_chat(const struct command *command, char **words)
 {
     struct texts stop = { 0 };
-    struct chat c = { 0 };
+    struct chat c = { .last = { .struct_size = sizeof c.last } };
     const char *adapter = NULL;
+    quip_model_options model_options = { 0 };
     const struct option options[] = {
-        SESSION_OPTIONS(&c.options, &stop, &c.options.no_template),
+        SESSION_OPTIONS(&c.options, &model_options, &stop),
         ADAPTER_OPTION(&adapter),
         { OPTION_FLAG, 0, "stats", NULL, &c.has_stats, 0, 0, "say after each answer what it cost" },
         { 0 },
@@ -277,16 +280,16 @@ int run_chat(const struct command *command, char **words)
     c.options.n_stop = stop.n;
 
     quip_error error = { 0 };
-    if (quip_model_open(&c.model, words[0], NULL, &error) ||
-        open_adapter(&c.options, c.model, adapter, &error) ||
-        quip_session_open(&c.session, c.model, &c.options, &error))
+    if (quip_model_open(&c.model, words[0], &model_options, &error) ||
+        open_adapter(&c.adapter, c.model, adapter, &error) ||
+        open_session(&c.session, c.model, &c.options, &c.adapter, &error))
         c.exit_code = fail_with(&error);
     else if ((c.is_terminal = is_terminal(stdin) && is_terminal(stdout)))
         talk_in_terminal(&c);
     else
         talk_through_pipe(&c);
     quip_session_close(c.session);
-    quip_adapter_close(c.options.adapter);
+    quip_adapter_close(c.adapter.adapter);
     quip_model_close(c.model);
     return c.exit_code;
 }

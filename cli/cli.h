@@ -28,7 +28,7 @@ enum option_kind {
     OPTION_FLAG,   // bool, set
     OPTION_INT,    // int in [min, max]
     OPTION_NUMBER, // float in [min, max]
-    OPTION_SEED,   // uint64_t
+    OPTION_SEED,   // quip_session_options: seed and has_seed
     OPTION_TEXT,   // const char *
     OPTION_TEXTS   // struct texts, one more each time
 };
@@ -56,42 +56,49 @@ struct option {
 int parse_options(const struct command *command, const struct option *options, char **words,
                   int min, int max, int *exit_code);
 
-/* The rows of quip_session_options *o that run and chat share. */
+/* The rows that run and chat share: of quip_session_options *o and quip_model_options *m. */
 // clang-format off
-#define SESSION_OPTIONS(o, stop_texts, is_raw)                                                     \
-    { OPTION_FLAG, 0, "raw", NULL, is_raw, 0, 0, "the text as it is, without the model's template" }, \
+#define SESSION_OPTIONS(o, m, stop_texts)                                                          \
+    { OPTION_FLAG, 0, "raw", NULL, &(o)->no_template, 0, 0, "pass text on as it is, without the model's template" }, \
     { OPTION_TEXT, 0, "chat-template", "NAME", &(o)->chat_template, 0, 0,                          \
-      "spell turns in this way, not as the model's file says" },                                   \
+      "how turns are marked; default: as the model file says" },                                   \
     { OPTION_TEXT, 0, "system", "TEXT", &(o)->system, 0, 0, "system prompt" },                     \
     { OPTION_NUMBER, 0, "temperature", "T", &(o)->temperature, 0, 100,                             \
-      "0 (default): always the likeliest token; 1: the model's own odds" },                        \
+      "0 (default): always the most likely token; 1: the model's probabilities" },                        \
     { OPTION_INT, 0, "top-k", "K", &(o)->top_k, 0, INT32_MAX,                                      \
-      "draw from the K likeliest tokens; 0 (default): no limit" },                                 \
+      "sample from the K most likely tokens; 0 (default): no limit" },                                 \
     { OPTION_NUMBER, 0, "top-p", "P", &(o)->top_p, 0, 1,                                           \
-      "then from the likeliest whose odds reach P; 0 (default): no limit" },                       \
-    { OPTION_SEED, 0, "seed", "N", &(o)->seed, 0, 0, "repeat a draw; 0 (default): a new one each time" }, \
+      "then from the fewest whose probabilities add up to P; 0 (default): no limit" },                       \
+    { OPTION_SEED, 0, "seed", "N", o, 0, 0, "of the random numbers; default: another one each time" }, \
     { OPTION_TEXTS, 0, "stop", "TEXT", stop_texts, 0, 0, "end the answer before this text; may be repeated" }, \
     { OPTION_INT, 'c', "context", "N", &(o)->n_context, 1, INT32_MAX,                              \
-      "tokens that prompt and answer may take together; default 4096" },                           \
+      "capacity for prompts and answers, in tokens; default 4096" },                           \
     { OPTION_INT, 'n', "max-output-tokens", "N", &(o)->max_output_tokens, 1, INT32_MAX,            \
-      "longest answer, in tokens; default: what the context holds" },                              \
-    { OPTION_INT, 't', "threads", "N", &(o)->n_threads, 1, 1024,                                   \
-      "default: one for each processor; the answer does not depend on it" },                       \
-    { OPTION_FLAG, 0, "polite", NULL, &(o)->polite, 0, 0,                                          \
-      "leave the processor to others: half the threads, low priority, no spinning" },              \
+      "longest answer, in tokens; default: no limit but --context" },                              \
+    { OPTION_INT, 't', "threads", "N", &(m)->n_threads, 1, 256,                                    \
+      "default: one for each processor; does not change the answer" },                       \
+    { OPTION_FLAG, 0, "background", NULL, &(m)->background, 0, 0,                                  \
+      "leave the processor to other programs: half the threads, low priority" },                   \
     { OPTION_FLAG, 0, "no-speculation", NULL, &(o)->no_speculation, 0, 0,                          \
-      "one token at a time, without guesses; the answer is the same" }
+      "do not guess tokens ahead; slower, same answer" }
 // clang-format on
 
 #define ADAPTER_OPTION(text)                                                                       \
     {                                                                                              \
         OPTION_TEXT, 0, "adapter", "PATH[:SCALE]", text, 0, 0,                                     \
-            "LoRA weights: a PEFT folder or a LoRA file of the original; SCALE is 1 if not said"   \
+            "LoRA weights: a PEFT folder or a MediaPipe LoRA file; SCALE is 1 by default"          \
     }
 
-/* Open the adapter that such an option named, if it did, for the sessions that these options will
- * open; close o->adapter after them. */
-quip_status open_adapter(quip_session_options *o, quip_model *model, const char *text,
+struct chosen_adapter {
+    quip_adapter *adapter; // NULL: none
+    float scale;
+};
+/* Open the adapter that such an option names; `text` NULL: none. Close a->adapter. */
+quip_status open_adapter(struct chosen_adapter *a, quip_model *model, const char *text,
+                         quip_error *error);
+/* Open a session and set the adapter. Close *session, on failure too. */
+quip_status open_session(quip_session **session, quip_model *model,
+                         const quip_session_options *options, const struct chosen_adapter *a,
                          quip_error *error);
 
 /* ---- messages (common.c) ---- */
@@ -154,7 +161,7 @@ struct memory_use memory_use(void);
 /* Figures of one answer, as a line on stderr or as members of a JSON object. */
 void print_stats(const quip_result *result);
 void json_stats(cJSON *object, const quip_result *result);
-const char *finish_name(quip_finish_reason reason);
+const char *finish_name(int32_t finish_reason);
 
 /* ---- interruption (common.c) ---- */
 

@@ -229,25 +229,31 @@ cJSON *json_text(const char *text, size_t n)
 
 /* ---- adapters ---- */
 
-quip_status open_adapter(quip_session_options *o, quip_model *model, const char *text,
+quip_status open_adapter(struct chosen_adapter *a, quip_model *model, const char *text,
                          quip_error *error)
 {
+    *a = (struct chosen_adapter){ 0 };
     if (!text)
         return QUIP_OK;
     const char *colon = strrchr(text, ':');
     char *end = NULL;
     const float scale = colon ? strtof(colon + 1, &end) : 1;
     const bool has_scale = colon && end > colon + 1 && !*end;
-    if (has_scale && scale == 0) // which would mean 1
-        return qp_fail(error, QUIP_E_ARGUMENT, "%s: a scale of 0 is no adapter; leave it out",
-                       text);
     char *path = strndup(text, has_scale ? (size_t)(colon - text) : strlen(text));
     if (!path)
         return qp_fail_memory(error, "a path", strlen(text));
-    const quip_status status = quip_adapter_open(&o->adapter, model, path, error);
-    o->adapter_scale = has_scale ? scale : 1;
+    const quip_status status = quip_adapter_open(&a->adapter, model, path, error);
+    a->scale = has_scale ? scale : 1;
     free(path);
     return status;
+}
+
+quip_status open_session(quip_session **session, quip_model *model,
+                         const quip_session_options *options, const struct chosen_adapter *a,
+                         quip_error *error)
+{
+    const quip_status status = quip_session_open(session, model, options, error);
+    return status ? status : quip_session_set_adapter(*session, a->adapter, a->scale, error);
 }
 
 /* ---- what things cost ---- */
@@ -272,11 +278,11 @@ struct memory_use memory_use(void)
     return m;
 }
 
-const char *finish_name(quip_finish_reason reason)
+const char *finish_name(int32_t finish_reason)
 {
     static const char *const names[] = { "none",    "stop",      "length",
                                          "context", "cancelled", "callback" };
-    return (size_t)reason < QP_COUNT(names) ? names[reason] : "?";
+    return (size_t)finish_reason < QP_COUNT(names) ? names[finish_reason] : "unknown";
 }
 
 static double per_second(int n, uint64_t ns)

@@ -36,13 +36,13 @@ static quip_status encode_all(const quip_model *model, const struct bytes *text,
                               quip_token **tokens, int *n, quip_error *error)
 {
     const char *bytes = (const char *)text->data;
-    quip_status status = quip_encode(model, bytes, text->n, false, NULL, 0, n, error);
+    quip_status status = quip_tokenize(model, bytes, text->n, false, NULL, 0, n, error);
     if (status)
         return status;
     *tokens = malloc(((size_t)*n + 1) * sizeof(**tokens));
     if (!*tokens)
         return qp_fail_memory(error, "the text's tokens", (size_t)*n * sizeof(**tokens));
-    return quip_encode(model, bytes, text->n, false, *tokens, *n, n, error);
+    return quip_tokenize(model, bytes, text->n, false, *tokens, *n, n, error);
 }
 
 static int print_score(const struct score *s, int n_windows, bool is_json)
@@ -93,7 +93,8 @@ static quip_status score_windows(quip_session *session, const quip_model_info *i
         memcpy(window + n_bos, tokens + w * n_text, (size_t)n_text * sizeof(*window));
         status = quip_session_rewind(session, 0, error);
         if (!status)
-            status = quip_prefill_logits(session, window, score->n, score_next, score, error);
+            status =
+                quip_session_prefill_logits(session, window, score->n, score_next, score, error);
         if (was_interrupted())
             status = QUIP_E_CANCELLED;
         else if (!status && is_terminal(stderr))
@@ -108,7 +109,9 @@ static quip_status score_windows(quip_session *session, const quip_model_info *i
 
 int run_eval(const struct command *command, char **words)
 {
-    const char *text_path = NULL, *adapter = NULL;
+    const char *text_path = NULL, *adapter_text = NULL;
+    struct chosen_adapter adapter = { 0 };
+    quip_model_options model_options = { 0 };
     struct windows windows = { .n_window = 1024 };
     bool is_json = false;
     quip_session_options session_options = { 0 };
@@ -118,9 +121,9 @@ int run_eval(const struct command *command, char **words)
           "tokens in a window; default 1024" },
         { OPTION_INT, 0, "windows", "N", &windows.max, 1, INT32_MAX,
           "use the first N windows; default: all that are full" },
-        { OPTION_INT, 't', "threads", "N", &session_options.n_threads, 1, 1024,
+        { OPTION_INT, 't', "threads", "N", &model_options.n_threads, 1, 256,
           "default: one for each processor; the result does not depend on it" },
-        ADAPTER_OPTION(&adapter),
+        ADAPTER_OPTION(&adapter_text),
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0,
           "as a JSON object: perplexity, mean_nll, tokens, windows" },
         { 0 },
@@ -129,13 +132,13 @@ int run_eval(const struct command *command, char **words)
     if (parse_options(command, options, words, 1, 1, &exit_code) < 0)
         return exit_code;
     if (!text_path)
-        return fail_usage(command, "--text is wanted");
+        return fail_usage(command, "expected --text");
     session_options.n_context = windows.n_window;
 
     quip_error error = { 0 };
     quip_model *model = NULL;
     quip_session *session = NULL;
-    quip_model_info info;
+    quip_model_info info = { .struct_size = sizeof info };
     struct bytes text = { 0 };
     struct score score;
     quip_token *tokens = NULL;
@@ -144,14 +147,14 @@ int run_eval(const struct command *command, char **words)
         exit_code = EXIT_FAILED;
         goto done;
     }
-    if (quip_model_open(&model, words[0], NULL, &error) ||
-        open_adapter(&session_options, model, adapter, &error) ||
-        quip_session_open(&session, model, &session_options, &error) ||
+    if (quip_model_open(&model, words[0], &model_options, &error) ||
+        open_adapter(&adapter, model, adapter_text, &error) ||
+        open_session(&session, model, &session_options, &adapter, &error) ||
         encode_all(model, &text, &tokens, &n_tokens, &error)) {
         exit_code = fail_with(&error);
         goto done;
     }
-    quip_model_get_info(model, &info);
+    quip_model_get_info(model, &info, NULL);
     catch_interrupt(session);
     quip_status status = score_windows(session, &info, &windows, tokens, n_tokens, &score, &error);
     release_interrupt();
@@ -163,7 +166,7 @@ done:
     free(tokens);
     qp_bytes_close(&text);
     quip_session_close(session);
-    quip_adapter_close(session_options.adapter);
+    quip_adapter_close(adapter.adapter);
     quip_model_close(model);
     return exit_code;
 }

@@ -69,11 +69,11 @@ static quip_status open_inspected(struct inspected *x, int n_context, quip_error
     if (status || x->format.kind != FORMAT_TFLITE)
         return status;
     quip_session_options options = { .n_context = n_context };
-    if (!quip_model_open(&x->model, x->path, NULL, &x->problem) &&
-        !quip_plan_memory(&x->plan, x->path, NULL, &options, &x->problem)) {
-        quip_model_get_info(x->model, &x->info);
-        x->is_model = true;
-    }
+    x->info.struct_size = sizeof x->info;
+    x->plan.struct_size = sizeof x->plan;
+    x->is_model = !quip_model_open(&x->model, x->path, NULL, &x->problem) &&
+                  !quip_model_get_info(x->model, &x->info, &x->problem) &&
+                  !quip_model_plan(x->model, &options, &x->plan, &x->problem);
     without_controls(x->problem.message);
     return QUIP_OK;
 }

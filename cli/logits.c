@@ -14,21 +14,23 @@ static bool write_row(void *user, int position, const float *logits)
 }
 
 /* Open the model, run the ids, write one row or all. */
-static int write_logits(const char *path, const char *adapter, const struct tokens *list,
+static int write_logits(const char *path, const char *adapter_text, const struct tokens *list,
                         int n_threads, bool is_all, const char *out)
 {
     quip_error error = { 0 };
     quip_model *model = NULL;
     quip_session *session = NULL;
-    quip_model_info info;
+    quip_model_info info = { .struct_size = sizeof info };
     struct row_writer writer = { 0 };
     int exit_code = 0;
-    quip_session_options options = { .n_context = list->n, .n_threads = n_threads };
-    if (quip_model_open(&model, path, NULL, &error) ||
-        open_adapter(&options, model, adapter, &error) ||
-        quip_session_open(&session, model, &options, &error))
+    struct chosen_adapter adapter = { 0 };
+    const quip_model_options model_options = { .n_threads = n_threads };
+    const quip_session_options options = { .n_context = list->n };
+    if (quip_model_open(&model, path, &model_options, &error) ||
+        open_adapter(&adapter, model, adapter_text, &error) ||
+        open_session(&session, model, &options, &adapter, &error))
         goto fail;
-    quip_model_get_info(model, &info);
+    quip_model_get_info(model, &info, NULL);
     writer.n = (size_t)info.vocab_size;
     writer.f = open_output(out, path);
     if (!writer.f) {
@@ -36,12 +38,12 @@ static int write_logits(const char *path, const char *adapter, const struct toke
         goto done;
     }
     if (is_all) {
-        if (quip_prefill_logits(session, list->ids, list->n, write_row, &writer, &error))
+        if (quip_session_prefill_logits(session, list->ids, list->n, write_row, &writer, &error))
             goto fail;
     } else {
-        if (quip_prefill(session, list->ids, list->n, &error))
+        if (quip_session_prefill(session, list->ids, list->n, &error))
             goto fail;
-        write_row(&writer, list->n - 1, quip_logits(session));
+        write_row(&writer, list->n - 1, quip_session_logits(session));
     }
     goto done;
 fail:
@@ -50,7 +52,7 @@ done:
     if (writer.f && !close_output(writer.f, out))
         exit_code = EXIT_FAILED;
     quip_session_close(session);
-    quip_adapter_close(options.adapter);
+    quip_adapter_close(adapter.adapter);
     quip_model_close(model);
     return exit_code;
 }
@@ -66,7 +68,7 @@ int run_logits(const struct command *command, char **words)
         { OPTION_TEXT, 'o', "out", "FILE", &out, 0, 0, "where to write; \"-\": stdout" },
         { OPTION_FLAG, 0, "all", NULL, &is_all, 0, 0, "a row for each id, not only the last" },
         ADAPTER_OPTION(&adapter),
-        { OPTION_INT, 't', "threads", "N", &n_threads, 1, 1024,
+        { OPTION_INT, 't', "threads", "N", &n_threads, 1, 256,
           "default: one for each processor; the numbers do not depend on it" },
         { 0 },
     };
@@ -74,9 +76,9 @@ int run_logits(const struct command *command, char **words)
     if (parse_options(command, options, words, 1, 1, &exit_code) < 0)
         return exit_code;
     if (!ids == !ids_file)
-        return fail_usage(command, "--ids or --ids-file is wanted");
+        return fail_usage(command, "expected --ids or --ids-file");
     if (!out)
-        return fail_usage(command, "--out is wanted");
+        return fail_usage(command, "expected --out");
 
     struct tokens list = { 0 };
     struct bytes text = { 0 };

@@ -47,11 +47,12 @@ static bool read_number(const char *text, double min, double max, double *number
     return end != text && !*end && isfinite(*number) && *number >= min && *number <= max;
 }
 
-static bool read_seed(const char *text, uint64_t *seed)
+static bool read_seed(const char *text, quip_session_options *options)
 {
     char *end;
     errno = 0;
-    *seed = strtoull(text, &end, 10);
+    options->seed = strtoull(text, &end, 10);
+    options->has_seed = true;
     return *text >= '0' && *text <= '9' && !*end && !errno;
 }
 
@@ -126,7 +127,7 @@ int parse_options(const struct command *command, const struct option *options, c
         const char *value;
         const struct option *o = find_option(options, *w, &value);
         if (!o) {
-            fail_usage(command, "there is no option %s", *w);
+            fail_usage(command, "unknown option %s", *w);
             return -1;
         }
         if (o->kind == OPTION_FLAG) {
@@ -151,9 +152,9 @@ int parse_options(const struct command *command, const struct option *options, c
     words[n] = NULL;
     if (n < min || n > max) {
         if (n < min)
-            fail_usage(command, "%s is wanted", command->arguments);
+            fail_usage(command, "expected %s", command->arguments);
         else
-            fail_usage(command, "there is no place for \"%s\"", words[max]);
+            fail_usage(command, "unexpected argument \"%s\"", words[max]);
         return -1;
     }
     return n;

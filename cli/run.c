@@ -20,8 +20,8 @@ static quip_status answer_json(quip_session *session, const struct bytes *prompt
                                quip_result *result, int *exit_code, quip_error *error)
 {
     struct bytes answer = { 0 };
-    quip_status status = quip_generate(session, (const char *)prompt->data, prompt->n, keep_piece,
-                                       &answer, result, error);
+    quip_status status = quip_session_generate(session, (const char *)prompt->data, prompt->n,
+                                               keep_piece, &answer, result, error);
     if (!status) {
         cJSON *json = cJSON_CreateObject();
         cJSON_AddItemToObject(json, "text", json_text((const char *)answer.data, answer.n));
@@ -37,8 +37,8 @@ static quip_status answer_text(quip_session *session, const struct bytes *prompt
                                quip_result *result, int *exit_code, quip_error *error)
 {
     char last = '\n';
-    quip_status status = quip_generate(session, (const char *)prompt->data, prompt->n, print_piece,
-                                       &last, result, error);
+    quip_status status = quip_session_generate(session, (const char *)prompt->data, prompt->n,
+                                               print_piece, &last, result, error);
     if (last != '\n')
         putchar('\n');
     if (!close_output(stdout, "-"))
@@ -59,11 +59,13 @@ int run_run(const struct command *command, char **words)
 {
     struct texts stop = { 0 };
     bool has_stats = false, is_json = false;
-    const char *adapter = NULL;
+    const char *adapter_text = NULL;
+    struct chosen_adapter adapter = { 0 };
+    quip_model_options model_options = { 0 };
     quip_session_options session_options = { 0 };
     const struct option options[] = {
-        SESSION_OPTIONS(&session_options, &stop, &session_options.no_template),
-        ADAPTER_OPTION(&adapter),
+        SESSION_OPTIONS(&session_options, &model_options, &stop),
+        ADAPTER_OPTION(&adapter_text),
         { OPTION_FLAG, 0, "stats", NULL, &has_stats, 0, 0, "say on stderr what the answer cost" },
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "text and cost as one JSON object" },
         { 0 },
@@ -78,7 +80,7 @@ int run_run(const struct command *command, char **words)
     quip_model *model = NULL;
     quip_session *session = NULL;
     struct bytes prompt = { 0 };
-    quip_result result = { 0 };
+    quip_result result = { .struct_size = sizeof result };
     exit_code = EXIT_FAILED;
     if (strcmp(words[1], "-") != 0) {
         if (!qp_bytes_append_text(&prompt, words[1])) {
@@ -89,9 +91,9 @@ int run_run(const struct command *command, char **words)
         goto done;
     }
     exit_code = 0;
-    if (quip_model_open(&model, words[0], NULL, &error) ||
-        open_adapter(&session_options, model, adapter, &error) ||
-        quip_session_open(&session, model, &session_options, &error)) {
+    if (quip_model_open(&model, words[0], &model_options, &error) ||
+        open_adapter(&adapter, model, adapter_text, &error) ||
+        open_session(&session, model, &session_options, &adapter, &error)) {
         exit_code = fail_with(&error);
         goto done;
     }
@@ -105,7 +107,7 @@ int run_run(const struct command *command, char **words)
 done:
     qp_bytes_close(&prompt);
     quip_session_close(session);
-    quip_adapter_close(session_options.adapter);
+    quip_adapter_close(adapter.adapter);
     quip_model_close(model);
     return exit_code;
 }

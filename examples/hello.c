@@ -23,7 +23,7 @@ int main(int argc, char **argv)
     }
     if (quip_model_open(&model, argv[1], NULL, &error) ||
         quip_session_open(&chat, model, NULL, &error) ||
-        quip_generate(chat, argv[2], strlen(argv[2]), on_text, NULL, NULL, &error))
+        quip_session_generate(chat, argv[2], strlen(argv[2]), on_text, NULL, NULL, &error))
         fprintf(stderr, "%s\n", error.message);
     putchar('\n');
     quip_session_close(chat);

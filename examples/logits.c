@@ -28,7 +28,7 @@ int main(int argc, char **argv)
     quip_model *model = NULL;
     quip_session *session = NULL;
     quip_error error = { 0 };
-    quip_model_info info;
+    quip_model_info info = { .struct_size = sizeof info };
     quip_token tokens[1 + N_PROMPT];
     int n = 0;
     if (argc != 3) {
@@ -37,24 +37,24 @@ int main(int argc, char **argv)
     }
     if (quip_model_open(&model, argv[1], NULL, &error))
         goto done;
-    quip_model_get_info(model, &info);
+    quip_model_get_info(model, &info, NULL);
     int n_bos = info.bos >= 0; // the token that opens every text, if the model has one
     tokens[0] = info.bos;
-    if (quip_encode(model, argv[2], strlen(argv[2]), false, tokens + n_bos, N_PROMPT, &n, &error))
+    if (quip_tokenize(model, argv[2], strlen(argv[2]), false, tokens + n_bos, N_PROMPT, &n, &error))
         goto done;
     if (n > N_PROMPT)
         n = N_PROMPT;
     if (quip_session_open(&session, model, NULL, &error) ||
-        quip_prefill(session, tokens, n_bos + n, &error))
+        quip_session_prefill(session, tokens, n_bos + n, &error))
         goto done;
 
-    const float *logits = quip_logits(session);
+    const float *logits = quip_session_logits(session);
     quip_token best[N_BEST] = { 0 };
     find_best(logits, info.vocab_size, best);
     for (int i = 0; i < N_BEST; i++) {
         char text[64];
         size_t n_text;
-        quip_decode(model, &best[i], 1, text, sizeof(text), &n_text, NULL);
+        quip_detokenize(model, &best[i], 1, text, sizeof(text), &n_text, NULL);
         if (n_text > sizeof(text))
             n_text = sizeof(text);
         printf("%8.3f  \"%.*s\"\n", (double)logits[best[i]], (int)n_text, text);

@@ -9,15 +9,13 @@
 static quip_status pull(quip_session *session, quip_error *error)
 {
     for (;;) {
-        const char *text;
-        size_t n;
-        quip_finish_reason reason;
-        quip_status status = quip_next(session, &text, &n, &reason, error);
-        if (status || reason != QUIP_FINISH_NONE) {
+        quip_piece piece = { .struct_size = sizeof piece };
+        const quip_status status = quip_session_next(session, &piece, error);
+        if (status || piece.finish_reason != QUIP_FINISH_NONE) {
             putchar('\n');
             return status;
         }
-        fwrite(text, 1, n, stdout);
+        fwrite(piece.text, 1, piece.n_text, stdout);
         // ... draw a frame, answer an event ...
     }
 }
@@ -34,7 +32,7 @@ int main(int argc, char **argv)
     }
     if (quip_model_open(&model, argv[1], NULL, &error) ||
         quip_session_open(&first, model, &options, &error) ||
-        quip_append(first, QUIP_ROLE_USER, argv[2], strlen(argv[2]), &error) ||
+        quip_session_append(first, QUIP_ROLE_USER, argv[2], strlen(argv[2]), &error) ||
         quip_session_clone(&second, first, &error) || // shares nothing but the model from here
         pull(first, &error) || pull(second, &error))
         fprintf(stderr, "%s\n", error.message);

@@ -1,26 +1,46 @@
 /* quip.h: run language models on the device that holds them. This header is the manual.
  *
- * Three nouns: a model (immutable once open, shared by any number of threads), a session (one
- * conversation; one thread at a time) and an error. The calls come easy first:
+ * A model is a file of weights with its tokenizer. It never changes after it was opened, and any
+ * number of threads may share it. A session is one conversation with a model; one thread at a time
+ * may use it. An adapter is a fine-tune (LoRA) that sessions apply beside the weights of a model.
  *
  *     quip_model *model = NULL;
  *     quip_session *chat = NULL;
  *     quip_error error = { 0 };
+ *     const char *prompt = "Why is the sky blue?";
  *     if (quip_model_open(&model, "gemma.bin", NULL, &error) ||
  *         quip_session_open(&chat, model, NULL, &error) ||
- *         quip_generate(chat, "Why is the sky blue?", 20, on_text, NULL, NULL, &error))
+ *         quip_session_generate(chat, prompt, strlen(prompt), on_text, NULL, NULL, &error))
  *         fprintf(stderr, "%s\n", error.message);
  *     quip_session_close(chat);
  *     quip_model_close(model);
  *
- * Everywhere:
- * - An option struct whose bytes are all zero, or NULL in its place, means the defaults.
- * - What can fail returns a quip_status (0 is fine) and fills the caller's quip_error, which may be
- *   NULL. The library never prints, exits or aborts, and a failed call leaves things as they were
- *   unless it says otherwise.
- * - Text is UTF-8. Text that comes out is made of whole characters.
- * - The same model, prompt, options and seed give the same answer on every CPU, with any number of
- *   threads.
+ * These rules hold for the whole header:
+ * - Options are a struct. All-zero bytes mean the defaults, and a NULL pointer means all-zero.
+ *   `reserved` makes room for later options: it must be zero.
+ * - A struct that the library fills begins with `struct_size`. Set it to the struct's sizeof before
+ *   the call. The library writes no further, so a program keeps working with a newer library. A
+ *   field that an older library does not know becomes 0.
+ * - An enum in a struct is an int32_t; its comment names the enum. Later versions may add values,
+ *   and the comment of the enum says how to treat an unknown one.
+ * - A function that can fail returns a quip_status. Its last parameter is a quip_error, which may
+ *   be NULL. A failed call leaves everything as it was, unless its comment says otherwise.
+ * - The library never prints, exits or aborts.
+ * - A NULL handle is allowed: `close` and `cancel` ignore it, functions with a status return
+ *   QUIP_E_ARGUMENT, and all other functions return 0 or NULL.
+ * - Each `open` has one `close`, and the order of closing does not matter. The caller frees nothing
+ *   else. A comment says how long a returned pointer stays valid.
+ * - Callbacks run on the thread that made the call. They must not call functions on the handle that
+ *   is running, except quip_session_cancel.
+ * - Text is UTF-8. Text from the library consists of whole characters.
+ * - The same model, prompt, options and seed give the same answer on every CPU and with any number
+ *   of threads.
+ *
+ * "Prefill" means running the tokens of a prompt, many at a time. "Decode" means generating the
+ * tokens of an answer, one at a time.
+ *
+ * Version 0.x: releases with the same minor version have the same binary interface. The name of the
+ * shared library contains both numbers (libquip.so.0.1).
  */
 #ifndef QUIP_H
 #define QUIP_H
@@ -43,289 +63,406 @@ extern "C" {
 
 #define QUIP_VERSION "0.1.0"
 
+/* The version of the library that is running; QUIP_VERSION is that of the header. */
+QUIP_API const char *quip_version(void);
+
 /* ---- errors ---- */
 
+/* Treat an unknown value as a failure. */
 typedef enum quip_status {
     QUIP_OK = 0,
-    QUIP_E_ARGUMENT = -1,     // the caller passed something that cannot be
+    QUIP_E_ARGUMENT = -1,     // the caller passed an invalid argument
     QUIP_E_MEMORY = -2,       // an allocation failed
     QUIP_E_IO = -3,           // a file could not be read or written
-    QUIP_E_FORMAT = -4,       // a file is not what it claims to be
-    QUIP_E_UNSUPPORTED = -5,  // well-formed, but not something this build can do
-    QUIP_E_CONTEXT_FULL = -6, // the tokens do not fit in the session's n_context
-    QUIP_E_CANCELLED = -7     // quip_session_cancel was called
+    QUIP_E_FORMAT = -4,       // a file is damaged, or is not of the expected kind
+    QUIP_E_UNSUPPORTED = -5,  // valid, but this build or this machine cannot do it
+    QUIP_E_CONTEXT_FULL = -6, // the tokens do not fit into the session's n_context
+    QUIP_E_CANCELLED = -7,    // quip_session_cancel was called
+    QUIP_E_DEVICE = -8        // the GPU failed or was removed; open the model again
 } quip_status;
 
-/* What went wrong: one sentence that names the thing, what was found, what was expected. Owned by
- * the caller; nothing to free. */
+/* What went wrong, in one sentence: the thing, what was found, what is expected. The caller owns
+ * the struct. Its size is fixed for all versions. */
 typedef struct quip_error {
-    quip_status status;
-    char message[508];
+    int32_t status;    // enum quip_status
+    char message[508]; // ends with NUL
 } quip_error;
 
-/* A short constant name: "ok", "argument", "memory", "io", "format", "unsupported",
- * "context_full", "cancelled". */
+/* A short constant name: "ok", "argument", "memory", "io", "format", "unsupported", "context_full",
+ * "cancelled", "device"; "unknown" for any other value. */
 QUIP_API const char *quip_status_name(quip_status status);
-
-/* The library's version, QUIP_VERSION of the build. */
-QUIP_API const char *quip_version(void);
 
 /* ---- models ---- */
 
 typedef struct quip_model quip_model;
-typedef int32_t quip_token;
+typedef int32_t quip_token; // an index into the model's vocabulary
+
+/* The implementation that runs a model. Treat an unknown value in a quip_model_info as a new kind
+ * of hardware. */
+typedef enum quip_backend {
+    QUIP_BACKEND_AUTO = 0, // the fastest available one; in this version always the CPU
+    QUIP_BACKEND_CPU = 1,
+    QUIP_BACKEND_GPU = 2 // not built in this version
+} quip_backend;
+
+/* Check whether models can run on a backend here. Fails with QUIP_E_UNSUPPORTED if the backend is
+ * not built, if there is no such hardware, or if the hardware does not compute as this build
+ * requires (relaxed SIMD of a WebAssembly engine). Opening a model does the same check. */
+QUIP_API quip_status quip_backend_check(quip_backend backend, quip_error *error);
 
 typedef struct quip_model_options {
-    bool no_mmap; // read the weights into memory instead of mapping the file
+    int32_t backend;  // enum quip_backend
+    int n_threads;    // threads that the model's sessions use, at most 256; 0: one for each
+                      // processor that this process may use
+    bool background;  // leave the processor to other programs: half the threads if n_threads is 0,
+                      // low priority, no busy waiting. Slower, but the answers are the same
+    bool no_mmap;     // read the weights into memory instead of mapping the file
+    bool no_weights;  // read only the header and the tokenizer. Such a model has no sessions and no
+                      // adapters; use it for quip_model_plan, quip_tokenize and quip_detokenize
+    const char *name; // quip_model_open_memory: how messages call the model; copied; NULL: "model"
     uint64_t reserved[8];
 } quip_model_options;
 
-/* A file that is not a path: an asset inside a package, a browser's file handle. read_at copies
- * exactly n bytes at `offset` to `buffer` and returns true, or false when it cannot. It is called
- * during open only, on the calling thread. */
-typedef struct quip_source {
-    void *user;
-    uint64_t size; // of the whole file, in bytes
-    bool (*read_at)(void *user, uint64_t offset, void *buffer, size_t n);
-    const char *name; // for messages; NULL is "model"
-} quip_source;
-
-/* Open a model file. The weights are used where they lie in the mapped file: opening takes
- * milliseconds, and processes that open the same file share its pages. Do not change the file
+/* Open a model file. The weights are used directly from the mapped file: opening takes
+ * milliseconds, and processes that open the same file share its memory. The file must not change
  * while it is open. Close with quip_model_close. */
 QUIP_API quip_status quip_model_open(quip_model **model, const char *path,
                                      const quip_model_options *options, quip_error *error);
 
-/* The same from a caller's source. The weights are read into memory. */
+/* Copy exactly n bytes at `offset` of a file to `buffer`. Return false if that fails. */
+typedef bool quip_on_read(void *user, uint64_t offset, void *buffer, size_t n);
+
+/* A file that has no path: a part of a package, or a file handle of a browser. */
+typedef struct quip_source {
+    void *user;            // first argument of read_at
+    uint64_t size;         // of the whole file, in bytes
+    quip_on_read *read_at; // called during open only
+    const char *name;      // how messages call the file; copied; NULL: "model"
+    uint64_t reserved[4];
+} quip_source;
+
+/* Open a model from a source. The weights are read into memory. With no_weights only what precedes
+ * them is read, at least in files that Quip or MediaPipe wrote: the rest of the file need not be
+ * there yet. */
 QUIP_API quip_status quip_model_open_source(quip_model **model, const quip_source *source,
                                             const quip_model_options *options, quip_error *error);
 
-/* The same from n bytes of a model file that are in memory: the weights are used where they lie,
- * and the bytes stay as they are until release(user) is called, by whichever close is the last: the
- * model's or that of a session of it. `release` may be NULL. On failure it is not called. Best
- * begin at a multiple of 64; an address that is no multiple of 4 is refused. */
+/* Called once, when the library no longer uses the memory of a quip_model_open_memory. */
+typedef void quip_on_release(void *user);
+
+/* Open a model from n bytes in memory. The weights are used directly from there, so the bytes must
+ * not change until release(user) is called. The last close does that: of the model or of one of its
+ * sessions. `release` may be NULL, and is not called if this function fails. The address must be a
+ * multiple of 4; a multiple of 64 is faster. */
 QUIP_API quip_status quip_model_open_memory(quip_model **model, const void *bytes, size_t n,
-                                            void (*release)(void *user), void *user,
+                                            quip_on_release *release, void *user,
                                             const quip_model_options *options, quip_error *error);
 
-/* Close; NULL is fine. Sessions that are still open keep what they need of the model. */
+/* n zeroed bytes, aligned to 64, for quip_model_open_memory: for callers that download or decrypt a
+ * model file. NULL if there is not enough memory. Free with the same n; NULL is ignored. */
+QUIP_API void *quip_memory_alloc(size_t n);
+QUIP_API void quip_memory_free(void *memory, size_t n);
+
+/* Close the model. Sessions and adapters that are still open keep what they need of it. */
 QUIP_API void quip_model_close(quip_model *model);
 
-/* Facts of a model. Strings are valid while the model is open. */
+/* Properties of a model. */
 typedef struct quip_model_info {
-    const char *architecture; // "gemma3", "llama", ...
-    const char *weights;      // "int8", "int4", "mixed" or "f32"
+    uint32_t struct_size;     // sizeof(quip_model_info), set by the caller
+    int32_t backend;          // enum quip_backend that runs the model, never QUIP_BACKEND_AUTO
+    const char *architecture; // "gemma3", "llama", ...; valid while the model is open
+    const char *weights;      // "int8", "int4", "mixed" or "f32"; valid while the model is open
     uint64_t n_parameters;
     uint64_t file_bytes;
-    int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
-    int n_context_max; // positions the model was trained for; 0 when the file does not say
-    quip_token bos;    // put in front of a prompt; -1 for none
-    bool has_template; // false for base models: text goes in as it is
+    int n_layers;
+    int d_model;       // width of a token's vector between layers
+    int d_ff;          // width inside the feed-forward
+    int n_heads;       // query heads of a layer
+    int n_kv_heads;    // key and value heads of a layer
+    int head_dim;      // width of a head
+    int vocab_size;    // token ids are 0 to vocab_size - 1
+    int n_context_max; // largest n_context; 0: the file does not limit it
+    quip_token bos;    // the token that begins every context; -1: the model has none
+    int n_threads;     // threads that its sessions use, the caller's included
+    bool has_template; // turns are marked with the model's template; false: a base model
 } quip_model_info;
-QUIP_API void quip_model_get_info(const quip_model *model, quip_model_info *info);
 
-/* ---- adapters: fine-tunes beside a model ---- */
-
-typedef struct quip_adapter quip_adapter;
-
-/* Load LoRA weights for a model: a PEFT folder (adapter_config.json and adapter_model.safetensors)
- * or a LoRA file of the original. Shared by any number of sessions of that model, each with a scale
- * of its own; the model's weights stay one copy. An adapter that does not fit the model is an error
- * that names what does not. Keeps the model alive. Close with quip_adapter_close. */
-QUIP_API quip_status quip_adapter_open(quip_adapter **adapter, quip_model *model, const char *path,
-                                       quip_error *error);
-
-/* The same from a caller's source, one file: a LoRA file of the original, or safetensors, whose
- * lora_alpha comes from its own metadata; without it nothing is scaled. */
-QUIP_API quip_status quip_adapter_open_source(quip_adapter **adapter, quip_model *model,
-                                              const quip_source *source, quip_error *error);
-
-/* Close; NULL is fine. Sessions that use it keep what they need. */
-QUIP_API void quip_adapter_close(quip_adapter *adapter);
+QUIP_API quip_status quip_model_get_info(const quip_model *model, quip_model_info *info,
+                                         quip_error *error);
 
 /* ---- sessions ---- */
 
 typedef struct quip_session quip_session;
 
 typedef struct quip_session_options {
-    int n_context;           // prompt and answer together, in tokens; 0 is 4096 or the model's own
-                             // maximum, whichever is smaller
-    int n_threads;           // 0 is one per processor that this process may use
-    int max_output_tokens;   // of one answer; 0 is as many as the context holds
-    uint64_t seed;           // 0 draws one, which quip_result.seed reports
-    float temperature;       // 0 is greedy: always the likeliest token
-    int top_k;               // draw from the k likeliest; 0 is no limit; 1 is greedy
-    float top_p;             // then from the shortest run of those whose probabilities reach p;
-                             // 0 is 1: no limit. Order: top_k, temperature, top_p
-    const char *const *stop; // texts that end an answer, beside the model's own: at most 64, each
-    int n_stop;              // of 1 to 1024 bytes; copied
-    const char *system;  // system prompt, put before the first turn by the model's template; copied
-    bool no_template;    // text goes in as it is, even if the model has a template
-    bool no_speculation; // run one token at a time instead of guessing ahead from the context; the
-                         // answer is the same
-    /* How turns are spelled, by name: "gemma", "smollm2", "qwen2", "qwen2.5", "chatml", "llama2",
-     * "llama3", "zephyr", "phi2" or "none"; NULL is as the model's file says. */
-    const char *chat_template;
-    quip_adapter *adapter; // weights beside the model's, as if merged into it; NULL is none
-    float adapter_scale;   // 0 is 1
-    /* Leave the processor to others, on a phone or beside a user's work: without n_threads half the
-     * processors, all threads but the caller's at low priority, and no waiting in a spin. Slower,
-     * more so where others are busy; the answer is the same. */
-    bool polite;
+    int n_context;           // capacity of the context: tokens of all prompts and answers; 0: 4096,
+                             // or n_context_max if that is smaller
+    int n_threads;           // use at most this many of the model's threads; 0: all
+    int max_output_tokens;   // of one answer; 0: no limit but n_context
+    int top_k;               // sample from the k most likely tokens; 0: no limit; 1: greedy
+    float top_p;             // then from the fewest tokens whose probabilities add up to p; 0: no
+                             // limit. The order is top_k, temperature, top_p
+    float temperature;       // 0: greedy, always the most likely token
+    uint64_t seed;           // used if has_seed is true. The same seed gives the same answer
+    bool has_seed;           // false: the library draws a seed; quip_result reports it
+    bool no_template;        // pass text on as it is, even if the model has a template
+    bool no_speculation;     // do not run guesses of the next tokens. Slower, but the answer is the
+                             // same
+    int n_stop;              // number of texts in `stop`, at most 64
+    const char *const *stop; // texts that end an answer, in addition to those of the model, each
+                             // of 1 to 1024 bytes; copied
+    const char *system;      // system prompt, placed before the first turn; copied; NULL: that of
+                             // the template, if it has one
+    const char *chat_template; // how turns are marked: "gemma", "smollm2", "qwen2", "qwen2.5",
+                               // "chatml", "llama2", "llama3", "zephyr", "phi2" or "none"; NULL: as
+                               // the model file says
     uint64_t reserved[4];
 } quip_session_options;
 
-/* A process that was forked opens sessions of its own: those of its parent have threads that only
- * the parent has, and are neither used nor closed. Models are shared. */
+/* Begin a conversation. Close it with quip_session_close.
+ * After fork(), a child process may share the models of its parent, but must open its own sessions:
+ * the threads of the parent's sessions do not exist in the child. */
 QUIP_API quip_status quip_session_open(quip_session **session, quip_model *model,
                                        const quip_session_options *options, quip_error *error);
 QUIP_API void quip_session_close(quip_session *session);
 
-/* Why an answer ended. */
+/* Why an answer ended. Treat an unknown value as QUIP_FINISH_STOP. */
 typedef enum quip_finish_reason {
-    QUIP_FINISH_NONE = 0,      // it has not
-    QUIP_FINISH_STOP = 1,      // the model ended its turn, or a stop text came up
-    QUIP_FINISH_LENGTH = 2,    // max_output_tokens reached
-    QUIP_FINISH_CONTEXT = 3,   // n_context reached
-    QUIP_FINISH_CANCELLED = 4, // quip_session_cancel
+    QUIP_FINISH_NONE = 0,      // it has not ended
+    QUIP_FINISH_STOP = 1,      // the model ended its turn, or produced a stop text
+    QUIP_FINISH_LENGTH = 2,    // max_output_tokens was reached
+    QUIP_FINISH_CONTEXT = 3,   // n_context was reached
+    QUIP_FINISH_CANCELLED = 4, // by quip_session_cancel
     QUIP_FINISH_CALLBACK = 5   // the callback returned false
 } quip_finish_reason;
 
-/* What an answer cost. Times are in nanoseconds. */
+/* What an answer took. */
 typedef struct quip_result {
-    quip_finish_reason finish_reason;
-    int n_prompt_tokens; // fed by this call (or since the last answer), template included
-    int n_output_tokens; // sampled, the one that ended the answer included
-    uint64_t prefill_ns, decode_ns;
-    uint64_t first_token_ns; // from the call to the first sampled token
-    uint64_t seed;           // what the session draws from; the same seed gives the same text
+    uint32_t struct_size;    // sizeof(quip_result), set by the caller
+    int32_t finish_reason;   // enum quip_finish_reason
+    int n_prompt_tokens;     // added to the context since the previous answer, template included
+    int n_output_tokens;     // sampled, including the one that ended the answer
+    uint64_t prefill_ns;     // nanoseconds spent on the prompt
+    uint64_t decode_ns;      // nanoseconds spent on the answer after its first token
+    uint64_t first_token_ns; // nanoseconds from the first call to the first token
+    uint64_t seed;           // of the random numbers
 } quip_result;
 
-/* Receives a piece of the answer: n bytes of whole UTF-8 characters, not NUL-terminated. Runs on
- * the thread that called. Return false to end the answer. */
+/* Receives a part of an answer: n bytes of whole characters, without a final NUL, valid during the
+ * call. Return false to end the answer. */
 typedef bool quip_on_text(void *user, const char *text, size_t n);
 
-/* Ask and answer: append `prompt` as the user's turn, then generate the model's. `on_text` and
- * `result` may be NULL. The conversation stays in the session: call again for the next turn. When
- * the prompt does not fit it fails with QUIP_E_CONTEXT_FULL, when it is cancelled before the answer
- * begins with QUIP_E_CANCELLED; the session is then as before. */
-QUIP_API quip_status quip_generate(quip_session *session, const char *prompt, size_t n,
-                                   quip_on_text *on_text, void *user, quip_result *result,
-                                   quip_error *error);
+/* Append `prompt` (n bytes) as the user's turn, then generate the model's. The conversation stays
+ * in the session, so the next call continues it. `on_text` and `result` may be NULL.
+ * Fails with QUIP_E_CONTEXT_FULL if the prompt does not fit, and with QUIP_E_CANCELLED if it is
+ * cancelled before the answer begins. A cancelled answer is not a failure: it ends with
+ * QUIP_FINISH_CANCELLED. `result` is filled on failure, too. */
+QUIP_API quip_status quip_session_generate(quip_session *session, const char *prompt, size_t n,
+                                           quip_on_text *on_text, void *user, quip_result *result,
+                                           quip_error *error);
 
-/* ---- the same in pieces ---- */
+/* End the call that is running on this session, in prefill or decode, within about the time of one
+ * layer. This is the only function that other threads may call at any time. A cancelled prefill
+ * fails with QUIP_E_CANCELLED. A cancelled answer ends with QUIP_FINISH_CANCELLED and keeps its
+ * text; that also holds if the cancel arrives between two calls of quip_session_next. At any other
+ * time this has no effect. */
+QUIP_API void quip_session_cancel(quip_session *session);
 
+/* The byte that quip_session_cancel sets to 1, valid while the session is open. For hosts that
+ * share the memory but cannot call the library from another thread, such as a page that cancels a
+ * WebAssembly worker: an atomic store of 1 there is a cancel. */
+QUIP_API void *quip_session_cancel_flag(quip_session *session);
+
+/* ---- turns in pieces ---- */
+
+/* Whose text it is. */
 typedef enum quip_role {
-    QUIP_ROLE_NONE = 0, // text as it is, no template
+    QUIP_ROLE_NONE = 0, // nobody's: no template. Control tokens spelled out in it are recognized
     QUIP_ROLE_USER = 1,
     QUIP_ROLE_MODEL = 2,
     QUIP_ROLE_SYSTEM = 3
 } quip_role;
 
-/* Append text to the conversation and run the model over it. Text of one role may come in several
- * calls; when the role changes, the model's template text goes in between. The tokens are those of
- * each call's text encoded on its own. The beginning-of-sequence token is put in front once. */
-QUIP_API quip_status quip_append(quip_session *session, quip_role role, const char *text, size_t n,
-                                 quip_error *error);
+/* Append text to the conversation and run the model over it. The text of one role may come in
+ * several calls. When the role changes, the template's markers are inserted. Each call's text is
+ * tokenized on its own. The first call also inserts the token that begins a context. */
+QUIP_API quip_status quip_session_append(quip_session *session, quip_role role, const char *text,
+                                         size_t n, quip_error *error);
 
-/* Pull the next piece of the answer: *text is n bytes of whole characters, valid until the next
- * call on this session. At the end *n is 0 and *reason says why; until then it is QUIP_FINISH_NONE.
- * The first call after an append begins the model's turn. One that failed may be made again: the
- * answer goes on where it was. */
-QUIP_API quip_status quip_next(quip_session *session, const char **text, size_t *n,
-                               quip_finish_reason *reason, quip_error *error);
+/* A part of an answer. Its pointers are valid until the next call on the session. */
+typedef struct quip_piece {
+    uint32_t struct_size;     // sizeof(quip_piece), set by the caller
+    int32_t finish_reason;    // enum quip_finish_reason: QUIP_FINISH_NONE until the answer ends
+    const char *text;         // whole characters, without a final NUL
+    size_t n_text;            // in bytes; 0 exactly when the answer has ended
+    const quip_token *tokens; // that were sampled since the previous piece
+    int n_tokens;             // 0 is possible
+} quip_piece;
 
-/* Figures of the answer so far. */
-QUIP_API void quip_session_get_result(const quip_session *session, quip_result *result);
+/* Generate the next piece of the model's turn. The first call after an append begins an answer.
+ * When the answer has ended, n_text is 0 and finish_reason says why; the call after that begins a
+ * new answer.
+ * `tokens` are all tokens that were sampled, also the one that ended the answer: their number adds
+ * up to quip_result.n_output_tokens. `text` may lag behind them, because it contains only whole
+ * characters, and because text that may become a stop text is held back. So the tokens of a piece
+ * are not exactly those of its text.
+ * A call that failed may be repeated: the answer continues where it was. */
+QUIP_API quip_status quip_session_next(quip_session *session, quip_piece *piece, quip_error *error);
 
-/* End the call that is running on this session, in prefill or decode, within about one layer's
- * time. The only call allowed from another thread at any time. A cancelled quip_append fails with
- * QUIP_E_CANCELLED and leaves the session as before it; a cancelled answer ends with
- * QUIP_FINISH_CANCELLED and keeps what was said, also when the cancel comes between the calls that
- * pull it. Before and after that it does nothing. */
-QUIP_API void quip_session_cancel(quip_session *session);
+/* What the answer has taken so far. */
+QUIP_API quip_status quip_session_get_result(const quip_session *session, quip_result *result,
+                                             quip_error *error);
 
-/* A second session that continues from the same point: same options, same context, same state of
- * the random generator. */
+/* ---- change a session ---- */
+
+/* Replace the options of a session, for what it does next. All of them change together, or none
+ * if the call fails.
+ * - max_output_tokens, top_k, top_p, temperature, stop, no_speculation and n_threads get the new
+ *   values, also if these are 0.
+ * - With has_seed the random numbers begin again from `seed`. Without it they continue.
+ * - n_context, no_template and chat_template cannot change: pass zero, or the same value as before.
+ * - `system` can change while the context is empty. After that, pass NULL or the same text.
+ * Fails with QUIP_E_ARGUMENT if an option is invalid or cannot change. */
+QUIP_API quip_status quip_session_set_options(quip_session *session,
+                                              const quip_session_options *options,
+                                              quip_error *error);
+
+/* Open a second session that continues from the same point: same options, context, adapter and
+ * random numbers. It shares nothing with the first one but the model and the adapter. */
 QUIP_API quip_status quip_session_clone(quip_session **copy, const quip_session *session,
                                         quip_error *error);
 
-/* Forget everything from token `position` on (0 <= position <= quip_session_position). Layers that
- * see a window keep little more than it: when more than 512 tokens were run behind `position`, the
- * next call may first run the text up to it again, with the same result. To come back to a point
- * again and again, continue from it in clones. */
+/* Remove all tokens from `position` on, with 0 <= position <= quip_session_position().
+ * A sliding-window layer keeps the keys and values of its window and of 512 more tokens. If more
+ * tokens are removed, the next call runs the remaining text again, with the same result. To return
+ * to one point many times, clone the session there. */
 QUIP_API quip_status quip_session_rewind(quip_session *session, int position, quip_error *error);
 
-/* Switch, scale or drop (NULL) a session's adapter; a scale of 0 is 1. The context's text stays:
- * the next call runs it again, with the new weights, so that the result is that of a session opened
- * with them. */
+/* Return to the state before the last call that appended a text or tokens, and remove everything
+ * since then, such as the answer. The options, the adapter and the random numbers stay. No effect
+ * if nothing was appended since the session was opened, rewound or undone. */
+QUIP_API quip_status quip_session_undo(quip_session *session, quip_error *error);
+
+QUIP_API int quip_session_position(const quip_session *session);  // tokens in the context
+QUIP_API int quip_session_n_context(const quip_session *session); // its capacity
+QUIP_API int quip_session_n_threads(const quip_session *session); // threads that it uses
+
+/* ---- adapters ---- */
+
+typedef struct quip_adapter quip_adapter;
+
+/* Load LoRA weights for a model: a PEFT folder (adapter_config.json and adapter_model.safetensors)
+ * or a MediaPipe LoRA file. Any number of sessions of that model may share the adapter. The weights
+ * of the model are not copied. If the adapter does not fit the model, the message says which tensor
+ * does not. */
+QUIP_API quip_status quip_adapter_open(quip_adapter **adapter, quip_model *model, const char *path,
+                                       quip_error *error);
+
+/* Load an adapter from a source: one MediaPipe LoRA file or one safetensors file. lora_alpha is
+ * read from the metadata of the safetensors file; without it the weights are not scaled. */
+QUIP_API quip_status quip_adapter_open_source(quip_adapter **adapter, quip_model *model,
+                                              const quip_source *source, quip_error *error);
+
+/* Close the adapter. Sessions that use it keep what they need of it. */
+QUIP_API void quip_adapter_close(quip_adapter *adapter);
+
+/* Use an adapter in a session from now on, instead of the one in use if there is one. NULL: none.
+ * Its effect is multiplied by `scale`: 1 is as trained, 0 is no effect, negative values are
+ * allowed. The text in the context stays. The next call runs it again with the new weights, so the
+ * result is that of a session that used the adapter from the beginning. */
 QUIP_API quip_status quip_session_set_adapter(quip_session *session, quip_adapter *adapter,
                                               float scale, quip_error *error);
 
-QUIP_API int quip_session_position(const quip_session *session);  // tokens in the context
-QUIP_API int quip_session_n_context(const quip_session *session); // tokens it can hold
-
 /* ---- tokens and logits ---- */
 
-/* Encode text to at most `capacity` ids (tokens may be NULL with capacity 0) and set *n_tokens to
- * the full count. No template, no beginning-of-sequence token. With `with_special`, control tokens
- * spelled out in the text ("<|im_end|>") become their ids; otherwise they are ordinary text. */
-QUIP_API quip_status quip_encode(const quip_model *model, const char *text, size_t n,
-                                 bool with_special, quip_token *tokens, int capacity, int *n_tokens,
-                                 quip_error *error);
+/* Convert text to token ids. At most `capacity` ids are written; `tokens` may be NULL if capacity
+ * is 0. *n_tokens becomes the full count. No template and no first token are added. If
+ * `with_special` is true, control tokens that are spelled out in the text ("<|im_end|>") become
+ * their ids; otherwise they are ordinary text. */
+QUIP_API quip_status quip_tokenize(const quip_model *model, const char *text, size_t n,
+                                   bool with_special, quip_token *tokens, int capacity,
+                                   int *n_tokens, quip_error *error);
 
-/* The text of a sequence of ids: at most `capacity` bytes are written (text may be NULL with
- * capacity 0), no NUL; *n is the full length. Control tokens have no text. Bytes that are no UTF-8
- * become U+FFFD. An id that the model does not have is an error. */
-QUIP_API quip_status quip_decode(const quip_model *model, const quip_token *tokens, int n_tokens,
-                                 char *text, size_t capacity, size_t *n, quip_error *error);
+/* Convert token ids to text. At most `capacity` bytes are written, without a final NUL; `text` may
+ * be NULL if capacity is 0. *n becomes the full length. Control tokens have no text. Bytes that are
+ * not valid UTF-8 become U+FFFD. Fails with QUIP_E_ARGUMENT if the model has no such id. */
+QUIP_API quip_status quip_detokenize(const quip_model *model, const quip_token *tokens,
+                                     int n_tokens, char *text, size_t capacity, size_t *n,
+                                     quip_error *error);
 
-/* Run the model over `tokens`, which follow those already in the context; the position is then n
- * higher. May be called in pieces: two calls leave the same logits as one. On failure the session
- * is as it was before. QUIP_E_CONTEXT_FULL when the position would pass n_context. */
-QUIP_API quip_status quip_prefill(quip_session *session, const quip_token *tokens, int n,
-                                  quip_error *error);
+/* The token ids that quip_session_append would add to the context for this text now, template
+ * included. Otherwise like quip_tokenize. The session does not change. */
+QUIP_API quip_status quip_session_tokenize(const quip_session *session, quip_role role,
+                                           const char *text, size_t n, quip_token *tokens,
+                                           int capacity, int *n_tokens, quip_error *error);
 
-/* Receives the logits [vocab_size] that follow the token at `position`; valid during the call.
+/* Run the model over n tokens, which follow those already in the context. Two calls give the same
+ * logits as one call with all tokens. Fails with QUIP_E_CONTEXT_FULL if the context would exceed
+ * n_context tokens. */
+QUIP_API quip_status quip_session_prefill(quip_session *session, const quip_token *tokens, int n,
+                                          quip_error *error);
+
+/* Receives the logits [vocab_size] that follow the token at `position`, valid during the call.
  * Return false to stop. */
 typedef bool quip_on_logits(void *user, int position, const float *logits);
 
-/* quip_prefill that shows the logits of every position, in order. Slower: the vocabulary projection
- * runs for every token. */
-QUIP_API quip_status quip_prefill_logits(quip_session *session, const quip_token *tokens, int n,
-                                         quip_on_logits *on_logits, void *user, quip_error *error);
+/* Like quip_session_prefill, but report the logits after every token, in order. Slower, because the
+ * output matrix runs for every token. Fails with QUIP_E_CANCELLED if the callback returns false. */
+QUIP_API quip_status quip_session_prefill_logits(quip_session *session, const quip_token *tokens,
+                                                 int n, quip_on_logits *on_logits, void *user,
+                                                 quip_error *error);
 
-/* The logits [vocab_size] after the last token, valid until the next call on this session; NULL
- * when that token has not been run: before the first, after a rewind, and in an answer, whose last
- * token runs when the next one is wanted. */
-QUIP_API const float *quip_logits(const quip_session *session);
+/* The logits [vocab_size] after the last token, valid until the next call on the session. NULL if
+ * the model has not run that token: before the first token, after a rewind, and during an answer,
+ * whose last token runs when the next one is requested. */
+QUIP_API const float *quip_session_logits(const quip_session *session);
+
+/* ---- prefill in steps ---- */
+
+/* Like quip_session_append and quip_session_prefill, but only add the tokens to the context.
+ * *n_left becomes the number of tokens that quip_session_run has to run; NULL is allowed. Any other
+ * call that needs these tokens runs what is left of them. For event loops that must not block:
+ *
+ *     int n_left;
+ *     status = quip_session_begin_append(session, QUIP_ROLE_USER, text, n, &n_left, &error);
+ *     while (!status && n_left > 0)
+ *         status = quip_session_run(session, 64, &n_left, &error); // and look at other events
+ */
+QUIP_API quip_status quip_session_begin_append(quip_session *session, quip_role role,
+                                               const char *text, size_t n, int *n_left,
+                                               quip_error *error);
+QUIP_API quip_status quip_session_begin_prefill(quip_session *session, const quip_token *tokens,
+                                                int n, int *n_left, quip_error *error);
+
+/* Run at most max_tokens of the tokens that have not run yet. *n_left becomes the number of those
+ * that are left; NULL is allowed. The size of the steps does not change the result. Steps of 64
+ * tokens and more take about as long as one call for all. If a step fails or is cancelled, the
+ * session is as before the begin. quip_session_undo also stops a prefill that has begun. */
+QUIP_API quip_status quip_session_run(quip_session *session, int max_tokens, int *n_left,
+                                      quip_error *error);
 
 /* ---- planning ---- */
 
-/* What a model and a context will take, in bytes. */
+/* The memory that a model and one session need, in bytes. */
 typedef struct quip_plan {
-    uint64_t file_bytes;    // the file: mapped, its pages are shared between processes; with
-                            // no_mmap or from a source, in memory of its own
-    uint64_t kv_bytes;      // keys and values when the context is full; a layer that sees a window
-                            // keeps that and a few blocks of positions
-    uint64_t scratch_bytes; // everything else a session owns
-    uint64_t model_bytes;   // memory the open model owns beside the mapping
+    uint32_t struct_size;   // sizeof(quip_plan), set by the caller
     int n_context;          // that the numbers are for
+    uint64_t file_bytes;    // the file. If it is mapped, processes share its memory
+    uint64_t model_bytes;   // what an open model needs beside the file
+    uint64_t kv_bytes;      // keys and values of a full context
+    uint64_t scratch_bytes; // everything else that a session needs
 } quip_plan;
 
-/* Compute a plan, before any weight is read: of the model only the header and the tokenizer are
- * looked at, the session's memory is added up. */
-QUIP_API quip_status quip_plan_memory(quip_plan *plan, const char *path,
-                                      const quip_model_options *model_options,
-                                      const quip_session_options *session_options,
-                                      quip_error *error);
-
-/* The same from a caller's source. In a file that Quip or the original wrote, what is read lies
- * before the weights: the rest of the file need not be there yet. */
-QUIP_API quip_status quip_plan_memory_source(quip_plan *plan, const quip_source *source,
-                                             const quip_model_options *model_options,
-                                             const quip_session_options *session_options,
-                                             quip_error *error);
+/* Compute the memory that a model and a session with these options need. To plan for a file before
+ * it is loaded, open its path or source with no_weights:
+ *
+ *     const quip_model_options header = { .no_weights = true };
+ *     quip_plan plan = { .struct_size = sizeof plan };
+ *     if (quip_model_open(&model, path, &header, &error) ||
+ *         quip_model_plan(model, &session_options, &plan, &error))
+ */
+QUIP_API quip_status quip_model_plan(const quip_model *model, const quip_session_options *options,
+                                     quip_plan *plan, quip_error *error);
 
 #ifdef __cplusplus
 }

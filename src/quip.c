@@ -1,16 +1,87 @@
-/* quip.c: the public functions: the story, file to text. They check arguments and call. */
+/* quip.c: the public functions. Each checks its arguments and calls the engine. */
 #include "engine/engine.h"
 
+#include <assert.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* ---- structs of quip.h ---- */
+
+/* Programs and bindings rely on these sizes. The second one is for 32-bit pointers, where uint64_t
+ * is aligned to 8 bytes (wasm32, ARM); 32-bit x86 aligns it to 4. */
+struct alignment_probe {
+    char c;
+    uint64_t u;
+};
+#define IS_ALIGNED_TO_4 (offsetof(struct alignment_probe, u) == 4)
+#define ASSERT_SIZE(type, on_64, on_32)                                                            \
+    _Static_assert(IS_ALIGNED_TO_4 || sizeof(type) == (sizeof(void *) == 8 ? (on_64) : (on_32)),   \
+                   "the size of " #type " is part of the binary interface")
+
+ASSERT_SIZE(quip_error, 512, 512);
+ASSERT_SIZE(quip_source, 64, 56);
+ASSERT_SIZE(quip_model_options, 88, 80);
+ASSERT_SIZE(quip_model_info, 88, 80);
+ASSERT_SIZE(quip_session_options, 96, 88);
+ASSERT_SIZE(quip_result, 48, 48);
+ASSERT_SIZE(quip_piece, 40, 24);
+ASSERT_SIZE(quip_plan, 40, 40);
+_Static_assert(sizeof(atomic_bool) == 1, "quip_session_cancel_flag is the address of one byte");
+
+#define MAX_STRUCT_SIZE 1024 // a larger struct_size is not initialized
+
+static quip_status missing(quip_error *error, const char *what)
+{
+    return qp_fail(error, QUIP_E_ARGUMENT, "%s is NULL", what);
+}
+
+/* Check a struct that the library fills. min_size is its size in version 0.1. */
+static quip_status check_output(const void *to, const char *name, size_t min_size,
+                                quip_error *error)
+{
+    uint32_t size;
+    if (!to)
+        return missing(error, name);
+    memcpy(&size, to, sizeof size);
+    if (size < min_size || size > MAX_STRUCT_SIZE)
+        return qp_fail(error, QUIP_E_ARGUMENT, "%s->struct_size is %u; must be %zu to %d", name,
+                       (unsigned)size, min_size, MAX_STRUCT_SIZE);
+    return QUIP_OK;
+}
+
+/* Copy a struct of from_size bytes to the caller's, except its struct_size. The caller's struct may
+ * be shorter, or longer: then its other fields become 0. */
+static void fill_output(void *to, const void *from, size_t from_size)
+{
+    uint32_t size;
+    memcpy(&size, to, sizeof size);
+    assert(size >= sizeof size && size <= MAX_STRUCT_SIZE && from_size >= sizeof size);
+    const size_t n = size < from_size ? size : from_size;
+    memcpy((char *)to + sizeof size, (const char *)from + sizeof size, n - sizeof size);
+    memset((char *)to + n, 0, size - n);
+}
+
+/* ---- library ---- */
 
 const char *quip_version(void)
 {
     return QUIP_VERSION;
 }
 
-static quip_status missing(quip_error *error, const char *what)
+quip_status quip_backend_check(quip_backend backend, quip_error *error)
 {
-    return qp_fail(error, QUIP_E_ARGUMENT, "%s is NULL", what);
+    return qp_options_check_backend((int32_t)backend, error);
+}
+
+void *quip_memory_alloc(size_t n)
+{
+    return n ? qp_alloc_pages(n) : NULL;
+}
+
+void quip_memory_free(void *memory, size_t n)
+{
+    if (memory)
+        qp_free_pages(memory, n);
 }
 
 /* ---- models ---- */
@@ -23,10 +94,12 @@ quip_status quip_model_open(quip_model **model, const char *path, const quip_mod
     if (!model || !path)
         return missing(error, model ? "path" : "model");
     *model = NULL;
+    if ((status = qp_options_check_model(options, error)))
+        return status;
     if (qp_path_is_folder(path))
         return qp_fail(error, QUIP_E_IO,
-                       "%s: is a folder, not a model file; if a checkpoint is in it, convert that "
-                       "first: quip convert %s model.bin",
+                       "%s: is a folder, not a model file; if it contains a checkpoint, convert "
+                       "it first: quip convert %s model.bin",
                        path, path);
     if ((status = qp_file_open(&file, path, error)))
         return status;
@@ -38,30 +111,44 @@ quip_status quip_model_open_source(quip_model **model, const quip_source *source
 {
     struct file file;
     quip_status status;
-    if (!model || !source || !source->read_at)
-        return missing(error, !model ? "model" : !source ? "source" : "source->read_at");
+    if (!model)
+        return missing(error, "model");
     *model = NULL;
-    if ((status = qp_file_open_source(&file, source, error)))
+    if ((status = qp_options_check_model(options, error)) ||
+        (status = qp_options_check_source(source, error)) ||
+        (status = qp_file_open_source(&file, source, error)))
         return status;
     return qp_model_open(model, &file, options, error);
 }
 
 quip_status quip_model_open_memory(quip_model **model, const void *bytes, size_t n,
-                                   void (*release)(void *user), void *user,
+                                   quip_on_release *release, void *user,
                                    const quip_model_options *options, quip_error *error)
 {
     struct file file;
     quip_status status;
-    if (!model || !bytes)
-        return missing(error, model ? "bytes" : "model");
+    if (!model)
+        return missing(error, "model");
     *model = NULL;
+    if (!bytes)
+        return missing(error, "bytes");
+    if ((status = qp_options_check_model(options, error)))
+        return status;
     if ((uintptr_t)bytes % sizeof(float))
         return qp_fail(error, QUIP_E_ARGUMENT,
-                       "the bytes of the model begin at an address that is no multiple of 4; "
-                       "align them, best to 64");
-    qp_file_open_memory(&file, bytes, n, "model");
-    if ((status = qp_model_open(model, &file, options, error)))
+                       "the model's bytes start at address %p; must be a multiple of 4, best of 64",
+                       bytes);
+    const char *name = options && options->name ? options->name : "model";
+    char *copy = malloc(strlen(name) + 1);
+    if (!copy)
+        return qp_fail_memory(error, "a model's name", strlen(name) + 1);
+    strcpy(copy, name);
+    qp_file_open_memory(&file, bytes, n, copy);
+    if ((status = qp_model_open(model, &file, options, error))) {
+        free(copy);
         return status;
+    }
+    (*model)->name = copy;
     (*model)->file.release = release;
     (*model)->file.release_user = user;
     return QUIP_OK;
@@ -72,10 +159,18 @@ void quip_model_close(quip_model *model)
     qp_model_release(model);
 }
 
-void quip_model_get_info(const quip_model *model, quip_model_info *info)
+quip_status quip_model_get_info(const quip_model *model, quip_model_info *info, quip_error *error)
 {
+    static const quip_model_info empty;
+    const quip_status status = check_output(info, "info", sizeof(quip_model_info), error);
+    if (status)
+        return status;
+    fill_output(info, &empty, sizeof empty);
+    if (!model)
+        return missing(error, "model");
     const struct config *c = &model->config;
-    *info = (quip_model_info){
+    const quip_model_info found = {
+        .backend = model->options.backend,
         .architecture = c->family->name,
         .weights = model->weights_name,
         .n_parameters = model->n_parameters,
@@ -89,66 +184,62 @@ void quip_model_get_info(const quip_model *model, quip_model_info *info)
         .vocab_size = c->vocab_size,
         .n_context_max = c->n_context_max,
         .bos = c->bos,
+        .n_threads = qp_options_n_threads(model),
         .has_template = model->chat != NULL,
     };
+    fill_output(info, &found, sizeof found);
+    return QUIP_OK;
 }
 
-/* `file` is open and is taken over. */
-static quip_status plan_memory(quip_plan *plan, struct file *file,
-                               const quip_session_options *options, quip_error *error)
+quip_status quip_model_plan(const quip_model *model, const quip_session_options *options,
+                            quip_plan *plan, quip_error *error)
 {
-    quip_model *model;
-    quip_status status = qp_model_open_header(&model, file, error);
+    quip_plan found = { 0 };
+    quip_status status = check_output(plan, "plan", sizeof(quip_plan), error);
     if (status)
         return status;
-    status = qp_session_measure(model, options, plan, error);
-    quip_model_close(model);
+    status = model ? qp_session_measure(model, options, &found, error) : missing(error, "model");
+    fill_output(plan, &found, sizeof found);
     return status;
-}
-
-quip_status quip_plan_memory(quip_plan *plan, const char *path,
-                             const quip_model_options *model_options,
-                             const quip_session_options *session_options, quip_error *error)
-{
-    struct file file;
-    (void)model_options; // none of them changes a number
-    if (!plan || !path)
-        return missing(error, plan ? "path" : "plan");
-    const quip_status status = qp_file_open(&file, path, error);
-    return status ? status : plan_memory(plan, &file, session_options, error);
-}
-
-quip_status quip_plan_memory_source(quip_plan *plan, const quip_source *source,
-                                    const quip_model_options *model_options,
-                                    const quip_session_options *session_options, quip_error *error)
-{
-    struct file file;
-    (void)model_options;
-    if (!plan || !source)
-        return missing(error, plan ? "source" : "plan");
-    const quip_status status = qp_file_open_source(&file, source, error);
-    return status ? status : plan_memory(plan, &file, session_options, error);
 }
 
 /* ---- adapters ---- */
 
+static quip_status check_has_weights(const quip_model *model, quip_error *error)
+{
+    if (model->has_no_weights)
+        return qp_fail(error, QUIP_E_ARGUMENT, "%s: was opened with no_weights; open it without",
+                       model->file.name);
+    return QUIP_OK;
+}
+
 quip_status quip_adapter_open(quip_adapter **adapter, quip_model *model, const char *path,
                               quip_error *error)
 {
-    if (!adapter || !model || !path)
-        return missing(error, "adapter, model or path");
-    return qp_adapter_load(adapter, model, path, error);
+    if (!adapter)
+        return missing(error, "adapter");
+    *adapter = NULL;
+    if (!model || !path)
+        return missing(error, model ? "path" : "model");
+    const quip_status status = check_has_weights(model, error);
+    return status ? status : qp_adapter_load(adapter, model, path, error);
 }
 
 quip_status quip_adapter_open_source(quip_adapter **adapter, quip_model *model,
                                      const quip_source *source, quip_error *error)
 {
     struct file file;
-    if (!adapter || !model || !source)
-        return missing(error, "adapter, model or source");
+    quip_status status;
+    if (!adapter)
+        return missing(error, "adapter");
     *adapter = NULL;
-    const quip_status status = qp_file_open_source(&file, source, error);
-    return status ? status : qp_adapter_load_file(adapter, model, &file, error);
+    if (!model)
+        return missing(error, "model");
+    if ((status = check_has_weights(model, error)) ||
+        (status = qp_options_check_source(source, error)) ||
+        (status = qp_file_open_source(&file, source, error)))
+        return status;
+    return qp_adapter_load_file(adapter, model, &file, error);
 }
 
 void quip_adapter_close(quip_adapter *adapter)
@@ -161,9 +252,13 @@ void quip_adapter_close(quip_adapter *adapter)
 quip_status quip_session_open(quip_session **session, quip_model *model,
                               const quip_session_options *options, quip_error *error)
 {
-    if (!session || !model)
-        return missing(error, session ? "model" : "session");
-    return qp_session_open(session, model, options, error);
+    if (!session)
+        return missing(error, "session");
+    *session = NULL;
+    if (!model)
+        return missing(error, "model");
+    const quip_status status = check_has_weights(model, error);
+    return status ? status : qp_session_open(session, model, options, error);
 }
 
 void quip_session_close(quip_session *session)
@@ -173,36 +268,55 @@ void quip_session_close(quip_session *session)
 
 quip_status quip_session_clone(quip_session **copy, const quip_session *session, quip_error *error)
 {
-    if (!copy || !session)
-        return missing(error, copy ? "session" : "copy");
+    if (!copy)
+        return missing(error, "copy");
+    *copy = NULL;
+    if (!session)
+        return missing(error, "session");
     return qp_session_clone(copy, session, error);
 }
 
-quip_status quip_session_rewind(quip_session *session, int position, quip_error *error)
+quip_status quip_session_set_options(quip_session *session, const quip_session_options *options,
+                                     quip_error *error)
 {
     if (!session)
         return missing(error, "session");
-    if (position < 0 || position > session->n)
-        return qp_fail(error, QUIP_E_ARGUMENT, "cannot rewind to position %d: the context has %d",
-                       position, session->n);
-    qp_answer_end(session);
-    qp_session_rewind(session, position);
-    return QUIP_OK;
+    return qp_session_set_options(session, options, error);
+}
+
+quip_status quip_session_set_adapter(quip_session *session, quip_adapter *adapter, float scale,
+                                     quip_error *error)
+{
+    if (!session)
+        return missing(error, "session");
+    session->has_begun_step = false;
+    return qp_session_set_adapter(session, adapter, scale, error);
 }
 
 int quip_session_position(const quip_session *session)
 {
-    return session->n;
+    return session ? session->n : 0;
 }
 
 int quip_session_n_context(const quip_session *session)
 {
-    return session->options.n_context;
+    return session ? session->options.n_context : 0;
 }
 
-void quip_session_get_result(const quip_session *session, quip_result *result)
+int quip_session_n_threads(const quip_session *session)
 {
-    *result = session->result;
+    return session ? qp_session_n_threads(session) : 0;
+}
+
+quip_status quip_session_get_result(const quip_session *session, quip_result *result,
+                                    quip_error *error)
+{
+    static const quip_result empty;
+    const quip_status status = check_output(result, "result", sizeof(quip_result), error);
+    if (status)
+        return status;
+    fill_output(result, session ? &session->result : &empty, sizeof empty);
+    return session ? QUIP_OK : missing(error, "session");
 }
 
 void quip_session_cancel(quip_session *session)
@@ -211,93 +325,296 @@ void quip_session_cancel(quip_session *session)
         atomic_store(&session->cancelled, true);
 }
 
-quip_status quip_session_set_adapter(quip_session *session, quip_adapter *adapter, float scale,
-                                     quip_error *error)
+void *quip_session_cancel_flag(quip_session *session)
 {
-    if (!session)
-        return missing(error, "session");
-    return qp_session_set_adapter(session, adapter, scale, error);
+    return session ? &session->cancelled : NULL;
 }
 
-/* ---- text ---- */
+/* ---- append ---- */
 
-quip_status quip_append(quip_session *session, quip_role role, const char *text, size_t n,
-                        quip_error *error)
+/* New text or new tokens: from here quip_session_undo goes back to this point. */
+static void begin_input(quip_session *s)
 {
-    if (!session || (!text && n))
-        return missing(error, session ? "text" : "session");
+    qp_turn_begin_input(s);
+    s->undo = qp_session_place(s);
+    s->has_begun_step = false;
+}
+
+static quip_status check_text(const quip_session *s, quip_role role, const char *text, size_t n,
+                              quip_error *error)
+{
+    if (!s || (!text && n))
+        return missing(error, s ? "text" : "session");
     if ((int)role < QUIP_ROLE_NONE || role > QUIP_ROLE_SYSTEM)
-        return qp_fail(error, QUIP_E_ARGUMENT, "role is %d; possible is 0 to 3", (int)role);
-    qp_turn_begin_input(session);
+        return qp_fail(error, QUIP_E_ARGUMENT, "role is %d; must be 0 to 3", (int)role);
+    return QUIP_OK;
+}
+
+static quip_status check_tokens(const quip_session *s, const quip_token *tokens, int n,
+                                quip_error *error)
+{
+    if (!s || (!tokens && n > 0))
+        return missing(error, s ? "tokens" : "session");
+    if (n < 0)
+        return qp_fail(error, QUIP_E_ARGUMENT, "n is %d; must not be negative", n);
+    return QUIP_OK;
+}
+
+quip_status quip_session_append(quip_session *session, quip_role role, const char *text, size_t n,
+                                quip_error *error)
+{
+    const quip_status status = check_text(session, role, text, n, error);
+    if (status)
+        return status;
+    begin_input(session);
     return qp_turn_append(session, role, text ? text : "", n, error);
 }
 
-quip_status quip_next(quip_session *session, const char **text, size_t *n,
-                      quip_finish_reason *reason, quip_error *error)
+/* Append tokens that belong to no role, without running them. */
+static quip_status push_tokens(quip_session *s, const quip_token *tokens, int n, quip_error *error)
 {
-    if (!session || !text || !n || !reason)
-        return missing(error, "session, text, n or reason");
-    return qp_answer_next(session, text, n, reason, error);
+    const quip_status status = qp_session_push(s, tokens, n, QUIP_ROLE_NONE, error);
+    if (status)
+        return status;
+    s->has_begun = true;
+    s->role = QUIP_ROLE_NONE;
+    s->result.n_prompt_tokens += n;
+    return QUIP_OK;
 }
 
-quip_status quip_generate(quip_session *session, const char *prompt, size_t n,
-                          quip_on_text *on_text, void *user, quip_result *result, quip_error *error)
+/* With is_each, report the logits of every token to on_logits. */
+static quip_status prefill(quip_session *s, const quip_token *tokens, int n, bool is_each,
+                           quip_on_logits *on_logits, void *user, quip_error *error)
 {
-    quip_finish_reason reason = QUIP_FINISH_NONE;
-    const char *text;
-    size_t n_text;
-    if (!session)
-        return missing(error, "session");
-    const struct place before = qp_session_place(session);
-    quip_status status = quip_append(session, QUIP_ROLE_USER, prompt, n, error);
-    while (!status && !reason) {
-        status = quip_next(session, &text, &n_text, &reason, error);
-        if (status && !session->answer.is_open) // no room for the template's text before the answer
-            qp_session_return(session, &before);
-        if (!status && n_text && on_text && !on_text(user, text, n_text)) {
-            qp_answer_end(session);
-            reason = session->result.finish_reason = QUIP_FINISH_CALLBACK;
-            session->start_ns = 0;
-        }
-    }
-    if (result)
-        *result = session->result;
+    quip_status status = check_tokens(s, tokens, n, error);
+    if (status)
+        return status;
+    begin_input(s);
+    const uint64_t start_ns = qp_now_ns();
+    if (is_each) // earlier tokens that have not run are not reported
+        status = qp_session_feed(s, error);
+    if (!status)
+        status = push_tokens(s, tokens, n, error);
+    if (!status && n > 0)
+        status =
+            is_each ? qp_session_feed_all(s, on_logits, user, error) : qp_session_feed(s, error);
+    if (status)
+        qp_session_return(s, &s->undo);
+    else
+        s->result.prefill_ns += qp_now_ns() - start_ns;
     return status;
 }
 
-/* ---- tokens and logits ---- */
+quip_status quip_session_prefill(quip_session *session, const quip_token *tokens, int n,
+                                 quip_error *error)
+{
+    return prefill(session, tokens, n, false, NULL, NULL, error);
+}
 
-quip_status quip_encode(const quip_model *model, const char *text, size_t n, bool with_special,
-                        quip_token *tokens, int capacity, int *n_tokens, quip_error *error)
+quip_status quip_session_prefill_logits(quip_session *session, const quip_token *tokens, int n,
+                                        quip_on_logits *on_logits, void *user, quip_error *error)
+{
+    return prefill(session, tokens, n, true, on_logits, user, error);
+}
+
+const float *quip_session_logits(const quip_session *session)
+{
+    return session ? qp_session_logits(session) : NULL;
+}
+
+/* ---- append in steps ---- */
+
+/* The tokens of a step are in the context, unless `status` is a failure. */
+static quip_status end_begin(quip_session *s, quip_status status, int *n_left)
+{
+    s->has_begun_step = !status;
+    if (n_left)
+        *n_left = status ? 0 : s->n - s->run.pos;
+    return status;
+}
+
+quip_status quip_session_begin_append(quip_session *session, quip_role role, const char *text,
+                                      size_t n, int *n_left, quip_error *error)
+{
+    const quip_status status = check_text(session, role, text, n, error);
+    if (status)
+        return status;
+    begin_input(session);
+    return end_begin(session, qp_turn_push(session, role, text ? text : "", n, error), n_left);
+}
+
+quip_status quip_session_begin_prefill(quip_session *session, const quip_token *tokens, int n,
+                                       int *n_left, quip_error *error)
+{
+    const quip_status status = check_tokens(session, tokens, n, error);
+    if (status)
+        return status;
+    begin_input(session);
+    return end_begin(session, push_tokens(session, tokens, n, error), n_left);
+}
+
+quip_status quip_session_run(quip_session *session, int max_tokens, int *n_left, quip_error *error)
+{
+    if (!session)
+        return missing(error, "session");
+    if (max_tokens < 1)
+        return qp_fail(error, QUIP_E_ARGUMENT, "max_tokens is %d; must be at least 1", max_tokens);
+    const quip_status status =
+        session->run.pos < session->n ? qp_turn_run(session, max_tokens, error) : QUIP_OK;
+    if (status && session->has_begun_step)
+        qp_session_return(session, &session->undo);
+    const int n = session->n - session->run.pos;
+    if (status || n <= 0)
+        session->has_begun_step = false;
+    if (n_left)
+        *n_left = n > 0 ? n : 0;
+    return status;
+}
+
+quip_status quip_session_undo(quip_session *session, quip_error *error)
+{
+    if (!session)
+        return missing(error, "session");
+    qp_answer_end(session);
+    qp_session_return(session, &session->undo);
+    session->has_begun_step = false;
+    if (!session->result.n_prompt_tokens) // nothing of the turn is left
+        session->start_ns = 0;
+    return QUIP_OK;
+}
+
+quip_status quip_session_rewind(quip_session *session, int position, quip_error *error)
+{
+    if (!session)
+        return missing(error, "session");
+    if (position < 0 || position > session->n)
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "position is %d; must be 0 to %d, the end of the "
+                       "context",
+                       position, session->n);
+    qp_answer_end(session);
+    qp_session_rewind(session, position);
+    session->undo = qp_session_place(session);
+    session->has_begun_step = false;
+    return QUIP_OK;
+}
+
+/* ---- answers ---- */
+
+quip_status quip_session_next(quip_session *session, quip_piece *piece, quip_error *error)
+{
+    quip_piece next = { 0 };
+    quip_status status = check_output(piece, "piece", sizeof(quip_piece), error);
+    if (status)
+        return status;
+    if (session) {
+        session->has_begun_step = false;
+        status = qp_answer_next(session, &next, error);
+    } else {
+        status = missing(error, "session");
+    }
+    fill_output(piece, &next, sizeof next);
+    return status;
+}
+
+/* Generate the answer, each piece to on_text. */
+static quip_status generate(quip_session *s, quip_on_text *on_text, void *user, quip_error *error)
+{
+    quip_piece piece = { 0 };
+    while (!piece.finish_reason) {
+        const quip_status status = qp_answer_next(s, &piece, error);
+        if (status && !s->answer.is_open) // no capacity for the template's text before the answer
+            qp_session_return(s, &s->undo);
+        if (status)
+            return status;
+        if (piece.n_text && on_text && !on_text(user, piece.text, piece.n_text)) {
+            qp_answer_end(s);
+            s->result.finish_reason = QUIP_FINISH_CALLBACK;
+            s->start_ns = 0;
+            return QUIP_OK;
+        }
+    }
+    return QUIP_OK;
+}
+
+quip_status quip_session_generate(quip_session *session, const char *prompt, size_t n,
+                                  quip_on_text *on_text, void *user, quip_result *result,
+                                  quip_error *error)
+{
+    quip_status status =
+        result ? check_output(result, "result", sizeof(quip_result), error) : QUIP_OK;
+    if (status)
+        return status;
+    status = quip_session_append(session, QUIP_ROLE_USER, prompt, n, error);
+    if (!status)
+        status = generate(session, on_text, user, error);
+    if (result)
+        quip_session_get_result(session, result, NULL);
+    return status;
+}
+
+/* ---- tokens ---- */
+
+/* Copy ids to a caller's array; *n_tokens is the full count. */
+static void copy_ids(const struct tokens *list, quip_token *tokens, int capacity, int *n_tokens)
+{
+    const int n = qp_min(list->n, capacity);
+    if (n > 0)
+        memcpy(tokens, list->ids, (size_t)n * sizeof *tokens);
+    *n_tokens = list->n;
+}
+
+quip_status quip_tokenize(const quip_model *model, const char *text, size_t n, bool with_special,
+                          quip_token *tokens, int capacity, int *n_tokens, quip_error *error)
 {
     struct tokens list = { 0 };
-    if (!model || (!text && n) || !n_tokens || (!tokens && capacity > 0))
-        return missing(error, "model, text, tokens or n_tokens");
-    quip_status status =
+    if (!model || (!text && n))
+        return missing(error, model ? "text" : "model");
+    if (!n_tokens || (!tokens && capacity > 0))
+        return missing(error, n_tokens ? "tokens" : "n_tokens");
+    const quip_status status =
         qp_tokenizer_encode(model->tokenizer, text ? text : "", n, with_special, &list, error);
-    if (!status) {
-        const int n_copied = list.n < capacity ? list.n : capacity;
-        if (n_copied > 0)
-            memcpy(tokens, list.ids, (size_t)n_copied * sizeof *tokens);
-        *n_tokens = list.n;
-    }
+    if (!status)
+        copy_ids(&list, tokens, capacity, n_tokens);
     qp_tokens_close(&list);
     return status;
 }
 
-quip_status quip_decode(const quip_model *model, const quip_token *tokens, int n_tokens, char *text,
-                        size_t capacity, size_t *n, quip_error *error)
+quip_status quip_session_tokenize(const quip_session *session, quip_role role, const char *text,
+                                  size_t n, quip_token *tokens, int capacity, int *n_tokens,
+                                  quip_error *error)
+{
+    struct tokens list = { 0 };
+    quip_status status = check_text(session, role, text, n, error);
+    if (status)
+        return status;
+    if (!n_tokens || (!tokens && capacity > 0))
+        return missing(error, n_tokens ? "tokens" : "n_tokens");
+    quip_session *s = (quip_session *)session;
+    const size_t n_system = s->system.n;
+    status = qp_turn_tokens(s, s->chat ? role : QUIP_ROLE_NONE, text ? text : "", n, &list, error);
+    s->system.n = n_system; // a system text that waits for the user's is not added
+    if (!status)
+        copy_ids(&list, tokens, capacity, n_tokens);
+    qp_tokens_close(&list);
+    return status;
+}
+
+quip_status quip_detokenize(const quip_model *model, const quip_token *tokens, int n_tokens,
+                            char *text, size_t capacity, size_t *n, quip_error *error)
 {
     struct detokenizer state = { 0 };
     struct bytes out = { 0 };
-    if (!model || (!tokens && n_tokens > 0) || (!text && capacity) || !n)
-        return missing(error, "model, tokens, text or n");
-    const int n_vocab = model->config.vocab_size;
+    if (!model || (!tokens && n_tokens > 0))
+        return missing(error, model ? "tokens" : "model");
+    if (!n || (!text && capacity))
+        return missing(error, n ? "text" : "n");
+    const int vocab_size = model->config.vocab_size;
     bool ok = true;
     for (int i = 0; i < n_tokens; i++)
-        if (tokens[i] < 0 || tokens[i] >= n_vocab)
-            return qp_fail(error, QUIP_E_ARGUMENT, "token %d is %d; ids of this model are 0 to %d",
-                           i, tokens[i], n_vocab - 1);
+        if (tokens[i] < 0 || tokens[i] >= vocab_size)
+            return qp_fail(error, QUIP_E_ARGUMENT, "token %d is %d; must be 0 to %d", i, tokens[i],
+                           vocab_size - 1);
     for (int i = 0; ok && i < n_tokens; i++)
         ok = qp_detokenize(model->tokenizer, &state, tokens[i], &out);
     ok = ok && qp_detokenize_end(model->tokenizer, &state, &out);
@@ -305,45 +622,5 @@ quip_status quip_decode(const quip_model *model, const quip_token *tokens, int n
         memcpy(text, out.data, out.n < capacity ? out.n : capacity);
     *n = ok ? out.n : 0;
     qp_bytes_close(&out);
-    return ok ? QUIP_OK : qp_fail_memory(error, "decoded text", (size_t)n_tokens);
-}
-
-static quip_status prefill(quip_session *s, const quip_token *tokens, int n, bool all,
-                           quip_on_logits *on_logits, void *user, quip_error *error)
-{
-    if (!s || (!tokens && n > 0) || n < 0)
-        return missing(error, s ? "tokens" : "session");
-    qp_turn_begin_input(s);
-    const struct place before = qp_session_place(s);
-    const uint64_t start_ns = qp_now_ns();
-    quip_status status = all ? qp_session_feed(s, error) : QUIP_OK; // only the new ones are shown
-    if (!status)
-        status = qp_session_push(s, tokens, n, QUIP_ROLE_NONE, error);
-    if (!status && n > 0)
-        status = all ? qp_session_feed_all(s, on_logits, user, error) : qp_session_feed(s, error);
-    if (status) {
-        qp_session_return(s, &before);
-        return status;
-    }
-    s->has_begun = true;
-    s->role = QUIP_ROLE_NONE;
-    s->result.n_prompt_tokens += n;
-    s->result.prefill_ns += qp_now_ns() - start_ns;
-    return QUIP_OK;
-}
-
-quip_status quip_prefill(quip_session *session, const quip_token *tokens, int n, quip_error *error)
-{
-    return prefill(session, tokens, n, false, NULL, NULL, error);
-}
-
-quip_status quip_prefill_logits(quip_session *session, const quip_token *tokens, int n,
-                                quip_on_logits *on_logits, void *user, quip_error *error)
-{
-    return prefill(session, tokens, n, true, on_logits, user, error);
-}
-
-const float *quip_logits(const quip_session *session)
-{
-    return qp_session_logits(session);
+    return ok ? QUIP_OK : qp_fail_memory(error, "a text", (size_t)n_tokens);
 }

@@ -256,7 +256,8 @@ static quip_model *open_model(size_t kind)
 {
     quip_model *model;
     quip_error error = { 0 };
-    check(quip_model_open(&model, model_paths[kind], NULL, &error), &error);
+    const quip_model_options options = { .n_threads = 5 };
+    check(quip_model_open(&model, model_paths[kind], &options, &error), &error);
     return model;
 }
 
@@ -276,17 +277,16 @@ static quip_session *open_session(quip_model *model, quip_adapter *adapter, floa
 {
     quip_session *s;
     quip_error error = { 0 };
-    const quip_session_options options = {
-        .n_context = 2 * N_PROMPT, .n_threads = 2, .adapter = adapter, .adapter_scale = scale
-    };
+    const quip_session_options options = { .n_context = 2 * N_PROMPT, .n_threads = 2 };
     check(quip_session_open(&s, model, &options, &error), &error);
+    check(quip_session_set_adapter(s, adapter, scale, &error), &error);
     return s;
 }
 
 static void prefill(quip_session *s, const quip_token *tokens, int n)
 {
     quip_error error = { 0 };
-    check(quip_prefill(s, tokens, n, &error), &error);
+    check(quip_session_prefill(s, tokens, n, &error), &error);
 }
 
 static void set_adapter(quip_session *s, quip_adapter *adapter, float scale)
@@ -297,14 +297,14 @@ static void set_adapter(quip_session *s, quip_adapter *adapter, float scale)
 
 static void assert_same_logits(quip_session *a, quip_session *b)
 {
-    assert_non_null(quip_logits(a));
-    assert_non_null(quip_logits(b));
-    assert_memory_equal(quip_logits(a), quip_logits(b), TINY_VOCAB * sizeof(float));
+    assert_non_null(quip_session_logits(a));
+    assert_non_null(quip_session_logits(b));
+    assert_memory_equal(quip_session_logits(a), quip_session_logits(b), TINY_VOCAB * sizeof(float));
 }
 
 static bool is_same_logits(quip_session *a, quip_session *b)
 {
-    return memcmp(quip_logits(a), quip_logits(b), TINY_VOCAB * sizeof(float)) == 0;
+    return memcmp(quip_session_logits(a), quip_session_logits(b), TINY_VOCAB * sizeof(float)) == 0;
 }
 
 /* ---- law 5 ---- */
@@ -318,17 +318,16 @@ static bool keep_row(void *user, int position, const float *logits)
 /* Logits after every token of the prompt, prefilled in pieces. */
 static float *all_logits(quip_model *model, quip_adapter *adapter, int n_threads, int piece)
 {
-    const quip_session_options options = {
-        .n_context = N_PROMPT, .n_threads = n_threads, .adapter = adapter, .adapter_scale = 0.7f
-    };
+    const quip_session_options options = { .n_context = N_PROMPT, .n_threads = n_threads };
     quip_session *s;
     quip_error error = { 0 };
     check(quip_session_open(&s, model, &options, &error), &error);
+    check(quip_session_set_adapter(s, adapter, 0.7f, &error), &error);
     float *rows = calloc((size_t)N_PROMPT * TINY_VOCAB, sizeof *rows);
     assert_non_null(rows);
     for (int at = 0; at < N_PROMPT; at += piece) {
         const int n = N_PROMPT - at < piece ? N_PROMPT - at : piece;
-        check(quip_prefill_logits(s, prompt + at, n, keep_row, rows, &error), &error);
+        check(quip_session_prefill_logits(s, prompt + at, n, keep_row, rows, &error), &error);
     }
     quip_session_close(s);
     return rows;
@@ -432,7 +431,7 @@ static void test_beside_equals_merged(void **state)
     float *beside = calloc((size_t)N_PROMPT * TINY_VOCAB, sizeof *beside);
     assert_non_null(beside);
     want = all_logits(merged, NULL, 2, N_PROMPT);
-    check(quip_prefill_logits(s, prompt, N_PROMPT, keep_row, beside, &error), &error);
+    check(quip_session_prefill_logits(s, prompt, N_PROMPT, keep_row, beside, &error), &error);
     print_message("  the adapter moves logits by %.3g, merging it by %.3g\n", distance(plain, want),
                   distance(beside, want));
     assert_true(distance(plain, want) > 0.1);
@@ -512,7 +511,7 @@ static void test_switching_runs_the_text_again(void **state)
         quip_adapter *one = open_tiny(model, &(struct tiny_adapter){ .rank = 4, .alpha = 8 });
         quip_adapter *two =
             open_tiny(model, &(struct tiny_adapter){ .rank = 9, .alpha = 8, .seed = 5 });
-        quip_session *plain = open_session(model, NULL, 0), *with_one = open_session(model, one, 0);
+        quip_session *plain = open_session(model, NULL, 0), *with_one = open_session(model, one, 1);
         quip_session *with_two = open_session(model, two, 0.5f), *s = open_session(model, NULL, 0);
         quip_session *all[] = { plain, with_one, with_two, s };
         for (size_t i = 0; i < QP_COUNT(all); i++)
@@ -521,8 +520,8 @@ static void test_switching_runs_the_text_again(void **state)
         assert_false(is_same_logits(plain, with_one));
         assert_false(is_same_logits(with_one, with_two));
 
-        set_adapter(s, one, 0);
-        assert_null(quip_logits(s));
+        set_adapter(s, one, 1);
+        assert_null(quip_session_logits(s));
         assert_int_equal(quip_session_position(s), 40);
         for (size_t i = 0; i < QP_COUNT(all); i++)
             prefill(all[i], prompt + 40, 3);
@@ -571,29 +570,28 @@ static void test_answers(void **state)
     struct bytes want[3] = { 0 }, got[3] = { 0 };
     quip_session *s[3];
     for (int i = 0; i < 3; i++) {
-        quip_session_options o = { .n_context = 150,
-                                   .n_threads = 2,
-                                   .max_output_tokens = 60,
-                                   .no_speculation = true,
-                                   .adapter = adapters[i],
-                                   .adapter_scale = i == 2 ? -1.0f : 1 };
+        quip_session_options o = {
+            .n_context = 150, .n_threads = 2, .max_output_tokens = 60, .no_speculation = true
+        };
+        const float scale = i == 2 ? -1.0f : 1;
         check(quip_session_open(&s[i], model, &o, &error), &error);
-        check(quip_generate(s[i], "the hen", 7, append_text, &want[i], NULL, &error), &error);
+        check(quip_session_set_adapter(s[i], adapters[i], scale, &error), &error);
+        check(quip_session_generate(s[i], "the hen", 7, append_text, &want[i], NULL, &error),
+              &error);
         quip_session_close(s[i]);
         o.no_speculation = false;
         check(quip_session_open(&s[i], model, &o, &error), &error);
-        check(quip_append(s[i], QUIP_ROLE_USER, "the hen", 7, &error), &error);
+        check(quip_session_set_adapter(s[i], adapters[i], scale, &error), &error);
+        check(quip_session_append(s[i], QUIP_ROLE_USER, "the hen", 7, &error), &error);
     }
     assert_false(want[0].n == want[1].n && !memcmp(want[0].data, want[1].data, want[0].n));
     for (int n_open = 3; n_open;) {
         n_open = 0;
         for (int i = 0; i < 3; i++) {
-            const char *text;
-            size_t n;
-            quip_finish_reason reason;
-            check(quip_next(s[i], &text, &n, &reason, &error), &error);
-            assert_true(qp_bytes_append(&got[i], text, n));
-            n_open += reason == QUIP_FINISH_NONE;
+            quip_piece piece = { .struct_size = sizeof piece };
+            check(quip_session_next(s[i], &piece, &error), &error);
+            assert_true(qp_bytes_append(&got[i], piece.text, piece.n_text));
+            n_open += piece.finish_reason == QUIP_FINISH_NONE;
         }
     }
     for (int i = 0; i < 3; i++) {
@@ -615,25 +613,23 @@ static void test_switching_in_an_answer(void **state)
     quip_error error = { 0 };
     quip_model *model = open_model(0);
     quip_adapter *adapter = open_tiny(model, &(struct tiny_adapter){ .rank = 4, .alpha = 8 });
-    quip_session *s = open_session(model, NULL, 0), *t = open_session(model, adapter, 0);
-    const char *text;
-    size_t n;
-    quip_finish_reason reason = QUIP_FINISH_NONE;
-    check(quip_append(s, QUIP_ROLE_USER, "a hen", 5, &error), &error);
-    for (int i = 0; i < 12 && !reason; i++)
-        check(quip_next(s, &text, &n, &reason, &error), &error);
+    quip_session *s = open_session(model, NULL, 0), *t = open_session(model, adapter, 1);
+    quip_piece piece = { .struct_size = sizeof piece };
+    check(quip_session_append(s, QUIP_ROLE_USER, "a hen", 5, &error), &error);
+    for (int i = 0; i < 12 && !piece.finish_reason; i++)
+        check(quip_session_next(s, &piece, &error), &error);
     const int n_before = quip_session_position(s);
     quip_token *context = malloc((size_t)n_before * sizeof *context);
     assert_non_null(context);
     memcpy(context, s->context, (size_t)n_before * sizeof *context);
-    set_adapter(s, adapter, 0);
-    check(quip_next(s, &text, &n, &reason, &error), &error);
+    set_adapter(s, adapter, 1);
+    check(quip_session_next(s, &piece, &error), &error);
     prefill(t, context, n_before);
     int best = 0;
     for (int i = 1; i < TINY_VOCAB; i++)
-        if (quip_logits(t)[i] > quip_logits(t)[best])
+        if (quip_session_logits(t)[i] > quip_session_logits(t)[best])
             best = i;
-    if (!reason)
+    if (!piece.finish_reason)
         assert_int_equal(s->context[n_before], best);
     free(context);
     quip_session_close(s);
@@ -740,13 +736,14 @@ static void test_wrong_files_and_arguments(void **state)
     quip_adapter_close(NULL);
 
     adapter = open_tiny(model, &(struct tiny_adapter){ .rank = 4, .alpha = 8 });
-    const quip_session_options options = { .n_context = 64, .adapter = adapter };
-    assert_int_equal(quip_session_open(&s, other, &options, &error), QUIP_E_ARGUMENT);
+    check(quip_session_open(&s, other, &(quip_session_options){ .n_context = 64 }, &error), &error);
+    assert_int_equal(quip_session_set_adapter(s, adapter, 1, &error), QUIP_E_ARGUMENT);
     assert_non_null(strstr(error.message, "another model"));
+    quip_session_close(s);
     s = open_session(model, adapter, 1);
     prefill(s, prompt, 3);
     assert_int_equal(quip_session_set_adapter(s, adapter, NAN, &error), QUIP_E_ARGUMENT);
-    assert_non_null(quip_logits(s));
+    assert_non_null(quip_session_logits(s));
     quip_session_close(s);
     quip_adapter_close(adapter);
     quip_model_close(model);
@@ -775,7 +772,9 @@ static void test_source(void **state)
     char *bytes = read_whole(path, &n);
     quip_session *s = open_session(model, want, 1);
     prefill(s, prompt, 20);
-    const quip_source source = { bytes, n, read_memory, "downloaded" };
+    const quip_source source = {
+        .user = bytes, .size = n, .read_at = read_memory, .name = "downloaded"
+    };
     for (int i = 0; i < 2; i++) {
         if (i == 0)
             check(quip_adapter_open_source(&adapter, model, &source, &error), &error);
@@ -810,12 +809,16 @@ static void test_broken_files(void **state)
     char *bytes = read_whole(path, &n);
     tiny_adapter_remove(folder);
     for (size_t i = 1; i < n; i += 1 + n / 500) {
-        const quip_source source = { bytes, i, read_memory, "cut" };
+        const quip_source source = {
+            .user = bytes, .size = i, .read_at = read_memory, .name = "cut"
+        };
         assert_int_not_equal(quip_adapter_open_source(&adapter, model, &source, &error), QUIP_OK);
         assert_null(adapter);
     }
     for (size_t i = 0; i < 600; i++) {
-        const quip_source source = { bytes, n, read_memory, "changed" };
+        const quip_source source = {
+            .user = bytes, .size = n, .read_at = read_memory, .name = "changed"
+        };
         bytes[i] ^= (char)(1 + i % 7);
         if (!quip_adapter_open_source(&adapter, model, &source, &error))
             quip_adapter_close(adapter);

@@ -139,7 +139,7 @@ static const struct conversation conversations[] = {
       "Instruct: Hi\nOutput: Hello!\nInstruct: Bye\nOutput:" },
 };
 
-/* What quip_append does, but for running the model. */
+/* What quip_session_append does, but for running the model. */
 static void append(quip_session *s, quip_role role, const char *text)
 {
     struct tokens ids = { 0 };
@@ -262,7 +262,7 @@ static void test_option(void **state)
     unlink(path);
     quip_session_options options = { .n_context = 64, .chat_template = "klingon" };
     assert_int_equal(quip_session_open(&session, model, &options, &error), QUIP_E_ARGUMENT);
-    assert_non_null(strstr(error.message, "\"klingon\"; there are gemma, "));
+    assert_non_null(strstr(error.message, "\"klingon\"; must be one of gemma, "));
     assert_non_null(strstr(error.message, ", none"));
 
     char name[] = "phi2"; // copied: the caller's may go
@@ -270,14 +270,14 @@ static void test_option(void **state)
     assert_int_equal(quip_session_open(&session, model, &options, &error), QUIP_OK);
     name[0] = 'x';
     assert_int_equal(quip_session_clone(&copy, session, &error), QUIP_OK);
-    assert_int_equal(quip_append(copy, QUIP_ROLE_USER, "a", 1, &error), QUIP_OK);
+    assert_int_equal(quip_session_append(copy, QUIP_ROLE_USER, "a", 1, &error), QUIP_OK);
     int n_templated = quip_session_position(copy);
     quip_session_close(copy);
     quip_session_close(session);
 
     options.chat_template = "none";
     assert_int_equal(quip_session_open(&session, model, &options, &error), QUIP_OK);
-    assert_int_equal(quip_append(session, QUIP_ROLE_USER, "a", 1, &error), QUIP_OK);
+    assert_int_equal(quip_session_append(session, QUIP_ROLE_USER, "a", 1, &error), QUIP_OK);
     assert_true(quip_session_position(session) + (int)strlen("Instruct:") <= n_templated);
     quip_session_close(session);
     quip_model_close(model);

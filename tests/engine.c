@@ -51,12 +51,17 @@ static int remove_models(void **state)
     return 0;
 }
 
-static quip_model *open_model(size_t kind)
+static quip_model *open_model_with(size_t kind, const quip_model_options *options)
 {
     quip_model *model;
     quip_error error = { 0 };
-    check(quip_model_open(&model, paths[kind], NULL, &error), &error);
+    check(quip_model_open(&model, paths[kind], options, &error), &error);
     return model;
+}
+
+static quip_model *open_model(size_t kind)
+{
+    return open_model_with(kind, NULL);
 }
 
 static quip_session *open_session(quip_model *model, const quip_session_options *options)
@@ -70,7 +75,7 @@ static quip_session *open_session(quip_model *model, const quip_session_options 
 static void prefill(quip_session *s, const quip_token *tokens, int n)
 {
     quip_error error = { 0 };
-    check(quip_prefill(s, tokens, n, &error), &error);
+    check(quip_session_prefill(s, tokens, n, &error), &error);
 }
 
 /* ---- law 5 ---- */
@@ -84,17 +89,17 @@ static bool keep_row(void *user, int position, const float *logits)
 /* Logits after every token of the prompt, [N_PROMPT, TINY_VOCAB], prefilled in pieces. */
 static float *all_logits(size_t kind, int n_threads, int piece)
 {
-    quip_model *model = open_model(kind);
-    quip_session_options options = { .n_context = N_PROMPT, .n_threads = n_threads };
+    quip_model *model = open_model_with(kind, &(quip_model_options){ .n_threads = n_threads });
+    quip_session_options options = { .n_context = N_PROMPT };
     quip_session *s = open_session(model, &options);
     quip_error error = { 0 };
     float *rows = calloc((size_t)N_PROMPT * TINY_VOCAB, sizeof *rows);
     assert_non_null(rows);
     for (int at = 0; at < N_PROMPT; at += piece) {
         const int n = N_PROMPT - at < piece ? N_PROMPT - at : piece;
-        check(quip_prefill_logits(s, prompt + at, n, keep_row, rows, &error), &error);
+        check(quip_session_prefill_logits(s, prompt + at, n, keep_row, rows, &error), &error);
     }
-    assert_memory_equal(quip_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
+    assert_memory_equal(quip_session_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
                         TINY_VOCAB * sizeof *rows);
     quip_session_close(s);
     quip_model_close(model);
@@ -199,7 +204,8 @@ static void test_same_in_any_pieces(void **state)
     }
 }
 
-/* quip_prefill leaves the last layer's earlier tokens unfinished; the last logits are the same. */
+/* quip_session_prefill leaves the last layer's earlier tokens unfinished; the last logits are the
+ * same. */
 static void test_prefill_equals_prefill_logits(void **state)
 {
     (void)state;
@@ -209,7 +215,7 @@ static void test_prefill_equals_prefill_logits(void **state)
         quip_session *s = open_session(model, &(quip_session_options){ .n_context = N_PROMPT });
         for (int at = 0; at < N_PROMPT; at += 50) {
             prefill(s, prompt + at, 50);
-            assert_memory_equal(quip_logits(s), rows + (size_t)(at + 49) * TINY_VOCAB,
+            assert_memory_equal(quip_session_logits(s), rows + (size_t)(at + 49) * TINY_VOCAB,
                                 TINY_VOCAB * sizeof *rows);
         }
         quip_session_close(s);
@@ -233,13 +239,14 @@ static void test_rewind_and_clone(void **state)
         prefill(s, prompt + 250, 20); // wrong turn
         check(quip_session_rewind(s, 200, &error), &error);
         assert_int_equal(quip_session_position(s), 200);
-        assert_null(quip_logits(s));
+        assert_null(quip_session_logits(s));
         prefill(s, prompt + 200, 50);
         check(quip_session_clone(&copy, s, &error), &error);
-        assert_memory_equal(quip_logits(copy), quip_logits(s), TINY_VOCAB * sizeof(float));
+        assert_memory_equal(quip_session_logits(copy), quip_session_logits(s),
+                            TINY_VOCAB * sizeof(float));
         quip_session_close(s);
         prefill(copy, prompt + 250, 50);
-        assert_memory_equal(quip_logits(copy), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
+        assert_memory_equal(quip_session_logits(copy), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
                             TINY_VOCAB * sizeof *rows);
         assert_int_equal(quip_session_rewind(copy, 301, &error), QUIP_E_ARGUMENT);
         quip_model_close(model); // before its session
@@ -256,19 +263,19 @@ static void test_overflow_is_an_error_and_changes_nothing(void **state)
     quip_session *s = open_session(model, &(quip_session_options){ .n_context = 40 });
     float before[TINY_VOCAB];
     prefill(s, prompt, 30);
-    memcpy(before, quip_logits(s), sizeof before);
-    assert_int_equal(quip_prefill(s, prompt + 30, 11, &error), QUIP_E_CONTEXT_FULL);
+    memcpy(before, quip_session_logits(s), sizeof before);
+    assert_int_equal(quip_session_prefill(s, prompt + 30, 11, &error), QUIP_E_CONTEXT_FULL);
     assert_non_null(strstr(error.message, "10 are left"));
     assert_int_equal(quip_session_position(s), 30);
-    assert_memory_equal(before, quip_logits(s), sizeof before);
+    assert_memory_equal(before, quip_session_logits(s), sizeof before);
     const quip_token outside[] = { 1, TINY_VOCAB };
-    assert_int_equal(quip_prefill(s, outside, 2, &error), QUIP_E_ARGUMENT);
+    assert_int_equal(quip_session_prefill(s, outside, 2, &error), QUIP_E_ARGUMENT);
     size_t n;
-    assert_int_equal(quip_decode(model, outside, 2, NULL, 0, &n, &error), QUIP_E_ARGUMENT);
+    assert_int_equal(quip_detokenize(model, outside, 2, NULL, 0, &n, &error), QUIP_E_ARGUMENT);
     assert_non_null(strstr(error.message, "token 1 is"));
     assert_int_equal(quip_session_position(s), 30);
     prefill(s, prompt + 30, 10);
-    assert_int_equal(quip_prefill(s, prompt, 1, &error), QUIP_E_CONTEXT_FULL);
+    assert_int_equal(quip_session_prefill(s, prompt, 1, &error), QUIP_E_CONTEXT_FULL);
     quip_session_close(s);
     quip_model_close(model);
 }
@@ -308,7 +315,7 @@ static char *answer(size_t kind, quip_session_options options, quip_result *resu
     quip_model *model = open_model(kind);
     quip_session *s = open_session(model, &options);
     struct bytes text = { 0 };
-    check(quip_generate(s, "the hen", 7, collect, &text, result, &error), &error);
+    check(quip_session_generate(s, "the hen", 7, collect, &text, result, &error), &error);
     assert_true(qp_utf8_complete((char *)text.data, text.n) == text.n);
     assert_true(qp_bytes_append(&text, "", 1));
     quip_session_close(s);
@@ -319,7 +326,7 @@ static char *answer(size_t kind, quip_session_options options, quip_result *resu
 static void test_finish_reasons(void **state)
 {
     (void)state;
-    quip_result result;
+    quip_result result = { .struct_size = sizeof result };
     free(answer(0, (quip_session_options){ .n_context = 64, .max_output_tokens = 5 }, &result));
     assert_int_equal(result.finish_reason, QUIP_FINISH_LENGTH);
     assert_int_equal(result.n_output_tokens, 5);
@@ -333,10 +340,10 @@ static void test_seeds(void **state)
 {
     (void)state;
     quip_session_options o = { .n_context = 80, .max_output_tokens = 40, .temperature = 1.5f };
-    quip_result first, second;
+    quip_result first = { .struct_size = sizeof first }, second = first;
     char *drawn = answer(2, o, &first);
-    assert_true(first.seed != 0);
     o.seed = first.seed;
+    o.has_seed = true;
     char *again = answer(2, o, &second);
     assert_string_equal(drawn, again);
     o.seed = first.seed + 1;
@@ -359,7 +366,7 @@ static void test_stop_texts_never_leak(void **state)
 {
     (void)state;
     quip_session_options o = {
-        .n_context = 128, .max_output_tokens = 60, .temperature = 1, .seed = 8
+        .n_context = 128, .max_output_tokens = 60, .temperature = 1, .seed = 8, .has_seed = true
     };
     char *whole = answer(2, o, NULL);
     const size_t n = strlen(whole);
@@ -371,7 +378,7 @@ static void test_stop_texts_never_leak(void **state)
             if (qp_utf8_complete(stop, length) != length || (stop[0] & 0xc0) == 0x80)
                 continue;
             const char *stops[] = { "never said", stop };
-            quip_result result;
+            quip_result result = { .struct_size = sizeof result };
             o.stop = stops;
             o.n_stop = 2;
             char *cut = answer(2, o, &result);
@@ -388,20 +395,19 @@ static void test_pull_equals_push(void **state)
 {
     (void)state;
     quip_session_options o = {
-        .n_context = 128, .max_output_tokens = 50, .temperature = 1, .seed = 9
+        .n_context = 128, .max_output_tokens = 50, .temperature = 1, .seed = 9, .has_seed = true
     };
     char *pushed = answer(0, o, NULL);
     quip_error error = { 0 };
     quip_model *model = open_model(0);
     quip_session *s = open_session(model, &o);
     struct bytes pulled = { 0 };
-    quip_finish_reason reason = QUIP_FINISH_NONE;
-    check(quip_append(s, QUIP_ROLE_USER, "the hen", 7, &error), &error);
-    for (const char *text; !reason;) {
-        size_t n;
-        check(quip_next(s, &text, &n, &reason, &error), &error);
-        assert_true((n == 0) == (reason != QUIP_FINISH_NONE));
-        assert_true(qp_bytes_append(&pulled, text, n));
+    quip_piece piece = { .struct_size = sizeof piece };
+    check(quip_session_append(s, QUIP_ROLE_USER, "the hen", 7, &error), &error);
+    while (!piece.finish_reason) {
+        check(quip_session_next(s, &piece, &error), &error);
+        assert_true((piece.n_text == 0) == (piece.finish_reason != QUIP_FINISH_NONE));
+        assert_true(qp_bytes_append(&pulled, piece.text, piece.n_text));
     }
     assert_int_equal(pulled.n, strlen(pushed));
     assert_memory_equal(pulled.data, pushed, pulled.n);
@@ -419,14 +425,15 @@ static char *repeated_answer(size_t kind, quip_session_options o, float logits[T
     quip_model *model = open_model(kind);
     quip_session *s = open_session(model, &o), *copy;
     struct bytes out = { 0 };
-    check(quip_append(s, QUIP_ROLE_NONE, text, strlen(text), &error), &error);
+    check(quip_session_append(s, QUIP_ROLE_NONE, text, strlen(text), &error), &error);
     for (int turn = 0; turn < 2; turn++)
-        check(quip_generate(s, " the hen and", 12, collect, &out, NULL, &error), &error);
+        check(quip_session_generate(s, " the hen and", 12, collect, &out, NULL, &error), &error);
     check(quip_session_clone(&copy, s, &error), &error);
     prefill(s, prompt, 1);
     prefill(copy, prompt, 1);
-    assert_memory_equal(quip_logits(s), quip_logits(copy), TINY_VOCAB * sizeof *logits);
-    memcpy(logits, quip_logits(s), TINY_VOCAB * sizeof *logits);
+    assert_memory_equal(quip_session_logits(s), quip_session_logits(copy),
+                        TINY_VOCAB * sizeof *logits);
+    memcpy(logits, quip_session_logits(s), TINY_VOCAB * sizeof *logits);
     check(quip_session_rewind(s, 30, &error), &error);
     prefill(s, prompt, 2);
     quip_session_close(copy);
@@ -446,7 +453,8 @@ static void test_guessing_ahead_changes_nothing(void **state)
             quip_session_options o = { .n_context = 512,
                                        .max_output_tokens = 90,
                                        .temperature = 0.25f * (float)temperature,
-                                       .seed = 11 };
+                                       .seed = 11,
+                                       .has_seed = true };
             char *guessed = repeated_answer(kind, o, with);
             o.no_speculation = true;
             char *plain = repeated_answer(kind, o, without);
@@ -479,7 +487,7 @@ static void test_cancel_in_prefill_leaves_the_session_usable(void **state)
         many[i] = i % TINY_VOCAB;
     prefill(s, prompt, 100);
     pthread_create(&thread, NULL, cancel_soon, s);
-    quip_status status = quip_prefill(s, many, 1900, &error);
+    quip_status status = quip_session_prefill(s, many, 1900, &error);
     pthread_join(thread, NULL);
     if (status) { // else this machine was faster than the other thread
         assert_int_equal(status, QUIP_E_CANCELLED);
@@ -488,7 +496,7 @@ static void test_cancel_in_prefill_leaves_the_session_usable(void **state)
         check(quip_session_rewind(s, 100, &error), &error);
     }
     prefill(s, prompt + 100, N_PROMPT - 100);
-    assert_memory_equal(quip_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
+    assert_memory_equal(quip_session_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
                         TINY_VOCAB * sizeof *rows);
     quip_session_close(s);
     quip_model_close(model);
@@ -508,14 +516,14 @@ static void test_cancel_in_an_answer(void **state)
 {
     (void)state;
     quip_error error = { 0 };
-    quip_result result;
+    quip_result result = { .struct_size = sizeof result };
     quip_model *model = open_model(2);
-    quip_session_options o = { .n_context = 512, .temperature = 1, .seed = 3 };
+    quip_session_options o = { .n_context = 512, .temperature = 1, .seed = 3, .has_seed = true };
     quip_session *s = open_session(model, &o);
-    check(quip_generate(s, "the", 3, cancel_at_third, s, &result, &error), &error);
+    check(quip_session_generate(s, "the", 3, cancel_at_third, s, &result, &error), &error);
     assert_int_equal(result.finish_reason, QUIP_FINISH_CANCELLED);
     const int position = quip_session_position(s);
-    check(quip_generate(s, "hen", 3, NULL, NULL, &result, &error), &error);
+    check(quip_session_generate(s, "hen", 3, NULL, NULL, &result, &error), &error);
     assert_true(quip_session_position(s) > position);
     quip_session_close(s);
     quip_model_close(model);
@@ -537,13 +545,15 @@ static void test_a_source_is_as_good_as_a_path(void **state)
     FILE *file = fopen(paths[0], "rb");
     assert_non_null(file);
     fseek(file, 0, SEEK_END);
-    const quip_source source = { file, (uint64_t)ftell(file), read_file, "tiny" };
+    const quip_source source = {
+        .user = file, .size = (uint64_t)ftell(file), .read_at = read_file, .name = "tiny"
+    };
     quip_model *model;
     check(quip_model_open_source(&model, &source, NULL, &error), &error);
     fclose(file);
     quip_session *s = open_session(model, &(quip_session_options){ .n_context = N_PROMPT });
     prefill(s, prompt, N_PROMPT);
-    assert_memory_equal(quip_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
+    assert_memory_equal(quip_session_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
                         TINY_VOCAB * sizeof *rows);
     quip_session_close(s);
     quip_model_close(model);
@@ -572,7 +582,7 @@ static void test_memory_is_as_good_as_a_path(void **state)
     quip_model_close(model);
     assert_int_equal(n_releases, 0); // the session still reads the weights
     prefill(s, prompt, N_PROMPT);
-    assert_memory_equal(quip_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
+    assert_memory_equal(quip_session_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
                         TINY_VOCAB * sizeof *rows);
     quip_session_close(s);
     assert_int_equal(n_releases, 1);
@@ -606,33 +616,44 @@ static bool read_header(void *user, uint64_t offset, void *buffer, size_t n)
     return true;
 }
 
+/* What a model without weights, opened from a source or else a path, says of a session. */
+static quip_plan plan_of(const quip_source *source, const char *path,
+                         const quip_session_options *options)
+{
+    const quip_model_options header = { .no_weights = true };
+    quip_model *model;
+    quip_plan plan;
+    quip_error error = { 0 };
+    memset(&plan, 0, sizeof plan); // its padding is compared too
+    plan.struct_size = sizeof plan;
+    check(source ? quip_model_open_source(&model, source, &header, &error)
+                 : quip_model_open(&model, path, &header, &error),
+          &error);
+    check(quip_model_plan(model, options, &plan, &error), &error);
+    quip_model_close(model);
+    return plan;
+}
+
 static void test_plan_of_a_source_reads_no_weights(void **state)
 {
     (void)state;
-    quip_error error = { 0 };
-    quip_plan of_path, of_source;
-    memset(&of_path, 0, sizeof of_path); // its padding is compared too
-    memset(&of_source, 0, sizeof of_source);
     FILE *file = fopen(paths[0], "rb");
     assert_non_null(file);
     fseek(file, 0, SEEK_END);
-    const quip_source source = { file, (uint64_t)ftell(file), read_header, "begun" };
+    const quip_source source = {
+        .user = file, .size = (uint64_t)ftell(file), .read_at = read_header, .name = "begun"
+    };
     const quip_session_options o = { .n_context = 100 };
-    check(quip_plan_memory(&of_path, paths[0], NULL, &o, &error), &error);
-    check(quip_plan_memory_source(&of_source, &source, NULL, &o, &error), &error);
+    const quip_plan of_path = plan_of(NULL, paths[0], &o), of_source = plan_of(&source, NULL, &o);
     assert_memory_equal(&of_path, &of_source, sizeof of_path);
-    assert_int_equal(quip_plan_memory_source(&of_source, NULL, NULL, &o, &error), QUIP_E_ARGUMENT);
     fclose(file);
 }
 
 static void test_plan(void **state)
 {
     (void)state;
-    quip_error error = { 0 };
-    quip_plan small, large;
-    const quip_session_options o = { .n_context = 100 }, p = { .n_context = 1000 };
-    check(quip_plan_memory(&small, paths[0], NULL, &o, &error), &error);
-    check(quip_plan_memory(&large, paths[0], NULL, &p, &error), &error);
+    const quip_plan small = plan_of(NULL, paths[0], &(quip_session_options){ .n_context = 100 });
+    const quip_plan large = plan_of(NULL, paths[0], &(quip_session_options){ .n_context = 1000 });
     assert_int_equal(small.n_context, 100);
     /* 7 layers of 2 heads of 20: in each block of 64 positions a tile of 64 x 64 of keys, one of
      * values, and a scale for each position of both */
@@ -653,7 +674,7 @@ static void test_parameters_are_counted(void **state)
         struct file file;
         struct format format;
         quip_error error = { 0 };
-        quip_model_info info;
+        quip_model_info info = { .struct_size = sizeof info };
         check(qp_file_open(&file, paths[kind], &error), &error);
         check(qp_format_open(&format, &file, &error), &error);
         uint64_t n = 0;
@@ -663,7 +684,7 @@ static void test_parameters_are_counted(void **state)
                 n += (uint64_t)(t->dims[0] * (t->n_dims > 1 ? t->dims[1] : 1));
         }
         quip_model *model = open_model(kind);
-        quip_model_get_info(model, &info);
+        quip_model_get_info(model, &info, NULL);
         assert_int_equal(info.n_parameters, n);
         quip_model_close(model);
         qp_format_close(&format);

@@ -41,7 +41,8 @@ static int make_models(void **state)
         tiny.config = config;
         snprintf(paths[i], sizeof paths[i], "tiny-faults-%d-%zu.bin", (int)getpid(), i);
         check(tiny_model_write(paths[i], &tiny, &error), &error);
-        check(quip_model_open(&models[i], paths[i], NULL, &error), &error);
+        const quip_model_options options = { .n_threads = 4 };
+        check(quip_model_open(&models[i], paths[i], &options, &error), &error);
     }
     use_model(0);
     return 0;
@@ -124,7 +125,9 @@ static void test_open(void **state)
     FILE *file = fopen(path, "rb");
     assert_non_null(file);
     fseek(file, 0, SEEK_END);
-    quip_source source = { file, (uint64_t)ftell(file), read_file, "a source" };
+    quip_source source = {
+        .user = file, .size = (uint64_t)ftell(file), .read_at = read_file, .name = "a source"
+    };
     fail_each("quip_model_open_source", open_source, &source);
     fclose(file);
 }
@@ -161,14 +164,20 @@ static void test_open_gpu_file(void **state)
 static quip_status plan(void *user, quip_error *error)
 {
     (void)user;
-    quip_plan p;
-    return quip_plan_memory(&p, path, NULL, NULL, error);
+    const quip_model_options header = { .no_weights = true };
+    quip_model *m;
+    quip_plan p = { .struct_size = sizeof p };
+    quip_status status = quip_model_open(&m, path, &header, error);
+    if (!status)
+        status = quip_model_plan(m, NULL, &p, error);
+    quip_model_close(m);
+    return status;
 }
 
 static void test_plan(void **state)
 {
     (void)state;
-    fail_each("quip_plan_memory", plan, NULL);
+    fail_each("quip_model_plan", plan, NULL);
 }
 
 /* ---- sessions ---- */
@@ -178,6 +187,7 @@ static const quip_session_options greedy = { .n_context = 200,
                                              .n_threads = 2,
                                              .max_output_tokens = 20,
                                              .seed = 1,
+                                             .has_seed = true,
                                              .stop = stops,
                                              .n_stop = 2,
                                              .system = "be brief" };
@@ -234,7 +244,7 @@ static void ask(quip_session *s, struct text *answer)
 {
     quip_error error = { 0 };
     answer->n = 0;
-    check(quip_generate(s, PROMPT, strlen(PROMPT), collect, answer, NULL, &error), &error);
+    check(quip_session_generate(s, PROMPT, strlen(PROMPT), collect, answer, NULL, &error), &error);
 }
 
 static void assert_same_text(const struct text *a, const struct text *b)
@@ -258,7 +268,7 @@ static quip_status ask_twice(void *user, quip_error *error)
     quip_status status = quip_session_open(&s, model, a->options, error);
     if (status)
         return status;
-    status = quip_generate(s, PROMPT, strlen(PROMPT), collect, &got, NULL, error);
+    status = quip_session_generate(s, PROMPT, strlen(PROMPT), collect, &got, NULL, error);
     if (status) {
         assert_int_equal(got.n, 0);
         assert_int_equal(quip_session_position(s), 0);
@@ -281,7 +291,8 @@ static void test_generate(void **state)
         ask(s, &a.want);
         assert_true(a.want.n > 0);
         quip_session_close(s);
-        fail_each(is_sampled ? "quip_generate, sampled" : "quip_generate", ask_twice, &a);
+        fail_each(is_sampled ? "quip_session_generate, sampled" : "quip_session_generate",
+                  ask_twice, &a);
     }
     use_model(0);
 }
@@ -306,7 +317,8 @@ static quip_status talk(void *user, quip_error *error)
         const int position = quip_session_position(s);
         for (int again = 0; again < 2; again++) {
             quip_error own = { 0 };
-            status = quip_append(s, turns[i].role, turns[i].text, strlen(turns[i].text), &own);
+            status =
+                quip_session_append(s, turns[i].role, turns[i].text, strlen(turns[i].text), &own);
             if (!status)
                 break;
             assert_int_equal(again, 0);
@@ -315,17 +327,15 @@ static quip_status talk(void *user, quip_error *error)
             *error = own;
         }
     }
-    for (quip_finish_reason reason = QUIP_FINISH_NONE; !reason;) {
-        const char *text;
-        size_t n;
+    for (quip_piece piece = { .struct_size = sizeof piece }; !piece.finish_reason;) {
         quip_error own = { 0 };
-        status = quip_next(s, &text, &n, &reason, &own);
+        status = quip_session_next(s, &piece, &own);
         if (status) {
             assert_int_equal(first, QUIP_OK);
             first = status;
             *error = own;
         } else {
-            collect(&got, text, n);
+            collect(&got, piece.text, piece.n_text);
         }
     }
     if (a->want.n)
@@ -345,7 +355,7 @@ static void test_append_and_next(void **state)
         use_model(i);
         a.want.n = 0;
         check(talk(&a, &error), &error);
-        fail_each("quip_append, quip_next", talk, &a);
+        fail_each("quip_session_append, quip_session_next", talk, &a);
     }
     use_model(0);
 }
@@ -363,11 +373,9 @@ static quip_status clone(void *user, quip_error *error)
 static void rest(quip_session *s, struct text *t)
 {
     quip_error error = { 0 };
-    for (quip_finish_reason reason = QUIP_FINISH_NONE; !reason;) {
-        const char *text;
-        size_t n;
-        check(quip_next(s, &text, &n, &reason, &error), &error);
-        collect(t, text, n);
+    for (quip_piece piece = { .struct_size = sizeof piece }; !piece.finish_reason;) {
+        check(quip_session_next(s, &piece, &error), &error);
+        collect(t, piece.text, piece.n_text);
     }
 }
 
@@ -378,11 +386,9 @@ static void test_clone(void **state)
     quip_session *s = open_session(&o), *copy;
     quip_error error = { 0 };
     struct text own = { .n = 0 }, copied = { .n = 0 };
-    const char *text;
-    size_t n;
-    quip_finish_reason reason;
-    check(quip_append(s, QUIP_ROLE_USER, PROMPT, strlen(PROMPT), &error), &error);
-    check(quip_next(s, &text, &n, &reason, &error), &error);
+    quip_piece piece = { .struct_size = sizeof piece };
+    check(quip_session_append(s, QUIP_ROLE_USER, PROMPT, strlen(PROMPT), &error), &error);
+    check(quip_session_next(s, &piece, &error), &error);
     fail_each("quip_session_clone", clone, s);
     check(quip_session_clone(&copy, s, &error), &error);
     rest(s, &own);
@@ -406,8 +412,10 @@ static quip_status open_adapter(void *user, quip_error *error)
 static quip_status open_with_adapter(void *user, quip_error *error)
 {
     quip_session *s;
-    const quip_session_options o = { .n_context = 64, .n_threads = 2, .adapter = user };
-    const quip_status status = quip_session_open(&s, model, &o, error);
+    const quip_session_options o = { .n_context = 64, .n_threads = 2 };
+    quip_status status = quip_session_open(&s, model, &o, error);
+    if (!status)
+        status = quip_session_set_adapter(s, user, 1, error);
     quip_session_close(s);
     return status;
 }
@@ -419,9 +427,9 @@ static quip_status switch_adapters(void *user, quip_error *error)
     const quip_token id = TINY_BOS;
     quip_status status =
         quip_session_open(&s, model, &(quip_session_options){ .n_context = 64 }, error);
-    if (!status && !(status = quip_prefill(s, &id, 1, error))) {
+    if (!status && !(status = quip_session_prefill(s, &id, 1, error))) {
         status = quip_session_set_adapter(s, user, 2, error);
-        assert_true((quip_logits(s) != NULL) == (status != QUIP_OK));
+        assert_true((quip_session_logits(s) != NULL) == (status != QUIP_OK));
     }
     if (!status)
         status = quip_session_set_adapter(s, NULL, 0, error);
@@ -456,14 +464,14 @@ static quip_status encode_and_decode(void *user, quip_error *error)
     char back[256];
     int n_tokens;
     size_t n;
-    quip_status status = quip_encode(model, text, strlen(text), true, ids, 128, &n_tokens, error);
-    return status ? status : quip_decode(model, ids, n_tokens, back, sizeof back, &n, error);
+    quip_status status = quip_tokenize(model, text, strlen(text), true, ids, 128, &n_tokens, error);
+    return status ? status : quip_detokenize(model, ids, n_tokens, back, sizeof back, &n, error);
 }
 
 static void test_encode_and_decode(void **state)
 {
     (void)state;
-    fail_each("quip_encode, quip_decode", encode_and_decode, NULL);
+    fail_each("quip_tokenize, quip_detokenize", encode_and_decode, NULL);
 }
 
 /* Pieces longer than the text buffer of a session. Here an answer must allocate. If a call finds no
@@ -493,19 +501,17 @@ static void test_next_with_long_pieces(void **state)
         struct bytes got = { 0 };
         assert_true(qp_bytes_reserve(&got, MAX_TEXT));
         check(quip_session_open(&s, m, &o, &error), &error);
-        check(quip_append(s, QUIP_ROLE_USER, "h\xc3\xa9", 3, &error), &error);
-        for (quip_finish_reason reason = QUIP_FINISH_NONE; !reason;) {
-            const char *text;
-            size_t n_text;
+        check(quip_session_append(s, QUIP_ROLE_USER, "h\xc3\xa9", 3, &error), &error);
+        for (quip_piece piece = { .struct_size = sizeof piece }; !piece.finish_reason;) {
             alloc_fault_set(n);
-            quip_status status = quip_next(s, &text, &n_text, &reason, &error);
+            quip_status status = quip_session_next(s, &piece, &error);
             if (alloc_fault_clear()) {
                 assert_int_equal(status, QUIP_E_MEMORY);
                 n_failures++;
-                status = quip_next(s, &text, &n_text, &reason, &error);
+                status = quip_session_next(s, &piece, &error);
             }
             check(status, &error);
-            assert_true(qp_bytes_append(&got, text, n_text));
+            assert_true(qp_bytes_append(&got, piece.text, piece.n_text));
         }
         quip_session_close(s);
         if (n >= 0) {
@@ -561,13 +567,11 @@ static void test_decode_allocates_nothing(void **state)
         both[i].no_template = true;
         quip_session *s = open_session(&both[i]);
         int n_tokens = 0, made = 0;
-        check(quip_append(s, QUIP_ROLE_USER, PROMPT, strlen(PROMPT), &error), &error);
+        check(quip_session_append(s, QUIP_ROLE_USER, PROMPT, strlen(PROMPT), &error), &error);
         const int begin = quip_session_position(s);
         while (quip_session_position(s) < begin + 200) { // more than one answer, if one ends early
-            const char *text;
-            size_t n;
-            quip_finish_reason reason;
-            check(quip_next(s, &text, &n, &reason, &error), &error);
+            quip_piece piece = { .struct_size = sizeof piece };
+            check(quip_session_next(s, &piece, &error), &error);
             if (n_tokens++ == 0)
                 made = alloc_fault_made();
         }

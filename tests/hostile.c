@@ -73,7 +73,8 @@ static void talk_to(quip_model *model, float temperature)
                                            .max_output_tokens = 3,
                                            .temperature = temperature,
                                            .top_p = 0.9f,
-                                           .seed = 1 };
+                                           .seed = 1,
+                                           .has_seed = true };
     quip_error error = { 0 };
     quip_session *s;
     quip_token ids[64];
@@ -84,11 +85,11 @@ static void talk_to(quip_model *model, float temperature)
         assert_sentence(&error);
         return;
     }
-    if (quip_generate(s, text, 3, NULL, NULL, NULL, &error))
+    if (quip_session_generate(s, text, 3, NULL, NULL, NULL, &error))
         assert_sentence(&error);
     quip_session_close(s);
-    if (!quip_encode(model, text, sizeof text - 1, true, ids, 64, &n_ids, NULL))
-        quip_decode(model, ids, n_ids < 64 ? n_ids : 64, back, sizeof back, &n, NULL);
+    if (!quip_tokenize(model, text, sizeof text - 1, true, ids, 64, &n_ids, NULL))
+        quip_detokenize(model, ids, n_ids < 64 ? n_ids : 64, back, sizeof back, &n, NULL);
 }
 
 /* Returns true if the file opens. It must then generate. The bytes are in a block of exactly their
@@ -418,7 +419,9 @@ static void test_sources(void **state)
                   { -1, h.n / 2, QUIP_E_FORMAT }, { -1, UINT64_MAX, QUIP_E_MEMORY } };
     for (size_t i = 0; i < QP_COUNT(cases); i++) {
         struct memory memory = { h.data, h.n, cases[i].n_reads };
-        const quip_source source = { &memory, cases[i].size, read_memory, "my asset" };
+        const quip_source source = {
+            .user = &memory, .size = cases[i].size, .read_at = read_memory, .name = "my asset"
+        };
         quip_error error = { 0 };
         quip_model *model;
         assert_int_equal(quip_model_open_source(&model, &source, NULL, &error), cases[i].status);
@@ -468,7 +471,9 @@ static void test_wrong_multipliers(void **state)
             *place_of(data, n, "attention.q.w_block_multiplier") = 'x';
         memcpy(place_of(data, n, changes[i].from), changes[i].to, strlen(changes[i].to));
         struct memory memory = { data, n, -1 };
-        const quip_source source = { &memory, n, read_memory, "tiny" };
+        const quip_source source = {
+            .user = &memory, .size = n, .read_at = read_memory, .name = "tiny"
+        };
         assert_int_equal(quip_model_open_source(&model, &source, NULL, &error), QUIP_E_FORMAT);
         assert_sentence(&error);
         if (!strstr(error.message, changes[i].words))

@@ -8,6 +8,10 @@ cmake --install "$1" --prefix "$1/installed" >/dev/null
 cd "$1/installed"
 bin/quip --version
 test -s share/man/man1/quip.1
+# the name of the library contains the minor version while the major one is 0
+version=$(bin/quip --version | cut -d' ' -f2)
+soname=$(objdump -p "$(find . -name 'libquip.so')" | awk '/SONAME/ { print $2 }')
+test "$soname" = "libquip.so.${version%.*}"
 lib=$(dirname "$(find . -name quip.pc)")/..
 
 cmake -S "$root/examples" -B ../consumer -DCMAKE_PREFIX_PATH="$PWD" >/dev/null

@@ -101,17 +101,18 @@ static void compare_text(quip_model *model, quip_adapter *adapter, const char *p
     int n;
     *at = 0;
     *is_equal = true;
-    check(quip_encode(model, prompt, strlen(prompt), false, ids + 1, MAX_IDS - 1, &n, &error),
+    check(quip_tokenize(model, prompt, strlen(prompt), false, ids + 1, MAX_IDS - 1, &n, &error),
           &error);
-    const quip_session_options options = { .n_context = n_context, .adapter = adapter };
+    const quip_session_options options = { .n_context = n_context };
     check(quip_session_open(&s, model, &options, &error), &error);
-    check(quip_prefill(s, ids, n + 1, &error), &error);
+    check(quip_session_set_adapter(s, adapter, 1, &error), &error);
+    check(quip_session_prefill(s, ids, n + 1, &error), &error);
     for (;;) {
         char piece[64];
         size_t n_piece;
-        const int id = likeliest(quip_logits(s), model->config.vocab_size, margin);
+        const int id = likeliest(quip_session_logits(s), model->config.vocab_size, margin);
         const bool is_end = id == qp_tokenizer_eos(model->tokenizer);
-        check(quip_decode(model, &id, 1, piece, sizeof piece, &n_piece, &error), &error);
+        check(quip_detokenize(model, &id, 1, piece, sizeof piece, &n_piece, &error), &error);
         if (is_end || quip_session_position(s) == n_context)
             break;
         if (strlen(want) - *at < n_piece || memcmp(want + *at, piece, n_piece)) {
@@ -119,7 +120,7 @@ static void compare_text(quip_model *model, quip_adapter *adapter, const char *p
             break;
         }
         *at += n_piece;
-        check(quip_prefill(s, &id, 1, &error), &error);
+        check(quip_session_prefill(s, &id, 1, &error), &error);
     }
     if (*is_equal && want[*at])
         *is_equal = false;
@@ -154,7 +155,7 @@ static void check_golden(const char *folder, bool has_adapter)
         bool is_equal;
         size_t at;
         int n_tokens;
-        check(quip_encode(model, prompt, strlen(prompt), false, NULL, 0, &n_tokens, &error),
+        check(quip_tokenize(model, prompt, strlen(prompt), false, NULL, 0, &n_tokens, &error),
               &error);
         assert_int_equal(n_tokens, cJSON_GetObjectItem(result, "sizeInTokens")->valueint);
         compare_text(model, adapter, prompt, want, n_context, &is_equal, &margin, &at);
@@ -198,12 +199,13 @@ static void test_every_file_generates(void **state)
         if (!strstr(entry->d_name, "-cpu-") && !strstr(entry->d_name, "-gpu-"))
             continue;
         quip_error error = { 0 };
-        quip_result result;
+        quip_result result = { .struct_size = sizeof result };
         quip_session *s;
         quip_model *model = open_model(entry->d_name);
         quip_session_options options = { .n_context = 64, .max_output_tokens = 16 };
         check(quip_session_open(&s, model, &options, &error), &error);
-        check(quip_generate(s, "the quick brown fox", 19, NULL, NULL, &result, &error), &error);
+        check(quip_session_generate(s, "the quick brown fox", 19, NULL, NULL, &result, &error),
+              &error);
         assert_true(result.n_output_tokens > 0);
         quip_session_close(s);
         quip_model_close(model);
@@ -233,8 +235,9 @@ static void test_both_layouts_agree(void **state)
             quip_model *model = open_model(folder);
             check(quip_session_open(&s, model, &(quip_session_options){ .n_context = 16 }, &error),
                   &error);
-            check(quip_prefill(s, ids, QP_COUNT(ids), &error), &error);
-            memcpy(logits[gpu], quip_logits(s), (size_t)model->config.vocab_size * sizeof(float));
+            check(quip_session_prefill(s, ids, QP_COUNT(ids), &error), &error);
+            memcpy(logits[gpu], quip_session_logits(s),
+                   (size_t)model->config.vocab_size * sizeof(float));
             quip_session_close(s);
             quip_model_close(model);
         }

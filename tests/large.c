@@ -49,8 +49,8 @@ static void logits_of(float logits[TINY_VOCAB])
     check_status(quip_model_open(&model, PATH, NULL, &error), &error);
     check_status(quip_session_open(&s, model, &(quip_session_options){ .n_context = 16 }, &error),
                  &error);
-    check_status(quip_prefill(s, tokens, QP_COUNT(tokens), &error), &error);
-    memcpy(logits, quip_logits(s), TINY_VOCAB * sizeof *logits);
+    check_status(quip_session_prefill(s, tokens, QP_COUNT(tokens), &error), &error);
+    memcpy(logits, quip_session_logits(s), TINY_VOCAB * sizeof *logits);
     quip_session_close(s);
     quip_model_close(model);
 }

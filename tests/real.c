@@ -73,35 +73,35 @@ static void check_prompt(quip_model *model, const cJSON *prompt)
     const cJSON *top_logits = cJSON_GetObjectItem(prompt, "top10_logits");
     int ids[MAX_IDS], greedy[64], encoded[MAX_IDS], n_encoded;
     quip_error error = { 0 };
-    quip_model_info info;
+    quip_model_info info = { .struct_size = sizeof info };
     quip_session *s;
     float worst = 0;
-    quip_model_get_info(model, &info);
+    quip_model_get_info(model, &info, NULL);
     const int n = json_ids(cJSON_GetObjectItem(prompt, "ids"), ids, MAX_IDS);
     const int n_greedy = json_ids(cJSON_GetObjectItem(prompt, "greedy_ids"), greedy, 64);
 
     const int n_bos = info.bos >= 0;
-    check(quip_encode(model, text, strlen(text), true, encoded, MAX_IDS, &n_encoded, &error),
+    check(quip_tokenize(model, text, strlen(text), true, encoded, MAX_IDS, &n_encoded, &error),
           &error);
     if (n_encoded != n - n_bos || memcmp(encoded, ids + n_bos, (size_t)n_encoded * sizeof *ids))
         fail_msg("%s: the ids of the prompt differ from the reference", name);
 
     check(quip_session_open(&s, model, &(quip_session_options){ .n_context = 2048 }, &error),
           &error);
-    check(quip_prefill(s, ids, n, &error), &error);
+    check(quip_session_prefill(s, ids, n, &error), &error);
     for (int i = 0; i < cJSON_GetArraySize(top_ids); i++) {
         const int id = cJSON_GetArrayItem(top_ids, i)->valueint;
         const float want = (float)cJSON_GetArrayItem(top_logits, i)->valuedouble;
-        worst = fmaxf(worst, fabsf(quip_logits(s)[id] - want));
+        worst = fmaxf(worst, fabsf(quip_session_logits(s)[id] - want));
     }
     printf("  %-12s %4d tokens, largest difference of the top logits %.2g\n", name, n,
            (double)worst);
     assert_true(worst < 1e-3f);
     for (int i = 0; i < n_greedy; i++) {
-        const int best = likeliest(quip_logits(s), info.vocab_size);
+        const int best = likeliest(quip_session_logits(s), info.vocab_size);
         if (best != greedy[i])
             fail_msg("%s: greedy token %d is %d, expected %d", name, i, best, greedy[i]);
-        check(quip_prefill(s, &best, 1, &error), &error);
+        check(quip_session_prefill(s, &best, 1, &error), &error);
     }
     quip_session_close(s);
 }
@@ -132,16 +132,16 @@ static double mean_nll(quip_model *model, const cJSON *windows)
     int ids[MAX_IDS], n_scored = 0;
     double nll = 0;
     quip_error error = { 0 };
-    quip_model_info info;
+    quip_model_info info = { .struct_size = sizeof info };
     const cJSON *window;
-    quip_model_get_info(model, &info);
+    quip_model_get_info(model, &info, NULL);
     cJSON_ArrayForEach(window, windows)
     {
         quip_session *s;
         struct score c = { ids, json_ids(window, ids, MAX_IDS), info.vocab_size, 0 };
         check(quip_session_open(&s, model, &(quip_session_options){ .n_context = c.n }, &error),
               &error);
-        check(quip_prefill_logits(s, ids, c.n, score_row, &c, &error), &error);
+        check(quip_session_prefill_logits(s, ids, c.n, score_row, &c, &error), &error);
         quip_session_close(s);
         nll += c.nll;
         n_scored += c.n - 1;

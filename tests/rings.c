@@ -53,7 +53,8 @@ static int make_models(void **state)
         assert_non_null(rows[kind]);
         quip_session *s =
             open_session(kind, &(quip_session_options){ .n_context = N_TOKENS, .n_threads = 2 });
-        check(quip_prefill_logits(s, tokens, N_TOKENS, keep_row, rows[kind], &error), &error);
+        check(quip_session_prefill_logits(s, tokens, N_TOKENS, keep_row, rows[kind], &error),
+              &error);
         quip_session_close(s);
     }
     return 0;
@@ -72,7 +73,7 @@ static int remove_models(void **state)
 static void assert_logits(const quip_session *s, size_t kind)
 {
     const int n = quip_session_position(s);
-    const float *logits = quip_logits(s);
+    const float *logits = quip_session_logits(s);
     assert_non_null(logits);
     if (memcmp(logits, rows[kind] + (size_t)(n - 1) * TINY_VOCAB, ROW_BYTES))
         fail_msg("%s: other logits after %d tokens", kinds[kind], n);
@@ -83,7 +84,7 @@ static void prefill_to(quip_session *s, int end)
 {
     quip_error error = { 0 };
     const int n = quip_session_position(s);
-    check(quip_prefill(s, tokens + n, end - n, &error), &error);
+    check(quip_session_prefill(s, tokens + n, end - n, &error), &error);
 }
 
 /* ---- the same numbers ---- */
@@ -156,7 +157,7 @@ static void test_rewinds_of_every_distance(void **state)
             assert_true(s->run.pos == position || s->run.pos == 0);
             if (distances[i] == 0)
                 continue;
-            assert_null(quip_logits(s));
+            assert_null(quip_session_logits(s));
             for (int n = 1; n <= 3 && position + n <= N_TOKENS; n++) {
                 prefill_to(s, position + n);
                 assert_logits(s, kind);
@@ -191,7 +192,7 @@ static void test_rewinds_in_a_row(void **state)
     }
 }
 
-/* The logits that quip_prefill_logits shows are those of the new tokens only. */
+/* The logits that quip_session_prefill_logits shows are those of the new tokens only. */
 static void test_tokens_run_again_are_not_shown(void **state)
 {
     (void)state;
@@ -202,7 +203,7 @@ static void test_tokens_run_again_are_not_shown(void **state)
     prefill_to(s, N_TOKENS);
     check(quip_session_rewind(s, 600, &error), &error);
     assert_int_equal(s->run.pos, 0);
-    check(quip_prefill_logits(s, tokens + 600, 20, keep_row, seen, &error), &error);
+    check(quip_session_prefill_logits(s, tokens + 600, 20, keep_row, seen, &error), &error);
     for (size_t i = 0; i < (size_t)600 * TINY_VOCAB; i++)
         assert_true(seen[i] == 0);
     assert_memory_equal(seen + (size_t)600 * TINY_VOCAB, rows[0] + (size_t)600 * TINY_VOCAB,
@@ -289,19 +290,18 @@ static struct bytes repeated_answer(size_t kind, bool no_speculation, float *log
     struct bytes out = { 0 };
     quip_session *s = open_session(kind, &o);
     for (int i = 0; i < 100; i++)
-        check(quip_prefill(s, tokens + 50, 9, &error), &error);
+        check(quip_session_prefill(s, tokens + 50, 9, &error), &error);
     watch(s);
-    for (const char *text; quip_session_position(s) < 1400;) {
-        quip_finish_reason reason;
-        size_t n;
-        check(quip_next(s, &text, &n, &reason, &error), &error);
-        collect(&out, text, n);
+    while (quip_session_position(s) < 1400) {
+        quip_piece piece = { .struct_size = sizeof piece };
+        check(quip_session_next(s, &piece, &error), &error);
+        collect(&out, piece.text, piece.n_text);
     }
     if (!no_speculation)
         assert_true(most_tokens > 1);
     assert_true(most_tokens <= 1 + MAX_GUESS); // dropped guesses did not make it start again
-    check(quip_prefill(s, tokens, 1, &error), &error);
-    memcpy(logits, quip_logits(s), ROW_BYTES);
+    check(quip_session_prefill(s, tokens, 1, &error), &error);
+    memcpy(logits, quip_session_logits(s), ROW_BYTES);
     quip_session_close(s);
     return out;
 }
@@ -338,7 +338,7 @@ static void test_cancels_after_a_turn_of_the_ring(void **state)
             watch(s);
             to_cancel = s;
             n_layers_left = l;
-            assert_int_equal(quip_prefill(s, tokens + BEGIN, N_TOKENS - BEGIN, &error),
+            assert_int_equal(quip_session_prefill(s, tokens + BEGIN, N_TOKENS - BEGIN, &error),
                              QUIP_E_CANCELLED);
             assert_int_equal(quip_session_position(s), BEGIN);
             if (l < tiny_gemma3.n_layers) // what a chunk overwrites nobody needs

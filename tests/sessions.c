@@ -80,8 +80,8 @@ static void cancel_in_layer(quip_session *s, int n)
 static quip_status feed_all(quip_session *s, int way, quip_error *error)
 {
     const int n = N_PROMPT - 10;
-    return way ? quip_prefill_logits(s, prompt + 10, n, NULL, NULL, error)
-               : quip_prefill(s, prompt + 10, n, error);
+    return way ? quip_session_prefill_logits(s, prompt + 10, n, NULL, NULL, error)
+               : quip_session_prefill(s, prompt + 10, n, error);
 }
 
 /* In any layer of any chunk of a prefill: no further layer is begun, and the session is as before
@@ -94,22 +94,22 @@ static void test_prefill_is_cancelled_within_a_layer(void **state)
     quip_error error = { 0 };
     const quip_session_options options = { .n_context = N_PROMPT, .n_threads = 2 };
     quip_session *s = open_session(&options);
-    check(quip_prefill(s, prompt, 10, &error), &error);
-    memcpy(before, quip_logits(s), sizeof before);
+    check(quip_session_prefill(s, prompt, 10, &error), &error);
+    memcpy(before, quip_session_logits(s), sizeof before);
     check(feed_all(s, 0, &error), &error);
-    memcpy(whole, quip_logits(s), sizeof whole);
+    memcpy(whole, quip_session_logits(s), sizeof whole);
     for (int way = 0; way < 2; way++)
         for (int l = 1; l < n_layers; l++) {
             check(quip_session_rewind(s, 0, &error), &error);
-            check(quip_prefill(s, prompt, 10, &error), &error);
+            check(quip_session_prefill(s, prompt, 10, &error), &error);
             cancel_in_layer(s, l);
             assert_int_equal(feed_all(s, way, &error), QUIP_E_CANCELLED);
             assert_int_equal(n_layers_begun, l);
             assert_int_equal(quip_session_position(s), 10);
             if (way == 0)
-                assert_memory_equal(quip_logits(s), before, sizeof before);
+                assert_memory_equal(quip_session_logits(s), before, sizeof before);
             check(feed_all(s, 0, &error), &error);
-            assert_memory_equal(quip_logits(s), whole, sizeof whole);
+            assert_memory_equal(quip_session_logits(s), whole, sizeof whole);
         }
     quip_session_close(s);
 }
@@ -127,21 +127,23 @@ static void test_generate_is_cancelled_within_a_layer(void **state)
 {
     (void)state;
     static const char text[] = "the hen then";
-    const quip_session_options options = {
-        .n_context = 200, .n_threads = 1, .max_output_tokens = 6, .temperature = 1.5f, .seed = 5
-    };
+    const quip_session_options options = { .n_context = 200,
+                                           .n_threads = 1,
+                                           .max_output_tokens = 6,
+                                           .temperature = 1.5f,
+                                           .seed = 5,
+                                           .has_seed = true };
     quip_session *s = open_session(&options);
     bool has_ended = false;
     for (int l = 1; !has_ended; l++) {
         quip_error error = { 0 };
-        quip_result result;
-        const char *piece;
-        size_t n = 0, n_piece;
-        quip_finish_reason reason;
+        quip_result result = { .struct_size = sizeof result };
+        quip_piece piece = { .struct_size = sizeof piece };
+        size_t n = 0;
         check(quip_session_rewind(s, 0, &error), &error);
         cancel_in_layer(s, l);
         const quip_status status =
-            quip_generate(s, text, strlen(text), count_text, &n, &result, &error);
+            quip_session_generate(s, text, strlen(text), count_text, &n, &result, &error);
         if (l < tiny_gemma3.n_layers) { // of the prompt, whose last layer is too late
             assert_int_equal(status, QUIP_E_CANCELLED);
             assert_int_equal(quip_session_position(s), 0);
@@ -155,8 +157,8 @@ static void test_generate_is_cancelled_within_a_layer(void **state)
         else
             assert_int_equal(n_layers_begun, l);
         cancel_at = 0;
-        check(quip_next(s, &piece, &n_piece, &reason, &error), &error); // a new answer
-        assert_true(reason != QUIP_FINISH_CANCELLED);
+        check(quip_session_next(s, &piece, &error), &error); // a new answer
+        assert_true(piece.finish_reason != QUIP_FINISH_CANCELLED);
         assert_true(l < 1000);
     }
     quip_session_close(s);
@@ -173,11 +175,12 @@ static void test_a_prompt_that_does_not_fit_leaves_nothing(void **state)
     for (int n_context = 1; n_context < 200; n_context++) {
         const quip_session_options options = { .n_context = n_context, .n_threads = 1 };
         quip_session *s = open_session(&options);
-        const quip_status status = quip_generate(s, text, strlen(text), NULL, NULL, NULL, &error);
+        const quip_status status =
+            quip_session_generate(s, text, strlen(text), NULL, NULL, NULL, &error);
         if (status) {
             assert_int_equal(status, QUIP_E_CONTEXT_FULL);
             assert_int_equal(quip_session_position(s), 0);
-            assert_null(quip_logits(s));
+            assert_null(quip_session_logits(s));
         }
         quip_session_close(s);
         if (!status)
@@ -214,13 +217,14 @@ static void *talk(void *arg)
                                            .n_threads = t->n_threads,
                                            .max_output_tokens = 12,
                                            .temperature = 1.2f,
-                                           .seed = t->seed };
+                                           .seed = t->seed,
+                                           .has_seed = true };
     quip_session *s = NULL, *copy = NULL;
     t->n = 0;
     if (quip_session_open(&s, model, &options, NULL) ||
-        quip_generate(s, "the hen", 7, collect, t, NULL, NULL) ||
+        quip_session_generate(s, "the hen", 7, collect, t, NULL, NULL) ||
         quip_session_clone(&copy, s, NULL) ||
-        quip_generate(copy, "and then", 8, collect, t, NULL, NULL))
+        quip_session_generate(copy, "and then", 8, collect, t, NULL, NULL))
         collect(t, "failed", 6);
     quip_session_close(s);
     quip_session_close(copy);
@@ -279,23 +283,23 @@ static void test_a_storm_of_cancels(void **state)
     quip_error error = { 0 };
     struct talker calm = { .n = 0 }, after = { .n = 0 };
     quip_session *s = open_session(&options);
-    check(quip_generate(s, "the hen", 7, collect, &calm, NULL, &error), &error);
+    check(quip_session_generate(s, "the hen", 7, collect, &calm, NULL, &error), &error);
     check(quip_session_rewind(s, 0, &error), &error);
     struct storm storm = { .session = s };
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, cancel_always, &storm), 0);
     for (int i = 0; i < 60; i++) {
         const int position = quip_session_position(s);
-        quip_status status = quip_prefill(s, prompt, 20 + i * 3, &error);
+        quip_status status = quip_session_prefill(s, prompt, 20 + i * 3, &error);
         assert_true(status == QUIP_OK || status == QUIP_E_CANCELLED);
         assert_int_equal(quip_session_position(s), position + (status ? 0 : 20 + i * 3));
-        status = quip_generate(s, "the hen", 7, NULL, NULL, NULL, &error);
+        status = quip_session_generate(s, "the hen", 7, NULL, NULL, NULL, &error);
         assert_true(status == QUIP_OK || status == QUIP_E_CANCELLED);
         check(quip_session_rewind(s, 0, &error), &error);
     }
     atomic_store(&storm.is_over, true);
     pthread_join(thread, NULL);
-    check(quip_generate(s, "the hen", 7, collect, &after, NULL, &error), &error);
+    check(quip_session_generate(s, "the hen", 7, collect, &after, NULL, &error), &error);
     assert_int_equal(after.n, calm.n);
     assert_memory_equal(after.text, calm.text, calm.n);
     quip_session_close(s);

@@ -297,8 +297,9 @@ static float *logits_after(quip_model *model, const quip_token *tokens, int n, i
     check_status(quip_session_open(&s, model, &(quip_session_options){ .n_context = 64 }, &error),
                  &error);
     for (int i = 0; i < n; i += step)
-        check_status(quip_prefill(s, tokens + i, n - i < step ? n - i : step, &error), &error);
-    memcpy(logits, quip_logits(s), (size_t)vocab_size * sizeof *logits);
+        check_status(quip_session_prefill(s, tokens + i, n - i < step ? n - i : step, &error),
+                     &error);
+    memcpy(logits, quip_session_logits(s), (size_t)vocab_size * sizeof *logits);
     quip_session_close(s);
     return logits;
 }
@@ -311,7 +312,7 @@ static void check_model(const struct shape *shape, const char *path)
     quip_error error = { 0 };
     quip_model *model;
     quip_session *s;
-    quip_result result;
+    quip_result result = { .struct_size = sizeof result };
     quip_token tokens[N_TOKENS];
     check_status(quip_model_open(&model, path, NULL, &error), &error);
     for (int i = 0; i < N_TOKENS; i++)
@@ -323,7 +324,7 @@ static void check_model(const struct shape *shape, const char *path)
     assert_memory_equal(whole, single, (size_t)shape->vocab_size * sizeof *whole);
     quip_session_options options = { .n_context = 64, .max_output_tokens = 12 };
     check_status(quip_session_open(&s, model, &options, &error), &error);
-    check_status(quip_generate(s, "odd shapes", 10, NULL, NULL, &result, &error), &error);
+    check_status(quip_session_generate(s, "odd shapes", 10, NULL, NULL, &result, &error), &error);
     assert_true(result.n_output_tokens > 0);
     quip_session_close(s);
     quip_model_close(model);

@@ -16,4 +16,4 @@ with quip.Model(path) as model, model.session() as session:
     probs = np.exp(logits - logits.max())
     probs /= probs.sum()
     for token in np.argsort(-logits)[:5]:
-        print(f"{probs[token]:6.1%}  {model.decode([token])!r}")
+        print(f"{probs[token]:6.1%}  {model.detokenize([token])!r}")

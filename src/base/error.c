@@ -18,6 +18,7 @@ static const struct {
     { QUIP_E_UNSUPPORTED, "unsupported" },
     { QUIP_E_CONTEXT_FULL, "context_full" },
     { QUIP_E_CANCELLED, "cancelled" },
+    { QUIP_E_DEVICE, "device" },
 };
 
 const char *quip_status_name(quip_status status)

@@ -113,9 +113,9 @@ static quip_status read_windows(struct calibration *c, quip_session *session,
         const int left = n - at;
         status = quip_session_rewind(session, 0, error);
         if (!status)
-            status = quip_prefill_logits(session, tokens + at,
-                                         left < WINDOW_TOKENS ? left : WINDOW_TOKENS, count_token,
-                                         c, error);
+            status = quip_session_prefill_logits(session, tokens + at,
+                                                 left < WINDOW_TOKENS ? left : WINDOW_TOKENS,
+                                                 count_token, c, error);
     }
     return status;
 }
@@ -132,11 +132,11 @@ static quip_status read_text(struct calibration *c, quip_model *model, quip_erro
         status = qp_file_load(&file, error);
     const char *text = (const char *)file.data;
     if (!status)
-        status = quip_encode(model, text, (size_t)file.size, false, NULL, 0, &n, error);
+        status = quip_tokenize(model, text, (size_t)file.size, false, NULL, 0, &n, error);
     if (!status && !(tokens = malloc(((size_t)n + 1) * sizeof *tokens)))
         status = qp_fail_memory(error, path, (size_t)n * sizeof *tokens);
     if (!status)
-        status = quip_encode(model, text, (size_t)file.size, false, tokens, n, &n, error);
+        status = quip_tokenize(model, text, (size_t)file.size, false, tokens, n, &n, error);
     if (!status && n == 0)
         status = qp_fail(error, QUIP_E_FORMAT, "%s: has no text to calibrate with", path);
     const quip_session_options options = { .n_context = WINDOW_TOKENS };

@@ -337,8 +337,8 @@ static quip_status run_window(quip_session *sessions[2], struct verify_text *t,
     for (int i = 0; i < 2 && !status; i++) {
         status = quip_session_rewind(sessions[i], 0, error);
         if (!status)
-            status = quip_prefill_logits(sessions[i], tokens, t->n,
-                                         i == 0 ? keep_logits : compare_logits, t, error);
+            status = quip_session_prefill_logits(sessions[i], tokens, t->n,
+                                                 i == 0 ? keep_logits : compare_logits, t, error);
     }
     return status;
 }
@@ -351,12 +351,12 @@ static quip_status read_tokens(struct verifier *v, quip_token **tokens, int *n)
     if (status)
         return status;
     const char *text = (const char *)file.data;
-    status = quip_encode(v->second, text, (size_t)file.size, false, NULL, 0, n, v->error);
+    status = quip_tokenize(v->second, text, (size_t)file.size, false, NULL, 0, n, v->error);
     if (!status && !(*tokens = malloc(((size_t)*n + 1) * sizeof **tokens)))
         status = qp_fail_memory(v->error, "the text's tokens", (size_t)*n * sizeof **tokens);
     if (!status)
         status =
-            quip_encode(v->second, text, (size_t)file.size, false, *tokens + 1, *n, n, v->error);
+            quip_tokenize(v->second, text, (size_t)file.size, false, *tokens + 1, *n, n, v->error);
     qp_file_close(&file);
     return status;
 }

@@ -250,9 +250,39 @@ void qp_cpu_take_adapter(struct run *r, struct arena *a, int max_rank, int max_t
     }
 }
 
-quip_status qp_cpu_open(struct run *r, bool is_polite, quip_error *error)
+quip_status qp_cpu_check(quip_error *error)
 {
-    return qp_pool_open(&cpu(r)->pool, cpu(r)->n_threads, is_polite, error);
+    if (!qp_relaxed_dot_is_right())
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "this WebAssembly engine computes relaxed dot products in another way than "
+                       "this build requires; use the simd build");
+    return QUIP_OK;
+}
+
+quip_status qp_cpu_open(struct run *r, int n_threads, bool is_background, quip_error *error)
+{
+    cpu(r)->n_threads = n_threads;
+    return qp_pool_open(&cpu(r)->pool, n_threads, is_background, error);
+}
+
+quip_status qp_cpu_set_threads(struct run *r, int n_threads, bool is_background, quip_error *error)
+{
+    struct pool *before = cpu(r)->pool;
+    if (n_threads == cpu(r)->n_threads)
+        return QUIP_OK;
+    const quip_status status = qp_pool_open(&cpu(r)->pool, n_threads, is_background, error);
+    if (status) {
+        cpu(r)->pool = before;
+        return status;
+    }
+    cpu(r)->n_threads = n_threads;
+    qp_pool_close(before);
+    return QUIP_OK;
+}
+
+int qp_cpu_n_threads(const struct run *r)
+{
+    return qp_pool_n_threads(((const struct cpu_backend *)r->backend)->pool);
 }
 
 void qp_cpu_close(struct run *r)

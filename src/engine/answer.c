@@ -16,6 +16,8 @@ static quip_status begin_answer(quip_session *s, quip_error *error)
     a->reason = QUIP_FINISH_NONE;
     a->detokenizer = (struct detokenizer){ .has_started = true };
     a->held.n = 0;
+    a->n_shown = s->n;
+    a->n_stop_tokens = 0;
     s->result.n_output_tokens = 0;
     s->result.decode_ns = s->result.first_token_ns = 0;
     s->result.finish_reason = QUIP_FINISH_NONE;
@@ -41,10 +43,10 @@ static void finish(quip_session *s, quip_finish_reason reason)
 static size_t find_stop(const quip_session *s, const char *text, size_t n)
 {
     size_t first = n;
-    for (int i = 0; i < s->n_stops; i++) {
-        const size_t n_stop = strlen(s->stops[i]);
+    for (int i = 0; i < s->texts.n_stops; i++) {
+        const size_t n_stop = strlen(s->texts.stops[i]);
         for (size_t at = 0; at + n_stop <= n && at < first; at++)
-            if (memcmp(text + at, s->stops[i], n_stop) == 0)
+            if (memcmp(text + at, s->texts.stops[i], n_stop) == 0)
                 first = at;
     }
     return first;
@@ -54,10 +56,10 @@ static size_t find_stop(const quip_session *s, const char *text, size_t n)
 static size_t n_undecided(const quip_session *s, const char *text, size_t n)
 {
     size_t longest = 0;
-    for (int i = 0; i < s->n_stops; i++) {
-        size_t k = strlen(s->stops[i]) - 1;
+    for (int i = 0; i < s->texts.n_stops; i++) {
+        size_t k = strlen(s->texts.stops[i]) - 1;
         for (k = k < n ? k : n; k > longest; k--)
-            if (memcmp(text + n - k, s->stops[i], k) == 0)
+            if (memcmp(text + n - k, s->texts.stops[i], k) == 0)
                 longest = k;
     }
     return longest;
@@ -116,6 +118,8 @@ static quip_status step(quip_session *s, quip_error *error)
     if (s->result.n_output_tokens == 1)
         s->result.first_token_ns = qp_now_ns() - s->start_ns;
     if (is_stop) {
+        s->context[s->n] = id; // beyond the context, for quip_piece.tokens alone
+        a->n_stop_tokens = 1;
         finish(s, QUIP_FINISH_STOP);
         return QUIP_OK;
     }
@@ -136,26 +140,35 @@ static size_t n_ready(quip_session *s)
     return a->reason ? a->held.n : a->held.n - n_undecided(s, text, a->held.n);
 }
 
-/* Move the first n bytes of the held text to the piece that the caller sees. */
-static quip_status hand_out(struct answer *a, size_t n, const char **text, quip_error *error)
+/* Move the first n bytes of the held text to the piece that the caller gets. */
+static quip_status hand_out(struct answer *a, size_t n, quip_piece *piece, quip_error *error)
 {
     a->piece.n = 0;
     if (!qp_bytes_append(&a->piece, a->held.data, n))
         return qp_fail_memory(error, "the answer's text", n);
     memmove(a->held.data, a->held.data + n, a->held.n - n);
     a->held.n -= n;
-    *text = (const char *)a->piece.data;
+    piece->text = (const char *)a->piece.data;
+    piece->n_text = n;
     return QUIP_OK;
 }
 
-quip_status qp_answer_next(quip_session *s, const char **text, size_t *n,
-                           quip_finish_reason *reason, quip_error *error)
+/* Hand out the tokens that were sampled since the last piece. */
+static void hand_out_tokens(quip_session *s, quip_piece *piece)
 {
     struct answer *a = &s->answer;
+    piece->tokens = s->context + a->n_shown;
+    piece->n_tokens = s->n + a->n_stop_tokens - a->n_shown;
+    a->n_shown = s->n;
+    a->n_stop_tokens = 0;
+}
+
+quip_status qp_answer_next(quip_session *s, quip_piece *piece, quip_error *error)
+{
+    struct answer *a = &s->answer;
+    size_t n = 0;
     quip_status status;
-    *text = "";
-    *n = 0;
-    *reason = QUIP_FINISH_NONE;
+    *piece = (quip_piece){ .text = "", .tokens = s->context };
     if (!s->start_ns)
         s->start_ns = qp_now_ns();
     if (!a->is_open && (status = begin_answer(s, error)))
@@ -163,21 +176,24 @@ quip_status qp_answer_next(quip_session *s, const char **text, size_t *n,
 
     const bool is_first = s->result.n_output_tokens == 0;
     const uint64_t start_ns = qp_now_ns();
-    while (!a->reason && *n == 0) {
+    while (!a->reason && n == 0) {
         if ((status = step(s, error)))
             return status;
         if (a->reason && a->reason != QUIP_FINISH_STOP &&
             !qp_detokenize_end(s->model->tokenizer, &a->detokenizer, &a->held))
             return qp_fail_memory(error, "the answer's text", a->held.n);
-        *n = n_ready(s);
+        n = n_ready(s);
     }
     if (!is_first)
         s->result.decode_ns += qp_now_ns() - start_ns;
-    if (a->held.n && *n == 0 && a->reason)
-        *n = a->held.n;
-    if (*n)
-        return hand_out(a, *n, text, error);
-    *reason = a->reason;
+    if (a->held.n && n == 0 && a->reason)
+        n = a->held.n;
+    if (n && (status = hand_out(a, n, piece, error)))
+        return status;
+    hand_out_tokens(s, piece);
+    if (n)
+        return QUIP_OK;
+    piece->finish_reason = a->reason;
     s->start_ns = 0;
     qp_answer_end(s);
     return QUIP_OK;

@@ -64,18 +64,38 @@ struct answer {
     quip_finish_reason reason;
     struct detokenizer detokenizer;
     struct bytes held;  // text not handed out yet: it may be the start of a stop text
-    struct bytes piece; // what quip_next handed out last
+    struct bytes piece; // what quip_session_next handed out last
+    int n_shown;        // tokens of the context that were handed out
+    int n_stop_tokens;  // 1: context[n] is the token that ended the answer, not handed out yet
+};
+
+/* Copies of the texts of a session's options. */
+struct option_texts {
+    struct bytes text;  // each with its NUL
+    const char **stops; // [n_stops]: options.stop, then those of the template and of the model
+    int n_stops;
+};
+
+/* The state of a conversation that a failed call restores. */
+struct place {
+    int n;
+    quip_role role;
+    bool has_begun;
+    size_t n_system;
+    int n_prompt_tokens;
 };
 
 struct quip_session {
     quip_model *model;
     struct run run;
-    struct arena arena;           // buffers, kv cache, context, sampler
-    struct arena adapter_arena;   // what options.adapter needs beside them
+    struct arena arena; // buffers, kv cache, context
+    struct arena sampler_arena;
+    quip_adapter *adapter; // NULL: none
+    float adapter_scale;
+    struct arena adapter_arena;   // what the adapter needs beside the buffers
+    int max_threads;              // that the session has scratch memory for
     quip_session_options options; // resolved: no field means "default" any more
-    struct bytes option_text;     // what options.stop and options.system point into
-    const char **stops;           // [n_stops]: options.stop, then the template's own
-    int n_stops;
+    struct option_texts texts;
     struct sampler sampler;
 
     /* Every token in order, [n_context]. The first run.pos are in the kv cache; the rest are run
@@ -92,6 +112,8 @@ struct quip_session {
     quip_role role;                   // of the last text
     bool has_begun;                   // bos and system prompt have been seen to
     struct bytes system;              // system text that waits for the first user turn
+    struct place undo;                // before the last call that appended something
+    bool has_begun_step;              // quip_session_run runs what was appended since then
 
     struct answer answer;
     quip_result result;
@@ -100,33 +122,41 @@ struct quip_session {
 };
 
 /* ---- options.c ---- */
+/* Options may be NULL. */
+quip_status qp_options_check_model(const quip_model_options *o, quip_error *error);
+quip_status qp_options_check_source(const quip_source *source, quip_error *error);
+quip_status qp_options_check_backend(int32_t backend, quip_error *error);
 quip_status qp_options_check(const quip_model *m, const quip_session_options *o, quip_error *error);
 quip_status qp_options_check_adapter(const quip_model *m, const quip_adapter *adapter, float scale,
                                      quip_error *error);
-/* Options with every default filled in; the texts still the caller's. */
+/* Threads that the sessions of a model use. */
+int qp_options_n_threads(const quip_model *m);
+/* Options with every default filled in, except the seed; the texts are still the caller's. */
 quip_session_options qp_options_resolve(const quip_model *m, const quip_session_options *options);
-/* Copy the texts of s->options, so that the caller's may go. */
-quip_status qp_options_copy_texts(quip_session *s, quip_error *error);
+/* Copy the texts of *o for a session that uses `chat`, and point *o at the copies. */
+quip_status qp_options_copy_texts(struct option_texts *texts, quip_session_options *o,
+                                  const quip_model *m, const struct chat_template *chat,
+                                  quip_error *error);
+void qp_options_close_texts(struct option_texts *texts);
 /* The template that s->options name, or the model's own. */
 void qp_options_choose_template(quip_session *s);
+/* Are the options that cannot change zero or the same? `o` was checked. */
+quip_status qp_options_check_change(const quip_session *s, const quip_session_options *o,
+                                    quip_error *error);
 
 /* ---- session.c ---- */
 quip_status qp_session_open(quip_session **session, quip_model *model,
                             const quip_session_options *options, quip_error *error);
 void qp_session_close(quip_session *s);
+/* Replace the options; see quip.h for those that cannot change. */
+quip_status qp_session_set_options(quip_session *s, const quip_session_options *options,
+                                   quip_error *error);
+int qp_session_n_threads(const quip_session *s);
 quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_error *error);
 void qp_session_rewind(quip_session *s, int position);
 /* The whole context is run again, with the next call that needs it. */
 quip_status qp_session_set_adapter(quip_session *s, quip_adapter *adapter, float scale,
                                    quip_error *error);
-/* Where a conversation stands: what a call that fails half-way goes back to. */
-struct place {
-    int n;
-    quip_role role;
-    bool has_begun;
-    size_t n_system;
-    int n_prompt_tokens;
-};
 struct place qp_session_place(const quip_session *s);
 void qp_session_return(quip_session *s, const struct place *place);
 /* Memory that a session would take: kv and everything else. */
@@ -169,9 +199,8 @@ quip_status qp_turn_tokens(quip_session *s, quip_role role, const char *text, si
 quip_status qp_turn_begin_answer(quip_session *s, quip_error *error);
 
 /* ---- answer.c ---- */
-quip_status qp_answer_next(quip_session *s, const char **text, size_t *n,
-                           quip_finish_reason *reason, quip_error *error);
-/* Whatever was being said is over: the next quip_next begins a new answer. */
+quip_status qp_answer_next(quip_session *s, quip_piece *piece, quip_error *error);
+/* Whatever was being said is over: the next quip_session_next begins a new answer. */
 void qp_answer_end(quip_session *s);
 
 #endif

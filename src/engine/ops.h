@@ -122,8 +122,13 @@ void qp_cpu_take_adapter(struct run *r, struct arena *a, int max_rank, int max_t
 quip_status qp_cpu_adapter_open(struct packed_adapter *packed, struct adapter *adapter,
                                 quip_error *error);
 void qp_cpu_adapter_close(struct packed_adapter *packed); // all-zero is fine
-/* Start the threads; after qp_cpu_take with a real arena. */
-quip_status qp_cpu_open(struct run *r, bool is_polite, quip_error *error);
+/* Does this processor compute as the build requires? */
+quip_status qp_cpu_check(quip_error *error);
+/* Start at most n_threads threads, of those that qp_cpu_take had; after it with a real arena. */
+quip_status qp_cpu_open(struct run *r, int n_threads, bool is_background, quip_error *error);
+/* Use another number of threads. On failure the number is as before. */
+quip_status qp_cpu_set_threads(struct run *r, int n_threads, bool is_background, quip_error *error);
+int qp_cpu_n_threads(const struct run *r);
 void qp_cpu_close(struct run *r);
 /* Go back to `pos`, or to 0 when a ring has lost what the token at `pos` sees: then the tokens
  * before it are to be run again. Up to max_tokens tokens back nothing is lost, whether they were

@@ -19,19 +19,38 @@ static void take_all(quip_session *s, struct arena *a)
     const quip_session_options *o = &s->options;
     s->run.config = &s->model->config;
     s->run.weights = &s->model->weights;
-    qp_cpu_take(&s->run, a, o->n_context, prefill_chunk(o->n_context), o->n_threads);
+    qp_cpu_take(&s->run, a, o->n_context, prefill_chunk(o->n_context), s->max_threads);
     s->context = qp_arena_alloc(a, (size_t)o->n_context * sizeof *s->context);
     s->roles = qp_arena_alloc(a, (size_t)o->n_context);
-    s->sampler =
-        (struct sampler){ .temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p };
-    qp_sampler_take(&s->sampler, a, s->model->config.vocab_size);
+}
+
+/* The sampler of these options, with its memory from the arena, or measure that. */
+static struct sampler take_sampler(const quip_session_options *o, int vocab_size, struct arena *a)
+{
+    struct sampler sampler = { .temperature = o->temperature,
+                               .top_k = o->top_k,
+                               .top_p = o->top_p };
+    qp_sampler_take(&sampler, a, vocab_size);
+    return sampler;
+}
+
+static quip_status open_sampler(struct sampler *sampler, struct arena *a,
+                                const quip_session_options *o, int vocab_size, quip_error *error)
+{
+    struct arena measured = { 0 };
+    take_sampler(o, vocab_size, &measured);
+    const quip_status status =
+        measured.used ? qp_arena_open(a, measured.used, "a session's sampler", error) : QUIP_OK;
+    if (!status)
+        *sampler = take_sampler(o, vocab_size, a);
+    return status;
 }
 
 static size_t measure_adapter(quip_session *s, const quip_adapter *adapter)
 {
     struct arena measured = { 0 };
     qp_cpu_take_adapter(&s->run, &measured, adapter->packed.max_rank,
-                        prefill_chunk(s->options.n_context), s->options.n_threads);
+                        prefill_chunk(s->options.n_context), s->max_threads);
     return measured.used;
 }
 
@@ -44,8 +63,10 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
         return status;
     struct quip_session s = { .model = (quip_model *)model,
                               .options = qp_options_resolve(model, options) };
+    s.max_threads = s.options.n_threads;
     struct arena measured = { 0 };
     take_all(&s, &measured);
+    take_sampler(&s.options, model->config.vocab_size, &measured);
     *plan = (quip_plan){
         .file_bytes = model->file.size,
         .kv_bytes = s.run.kv_bytes,
@@ -54,8 +75,6 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
         .n_context = s.options.n_context,
     };
     plan->scratch_bytes = measured.used - plan->kv_bytes;
-    if (s.options.adapter)
-        plan->scratch_bytes += measure_adapter(&s, s.options.adapter);
     return QUIP_OK;
 }
 
@@ -73,34 +92,85 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
     qp_model_retain(model);
     s->model = model;
     s->options = qp_options_resolve(model, options);
-    s->options.adapter = NULL; // until it is set
+    s->max_threads = s->options.n_threads;
     s->logits_position = -1;
     qp_options_choose_template(s);
-    if (!s->options.seed)
+    if (!s->options.has_seed)
         s->options.seed = qp_random_seed();
+    s->options.has_seed = true;
     s->result.seed = s->options.seed;
 
     struct arena measured = { 0 };
     take_all(s, &measured);
-    if ((status = qp_options_copy_texts(s, error)) ||
+    if ((status = qp_options_copy_texts(&s->texts, &s->options, model, s->chat, error)) ||
         (status = qp_arena_open(&s->arena, measured.used, "a session's buffers", error)))
         goto fail;
     take_all(s, &s->arena);
+    if ((status = open_sampler(&s->sampler, &s->sampler_arena, &s->options,
+                               model->config.vocab_size, error)))
+        goto fail;
     qp_sampler_seed(&s->sampler, s->options.seed);
     if (!qp_bytes_reserve(&s->answer.held, HELD_BYTES) ||
         !qp_bytes_reserve(&s->answer.piece, HELD_BYTES)) {
         status = qp_fail_memory(error, "a session's text", 2 * HELD_BYTES);
         goto fail;
     }
-    if ((status = qp_cpu_open(&s->run, s->options.polite, error)) ||
-        (options &&
-         (status = qp_session_set_adapter(s, options->adapter, options->adapter_scale, error))))
+    if ((status = qp_cpu_open(&s->run, s->options.n_threads, model->options.background, error)))
         goto fail;
     *session = s;
     return QUIP_OK;
 fail:
     qp_session_close(s);
     return status;
+}
+
+/* Everything that can fail comes first. */
+quip_status qp_session_set_options(quip_session *s, const quip_session_options *options,
+                                   quip_error *error)
+{
+    static const quip_session_options defaults;
+    struct option_texts texts = { 0 };
+    struct arena arena = { 0 };
+    struct sampler sampler;
+    quip_status status;
+    if (!options)
+        options = &defaults;
+    if ((status = qp_options_check(s->model, options, error)) ||
+        (status = qp_options_check_change(s, options, error)))
+        return status;
+    quip_session_options o = qp_options_resolve(s->model, options);
+    o.n_context = s->options.n_context;
+    o.n_threads = qp_min(o.n_threads, s->max_threads);
+    o.no_template = s->options.no_template;
+    o.chat_template = s->options.chat_template;
+    if (s->has_begun)
+        o.system = s->options.system;
+    if (!o.has_seed)
+        o.seed = s->options.seed;
+    o.has_seed = true;
+    if ((status = qp_options_copy_texts(&texts, &o, s->model, s->chat, error)) ||
+        (status = open_sampler(&sampler, &arena, &o, s->model->config.vocab_size, error)) ||
+        (status = qp_cpu_set_threads(&s->run, o.n_threads, s->model->options.background, error))) {
+        qp_options_close_texts(&texts);
+        qp_arena_close(&arena);
+        return status;
+    }
+    memcpy(sampler.state, s->sampler.state, sizeof sampler.state);
+    if (options->has_seed)
+        qp_sampler_seed(&sampler, o.seed);
+    qp_options_close_texts(&s->texts);
+    qp_arena_close(&s->sampler_arena);
+    s->options = o;
+    s->texts = texts;
+    s->sampler = sampler;
+    s->sampler_arena = arena;
+    s->result.seed = o.seed;
+    return QUIP_OK;
+}
+
+int qp_session_n_threads(const quip_session *s)
+{
+    return qp_cpu_n_threads(&s->run);
 }
 
 void qp_session_close(quip_session *s)
@@ -111,12 +181,12 @@ void qp_session_close(quip_session *s)
         qp_cpu_close(&s->run);
     qp_arena_close(&s->arena);
     qp_arena_close(&s->adapter_arena);
-    qp_adapter_release(s->options.adapter);
-    qp_bytes_close(&s->option_text);
+    qp_arena_close(&s->sampler_arena);
+    qp_adapter_release(s->adapter);
+    qp_options_close_texts(&s->texts);
     qp_bytes_close(&s->system);
     qp_bytes_close(&s->answer.held);
     qp_bytes_close(&s->answer.piece);
-    free(s->stops);
     qp_model_release(s->model);
     free(s);
 }
@@ -133,6 +203,10 @@ quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_er
     *copy = NULL;
     if (status)
         return status;
+    if ((status = qp_session_set_adapter(c, s->adapter, s->adapter_scale, error))) {
+        qp_session_close(c);
+        return status;
+    }
     if (!copy_bytes(&c->system, &s->system) || !copy_bytes(&c->answer.held, &s->answer.held)) {
         qp_session_close(c);
         return qp_fail_memory(error, "a session's text", s->system.n + s->answer.held.n);
@@ -154,6 +228,8 @@ quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_er
     c->answer.is_open = s->answer.is_open;
     c->answer.reason = s->answer.reason;
     c->answer.detokenizer = s->answer.detokenizer;
+    c->answer.n_shown = s->answer.n_shown;
+    c->undo = s->undo;
     c->result = s->result;
     c->start_ns = s->start_ns;
     *copy = c;
@@ -189,25 +265,24 @@ void qp_session_rewind(quip_session *s, int position)
 quip_status qp_session_set_adapter(quip_session *s, quip_adapter *adapter, float scale,
                                    quip_error *error)
 {
-    quip_session_options *o = &s->options;
+    const quip_session_options *o = &s->options;
     struct arena arena = { 0 };
     quip_status status = qp_options_check_adapter(s->model, adapter, scale, error);
-    scale = scale == 0 ? 1 : scale;
-    if (status || (adapter == o->adapter && (!adapter || scale == o->adapter_scale)))
+    if (status || (adapter == s->adapter && (!adapter || scale == s->adapter_scale)))
         return status;
     if (adapter &&
         (status = qp_arena_open(&arena, measure_adapter(s, adapter), "a session's adapter", error)))
         return status;
     if (adapter)
         qp_cpu_take_adapter(&s->run, &arena, adapter->packed.max_rank, prefill_chunk(o->n_context),
-                            o->n_threads);
+                            s->max_threads);
     qp_adapter_retain(adapter);
-    qp_adapter_release(o->adapter);
+    qp_adapter_release(s->adapter);
     qp_arena_close(&s->adapter_arena);
     s->adapter_arena = arena;
-    o->adapter = adapter;
-    o->adapter_scale = scale;
-    s->run.adapter = adapter ? adapter->packed.layers : NULL;
+    s->adapter = adapter;
+    s->adapter_scale = scale;
+    s->run.adapter = adapter && scale != 0 ? adapter->packed.layers : NULL; // 0 is no effect
     s->run.adapter_scale = scale;
     cut_context(s, s->n); // guesses are the old weights'
     qp_cpu_kv_rewind(&s->run, 0);

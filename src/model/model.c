@@ -85,8 +85,8 @@ static quip_status open_tokenizer(quip_model *m, quip_error *error)
     return qp_fail_in(error, status, m->file.name);
 }
 
-static quip_status open_file(quip_model **model, struct file *file, bool is_loaded,
-                             bool has_weights, quip_error *error)
+quip_status qp_model_open(quip_model **model, struct file *file, const quip_model_options *options,
+                          quip_error *error)
 {
     quip_model *m = calloc(1, sizeof *m);
     quip_status status;
@@ -97,7 +97,12 @@ static quip_status open_file(quip_model **model, struct file *file, bool is_load
     }
     m->n_references = 1;
     m->file = *file;
-    m->has_no_weights = !has_weights;
+    if (options)
+        m->options = *options;
+    m->options.backend = QUIP_BACKEND_CPU;
+    m->options.name = NULL; // the caller's text may be freed
+    m->has_no_weights = m->options.no_weights;
+    const bool is_loaded = !m->has_no_weights && (!file->data || m->options.no_mmap);
     if ((status = is_loaded ? qp_file_load(&m->file, error) : QUIP_OK) ||
         (status = find_weights(m, error)) || (status = open_format(m, error)) ||
         (status = open_tokenizer(m, error)) || (status = qp_config_read(m, error)) ||
@@ -109,18 +114,6 @@ static quip_status open_file(quip_model **model, struct file *file, bool is_load
         qp_tokenizer_spell_bytes(m->tokenizer);
     *model = m;
     return QUIP_OK;
-}
-
-quip_status qp_model_open(quip_model **model, struct file *file, const quip_model_options *options,
-                          quip_error *error)
-{
-    const bool is_mapped = file->data && !(options && options->no_mmap);
-    return open_file(model, file, !is_mapped, true, error);
-}
-
-quip_status qp_model_open_header(quip_model **model, struct file *file, quip_error *error)
-{
-    return open_file(model, file, false, false, error);
 }
 
 void qp_model_retain(quip_model *model)
@@ -140,5 +133,6 @@ void qp_model_release(quip_model *m)
     qp_bytes_close(&m->prompts.stop_texts);
     qp_bundle_close(&m->bundle);
     qp_file_close(&m->file);
+    free(m->name);
     free(m);
 }

@@ -83,7 +83,9 @@ struct prompts {
 };
 
 struct quip_model {
-    atomic_int n_references; // the caller's, and one a session
+    atomic_int n_references;    // the caller's, and one a session
+    quip_model_options options; // backend is never QUIP_BACKEND_AUTO; name is NULL
+    char *name;                 // of a model in memory, which `file` points to; or NULL
     struct file file;
     struct bundle bundle;     // what a .task file holds, else all zero
     struct file weights_file; // the model file: all of `file`, or its place in the bundle
@@ -102,11 +104,11 @@ struct quip_model {
     bool has_no_weights; // opened for a plan: matrices have a shape and no rows
 };
 
-/* `file` is open and is taken over, also on failure. */
+/* Open the model in `file`, which the model then owns; it is closed if that fails. With
+ * options->no_weights the matrices have a shape and no rows, and not a byte of them is read.
+ * `options` were checked; NULL means the defaults. */
 quip_status qp_model_open(quip_model **model, struct file *file, const quip_model_options *options,
                           quip_error *error);
-/* The same without the weights, of which no byte is read. */
-quip_status qp_model_open_header(quip_model **model, struct file *file, quip_error *error);
 void qp_model_retain(quip_model *model);
 void qp_model_release(quip_model *model); // the last one closes
 

@@ -10,6 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     const quip_session_options options = { .n_context = 8,
                                            .n_threads = 1,
                                            .seed = 1,
+                                           .has_seed = true,
                                            .max_output_tokens = 3,
                                            .temperature = is_sampled ? 1.0f : 0.0f,
                                            .top_p = 0.9f };
@@ -21,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (qp_model_open(&model, &file, NULL, &error))
         return 0;
     if (!quip_session_open(&session, model, &options, &error)) {
-        quip_generate(session, "he", 2, NULL, NULL, NULL, &error);
+        quip_session_generate(session, "he", 2, NULL, NULL, NULL, &error);
         quip_session_close(session);
     }
     quip_model_close(model);

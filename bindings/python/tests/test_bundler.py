@@ -36,7 +36,7 @@ def test_bundle_is_a_model(model_path, tokenizer, tmp_path):
         assert archive.read("TOKENIZER_MODEL") == tokenizer.read_bytes()
     with quip.Model(tmp_path / "a.task") as bundle, quip.Model(model_path) as model:
         assert bundle.info.n_parameters == model.info.n_parameters
-        ids = model.encode("one")
+        ids = model.tokenize("one")
         assert (bundle.session().prefill_logits(ids) == model.session().prefill_logits(ids)).all()
 
 

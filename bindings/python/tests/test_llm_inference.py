@@ -26,7 +26,7 @@ def test_generate(llm, model_path):
     with LlmInference.create_from_model_path(model_path) as other:
         assert other.options.max_tokens == 512
         assert other.generate_response("one").startswith(first[:4])
-    assert llm.size_in_tokens("one") == len(llm.model.encode("one"))
+    assert llm.size_in_tokens("one") == len(llm.model.tokenize("one"))
 
 
 def test_generate_async(llm):

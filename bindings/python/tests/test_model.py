@@ -1,4 +1,5 @@
 import copy
+import ctypes
 import io
 import os
 import pathlib
@@ -22,13 +23,13 @@ def test_info(model, model_path):
 
 def test_tokens(model):
     for text in ["light", "", "\0and\n", "égg🥚", "x" * 1000]:
-        assert model.decode(model.encode(text)) == text
-    assert model.encode("\u20ac" * 40) != []
-    assert model.decode([]) == ""
+        assert model.detokenize(model.tokenize(text)) == text
+    assert model.tokenize("\u20ac" * 40) != []
+    assert model.detokenize([]) == ""
     with pytest.raises(quip.ArgumentError):
         model.session().prefill([300])
     with pytest.raises(OverflowError, match="4294967301"):
-        model.decode([2**32 + 5])
+        model.detokenize([2**32 + 5])
 
 
 def test_other_ways_to_open(model, model_path):
@@ -100,7 +101,7 @@ def test_closed_model_says_so(model_path):
     model.close()
     assert "closed" in repr(model)
     with pytest.raises(ValueError, match="closed"):
-        model.encode("x")
+        model.tokenize("x")
     assert session.prefill_logits([5]).shape == (1, model.info.vocab_size)
     session.rewind(0)
     assert session.ask("still here")
@@ -110,8 +111,8 @@ def test_a_call_that_runs_keeps_what_is_closed(model_path):
     model = quip.Model(model_path)
     handle = model.handle  # as a call of another thread holds it
     model.close()
-    info = _abi.quip_model_info()
-    lib.quip_model_get_info(handle, info)
+    info = _abi.quip_model_info(struct_size=ctypes.sizeof(_abi.quip_model_info))
+    assert lib.quip_model_get_info(handle, info, None) == _abi.QUIP_OK
     assert info.architecture == b"llama"
 
 
@@ -122,6 +123,28 @@ def test_one_of_a_kind(model, adapter_path, double):
             double(thing)
 
 
+@pytest.mark.parametrize("backend", ["auto", "cpu"])
+def test_model_options(model_path, backend):
+    with quip.Model(model_path, backend=backend, n_threads=3, background=True) as model:
+        assert (model.info.backend, model.info.n_threads) == ("cpu", 3)
+        assert model.session(n_threads=1).n_threads == 1
+        assert model.session(n_threads=9).n_threads == 3
+
+
+@pytest.mark.parametrize(
+    "options, kind, word",
+    [
+        ({"backend": "gpu"}, quip.UnsupportedError, "not built"),
+        ({"backend": "tpu"}, ValueError, "auto, cpu, gpu"),
+        ({"n_threads": 257}, quip.ArgumentError, "n_threads is 257; must be 0 to 256"),
+        ({"polite": True}, TypeError, "unknown option polite"),
+    ],
+)
+def test_wrong_model_options(model_path, options, kind, word):
+    with pytest.raises(kind, match=word):
+        quip.Model(model_path, **options)
+
+
 def test_plan(model_path):
     small, large = (quip.plan_memory(model_path, n_context=n) for n in (64, 1024))
     assert (small.n_context, large.n_context) == (64, 1024)
@@ -130,6 +153,8 @@ def test_plan(model_path):
     with open(model_path, "rb") as file:
         header = io.BytesIO(file.read())
     assert quip.plan_memory(header, n_context=64) == small
+    with quip.Model(model_path) as model:
+        assert model.plan(n_context=64).kv_bytes == small.kv_bytes
 
 
 def test_typed():

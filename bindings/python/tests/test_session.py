@@ -60,10 +60,45 @@ def test_options(model):
     assert model.session(max_output_tokens=16, n_threads=1, no_speculation=True).ask("x") == greedy
 
 
+def test_seeds(model):
+    def draw(**seed):
+        session = model.session(max_output_tokens=16, temperature=2.0, **seed)
+        return session.ask("x"), session.result.seed
+
+    assert draw(seed=0) == draw(seed=0) and draw(seed=0)[1] == 0
+    text, seed = draw()
+    assert draw(seed=seed) == (text, seed)
+
+
+def test_changed_options(model):
+    session = model.session(max_output_tokens=16, system="be brief")
+    greedy = session.ask("x")
+    session.undo()
+    assert session.position == 0
+    session.set_options(temperature=2.0, seed=7)
+    drawn = session.ask("x")
+    assert drawn != greedy and session.result.n_output_tokens == 16
+    session.undo()
+    session.set_options(max_output_tokens=4, seed=7)
+    assert drawn.startswith(session.ask("x")) and session.result.n_output_tokens == 4
+    with pytest.raises(quip.ArgumentError, match="n_context"):
+        session.set_options(n_context=64)
+    with pytest.raises(quip.ArgumentError, match="system"):
+        session.set_options(system="be long")
+
+
+def test_tokens_of_an_answer(model):
+    session = model.session(max_output_tokens=16)
+    answer = session.say("x")
+    text = answer.text()
+    assert len(answer.tokens) == session.result.n_output_tokens
+    assert text.strip() in model.detokenize(answer.tokens)
+
+
 @pytest.mark.parametrize(
     "options, kind, word",
     [
-        ({"context": 5}, TypeError, "there is no option context"),
+        ({"context": 5}, TypeError, "unknown option context"),
         ({"reserved": 5}, TypeError, "reserved"),
         ({"n_context": 2**32 + 5}, OverflowError, "n_context"),
         ({"n_context": "5"}, TypeError, "n_context"),
@@ -71,7 +106,7 @@ def test_options(model):
         ({"temperature": -1.0}, quip.ArgumentError, "temperature"),
         ({"n_context": 1.5}, TypeError, "n_context"),
         ({"top_k": np.int64(2**40)}, OverflowError, "top_k"),
-        ({"polite": "no"}, TypeError, "polite"),
+        ({"no_speculation": "no"}, TypeError, "no_speculation"),
         ({"stop": "text"}, TypeError, "stop"),
         ({"stop": [1]}, TypeError, "stop"),
         ({"stop": ["a\0b"]}, ValueError, "NUL"),
@@ -87,7 +122,7 @@ def test_wrong_options_are_named(model, options, kind, word):
 
 def test_options_are_those_of_the_header():
     fields = {field[0] for field in _abi.quip_session_options._fields_}
-    assert quip.SessionOptions.__annotations__.keys() == fields - {"n_stop", "reserved"}
+    assert quip.SessionOptions.__annotations__.keys() == fields - {"n_stop", "has_seed", "reserved"}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +153,7 @@ def test_context_full(model):
 
 
 def test_logits(model, session):
-    ids = model.encode("a light and the hen")
+    ids = model.tokenize("a light and the hen")
     rows = session.prefill_logits(ids)
     assert rows.shape == (len(ids), 300) and rows.dtype == np.float32
     assert np.array_equal(session.logits(), rows[-1])

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""include/quip.h -> the types and functions of the library, for ctypes.
+"""Reads include/quip.h for bindings: constants, structs, callback types and functions.
 
-    tools/abi.py OUT.py
+    tools/abi.py OUT.py       declarations for ctypes; the wheel's build runs this
+    tools/abi.py OUT.json     constants, and where each field of a struct is: for bindings that read
+                              and write memory, such as the Web binding
 
-The wheel's build runs it, so that the two are never apart. Reads the C of that one header, not C:
-comments and preprocessor lines go; what remains are enums, structs, opaque handles, function types
-and functions. What it does not know stops it.
+It does not parse C in general, only the forms that quip.h uses: enums, structs, opaque handles,
+callback types, functions and #define of a text. Anything else stops it.
 """
 
+import json
 import pathlib
 import re
 import sys
@@ -27,18 +29,32 @@ NUMBERS = {
 }
 
 
+# Sizes of ctypes types; all others are as large as a pointer
+SIZES = {
+    "c_bool": 1,
+    "c_char": 1,
+    "c_int": 4,
+    "c_int32": 4,
+    "c_uint32": 4,
+    "c_float": 4,
+    "c_uint64": 8,
+    "c_double": 8,
+}
+
+
 class Header:
     def __init__(self, text):
         self.enums, self.structs, self.callbacks, self.functions = {}, {}, {}, {}
         self.handles, self.numbers = set(), dict(NUMBERS)
+        self.texts = dict(re.findall(r'^#define (QUIP_\w+) ("[^"]*")$', text, flags=re.M))
         for statement in self.statements(text):
             self.read(statement)
 
     @staticmethod
     def statements(text):
-        """What stands before each semicolon outside of braces, on one line."""
+        """The text before each semicolon outside of braces, on one line."""
         text = re.sub(r"/\*.*?\*/|//[^\n]*", " ", text, flags=re.S)
-        text = re.sub(r"#define QUIP_VERSION[^\n]*|^#(?:[^\n]*\\\n)*[^\n]*$", " ", text, flags=re.M)
+        text = re.sub(r"^#(?:[^\n]*\\\n)*[^\n]*$", " ", text, flags=re.M)
         text = text.replace('extern "C" {', " ")
         depth, begin = 0, 0
         for i, c in enumerate(text):
@@ -52,7 +68,13 @@ class Header:
             self.enums[m[1]] = self.enumerators(m[2])
             self.numbers[m[1]] = ("c_int", "int")
         elif m := re.fullmatch(r"typedef struct (\w+) \{(.*)\} \1", s):
-            self.structs[m[1]] = [f for d in m[2].split(";") if d.strip() for f in self.fields(d)]
+            fields = [f for d in m[2].split(";") if d.strip() for f in self.fields(d)]
+            names = {name for name, *_ in fields}
+            # a text with a length has no NUL
+            self.structs[m[1]] = [
+                (n, "c_void_p", "Any") if k == "c_char_p" and f"n_{n}" in names else (n, k, p)
+                for n, k, p in fields
+            ]
         elif m := re.fullmatch(r"typedef struct (\w+) \1", s):
             self.handles.add(m[1])
         elif m := re.fullmatch(r"typedef (\w+) (\w+)", s):
@@ -63,7 +85,7 @@ class Header:
             result = "None" if m[1].strip() == "void" else self.ctype(m[1])
             self.functions[m[2]] = (result, [self.ctype(t) for t in self.parameters(m[3])])
         else:
-            raise SystemExit(f"{HEADER}: what is this? {s}")
+            raise SystemExit(f"{HEADER}: unknown declaration: {s}")
 
     @staticmethod
     def enumerators(body):
@@ -77,7 +99,7 @@ class Header:
 
     @staticmethod
     def parameters(text):
-        """Types alone; `void` is none. A name is the last word behind the type."""
+        """The types without the names; none for `void`."""
         if text.strip() == "void":
             return []
         depth, begin, out = 0, 0, []
@@ -96,8 +118,6 @@ class Header:
     def fields(self, declaration):
         """(name, ctypes type, Python type) of `int a, b` or `char message[508]`."""
         declaration = declaration.strip()
-        if m := re.fullmatch(r"(\w+) \(\*(\w+)\)\((.*)\)", declaration):
-            return [(m[2], self.function_type(m[1], m[3]), "Any")]
         base, rest = re.fullmatch(r"((?:const )?\w+)(.*)", declaration).groups()
         out = []
         for item in rest.split(","):
@@ -120,9 +140,6 @@ class Header:
             return ("c_void_p", "Any") if is_callback else ("c_char_p", "Optional[bytes]")
         if base == "char" and stars == 2:  # an array of texts, or where to put the address of one
             return ("POINTER(c_char_p)" if c.count("const") == 2 else "POINTER(c_void_p)", "Any")
-        if "(*" in c:  # void (*release)(void *)
-            m = re.fullmatch(r"(\w+) \(\*\w*\)\((.*)\)", c)
-            return (self.function_type(m[1], m[2]), "Any")
         if base in self.callbacks and stars == 1:
             return (base, "Any")
         if base in self.structs and stars == 1:
@@ -132,14 +149,35 @@ class Header:
         if base in self.numbers:
             kind, python = self.numbers[base]
             return (f"POINTER({kind})", "Any") if stars else (kind, python)
-        raise SystemExit(f"{HEADER}: what type is this? {c}")
+        raise SystemExit(f"{HEADER}: unknown type: {c}")
 
     def ctype(self, c, is_callback=False):
         return self.types(c, is_callback)[0]
 
 
-def render(h):
-    out = []
+    def layout(self, struct, pointer_size):
+        """The size of a struct and {field: [offset, size]}, with natural alignment."""
+        at, alignment, fields = 0, 1, {}
+        for name, kind, _ in self.structs[struct]:
+            kind, _, count = kind.partition(" * ")
+            size = SIZES.get(kind, pointer_size)
+            at = -(-at // size) * size
+            fields[name] = [at, size * int(count or 1)]
+            at += fields[name][1]
+            alignment = max(alignment, size)
+        return {"size": -(-at // alignment) * alignment, "fields": fields}
+
+
+def render_json(h):
+    structs = {
+        name: {str(8 * size): h.layout(name, size) for size in (4, 8)} for name in h.structs
+    }
+    texts = {name: json.loads(text) for name, text in h.texts.items()}
+    return json.dumps({"texts": texts, "enums": h.enums, "structs": structs}, indent=1) + "\n"
+
+
+def render_python(h):
+    out = [f"{name} = {text}" for name, text in h.texts.items()] + [""]
     for values in h.enums.values():
         out += [f"{name} = {value}" for name, value in values.items()] + [""]
     for name, kind in h.callbacks.items():
@@ -149,7 +187,7 @@ def render(h):
         out += [f"    {field}: {python}" for field, _, python in fields]
         out += ["    _fields_ = ["]
         out += [f'        ("{field}", {kind}),' for field, kind, _ in fields] + ["    ]"]
-    out += ["", "", "def bind(library: CDLL) -> None:", '    """Say what each function takes."""']
+    out += ["", "", "def bind(library: CDLL) -> None:", '    """Declare each function."""']
     for name, (result, parameters) in h.functions.items():
         out.append(f"    library.{name}.restype = {result}")
         types = ", ".join(parameters)
@@ -162,7 +200,7 @@ def render(h):
     return HEAD.format(",\n".join(f"    {name}" for name in used), ", ".join(typing), body)
 
 
-HEAD = '''"""The types and functions of quip.h. Made from it by tools/abi.py."""
+HEAD = '''"""The constants, types and functions of quip.h. Generated by tools/abi.py."""
 
 from ctypes import (
 {},
@@ -173,4 +211,6 @@ from typing import {}
 
 
 if __name__ == "__main__":
-    pathlib.Path(sys.argv[1]).write_text(render(Header(HEADER.read_text())))
+    target = pathlib.Path(sys.argv[1])
+    render = render_json if target.suffix == ".json" else render_python
+    target.write_text(render(Header(HEADER.read_text())))

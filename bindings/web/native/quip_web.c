@@ -68,10 +68,11 @@ static void free_file(void *user)
 
 quip_model *quip_web_model_open(void *file, size_t n)
 {
+    const quip_model_options options = { .n_threads = 64 }; // a session's n_threads is a limit
     struct file bytes;
     quip_model *model;
     qp_file_open_memory(&bytes, file, n, file_name);
-    if (qp_model_open(&model, &bytes, NULL, &last_error))
+    if (qp_model_open(&model, &bytes, &options, &last_error))
         return NULL;
     model->file.release = free_file;
     model->file.release_user = &model->file;
@@ -85,8 +86,8 @@ void quip_web_model_close(quip_model *model)
 
 const char *quip_web_model_info(const quip_model *model)
 {
-    quip_model_info i;
-    quip_model_get_info(model, &i);
+    quip_model_info i = { .struct_size = sizeof i };
+    quip_model_get_info(model, &i, NULL);
     snprintf(text_buffer, sizeof text_buffer,
              "{\"architecture\":\"%s\",\"weights\":\"%s\",\"nParameters\":%llu,\"fileBytes\":%llu,"
              "\"nLayers\":%d,\"dModel\":%d,\"dFf\":%d,\"nHeads\":%d,\"nKvHeads\":%d,\"headDim\":%d,"
@@ -138,9 +139,10 @@ static quip_session_options read_options(const struct web_session_options *o)
         return (quip_session_options){ 0 };
     return (quip_session_options){
         .n_context = o->n_context,
-        .n_threads = o->n_threads,
+        .n_threads = o->n_threads ? o->n_threads : 1,
         .max_output_tokens = o->max_output_tokens,
         .seed = (uint64_t)o->seed_high << 32 | o->seed_low,
+        .has_seed = o->seed_high || o->seed_low,
         .temperature = o->temperature,
         .top_k = o->top_k,
         .top_p = o->top_p,
@@ -150,8 +152,6 @@ static quip_session_options read_options(const struct web_session_options *o)
         .no_template = o->flags & WEB_NO_TEMPLATE,
         .no_speculation = o->flags & WEB_NO_SPECULATION,
         .chat_template = o->chat_template,
-        .adapter = o->adapter,
-        .adapter_scale = o->adapter_scale,
     };
 }
 
@@ -168,8 +168,11 @@ struct web_session *quip_web_session_open(quip_model *model,
 {
     const quip_session_options o = read_options(options);
     struct web_session *s = new_session();
-    if (!s || quip_session_open(&s->session, model, &o, &last_error)) {
-        free(s);
+    const float scale = options && options->adapter_scale != 0 ? options->adapter_scale : 1;
+    quip_adapter *adapter = options ? options->adapter : NULL;
+    if (!s || quip_session_open(&s->session, model, &o, &last_error) ||
+        quip_session_set_adapter(s->session, adapter, scale, &last_error)) {
+        quip_web_session_close(s);
         return NULL;
     }
     s->before = qp_session_place(s->session);
@@ -230,7 +233,7 @@ void *quip_web_session_cancel_flag(struct web_session *s)
 int32_t quip_web_append(struct web_session *s, int32_t role, const char *text, size_t n)
 {
     s->before = qp_session_place(s->session);
-    return quip_append(s->session, (quip_role)role, text, n, &last_error);
+    return quip_session_append(s->session, (quip_role)role, text, n, &last_error);
 }
 
 int32_t quip_web_append_begin(struct web_session *s, int32_t role, const char *text, size_t n)
@@ -264,12 +267,15 @@ void quip_web_append_undo(struct web_session *s)
 static struct web_piece {
     _Alignas(8) const char *text;
     _Alignas(8) size_t n;
-    _Alignas(8) quip_finish_reason reason;
+    _Alignas(8) int32_t reason;
 } piece;
 
 int32_t quip_web_next(struct web_session *s)
 {
-    return quip_next(s->session, &piece.text, &piece.n, &piece.reason, &last_error);
+    quip_piece p = { .struct_size = sizeof p };
+    const quip_status status = quip_session_next(s->session, &p, &last_error);
+    piece = (struct web_piece){ p.text, p.n_text, p.finish_reason };
+    return status;
 }
 
 const void *quip_web_piece(void)
@@ -279,8 +285,8 @@ const void *quip_web_piece(void)
 
 const double *quip_web_result(const struct web_session *s)
 {
-    quip_result r;
-    quip_session_get_result(s->session, &r);
+    quip_result r = { .struct_size = sizeof r };
+    quip_session_get_result(s->session, &r, NULL);
     figures[0] = r.finish_reason;
     figures[1] = r.n_prompt_tokens;
     figures[2] = r.n_output_tokens;
@@ -299,7 +305,7 @@ int32_t quip_web_encode(const quip_model *model, const char *text, size_t n, int
 {
     int n_tokens = 0;
     const quip_status status =
-        quip_encode(model, text, n, with_special != 0, tokens, capacity, &n_tokens, &last_error);
+        quip_tokenize(model, text, n, with_special != 0, tokens, capacity, &n_tokens, &last_error);
     return status ? status : n_tokens;
 }
 
@@ -308,18 +314,18 @@ int32_t quip_web_decode(const quip_model *model, const quip_token *tokens, int32
 {
     size_t n = 0;
     const quip_status status =
-        quip_decode(model, tokens, n_tokens, text, capacity, &n, &last_error);
+        quip_detokenize(model, tokens, n_tokens, text, capacity, &n, &last_error);
     return status ? status : (int32_t)n;
 }
 
 int32_t quip_web_prefill(struct web_session *s, const quip_token *tokens, int32_t n)
 {
-    return quip_prefill(s->session, tokens, n, &last_error);
+    return quip_session_prefill(s->session, tokens, n, &last_error);
 }
 
 const float *quip_web_logits(const struct web_session *s)
 {
-    return quip_logits(s->session);
+    return quip_session_logits(s->session);
 }
 
 /* ---- planning ---- */
@@ -332,8 +338,14 @@ const double *quip_web_plan(const void *head, size_t n, double file_bytes,
         .user = &user, .size = (uint64_t)file_bytes, .read_at = read_head, .name = file_name
     };
     const quip_session_options o = read_options(options);
-    quip_plan plan;
-    if (quip_plan_memory_source(&plan, &source, NULL, &o, &last_error))
+    const quip_model_options header = { .no_weights = true };
+    quip_model *model;
+    quip_plan plan = { .struct_size = sizeof plan };
+    if (quip_model_open_source(&model, &source, &header, &last_error))
+        return NULL;
+    const quip_status status = quip_model_plan(model, &o, &plan, &last_error);
+    quip_model_close(model);
+    if (status)
         return NULL;
     figures[0] = (double)plan.file_bytes;
     figures[1] = (double)plan.kv_bytes;
@@ -349,10 +361,7 @@ quip_model *quip_web_header_open(const void *head, size_t n, double file_bytes)
     const quip_source source = {
         .user = &user, .size = (uint64_t)file_bytes, .read_at = read_head, .name = file_name
     };
-    struct file file;
+    const quip_model_options header = { .no_weights = true };
     quip_model *model;
-    if (qp_file_open_source(&file, &source, &last_error) ||
-        qp_model_open_header(&model, &file, &last_error))
-        return NULL;
-    return model;
+    return quip_model_open_source(&model, &source, &header, &last_error) ? NULL : model;
 }

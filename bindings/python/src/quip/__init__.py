@@ -13,13 +13,14 @@ from .errors import (
     ArgumentError,
     CancelledError,
     ContextFullError,
+    DeviceError,
     Error,
     FormatError,
     IOError,
     MemoryError,
     UnsupportedError,
 )
-from .model import Adapter, Model, ModelInfo, Plan, plan_memory
+from .model import Adapter, Model, ModelInfo, ModelOptions, Plan, plan_memory
 from .session import (
     Answer,
     AsyncAnswer,
@@ -39,6 +40,7 @@ __all__ = [
     "AsyncAnswer",
     "CancelledError",
     "ContextFullError",
+    "DeviceError",
     "Error",
     "FinishReason",
     "FormatError",
@@ -46,6 +48,7 @@ __all__ = [
     "MemoryError",
     "Model",
     "ModelInfo",
+    "ModelOptions",
     "Plan",
     "Result",
     "Role",

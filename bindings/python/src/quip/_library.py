@@ -7,7 +7,7 @@ import operator
 import os
 import pathlib
 from types import TracebackType
-from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
+from typing import Any, Callable, Dict, NoReturn, Optional, Type, TypeVar, Union
 
 from . import _abi
 from .errors import kind_of
@@ -115,6 +115,27 @@ def c_text(name: str, text: str) -> bytes:
     return data
 
 
+Struct = TypeVar("Struct", bound=ctypes.Structure)
+
+
+def sized(kind: Type[Struct]) -> Struct:
+    """A struct that the library fills: it says how large it is."""
+    struct = kind()
+    setattr(struct, "struct_size", ctypes.sizeof(kind))
+    return struct
+
+
+def fields_of(struct: ctypes.Structure) -> Dict[str, Any]:
+    """The fields of a struct that the library filled, by name."""
+    values = {field[0]: getattr(struct, field[0]) for field in struct._fields_}
+    del values["struct_size"]
+    return {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
+
+
+# Fields that are not options of their own: they say something about others, or are for later.
+_HIDDEN = {"reserved", "n_stop", "has_seed", "no_weights", "name", "struct_size"}
+
+
 def _flag(value: Any) -> bool:
     if value not in (False, True):
         raise TypeError
@@ -134,6 +155,7 @@ _CHECKS = {
     ctypes.c_char_p: _address,
     ctypes.c_void_p: _address,
     ctypes.c_int: operator.index,
+    ctypes.c_int32: operator.index,
     ctypes.c_uint64: operator.index,
 }
 
@@ -144,8 +166,8 @@ def fill(struct: ctypes.Structure, **values: Any) -> None:
     kinds = {field[0]: field[1] for field in struct._fields_}
     for name, value in values.items():
         if name not in kinds or name == "reserved":
-            known = ", ".join(sorted(kinds.keys() - {"reserved", "n_stop"}))
-            raise TypeError(f"there is no option {name}; there are {known}")
+            known = ", ".join(sorted(kinds.keys() - _HIDDEN))
+            raise TypeError(f"unknown option {name}; must be one of {known}")
         kind = kinds[name]
         try:
             c_value = _CHECKS[kind](value) if kind in _CHECKS else value

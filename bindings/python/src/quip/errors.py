@@ -11,13 +11,13 @@ from typing import Type
 
 
 class Error(Exception):
-    """What every failure of the library is. `status` is quip.h's short name of its kind."""
+    """Any failure of the library. `status` is the short name of its kind, as in quip.h."""
 
     status = "error"
 
 
 class ArgumentError(Error, ValueError):
-    """The caller passed something that cannot be."""
+    """The caller passed an invalid argument."""
 
     status = "argument"
 
@@ -35,19 +35,19 @@ class IOError(Error, OSError):
 
 
 class FormatError(Error, ValueError):
-    """A file is not what it claims to be."""
+    """A file is damaged, or is not of the expected kind."""
 
     status = "format"
 
 
 class UnsupportedError(Error, NotImplementedError):
-    """Well-formed, but not something that this build can do."""
+    """Valid, but this build or this machine cannot do it."""
 
     status = "unsupported"
 
 
 class ContextFullError(Error):
-    """The tokens do not fit in the session's n_context."""
+    """The tokens do not fit into the session's n_context."""
 
     status = "context_full"
 
@@ -56,6 +56,12 @@ class CancelledError(Error):
     """Session.cancel was called."""
 
     status = "cancelled"
+
+
+class DeviceError(Error):
+    """The GPU failed or was removed: open the model again."""
+
+    status = "device"
 
 
 _KINDS = {
@@ -68,10 +74,11 @@ _KINDS = {
         UnsupportedError,
         ContextFullError,
         CancelledError,
+        DeviceError,
     )
 }
 
 
 def kind_of(status_name: str) -> Type[Error]:
-    """The exception that quip_status_name's word stands for."""
+    """The exception for a name from quip_status_name."""
     return _KINDS.get(status_name, Error)

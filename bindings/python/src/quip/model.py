@@ -17,12 +17,25 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
+    TypedDict,
     Union,
     cast,
 )
 
 from . import _abi
-from ._library import Handle, Owner, StrPath, c_text, call, fill, lib, path_bytes, text_bytes
+from ._library import (
+    Handle,
+    Owner,
+    StrPath,
+    c_text,
+    call,
+    fields_of,
+    fill,
+    lib,
+    path_bytes,
+    sized,
+    text_bytes,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Unpack
@@ -32,8 +45,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Facts of a model, as quip_model_info in quip.h has them."""
+    """Properties of a model; see quip_model_info in quip.h."""
 
+    backend: str
     architecture: str
     weights: str
     n_parameters: int
@@ -47,67 +61,96 @@ class ModelInfo:
     vocab_size: int
     n_context_max: int
     bos: int
+    n_threads: int
     has_template: bool
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a model and a context will take, in bytes; see quip_plan in quip.h."""
+    """The memory that a model and one session need, in bytes; see quip_plan in quip.h."""
 
+    n_context: int
     file_bytes: int
+    model_bytes: int
     kv_bytes: int
     scratch_bytes: int
-    model_bytes: int
-    n_context: int
+
+
+BACKENDS = {
+    name[len("QUIP_BACKEND_") :].lower(): value
+    for name, value in vars(_abi).items()
+    if name.startswith("QUIP_BACKEND_")
+}
+
+
+class ModelOptions(TypedDict, total=False):
+    """Options of a model: the fields of quip_model_options in quip.h. What is left out, or zero,
+    means the default."""
+
+    backend: str  # "cpu", "gpu" or "auto"; default "auto"
+    n_threads: int  # that the model's sessions use; 0: one for each processor
+    background: bool  # leave the processor to other programs: half the threads, low priority
+    no_mmap: bool  # read the weights into memory instead of mapping the file
+
+
+def model_options(options: ModelOptions) -> _abi.quip_model_options:
+    """Options as C has them."""
+    values: Dict[str, Any] = dict(options)
+    backend = values.pop("backend", "auto")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; must be one of {', '.join(BACKENDS)}")
+    to = _abi.quip_model_options()
+    fill(to, backend=BACKENDS[backend], **values)
+    return to
 
 
 class Model(Owner):
-    """A model file. Opening takes milliseconds: weights are used where they lie in the file.
+    """A model file. Opening takes milliseconds: the weights are used directly from the file.
 
     with quip.Model("gemma.bin") as model:
         print(model.session().ask("Why is the sky blue?"))
     """
 
-    def __init__(self, path: StrPath, *, no_mmap: bool = False) -> None:
-        options = _abi.quip_model_options()
-        fill(options, no_mmap=no_mmap)
-        self._open(lib.quip_model_open, path_bytes(path), options)
+    def __init__(self, path: StrPath, **options: Unpack[ModelOptions]) -> None:
+        self._open(lib.quip_model_open, path_bytes(path), model_options(options))
 
     def _open(self, function: Any, *arguments: Any) -> None:
         handle = Handle(lib.quip_model_close)
         call(function, handle.place, *arguments)
-        info = _abi.quip_model_info()
-        lib.quip_model_get_info(handle, info)
-        values: Dict[str, Any] = {}
-        for name, *_ in info._fields_:
-            value = getattr(info, name)
-            values[name] = value.decode() if isinstance(value, bytes) else value
+        info = sized(_abi.quip_model_info)
+        call(lib.quip_model_get_info, handle, info)
+        values = fields_of(info)
+        values["backend"] = {v: k for k, v in BACKENDS.items()}.get(info.backend, "unknown")
         self.info = ModelInfo(**values)
         self._handle = handle
 
     @classmethod
-    def from_file(cls, file: BinaryIO, name: str = "model") -> Model:
+    def from_file(
+        cls, file: BinaryIO, name: str = "model", **options: Unpack[ModelOptions]
+    ) -> Model:
         """Open what a binary file object holds: an entry of an archive, a BytesIO. The weights
         are read into memory; `file` is not needed afterwards."""
         model = cls.__new__(cls)
         source, raised = source_of(file, name)
         with reraise(raised):
-            model._open(lib.quip_model_open_source, source, None)
+            model._open(lib.quip_model_open_source, source, model_options(options))
         return model
 
     @classmethod
-    def from_bytes(cls, data: Buffer) -> Model:
+    def from_bytes(cls, data: Buffer, **options: Unpack[ModelOptions]) -> Model:
         """Open a model file that is in memory: bytes, a memoryview, an mmap, an array. The weights
-        are used where they lie, so `data` must not change until model and sessions are closed."""
+        are used directly from there, so `data` must not change until the model and its sessions
+        are closed."""
         import numpy as np
 
         view = np.frombuffer(cast(Any, data), np.uint8)
         model = cls.__new__(cls)
+        c_options = model_options(options)
         address = view.ctypes.data
         _held.setdefault(address, []).append(view)
         try:
             model._open(
-                lib.quip_model_open_memory, address, view.nbytes, _release, address, None
+                lib.quip_model_open_memory, address, view.nbytes, _release, address, c_options
             )
         except BaseException:
             _let_go(address)
@@ -122,17 +165,27 @@ class Model(Owner):
         info, closed = self.info, ", closed" if self._handle is None else ""
         return f"<quip.Model {info.architecture}, {info.n_parameters} parameters, {info.weights}{closed}>"
 
-    def session(self, **options: Unpack[SessionOptions]) -> Session:
+    def session(
+        self,
+        *,
+        adapter: Optional[Adapter] = None,
+        adapter_scale: float = 1.0,
+        **options: Unpack[SessionOptions],
+    ) -> Session:
         """A conversation: Session(model, **options)."""
         from .session import Session
 
-        return Session(self, **options)
+        return Session(self, adapter=adapter, adapter_scale=adapter_scale, **options)
+
+    def plan(self, **options: Unpack[SessionOptions]) -> Plan:
+        """The memory that the model and one session with these options need."""
+        return _plan(self.handle, options)
 
     def adapter(self, path: StrPath) -> Adapter:
         """LoRA weights for this model: Adapter(model, path)."""
         return Adapter(self, path)
 
-    def encode(self, text: str, *, with_special: bool = False) -> List[int]:
+    def tokenize(self, text: str, *, with_special: bool = False) -> List[int]:
         """Token ids of a text: no template, no beginning-of-sequence token. `with_special`:
         control tokens that the text spells out become their ids."""
         data = text_bytes("text", text)
@@ -140,7 +193,7 @@ class Model(Owner):
         while True:
             tokens = (ctypes.c_int32 * capacity)()
             call(
-                lib.quip_encode,
+                lib.quip_tokenize,
                 self.handle,
                 data,
                 len(data),
@@ -153,14 +206,14 @@ class Model(Owner):
                 return list(tokens[: n.value])
             capacity = n.value
 
-    def decode(self, tokens: Sequence[int]) -> str:
+    def detokenize(self, tokens: Sequence[int]) -> str:
         """The text of token ids. Control tokens have none."""
         ids = token_array(tokens)
         capacity, n = 16 * len(ids) + 16, ctypes.c_size_t()
         while True:
             text = ctypes.create_string_buffer(capacity)
             call(
-                lib.quip_decode, self.handle, ids, len(ids), text, capacity, ctypes.byref(n)
+                lib.quip_detokenize, self.handle, ids, len(ids), text, capacity, ctypes.byref(n)
             )
             if n.value <= capacity:
                 return text.raw[: n.value].decode()
@@ -168,8 +221,8 @@ class Model(Owner):
 
 
 class Adapter(Owner):
-    """LoRA weights beside a model: a PEFT folder, or a LoRA file of the original. Any number of
-    sessions may use it, each with a scale of its own.
+    """LoRA weights for a model: a PEFT folder, or a MediaPipe LoRA file. Any number of sessions
+    may use it, each with its own scale.
 
     chat = model.session(adapter=model.adapter("haiku/"))
     """
@@ -205,7 +258,7 @@ def _let_go(address: int) -> None:
         _held.pop(address, None)
 
 
-_release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_let_go)
+_release = _abi.quip_on_release(_let_go)
 
 
 def source_of(file: BinaryIO, name: str) -> Tuple[_abi.quip_source, List[BaseException]]:
@@ -229,8 +282,8 @@ def source_of(file: BinaryIO, name: str) -> Tuple[_abi.quip_source, List[BaseExc
             return False
 
     source = _abi.quip_source()
-    kinds = dict(cast(Any, _abi.quip_source._fields_))
-    fill(source, size=file.seek(0, 2), read_at=kinds["read_at"](read_at), name=c_text("name", name))
+    callback = _abi.quip_on_read(read_at)
+    fill(source, size=file.seek(0, 2), read_at=callback, name=c_text("name", name))
     return source, raised
 
 
@@ -246,29 +299,29 @@ def reraise(raised: List[BaseException]) -> Iterator[None]:
 
 
 def plan_memory(
-    model: Union[StrPath, BinaryIO], *, no_mmap: bool = False, **options: Unpack[SessionOptions]
+    model: Union[StrPath, BinaryIO],
+    *,
+    no_mmap: bool = False,
+    **options: Unpack[SessionOptions],
 ) -> Plan:
-    """What a model file and a session of it will take, before any weight is read. Of a file object
-    only the beginning is read: the weights need not be there yet."""
-    from .session import fill_options
-
-    model_options, session_options = _abi.quip_model_options(), _abi.quip_session_options()
-    fill(model_options, no_mmap=no_mmap)
-    fill_options(session_options, options)
-    plan = _abi.quip_plan()
-    raised: List[BaseException] = []
-    of: Any
+    """The memory that a model file and one session of it need. No weight is read: of a file object
+    only the beginning is, and the rest need not be there yet."""
+    header = _abi.quip_model_options()
+    fill(header, no_mmap=no_mmap, no_weights=True)
+    handle = Handle(lib.quip_model_close)
     if isinstance(model, (str, os.PathLike)):
-        function, of = lib.quip_plan_memory, path_bytes(model)
+        call(lib.quip_model_open, handle.place, path_bytes(model), header)
     else:
         source, raised = source_of(model, "model")
-        function, of = lib.quip_plan_memory_source, ctypes.byref(source)
-    with reraise(raised):
-        call(
-            function,
-            ctypes.byref(plan),
-            of,
-            ctypes.byref(model_options),
-            ctypes.byref(session_options),
-        )
-    return Plan(**{field[0]: getattr(plan, field[0]) for field in plan._fields_})
+        with reraise(raised):
+            call(lib.quip_model_open_source, handle.place, source, header)
+    return _plan(handle, options)
+
+
+def _plan(handle: Handle, options: SessionOptions) -> Plan:
+    from .session import fill_options
+
+    session_options, plan = _abi.quip_session_options(), sized(_abi.quip_plan)
+    fill_options(session_options, options)
+    call(lib.quip_model_plan, handle, session_options, plan)
+    return Plan(**fields_of(plan))

@@ -25,10 +25,11 @@ from typing import (
     Sequence,
     TypedDict,
     TypeVar,
+    cast,
 )
 
 from . import _abi
-from ._library import Handle, Owner, c_text, call, fill, lib, text_bytes
+from ._library import Handle, Owner, c_text, call, fields_of, fill, lib, sized, text_bytes
 from .model import Adapter, Model, token_array
 
 if TYPE_CHECKING:
@@ -43,21 +44,18 @@ class SessionOptions(TypedDict, total=False):
     """Options of a session: the fields of quip_session_options in quip.h. What is left out, or
     zero, means the default."""
 
-    n_context: int  # prompt and answer together, in tokens; 0: 4096 or the model's maximum
-    n_threads: int  # 0: one for each processor
-    max_output_tokens: int  # of one answer; 0: as many as the context holds
-    seed: int  # 0 draws one, which Result.seed reports
-    temperature: float  # 0: greedy, always the likeliest token
-    top_k: int  # draw from the k likeliest; 0: no limit
-    top_p: float  # then from the shortest run whose probabilities reach p; 0: no limit
-    stop: Sequence[str]  # texts that end an answer, beside the model's own
+    n_context: int  # tokens of prompts and answers; 0: 4096 or the model's maximum
+    n_threads: int  # at most this many of the model's threads; 0: all
+    max_output_tokens: int  # of one answer; 0: no limit but n_context
+    seed: Optional[int]  # None: the library draws one, which Result.seed reports
+    temperature: float  # 0: greedy, always the most likely token
+    top_k: int  # sample from the k most likely tokens; 0: no limit
+    top_p: float  # then from the fewest whose probabilities add up to p; 0: no limit
+    stop: Sequence[str]  # texts that end an answer, in addition to the model's own
     system: Optional[str]  # system prompt
-    no_template: bool  # text goes in as it is, even if the model has a template
+    no_template: bool  # pass text on as it is, even if the model has a template
     no_speculation: bool
-    chat_template: Optional[str]  # how turns are spelled, by name; None: as the file says
-    adapter: Optional[Adapter]  # weights beside the model's, as if merged into it
-    adapter_scale: float  # 0: 1
-    polite: bool  # leave the processor to others: half the threads, at low priority
+    chat_template: Optional[str]  # how turns are marked, by name; None: as the file says
 
 
 class Role(enum.IntEnum):
@@ -79,6 +77,10 @@ class FinishReason(enum.IntEnum):
     CANCELLED = _abi.QUIP_FINISH_CANCELLED
     CALLBACK = _abi.QUIP_FINISH_CALLBACK
 
+    @classmethod
+    def _missing_(cls, value: object) -> FinishReason:
+        return cls.STOP  # a reason of a later version of the library
+
 
 @dataclass(frozen=True)
 class Result:
@@ -99,11 +101,10 @@ def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None
     stop = values.pop("stop", None) or ()
     if isinstance(stop, str):
         raise TypeError("stop is a list of texts, not one text")
-    adapter = values.pop("adapter", None)
-    if isinstance(adapter, Adapter):
-        values["adapter"] = adapter.handle
-    elif adapter is not None:
-        raise TypeError(f"adapter is a quip.Adapter, not {adapter!r}")
+    if values.get("seed") is None:
+        values.pop("seed", None)
+    else:
+        values["has_seed"] = True
     for name in ("system", "chat_template"):
         if values.get(name) is not None:
             values[name] = c_text(name, values[name])
@@ -121,10 +122,20 @@ class Session(Owner):
             print(piece, end="", flush=True)
     """
 
-    def __init__(self, model: Model, **options: Unpack[SessionOptions]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        adapter: Optional[Adapter] = None,
+        adapter_scale: float = 1.0,
+        **options: Unpack[SessionOptions],
+    ) -> None:
+        self._options: Dict[str, Any] = dict(options)
         c_options = _abi.quip_session_options()
         fill_options(c_options, options)
         self._begin(model, lib.quip_session_open, model.handle, c_options)
+        if adapter is not None:
+            self.set_adapter(adapter, adapter_scale)
 
     def _begin(self, model: Model, function: Any, *arguments: Any) -> None:
         handle = Handle(lib.quip_session_close)
@@ -146,6 +157,7 @@ class Session(Owner):
     def clone(self) -> Session:
         """A second session that continues from the same point."""
         copy = Session.__new__(Session)
+        copy._options = dict(self._options)
         self._use(lambda h: copy._begin(self.model, lib.quip_session_clone, h))
         return copy
 
@@ -170,9 +182,9 @@ class Session(Owner):
         return "".join([piece async for piece in self.say_async(prompt)])
 
     def append(self, role: Role, text: str) -> None:
-        """Append text to the conversation and run the model over it; see quip_append."""
+        """Append text to the conversation and run the model over it; see quip_session_append."""
         who, data = Role(role), text_bytes("text", text)
-        self._use_patiently(lambda h: call(lib.quip_append, h, who, data, len(data)))
+        self._use_patiently(lambda h: call(lib.quip_session_append, h, who, data, len(data)))
         self._answer = None
 
     def answer(self) -> Answer:
@@ -188,10 +200,9 @@ class Session(Owner):
     @property
     def result(self) -> Result:
         """Figures of the answer so far."""
-        result = _abi.quip_result()
-        self._use(lambda h: lib.quip_session_get_result(h, ctypes.byref(result)))
-        values = {field[0]: getattr(result, field[0]) for field in result._fields_}
-        return Result(**{**values, "finish_reason": FinishReason(result.finish_reason)})
+        result = sized(_abi.quip_result)
+        self._use(lambda h: call(lib.quip_session_get_result, h, result))
+        return Result(**{**fields_of(result), "finish_reason": FinishReason(result.finish_reason)})
 
     # ---- tokens ----
 
@@ -205,25 +216,46 @@ class Session(Owner):
         """Tokens that the context can hold."""
         return self._use(lambda h: int(lib.quip_session_n_context(h)))
 
+    @property
+    def n_threads(self) -> int:
+        """Threads that the session uses."""
+        return self._use(lambda h: int(lib.quip_session_n_threads(h)))
+
     def rewind(self, position: int) -> None:
-        """Forget everything from this token on."""
-        place = operator.index(position)
-        self._use(lambda h: call(lib.quip_session_rewind, h, place))
+        """Remove everything from this token on."""
+        index = operator.index(position)
+        self._use(lambda h: call(lib.quip_session_rewind, h, index))
         self._answer = None
 
+    def undo(self) -> None:
+        """Return to the state before the last text or tokens were appended, and remove what
+        followed, such as the answer."""
+        self._use(lambda h: call(lib.quip_session_undo, h))
+        self._answer = None
+
+    def set_options(self, **options: Unpack[SessionOptions]) -> None:
+        """Change options between turns; those that are not named stay. With `seed` the random
+        numbers begin again. See quip_session_set_options for what cannot change."""
+        changed = {**self._options, **options}
+        c_options = _abi.quip_session_options()
+        fill_options(c_options, cast(SessionOptions, {"seed": None, **changed}))
+        c_options.has_seed = options.get("seed") is not None
+        self._use(lambda h: call(lib.quip_session_set_options, h, c_options))
+        self._options = changed
+
     def set_adapter(self, adapter: Optional[Adapter], scale: float = 1.0) -> None:
-        """Switch, scale or drop (None, or a scale of 0) the session's adapter. The context's text
-        stays: the next call runs it again with the new weights."""
+        """Use another adapter, or None; a scale of 0 has no effect. The text in the context stays:
+        the next call runs it again with the new weights."""
         if not isinstance(adapter, (Adapter, type(None))):
-            raise TypeError(f"adapter is a quip.Adapter, not {adapter!r}")
-        handle = adapter.handle if adapter and scale else None
+            raise TypeError(f"adapter must be a quip.Adapter, not {adapter!r}")
+        handle = adapter.handle if adapter else None
         self._use(lambda h: call(lib.quip_session_set_adapter, h, handle, scale))
         self._answer = None
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """Run the model over token ids, which follow those already in the context."""
         ids = token_array(tokens)
-        self._use_patiently(lambda h: call(lib.quip_prefill, h, ids, len(ids)))
+        self._use_patiently(lambda h: call(lib.quip_session_prefill, h, ids, len(ids)))
         self._answer = None
 
     def prefill_logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -240,18 +272,18 @@ class Session(Owner):
 
         callback = _abi.quip_on_logits(on_logits)
         self._use_patiently(
-            lambda h: call(lib.quip_prefill_logits, h, ids, len(ids), callback, None)
+            lambda h: call(lib.quip_session_prefill_logits, h, ids, len(ids), callback, None)
         )
         self._answer = None
         return logits
 
     def logits(self) -> Optional[npt.NDArray[np.float32]]:
         """The logits after the last token, [vocab_size], a copy; None when that token has not
-        been run: see quip_logits."""
+        been run: see quip_session_logits."""
         import numpy as np
 
         def copy(h: Handle) -> Optional[npt.NDArray[np.float32]]:
-            row = lib.quip_logits(h)
+            row = lib.quip_session_logits(h)
             n = self.model.info.vocab_size
             return np.ctypeslib.as_array(row, shape=(n,)).copy() if row else None
 
@@ -303,14 +335,13 @@ class Session(Owner):
         """The next piece of this answer, None at its end."""
         if self._answer is not answer:
             raise RuntimeError("the conversation has gone on: this answer cannot be continued")
-        text, n, reason = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_int()
+        piece = sized(_abi.quip_piece)
 
         def pull(h: Handle) -> Optional[str]:
-            call(
-                lib.quip_next, h, ctypes.byref(text), ctypes.byref(n), ctypes.byref(reason)
-            )
-            if reason.value == _abi.QUIP_FINISH_NONE:
-                return ctypes.string_at(text.value or 0, n.value).decode()
+            call(lib.quip_session_next, h, piece)
+            answer.tokens += piece.tokens[: piece.n_tokens]
+            if piece.finish_reason == _abi.QUIP_FINISH_NONE:
+                return ctypes.string_at(piece.text, piece.n_text).decode()
             return None
 
         # The first piece may wait for the text to be run; a piece behind it for one token.
@@ -323,6 +354,7 @@ class Answer(Iterator[str]):
     def __init__(self, session: Session) -> None:
         self.session = session
         self.is_done = False
+        self.tokens: List[int] = []  # sampled so far; their text may still be held back
         self._pieces: List[str] = []
 
     def __next__(self) -> str:

@@ -21,9 +21,6 @@ from ..session import Answer, Result, Role, Session, SessionOptions
 
 ProgressListener = Callable[[str, bool], None]  # (what was added, whether that was all)
 
-# The library draws a seed for 0; here 0 is a seed like any other, the same in every SDK.
-_SEED_OF_ZERO = 0x9E3779B97F4A7
-
 
 class Backend(enum.Enum):
     DEFAULT = 0
@@ -135,7 +132,7 @@ class LlmInference(Closeable):
 
     def size_in_tokens(self, text: str) -> int:
         """Tokens of a text: without template and beginning-of-sequence token."""
-        return len(self.model.encode(text, with_special=not self.model.info.has_template))
+        return len(self.model.tokenize(text, with_special=not self.model.info.has_template))
 
     def close(self) -> None:
         """Close. Sessions keep what they need of the model."""
@@ -187,10 +184,9 @@ class LlmInferenceSession(Closeable):
             "no_template": options.prompt_templates is not None,
         }
         if options.random_seed is not None:
-            c_options["seed"] = options.random_seed or _SEED_OF_ZERO
-        if options.lora_path:
-            c_options["adapter"] = self._llm._adapter(options.lora_path)
-        return self._llm.model.session(**c_options)
+            c_options["seed"] = options.random_seed
+        adapter = self._llm._adapter(options.lora_path) if options.lora_path else None
+        return self._llm.model.session(adapter=adapter, **c_options)
 
     # ---- the conversation ----
 
