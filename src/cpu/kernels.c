@@ -1,61 +1,48 @@
 /* kernels.c: which version of each kernel this machine runs.
- * In:  the CPU's features (base.h). Out: the table. The scalar version comes first, then each level
- * that the CPU has overwrites what it does better; nothing else in the library asks for the CPU. */
+ * In:  the features of the CPU (base.h).
+ * Out: the table of kernels.
+ *
+ * The scalar kernels come first. Then each instruction set that the CPU has overwrites the kernels
+ * that it improves. No other code checks CPU features. */
 #include "cpu/kernels.h"
+#include "cpu/scalar/scalar.h"
+
+#if defined(__x86_64__)
+#include "cpu/x86/x86.h"
+#elif defined(__aarch64__)
+#include "cpu/arm/arm.h"
+#elif defined(__wasm_simd128__)
+#include "cpu/wasm/wasm.h"
+#endif
+
+#include <assert.h>
+
+/* In the order in which they overwrite each other. */
+static const struct {
+    unsigned feature; // enum cpu_feature; 0: every CPU has it
+    void (*init)(struct kernels *k);
+} kernel_levels[] = {
+    { 0, qp_cpu_scalar },
+#if defined(__x86_64__)
+    { CPU_AVX2, qp_cpu_avx2 },
+    { CPU_AVXVNNI, qp_cpu_avxvnni },
+    { CPU_AVX512VNNI, qp_cpu_avx512vnni },
+#elif defined(__aarch64__)
+    { CPU_NEON, qp_cpu_neon },
+    { CPU_DOTPROD, qp_cpu_dotprod },
+    { CPU_I8MM, qp_cpu_i8mm },
+#elif defined(__wasm_simd128__)
+    { CPU_WASM_SIMD, qp_cpu_simd128 },
+    { CPU_WASM_RELAXED, qp_cpu_relaxed },
+#endif
+};
 
 struct kernels qp_kernels_for(unsigned cpu)
 {
-    struct kernels k = { .name = "scalar" };
-    qp_linear_kernels_scalar(&k);
-    qp_low_rank_kernels_scalar(&k);
-    qp_vector_kernels_scalar(&k);
-    qp_attention_kernels_scalar(&k);
-    if (cpu & CPU_AVX2) {
-        k.name = "avx2";
-        qp_linear_kernels_avx2(&k);
-        qp_low_rank_kernels_avx2(&k);
-        qp_vector_kernels_avx2(&k);
-        qp_attention_kernels_avx2(&k);
-    }
-    if (cpu & CPU_AVXVNNI) {
-        k.name = "avxvnni";
-        qp_linear_kernels_avxvnni(&k);
-        qp_low_rank_kernels_avxvnni(&k);
-    }
-    if (cpu & CPU_AVX512VNNI) {
-        k.name = "avx512vnni";
-        qp_linear_kernels_avx512vnni(&k);
-        qp_gemv_kernels_avx512vnni(&k);
-        qp_low_rank_kernels_avx512(&k);
-        qp_vector_kernels_avx512(&k);
-        qp_attention_kernels_avx512(&k);
-    }
-    if (cpu & CPU_NEON) {
-        k.name = "neon";
-        qp_linear_kernels_neon(&k);
-        qp_low_rank_kernels_neon(&k);
-        qp_vector_kernels_neon(&k);
-        qp_attention_kernels_neon(&k);
-    }
-    if (cpu & CPU_DOTPROD) {
-        k.name = "dotprod";
-        qp_linear_kernels_dotprod(&k);
-        qp_low_rank_kernels_dotprod(&k);
-    }
-    if (cpu & CPU_I8MM) {
-        k.name = "i8mm";
-        qp_linear_kernels_i8mm(&k);
-    }
-    if (cpu & CPU_WASM_SIMD) {
-        k.name = "simd128";
-        qp_linear_kernels_wasm(&k);
-        qp_low_rank_kernels_wasm(&k);
-        qp_vector_kernels_wasm(&k);
-        qp_attention_kernels_wasm(&k);
-    }
-    if (cpu & CPU_WASM_RELAXED) {
-        k.name = "relaxed";
-        qp_linear_kernels_relaxed(&k);
-    }
+    struct kernels k = { 0 };
+    for (size_t i = 0; i < QP_COUNT(kernel_levels); i++)
+        if ((cpu & kernel_levels[i].feature) == kernel_levels[i].feature)
+            kernel_levels[i].init(&k);
+    assert(k.name && k.few_tokens >= 1 && k.few_tokens <= FEW_TOKENS);
     return k;
 }

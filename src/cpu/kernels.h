@@ -226,35 +226,6 @@ void qp_gemm_f32_pairs(pair_sums_f32 *sums_of, const struct out_view *out, const
  * lies there (cpu/pack_adapter.c), and the processor cannot see that. */
 #define LOW_RANK_AHEAD 6144
 
-/* Each fills in what it has; on other architectures they do nothing. */
-void qp_low_rank_kernels_scalar(struct kernels *k);
-void qp_low_rank_kernels_avx2(struct kernels *k);
-void qp_low_rank_kernels_avxvnni(struct kernels *k);
-void qp_low_rank_kernels_avx512(struct kernels *k);
-void qp_low_rank_kernels_neon(struct kernels *k);
-void qp_low_rank_kernels_dotprod(struct kernels *k);
-void qp_low_rank_kernels_wasm(struct kernels *k);
-void qp_linear_kernels_scalar(struct kernels *k);
-void qp_linear_kernels_avx2(struct kernels *k);
-void qp_linear_kernels_avxvnni(struct kernels *k);
-void qp_linear_kernels_avx512vnni(struct kernels *k);
-void qp_gemv_kernels_avx512vnni(struct kernels *k);
-void qp_linear_kernels_neon(struct kernels *k);
-void qp_linear_kernels_dotprod(struct kernels *k);
-void qp_linear_kernels_i8mm(struct kernels *k);
-void qp_linear_kernels_wasm(struct kernels *k);
-void qp_linear_kernels_relaxed(struct kernels *k);
-void qp_vector_kernels_scalar(struct kernels *k);
-void qp_vector_kernels_avx2(struct kernels *k);
-void qp_vector_kernels_avx512(struct kernels *k);
-void qp_vector_kernels_neon(struct kernels *k);
-void qp_vector_kernels_wasm(struct kernels *k);
-void qp_attention_kernels_scalar(struct kernels *k);
-void qp_attention_kernels_avx2(struct kernels *k);
-void qp_attention_kernels_avx512(struct kernels *k);
-void qp_attention_kernels_neon(struct kernels *k);
-void qp_attention_kernels_wasm(struct kernels *k);
-
 /* Does this engine compute relaxed dot products as WebAssembly says? True where there are none. */
 bool qp_relaxed_dot_is_right(void);
 

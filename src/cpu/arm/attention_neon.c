@@ -2,6 +2,7 @@
  * In, out, order of rounding: attention_scalar.c, to the bit.
  * 4 rows of 16 columns keep 16 sums in registers; four more hold b, the rest a row's number and
  * products. 64 columns are four passes over the same rows. */
+#include "cpu/arm/arm.h"
 #include "cpu/attention_blocks.h"
 
 #if defined(__aarch64__)
@@ -162,13 +163,6 @@ void qp_attention_kernels_neon(struct kernels *k)
 {
     k->softmax = softmax_neon;
     k->attend = attend_neon;
-}
-
-#else
-
-void qp_attention_kernels_neon(struct kernels *k)
-{
-    (void)k;
 }
 
 #endif

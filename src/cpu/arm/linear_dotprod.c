@@ -5,8 +5,8 @@
  * Tile: i8x4k4: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 16][2 halves]
  * [4 steps][4 rows][4 k]: one vector of weights is four rows of the same four k, and a quarter of
  * the token's 16 k is taken by element against it. */
+#include "cpu/arm/arm.h"
 #include "cpu/gemv_rows.h"
-#include "cpu/kernels.h"
 #include "format/format.h"
 
 #if defined(__aarch64__)
@@ -196,12 +196,5 @@ void qp_linear_kernels_dotprod(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-void qp_linear_kernels_dotprod(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

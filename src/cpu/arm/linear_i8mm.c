@@ -5,7 +5,7 @@
  *
  * Tile: i8x2k8: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 16][4 pairs]
  * [2 steps][2 rows][8 k]. */
-#include "cpu/kernels.h"
+#include "cpu/arm/arm.h"
 #include "format/format.h"
 
 #if defined(__aarch64__)
@@ -161,12 +161,5 @@ void qp_linear_kernels_i8mm(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-void qp_linear_kernels_i8mm(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

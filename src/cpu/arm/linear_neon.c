@@ -7,8 +7,8 @@
  *
  * Tile: i8x8k16: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 16][8 rows][16 k].
  */
+#include "cpu/arm/arm.h"
 #include "cpu/gemv_rows.h"
-#include "cpu/kernels.h"
 #include "format/format.h"
 
 #if defined(__aarch64__)
@@ -342,13 +342,6 @@ void qp_linear_kernels_neon(struct kernels *k)
     k->pack = pack_neon;
     k->gemm = gemm_neon;
     k->gemm_f32 = gemm_f32_neon;
-}
-
-#else
-
-void qp_linear_kernels_neon(struct kernels *k)
-{
-    (void)k;
 }
 
 #endif

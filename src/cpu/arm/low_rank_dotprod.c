@@ -2,7 +2,7 @@
  * of four rows, multiplied by four numbers of x. */
 #if defined(__aarch64__)
 
-#include "cpu/kernels.h"
+#include "cpu/arm/arm.h"
 
 #include <arm_neon.h>
 #include <string.h>
@@ -47,14 +47,5 @@ void qp_low_rank_kernels_dotprod(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-#include "cpu/kernels.h"
-
-void qp_low_rank_kernels_dotprod(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

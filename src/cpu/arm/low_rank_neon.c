@@ -1,8 +1,8 @@
 /* low_rank_neon.c: matrices of few rows or columns, NEON (kernels.h): a load takes sixteen rows of
  * four columns apart. */
-#if defined(__aarch64__) || defined(_M_ARM64)
+#if defined(__aarch64__)
 
-#include "cpu/kernels.h"
+#include "cpu/arm/arm.h"
 
 #include <arm_neon.h>
 
@@ -42,15 +42,6 @@ static void low_rank_sums_neon(float sums[LOW_RANK_ROWS], const uint8_t *group, 
 void qp_low_rank_kernels_neon(struct kernels *k)
 {
     k->low_rank_sums = low_rank_sums_neon;
-}
-
-#else
-
-#include "cpu/kernels.h"
-
-void qp_low_rank_kernels_neon(struct kernels *k)
-{
-    (void)k;
 }
 
 #endif

@@ -2,7 +2,7 @@
  * In, out, order of rounding: vector_scalar.c, to the bit. The 16 lanes of a sum are four
  * registers. The last few elements pass through a small array; absent ones are +0, which changes no
  * sum that starts at +0. */
-#include "cpu/kernels.h"
+#include "cpu/arm/arm.h"
 
 #if defined(__aarch64__)
 
@@ -166,13 +166,6 @@ void qp_vector_kernels_neon(struct kernels *k)
     k->hadamard = hadamard_neon;
     k->soft_cap = soft_cap_neon;
     k->sum_exp = sum_exp_neon;
-}
-
-#else
-
-void qp_vector_kernels_neon(struct kernels *k)
-{
-    (void)k;
 }
 
 #endif

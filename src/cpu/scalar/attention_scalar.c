@@ -4,7 +4,7 @@
  * for each row. Keys come in blocks of KV_BLOCK, and the softmax is rescaled from block to block
  * (Milakov and Gimelshein 2018), so that nothing grows with the context. Only positions that the
  * row sees are read. */
-#include "cpu/kernels.h"
+#include "cpu/scalar/scalar.h"
 
 #include <math.h>
 #include <string.h>

@@ -5,7 +5,7 @@
  * so that the dot product of a block is exact in int32 and again exact as a float. What is rounded
  * is only sum = sum + scale_b * dot_b, for ascending b, then y = sum * scale_row (+ bias). Tile:
  * int8x1: [TILE_ROWS][n_in rounded up to ACT_BLOCK] int8, the tail zero. */
-#include "cpu/kernels.h"
+#include "cpu/scalar/scalar.h"
 #include "format/format.h"
 
 #include <assert.h>

@@ -1,6 +1,6 @@
 /* low_rank_scalar.c: matrices of few rows or columns (kernels.h): plain, and the way around the
  * products that all but one instruction set share. */
-#include "cpu/kernels.h"
+#include "cpu/scalar/scalar.h"
 
 static void low_rank_sums_scalar(float sums[LOW_RANK_ROWS], const uint8_t *group, const int8_t *q,
                                  const float *scales, int n_in)

@@ -1,7 +1,7 @@
 /* vector_scalar.c: norms, activations and rotations, in plain C: the specification of
  * every other vector_*.c. In and out: float vectors of any length n >= 1, aligned to floats only.
  * Sums run in 16 lanes (kernels.h); everything else is one element at a time. */
-#include "cpu/kernels.h"
+#include "cpu/scalar/scalar.h"
 
 #include <math.h>
 #include <string.h>

@@ -3,6 +3,7 @@
  * 4 rows of 8 columns keep 8 sums in registers, 2 rows of 16 as many: most machines have 16, and
  * the engine wants some for itself. 64 columns are several passes over the same rows. */
 #include "cpu/attention_blocks.h"
+#include "cpu/wasm/wasm.h"
 
 #if defined(__wasm_simd128__)
 
@@ -168,13 +169,6 @@ void qp_attention_kernels_wasm(struct kernels *k)
 {
     k->softmax = softmax_wasm;
     k->attend = attend_wasm;
-}
-
-#else
-
-void qp_attention_kernels_wasm(struct kernels *k)
-{
-    (void)k;
 }
 
 #endif

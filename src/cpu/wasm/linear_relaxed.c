@@ -12,7 +12,7 @@
  *
  * Tile: x8k4: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 4][8 rows][4 k] bytes.
  */
-#include "cpu/kernels.h"
+#include "cpu/wasm/wasm.h"
 
 #if defined(__wasm_relaxed_simd__)
 

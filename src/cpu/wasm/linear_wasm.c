@@ -7,7 +7,7 @@
  *
  * Tile: i16x8k2: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 2][8 rows][2 k] of
  * int16, int4 as well. */
-#include "cpu/kernels.h"
+#include "cpu/wasm/wasm.h"
 
 #if defined(__wasm_simd128__)
 
@@ -354,13 +354,6 @@ void qp_linear_kernels_wasm(struct kernels *k)
     k->pack = pack_wasm;
     k->gemm = gemm_wasm;
     k->gemm_f32 = gemm_f32_wasm;
-}
-
-#else
-
-void qp_linear_kernels_wasm(struct kernels *k)
-{
-    (void)k;
 }
 
 #endif

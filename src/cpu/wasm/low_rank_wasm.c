@@ -1,6 +1,6 @@
 /* low_rank_wasm.c: matrices of few rows or columns, simd128 (kernels.h): half of a vector of four
  * columns of four rows is widened to words, multiplied by four numbers of x and added by pairs. */
-#include "cpu/kernels.h"
+#include "cpu/wasm/wasm.h"
 
 #if defined(__wasm_simd128__)
 
@@ -43,13 +43,6 @@ static void low_rank_sums_wasm(float sums[LOW_RANK_ROWS], const uint8_t *group, 
 void qp_low_rank_kernels_wasm(struct kernels *k)
 {
     k->low_rank_sums = low_rank_sums_wasm;
-}
-
-#else
-
-void qp_low_rank_kernels_wasm(struct kernels *k)
-{
-    (void)k;
 }
 
 #endif

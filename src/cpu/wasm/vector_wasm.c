@@ -2,7 +2,7 @@
  * In, out, order of rounding: vector_scalar.c, to the bit. The 16 lanes of a sum are four
  * registers. The last few elements pass through a small array; absent ones are +0, which changes no
  * sum that starts at +0. */
-#include "cpu/kernels.h"
+#include "cpu/wasm/wasm.h"
 
 #if defined(__wasm_simd128__)
 
@@ -154,13 +154,6 @@ void qp_vector_kernels_wasm(struct kernels *k)
     k->rotate = rotate_wasm;
     k->hadamard = hadamard_wasm;
     k->soft_cap = soft_cap_wasm;
-}
-
-#else
-
-void qp_vector_kernels_wasm(struct kernels *k)
-{
-    (void)k;
 }
 
 #endif

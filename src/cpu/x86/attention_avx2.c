@@ -3,6 +3,7 @@
  * 4 rows of 16 columns keep 8 sums in registers; the other 8 hold two vectors of b, a row's number
  * and products. 64 columns are four passes over the same rows. */
 #include "cpu/attention_blocks.h"
+#include "cpu/x86/x86.h"
 
 #if defined(__x86_64__)
 
@@ -175,12 +176,5 @@ void qp_attention_kernels_avx2(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-void qp_attention_kernels_avx2(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

@@ -4,6 +4,7 @@
  * different units (Zen): 4 rows of 64 columns keep 16 sums in registers, each step of k reads 4
  * vectors and 4 numbers for 16 products and 16 sums. */
 #include "cpu/attention_blocks.h"
+#include "cpu/x86/x86.h"
 
 #if defined(__x86_64__)
 
@@ -183,12 +184,5 @@ void qp_attention_kernels_avx512(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-void qp_attention_kernels_avx512(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

@@ -3,7 +3,7 @@
  * matters is the order in which it is read (docs/performance.md).
  *
  * vpdpbusd and the weights' offset of 128: linear_avx512vnni.c. */
-#include "cpu/kernels.h"
+#include "cpu/x86/x86.h"
 
 #if defined(__x86_64__)
 
@@ -511,12 +511,5 @@ void qp_gemv_kernels_avx512vnni(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-void qp_gemv_kernels_avx512vnni(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

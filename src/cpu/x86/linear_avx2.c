@@ -15,7 +15,7 @@
  *
  * In both k is n_in rounded up to ACT_BLOCK. */
 #include "cpu/gemv_rows.h"
-#include "cpu/kernels.h"
+#include "cpu/x86/x86.h"
 #include "format/format.h"
 
 #if defined(__x86_64__)
@@ -600,12 +600,5 @@ void qp_linear_kernels_avx2(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-void qp_linear_kernels_avx2(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

@@ -10,7 +10,7 @@
  * vector of weights is 16 rows of the same four k, and the token's four k are broadcast against it.
  */
 #include "cpu/gemm_token.h"
-#include "cpu/kernels.h"
+#include "cpu/x86/x86.h"
 #include "format/format.h"
 
 #if defined(__x86_64__)
@@ -394,12 +394,5 @@ void qp_linear_kernels_avx512vnni(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-void qp_linear_kernels_avx512vnni(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

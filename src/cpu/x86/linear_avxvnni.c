@@ -6,7 +6,7 @@
  *
  * Tile: u8x16k4: four groups of 16 rows, each [n_in rounded up to ACT_BLOCK, / 4][16 rows][4 k] of
  * w + 128, int4 as well. */
-#include "cpu/kernels.h"
+#include "cpu/x86/x86.h"
 #include "format/format.h"
 
 #if defined(__x86_64__)
@@ -136,12 +136,5 @@ void qp_linear_kernels_avxvnni(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-void qp_linear_kernels_avxvnni(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

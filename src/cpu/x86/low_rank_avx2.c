@@ -1,8 +1,8 @@
 /* low_rank_avx2.c: matrices of few rows or columns, AVX2 (kernels.h): a vector is four columns of
  * four rows as words, which vpmaddwd multiplies by four numbers of x and adds by pairs. */
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 
-#include "cpu/kernels.h"
+#include "cpu/x86/x86.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -61,14 +61,5 @@ void qp_low_rank_kernels_avx2(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-#include "cpu/kernels.h"
-
-void qp_low_rank_kernels_avx2(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

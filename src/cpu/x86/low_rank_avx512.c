@@ -3,7 +3,7 @@
  * weights are to be unsigned, hence plus 128, and the offsets of x take that away again. */
 #if defined(__x86_64__)
 
-#include "cpu/kernels.h"
+#include "cpu/x86/x86.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -258,14 +258,5 @@ void qp_low_rank_kernels_avx512(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-#include "cpu/kernels.h"
-
-void qp_low_rank_kernels_avx512(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

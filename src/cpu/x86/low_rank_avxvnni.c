@@ -3,7 +3,7 @@
  * unsigned, hence plus 128; the same product of 128 and x is taken away again. */
 #if defined(__x86_64__)
 
-#include "cpu/kernels.h"
+#include "cpu/x86/x86.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -58,14 +58,5 @@ void qp_low_rank_kernels_avxvnni(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-#include "cpu/kernels.h"
-
-void qp_low_rank_kernels_avxvnni(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

@@ -2,7 +2,7 @@
  * In, out, order of rounding: vector_scalar.c, to the bit. The 16 lanes of a sum are two registers.
  * The last few elements are loaded and stored under a mask; absent ones are +0, which changes no
  * sum that starts at +0. */
-#include "cpu/kernels.h"
+#include "cpu/x86/x86.h"
 
 #if defined(__x86_64__)
 
@@ -208,12 +208,5 @@ void qp_vector_kernels_avx2(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-void qp_vector_kernels_avx2(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

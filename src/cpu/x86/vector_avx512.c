@@ -1,7 +1,7 @@
 /* vector_avx512.c: norms, activations and rotations, 16 floats at a time.
  * In, out, order of rounding: vector_scalar.c, to the bit. The last few elements are loaded and
  * stored under a mask; absent ones are +0, which changes no sum that starts at +0. */
-#include "cpu/kernels.h"
+#include "cpu/x86/x86.h"
 
 #if defined(__x86_64__)
 
@@ -192,12 +192,5 @@ void qp_vector_kernels_avx512(struct kernels *k)
 #else
 #pragma GCC pop_options
 #endif
-
-#else
-
-void qp_vector_kernels_avx512(struct kernels *k)
-{
-    (void)k;
-}
 
 #endif

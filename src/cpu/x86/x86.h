@@ -1,0 +1,25 @@
+/* x86.h: the instruction sets of x86-64, and the files that have their kernels. */
+#ifndef QP_X86_H
+#define QP_X86_H
+
+#include "cpu/kernels.h"
+
+/* x86.c: each overwrites the kernels that its instruction set improves. */
+void qp_cpu_avx2(struct kernels *k);
+void qp_cpu_avxvnni(struct kernels *k);
+void qp_cpu_avx512vnni(struct kernels *k);
+
+/* One file's part of that. */
+void qp_linear_kernels_avx2(struct kernels *k);
+void qp_linear_kernels_avxvnni(struct kernels *k);
+void qp_linear_kernels_avx512vnni(struct kernels *k);
+void qp_gemv_kernels_avx512vnni(struct kernels *k);
+void qp_low_rank_kernels_avx2(struct kernels *k);
+void qp_low_rank_kernels_avxvnni(struct kernels *k);
+void qp_low_rank_kernels_avx512(struct kernels *k);
+void qp_vector_kernels_avx2(struct kernels *k);
+void qp_vector_kernels_avx512(struct kernels *k);
+void qp_attention_kernels_avx2(struct kernels *k);
+void qp_attention_kernels_avx512(struct kernels *k);
+
+#endif
