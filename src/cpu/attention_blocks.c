@@ -48,11 +48,11 @@ static void take_square(struct square_product *t, struct attention_state *state,
     t->b_stride = KV_BLOCK;
 }
 
-/* All rows against one square, PRODUCT_ROWS at a time; `t` is used up. */
+/* All rows against one square, a few at a time; `t` is used up. */
 static void multiply(const struct attention_steps *steps, struct square_product *t, int n_rows)
 {
     for (int n; n_rows > 0; n_rows -= n) {
-        n = n_rows < PRODUCT_ROWS ? n_rows : PRODUCT_ROWS;
+        n = n_rows < steps->n_products ? n_rows : steps->n_products;
         steps->product[n - 1](t);
         t->acc += (size_t)n * t->acc_stride;
         t->a += (size_t)n * t->a_stride;

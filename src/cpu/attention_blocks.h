@@ -29,11 +29,10 @@ struct square_product {
     int n_k;
 };
 
-/* As many rows of sums as registers hold. */
-#define PRODUCT_ROWS 4
-
 struct attention_steps {
-    void (*product[PRODUCT_ROWS])(const struct square_product *t); // [n_rows - 1]
+    /* For 1 to n_products rows, as many as the registers hold sums of: [n_rows - 1]. */
+    void (*product[4])(const struct square_product *t);
+    int n_products;
     /* Scores of the block at `pos` to probabilities, and m, l, c: see attend in kernels.h. */
     void (*softmax)(const struct attention *a, struct attention_state *state, int pos);
 };

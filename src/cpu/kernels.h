@@ -215,13 +215,6 @@ struct kernels {
 /* The table for a set of CPU features (base.h). */
 struct kernels qp_kernels_for(unsigned cpu);
 
-/* gemm_f32 by way of sums[t][r], the plain sums of two tokens x[t] and two rows w[r], which may be
- * the same: what is left to an instruction set (linear_scalar.c). */
-typedef void pair_sums_f32(float sums[2][2], const float *const w[2], const float *const x[2],
-                           int n_in);
-void qp_gemm_f32_pairs(pair_sums_f32 *sums_of, const struct out_view *out, const struct matrix *w,
-                       const struct f32_rows *x, int begin, int end);
-
 /* Bytes that are fetched ahead while a low-rank matrix is read for one token: what is read next
  * lies there (cpu/pack_adapter.c), and the processor cannot see that. */
 #define LOW_RANK_AHEAD 6144

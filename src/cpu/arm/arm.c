@@ -10,8 +10,7 @@ void qp_cpu_neon(struct kernels *k)
     k->name = "neon";
     qp_linear_kernels_neon(k);
     qp_low_rank_kernels_neon(k);
-    qp_vector_kernels_neon(k);
-    qp_attention_kernels_neon(k);
+    qp_float_kernels_neon(k);
 }
 
 void qp_cpu_dotprod(struct kernels *k)

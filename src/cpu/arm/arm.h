@@ -15,7 +15,6 @@ void qp_linear_kernels_dotprod(struct kernels *k);
 void qp_linear_kernels_i8mm(struct kernels *k);
 void qp_low_rank_kernels_neon(struct kernels *k);
 void qp_low_rank_kernels_dotprod(struct kernels *k);
-void qp_vector_kernels_neon(struct kernels *k);
-void qp_attention_kernels_neon(struct kernels *k);
+void qp_float_kernels_neon(struct kernels *k);
 
 #endif

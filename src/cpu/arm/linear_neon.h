@@ -5,10 +5,54 @@
 #ifndef QP_LINEAR_NEON_H
 #define QP_LINEAR_NEON_H
 
-#include "cpu/arm/math_neon.h"
 #include "cpu/gemm_token.h"
 #include "cpu/gemv_rows.h"
+#include "cpu/kernels.h"
 #include "format/format.h"
+
+#include <arm_neon.h>
+#include <string.h>
+
+/* ---- floats ---- */
+
+/* a * b + c, rounded twice */
+static inline float32x4_t mul_add_neon(float32x4_t a, float32x4_t b, float32x4_t c)
+{
+    return vaddq_f32(vmulq_f32(a, b), c);
+}
+
+/* a > b ? a : b, and a < b ? a : b: the second when one is NaN. */
+static inline float32x4_t larger_neon(float32x4_t a, float32x4_t b)
+{
+    return vbslq_f32(vcgtq_f32(a, b), a, b);
+}
+
+static inline float32x4_t smaller_neon(float32x4_t a, float32x4_t b)
+{
+    return vbslq_f32(vcltq_f32(a, b), a, b);
+}
+
+/* The first n of 4 floats, zero elsewhere. */
+static inline float32x4_t load_neon(const float *x, int n)
+{
+    if (n >= 4)
+        return vld1q_f32(x);
+    float some[4] = { 0 };
+    if (n > 0)
+        memcpy(some, x, (size_t)n * sizeof *x);
+    return vld1q_f32(some);
+}
+
+static inline void store_neon(float *y, int n, float32x4_t v)
+{
+    if (n >= 4) {
+        vst1q_f32(y, v);
+    } else if (n > 0) {
+        float some[4];
+        vst1q_f32(some, v);
+        memcpy(y, some, (size_t)n * sizeof *y);
+    }
+}
 
 #define INLINE_NEON static inline __attribute__((always_inline))
 #if defined(__clang__)

@@ -256,27 +256,6 @@ static void dequantize_row_scalar(float *y, const struct matrix *w, int r, float
     }
 }
 
-void qp_gemm_f32_pairs(pair_sums_f32 *sums_of, const struct out_view *out, const struct matrix *w,
-                       const struct f32_rows *x, int begin, int end)
-{
-    for (int r = begin; r < end; r += 2) {
-        const int r1 = r + 1 < end ? r + 1 : r; // the odd last row, or token, counts twice
-        const float *const w_rows[2] = { qp_matrix_row(w, r), qp_matrix_row(w, r1) };
-        for (int t = 0; t < x->n; t += 2) {
-            const int t1 = t + 1 < x->n ? t + 1 : t;
-            const float *const x_rows[2] = { x->x + (size_t)t * x->stride,
-                                             x->x + (size_t)t1 * x->stride };
-            const int rows[2] = { r, r1 }, tokens[2] = { t, t1 };
-            float sums[2][2];
-            sums_of(sums, w_rows, x_rows, w->n_in);
-            for (int i = 0; i < 2; i++)
-                for (int j = 0; j < 2; j++)
-                    out->y[(size_t)tokens[i] * out->stride + (size_t)(rows[j] - begin)] =
-                        w->bias ? sums[i][j] + w->bias[rows[j]] : sums[i][j];
-        }
-    }
-}
-
 void qp_linear_kernels_scalar(struct kernels *k)
 {
     k->quantize = quantize_scalar;

@@ -283,64 +283,6 @@ static void gemm_wasm(const struct out_view *out, const void *tile, const struct
     gemm_groups_wasm(out, tile, w, x, row, n_rows, wide, gemm_blocks_k2_wasm);
 }
 
-/* ---- float weights: 2 tokens x 2 rows, each sum's 16 lanes in four registers ---- */
-
-/* Of two rows and two tokens: sum_xy is row x, token y. */
-struct sums_f32_wasm {
-    struct lanes_wasm sum00, sum01, sum10, sum11;
-};
-
-INLINE_WASM struct sums_f32_wasm step_f32_wasm(struct sums_f32_wasm s, const float *const w[2],
-                                               const float *const x[2], int k)
-{
-    const struct lanes_wasm w0 = load_lanes_wasm(w[0] + k, 16);
-    const struct lanes_wasm w1 = load_lanes_wasm(w[1] + k, 16);
-    struct lanes_wasm token = load_lanes_wasm(x[0] + k, 16);
-    s.sum00 = mul_add_lanes_wasm(w0, token, s.sum00);
-    s.sum10 = mul_add_lanes_wasm(w1, token, s.sum10);
-    token = load_lanes_wasm(x[1] + k, 16);
-    s.sum01 = mul_add_lanes_wasm(w0, token, s.sum01);
-    s.sum11 = mul_add_lanes_wasm(w1, token, s.sum11);
-    return s;
-}
-
-/* sums[t][r] of two tokens and two rows, which may be the same. */
-static void gemm_f32_sums_wasm(float sums[2][2], const float *const w[2], const float *const x[2],
-                               int n_in)
-{
-    const struct lanes_wasm zero = zero_lanes_wasm();
-    struct sums_f32_wasm s = { zero, zero, zero, zero };
-    int k = 0;
-    for (; k + 16 <= n_in; k += 16)
-        s = step_f32_wasm(s, w, x, k);
-    if (k < n_in) {
-        float tails[4][16] = { { 0 } };
-        for (int i = 0; i < 2; i++) {
-            memcpy(tails[i], w[i] + k, (size_t)(n_in - k) * sizeof(float));
-            memcpy(tails[2 + i], x[i] + k, (size_t)(n_in - k) * sizeof(float));
-        }
-        const float *const last_w[2] = { tails[0], tails[1] };
-        const float *const last_x[2] = { tails[2], tails[3] };
-        s = step_f32_wasm(s, last_w, last_x, 0);
-    }
-    sums[0][0] = sum_of_lanes_wasm(s.sum00);
-    sums[0][1] = sum_of_lanes_wasm(s.sum10);
-    sums[1][0] = sum_of_lanes_wasm(s.sum01);
-    sums[1][1] = sum_of_lanes_wasm(s.sum11);
-}
-
-static void gemm_f32_wasm(const struct out_view *out, const struct matrix *w,
-                          const struct f32_rows *x, int begin, int end)
-{
-    qp_gemm_f32_pairs(gemm_f32_sums_wasm, out, w, x, begin, end);
-}
-
-static void gemv_f32_wasm(float *y, const struct matrix *w, const float *x, int begin, int end)
-{
-    gemm_f32_wasm(&(struct out_view){ .y = y + begin }, w, &(struct f32_rows){ .x = x, .n = 1 },
-                  begin, end);
-}
-
 void qp_linear_kernels_wasm(struct kernels *k)
 {
     k->quantize = quantize_wasm;
@@ -348,12 +290,10 @@ void qp_linear_kernels_wasm(struct kernels *k)
     k->gemv_i8 = gemv_i8_wasm;
     k->gemv_i4 = gemv_i4_wasm;
     k->gemv_i4_block = gemv_i4_block_wasm;
-    k->gemv_f32 = gemv_f32_wasm;
     k->tile_bytes = tile_bytes_wasm;
     k->tile_order = (struct tile_order){ ROWS_WASM, 2, ROWS_WASM, 2, 2, 0 };
     k->pack = pack_wasm;
     k->gemm = gemm_wasm;
-    k->gemm_f32 = gemm_f32_wasm;
 }
 
 #endif

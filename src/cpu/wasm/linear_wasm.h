@@ -5,8 +5,63 @@
 #define QP_LINEAR_WASM_H
 
 #include "cpu/gemm_token.h"
-#include "cpu/wasm/math_wasm.h"
+#include "cpu/kernels.h"
+#include "cpu/math_constants.h"
 #include "format/format.h"
+
+#include <string.h>
+#include <wasm_simd128.h>
+
+#define INLINE_WASM static inline __attribute__((always_inline))
+#define UNROLL_WASM _Pragma("clang loop unroll(full)") // so that small arrays become registers
+
+/* ---- floats ---- */
+
+/* a * b + c, rounded twice */
+INLINE_WASM v128_t mul_add_wasm(v128_t a, v128_t b, v128_t c)
+{
+    return wasm_f32x4_add(wasm_f32x4_mul(a, b), c);
+}
+
+/* a > b ? a : b, and a < b ? a : b: the second when one is NaN. */
+INLINE_WASM v128_t larger_wasm(v128_t a, v128_t b)
+{
+    return wasm_f32x4_pmax(b, a);
+}
+
+INLINE_WASM v128_t smaller_wasm(v128_t a, v128_t b)
+{
+    return wasm_f32x4_pmin(b, a);
+}
+
+/* The first n of 4 floats, zero elsewhere. */
+INLINE_WASM v128_t load_wasm(const float *x, int n)
+{
+    if (n >= 4)
+        return wasm_v128_load(x);
+    float some[4] = { 0 };
+    if (n > 0)
+        memcpy(some, x, (size_t)n * sizeof *x);
+    return wasm_v128_load(some);
+}
+
+INLINE_WASM void store_wasm(float *y, int n, v128_t v)
+{
+    if (n >= 4) {
+        wasm_v128_store(y, v);
+    } else if (n > 0) {
+        float some[4];
+        wasm_v128_store(some, v);
+        memcpy(y, some, (size_t)n * sizeof *y);
+    }
+}
+
+/* The largest of 4, none of which is NaN. */
+INLINE_WASM float largest_wasm(v128_t four)
+{
+    v128_t two = larger_wasm(four, wasm_i32x4_shuffle(four, four, 2, 3, 0, 1));
+    return wasm_f32x4_extract_lane(larger_wasm(two, wasm_i32x4_shuffle(two, two, 1, 0, 3, 2)), 0);
+}
 
 enum {
     ROWS_WASM = 8,

@@ -4,7 +4,7 @@
 
 #if defined(__wasm_simd128__)
 
-#include "cpu/wasm/math_wasm.h"
+#include "cpu/wasm/linear_wasm.h"
 
 enum {
     PAIRS_WASM = LOW_RANK_ROWS / 2 // vectors of two rows' pairs of sums

@@ -10,8 +10,7 @@ void qp_cpu_simd128(struct kernels *k)
     k->name = "simd128";
     qp_linear_kernels_wasm(k);
     qp_low_rank_kernels_wasm(k);
-    qp_vector_kernels_wasm(k);
-    qp_attention_kernels_wasm(k);
+    qp_float_kernels_wasm(k);
 }
 
 void qp_cpu_relaxed(struct kernels *k)

@@ -12,7 +12,6 @@ void qp_cpu_relaxed(struct kernels *k);
 void qp_linear_kernels_wasm(struct kernels *k);
 void qp_linear_kernels_relaxed(struct kernels *k); // does nothing in a build without relaxed SIMD
 void qp_low_rank_kernels_wasm(struct kernels *k);
-void qp_vector_kernels_wasm(struct kernels *k);
-void qp_attention_kernels_wasm(struct kernels *k);
+void qp_float_kernels_wasm(struct kernels *k);
 
 #endif

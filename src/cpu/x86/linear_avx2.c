@@ -524,75 +524,17 @@ static void gemm_avx2(const struct out_view *out, const void *tile, const struct
         gemm_groups(out, tile, w, x, row, n_rows, gemm_blocks_i4_avx2);
 }
 
-/* ---- float weights: 2 tokens x 2 rows, each sum's 16 lanes in two registers ---- */
-
-struct lanes16 {
-    __m256 low, high;
-};
-
-static inline struct lanes16 load_lanes16(const float *x, int n)
-{
-    if (n >= 16)
-        return (struct lanes16){ _mm256_loadu_ps(x), _mm256_loadu_ps(x + 8) };
-    return (struct lanes16){ _mm256_maskload_ps(x, mask_avx2(n)),
-                             _mm256_maskload_ps(x + 8, mask_avx2(n - 8)) };
-}
-
-static inline struct lanes16 step_lanes16(struct lanes16 sum, struct lanes16 a, struct lanes16 b)
-{
-    return (struct lanes16){ mul_add_avx2(a.low, b.low, sum.low),
-                             mul_add_avx2(a.high, b.high, sum.high) };
-}
-
-/* sums[t][r] of two tokens and two rows, which may be the same. */
-static void gemm_f32_sums_avx2(float sums[2][2], const float *const w[2], const float *const x[2],
-                               int n_in)
-{
-    const float *const w0 = w[0], *const w1 = w[1], *const x0 = x[0], *const x1 = x[1];
-    struct lanes16 s00 = { _mm256_setzero_ps(), _mm256_setzero_ps() }, s01 = s00, s10 = s00,
-                   s11 = s00;
-    for (int k = 0; k < n_in; k += 16) {
-        _mm_prefetch((const char *)(w0 + k + 4 * (size_t)n_in), _MM_HINT_T0);
-        _mm_prefetch((const char *)(w1 + k + 4 * (size_t)n_in), _MM_HINT_T0);
-        struct lanes16 a0 = load_lanes16(w0 + k, n_in - k), a1 = load_lanes16(w1 + k, n_in - k);
-        struct lanes16 b = load_lanes16(x0 + k, n_in - k);
-        s00 = step_lanes16(s00, a0, b);
-        s01 = step_lanes16(s01, a1, b);
-        b = load_lanes16(x1 + k, n_in - k);
-        s10 = step_lanes16(s10, a0, b);
-        s11 = step_lanes16(s11, a1, b);
-    }
-    sums[0][0] = sum_of_lanes_avx2(s00.low, s00.high);
-    sums[0][1] = sum_of_lanes_avx2(s01.low, s01.high);
-    sums[1][0] = sum_of_lanes_avx2(s10.low, s10.high);
-    sums[1][1] = sum_of_lanes_avx2(s11.low, s11.high);
-}
-
-static void gemm_f32_avx2(const struct out_view *out, const struct matrix *w,
-                          const struct f32_rows *x, int begin, int end)
-{
-    qp_gemm_f32_pairs(gemm_f32_sums_avx2, out, w, x, begin, end);
-}
-
-static void gemv_f32_avx2(float *y, const struct matrix *w, const float *x, int begin, int end)
-{
-    gemm_f32_avx2(&(struct out_view){ .y = y + begin }, w, &(struct f32_rows){ .x = x, .n = 1 },
-                  begin, end);
-}
-
 void qp_linear_kernels_avx2(struct kernels *k)
 {
     k->quantize = quantize_avx2;
     k->gemv_i8 = k->gemv_i4 = k->gemv_i4_block = gemv_avx2;
     k->few_tokens = FEW_TOKENS;
     k->gemm_few = gemm_few_avx2;
-    k->gemv_f32 = gemv_f32_avx2;
     k->quantize_row = quantize_row_avx2;
     k->tile_bytes = tile_bytes_avx2;
     k->tile_order = (struct tile_order){ GROUP_ROWS, 2, GROUP_ROWS, 2, 2, 0 };
     k->pack = pack_avx2;
     k->gemm = gemm_avx2;
-    k->gemm_f32 = gemm_f32_avx2;
 }
 
 #if defined(__clang__)

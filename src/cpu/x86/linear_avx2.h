@@ -5,10 +5,25 @@
 #define QP_LINEAR_AVX2_H
 
 #include "cpu/gemm_token.h"
-#include "cpu/x86/math_avx2.h"
+#include "cpu/kernels.h"
 #include "format/format.h"
 
+#include <immintrin.h>
 #include <string.h>
+
+/* ---- floats ---- */
+
+/* a * b + c, rounded twice */
+static inline __m256 mul_add_avx2(__m256 a, __m256 b, __m256 c)
+{
+    return _mm256_add_ps(_mm256_mul_ps(a, b), c);
+}
+
+/* The first n of 8 lanes: all when n is more, none when it is less. */
+static inline __m256i mask_avx2(int n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
 
 #define UNROLL_8 _Pragma("GCC unroll 8") // so that small arrays become registers
 

@@ -4,10 +4,25 @@
 #ifndef QP_LINEAR_AVX512_H
 #define QP_LINEAR_AVX512_H
 
-#include "cpu/x86/math_avx512.h"
+#include "cpu/kernels.h"
 #include "format/format.h"
 
+#include <immintrin.h>
 #include <string.h>
+
+/* ---- floats ---- */
+
+/* The first n of 16 lanes: all when n is more, none when it is less. */
+static inline __mmask16 lanes_below(int n)
+{
+    return n >= 16 ? 0xFFFF : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
+}
+
+/* a * b + c, rounded twice */
+static inline __m512 mul_add_avx512(__m512 a, __m512 b, __m512 c)
+{
+    return _mm512_add_ps(_mm512_mul_ps(a, b), c);
+}
 
 #define UNROLL _Pragma("GCC unroll 16") // so that small arrays become registers
 

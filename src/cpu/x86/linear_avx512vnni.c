@@ -312,71 +312,6 @@ static void gemm_avx512(const struct out_view *out, const void *tile, const stru
     }
 }
 
-/* ---- float weights: 4 tokens x 6 rows, each sum's 16 lanes in a register ----
- * One token takes the same path: even with three of four products thrown away it outruns memory. */
-enum {
-    GEMM_F32_TOKENS = 4,
-    GEMM_F32_ROWS = 6
-};
-
-// clang-format off
-#define EACH_F32_TOKEN(M, r) M(0, r) M(1, r) M(2, r) M(3, r)
-#define EACH_F32_ROW(M) M(0) M(1) M(2) M(3) M(4) M(5)
-#define EACH_F32(M) EACH_F32_TOKEN(M, 0) EACH_F32_TOKEN(M, 1) EACH_F32_TOKEN(M, 2) \
-                    EACH_F32_TOKEN(M, 3) EACH_F32_TOKEN(M, 4) EACH_F32_TOKEN(M, 5)
-
-#define START_F32(t, r) __m512 sum##t##r = _mm512_setzero_ps();
-#define TAKE_X(t, r) __m512 x##t = _mm512_maskz_loadu_ps(mask, x[t] + k);
-#define STEP_F32(t, r) sum##t##r = mul_add_avx512(row, x##t, sum##t##r);
-#define STEP_F32_ROW(r) _mm_prefetch((const char *)(w[r] + k) + ahead, _MM_HINT_T0); row = _mm512_maskz_loadu_ps(mask, w[r] + k); EACH_F32_TOKEN(STEP_F32, r)
-#define GIVE_F32(t, r) sums[t][r] = sum_of_lanes_avx512(sum##t##r);
-// clang-format on
-
-/* Fetches the same place of the rows after these, as take_rows does. */
-static void gemm_f32_sums(float sums[GEMM_F32_TOKENS][GEMM_F32_ROWS], const float *const *w,
-                          const float *const *x, int n_in)
-{
-    const size_t ahead = GEMM_F32_ROWS * (size_t)n_in * sizeof(float);
-    EACH_F32(START_F32)
-    for (int k = 0; k < n_in; k += 16) {
-        __mmask16 mask = lanes_below(n_in - k);
-        __m512 row;
-        EACH_F32_TOKEN(TAKE_X, )
-        EACH_F32_ROW(STEP_F32_ROW)
-    }
-    EACH_F32(GIVE_F32)
-}
-
-static void gemm_f32_avx512(const struct out_view *out, const struct matrix *w,
-                            const struct f32_rows *x, int begin, int end)
-{
-    for (int r = begin; r < end; r += GEMM_F32_ROWS) {
-        /* Past the last row or token the last one is repeated. */
-        const float *rows[GEMM_F32_ROWS];
-        int n_rows = end - r < GEMM_F32_ROWS ? end - r : GEMM_F32_ROWS;
-        for (int i = 0; i < GEMM_F32_ROWS; i++)
-            rows[i] = qp_matrix_row(w, r + (i < n_rows ? i : n_rows - 1));
-        for (int t = 0; t < x->n; t += GEMM_F32_TOKENS) {
-            const float *tokens[GEMM_F32_TOKENS];
-            int n = x->n - t < GEMM_F32_TOKENS ? x->n - t : GEMM_F32_TOKENS;
-            for (int i = 0; i < GEMM_F32_TOKENS; i++)
-                tokens[i] = x->x + (size_t)(t + (i < n ? i : n - 1)) * x->stride;
-            float sums[GEMM_F32_TOKENS][GEMM_F32_ROWS];
-            gemm_f32_sums(sums, rows, tokens, w->n_in);
-            for (int i = 0; i < n; i++)
-                for (int j = 0; j < n_rows; j++)
-                    out->y[(size_t)(t + i) * out->stride + (size_t)(r - begin + j)] =
-                        w->bias ? sums[i][j] + w->bias[r + j] : sums[i][j];
-        }
-    }
-}
-
-static void gemv_f32_avx512(float *y, const struct matrix *w, const float *x, int begin, int end)
-{
-    gemm_f32_avx512(&(struct out_view){ .y = y + begin }, w, &(struct f32_rows){ .x = x, .n = 1 },
-                    begin, end);
-}
-
 void qp_linear_kernels_avx512vnni(struct kernels *k)
 {
     k->quantize = quantize_avx512;
@@ -385,8 +320,6 @@ void qp_linear_kernels_avx512vnni(struct kernels *k)
     k->tile_order = (struct tile_order){ TILE_ROWS, 4, TILE_ROWS, 4, 1, 128 };
     k->pack = pack_avx512;
     k->gemm = gemm_avx512;
-    k->gemv_f32 = gemv_f32_avx512;
-    k->gemm_f32 = gemm_f32_avx512;
 }
 
 #if defined(__clang__)

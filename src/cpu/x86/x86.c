@@ -10,8 +10,7 @@ void qp_cpu_avx2(struct kernels *k)
     k->name = "avx2";
     qp_linear_kernels_avx2(k);
     qp_low_rank_kernels_avx2(k);
-    qp_vector_kernels_avx2(k);
-    qp_attention_kernels_avx2(k);
+    qp_float_kernels_avx2(k);
 }
 
 void qp_cpu_avxvnni(struct kernels *k)
@@ -27,8 +26,7 @@ void qp_cpu_avx512vnni(struct kernels *k)
     qp_linear_kernels_avx512vnni(k);
     qp_gemv_kernels_avx512vnni(k);
     qp_low_rank_kernels_avx512(k);
-    qp_vector_kernels_avx512(k);
-    qp_attention_kernels_avx512(k);
+    qp_float_kernels_avx512(k);
 }
 
 #endif

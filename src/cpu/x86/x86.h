@@ -17,9 +17,7 @@ void qp_gemv_kernels_avx512vnni(struct kernels *k);
 void qp_low_rank_kernels_avx2(struct kernels *k);
 void qp_low_rank_kernels_avxvnni(struct kernels *k);
 void qp_low_rank_kernels_avx512(struct kernels *k);
-void qp_vector_kernels_avx2(struct kernels *k);
-void qp_vector_kernels_avx512(struct kernels *k);
-void qp_attention_kernels_avx2(struct kernels *k);
-void qp_attention_kernels_avx512(struct kernels *k);
+void qp_float_kernels_avx2(struct kernels *k);
+void qp_float_kernels_avx512(struct kernels *k);
 
 #endif
