@@ -7,7 +7,7 @@
 #include "format/format.h"
 
 struct tiny_model {
-    const char *architecture; // of arch.c
+    const char *architecture; // a name of families.c
     enum dtype attention, feed_forward, embedding;
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim;
     int window; // of local layers; 0 for architectures without them
