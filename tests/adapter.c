@@ -163,7 +163,7 @@ static void check_original(const char *type)
     check(qp_convert_adapter(weights, out, model_path, &error), &error);
     quip_model *no_model = NULL;
     assert_int_equal(quip_model_open(&no_model, out, NULL, &error), QUIP_E_FORMAT);
-    assert_non_null(strstr(error.message, "holds LoRA weights, not a model"));
+    assert_non_null(strstr(error.message, "has LoRA weights, not a model"));
     check(qp_file_open(&files[0], shared_path(name), &error), &error);
     check(qp_file_open(&files[1], out, &error), &error);
     for (int i = 0; i < 2; i++)

@@ -459,7 +459,7 @@ static void test_wrong_multipliers(void **state)
         { "attention.q.w_block_multiplier", "attention.q.w_block_multipliex",
           "q.w_quantized_scale is missing" },
         { "attention.k.w_block_multiplier", "attention.q.w_block_multiplier",
-          "a multiplier for each 16 weights" },
+          "multiplier for each 16 weights" },
     };
     const struct tiny_model m = tiny_with(tiny_smallest, DTYPE_I4_BLOCK);
     for (size_t i = 0; i < QP_COUNT(changes); i++) {

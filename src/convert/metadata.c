@@ -1,34 +1,19 @@
-/* metadata.c: struct hparams -> the original's LlmParameters proto, and quip.config.
- * The proto says what it can say, field numbers as in docs/model-format.md; quip.config says
- * everything that the proto cannot, one "key value" a line. */
+/* metadata.c: what a model file says about its model.
+ * In:  hyper-parameters.
+ * Out: MediaPipe's LlmParameters proto, and the text of quip.config, which has a line "key value"
+ *      for everything, because the proto cannot say it all. */
 #include "convert/hparams.h"
 #include "format/protobuf.h"
+#include "model/llm_parameters.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- LlmParameters ---- */
 
-enum {
-    ACTIVATION_GELU = 1,
-    ACTIVATION_SILU = 2
-};
-enum {
-    PROTO_NORM_NONE = 1,
-    PROTO_NORM_RMS = 2,
-    PROTO_NORM_LAYER = 3
-};
-enum {
-    MASK_CAUSAL = 1
-};
-enum {
-    SCALE_INV_SQRT_HEAD = 2,
-    SCALE_INV_SQRT_D_PER_N = 3,
-    SCALE_RESCALE_FACTOR = 4
-};
-
-/* A proto under construction: after the first failed append nothing more is tried. */
+/* A proto under construction. After the first append that fails, calls do nothing. */
 struct proto_writer {
     struct bytes *out;
     bool ok;
@@ -50,7 +35,7 @@ static void put_bytes(struct proto_writer *w, int number, const void *data, size
     w->ok = w->ok && qp_proto_put_bytes(w->out, number, data, n);
 }
 
-/* Append the message in `part`, then empty it. */
+/* Append the message in `part`, and clear that. */
 static void put_message(struct proto_writer *w, int number, struct proto_writer *part)
 {
     w->ok = w->ok && part->ok;
@@ -58,7 +43,7 @@ static void put_message(struct proto_writer *w, int number, struct proto_writer 
     part->out->n = 0;
 }
 
-/* Local layers between global ones, or -1 when they do not come in such a pattern. */
+/* Sliding-window layers before each global one; -1 when there is no such pattern. */
 static int local_per_global(const struct hparams *h)
 {
     const char *first = strchr(h->layer_types, 'G');
@@ -69,7 +54,7 @@ static int local_per_global(const struct hparams *h)
     return local;
 }
 
-/* How attention scores are scaled; a factor goes into *rescale when only that can say it. */
+/* How attention scores are scaled. *rescale is a factor if only that can say it, else 0. */
 static int scale_type(const struct hparams *h, double *rescale)
 {
     *rescale = 0;
@@ -83,18 +68,18 @@ static int scale_type(const struct hparams *h, double *rescale)
 
 static void put_attention(struct proto_writer *w, const struct hparams *h, int type)
 {
-    if (!h->source->has_biases) { // of q, k, v; of the output projection
-        put_int(w, 1, 1);
-        put_int(w, 2, 1);
+    if (!h->source->has_biases) {
+        put_int(w, ATTENTION_QKV_NO_BIAS, 1);
+        put_int(w, ATTENTION_O_NO_BIAS, 1);
     }
-    put_int(w, 3, MASK_CAUSAL);
-    put_float(w, 4, h->attention_cap);
-    put_int(w, 5, type);
-    if (strchr(h->layer_types, 'L')) // else there is no window
-        put_int(w, 6, h->window);
+    put_int(w, ATTENTION_MASK, MASK_CAUSAL);
+    put_float(w, ATTENTION_SOFT_CAP, h->attention_cap);
+    put_int(w, ATTENTION_SCALE, type);
+    if (strchr(h->layer_types, 'L')) // otherwise there is no window
+        put_int(w, ATTENTION_WINDOW, h->window);
     if (h->family->qk_norm) {
-        put_int(w, 7, 1);
-        put_int(w, 8, 1);
+        put_int(w, ATTENTION_QK_NORM, 1);
+        put_int(w, ATTENTION_QK_NORM_HAS_SCALE, 1);
     }
 }
 
@@ -109,42 +94,41 @@ static void put_transformer(struct proto_writer *w, const struct hparams *h, boo
     double rescale;
     int type = scale_type(h, &rescale);
 
-    put_int(w, 1, 1); // batch size
-    put_int(w, 3, h->d_model);
-    put_int(w, 4, h->d_ff);
-    put_int(w, 5, h->head_dim);
-    put_int(w, 6, h->n_heads);
-    put_int(w, 7, h->n_layers);
+    put_int(w, TRANSFORMER_BATCH_SIZE, 1);
+    put_int(w, TRANSFORMER_D_MODEL, h->d_model);
+    put_int(w, TRANSFORMER_D_FF, h->d_ff);
+    put_int(w, TRANSFORMER_HEAD_DIM, h->head_dim);
+    put_int(w, TRANSFORMER_N_HEADS, h->n_heads);
+    put_int(w, TRANSFORMER_N_LAYERS, h->n_layers);
     if (!source->implies_kv_heads || h->n_kv_heads != h->n_heads)
-        put_int(w, 9, h->n_kv_heads);
+        put_int(w, TRANSFORMER_N_KV_HEADS, h->n_kv_heads);
     if (!source->has_biases)
-        put_int(part, 1, 1); // feed-forward: no biases
-    put_int(part, 2, is_gelu ? ACTIVATION_GELU : ACTIVATION_SILU);
-    put_int(part, 3, family->is_parallel ? PROTO_NORM_NONE : norm);
-    put_int(part, 4, post_norm);
-    put_message(w, 11, part);
+        put_int(part, FEED_FORWARD_NO_BIAS, 1);
+    put_int(part, FEED_FORWARD_ACTIVATION, is_gelu ? PROTO_ACTIVATION_GELU : PROTO_ACTIVATION_SILU);
+    put_int(part, FEED_FORWARD_PRE_NORM, family->is_parallel ? PROTO_NORM_NONE : norm);
+    put_int(part, FEED_FORWARD_POST_NORM, post_norm);
+    put_message(w, TRANSFORMER_FEED_FORWARD, part);
     if (!source->has_head_bias)
-        put_int(part, 1, 1);
-    put_float(part, 2, h->logits_cap);
-    put_message(w, 12, part);
-    put_int(w, 13, norm);
-    put_int(w, 14, post_norm);
-    put_int(w, 15, norm);
+        put_int(part, HEAD_NO_BIAS, 1);
+    put_float(part, HEAD_SOFT_CAP, h->logits_cap);
+    put_message(w, TRANSFORMER_HEAD, part);
+    put_int(w, TRANSFORMER_PRE_NORM, norm);
+    put_int(w, TRANSFORMER_POST_NORM, post_norm);
+    put_int(w, TRANSFORMER_FINAL_NORM, norm);
     put_attention(part, h, type);
-    put_message(w, 16, part);
-    put_int(w, 18, 1); // no absolute positions
+    put_message(w, TRANSFORMER_ATTENTION, part);
+    put_int(w, TRANSFORMER_SKIP_ABSOLUTE_POSITIONS, 1);
     if (local_per_global(h) > 0)
-        put_int(w, 19, local_per_global(h));
-    if (for_gpu) { // what the original says in these files alone, in fields that it does not
-                   // publish
-        put_int(w, 23, 1);
-        put_int(w, 24, 1);
+        put_int(w, TRANSFORMER_LOCAL_PER_GLOBAL, local_per_global(h));
+    if (for_gpu) {
+        put_int(w, TRANSFORMER_GPU_23, 1);
+        put_int(w, TRANSFORMER_GPU_24, 1);
     }
-    put_float(w, 25, rescale);
+    put_float(w, TRANSFORMER_QUERY_RESCALE, rescale);
     if (source->has_rope_fields) {
-        put_float(w, 32, h->rope_theta);
-        put_float(w, 33, h->rope_scaling == 1 ? 0 : h->rope_scaling);
-        put_int(w, 36, h->d_model != source->f16_width);
+        put_float(w, TRANSFORMER_ROPE_THETA, h->rope_theta);
+        put_float(w, TRANSFORMER_ROPE_SCALING, h->rope_scaling == 1 ? 0 : h->rope_scaling);
+        put_int(w, TRANSFORMER_GEMMA3_BFLOAT16_FIX, h->d_model != source->f16_width);
     }
 }
 
@@ -154,12 +138,12 @@ static void put_turn(struct proto_writer *w, int number, const struct turn_text 
 {
     if (!*turn->prefix && !*turn->suffix)
         return;
-    put_bytes(part, 2, turn->prefix, strlen(turn->prefix));
-    put_bytes(part, 3, turn->suffix, strlen(turn->suffix));
+    put_bytes(part, TEMPLATE_PREFIX, turn->prefix, strlen(turn->prefix));
+    put_bytes(part, TEMPLATE_SUFFIX, turn->suffix, strlen(turn->suffix));
     put_message(w, number, part);
 }
 
-/* PromptTemplates, from the template of this name. */
+/* PromptTemplates of the template with this name. */
 static void put_templates(struct proto_writer *w, const char *chat, struct proto_writer *part)
 {
     const struct chat_template *t = qp_chat_find(chat);
@@ -167,10 +151,10 @@ static void put_templates(struct proto_writer *w, const char *chat, struct proto
     struct proto_writer list = { &list_bytes, true };
     if (!t || strcmp(t->name, "none") == 0)
         return;
-    put_turn(&list, 1, &t->user, part);
-    put_turn(&list, 2, &t->model, part);
-    put_turn(&list, 3, &t->system, part);
-    put_message(w, 17, &list);
+    put_turn(&list, TEMPLATES_USER, &t->user, part);
+    put_turn(&list, TEMPLATES_MODEL, &t->model, part);
+    put_turn(&list, TEMPLATES_SYSTEM, &t->system, part);
+    put_message(w, LLM_PROMPT_TEMPLATES, &list);
     qp_bytes_close(&list_bytes);
 }
 
@@ -178,6 +162,7 @@ static void put_templates(struct proto_writer *w, const char *chat, struct proto
 static void put_ids(struct proto_writer *w, int number, const int *ids, int n)
 {
     uint8_t packed[5 * HPARAMS_MAX_STOPS];
+    assert(n >= 0 && n <= HPARAMS_MAX_STOPS);
     size_t size = 0;
     for (int i = 0; i < n; i++) {
         uint32_t id = (uint32_t)ids[i];
@@ -197,17 +182,17 @@ static bool is_family_stop(const struct family_source *source, const char *piece
     return false;
 }
 
-/* The original's stops first, which it writes whatever the vocabulary. */
+/* First those that MediaPipe writes, whatever the vocabulary is; then the others. */
 static void put_stops(struct proto_writer *w, const struct hparams *h,
                       const struct tokenizer *tokenizer)
 {
     for (const char *const *stop = h->source->stops; *stop; stop++)
-        put_bytes(w, 5, *stop, strlen(*stop));
+        put_bytes(w, LLM_STOP_TOKENS, *stop, strlen(*stop));
     for (int i = 0; i < h->n_stops; i++) {
         size_t n;
         const char *piece = qp_tokenizer_piece(tokenizer, h->stops[i], &n);
         if (piece && !is_family_stop(h->source, piece, n))
-            put_bytes(w, 5, piece, n);
+            put_bytes(w, LLM_STOP_TOKENS, piece, n);
     }
 }
 
@@ -219,15 +204,15 @@ bool qp_write_llm_parameters(const struct hparams *h, const struct tokenizer *to
     struct proto_writer outer = { &outer_bytes, true }, inner = { &inner_bytes, true };
 
     put_transformer(&outer, h, for_gpu, &inner);
-    put_message(&w, 1, &outer);
-    put_int(&w, 2, h->vocab_size);
+    put_message(&w, LLM_TRANSFORMER, &outer);
+    put_int(&w, LLM_VOCAB_SIZE, h->vocab_size);
     if (h->has_bos || h->source->has_start_id)
-        put_int(&w, 4, h->has_bos ? h->bos : h->source->start_id);
+        put_int(&w, LLM_START_TOKEN_ID, h->has_bos ? h->bos : h->source->start_id);
     put_stops(&w, h, tokenizer);
     if (tokenizer && qp_tokenizer_is_byte_level(tokenizer))
-        put_ids(&w, 7, (int[]){ 1 }, 1); // text is spelled in GPT-2's byte characters first
+        put_ids(&w, LLM_NORMALIZATIONS, (int[]){ NORMALIZATION_GPT2 }, 1);
     put_templates(&w, h->chat, &inner);
-    put_ids(&w, 18, h->stops, h->n_stops);
+    put_ids(&w, LLM_STOP_TOKEN_IDS, h->stops, h->n_stops);
     qp_bytes_close(&outer_bytes);
     qp_bytes_close(&inner_bytes);
     return w.ok && outer.ok && inner.ok;
@@ -235,7 +220,7 @@ bool qp_write_llm_parameters(const struct hparams *h, const struct tokenizer *to
 
 /* ---- quip.config ---- */
 
-/* The shortest decimal that reads back as the same float; nine digits always do. */
+/* The shortest decimal that reads back as the same float: nine digits are always enough. */
 static bool print_number(struct bytes *out, const char *key, double value)
 {
     char text[40];
@@ -258,7 +243,7 @@ static bool print_stops(struct bytes *out, const struct hparams *h)
     return ok;
 }
 
-/* What only some models have. */
+/* Lines that only some models have. */
 static bool print_extras(struct bytes *out, const struct hparams *h)
 {
     return (h->rope_local_theta == 0 ||

@@ -1,7 +1,9 @@
-/* matrix.c: weights as the numbers that they stand for, whatever the file's layout and type: for
- * those who look at a model, not for those who run it. */
+/* matrix.c: the values of weights, for inspection and conversion; not on the inference path.
+ * In:  a matrix of any type.
+ * Out: rows of floats. */
 #include "model/model.h"
 
+#include <assert.h>
 #include <string.h>
 
 static const struct matrix *find_in_layer(const struct layer_weights *w, const char *name)
@@ -46,7 +48,7 @@ const int8_t qp_i4_block_values[16][16] = {
 };
 // clang-format on
 
-/* The integer at place i of row r. */
+/* Integer i of row r. */
 static int matrix_integer(const struct matrix *m, int r, int i)
 {
     const uint8_t *row = qp_matrix_row(m, r);
@@ -60,6 +62,7 @@ static int matrix_integer(const struct matrix *m, int r, int i)
 
 void qp_matrix_read_row(const struct matrix *m, int r, float *to)
 {
+    assert(m->data && r >= 0 && r < m->n_out);
     if (m->dtype == DTYPE_F32) {
         memcpy(to, qp_matrix_row(m, r), (size_t)m->n_in * sizeof *to);
         return;

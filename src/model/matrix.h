@@ -1,5 +1,5 @@
-/* matrix.h: a weight matrix where the file holds it, and the activation functions: the two things
- * that the model and the kernels both know. */
+/* matrix.h: what the model and the kernels both know: a weight matrix as the file holds it, how
+ * floats become integers, and the activation functions. */
 #ifndef QP_MATRIX_H
 #define QP_MATRIX_H
 
@@ -13,7 +13,7 @@
  * denser near zero, as weights are (Dettmers and Zettlemoyer 2023; IQ4_NL of llama.cpp). */
 #define I4_BLOCK 16
 
-/* [multiplier, as the nibble lies][code]; row 1 has the codes' own values. */
+/* [nibble of the multiplier][code]; row 1 has the values of the codes themselves. */
 extern const int8_t qp_i4_block_values[16][16];
 
 /* Row-major [n_out, n_in]; row r starts at data + r * row_bytes. */
@@ -23,10 +23,10 @@ struct matrix {
     size_t row_bytes;
     const void *data;
     const float *scales;        // [n_out]; NULL for F32
-    const uint8_t *multipliers; // of I4_BLOCK: qp_multiplier_bytes(n_in) a row
+    const uint8_t *multipliers; // of I4_BLOCK: qp_multiplier_bytes(n_in) for each row
     const float *bias;          // [n_out] or NULL
-    const float *zeros;         // [n_out] or NULL: w = (q - zero) * scale, in asymmetric files
-    const char *name;           // of its tensor; NULL: none
+    const float *zeros;         // [n_out] or NULL: w = (q - zero) * scale; asymmetric files
+    const char *name;           // of its tensor, or NULL
 };
 
 static inline const void *qp_matrix_row(const struct matrix *w, int r)
@@ -34,8 +34,8 @@ static inline const void *qp_matrix_row(const struct matrix *w, int r)
     return (const char *)w->data + (size_t)r * w->row_bytes;
 }
 
-/* Bytes of a row's multipliers: two's complement, two to a byte, low nibble first; whole groups of
- * eight, so that a kernel may take 128 weights' at once. */
+/* Bytes of a row's multipliers: two's complement, two in a byte, low nibble first; whole groups of
+ * eight, so that a kernel can read those of 128 weights at once. */
 static inline size_t qp_multiplier_bytes(int n_in)
 {
     return ((size_t)n_in + 8 * I4_BLOCK - 1) / (8 * I4_BLOCK) * 4;
@@ -46,8 +46,8 @@ static inline const uint8_t *qp_matrix_multipliers(const struct matrix *w, int r
     return w->multipliers + (size_t)r * qp_multiplier_bytes(w->n_in);
 }
 
-/* The multiplier of weights [i, i + I4_BLOCK) of a row, i a multiple of I4_BLOCK, as its nibble
- * lies. */
+/* The nibble that is the multiplier of weights [i, i + I4_BLOCK) of a row; i is a multiple of
+ * I4_BLOCK. */
 static inline int qp_block_multiplier(const uint8_t *multipliers, int i)
 {
     const int block = i / I4_BLOCK;
@@ -103,12 +103,14 @@ static inline const uint8_t *qp_low_rank_group(const struct low_rank *w, int r)
     return w->groups + (size_t)(r / LOW_RANK_ROWS) * qp_low_rank_group_bytes(w);
 }
 
-/* quantize.c: symmetric, one scale per row of w [rows, cols]. False when a value is not a finite
- * number. int4: cols is even; two to a byte, low nibble first, stored plus 8. */
+/* ---- quantize.c: w [rows, cols] -> integers, with one scale per row ----
+ * False when a value is not a finite number. Int4 needs an even number of columns; it is two in a
+ * byte, low nibble first, plus 8. */
+
 bool qp_quantize_i8(const float *w, int64_t rows, int64_t cols, int8_t *q, float *scales);
 bool qp_quantize_i4(const float *w, int64_t rows, int64_t cols, uint8_t *q, float *scales);
-/* The original's other schemes, with 8 or 4 bits: w = (q - zero) * scale, the zero not rounded; and
- * w = q * scale with the scale of the root mean square. */
+/* MediaPipe's other schemes, with 8 or 4 bits. Asymmetric: w = (q - zero) * scale, where the zero
+ * is not rounded. MSE: w = q * scale, where the scale depends on the root mean square. */
 bool qp_quantize_asymmetric(const float *w, int64_t rows, int64_t cols, int bits, void *q,
                             float *scales, float *zeros);
 bool qp_quantize_mse(const float *w, int64_t rows, int64_t cols, int bits, void *q, float *scales);

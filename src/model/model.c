@@ -1,11 +1,13 @@
-/* model.c: file -> model: header, tokenizer, config, weights, in this order. */
+/* model.c: open and close a model.
+ * In:  a model file, or a bundle that contains one.
+ * Out: its header, tokenizer, config and weights, which are read in this order. */
 #include "model/model.h"
 #include "format/bundle.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* A bundle is opened where it lies: its parts are places in the file. */
+/* The parts of a bundle are used directly from its file. */
 static quip_status find_weights(quip_model *m, quip_error *error)
 {
     const struct file *f = &m->file;
@@ -25,10 +27,9 @@ static quip_status open_format(quip_model *m, quip_error *error)
         return status;
     if (m->format.kind == FORMAT_TFLITE) {
         if (qp_format_find_metadata(&m->format, "lora_rank"))
-            return qp_fail(
-                error, QUIP_E_FORMAT,
-                "%s: holds LoRA weights, not a model; open it as an adapter of its model",
-                m->file.name);
+            return qp_fail(error, QUIP_E_FORMAT,
+                           "%s: has LoRA weights, not a model; open it as an adapter of its model",
+                           m->file.name);
         return QUIP_OK;
     }
     return qp_fail(error, QUIP_E_UNSUPPORTED,
@@ -51,7 +52,7 @@ struct blob {
     size_t n;
 };
 
-/* A metadata entry of the model file as bytes; *data is NULL when it has none. */
+/* A metadata entry of the model file as bytes; blob->data is NULL if there is none. */
 static quip_status find_blob(quip_model *m, const char *name, struct blob *blob, quip_error *error)
 {
     const struct metadata *entry = qp_format_find_metadata(&m->format, name);
@@ -61,8 +62,8 @@ static quip_status find_blob(quip_model *m, const char *name, struct blob *blob,
     return qp_format_bytes(&m->format, entry, &blob->data, &blob->n, error);
 }
 
-/* A bundle's tokenizer comes before the model file's, whose `quip.tokenizer` goes only with its
- * own vocabulary. */
+/* The tokenizer of a bundle replaces that of its model file. `quip.tokenizer` of the model file is
+ * used only with the model file's own vocabulary. */
 static quip_status open_tokenizer(quip_model *m, quip_error *error)
 {
     const struct file *bundled = &m->bundle.tokenizer;
@@ -78,7 +79,7 @@ static quip_status open_tokenizer(quip_model *m, quip_error *error)
     }
     if (!spm.data)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: no spm_vocab_model metadata (the tokenizer); convert it with "
+                       "%s: has no spm_vocab_model metadata (the tokenizer); convert it with "
                        "--tokenizer, or put it into a bundle with one",
                        m->file.name);
     status = qp_tokenizer_open(&m->tokenizer, spm.data, spm.n, bpe.data, bpe.n, error);

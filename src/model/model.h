@@ -1,7 +1,7 @@
 /* model.h: what the bytes of a model file mean.
  * In:  named tensors and metadata (format.h).
- * Out: the config, and weights bound to their places in the file with the shapes that the config
- *      asks for: everything after may trust its sizes. */
+ * Out: the config, and weights that point into the file. They have the shapes that the config
+ *      requires, so that nothing later has to check a size. */
 #ifndef QP_MODEL_H
 #define QP_MODEL_H
 
@@ -15,7 +15,7 @@
 #define MAX_STOP_IDS 16
 
 struct layer_config {
-    int window;       // keys that a query sees, itself included; 0: all
+    int window;       // keys that are visible to a query, its own included; 0: all
     float rope_theta; // base of the rotary frequencies
     float rope_scale; // positions are divided by it
 };
@@ -27,7 +27,7 @@ struct config {
     bool qk_norm, post_norm, is_gated, is_parallel, has_alibi, tied;
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
     int rope_dim;      // rotated dimensions of each head, from the front
-    int n_context_max; // 0: not said
+    int n_context_max; // positions that the model was trained for; 0: unknown
     float norm_eps, embed_scale, query_scale, attention_cap, logits_cap;
     struct layer_config *layers; // [n_layers]
     quip_token bos;              // -1: none
@@ -64,22 +64,22 @@ struct weights {
     bool has_float, has_integer;    // among the matrices
 };
 
-/* Places in quip_model.chat_text of the texts around the turns of user, model and system: prefix,
- * suffix. 0 is the empty text. */
+/* Offsets in quip_model.chat_text of the texts around the turns of user, model and system: prefix
+ * and suffix. 0 is the empty text. */
 struct turn_offsets {
     size_t at[3][2];
 };
 
-/* How a model is talked to, as its file says (prompts.c). */
+/* The chat prompts of a file (prompts.c). */
 struct prompts {
     int bos; // -1: none
     quip_token stop_ids[MAX_STOP_IDS];
     int n_stop_ids;
-    struct bytes stop_texts; // those that are no piece, each with its NUL
+    struct bytes stop_texts; // stop tokens that are not pieces, each with its NUL
     int n_stop_texts;
     bool spells_bytes; // text goes to the tokenizer in GPT-2's spelling of bytes
     struct turn_offsets turns;
-    size_t first_text; // put before everything; 0: none
+    size_t first_text; // before the first turn; 0: none
 };
 
 struct quip_model {
@@ -114,22 +114,23 @@ void qp_model_release(quip_model *model); // the last one closes
 
 /* config.c: fill m->config and m->chat from the file's metadata. */
 quip_status qp_config_read(quip_model *m, quip_error *error);
-/* prompts.c: read a LlmParameters proto into m->prompts; `where` names it in messages. */
+/* prompts.c: read an LlmParameters proto into m->prompts; `where` names it in messages. */
 quip_status qp_prompts_read(quip_model *m, const void *data, size_t n, const char *where,
                             quip_error *error);
 void qp_prompts_add_stop(struct prompts *p, int64_t id);
-/* The template of the texts that were read, m->own_chat; NULL when there are none. */
+/* Make m->own_chat of the texts that were read; NULL if there are none. */
 const struct chat_template *qp_prompts_chat(quip_model *m);
-/* untile.c: bytes of a GPU file's matrix as rows; fill them and point the matrix at them. */
+/* untile.c: the rows of a matrix in tiles: how many bytes they have; fill them, and point the
+ * matrix to them. */
 size_t qp_untiled_bytes(const struct tensor *t);
 void qp_untile(struct matrix *m, void *rows, const uint8_t *from);
-/* The floats [n_out, n_in] of a matrix that is stored in tiles, as binary16 or float. */
+/* The floats [n_out, n_in] of a matrix in tiles of binary16 or float. */
 void qp_untile_floats(float *to, const uint8_t *from, size_t n_out, size_t n_in, bool is_half);
 /* weights.c: bind m->weights. */
 quip_status qp_weights_bind(quip_model *m, quip_error *error);
-/* matrix.c: the matrix that a tensor of the file became, by its name; NULL when it is none. */
+/* matrix.c: the matrix that has the tensor of this name; NULL if there is none. */
 const struct matrix *qp_weights_find(const quip_model *m, const char *name);
-/* Row r as floats [n_in]: dequantized, with the zero point of asymmetric files taken off. */
+/* Row r as floats [n_in]: dequantized, without the zero point of asymmetric files. */
 void qp_matrix_read_row(const struct matrix *m, int r, float *to);
 
 #endif

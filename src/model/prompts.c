@@ -1,23 +1,13 @@
-/* prompts.c: how a file says that its model is talked to.
- * In:  a LlmParameters proto: a model file's own, or the METADATA of a bundle.
- * Out: m->prompts: the token in front, what ends an answer, the texts around turns. What is read
- *      later takes the place of what was read before.
- * Fields by number, as docs/model-format.md lists them. */
+/* prompts.c: the chat prompts of a file.
+ * In:  a LlmParameters proto: that of a model file, or the METADATA of a bundle.
+ * Out: m->prompts: the first token, what ends an answer, and the texts around turns. A second proto
+ *      replaces what it has. */
 #include "format/protobuf.h"
+#include "model/llm_parameters.h"
 #include "model/model.h"
 
+#include <assert.h>
 #include <string.h>
-
-enum {
-    START_TOKEN_ID = 4,
-    STOP_TOKENS = 5,
-    START_TOKEN = 6,
-    NORMALIZATIONS = 7,
-    PROMPT_TEMPLATE = 8,
-    PROMPT_TEMPLATES = 17,
-    STOP_TOKEN_IDS = 18
-};
-#define NORMALIZATION_GPT2 1
 
 void qp_prompts_add_stop(struct prompts *p, int64_t id)
 {
@@ -28,7 +18,7 @@ void qp_prompts_add_stop(struct prompts *p, int64_t id)
         p->stop_ids[p->n_stop_ids++] = (quip_token)id;
 }
 
-/* A stop token is a piece, or else a text that ends the answer wherever it comes up. */
+/* A stop token is a piece, or else a text that ends the answer wherever it occurs. */
 static quip_status add_stop(quip_model *m, const char *text, size_t n)
 {
     struct prompts *p = &m->prompts;
@@ -43,7 +33,7 @@ static quip_status add_stop(quip_model *m, const char *text, size_t n)
     return QUIP_OK;
 }
 
-/* Packed or single varints. */
+/* Packed varints, or a single one. */
 static void add_stop_ids(struct prompts *p, const struct proto_field *field)
 {
     struct proto_reader r;
@@ -80,21 +70,24 @@ static quip_status keep_text(quip_model *m, const void *text, size_t n, size_t *
     return QUIP_OK;
 }
 
-/* One PromptTemplate {1 text before everything, 2 prefix, 3 suffix}. */
+/* A PromptTemplate; its prefix and suffix go to at[0] and at[1]. */
 static quip_status read_turn(quip_model *m, const struct proto_field *message, size_t at[2])
 {
     struct proto_reader r;
     struct proto_field field;
-    size_t *places[] = { &m->prompts.first_text, &at[0], &at[1] };
+    size_t *offsets[] = { [TEMPLATE_SESSION_PREFIX] = &m->prompts.first_text,
+                          [TEMPLATE_PREFIX] = &at[0],
+                          [TEMPLATE_SUFFIX] = &at[1] };
     quip_status status = QUIP_OK;
     qp_proto_open(&r, message->data, message->n);
     while (!status && qp_proto_next(&r, &field))
-        if (field.wire_type == 2 && field.number >= 1 && field.number <= 3)
-            status = keep_text(m, field.data, field.n, places[field.number - 1]);
+        if (field.wire_type == 2 && field.number >= TEMPLATE_SESSION_PREFIX &&
+            field.number <= TEMPLATE_SUFFIX)
+            status = keep_text(m, field.data, field.n, offsets[field.number]);
     return r.is_malformed ? QUIP_E_FORMAT : status;
 }
 
-/* PromptTemplates {1 user, 2 model, 3 system}. */
+/* PromptTemplates: those of user, model and system. */
 static quip_status read_turns(quip_model *m, const struct proto_field *message,
                               struct turn_offsets *turns)
 {
@@ -103,18 +96,21 @@ static quip_status read_turns(quip_model *m, const struct proto_field *message,
     quip_status status = QUIP_OK;
     qp_proto_open(&r, message->data, message->n);
     while (!status && qp_proto_next(&r, &field))
-        if (field.wire_type == 2 && field.number >= 1 && field.number <= 3)
-            status = read_turn(m, &field, turns->at[field.number - 1]);
+        if (field.wire_type == 2 && field.number >= TEMPLATES_USER &&
+            field.number <= TEMPLATES_SYSTEM)
+            status = read_turn(m, &field, turns->at[field.number - TEMPLATES_USER]);
     return r.is_malformed ? QUIP_E_FORMAT : status;
 }
 
 static const char *text_at(const quip_model *m, size_t at)
 {
+    assert(at < m->chat_text.n);
     return (const char *)m->chat_text.data + at;
 }
 
-/* The older form, one prefix and one suffix around the user's text: the suffix also holds what
- * stands before the answer, from behind its first line end, or whole. */
+/* The older form: one prefix and one suffix around the user's text. The suffix ends the user's turn
+ * up to its first line end, and what follows begins the answer. Without a line end, all of it
+ * begins the answer. */
 static quip_status read_single_turn(quip_model *m, const struct proto_field *message,
                                     struct turn_offsets *turns)
 {
@@ -131,7 +127,7 @@ static quip_status read_single_turn(quip_model *m, const struct proto_field *mes
         return QUIP_OK;
     const size_t n_end = (size_t)(end + 1 - suffix);
     turns->at[1][0] = at[1] + n_end;
-    if (!qp_bytes_reserve(&m->chat_text, n_end + 1)) // the text lies in what grows
+    if (!qp_bytes_reserve(&m->chat_text, n_end + 1)) // or the text would move while it is copied
         return QUIP_E_MEMORY;
     status = keep_text(m, text_at(m, at[1]), n_end, &turns->at[0][1]);
     if (has_end_marker)
@@ -169,26 +165,27 @@ static quip_status read_prompts(quip_model *m, const void *data, size_t n)
         return QUIP_E_MEMORY;
     qp_proto_open(&r, data, n);
     while (!status && qp_proto_next(&r, &field)) {
-        const bool is_stop = field.number == STOP_TOKENS || field.number == STOP_TOKEN_IDS;
-        if (is_stop && !has_stops) { // they take the place of those known before
+        const bool is_stop = field.number == LLM_STOP_TOKENS || field.number == LLM_STOP_TOKEN_IDS;
+        if (is_stop && !has_stops) { // they replace those of another proto
             p->n_stop_ids = p->n_stop_texts = 0;
             p->stop_texts.n = 0;
             has_stops = true;
         }
-        if (field.number == START_TOKEN_ID && field.wire_type == 0)
+        if (field.number == LLM_START_TOKEN_ID && field.wire_type == 0)
             p->bos = field.value > INT32_MAX ? -1 : (int)field.value;
-        else if (field.number == START_TOKEN && field.wire_type == 2)
+        else if (field.number == LLM_START_TOKEN && field.wire_type == 2)
             p->bos = qp_tokenizer_find(m->tokenizer, (const char *)field.data, field.n);
-        else if (field.number == STOP_TOKENS && field.wire_type == 2)
+        else if (field.number == LLM_STOP_TOKENS && field.wire_type == 2)
             status = add_stop(m, (const char *)field.data, field.n);
-        else if (field.number == STOP_TOKEN_IDS)
+        else if (field.number == LLM_STOP_TOKEN_IDS)
             add_stop_ids(p, &field);
-        else if (field.number == NORMALIZATIONS && has_normalization(&field, NORMALIZATION_GPT2))
+        else if (field.number == LLM_NORMALIZATIONS &&
+                 has_normalization(&field, NORMALIZATION_GPT2))
             p->spells_bytes = true;
-        else if (field.number == PROMPT_TEMPLATE && field.wire_type == 2) {
+        else if (field.number == LLM_PROMPT_TEMPLATE && field.wire_type == 2) {
             status = read_single_turn(m, &field, &single);
             has_single = true;
-        } else if (field.number == PROMPT_TEMPLATES && field.wire_type == 2) {
+        } else if (field.number == LLM_PROMPT_TEMPLATES && field.wire_type == 2) {
             status = read_turns(m, &field, &turns);
             has_turns = true;
         }

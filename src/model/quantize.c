@@ -1,14 +1,16 @@
-/* quantize.c: rows of float weights -> integers and one scale per row, bit for bit as the original
- * converter does it (float32 arithmetic throughout).
+/* quantize.c: quantization of weights, bit for bit as MediaPipe's converter does it.
+ * In:  rows of floats.
+ * Out: integers, and one scale per row. All arithmetic is float32.
  *
  *     scale = max|w| / 127 (int4: / 7), 1 when that is 0
  *     q     = clip(round_half_even(w / scale))
  *
  * Invariant: the largest magnitude of a row maps to +-127 (+-7), so -128 (-8) does not occur.
  * Asymmetric rows map their smallest value to -128 (-8) and their largest to 127 (7); the scheme
- * called MSE takes the scale from the root mean square. */
+ * called MSE computes the scale from the root mean square. */
 #include "model/matrix.h"
 
+#include <assert.h>
 #include <float.h>
 #include <math.h>
 
@@ -62,6 +64,7 @@ bool qp_quantize_i8(const float *w, int64_t rows, int64_t cols, int8_t *q, float
 
 bool qp_quantize_i4(const float *w, int64_t rows, int64_t cols, uint8_t *q, float *scales)
 {
+    assert(cols % 2 == 0);
     for (int64_t r = 0; r < rows; r++, w += cols, q += cols / 2) {
         float bound = qp_row_bound(w, cols);
         if (bound < 0)
@@ -76,9 +79,9 @@ bool qp_quantize_i4(const float *w, int64_t rows, int64_t cols, uint8_t *q, floa
     return true;
 }
 
-/* ---- the original's other schemes ---- */
+/* ---- MediaPipe's other schemes ---- */
 
-/* Integer i of a row, as the file has it. */
+/* Store integer i of a row in the file's layout. */
 static void put_integer(void *row, int64_t i, int bits, int value)
 {
     uint8_t *byte = (uint8_t *)row + (bits == 8 ? i : i / 2);
@@ -88,7 +91,7 @@ static void put_integer(void *row, int64_t i, int bits, int value)
         *byte = (uint8_t)(i % 2 ? *byte | (value + 8) << 4 : value + 8);
 }
 
-/* clip(round(x + shift)), in float32. Beyond 2^22 the sum is no longer rounded, but clipped. */
+/* clip(round(x + shift)), in float32. A sum beyond 2^22 is not rounded, only clipped. */
 static int shifted(float x, float shift, float min, float max)
 {
     float q = round_even(x + shift);
@@ -99,6 +102,7 @@ static int shifted(float x, float shift, float min, float max)
 bool qp_quantize_asymmetric(const float *w, int64_t rows, int64_t cols, int bits, void *q,
                             float *scales, float *zeros)
 {
+    assert((bits == 8 || bits == 4) && cols > 0 && cols * bits % 8 == 0);
     const float q_min = bits == 8 ? -128 : -8, q_max = bits == 8 ? 127 : 7;
     for (int64_t r = 0; r < rows; r++, w += cols) {
         float min = w[0], max = w[0];
@@ -117,15 +121,16 @@ bool qp_quantize_asymmetric(const float *w, int64_t rows, int64_t cols, int bits
             put_integer((uint8_t *)q + r * cols * bits / 8, i, bits,
                         shifted(w[i] / scale, zero, q_min, q_max));
         scales[r] = scale;
-        // the original keeps zero * scale and its writer divides, which is not always the same
+        // MediaPipe stores zero * scale and divides later, which does not always give zero again
         zeros[r] = zero * scale / scale;
     }
     return true;
 }
 
-/* The steps that the original found best for normally distributed weights. */
+/* The steps are MediaPipe's, best for normally distributed weights. */
 bool qp_quantize_mse(const float *w, int64_t rows, int64_t cols, int bits, void *q, float *scales)
 {
+    assert((bits == 8 || bits == 4) && cols > 0 && cols * bits % 8 == 0);
     const float step = bits == 8 ? 0.05408f : 0.37755f, half = bits == 8 ? 127 : 7;
     for (int64_t r = 0; r < rows; r++, w += cols) {
         double sum = 0;

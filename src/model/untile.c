@@ -1,10 +1,11 @@
-/* untile.c: matrices of the original's GPU files -> rows.
- * A GPU file stores W[n_out, n_in] as 4 x 4 tiles, dims [n_in / 4][n_out / 4][4 in][4 out], int8
- * plus 128, int4 plus 8, and unquantized ones in binary16 although their type says float32
- * (docs/model-format.md). No kernel reads that, so these files alone cost a copy of their weights.
- */
+/* untile.c: the rows of matrices that are stored in tiles.
+ * In:  a matrix of one of MediaPipe's files for GPUs: W[n_out, n_in] as tiles of 4 x 4, dims
+ *      [n_in / 4][n_out / 4][4 in][4 out]. Int8 is stored plus 128, int4 plus 8, and an unquantized
+ *      matrix is binary16 although its type says float32 (docs/model-format.md).
+ * Out: rows, as kernels need them. So these files, and no others, cost a copy of their weights. */
 #include "model/model.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* Index of element (o, i) in the tiled order. */
@@ -13,7 +14,7 @@ static size_t tiled(size_t o, size_t i, size_t n_out)
     return ((i / 4) * (n_out / 4) + o / 4) * 16 + (i % 4) * 4 + o % 4;
 }
 
-/* Row r of each kind. */
+/* Row r, for each type. */
 
 static void untile_i8(int8_t *row, const uint8_t *from, size_t r, size_t n_out, size_t n_in)
 {
@@ -44,6 +45,7 @@ size_t qp_untiled_bytes(const struct tensor *t)
 void qp_untile(struct matrix *m, void *rows, const uint8_t *from)
 {
     const size_t n_out = (size_t)m->n_out, n_in = (size_t)m->n_in;
+    assert(n_out % 4 == 0 && n_in % 4 == 0);
     for (size_t r = 0; r < n_out; r++) {
         void *row = (char *)rows + r * m->row_bytes;
         if (m->dtype == DTYPE_I8)
@@ -58,6 +60,7 @@ void qp_untile(struct matrix *m, void *rows, const uint8_t *from)
 
 void qp_untile_floats(float *to, const uint8_t *from, size_t n_out, size_t n_in, bool is_half)
 {
+    assert(n_out % 4 == 0 && n_in % 4 == 0);
     for (size_t o = 0; o < n_out; o++)
         for (size_t i = 0; i < n_in; i++) {
             const size_t at = tiled(o, i, n_out);

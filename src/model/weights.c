@@ -1,16 +1,19 @@
-/* weights.c: tensors by name -> struct weights, each with the shape that the config asks for, so
- * that a wrong file fails here, by name. */
+/* weights.c: the weights of a model.
+ * In:  the tensors of its file, by name, and the config.
+ * Out: struct weights, which points into the file. Each tensor has the shape that the config
+ *      requires; an error names the tensor that is missing or wrong. */
 #include "model/tensor_names.h"
 
+#include <assert.h>
 #include <string.h>
 
 struct binder {
     quip_model *model;
     quip_error *error;
-    quip_status status; // the first failure; after it nothing more is tried
+    quip_status status; // the first failure; later calls do nothing
     int n_i8, n_i4, n_f32;
     uint64_t n_parameters;
-    bool is_gpu; // shapes are byte counts, matrices are tiled
+    bool is_gpu; // the file is for GPUs: shapes are byte counts, matrices are tiled
     char name[128];
 };
 
@@ -21,7 +24,7 @@ static const struct tensor *find(struct binder *b, const char *name)
     return qp_format_find(&b->model->format, full);
 }
 
-/* The tensor's bytes; in a model without weights, bytes that stand for them and are not read. */
+/* The tensor's bytes. In a model that is opened without weights, a pointer that nobody reads. */
 static const uint8_t *tensor_bytes(struct binder *b, const struct tensor *t)
 {
     static const float none = 0;
@@ -31,7 +34,7 @@ static const uint8_t *tensor_bytes(struct binder *b, const struct tensor *t)
     return data;
 }
 
-/* The tensor's bytes, which must be floats in place. */
+/* The tensor's bytes as floats: it must have n of them, at an address for floats. */
 static const float *floats(struct binder *b, const struct tensor *t, int64_t n)
 {
     const char *file = b->model->file.name;
@@ -42,7 +45,7 @@ static const float *floats(struct binder *b, const struct tensor *t, int64_t n)
         n_elements /= (int64_t)sizeof(float);
     if (t->dtype != DTYPE_F32 || n_elements != n) {
         b->status =
-            qp_fail(b->error, QUIP_E_FORMAT, "%s: %s has %lld %s values, needed are %lld f32", file,
+            qp_fail(b->error, QUIP_E_FORMAT, "%s: %s has %lld %s values, expected %lld f32", file,
                     t->name, (long long)n_elements, qp_dtype_name(t->dtype), (long long)n);
         return NULL;
     }
@@ -51,16 +54,17 @@ static const float *floats(struct binder *b, const struct tensor *t, int64_t n)
         return NULL;
     if ((uintptr_t)data % sizeof(float)) {
         b->status = qp_fail(b->error, QUIP_E_FORMAT,
-                            "%s: %s lies at offset %llu, which is not a multiple of 4", file,
-                            t->name, (unsigned long long)t->offset);
+                            "%s: %s is at offset %llu, which is not a multiple of 4", file, t->name,
+                            (unsigned long long)t->offset);
         return NULL;
     }
     return (const float *)(const void *)data;
 }
 
-/* A vector that must be there. */
+/* A vector, which must exist. */
 static const float *bind_vector(struct binder *b, const char *name, int n)
 {
+    assert(n > 0);
     if (b->status)
         return NULL;
     const struct tensor *t = find(b, name);
@@ -72,7 +76,7 @@ static const float *bind_vector(struct binder *b, const char *name, int n)
     return NULL;
 }
 
-/* A norm's weights; its bias where the architecture has one. */
+/* The weights of a norm, and the bias of a NORM_LAYER. */
 static void bind_norm(struct binder *b, struct norm_weights *w, const char *name, int n)
 {
     char full[128];
@@ -84,7 +88,7 @@ static void bind_norm(struct binder *b, struct norm_weights *w, const char *name
     }
 }
 
-/* What goes with a quantized matrix: <name><suffix>; NULL when there is none. */
+/* The tensor <name><suffix> that belongs to a quantized matrix; NULL if there is none. */
 static const struct tensor *find_companion(const struct binder *b, const struct tensor *w,
                                            const char *suffix)
 {
@@ -93,7 +97,7 @@ static const struct tensor *find_companion(const struct binder *b, const struct 
     return qp_format_find(&b->model->format, name);
 }
 
-/* The floats that go with a quantized matrix, one a row; NULL when there are none. */
+/* The floats of such a tensor, one for each row; NULL if there is none. */
 static const float *bind_companion(struct binder *b, const struct tensor *w, const char *suffix,
                                    int n_out)
 {
@@ -107,8 +111,8 @@ static void bind_multipliers(struct binder *b, struct matrix *m, const struct te
     if (t->dtype != DTYPE_I8 || t->n_dims != 2 || t->dims[0] != m->n_out ||
         t->dims[1] != row_bytes) {
         b->status = qp_fail(b->error, QUIP_E_FORMAT,
-                            "%s: %s is %s [%lld, %lld], needed is I8 [%d, %lld]: a multiplier for "
-                            "each %d weights, in 4 bits",
+                            "%s: %s is %s [%lld, %lld], expected I8 [%d, %lld]: a 4-bit multiplier "
+                            "for each %d weights",
                             b->model->file.name, t->name, qp_dtype_name(t->dtype),
                             (long long)t->dims[0], (long long)(t->n_dims > 1 ? t->dims[1] : 0),
                             m->n_out, (long long)row_bytes, I4_BLOCK);
@@ -118,8 +122,8 @@ static void bind_multipliers(struct binder *b, struct matrix *m, const struct te
     m->multipliers = tensor_bytes(b, t);
 }
 
-/* The scales of a quantized matrix, and what else its numbers need: multipliers where int4 is
- * block-wise, zero points in GPU files. */
+/* The scales of a quantized matrix; multipliers if it is block-wise int4; zero points in files for
+ * GPUs, if there are any. */
 static void bind_scales(struct binder *b, struct matrix *m, const struct tensor *t)
 {
     const struct tensor *multipliers =
@@ -135,7 +139,8 @@ static void bind_scales(struct binder *b, struct matrix *m, const struct tensor 
         m->zeros = bind_companion(b, t, "_quantized_zp", m->n_out);
 }
 
-/* What row length and how many bytes a matrix of this type has; false for types it cannot have. */
+/* Set the bytes of a row, and *n_bytes of the tensor; false for a type that a matrix cannot have.
+ */
 static bool matrix_layout(const struct binder *b, struct matrix *m, uint64_t *n_bytes)
 {
     size_t row_bytes = (size_t)m->n_in;
@@ -164,10 +169,11 @@ static void bind_tensor(struct binder *b, struct matrix *m, const struct tensor 
 {
     const char *file = b->model->file.name;
     uint64_t n_bytes;
+    assert(n_out > 0 && n_in > 0);
     *m = (struct matrix){ .dtype = t->dtype, .n_out = n_out, .n_in = n_in, .name = t->name };
     if (!matrix_layout(b, m, &n_bytes)) {
         b->status = qp_fail(b->error, QUIP_E_UNSUPPORTED,
-                            "%s: %s is %s [%d, %d]; weights may be i8, i4 (rows of even length) or "
+                            "%s: %s is %s [%d, %d]; must be i8, i4 (with rows of even length) or "
                             "f32",
                             file, t->name, qp_dtype_name(t->dtype), n_out, n_in);
         return;
@@ -177,7 +183,7 @@ static void bind_tensor(struct binder *b, struct matrix *m, const struct tensor 
         (b->is_gpu && (n_out % 4 || n_in % 4))) {
         b->status = qp_fail(
             b->error, QUIP_E_FORMAT,
-            "%s: %s has shape [%lld, %lld] and %llu bytes, needed is [%d, %d] in %llu", file,
+            "%s: %s has shape [%lld, %lld] and %llu bytes, expected [%d, %d] and %llu", file,
             t->name, (long long)t->dims[0], (long long)(t->n_dims > 1 ? t->dims[1] : 0),
             (unsigned long long)t->n_bytes, n_out, n_in, (unsigned long long)n_bytes);
         return;
@@ -197,7 +203,7 @@ static void bind_tensor(struct binder *b, struct matrix *m, const struct tensor 
         bind_scales(b, m, t);
 }
 
-/* A matrix under either of the names that the original gives it: name.w or name.linear.w. */
+/* A matrix under either of MediaPipe's names for it, name.w or name.linear.w, and its bias. */
 static void bind_matrix(struct binder *b, struct matrix *m, const char *name, int n_out, int n_in)
 {
     char full[128];
@@ -251,7 +257,7 @@ static void bind_layer(struct binder *b, int l)
         bind_norm(b, &w->k_norm, layer_name(b, l, "self_attention.k_norm"), c->head_dim);
     }
     if (!c->is_parallel)
-        // GPU files of Falcon and StableLM have another name for it
+        // files for GPUs have another name for it in Falcon and StableLM
         bind_norm(b, &w->ff_norm,
                   layer_name(b, l,
                              b->is_gpu && c->norm == NORM_LAYER ? "post_layer_norm"
@@ -267,22 +273,22 @@ static void bind_layer(struct binder *b, int l)
     }
 }
 
-/* Room for the rows of every matrix of a GPU file. */
+/* Memory for the rows of every matrix of a file for GPUs. */
 static void open_untiled(struct binder *b)
 {
     const struct format *f = &b->model->format;
     size_t size = 0;
     for (int i = 0; i < f->n_tensors; i++)
         if (!qp_add_size(size, qp_untiled_bytes(&f->tensors[i]), &size))
-            size = SIZE_MAX; // which cannot be had
+            size = SIZE_MAX; // fails below
     if (b->model->has_no_weights)
-        b->model->untiled.size = size; // which the plan shows
+        b->model->untiled.size = size; // for the plan
     else
         b->status = qp_arena_open(&b->model->untiled, size, "the rows of a GPU file", b->error);
 }
 
-/* The backend that the file was written for: "cpu" or "gpu". */
-static void find_backend(struct binder *b)
+/* Read which backend of MediaPipe the file is for: "cpu" or "gpu". */
+static void read_backend(struct binder *b)
 {
     const struct metadata *entry = qp_format_find_metadata(&b->model->format, "backend");
     const uint8_t *text;
@@ -299,7 +305,7 @@ quip_status qp_weights_bind(quip_model *m, quip_error *error)
 {
     struct binder b = { .model = m, .error = error };
     const struct config *c = &m->config;
-    find_backend(&b);
+    read_backend(&b);
     bind_matrix(&b, &m->weights.head, "softmax.logits_ffn", c->vocab_size, c->d_model);
     if (!b.status && find(&b, "token_embedding.w"))
         bind_matrix(&b, &m->weights.embed, "token_embedding", c->vocab_size, c->d_model);
