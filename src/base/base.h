@@ -194,6 +194,9 @@ void qp_share(int n, int unit, int index, int n_parts, int *begin, int *end);
 
 /* ---- processors (processors.c) ---- */
 
+/* The number of this process, which changes in a fork; 0 where processes do not fork. */
+int qp_process_id(void);
+
 /* How many threads are useful: the processors that this process may use (affinity and cgroup), at
  * most MAX_THREADS. */
 int qp_default_threads(void);

@@ -124,3 +124,12 @@ int qp_default_threads(void)
 }
 
 #endif
+
+int qp_process_id(void)
+{
+#if defined(__wasm__)
+    return 0;
+#else
+    return (int)getpid();
+#endif
+}
