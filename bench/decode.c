@@ -62,7 +62,7 @@ static size_t weight_bytes(const quip_model *m, struct reading *all)
     return needed;
 }
 
-/* Run n passes of `step` tokens. */
+/* Run n passes of `step` tokens, and compute the logits after each. */
 static quip_status decode(quip_session *session, int n, int step, quip_error *error)
 {
     quip_token tokens[MAX_STEP];
@@ -72,6 +72,7 @@ static quip_status decode(quip_session *session, int n, int step, quip_error *er
         const quip_status status = quip_session_prefill(session, tokens, step, error);
         if (status)
             return status;
+        quip_session_logits(session);
     }
     return QUIP_OK;
 }

@@ -30,8 +30,10 @@ static const struct {
 
 static quip_token likeliest(const float *logits, int n)
 {
-    struct sampler greedy = { 0 };
-    return qp_sample(&greedy, logits, n);
+    static const struct sampler none;
+    static const struct sampling greedy;
+    const struct draw draw = { .sampling = &greedy };
+    return qp_sample(&none, &draw, (float *)(uintptr_t)logits, n); // greedy changes no logit
 }
 
 static double since_ms(uint64_t begin_ns)
@@ -77,8 +79,9 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
     begin = qp_now_ns();
     if ((status = quip_session_prefill(session, prompt, s->n_prompt, error)))
         goto done;
-    double prefill_ms = since_ms(begin);
-    quip_token token = likeliest(quip_session_logits(session), info.vocab_size);
+    const float *logits = quip_session_logits(session);
+    const double prefill_ms = since_ms(begin);
+    quip_token token = likeliest(logits, info.vocab_size);
     found[FIRST_TOKEN_MS] = since_ms(begin);
     found[PREFILL_RATE] = s->n_prompt / prefill_ms * 1e3;
 

@@ -415,7 +415,7 @@ QUIP_API quip_status quip_session_prefill_logits(quip_session *session, const qu
 /* The logits [vocab_size] after the last token, valid until the next call on the session. NULL if
  * the model has not run that token: before the first token, after a rewind, and during an answer,
  * whose last token runs when the next one is requested. */
-QUIP_API const float *quip_session_logits(const quip_session *session);
+QUIP_API const float *quip_session_logits(quip_session *session);
 
 /* ---- prefill in steps ---- */
 

@@ -70,7 +70,7 @@ const char *quip_version(void)
 
 quip_status quip_backend_check(quip_backend backend, quip_error *error)
 {
-    return qp_options_check_backend((int32_t)backend, error);
+    return qp_backend_check((int32_t)backend, error);
 }
 
 void *quip_memory_alloc(size_t n)
@@ -335,8 +335,8 @@ void *quip_session_cancel_flag(quip_session *session)
 /* New text or new tokens: from here quip_session_undo goes back to this point. */
 static void begin_input(quip_session *s)
 {
-    qp_turn_begin_input(s);
-    s->undo = qp_session_place(s);
+    qp_answer_begin_input(s);
+    s->undo = qp_session_mark(s);
     s->has_begun_step = false;
 }
 
@@ -392,12 +392,12 @@ static quip_status prefill(quip_session *s, const quip_token *tokens, int n, boo
     begin_input(s);
     const uint64_t start_ns = qp_now_ns();
     if (is_each) // earlier tokens that have not run are not reported
-        status = qp_session_feed(s, error);
+        status = qp_session_run(s, s->options.n_context, error);
     if (!status)
         status = push_tokens(s, tokens, n, error);
     if (!status && n > 0)
-        status =
-            is_each ? qp_session_feed_all(s, on_logits, user, error) : qp_session_feed(s, error);
+        status = is_each ? qp_session_run_logits(s, on_logits, user, error)
+                         : qp_session_run(s, s->options.n_context, error);
     if (status)
         qp_session_return(s, &s->undo);
     else
@@ -417,7 +417,7 @@ quip_status quip_session_prefill_logits(quip_session *session, const quip_token 
     return prefill(session, tokens, n, true, on_logits, user, error);
 }
 
-const float *quip_session_logits(const quip_session *session)
+const float *quip_session_logits(quip_session *session)
 {
     return session ? qp_session_logits(session) : NULL;
 }
@@ -429,7 +429,7 @@ static quip_status end_begin(quip_session *s, quip_status status, int *n_left)
 {
     s->has_begun_step = !status;
     if (n_left)
-        *n_left = status ? 0 : s->n - s->run.pos;
+        *n_left = status ? 0 : s->n - s->sequence->pos;
     return status;
 }
 
@@ -460,10 +460,10 @@ quip_status quip_session_run(quip_session *session, int max_tokens, int *n_left,
     if (max_tokens < 1)
         return qp_fail(error, QUIP_E_ARGUMENT, "max_tokens is %d; must be at least 1", max_tokens);
     const quip_status status =
-        session->run.pos < session->n ? qp_turn_run(session, max_tokens, error) : QUIP_OK;
+        session->sequence->pos < session->n ? qp_turn_run(session, max_tokens, error) : QUIP_OK;
     if (status && session->has_begun_step)
         qp_session_return(session, &session->undo);
-    const int n = session->n - session->run.pos;
+    const int n = session->n - session->sequence->pos;
     if (status || n <= 0)
         session->has_begun_step = false;
     if (n_left)
@@ -494,7 +494,7 @@ quip_status quip_session_rewind(quip_session *session, int position, quip_error 
                        position, session->n);
     qp_answer_end(session);
     qp_session_rewind(session, position);
-    session->undo = qp_session_place(session);
+    session->undo = qp_session_mark(session);
     session->has_begun_step = false;
     return QUIP_OK;
 }
@@ -509,7 +509,7 @@ quip_status quip_session_next(quip_session *session, quip_piece *piece, quip_err
         return status;
     if (session) {
         session->has_begun_step = false;
-        status = qp_answer_next(session, &next, error);
+        status = qp_answer_next(session, true, &next, error);
     } else {
         status = missing(error, "session");
     }
@@ -522,7 +522,7 @@ static quip_status generate(quip_session *s, quip_on_text *on_text, void *user, 
 {
     quip_piece piece = { 0 };
     while (!piece.finish_reason) {
-        const quip_status status = qp_answer_next(s, &piece, error);
+        const quip_status status = qp_answer_next(s, true, &piece, error);
         if (status && !s->answer.is_open) // no capacity for the template's text before the answer
             qp_session_return(s, &s->undo);
         if (status)

@@ -7,6 +7,7 @@
 #include "support/tiny_model.h"
 
 #include "convert/convert.h"
+#include "cpu/cpu_impl.h"
 #include "engine/engine.h"
 
 #include <math.h>
@@ -476,8 +477,8 @@ static void check_scale(const char *config, float alpha, float scale, float want
     const struct tiny_adapter plain = { .rank = 4, .alpha = 4 },
                               scaled = { .rank = 4, .alpha = alpha, .config = config };
     quip_adapter *a = open_tiny(model, &plain), *b = open_tiny(model, &scaled);
-    const float *x = a->packed.layers[0].m[MATRIX_DOWN].b.data;
-    const float *y = b->packed.layers[0].m[MATRIX_DOWN].b.data;
+    const float *x = a->packed->layers[0].m[MATRIX_DOWN].b.data;
+    const float *y = b->packed->layers[0].m[MATRIX_DOWN].b.data;
     for (int i = 0; i < 16; i++)
         if (fabsf(y[i] * scale - x[i] * want) > 1e-6f)
             fail_msg("%s: %g is %g, should be %g", config ? config : "", (double)x[i],

@@ -277,7 +277,7 @@ static quip_status fill_piece(void *to, quip_session *s, quip_error *error)
     return quip_session_next(s, to, error);
 }
 
-static const struct output {
+static const struct filled {
     const char *name;
     size_t size;
     quip_status (*fill)(void *to, quip_session *s, quip_error *error);
@@ -299,7 +299,7 @@ static void test_struct_sizes(void **state)
     quip_error error = { 0 };
     _Alignas(8) unsigned char bytes[1024 + MORE];
     for (size_t i = 0; i < QP_COUNT(outputs); i++) {
-        const struct output *o = &outputs[i];
+        const struct filled *o = &outputs[i];
         for (uint32_t size = (uint32_t)o->size; size <= 1024; size += 8) {
             quip_session *s = open_session(&(quip_session_options){ .n_context = 64 });
             append(s, "the hen");
@@ -726,7 +726,7 @@ static void test_undo(void **state)
     /* after set_adapter, tokens that have run before are run again: a cancel leaves them */
     append(s, "a");
     const int position = quip_session_position(s);
-    s->run.pos = 0;
+    qp_session_reset(s);
     quip_session_cancel(s);
     assert_refused(quip_session_run(s, 2, &n_left, &error), QUIP_E_CANCELLED, "cancelled");
     assert_int_equal(quip_session_position(s), position);

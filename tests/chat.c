@@ -160,7 +160,10 @@ static void check_conversation(struct tokenizer *t, const struct conversation *c
     quip_model model = { .tokenizer = t };
     model.config.vocab_size = qp_tokenizer_n_tokens(t);
     model.config.bos = c->bos;
-    struct quip_session s = { .model = &model, .context = context, .roles = roles };
+    struct sequence empty = { .pos = 0 };
+    struct quip_session s = {
+        .model = &model, .sequence = &empty, .context = context, .roles = roles
+    };
     s.chat = qp_chat_find(c->chat);
     assert_non_null(s.chat);
     s.options.n_context = CONTEXT;

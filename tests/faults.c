@@ -218,10 +218,26 @@ static quip_status open_and_close(void *options, quip_error *error)
     return status;
 }
 
+/* The first session of a model opens its device, which closes with the model. */
+static quip_status open_model_and_session(void *options, quip_error *error)
+{
+    quip_model *m;
+    quip_session *s = NULL;
+    quip_status status = quip_model_open(&m, path, NULL, error);
+    if (!status)
+        status = quip_session_open(&s, m, options, error);
+    assert_true((s != NULL) == (status == QUIP_OK));
+    quip_model_close(m);
+    quip_session_close(s);
+    return status;
+}
+
 static void test_session_open(void **state)
 {
     (void)state;
     quip_session_options o = sampled();
+    fail_each("quip_model_open and the first session", open_model_and_session, (void *)&greedy);
+    assert_int_equal(open_and_close((void *)&greedy, NULL), QUIP_OK); // the device stays open
     fail_each("quip_session_open", open_and_close, (void *)&greedy);
     fail_each("quip_session_open, sampled", open_and_close, &o);
 }
@@ -449,6 +465,7 @@ static void test_adapters(void **state)
     fail_each("quip_adapter_open", open_adapter, folder);
     check(quip_adapter_open(&adapter, model, folder, &error), &error);
     tiny_adapter_remove(folder);
+    assert_int_equal(open_with_adapter(adapter, NULL), QUIP_OK); // the device's buffers stay
     fail_each("quip_session_open with an adapter", open_with_adapter, adapter);
     fail_each("quip_session_set_adapter", switch_adapters, adapter);
     quip_adapter_close(adapter);

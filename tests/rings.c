@@ -70,7 +70,7 @@ static int remove_models(void **state)
     return 0;
 }
 
-static void assert_logits(const quip_session *s, size_t kind)
+static void assert_logits(quip_session *s, size_t kind)
 {
     const int n = quip_session_position(s);
     const float *logits = quip_session_logits(s);
@@ -153,8 +153,8 @@ static void test_rewinds_of_every_distance(void **state)
             check(quip_session_rewind(s, position, &error), &error);
             assert_int_equal(quip_session_position(s), position);
             if (distances[i] <= PREFILL_CHUNK)
-                assert_int_equal(s->run.pos, position);
-            assert_true(s->run.pos == position || s->run.pos == 0);
+                assert_int_equal(s->sequence->pos, position);
+            assert_true(s->sequence->pos == position || s->sequence->pos == 0);
             if (distances[i] == 0)
                 continue;
             assert_null(quip_session_logits(s));
@@ -202,7 +202,7 @@ static void test_tokens_run_again_are_not_shown(void **state)
     quip_session *s = open_session(0, &(quip_session_options){ .n_context = N_TOKENS });
     prefill_to(s, N_TOKENS);
     check(quip_session_rewind(s, 600, &error), &error);
-    assert_int_equal(s->run.pos, 0);
+    assert_int_equal(s->sequence->pos, 0);
     check(quip_session_prefill_logits(s, tokens + 600, 20, keep_row, seen, &error), &error);
     for (size_t i = 0; i < (size_t)600 * TINY_VOCAB; i++)
         assert_true(seen[i] == 0);
@@ -245,33 +245,34 @@ static void test_copies_of_rings(void **state)
 
 /* ---- guesses and cancels ---- */
 
-static struct ops watched; // the backend's, with these two steps replaced
-static const struct ops *original;
+static struct backend watched; // the real one, with these two operations replaced
+static const struct backend *real;
 static int most_tokens; // in one call
 static int n_layers_left;
 static quip_session *to_cancel;
 
-static void watch_embed(struct run *r, float *x, const quip_token *ids, int n)
+static quip_status watch_embed(struct device *device, const struct rows *batch)
 {
-    most_tokens = n > most_tokens ? n : most_tokens;
-    original->embed(r, x, ids, n);
+    most_tokens = batch->n > most_tokens ? batch->n : most_tokens;
+    return real->embed(device, batch);
 }
 
-static void cancel_in_append(struct run *r, int l, int n)
+static quip_status cancel_in_append(struct device *device, int l, const struct rows *batch)
 {
-    original->rope_append(r, l, n);
+    const quip_status status = real->rope_append(device, l, batch);
     if (--n_layers_left == 0)
         quip_session_cancel(to_cancel);
+    return status;
 }
 
 static void watch(quip_session *s)
 {
-    if (s->run.ops != &watched)
-        original = s->run.ops;
-    watched = *original;
+    if (s->device->backend != &watched)
+        real = s->device->backend;
+    watched = *real;
     watched.embed = watch_embed;
     watched.rope_append = cancel_in_append;
-    s->run.ops = &watched;
+    s->device->backend = &watched;
     most_tokens = n_layers_left = 0;
 }
 
@@ -342,7 +343,7 @@ static void test_cancels_after_a_turn_of_the_ring(void **state)
                              QUIP_E_CANCELLED);
             assert_int_equal(quip_session_position(s), BEGIN);
             if (l < tiny_gemma3.n_layers) // what a chunk overwrites nobody needs
-                assert_int_equal(s->run.pos, BEGIN);
+                assert_int_equal(s->sequence->pos, BEGIN);
             assert_logits(s, kind);
             prefill_to(s, BEGIN + 3);
             assert_logits(s, kind);

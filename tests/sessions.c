@@ -52,25 +52,26 @@ static quip_session *open_session(const quip_session_options *options)
 /* ---- cancelling at a certain layer ---- */
 
 /* The backend's operations, with a cancel during the n-th layer from now. */
-static struct ops counting;
-static void (*append_of_backend)(struct run *r, int l, int n);
+static struct backend counting;
+static const struct backend *counted;
 static int n_layers_begun, cancel_at;
 static quip_session *to_cancel;
 
-static void count_and_append(struct run *r, int l, int n)
+static quip_status count_and_append(struct device *device, int l, const struct rows *rows)
 {
-    append_of_backend(r, l, n);
+    const quip_status status = counted->rope_append(device, l, rows);
     if (++n_layers_begun == cancel_at)
         quip_session_cancel(to_cancel);
+    return status;
 }
 
 static void cancel_in_layer(quip_session *s, int n)
 {
-    if (s->run.ops != &counting) {
-        counting = *s->run.ops;
-        append_of_backend = counting.rope_append;
+    if (s->device->backend != &counting) {
+        counted = s->device->backend;
+        counting = *counted;
         counting.rope_append = count_and_append;
-        s->run.ops = &counting;
+        s->device->backend = &counting;
     }
     to_cancel = s;
     cancel_at = n;

@@ -1,12 +1,11 @@
-/* calibrate.c: which columns of a matrix count: the mean square of what the model multiplies them
- * by while it reads a text.
- * In:  a model that runs, a text.
+/* calibrate.c: the importance of each column of a matrix: the mean square of the activations that
+ * it is multiplied by while the model reads a text.
+ * In:  a model, a text.
  * Out: for each matrix [n_in] floats, the importance of its columns (quantize_block.c).
- * A session reads the text through operations that look at the inputs of every product before they
- * hand them on. */
+ *
+ * A session runs the text; its observer reads the input of every product from the backend. */
 #include "convert/calibrate.h"
 #include "engine/engine.h"
-#include "engine/ops.h"
 #include "model/matrix.h"
 #include "model/model.h"
 #include "tokenizer/tokenizer.h"
@@ -25,10 +24,9 @@ struct column_sums {
     int n_in;
 };
 struct calibration {
-    struct ops ops; // what the session runs
-    const struct ops *real;
     struct column_sums *matrices;
     int n_matrices;
+    float *rows; // [WINDOW_TOKENS, widest n_in] input of a product
     const struct convert_options *options;
     uint64_t n_done, n_total; // tokens
 };
@@ -41,48 +39,35 @@ static struct column_sums *find_sums(const struct calibration *c, const char *na
     return NULL;
 }
 
-/* ---- operations that look ---- */
+/* ---- observe ---- */
 
-static struct calibration *calibration_of(const struct run *r)
+static void add_squares(const struct calibration *c, const struct matrix *w, int n_rows)
 {
-    return (struct calibration *)(uintptr_t)r->ops; // its first member
+    struct column_sums *sums = w->data ? find_sums(c, w->name) : NULL;
+    const float *x = c->rows;
+    for (int t = 0; sums && t < n_rows; t++, x += sums->n_in)
+        for (int i = 0; i < sums->n_in; i++)
+            sums->squares[i] += x[i] * x[i];
 }
 
-static void look_at(const struct run *r, const struct matrix *w, const struct act *in, int n)
+static quip_status observe_input(void *user, struct device *device, struct matrix_set w,
+                                 enum buffer in, int n_rows)
 {
-    struct column_sums *sums = w->data ? find_sums(calibration_of(r), w->name) : NULL;
-    const size_t block = in->q ? in->q_stride / (size_t)in->n_blocks : 1;
-    for (int t = 0; sums && t < n; t++) {
-        const float *floats = in->f32 ? in->f32 + (size_t)t * (size_t)in->n_cols : NULL;
-        const int8_t *q = in->q ? in->q + (size_t)t * in->q_stride : NULL;
-        const float *scales = in->q ? in->scales + (size_t)t * (size_t)in->n_blocks : NULL;
-        for (int i = 0; i < sums->n_in; i++) {
-            const float x = floats ? floats[i] : (float)q[i] * scales[(size_t)i / block];
-            sums->squares[i] += x * x;
-        }
-    }
-}
-
-static void look_linear(struct run *r, const struct product *products, int n_products,
-                        const struct act *in, int n)
-{
-    for (int p = 0; p < n_products; p++)
-        look_at(r, products[p].w, in, n);
-    calibration_of(r)->real->linear(r, products, n_products, in, n);
-}
-
-static void look_gated(struct run *r, struct act *out, const struct product *gate,
-                       const struct product *up, const struct act *in, int n)
-{
-    look_at(r, gate->w, in, n);
-    look_at(r, up->w, in, n);
-    calibration_of(r)->real->gated(r, out, gate, up, in, n);
-}
-
-static void look_logits(struct run *r, float *logits, const struct act *in, int n)
-{
-    look_at(r, &r->weights->head, in, n);
-    calibration_of(r)->real->logits(r, logits, in, n);
+    const struct calibration *c = user;
+    const struct backend *b = device->backend;
+    const struct weights *weights = device->weights;
+    quip_status status = b->submit(device);
+    if (!status)
+        status = b->poll(device, true);
+    if (!status)
+        status = b->read(device, in, c->rows, n_rows);
+    for (int i = 0; i < w.n && !status; i++)
+        add_squares(c,
+                    w.l == device->config->n_layers
+                        ? &weights->head
+                        : &weights->layers[w.l].m[w.first + (unsigned)i],
+                    n_rows);
+    return status;
 }
 
 /* ---- reading the text ---- */
@@ -100,13 +85,9 @@ static bool count_token(void *user, int position, const float *logits)
 static quip_status read_windows(struct calibration *c, quip_session *session,
                                 const quip_token *tokens, int n, quip_error *error)
 {
+    const struct observer observer = { observe_input, c };
     quip_status status = QUIP_OK;
-    c->real = session->run.ops;
-    c->ops = *c->real;
-    c->ops.linear = look_linear;
-    c->ops.gated = look_gated;
-    c->ops.logits = look_logits;
-    session->run.ops = &c->ops;
+    session->observer = &observer;
     n = n < MAX_WINDOWS * WINDOW_TOKENS ? n : MAX_WINDOWS * WINDOW_TOKENS;
     c->n_total = (uint64_t)n;
     for (int at = 0; at < n && !status; at += WINDOW_TOKENS) {
@@ -117,6 +98,7 @@ static quip_status read_windows(struct calibration *c, quip_session *session,
                                                  left < WINDOW_TOKENS ? left : WINDOW_TOKENS,
                                                  count_token, c, error);
     }
+    session->observer = NULL;
     return status;
 }
 
@@ -164,10 +146,11 @@ static void finish_sums(struct column_sums *s, bool is_embedding)
         s->squares[i] = mean > 0 ? s->squares[i] / mean + least : 1;
 }
 
-/* Room for every matrix of the model. */
+/* Allocate the sums of every matrix of the model. */
 static quip_status open_sums(struct calibration *c, quip_model *model, quip_error *error)
 {
     const struct format *f = &model->format;
+    int widest = 1;
     c->matrices = calloc((size_t)f->n_tensors, sizeof *c->matrices);
     if (!c->matrices)
         return qp_fail_memory(error, "the calibration", (size_t)f->n_tensors);
@@ -179,8 +162,10 @@ static quip_status open_sums(struct calibration *c, quip_model *model, quip_erro
         *s = (struct column_sums){ m->name, calloc((size_t)m->n_in, sizeof(float)), m->n_in };
         if (!s->squares)
             return qp_fail_memory(error, m->name, (size_t)m->n_in * sizeof(float));
+        widest = m->n_in > widest ? m->n_in : widest;
     }
-    return QUIP_OK;
+    c->rows = calloc((size_t)WINDOW_TOKENS * (size_t)widest, sizeof *c->rows);
+    return c->rows ? QUIP_OK : qp_fail_memory(error, "the calibration", (size_t)widest);
 }
 
 quip_status qp_calibrate(struct calibration **calibration, quip_model *model,
@@ -209,7 +194,9 @@ void qp_calibration_close(struct calibration *c)
 {
     for (int i = 0; c && i < c->n_matrices; i++)
         free(c->matrices[i].squares);
-    if (c)
+    if (c) {
         free(c->matrices);
+        free(c->rows);
+    }
     free(c);
 }

@@ -1,32 +1,53 @@
-/* cpu_impl.h: what the files of the CPU backend share. */
+/* cpu_impl.h: what the files of the CPU backend share.
+ *   device.c         memory of a device, and the table of the backend
+ *   ops.c            operations on one row at a time: embed, norm, add, outputs, sample
+ *   ops_linear.c     matrix products on threads; ops_lora.c adds what adapters contribute
+ *   ops_attention.c  rotation and attention on threads
+ *   kv_cache.c       sequences: keys and values */
 #ifndef QP_CPU_IMPL_H
 #define QP_CPU_IMPL_H
 
 #include "cpu/attention_int8.h"
-#include "engine/ops.h"
+#include "engine/backend.h"
 
-/* Tokens that go against a packed tile before the next task: their activations and the tile stay in
+#include <stdatomic.h>
+
+/* Rows that go against a packed tile before the next task: their activations and the tile stay in
  * the second-level cache together, and two threads share the tiles of a matrix evenly. */
-#define TASK_TOKENS 128
+#define TASK_ROWS 128
+
+/* Products with one input in one operation. */
+#define MAX_PRODUCTS 3
+
+/* Activations as the input of a product: floats for float weights, blocks of integers for integer
+ * weights (kernels.h). A model that has both kinds of weights has both here. */
+struct act {
+    int n_cols;
+    float *f32;       // [n_rows, n_cols], or NULL
+    int8_t *q;        // [n_rows, n_cols rounded up to whole blocks], or NULL
+    float *scales;    // [n_rows, n_blocks]
+    int32_t *offsets; // [n_rows, n_blocks]
+    int n_blocks;
+    size_t q_stride;
+};
 
 /* Scratch of one thread. */
 struct worker_scratch {
     void *tile;       // a packed tile of the widest matrix
-    void *tile_gate;  // a second one, of a matrix of d_model columns
-    float *gate, *up; // [TASK_TOKENS, TILE_ROWS]
+    void *tile_gate;  // a second one, of a matrix with d_model columns
+    float *gate, *up; // [TASK_ROWS, TILE_ROWS]
     float *row;       // [widest row of activations]
-    float *attention; // qp_attention_scratch, or NULL beside int8 keys
+    float *attention; // qp_attention_scratch, or NULL with int8 keys
     struct int8_attention_scratch *int8_attention;
     struct attention_part sum, part; // [ATTENTION_MAX_ROWS]
-    float *lora;                     // [TASK_TOKENS, TILE_ROWS]; of a run with an adapter
 };
 
-/* Where the elements of a tile are: number row[r] + column[k]. */
+/* Index of an element in a tile: row[r] + column[k]. */
 struct tile_elements {
     uint32_t row[TILE_ROWS], column[1024];
 };
 
-/* How keys and values lie (kv_cache.c). */
+/* Layout of keys and values (kv_cache.c). */
 struct kv_layout {
     bool is_int8;
     size_t key_bytes, value_bytes; // of a tile; of floats, of a block of one head
@@ -34,51 +55,130 @@ struct kv_layout {
     struct tile_elements key, value;
 };
 
-/* Quantized queries of the tokens in work: [n_kv_heads][max_tokens][query heads of a kv head]. */
+/* Keys and values of one layer. Positions come in blocks; block b is in slot b % n_blocks. */
+struct kv_layer {
+    void *k, *v;
+    float *k_scales, *v_scales; // NULL with float weights
+    int n_blocks;
+};
+
+struct cpu_sequence {
+    struct sequence base;
+    struct arena arena;
+    struct kv_layer *kv; // [n_layers]
+    int n_written;       // positions [0, n_written) were stored; base.pos may have gone back since
+    struct arena output_arena;
+    float *outputs; // [max_outputs, d_model]
+    int max_outputs, n_outputs;
+};
+
+/* Quantized queries of a batch: [n_kv_heads][max_rows][query heads of a kv head]. */
 struct query_rows {
     int8_t *q;
     float *scales;
     int32_t *offsets;
-    size_t max_tokens;
+    size_t max_rows;
 };
 
-/* Products with one input in one operation. */
-#define MAX_PRODUCTS 3
+/* Consecutive rows of a batch that belong to one sequence. */
+struct row_group {
+    struct cpu_sequence *sequence;
+    int first, n;
+    int task_end; // tasks of the groups up to this one
+};
 
-struct cpu_backend {
+/* Consecutive rows of a batch that use one adapter. */
+struct adapter_rows {
+    int first, n;
+    const struct layer_adapter *layers; // [n_layers]
+    float scale;
+};
+
+/* A pair of an adapter's matrices: a [rank, n_in] and b [n_out, rank], with alpha / rank in b.
+ * Floats or integers; the others have no data. */
+struct lora {
+    int rank; // 0: no change
+    struct matrix a, b;
+    struct low_rank low_rank_a, low_rank_b;
+};
+struct layer_adapter {
+    struct lora m[N_MATRICES]; // by enum layer_matrix
+};
+/* An adapter as the products read it (pack_adapter.c). */
+struct device_adapter {
+    struct arena arena;
+    struct layer_adapter *layers; // [n_layers]
+};
+
+/* Memory that grows with capacity.n_rows. */
+struct row_memory {
+    struct arena arena;
+    float *x, *y, *q, *k, *v; // as enum buffer says; y is the memory of q
+    struct act xn, att, h;
+    float *logits; // [LOGITS_ROWS, vocab_size]
+    struct query_rows queries;
+    struct row_group *groups;       // [n_rows]
+    struct adapter_rows *adapters;  // [n_rows]
+    struct candidate *candidates;   // [vocab_size]
+    struct worker_scratch *scratch; // [n_threads]
+    quip_token tokens[LOGITS_ROWS]; // that were drawn
+};
+
+/* Memory that grows with capacity.n_context. */
+struct position_memory {
+    struct arena arena;
+    float *rope_cos, *rope_sin;  // [2, n_context, rope_dim / 2] of local, then global layers
+    float *alibi;                // [n_heads, alibi_stride], or NULL
+    struct attention_part parts; // [spans][n_heads] of one row
+    int n_context, n_filled;     // tables are filled for positions [0, n_filled)
+};
+
+/* Memory that grows with capacity.max_rank: u = a x of each product, and its sums on each thread.
+ */
+struct adapter_memory {
+    struct arena arena;
+    struct act u[MAX_PRODUCTS]; // [n_rows, max_rank]
+    float *sums;                // [n_threads, TASK_ROWS, TILE_ROWS]
+};
+
+struct cpu_device {
+    struct device base;
     struct kernels k;
     struct pool *pool;
     int n_threads;
-    struct worker_scratch *scratch;  // [n_threads]
-    struct act lora_u[MAX_PRODUCTS]; // a x of each product, [max_tokens, max_rank]
     struct kv_layout kv;
-    struct query_rows queries;
-    struct attention_part parts; // [spans][n_heads] of one token
-    int n_positions;             // whose entries in the tables of rope and ALiBi are filled
+    struct row_memory mem;
+    struct position_memory positions;
+    struct adapter_memory adapters;
 };
 
-static inline struct cpu_backend *cpu(struct run *r)
+static inline struct cpu_device *cpu_of(struct device *d)
 {
-    return r->backend;
+    return (struct cpu_device *)d;
 }
 
-/* First position that the query at `pos` sees in layer l. */
-static inline int first_seen(const struct config *c, int l, int pos)
+static inline struct cpu_sequence *cpu_sequence_of(struct sequence *s)
+{
+    return (struct cpu_sequence *)s;
+}
+
+/* First position that the query at `pos` attends to in layer l. */
+static inline int first_visible(const struct config *c, int l, int pos)
 {
     const int window = c->layers[l].window;
     return window && pos + 1 > window ? pos + 1 - window : 0;
 }
 
-/* The task on every thread; in place when there is too little of it to share. */
-static inline void cpu_parallel(struct run *r, bool is_small, pool_task task, void *arg)
+/* Run the task on every thread, or on this one if there is too little work to share. */
+static inline void cpu_parallel(struct cpu_device *d, bool is_small, pool_task task, void *arg)
 {
     if (is_small)
         task(arg, 0, 1);
     else
-        qp_pool_run(cpu(r)->pool, task, arg);
+        qp_pool_run(d->pool, task, arg);
 }
 
-/* Hand a finished row of floats (the row of `a`, or scratch) over as token t's input. */
+/* Quantize a finished row of floats (the row of `a`, or scratch) as row t of `a`. */
 static inline void act_store(const struct kernels *k, struct act *a, int t, const float *row)
 {
     if (a->q)
@@ -86,7 +186,7 @@ static inline void act_store(const struct kernels *k, struct act *a, int t, cons
                     a->offsets + (size_t)t * a->n_blocks, row, a->n_cols);
 }
 
-/* The same of columns [column, column + n), n whole blocks or what is left of a row. */
+/* The same for columns [column, column + n): whole blocks, or the rest of a row. */
 static inline void act_store_columns(const struct kernels *k, struct act *a, int t, int column,
                                      int n, const float *x)
 {
@@ -112,55 +212,103 @@ static inline struct f32_rows act_floats(const struct act *a, int t, int n)
     return (struct f32_rows){ a->f32 + (size_t)t * a->n_cols, (size_t)a->n_cols, n };
 }
 
-/* Where token t's floats are made: in `a` itself, or in scratch when only integers are kept. */
+/* Where to compute the floats of row t: in `a`, or in scratch if it keeps integers only. */
 static inline float *act_row_floats(struct act *a, int t, float *scratch)
 {
     return a->f32 ? a->f32 + (size_t)t * a->n_cols : scratch;
 }
 
-/* ops_linear.c */
-void qp_cpu_linear(struct run *r, const struct product *products, int n_products,
-                   const struct act *in, int n);
-void qp_cpu_gated(struct run *r, struct act *out, const struct product *gate,
-                  const struct product *up, const struct act *in, int n);
-void qp_cpu_logits(struct run *r, float *logits, const struct act *in, int n);
+/* ---- device.c ---- */
 
-/* ops_lora.c: y += scale * b (a x), for the products of one operation. */
+/* n * m items of `size` bytes from the arena, or NULL while it measures. */
+void *qp_cpu_alloc(struct arena *a, size_t n, size_t m, size_t size);
+
+/* ---- ops.c ---- */
+
+quip_status qp_cpu_begin(struct device *device, int n_threads);
+quip_status qp_cpu_embed(struct device *device, const struct rows *rows);
+quip_status qp_cpu_norm(struct device *device, const struct norm_weights *w, int n_rows);
+quip_status qp_cpu_add(struct device *device, const struct norm_weights *post_norm,
+                       const struct norm_weights *next, int n_rows);
+quip_status qp_cpu_keep_rows(struct device *device, const struct rows *rows,
+                             const struct rows *kept);
+quip_status qp_cpu_keep_outputs(struct device *device, const struct rows *rows);
+quip_status qp_cpu_load_outputs(struct device *device, const struct output *outputs, int n);
+quip_status qp_cpu_sample(struct device *device, const struct draw *draws, int n);
+quip_status qp_cpu_submit(struct device *device);
+quip_status qp_cpu_poll(struct device *device, bool wait);
+quip_status qp_cpu_read_tokens(struct device *device, quip_token *tokens, int n);
+quip_status qp_cpu_read(struct device *device, enum buffer from, float *to, int n);
+
+/* ---- ops_linear.c ---- */
+
+quip_status qp_cpu_linear(struct device *device, enum buffer out, struct matrix_set w,
+                          enum buffer in, struct matrix_set next, const struct rows *rows);
+quip_status qp_cpu_gated(struct device *device, int l, struct matrix_set next,
+                         const struct rows *rows);
+quip_status qp_cpu_logits(struct device *device, int n);
+
+/* ---- ops_lora.c ---- */
+
+/* What adapters add to the products of one operation: y += scale * b (a x). */
 struct lora_task {
-    struct run *r;
-    const struct product *products;
+    struct cpu_device *d;
+    int l;
+    enum layer_matrix first; // matrices first, first + 1, ...
     int n_products;
     const struct act *in;
-    int n;
     bool is_few;
-    int n_all; // products that an adapter changes
-    atomic_bool is_begun[MAX_PRODUCTS];
+    int n_groups; // of d->mem.adapters; 0: no adapter
+    int n_all;    // pairs of a group and a product that has an adapter
+    atomic_bool is_begun[FEW_TOKENS * MAX_PRODUCTS];
     atomic_int n_done;
 };
-/* Before the products' run, which of few tokens begins with qp_lora_make on each thread. */
-void qp_lora_begin(struct lora_task *j, struct run *r, const struct product *products,
-                   int n_products, const struct act *in, int n, bool is_few);
+/* Before the products run. If the rows are few, each thread starts that run with qp_lora_make. */
+void qp_lora_begin(struct lora_task *j, struct cpu_device *d, struct matrix_set w,
+                   const struct act *in, const struct rows *rows, bool is_few);
 void qp_lora_make(struct lora_task *j, int index);
-/* y[t * y_stride + i] += b u for n tokens from t0 on and rows row + i, i in [0, n_rows) of product
- * p. */
-void qp_lora_add(const struct lora_task *j, const struct worker_scratch *s, float *y,
-                 size_t y_stride, int p, int t0, int n, int row, int n_rows);
+/* y[t * y_stride + i] += b u for n rows of the batch from t0 on and weight rows row + i, i in
+ * [0, n_rows), of product p; on thread `index`. */
+void qp_lora_add(const struct lora_task *j, int index, float *y, size_t y_stride, int p, int t0,
+                 int n, int row, int n_rows);
 
-/* kv_cache.c */
+/* ---- ops_attention.c ---- */
+
+/* Split a batch into d->mem.groups; returns how many. */
+int qp_cpu_group_rows(struct cpu_device *d, const struct rows *rows);
+quip_status qp_cpu_rope_append(struct device *device, int l, const struct rows *rows);
+quip_status qp_cpu_attend(struct device *device, int l, const struct rows *rows);
+
+/* ---- pack_adapter.c ---- */
+
+quip_status qp_cpu_adapter_open(struct device_adapter **packed, struct device *device,
+                                struct adapter *adapter, quip_error *error);
+void qp_cpu_adapter_close(struct device_adapter *packed);
+
+/* ---- kv_cache.c ---- */
+
 void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, const struct config *c,
                   bool is_int8);
-/* Blocks that a layer with this window (0: none) keeps, for max_tokens tokens at a time. */
-int qp_kv_n_blocks(int window, int n_context, int max_tokens);
-struct kv_layer qp_kv_take(const struct kv_layout *kv, const struct config *c, struct arena *a,
-                           int n_blocks);
+/* Allocate what a sequence needs; returns the bytes of keys and values. */
+size_t qp_kv_alloc(struct cpu_sequence *s, const struct kv_layout *kv, const struct config *c,
+                   struct arena *a);
 struct kv_tiles qp_kv_tiles(const struct kv_layout *kv, const struct kv_layer *layer, int h);
 /* Head h of an array of float keys or values. */
 const float *qp_kv_floats(const struct kv_layout *kv, const struct kv_layer *layer,
                           const float *array, int h);
-/* One token's key and value of kv head h to their places. */
-void qp_kv_store(struct run *r, int l, int h, const float *key, const float *value, int pos);
-/* ops_attention.c */
-void qp_cpu_rope_append(struct run *r, int l, int n);
-void qp_cpu_attend(struct run *r, struct act *out, int l, int pos, int n);
+/* Store the key and value of kv head h at a position. */
+void qp_kv_store(struct cpu_device *d, struct kv_layer *layer, int h, const float *key,
+                 const float *value, int pos);
+
+quip_status qp_cpu_sequence_open(struct sequence **sequence, struct device *device, int n_context,
+                                 quip_error *error);
+void qp_cpu_sequence_close(struct sequence *sequence);
+void qp_cpu_sequence_copy(struct sequence *to, const struct sequence *from);
+void qp_cpu_sequence_rewind(struct sequence *sequence, int pos);
+quip_status qp_cpu_sequence_reserve_outputs(struct sequence *sequence, int n, quip_error *error);
+quip_status qp_cpu_sequence_export(const struct sequence *sequence, const struct stream *to,
+                                   quip_error *error);
+quip_status qp_cpu_sequence_import(struct sequence *sequence, const struct stream *from,
+                                   quip_error *error);
 
 #endif

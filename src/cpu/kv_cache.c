@@ -1,16 +1,22 @@
-/* kv_cache.c: keys and values of the tokens seen so far, laid out for their products.
- * In:  the key and value of a head at a position, as floats. Out: what attention reads.
- * Beside integer weights they are int8 with a scale for each position, in tiles as the weights'
- * kernel packs them (attention_int8.h); per layer and kv head
+/* kv_cache.c: sequences: keys and values of the positions already run, laid out for the products
+ * that read them.
+ * In:  the key and value of one head at one position, as floats.
+ * Out: what attention reads.
+ *
+ * With integer weights they are int8 with a scale for each position, in tiles in the order of the
+ * weights' gemm kernel (attention_int8.h); per layer and kv head
  *   keys:   [blocks][tile of KV_BLOCK positions x head_dim]
  *   values: [head_dim / TILE_ROWS][blocks][tile of TILE_ROWS dimensions x KV_BLOCK]
- * Beside float weights they are floats (struct attention):
+ * With float weights they are floats (struct attention):
  *   keys:   [blocks][head_dim][KV_BLOCK]        values: [blocks * KV_BLOCK][head_dim]
- * Block b of positions has place b % n_blocks of its layer: where a window hides what is far back,
- * a ring of a few blocks is enough. All is allocated when the session opens. What lies beyond the
- * last position may be anything. */
+ * Block b of positions is in slot b % n_blocks of its layer: a sliding-window layer is a ring of a
+ * few slots. Everything is allocated when the sequence opens. Beyond the last position there may be
+ * any values. */
 #include "cpu/cpu_impl.h"
+#include "engine/forward.h"
 
+#include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- layout ---- */
@@ -55,9 +61,10 @@ static int blocks_of(int n_positions)
     return (n_positions + KV_BLOCK - 1) / KV_BLOCK;
 }
 
-/* A call of n tokens writes all their keys, then its first token sees window - 1 positions before
- * itself: window - 1 + n positions must be there together, which begin anywhere in a block. */
-int qp_kv_n_blocks(int window, int n_context, int max_tokens)
+/* Blocks that a layer with this window (0: none) keeps, for n rows of a batch. A batch first stores
+ * the keys of all rows, then its first row attends to window - 1 positions before itself: these
+ * window - 1 + n positions must be there together, and may begin anywhere in a block. */
+static int ring_blocks(int window, int n_context, int max_tokens)
 {
     if (window == 0 || window >= n_context)
         return blocks_of(n_context);
@@ -70,24 +77,8 @@ static size_t array_bytes(const struct config *c, int n_blocks, int n_tiles, siz
 {
     size_t n = (size_t)c->n_kv_heads * (size_t)n_tiles;
     if (!qp_mul_size(n, (size_t)n_blocks, &n) || !qp_mul_size(n, tile_bytes, &n))
-        return SIZE_MAX; // which cannot be had
+        return SIZE_MAX; // which no arena can be opened with
     return n;
-}
-
-struct kv_layer qp_kv_take(const struct kv_layout *kv, const struct config *c, struct arena *a,
-                           int n_blocks)
-{
-    const size_t scales = KV_BLOCK * sizeof(float);
-    struct kv_layer layer = {
-        .k = qp_arena_alloc(a, array_bytes(c, n_blocks, 1, kv->key_bytes)),
-        .v = qp_arena_alloc(a, array_bytes(c, n_blocks, kv->n_value_tiles, kv->value_bytes)),
-        .n_blocks = n_blocks,
-    };
-    if (kv->is_int8) {
-        layer.k_scales = qp_arena_alloc(a, array_bytes(c, n_blocks, 1, scales));
-        layer.v_scales = qp_arena_alloc(a, array_bytes(c, n_blocks, 1, scales));
-    }
-    return layer;
 }
 
 /* ---- one head's arrays ---- */
@@ -117,18 +108,107 @@ const float *qp_kv_floats(const struct kv_layout *kv, const struct kv_layer *lay
     return head_of(layer, array, h, kv->key_bytes);
 }
 
-/* ---- back, and copies ---- */
+/* ---- open, close, copy, rewind ---- */
 
-void qp_cpu_kv_rewind(struct run *r, int pos)
+static struct kv_layer alloc_layer(const struct kv_layout *kv, const struct config *c,
+                                   struct arena *a, int n_blocks)
 {
-    r->pos = pos;
-    for (int l = 0; l < r->config->n_layers; l++) {
-        const int first = first_seen(r->config, l, pos);
-        if (first + r->kv[l].n_blocks * KV_BLOCK < r->n_written)
-            r->pos = 0; // the place of `first` was taken by a later position
+    const size_t scales = KV_BLOCK * sizeof(float);
+    struct kv_layer layer = {
+        .k = qp_arena_alloc(a, array_bytes(c, n_blocks, 1, kv->key_bytes)),
+        .v = qp_arena_alloc(a, array_bytes(c, n_blocks, kv->n_value_tiles, kv->value_bytes)),
+        .n_blocks = n_blocks,
+    };
+    if (kv->is_int8) {
+        layer.k_scales = qp_arena_alloc(a, array_bytes(c, n_blocks, 1, scales));
+        layer.v_scales = qp_arena_alloc(a, array_bytes(c, n_blocks, 1, scales));
     }
-    if (r->pos == 0)
-        r->n_written = 0;
+    return layer;
+}
+
+size_t qp_kv_alloc(struct cpu_sequence *s, const struct kv_layout *kv, const struct config *c,
+                   struct arena *a)
+{
+    const int n_context = s->base.n_context, n_rows = qp_min(n_context, PREFILL_CHUNK);
+    s->kv = qp_cpu_alloc(a, (size_t)c->n_layers, 1, sizeof *s->kv);
+    const size_t before = a->used;
+    for (int l = 0; l < c->n_layers; l++) {
+        const int n_blocks = ring_blocks(c->layers[l].window, n_context, n_rows);
+        const struct kv_layer layer = alloc_layer(kv, c, a, n_blocks);
+        if (s->kv)
+            s->kv[l] = layer;
+    }
+    return a->used - before;
+}
+
+quip_status qp_cpu_sequence_open(struct sequence **sequence, struct device *device, int n_context,
+                                 quip_error *error)
+{
+    struct cpu_device *d = cpu_of(device);
+    struct cpu_sequence measured = { .base = { .n_context = n_context } };
+    struct arena arena = { 0 };
+    assert(n_context > 0);
+    *sequence = NULL;
+    qp_kv_alloc(&measured, &d->kv, device->config, &arena);
+    struct cpu_sequence *s = calloc(1, sizeof *s);
+    if (!s)
+        return qp_fail_memory(error, "a sequence", sizeof *s);
+    s->base = (struct sequence){ .device = device, .n_context = n_context };
+    quip_status status = qp_arena_open(&s->arena, arena.used, "a session's KV cache", error);
+    if (!status)
+        status = qp_cpu_sequence_reserve_outputs(&s->base, SEQUENCE_OUTPUTS, error);
+    if (status) {
+        qp_cpu_sequence_close(&s->base);
+        return status;
+    }
+    qp_kv_alloc(s, &d->kv, device->config, &s->arena);
+    *sequence = &s->base;
+    return QUIP_OK;
+}
+
+void qp_cpu_sequence_close(struct sequence *sequence)
+{
+    struct cpu_sequence *s = cpu_sequence_of(sequence);
+    if (!s)
+        return;
+    qp_arena_close(&s->arena);
+    qp_arena_close(&s->output_arena);
+    free(s);
+}
+
+quip_status qp_cpu_sequence_reserve_outputs(struct sequence *sequence, int n, quip_error *error)
+{
+    struct cpu_sequence *s = cpu_sequence_of(sequence);
+    struct arena arena;
+    n = n < SEQUENCE_OUTPUTS ? SEQUENCE_OUTPUTS : n;
+    if (n == s->max_outputs)
+        return QUIP_OK;
+    const size_t n_floats = (size_t)n * (size_t)sequence->device->config->d_model;
+    const size_t n_bytes = qp_round_up(n_floats * sizeof(float), 64);
+    const quip_status status = qp_arena_open(&arena, n_bytes, "a session's outputs", error);
+    if (status)
+        return status;
+    qp_arena_close(&s->output_arena);
+    s->output_arena = arena;
+    s->outputs = qp_arena_alloc(&s->output_arena, n_bytes);
+    s->max_outputs = n;
+    s->n_outputs = 0;
+    return QUIP_OK;
+}
+
+void qp_cpu_sequence_rewind(struct sequence *sequence, int pos)
+{
+    struct cpu_sequence *s = cpu_sequence_of(sequence);
+    const struct config *c = sequence->device->config;
+    assert(pos >= 0 && pos <= sequence->pos);
+    sequence->pos = pos;
+    for (int l = 0; l < c->n_layers; l++) {
+        const int first = first_visible(c, l, pos);
+        if (first + s->kv[l].n_blocks * KV_BLOCK < s->n_written)
+            sequence->pos = 0; // a later position has overwritten the slot of `first`
+    }
+    if (sequence->pos == 0)
+        s->n_written = 0;
 }
 
 static void copy_heads(const struct kv_layer *layer, void *to, const void *from, int n_heads,
@@ -139,11 +219,15 @@ static void copy_heads(const struct kv_layer *layer, void *to, const void *from,
                (size_t)n_blocks * per_block);
 }
 
-void qp_cpu_kv_copy(struct run *to, const struct run *from)
+void qp_cpu_sequence_copy(struct sequence *copy, const struct sequence *original)
 {
-    const struct kv_layout *kv = &cpu(to)->kv;
-    const int n_heads = from->config->n_kv_heads, n_used = blocks_of(from->pos);
-    for (int l = 0; l < from->config->n_layers; l++) {
+    struct cpu_sequence *to = cpu_sequence_of(copy);
+    const struct cpu_sequence *from = (const struct cpu_sequence *)original;
+    const struct config *c = original->device->config;
+    const struct kv_layout *kv = &cpu_of(original->device)->kv;
+    const int n_heads = c->n_kv_heads, n_used = blocks_of(original->pos);
+    assert(copy->n_context == original->n_context);
+    for (int l = 0; l < c->n_layers; l++) {
         const struct kv_layer *y = &to->kv[l], *x = &from->kv[l];
         const int n = blocks_of(from->n_written) > x->n_blocks ? x->n_blocks : n_used;
         copy_heads(x, y->k, x->k, n_heads, n, kv->key_bytes);
@@ -153,11 +237,39 @@ void qp_cpu_kv_copy(struct run *to, const struct run *from)
             copy_heads(x, y->v_scales, x->v_scales, n_heads, n, KV_BLOCK * sizeof(float));
         }
     }
-    to->pos = from->pos;
+    to->n_outputs = qp_min(from->n_outputs, to->max_outputs);
+    memcpy(to->outputs, from->outputs,
+           (size_t)to->n_outputs * (size_t)c->d_model * sizeof *to->outputs);
+    copy->pos = original->pos;
     to->n_written = from->n_written;
 }
 
-/* ---- store ---- */
+/* ---- one position of one head ---- */
+
+/* The parts of a layer that hold position `pos` of kv head h. */
+struct kv_slot {
+    uint8_t *keys, *values;   // the tile of keys, the first tile of values; or the floats
+    size_t next_values;       // bytes to the tile of 64 more dimensions
+    float *k_scale, *v_scale; // NULL with floats
+    int at;                   // position in the block
+};
+
+static struct kv_slot slot_of(const struct kv_layout *kv, const struct kv_layer *layer, int h,
+                              int pos)
+{
+    const size_t block = (size_t)(pos / KV_BLOCK % layer->n_blocks);
+    const size_t scale = ((size_t)h * (size_t)layer->n_blocks + block) * KV_BLOCK;
+    struct kv_slot slot = { .at = pos % KV_BLOCK,
+                            .next_values = (size_t)layer->n_blocks * kv->value_bytes };
+    slot.keys = (uint8_t *)head_of(layer, layer->k, h, kv->key_bytes) + block * kv->key_bytes;
+    slot.values = (uint8_t *)head_of(layer, layer->v, h * kv->n_value_tiles, kv->value_bytes) +
+                  block * kv->value_bytes;
+    if (kv->is_int8) {
+        slot.k_scale = layer->k_scales + scale + slot.at;
+        slot.v_scale = layer->v_scales + scale + slot.at;
+    }
+    return slot;
+}
 
 static void put_element(const struct tile_order *o, void *tile, size_t element, int8_t q)
 {
@@ -167,45 +279,207 @@ static void put_element(const struct tile_order *o, void *tile, size_t element, 
         ((int16_t *)tile)[element] = q;
 }
 
-static void store_int8(struct run *r, int l, int h, const float *key, const float *value, int pos)
+static int8_t get_element(const struct tile_order *o, const void *tile, size_t element)
 {
-    const struct kernels *k = &cpu(r)->k;
-    const struct kv_layout *kv = &cpu(r)->kv;
-    const struct kv_layer *layer = &r->kv[l];
-    const int head_dim = r->config->head_dim, at = pos % KV_BLOCK;
-    const size_t block = (size_t)(pos / KV_BLOCK % layer->n_blocks);
-    const size_t scale = ((size_t)h * (size_t)layer->n_blocks + block) * KV_BLOCK + (size_t)at;
-    uint8_t *keys = (uint8_t *)head_of(layer, layer->k, h, kv->key_bytes) + block * kv->key_bytes;
-    uint8_t *values = (uint8_t *)head_of(layer, layer->v, h * kv->n_value_tiles, kv->value_bytes) +
-                      block * kv->value_bytes;
-    const size_t next_values = (size_t)layer->n_blocks * kv->value_bytes; // of 64 more dimensions
-    int8_t q[1024]; // head_dim is at most 1024 (config.c)
-
-    k->quantize_row(q, &layer->k_scales[scale], key, head_dim);
-    layer->k_scales[scale] *= r->config->query_scale;
-    for (int d = 0; d < head_dim; d++)
-        put_element(&k->tile_order, keys, kv->key.row[at] + kv->key.column[d], q[d]);
-
-    k->quantize_row(q, &layer->v_scales[scale], value, head_dim);
-    for (int d = 0; d < head_dim; d++)
-        put_element(&k->tile_order, values + (size_t)(d / TILE_ROWS) * next_values,
-                    kv->value.row[d % TILE_ROWS] + kv->value.column[at], q[d]);
+    if (o->n_bytes == 1)
+        return (int8_t)(((const uint8_t *)tile)[element] ^ o->flip);
+    return (int8_t)((const int16_t *)tile)[element];
 }
 
-static void store_f32(struct run *r, int l, int h, const float *key, const float *value, int pos)
+/* Element d of the slot's key and value. */
+static size_t key_element(const struct kv_layout *kv, const struct kv_slot *slot, int d)
 {
-    const struct kv_layout *kv = &cpu(r)->kv;
-    const struct kv_layer *layer = &r->kv[l];
-    const size_t head_dim = (size_t)r->config->head_dim, at = (size_t)(pos % KV_BLOCK);
-    const size_t block = (size_t)(pos / KV_BLOCK % layer->n_blocks) * head_dim * KV_BLOCK;
-    float *k = (float *)head_of(layer, layer->k, h, kv->key_bytes) + block + at;
-    float *v = (float *)head_of(layer, layer->v, h, kv->value_bytes) + block + at * head_dim;
-    for (size_t d = 0; d < head_dim; d++)
-        k[d * KV_BLOCK] = key[d];
+    return kv->key.row[slot->at] + kv->key.column[d];
+}
+
+static size_t value_element(const struct kv_layout *kv, const struct kv_slot *slot, int d)
+{
+    return kv->value.row[d % TILE_ROWS] + kv->value.column[slot->at];
+}
+
+static uint8_t *value_tile(const struct kv_slot *slot, int d)
+{
+    return slot->values + (size_t)(d / TILE_ROWS) * slot->next_values;
+}
+
+static void put_key(const struct cpu_device *d, const struct kv_slot *slot, const int8_t *q)
+{
+    for (int i = 0; i < d->base.config->head_dim; i++)
+        put_element(&d->k.tile_order, slot->keys, key_element(&d->kv, slot, i), q[i]);
+}
+
+static void put_value(const struct cpu_device *d, const struct kv_slot *slot, const int8_t *q)
+{
+    for (int i = 0; i < d->base.config->head_dim; i++)
+        put_element(&d->k.tile_order, value_tile(slot, i), value_element(&d->kv, slot, i), q[i]);
+}
+
+#define MAX_HEAD_DIM 1024 // config.c
+
+static void store_int8(const struct cpu_device *d, const struct kv_slot *slot, const float *key,
+                       const float *value)
+{
+    int8_t q[MAX_HEAD_DIM];
+    d->k.quantize_row(q, slot->k_scale, key, d->base.config->head_dim);
+    *slot->k_scale *= d->base.config->query_scale;
+    put_key(d, slot, q);
+    d->k.quantize_row(q, slot->v_scale, value, d->base.config->head_dim);
+    put_value(d, slot, q);
+}
+
+static void store_f32(const struct cpu_device *d, const struct kv_slot *slot, const float *key,
+                      const float *value)
+{
+    const size_t head_dim = (size_t)d->base.config->head_dim;
+    float *k = (float *)(void *)slot->keys + slot->at;
+    float *v = (float *)(void *)slot->values + (size_t)slot->at * head_dim;
+    for (size_t i = 0; i < head_dim; i++)
+        k[i * KV_BLOCK] = key[i];
     memcpy(v, value, head_dim * sizeof *v);
 }
 
-void qp_kv_store(struct run *r, int l, int h, const float *key, const float *value, int pos)
+void qp_kv_store(struct cpu_device *d, struct kv_layer *layer, int h, const float *key,
+                 const float *value, int pos)
 {
-    (cpu(r)->kv.is_int8 ? store_int8 : store_f32)(r, l, h, key, value, pos);
+    const struct kv_slot slot = slot_of(&d->kv, layer, h, pos);
+    assert(h >= 0 && h < d->base.config->n_kv_heads && pos >= 0);
+    (d->kv.is_int8 ? store_int8 : store_f32)(d, &slot, key, value);
+}
+
+/* ---- export and import ----
+ * The bytes, all little-endian: struct kv_header; the outputs, [n_outputs, d_model] floats; then
+ * for each layer, for each position that its ring still holds, ascending, for each kv head: the key
+ * and the value. Each is head_dim floats, or a float scale and head_dim int8. */
+
+struct kv_header {
+    uint32_t is_int8;
+    int32_t n_layers, n_kv_heads, head_dim, d_model;
+    int32_t n_context; // rings of the same size lose the same positions
+    int32_t pos, n_written, n_outputs;
+};
+
+/* The first position whose keys a layer still has. */
+static int first_kept(const struct kv_layer *layer, int n_written)
+{
+    const int first = n_written - layer->n_blocks * KV_BLOCK;
+    return first > 0 ? first : 0;
+}
+
+static bool transfer(const struct stream *stream, void *bytes, size_t n)
+{
+    return stream->transfer(stream->user, bytes, n);
+}
+
+static bool export_slot(const struct cpu_device *d, const struct kv_slot *slot,
+                        const struct stream *to)
+{
+    const int head_dim = d->base.config->head_dim;
+    float floats[MAX_HEAD_DIM];
+    int8_t q[MAX_HEAD_DIM];
+    if (!d->kv.is_int8) {
+        const float *k = (const float *)(const void *)slot->keys + slot->at;
+        float *v = (float *)(void *)slot->values + (size_t)slot->at * (size_t)head_dim;
+        for (int i = 0; i < head_dim; i++)
+            floats[i] = k[(size_t)i * KV_BLOCK];
+        return transfer(to, floats, (size_t)head_dim * sizeof *floats) &&
+               transfer(to, v, (size_t)head_dim * sizeof *v);
+    }
+    for (int i = 0; i < head_dim; i++)
+        q[i] = get_element(&d->k.tile_order, slot->keys, key_element(&d->kv, slot, i));
+    if (!transfer(to, slot->k_scale, sizeof(float)) || !transfer(to, q, (size_t)head_dim))
+        return false;
+    for (int i = 0; i < head_dim; i++)
+        q[i] = get_element(&d->k.tile_order, value_tile(slot, i), value_element(&d->kv, slot, i));
+    return transfer(to, slot->v_scale, sizeof(float)) && transfer(to, q, (size_t)head_dim);
+}
+
+static bool import_slot(const struct cpu_device *d, const struct kv_slot *slot,
+                        const struct stream *from)
+{
+    const size_t head_dim = (size_t)d->base.config->head_dim;
+    float key[MAX_HEAD_DIM], value[MAX_HEAD_DIM];
+    int8_t q[MAX_HEAD_DIM];
+    if (!d->kv.is_int8) {
+        if (!transfer(from, key, head_dim * sizeof *key) ||
+            !transfer(from, value, head_dim * sizeof *value))
+            return false;
+        store_f32(d, slot, key, value);
+        return true;
+    }
+    if (!transfer(from, slot->k_scale, sizeof(float)) || !transfer(from, q, head_dim))
+        return false;
+    put_key(d, slot, q);
+    if (!transfer(from, slot->v_scale, sizeof(float)) || !transfer(from, q, head_dim))
+        return false;
+    put_value(d, slot, q);
+    return true;
+}
+
+/* All slots of all layers, in the order of the file. */
+static bool transfer_slots(const struct cpu_sequence *s, const struct stream *stream, int pos,
+                           int n_written,
+                           bool (*one)(const struct cpu_device *d, const struct kv_slot *slot,
+                                       const struct stream *stream))
+{
+    const struct cpu_device *d = cpu_of(s->base.device);
+    const struct config *c = d->base.config;
+    for (int l = 0; l < c->n_layers; l++)
+        for (int p = first_kept(&s->kv[l], n_written); p < pos; p++)
+            for (int h = 0; h < c->n_kv_heads; h++) {
+                const struct kv_slot slot = slot_of(&d->kv, &s->kv[l], h, p);
+                if (!one(d, &slot, stream))
+                    return false;
+            }
+    return true;
+}
+
+quip_status qp_cpu_sequence_export(const struct sequence *sequence, const struct stream *to,
+                                   quip_error *error)
+{
+    const struct cpu_sequence *s = (const struct cpu_sequence *)sequence;
+    const struct config *c = sequence->device->config;
+    struct kv_header header = { .is_int8 = cpu_of(sequence->device)->kv.is_int8,
+                                .n_layers = c->n_layers,
+                                .n_kv_heads = c->n_kv_heads,
+                                .head_dim = c->head_dim,
+                                .d_model = c->d_model,
+                                .n_context = sequence->n_context,
+                                .pos = sequence->pos,
+                                .n_written = s->n_written,
+                                .n_outputs = s->n_outputs };
+    if (transfer(to, &header, sizeof header) &&
+        transfer(to, s->outputs, (size_t)s->n_outputs * (size_t)c->d_model * sizeof *s->outputs) &&
+        transfer_slots(s, to, sequence->pos, s->n_written, export_slot))
+        return QUIP_OK;
+    return qp_fail(error, QUIP_E_IO, "the KV cache could not be written");
+}
+
+quip_status qp_cpu_sequence_import(struct sequence *sequence, const struct stream *from,
+                                   quip_error *error)
+{
+    struct cpu_sequence *s = cpu_sequence_of(sequence);
+    const struct config *c = sequence->device->config;
+    struct kv_header h;
+    assert(sequence->pos == 0);
+    if (!transfer(from, &h, sizeof h))
+        return qp_fail(error, QUIP_E_IO, "the KV cache could not be read");
+    if (h.is_int8 != cpu_of(sequence->device)->kv.is_int8 || h.n_layers != c->n_layers ||
+        h.n_kv_heads != c->n_kv_heads || h.head_dim != c->head_dim || h.d_model != c->d_model)
+        return qp_fail(error, QUIP_E_FORMAT, "the KV cache is of another model");
+    if (h.n_context != sequence->n_context)
+        return qp_fail(error, QUIP_E_FORMAT, "the KV cache has n_context %d, expected %d",
+                       (int)h.n_context, sequence->n_context);
+    if (h.pos < 0 || h.pos > h.n_written || h.n_written > sequence->n_context || h.n_outputs < 0 ||
+        h.n_outputs > s->max_outputs)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "the KV cache has %d positions and %d outputs, expected at most %d and %d",
+                       (int)h.n_written, (int)h.n_outputs, sequence->n_context, s->max_outputs);
+    if (!transfer(from, s->outputs,
+                  (size_t)h.n_outputs * (size_t)c->d_model * sizeof *s->outputs) ||
+        !transfer_slots(s, from, h.pos, h.n_written, import_slot))
+        return qp_fail(error, QUIP_E_IO, "the KV cache could not be read");
+    s->n_outputs = h.n_outputs;
+    s->n_written = h.n_written;
+    sequence->pos = h.pos;
+    return QUIP_OK;
 }

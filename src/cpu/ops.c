@@ -1,292 +1,282 @@
-/* ops.c: the CPU backend: ops.h on a pool of threads.
- * Who does what: work is cut by rows of weights, by tokens or by heads; the cut never changes a
- * number, because every number is made whole by one kernel call in one order. */
+/* ops.c: the operations of the CPU backend on one row at a time.
+ * Rows are divided among threads. The division never changes a number, because each number is
+ * computed whole, by one kernel call, in one order. */
 #include "cpu/cpu_impl.h"
 
-/* ---- per token: embed, norm, add ---- */
+#include <assert.h>
+#include <string.h>
 
-struct token_task {
-    struct run *r;
-    struct act *out;
-    float *x, *y;
+quip_status qp_cpu_begin(struct device *device, int n_threads)
+{
+    struct cpu_device *d = cpu_of(device);
+    qp_pool_limit(d->pool, n_threads > 0 ? n_threads : MAX_THREADS);
+    return QUIP_OK;
+}
+
+/* ---- embed, norm, add ---- */
+
+struct row_task {
+    struct cpu_device *d;
+    const struct rows *rows;
     const struct norm_weights *norm, *post_norm;
-    const quip_token *tokens;
     int n;
 };
 
+static void embed_row(struct cpu_device *d, float *x, const struct row *row)
+{
+    const struct matrix *table = &d->base.weights->embed;
+    const float factor = d->base.config->embed_scale;
+    if (row->embedding) {
+        for (int i = 0; i < table->n_in; i++)
+            x[i] = row->embedding[i] * factor;
+        return;
+    }
+    d->k.dequantize_row(x, table, row->token, factor);
+    for (int i = 0; table->zeros && i < table->n_in; i++)
+        x[i] -= table->zeros[row->token] * table->scales[row->token] * factor;
+}
+
 static void embed_task(void *arg, int index, int n_threads)
 {
-    struct token_task *j = arg;
-    const struct matrix *table = &j->r->weights->embed;
+    const struct row_task *j = arg;
     int begin, end;
     qp_share(j->n, 1, index, n_threads, &begin, &end);
-    const float factor = j->r->config->embed_scale;
-    for (int t = begin; t < end; t++) {
-        float *row = j->x + (size_t)t * table->n_in;
-        cpu(j->r)->k.dequantize_row(row, table, j->tokens[t], factor);
-        for (int i = 0; table->zeros && i < table->n_in; i++)
-            row[i] -= table->zeros[j->tokens[t]] * table->scales[j->tokens[t]] * factor;
-    }
+    for (int t = begin; t < end; t++)
+        embed_row(j->d, j->d->mem.x + (size_t)t * j->d->base.config->d_model, &j->rows->row[t]);
 }
 
-static void cpu_embed(struct run *r, float *x, const quip_token *tokens, int n)
+quip_status qp_cpu_embed(struct device *device, const struct rows *rows)
 {
-    struct token_task job = { .r = r, .x = x, .tokens = tokens, .n = n };
-    cpu_parallel(r, n == 1, embed_task, &job);
+    struct row_task job = { .d = cpu_of(device), .rows = rows, .n = rows->n };
+    assert(rows->n > 0 && rows->n <= device->capacity.n_rows);
+    cpu_parallel(job.d, rows->n == 1, embed_task, &job);
+    return QUIP_OK;
 }
 
-static void norm_row(struct run *r, float *y, const float *x, const struct norm_weights *w)
+static void norm_floats(struct cpu_device *d, float *y, const float *x,
+                        const struct norm_weights *w)
 {
-    const struct config *c = r->config;
+    const struct config *c = d->base.config;
     const float plus = c->norm == NORM_RMS_PLUS_1 ? 1.0f : 0.0f;
     if (c->norm == NORM_LAYER)
-        cpu(r)->k.layer_norm(y, x, w->scale, w->bias, c->norm_eps, c->d_model);
+        d->k.layer_norm(y, x, w->scale, w->bias, c->norm_eps, c->d_model);
     else
-        cpu(r)->k.rms_norm(y, x, w->scale, plus, c->norm_eps, c->d_model);
+        d->k.rms_norm(y, x, w->scale, plus, c->norm_eps, c->d_model);
 }
 
-static void norm_token(const struct token_task *j, int t, int index)
+/* XN = norm(X) of row t */
+static void norm_row(const struct row_task *j, int t, int index)
 {
-    float *row = act_row_floats(j->out, t, cpu(j->r)->scratch[index].row);
-    norm_row(j->r, row, j->x + (size_t)t * j->r->config->d_model, j->norm);
-    act_store(&cpu(j->r)->k, j->out, t, row);
+    struct row_memory *m = &j->d->mem;
+    float *row = act_row_floats(&m->xn, t, m->scratch[index].row);
+    norm_floats(j->d, row, m->x + (size_t)t * j->d->base.config->d_model, j->norm);
+    act_store(&j->d->k, &m->xn, t, row);
 }
 
 static void norm_task(void *arg, int index, int n_threads)
 {
-    struct token_task *j = arg;
+    const struct row_task *j = arg;
     int begin, end;
     qp_share(j->n, 1, index, n_threads, &begin, &end);
     for (int t = begin; t < end; t++)
-        norm_token(j, t, index);
+        norm_row(j, t, index);
 }
 
-static void cpu_norm(struct run *r, struct act *out, const float *x, const struct norm_weights *w,
-                     int n)
+quip_status qp_cpu_norm(struct device *device, const struct norm_weights *w, int n_rows)
 {
-    struct token_task job = { .r = r, .out = out, .x = (float *)x, .norm = w, .n = n };
-    cpu_parallel(r, n == 1, norm_task, &job);
+    struct row_task job = { .d = cpu_of(device), .norm = w, .n = n_rows };
+    assert(n_rows > 0 && n_rows <= device->capacity.n_rows);
+    cpu_parallel(job.d, n_rows == 1, norm_task, &job);
+    return QUIP_OK;
 }
 
 static void add_task(void *arg, int index, int n_threads)
 {
-    struct token_task *j = arg;
-    const int d_model = j->r->config->d_model;
+    const struct row_task *j = arg;
+    struct row_memory *m = &j->d->mem;
+    const int d_model = j->d->base.config->d_model;
     int begin, end;
     qp_share(j->n, 1, index, n_threads, &begin, &end);
     for (int t = begin; t < end; t++) {
-        float *y = j->y + (size_t)t * d_model;
+        float *y = m->y + (size_t)t * d_model;
         if (j->post_norm->scale)
-            norm_row(j->r, y, y, j->post_norm);
-        cpu(j->r)->k.add(j->x + (size_t)t * d_model, y, d_model);
+            norm_floats(j->d, y, y, j->post_norm);
+        j->d->k.add(m->x + (size_t)t * d_model, y, d_model);
         if (j->norm)
-            norm_token(j, t, index);
+            norm_row(j, t, index);
     }
 }
 
-static void cpu_add(struct run *r, float *x, float *y, const struct norm_weights *post_norm,
-                    struct act *out, const struct norm_weights *next, int n)
+quip_status qp_cpu_add(struct device *device, const struct norm_weights *post_norm,
+                       const struct norm_weights *next, int n_rows)
 {
-    struct token_task job = {
-        .r = r, .x = x, .y = y, .post_norm = post_norm, .out = out, .norm = next, .n = n
+    struct row_task job = {
+        .d = cpu_of(device), .post_norm = post_norm, .norm = next, .n = n_rows
     };
-    cpu_parallel(r, n == 1, add_task, &job);
+    assert(n_rows > 0 && n_rows <= device->capacity.n_rows);
+    cpu_parallel(job.d, n_rows == 1, add_task, &job);
+    return QUIP_OK;
 }
 
-static const struct ops cpu_ops = {
-    .name = "cpu",
-    .embed = cpu_embed,
-    .norm = cpu_norm,
-    .add = cpu_add,
-    .linear = qp_cpu_linear,
-    .rope_append = qp_cpu_rope_append,
-    .attend = qp_cpu_attend,
-    .gated = qp_cpu_gated,
-    .logits = qp_cpu_logits,
-};
+/* ---- outputs ---- */
 
-/* ---- memory ---- */
-
-/* n * m items. A product that does not fit, where size_t has 32 bits, is more than any arena has.
- */
-static void *take(struct arena *a, size_t n, size_t m, size_t size)
+static void move_act(struct act *a, int to, int from)
 {
-    if (!qp_mul_size(n, m, &n) || !qp_mul_size(n, size, &n))
-        n = SIZE_MAX;
-    return qp_arena_alloc(a, n);
-}
-
-/* Activations for products with this model's kinds of weights. */
-static struct act take_act(const struct run *r, struct arena *a, int n_cols, int max_tokens)
-{
-    struct act act = { .n_cols = n_cols };
-    const size_t n = (size_t)max_tokens, padded = qp_round_up((size_t)n_cols, ACT_BLOCK);
-    act.q_stride = padded;
-    act.n_blocks = (int)(padded / ACT_BLOCK);
-    if (r->weights->has_float)
-        act.f32 = take(a, n, (size_t)n_cols, sizeof *act.f32);
-    if (r->weights->has_integer) {
-        act.q = take(a, n, padded, sizeof *act.q);
-        act.scales = take(a, n, (size_t)act.n_blocks, sizeof *act.scales);
-        act.offsets = take(a, n, (size_t)act.n_blocks, sizeof *act.offsets);
+    const size_t n_blocks = (size_t)a->n_blocks, n_cols = (size_t)a->n_cols;
+    if (a->f32)
+        memmove(a->f32 + (size_t)to * n_cols, a->f32 + (size_t)from * n_cols,
+                n_cols * sizeof *a->f32);
+    if (a->q) {
+        memmove(a->q + (size_t)to * a->q_stride, a->q + (size_t)from * a->q_stride, a->q_stride);
+        memmove(a->scales + (size_t)to * n_blocks, a->scales + (size_t)from * n_blocks,
+                n_blocks * sizeof *a->scales);
+        memmove(a->offsets + (size_t)to * n_blocks, a->offsets + (size_t)from * n_blocks,
+                n_blocks * sizeof *a->offsets);
     }
-    return act;
 }
 
-static int max_int(int a, int b)
+/* Quantized queries of one row, per kv head. */
+static void move_queries(struct cpu_device *d, int to, int from)
 {
-    return a > b ? a : b;
-}
-
-/* The softmax state of n rows. */
-static struct attention_part take_attention_part(struct arena *a, size_t n, int head_dim)
-{
-    return (struct attention_part){ .m = take(a, n, 1, sizeof(float)),
-                                    .l = take(a, n, 1, sizeof(float)),
-                                    .o = take(a, n, (size_t)head_dim, sizeof(float)) };
-}
-
-/* What attention over int8 keys needs beside them. */
-static void take_int8_attention(struct cpu_backend *b, const struct config *c, struct arena *a,
-                                int n_context, int max_tokens)
-{
-    const size_t n = (size_t)max_tokens * (size_t)c->n_heads,
-                 n_spans = ((size_t)n_context + KV_SPAN - 1) / KV_SPAN;
-    const size_t padded = qp_round_up((size_t)c->head_dim, ACT_BLOCK);
-    b->queries = (struct query_rows){ .q = take(a, n, padded, 1),
-                                      .scales = take(a, n, padded / ACT_BLOCK, sizeof(float)),
-                                      .offsets = take(a, n, padded / ACT_BLOCK, sizeof(int32_t)),
-                                      .max_tokens = (size_t)max_tokens };
-    b->parts = take_attention_part(a, n_spans * (size_t)c->n_heads, c->head_dim);
-}
-
-static void take_scratch(const struct config *c, const struct kernels *k, struct arena *a,
-                         bool is_int8, struct worker_scratch *s)
-{
-    const int q_width = c->n_heads * c->head_dim;
-    const int widest = max_int(c->d_ff, max_int(c->d_model, q_width));
-    struct worker_scratch scratch = {
-        .tile = qp_arena_alloc(a, k->tile_bytes(widest)),
-        .tile_gate = qp_arena_alloc(a, k->tile_bytes(c->d_model)),
-        .gate = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float)),
-        .up = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float)),
-        .row = take(a, 1, (size_t)widest, sizeof(float)),
-    };
-    if (is_int8) {
-        scratch.int8_attention = qp_arena_alloc(a, sizeof *scratch.int8_attention);
-        scratch.sum = take_attention_part(a, ATTENTION_MAX_ROWS, c->head_dim);
-        scratch.part = take_attention_part(a, ATTENTION_MAX_ROWS, c->head_dim);
-    } else {
-        scratch.attention =
-            take(a, 1, qp_attention_scratch(c->head_dim, ATTENTION_MAX_ROWS), sizeof(float));
+    const struct config *c = d->base.config;
+    const struct query_rows *q = &d->mem.queries;
+    const size_t group = (size_t)(c->n_heads / c->n_kv_heads);
+    const size_t stride = qp_round_up((size_t)c->head_dim, ACT_BLOCK);
+    const size_t n_bytes = group * stride, n_blocks = n_bytes / ACT_BLOCK;
+    for (int h = 0; h < c->n_kv_heads; h++) {
+        const size_t first = (size_t)h * q->max_rows;
+        const size_t y = first + (size_t)to, x = first + (size_t)from;
+        memmove(q->q + y * n_bytes, q->q + x * n_bytes, n_bytes);
+        memmove(q->scales + y * n_blocks, q->scales + x * n_blocks, n_blocks * sizeof *q->scales);
+        memmove(q->offsets + y * n_blocks, q->offsets + x * n_blocks,
+                n_blocks * sizeof *q->offsets);
     }
-    if (s)
-        *s = scratch;
 }
 
-void qp_cpu_take(struct run *r, struct arena *a, int n_context, int max_tokens, int n_threads)
+quip_status qp_cpu_keep_rows(struct device *device, const struct rows *rows,
+                             const struct rows *kept)
 {
-    const struct config *c = r->config;
-    const struct kernels kernels = qp_kernels_for(qp_cpu_features());
-    const size_t n = (size_t)max_tokens, d_model = (size_t)c->d_model;
+    struct cpu_device *d = cpu_of(device);
+    const size_t d_model = (size_t)d->base.config->d_model;
+    const size_t q_width = (size_t)d->mem.att.n_cols;
+    int to = 0;
+    for (int from = 0; from < rows->n; from++) {
+        if (!rows->row[from].is_output)
+            continue;
+        memmove(d->mem.x + (size_t)to * d_model, d->mem.x + (size_t)from * d_model,
+                d_model * sizeof *d->mem.x);
+        move_act(&d->mem.xn, to, from);
+        if (d->kv.is_int8)
+            move_queries(d, to, from);
+        else
+            memmove(d->mem.q + (size_t)to * q_width, d->mem.q + (size_t)from * q_width,
+                    q_width * sizeof *d->mem.q);
+        to++;
+    }
+    assert(to == kept->n);
+    (void)kept;
+    return QUIP_OK;
+}
+
+quip_status qp_cpu_keep_outputs(struct device *device, const struct rows *rows)
+{
+    const size_t d_model = (size_t)device->config->d_model;
+    for (int i = 0; i < rows->n; i++) {
+        struct cpu_sequence *s = cpu_sequence_of(rows->row[i].sequence);
+        if (i == 0 || rows->row[i - 1].sequence != &s->base)
+            s->n_outputs = 0;
+        assert(s->n_outputs < s->max_outputs);
+        memcpy(s->outputs + (size_t)s->n_outputs * d_model,
+               cpu_of(device)->mem.x + (size_t)i * d_model, d_model * sizeof *s->outputs);
+        s->n_outputs++;
+    }
+    return QUIP_OK;
+}
+
+quip_status qp_cpu_load_outputs(struct device *device, const struct output *outputs, int n)
+{
+    const size_t d_model = (size_t)device->config->d_model;
+    assert(n > 0 && n <= LOGITS_ROWS);
+    for (int i = 0; i < n; i++) {
+        const struct cpu_sequence *s = cpu_sequence_of(outputs[i].sequence);
+        assert(outputs[i].index >= 0 && outputs[i].index < s->n_outputs);
+        memcpy(cpu_of(device)->mem.x + (size_t)i * d_model,
+               s->outputs + (size_t)outputs[i].index * d_model, d_model * sizeof *s->outputs);
+    }
+    return QUIP_OK;
+}
+
+quip_status qp_cpu_sample(struct device *device, const struct draw *draws, int n)
+{
+    struct cpu_device *d = cpu_of(device);
+    const int vocab_size = device->config->vocab_size;
+    const struct sampler sampler = { .candidates = d->mem.candidates, .sum_exp = d->k.sum_exp };
+    assert(n > 0 && n <= LOGITS_ROWS);
+    bool is_wrong = false; // a guess before
+    for (int i = 0; i < n; i++) {
+        float *logits = d->mem.logits + (size_t)i * (size_t)vocab_size;
+        d->mem.tokens[i] = is_wrong ? -1 : qp_sample(&sampler, &draws[i], logits, vocab_size);
+        is_wrong = draws[i].guess >= 0 && (is_wrong || d->mem.tokens[i] != draws[i].guess);
+    }
+    return QUIP_OK;
+}
+
+/* ---- what comes back: operations have run when they return ---- */
+
+quip_status qp_cpu_submit(struct device *device)
+{
+    (void)device;
+    return QUIP_OK;
+}
+
+quip_status qp_cpu_poll(struct device *device, bool wait)
+{
+    (void)device, (void)wait;
+    return QUIP_OK;
+}
+
+quip_status qp_cpu_read_tokens(struct device *device, quip_token *tokens, int n)
+{
+    assert(n > 0 && n <= LOGITS_ROWS);
+    memcpy(tokens, cpu_of(device)->mem.tokens, (size_t)n * sizeof *tokens);
+    return QUIP_OK;
+}
+
+static void read_act(const struct act *a, float *to, int n_rows)
+{
+    for (int t = 0; t < n_rows; t++, to += a->n_cols) {
+        const struct act_rows row = act_tokens(a, t, 1);
+        for (int i = 0; i < a->n_cols; i++)
+            to[i] = a->f32 ? a->f32[(size_t)t * (size_t)a->n_cols + (size_t)i]
+                           : (float)row.q[i] * row.scales[i / ACT_BLOCK];
+    }
+}
+
+quip_status qp_cpu_read(struct device *device, enum buffer from, float *to, int n)
+{
+    const struct row_memory *m = &cpu_of(device)->mem;
+    const struct config *c = device->config;
     const size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
     const size_t kv_width = (size_t)c->n_kv_heads * (size_t)c->head_dim;
-    struct buffers *b = &r->buffers;
-
-    r->ops = &cpu_ops;
-    r->n_context = n_context;
-    b->x = take(a, n, d_model, sizeof(float));
-    b->y = take(a, n, d_model, sizeof(float));
-    b->q = take(a, n, q_width, sizeof(float));
-    b->k = take(a, n, kv_width, sizeof(float));
-    b->v = take(a, n, kv_width, sizeof(float));
-    b->att_f32 = r->weights->has_float ? NULL : take(a, n, q_width, sizeof(float));
-    b->xn = take_act(r, a, c->d_model, max_tokens);
-    b->att = take_act(r, a, (int)q_width, max_tokens);
-    b->h = take_act(r, a, c->d_ff, max_tokens);
-    b->logits = take(a, LOGITS_ROWS, (size_t)c->vocab_size, sizeof(float));
-    b->rope_cos = take(a, 2 * (size_t)n_context, (size_t)c->rope_dim / 2, sizeof(float));
-    b->rope_sin = take(a, 2 * (size_t)n_context, (size_t)c->rope_dim / 2, sizeof(float));
-    if (c->has_alibi)
-        b->alibi =
-            take(a, (size_t)c->n_heads, qp_round_up((size_t)n_context, KV_BLOCK), sizeof(float));
-
-    struct cpu_backend backend = { .k = kernels, .n_threads = n_threads };
-    qp_kv_layout(&backend.kv, &kernels, c, r->weights->has_integer);
-    r->kv = take(a, (size_t)c->n_layers, 1, sizeof *r->kv);
-    r->kv_bytes = a->used;
-    for (int l = 0; l < c->n_layers; l++) {
-        const int n_blocks = qp_kv_n_blocks(c->layers[l].window, n_context, max_tokens);
-        const struct kv_layer layer = qp_kv_take(&backend.kv, c, a, n_blocks);
-        if (r->kv)
-            r->kv[l] = layer;
-    }
-    r->kv_bytes = a->used - r->kv_bytes;
-    if (backend.kv.is_int8)
-        take_int8_attention(&backend, c, a, n_context, max_tokens);
-
-    backend.scratch = take(a, (size_t)n_threads, 1, sizeof *backend.scratch);
-    for (int i = 0; i < n_threads; i++)
-        take_scratch(c, &kernels, a, backend.kv.is_int8,
-                     backend.scratch ? &backend.scratch[i] : NULL);
-    r->backend = qp_arena_alloc(a, sizeof backend);
-    if (r->backend)
-        *cpu(r) = backend;
-}
-
-void qp_cpu_take_adapter(struct run *r, struct arena *a, int max_rank, int max_tokens,
-                         int n_threads)
-{
-    struct cpu_backend *backend = a->base ? r->backend : NULL; // NULL while measuring
-    for (int i = 0; i < MAX_PRODUCTS; i++) {
-        const struct act u = take_act(r, a, max_rank, max_tokens);
-        if (backend)
-            backend->lora_u[i] = u;
-    }
-    for (int i = 0; i < n_threads; i++) {
-        float *sums = take(a, TASK_TOKENS, TILE_ROWS, sizeof(float));
-        if (backend)
-            backend->scratch[i].lora = sums;
-    }
-}
-
-quip_status qp_cpu_check(quip_error *error)
-{
-    if (!qp_relaxed_dot_is_right())
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "this WebAssembly engine computes relaxed dot products in another way than "
-                       "this build requires; use the simd build");
+    const struct {
+        const float *floats;
+        size_t width;
+        const struct act *act;
+    } buffers[] = {
+        [BUF_X] = { m->x, (size_t)c->d_model, NULL },
+        [BUF_XN] = { NULL, 0, &m->xn },
+        [BUF_Y] = { m->y, (size_t)c->d_model, NULL },
+        [BUF_Q] = { m->q, q_width, NULL },
+        [BUF_K] = { m->k, kv_width, NULL },
+        [BUF_V] = { m->v, kv_width, NULL },
+        [BUF_ATT] = { NULL, 0, &m->att },
+        [BUF_H] = { NULL, 0, &m->h },
+        [BUF_LOGITS] = { m->logits, (size_t)c->vocab_size, NULL },
+    };
+    assert((size_t)from < QP_COUNT(buffers) && n > 0 && n <= device->capacity.n_rows);
+    if (buffers[from].act)
+        read_act(buffers[from].act, to, n);
+    else
+        memcpy(to, buffers[from].floats, (size_t)n * buffers[from].width * sizeof *to);
     return QUIP_OK;
-}
-
-quip_status qp_cpu_open(struct run *r, int n_threads, bool is_background, quip_error *error)
-{
-    cpu(r)->n_threads = n_threads;
-    return qp_pool_open(&cpu(r)->pool, n_threads, is_background, error);
-}
-
-quip_status qp_cpu_set_threads(struct run *r, int n_threads, bool is_background, quip_error *error)
-{
-    struct pool *before = cpu(r)->pool;
-    if (n_threads == cpu(r)->n_threads)
-        return QUIP_OK;
-    const quip_status status = qp_pool_open(&cpu(r)->pool, n_threads, is_background, error);
-    if (status) {
-        cpu(r)->pool = before;
-        return status;
-    }
-    cpu(r)->n_threads = n_threads;
-    qp_pool_close(before);
-    return QUIP_OK;
-}
-
-int qp_cpu_n_threads(const struct run *r)
-{
-    return qp_pool_n_threads(((const struct cpu_backend *)r->backend)->pool);
-}
-
-void qp_cpu_close(struct run *r)
-{
-    if (r->backend && cpu(r)->pool)
-        qp_pool_close(cpu(r)->pool);
 }

@@ -1,23 +1,23 @@
 /* ops_attention.c: rotation, and attention on threads. Keys and values: kv_cache.c. */
 #include "cpu/cpu_impl.h"
 
-#include <stdatomic.h>
+#include <assert.h>
 #include <string.h>
 
-/* ---- rotation ---- */
+/* ---- tables of positions ---- */
 
 /* Row `pos` of the rope tables of local (0) or global (1) layers. */
-static size_t rope_row(const struct run *r, bool is_global, int pos)
+static size_t rope_row(const struct cpu_device *d, bool is_global, int pos)
 {
-    const size_t half = (size_t)r->config->rope_dim / 2;
-    return ((is_global ? (size_t)r->n_context : 0) + (size_t)pos) * half;
+    const size_t half = (size_t)d->base.config->rope_dim / 2;
+    return ((is_global ? (size_t)d->positions.n_context : 0) + (size_t)pos) * half;
 }
 
 /* angle = pos * theta^(-2i / rope_dim), each step rounded to float as the reference does: Su et al.
- * 2021 (RoFormer). Rows are filled as positions are reached. */
-static void fill_rope(struct run *r, int n)
+ * 2021 (RoFormer). Rows are filled when their positions are first used. */
+static void fill_rope(struct cpu_device *d, int n)
 {
-    const struct config *c = r->config;
+    const struct config *c = d->base.config;
     const int half = c->rope_dim / 2;
     for (int l = 0, done[2] = { 0, 0 }; l < c->n_layers; l++) {
         const struct layer_config *lc = &c->layers[l];
@@ -27,11 +27,11 @@ static void fill_rope(struct run *r, int n)
         for (int i = 0; i < half; i++) {
             const float exponent = (float)(2 * i) / (float)c->rope_dim;
             const float frequency = 1.0f / (float)qp_pow(lc->rope_theta, exponent) / lc->rope_scale;
-            for (int pos = cpu(r)->n_positions; pos < n; pos++) {
+            for (int pos = d->positions.n_filled; pos < n; pos++) {
                 double sine, cosine;
                 qp_sin_cos((float)pos * frequency, &sine, &cosine);
-                r->buffers.rope_cos[rope_row(r, is_global, pos) + i] = (float)cosine;
-                r->buffers.rope_sin[rope_row(r, is_global, pos) + i] = (float)sine;
+                d->positions.rope_cos[rope_row(d, is_global, pos) + i] = (float)cosine;
+                d->positions.rope_sin[rope_row(d, is_global, pos) + i] = (float)sine;
             }
         }
     }
@@ -58,44 +58,53 @@ static float alibi_slope(int h, int n_heads)
     return (float)(h < n ? qp_pow(2, -8.0 * (h + 1) / n) : qp_pow(2, -4.0 * (2 * (h - n) + 1) / n));
 }
 
-/* bias = slope * position, scaled like the scores that it is added to. */
-static void fill_alibi(struct run *r, int n)
+static size_t alibi_stride(const struct cpu_device *d)
 {
-    const struct config *c = r->config;
-    const size_t stride = qp_round_up((size_t)r->n_context, KV_BLOCK);
+    return qp_round_up((size_t)d->positions.n_context, KV_BLOCK);
+}
+
+/* bias = slope * position, scaled like the scores that it is added to. */
+static void fill_alibi(struct cpu_device *d, int n)
+{
+    const struct config *c = d->base.config;
     for (int h = 0; h < c->n_heads; h++) {
         const float slope = bfloat16(alibi_slope(h, c->n_heads));
-        for (int pos = cpu(r)->n_positions; pos < n; pos++)
-            r->buffers.alibi[(size_t)h * stride + (size_t)pos] =
+        for (int pos = d->positions.n_filled; pos < n; pos++)
+            d->positions.alibi[(size_t)h * alibi_stride(d) + (size_t)pos] =
                 bfloat16(slope * (float)pos) * c->query_scale;
     }
 }
 
-static void fill_positions(struct run *r, int n)
+static void fill_positions(struct cpu_device *d, int n)
 {
-    fill_rope(r, n);
-    if (r->buffers.alibi)
-        fill_alibi(r, n);
-    cpu(r)->n_positions = n;
+    assert(n <= d->positions.n_context);
+    if (n <= d->positions.n_filled)
+        return;
+    fill_rope(d, n);
+    if (d->positions.alibi)
+        fill_alibi(d, n);
+    d->positions.n_filled = n;
 }
 
-/* ---- append ---- */
+/* ---- rotate and append ---- */
 
 struct append_task {
-    struct run *r;
-    int l, n;
+    struct cpu_device *d;
+    int l;
+    const struct rows *rows;
 };
 
-static void prepare_heads(struct append_task *j, float *x, int n_heads, const float *norm, int pos)
+static void prepare_heads(const struct append_task *j, float *x, int n_heads, const float *norm,
+                          int pos)
 {
-    const struct kernels *k = &cpu(j->r)->k;
-    const struct config *c = j->r->config;
+    const struct cpu_device *d = j->d;
+    const struct config *c = d->base.config;
     const float plus = c->norm == NORM_RMS_PLUS_1 ? 1.0f : 0.0f;
-    const size_t row = rope_row(j->r, c->layers[j->l].window == 0, pos);
+    const size_t row = rope_row(d, c->layers[j->l].window == 0, pos);
     for (int h = 0; h < n_heads; h++, x += c->head_dim) {
         if (norm)
-            k->rms_norm(x, x, norm, plus, c->norm_eps, c->head_dim);
-        k->rotate(x, j->r->buffers.rope_cos + row, j->r->buffers.rope_sin + row, c->rope_dim / 2);
+            d->k.rms_norm(x, x, norm, plus, c->norm_eps, c->head_dim);
+        d->k.rotate(x, d->positions.rope_cos + row, d->positions.rope_sin + row, c->rope_dim / 2);
     }
 }
 
@@ -113,96 +122,125 @@ static void mix_head(const struct kernels *k, float *x, int n, bool is_query)
         }
 }
 
-/* One token's queries as int8, a row for each head, those of a kv head side by side. */
-static void quantize_queries(struct append_task *j, float *q, int t)
+/* The queries of row t as int8: a row for each head, those of a kv head side by side. */
+static void quantize_queries(const struct append_task *j, float *q, int t)
 {
-    const struct config *c = j->r->config;
-    const struct query_rows *rows = &cpu(j->r)->queries;
+    const struct kernels *k = &j->d->k;
+    const struct config *c = j->d->base.config;
+    const struct query_rows *rows = &j->d->mem.queries;
     const size_t stride = qp_round_up((size_t)c->head_dim, ACT_BLOCK),
                  n_blocks = stride / ACT_BLOCK;
     const int group = c->n_heads / c->n_kv_heads;
     for (int h = 0; h < c->n_heads; h++, q += c->head_dim) {
-        const size_t token_row = (size_t)(h / group) * rows->max_tokens + (size_t)t;
-        const size_t row = token_row * (size_t)group + (size_t)(h % group);
-        mix_head(&cpu(j->r)->k, q, c->head_dim, true);
-        cpu(j->r)->k.quantize(rows->q + row * stride, rows->scales + row * n_blocks,
-                              rows->offsets + row * n_blocks, q, c->head_dim);
+        const size_t first = (size_t)(h / group) * rows->max_rows + (size_t)t;
+        const size_t row = first * (size_t)group + (size_t)(h % group);
+        mix_head(k, q, c->head_dim, true);
+        k->quantize(rows->q + row * stride, rows->scales + row * n_blocks,
+                    rows->offsets + row * n_blocks, q, c->head_dim);
+    }
+}
+
+static void append_row(const struct append_task *j, int t)
+{
+    struct cpu_device *d = j->d;
+    const struct config *c = d->base.config;
+    const struct layer_weights *w = &d->base.weights->layers[j->l];
+    const struct row *row = &j->rows->row[t];
+    struct kv_layer *layer = &cpu_sequence_of(row->sequence)->kv[j->l];
+    float *q = d->mem.q + (size_t)t * (size_t)(c->n_heads * c->head_dim);
+    float *key = d->mem.k + (size_t)t * (size_t)(c->n_kv_heads * c->head_dim);
+    const float *value = d->mem.v + (size_t)t * (size_t)(c->n_kv_heads * c->head_dim);
+    prepare_heads(j, q, c->n_heads, w->q_norm.scale, row->pos);
+    if (d->kv.is_int8)
+        quantize_queries(j, q, t);
+    prepare_heads(j, key, c->n_kv_heads, w->k_norm.scale, row->pos);
+    for (int h = 0; h < c->n_kv_heads; h++, key += c->head_dim, value += c->head_dim) {
+        if (d->kv.is_int8)
+            mix_head(&d->k, key, c->head_dim, false);
+        qp_kv_store(d, layer, h, key, value, row->pos);
     }
 }
 
 static void append_task(void *arg, int index, int n_threads)
 {
-    struct append_task *j = arg;
-    const struct run *r = j->r;
-    const struct config *c = r->config;
-    const struct layer_weights *w = &r->weights->layers[j->l];
-    const size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
-    const size_t kv_width = (size_t)c->n_kv_heads * (size_t)c->head_dim;
+    const struct append_task *j = arg;
     int begin, end;
-    qp_share(j->n, 1, index, n_threads, &begin, &end);
-    for (int t = begin; t < end; t++) {
-        float *key = r->buffers.k + (size_t)t * kv_width;
-        const float *value = r->buffers.v + (size_t)t * kv_width;
-        const int pos = r->pos + t;
-        float *q = r->buffers.q + (size_t)t * q_width;
-        prepare_heads(j, q, c->n_heads, w->q_norm.scale, pos);
-        if (cpu(j->r)->kv.is_int8)
-            quantize_queries(j, q, t);
-        prepare_heads(j, key, c->n_kv_heads, w->k_norm.scale, pos);
-        for (int h = 0; h < c->n_kv_heads; h++, key += c->head_dim, value += c->head_dim) {
-            if (cpu(j->r)->kv.is_int8)
-                mix_head(&cpu(j->r)->k, key, c->head_dim, false);
-            qp_kv_store(j->r, j->l, h, key, value, pos);
-        }
-    }
+    qp_share(j->rows->n, 1, index, n_threads, &begin, &end);
+    for (int t = begin; t < end; t++)
+        append_row(j, t);
 }
 
-void qp_cpu_rope_append(struct run *r, int l, int n)
+quip_status qp_cpu_rope_append(struct device *device, int l, const struct rows *rows)
 {
-    struct append_task job = { .r = r, .l = l, .n = n };
-    if (cpu(r)->n_positions < r->pos + n)
-        fill_positions(r, r->pos + n);
-    if (r->n_written < r->pos + n)
-        r->n_written = r->pos + n;
-    cpu_parallel(r, n == 1, append_task, &job);
+    struct append_task job = { .d = cpu_of(device), .l = l, .rows = rows };
+    assert(rows->n > 0 && rows->n <= device->capacity.n_rows);
+    for (int t = 0; t < rows->n; t++) {
+        const int end = rows->row[t].pos + 1;
+        struct cpu_sequence *s = cpu_sequence_of(rows->row[t].sequence);
+        assert(rows->row[t].pos >= 0 && end <= s->base.n_context);
+        fill_positions(job.d, end);
+        s->n_written = s->n_written > end ? s->n_written : end;
+    }
+    cpu_parallel(job.d, rows->n == 1, append_task, &job);
+    return QUIP_OK;
 }
 
 /* ---- attention ---- */
 
 struct attend_task {
-    struct run *r;
-    struct act *out;
+    struct cpu_device *d;
+    const struct rows *rows;
     float *floats; // [n, n_heads * head_dim] results
-    int l, pos, n;
-    int tokens_per_task, heads_per_task; // over floats: of one kv head's group
-    int first_span, n_spans;             // of one token over int8
+    int l;
+    int n_groups, n_tasks;               // of d->mem.groups
+    int tokens_per_task, heads_per_task; // with float keys: of one kv head's group
+    int first_span, n_spans;             // of a single row with int8 keys
     atomic_int next;
 };
 
-static const float *alibi_of(const struct run *r, int h)
+int qp_cpu_group_rows(struct cpu_device *d, const struct rows *rows)
 {
-    const size_t stride = qp_round_up((size_t)r->n_context, KV_BLOCK);
-    return r->buffers.alibi ? r->buffers.alibi + (size_t)h * stride : NULL;
+    struct row_group *group = d->mem.groups;
+    int n = 0;
+    for (int t = 0; t < rows->n; t++) {
+        struct cpu_sequence *s = cpu_sequence_of(rows->row[t].sequence);
+        if (n && group[n - 1].sequence == s)
+            group[n - 1].n++;
+        else
+            group[n++] = (struct row_group){ .sequence = s, .first = t, .n = 1 };
+    }
+    return n;
 }
 
-/* The next of n tasks, or -1. */
-static int next_task(struct attend_task *j, int n)
+static const float *alibi_of(const struct cpu_device *d, int h)
 {
-    const int task = atomic_fetch_add(&j->next, 1);
-    return task < n ? task : -1;
+    return d->positions.alibi ? d->positions.alibi + (size_t)h * alibi_stride(d) : NULL;
 }
 
-/* ---- over floats ---- */
-
-/* Rows: tokens [t0, t0 + n_tokens) times query heads [h0, h0 + n_heads), all of one kv head. */
-static void attend_rows(struct attend_task *j, float *scratch, int t0, int n_tokens, int h0,
-                        int n_heads)
+/* The next task: its group, and its number among the tasks of that group; false if none is left. */
+static bool next_task(struct attend_task *j, const struct row_group **group, int *task)
 {
-    struct run *r = j->r;
-    const struct config *c = r->config;
-    const struct kv_layout *kv = &cpu(r)->kv;
+    const int i = atomic_fetch_add(&j->next, 1);
+    const struct row_group *g = j->d->mem.groups;
+    if (i >= j->n_tasks)
+        return false;
+    while (i >= g->task_end)
+        g++;
+    *group = g;
+    *task = g == j->d->mem.groups ? i : i - g[-1].task_end;
+    return true;
+}
+
+/* ---- float keys ---- */
+
+/* Rows t0 + [0, n_tokens) times query heads h0 + [0, n_heads), all of one sequence and kv head. */
+static void attend_rows(const struct attend_task *j, const struct row_group *group, float *scratch,
+                        int t0, int n_tokens, int h0, int n_heads)
+{
+    struct cpu_device *d = j->d;
+    const struct config *c = d->base.config;
+    const struct kv_layer *layer = &group->sequence->kv[j->l];
     const size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
-    const float *queries = r->buffers.q + (size_t)(j->pos - r->pos) * q_width;
     const int kv_head = h0 / (c->n_heads / c->n_kv_heads);
     const float *q[ATTENTION_MAX_ROWS];
     float *out[ATTENTION_MAX_ROWS];
@@ -211,176 +249,211 @@ static void attend_rows(struct attend_task *j, float *scratch, int t0, int n_tok
     for (int t = t0; t < t0 + n_tokens; t++)
         for (int h = h0; h < h0 + n_heads; h++, n_rows++) {
             const size_t at = (size_t)t * q_width + (size_t)h * (size_t)c->head_dim;
-            q[n_rows] = queries + at;
+            q[n_rows] = d->mem.q + at;
             out[n_rows] = j->floats + at;
-            bias[n_rows] = alibi_of(r, h);
-            begin[n_rows] = first_seen(c, j->l, j->pos + t);
-            end[n_rows] = j->pos + t + 1;
+            bias[n_rows] = alibi_of(d, h);
+            begin[n_rows] = first_visible(c, j->l, j->rows->row[t].pos);
+            end[n_rows] = j->rows->row[t].visible_end;
         }
-    cpu(r)->k.attend(&(struct attention){
+    d->k.attend(&(struct attention){
         .head_dim = c->head_dim,
         .scale = c->query_scale,
         .cap = c->attention_cap,
-        .k = qp_kv_floats(kv, &r->kv[j->l], r->kv[j->l].k, kv_head),
-        .v = qp_kv_floats(kv, &r->kv[j->l], r->kv[j->l].v, kv_head),
-        .n_blocks = r->kv[j->l].n_blocks,
+        .k = qp_kv_floats(&d->kv, layer, layer->k, kv_head),
+        .v = qp_kv_floats(&d->kv, layer, layer->v, kv_head),
+        .n_blocks = layer->n_blocks,
         .n_rows = n_rows,
         .q = q,
         .out = out,
         .begin = begin,
         .end = end,
-        .bias = r->buffers.alibi ? bias : NULL,
+        .bias = d->positions.alibi ? bias : NULL,
         .scratch = scratch,
     });
 }
 
-/* Late tokens see more keys than early ones, so tasks are taken one by one, long ones first. */
+/* Late tokens attend to more keys than early ones, so the long tasks come first. */
 static void attend_floats(void *arg, int index, int n_threads)
 {
     (void)n_threads;
     struct attend_task *j = arg;
-    const int n_blocks = (j->n + j->tokens_per_task - 1) / j->tokens_per_task;
-    const int n_head_tasks = j->r->config->n_heads / j->heads_per_task;
-    for (int task; (task = next_task(j, n_blocks * n_head_tasks)) >= 0;) {
+    const struct row_group *group;
+    const int n_head_tasks = j->d->base.config->n_heads / j->heads_per_task;
+    for (int task; next_task(j, &group, &task);) {
+        const int n_blocks = (group->n + j->tokens_per_task - 1) / j->tokens_per_task;
         const int t0 = (n_blocks - 1 - task / n_head_tasks) * j->tokens_per_task;
-        const int n_tokens = j->n - t0 < j->tokens_per_task ? j->n - t0 : j->tokens_per_task;
-        attend_rows(j, cpu(j->r)->scratch[index].attention, t0, n_tokens,
+        attend_rows(j, group, j->d->mem.scratch[index].attention, group->first + t0,
+                    qp_min(group->n - t0, j->tokens_per_task),
                     task % n_head_tasks * j->heads_per_task, j->heads_per_task);
     }
 }
 
-/* Query heads that one task takes together, to read each key once: all of a kv head's, or a part of
- * them when there would be fewer tasks than threads, or more rows than a task holds. */
-static int heads_per_task(struct run *r, int n)
+/* Query heads of one task, which read each key once: all of a kv head, or fewer if there would be
+ * fewer tasks than threads, or more rows than a task holds. */
+static int heads_per_task(const struct cpu_device *d, int n)
 {
-    const struct config *c = r->config;
+    const struct config *c = d->base.config;
     const int group = c->n_heads / c->n_kv_heads;
     int heads = group;
-    while (heads > 1 && (group % heads || heads > ATTENTION_MAX_ROWS ||
-                         n * (c->n_heads / heads) < cpu(r)->n_threads))
+    while (heads > 1 &&
+           (group % heads || heads > ATTENTION_MAX_ROWS || n * (c->n_heads / heads) < d->n_threads))
         heads--;
     return heads;
 }
 
-/* ---- over int8 ---- */
+static void count_float_tasks(struct attend_task *j)
+{
+    j->heads_per_task = heads_per_task(j->d, j->rows->n);
+    j->tokens_per_task = ATTENTION_MAX_ROWS / j->heads_per_task;
+    for (int g = 0; g < j->n_groups; g++) {
+        struct row_group *group = &j->d->mem.groups[g];
+        j->n_tasks += (group->n + j->tokens_per_task - 1) / j->tokens_per_task *
+                      (j->d->base.config->n_heads / j->heads_per_task);
+        group->task_end = j->n_tasks;
+    }
+}
 
-/* Rows [row, row + n) of kv head h: row i is token i / group, query head i % group of the head's.
- */
+/* ---- int8 keys ---- */
+
+/* Rows [row, row + n) of a group for kv head h: row i is token i / heads, query head i % heads of
+ * the kv head. */
 struct int8_rows {
     struct int8_attention a;
+    const struct row_group *group;
     int h, row;
     int begin[ATTENTION_MAX_ROWS], end[ATTENTION_MAX_ROWS];
+    int first_span, last_span; // that some row attends to
     const float *bias[ATTENTION_MAX_ROWS];
 };
 
-static void take_rows_int8(const struct attend_task *j, struct int8_rows *rows, int h, int row,
-                           int n)
+static void set_rows_int8(const struct attend_task *j, struct int8_rows *rows,
+                          const struct row_group *group, int h, int row, int n)
 {
-    struct run *r = j->r;
-    const struct config *c = r->config;
-    const struct query_rows *q = &cpu(r)->queries;
-    const int group = c->n_heads / c->n_kv_heads;
+    struct cpu_device *d = j->d;
+    const struct config *c = d->base.config;
+    const struct query_rows *q = &d->mem.queries;
+    const int heads = c->n_heads / c->n_kv_heads;
     const size_t stride = qp_round_up((size_t)c->head_dim, ACT_BLOCK);
-    const size_t token = (size_t)h * q->max_tokens + (size_t)(j->pos - r->pos);
-    const size_t first = token * (size_t)group + (size_t)row, block = first * stride / ACT_BLOCK;
+    const size_t token = (size_t)h * q->max_rows + (size_t)group->first;
+    const size_t first = token * (size_t)heads + (size_t)row, block = first * stride / ACT_BLOCK;
+    int least = INT32_MAX, most = 0;
+    assert(n > 0 && n <= ATTENTION_MAX_ROWS);
+    rows->group = group;
     rows->h = h;
     rows->row = row;
     for (int i = 0; i < n; i++) {
-        const int pos = j->pos + (row + i) / group;
-        rows->begin[i] = first_seen(c, j->l, pos);
-        rows->end[i] = pos + 1;
-        rows->bias[i] = alibi_of(r, h * group + (row + i) % group);
+        const struct row *token_row = &j->rows->row[group->first + (row + i) / heads];
+        rows->begin[i] = first_visible(c, j->l, token_row->pos);
+        rows->end[i] = token_row->visible_end;
+        rows->bias[i] = alibi_of(d, h * heads + (row + i) % heads);
+        least = qp_min(least, rows->begin[i]);
+        most = most > rows->end[i] ? most : rows->end[i];
     }
+    rows->first_span = least / KV_SPAN;
+    rows->last_span = (most - 1) / KV_SPAN;
     rows->a = (struct int8_attention){
         .head_dim = c->head_dim,
         .n_rows = n,
         .cap = c->attention_cap,
-        .kv = qp_kv_tiles(&cpu(r)->kv, &r->kv[j->l], h),
+        .kv = qp_kv_tiles(&d->kv, &group->sequence->kv[j->l], h),
         .q = q->q + first * stride,
         .q_scales = q->scales + block,
         .q_offsets = q->offsets + block,
         .begin = rows->begin,
         .end = rows->end,
-        .bias = r->buffers.alibi ? rows->bias : NULL,
+        .bias = d->positions.alibi ? rows->bias : NULL,
     };
 }
 
-/* out = o / l. No zero is negative: so it does not matter how many spans that a row does not see
- * were added to it. */
+/* out = o / l. No zero is negative: so it does not matter how many spans that a row does not attend
+ * to were added to it. */
 static void finish_rows_int8(const struct attend_task *j, const struct int8_rows *rows,
                              const struct attention_part *sum)
 {
-    const struct config *c = j->r->config;
-    const int group = c->n_heads / c->n_kv_heads, head_dim = c->head_dim;
+    const struct config *c = j->d->base.config;
+    const int heads = c->n_heads / c->n_kv_heads, head_dim = c->head_dim;
     for (int i = 0; i < rows->a.n_rows; i++) {
-        const int t = (rows->row + i) / group, head = rows->h * group + (rows->row + i) % group;
+        const int t = rows->group->first + (rows->row + i) / heads;
+        const int head = rows->h * heads + (rows->row + i) % heads;
         float *out = j->floats + ((size_t)t * (size_t)c->n_heads + (size_t)head) * (size_t)head_dim;
         const float *o = sum->o + (size_t)i * (size_t)head_dim;
-        cpu(j->r)->k.weigh(out, o, 1.0f / sum->l[i], NULL, 0, head_dim);
+        j->d->k.weigh(out, o, 1.0f / sum->l[i], NULL, 0, head_dim);
     }
 }
 
-/* Rows in tasks of as many as one takes, long ones first. */
+/* Tasks of ATTENTION_MAX_ROWS rows of one kv head, the long ones first. */
 static void attend_int8(void *arg, int index, int n_threads)
 {
     (void)n_threads;
     struct attend_task *j = arg;
-    const struct config *c = j->r->config;
-    const struct worker_scratch *s = &cpu(j->r)->scratch[index];
-    const int n_rows = j->n * (c->n_heads / c->n_kv_heads);
-    const int n_parts = (n_rows + ATTENTION_MAX_ROWS - 1) / ATTENTION_MAX_ROWS;
+    const struct kernels *k = &j->d->k;
+    const struct config *c = j->d->base.config;
+    const struct worker_scratch *s = &j->d->mem.scratch[index];
+    const struct row_group *group;
     struct int8_rows rows;
-    for (int task; (task = next_task(j, n_parts * c->n_kv_heads)) >= 0;) {
+    for (int task; next_task(j, &group, &task);) {
+        const int n_rows = group->n * (c->n_heads / c->n_kv_heads);
+        const int n_parts = (n_rows + ATTENTION_MAX_ROWS - 1) / ATTENTION_MAX_ROWS;
         const int row = (n_parts - 1 - task / c->n_kv_heads) * ATTENTION_MAX_ROWS;
-        const int n = n_rows - row < ATTENTION_MAX_ROWS ? n_rows - row : ATTENTION_MAX_ROWS;
-        take_rows_int8(j, &rows, task % c->n_kv_heads, row, n);
-        const int first = rows.begin[0] / KV_SPAN, last = (rows.end[n - 1] - 1) / KV_SPAN;
-        qp_attend_span(&cpu(j->r)->k, &rows.a, first, s->int8_attention, &s->sum);
-        for (int span = first + 1; span <= last; span++) {
-            qp_attend_span(&cpu(j->r)->k, &rows.a, span, s->int8_attention, &s->part);
-            qp_attention_add(&cpu(j->r)->k, &s->sum, &s->part, n, c->head_dim);
+        set_rows_int8(j, &rows, group, task % c->n_kv_heads, row,
+                      qp_min(n_rows - row, ATTENTION_MAX_ROWS));
+        qp_attend_span(k, &rows.a, rows.first_span, s->int8_attention, &s->sum);
+        for (int span = rows.first_span + 1; span <= rows.last_span; span++) {
+            qp_attend_span(k, &rows.a, span, s->int8_attention, &s->part);
+            qp_attention_add(k, &s->sum, &s->part, rows.a.n_rows, c->head_dim);
         }
         finish_rows_int8(j, &rows, &s->sum);
     }
 }
 
-/* The parts of query heads [head, ...) over a span of one token. */
-static struct attention_part part_of(const struct attend_task *j, int span, int head)
+static void count_int8_tasks(struct attend_task *j)
 {
-    const struct attention_part *parts = &cpu(j->r)->parts;
-    const size_t at = (size_t)span * (size_t)j->r->config->n_heads + (size_t)head;
-    return (struct attention_part){ parts->m + at, parts->l + at,
-                                    parts->o + at * (size_t)j->r->config->head_dim };
+    const struct config *c = j->d->base.config;
+    for (int g = 0; g < j->n_groups; g++) {
+        struct row_group *group = &j->d->mem.groups[g];
+        const int n_rows = group->n * (c->n_heads / c->n_kv_heads);
+        j->n_tasks += (n_rows + ATTENTION_MAX_ROWS - 1) / ATTENTION_MAX_ROWS * c->n_kv_heads;
+        group->task_end = j->n_tasks;
+    }
 }
 
-/* One token: each task is a span of a kv head's keys. */
+/* ---- a single row with int8 keys: its spans are divided among threads ---- */
+
+/* The parts of query heads [head, ...) over a span. */
+static struct attention_part part_of(const struct attend_task *j, int span, int head)
+{
+    const struct attention_part *parts = &j->d->positions.parts;
+    const size_t at = (size_t)span * (size_t)j->d->base.config->n_heads + (size_t)head;
+    return (struct attention_part){ parts->m + at, parts->l + at,
+                                    parts->o + at * (size_t)j->d->base.config->head_dim };
+}
+
+/* Each task is a span of a kv head's keys. */
 static void attend_spans(void *arg, int index, int n_threads)
 {
     (void)n_threads;
     struct attend_task *j = arg;
-    const struct config *c = j->r->config;
-    const int group = c->n_heads / c->n_kv_heads;
-    const int n_parts = (group + ATTENTION_MAX_ROWS - 1) / ATTENTION_MAX_ROWS;
+    const struct config *c = j->d->base.config;
+    const int heads = c->n_heads / c->n_kv_heads;
     struct int8_rows rows;
-    for (int task; (task = next_task(j, j->n_spans * c->n_kv_heads * n_parts)) >= 0;) {
+    for (int task; (task = atomic_fetch_add(&j->next, 1)) < j->n_tasks;) {
         const int span = task % j->n_spans, h = task / j->n_spans % c->n_kv_heads;
         const int row = task / j->n_spans / c->n_kv_heads * ATTENTION_MAX_ROWS;
-        const int n = group - row < ATTENTION_MAX_ROWS ? group - row : ATTENTION_MAX_ROWS;
-        const struct attention_part part = part_of(j, span, h * group + row);
-        take_rows_int8(j, &rows, h, row, n);
-        qp_attend_span(&cpu(j->r)->k, &rows.a, j->first_span + span,
-                       cpu(j->r)->scratch[index].int8_attention, &part);
+        const struct attention_part part = part_of(j, span, h * heads + row);
+        set_rows_int8(j, &rows, j->d->mem.groups, h, row, qp_min(heads - row, ATTENTION_MAX_ROWS));
+        qp_attend_span(&j->d->k, &rows.a, j->first_span + span,
+                       j->d->mem.scratch[index].int8_attention, &part);
     }
 }
 
-/* Add the spans up, in their order. */
-static void add_spans(struct attend_task *j)
+/* Add the spans, in their order. */
+static void add_spans(const struct attend_task *j)
 {
-    const struct config *c = j->r->config;
+    const struct config *c = j->d->base.config;
     const struct attention_part sum = part_of(j, 0, 0);
     for (int span = 1; span < j->n_spans; span++) {
         const struct attention_part part = part_of(j, span, 0);
-        qp_attention_add(&cpu(j->r)->k, &sum, &part, c->n_heads, c->head_dim);
+        qp_attention_add(&j->d->k, &sum, &part, c->n_heads, c->head_dim);
     }
     for (int h = 0; h < c->n_heads; h++) {
         const float inverse = 1.0f / sum.l[h];
@@ -389,32 +462,48 @@ static void add_spans(struct attend_task *j)
     }
 }
 
+static void attend_single(struct attend_task *j)
+{
+    const struct config *c = j->d->base.config;
+    const struct row *row = &j->rows->row[0];
+    const int heads = c->n_heads / c->n_kv_heads;
+    const int n_parts = (heads + ATTENTION_MAX_ROWS - 1) / ATTENTION_MAX_ROWS;
+    j->first_span = first_visible(c, j->l, row->pos) / KV_SPAN;
+    j->n_spans = (row->visible_end - 1) / KV_SPAN + 1 - j->first_span;
+    j->n_tasks = j->n_spans * c->n_kv_heads * n_parts;
+    qp_pool_run(j->d->pool, attend_spans, j);
+    add_spans(j);
+}
+
 /* ---- either ---- */
 
 static void store_task(void *arg, int index, int n_threads)
 {
-    struct attend_task *j = arg;
+    const struct attend_task *j = arg;
+    struct act *out = &j->d->mem.att;
     int begin, end;
-    qp_share(j->n, 1, index, n_threads, &begin, &end);
+    qp_share(j->rows->n, 1, index, n_threads, &begin, &end);
     for (int t = begin; t < end; t++)
-        act_store(&cpu(j->r)->k, j->out, t, j->floats + (size_t)t * j->out->n_cols);
+        act_store(&j->d->k, out, t, j->floats + (size_t)t * (size_t)out->n_cols);
 }
 
-void qp_cpu_attend(struct run *r, struct act *out, int l, int pos, int n)
+quip_status qp_cpu_attend(struct device *device, int l, const struct rows *rows)
 {
-    struct attend_task job = { .r = r, .out = out, .l = l, .pos = pos, .n = n };
-    job.floats = out->f32 ? out->f32 : r->buffers.att_f32;
-    if (!cpu(r)->kv.is_int8) {
-        job.heads_per_task = heads_per_task(r, n);
-        job.tokens_per_task = ATTENTION_MAX_ROWS / job.heads_per_task;
-        qp_pool_run(cpu(r)->pool, attend_floats, &job);
-    } else if (n > 1) {
-        qp_pool_run(cpu(r)->pool, attend_int8, &job);
+    struct cpu_device *d = cpu_of(device);
+    struct attend_task job = { .d = d, .rows = rows, .l = l };
+    assert(rows->n > 0 && rows->n <= device->capacity.n_rows);
+    /* With int8 keys the floats of Q have been quantized, so their memory is free. */
+    job.floats = d->mem.att.f32 ? d->mem.att.f32 : d->mem.q;
+    job.n_groups = qp_cpu_group_rows(d, rows);
+    if (!d->kv.is_int8) {
+        count_float_tasks(&job);
+        qp_pool_run(d->pool, attend_floats, &job);
+    } else if (rows->n > 1) {
+        count_int8_tasks(&job);
+        qp_pool_run(d->pool, attend_int8, &job);
     } else {
-        job.first_span = first_seen(r->config, l, pos) / KV_SPAN;
-        job.n_spans = pos / KV_SPAN + 1 - job.first_span;
-        qp_pool_run(cpu(r)->pool, attend_spans, &job);
-        add_spans(&job);
+        attend_single(&job);
     }
-    cpu_parallel(r, n == 1, store_task, &job);
+    cpu_parallel(d, rows->n == 1, store_task, &job);
+    return QUIP_OK;
 }

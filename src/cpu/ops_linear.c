@@ -1,8 +1,10 @@
 /* ops_linear.c: matrix products on threads.
- * Few tokens: each thread streams its share of the rows from the file (limit: memory bandwidth).
- * Many tokens: each thread packs TILE_ROWS rows at a time into its cache and runs TASK_TOKENS
- * tokens against them (limit: arithmetic). Both give the same bits. */
+ * Few rows in the batch: each thread streams its share of the weight rows from the file (limit:
+ * memory bandwidth). Many: each thread packs TILE_ROWS weight rows at a time into its cache and
+ * multiplies TASK_ROWS rows of the batch by them (limit: arithmetic). Both give the same bits. */
 #include "cpu/cpu_impl.h"
+
+#include <assert.h>
 
 #include <string.h>
 
@@ -12,14 +14,19 @@ enum {
     NEXT_BYTES = 16 * 1024
 };
 
+/* One of the products with one input: y = w x, [n, w->n_out]. */
+struct product {
+    const struct matrix *w;
+    float *y;
+};
+
 struct linear_task {
-    struct run *r;
-    const struct product *products;
+    struct cpu_device *d;
+    struct product products[MAX_PRODUCTS];
     int n_products;
     const struct act *in;
-    const struct product *gate, *up; // of a gated task, among its products
-    struct act *out;
-    int n;
+    int n;                  // rows of the batch
+    struct matrix_set next; // to prefetch
     struct lora_task lora;
 };
 
@@ -52,10 +59,10 @@ static void multiply_row(const struct kernels *k, float *y, const struct matrix 
         subtract_zeros(y + begin, w, &x, in->n_blocks, begin, end - begin);
 }
 
-/* Whether n tokens go row by row. */
-static bool is_few(struct run *r, int n)
+/* Whether n rows of a batch read the weights directly, without packing them. */
+static bool is_few(const struct cpu_device *d, int n)
 {
-    return n <= cpu(r)->k.few_tokens;
+    return n <= d->k.few_tokens;
 }
 
 /* y[t * y_stride + r] for rows [begin, end) and n tokens. Where no kernel takes several tokens, a
@@ -130,25 +137,55 @@ static struct matrix rows_of(const struct matrix *w, int row, int n_rows)
     return part;
 }
 
-/* Few tokens: y[t * y_stride + i] for rows row + i of product p. */
-static void multiply_product(const struct linear_task *j, const struct worker_scratch *s, float *y,
-                             size_t y_stride, int p, int row, int n_rows)
+/* Few rows of a batch: y[t * y_stride + i] for weight rows row + i of product p. */
+static void multiply_product(const struct linear_task *j, int index, float *y, size_t y_stride,
+                             int p, int row, int n_rows)
 {
     const struct matrix w = rows_of(j->products[p].w, row, n_rows);
-    multiply_rows(&cpu(j->r)->k, y, y_stride, &w, j->in, j->n, 0, n_rows);
-    qp_lora_add(&j->lora, s, y, y_stride, p, 0, j->n, row, n_rows);
+    multiply_rows(&j->d->k, y, y_stride, &w, j->in, j->n, 0, n_rows);
+    qp_lora_add(&j->lora, index, y, y_stride, p, 0, j->n, row, n_rows);
+}
+
+/* ---- prefetch ----
+ * Memory would be idle between two products. So each thread that has finished its rows prefetches
+ * the start of its share of the next product. */
+
+static const struct matrix *matrix_of(const struct cpu_device *d, struct matrix_set set, int i)
+{
+    const struct weights *w = d->base.weights;
+    return set.l == d->base.config->n_layers ? &w->head : &w->layers[set.l].m[set.first + i];
+}
+
+static void prefetch_next(const struct linear_task *j, int index, int n_threads)
+{
+    const struct cpu_device *d = j->d;
+    const int n = j->next.l == d->base.config->n_layers ? 1 : j->next.n;
+    int row, end, n_rows = 0, i = 0;
+    if (j->next.n == 0)
+        return;
+    for (int p = 0; p < n; p++)
+        n_rows += matrix_of(d, j->next, p)->n_out;
+    qp_share(n_rows, n_rows == d->base.config->d_ff ? TILE_ROWS : KERNEL_ROWS, index, n_threads,
+             &row, &end);
+    for (; i + 1 < n && row >= matrix_of(d, j->next, i)->n_out; i++)
+        row -= matrix_of(d, j->next, i)->n_out;
+    const struct matrix *w = matrix_of(d, j->next, i);
+    const char *from = (const char *)w->data + (size_t)row * w->row_bytes;
+    for (size_t at = 0; at < NEXT_BYTES; at += 64)
+        __builtin_prefetch(from + at, 0, 2);
 }
 
 /* ---- linear ---- */
 
-/* Task i of a product of many tokens: chunk i % n_chunks of the tokens times tile i / n_chunks of
- * the products' rows, laid end to end. *packed is the tile that s->tile holds. */
-static void multiply_task(const struct linear_task *j, const struct worker_scratch *s, int task,
-                          int n_chunks, int *packed)
+/* Task i of a product of many rows: chunk i % n_chunks of the batch times tile i / n_chunks of the
+ * products' weight rows, counted end to end. *packed is the tile that scratch holds. */
+static void multiply_task(const struct linear_task *j, int index, int task, int n_chunks,
+                          int *packed)
 {
-    const struct kernels *k = &cpu(j->r)->k;
+    const struct kernels *k = &j->d->k;
+    void *tile = j->d->mem.scratch[index].tile;
     int i = task / n_chunks;
-    const int t0 = task % n_chunks * TASK_TOKENS, n = qp_min(TASK_TOKENS, j->n - t0);
+    const int t0 = task % n_chunks * TASK_ROWS, n = qp_min(TASK_ROWS, j->n - t0);
     const struct product *p = j->products;
     const bool is_packed = i == *packed;
     *packed = i;
@@ -158,95 +195,50 @@ static void multiply_task(const struct linear_task *j, const struct worker_scrat
     const size_t stride = (size_t)p->w->n_out;
     float *y = p->y + (size_t)t0 * stride + row;
     if (!is_packed)
-        pack_tile(k, s->tile, p->w, row, n_rows);
-    multiply_tile(k, y, stride, s->tile, p->w, j->in, t0, n, row, n_rows);
-    qp_lora_add(&j->lora, s, y, stride, (int)(p - j->products), t0, n, row, n_rows);
+        pack_tile(k, tile, p->w, row, n_rows);
+    multiply_tile(k, y, stride, tile, p->w, j->in, t0, n, row, n_rows);
+    qp_lora_add(&j->lora, index, y, stride, (int)(p - j->products), t0, n, row, n_rows);
 }
 
-/* Tasks are numbered tile by tile, so that a thread's share packs each tile once. They are taken as
- * many as make a tile: whoever is done early helps the others. */
+/* Tasks are numbered tile by tile, so that a thread packs each tile of its share once. A piece is
+ * all tasks of one tile: a thread that finishes early helps the others. */
 static void linear_tiles(void *arg, int index, int n_threads)
 {
     (void)n_threads;
-    struct linear_task *j = arg;
-    const int n_chunks = (j->n + TASK_TOKENS - 1) / TASK_TOKENS;
+    const struct linear_task *j = arg;
+    const int n_chunks = (j->n + TASK_ROWS - 1) / TASK_ROWS;
     int begin, end, n_all = 0, packed = -1;
     for (int p = 0; p < j->n_products; p++)
         n_all += n_tiles(j->products[p].w);
     const struct pool_items tasks = { .n = n_all * n_chunks, .unit = 1, .min = 1, .max = n_chunks };
-    while (qp_pool_next(cpu(j->r)->pool, index, &tasks, &begin, &end))
+    while (qp_pool_next(j->d->pool, index, &tasks, &begin, &end))
         for (int task = begin; task < end; task++)
-            multiply_task(j, &cpu(j->r)->scratch[index], task, n_chunks, &packed);
+            multiply_task(j, index, task, n_chunks, &packed);
 }
 
-/* Rows [begin, end) of the products' rows, laid end to end. */
-static void multiply_stretch(const struct linear_task *j, const struct worker_scratch *s, int begin,
-                             int end)
+/* Rows [begin, end) of the products' weight rows, counted end to end. */
+static void multiply_range(const struct linear_task *j, int index, int begin, int end)
 {
     int first = 0;
     for (int p = 0; p < j->n_products; p++) {
-        const struct matrix *w = j->products[p].w;
-        const int from = begin > first ? begin - first : 0, to = qp_min(end - first, w->n_out);
+        const struct product *product = &j->products[p];
+        const int n_out = product->w->n_out;
+        const int from = begin > first ? begin - first : 0, to = qp_min(end - first, n_out);
         if (from < to)
-            multiply_product(j, s, j->products[p].y + from, (size_t)w->n_out, p, from, to - from);
-        first += w->n_out;
+            multiply_product(j, index, product->y + from, (size_t)n_out, p, from, to - from);
+        first += n_out;
     }
 }
 
-/* The least rows that are taken at a time, in whole units: about STEP_BYTES of them. */
+/* The smallest piece of weight rows, in whole units: about STEP_BYTES of them. */
 static int step_rows(const struct matrix *w, int unit)
 {
     const int n = (int)(STEP_BYTES / w->row_bytes) / unit * unit;
     return n > unit ? n : unit;
 }
 
-/* ---- what comes next ----
- * Between two products memory would rest: the first lines of the next one are fetched as soon as a
- * thread has no more rows of this one. */
-
-/* The products that forward.c asks for after the one with `w` in front; returns how many. */
-static int find_next(const struct run *r, const struct matrix *w, const struct matrix *next[3])
-{
-    const struct layer_weights *layers = r->weights->layers;
-    const uintptr_t first = (uintptr_t)layers, at = (uintptr_t)w;
-    if (at < first || at >= (uintptr_t)(layers + r->config->n_layers))
-        return 0; // the head
-    const int l = (int)((at - first) / sizeof *layers);
-    const struct layer_weights *layer = &layers[l];
-    const ptrdiff_t m = w - layer->m;
-    next[0] = &layer->m[m == MATRIX_Q ? MATRIX_O : m == MATRIX_O ? MATRIX_UP : MATRIX_DOWN];
-    if (m != MATRIX_DOWN)
-        return 1;
-    next[0] = &r->weights->head;
-    if (l + 1 == r->config->n_layers)
-        return 1;
-    for (int i = 0; i < 3; i++)
-        next[i] = &layer[1].m[MATRIX_Q + i];
-    return 3;
-}
-
-/* Fetch the beginning of part `index` of what comes after `w`. */
-static void fetch_next(const struct run *r, const struct matrix *w, int index, int n_threads)
-{
-    const struct matrix *next[3];
-    const int n = find_next(r, w, next);
-    int row, end, n_rows = 0, i = 0;
-    if (n == 0)
-        return;
-    for (int p = 0; p < n; p++)
-        n_rows += next[p]->n_out;
-    qp_share(n_rows, n_rows == r->config->d_ff ? TILE_ROWS : KERNEL_ROWS, index, n_threads, &row,
-             &end);
-    for (; i + 1 < n && row >= next[i]->n_out; i++)
-        row -= next[i]->n_out;
-    const char *from = (const char *)next[i]->data + (size_t)row * next[i]->row_bytes;
-    for (size_t at = 0; at < NEXT_BYTES; at += 64)
-        __builtin_prefetch(from + at, 0, 2);
-}
-
 static void linear_rows(void *arg, int index, int n_threads)
 {
-    (void)n_threads;
     struct linear_task *j = arg;
     const int step = step_rows(j->products[0].w, KERNEL_ROWS);
     int begin, end, n_rows = 0;
@@ -254,24 +246,42 @@ static void linear_rows(void *arg, int index, int n_threads)
         n_rows += j->products[p].w->n_out;
     qp_lora_make(&j->lora, index);
     const struct pool_items rows = { .n = n_rows, .unit = KERNEL_ROWS, .min = step };
-    while (qp_pool_next(cpu(j->r)->pool, index, &rows, &begin, &end))
-        multiply_stretch(j, &cpu(j->r)->scratch[index], begin, end);
-    fetch_next(j->r, j->products[0].w, index, n_threads);
+    while (qp_pool_next(j->d->pool, index, &rows, &begin, &end))
+        multiply_range(j, index, begin, end);
+    prefetch_next(j, index, n_threads);
 }
 
-void qp_cpu_linear(struct run *r, const struct product *products, int n_products,
-                   const struct act *in, int n)
+static const struct act *input_of(const struct cpu_device *d, enum buffer in)
 {
+    assert(in == BUF_XN || in == BUF_ATT || in == BUF_H);
+    return in == BUF_XN ? &d->mem.xn : in == BUF_ATT ? &d->mem.att : &d->mem.h;
+}
+
+static float *output_of(const struct cpu_device *d, enum buffer out)
+{
+    assert(out >= BUF_Y && out <= BUF_V);
+    float *const floats[] = { d->mem.y, d->mem.q, d->mem.k, d->mem.v };
+    return floats[out - BUF_Y];
+}
+
+quip_status qp_cpu_linear(struct device *device, enum buffer out, struct matrix_set w,
+                          enum buffer in, struct matrix_set next, const struct rows *rows)
+{
+    struct cpu_device *d = cpu_of(device);
     struct linear_task job = {
-        .r = r, .products = products, .n_products = n_products, .in = in, .n = n
+        .d = d, .n_products = w.n, .in = input_of(d, in), .n = rows->n, .next = next
     };
-    qp_lora_begin(&job.lora, r, products, n_products, in, n, is_few(r, n));
-    cpu_parallel(r, false, is_few(r, n) ? linear_rows : linear_tiles, &job);
+    assert(w.n > 0 && w.n <= MAX_PRODUCTS && rows->n > 0 && rows->n <= device->capacity.n_rows);
+    for (int p = 0; p < w.n; p++)
+        job.products[p] = (struct product){ matrix_of(d, w, p), output_of(d, out + (unsigned)p) };
+    qp_lora_begin(&job.lora, d, w, job.in, rows, is_few(d, rows->n));
+    qp_pool_run(d->pool, is_few(d, rows->n) ? linear_rows : linear_tiles, &job);
+    return QUIP_OK;
 }
 
 /* ---- gated feed-forward ---- */
 
-/* Their places among the products with one input. */
+/* The products of a gated task. */
 enum {
     GATE_PRODUCT,
     UP_PRODUCT
@@ -303,105 +313,120 @@ static void store_tile(const struct kernels *k, struct act *a, int t0, int n, in
                TILE_ROWS * sizeof *h);
 }
 
-/* h = act(gate) * up, or act(up), for n_rows columns of n tokens from t0 on; the products are in
+/* h = act(gate) * up, or act(up), for n_rows columns of n rows from t0 on; the products are in
  * scratch. */
-static void finish_gated(struct linear_task *j, const struct worker_scratch *s, size_t stride,
-                         int t0, int n, int row, int n_rows)
+static void finish_gated(const struct linear_task *j, int index, size_t stride, int t0, int n,
+                         int row, int n_rows)
 {
-    const struct kernels *k = &cpu(j->r)->k;
+    struct cpu_device *d = j->d;
+    const struct kernels *k = &d->k;
+    const struct worker_scratch *s = &d->mem.scratch[index];
+    const int act = (int)d->base.config->act;
     const bool is_dense = (size_t)n_rows == stride;
-    const int step = is_dense ? n : 1; // tokens that are activated together
+    const int step = is_dense ? n : 1; // rows that are activated together
     for (int t = 0; t < n; t += step) {
         float *u = s->up + (size_t)t * stride, *g = s->gate + (size_t)t * stride;
-        if (j->gate->w->data)
-            k->activate(u, g, u, j->r->config->act, step * n_rows);
+        if (j->products[GATE_PRODUCT].w->data)
+            k->activate(u, g, u, act, step * n_rows);
         else
-            k->activate(u, u, NULL, j->r->config->act, step * n_rows);
+            k->activate(u, u, NULL, act, step * n_rows);
     }
     if (is_dense && n_rows == TILE_ROWS)
-        store_tile(k, j->out, t0, n, row, s->up);
+        store_tile(k, &d->mem.h, t0, n, row, s->up);
     else
         for (int t = 0; t < n; t++)
-            act_store_columns(k, j->out, t0 + t, row, n_rows, s->up + (size_t)t * stride);
+            act_store_columns(k, &d->mem.h, t0 + t, row, n_rows, s->up + (size_t)t * stride);
 }
 
-/* Tile i of both matrices, for all tokens. */
-static void gate_tile(struct linear_task *j, const struct worker_scratch *s, int i)
+/* Tile i of both matrices, for all rows of the batch. */
+static void gate_tile(const struct linear_task *j, int index, int i)
 {
-    const struct kernels *k = &cpu(j->r)->k;
-    const struct matrix *up = j->up->w, *gate = j->gate->w;
+    const struct kernels *k = &j->d->k;
+    const struct worker_scratch *s = &j->d->mem.scratch[index];
+    const struct matrix *up = j->products[UP_PRODUCT].w, *gate = j->products[GATE_PRODUCT].w;
     const int row = i * TILE_ROWS, n_rows = qp_min(TILE_ROWS, up->n_out - row);
     pack_tile(k, s->tile, up, row, n_rows);
     pack_tile(k, s->tile_gate, gate, row, n_rows);
-    for (int t0 = 0; t0 < j->n; t0 += TASK_TOKENS) {
-        const int n = qp_min(TASK_TOKENS, j->n - t0);
+    for (int t0 = 0; t0 < j->n; t0 += TASK_ROWS) {
+        const int n = qp_min(TASK_ROWS, j->n - t0);
         multiply_tile(k, s->up, TILE_ROWS, s->tile, up, j->in, t0, n, row, n_rows);
-        qp_lora_add(&j->lora, s, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
+        qp_lora_add(&j->lora, index, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
         if (gate->data) {
             multiply_tile(k, s->gate, TILE_ROWS, s->tile_gate, gate, j->in, t0, n, row, n_rows);
-            qp_lora_add(&j->lora, s, s->gate, TILE_ROWS, GATE_PRODUCT, t0, n, row, n_rows);
+            qp_lora_add(&j->lora, index, s->gate, TILE_ROWS, GATE_PRODUCT, t0, n, row, n_rows);
         }
-        finish_gated(j, s, TILE_ROWS, t0, n, row, n_rows);
+        finish_gated(j, index, TILE_ROWS, t0, n, row, n_rows);
     }
 }
 
 static void gated_tiles(void *arg, int index, int n_threads)
 {
     (void)n_threads;
-    struct linear_task *j = arg;
+    const struct linear_task *j = arg;
     int i, end;
-    const struct pool_items tiles = { .n = n_tiles(j->up->w), .unit = 1, .min = 1, .max = 1 };
-    while (qp_pool_next(cpu(j->r)->pool, index, &tiles, &i, &end))
-        gate_tile(j, &cpu(j->r)->scratch[index], i);
+    const struct pool_items tiles = {
+        .n = n_tiles(j->products[UP_PRODUCT].w), .unit = 1, .min = 1, .max = 1
+    };
+    while (qp_pool_next(j->d->pool, index, &tiles, &i, &end))
+        gate_tile(j, index, i);
 }
 
-/* Few tokens: each thread takes tiles of rows of both matrices, straight from the file, as many as
- * have room in scratch. */
+/* Few rows of a batch: a thread reads tiles of weight rows of both matrices directly from the file,
+ * as many as fit in scratch. */
 static void gated_rows(void *arg, int index, int n_threads)
 {
     struct linear_task *j = arg;
-    const struct worker_scratch *s = &cpu(j->r)->scratch[index];
-    (void)n_threads;
+    const struct worker_scratch *s = &j->d->mem.scratch[index];
+    const struct matrix *up = j->products[UP_PRODUCT].w;
     int row, end;
-    const int stride = TASK_TOKENS / j->n * TILE_ROWS; // of a token in scratch
-    const int step = qp_min(step_rows(j->up->w, TILE_ROWS), stride);
+    const int stride = TASK_ROWS / j->n * TILE_ROWS; // of a row of the batch in scratch
+    const int step = qp_min(step_rows(up, TILE_ROWS), stride);
     qp_lora_make(&j->lora, index);
     const struct pool_items rows = {
-        .n = j->up->w->n_out, .unit = TILE_ROWS, .min = step, .max = stride
+        .n = up->n_out, .unit = TILE_ROWS, .min = step, .max = stride
     };
-    while (qp_pool_next(cpu(j->r)->pool, index, &rows, &row, &end)) {
+    while (qp_pool_next(j->d->pool, index, &rows, &row, &end)) {
         const int n_rows = end - row;
-        multiply_product(j, s, s->up, (size_t)stride, UP_PRODUCT, row, n_rows);
-        if (j->gate->w->data)
-            multiply_product(j, s, s->gate, (size_t)stride, GATE_PRODUCT, row, n_rows);
-        finish_gated(j, s, (size_t)stride, 0, j->n, row, n_rows);
+        multiply_product(j, index, s->up, (size_t)stride, UP_PRODUCT, row, n_rows);
+        if (j->products[GATE_PRODUCT].w->data)
+            multiply_product(j, index, s->gate, (size_t)stride, GATE_PRODUCT, row, n_rows);
+        finish_gated(j, index, (size_t)stride, 0, j->n, row, n_rows);
     }
-    fetch_next(j->r, j->up->w, index, n_threads);
+    prefetch_next(j, index, n_threads);
 }
 
-void qp_cpu_gated(struct run *r, struct act *out, const struct product *gate,
-                  const struct product *up, const struct act *in, int n)
+quip_status qp_cpu_gated(struct device *device, int l, struct matrix_set next,
+                         const struct rows *rows)
 {
-    const struct product products[] = { [GATE_PRODUCT] = *gate, [UP_PRODUCT] = *up };
-    struct linear_task job = { .r = r,
-                               .products = products,
+    struct cpu_device *d = cpu_of(device);
+    const struct matrix_set set = { l, MATRIX_GATE, 2 };
+    struct linear_task job = { .d = d,
+                               .products = { [GATE_PRODUCT].w = matrix_of(d, set, GATE_PRODUCT),
+                                             [UP_PRODUCT].w = matrix_of(d, set, UP_PRODUCT) },
                                .n_products = 2,
-                               .in = in,
-                               .gate = &products[GATE_PRODUCT],
-                               .up = &products[UP_PRODUCT],
-                               .out = out,
-                               .n = n };
-    qp_lora_begin(&job.lora, r, products, 2, in, n, is_few(r, n));
-    cpu_parallel(r, false, is_few(r, n) ? gated_rows : gated_tiles, &job);
+                               .in = &d->mem.xn,
+                               .n = rows->n,
+                               .next = next };
+    assert(rows->n > 0 && rows->n <= device->capacity.n_rows);
+    qp_lora_begin(&job.lora, d, set, job.in, rows, is_few(d, rows->n));
+    qp_pool_run(d->pool, is_few(d, rows->n) ? gated_rows : gated_tiles, &job);
+    return QUIP_OK;
 }
 
 /* ---- logits ---- */
 
-void qp_cpu_logits(struct run *r, float *logits, const struct act *in, int n)
+quip_status qp_cpu_logits(struct device *device, int n)
 {
-    static const struct lora none;
-    const struct product head[] = { { &r->weights->head, logits, &none } };
-    qp_cpu_linear(r, head, 1, in, n);
-    if (r->config->logits_cap > 0)
-        cpu(r)->k.soft_cap(logits, r->config->logits_cap, n * r->config->vocab_size);
+    struct cpu_device *d = cpu_of(device);
+    struct linear_task job = { .d = d,
+                               .products = { { &d->base.weights->head, d->mem.logits } },
+                               .n_products = 1,
+                               .in = &d->mem.xn,
+                               .n = n,
+                               .lora.d = d };
+    assert(n > 0 && n <= LOGITS_ROWS);
+    qp_pool_run(d->pool, is_few(d, n) ? linear_rows : linear_tiles, &job);
+    if (d->base.config->logits_cap > 0)
+        d->k.soft_cap(d->mem.logits, d->base.config->logits_cap, n * d->base.config->vocab_size);
+    return QUIP_OK;
 }

@@ -56,7 +56,7 @@ static void alloc_layer(struct arena *arena, struct layer_adapter *layer)
 }
 
 /* Allocate everything from the arena, or measure it. */
-static void alloc_adapter(struct packed_adapter *to, const struct adapter *from, struct arena *a)
+static void alloc_adapter(struct device_adapter *to, const struct adapter *from, struct arena *a)
 {
     const struct weights *weights = &from->model->weights;
     const int n_layers = from->model->config.n_layers;
@@ -133,10 +133,9 @@ static quip_status pack_pair(struct lora *to, struct adapter *from, int l, enum 
     return status;
 }
 
-quip_status qp_cpu_adapter_open(struct packed_adapter *to, struct adapter *from, quip_error *error)
+static quip_status pack_adapter(struct device_adapter *to, struct adapter *from, quip_error *error)
 {
     struct arena measured = { 0 };
-    *to = (struct packed_adapter){ .max_rank = from->max_rank };
     alloc_adapter(to, from, &measured);
     quip_status status = qp_arena_open(&to->arena, measured.used, "an adapter", error);
     if (status)
@@ -147,13 +146,29 @@ quip_status qp_cpu_adapter_open(struct packed_adapter *to, struct adapter *from,
         for (int m = 0; m < N_MATRICES && !status; m++)
             if (to->layers[l].m[m].rank)
                 status = pack_pair(&to->layers[l].m[m], from, l, m, error);
-    if (status)
-        qp_cpu_adapter_close(to);
     return status;
 }
 
-void qp_cpu_adapter_close(struct packed_adapter *packed)
+quip_status qp_cpu_adapter_open(struct device_adapter **packed, struct device *device,
+                                struct adapter *adapter, quip_error *error)
 {
+    struct device_adapter *to = calloc(1, sizeof *to);
+    (void)device;
+    *packed = NULL;
+    if (!to)
+        return qp_fail_memory(error, "an adapter", sizeof *to);
+    const quip_status status = pack_adapter(to, adapter, error);
+    if (status)
+        qp_cpu_adapter_close(to);
+    else
+        *packed = to;
+    return status;
+}
+
+void qp_cpu_adapter_close(struct device_adapter *packed)
+{
+    if (!packed)
+        return;
     qp_arena_close(&packed->arena);
-    *packed = (struct packed_adapter){ 0 };
+    free(packed);
 }

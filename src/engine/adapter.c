@@ -6,13 +6,29 @@
 
 #include <stdlib.h>
 
+static quip_status pack_for_device(quip_adapter *a, quip_model *model, struct adapter *files,
+                                   quip_error *error)
+{
+    struct device *d;
+    const struct capacity none = { 0 };
+    quip_status status = qp_device_open(&d, model, &none, error);
+    if (status)
+        return status;
+    qp_device_enter(d, TURN_SHORT);
+    status = d->backend->adapter_open(&a->packed, d, files, error);
+    qp_device_leave(d);
+    a->backend = d->backend;
+    a->max_rank = files->max_rank;
+    return status;
+}
+
 /* Pack the adapter and close its files. */
 static quip_status pack(quip_adapter **adapter, quip_model *model, struct adapter *files,
                         quip_error *error)
 {
     quip_adapter *a = calloc(1, sizeof *a);
-    quip_status status = a ? qp_cpu_adapter_open(&a->packed, files, error)
-                           : qp_fail_memory(error, "an adapter", sizeof *a);
+    const quip_status status = a ? pack_for_device(a, model, files, error)
+                                 : qp_fail_memory(error, "an adapter", sizeof *a);
     qp_adapter_close(files);
     if (status) {
         free(a);
@@ -53,7 +69,7 @@ void qp_adapter_release(quip_adapter *adapter)
 {
     if (!adapter || atomic_fetch_sub(&adapter->n_references, 1) != 1)
         return;
-    qp_cpu_adapter_close(&adapter->packed);
+    adapter->backend->adapter_close(adapter->packed);
     qp_model_release(adapter->model);
     free(adapter);
 }

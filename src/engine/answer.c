@@ -1,7 +1,12 @@
-/* answer.c: logits -> tokens -> text, piece by piece, until something ends the answer.
- * A sampled token is put in the context at once and run only when the next one is wanted: nothing
- * is computed past the end. Text is handed out in whole characters, and held back while it could
- * still become a stop text. */
+/* answer.c: tokens -> text, piece by piece, until something ends the answer.
+ * In:  tokens that the session draws.
+ * Out: pieces of text.
+ *
+ * A drawn token is appended to the context at once, and runs only when the next one is requested:
+ * nothing is computed past the end. Text is returned in whole characters, and held back while it
+ * could still become a stop text.
+ * The loop is a state machine: its whole state is in the session, so it can return QP_NOT_YET while
+ * a device works, and goes on with the next call. */
 #include "engine/engine.h"
 
 #include <string.h>
@@ -26,9 +31,19 @@ static quip_status begin_answer(quip_session *s, quip_error *error)
 
 void qp_answer_end(quip_session *s)
 {
+    qp_session_abandon(s);
     s->answer.is_open = false;
     s->answer.held.n = 0;
     atomic_store(&s->cancelled, false); // a cancel that came too late is not for the next answer
+}
+
+void qp_answer_begin_input(quip_session *s)
+{
+    qp_answer_end(s);
+    if (s->start_ns)
+        return;
+    s->result = (quip_result){ .seed = s->options.seed };
+    s->start_ns = qp_now_ns();
 }
 
 static void finish(quip_session *s, quip_finish_reason reason)
@@ -79,26 +94,31 @@ static bool is_stop_id(const quip_session *s, quip_token id)
     return false;
 }
 
-/* Sample one token, or finish. */
-static quip_status step(quip_session *s, quip_error *error)
+/* Why the answer ends before another token, or QUIP_FINISH_NONE. */
+static quip_finish_reason check_end(quip_session *s)
+{
+    const int max = s->options.max_output_tokens;
+    if (!s->step.is_running && atomic_exchange(&s->cancelled, false))
+        return QUIP_FINISH_CANCELLED;
+    if (max && s->result.n_output_tokens >= max)
+        return QUIP_FINISH_LENGTH;
+    return s->n >= s->options.n_context ? QUIP_FINISH_CONTEXT : QUIP_FINISH_NONE;
+}
+
+/* Get one token, or finish. */
+static quip_status step(quip_session *s, bool wait, quip_error *error)
 {
     struct answer *a = &s->answer;
     const int max = s->options.max_output_tokens;
-    if (atomic_exchange(&s->cancelled, false)) {
-        finish(s, QUIP_FINISH_CANCELLED);
-        return QUIP_OK;
-    }
-    if (max && s->result.n_output_tokens >= max) {
-        finish(s, QUIP_FINISH_LENGTH);
-        return QUIP_OK;
-    }
-    if (s->n >= s->options.n_context) {
-        finish(s, QUIP_FINISH_CONTEXT);
+    const quip_finish_reason reason = check_end(s);
+    if (reason) {
+        finish(s, reason);
         return QUIP_OK;
     }
     const uint64_t start_ns = qp_now_ns();
     const int n_more = max ? max - s->result.n_output_tokens - 1 : s->options.n_context;
-    quip_status status = qp_session_feed_answer(s, n_more, error);
+    quip_token id;
+    quip_status status = qp_session_draw(s, n_more, wait, &id, error);
     if (s->result.n_output_tokens == 0) // the template's text before the answer
         s->result.prefill_ns += qp_now_ns() - start_ns;
     if (status == QUIP_E_CANCELLED) {
@@ -107,13 +127,9 @@ static quip_status step(quip_session *s, quip_error *error)
     }
     if (status)
         return status;
-    const struct sampler before = s->sampler;
-    const quip_token id = qp_sample(&s->sampler, qp_session_logits(s), s->model->config.vocab_size);
     const bool is_stop = is_stop_id(s, id);
-    if (!is_stop && !qp_detokenize(s->model->tokenizer, &a->detokenizer, id, &a->held)) {
-        s->sampler = before; // the next call draws the same token
-        return qp_fail_memory(error, "the answer's text", a->held.n);
-    }
+    if (!is_stop && !qp_detokenize(s->model->tokenizer, &a->detokenizer, id, &a->held))
+        return qp_fail_memory(error, "the answer's text", a->held.n); // the next call gets it again
     s->result.n_output_tokens++;
     if (s->result.n_output_tokens == 1)
         s->result.first_token_ns = qp_now_ns() - s->start_ns;
@@ -163,7 +179,7 @@ static void hand_out_tokens(quip_session *s, quip_piece *piece)
     a->n_stop_tokens = 0;
 }
 
-quip_status qp_answer_next(quip_session *s, quip_piece *piece, quip_error *error)
+quip_status qp_answer_next(quip_session *s, bool wait, quip_piece *piece, quip_error *error)
 {
     struct answer *a = &s->answer;
     size_t n = 0;
@@ -177,7 +193,7 @@ quip_status qp_answer_next(quip_session *s, quip_piece *piece, quip_error *error
     const bool is_first = s->result.n_output_tokens == 0;
     const uint64_t start_ns = qp_now_ns();
     while (!a->reason && n == 0) {
-        if ((status = step(s, error)))
+        if ((status = step(s, wait, error)))
             return status;
         if (a->reason && a->reason != QUIP_FINISH_STOP &&
             !qp_detokenize_end(s->model->tokenizer, &a->detokenizer, &a->held))

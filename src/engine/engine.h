@@ -1,38 +1,25 @@
-/* engine.h: sessions: a position in a kv cache, and what moves it forward.
- *   forward.c   tokens -> logits
+/* engine.h: sessions, and what moves them forward.
  *   adapter.c   adapters, opened and packed
- *   options.c   options, checked and complete
- *   session.c   open, close, clone, rewind; feeding tokens
+ *   session.c   open, close, clone; options and adapters of an open session
+ *   options.c   checks the options and fills in the defaults
+ *   context.c   the tokens of a session, and running them on the device
  *   turns.c     roles and templates -> tokens
- *   answer.c    logits -> tokens -> text, until something ends it
- *   draft.c     guesses of the tokens to come, to run several at once */
+ *   answer.c    outputs -> tokens -> text, until something ends the answer
+ *   draft.c     guesses of the next tokens, to run several at once
+ * forward.h and device.h have what is below. */
 #ifndef QP_ENGINE_H
 #define QP_ENGINE_H
 
-#include "engine/ops.h"
-#include "sampler/sampler.h"
-
-enum logits_wanted {
-    LOGITS_NONE, // of a prompt's chunk that is not its last
-    LOGITS_LAST, // after the last token, into buffers.logits
-    LOGITS_EACH, // after each of at most LOGITS_ROWS tokens, all into buffers.logits
-    LOGITS_ALL   // after every token, each shown to on_logits
-};
-
-/* Run n tokens. False when cancelled or when on_logits said stop; then r->pos has not moved. */
-bool qp_forward(struct run *r, const quip_token *tokens, int n, enum logits_wanted wanted,
-                quip_on_logits *on_logits, void *user, atomic_bool *cancelled);
-
-/* Tokens that go through the layers together in prefill: enough to amortise unpacking the weights,
- * few enough to keep the buffers small (docs/performance.md). */
-#define PREFILL_CHUNK 512
+#include "engine/device.h"
 
 /* ---- adapter.c ---- */
 
 struct quip_adapter {
-    atomic_int n_references; // the caller's, and one for each session
-    quip_model *model;       // that the adapter was checked against; kept open
-    struct packed_adapter packed;
+    atomic_int n_references;       // the caller's, and one for each session
+    quip_model *model;             // that the adapter was checked against; kept open
+    struct device_adapter *packed; // by the model's device
+    const struct backend *backend; // that packed it
+    int max_rank;
 };
 /* `path` is a PEFT folder, its adapter_model.safetensors, or a MediaPipe LoRA file. */
 quip_status qp_adapter_load(quip_adapter **adapter, quip_model *model, const char *path,
@@ -45,7 +32,7 @@ void qp_adapter_release(quip_adapter *adapter); // the last one closes
 
 /* ---- draft.c ---- */
 
-#define MAX_GUESS 7 // with the token before them one group of the kernels
+#define MAX_GUESS (SEQUENCE_OUTPUTS - 1)
 
 /* How guessing goes. All-zero is the start. */
 struct draft {
@@ -77,7 +64,7 @@ struct option_texts {
 };
 
 /* The state of a conversation that a failed call restores. */
-struct place {
+struct mark {
     int n;
     quip_role role;
     bool has_begun;
@@ -85,34 +72,51 @@ struct place {
     int n_prompt_tokens;
 };
 
+/* A batch of one session on its device, from start to end. An asynchronous device may work on it
+ * while the session's call has returned QP_NOT_YET; the session has the turn until it ends. */
+struct step {
+    bool is_running;
+    int begin;      // sequence->pos before it
+    int n_rows;     // tokens that it runs; 0: it only draws from outputs that are kept
+    int n_outputs;  // of the last rows
+    int first_draw; // of the outputs
+    int n_draws;
+};
+
 struct quip_session {
     quip_model *model;
-    struct run run;
-    struct arena arena; // buffers, kv cache, context
-    struct arena sampler_arena;
-    quip_adapter *adapter; // NULL: none
+    struct device *device;     // the model's
+    struct sequence *sequence; // KV cache
+    struct arena arena;        // context and roles
+    quip_adapter *adapter;     // NULL: none
     float adapter_scale;
-    struct arena adapter_arena;   // what the adapter needs beside the buffers
-    int max_threads;              // that the session has scratch memory for
     quip_session_options options; // resolved: no field means "default" any more
     struct option_texts texts;
-    struct sampler sampler;
+    struct sampling sampling;        // of the options
+    const struct observer *observer; // of calibration; NULL: none
 
-    /* Every token in order, [n_context]. The first run.pos are in the kv cache; the rest are run
-     * with the next call that needs them. While run.pos > n, those from n on are guesses. */
+    /* Every token in order, [n_context]. The first sequence->pos are in the KV cache; the others
+     * run with the next call that needs them. While sequence->pos > n, those from n on are guesses.
+     */
     quip_token *context;
     uint8_t *roles; // [n_context] enum quip_role of each token's text
     int n;
-    int logits_position; // the first row of buffers.logits is after this many tokens; -1: no row is
-    int n_logits;        // rows; each is one token further
+    /* The sequence keeps n_outputs outputs; output i follows output_position + i tokens. */
+    int output_position, n_outputs;
+    /* Tokens that were drawn; sampled[i] follows sampled_position + i tokens. */
+    quip_token sampled[SEQUENCE_OUTPUTS];
+    int sampled_position, n_sampled;
+    float *logits; // [n_logits_rows, vocab_size] for the caller; NULL until they are requested
+    int n_logits_rows;
     struct draft draft;
+    struct step step;
 
     const struct chat_template *chat; // NULL: text goes in as it is
     quip_token chat_stops[4];         // pieces that end the template's turns; -1: none
     quip_role role;                   // of the last text
-    bool has_begun;                   // bos and system prompt have been seen to
+    bool has_begun;                   // bos and system prompt are in the context
     struct bytes system;              // system text that waits for the first user turn
-    struct place undo;                // before the last call that appended something
+    struct mark undo;                 // before the last call that appended something
     bool has_begun_step;              // quip_session_run runs what was appended since then
 
     struct answer answer;
@@ -125,7 +129,6 @@ struct quip_session {
 /* Options may be NULL. */
 quip_status qp_options_check_model(const quip_model_options *o, quip_error *error);
 quip_status qp_options_check_source(const quip_source *source, quip_error *error);
-quip_status qp_options_check_backend(int32_t backend, quip_error *error);
 quip_status qp_options_check(const quip_model *m, const quip_session_options *o, quip_error *error);
 quip_status qp_options_check_adapter(const quip_model *m, const quip_adapter *adapter, float scale,
                                      quip_error *error);
@@ -153,36 +156,43 @@ quip_status qp_session_set_options(quip_session *s, const quip_session_options *
                                    quip_error *error);
 int qp_session_n_threads(const quip_session *s);
 quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_error *error);
-void qp_session_rewind(quip_session *s, int position);
-/* The whole context is run again, with the next call that needs it. */
+/* The whole context runs again, with the next call that needs it. */
 quip_status qp_session_set_adapter(quip_session *s, quip_adapter *adapter, float scale,
                                    quip_error *error);
-struct place qp_session_place(const quip_session *s);
-void qp_session_return(quip_session *s, const struct place *place);
-/* Memory that a session would take: kv and everything else. */
+/* Memory that a model, its device and a session need. */
 quip_status qp_session_measure(const quip_model *model, const quip_session_options *options,
                                quip_plan *plan, quip_error *error);
+
+/* ---- context.c ---- */
+/* Wait for a step that runs, if one does: before a call that is not qp_session_draw. */
+void qp_session_abandon(quip_session *s);
+void qp_session_rewind(quip_session *s, int position);
+/* Forget all keys, values and outputs; the tokens stay. */
+void qp_session_reset(quip_session *s);
+/* Forget the tokens that were drawn and not used. */
+void qp_session_drop_draws(quip_session *s);
+struct mark qp_session_mark(const quip_session *s);
+void qp_session_return(quip_session *s, const struct mark *mark);
 /* Append tokens to the context without running them; QUIP_E_CONTEXT_FULL says how many are left. */
 quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, quip_role role,
                             quip_error *error);
-/* Run what the cache does not hold yet. Afterwards buffers.logits are those after the last token.
- * QUIP_E_CANCELLED takes the cancellation: the next call is not cancelled too. */
-quip_status qp_session_feed(quip_session *s, quip_error *error);
-/* At most `max` tokens of that. */
-quip_status qp_session_feed_some(quip_session *s, int max, quip_error *error);
-/* The same in an answer that may take `max` more tokens: guesses are run along. */
-quip_status qp_session_feed_answer(quip_session *s, int max, quip_error *error);
-/* Append a sampled token; guesses that it proves wrong are dropped. */
-void qp_session_accept(quip_session *s, quip_token id);
-/* The logits after the last token, or NULL. */
-const float *qp_session_logits(const quip_session *s);
-/* The same, showing the logits after every token that was not run yet. */
-quip_status qp_session_feed_all(quip_session *s, quip_on_logits *on_logits, void *user,
-                                quip_error *error);
+/* Run the tokens that are not in the KV cache, at most `max` of them. After all of them the output
+ * of the last one is kept. QUIP_E_CANCELLED consumes the cancellation: the next call is not
+ * cancelled, too. */
+quip_status qp_session_run(quip_session *s, int max, quip_error *error);
+/* Run all of them, and report the logits after each. */
+quip_status qp_session_run_logits(quip_session *s, quip_on_logits *on_logits, void *user,
+                                  quip_error *error);
+/* The token that follows the context, in an answer that may get `max` tokens after it: guesses of
+ * those run along. Without `wait` it may return QP_NOT_YET: call again. */
+quip_status qp_session_draw(quip_session *s, int max, bool wait, quip_token *token,
+                            quip_error *error);
+/* Append a token that was drawn; guesses that it proves wrong are dropped. */
+void qp_session_accept(quip_session *s, quip_token token);
+/* The logits after the last token, or NULL if its output is not kept or memory is short. */
+const float *qp_session_logits(quip_session *s);
 
 /* ---- turns.c ---- */
-/* A new text or new tokens: whatever was being said is over, and the figures start anew. */
-void qp_turn_begin_input(quip_session *s);
 /* Append one text of a role, with what the template puts in front, without running it. On failure
  * the session is as before. */
 quip_status qp_turn_push(quip_session *s, quip_role role, const char *text, size_t n,
@@ -199,8 +209,12 @@ quip_status qp_turn_tokens(quip_session *s, quip_role role, const char *text, si
 quip_status qp_turn_begin_answer(quip_session *s, quip_error *error);
 
 /* ---- answer.c ---- */
-quip_status qp_answer_next(quip_session *s, quip_piece *piece, quip_error *error);
-/* Whatever was being said is over: the next quip_session_next begins a new answer. */
+/* The next piece of the answer. Without `wait` it may return QP_NOT_YET: call again. The CPU is
+ * always done. */
+quip_status qp_answer_next(quip_session *s, bool wait, quip_piece *piece, quip_error *error);
+/* End the answer in progress, if there is one: the next qp_answer_next begins a new one. */
 void qp_answer_end(quip_session *s);
+/* A new text or new tokens: end the answer, and start the figures of the next one. */
+void qp_answer_begin_input(quip_session *s);
 
 #endif

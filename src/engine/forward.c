@@ -1,119 +1,142 @@
-/* forward.c: tokens -> logits, for every architecture and every backend.
- * In:  n token ids that follow the r->pos positions already in the kv cache.
- * Out: the cache holds n more positions; on demand, logits.
- * Prefill and decode are this one function with a different n. */
-#include "engine/engine.h"
+/* forward.c: rows -> outputs -> logits, for every architecture and every backend.
+ * In:  a batch of rows (backend.h): tokens of one or several sequences, each at its position.
+ * Out: the KV caches of these sequences hold them. The outputs that are wanted, rows of the
+ * residual stream after the last layer, are kept by their sequences; qp_forward_logits turns them
+ * into logits. Prefill, decode, verifying guesses and running many sessions are this one function.
+ */
+#include "engine/forward.h"
 
-#include <string.h>
+#include <assert.h>
 
-/* What the adapter changes in layer l; without one, nothing. */
-static const struct layer_adapter *layer_adapter(const struct run *r, int l)
+/* Matrices of a layer, or the head. */
+static struct matrix_set layer_matrices(int l, enum layer_matrix first, int n)
 {
-    static const struct layer_adapter none;
-    return r->adapter ? &r->adapter[l] : &none;
+    return (struct matrix_set){ l, first, n };
 }
 
-/* x += attention(xn), xn = norm(x), for n tokens; then xn is what the feed-forward reads. In the
- * last layer only the last `n_wanted` tokens go on after the keys and values of all are in the
- * cache: they move to the front of the buffers. */
-static void attention_half(struct run *r, int l, int n, int n_wanted)
+/* Tell the observer what a product is about to read. */
+static quip_status observe(const struct forward *f, struct matrix_set w, enum buffer in, int n_rows)
 {
-    const struct ops *op = r->ops;
-    const struct config *c = r->config;
-    const struct layer_weights *w = &r->weights->layers[l];
-    const struct layer_adapter *a = layer_adapter(r, l);
-    struct buffers *b = &r->buffers;
-    const int skipped = n - n_wanted;
-    const struct product qkv[] = { { &w->m[MATRIX_Q], b->q, &a->m[MATRIX_Q] },
-                                   { &w->m[MATRIX_K], b->k, &a->m[MATRIX_K] },
-                                   { &w->m[MATRIX_V], b->v, &a->m[MATRIX_V] } };
-    const struct product out[] = { { &w->m[MATRIX_O], b->y, &a->m[MATRIX_O] } };
+    return f->observer ? f->observer->on_input(f->observer->user, f->device, w, in, n_rows)
+                       : QUIP_OK;
+}
 
-    op->linear(r, qkv, 3, &b->xn, n); // [n, n_heads * head_dim], 2 x [n, n_kv_heads * head_dim]
-    op->rope_append(r, l, n);
-    if (n_wanted == 0)
-        return;
-    if (skipped) {
-        const size_t d_model = (size_t)c->d_model;
-        memmove(b->x, b->x + skipped * d_model, n_wanted * d_model * sizeof *b->x);
-        if (c->is_parallel) // the feed-forward will read it
-            op->norm(r, &b->xn, b->x, &w->attn_norm, n_wanted);
+static quip_status linear(const struct forward *f, enum buffer out, struct matrix_set w,
+                          enum buffer in, struct matrix_set next)
+{
+    const quip_status status = observe(f, w, in, f->rows.n);
+    return status ? status : f->backend->linear(f->device, out, w, in, next, &f->rows);
+}
+
+/* x += attention(xn), then xn = norm(x) for the feed-forward. Optional steps are fields of the
+ * config; an absent step is a NULL weight or a zero. In the last layer only the outputs go on once
+ * the keys and values of all rows are in the cache. */
+static quip_status attention_half(struct forward *f, int l)
+{
+    const struct backend *b = f->backend;
+    struct device *d = f->device;
+    const struct config *c = d->config;
+    const struct layer_weights *w = &d->weights->layers[l];
+    const struct matrix_set qkv = layer_matrices(l, MATRIX_Q, 3),
+                            o = layer_matrices(l, MATRIX_O, 1),
+                            up = layer_matrices(l, MATRIX_UP, 1); // gated reads it first
+
+    quip_status status = linear(f, BUF_Q, qkv, BUF_XN, o); // to Q, K and V
+    if (!status)
+        status = b->rope_append(d, l, &f->rows);
+    if (!status && l == c->n_layers - 1 && f->outputs.n < f->rows.n) {
+        if (f->outputs.n > 0)
+            status = b->keep_rows(d, &f->rows, &f->outputs);
+        f->rows = f->outputs;
     }
-    op->attend(r, &b->att, l, r->pos + skipped, n_wanted); // [n_wanted, n_heads * head_dim]
-    op->linear(r, out, 1, &b->att, n_wanted);              // [n_wanted, d_model]
-    op->add(r, b->x, b->y, &w->attn_post_norm, &b->xn, c->is_parallel ? NULL : &w->ff_norm,
-            n_wanted);
+    if (status || f->rows.n == 0)
+        return status;
+    status = b->attend(d, l, &f->rows);
+    if (!status)
+        status = linear(f, BUF_Y, o, BUF_ATT, up);
+    if (!status)
+        status = b->add(d, &w->attn_post_norm, c->is_parallel ? NULL : &w->ff_norm, f->rows.n);
+    return status;
 }
 
-/* x += feed_forward(xn), for n tokens; then xn = norm(x) for the next layer. The xn of a parallel
- * block is that of its attention. */
-static void feed_forward_half(struct run *r, int l, int n)
+/* x += feed_forward(xn), then xn = norm(x) for the next layer. The xn of a parallel block is that
+ * of its attention. */
+static quip_status feed_forward_half(struct forward *f, int l)
 {
-    const struct ops *op = r->ops;
-    const struct layer_weights *w = &r->weights->layers[l];
-    const struct layer_adapter *a = layer_adapter(r, l);
-    struct buffers *b = &r->buffers;
-    const struct product gate = { &w->m[MATRIX_GATE], NULL, &a->m[MATRIX_GATE] };
-    const struct product up = { &w->m[MATRIX_UP], NULL, &a->m[MATRIX_UP] };
-    const struct product down[] = { { &w->m[MATRIX_DOWN], b->y, &a->m[MATRIX_DOWN] } };
+    const struct backend *b = f->backend;
+    struct device *d = f->device;
+    const bool is_last = l == d->config->n_layers - 1;
+    const struct layer_weights *w = &d->weights->layers[l];
+    const struct matrix_set gate_up = layer_matrices(l, MATRIX_GATE, 2),
+                            down = layer_matrices(l, MATRIX_DOWN, 1),
+                            next = layer_matrices(l + 1, MATRIX_Q, 3);
 
-    const bool is_last = l == r->config->n_layers - 1;
-
-    op->gated(r, &b->h, &gate, &up, &b->xn, n); // [n, d_ff]
-    op->linear(r, down, 1, &b->h, n);           // [n, d_model]
-    op->add(r, b->x, b->y, &w->ff_post_norm, &b->xn, is_last ? NULL : &w[1].attn_norm, n);
+    quip_status status = observe(f, gate_up, BUF_XN, f->rows.n);
+    if (!status)
+        status = b->gated(d, l, down, &f->rows);
+    if (!status)
+        status = linear(f, BUF_Y, down, BUF_H, next);
+    if (!status)
+        status = b->add(d, &w->ff_post_norm, is_last ? NULL : &w[1].attn_norm, f->rows.n);
+    return status;
 }
 
-/* The logits that follow n rows of x, from row `row` on. */
-static void project(struct run *r, int row, int n)
+/* The rows with is_output, behind the batch in device->rows unless they are all rows or none. */
+static struct rows find_outputs(struct device *d, const struct rows *rows)
 {
-    struct buffers *b = &r->buffers;
-    const float *x = b->x + (size_t)row * (size_t)r->config->d_model;
-    r->ops->norm(r, &b->xn, x, &r->weights->final_norm, n); // [n, d_model]
-    r->ops->logits(r, b->logits, &b->xn, n);                // [n, vocab_size]
+    struct rows outputs = { .row = rows->row };
+    for (int i = 0; i < rows->n; i++)
+        outputs.n += rows->row[i].is_output;
+    if (outputs.n == 0 || outputs.n == rows->n)
+        return outputs;
+    struct row *kept = d->rows + d->capacity.n_rows;
+    outputs.row = kept;
+    for (int i = 0; i < rows->n; i++)
+        if (rows->row[i].is_output)
+            *kept++ = rows->row[i];
+    return outputs;
 }
 
-/* Show the logits of all n tokens, and leave the last ones in the first row. */
-static bool project_all(struct run *r, int n, quip_on_logits *on_logits, void *user,
-                        atomic_bool *cancelled)
+quip_status qp_forward(struct device *d, const struct rows *rows, const atomic_bool *cancelled,
+                       const struct observer *observer)
 {
-    const size_t vocab_size = (size_t)r->config->vocab_size;
-    float *logits = r->buffers.logits;
-    for (int i = 0; i < n; i += LOGITS_ROWS) {
-        const int n_rows = n - i < LOGITS_ROWS ? n - i : LOGITS_ROWS;
-        if (atomic_load_explicit(cancelled, memory_order_relaxed))
-            return false;
-        project(r, i, n_rows);
-        for (int j = 0; j < n_rows && on_logits; j++)
-            if (!on_logits(user, r->pos + i + j, logits + (size_t)j * vocab_size))
-                return false;
-        if (i + n_rows == n)
-            memmove(logits, logits + (size_t)(n_rows - 1) * vocab_size,
-                    vocab_size * sizeof *logits);
+    const struct backend *b = d->backend;
+    const int n_layers = d->config->n_layers;
+    assert(rows->n > 0 && rows->n <= d->capacity.n_rows);
+    struct forward f = { .backend = b,
+                         .device = d,
+                         .rows = *rows,
+                         .outputs = find_outputs(d, rows),
+                         .observer = observer };
+
+    quip_status status = b->embed(d, rows);
+    if (!status)
+        status = b->norm(d, &d->weights->layers[0].attn_norm, rows->n);
+    for (int l = 0; l < n_layers && !status; l++) {
+        if (cancelled && atomic_load_explicit(cancelled, memory_order_relaxed))
+            return QUIP_E_CANCELLED;
+        status = attention_half(&f, l);
+        if (!status && f.rows.n > 0)
+            status = feed_forward_half(&f, l);
     }
-    return true;
+    if (!status && f.outputs.n > 0)
+        status = b->keep_outputs(d, &f.outputs);
+    for (int i = 0; i < rows->n && !status; i++)
+        rows->row[i].sequence->pos = rows->row[i].pos + 1;
+    return status;
 }
 
-bool qp_forward(struct run *r, const quip_token *tokens, int n, enum logits_wanted wanted,
-                quip_on_logits *on_logits, void *user, atomic_bool *cancelled)
+quip_status qp_forward_logits(struct device *d, const struct output *outputs, int n,
+                              const struct observer *observer)
 {
-    const int n_layers = r->config->n_layers;
-    int n_rows = n;
-    r->ops->embed(r, r->buffers.x, tokens, n); // [n, d_model]
-    r->ops->norm(r, &r->buffers.xn, r->buffers.x, &r->weights->layers[0].attn_norm, n);
-    for (int l = 0; l < n_layers; l++) {
-        if (atomic_load_explicit(cancelled, memory_order_relaxed))
-            return false;
-        if (l == n_layers - 1 && wanted < LOGITS_EACH)
-            n_rows = wanted == LOGITS_LAST;
-        attention_half(r, l, n, n_rows);
-        if (n_rows > 0)
-            feed_forward_half(r, l, n_rows);
-    }
-    if (wanted == LOGITS_LAST || wanted == LOGITS_EACH)
-        project(r, 0, n_rows);
-    if (wanted == LOGITS_ALL && !project_all(r, n, on_logits, user, cancelled))
-        return false;
-    r->pos += n;
-    return true;
+    const struct backend *b = d->backend;
+    const struct matrix_set head = layer_matrices(d->config->n_layers, MATRIX_Q, 1);
+    const struct forward f = { .backend = b, .device = d, .observer = observer };
+    assert(n > 0 && n <= LOGITS_ROWS);
+    quip_status status = b->load_outputs(d, outputs, n);
+    if (!status)
+        status = b->norm(d, &d->weights->final_norm, n);
+    if (!status)
+        status = observe(&f, head, BUF_XN, n);
+    return status ? status : b->logits(d, n);
 }

@@ -35,31 +35,16 @@ static quip_status check_threads(int n_threads, quip_error *error)
     return QUIP_OK;
 }
 
-quip_status qp_options_check_backend(int32_t backend, quip_error *error)
-{
-    switch (backend) {
-    case QUIP_BACKEND_AUTO:
-    case QUIP_BACKEND_CPU:
-        return qp_cpu_check(error);
-    case QUIP_BACKEND_GPU:
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "the gpu backend is not built into this library; use cpu or auto");
-    default:
-        return qp_fail(error, QUIP_E_ARGUMENT,
-                       "backend is %d; must be 0 (auto), 1 (cpu) or 2 (gpu)", (int)backend);
-    }
-}
-
 quip_status qp_options_check_model(const quip_model_options *o, quip_error *error)
 {
     quip_status status;
     if (!o)
-        return qp_options_check_backend(QUIP_BACKEND_AUTO, error);
+        return qp_backend_check(QUIP_BACKEND_AUTO, error);
     if ((status =
              check_reserved(o->reserved, QP_COUNT(o->reserved), "quip_model_options", error)) ||
         (status = check_threads(o->n_threads, error)))
         return status;
-    return qp_options_check_backend(o->backend, error);
+    return qp_backend_check(o->backend, error);
 }
 
 quip_status qp_options_check_source(const quip_source *source, quip_error *error)

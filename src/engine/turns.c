@@ -137,20 +137,11 @@ quip_status qp_turn_tokens(quip_session *s, quip_role role, const char *text, si
     return status;
 }
 
-void qp_turn_begin_input(quip_session *s)
-{
-    qp_answer_end(s);
-    if (s->start_ns)
-        return;
-    s->result = (quip_result){ .seed = s->options.seed };
-    s->start_ns = qp_now_ns();
-}
-
 quip_status qp_turn_push(quip_session *s, quip_role role, const char *text, size_t n,
                          quip_error *error)
 {
     struct tokens tokens = { 0 };
-    const struct place before = qp_session_place(s);
+    const struct mark before = qp_session_mark(s);
     const bool is_waiting = s->chat && s->chat->system_joiner && role == QUIP_ROLE_SYSTEM;
     if (!s->chat)
         role = QUIP_ROLE_NONE;
@@ -174,7 +165,7 @@ quip_status qp_turn_push(quip_session *s, quip_role role, const char *text, size
 quip_status qp_turn_run(quip_session *s, int max, quip_error *error)
 {
     const uint64_t start_ns = qp_now_ns();
-    const quip_status status = qp_session_feed_some(s, max, error);
+    const quip_status status = qp_session_run(s, max, error);
     s->result.prefill_ns += qp_now_ns() - start_ns;
     return status;
 }
@@ -182,7 +173,7 @@ quip_status qp_turn_run(quip_session *s, int max, quip_error *error)
 quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, size_t n,
                            quip_error *error)
 {
-    const struct place before = qp_session_place(s);
+    const struct mark before = qp_session_mark(s);
     quip_status status = qp_turn_push(s, role, text, n, error);
     if (!status && s->n > before.n)
         status = qp_turn_run(s, s->options.n_context, error);

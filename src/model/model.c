@@ -126,6 +126,8 @@ void qp_model_release(quip_model *m)
 {
     if (!m || atomic_fetch_sub(&m->n_references, 1) != 1)
         return;
+    if (m->device)
+        m->close_device(m->device);
     qp_tokenizer_close(m->tokenizer);
     qp_format_close(&m->format);
     qp_arena_close(&m->arena);

@@ -82,6 +82,10 @@ struct prompts {
     size_t first_text; // before the first turn; 0: none
 };
 
+struct backend;
+struct device;
+typedef void device_close(struct device *device);
+
 struct quip_model {
     atomic_int n_references;    // the caller's, and one a session
     quip_model_options options; // backend is never QUIP_BACKEND_AUTO; name is NULL
@@ -101,6 +105,10 @@ struct quip_model {
     struct bytes chat_text;        // what own_chat points into, each with its NUL
     uint64_t n_parameters;
     char weights_name[16];
+    const struct backend *backend; // that runs it; NULL: the one that the options say
+    /* The device that its sessions share, opened with the first (engine/device.c). */
+    _Atomic(struct device *) device;
+    _Atomic(device_close *) close_device;
     bool has_no_weights; // opened for a plan: matrices have a shape and no rows
 };
 

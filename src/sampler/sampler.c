@@ -1,13 +1,18 @@
-/* sampler.c: only as many logits are put in order as the draw needs. A heap gives up the likeliest
- * first; what cannot be among them is passed over a block at a time. */
+/* sampler.c: logits -> one token.
+ * In:  logits, which tokens are allowed, the options, a seed and the number of the draw.
+ * Out: a token. The same input gives the same token, on every machine.
+ *
+ * Only as many logits are sorted as the draw needs: a heap yields the likeliest first, and logits
+ * that cannot be among them are skipped a block at a time. */
 #include "sampler/sampler.h"
 
 #include "cpu/kernels.h"
 
+#include <assert.h>
 #include <math.h>
 
 enum {
-    BLOCK = 64,    // logits that are passed over together
+    BLOCK = 64,    // logits that are skipped together
     WEIGHTS = 1024 // logits whose weights are added as floats
 };
 
@@ -16,48 +21,41 @@ enum {
 #define FIRST_DEPTH 4.0f
 #define LAST_DEPTH 32.0f
 
-void qp_sampler_take(struct sampler *s, struct arena *a, int vocab_size)
+/* ---- random numbers ---- */
+
+/* One block of Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1,
+ * 2, 3", 2011. The constants are the paper's. */
+static void philox(uint32_t counter[4], uint32_t key0, uint32_t key1)
 {
-    if (s->temperature == 0 || s->top_k == 1)
-        return;
-    const bool is_limited = s->top_k > 0 && s->top_k < vocab_size;
-    const int n = is_limited ? s->top_k : vocab_size;
-    s->candidates = qp_arena_alloc(a, (size_t)n * sizeof *s->candidates);
-    s->sum_exp = qp_kernels_for(qp_cpu_features()).sum_exp;
+    for (int round = 0; round < 10; round++) {
+        const uint64_t a = (uint64_t)0xD2511F53u * counter[0],
+                       b = (uint64_t)0xCD9E8D57u * counter[2];
+        const uint32_t next[4] = { (uint32_t)(b >> 32) ^ counter[1] ^ key0, (uint32_t)b,
+                                   (uint32_t)(a >> 32) ^ counter[3] ^ key1, (uint32_t)a };
+        for (int i = 0; i < 4; i++)
+            counter[i] = next[i];
+        key0 += 0x9E3779B9u;
+        key1 += 0xBB67AE85u;
+    }
 }
 
-/* SplitMix64 (Steele, Lea, Flood 2014) spreads a seed over the state. */
-static uint64_t split_mix(uint64_t *x)
+void qp_random_block(uint64_t seed, uint64_t index, uint32_t block[4])
 {
-    uint64_t z = *x += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
+    block[0] = (uint32_t)index;
+    block[1] = (uint32_t)(index >> 32);
+    block[2] = block[3] = 0;
+    philox(block, (uint32_t)seed, (uint32_t)(seed >> 32));
 }
 
-void qp_sampler_seed(struct sampler *s, uint64_t seed)
+double qp_random_uniform(uint64_t seed, uint64_t index)
 {
-    for (int i = 0; i < 4; i++)
-        s->state[i] = split_mix(&seed);
+    uint32_t block[4];
+    qp_random_block(seed, index, block);
+    const uint64_t bits = (uint64_t)block[1] << 32 | block[0];
+    return (double)(bits >> 11) * 0x1p-53;
 }
 
-static uint64_t rotate_left(uint64_t x, int k)
-{
-    return x << k | x >> (64 - k);
-}
-
-/* A number in [0, 1): the high 53 bits of xoshiro256** (Blackman and Vigna 2018). */
-static double uniform(uint64_t s[4])
-{
-    uint64_t result = rotate_left(s[1] * 5, 7) * 9, t = s[1] << 17;
-    s[2] ^= s[0];
-    s[3] ^= s[1];
-    s[1] ^= s[2];
-    s[0] ^= s[3];
-    s[2] ^= t;
-    s[3] = rotate_left(s[3], 45);
-    return (double)(result >> 11) * 0x1p-53;
-}
+/* ---- the likeliest ---- */
 
 /* Whether one of a block of logits is above the bar; a loop that compilers make vectors of. */
 static bool is_any_above(const float logits[BLOCK], float bar)
@@ -223,49 +221,87 @@ static double total_weight(const struct sampler *s, const float *logits, int n, 
         total += s->sum_exp(logits + i, max, factor, step);
     }
     for (int j = 0; j < 16; j++)
-        tail[j] = i + j < n ? logits[i + j] : NAN; // which weighs nothing
+        tail[j] = i + j < n ? logits[i + j] : NAN; // whose weight is 0
     return total + s->sum_exp(tail, max, factor, 16);
 }
 
-quip_token qp_sample(struct sampler *s, const float *logits, int vocab_size)
+static bool is_allowed(const uint32_t *allowed, int token)
 {
-    if (!s->candidates)
-        return likeliest(logits, vocab_size);
+    return !allowed || allowed[token / 32] >> (token % 32) & 1;
+}
 
-    const float max = logits[likeliest(logits, vocab_size)], factor = 1.0f / s->temperature;
-    const bool is_limited = s->top_k > 0 && s->top_k < vocab_size;
-    const int k = is_limited ? s->top_k : vocab_size;
-    struct ranking r = { .logits = logits,
-                         .vocab_size = vocab_size,
-                         .at = s->candidates,
-                         .bar = INFINITY,
-                         .max = max,
-                         .temperature = s->temperature };
+/* A token that may not come is infinitely unlikely. */
+static void apply_mask(float *logits, int vocab_size, const uint32_t *allowed)
+{
+    for (int i = 0; i < vocab_size; i += 32)
+        for (int j = i; allowed[i / 32] != UINT32_MAX && j < i + 32 && j < vocab_size; j++)
+            if (!is_allowed(allowed, j))
+                logits[j] = -INFINITY;
+}
+
+/* `token`, unless no logit of an allowed token is a number above -inf: then the first of these. */
+static quip_token allowed_token(const uint32_t *allowed, int vocab_size, quip_token token)
+{
+    if (is_allowed(allowed, token))
+        return token;
+    for (int i = 0; i < vocab_size; i++)
+        if (is_allowed(allowed, i))
+            return i;
+    return token;
+}
+
+/* Draw number draw->index from the tokens in the order of `r`. */
+static quip_token draw_token(const struct sampler *s, const struct draw *draw, struct ranking *r)
+{
+    const struct sampling *o = draw->sampling;
+    const float factor = 1.0f / o->temperature;
+    const bool is_limited = o->top_k > 0 && o->top_k < r->vocab_size;
+    const int k = is_limited ? o->top_k : r->vocab_size;
     double total = 0;
     if (is_limited) {
-        gather_top_k(&r, k);
+        gather_top_k(r, k);
         for (int i = 0; i < k; i++)
-            total += qp_exp((ranked(&r, i).logit - max) * factor);
+            total += qp_exp((ranked(r, i).logit - r->max) * factor);
     } else {
-        total = total_weight(s, logits, vocab_size, max, factor);
+        total = total_weight(s, r->logits, r->vocab_size, r->max, factor);
     }
 
-    /* Nothing to weigh: the best is infinite, or infinitely better at such a temperature. */
+    /* No weights: the best is infinite, or infinitely better at such a temperature. */
     if (!(total > 0))
-        return ranked(&r, 0).id;
+        return ranked(r, 0).id;
 
     /* top_p keeps the shortest run, best first, whose sum reaches p; then draw from it. */
     double kept = total;
-    if (s->top_p < 1) {
+    if (o->top_p > 0 && o->top_p < 1) {
         kept = 0;
-        for (int i = 0; i < k && kept < s->top_p * total; i++)
-            kept += qp_exp((ranked(&r, i).logit - max) * factor);
+        for (int i = 0; i < k && kept < o->top_p * total; i++)
+            kept += qp_exp((ranked(r, i).logit - r->max) * factor);
     }
-    double left = uniform(s->state) * kept;
-    quip_token last = ranked(&r, 0).id;
+    double left = qp_random_uniform(draw->seed, draw->index) * kept;
+    quip_token last = ranked(r, 0).id;
     for (int i = 0; i < k && left >= 0; i++) {
-        last = ranked(&r, i).id;
-        left -= qp_exp((ranked(&r, i).logit - max) * factor);
+        last = ranked(r, i).id;
+        left -= qp_exp((ranked(r, i).logit - r->max) * factor);
     }
     return last;
+}
+
+quip_token qp_sample(const struct sampler *s, const struct draw *draw, float *logits,
+                     int vocab_size)
+{
+    const struct sampling *o = draw->sampling;
+    assert(vocab_size > 0 && o->temperature >= 0 && o->top_k >= 0);
+    if (draw->allowed)
+        apply_mask(logits, vocab_size, draw->allowed);
+    quip_token token = likeliest(logits, vocab_size);
+    if (o->temperature > 0 && o->top_k != 1) {
+        struct ranking r = { .logits = logits,
+                             .vocab_size = vocab_size,
+                             .at = s->candidates,
+                             .bar = INFINITY,
+                             .max = logits[token],
+                             .temperature = o->temperature };
+        token = draw_token(s, draw, &r);
+    }
+    return allowed_token(draw->allowed, vocab_size, token);
 }

@@ -1,27 +1,47 @@
-/* sampler.h: logits -> one token. The order is the original's: top_k, then temperature over the
+/* sampler.h: logits -> one token. The order is MediaPipe's: top_k, then temperature over the
  * survivors, then top_p with the token that crosses it. */
 #ifndef QP_SAMPLER_H
 #define QP_SAMPLER_H
 
 #include "base/base.h"
 
+/* The options that decide how a token is drawn. */
+struct sampling {
+    float temperature; // 0: greedy
+    int top_k;         // 0: no limit; 1: greedy
+    float top_p;       // 0 or 1: no limit
+};
+
+/* How the token after a row of logits is drawn. The random number is a function of seed and index,
+ * where the index is the number of tokens before the one that is drawn: nothing has to be saved or
+ * restored when a session is rewound, copied or continued elsewhere. */
+struct draw {
+    const struct sampling *sampling;
+    uint64_t seed, index;
+    quip_token guess; // the next draw counts only if this one is `guess`; -1: it counts anyway
+    const uint32_t *allowed; // bit t % 32 of word t / 32: token t may come, at least one may; NULL:
+                             // all may
+};
+
 struct candidate {
     float logit;
     quip_token id;
 };
+
+/* What drawing needs beside that. */
 struct sampler {
-    float temperature;            // 0: greedy
-    int top_k;                    // 0: no limit
-    float top_p;                  // 1: no limit
-    uint64_t state[4];            // random generator
-    struct candidate *candidates; // [top_k], or [vocab_size] without a limit; NULL when greedy
-    float (*sum_exp)(const float *x, float max, float factor, int n); // of the kernels
+    struct candidate *candidates; // [vocab_size] scratch
+    /* Sum of exp((x[i] - max) * factor), a NaN counting 0, n a multiple of 16 (cpu/kernels.h). */
+    float (*sum_exp)(const float *x, float max, float factor, int n);
 };
 
-/* Take what sampling needs from the arena; greedy needs nothing. */
-void qp_sampler_take(struct sampler *s, struct arena *a, int vocab_size);
-void qp_sampler_seed(struct sampler *s, uint64_t seed);
-/* The next token. Ties go to the lower id. */
-quip_token qp_sample(struct sampler *s, const float *logits, int vocab_size);
+/* The next token. Ties go to the lower id. With draw->allowed it changes the logits. */
+quip_token qp_sample(const struct sampler *s, const struct draw *draw, float *logits,
+                     int vocab_size);
+
+/* Block number `index` of the generator with this seed: Philox4x32-10. */
+void qp_random_block(uint64_t seed, uint64_t index, uint32_t block[4]);
+/* A number in [0, 1) made of the first 53 bits of it. */
+double qp_random_uniform(uint64_t seed, uint64_t index);
 
 #endif

@@ -2,7 +2,7 @@
  */
 #include "quip_web.h"
 
-#include "cpu/cpu_impl.h"
+#include "cpu/kernels.h"
 #include "engine/engine.h"
 
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 
 struct web_session {
     quip_session *session;
-    struct place before; // the last append
+    struct mark before; // the last append
 };
 
 static quip_error last_error;
@@ -175,7 +175,7 @@ struct web_session *quip_web_session_open(quip_model *model,
         quip_web_session_close(s);
         return NULL;
     }
-    s->before = qp_session_place(s->session);
+    s->before = qp_session_mark(s->session);
     return s;
 }
 
@@ -193,7 +193,7 @@ struct web_session *quip_web_session_clone(const struct web_session *s)
         free(copy);
         return NULL;
     }
-    copy->before = qp_session_place(copy->session);
+    copy->before = qp_session_mark(copy->session);
     return copy;
 }
 
@@ -201,7 +201,7 @@ int32_t quip_web_session_rewind(struct web_session *s, int32_t position)
 {
     const quip_status status = quip_session_rewind(s->session, position, &last_error);
     if (!status)
-        s->before = qp_session_place(s->session);
+        s->before = qp_session_mark(s->session);
     return status;
 }
 
@@ -217,7 +217,7 @@ int32_t quip_web_session_n_context(const struct web_session *s)
 
 int32_t quip_web_session_n_threads(const struct web_session *s)
 {
-    return qp_pool_n_threads(cpu(&s->session->run)->pool);
+    return qp_session_n_threads(s->session);
 }
 
 int32_t quip_web_session_set_adapter(struct web_session *s, quip_adapter *adapter, float scale)
@@ -232,7 +232,7 @@ void *quip_web_session_cancel_flag(struct web_session *s)
 
 int32_t quip_web_append(struct web_session *s, int32_t role, const char *text, size_t n)
 {
-    s->before = qp_session_place(s->session);
+    s->before = qp_session_mark(s->session);
     return quip_session_append(s->session, (quip_role)role, text, n, &last_error);
 }
 
@@ -241,21 +241,21 @@ int32_t quip_web_append_begin(struct web_session *s, int32_t role, const char *t
     quip_session *session = s->session;
     if (role < QUIP_ROLE_NONE || role > QUIP_ROLE_SYSTEM)
         return qp_fail(&last_error, QUIP_E_ARGUMENT, "role is %d; possible is 0 to 3", role);
-    s->before = qp_session_place(session);
-    qp_turn_begin_input(session);
+    s->before = qp_session_mark(session);
+    qp_answer_begin_input(session);
     const quip_status status = qp_turn_push(session, (quip_role)role, text, n, &last_error);
-    return status ? status : session->n - session->run.pos;
+    return status ? status : session->n - session->sequence->pos;
 }
 
 int32_t quip_web_append_step(struct web_session *s, int32_t n_tokens)
 {
     quip_session *session = s->session;
-    if (session->n == session->run.pos)
+    if (session->n == session->sequence->pos)
         return 0;
     const quip_status status = qp_turn_run(session, n_tokens > 0 ? n_tokens : 1, &last_error);
     if (status)
         qp_session_return(session, &s->before);
-    return status ? status : session->n - session->run.pos;
+    return status ? status : session->n - session->sequence->pos;
 }
 
 void quip_web_append_undo(struct web_session *s)

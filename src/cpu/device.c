@@ -1,0 +1,311 @@
+/* device.c: the CPU backend: its memory, and its table.
+ * In:  a model, and the capacity that its sessions ask for.
+ * Out: a device: buffers of a batch, scratch of each thread, tables of positions, and a pool.
+ *
+ * Memory is in three arenas, which grow with the rows of a batch, with the longest context and with
+ * the largest rank of an adapter. Each is laid out by one function, which first measures and then
+ * allocates. */
+#include "cpu/cpu.h"
+#include "cpu/cpu_impl.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+/* ---- layout ---- */
+
+void *qp_cpu_alloc(struct arena *a, size_t n, size_t m, size_t size)
+{
+    if (!qp_mul_size(n, m, &n) || !qp_mul_size(n, size, &n))
+        n = SIZE_MAX; // which no arena can be opened with
+    return qp_arena_alloc(a, n);
+}
+
+/* Activations for products with this model's kinds of weights. */
+static struct act alloc_act(const struct weights *w, struct arena *a, int n_cols, int n_rows)
+{
+    struct act act = { .n_cols = n_cols };
+    const size_t n = (size_t)n_rows, padded = qp_round_up((size_t)n_cols, ACT_BLOCK);
+    act.q_stride = padded;
+    act.n_blocks = (int)(padded / ACT_BLOCK);
+    if (w->has_float)
+        act.f32 = qp_cpu_alloc(a, n, (size_t)n_cols, sizeof *act.f32);
+    if (w->has_integer) {
+        act.q = qp_cpu_alloc(a, n, padded, sizeof *act.q);
+        act.scales = qp_cpu_alloc(a, n, (size_t)act.n_blocks, sizeof *act.scales);
+        act.offsets = qp_cpu_alloc(a, n, (size_t)act.n_blocks, sizeof *act.offsets);
+    }
+    return act;
+}
+
+/* The softmax state of n rows. */
+static struct attention_part alloc_attention_part(struct arena *a, size_t n, int head_dim)
+{
+    return (struct attention_part){ .m = qp_cpu_alloc(a, n, 1, sizeof(float)),
+                                    .l = qp_cpu_alloc(a, n, 1, sizeof(float)),
+                                    .o = qp_cpu_alloc(a, n, (size_t)head_dim, sizeof(float)) };
+}
+
+static int max_int(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+static struct worker_scratch alloc_scratch(const struct cpu_device *d, struct arena *a)
+{
+    const struct config *c = d->base.config;
+    const int q_width = c->n_heads * c->head_dim;
+    const int widest = max_int(c->d_ff, max_int(c->d_model, q_width));
+    struct worker_scratch s = {
+        .tile = qp_arena_alloc(a, d->k.tile_bytes(widest)),
+        .tile_gate = qp_arena_alloc(a, d->k.tile_bytes(c->d_model)),
+        .gate = qp_cpu_alloc(a, TASK_ROWS, TILE_ROWS, sizeof(float)),
+        .up = qp_cpu_alloc(a, TASK_ROWS, TILE_ROWS, sizeof(float)),
+        .row = qp_cpu_alloc(a, 1, (size_t)widest, sizeof(float)),
+    };
+    if (d->kv.is_int8) {
+        s.int8_attention = qp_arena_alloc(a, sizeof *s.int8_attention);
+        s.sum = alloc_attention_part(a, ATTENTION_MAX_ROWS, c->head_dim);
+        s.part = alloc_attention_part(a, ATTENTION_MAX_ROWS, c->head_dim);
+    } else {
+        s.attention = qp_cpu_alloc(a, 1, qp_attention_scratch(c->head_dim, ATTENTION_MAX_ROWS),
+                                   sizeof(float));
+    }
+    return s;
+}
+
+static void alloc_rows(struct row_memory *m, const struct cpu_device *d, int n_rows)
+{
+    const struct config *c = d->base.config;
+    const struct weights *w = d->base.weights;
+    struct arena *a = &m->arena;
+    const size_t n = (size_t)n_rows, d_model = (size_t)c->d_model;
+    const size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
+    const size_t kv_width = (size_t)c->n_kv_heads * (size_t)c->head_dim;
+
+    m->x = qp_cpu_alloc(a, n, d_model, sizeof(float));
+    m->q = qp_cpu_alloc(a, n, q_width > d_model ? q_width : d_model, sizeof(float));
+    m->y = m->q; // Q is read for the last time before Y is written
+    m->k = qp_cpu_alloc(a, n, kv_width, sizeof(float));
+    m->v = qp_cpu_alloc(a, n, kv_width, sizeof(float));
+    m->xn = alloc_act(w, a, c->d_model, n_rows);
+    m->att = alloc_act(w, a, (int)q_width, n_rows);
+    m->h = alloc_act(w, a, c->d_ff, n_rows);
+    m->logits = qp_cpu_alloc(a, LOGITS_ROWS, (size_t)c->vocab_size, sizeof(float));
+    m->candidates = qp_cpu_alloc(a, 1, (size_t)c->vocab_size, sizeof *m->candidates);
+    m->groups = qp_cpu_alloc(a, n, 1, sizeof *m->groups);
+    m->adapters = qp_cpu_alloc(a, n, 1, sizeof *m->adapters);
+    if (d->kv.is_int8) {
+        const size_t rows = n * (size_t)c->n_heads;
+        const size_t padded = qp_round_up((size_t)c->head_dim, ACT_BLOCK);
+        m->queries = (struct query_rows){
+            .q = qp_cpu_alloc(a, rows, padded, 1),
+            .scales = qp_cpu_alloc(a, rows, padded / ACT_BLOCK, sizeof(float)),
+            .offsets = qp_cpu_alloc(a, rows, padded / ACT_BLOCK, sizeof(int32_t)),
+            .max_rows = n,
+        };
+    }
+    m->scratch = qp_cpu_alloc(a, (size_t)d->n_threads, 1, sizeof *m->scratch);
+    for (int i = 0; i < d->n_threads; i++) {
+        const struct worker_scratch scratch = alloc_scratch(d, a);
+        if (m->scratch)
+            m->scratch[i] = scratch;
+    }
+}
+
+static void alloc_positions(struct position_memory *m, const struct cpu_device *d, int n_context)
+{
+    const struct config *c = d->base.config;
+    struct arena *a = &m->arena;
+    const size_t n = (size_t)n_context, half = (size_t)c->rope_dim / 2;
+    m->n_context = n_context;
+    m->n_filled = 0;
+    m->rope_cos = qp_cpu_alloc(a, 2 * n, half, sizeof(float));
+    m->rope_sin = qp_cpu_alloc(a, 2 * n, half, sizeof(float));
+    if (c->has_alibi)
+        m->alibi = qp_cpu_alloc(a, (size_t)c->n_heads, qp_round_up(n, KV_BLOCK), sizeof(float));
+    if (d->kv.is_int8)
+        m->parts =
+            alloc_attention_part(a, (n + KV_SPAN - 1) / KV_SPAN * (size_t)c->n_heads, c->head_dim);
+}
+
+static void alloc_adapters(struct adapter_memory *m, const struct cpu_device *d, int n_rows,
+                           int max_rank)
+{
+    for (int i = 0; i < MAX_PRODUCTS && max_rank > 0; i++)
+        m->u[i] = alloc_act(d->base.weights, &m->arena, max_rank, n_rows);
+    if (max_rank > 0)
+        m->sums = qp_cpu_alloc(&m->arena, (size_t)d->n_threads, (size_t)TASK_ROWS * TILE_ROWS,
+                               sizeof(float));
+}
+
+/* ---- grow ---- */
+
+static quip_status grow_rows(struct cpu_device *d, int n_rows, quip_error *error)
+{
+    struct row_memory measured = { 0 }, m = { 0 };
+    alloc_rows(&measured, d, n_rows);
+    const quip_status status =
+        qp_arena_open(&m.arena, measured.arena.used, "the buffers of a batch", error);
+    if (status)
+        return status;
+    alloc_rows(&m, d, n_rows);
+    qp_arena_close(&d->mem.arena);
+    d->mem = m;
+    d->base.capacity.n_rows = n_rows;
+    return QUIP_OK;
+}
+
+static quip_status grow_positions(struct cpu_device *d, int n_context, quip_error *error)
+{
+    struct position_memory measured = { 0 }, m = { 0 };
+    alloc_positions(&measured, d, n_context);
+    const quip_status status =
+        qp_arena_open(&m.arena, measured.arena.used, "the tables of positions", error);
+    if (status)
+        return status;
+    alloc_positions(&m, d, n_context);
+    qp_arena_close(&d->positions.arena);
+    d->positions = m;
+    d->base.capacity.n_context = n_context;
+    return QUIP_OK;
+}
+
+static quip_status grow_adapters(struct cpu_device *d, int n_rows, int max_rank, quip_error *error)
+{
+    struct adapter_memory measured = { 0 }, m = { 0 };
+    alloc_adapters(&measured, d, n_rows, max_rank);
+    const quip_status status =
+        qp_arena_open(&m.arena, measured.arena.used, "the buffers of adapters", error);
+    if (status)
+        return status;
+    alloc_adapters(&m, d, n_rows, max_rank);
+    qp_arena_close(&d->adapters.arena);
+    d->adapters = m;
+    d->base.capacity.max_rank = max_rank;
+    return QUIP_OK;
+}
+
+static quip_status cpu_reserve(struct device *device, const struct capacity *want,
+                               quip_error *error)
+{
+    struct cpu_device *d = cpu_of(device);
+    const struct capacity has = device->capacity;
+    const int n_rows = max_int(has.n_rows, want->n_rows);
+    const int max_rank = max_int(has.max_rank, want->max_rank);
+    quip_status status = QUIP_OK;
+    if (max_rank > 0 && (max_rank > has.max_rank || n_rows > has.n_rows))
+        status = grow_adapters(d, n_rows, max_rank, error);
+    if (!status && want->n_context > has.n_context)
+        status = grow_positions(d, want->n_context, error);
+    if (!status && n_rows > has.n_rows)
+        status = grow_rows(d, n_rows, error);
+    return status;
+}
+
+/* ---- open, close, plan ---- */
+
+/* Everything of a device that needs no memory of its own. */
+static void describe_device(struct cpu_device *d, const quip_model *model, int n_threads)
+{
+    d->base.backend = &qp_cpu_backend;
+    d->base.config = &model->config;
+    d->base.weights = &model->weights;
+    d->k = qp_kernels_for(qp_cpu_features());
+    d->n_threads = n_threads;
+    qp_kv_layout(&d->kv, &d->k, &model->config, model->weights.has_integer);
+}
+
+static quip_status cpu_check(quip_error *error)
+{
+    if (!qp_relaxed_dot_is_right())
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "this WebAssembly engine computes relaxed dot products in another way than "
+                       "this build requires; use the simd build");
+    return QUIP_OK;
+}
+
+static quip_status cpu_open(struct device **device, const quip_model *model,
+                            const struct device_options *options, quip_error *error)
+{
+    struct cpu_device *d = qp_alloc_pages(sizeof *d);
+    *device = NULL;
+    if (!d)
+        return qp_fail_memory(error, "a device", sizeof *d);
+    const quip_status status =
+        qp_pool_open(&d->pool, options->n_threads, options->is_background, error);
+    if (status) {
+        qp_free_pages(d, sizeof *d);
+        return status;
+    }
+    describe_device(d, model, qp_pool_n_threads(d->pool));
+    *device = &d->base;
+    return QUIP_OK;
+}
+
+static void cpu_close(struct device *device)
+{
+    struct cpu_device *d = cpu_of(device);
+    qp_pool_close(d->pool);
+    qp_arena_close(&d->mem.arena);
+    qp_arena_close(&d->positions.arena);
+    qp_arena_close(&d->adapters.arena);
+    qp_free_pages(d, sizeof *d);
+}
+
+static void cpu_plan(struct device_plan *plan, const quip_model *model,
+                     const struct device_options *options, const struct capacity *capacity)
+{
+    struct cpu_device d = { 0 };
+    struct cpu_sequence s = { .base = { .n_context = capacity->n_context } };
+    struct arena measured = { 0 };
+    describe_device(&d, model, options->n_threads);
+    alloc_rows(&d.mem, &d, capacity->n_rows);
+    alloc_positions(&d.positions, &d, capacity->n_context);
+    alloc_adapters(&d.adapters, &d, capacity->n_rows, capacity->max_rank);
+    plan->kv_bytes = qp_kv_alloc(&s, &d.kv, &model->config, &measured);
+    plan->sequence_bytes = measured.used - plan->kv_bytes + sizeof s +
+                           SEQUENCE_OUTPUTS * (size_t)model->config.d_model * sizeof(float);
+    plan->device_bytes =
+        sizeof d + d.mem.arena.used + d.positions.arena.used + d.adapters.arena.used;
+}
+
+static int cpu_n_threads(const struct device *device)
+{
+    return ((const struct cpu_device *)device)->n_threads;
+}
+
+const struct backend qp_cpu_backend = {
+    .name = "cpu",
+    .check = cpu_check,
+    .open = cpu_open,
+    .close = cpu_close,
+    .reserve = cpu_reserve,
+    .plan = cpu_plan,
+    .n_threads = cpu_n_threads,
+    .sequence_open = qp_cpu_sequence_open,
+    .sequence_close = qp_cpu_sequence_close,
+    .sequence_copy = qp_cpu_sequence_copy,
+    .sequence_rewind = qp_cpu_sequence_rewind,
+    .sequence_reserve_outputs = qp_cpu_sequence_reserve_outputs,
+    .sequence_export = qp_cpu_sequence_export,
+    .sequence_import = qp_cpu_sequence_import,
+    .adapter_open = qp_cpu_adapter_open,
+    .adapter_close = qp_cpu_adapter_close,
+    .begin = qp_cpu_begin,
+    .embed = qp_cpu_embed,
+    .norm = qp_cpu_norm,
+    .add = qp_cpu_add,
+    .linear = qp_cpu_linear,
+    .rope_append = qp_cpu_rope_append,
+    .keep_rows = qp_cpu_keep_rows,
+    .attend = qp_cpu_attend,
+    .gated = qp_cpu_gated,
+    .keep_outputs = qp_cpu_keep_outputs,
+    .load_outputs = qp_cpu_load_outputs,
+    .logits = qp_cpu_logits,
+    .sample = qp_cpu_sample,
+    .submit = qp_cpu_submit,
+    .poll = qp_cpu_poll,
+    .read_tokens = qp_cpu_read_tokens,
+    .read = qp_cpu_read,
+};

@@ -1,0 +1,208 @@
+/* backend.h: everything that the engine asks of a backend. This page is all one needs to write one.
+ *
+ * A backend runs the forward pass of a model: cpu/ does it with threads and SIMD kernels. It is a
+ * table of functions (struct backend), listed in engine/device.c. Two structs begin with a part
+ * that the engine reads, and go on with what the backend needs: struct device    the model's
+ * weights as the backend wants them, scratch memory, threads or a queue; one per open model, shared
+ * by its sessions struct sequence  the KV cache of one session, its position and its adapter
+ *
+ * forward.c describes a batch of rows with about ten operations on the buffers below. An operation
+ * may run at once (CPU) or be recorded to run after submit (GPU). It returns QUIP_OK, or a status
+ * whose sentence is in device->error. The engine calls a device from one thread at a time: device.c
+ * hands out turns.
+ *
+ * tests/support/reference_backend.c is a second backend in a few hundred lines of plain C. */
+#ifndef QP_BACKEND_H
+#define QP_BACKEND_H
+
+#include "model/adapter.h"
+#include "sampler/sampler.h"
+
+/* ---- buffers: rows of floats, or what the backend makes of them ---- */
+
+enum buffer {
+    BUF_X,     // [n, d_model] the residual stream
+    BUF_XN,    // [n, d_model] its norm, the input of a product
+    BUF_Y,     // [n, d_model] the output of half a layer
+    BUF_Q,     // [n, n_heads * head_dim]
+    BUF_K,     // [n, n_kv_heads * head_dim]
+    BUF_V,     // [n, n_kv_heads * head_dim]
+    BUF_ATT,   // [n, n_heads * head_dim] the output of attention
+    BUF_H,     // [n, d_ff] act(gate) * up
+    BUF_LOGITS // [n, vocab_size], n <= LOGITS_ROWS
+};
+
+#define LOGITS_ROWS 16     // outputs whose logits are computed together
+#define SEQUENCE_OUTPUTS 8 // outputs that a sequence keeps: one token and the guesses after it
+
+/* ---- rows ---- */
+
+/* One token of a batch. */
+struct row {
+    struct sequence *sequence;
+    int pos;                // position of the token in its sequence
+    int visible_end;        // it attends to positions before this one; pos + 1 in causal text
+    quip_token token;       // its embedding is a row of the embedding matrix,
+    const float *embedding; // or this one, [d_model], unless it is NULL
+    bool is_output;         // its output is kept (keep_outputs)
+};
+
+/* The rows of one forward pass. Rows of one sequence are consecutive, with ascending positions. */
+struct rows {
+    const struct row *row; // [n]
+    int n;                 // 1 to capacity.n_rows
+};
+
+/* One of the outputs that a sequence keeps: the `index`-th of its rows with is_output in the last
+ * forward pass that had any. */
+struct output {
+    struct sequence *sequence;
+    int index;
+};
+
+/* Matrices first, first + 1, ... of layer l, n of them. l == n_layers is the head, alone. */
+struct matrix_set {
+    int l;
+    enum layer_matrix first;
+    int n;
+};
+
+/* ---- what the engine reads of a device and a sequence ---- */
+
+/* Sizes that a device has scratch memory for. */
+struct capacity {
+    int n_rows;    // rows of a batch
+    int n_context; // positions of its longest sequence
+    int max_rank;  // of the adapters in use; 0: none
+};
+
+struct device {
+    const struct backend *backend;
+    const struct config *config;
+    const struct weights *weights;
+    struct capacity capacity;
+    quip_error error; // of the last operation that failed
+    /* The engine's own: */
+    struct turns *turns;
+    struct row *rows; // [2 * capacity.n_rows]: a batch, and then those of its rows that are outputs
+    int process;      // that opened it: threads do not survive a fork
+};
+
+struct sequence {
+    struct device *device;
+    int n_context;                        // positions it can hold
+    int pos;                              // positions [0, pos) are in the KV cache
+    const struct device_adapter *adapter; // NULL: none
+    float adapter_scale;
+};
+
+struct device_options {
+    int n_threads;      // at least 1
+    bool is_background; // low priority; see quip_model_options
+};
+
+/* Bytes that a device and one sequence of it allocate. */
+struct device_plan {
+    size_t device_bytes;
+    size_t kv_bytes, sequence_bytes; // keys and values; everything else
+};
+
+/* Where sequence_export writes and sequence_import reads. False: it failed. */
+struct stream {
+    bool (*transfer)(void *user, void *bytes, size_t n);
+    void *user;
+};
+
+/* ---- the table ---- */
+
+struct backend {
+    const char *name;
+
+    /* Can it run models on this machine? */
+    quip_status (*check)(quip_error *error);
+    /* Open a device for a model, which outlives it. No batch runs before `reserve`. */
+    quip_status (*open)(struct device **device, const quip_model *model,
+                        const struct device_options *options, quip_error *error);
+    void (*close)(struct device *device);
+    /* Grow scratch to at least this capacity. On failure the device is unchanged. */
+    quip_status (*reserve)(struct device *device, const struct capacity *capacity,
+                           quip_error *error);
+    /* What that would allocate, for a model that may be open without its weights. */
+    void (*plan)(struct device_plan *plan, const quip_model *model,
+                 const struct device_options *options, const struct capacity *capacity);
+    int (*n_threads)(const struct device *device); // 0 if it has none
+
+    /* Open an empty sequence of at most n_context positions. */
+    quip_status (*sequence_open)(struct sequence **sequence, struct device *device, int n_context,
+                                 quip_error *error);
+    void (*sequence_close)(struct sequence *sequence);
+    /* Make `to`, with the same n_context, continue where `from` stands: KV cache, outputs, pos. */
+    void (*sequence_copy)(struct sequence *to, const struct sequence *from);
+    /* Go back to `pos` <= sequence->pos, or to 0 if the ring of a sliding-window layer has lost
+     * what the token at `pos` attends to: then the engine runs the tokens before it again. Up to
+     * PREFILL_CHUNK tokens back nothing is lost. Touches the sequence alone. */
+    void (*sequence_rewind)(struct sequence *sequence, int pos);
+    /* Keep up to n outputs, at least SEQUENCE_OUTPUTS; forgets those kept. */
+    quip_status (*sequence_reserve_outputs)(struct sequence *sequence, int n, quip_error *error);
+    /* Write keys and values in an order that does not depend on the machine; read them into an
+     * empty sequence. Importing what another CPU exported continues with the same bits. */
+    quip_status (*sequence_export)(const struct sequence *sequence, const struct stream *to,
+                                   quip_error *error);
+    quip_status (*sequence_import)(struct sequence *sequence, const struct stream *from,
+                                   quip_error *error);
+
+    /* Pack an adapter for sequence->adapter; its files may be closed afterwards. */
+    quip_status (*adapter_open)(struct device_adapter **packed, struct device *device,
+                                struct adapter *adapter, quip_error *error);
+    void (*adapter_close)(struct device_adapter *packed);
+
+    /* ---- operations; rows is the batch, or its outputs after keep_rows ---- */
+
+    /* A batch begins, on at most n_threads threads (0: no limit). */
+    quip_status (*begin)(struct device *device, int n_threads);
+    /* X = embedding of each row, times config->embed_scale. */
+    quip_status (*embed)(struct device *device, const struct rows *rows);
+    /* XN = norm(X) */
+    quip_status (*norm)(struct device *device, const struct norm_weights *w, int n_rows);
+    /* X += Y, or X += norm(Y) if post_norm has weights; then XN = norm(X) unless next is NULL. */
+    quip_status (*add)(struct device *device, const struct norm_weights *post_norm,
+                       const struct norm_weights *next, int n_rows);
+    /* out, out + 1, ... = in times each matrix of `w`, plus what the adapter of each row's sequence
+     * adds: w x + adapter_scale * b (a x). `next` are the matrices that follow, to prefetch. */
+    quip_status (*linear)(struct device *device, enum buffer out, struct matrix_set w,
+                          enum buffer in, struct matrix_set next, const struct rows *rows);
+    /* Keys and queries of layer l: per-head norms (config->qk_norm) and rotation by position. Then
+     * K and V go into the KV cache of each row's sequence, at its position. */
+    quip_status (*rope_append)(struct device *device, int l, const struct rows *rows);
+    /* Move the rows with is_output to the front of X, XN and Q. `kept` are these rows. */
+    quip_status (*keep_rows)(struct device *device, const struct rows *rows,
+                             const struct rows *kept);
+    /* ATT = attention of each row's query over layer l of its sequence's KV cache. */
+    quip_status (*attend)(struct device *device, int l, const struct rows *rows);
+    /* H = act(gate XN) * (up XN), or act(up XN) if layer l has no gate; with adapters, as linear.
+     */
+    quip_status (*gated)(struct device *device, int l, struct matrix_set next,
+                         const struct rows *rows);
+    /* Keep X of each row as the next output of its sequence, in place of the outputs before. */
+    quip_status (*keep_outputs)(struct device *device, const struct rows *rows);
+    /* X = n kept outputs */
+    quip_status (*load_outputs)(struct device *device, const struct output *outputs, int n);
+    /* LOGITS = head XN, soft-capped by config->logits_cap; n <= LOGITS_ROWS. */
+    quip_status (*logits)(struct device *device, int n);
+    /* Draw a token from each of the first n rows of LOGITS, which may change them. After a draw
+     * that is not its `guess`, those that depend on it are -1. */
+    quip_status (*sample)(struct device *device, const struct draw *draws, int n);
+
+    /* Run what was recorded. */
+    quip_status (*submit)(struct device *device);
+    /* QUIP_OK once it is done, QP_NOT_YET before; with `wait` it returns when it is done. */
+    quip_status (*poll)(struct device *device, bool wait);
+    /* After that: the n tokens that were drawn, or the first n rows of a buffer as floats. */
+    quip_status (*read_tokens)(struct device *device, quip_token *tokens, int n);
+    quip_status (*read)(struct device *device, enum buffer from, float *to, int n);
+};
+
+/* "Ask again later": a status of the engine's own, which no public function returns. */
+#define QP_NOT_YET ((quip_status)1)
+
+#endif

@@ -1,0 +1,30 @@
+/* device.h: the device that the sessions of a model share. */
+#ifndef QP_DEVICE_H
+#define QP_DEVICE_H
+
+#include "base/turns.h"
+#include "engine/forward.h"
+
+/* Check whether `backend`, an enum quip_backend, can run models here. */
+quip_status qp_backend_check(int32_t backend, quip_error *error);
+/* The backend that runs a model. */
+const struct backend *qp_backend_of(const quip_model *model);
+/* How the model's options open its device. */
+struct device_options qp_device_options(const quip_model *model);
+
+/* What one session of n_context tokens needs, with adapters of at most max_rank. */
+struct capacity qp_device_capacity(int n_context, int max_rank);
+
+/* The model's device, with at least this capacity. It belongs to the model. */
+quip_status qp_device_open(struct device **device, quip_model *m, const struct capacity *capacity,
+                           quip_error *error);
+
+/* Wait for a turn on the device; every call of its backend that is not on one sequence alone, and
+ * every batch, is made in a turn. A thread that has a turn does not ask for another. */
+void qp_device_enter(struct device *d, enum turn_kind kind);
+void qp_device_leave(struct device *d);
+
+/* Copy the sentence of an operation that failed; returns `status`. */
+quip_status qp_device_fail(struct device *d, quip_status status, quip_error *error);
+
+#endif
