@@ -135,9 +135,9 @@ static void call_rotate(const struct kernels *k, const struct operands *o)
     k->rotate(o->y, o->x, o->w, o->n / 2);
 }
 
-static void call_weigh(const struct kernels *k, const struct operands *o)
+static void call_axpby(const struct kernels *k, const struct operands *o)
 {
-    k->weigh(o->y, o->is_in_place ? o->y : o->x, 0.3f, o->variant ? o->w : NULL, -1.7f, o->n);
+    k->axpby(o->y, o->is_in_place ? o->y : o->x, 0.3f, o->variant ? o->w : NULL, -1.7f, o->n);
 }
 
 static void call_hadamard(const struct kernels *k, const struct operands *o)
@@ -159,7 +159,7 @@ static const struct vector_kernel vector_kernels[] = {
     { "activate", 8, call_activate }, { "add", 1, call_add },
     { "sum_exp", 2, call_sum_exp },   { "rotate", 1, call_rotate },
     { "soft_cap", 2, call_soft_cap }, { "hadamard", 1, call_hadamard },
-    { "weigh", 2, call_weigh },
+    { "axpby", 2, call_axpby },
 };
 
 static void check_vector(const struct vector_kernel *v, const struct kernels *scalar,

@@ -17,7 +17,7 @@ static void ISA(float_kernels)(struct kernels *k)
     k->layer_norm = ISA(layer_norm);
     k->activate = ISA(activate);
     k->add = ISA(add);
-    k->weigh = ISA(weigh);
+    k->axpby = ISA(axpby);
     k->rotate = ISA(rotate);
     k->hadamard = ISA(hadamard);
     k->soft_cap = ISA(soft_cap);

@@ -180,7 +180,7 @@ struct kernels {
     /* x[i] += y[i] */
     void (*add)(float *x, const float *y, int n);
     /* y[i] = a[i] * ca + b[i] * cb; b NULL: a[i] * ca + 0. y may be a. */
-    void (*weigh)(float *y, const float *a, float ca, const float *b, float cb, int n);
+    void (*axpby)(float *y, const float *a, float ca, const float *b, float cb, int n);
     /* Rotate halves of x[0, 2 * half): (a, b) = (x[i], x[i + half]) becomes
      * (a * cos[i] - b * sin[i], b * cos[i] + a * sin[i]). */
     void (*rotate)(float *x, const float *cos, const float *sin, int half);

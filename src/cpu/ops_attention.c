@@ -377,7 +377,7 @@ static void finish_rows_int8(const struct attend_task *j, const struct int8_rows
         const int head = rows->h * heads + (rows->row + i) % heads;
         float *out = j->floats + ((size_t)t * (size_t)c->n_heads + (size_t)head) * (size_t)head_dim;
         const float *o = sum->o + (size_t)i * (size_t)head_dim;
-        j->d->k.weigh(out, o, 1.0f / sum->l[i], NULL, 0, head_dim);
+        j->d->k.axpby(out, o, 1.0f / sum->l[i], NULL, 0, head_dim);
     }
 }
 

@@ -88,7 +88,7 @@ static void ISA(add)(float *x, const float *y, int n)
     }
 }
 
-static void ISA(weigh)(float *y, const float *a, float ca, const float *b, float cb, int n)
+static void ISA(axpby)(float *y, const float *a, float ca, const float *b, float cb, int n)
 {
     assert(y && a && n > 0);
     for (int i = 0; i < n; i += 16) {

@@ -71,7 +71,7 @@ static void add_scalar(float *x, const float *y, int n)
         x[i] += y[i];
 }
 
-static void weigh_scalar(float *y, const float *a, float ca, const float *b, float cb, int n)
+static void axpby_scalar(float *y, const float *a, float ca, const float *b, float cb, int n)
 {
     for (int i = 0; i < n; i++)
         y[i] = a[i] * ca + (b ? b[i] * cb : 0.0f);
@@ -123,7 +123,7 @@ void qp_vector_kernels_scalar(struct kernels *k)
     k->layer_norm = layer_norm_scalar;
     k->activate = activate_scalar;
     k->add = add_scalar;
-    k->weigh = weigh_scalar;
+    k->axpby = axpby_scalar;
     k->rotate = rotate_scalar;
     k->hadamard = qp_hadamard_few;
     k->soft_cap = soft_cap_scalar;
