@@ -1,6 +1,6 @@
 /* kernels_vector.c: vector and attention kernels of every instruction set that this machine has,
- * against scalar, bit for bit, on random and awkward sizes. Outputs lie between guards; inputs fill
- * their allocations, so that the address sanitizer sees a read past them.
+ * compared with scalar, bit for bit, on random and awkward sizes. Outputs are between guard values.
+ * Inputs fill their allocations, so the address sanitizer reports a read past the end.
  *   kernels_vector [--seed N] [--isa NAME] [--only KERNEL] [--bench]
  * --bench times the same calls instead, and prints the ratio to scalar. */
 #include "cpu/kernels.h"
@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#define GUARD 17 /* floats before and after each output: odd, so that nothing is aligned */
+#define GUARD 17 /* floats before and after each output: odd, so no output is aligned */
 
 static uint64_t seed, random_state;
 static const char *only_isa, *only_kernel;
@@ -48,7 +48,7 @@ static float any_float(void)
     return x;
 }
 
-/* Numbers of a tame size, or among them every kind of float. */
+/* Numbers of moderate size; if is_wild, also every kind of float. */
 static void fill(float *x, size_t n, bool is_wild)
 {
     static const float special[] = { 0.0f,    -0.0f,   INFINITY, -INFINITY, NAN,     1e-40f,
@@ -87,12 +87,12 @@ static void compare(const char *what, const char *isa, int n, const float *want,
     }
 }
 
-/* The operands of a call on vectors: n elements each, `y` between guards. */
+/* The operands of a vector kernel: n elements each, `y` between guards. */
 struct operands {
     float *y, *x, *w, *bias;
     int n;
-    int variant; // which options the call sets
-    bool is_in_place;
+    int variant;     // selects the optional arguments
+    bool is_aliased; // the output is also the first input
 };
 
 struct vector_kernel {
@@ -103,19 +103,19 @@ struct vector_kernel {
 
 static void call_rms_norm(const struct kernels *k, const struct operands *o)
 {
-    k->rms_norm(o->y, o->is_in_place ? o->y : o->x, o->variant & 1 ? NULL : o->w,
+    k->rms_norm(o->y, o->is_aliased ? o->y : o->x, o->variant & 1 ? NULL : o->w,
                 o->variant & 2 ? 1.0f : 0.0f, 1e-6f, o->n);
 }
 
 static void call_layer_norm(const struct kernels *k, const struct operands *o)
 {
-    k->layer_norm(o->y, o->is_in_place ? o->y : o->x, o->w, o->variant ? o->bias : NULL, 1e-5f,
+    k->layer_norm(o->y, o->is_aliased ? o->y : o->x, o->w, o->variant ? o->bias : NULL, 1e-5f,
                   o->n);
 }
 
 static void call_activate(const struct kernels *k, const struct operands *o)
 {
-    k->activate(o->y, o->is_in_place ? o->y : o->x, o->variant & 4 ? o->w : NULL, o->variant & 3,
+    k->activate(o->y, o->is_aliased ? o->y : o->x, o->variant & 4 ? o->w : NULL, o->variant & 3,
                 o->n);
 }
 
@@ -137,7 +137,7 @@ static void call_rotate(const struct kernels *k, const struct operands *o)
 
 static void call_axpby(const struct kernels *k, const struct operands *o)
 {
-    k->axpby(o->y, o->is_in_place ? o->y : o->x, 0.3f, o->variant ? o->w : NULL, -1.7f, o->n);
+    k->axpby(o->y, o->is_aliased ? o->y : o->x, 0.3f, o->variant ? o->w : NULL, -1.7f, o->n);
 }
 
 static void call_hadamard(const struct kernels *k, const struct operands *o)
@@ -166,7 +166,7 @@ static void check_vector(const struct vector_kernel *v, const struct kernels *sc
                          const struct kernels *fast, int n, bool is_wild)
 {
     struct operands o = { .n = n, .variant = random_int(v->n_variants) };
-    o.is_in_place = random_int(2);
+    o.is_aliased = random_int(2);
     o.x = new_floats((size_t)n, is_wild);
     o.w = new_floats((size_t)n, is_wild);
     o.bias = new_floats((size_t)n, is_wild);
@@ -189,8 +189,8 @@ static void check_vector(const struct vector_kernel *v, const struct kernels *sc
 
 /* ---- attention ---- */
 
-/* A task with its memory: positions that no row sees hold NaNs. Blocks lie in order, or in a ring
- * with room for those that are seen. */
+/* A task with its memory. Positions that are not visible to any row hold NaNs. Blocks are in order,
+ * or in a ring with just enough slots for the visible ones. */
 struct attention_case {
     struct attention a;
     float *k, *v;
@@ -209,7 +209,7 @@ static void fill_kv(struct attention_case *c, int begin, int end, bool is_ring)
     const int last = (end - 1) / KV_BLOCK;
     c->a.n_blocks = is_ring ? last - begin / KV_BLOCK + 1 : last + 1;
     const size_t n = (size_t)c->a.n_blocks * KV_BLOCK * head_dim;
-    const size_t n_values = is_ring ? n : (size_t)end * head_dim; // nothing after the last one
+    const size_t n_values = is_ring ? n : (size_t)end * head_dim; // end with the last visible one
     c->k = malloc(n * sizeof(float));
     c->v = malloc(n_values * sizeof(float));
     assert_true(c->k && c->v);
@@ -253,7 +253,7 @@ static struct attention_case *new_attention(int head_dim, int n_rows, int n_head
     fill_kv(c, c->begin[0], c->end[n_rows - 1], window && random_int(2));
     c->a.k = c->k;
     c->a.v = c->v;
-    /* qp_alloc_pages would round up; the sanitizer should see the exact end */
+    /* Not qp_alloc_pages, which rounds up: the sanitizer needs the exact end. */
     size_t n_bytes = qp_attention_scratch(head_dim, n_rows) * sizeof(float);
     c->a.scratch = aligned_alloc(64, qp_round_up(n_bytes, 64));
     assert_non_null(c->a.scratch);
@@ -280,7 +280,7 @@ static void check_attention(const struct kernels *scalar, const struct kernels *
     const int pos = random_int(random_int(2) ? 300 : 70);
     const int window = random_int(3) ? 0 : 1 + random_int(130);
     struct attention_case *c = new_attention(head_dim, n_rows, n_heads, pos, window);
-    for (int r = 0; r < n_rows; r++) { // rows come in any order
+    for (int r = 0; r < n_rows; r++) { // rows may be in any order
         const int other = random_int(n_rows), begin = c->begin[r], end = c->end[r];
         c->begin[r] = c->begin[other];
         c->end[r] = c->end[other];
@@ -291,7 +291,7 @@ static void check_attention(const struct kernels *scalar, const struct kernels *
         c->a.cap = 0.5f + random_float(0.4f);
     if (random_int(4) == 0)
         c->a.bias = c->bias;
-    if (random_int(4) == 0) // scores that make exp underflow, and negative zeros
+    if (random_int(4) == 0) // large scores: exp underflows, and there are negative zeros
         c->a.scale = 100.0f;
     if (random_int(8) == 0)
         memset(c->q_data, 0x80, sizeof(float) * (size_t)n_rows * (size_t)head_dim);
@@ -312,9 +312,9 @@ static void check_attention(const struct kernels *scalar, const struct kernels *
     free_attention(c);
 }
 
-/* What a row does not see adds zeros of either sign to its sums; no result may tell. Here all 64
- * keys of the first block are outweighed by key 64, whose value is -0; row 0 does not see key 65.
- */
+/* Positions that are not visible to a row add zeros of either sign to its sums. The result must not
+ * depend on that. Here key 64, whose value is -0, has nearly all the weight, compared with the 64
+ * keys of the first block; key 65 is not visible to row 0. */
 static void check_zeros(const struct kernels *k)
 {
     struct attention_case *c = new_attention(64, 2, 1, 64, 0);

@@ -1,5 +1,6 @@
-/* math.c: our own mathematics against libm in double. In: the cpu room's math.c. Out: the largest
- * error of each function over dense samples of its range, held to what kernels.h promises. */
+/* math.c: our own mathematical functions (src/cpu/math.c) compared with libm in double precision.
+ * Prints the largest error of each function over dense samples of its range, and checks that it is
+ * within the limit that kernels.h states. */
 #include "cpu/kernels.h"
 
 #include <math.h>

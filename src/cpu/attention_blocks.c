@@ -1,21 +1,23 @@
-/* attention_blocks.c: the order in which fast attention over floats goes through keys and values.
- * In:  struct attention, and an ISA's steps. Out: the numbers of attention_scalar.c, to the bit.
- * All rows go through a block of 64 keys together. Scores are the product of queries and keys,
- * outputs that of probabilities and values; both are cut along head_dim into squares of at most
- * 64 by 64, which stay in the first-level cache for all rows.
+/* attention_blocks.c: the order in which fast attention over floats reads keys and values.
+ * In:  struct attention, and the arithmetic steps of an instruction set (attention_lanes.h).
+ * Out: the numbers of scalar/attention_scalar.c, to the bit.
  *
- * Why rows may share blocks, though each sees its own positions: a position that a row does not see
- * has p = 0 there. It adds 0 * v = +-0 to o, and +0 to l, which changes at most the sign of a zero
- * in o, and the last step of attend removes that sign. In a block that the row does not see at all,
- * m stays, so c = exp(0) = 1 exactly; before its first block m is -inf and c = exp(NaN) = 0 times o
- * and l that are zero. */
+ * All rows process a block of 64 keys together. Scores are the product of queries and keys, and
+ * outputs are the product of probabilities and values. Both products are divided along head_dim
+ * into squares of at most 64 by 64, which stay in the first-level cache for all rows.
+ *
+ * Rows can share blocks although each has its own visible positions: a position that is not visible
+ * to a row has p = 0. It adds 0 * v, a zero of either sign, to o, and +0 to l. That changes at most
+ * the sign of a zero in o, and the last step of attend removes this sign. In a block without a
+ * visible position, m does not change, so c = exp(0) = 1 exactly. Before the first visible block m
+ * is -inf, so c = exp(NaN) = 0, and it multiplies o and l while they are zero. */
 #include "cpu/attention_blocks.h"
 
 #include <assert.h>
 #include <math.h>
 #include <string.h>
 
-/* head_dim as the rows of q and o are spaced in the scratch: whole squares. */
+/* The distance between rows of q, and between rows of o, in the scratch memory: whole squares. */
 static size_t padded_head_dim(int head_dim)
 {
     return qp_round_up((size_t)head_dim, KV_BLOCK);
@@ -30,12 +32,13 @@ size_t qp_attention_scratch(int head_dim, int n_rows)
 struct attention_rows {
     float *q, *o; // [n_rows][stride]
     size_t stride;
-    int begin, end; // positions that some row sees
+    int begin, end; // positions visible to at least one row
 };
 
-/* n_rows and n_cols of values: where they lie if `product` can read them there, else a copy. */
-static void take_square(struct square_product *t, struct attention_state *state, const float *from,
-                        size_t stride, int n_rows, int n_cols)
+/* Make [n_rows, n_cols] values the square: in the KV cache itself if it is 64 columns wide, as a
+ * padded copy otherwise. */
+static void set_square(struct square_product *t, struct attention_state *state, const float *from,
+                       size_t stride, int n_rows, int n_cols)
 {
     t->b = from;
     t->b_stride = stride;
@@ -48,9 +51,10 @@ static void take_square(struct square_product *t, struct attention_state *state,
     t->b_stride = KV_BLOCK;
 }
 
-/* All rows against one square, a few at a time; `t` is used up. */
+/* Multiply all rows by one square, a few rows at a time. Overwrites `t`. */
 static void multiply(const struct attention_steps *steps, struct square_product *t, int n_rows)
 {
+    assert(t->n_k > 0 && t->n_k <= KV_BLOCK && n_rows > 0);
     for (int n; n_rows > 0; n_rows -= n) {
         n = n_rows < steps->n_products ? n_rows : steps->n_products;
         steps->product[n - 1](t);
@@ -60,7 +64,7 @@ static void multiply(const struct attention_steps *steps, struct square_product 
     }
 }
 
-/* s = q k, for all 64 keys of the block at `pos`. */
+/* s = q k for all 64 keys of the block at `pos`. */
 static void block_scores(const struct attention *a, const struct attention_steps *steps,
                          struct attention_state *state, const struct attention_rows *rows, int pos)
 {
@@ -68,7 +72,7 @@ static void block_scores(const struct attention *a, const struct attention_steps
         1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
         1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1
     };
-    const size_t head_dim = (size_t)a->head_dim, block = (size_t)(pos / KV_BLOCK % a->n_blocks);
+    const size_t head_dim = (size_t)a->head_dim, slot = (size_t)(pos / KV_BLOCK % a->n_blocks);
     memset(state->s, 0, (size_t)a->n_rows * KV_BLOCK * sizeof(float));
     for (size_t d = 0; d < head_dim; d += KV_BLOCK) {
         const int n = head_dim - d < KV_BLOCK ? (int)(head_dim - d) : KV_BLOCK;
@@ -78,7 +82,7 @@ static void block_scores(const struct attention *a, const struct attention_steps
             .factors = ones,
             .a = rows->q + d,
             .a_stride = rows->stride,
-            .b = a->k + (block * head_dim + d) * KV_BLOCK,
+            .b = a->k + (slot * head_dim + d) * KV_BLOCK,
             .b_stride = KV_BLOCK,
             .n_k = n,
         };
@@ -86,14 +90,14 @@ static void block_scores(const struct attention *a, const struct attention_steps
     }
 }
 
-/* o = o * c + p v, for the values of the block that some row sees. */
+/* o = o * c + p v, for the values of the block that are visible to at least one row. */
 static void block_values(const struct attention *a, const struct attention_steps *steps,
                          struct attention_state *state, const struct attention_rows *rows, int pos)
 {
     const int begin = rows->begin > pos ? rows->begin - pos : 0;
     const int end = rows->end - pos < KV_BLOCK ? rows->end - pos : KV_BLOCK;
-    const size_t head_dim = (size_t)a->head_dim, block = (size_t)(pos / KV_BLOCK % a->n_blocks),
-                 first = (block * KV_BLOCK + (size_t)begin) * head_dim;
+    const size_t head_dim = (size_t)a->head_dim, slot = (size_t)(pos / KV_BLOCK % a->n_blocks),
+                 first = (slot * KV_BLOCK + (size_t)begin) * head_dim;
     for (size_t d = 0; d < head_dim; d += KV_BLOCK) {
         const int n = head_dim - d < KV_BLOCK ? (int)(head_dim - d) : KV_BLOCK;
         struct square_product t = {
@@ -104,12 +108,12 @@ static void block_values(const struct attention *a, const struct attention_steps
             .a_stride = KV_BLOCK,
             .n_k = end - begin,
         };
-        take_square(&t, state, a->v + first + d, head_dim, end - begin, n);
+        set_square(&t, state, a->v + first + d, head_dim, end - begin, n);
         multiply(steps, &t, a->n_rows);
     }
 }
 
-/* Queries side by side, outputs at zero. */
+/* Copy the queries to the scratch memory and set the outputs there to zero. */
 static struct attention_rows gather_rows(const struct attention *a, float *scratch)
 {
     struct attention_rows rows = { .stride = padded_head_dim(a->head_dim),
@@ -120,6 +124,7 @@ static struct attention_rows gather_rows(const struct attention *a, float *scrat
     rows.o = scratch + n;
     memset(rows.o, 0, n * sizeof(float));
     for (int r = 0; r < a->n_rows; r++) {
+        assert(a->begin[r] >= 0 && a->end[r] > a->begin[r]);
         memcpy(rows.q + (size_t)r * rows.stride, a->q[r], (size_t)a->head_dim * sizeof(float));
         rows.begin = a->begin[r] < rows.begin ? a->begin[r] : rows.begin;
         rows.end = a->end[r] > rows.end ? a->end[r] : rows.end;
@@ -129,7 +134,9 @@ static struct attention_rows gather_rows(const struct attention *a, float *scrat
 
 void qp_attend_blocks(const struct attention *a, const struct attention_steps *steps)
 {
-    assert(a->n_rows <= ATTENTION_MAX_ROWS);
+    assert(a->k && a->v && a->q && a->out && a->head_dim > 0 && a->n_blocks > 0);
+    assert(a->n_rows > 0 && a->n_rows <= ATTENTION_MAX_ROWS);
+    assert(a->scratch && (uintptr_t)a->scratch % 64 == 0);
     struct attention_state *state = (struct attention_state *)(void *)a->scratch;
     struct attention_rows rows = gather_rows(a, a->scratch + sizeof *state / sizeof(float));
     for (int r = 0; r < ATTENTION_MAX_ROWS; r++) {

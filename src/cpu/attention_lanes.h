@@ -54,7 +54,8 @@ PRODUCT(ISA(product_3), 3)
 PRODUCT(ISA(product_4), 4)
 #endif
 
-/* Sums to scores, -inf where the row sees nothing; returns the largest one, or m. */
+/* Replace the sums s by scores, -inf where a position is not visible to the row. Returns the
+ * largest score, or m if that is larger. */
 static inline float ISA(score_row)(const struct attention *a, int row, int pos, float *s, float m)
 {
     float scale = a->scale;
@@ -136,7 +137,7 @@ static void ISA(softmax)(struct softmax *row)
     const int n = row->n, begin = row->begin, end = row->end;
     const float *value_scales = row->value_scales;
     float *s = row->s;
-    assert(s && value_scales && n > 0 && n % KV_BLOCK == 0);
+    assert(s && value_scales && n > 0 && n % KV_BLOCK == 0 && begin >= 0 && end <= n);
     if (row->cap > 0.0f)
         ISA(soft_cap)(s, row->cap, n);
     struct lanes max = lanes_set(-INFINITY), max_16 = max, sum = lanes_set(0.0f);

@@ -55,22 +55,21 @@ struct out_view {
 
 struct kernels;
 
-/* What one attention task over floats reads. Rows are queries that share one kv head. */
+/* One attention task over floats. Rows are queries that share one kv head. */
 struct attention {
     int head_dim;
-    float scale, cap; // score = scale * q.k; then cap * tanh(score / cap) when cap > 0
-    /* One kv head. Keys are transposed in blocks: k[((b * head_dim) + d) * KV_BLOCK + j] is
-     * dimension d of the key at position b * KV_BLOCK + j. Values are rows:
-     * v[pos * head_dim + d]. So for the first n_blocks; block b lies where block b % n_blocks does.
-     * What rows of one call see does not meet there. */
+    float scale, cap; // score = scale * q.k; then cap * tanh(score / cap) if cap > 0
+    /* Keys and values of one kv head. Block b is in slot b % n_blocks; positions visible to one
+     * call share no slot. Keys are [slot, head_dim, KV_BLOCK]: the positions of a block are side by
+     * side for each dimension. Values are [slot, KV_BLOCK, head_dim]. */
     const float *k, *v;
     int n_blocks;
-    /* One entry a row. */
+    /* One entry for each row. */
     int n_rows;
     const float *const *q;  // [head_dim] each
     float *const *out;      // [head_dim] each
     const int *begin, *end; // visible positions [begin, end), end > begin
-    /* ALiBi: score += bias[row][position], readable to the end of the last block; NULL for none. */
+    /* ALiBi: score += bias[row][position]; readable to the end of the last block. May be NULL. */
     const float *const *bias;
     /* [qp_attention_scratch(head_dim, n_rows)] floats, aligned to 64 bytes. */
     float *scratch;
@@ -78,13 +77,13 @@ struct attention {
 #define ATTENTION_MAX_ROWS 32
 size_t qp_attention_scratch(int head_dim, int n_rows);
 
-/* One row of scores on its way to the values (attention_int8.c). */
+/* One row of scores that becomes weights for the values (attention_int8.c). */
 struct softmax {
-    float *s;       // [n]
-    int n;          // whole blocks
-    int begin, end; // s[begin, end) are seen, maybe none; the others may be anything
-    float cap;
-    const float *bias;         // [n] or NULL
+    float *s;          // [n]
+    int n;             // a multiple of KV_BLOCK
+    int begin, end;    // s[begin, end) is visible, perhaps nothing; the rest may hold any number
+    float cap;         // as above
+    const float *bias; // [n] or NULL
     const float *value_scales; // [n]
     float max, sum;            // results
 };
@@ -165,50 +164,49 @@ struct kernels {
     /* Row r of the matrix times `factor`, as floats [n_in]: ((float)q * scales[r]) * factor. */
     void (*dequantize_row)(float *y, const struct matrix *w, int r, float factor);
 
-    /* ---- vectors: vector_*.c ---- */
+    /* ---- vectors of n >= 1 floats: scalar/vector_scalar.c, vector_lanes.h ---- */
 
-    /* y = x / sqrt(mean(x^2) + eps) * (w + plus): sum in 16 lanes; r = 1 / sqrtf(sum / n + eps);
-     * y[i] = (x[i] * r) * (w[i] + plus). w NULL: y = x * r. y may be x. */
+    /* y[i] = (x[i] * r) * (w[i] + plus), r = 1 / sqrtf(sum / n + eps), the sum of x[i]^2 in 16
+     * lanes. If w is NULL, y[i] = x[i] * r. y may be x. */
     void (*rms_norm)(float *y, const float *x, const float *w, float plus, float eps, int n);
-    /* y = (x - mean) / sqrt(var + eps) * w + bias, both sums in 16 lanes, r as above:
-     * y[i] = ((x[i] - mean) * r) * w[i] (+ bias[i]). bias may be NULL; y may be x. */
+    /* y[i] = ((x[i] - mean) * r) * w[i] (+ bias[i]), r = 1 / sqrtf(variance + eps), both sums in 16
+     * lanes. bias may be NULL; y may be x. */
     void (*layer_norm)(float *y, const float *x, const float *w, const float *bias, float eps,
                        int n);
-    /* y[i] = act(g[i]) * u[i]; u NULL: act(g[i]). y may be g. `act` is enum activation
+    /* y[i] = act(g[i]) * u[i], or act(g[i]) if u is NULL. y may be g. `act` is enum activation
      * (model/matrix.h). */
     void (*activate)(float *y, const float *g, const float *u, int act, int n);
     /* x[i] += y[i] */
     void (*add)(float *x, const float *y, int n);
-    /* y[i] = a[i] * ca + b[i] * cb; b NULL: a[i] * ca + 0. y may be a. */
+    /* y[i] = a[i] * ca + b[i] * cb, or a[i] * ca + 0.0f if b is NULL. y may be a. */
     void (*axpby)(float *y, const float *a, float ca, const float *b, float cb, int n);
-    /* Rotate halves of x[0, 2 * half): (a, b) = (x[i], x[i + half]) becomes
+    /* Rotate x [2 * half], half >= 0: the pair (a, b) = (x[i], x[i + half]) becomes
      * (a * cos[i] - b * sin[i], b * cos[i] + a * sin[i]). */
     void (*rotate)(float *x, const float *cos, const float *sin, int half);
-    /* x = H x * factor, H the Hadamard matrix of n, a power of two: for stride 1, 2 .. n / 2 each
-     * pair (a, b) = (x[i], x[i + stride]), i without the bit `stride`, becomes (a + b, a - b). */
+    /* x = H x * factor; H is the Hadamard matrix of n, a power of two. For stride = 1, 2 .. n / 2
+     * each pair (a, b) = (x[i], x[i + stride]), with i & stride == 0, becomes (a + b, a - b). */
     void (*hadamard)(float *x, float factor, int n);
-    /* x[i] = cap * tanh(x[i] / cap) */
+    /* x[i] = cap * tanh(x[i] / cap), cap > 0 */
     void (*soft_cap)(float *x, float cap, int n);
-    /* Sum over 16 lanes of exp((x[i] - max) * factor), a NaN counting 0; n a multiple of 16. */
+    /* Sum over 16 lanes of exp((x[i] - max) * factor), where a NaN counts 0. n is a multiple of 16.
+     */
     float (*sum_exp)(const float *x, float max, float factor, int n);
 
-    /* ---- attention: attention_*.c ---- */
+    /* ---- attention: scalar/attention_scalar.c, attention_lanes.h ---- */
 
-    /* With s'[j] = s[j], capped, + bias[j]: max = the largest s'[j] that is seen, or -inf;
-     * p[j] = exp_fast(s'[j] - max), 0 where it is not seen; sum = sum over 16 lanes of p[j];
-     * s[j] = p[j] * value_scales[j], 0 where it is not seen. */
+    /* With s'[j] = s[j], capped, + bias[j]: max = the largest visible s'[j], or -inf if none is;
+     * p[j] = exp_fast(s'[j] - max), or 0 if j is not visible; sum = sum over 16 lanes of p[j];
+     * s[j] = p[j] * value_scales[j], or 0 if j is not visible. */
     void (*softmax)(struct softmax *row);
 
-    /* Over floats. For each row, over the blocks that hold its visible positions, ascending, with m
-     * = -inf, l = 0, o[d] = 0: s[j] = scale * (sum over d ascending, from 0.0f, of q[d] * k[j][d]);
-     * cap;
-     *          + bias; positions outside [begin, end) have p[j] = 0 and do not count
-     *          in the maximum
-     *   m' = max(m, max s[j]); c = exp(m - m'); p[j] = exp(s[j] - m')
-     *   l = l * c + sum over 16 lanes of p[j], j = 0 .. 63;  o[d] = o[d] * c
-     *   o[d] += p[j] * v[j][d], for ascending j
-     * then out[d] = o[d] * (1 / l) + 0.0f.
-     * Keys and values that no row sees may hold anything; those that a row sees are finite. */
+    /* Attention over floats. For each row: m = -inf, l = 0, o[d] = 0; then for each block with
+     * visible positions, ascending, where p[j] = 0 if j is not visible:
+     *   s[j] = scale * (sum over ascending d, from 0.0f, of q[d] * k[j, d]), capped, + bias[j]
+     *   m' = max(m, visible s[j]);  c = exp(m - m');  p[j] = exp(s[j] - m');  m = m'
+     *   l = l * c + sum over 16 lanes of p[j]
+     *   o[d] = o[d] * c, then o[d] += p[j] * v[j, d] for ascending j
+     * and finally out[d] = o[d] * (1 / l) + 0.0f. Visible keys and values are finite; the others
+     * may hold any bits. */
     void (*attend)(const struct attention *a);
 };
 
@@ -222,20 +220,22 @@ struct kernels qp_kernels_for(unsigned cpu);
 /* Does this engine compute relaxed dot products as WebAssembly says? True where there are none. */
 bool qp_relaxed_dot_is_right(void);
 
-/* Our own mathematics, scalar (math.c): the reference for every vector version, also used where one
- * number is needed (rope tables, the sampler). Errors below 2 ulp in the stated range. */
-void qp_hadamard_few(float *x, float factor, int n); // hadamard, for less than a vector
+/* hadamard for any n; the fast kernels call it for n < 16. */
+void qp_hadamard_scalar(float *x, float factor, int n);
+
+/* Our own mathematical functions (math.c). They are the reference for math_lanes.h, and compute
+ * single numbers for rope tables and the sampler. Errors are below 2 ulp in the stated range. */
 float qp_exp(float x); // 0 below -87.3 and for a NaN, +inf above 88.7; exp(0) == 1
-/* For x <= 0, relative error below 1e-5 down to -10 and 1e-4 to -69; 2^-100 below that and for a
- * NaN; 1 for 0. */
+/* For x <= 0: relative error below 1e-5 down to -10 and 1e-4 down to -69; 2^-100 below that and for
+ * a NaN; exp_fast(0) == 1. */
 float qp_exp_fast(float x);
 float qp_tanh(float x);
-/* The next three: errors below 3 ulp of x (that is, absolute: their tails are products of x and
- * something tiny). */
+/* Errors of the next three are below 3 ulp of x. That is an absolute error: the result can be much
+ * smaller than x. */
 float qp_gelu_tanh(float x); // Hendrycks and Gimpel 2016, tanh form
 float qp_gelu_erf(float x);  // x / 2 * (1 + erf(x / sqrt(2)))
 float qp_silu(float x);      // x / (1 + exp(-x))
-/* Relative error below 1e-14, absolute below 1e-15: rope tables. */
+/* For rope tables: relative error below 1e-14 and absolute error below 1e-15. */
 double qp_pow(double base, double exponent);             // base > 0
 void qp_sin_cos(double angle, double *sin, double *cos); // |angle| < 2^31
 

@@ -1,10 +1,13 @@
-/* math.c: our own exp, tanh, activations, pow, sine and cosine. Libraries differ in the last bits;
- * these use only + - * / and integer operations on the bits, each rounded once, so that they give
- * the same number on every platform and the vector versions can repeat them exactly.
- * In: any float, infinities and NaNs included. A NaN argument of exp counts as -infinity. */
+/* math.c: our own exp, tanh, activations, pow, sine and cosine.
+ * In:  any float, including infinities and NaNs. exp treats a NaN as -infinity.
+ * Out: the same bits on every platform, with the errors that kernels.h states.
+ *
+ * The functions of C libraries differ in their last bits. These use only + - * /, each rounded
+ * once, and integer operations on the bits, so the vector versions can repeat them exactly. */
 #include "cpu/kernels.h"
 #include "cpu/math_constants.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -38,7 +41,7 @@ float qp_exp(float x)
     p = p * (r * r) + r;
     p = p + 1.0f;
 
-    /* times 2^n: n, in the low bits of `rounded`, is added to the exponent */
+    /* Multiply by 2^n: n is in the low bits of `rounded`; add it to the exponent. */
     p = float_of_bits(float_bits(p) + (float_bits(rounded) << 23));
     p = x >= EXP_MIN ? p : 0.0f;
     return x > EXP_MAX ? INFINITY : p;
@@ -92,7 +95,7 @@ float qp_silu(float x)
     return x / (qp_exp(-x) + 1.0f);
 }
 
-/* ---- double: rope tables ---- */
+/* ---- double precision, for rope tables ---- */
 
 /* The nearest integer to |x| < 2^51, ties to even. */
 static double round_to_integer(double x)
@@ -111,11 +114,11 @@ static double polynomial(const double *c, int n, double x)
     return sum;
 }
 
-/* ln 2: the first part has 32 bits, so that its product with an exponent is exact */
+/* ln 2 in two parts. The first has 32 bits, so its product with an exponent is exact. */
 static const double ln2_high = 0x1.62e42feep-1;
 static const double ln2_low = 0x1.a39ef35793c76p-33;
 
-/* ln(2^e * m) = e ln 2 + 2 artanh((m - 1) / (m + 1)), m in [1/sqrt 2, sqrt 2). */
+/* ln(2^e * m) = e ln 2 + 2 artanh((m - 1) / (m + 1)), with m in [1/sqrt 2, sqrt 2). */
 static double natural_log(double x)
 {
     static const double odd[] = { 1.0,      1 / 3.0,  1 / 5.0,  1 / 7.0,  1 / 9.0,  1 / 11.0,
@@ -165,14 +168,15 @@ static double natural_exp(double x)
 
 double qp_pow(double base, double exponent)
 {
+    assert(base > 0.0);
     double x = exponent * natural_log(base);
-    x = x < 700.0 ? x : 700.0; // about 1e+-304: no rope frequency comes near
+    x = x < 700.0 ? x : 700.0; // the result is within 1e-304 .. 1e304, far beyond rope frequencies
     x = x > -700.0 ? x : -700.0;
     return natural_exp(x);
 }
 
-/* sin and cos of the remainder of angle / (pi / 2). pi / 2 in parts of 22 bits: with n < 2^31 each
- * product is exact, and so is each difference but the last. */
+/* Sine and cosine of the remainder of angle / (pi / 2), swapped and negated by quadrant. pi / 2 is
+ * in parts of 22 bits: with n < 2^31 each product is exact, and each difference except the last. */
 void qp_sin_cos(double angle, double *sin, double *cos)
 {
     static const double half_pi[] = { 0x1.921fbp+0, 0x1.5110bp-22, 0x1.18469898cc517p-44 };
@@ -195,6 +199,7 @@ void qp_sin_cos(double angle, double *sin, double *cos)
                                          -1 / 87178291200.0,
                                          1 / 20922789888000.0,
                                          -1 / 6402373705728000.0 };
+    assert(angle > -0x1p31 && angle < 0x1p31);
     double n = round_to_integer(angle * 0.6366197723675814); // 2 / pi
     double r = angle;
     for (size_t i = 0; i < QP_COUNT(half_pi); i++)

@@ -1,11 +1,12 @@
-/* math_constants.h: the numbers of our own exp, tanh and GELU, shared by the scalar functions
- * (math.c) and their vector versions, which do the same operations in the same order. */
+/* math_constants.h: constants of our own exp, tanh and GELU, shared by the scalar functions
+ * (math.c) and the vector versions (math_lanes.h), which do the same operations in the same order.
+ */
 #ifndef QP_MATH_CONSTANTS_H
 #define QP_MATH_CONSTANTS_H
 
-/* exp(x) = 2^n * exp(r), n = round(x / ln 2), |r| <= ln(2) / 2. Outside of [EXP_MIN, EXP_MAX]
- * (where 2^n would leave the normal numbers) it is 0 or infinity. Polynomial, and ln 2 in two
- * parts so that r is exact: Cephes expf. */
+/* exp(x) = 2^n * exp(r), n = round(x / ln 2), |r| <= ln(2) / 2. Outside [EXP_MIN, EXP_MAX] the
+ * result is 0 or infinity, because 2^n would not be a normal number. The polynomial is that of
+ * Cephes expf, and so are the two parts of ln 2 that make r exact. */
 #define EXP_MIN -87.3f
 #define EXP_MAX 88.7f
 #define EXP_LOG2E 1.44269504f
@@ -16,16 +17,16 @@ static const float exp_coefficients[EXP_DEGREE] = { 1.9875691500e-4f, 1.39819995
                                                     8.3334519073e-3f, 4.1665795894e-2f,
                                                     1.6666665459e-1f, 5.0000001201e-1f };
 
-/* The same in fewer steps, for probabilities that become 8 bits: 2^n * 2^f, n + f = x * log2(e),
- * which is taken to be at least EXP2_MIN. Highest first, coefficients of (2^f - 1) / f, |f| <= 1/2;
- * the relative error, 2.9e-6, is the least possible (Remez). */
+/* exp in fewer steps, for probabilities that are quantized to 8 bits: 2^n * 2^f, with
+ * n + f = x * log2(e) limited to at least EXP2_MIN, and |f| <= 1/2. Coefficients of (2^f - 1) / f,
+ * highest first; their relative error, 2.9e-6, is minimal (Remez). */
 #define EXP2_MIN -100.0f
 #define EXP2_DEGREE 4
 static const float exp2_coefficients[EXP2_DEGREE] = { 9.582853e-3f, 5.5906426e-2f, 2.4024099e-1f,
                                                       6.931242e-1f };
 
-/* Adding 3 * 2^22 to |x| < 2^22 rounds it to the nearest integer, ties to even, and leaves that
- * integer in the low bits of the sum. */
+/* Adding 3 * 2^22 to |x| < 2^22 rounds x to the nearest integer, ties to even. The low bits of
+ * the sum are that integer. */
 #define ROUND_TO_INTEGER 12582912.0f
 
 /* tanh(x) = x + x^3 * P(x^2) below TANH_SMALL (Cephes tanhf), 1 - 2 / (exp(2 |x|) + 1) above. */

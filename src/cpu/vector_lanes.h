@@ -116,7 +116,7 @@ static void ISA(hadamard)(float *x, float factor, int n)
 {
     assert(x && n > 0 && (n & (n - 1)) == 0);
     if (n < 16) {
-        qp_hadamard_few(x, factor, n);
+        qp_hadamard_scalar(x, factor, n);
         return;
     }
     for (int i = 0; i < n; i += 16) {

@@ -1,30 +1,23 @@
 /* attention_scalar.c: attention of a few query rows over one kv head, in plain C: the
- * specification of attention over floats, and of the softmax of that over int8.
- * In:  queries, keys and values as struct attention lays them out. Out: a weighted mean of values
- * for each row. Keys come in blocks of KV_BLOCK, and the softmax is rescaled from block to block
- * (Milakov and Gimelshein 2018), so that nothing grows with the context. Only positions that the
- * row sees are read. */
+ * specification of attention over floats, and of the softmax of scores of int8 keys.
+ * In:  queries, keys and values in the layout of struct attention. Only visible positions are read.
+ * Out: for each row, the mean of the values, weighted by softmax.
+ *
+ * Keys come in blocks of KV_BLOCK, and the softmax is rescaled from block to block (Milakov and
+ * Gimelshein 2018), so the memory does not depend on the context. */
 #include "cpu/scalar/scalar.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
-/* lane[j] += lane[j + half] for half = 8, 4, 2, 1 */
-static float sum_lanes(float lane[16])
-{
-    for (int half = 8; half > 0; half /= 2)
-        for (int j = 0; j < half; j++)
-            lane[j] += lane[j + half];
-    return lane[0];
-}
-
-/* s[j] of the visible positions [begin, end) of the block at `pos`. */
+/* s[j] for the visible positions [begin, end) of the block at `pos`. */
 static void score_block(const struct attention *a, int row, int pos, int begin, int end, float *s)
 {
-    size_t block = (size_t)(pos / KV_BLOCK % a->n_blocks) * (size_t)a->head_dim;
+    size_t slot = (size_t)(pos / KV_BLOCK % a->n_blocks) * (size_t)a->head_dim;
     memset(s, 0, KV_BLOCK * sizeof *s);
     for (int d = 0; d < a->head_dim; d++) {
-        const float *k = a->k + (block + (size_t)d) * KV_BLOCK; // dimension d of the keys
+        const float *k = a->k + (slot + (size_t)d) * KV_BLOCK; // dimension d of the keys
         for (int j = begin; j < end; j++)
             s[j] += a->q[row][d] * k[j];
     }
@@ -41,9 +34,9 @@ static void score_block(const struct attention *a, int row, int pos, int begin, 
 static void add_values(const struct attention *a, const float *p, int pos, int begin, int end,
                        float *o)
 {
-    const size_t first = (size_t)(pos / KV_BLOCK % a->n_blocks) * KV_BLOCK;
+    const size_t slot = (size_t)(pos / KV_BLOCK % a->n_blocks) * KV_BLOCK;
     for (int j = begin; j < end; j++) {
-        const float *v = a->v + (first + (size_t)j) * (size_t)a->head_dim;
+        const float *v = a->v + (slot + (size_t)j) * (size_t)a->head_dim;
         for (int d = 0; d < a->head_dim; d++)
             o[d] += p[j] * v[d];
     }
@@ -51,6 +44,7 @@ static void add_values(const struct attention *a, const float *p, int pos, int b
 
 static void attend_row(const struct attention *a, int row)
 {
+    assert(a->begin[row] >= 0 && a->end[row] > a->begin[row]);
     float *o = a->out[row];
     float m = -INFINITY, l = 0.0f;
     memset(o, 0, (size_t)a->head_dim * sizeof *o);
@@ -72,14 +66,14 @@ static void attend_row(const struct attention *a, int row)
             p[j] = qp_exp(s[j] - m);
             lane[j % 16] += p[j];
         }
-        l = l * c + sum_lanes(lane);
+        l = l * c + sum_of_lanes(lane);
 
         for (int d = 0; d < a->head_dim; d++)
             o[d] *= c;
         add_values(a, p, pos, begin, end, o);
     }
-    /* + 0: no zero is negative. So 0 * v may be left out of o or added to it (attention_blocks.c)
-     */
+    /* + 0.0f makes every zero positive, so a kernel may add 0 * v to o or omit it
+     * (attention_blocks.c). */
     float inverse = 1.0f / l;
     for (int d = 0; d < a->head_dim; d++)
         o[d] = o[d] * inverse + 0.0f;
@@ -87,6 +81,8 @@ static void attend_row(const struct attention *a, int row)
 
 static void attend_scalar(const struct attention *a)
 {
+    assert(a->k && a->v && a->q && a->out && a->head_dim > 0 && a->n_blocks > 0);
+    assert(a->n_rows > 0 && a->n_rows <= ATTENTION_MAX_ROWS);
     for (int row = 0; row < a->n_rows; row++)
         attend_row(a, row);
 }
@@ -95,6 +91,8 @@ static void attend_scalar(const struct attention *a)
 
 static void softmax_scalar(struct softmax *row)
 {
+    assert(row->s && row->value_scales && row->n > 0 && row->n % KV_BLOCK == 0);
+    assert(row->begin >= 0 && row->end <= row->n);
     float *s = row->s, lane[16] = { 0 };
     row->max = -INFINITY;
     for (int j = row->begin; j < row->end; j++) {
@@ -113,7 +111,7 @@ static void softmax_scalar(struct softmax *row)
         lane[j % 16] += p;
         s[j] = p * row->value_scales[j];
     }
-    row->sum = sum_lanes(lane);
+    row->sum = sum_of_lanes(lane);
 }
 
 void qp_attention_kernels_scalar(struct kernels *k)

@@ -4,6 +4,15 @@
 
 #include "cpu/kernels.h"
 
+/* lane[j] += lane[j + s] for s = 8, 4, 2, 1; returns lane 0. Overwrites the lanes. */
+static inline float sum_of_lanes(float lane[16])
+{
+    for (int s = 8; s > 0; s /= 2)
+        for (int j = 0; j < s; j++)
+            lane[j] += lane[j + s];
+    return lane[0];
+}
+
 /* scalar.c: sets every kernel but gemm_few. */
 void qp_cpu_scalar(struct kernels *k);
 

@@ -1,22 +1,20 @@
 /* vector_scalar.c: norms, activations and rotations, in plain C: the specification of
- * every other vector_*.c. In and out: float vectors of any length n >= 1, aligned to floats only.
- * Sums run in 16 lanes (kernels.h); everything else is one element at a time. */
+ * vector_lanes.h.
+ * In:  float vectors of any length n >= 1, aligned as floats. An output may be an input of the same
+ *      call only where kernels.h says so.
+ * Out: the values that kernels.h defines, rounded in this order.
+ *
+ * Sums run in 16 lanes (kernels.h). Everything else is one element at a time. */
 #include "cpu/scalar/scalar.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
-/* lane[j] += lane[j + s] for s = 8, 4, 2, 1 */
-static float sum_of_lanes(float lane[16])
-{
-    for (int s = 8; s > 0; s /= 2)
-        for (int j = 0; j < s; j++)
-            lane[j] += lane[j + s];
-    return lane[0];
-}
-
+/* r = 1 / sqrt(mean of x^2 + eps); y[i] = (x[i] * r) * (w[i] + plus), or x[i] * r without w. */
 static void rms_norm_scalar(float *y, const float *x, const float *w, float plus, float eps, int n)
 {
+    assert(y && x && n > 0);
     float lane[16] = { 0 };
     for (int i = 0; i < n; i++)
         lane[i % 16] += x[i] * x[i];
@@ -25,9 +23,11 @@ static void rms_norm_scalar(float *y, const float *x, const float *w, float plus
         y[i] = w ? (x[i] * r) * (w[i] + plus) : x[i] * r;
 }
 
+/* r = 1 / sqrt(mean of (x - mean)^2 + eps); y[i] = ((x[i] - mean) * r) * w[i] (+ bias[i]). */
 static void layer_norm_scalar(float *y, const float *x, const float *w, const float *bias,
                               float eps, int n)
 {
+    assert(y && x && w && n > 0);
     float lane[16] = { 0 };
     for (int i = 0; i < n; i++)
         lane[i % 16] += x[i];
@@ -61,24 +61,28 @@ static float activation(float x, int act)
 
 static void activate_scalar(float *y, const float *g, const float *u, int act, int n)
 {
+    assert(y && g && n > 0 && act >= 0 && act <= ACT_RELU);
     for (int i = 0; i < n; i++)
         y[i] = u ? activation(g[i], act) * u[i] : activation(g[i], act);
 }
 
 static void add_scalar(float *x, const float *y, int n)
 {
+    assert(x && y && n > 0);
     for (int i = 0; i < n; i++)
         x[i] += y[i];
 }
 
 static void axpby_scalar(float *y, const float *a, float ca, const float *b, float cb, int n)
 {
+    assert(y && a && n > 0);
     for (int i = 0; i < n; i++)
         y[i] = a[i] * ca + (b ? b[i] * cb : 0.0f);
 }
 
 static void rotate_scalar(float *x, const float *cos, const float *sin, int half)
 {
+    assert(x && cos && sin && half >= 0);
     for (int i = 0; i < half; i++) {
         float a = x[i], b = x[i + half];
         x[i] = a * cos[i] - b * sin[i];
@@ -86,10 +90,12 @@ static void rotate_scalar(float *x, const float *cos, const float *sin, int half
     }
 }
 
-void qp_hadamard_few(float *x, float factor, int n)
+/* Fast Walsh-Hadamard transform. */
+void qp_hadamard_scalar(float *x, float factor, int n)
 {
+    assert(x && n > 0 && (n & (n - 1)) == 0);
     for (int stride = 1; stride < n; stride *= 2)
-        for (int i = 0; i < n; i = (i + 1 + stride) & ~stride) { // past the bit `stride`
+        for (int i = 0; i < n; i = (i + 1 + stride) & ~stride) { // skip i with the bit `stride`
             float a = x[i], b = x[i + stride];
             x[i] = a + b;
             x[i + stride] = a - b;
@@ -100,6 +106,7 @@ void qp_hadamard_few(float *x, float factor, int n)
 
 static void soft_cap_scalar(float *x, float cap, int n)
 {
+    assert(x && cap > 0.0f && n > 0);
     for (int i = 0; i < n; i++)
         x[i] = cap * qp_tanh(x[i] / cap);
 }
@@ -108,13 +115,11 @@ static void soft_cap_scalar(float *x, float cap, int n)
 
 static float sum_exp_scalar(const float *x, float max, float factor, int n)
 {
+    assert(x && n > 0 && n % 16 == 0);
     float lane[16] = { 0 };
     for (int i = 0; i < n; i++)
         lane[i % 16] += qp_exp((x[i] - max) * factor);
-    for (int s = 8; s > 0; s /= 2)
-        for (int j = 0; j < s; j++)
-            lane[j] += lane[j + s];
-    return lane[0];
+    return sum_of_lanes(lane);
 }
 
 void qp_vector_kernels_scalar(struct kernels *k)
@@ -125,7 +130,7 @@ void qp_vector_kernels_scalar(struct kernels *k)
     k->add = add_scalar;
     k->axpby = axpby_scalar;
     k->rotate = rotate_scalar;
-    k->hadamard = qp_hadamard_few;
+    k->hadamard = qp_hadamard_scalar;
     k->soft_cap = soft_cap_scalar;
     k->sum_exp = sum_exp_scalar;
 }
