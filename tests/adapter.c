@@ -143,13 +143,13 @@ static void free_values(struct values *v)
 /* Convert the adapter from which MediaPipe's LoRA file was made. Our file has the same tensors in
  * the same order at the same offsets. Only the output projection differs: MediaPipe scrambles it,
  * and ours is equal to the checkpoint. */
-static void check_original(const char *type)
+static void check_mediapipe(const char *type)
 {
     char name[128], out[64];
     quip_error error = { 0 };
     struct file files[2];
     struct format formats[2];
-    snprintf(out, sizeof out, "adapter-original-%d.bin", (int)getpid());
+    snprintf(out, sizeof out, "adapter-mediapipe-%d.bin", (int)getpid());
     snprintf(name, sizeof name, "data/interop/sources/%s-lora-r4/adapter_model.safetensors", type);
     need_shared(name);
     char *source = strdup(shared_path(name));
@@ -159,7 +159,7 @@ static void check_original(const char *type)
     char weights[64]; // without a config beside it, because MediaPipe ignores alpha
     size_t n;
     char *bytes = read_whole(source, &n);
-    snprintf(weights, sizeof weights, "adapter-original-%d.safetensors", (int)getpid());
+    snprintf(weights, sizeof weights, "adapter-mediapipe-%d.safetensors", (int)getpid());
     save_file(weights, bytes, n);
     check(qp_convert_adapter(weights, out, model_path, &error), &error);
     quip_model *no_model = NULL;
@@ -213,11 +213,11 @@ static void check_original(const char *type)
     free(model_path);
 }
 
-static void test_original_files(void **state)
+static void test_mediapipe_files(void **state)
 {
     (void)state;
-    check_original("GEMMA_2B");
-    check_original("GEMMA2_2B");
+    check_mediapipe("GEMMA_2B");
+    check_mediapipe("GEMMA2_2B");
 }
 
 /* ---- tiny models and adapters ---- */
@@ -834,7 +834,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wrong_merges),
         cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_original_files),
+        cmocka_unit_test(test_mediapipe_files),
         cmocka_unit_test(test_same_everywhere),
         cmocka_unit_test(test_beside_equals_merged),
         cmocka_unit_test(test_alpha),

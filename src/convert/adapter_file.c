@@ -1,9 +1,10 @@
-/* adapter_file.c: a PEFT adapter -> a LoRA file of the original, for its GPU engine.
- * Written is what that engine computes with: x left right, alpha / rank in the second matrix, the
- * output projection too (the original converter scrambles it; docs/model-format.md). Every layer
- * has all four pairs, of one rank, a multiple of 4: what the adapter lacks is zeros. */
+/* adapter_file.c: a PEFT adapter as a MediaPipe LoRA file, for its GPU engine.
+ * In:  the pairs of the adapter.
+ * Out: the file with what that engine computes: x left right, where the second matrix is multiplied
+ *      by alpha / rank, in the output projection too (MediaPipe's converter scrambles that one:
+ *      docs/model-format.md). Every layer has all four pairs, of one rank, a multiple of 4; zeros
+ *      fill what the adapter lacks. */
 #include "convert/convert.h"
-
 #include "format/tflite_writer.h"
 #include "model/adapter.h"
 
@@ -28,7 +29,7 @@ static const struct matrix *target_base(const struct lora_writer *w, int l, enum
     return &w->adapter->model->weights.layers[l].m[m];
 }
 
-/* ---- what fits ---- */
+/* ---- checks ---- */
 
 static quip_status check_targets(struct lora_writer *w, const char *path)
 {
@@ -36,15 +37,15 @@ static quip_status check_targets(struct lora_writer *w, const char *path)
         for (int m = MATRIX_GATE; m <= MATRIX_DOWN; m++)
             if (qp_adapter_pair(w->adapter, l, m)->rank)
                 return qp_fail(w->error, QUIP_E_UNSUPPORTED,
-                               "%s: layer %d's feed-forward is adapted, which a LoRA file of the "
-                               "original has no place for; use the folder itself with quip",
+                               "%s: changes the feed-forward of layer %d, which a MediaPipe LoRA "
+                               "file cannot have; use the folder itself with quip",
                                path, l);
         for (int m = MATRIX_Q; m <= MATRIX_O; m++) {
             const struct matrix *base = target_base(w, l, m);
             if (base->n_out % 4 || base->n_in % 4)
                 return qp_fail(w->error, QUIP_E_UNSUPPORTED,
-                               "%s is [%d, %d]; the layout for GPUs has tiles of 4 x 4", base->name,
-                               base->n_out, base->n_in);
+                               "%s has shape [%d, %d]; must be multiples of 4 in a file for GPUs",
+                               base->name, base->n_out, base->n_in);
         }
     }
     return QUIP_OK;
@@ -55,16 +56,17 @@ static quip_status find_model_type(struct lora_writer *w)
     const struct format *f = &w->adapter->model->format;
     const struct metadata *type = qp_format_find_metadata(f, "odml.infra.LlmModelType");
     if (!type || type->type != METADATA_INT)
-        return qp_fail(w->error, QUIP_E_UNSUPPORTED,
-                       "%s: is of no model type that the original knows, so it has no LoRA files",
-                       f->file->name);
+        return qp_fail(
+            w->error, QUIP_E_UNSUPPORTED,
+            "%s: has no MediaPipe model type, so that it cannot have MediaPipe LoRA files",
+            f->file->name);
     const struct model_type *known = qp_model_type_of_file(f);
     w->dtype = known && known->lora_is_f32 ? DTYPE_F32 : DTYPE_F16;
     w->is_post_like_q = known && known->lora_post_is_like_q;
     return QUIP_OK;
 }
 
-/* ---- what is written ---- */
+/* ---- writing ---- */
 
 /* a is the left matrix; of the output projection it is the right one in most models. */
 static quip_status declare_lora(struct lora_writer *w, int l, enum layer_matrix m, bool is_b)
@@ -79,7 +81,7 @@ static quip_status declare_lora(struct lora_writer *w, int l, enum layer_matrix 
     return qp_tflite_writer_tensor(w->writer, name, w->dtype, 2, dims, &index, w->error);
 }
 
-/* The metadata of the model, but for Quip's own, and the rank. */
+/* The metadata of the model without Quip's own, and the rank. */
 static quip_status declare_lora_metadata(struct lora_writer *w)
 {
     struct format *f = &w->adapter->model->format;
@@ -135,7 +137,7 @@ static quip_status write_half(struct lora_writer *w, int index, const struct lor
     const quip_status status =
         fits ? qp_tflite_writer_write(w->writer, index, 0, tiles, n * size, w->error)
              : qp_fail(w->error, QUIP_E_UNSUPPORTED,
-                       "the adapter has values above 65504, which the file's binary16 cannot hold");
+                       "the adapter has values above 65504, the largest of the file's binary16");
     free(tiles);
     return status;
 }
@@ -187,7 +189,7 @@ quip_status qp_convert_adapter(const char *in, const char *out, const char *mode
     quip_status status;
     if (qp_path_is_same(out, model_path) || qp_path_is_same(out, in))
         return qp_fail(error, QUIP_E_ARGUMENT,
-                       "%s: is read for the LoRA file; write to another file", out);
+                       "%s: is an input of the LoRA file; write to another file", out);
     if ((status = quip_model_open(&model, model_path, NULL, error)) ||
         (status = qp_adapter_open(&adapter, model, in, error)))
         goto done;

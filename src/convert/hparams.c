@@ -9,6 +9,7 @@
 
 void qp_hparams_add_stop(struct hparams *h, int id)
 {
+    assert(h->n_stops >= 0 && h->n_stops <= HPARAMS_MAX_STOPS);
     for (int i = 0; i < h->n_stops; i++)
         if (h->stops[i] == id)
             return;
@@ -34,7 +35,7 @@ struct size_limit {
     int value, max;
 };
 
-/* The limits keep every product of two sizes inside int. */
+/* Within these limits every product of two sizes fits in an int. */
 static quip_status check_sizes(const struct hparams *h, const char *path, quip_error *error)
 {
     const struct size_limit limits[] = {
@@ -48,18 +49,19 @@ static quip_status check_sizes(const struct hparams *h, const char *path, quip_e
     };
     for (size_t i = 0; i < QP_COUNT(limits); i++)
         if (limits[i].value < 1 || limits[i].value > limits[i].max)
-            return qp_fail(error, QUIP_E_FORMAT, "%s: its %s is %d, which is not between 1 and %d",
-                           path, limits[i].name, limits[i].value, limits[i].max);
+            return qp_fail(error, QUIP_E_FORMAT, "%s: its %s is %d; must be 1 to %d", path,
+                           limits[i].name, limits[i].value, limits[i].max);
     if (h->n_heads % h->n_kv_heads)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: %d heads cannot be shared evenly among %d key-value heads", path,
+                       "%s: its %d heads are not a multiple of its %d key-value heads", path,
                        h->n_heads, h->n_kv_heads);
     if (h->rope_dim < 0 || h->rope_dim > h->head_dim)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: %d dimensions of a head cannot rotate, it has %d",
-                       path, h->rope_dim, h->head_dim);
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: rope rotates %d dimensions of a head; must be 0 to %d", path,
+                       h->rope_dim, h->head_dim);
     if (h->rope_dim % 2)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: rope on %d dimensions of a head size of %d is odd; it needs pairs",
+                       "%s: rope rotates %d dimensions of a head of %d; must be an even number",
                        path, h->rope_dim, h->head_dim);
     return QUIP_OK;
 }
@@ -91,8 +93,7 @@ quip_status qp_hparams_finish(struct hparams *h, const char *path, quip_error *e
                        path, h->norm_eps, h->rope_theta, h->rope_local_theta, h->rope_scaling,
                        h->query_scale, h->attention_cap, h->logits_cap);
     if (strchr(h->layer_types, 'L') && h->window < 1)
-        return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: has layers with a sliding window, but the window is %d", path,
-                       h->window);
+        return qp_fail(error, QUIP_E_FORMAT, "%s: has sliding-window layers, but the window is %d",
+                       path, h->window);
     return QUIP_OK;
 }

@@ -46,7 +46,7 @@ static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, con
     for (size_t i = 0; i < QP_COUNT(sizes); i++) {
         const struct metadata *m = arch_entry(g, arch, sizes[i].name);
         if (!m || m->type != METADATA_INT)
-            return qp_fail(error, QUIP_E_FORMAT, "%s: its metadata has no number %s.%s", c->path,
+            return qp_fail(error, QUIP_E_FORMAT, "%s: has no number %s.%s in its metadata", c->path,
                            arch, sizes[i].name);
         *(int *)((char *)h + sizes[i].offset) = entry_int(m, -1);
     }
@@ -58,11 +58,13 @@ static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, con
     if ((h->rope_dim != h->head_dim && h->family->rope_fraction == 0) ||
         entry_int(arch_entry(g, arch, "attention.value_length"), h->head_dim) != h->head_dim)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: keys, values and rope of different sizes are not supported", c->path);
+                       "%s: has keys, values and rope of different sizes, which are not supported",
+                       c->path);
     if (entry_int(arch_entry(g, arch, "use_parallel_residual"), h->family->is_parallel) !=
         h->family->is_parallel)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: a %s model with a parallel residual is not supported", c->path, arch);
+                       "%s: is a %s model with a parallel residual, which is not supported",
+                       c->path, arch);
 
     const struct entry *embedding = qp_checkpoint_find(c, "token_embd.weight");
     if (!embedding || embedding->tensor->n_dims != 2 || embedding->tensor->dims[0] > INT32_MAX)
@@ -90,7 +92,7 @@ static quip_status gguf_rope(struct hparams *h, const struct checkpoint *c, stru
         h->rope_scaling = entry_number(arch_entry(g, arch, "rope.scaling.factor"), 1);
     else if (n > 0 && !(n == 4 && memcmp(text, "none", 4) == 0))
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: rope scaling \"%.*s\" is not supported, only \"linear\"", c->path,
+                       "%s: has rope scaling \"%.*s\"; only \"linear\" is supported", c->path,
                        (int)(n < 40 ? n : 40), (const char *)text);
     return QUIP_OK;
 }
@@ -129,7 +131,7 @@ static quip_status gguf_tokens(struct hparams *h, struct format *g, quip_error *
     if (model && model->type == METADATA_BYTES &&
         (status = qp_format_bytes(g, model, &text, &n, error)))
         return status;
-    // llama.cpp puts bos in front for SentencePiece vocabularies unless told fallback.
+    // llama.cpp puts bos first for SentencePiece vocabularies, unless the metadata says otherwise.
     bool is_spm = n == 5 && memcmp(text, "llama", 5) == 0;
     h->has_bos = h->bos >= 0 &&
                  entry_int(qp_format_find_metadata(g, "tokenizer.ggml.add_bos_token"), is_spm) != 0;
@@ -139,7 +141,7 @@ static quip_status gguf_tokens(struct hparams *h, struct format *g, quip_error *
     return QUIP_OK;
 }
 
-/* The template is Jinja; what is known of it is its name. */
+/* The template is Jinja. Find the named template that renders the same. */
 static quip_status gguf_chat(struct hparams *h, struct format *g, quip_error *error)
 {
     h->chat = "none";
@@ -169,7 +171,7 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
     char name[64] = "";
     quip_status status;
     if (!m || m->type != METADATA_BYTES)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: its metadata has no general.architecture",
+        return qp_fail(error, QUIP_E_FORMAT, "%s: has no general.architecture in its metadata",
                        c->path);
     if ((status = qp_format_bytes(g, m, &text, &n, error)))
         return status;
@@ -180,8 +182,8 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
         char names[300];
         qp_family_source_list(names, sizeof names, true);
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: its architecture \"%s\" cannot be converted; supported are %s", c->path,
-                       name, names);
+                       "%s: has architecture \"%s\", which cannot be converted; supported are %s",
+                       c->path, name, names);
     }
     h->source = qp_family_source(h->family);
     if ((status = gguf_sizes(h, c, g, error)) || (status = gguf_rope(h, c, g, error)))

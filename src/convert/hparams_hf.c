@@ -3,7 +3,9 @@
  *      of transformers 5 (rope_parameters, layer_types). Where a config has both, the newer counts.
  * Out: hyper-parameters; what the config does not say is the default of its family. */
 #include "convert/hparams.h"
+#include "convert/json.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,17 +17,10 @@ struct hf_reader {
     quip_status status; // the first failure
 };
 
-/* NULL when absent or null. */
-static const cJSON *json_item(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsNull(item) ? NULL : item;
-}
-
 static double json_number(struct hf_reader *r, const cJSON *object, const char *key,
                           double fallback)
 {
-    const cJSON *item = json_item(object, key);
+    const cJSON *item = qp_json_item(object, key);
     if (!item)
         return fallback;
     if (!cJSON_IsNumber(item) && !r->status)
@@ -41,15 +36,16 @@ static int hf_int(struct hf_reader *r, const char *key, int fallback)
         return (int)x;
     if (!r->status)
         r->status = qp_fail(r->error, QUIP_E_FORMAT,
-                            "%s/config.json: %s is %g, not a whole number of reasonable size",
+                            "%s/config.json: %s is %g; must be a whole number from 0 to 2147483647",
                             r->checkpoint->sources.folder, key, x);
     return 0;
 }
 
-/* A size that the family may have a default for (0: none, it must be there). */
+/* A size. 0 as the fallback means that config.json must have it. */
 static int hf_size(struct hf_reader *r, const char *key, int fallback)
 {
-    if (!json_item(r->config, key) && fallback == 0 && !r->status)
+    assert(fallback >= 0);
+    if (!qp_json_item(r->config, key) && fallback == 0 && !r->status)
         r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s/config.json: has no %s",
                             r->checkpoint->sources.folder, key);
     return hf_int(r, key, fallback);
@@ -57,23 +53,23 @@ static int hf_size(struct hf_reader *r, const char *key, int fallback)
 
 static bool hf_bool(const struct hf_reader *r, const char *key, bool fallback)
 {
-    const cJSON *item = json_item(r->config, key);
+    const cJSON *item = qp_json_item(r->config, key);
     return item ? cJSON_IsTrue(item) : fallback;
 }
 
-/* One description of rope: its type must be one that a factor can express. */
+/* The scaling factor of a description of rope, whose type must be one that a factor expresses. */
 static double hf_rope_factor(struct hf_reader *r, const cJSON *rope)
 {
-    const char *type = cJSON_GetStringValue(json_item(rope, "rope_type"));
+    const char *type = cJSON_GetStringValue(qp_json_item(rope, "rope_type"));
     if (!type)
-        type = cJSON_GetStringValue(json_item(rope, "type"));
+        type = cJSON_GetStringValue(qp_json_item(rope, "type"));
     if (!type || strcmp(type, "default") == 0)
         return 1;
     if (strcmp(type, "linear") == 0)
         return json_number(r, rope, "factor", 1);
     if (!r->status)
         r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
-                            "%s/config.json: rope type \"%.40s\" is not supported, only "
+                            "%s/config.json: rope type \"%.40s\" is not supported; must be "
                             "\"default\" and \"linear\"",
                             r->checkpoint->sources.folder, type);
     return 1;
@@ -86,19 +82,19 @@ static void hf_rope(struct hf_reader *r, struct hparams *h)
     if (family->rope_local_theta > 0)
         h->rope_local_theta =
             json_number(r, r->config, "rope_local_base_freq", (double)family->rope_local_theta);
-    h->rope_scaling = hf_rope_factor(r, json_item(r->config, "rope_scaling"));
+    h->rope_scaling = hf_rope_factor(r, qp_json_item(r->config, "rope_scaling"));
 
-    const cJSON *rope = json_item(r->config, "rope_parameters");
+    const cJSON *rope = qp_json_item(r->config, "rope_parameters");
     if (family->rope_fraction > 0) {
-        const cJSON *of = json_item(rope, "partial_rotary_factor") ? rope : r->config;
+        const cJSON *of = qp_json_item(rope, "partial_rotary_factor") ? rope : r->config;
         double fraction =
             json_number(r, of, "partial_rotary_factor",
                         h->source->default_rope_fraction > 0 ? h->source->default_rope_fraction
                                                              : (double)family->rope_fraction);
         h->rope_dim = fraction >= 0 && fraction <= 1 ? (int)(h->head_dim * fraction) : -1;
     }
-    const cJSON *global = json_item(rope, "full_attention");
-    const cJSON *local = json_item(rope, "sliding_attention");
+    const cJSON *global = qp_json_item(rope, "full_attention");
+    const cJSON *local = qp_json_item(rope, "sliding_attention");
     if (!rope)
         return;
     h->rope_theta = json_number(r, global ? global : rope, "rope_theta", h->rope_theta);
@@ -106,9 +102,10 @@ static void hf_rope(struct hf_reader *r, struct hparams *h)
     if (local) {
         h->rope_local_theta = json_number(r, local, "rope_theta", h->rope_local_theta);
         if (hf_rope_factor(r, local) != 1 && !r->status)
-            r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
-                                "%s/config.json: rope scaling of sliding layers is not supported",
-                                r->checkpoint->sources.folder);
+            r->status =
+                qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                        "%s/config.json: rope scaling of sliding-window layers is not supported",
+                        r->checkpoint->sources.folder);
     }
 }
 
@@ -119,7 +116,7 @@ static void hf_layer_types(struct hf_reader *r, struct hparams *h)
         return;
     h->window = hf_int(r, "sliding_window",
                        h->source->default_window ? h->source->default_window : h->family->window);
-    const cJSON *types = json_item(r->config, "layer_types");
+    const cJSON *types = qp_json_item(r->config, "layer_types");
     if (!types) {
         int every = hf_int(r, "sliding_window_pattern", family_every);
         qp_hparams_set_pattern(h, every > 0 ? every : family_every);
@@ -139,7 +136,7 @@ static void hf_layer_types(struct hf_reader *r, struct hparams *h)
             h->layer_types[l] = 'L';
         else
             r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
-                                "%s/config.json: layer %d is of type \"%.40s\", not "
+                                "%s/config.json: layer %d has type \"%.40s\"; must be "
                                 "\"full_attention\" or \"sliding_attention\"",
                                 r->checkpoint->sources.folder, l, type ? type : "?");
     }
@@ -148,6 +145,7 @@ static void hf_layer_types(struct hf_reader *r, struct hparams *h)
 static void hf_sizes(struct hf_reader *r, struct hparams *h)
 {
     const struct family_source *source = h->source;
+    assert(source);
     h->n_layers = hf_size(r, "num_hidden_layers", 0);
     h->d_model = hf_size(r, "hidden_size", 0);
     h->d_ff = hf_size(r, source->d_ff_key ? source->d_ff_key : "intermediate_size",
@@ -163,11 +161,11 @@ static void hf_sizes(struct hf_reader *r, struct hparams *h)
     h->n_context = hf_int(r, "max_position_embeddings", source->default_n_context);
     if (h->n_layers > HPARAMS_MAX_LAYERS && !r->status)
         r->status = qp_fail(r->error, QUIP_E_FORMAT,
-                            "%s/config.json: %d layers are more than the %d supported",
+                            "%s/config.json: num_hidden_layers is %d; must be at most %d",
                             r->checkpoint->sources.folder, h->n_layers, HPARAMS_MAX_LAYERS);
 }
 
-/* A cap that null switches off, and that the family has when there is no word of it. */
+/* Soft-cap; null disables it, and without the key it is that of the family. */
 static double hf_cap(struct hf_reader *r, const char *key, double of_family)
 {
     return cJSON_HasObjectItem(r->config, key) ? json_number(r, r->config, key, 0) : of_family;
@@ -202,10 +200,10 @@ static void hf_activation(struct hf_reader *r, const struct hparams *h)
 {
     const struct family_source *source = h->source;
     // Older Gemma configs say "gelu" in hidden_act; hidden_activation is what their code uses.
-    const char *key = source->activation_key                      ? source->activation_key
-                      : json_item(r->config, "hidden_activation") ? "hidden_activation"
-                                                                  : "hidden_act";
-    const char *activation = cJSON_GetStringValue(json_item(r->config, key));
+    const char *key = source->activation_key                         ? source->activation_key
+                      : qp_json_item(r->config, "hidden_activation") ? "hidden_activation"
+                                                                     : "hidden_act";
+    const char *activation = cJSON_GetStringValue(qp_json_item(r->config, key));
     if (activation && strcmp(activation, source->activation) != 0 && !r->status)
         r->status = qp_fail(
             r->error, QUIP_E_UNSUPPORTED, "%s/config.json: %s is \"%.40s\"; a %s model has \"%s\"",
@@ -237,7 +235,7 @@ static void hf_numbers(struct hf_reader *r, struct hparams *h)
 
 /* ---- tokens and turns ---- */
 
-/* An id, or a list of ids. */
+/* Stops are an id or a list of ids. */
 static void add_stop_ids(struct hparams *h, const cJSON *ids)
 {
     if (cJSON_IsNumber(ids))
@@ -258,32 +256,33 @@ static void hf_tokens(const struct hf_reader *r, struct hparams *h)
 {
     const cJSON *generation = r->checkpoint->generation_config;
     const cJSON *top = r->checkpoint->config;
-    const cJSON *eos = json_item(generation, "eos_token_id");
+    const cJSON *eos = qp_json_item(generation, "eos_token_id");
     if (!eos)
-        eos = json_item(r->config, "eos_token_id");
+        eos = qp_json_item(r->config, "eos_token_id");
     if (!eos)
-        eos = json_item(top, "eos_token_id");
-    const cJSON *bos = json_item(r->config, "bos_token_id");
-    h->bos = first_id(bos ? bos : json_item(generation, "bos_token_id"));
+        eos = qp_json_item(top, "eos_token_id");
+    const cJSON *bos = qp_json_item(r->config, "bos_token_id");
+    h->bos = first_id(bos ? bos : qp_json_item(generation, "bos_token_id"));
     h->eos = first_id(eos);
     h->unk = -1;
-    h->pad = first_id(json_item(r->config, "pad_token_id"));
+    h->pad = first_id(qp_json_item(r->config, "pad_token_id"));
     if (h->bos < 0 && h->source->default_bos > 0)
         h->bos = h->source->default_bos;
     if (!h->source->has_wrong_ids)
         add_stop_ids(h, eos);
     // qp_convert also asks the tokenizer when the config says nothing.
-    const cJSON *add = json_item(r->checkpoint->tokenizer_config, "add_bos_token");
+    const cJSON *add = qp_json_item(r->checkpoint->tokenizer_config, "add_bos_token");
     h->has_bos = h->bos >= 0 && (add ? cJSON_IsTrue(add) : h->source->default_bos > 0);
 }
 
-/* Jinja in tokenizer_config.json (a string, or a list of named ones), or in a file of its own. */
+/* The template is Jinja: in tokenizer_config.json, a string or a list of named ones, or in a file
+ * of its own. Find the named template that renders the same. */
 static quip_status hf_chat(const struct hf_reader *r, struct hparams *h)
 {
     h->chat = "none";
-    const cJSON *item = json_item(r->checkpoint->tokenizer_config, "chat_template");
+    const cJSON *item = qp_json_item(r->checkpoint->tokenizer_config, "chat_template");
     if (cJSON_IsArray(item) && item->child)
-        item = json_item(item->child, "template");
+        item = qp_json_item(item->child, "template");
     if (cJSON_IsString(item)) {
         h->chat = qp_chat_recognise(item->valuestring);
         return QUIP_OK;
@@ -313,8 +312,8 @@ static quip_status hf_chat(const struct hf_reader *r, struct hparams *h)
 quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_error *error)
 {
     struct hf_reader r = { .checkpoint = c, .config = c->config, .error = error };
-    const cJSON *text = json_item(c->config, "text_config"); // of a model that also sees
-    const char *type = cJSON_GetStringValue(json_item(c->config, "model_type"));
+    const cJSON *text = qp_json_item(c->config, "text_config"); // of a model for text and images
+    const char *type = cJSON_GetStringValue(qp_json_item(c->config, "model_type"));
     if (cJSON_IsObject(text))
         r.config = text;
     *h = (struct hparams){ .family = type ? qp_family_of_checkpoint(type, false) : NULL };

@@ -1,12 +1,11 @@
-/* lora_merge.c: a PEFT adapter, added to the weights of its model while they stream by.
- * In:  a folder with adapter_config.json and adapter_model.safetensors (or .bin), or the latter;
- * the plan of the model's tensors. Out: w + scale * b a for the rows of every matrix that the
- * adapter names. All its tensors find their matrix, of the right shape, before anything is written.
- */
+/* lora_merge.c: a PEFT adapter that is added to the weights of its model as they are read.
+ * In:  an adapter's folder, or its weights; the plan of the model's tensors.
+ * Out: w + scale * b a for the rows of every matrix that the adapter names. Before anything is
+ *      written, all of its tensors have found their matrix, and have the right shape. */
 #include "convert/lora_merge.h"
 #include "format/peft.h"
 
-#include <math.h>
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +13,7 @@ enum {
     MAX_MODULE_NAME = 200
 };
 
-/* The two thin matrices that belong to one matrix of the checkpoint. */
+/* The two low-rank matrices beside one matrix of the checkpoint. */
 struct lora_merge_pair {
     const struct tensor *a, *b; // [rank, n_in], [n_out, rank]
     char module[MAX_MODULE_NAME];
@@ -25,7 +24,7 @@ struct lora_merge {
     struct adapter_files files;
     struct lora_merge_pair *pairs;
     int n_pairs;
-    /* Of the job in work: */
+    /* Of the current job: */
     const struct job *job;
     const struct lora_merge_pair *pair; // NULL: nothing to add
     float *a, *b, *sum;
@@ -35,7 +34,7 @@ struct lora_merge {
 
 /* ---- the adapter's tensors ---- */
 
-/* "…q_proj.lora_A.weight" -> "…q_proj", without wrapping; false when it is named otherwise. */
+/* "…q_proj.lora_A.weight" -> "…q_proj", without wrapping; false for a name of another form. */
 static bool parse_name(const char *name, char module[MAX_MODULE_NAME], bool *is_b)
 {
     size_t n;
@@ -86,9 +85,9 @@ static quip_status pair_tensors(struct lora_merge *m, quip_error *error)
                       : qp_fail(error, QUIP_E_FORMAT, "%s: has no tensors", m->files.file.name);
 }
 
-/* ---- which matrix each belongs to ---- */
+/* ---- pairs and matrices ---- */
 
-/* The pair for a job; NULL when there is none. */
+/* The pair for a job; NULL if there is none. */
 static struct lora_merge_pair *pair_of_job(const struct lora_merge *m, const struct job *job)
 {
     char name[MAX_MODULE_NAME];
@@ -202,11 +201,12 @@ quip_status qp_lora_merge_add(struct lora_merge *m, const struct job *job, int h
                               int64_t begin, int64_t n, float *rows, quip_error *error)
 {
     const int64_t n_in = job->stored.cols;
+    assert(begin >= 0 && n > 0 && begin + n <= job->stored.rows);
     quip_status status = m->job == job ? QUIP_OK : begin_job(m, job, error);
     if (status || !m->pair)
         return status;
     for (int64_t r = begin; r < begin + n; r++, rows += n_in) {
-        // of a tensor that holds q, k and v, each head's rows are the next but two
+        // a fused tensor has for each head the rows of q, of k, of v
         const int64_t at =
             job->row->part == PART_ALL
                 ? r

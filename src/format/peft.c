@@ -10,8 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What would change the result if it were on. Every one of them is off when it is null, false, 0,
- * empty or "none". */
+/* Features that would change the result. Each one is off when it is null, false, 0, empty or
+ * "none".
+ */
 static const struct {
     const char *key, *what;
 } refused_features[] = {
@@ -20,14 +21,14 @@ static const struct {
     { "layer_replication", "layers that repeat others" },
     { "lora_bias", "biases of its own" },
     { "modules_to_save", "whole modules beside the low-rank ones" },
-    { "target_parameters", "parameters that are no matrix of a layer" },
+    { "target_parameters", "parameters that are not a matrix of a layer" },
     { "trainable_token_indices", "trained embeddings" },
     { "use_bdlora", "block-diagonal matrices" },
     { "use_dora", "DoRA, which scales the rows of the sum" },
     { "use_qalora", "QA-LoRA, which pools its input" },
 };
 
-/* The next value, whatever it is; false when it is one of those that mean "off". */
+/* Skip the next value; false when it is one of those that mean "off". */
 static bool json_is_on(struct json_scan *j)
 {
     static const char *const off[] = { "null", "false", "0", "0.0", "\"\"", "\"none\"" };
@@ -52,7 +53,7 @@ static const char *refused_feature(struct json_text key)
     return NULL;
 }
 
-/* One member of the object; what it has that is refused, or NULL. */
+/* Read one member of the object. Returns what it has that is refused, or NULL. */
 static const char *read_peft_member(struct json_scan *j, struct peft_config *c)
 {
     const struct json_text key = qp_json_key(j);
@@ -76,7 +77,7 @@ static const char *read_peft_member(struct json_scan *j, struct peft_config *c)
     return NULL;
 }
 
-/* Keys of alpha_pattern are regular expressions; only those that spell a name are read. */
+/* Keys of alpha_pattern are regular expressions; only plain names are supported. */
 static quip_status check_alpha_pattern(const struct peft_config *c, const char *where,
                                        quip_error *error)
 {
@@ -91,8 +92,8 @@ static quip_status check_alpha_pattern(const struct peft_config *c, const char *
         for (size_t k = 0; k < key.n; k++)
             if (strchr("\\^$*+?()[]{}|", key.raw[k]))
                 return qp_fail(error, QUIP_E_UNSUPPORTED,
-                               "%s: alpha_pattern has the regular expression \"%.*s\"; names of "
-                               "modules can be read",
+                               "%s: alpha_pattern has the regular expression \"%.*s\"; must be "
+                               "names of modules",
                                where, (int)(key.n < 100 ? key.n : 100), key.raw);
         if (!(alpha >= -1e6 && alpha <= 1e6))
             j.is_malformed = true;
@@ -116,15 +117,16 @@ quip_status qp_peft_read(struct peft_config *c, const char *text, size_t n, cons
         qp_json_close(&j);
     if (j.is_malformed)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: is not the JSON object that PEFT writes: wrong near byte %zu", where,
+                       "%s: is not the JSON object that PEFT writes; wrong near byte %zu", where,
                        (size_t)(j.p - j.begin));
     if (what)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: the adapter has %s; merge it into its model, and convert that", where,
                        what);
     if (!(c->rank >= 1 && c->rank <= 1 << 20 && c->alpha >= -1e6 && c->alpha <= 1e6))
-        return qp_fail(error, QUIP_E_FORMAT, "%s: r is %g and lora_alpha %g; r must be 1 or more",
-                       where, c->rank, c->alpha);
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: r is %g and lora_alpha %g; must be 1 to 1048576 and -1e6 to 1e6", where,
+                       c->rank, c->alpha);
     return check_alpha_pattern(c, where, error);
 }
 
