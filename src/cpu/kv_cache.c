@@ -13,7 +13,6 @@
  * few slots. Everything is allocated when the sequence opens. Beyond the last position there may be
  * any values. */
 #include "cpu/cpu_impl.h"
-#include "engine/forward.h"
 
 #include <assert.h>
 #include <stdlib.h>

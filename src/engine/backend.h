@@ -32,6 +32,9 @@ enum buffer {
     BUF_LOGITS // [n, vocab_size], n <= LOGITS_ROWS
 };
 
+/* Rows of one prefill chunk: enough to amortise packing the weights, few enough to keep the buffers
+ * small (docs/notes/prefill.md). */
+#define PREFILL_CHUNK 512
 #define LOGITS_ROWS 16     // outputs whose logits are computed together
 #define SEQUENCE_OUTPUTS 8 // outputs that a sequence keeps: one token and the guesses after it
 

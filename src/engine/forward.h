@@ -6,10 +6,6 @@
 
 #include <stdatomic.h>
 
-/* Rows that go through the layers together in prefill: enough to amortise unpacking the weights,
- * few enough to keep the buffers small (docs/performance.md). */
-#define PREFILL_CHUNK 512
-
 /* Looks at the inputs of products, for calibration: `in` holds n_rows rows for the matrices w. It
  * may read the buffer. A status other than QUIP_OK ends the forward pass. */
 struct observer {
