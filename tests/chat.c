@@ -1,6 +1,6 @@
-/* chat.c (test): are conversations spelled as the models' own templates spell them? Turns go in one
- * by one; their ids are those of the whole conversation as shared/data/tokenizers/chat-templates.md
- * has it. Real vocabularies; no model runs. */
+/* chat.c (test): conversations have the text of the models' chat templates. Turns are appended one
+ * by one. Their ids are equal to those of the whole conversation in
+ * shared/data/tokenizers/chat-templates.md. The vocabularies are real; no model runs. */
 #include "convert/convert.h"
 #include "engine/engine.h"
 
@@ -56,8 +56,8 @@ struct conversation {
     const char *chat, *vocabulary;
     int bos;
     const char *system;   // NULL: none
-    const char *texts[3]; // user, model, user; from the first NULL on there are none
-    const char *want;     // with the special tokens spelled out, but for the first bos
+    const char *texts[3]; // user, model, user; NULL ends the list
+    const char *want;     // with the special tokens as text, except the first bos
 };
 
 static const struct conversation conversations[] = {
@@ -139,7 +139,7 @@ static const struct conversation conversations[] = {
       "Instruct: Hi\nOutput: Hello!\nInstruct: Bye\nOutput:" },
 };
 
-/* What quip_session_append does, but for running the model. */
+/* What quip_session_append does, without running the model. */
 static void append(quip_session *s, quip_role role, const char *text)
 {
     struct tokens ids = { 0 };
@@ -212,7 +212,7 @@ static void test_conversations(void **state)
     qp_bytes_close(&blobs.bpe);
 }
 
-/* The ids that chat-templates.md gives, not the tokenizer. */
+/* The ids are those in chat-templates.md, not from our tokenizer. */
 static void test_marker_ids(void **state)
 {
     (void)state;
@@ -268,7 +268,7 @@ static void test_option(void **state)
     assert_non_null(strstr(error.message, "\"klingon\"; must be one of gemma, "));
     assert_non_null(strstr(error.message, ", none"));
 
-    char name[] = "phi2"; // copied: the caller's may go
+    char name[] = "phi2"; // the library copies it
     options.chat_template = name;
     assert_int_equal(quip_session_open(&session, model, &options, &error), QUIP_OK);
     name[0] = 'x';

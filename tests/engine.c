@@ -1,6 +1,6 @@
-/* engine.c: law 5, one answer everywhere, and what sessions promise (quip.h), on tiny random
- * models. A failure names the model and the setting that differed.
- *   engine [PATTERN]      only tests whose names match, such as 'test_same_on_*' */
+/* engine.c (test): law 5, one answer everywhere, and the contract of sessions (quip.h), with tiny
+ * random models. A failure prints the model and the setting that differed. engine [PATTERN] runs
+ * only tests whose names match, such as 'test_same_on_*' */
 #include "support/check.h"
 #include "support/shared.h"
 #include "support/tiny_model.h"
@@ -17,7 +17,7 @@
 
 #define N_PROMPT 300 // more than one prefill chunk, five attention blocks
 
-/* ---- the models ---- */
+/* ---- models ---- */
 
 static const char *const kinds[] = { "gemma3 mixed", "gemma3 f32", "llama int8",
                                      "llama int4",   "llama f32",  "llama int4 in blocks" };
@@ -126,7 +126,7 @@ static void test_same_on_every_isa(void **state)
         assert_true(scalar[5] == scalar[5]);
         for (int i = 1; (level = qp_cpu_level(i)); i++) {
             setenv("QUIP_CPU", level->name, 1);
-            if (qp_cpu_features() == 0) // another processor's
+            if (qp_cpu_features() == 0) // a level of another processor
                 continue;
             assert_same(scalar, all_logits(kind, 2, N_PROMPT), kind, level->name);
             assert_same(scalar, all_logits(kind, 2, 1), kind, level->name);
@@ -152,8 +152,8 @@ static uint64_t hash_of(const float *logits, size_t n)
     return hash;
 }
 
-/* The logits of these models, whatever the machine, compiler and options. Who changes the order of
- * a sum changes these numbers, and the answers of every user: say so in the commit. */
+/* The logits of these models on every machine, with every compiler and all options. A change to the
+ * order of a sum changes these numbers, and the answers of every user: say so in the commit. */
 static void test_same_on_every_machine(void **state)
 {
     (void)state;
@@ -204,8 +204,8 @@ static void test_same_in_any_pieces(void **state)
     }
 }
 
-/* quip_session_prefill leaves the last layer's earlier tokens unfinished; the last logits are the
- * same. */
+/* quip_session_prefill skips part of the last layer for all tokens except the last. The last logits
+ * are the same. */
 static void test_prefill_equals_prefill_logits(void **state)
 {
     (void)state;
@@ -236,7 +236,7 @@ static void test_rewind_and_clone(void **state)
         quip_session *s = open_session(model, &(quip_session_options){ .n_context = N_PROMPT });
         quip_session *copy;
         prefill(s, prompt, 200);
-        prefill(s, prompt + 250, 20); // wrong turn
+        prefill(s, prompt + 250, 20); // tokens to discard
         check(quip_session_rewind(s, 200, &error), &error);
         assert_int_equal(quip_session_position(s), 200);
         assert_null(quip_session_logits(s));
@@ -352,7 +352,7 @@ static void test_seeds(void **state)
     free(drawn);
     free(again);
     free(other);
-    o.top_k = 1; // greedy, whatever the seed
+    o.top_k = 1; // greedy with any seed
     char *greedy = answer(2, o, NULL);
     o.temperature = 0;
     char *zero = answer(2, o, NULL);
@@ -361,7 +361,7 @@ static void test_seeds(void **state)
     free(zero);
 }
 
-/* Any part of the answer works as a stop text: what comes out ends just before it. */
+/* Any part of the answer can be a stop text. The output ends just before it. */
 static void test_stop_texts_never_leak(void **state)
 {
     (void)state;
@@ -417,7 +417,7 @@ static void test_pull_equals_push(void **state)
     quip_model_close(model);
 }
 
-/* An answer after a text that repeats itself, and the logits after one more token. */
+/* An answer to a text with repetitions, and the logits after one more token. */
 static char *repeated_answer(size_t kind, quip_session_options o, float logits[TINY_VOCAB])
 {
     static const char text[] = "the hen and the hen and the then and the hen and the hen and the";
@@ -443,7 +443,7 @@ static char *repeated_answer(size_t kind, quip_session_options o, float logits[T
     return (char *)out.data;
 }
 
-/* Speculation is lossless: the same text and the same logits after it, greedy and drawn. */
+/* Draft tokens change nothing: the same text, and the same logits after it, greedy and sampled. */
 static void test_guessing_ahead_changes_nothing(void **state)
 {
     (void)state;
@@ -489,7 +489,7 @@ static void test_cancel_in_prefill_leaves_the_session_usable(void **state)
     pthread_create(&thread, NULL, cancel_soon, s);
     quip_status status = quip_session_prefill(s, many, 1900, &error);
     pthread_join(thread, NULL);
-    if (status) { // else this machine was faster than the other thread
+    if (status) { // otherwise the call ended before the other thread cancelled it
         assert_int_equal(status, QUIP_E_CANCELLED);
         assert_int_equal(quip_session_position(s), 100);
     } else {
@@ -575,7 +575,7 @@ static void test_memory_is_as_good_as_a_path(void **state)
     int n_releases = 0;
     quip_model *model;
     assert_non_null(bytes);
-    memcpy(bytes + 4, whole, n); // no address is too odd that is a multiple of 4
+    memcpy(bytes + 4, whole, n); // every multiple of 4 is a valid address
     check(quip_model_open_memory(&model, bytes + 4, n, count_release, &n_releases, NULL, &error),
           &error);
     quip_session *s = open_session(model, &(quip_session_options){ .n_context = N_PROMPT });
@@ -605,7 +605,7 @@ static void test_memory_is_as_good_as_a_path(void **state)
     free(rows);
 }
 
-/* A file of which the weights are not there yet. */
+/* A file whose weights are not available yet. */
 static bool read_header(void *user, uint64_t offset, void *buffer, size_t n)
 {
     const uint64_t there = 64 << 10;
@@ -616,7 +616,7 @@ static bool read_header(void *user, uint64_t offset, void *buffer, size_t n)
     return true;
 }
 
-/* What a model without weights, opened from a source or else a path, says of a session. */
+/* The plan of a session, from a model without weights that was opened from a source or a path. */
 static quip_plan plan_of(const quip_source *source, const char *path,
                          const quip_session_options *options)
 {
@@ -624,7 +624,7 @@ static quip_plan plan_of(const quip_source *source, const char *path,
     quip_model *model;
     quip_plan plan;
     quip_error error = { 0 };
-    memset(&plan, 0, sizeof plan); // its padding is compared too
+    memset(&plan, 0, sizeof plan); // padding is compared, too
     plan.struct_size = sizeof plan;
     check(source ? quip_model_open_source(&model, source, &header, &error)
                  : quip_model_open(&model, path, &header, &error),
@@ -661,12 +661,12 @@ static void test_plan(void **state)
     const size_t tile_bytes = qp_tile_bytes(&k.tile_order, 64);
     const size_t block_bytes = 2 * (2 * tile_bytes + 2 * 64 * sizeof(float));
     assert_int_equal(small.kv_bytes, 7 * 2 * block_bytes);
-    /* 6 layers see 9 positions: with a chunk of 512 in at most 10 blocks; one sees all 16 */
+    /* 6 layers have a window of 9: with a chunk of 512, at most 10 blocks; one layer has all 16 */
     assert_int_equal(large.kv_bytes, (6 * 10 + 16) * block_bytes);
     assert_true(small.scratch_bytes > 0 && small.model_bytes > 0 && small.file_bytes > 100000);
 }
 
-/* All tensors' elements, but for the scales of quantized matrices. */
+/* The elements of all tensors, except the scales of quantized matrices. */
 static void test_parameters_are_counted(void **state)
 {
     (void)state;

@@ -1,5 +1,5 @@
-/* rings.c: layers that see a window keep no more than it: sessions whose rings have gone round
- * several times compute what they always did, after every rewind, copy, guess and cancel. */
+/* rings.c (test): the ring of a sliding-window layer. Sessions whose rings were overwritten several
+ * times compute the same as without rings, after every rewind, clone, draft token and cancel. */
 #include "support/check.h"
 #include "support/tiny_model.h"
 
@@ -15,7 +15,7 @@
 #define N_TOKENS 1800
 #define ROW_BYTES (TINY_VOCAB * sizeof(float))
 
-/* Windows within a block, and over several; integer and float caches. */
+/* Windows smaller and larger than a block; integer and float caches. */
 static const char *const kinds[] = { "window 9", "window 130", "window 9, f32", "window 130, f32" };
 static char paths[QP_COUNT(kinds)][64];
 static quip_token tokens[N_TOKENS];
@@ -76,7 +76,7 @@ static void assert_logits(quip_session *s, size_t kind)
     const float *logits = quip_session_logits(s);
     assert_non_null(logits);
     if (memcmp(logits, rows[kind] + (size_t)(n - 1) * TINY_VOCAB, ROW_BYTES))
-        fail_msg("%s: other logits after %d tokens", kinds[kind], n);
+        fail_msg("%s: the logits after %d tokens differ", kinds[kind], n);
 }
 
 /* Run the tokens up to `end`. */
@@ -102,7 +102,7 @@ static uint64_t hash_of(const float *logits, size_t n)
     return hash;
 }
 
-/* The hashes are those of caches that kept every position. */
+/* The hashes were computed with caches that keep every position. */
 static void test_rings_compute_what_whole_caches_did(void **state)
 {
     (void)state;
@@ -134,10 +134,10 @@ static void test_same_in_any_pieces(void **state)
         }
 }
 
-/* ---- back ---- */
+/* ---- rewind ---- */
 
-/* A chunk back costs nothing; from further back the text is run again. Either way what follows is
- * as ever. */
+/* A rewind by up to a chunk needs no computation. A longer one runs the text again. The results are
+ * the same. */
 static void test_rewinds_of_every_distance(void **state)
 {
     (void)state;
@@ -167,7 +167,8 @@ static void test_rewinds_of_every_distance(void **state)
     }
 }
 
-/* Again and again, with more or less text between: what was overwritten long ago counts too. */
+/* Many rewinds with more or less text between them, also to positions that were overwritten long
+ * ago. */
 static void test_rewinds_in_a_row(void **state)
 {
     (void)state;
@@ -192,7 +193,7 @@ static void test_rewinds_in_a_row(void **state)
     }
 }
 
-/* The logits that quip_session_prefill_logits shows are those of the new tokens only. */
+/* quip_session_prefill_logits passes the logits of the new tokens only. */
 static void test_tokens_run_again_are_not_shown(void **state)
 {
     (void)state;
@@ -212,7 +213,7 @@ static void test_tokens_run_again_are_not_shown(void **state)
     free(seen);
 }
 
-/* ---- copies ---- */
+/* ---- clones ---- */
 
 static void test_copies_of_rings(void **state)
 {
@@ -228,7 +229,7 @@ static void test_copies_of_rings(void **state)
             check(quip_session_clone(&copy, s, &error), &error);
             check(quip_session_rewind(copy, positions[i] - 5, &error), &error);
             check(quip_session_clone(&back, copy, &error), &error);
-            prefill_to(s, positions[i] + 10); // the copy does not see this
+            prefill_to(s, positions[i] + 10); // does not affect the clone
             prefill_to(copy, positions[i] + 4);
             assert_logits(copy, kind);
             prefill_to(back, positions[i]);
@@ -243,9 +244,9 @@ static void test_copies_of_rings(void **state)
     }
 }
 
-/* ---- guesses and cancels ---- */
+/* ---- draft tokens and cancels ---- */
 
-static struct backend watched; // the real one, with these two operations replaced
+static struct backend watched; // the real backend with these two operations replaced
 static const struct backend *real;
 static int most_tokens; // in one call
 static int n_layers_left;
@@ -281,7 +282,7 @@ static bool collect(void *user, const char *text, size_t n)
     return qp_bytes_append(user, text, n);
 }
 
-/* An answer after much text that repeats itself. */
+/* An answer to a long text with repetitions. */
 static struct bytes repeated_answer(size_t kind, bool no_speculation, float *logits)
 {
     const quip_session_options o = { .n_context = 2000,
@@ -300,7 +301,7 @@ static struct bytes repeated_answer(size_t kind, bool no_speculation, float *log
     }
     if (!no_speculation)
         assert_true(most_tokens > 1);
-    assert_true(most_tokens <= 1 + MAX_GUESS); // dropped guesses did not make it start again
+    assert_true(most_tokens <= 1 + MAX_GUESS); // rejected draft tokens did not cause a new run
     check(quip_session_prefill(s, tokens, 1, &error), &error);
     memcpy(logits, quip_session_logits(s), ROW_BYTES);
     quip_session_close(s);
@@ -322,7 +323,7 @@ static void test_guesses_after_a_turn_of_the_ring(void **state)
     }
 }
 
-/* In every chunk, in one layer or the other. */
+/* A cancel in every chunk, in different layers. */
 static void test_cancels_after_a_turn_of_the_ring(void **state)
 {
     (void)state;
@@ -342,13 +343,13 @@ static void test_cancels_after_a_turn_of_the_ring(void **state)
             assert_int_equal(quip_session_prefill(s, tokens + BEGIN, N_TOKENS - BEGIN, &error),
                              QUIP_E_CANCELLED);
             assert_int_equal(quip_session_position(s), BEGIN);
-            if (l < tiny_gemma3.n_layers) // what a chunk overwrites nobody needs
+            if (l < tiny_gemma3.n_layers) // the blocks that a chunk overwrites are not needed
                 assert_int_equal(s->sequence->pos, BEGIN);
             assert_logits(s, kind);
             prefill_to(s, BEGIN + 3);
             assert_logits(s, kind);
             check(quip_session_rewind(s, BEGIN, &error), &error);
-            prefill_to(s, BEGIN); // nothing, and no logits
+            prefill_to(s, BEGIN); // no tokens, and no logits
             check(quip_session_rewind(s, BEGIN - 1, &error), &error);
             prefill_to(s, BEGIN);
             assert_logits(s, kind);

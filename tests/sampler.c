@@ -1,5 +1,5 @@
-/* sampler.c (test): draws have the distribution that top_k, temperature and top_p leave, whatever
- * the logits are. */
+/* sampler.c (test): draws have the distribution that top_k, temperature and top_p define, for all
+ * kinds of logits. */
 #include "sampler/sampler.h"
 
 #include <math.h>
@@ -47,7 +47,7 @@ static void some_logits(float logits[VOCAB])
     logits[20] = logits[10]; // a tie
 }
 
-/* What each token's share of the draws should be: all in order, in double, by sorting. */
+/* The expected share of each token: computed in double, from all logits, sorted. */
 static void expected_shares(double shares[VOCAB], const float logits[VOCAB], double temperature,
                             int top_k, double top_p)
 {
@@ -89,12 +89,13 @@ static void test_shares(void **state)
         for (int i = 0; i < VOCAB; i++) {
             const double want = shares[i] * N_DRAWS;
             if (fabs(counts[i] - want) > 5 * sqrt(want))
-                fail_msg("case %zu: token %d drawn %d times, not %.1f", c, i, counts[i], want);
+                fail_msg("case %zu: token %d was drawn %d times, expected %.1f", c, i, counts[i],
+                         want);
         }
     }
 }
 
-/* The likeliest, and of equals the first, without a draw. */
+/* The likeliest token, and the first of equal ones, without a draw. */
 static void test_greedy(void **state)
 {
     (void)state;
@@ -105,7 +106,7 @@ static void test_greedy(void **state)
     assert_int_equal(sample(&(struct sampling){ 1, 1, 1 }, 0, NULL, logits), 17);
 }
 
-/* Down to temperatures whose inverse is no float. */
+/* Down to temperatures whose inverse is not a finite float. */
 static void test_almost_greedy(void **state)
 {
     (void)state;
@@ -120,8 +121,8 @@ static void test_almost_greedy(void **state)
     }
 }
 
-/* Logits of a damaged model: some token, the infinite one where there is one, never a NaN unless
- * there is nothing else. */
+/* Logits of a damaged model: the infinite one if there is one, else any token, but a NaN only if
+ * all are NaN. */
 static void test_logits_that_are_not_finite(void **state)
 {
     (void)state;
@@ -144,8 +145,8 @@ static void test_logits_that_are_not_finite(void **state)
     }
 }
 
-/* Only allowed tokens are drawn, with the shares that they have among themselves; also where the
- * logit of no allowed token is a number. */
+/* Only allowed tokens are drawn, with their relative shares, also if the logits of all allowed
+ * tokens are NaN. */
 static void test_mask(void **state)
 {
     (void)state;
@@ -174,7 +175,8 @@ static void test_mask(void **state)
 
 /* ---- random numbers ---- */
 
-/* The block of zeros is a known answer of the authors' library, Random123 1.14 (kat_vectors). */
+/* The block of zeros is a known answer of Random123 1.14, the library of the authors (kat_vectors).
+ */
 static void test_philox(void **state)
 {
     (void)state;

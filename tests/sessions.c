@@ -1,5 +1,5 @@
-/* sessions.c: what sessions promise when calls are cancelled, do not fit, or come from several
- * threads at once. The thread sanitizer runs this. */
+/* sessions.c (test): sessions when calls are cancelled, exceed the context, or come from several
+ * threads at once. The thread sanitizer runs this test. */
 #include "support/check.h"
 #include "support/tiny_model.h"
 
@@ -51,7 +51,7 @@ static quip_session *open_session(const quip_session_options *options)
 
 /* ---- cancelling at a certain layer ---- */
 
-/* The backend's operations, with a cancel during the n-th layer from now. */
+/* The operations of the backend, with a cancel during the n-th layer from now. */
 static struct backend counting;
 static const struct backend *counted;
 static int n_layers_begun, cancel_at;
@@ -85,8 +85,8 @@ static quip_status feed_all(quip_session *s, int way, quip_error *error)
                : quip_session_prefill(s, prompt + 10, n, error);
 }
 
-/* In any layer of any chunk of a prefill: no further layer is begun, and the session is as before
- * the call. */
+/* A cancel in any layer of any chunk of a prefill: no further layer begins, and the session is
+ * unchanged. */
 static void test_prefill_is_cancelled_within_a_layer(void **state)
 {
     (void)state;
@@ -122,8 +122,8 @@ static bool count_text(void *user, const char *text, size_t n)
     return true;
 }
 
-/* From the prompt's first layer to the answer's last: the prompt fails, the answer ends, and what
- * comes next is not cancelled again. */
+/* A cancel in any layer, from the first of the prompt to the last of the answer: the prompt fails,
+ * or the answer ends, and the next call is not cancelled. */
 static void test_generate_is_cancelled_within_a_layer(void **state)
 {
     (void)state;
@@ -145,7 +145,8 @@ static void test_generate_is_cancelled_within_a_layer(void **state)
         cancel_in_layer(s, l);
         const quip_status status =
             quip_session_generate(s, text, strlen(text), count_text, &n, &result, &error);
-        if (l < tiny_gemma3.n_layers) { // of the prompt, whose last layer is too late
+        if (l <
+            tiny_gemma3.n_layers) { // in the prompt; a cancel in its last layer has no effect on it
             assert_int_equal(status, QUIP_E_CANCELLED);
             assert_int_equal(quip_session_position(s), 0);
             assert_int_equal(n_layers_begun, l);
@@ -165,9 +166,9 @@ static void test_generate_is_cancelled_within_a_layer(void **state)
     quip_session_close(s);
 }
 
-/* ---- what does not fit ---- */
+/* ---- full contexts ---- */
 
-/* Also when the prompt fits and only what the template puts before the answer does not. */
+/* Also if the prompt fits, but the text of the template before the answer does not. */
 static void test_a_prompt_that_does_not_fit_leaves_nothing(void **state)
 {
     (void)state;
@@ -192,7 +193,7 @@ static void test_a_prompt_that_does_not_fit_leaves_nothing(void **state)
 
 /* ---- threads ---- */
 
-struct talker { // one thread's conversation
+struct talker { // the conversation of one thread
     uint64_t seed;
     int n_threads;
     char text[2048];
@@ -209,8 +210,8 @@ static bool collect(void *user, const char *text, size_t n)
     return true;
 }
 
-/* Two turns, the second by a copy. Asserts are for the main thread alone: what went wrong is in the
- * text. */
+/* Two turns, the second by a clone. Only the main thread may use asserts, so the text contains the
+ * errors. */
 static void *talk(void *arg)
 {
     struct talker *t = arg;
@@ -273,8 +274,8 @@ static void *cancel_always(void *arg)
     return NULL;
 }
 
-/* Cancelled at any moment, again and again: every call ends as promised, and when the storm is over
- * the session answers like a new one. */
+/* Cancelled at any moment, again and again: every call ends as documented, and afterwards the
+ * session answers like a new one. */
 static void test_a_storm_of_cancels(void **state)
 {
     (void)state;
