@@ -465,6 +465,29 @@ static void bench_attention(const struct kernels *k, const struct kernels *scala
     }
 }
 
+static void run_softmax(const struct kernels *k, const void *arg)
+{
+    struct softmax row = *(const struct softmax *)arg;
+    k->softmax(&row); // its output is the next input: other numbers, the same work
+}
+
+static void bench_softmax(const struct kernels *k, const struct kernels *scalar)
+{
+    static const float caps[] = { 0.0f, 50.0f };
+    for (size_t i = 0; i < QP_COUNT(caps) && is_chosen(only_kernel, "softmax"); i++) {
+        struct softmax row = { .n = 512, .end = 500, .cap = caps[i] };
+        float *value_scales = new_floats((size_t)row.n, false);
+        row.s = new_floats((size_t)row.n, false);
+        row.value_scales = value_scales;
+        double ns = time_call(run_softmax, k, &row);
+        printf("%-10s softmax, %-7s %6.3f ns an element, %5.1f x scalar\n", k->name,
+               row.cap > 0.0f ? "capped" : "plain", ns / row.n,
+               time_call(run_softmax, scalar, &row) / ns);
+        free(row.s);
+        free(value_scales);
+    }
+}
+
 static int bench(void)
 {
     const struct kernels scalar = qp_kernels_for(0);
@@ -475,6 +498,7 @@ static int bench(void)
             continue;
         const struct kernels k = qp_kernels_for(levels[i].features);
         bench_vectors(&k, &scalar);
+        bench_softmax(&k, &scalar);
         bench_attention(&k, &scalar);
     }
     return 0;
