@@ -152,6 +152,7 @@ static quip_status encode_step(quip_session *s, const struct step *step)
             s->output_position = s->sequence->pos - step->n_outputs + 1;
             s->n_outputs = step->n_outputs;
             s->n_sampled = 0;
+            s->step.has_outputs = true;
         }
     }
     if (!status && step->n_draws > 0)
@@ -165,6 +166,10 @@ static quip_status fail_step(quip_session *s, quip_status status, quip_error *er
     const struct step *step = &s->step;
     if (s->sequence->pos > step->begin)
         s->device->backend->sequence_rewind(s->sequence, step->begin);
+    if (step->has_outputs) { // instead of those that the session had
+        s->output_position = -1;
+        s->n_outputs = 0;
+    }
     if (status != QUIP_E_CANCELLED)
         return qp_device_fail(s->device, status, error);
     atomic_store(&s->cancelled, false);
@@ -251,6 +256,7 @@ static quip_status run_to(quip_session *s, int end, bool wait, quip_error *error
 
 quip_status qp_session_run(quip_session *s, int max, quip_error *error)
 {
+    qp_session_abandon(s);
     repeat_last(s);
     const int n_left = s->n - s->sequence->pos;
     return run_to(s, n_left < max ? s->n : s->sequence->pos + max, true, error);
@@ -299,6 +305,7 @@ static quip_status read_logits(quip_session *s, int first, int n, quip_error *er
 
 const float *qp_session_logits(quip_session *s)
 {
+    qp_session_abandon(s);
     const int i = output_index(s);
     if (i < 0 || reserve_logits(s, 1, NULL) || read_logits(s, i, 1, NULL))
         return NULL;

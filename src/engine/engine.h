@@ -81,6 +81,7 @@ struct step {
     int n_outputs;  // of the last rows
     int first_draw; // of the outputs
     int n_draws;
+    bool has_outputs; // those of the session are of this step
 };
 
 struct quip_session {

@@ -142,6 +142,7 @@ quip_status qp_session_set_options(quip_session *s, const quip_session_options *
     quip_status status;
     if (!options)
         options = &defaults;
+    qp_session_abandon(s);
     if ((status = qp_options_check(s->model, options, error)) ||
         (status = qp_options_check_change(s, options, error)))
         return status;
@@ -177,6 +178,7 @@ int qp_session_n_threads(const quip_session *s)
 quip_status qp_session_set_adapter(quip_session *s, quip_adapter *adapter, float scale,
                                    quip_error *error)
 {
+    qp_session_abandon(s);
     quip_status status = qp_options_check_adapter(s->model, adapter, scale, error);
     if (status || (adapter == s->adapter && (!adapter || scale == s->adapter_scale)))
         return status;
@@ -203,9 +205,14 @@ static bool copy_bytes(struct bytes *to, const struct bytes *from)
     return qp_bytes_append(to, from->data, from->n);
 }
 
-static void copy_context(quip_session *to, const quip_session *from)
+/* The copy keeps as many outputs as the original: the one after the last token may be among many.
+ */
+static quip_status copy_context(quip_session *to, const quip_session *from, quip_error *error)
 {
     const struct backend *b = from->device->backend;
+    const quip_status status = b->sequence_reserve_outputs(to->sequence, from->n_outputs, error);
+    if (status)
+        return status;
     memcpy(to->context, from->context, (size_t)from->n * sizeof *to->context);
     memcpy(to->roles, from->roles, (size_t)from->n);
     to->n = from->n;
@@ -213,16 +220,18 @@ static void copy_context(quip_session *to, const quip_session *from)
     b->sequence_copy(to->sequence, from->sequence);
     qp_device_leave(from->device);
     to->output_position = from->output_position;
-    to->n_outputs = qp_min(from->n_outputs, SEQUENCE_OUTPUTS);
+    to->n_outputs = from->n_outputs;
     if (to->sequence->pos > to->n) // without guesses
         b->sequence_rewind(to->sequence, to->n);
+    return QUIP_OK;
 }
 
 quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_error *error)
 {
     quip_session *c;
-    quip_status status = qp_session_open(&c, s->model, &s->options, error);
     *copy = NULL;
+    qp_session_abandon((quip_session *)s);
+    quip_status status = qp_session_open(&c, s->model, &s->options, error);
     if (status)
         return status;
     if ((status = qp_session_set_adapter(c, s->adapter, s->adapter_scale, error))) {
@@ -233,7 +242,10 @@ quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_er
         qp_session_close(c);
         return qp_fail_memory(error, "a session's text", s->system.n + s->answer.held.n);
     }
-    copy_context(c, s);
+    if ((status = copy_context(c, s, error))) {
+        qp_session_close(c);
+        return status;
+    }
     c->role = s->role;
     c->has_begun = s->has_begun;
     c->answer.is_open = s->answer.is_open;
