@@ -453,28 +453,55 @@ quip_status qp_cpu_sequence_export(const struct sequence *sequence, const struct
     return qp_fail(error, QUIP_E_IO, "the KV cache could not be written");
 }
 
+/* Is every position that the token at h->pos attends to in the rings that were exported? */
+static bool is_complete(const struct cpu_sequence *s, const struct kv_header *h)
+{
+    const struct config *c = s->base.device->config;
+    for (int l = 0; l < c->n_layers; l++)
+        if (first_visible(c, l, h->pos) < first_kept(&s->kv[l], h->n_written))
+            return false;
+    return true;
+}
+
+static quip_status check_header(const struct cpu_sequence *s, const struct kv_header *h,
+                                quip_error *error)
+{
+    const struct config *c = s->base.device->config;
+    const int n_context = s->base.n_context;
+    if (h->is_int8 != cpu_of(s->base.device)->kv.is_int8 || h->n_layers != c->n_layers ||
+        h->n_kv_heads != c->n_kv_heads || h->head_dim != c->head_dim || h->d_model != c->d_model)
+        return qp_fail(error, QUIP_E_FORMAT, "the KV cache is of another model");
+    if (h->n_context != n_context)
+        return qp_fail(error, QUIP_E_FORMAT, "the KV cache has n_context %d, expected %d",
+                       (int)h->n_context, n_context);
+    if (h->n_written < 0 || h->n_written > n_context)
+        return qp_fail(error, QUIP_E_FORMAT, "the KV cache has %d positions, expected 0 to %d",
+                       (int)h->n_written, n_context);
+    if (h->pos < 0 || h->pos > h->n_written || !is_complete(s, h))
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "the KV cache stands at position %d, which is not among its positions",
+                       (int)h->pos);
+    if (h->n_outputs < 0 || h->n_outputs > n_context)
+        return qp_fail(error, QUIP_E_FORMAT, "the KV cache has %d outputs, expected 0 to %d",
+                       (int)h->n_outputs, n_context);
+    return QUIP_OK;
+}
+
 quip_status qp_cpu_sequence_import(struct sequence *sequence, const struct stream *from,
                                    quip_error *error)
 {
     struct cpu_sequence *s = cpu_sequence_of(sequence);
-    const struct config *c = sequence->device->config;
     struct kv_header h;
     assert(sequence->pos == 0);
+    s->n_outputs = 0;
     if (!transfer(from, &h, sizeof h))
         return qp_fail(error, QUIP_E_IO, "the KV cache could not be read");
-    if (h.is_int8 != cpu_of(sequence->device)->kv.is_int8 || h.n_layers != c->n_layers ||
-        h.n_kv_heads != c->n_kv_heads || h.head_dim != c->head_dim || h.d_model != c->d_model)
-        return qp_fail(error, QUIP_E_FORMAT, "the KV cache is of another model");
-    if (h.n_context != sequence->n_context)
-        return qp_fail(error, QUIP_E_FORMAT, "the KV cache has n_context %d, expected %d",
-                       (int)h.n_context, sequence->n_context);
-    if (h.pos < 0 || h.pos > h.n_written || h.n_written > sequence->n_context || h.n_outputs < 0 ||
-        h.n_outputs > s->max_outputs)
-        return qp_fail(error, QUIP_E_FORMAT,
-                       "the KV cache has %d positions and %d outputs, expected at most %d and %d",
-                       (int)h.n_written, (int)h.n_outputs, sequence->n_context, s->max_outputs);
-    if (!transfer(from, s->outputs,
-                  (size_t)h.n_outputs * (size_t)c->d_model * sizeof *s->outputs) ||
+    quip_status status = check_header(s, &h, error);
+    if (!status)
+        status = qp_cpu_sequence_reserve_outputs(sequence, h.n_outputs, error);
+    if (status)
+        return status;
+    if (!transfer(from, s->outputs, (size_t)h.n_outputs * (size_t)h.d_model * sizeof *s->outputs) ||
         !transfer_slots(s, from, h.pos, h.n_written, import_slot))
         return qp_fail(error, QUIP_E_IO, "the KV cache could not be read");
     s->n_outputs = h.n_outputs;
