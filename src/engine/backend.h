@@ -1,17 +1,26 @@
 /* backend.h: everything that the engine asks of a backend. This page is all one needs to write one.
  *
  * A backend runs the forward pass of a model: cpu/ does it with threads and SIMD kernels. It is a
- * table of functions (struct backend), listed in engine/device.c. Two structs begin with a part
- * that the engine reads, and go on with what the backend needs: struct device    the model's
- * weights as the backend wants them, scratch memory, threads or a queue; one per open model, shared
- * by its sessions struct sequence  the KV cache of one session, its position and its adapter
+ * table of functions (struct backend), listed in engine/device.c. It defines three structs; the
+ * first two begin with the part below that the engine reads:
+ *
+ * - struct device: the model's weights as the backend needs them, scratch memory, and threads or a
+ *   queue. There is one for each open model, shared by its sessions.
+ * - struct sequence: the KV cache of one session, its position, its adapter and its outputs.
+ * - struct device_adapter: an adapter's weights as the backend needs them.
  *
  * forward.c describes a batch of rows with about ten operations on the buffers below. An operation
- * may run at once (CPU) or be recorded to run after submit (GPU). It returns QUIP_OK, or a status
- * whose sentence is in device->error. The engine calls a device from one thread at a time: device.c
- * hands out turns.
+ * may run at once (CPU), or it is recorded and runs after submit (GPU). It returns QUIP_OK, or a
+ * status whose sentence is in device->error. Calls come in this order:
  *
- * tests/support/reference_backend.c is a second backend in a few hundred lines of plain C. */
+ *     begin; embed, norm, linear, ... ; sample; submit; poll until it is done; read_tokens or read
+ *
+ * The engine calls a device from one thread at a time (device.c hands out turns), and does not
+ * touch sequences or adapters while a batch is in flight. A batch that fails is abandoned at that
+ * point, and the engine rewinds its sequences: so a failure must not change what a sequence holds
+ * before the positions of the batch.
+ *
+ * tests/support/reference_backend.c is a second backend in plain C; tests/backend.c runs it. */
 #ifndef QP_BACKEND_H
 #define QP_BACKEND_H
 
@@ -50,7 +59,9 @@ struct row {
     bool is_output;         // its output is kept (keep_outputs)
 };
 
-/* The rows of one forward pass. Rows of one sequence are consecutive, with ascending positions. */
+/* The rows of one forward pass. Rows of one sequence are consecutive, with ascending positions. A
+ * backend that records operations copies the rows; only embeddings stay valid until poll is done.
+ */
 struct rows {
     const struct row *row; // [n]
     int n;                 // 1 to capacity.n_rows
@@ -139,7 +150,8 @@ struct backend {
     quip_status (*sequence_open)(struct sequence **sequence, struct device *device, int n_context,
                                  quip_error *error);
     void (*sequence_close)(struct sequence *sequence);
-    /* Make `to`, with the same n_context, continue where `from` stands: KV cache, outputs, pos. */
+    /* Make `to`, with the same n_context, continue where `from` stands: KV cache, outputs (the
+     * first that fit), pos. */
     void (*sequence_copy)(struct sequence *to, const struct sequence *from);
     /* Go back to `pos` <= sequence->pos, or to 0 if the ring of a sliding-window layer has lost
      * what the token at `pos` attends to: then the engine runs the tokens before it again. Up to
@@ -147,21 +159,24 @@ struct backend {
     void (*sequence_rewind)(struct sequence *sequence, int pos);
     /* Keep up to n outputs, at least SEQUENCE_OUTPUTS; forgets those kept. */
     quip_status (*sequence_reserve_outputs)(struct sequence *sequence, int n, quip_error *error);
-    /* Write keys and values in an order that does not depend on the machine; read them into an
-     * empty sequence. Importing what another CPU exported continues with the same bits. */
+    /* Write keys, values and outputs in an order that does not depend on the machine; read them
+     * into an empty sequence with the same n_context. Importing what another CPU exported continues
+     * with the same bits. The stream may be damaged: on failure the sequence is empty. */
     quip_status (*sequence_export)(const struct sequence *sequence, const struct stream *to,
                                    quip_error *error);
     quip_status (*sequence_import)(struct sequence *sequence, const struct stream *from,
                                    quip_error *error);
 
-    /* Pack an adapter for sequence->adapter; its files may be closed afterwards. */
+    /* Pack an adapter for sequence->adapter (qp_adapter_read); its files may be closed afterwards.
+     */
     quip_status (*adapter_open)(struct device_adapter **packed, struct device *device,
                                 struct adapter *adapter, quip_error *error);
     void (*adapter_close)(struct device_adapter *packed);
 
     /* ---- operations; rows is the batch, or its outputs after keep_rows ---- */
 
-    /* A batch begins, on at most n_threads threads (0: no limit). */
+    /* A batch begins, on at most n_threads threads (0: no limit). What was recorded and not
+     * submitted, of a batch that failed, is forgotten. */
     quip_status (*begin)(struct device *device, int n_threads);
     /* X = embedding of each row, times config->embed_scale. */
     quip_status (*embed)(struct device *device, const struct rows *rows);
@@ -186,14 +201,15 @@ struct backend {
      */
     quip_status (*gated)(struct device *device, int l, struct matrix_set next,
                          const struct rows *rows);
-    /* Keep X of each row as the next output of its sequence, in place of the outputs before. */
+    /* Keep X of the rows as the outputs of their sequences, instead of the outputs before. */
     quip_status (*keep_outputs)(struct device *device, const struct rows *rows);
     /* X = n kept outputs */
     quip_status (*load_outputs)(struct device *device, const struct output *outputs, int n);
     /* LOGITS = head XN, soft-capped by config->logits_cap; n <= LOGITS_ROWS. */
     quip_status (*logits)(struct device *device, int n);
-    /* Draw a token from each of the first n rows of LOGITS, which may change them. After a draw
-     * that is not its `guess`, those that depend on it are -1. */
+    /* Draw a token from each of the first n rows of LOGITS with qp_sample, which may change them.
+     * After a draw that is not its `guess`, those that depend on it are -1. A backend that records
+     * operations copies draws and their sampling; masks stay valid until poll is done. */
     quip_status (*sample)(struct device *device, const struct draw *draws, int n);
 
     /* Run what was recorded. */
