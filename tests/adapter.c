@@ -101,6 +101,45 @@ static void test_wrong_merges(void **state)
     }
 }
 
+/* ---- names ---- */
+
+static void test_names_of_layers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        int l;
+        const char *rest; // NULL: not the name of a layer's tensor
+    } names[] = {
+        { "params.lm.transformer.x_layers_12.self_attention.q.w", 12, "self_attention.q.w" },
+        { "model.layers.0.mlp.up_proj.weight", 0, "mlp.up_proj.weight" },
+        { "base_model.model.model.layers.7.x", 7, "x" },
+        { "model.language_model.layers.3.x", 3, "x" },
+        { "language_model.model.layers.3.x", 3, "x" },
+        { "transformer.h.23.self_attention.dense.weight", 23, "self_attention.dense.weight" },
+        { "layers.99999999999999999999.x", 1000000, "x" },
+        { "model.layers.x.y", 0, NULL },
+        { "model.layers.-1.y", 0, NULL },
+        { "model.layers.1", 0, NULL },
+        { "model.embed_tokens.weight", 0, NULL },
+        { "", 0, NULL },
+    };
+    for (size_t i = 0; i < QP_COUNT(names); i++) {
+        int l = -1;
+        const char *rest = qp_name_after_layer(names[i].name, &l);
+        if (!names[i].rest) {
+            assert_null(rest);
+            continue;
+        }
+        assert_non_null(rest);
+        assert_string_equal(rest, names[i].rest);
+        assert_int_equal(l, names[i].l);
+    }
+    assert_string_equal(qp_name_unwrap("model.language_model.model.norm.weight"), "norm.weight");
+    for (int i = 0; qp_module(i); i++) // each one has a matrix, and a fused one comes three times
+        assert_in_range(qp_module(i)->matrix, 0, N_MATRICES - 1);
+}
+
 /* ---- values of an adapter ---- */
 
 struct values {
@@ -832,6 +871,7 @@ static void test_broken_files(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_names_of_layers),
         cmocka_unit_test(test_wrong_merges),
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_mediapipe_files),

@@ -26,7 +26,7 @@ struct hparams {
     char layer_types[HPARAMS_MAX_LAYERS + 1]; // 'L' or 'G' each; "" when all are global
     bool is_tied;
     int bos, eos, unk, pad; // -1: none
-    bool has_bos;           // bos goes in front of a prompt
+    bool has_bos;           // bos is the first token of a prompt
     int stops[HPARAMS_MAX_STOPS];
     int n_stops;
     const char *chat; // template name of tokenizer.h

@@ -4,6 +4,7 @@
  *      again. */
 #include "engine/engine.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 static quip_status pack_for_device(quip_adapter *a, quip_model *model, struct adapter *files,
@@ -27,6 +28,7 @@ static quip_status pack(quip_adapter **adapter, quip_model *model, struct adapte
                         quip_error *error)
 {
     quip_adapter *a = calloc(1, sizeof *a);
+    assert(files->max_rank > 0);
     const quip_status status = a ? pack_for_device(a, model, files, error)
                                  : qp_fail_memory(error, "an adapter", sizeof *a);
     qp_adapter_close(files);

@@ -400,6 +400,7 @@ static void fill_config(struct config *c, const struct raw_config *raw)
 {
     const struct family *family = raw->family;
     struct layer_config *layers = c->layers;
+    assert(layers && raw->n_layers > 0 && raw->n_kv_heads > 0);
     *c = (struct config){
         .family = family,
         .norm = family->norm,

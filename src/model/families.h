@@ -37,7 +37,7 @@ struct family {
     bool is_parallel;  // attention and feed-forward read the same norm of x
     bool has_alibi;    // positions enter as a bias on the scores, not by rotation
 
-    /* What a model file need not say. */
+    /* What a model file may omit. */
     int local_per_global;   // sliding-window layers before each global one; 0: all global
     int window;             // of sliding-window layers, in tokens, the query's included
     float rope_fraction;    // of each head's dimensions that rotate; 0: all

@@ -3,8 +3,8 @@
  * Out: names of the family, its config keys and its tensors, and what a config may leave out.
  *
  * Sizes come from the checkpoint. A `default_` field is what the converter assumes when config.json
- * or GGUF lacks the key, because the family's own code has it; 0 is no default. Where that differs
- * from what a model file may leave out, the comment says so. */
+ * or GGUF lacks the key, because the family's own code has it; 0 means that there is none. Its
+ * comment says where that differs from what a model file may omit. */
 #ifndef QP_FAMILIES_CONVERT_H
 #define QP_FAMILIES_CONVERT_H
 
@@ -57,7 +57,7 @@ struct family_source {
     int start_id;
 
     bool default_tied;
-    int default_bos; // the token in front of a prompt
+    int default_bos; // the first token of a prompt
     int default_n_heads, default_n_kv_heads, default_head_dim, default_vocab_size;
     int default_n_context, default_d_ff_per_d_model;
     int default_window;           // 0: that of model files

@@ -18,6 +18,7 @@ const struct matrix *qp_weights_find(const quip_model *m, const char *name)
 {
     const struct weights *w = &m->weights;
     const struct matrix *found = NULL;
+    assert(w->embed.name && w->head.name);
     if (strcmp(w->embed.name, name) == 0)
         return &w->embed;
     if (strcmp(w->head.name, name) == 0)

@@ -139,6 +139,7 @@ const struct chat_template *qp_prompts_chat(quip_model *m)
 {
     const struct prompts *p = &m->prompts;
     struct chat_template *chat = &m->own_chat;
+    assert(m->chat_text.n > 0); // it has the empty text
     struct turn_text *texts[3] = { &chat->user, &chat->model, &chat->system };
     bool is_empty = p->first_text == 0;
     for (int i = 0; i < 3; i++) {

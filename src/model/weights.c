@@ -24,7 +24,8 @@ static const struct tensor *find(struct binder *b, const char *name)
     return qp_format_find(&b->model->format, full);
 }
 
-/* The tensor's bytes. In a model that is opened without weights, a pointer that nobody reads. */
+/* The tensor's bytes. In a model that is opened without weights, a pointer that must not be read.
+ */
 static const uint8_t *tensor_bytes(struct binder *b, const struct tensor *t)
 {
     static const float none = 0;
@@ -305,6 +306,7 @@ quip_status qp_weights_bind(quip_model *m, quip_error *error)
 {
     struct binder b = { .model = m, .error = error };
     const struct config *c = &m->config;
+    assert(c->n_layers > 0 && m->weights.layers);
     read_backend(&b);
     bind_matrix(&b, &m->weights.head, "softmax.logits_ffn", c->vocab_size, c->d_model);
     if (!b.status && find(&b, "token_embedding.w"))
