@@ -227,9 +227,9 @@ static struct kv_tiles pack_head(const struct head *h, const struct kernels *k, 
     kv.key_scales = scales;
     kv.value_scales = scales + n_blocks * KV_BLOCK;
     for (int b = n_all > n_blocks ? n_all - n_blocks : 0; b < n_all; b++) {
-        const int place = b % n_blocks;
-        memcpy(scales + place * KV_BLOCK, h->key_scales + b * KV_BLOCK, KV_BLOCK * sizeof(float));
-        memcpy(scales + (n_blocks + place) * KV_BLOCK, h->value_scales + b * KV_BLOCK,
+        const int slot = b % n_blocks;
+        memcpy(scales + slot * KV_BLOCK, h->key_scales + b * KV_BLOCK, KV_BLOCK * sizeof(float));
+        memcpy(scales + (n_blocks + slot) * KV_BLOCK, h->value_scales + b * KV_BLOCK,
                KV_BLOCK * sizeof(float));
         const struct matrix key = { .dtype = DTYPE_I8,
                                     .n_out = h->n_positions + KV_BLOCK,
@@ -241,9 +241,9 @@ static struct kv_tiles pack_head(const struct head *h, const struct kernels *k, 
                                       .n_in = KV_BLOCK,
                                       .row_bytes = MAX_POSITIONS + KV_BLOCK,
                                       .data = h->values + b * KV_BLOCK };
-        k->pack(keys + (size_t)place * kv.key_bytes, &key, b * KV_BLOCK, TILE_ROWS);
+        k->pack(keys + (size_t)slot * kv.key_bytes, &key, b * KV_BLOCK, TILE_ROWS);
         for (int d = 0; d < h->head_dim; d += TILE_ROWS)
-            k->pack(values + (size_t)(d / TILE_ROWS * n_blocks + place) * kv.value_bytes, &value, d,
+            k->pack(values + (size_t)(d / TILE_ROWS * n_blocks + slot) * kv.value_bytes, &value, d,
                     h->head_dim - d < TILE_ROWS ? h->head_dim - d : TILE_ROWS);
     }
     kv.keys = keys;

@@ -39,7 +39,7 @@ struct member {
     int n_outputs[N_ROUNDS]; // of the last rows; 0: none
 };
 
-/* Where decode steps meet prefill, long contexts short ones, and blocks of keys (64) end. */
+/* Decode and prefill rows, long and short contexts, and positions at the ends of blocks (64). */
 static void choose_member(struct member *m, int i, bool has_adapters)
 {
     static const int before[] = { 0, 63, 1, 20, 64, 7, 100, 65, 33, 5, 0, 2, 12 };

@@ -73,7 +73,7 @@ static void unfence(struct fenced *f)
     munmap(f->map, f->map_bytes);
 }
 
-/* All that lies before the fence, the bytes before the buffer included. */
+/* Everything before the fence, including the bytes before the buffer. */
 static bool is_same(const struct fenced *a, const struct fenced *b)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
