@@ -25,6 +25,7 @@ void *sys_memset(void *to, int c, size_t n);
 int sys_memcmp(const void *a, const void *b, size_t n);
 void *sys_memchr(const void *in, int c, size_t n);
 size_t sys_strlen(const char *s);
+char *sys_strcpy(char *to, const char *from);
 int sys_strcmp(const char *a, const char *b);
 int sys_strncmp(const char *a, const char *b, size_t n);
 char *sys_strchr(const char *s, int c);
@@ -160,7 +161,9 @@ static void test_text_functions(void **state)
             b = strcpy((char *)y + MAX_LENGTH - 1 - strlen(a), a);
         const size_t n = (size_t)below(MAX_LENGTH);
         const int c = below(600) - 300;
+        char copy[MAX_LENGTH];
         expect(sys_strlen(a) == strlen(a), i);
+        expect(sys_strcpy(copy, a) == copy && !strcmp(copy, a), i);
         expect(sign(sys_strcmp(a, b)) == sign(strcmp(a, b)), i);
         expect(sign(sys_strncmp(a, b, n)) == sign(strncmp(a, b, n)), i);
         expect(sys_strchr(a, c) == strchr(a, c), i);

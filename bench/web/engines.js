@@ -13,14 +13,14 @@ function words(n) {
 async function openQuip(url, threads) {
   const { Model } = await import("/quip/index.js");
   const started = performance.now();
-  const model = await Model.open(url, { cache: "no-store" });
+  const model = await Model.open(url, { cache: "no-store", nThreads: threads });
   const openMs = performance.now() - started;
   return {
     openMs,
     build: model.build,
     async measure(n) {
-      const ids = (await model.encode(words(n))).slice(0, n);
-      const session = model.session({ threads, context: n + OUTPUT + 8, maxOutputTokens: OUTPUT, template: "none" });
+      const ids = (await model.tokenize(words(n))).slice(0, n);
+      const session = model.session({ nContext: n + OUTPUT + 8, maxOutputTokens: OUTPUT, noTemplate: true });
       await session.append("", { role: "none" }); // opens it: allocating its memory is not measured
       const begin = performance.now();
       await session.prefill(ids);

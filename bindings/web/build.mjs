@@ -1,5 +1,5 @@
-/** Builds dist/: the modules (native/build), the scripts for browsers (dist) and Node (dist/node), and
- * their types. Prints what a visitor downloads. */
+/** build.mjs: builds dist/: the modules (native/build), the scripts for browsers (dist) and Node (dist/node),
+ * and their types. Prints the sizes that a visitor downloads. */
 import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdirSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -14,7 +14,8 @@ const run = (program, ...args) => execFileSync(program, args, { cwd: here, stdio
 const wasm = join(here, "build/wasm");
 rmSync(dist, { recursive: true, force: true });
 mkdirSync(dist);
-copyFileSync(join(here, "../../LICENSE"), join(here, "LICENSE")); // the package has its own
+copyFileSync(join(here, "../../LICENSE"), join(here, "LICENSE")); // npm packs it with the package
+run(join(here, "tools/abi.py"), join(here, "src/engine/abi.ts"));
 run(join(here, "native/build"), wasm);
 for (const name of readdirSync(wasm).filter((n) => n.endsWith(".wasm"))) copyFileSync(join(wasm, name), join(dist, name));
 

@@ -1,4 +1,4 @@
-/* app.js: the page: choose a model, watch it come, talk to it. */
+/* app.js: the page: choose a model, load it, talk to it. */
 import { cache, Model } from "./quip/index.js";
 import { Chat } from "./chat.js";
 import { Settings } from "./settings.js";
@@ -10,13 +10,13 @@ const show = (id, isShown) => ($(id).hidden = !isShown);
 let model = null;
 let settings = [];
 let chats = [];
-let running = null; // AbortController of the answers under way
-let loading = null; // AbortController of the model under way
+let running = null; // AbortController of the answers that are generated
+let loading = null; // AbortController of the model that is loaded
 
 const size = (n) =>
   n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ? `${(n / 1e6).toFixed(0)} MB` : `${(n / 1e3).toFixed(0)} KB`;
 
-function complain(text) {
+function showProblem(text) {
   $("problem").textContent = text;
   show("problem", text);
 }
@@ -26,7 +26,7 @@ function complain(text) {
 const PHASES = {
   waiting: "Another tab is downloading it",
   download: "Downloading",
-  cache: "Reading from this browser's store",
+  cache: "Reading from this browser's storage",
   open: "Opening",
 };
 
@@ -47,8 +47,8 @@ function showProgress(name, started, { phase, loaded, total }) {
 async function open(source, name) {
   loading = new AbortController();
   const started = performance.now();
-  const chosen = document.activeElement; // where the keyboard goes on when it fails
-  complain("");
+  const chosen = document.activeElement; // gets the focus back if opening fails
+  showProblem("");
   show("open", false);
   show("loading", true);
   $("stop-loading").focus();
@@ -56,18 +56,18 @@ async function open(source, name) {
   try {
     if (typeof source === "string") {
       const fit = await Model.check(source, { signal: loading.signal }).catch((error) => {
-        if (error.status !== "io") throw error; // it is no model: nothing is downloaded
+        if (error.status !== "io") throw error; // not a model: download nothing
       });
-      if (fit && !fit.fits) throw new Error(fit.reason); // offline nobody knows: the store may have it
+      if (fit && !fit.fits) throw new Error(fit.reason); // offline there is no fit: the store may have the file
     }
     model = await Model.open(source, { signal: loading.signal, onprogress: (p) => showProgress(name, started, p) });
     await begin(name, performance.now() - started);
   } catch (error) {
     show("open", true);
-    if (!loading.signal.aborted) complain(error.message);
+    if (!loading.signal.aborted) showProblem(error.message);
     await listStored();
     if (chosen.isConnected) chosen.focus();
-    else $("open-demo").focus(); // it was in the list of stored models
+    else $("open-demo").focus(); // it was in the list, which is new now
   } finally {
     loading = null;
     show("loading", false);
@@ -125,7 +125,7 @@ async function begin(name, ms) {
   arrange(false);
   for (const id of ["panes", "composer", "ideas"]) show(id, true);
   $("prompt").focus();
-  const keep = new URL(`quip/quip-${build}.wasm`, location).href; // loaded before the service worker came in
+  const keep = new URL(`quip/quip-${build}.wasm`, location).href; // loaded before the service worker started
   navigator.serviceWorker?.ready.then(({ active }) => active.postMessage({ keep }));
 }
 
@@ -150,7 +150,7 @@ async function say() {
   show("stop", true);
   for (const id of ["compare", "new-chat", "other-model"]) $(id).disabled = true;
   try {
-    // one after the other: each has the whole machine, so that the figures can be compared
+    // one after the other: each has the whole machine, so their speeds can be compared
     for (const chat of chats) if (!running.signal.aborted) await chat.say(text, running.signal);
     if (model) $("memory").textContent = size(await model.memory());
   } finally {
@@ -174,7 +174,7 @@ async function leave() {
   await listStored();
 }
 
-/* ---- what the user does ---- */
+/* ---- events ---- */
 
 function showSettings(isShown) {
   show("settings", isShown);
@@ -186,7 +186,7 @@ function showSettings(isShown) {
 $("open-demo").addEventListener("click", () => open(DEMO, "SmolLM2 135M"));
 $("file").addEventListener("change", (event) => {
   const [file] = event.target.files;
-  event.target.value = ""; // so that the same file can be picked again
+  event.target.value = ""; // so that the same file can be chosen again
   if (file) open(file, file.name);
 });
 $("url-form").addEventListener("submit", (event) => {

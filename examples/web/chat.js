@@ -1,4 +1,4 @@
-/* chat.js: a conversation on the page: what was said, the answer as it comes, and what it cost. */
+/* chat.js: a conversation on the page: the messages, the streaming answer and its measurements. */
 const rate = (n, ms) => (ms > 0 && n > 0 ? Math.round((n / ms) * 1000) : 0);
 
 /** "120 prompt tokens at 2100/s · first word after 80 ms · 45 tokens at 90/s" */
@@ -8,7 +8,7 @@ function describe(r) {
   if (r.firstTokenMs) figures.push(`first word after ${Math.round(r.firstTokenMs)} ms`);
   if (r.outputTokens > 1) figures.push(`${r.outputTokens} tokens at ${rate(r.outputTokens - 1, r.decodeMs)}/s`);
   if (r.finishReason === "length") figures.push("longest answer reached");
-  if (r.finishReason === "context") figures.push("context full: begin a new conversation");
+  if (r.finishReason === "context") figures.push("context full, begin a new conversation");
   return figures.join(" · ");
 }
 
@@ -18,8 +18,8 @@ export class Chat {
   #log;
   #figures;
 
-  /** A pane in `place` for conversations with `model`, under `settings`. */
-  constructor(place, model, settings) {
+  /** Add a pane to `parent` for conversations with `model` and `settings`. */
+  constructor(parent, model, settings) {
     this.model = model;
     this.settings = settings;
     const copy = document.getElementById("pane-template").content.cloneNode(true);
@@ -28,10 +28,10 @@ export class Chat {
     this.#figures = copy.querySelector(".figures");
     copy.querySelector(".pane-title").textContent = settings.name;
     this.#log.setAttribute("aria-label", `Conversation: ${settings.name}`);
-    place.append(this.element);
+    parent.append(this.element);
   }
 
-  /** `author` is for those who do not see which side it stands on. */
+  /** `author` is for screen readers; others see it from the side of the message. */
   #add(className, text, author) {
     const message = document.createElement("div");
     message.className = className;
@@ -55,7 +55,7 @@ export class Chat {
     this.#session = this.model.session(options);
   }
 
-  /** Ask, and show the answer as it comes. Aborting keeps what was said. */
+  /** Ask, and show the answer while it is generated. Aborting keeps the text so far. */
   async say(text, signal) {
     this.#add("mine", text, "You");
     const message = this.#add("theirs is-running", "", "Answer");
@@ -81,7 +81,7 @@ export class Chat {
     } catch (error) {
       this.#figures.textContent = "";
       this.#add("note", error.message);
-      if (!(await this.#session?.context().catch(() => 0))) await this.close(); // it never opened: the next may
+      if (!(await this.#session?.nContext().catch(() => 0))) await this.close(); // it failed to open: try again with the next message
       return null;
     } finally {
       this.#log.setAttribute("aria-busy", false);
@@ -90,7 +90,7 @@ export class Chat {
     }
   }
 
-  /** Forget everything; the next message begins with the settings as they are then. */
+  /** Remove all messages. The next message begins a conversation with the current settings. */
   async reset() {
     this.#log.replaceChildren();
     this.#figures.textContent = "";

@@ -1,20 +1,20 @@
-/* settings.js: one fieldset of settings for each conversation, and what a session wants of it. */
+/* settings.js: a fieldset of settings for each conversation, as options of a session. */
 const KEY = "quip-settings";
-const NUMBERS = ["temperature", "topK", "topP", "seed", "context", "maxOutputTokens", "threads"];
+const NUMBERS = ["temperature", "topK", "topP", "seed", "nContext", "maxOutputTokens", "nThreads"];
 
 const load = () => {
   try {
     return JSON.parse(localStorage.getItem(KEY)) ?? {};
   } catch {
-    return {}; // no storage, or not ours
+    return {}; // no storage, or another program's
   }
 };
 
 export class Settings {
   #fields;
 
-  /** A fieldset in `place`, filled with what was used last, or the defaults. */
-  constructor(place, name, defaults = {}) {
+  /** Add a fieldset to `parent`, filled with the last values or the defaults. */
+  constructor(parent, name, defaults = {}) {
     this.name = name;
     const copy = document.getElementById("settings-template").content.cloneNode(true);
     this.element = copy.querySelector("fieldset");
@@ -25,7 +25,7 @@ export class Settings {
       if (field && field.type !== "file") field.value = value;
     }
     this.element.addEventListener("input", () => this.#changed());
-    place.append(this.element);
+    parent.append(this.element);
     this.#changed();
   }
 
@@ -35,10 +35,10 @@ export class Settings {
     for (const field of this.#fields) if (field.name && field.type !== "file") kept[field.name] = field.value;
     try {
       localStorage.setItem(KEY, JSON.stringify({ ...load(), [this.name]: kept }));
-    } catch {} // no storage: settings last as long as the page
+    } catch {} // no storage: the settings are lost with the page
   }
 
-  /** Fields that hold no possible value are shown to the user. */
+  /** Are all values valid? Shows the user those that are not. */
   isValid() {
     return [...this.#fields].every((field) => field.reportValidity());
   }

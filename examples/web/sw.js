@@ -1,5 +1,5 @@
-/* sw.js: the page works without a network after the first visit. Everything of its own is answered from
- * what was kept when the network does not answer; models are kept elsewhere, by the package. */
+/* sw.js: lets the page work without a network after the first visit. It stores the files of the page, and
+ * uses them when the network fails. Models are stored elsewhere, by the package. */
 const NAME = "quip-page-1";
 const PAGE = ["./", "style.css", "app.js", "settings.js", "chat.js", "icon.svg", "manifest.webmanifest"];
 const PACKAGE = ["index.js", "worker.js", "thread.js"].map((name) => "quip/" + name);
@@ -27,7 +27,7 @@ async function answer(request) {
   }
 }
 
-/* What the page loaded before this worker came in. */
+/* A file that the page loaded before this worker started. */
 self.addEventListener("message", (event) => {
   if (event.data.keep) event.waitUntil(caches.open(NAME).then((kept) => kept.add(event.data.keep)));
 });

@@ -1,11 +1,13 @@
-// module.mjs: a WebAssembly module of bindings/web/native/quip_web.h as a JavaScript object, for tests.
+// module.mjs: a WebAssembly module (bindings/web/native/quip_web.h) with 32-bit memory as a JavaScript
+// object, for tests. Struct layouts are in abi.json, which the build of the modules generates from quip.h.
 import { readFileSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
-export const Status = { argument: -1, memory: -2, io: -3, format: -4, unsupported: -5, contextFull: -6, cancelled: -7 };
+export const abi = JSON.parse(readFileSync(`${process.env.QUIP_WASM}/abi.json`, 'utf8'));
+export const { quip_status: Status, quip_role: Role, quip_finish_reason: Finish } = abi.enums;
 
 export class QuipError extends Error {
   constructor(status, message) {
@@ -14,7 +16,7 @@ export class QuipError extends Error {
   }
 }
 
-/** The builds that this engine runs, as { name: WebAssembly.Module }. */
+/** The builds that this Node can run, as { name: WebAssembly.Module }. */
 export function builds(folder) {
   const all = {};
   for (const name of ['simd', 'relaxed', 'simd-mt', 'relaxed-mt']) {
@@ -24,8 +26,11 @@ export function builds(folder) {
   return all;
 }
 
+const GET = { bool: 'getUint8', i32: 'getInt32', u32: 'getUint32', address: 'getUint32', f32: 'getFloat32', u64: 'getBigUint64' };
+const SET = { bool: 'setUint8', i32: 'setInt32', u32: 'setUint32', address: 'setUint32', f32: 'setFloat32', u64: 'setBigUint64' };
+
 export class Quip {
-  /** `maxPages` bounds the memory of a build with threads: 64 KiB each. */
+  /** `maxPages` limits the memory of a build with threads: 64 KiB each. */
   constructor(module, maxPages = 65536) {
     const imports = WebAssembly.Module.imports(module);
     this.module = module;
@@ -38,26 +43,35 @@ export class Quip {
     this.x = new WebAssembly.Instance(module, { env }).exports;
     this.memory = env.memory ?? this.x.memory;
     this.workers = [];
+    this.errorAt = this.x.quip_web_malloc(abi.structs.quip_error.size[0]) >>> 0;
+    this.resultAt = this.x.quip_web_malloc(8) >>> 0; // where a function puts a handle or a count
   }
 
   get isThreaded() {
     return this.memory.buffer instanceof SharedArrayBuffer;
   }
 
-  /** Start workers for sessions with more than one thread; resolves when they wait. */
+  /** Does this Node compute relaxed dot products correctly? */
+  get isRight() {
+    return this.x.quip_backend_check(abi.enums.quip_backend.QUIP_BACKEND_CPU, 0) === Status.QUIP_OK;
+  }
+
+  /** Start workers for the threads of models; resolves when they wait. */
   async startThreads(n) {
-    for (let index = this.workers.length; index < n; index++)
-      this.workers.push(
-        new Worker(new URL('./thread.mjs', import.meta.url), {
-          workerData: { module: this.module, memory: this.memory, index, stack: this.x.quip_web_pages_alloc(65536) >>> 0 },
-        }),
-      );
+    const { WEB_STACK_BYTES } = abi.enums.web_limit;
+    for (let index = this.workers.length; index < n; index++) {
+      const stack = this.x.quip_memory_alloc(WEB_STACK_BYTES) >>> 0;
+      const workerData = { module: this.module, memory: this.memory, index, stack };
+      this.workers.push(new Worker(new URL('./thread.mjs', import.meta.url), { workerData }));
+    }
     while (this.x.quip_web_threads_idle() < n) await new Promise((resolve) => setTimeout(resolve, 5));
   }
 
   async close() {
     await Promise.all(this.workers.map((w) => w.terminate()));
   }
+
+  /* ---- memory ---- */
 
   bytes(at, n) {
     return new Uint8Array(this.memory.buffer, at >>> 0, n);
@@ -78,23 +92,6 @@ export class Quip {
     return this.text(at, end - (at >>> 0));
   }
 
-  error() {
-    const at = this.x.quip_web_error() >>> 0;
-    return new QuipError(this.view().getInt32(at, true), this.terminated(at + 4));
-  }
-
-  /** A status or count; throws when negative. */
-  check(status) {
-    if (status < 0) throw this.error();
-    return status;
-  }
-
-  /** A pointer or handle; throws when 0. */
-  made(pointer) {
-    if (pointer === 0) throw this.error();
-    return pointer >>> 0;
-  }
-
   /** Copy bytes, call fn(pointer, length), free them. */
   with(bytes, fn) {
     const at = this.x.quip_web_malloc(bytes.length || 1) >>> 0;
@@ -110,71 +107,123 @@ export class Quip {
     return this.with(encoder.encode(text), fn);
   }
 
-  openModel(file) {
-    const pages = this.x.quip_web_pages_alloc(file.length) >>> 0;
-    if (!pages) throw new QuipError(Status.memory, 'no pages');
-    this.bytes(pages, file.length).set(file);
-    try {
-      return this.made(this.x.quip_web_model_open(pages, file.length));
-    } catch (error) {
-      this.x.quip_web_pages_free(pages, file.length);
+  /** A field of a struct at an address. */
+  get(struct, at, field) {
+    const [kind, offset] = abi.structs[struct].fields[field];
+    return this.view()[GET[kind]](at + offset, true);
+  }
+
+  /** Call fn(pointer) with a struct that has these fields; all others are zero. */
+  withStruct(struct, values, fn) {
+    const { size, fields } = abi.structs[struct];
+    const block = new DataView(new ArrayBuffer(size[0]));
+    for (const [name, value] of Object.entries('struct_size' in fields ? { struct_size: size[0], ...values } : values)) {
+      const [kind, offset] = fields[name];
+      block[SET[kind]](offset, kind === 'u64' ? BigInt(value) : value, true);
+    }
+    return this.with(new Uint8Array(block.buffer), fn);
+  }
+
+  /* ---- calls ---- */
+
+  error() {
+    const { status, message } = abi.structs.quip_error.fields;
+    return new QuipError(this.view().getInt32(this.errorAt + status[1], true), this.terminated(this.errorAt + message[1]));
+  }
+
+  /** Call a function that returns a status and has an error as its last parameter; throws if it fails. */
+  call(name, ...args) {
+    const status = this.x[name](...args, this.errorAt);
+    if (status !== Status.QUIP_OK) {
+      const error = this.error();
+      if (error.status !== status) throw new Error(`${name} returned ${status}, its error says ${error.status}`);
       throw error;
     }
   }
 
+  /** The same for a function that fills *handle, its first parameter. */
+  handle(name, ...args) {
+    this.call(name, this.resultAt, ...args);
+    return this.view().getUint32(this.resultAt, true);
+  }
+
+  /** The same for a function that fills *n, its last parameter but one. */
+  count(name, ...args) {
+    this.call(name, ...args, this.resultAt);
+    return this.view().getUint32(this.resultAt, true);
+  }
+
+  openModel(file, options = {}) {
+    const pages = this.x.quip_memory_alloc(file.length) >>> 0;
+    if (!pages) throw new QuipError(Status.QUIP_E_MEMORY, 'no pages');
+    this.bytes(pages, file.length).set(file);
+    try {
+      return this.withText('test.bin\0', (name) =>
+        this.withStruct('quip_model_options', { name, ...options }, (at) => this.handle('quip_web_model_open', pages, file.length, at)),
+      );
+    } catch (error) {
+      this.x.quip_memory_free(pages, file.length);
+      throw error;
+    }
+  }
+
+  /** { vocab_size, ... } */
   info(model) {
-    return JSON.parse(this.terminated(this.x.quip_web_model_info(model)));
+    return this.withStruct('quip_model_info', {}, (at) => {
+      this.call('quip_model_get_info', model, at);
+      const names = Object.keys(abi.structs.quip_model_info.fields);
+      return Object.fromEntries(names.map((name) => [name, Number(this.get('quip_model_info', at, name))]));
+    });
   }
 
-  /** The struct of quip_web.h, from { nContext, nThreads, maxOutputTokens, topK, temperature, topP, seed, flags, adapter }. */
-  options(o = {}) {
-    const block = new DataView(new ArrayBuffer(80));
-    block.setInt32(0, o.nContext ?? 0, true);
-    block.setInt32(4, o.nThreads ?? 1, true);
-    block.setInt32(8, o.maxOutputTokens ?? 0, true);
-    block.setInt32(12, o.topK ?? 0, true);
-    block.setFloat32(16, o.temperature ?? 0, true);
-    block.setFloat32(20, o.topP ?? 0, true);
-    block.setBigUint64(24, BigInt(o.seed ?? 1), true);
-    block.setUint32(32, o.flags ?? 0, true);
-    block.setBigUint64(64, BigInt(o.adapter ?? 0), true);
-    return new Uint8Array(block.buffer);
-  }
-
-  openSession(model, options) {
-    return this.with(this.options(options), (at) => this.made(this.x.quip_web_session_open(model, at)));
+  /** The options are fields of quip_session_options; one thread and a fixed seed by default. */
+  openSession(model, options = {}) {
+    const all = { n_threads: 1, seed: 1, has_seed: true, ...options };
+    return this.withStruct('quip_session_options', all, (at) => this.handle('quip_session_open', model, at));
   }
 
   prefill(session, ids) {
     const bytes = new Uint8Array(Int32Array.from(ids).buffer);
-    this.with(bytes, (at) => this.check(this.x.quip_web_prefill(session, at, ids.length)));
+    this.with(bytes, (at) => this.call('quip_session_prefill', session, at, ids.length));
   }
 
   logits(session, vocabSize) {
-    const at = this.x.quip_web_logits(session) >>> 0;
+    const at = this.x.quip_session_logits(session) >>> 0;
     return at ? this.bytes(at, vocabSize * 4).slice() : null;
   }
 
   append(session, role, text) {
-    this.withText(text, (at, n) => this.check(this.x.quip_web_append(session, role, at, n)));
+    this.withText(text, (at, n) => this.call('quip_session_append', session, role, at, n));
   }
 
-  /** { text, reason } of the next piece. */
+  /** { text, reason, tokens } of the next piece. */
   next(session) {
-    this.check(this.x.quip_web_next(session));
-    const piece = this.x.quip_web_piece() >>> 0;
-    const view = this.view();
-    return {
-      text: this.text(view.getUint32(piece, true), view.getUint32(piece + 8, true)),
-      reason: view.getInt32(piece + 16, true),
-    };
+    return this.withStruct('quip_piece', {}, (at) => {
+      this.call('quip_session_next', session, at);
+      const get = (name) => this.get('quip_piece', at, name);
+      return {
+        text: this.text(get('text'), get('n_text')),
+        tokens: [...new Int32Array(this.memory.buffer, get('tokens'), get('n_tokens'))],
+        reason: get('finish_reason'),
+      };
+    });
   }
 
   answer(session) {
-    for (let all = ''; ; ) {
-      const { text, reason } = this.next(session);
-      if (reason) return { text: all, reason };
+    for (let all = '', ids = []; ; ) {
+      const { text, reason, tokens } = this.next(session);
+      ids.push(...tokens);
+      if (reason) return { text: all, reason, ids };
       all += text;
     }
+  }
+
+  /** { n_prompt_tokens, ... } */
+  result(session) {
+    return this.withStruct('quip_result', {}, (at) => {
+      this.call('quip_session_get_result', session, at);
+      const names = Object.keys(abi.structs.quip_result.fields);
+      return Object.fromEntries(names.map((name) => [name, Number(this.get('quip_result', at, name))]));
+    });
   }
 }

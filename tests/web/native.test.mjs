@@ -1,14 +1,14 @@
-// native.test.mjs: every build of the module gives the native program's bits, its errors and its manners.
-// The tiny checkpoints of every family come from shared/data/golden (QUIP_SHARED, else ../shared); without
-// them those tests are skipped, under CI=true they fail.
+// native.test.mjs: every module computes the bits of the native program and fails like it.
+// The tiny checkpoints of every family are in shared/data/golden (QUIP_SHARED, default ../shared). Without
+// them their tests are skipped; with CI=true they fail.
 // Environment: QUIP_WASM, the folder of the modules; QUIP, the native program; QUIP_FUZZ, mutations of each
-// model (default 300), QUIP_SEED, the first one's seed.
+// model (default 300); QUIP_SEED, the seed of the first one.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { after, describe, test } from 'node:test';
-import { Quip, Status, builds } from './module.mjs';
+import { abi, builds, Finish, Quip, Role, Status } from './module.mjs';
 
 const { QUIP: program, QUIP_WASM: wasm } = process.env;
 const work = mkdtempSync(`${tmpdir()}/quip-web-`);
@@ -34,12 +34,12 @@ function nativeLogits(path, tokens) {
   return new Uint8Array(readFileSync(`${work}/logits`));
 }
 
-/** A LoRA of rank 1 on the first layer's queries; every number is `value`. */
-function adapterFile({ dModel, nHeads, headDim }, value) {
+/** A LoRA file of rank 1 for the queries of the first layer. Every number in it is `value`. */
+function adapterFile({ d_model, n_heads, head_dim }, value) {
   const name = 'base_model.model.model.layers.0.self_attn.q_proj.lora_';
   const tensors = [
-    [`${name}A.weight`, [1, dModel]],
-    [`${name}B.weight`, [nHeads * headDim, 1]],
+    [`${name}A.weight`, [1, d_model]],
+    [`${name}B.weight`, [n_heads * head_dim, 1]],
   ];
   let end = 0;
   const entries = tensors.map(([n, shape]) => {
@@ -63,7 +63,7 @@ const expected = Object.fromEntries(
   }),
 );
 
-/** Each family's checkpoint, converted: [{ name, file, tokens, logits }]. */
+/** The converted checkpoint of each family: [{ name, file, tokens, logits }]. */
 function convertFamilies() {
   const golden = `${process.env.QUIP_SHARED ?? new URL('../../../shared', import.meta.url).pathname}/data/golden`;
   if (!existsSync(golden) && process.env.CI !== 'true') return [];
@@ -77,37 +77,54 @@ function convertFamilies() {
 }
 const families = convertFamilies();
 
-/* What else these builds do is tested through the package (bindings/web/test). */
+/* The tests of the package (bindings/web/test) cover the rest of these builds. */
 for (const name of ['simd-64', 'relaxed-64']) {
   const bytes = readFileSync(`${wasm}/quip-${name}.wasm`);
   test(`${name}: a model above 4 GiB`, { skip: !WebAssembly.validate(bytes) }, () => {
     const env = { now: () => performance.now(), random: () => {} };
     const { exports: x } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env });
     const put = (at, data) => new Uint8Array(x.memory.buffer, Number(at), data.length).set(data);
-    assert.ok(x.quip_web_pages_alloc(0x120000000n), 'never touched, so never taken');
+    assert.ok(x.quip_memory_alloc(0x120000000n), 'address space, never used');
+    const handle = x.quip_web_malloc(8n);
+    const load = () => new DataView(x.memory.buffer).getBigUint64(Number(handle), true);
     for (const { file, tokens, logits } of Object.values(expected)) {
-      const pages = x.quip_web_pages_alloc(BigInt(file.length));
+      const pages = x.quip_memory_alloc(BigInt(file.length));
       assert.ok(pages > 0x100000000n);
       put(pages, file);
-      const model = x.quip_web_model_open(pages, BigInt(file.length));
-      const session = x.quip_web_session_open(model, 0n);
-      assert.ok(model && session);
+      assert.equal(x.quip_web_model_open(handle, pages, BigInt(file.length), 0n, 0n), Status.QUIP_OK);
+      const model = load();
+      assert.equal(x.quip_session_open(handle, model, 0n, 0n), Status.QUIP_OK);
+      const session = load();
       const ids = x.quip_web_malloc(BigInt(4 * tokens.length));
       put(ids, new Uint8Array(Int32Array.from(tokens).buffer));
-      assert.equal(x.quip_web_prefill(session, ids, tokens.length), 0);
-      const at = Number(x.quip_web_logits(session));
+      assert.equal(x.quip_session_prefill(session, ids, tokens.length, 0n), Status.QUIP_OK);
+      const at = Number(x.quip_session_logits(session));
       assert.ok(at > 2 ** 32);
       assert.deepEqual(new Uint8Array(x.memory.buffer, at, logits.length).slice(), new Uint8Array(logits));
-      x.quip_web_session_close(session);
-      x.quip_web_model_close(model);
+      x.quip_session_close(session);
+      x.quip_model_close(model);
     }
-    assert.equal(x.quip_web_pages_alloc(1n << 34n), 0n, 'more than there can be');
+    assert.equal(x.quip_memory_alloc(1n << 34n), 0n, 'more than the maximum');
   });
 }
 
+for (const file of readdirSync(wasm).filter((name) => /^quip-.*\.wasm$/.test(name)))
+  test(`${file}: exports what the headers declare, and imports nothing but a clock, random numbers and memory`, (t) => {
+    const bytes = readFileSync(`${wasm}/${file}`);
+    if (!WebAssembly.validate(bytes)) return t.skip('this Node cannot run it');
+    const module = new WebAssembly.Module(bytes);
+    const isThreaded = file.includes('-mt');
+    const names = new Set(WebAssembly.Module.exports(module).map(({ name }) => name));
+    const declared = Object.keys(abi.functions).filter((name) => isThreaded || name !== 'quip_web_thread_enter');
+    const others = isThreaded ? ['__wasm_call_ctors'] : ['__wasm_call_ctors', 'memory'];
+    assert.deepEqual([...names].sort(), [...declared, ...others].sort());
+    const imports = WebAssembly.Module.imports(module).map((i) => `${i.module}.${i.name}`);
+    assert.deepEqual(imports.sort(), isThreaded ? ['env.memory', 'env.now', 'env.random'] : ['env.now', 'env.random']);
+  });
+
 for (const [build, module] of Object.entries(builds(wasm))) {
-  if (!new Quip(module).x.quip_web_relaxed_ok()) {
-    test(`${build}: this engine's relaxed dot product is wrong`, { skip: true }, () => {});
+  if (!new Quip(module).isRight) {
+    test(`${build}: this Node computes relaxed dot products wrongly`, { skip: true }, () => {});
     continue;
   }
   describe(build, () => {
@@ -117,96 +134,103 @@ for (const [build, module] of Object.entries(builds(wasm))) {
 
     test('threads', { skip: !q.isThreaded }, async () => {
       await q.startThreads(2);
-      const model = q.openModel(expected.gemma3_mixed.file);
-      const session = q.openSession(model, { nThreads: 3 });
-      assert.equal(q.x.quip_web_session_n_threads(session), 3);
+      const model = q.openModel(expected.gemma3_mixed.file, { n_threads: 3 });
+      const session = q.openSession(model, { n_threads: 0 });
+      assert.equal(q.x.quip_session_n_threads(session), 3);
       assert.equal(q.x.quip_web_threads_idle(), 0);
-      const alone = q.openSession(model, { nThreads: 3 });
-      assert.equal(q.x.quip_web_session_n_threads(alone), 1, 'no worker is left');
-      for (const s of [session, alone]) q.x.quip_web_session_close(s);
+      const limited = q.openSession(model, { n_threads: 1 });
+      assert.equal(q.x.quip_session_n_threads(limited), 1);
+      const other = q.openModel(expected.gemma3_mixed.file, { n_threads: 3 });
+      const alone = q.openSession(other, { n_threads: 0 });
+      assert.equal(q.x.quip_session_n_threads(alone), 1, 'no worker is left');
+      for (const s of [session, limited, alone]) q.x.quip_session_close(s);
+      for (const m of [model, other]) q.x.quip_model_close(m);
       assert.equal(q.x.quip_web_threads_idle(), 2);
-      q.x.quip_web_model_close(model);
     });
 
     for (const [name, want] of Object.entries(expected)) {
       test(`${name}: logits, bit for bit`, () => {
         const model = q.openModel(want.file);
-        const { vocabSize, fileBytes } = q.info(model);
+        const { vocab_size: vocabSize, file_bytes: fileBytes } = q.info(model);
         assert.equal(fileBytes, want.file.length);
-        const session = q.openSession(model, { nContext: 64, nThreads });
+        const session = q.openSession(model, { n_context: 64, n_threads: nThreads });
         q.prefill(session, want.tokens);
         assert.deepEqual(q.logits(session, vocabSize), want.logits);
-        q.x.quip_web_session_rewind(session, 0);
+        q.call('quip_session_rewind', session, 0);
         for (const id of want.tokens) q.prefill(session, [id]);
         assert.deepEqual(q.logits(session, vocabSize), want.logits, 'one token at a time');
-        q.x.quip_web_session_close(session);
-        q.x.quip_web_model_close(model);
+        q.x.quip_session_close(session);
+        q.x.quip_model_close(model);
       });
 
       test(`${name}: an answer, at once and in steps`, () => {
         const model = q.openModel(want.file);
-        q.x.quip_web_model_close(0);
-        const options = { nContext: 64, nThreads, seed: 7, temperature: 1, maxOutputTokens: 20 };
+        q.x.quip_model_close(0);
+        const options = { n_context: 64, n_threads: nThreads, seed: 7, temperature: 1, max_output_tokens: 20 };
         const session = q.openSession(model, options);
-        q.x.quip_web_model_close(model); // the session keeps what it needs
-        const copy = q.made(q.x.quip_web_session_clone(session));
-        q.append(session, 1, 'hello');
-        assert.equal(`${q.answer(session).text}\n`, want.text);
-        let left = q.withText('hello', (at, n) => q.check(q.x.quip_web_append_begin(copy, 1, at, n)));
+        q.x.quip_model_close(model); // the session keeps what it needs
+        const copy = q.handle('quip_session_clone', session);
+        q.append(session, Role.QUIP_ROLE_USER, 'hello');
+        const answer = q.answer(session);
+        assert.equal(`${answer.text}\n`, want.text);
+        let left = q.withText('hello', (at, n) => q.count('quip_session_begin_append', copy, Role.QUIP_ROLE_USER, at, n));
         for (let steps = 0; left > 0; steps++) {
           const before = left;
-          left = q.check(q.x.quip_web_append_step(copy, 2));
+          left = q.count('quip_session_run', copy, 2);
           assert.equal(left, Math.max(before - 2, 0));
         }
-        assert.equal(`${q.answer(copy).text}\n`, want.text);
-        const figures = [...new Float64Array(q.memory.buffer, q.x.quip_web_result(copy) >>> 0, 8)];
-        assert.ok(figures[1] > 0 && figures[2] > 0 && figures[2] <= 20, `${figures}`);
-        assert.equal(figures[6], 7);
-        for (const s of [session, copy]) q.x.quip_web_session_close(s);
+        assert.deepEqual(q.answer(copy), answer);
+        const { n_prompt_tokens, n_output_tokens, seed } = q.result(copy);
+        assert.ok(n_prompt_tokens > 0 && n_output_tokens > 0 && n_output_tokens <= 20);
+        assert.equal(n_output_tokens, answer.ids.length);
+        assert.equal(seed, 7);
+        for (const s of [session, copy]) q.x.quip_session_close(s);
       });
     }
 
     test('every family: logits, bit for bit', { skip: !families.length }, () => {
       for (const { name, file, tokens, logits } of families) {
         const model = q.openModel(file);
-        const session = q.openSession(model, { nContext: 128, nThreads });
+        const session = q.openSession(model, { n_context: 128, n_threads: nThreads });
         q.prefill(session, tokens);
-        assert.deepEqual(q.logits(session, q.info(model).vocabSize), logits, name);
-        q.x.quip_web_session_close(session);
-        q.x.quip_web_model_close(model);
+        assert.deepEqual(q.logits(session, q.info(model).vocab_size), logits, name);
+        q.x.quip_session_close(session);
+        q.x.quip_model_close(model);
       }
     });
 
     test('text to tokens and back', () => {
       const model = q.openModel(expected.llama_f32.file);
       const out = q.x.quip_web_malloc(400) >>> 0;
-      const n = q.withText('hello', (at, length) => q.check(q.x.quip_web_encode(model, at, length, 0, out, 100)));
+      const n = q.withText('hello', (at, length) => q.count('quip_tokenize', model, at, length, 0, out, 100));
       assert.ok(n > 0);
       const tokens = native('tokenize', models.llama_f32, 'hello').match(/\d+/g).map(Number);
       assert.deepEqual([...new Int32Array(q.memory.buffer, out, n)], tokens.slice(-n));
       const bytes = q.x.quip_web_malloc(100) >>> 0;
-      const length = q.check(q.x.quip_web_decode(model, out, n, bytes, 100));
+      const length = q.count('quip_detokenize', model, out, n, bytes, 100);
       assert.equal(q.text(bytes, length).trim(), 'hello');
       for (const p of [out, bytes]) q.x.quip_web_free(p);
-      q.x.quip_web_model_close(model);
+      q.x.quip_model_close(model);
     });
 
     test('an adapter changes the answer, and one of zeros does not', () => {
       const model = q.openModel(expected.gemma3_mixed.file);
       const info = q.info(model);
-      const open = (value) => q.with(adapterFile(info, value), (at, n) => q.made(q.x.quip_web_adapter_open(model, at, n)));
+      const openAdapter = (at, n) => q.withText('lora.bin\0', (name) => q.handle('quip_web_adapter_open', model, at, n, name));
+      const open = (value) => q.with(adapterFile(info, value), (at, n) => openAdapter(at, n));
       const [zeros, some] = [open(0), open(0.5)];
       const logits = (adapter) => {
-        const session = q.openSession(model, { nContext: 64, nThreads, adapter });
+        const session = q.openSession(model, { n_context: 64, n_threads: nThreads });
+        q.call('quip_session_set_adapter', session, adapter, 1);
         q.prefill(session, expected.gemma3_mixed.tokens);
-        const all = [q.logits(session, info.vocabSize)];
+        const all = [q.logits(session, info.vocab_size)];
         for (const other of [some, 0]) {
-          q.check(q.x.quip_web_session_set_adapter(session, other, 0));
-          q.x.quip_web_session_rewind(session, 0);
+          q.call('quip_session_set_adapter', session, other, 1);
+          q.call('quip_session_rewind', session, 0);
           q.prefill(session, expected.gemma3_mixed.tokens);
-          all.push(q.logits(session, info.vocabSize));
+          all.push(q.logits(session, info.vocab_size));
         }
-        q.x.quip_web_session_close(session);
+        q.x.quip_session_close(session);
         return all;
       };
       const [same, changed, dropped] = logits(zeros);
@@ -214,68 +238,70 @@ for (const [build, module] of Object.entries(builds(wasm))) {
       assert.notDeepEqual(changed, expected.gemma3_mixed.logits);
       assert.deepEqual(dropped, expected.gemma3_mixed.logits);
       assert.deepEqual(logits(some)[0], changed);
-      for (const adapter of [zeros, some]) q.x.quip_web_adapter_close(adapter);
-      assert.throws(() => q.with(new Uint8Array(200), (at, n) => q.made(q.x.quip_web_adapter_open(model, at, n))), {
-        message: /^\{file\}: /,
-      });
-      q.x.quip_web_model_close(model);
+      for (const adapter of [zeros, some]) q.x.quip_adapter_close(adapter);
+      assert.throws(() => q.with(new Uint8Array(200), openAdapter), { message: /^lora\.bin: / });
+      q.x.quip_model_close(model);
     });
 
     test('cancelled by its flag', () => {
       const model = q.openModel(expected.gemma3_mixed.file);
-      const session = q.openSession(model, { nContext: 64, nThreads });
-      const flag = q.x.quip_web_session_cancel_flag(session) >>> 0;
-      q.withText('hello', (at, n) => q.check(q.x.quip_web_append_begin(session, 1, at, n)));
+      const session = q.openSession(model, { n_context: 64, n_threads: nThreads });
+      const flag = q.x.quip_session_cancel_flag(session) >>> 0;
+      q.withText('hello', (at, n) => q.count('quip_session_begin_append', session, Role.QUIP_ROLE_USER, at, n));
       Atomics.store(new Int8Array(q.memory.buffer), flag, 1);
-      assert.equal(q.x.quip_web_append_step(session, 2), Status.cancelled);
-      assert.equal(q.error().status, Status.cancelled);
-      assert.equal(q.x.quip_web_session_position(session), 0, 'as before');
-      q.append(session, 1, 'hello');
-      const before = q.x.quip_web_session_position(session);
-      q.x.quip_web_append_undo(session);
-      assert.ok(before > 0 && q.x.quip_web_session_position(session) === 0);
-      q.append(session, 1, 'hello');
+      assert.throws(() => q.count('quip_session_run', session, 2), { status: Status.QUIP_E_CANCELLED });
+      assert.equal(q.x.quip_session_position(session), 0, 'as before');
+      q.append(session, Role.QUIP_ROLE_USER, 'hello');
+      const before = q.x.quip_session_position(session);
+      q.call('quip_session_undo', session);
+      assert.ok(before > 0 && q.x.quip_session_position(session) === 0);
+      q.append(session, Role.QUIP_ROLE_USER, 'hello');
       Atomics.store(new Int8Array(q.memory.buffer), flag, 1);
-      assert.equal(q.answer(session).reason, 4);
-      q.x.quip_web_session_close(session);
-      q.x.quip_web_model_close(model);
+      assert.equal(q.answer(session).reason, Finish.QUIP_FINISH_CANCELLED);
+      q.x.quip_session_close(session);
+      q.x.quip_model_close(model);
     });
 
-    test('failures say what and why', () => {
+    test('errors say what and why', () => {
       const { file } = expected.gemma3_mixed;
-      assert.throws(() => q.openModel(file.subarray(0, 5000)), { status: Status.format, message: /^\{file\}: / });
-      assert.throws(() => q.openModel(new Uint8Array(64)), { status: Status.format });
+      assert.throws(() => q.openModel(file.subarray(0, 5000)), { status: Status.QUIP_E_FORMAT, message: /^test\.bin: / });
+      assert.throws(() => q.openModel(new Uint8Array(64)), { status: Status.QUIP_E_FORMAT });
       const model = q.openModel(file);
       assert.throws(() => q.openSession(model, { temperature: -1.5 }), {
-        status: Status.argument,
-        message: 'temperature is -1.5; possible is 0 (greedy) to 100',
+        status: Status.QUIP_E_ARGUMENT,
+        message: /^temperature is -1\.5; /,
       });
-      const session = q.openSession(model, { nContext: 8 });
-      assert.throws(() => q.append(session, 1, 'hello '.repeat(50)), { status: Status.contextFull });
-      assert.throws(() => q.prefill(session, [1 << 30]), { status: Status.argument });
-      q.x.quip_web_session_close(session);
-      q.x.quip_web_model_close(model);
+      const session = q.openSession(model, { n_context: 8 });
+      assert.throws(() => q.append(session, Role.QUIP_ROLE_USER, 'hello '.repeat(50)), { status: Status.QUIP_E_CONTEXT_FULL });
+      assert.throws(() => q.prefill(session, [1 << 30]), { status: Status.QUIP_E_ARGUMENT });
+      q.x.quip_session_close(session);
+      q.x.quip_model_close(model);
     });
 
-    test('a plan needs the head of the file only', () => {
+    test('a plan needs only the head of the file', () => {
       const { file } = expected.gemma3_mixed;
-      const plan = (n) => q.with(file.subarray(0, n), (at) => q.x.quip_web_plan(at, n, file.length, 0) >>> 0);
-      const [fileBytes, kv, scratch, model, nContext] = new Float64Array(q.memory.buffer, plan(file.length), 5);
-      assert.equal(fileBytes, file.length);
-      assert.ok(kv > 0 && scratch > 0 && model > 0 && nContext > 0);
-      assert.equal(plan(100), 0);
-      assert.equal(q.error().status, Status.io, 'fetch more');
+      const open = (n) => q.with(file.subarray(0, n), (at) => q.handle('quip_web_model_open_head', at, n, file.length, 0));
+      const model = open(file.length);
+      q.withStruct('quip_plan', {}, (at) => {
+        q.call('quip_model_plan', model, 0, at);
+        const get = (name) => Number(q.get('quip_plan', at, name));
+        assert.equal(get('file_bytes'), file.length);
+        for (const name of ['kv_bytes', 'scratch_bytes', 'model_bytes', 'n_context']) assert.ok(get(name) > 0, name);
+      });
+      assert.throws(() => q.openSession(model), { status: Status.QUIP_E_ARGUMENT });
+      q.x.quip_model_close(model);
+      assert.throws(() => open(100), { status: Status.QUIP_E_IO }, 'more bytes are needed');
     });
 
     test('200 sessions need the memory of one', () => {
       let size = 0;
       for (let i = 0; i < 200; i++) {
         const model = q.openModel(expected.gemma3_mixed.file);
-        const session = q.openSession(model, { nContext: 64, nThreads });
-        q.append(session, 1, 'hello');
+        const session = q.openSession(model, { n_context: 64, n_threads: nThreads });
+        q.append(session, Role.QUIP_ROLE_USER, 'hello');
         q.next(session);
-        q.x.quip_web_session_close(session);
-        q.x.quip_web_model_close(model);
+        q.x.quip_session_close(session);
+        q.x.quip_model_close(model);
         if (i === 1) size = q.memory.buffer.byteLength;
       }
       assert.equal(q.memory.buffer.byteLength, size);
@@ -283,35 +309,35 @@ for (const [build, module] of Object.entries(builds(wasm))) {
 
     test('above 2 GiB', () => {
       const high = new Quip(module);
-      assert.ok(high.x.quip_web_pages_alloc(0x90000000) >>> 0 > 0);
+      assert.ok(high.x.quip_memory_alloc(0x90000000) >>> 0 > 0);
       const want = expected.gemma3_mixed;
       const model = high.openModel(want.file);
       assert.ok(model > 0);
-      const session = high.openSession(model, { nContext: 64, seed: 7, temperature: 1, maxOutputTokens: 20 });
-      high.append(session, 1, 'hello');
+      const session = high.openSession(model, { n_context: 64, seed: 7, temperature: 1, max_output_tokens: 20 });
+      high.append(session, Role.QUIP_ROLE_USER, 'hello');
       assert.equal(`${high.answer(session).text}\n`, want.text);
-      assert.ok(high.x.quip_web_session_cancel_flag(session) >>> 0 > 0);
-      high.x.quip_web_session_close(session);
-      const pages = high.x.quip_web_pages_alloc(want.file.length) >>> 0;
+      assert.ok(high.x.quip_session_cancel_flag(session) >>> 0 > 0);
+      high.x.quip_session_close(session);
+      const pages = high.x.quip_memory_alloc(want.file.length) >>> 0;
       assert.ok(pages > 0x80000000);
     });
 
-    test('memory that runs out is an error, and what is open goes on', () => {
+    test('when memory runs out a session fails, and the others continue', () => {
       const model = q.openModel(expected.gemma3_mixed.file);
-      const session = q.openSession(model, { nContext: 64, nThreads });
-      const taken = [];
+      const session = q.openSession(model, { n_context: 64, n_threads: nThreads });
+      const allocated = [];
       for (let size = 1 << 30; size >= 1 << 16; size /= 2)
-        for (let at; (at = q.x.quip_web_pages_alloc(size) >>> 0); ) taken.push([at, size]);
-      assert.throws(() => q.openSession(model, { nContext: 2048 }), { status: Status.memory, message: /out of memory/ });
-      q.append(session, 1, 'hello');
+        for (let at; (at = q.x.quip_memory_alloc(size) >>> 0); ) allocated.push([at, size]);
+      assert.throws(() => q.openSession(model, { n_context: 2048 }), { status: Status.QUIP_E_MEMORY, message: /out of memory/ });
+      q.append(session, Role.QUIP_ROLE_USER, 'hello');
       q.next(session);
-      for (const [at, size] of taken) q.x.quip_web_pages_free(at, size);
-      q.x.quip_web_session_close(q.openSession(model, { nContext: 64 }));
-      q.x.quip_web_session_close(session);
-      q.x.quip_web_model_close(model);
+      for (const [at, size] of allocated) q.x.quip_memory_free(at, size);
+      q.x.quip_session_close(q.openSession(model, { n_context: 64 }));
+      q.x.quip_session_close(session);
+      q.x.quip_model_close(model);
     });
 
-    test('a file of noise never traps', () => {
+    test('a damaged file never traps', () => {
       const seed = Number(process.env.QUIP_SEED ?? 1), n = Number(process.env.QUIP_FUZZ ?? 300);
       for (const { file } of Object.values(expected))
         for (let i = seed; i < seed + n; i++) {
@@ -320,15 +346,15 @@ for (const [build, module] of Object.entries(builds(wasm))) {
           try {
             const model = q.openModel(broken.subarray(0, pick(5) ? broken.length : pick(broken.length)));
             try {
-              const session = q.openSession(model, { nContext: 8, maxOutputTokens: 3 });
+              const session = q.openSession(model, { n_context: 8, max_output_tokens: 3 });
               try {
-                q.append(session, 1, 'he');
+                q.append(session, Role.QUIP_ROLE_USER, 'he');
                 q.answer(session);
               } finally {
-                q.x.quip_web_session_close(session);
+                q.x.quip_session_close(session);
               }
             } finally {
-              q.x.quip_web_model_close(model);
+              q.x.quip_model_close(model);
             }
           } catch (error) {
             assert.ok(error.status < 0 && error.message.length > 8, `seed ${i}: ${error.stack}`);

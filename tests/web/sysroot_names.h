@@ -14,6 +14,7 @@
 #define memcmp sys_memcmp
 #define memchr sys_memchr
 #define strlen sys_strlen
+#define strcpy sys_strcpy
 #define strcmp sys_strcmp
 #define strncmp sys_strncmp
 #define strchr sys_strchr

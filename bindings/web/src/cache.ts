@@ -1,17 +1,17 @@
-/** cache.ts: the models that the browser keeps for this origin. */
+/** cache.ts: the models that the browser stores for this origin. */
 import { keyOf, openStoreFolder, readMeta, removeStored } from "./store_files.js";
 
 export interface StoredModel {
   url: string;
-  bytes: number; // that are here
+  bytes: number; // that are stored
   totalBytes: number; // of the whole file; 0 if unknown
-  isComplete: boolean; // false: a download that will go on where it ended
+  isComplete: boolean; // false: the next open continues the download
   sha256?: string;
   usedAt: Date;
 }
 
-/** What is kept, and room for more. Everything works on pages that keep nothing: there is then
- * nothing to list. */
+/** List and remove stored models, and ask for storage. On a page that cannot store anything the list is
+ * empty. */
 export const cache = {
   async list(): Promise<StoredModel[]> {
     const folder = await openStoreFolder();
@@ -34,7 +34,7 @@ export const cache = {
     return found.sort((a, b) => b.usedAt.getTime() - a.usedAt.getTime());
   },
 
-  /** Remove the model of a URL, or of a SHA-256. False: it was not there. */
+  /** Remove the model of a URL or with a SHA-256. False if it is not stored. */
   async remove(what: string | URL | { sha256: string }): Promise<boolean> {
     const folder = await openStoreFolder();
     if (!folder) return false;
@@ -50,13 +50,13 @@ export const cache = {
     for (const { url, sha256 } of await cache.list()) await cache.remove(sha256 ? { sha256 } : url);
   },
 
-  /** Bytes that this origin uses and may use, as far as the browser tells. */
+  /** The bytes that this origin uses and may use, as estimated by the browser. */
   async quota(): Promise<{ usedBytes: number; totalBytes: number }> {
     const { usage = 0, quota = 0 } = (await navigator.storage?.estimate?.()) ?? {};
     return { usedBytes: usage, totalBytes: quota };
   },
 
-  /** Ask the browser not to evict what is kept when the device runs full. */
+  /** Ask the browser to keep the stored models when storage on the device becomes scarce. */
   async persist(): Promise<boolean> {
     return (await navigator.storage?.persist?.()) ?? false;
   },

@@ -1,6 +1,6 @@
-/** errors.ts: what goes wrong, as a kind and a sentence. */
+/** errors.ts: errors of this package: a status and a sentence. */
 
-/** The kinds of quip.h, and `internal`: the engine itself stopped, which is a defect of Quip. */
+/** The names of quip_status, and `internal`: the engine stopped, which is a bug in Quip. */
 export type Status =
   | "argument"
   | "memory"
@@ -9,10 +9,11 @@ export type Status =
   | "unsupported"
   | "context_full"
   | "cancelled"
+  | "device"
   | "internal";
 
-/** Every error of this package: `status` for programs, `message` for people. (An aborted
- * `AbortSignal` is the exception: as everywhere on the platform its own reason is thrown.) */
+/** Every error of this package: `status` is for programs, `message` for people. There is one exception:
+ * when an `AbortSignal` is aborted, its own reason is thrown, as everywhere in browsers. */
 export class QuipError extends Error {
   override readonly name = "QuipError";
   constructor(
@@ -23,7 +24,7 @@ export class QuipError extends Error {
   }
 }
 
-/** An error as it crosses to another thread. */
+/** An error in a message to another thread. */
 export interface ErrorRecord {
   status: Status;
   message: string;
@@ -36,32 +37,32 @@ export function toRecord(error: unknown): ErrorRecord {
 
 export const fromRecord = (r: ErrorRecord) => new QuipError(r.status, r.message);
 
-/** Options by name: one that does not exist is an error that names it, not silence. */
+/** An unknown option is an error that names it. */
 export function checkNames(what: string, options: object, known: readonly string[]): void {
   for (const name of Object.keys(options))
     if (!known.includes(name))
-      throw new QuipError("argument", `${what} has no option '${name}'; there are: ${known.join(", ")}`);
+      throw new QuipError("argument", `${what} has no option '${name}'; must be one of ${known.join(", ")}`);
 }
 
-/** A number of the options; 0 if absent. */
+/** Check an option that is a number; default: 0. */
 export function checkNumber(name: string, value: unknown = 0): number {
   if (typeof value === "number" && value >= 0 && Number.isFinite(value)) return value;
-  throw new QuipError("argument", `${name} is ${String(value)}; it must be a number from 0`);
+  throw new QuipError("argument", `${name} is ${String(value)}; must be a number of at least 0`);
 }
 
-/** A whole number of the options; 0 if absent. The module has 32 bits for it. */
+/** Check an option that is a whole number; default: 0. Most of them have 32 bits in the module. */
 export function checkCount(name: string, value: unknown = 0, most = 2 ** 31 - 1): number {
   if (typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= most) return value;
-  throw new QuipError("argument", `${name} is ${String(value)}; it must be a whole number from 0 to ${most}`);
+  throw new QuipError("argument", `${name} is ${String(value)}; must be a whole number from 0 to ${most}`);
 }
 
-/** One of some words, or undefined. */
+/** Check an option that is one of some words, or undefined. */
 export function checkWord(name: string, value: unknown, known: readonly string[]): void {
   if (value !== undefined && !known.includes(value as string))
-    throw new QuipError("argument", `${name} is '${String(value)}'; possible is ${known.join(", ")}`);
+    throw new QuipError("argument", `${name} is '${String(value)}'; must be one of ${known.join(", ")}`);
 }
 
 export function checkText(what: string, text: unknown): asserts text is string {
   if (typeof text !== "string")
-    throw new QuipError("argument", `${what} is of type ${typeof text}; it must be a string`);
+    throw new QuipError("argument", `${what} is of type ${typeof text}; must be a string`);
 }

@@ -1,4 +1,4 @@
-/** host.ts: the page's end of a worker: calls in, promises and events out. */
+/** host.ts: the page's side of a worker: makes calls, and returns promises and events. */
 import { fromRecord, QuipError } from "./errors.js";
 import type { CallName, Calls, Port, ToPage } from "./protocol.js";
 import { startWorker } from "#page";
@@ -11,7 +11,7 @@ interface Pending {
 
 export interface CallOptions<C extends CallName> {
   signal?: AbortSignal;
-  /** What it returns or resolves to is sent back as the event's reply, unless undefined. */
+  /** The value that it returns, or resolves to, is the reply to the event, unless it is undefined. */
   onevent?: (event: Calls[C][2]) => unknown;
 }
 
@@ -27,12 +27,12 @@ export class Host {
     this.#port.onerror = (message, status = "internal") => this.#die(new QuipError(status, message));
   }
 
-  /** Why no call is answered any more; null while they are. */
+  /** Why the worker handles no more calls; null while it does. */
   get dead(): QuipError | null {
     return this.#dead;
   }
 
-  /** Make a call. An aborted signal ends it early: what then fails, fails with the signal's reason. */
+  /** Make a call. When the signal is aborted, the call is cancelled and rejects with the signal's reason. */
   async call<C extends CallName>(call: C, params: Calls[C][0], options: CallOptions<C> = {}): Promise<Calls[C][1]> {
     const { signal, onevent } = options;
     signal?.throwIfAborted();
@@ -58,7 +58,7 @@ export class Host {
     if (!this.#dead) this.#port.post({ id, cancel: true });
   }
 
-  /** End the worker, and with it whatever it was doing. */
+  /** Stop the worker and all its calls. */
   end(why = new QuipError("argument", "the model is closed")): void {
     this.#die(why);
   }
@@ -77,7 +77,7 @@ export class Host {
       const reply = await pending.onevent?.(event as never);
       if (reply !== undefined && !this.#dead) this.#port.post({ id, reply });
     } catch (error) {
-      pending.reject(error); // the caller's listener failed: the call ends with its error
+      pending.reject(error); // the caller's listener failed: so does the call
       this.cancel(id);
     }
   }

@@ -1,12 +1,12 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-/** Language models in the page, on any browser's CPU.
+/** Language models in the page, on the CPU of any browser.
  *
  *     const model = await Model.open("gemma3.bin", { onprogress: (p) => show(p.loaded / p.total) });
  *     const chat = model.session({ system: "Answer briefly." });
  *     for await (const text of chat.say("Why is the sky blue?")) show(text);
  *     await model.close();
  *
- * And, for code that moves over, the calls of MediaPipe's LLM Inference API. */
+ * Code that was written for MediaPipe's LLM Inference API uses LlmInference instead. */
 export { QuipError, type Status } from "./errors.js";
 export { Adapter, Model, type AdapterOptions, type CheckOptions, type OpenOptions } from "./model.js";
 export { Session, type AppendOptions, type SayOptions, type SessionOptions } from "./session.js";

@@ -1,27 +1,26 @@
 /** llm_inference.ts: the calls of MediaPipe's LLM Inference API for the Web, with its names, defaults and
- * messages, on Model and Session. What differs, on purpose:
+ * messages, on top of Model and Session. These differences are deliberate:
  *
- * - Nothing needs WebGPU. GPU options are taken and not used.
- * - Loading and generating run in a worker; cancelProcessing() is heard during the prompt as well.
- * - sizeInTokens() answers at any time.
- * - close() ends what runs instead of refusing.
- * - A prompt that spells out the model's turn markers goes in as it is, as samples for the original
- *   write them. Another goes into the template of the model's file, if that has one. */
+ * - Nothing needs WebGPU. GPU options are accepted and ignored.
+ * - Loading and generating run in a worker. cancelProcessing() works during the prompt, too.
+ * - sizeInTokens() works at any time.
+ * - close() stops what is running instead of throwing.
+ * - A prompt that contains the turn markers of the model is passed on as it is: samples for MediaPipe are
+ *   written that way. Any other prompt is put into the template of the model file, if it has one. */
 import { checkNames, QuipError } from "./errors.js";
 import { Model, type Adapter, type OpenOptions } from "./model.js";
 import type { Reply } from "./reply.js";
 import type { Session } from "./session.js";
 
-/** Where the package's files lie. */
+/** The location of this package's files. */
 export interface WasmFileset {
   wasmLoaderPath: string;
   wasmBinaryPath: string;
 }
 
 export class FilesetResolver {
-  /** `basePath` is the folder with this package's dist files; '' is beside the script, where bundlers
-   * put them. A folder of the original's files, left over in code that moves here, has none of ours
-   * and counts as ''. */
+  /** `basePath` is the folder of this package's dist files; '' is the folder of the script, where bundlers
+   * put them. A folder of MediaPipe's files, from code that was written for it, counts as ''. */
   static async forGenAiTasks(basePath = "", _useModule = false): Promise<WasmFileset> {
     const base = basePath.includes("@mediapipe/") ? "" : basePath.replace(/\/?$/, (slash) => (basePath ? "/" : slash));
     return { wasmLoaderPath: `${base}worker.js`, wasmBinaryPath: `${base}quip-simd.wasm` };
@@ -31,26 +30,26 @@ export class FilesetResolver {
 export interface BaseOptions {
   modelAssetPath?: string | undefined;
   modelAssetBuffer?: Uint8Array | ReadableStreamDefaultReader<Uint8Array> | undefined;
-  delegate?: "CPU" | "GPU" | undefined; // not used
-  gpuOptions?: unknown | undefined; // not used
+  delegate?: "CPU" | "GPU" | undefined; // ignored
+  gpuOptions?: unknown | undefined; // ignored
 }
 
 export interface LlmInferenceOptions {
   baseOptions?: BaseOptions | undefined;
-  /** Tokens of prompt and answer together; 512 if absent. */
+  /** Tokens of prompt and answer together; default: 512. */
   maxTokens?: number | undefined;
-  /** 40 if absent. 1 is greedy. */
+  /** Default: 40. 1 is greedy. */
   topK?: number | undefined;
-  /** 0.8 if absent. 0 is greedy. */
+  /** Default: 0.8. 0 is greedy. */
   temperature?: number | undefined;
-  /** 0 if absent. */
+  /** Default: 0. */
   randomSeed?: number | undefined;
-  /** Answers to one prompt; 1 if absent. */
+  /** Answers to one prompt; default: 1. */
   numResponses?: number | undefined;
-  loraRanks?: number[] | undefined; // not used: any rank works
-  forceF32?: boolean | undefined; // not used
-  maxNumImages?: number | undefined; // 0: there is no vision
-  supportAudio?: boolean | undefined; // false: there is no hearing
+  loraRanks?: number[] | undefined; // ignored: every rank works
+  forceF32?: boolean | undefined; // ignored
+  maxNumImages?: number | undefined; // must be 0: images are not supported
+  supportAudio?: boolean | undefined; // must be false: audio is not supported
 }
 
 const OPTIONS = [
@@ -75,19 +74,19 @@ export interface Audio {
 type PromptPart = string | Image | Audio;
 export type Prompt = PromptPart | PromptPart[];
 
-/** The next piece of the answer; ('', true) at the end. */
+/** Receives the next piece of the answer, and ('', true) at the end. */
 export type ProgressListener = (partialResult: string, done: boolean) => unknown;
-/** The next pieces, one for each response. */
+/** Receives the next pieces, one for each response. */
 export type MultiResponseProgressListener = (partialResult: string[], done: boolean) => unknown;
 
 const BUSY = "Previous invocation or loading is still ongoing.";
-const NO_MODEL = "the LlmInference has no model: it was closed, or what it loaded last is none";
+const NO_MODEL = "the LlmInference has no model; it was closed, or its last load failed";
 
 function promptText(prompt: Prompt): string {
   const parts = Array.isArray(prompt) ? prompt : [prompt];
   for (const part of parts)
     if (typeof part !== "string")
-      throw new QuipError("unsupported", "a prompt may have text only: these models neither see nor hear");
+      throw new QuipError("unsupported", "a prompt must be text; images and audio are not supported");
   return parts.join("");
 }
 
@@ -96,7 +95,7 @@ function checkOptions(o: LlmInferenceOptions): void {
   if (o.numResponses !== undefined && o.numResponses < 1)
     throw new QuipError("argument", "'numResponses' must be at least 1.");
   if (o.maxNumImages || o.supportAudio)
-    throw new QuipError("unsupported", "maxNumImages and supportAudio: these models neither see nor hear");
+    throw new QuipError("unsupported", "maxNumImages must be 0 and supportAudio false; images and audio are not supported");
   const { modelAssetPath, modelAssetBuffer } = o.baseOptions ?? {};
   if (modelAssetPath !== undefined && modelAssetBuffer !== undefined)
     throw new QuipError("argument", "Cannot set both baseOptions.modelAssetPath and baseOptions.modelAssetBuffer");
@@ -141,7 +140,7 @@ export class LlmInference {
     return LlmInference.createFromOptions(fileset, { baseOptions: { modelAssetBuffer } });
   }
 
-  /** For code that asks: no GPU device is needed, and none is made. */
+  /** Does nothing: no GPU device is needed. */
   static async createWebGpuDevice(): Promise<undefined> {
     return undefined;
   }
@@ -150,8 +149,8 @@ export class LlmInference {
     return !this.#loading && !this.#session;
   }
 
-  /** Change some options; one that is undefined gets its default again. With another model in
-   * baseOptions, that is loaded in place of the present one. */
+  /** Change some options; one that is undefined gets its default. A model in baseOptions is loaded and
+   * replaces the current one. */
   async setOptions(options: LlmInferenceOptions): Promise<void> {
     if (!this.isIdle) throw new QuipError("argument", "Cannot set options while loading or processing.");
     checkOptions(options);
@@ -179,14 +178,14 @@ export class LlmInference {
     }
   }
 
-  /** Let the model go. */
+  /** Close the model. */
   async #leave(): Promise<void> {
     const model = this.#model;
     this.#model = this.#count = null;
     await model?.close();
   }
 
-  /** Answer a prompt: each one is a conversation of its own. Resolves with the whole text. */
+  /** Generate the answer to a prompt, which begins a new conversation. Resolves with the whole text. */
   generateResponse(prompt: Prompt, listener?: ProgressListener): Promise<string>;
   generateResponse(prompt: Prompt, loraModel?: LoraModel, listener?: ProgressListener): Promise<string>;
   generateResponse(
@@ -201,7 +200,7 @@ export class LlmInference {
     return this.#generate(prompt, 1, lora, first).then(([text]) => text);
   }
 
-  /** The same with numResponses answers. */
+  /** The same for numResponses answers. */
   generateResponses(prompt: Prompt, listener?: MultiResponseProgressListener): Promise<string[]>;
   generateResponses(prompt: Prompt, loraModel?: LoraModel, listener?: MultiResponseProgressListener): Promise<string[]>;
   generateResponses(
@@ -213,12 +212,12 @@ export class LlmInference {
     return this.#generate(prompt, this.#options.numResponses ?? 1, lora, onpieces);
   }
 
-  /** How many tokens a prompt has. */
+  /** The number of tokens of a prompt. */
   sizeInTokens(prompt: Prompt): number | undefined {
     return this.#count?.(promptText(prompt));
   }
 
-  /** End the answer that is being given: its promise resolves with the text so far. */
+  /** End the answer that is being generated. Its promise resolves with the text so far. */
   cancelProcessing(): void {
     if (!this.#session) return;
     this.#isCancelled = true;
@@ -237,14 +236,14 @@ export class LlmInference {
     }
   }
 
-  /** End what loads or runs, and give the memory back. */
+  /** Stop what is loading or running, and free the memory. */
   close(): void {
-    this.#loading?.abort(new QuipError("cancelled", "the LlmInference was closed while it loaded"));
+    this.#loading?.abort(new QuipError("cancelled", "the LlmInference was closed while it was loading"));
     this.cancelProcessing();
     void this.#leave();
   }
 
-  /* Throws at once when it is busy, as the original does. */
+  /* Throws at once if it is busy, as MediaPipe does. */
   #generate(
     prompt: Prompt,
     n: number,
@@ -258,7 +257,7 @@ export class LlmInference {
       throw new QuipError("argument", "The LoRA model was not loaded by this LLM Inference task.");
     const o = this.#options;
     const session = this.#model.session({
-      context: o.maxTokens ?? 512,
+      nContext: o.maxTokens ?? 512,
       topK: Math.max(o.topK ?? 40, 1),
       temperature: o.temperature ?? 0.8,
       seed: o.randomSeed ?? 0,
@@ -272,7 +271,7 @@ export class LlmInference {
     });
   }
 
-  /** One answer after the other: the prompt runs once, and what follows it is forgotten in between. */
+  /** Generate one answer after the other. The prompt runs once; each answer is removed before the next. */
   async #answers(
     model: Model,
     session: Session,
@@ -314,11 +313,11 @@ export class LoraModel {
 
 const CANCELLED = Symbol("cancelled");
 
-/** Text for the model's template, not a prompt that spells its own turns. */
+/** True if the prompt is plain text for the model's template; false if it contains turn markers. */
 async function isPlain(model: Model, text: string): Promise<boolean> {
   if (!model.info.hasTemplate) return false;
-  const [plain, special] = await Promise.all([model.encode(text), model.encode(text, { special: true })]);
-  return plain.length === special.length && plain.every((token, i) => token === special[i]);
+  const [plain, withSpecial] = await Promise.all([model.tokenize(text), model.tokenize(text, { withSpecial: true })]);
+  return plain.length === withSpecial.length && plain.every((token, i) => token === withSpecial[i]);
 }
 
 function splitArguments<L extends (...args: never[]) => unknown>(

@@ -1,4 +1,4 @@
-/** model.ts: a model, in a worker of its own. Whatever it computes, the page stays free. */
+/** model.ts: a model, in a worker of its own, so that the page stays responsive while it computes. */
 import { checkCount, checkNames, checkText, checkWord, QuipError } from "./errors.js";
 import { Host } from "./host.js";
 import { BUILDS, type Build, type CacheMode, type Fit, type ModelInfo, type Opened, type Progress, type Source } from "./protocol.js";
@@ -8,32 +8,38 @@ import { TokenCounter } from "./token_counter.js";
 import { folder } from "#page";
 
 export interface OpenOptions {
-  /** Ends the open: it then rejects with the signal's reason. */
+  /** Aborts the open, which then rejects with the signal's reason. */
   signal?: AbortSignal | undefined;
   onprogress?: ((progress: Progress) => void) | undefined;
-  /** Of URLs: how the browser's store of models is used; "default" if absent. */
+  /** For URLs: how the browser's store of models is used; default: "default". */
   cache?: CacheMode | undefined;
-  /** Of the file, in hexadecimal: anything else is refused. In the store it is the file's name, so that
-   * one file of many URLs is kept once, and nothing is asked when it is there. */
+  /** SHA-256 of the file, in hexadecimal. Any other file is an error. The store uses it as a key: a file
+   * with several URLs is stored once, and opened without a request. */
   sha256?: string | undefined;
-  /** The folder with this package's worker.js and *.wasm, where they do not lie beside this script. */
+  /** The folder of this package's worker.js and *.wasm, if it is not the folder of this script. */
   baseUrl?: string | URL | undefined;
-  /** Which module runs: the best one if absent. */
+  /** The module to run; default: the best one. */
   build?: Build | undefined;
+  /** Threads that the sessions of the model use, if the page has threads; default: one for each
+   * processor. */
+  nThreads?: number | undefined;
+  /** Leave the processor to others: half the threads if nThreads is absent, and no busy waiting. Slower,
+   * but the answers are the same. */
+  background?: boolean | undefined;
 }
 
-const OPEN_OPTIONS = ["signal", "onprogress", "cache", "sha256", "baseUrl", "build"] as const;
+const OPEN_OPTIONS = ["signal", "onprogress", "cache", "sha256", "baseUrl", "build", "nThreads", "background"] as const;
 const ADAPTER_OPTIONS = ["signal", "onprogress", "cache", "sha256"] as const;
-const CHECK_OPTIONS = ["signal", "baseUrl", "build", "context"] as const;
+const CHECK_OPTIONS = ["signal", "baseUrl", "build", "nContext"] as const;
 
 export type AdapterOptions = Pick<OpenOptions, (typeof ADAPTER_OPTIONS)[number]>;
 
 export interface CheckOptions extends Pick<OpenOptions, "signal" | "baseUrl" | "build"> {
-  /** Tokens of context that the numbers are for; as SessionOptions. */
-  context?: number | undefined;
+  /** As in SessionOptions: the numbers are for this context. */
+  nContext?: number | undefined;
 }
 
-/** LoRA weights of a fine-tune, for any number of a model's sessions. */
+/** LoRA weights of a fine-tune, which any number of sessions of one model may use. */
 export class Adapter {
   /** @internal Model.loadAdapter() */
   constructor(
@@ -41,16 +47,16 @@ export class Adapter {
     private readonly id: number,
   ) {}
 
-  /** @internal Its number in the worker of `host`. */
+  /** @internal The number of the adapter in the worker of `host`. */
   idIn(host: Host): number {
     if (host !== this.host)
-      throw new QuipError("argument", "the adapter is of another model, or its engine stopped: load it again");
+      throw new QuipError("argument", "the adapter belongs to another model, or to an engine that stopped; load it again");
     return this.id;
   }
 
-  /** Give its memory back. Sessions that use it keep what they need. */
+  /** Free its memory. Sessions that use it keep what they need of it. */
   async close(): Promise<void> {
-    await this.host.call("closeAdapter", { adapter: this.id }).catch(() => {}); // its model is closed
+    await this.host.call("closeAdapter", { adapter: this.id }).catch(() => {}); // its model is closed already
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -60,12 +66,12 @@ export class Adapter {
 
 const CACHE_MODES: CacheMode[] = ["default", "force-cache", "reload", "no-store"];
 
-/** The values of options that are words. */
+/** Check the values of options that are words. */
 function checkWords({ cache, sha256, build }: OpenOptions): void {
   checkWord("cache", cache, CACHE_MODES);
   checkWord("build", build, BUILDS);
   if (sha256 !== undefined && !/^[0-9a-f]{64}$/i.test(sha256))
-    throw new QuipError("argument", `sha256 is '${sha256}'; it must be 64 hexadecimal digits`);
+    throw new QuipError("argument", `sha256 is '${sha256}'; must be 64 hexadecimal digits`);
 }
 
 const engineParams = (o: Pick<OpenOptions, "baseUrl" | "build">) => ({
@@ -73,7 +79,7 @@ const engineParams = (o: Pick<OpenOptions, "baseUrl" | "build">) => ({
   build: o.build,
 });
 
-/** What a load reports and asks for. */
+/** Handles the events of a load. */
 const listener = (o: OpenOptions, pieces: Pieces | null) => (event: { progress: Progress } | { pull: true }) => {
   if ("progress" in event) o.onprogress?.(event.progress);
   else return pieces!.next();
@@ -85,19 +91,19 @@ interface Live {
   opened: Opened;
 }
 
-/** How long an aborted open may take to put its things in order. */
-const LAST_WORDS_MS = 300;
+/** How long an aborted open may take to close its file in the store. */
+const ABORT_MS = 300;
 
 async function start(source: Source, pieces: Pieces | null, o: OpenOptions): Promise<Live> {
   const params = engineParams(o);
   const host = new Host(params.base);
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const stop = () => (timer = setTimeout(() => host.end(), LAST_WORDS_MS)); // it may wait for a server, or be hashing
+  const stop = () => (timer = setTimeout(() => host.end(), ABORT_MS)); // it may be waiting for a server, or hashing
   o.signal?.addEventListener("abort", stop, { once: true });
   try {
     const opened = await host.call(
       "open",
-      { ...params, source, sha256: o.sha256 },
+      { ...params, nThreads: checkCount("nThreads", o.nThreads), background: !!o.background, source, sha256: o.sha256 },
       { signal: o.signal, onevent: listener(o, pieces) },
     );
     o.signal?.throwIfAborted();
@@ -118,7 +124,7 @@ export class Model {
   #counter: TokenCounter | null = null;
   #isClosed = false;
 
-  /** Facts of the model. */
+  /** Properties of the model. */
   readonly info: ModelInfo;
   /** The module that runs. */
   readonly build: Build;
@@ -130,31 +136,33 @@ export class Model {
     this.build = live.opened.build;
   }
 
-  /** Open a model from wherever it is: a URL (or in Node a path), a File or Blob, a Response, a stream
-   * or bytes. URLs are kept in the browser's store: the next visit needs no network. */
+  /** Open a model: from a URL (in Node also a path), a File or Blob, a Response, a stream or bytes. The
+   * file of a URL is stored in the browser, so the next visit needs no network. */
   static async open(source: ModelSource, options: OpenOptions = {}): Promise<Model> {
     checkNames("Model.open", options, OPEN_OPTIONS);
     checkWords(options);
+    checkCount("nThreads", options.nThreads);
     options.signal?.throwIfAborted();
     const { named, pieces } = namePieces(source, options.cache);
     const live = await start(named, pieces, options);
-    // what can be read again is opened again when an engine stops
+    // if the engine stops, a source that can be read again is opened again
     const again = { ...options, signal: undefined, onprogress: undefined };
     return new Model(live, pieces ? null : () => start(named, null, again));
   }
 
-  /** Will the model at this URL fit, and if not, why? Fetches the first megabytes of the file only. */
+  /** Does the model at this URL fit into memory, and if not, why? Fetches only the first megabytes of the
+   * file. */
   static async check(url: string | URL, options: CheckOptions = {}): Promise<Fit> {
     checkNames("Model.check", options, CHECK_OPTIONS);
     checkWords(options);
-    const nContext = checkCount("context", options.context);
+    const nContext = checkCount("nContext", options.nContext);
     const { named } = namePieces(url, undefined);
     if (named.kind === "pieces" || named.kind === "blob")
-      throw new QuipError("argument", "Model.check takes a URL or, in Node, a path");
+      throw new QuipError("argument", "Model.check needs a URL or, in Node, a path");
     options.signal?.throwIfAborted();
     const params = engineParams(options);
     const host = new Host(params.base);
-    const stop = () => host.end(); // it has nothing to put in order
+    const stop = () => host.end(); // it has no file open
     options.signal?.addEventListener("abort", stop, { once: true });
     try {
       const call = { ...params, source: named, nContext };
@@ -165,13 +173,13 @@ export class Model {
     }
   }
 
-  /** A conversation. What cannot be opened is told by the first call on it. */
+  /** Begin a conversation. If it cannot be opened, the first call on it fails. */
   session(options: SessionOptions = {}): Session {
     return Session.open(() => this.#alive(), options);
   }
 
-  /** LoRA weights of a fine-tune of this model, from wherever Model.open takes a model from: a file of
-   * MediaPipe's converter, or safetensors of PEFT. */
+  /** Load LoRA weights of a fine-tune of this model, from any source that Model.open accepts: a MediaPipe
+   * LoRA file, or the safetensors file of PEFT. */
   async loadAdapter(source: ModelSource, options: AdapterOptions = {}): Promise<Adapter> {
     checkNames("Model.loadAdapter", options, ADAPTER_OPTIONS);
     checkWords(options);
@@ -186,34 +194,36 @@ export class Model {
     }
   }
 
-  /** How many tokens a text has: no template, no token at the beginning. */
+  /** The number of tokens of a text, without template and without a first token. */
   async countTokens(text: string): Promise<number> {
-    return (await this.encode(text)).length;
+    return (await this.tokenize(text)).length;
   }
 
-  /** The tokens of a text. With `special`, control tokens spelled out in it become theirs. */
-  async encode(text: string, { special = false } = {}): Promise<Int32Array> {
+  /** The token ids of a text. With `withSpecial`, control tokens that are spelled out in it become their
+   * ids. */
+  async tokenize(text: string, { withSpecial = false } = {}): Promise<Int32Array> {
     checkText("the text", text);
-    return (await this.#alive()).call("encode", { text, special });
+    return (await this.#alive()).call("tokenize", { text, withSpecial });
   }
 
-  async decode(tokens: Int32Array | number[]): Promise<string> {
-    return (await this.#alive()).call("decode", { tokens: Int32Array.from(tokens) });
+  /** The text of token ids. */
+  async detokenize(tokens: Int32Array | number[]): Promise<string> {
+    return (await this.#alive()).call("detokenize", { tokens: Int32Array.from(tokens) });
   }
 
-  /** A function that counts tokens at once, in the page: it holds a few megabytes of its own. */
+  /** A synchronous function that counts tokens in the page. It needs a few megabytes of its own. */
   async tokenCounter(): Promise<(text: string) => number> {
     this.#counter ??= await TokenCounter.open(await (await this.#alive()).call("tokenizer", {}));
     const counter = this.#counter;
     return (text) => counter.count(text);
   }
 
-  /** Bytes of memory that the engine has taken: model, sessions and all. */
+  /** Bytes of memory that the engine uses, for the model and all its sessions. */
   async memory(): Promise<number> {
     return (await this.#alive()).call("memory", {});
   }
 
-  /** End whatever runs, and give the memory back. Sessions of the model are closed with it. */
+  /** Stop what is running and free the memory, also that of the model's sessions. */
   async close(): Promise<void> {
     this.#isClosed = true;
     await this.#live.then(({ host }) => host.end(), () => {});
@@ -223,7 +233,7 @@ export class Model {
     return this.close();
   }
 
-  /** The worker; another one when it stopped and the model can be read again. */
+  /** The worker, or a new one if it stopped and the model can be read again. */
   async #alive(): Promise<Host> {
     const current = this.#live;
     const { host } = await current;

@@ -1,24 +1,24 @@
-/** protocol.ts: what the page and the worker say to each other.
- * The page makes calls, `{ id, call, params }`; each is answered once, `{ id, value }` or
- * `{ id, error }`, and may send events before, `{ id, event }`. `{ id, cancel: true }` asks a call
- * to end; it still answers. `{ id, reply }` answers an event that asks for something. */
+/** protocol.ts: the messages between the page and the worker.
+ * The page makes calls, `{ id, call, params }`. The worker answers each of them once, with
+ * `{ id, value }` or `{ id, error }`, and may send events before that, `{ id, event }`.
+ * `{ id, cancel: true }` cancels a call, which is still answered. `{ id, reply }` answers an event that
+ * asks for something. */
 import type { ErrorRecord } from "./errors.js";
 
-/** How the browser's store of models is used; the names and meanings of fetch(). */
+/** How the browser's store of models is used. The names and meanings are those of fetch(). */
 export type CacheMode =
-  | "default" // from the store when the server still has the same file, or cannot be reached
-  | "force-cache" // from the store if it is there: nothing is asked
-  | "reload" // download, and store anew
-  | "no-store"; // download, and store nothing
+  | "default" // from the store if the server still has the same file or cannot be reached
+  | "force-cache" // from the store if it is there, without a request
+  | "reload" // download and replace the stored file
+  | "no-store"; // download and store nothing
 
 export type Source =
   | { kind: "url"; url: string; cache: CacheMode }
   | { kind: "blob"; blob: Blob; name: string }
   | { kind: "path"; path: string }
-  | { kind: "pieces"; bytes?: number; name: string }; // the page sends them, one for each "pull"
+  | { kind: "pieces"; bytes?: number; name: string }; // the page sends one for each "pull"
 
-/** The modules: with relaxed SIMD or without, with threads ("-mt") or without, with 64-bit memory ("-64")
- * or without. */
+/** The modules: without and with relaxed SIMD, threads ("-mt") and 64-bit memory ("-64"). */
 export const BUILDS = [
   "simd",
   "relaxed",
@@ -32,16 +32,22 @@ export const BUILDS = [
 export type Build = (typeof BUILDS)[number];
 
 export interface EngineParams {
-  base?: string; // folder of the wasm files; beside the worker if absent
-  build?: Build; // the best that this browser can run if absent
+  base?: string; // folder of the wasm files; absent: the folder of the worker
+  build?: Build; // absent: the best one that this browser can run
 }
 
-export interface OpenParams extends EngineParams {
+/** quip_model_options. */
+export interface ModelParams {
+  nThreads: number;
+  background: boolean;
+}
+
+export interface OpenParams extends EngineParams, ModelParams {
   source: Source;
   sha256?: string;
 }
 
-/** Facts of a model. */
+/** Properties of a model. */
 export interface ModelInfo {
   architecture: string;
   weights: string; // "int8", "int4", "mixed" or "f32"
@@ -49,8 +55,8 @@ export interface ModelInfo {
   fileBytes: number;
   layers: number;
   vocabSize: number;
-  contextMax: number; // positions it was trained for; 0 when the file does not say
-  hasTemplate: boolean; // false for base models: text goes in as it is
+  contextMax: number; // largest nContext; 0: the file does not limit it
+  hasTemplate: boolean; // false: a base model, whose prompts are passed on unchanged
 }
 
 export interface Opened {
@@ -58,52 +64,53 @@ export interface Opened {
   build: Build;
 }
 
-/** Where an open stands. `total` is 0 while nobody knows it. */
+/** Progress of an open. `total` is 0 while it is unknown. */
 export interface Progress {
   phase: "waiting" | "download" | "cache" | "open"; // waiting: another tab is downloading it
   loaded: number; // bytes
   total: number;
 }
 
-/** Options of a session as the module takes them: complete and checked. */
+/** quip_session_options, checked, and the adapter. */
 export interface SessionParams {
   nContext: number;
-  threads: number;
+  nThreads: number;
   maxOutputTokens: number;
-  seed: number;
+  seed?: number;
   temperature: number;
   topK: number;
   topP: number;
   stop: string[];
   system?: string;
-  template?: string;
+  chatTemplate?: string;
   noTemplate: boolean;
+  noSpeculation: boolean;
   adapter: number; // 0: none
-  adapterScale: number; // 0 is 1
+  adapterScale: number;
 }
 
 export type FinishReason = "stop" | "length" | "context" | "cancelled";
 
-/** What an answer cost. */
+/** What an answer took. */
 export interface Result {
   finishReason: FinishReason;
   promptTokens: number;
   outputTokens: number;
   prefillMs: number;
   decodeMs: number;
-  firstTokenMs: number; // from the call to the first token
+  firstTokenMs: number; // from the first call to the first token
   seed: number;
 }
 
-/** Will it fit? Told before the download. */
+/** Whether a model fits into memory, before it is downloaded. */
 export interface Fit {
   fits: boolean;
   reason?: string; // why not, in a sentence
   fileBytes: number;
-  sessionBytes: number; // of one session with the context asked for
-  memoryBytes: number; // all together
-  context: number; // tokens, that the numbers are for
-  cached: boolean; // it is in the store already: no download is needed
+  sessionBytes: number; // of one session with nContext tokens
+  memoryBytes: number; // in all
+  nContext: number; // that the numbers are for
+  cached: boolean; // it is in the store: no download is needed
 }
 
 export type Role = "none" | "user" | "model" | "system";
@@ -115,6 +122,7 @@ export interface Calls {
   adapter: [{ source: Source; sha256?: string }, number, { progress: Progress } | { pull: true }];
   closeAdapter: [{ adapter: number }, void, never];
   session: [SessionParams, { session: number; nContext: number }, never];
+  setOptions: [SessionParams & { session: number }, void, never];
   closeSession: [{ session: number }, void, never];
   setAdapter: [{ session: number; adapter: number; scale: number }, void, never];
   append: [{ session: number; role: Role; text: string }, void, never];
@@ -124,18 +132,18 @@ export interface Calls {
   position: [{ session: number }, number, never];
   rewind: [{ session: number; position: number }, void, never];
   clone: [{ session: number }, { session: number; nContext: number }, never];
-  encode: [{ text: string; special: boolean }, Int32Array, never];
-  decode: [{ tokens: Int32Array }, string, never];
+  tokenize: [{ text: string; withSpecial: boolean }, Int32Array, never];
+  detokenize: [{ tokens: Int32Array }, string, never];
   tokenizer: [Record<string, never>, TokenizerParts, never];
   memory: [Record<string, never>, number, never];
 }
 export type CallName = keyof Calls;
 
-/** What a second module needs to count tokens: see token_counter.ts. */
+/** What a second module needs to count tokens (token_counter.ts). */
 export interface TokenizerParts {
   module: WebAssembly.Module;
   build: Build;
-  header: Uint8Array; // the file's beginning
+  head: Uint8Array; // the first bytes of the model file
   fileBytes: number;
 }
 
@@ -148,13 +156,13 @@ export type ToPage =
   | { id: number; value: unknown }
   | { id: number; error: ErrorRecord }
   | { id: number; event: unknown }
-  | { fatal: ErrorRecord }; // the engine stopped: no call will be answered any more
+  | { fatal: ErrorRecord }; // the engine stopped and handles no more calls
 
-/** One end of the wire between page and worker. */
+/** One end of the connection between page and worker. */
 export interface Port {
   post(message: unknown, transfer?: Transferable[]): void;
   onmessage: (message: never) => void;
-  /** The other end is gone. "internal" unless its script never came. */
+  /** The other end stopped. The status is "internal", or "io" if its script could not be loaded. */
   onerror: (message: string, status?: "io" | "internal") => void;
   end(): void;
 }

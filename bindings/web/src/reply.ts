@@ -1,7 +1,7 @@
-/** reply.ts: an answer that is being given. */
+/** reply.ts: an answer that is being generated. */
 import type { Result } from "./protocol.js";
 
-/** Why a reply ended that its own reader ended: no error. */
+/** The reason of a reply that its own reader ended. It is not an error. */
 const STOPPED = Symbol("stopped");
 
 const NOTHING: Result = {
@@ -16,8 +16,8 @@ const NOTHING: Result = {
 
 type Run = (signal: AbortSignal, ontext: (text: string) => void) => Promise<Result>;
 
-/** Iterate over it for the pieces as they come, or wait for text() or result(). It begins at once,
- * whether anybody looks or not, and may be read more than once. */
+/** Iterate over it to get the pieces as they are generated, or wait for text() or result(). The answer
+ * starts even if nobody reads it, and it may be read more than once. */
 export class Reply implements AsyncIterable<string> {
   #pieces: string[] = [];
   #wake: (() => void)[] = [];
@@ -28,7 +28,7 @@ export class Reply implements AsyncIterable<string> {
   /** @internal Session.say() */
   constructor(signal: AbortSignal | undefined, run: Run) {
     this.#result = this.#run(signal, run);
-    this.#result.catch(() => {}); // whoever waits hears of it
+    this.#result.catch(() => {}); // those who wait for it get the error
   }
 
   async #run(signal: AbortSignal | undefined, run: Run): Promise<Result> {
@@ -56,7 +56,7 @@ export class Reply implements AsyncIterable<string> {
     for (const wake of this.#wake.splice(0)) wake();
   }
 
-  /** End the answer here. What is waited for ends as if the model had stopped by itself. */
+  /** End the answer here. Promises that wait for it resolve as if the model had ended it. */
   cancel(): void {
     if (!this.#isOver) this.#stop.abort(STOPPED);
   }
@@ -67,7 +67,7 @@ export class Reply implements AsyncIterable<string> {
     return this.#pieces.join("");
   }
 
-  /** Why it ended and what it cost. */
+  /** Why it ended and what it took. */
   result(): Promise<Result> {
     return this.#result;
   }
@@ -80,7 +80,7 @@ export class Reply implements AsyncIterable<string> {
         if (this.#isOver) break;
         await new Promise<void>((resolve) => this.#wake.push(resolve));
       }
-      await this.#result; // its error, if it has one
+      await this.#result; // throws if the answer failed
     } finally {
       this.cancel();
     }

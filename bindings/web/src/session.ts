@@ -5,97 +5,97 @@ import type { Adapter } from "./model.js";
 import type { Result, Role, SessionParams } from "./protocol.js";
 import { Reply } from "./reply.js";
 
-/** As quip_session_options; what is absent is the default. */
+/** The options of quip_session_options, and the adapter. */
 export interface SessionOptions {
-  /** System prompt, put before the first turn by the model's template. */
-  system?: string | undefined;
-  /** Tokens of prompt and answer together; absent: 4096, or the model's own maximum if smaller. */
-  context?: number | undefined;
-  /** Of one answer; absent: as many as the context holds. */
+  /** Capacity of the context: tokens of all prompts and answers; default: 4096, or the maximum of the model
+   * if that is smaller. */
+  nContext?: number | undefined;
+  /** Use at most this many of the model's threads; default: all. */
+  nThreads?: number | undefined;
+  /** Of one answer; default: no limit but nContext. */
   maxOutputTokens?: number | undefined;
-  /** 0 or absent: always the likeliest token, the same text every time. */
-  temperature?: number | undefined;
-  /** Draw from the k likeliest; 0 or absent: no limit. */
+  /** Sample from the k most likely tokens; default: no limit. 1 is greedy. */
   topK?: number | undefined;
-  /** Then from the shortest run of those whose probabilities reach p; absent: 1, no limit. */
+  /** Then from the fewest tokens whose probabilities add up to p; default: no limit. */
   topP?: number | undefined;
-  /** The same seed gives the same text; absent: one is drawn, which Result.seed tells. */
+  /** Default 0: greedy, always the most likely token. */
+  temperature?: number | undefined;
+  /** The same seed gives the same answer; default: a random one, which Result.seed reports. */
   seed?: number | undefined;
-  /** Texts that end an answer, beside the model's own. */
+  /** Pass text on as it is, even if the model has a template. */
+  noTemplate?: boolean | undefined;
+  /** Do not run guesses of the next tokens. Slower, but the answer is the same. */
+  noSpeculation?: boolean | undefined;
+  /** Texts that end an answer, in addition to those of the model. */
   stop?: string[] | undefined;
-  /** Threads to compute on, where the page has them; absent: one a processor. */
-  threads?: number | undefined;
-  /** How turns are spelled: "gemma", "chatml", "llama3", ...; "none": text goes in as it is; absent: as
-   * the model's file says. */
-  template?: string | undefined;
-  /** LoRA weights beside the model's. */
+  /** System prompt, placed before the first turn. */
+  system?: string | undefined;
+  /** How turns are marked: "gemma", "chatml", "llama3", ..., or "none"; default: as the model file says. */
+  chatTemplate?: string | undefined;
+  /** LoRA weights that are applied beside those of the model. */
   adapter?: Adapter | undefined;
-  /** How much they count: 1 if absent, 0 not at all. */
+  /** The effect of the adapter is multiplied by this; default: 1. */
   adapterScale?: number | undefined;
 }
 
 const OPTIONS = [
-  "system",
-  "context",
+  "nContext",
+  "nThreads",
   "maxOutputTokens",
-  "temperature",
   "topK",
   "topP",
+  "temperature",
   "seed",
+  "noTemplate",
+  "noSpeculation",
   "stop",
-  "threads",
-  "template",
+  "system",
+  "chatTemplate",
   "adapter",
   "adapterScale",
 ] as const satisfies readonly (keyof SessionOptions)[];
 
 export interface SayOptions {
-  /** Ends the answer: what is waited for then rejects with the signal's reason. */
+  /** Aborts the answer. Promises that wait for it reject with the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
 export interface AppendOptions {
-  /** Whose text it is; "user" if absent. "none": it goes in as it is. */
+  /** Whose text it is; default: "user". "none": nobody's, without the template. */
   role?: Role | undefined;
-  /** Ends it: the conversation is then as it was before. */
+  /** Aborts the call. The conversation is then as it was before. */
   signal?: AbortSignal | undefined;
 }
 
+/** A random seed of 53 bits. The library would draw 64 bits, which a number of JavaScript cannot report
+ * exactly. */
 const drawSeed = () => {
   const [high, low] = crypto.getRandomValues(new Uint32Array(2));
-  return (high >>> 11) * 2 ** 32 + low || 1; // 53 bits: a number that JavaScript has exactly
+  return (high >>> 11) * 2 ** 32 + low;
 };
-
-/** The module draws a seed for 0; here 0 is a seed like any other, the same in every SDK. */
-const SEED_OF_ZERO = 0x9e3779b97f4a7;
 
 function toParams(o: SessionOptions): SessionParams {
   checkNames("a session", o, OPTIONS);
-  for (const name of ["system", "template"] as const) if (o[name] !== undefined) checkText(name, o[name]);
+  for (const name of ["system", "chatTemplate"] as const) if (o[name] !== undefined) checkText(name, o[name]);
   if (o.stop !== undefined && !Array.isArray(o.stop)) throw new QuipError("argument", "stop must be an array of strings");
   o.stop?.forEach((text, i) => checkText(`stop[${i}]`, text));
-  const seed = checkCount("seed", o.seed, Number.MAX_SAFE_INTEGER) || SEED_OF_ZERO;
   return {
-    nContext: checkCount("context", o.context),
-    threads: checkCount("threads", o.threads),
+    nContext: checkCount("nContext", o.nContext),
+    nThreads: checkCount("nThreads", o.nThreads),
     maxOutputTokens: checkCount("maxOutputTokens", o.maxOutputTokens),
-    seed: o.seed === undefined ? drawSeed() : seed,
+    seed: o.seed === undefined ? undefined : checkCount("seed", o.seed, Number.MAX_SAFE_INTEGER),
     temperature: checkNumber("temperature", o.temperature),
     topK: checkCount("topK", o.topK),
     topP: checkNumber("topP", o.topP),
     stop: o.stop ?? [],
     system: o.system,
-    template: o.template === "none" ? undefined : o.template,
-    noTemplate: o.template === "none",
-    adapter: 0, // numbers of adapters are their worker's
+    chatTemplate: o.chatTemplate,
+    noTemplate: o.noTemplate ?? false,
+    noSpeculation: o.noSpeculation ?? false,
+    adapter: 0, // its number is known when the worker is
     adapterScale: o.adapterScale ?? 1,
   };
 }
-
-/** The number of an adapter in the worker; that of none where its weights count nothing. (To the module
- * a scale of 0 is the default.) */
-const adapterIn = (host: Host, adapter: Adapter | null | undefined, scale = 1) =>
-  scale === 0 ? 0 : (adapter?.idIn(host) ?? 0);
 
 /** The session in the worker. */
 interface Remote {
@@ -106,40 +106,41 @@ interface Remote {
 
 const closed = () => new QuipError("argument", "the session is closed");
 
-/** Calls on one session run one after the other, in the order they were made. */
+/** A conversation. Its calls run one after the other, in the order in which they were made. */
 export class Session {
   #remote: Promise<Remote>;
   #last: Promise<unknown>;
-  #running = new Set<{ cancel(): void }>(); // answers and appends, under way or waiting for their turn
+  #running = new Set<{ cancel(): void }>(); // answers and appends that run or wait
   #isClosed = false;
 
   private constructor(remote: Promise<Remote>) {
     this.#remote = remote;
-    this.#last = remote.catch(() => {}); // an error is that of the first call
+    this.#last = remote.catch(() => {}); // the first call reports the error
   }
 
   /** @internal Model.session() */
   static open(host: () => Promise<Host>, options: SessionOptions): Session {
     const params = toParams(options);
+    params.seed ??= drawSeed();
     const open = async () => {
       const h = await host();
-      const adapter = adapterIn(h, options.adapter, options.adapterScale);
+      const adapter = options.adapter?.idIn(h) ?? 0;
       return { host: h, ...(await h.call("session", { ...params, adapter })) };
     };
     return new Session(open());
   }
 
-  /** Say something, as the user; the answer streams:
+  /** Append a text of the user and generate the answer, which streams:
    *
    *     for await (const text of chat.say("Why is the sky blue?")) show(text);
    *
-   * Leaving the loop ends the answer. The conversation keeps what was said. */
+   * Leaving the loop ends the answer. The conversation keeps the text so far. */
   say(text: string, options: SayOptions = {}): Reply {
-    checkText("what is said", text);
+    checkText("the text", text);
     return this.#answer(text, options);
   }
 
-  /** Let the model go on from what was appended. */
+  /** Generate the answer to what was appended. */
   answer(options: SayOptions = {}): Reply {
     return this.#answer(undefined, options);
   }
@@ -151,11 +152,11 @@ export class Session {
         host.call("say", { session, text }, { signal, onevent: (e) => ontext(e.text) }),
       ),
     );
-    void this.#during(reply, reply.result()).catch(() => {}); // whoever waits for the reply hears of it
+    void this.#during(reply, reply.result()).catch(() => {}); // the caller gets the error from the reply
     return reply;
   }
 
-  /** While `work` is under way close() ends it by `task`. */
+  /** Until `work` has ended, close() cancels it through `task`. */
   async #during<T>(task: { cancel(): void }, work: Promise<T>): Promise<T> {
     this.#running.add(task);
     try {
@@ -165,8 +166,8 @@ export class Session {
     }
   }
 
-  /** Put text of a role into the conversation without asking for an answer. Text of role "none" goes in
-   * as it is; control tokens spelled out in it are control tokens. */
+  /** Append text of a role to the conversation without generating an answer. In text of role "none",
+   * control tokens that are spelled out are recognized. */
   append(text: string, options: AppendOptions = {}): Promise<void> {
     const { role = "user", signal } = options;
     checkNames("append", options, ["role", "signal"]);
@@ -183,62 +184,73 @@ export class Session {
     return this.#during(task, appended).finally(() => signal?.removeEventListener("abort", abort));
   }
 
-  /** Run the model over tokens. */
+  /** Run the model over token ids. */
   prefill(tokens: Int32Array | number[]): Promise<void> {
     const ids = Int32Array.from(tokens);
     return this.#inTurn(({ host, session }) => host.call("prefill", { session, tokens: ids }));
   }
 
-  /** The scores [vocabSize] of every next token; null when the last token has not been run yet, as in an
-   * answer. */
+  /** The logits [vocabSize] after the last token. Null if the model has not run that token, for example
+   * during an answer. */
   logits(): Promise<Float32Array | null> {
     return this.#inTurn(({ host, session }) => host.call("logits", { session }));
   }
 
-  /** Tokens in the context. */
+  /** The number of tokens in the context. */
   position(): Promise<number> {
     return this.#inTurn(({ host, session }) => host.call("position", { session }));
   }
 
-  /** Tokens that the context can hold. */
-  async context(): Promise<number> {
+  /** The capacity of the context. */
+  async nContext(): Promise<number> {
     return (await this.#remote).nContext;
   }
 
-  /** Forget everything from token `position` on. */
+  /** Remove all tokens from `position` on. */
   rewind(position: number): Promise<void> {
     checkCount("position", position);
     return this.#inTurn(({ host, session }) => host.call("rewind", { session, position }));
   }
 
-  /** Use other LoRA weights from here on, or none. The conversation stays: it is run again with them. */
+  /** Replace the options for the next calls; absent ones get their default. A seed restarts the random
+   * numbers. nContext, noTemplate and chatTemplate cannot change, and `system` only before the first text.
+   * For the adapter, call setAdapter. */
+  setOptions(options: Omit<SessionOptions, "adapter" | "adapterScale">): Promise<void> {
+    const params = toParams(options);
+    if ("adapter" in options || "adapterScale" in options)
+      throw new QuipError("argument", "setOptions does not change the adapter; call setAdapter");
+    return this.#inTurn(({ host, session }) => host.call("setOptions", { session, ...params }));
+  }
+
+  /** Use other LoRA weights from now on, or none. The text of the conversation stays and is run again with
+   * the new weights. */
   setAdapter(adapter: Adapter | null, scale = 1): Promise<void> {
     return this.#inTurn(({ host, session }) =>
-      host.call("setAdapter", { session, adapter: adapterIn(host, adapter, scale), scale }),
+      host.call("setAdapter", { session, adapter: adapter?.idIn(host) ?? 0, scale }),
     );
   }
 
-  /** A second session that goes on from here. */
+  /** Open a second session that continues from the same point. */
   clone(): Session {
     return new Session(
       this.#inTurn(async ({ host, session }) => ({ host, ...(await host.call("clone", { session })) })),
     );
   }
 
-  /** End what runs, and give the memory back. */
+  /** Stop what is running and free the memory. */
   async close(): Promise<void> {
     if (this.#isClosed) return;
     for (const task of this.#running) task.cancel();
     const end = this.#inTurn(({ host, session }) => host.call("closeSession", { session }));
     this.#isClosed = true;
-    await end.catch(() => {}); // it never opened, or its model is closed: nothing is left of it
+    await end.catch(() => {}); // it was never opened, or its model is closed
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
-  /** Run a call when those before it have ended. */
+  /** Run a call after those before it. */
   #inTurn<T>(call: (remote: Remote) => Promise<T>): Promise<T> {
     if (this.#isClosed) return Promise.reject(closed());
     const result = this.#last.then(() => this.#remote).then(call);

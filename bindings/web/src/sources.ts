@@ -1,4 +1,4 @@
-/** sources.ts: from what a caller has to what the worker is told: a name, or pieces to come. */
+/** sources.ts: turns a caller's source into what the worker gets: a name, or pieces that follow. */
 import { QuipError } from "./errors.js";
 import type { CacheMode, Source } from "./protocol.js";
 import { namedSource } from "#page";
@@ -13,9 +13,9 @@ export type ModelSource =
   | Uint8Array
   | ArrayBuffer;
 
-/** Bytes that only the page can read, sent one after another. */
+/** Bytes that only the page can read. They are sent in pieces. */
 export interface Pieces {
-  next(): Promise<Uint8Array | null>; // null: that was all
+  next(): Promise<Uint8Array | null>; // null: the end
   cancel(reason: unknown): Promise<void>;
 }
 
@@ -26,7 +26,7 @@ function ofBytes(all: Uint8Array): Pieces {
   return {
     async next() {
       if (at >= all.length) return null;
-      return all.slice(at, (at += PIECE)); // sending it would otherwise copy the whole buffer
+      return all.slice(at, (at += PIECE)); // a copy: a message with a part of a buffer would copy all of it
     },
     async cancel() {},
   };
@@ -39,7 +39,7 @@ function ofReader(reader: ReadableStreamDefaultReader<Uint8Array>): Pieces {
         const { done, value } = await reader.read();
         if (done) return null;
         if (!(value instanceof Uint8Array))
-          throw new QuipError("argument", "the stream's pieces must be Uint8Arrays");
+          throw new QuipError("argument", "the chunks of the stream must be Uint8Arrays");
         if (value.length) return value;
       }
     },
@@ -47,7 +47,7 @@ function ofReader(reader: ReadableStreamDefaultReader<Uint8Array>): Pieces {
   };
 }
 
-/** The source as the worker is told it, and its pieces if the page must send them. */
+/** The source for the worker, and its pieces if the page must send them. */
 export function namePieces(source: ModelSource, cache: CacheMode = "default"): { named: Source; pieces: Pieces | null } {
   if (typeof source === "string" || source instanceof URL) {
     const named = namedSource(String(source));
@@ -67,7 +67,7 @@ export function namePieces(source: ModelSource, cache: CacheMode = "default"): {
     return { named: { kind: "pieces", name: "model" }, pieces: ofReader(source) };
   throw new QuipError(
     "argument",
-    "a model is opened from a URL, a File or Blob, a Response, a ReadableStream or its reader, a Uint8Array or an ArrayBuffer",
+    "the source of a model must be a URL, a File or Blob, a Response, a ReadableStream or its reader, a Uint8Array or an ArrayBuffer",
   );
 }
 

@@ -1,10 +1,10 @@
-/** store_files.ts: how models lie in the browser's private file system (OPFS), for the page, which
- * lists and removes them, and for the worker, which reads and writes them.
+/** store_files.ts: the files of the store in the browser's private file system (OPFS). The page lists and
+ * removes them; the worker reads and writes them.
  *
- *     quip-models/<key>.bin     the file, or its beginning
+ *     quip-models/<key>.bin     the file, or the part that was downloaded
  *     quip-models/<key>.json    StoredMeta
  *
- * The key is the content's SHA-256 where the caller gave one, else that of the URL. */
+ * The key is the SHA-256 of the file if the caller passed it, otherwise the SHA-256 of the URL. */
 import type { Version } from "./engine/download.js";
 
 export const STORE_FOLDER = "quip-models";
@@ -17,8 +17,8 @@ export interface StoredMeta {
   usedAt: number; // milliseconds since 1970
 }
 
-/** The store's folder; null where the browser has none, or keeps none for this page (private
- * windows, pages that are not secure). */
+/** The folder of the store. Null if the browser has no such file system or denies it to this page (private
+ * windows, insecure pages). */
 export async function openStoreFolder(): Promise<FileSystemDirectoryHandle | null> {
   try {
     const root = await navigator.storage.getDirectory();
@@ -40,7 +40,7 @@ export async function readMeta(folder: FileSystemDirectoryHandle, key: string): 
     const meta = JSON.parse(await file.text());
     return typeof meta?.url === "string" && typeof meta?.version?.bytes === "number" ? meta : null;
   } catch {
-    return null; // none, or it was cut off while it was written
+    return null; // it does not exist, or writing it was interrupted
   }
 }
 
@@ -51,8 +51,8 @@ export async function removeStored(folder: FileSystemDirectoryHandle, key: strin
     });
 }
 
-/** One tab at a time reads or writes an entry. Without locks (old browsers) the file's own lock
- * makes the second tab download for itself. */
+/** Let one tab at a time read or write an entry. In old browsers without locks, the second tab cannot open
+ * the file and downloads it for itself. */
 export async function withLock<T>(
   key: string,
   signal: AbortSignal,

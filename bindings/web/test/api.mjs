@@ -1,13 +1,13 @@
-/** api.mjs: what the package promises, as tests that run in Node and in a page alike.
+/** api.mjs: tests of the package that run both in Node and in a page.
  * env: { quip: the package, source(kind): a URL or path, bytes(kind), expected, prompt, build } */
 
 function ok(value, what) {
   if (!value) throw new Error(`${what ?? "assertion"}: ${String(value)}`);
 }
 
-function equal(found, wanted, what = "value") {
-  const [a, b] = [JSON.stringify(found), JSON.stringify(wanted)];
-  if (a !== b) throw new Error(`${what}: found ${a?.slice(0, 300)}, wanted ${b?.slice(0, 300)}`);
+function equal(found, expected, what = "value") {
+  const [a, b] = [JSON.stringify(found), JSON.stringify(expected)];
+  if (a !== b) throw new Error(`${what}: found ${a?.slice(0, 300)}, expected ${b?.slice(0, 300)}`);
 }
 
 /** The error that a promise rejects with. */
@@ -23,7 +23,7 @@ async function failure(promise) {
 async function fails(promise, status, pattern = /./) {
   const error = await failure(promise);
   equal(error.status ?? `${error.name}: ${error.message}`, status, "status");
-  ok(pattern.test(error.message), `message '${error.message}' is not like ${pattern}`);
+  ok(pattern.test(error.message), `message '${error.message}' does not match ${pattern}`);
 }
 
 /** Run f with an open model. */
@@ -43,7 +43,7 @@ const sampled = { ...greedy, temperature: 1.1, topK: 40, topP: 0.9, seed: 7 };
 const long = "the letters of the weather ".repeat(60); // most of a context
 
 export const tests = {
-  "a model tells what it is": (env) =>
+  "a model has properties": (env) =>
     withModel(env, "gemma3", async (model) => {
       equal(model.info.architecture, "gemma3");
       equal(model.info.weights, "mixed");
@@ -52,28 +52,28 @@ export const tests = {
       if (env.build) equal(model.build, env.build);
     }),
 
-  "texts and logits are those of the native program, to the bit": async (env) => {
+  "texts and logits have the bits of the native program": async (env) => {
     for (const kind of ["gemma3", "llama"])
       await withModel(env, kind, async (model) => {
         const e = env.expected[kind];
         equal(await model.session(greedy).say(env.prompt).text(), e.greedy, `${kind} greedy`);
         equal(await model.session(sampled).say(env.prompt).text(), e.sampled, `${kind} sampled`);
-        const turns = model.session({ ...greedy, template: "gemma", system: "Be brief." });
+        const turns = model.session({ ...greedy, chatTemplate: "gemma", system: "Be brief." });
         equal(await turns.say(env.prompt).text(), e.turns, `${kind} turns`);
-        equal([...(await model.encode(env.prompt))], e.ids, `${kind} ids`);
+        equal([...(await model.tokenize(env.prompt))], e.ids, `${kind} ids`);
         equal(await model.countTokens(env.prompt), e.ids.length);
         equal((await model.tokenCounter())(env.prompt), e.ids.length);
-        equal(await model.decode(e.ids), env.prompt);
-        for (const threads of [1, 2]) {
-          const s = model.session({ threads });
+        equal(await model.detokenize(e.ids), env.prompt);
+        for (const nThreads of [1, 2]) {
+          const s = model.session({ nThreads });
           await s.prefill(e.ids);
-          equal(bits(await s.logits()), e.logits, `${kind} logits, ${threads} threads`);
+          equal(bits(await s.logits()), e.logits, `${kind} logits, ${nThreads} threads`);
           await s.close();
         }
       });
   },
 
-  "real architectures have the native program's logits, to the bit": async (env) => {
+  "real architectures have the logits of the native program, bit for bit": async (env) => {
     for (const { kind, ids, logits } of env.golden)
       await withModel(env, kind, async (model) => {
         const s = model.session();
@@ -82,7 +82,7 @@ export const tests = {
       });
   },
 
-  "adapters: in a session, switched, dropped, and by the original's call": (env) =>
+  "adapters: in a session, switched, removed, and loaded by MediaPipe's call": (env) =>
     withModel(env, "gemma3", async (model) => {
       const { FilesetResolver, LlmInference } = env.quip;
       const bytes = await env.bytes("adapter");
@@ -122,7 +122,7 @@ export const tests = {
       llm.close();
     }),
 
-  "an answer streams, and tells what it cost": (env) =>
+  "an answer streams and has a result": (env) =>
     withModel(env, "gemma3", async (model) => {
       const reply = model.session(sampled).say(env.prompt);
       const pieces = [];
@@ -142,10 +142,10 @@ export const tests = {
       ok((await text(0)) !== (await text(1)), "another seed, another text");
     }),
 
-  "a conversation goes on; clone and rewind": (env) =>
+  "a conversation continues; clone and rewind": (env) =>
     withModel(env, "gemma3", async (model) => {
-      const chat = model.session({ maxOutputTokens: 10, context: 200 });
-      equal(await chat.context(), 200);
+      const chat = model.session({ maxOutputTokens: 10, nContext: 200 });
+      equal(await chat.nContext(), 200);
       await chat.say("one").text();
       const position = await chat.position();
       const twin = chat.clone();
@@ -157,16 +157,35 @@ export const tests = {
       ok((await chat.answer().text()).length > 0);
     }),
 
+  "options change between turns": (env) =>
+    withModel(env, "gemma3", async (model) => {
+      const chat = model.session(greedy);
+      await chat.setOptions(sampled);
+      equal(await chat.say(env.prompt).text(), env.expected.gemma3.sampled);
+      await chat.rewind(0);
+      await chat.setOptions({ maxOutputTokens: 3 });
+      const result = await chat.say(env.prompt).result();
+      equal([result.finishReason, result.outputTokens], ["length", 3]);
+      await fails(chat.setOptions({ nContext: 100 }), "argument", /n_context/);
+      await fails((async () => chat.setOptions({ adapterScale: 2 }))(), "argument", /setAdapter/);
+    }),
+
+  "a model in the background gives the same answer": async (env) => {
+    const model = await env.quip.Model.open(env.source("gemma3"), { build: env.build, background: true, nThreads: 2 });
+    equal(await model.session(greedy).say(env.prompt).text(), env.expected.gemma3.greedy);
+    await model.close();
+  },
+
   "leaving the loop ends the answer": (env) =>
     withModel(env, "slow", async (model) => {
       const chat = model.session({ maxOutputTokens: 400 });
       let n = 0;
       for await (const _ of chat.say("the")) if (++n === 3) break;
-      const position = await chat.position(); // in its turn: the answer is over
+      const position = await chat.position(); // runs after the answer has ended
       ok(position < 200, `position ${position}`);
     }),
 
-  "cancel() keeps what was said": (env) =>
+  "cancel() keeps the text so far": (env) =>
     withModel(env, "slow", async (model) => {
       const reply = model.session({ maxOutputTokens: 400 }).say("the");
       for await (const _ of reply) {
@@ -177,9 +196,9 @@ export const tests = {
       ok((await reply.text()).length > 0);
     }),
 
-  "close() ends all that runs and waits": (env) =>
+  "close() stops calls that run or wait": (env) =>
     withModel(env, "slow", async (model) => {
-      const chat = model.session({ context: 4096, maxOutputTokens: 400 });
+      const chat = model.session({ nContext: 4096, maxOutputTokens: 400 });
       const replies = ["one", "two", "three"].map((text) => chat.say(text));
       const appending = failure(chat.append(long));
       for await (const _ of replies[0]) break;
@@ -190,7 +209,7 @@ export const tests = {
       ok(performance.now() - start < 20000, "at once");
     }),
 
-  "a signal ends prefill and decode, and the session goes on": (env) =>
+  "a signal aborts prefill and decode, and the session continues": (env) =>
     withModel(env, "slow", async (model) => {
       const chat = model.session();
       const start = performance.now();
@@ -204,23 +223,23 @@ export const tests = {
         for await (const _ of decode) stop.abort(new Error("enough"));
       })());
       equal((await seen).message, "enough");
-      ok((await chat.position()) > 0, "what was said stays");
+      ok((await chat.position()) > 0, "the text so far stays");
       equal((await failure(chat.say("x", { signal: AbortSignal.abort() }).text())).name, "AbortError");
       ok(tookMs < 20000, `${tookMs} ms`);
     }),
 
-  "errors name what is wrong": (env) =>
+  "errors name the wrong thing": (env) =>
     withModel(env, "gemma3", async (model) => {
-      const short = model.session({ context: 16 });
+      const short = model.session({ nContext: 16 });
       await fails(short.say(long).text(), "context_full", /16/);
       equal(await short.position(), 0);
       const thrown = (f) => failure((async () => f())());
-      for (const options of [{ temprature: 1 }, { context: 2 ** 32 }, { topK: 1.5 }, { topP: NaN }, { seed: -1 }, { seed: 2 ** 60 }, { stop: "x" }])
+      for (const options of [{ temprature: 1 }, { nContext: 2 ** 32 }, { topK: 1.5 }, { topP: NaN }, { seed: -1 }, { seed: 2 ** 60 }, { stop: "x" }])
         equal((await thrown(() => model.session(options))).status, "argument", JSON.stringify(options));
       equal((await thrown(() => model.session().append("x", { role: "wizard" }))).status, "argument");
       ok(/temprature/.test((await thrown(() => model.session({ temprature: 1 }))).message));
       ok(/topK/.test((await thrown(() => model.session({ topK: -1 }))).message));
-      await fails(model.session({ template: "nonsense" }).say("x").text(), "argument", /nonsense/);
+      await fails(model.session({ chatTemplate: "nonsense" }).say("x").text(), "argument", /nonsense/);
       await fails(model.session().prefill([100000]), "argument");
       await fails(model.session().rewind(5), "argument", /5/);
       const closed = model.session();
@@ -231,19 +250,19 @@ export const tests = {
         const [[name, value]] = Object.entries(options);
         await fails(env.quip.Model.open(env.source("gemma3"), options), "argument", new RegExp(`${name}.*${name === "nothing" ? "" : value}`));
       }
-      await fails(env.quip.Model.check(env.source("gemma3"), { context: 2 ** 32 }), "argument", /4294967296/);
+      await fails(env.quip.Model.check(env.source("gemma3"), { nContext: 2 ** 32 }), "argument", /4294967296/);
     }),
 
-  "out of memory is an error, and what is open goes on": (env) =>
+  "when memory runs out a session fails, and the others continue": (env) =>
     withModel(env, "slow", async (model) => {
       const chat = model.session({ maxOutputTokens: 4 });
       const before = await chat.say("the").text();
-      const error = await failure(model.session({ context: 2 ** 30 }).position());
+      const error = await failure(model.session({ nContext: 2 ** 30 }).position());
       ok(["memory", "argument", "unsupported"].includes(error.status), `${error.status}: ${error.message}`);
       const many = [];
       let last = null;
       for (let i = 0; i < 100 && !last; i++) {
-        many.push(model.session({ context: 300000 })); // of gigabytes together
+        many.push(model.session({ nContext: 300000 })); // gigabytes in all
         last = await many[i].position().then(() => null, (e) => e);
       }
       equal(last?.status, "memory", last?.message ?? "no error");
@@ -266,7 +285,7 @@ export const tests = {
   "200 sessions come and go without growth": (env) =>
     withModel(env, "gemma3", async (model) => {
       const one = async () => {
-        const s = model.session({ maxOutputTokens: 2, context: 512, threads: 2 });
+        const s = model.session({ maxOutputTokens: 2, nContext: 512, nThreads: 2 });
         await s.say("the").text();
         await s.close();
       };
@@ -293,10 +312,10 @@ export const tests = {
       equal(await model.session(greedy).say(env.prompt).text(), env.expected.gemma3.greedy, what);
       await model.close();
     }
-    equal(copy.length, bytes.length, "the caller's bytes are not taken away");
+    equal(copy.length, bytes.length, "the caller keeps its bytes");
   },
 
-  "what is no model is refused with a sentence": async (env) => {
+  "a file that is not a model is an error": async (env) => {
     const { Model } = env.quip;
     const bytes = await env.bytes("gemma3");
     await fails(Model.open(new Uint8Array(100)), "format");
@@ -328,22 +347,22 @@ export const tests = {
     ok(seen.length >= 3 && seen[2] > seen[0], String(seen));
     const after = sent;
     await ticks(100);
-    ok(sent <= after + 1, "the stream is read no more");
+    ok(sent <= after + 1, "reading has stopped");
   },
 
-  "check() says before the download whether a model fits": async (env) => {
+  "check() computes before the download whether a model fits": async (env) => {
     const { Model } = env.quip;
-    const fit = await Model.check(env.source("slow"), { context: 1000 });
-    equal([fit.fits, fit.reason, fit.context], [true, undefined, 1000]);
+    const fit = await Model.check(env.source("slow"), { nContext: 1000 });
+    equal([fit.fits, fit.reason, fit.nContext], [true, undefined, 1000]);
     equal(fit.fileBytes, (await env.bytes("slow")).length);
     ok(fit.sessionBytes > 1e6 && fit.memoryBytes > fit.fileBytes + fit.sessionBytes, JSON.stringify(fit));
-    const big = await Model.check(env.source("slow"), { context: 1048576 });
+    const big = await Model.check(env.source("slow"), { nContext: 1048576 });
     ok(!big.fits && /GB/.test(big.reason), JSON.stringify(big));
   },
 
-  /* ---- the original's calls ---- */
+  /* ---- MediaPipe's calls ---- */
 
-  "the original's four lines": async (env) => {
+  "MediaPipe's four lines": async (env) => {
     const { FilesetResolver, LlmInference } = env.quip;
     const genai = await FilesetResolver.forGenAiTasks("https://cdn.jsdelivr.net/npm/@mediapipe/tasks-genai/wasm");
     const llm = await LlmInference.createFromOptions(genai, {
@@ -356,13 +375,13 @@ export const tests = {
     equal(pieces.map(([piece]) => piece).join(""), text);
     equal(pieces.at(-1), ["", true]);
     ok(pieces.slice(0, -1).every(([, done]) => !done));
-    equal(await llm.generateResponse(env.prompt), text, "each prompt is a conversation of its own");
+    equal(await llm.generateResponse(env.prompt), text, "each prompt begins a new conversation");
     equal(llm.sizeInTokens(env.prompt), env.expected.gemma3.ids.length);
     equal(llm.sizeInTokens([env.prompt, ""]), env.expected.gemma3.ids.length);
     llm.close();
   },
 
-  "the original's options": async (env) => {
+  "MediaPipe's options": async (env) => {
     const { FilesetResolver, LlmInference } = env.quip;
     const genai = await FilesetResolver.forGenAiTasks();
     const llm = await LlmInference.createFromModelBuffer(genai, await env.bytes("gemma3"));
@@ -385,7 +404,7 @@ export const tests = {
     llm.close();
   },
 
-  "the original's close, while it loads": async (env) => {
+  "MediaPipe's close, while a model loads": async (env) => {
     const { FilesetResolver, LlmInference } = env.quip;
     const genai = await FilesetResolver.forGenAiTasks();
     const llm = await LlmInference.createFromModelBuffer(genai, await env.bytes("gemma3"));
@@ -407,7 +426,7 @@ export const tests = {
     llm.close();
   },
 
-  "the original's cancel, and busy": async (env) => {
+  "MediaPipe's cancel, and its errors while it is busy": async (env) => {
     const { FilesetResolver, LlmInference } = env.quip;
     const genai = await FilesetResolver.forGenAiTasks();
     const llm = await LlmInference.createFromOptions(genai, {

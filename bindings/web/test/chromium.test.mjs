@@ -1,5 +1,5 @@
 /** chromium.test.mjs: the package in a browser: api.mjs with and without isolation, the store of models,
- * tabs, and pages with strict rules. CHROMIUM names the browser; Debian's if absent. */
+ * several tabs, and pages with strict policies. CHROMIUM names the browser; default: Debian's. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -34,7 +34,7 @@ after(async () => {
   if (folder) rmSync(folder, { recursive: true });
 });
 
-/** A page of a context of its own, or of `context`. */
+/** A page in `context`, or in a new one. */
 async function openPage({ isolated = false, context, origin = server.origin } = {}) {
   context ??= await browser.newContext();
   const page = await context.newPage();
@@ -45,7 +45,7 @@ async function openPage({ isolated = false, context, origin = server.origin } = 
   return page;
 }
 
-/** In the page: open a model, answer, close; returns the text and the phases of progress. */
+/** In the page: open a model, answer a prompt and close it. Returns the text and the phases of progress. */
 const answer = (page, url, options = {}) =>
   page.evaluate(
     async ([url, options, prompt]) => {
@@ -101,7 +101,7 @@ describe("the best build is chosen", () => {
 describe("the store", () => {
   let page;
   let n = 0;
-  /** A model of a name of its own, and how the server treats it. */
+  /** A model with a new name; `how` says how the server sends it. */
   function fresh(how) {
     const path = `/models/stored-${n++}.bin`;
     server.put(path, fixtures.bytes("gemma3"), how);
@@ -111,12 +111,12 @@ describe("the store", () => {
   after(() => page.context().close());
   const text = () => fixtures.expected.gemma3.greedy;
 
-  test("the second visit is from the store, also offline", async () => {
+  test("the second visit uses the store, also offline", async () => {
     const path = fresh();
     assert.deepEqual(await answer(page, path), { text: text(), phases: ["download"] });
     assert.deepEqual(await answer(page, path), { text: text(), phases: ["cache"] });
     assert.deepEqual(await answer(page, path, { cache: "force-cache" }), { text: text(), phases: ["cache"] });
-    assert.deepEqual(requests(path), ["all", "all"], "the second is hung up on");
+    assert.deepEqual(requests(path), ["all", "all"], "the second connection is closed early");
     await page.route(`**${path}`, (route) => route.abort());
     assert.deepEqual(await answer(page, path), { text: text(), phases: ["cache"] });
     await page.unroute(`**${path}`);
@@ -139,7 +139,7 @@ describe("the store", () => {
     for (const range of rest) assert.match(range, /^bytes=\d{6,}-$/);
   });
 
-  test("a download that ended with its page goes on in another", async () => {
+  test("a download that ended with its page continues in another", async () => {
     const path = fresh({ pauseMs: 10 });
     const first = await openPage({ context: page.context() });
     await first.evaluate((path) => {
@@ -164,7 +164,7 @@ describe("the store", () => {
     await other.close();
   });
 
-  test("a damaged download is refused and not kept", async () => {
+  test("a damaged download is an error and is not stored", async () => {
     const path = fresh();
     const sha256 = createHash("sha256").update(fixtures.bytes("gemma3")).digest("hex");
     const damaged = Buffer.from(fixtures.bytes("gemma3"));
@@ -174,10 +174,10 @@ describe("the store", () => {
     server.put(path, fixtures.bytes("gemma3"));
     assert.deepEqual((await answer(page, path, { sha256 })).phases, ["download"]);
     assert.deepEqual((await answer(page, path, { sha256 })).phases, ["cache"]);
-    assert.equal(requests(path).length, 2, "what has a hash needs no question");
+    assert.equal(requests(path).length, 2, "a file with a hash needs no request");
   });
 
-  test("what is no model is not kept", async () => {
+  test("a file that is not a model is not stored", async () => {
     const path = fresh();
     server.put(path, Buffer.alloc(2000000, 7));
     assert.match(await failure(page, path), /^format: /);
@@ -185,7 +185,7 @@ describe("the store", () => {
     assert.deepEqual((await answer(page, path)).phases, ["download"]);
   });
 
-  test("is listed and removed", async () => {
+  test("a stored model is listed and removed", async () => {
     const path = fresh();
     await answer(page, path);
     const url = server.origin + path;
@@ -202,14 +202,14 @@ describe("the store", () => {
     assert.deepEqual(await list(), []);
   });
 
-  test("a server that does not answer is not waited for when the file is here", async () => {
+  test("a stored model does not wait for a server that does not answer", async () => {
     const path = fresh();
     await answer(page, path);
     server.models.get(path).hangs = true;
     assert.deepEqual((await answer(page, path)).phases, ["cache"]);
   });
 
-  test("a full device runs the model and keeps nothing", async () => {
+  test("a full device runs the model and stores nothing", async () => {
     const path = fresh();
     const devtools = await page.context().newCDPSession(page);
     await devtools.send("Storage.overrideQuotaForOrigin", { origin: server.origin, quotaSize: 300000 });
@@ -218,7 +218,7 @@ describe("the store", () => {
     assert.ok(!(await page.evaluate(() => quip.cache.list())).some((e) => e.url === server.origin + path));
   });
 
-  test("a cancelled download is over, and goes on when it is wanted again", async () => {
+  test("a cancelled download stops, and continues with the next open", async () => {
     const path = fresh({ pauseMs: 5 });
     const names = [];
     for (let i = 0; i < 3; i++)
@@ -258,14 +258,14 @@ describe("a server", () => {
     assert.equal((await answer(page, url())).text, fixtures.expected.gemma3.greedy);
   });
 
-  test("that has no time or no file is quoted; one that is not there may be one that forbids", async () => {
+  test("that is busy or has no such file: the error has its status; without a connection it mentions CORS", async () => {
     server.put("/models/busy.bin", Buffer.alloc(10), { status: 503 });
     assert.equal(await failure(page, `${server.origin}/models/busy.bin`), `io: Failed to fetch model: ${server.origin}/models/busy.bin (status 503)`);
     assert.match(await failure(page, "/absent.bin"), /^io: .*absent\.bin \(404\)$/);
     assert.match(await failure(page, "http://127.0.0.1:9/model.bin"), /^io: .*CORS/);
   });
 
-  test("that sends its start page for every name", async () => {
+  test("that sends its home page for every name", async () => {
     const html = Buffer.from("<!doctype html><title>Welcome</title>".repeat(100));
     server.put("/models/page.bin", html);
     const message = `${server.origin}/models/page.bin: is a web page`;
@@ -277,7 +277,7 @@ describe("a server", () => {
     await page.unroute("**/quip-*.wasm");
   });
 
-  test("that never sends the module: an open is aborted all the same", async () => {
+  test("that never sends the module: an open can be aborted", async () => {
     await page.route("**/quip-*.wasm", () => {});
     const [name, ms] = await page.evaluate(async (url) => {
       const start = performance.now();
@@ -289,7 +289,7 @@ describe("a server", () => {
     await page.unroute("**/quip-*.wasm");
   });
 
-  test("of a sandboxed frame, which has no origin", async () => {
+  test("used by a sandboxed frame, which has no origin", async () => {
     await page.evaluate(() => {
       const frame = document.createElement("iframe");
       frame.sandbox = "allow-scripts";

@@ -1,9 +1,9 @@
-/** consumer.ts: a program as strict as TypeScript can be, which is compiled and never run. Options that are
- * undefined are options that are absent. */
+/** consumer.ts: a program that is compiled with the strictest options of TypeScript, and never run. An option
+ * that is undefined is absent. */
 import { cache, FilesetResolver, LlmInference, Model, QuipError, type Fit, type SessionOptions } from "../dist/types/index.js";
 
 export async function talk(url: URL, topK: number | undefined, signal: AbortSignal | undefined): Promise<string> {
-  const fit: Fit = await Model.check(url, { signal, context: undefined });
+  const fit: Fit = await Model.check(url, { signal, nContext: undefined });
   if (!fit.fits) throw new Error(fit.reason ?? "it does not fit");
   const model = await Model.open(url, { signal, sha256: undefined, onprogress: ({ phase, loaded }) => console.log(phase, loaded) });
   const options: SessionOptions = { system: "Be brief.", topK, seed: undefined };

@@ -1,4 +1,4 @@
-/** demo.test.mjs: the demo page of examples/web as a visitor uses it, with a tiny model in place of the real one. */
+/** demo.test.mjs: the demo page of examples/web as a visitor uses it, with a tiny model instead of a real one. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -34,7 +34,7 @@ after(async () => {
   if (folder) rmSync(folder, { recursive: true });
 });
 
-/** A page of its own storage; errors of its scripts fail the test that runs. */
+/** A page with empty storage. Errors of its scripts are collected in page.errors. */
 async function openPage(options = {}) {
   const context = await browser.newContext(options);
   const page = await context.newPage();
@@ -52,7 +52,7 @@ async function say(page, text) {
 }
 
 describe("the demo page", () => {
-  test("a model, an answer, its figures, a second turn, another model", async () => {
+  test("a model, an answer, its measurements, a second turn, another model", async () => {
     const page = await openPage();
     await page.click("#open-demo");
     await page.waitForSelector("#composer:not([hidden])");
@@ -70,7 +70,7 @@ describe("the demo page", () => {
     await page.context().close();
   });
 
-  test("two settings side by side; one greedy answer is that of the native program", async () => {
+  test("two settings side by side; the greedy answer is that of the native program", async () => {
     const page = await openPage();
     await page.click("#open-demo");
     await page.waitForSelector("#composer:not([hidden])");
@@ -84,13 +84,13 @@ describe("the demo page", () => {
     await page.context().close();
   });
 
-  test("stop keeps what was said", async () => {
+  test("stop keeps the text so far", async () => {
     const page = await openPage();
     await page.fill("#url", "models/slow.bin");
     await page.click("#url-form button");
     await page.waitForSelector("#composer:not([hidden])");
     await page.click("#settings-button");
-    await page.fill("input[name=context]", "16384");
+    await page.fill("input[name=nContext]", "16384");
     await page.fill("input[name=maxOutputTokens]", "16000");
     await page.fill("#prompt", "the letters");
     await page.press("#prompt", "Enter");
@@ -100,7 +100,7 @@ describe("the demo page", () => {
     await page.context().close();
   });
 
-  test("what is no model is a sentence beside the form", async () => {
+  test("a file that is not a model: the form shows the error", async () => {
     const page = await openPage();
     for (const [name, message] of [
       ["models/broken.bin", /broken\.bin: the flatbuffer is damaged/],
@@ -118,7 +118,7 @@ describe("the demo page", () => {
     await page.context().close();
   });
 
-  test("with the keyboard alone", async () => {
+  test("with the keyboard only", async () => {
     const page = await openPage();
     const focused = () => page.evaluate(() => document.activeElement.id);
     const press = async (...keys) => {
@@ -143,15 +143,15 @@ describe("the demo page", () => {
     await page.context().close();
   });
 
-  test("settings that cannot be had are told, and others then work", async () => {
+  test("settings that fail are reported, and others then work", async () => {
     const page = await openPage();
     await page.click("#open-demo");
     await page.waitForSelector("#composer:not([hidden])");
     await page.click("#settings-button");
-    await page.fill("input[name=context]", "2000000000");
+    await page.fill("input[name=nContext]", "2000000000");
     await say(page, fixtures.prompt);
     assert.match(await page.locator(".note").textContent(), /memory|context/);
-    await page.fill("input[name=context]", "512");
+    await page.fill("input[name=nContext]", "512");
     await say(page, fixtures.prompt);
     assert.equal(await page.locator(".theirs").count(), 1);
     assert.deepEqual(page.errors, []);

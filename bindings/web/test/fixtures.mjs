@@ -1,5 +1,5 @@
-/** fixtures.mjs: what both test programs need: tiny models, and what the native program says of them.
- * The environment variable QUIP_BUILD names the native build folder; the repository's build/ if absent. */
+/** fixtures.mjs: tiny models, and the answers of the native program, for all test programs.
+ * The environment variable QUIP_BUILD names the native build folder; default: build/ of the repository. */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,8 +14,8 @@ const run = (program, ...args) => execFileSync(join(BUILD, program), args);
 
 const GOLDEN = join(process.env.QUIP_SHARED ?? join(ROOT, "../shared"), "data/golden");
 
-/** Real architectures, tiny: where the checkpoints are, [{ kind, ids, logits }] as the native program has
- * them. */
+/** Tiny models of real architectures, if their checkpoints are there: [{ kind, ids, logits }], computed by
+ * the native program. */
 function makeGolden(path) {
   if (!existsSync(GOLDEN)) {
     if (process.env.CI === "true") throw new Error(`${GOLDEN} is missing`);
@@ -31,7 +31,7 @@ function makeGolden(path) {
   });
 }
 
-/** A file of 32-bit words. */
+/** The bytes of a file as 32-bit words. */
 const words = (bytes) => [...new Uint32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length))];
 
 /** Models and expected answers; `end` removes them. */

@@ -1,4 +1,4 @@
-/** node.test.mjs: the package in Node: api.mjs on each build that runs here, and files over HTTP. */
+/** node.test.mjs: the package in Node: api.mjs with each build that runs here, and files over HTTP. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { copyFileSync, existsSync, readFileSync, readdirSync, truncateSync } from "node:fs";
@@ -20,7 +20,7 @@ const env = (build) => ({
   bytes: async (kind) => new Uint8Array(fixtures.bytes(kind)),
 });
 
-/* Those that this Node runs correctly. */
+/* The builds that this Node runs correctly. */
 const builds = [];
 for (const build of ["simd", "relaxed", "simd-mt", "relaxed-mt", "simd-64", "relaxed-64", "simd-mt-64", "relaxed-mt-64"]) {
   const model = await quip.Model.open(fixtures.path("gemma3"), { build }).catch((error) => {
@@ -41,7 +41,7 @@ describe("over HTTP", () => {
   let server;
   before(async () => (server = await startServer({})));
   after(() => server.end());
-  test("a download goes on where its connection broke", async () => {
+  test("a download continues after its connection broke", async () => {
     const body = fixtures.bytes("gemma3");
     server.put("/m.bin", body, { cuts: [100000, 1, 300000] });
     const model = await open(`${server.origin}/m.bin`);
@@ -50,11 +50,11 @@ describe("over HTTP", () => {
     const ranges = server.log.map(({ range }) => range);
     assert.deepEqual(ranges, [undefined, "bytes=100000-", "bytes=100001-", "bytes=400001-"]);
   });
-  test("also when the server knows no ranges", async () => {
+  test("also if the server does not support ranges", async () => {
     server.put("/plain.bin", fixtures.bytes("gemma3"), { cuts: [100000], noRanges: true });
     await (await open(`${server.origin}/plain.bin`)).close();
   });
-  test("also when it does not say how long the file is", async () => {
+  test("also if the server does not send the length of the file", async () => {
     server.put("/unknown.bin", fixtures.bytes("gemma3"), { noLength: true });
     await (await open(`${server.origin}/unknown.bin`)).close();
   });
@@ -68,7 +68,7 @@ describe("over HTTP", () => {
     await assert.rejects(opening, { status: "io", message: /changed/ });
     clearInterval(timer);
   });
-  test("what is not there is an error that names it", async () => {
+  test("a missing file is an error that names it", async () => {
     await assert.rejects(open(`${server.origin}/absent.bin`), { status: "io", message: /absent\.bin \(404\)/ });
     await assert.rejects(open("no/such/file.bin"), { status: "io", message: /file\.bin/ });
   });
@@ -77,7 +77,7 @@ describe("over HTTP", () => {
     const signal = AbortSignal.timeout(100);
     await assert.rejects(open(`${server.origin}/slow.bin`, { signal }), { name: "TimeoutError" });
   });
-  test("check() reads the beginning only", async () => {
+  test("check() reads only the beginning", async () => {
     server.log.length = 0;
     server.put("/large.bin", fixtures.bytes("slow"));
     const fit = await quip.Model.check(`${server.origin}/large.bin`);
@@ -86,28 +86,28 @@ describe("over HTTP", () => {
   });
 });
 
-test("files that 32-bit memory cannot hold are for 64-bit memory, where there is that", async () => {
+test("files that are too large for 32-bit memory use 64-bit memory, if there is any", async () => {
   const path = fixtures.path("sparse");
   copyFileSync(fixtures.path("gemma3"), path);
-  const check = (bytes, build) => (truncateSync(path, bytes), quip.Model.check(path, { context: 100, build }));
+  const check = (bytes, build) => (truncateSync(path, bytes), quip.Model.check(path, { nContext: 100, build }));
   const has64 = builds.includes("simd-64");
   assert.equal((await check(5e9)).fits, has64);
-  assert.match((await check(5e9, "simd")).reason, /needs 5\.\d+ GB of memory; a page can use 4 GB/);
-  assert.match((await check(20e9)).reason, has64 ? /a page can use 16 GB/ : /a page can use 4 GB/);
+  assert.match((await check(5e9, "simd")).reason, /needs 5\.\d+ GB of memory; a page can use only 4 GB/);
+  assert.match((await check(20e9)).reason, has64 ? /a page can use only 16 GB/ : /a page can use only 4 GB/);
   await assert.rejects(quip.Model.open(path), {
     status: "unsupported",
-    message: has64 ? /sparse\.bin has 20\.00 GB; a page can hold models of less than 16 GB/ : /less than 4 GB/,
+    message: has64 ? /sparse\.bin has 20\.00 GB, but a page can use only 16 GB/ : /only 4 GB/,
   });
 });
 
-test("a bundler finds every file by a name, and nothing that it would have to guess", () => {
+test("a bundler finds every file by its name", () => {
   for (const script of ["index.js", "worker.js"]) {
     const urls = readFileSync(join(DIST, script), "utf8").matchAll(/new URL\(([^()]*),\s*import\.meta\.url\)/g);
     for (const [, name] of urls) assert.ok(existsSync(join(DIST, JSON.parse(name))), name);
   }
 });
 
-test("types of a strict program", () => {
+test("the types fit a strict program", () => {
   const compiler = join(ROOT, "bindings/web/node_modules/typescript/bin/tsc");
   execFileSync(process.execPath, [compiler, "-p", join(ROOT, "bindings/web/test")], { stdio: ["ignore", 2, "inherit"] });
 });

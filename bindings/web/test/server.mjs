@@ -1,4 +1,4 @@
-/** server.mjs: a web server that can be slow, break connections, change files and go away. */
+/** server.mjs: a web server that can be slow, break connections, change files and stop. */
 import { createHash } from "node:crypto";
 import { createServer } from "node:http";
 import { readFileSync } from "node:fs";
@@ -7,8 +7,8 @@ import { extname, join } from "node:path";
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm" };
 const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
-/** `folders` maps the first part of a path to a folder; models are added by `put`. Paths below
- * /isolated/ are served with the headers that give a page threads. */
+/** `folders` maps the first part of a path to a folder; `put` adds models. Paths below /isolated/ are served
+ * with the headers that isolate a page, so that it has threads. */
 export async function startServer(folders, headers = {}) {
   const models = new Map();
   const log = []; // { path, range, status }
@@ -18,9 +18,9 @@ export async function startServer(folders, headers = {}) {
     models.set(path, { body, etag: `"${createHash("md5").update(body).digest("hex")}"`, cuts: [], ...how });
   }
 
-  /** A model: ranges, ETag; `cuts`: the next answers end after so many bytes; `pauseMs` between pieces;
-   * `hangs`: no answer at all; `status`: no file; `isHidden`: pages of other origins see no ETag and no
-   * Content-Range. */
+  /** Send a model, with ranges and an ETag. `cuts`: the next responses end after these numbers of bytes;
+   * `pauseMs`: the time between chunks; `hangs`: never respond; `status`: respond with this status only;
+   * `isHidden`: pages of other origins cannot read ETag and Content-Range. */
   async function sendModel(request, response, path) {
     const model = models.get(path);
     const match = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");

@@ -1,10 +1,10 @@
-/** builds.ts: which of the modules this engine can run. */
+/** builds.ts: chooses the module that this browser can run. */
 import { QuipError } from "../errors.js";
 import type { Build } from "../protocol.js";
 import { LIMIT } from "./module.js";
 
-/* Modules of one function, assembled by hand: validate() says whether the engine knows its opcode.
- * The frame is: magic, version; type section () -> (); function section; code section. */
+/* A module with one function, in binary form: validate() says whether the browser knows its opcode. Its
+ * parts are: magic number, version; type section () -> (); function section; code section. */
 const probe = (...body: number[]) =>
   WebAssembly.validate(
     // prettier-ignore
@@ -26,7 +26,7 @@ export const hasSimd = () => probe(...ZERO_VECTOR, DROP);
 export const hasRelaxed = () =>
   probe(...ZERO_VECTOR, ...ZERO_VECTOR, ...ZERO_VECTOR, 0xfd, 0x93, 0x02, DROP);
 
-/** Memory shared between threads: in a page only when it is cross-origin isolated. */
+/** Memory that threads share. A page has it only if it is cross-origin isolated. */
 export const hasThreads = () =>
   typeof SharedArrayBuffer === "function" && (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
 
@@ -35,29 +35,29 @@ export const hasMemory64 = () =>
   // prettier-ignore
   WebAssembly.validate(new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 5, 3, 1, 4, 1])); // a memory, flag 4
 
-/* Room that 32-bit memory should have beside a file, for sessions. */
-const SESSIONS = 512 << 20;
+/* Memory that must remain for sessions, beside the file. */
+const SESSION_BYTES = 512 << 20;
 
-/** Is a file of this size better off in 64-bit memory, where there is that? In 32-bit memory, with
- * addresses that cost less, a model runs faster. */
-export const needs64 = (fileBytes: number) => fileBytes > LIMIT - SESSIONS && hasMemory64();
+/** Must a file of this size be in 64-bit memory, if the browser has it? In 32-bit memory a model runs
+ * faster: every access to 64-bit memory is checked. */
+export const needs64 = (fileBytes: number) => fileBytes > LIMIT - SESSION_BYTES && hasMemory64();
 
-/** The builds to try, best first. A relaxed one may still be refused by its own known-answer test, one
- * with threads by a device that has no room for shared memory. */
-export function buildsToTry(wanted?: Build, isLarge = false): Build[] {
+/** The builds to try, best first. Starting one may still fail: relaxed SIMD may compute wrongly, and the
+ * device may have too little memory for a shared one. */
+export function buildsToTry(requested?: Build, isLarge = false): Build[] {
   if (!hasSimd())
     throw new QuipError(
       "unsupported",
-      "this engine has no WebAssembly SIMD, which Quip needs: Chrome and Edge 100, Firefox 114, Safari 16.4, Node 20 or later run it",
+      "this browser has no WebAssembly SIMD; use Chrome or Edge 100, Firefox 114, Safari 16.4, Node 20 or later",
     );
-  if (wanted) {
-    if (wanted.includes("-mt") && !hasThreads())
-      throw new QuipError("unsupported", `the build '${wanted}' needs a cross-origin isolated page (headers COOP and COEP)`);
-    if (wanted.startsWith("relaxed") && !hasRelaxed())
-      throw new QuipError("unsupported", `the build '${wanted}' needs relaxed SIMD, which this engine has not`);
-    if (wanted.endsWith("-64") && !hasMemory64())
-      throw new QuipError("unsupported", `the build '${wanted}' needs 64-bit memory, which this engine has not`);
-    return [wanted];
+  if (requested) {
+    if (requested.includes("-mt") && !hasThreads())
+      throw new QuipError("unsupported", `the build '${requested}' needs a cross-origin isolated page (headers COOP and COEP)`);
+    if (requested.startsWith("relaxed") && !hasRelaxed())
+      throw new QuipError("unsupported", `the build '${requested}' needs relaxed SIMD, which this browser does not have`);
+    if (requested.endsWith("-64") && !hasMemory64())
+      throw new QuipError("unsupported", `the build '${requested}' needs 64-bit memory, which this browser does not have`);
+    return [requested];
   }
   const single: Build[] = hasRelaxed() ? ["relaxed", "simd"] : ["simd"];
   const all = hasThreads() ? [...single.map((kind) => `${kind}-mt` as Build), ...single] : single;

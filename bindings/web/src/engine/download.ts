@@ -1,16 +1,17 @@
-/** download.ts: the bytes of a URL, in order, over connections that may break.
- * In:  a URL, and how much of it is here already. Out: pieces, or an error that names the URL.
- * No header is sent that a server of another origin would have to allow first: `Range` alone. */
+/** download.ts: downloads a file, also over connections that break.
+ * In:  a URL, and the number of bytes that are stored already.
+ * Out: the following bytes in order, in pieces, or an error that names the URL.
+ * The only header that it sends is `Range`, which browsers allow for other origins without a preflight. */
 import { QuipError } from "../errors.js";
 
-/** What tells two versions of a file apart. */
+/** Identifies a version of a file. */
 export interface Version {
-  bytes: number; // 0: the server does not say
+  bytes: number; // 0: unknown
   etag?: string;
   modified?: string;
 }
 
-const RETRIES = 5; // in a row without a byte between them
+const RETRIES = 5; // in a row, without a byte between them
 const FIRST_WAIT_MS = 300; // doubled each time
 
 export function isSameVersion(a: Version, b: Version): boolean {
@@ -19,7 +20,7 @@ export function isSameVersion(a: Version, b: Version): boolean {
   return a.modified === b.modified;
 }
 
-/** The connection did not come about or broke, or the server has no time: worth another try. */
+/** No connection, a broken connection or a busy server: another attempt may succeed. */
 class Broken extends Error {}
 
 async function request(url: string, from: number, signal: AbortSignal): Promise<Response> {
@@ -27,12 +28,12 @@ async function request(url: string, from: number, signal: AbortSignal): Promise<
   try {
     response = await fetch(url, {
       headers: from ? { Range: `bytes=${from}-` } : {},
-      cache: "no-store", // what is kept is kept in the store of models
+      cache: "no-store", // models have a store of their own
       signal,
     });
   } catch (error) {
     signal.throwIfAborted();
-    throw new Broken(`${(error as Error).message}; is the network there, and does the server allow this page (CORS)?`);
+    throw new Broken(`${(error as Error).message}; check the network, and that the server allows this page (CORS)`);
   }
   if (response.status >= 500 || response.status === 429 || response.status === 408)
     throw new Broken(`status ${response.status}`);
@@ -41,7 +42,7 @@ async function request(url: string, from: number, signal: AbortSignal): Promise<
   return response;
 }
 
-/** The version that an answer is of, and where in it the body begins. */
+/** The version of the file in a response, and the offset where its body begins. */
 export function describe(response: Response): { version: Version; from: number } {
   const h = response.headers;
   const range = /^bytes (\d+)-\d+\/(\d+)$/.exec(h.get("content-range") ?? "");
@@ -72,15 +73,15 @@ export class Download {
   private constructor(
     readonly url: string,
     readonly version: Version,
-    /** Where the first piece begins: as asked for, or 0 when the server has only all of it, or
-     * another version than was expected. */
+    /** The offset of the first piece: as requested, or 0 if the server can only send the whole file or has
+     * another version of it. */
     readonly from: number,
     private body: ReadableStream<Uint8Array>,
     private readonly signal: AbortSignal,
     private readonly closer: AbortController,
   ) {}
 
-  /** Connect. With `have`, ask for what follows those bytes of that version. */
+  /** Connect. With `have`, request the bytes after those of that version. */
   static async start(url: string, signal: AbortSignal, have?: { version: Version; bytes: number }): Promise<Download> {
     const closer = new AbortController();
     const both = closer.signal;
@@ -105,7 +106,7 @@ export class Download {
     }
   }
 
-  /** Hang up. */
+  /** Close the connection. */
   stop(): void {
     this.closer.abort();
   }
@@ -130,7 +131,7 @@ export class Download {
     }
   }
 
-  /** Another connection, for what follows byte `at`. */
+  /** Connect again for the bytes from `at` on. */
   async #reconnect(at: number, failures: number, why: string): Promise<void> {
     const broke = `the download of ${this.url} broke after ${at} of ${this.version.bytes || "?"} bytes`;
     if (failures > RETRIES || !this.version.bytes) throw new QuipError("io", `${broke}: ${why}`);
@@ -144,13 +145,13 @@ export class Download {
     }
     const { version, from } = describe(response);
     if (!response.body || !isSameVersion(version, this.version))
-      throw new QuipError("io", `${broke}, and the file on the server has changed since: try again`);
-    if (from !== at && from !== 0) throw new QuipError("io", `${broke}, and the server answered with another part`);
+      throw new QuipError("io", `${broke}, and the file on the server has changed since; try again`);
+    if (from !== at && from !== 0) throw new QuipError("io", `${broke}, and the server sent another part than requested`);
     this.body = from === at ? response.body : skip(response.body, at);
   }
 }
 
-/** Pieces of a body. A reader of its own: not every browser iterates streams. */
+/** The chunks of a body. Not every browser can iterate over a stream. */
 async function* read(body: ReadableStream<Uint8Array>, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const reader = body.getReader();
   try {
@@ -170,7 +171,7 @@ async function* read(body: ReadableStream<Uint8Array>, signal: AbortSignal): Asy
   }
 }
 
-/** The body without its first n bytes, for servers that cannot begin in the middle. */
+/** The body without its first n bytes, for servers that cannot send a part of a file. */
 function skip(body: ReadableStream<Uint8Array>, n: number): ReadableStream<Uint8Array> {
   let left = n;
   return body.pipeThrough(

@@ -1,42 +1,59 @@
-/** engine.ts: the module that this engine runs best, started: calls of the library in numbers and
- * texts. One engine holds one model; what it computes is native/quip_web.h. */
+/** engine.ts: the functions of the library with JavaScript's numbers and texts, on the best module that
+ * this browser can run. An engine has one model. */
 import { QuipError } from "../errors.js";
-import type { Build, EngineParams, FinishReason, ModelInfo, Result, Role, SessionParams } from "../protocol.js";
+import type { Build, EngineParams, FinishReason, ModelInfo, ModelParams, Result, Role, SessionParams } from "../protocol.js";
 import { compile, processors } from "#worker";
+import { abi } from "./abi.js";
 import { buildsToTry, needs64 } from "./builds.js";
-import { Module } from "./module.js";
-import type { Place } from "./place.js";
+import type { FileMemory } from "./file_memory.js";
+import { Module, Struct, type Arena } from "./module.js";
 import { Threads } from "./threads.js";
 
-const ROLES: Record<Role, number> = { none: 0, user: 1, model: 2, system: 3 };
-const FINISH: Record<number, FinishReason> = { 1: "stop", 2: "length", 3: "context", 4: "cancelled" };
+const { quip_role: roles, quip_finish_reason: finishes } = abi.enums;
 
-const OPTIONS_BYTES = 80; // of struct web_session_options
-const NO_TEMPLATE = 1; // enum web_session_flag
+const ROLES: Record<Role, number> = {
+  none: roles.QUIP_ROLE_NONE,
+  user: roles.QUIP_ROLE_USER,
+  model: roles.QUIP_ROLE_MODEL,
+  system: roles.QUIP_ROLE_SYSTEM,
+};
+const FINISH: Record<number, FinishReason> = {
+  [finishes.QUIP_FINISH_STOP]: "stop",
+  [finishes.QUIP_FINISH_LENGTH]: "length",
+  [finishes.QUIP_FINISH_CONTEXT]: "context",
+  [finishes.QUIP_FINISH_CANCELLED]: "cancelled",
+};
+const finishReason = (value: number): FinishReason => FINISH[value] ?? "stop"; // so quip.h says
 
 export class Engine {
+  readonly #piece: Struct<"quip_piece">; // of every quip_session_next
+
   private constructor(
     readonly build: Build,
     readonly module: Module,
     readonly compiled: WebAssembly.Module,
     private readonly threads: Threads | null,
-  ) {}
+  ) {
+    const bytes = Struct.bytes(module, "quip_piece");
+    this.#piece = new Struct(module, "quip_piece", module.x.quip_web_malloc(bytes));
+    this.#piece.set("struct_size", bytes);
+  }
 
-  /** The best build that runs here, for a file of this size. */
+  /** Start the best build that runs here for a file of this size. */
   static async start({ build, base }: EngineParams, fileBytes = 0): Promise<Engine> {
     for (const candidate of buildsToTry(build, needs64(fileBytes))) {
       const engine = await Engine.#try(candidate, base);
       if (engine) return engine;
     }
-    throw new QuipError("unsupported", `the build '${build}' does not run in this engine: use another`);
+    throw new QuipError("unsupported", `the build '${build}' does not run in this browser; use another one`);
   }
 
-  /** Null when the engine computes relaxed dot products wrongly (Node 20's baseline compiler), or has no
-   * room for shared memory (some phones). */
+  /** Null if the build does not run: the browser computes relaxed dot products wrongly (Node 20), or it
+   * has no shared memory of that size (some phones). */
   static async #try(build: Build, base?: string): Promise<Engine | null> {
     const compiled = await compile(build, base);
     const module = await Module.start(compiled, build);
-    if (!module?.x.relaxed_ok()) return null;
+    if (!module?.isRight) return null;
     return new Engine(build, module, compiled, module.isShared ? new Threads(compiled, module) : null);
   }
 
@@ -50,134 +67,173 @@ export class Engine {
 
   /* ---- models ---- */
 
-  /** The place then belongs to the model. */
-  openModel(place: Place): number {
-    if (!place.length) throw new QuipError("format", `${place.name} is empty`);
-    place.trim();
-    return this.module.handle(this.module.x.model_open(place.pointer, place.length), place.name);
+  /** Start the workers that the model's threads need. */
+  async startThreads(nThreads: number): Promise<void> {
+    await this.threads?.ensure((nThreads || processors()) - 1);
   }
 
-  /** LoRA weights for the model; the place is then free again. */
-  openAdapter(model: number, place: Place): number {
-    const adapter = this.module.handle(this.module.x.adapter_open(model, place.pointer, place.length), place.name);
-    place.free();
+  /** Open a model file. Its memory then belongs to the model. */
+  openModel(file: FileMemory, o: ModelParams): number {
+    if (!file.length) throw new QuipError("format", `${file.name} is empty`);
+    file.trim();
+    return this.module.scoped((a) => {
+      const options = a.struct("quip_model_options", {
+        n_threads: o.nThreads,
+        background: o.background,
+        name: a.cText(file.name),
+      });
+      return this.module.handle("quip_web_model_open", file.pointer, file.length, options.pointer);
+    });
+  }
+
+  /** Open LoRA weights for the model, and free the memory of their file. */
+  openAdapter(model: number, file: FileMemory): number {
+    const { pointer, length, name } = file;
+    const adapter = this.module.scoped((a) =>
+      this.module.handle("quip_web_adapter_open", model, pointer, length, a.cText(name)),
+    );
+    file.free();
     return adapter;
   }
 
   modelInfo(model: number): ModelInfo {
-    const all = JSON.parse(this.module.cText(this.module.x.model_info(model)));
-    return {
-      architecture: all.architecture,
-      weights: all.weights,
-      parameters: all.nParameters,
-      fileBytes: all.fileBytes,
-      layers: all.nLayers,
-      vocabSize: all.vocabSize,
-      contextMax: all.nContextMax,
-      hasTemplate: all.hasTemplate,
-    };
+    return this.module.scoped((a) => {
+      const info = a.struct("quip_model_info");
+      this.module.call("quip_model_get_info", model, info.pointer);
+      return {
+        architecture: this.module.cText(info.get("architecture")),
+        weights: this.module.cText(info.get("weights")),
+        parameters: info.get("n_parameters"),
+        fileBytes: info.get("file_bytes"),
+        layers: info.get("n_layers"),
+        vocabSize: info.get("vocab_size"),
+        contextMax: info.get("n_context_max"),
+        hasTemplate: info.get("has_template") !== 0,
+      };
+    });
   }
 
-  /** What a model and a session with this context take, from the beginning of the model's file. */
-  plan(file: string, header: Uint8Array, fileBytes: number, nContext: number): Plan {
-    return this.module.scoped((a) => {
-      const options = a.put(new Uint8Array(OPTIONS_BYTES));
-      this.module.view(options, 4).setInt32(0, nContext, true);
-      const figures = this.module.x.plan(a.put(header), header.length, fileBytes, options);
-      const v = this.module.view(this.module.handle(figures, file), 40);
-      const at = (i: number) => v.getFloat64(8 * i, true);
-      return { kvBytes: at(1), scratchBytes: at(2), modelBytes: at(3), nContext: at(4) };
-    });
+  /** The memory that a model and a session need, computed from the first bytes of the model file. */
+  plan(name: string, head: Uint8Array, fileBytes: number, nContext: number): Plan {
+    const model = this.module.openHead(name, head, fileBytes);
+    try {
+      return this.module.scoped((a) => {
+        const options = a.struct("quip_session_options", { n_context: nContext });
+        const plan = a.struct("quip_plan");
+        this.module.call("quip_model_plan", model, options.pointer, plan.pointer);
+        return {
+          kvBytes: plan.get("kv_bytes"),
+          scratchBytes: plan.get("scratch_bytes"),
+          modelBytes: plan.get("model_bytes"),
+          nContext: plan.get("n_context"),
+        };
+      });
+    } finally {
+      this.module.x.quip_model_close(model);
+    }
   }
 
   /* ---- sessions ---- */
 
-  async openSession(model: number, o: SessionParams): Promise<number> {
-    const n = o.threads || processors();
-    await this.threads?.ensure(n - 1);
-    return this.module.scoped((a) => {
-      const options = a.alloc(OPTIONS_BYTES);
-      const system = a.cText(o.system);
-      const template = a.cText(o.template);
-      const stop = o.stop.length ? a.pointers(o.stop.map((s) => a.cText(s))) : 0;
-      const v = this.module.view(options, OPTIONS_BYTES);
-      const ints = [o.nContext, this.threads ? n : 1, o.maxOutputTokens, o.topK];
-      ints.forEach((value, i) => v.setInt32(4 * i, value, true));
-      v.setFloat32(16, o.temperature, true);
-      v.setFloat32(20, o.topP, true);
-      v.setBigUint64(24, BigInt(o.seed), true);
-      v.setUint32(32, o.noTemplate ? NO_TEMPLATE : 0, true);
-      v.setInt32(36, o.stop.length, true);
-      const pointers = [system, template, stop, o.adapter];
-      pointers.forEach((value, i) => v.setBigUint64(40 + 8 * i, BigInt(value), true));
-      v.setFloat32(72, o.adapterScale, true);
-      return this.module.handle(this.module.x.session_open(model, options));
-    });
+  openSession(model: number, o: SessionParams): number {
+    const session = this.module.scoped((a) => this.module.handle("quip_session_open", model, sessionOptions(a, o)));
+    if (!o.adapter) return session;
+    try {
+      this.setAdapter(session, o.adapter, o.adapterScale);
+      return session;
+    } catch (error) {
+      this.module.x.quip_session_close(session);
+      throw error;
+    }
   }
 
-  /** Put a text into the context; returns how many tokens are to be run by appendStep. */
-  appendBegin(session: number, role: Role, text: string): number {
+  setOptions(session: number, o: SessionParams): void {
+    this.module.scoped((a) => this.module.call("quip_session_set_options", session, sessionOptions(a, o)));
+  }
+
+  /** 0 is no adapter. */
+  setAdapter(session: number, adapter: number, scale: number): void {
+    this.module.call("quip_session_set_adapter", session, adapter, scale);
+  }
+
+  clone(session: number): number {
+    return this.module.handle("quip_session_clone", session);
+  }
+
+  rewind(session: number, position: number): void {
+    this.module.call("quip_session_rewind", session, position);
+  }
+
+  /** Append a text without running it. Returns the number of tokens that `run` has to run. */
+  beginAppend(session: number, role: Role, text: string): number {
     return this.module.scoped((a) =>
-      this.module.check(this.module.x.append_begin(session, ROLES[role], ...a.text(text))),
+      this.module.count("quip_session_begin_append", session, ROLES[role], ...a.text(text)),
     );
   }
 
-  /** Run at most n of them; returns how many are left. */
-  appendStep(session: number, n: number): number {
-    return this.module.check(this.module.x.append_step(session, n));
+  beginPrefill(session: number, tokens: Int32Array): number {
+    return this.module.scoped((a) =>
+      this.module.count("quip_session_begin_prefill", session, a.ints(tokens), tokens.length),
+    );
   }
 
-  /** The next piece of the answer; at its end the reason. */
-  next(session: number): string | FinishEnd {
-    this.module.check(this.module.x.next(session));
-    const v = this.module.view(this.module.x.piece(), 20);
-    const reason = v.getInt32(16, true);
-    if (reason) return { reason: FINISH[reason] };
-    return this.module.text(Number(v.getBigUint64(0, true)), Number(v.getBigUint64(8, true)));
+  /** Run at most n tokens. Returns the number of tokens that are left. */
+  run(session: number, n: number): number {
+    return this.module.count("quip_session_run", session, n);
   }
 
-  /** End the answer with its next piece. */
+  /** Remove what was appended last. */
+  undo(session: number): void {
+    this.module.call("quip_session_undo", session);
+  }
+
+  /** The next piece of the answer, or null at its end. */
+  next(session: number): string | null {
+    this.module.call("quip_session_next", session, this.#piece.pointer);
+    if (this.#piece.get("finish_reason") !== finishes.QUIP_FINISH_NONE) return null;
+    return this.module.text(this.#piece.get("text"), this.#piece.get("n_text"));
+  }
+
+  /** Let the next piece end the answer. */
   cancel(session: number): void {
-    Atomics.store(this.module.bytes(this.module.x.session_cancel_flag(session), 1), 0, 1);
+    this.module.x.quip_session_cancel(session);
   }
 
   result(session: number): Result {
-    const v = this.module.view(this.module.x.result(session), 64);
-    const at = (i: number) => v.getFloat64(8 * i, true);
-    return {
-      finishReason: FINISH[at(0)] ?? "stop",
-      promptTokens: at(1),
-      outputTokens: at(2),
-      prefillMs: at(3),
-      decodeMs: at(4),
-      firstTokenMs: at(5),
-      seed: at(6) + at(7) * 2 ** 32,
-    };
+    return this.module.scoped((a) => {
+      const result = a.struct("quip_result");
+      this.module.call("quip_session_get_result", session, result.pointer);
+      return {
+        finishReason: finishReason(result.get("finish_reason")),
+        promptTokens: result.get("n_prompt_tokens"),
+        outputTokens: result.get("n_output_tokens"),
+        prefillMs: result.get("prefill_ns") / 1e6,
+        decodeMs: result.get("decode_ns") / 1e6,
+        firstTokenMs: result.get("first_token_ns") / 1e6,
+        seed: result.get("seed"),
+      };
+    });
   }
 
   /* ---- tokens and logits ---- */
 
-  encode(model: number, text: string, special: boolean): Int32Array {
+  tokenize(model: number, text: string, withSpecial: boolean): Int32Array {
     return this.module.scoped((a) => {
       const [pointer, n] = a.text(text);
-      const count = (to: number, capacity: number) =>
-        this.module.check(this.module.x.encode(model, pointer, n, special ? 1 : 0, to, capacity));
-      const capacity = count(0, 0);
+      const write = (to: number, capacity: number) =>
+        this.module.count("quip_tokenize", model, pointer, n, Number(withSpecial), to, capacity);
+      const capacity = write(0, 0);
       const to = a.alloc(4 * capacity);
-      count(to, capacity);
+      write(to, capacity);
       return new Int32Array(this.module.bytes(to, 4 * capacity).slice().buffer);
     });
   }
 
-  countTokens(model: number, text: string): number {
-    return this.module.scoped((a) => this.module.check(this.module.x.encode(model, ...a.text(text), 0, 0, 0)));
-  }
-
-  decode(model: number, tokens: Int32Array): string {
+  detokenize(model: number, tokens: Int32Array): string {
     return this.module.scoped((a) => {
       const ids = a.ints(tokens);
       const write = (to: number, capacity: number) =>
-        this.module.check(this.module.x.decode(model, ids, tokens.length, to, capacity));
+        this.module.size("quip_detokenize", model, ids, tokens.length, to, capacity);
       const n = write(0, 0);
       const to = a.alloc(n);
       write(to, n);
@@ -185,14 +241,31 @@ export class Engine {
     });
   }
 
-  prefill(session: number, tokens: Int32Array): void {
-    this.module.scoped((a) => this.module.check(this.module.x.prefill(session, a.ints(tokens), tokens.length)));
-  }
-
   logits(session: number, vocabSize: number): Float32Array | null {
-    const pointer = this.module.x.logits(session);
+    const pointer = this.module.x.quip_session_logits(session);
     return pointer ? new Float32Array(this.module.bytes(pointer, 4 * vocabSize).slice().buffer) : null;
   }
+}
+
+/** The address of a quip_session_options. */
+function sessionOptions(a: Arena, o: SessionParams): number {
+  const options = a.struct("quip_session_options", {
+    n_context: o.nContext,
+    n_threads: o.nThreads,
+    max_output_tokens: o.maxOutputTokens,
+    top_k: o.topK,
+    top_p: o.topP,
+    temperature: o.temperature,
+    seed: o.seed ?? 0,
+    has_seed: o.seed !== undefined,
+    no_template: o.noTemplate,
+    no_speculation: o.noSpeculation,
+    n_stop: o.stop.length,
+    stop: o.stop.length ? a.pointers(o.stop.map((text) => a.cText(text))) : 0,
+    system: a.cText(o.system),
+    chat_template: a.cText(o.chatTemplate),
+  });
+  return options.pointer;
 }
 
 export interface Plan {
@@ -200,8 +273,4 @@ export interface Plan {
   scratchBytes: number;
   modelBytes: number;
   nContext: number;
-}
-
-export interface FinishEnd {
-  reason: FinishReason;
 }

@@ -1,4 +1,4 @@
-/** fit.ts: will a model fit? Told from the first megabytes of its file. */
+/** fit.ts: does a model fit into memory? Computed from the first megabytes of its file. */
 import { QuipError } from "../errors.js";
 import { keyOf, openStoreFolder, readMeta } from "../store_files.js";
 import type { Build, Fit, Source } from "../protocol.js";
@@ -6,13 +6,13 @@ import { readFile } from "#worker";
 import { needs64 } from "./builds.js";
 import { describe } from "./download.js";
 import { LIMIT, LIMIT_64, newMemory64 } from "./module.js";
-import { gib, limitText } from "./place.js";
-import { withHeader } from "./header.js";
+import { gib, limitText } from "./file_memory.js";
+import { withHead } from "./head.js";
 import type { Engine } from "./engine.js";
 
 const PAGE = 65536;
 
-/** The beginning of a file, and its size. */
+/** Access to the beginning of a file whose size is known. */
 interface Head {
   total: number;
   read(begin: number, end: number): Promise<Uint8Array>;
@@ -43,29 +43,29 @@ async function readPart(path: string, begin: number, end: number): Promise<Uint8
 
 export async function check(engine: Engine, source: Source, nContext: number, build: Build | undefined, signal: AbortSignal): Promise<Fit> {
   const { total, read } = await headOf(source, signal);
-  const plan = await withHeader(total, read, (header) => engine.plan(nameOf(source), header, total, nContext));
+  const plan = await withHead(total, read, (head) => engine.plan(nameOf(source), head, total, nContext));
   const fit = {
     fileBytes: total,
     sessionBytes: plan.kvBytes + plan.scratchBytes,
     memoryBytes: total + plan.modelBytes + plan.kvBytes + plan.scratchBytes + engine.memoryBytes,
-    context: plan.nContext,
+    nContext: plan.nContext,
     cached: source.kind === "url" && (await isStored(source.url)),
   };
-  const reason = whyNot(fit.memoryBytes, fit.context, build ? engine.module.limit : needs64(total) ? LIMIT_64 : LIMIT);
+  const reason = whyNot(fit.memoryBytes, fit.nContext, build ? engine.module.limit : needs64(total) ? LIMIT_64 : LIMIT);
   return { ...fit, fits: !reason, reason };
 }
 
-function whyNot(bytes: number, context: number, limit: number): string | undefined {
-  const needs = `with a context of ${context} tokens the model needs ${gib(bytes)} of memory`;
-  if (bytes > limit) return `${needs}; a page can use ${limitText(limit)}`;
+function whyNot(bytes: number, nContext: number, limit: number): string | undefined {
+  const needs = `with a context of ${nContext} tokens the model needs ${gib(bytes)} of memory`;
+  if (bytes > limit) return `${needs}; a page can use only ${limitText(limit)}`;
   const device = (globalThis.navigator as { deviceMemory?: number } | undefined)?.deviceMemory; // in GiB, rounded, at most 8
-  if (device && device < 8 && bytes > device * 2 ** 30) return `${needs}; this device has ${device} GB`;
+  if (device && device < 8 && bytes > device * 2 ** 30) return `${needs}; this device has only ${device} GB`;
   try {
-    // costs nothing until it is touched
+    // memory costs nothing until it is used
     if (limit === LIMIT) new WebAssembly.Memory({ initial: Math.ceil(bytes / PAGE) });
     else newMemory64(bytes);
   } catch {
-    return `${needs}, which this device does not give the page`;
+    return `${needs}, more than this device grants the page`;
   }
   return undefined;
 }
@@ -75,7 +75,7 @@ async function isStored(url: string): Promise<boolean> {
   return folder !== null && (await readMeta(folder, await keyOf(url)))?.isComplete === true;
 }
 
-/** Ask for a URL and hang up as soon as `use` has what it wants of the answer. */
+/** Request a URL, and close the connection as soon as `use` has read what it needs. */
 async function ask<T>(url: string, range: string | null, signal: AbortSignal, use: (response: Response) => T | Promise<T>): Promise<T> {
   const closer = new AbortController();
   const stop = () => closer.abort(signal.reason);
@@ -95,7 +95,8 @@ async function ask<T>(url: string, range: string | null, signal: AbortSignal, us
   }
 }
 
-/** The size of a URL's file. A server of another origin may hide Content-Range, but not Content-Length. */
+/** The size of the file at a URL. A server of another origin may hide Content-Range, but it cannot hide
+ * Content-Length. */
 async function sizeOf(url: string, signal: AbortSignal): Promise<number> {
   const size = (response: Response) => describe(response).version.bytes;
   const bytes = (await ask(url, "bytes=0-0", signal, size)) || (await ask(url, null, signal, size));
@@ -103,7 +104,7 @@ async function sizeOf(url: string, signal: AbortSignal): Promise<number> {
   return bytes;
 }
 
-/** Bytes [begin, end) of a URL, also where the server can only send all of it. */
+/** Bytes [begin, end) of a URL. Works also with a server that can only send the whole file. */
 const part = (url: string, begin: number, end: number, signal: AbortSignal): Promise<Uint8Array> =>
   ask(url, `bytes=${begin}-${end - 1}`, signal, (response) =>
     firstBytes(response, response.status === 206 ? 0 : begin, end - begin),

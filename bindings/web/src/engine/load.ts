@@ -1,32 +1,32 @@
-/** load.ts: from wherever a file is into its place in memory. */
+/** load.ts: loads a file from anywhere into the memory of a module. */
 import { QuipError, type Status } from "../errors.js";
 import { openStoreFolder, withLock, type StoredMeta } from "../store_files.js";
 import type { Progress, Source } from "../protocol.js";
 import { Download, isSameVersion } from "./download.js";
+import { FileMemory, gib } from "./file_memory.js";
 import type { Module } from "./module.js";
-import { gib, Place } from "./place.js";
 import { sha256 } from "./sha256.js";
 import { Stored } from "./stored.js";
 import { readFile } from "#worker";
 
-/** The call on whose behalf a file is loaded. */
+/** The call that loads a file. */
 export interface Loading {
   signal: AbortSignal;
   progress(p: Progress): void;
-  /** The next piece of a file that the page sends; null at its end. */
+  /** The next piece of a file that the page sends, or null at its end. */
   pull(): Promise<Uint8Array | null>;
-  /** Let messages in, such as a cancel. */
-  breathe(): Promise<void>;
+  /** Let messages arrive, such as a cancel. */
+  yieldToMessages(): Promise<void>;
 }
 
-/** The module in whose memory a file of so many bytes is to lie; 0 when nobody knows. */
-export type Memory = (bytes: number) => Module | Promise<Module>;
+/** Chooses the module whose memory a file of this size goes to. 0: the size is unknown. */
+export type ChooseModule = (bytes: number) => Module | Promise<Module>;
 
 const PIECE = 8 << 20;
 const PROGRESS_MS = 50;
-const PATIENCE_MS = 3000; // for a server's word on what is in the store already
+const PATIENCE_MS = 3000; // how long a server may take to say whether the stored file is current
 
-/** Report at most every 50 ms, and the last. */
+/** Report progress at most every 50 ms, and at the end. */
 function throttled(loading: Loading, phase: Progress["phase"], total: number) {
   let next = 0;
   return (loaded: number) => {
@@ -37,106 +37,106 @@ function throttled(loading: Loading, phase: Progress["phase"], total: number) {
   };
 }
 
-/** Load a file, and hand it to `use`, to which its place then belongs. What `use` refuses as no
- * model is not kept in the store, and downloaded once more if it came from there. */
+/** Load a file and pass it to `use`, which then owns its memory. If `use` finds that it is not a valid
+ * model, it is removed from the store, and downloaded again if it came from there. */
 export async function load<T>(
-  memory: Memory,
+  choose: ChooseModule,
   source: Source,
   hash: string | undefined,
   loading: Loading,
-  use: (place: Place) => T,
+  use: (file: FileMemory) => T,
 ): Promise<T> {
-  if (source.kind === "url") return loadUrl(memory, source, hash, loading, use);
-  const place = await (source.kind === "blob"
-    ? loadBlob(memory, source.blob, source.name, loading)
+  if (source.kind === "url") return loadUrl(choose, source, hash, loading, use);
+  const file = await (source.kind === "blob"
+    ? loadBlob(choose, source.blob, source.name, loading)
     : source.kind === "path"
-      ? loadPath(memory, source.path, loading)
-      : loadPieces(memory, source.name, source.bytes ?? 0, loading));
+      ? loadPath(choose, source.path, loading)
+      : loadPieces(choose, source.name, source.bytes ?? 0, loading));
   try {
-    verify(place, hash);
-    return use(place);
+    verify(file, hash);
+    return use(file);
   } catch (error) {
-    place.free();
+    file.free();
     throw error;
   }
 }
 
-function verify(place: Place, hash: string | undefined): void {
+function verify(file: FileMemory, hash: string | undefined): void {
   if (!hash) return;
-  const found = sha256(place.bytes());
+  const found = sha256(file.bytes());
   if (found !== hash.toLowerCase())
-    throw new QuipError("io", `${place.name} is damaged: its SHA-256 is ${found}, expected is ${hash}`);
+    throw new QuipError("io", `${file.name} is damaged: its SHA-256 is ${found}, expected ${hash}`);
 }
 
-/** Fill a place of known size by `fill`, which gives it back when that fails. */
-async function filled(place: Place, fill: () => Promise<void>): Promise<Place> {
+/** Fill the memory of a file, and free it if that fails. */
+async function filled(file: FileMemory, fill: () => Promise<void>): Promise<FileMemory> {
   try {
     await fill();
-    return place;
+    return file;
   } catch (error) {
-    place.free();
+    file.free();
     throw error;
   }
 }
 
-async function loadBlob(memory: Memory, blob: Blob, name: string, loading: Loading): Promise<Place> {
+async function loadBlob(choose: ChooseModule, blob: Blob, name: string, loading: Loading): Promise<FileMemory> {
   const report = throttled(loading, "open", blob.size);
-  const place = new Place(await memory(blob.size), name, blob.size);
-  return filled(place, async () => {
+  const file = new FileMemory(await choose(blob.size), name, blob.size);
+  return filled(file, async () => {
     for (let at = 0; at < blob.size; at += PIECE) {
       const piece = await blob.slice(at, at + PIECE).arrayBuffer().catch((error: Error) => {
         throw new QuipError("io", `${name} cannot be read: ${error.message}`);
       });
       loading.signal.throwIfAborted();
-      place.append(new Uint8Array(piece));
-      report(place.length);
+      file.append(new Uint8Array(piece));
+      report(file.length);
     }
   });
 }
 
-async function loadPath(memory: Memory, path: string, loading: Loading): Promise<Place> {
-  const file = await readFile(path);
-  const report = throttled(loading, "open", file.bytes);
+async function loadPath(choose: ChooseModule, path: string, loading: Loading): Promise<FileMemory> {
+  const onDisk = await readFile(path);
+  const report = throttled(loading, "open", onDisk.bytes);
   try {
-    const place = new Place(await memory(file.bytes), path, file.bytes);
-    return await filled(place, async () => {
-      while (place.length < file.bytes) {
-        const room = place.room(Math.min(PIECE, file.bytes - place.length));
-        place.advance(await file.read(room, place.length));
+    const file = new FileMemory(await choose(onDisk.bytes), path, onDisk.bytes);
+    return await filled(file, async () => {
+      while (file.length < onDisk.bytes) {
+        const to = file.reserve(Math.min(PIECE, onDisk.bytes - file.length));
+        file.advance(await onDisk.read(to, file.length));
         loading.signal.throwIfAborted();
-        report(place.length);
+        report(file.length);
       }
     });
   } finally {
-    await file.close();
+    await onDisk.close();
   }
 }
 
-async function loadPieces(memory: Memory, name: string, bytes: number, loading: Loading): Promise<Place> {
+async function loadPieces(choose: ChooseModule, name: string, bytes: number, loading: Loading): Promise<FileMemory> {
   const report = throttled(loading, "download", bytes);
-  const place = new Place(await memory(bytes), name, bytes);
-  return filled(place, async () => {
-    for (let piece; (piece = await loading.pull()); report(place.length)) {
+  const file = new FileMemory(await choose(bytes), name, bytes);
+  return filled(file, async () => {
+    for (let piece; (piece = await loading.pull()); report(file.length)) {
       loading.signal.throwIfAborted();
-      place.append(piece);
+      file.append(piece);
     }
-    if (bytes && place.length !== bytes)
-      throw new QuipError("io", `${name} ended after ${place.length} of ${bytes} bytes`);
+    if (bytes && file.length !== bytes)
+      throw new QuipError("io", `${name} ended after ${file.length} of ${bytes} bytes`);
   });
 }
 
-/* ---- URLs, and the store ---- */
+/* ---- URLs and the store ---- */
 
 const isA = (error: unknown, status: Status) => error instanceof QuipError && error.status === status;
 
 type UrlSource = Extract<Source, { kind: "url" }>;
 
 async function loadUrl<T>(
-  memory: Memory,
+  choose: ChooseModule,
   source: UrlSource,
   hash: string | undefined,
   loading: Loading,
-  use: (place: Place) => T,
+  use: (file: FileMemory) => T,
 ): Promise<T> {
   const keeps = source.cache !== "no-store" && /^https?:/.test(source.url);
   if (!keeps || !(await openStoreFolder())) return once(null, source.cache);
@@ -155,11 +155,11 @@ async function loadUrl<T>(
   });
 
   async function once(stored: Stored | null, mode: UrlSource["cache"]): Promise<T> {
-    const place = await fetchUrl(memory, source.url, mode, hash, stored, loading);
+    const file = await fetchUrl(choose, source.url, mode, hash, stored, loading);
     try {
-      return use(place);
+      return use(file);
     } catch (error) {
-      place.free();
+      file.free();
       if (isA(error, "format") || isA(error, "unsupported")) await stored?.remove();
       throw error;
     }
@@ -167,82 +167,82 @@ async function loadUrl<T>(
 }
 
 async function fetchUrl(
-  memory: Memory,
+  choose: ChooseModule,
   url: string,
   mode: UrlSource["cache"],
   hash: string | undefined,
   stored: Stored | null,
   loading: Loading,
-): Promise<Place> {
-  const isHere = stored?.isComplete && mode !== "reload";
-  if (isHere && (mode === "force-cache" || hash)) return fromStore(memory, url, stored, loading);
+): Promise<FileMemory> {
+  const isStored = stored?.isComplete && mode !== "reload";
+  if (isStored && (mode === "force-cache" || hash)) return fromStore(choose, url, stored, loading);
 
-  const have = stored?.meta && mode !== "reload" && !isHere ? { version: stored.meta.version, bytes: stored.bytes } : undefined;
+  const have = stored?.meta && mode !== "reload" && !isStored ? { version: stored.meta.version, bytes: stored.bytes } : undefined;
   const asking = new AbortController();
   loading.signal.addEventListener("abort", () => asking.abort(loading.signal.reason), { once: true });
-  const timer = isHere ? setTimeout(() => asking.abort(), PATIENCE_MS) : undefined;
+  const timer = isStored ? setTimeout(() => asking.abort(), PATIENCE_MS) : undefined;
   let download: Download;
   try {
     download = await Download.start(url, asking.signal, have);
   } catch (error) {
-    if (!isHere || loading.signal.aborted) throw error;
-    return fromStore(memory, url, stored, loading); // offline, or as good as
+    if (!isStored || loading.signal.aborted) throw error;
+    return fromStore(choose, url, stored, loading); // offline, or a server that does not answer
   } finally {
     clearTimeout(timer);
   }
   try {
-    if (isHere && isSameVersion(download.version, stored.meta!.version)) return await fromStore(memory, url, stored, loading);
-    return await fromNetwork(memory, download, hash, stored, loading);
+    if (isStored && isSameVersion(download.version, stored.meta!.version)) return await fromStore(choose, url, stored, loading);
+    return await fromNetwork(choose, download, hash, stored, loading);
   } finally {
     download.stop();
   }
 }
 
-async function fromStore(memory: Memory, url: string, stored: Stored, loading: Loading): Promise<Place> {
+async function fromStore(choose: ChooseModule, url: string, stored: Stored, loading: Loading): Promise<FileMemory> {
   const report = throttled(loading, "cache", stored.bytes);
-  const place = new Place(await memory(stored.bytes), url, stored.bytes);
-  return filled(place, async () => {
-    await fromFile(stored, place, loading, report);
+  const file = new FileMemory(await choose(stored.bytes), url, stored.bytes);
+  return filled(file, async () => {
+    await copyStored(stored, file, loading, report);
     await stored.touch();
   });
 }
 
-/** Copy what is stored, or the beginning that is. */
-function fromFile(stored: Stored, place: Place, loading: Loading, report: (loaded: number) => void): Promise<void> {
-  return stored.load(place, async () => {
-    await loading.breathe();
+/** Copy the part of the file that is in the store. */
+function copyStored(stored: Stored, file: FileMemory, loading: Loading, report: (loaded: number) => void): Promise<void> {
+  return stored.load(file, async () => {
+    await loading.yieldToMessages();
     loading.signal.throwIfAborted();
-    report(place.length);
+    report(file.length);
   });
 }
 
 async function fromNetwork(
-  memory: Memory,
+  choose: ChooseModule,
   download: Download,
   hash: string | undefined,
   stored: Stored | null,
   loading: Loading,
-): Promise<Place> {
+): Promise<FileMemory> {
   const { url, version, from } = download;
   const report = throttled(loading, "download", version.bytes);
-  const place = new Place(await memory(version.bytes), url, version.bytes);
+  const file = new FileMemory(await choose(version.bytes), url, version.bytes);
   const meta: StoredMeta = { url, version, sha256: hash, isComplete: false, usedAt: Date.now() };
-  return filled(place, async () => {
-    if (from) await fromFile(stored!, place, loading, report);
+  return filled(file, async () => {
+    if (from) await copyStored(stored!, file, loading, report);
     await stored?.begin(meta, from > 0);
     for await (const piece of download.pieces()) {
-      if (version.bytes && place.length + piece.length > version.bytes)
-        throw new QuipError("io", `${url} goes on after the ${gib(version.bytes)} that the server announced`);
-      await stored?.write(piece, place.length);
-      place.append(piece);
-      report(place.length);
+      if (version.bytes && file.length + piece.length > version.bytes)
+        throw new QuipError("io", `${url} is longer than the ${gib(version.bytes)} that the server announced`);
+      await stored?.write(piece, file.length);
+      file.append(piece);
+      report(file.length);
     }
     try {
-      verify(place, hash);
+      verify(file, hash);
     } catch (error) {
       await stored?.remove();
       throw error;
     }
-    await stored?.complete(place.length);
+    await stored?.complete(file.length);
   });
 }

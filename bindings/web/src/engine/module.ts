@@ -1,116 +1,45 @@
-/** module.ts: the WebAssembly module as JavaScript sees it: its exports, memory, text and errors.
- * The contract is native/quip_web.h. Memory may grow in every call, and a view of it is then void:
- * views are made where they are used and never kept. */
+/** module.ts: the WebAssembly module in JavaScript: its functions, memory, structs, texts and errors.
+ * The contract is quip.h and native/quip_web.h; abi.ts is generated from them. Memory may grow in every
+ * call, and then a view of it is invalid: views are made where they are used and never kept. */
 import { QuipError, type Status } from "../errors.js";
 import type { Build } from "../protocol.js";
+import { abi } from "./abi.js";
 
 type Fn = (...args: number[]) => number;
 
-/** The functions of quip_web.h, without their prefix `quip_web_`. */
-export interface Exports {
-  error: Fn;
-  relaxed_ok: Fn;
-  malloc: Fn;
-  free: Fn;
-  pages_alloc: Fn;
-  pages_free: Fn;
-  thread_enter: Fn;
-  thread_run: Fn;
-  threads_idle: Fn;
-  model_open: Fn;
-  model_close: Fn;
-  model_info: Fn;
-  header_open: Fn;
-  adapter_open: Fn;
-  adapter_close: Fn;
-  session_open: Fn;
-  session_set_adapter: Fn;
-  session_close: Fn;
-  session_clone: Fn;
-  session_rewind: Fn;
-  session_position: Fn;
-  session_n_context: Fn;
-  session_cancel_flag: Fn;
-  append_begin: Fn;
-  append_step: Fn;
-  append_undo: Fn;
-  next: Fn;
-  piece: Fn;
-  result: Fn;
-  encode: Fn;
-  decode: Fn;
-  prefill: Fn;
-  logits: Fn;
-  plan: Fn;
-}
+/** The functions of the module. Outside of this file every argument and result is a number from 0, also
+ * an address in 64-bit memory. */
+export type Exports = { [name in keyof typeof abi.functions]: Fn };
 
-/* Their arguments and results that are addresses or sizes (a) and other numbers (n). In a build with
- * 64-bit memory those are BigInts, in the others signed; outside of this file they are numbers from 0. */
-const ADDRESSES: Partial<Record<keyof Exports, string>> = {
-  error: ">a",
-  malloc: "a>a",
-  free: "a",
-  pages_alloc: "a>a",
-  pages_free: "aa",
-  thread_enter: "a",
-  model_open: "aa>a",
-  model_close: "a",
-  model_info: "a>a",
-  header_open: "aan>a",
-  adapter_open: "aaa>a",
-  adapter_close: "a",
-  session_open: "aa>a",
-  session_set_adapter: "aan",
-  session_close: "a",
-  session_clone: "a>a",
-  session_rewind: "an",
-  session_position: "a",
-  session_n_context: "a",
-  session_cancel_flag: "a>a",
-  append_begin: "anaa",
-  append_step: "an",
-  append_undo: "a",
-  next: "a",
-  piece: ">a",
-  result: "a>a",
-  encode: "aaanan",
-  decode: "aanaa",
-  prefill: "aan",
-  logits: "a>a",
-  plan: "aana>a",
-};
+type StructName = keyof typeof abi.structs;
+type Field<S extends StructName> = keyof (typeof abi.structs)[S]["fields"];
 
-const STATUS: Record<number, Status> = {
-  [-1]: "argument",
-  [-2]: "memory",
-  [-3]: "io",
-  [-4]: "format",
-  [-5]: "unsupported",
-  [-6]: "context_full",
-  [-7]: "cancelled",
-};
+const { QUIP_OK, ...FAILURES } = abi.enums.quip_status;
+
+/** The status that a number of quip.h stands for: QUIP_E_CONTEXT_FULL is "context_full". */
+const STATUS = Object.fromEntries(
+  Object.entries(FAILURES).map(([name, value]) => [value, name.slice("QUIP_E_".length).toLowerCase()]),
+) as Record<number, Status>;
 
 const PAGE = 65536;
 const FIRST_PAGES = 64;
-/** What a module's memory can be; only what is used of it is taken. */
+/** The largest memory of a module. Only the part that is used costs anything. */
 export const LIMIT = 2 ** 32;
 export const LIMIT_64 = 2 ** 34;
 
 const isShared = (build: Build) => build.includes("-mt");
 const is64 = (build: Build) => build.endsWith("-64");
 
-const LONGEST_TEXT = 4096; // of those that end with a NUL
-
 const utf8 = new TextEncoder();
 const fromUtf8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
-/** TextDecoder refuses shared memory, and crypto too: a copy that is not shared. */
+/** TextDecoder and crypto reject shared memory: they get a copy. */
 const unshared = (bytes: Uint8Array) => (bytes.buffer instanceof ArrayBuffer ? bytes : bytes.slice());
 
-/** An address or size, as the module has it. */
+/** An address or size as a number. 64-bit memory has BigInts, 32-bit memory signed numbers. */
 const address = (value: number | bigint) => (typeof value === "bigint" ? Number(value) : value >>> 0);
 
-/** What the module asks for: time, and random numbers for seeds nobody gave. */
+/** The functions that the module imports: a clock and random numbers. */
 export function imports(memory: () => WebAssembly.Memory): WebAssembly.Imports {
   const now = () => performance.now();
   const random = (at: number | bigint, n: number | bigint) => {
@@ -120,33 +49,37 @@ export function imports(memory: () => WebAssembly.Memory): WebAssembly.Imports {
   return { env: { now, random } };
 }
 
-/** The exports by their short names, with numbers for addresses. */
+/** The exports, with numbers for addresses. */
 export function exportsOf(instance: WebAssembly.Instance, build: Build): Exports {
-  const exports: Record<string, unknown> = {};
-  for (const [name, f] of Object.entries(instance.exports)) {
-    if (typeof f !== "function") continue;
-    const short = name.replace(/^quip_web_/, "");
-    const kinds = ADDRESSES[short as keyof Exports];
-    exports[short] = kinds ? withNumbers(f as Raw, kinds, is64(build)) : f;
-  }
-  return exports as unknown as Exports;
+  const functions = Object.entries(abi.functions).map(([name, signature]) => {
+    const f = instance.exports[name] as Raw | undefined; // some modules have no threads
+    return [name, f && withNumbers(f, signature, is64(build))];
+  });
+  return Object.fromEntries(functions) as Exports;
 }
 
 type Raw = (...args: (number | bigint)[]) => number | bigint;
 
-function withNumbers(f: Raw, kinds: string, isWide: boolean): Fn {
-  const g: Raw = isWide ? (...args) => f(...args.map((arg, i) => (kinds[i] === "a" ? BigInt(arg) : arg))) : f;
-  return kinds.endsWith(">a") ? (...args) => address(g(...args)) : (g as Fn);
+function withNumbers(f: Raw, signature: string, isWide: boolean): Fn {
+  const g: Raw = isWide ? (...args) => f(...args.map((arg, i) => (signature[i] === "a" ? BigInt(arg) : arg))) : f;
+  return signature.endsWith(">a") ? (...args) => address(g(...args)) : (g as Fn);
 }
 
 export class Module {
+  readonly #error: Struct<"quip_error">;
+  readonly #result: number; // where a function puts a handle or a count
+
   private constructor(
     readonly x: Exports,
     readonly memory: WebAssembly.Memory,
     readonly build: Build,
-  ) {}
+  ) {
+    const [at, result] = [this.x.quip_web_malloc(Struct.bytes(this, "quip_error")), this.x.quip_web_malloc(8)];
+    this.#error = new Struct(this, "quip_error", at);
+    this.#result = result;
+  }
 
-  /** Instantiate a build. Null when it needs shared memory and none can be had. */
+  /** Instantiate a build. Null if it needs shared memory and the device has none. */
   static start(module: WebAssembly.Module, build: Build): Promise<Module | null> {
     return isShared(build) ? Module.#shared(module, build) : Module.#single(module, build);
   }
@@ -158,7 +91,7 @@ export class Module {
     return new Module(exportsOf(instance, build), memory, build);
   }
 
-  /** On memory that workers share. */
+  /** With memory that workers share. */
   static async #shared(module: WebAssembly.Module, build: Build): Promise<Module | null> {
     const memory = sharedMemory(is64(build));
     if (!memory) return null;
@@ -175,10 +108,18 @@ export class Module {
     return is64(this.build);
   }
 
-  /** Bytes of memory that it can have. */
+  /** The largest size of its memory, in bytes. */
   get limit(): number {
     return this.is64 ? LIMIT_64 : LIMIT;
   }
+
+  /** Does this engine compute as the module requires? (Relaxed SIMD in the baseline compiler of Node 20
+   * does not.) */
+  get isRight(): boolean {
+    return this.x.quip_backend_check(abi.enums.quip_backend.QUIP_BACKEND_CPU, 0) === QUIP_OK;
+  }
+
+  /* ---- memory ---- */
 
   /** n bytes at a pointer, until the next call. */
   bytes(pointer: number, n: number): Uint8Array {
@@ -193,37 +134,13 @@ export class Module {
     return fromUtf8.decode(unshared(this.bytes(pointer, n)));
   }
 
-  /** NUL-terminated text. */
-  cText(pointer: number): string {
+  /** NUL-terminated text of at most `most` bytes. */
+  cText(pointer: number, most = 512): string {
     const rest = this.memory.buffer.byteLength - pointer;
-    return this.text(pointer, this.bytes(pointer, Math.min(rest, LONGEST_TEXT)).indexOf(0));
+    return this.text(pointer, this.bytes(pointer, Math.min(rest, most)).indexOf(0));
   }
 
-  /** The error of the call that just failed. `file` is what its file is called, if it had one. */
-  error(file = "the model"): QuipError {
-    const at = this.x.error();
-    const status = this.view(at, 4).getInt32(0, true);
-    return new QuipError(STATUS[status] ?? "internal", this.cText(at + 4).replaceAll("{file}", file));
-  }
-
-  /** A count or QUIP_OK; negative is a status, and thrown. */
-  check(result: number): number {
-    if (result < 0) throw this.error();
-    return result;
-  }
-
-  /** A handle; 0 is a failure, and thrown. */
-  handle(result: number, file?: string): number {
-    if (!result) throw this.error(file);
-    return result;
-  }
-
-  /** A model without weights, from the beginning of its file. */
-  openHeader(header: Uint8Array, fileBytes: number): number {
-    return this.scoped((a) => this.handle(this.x.header_open(a.put(header), header.length, fileBytes)));
-  }
-
-  /** Run f with memory for its arguments, which goes when f ends. */
+  /** Run f with memory for its arguments, which is freed when f ends. */
   scoped<T>(f: (arena: Arena) => T): T {
     const arena = new Arena(this);
     try {
@@ -231,6 +148,47 @@ export class Module {
     } finally {
       arena.free();
     }
+  }
+
+  /* ---- calls ---- */
+
+  /** Call a function that returns a quip_status and whose last parameter, left out here, is a
+   * quip_error. Throws if it fails. */
+  call(name: keyof Exports, ...args: number[]): void {
+    if (this.x[name](...args, this.#error.pointer) === QUIP_OK) return;
+    const status = STATUS[this.#error.get("status")] ?? "internal";
+    throw new QuipError(status, this.cText(this.#error.at("message")));
+  }
+
+  /** The same for a function that fills *handle, its first parameter. */
+  handle(name: keyof Exports, ...args: number[]): number {
+    this.call(name, this.#result, ...args);
+    return this.#load();
+  }
+
+  /** The same for a function that fills *n, its last parameter but one: an int. */
+  count(name: keyof Exports, ...args: number[]): number {
+    this.call(name, ...args, this.#result);
+    return this.view(this.#result, 4).getInt32(0, true);
+  }
+
+  /** The same for a size_t. */
+  size(name: keyof Exports, ...args: number[]): number {
+    this.call(name, ...args, this.#result);
+    return this.#load();
+  }
+
+  #load(): number {
+    const view = this.view(this.#result, 8);
+    return this.is64 ? Number(view.getBigUint64(0, true)) : view.getUint32(0, true);
+  }
+
+  /** A model without weights, from the beginning of its file. */
+  openHead(name: string, head: Uint8Array, fileBytes: number): number {
+    return this.scoped((a) => {
+      const options = a.struct("quip_model_options", { name: a.cText(name) });
+      return this.handle("quip_web_model_open_head", a.put(head), head.length, fileBytes, options.pointer);
+    });
   }
 }
 
@@ -240,17 +198,68 @@ function sharedMemory(isWide: boolean): WebAssembly.Memory | null {
       ? newMemory64(FIRST_PAGES * PAGE, { maximum: BigInt(LIMIT_64 / PAGE), shared: true })
       : new WebAssembly.Memory({ initial: FIRST_PAGES, maximum: LIMIT / PAGE, shared: true });
   } catch {
-    return null; // a RangeError: all of the maximum is reserved at once
+    return null; // a RangeError: browsers reserve the maximum as address space
   }
 }
 
-/** Memory with 64-bit addresses; throws when there is none. */
+/** Memory with 64-bit addresses. Throws if the browser has none. */
 export function newMemory64(bytes: number, more: object = {}): WebAssembly.Memory {
   const descriptor = { address: "i64", initial: BigInt(Math.ceil(bytes / PAGE)), ...more };
   return new WebAssembly.Memory(descriptor as never);
 }
 
-/** Arguments of one call, in the module's memory. */
+/** A struct of quip.h in the module's memory. */
+export class Struct<S extends StructName> {
+  readonly #module: Module;
+  readonly #name: S;
+
+  constructor(
+    module: Module,
+    name: S,
+    readonly pointer: number,
+  ) {
+    this.#module = module;
+    this.#name = name;
+  }
+
+  static bytes(module: Module, name: StructName): number {
+    return abi.structs[name].size[module.is64 ? 1 : 0];
+  }
+
+  #field(name: Field<S>): readonly [kind: string, at: number] {
+    const fields = abi.structs[this.#name].fields as Record<Field<S>, readonly [string, number, number]>;
+    const [kind, at32, at64] = fields[name];
+    return [kind, this.pointer + (this.#module.is64 ? at64 : at32)];
+  }
+
+  /** The address of a field. */
+  at(name: Field<S>): number {
+    return this.#field(name)[1];
+  }
+
+  get(name: Field<S>): number {
+    const [kind, at] = this.#field(name);
+    const view = this.#module.view(at, kind === "bool" ? 1 : kind === "u64" ? 8 : 4);
+    if (kind === "bool") return view.getUint8(0);
+    if (kind === "i32") return view.getInt32(0, true);
+    if (kind === "f32") return view.getFloat32(0, true);
+    if (kind === "u64" || (kind === "address" && this.#module.is64))
+      return Number(this.#module.view(at, 8).getBigUint64(0, true));
+    return view.getUint32(0, true);
+  }
+
+  set(name: Field<S>, value: number | boolean): void {
+    const [kind, at] = this.#field(name);
+    const isWide = kind === "u64" || (kind === "address" && this.#module.is64);
+    const view = this.#module.view(at, isWide ? 8 : kind === "bool" ? 1 : 4);
+    if (isWide) view.setBigUint64(0, BigInt(value), true);
+    else if (kind === "bool") view.setUint8(0, Number(value));
+    else if (kind === "f32") view.setFloat32(0, Number(value), true);
+    else view.setUint32(0, Number(value), true);
+  }
+}
+
+/** Memory for the arguments of one call. */
 export class Arena {
   #module: Module;
   #pointers: number[] = [];
@@ -260,8 +269,8 @@ export class Arena {
   }
 
   alloc(n: number): number {
-    const pointer = this.#module.x.malloc(n || 1);
-    if (!pointer) throw new QuipError("memory", `no memory for ${n} bytes of arguments`);
+    const pointer = this.#module.x.quip_web_malloc(n || 1);
+    if (!pointer) throw new QuipError("memory", `out of memory: ${n} bytes for arguments`);
     this.#pointers.push(pointer);
     return pointer;
   }
@@ -272,13 +281,22 @@ export class Arena {
     return pointer;
   }
 
+  /** A struct whose other fields are zero. A struct_size is filled in. */
+  struct<S extends StructName>(name: S, values: { [field in Field<S>]?: number | boolean } = {}): Struct<S> {
+    const bytes = Struct.bytes(this.#module, name);
+    const struct = new Struct(this.#module, name, this.put(new Uint8Array(bytes)));
+    if ("struct_size" in abi.structs[name].fields) struct.set("struct_size" as Field<S>, bytes);
+    for (const [field, value] of Object.entries(values)) struct.set(field as Field<S>, value as number | boolean);
+    return struct;
+  }
+
   /** Text as [pointer, length]. */
   text(s: string): [number, number] {
     const bytes = utf8.encode(s);
     return [this.put(bytes), bytes.length];
   }
 
-  /** NUL-terminated text; 0 for none. */
+  /** NUL-terminated text; NULL for undefined. */
   cText(s: string | undefined): number {
     return s === undefined ? 0 : this.put(utf8.encode(s + "\0"));
   }
@@ -288,14 +306,14 @@ export class Arena {
     return this.put(new Uint8Array(copy.buffer));
   }
 
-  /** An array of them. */
+  /** An array of addresses. */
   pointers(values: number[]): number {
     const array = this.#module.is64 ? BigUint64Array.from(values, BigInt) : Uint32Array.from(values);
     return this.put(new Uint8Array(array.buffer));
   }
 
   free(): void {
-    for (const pointer of this.#pointers) this.#module.x.free(pointer);
+    for (const pointer of this.#pointers) this.#module.x.quip_web_free(pointer);
     this.#pointers = [];
   }
 }

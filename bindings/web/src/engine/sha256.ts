@@ -1,4 +1,4 @@
-/** sha256.ts: FIPS 180-4, over a file that lies in memory. WebCrypto would copy all of it first. */
+/** sha256.ts: SHA-256 (FIPS 180-4) of a file in memory. WebCrypto would copy the whole file first. */
 
 const K = Uint32Array.from(primes(64), (p) => Math.floor((Math.cbrt(p) % 1) * 2 ** 32));
 const H = Uint32Array.from(primes(8), (p) => Math.floor((Math.sqrt(p) % 1) * 2 ** 32));
@@ -9,7 +9,7 @@ function primes(n: number): number[] {
   return found;
 }
 
-/** One block of 64 bytes at `at`. */
+/** Add the block of 64 bytes at `at`. */
 function compress(h: Uint32Array, w: Uint32Array, data: DataView, at: number): void {
   for (let i = 0; i < 16; i++) w[i] = data.getUint32(at + 4 * i);
   for (let i = 16; i < 64; i++) {
@@ -44,14 +44,14 @@ function compress(h: Uint32Array, w: Uint32Array, data: DataView, at: number): v
   h[7] += k;
 }
 
-/** In lower-case hexadecimal. */
+/** The hash in lower-case hexadecimal. */
 export function sha256(bytes: Uint8Array): string {
   const h = H.slice();
   const w = new Uint32Array(64);
   const whole = bytes.length - (bytes.length % 64);
   const data = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   for (let at = 0; at < whole; at += 64) compress(h, w, data, at);
-  const tail = new Uint8Array(bytes.length - whole < 56 ? 64 : 128); // the rest, a 1 bit, the length
+  const tail = new Uint8Array(bytes.length - whole < 56 ? 64 : 128); // the remaining bytes, a 1 bit, zeros and the length
   tail.set(bytes.subarray(whole));
   tail[bytes.length - whole] = 0x80;
   const end = new DataView(tail.buffer);

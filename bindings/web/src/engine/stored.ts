@@ -1,9 +1,9 @@
-/** stored.ts: one model of the store, open in the worker: read, written, marked complete. */
+/** stored.ts: a model in the store, opened by the worker: read, write, mark as complete. */
 import { QuipError } from "../errors.js";
 import { keyOf, openStoreFolder, readMeta, removeStored, type StoredMeta } from "../store_files.js";
-import type { Place } from "./place.js";
+import type { FileMemory } from "./file_memory.js";
 
-/** What TypeScript's library says of it only for workers. */
+/** FileSystemSyncAccessHandle, which TypeScript declares only for workers. */
 interface SyncHandle {
   read(to: Uint8Array, options: { at: number }): number;
   write(from: Uint8Array, options: { at: number }): number;
@@ -29,7 +29,7 @@ export class Stored {
     public meta: StoredMeta | null,
   ) {}
 
-  /** The entry of a URL, which may be new; null when nothing can be kept. */
+  /** Open the entry of a URL, or make one. Null if the browser cannot store it. */
   static async open(url: string, sha256?: string): Promise<Stored | null> {
     const folder = await openStoreFolder();
     if (!folder) return null;
@@ -43,7 +43,7 @@ export class Stored {
     }
   }
 
-  /** Bytes that are here. */
+  /** The number of bytes that are stored. */
   get bytes(): number {
     return this.meta && this.file ? Math.min(this.file.getSize(), this.meta.version.bytes || Infinity) : 0;
   }
@@ -52,18 +52,18 @@ export class Stored {
     return this.meta !== null && this.meta.isComplete && this.bytes === this.meta.version.bytes;
   }
 
-  /** Copy what is here into the place; `onpiece` may stop it by throwing. */
-  async load(place: Place, onpiece: () => void | Promise<void>): Promise<void> {
+  /** Copy the stored bytes to `file`. `onpiece` may throw to stop that. */
+  async load(file: FileMemory, onpiece: () => void | Promise<void>): Promise<void> {
     const n = this.bytes;
     for (let at = 0; at < n; at += PIECE) {
-      const room = place.room(Math.min(PIECE, n - at));
-      if (this.#read(room, at) !== room.length) throw new QuipError("io", `${this.meta?.url}: the stored file ends early`);
-      place.advance(room.length);
+      const to = file.reserve(Math.min(PIECE, n - at));
+      if (this.#read(to, at) !== to.length) throw new QuipError("io", `${this.meta?.url}: the stored file ends early`);
+      file.advance(to.length);
       await onpiece();
     }
   }
 
-  /** Some browsers read into shared memory, others refuse with a TypeError. */
+  /** Some browsers read into shared memory; others throw a TypeError. */
   #read(to: Uint8Array, at: number): number {
     try {
       return this.file!.read(to, { at });
@@ -76,10 +76,10 @@ export class Stored {
     return n;
   }
 
-  /** Begin anew, or go on behind what is here. */
-  async begin(meta: StoredMeta, goesOn: boolean): Promise<void> {
+  /** Start a new file, or continue after the stored bytes. */
+  async begin(meta: StoredMeta, isContinued: boolean): Promise<void> {
     await this.#keep(() => {
-      if (!goesOn) this.file!.truncate(0);
+      if (!isContinued) this.file!.truncate(0);
     });
     this.meta = meta;
     await this.#writeMeta();
@@ -91,7 +91,7 @@ export class Stored {
     });
   }
 
-  /** All is there, and of this size. */
+  /** Mark the file, which has this size, as complete. */
   async complete(bytes: number): Promise<void> {
     if (!this.file || !this.meta) return;
     await this.#keep(() => this.file!.flush());
@@ -99,14 +99,14 @@ export class Stored {
     await this.#writeMeta();
   }
 
-  /** Remember when it was last of use. */
+  /** Record that it was used now. */
   async touch(): Promise<void> {
     if (!this.meta) return;
     this.meta.usedAt = Date.now();
     await this.#writeMeta();
   }
 
-  /** Forget it: it is damaged, or the device is full. */
+  /** Remove it from the store: it is damaged, or the device is full. */
   async remove(): Promise<void> {
     this.close();
     this.meta = null;
@@ -118,7 +118,7 @@ export class Stored {
     this.file = null;
   }
 
-  /** What cannot be kept is forgotten; the model still runs. */
+  /** If writing fails, remove the entry. The model still runs. */
   async #keep(write: () => void): Promise<void> {
     if (!this.file) return;
     try {

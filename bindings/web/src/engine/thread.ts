@@ -1,4 +1,4 @@
-/** thread.ts: a thread of the library, in a worker of its own (thread.js). */
+/** thread.ts: a worker that runs a thread of the library (thread.js). */
 import type { Build } from "../protocol.js";
 import { inThread } from "#worker";
 import { exportsOf, imports } from "./module.js";
@@ -14,8 +14,8 @@ export interface ThreadStart {
 export async function runThread({ module, build, memory, stack, index }: ThreadStart): Promise<() => void> {
   const all = imports(() => memory);
   const x = exportsOf(await WebAssembly.instantiate(module, { env: { ...all.env, memory } }), build);
-  x.thread_enter(stack);
-  return () => x.thread_run(index); // does not return
+  x.quip_web_thread_enter(stack);
+  return () => x.quip_web_thread_run(index); // does not return
 }
 
 inThread(runThread);

@@ -1,12 +1,11 @@
-/** threads.ts: workers that run the library's threads. They are started before a session that wants
- * them opens, wait inside the module, and serve one session after the other. */
+/** threads.ts: workers that run the library's threads. They are started before a model opens and wait
+ * in the module for work. */
 import { startThread } from "#worker";
 import type { ThreadStart } from "./thread.js";
+import { abi } from "./abi.js";
 import type { Module } from "./module.js";
 
-/* Both of quip_web.h. */
-const MAX_THREADS = 64;
-const STACK_BYTES = 65536;
+const { WEB_MAX_WORKERS, WEB_STACK_BYTES } = abi.enums.web_limit;
 
 export class Threads {
   #workers: { end(): void }[] = [];
@@ -16,13 +15,13 @@ export class Threads {
     private readonly module: Module,
   ) {}
 
-  /** Have n workers waiting, or as many as can be had. */
+  /** Start workers until n of them wait, or as many as the browser allows. */
   async ensure(n: number): Promise<void> {
     const { x, memory, build } = this.module;
     const starting: Promise<void>[] = [];
-    const idle = x.threads_idle();
-    for (let i = idle; i < n && this.#workers.length < MAX_THREADS; i++) {
-      const stack = x.pages_alloc(STACK_BYTES);
+    const idle = x.quip_web_threads_idle();
+    for (let i = idle; i < n && this.#workers.length < WEB_MAX_WORKERS; i++) {
+      const stack = x.quip_memory_alloc(WEB_STACK_BYTES);
       if (!stack) break;
       const start: ThreadStart = { module: this.compiled, build, memory, stack, index: this.#workers.length };
       const thread = startThread(start);
@@ -30,8 +29,8 @@ export class Threads {
       starting.push(thread.ready);
     }
     const started = (await Promise.allSettled(starting)).filter((s) => s.status === "fulfilled").length;
-    // "ready" is said a moment before a worker waits in the module
-    for (let tries = 0; tries < 1000 && x.threads_idle() < idle + started; tries++)
+    // a worker reports "ready" a moment before it waits in the module
+    for (let tries = 0; tries < 1000 && x.quip_web_threads_idle() < idle + started; tries++)
       await new Promise((resolve) => setTimeout(resolve, 1));
   }
 

@@ -1,22 +1,22 @@
-/** worker.ts: the worker (worker.js): one engine, one model, any number of sessions. It answers the
- * calls of protocol.ts. Long calls run in short steps and look at the messages in between, so that
- * sessions take turns and a cancel is heard in loading, prefill and decode alike. */
+/** worker.ts: the worker (worker.js): one engine, one model, any number of sessions. It handles the calls
+ * of protocol.ts. A long call runs in short steps and lets messages arrive between them, so sessions take
+ * turns, and loading, prefill and decode can be cancelled. */
 import { QuipError, toRecord } from "../errors.js";
-import type { CallName, Calls, Fit, ToPage, ToWorker } from "../protocol.js";
-import { breathe, parentPort } from "#worker";
+import type { CallName, Calls, Fit, Role, ToPage, ToWorker } from "../protocol.js";
+import { parentPort, yieldToMessages } from "#worker";
 import { needs64 } from "./builds.js";
 import { Engine } from "./engine.js";
 import { check } from "./fit.js";
-import { tokenizerParts } from "./header.js";
+import { tokenizerParts } from "./head.js";
 import { load, type Loading } from "./load.js";
 
-const STEP_MS = 30; // about as long as a step of a prefill may take
-const STEP_TOKENS = 16; // the first one
+const STEP_MS = 30; // about how long a step of a prefill may take
+const STEP_TOKENS = 16; // of the first step
 
 const port = parentPort();
 const running = new Map<number, Call>();
 
-/** A call that is being answered. */
+/** A call that is running. */
 class Call implements Loading {
   readonly #controller = new AbortController();
   readonly signal = this.#controller.signal;
@@ -54,18 +54,18 @@ class Call implements Loading {
     this.#controller.abort(new QuipError("cancelled", "cancelled"));
   }
 
-  breathe = breathe;
+  yieldToMessages = yieldToMessages;
 }
 
 function send(message: ToPage, transfer: Transferable[] = []): void {
   port.post(message, transfer);
 }
 
-/* ---- what there is ---- */
+/* ---- the state of this worker ---- */
 
 let engine: Engine;
 let model = 0;
-let file = { pointer: 0, length: 0 }; // the model's
+let modelFile = { pointer: 0, length: 0 };
 let vocabSize = 0;
 const sessions = new Set<number>();
 const adapters = new Set<number>();
@@ -75,7 +75,7 @@ function open(session: number): number {
   return session;
 }
 
-/** 0 is none. */
+/** 0 is no adapter. */
 function openAdapter(adapter: number): number {
   if (adapter && !adapters.has(adapter)) throw new QuipError("argument", "the adapter is closed");
   return adapter;
@@ -83,35 +83,38 @@ function openAdapter(adapter: number): number {
 
 function added(session: number) {
   sessions.add(session);
-  return { session, nContext: engine.module.x.session_n_context(session) };
+  return { session, nContext: engine.module.x.quip_session_n_context(session) };
 }
 
-/** Append a text in steps; a cancel undoes it. */
-async function append(session: number, role: "none" | "user" | "model" | "system", text: string, call: Call): Promise<void> {
-  let left = engine.appendBegin(session, role, text);
+/** Run the `left` tokens that were appended last, in steps. A cancel removes them. */
+async function run(session: number, left: number, call: Call): Promise<void> {
   let n = STEP_TOKENS;
   while (left > 0) {
     const start = performance.now();
-    left = engine.appendStep(session, n);
+    left = engine.run(session, n);
     if (performance.now() - start < STEP_MS) n *= 2;
-    await breathe();
+    await yieldToMessages();
     if (left > 0 && (call.signal.aborted || !sessions.has(session))) {
-      if (sessions.has(session)) engine.module.x.append_undo(session);
+      if (sessions.has(session)) engine.undo(session);
       throw call.signal.reason ?? new QuipError("argument", "the session was closed");
     }
   }
 }
 
+const append = (session: number, role: Role, text: string, call: Call) =>
+  run(session, engine.beginAppend(session, role, text), call);
+
 const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<Calls[C][1]> | Calls[C][1] } = {
   async open({ source, sha256, ...params }, call) {
     engine = await Engine.start(params);
-    const memory = async (bytes: number) => {
+    const choose = async (bytes: number) => {
       if (needs64(bytes) && !params.build && !engine.module.is64) engine = await Engine.start(params, bytes);
+      await engine.startThreads(params.nThreads);
       return engine.module;
     };
-    model = await load(memory, source, sha256, call, (place) => {
-      const opened = engine.openModel(place);
-      file = { pointer: place.pointer, length: place.length };
+    model = await load(choose, source, sha256, call, (file) => {
+      const opened = engine.openModel(file, params);
+      modelFile = { pointer: file.pointer, length: file.length };
       return opened;
     });
     const info = engine.modelInfo(model);
@@ -125,30 +128,34 @@ const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<
   },
 
   async adapter({ source, sha256 }, call) {
-    const adapter = await load(() => engine.module, source, sha256, call, (place) => engine.openAdapter(model, place));
+    const adapter = await load(() => engine.module, source, sha256, call, (file) => engine.openAdapter(model, file));
     adapters.add(adapter);
     return adapter;
   },
 
   closeAdapter({ adapter }) {
-    if (adapters.delete(adapter)) engine.module.x.adapter_close(adapter);
+    if (adapters.delete(adapter)) engine.module.x.quip_adapter_close(adapter);
   },
 
   setAdapter({ session, adapter, scale }) {
-    engine.module.check(engine.module.x.session_set_adapter(open(session), openAdapter(adapter), scale));
+    engine.setAdapter(open(session), openAdapter(adapter), scale);
   },
 
-  async session(params) {
+  session(params) {
     openAdapter(params.adapter);
-    return added(await engine.openSession(model, params));
+    return added(engine.openSession(model, params));
   },
 
   closeSession({ session }) {
-    if (sessions.delete(session)) engine.module.x.session_close(session);
+    if (sessions.delete(session)) engine.module.x.quip_session_close(session);
   },
 
   clone({ session }) {
-    return added(engine.module.handle(engine.module.x.session_clone(open(session))));
+    return added(engine.clone(open(session)));
+  },
+
+  setOptions({ session, ...params }) {
+    engine.setOptions(open(session), params);
   },
 
   append({ session, role, text }, call) {
@@ -164,43 +171,43 @@ const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<
       try {
         piece = engine.next(session);
       } catch (error) {
-        if (isFirst && text !== undefined) engine.module.x.append_undo(session); // no room to answer
+        if (isFirst && text !== undefined) engine.undo(session); // the context is full: no answer
         throw error;
       }
-      if (typeof piece !== "string") return engine.result(session);
+      if (piece === null) return engine.result(session);
       if (piece) call.event({ text: piece });
-      await breathe();
+      await yieldToMessages();
       open(session);
     }
   },
 
-  prefill({ session, tokens }) {
-    engine.prefill(open(session), tokens);
+  prefill({ session, tokens }, call) {
+    return run(session, engine.beginPrefill(open(session), tokens), call);
   },
   logits({ session }) {
     return engine.logits(open(session), vocabSize);
   },
   position({ session }) {
-    return engine.module.x.session_position(open(session));
+    return engine.module.x.quip_session_position(open(session));
   },
   rewind({ session, position }) {
-    engine.module.check(engine.module.x.session_rewind(open(session), position));
+    engine.rewind(open(session), position);
   },
-  encode({ text, special }) {
-    return engine.encode(model, text, special);
+  tokenize({ text, withSpecial }) {
+    return engine.tokenize(model, text, withSpecial);
   },
-  decode({ tokens }) {
-    return engine.decode(model, tokens);
+  detokenize({ tokens }) {
+    return engine.detokenize(model, tokens);
   },
   tokenizer() {
-    return tokenizerParts(engine, () => engine.module.bytes(file.pointer, file.length));
+    return tokenizerParts(engine, () => engine.module.bytes(modelFile.pointer, modelFile.length));
   },
   memory() {
     return engine.memoryBytes;
   },
 };
 
-/** A trap leaves the module in no known state: the page must start another worker. */
+/** After a trap the state of the module is unknown: the page must start another worker. */
 const isTrap = (error: unknown) =>
   error instanceof WebAssembly.RuntimeError || (error instanceof RangeError && /call stack/i.test(error.message));
 

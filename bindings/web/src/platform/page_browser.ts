@@ -1,9 +1,9 @@
-/** page_browser.ts: starting the worker in browsers, and in what is like them (Deno, Bun). */
+/** page_browser.ts: starts the worker in browsers, Deno and Bun. */
 import type { Port, Source } from "../protocol.js";
 import { beside, spawn } from "./spawn_browser.js";
 
 export function startWorker(base?: string): Port {
-  // Bundlers look for exactly this expression; another base is the caller's to serve.
+  // Bundlers look for exactly this expression. With a base, the caller serves the files.
   const script = base === undefined ? beside("./worker.js") : new URL("worker.js", base);
   const worker =
     base === undefined
@@ -22,21 +22,21 @@ export function startWorker(base?: string): Port {
     port.onerror(
       `the worker did not start: ${script} must be reachable, allowed by the page's Content-Security-Policy ` +
         "(worker-src, 'wasm-unsafe-eval'), and in an isolated page served with its Cross-Origin-Embedder-Policy; " +
-        "where it lies elsewhere, name the folder as baseUrl",
+        "if it is in another folder, pass that as baseUrl",
       "io",
     );
   };
-  worker.onmessageerror = () => port.onerror("a message of the worker could not be read");
+  worker.onmessageerror = () => port.onerror("a message from the worker could not be read");
   return port;
 }
 
-/** What a string or URL names: here, always something to fetch. */
+/** The source that a string or URL names: in a browser always a URL. */
 export function namedSource(name: string): Source {
   const here = typeof document === "object" ? document.baseURI : typeof location === "object" ? location.href : undefined;
   return { kind: "url", url: new URL(name, here).href, cache: "default" };
 }
 
-/** The folder that a caller's base names. */
+/** The URL of the folder in a caller's baseUrl. */
 export function folder(base: string): string {
   const here = typeof document === "object" ? document.baseURI : typeof location === "object" ? location.href : import.meta.url;
   return new URL(base.endsWith("/") ? base : base + "/", here).href;

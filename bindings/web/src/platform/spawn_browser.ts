@@ -1,14 +1,14 @@
-/** spawn_browser.ts: a module worker from a script, also of another origin. */
+/** spawn_browser.ts: starts a module worker, also from a script of another origin. */
 
 const HERE = import.meta.url;
 
-/** A script beside this one, in words that no bundler takes for an asset: `new URL(name,
- * import.meta.url)` is one, and webpack would look for a folder of possible names. */
+/** The URL of a script in the folder of this one. Written so that bundlers do not recognize an asset: for
+ * `new URL(name, import.meta.url)` webpack would bundle a whole folder. */
 export const beside = (name: string) => new URL(name, HERE);
 
-/** Browsers start workers from their own origin alone. A script on a CDN is therefore imported by a
- * worker of one line, the only blob this package makes, and only then. (A sandboxed frame has no origin,
- * not even that of its blobs: there the line lies in the URL.) `start` starts it otherwise. */
+/** Browsers start a worker only from a script of the page's origin. A script on a CDN is therefore imported
+ * by a worker of one line, which is a blob. A sandboxed frame has no origin, and cannot even use its own
+ * blobs: there the line is a data URL. In all other cases `start` is called. */
 export function spawn(script: URL, start = () => new Worker(script, { type: "module", name: "quip" })): Worker {
   const { origin } = globalThis as { origin?: string }; // "null" in a sandboxed frame; none in Deno
   const isForeign = /^https?:$/.test(script.protocol) && origin !== undefined && script.origin !== origin;

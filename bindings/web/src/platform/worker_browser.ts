@@ -1,4 +1,4 @@
-/** worker_browser.ts: what the worker needs of a browser, or of what is like one. */
+/** worker_browser.ts: the functions of a browser, of Deno and of Bun that the worker needs. */
 import { QuipError } from "../errors.js";
 import type { Build, Port } from "../protocol.js";
 import { beside, spawn } from "./spawn_browser.js";
@@ -15,7 +15,7 @@ const BESIDE: Record<Build, () => URL> = {
   "relaxed-mt-64": () => new URL("./quip-relaxed-mt-64.wasm", import.meta.url),
 };
 
-/** The module of a build, from a folder or from beside this script. */
+/** Fetch and compile the module of a build, from `base` or from the folder of this script. */
 export async function compile(build: Build, base?: string): Promise<WebAssembly.Module> {
   const url = base === undefined ? BESIDE[build]() : new URL(`quip-${build}.wasm`, base);
   let response: Response;
@@ -36,7 +36,7 @@ export async function compile(build: Build, base?: string): Promise<WebAssembly.
   }
 }
 
-/** A thread: a worker that gets `data` as its first message. */
+/** Start a thread: a worker whose first message is `data`. */
 export function startThread(data: unknown): { ready: Promise<void>; end(): void } {
   const worker = spawn(
     beside("./thread.js"),
@@ -50,7 +50,7 @@ export function startThread(data: unknown): { ready: Promise<void>; end(): void 
   return { ready, end: () => worker.terminate() };
 }
 
-/** The first message to a thread, and its answer. */
+/** Called in a thread: handle the first message. */
 export function inThread(run: (data: never) => Promise<() => void>): void {
   onmessage = async (e) => {
     const go = await run(e.data as never);
@@ -60,19 +60,19 @@ export function inThread(run: (data: never) => Promise<() => void>): void {
 }
 
 export function readFile(path: string): Promise<{ bytes: number; read(to: Uint8Array, at: number): Promise<number>; close(): Promise<void> }> {
-  throw new QuipError("unsupported", `${path}: there are no paths here; open a URL, a File or a Blob`);
+  throw new QuipError("unsupported", `${path} is a path, which a browser cannot open; use a URL, a File or a Blob`);
 }
 
-/* A message of our own goes to the end of the line. */
-const line = new MessageChannel();
+/* A message to this worker itself is handled after those that wait already. */
+const channel = new MessageChannel();
 const waiting: (() => void)[] = [];
-line.port1.onmessage = () => waiting.shift()!();
+channel.port1.onmessage = () => waiting.shift()!();
 
-/** Let messages in. */
-export const breathe = () =>
+/** Let the messages that wait be handled. */
+export const yieldToMessages = () =>
   new Promise<void>((resolve) => {
     waiting.push(resolve);
-    line.port2.postMessage(null);
+    channel.port2.postMessage(null);
   });
 
 export const processors = () => navigator.hardwareConcurrency || 1;

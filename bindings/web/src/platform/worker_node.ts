@@ -1,11 +1,11 @@
-/** worker_node.ts: what the worker needs of Node. */
+/** worker_node.ts: the functions of Node that the worker needs. */
 import { open, readFile as readWhole } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { parentPort as parent, Worker } from "node:worker_threads";
 import { QuipError } from "../errors.js";
 import type { Build, Port } from "../protocol.js";
 
-/** The module of a build, from a folder or from beside this script (which is one folder deeper). */
+/** Read and compile the module of a build, from `base` or from the folder above this script. */
 export async function compile(build: Build, base?: string): Promise<WebAssembly.Module> {
   const url = base === undefined ? new URL(`../quip-${build}.wasm`, import.meta.url) : new URL(`../quip-${build}.wasm`, base);
   try {
@@ -15,10 +15,10 @@ export async function compile(build: Build, base?: string): Promise<WebAssembly.
   }
 }
 
-/** A thread: a worker that gets `data` as its first message. */
+/** Start a thread: a worker whose first message is `data`. */
 export function startThread(data: unknown): { ready: Promise<void>; end(): void } {
   const worker = new Worker(new URL("./thread.js", import.meta.url));
-  worker.unref(); // it waits for work for ever
+  worker.unref(); // it never ends by itself
   const ready = new Promise<void>((resolve, reject) => {
     worker.once("message", () => resolve());
     worker.once("error", reject);
@@ -27,7 +27,7 @@ export function startThread(data: unknown): { ready: Promise<void>; end(): void 
   return { ready, end: () => void worker.terminate() };
 }
 
-/** The first message to a thread, and its answer. */
+/** Called in a thread: handle the first message. */
 export function inThread(run: (data: never) => Promise<() => void>): void {
   parent!.once("message", async (data) => {
     const go = await run(data as never);
@@ -43,7 +43,7 @@ export async function readFile(path: string) {
   const { size } = await file.stat();
   return {
     bytes: size,
-    /** Read as much as is there into `to`; returns how many bytes. */
+    /** Read at most to.length bytes at `at`. Returns how many were read. */
     async read(to: Uint8Array, at: number): Promise<number> {
       const { bytesRead } = await file.read(to, 0, to.length, at);
       if (!bytesRead) throw new QuipError("io", `${path} ends after ${at} of ${size} bytes`);
@@ -53,8 +53,9 @@ export async function readFile(path: string) {
   };
 }
 
-/** Let messages in. (A MessageChannel would not: Node reads up to a thousand of one port first.) */
-export const breathe = () => new Promise<void>((resolve) => setImmediate(resolve));
+/** Let the messages that wait be handled. (A MessageChannel does not do that: Node handles up to a thousand
+ * messages of one port first.) */
+export const yieldToMessages = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 export const processors = availableParallelism;
 

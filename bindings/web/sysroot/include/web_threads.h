@@ -4,26 +4,22 @@
 #ifndef QUIP_WEB_THREADS_H
 #define QUIP_WEB_THREADS_H
 
-#include <stdint.h>
+#include "quip.h"
 
-#if defined(__wasm__)
-#define WEB_EXPORT(name) __attribute__((export_name(#name), visibility("default"))) name
-#else // a native test
-#define WEB_EXPORT(name) name
-#endif
-
-enum {
+enum web_limit {
     WEB_MAX_WORKERS = 64,
-    WEB_STACK_BYTES = 65536, // of a worker, thread-local variables included
+    WEB_STACK_BYTES = 65536, // of a worker, including its thread-local variables
 };
 
-/* Use the WEB_STACK_BYTES at `stack`, which the page allocated by quip_web_pages_alloc, as the
- * stack of this worker. Only in the modules with threads. */
-void WEB_EXPORT(quip_web_thread_enter)(void *stack);
+/* Use the WEB_STACK_BYTES at `stack`, which the page allocated by quip_memory_alloc, as the stack
+ * of this worker. Only in modules with threads. */
+QUIP_API void quip_web_thread_enter(void *stack);
+
 /* Wait for functions and run them, one after the other. `index` is a number of the worker's own
  * below WEB_MAX_WORKERS. Does not return. */
-void WEB_EXPORT(quip_web_thread_run)(uint32_t index);
+QUIP_API void quip_web_thread_run(uint32_t index);
+
 /* The number of workers that wait for a function. */
-int32_t WEB_EXPORT(quip_web_threads_idle)(void);
+QUIP_API int32_t quip_web_threads_idle(void);
 
 #endif
