@@ -1,7 +1,7 @@
 #!/bin/sh
-# web_native.sh BUILD: the WebAssembly modules compile, their kernels have the bits of the scalar ones, and
-# the modules those of the native program. Needs `scripts/setup web` and Node 20 or later; QUIP_NODE names
-# another one. Relaxed SIMD is tested where Node has it (22 on).
+# web_native.sh BUILD: compile the WebAssembly modules, compare their kernels with the scalar ones, and whole
+# modules with the native program. Needs `scripts/setup web` and Node 20 or later; QUIP_NODE names another
+# one. Relaxed SIMD is tested if Node has it (from 22 on).
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=$1/web
@@ -12,14 +12,14 @@ skip() {
     exit 77
 }
 command -v clang-19 >/dev/null && command -v wasm-ld-19 >/dev/null &&
-    test -f /usr/include/wasm32-wasi/stdio.h || skip 'no compiler for WebAssembly: scripts/setup web'
-command -v "$node" >/dev/null || skip 'no Node'
+    test -f /usr/include/wasm32-wasi/stdio.h || skip 'the compiler for WebAssembly is missing; scripts/setup web installs it'
+command -v "$node" >/dev/null || skip 'Node is missing; scripts/setup web installs it'
 
 mkdir -p "$work"
 "$root/bindings/web/native/build" "$work"
 
-# The native tests of kernels, as command-line programs: with the modules' own objects, and with relaxed dot
-# products as engines on other processors compute them.
+# The native tests of kernels, as command-line programs: linked with the objects of the modules, and with
+# relaxed dot products as browsers on other processors compute them.
 builtins=$(clang-19 --target=wasm32-wasi -print-libgcc-file-name)
 compile() { # compile SOURCE NAME FLAGS...
     source=$1 object=$work/$2.o

@@ -1,5 +1,5 @@
-/* serve.mjs: a static server for the demo, with what a good host does: ranges, validators and the two
- * headers that give the page threads.
+/* serve.mjs: a static server for the demo, with ranges, validators and the two headers that isolate the
+ * page, so that it has threads.
  *   node serve.mjs [--port N] [--models FOLDER] [--mount /PREFIX/=FOLDER]... [--no-isolation]
  *   /          this folder          /quip/     the package's dist
  *   /models/   model files of FOLDER */
@@ -43,7 +43,7 @@ function find(path) {
   return stat?.isFile() ? { file, stat } : null;
 }
 
-/** [first, last] of "bytes=first-last"; null: no range, or none that can be given. */
+/** [first, last] of "bytes=first-last"; null: no range, or one that is not valid. */
 function rangeOf(header, size) {
   const [, first, last] = /^bytes=(\d+)-(\d*)$/.exec(header ?? "") ?? [];
   if (first === undefined || +first >= size) return null;
@@ -79,5 +79,5 @@ const server = createServer((request, response) => {
 });
 
 server.listen(+values.port, "127.0.0.1", () => {
-  console.log(`http://localhost:${server.address().port}/   Ctrl-C ends it`);
+  console.log(`http://localhost:${server.address().port}/   press Ctrl-C to stop`);
 });

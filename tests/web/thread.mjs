@@ -1,4 +1,4 @@
-// thread.mjs: one thread of a module: waits in it for something to run, as long as it lives.
+// thread.mjs: a worker that runs a thread of a module; it waits in the module for work and never ends.
 import { workerData } from 'node:worker_threads';
 
 const { module, memory, index, stack } = workerData;

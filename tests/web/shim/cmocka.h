@@ -1,5 +1,5 @@
-/* cmocka.h: as much of cmocka as the tests of kernels use, where there is no longjmp: the first
- * failure ends the program with 1. */
+/* cmocka.h: the part of cmocka that the tests of kernels use. WebAssembly has no longjmp, so the
+ * first failure ends the program with status 1. */
 #ifndef QUIP_TEST_WEB_CMOCKA_H
 #define QUIP_TEST_WEB_CMOCKA_H
 
@@ -31,7 +31,7 @@ static inline int run_tests(const struct CMUnitTest *tests, size_t n)
 #define skip() exit(77)
 #define fail_msg(...) (printf(__VA_ARGS__), printf("\n"), exit(1))
 #define fail() fail_msg("failed")
-#define assert_true(c) ((c) ? (void)0 : fail_msg("%s:%d: not so: %s", __FILE__, __LINE__, #c))
+#define assert_true(c) ((c) ? (void)0 : fail_msg("%s:%d: not true: %s", __FILE__, __LINE__, #c))
 #define assert_int_equal(a, b) assert_true((a) == (b))
 #define assert_non_null(p) assert_true((p) != NULL)
 

@@ -1,6 +1,7 @@
-/* relaxed_dot.h: relaxed dot products as engines of other machines compute them, so that each way
- * of linear_relaxed.c runs on this one. -DENGINE=1: both operands signed (sdot). 2: the second
- * unsigned (vpdpbusd). 3: that, two products at a time through int16 that saturates (pmaddubsw). */
+/* relaxed_dot.h: relaxed dot products as browsers on other machines compute them, so that every
+ * method of the relaxed kernels is tested here. -DENGINE=1: both operands are signed (sdot). 2: the
+ * second is unsigned (vpdpbusd). 3: as 2, but pairs of products are added in int16, which saturates
+ * (pmaddubsw). */
 #include <wasm_simd128.h>
 
 static inline v128_t engine_dot(v128_t a, v128_t b, v128_t sum)

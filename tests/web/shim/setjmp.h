@@ -1,1 +1,1 @@
-/* setjmp.h: cmocka's, which this cmocka.h does without. */
+/* setjmp.h: empty. The cmocka.h of this folder does not need it. */

@@ -1,5 +1,5 @@
-/* sys/mman.h: pages that cannot be fenced off: what tests paint around a buffer still tells who
- * writes beside it. */
+/* sys/mman.h: mmap by malloc. WebAssembly cannot protect pages; tests still find writes beside a
+ * buffer by the pattern around it. */
 #ifndef QUIP_TEST_WEB_MMAN_H
 #define QUIP_TEST_WEB_MMAN_H
 
