@@ -377,7 +377,7 @@ static void test_texts_as_text(void **state)
 
 /* ---- malloc ---- */
 
-/* Pages for malloc.c, of which only so many bytes exist. */
+/* Pages for malloc.c, of which there is a limited number of bytes. */
 static size_t pages_left;
 static int n_pages_live;
 
@@ -413,7 +413,7 @@ static size_t random_size(void)
     return below(8) ? (size_t)random64() % ((size_t)1 << below(18)) : edges[below(10)];
 }
 
-/* Every byte of the block is the caller's: nobody else wrote there. */
+/* Nothing else wrote to the block. */
 static void check_held(const struct held *h, size_t n, int i)
 {
     for (size_t k = 0; k < n; k++)

@@ -17,7 +17,7 @@ const NOTHING: Result = {
 type Run = (signal: AbortSignal, ontext: (text: string) => void) => Promise<Result>;
 
 /** Iterate over it to get the pieces as they are generated, or wait for text() or result(). The answer
- * starts even if nobody reads it, and it may be read more than once. */
+ * starts even without a reader, and it may be read more than once. */
 export class Reply implements AsyncIterable<string> {
   #pieces: string[] = [];
   #wake: (() => void)[] = [];

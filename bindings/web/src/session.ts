@@ -61,7 +61,7 @@ export interface SayOptions {
 }
 
 export interface AppendOptions {
-  /** Whose text it is; default: "user". "none": nobody's, without the template. */
+  /** Whose text it is; default: "user". "none": text without a role, which gets no template. */
   role?: Role | undefined;
   /** Aborts the call. The conversation is then as it was before. */
   signal?: AbortSignal | undefined;

@@ -26,7 +26,7 @@ static void put(struct text_out *out, char c)
 /* One conversion: the part between % and the letter, and the letter. */
 struct conversion {
     bool is_left, has_zeros;
-    char plus;            // in front of a number that is not negative: '+', ' ' or 0
+    char plus;            // sign of a number that is not negative: '+', ' ' or 0 for none
     int width, precision; // precision -1: not given
     int n_bytes;          // size of an integer argument
     char letter;

@@ -2,7 +2,7 @@
  * In:  a clock and random numbers, imported from the page.
  * Out: time, and functions for files and the environment that find nothing.
  *
- * The linker sees these functions before those of wasi-libc, which would import a file system. */
+ * They come before those of wasi-libc in the link, which would import a file system. */
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>

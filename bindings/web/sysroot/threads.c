@@ -2,8 +2,8 @@
  * In:  workers that wait in quip_web_thread_run (web_threads.h).
  * Out: threads, mutexes and condition variables.
  *
- * The mutex is mutex2 of Drepper, "Futexes are tricky" (2011): unlocking wakes nobody unless a
- * thread may wait. A condition variable counts its signals: a thread waits for the count to change,
+ * The mutex is mutex2 of Drepper, "Futexes are tricky" (2011): unlocking wakes no thread unless
+ * one may wait. A condition variable counts its signals: a thread waits for the count to change,
  * so it misses no signal that came after it unlocked the mutex. */
 #include <web_threads.h>
 

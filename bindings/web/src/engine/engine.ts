@@ -151,7 +151,7 @@ export class Engine {
     this.module.scoped((a) => this.module.call("quip_session_set_options", session, sessionOptions(a, o)));
   }
 
-  /** 0 is no adapter. */
+  /** `adapter` is 0 to remove it. */
   setAdapter(session: number, adapter: number, scale: number): void {
     this.module.call("quip_session_set_adapter", session, adapter, scale);
   }

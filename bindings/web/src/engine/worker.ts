@@ -75,7 +75,7 @@ function open(session: number): number {
   return session;
 }
 
-/** 0 is no adapter. */
+/** `adapter` is 0 to remove it. */
 function openAdapter(adapter: number): number {
   if (adapter && !adapters.has(adapter)) throw new QuipError("argument", "the adapter is closed");
   return adapter;
