@@ -26,8 +26,8 @@
 
 #include "quip.h"
 
-/* quip_memory_alloc of a module returns whole pages of 64 KiB. A block may be freed in parts of whole
- * pages, and neighbouring blocks may be freed together. */
+/* quip_memory_alloc of a module returns whole pages of 64 KiB. A block may be freed in parts of
+ * whole pages, and neighbouring blocks may be freed together. */
 
 /* Memory for arguments. NULL if there is not enough. */
 QUIP_API void *quip_web_malloc(size_t n);
