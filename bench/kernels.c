@@ -153,7 +153,7 @@ static void open_work(struct work *work, int dtype, int n_out, int n_in, int n_t
                                            : (size_t)n_in / 2;
     size_t n_x = (size_t)n_tokens * (size_t)n_in;
     work->n_tokens = n_tokens;
-    /* The multipliers of block-wise int4 lie behind its codes. */
+    /* The multipliers of block-wise int4 are after its codes. */
     const size_t codes_bytes = row_bytes * (size_t)n_out;
     work->weights_bytes =
         codes_bytes + (dtype == DTYPE_I4_BLOCK ? qp_multiplier_bytes(n_in) * (size_t)n_out : 0);
