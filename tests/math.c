@@ -1,6 +1,7 @@
-/* math.c: our own mathematical functions (src/cpu/math.c) compared with libm in double precision.
+/* math.c: our own mathematical functions (src/base/math.c) compared with libm in double precision.
  * Prints the largest error of each function over dense samples of its range, and checks that it is
- * within the limit that kernels.h states. */
+ * within the limit that math.h states. */
+#include "base/math.h"
 #include "cpu/kernels.h"
 
 #include <math.h>

@@ -9,7 +9,8 @@
  * block that a row does not see has x = 0 and adds +0, and so does a span of such blocks. */
 #include "cpu/attention_int8.h"
 
-#include "format/format.h"
+#include "base/math.h"
+#include "format/dtype.h"
 
 #include <assert.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  * F32_ROWS rows of weights, as the instruction set has registers, share what they load.
  * A template, included after math_lanes.h by a file that defines ISA(). */
 #include "cpu/kernels.h"
-#include "format/format.h"
+#include "format/dtype.h"
 
 #include <assert.h>
 

@@ -7,7 +7,7 @@
 #define QP_GEMV_ROWS_H
 
 #include "cpu/kernels.h"
-#include "format/format.h"
+#include "format/dtype.h"
 
 #include <string.h>
 

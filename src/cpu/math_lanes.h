@@ -1,7 +1,7 @@
 /* math_lanes.h: the functions of math.c on sixteen lanes: the same operations in the same order.
  * A template, included after the operations of an instruction set (lanes.h). */
+#include "base/math_constants.h"
 #include "cpu/lanes.h"
-#include "cpu/math_constants.h"
 
 #include <math.h>
 

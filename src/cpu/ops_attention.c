@@ -1,4 +1,5 @@
 /* ops_attention.c: rotation, and attention on threads. Keys and values: kv_cache.c. */
+#include "base/math.h"
 #include "cpu/cpu_impl.h"
 
 #include <assert.h>

@@ -44,6 +44,7 @@ enum buffer {
 /* Rows of one prefill chunk: enough to amortise packing the weights, few enough to keep the buffers
  * small (docs/notes/prefill.md). */
 #define PREFILL_CHUNK 512
+
 #define LOGITS_ROWS 16     // outputs whose logits are computed together
 #define SEQUENCE_OUTPUTS 8 // outputs that a sequence keeps: one token and the guesses after it
 

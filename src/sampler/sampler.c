@@ -6,7 +6,7 @@
  * that cannot be among them are skipped a block at a time. */
 #include "sampler/sampler.h"
 
-#include "cpu/kernels.h"
+#include "base/math.h"
 
 #include <assert.h>
 #include <math.h>

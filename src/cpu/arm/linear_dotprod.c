@@ -7,7 +7,7 @@
  * the token's 16 k is taken by element against it. */
 #include "cpu/arm/arm.h"
 #include "cpu/gemv_rows.h"
-#include "format/format.h"
+#include "format/dtype.h"
 
 #if defined(__aarch64__)
 

@@ -6,7 +6,7 @@
  * Tile: i8x2k8: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 16][4 pairs]
  * [2 steps][2 rows][8 k]. */
 #include "cpu/arm/arm.h"
-#include "format/format.h"
+#include "format/dtype.h"
 
 #if defined(__aarch64__)
 

@@ -9,7 +9,7 @@
  */
 #include "cpu/arm/arm.h"
 #include "cpu/gemv_rows.h"
-#include "format/format.h"
+#include "format/dtype.h"
 
 #if defined(__aarch64__)
 

@@ -8,7 +8,7 @@
 #include "cpu/gemm_token.h"
 #include "cpu/gemv_rows.h"
 #include "cpu/kernels.h"
-#include "format/format.h"
+#include "format/dtype.h"
 
 #include <arm_neon.h>
 #include <string.h>

@@ -5,6 +5,7 @@
  *
  * Keys come in blocks of KV_BLOCK, and the softmax is rescaled from block to block (Milakov and
  * Gimelshein 2018), so the memory does not depend on the context. */
+#include "base/math.h"
 #include "cpu/scalar/scalar.h"
 
 #include <assert.h>

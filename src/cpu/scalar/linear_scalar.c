@@ -6,7 +6,7 @@
  * is only sum = sum + scale_b * dot_b, for ascending b, then y = sum * scale_row (+ bias). Tile:
  * int8x1: [TILE_ROWS][n_in rounded up to ACT_BLOCK] int8, the tail zero. */
 #include "cpu/scalar/scalar.h"
-#include "format/format.h"
+#include "format/dtype.h"
 
 #include <assert.h>
 #include <float.h>

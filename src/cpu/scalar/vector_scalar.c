@@ -5,6 +5,7 @@
  * Out: the values that kernels.h defines, rounded in this order.
  *
  * Sums run in 16 lanes (kernels.h). Everything else is one element at a time. */
+#include "base/math.h"
 #include "cpu/scalar/scalar.h"
 
 #include <assert.h>

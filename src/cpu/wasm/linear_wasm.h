@@ -4,10 +4,10 @@
 #ifndef QP_LINEAR_WASM_H
 #define QP_LINEAR_WASM_H
 
+#include "base/math_constants.h"
 #include "cpu/gemm_token.h"
 #include "cpu/kernels.h"
-#include "cpu/math_constants.h"
-#include "format/format.h"
+#include "format/dtype.h"
 
 #include <string.h>
 #include <wasm_simd128.h>

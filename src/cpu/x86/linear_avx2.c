@@ -16,7 +16,7 @@
  * In both k is n_in rounded up to ACT_BLOCK. */
 #include "cpu/gemv_rows.h"
 #include "cpu/x86/x86.h"
-#include "format/format.h"
+#include "format/dtype.h"
 
 #if defined(__x86_64__)
 

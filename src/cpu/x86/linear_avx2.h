@@ -6,7 +6,7 @@
 
 #include "cpu/gemm_token.h"
 #include "cpu/kernels.h"
-#include "format/format.h"
+#include "format/dtype.h"
 
 #include <immintrin.h>
 #include <string.h>

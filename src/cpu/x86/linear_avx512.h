@@ -5,7 +5,7 @@
 #define QP_LINEAR_AVX512_H
 
 #include "cpu/kernels.h"
-#include "format/format.h"
+#include "format/dtype.h"
 
 #include <immintrin.h>
 #include <string.h>

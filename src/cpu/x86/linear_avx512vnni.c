@@ -11,7 +11,7 @@
  */
 #include "cpu/gemm_token.h"
 #include "cpu/x86/x86.h"
-#include "format/format.h"
+#include "format/dtype.h"
 
 #if defined(__x86_64__)
 

@@ -7,7 +7,7 @@
  * Tile: u8x16k4: four groups of 16 rows, each [n_in rounded up to ACT_BLOCK, / 4][16 rows][4 k] of
  * w + 128, int4 as well. */
 #include "cpu/x86/x86.h"
-#include "format/format.h"
+#include "format/dtype.h"
 
 #if defined(__x86_64__)
 

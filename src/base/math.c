@@ -1,14 +1,17 @@
 /* math.c: our own exp, tanh, activations, pow, sine and cosine.
  * In:  any float, including infinities and NaNs. exp treats a NaN as -infinity.
- * Out: the same bits on every platform, with the errors that kernels.h states.
+ * Out: the same bits on every platform, with the errors that math.h states.
  *
  * The functions of C libraries differ in their last bits. These use only + - * /, each rounded
  * once, and integer operations on the bits, so the vector versions can repeat them exactly. */
-#include "cpu/kernels.h"
-#include "cpu/math_constants.h"
+#include "base/math.h"
+
+#include "base/base.h"
+#include "base/math_constants.h"
 
 #include <assert.h>
 #include <math.h>
+#include <stdint.h>
 #include <string.h>
 
 static uint32_t float_bits(float x)
