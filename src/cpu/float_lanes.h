@@ -2,8 +2,8 @@
  * In:  ISA(name), which appends the instruction set's suffix, and its lanes (lanes.h).
  * Out: ISA(float_kernels), which overwrites these kernels in a table.
  *
- * A template: a file for each instruction set enables it, includes its lanes and then this. */
-/* Each needs those above it. */
+ * A template, included by a file that has enabled its instruction set and included its lanes. Each
+ * template below needs those above it. */
 // clang-format off
 #include "cpu/math_lanes.h"
 #include "cpu/vector_lanes.h"
