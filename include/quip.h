@@ -17,7 +17,7 @@
  *
  * These rules hold for the whole header:
  * - Options are a struct. All-zero bytes mean the defaults, and a NULL pointer means all-zero.
- *   `reserved` makes room for later options: it must be zero.
+ *   `reserved` is for later options: it must be zero.
  * - A struct that the library fills begins with `struct_size`. Set it to the struct's sizeof before
  *   the call. The library writes no further, so a program keeps working with a newer library. A
  *   field that an older library does not know becomes 0.
@@ -203,7 +203,8 @@ typedef struct quip_session_options {
     float top_p;             // then from the fewest tokens whose probabilities add up to p; 0: no
                              // limit. The order is top_k, temperature, top_p
     float temperature;       // 0: greedy, always the most likely token
-    uint64_t seed;           // used if has_seed is true. The same seed gives the same answer
+    uint64_t seed;           // used if has_seed is true. The random number for a token depends only
+                             // on the seed and on the token's position
     bool has_seed;           // false: the library draws a seed; quip_result reports it
     bool no_template;        // pass text on as it is, even if the model has a template
     bool no_speculation;     // do not run guesses of the next tokens. Slower, but the answer is the
@@ -219,9 +220,10 @@ typedef struct quip_session_options {
     uint64_t reserved[4];
 } quip_session_options;
 
-/* Begin a conversation. Close it with quip_session_close.
- * After fork(), a child process may share the models of its parent, but must open its own sessions:
- * the threads of the parent's sessions do not exist in the child. */
+/* Begin a conversation. Close it with quip_session_close. Sessions of one model may run on
+ * different threads at once: they take turns on the model's threads. After fork(), a child process
+ * may share the models of its parent, but must open its own sessions: the threads of the parent's
+ * sessions do not exist in the child. */
 QUIP_API quip_status quip_session_open(quip_session **session, quip_model *model,
                                        const quip_session_options *options, quip_error *error);
 QUIP_API void quip_session_close(quip_session *session);
@@ -277,7 +279,7 @@ QUIP_API void *quip_session_cancel_flag(quip_session *session);
 
 /* Whose text it is. */
 typedef enum quip_role {
-    QUIP_ROLE_NONE = 0, // nobody's: no template. Control tokens spelled out in it are recognized
+    QUIP_ROLE_NONE = 0, // no role: no template. Control tokens spelled out in it are recognized
     QUIP_ROLE_USER = 1,
     QUIP_ROLE_MODEL = 2,
     QUIP_ROLE_SYSTEM = 3
@@ -319,7 +321,7 @@ QUIP_API quip_status quip_session_get_result(const quip_session *session, quip_r
  * if the call fails.
  * - max_output_tokens, top_k, top_p, temperature, stop, no_speculation and n_threads get the new
  *   values, also if these are 0.
- * - With has_seed the random numbers begin again from `seed`. Without it they continue.
+ * - With has_seed the seed changes. Without it the session keeps its seed.
  * - n_context, no_template and chat_template cannot change: pass zero, or the same value as before.
  * - `system` can change while the context is empty. After that, pass NULL or the same text.
  * Fails with QUIP_E_ARGUMENT if an option is invalid or cannot change. */
@@ -328,7 +330,7 @@ QUIP_API quip_status quip_session_set_options(quip_session *session,
                                               quip_error *error);
 
 /* Open a second session that continues from the same point: same options, context, adapter and
- * random numbers. It shares nothing with the first one but the model and the adapter. */
+ * seed. It shares nothing with the first one but the model and the adapter. */
 QUIP_API quip_status quip_session_clone(quip_session **copy, const quip_session *session,
                                         quip_error *error);
 
@@ -339,8 +341,9 @@ QUIP_API quip_status quip_session_clone(quip_session **copy, const quip_session 
 QUIP_API quip_status quip_session_rewind(quip_session *session, int position, quip_error *error);
 
 /* Return to the state before the last call that appended a text or tokens, and remove everything
- * since then, such as the answer. The options, the adapter and the random numbers stay. No effect
- * if nothing was appended since the session was opened, rewound or undone. */
+ * since then, such as the answer. The options, the adapter and the seed stay: to get another answer
+ * to the same prompt, set another seed. No effect if nothing was appended since the session was
+ * opened, rewound or undone. */
 QUIP_API quip_status quip_session_undo(quip_session *session, quip_error *error);
 
 QUIP_API int quip_session_position(const quip_session *session);  // tokens in the context
@@ -367,7 +370,7 @@ QUIP_API quip_status quip_adapter_open_source(quip_adapter **adapter, quip_model
 QUIP_API void quip_adapter_close(quip_adapter *adapter);
 
 /* Use an adapter in a session from now on, instead of the one in use if there is one. NULL: none.
- * Its effect is multiplied by `scale`: 1 is as trained, 0 is no effect, negative values are
+ * Its effect is multiplied by `scale`: 1 is as trained, 0 has no effect, negative values are
  * allowed. The text in the context stays. The next call runs it again with the new weights, so the
  * result is that of a session that used the adapter from the beginning. */
 QUIP_API quip_status quip_session_set_adapter(quip_session *session, quip_adapter *adapter,
@@ -413,8 +416,8 @@ QUIP_API quip_status quip_session_prefill_logits(quip_session *session, const qu
                                                  quip_error *error);
 
 /* The logits [vocab_size] after the last token, valid until the next call on the session. NULL if
- * the model has not run that token: before the first token, after a rewind, and during an answer,
- * whose last token runs when the next one is requested. */
+ * the model has not run that token: before the first token, after a rewind or a change of the
+ * adapter, and during an answer, whose last token runs when the next one is requested. */
 QUIP_API const float *quip_session_logits(quip_session *session);
 
 /* ---- prefill in steps ---- */

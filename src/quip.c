@@ -207,7 +207,7 @@ quip_status quip_model_plan(const quip_model *model, const quip_session_options 
 
 static quip_status check_has_weights(const quip_model *model, quip_error *error)
 {
-    if (model->has_no_weights)
+    if (model->options.no_weights)
         return qp_fail(error, QUIP_E_ARGUMENT, "%s: was opened with no_weights; open it without",
                        model->file.name);
     return QUIP_OK;
@@ -427,6 +427,7 @@ const float *quip_session_logits(quip_session *session)
 /* The tokens of a step are in the context, unless `status` is a failure. */
 static quip_status end_begin(quip_session *s, quip_status status, int *n_left)
 {
+    assert(s->sequence->pos <= s->n); // appending dropped the draft tokens
     s->has_begun_step = !status;
     if (n_left)
         *n_left = status ? 0 : s->n - s->sequence->pos;
@@ -558,6 +559,7 @@ quip_status quip_session_generate(quip_session *session, const char *prompt, siz
 /* Copy ids to a caller's array; *n_tokens is the full count. */
 static void copy_ids(const struct tokens *list, quip_token *tokens, int capacity, int *n_tokens)
 {
+    assert(n_tokens && (tokens || capacity <= 0));
     const int n = qp_min(list->n, capacity);
     if (n > 0)
         memcpy(tokens, list->ids, (size_t)n * sizeof *tokens);

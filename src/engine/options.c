@@ -185,6 +185,7 @@ quip_status qp_options_copy_texts(struct option_texts *texts, quip_session_optio
     size_t n = o->system ? strlen(o->system) + 1 : 0;
     for (int i = 0; i < o->n_stop; i++)
         n += strlen(o->stop[i]) + 1;
+    assert(!texts->stops && o->n_stop >= 0 && o->n_stop <= MAX_STOPS);
     texts->stops = calloc((size_t)o->n_stop + (size_t)p->n_stop_texts + 2, sizeof *texts->stops);
     if (!texts->stops || !qp_bytes_reserve(&texts->text, n + 1))
         return qp_fail_memory(error, "the session's options", n);

@@ -102,8 +102,7 @@ quip_status qp_model_open(quip_model **model, struct file *file, const quip_mode
         m->options = *options;
     m->options.backend = QUIP_BACKEND_CPU;
     m->options.name = NULL; // the caller's text may be freed
-    m->has_no_weights = m->options.no_weights;
-    const bool is_loaded = !m->has_no_weights && (!file->data || m->options.no_mmap);
+    const bool is_loaded = !m->options.no_weights && (!file->data || m->options.no_mmap);
     if ((status = is_loaded ? qp_file_load(&m->file, error) : QUIP_OK) ||
         (status = find_weights(m, error)) || (status = open_format(m, error)) ||
         (status = open_tokenizer(m, error)) || (status = qp_config_read(m, error)) ||

@@ -109,7 +109,6 @@ struct quip_model {
     /* The device that its sessions share, opened with the first (engine/device.c). */
     _Atomic(struct device *) device;
     _Atomic(device_close *) close_device;
-    bool has_no_weights; // opened for a plan: matrices have a shape and no rows
 };
 
 /* Open the model in `file`, which the model then owns; it is closed if that fails. With

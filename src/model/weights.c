@@ -30,7 +30,7 @@ static const uint8_t *tensor_bytes(struct binder *b, const struct tensor *t)
 {
     static const float none = 0;
     const uint8_t *data = (const uint8_t *)&none;
-    if (!b->model->has_no_weights)
+    if (!b->model->options.no_weights)
         b->status = qp_format_tensor_bytes(&b->model->format, t, &data, b->error);
     return data;
 }
@@ -198,7 +198,7 @@ static void bind_tensor(struct binder *b, struct matrix *m, const struct tensor 
     m->data = tensor_bytes(b, t);
     if (b->status)
         return;
-    if (b->is_gpu && !b->model->has_no_weights)
+    if (b->is_gpu && !b->model->options.no_weights)
         qp_untile(m, qp_arena_alloc(&b->model->untiled, qp_untiled_bytes(t)), m->data);
     if (t->dtype != DTYPE_F32)
         bind_scales(b, m, t);
@@ -282,7 +282,7 @@ static void open_untiled(struct binder *b)
     for (int i = 0; i < f->n_tensors; i++)
         if (!qp_add_size(size, qp_untiled_bytes(&f->tensors[i]), &size))
             size = SIZE_MAX; // fails below
-    if (b->model->has_no_weights)
+    if (b->model->options.no_weights)
         b->model->untiled.size = size; // for the plan
     else
         b->status = qp_arena_open(&b->model->untiled, size, "the rows of a GPU file", b->error);

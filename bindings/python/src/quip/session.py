@@ -234,8 +234,8 @@ class Session(Owner):
         self._answer = None
 
     def set_options(self, **options: Unpack[SessionOptions]) -> None:
-        """Change options between turns; those that are not named stay. With `seed` the random
-        numbers begin again. See quip_session_set_options for what cannot change."""
+        """Change options between turns; those that are not named stay.
+        See quip_session_set_options for those that cannot change."""
         changed = {**self._options, **options}
         c_options = _abi.quip_session_options()
         fill_options(c_options, cast(SessionOptions, {"seed": None, **changed}))
