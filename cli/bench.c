@@ -1,6 +1,6 @@
-/* bench.c: how long it takes to open, to read a prompt and to write an answer; what memory it
- * takes. The prompt is made of arbitrary tokens, the answer of the likeliest ones, whatever they
- * say: the time does not depend on them. */
+/* bench.c: measures how long it takes to open a model, run a prompt and generate an answer, and how
+ * much memory that needs. The prompt consists of arbitrary tokens and the answer of the most likely
+ * ones: the time does not depend on the text. */
 #include "cli.h"
 #include "sampler/sampler.h"
 
@@ -123,9 +123,8 @@ static void print_figures(const struct setup *s, double values[FIGURE_COUNT][64]
         printf("  %-12s %9.1f %-9s (%.1f to %.1f)\n", figures[f].name,
                median(values[f], s->n_repeats), figures[f].unit, values[f][0],
                values[f][s->n_repeats - 1]);
-    printf("  %-12s %s at most: %s of the model file, %s own\n", "memory",
-           human_bytes(peak, m.peak), human_bytes(file_backed, m.file_backed),
-           human_bytes(own, m.own));
+    printf("  %-12s peak %s, %s of the model file, %s own\n", "memory", human_bytes(peak, m.peak),
+           human_bytes(file_backed, m.file_backed), human_bytes(own, m.own));
 }
 
 static int print_figures_json(const struct setup *s, double values[FIGURE_COUNT][64],
@@ -159,9 +158,9 @@ int run_bench(const struct command *command, char **words)
         { OPTION_INT, 't', "threads", "N", &setup.n_threads, 1, 256,
           "default: one for each processor" },
         { OPTION_INT, 'r', "repeat", "R", &setup.n_repeats, 1, 64,
-          "rounds, of which the median is told, the lowest and the highest; default 5" },
+          "rounds; prints the median, the lowest and the highest; default 5" },
         ADAPTER_OPTION(&setup.adapter),
-        { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "as a JSON object" },
+        { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "print a JSON object" },
         { 0 },
     };
     int exit_code;

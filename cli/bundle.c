@@ -1,4 +1,4 @@
-/* bundle.c: a model file into a .task bundle, or a bundle into its parts. */
+/* bundle.c: writes a .task bundle, or extracts the files of one. */
 #include "cli.h"
 #include "convert/convert.h"
 
@@ -35,33 +35,33 @@ int run_bundle(const struct command *command, char **words)
     const char *folder = NULL;
     const struct option options[] = {
         { OPTION_TEXT, 0, "tokenizer", "FILE", &o.tokenizer, 0, 0,
-          "SentencePiece model; default: the model file's own, as with all that follows" },
+          "SentencePiece model; the default of all options is what the model file has" },
         { OPTION_TEXT, 0, "start-token", "PIECE", &o.start_token, 0, 0,
-          "put in front of every prompt; \"\": none" },
+          "begins every prompt; \"\": none" },
         { OPTION_TEXTS, 0, "stop-token", "TEXT", &stops, 0, 0, "ends an answer; may be repeated" },
         { OPTION_TEXT, 0, "prompt-prefix-user", "TEXT", &o.user.prefix, 0, 0,
-          "text around turns, by role" },
+          "text around the turns of a role" },
         { OPTION_TEXT, 0, "prompt-suffix-user", "TEXT", &o.user.suffix, 0, 0, "" },
         { OPTION_TEXT, 0, "prompt-prefix-model", "TEXT", &o.model.prefix, 0, 0, "" },
         { OPTION_TEXT, 0, "prompt-suffix-model", "TEXT", &o.model.suffix, 0, 0, "" },
         { OPTION_TEXT, 0, "prompt-prefix-system", "TEXT", &o.system.prefix, 0, 0, "" },
         { OPTION_TEXT, 0, "prompt-suffix-system", "TEXT", &o.system.suffix, 0, 0, "" },
         { OPTION_TEXT, 0, "system-prompt", "TEXT", &o.system_prompt, 0, 0,
-          "text in front of every conversation; not with a system template" },
+          "begins every conversation; not with the two options above" },
         { OPTION_FLAG, 0, "bytes-to-unicode", NULL, &o.bytes_to_unicode, 0, 0,
           "the tokenizer spells bytes in GPT-2's characters" },
         { OPTION_TEXT, 0, "user-role-token", "TEXT", &o.user_role_token, 0, 0,
-          "role tokens, kept for programs that ask for them" },
+          "role tokens; stored for other programs" },
         { OPTION_TEXT, 0, "system-role-token", "TEXT", &o.system_role_token, 0, 0, "" },
         { OPTION_TEXT, 0, "model-role-token", "TEXT", &o.model_role_token, 0, 0, "" },
         { OPTION_TEXT, 0, "end-role-token", "TEXT", &o.end_role_token, 0, 0, "" },
         { OPTION_TEXT, 0, "embedder", "FILE", &o.embedder, 0, 0,
-          "graphs that other programs run; kept" },
+          "graphs that other programs run; stored" },
         { OPTION_TEXT, 0, "per-layer-embedder", "FILE", &o.per_layer_embedder, 0, 0, "" },
         { OPTION_TEXT, 0, "vision-encoder", "FILE", &o.vision_encoder, 0, 0, "" },
         { OPTION_TEXT, 0, "vision-adapter", "FILE", &o.vision_adapter, 0, 0, "" },
         { OPTION_TEXT, 0, "extract", "FOLDER", &folder, 0, 0,
-          "the other way: write the bundle's entries as files into FOLDER" },
+          "write the entries of the bundle MODEL as files to FOLDER" },
         { 0 },
     };
     int exit_code;
@@ -70,9 +70,10 @@ int run_bundle(const struct command *command, char **words)
         return exit_code;
     if (folder)
         return n == 1 ? extract(words[0], folder)
-                      : fail_usage(command, "--extract takes one bundle, and no OUT");
+                      : fail_usage(command, "unexpected argument \"%s\": --extract has no OUT",
+                                   words[1]);
     if (n == 1)
-        return fail_usage(command, "OUT is missing: the bundle to write, or --extract FOLDER");
+        return fail_usage(command, "expected OUT, or --extract FOLDER");
     o.stop_tokens = stops.items;
     o.n_stop_tokens = stops.n;
     return bundle(words[0], words[1], &o);

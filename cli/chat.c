@@ -1,5 +1,5 @@
-/* chat.c: a conversation. In a terminal with line editing and a history that is kept in the cache
- * folder; from a pipe, a turn a line. */
+/* chat.c: a conversation. In a terminal, the line editor keeps a history in the cache folder. If
+ * stdin is a pipe, each line is a turn. */
 #include "cli.h"
 
 #include <histedit.h>
@@ -13,7 +13,7 @@ struct chat {
     quip_session_options options;
     struct chosen_adapter adapter;
     bool has_stats;   // after every answer
-    bool is_terminal; // Ctrl-C never ends the program: it is a key of the line editor
+    bool is_terminal; // Ctrl-C is a key of the line editor and does not end the program
     quip_result last;
     int exit_code;
 };
@@ -27,7 +27,7 @@ static bool show_piece(void *user, const char *text, size_t n)
     return fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0 && !was_interrupted();
 }
 
-/* False when the conversation cannot go on. */
+/* Answer one turn. False if the conversation cannot continue. */
 static bool answer(struct chat *c, const char *text, size_t n)
 {
     quip_error error = { 0 };
@@ -43,11 +43,12 @@ static bool answer(struct chat *c, const char *text, size_t n)
         return false;
     }
     if (status == QUIP_E_CONTEXT_FULL)
-        fprintf(stderr, "%s; /reset begins anew, --context N makes more room\n", error.message);
+        fprintf(stderr, "%s; /reset starts again, --context N makes the context larger\n",
+                error.message);
     else if (status && status != QUIP_E_CANCELLED)
         c->exit_code = fail_with(&error);
     else if (!status && c->last.finish_reason == QUIP_FINISH_CONTEXT)
-        fprintf(stderr, "the context of %d tokens is full; /reset begins anew\n",
+        fprintf(stderr, "the context of %d tokens is full; /reset starts again\n",
                 quip_session_n_context(c->session));
     if (!status && c->has_stats)
         print_stats(&c->last);
@@ -73,14 +74,14 @@ static bool reset(struct chat *c, const char *argument)
     return true;
 }
 
-/* Text so far is run again with the new weights, or without any. An adapter that does not open
- * leaves the one that is there. */
+/* Change the adapter; the text so far runs again with it. If it cannot be opened, the current one
+ * stays. */
 static bool change_adapter(struct chat *c, const char *argument)
 {
     quip_error error = { 0 };
     struct chosen_adapter changed;
     if (!*argument) {
-        fputs("which one? /adapter PATH or PATH:SCALE, or /adapter off\n", stderr);
+        fputs("expected /adapter PATH, /adapter PATH:SCALE or /adapter off\n", stderr);
         return true;
     }
     if (open_adapter(&changed, c->model, strcmp(argument, "off") ? argument : NULL, &error) ||
@@ -110,15 +111,15 @@ static bool leave(struct chat *c, const char *argument)
 }
 
 static const struct {
-    const char *name, *argument, *what;                // argument NULL: takes none
-    bool (*run)(struct chat *c, const char *argument); // false: leave
+    const char *name, *argument, *what;                // argument NULL: there is none
+    bool (*run)(struct chat *c, const char *argument); // false ends the conversation
 } slash_commands[] = {
-    { "/help", NULL, "this list", help },
-    { "/reset", NULL, "forget the conversation and begin anew", reset },
-    { "/adapter", "PATH[:SCALE]", "go on with LoRA weights; /adapter off: without",
+    { "/help", NULL, "print this list", help },
+    { "/reset", NULL, "forget the conversation and start again", reset },
+    { "/adapter", "PATH[:SCALE]", "continue with LoRA weights; /adapter off: without",
       change_adapter },
-    { "/stats", NULL, "what the last answer cost, and how full the context is", stats },
-    { "/exit", NULL, "leave (or Ctrl-D)", leave },
+    { "/stats", NULL, "print statistics of the last answer and of the context", stats },
+    { "/exit", NULL, "end the conversation (or Ctrl-D)", leave },
 };
 
 static bool help(struct chat *c, const char *argument)
@@ -132,7 +133,7 @@ static bool help(struct chat *c, const char *argument)
     return true;
 }
 
-/* Run the command, if it is one that there is; what follows its name is its argument. */
+/* Run the command that the line names, if there is one; the rest of the line is its argument. */
 static bool run_slash_command(struct chat *c, const char *line, size_t n, size_t n_word,
                               bool *goes_on)
 {
@@ -147,7 +148,7 @@ static bool run_slash_command(struct chat *c, const char *line, size_t n, size_t
             n--;
         char *argument = strndup(line + n_word, n - n_word);
         if (!argument)
-            c->exit_code = fail("no memory for a line of %zu bytes", n);
+            c->exit_code = fail("out of memory for a line of %zu bytes", n);
         *goes_on = argument && slash_commands[i].run(c, argument);
         free(argument);
         return true;
@@ -155,7 +156,7 @@ static bool run_slash_command(struct chat *c, const char *line, size_t n, size_t
     return false;
 }
 
-/* One line of the user's. False: leave. */
+/* Handle one line of the user. False ends the conversation. */
 static bool turn(struct chat *c, const char *line, size_t n)
 {
     while (n && strchr("\r\n", line[n - 1]))
@@ -167,13 +168,13 @@ static bool turn(struct chat *c, const char *line, size_t n)
     if (line[0] == '/' && run_slash_command(c, line, n, n_word, &goes_on))
         return goes_on;
     if (line[0] == '/' && !memchr(line + 1, '/', n_word - 1)) {
-        fprintf(stderr, "there is no %.*s; /help lists what there is\n", (int)n_word, line);
+        fprintf(stderr, "unknown command %.*s; /help lists the commands\n", (int)n_word, line);
         return true;
     }
     return answer(c, line, n);
 }
 
-/* ---- where lines come from ---- */
+/* ---- input ---- */
 
 static void talk_through_pipe(struct chat *c)
 {
@@ -192,7 +193,7 @@ static char *prompt(EditLine *editor)
     return text;
 }
 
-/* Ctrl-C at the prompt drops the line; twice in a row leaves. */
+/* Ctrl-C at the prompt clears the line; twice in a row it ends the conversation. */
 static unsigned char interrupt(EditLine *editor, int key)
 {
     bool *is_interrupted;
@@ -222,19 +223,20 @@ static void talk_in_terminal(struct chat *c)
     el_set(editor, EL_EDITOR, "emacs");
     el_set(editor, EL_HIST, history, past);
     el_set(editor, EL_SETTY, "-d", "-isig", NULL); // Ctrl-C is a key while a line is edited
-    el_set(editor, EL_ADDFN, "quip-interrupt", "drop the line", interrupt);
+    el_set(editor, EL_ADDFN, "quip-interrupt", "clear the line", interrupt);
     el_set(editor, EL_BIND, "^C", "quip-interrupt", NULL);
     el_set(editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
 
-    ignore_interrupt(); // between two lines the terminal is not the editor's
-    fprintf(stderr, "%sCtrl-C ends an answer, Ctrl-D the conversation; /help tells more%s\n", dim(),
-            plain());
+    ignore_interrupt(); // between two lines the editor does not control the terminal
+    fprintf(stderr,
+            "%sCtrl-C ends an answer, Ctrl-D ends the conversation, /help lists commands%s\n",
+            dim(), plain());
     for (;;) {
         int n = 0;
         is_interrupted = false;
         const char *line = el_gets(editor, &n);
         if (is_interrupted) {
-            fputs(was_at_prompt ? "\n" : "\n(again, or Ctrl-D, to leave)\n", stderr);
+            fputs(was_at_prompt ? "\n" : "\n(press Ctrl-C again, or Ctrl-D, to exit)\n", stderr);
             if (was_at_prompt)
                 break;
             was_at_prompt = true;
@@ -270,7 +272,8 @@ int run_chat(const struct command *command, char **words)
     const struct option options[] = {
         SESSION_OPTIONS(&c.options, &model_options, &stop),
         ADAPTER_OPTION(&adapter),
-        { OPTION_FLAG, 0, "stats", NULL, &c.has_stats, 0, 0, "say after each answer what it cost" },
+        { OPTION_FLAG, 0, "stats", NULL, &c.has_stats, 0, 0,
+          "print times and rates after each answer" },
         { 0 },
     };
     int exit_code;

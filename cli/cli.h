@@ -1,6 +1,7 @@
-/* cli.h: what the commands of the program share.
- * A command is a row of the table in main.c and a file of its own. It takes what the user typed and
- * returns the program's exit code. Answers go to stdout; everything else goes to stderr. */
+/* cli.h: declarations that the commands of the program share.
+ * A command is a row of the table in main.c and has its own file. It gets the words that the user
+ * typed and returns the exit code of the program. Results go to stdout, everything else goes to
+ * stderr. */
 #ifndef CLI_H
 #define CLI_H
 
@@ -19,7 +20,7 @@ struct command {
     const char *name;
     const char *arguments; // as help shows them: "MODEL PROMPT"
     const char *summary;   // one line
-    const char *examples;  // and what else help says; ends with a newline
+    const char *examples;  // the rest of the help; ends with a newline
     int (*run)(const struct command *command, char **words);
 };
 
@@ -30,7 +31,7 @@ enum option_kind {
     OPTION_NUMBER, // float in [min, max]
     OPTION_SEED,   // quip_session_options: seed and has_seed
     OPTION_TEXT,   // const char *
-    OPTION_TEXTS   // struct texts, one more each time
+    OPTION_TEXTS   // struct texts; each occurrence adds one
 };
 
 struct texts {
@@ -42,17 +43,17 @@ struct option {
     enum option_kind kind;
     char letter;       // 0: only the long form
     const char *name;  // without "--"
-    const char *value; // what help calls the value; NULL for flags
+    const char *value; // name of the value in the help; NULL for flags
     void *to;
     double min, max;
     const char *help;
 };
 
-/* Read `words` (NULL-terminated, the command's own name not among them): options anywhere, in the
- * forms --name value, --name=value, -n value, -nvalue; after "--" there are none. What remains
- * moves to the front of `words`, NULL-terminated; there must be min to max of it. Returns how many,
- * or -1 when the program is to end with *exit_code: after --help, or after telling what is wrong.
- */
+/* Read `words`, a NULL-terminated array without the command's name. Options may be anywhere, in the
+ * forms --name value, --name=value, -n value and -nvalue; after "--" there are none. The other
+ * words move to the front of `words`, which stays NULL-terminated; there must be min to max of
+ * them. Returns their number. Returns -1 if the program must end with *exit_code: after --help, or
+ * after a message. */
 int parse_options(const struct command *command, const struct option *options, char **words,
                   int min, int max, int *exit_code);
 
@@ -103,72 +104,73 @@ quip_status open_session(quip_session **session, quip_model *model,
 
 /* ---- messages (common.c) ---- */
 
-/* One sentence on stderr, after "quip: ". Returns EXIT_FAILED. */
+/* Print one sentence on stderr, after "quip: ". Returns EXIT_FAILED. */
 int fail(const char *format, ...) QP_PRINTF(1, 2);
-/* The same for the library's error; returns the exit code that its status stands for. */
+/* Print an error of the library. Returns the exit code for its status. */
 int fail_with(const quip_error *error);
-/* Returns EXIT_USAGE, after the sentence and a hint at the command's --help. */
+/* Print the sentence and a hint at the command's --help. Returns EXIT_USAGE. */
 int fail_usage(const struct command *command, const char *format, ...) QP_PRINTF(2, 3);
 
-/* Names in a file may hold escape sequences, which a terminal would obey: in place of what begins
- * one, "?". Returns `text`. */
+/* Replace control characters by "?": names in a file may contain escape sequences that a terminal
+ * would execute. Returns `text`. */
 char *without_controls(char *text);
 
-/* Escape sequences, or "" where stderr is no terminal or NO_COLOR is set. */
+/* Escape sequences; "" if stderr is not a terminal or NO_COLOR is set. */
 const char *dim(void);
 const char *plain(void);
 bool is_terminal(FILE *f);
 
-/* "1.5 GB" and the like in a caller's buffer of 24 bytes; returns it. */
+/* Write a size such as "1.5 GB" to a buffer of 24 bytes; returns it. */
 char *human_bytes(char *to, uint64_t n);
 
 /* ---- input and output (common.c) ---- */
 
-/* The whole of a file, or of stdin for "-". False after a message. */
+/* Read a whole file; "-" is stdin. False after a message. */
 bool read_input(struct bytes *to, const char *path);
-/* Open for writing, "-" being stdout; never over `input`, which is in use. NULL after a message. */
+/* Open a file for writing; "-" is stdout. Refuses `input`, which is in use. NULL after a message.
+ */
 FILE *open_output(const char *path, const char *input);
-/* Close (stdout: flush); false after a message when something was not written. */
+/* Close a file, or flush stdout. False after a message if something was not written. */
 bool close_output(FILE *f, const char *path);
-/* Floats in little-endian order whatever this machine's is. False: not all could be written. */
+/* Write floats in little-endian order on any machine. False if not all were written. */
 bool write_f32(FILE *f, const float *x, size_t n);
-/* Token ids: whole numbers with commas, white space or brackets between them. False after a
+/* Read token ids: whole numbers, separated by commas, white space or brackets. False after a
  * message. */
 bool read_ids(struct tokens *to, const char *text);
-/* The program's data folder, made if need be, and a file in it; NULL when there is none. Free it.
- */
+/* The path of a file in the program's cache folder, which is created if necessary. NULL if there is
+ * no such folder. Free it. */
 char *cache_path(const char *name);
 /* Print and free; returns the exit code. */
 int print_json(cJSON *json);
-/* A JSON string of n bytes of UTF-8, which may have NULs in it: cJSON's own ends there. */
+/* A JSON string of n bytes of UTF-8, which may contain NULs: cJSON's own functions stop there. */
 cJSON *json_text(const char *text, size_t n);
 
 /* ---- LlmParameters (parameters.c) ---- */
 
-/* Every field by its name; NULL when the bytes are no such message. */
+/* Every field by its name; NULL if the bytes are not such a message. */
 cJSON *parameters_json(const void *data, size_t n);
-/* The same as lines, indented. */
+/* Print the fields as indented lines. */
 void print_parameters(const void *data, size_t n, int indent);
 
-/* ---- what things cost (common.c) ---- */
+/* ---- time and memory (common.c) ---- */
 
 struct memory_use {
-    uint64_t peak, file_backed, own; // bytes; 0 where the system does not tell
+    uint64_t peak, file_backed, own; // bytes; 0 if the system does not report it
 };
-/* Peak is since the program began, the others are now. */
+/* The peak is since the start of the program, the others are now. */
 struct memory_use memory_use(void);
 
-/* Figures of one answer, as a line on stderr or as members of a JSON object. */
+/* Print times and rates of an answer on stderr, or add them to a JSON object. */
 void print_stats(const quip_result *result);
 void json_stats(cJSON *object, const quip_result *result);
 const char *finish_name(int32_t finish_reason);
 
 /* ---- interruption (common.c) ---- */
 
-/* From now on Ctrl-C cancels what `session` (may be NULL) is doing, and nothing else.
- * With NULL, for work on files, SIGTERM, SIGHUP and SIGPIPE do so too. */
+/* From now on Ctrl-C cancels the running call on `session` and does not end the program. NULL is
+ * for work on files: then SIGTERM, SIGHUP and SIGPIPE count like Ctrl-C. */
 void catch_interrupt(quip_session *session);
-/* Ctrl-C ends the program again, or does nothing. */
+/* From now on Ctrl-C ends the program, or has no effect. */
 void release_interrupt(void);
 void ignore_interrupt(void);
 bool was_interrupted(void); // since catch_interrupt
@@ -179,14 +181,14 @@ struct progress {
     bool is_shown, is_json; // on stderr, on stdout
     uint64_t shown_ns;
 };
-/* Between begin and end signals stop the work: show_progress, a convert_on_progress, then returns
- * false. end also clears the line. */
+/* Between begin and end, a signal stops the work: show_progress, a convert_on_progress, then
+ * returns false. end also clears the line. */
 void begin_progress(struct progress *p, bool is_quiet, bool is_json);
 bool show_progress(void *user, uint64_t done, uint64_t total, const char *what);
 void end_progress(const struct progress *p);
-/* Print as one line of stdout, and free; false when it could not be written. */
+/* Print as one line on stdout, and free; false if it was not written. */
 bool print_json_line(cJSON *json);
-uint64_t file_bytes(const char *path); // 0: there is none
+uint64_t file_bytes(const char *path); // 0 if there is no such file
 
 /* ---- the commands ---- */
 

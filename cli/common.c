@@ -1,4 +1,4 @@
-/* common.c: messages, files, JSON, figures and Ctrl-C, the same in every command. */
+/* common.c: messages, files, JSON, adapters, statistics and Ctrl-C, for all commands. */
 #include "cli.h"
 
 #include <errno.h>
@@ -25,7 +25,7 @@ char *without_controls(char *text)
 
 int fail(const char *format, ...)
 {
-    char text[1024]; // messages of the library are shorter
+    char text[1024]; // longer than any message of the library
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
@@ -37,7 +37,7 @@ int fail(const char *format, ...)
 int fail_with(const quip_error *error)
 {
     if (error->status == QUIP_E_CANCELLED)
-        return EXIT_INTERRUPTED; // whoever pressed Ctrl-C knows
+        return EXIT_INTERRUPTED; // the user pressed Ctrl-C, so a message is not necessary
     fail("%s", error->message);
     return error->status == QUIP_E_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
 }
@@ -104,7 +104,7 @@ bool read_input(struct bytes *to, const char *path)
         to->n += n;
     } while (n);
     if (!is_fine)
-        fail("%s: no memory for more than %zu bytes of it", path, to->n);
+        fail("%s: out of memory after %zu bytes", path, to->n);
     else if (ferror(f)) {
         fail("%s: %s", path, strerror(errno));
         is_fine = false;
@@ -119,7 +119,7 @@ FILE *open_output(const char *path, const char *input)
     if (strcmp(path, "-") == 0)
         return stdout;
     if (qp_path_is_same(path, input)) {
-        fail("%s: is the file that is read; write to another", path);
+        fail("%s: is the file that is read; write to another one", path);
         return NULL;
     }
     FILE *f = fopen(path, "wb");
@@ -134,7 +134,7 @@ bool close_output(FILE *f, const char *path)
     if (f != stdout)
         is_fine = fclose(f) == 0 && is_fine;
     if (!is_fine)
-        fail("%s: could not be written: %s", f == stdout ? "stdout" : path, strerror(errno));
+        fail("%s: cannot be written: %s", f == stdout ? "stdout" : path, strerror(errno));
     return is_fine;
 }
 
@@ -157,11 +157,11 @@ bool read_ids(struct tokens *to, const char *text)
         char *end;
         long id = strtol(text, &end, 10);
         if (end == text || (*end && !strchr(between, *end)) || id < 0 || id > INT32_MAX) {
-            fail("\"%.20s\": not a token id", text);
+            fail("\"%.20s\" is not a token id", text);
             return false;
         }
         if (!qp_tokens_append(to, (quip_token)id)) {
-            fail("no memory for %d token ids", to->n + 1);
+            fail("out of memory for %d token ids", to->n + 1);
             return false;
         }
         text = end;
@@ -169,8 +169,8 @@ bool read_ids(struct tokens *to, const char *text)
     return true;
 }
 
-/* Go down into a folder, which is made if it is not there. When it cannot be made, opening the file
- * in it says so. */
+/* Append a folder to a path, and create it if it does not exist. If that fails, opening the file in
+ * it fails with a message. */
 static bool enter_folder(struct bytes *path, const char *name)
 {
     if (!qp_bytes_append_text(path, name) || !qp_bytes_append(path, "", 1))
@@ -200,7 +200,7 @@ int print_json(cJSON *json)
     char *text = cJSON_Print(json);
     cJSON_Delete(json);
     if (!text)
-        return fail("no memory for the JSON text");
+        return fail("out of memory for the JSON text");
     puts(text);
     cJSON_free(text);
     return close_output(stdout, "-") ? 0 : EXIT_FAILED;
@@ -256,7 +256,7 @@ quip_status open_session(quip_session **session, quip_model *model,
     return status ? status : quip_session_set_adapter(*session, a->adapter, a->scale, error);
 }
 
-/* ---- what things cost ---- */
+/* ---- time and memory ---- */
 
 struct memory_use memory_use(void)
 {
@@ -290,7 +290,7 @@ static double per_second(int n, uint64_t ns)
     return n > 0 && ns ? n / ((double)ns * 1e-9) : 0;
 }
 
-/* The first token of an answer comes out of the prefill. */
+/* The first token of an answer is part of the prefill. */
 static double decode_rate(const quip_result *r)
 {
     return per_second(r->n_output_tokens - 1, r->decode_ns);
@@ -303,7 +303,7 @@ void print_stats(const quip_result *r)
     fprintf(stderr,
             "%sfirst token after %.0f ms; prompt: %d tokens, %.0f tokens/s; answer: %d tokens, "
             "%.1f tokens/s (%s)\n"
-            "memory: %s at most, %s of the model file and %s own; seed %llu%s\n",
+            "memory: peak %s, %s of the model file, %s own; seed %llu%s\n",
             dim(), (double)r->first_token_ns * 1e-6, r->n_prompt_tokens,
             per_second(r->n_prompt_tokens, r->prefill_ns), r->n_output_tokens, decode_rate(r),
             finish_name(r->finish_reason), human_bytes(peak, m.peak),
@@ -314,7 +314,7 @@ void print_stats(const quip_result *r)
 void json_stats(cJSON *object, const quip_result *r)
 {
     struct memory_use m = memory_use();
-    char seed[24]; // as text: 64 bits do not fit in a JSON number of most readers
+    char seed[24]; // text, because most JSON readers cannot store 64 bits in a number
     snprintf(seed, sizeof(seed), "%llu", (unsigned long long)r->seed);
     cJSON_AddStringToObject(object, "finish_reason", finish_name(r->finish_reason));
     cJSON_AddNumberToObject(object, "prompt_tokens", r->n_prompt_tokens);
@@ -331,11 +331,11 @@ void json_stats(cJSON *object, const quip_result *r)
 
 /* ---- interruption ---- */
 
-static quip_session *volatile interrupted_session; // for the handler, which has no argument
+static quip_session *volatile interrupted_session; // the signal handler has no argument
 static volatile sig_atomic_t n_interrupts;
 
-/* What a system that shuts down, a terminal that closes and output that nobody reads send: work on
- * a file ends as with Ctrl-C, so that none is left half-written. */
+/* Signals of a system that shuts down, a terminal that closes and a pipe without a reader. They
+ * stop work on a file like Ctrl-C, so that no incomplete file stays. */
 static const int endings[] = { SIGTERM, SIGHUP, SIGPIPE };
 
 static void on_interrupt(int signal_number)
@@ -344,7 +344,7 @@ static void on_interrupt(int signal_number)
     n_interrupts = 1;
     quip_session *session = interrupted_session;
     if (session)
-        quip_session_cancel(session); // stores one atomic
+        quip_session_cancel(session); // safe in a handler: it stores one atomic
 }
 
 void catch_interrupt(quip_session *session)

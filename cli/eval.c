@@ -1,6 +1,7 @@
-/* eval.c: perplexity of a model on a text.
- * The text is cut into windows of consecutive tokens; each is evaluated alone, in an empty context,
- * and all its tokens but the first are scored. mean_nll is over all scored tokens, in nats. */
+/* eval.c: measures the perplexity of a model on a text.
+ * The text is cut into windows of consecutive tokens. Each window is evaluated alone, in an empty
+ * context, and all its tokens except the first are scored. mean_nll is the mean over all scored
+ * tokens, in nats. */
 #include "cli.h"
 
 #include <math.h>
@@ -14,7 +15,8 @@ struct score {
     int n_scored;
 };
 
-/* nll of the next token = log(sum_i exp(logits[i])) - logits[next], with the maximum taken out. */
+/* nll of the next token = log(sum_i exp(logits[i])) - logits[next]. The maximum is subtracted
+ * first, so that exp does not overflow. */
 static bool score_next(void *user, int position, const float *logits)
 {
     struct score *s = user;
@@ -31,7 +33,7 @@ static bool score_next(void *user, int position, const float *logits)
     return !was_interrupted();
 }
 
-/* The whole text as ids; on the heap. */
+/* Tokenize the whole text; free *tokens. */
 static quip_status encode_all(const quip_model *model, const struct bytes *text,
                               quip_token **tokens, int *n, quip_error *error)
 {
@@ -63,11 +65,11 @@ static int print_score(const struct score *s, int n_windows, bool is_json)
 
 struct windows {
     int n_window; // tokens in each
-    int max;      // of windows; 0: all that are full
-    int n;        // found
+    int max;      // number of windows; 0: all complete ones
+    int n;        // windows that were evaluated
 };
 
-/* Cut tokens into windows, run each in an empty context, add up its score. */
+/* Cut tokens into windows, run each in an empty context, and add up the score. */
 static quip_status score_windows(quip_session *session, const quip_model_info *info,
                                  struct windows *windows, const quip_token *tokens, int n_tokens,
                                  struct score *score, quip_error *error)
@@ -79,8 +81,8 @@ static quip_status score_windows(quip_session *session, const quip_model_info *i
         windows->n = windows->max;
     if (!windows->n)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "the text has %d tokens, which do not fill a window of %d; "
-                       "--window N makes it smaller",
+                       "the text has %d tokens, expected at least %d for one window; --window N "
+                       "makes it smaller",
                        n_tokens, n_text);
     quip_token *window = malloc((size_t)windows->n_window * sizeof(*window));
     if (!window)
@@ -116,16 +118,16 @@ int run_eval(const struct command *command, char **words)
     bool is_json = false;
     quip_session_options session_options = { 0 };
     const struct option options[] = {
-        { OPTION_TEXT, 0, "text", "FILE", &text_path, 0, 0, "the text; \"-\": stdin" },
+        { OPTION_TEXT, 0, "text", "FILE", &text_path, 0, 0, "the text; \"-\" is stdin" },
         { OPTION_INT, 0, "window", "N", &windows.n_window, 2, 1 << 24,
           "tokens in a window; default 1024" },
         { OPTION_INT, 0, "windows", "N", &windows.max, 1, INT32_MAX,
-          "use the first N windows; default: all that are full" },
+          "use the first N windows; default: all complete ones" },
         { OPTION_INT, 't', "threads", "N", &model_options.n_threads, 1, 256,
-          "default: one for each processor; the result does not depend on it" },
+          "default: one for each processor; does not change the result" },
         ADAPTER_OPTION(&adapter_text),
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0,
-          "as a JSON object: perplexity, mean_nll, tokens, windows" },
+          "print a JSON object: perplexity, mean_nll, tokens, windows" },
         { 0 },
     };
     int exit_code;

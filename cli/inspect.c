@@ -1,5 +1,5 @@
-/* inspect.c: what a file holds: kind, model, memory plan, metadata, tensors; or one tensor as
- * float32. */
+/* inspect.c: shows what a file contains: kind, model, memory plan, metadata and tensors. It also
+ * writes one tensor as float32. */
 #include "cli.h"
 #include "convert/convert.h"
 #include "format/bundle.h"
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A file and, when it is a model that this build runs, what the library says of it. */
+/* A file, and what the library reports if it is a model that this build runs. */
 struct inspected {
     const char *path;
     struct file file;
@@ -20,8 +20,8 @@ struct inspected {
     bool is_bundle, is_model;
     quip_model_info info;
     quip_plan plan;
-    quip_model *model;  // info's strings live there
-    quip_error problem; // why it is no model that runs
+    quip_model *model;  // owns the strings of `info`
+    quip_error problem; // why the model does not run
 };
 
 static const char *const kind_names[] = {
@@ -78,7 +78,7 @@ static quip_status open_inspected(struct inspected *x, int n_context, quip_error
     return QUIP_OK;
 }
 
-/* The text of an entry when it is short and printable, else NULL. */
+/* The text of an entry if it is short and printable, else NULL. */
 static const char *metadata_text(struct inspected *x, const struct metadata *m, size_t *n)
 {
     const uint8_t *data;
@@ -101,25 +101,25 @@ static void print_model(const struct inspected *x)
 {
     char n[4][24];
     if (!x->is_model) {
-        printf("  not a model that runs here: %s\n", x->problem.message);
+        printf("  does not run: %s\n", x->problem.message);
         return;
     }
     const quip_model_info *i = &x->info;
     printf("  architecture  %s, %s, %.1f million parameters%s\n", i->architecture, i->weights,
            (double)i->n_parameters * 1e-6, i->has_template ? ", with a chat template" : "");
-    printf("  sizes         %d layers, d_model %d, d_ff %d, %d heads and %d for keys of %d, "
+    printf("  sizes         %d layers, d_model %d, d_ff %d, %d heads, %d KV heads, head_dim %d, "
            "vocabulary %d\n",
            i->n_layers, i->d_model, i->d_ff, i->n_heads, i->n_kv_heads, i->head_dim, i->vocab_size);
     if (i->n_context_max)
         printf("  trained for   %d positions\n", i->n_context_max);
-    printf("  memory        %s of the mapped file; for a context of %d tokens: %s keys and values, "
+    printf("  memory        %s mapped file; with a context of %d tokens: %s keys and values, "
            "%s scratch, %s model\n",
            human_bytes(n[0], x->plan.file_bytes), x->plan.n_context,
            human_bytes(n[1], x->plan.kv_bytes), human_bytes(n[2], x->plan.scratch_bytes),
            human_bytes(n[3], x->plan.model_bytes));
 }
 
-/* A name out of the file, in a column. */
+/* Print a name from the file, in a column. */
 static void print_name(const char *name, int width)
 {
     char text[512];
@@ -132,7 +132,7 @@ static bool is_parameters(const struct metadata *m)
     return strcmp(m->name, "odml.infra.proto.LlmParameters") == 0;
 }
 
-/* Lines of "key value", a line each: quip.config, quip.verify. */
+/* Print lines of "key value": quip.config, quip.verify. */
 static void print_lines(const char *text, size_t n)
 {
     while (n > 0) {
@@ -217,7 +217,7 @@ static void json_model(cJSON *json, const struct inspected *x)
     const struct {
         const char *name;
         double value;
-    } facts[] = {
+    } properties[] = {
         { "n_parameters", (double)i->n_parameters },
         { "n_layers", i->n_layers },
         { "d_model", i->d_model },
@@ -238,8 +238,8 @@ static void json_model(cJSON *json, const struct inspected *x)
     cJSON_AddStringToObject(json, "architecture", i->architecture);
     cJSON_AddStringToObject(json, "weights", i->weights);
     cJSON_AddBoolToObject(json, "has_template", i->has_template);
-    for (size_t k = 0; k < QP_COUNT(facts); k++)
-        cJSON_AddNumberToObject(json, facts[k].name, facts[k].value);
+    for (size_t k = 0; k < QP_COUNT(properties); k++)
+        cJSON_AddNumberToObject(json, properties[k].name, properties[k].value);
     cJSON *memory = cJSON_AddObjectToObject(json, "plan");
     for (size_t k = 0; k < QP_COUNT(plan); k++)
         cJSON_AddNumberToObject(memory, plan[k].name, plan[k].value);
@@ -326,13 +326,13 @@ static int print_all_json(struct inspected *x)
 
 /* ---- one tensor ---- */
 
-/* A tensor row by row, as floats. Of a model that runs, a matrix is what the engine computes with:
- * dequantized, in rows also where a GPU file has tiles. */
+/* A tensor, row by row, as floats. If the model runs, a matrix has the values that the engine
+ * computes with: dequantized, and in rows even if the file has tiles. */
 struct tensor_rows {
     const struct inspected *file;
     const struct tensor *tensor;
-    const struct matrix *matrix; // NULL: numbers as they are
-    uint64_t n_rows, n;          // n numbers each
+    const struct matrix *matrix; // NULL: the numbers of the file
+    uint64_t n_rows, n;          // n numbers in each row
 };
 
 static quip_status find_rows(struct tensor_rows *rows, const struct inspected *x,
@@ -353,7 +353,7 @@ static quip_status find_rows(struct tensor_rows *rows, const struct inspected *x
         rows->n_rows *= (uint64_t)t->dims[d];
     if (t->n_dims) // the last dimension is whole blocks of any type
         rows->n = (uint64_t)t->dims[t->n_dims - 1];
-    // the shape of a GPU file's vector is its number of bytes
+    // in a GPU file, the shape of a vector is its number of bytes
     if (x->format.kind == FORMAT_TFLITE && t->n_dims == 1 && rows->n == t->n_bytes)
         rows->n /= sizeof(float);
     return QUIP_OK;
@@ -377,7 +377,7 @@ static int write_tensor(const struct inspected *x, const struct tensor *t, const
         return fail_with(&error);
     float *row = malloc((size_t)(rows.n ? rows.n : 1) * sizeof(*row));
     if (!row)
-        return fail("no memory for a row of %llu numbers", (unsigned long long)rows.n);
+        return fail("out of memory for a row of %llu numbers", (unsigned long long)rows.n);
     int exit_code = EXIT_FAILED;
     FILE *f = open_output(out, x->path);
     if (!f)
@@ -388,7 +388,7 @@ static int write_tensor(const struct inspected *x, const struct tensor *t, const
             goto done;
         }
         if (!write_f32(f, row, (size_t)rows.n))
-            break; // close_output says why
+            break; // close_output prints the reason
     }
     exit_code = 0;
 done:
@@ -404,19 +404,20 @@ int run_inspect(const struct command *command, char **words)
     const char *tensor = NULL, *out = NULL;
     int n_context = 0;
     const struct option options[] = {
-        { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "as a JSON object" },
+        { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "print a JSON object" },
         { OPTION_INT, 'c', "context", "N", &n_context, 1, INT32_MAX,
-          "tokens that the memory plan is for; default 4096" },
-        { OPTION_TEXT, 0, "tensor", "NAME", &tensor, 0, 0, "write this tensor, dequantized," },
+          "context of the memory plan, in tokens; default 4096" },
+        { OPTION_TEXT, 0, "tensor", "NAME", &tensor, 0, 0,
+          "write this tensor, dequantized, to --out" },
         { OPTION_TEXT, 'o', "out", "FILE", &out, 0, 0,
-          "to this file, as float32 little endian; \"-\": stdout" },
+          "where to write, as little-endian float32; \"-\" is stdout" },
         { 0 },
     };
     int exit_code;
     if (parse_options(command, options, words, 1, 1, &exit_code) < 0)
         return exit_code;
     if (!tensor != !out)
-        return fail_usage(command, "--tensor and --out go together");
+        return fail_usage(command, "expected both --tensor and --out");
 
     quip_error error = { 0 };
     struct inspected x = { .path = words[0] };
@@ -424,8 +425,7 @@ int run_inspect(const struct command *command, char **words)
         exit_code = fail_with(&error);
     } else if (tensor) {
         const struct tensor *t = qp_format_find(&x.format, tensor);
-        exit_code =
-            t ? write_tensor(&x, t, out) : fail("%s: there is no tensor %s", x.path, tensor);
+        exit_code = t ? write_tensor(&x, t, out) : fail("%s: has no tensor %s", x.path, tensor);
     } else {
         exit_code = is_json ? print_all_json(&x) : print_all(&x);
     }

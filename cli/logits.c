@@ -1,4 +1,4 @@
-/* logits.c: token ids in, rows of float32 out. */
+/* logits.c: writes the logits after token ids, as rows of float32. */
 #include "cli.h"
 
 struct row_writer {
@@ -13,7 +13,7 @@ static bool write_row(void *user, int position, const float *logits)
     return write_f32(w->f, logits, w->n);
 }
 
-/* Open the model, run the ids, write one row or all. */
+/* Open the model, run the ids, and write one row or all. */
 static int write_logits(const char *path, const char *adapter_text, const struct tokens *list,
                         int n_threads, bool is_all, const char *out)
 {
@@ -65,11 +65,12 @@ int run_logits(const struct command *command, char **words)
     const struct option options[] = {
         { OPTION_TEXT, 0, "ids", "1,2,3", &ids, 0, 0, "the token ids" },
         { OPTION_TEXT, 0, "ids-file", "FILE", &ids_file, 0, 0, "the token ids from a file" },
-        { OPTION_TEXT, 'o', "out", "FILE", &out, 0, 0, "where to write; \"-\": stdout" },
-        { OPTION_FLAG, 0, "all", NULL, &is_all, 0, 0, "a row for each id, not only the last" },
+        { OPTION_TEXT, 'o', "out", "FILE", &out, 0, 0, "where to write; \"-\" is stdout" },
+        { OPTION_FLAG, 0, "all", NULL, &is_all, 0, 0,
+          "write a row for each id, not only for the last" },
         ADAPTER_OPTION(&adapter),
         { OPTION_INT, 't', "threads", "N", &n_threads, 1, 256,
-          "default: one for each processor; the numbers do not depend on it" },
+          "default: one for each processor; does not change the numbers" },
         { 0 },
     };
     int exit_code;
@@ -88,7 +89,7 @@ int run_logits(const struct command *command, char **words)
     if (!read_ids(&list, ids ? ids : (const char *)text.data))
         goto done;
     exit_code = list.n ? write_logits(words[0], adapter, &list, n_threads, is_all, out)
-                       : fail_usage(command, "there are no ids");
+                       : fail_usage(command, "expected at least one id");
 done:
     qp_tokens_close(&list);
     qp_bytes_close(&text);

@@ -1,4 +1,6 @@
-/* main.c: the program. The first word chooses a command; its file says what it does. */
+/* main.c: the `quip` program. The first word selects a command from the table.
+ * In:  the words that the user typed.
+ * Out: the exit code of the command. */
 #include "cli.h"
 
 #include <locale.h>
@@ -9,60 +11,58 @@ static const struct command commands[] = {
       .arguments = "MODEL PROMPT",
       .summary = "Answer one prompt",
       .run = run_run,
-      .examples = "PROMPT is one word to the shell, so quote it; \"-\" reads it from stdin.\n"
+      .examples = "Quote PROMPT: the shell must pass it as one word. \"-\" reads it from stdin.\n"
                   "\n"
                   "  quip run gemma.bin \"Why is the sky blue?\"\n"
                   "  quip run gemma.bin - --max-output-tokens 200 < letter.txt\n"
                   "  quip run gemma.bin \"A haiku\" --temperature 0.8 --top-k 40 --seed 7\n"
                   "\n"
-                  "Exit: 0, 1 after a failure, 2 for wrong usage, 130 after Ctrl-C, which keeps "
-                  "what was said.\n" },
+                  "Exit code: 0, 1 after a failure, 2 for wrong usage, 130 after Ctrl-C. Ctrl-C "
+                  "ends the\nanswer; its text so far is kept.\n" },
     { .name = "chat",
       .arguments = "MODEL",
-      .summary = "Talk: a conversation of many turns",
+      .summary = "Hold a conversation",
       .run = run_chat,
       .examples =
-          "Ctrl-C ends an answer, Ctrl-D the conversation; /help lists what else there is.\n"
-          "From a pipe each line is a turn.\n"
+          "Ctrl-C ends an answer, Ctrl-D ends the conversation, /help lists more commands.\n"
+          "If stdin is a pipe, each line is a turn.\n"
           "\n"
           "  quip chat gemma.bin --system \"Answer in one sentence.\"\n" },
     { .name = "tokenize",
       .arguments = "FILE [TEXT]",
-      .summary = "Text to token ids, and back",
+      .summary = "Convert text to token ids, or back",
       .run = run_tokenize,
       .examples =
-          "FILE is a model, a tokenizer.model or a tokenizer.json. TEXT comes from stdin when "
-          "it is\nmissing or \"-\". No beginning-of-sequence token is put in front.\n"
+          "FILE is a model, a tokenizer.model or a tokenizer.json. If TEXT is missing or \"-\", it "
+          "is\nread from stdin. No beginning-of-sequence token is added.\n"
           "\n"
-          "  quip tokenize gemma.bin \"Hello world\"            9259 1902\n"
-          "  quip tokenize gemma.bin --decode \"9259 1902\"     Hello world\n"
-          "  quip tokenize tokenizer.json --jsonl < texts.jsonl   {\"text\": …} to {\"ids\": […]}\n"
-          "  quip tokenize gemma.bin --jsonl --decode < ids.jsonl {\"ids\": […]} to {\"text\": "
-          "…}\n" },
+          "  quip tokenize gemma.bin \"Hello world\"              9259 1902\n"
+          "  quip tokenize gemma.bin --detokenize \"9259 1902\"   Hello world\n"
+          "  quip tokenize tokenizer.json --jsonl < texts.jsonl\n"
+          "      each line {\"text\": …} becomes {\"ids\": […]}; with --detokenize the reverse\n" },
     { .name = "logits",
       .arguments = "MODEL",
-      .summary = "The scores of every next token, as float32 numbers in a file",
+      .summary = "Write the logits of the next token as float32 numbers",
       .run = run_logits,
-      .examples = "The file is little endian, row-major [positions, vocab_size]: one row, or with "
-                  "--all\none for each id.\n"
+      .examples = "The file is little endian, row-major [positions, vocab_size]. It has one row, "
+                  "or with --all\none row for each id.\n"
                   "\n"
                   "  quip logits gemma.bin --ids 2,9259,1902 --out logits.f32\n" },
     { .name = "inspect",
       .arguments = "FILE",
-      .summary = "What a model file, a bundle, a GGUF or a safetensors file holds",
+      .summary = "Show what a model file, bundle or checkpoint contains",
       .run = run_inspect,
       .examples = "  quip inspect gemma.bin\n"
                   "  quip inspect gemma.gguf --json | jq .tensors[].name\n"
                   "  quip inspect gemma.bin --tensor params.lm.final_ln.scale --out norm.f32\n" },
     { .name = "convert",
       .arguments = "IN OUT",
-      .summary = "A checkpoint to a model file",
+      .summary = "Convert a checkpoint to a model file",
       .run = run_convert,
       .examples =
           "IN is a GGUF file, a Hugging Face checkpoint (its folder, one of its safetensors or "
           "PyTorch\nfiles, or a quoted pattern of file names), or a model file. OUT appears when "
-          "it "
-          "is complete.\n"
+          "it is complete.\n"
           "\n"
           "  quip convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.bin\n"
           "  quip convert gemma-3-270m/ gemma.bin --weights mixed\n"
@@ -72,11 +72,11 @@ static const struct command commands[] = {
           "  quip convert my-lora/ my-lora.bin --adapter-of gemma.bin\n" },
     { .name = "bundle",
       .arguments = "MODEL [OUT]",
-      .summary = "A model file to a .task bundle, or a bundle to its parts",
+      .summary = "Write a .task bundle, or extract one",
       .run = run_bundle,
       .examples =
-          "A bundle holds a model file, its tokenizer and how it is talked to; quip opens it like "
-          "a\nmodel file.\n"
+          "A bundle contains a model file, its tokenizer and its prompt settings. Quip opens it "
+          "like a\nmodel file.\n"
           "\n"
           "  quip bundle gemma.bin gemma.task\n"
           "  quip bundle gemma.bin gemma.task --start-token \"<bos>\" --stop-token "
@@ -84,40 +84,41 @@ static const struct command commands[] = {
           "  quip bundle gemma.task --extract parts/\n" },
     { .name = "verify",
       .arguments = "A B",
-      .summary = "How far a model file is from what it was made of",
+      .summary = "Compare a model file with its source",
       .run = run_verify,
-      .examples = "A is a model file or a checkpoint as for convert, B a model file. For --text a "
-                  "checkpoint is\nmade a float32 file beside B, for so long.\n"
+      .examples = "A is a model file or a checkpoint as for convert, B is a model file. With "
+                  "--text, a checkpoint\nis converted to a temporary float32 file beside B.\n"
                   "\n"
                   "  quip verify gemma-3-270m/ gemma.bin\n"
                   "  quip verify gemma-int8.bin gemma-int4.bin --text book.txt --json\n" },
     { .name = "eval",
       .arguments = "MODEL",
-      .summary = "Perplexity on a text",
+      .summary = "Measure the perplexity on a text",
       .run = run_eval,
       .examples =
-          "The text is cut into windows of N tokens, each evaluated alone; with a model that "
-          "wants a\nbeginning-of-sequence token that is the first of the N. What is left of "
-          "a full window is not used.\n"
+          "The text is cut into windows of N tokens, and each is evaluated alone. If the model has "
+          "a\nbeginning-of-sequence token, it is the first of the N. An incomplete last window is "
+          "not used.\n"
           "\n"
           "  quip eval gemma.bin --text book.txt --window 1024 --windows 4\n" },
     { .name = "bench",
       .arguments = "MODEL",
-      .summary = "How fast a model is on this machine",
+      .summary = "Measure how fast a model is on this machine",
       .run = run_bench,
-      .examples = "Decode is measured after the prompt: its first token attends to P positions.\n"
-                  "\n"
-                  "  quip bench gemma.bin -p 1024 -n 256 -t 4\n" },
+      .examples =
+          "Decode is measured after the prompt, so its first token attends to P positions.\n"
+          "\n"
+          "  quip bench gemma.bin -p 1024 -n 256 -t 4\n" },
 };
 
 static void print_program_help(FILE *to)
 {
     fprintf(to, "quip runs language models on this machine.\n\n"
-                "  quip COMMAND …            quip COMMAND --help tells more\n\n");
+                "  quip COMMAND …            quip COMMAND --help shows the options\n\n");
     for (size_t i = 0; i < QP_COUNT(commands); i++)
         fprintf(to, "  %-9s %-14s %s\n", commands[i].name, commands[i].arguments,
                 commands[i].summary);
-    fprintf(to, "\nA first answer, from a checkpoint:\n\n"
+    fprintf(to, "\nFrom a checkpoint to an answer:\n\n"
                 "  quip convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.bin\n"
                 "  quip run smollm2.bin \"Why is the sky blue?\"\n");
 }
@@ -150,7 +151,7 @@ int main(int argc, char **argv)
     if (command)
         return command->run(command, argv + 2);
     if (argc > 1)
-        fail("there is no command %s", name);
+        fail("unknown command %s", name);
     print_program_help(stderr);
     return EXIT_USAGE;
 }

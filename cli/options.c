@@ -1,5 +1,6 @@
-/* options.c: what the user typed -> the fields that a command's table of options points to.
- * Help is made from the same table, so that it cannot say something else. */
+/* options.c: reads the options of a command.
+ * In:  the words that the user typed, and the command's table of options.
+ * Out: the fields that the table points to. The help text is generated from the same table. */
 #include "cli.h"
 
 #include <errno.h>
@@ -16,10 +17,10 @@ static void print_help(const struct command *command, const struct option *optio
         snprintf(left, sizeof(left), "%s --%s %s", letter, o->name, o->value ? o->value : "");
         printf("  %-28s %s\n", left, o->help);
     }
-    printf("  %-28s %s\n\n%s", "-h --help", "this text", command->examples);
+    printf("  %-28s %s\n\n%s", "-h --help", "print this text", command->examples);
 }
 
-/* The option that `word` names; *value is what follows in the same word, or NULL. */
+/* Find the option that `word` names; *value is the rest of the word, or NULL. */
 static const struct option *find_option(const struct option *options, const char *word,
                                         const char **value)
 {
@@ -39,7 +40,7 @@ static const struct option *find_option(const struct option *options, const char
     return NULL;
 }
 
-/* A whole decimal number in [min, max]. */
+/* Read a number in [min, max]; the whole text must be one. */
 static bool read_number(const char *text, double min, double max, double *number)
 {
     char *end;
@@ -56,7 +57,7 @@ static bool read_seed(const char *text, quip_session_options *options)
     return *text >= '0' && *text <= '9' && !*end && !errno;
 }
 
-/* Store the value; false when it is none of this kind. */
+/* Store a value; false if it is not of the option's kind. */
 static bool store(const struct option *o, const char *value)
 {
     double number;
@@ -92,15 +93,16 @@ static int wrong_value(const struct command *command, const struct option *o, co
 {
     switch (o->kind) {
     case OPTION_INT:
-        return fail_usage(command, "--%s %s: not a whole number from %.0f to %.0f", o->name, value,
-                          o->min, o->max);
+        return fail_usage(command, "--%s is %s; must be a whole number from %.0f to %.0f", o->name,
+                          value, o->min, o->max);
     case OPTION_NUMBER:
-        return fail_usage(command, "--%s %s: not a number from %g to %g", o->name, value, o->min,
-                          o->max);
+        return fail_usage(command, "--%s is %s; must be a number from %g to %g", o->name, value,
+                          o->min, o->max);
     case OPTION_SEED:
-        return fail_usage(command, "--%s %s: not a whole number below 2^64", o->name, value);
+        return fail_usage(command, "--%s is %s; must be a whole number below 2^64", o->name, value);
     default:
-        return fail_usage(command, "--%s: given too often", o->name);
+        return fail_usage(command, "--%s is allowed at most %zu times", o->name,
+                          QP_COUNT(((struct texts *)o->to)->items));
     }
 }
 
@@ -112,7 +114,7 @@ int parse_options(const struct command *command, const struct option *options, c
     *exit_code = EXIT_USAGE;
     for (char **w = words; *w; w++) {
         if (has_ended || (*w)[0] != '-' || !(*w)[1]) {
-            words[n++] = *w; // never in front of what is still to read
+            words[n++] = *w; // n is never ahead of w
             continue;
         }
         if (strcmp(*w, "--") == 0) {
@@ -132,7 +134,7 @@ int parse_options(const struct command *command, const struct option *options, c
         }
         if (o->kind == OPTION_FLAG) {
             if (value) {
-                fail_usage(command, "--%s takes no value", o->name);
+                fail_usage(command, "--%s has no value", o->name);
                 return -1;
             }
             *(bool *)o->to = true;
@@ -141,7 +143,7 @@ int parse_options(const struct command *command, const struct option *options, c
         if (!value)
             value = *++w;
         if (!value) {
-            fail_usage(command, "--%s needs a value: %s", o->name, o->value);
+            fail_usage(command, "expected --%s %s", o->name, o->value);
             return -1;
         }
         if (!store(o, value)) {

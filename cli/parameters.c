@@ -1,8 +1,8 @@
-/* parameters.c: a LlmParameters proto for people: every field by its name.
+/* parameters.c: prints an LlmParameters proto, every field by its name.
  * In:  the bytes of a model file's `odml.infra.proto.LlmParameters`, or of a bundle's METADATA.
- * Out: lines "name: value", or the same as JSON. A field that the tables do not know is shown by
- *      its number, so that nothing in a file stays hidden.
- * Names are the original's; docs/model-format.md has the list. */
+ * Out: lines "name: value", or JSON. A field that the tables do not know has its number as name.
+ *
+ * The names are MediaPipe's; docs/model-format.md has the list. */
 #include "cli.h"
 #include "format/format.h"
 #include "format/protobuf.h"
@@ -102,7 +102,7 @@ static const struct named_field *find_field(const struct message *m, int number)
     return NULL;
 }
 
-/* Text of n bytes as a JSON string, and "…" for what is no text. */
+/* A text as a JSON string; "…" if it is not valid UTF-8. */
 static cJSON *text_value(const struct proto_field *field)
 {
     const char *text = (const char *)field->data;
@@ -126,7 +126,7 @@ static cJSON *numbers_value(const struct proto_field *field)
     return list;
 }
 
-/* One field as what it is; `known` is NULL for one that the tables do not have. */
+/* The value of a field; `known` is NULL if the tables do not have the field. */
 static cJSON *message_json(const struct message *m, const void *data, size_t n);
 static cJSON *field_json(const struct named_field *known, const struct proto_field *field)
 {
@@ -143,7 +143,7 @@ static cJSON *field_json(const struct named_field *known, const struct proto_fie
     return known && known->is_packed ? numbers_value(field) : text_value(field);
 }
 
-/* A field that comes several times becomes an array. */
+/* A field that occurs several times becomes an array. */
 static void add_member(cJSON *object, const char *name, cJSON *value)
 {
     cJSON *earlier = cJSON_GetObjectItem(object, name);
@@ -161,12 +161,12 @@ static void add_member(cJSON *object, const char *name, cJSON *value)
         cJSON_AddItemToArray(earlier, value);
         return;
     }
-    while (value->child) // packed numbers go on
+    while (value->child) // more packed numbers
         cJSON_AddItemToArray(earlier, cJSON_DetachItemViaPointer(value, value->child));
     cJSON_Delete(value);
 }
 
-/* An object of n bytes; NULL for bytes that are no message. */
+/* A message of n bytes as an object; NULL if the bytes are not a message. */
 static cJSON *message_json(const struct message *m, const void *data, size_t n)
 {
     struct proto_reader r;

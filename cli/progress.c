@@ -1,4 +1,5 @@
-/* progress.c: how far work on files is: a line on a terminal for people, or JSON for programs. */
+/* progress.c: shows the progress of work on files, as a line on a terminal or as JSON for
+ * programs. */
 #include "cli.h"
 
 #include <sys/stat.h>
@@ -29,7 +30,7 @@ void begin_progress(struct progress *p, bool is_quiet, bool is_json)
     catch_interrupt(NULL);
 }
 
-/* Ten times a second is often enough. A reader of the JSON that is gone stops the work. */
+/* At most ten times per second. The work stops if the JSON cannot be written. */
 bool show_progress(void *user, uint64_t done, uint64_t total, const char *what)
 {
     struct progress *p = user;

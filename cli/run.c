@@ -1,4 +1,4 @@
-/* run.c: one prompt, one answer, as it comes. */
+/* run.c: answers one prompt. The answer is printed while it is generated. */
 #include "cli.h"
 
 #include <string.h>
@@ -15,7 +15,7 @@ static bool keep_piece(void *user, const char *text, size_t n)
     return qp_bytes_append(user, text, n) && !was_interrupted();
 }
 
-/* The answer as one JSON object. */
+/* Print the answer as one JSON object. */
 static quip_status answer_json(quip_session *session, const struct bytes *prompt,
                                quip_result *result, int *exit_code, quip_error *error)
 {
@@ -32,7 +32,7 @@ static quip_status answer_json(quip_session *session, const struct bytes *prompt
     return status;
 }
 
-/* The answer as text on stdout while it comes, and what it cost on stderr. */
+/* Print the answer on stdout while it is generated, then statistics on stderr. */
 static quip_status answer_text(quip_session *session, const struct bytes *prompt, bool has_stats,
                                quip_result *result, int *exit_code, quip_error *error)
 {
@@ -47,8 +47,8 @@ static quip_status answer_text(quip_session *session, const struct bytes *prompt
         return status;
     if (result->finish_reason == QUIP_FINISH_CONTEXT)
         fprintf(stderr,
-                "quip: the answer ends here because the context of %d tokens is full; "
-                "--context N makes it larger\n",
+                "quip: the answer ends because the context of %d tokens is full; --context N "
+                "makes it larger\n",
                 quip_session_n_context(session));
     if (has_stats)
         print_stats(result);
@@ -66,8 +66,9 @@ int run_run(const struct command *command, char **words)
     const struct option options[] = {
         SESSION_OPTIONS(&session_options, &model_options, &stop),
         ADAPTER_OPTION(&adapter_text),
-        { OPTION_FLAG, 0, "stats", NULL, &has_stats, 0, 0, "say on stderr what the answer cost" },
-        { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "text and cost as one JSON object" },
+        { OPTION_FLAG, 0, "stats", NULL, &has_stats, 0, 0, "print times and rates on stderr" },
+        { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0,
+          "print text and statistics as one JSON object" },
         { 0 },
     };
     int exit_code;
@@ -84,7 +85,7 @@ int run_run(const struct command *command, char **words)
     exit_code = EXIT_FAILED;
     if (strcmp(words[1], "-") != 0) {
         if (!qp_bytes_append_text(&prompt, words[1])) {
-            fail("no memory for the prompt");
+            fail("out of memory for the prompt");
             goto done;
         }
     } else if (!read_input(&prompt, "-")) {

@@ -1,5 +1,5 @@
-/* tokenize.c: text to ids and back, with the tokenizer of a model file, a GGUF, a tokenizer.model
- * (SentencePiece) or a tokenizer.json (Hugging Face). */
+/* tokenize.c: converts text to ids and back, with the tokenizer of a model file, a GGUF file, a
+ * tokenizer.model (SentencePiece) or a tokenizer.json (Hugging Face). */
 #define _GNU_SOURCE // strcasestr
 #include "cli.h"
 #include "convert/convert.h"
@@ -13,10 +13,10 @@
 struct source {
     struct file file;
     struct format format;
-    struct bytes spm, bpe; // imported; a model file's lie in the file
+    struct bytes spm, bpe; // imported; empty for a model file, which is used directly
     struct tokenizer *tokenizer;
-    bool has_control;   // control tokens spelled out in a text are found as such
-    bool shows_control; // and are spelled out when ids become text
+    bool has_control;   // control tokens that are spelled out in a text become their ids
+    bool shows_control; // and their ids become text
 };
 
 static void close_source(struct source *s)
@@ -56,13 +56,13 @@ static quip_status open_model_tokenizer(struct source *s, const char *path, quip
         (status = metadata_bytes(s, "quip.tokenizer", &bpe, &n_bpe, error)))
         return status;
     if (!spm)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: there is no tokenizer in this file", path);
+        return qp_fail(error, QUIP_E_FORMAT, "%s: has no tokenizer", path);
     s->has_control = bpe != NULL;
     return qp_tokenizer_open(&s->tokenizer, spm, n_spm, bpe, n_bpe, error);
 }
 
-/* What kind of file it is shows in its first bytes. Each tokenizer does what its own reference
- * does: Hugging Face's find control tokens in a text, SentencePiece does not. */
+/* The first bytes show the kind of the file. Each tokenizer does the same as its reference
+ * implementation: Hugging Face's finds control tokens in a text, SentencePiece does not. */
 static quip_status open_source(struct source *s, const char *path, quip_error *error)
 {
     quip_status status = qp_file_open(&s->file, path, error);
@@ -108,21 +108,20 @@ static bool add_text(const struct source *s, const struct tokens *ids, struct by
     return qp_detokenize_end(t, &d, text);
 }
 
-static quip_status decode(const struct source *s, const struct tokens *ids, struct bytes *text,
-                          quip_error *error)
+static quip_status detokenize(const struct source *s, const struct tokens *ids, struct bytes *text,
+                              quip_error *error)
 {
     const int n = qp_tokenizer_n_tokens(s->tokenizer);
     for (int i = 0; i < ids->n; i++)
         if (ids->ids[i] < 0 || ids->ids[i] >= n)
-            return qp_fail(error, QUIP_E_ARGUMENT,
-                           "token %d is %d; ids of this tokenizer are 0 to %d", i, ids->ids[i],
-                           n - 1);
+            return qp_fail(error, QUIP_E_ARGUMENT, "token %d is %d; must be 0 to %d", i,
+                           ids->ids[i], n - 1);
     return add_text(s, ids, text) ? QUIP_OK : qp_fail_memory(error, "the text", text->n);
 }
 
 /* ---- one text ---- */
 
-static int encode_text(const struct source *s, const struct bytes *text)
+static int tokenize_text(const struct source *s, const struct bytes *text)
 {
     quip_error error = { 0 };
     struct tokens ids = { 0 };
@@ -138,29 +137,29 @@ static int encode_text(const struct source *s, const struct bytes *text)
     return exit_code;
 }
 
-static int decode_text(const struct source *s, struct bytes *text)
+static int detokenize_text(const struct source *s, struct bytes *text)
 {
     struct tokens ids = { 0 };
-    struct bytes decoded = { 0 };
+    struct bytes out = { 0 };
     quip_error error = { 0 };
     int exit_code = 0;
     if (!qp_bytes_append(text, "", 1) || !read_ids(&ids, (const char *)text->data))
         exit_code = EXIT_FAILED;
-    else if (decode(s, &ids, &decoded, &error))
+    else if (detokenize(s, &ids, &out, &error))
         exit_code = fail_with(&error);
     else {
-        fwrite(decoded.data, 1, decoded.n, stdout);
+        fwrite(out.data, 1, out.n, stdout);
         putchar('\n');
     }
     qp_tokens_close(&ids);
-    qp_bytes_close(&decoded);
+    qp_bytes_close(&out);
     return exit_code;
 }
 
-/* ---- a JSON object a line ---- */
+/* ---- one JSON object per line ---- */
 
-/* cJSON's strings end at a NUL, so \u0000 is written as a private-use character that the line does
- * not have (mark, 3 bytes of UTF-8) until show_nuls. False: the line has all 6400 of them. */
+/* cJSON's strings end at a NUL. So \u0000 is replaced by a private-use character that the line does
+ * not contain (mark, 3 bytes of UTF-8), until show_nuls. False if the line contains all 6400. */
 static bool hide_nuls(char *line, char mark[4])
 {
     char escape[8];
@@ -195,12 +194,12 @@ static size_t show_nuls(char *text, const char mark[4])
 }
 
 /* {"text": …} -> {"ids": […]} */
-static bool encode_object(const struct source *s, const cJSON *in, const char *mark, cJSON *out,
-                          quip_error *error)
+static bool tokenize_object(const struct source *s, const cJSON *in, const char *mark, cJSON *out,
+                            quip_error *error)
 {
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(in, "text");
     if (!cJSON_IsString(text))
-        return !qp_fail(error, QUIP_E_FORMAT, "not a JSON object with a \"text\"");
+        return !qp_fail(error, QUIP_E_FORMAT, "expected a JSON object with \"text\"");
     struct tokens ids = { 0 };
     size_t n = show_nuls(text->valuestring, mark);
     bool is_fine =
@@ -213,7 +212,8 @@ static bool encode_object(const struct source *s, const cJSON *in, const char *m
 }
 
 /* {"ids": […]} -> {"text": …} */
-static bool decode_object(const struct source *s, const cJSON *in, cJSON *out, quip_error *error)
+static bool detokenize_object(const struct source *s, const cJSON *in, cJSON *out,
+                              quip_error *error)
 {
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(in, "ids"), *id;
     struct tokens ids = { 0 };
@@ -222,17 +222,17 @@ static bool decode_object(const struct source *s, const cJSON *in, cJSON *out, q
     cJSON_ArrayForEach(id, list) is_fine =
         is_fine && cJSON_IsNumber(id) && qp_tokens_append(&ids, id->valueint);
     if (!is_fine)
-        qp_fail(error, QUIP_E_FORMAT, "not a JSON object with \"ids\", an array of numbers");
-    else if ((is_fine = !decode(s, &ids, &text, error)))
+        qp_fail(error, QUIP_E_FORMAT, "expected a JSON object with \"ids\", an array of numbers");
+    else if ((is_fine = !detokenize(s, &ids, &text, error)))
         cJSON_AddItemToObject(out, "text", json_text((const char *)text.data, text.n));
     qp_tokens_close(&ids);
     qp_bytes_close(&text);
     return is_fine;
 }
 
-/* Every line in gives a line out, so that the two stay side by side: {"error": …} where it cannot
- * be done; then the exit code says so at the end. */
-static int tokenize_lines(const struct source *s, bool is_decode)
+/* Each input line gives one output line: {"error": …} if it fails, and then the exit code is not
+ * 0. */
+static int tokenize_lines(const struct source *s, bool is_reverse)
 {
     char *line = NULL;
     size_t capacity = 0;
@@ -242,8 +242,8 @@ static int tokenize_lines(const struct source *s, bool is_decode)
         quip_error error = { 0 };
         cJSON *in = hide_nuls(line, mark) ? cJSON_Parse(line) : NULL;
         cJSON *out = cJSON_CreateObject();
-        if (!(is_decode ? decode_object(s, in, out, &error)
-                        : encode_object(s, in, mark, out, &error))) {
+        if (!(is_reverse ? detokenize_object(s, in, out, &error)
+                         : tokenize_object(s, in, mark, out, &error))) {
             cJSON_Delete(out);
             out = cJSON_CreateObject();
             cJSON_AddStringToObject(out, "error", error.message);
@@ -265,14 +265,15 @@ static int tokenize_lines(const struct source *s, bool is_decode)
 
 int run_tokenize(const struct command *command, char **words)
 {
-    bool is_decode = false, is_jsonl = false, is_special = false, is_ordinary = false;
+    bool is_reverse = false, is_jsonl = false, is_special = false, is_ordinary = false;
     const struct option options[] = {
-        { OPTION_FLAG, 'd', "decode", NULL, &is_decode, 0, 0, "ids to text" },
-        { OPTION_FLAG, 0, "jsonl", NULL, &is_jsonl, 0, 0, "a JSON object a line, stdin to stdout" },
+        { OPTION_FLAG, 'd', "detokenize", NULL, &is_reverse, 0, 0, "convert ids to text" },
+        { OPTION_FLAG, 0, "jsonl", NULL, &is_jsonl, 0, 0,
+          "convert stdin to stdout, one JSON object per line" },
         { OPTION_FLAG, 0, "special", NULL, &is_special, 0, 0,
-          "control tokens have a text: spelled out they become their ids, and back" },
+          "control tokens that are spelled out become their ids, and back" },
         { OPTION_FLAG, 0, "no-special", NULL, &is_ordinary, 0, 0,
-          "spelled out they are ordinary text; default: what the tokenizer's own library does" },
+          "they are ordinary text; default: as the tokenizer's own library does" },
         { 0 },
     };
     int exit_code;
@@ -280,7 +281,7 @@ int run_tokenize(const struct command *command, char **words)
     if (n < 0)
         return exit_code;
     if (is_jsonl && n == 2)
-        return fail_usage(command, "--jsonl reads stdin, there is no place for a text");
+        return fail_usage(command, "unexpected argument \"%s\": --jsonl reads stdin", words[1]);
 
     quip_error error = { 0 };
     struct source source = { 0 };
@@ -293,16 +294,16 @@ int run_tokenize(const struct command *command, char **words)
     if (is_special || is_ordinary)
         source.has_control = source.shows_control = is_special;
     if (is_jsonl) {
-        exit_code = tokenize_lines(&source, is_decode);
+        exit_code = tokenize_lines(&source, is_reverse);
     } else {
         if (n == 1 || strcmp(words[1], "-") == 0) {
             if (!read_input(&text, "-"))
                 goto done;
         } else if (!qp_bytes_append_text(&text, words[1])) {
-            fail("no memory for the text");
+            fail("out of memory for the text");
             goto done;
         }
-        exit_code = is_decode ? decode_text(&source, &text) : encode_text(&source, &text);
+        exit_code = is_reverse ? detokenize_text(&source, &text) : tokenize_text(&source, &text);
     }
     if (!close_output(stdout, "-"))
         exit_code = EXIT_FAILED;

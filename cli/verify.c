@@ -1,4 +1,5 @@
-/* verify.c: how far a model file is from another, or from the checkpoint that it was made of. */
+/* verify.c: compares a model file with another one, or with the checkpoint that it was converted
+ * from. */
 #include "cli.h"
 #include "convert/convert.h"
 
@@ -20,7 +21,7 @@ static void print_report(const struct verify_report *r)
     }
     printf("all matrices: relative error %.3e\n", r->relative);
     if (r->n_tokens)
-        printf("text: KL divergence %.5f (at most %.4f), same likeliest token %.2f %%, over %d "
+        printf("text: KL divergence %.5f (at most %.4f), same most likely token %.2f %%, over %d "
                "tokens\n",
                r->mean_kl, r->max_kl, 100.0 * r->n_same / r->n_tokens, r->n_tokens);
 }
@@ -58,17 +59,16 @@ int run_verify(const struct command *command, char **words)
     struct verify_options o = { .reading = &reading };
     bool is_json = false;
     const struct option options[] = {
-        { OPTION_TEXT, 0, "text", "FILE", &o.text, 0, 0,
-          "also compare the predictions over this text" },
+        { OPTION_TEXT, 0, "text", "FILE", &o.text, 0, 0, "also compare the logits on this text" },
         { OPTION_INT, 0, "window", "N", &o.window, 2, 1 << 20, "tokens in a window; default 512" },
         { OPTION_INT, 0, "windows", "N", &o.n_windows, 1, INT32_MAX,
           "use the first N windows; default 4" },
-        { OPTION_TEXT, 0, "model-type", "TYPE", &reading.model_type, 0, 0,
-          "as the checkpoint was converted with" },
-        { OPTION_TEXT, 0, "format", "NAME", &reading.format, 0, 0, "the same" },
-        { OPTION_TEXT, 0, "tokenizer", "PATH", &reading.tokenizer, 0, 0, "the same" },
-        { OPTION_TEXT, 0, "merge-adapter", "FOLDER", &reading.merge_adapter, 0, 0, "the same" },
-        { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "the same figures as a JSON object" },
+        { OPTION_TEXT, 0, "model-type", "TYPE", &reading.model_type, 0, 0, "as for convert" },
+        { OPTION_TEXT, 0, "format", "NAME", &reading.format, 0, 0, "as for convert" },
+        { OPTION_TEXT, 0, "tokenizer", "PATH", &reading.tokenizer, 0, 0, "as for convert" },
+        { OPTION_TEXT, 0, "merge-adapter", "FOLDER", &reading.merge_adapter, 0, 0,
+          "as for convert" },
+        { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "print a JSON object" },
         { 0 },
     };
     int exit_code;

@@ -254,14 +254,14 @@ class WithModel(unittest.TestCase):
             out = quip("tokenize", source, "--jsonl", stdin=lines, check=0).stdout
             found = [json.loads(line)["ids"] for line in out.split(b"\n")[:-1]]
             self.assertEqual(found, [c["ids"] for c in cases], source)
-            out = quip("tokenize", source, "--jsonl", "--decode", stdin=out, check=0).stdout
+            out = quip("tokenize", source, "--jsonl", "--detokenize", stdin=out, check=0).stdout
             back = [json.loads(line)["text"] for line in out.split(b"\n")[:-1]]
             # SentencePiece spells a space as U+2581 and cannot distinguish them
             self.assertEqual(back, [c["text"].replace("\u2581", " ") for c in cases])
         ids = quip("tokenize", self.model, "a light", check=0).stdout
         self.assertEqual(ids, quip("tokenize", self.model, "-", stdin="a light", check=0).stdout)
         self.assertEqual(ids, quip("tokenize", self.model, stdin="a light", check=0).stdout)
-        back = quip("tokenize", self.model, "--decode", ids.decode(), check=0).stdout
+        back = quip("tokenize", self.model, "--detokenize", ids.decode(), check=0).stdout
         self.assertEqual(back, b"a light\n")
 
     def test_tokenize_lines(self):
@@ -274,7 +274,7 @@ class WithModel(unittest.TestCase):
         line = json.dumps(found[0])
         back = json.loads(quip("tokenize", self.model, "--jsonl", "-d", stdin=line, check=0).stdout)
         self.assertEqual(back["text"], "a\0b\\u0000")
-        quip("tokenize", self.model, "--decode", "1 2 x", check=1)
+        quip("tokenize", self.model, "--detokenize", "1 2 x", check=1)
 
     def test_logits(self):
         ids = json.loads((self.checkpoint / "ids.json").read_text())["main"]
@@ -356,9 +356,9 @@ class WithModel(unittest.TestCase):
         done = quip("chat", self.model, "-n", 8, stdin="one\n\ntwo\n/stats\n/nonsense\n/reset now\n/reset\n/adapter\n/adapter nowhere:0.5\n"
                     "/adapter off\none\n/exit\nthree\n")
         self.assertEqual(done.returncode, 0)
-        self.assertIn(b"there is no /nonsense", done.stderr)
-        self.assertIn(b"there is no /reset", done.stderr) # /reset has no argument
-        self.assertIn(b"which one? /adapter PATH", done.stderr)
+        self.assertIn(b"unknown command /nonsense", done.stderr)
+        self.assertIn(b"unknown command /reset", done.stderr) # /reset has no argument
+        self.assertIn(b"expected /adapter PATH", done.stderr)
         self.assertIn(b"nowhere: No such file", done.stderr)
         self.assertIn(b"context: ", done.stderr)
         first = quip("chat", self.model, "-n", 8, stdin="one", check=0).stdout
