@@ -157,22 +157,22 @@ static void test_headers(void **state)
         { "[12,8]", "[96]", "mlp.gate_proj.weight is [96], not [12, 8]" },
         { "[12,8]", "[2,2,3,8]", "mlp.gate_proj.weight is [2, 2, 3, 8], not [12, 8]" },
         { "[12,8]", "[1,1,1,12,8]", "shape" },
-        { "[12,8]", "[]", "not that of its shape" },
+        { "[12,8]", "[]", "expected whole elements, as many as in its shape" },
         { "[12,8]", "[-12,8]", "expected" },
         { "[12,8]", "[12.0,8]", "expected" },
-        { "[12,8]", "[4294967296,4294967296]", "not that of its shape" },
-        { "[12,8]", "[4611686018427387928,8]", "not that of its shape" },
+        { "[12,8]", "[4294967296,4294967296]", "expected whole elements, as many as in its shape" },
+        { "[12,8]", "[4611686018427387928,8]", "expected whole elements, as many as in its shape" },
         { "[12,8]", "[99999999999999999999999,8]", "expected" },
         { "[260,8]", "[520,4]", "embed_tokens.weight is [520, 4], not [260, 8]" },
         // offsets
         { "[9536,9920]", "[9152,9536]", "begins at byte" },         // over the tensor before
         { "[9536,9920]", "[9540,9924]", "begins at byte" },         // partly over the next
-        { "[9536,9920]", "[9920,9536]", "is the file cut short?" }, // backwards
-        { "[9536,9920]", "[9536,9924]", "not that of its shape" },
-        { "[9536,9920]", "[9537,9921]", "not a whole number of elements" },
-        { "[9536,9920]", "[9536,18446744073709551615]", "is the file cut short?" },
-        { "[9536,9920]", "[18446744073709551232,0]", "is the file cut short?" },
-        { "[10304,10336]", "[10304,20672]", "is the file cut short?" },
+        { "[9536,9920]", "[9920,9536]", "is the file truncated?" }, // backwards
+        { "[9536,9920]", "[9536,9924]", "expected whole elements, as many as in its shape" },
+        { "[9536,9920]", "[9537,9921]", "expected whole elements, as many as in its shape" },
+        { "[9536,9920]", "[9536,18446744073709551615]", "is the file truncated?" },
+        { "[9536,9920]", "[18446744073709551232,0]", "is the file truncated?" },
+        { "[10304,10336]", "[10304,20672]", "is the file truncated?" },
         // names
         { "up_proj", "gate_proj", "has two tensors named model.layers.0.mlp.gate_proj.weight" },
         { "mlp.up_proj", "mlp.upp_proj", "missing: model.layers.0.mlp.up_proj.weight" },
@@ -220,7 +220,7 @@ static void test_sizes_of_files(void **state)
     static const uint64_t lengths[] = { 0, 1, 100000, 1ull << 40, 1ull << 63, UINT64_MAX };
     write_whole();
     write_weights("model.safetensors", HEADER, N_DATA - 1);
-    check_fails("cut", "is the file cut short?");
+    check_fails("cut", "is the file truncated?");
     write_weights("model.safetensors", HEADER, N_DATA + 4);
     check_fails("more data", "the tensors end at byte");
     write_weights("model.safetensors", "{}", 0);

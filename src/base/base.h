@@ -1,10 +1,11 @@
-/* base.h: what every room stands on and nothing of models: errors, memory, files, threads, CPU
- * features, UTF-8. Functions that can fail return a quip_status and fill a quip_error. */
+/* base.h: errors, memory, files, threads, CPU features, UTF-8. Every folder uses it; it knows
+ * nothing about models. Functions that can fail return a quip_status and fill a quip_error. */
 #ifndef QP_BASE_H
 #define QP_BASE_H
 
 #include "quip.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -27,17 +28,16 @@
  * `return qp_fail(error, QUIP_E_FORMAT, "%s: ...", path);`. */
 quip_status qp_fail(quip_error *error, quip_status status, const char *format, ...) QP_PRINTF(3, 4);
 
-/* Put "where: " in front of the message of a call that failed and could not say it; returns
- * `status`. Nothing when that is QUIP_OK. */
+/* Prefix the message of a failed call with "where: ", which the call did not know. Returns
+ * `status`; does nothing if that is QUIP_OK. */
 quip_status qp_fail_in(quip_error *error, quip_status status, const char *where);
 
-/* The same sentence for every allocation that failed: what for, and how many bytes. */
+/* The message for every failed allocation: how many bytes, and for what. */
 quip_status qp_fail_memory(quip_error *error, const char *what, size_t n_bytes);
 
 /* ---- sizes (memory.c) ---- */
 
-/* *product = a * b, or *sum = a + b; false when it does not fit. For numbers that came from a file.
- */
+/* *product = a * b, or *sum = a + b; false on overflow. For numbers from a file. */
 bool qp_mul_size(size_t a, size_t b, size_t *product);
 bool qp_add_size(size_t a, size_t b, size_t *sum);
 
@@ -49,17 +49,18 @@ static inline int qp_min(int a, int b)
 /* n rounded up to a multiple of `unit`, a power of two. */
 static inline size_t qp_round_up(size_t n, size_t unit)
 {
+    assert(unit > 0 && (unit & (unit - 1)) == 0);
     return (n + unit - 1) & ~(unit - 1);
 }
 
 /* ---- memory (memory.c) ---- */
 
-/* Zeroed memory aligned to 64 bytes, or NULL. Large blocks are address space that costs nothing
- * until touched. Free with qp_free_pages and the same size. */
+/* Zeroed memory aligned to 64 bytes, or NULL. A large block is address space; its pages cost
+ * nothing until they are touched. Free it with qp_free_pages and the same size. */
 void *qp_alloc_pages(size_t n_bytes);
 void qp_free_pages(void *p, size_t n_bytes);
-/* A block that will be filled whole and read through again and again: few large pages, where the
- * system has them, are found faster than many small ones. */
+/* Ask the system for large pages: a block that is filled completely and read many times then needs
+ * fewer TLB entries. Does nothing where there are none. */
 void qp_want_large_pages(void *p, size_t n_bytes);
 
 /* An arena: one zeroed block of memory, from which pieces are allocated one after another. Closing
@@ -75,8 +76,8 @@ quip_status qp_arena_open(struct arena *a, size_t size, const char *what, quip_e
 void qp_arena_close(struct arena *a);
 void *qp_arena_alloc(struct arena *a, size_t n_bytes); // aligned to 64; NULL while measuring
 
-/* A growing run of bytes. All-zero is empty. Free with qp_bytes_close. After a failed append
- * (false: no memory) the old content stands. */
+/* A growing buffer. All-zero is empty. Free it with qp_bytes_close. Appending returns false if
+ * there is not enough memory; the content is then unchanged. */
 struct bytes {
     uint8_t *data;
     size_t n, capacity;
@@ -89,27 +90,29 @@ void qp_bytes_close(struct bytes *b);
 
 /* ---- files (file.c) ---- */
 
-/* A file to read at any offset: mapped where the system can (data != NULL), or read through the
- * caller's read_at. */
+/* A file that can be read at any offset: mapped if the system can map files (data != NULL), or read
+ * through the caller's read_at. */
 struct file {
     const uint8_t *data; // the whole file, read-only; NULL for a read_at source
     uint64_t size;
     const char *name; // for messages
     quip_source source;
-    uint64_t begin; // in the source: of a part of another file
+    uint64_t begin; // where a part of another file begins in the source
     bool is_open;
     bool is_borrowed;            // data and name are the caller's
-    bool is_loaded;              // but the data was read to memory of its own
-    void (*release)(void *user); // of borrowed data, called at close; or NULL
+    bool is_loaded;              // borrowed, but qp_file_load allocated `data`
+    void (*release)(void *user); // called at close, for borrowed data; or NULL
     void *release_user;
 };
 quip_status qp_file_open(struct file *f, const char *path, quip_error *error);
 quip_status qp_file_open_source(struct file *f, const quip_source *source, quip_error *error);
-/* A file over memory that the caller keeps, as it keeps `name`. */
+/* A file whose bytes are in memory. Data and name belong to the caller and must outlive the file.
+ */
 void qp_file_open_memory(struct file *f, const void *data, size_t size, const char *name);
-/* A part of an open file that outlives it. [offset, offset + size) lies inside. */
+/* A part of an open file, which must outlive it. [offset, offset + size) must be inside the file.
+ */
 void qp_file_open_part(struct file *part, const struct file *whole, uint64_t offset, uint64_t size);
-/* Read the whole file into memory, which takes the place of its mapping or source. */
+/* Read the whole file into memory, which replaces its mapping or source. */
 quip_status qp_file_load(struct file *f, quip_error *error);
 void qp_file_close(struct file *f);
 /* Copy n bytes at `offset`; QUIP_E_FORMAT past the end of the file. */
@@ -125,7 +128,7 @@ const char *qp_path_name(const char *path);
 /* What is before the last component, "." if nothing is, on the heap; NULL without memory. */
 char *qp_path_folder(const char *path);
 bool qp_path_exists(const char *path);
-/* Where the system can tell: */
+/* False if the system cannot tell. */
 bool qp_path_is_folder(const char *path);
 bool qp_path_is_same(const char *a, const char *b); // one file under two names
 
@@ -138,15 +141,15 @@ size_t qp_decimal_parse(const char *text, size_t n, double *value);
 
 /* ---- a file to write (out_file.c) ---- */
 
-/* A file that appears under its name only when it is complete. It grows as `<path>.part`; close
- * without commit removes that, and one that a killed process left behind is used again. */
+/* A file that appears under its name only when it is complete. Until then it is `<path>.part`.
+ * Closing without a commit removes that file. One that a killed process left is overwritten. */
 struct out_file;
 quip_status qp_out_file_open(struct out_file **f, const char *path, quip_error *error);
-/* Set the size: zeros where nothing is written. Fails when the disk has not that much room. */
+/* Set the size. Bytes that are never written are zero. Fails if the disk has too little space. */
 quip_status qp_out_file_resize(struct out_file *f, uint64_t size, quip_error *error);
 quip_status qp_out_file_write(struct out_file *f, uint64_t offset, const void *data, size_t n,
                               quip_error *error);
-/* Flush to the disk and take the name, replacing what had it. */
+/* Flush to the disk and rename to `path`, replacing a file of that name. */
 quip_status qp_out_file_commit(struct out_file *f, quip_error *error);
 void qp_out_file_close(struct out_file *f); // NULL is fine
 
@@ -220,14 +223,14 @@ enum cpu_feature {
     CPU_NEON = 1 << 3,       // every 64-bit ARM
     CPU_DOTPROD = 1 << 4,
     CPU_I8MM = 1 << 5,
-    CPU_WASM_SIMD = 1 << 6, // what a module was built for: it cannot ask
+    CPU_WASM_SIMD = 1 << 6, // known when the module is built; it cannot be detected
     CPU_WASM_RELAXED = 1 << 7,
 };
-/* What this machine has, narrowed by the environment variable QUIP_CPU: that level and
- * those below. */
+/* The features of this machine, limited to the level that the environment variable QUIP_CPU names.
+ */
 unsigned qp_cpu_features(void);
 
-/* The levels that QUIP_CPU names: the i-th, scalar first; NULL past the last. */
+/* A level that QUIP_CPU may name: the i-th, scalar first; NULL past the last. */
 struct cpu_level {
     const char *name;
     unsigned features;
@@ -236,13 +239,13 @@ const struct cpu_level *qp_cpu_level(int i);
 
 /* ---- UTF-8 (utf8.c) ---- */
 
-/* Decode one character of text[0, n), n > 0. Returns its length and sets *c; for a malformed byte
- * (overlong, surrogate, above 10FFFF, cut) returns 1 and sets *c = -1. */
+/* Decode the first character of text[0, n), n > 0. Returns its length and sets *c. For a malformed
+ * byte (overlong, surrogate, above 10FFFF, truncated) returns 1 and sets *c = -1. */
 int qp_utf8_decode(const char *text, size_t n, int32_t *c);
 /* Write c (a valid scalar value) to out[4]; returns its length. */
 int qp_utf8_encode(int32_t c, char out[4]);
-/* Length of the longest prefix of text[0, n) that does not end inside a character that more bytes
- * could complete. */
+/* Length of text[0, n) without an incomplete character at its end that more bytes could complete.
+ */
 size_t qp_utf8_complete(const char *text, size_t n);
 
 #endif

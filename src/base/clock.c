@@ -16,12 +16,12 @@ uint64_t qp_random_seed(void)
     uint64_t seed = 0;
     FILE *in = fopen("/dev/urandom", "rb");
     if (in) {
-        setvbuf(in, NULL, _IONBF, 0); // eight bytes, not a buffer full
+        setvbuf(in, NULL, _IONBF, 0); // read eight bytes, not a whole buffer
         if (fread(&seed, sizeof seed, 1, in) != 1)
             seed = 0;
         fclose(in);
     }
-    if (!seed) // no such device: clock and address bits, mixed by the splitmix64 constants
+    if (!seed) // no such device: clock and address bits, mixed with the constant of splitmix64
         seed = (qp_now_ns() ^ (uint64_t)(uintptr_t)&seed) * 0x9e3779b97f4a7c15u + (uint64_t)time(0);
     return seed ? seed : 1;
 }

@@ -1,7 +1,8 @@
 /* cpu_features.c: what this processor can do.
- * In:  cpuid, what the system saves on a context switch (xgetbv); on ARM, what the system says; and
- * QUIP_CPU.
- * Out: a mask of enum cpu_feature; a feature is reported only with all that its kernels use. */
+ * In:  on x86, cpuid and the registers that the system saves on a context switch (xgetbv); on ARM,
+ *      what the system reports; QUIP_CPU.
+ * Out: a mask of enum cpu_feature. A feature is reported only if everything that its kernels use is
+ *      available. */
 #include "base.h"
 
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 
 #include <cpuid.h>
 
-/* XCR0: which registers the system saves. 2, 4: xmm, ymm; 0x20, 0x40, 0x80: mask, zmm. */
+/* XCR0: the registers that the system saves. 2, 4: xmm, ymm; 0x20, 0x40, 0x80: mask, zmm. */
 static unsigned saved_registers(void)
 {
     unsigned low, high;
@@ -24,7 +25,7 @@ static bool has_all(unsigned word, unsigned bits)
     return (word & bits) == bits;
 }
 
-/* Bits by Intel's manual, volume 2A, CPUID. */
+/* Bits as in Intel's manual, volume 2A, CPUID. */
 static unsigned machine_features(void)
 {
     unsigned a, b, c, d;
@@ -51,7 +52,7 @@ static unsigned machine_features(void)
 
 #include <sys/auxv.h>
 
-/* Bits of the Linux ABI, arch/arm64/include/uapi/asm/hwcap.h: old headers lack the later ones. */
+/* Bits of the Linux ABI, arch/arm64/include/uapi/asm/hwcap.h. Old headers lack the later ones. */
 static unsigned machine_features(void)
 {
     const unsigned long dotprod = 1ul << 20, i8mm = 1ul << 13;

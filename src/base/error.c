@@ -1,9 +1,10 @@
 /* error.c: what went wrong, in one sentence.
  * In:  a status and a printf format.
- * Out: the caller's quip_error filled, its message always terminated; the status handed back, so
- *      that a failing function fails in one line. */
+ * Out: a filled quip_error, whose message always ends with NUL; the status is returned, so that a
+ *      failing function fails in one line. */
 #include "base.h"
 
+#include <assert.h>
 #include <string.h>
 
 static const struct {
@@ -29,8 +30,8 @@ const char *quip_status_name(quip_status status)
     return "unknown";
 }
 
-/* A message is cut before a character that does not fit as a whole, so it stays UTF-8. It may also
- * quote a hostile file: control characters become '?', and so does what is not UTF-8. */
+/* A message is cut before a character that does not fit completely, so it stays UTF-8. It may quote
+ * a hostile file: control characters and bytes that are not UTF-8 become '?'. */
 static void make_printable(char *message)
 {
     size_t n = qp_utf8_complete(message, strlen(message));
@@ -46,6 +47,7 @@ static void make_printable(char *message)
 
 quip_status qp_fail(quip_error *error, quip_status status, const char *format, ...)
 {
+    assert(status != QUIP_OK);
     if (!error)
         return status;
     error->status = status;

@@ -1,10 +1,12 @@
-/* file.c: a file to read at any offset.
+/* file.c: a file that can be read at any offset.
  * In:  a path, a caller's read_at, or memory.
- * Out: for a path, the whole file mapped read-only and shared, so that its pages cost nothing until
- *      read and are those of every other process that opens it; for read_at, its size and a copy on
- *      demand. Whoever reads a file that changes while it is open gets what it asks for. */
+ * Out: for a path, a read-only shared mapping of the whole file: its pages cost nothing until they
+ *      are read, and all processes share them. For read_at, the size, and copies on demand.
+ *
+ * If a file changes while it is open, the values read from it are undefined. */
 #include "base.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -43,9 +45,8 @@ static quip_status map_file(struct file *f, int fd, quip_error *error)
         return qp_fail(error, QUIP_E_FORMAT, "%s: is empty", f->name);
     if ((uint64_t)st.st_size > PTRDIFF_MAX)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: %" PRIu64 " bytes are too many for this "
-                       "machine's address space",
-                       f->name, (uint64_t)st.st_size);
+                       "%s: has %" PRIu64 " bytes, more than this machine's address space", f->name,
+                       (uint64_t)st.st_size);
 
     void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
     if (data == MAP_FAILED)
@@ -58,12 +59,12 @@ static quip_status map_file(struct file *f, int fd, quip_error *error)
 
 static quip_status load_file(struct file *f, quip_error *error)
 {
-    // O_NONBLOCK: a FIFO must give an error, not wait for its writer
+    // O_NONBLOCK: opening a FIFO must not wait for its writer
     int fd = open(f->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return qp_fail(error, QUIP_E_IO, "%s: %s", f->name, strerror(errno));
     quip_status status = map_file(f, fd, error);
-    close(fd); // the mapping stays
+    close(fd); // the mapping remains
     return status;
 }
 
@@ -128,7 +129,7 @@ static quip_status read_file(struct file *f, FILE *in, quip_error *error)
         return qp_fail_memory(error, f->name, (size_t)size);
     f->data = data;
     if (fread(data, 1, (size_t)size, in) != (size_t)size)
-        return qp_fail(error, QUIP_E_IO, "%s: cannot be read to its end", f->name);
+        return qp_fail(error, QUIP_E_IO, "%s: cannot be read completely", f->name);
     return QUIP_OK;
 }
 
@@ -187,6 +188,7 @@ void qp_file_open_memory(struct file *f, const void *data, size_t size, const ch
 
 void qp_file_open_part(struct file *part, const struct file *whole, uint64_t offset, uint64_t size)
 {
+    assert(whole->is_open && offset <= whole->size && size <= whole->size - offset);
     *part = (struct file){
         .data = whole->data ? whole->data + offset : NULL,
         .size = size,
@@ -198,13 +200,13 @@ void qp_file_open_part(struct file *part, const struct file *whole, uint64_t off
     };
 }
 
-/* In pieces: a source may be a browser's, which copies each of them once more. */
+/* Reads in pieces: the source may be a browser, which copies each piece once more. */
 quip_status qp_file_load(struct file *f, quip_error *error)
 {
     enum {
         PIECE = 16 << 20
     };
-    if (f->is_borrowed && f->data) // it is in memory
+    if (f->is_borrowed && f->data) // already in memory
         return QUIP_OK;
     const size_t size = (size_t)f->size;
     uint8_t *data = f->size > PTRDIFF_MAX ? NULL : qp_alloc_pages(size);
@@ -242,10 +244,11 @@ void qp_file_close(struct file *f)
 quip_status qp_file_read(const struct file *f, uint64_t offset, void *to, size_t n,
                          quip_error *error)
 {
+    assert(f->is_open && (f->data || f->source.read_at));
     if (offset > f->size || n > f->size - offset)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: has %" PRIu64 " bytes, but %zu are needed at %" PRIu64
-                       "; is the file cut short?",
+                       "%s: has %" PRIu64 " bytes, expected %zu at offset %" PRIu64
+                       "; is the file truncated?",
                        f->name, f->size, n, offset);
     if (n == 0)
         return QUIP_OK;
@@ -254,7 +257,7 @@ quip_status qp_file_read(const struct file *f, uint64_t offset, void *to, size_t
         return QUIP_OK;
     }
     if (!f->source.read_at(f->source.user, f->begin + offset, to, n))
-        return qp_fail(error, QUIP_E_IO, "%s: %zu bytes at %" PRIu64 " could not be read", f->name,
-                       n, offset);
+        return qp_fail(error, QUIP_E_IO, "%s: cannot read %zu bytes at offset %" PRIu64, f->name, n,
+                       offset);
     return QUIP_OK;
 }

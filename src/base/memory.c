@@ -1,8 +1,9 @@
-/* memory.c: sizes, pages, arenas and growing bytes.
+/* memory.c: sizes, pages, arenas and growing buffers.
  * In:  sizes, some of them computed from a file.
- * Out: zeroed memory, or NULL/false: nothing here aborts.
- * Blocks of qp_alloc_pages come from the system as address space that costs nothing until it is
- * touched, so a session may reserve for its whole context at once. */
+ * Out: zeroed memory; NULL or false if there is not enough.
+ *
+ * qp_alloc_pages gets address space from the system, which costs nothing until it is touched. So a
+ * session can reserve memory for its whole context at once. */
 #include "base.h"
 
 #include <assert.h>
@@ -59,8 +60,8 @@ void qp_free_pages(void *p, size_t n_bytes)
         munmap(p, n_bytes ? n_bytes : 1);
 }
 
-#elif !defined(__wasm__) // no mmap: C11's allocator, with the block's start kept in front of the
-                         // aligned address
+#elif !defined(__wasm__) // no mmap: calloc, with the start of the block stored before the aligned
+                         // address
 
 void *qp_alloc_pages(size_t n_bytes)
 {
@@ -93,7 +94,7 @@ void qp_want_large_pages(void *p, size_t n_bytes)
 {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     if (p)
-        madvise(p, n_bytes, MADV_HUGEPAGE); // a wish: it may fail
+        madvise(p, n_bytes, MADV_HUGEPAGE); // may fail, which is fine
 #else
     (void)p;
     (void)n_bytes;
@@ -120,14 +121,15 @@ void qp_arena_close(struct arena *a)
 
 void *qp_arena_alloc(struct arena *a, size_t n_bytes)
 {
+    assert(a->base == NULL || a->used <= a->size);
     size_t begin = a->used;
-    // a total that wraps stays at SIZE_MAX, which no arena can be opened with
+    // a total that overflows stays at SIZE_MAX, and no arena can be opened with that size
     if (n_bytes > SIZE_MAX - ARENA_ALIGN ||
         !qp_add_size(begin, qp_round_up(n_bytes, ARENA_ALIGN), &a->used))
         a->used = SIZE_MAX;
     if (!a->base)
         return NULL;
-    assert(a->used <= a->size);
+    assert(a->used <= a->size); // the same calls as while measuring
     return a->base + begin;
 }
 
@@ -135,6 +137,7 @@ void *qp_arena_alloc(struct arena *a, size_t n_bytes)
 
 bool qp_bytes_reserve(struct bytes *b, size_t n_more)
 {
+    assert(b->n <= b->capacity && (b->data || b->capacity == 0));
     size_t want;
     if (!qp_add_size(b->n, n_more, &want))
         return false;
@@ -153,6 +156,7 @@ bool qp_bytes_reserve(struct bytes *b, size_t n_more)
 
 bool qp_bytes_append(struct bytes *b, const void *data, size_t n)
 {
+    assert(data || n == 0);
     if (!qp_bytes_reserve(b, n))
         return false;
     if (n)
@@ -172,7 +176,7 @@ bool qp_bytes_printf(struct bytes *b, const char *format, ...)
     va_start(args, format);
     int n = vsnprintf(NULL, 0, format, args);
     va_end(args);
-    if (n < 0 || n == INT_MAX || !qp_bytes_reserve(b, (size_t)n + 1)) // + 1: the NUL it writes
+    if (n < 0 || n == INT_MAX || !qp_bytes_reserve(b, (size_t)n + 1)) // + 1: vsnprintf writes a NUL
         return false;
     va_start(args, format);
     vsnprintf((char *)b->data + b->n, (size_t)n + 1, format, args);

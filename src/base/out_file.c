@@ -1,9 +1,10 @@
 /* out_file.c: a file that appears under its name only when it is complete.
  * In:  pieces, in any order.
- * Out: the file; or, when anything fails or the process is killed, what was there before, and at
- *      most `<path>.part` beside it.
- * The temporary name is fixed, so that a killed run leaves one file and the next run reuses it; a
- * lock keeps two runs apart. */
+ * Out: the file. If anything fails or the process is killed, the old file of that name is
+ * unchanged, and at most `<path>.part` exists beside it.
+ *
+ * The temporary name is fixed: a killed run leaves one file, and the next run reuses it. A lock
+ * prevents two runs from writing the same file. */
 #include "base.h"
 
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 
 #if defined(__unix__) || defined(__APPLE__)
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -21,9 +23,9 @@
 
 struct out_file {
     int fd;
-    bool is_ours; // the lock is held: the temporary file may be changed and removed
+    bool is_ours; // we hold the lock, so we may change and remove the temporary file
     bool is_committed;
-    char *path, *part; // the name to take, and the name until then
+    char *path, *part; // the final name, and the name until then
     char names[];
 };
 
@@ -35,8 +37,8 @@ static quip_status fail_errno(const char *name, const char *what, quip_error *er
     return qp_fail(error, QUIP_E_IO, "%s: cannot be %s: %s", name, what, strerror(errno));
 }
 
-/* Between open and lock another run may have committed or removed the file: then the lock is on a
- * file that is no longer the one with the name. */
+/* Between open and lock, another run may have committed or removed the file. Then our lock is on a
+ * file that no longer has this name. */
 static bool has_the_name(const struct out_file *f)
 {
     struct stat by_fd, by_name;
@@ -44,7 +46,7 @@ static bool has_the_name(const struct out_file *f)
            by_fd.st_dev == by_name.st_dev;
 }
 
-static quip_status take_part(struct out_file *f, quip_error *error)
+static quip_status open_part(struct out_file *f, quip_error *error)
 {
     for (int tries = 0; !f->is_ours; tries++) {
         f->fd = open(f->part, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
@@ -52,7 +54,7 @@ static quip_status take_part(struct out_file *f, quip_error *error)
             return fail_errno(f->part, "created", error);
         if (flock(f->fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
             return qp_fail(error, QUIP_E_IO, "%s: is being written by another process", f->part);
-        f->is_ours = has_the_name(f) || tries == 100; // no locks on this disk: go on without
+        f->is_ours = has_the_name(f) || tries == 100; // this disk has no locks: continue without
         if (!f->is_ours) {
             close(f->fd);
             f->fd = -1;
@@ -78,7 +80,7 @@ quip_status qp_out_file_open(struct out_file **out, const char *path, quip_error
     memcpy(f->path, path, n);
     memcpy(f->part, path, n);
     memcpy(f->part + n, ".part", sizeof ".part");
-    quip_status status = take_part(f, error);
+    quip_status status = open_part(f, error);
     if (status) {
         qp_out_file_close(f);
         return status;
@@ -92,9 +94,9 @@ quip_status qp_out_file_resize(struct out_file *f, uint64_t size, quip_error *er
     struct statvfs disk;
     off_t end = (off_t)size;
     if (end < 0 || (uint64_t)end != size)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: %" PRIu64 " bytes are too many for a file",
-                       f->path, size);
-    // ask first: a disk that fills up after an hour is a poor way to learn it
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: cannot have %" PRIu64 " bytes on this system", f->path, size);
+    // check now: otherwise the disk may fill up after an hour of work
     if (!fstatvfs(f->fd, &disk) && disk.f_frsize &&
         size / disk.f_frsize + 1 > (uint64_t)disk.f_bavail)
         return qp_fail(error, QUIP_E_IO,
@@ -106,6 +108,8 @@ quip_status qp_out_file_resize(struct out_file *f, uint64_t size, quip_error *er
 quip_status qp_out_file_write(struct out_file *f, uint64_t offset, const void *data, size_t n,
                               quip_error *error)
 {
+    assert(f->is_ours && !f->is_committed);
+    assert(data || n == 0);
     const char *p = data;
     while (n) {
         ssize_t written =
@@ -123,10 +127,11 @@ quip_status qp_out_file_write(struct out_file *f, uint64_t offset, const void *d
 
 quip_status qp_out_file_commit(struct out_file *f, quip_error *error)
 {
-    if (fsync(f->fd) && errno != EINVAL && errno != EROFS) // those: the disk has no such thing
+    assert(f->is_ours && !f->is_committed);
+    if (fsync(f->fd) && errno != EINVAL && errno != EROFS) // both: the disk cannot flush
         return fail_errno(f->part, "flushed to the disk", error);
     if (rename(f->part, f->path))
-        return fail_errno(f->path, "given its name", error);
+        return fail_errno(f->path, "replaced", error);
     f->is_committed = true;
     return QUIP_OK;
 }
@@ -136,13 +141,13 @@ void qp_out_file_close(struct out_file *f)
     if (!f)
         return;
     if (f->is_ours && !f->is_committed)
-        unlink(f->part); // before close: while the lock is held the name is ours
+        unlink(f->part); // before close, while we hold the lock
     if (f->fd >= 0)
         close(f->fd);
     free(f);
 }
 
-#else // nothing writes model files there yet
+#else // nothing writes model files on such systems yet
 
 quip_status qp_out_file_open(struct out_file **out, const char *path, quip_error *error)
 {

@@ -1,10 +1,15 @@
 /* pages_wasm.c: qp_alloc_pages and qp_free_pages in WebAssembly, where memory only grows.
- * In:  sizes. Out: spans of whole 64 KiB pages, zeroed; new ones cost nothing until touched.
- * Spans that were given back wait in a list ordered by address, neighbours joined, and are taken
- * again before the memory grows: sessions that come and go need no more than those open at once.
- * A free span keeps its own length in its first bytes, so that nothing here allocates. Like malloc
- * in this build, both functions belong to the one thread that makes the library's calls. */
+ * In:  sizes.
+ * Out: zeroed spans of whole 64 KiB pages; new ones cost nothing until they are touched.
+ *
+ * Freed spans are kept in a list ordered by address, with neighbours joined, and are reused before
+ * the memory grows. So the memory depends on how many sessions are open at once, not on how many
+ * have been opened. A free span stores its length in its first bytes, so nothing here allocates.
+ * Like malloc in this build, both functions may be called only by the thread that makes the
+ * library's calls. */
 #include "base.h"
+
+#include <assert.h>
 
 #if defined(__wasm__)
 
@@ -25,8 +30,8 @@ static uint8_t *span_end(const struct free_span *s)
     return (uint8_t *)s + s->n_pages * WASM_PAGE;
 }
 
-/* Take n pages from the first span that has them, from its end; NULL when none has. */
-static void *take_span(size_t n_pages)
+/* Remove n pages from the end of the first span that is large enough; NULL if none is. */
+static void *remove_pages(size_t n_pages)
 {
     for (struct free_span **at = &free_spans; *at; at = &(*at)->next) {
         struct free_span *s = *at;
@@ -44,12 +49,12 @@ static void *take_span(size_t n_pages)
 void *qp_alloc_pages(size_t n_bytes)
 {
     const size_t n_pages = n_bytes / WASM_PAGE + (n_bytes % WASM_PAGE || !n_bytes);
-    void *p = take_span(n_pages);
+    void *p = remove_pages(n_pages);
     if (p)
         return p;
-    static bool has_malloc_begun; // its first call takes all memory there is for its own
+    static bool has_malloc_begun; // the first malloc claims all memory that exists then
     if (!has_malloc_begun) {
-        has_malloc_begun = true; // some mallocs come here for their memory
+        has_malloc_begun = true; // before malloc, which may call this function
         free((void *volatile){ malloc(1) });
     }
     const size_t before = __builtin_wasm_memory_grow(0, n_pages);
@@ -60,6 +65,7 @@ void qp_free_pages(void *p, size_t n_bytes)
 {
     if (!p)
         return;
+    assert((uintptr_t)p % WASM_PAGE == 0);
     struct free_span *s = p, *before = NULL, *after = free_spans;
     for (; after && after < s; after = after->next)
         before = after;

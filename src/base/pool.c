@@ -9,7 +9,7 @@
  * Workers wait for a generation, the caller waits for n_pending to become zero. Both spin for
  * SPIN_NS and then sleep. No wake-up is lost: the sleeper first sets its flag and then checks the
  * number again; the waker first changes the number and then checks the flag. With sequentially
- * consistent atomics, one of them sees the other's change. */
+ * consistent atomics, at least one of them reads the other's change. */
 #include "base.h"
 
 #include <assert.h>

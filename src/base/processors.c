@@ -1,4 +1,4 @@
-/* processors.c: how many threads help on this machine.
+/* processors.c: how many threads are useful on this machine.
  * In:  the affinity of this process and, on Linux, the quotas of its cgroups.
  * Out: qp_default_threads, at least 1 and at most MAX_THREADS. */
 #include "base.h"
@@ -11,7 +11,7 @@
 
 #include <sys/syscall.h>
 
-/* The first line of a small file of the system, without its newline; false when there is none. */
+/* Read the first line of a small system file, without its newline. False if it cannot be read. */
 static bool read_line(const char *path, char *line, int size)
 {
     FILE *in = fopen(path, "re");
@@ -24,7 +24,7 @@ static bool read_line(const char *path, char *line, int size)
     return ok;
 }
 
-/* quota/period processors, rounded up; INT32_MAX for none ("max", or -1). */
+/* quota / period processors, rounded up; INT32_MAX for no limit ("max", or -1). */
 static int quota_processors(const char *quota, const char *period)
 {
     long long q = atoll(quota), p = atoll(period);
@@ -33,7 +33,7 @@ static int quota_processors(const char *quota, const char *period)
     return (int)((q + p - 1) / p);
 }
 
-/* The quota of one group's folder, of cgroup v2 (cpu.max: "quota period") or v1. */
+/* The quota of one cgroup folder: in v2 the file cpu.max, "quota period"; in v1 two files. */
 static int group_processors(const char *folder, bool is_v2)
 {
     char path[1100], quota[64], period[64], *space;
@@ -46,7 +46,8 @@ static int group_processors(const char *folder, bool is_v2)
     return read_line(path, period, sizeof period) ? quota_processors(quota, period) : INT32_MAX;
 }
 
-/* The least quota from `group` up to the root of its tree, which a container sees as its own. */
+/* The smallest quota from `group` up to the root of its tree. In a container, the container's own
+ * group is the root. */
 static int tree_processors(const char *root, char *group, bool is_v2)
 {
     int least = INT32_MAX;
@@ -60,7 +61,7 @@ static int tree_processors(const char *root, char *group, bool is_v2)
     return least;
 }
 
-/* Whether a list such as "cpu,cpuacct" has "cpu". */
+/* Whether a list such as "cpu,cpuacct" contains "cpu". */
 static bool has_cpu(const char *controllers)
 {
     for (const char *p = controllers; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
@@ -94,8 +95,8 @@ int qp_cgroup_processors(const char *root)
     return least;
 }
 
-/* Through the system call: the C library's wrapper wants _GNU_SOURCE before the first include of
- * whatever this file is joined with. */
+/* Uses the system call: the C library's wrapper would need _GNU_SOURCE before the first include of
+ * the single-file library. */
 static int affinity_processors(void)
 {
     unsigned long mask[128] = { 0 }; // 8192 processors

@@ -1,11 +1,12 @@
-/* utf8.c: characters of UTF-8 text.
- * In:  bytes that may be anything.
- * Out: scalar values; malformed bytes are told apart one at a time, as RFC 3629 defines them. */
+/* utf8.c: characters of UTF-8 text (RFC 3629).
+ * In:  any bytes.
+ * Out: scalar values; each malformed byte is reported on its own. */
 #include "base.h"
 
-/* The bytes that may follow a lead byte: the character's length, and the range of the second byte,
- * which is where overlong forms, surrogates and values above 10FFFF are kept out. Length 0: no lead
- * byte. */
+#include <assert.h>
+
+/* What a lead byte says: the length of the character, and the range of its second byte. That range
+ * excludes overlong forms, surrogates and values above 10FFFF. Length 0: not a lead byte. */
 struct utf8_lead {
     int length;
     uint8_t second_min, second_max;
@@ -24,8 +25,7 @@ static struct utf8_lead utf8_lead(uint8_t byte)
     return (struct utf8_lead){ 0, 0, 0 };
 }
 
-/* How many bytes of text[0, n) belong to the well-formed character, or beginning of one, at its
- * start. */
+/* How many bytes at the start of text[0, n) are a well-formed character or the beginning of one. */
 static int well_formed_bytes(const char *text, size_t n, struct utf8_lead lead)
 {
     const uint8_t *t = (const uint8_t *)text;
@@ -41,6 +41,7 @@ static int well_formed_bytes(const char *text, size_t n, struct utf8_lead lead)
 
 int qp_utf8_decode(const char *text, size_t n, int32_t *c)
 {
+    assert(n > 0);
     struct utf8_lead lead = utf8_lead((uint8_t)text[0]);
     if (lead.length == 0 || well_formed_bytes(text, n, lead) < lead.length) {
         *c = -1;
@@ -56,6 +57,7 @@ int qp_utf8_decode(const char *text, size_t n, int32_t *c)
 
 int qp_utf8_encode(int32_t c, char out[4])
 {
+    assert(c >= 0 && c <= 0x10ffff);
     static const uint8_t marks[5] = { 0, 0, 0xc0, 0xe0, 0xf0 };
     int length = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
     for (int i = length - 1; i > 0; i--) {

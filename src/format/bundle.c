@@ -1,10 +1,12 @@
-/* bundle.c: a .task bundle, the original's later container: a ZIP archive of stored entries.
+/* bundle.c: a .task bundle, MediaPipe's later container: a ZIP archive of stored entries.
  * In:  a file.
- * Out: where the model, its tokenizer and its metadata lie, to be used in place.
- * What else a bundle holds (encoders for images and sound) is not needed to run text. */
+ * Out: the model, its tokenizer and its metadata as parts of that file.
+ *
+ * A bundle may have other entries (encoders for images and sound), which text does not need. */
 #include "format/bundle.h"
 #include "format/zip.h"
 
+#include <assert.h>
 #include <string.h>
 
 bool qp_bundle_matches(const struct file *file)
@@ -20,15 +22,17 @@ static quip_status find_part(struct file *part, const struct zip *zip, const str
 {
     uint64_t offset, n;
     if (!qp_zip_find(zip, name, &offset, &n))
-        return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: is a ZIP archive without an entry %s; a .task bundle has %s, %s and %s",
-                       file->name, name, BUNDLE_MODEL, BUNDLE_TOKENIZER, BUNDLE_METADATA);
+        return qp_fail(
+            error, QUIP_E_FORMAT,
+            "%s: is a ZIP archive without an entry %s; expected a .task bundle, with %s, %s and %s",
+            file->name, name, BUNDLE_MODEL, BUNDLE_TOKENIZER, BUNDLE_METADATA);
     qp_file_open_part(part, file, offset, n);
     return QUIP_OK;
 }
 
 quip_status qp_bundle_open(struct bundle *b, const struct file *file, quip_error *error)
 {
+    assert(file->is_open);
     struct zip zip;
     quip_status status = qp_zip_open(&zip, file, error);
     *b = (struct bundle){ 0 };

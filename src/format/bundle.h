@@ -12,8 +12,8 @@ struct bundle {
     struct file model, tokenizer, metadata; // parts of the bundle's file
 };
 bool qp_bundle_matches(const struct file *file); // by its first bytes
-/* Find the three parts that every bundle has. `file` outlives them; all are closed with
- * qp_bundle_close. Tokenizer and metadata are in memory. */
+/* Find the three parts that every bundle has, and read tokenizer and metadata into memory. `file`
+ * must outlive the bundle. */
 quip_status qp_bundle_open(struct bundle *b, const struct file *file, quip_error *error);
 void qp_bundle_close(struct bundle *b); // all-zero is fine
 

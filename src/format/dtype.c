@@ -1,19 +1,21 @@
-/* dtype.c: the number formats of tensors in files, and their meaning as floats.
+/* dtype.c: the number formats of tensors in files, and their values as floats.
  * In:  blocks of a file, at any alignment.
- * Out: floats, bit for bit those of the formats' own definition (ggml-quants.c, and the Python
- *      package gguf): the same products and sums, each rounded to float, in the same order.
- * The block formats of GGUF hold 32 or 256 values with one or more binary16 scales. */
+ * Out: floats with the same bits as in ggml-quants.c and the Python package gguf: the same products
+ *      and sums, each rounded to float, in the same order.
+ *
+ * The block formats of GGUF have 32 or 256 values with one or more binary16 scales. */
 #include "format/format.h"
 #include "format/little_endian.h"
 
+#include <assert.h>
 #include <inttypes.h>
 
 #define QK 32    // values of a Q?_0 or Q?_1 block
 #define QK_K 256 // values of a Q?_K super-block
 
-/* ---- one function a format: n_blocks blocks at b to x ---- */
+/* ---- one function for each format: n_blocks blocks at b -> x ---- */
 
-/* Zero and subnormals are 2^-24 times the fraction. */
+/* Zero and subnormals are the fraction times 2^-24. */
 float qp_half_value(const uint8_t *p)
 {
     uint32_t h = qp_le16(p);
@@ -104,7 +106,7 @@ static void expand_q4_1(float *x, const uint8_t *b, size_t n_blocks)
     }
 }
 
-/* Five bits: the nibble, and above it bit j of `high`. */
+/* Five bits: a nibble, with bit j of `high` above it. */
 static int q5(uint8_t nibble, uint32_t high, int j)
 {
     return nibble | (int)(high >> j & 1) << 4;
@@ -147,7 +149,7 @@ static void expand_q8_0(float *x, const uint8_t *b, size_t n_blocks)
 }
 
 /* { scales[16]: low nibble scale, high nibble minimum; two bits[64]; f16 d, dmin }
- * 16 groups of 16 values. A byte of the bits holds values 32 apart. */
+ * 16 groups of 16 values. One byte of the bits has four values that are 32 apart. */
 static void expand_q2_k(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++, b += 84, x += QK_K) {
@@ -161,8 +163,8 @@ static void expand_q2_k(float *x, const uint8_t *b, size_t n_blocks)
     }
 }
 
-/* Scale j of 16, six bits stored plus 32: low nibbles in s[0..7], the upper two bits in s[8..11].
- */
+/* Scale j of 16: six bits, stored plus 32. The low nibbles are in s[0..7], the upper two bits in
+ * s[8..11]. */
 static int q3_k_scale(const uint8_t *s, int j)
 {
     int low = s[j % 8] >> (j / 8 * 4) & 15;
@@ -170,7 +172,7 @@ static int q3_k_scale(const uint8_t *s, int j)
     return (low | high << 4) - 32;
 }
 
-/* { third bits[32]; two bits[64]; scales[12]; f16 d }: a third bit of zero stands for -4. */
+/* { third bits[32]; two bits[64]; scales[12]; f16 d }: a third bit of zero means -4. */
 static void expand_q3_k(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++, b += 110, x += QK_K) {
@@ -184,8 +186,9 @@ static void expand_q3_k(float *x, const uint8_t *b, size_t n_blocks)
     }
 }
 
-/* Scale and minimum j of 8, six bits each: the first four lie whole in s[0..3] and s[4..7], whose
- * upper two bits belong to the last four, with nibbles in s[8..11]. */
+/* Scale and minimum j of 8, six bits each. The first four are in the low bits of s[0..3] and
+ * s[4..7]. The last four have their nibbles in s[8..11] and their upper two bits in the upper bits
+ * of s[0..7]. */
 static void k_scale_min(const uint8_t *s, int j, int *scale, int *min)
 {
     if (j < 4) {
@@ -197,7 +200,8 @@ static void k_scale_min(const uint8_t *s, int j, int *scale, int *min)
     }
 }
 
-/* { f16 d, dmin; scales[12]; nibbles[128] }: 8 groups of 32; a byte holds values 32 apart. */
+/* { f16 d, dmin; scales[12]; nibbles[128] }: 8 groups of 32; one byte has two values that are 32
+ * apart. */
 static void expand_q4_k(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++, b += 144, x += QK_K) {
@@ -292,26 +296,28 @@ bool qp_dtype_bytes(enum dtype dtype, uint64_t n, uint64_t *n_bytes)
 
 /* ---- reading ---- */
 
-/* A file without a mapping is expanded through this much stack: whole blocks of every type. */
+/* Stack buffer to expand a file that is not mapped; holds whole blocks of every type. */
 #define EXPAND_BYTES 8192
 
 quip_status qp_format_read_f32(const struct format *f, const struct tensor *t, uint64_t begin,
                                size_t n, float *to, quip_error *error)
 {
+    assert(to || n == 0);
     if ((unsigned)t->dtype >= DTYPE_OTHER)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: %s has a number format that is not readable here", f->file->name,
+                       "%s: %s has a number format that this version cannot read", f->file->name,
                        t->name);
     uint64_t offset, n_bytes;
     if (!qp_dtype_bytes(t->dtype, begin, &offset) || !qp_dtype_bytes(t->dtype, n, &n_bytes) ||
         offset > t->n_bytes || n_bytes > t->n_bytes - offset)
         return qp_fail(error, QUIP_E_ARGUMENT,
-                       "%s: %s: values %" PRIu64 " to %" PRIu64 " are not whole blocks inside it",
+                       "%s: %s: values [%" PRIu64 ", %" PRIu64 ") are not whole blocks inside it",
                        f->file->name, t->name, begin, begin + n);
 
     size_t block = (size_t)dtypes[t->dtype].block, bytes = (size_t)dtypes[t->dtype].block_bytes;
     size_t n_blocks = n / block;
     offset += t->offset;
+    assert(n_blocks * bytes == n_bytes && bytes <= EXPAND_BYTES);
     if (f->file->data) {
         dtypes[t->dtype].expand(to, f->file->data + offset, n_blocks);
         return QUIP_OK;

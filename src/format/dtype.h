@@ -4,9 +4,9 @@
 
 #include "base/base.h"
 
-/* Number formats. Block formats are those of GGUF. I4: two to a byte, low nibble first, stored
- * plus 8. I4_BLOCK is not a tensor's type but a matrix's (model/matrix.h): its codes are an I4
- * tensor. */
+/* Number formats. Q* are the block formats of GGUF. I4: two values in a byte, low nibble first,
+ * each stored plus 8. I4_BLOCK is the type of a matrix (model/matrix.h), not of a tensor: its codes
+ * are an I4 tensor. */
 enum dtype {
     DTYPE_F32,
     DTYPE_F16,
@@ -25,17 +25,17 @@ enum dtype {
     DTYPE_Q4_K,
     DTYPE_Q5_K,
     DTYPE_Q6_K,
-    DTYPE_OTHER, // present in the file, not readable here
+    DTYPE_OTHER, // any format that this library does not read
     DTYPE_COUNT
 };
 const char *qp_dtype_name(enum dtype dtype);
-/* Bytes of n elements; n must be a multiple of the type's block. False when it is not, or too
- * large. */
+/* Bytes of n elements. False if n is not a multiple of the type's block or too large, or if the
+ * type has no known size. */
 bool qp_dtype_bytes(enum dtype dtype, uint64_t n, uint64_t *n_bytes);
 
-/* The two bytes of an IEEE 754 binary16 number, little endian, as a float: every value of it. */
+/* An IEEE 754 binary16 number, stored little-endian, as a float. Exact for every value. */
 float qp_half_value(const uint8_t *p);
-/* The nearest binary16 number to x, of two equally near the even one; infinite from 65520 on. */
+/* The binary16 number nearest to x; ties go to even. Infinite from 65520 on. */
 uint16_t qp_half_bits(float x);
 
 #endif

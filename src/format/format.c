@@ -1,13 +1,14 @@
 /* format.c: named tensors and metadata entries of an open file.
  * In:  what a reader adds.
  * Out: struct format, every tensor and entry of it checked, with an index by name.
- * Opening and the calls that take a non-const format are for one thread; after that the format is
- * only read. */
+ *
+ * Opening, and calls with a format that is not const, are for one thread at a time. */
 #include "format/format_reader.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
-/* Bytes of the file that a format holds a copy of, or (offset NO_OFFSET) a chunk of its names. */
+/* A copy of bytes of the file, or (offset NO_OFFSET) a chunk of names. */
 struct kept {
     uint64_t offset;
     size_t n;
@@ -19,7 +20,7 @@ struct kept {
 struct store {
     struct kept *kept;
     int n_kept, kept_capacity;
-    char *text; // free part of the current chunk of names
+    char *text; // the free part of the current chunk of names
     size_t n_text;
     int tensor_capacity, metadata_capacity;
     const struct tensor **tensors_by_name;
@@ -28,8 +29,7 @@ struct store {
 
 /* ---- memory of a format ---- */
 
-/* Room for one more item of item_bytes in a list of n; it doubles, and what is new is not zeroed.
- */
+/* Make sure that a list of n items has capacity for one more. New capacity is not zeroed. */
 static bool grow_list(void **list, int n, int *capacity, size_t item_bytes)
 {
     if (n < *capacity)
@@ -47,7 +47,7 @@ static bool grow_list(void **list, int n, int *capacity, size_t item_bytes)
     return true;
 }
 
-/* A new block, zeroed; pages, because tensors in it are read with 64-byte alignment. */
+/* A new zeroed block. It is pages, because a tensor in it must be aligned to 64 bytes. */
 static uint8_t *keep_block(struct store *s, uint64_t offset, size_t n)
 {
     void *list = s->kept;
@@ -66,8 +66,8 @@ quip_status qp_format_view(struct format *f, uint64_t offset, uint64_t n, const 
     *data = NULL;
     if (offset > f->file->size || n > f->file->size - offset || n > PTRDIFF_MAX)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: has %" PRIu64 " bytes, but %" PRIu64 " are needed at %" PRIu64
-                       "; is the file cut short?",
+                       "%s: has %" PRIu64 " bytes, expected %" PRIu64 " at offset %" PRIu64
+                       "; is the file truncated?",
                        f->file->name, f->file->size, n, offset);
     if (f->file->data) {
         *data = f->file->data + offset;
@@ -106,6 +106,7 @@ char *qp_format_text(struct format *f, size_t n)
         s->text = chunk;
         s->n_text = TEXT_CHUNK;
     }
+    assert(s->n_text >= n + 1);
     char *text = s->text;
     s->text += n + 1;
     s->n_text -= n + 1;
@@ -129,10 +130,10 @@ static quip_status check_name(const struct format *f, const char *name, size_t n
                               quip_error *error)
 {
     if (name_bytes == 0)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: a tensor or metadata entry has no name",
+        return qp_fail(error, QUIP_E_FORMAT, "%s: a tensor or metadata entry has an empty name",
                        f->file->name);
     if (strlen(name) != name_bytes)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: the name \"%s\" has a zero byte in it",
+        return qp_fail(error, QUIP_E_FORMAT, "%s: the name \"%s\" contains a zero byte",
                        f->file->name, name);
     return QUIP_OK;
 }
@@ -142,8 +143,8 @@ static quip_status check_range(const struct format *f, const char *name, uint64_
 {
     if (offset > f->file->size || n_bytes > f->file->size - offset)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: %s has %" PRIu64 " bytes at %" PRIu64 ", the file has %" PRIu64
-                       "; is it cut short?",
+                       "%s: %s has %" PRIu64 " bytes at offset %" PRIu64
+                       ", but the file has %" PRIu64 "; is it truncated?",
                        f->file->name, name, n_bytes, offset, f->file->size);
     return QUIP_OK;
 }
@@ -158,7 +159,7 @@ static void shape_text(char *out, size_t size, const struct tensor *t)
         snprintf(out + n, size - n, "]");
 }
 
-/* GPU files of the original give every tensor one dimension, its number of bytes. */
+/* In MediaPipe's GPU files every tensor has one dimension, its number of bytes. */
 static bool is_byte_count(const struct format *f, const struct tensor *t)
 {
     return f->kind == FORMAT_TFLITE && t->n_dims == 1 && (uint64_t)t->dims[0] == t->n_bytes;
@@ -167,7 +168,9 @@ static bool is_byte_count(const struct format *f, const struct tensor *t)
 quip_status qp_format_add_tensor(struct format *f, const struct tensor *t, size_t name_bytes,
                                  quip_error *error)
 {
+    assert(t->n_dims >= 0 && t->n_dims <= QP_MAX_DIMS);
     struct store *s = f->private_data;
+    assert(!s->tensors_by_name); // not after qp_format_index
     quip_status status = check_name(f, t->name, name_bytes, error);
     if (!status)
         status = check_range(f, t->name, t->offset, t->n_bytes, error);
@@ -178,17 +181,17 @@ quip_status qp_format_add_tensor(struct format *f, const struct tensor *t, size_
     shape_text(shape, sizeof shape, t);
     uint64_t n, n_bytes;
     if (!qp_format_elements(t->dims, t->n_dims, &n))
-        return qp_fail(error, QUIP_E_FORMAT, "%s: %s has the impossible shape %s", f->file->name,
+        return qp_fail(error, QUIP_E_FORMAT, "%s: %s has the invalid shape %s", f->file->name,
                        t->name, shape);
     if (t->dtype != DTYPE_OTHER && !is_byte_count(f, t)) {
         if (!qp_dtype_bytes(t->dtype, n, &n_bytes))
-            return qp_fail(error, QUIP_E_FORMAT, "%s: %s has shape %s, not whole blocks of %s",
+            return qp_fail(error, QUIP_E_FORMAT, "%s: %s has shape %s, expected whole blocks of %s",
                            f->file->name, t->name, shape, qp_dtype_name(t->dtype));
         if (n_bytes != t->n_bytes)
             return qp_fail(error, QUIP_E_FORMAT,
-                           "%s: %s has %" PRIu64 " bytes, its shape %s %s needs %" PRIu64,
-                           f->file->name, t->name, t->n_bytes, shape, qp_dtype_name(t->dtype),
-                           n_bytes);
+                           "%s: %s has %" PRIu64 " bytes, expected %" PRIu64 " for shape %s of %s",
+                           f->file->name, t->name, t->n_bytes, n_bytes, shape,
+                           qp_dtype_name(t->dtype));
     }
     void *list = f->tensors;
     if (!grow_list(&list, f->n_tensors, &s->tensor_capacity, sizeof *t))
@@ -202,6 +205,7 @@ quip_status qp_format_add_metadata(struct format *f, const struct metadata *m, s
                                    quip_error *error)
 {
     struct store *s = f->private_data;
+    assert(!s->metadata_by_name); // not after qp_format_index
     quip_status status = check_name(f, m->name, name_bytes, error);
     if (!status && (m->type == METADATA_BYTES || m->type == METADATA_ARRAY))
         status = check_range(f, m->name, m->offset, m->n_bytes, error);
@@ -233,7 +237,7 @@ quip_status qp_format_index(struct format *f, quip_error *error)
 {
     struct store *s = f->private_data;
     size_t n_tensors = (size_t)f->n_tensors, n_metadata = (size_t)f->n_metadata;
-    const struct tensor **t = calloc(n_tensors + 1, sizeof *t); // + 1: calloc(0) may give NULL
+    const struct tensor **t = calloc(n_tensors + 1, sizeof *t); // + 1: calloc(0) may return NULL
     const struct metadata **m = calloc(n_metadata + 1, sizeof *m);
     s->tensors_by_name = t;
     s->metadata_by_name = m;
@@ -261,6 +265,7 @@ quip_status qp_format_index(struct format *f, quip_error *error)
 const struct tensor *qp_format_find(const struct format *f, const char *name)
 {
     const struct store *s = f->private_data;
+    assert(s && s->tensors_by_name); // the format is open
     const struct tensor key = { .name = name }, *p = &key;
     const struct tensor *const *found =
         bsearch(&p, s->tensors_by_name, (size_t)f->n_tensors, sizeof p, compare_tensors);
@@ -270,6 +275,7 @@ const struct tensor *qp_format_find(const struct format *f, const char *name)
 const struct metadata *qp_format_find_metadata(const struct format *f, const char *name)
 {
     const struct store *s = f->private_data;
+    assert(s && s->metadata_by_name); // the format is open
     const struct metadata key = { .name = name }, *p = &key;
     const struct metadata *const *found =
         bsearch(&p, s->metadata_by_name, (size_t)f->n_metadata, sizeof p, compare_metadata);
@@ -280,6 +286,7 @@ const struct metadata *qp_format_find_metadata(const struct format *f, const cha
 
 quip_status qp_format_begin(struct format *f, struct file *file, quip_error *error)
 {
+    assert(file->is_open);
     *f = (struct format){ .file = file };
     f->private_data = calloc(1, sizeof(struct store));
     return f->private_data ? QUIP_OK : qp_fail_memory(error, file->name, sizeof(struct store));
@@ -309,7 +316,8 @@ quip_status qp_format_bytes(struct format *f, const struct metadata *m, const ui
     *n = 0;
     if (m->type != METADATA_BYTES) {
         *data = NULL;
-        return qp_fail(error, QUIP_E_FORMAT, "%s: the metadata entry %s is not text or a blob",
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: the metadata entry %s is a number or an array, expected text or a blob",
                        f->file->name, m->name);
     }
     quip_status status = qp_format_view(f, m->offset, m->n_bytes, data, error);

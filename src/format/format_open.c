@@ -9,33 +9,35 @@ static const struct format_reader format_readers[] = {
     { FORMAT_SAFETENSORS, qp_safetensors_matches, qp_safetensors_read },
 };
 
-/* Files that people try, and what to do with them. */
+/* Say what a file is that people often try, and what to do with it. */
 static quip_status refuse_file(const struct file *file, const uint8_t head[16], quip_error *error)
 {
     if (!memcmp(head, "PK", 2) || !memcmp(head + 4, "PK", 2))
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: begins as a ZIP archive; a .task bundle runs as it is, a PyTorch "
-                       "checkpoint needs `quip convert`; if it is one of them, it is cut short",
-                       file->name);
+        return qp_fail(
+            error, QUIP_E_UNSUPPORTED,
+            "%s: begins as a ZIP archive, which is truncated or is neither a .task bundle "
+            "nor a PyTorch checkpoint; convert a checkpoint with `quip convert`",
+            file->name);
     if (!memcmp(head, "version https:/", 15))
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: is a Git LFS pointer, not the file itself; run `git lfs pull`",
                        file->name);
     if (head[0] == '<')
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: is a web page, not a model file; take the address that its link to the "
-                       "file has, and look whether one must sign in",
+                       "%s: is a web page, not a model file; download the file that the page links "
+                       "to, after signing in if the page asks for it",
                        file->name);
     char bytes[8 * 3 + 1] = " (nothing)";
     for (size_t i = 0; i < 8 && i < file->size; i++)
         snprintf(bytes + 3 * i, 4, " %02x", head[i]);
-    return qp_fail(error, QUIP_E_FORMAT,
-                   "%s: is no model file: it begins with%s; expected TFLite weights (\"TFL3\" at "
-                   "4), GGUF or safetensors",
-                   file->name, bytes);
+    return qp_fail(
+        error, QUIP_E_FORMAT,
+        "%s: is not a model file: it begins with%s; expected TFLite weights (\"TFL3\" at "
+        "byte 4), GGUF or safetensors",
+        file->name, bytes);
 }
 
-/* Try this room's readers, then `last` (may be NULL). */
+/* Try the readers of this folder, then `last` (may be NULL). */
 static quip_status read_header(struct format *f, const struct format_reader *last,
                                quip_error *error)
 {

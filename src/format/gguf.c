@@ -1,16 +1,20 @@
 /* gguf.c: reads GGUF, versions 2 and 3 (ggml's docs/gguf.md).
  * In:  "GGUF", u32 version, u64 counts of tensors and entries, the entries (name, type, value), the
- *      tensors (name, dimensions innermost first, type, offset), padding to general.alignment,
- * data. Out: tensors with dimensions outermost first, entries; arrays stay in the file and are
- * walked by qp_metadata_next. The header has no size of its own, so it is read front to back,
- * through a window when the file is not mapped. After the first failure everything reads as zero,
- * which ends every loop. */
+ *      tensors (name, dimensions innermost first, type, offset), padding to general.alignment, the
+ *      data.
+ * Out: tensors with dimensions outermost first, and entries. Arrays stay in the file;
+ *      qp_metadata_next reads them.
+ *
+ * The file does not say how long the header is, so it is read front to back, through a window if
+ * the file is not mapped. After the first failure every read returns zero, which ends all loops. */
 #include "format/format_reader.h"
 #include "format/little_endian.h"
 
+#include <assert.h>
+
 #define GGUF_WINDOW 4096
 
-/* Smallest entries, in bytes: they bound the counts that a header may claim. */
+/* The smallest tensor and entry, in bytes. They limit the counts that a header can have. */
 enum {
     GGUF_MIN_TENSOR = 8 + 4 + 4 + 8,
     GGUF_MIN_ENTRY = 8 + 4 + 1
@@ -33,14 +37,15 @@ static uint64_t gguf_left(const struct gguf_reader *r)
     return r->status ? 0 : r->f->file->size - r->pos;
 }
 
-/* The next n bytes, zeros after a failure. */
-static void gguf_get(struct gguf_reader *r, void *to, size_t n)
+/* Read the next n bytes; zeros after a failure. */
+static void gguf_read_bytes(struct gguf_reader *r, void *to, size_t n)
 {
     memset(to, 0, n);
     const struct file *file = r->f->file;
+    assert(r->pos <= file->size);
     if (r->status)
         return;
-    if (file->data || n > GGUF_WINDOW || n > gguf_left(r)) { // too few: the call names it
+    if (file->data || n > GGUF_WINDOW || n > gguf_left(r)) { // qp_file_read reports too few bytes
         r->status = qp_file_read(file, r->pos, to, n, r->error);
     } else {
         if (r->pos < r->window_begin || r->pos + n > r->window_begin + r->window_n) {
@@ -60,14 +65,14 @@ static void gguf_get(struct gguf_reader *r, void *to, size_t n)
 static uint32_t gguf_u32(struct gguf_reader *r)
 {
     uint8_t b[4];
-    gguf_get(r, b, sizeof b);
+    gguf_read_bytes(r, b, sizeof b);
     return qp_le32(b);
 }
 
 static uint64_t gguf_u64(struct gguf_reader *r)
 {
     uint8_t b[8];
-    gguf_get(r, b, sizeof b);
+    gguf_read_bytes(r, b, sizeof b);
     return qp_le64(b);
 }
 
@@ -75,14 +80,14 @@ static void gguf_skip(struct gguf_reader *r, uint64_t n, const char *name)
 {
     if (!r->status && n > gguf_left(r))
         r->status = qp_fail(r->error, QUIP_E_FORMAT,
-                            "%s: %s needs %" PRIu64 " bytes at %" PRIu64 ", the file has %" PRIu64
-                            "; is it cut short?",
+                            "%s: %s has %" PRIu64 " bytes at offset %" PRIu64
+                            ", but the file has %" PRIu64 "; is it truncated?",
                             r->f->file->name, name, n, r->pos, r->f->file->size);
     if (!r->status)
         r->pos += n;
 }
 
-/* A string as a name that stays until close; "" after a failure. */
+/* Read a string as a name that is valid until close; "" after a failure. */
 static const char *gguf_name(struct gguf_reader *r, size_t *n_bytes)
 {
     uint64_t n = gguf_u64(r), begin = r->pos;
@@ -94,7 +99,7 @@ static const char *gguf_name(struct gguf_reader *r, size_t *n_bytes)
     if (r->status)
         return "";
     r->pos = begin;
-    gguf_get(r, name, (size_t)n);
+    gguf_read_bytes(r, name, (size_t)n);
     *n_bytes = (size_t)n;
     return name;
 }
@@ -117,7 +122,7 @@ enum {
     GGUF_F64
 };
 
-/* Bytes of one item of an array of numbers; 0 for any other type. */
+/* Bytes of a number of this type; 0 for any other type. */
 static size_t gguf_number_bytes(int type)
 {
     static const uint8_t bytes[] = { 1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8 };
@@ -129,7 +134,7 @@ static enum metadata_type gguf_number_type(int type)
     return type == GGUF_F32 || type == GGUF_F64 ? METADATA_FLOAT : METADATA_INT;
 }
 
-/* The number at p, as an integer and as a float; false when it does not fit in int64. */
+/* The number at p, as an integer and as a float; false if it does not fit in int64. */
 static bool gguf_number(int type, const uint8_t *p, int64_t *i, double *f)
 {
     *i = 0;
@@ -177,7 +182,7 @@ static bool gguf_number(int type, const uint8_t *p, int64_t *i, double *f)
     return true;
 }
 
-/* Skip n_items items and note where they lie. */
+/* Record where the items of an array are, and skip them. */
 static void gguf_array(struct gguf_reader *r, struct metadata *m)
 {
     m->type = METADATA_ARRAY;
@@ -196,7 +201,7 @@ static void gguf_array(struct gguf_reader *r, struct metadata *m)
     uint64_t item = number ? number : 8; // a string has at least its length
     if (m->n_items > gguf_left(r) / item) {
         r->status = qp_fail(r->error, QUIP_E_FORMAT,
-                            "%s: %s claims %" PRIu64 " items, more than the file has room for",
+                            "%s: %s has %" PRIu64 " items, more than fit in the file",
                             r->f->file->name, m->name, m->n_items);
         return;
     }
@@ -225,10 +230,11 @@ static void gguf_value(struct gguf_reader *r, struct metadata *m)
     } else if (number) {
         uint8_t b[8] = { 0 };
         m->type = gguf_number_type(type);
-        gguf_get(r, b, number);
+        gguf_read_bytes(r, b, number);
         if (!r->status && !gguf_number(type, b, &m->i, &m->f))
-            r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s: %s is %" PRIu64 ", above 2^63",
-                                r->f->file->name, m->name, qp_le64(b));
+            r->status =
+                qp_fail(r->error, QUIP_E_FORMAT, "%s: %s is %" PRIu64 "; must be below 2^63",
+                        r->f->file->name, m->name, qp_le64(b));
     } else if (!r->status) {
         r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s: %s has the unknown type %d",
                             r->f->file->name, m->name, type);
@@ -248,14 +254,14 @@ static void gguf_entry(struct gguf_reader *r, uint64_t *alignment)
     if (m.type != METADATA_INT || m.i <= 0 || m.i > 1 << 20 || (m.i & (m.i - 1)))
         r->status =
             qp_fail(r->error, QUIP_E_FORMAT,
-                    "%s: general.alignment is not a power of two below 2^20", r->f->file->name);
+                    "%s: general.alignment must be a power of two up to 2^20", r->f->file->name);
     else
         *alignment = (uint64_t)m.i;
 }
 
 /* ---- tensors ---- */
 
-/* ggml_type, those that are read here; the rest are DTYPE_OTHER. */
+/* The dtype of a ggml_type; DTYPE_OTHER for those that are not read. */
 static enum dtype gguf_dtype(uint32_t type)
 {
     static const struct {
@@ -272,15 +278,14 @@ static enum dtype gguf_dtype(uint32_t type)
     return DTYPE_OTHER;
 }
 
-/* One tensor, its offset still relative to the data. The size follows from the shape. */
+/* Read one tensor. Its offset is still relative to the data; its size follows from the shape. */
 static void gguf_tensor(struct gguf_reader *r, struct tensor *t, size_t *n_name)
 {
     t->name = gguf_name(r, n_name);
     uint32_t n_dims = gguf_u32(r);
     if (!r->status && n_dims > QP_MAX_DIMS)
-        r->status =
-            qp_fail(r->error, QUIP_E_FORMAT, "%s: %s has %u dimensions, at most %d are read",
-                    r->f->file->name, t->name, (unsigned)n_dims, QP_MAX_DIMS);
+        r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s: %s has %u dimensions; must be at most %d",
+                            r->f->file->name, t->name, (unsigned)n_dims, QP_MAX_DIMS);
     if (r->status)
         return;
     t->n_dims = (int)n_dims;
@@ -296,11 +301,11 @@ static void gguf_tensor(struct gguf_reader *r, struct tensor *t, size_t *n_name)
         (t->n_dims && !qp_dtype_bytes(t->dtype, (uint64_t)t->dims[t->n_dims - 1], &n_row)) ||
         !qp_dtype_bytes(t->dtype, n, &t->n_bytes))
         r->status = qp_fail(r->error, QUIP_E_FORMAT,
-                            "%s: the rows of %s are not whole blocks of %s, or are too many",
+                            "%s: %s has rows that are not whole blocks of %s, or too many of them",
                             r->f->file->name, t->name, qp_dtype_name(t->dtype));
 }
 
-/* Where the list of tensors ends, without keeping anything. */
+/* Where the list of tensors ends. Reads a copy of the reader's state. */
 static uint64_t gguf_tensors_end(struct gguf_reader r, uint64_t n_tensors)
 {
     for (uint64_t i = 0; i < n_tensors && !r.status; i++) {
@@ -313,6 +318,7 @@ static uint64_t gguf_tensors_end(struct gguf_reader r, uint64_t n_tensors)
 static void gguf_tensors(struct gguf_reader *r, uint64_t n_tensors, uint64_t alignment)
 {
     struct format *f = r->f;
+    assert(alignment && (alignment & (alignment - 1)) == 0);
     uint64_t begin = (gguf_tensors_end(*r, n_tensors) + alignment - 1) & ~(alignment - 1);
     for (uint64_t i = 0; i < n_tensors && !r->status; i++) {
         struct tensor t = { 0 };
@@ -322,8 +328,8 @@ static void gguf_tensors(struct gguf_reader *r, uint64_t n_tensors, uint64_t ali
             return;
         if (t.offset % alignment || t.offset > f->file->size) {
             r->status = qp_fail(r->error, QUIP_E_FORMAT,
-                                "%s: %s lies at %" PRIu64 " of the data; expected a multiple of "
-                                "%" PRIu64 " inside the file",
+                                "%s: %s is at offset %" PRIu64 " of the data; expected a multiple "
+                                "of %" PRIu64 " inside the file",
                                 f->file->name, t.name, t.offset, alignment);
             return;
         }
@@ -342,15 +348,15 @@ quip_status qp_gguf_read(struct format *f, quip_error *error)
     struct gguf_reader r = { .f = f, .pos = 4, .error = error };
     uint32_t version = gguf_u32(&r);
     if (!r.status && version != 2 && version != 3)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: GGUF version %u%s, expected 2 or 3",
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: is GGUF version %u%s; expected 2 or 3",
                        f->file->name, (unsigned)version,
-                       version >= 1u << 24 ? " (of a big-endian machine?)" : "");
+                       version >= 1u << 24 ? " (from a big-endian machine?)" : "");
     uint64_t n_tensors = gguf_u64(&r), n_entries = gguf_u64(&r);
     uint64_t left = gguf_left(&r), alignment = 32;
     if (!r.status && (n_tensors > left / GGUF_MIN_TENSOR || n_entries > left / GGUF_MIN_ENTRY))
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: claims %" PRIu64 " tensors and %" PRIu64 " metadata entries in %" PRIu64
-                       " bytes",
+                       "%s: has %" PRIu64 " tensors and %" PRIu64
+                       " metadata entries, more than fit in %" PRIu64 " bytes",
                        f->file->name, n_tensors, n_entries, left);
     for (uint64_t i = 0; i < n_entries && !r.status; i++)
         gguf_entry(&r, &alignment);
@@ -366,12 +372,12 @@ bool qp_metadata_next(struct format *f, const struct metadata *m, struct metadat
     const uint8_t *data;
     if (m->type != METADATA_ARRAY || c->is_malformed || c->index == m->n_items)
         return false;
-    c->is_malformed = true; // until the item proves otherwise
+    c->is_malformed = true; // unless the item is valid
     if (qp_format_view(f, m->offset, m->n_bytes, &data, NULL))
         return false;
 
-    // the reader has walked the array once, but lengths are checked again: the file is a mapping,
-    // and somebody may write to it
+    // check the lengths again, although gguf_array has: another process may write to a mapped file
+    assert(c->offset <= m->n_bytes);
     uint64_t left = m->n_bytes - c->offset;
     const uint8_t *p = data + c->offset;
     uint64_t n_item = gguf_number_bytes(m->gguf_item);

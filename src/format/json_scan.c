@@ -1,15 +1,17 @@
 /* json_scan.c: a strict scanner for JSON of known shape (RFC 8259).
- * In:  text, of which the caller knows what must come next.
- * Out: strings and numbers, in order; no tree, no memory.
- * The core reads JSON in two places, the header of safetensors and an adapter's configuration: a
- * few hundred numbers and switches, read in one pass. A library would bring a tree of them and an
- * allocator. */
+ * In:  text; the caller knows what must come next.
+ * Out: strings and numbers, in order. Builds no tree and allocates nothing.
+ *
+ * The core reads JSON in two files: the header of safetensors and the configuration of an adapter.
+ * Both are read in one pass; a JSON library would build a tree first. */
 #include "format/json_scan.h"
 
+#include <assert.h>
 #include <string.h>
 
 void qp_json_open(struct json_scan *j, const char *text, size_t n)
 {
+    assert(text || n == 0);
     *j = (struct json_scan){ .begin = text, .p = text, .end = text + n };
 }
 
@@ -19,7 +21,7 @@ static void json_skip_spaces(struct json_scan *j)
         j->p++;
 }
 
-/* The next character that is not a space, left in place; 0 at the end. */
+/* The next character that is not a space, without reading it; 0 at the end. */
 static char json_peek(struct json_scan *j)
 {
     json_skip_spaces(j);
@@ -36,6 +38,7 @@ void qp_json_expect(struct json_scan *j, char c)
 
 bool qp_json_more(struct json_scan *j, int index, char close)
 {
+    assert(close == '}' || close == ']');
     if (json_peek(j) == close) {
         j->p++;
         return false;
@@ -104,6 +107,7 @@ double qp_json_number(struct json_scan *j)
     const size_t n = j->is_malformed ? 0 : qp_decimal_parse(j->p, (size_t)(j->end - j->p), &value);
     j->is_malformed |= n == 0;
     j->p += n;
+    assert(j->p <= j->end);
     return value;
 }
 
@@ -156,7 +160,7 @@ bool qp_json_is(struct json_text t, const char *text)
 
 /* ---- escapes ---- */
 
-/* Four hexadecimal digits; -1 when they are not. */
+/* The value of four hexadecimal digits; -1 if they are not digits. */
 static int32_t hex4(const char *p, const char *end)
 {
     int32_t value = 0;
@@ -173,7 +177,8 @@ static int32_t hex4(const char *p, const char *end)
     return value;
 }
 
-/* The character of `\uXXXX` or of a pair of surrogates, p at its first digit; -1 when malformed. */
+/* The character of `\uXXXX` or of a pair of surrogates; *p is at the first digit. -1 if malformed.
+ */
 static int32_t unicode_escape(const char **p, const char *end)
 {
     int32_t c = hex4(*p, end);
@@ -212,5 +217,6 @@ size_t qp_json_decode(struct json_text t, char *out)
             return SIZE_MAX;
         to += qp_utf8_encode(c, to); // shorter than its escape
     }
+    assert((size_t)(to - out) <= t.n);
     return (size_t)(to - out);
 }

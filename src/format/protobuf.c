@@ -1,10 +1,13 @@
-/* protobuf.c: protobuf's wire format, field by field.
- * In:  a message (LlmParameters, a SentencePiece model), or a growing one.
- * Out: numbers, types and values of its fields; unknown ones are the caller's to skip.
- * Two of the original's messages are all the protobuf there is here: a generated parser would be
- * larger than the rest of this folder. */
+/* protobuf.c: reads and writes the protobuf wire format, field by field.
+ * In:  a message, or the fields of one.
+ * Out: number, type and value of each field, or a message. The caller skips unknown fields.
+ *
+ * Quip uses two messages: MediaPipe's LlmParameters and SentencePiece's ModelProto. A generated
+ * parser would be larger than the rest of this folder. */
 #include "format/protobuf.h"
 #include "format/little_endian.h"
+
+#include <assert.h>
 
 /* ---- reading ---- */
 
@@ -23,7 +26,7 @@ bool qp_proto_varint(struct proto_reader *r, uint64_t *value)
     for (int shift = 0; shift < 70 && r->p < r->end; shift += 7) {
         uint8_t byte = *r->p++;
         if (shift == 63 && byte > 1)
-            break; // past 64 bits
+            break; // more than 64 bits
         *value |= (uint64_t)(byte & 127) << shift;
         if (byte < 128)
             return true;
@@ -34,6 +37,7 @@ bool qp_proto_varint(struct proto_reader *r, uint64_t *value)
 
 static bool read_fixed(struct proto_reader *r, struct proto_field *field, size_t n)
 {
+    assert(r->p <= r->end && (n == 4 || n == 8));
     if (n > (size_t)(r->end - r->p))
         return false;
     field->value = n == 8 ? qp_le64(r->p) : qp_le32(r->p);
@@ -101,10 +105,11 @@ static bool put_raw_varint(struct bytes *b, uint64_t value)
 
 static bool put_tag(struct bytes *b, int number, int wire_type)
 {
+    assert(number > 0 && number < 1 << 29);
     return put_raw_varint(b, (uint64_t)number << 3 | (uint64_t)wire_type);
 }
 
-/* A field is appended whole or not at all. */
+/* Remove a field of which only a part could be appended. */
 static bool undo_unless(struct bytes *b, size_t n, bool ok)
 {
     if (!ok)

@@ -12,7 +12,7 @@ enum wire_type {
 };
 struct proto_reader {
     const uint8_t *p, *end;
-    bool is_malformed; // sticky; set by any read that runs out or overflows
+    bool is_malformed; // stays set; set by any read past the end or overflow
 };
 struct proto_field {
     int number;
@@ -22,13 +22,13 @@ struct proto_field {
     size_t n;
 };
 void qp_proto_open(struct proto_reader *r, const void *data, size_t n);
-/* The next field; false at the end, or when malformed. */
+/* Read the next field; false at the end or if it is malformed. */
 bool qp_proto_next(struct proto_reader *r, struct proto_field *field);
-/* One varint, for the items of a packed field; false at the end, or when malformed. */
+/* Read one varint, an item of a packed field; false at the end or if it is malformed. */
 bool qp_proto_varint(struct proto_reader *r, uint64_t *value);
 float qp_proto_float(const struct proto_field *field); // of a fixed32
 
-/* Append one field. False: no memory. */
+/* Append one field. False if there is not enough memory; `b` is then unchanged. */
 bool qp_proto_put_varint(struct bytes *b, int number, uint64_t value);
 bool qp_proto_put_float(struct bytes *b, int number, float value);
 bool qp_proto_put_bytes(struct bytes *b, int number, const void *data, size_t n);

@@ -1,15 +1,18 @@
 /* safetensors.c: reads one safetensors file.
  * In:  u64 length of the header; the header, a JSON object: name -> { "dtype", "shape",
  *      "data_offsets": [begin, end) from the header's end }, and "__metadata__" -> strings; the
- * data. Out: tensors; the strings of __metadata__ that have no escapes, where they lie in the file.
- * As in the original implementation, the tensors must cover the data without gap or overlap. */
+ *      data.
+ * Out: tensors; the strings of __metadata__ that have no escapes, as bytes of the file.
+ *
+ * As in the safetensors library, the tensors must cover the data without gaps or overlaps. */
 #include "format/format_reader.h"
 #include "format/json_scan.h"
 #include "format/little_endian.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
-/* The original implementation's limit. */
+/* The limit of the safetensors library. */
 #define MAX_HEADER_BYTES 100000000u
 
 static const struct {
@@ -37,11 +40,11 @@ struct safetensors_reader {
 static quip_status bad_json(const struct safetensors_reader *r, const char *what)
 {
     return qp_fail(r->error, QUIP_E_FORMAT,
-                   "%s: the safetensors header is wrong near byte %" PRIu64 ": %s",
+                   "%s: the safetensors header is invalid near byte %" PRIu64 ": %s",
                    r->f->file->name, r->header_begin + (uint64_t)(r->json.p - r->json.begin), what);
 }
 
-/* The text as a name that stays until close. */
+/* Copy the text as a name that is valid until close. */
 static quip_status keep_name(const struct safetensors_reader *r, struct json_text t,
                              const char **name, size_t *n)
 {
@@ -77,7 +80,7 @@ static void read_offsets(struct json_scan *j, uint64_t *begin, uint64_t *end)
     qp_json_expect(j, ']');
 }
 
-/* What the header says of one tensor. */
+/* What the header says about one tensor. */
 struct tensor_entry {
     struct json_text name, type;
     struct tensor t;     // its shape
@@ -130,17 +133,18 @@ static quip_status add_tensor(struct safetensors_reader *r, struct tensor_entry 
         }
     if (e->begin > e->end || e->end > n_data)
         return qp_fail(r->error, QUIP_E_FORMAT,
-                       "%s: %s lies at [%" PRIu64 ", %" PRIu64 ") of %" PRIu64
-                       " bytes of data; is the file cut short?",
+                       "%s: %s is at [%" PRIu64 ", %" PRIu64 ") of %" PRIu64
+                       " bytes of data; is the file truncated?",
                        r->f->file->name, t->name, e->begin, e->end, n_data);
+    assert(r->data_begin <= r->f->file->size);
     t->offset = r->data_begin + e->begin;
     t->n_bytes = e->end - e->begin;
     if (element &&
         ((t->n_bytes && e->begin % element) || !qp_format_elements(t->dims, t->n_dims, &n) ||
          n > UINT64_MAX / element || n * element != t->n_bytes))
         return qp_fail(r->error, QUIP_E_FORMAT,
-                       "%s: %s: its place [%" PRIu64 ", %" PRIu64
-                       ") is not a whole number of elements, or not that of its shape",
+                       "%s: %s has data offsets [%" PRIu64 ", %" PRIu64
+                       "), expected whole elements, as many as in its shape",
                        r->f->file->name, t->name, e->begin, e->end);
     return qp_format_add_tensor(r->f, t, n_name, r->error);
 }
@@ -155,6 +159,7 @@ static quip_status read_metadata_entry(struct safetensors_reader *r)
         return QUIP_OK;
     size_t n_name;
     struct metadata m = { .type = METADATA_BYTES, .n_bytes = value.n };
+    assert(value.raw >= j->begin && value.raw + value.n <= j->end);
     m.offset = r->header_begin + (uint64_t)(value.raw - j->begin);
     quip_status status = keep_name(r, key, &m.name, &n_name);
     return status ? status : qp_format_add_metadata(r->f, &m, n_name, r->error);
@@ -183,7 +188,8 @@ static quip_status read_header_object(struct safetensors_reader *r)
     if (status)
         return status;
     qp_json_close(j);
-    return j->is_malformed ? bad_json(r, "this is not the JSON object that was expected") : QUIP_OK;
+    return j->is_malformed ? bad_json(r, "expected a JSON object with an object for each tensor")
+                           : QUIP_OK;
 }
 
 /* ---- the data ---- */
@@ -197,6 +203,7 @@ static int compare_offsets(const void *a, const void *b)
     return (s->n_bytes > t->n_bytes) - (s->n_bytes < t->n_bytes); // empty tensors first
 }
 
+/* Whether the tensors cover the data without gaps or overlaps. */
 static quip_status check_cover(const struct safetensors_reader *r)
 {
     const struct format *f = r->f;
@@ -213,17 +220,18 @@ static quip_status check_cover(const struct safetensors_reader *r)
     for (size_t i = 0; i < n && !status; i++) {
         const struct tensor *t = by_offset[i];
         if (t->offset != end)
-            status =
-                qp_fail(r->error, QUIP_E_FORMAT,
-                        "%s: %s begins at byte %" PRIu64 ", the tensor before it ends at %" PRIu64,
-                        f->file->name, t->name, t->offset, end);
+            status = qp_fail(r->error, QUIP_E_FORMAT,
+                             "%s: %s begins at byte %" PRIu64 ", expected %" PRIu64
+                             ", where the tensor before it ends",
+                             f->file->name, t->name, t->offset, end);
         end = t->offset + t->n_bytes;
     }
     free(by_offset);
     if (!status && end != f->file->size)
-        status = qp_fail(r->error, QUIP_E_FORMAT,
-                         "%s: the tensors end at byte %" PRIu64 ", the file has %" PRIu64,
-                         f->file->name, end, f->file->size);
+        status =
+            qp_fail(r->error, QUIP_E_FORMAT,
+                    "%s: the tensors end at byte %" PRIu64 ", but the file has %" PRIu64 " bytes",
+                    f->file->name, end, f->file->size);
     return status;
 }
 

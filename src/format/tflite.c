@@ -1,26 +1,31 @@
-/* tflite.c: reads the original's model file: a TFLite flatbuffer that only names weights.
+/* tflite.c: reads MediaPipe's model file: a TFLite flatbuffer that only lists weights.
  * In:  a file that begins with a flatbuffer "TFL3" of at most 1 MiB; the weights follow it.
  * Out: tensors (Buffer.offset and .size are absolute), metadata, the subgraph's name.
- * A flatbuffer is tables of optional fields that point forward to more of their kind. Ours is small
- * and fixed, so it is read by the accessors below rather than by generated code: each checks its
- * place and, after the first that is wrong, all give zero, so that a reader may run on and look
- * once whether the flatbuffer was sound. Surprises of the format: the value of two metadata entries
- * is their buffer field itself; GPU files give every tensor a shape of one dimension, its number of
- * bytes (kept here as it is). */
+ *
+ * A flatbuffer consists of tables of optional fields, which point forward to other tables. This
+ * schema is small and fixed, so the functions below read it instead of generated code. Each one
+ * checks its position. After the first error all of them return zero, so a reader can continue and
+ * check once at the end.
+ *
+ * Two properties of these files are unusual. The buffer field of two metadata entries is their
+ * value, not an index. In GPU files a tensor has one dimension, its number of bytes, which this
+ * reader does not change. */
 #include "format/tflite.h"
 #include "format/format_reader.h"
 #include "format/little_endian.h"
+
+#include <assert.h>
 
 /* ---- flatbuffer ---- */
 
 struct flat {
     const uint8_t *p;
-    uint32_t n;      // bytes of the header: positions are below it
-    const char *bad; // what was wrong first
+    uint32_t n;      // bytes of the header; positions are below it
+    const char *bad; // the first error
 };
 
-/* A table at `at`, its fields found through `vtable`: u16 n_vtable, n_table, place of each field.
- */
+/* A table of n bytes at `at`. Its vtable says where its fields are: u16 n_vtable, n_table, and the
+ * position of each field in the table. */
 struct flat_table {
     uint32_t at, n;
     uint32_t vtable, n_vtable;
@@ -37,7 +42,8 @@ static bool flat_check(struct flat *b, uint64_t at, uint64_t n, const char *what
     return !b->bad;
 }
 
-/* A table is 4-aligned and its vtable 2-aligned in every valid file, but nothing here needs it. */
+/* Tables are 4-aligned and vtables 2-aligned in valid files. This is not checked: nothing needs it.
+ */
 static struct flat_table flat_table(struct flat *b, uint64_t at, const char *what)
 {
     struct flat_table none = { 0 };
@@ -56,19 +62,20 @@ static struct flat_table flat_table(struct flat *b, uint64_t at, const char *wha
     return ok ? t : none;
 }
 
-/* Where field number `field` of n bytes lies; 0 when it is absent. */
+/* The position of field number `field`, which has n bytes; 0 if it is absent. */
 static uint32_t flat_field(struct flat *b, const struct flat_table *t, int field, uint32_t n,
                            const char *what)
 {
     uint32_t slot = 4 + 2 * (uint32_t)field;
     if (b->bad || slot + 2 > t->n_vtable)
         return 0;
-    uint32_t place = qp_le16(b->p + t->vtable + slot);
-    if (place && (place > t->n || n > t->n - place)) {
+    assert(t->vtable + t->n_vtable <= b->n && t->at + t->n <= b->n);
+    uint32_t offset = qp_le16(b->p + t->vtable + slot);
+    if (offset && (offset > t->n || n > t->n - offset)) {
         b->bad = what;
         return 0;
     }
-    return place ? t->at + place : 0;
+    return offset ? t->at + offset : 0;
 }
 
 static uint32_t flat_u32(struct flat *b, const struct flat_table *t, int field, const char *what)
@@ -83,7 +90,7 @@ static uint64_t flat_u64(struct flat *b, const struct flat_table *t, int field, 
     return at ? qp_le64(b->p + at) : 0;
 }
 
-/* A vector field: empty when absent. A string is a vector of bytes. */
+/* A vector field; empty if it is absent. A string is a vector of bytes. */
 static struct flat_vector flat_vector(struct flat *b, const struct flat_table *t, int field,
                                       uint32_t item_bytes, const char *what)
 {
@@ -109,6 +116,7 @@ static struct flat_table flat_item(struct flat *b, struct flat_vector v, uint32_
         return (struct flat_table){ 0 };
     }
     uint32_t at = v.at + 4 * i;
+    assert(at + 4 <= b->n);
     return flat_table(b, (uint64_t)at + qp_le32(b->p + at), what);
 }
 
@@ -147,7 +155,7 @@ static enum dtype dtype_of_type(int type)
 static quip_status flat_damaged(const struct format *f, const char *what, quip_error *error)
 {
     return qp_fail(error, QUIP_E_FORMAT,
-                   "%s: the flatbuffer is damaged: %s points outside of the first %u bytes",
+                   "%s: the flatbuffer is damaged: %s points outside the first %u bytes",
                    f->file->name, what, TFLITE_HEADER_BYTES);
 }
 
@@ -157,13 +165,15 @@ static quip_status copy_text(struct format *f, const struct flat *b, struct flat
     char *copy = qp_format_text(f, v.count);
     if (!copy)
         return qp_fail_memory(error, f->file->name, v.count);
+    assert(v.at <= b->n && v.count <= b->n - v.at);
     if (v.count)
         memcpy(copy, b->p + v.at, v.count);
     *text = copy;
     return QUIP_OK;
 }
 
-/* Where buffer `index` lies in the file: outside of the flatbuffer, or (other writers) in it. */
+/* Where the contents of buffer `index` are in the file: after the flatbuffer, or, as some writers
+ * do, in it. */
 static void find_buffer(struct flat *b, struct flat_vector buffers, uint32_t index,
                         uint64_t *offset, uint64_t *n_bytes)
 {
@@ -189,21 +199,21 @@ static quip_status read_tensor(struct format *f, struct flat *b, struct flat_vec
     if (status)
         return status;
     if (shape.count > QP_MAX_DIMS)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: %s has %u dimensions, at most %d are read",
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: %s has %u dimensions; must be at most %d",
                        f->file->name, t.name, (unsigned)shape.count, QP_MAX_DIMS);
     t.n_dims = (int)shape.count;
     for (int i = 0; i < t.n_dims; i++)
         t.dims[i] = (int32_t)qp_le32(b->p + shape.at + 4 * i);
     t.dtype = dtype_of_type(type ? b->p[type] : 0);
-    // weights are used where they lie
+    // weights are read directly from the mapped file
     if ((t.dtype == DTYPE_F32 || t.dtype == DTYPE_I32) && t.offset % 4)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: %s lies at %" PRIu64 ", which is not a multiple of 4", f->file->name,
+                       "%s: %s is at offset %" PRIu64 "; must be a multiple of 4", f->file->name,
                        t.name, t.offset);
     return qp_format_add_tensor(f, &t, name.count, error);
 }
 
-/* Entries whose buffer field is their value. */
+/* Whether the buffer field of a metadata entry is its value. */
 static bool is_value_entry(const char *name)
 {
     return !strcmp(name, "odml.infra.LlmModelType") || !strcmp(name, "lora_rank");
@@ -249,17 +259,17 @@ quip_status qp_tflite_read(struct format *f, quip_error *error)
     if (b.bad)
         return flat_damaged(f, b.bad, error);
     if (version != TFLITE_VERSION)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: TFLite version %u, expected %d",
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: is TFLite version %u; expected %d",
                        f->file->name, (unsigned)version, TFLITE_VERSION);
     if (codes.count)
         return qp_fail(
             error, QUIP_E_UNSUPPORTED,
-            "%s: holds a TFLite graph of operators, not weights alone; convert the model's "
-            "checkpoint instead: quip convert CHECKPOINT model.bin",
+            "%s: is a TFLite graph of operators; expected weights only; convert the model's "
+            "checkpoint: quip convert CHECKPOINT model.bin",
             f->file->name);
     if (subgraphs.count != 1)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: has %u subgraphs, expected one",
-                       f->file->name, (unsigned)subgraphs.count);
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: has %u subgraphs, expected 1", f->file->name,
+                       (unsigned)subgraphs.count);
 
     struct flat_table subgraph = flat_item(&b, subgraphs, 0, "the subgraph");
     struct flat_vector name = flat_vector(&b, &subgraph, SUBGRAPH_NAME, 1, "the subgraph's name");

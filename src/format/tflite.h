@@ -1,12 +1,12 @@
-/* tflite.h: numbers that the reader and the writer of the original's model file share. The layout
- * is that of TFLite's schema.fbs, version 3; docs/model-format.md has the whole story. */
+/* tflite.h: numbers that the reader and the writer of MediaPipe's model file share. The layout is
+ * that of TFLite's schema.fbs, version 3; see docs/model-format.md. */
 #ifndef QP_TFLITE_H
 #define QP_TFLITE_H
 
 #include "format/format.h"
 
-/* What reads these files maps this much as the flatbuffer: all of it must lie in there, and a
- * shorter file is refused. */
+/* MediaPipe maps this many bytes as the flatbuffer: the whole flatbuffer must be inside, and it
+ * refuses a shorter file. */
 #define TFLITE_HEADER_BYTES (1u << 20)
 
 #define TFLITE_VERSION 3
@@ -33,7 +33,7 @@ enum {
     METADATA_BUFFER = 1
 };
 
-/* TensorType of a dtype; -1 when it has none. */
+/* TensorType of a dtype; -1 if it has none. */
 int qp_tflite_type(enum dtype dtype);
 
 #endif

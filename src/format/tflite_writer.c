@@ -1,10 +1,11 @@
-/* tflite_writer.c: writes the original's model file, in the layout of its files for CPUs or GPUs.
+/* tflite_writer.c: writes MediaPipe's model file, in the layout for CPUs or for GPUs.
  * In:  tensors and metadata, declared first; then the tensors' bytes, in any order and any pieces.
- * Out: the flatbuffer; then, each at a multiple of 64 bytes (for GPUs: 256, the first at one of
- *      64 KiB), the metadata and the tensors in the order of their declaration; then zeros to a
- *      multiple of 64 KiB and at least 1 MiB.
- * Padded so, the file opens in the original's engine, which maps whole pages, the first MiB at
- * once. Memory is what the declarations need, whatever the size of the weights. */
+ * Out: the flatbuffer; then the metadata and the tensors in the order of their declaration, each at
+ *      a multiple of 64 bytes (for GPUs: 256, and the first one at a multiple of 64 KiB); then
+ * zeros up to a multiple of 64 KiB and at least 1 MiB.
+ *
+ * The padding lets MediaPipe open the file: it maps whole pages, the first MiB at once. The writer
+ * needs memory for the declarations only, not for the weights. */
 #include "format/tflite_writer.h"
 #include "format/format_reader.h"
 #include "format/little_endian.h"
@@ -131,12 +132,12 @@ quip_status qp_tflite_writer_tensor(struct tflite_writer *w, const char *name, e
     struct out_tensor t = { .dtype = dtype, .n_dims = n_dims };
     uint64_t n;
     if (!is_writable(w, dtype))
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: %s cannot be written as %s", w->path, name,
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: cannot write %s as %s", w->path, name,
                        qp_dtype_name(dtype));
     if (n_dims < 0 || n_dims > QP_MAX_DIMS || !qp_format_elements(dims, n_dims, &n) ||
         !qp_dtype_bytes(dtype, n, &t.n_bytes))
-        return qp_fail(error, QUIP_E_ARGUMENT, "%s: %s has an impossible shape for %s", w->path,
-                       name, qp_dtype_name(dtype));
+        return qp_fail(error, QUIP_E_ARGUMENT, "%s: %s has an invalid shape for %s", w->path, name,
+                       qp_dtype_name(dtype));
     const int64_t n_bytes = (int64_t)t.n_bytes;
     if (w->is_for_gpu) {
         t.dtype = dtype == DTYPE_F16 ? DTYPE_F32 : dtype;
@@ -146,8 +147,8 @@ quip_status qp_tflite_writer_tensor(struct tflite_writer *w, const char *name, e
     for (int i = 0; i < t.n_dims; i++) {
         if (dims[i] > INT32_MAX)
             return qp_fail(error, QUIP_E_UNSUPPORTED,
-                           "%s: %s has a dimension of %" PRId64 ", the format has 32 bits for it",
-                           w->path, name, dims[i]);
+                           "%s: %s has a dimension of %" PRId64 "; must be below 2^31", w->path,
+                           name, dims[i]);
         t.dims[i] = (int32_t)dims[i];
     }
     if (!add_name(w, name, &t.name) || !qp_bytes_append(&w->tensors, &t, sizeof t))
@@ -182,17 +183,18 @@ quip_status qp_tflite_writer_value(struct tflite_writer *w, const char *name, ui
 }
 
 /* ---- the flatbuffer ----
- * Written front to back: a parent leaves its pointers empty and each is set when its child is laid
- * down. Tables of a kind share one vtable. After the first allocation that fails nothing more
- * happens, and `has_failed` says so at the end. */
+ * It is written front to back. A table's pointers are empty until the table, vector or string that
+ * they point to is added. Tables of a kind share one vtable. If an allocation fails, has_failed is
+ * set and all further calls do nothing. */
 
 struct flat_out {
     struct bytes bytes;
     bool has_failed;
 };
 
-/* n zero bytes at a multiple of `align`, plus `shift`. Returns where. */
-static size_t flat_put(struct flat_out *o, size_t n, size_t align, size_t shift)
+/* Add n zero bytes at an address that is `shift` above a multiple of `align`. Returns the address.
+ */
+static size_t flat_reserve(struct flat_out *o, size_t n, size_t align, size_t shift)
 {
     size_t at = qp_round_up(o->bytes.n + (align - shift), align) - (align - shift);
     size_t n_more = at + n - o->bytes.n;
@@ -207,29 +209,32 @@ static size_t flat_put(struct flat_out *o, size_t n, size_t align, size_t shift)
 
 static void flat_set32(struct flat_out *o, size_t at, uint32_t value)
 {
+    assert(o->has_failed || at + 4 <= o->bytes.n);
     if (!o->has_failed)
         qp_put_le32(o->bytes.data + at, value);
 }
 
 static void flat_set64(struct flat_out *o, size_t at, uint64_t value)
 {
+    assert(o->has_failed || at + 8 <= o->bytes.n);
     if (!o->has_failed)
         qp_put_le64(o->bytes.data + at, value);
 }
 
-/* The pointer at `at` to what lies at `target`, which is behind it. */
-static void flat_point(struct flat_out *o, size_t at, size_t target)
+/* Set the pointer at `at` to `target`, which must be after it. */
+static void flat_set_pointer(struct flat_out *o, size_t at, size_t target)
 {
+    assert(target > at || o->has_failed);
     flat_set32(o, at, (uint32_t)(target - at));
 }
 
-/* A kind of table: its bytes, and the place of each field in it, 0 for an absent one. */
+/* A kind of table: its size, and the offset of each field in it; 0 for an absent field. */
 struct flat_kind {
     uint16_t n_bytes, n_fields;
-    uint16_t places[9];
+    uint16_t offsets[9];
 };
 
-/* The tables of a model file, with the fields that the original writes. */
+/* The tables of a model file, with the fields that MediaPipe writes. */
 static const struct flat_kind model_kind = {
     20,
     7,
@@ -250,7 +255,7 @@ static const struct flat_kind tensor_kind = {
       [TENSOR_TYPE] = 17 },
 };
 static const struct flat_kind float_tensor_kind = {
-    // the same, without the type, of which 0 is the default
+    // the same without the type, whose default is 0
     20,
     9,
     { [TENSOR_SHAPE] = 4, [TENSOR_BUFFER] = 8, [TENSOR_NAME] = 12, [TENSOR_HAS_RANK] = 16 },
@@ -267,42 +272,42 @@ static const struct flat_kind metadata_kind = {
     { [METADATA_NAME] = 4, [METADATA_BUFFER] = 8 },
 };
 
-static size_t flat_put_vtable(struct flat_out *o, const struct flat_kind *kind)
+static size_t flat_add_vtable(struct flat_out *o, const struct flat_kind *kind)
 {
-    size_t at = flat_put(o, 4 + 2 * (size_t)kind->n_fields, 4, 0);
+    size_t at = flat_reserve(o, 4 + 2 * (size_t)kind->n_fields, 4, 0);
     if (o->has_failed)
         return at;
     uint8_t *p = o->bytes.data + at;
     qp_put_le16(p, (uint16_t)(4 + 2 * kind->n_fields));
     qp_put_le16(p + 2, kind->n_bytes);
     for (int i = 0; i < kind->n_fields; i++)
-        qp_put_le16(p + 4 + 2 * i, kind->places[i]);
+        qp_put_le16(p + 4 + 2 * i, kind->offsets[i]);
     return at;
 }
 
-/* A table lies at 4 below a multiple of 8: so the 64-bit fields of a buffer, at 4 and 12, are
- * aligned. Its first word is how far back its vtable is. */
-static size_t flat_put_table(struct flat_out *o, const struct flat_kind *kind, size_t vtable)
+/* Add a table at 4 above a multiple of 8, which aligns the 64-bit fields of a buffer, at 4 and 12.
+ * Its first word is the distance back to its vtable. */
+static size_t flat_add_table(struct flat_out *o, const struct flat_kind *kind, size_t vtable)
 {
-    size_t at = flat_put(o, kind->n_bytes, 8, 4);
+    size_t at = flat_reserve(o, kind->n_bytes, 8, 4);
     flat_set32(o, at, (uint32_t)(at - vtable));
     return at;
 }
 
-/* A vector of `count` items of 4 bytes; `pointer` is set to it. Returns where the items are. */
-static size_t flat_put_vector(struct flat_out *o, size_t pointer, size_t count)
+/* Add a vector of `count` items of 4 bytes and set `pointer` to it. Returns where the items are. */
+static size_t flat_add_vector(struct flat_out *o, size_t pointer, size_t count)
 {
-    size_t at = flat_put(o, 4 + 4 * count, 4, 0);
+    size_t at = flat_reserve(o, 4 + 4 * count, 4, 0);
     flat_set32(o, at, (uint32_t)count);
-    flat_point(o, pointer, at);
+    flat_set_pointer(o, pointer, at);
     return at + 4;
 }
 
-static void flat_put_string(struct flat_out *o, size_t pointer, const char *text)
+static void flat_add_string(struct flat_out *o, size_t pointer, const char *text)
 {
-    size_t n = strlen(text), at = flat_put(o, 4 + n + 1, 4, 0);
+    size_t n = strlen(text), at = flat_reserve(o, 4 + n + 1, 4, 0);
     flat_set32(o, at, (uint32_t)n);
-    flat_point(o, pointer, at);
+    flat_set_pointer(o, pointer, at);
     if (!o->has_failed)
         memcpy(o->bytes.data + at + 4, text, n);
 }
@@ -310,98 +315,100 @@ static void flat_put_string(struct flat_out *o, size_t pointer, const char *text
 static void flat_tensor(struct flat_out *o, size_t at, uint32_t buffer, const struct out_tensor *t,
                         const char *name)
 {
-    const uint16_t *places = tensor_kind.places; // float_tensor_kind's, but for the type
+    const uint16_t *offsets =
+        tensor_kind.offsets; // those of float_tensor_kind are the same, except the type
     uint32_t type = (uint32_t)qp_tflite_type(t->dtype);
-    flat_set32(o, at + places[TENSOR_BUFFER], buffer);
-    flat_set32(o, at + places[TENSOR_HAS_RANK], 1 | type << 8); // two fields of a byte
-    size_t shape = flat_put_vector(o, at + places[TENSOR_SHAPE], (size_t)t->n_dims);
+    flat_set32(o, at + offsets[TENSOR_BUFFER], buffer);
+    flat_set32(o, at + offsets[TENSOR_HAS_RANK], 1 | type << 8); // two fields of one byte each
+    size_t shape = flat_add_vector(o, at + offsets[TENSOR_SHAPE], (size_t)t->n_dims);
     for (int d = 0; d < t->n_dims; d++)
         flat_set32(o, shape + 4 * (size_t)d, (uint32_t)t->dims[d]);
-    flat_put_string(o, at + places[TENSOR_NAME], name);
+    flat_add_string(o, at + offsets[TENSOR_NAME], name);
 }
 
 static void flat_tensors(struct flat_out *o, const struct tflite_writer *w, size_t pointer)
 {
-    size_t typed = flat_put_vtable(o, &tensor_kind);
-    size_t untyped = flat_put_vtable(o, &float_tensor_kind);
-    size_t list = flat_put_vector(o, pointer, n_out_tensors(w));
+    size_t typed = flat_add_vtable(o, &tensor_kind);
+    size_t untyped = flat_add_vtable(o, &float_tensor_kind);
+    size_t list = flat_add_vector(o, pointer, n_out_tensors(w));
     for (size_t i = 0; i < n_out_tensors(w); i++) {
         const struct out_tensor *t = out_tensor(w, i);
-        size_t at = t->dtype == DTYPE_F32 ? flat_put_table(o, &float_tensor_kind, untyped)
-                                          : flat_put_table(o, &tensor_kind, typed);
-        flat_point(o, list + 4 * i, at);
+        size_t at = t->dtype == DTYPE_F32 ? flat_add_table(o, &float_tensor_kind, untyped)
+                                          : flat_add_table(o, &tensor_kind, typed);
+        flat_set_pointer(o, list + 4 * i, at);
         flat_tensor(o, at, (uint32_t)i + 1, t, out_name(w, t->name));
     }
 }
 
-/* Buffer 0 is empty; then one a tensor; then one a metadata entry that has contents. */
+/* Buffer 0 is empty. Then follows one buffer for each tensor and for each metadata entry with
+ * contents. */
 static void flat_buffers(struct flat_out *o, const struct tflite_writer *w, size_t pointer)
 {
-    size_t vtable = flat_put_vtable(o, &buffer_kind);
-    size_t empty = flat_put_vtable(o, &empty_buffer_kind);
+    size_t vtable = flat_add_vtable(o, &buffer_kind);
+    size_t empty = flat_add_vtable(o, &empty_buffer_kind);
     size_t n_tensors = n_out_tensors(w), n = 1 + n_tensors;
     for (size_t i = 0; i < n_out_entries(w); i++)
         n += !out_entry(w, i)->is_value;
-    size_t item = flat_put_vector(o, pointer, n);
-    flat_point(o, item, flat_put_table(o, &empty_buffer_kind, empty));
+    size_t item = flat_add_vector(o, pointer, n);
+    flat_set_pointer(o, item, flat_add_table(o, &empty_buffer_kind, empty));
     for (size_t i = 0; i < n_tensors + n_out_entries(w); i++) {
         const struct out_tensor *t = i < n_tensors ? out_tensor(w, i) : NULL;
         const struct out_entry *e = t ? NULL : out_entry(w, i - n_tensors);
         if (e && e->is_value)
             continue;
-        size_t at = flat_put_table(o, &buffer_kind, vtable);
+        size_t at = flat_add_table(o, &buffer_kind, vtable);
         item += 4;
-        flat_point(o, item, at);
-        flat_set64(o, at + buffer_kind.places[BUFFER_OFFSET], t ? t->offset : e->offset);
-        flat_set64(o, at + buffer_kind.places[BUFFER_SIZE], t ? t->n_bytes : e->n_data);
+        flat_set_pointer(o, item, at);
+        flat_set64(o, at + buffer_kind.offsets[BUFFER_OFFSET], t ? t->offset : e->offset);
+        flat_set64(o, at + buffer_kind.offsets[BUFFER_SIZE], t ? t->n_bytes : e->n_data);
     }
 }
 
 static void flat_metadata(struct flat_out *o, const struct tflite_writer *w, size_t pointer)
 {
-    size_t vtable = flat_put_vtable(o, &metadata_kind);
-    size_t list = flat_put_vector(o, pointer, n_out_entries(w));
+    size_t vtable = flat_add_vtable(o, &metadata_kind);
+    size_t list = flat_add_vector(o, pointer, n_out_entries(w));
     uint32_t buffer = (uint32_t)n_out_tensors(w) + 1;
     for (size_t i = 0; i < n_out_entries(w); i++) {
         const struct out_entry *e = out_entry(w, i);
-        size_t at = flat_put_table(o, &metadata_kind, vtable);
-        flat_point(o, list + 4 * i, at);
-        flat_set32(o, at + metadata_kind.places[METADATA_BUFFER],
+        size_t at = flat_add_table(o, &metadata_kind, vtable);
+        flat_set_pointer(o, list + 4 * i, at);
+        flat_set32(o, at + metadata_kind.offsets[METADATA_BUFFER],
                    e->is_value ? e->value : buffer++);
-        flat_put_string(o, at + metadata_kind.places[METADATA_NAME], out_name(w, e->name));
+        flat_add_string(o, at + metadata_kind.offsets[METADATA_NAME], out_name(w, e->name));
     }
 }
 
-/* The whole of it. Its size does not depend on the offsets in it. */
+/* Build the whole flatbuffer. Its size does not depend on the offsets in it. */
 static bool build_flatbuffer(struct bytes *out, const struct tflite_writer *w)
 {
     struct flat_out o = { 0 };
-    size_t root = flat_put(&o, 8, 8, 0);
+    size_t root = flat_reserve(&o, 8, 8, 0);
     if (!o.has_failed)
         memcpy(o.bytes.data + root + 4, "TFL3", 4);
-    size_t model_vtable = flat_put_vtable(&o, &model_kind);
-    size_t subgraph_vtable = flat_put_vtable(&o, &subgraph_kind);
-    size_t model = flat_put_table(&o, &model_kind, model_vtable);
-    flat_point(&o, root, model);
-    flat_set32(&o, model + model_kind.places[MODEL_VERSION], TFLITE_VERSION);
+    size_t model_vtable = flat_add_vtable(&o, &model_kind);
+    size_t subgraph_vtable = flat_add_vtable(&o, &subgraph_kind);
+    size_t model = flat_add_table(&o, &model_kind, model_vtable);
+    flat_set_pointer(&o, root, model);
+    flat_set32(&o, model + model_kind.offsets[MODEL_VERSION], TFLITE_VERSION);
 
-    size_t subgraphs = flat_put_vector(&o, model + model_kind.places[MODEL_SUBGRAPHS], 1);
-    size_t subgraph = flat_put_table(&o, &subgraph_kind, subgraph_vtable);
-    flat_point(&o, subgraphs, subgraph);
-    flat_put_string(&o, subgraph + subgraph_kind.places[SUBGRAPH_NAME],
+    size_t subgraphs = flat_add_vector(&o, model + model_kind.offsets[MODEL_SUBGRAPHS], 1);
+    size_t subgraph = flat_add_table(&o, &subgraph_kind, subgraph_vtable);
+    flat_set_pointer(&o, subgraphs, subgraph);
+    flat_add_string(&o, subgraph + subgraph_kind.offsets[SUBGRAPH_NAME],
                     out_name(w, w->subgraph_name));
-    flat_tensors(&o, w, subgraph + subgraph_kind.places[SUBGRAPH_TENSORS]);
-    flat_buffers(&o, w, model + model_kind.places[MODEL_BUFFERS]);
-    flat_metadata(&o, w, model + model_kind.places[MODEL_METADATA]);
+    flat_tensors(&o, w, subgraph + subgraph_kind.offsets[SUBGRAPH_TENSORS]);
+    flat_buffers(&o, w, model + model_kind.offsets[MODEL_BUFFERS]);
+    flat_metadata(&o, w, model + model_kind.offsets[MODEL_METADATA]);
     *out = o.bytes;
     return !o.has_failed;
 }
 
 /* ---- the file ---- */
 
-/* Give every buffer its place, the first not before `at`; false when the file would pass 2^63
- * bytes. */
-static bool place_data(struct tflite_writer *w, uint64_t at, uint64_t *end)
+/* Assign an offset in the file to every buffer, beginning at `at`. False if the file would have
+ * 2^63 bytes or more. */
+static bool assign_offsets(struct tflite_writer *w, uint64_t at, uint64_t *end)
 {
     const uint64_t align = w->is_for_gpu ? GPU_ALIGN : CPU_ALIGN;
     at = qp_round_up(at, w->is_for_gpu ? FILE_ALIGN : CPU_ALIGN);
@@ -448,7 +455,7 @@ quip_status qp_tflite_writer_begin(struct tflite_writer *w, quip_error *error)
     quip_status status;
     struct bytes flatbuffer = { 0 };
     uint64_t end = 0;
-    // twice: the first shows how long it is, the second knows where the data lies
+    // two passes: the first finds the size of the flatbuffer, the second writes the offsets
     for (int pass = 0; pass < 2; pass++) {
         qp_bytes_close(&flatbuffer);
         if (!build_flatbuffer(&flatbuffer, w)) {
@@ -457,13 +464,13 @@ quip_status qp_tflite_writer_begin(struct tflite_writer *w, quip_error *error)
         }
         if (flatbuffer.n > TFLITE_HEADER_BYTES) {
             status = qp_fail(error, QUIP_E_UNSUPPORTED,
-                             "%s: the header of %zu tensors is %zu bytes long, readers see only %u",
+                             "%s: the header of %zu tensors has %zu bytes; must be at most %u",
                              w->path, n_out_tensors(w), flatbuffer.n, TFLITE_HEADER_BYTES);
             goto done;
         }
-        if (!place_data(w, flatbuffer.n, &end)) {
-            status =
-                qp_fail(error, QUIP_E_UNSUPPORTED, "%s: the file would pass 2^63 bytes", w->path);
+        if (!assign_offsets(w, flatbuffer.n, &end)) {
+            status = qp_fail(error, QUIP_E_UNSUPPORTED,
+                             "%s: the file would have 2^63 bytes or more", w->path);
             goto done;
         }
     }
@@ -481,7 +488,7 @@ quip_status qp_tflite_writer_write(struct tflite_writer *w, int index, uint64_t 
     struct out_tensor *t = out_tensor(w, (size_t)index);
     if (offset > t->n_bytes || n > t->n_bytes - offset)
         return qp_fail(error, QUIP_E_ARGUMENT,
-                       "%s: %zu bytes at %" PRIu64 " do not lie inside %s, which has %" PRIu64,
+                       "%s: %zu bytes at offset %" PRIu64 " are not inside %s, which has %" PRIu64,
                        w->path, n, offset, out_name(w, t->name), t->n_bytes);
     quip_status status = qp_out_file_write(w->file, t->offset + offset, data, n, error);
     if (!status)
@@ -489,7 +496,8 @@ quip_status qp_tflite_writer_write(struct tflite_writer *w, int index, uint64_t 
     return status;
 }
 
-/* The header says how long an entry is, so it is written again; nothing in it moves. */
+/* The header contains the length of an entry, so it is written again. Its layout does not change.
+ */
 static quip_status rewrite_entry(struct tflite_writer *w, struct out_entry *e, const void *data,
                                  size_t n, quip_error *error)
 {
@@ -511,7 +519,7 @@ quip_status qp_tflite_writer_rewrite(struct tflite_writer *w, const char *name, 
         if (!e->is_value && strcmp(out_name(w, e->name), name) == 0 && n <= e->n_data)
             return rewrite_entry(w, e, data, n, error);
     }
-    return qp_fail(error, QUIP_E_ARGUMENT, "%s: has no room for %zu bytes of %s", w->path, n, name);
+    return qp_fail(error, QUIP_E_ARGUMENT, "%s: cannot hold %zu bytes of %s", w->path, n, name);
 }
 
 quip_status qp_tflite_writer_commit(struct tflite_writer *w, quip_error *error)
@@ -521,8 +529,8 @@ quip_status qp_tflite_writer_commit(struct tflite_writer *w, quip_error *error)
         const struct out_tensor *t = out_tensor(w, i);
         if (t->n_written < t->n_bytes)
             return qp_fail(error, QUIP_E_ARGUMENT,
-                           "%s: %" PRIu64 " of the %" PRIu64 " bytes of %s were written", w->path,
-                           t->n_written, t->n_bytes, out_name(w, t->name));
+                           "%s: only %" PRIu64 " of the %" PRIu64 " bytes of %s were written",
+                           w->path, t->n_written, t->n_bytes, out_name(w, t->name));
     }
     return qp_out_file_commit(w->file, error);
 }

@@ -1,7 +1,7 @@
 /* tflite_writer.h: writes a model file (tflite_writer.c).
- * Declare every tensor and metadata entry, begin, write each tensor's bytes in any order and any
- * pieces, commit. The file grows under a temporary name beside `path` and takes its name at commit;
- * close without commit removes it. */
+ * Declare all tensors and metadata entries, call begin, write the tensors' bytes in any order and
+ * in any pieces, commit. Until the commit the file has a temporary name beside `path`. Closing
+ * without a commit removes it. */
 #ifndef QP_TFLITE_WRITER_H
 #define QP_TFLITE_WRITER_H
 
@@ -10,21 +10,22 @@
 struct tflite_writer;
 quip_status qp_tflite_writer_open(struct tflite_writer **w, const char *path,
                                   const char *subgraph_name, quip_error *error);
-/* From here on in the layout of the original's files for GPUs: a tensor's shape is its number of
- * bytes, and F16 can be declared, which its type then calls float32. */
+/* Before the first tensor: use the layout of MediaPipe's files for GPUs. In it, the shape of a
+ * tensor is its number of bytes. F16 tensors are possible; their type in the file is float32. */
 void qp_tflite_writer_for_gpu(struct tflite_writer *w);
 /* dtype: F32, I8, I4 (also I32). Names are copied. *index is for qp_tflite_writer_write. */
 quip_status qp_tflite_writer_tensor(struct tflite_writer *w, const char *name, enum dtype dtype,
                                     int n_dims, const int64_t *dims, int *index, quip_error *error);
 quip_status qp_tflite_writer_metadata(struct tflite_writer *w, const char *name, const void *data,
                                       size_t n, quip_error *error);
-/* An entry whose buffer field is the value itself (LlmModelType, lora_rank). */
+/* A metadata entry whose buffer field is its value (LlmModelType, lora_rank). */
 quip_status qp_tflite_writer_value(struct tflite_writer *w, const char *name, uint32_t value,
                                    quip_error *error);
 quip_status qp_tflite_writer_begin(struct tflite_writer *w, quip_error *error);
 quip_status qp_tflite_writer_write(struct tflite_writer *w, int index, uint64_t offset,
                                    const void *data, size_t n, quip_error *error);
-/* After begin: other contents of a metadata entry, at most as long as what was declared. */
+/* After begin: replace the contents of a metadata entry. They may be shorter than declared, but not
+ * longer. */
 quip_status qp_tflite_writer_rewrite(struct tflite_writer *w, const char *name, const void *data,
                                      size_t n, quip_error *error);
 quip_status qp_tflite_writer_commit(struct tflite_writer *w, quip_error *error);

@@ -1,11 +1,12 @@
 /* zip.c: reads the list of entries of a ZIP archive.
- * In:  a file; its end holds the directory (APPNOTE.TXT 4.3.6: local headers and data, central
- *      directory, ZIP64 end record and locator, end record).
- * Out: name and place of every stored entry, each checked against its local header. Folders (names
+ * In:  a file with local headers and data, central directory, ZIP64 end record and locator, end
+ *      record, in this order (APPNOTE.TXT 4.3.6).
+ * Out: name and position of every stored entry, checked against its local header. Folders (names
  *      that end in a slash) have no data and are left out. */
 #include "format/zip.h"
 #include "format/little_endian.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,24 +14,24 @@
 enum {
     END_BYTES = 22, // of the end record, without its comment
     MAX_COMMENT = 65535,
-    LOCATOR_BYTES = 20, // ZIP64: where its end record lies; just before the end record
+    LOCATOR_BYTES = 20, // of the ZIP64 locator, just before the end record
     END64_BYTES = 56,
-    CENTRAL_BYTES = 46, // an entry in the directory, without name, extra field and comment
-    LOCAL_BYTES = 30,   // the header in front of an entry's data, without name and extra field
+    CENTRAL_BYTES = 46, // of an entry in the directory, without name, extra field and comment
+    LOCAL_BYTES = 30,   // of the header before an entry's data, without name and extra field
 };
 static const uint32_t end_mark = 0x06054b50, locator_mark = 0x07064b50, end64_mark = 0x06064b50,
                       central_mark = 0x02014b50, local_mark = 0x04034b50;
 
-/* The central directory, as the end record says it. */
+/* The central directory, as described by the end record. */
 struct zip_directory {
     uint64_t offset, n_bytes, n_entries;
-    uint64_t end; // the first byte after it that is spoken for: an end record
+    uint64_t end; // where the first end record begins
 };
 
 /* ---- the end of the file ---- */
 
-/* The end record is the last 22 bytes, or has a comment after it that reaches exactly to the end.
- * UINT64_MAX when there is none. */
+/* Find the end record: the last 22 bytes, or 22 bytes and a comment that ends at the end of the
+ * file. *at is UINT64_MAX if there is none. */
 static quip_status find_end(const struct file *f, uint64_t *at, quip_error *error)
 {
     enum {
@@ -69,10 +70,10 @@ bool qp_zip_matches(const struct file *file)
 static quip_status many_disks(const struct file *f, quip_error *error)
 {
     return qp_fail(error, QUIP_E_UNSUPPORTED,
-                   "%s: is one part of a ZIP archive in several; put them together first", f->name);
+                   "%s: is one part of a ZIP archive in several files; join them first", f->name);
 }
 
-/* Take the ZIP64 numbers where there are any. */
+/* Replace the numbers by those of the ZIP64 end record, if there is one. */
 static quip_status read_end64(const struct file *f, uint64_t end, struct zip_directory *d,
                               quip_error *error)
 {
@@ -85,16 +86,16 @@ static quip_status read_end64(const struct file *f, uint64_t end, struct zip_dir
     const uint64_t at = qp_le64(locator + 8);
     if (end - LOCATOR_BYTES < END64_BYTES || at > end - LOCATOR_BYTES - END64_BYTES)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: its ZIP64 end record is said to be at byte %" PRIu64
-                       ", which is not before its locator at %" PRIu64,
+                       "%s: its ZIP64 end record is at byte %" PRIu64
+                       ", expected before its locator at %" PRIu64,
                        f->name, at, end - LOCATOR_BYTES);
     status = qp_file_read(f, at, p, sizeof p, error);
     if (status)
         return status;
     if (qp_le32(p) != end64_mark)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: there is no ZIP64 end record at byte %" PRIu64
-                       ", where its locator says it is",
+                       "%s: expected a ZIP64 end record at byte %" PRIu64
+                       ", where its locator points",
                        f->name, at);
     if (qp_le32(p + 16) || qp_le32(p + 20) || qp_le64(p + 24) != qp_le64(p + 32))
         return many_disks(f, error);
@@ -113,7 +114,7 @@ static quip_status read_end(const struct file *f, struct zip_directory *d, quip_
     if (!status && at == UINT64_MAX)
         status =
             qp_fail(error, QUIP_E_FORMAT,
-                    "%s: is no ZIP archive, or cut short: it does not end in a directory", f->name);
+                    "%s: is not a ZIP archive, or is truncated: expected an end record", f->name);
     if (!status)
         status = qp_file_read(f, at, p, sizeof p, error);
     if (status)
@@ -129,12 +130,13 @@ static quip_status read_end(const struct file *f, struct zip_directory *d, quip_
         return status;
     if (d->offset > d->end || d->n_bytes > d->end - d->offset)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: its directory is said to have %" PRIu64 " bytes at %" PRIu64
-                       ", but its end record is at %" PRIu64,
+                       "%s: its directory has %" PRIu64 " bytes at %" PRIu64
+                       ", expected to end before the end record at %" PRIu64,
                        f->name, d->n_bytes, d->offset, d->end);
     if (d->n_entries > d->n_bytes / CENTRAL_BYTES || d->n_entries > INT32_MAX / 2)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: its directory of %" PRIu64 " bytes cannot hold %" PRIu64 " entries",
+                       "%s: its directory of %" PRIu64 " bytes is too short for %" PRIu64
+                       " entries",
                        f->name, d->n_bytes, d->n_entries);
     return QUIP_OK;
 }
@@ -148,7 +150,7 @@ struct zip_central {
     size_t n_name, n_extra, n_comment;
 };
 
-/* The values that did not fit in 32 bits, in this order; false when one of them is missing. */
+/* Read the values that do not fit in 32 bits, in this order. False if one of them is missing. */
 static bool read_zip64(struct zip_central *c, const uint8_t *extra)
 {
     uint64_t *wanted[3];
@@ -180,30 +182,31 @@ static bool read_zip64(struct zip_central *c, const uint8_t *extra)
     return false;
 }
 
-/* The data lies behind a local header, which has a name and an extra field of its own lengths. */
+/* The data follows a local header, whose name and extra field may have other lengths than in the
+ * directory. */
 static quip_status locate_data(const struct file *f, const struct zip_directory *d,
                                const struct zip_central *c, struct zip_entry *e, quip_error *error)
 {
     uint8_t p[LOCAL_BYTES];
     if (c->local > d->offset || d->offset - c->local < LOCAL_BYTES)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: the entry %s is said to begin at byte %" PRIu64
-                       ", the directory after all entries at %" PRIu64,
+                       "%s: the entry %s begins at byte %" PRIu64
+                       ", expected before the directory at %" PRIu64,
                        f->name, e->name, c->local, d->offset);
     quip_status status = qp_file_read(f, c->local, p, sizeof p, error);
     if (status)
         return status;
     if (qp_le32(p) != local_mark)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: the entry %s has no header at byte %" PRIu64
-                       ", where the directory says it begins",
+                       "%s: expected the header of entry %s at byte %" PRIu64
+                       ", where the directory points",
                        f->name, e->name, c->local);
     e->offset = c->local + LOCAL_BYTES + qp_le16(p + 26) + qp_le16(p + 28);
     e->n_bytes = c->n_bytes;
     if (e->offset > d->offset || e->n_bytes > d->offset - e->offset)
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: the entry %s has %" PRIu64 " bytes at %" PRIu64
-                       ", the directory after all entries is at %" PRIu64,
+                       ", expected to end before the directory at %" PRIu64,
                        f->name, e->name, e->n_bytes, e->offset, d->offset);
     return QUIP_OK;
 }
@@ -219,14 +222,14 @@ static quip_status check_entry(const struct file *f, const struct zip_central *c
                        f->name, name);
     if (c->method != 0 || c->n_stored != c->n_bytes)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: the entry %s is compressed (method %u); only stored entries can be "
-                       "used where they lie: pack the archive again with `zip -0`",
+                       "%s: the entry %s is compressed (method %u), expected stored; make the "
+                       "archive again with `zip -0`",
                        f->name, name, c->method);
     return QUIP_OK;
 }
 
-/* One entry at `at` of the directory; moves on behind it. A name is moved over its own header, to
- * have room for a zero behind it. */
+/* Read the entry at *at of the directory and advance *at. The name is moved over its own header, to
+ * make space for a NUL after it. */
 static quip_status add_entry(struct zip *z, const struct file *f, const struct zip_directory *d,
                              uint64_t *at, quip_error *error)
 {
@@ -234,7 +237,7 @@ static quip_status add_entry(struct zip *z, const struct file *f, const struct z
     const uint64_t left = d->n_bytes - *at;
     if (left < CENTRAL_BYTES || qp_le32(p) != central_mark)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: entry %d of its directory does not begin as one, at byte %" PRIu64,
+                       "%s: expected the header of entry %d of its directory at byte %" PRIu64,
                        f->name, z->n_entries, d->offset + *at);
     struct zip_central c = { .flags = qp_le16(p + 8),
                              .method = qp_le16(p + 10),
@@ -248,10 +251,11 @@ static quip_status add_entry(struct zip *z, const struct file *f, const struct z
     if (left < n_all || !read_zip64(&c, p + CENTRAL_BYTES + c.n_name))
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: entry %d of its directory, at byte %" PRIu64
-                       ", is cut short or lacks its ZIP64 sizes",
+                       ", is truncated or has no ZIP64 sizes",
                        f->name, z->n_entries, d->offset + *at);
     *at += n_all;
 
+    assert(*at <= d->n_bytes);
     memmove(p, p + CENTRAL_BYTES, c.n_name);
     p[c.n_name] = 0;
     const char *name = (const char *)p;
@@ -279,7 +283,7 @@ static quip_status read_entries(struct zip *z, const struct file *f, quip_error 
     quip_status status = read_end(f, &d, error);
     if (status)
         return status;
-    z->entries = calloc((size_t)d.n_entries + 1, sizeof *z->entries); // calloc(0) may give NULL
+    z->entries = calloc((size_t)d.n_entries + 1, sizeof *z->entries); // calloc(0) may return NULL
     z->directory = malloc((size_t)d.n_bytes + 1);
     if (!z->entries || !z->directory)
         return qp_fail_memory(error, "the directory of a ZIP archive", (size_t)d.n_bytes);
