@@ -116,9 +116,9 @@ static void test_wrong_tokenizers(void **state)
           "not of pieces in the vocabulary" },
         { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": "
           "[[\"a\"]]}}",
-          "a merge is not two pieces" },
+          "expected two pieces in each merge" },
         { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [7]}}",
-          "a merge is not two pieces" },
+          "expected two pieces in each merge" },
     };
     for (size_t i = 0; i < QP_COUNT(cases); i++) {
         struct bytes spm = { 0 }, bpe = { 0 };

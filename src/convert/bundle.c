@@ -1,7 +1,7 @@
-/* bundle.c: a model file, its tokenizer and how it is talked to -> a .task bundle, and back.
- * In:  a weights-only model file; what the options leave out is taken from it.
- * Out: an archive (zip_writer.c) whose first local header is at byte 4, by which the original tells
- *      a bundle. */
+/* bundle.c: a model file, its tokenizer and its prompt settings -> a .task bundle, and back.
+ * In:  a weights-only model file, which provides everything that the options leave out.
+ * Out: an archive (zip_writer.c) whose first local header is at byte 4, where MediaPipe expects it.
+ */
 #include "format/bundle.h"
 #include "convert/checkpoint.h"
 #include "convert/zip_writer.h"
@@ -17,7 +17,7 @@
 
 enum {
     FIRST_HEADER = 4,     // where the first local header begins
-    PIECE_BYTES = 1 << 24 // written between two looks at whether to stop
+    PIECE_BYTES = 1 << 24 // written between two calls of on_progress
 };
 
 /* ---- METADATA: a LlmParameters proto without the model's sizes ---- */
@@ -43,7 +43,7 @@ static const char *text_or_empty(const char *text)
     return text ? text : "";
 }
 
-/* The older field, for readers that know no roles: one prefix and suffix around the user's text. */
+/* The older field, for readers without roles: one prefix and suffix around the user's text. */
 static bool put_single_turn(struct bytes *b, const struct bundle_options *o)
 {
     struct bytes suffix = { 0 };
@@ -75,8 +75,8 @@ static bool put_metadata(struct bytes *b, const struct bundle_options *o)
 
 /* ---- what the options leave out ---- */
 
-/* A piece as text with a NUL, which lives in `texts`; NULL for no such piece or no memory. The
- * room is reserved, so that texts stay where they are. */
+/* Copy a piece with a NUL into `texts`; NULL if there is no such piece or not enough memory. Its
+ * capacity is reserved, so that earlier texts do not move. */
 static const char *keep_piece(struct bytes *texts, const struct tokenizer *t, quip_token id)
 {
     size_t n = 0;
@@ -108,8 +108,8 @@ static quip_status fill_in(struct bundle_job *j, const char *model_path, quip_er
     const quip_model *m = j->model;
     if (!m && (!o->start_token || !o->n_stop_tokens || !o->tokenizer))
         return qp_fail(error, QUIP_E_ARGUMENT,
-                       "tokenizer, start token and stop tokens must be given, because %s is not a "
-                       "model that says them: %s",
+                       "tokenizer, start token and stop tokens must be given, because %s does not "
+                       "open as a model that has them: %s",
                        model_path, j->problem.message);
     if (!m)
         return QUIP_OK;
@@ -152,8 +152,8 @@ static quip_status check_texts(const struct bundle_job *j, const struct tokenize
 
 /* ---- writing one ---- */
 
-/* The SentencePiece proto: of the file that the options name, or the model's own. `opened` is
- * closed by the caller in any case. */
+/* Find the SentencePiece proto: in the file that the options name, or in the model. The caller
+ * closes `opened`, also after a failure. */
 static quip_status find_tokenizer(struct bundle_job *j, struct file *opened, struct file *spm,
                                   quip_error *error)
 {
@@ -167,14 +167,14 @@ static quip_status find_tokenizer(struct bundle_job *j, struct file *opened, str
     }
     const struct metadata *own = qp_format_find_metadata(&j->model->format, "spm_vocab_model");
     if (!own)
-        return qp_fail(error, QUIP_E_ARGUMENT, "the model file has no tokenizer; name one");
+        return qp_fail(error, QUIP_E_ARGUMENT, "the model file has no tokenizer; give one");
     if ((status = qp_format_bytes(&j->model->format, own, &data, &n, error)))
         return status;
     qp_file_open_memory(spm, data, n, BUNDLE_TOKENIZER);
     return QUIP_OK;
 }
 
-/* The tokenizer is one, and the texts suit it. */
+/* Check that the tokenizer opens and that it has the tokens. */
 static quip_status check_tokenizer(struct bundle_job *j, struct file *spm, quip_error *error)
 {
     struct tokenizer *t = NULL;
@@ -260,12 +260,12 @@ static quip_status check_model(const char *path, quip_error *error)
     qp_file_close(&f);
     if (is_archive)
         return qp_fail(error, QUIP_E_ARGUMENT,
-                       "%s: is a bundle or another archive; a bundle is made of a model file, and "
-                       "quip bundle %s --extract FOLDER writes the parts of one",
+                       "%s: is a bundle or another archive, expected a model file; write the parts "
+                       "of a bundle with quip bundle %s --extract FOLDER",
                        path, path);
     if (!status && memcmp(head + 4, "TFL3", 4) != 0)
         return qp_fail(error, QUIP_E_ARGUMENT,
-                       "%s: is no TFLite file; bundles hold a model file made by quip convert",
+                       "%s: is not a TFLite file; expected a model file made by quip convert",
                        path);
     return status;
 }
@@ -303,7 +303,7 @@ quip_status qp_bundle_write(const char *model_path, const char *out,
 
 /* ---- and back ---- */
 
-/* Names become names of files: nothing that leads elsewhere. */
+/* Whether a name can be a file name inside a folder, without a path. */
 static bool is_plain_name(const char *name)
 {
     return *name && *name != '.' && !strpbrk(name, "/\\:");
@@ -312,11 +312,11 @@ static bool is_plain_name(const char *name)
 struct extraction {
     const struct file *from;
     const char *folder;
-    convert_on_progress *on_progress; // NULL: nobody asks
+    convert_on_progress *on_progress; // may be NULL
     void *user;
 };
 
-/* The entry's bytes, piece by piece. */
+/* Copy the entry's bytes in pieces. */
 static quip_status copy_entry(const struct extraction *x, const struct zip_entry *entry,
                               struct out_file *to, quip_error *error)
 {
@@ -340,14 +340,14 @@ static quip_status extract_entry(const struct extraction *x, const struct zip_en
     struct out_file *to = NULL;
     if (!is_plain_name(entry->name))
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: has an entry named \"%s\"; a bundle's are plain names", x->from->name,
+                       "%s: has an entry named \"%s\", expected a plain file name", x->from->name,
                        entry->name);
     char *path = qp_path_join(x->folder, entry->name);
     if (!path)
         return qp_fail_memory(error, "a path", strlen(x->folder));
     quip_status status = qp_out_file_open(&to, path, error);
     if (!status)
-        status = qp_out_file_resize(to, entry->n_bytes, error); // which asks the disk for room
+        status = qp_out_file_resize(to, entry->n_bytes, error); // checks the free space
     if (!status)
         status = copy_entry(x, entry, to, error);
     if (!status)
@@ -369,7 +369,7 @@ quip_status qp_bundle_extract(const char *path, const char *folder,
     if (!status)
         status = qp_zip_open(&zip, &f, error);
     if (!status && mkdir(folder, 0777) && errno != EEXIST)
-        status = qp_fail(error, QUIP_E_IO, "%s: cannot be made: %s", folder, strerror(errno));
+        status = qp_fail(error, QUIP_E_IO, "%s: cannot be created: %s", folder, strerror(errno));
     for (int i = 0; !status && i < zip.n_entries; i++)
         status = extract_entry(&x, &zip.entries[i], error);
     qp_zip_close(&zip);

@@ -72,7 +72,7 @@ static quip_status observe_input(void *user, struct device *device, struct matri
 
 /* ---- reading the text ---- */
 
-/* Logits are wanted so that the head is run for every token. False: stop. */
+/* Counts tokens. The callback makes the model run its head for every token. False: stop. */
 static bool count_token(void *user, int position, const float *logits)
 {
     struct calibration *c = user;
@@ -134,8 +134,8 @@ static quip_status read_text(struct calibration *c, quip_model *model, quip_erro
 
 /* ---- from sums to importance ---- */
 
-/* Relative to their mean. Columns that the text left at rest count a little; rows of the embedding
- * are looked up as well, where all columns count alike. */
+/* Importance relative to the mean. Columns that the text does not use keep a small importance. Rows
+ * of the embedding are also looked up, which uses all columns equally. */
 static void finish_sums(struct column_sums *s, bool is_embedding)
 {
     double sum = 0;

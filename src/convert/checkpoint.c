@@ -1,9 +1,10 @@
 /* checkpoint.c: a checkpoint on disk.
  * In:  a path that sources.c understands: GGUF, or safetensors or PyTorch files with config.json
  *      beside them.
- * Out: its tensors as one sorted list, and the JSON that lies beside them.
- * Weights are read, not mapped: pages of a mapped checkpoint would count as memory of this process
- * until something else wants it, and converting a large model must not look like loading it. */
+ * Out: its tensors as one sorted list, and the JSON files beside them.
+ *
+ * Weights are read, not mapped: the pages of a mapped checkpoint would count as memory of this
+ * process, and converting a large model would seem to need as much memory as loading it. */
 #define _POSIX_C_SOURCE 200809L // pread
 #define _FILE_OFFSET_BITS 64    // past 2 GB on 32-bit machines
 #include "convert/checkpoint.h"
@@ -49,7 +50,7 @@ static bool read_shard(void *user, uint64_t offset, void *buffer, size_t n)
 static quip_status open_shard(struct shard *s, const char *path, quip_error *error)
 {
     struct stat st;
-    s->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO gives an error, not a wait
+    s->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // opening a FIFO must not wait
     if (s->fd < 0 || fstat(s->fd, &st) < 0)
         return qp_fail(error, QUIP_E_IO, "%s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode))
@@ -61,7 +62,7 @@ static quip_status open_shard(struct shard *s, const char *path, quip_error *err
     return status ? status : qp_format_open_with(&s->format, &s->file, &qp_pytorch_reader, error);
 }
 
-/* What the tensors of a checkpoint may be in. */
+/* Whether a file can be part of a checkpoint, and has the format that the options name. */
 static quip_status check_kind(const struct checkpoint *c, const struct shard *s, const char *format,
                               quip_error *error)
 {
@@ -69,14 +70,14 @@ static quip_status check_kind(const struct checkpoint *c, const struct shard *s,
         [FORMAT_GGUF] = "gguf", [FORMAT_SAFETENSORS] = "safetensors", [FORMAT_PYTORCH] = "pytorch"
     };
     if (s->format.kind == FORMAT_TFLITE)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: is a model file, and not part of a checkpoint",
+        return qp_fail(error, QUIP_E_FORMAT, "%s: is a model file, expected a file of a checkpoint",
                        s->file.name);
     if (s->format.kind == FORMAT_GGUF && c->sources.n > 1)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: GGUF files in several parts are not read; merge them first",
+                       "%s: is one part of a GGUF model in several files; merge them first",
                        s->file.name);
     if (format && strcmp(names[s->format.kind], format) != 0)
-        return qp_fail(error, QUIP_E_ARGUMENT, "%s: is %s, and the checkpoint is said to be %s",
+        return qp_fail(error, QUIP_E_ARGUMENT, "%s: is %s, expected %s as in the options",
                        s->file.name, names[s->format.kind], format);
     return QUIP_OK;
 }
@@ -126,7 +127,7 @@ static quip_status read_folder_json(struct checkpoint *c, const char *model_type
 /* Names come wrapped in the modules around the language model: "model.", "language_model.model.",
  * "model.language_model." mean the same tensor, and so it is with "base_model.model.", in which
  * PEFT wraps a model. */
-/* What a checkpoint may carry beside the language model. */
+/* Tensors that do not belong to the language model. */
 static bool is_ignored(const char *key)
 {
     static const char *const prefixes[] = { "vision_tower.", "multi_modal_projector." };

@@ -21,7 +21,7 @@ struct shard {
     int fd;
 };
 struct checkpoint {
-    const char *path; // as the caller spelled it; borrowed
+    const char *path; // the caller's; borrowed
     struct sources sources;
     bool is_gguf;
     struct shard *shards; // GGUF: one
@@ -30,12 +30,12 @@ struct checkpoint {
     int n_entries;
     cJSON *config, *generation_config, *tokenizer_config; // not GGUF; the last two may be NULL
 };
-/* Of the options format, which may be NULL, and model_type, which says what a missing config.json
- * would. */
+/* Of the options it uses format, which may be NULL, and model_type, which replaces a missing
+ * config.json. */
 quip_status qp_checkpoint_open(struct checkpoint *c, const char *path,
                                const struct convert_options *options, quip_error *error);
 void qp_checkpoint_close(struct checkpoint *c);
-/* By the name that the family table gives it; NULL when there is none. */
+/* By its name in the family table; NULL if there is none. */
 struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name);
 
 bool qp_path_is_model_file(const char *path); // by its first bytes

@@ -10,6 +10,7 @@
 #include "convert/rows.h"
 #include "convert/tokenizer_import.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,7 +48,7 @@ static quip_status read_whole_file(const char *path, struct bytes *out, quip_err
     return status;
 }
 
-/* A tokenizer.json, with the special tokens that a tokenizer_config.json beside it names. */
+/* Import a tokenizer.json, with the special tokens of the tokenizer_config.json beside it. */
 static quip_status translate_tokenizer(struct conversion *v, const char *path)
 {
     cJSON *json, *config = NULL;
@@ -66,7 +67,7 @@ static quip_status translate_tokenizer(struct conversion *v, const char *path)
     return status;
 }
 
-/* A SentencePiece model as it is: its texts begin with bos, where nothing else is said. */
+/* Copy a SentencePiece model. Texts begin with bos unless the checkpoint says otherwise. */
 static quip_status copy_tokenizer(struct conversion *v, const char *path)
 {
     if (!v->checkpoint.is_gguf &&
@@ -88,10 +89,11 @@ static quip_status load_folder_tokenizer(struct conversion *v, const char *folde
     else if (qp_path_exists(json))
         status = translate_tokenizer(v, json);
     else
-        status = qp_fail(v->error, QUIP_E_IO,
-                         "%s: has no tokenizer: neither tokenizer.model nor tokenizer.json; if it "
-                         "lies elsewhere, say where with --tokenizer",
-                         folder);
+        status =
+            qp_fail(v->error, QUIP_E_IO,
+                    "%s: has no tokenizer; expected tokenizer.model or tokenizer.json; if it is "
+                    "somewhere else, give its path with --tokenizer",
+                    folder);
     free(model);
     free(json);
     return status;
@@ -114,28 +116,27 @@ static void add_stop_piece(struct conversion *v, const char *piece)
     qp_hparams_add_stop(&v->hparams, qp_tokenizer_find(v->tokenizer, piece, strlen(piece)));
 }
 
-/* Stops are known by text until there is a vocabulary. */
+/* Set the chat template and the stop tokens, whose texts are looked up in the vocabulary. */
 static quip_status settle_turns(struct conversion *v)
 {
     if (v->options->chat)
         v->hparams.chat = v->options->chat;
     const struct chat_template *chat = qp_chat_find(v->hparams.chat);
     if (!chat)
-        return qp_fail(v->error, QUIP_E_ARGUMENT, "there is no chat template \"%s\"",
-                       v->hparams.chat);
+        return qp_fail(v->error, QUIP_E_ARGUMENT, "unknown chat template \"%s\"", v->hparams.chat);
     for (const char *const *stop = chat->stops; *stop; stop++)
         add_stop_piece(v, *stop);
     for (const char *const *stop = v->hparams.source->stops; *stop; stop++)
         add_stop_piece(v, *stop);
-    if (v->hparams.n_stops == 0) // then what the checkpoint says will do, right or wrong
+    if (v->hparams.n_stops == 0) // then use the checkpoint's eos, which may be wrong
         qp_hparams_add_stop(&v->hparams, v->hparams.eos);
     for (int i = 0; i < v->hparams.n_stops; i++)
         if (v->hparams.stops[i] >= v->hparams.vocab_size)
-            return qp_fail(v->error, QUIP_E_FORMAT, "%s: stop token %d is outside the vocabulary",
+            return qp_fail(v->error, QUIP_E_FORMAT, "%s: stop token %d is not in the vocabulary",
                            v->in, v->hparams.stops[i]);
     if (v->hparams.bos >= v->hparams.vocab_size)
         return qp_fail(v->error, QUIP_E_FORMAT,
-                       "%s: beginning-of-sequence token %d is outside the vocabulary", v->in,
+                       "%s: beginning-of-sequence token %d is not in the vocabulary", v->in,
                        v->hparams.bos);
     return QUIP_OK;
 }
@@ -145,15 +146,16 @@ static quip_status load_tokenizer(struct conversion *v)
     quip_status status = load_tokenizer_pieces(v);
     if (status)
         return status;
-    // Opening it now finds what is wrong with it before an hour of writing.
+    // open it now, so that errors appear before an hour of writing
     status = qp_tokenizer_open(&v->tokenizer, v->spm.data, v->spm.n, v->bpe.n ? v->bpe.data : NULL,
                                v->bpe.n, v->error);
     if (status)
         return qp_fail_in(v->error, status, v->options->tokenizer ? v->options->tokenizer : v->in);
     if (qp_tokenizer_n_tokens(v->tokenizer) > v->hparams.vocab_size)
-        return qp_fail(v->error, QUIP_E_FORMAT,
-                       "%s: its tokenizer has %d pieces, its embedding only %d rows", v->in,
-                       qp_tokenizer_n_tokens(v->tokenizer), v->hparams.vocab_size);
+        return qp_fail(
+            v->error, QUIP_E_FORMAT,
+            "%s: its tokenizer has %d pieces; must be at most %d, the rows of its embedding", v->in,
+            qp_tokenizer_n_tokens(v->tokenizer), v->hparams.vocab_size);
     return settle_turns(v);
 }
 
@@ -229,6 +231,7 @@ static quip_status declare(struct conversion *v, const char *out, struct tflite_
 
 static quip_status stream_tensor(struct conversion *v, const struct job *job)
 {
+    assert(v->writer);
     const struct convert_options *o = v->options;
     const int64_t step = qp_rows_at_a_time(&v->rows, job);
     const struct stored *s = &job->stored;

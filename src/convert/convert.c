@@ -1,8 +1,22 @@
-/* convert.c: the story of a conversion, in qp_convert.
+/* convert.c: one conversion from start to end, in qp_convert.
  * In:  a checkpoint or a model file, and options.
  * Out: a model file, which appears when it is complete.
  *
- *     open and declare (conversion.c, requantize.c) -> write -> verify -> commit */
+ *     open and declare -> write -> verify -> commit
+ *
+ * The other files of this folder:
+ *     conversion.c       a checkpoint -> a model file
+ *     requantize.c       a model file -> another, with weights of other types
+ *     sources.c          a path -> the files of a checkpoint
+ *     checkpoint.c       those files -> tensors by name, and JSON; pytorch.c, pickle.c: PyTorch
+ * files hparams_*.c        GGUF metadata or config.json -> hyper-parameters; metadata.c writes them
+ *     tokenizer_*.c      tokenizer.json or GGUF metadata -> vocabulary.c -> the tokenizer's blobs
+ *     plan.c, rows.c     which tensor becomes which; its rows; lora_merge.c adds an adapter to them
+ *     store.c            rows -> bytes of the model file; quantize_block.c: block-wise int4
+ *     calibrate.c        a model and a text -> the importance of columns
+ *     verify.c           the distance of a model file from its source
+ *     adapter_file.c     a PEFT adapter -> a MediaPipe LoRA file
+ *     bundle.c           a model file -> a .task bundle, and back; zip_writer.c: the archive */
 #include "convert/checkpoint.h"
 #include "convert/conversion.h"
 #include "convert/requantize.h"
@@ -22,9 +36,9 @@ bool qp_convert_weights_find(const char *name, enum convert_weights *weights)
     return false;
 }
 
-/* ---- what cannot be done ---- */
+/* ---- checks ---- */
 
-/* Int4 that is fitted to what the model does. */
+/* Whether any matrix becomes block-wise int4. */
 static bool makes_block_wise(const struct convert_options *o)
 {
     static const enum weight_class classes[] = { CLASS_ATTENTION, CLASS_FEED_FORWARD,
@@ -35,44 +49,42 @@ static bool makes_block_wise(const struct convert_options *o)
     return s.dtype == DTYPE_I4_BLOCK;
 }
 
-/* What was asked for and cannot be done. */
+/* Report options that are invalid or cannot be combined. */
 static quip_status check_options(const struct convert_options *o, quip_error *error)
 {
     if (o->block_size != 0 && o->block_size != 32 && o->block_size != 128)
-        return qp_fail(error, QUIP_E_ARGUMENT,
-                       "blocks of %d values: block size must be 0 (off), 32 or 128", o->block_size);
+        return qp_fail(error, QUIP_E_ARGUMENT, "block_size is %d; must be 0 (off), 32 or 128",
+                       o->block_size);
     if (o->is_asymmetric && !o->for_gpu)
         return qp_fail(
             error, QUIP_E_UNSUPPORTED,
-            "asymmetric weights for CPUs: files for CPUs have no place for the zero points, "
-            "which the original's converter loses; leave them symmetric");
+            "asymmetric weights cannot be stored in files for CPUs, which have no zero points "
+            "(MediaPipe's converter drops them); use symmetric weights");
     if (o->is_asymmetric && o->is_mse)
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "scales from the mean square are for symmetric weights only");
     if (o->block_size && (o->for_gpu || o->is_original || o->is_mse))
         return qp_fail(
             error, QUIP_E_UNSUPPORTED,
-            "blocks of %d values in a file for the original's engines: they read one scale "
-            "per row only, and no file with blocks is known; int4 for our own engine is "
-            "block-wise without being asked",
+            "block_size is %d; must be 0 in files for MediaPipe, which reads one scale for each "
+            "row; int4 for Quip is block-wise without this option",
             o->block_size);
     if (o->calibrate && !makes_block_wise(o))
         return qp_fail(error, QUIP_E_ARGUMENT,
-                       "a text to calibrate with is for block-wise int4; ask for that, as with "
-                       "--weights int4");
+                       "a calibration text needs block-wise int4; add --weights int4");
     if (o->format && strcmp(o->format, "safetensors") != 0 && strcmp(o->format, "pytorch") != 0 &&
         strcmp(o->format, "gguf") != 0)
         return qp_fail(error, QUIP_E_ARGUMENT,
-                       "there is no checkpoint format %s; possible are safetensors, pytorch, gguf",
+                       "unknown checkpoint format %s; must be safetensors, pytorch or gguf",
                        o->format);
     if (o->model_type && !qp_model_type_named(o->model_type))
         return qp_fail(error, QUIP_E_ARGUMENT,
-                       "there is no model type %s; leave it out where there is a config.json",
+                       "unknown model type %s; leave it out if there is a config.json",
                        o->model_type);
     return QUIP_OK;
 }
 
-/* What would only show when everything is written. */
+/* Report a bad output path now instead of after writing everything. */
 static quip_status check_output(const char *in, const char *out, quip_error *error)
 {
     if (qp_path_is_folder(out))

@@ -24,8 +24,8 @@ bool qp_path_is_json(const char *path)
 static quip_status json_parse(cJSON **json, const struct file *file, quip_error *error)
 {
     if (file->size > MAX_JSON_BYTES)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: %llu bytes are too many for a JSON file",
-                       file->name, (unsigned long long)file->size);
+        return qp_fail(error, QUIP_E_FORMAT, "%s: has %llu bytes; a JSON file must have at most %d",
+                       file->name, (unsigned long long)file->size, MAX_JSON_BYTES);
     size_t n = (size_t)file->size;
     char *text = malloc(n);
     if (!text)
@@ -37,7 +37,7 @@ static quip_status json_parse(cJSON **json, const struct file *file, quip_error 
         end++;
     if (!status && (!*json || end != text + n))
         status = qp_fail(error, QUIP_E_FORMAT,
-                         "%s: is not JSON from byte %zu on, or too much for the memory", file->name,
+                         "%s: is not JSON from byte %zu on, or needs too much memory", file->name,
                          (size_t)(end - text));
     free(text);
     if (!status && !cJSON_IsObject(*json))
@@ -98,8 +98,8 @@ bool qp_json_has_type(const cJSON *object, const char *type)
     return strcmp(qp_json_text(object, "type"), type) == 0;
 }
 
-bool qp_json_flag(const cJSON *object, const char *key, bool otherwise)
+bool qp_json_flag(const cJSON *object, const char *key, bool fallback)
 {
     const cJSON *item = qp_json_item(object, key);
-    return item ? cJSON_IsTrue(item) : otherwise;
+    return item ? cJSON_IsTrue(item) : fallback;
 }

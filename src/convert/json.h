@@ -9,16 +9,16 @@
 /* Parse a JSON file; free with cJSON_Delete. */
 quip_status qp_json_read(cJSON **json, const char *path, quip_error *error);
 /* The same for a file of this name in a folder, or beside `path`. If there is no such file, *json
- * stays as it is. */
+ * is unchanged. */
 quip_status qp_json_in_folder(cJSON **json, const char *folder, const char *name,
                               quip_error *error);
 quip_status qp_json_beside(cJSON **json, const char *path, const char *name, quip_error *error);
 bool qp_path_is_json(const char *path); // by its first character
 
-/* An item; NULL when absent or null. Its text, or "". */
+/* An item; NULL if it is absent or null. Its text, or "". */
 const cJSON *qp_json_item(const cJSON *object, const char *key);
 const char *qp_json_text(const cJSON *object, const char *key);
 bool qp_json_has_type(const cJSON *object, const char *type);
-bool qp_json_flag(const cJSON *object, const char *key, bool otherwise);
+bool qp_json_flag(const cJSON *object, const char *key, bool fallback);
 
 #endif

@@ -1,6 +1,6 @@
-/* json_pipeline.c: what a tokenizer.json does to text before and after its model -> the blob's
- * rules. In:  the parts "normalizer", "pre_tokenizer" and "decoder", the flags of the model. Out:
- * bpe_spec, and the options of the SentencePiece proto. */
+/* json_pipeline.c: the steps of a tokenizer.json before and after its model -> rules of the blob.
+ * In:  the parts "normalizer", "pre_tokenizer" and "decoder", and the flags of the model.
+ * Out: bpe_spec, and the options of the SentencePiece proto. */
 #include "convert/json.h"
 #include "convert/tokenizer_import.h"
 
@@ -13,8 +13,8 @@ static bool has_text(const cJSON *object, const char *key, const char *text)
     return strcmp(qp_json_text(object, key), text) == 0;
 }
 
-/* A part may be one object or a Sequence of several, whose list has a name of its own: item i, or
- * NULL behind the last. */
+/* Item i of a part; NULL after the last. A part is one object, or a Sequence with a list of
+ * objects. */
 static const cJSON *part_item(const cJSON *part, const char *list, int i)
 {
     if (qp_json_has_type(part, "Sequence"))
@@ -27,7 +27,7 @@ static quip_status refuse_part(const char *path, const char *what, const cJSON *
 {
     const cJSON *pattern = qp_json_item(item, "pattern");
     return qp_fail(error, QUIP_E_UNSUPPORTED,
-                   "%s: its %s has a step \"%.40s\" %.120s that this version cannot do exactly",
+                   "%s: its %s has a step \"%.40s\" %.120s, which this version does not support",
                    path, what, qp_json_text(item, "type"),
                    *qp_json_text(pattern, "Regex") ? qp_json_text(pattern, "Regex")
                                                    : qp_json_text(pattern, "String"));
@@ -176,7 +176,8 @@ static enum symbol_prefix find_prefix(const cJSON *metaspace)
     return is_always ? PREFIX_ALWAYS : PREFIX_NEVER;
 }
 
-/* A split on spaces finds nothing once the normalizer has replaced them. */
+/* Whether a pre-tokenizer does nothing: a split on spaces after the normalizer has replaced them.
+ */
 static bool is_idle(const cJSON *pre)
 {
     return !pre || (qp_json_has_type(pre, "Split") &&
@@ -232,8 +233,8 @@ static quip_status read_decoder(struct bpe_spec *spec, const cJSON *decoder, con
 
 /* ---- the whole ---- */
 
-/* Can SentencePiece's flags say it? BPE over text whose spaces are U+2581, with or without one in
- * front, and added tokens that are found wherever they stand. */
+/* Whether SentencePiece's flags can express the tokenizer: BPE over text whose spaces are U+2581,
+ * with or without one before the text, and added tokens that are found everywhere. */
 static bool is_sentencepiece(const struct vocabulary *v, const cJSON *json)
 {
     const struct bpe_spec *spec = &v->spec;

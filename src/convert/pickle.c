@@ -1,7 +1,8 @@
 /* pickle.c: a Python pickle -> its values, without calling anything (pickle.h).
- * The opcodes are those of Lib/pickletools.py; what only protocols 0 and 1 write is refused. Every
- * opcode makes at most one value, and takes each value that it links from the stack: memory and
- * time are bounded by the pickle's length. */
+ * In:  a pickle with the opcodes of Lib/pickletools.py, except those that only protocols 0 and 1
+ * use.
+ * Out: values. Every opcode makes at most one value and removes the values that it links from the
+ *      stack, so memory and time are bounded by the length of the pickle. */
 #include "convert/pickle.h"
 
 #include <stdlib.h>
@@ -9,11 +10,12 @@
 
 enum {
     MAX_PICKLE_BYTES = 64 << 20,
-    MAX_PICKLE_VALUES = 4 << 20, // a large model's pickle has some ten thousand
+    MAX_PICKLE_VALUES = 4 << 20, // the pickle of a large model has about ten thousand
     NO_VALUE = -1
 };
 
-/* The machine: a stack of values, of which some are marks, and numbered values to come back to. */
+/* The state of the machine: a stack of values, some of them marks, and a memo of numbered values.
+ */
 struct pickle_reader {
     struct pickle *out;
     const uint8_t *begin, *p, *end;
@@ -54,7 +56,8 @@ static bool push(struct pickle_reader *r, int value)
     return ok;
 }
 
-/* A new value on the stack; NULL without memory. Valid until the next one. */
+/* Push a new value; NULL if there is not enough memory. The pointer is valid until the next push.
+ */
 static struct pickle_value *push_new(struct pickle_reader *r, enum pickle_kind kind)
 {
     void *list = r->out->values;
@@ -69,7 +72,7 @@ static struct pickle_value *push_new(struct pickle_reader *r, enum pickle_kind k
     return v;
 }
 
-/* The topmost value, not a mark; NULL when there is none. */
+/* The topmost value; NULL if there is none or it is a mark. */
 static struct pickle_value *top(const struct pickle_reader *r)
 {
     if (r->n_stack == 0)
@@ -86,7 +89,7 @@ static bool pop(struct pickle_reader *r, int *value)
     return true;
 }
 
-/* Are the n topmost places values, none of them a mark? */
+/* Whether the n topmost items are values, not marks. */
 static bool has_values(const struct pickle_reader *r, int n)
 {
     if (r->n_stack < n)
@@ -97,8 +100,8 @@ static bool has_values(const struct pickle_reader *r, int n)
     return true;
 }
 
-/* The place on the stack of the last mark; -1 when there is none. Takes as many steps as there are
- * values above it: only for opcodes that take those away. */
+/* The stack index of the last mark; -1 if there is none. Its time is the number of values above it:
+ * only for opcodes that remove those. */
 static int find_mark(const struct pickle_reader *r)
 {
     int i = r->n_stack;
@@ -126,8 +129,8 @@ static bool add_item(struct pickle_reader *r, int to, int value)
     return true;
 }
 
-/* The stack from place `from` on becomes items of the value below (or of `to`). */
-static bool take_items(struct pickle_reader *r, int to, int from)
+/* Move the stack from index `from` on to the items of the value `to`. */
+static bool move_items(struct pickle_reader *r, int to, int from)
 {
     for (int i = from; i < r->n_stack; i++)
         if (!add_item(r, to, r->stack[i]))
@@ -198,7 +201,7 @@ static bool op_true(struct pickle_reader *r, const struct pickle_argument *a)
     return op_number(r, &(struct pickle_argument){ .number = 1 });
 }
 
-/* A whole number in two's complement, of as many bytes as the text has. */
+/* An integer in two's complement, with all bytes of the text. */
 static bool op_long(struct pickle_reader *r, const struct pickle_argument *a)
 {
     uint64_t bits = 0;
@@ -253,13 +256,13 @@ static bool op_empty_dict(struct pickle_reader *r, const struct pickle_argument 
     return push_new(r, PICKLE_DICT) != NULL;
 }
 
-/* The topmost values above `from` become a new list or dict, in place of what lies there. */
+/* Replace the topmost values above `from` by a new list or dict of them. */
 static bool collect(struct pickle_reader *r, enum pickle_kind kind, int from, int at)
 {
     if (from < 0 || at < 0 || !push_new(r, kind))
         return false;
     const int made = r->stack[--r->n_stack];
-    if (!take_items(r, made, from))
+    if (!move_items(r, made, from))
         return false;
     r->n_stack = at;
     return push(r, made);
@@ -297,8 +300,8 @@ static bool op_dict(struct pickle_reader *r, const struct pickle_argument *a)
     return mark >= 0 && (r->n_stack - mark - 1) % 2 == 0 && collect(r, PICKLE_DICT, mark + 1, mark);
 }
 
-/* What lies above place `from` goes into the value at place `from` - 1 - n_marks. */
-static bool put_items(struct pickle_reader *r, int from, int n_marks, int unit)
+/* Move the values above index `from` into the value at index `from` - 1 - n_marks. */
+static bool add_items(struct pickle_reader *r, int from, int n_marks, int unit)
 {
     const int to = from - 1 - n_marks;
     if (to < 0 || (r->n_stack - from) % unit)
@@ -307,7 +310,7 @@ static bool put_items(struct pickle_reader *r, int from, int n_marks, int unit)
     const enum pickle_kind kind = r->out->values[value].kind;
     if (kind != PICKLE_CALL && kind != (unit == 2 ? PICKLE_DICT : PICKLE_LIST))
         return false;
-    if (!take_items(r, value, from))
+    if (!move_items(r, value, from))
         return false;
     r->n_stack = to + 1;
     return true;
@@ -316,25 +319,25 @@ static bool put_items(struct pickle_reader *r, int from, int n_marks, int unit)
 static bool op_append(struct pickle_reader *r, const struct pickle_argument *a)
 {
     (void)a;
-    return has_values(r, 2) && put_items(r, r->n_stack - 1, 0, 1);
+    return has_values(r, 2) && add_items(r, r->n_stack - 1, 0, 1);
 }
 
 static bool op_appends(struct pickle_reader *r, const struct pickle_argument *a)
 {
     (void)a;
-    return put_items(r, find_mark(r) + 1, 1, 1);
+    return add_items(r, find_mark(r) + 1, 1, 1);
 }
 
 static bool op_set_item(struct pickle_reader *r, const struct pickle_argument *a)
 {
     (void)a;
-    return has_values(r, 3) && put_items(r, r->n_stack - 2, 0, 2);
+    return has_values(r, 3) && add_items(r, r->n_stack - 2, 0, 2);
 }
 
 static bool op_set_items(struct pickle_reader *r, const struct pickle_argument *a)
 {
     (void)a;
-    return put_items(r, find_mark(r) + 1, 1, 2);
+    return add_items(r, find_mark(r) + 1, 1, 2);
 }
 
 static bool op_call(struct pickle_reader *r, const struct pickle_argument *a)
@@ -412,8 +415,8 @@ enum pickle_encoding {
     ARG_U16,
     ARG_I32,
     ARG_U32,
-    ARG_SKIP8, // eight bytes that say nothing here
-    ARG_TEXT8, // a length, then so many bytes
+    ARG_SKIP8, // eight bytes that are ignored
+    ARG_TEXT8, // a length and that many bytes
     ARG_TEXT32,
     ARG_TEXT64,
     ARG_LINES // two lines
@@ -522,7 +525,7 @@ static bool read_argument(struct pickle_reader *r, enum pickle_encoding encoding
     return ok;
 }
 
-/* One opcode; false when it is not known, or does not fit what came before it. */
+/* Execute one opcode; false if it is unknown or does not match the stack. */
 static bool step(struct pickle_reader *r)
 {
     struct pickle_argument a = { 0 };
@@ -533,7 +536,7 @@ static bool step(struct pickle_reader *r)
     return false;
 }
 
-/* Why the opcode at byte `at` was not done. */
+/* Report why the opcode at byte `at` failed. */
 static quip_status refuse_step(const struct pickle_reader *r, size_t at, const char *name,
                                quip_error *error)
 {

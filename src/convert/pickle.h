@@ -1,7 +1,7 @@
 /* pickle.h: a Python pickle as data.
  * In:  the bytes of one pickle, protocol 2 to 5.
- * Out: its values. A pickle is a program for a machine that calls functions; here nothing is
- *      called: a call is a value that says what would be. */
+ * Out: its values. A pickle is a program that calls functions. Nothing is called here: a call is a
+ *      value that says what Python would call. */
 #ifndef QP_PICKLE_H
 #define QP_PICKLE_H
 
@@ -9,13 +9,13 @@
 
 enum pickle_kind {
     PICKLE_NONE,
-    PICKLE_NUMBER,     // .number: integers and booleans; of a float its whole part is lost
+    PICKLE_NUMBER,     // .number: integers and booleans; the value of a float is not kept
     PICKLE_TEXT,       // .text: text or bytes
     PICKLE_LIST,       // tuples, lists and sets: items
     PICKLE_DICT,       // items: key, value, key, value …
-    PICKLE_NAME,       // of something in a module: .module, .text
-    PICKLE_CALL,       // .callee(.args…), with items that were put into the result
-    PICKLE_PERSISTENT, // .args: what the writer keeps elsewhere
+    PICKLE_NAME,       // a name in a module: .module, .text
+    PICKLE_CALL,       // .callee(.args…), with the items that were added to the result
+    PICKLE_PERSISTENT, // .args: an object that the writer stores outside of the pickle
     PICKLE_MARK        // never in a result
 };
 

@@ -1,22 +1,24 @@
-/* plan.c: which tensor of the checkpoint becomes which of the model file.
+/* plan.c: which tensor of the checkpoint becomes which tensor of the model file.
  * In:  the hyper-parameters, the table of tensors (tensors_convert.c), the checkpoint's tensors.
  * Out: a list of jobs in the order in which a model uses its weights.
- * Every tensor is checked, and all that is wrong is said in one error: missing, misshapen, of an
- * unreadable type, there twice, not known. */
+ *
+ * Every tensor is checked. One error message names all problems: tensors that are missing, have a
+ * wrong shape or an unreadable type, occur twice, or are unknown. */
 #include "convert/plan.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     MAX_TENSOR_NAME = 160,
-    MAX_NAMED = 3 // tensors that a complaint names; the rest are counted
+    MAX_NAMED = 3 // tensors that a message names for each problem; the rest are counted
 };
 
-/* ---- what is wrong ---- */
+/* ---- problems ---- */
 
-/* Tensors of which the same is wrong: the first few by name, and how many. */
-struct complaint {
+/* The tensors that have one problem: the first few names, and how many. */
+struct problem {
     const char *what;
     struct bytes names;
     int n;
@@ -27,7 +29,7 @@ enum {
     UNREADABLE,
     DOUBLED,
     EXTRA,
-    N_COMPLAINTS
+    N_PROBLEMS
 };
 
 struct planner {
@@ -36,10 +38,10 @@ struct planner {
     struct hparams *hparams;
     const struct convert_options *options;
     quip_error *error;
-    struct complaint complaints[N_COMPLAINTS];
+    struct problem problems[N_PROBLEMS];
 };
 
-static void complain(struct complaint *c, const char *name, const char *details)
+static void report_problem(struct problem *c, const char *name, const char *details)
 {
     if (c->n++ < MAX_NAMED)
         qp_bytes_printf(&c->names, "%s%s%s", c->n > 1 ? ", " : "", name, details);
@@ -75,26 +77,26 @@ static int64_t extent_of(const struct hparams *h, enum extent extent)
     return 0;
 }
 
-/* Whether the tensor has the shape that the row asks for; complains if not. */
+/* Whether the tensor has the shape that the row requires; reports a problem if not. */
 static bool check_tensor(struct planner *p, const struct tensor_row *row, const struct tensor *t)
 {
     const struct hparams *h = p->hparams;
     const int n_parts = row->part == PART_ALL ? 1 : 3;
-    int64_t wanted[2] = { n_parts * extent_of(h, row->rows), extent_of(h, row->cols) };
+    int64_t expected[2] = { n_parts * extent_of(h, row->rows), extent_of(h, row->cols) };
     int n_dims = row->cols == EXTENT_NONE ? 1 : 2;
-    bool fits =
-        t->n_dims == n_dims && t->dims[0] == wanted[0] && (n_dims == 1 || t->dims[1] == wanted[1]);
+    bool fits = t->n_dims == n_dims && t->dims[0] == expected[0] &&
+                (n_dims == 1 || t->dims[1] == expected[1]);
     bool is_readable = t->dtype < DTYPE_OTHER && t->dtype != DTYPE_I8 && t->dtype != DTYPE_I4 &&
                        t->dtype != DTYPE_I32;
     char details[200], found[80], right[48];
     if (!fits) {
         print_shape(found, sizeof found, t->dims, t->n_dims);
-        print_shape(right, sizeof right, wanted, n_dims);
+        print_shape(right, sizeof right, expected, n_dims);
         snprintf(details, sizeof details, " is %s, not %s", found, right);
-        complain(&p->complaints[MISSHAPEN], t->name, details);
+        report_problem(&p->problems[MISSHAPEN], t->name, details);
     } else if (!is_readable) {
         snprintf(details, sizeof details, " (%s)", qp_dtype_name(t->dtype));
-        complain(&p->complaints[UNREADABLE], t->name, details);
+        report_problem(&p->problems[UNREADABLE], t->name, details);
     }
     return fits && is_readable;
 }
@@ -102,10 +104,11 @@ static bool check_tensor(struct planner *p, const struct tensor_row *row, const 
 static void plan_tensor(struct planner *p, const struct tensor_row *row, int layer)
 {
     char name[MAX_TENSOR_NAME];
+    assert(layer >= 0);
     snprintf(name, sizeof name, p->checkpoint->is_gguf ? row->gguf : row->hf, layer);
     struct entry *e = qp_checkpoint_find(p->checkpoint, name);
     if (!e) {
-        complain(&p->complaints[MISSING], name, "");
+        report_problem(&p->problems[MISSING], name, "");
         return;
     }
     const bool is_new = !e->is_used || row->part != PART_ALL; // not a tied head's second use
@@ -114,6 +117,7 @@ static void plan_tensor(struct planner *p, const struct tensor_row *row, int lay
         return;
     const bool is_vector = row->cols == EXTENT_NONE;
     const int64_t rows = extent_of(p->hparams, row->rows), cols = extent_of(p->hparams, row->cols);
+    assert(p->plan->n_jobs < qp_n_tensor_rows * p->hparams->n_layers);
     struct job *job = &p->plan->jobs[p->plan->n_jobs++];
     *job = (struct job){
         .row = row,
@@ -129,13 +133,13 @@ static void plan_tensor(struct planner *p, const struct tensor_row *row, int lay
         p->hparams->n_parameters += (uint64_t)(rows * (is_vector ? 1 : cols));
 }
 
-/* A head that repeats the tied embedding is no news. */
+/* Whether an entry is an lm_head identical to the embedding, which is skipped. */
 static bool is_redundant(const struct planner *p, const struct entry *e)
 {
     return p->hparams->is_tied && strcmp(e->key, "lm_head.weight") == 0;
 }
 
-/* Names that come twice, or that nothing asked for. */
+/* Report names that occur twice, and tensors that no row requires. */
 static void check_entries(struct planner *p)
 {
     const struct checkpoint *c = p->checkpoint;
@@ -143,21 +147,21 @@ static void check_entries(struct planner *p)
         const struct entry *e = &c->entries[i];
         if (i > 0 && strcmp(e->key, e[-1].key) == 0) {
             if (i < 2 || strcmp(e->key, e[-2].key) != 0)
-                complain(&p->complaints[DOUBLED], e->tensor->name, "");
+                report_problem(&p->problems[DOUBLED], e->tensor->name, "");
         } else if (!e->is_used && !is_redundant(p, e) &&
                    !(i + 1 < c->n_entries && strcmp(e->key, e[1].key) == 0)) {
-            complain(&p->complaints[EXTRA], e->tensor->name, "");
+            report_problem(&p->problems[EXTRA], e->tensor->name, "");
         }
     }
 }
 
-/* All complaints in one sentence. */
+/* Report all problems in one sentence. */
 static quip_status report(const struct planner *p)
 {
     struct bytes text = { 0 };
     bool ok = true;
-    for (int i = 0; i < N_COMPLAINTS; i++) {
-        const struct complaint *c = &p->complaints[i];
+    for (int i = 0; i < N_PROBLEMS; i++) {
+        const struct problem *c = &p->problems[i];
         if (c->n == 0)
             continue;
         ok = ok && qp_bytes_printf(&text, "%s %s: %.*s", text.n ? ";" : "", c->what,
@@ -176,7 +180,7 @@ static quip_status report(const struct planner *p)
     return status;
 }
 
-/* The rows [begin, end) that follow each other layer by layer, or one row without a layer. */
+/* Plan the rows [begin, end), which are repeated for each layer, or one row without a layer. */
 static void plan_rows(struct planner *p, int begin, int end)
 {
     int n_layers = qp_tensor_row_is_layered(&qp_tensor_rows[begin]) ? p->hparams->n_layers : 1;
@@ -196,11 +200,11 @@ quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct h
         .hparams = h,
         .options = options,
         .error = error,
-        .complaints = { [MISSING] = { .what = "missing" },
-                        [MISSHAPEN] = { .what = "misshapen" },
-                        [UNREADABLE] = { .what = "unreadable" },
-                        [DOUBLED] = { .what = "there twice" },
-                        [EXTRA] = { .what = "not known" } },
+        .problems = { [MISSING] = { .what = "missing" },
+                      [MISSHAPEN] = { .what = "misshapen" },
+                      [UNREADABLE] = { .what = "unreadable" },
+                      [DOUBLED] = { .what = "there twice" },
+                      [EXTRA] = { .what = "not known" } },
     };
     size_t n = (size_t)qp_n_tensor_rows * (size_t)h->n_layers;
     *plan = (struct plan){ .jobs = calloc(n, sizeof *plan->jobs) };
@@ -215,8 +219,8 @@ quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct h
     }
     check_entries(&p);
     quip_status status = report(&p);
-    for (int i = 0; i < N_COMPLAINTS; i++)
-        qp_bytes_close(&p.complaints[i].names);
+    for (int i = 0; i < N_PROBLEMS; i++)
+        qp_bytes_close(&p.problems[i].names);
     return status;
 }
 

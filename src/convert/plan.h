@@ -5,7 +5,7 @@
 #include "convert/hparams.h"
 #include "convert/store.h"
 
-/* One tensor on its way, as the model file has it. A vector is one row. */
+/* One tensor to convert, with the shape that it has in the model file. A vector is one row. */
 struct job {
     const struct tensor_row *row;
     int layer;

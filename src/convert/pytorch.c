@@ -1,14 +1,17 @@
-/* pytorch.c: reads a PyTorch checkpoint (.bin, .pth, .pt): what torch.save writes of a state dict.
+/* pytorch.c: reads a PyTorch checkpoint (.bin, .pth, .pt): what torch.save writes for a state dict.
  * In:  a ZIP archive: <name>/data.pkl, a pickle of names and tensors; <name>/data/<key>, the bytes
- * of each storage, which a tensor is a part of; <name>/byteorder. Out: the tensors where they lie
- * in the file. Of a training checkpoint, those of its model. Nothing that the pickle would call is
- * called (pickle.h): what makes a tensor is known by its name, and whatever else a checkpoint holds
- * is left alone. */
+ *      of each storage, of which a tensor is a part; <name>/byteorder.
+ * Out: the tensors and where their bytes are in the file; for a training checkpoint, those of its
+ *      model.
+ *
+ * Nothing in the pickle is called (pickle.h). The functions that make tensors are recognised by
+ * their names; everything else is ignored. */
 #include "convert/checkpoint.h"
 #include "convert/pickle.h"
 #include "format/format_reader.h"
 #include "format/zip.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 enum {
@@ -27,7 +30,7 @@ static const struct {
     { "ByteStorage", DTYPE_OTHER, 1 },    { "BoolStorage", DTYPE_OTHER, 1 },
 };
 
-/* What a training checkpoint calls the state dict in it. */
+/* Names of the state dict in training checkpoints. */
 static const char *const state_names[] = { "state_dict", "model_state_dict", "model", "module" };
 
 struct pytorch_reader {
@@ -58,8 +61,8 @@ static bool has_kind(const struct pickle_value *v, enum pickle_kind kind)
     return v && v->kind == kind;
 }
 
-/* The arguments (storage, offset, shape, strides, …) of the call that makes a tensor; NULL when it
- * is none. A parameter wraps its tensor. */
+/* The arguments (storage, offset, shape, strides, …) of the call that makes a tensor; NULL if the
+ * value is not such a call. A parameter wraps its tensor. */
 static const struct pickle_value *tensor_arguments(const struct pytorch_reader *r,
                                                    const struct pickle_value *v)
 {
@@ -97,17 +100,17 @@ static quip_status read_storage(const struct pytorch_reader *r, const struct pic
             *element_bytes = storage_types[i].n_bytes;
         }
     if (!*element_bytes)
-        return bad_tensor(r, t->name, "has a type of number that is not known");
+        return bad_tensor(r, t->name, "has an unknown number format");
     char entry[2 * MAX_ENTRY_NAME];
     if (key->text.n >= MAX_ENTRY_NAME)
-        return bad_tensor(r, t->name, "has a storage of an impossible name");
+        return bad_tensor(r, t->name, "has a storage with an invalid name");
     snprintf(entry, sizeof entry, "%sdata/%.*s", r->folder, (int)key->text.n, key->text.p);
     return qp_zip_find(&r->zip, entry, &t->offset, &t->n_bytes)
                ? QUIP_OK
-               : bad_tensor(r, t->name, "has its storage in an entry that is not there");
+               : bad_tensor(r, t->name, "has its storage in a missing entry");
 }
 
-/* Shape and strides; the elements must follow each other. */
+/* Shape and strides. The elements must be contiguous. */
 static quip_status read_dims(const struct pytorch_reader *r, const struct pickle_value *shape,
                              const struct pickle_value *strides, struct tensor *t)
 {
@@ -157,11 +160,12 @@ static quip_status read_tensor(struct pytorch_reader *r, struct pickle_text name
     if (status)
         return status;
     const struct pickle_value *offset = qp_pickle_item(p, arguments, 1);
-    const uint64_t bytes = (uint64_t)element_bytes, room = t.n_bytes / bytes;
+    assert(element_bytes > 0);
+    const uint64_t bytes = (uint64_t)element_bytes, capacity = t.n_bytes / bytes;
     uint64_t n;
     if (!has_kind(offset, PICKLE_NUMBER) || offset->number < 0 ||
-        !qp_format_elements(t.dims, t.n_dims, &n) || (uint64_t)offset->number > room ||
-        n > room - (uint64_t)offset->number)
+        !qp_format_elements(t.dims, t.n_dims, &n) || (uint64_t)offset->number > capacity ||
+        n > capacity - (uint64_t)offset->number)
         return bad_tensor(r, t.name, "is not inside its storage");
     t.offset += (uint64_t)offset->number * bytes;
     t.n_bytes = n * bytes;
@@ -170,7 +174,7 @@ static quip_status read_tensor(struct pytorch_reader *r, struct pickle_text name
 
 /* ---- the state dict ---- */
 
-/* A dict, or what an OrderedDict is. */
+/* Whether a value is a dict or an OrderedDict. */
 static bool is_dict(const struct pytorch_reader *r, const struct pickle_value *v)
 {
     return v && (v->kind == PICKLE_DICT || is_call(r, v, "collections", "OrderedDict"));
@@ -199,7 +203,7 @@ static bool has_tensors(const struct pytorch_reader *r, const struct pickle_valu
     return false;
 }
 
-/* The dict that holds the model's tensors; NULL when there is none. */
+/* The dict with the model's tensors; NULL if there is none. */
 static const struct pickle_value *find_state(const struct pytorch_reader *r)
 {
     const struct pickle_value *all = value_at(r, r->pickle.result), *key, *value;
@@ -216,7 +220,7 @@ static const struct pickle_value *find_state(const struct pytorch_reader *r)
     return NULL;
 }
 
-/* A value that is neither a tensor nor plain data: what a real unpickler would have to call. */
+/* Report a value that is neither a tensor nor plain data, and would need a call. */
 static quip_status refuse_call(const struct pytorch_reader *r, struct pickle_text name,
                                const struct pickle_value *v)
 {
@@ -225,8 +229,8 @@ static quip_status refuse_call(const struct pytorch_reader *r, struct pickle_tex
         callee = v;
     return qp_fail(
         r->error, QUIP_E_UNSUPPORTED,
-        "%s: %.*s is made by %.*s.%.*s, which is not known to make a tensor, and nothing "
-        "in a pickle is run; save the weights as safetensors",
+        "%s: %.*s is made by %.*s.%.*s, which is not a known function for tensors and is not "
+        "called; save the weights as safetensors",
         r->f->file->name, (int)(name.n < 100 ? name.n : 100), name.p,
         (int)(callee->module.n < 100 ? callee->module.n : 100),
         callee->module.p ? callee->module.p : "?",
@@ -239,7 +243,7 @@ static quip_status read_state(struct pytorch_reader *r)
     quip_status status = QUIP_OK;
     if (!state)
         return qp_fail(r->error, QUIP_E_FORMAT,
-                       "%s: holds no dict of tensors; save the model's state_dict()",
+                       "%s: has no dict of tensors; save the model's state_dict()",
                        r->f->file->name);
     for (int link = state->first; !status && next_entry(r, &link, &key, &value);) {
         const struct pickle_value *arguments = tensor_arguments(r, value);
@@ -281,11 +285,11 @@ static quip_status check_byte_order(struct pytorch_reader *r)
     const uint8_t *text;
     snprintf(entry, sizeof entry, "%sbyteorder", r->folder);
     if (!qp_zip_find(&r->zip, entry, &offset, &n))
-        return QUIP_OK; // from before PyTorch 2.1: that of the machine, which is never the other
+        return QUIP_OK; // before PyTorch 2.1: the machine's byte order, always little-endian
     quip_status status = qp_format_view(r->f, offset, n, &text, r->error);
     if (!status && (n != 6 || memcmp(text, "little", 6) != 0))
         status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
-                         "%s: its numbers are not little endian; save it again on another machine",
+                         "%s: is big-endian; save it again on a little-endian machine",
                          r->f->file->name);
     return status;
 }

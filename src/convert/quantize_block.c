@@ -1,21 +1,21 @@
 /* quantize_block.c: rows of float weights -> block-wise int4 (model/matrix.h): a code for each
  * weight, a multiplier for each I4_BLOCK of them, a scale for the row.
  *
- * They are chosen to make sum_i importance[i] * (w[i] - scale * value[i])^2 small. A weight's
- * importance is that of its column, if the caller knows it, times its size as against the row's:
- * sqrt(w^2 + mean square), as llama.cpp has it. Squares alone give up too much of the few large
- * weights for the many small ones: on text the weighted ones are nearer to the float model.
+ * They minimize sum_i importance[i] * (w[i] - scale * value[i])^2, approximately. The importance of
+ * a weight is that of its column, if the caller knows it, times sqrt(w^2 + mean square of the row),
+ * as in llama.cpp. Without this factor, the few large weights lose too much precision to the many
+ * small ones: measured on text, the result is further from the float model.
  *
- * At one scale the blocks are independent of each other: each tries the multipliers that bring its
- * largest weight near the end of the codes' range, of both signs, since that range reaches a little
- * further below zero. Of a few scales the best stays, and is at last made the best one for the
- * multipliers and codes that it led to (least squares). Repeating that was slower and no better
- * than more scales.
+ * For a given scale, the blocks are independent. Each tries the multipliers that bring its largest
+ * weight near an end of the codes' range, with both signs, because the range extends further below
+ * zero. The best of a few scales is kept and then fitted to the chosen multipliers and codes (least
+ * squares). Repeating this was slower than trying more scales, and not better.
  */
 #include "convert/quantize_block.h"
 
 #include "model/matrix.h"
 
+#include <assert.h>
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -23,11 +23,11 @@
 enum {
     N_HALVES = 64,     // twice a weight in units of the codes, from -16 to 15.5
     MIN_CODE = -15,    // values of the codes
-    MAX_MULTIPLIER = 8 // of the negative ones; 7 of the others
+    MAX_MULTIPLIER = 8 // the negative ones are up to -8, the positive ones up to 7
 };
 
-/* Codes by the weight in units of their values: all values are whole, so that the code nearest to
- * t is known from floor(2 * t). */
+/* The nearest code for a weight t, in units of the codes' values. All values are integers, so
+ * floor(2 * t) determines the code. */
 struct code_table {
     uint8_t code[N_HALVES];
     float value[N_HALVES];
@@ -53,15 +53,15 @@ static inline int half_of(float twice)
     return (int)i;
 }
 
-/* A row on its way. */
+/* A row to quantize. */
 struct float_row {
-    const float *w, *importance; // the latter of the columns; NULL: all alike
+    const float *w, *importance; // of the weights; of the columns, or NULL if all are equal
     int n_in;
     float bound;       // max|w|, above 0
     float mean_square; // of w / bound
 };
 
-static struct float_row take_row(const float *w, const float *importance, int n_in, float bound)
+static struct float_row make_row(const float *w, const float *importance, int n_in, float bound)
 {
     double sum = 0;
     for (int i = 0; i < n_in; i++)
@@ -69,13 +69,13 @@ static struct float_row take_row(const float *w, const float *importance, int n_
     return (struct float_row){ w, importance, n_in, bound, (float)(sum / n_in) };
 }
 
-/* Up to I4_BLOCK weights that share a multiplier. Past the end of a row, zeros of no importance. */
+/* I4_BLOCK weights that share a multiplier. After the end of a row they are 0 with importance 0. */
 struct block {
     float w[I4_BLOCK], importance[I4_BLOCK];
     float bound; // max|w|
 };
 
-static struct block take_block(const struct float_row *row, int begin)
+static struct block make_block(const struct float_row *row, int begin)
 {
     struct block b = { .bound = 0 };
     const int n = row->n_in - begin;
@@ -90,19 +90,19 @@ static struct block take_block(const struct float_row *row, int begin)
     return b;
 }
 
-/* Sums over weights with the values v that some multipliers give them. */
+/* Sums over weights w and the values v of their codes. */
 struct fit {
     double wv, vv; // of importance * w * v, importance * v * v
 };
 
-/* What the fit leaves of the squares of w at a scale, but for the sum of importance * w * w. */
+/* The weighted squared error at a scale, minus the sum of importance * w * w, which is constant. */
 static inline double excess(struct fit f, double scale)
 {
     return scale * (scale * f.vv - 2 * f.wv);
 }
 
-/* A block at one multiplier, in units of the codes, which cannot overflow. The sums are in four
- * lanes, so that they do not wait for each other. */
+/* Fit a block with one multiplier. It computes in units of the codes, which cannot overflow, and in
+ * four independent sums. */
 static struct fit fit_block(const struct code_table *table, const struct block *b, float scale,
                             int multiplier)
 {
@@ -149,13 +149,13 @@ static int choose_multiplier(const struct code_table *table, const struct block 
     return best;
 }
 
-/* A row at a scale; its multipliers, where `multipliers` is not NULL. */
+/* Fit a row with one scale. Stores the multipliers if `multipliers` is not NULL. */
 static struct fit fit_row(const struct code_table *table, const struct float_row *row, float scale,
                           uint8_t *multipliers)
 {
     struct fit sum = { 0, 0 };
     for (int i = 0, at = 0; i < row->n_in; i += I4_BLOCK, at++) {
-        const struct block b = take_block(row, i);
+        const struct block b = make_block(row, i);
         struct fit f;
         const int m = choose_multiplier(table, &b, scale, &f);
         sum.wv += f.wv;
@@ -166,7 +166,7 @@ static struct fit fit_row(const struct code_table *table, const struct float_row
     return sum;
 }
 
-/* The codes of a row whose multipliers are known. */
+/* Store the codes of a row whose multipliers are known. */
 static void store_codes(const struct code_table *table, const float *w, int n_in, float scale,
                         const uint8_t *multipliers, uint8_t *codes)
 {
@@ -179,7 +179,7 @@ static void store_codes(const struct code_table *table, const float *w, int n_in
     }
 }
 
-/* The best of a few scales at which the row's largest weight has a multiplier of 6 to 8. */
+/* The best of a few scales, for which the row's largest weight has a multiplier of 6 to 8. */
 static float choose_scale(const struct code_table *table, const struct float_row *row)
 {
     static const float largest[] = { 6.0f, 6.5f, 7.0f, 7.5f, 8.0f };
@@ -201,6 +201,7 @@ static float choose_scale(const struct code_table *table, const struct float_row
 bool qp_quantize_i4_block(const float *w, const float *importance, int64_t rows, int64_t cols,
                           uint8_t *codes, uint8_t *multipliers, float *scales)
 {
+    assert(rows >= 0 && cols > 0 && cols % 2 == 0 && cols <= INT32_MAX);
     const int n_in = (int)cols;
     const size_t multiplier_bytes = qp_multiplier_bytes(n_in);
     struct code_table table;
@@ -212,7 +213,7 @@ bool qp_quantize_i4_block(const float *w, const float *importance, int64_t rows,
         scales[r] = 1;
         memset(multipliers, 0, multiplier_bytes);
         if (bound > 0) {
-            const struct float_row row = take_row(w, importance, n_in, bound);
+            const struct float_row row = make_row(w, importance, n_in, bound);
             scales[r] = choose_scale(&table, &row);
             const struct fit f = fit_row(&table, &row, scales[r], multipliers);
             scales[r] = f.vv > 0 ? (float)(f.wv / f.vv) : scales[r];

@@ -5,7 +5,8 @@
 #include "base/base.h"
 
 /* Block-wise int4 (model/matrix.h): cols / 2 bytes of codes and qp_multiplier_bytes(cols) of
- * multipliers a row. `importance` [cols] weighs the squared errors; NULL: all alike. */
+ * multipliers for each row. `importance` [cols] are weights of the squared errors; NULL: all are
+ * equal. False if a weight is not finite. */
 bool qp_quantize_i4_block(const float *w, const float *importance, int64_t rows, int64_t cols,
                           uint8_t *codes, uint8_t *multipliers, float *scales);
 

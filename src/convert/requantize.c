@@ -1,7 +1,9 @@
 /* requantize.c: a model file -> another, with weights of other types.
  * In:  a model file that runs here, in the layout for CPUs or for GPUs.
  * Out: one in the layout that the options ask for, with the metadata of the first.
- * A matrix that keeps its type keeps its bytes; any other is what it stands for, quantized anew. */
+ *
+ * A matrix that keeps its type keeps its bytes. Any other matrix is dequantized and quantized
+ * again. */
 #include "convert/requantize.h"
 #include "convert/calibrate.h"
 #include "convert/store.h"
@@ -33,7 +35,7 @@ static enum weight_class class_of(const struct matrix *m)
                                                : CLASS_EMBEDDING;
 }
 
-/* Whether the integers can stay. */
+/* Whether the integers can be copied. */
 static bool is_kept(const struct matrix *m, const struct stored *s)
 {
     return s->dtype != DTYPE_F32 && (enum dtype)m->dtype == s->dtype &&
@@ -42,7 +44,7 @@ static bool is_kept(const struct matrix *m, const struct stored *s)
 
 /* ---- declare ---- */
 
-/* How many rows to write at a time: whole tiles, also in a layout without. */
+/* How many rows to write at a time: whole tiles, in both layouts. */
 static int64_t rows_of_slab(const struct requantizer *q, const struct matrix *m)
 {
     const int64_t rows = q->slab_values / m->n_in / 4 * 4;
@@ -60,13 +62,14 @@ static quip_status declare_matrix(struct requantizer *q, struct stored *s, const
     return qp_store_declare(q->writer, s, m->name, q->error);
 }
 
-/* Norms and biases; in files for GPUs they have the number of bytes for the shape. */
+/* Norms and biases. In files for GPUs their shape is the number of bytes. */
 static quip_status declare_floats(struct requantizer *q, struct stored *s, const struct tensor *t)
 {
     const bool is_layer_norm = q->model->config.norm == NORM_LAYER && !qp_ends_with(t->name, ".b");
     if (t->dtype != DTYPE_F32)
-        return qp_fail(q->error, QUIP_E_UNSUPPORTED, "%s is %s, and nothing that a model needs",
-                       t->name, qp_dtype_name(t->dtype));
+        return qp_fail(q->error, QUIP_E_UNSUPPORTED,
+                       "%s is %s, expected a matrix of the model or F32", t->name,
+                       qp_dtype_name(t->dtype));
     *s = (struct stored){ .source = t->name,
                           .rows = 1,
                           .cols = (int64_t)(t->n_bytes / sizeof(float)) };
@@ -161,7 +164,7 @@ static quip_status write_tensor(struct requantizer *q, int i)
     return status;
 }
 
-/* Room for a slab of four rows at least, and for what becomes of each tensor. */
+/* Allocate a slab of at least four rows, and struct stored for each tensor. */
 static quip_status reserve(struct requantizer *q)
 {
     enum {
@@ -191,8 +194,8 @@ quip_status qp_requantize_open(struct requantizer **requantizer, struct tflite_w
         options->merge_adapter)
         return qp_fail(
             error, QUIP_E_UNSUPPORTED,
-            "%s: is a model file; format, type, template, tokenizer and adapter go into one that "
-            "is made from the checkpoint",
+            "%s: is a model file; format, type, template, tokenizer and adapter can only be given "
+            "for a checkpoint",
             in);
     if (!(q = *requantizer = calloc(1, sizeof *q)))
         return qp_fail_memory(error, "a conversion", sizeof *q);

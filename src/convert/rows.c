@@ -1,14 +1,15 @@
-/* rows.c: the rows of one tensor of the checkpoint, as the model file means them.
- * In:  a job of the plan, and which rows.
- * Out: floats, in a buffer that the next call uses again: in the file's order, without what the
- *      checkpoint's format adds to them, with what a merged adapter adds. */
+/* rows.c: rows of one tensor of the checkpoint, with the values that the model file stores.
+ * In:  a job of the plan, and a range of rows.
+ * Out: floats in the order of the model file, in a buffer that the next call overwrites. Changes
+ *      that the checkpoint's format makes are undone, and a merged adapter is added. */
 #include "convert/rows.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    SLAB_VALUES = 1 << 18, // read and quantized at a time: 1 MB of floats, which stays in cache
+    SLAB_VALUES = 1 << 18, // floats to read and quantize at a time: 1 MB, which stays in cache
 };
 
 static bool is_paired(const struct row_reader *r, const struct job *job)
@@ -16,8 +17,8 @@ static bool is_paired(const struct row_reader *r, const struct job *job)
     return r->checkpoint->is_gguf && r->hparams->source->gguf_pairs_rope && job->row->has_rope;
 }
 
-/* Whole heads where rows change places within one, or a head's rows lie apart; whole tiles for
- * GPUs. */
+/* Whole heads if rows are reordered within a head, or if a head's rows are not adjacent in the
+ * checkpoint; whole tiles for GPUs. */
 int64_t qp_rows_at_a_time(const struct row_reader *r, const struct job *job)
 {
     const struct stored *s = &job->stored;
@@ -25,7 +26,7 @@ int64_t qp_rows_at_a_time(const struct row_reader *r, const struct job *job)
     int64_t n_values = SLAB_VALUES;
     if (s->is_for_gpu) {
         unit *= unit % 4 ? 4 : 1;
-        n_values *= 4; // tiles of a slab lie apart in the file: fewer, longer writes
+        n_values *= 4; // tiles of a slab are not adjacent in the file: fewer, longer writes
     }
     int64_t rows = n_values / s->cols / unit * unit;
     rows = rows > unit ? rows : unit;
@@ -59,10 +60,11 @@ void qp_rows_close(struct row_reader *r)
     *r = (struct row_reader){ 0 };
 }
 
-/* GGUF stores the rows of a head as pairs that rotate together: (0, d/2), (1, d/2 + 1), ... Put
- * the first halves back before the second ones. rows is a multiple of head_dim. */
+/* GGUF stores the rows of a head as pairs that rotate together: (0, d/2), (1, d/2 + 1), ... Move
+ * the first halves before the second halves again. rows is a multiple of head_dim. */
 static void unpair_rows(float *to, const float *from, int64_t rows, int64_t cols, int head_dim)
 {
+    assert(head_dim > 0 && head_dim % 2 == 0 && rows % head_dim == 0);
     for (int64_t r = 0; r < rows; r++) {
         int64_t d = r % head_dim, half = d / (head_dim / 2), pair = d % (head_dim / 2);
         int64_t source = r - d + 2 * pair + half;
@@ -70,8 +72,8 @@ static void unpair_rows(float *to, const float *from, int64_t rows, int64_t cols
     }
 }
 
-/* Elements [begin, begin + n) of a tensor, or of its part: whole heads, of which each is the next
- * but two in the checkpoint. */
+/* Elements [begin, begin + n) of a tensor, or of one of its three parts. A part is read in whole
+ * heads; in the checkpoint, the heads of the three parts alternate. */
 static quip_status read_elements(struct row_reader *r, const struct job *job, int64_t begin,
                                  int64_t n, quip_error *error)
 {
@@ -94,6 +96,7 @@ quip_status qp_rows_read(struct row_reader *r, const struct job *job, int64_t be
                          const float **values, quip_error *error)
 {
     const int64_t cols = job->stored.cols;
+    assert(begin >= 0 && n > 0 && begin + n <= job->stored.rows && n * cols <= r->max_values);
     float *rows = r->values;
     quip_status status = read_elements(r, job, begin * cols, n * cols, error);
     if (status)
@@ -102,7 +105,7 @@ quip_status qp_rows_read(struct row_reader *r, const struct job *job, int64_t be
         unpair_rows(r->ordered, r->values, n, cols, r->hparams->head_dim);
         rows = r->ordered;
     }
-    // GGUF has the 1 of Gemma's norms folded in; the model file, as the original, does not.
+    // GGUF files include the 1 that Gemma's norms add to a weight; MediaPipe's model files do not
     if (r->checkpoint->is_gguf && r->hparams->family->norm == NORM_RMS_PLUS_1 &&
         job->row->weight_class == CLASS_NORM)
         for (int64_t i = 0; i < n * cols; i++)

@@ -1,7 +1,7 @@
 /* sources.c: which files a checkpoint consists of.
  * In:  a path as people spell it: a GGUF, safetensors or PyTorch file; a folder; or a pattern such
  *      as "model-*.safetensors".
- * Out: the files with its tensors, and the folder in which config.json and the tokenizer lie. */
+ * Out: the files with its tensors, and the folder of config.json and the tokenizer. */
 #define _POSIX_C_SOURCE 200809L // glob
 #include "convert/sources.h"
 #include "convert/json.h"
@@ -14,7 +14,7 @@ enum {
     MAX_SOURCES = 1024
 };
 
-/* The ways in which a folder names its weights, the first that is there counts. */
+/* How the files with weights are named. The first row that a folder has is used. */
 static const struct weight_files {
     const char *format, *name;
     enum {
@@ -43,7 +43,7 @@ static char *copy_of(const char *text)
     return copy ? strcpy(copy, text) : NULL;
 }
 
-/* `path` is on the heap and taken over; NULL: no memory. */
+/* Add `path`, which is on the heap, and own it. NULL is a failed allocation. */
 static quip_status add_source(struct sources *s, char *path, quip_error *error)
 {
     if (!path)
@@ -85,11 +85,11 @@ static quip_status add_indexed(struct sources *s, const char *path, quip_error *
     for (const cJSON *i = map ? map->child : NULL; i && !status; i = i->next) {
         const char *name = i->valuestring;
         if (!cJSON_IsString(i) || !*name || strchr(name, '/') || strchr(name, '\\')) {
-            status = qp_fail(error, QUIP_E_FORMAT,
-                             "%s: %s is not said to be in a file of this folder", path, i->string);
+            status = qp_fail(error, QUIP_E_FORMAT, "%s: %s has no file name of this folder", path,
+                             i->string);
             break;
         }
-        // Neighbours mostly share a file, so the search back through the list is rare.
+        // neighbours usually share a file, so the search through the list is rare
         if (strcmp(name, last) == 0 || is_listed_before(map, i, name))
             continue;
         status = add_source(s, qp_path_join(s->folder, last = name), error);
@@ -98,7 +98,8 @@ static quip_status add_indexed(struct sources *s, const char *path, quip_error *
     return status;
 }
 
-/* What matches, in the order of names. Adapters are no checkpoints. */
+/* Add all files that match, in the order of their names. Skip adapters, which are not checkpoints.
+ */
 static quip_status add_matches(struct sources *s, const char *pattern, quip_error *error)
 {
     glob_t found;
@@ -116,7 +117,7 @@ static quip_status add_matches(struct sources *s, const char *pattern, quip_erro
     return status;
 }
 
-/* The characters of a path that a pattern would take otherwise, behind backslashes. */
+/* A pattern inside a folder; special characters of the folder's name are escaped. */
 static char *pattern_in(const char *folder, const char *pattern)
 {
     char *out = malloc(2 * strlen(folder) + strlen(pattern) + 2), *to = out;
@@ -141,8 +142,8 @@ static quip_status fail_without_weights(const char *folder, const char *format, 
                        "--merge-adapter %s, or the adapter with --adapter-of MODEL",
                        folder, folder);
     return qp_fail(error, QUIP_E_IO,
-                   "%s: has no %s%sweights: looked for *.safetensors, pytorch_model.bin, *.pth and "
-                   "*.gguf; a file of another name is given as such",
+                   "%s: has no %s%sweights; expected *.safetensors, pytorch_model.bin, *.pth or "
+                   "*.gguf; for a file of another name, give its path",
                    folder, format ? format : "", format ? " " : "");
 }
 
@@ -189,7 +190,7 @@ quip_status qp_sources_find(struct sources *s, const char *path, const char *for
     else if (qp_path_exists(path) || !strpbrk(path, "*?["))
         status = add_source(s, copy_of(path), error);
     else if (!(status = add_matches(s, path, error)) && s->n == 0)
-        status = qp_fail(error, QUIP_E_IO, "%s: no file matches that", path);
+        status = qp_fail(error, QUIP_E_IO, "%s: no file matches this pattern", path);
     if (status)
         qp_sources_close(s);
     return status;

@@ -9,7 +9,7 @@ struct sources {
     char **paths;
     int n;
 };
-/* format (may be NULL) is that of the options: of a folder only such files count. */
+/* If format is not NULL, only files of that format are used from a folder. */
 quip_status qp_sources_find(struct sources *s, const char *path, const char *format,
                             quip_error *error);
 void qp_sources_close(struct sources *s);

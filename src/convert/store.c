@@ -1,14 +1,15 @@
-/* store.c: rows of a matrix -> bytes of the model file, in either of the original's layouts.
- * In:  how a tensor is kept (struct stored); floats, or integers as files for CPUs have them.
- * Out: for CPUs the rows and a scale each, and the multipliers of block-wise int4. For GPUs 4 x 4
- * tiles, dims [cols / 4][rows / 4][4 of a row][4 rows], int8 plus 128, floats in binary16; a scale
- * and the sum of its integers for each row, and a zero point where rows have one
- * (docs/model-format.md). */
+/* store.c: rows of a matrix -> bytes of the model file, in MediaPipe's layout for CPUs or for GPUs.
+ * In:  how a tensor is stored (struct stored); floats, or integers as in files for CPUs.
+ * Out: for CPUs the rows with one scale each, and the multipliers of block-wise int4. For GPUs
+ * tiles of 4 x 4, dims [cols / 4][rows / 4][4 of a row][4 rows], with int8 plus 128 and floats as
+ *      binary16; for each row a scale, the sum of its integers, and an optional zero point
+ *      (docs/model-format.md). */
 #include "convert/store.h"
 #include "convert/quantize_block.h"
 #include "format/tflite_writer.h"
 #include "model/matrix.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +39,7 @@ static bool is_integer(const struct stored *s)
     return s->dtype == DTYPE_I8 || s->dtype == DTYPE_I4 || s->dtype == DTYPE_I4_BLOCK;
 }
 
-/* Whether the options leave int4 to us. */
+/* Whether int4 is stored in blocks, which only Quip reads. */
 static bool is_block_wise(const struct convert_options *o)
 {
     return !o->is_original && !o->for_gpu && !o->is_mse && !o->is_asymmetric;
@@ -76,8 +77,8 @@ static quip_status declare_companion(struct tflite_writer *w, const struct store
     return qp_tflite_writer_tensor(w, full, dtype, 1, &s->rows, index, error);
 }
 
-/* In the original's order: a file for GPUs has the scales in front of a matrix, but behind the
- * first. */
+/* In MediaPipe's order: in a file for GPUs the scales come before a matrix, except the first one.
+ */
 static quip_status declare_integers(struct tflite_writer *w, struct stored *s, const char *name,
                                     quip_error *error)
 {
@@ -99,7 +100,8 @@ static quip_status declare_integers(struct tflite_writer *w, struct stored *s, c
     return status;
 }
 
-/* Without _quantized_scale: who does not know multipliers shall not read the codes as weights. */
+/* There is no _quantized_scale, so that a reader without support for multipliers does not use the
+ * codes as weights. */
 static quip_status declare_block_wise(struct tflite_writer *w, struct stored *s, const char *name,
                                       quip_error *error)
 {
@@ -122,11 +124,11 @@ quip_status qp_store_declare(struct tflite_writer *w, struct stored *s, const ch
     const int64_t dims[2] = { s->rows, s->cols };
     if ((s->dtype == DTYPE_I4 || s->dtype == DTYPE_I4_BLOCK) && s->cols % 2)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s has rows of %lld values; int4 needs an even number", s->source,
+                       "%s has rows of %lld values; must be even for int4", s->source,
                        (long long)s->cols);
     if (s->is_for_gpu && (s->rows % TILE || s->cols % TILE))
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s is [%lld, %lld]; the layout for GPUs has tiles of 4 x 4", s->source,
+                       "%s is [%lld, %lld]; must be multiples of 4 for GPUs", s->source,
                        (long long)s->rows, (long long)s->cols);
     if (s->dtype == DTYPE_I4_BLOCK)
         return declare_block_wise(w, s, name, error);
@@ -219,7 +221,7 @@ static void tile_integers(const struct stored *s, struct slab *slab, int64_t n)
             }
 }
 
-/* False when a value has no place in binary16. */
+/* False if a value is not finite in binary16. */
 static bool tile_floats(const struct stored *s, struct slab *slab, int64_t n, const float *values)
 {
     uint8_t *to = slab->tiles;
@@ -236,10 +238,12 @@ static bool tile_floats(const struct stored *s, struct slab *slab, int64_t n, co
     return true;
 }
 
-/* Each four columns of the slab's rows lie together, apart from those of other rows. */
+/* In the file, four columns of all rows are adjacent. So the slab's part of each four columns is a
+ * write of its own. */
 static quip_status write_tiles(struct tflite_writer *w, const struct stored *s,
                                const struct slab *slab, int64_t begin, int64_t n, quip_error *error)
 {
+    assert(n % TILE == 0 && begin % TILE == 0 && s->rows % TILE == 0 && s->cols % TILE == 0);
     uint64_t n_run = 0, n_column = 0, first = 0;
     qp_dtype_bytes(s->dtype, (uint64_t)(n * TILE), &n_run);
     qp_dtype_bytes(s->dtype, (uint64_t)(s->rows * TILE), &n_column);
@@ -256,7 +260,7 @@ static quip_status write_tiles(struct tflite_writer *w, const struct stored *s,
 
 /* ---- rows ---- */
 
-/* Numbers of rows [begin, begin + n), four bytes each. */
+/* Write one number of four bytes for each of the rows [begin, begin + n). */
 static quip_status write_companion(struct tflite_writer *w, int index, int64_t begin, int64_t n,
                                    const void *data, quip_error *error)
 {
@@ -266,6 +270,7 @@ static quip_status write_companion(struct tflite_writer *w, int index, int64_t b
 static quip_status write_plain(struct tflite_writer *w, const struct stored *s, int64_t begin,
                                int64_t n, const void *data, quip_error *error)
 {
+    assert(begin >= 0 && n > 0 && begin + n <= s->rows);
     uint64_t offset = 0, n_bytes = 0;
     qp_dtype_bytes(s->dtype, (uint64_t)(begin * s->cols), &offset);
     qp_dtype_bytes(s->dtype, (uint64_t)(n * s->cols), &n_bytes);
@@ -275,6 +280,7 @@ static quip_status write_plain(struct tflite_writer *w, const struct stored *s, 
 quip_status qp_store_integers(struct tflite_writer *w, const struct stored *s, struct slab *slab,
                               int64_t begin, int64_t n, quip_error *error)
 {
+    assert(begin >= 0 && begin + n <= s->rows && n <= slab->n_rows);
     quip_status status = write_companion(w, s->scale_index, begin, n, slab->scales, error);
     if (!status && s->is_asymmetric)
         status = write_companion(w, s->zero_index, begin, n, slab->zeros, error);
@@ -292,7 +298,7 @@ quip_status qp_store_integers(struct tflite_writer *w, const struct stored *s, s
     return status ? status : write_tiles(w, s, slab, begin, n, error);
 }
 
-/* Rows of a slab on their way to block-wise int4. */
+/* Rows of a slab to quantize to block-wise int4. */
 struct block_task {
     const struct stored *s;
     struct slab *slab;

@@ -1,6 +1,7 @@
 /* tokenizer_gguf.c: the vocabulary in GGUF metadata -> vocabulary.
- * Two kinds: "llama" (SentencePiece BPE) and "gpt2" (byte-level BPE). GGUF is not a faithful copy
- * of a SentencePiece model; what it loses is put back here. */
+ * In:  the metadata of a model of kind "llama" (SentencePiece BPE) or "gpt2" (byte-level BPE).
+ * Out: a vocabulary. GGUF loses some properties of a SentencePiece model; they are restored here.
+ */
 #include "convert/convert.h"
 #include "convert/vocabulary.h"
 
@@ -40,10 +41,10 @@ static int gguf_id(const struct format *g, const char *key)
     return m && m->type == METADATA_INT && m->i >= 0 && m->i <= INT32_MAX ? (int)m->i : -1;
 }
 
-static bool gguf_flag(const struct format *g, const char *key, bool otherwise)
+static bool gguf_flag(const struct format *g, const char *key, bool fallback)
 {
     const struct metadata *m = qp_format_find_metadata(g, key);
-    return m && m->type == METADATA_INT ? m->i != 0 : otherwise;
+    return m && m->type == METADATA_INT ? m->i != 0 : fallback;
 }
 
 /* An array with one item for each piece, or NULL. */
@@ -61,8 +62,8 @@ struct gguf_pieces {
     bool is_gemma;
 };
 
-/* Gemma's GGUF files mark most user-defined pieces CONTROL, which would no longer be found in
- * text, and the unknown piece too. */
+/* Gemma's GGUF files mark most user-defined pieces and the unknown piece as CONTROL. Such pieces
+ * would not be found in text. */
 static enum piece_type gemma_type(const struct vocabulary *v, int id, enum piece_type type)
 {
     if (id == v->options.unk_id)
@@ -72,7 +73,7 @@ static enum piece_type gemma_type(const struct vocabulary *v, int id, enum piece
     return type == PIECE_CONTROL ? PIECE_USER_DEFINED : type;
 }
 
-/* User-defined runs of spaces are stored as spaces, but are looked for after spaces have become
+/* User-defined runs of spaces are stored as spaces, but are searched after spaces have become
  * U+2581. */
 static quip_status set_spaces(struct vocabulary *v, int id, size_t n, quip_error *error)
 {
@@ -97,7 +98,7 @@ static quip_status set_spm_piece(struct vocabulary *v, const struct gguf_pieces 
     return qp_vocabulary_set(v, id, text, n, score, type, error);
 }
 
-/* As the original's converter writes such vocabularies: score -id. */
+/* As in MediaPipe's converter, the score is -id. */
 static quip_status set_byte_level_piece(struct vocabulary *v, int id, const char *text, size_t n,
                                         enum piece_type type, quip_error *error)
 {
@@ -107,7 +108,7 @@ static quip_status set_byte_level_piece(struct vocabulary *v, int id, const char
         if (status)
             return status;
     }
-    if (id == v->options.unk_id) // SentencePiece wants one, even where it is special (SmolLM2)
+    if (id == v->options.unk_id) // SentencePiece needs one, also if it is special (SmolLM2)
         type = PIECE_UNKNOWN;
     float score = type == PIECE_NORMAL || type == PIECE_UNKNOWN ? -(float)id : 0;
     return qp_vocabulary_set(v, id, text, n, score, type, error);
@@ -174,7 +175,7 @@ static quip_status find_pre(struct vocabulary *v, struct format *g, quip_error *
             return QUIP_OK;
         }
     return qp_fail(error, QUIP_E_UNSUPPORTED,
-                   "%s: its pre-tokenizer \"%s\" is not one of smollm, gpt-2, llama-bpe, qwen2",
+                   "%s: its pre-tokenizer is \"%s\"; must be smollm, gpt-2, llama-bpe or qwen2",
                    g->file->name, name);
 }
 
@@ -192,7 +193,8 @@ static quip_status open_gguf_vocabulary(struct vocabulary *v, struct gguf_pieces
     if (!p->tokens || p->tokens->type != METADATA_ARRAY || p->tokens->n_items == 0 ||
         p->tokens->n_items > 1 << 22)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: its metadata has no list tokenizer.ggml.tokens of reasonable length",
+                       "%s: its metadata has no list tokenizer.ggml.tokens, or a list that is too "
+                       "long",
                        g->file->name);
     p->scores = gguf_list(g, "tokenizer.ggml.scores", p->tokens->n_items);
     p->types = gguf_list(g, "tokenizer.ggml.token_type", p->tokens->n_items);

@@ -14,10 +14,10 @@ quip_status qp_json_pipeline(struct vocabulary *v, const cJSON *json, const char
 quip_status qp_tokenizer_from_json(const cJSON *json, const cJSON *config, const char *path,
                                    int limit, struct bytes *spm, struct bytes *bpe,
                                    quip_error *error);
-/* Whether the post-processor puts a special token in front of every text. */
+/* Whether the post-processor puts a special token before every text. */
 bool qp_json_puts_bos(const cJSON *json);
 /* The text of an entry such as "bos_token", which is a string or an object with "content"; NULL
- * when there is none. */
+ * if there is none. */
 const char *qp_token_text(const cJSON *config, const char *key);
 
 #endif

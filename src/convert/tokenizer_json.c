@@ -1,7 +1,8 @@
 /* tokenizer_json.c: a Hugging Face tokenizer.json -> vocabulary.
- * Models of type BPE and Unigram; json_pipeline.c reads what is done to text before they see it.
- * What SentencePiece can say becomes a proto alone (Gemma, Llama 2), for everything else there is
- * the blob. What neither can say is refused by name, since nearly right ids are wrong ids. */
+ * In:  a model of type BPE or Unigram; json_pipeline.c reads the steps before and after the model.
+ * Out: a vocabulary. If SentencePiece can express it (Gemma, Llama 2), it is written as a proto
+ * only, else with a blob. Everything else is an error, because ids that are nearly right are wrong.
+ */
 #include "convert/convert.h"
 #include "convert/json.h"
 #include "convert/tokenizer_import.h"
@@ -31,7 +32,8 @@ static int id_of(const cJSON *item, int n_pieces)
     return item->valueint;
 }
 
-/* The text of an item of a Unigram vocabulary, a pair of text and score; NULL when it is none. */
+/* The text of an item of a Unigram vocabulary, a pair of text and score; NULL if it is not a pair.
+ */
 static const char *pair_text(const cJSON *pair)
 {
     return cJSON_GetArraySize(pair) == 2 && cJSON_IsNumber(cJSON_GetArrayItem(pair, 1))
@@ -39,8 +41,8 @@ static const char *pair_text(const cJSON *pair)
                : NULL;
 }
 
-/* One more than the largest id. Gaps are rare and small: ids far beyond the number of pieces are
- * an error, found when they do not fit. */
+/* The largest id plus one. Gaps are rare and small; ids far above the number of pieces are an
+ * error, which set_piece finds. */
 static int count_pieces(const struct json_tokenizer *t)
 {
     const cJSON *vocab = qp_json_item(t->model, "vocab"),
@@ -125,7 +127,7 @@ static quip_status read_added_token(struct vocabulary *v, const struct json_toke
         .rstrip = qp_json_flag(item, "rstrip", false),
         .single_word = qp_json_flag(item, "single_word", false),
     };
-    // SentencePiece finds all of these in text but bos, eos and pad (see mark_controls).
+    // SentencePiece finds all of these in text except bos, eos and pad (see mark_controls)
     bool is_control = v->has_blob && added.is_special;
     enum piece_type type = is_control ? PIECE_CONTROL : PIECE_USER_DEFINED;
     float score = added.id >= 0 && !v->options.is_bpe ? v->pieces[added.id].score : 0;
@@ -175,13 +177,13 @@ static quip_status split_merge(struct merge_text *m, const struct json_tokenizer
         m->n_left = m->left ? strlen(m->left) : 0;
     }
     if (!m->left || !m->right)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: a merge is not two pieces", t->path);
+        return qp_fail(error, QUIP_E_FORMAT, "%s: expected two pieces in each merge", t->path);
     m->n_right = strlen(m->right);
     return QUIP_OK;
 }
 
-/* SentencePiece merges by the score of what comes out, in any split: the rank of a piece's first
- * merge becomes its score. Pieces that no merge makes come after all of them. */
+/* SentencePiece merges by the score of the result, for any split. So the score of a piece is the
+ * rank of its first merge. Pieces without a merge come after all others. */
 static quip_status score_by_merge(struct vocabulary *v, const struct json_tokenizer *t,
                                   const struct merge_text *m, int rank, struct bytes *joined,
                                   quip_error *error)
@@ -239,10 +241,10 @@ bool qp_json_puts_bos(const cJSON *json)
 }
 
 /* The id of the piece with this text, or with the other if there is none; -1 without either. */
-static int named_id(const struct vocabulary *v, const char *text, const char *otherwise)
+static int named_id(const struct vocabulary *v, const char *text, const char *fallback)
 {
     if (!text)
-        text = otherwise;
+        text = fallback;
     for (int id = 0; text && id < v->n_pieces; id++) { // no index yet; few look-ups
         const struct vocab_piece *p = &v->pieces[id];
         if (p->n == strlen(text) && memcmp(v->pool.data + p->offset, text, p->n) == 0)
@@ -251,8 +253,8 @@ static int named_id(const struct vocabulary *v, const char *text, const char *ot
     return -1;
 }
 
-/* Find bos, eos and pad: by the config, or by the names they have in all vocabularies of the
- * kind. SentencePiece never finds these in text: they are its control pieces. */
+/* Find bos, eos and pad by the config, or by their usual names. They are control pieces, which
+ * SentencePiece never finds in text. */
 static void mark_controls(struct vocabulary *v, const struct json_tokenizer *t)
 {
     bool is_spm = !v->has_blob, has_bos = named_id(v, NULL, "<bos>") >= 0;
@@ -303,7 +305,7 @@ quip_status qp_tokenizer_from_json(const cJSON *json, const cJSON *config, const
     const cJSON *vocab = qp_json_item(t.model, "vocab");
     if (!(is_bpe(&t) && cJSON_IsObject(vocab)) && !(is_unigram(&t) && cJSON_IsArray(vocab)))
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: its model is \"%.40s\"; supported are \"BPE\" and \"Unigram\"", path,
+                       "%s: its model is \"%.40s\"; must be \"BPE\" or \"Unigram\"", path,
                        qp_json_text(t.model, "type"));
     struct vocabulary v = { 0 };
     quip_status status = qp_vocabulary_open(&v, count_pieces(&t), error);
@@ -315,7 +317,7 @@ quip_status qp_tokenizer_from_json(const cJSON *json, const cJSON *config, const
     return status;
 }
 
-/* tokenizer_config.json in the same folder, if it is there. */
+/* Read tokenizer_config.json in the same folder, if it exists. */
 static quip_status read_neighbour(cJSON **config, const char *path, quip_error *error)
 {
     size_t n_folder = (size_t)(qp_path_name(path) - path);

@@ -1,14 +1,17 @@
-/* verify.c: how far a model file is from what it was made of.
- * In:  a model file or a checkpoint; a model file; maybe a text.
- * Out: for every tensor of the second how far its numbers are from the first's; and over the text,
- * how far its predictions are. Tensors are compared in slabs; for the text both run, a checkpoint
- * as a float32 file that is there for so long. */
+/* verify.c: how far a model file is from its source.
+ * In:  a model file or a checkpoint; a model file made from it; optionally a text.
+ * Out: for every tensor of the second file, its distance from the first; for the text, the distance
+ *      of the predictions.
+ *
+ * Tensors are compared in slabs. For the text both models run; a checkpoint is converted to a
+ * temporary float32 file for this. */
 #include "convert/verify.h"
 #include "convert/conversion.h"
 #include "convert/rows.h"
 #include "format/tflite_writer.h"
 #include "model/model.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +23,7 @@ enum {
     DEFAULT_WINDOWS = 4
 };
 
-/* The first of the two: one of these. */
+/* The source: a model, or a checkpoint with its plan. */
 struct verify_side {
     quip_model *model;
     struct checkpoint checkpoint;
@@ -37,7 +40,7 @@ struct verifier {
     quip_error *error;
     struct verify_side first;
     quip_model *second;
-    float *wanted, *found; // SLAB_ROWS rows of the widest tensor
+    float *expected, *found; // SLAB_ROWS rows of the widest tensor
     struct verify_report *report;
     double error_sum, square_sum; // over all matrices
 };
@@ -80,8 +83,7 @@ struct verify_source {
     int64_t rows, cols;
 };
 
-/* In files for GPUs, the norm in front of the feed-forward of models with LayerNorm has another
- * name. */
+/* In files for GPUs, the norm before the feed-forward of models with LayerNorm has another name. */
 static void name_for_cpu(char *to, size_t size, const quip_model *m, const char *name)
 {
     const char *at = m->config.norm == NORM_LAYER ? strstr(name, ".post_layer_norm.") : NULL;
@@ -103,7 +105,7 @@ static quip_status source_in_model(quip_model *m, const struct tensor *t, struct
         return QUIP_OK;
     }
     if (t->dtype != DTYPE_F32)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s is %s, and nothing that a model needs",
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "%s is %s, expected a matrix of the model or F32",
                        t->name, qp_dtype_name(t->dtype));
     s->rows = 1;
     s->cols = (int64_t)(t->n_bytes / sizeof(float));
@@ -132,7 +134,7 @@ static quip_status source_in_first(struct verifier *v, const char *name, struct 
     if (first->model) {
         const struct tensor *t = find_for_cpu(first->model, name);
         return t ? source_in_model(first->model, t, s, v->error)
-                 : qp_fail(v->error, QUIP_E_FORMAT, "%s: has no tensor %s, which %s has", v->a,
+                 : qp_fail(v->error, QUIP_E_FORMAT, "%s: has no tensor %s, expected as in %s", v->a,
                            name, v->b);
     }
     for (int i = 0; i < first->plan.n_jobs; i++) {
@@ -147,14 +149,14 @@ static quip_status source_in_first(struct verifier *v, const char *name, struct 
             return QUIP_OK;
         }
     }
-    return qp_fail(v->error, QUIP_E_FORMAT, "%s: has nothing that %s of %s could come from", v->a,
-                   name, v->b);
+    return qp_fail(v->error, QUIP_E_FORMAT, "%s: has no source for %s of %s", v->a, name, v->b);
 }
 
 /* Rows [begin, begin + n) of a model's tensor. */
 static const float *rows_of_model(const struct verify_source *s, int64_t begin, int64_t n,
                                   float *buffer)
 {
+    assert(begin >= 0 && n >= 0 && begin + n <= s->rows);
     if (s->vector)
         return s->vector;
     for (int64_t r = 0; r < n; r++)
@@ -164,15 +166,17 @@ static const float *rows_of_model(const struct verify_source *s, int64_t begin, 
 
 /* Sums over a tensor. */
 struct verify_sums {
-    double error, wanted, found, product, max;
+    double error, expected, found, product, max;
 };
 
-static void add_values(struct verify_sums *sums, const float *wanted, const float *found, int64_t n)
+static void add_values(struct verify_sums *sums, const float *expected, const float *found,
+                       int64_t n)
 {
+    assert(n >= 0);
     for (int64_t i = 0; i < n; i++) {
-        const double w = (double)wanted[i], f = (double)found[i], off = f - w;
+        const double w = (double)expected[i], f = (double)found[i], off = f - w;
         sums->error += off * off;
-        sums->wanted += w * w;
+        sums->expected += w * w;
         sums->found += f * f;
         sums->product += w * f;
         sums->max = fabs(off) > sums->max ? fabs(off) : sums->max;
@@ -186,14 +190,14 @@ static quip_status compare_rows(struct verifier *v, const struct verify_source *
     const int64_t step = a->job ? qp_rows_at_a_time(&v->first.rows, a->job) : SLAB_ROWS;
     for (int64_t begin = 0; begin < b->rows && !status; begin += step) {
         const int64_t n = b->rows - begin < step ? b->rows - begin : step;
-        const float *wanted = v->wanted;
+        const float *expected = v->expected;
         if (a->job)
-            status = qp_rows_read(&v->first.rows, a->job, begin, n, &wanted, v->error);
+            status = qp_rows_read(&v->first.rows, a->job, begin, n, &expected, v->error);
         else
-            wanted = rows_of_model(a, begin, n, v->wanted);
+            expected = rows_of_model(a, begin, n, v->expected);
         for (int64_t r = 0; r < n && !status; r += SLAB_ROWS) {
             const int64_t m = n - r < SLAB_ROWS ? n - r : SLAB_ROWS;
-            add_values(sums, wanted + r * b->cols, rows_of_model(b, begin + r, m, v->found),
+            add_values(sums, expected + r * b->cols, rows_of_model(b, begin + r, m, v->found),
                        m * b->cols);
         }
     }
@@ -223,15 +227,16 @@ static quip_status compare_tensor(struct verifier *v, const struct tensor *t)
         .cols = b.cols,
         .max = sums.max,
         .rms = sqrt(sums.error / ((double)b.rows * (double)b.cols)),
-        .relative = sums.wanted > 0 ? sqrt(sums.error / sums.wanted) : sums.error > 0,
-        .cosine = sums.wanted > 0 && sums.found > 0 ? sums.product / sqrt(sums.wanted * sums.found)
-                                                    : sums.wanted == sums.found,
+        .relative = sums.expected > 0 ? sqrt(sums.error / sums.expected) : sums.error > 0,
+        .cosine = sums.expected > 0 && sums.found > 0
+                      ? sums.product / sqrt(sums.expected * sums.found)
+                      : sums.expected == sums.found,
     };
     snprintf(to->name, sizeof to->name, "%s", name);
     v->report->n_tensors++;
     if (b.matrix) {
         v->error_sum += sums.error;
-        v->square_sum += sums.wanted;
+        v->square_sum += sums.expected;
     }
     return QUIP_OK;
 }
@@ -245,10 +250,10 @@ static quip_status reserve_rows(struct verifier *v)
     widest = widest > c->d_model ? widest : c->d_model;
     widest = widest > c->d_ff ? widest : c->d_ff;
     const size_t n_bytes = (size_t)widest * SLAB_ROWS * sizeof(float);
-    v->wanted = malloc(n_bytes);
+    v->expected = malloc(n_bytes);
     v->found = malloc(n_bytes);
     v->report->tensors = calloc((size_t)v->second->format.n_tensors, sizeof *v->report->tensors);
-    if (!v->wanted || !v->found || !v->report->tensors)
+    if (!v->expected || !v->found || !v->report->tensors)
         return qp_fail_memory(v->error, "rows to compare", n_bytes);
     return QUIP_OK;
 }
@@ -281,7 +286,7 @@ struct verify_text {
     double kl_sum;
 };
 
-/* One more position is done. False: stop. */
+/* Count a position. False: stop. */
 static bool count_position(struct verify_text *t)
 {
     const struct verify_options *o = t->v->options;
@@ -309,23 +314,23 @@ static double log_sum(const float *x, int n, int *best)
     return log(sum) + (double)x[*best];
 }
 
-/* KL(first || second), in nats, and whether both would say the same. */
+/* KL(first || second), in nats, and whether both predict the same token. */
 static bool compare_logits(void *user, int position, const float *logits)
 {
     struct verify_text *t = user;
     struct verify_report *report = t->v->report;
-    const float *wanted = t->logits + (size_t)position * (size_t)t->vocab_size;
-    int best, wanted_best;
+    const float *expected = t->logits + (size_t)position * (size_t)t->vocab_size;
+    int best, expected_best;
     const double sum = log_sum(logits, t->vocab_size, &best);
-    const double wanted_sum = log_sum(wanted, t->vocab_size, &wanted_best);
+    const double expected_sum = log_sum(expected, t->vocab_size, &expected_best);
     double kl = 0;
     for (int i = 0; i < t->vocab_size; i++) {
-        const double p = (double)wanted[i] - wanted_sum;
+        const double p = (double)expected[i] - expected_sum;
         kl += exp(p) * (p - ((double)logits[i] - sum));
     }
     t->kl_sum += kl;
     report->max_kl = kl > report->max_kl ? kl : report->max_kl;
-    report->n_same += best == wanted_best;
+    report->n_same += best == expected_best;
     report->n_tokens++;
     return count_position(t);
 }
@@ -343,7 +348,7 @@ static quip_status run_window(quip_session *sessions[2], struct verify_text *t,
     return status;
 }
 
-/* The text's tokens, and room in front for the first. */
+/* The text's tokens, with space for one token before them. */
 static quip_status read_tokens(struct verifier *v, quip_token **tokens, int *n)
 {
     struct file file;
@@ -367,10 +372,10 @@ static quip_status compare_windows(struct verifier *v, quip_session *sessions[2]
 {
     const struct config *c = &v->second->config;
     const int n_bos = c->bos >= 0;
-    const int wanted = v->options->window ? v->options->window : DEFAULT_WINDOW;
+    const int expected = v->options->window ? v->options->window : DEFAULT_WINDOW;
     const int max = v->options->n_windows ? v->options->n_windows : DEFAULT_WINDOWS;
     struct verify_text t = { .v = v, .vocab_size = c->vocab_size };
-    t.n = n_tokens + n_bos < wanted ? n_tokens + n_bos : wanted;
+    t.n = n_tokens + n_bos < expected ? n_tokens + n_bos : expected;
     if (t.n < 2)
         return qp_fail(v->error, QUIP_E_FORMAT, "%s: has too few tokens", v->options->text);
     t.logits = malloc((size_t)t.n * (size_t)t.vocab_size * sizeof *t.logits);
@@ -383,7 +388,7 @@ static quip_status compare_windows(struct verifier *v, quip_session *sessions[2]
     for (int w = 0; w < n_windows && !status; w++) {
         quip_token *window = tokens + 1 - n_bos + w * n_text;
         if (n_bos)
-            window[0] = c->bos; // over a token that was used
+            window[0] = c->bos; // overwrites a token of the window before
         status = run_window(sessions, &t, window, v->error);
     }
     free(t.logits);
@@ -391,7 +396,7 @@ static quip_status compare_windows(struct verifier *v, quip_session *sessions[2]
     return status;
 }
 
-/* A checkpoint runs as a float32 file of its own, which goes when it is open. */
+/* Convert a checkpoint to a float32 file and open it. The file is removed at once. */
 static quip_status open_reference(struct verifier *v, quip_model **model)
 {
     const size_t n = strlen(v->b) + sizeof ".reference";
@@ -406,8 +411,8 @@ static quip_status open_reference(struct verifier *v, quip_model **model)
     if (qp_path_exists(path))
         status =
             qp_fail(v->error, QUIP_E_IO,
-                    "%s: is in the way of the checkpoint as float32, which is made there for a "
-                    "moment; move or remove it",
+                    "%s: exists, but the temporary float32 file needs this name; move or remove "
+                    "it",
                     path);
     else if (!(status = qp_conversion_run(v->a, path, &o, v->error))) {
         status = quip_model_open(model, path, NULL, v->error);
@@ -445,7 +450,7 @@ static quip_status compare_text(struct verifier *v)
     return status;
 }
 
-/* A text that cannot be read shows before the work, not after it. NULL: there is none. */
+/* Check before the work that the text can be read. NULL: there is none. */
 static quip_status check_text(const char *path, quip_error *error)
 {
     struct file file = { 0 };
@@ -485,7 +490,7 @@ quip_status qp_verify(const char *a, const char *b, const struct verify_options 
         status = compare_text(&v);
     close_first(&v.first);
     quip_model_close(v.second);
-    free(v.wanted);
+    free(v.expected);
     free(v.found);
     if (status)
         qp_verify_report_close(report);
@@ -524,14 +529,14 @@ enum {
 quip_status qp_verify_declare(struct tflite_writer *w, const struct convert_options *o,
                               quip_error *error)
 {
-    static const char room[REPORT_BYTES];
+    static const char space[REPORT_BYTES];
     if (!o->verify)
         return QUIP_OK;
     const quip_status status = check_text(o->verify_text, error);
-    return status ? status : qp_tflite_writer_metadata(w, REPORT_NAME, room, sizeof room, error);
+    return status ? status : qp_tflite_writer_metadata(w, REPORT_NAME, space, sizeof space, error);
 }
 
-/* All bytes are written: what is left is to say whether to go on. */
+/* All bytes are written; only ask whether to continue. */
 static bool pass_on(void *user, uint64_t done, uint64_t total, const char *what)
 {
     const struct convert_options *o = user;
@@ -550,7 +555,7 @@ quip_status qp_verify_written(struct tflite_writer *w, const char *in, const cha
     const size_t n = strlen(out) + sizeof ".part";
     if (!o->verify)
         return QUIP_OK;
-    char *part = malloc(n); // where out_file.c has it until it is complete
+    char *part = malloc(n); // its name until it is complete (out_file.c)
     if (!part)
         return qp_fail_memory(error, "a path", n);
     snprintf(part, n, "%s.part", out);

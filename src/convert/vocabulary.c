@@ -1,6 +1,9 @@
-/* vocabulary.c: pieces by id -> the SentencePiece ModelProto that every model file carries, and
- * where that cannot say all of it the quip.tokenizer blob. Texts are copied into one pool; a hash
- * table finds ids by text. */
+/* vocabulary.c: the vocabulary of a checkpoint.
+ * In:  pieces by id, and the rules of a tokenizer.
+ * Out: the SentencePiece ModelProto that every model file has, and the quip.tokenizer blob if the
+ *      proto cannot express the tokenizer.
+ *
+ * Texts are copied into one pool. A hash table finds ids by text. */
 #include "convert/vocabulary.h"
 
 #include <stdlib.h>
@@ -91,12 +94,12 @@ int qp_vocabulary_find(const struct vocabulary *v, const char *text, size_t n)
     return *find_slot(v, text, n, "", 0);
 }
 
-/* ---- what a blob says beside the pieces ---- */
+/* ---- contents of the blob ---- */
 
 quip_status qp_vocabulary_merge(struct vocabulary *v, const char *left, size_t n_left,
                                 const char *right, size_t n_right, quip_error *error)
 {
-    // the mark of a piece that continues a word is gone inside one
+    // the joined piece does not have the mark of a piece that continues a word
     size_t n_mark = v->spec.continues ? strlen(v->spec.continues) : 0;
     if (n_right < n_mark || memcmp(right, v->spec.continues ? v->spec.continues : "", n_mark) != 0)
         n_mark = 0;
@@ -104,10 +107,11 @@ quip_status qp_vocabulary_merge(struct vocabulary *v, const char *left, size_t n
                                *find_slot(v, right, n_right, "", 0),
                                *find_slot(v, left, n_left, right + n_mark, n_right - n_mark) };
     if (merge.left < 0 || merge.right < 0 || merge.result < 0)
-        return qp_fail(error, QUIP_E_FORMAT,
-                       "merge %d, of \"%.*s\" and \"%.*s\", is not of pieces in the vocabulary",
-                       v->spec.n_merges, (int)(n_left < 60 ? n_left : 60), left,
-                       (int)(n_right < 60 ? n_right : 60), right);
+        return qp_fail(
+            error, QUIP_E_FORMAT,
+            "merge %d, of \"%.*s\" and \"%.*s\", has a piece that is not in the vocabulary",
+            v->spec.n_merges, (int)(n_left < 60 ? n_left : 60), left,
+            (int)(n_right < 60 ? n_right : 60), right);
     if (v->spec.n_merges == v->merges_capacity) {
         int capacity = v->merges_capacity ? v->merges_capacity * 2 : 4096;
         void *grown = realloc(v->spec.merges, (size_t)capacity * sizeof merge);
@@ -137,8 +141,8 @@ quip_status qp_vocabulary_add(struct vocabulary *v, const struct bpe_added *adde
 
 /* ---- writing ---- */
 
-/* An id that no piece has: readers need pieces without gaps, so it gets a name that is never
- * found in text. */
+/* Write a piece for an unused id: readers need pieces without gaps. Its name is never found in
+ * text. */
 static bool write_gap(struct bytes *spm, int id)
 {
     char name[32];

@@ -9,7 +9,7 @@ struct vocab_piece {
     float score;
     enum piece_type type; // 0: not set yet
 };
-/* Pieces by id, and what a blob says beside them. Texts are copied. */
+/* Pieces by id, and the contents of the blob. Texts are copied. */
 struct vocabulary {
     struct bytes pool;
     struct vocab_piece *pieces;
@@ -17,7 +17,7 @@ struct vocabulary {
     int *slots; // hash table of ids, -1 empty; NULL until qp_vocabulary_index
     size_t n_slots;
     struct spm_options options;
-    bool has_blob;         // SentencePiece alone cannot say it, as for byte-level BPE
+    bool has_blob;         // a proto alone cannot express it, as for byte-level BPE
     double *scores;        // [n_pieces] of Hugging Face's unigram models, else NULL
     struct bytes charsmap; // for the normalizer_spec; empty for none
     struct bpe_spec spec;  // its texts are borrowed
@@ -28,9 +28,9 @@ void qp_vocabulary_close(struct vocabulary *v);
 quip_status qp_vocabulary_set(struct vocabulary *v, int id, const char *text, size_t n, float score,
                               enum piece_type type, quip_error *error);
 quip_status qp_vocabulary_index(struct vocabulary *v, quip_error *error);
-/* After qp_vocabulary_index; -1 when there is none. Of equal pieces, the first. */
+/* After qp_vocabulary_index. -1 if there is no such piece; the first of equal pieces. */
 int qp_vocabulary_find(const struct vocabulary *v, const char *text, size_t n);
-/* The next merge in rank order: both halves and their joint must be pieces. */
+/* Add the next merge in rank order. Both halves and their concatenation must be pieces. */
 quip_status qp_vocabulary_merge(struct vocabulary *v, const char *left, size_t n_left,
                                 const char *right, size_t n_right, quip_error *error);
 quip_status qp_vocabulary_add(struct vocabulary *v, const struct bpe_added *added,

@@ -1,7 +1,10 @@
 /* zip_writer.c: files -> a ZIP archive of stored entries (APPNOTE.TXT 4.3.6; zip.c reads it).
- * The data of each entry begins at a multiple of 64 bytes, as kernels like their weights: an extra
- * field in the local header fills the gaps. The CRC of an entry is known when it has been copied:
- * headers are written after their data. A library would compress, or want the file in memory. */
+ * In:  whole files, one after another.
+ * Out: the archive. The data of each entry begins at a multiple of 64 bytes, which kernels need for
+ *      weights; an extra field in the local header fills the gap.
+ *
+ * The CRC of an entry is known after it has been copied, so a header is written after its data. ZIP
+ * libraries compress, or need the whole file in memory. */
 #include "convert/zip_writer.h"
 
 #include <assert.h>
@@ -20,7 +23,7 @@ enum {
     HEADER_BYTES = 30, // of a local header, without name and extra field
     EXTRA_HEAD_BYTES = 4,
     CENTRAL_MAX_BYTES = 46 + EXTRA_HEAD_BYTES + 24, // an entry of the list, without its name
-    TAIL_BYTES = 56 + 20 + 22,                      // both end records, and where the first one is
+    TAIL_BYTES = 56 + 20 + 22,                      // both end records, and the locator
 };
 
 /* The reflected CRC-32 of ISO 3309, polynomial 0xedb88320. */
@@ -41,9 +44,10 @@ static uint32_t add_to_crc(const uint32_t table[256], uint32_t crc, const uint8_
     return ~crc;
 }
 
-/* Little-endian numbers, appended. The buffers are small and reserved: appending cannot fail. */
+/* Append a little-endian number. The buffer has enough capacity. */
 static void put(struct bytes *b, uint64_t value, int n_bytes)
 {
+    assert(n_bytes <= 8 && b->n + (size_t)n_bytes <= b->capacity);
     uint8_t le[8];
     for (int i = 0; i < n_bytes; i++)
         le[i] = (uint8_t)(value >> 8 * i);
@@ -55,7 +59,7 @@ static uint32_t below_zip64(uint64_t value)
     return value < ZIP64_FROM ? (uint32_t)value : ZIP64_FROM;
 }
 
-/* What local and central headers share: version needed to name length. */
+/* Append the common part of local and central headers: version needed to name length. */
 static void put_common(struct bytes *b, const struct zip_written *e, bool is_64)
 {
     put(b, is_64 ? VERSION_ZIP64 : VERSION_STORED, 2);
@@ -69,7 +73,7 @@ static void put_common(struct bytes *b, const struct zip_written *e, bool is_64)
     put(b, strlen(e->name), 2);
 }
 
-/* Bytes of the extra field that brings the data of an entry at `header` to its place. */
+/* Bytes of the extra field that aligns the data of an entry. */
 static size_t extra_bytes(const struct zip_written *e, size_t zip64_bytes)
 {
     const uint64_t least = e->header + HEADER_BYTES + strlen(e->name) + zip64_bytes;
@@ -161,11 +165,11 @@ static void put_central(struct bytes *b, const struct zip_written *e)
 quip_status qp_zip_writer_finish(struct zip_writer *z, quip_error *error)
 {
     struct bytes b = { 0 };
-    size_t room = TAIL_BYTES;
+    size_t capacity = TAIL_BYTES;
     for (int i = 0; i < z->n_entries; i++)
-        room += CENTRAL_MAX_BYTES + strlen(z->entries[i].name);
-    if (!qp_bytes_reserve(&b, room))
-        return qp_fail_memory(error, "the list of entries", room);
+        capacity += CENTRAL_MAX_BYTES + strlen(z->entries[i].name);
+    if (!qp_bytes_reserve(&b, capacity))
+        return qp_fail_memory(error, "the list of entries", capacity);
     for (int i = 0; i < z->n_entries; i++)
         put_central(&b, &z->entries[i]);
     const uint64_t n = b.n, end = z->at + n;

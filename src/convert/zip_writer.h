@@ -19,15 +19,15 @@ struct zip_writer {
     uint32_t crc_table[256];
     uint8_t *buffer;
 };
-/* An archive at `path`, which appears when it is finished; its first header is at byte `begin`.
- * Closed by the caller whatever happens. */
+/* An archive at `path`, which appears when it is finished. Its first header is at byte `begin`. The
+ * caller closes it, also after a failure. */
 quip_status qp_zip_writer_open(struct zip_writer *z, const char *path, uint64_t begin,
                                quip_error *error);
-/* Copy `from`, a whole file, as one entry; names must live until the end. on_progress may be NULL.
- */
+/* Copy the whole file `from` as one entry. The name must outlive the writer. on_progress may be
+ * NULL. */
 quip_status qp_zip_writer_add(struct zip_writer *z, const char *name, const struct file *from,
                               convert_on_progress *on_progress, void *user, quip_error *error);
-/* Write the list of entries, and where it is. */
+/* Write the list of entries and the end records. */
 quip_status qp_zip_writer_finish(struct zip_writer *z, quip_error *error);
 void qp_zip_writer_close(struct zip_writer *z); // all-zero is fine
 

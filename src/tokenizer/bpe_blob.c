@@ -1,4 +1,4 @@
-/* bpe_blob.c: what a SentencePiece proto cannot say of a model, in Quip's own blob.
+/* bpe_blob.c: Quip's own blob, for what a SentencePiece proto cannot say about a tokenizer.
  * In:  merges, the pre-tokenizer, added tokens and more; ids are those of the proto's pieces.
  * Out: a protobuf message, the model file's `quip.tokenizer` metadata:
  *          1 pre-tokenizer (enum pre_tokenizer)
@@ -9,13 +9,15 @@
  *          5 steps: bytes, one enum text_step each, in order
  *          6 prefix (enum symbol_prefix)
  *          7 joining (enum piece_joining)
+ *          8 text before pieces that continue a word, 9 text after pieces that end one
  *         10 scores of unigram models: bytes, a little-endian double for each piece
- *          8 in front of pieces that continue a word, 9 behind pieces that end one: text
- * Fields that are not known are skipped; values that are not known are refused. */
+ *
+ * Unknown fields are skipped; unknown values are an error. */
 #include "tokenizer/tokenizer_impl.h"
 
 #include "format/protobuf.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -50,7 +52,7 @@ static void write_u32(uint8_t *to, uint32_t value)
         to[i] = (uint8_t)(value >> 8 * i);
 }
 
-static bool put_merges(const struct bpe_spec *spec, struct bytes *out)
+static bool append_merges(const struct bpe_spec *spec, struct bytes *out)
 {
     struct bytes packed = { 0 };
     bool ok = qp_bytes_reserve(&packed, (size_t)spec->n_merges * MERGE_BYTES);
@@ -66,7 +68,7 @@ static bool put_merges(const struct bpe_spec *spec, struct bytes *out)
     return ok;
 }
 
-static bool put_added(const struct bpe_added *added, struct bytes *out)
+static bool append_added(const struct bpe_added *added, struct bytes *out)
 {
     unsigned flags = (added->is_special ? ADDED_SPECIAL : 0u) |
                      (added->normalized ? ADDED_NORMALIZED : 0u) |
@@ -80,7 +82,7 @@ static bool put_added(const struct bpe_added *added, struct bytes *out)
     return ok;
 }
 
-static bool put_scores(const struct bpe_spec *spec, struct bytes *out)
+static bool append_scores(const struct bpe_spec *spec, struct bytes *out)
 {
     struct bytes packed = { 0 };
     bool ok = qp_bytes_reserve(&packed, (size_t)spec->n_scores * SCORE_BYTES);
@@ -95,27 +97,29 @@ static bool put_scores(const struct bpe_spec *spec, struct bytes *out)
     return ok;
 }
 
-static bool put_affix(int number, const char *affix, struct bytes *out)
+static bool append_affix(int number, const char *affix, struct bytes *out)
 {
     return !affix || !*affix || qp_proto_put_bytes(out, number, affix, strlen(affix));
 }
 
 bool qp_bpe_blob_write(const struct bpe_spec *spec, struct bytes *out)
 {
+    assert(spec->n_merges >= 0 && spec->n_added >= 0 && spec->n_scores >= 0);
+    assert(spec->n_steps >= 0 && spec->n_steps < MAX_TEXT_STEPS);
     unsigned flags = (spec->nfc ? BLOB_NFC : 0u) | (spec->ignore_merges ? BLOB_IGNORE_MERGES : 0u) |
                      (spec->add_prefix_space ? BLOB_PREFIX_SPACE : 0u) |
                      (spec->is_text ? BLOB_TEXT : 0u) |
                      (spec->fuse_unknown ? BLOB_FUSE_UNKNOWN : 0u) |
                      (spec->space_symbols ? BLOB_SPACE_SYMBOLS : 0u);
     bool ok = qp_proto_put_varint(out, 1, spec->pre) && qp_proto_put_varint(out, 2, flags) &&
-              put_merges(spec, out);
+              append_merges(spec, out);
     for (int i = 0; ok && i < spec->n_added; i++)
-        ok = put_added(&spec->added[i], out);
+        ok = append_added(&spec->added[i], out);
     ok = ok && (!spec->n_steps || qp_proto_put_bytes(out, 5, spec->steps, (size_t)spec->n_steps));
     ok = ok && (!spec->prefix || qp_proto_put_varint(out, 6, spec->prefix));
     ok = ok && (!spec->joining || qp_proto_put_varint(out, 7, spec->joining));
-    ok = ok && (!spec->n_scores || put_scores(spec, out));
-    return ok && put_affix(8, spec->continues, out) && put_affix(9, spec->ends, out);
+    ok = ok && (!spec->n_scores || append_scores(spec, out));
+    return ok && append_affix(8, spec->continues, out) && append_affix(9, spec->ends, out);
 }
 
 /* ---- reading ---- */
@@ -125,8 +129,8 @@ static uint32_t read_id(const uint8_t *p)
     return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-/* What the first walk finds. */
-struct blob_facts {
+/* What the first pass over the message finds. */
+struct blob_fields {
     uint64_t pre, flags, prefix, joining;
     const uint8_t *merges;
     struct proto_field steps, continues, ends, scores;
@@ -134,27 +138,27 @@ struct blob_facts {
     size_t n_added;
 };
 
-static void note_blob_field(struct blob_facts *facts, const struct proto_field *f)
+static void note_blob_field(struct blob_fields *fields, const struct proto_field *f)
 {
     if (f->wire_type == 0) {
-        uint64_t *const numbers[] = { NULL, &facts->pre, &facts->flags,  NULL,
-                                      NULL, NULL,        &facts->prefix, &facts->joining };
+        uint64_t *const numbers[] = { NULL, &fields->pre, &fields->flags,  NULL,
+                                      NULL, NULL,         &fields->prefix, &fields->joining };
         if (f->number < (int)QP_COUNT(numbers) && numbers[f->number])
             *numbers[f->number] = f->value;
     } else if (f->wire_type == 2) {
         if (f->number == 3) {
-            facts->merges = f->data;
-            facts->n_merges = f->n;
+            fields->merges = f->data;
+            fields->n_merges = f->n;
         }
-        facts->n_added += f->number == 4;
+        fields->n_added += f->number == 4;
         if (f->number == 5)
-            facts->steps = *f;
+            fields->steps = *f;
         if (f->number == 8)
-            facts->continues = *f;
+            fields->continues = *f;
         if (f->number == 9)
-            facts->ends = *f;
+            fields->ends = *f;
         if (f->number == 10)
-            facts->scores = *f;
+            fields->scores = *f;
     }
 }
 
@@ -162,35 +166,36 @@ static quip_status check_rule(const char *what, uint64_t value, uint64_t max, qu
 {
     if (value <= max)
         return QUIP_OK;
-    return qp_fail(error, QUIP_E_UNSUPPORTED, "tokenizer: %s %llu; this build knows 0 to %llu",
-                   what, (unsigned long long)value, (unsigned long long)max);
+    return qp_fail(error, QUIP_E_UNSUPPORTED, "tokenizer: %s is %llu; must be 0 to %llu", what,
+                   (unsigned long long)value, (unsigned long long)max);
 }
 
-static quip_status read_facts(const void *blob, size_t n, struct blob_facts *facts,
-                              quip_error *error)
+static quip_status read_blob_fields(const void *blob, size_t n, struct blob_fields *fields,
+                                    quip_error *error)
 {
     struct proto_reader r;
     struct proto_field f;
     qp_proto_open(&r, blob, n);
     while (qp_proto_next(&r, &f))
-        note_blob_field(facts, &f);
-    if (r.is_malformed || facts->n_added > INT32_MAX / 4)
+        note_blob_field(fields, &f);
+    if (r.is_malformed || fields->n_added > INT32_MAX / 4)
         return qp_fail(error, QUIP_E_FORMAT, "tokenizer: quip.tokenizer is malformed");
-    if (facts->n_merges % MERGE_BYTES != 0 || facts->n_merges / MERGE_BYTES > INT32_MAX / 4)
-        return qp_fail(error, QUIP_E_FORMAT, "tokenizer: %zu bytes of merges; each has %d bytes",
-                       facts->n_merges, MERGE_BYTES);
-    facts->n_merges /= MERGE_BYTES;
-    quip_status status = check_rule("pre-tokenizer", facts->pre, PRE_PUNCTUATION, error);
+    if (fields->n_merges % MERGE_BYTES != 0 || fields->n_merges / MERGE_BYTES > INT32_MAX / 4)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "tokenizer: the merges have %zu bytes, expected a multiple of %d",
+                       fields->n_merges, MERGE_BYTES);
+    fields->n_merges /= MERGE_BYTES;
+    quip_status status = check_rule("pre-tokenizer", fields->pre, PRE_PUNCTUATION, error);
     if (!status)
-        status = check_rule("flags", facts->flags, BLOB_FLAGS, error);
+        status = check_rule("flags", fields->flags, BLOB_FLAGS, error);
     if (!status)
-        status = check_rule("prefix rule", facts->prefix, PREFIX_ALWAYS, error);
+        status = check_rule("prefix rule", fields->prefix, PREFIX_ALWAYS, error);
     if (!status)
-        status = check_rule("joining rule", facts->joining, JOIN_SPACED, error);
+        status = check_rule("joining rule", fields->joining, JOIN_SPACED, error);
     if (!status)
-        status = check_rule("number of text steps", facts->steps.n, MAX_TEXT_STEPS - 1, error);
-    for (size_t i = 0; i < facts->steps.n && !status; i++)
-        status = check_rule("text step", facts->steps.data[i], STEP_CHARSMAP, error);
+        status = check_rule("number of text steps", fields->steps.n, MAX_TEXT_STEPS - 1, error);
+    for (size_t i = 0; i < fields->steps.n && !status; i++)
+        status = check_rule("text step", fields->steps.data[i], STEP_CHARSMAP, error);
     return status;
 }
 
@@ -215,8 +220,9 @@ static quip_status read_blob_added(struct tokenizer *t, const void *blob, size_t
         }
         if (message.is_malformed || id >= (uint64_t)t->n_pieces)
             return qp_fail(error, QUIP_E_FORMAT,
-                           "tokenizer: added token %d has id %lld; the vocabulary has %d pieces",
-                           b->n_added, (long long)id, t->n_pieces);
+                           "tokenizer: added token %d has id %lld; must be below %d", b->n_added,
+                           (long long)id, t->n_pieces);
+        assert(b->n_added < INT32_MAX / 4);
         b->added[b->n_added++] = (struct bpe_added){
             .id = (quip_token)id,
             .is_special = flags & ADDED_SPECIAL,
@@ -249,18 +255,17 @@ static quip_status build_added_tries(struct tokenizer *t, quip_error *error)
     return status;
 }
 
-static quip_status read_blob_merges(struct tokenizer *t, const struct blob_facts *facts,
+static quip_status read_blob_merges(struct tokenizer *t, const struct blob_fields *fields,
                                     quip_error *error)
 {
     uint32_t n_pieces = (uint32_t)t->n_pieces;
-    for (size_t i = 0; i < facts->n_merges; i++) {
-        const uint8_t *p = facts->merges + i * MERGE_BYTES;
+    for (size_t i = 0; i < fields->n_merges; i++) {
+        const uint8_t *p = fields->merges + i * MERGE_BYTES;
         uint32_t left = read_id(p), right = read_id(p + 4), result = read_id(p + 8);
         if (left >= n_pieces || right >= n_pieces || result >= n_pieces)
             return qp_fail(error, QUIP_E_FORMAT,
-                           "tokenizer: merge %zu is of ids %u and %u to %u; the vocabulary has %u "
-                           "pieces",
-                           i, left, right, result, n_pieces);
+                           "tokenizer: merge %zu has the ids %u, %u and %u; must be below %u", i,
+                           left, right, result, n_pieces);
         struct bpe_merge merge = { (quip_token)left, (quip_token)right, (quip_token)result };
         qp_merge_add(t->rules, &merge, (uint32_t)i);
     }
@@ -269,6 +274,7 @@ static quip_status read_blob_merges(struct tokenizer *t, const struct blob_facts
 
 double qp_rules_score(const struct rules *rules, quip_token id)
 {
+    assert(rules->scores && id >= 0);
     const uint8_t *p = rules->scores + (size_t)id * SCORE_BYTES;
     uint64_t bits = read_id(p) | (uint64_t)read_id(p + 4) << 32;
     double score;
@@ -285,13 +291,13 @@ static quip_status read_scores(struct tokenizer *t, const struct proto_field *sc
         return QUIP_OK;
     if (scores->n != (size_t)t->n_pieces * SCORE_BYTES)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "tokenizer: %zu bytes of scores; the vocabulary of %d pieces needs %zu",
-                       scores->n, t->n_pieces, (size_t)t->n_pieces * SCORE_BYTES);
+                       "tokenizer: the scores have %zu bytes, expected %zu for %d pieces",
+                       scores->n, (size_t)t->n_pieces * SCORE_BYTES, t->n_pieces);
     rules->scores = scores->data;
     for (quip_token id = 0; id < t->n_pieces; id++) {
         double score = qp_rules_score(rules, id);
         if (!isfinite(score))
-            return qp_fail(error, QUIP_E_FORMAT, "tokenizer: piece %d has no finite score",
+            return qp_fail(error, QUIP_E_FORMAT, "tokenizer: the score of piece %d is not finite",
                            (int)id);
         rules->min_score = id == 0 || score < rules->min_score ? score : rules->min_score;
     }
@@ -300,20 +306,20 @@ static quip_status read_scores(struct tokenizer *t, const struct proto_field *sc
 
 quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, quip_error *error)
 {
-    struct blob_facts facts = { 0 };
-    quip_status status = read_facts(blob, n, &facts, error);
+    struct blob_fields fields = { 0 };
+    quip_status status = read_blob_fields(blob, n, &fields, error);
     if (status)
         return status;
     uint32_t n_slots = 4;
-    while (n_slots / 3 * 2 < facts.n_merges)
+    while (n_slots / 3 * 2 < fields.n_merges)
         n_slots *= 2;
     struct arena *a = &t->merges;
-    for (int pass = 0; pass < 2; pass++) { // measure, then take
+    for (int pass = 0; pass < 2; pass++) { // measure, then allocate
         if (pass == 1 && qp_arena_open(a, a->used, "the merges", error))
             return QUIP_E_MEMORY;
         t->rules = qp_arena_alloc(a, sizeof *t->rules);
         struct merge_slot *slots = qp_arena_alloc(a, n_slots * sizeof *slots);
-        struct bpe_added *added = qp_arena_alloc(a, facts.n_added * sizeof *added);
+        struct bpe_added *added = qp_arena_alloc(a, fields.n_added * sizeof *added);
         if (pass == 1) {
             t->rules->slots = slots;
             t->rules->added = added;
@@ -321,27 +327,28 @@ quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, qu
     }
     struct rules *b = t->rules;
     b->mask = n_slots - 1;
-    b->pre = (enum pre_tokenizer)facts.pre;
-    b->ignore_merges = facts.flags & BLOB_IGNORE_MERGES;
-    b->add_prefix_space = facts.flags & BLOB_PREFIX_SPACE;
-    b->is_text = facts.flags & BLOB_TEXT;
-    b->fuse_unknown = facts.flags & BLOB_FUSE_UNKNOWN;
-    b->space_symbols = facts.flags & BLOB_SPACE_SYMBOLS;
-    b->prefix = (enum symbol_prefix)facts.prefix;
-    b->joining = (enum piece_joining)facts.joining;
-    b->continues = (const char *)facts.continues.data;
-    b->n_continues = facts.continues.n;
-    b->ends = (const char *)facts.ends.data;
-    b->n_ends = facts.ends.n;
+    b->pre = (enum pre_tokenizer)fields.pre;
+    b->ignore_merges = fields.flags & BLOB_IGNORE_MERGES;
+    b->add_prefix_space = fields.flags & BLOB_PREFIX_SPACE;
+    b->is_text = fields.flags & BLOB_TEXT;
+    b->fuse_unknown = fields.flags & BLOB_FUSE_UNKNOWN;
+    b->space_symbols = fields.flags & BLOB_SPACE_SYMBOLS;
+    b->prefix = (enum symbol_prefix)fields.prefix;
+    b->joining = (enum piece_joining)fields.joining;
+    b->continues = (const char *)fields.continues.data;
+    b->n_continues = fields.continues.n;
+    b->ends = (const char *)fields.ends.data;
+    b->n_ends = fields.ends.n;
     int n_steps = 0;
-    if (facts.flags & BLOB_NFC)
+    assert(fields.steps.n < MAX_TEXT_STEPS); // read_blob_fields
+    if (fields.flags & BLOB_NFC)
         b->steps[n_steps++] = STEP_NFC;
-    for (size_t i = 0; i < facts.steps.n; i++)
-        b->steps[n_steps++] = facts.steps.data[i];
+    for (size_t i = 0; i < fields.steps.n; i++)
+        b->steps[n_steps++] = fields.steps.data[i];
     qp_find_byte_tokens(t);
-    status = read_scores(t, &facts.scores, error);
+    status = read_scores(t, &fields.scores, error);
     if (!status)
-        status = read_blob_merges(t, &facts, error);
+        status = read_blob_merges(t, &fields, error);
     if (!status)
         status = read_blob_added(t, blob, n, error);
     return status ? status : build_added_tries(t, error);

@@ -1,6 +1,7 @@
-/* byte_level.c: GPT-2's alphabet, in which the pieces of byte-level BPE are spelled.
+/* byte_level.c: GPT-2's alphabet, which spells the pieces of byte-level BPE.
  * In:  bytes.
- * Out: a character each: printable Latin-1 stands for itself, the other 68 are U+0100 and on. */
+ * Out: one character for each byte: printable Latin-1 is unchanged, the other 68 bytes are U+0100
+ *      and the following characters. */
 #include "tokenizer/tokenizer_impl.h"
 
 static bool is_spelled_as_itself(int byte)

@@ -1,13 +1,15 @@
-/* chat.c: how the models that people use spell a conversation.
- * In:  a template's name, or the Jinja source that a checkpoint carries.
+/* chat.c: how models spell a conversation.
+ * In:  the name of a template, or the Jinja source in a checkpoint.
  * Out: a row of the table below. */
 #include "tokenizer/tokenizer_impl.h"
 
-/* Gemma has no system role. Gemma 3's own template puts the system text in front of the first user
- * text; those of Gemma 1 and 2 refuse one, where doing the same serves better. Llama 2 does it too,
- * between markers of its own; its beginning-of-sequence token stands in front of every user turn,
- * so it ends the model's. Phi-2 was not tuned for turns: it answers one question in this form, and
- * then invents the next, which ends the answer. */
+#include <assert.h>
+
+/* Gemma has no system role. The template of Gemma 3 puts the system text before the first user
+ * text. Those of Gemma 1 and 2 reject a system text; we treat it as Gemma 3 does. Llama 2 does the
+ * same, between its own markers. Its beginning-of-sequence token comes before every user turn, so
+ * here it is at the end of the model's turn. Phi-2 was not tuned for conversations: it answers one
+ * question in this form and then writes another question, whose beginning ends the answer. */
 #define CHATML_TURNS                                                                               \
     .user = { "<|im_start|>user\n", "<|im_end|>\n" },                                              \
     .model = { "<|im_start|>assistant\n", "<|im_end|>\n" },                                        \
@@ -82,6 +84,7 @@ static const struct chat_template chat_templates[] = {
 
 const struct chat_template *qp_chat_find(const char *name)
 {
+    assert(name);
     for (size_t i = 0; i < QP_COUNT(chat_templates); i++)
         if (strcmp(chat_templates[i].name, name) == 0)
             return &chat_templates[i];
@@ -93,7 +96,8 @@ const char *qp_chat_name(int i)
     return i >= 0 && (size_t)i < QP_COUNT(chat_templates) ? chat_templates[i].name : NULL;
 }
 
-/* The first row whose markers all stand in the source, and whose foreign one does not. */
+/* The template of a source is the first row whose markers are in the source and whose foreign
+ * marker is not. */
 static const struct {
     const char *name, *markers[2], *foreign;
 } chat_markers[] = {
@@ -104,7 +108,7 @@ static const struct {
     { "chatml", { "<|im_start|>" }, NULL },
     { "llama3", { "<|start_header_id|>" }, NULL },
     { "llama2", { "[INST]", "<<SYS>>" }, NULL },
-    { "zephyr", { "<|user|>", "<|assistant|>" }, "<|end|>" }, // which Phi-3 has
+    { "zephyr", { "<|user|>", "<|assistant|>" }, "<|end|>" }, // of Phi-3
     { "phi2", { "Instruct:", "Output:" }, NULL },
 };
 

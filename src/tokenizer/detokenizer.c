@@ -1,22 +1,24 @@
 /* detokenizer.c: ids to text, one id at a time.
  * In:  ids.
- * Out: whole UTF-8 characters; bytes of a character that is not complete yet wait in the struct.
- *      SentencePiece: malformed bytes become U+FFFD one by one. Byte-level: one U+FFFD for each
- *      maximal malformed part. */
+ * Out: whole UTF-8 characters; the struct keeps the bytes of a character that is not complete yet.
+ *      SentencePiece: each malformed byte becomes U+FFFD. Byte-level BPE: each maximal malformed
+ *      part becomes one U+FFFD. */
 #include "tokenizer/tokenizer_impl.h"
+
+#include <assert.h>
 
 /* ---- bytes to characters ---- */
 
-static bool put_text(struct detokenizer *d, const void *text, size_t n, struct bytes *out)
+static bool write_text(struct detokenizer *d, const void *text, size_t n, struct bytes *out)
 {
     d->has_started |= n > 0;
     return qp_bytes_append(out, text, n);
 }
 
-/* Put what the pending bytes complete; at the end of the text, or of a run of bytes, all of them.
- */
-static bool put_pending(const struct tokenizer *t, struct detokenizer *d, bool at_end,
-                        struct bytes *out)
+/* Write the characters that the pending bytes complete. At the end of the text, or of a run of byte
+ * pieces, write all pending bytes. */
+static bool write_pending(const struct tokenizer *t, struct detokenizer *d, bool at_end,
+                          struct bytes *out)
 {
     size_t done = 0, n = (size_t)d->n_pending;
     while (done < n) {
@@ -29,32 +31,34 @@ static bool put_pending(const struct tokenizer *t, struct detokenizer *d, bool a
             if (qp_tokenizer_is_byte_level(t))
                 length = qp_malformed_length(text, n - done);
         }
-        if (!(c < 0 ? put_text(d, REPLACEMENT, REPLACEMENT_BYTES, out)
-                    : put_text(d, text, length, out)))
+        if (!(c < 0 ? write_text(d, REPLACEMENT, REPLACEMENT_BYTES, out)
+                    : write_text(d, text, length, out)))
             return false;
         done += length;
     }
+    assert(done <= n);
     memmove(d->pending, d->pending + done, n - done);
     d->n_pending = (int)(n - done);
     return true;
 }
 
-/* At most three bytes wait, so there is room for one more. */
-static bool put_byte(const struct tokenizer *t, struct detokenizer *d, uint8_t byte,
-                     struct bytes *out)
+/* At most three bytes are pending, so one more fits. */
+static bool write_byte(const struct tokenizer *t, struct detokenizer *d, uint8_t byte,
+                       struct bytes *out)
 {
+    assert(d->n_pending >= 0 && d->n_pending < (int)sizeof d->pending);
     d->pending[d->n_pending++] = byte;
-    return put_pending(t, d, false, out);
+    return write_pending(t, d, false, out);
 }
 
-/* The same for text from the file, which may not be UTF-8. */
-static bool put_foreign(struct detokenizer *d, const char *text, size_t n, struct bytes *out)
+/* Write text from the file, which may be invalid UTF-8. */
+static bool write_foreign(struct detokenizer *d, const char *text, size_t n, struct bytes *out)
 {
     for (size_t i = 0, length; i < n; i += length) {
         int32_t c;
         length = (size_t)qp_utf8_decode(text + i, n - i, &c);
-        if (!(c < 0 ? put_text(d, REPLACEMENT, REPLACEMENT_BYTES, out)
-                    : put_text(d, text + i, length, out)))
+        if (!(c < 0 ? write_text(d, REPLACEMENT, REPLACEMENT_BYTES, out)
+                    : write_text(d, text + i, length, out)))
             return false;
     }
     return true;
@@ -62,8 +66,8 @@ static bool put_foreign(struct detokenizer *d, const char *text, size_t n, struc
 
 /* ---- byte-level ---- */
 
-/* Text in GPT-2's alphabet is bytes; a piece with any other character, as added tokens have, is
- * what it says. */
+/* Whether a piece is spelled in GPT-2's alphabet. A piece with any other character, such as an
+ * added token, is plain text. */
 static bool is_gpt2_text(const char *text, size_t n)
 {
     int32_t c;
@@ -73,8 +77,8 @@ static bool is_gpt2_text(const char *text, size_t n)
     return true;
 }
 
-static bool put_byte_level(const struct tokenizer *t, struct detokenizer *d,
-                           const struct piece *piece, struct bytes *out)
+static bool write_byte_level(const struct tokenizer *t, struct detokenizer *d,
+                             const struct piece *piece, struct bytes *out)
 {
     const char *text = t->spm + piece->offset;
     bool is_spelled = t->spells_bytes || is_gpt2_text(text, piece->n);
@@ -84,10 +88,10 @@ static bool put_byte_level(const struct tokenizer *t, struct detokenizer *d,
             int32_t c;
             length = (size_t)qp_utf8_decode(text + i, piece->n - i, &c);
             byte = qp_gpt2_byte(c);
-            if (byte < 0) // the original cuts other characters down to a byte
+            if (byte < 0) // MediaPipe truncates other characters to a byte
                 byte = c & 0xff;
         }
-        if (!put_byte(t, d, (uint8_t)byte, out))
+        if (!write_byte(t, d, (uint8_t)byte, out))
             return false;
     }
     return true;
@@ -100,10 +104,10 @@ static bool begins_with_symbol(const char *text, const char *end)
     return end - text >= SPACE_SYMBOL_BYTES && memcmp(text, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0;
 }
 
-/* A piece with its space symbols as spaces. In front of a text, one or those of the first piece are
- * no text of their own. */
-static bool put_piece(const struct tokenizer *t, struct detokenizer *d, const struct piece *piece,
-                      struct bytes *out)
+/* Write a piece with spaces instead of space symbols. At the start of a text, the first space
+ * symbol or those of the first piece are dropped, depending on the model. */
+static bool write_piece(const struct tokenizer *t, struct detokenizer *d, const struct piece *piece,
+                        struct bytes *out)
 {
     const struct normalizer *z = &t->normalizer;
     const char *text = t->spm + piece->offset, *end = text + piece->n;
@@ -112,17 +116,17 @@ static bool put_piece(const struct tokenizer *t, struct detokenizer *d, const st
     bool drops_all = t->rules && t->rules->joining == JOIN_DROP_IN_FIRST && !d->has_started;
     if (!d->has_started && drops_one && begins_with_symbol(text, end)) {
         text += SPACE_SYMBOL_BYTES;
-        d->has_started = t->rules || !z->remove_extra_whitespaces; // which drops all leading spaces
+        d->has_started = t->rules || !z->remove_extra_whitespaces; // it drops all leading spaces
     }
     while (text < end) {
         const char *p = text;
         while (p < end && !begins_with_symbol(p, end))
             p++;
-        if (!put_foreign(d, text, (size_t)(p - text), out))
+        if (!write_foreign(d, text, (size_t)(p - text), out))
             return false;
         if (p == end)
             break;
-        if (!drops_all && !put_text(d, " ", 1, out))
+        if (!drops_all && !write_text(d, " ", 1, out))
             return false;
         text = p + SPACE_SYMBOL_BYTES;
     }
@@ -130,38 +134,38 @@ static bool put_piece(const struct tokenizer *t, struct detokenizer *d, const st
     return true;
 }
 
-/* A piece as it is, a space away from the one before. */
-static bool put_spaced(const struct tokenizer *t, struct detokenizer *d, const struct piece *piece,
-                       struct bytes *out)
+/* Write a piece unchanged, after a space if it is not the first. */
+static bool write_spaced(const struct tokenizer *t, struct detokenizer *d,
+                         const struct piece *piece, struct bytes *out)
 {
-    if (d->has_started && !put_text(d, " ", 1, out))
+    if (d->has_started && !write_text(d, " ", 1, out))
         return false;
     d->has_started = true;
-    return put_foreign(d, t->spm + piece->offset, piece->n, out);
+    return write_foreign(d, t->spm + piece->offset, piece->n, out);
 }
 
-static bool put_token(const struct tokenizer *t, struct detokenizer *d, quip_token id,
-                      struct bytes *out)
+static bool write_token(const struct tokenizer *t, struct detokenizer *d, quip_token id,
+                        struct bytes *out)
 {
     if (id < 0 || id >= t->n_pieces)
         return true;
     const struct piece *piece = &t->pieces[id];
     if (qp_tokenizer_is_byte_level(t))
-        return qp_tokenizer_is_control(t, id) ? put_pending(t, d, true, out)
-                                              : put_byte_level(t, d, piece, out);
+        return qp_tokenizer_is_control(t, id) ? write_pending(t, d, true, out)
+                                              : write_byte_level(t, d, piece, out);
     if (piece->type == PIECE_BYTE) {
         int byte = qp_spm_byte(qp_piece_text(t, id), piece->n);
-        return byte < 0 || put_byte(t, d, (uint8_t)byte, out);
+        return byte < 0 || write_byte(t, d, (uint8_t)byte, out);
     }
-    if (!put_pending(t, d, true, out))
+    if (!write_pending(t, d, true, out))
         return false;
     if (qp_tokenizer_is_control(t, id))
         return true;
     if (piece->type == PIECE_UNKNOWN)
-        return put_foreign(d, t->unk_surface, t->n_unk_surface, out);
+        return write_foreign(d, t->unk_surface, t->n_unk_surface, out);
     if (t->rules && t->rules->joining == JOIN_SPACED)
-        return put_spaced(t, d, piece, out);
-    return put_piece(t, d, piece, out);
+        return write_spaced(t, d, piece, out);
+    return write_piece(t, d, piece, out);
 }
 
 bool qp_detokenize(const struct tokenizer *t, struct detokenizer *d, quip_token id,
@@ -169,7 +173,7 @@ bool qp_detokenize(const struct tokenizer *t, struct detokenizer *d, quip_token 
 {
     const struct detokenizer before = *d;
     const size_t n_before = out->n;
-    if (put_token(t, d, id, out))
+    if (write_token(t, d, id, out))
         return true;
     *d = before;
     out->n = n_before;
@@ -179,7 +183,7 @@ bool qp_detokenize(const struct tokenizer *t, struct detokenizer *d, quip_token 
 bool qp_detokenize_end(const struct tokenizer *t, struct detokenizer *d, struct bytes *out)
 {
     const size_t n_before = out->n;
-    if (put_pending(t, d, true, out)) // which drops the bytes when all of them are out
+    if (write_pending(t, d, true, out)) // drops the pending bytes if it succeeds
         return true;
     out->n = n_before;
     return false;

@@ -1,17 +1,19 @@
 /* merge.c: byte-pair merging, the inner loop of SentencePiece BPE and of byte-level BPE.
  * In:  symbols: characters of a text, or bytes that are tokens.
- * Out: the same list after the best pair was merged, again and again, until no pair is a token.
- *      Best is the lowest order (rank, or falling score), then the leftmost.
- * A pair may merge when the vocabulary has its concatenation (SentencePiece keeps no list of
- * merges), or when the list of merges has the pair (byte-level). Words are short, so a scan finds
- * the best pair; text that cannot be cut into words takes the heap, which is n log n. */
+ * Out: the list after merging the best pair repeatedly, until no pair can merge. The best pair has
+ *      the lowest order (rank, or highest score); of equal pairs it is the leftmost.
+ *
+ * A pair can merge if the vocabulary has its concatenation (SentencePiece, which has no list of
+ * merges) or if the list of merges has the pair (byte-level BPE). Words are short, so a scan finds
+ * the best pair. Text that cannot be divided into words uses a heap, in O(n log n). */
 #include "tokenizer/merger.h"
 #include "tokenizer/tokenizer_impl.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 enum {
-    SCAN_MAX = 48 // symbols; from here on the heap is faster
+    SCAN_MAX = 48 // symbols; the heap is faster for more
 };
 
 static uint32_t merge_hash(uint64_t pair)
@@ -42,14 +44,14 @@ void qp_merge_add(struct rules *b, const struct bpe_merge *merge, uint32_t rank)
     for (;; i++) {
         const struct merge_slot *slot = &b->slots[i & b->mask];
         if (slot->pair == pair)
-            return; // listed twice: the first counts
+            return; // a merge that is listed twice has its first rank
         if (slot->pair == 0)
             break;
     }
     b->slots[i & b->mask] = (struct merge_slot){ pair, rank, merge->result };
 }
 
-/* May these neighbours merge, into what, and how soon? */
+/* Whether these neighbours can merge; if so, *c is the merge. */
 static bool find_pair(struct merger *m, const struct symbol *left, const struct symbol *right,
                       struct merge_candidate *c)
 {
@@ -78,6 +80,7 @@ static void scan_merges(struct merger *m)
     struct merge_candidate pairs[SCAN_MAX]; // pairs[i]: symbols i and i + 1
     struct symbol *s = m->symbols;
     int n = m->n_symbols;
+    assert(n <= SCAN_MAX);
     for (int i = 0; i + 1 < n; i++)
         if (!find_pair(m, &s[i], &s[i + 1], &pairs[i]))
             pairs[i].result = NO_TOKEN;
@@ -103,7 +106,7 @@ static void scan_merges(struct merger *m)
     m->n_symbols = n;
 }
 
-/* ---- long lists: a heap of pairs, some of which have changed since they were put there ---- */
+/* ---- long lists: a heap of pairs, some of which have changed since they were pushed ---- */
 
 static bool merges_before(const struct merge_candidate *a, const struct merge_candidate *b)
 {
@@ -112,6 +115,7 @@ static bool merges_before(const struct merge_candidate *a, const struct merge_ca
 
 static void heap_push(struct merge_candidate *heap, int *n, struct merge_candidate c)
 {
+    assert(*n >= 0);
     int i = (*n)++;
     for (; i > 0 && merges_before(&c, &heap[(i - 1) / 2]); i = (i - 1) / 2)
         heap[i] = heap[(i - 1) / 2];
@@ -120,6 +124,7 @@ static void heap_push(struct merge_candidate *heap, int *n, struct merge_candida
 
 static struct merge_candidate heap_pop(struct merge_candidate *heap, int *n)
 {
+    assert(*n > 0);
     struct merge_candidate top = heap[0], last = heap[--*n];
     int i = 0;
     for (int child = 1; child < *n; child = 2 * i + 1) {
@@ -141,11 +146,12 @@ static void push_pair(struct merger *m, int *n_heap, int left)
     if (left < 0 || s[left].next < 0 || !find_pair(m, &s[left], &s[s[left].next], &c))
         return;
     c.left = (uint32_t)left;
+    assert(*n_heap < 2 * m->heap_capacity);
     heap_push(m->heap, n_heap, c);
 }
 
-/* Room for the pairs of n symbols: n - 1 to begin with, and a merge takes one out and puts at most
- * two in. */
+/* Allocate the heap for n symbols: n - 1 pairs at first; each merge removes one and adds at most
+ * two. */
 static bool reserve_heap(struct merger *m)
 {
     if (m->heap_capacity >= m->n_symbols)

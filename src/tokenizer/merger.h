@@ -7,12 +7,12 @@
 
 struct symbol {
     uint32_t begin, n; // its text
-    quip_token id;     // NO_TOKEN while it is a character that nobody looked up
+    quip_token id;     // NO_TOKEN for a character that was not looked up
     int prev, next;
     bool is_frozen; // never merged
 };
 struct merge_candidate {
-    uint32_t order, left, n; // n: bytes of both sides; another sum means that the pair has changed
+    uint32_t order, left, n; // n: bytes of both sides; if they differ now, the pair has changed
     quip_token result;
 };
 struct merger {
@@ -28,7 +28,7 @@ struct merger {
 bool qp_merger_open(struct merger *m, const struct tokenizer *t, const char *text);
 void qp_merger_close(struct merger *m);
 bool qp_merger_add(struct merger *m, uint32_t begin, uint32_t n, quip_token id, bool is_frozen);
-/* Merge until no pair is a piece. False: no memory. */
+/* Merge until no pair is a piece. False if there is not enough memory. */
 bool qp_merger_run(struct merger *m);
 
 /* words.c: a word of the pre-tokenizer -> ids. */

@@ -1,13 +1,16 @@
 /* normalizer.c: what SentencePiece does to a text before it looks for pieces.
  * In:  any bytes.
- * Out: the normalized text: at each position the longest user-defined piece as it is, else the
- *      longest rule of the charsmap, else one character, else U+FFFD for one malformed byte; spaces
- *      become U+2581.
- * Most text of most models is plain bytes, which are copied in runs. */
+ * Out: the normalized text. At each position it is the first of these that applies: the longest
+ *      user-defined piece, unchanged; the longest rule of the charsmap; one character; U+FFFD for
+ *      one malformed byte. Spaces become U+2581.
+ *
+ * Most text consists of plain bytes, which are copied in runs. */
 #include "tokenizer/tokenizer_impl.h"
 #include "tokenizer/unicode.h"
 
-/* ---- the charsmap: a double array as Darts-clone writes it ---- */
+#include <assert.h>
+
+/* ---- the charsmap: a double-array trie as Darts-clone writes it ---- */
 
 static uint32_t read_u32(const uint8_t *p)
 {
@@ -24,8 +27,8 @@ static uint32_t unit_offset(uint32_t unit)
     return (unit >> 10) << ((unit & 0x200) >> 6);
 }
 
-/* Length of the longest rule that text[0, n) begins with, and where its replacement is in the pool;
- * 0 for none. */
+/* Length of the longest rule that text[0, n) begins with; 0 for none. *value is the offset of its
+ * replacement in the pool. */
 static size_t find_rule(const struct normalizer *z, const char *text, size_t n, uint32_t *value)
 {
     if (z->n_units == 0)
@@ -59,14 +62,15 @@ quip_status qp_normalizer_open(struct normalizer *z, const uint8_t *charsmap, si
         uint32_t n_trie = n >= 4 ? read_u32(charsmap) : 0;
         if (n < 4 || n_trie > n - 4 || n_trie % 4 != 0)
             return qp_fail(error, QUIP_E_FORMAT,
-                           "tokenizer: the charsmap has %zu bytes, its trie claims %u", n, n_trie);
+                           "tokenizer: the charsmap has %zu bytes, too few for a trie of %u", n,
+                           n_trie);
         z->charsmap = charsmap + 4;
         z->n_units = n_trie / 4;
         z->pool = (const char *)charsmap + 4 + n_trie;
         z->n_pool = (uint32_t)(n - 4 - n_trie);
         if (z->n_pool == 0 || z->pool[z->n_pool - 1] != '\0')
             return qp_fail(error, QUIP_E_FORMAT,
-                           "tokenizer: the charsmap's strings do not end with a NUL");
+                           "tokenizer: expected a NUL at the end of the charsmap's strings");
     }
     for (int b = 0; b < 128; b++)
         z->plain[b] = b != ' ' && !user_defined->first[b] && !begins_rule(z, (uint8_t)b);
@@ -75,15 +79,17 @@ quip_status qp_normalizer_open(struct normalizer *z, const uint8_t *charsmap, si
 
 /* ---- normalizing ---- */
 
-/* What stands at text[0, n), n > 0, becomes to[0, n_to); returns how many bytes it was. */
+/* Normalize the beginning of text[0, n), n > 0, to to[0, n_to). Returns how many bytes it was. */
 static size_t normalize_prefix(const struct tokenizer *t, const char *text, size_t n,
                                const char **to, size_t *n_to)
 {
+    assert(n > 0);
     const struct normalizer *z = &t->normalizer;
     quip_token id;
     uint32_t value = 0;
     size_t length = qp_trie_longest(&t->user_defined, text, n, &id);
     if (length == 0 && (length = find_rule(z, text, n, &value)) > 0) {
+        assert(value < z->n_pool);
         *to = z->pool + value;
         *n_to = strlen(*to);
         return length;
@@ -102,7 +108,8 @@ static size_t normalize_prefix(const struct tokenizer *t, const char *text, size
     return length;
 }
 
-static bool put_escaped(const struct normalizer *z, const char *text, size_t n, struct bytes *out)
+static bool append_escaped(const struct normalizer *z, const char *text, size_t n,
+                           struct bytes *out)
 {
     if (!qp_bytes_reserve(out, n * SPACE_SYMBOL_BYTES))
         return false;
@@ -144,9 +151,10 @@ bool qp_normalize(const struct tokenizer *t, const char *text, size_t n, bool is
     const struct normalizer *z = &t->normalizer;
     size_t i = z->remove_extra_whitespaces && !is_more ? leading_spaces(t, text, n) : 0;
     if (i == n)
-        return true; // nothing but spaces, or nothing: not even the dummy prefix
+        return true; // an empty text, or only spaces: no dummy prefix
     size_t begin = out->n;
-    if (!z->whitespace_is_suffix && z->add_dummy_prefix && !is_more && !put_escaped(z, " ", 1, out))
+    if (!z->whitespace_is_suffix && z->add_dummy_prefix && !is_more &&
+        !append_escaped(z, " ", 1, out))
         return false;
     bool after_space = z->remove_extra_whitespaces && !is_more;
     while (i < n) {
@@ -167,7 +175,7 @@ bool qp_normalize(const struct tokenizer *t, const char *text, size_t n, bool is
             to++;
             n_to--;
         }
-        if (!put_escaped(z, to, n_to, out))
+        if (!append_escaped(z, to, n_to, out))
             return false;
         if (n_to > 0)
             after_space = z->remove_extra_whitespaces && to[n_to - 1] == ' ';
@@ -175,11 +183,11 @@ bool qp_normalize(const struct tokenizer *t, const char *text, size_t n, bool is
     if (z->remove_extra_whitespaces)
         strip_spaces(z, begin, out);
     if (z->whitespace_is_suffix && z->add_dummy_prefix)
-        return put_escaped(z, " ", 1, out);
+        return append_escaped(z, " ", 1, out);
     return true;
 }
 
-/* ---- as Hugging Face does it ---- */
+/* ---- as Hugging Face applies a charsmap ---- */
 
 /* Length of the shortest rule that text[0, n) begins with; 0 for none. */
 static size_t find_shortest_rule(const struct normalizer *z, const char *text, size_t n,
@@ -197,7 +205,7 @@ static bool is_control(int32_t c)
            c == 0x2029 || c == 0xfeff;
 }
 
-/* End of the character and the marks that follow it: near enough to a grapheme for those below. */
+/* Length of the first character with the marks that follow it: an approximation of a grapheme. */
 static size_t cluster_length(const char *text, size_t n)
 {
     int32_t c;
@@ -213,8 +221,8 @@ static size_t cluster_length(const char *text, size_t n)
     return end;
 }
 
-/* Graphemes of less than 6 bytes are replaced whole if a rule matches their beginning, and by the
- * shortest such rule; the rest goes character by character. */
+/* A grapheme of less than 6 bytes is replaced as a whole, by the shortest rule that matches its
+ * beginning, if there is one. Everything else is replaced character by character. */
 bool qp_charsmap_apply(const struct normalizer *z, const char *text, size_t n, struct bytes *out)
 {
     for (size_t i = 0, length, end; i < n; i = end) {

@@ -1,10 +1,15 @@
-/* piece_index.c: texts of pieces -> ids: a hash table; and where pieces hold a space.
- * Both are made when it is first asked, in memory that was taken at open: opening a model does not
- * wait for it, and asking cannot fail. */
+/* piece_index.c: a hash table from the texts of pieces to their ids.
+ * In:  the pieces of a vocabulary.
+ * Out: the id of a text; and before which bytes of a text no piece contains a space.
+ *
+ * The table is built when it is first used, in memory that is allocated at open. So opening a model
+ * does not wait for it, and a lookup cannot fail. */
 #include "tokenizer/tokenizer_impl.h"
 
+#include <assert.h>
+
 enum {
-    BATCH = 32 // pieces that are entered together
+    BATCH = 32 // pieces that are inserted together
 };
 
 static uint64_t load_bytes(const char *s, size_t n)
@@ -14,8 +19,8 @@ static uint64_t load_bytes(const char *s, size_t n)
     return v;
 }
 
-/* Any mixing that spreads will do: the table lives in memory only. The high half is the better one:
- * the slot comes from its low bits, the tag from its top. */
+/* Any good mixing works, because the table is never stored. The high half is mixed better: its low
+ * bits are the slot, its top bits the tag. */
 static uint64_t piece_hash(const char *s, size_t n)
 {
     const uint64_t odd = 0x9E3779B97F4A7C15u;
@@ -32,10 +37,11 @@ static uint64_t piece_hash(const char *s, size_t n)
     return (h ^ h >> 32) * odd;
 }
 
-/* The id in slot `i`, if the piece there is this text, of that kind; else NO_TOKEN. */
+/* The id in slot i if its piece has this text and is reserved or not as asked; else NO_TOKEN. */
 static quip_token match_slot(const struct tokenizer *t, uint32_t i, uint32_t tag, const char *text,
                              size_t n, bool reserved)
 {
+    assert(i <= t->index->slot_mask);
     uint32_t slot = t->index->slots[i];
     if ((slot & ((1u << t->index->tag_bits) - 1)) != tag)
         return NO_TOKEN;
@@ -51,7 +57,7 @@ static uint32_t tag_of(const struct tokenizer *t, uint64_t hash)
     return (uint32_t)(hash >> 50) & ((1u << t->index->tag_bits) - 1);
 }
 
-/* The first piece of that text keeps its place. */
+/* Insert a piece, unless there is already one with the same text. */
 static void add_slot(const struct tokenizer *t, quip_token id, uint64_t hash)
 {
     const struct piece *piece = &t->pieces[id];
@@ -64,8 +70,8 @@ static void add_slot(const struct tokenizer *t, quip_token id, uint64_t hash)
     t->index->slots[i] = (uint32_t)(id + 1) << t->index->tag_bits | tag;
 }
 
-/* Text is cut before a space unless a piece holds one after the byte in front: Gemma 3 has one such
- * piece beside its runs of spaces: `>`, a space symbol, `</`. */
+/* Text can be divided before a space, unless a piece contains a space after the same byte. Except
+ * for runs of spaces, Gemma 3 has one such piece: `>`, a space symbol, `</`. */
 static void note_joins(const struct tokenizer *t, quip_token id)
 {
     const char *text = qp_piece_text(t, id);
@@ -83,7 +89,7 @@ static void note_all_joins(const struct tokenizer *t)
         note_joins(t, id);
 }
 
-/* Slots are all over memory: those of a batch are fetched together. */
+/* The slots are spread over memory, so those of a batch are prefetched together. */
 static void fill_slots(const struct tokenizer *t)
 {
     uint64_t hashes[BATCH];
@@ -99,13 +105,13 @@ static void fill_slots(const struct tokenizer *t)
     }
 }
 
-/* An open tokenizer is shared between threads: the first that comes builds, others wait. */
+/* Threads share a tokenizer: the first one builds the index, the others wait. */
 static void build_index(const struct tokenizer *t)
 {
     struct piece_index *index = t->index;
     pthread_mutex_lock(&index->lock);
     if (!atomic_load_explicit(&index->is_built, memory_order_relaxed)) {
-        // zero already, but not touched: reading a page first and writing it later faults twice
+        // already zero, but reading an untouched page before writing it would fault twice
         memset(index->slots, 0, ((size_t)index->slot_mask + 1) * sizeof *index->slots);
         fill_slots(t);
         note_all_joins(t);
@@ -114,7 +120,7 @@ static void build_index(const struct tokenizer *t)
     pthread_mutex_unlock(&index->lock);
 }
 
-static void need_index(const struct tokenizer *t)
+static void ensure_index(const struct tokenizer *t)
 {
     if (!atomic_load_explicit(&t->index->is_built, memory_order_acquire))
         build_index(t);
@@ -122,7 +128,7 @@ static void need_index(const struct tokenizer *t)
 
 const bool *qp_spm_joins(const struct tokenizer *t)
 {
-    need_index(t);
+    ensure_index(t);
     return t->index->joins_space;
 }
 
@@ -142,9 +148,10 @@ struct piece_index *qp_piece_index_alloc(struct arena *a, int n_pieces)
     struct piece_index *index = qp_arena_alloc(a, sizeof *index);
     uint32_t *slots = qp_arena_alloc(a, n_slots * sizeof *slots);
     if (!index)
-        return NULL; // it was measured
+        return NULL; // measuring
     index->slots = slots;
     index->slot_mask = n_slots - 1;
+    assert(n_pieces > 0 && (uint32_t)n_pieces <= n_slots / 2); // lookups end at a free slot
     index->tag_bits = 32;
     for (uint32_t n = (uint32_t)n_pieces; n > 0; n /= 2) // ids plus 1 are at most n_pieces
         index->tag_bits--;
@@ -155,7 +162,7 @@ struct piece_index *qp_piece_index_alloc(struct arena *a, int n_pieces)
 
 quip_token qp_spm_find(const struct tokenizer *t, const char *text, size_t n, bool reserved)
 {
-    need_index(t);
+    ensure_index(t);
     uint64_t hash = piece_hash(text, n);
     uint32_t tag = tag_of(t, hash);
     for (uint32_t i = (uint32_t)(hash >> 32) & t->index->slot_mask; t->index->slots[i];

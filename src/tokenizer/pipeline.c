@@ -1,17 +1,19 @@
 /* pipeline.c: text to ids, for models with a blob, in the order of Hugging Face's tokenizers.
- * In:  any bytes; malformed UTF-8 becomes U+FFFD, one for each maximal part.
- * Out: ids: added tokens are cut out first (some before the steps on text, some after), the rest
- *      becomes words (pre_tokenizer.c), and words become ids (words.c). */
+ * In:  any bytes; each maximal malformed part becomes U+FFFD.
+ * Out: ids. Added tokens are found first, some before the text steps, some after. The text between
+ *      them is divided into words (pre_tokenizer.c), and words become ids (words.c). */
 #include "tokenizer/merger.h"
 #include "tokenizer/tokenizer_impl.h"
 #include "tokenizer/unicode.h"
+
+#include <assert.h>
 
 /* One call of qp_pipeline_encode. */
 struct pipeline_run {
     struct word_encoder words;
     bool is_more, with_special;
     const char *text;  // after repair
-    const char *begin; // of the section that the text begins with, else NULL
+    const char *begin; // of the current section, if the text begins with it; else NULL
 };
 
 /* ---- words ---- */
@@ -35,18 +37,18 @@ static bool begins_with(const char *text, size_t n, const char *start, size_t n_
     return n >= n_start && memcmp(text, start, n_start) == 0;
 }
 
-/* Space symbols for spaces, and one in front where the rules say so. */
-static bool put_symbols(const struct rules *rules, const char *text, size_t n, bool is_first,
-                        bool is_more, struct bytes *out)
+/* Append text with space symbols instead of spaces, and one before it if the rules say so. */
+static bool append_symbols(const struct rules *rules, const char *text, size_t n, bool is_first,
+                           bool is_more, struct bytes *out)
 {
     bool has_prefix = rules->prefix == PREFIX_ALWAYS || (rules->prefix == PREFIX_FIRST && is_first);
     has_prefix &=
         !is_more && *text != ' ' && !begins_with(text, n, SPACE_SYMBOL, SPACE_SYMBOL_BYTES);
     return (!has_prefix || qp_bytes_append(out, SPACE_SYMBOL, SPACE_SYMBOL_BYTES)) &&
-           qp_put_space_symbols(text, n, out);
+           qp_append_space_symbols(text, n, out);
 }
 
-/* A section between added tokens, with what is put in front of its first word. */
+/* Encode a section between added tokens, with the prefix of its first word. */
 static bool encode_plain(struct pipeline_run *r, const char *text, size_t n)
 {
     const struct rules *rules = r->words.t->rules;
@@ -57,7 +59,7 @@ static bool encode_plain(struct pipeline_run *r, const char *text, size_t n)
         return encode_words_of(r, text, n);
     struct bytes changed = { 0 };
     bool ok = rules->space_symbols
-                  ? put_symbols(rules, text, n, is_first, r->is_more && is_first, &changed)
+                  ? append_symbols(rules, text, n, is_first, r->is_more && is_first, &changed)
                   : qp_bytes_append(&changed, " ", 1) && qp_bytes_append(&changed, text, n);
     ok = ok && encode_words_of(r, (const char *)changed.data, changed.n);
     qp_bytes_close(&changed);
@@ -75,6 +77,7 @@ static bool is_word_class(enum char_class class)
 /* Where the character before text[i] begins, i > 0. The text is valid. */
 static size_t previous(const char *text, size_t i)
 {
+    assert(i > 0);
     do
         i--;
     while (i > 0 && ((uint8_t)text[i] & 0xc0) == 0x80);
@@ -99,12 +102,13 @@ static bool is_space_at(const char *text, size_t n, size_t i, size_t *length)
 
 typedef bool section_fn(struct pipeline_run *r, const char *text, size_t n);
 
-/* Cut text[0, n) at the tokens of the trie, longest first at each place; sections in between go to
- * `rest`. */
+/* Find the added tokens of the trie in text[0, n), the longest at each position. The sections
+ * between them go to `rest`. */
 static bool cut_added(struct pipeline_run *r, const struct trie *trie, const char *text, size_t n,
                       section_fn *rest)
 {
     const struct rules *b = r->words.t->rules;
+    assert(b);
     size_t done = 0, length;
     for (size_t i = 0; i < n; i += length) {
         quip_token index;
@@ -113,6 +117,7 @@ static bool cut_added(struct pipeline_run *r, const struct trie *trie, const cha
             length = 1;
             continue;
         }
+        assert(index >= 0 && index < b->n_added);
         const struct bpe_added *added = &b->added[index];
         if ((added->is_special && !r->with_special) ||
             (added->single_word && touches_word(text, n, i, i + length)))
@@ -153,13 +158,14 @@ static bool encode_section(struct pipeline_run *r, const char *text, size_t n)
 
 size_t qp_malformed_length(const char *text, size_t n)
 {
+    assert(n > 0);
     size_t length = 1;
     while (length < n && length < 3 && qp_utf8_complete(text, length + 1) == 0)
         length++;
     return length;
 }
 
-/* The text with U+FFFD where it is malformed. */
+/* Append the text with U+FFFD for each malformed part. */
 static bool repair(const char *text, size_t n, struct bytes *out)
 {
     for (size_t i = 0, length; i < n; i += length) {

@@ -1,15 +1,19 @@
-/* pre_tokenizer.c: text to the words that models with a blob encode one by one.
+/* pre_tokenizer.c: divides text into the words that models with a blob encode one by one.
  * In:  UTF-8 text.
- * Out: the length of the first word, as the model's regular expression would match it there. The
- *      expressions are written out as scanners; each stands above its own. Alternatives are tried
- * in order, the first that matches wins, as in the original. */
+ * Out: the length of the first word, as the model's regular expression matches it.
+ *
+ * Each expression is written as a scanner, with the expression above it. As in a regular
+ * expression, the first alternative that matches wins. */
 #include "tokenizer/tokenizer_impl.h"
 #include "tokenizer/unicode.h"
+
+#include <assert.h>
 
 /* ---- character classes ---- */
 
 enum char_class qp_char_class(const char *text, size_t n, size_t *length)
 {
+    assert(n > 0);
     uint8_t byte = (uint8_t)*text;
     if (byte < 128) {
         *length = 1;
@@ -22,7 +26,7 @@ enum char_class qp_char_class(const char *text, size_t n, size_t *length)
     return qp_run_value(qp_class_runs, qp_n_class_runs, 4, (uint32_t)c);
 }
 
-/* What the expressions tell apart: bits, so that a run may be of several kinds. */
+/* The kinds of characters in the expressions. They are bits, so a run may have several kinds. */
 enum kind {
     KIND_LETTER = 1, // \p{L}
     KIND_NUMBER = 2, // \p{N}
@@ -41,7 +45,7 @@ static unsigned kind_at(const char *text, size_t n, size_t i, size_t *length)
     return i < n ? kinds[qp_char_class(text + i, n - i, length)] : 0;
 }
 
-/* The end of the run of that kind that begins at i; *last is where its last character begins. */
+/* The end of the run of this kind that begins at i. *last is where its last character begins. */
 static size_t run_end(const char *text, size_t n, size_t i, unsigned kind, size_t *last)
 {
     size_t length;
@@ -52,8 +56,8 @@ static size_t run_end(const char *text, size_t n, size_t i, unsigned kind, size_
 
 /* ---- parts of the expressions ---- */
 
-/* 's|'t|'re|'ve|'m|'ll|'d at the start of the text; its length or 0. Folded: (?i:...), where the
- * long s, U+017F, is an s too. */
+/* Length of 's|'t|'re|'ve|'m|'ll|'d at the start of the text, or 0. Folded: (?i:...), which also
+ * matches the long s, U+017F. */
 static size_t contraction(const char *text, size_t n, bool folded)
 {
     if (n < 2 || text[0] != '\'')
@@ -69,9 +73,9 @@ static size_t contraction(const char *text, size_t n, bool folded)
     return 0;
 }
 
-/* \s+(?!\S)|\s+ for the run of white space [0, end) whose last character begins at `last`: all of
- * it at the end of the text, else it leaves its last character to what follows, if it has another.
- */
+/* \s+(?!\S)|\s+ for the run of white space [0, end) whose last character begins at `last`. At the
+ * end of the text it is the whole run. Before other text, the last character belongs to the next
+ * word, unless it is the only one. */
 static size_t white_space(size_t end, size_t last, bool at_end)
 {
     return at_end || last == 0 ? end : last;
@@ -80,7 +84,7 @@ static size_t white_space(size_t end, size_t last, bool at_end)
 /* ---- the expressions ---- */
 
 /* 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
- * lone_numbers: the text was cut around every \p{N} before, which then is a word. */
+ * lone_numbers: every \p{N} is a word of its own, found before the expression is applied. */
 static size_t gpt2_word(const char *text, size_t n, bool lone_numbers)
 {
     size_t length = contraction(text, n, false), last;
@@ -173,7 +177,7 @@ static size_t punctuation_word(const char *text, size_t n)
     return end;
 }
 
-/* A space symbol begins a word. */
+/* A word ends before the next space symbol. */
 static size_t metaspace_word(const char *text, size_t n)
 {
     size_t i = 1;
@@ -185,6 +189,7 @@ static size_t metaspace_word(const char *text, size_t n)
 
 size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n)
 {
+    assert(n > 0);
     switch (pre) {
     case PRE_GPT2:
         return gpt2_word(text, n, false);

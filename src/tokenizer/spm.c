@@ -1,31 +1,33 @@
-/* spm.c: a SentencePiece ModelProto, opened.
- * In:  the proto's bytes, borrowed: pieces keep their text there.
- * Out: struct tokenizer: the pieces, tries, the normalizer; an index of the pieces' texts is made
- * when it is first needed (piece_index.c). 262144 pieces open in 4 ms: a hop over the proto to
- *      count them, one block, a walk to fill it.
- * Field numbers: sentencepiece_model.proto of google/sentencepiece. */
+/* spm.c: opens a SentencePiece ModelProto.
+ * In:  the bytes of the proto. They must outlive the tokenizer: pieces keep their text there.
+ * Out: struct tokenizer: the pieces, the tries, the normalizer. An index of the pieces' texts is
+ *      built when it is first used (piece_index.c).
+ *
+ * 262144 pieces open in 4 ms: one pass over the proto counts them, a second fills one block of
+ * memory. Field numbers are those of sentencepiece_model.proto in google/sentencepiece. */
 #include "tokenizer/tokenizer_impl.h"
 
 #include "format/protobuf.h"
 
+#include <assert.h>
 #include <float.h>
 #include <math.h>
 
 enum {
-    MAX_PIECE_BYTES = (1 << 29) - 1 // what struct piece can say
+    MAX_PIECE_BYTES = (1 << 29) - 1 // limit of piece.n
 };
 
 /* ---- reading the proto ---- */
 
-/* What the walk over the proto finds beside the pieces. */
-struct spm_facts {
+/* What the proto says besides the pieces. */
+struct spm_fields {
     const uint8_t *charsmap;
     size_t n_charsmap;
     bool has_bos, has_eos;
     struct proto_field bos_piece, eos_piece;
 };
 
-/* The next field, if it is one that nearly all are: field 1, less than 128 bytes long. */
+/* Fast path: read the next field if it is field 1 with less than 128 bytes, as nearly all are. */
 static bool next_small(struct proto_reader *r, struct proto_field *f)
 {
     const uint8_t *p = r->p;
@@ -36,14 +38,14 @@ static bool next_small(struct proto_reader *r, struct proto_field *f)
     return true;
 }
 
-/* A piece as the original writes it: text, score and perhaps a type, of one byte each but the
- * score. False when it is spelled in another way. */
+/* Fast path: read a piece in the form that SentencePiece writes: text, score and an optional type;
+ * lengths and the type have one byte. False if it has another form. */
 static bool read_usual_piece(struct tokenizer *t, struct piece *piece,
                              const struct proto_field *message)
 {
     const uint8_t *p = message->data;
     const size_t n_text = message->n < 7 ? 0 : p[1], n_rest = message->n - n_text;
-    const uint8_t *rest = p + n_text; // two bytes before what follows the text
+    const uint8_t *rest = p + n_text; // the score begins at rest + 2
     if (n_text == 0 || n_text > 127 || n_text + 7 > message->n || p[0] != (1 << 3 | 2) ||
         rest[2] != (2 << 3 | 5))
         return false;
@@ -66,6 +68,7 @@ static bool read_usual_piece(struct tokenizer *t, struct piece *piece,
 static quip_status read_piece(struct tokenizer *t, quip_token id, const struct proto_field *message,
                               quip_error *error)
 {
+    assert(id >= 0 && id < t->n_pieces);
     struct piece *piece = &t->pieces[id];
     if (read_usual_piece(t, piece, message))
         return QUIP_OK;
@@ -89,7 +92,8 @@ static quip_status read_piece(struct tokenizer *t, quip_token id, const struct p
     if (r.is_malformed || n > MAX_PIECE_BYTES)
         return qp_fail(error, QUIP_E_FORMAT, "tokenizer: piece %d is malformed", (int)id);
     if (!isfinite(score))
-        return qp_fail(error, QUIP_E_FORMAT, "tokenizer: piece %d has no finite score", (int)id);
+        return qp_fail(error, QUIP_E_FORMAT, "tokenizer: the score of piece %d is not finite",
+                       (int)id);
     piece->type = type & 7;
     piece->n = n & MAX_PIECE_BYTES;
     piece->order = qp_score_order(score);
@@ -142,11 +146,11 @@ static void note_piece(struct tokenizer *t, quip_token id)
 
 static quip_token token_of(uint64_t value)
 {
-    return value <= INT32_MAX ? (quip_token)value : NO_TOKEN; // -1 comes as a huge varint
+    return value <= INT32_MAX ? (quip_token)value : NO_TOKEN; // -1 is stored as a huge varint
 }
 
 static bool read_trainer_spec(struct tokenizer *t, const struct proto_field *message,
-                              struct spm_facts *facts)
+                              struct spm_fields *fields)
 {
     struct proto_reader r;
     struct proto_field f;
@@ -165,11 +169,11 @@ static bool read_trainer_spec(struct tokenizer *t, const struct proto_field *mes
                 break;
             case 41:
                 t->bos = token_of(f.value);
-                facts->has_bos = true;
+                fields->has_bos = true;
                 break;
             case 42:
                 t->eos = token_of(f.value);
-                facts->has_eos = true;
+                fields->has_eos = true;
                 break;
             }
         } else if (f.wire_type == 2) {
@@ -179,10 +183,10 @@ static bool read_trainer_spec(struct tokenizer *t, const struct proto_field *mes
                 t->n_unk_surface = f.n;
                 break;
             case 46:
-                facts->bos_piece = f;
+                fields->bos_piece = f;
                 break;
             case 47:
-                facts->eos_piece = f;
+                fields->eos_piece = f;
                 break;
             }
         }
@@ -191,15 +195,15 @@ static bool read_trainer_spec(struct tokenizer *t, const struct proto_field *mes
 }
 
 static bool read_normalizer_spec(struct tokenizer *t, const struct proto_field *message,
-                                 struct spm_facts *facts)
+                                 struct spm_fields *fields)
 {
     struct proto_reader r;
     struct proto_field f;
     qp_proto_open(&r, message->data, message->n);
     while (qp_proto_next(&r, &f)) {
         if (f.number == 2 && f.wire_type == 2) {
-            facts->charsmap = f.data;
-            facts->n_charsmap = f.n;
+            fields->charsmap = f.data;
+            fields->n_charsmap = f.n;
         } else if (f.number == 3 && f.wire_type == 0) {
             t->normalizer.add_dummy_prefix = f.value != 0;
         } else if (f.number == 4 && f.wire_type == 0) {
@@ -220,22 +224,23 @@ static quip_status count_spm_pieces(struct tokenizer *t, size_t n, quip_error *e
         if (f.number != 1 || f.wire_type != 2)
             continue;
         if (t->n_pieces == INT32_MAX / 4)
-            return qp_fail(error, QUIP_E_FORMAT, "tokenizer: more than %d pieces", t->n_pieces);
+            return qp_fail(error, QUIP_E_FORMAT, "tokenizer: has more than %d pieces", t->n_pieces);
         t->n_pieces++;
     }
     if (r.is_malformed)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "tokenizer: not a SentencePiece model: malformed after %d pieces",
+                       "tokenizer: is not a SentencePiece model: malformed after %d pieces",
                        t->n_pieces);
     if (t->n_pieces == 0)
-        return qp_fail(error, QUIP_E_FORMAT, "tokenizer: not a SentencePiece model: no pieces");
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "tokenizer: is not a SentencePiece model: it has no pieces");
     return QUIP_OK;
 }
 
-static quip_status take_pieces(struct tokenizer *t, quip_error *error)
+static quip_status allocate_pieces(struct tokenizer *t, quip_error *error)
 {
     struct arena *a = &t->vocabulary;
-    for (int pass = 0; pass < 2; pass++) { // measure, then take
+    for (int pass = 0; pass < 2; pass++) { // measure, then allocate
         if (pass == 1 && qp_arena_open(a, a->used, "the vocabulary", error))
             return QUIP_E_MEMORY;
         t->pieces = qp_arena_alloc(a, (size_t)t->n_pieces * sizeof *t->pieces);
@@ -244,7 +249,7 @@ static quip_status take_pieces(struct tokenizer *t, quip_error *error)
     return QUIP_OK;
 }
 
-static quip_status read_proto(struct tokenizer *t, size_t n, struct spm_facts *facts,
+static quip_status read_proto(struct tokenizer *t, size_t n, struct spm_fields *fields,
                               quip_error *error)
 {
     struct proto_reader r;
@@ -262,9 +267,9 @@ static quip_status read_proto(struct tokenizer *t, size_t n, struct spm_facts *f
             note_piece(t, id);
             id++;
         } else if (f.number == 2) {
-            ok = read_trainer_spec(t, &f, facts);
+            ok = read_trainer_spec(t, &f, fields);
         } else if (f.number == 3) {
-            ok = read_normalizer_spec(t, &f, facts);
+            ok = read_normalizer_spec(t, &f, fields);
         }
     }
     if (!ok)
@@ -275,7 +280,7 @@ static quip_status read_proto(struct tokenizer *t, size_t n, struct spm_facts *f
 
 /* ---- after reading ---- */
 
-/* Hugging Face's unigram models, which have a blob, find any piece in text. */
+/* Unigram models of Hugging Face, which have a blob, find every kind of piece in text. */
 static quip_status build_tries(struct tokenizer *t, bool has_blob, quip_error *error)
 {
     quip_status status = QUIP_OK;
@@ -292,7 +297,7 @@ static quip_status build_tries(struct tokenizer *t, bool has_blob, quip_error *e
     return status;
 }
 
-/* The id that the trainer_spec gives, or the control piece of that name. */
+/* The id in the trainer_spec, or else the control piece of that name. */
 static quip_token special_id(const struct tokenizer *t, bool is_given, quip_token id,
                              const struct proto_field *name, const char *default_name)
 {
@@ -309,13 +314,13 @@ static quip_status check_model(const struct tokenizer *t, quip_error *error)
 {
     if (t->model < SPM_UNIGRAM || t->model > SPM_CHAR)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "tokenizer: model_type of the SentencePiece model is none of unigram, bpe, "
-                       "word, char");
+                       "tokenizer: the SentencePiece model has an unknown model_type; expected "
+                       "unigram, bpe, word or char");
     if (t->unk == NO_TOKEN)
         return qp_fail(error, QUIP_E_FORMAT,
                        "tokenizer: the SentencePiece model has no unknown piece");
     for (int b = 0; t->byte_fallback && b < 256; b++) {
-        // Gemma's tokenizer.json has a tab where its own model has <0x09>: as good
+        // the tokenizer.json of Gemma has the piece "\t" instead of <0x09>, which works as well
         if (t->byte_ids[b] == NO_TOKEN &&
             (b > 127 || qp_spm_find(t, &(char){ (char)b }, 1, false) == NO_TOKEN))
             return qp_fail(error, QUIP_E_FORMAT,
@@ -330,37 +335,38 @@ quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool has
                         quip_error *error)
 {
     if (n > UINT32_MAX)
-        return qp_fail(error, QUIP_E_FORMAT, "tokenizer: the SentencePiece model has %zu bytes", n);
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "tokenizer: the SentencePiece model has %zu bytes; must be below 2^32", n);
     t->spm = spm;
     t->space = SPACE_SYMBOL;
     t->n_space = SPACE_SYMBOL_BYTES;
-    t->model = SPM_UNIGRAM; // unless the trainer_spec says otherwise, as for the next four
+    t->model = SPM_UNIGRAM; // default of the proto, like the values below
     t->unk = t->bos = t->eos = NO_TOKEN;
     t->normalizer.add_dummy_prefix = t->normalizer.remove_extra_whitespaces = true;
     t->normalizer.escape_whitespaces = true;
     t->unk_surface = " \xe2\x81\x87 ";
     t->n_unk_surface = strlen(t->unk_surface);
     t->min_score = FLT_MAX;
-    t->max_score = FLT_MIN; // the original's slip: the smallest positive number
+    t->max_score = FLT_MIN; // as in SentencePiece, although it is the smallest positive number
     for (int b = 0; b < 256; b++)
         t->byte_ids[b] = NO_TOKEN;
 
-    struct spm_facts facts = { 0 };
+    struct spm_fields fields = { 0 };
     quip_status status = count_spm_pieces(t, n, error);
     if (!status)
-        status = take_pieces(t, error);
+        status = allocate_pieces(t, error);
     if (!status)
-        status = read_proto(t, n, &facts, error);
+        status = read_proto(t, n, &fields, error);
     if (!status && !has_blob)
         status = check_model(t, error);
     if (!status)
         status = build_tries(t, has_blob, error);
     if (!status)
-        status = qp_normalizer_open(&t->normalizer, facts.charsmap, facts.n_charsmap,
+        status = qp_normalizer_open(&t->normalizer, fields.charsmap, fields.n_charsmap,
                                     &t->user_defined, error);
     if (status)
         return status;
-    t->bos = special_id(t, facts.has_bos, t->bos, &facts.bos_piece, "<s>");
-    t->eos = special_id(t, facts.has_eos, t->eos, &facts.eos_piece, "</s>");
+    t->bos = special_id(t, fields.has_bos, t->bos, &fields.bos_piece, "<s>");
+    t->eos = special_id(t, fields.has_eos, t->eos, &fields.eos_piece, "</s>");
     return QUIP_OK;
 }

@@ -1,12 +1,15 @@
 /* spm_encode.c: normalized text to ids, for SentencePiece models of type bpe, char and word.
- * In:  text of qp_normalize.
- * Out: ids, by the rules of the original: user-defined pieces are found first and never merge;
- *      reserved pieces are never made of text; what is no piece becomes bytes, or unknown.
- * The original merges over the whole text. Cutting it where no piece can reach across (see
- * note_joins in spm.c) gives the same ids and makes words of it. */
+ * In:  text from qp_normalize.
+ * Out: ids, as SentencePiece computes them: user-defined pieces are found first and never merge;
+ *      text never becomes a reserved piece; text that is not a piece becomes byte pieces or the
+ *      unknown piece.
+ *
+ * SentencePiece merges over the whole text. Here it is divided into words wherever no piece
+ * contains the border (see note_joins in piece_index.c), which gives the same ids. */
 #include "tokenizer/merger.h"
 #include "tokenizer/tokenizer_impl.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 /* ---- bpe ---- */
@@ -16,11 +19,12 @@ struct text_part {
     uint32_t begin, n;
 };
 
-static bool put_unused(struct merger *m, struct id_sink *sink, struct text_part *stack,
-                       struct text_part top)
+static bool append_unused(struct merger *m, struct id_sink *sink, struct text_part *stack,
+                          struct text_part top)
 {
     int n_stack = 0;
     for (;;) {
+        assert(n_stack <= (int)m->t->max_piece_bytes);
         const char *text = m->text + top.begin;
         quip_token id = qp_spm_find_any(m->t, text, top.n);
         uint32_t left = id != NO_TOKEN && m->t->pieces[id].type == PIECE_UNUSED ? m->splits[id] : 0;
@@ -29,7 +33,7 @@ static bool put_unused(struct merger *m, struct id_sink *sink, struct text_part 
             top.n = left;
             continue;
         }
-        if (!qp_sink_put(m->t, sink, text, top.n, id))
+        if (!qp_sink_append(m->t, sink, text, top.n, id))
             return false;
         if (n_stack == 0)
             return true;
@@ -37,30 +41,31 @@ static bool put_unused(struct merger *m, struct id_sink *sink, struct text_part 
     }
 }
 
-static bool put_unused_symbols(struct merger *m, struct id_sink *sink)
+static bool append_unused_symbols(struct merger *m, struct id_sink *sink)
 {
     struct text_part *stack = malloc((m->t->max_piece_bytes + (size_t)1) * sizeof *stack);
     bool ok = stack != NULL;
     for (int i = 0; ok && i < m->n_symbols; i++)
-        ok = put_unused(m, sink, stack, (struct text_part){ m->symbols[i].begin, m->symbols[i].n });
+        ok = append_unused(m, sink, stack,
+                           (struct text_part){ m->symbols[i].begin, m->symbols[i].n });
     free(stack);
     return ok;
 }
 
-/* Merge the symbols gathered so far and put their ids. */
+/* Merge the symbols collected so far and append their ids. */
 static bool flush_symbols(struct merger *m, struct id_sink *sink)
 {
     if (!qp_merger_run(m))
         return false;
     if (m->t->has_unused) {
-        if (!put_unused_symbols(m, sink))
+        if (!append_unused_symbols(m, sink))
             return false;
     } else {
         for (int i = 0; i < m->n_symbols; i++) {
             const struct symbol *s = &m->symbols[i];
             const char *text = m->text + s->begin;
             quip_token id = s->id != NO_TOKEN ? s->id : qp_spm_find_any(m->t, text, s->n);
-            if (!qp_sink_put(m->t, sink, text, s->n, id))
+            if (!qp_sink_append(m->t, sink, text, s->n, id))
                 return false;
         }
     }
@@ -80,7 +85,7 @@ static bool encode_bpe(const struct tokenizer *t, const char *text, size_t n, st
     struct merger m;
     bool ok = qp_merger_open(&m, t, text);
     const bool *joins = qp_spm_joins(t);
-    bool can_cut = !t->has_unused; // the splits of unused pieces are those of the whole text
+    bool can_cut = !t->has_unused; // unused pieces are split as in the whole text
     size_t length;
     for (size_t i = 0; ok && i < n; i += length) {
         quip_token id = NO_TOKEN;
@@ -109,7 +114,7 @@ static bool encode_chars(const struct tokenizer *t, const char *text, size_t n,
         length = qp_trie_longest(&t->user_defined, text + i, n - i, &id);
         if (length == 0)
             length = qp_char_length(text + i, n - i);
-        if (!qp_sink_put(t, sink, text + i, length, qp_spm_find_any(t, text + i, length)))
+        if (!qp_sink_append(t, sink, text + i, length, qp_spm_find_any(t, text + i, length)))
             return false;
     }
     return true;
@@ -123,8 +128,8 @@ static bool encode_words(const struct tokenizer *t, const char *text, size_t n,
         while (end < n && !(n - end >= SPACE_SYMBOL_BYTES &&
                             memcmp(text + end, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) == 0))
             end += qp_char_length(text + end, n - end);
-        if (!qp_sink_put(t, sink, text + begin, end - begin,
-                         qp_spm_find_any(t, text + begin, end - begin)))
+        if (!qp_sink_append(t, sink, text + begin, end - begin,
+                            qp_spm_find_any(t, text + begin, end - begin)))
             return false;
     }
     return true;

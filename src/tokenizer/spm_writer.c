@@ -1,13 +1,16 @@
-/* spm_writer.c: a SentencePiece ModelProto, written.
+/* spm_writer.c: writes a SentencePiece ModelProto.
  * In:  pieces in the order of their ids, then the options once.
- * Out: the proto's bytes, which any reader of SentencePiece models takes. */
+ * Out: the bytes of a proto that SentencePiece can read. */
 #include "tokenizer/tokenizer_impl.h"
 
 #include "format/protobuf.h"
 
+#include <assert.h>
+
 bool qp_spm_write_piece(struct bytes *out, const char *piece, size_t n, float score,
                         enum piece_type type)
 {
+    assert(type >= PIECE_NORMAL && type <= PIECE_BYTE);
     struct bytes message = { 0 };
     bool ok = qp_proto_put_bytes(&message, 1, piece, n) && qp_proto_put_float(&message, 2, score) &&
               (type == PIECE_NORMAL || qp_proto_put_varint(&message, 3, type)) &&
@@ -16,21 +19,21 @@ bool qp_spm_write_piece(struct bytes *out, const char *piece, size_t n, float sc
     return ok;
 }
 
-static bool put_id(struct bytes *message, int number, int id)
+static bool append_id(struct bytes *message, int number, int id)
 {
-    return qp_proto_put_varint(message, number, (uint64_t)(int64_t)id); // -1 takes ten bytes
+    return qp_proto_put_varint(message, number, (uint64_t)(int64_t)id); // -1 is ten bytes
 }
 
-static bool put_trainer_spec(struct bytes *message, const struct spm_options *o)
+static bool append_trainer_spec(struct bytes *message, const struct spm_options *o)
 {
     return qp_proto_put_varint(message, 3, o->is_bpe ? SPM_BPE : SPM_UNIGRAM) &&
            qp_proto_put_varint(message, 4, (uint64_t)o->vocab_size) &&
-           qp_proto_put_varint(message, 35, o->byte_fallback) && put_id(message, 40, o->unk_id) &&
-           put_id(message, 41, o->bos_id) && put_id(message, 42, o->eos_id) &&
-           put_id(message, 43, o->pad_id);
+           qp_proto_put_varint(message, 35, o->byte_fallback) &&
+           append_id(message, 40, o->unk_id) && append_id(message, 41, o->bos_id) &&
+           append_id(message, 42, o->eos_id) && append_id(message, 43, o->pad_id);
 }
 
-static bool put_normalizer_spec(struct bytes *message, const struct spm_options *o)
+static bool append_normalizer_spec(struct bytes *message, const struct spm_options *o)
 {
     const char *name = o->n_charsmap ? "user_defined" : "identity";
     return qp_proto_put_bytes(message, 1, name, strlen(name)) &&
@@ -43,7 +46,8 @@ static bool put_normalizer_spec(struct bytes *message, const struct spm_options 
 bool qp_spm_write_options(struct bytes *out, const struct spm_options *options)
 {
     struct bytes trainer = { 0 }, normalizer = { 0 };
-    bool ok = put_trainer_spec(&trainer, options) && put_normalizer_spec(&normalizer, options) &&
+    bool ok = append_trainer_spec(&trainer, options) &&
+              append_normalizer_spec(&normalizer, options) &&
               qp_proto_put_bytes(out, 2, trainer.data, trainer.n) &&
               qp_proto_put_bytes(out, 3, normalizer.data, normalizer.n);
     qp_bytes_close(&trainer);

@@ -1,6 +1,7 @@
-/* text_steps.c: what a tokenizer.json calls its normalizers.
+/* text_steps.c: changes of a text before it is divided into words; a tokenizer.json calls them its
+ * normalizers.
  * In:  a section of a text, valid UTF-8, and the steps of the blob.
- * Out: the text after all of them, in order. */
+ * Out: the text after all steps, in order. */
 #include "tokenizer/tokenizer_impl.h"
 #include "tokenizer/unicode.h"
 
@@ -40,7 +41,7 @@ static bool prepend_symbol(const char *text, size_t n, struct bytes *out)
                       qp_bytes_append(out, text, n));
 }
 
-bool qp_put_space_symbols(const char *text, size_t n, struct bytes *out)
+bool qp_append_space_symbols(const char *text, size_t n, struct bytes *out)
 {
     for (size_t i = 0; i < n; i++)
         if (!(text[i] == ' ' ? qp_bytes_append(out, SPACE_SYMBOL, SPACE_SYMBOL_BYTES)
@@ -70,7 +71,7 @@ static bool apply_step(const struct tokenizer *t, enum text_step step, const cha
     case STEP_PREPEND_SYMBOL:
         return prepend_symbol(text, n, out);
     case STEP_SPACE_SYMBOLS:
-        return qp_put_space_symbols(text, n, out);
+        return qp_append_space_symbols(text, n, out);
     case STEP_CHARSMAP:
         return qp_charsmap_apply(&t->normalizer, text, n, out);
     }

@@ -1,9 +1,11 @@
-/* tokenizer.c: the room's front: open and close, encode, look up.
- * In:  a SentencePiece proto, and a blob for byte-level BPE.
- * Out: ids for text. An open tokenizer never changes, so threads share it; what a call needs it
- *      allocates and frees. */
+/* tokenizer.c: opens and closes a tokenizer, tokenizes text, looks up pieces.
+ * In:  a SentencePiece proto, and for some models a blob.
+ * Out: ids for text.
+ *
+ * An open tokenizer does not change, so threads can share it. A call frees what it allocates. */
 #include "tokenizer/tokenizer_impl.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 /* ---- open and close ---- */
@@ -74,7 +76,7 @@ int qp_tokenizer_n_tokens(const struct tokenizer *t)
 
 quip_token qp_tokenizer_find(const struct tokenizer *t, const char *piece, size_t n)
 {
-    // most are asked for by templates, before any text is encoded
+    // templates look up most pieces, before any text is tokenized; this avoids building the index
     quip_token id = qp_trie_find(&t->special, piece, n);
     if (id == NO_TOKEN)
         id = qp_trie_find(&t->user_defined, piece, n);
@@ -94,8 +96,8 @@ bool qp_tokenizer_is_control(const struct tokenizer *t, quip_token id)
     if (id < 0 || id >= t->n_pieces)
         return false;
     int type = t->pieces[id].type;
-    // Byte-level BPE needs no unknown token; models that name one mean their end of text. In other
-    // models with a blob it is a special token as well.
+    // Byte-level BPE needs no unknown token. Models that have one use it as their end of text. In
+    // other models with a blob it is a special token, too.
     return type == PIECE_CONTROL || (type == PIECE_UNKNOWN && (t->rules || t->spells_bytes));
 }
 
@@ -111,9 +113,9 @@ quip_token qp_tokenizer_eos(const struct tokenizer *t)
 
 /* ---- encode ---- */
 
-/* SentencePiece never finds a control piece or the unknown piece in text. Where it is asked for,
- * the text is cut there first, and each section is encoded as a text of its own: as Hugging Face's
- * tokenizers do. */
+/* SentencePiece never finds a control piece or the unknown piece in text. If the caller asks for
+ * them, the text is divided at these pieces first, and each section is encoded as a text of its
+ * own, as in Hugging Face's tokenizers. */
 static bool encode_with_special(const struct tokenizer *t, const char *text, size_t n, bool is_more,
                                 struct tokens *out)
 {
@@ -137,10 +139,11 @@ static quip_status encode_text(const struct tokenizer *t, const char *text, size
                                bool with_special, struct tokens *out, quip_error *error)
 {
     if (n > INT32_MAX / 4)
-        return qp_fail(error, QUIP_E_ARGUMENT, "tokenizer: a text of %zu bytes; at most %d", n,
-                       INT32_MAX / 4);
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "tokenizer: the text has %zu bytes; must be at most %d", n, INT32_MAX / 4);
     if (n == 0)
         return QUIP_OK;
+    assert(text && out->n >= 0 && out->n <= out->capacity);
     int n_before = out->n;
     bool ok = t->rules       ? qp_pipeline_encode(t, text, n, is_more, with_special, out)
               : with_special ? encode_with_special(t, text, n, is_more, out)

@@ -1,10 +1,9 @@
-/* tokenizer_impl.h: what the files of this room share.
+/* tokenizer_impl.h: what the files of this folder share.
  *
- *     open:    spm.c reads the ModelProto, bpe_blob.c Quip's own blob; both fill struct tokenizer
- *     encode:  normalizer.c -> spm_encode.c (bpe, char, word) or unigram.c
- *              or pipeline.c -> text_steps.c -> pre_tokenizer.c -> words.c, for models with a blob
- *              merge.c is the merging that all kinds of BPE do
- *     decode:  detokenizer.c */
+ *     open:        spm.c reads the ModelProto, bpe_blob.c Quip's own blob; both fill struct
+ * tokenizer tokenize:    without a blob: normalizer.c -> spm_encode.c (bpe, char, word) or
+ * unigram.c with a blob: pipeline.c -> text_steps.c -> pre_tokenizer.c -> words.c merge.c has the
+ * merging that all kinds of BPE share detokenize:  detokenizer.c */
 #ifndef QP_TOKENIZER_IMPL_H
 #define QP_TOKENIZER_IMPL_H
 
@@ -17,8 +16,8 @@
 
 #define SPACE_SYMBOL "\xe2\x96\x81" // U+2581, how SentencePiece spells a space
 #define SPACE_SYMBOL_BYTES 3
-#define GPT2_SPACE "\xc4\xa0"      // U+0120, how GPT-2 does
-#define REPLACEMENT "\xef\xbf\xbd" // U+FFFD, in place of bytes that are not UTF-8
+#define GPT2_SPACE "\xc4\xa0"      // U+0120, how GPT-2 spells it
+#define REPLACEMENT "\xef\xbf\xbd" // U+FFFD, replaces bytes that are not UTF-8
 #define REPLACEMENT_BYTES 3
 #define NO_TOKEN (-1)
 
@@ -26,12 +25,12 @@
 
 struct piece {
     uint32_t offset;           // of its text in the proto
-    uint32_t order;            // of its score: merging takes the lowest first
+    uint32_t order;            // of its score: the lowest is merged first
     uint32_t n : 29, type : 3; // bytes of its text; enum piece_type
 };
 
-/* The score, as a number that falls while the score rises: the bits of a float, turned about so
- * that they compare as integers. Equal scores have equal orders. */
+/* The score as an integer that is lower for a higher score, made from the bits of the float. Equal
+ * scores have equal orders. */
 static inline uint32_t qp_score_order(float score)
 {
     float s = score + 0.0f; // -0 becomes 0
@@ -51,14 +50,15 @@ static inline float qp_order_score(uint32_t order)
 /* ---- piece_index.c ---- */
 
 struct piece_index {
-    uint32_t *slots;    // [slot_mask + 1], of all pieces' texts: (id + 1) << tag_bits | part of the
-    uint32_t slot_mask; // text's hash, which saves most looks at the wrong piece; 0 is free
+    uint32_t *slots; // [slot_mask + 1]: (id + 1) << tag_bits | a tag, some bits of the text's hash,
+                     // which avoids most comparisons with a wrong piece; 0 is free
+    uint32_t slot_mask;
     int tag_bits;
-    bool joins_space[256]; // some piece has a space past its front, after this byte
+    bool joins_space[256]; // some piece has a space inside, after this byte
     atomic_bool is_built;
-    pthread_mutex_t lock; // of the one who builds
+    pthread_mutex_t lock; // held while the index is built
 };
-/* From the arena (NULL while it is measured); empty until it is asked. */
+/* Allocate an empty index; NULL while the arena is measured. It is built when it is first used. */
 struct piece_index *qp_piece_index_alloc(struct arena *a, int n_pieces);
 
 enum spm_model {
@@ -68,14 +68,14 @@ enum spm_model {
     SPM_CHAR = 4
 }; // trainer_spec
 
-/* The normalizer_spec, and what makes it fast. */
+/* The normalizer_spec, and a table that makes it fast. */
 struct normalizer {
     const uint8_t *charsmap; // a double array of little-endian uint32 units ...
     uint32_t n_units;
     const char *pool; // ... whose values are offsets of strings here; each ends with a NUL
     uint32_t n_pool;
     bool add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces, whitespace_is_suffix;
-    bool plain[256]; // bytes that are copied as they are: nothing but themselves begins with them
+    bool plain[256]; // bytes that are copied unchanged: no rule and no piece begins with them
 };
 
 struct merge_slot {
@@ -84,7 +84,7 @@ struct merge_slot {
     quip_token result;
 };
 
-/* What the blob says. */
+/* The contents of the blob. */
 struct rules {
     struct merge_slot *slots; // [mask + 1]
     uint32_t mask;
@@ -95,7 +95,8 @@ struct rules {
     uint8_t steps[MAX_TEXT_STEPS + 1]; // ending with 0
     const char *continues, *ends;      // not NUL-terminated
     size_t n_continues, n_ends;
-    const uint8_t *scores; // of unigram models: [n_pieces] little-endian doubles; NULL: the proto's
+    const uint8_t
+        *scores; // of unigram models: [n_pieces] little-endian doubles; NULL: use the proto
     double min_score;
     struct bpe_added *added; // [n_added]
     int n_added;
@@ -119,12 +120,12 @@ struct tokenizer {
     size_t n_unk_surface;
     quip_token byte_ids[256]; // byte pieces, <0x00> to <0xFF>
     struct trie user_defined;
-    struct trie special; // control and unknown pieces: found in text only where asked for
+    struct trie special; // control and unknown pieces; found in text only if the caller asks for it
     struct normalizer normalizer;
-    const char *space; // how its pieces spell a space, where words begin
+    const char *space; // how the pieces spell a space, which begins a word
     uint32_t n_space;
 
-    struct trie all; // unigram: every piece that text can become
+    struct trie all; // unigram models: every piece that text can become
     float min_score, max_score;
 
     bool spells_bytes;   // SentencePiece over text in GPT-2's alphabet
@@ -136,8 +137,8 @@ static inline const char *qp_piece_text(const struct tokenizer *t, quip_token id
     return t->spm + t->pieces[id].offset;
 }
 
-/* spm.c. Reserved pieces (unknown, control, byte) are a vocabulary of their own: text never becomes
- * one by merging. */
+/* spm.c. Reserved pieces (unknown, control, byte) are a separate vocabulary: text never becomes one
+ * of them by merging. */
 quip_status qp_spm_open(struct tokenizer *t, const void *spm, size_t n, bool has_blob,
                         quip_error *error);
 static inline bool qp_is_reserved(const struct piece *piece)
@@ -147,34 +148,33 @@ static inline bool qp_is_reserved(const struct piece *piece)
 }
 /* piece_index.c */
 quip_token qp_spm_find(const struct tokenizer *t, const char *text, size_t n, bool reserved);
-/* PieceToId of the original: reserved pieces first; NO_TOKEN when it is neither. */
+/* SentencePiece's PieceToId: reserved pieces first; NO_TOKEN if there is no such piece. */
 quip_token qp_spm_find_any(const struct tokenizer *t, const char *text, size_t n);
 /* piece_index.joins_space, [256]. */
 const bool *qp_spm_joins(const struct tokenizer *t);
-/* Words begin at this spelling of a space from now on. */
+/* From now on, words begin at this spelling of a space. */
 void qp_spm_set_space(struct tokenizer *t, const char *space);
 
-/* The byte that a byte piece, spelled <0x0A>, stands for; -1 for other texts. */
+/* The byte of a byte piece, which is spelled <0x0A>; -1 for any other text. */
 int qp_spm_byte(const char *text, size_t n);
 
-/* merge.c. */
-/* Enter a merge into b->slots, which has room. */
+/* merge.c. Insert a merge into b->slots, which must have a free slot. */
 void qp_merge_add(struct rules *b, const struct bpe_merge *merge, uint32_t rank);
 
 /* bpe_blob.c */
-double qp_rules_score(const struct rules *rules, quip_token id); // rules->scores is there
+double qp_rules_score(const struct rules *rules, quip_token id); // needs rules->scores
 quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, quip_error *error);
 
 /* normalizer.c */
 quip_status qp_normalizer_open(struct normalizer *z, const uint8_t *charsmap, size_t n,
                                const struct trie *user_defined, quip_error *error);
-/* Append the normalized text to `out`; is_more: it goes on where other text ended. False: no
- * memory. */
+/* Append the normalized text to `out`. is_more: it continues other text. False if there is not
+ * enough memory, here and below. */
 bool qp_normalize(const struct tokenizer *t, const char *text, size_t n, bool is_more,
                   struct bytes *out);
 
-/* Length of the character that begins with this byte, by the byte alone, as SentencePiece steps
- * through normalized text; at most n. */
+/* Length of the character that begins with this byte, at most n. SentencePiece looks only at this
+ * byte when it goes through normalized text. */
 static inline size_t qp_char_length(const char *text, size_t n)
 {
     static const uint8_t lengths[16] = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 4 };
@@ -182,22 +182,22 @@ static inline size_t qp_char_length(const char *text, size_t n)
     return length < n ? length : n;
 }
 
-/* Length of the maximal part of text[0, n), which does not begin with a valid character, that
- * counts as one mistake where the WHATWG encoding standard replaces malformed UTF-8. */
+/* text[0, n) does not begin with a valid character. Length of the part that the WHATWG encoding
+ * standard replaces by one U+FFFD. */
 size_t qp_malformed_length(const char *text, size_t n);
 
 /* ---- tokens.c ---- */
 
-/* Ids for the parts of a normalized text, in order: unknown ones become bytes, or one unknown token
- * for each run of them. */
+/* Receives the parts of a normalized text, in order. Unknown parts become byte pieces, or one
+ * unknown token for each run of them. */
 struct id_sink {
     struct tokens *out;
     bool was_unknown;
 };
-bool qp_sink_put(const struct tokenizer *t, struct id_sink *sink, const char *text, size_t n,
-                 quip_token id);
+bool qp_sink_append(const struct tokenizer *t, struct id_sink *sink, const char *text, size_t n,
+                    quip_token id);
 
-/* ---- the encoders; false: no memory ---- */
+/* ---- the encoders ---- */
 
 bool qp_spm_encode(const struct tokenizer *t, const char *text, size_t n, bool is_more,
                    struct tokens *out);
@@ -210,21 +210,21 @@ bool qp_unigram_encode(const struct tokenizer *t, const char *text, size_t n, st
 
 /* ---- text steps and words, for models with a blob ---- */
 
-/* pre_tokenizer.c. Length of the pre-token at the start of text[0, n), n > 0. White space may be
- * one that PRE_CLIP and PRE_PUNCTUATION leave out. */
+/* pre_tokenizer.c. Length of the first word of text[0, n), n > 0. It may be white space that
+ * PRE_CLIP and PRE_PUNCTUATION drop. */
 size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n);
 
-/* normalizer.c. Append text[0, n) as Hugging Face applies a charsmap. False: no memory. */
+/* normalizer.c. Append text[0, n) after applying a charsmap as Hugging Face does. */
 bool qp_charsmap_apply(const struct normalizer *z, const char *text, size_t n, struct bytes *out);
 
-/* text_steps.c. Replace `text` by what the steps make of it. False: no memory. */
+/* text_steps.c. Apply all steps to `text`. */
 bool qp_text_steps(const struct tokenizer *t, bool is_more, struct bytes *text);
-/* Append text[0, n) with space symbols for its spaces. False: no memory. */
-bool qp_put_space_symbols(const char *text, size_t n, struct bytes *out);
+/* Append text[0, n) with space symbols instead of spaces. */
+bool qp_append_space_symbols(const char *text, size_t n, struct bytes *out);
 
-/* byte_level.c. The byte that a character of GPT-2's alphabet stands for; -1 for others. */
+/* byte_level.c. The byte that a character of GPT-2's alphabet spells; -1 for other characters. */
 int qp_gpt2_byte(int32_t c);
-/* Append bytes as GPT-2 spells them. False: no memory. */
+/* Append bytes as GPT-2 spells them. */
 bool qp_gpt2_spell(const char *bytes, size_t n, struct bytes *out);
 /* Fill rules->byte_ids from the vocabulary. */
 void qp_find_byte_tokens(struct tokenizer *t);

@@ -4,10 +4,12 @@
  * run of unknown parts. */
 #include "tokenizer/tokenizer_impl.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 bool qp_tokens_append(struct tokens *t, quip_token id)
 {
+    assert(t->n >= 0 && t->n <= t->capacity);
     if (t->n == t->capacity) {
         if (t->capacity > INT32_MAX / 2)
             return false;
@@ -28,16 +30,16 @@ void qp_tokens_close(struct tokens *t)
     *t = (struct tokens){ 0 };
 }
 
-bool qp_sink_put(const struct tokenizer *t, struct id_sink *sink, const char *text, size_t n,
-                 quip_token id)
+bool qp_sink_append(const struct tokenizer *t, struct id_sink *sink, const char *text, size_t n,
+                    quip_token id)
 {
     bool is_unknown = id == NO_TOKEN || id == t->unk;
     bool was_unknown = sink->was_unknown;
     sink->was_unknown = is_unknown;
     if (!is_unknown)
         return qp_tokens_append(sink->out, id);
-    bool has_bytes =
-        t->byte_fallback; // a vocabulary with a blob may lack some, and the unknown too
+    // a vocabulary with a blob may have only some byte pieces, and no unknown piece
+    bool has_bytes = t->byte_fallback;
     for (size_t i = 0; has_bytes && i < n; i++)
         has_bytes = t->byte_ids[(uint8_t)text[i]] != NO_TOKEN;
     if (!has_bytes)

@@ -1,8 +1,10 @@
-/* trie.c: a set of strings, to find the longest that a text begins with.
- * In:  strings with an id each.
- * Out: a walk of one hash probe per byte. The table is at most half full, and grows by doubling. */
+/* trie.c: a set of strings; finds the longest one that a text begins with.
+ * In:  strings, each with an id.
+ * Out: the longest string, found with one hash probe per byte. The table is at most half full; it
+ *      doubles when it grows. */
 #include "tokenizer/tokenizer_impl.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 enum {
@@ -22,15 +24,16 @@ size_t qp_trie_memory(const struct trie *trie)
     return trie->max_nodes * (2 * sizeof *trie->edges + sizeof *trie->values);
 }
 
-static void put_edge(struct trie_edge *edges, uint32_t mask, struct trie_edge edge)
+static void insert_edge(struct trie_edge *edges, uint32_t mask, struct trie_edge edge)
 {
+    assert(edge.key && edge.child);
     uint32_t i = qp_trie_hash(edge.key);
     while (edges[i & mask].key)
         i++;
     edges[i & mask] = edge;
 }
 
-/* Room for twice the nodes; a block that cannot be had leaves the trie as it was. */
+/* Double the capacity. If an allocation fails, the trie is unchanged. */
 static bool grow_trie(struct trie *trie)
 {
     uint32_t max_nodes = trie->max_nodes ? 2 * trie->max_nodes : TRIE_MIN_NODES;
@@ -46,7 +49,7 @@ static bool grow_trie(struct trie *trie)
         memcpy(values, trie->values, trie->max_nodes * sizeof *values);
         for (uint32_t i = 0; i <= trie->mask; i++)
             if (trie->edges[i].key)
-                put_edge(edges, mask, trie->edges[i]);
+                insert_edge(edges, mask, trie->edges[i]);
     } else {
         trie->n_nodes = 1; // the root
     }
@@ -62,6 +65,7 @@ static bool grow_trie(struct trie *trie)
 quip_status qp_trie_add(struct trie *trie, const char *text, size_t n, quip_token id,
                         quip_error *error)
 {
+    assert(id >= 0);
     uint32_t node = 0;
     for (size_t i = 0; i < n; i++) {
         uint8_t byte = (uint8_t)text[i];
@@ -69,7 +73,7 @@ quip_status qp_trie_add(struct trie *trie, const char *text, size_t n, quip_toke
         if (child == 0) {
             if (trie->n_nodes >= TRIE_MAX_NODES)
                 return qp_fail(error, QUIP_E_UNSUPPORTED,
-                               "tokenizer: more than %d bytes of pieces to look for in text",
+                               "tokenizer: the special pieces have more than %d bytes",
                                TRIE_MAX_NODES);
             if (trie->n_nodes >= trie->max_nodes && !grow_trie(trie))
                 return qp_fail_memory(error, "the vocabulary", 2 * qp_trie_memory(trie));
@@ -77,8 +81,8 @@ quip_status qp_trie_add(struct trie *trie, const char *text, size_t n, quip_toke
             if (node == 0)
                 trie->first[byte] = child;
             else
-                put_edge(trie->edges, trie->mask,
-                         (struct trie_edge){ qp_trie_key(node, byte), child });
+                insert_edge(trie->edges, trie->mask,
+                            (struct trie_edge){ qp_trie_key(node, byte), child });
         }
         node = child;
     }

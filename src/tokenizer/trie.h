@@ -1,11 +1,11 @@
-/* trie.h: the longest of a set of strings that a text begins with (trie.c). */
+/* trie.h: a set of strings; finds the longest one that a text begins with (trie.c). */
 #ifndef QP_TRIE_H
 #define QP_TRIE_H
 
 #include "tokenizer/tokenizer.h"
 
-/* Nodes are numbers, 0 is the root. An edge lives in a hash table under its node and byte, so that
- * a trie needs two blocks whatever its shape. All-zero is empty. */
+/* Nodes are numbers; 0 is the root. Edges are in a hash table whose key is node and byte, so a trie
+ * needs only two blocks of memory. All-zero is empty. */
 struct trie_edge {
     uint32_t key; // qp_trie_key; 0 is a free slot
     uint32_t child;
@@ -18,7 +18,7 @@ struct trie {
     uint32_t first[256]; // children of the root; 0 for none
 };
 
-/* Of strings that are added twice, the first keeps its id. */
+/* A string that is added twice keeps its first id. */
 quip_status qp_trie_add(struct trie *trie, const char *text, size_t n, quip_token id,
                         quip_error *error);
 void qp_trie_close(struct trie *trie);
@@ -38,11 +38,12 @@ static inline uint32_t qp_trie_hash(uint32_t key)
     return (key * 0x9E3779B1u) >> 6;
 }
 
-/* The child of `node` by `byte`; 0 when there is none. */
+/* The child of `node` along `byte`; 0 if there is none. */
 static inline uint32_t qp_trie_step(const struct trie *trie, uint32_t node, uint8_t byte)
 {
     if (node == 0)
         return trie->first[byte];
+    assert(node < trie->n_nodes);
     uint32_t key = qp_trie_key(node, byte);
     for (uint32_t i = qp_trie_hash(key);; i++) {
         const struct trie_edge *edge = &trie->edges[i & trie->mask];

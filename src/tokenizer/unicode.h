@@ -1,4 +1,4 @@
-/* unicode.h: what the tokenizers ask of Unicode. */
+/* unicode.h: character classes, normalization forms and lower case. */
 #ifndef QP_UNICODE_H
 #define QP_UNICODE_H
 
@@ -30,9 +30,10 @@ extern const uint8_t qp_compatibility_pool[];
 extern const int32_t qp_lower_case_runs[][4];
 extern const int qp_n_lower_case_runs;
 
-/* The value of the run that c lies in; a run is its first code point << shift | value. */
+/* The value of the run that contains c. A run is its first code point << shift | value. */
 static inline uint32_t qp_run_value(const uint32_t *runs, int n, int shift, uint32_t c)
 {
+    assert(n > 0 && runs[0] >> shift == 0);
     int low = 0, high = n; // the last run that begins at or before c
     while (high - low > 1) {
         int middle = (low + high) / 2;
@@ -49,7 +50,7 @@ static inline uint32_t qp_run_value(const uint32_t *runs, int n, int shift, uint
 enum char_class qp_char_class(const char *text, size_t n, size_t *length);
 
 /* unicode_forms.c. Append text[0, n), valid UTF-8, in a normalization form of Unicode, or in lower
- * case. False: no memory. */
+ * case. False if there is not enough memory. */
 enum unicode_form {
     FORM_C,
     FORM_D,

@@ -1,14 +1,15 @@
 /* unicode_forms.c: Unicode's normalization forms C, D and KC, and lower case.
  * In:  valid UTF-8.
- * Out: the same text with its characters taken apart (KC: into plainer ones, too), their marks in
- *      canonical order, and for C and KC put together again (Unicode Standard Annex 15). */
+ * Out: the text with its characters decomposed (in form KC also by compatibility), its marks in
+ *      canonical order, and in forms C and KC composed again (Unicode Standard Annex 15). */
 #include "tokenizer/tokenizer_impl.h"
 #include "tokenizer/unicode.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
-/* A code point with its place in the canonical order, as one number that sorts: combining class,
- * position in the text, code point. */
+/* A code point as a number that sorts in canonical order: combining class, position in the text,
+ * code point. */
 #define NFC_MARK(item) ((item) >> 56)
 #define NFC_CHAR(item) ((uint32_t)(item)&0x1fffff)
 
@@ -17,7 +18,8 @@ struct nfc_text {
     size_t n, capacity;
 };
 
-/* Hangul syllables are arithmetic: 19 leading consonants, 21 vowels, 27 trailing ones or none. */
+/* Hangul syllables are composed by arithmetic: 19 leading consonants, 21 vowels, 27 trailing
+ * consonants or none. */
 enum hangul {
     HANGUL_S = 0xac00,
     HANGUL_L = 0x1100,
@@ -39,13 +41,14 @@ static bool nfc_append(struct nfc_text *t, uint32_t c)
         t->items = items;
         t->capacity = capacity;
     }
+    assert(c <= 0x10ffff);
     uint64_t mark = c < 0x300 ? 0 : qp_run_value(qp_mark_runs, qp_n_mark_runs, 8, c);
     t->items[t->n] = mark << 56 | (uint64_t)t->n << 21 | c;
     t->n++;
     return true;
 }
 
-/* ---- taking apart ---- */
+/* ---- decomposition ---- */
 
 static int compare_code_point(const void *key, const void *row)
 {
@@ -59,7 +62,7 @@ static const uint32_t *find_decomposition(uint32_t c)
                    compare_code_point);
 }
 
-/* Form KC: append the whole decomposition, if the character has one of its own there. */
+/* Form KC: append the compatibility decomposition of a character, if it has one. */
 static bool decompose_compatible(struct nfc_text *t, uint32_t c, bool *is_done)
 {
     const uint32_t *row = bsearch(&c, qp_compatibility, (size_t)qp_n_compatibility,
@@ -77,7 +80,8 @@ static bool decompose_compatible(struct nfc_text *t, uint32_t c, bool *is_done)
     return true;
 }
 
-/* A first part may have parts of its own, a few levels deep; a second part never has. */
+/* The first part of a decomposition may have a decomposition itself, a few levels deep. The second
+ * part never has one. */
 static bool decompose(struct nfc_text *t, uint32_t c)
 {
     if (c >= HANGUL_S && c < HANGUL_S + N_HANGUL_S) {
@@ -98,7 +102,7 @@ static int compare_items(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Sort each run of marks by their classes; marks of one class stay in the order of the text. */
+/* Sort each run of marks by class. Marks of one class keep their order. */
 static void order_marks(struct nfc_text *t)
 {
     for (size_t i = 0, end; i < t->n; i = end) {
@@ -111,9 +115,9 @@ static void order_marks(struct nfc_text *t)
     }
 }
 
-/* ---- putting together ---- */
+/* ---- composition ---- */
 
-/* What the two become, or 0. */
+/* The composition of two code points, or 0. */
 static uint32_t compose_pair(uint32_t first, uint32_t second)
 {
     if (first - HANGUL_L < N_HANGUL_L && second - HANGUL_V < N_HANGUL_V)
@@ -137,8 +141,8 @@ static uint32_t compose_pair(uint32_t first, uint32_t second)
     return 0;
 }
 
-/* A character joins the last starter (class 0) unless one between them stands in its way: another
- * starter, or a mark of its own class or a higher one. */
+/* A character is composed with the last starter (class 0), unless it is blocked by a character
+ * between them: another starter, or a mark of the same or a higher class. */
 static void compose_all(struct nfc_text *t)
 {
     size_t n = 0, starter = SIZE_MAX;
@@ -159,8 +163,8 @@ static void compose_all(struct nfc_text *t)
     t->n = n;
 }
 
-/* Text below these first bytes is in the form already: of U+0300 for C, of U+0080 for the others.
- */
+/* Text whose bytes are all below a limit is already in the form: below the lead byte of U+0300 for
+ * form C, below 0x80 for the others. */
 static bool has_form(const char *text, size_t n, enum unicode_form form)
 {
     const uint8_t limit = form == FORM_C ? 0xcc : 0x80;
@@ -223,7 +227,7 @@ bool qp_lower_case(const char *text, size_t n, struct bytes *out)
     for (size_t i = 0; i < n;) {
         int32_t c;
         i += (size_t)qp_utf8_decode(text + i, n - i, &c);
-        bool ok = c == 0x130 ? qp_bytes_append(out, "i\xcc\x87", 3) // the one that becomes two
+        bool ok = c == 0x130 ? qp_bytes_append(out, "i\xcc\x87", 3) // the only one that becomes two
                              : put_character(out, lower_case((uint32_t)c));
         if (!ok)
             return false;

@@ -1,16 +1,18 @@
 /* unigram.c: normalized text to ids, for SentencePiece models of type unigram.
- * In:  text of qp_normalize.
- * Out: the ids of the likeliest way to cut it into pieces (Viterbi over byte positions).
- * Path scores are float sums from the left, and the first of two equal paths wins: near-ties hang
- * on that rounding, which is that of sentencepiece 0.1.96 to 0.2.0. Models with a blob are Hugging
- * Face's, which sums doubles and knows no piece types. */
+ * In:  text from qp_normalize.
+ * Out: the ids of the most likely way to divide it into pieces (Viterbi over byte positions).
+ *
+ * The score of a path is a float sum from the left, and the first of two equal paths wins.
+ * Near-ties depend on this rounding, which is that of SentencePiece 0.1.96 to 0.2.0. Models with a
+ * blob follow Hugging Face, which sums doubles and ignores the types of pieces. */
 #include "tokenizer/tokenizer_impl.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
-#define UNKNOWN_PENALTY 10.0f // below the worst piece
+#define UNKNOWN_PENALTY 10.0f // below the lowest score of a piece
 
-/* The best path to the position behind a piece. */
+/* The best path to the position after a piece. */
 struct best_path {
     double score;
     uint32_t n; // bytes of its last piece; 0: nothing ends here
@@ -40,8 +42,8 @@ static double unknown_score(const struct tokenizer *t, double so_far)
     return (float)(so_far + (t->min_score - UNKNOWN_PENALTY));
 }
 
-/* Offer every piece that begins at text[0, n) to the position where it ends; length: of the first
- * character, which is unknown if it is no piece. */
+/* Offer every piece that text[0, n) begins with to the position where it ends. The first character,
+ * which has `length` bytes, is unknown if it is not a piece. */
 static void extend_paths(const struct tokenizer *t, const char *text, size_t n, size_t length,
                          struct best_path *from)
 {
@@ -71,18 +73,19 @@ bool qp_unigram_encode(const struct tokenizer *t, const char *text, size_t n, st
         length = qp_char_length(text + i, n - i);
         extend_paths(t, text + i, n - i, length, &paths[i]);
     }
-    /* Walk back, moving each piece from its end to its start: there nothing is needed any more but
-     * the piece that ends there, which is kept aside. */
+    // Go back along the best path and move each piece from its end to its start. There, only the
+    // piece that ends at that position is still needed, so it is saved first.
     struct best_path next = paths[n];
     for (size_t begin = n; begin > 0;) {
         struct best_path piece = next;
+        assert(piece.n > 0 && piece.n <= begin);
         begin -= piece.n;
         next = paths[begin];
         paths[begin] = piece;
     }
     bool ok = true;
     for (size_t i = 0; ok && i < n; i += paths[i].n)
-        ok = qp_sink_put(t, sink, text + i, paths[i].n, paths[i].id);
+        ok = qp_sink_append(t, sink, text + i, paths[i].n, paths[i].id);
     free(paths);
     return ok;
 }

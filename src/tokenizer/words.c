@@ -1,11 +1,13 @@
-/* words.c: a word of the pre-tokenizer to ids, for models with a blob.
- * In:  a word, valid UTF-8, after all steps on text.
- * Out: ids. Byte-level BPE begins with the bytes of the word; bytes that the vocabulary lacks are
- *      dropped, as the original does. Text BPE begins with its characters, where a vocabulary may
- *      mark the first or the last of a word; both then merge in the order of the model's list.
- *      Unigram models know no merges. */
+/* words.c: a word to ids, for models with a blob.
+ * In:  a word, valid UTF-8, after all text steps.
+ * Out: ids. Byte-level BPE begins with the bytes of the word; bytes that are not in the vocabulary
+ *      are dropped, as in Hugging Face's tokenizers. Text BPE begins with the characters; a
+ *      vocabulary may mark the first or the last one of a word. Both then merge in the order of the
+ *      model's list. Unigram models have no merges. */
 #include "tokenizer/merger.h"
 #include "tokenizer/tokenizer_impl.h"
+
+#include <assert.h>
 
 /* The token that is the whole word, or NO_TOKEN. */
 static bool find_whole(struct word_encoder *e, const char *word, size_t n, quip_token *id)
@@ -33,7 +35,8 @@ static bool add_bytes(struct word_encoder *e, const char *word, size_t n)
 
 /* ---- characters ---- */
 
-/* The piece of the character word[i, i + length), with what stands around it in the vocabulary. */
+/* The piece of the character word[i, i + length), with the text that marks it as inside or at the
+ * end of a word. */
 static bool find_character(struct word_encoder *e, const char *word, size_t n, size_t i,
                            size_t length, quip_token *id)
 {
@@ -55,7 +58,7 @@ static bool has_byte_pieces(const struct tokenizer *t, const struct bytes *spell
     return t->byte_fallback;
 }
 
-/* A character that is no piece, spelled in e->spelled. */
+/* Add a character that is not a piece; its spelling is in e->spelled. */
 static bool add_unknown(struct word_encoder *e, size_t i, size_t length)
 {
     const struct tokenizer *t = e->t;
@@ -92,6 +95,7 @@ static bool add_characters(struct word_encoder *e, const char *word, size_t n)
 bool qp_word_encode(struct word_encoder *e, const char *word, size_t n)
 {
     const struct rules *rules = e->t->rules;
+    assert(rules);
     if (rules->is_text && e->t->model == SPM_UNIGRAM) {
         struct id_sink sink = { .out = e->out };
         return qp_unigram_encode(e->t, word, n, &sink);
