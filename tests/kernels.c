@@ -409,7 +409,7 @@ static void check_low_rank_case(const char *isa, uint64_t case_seed, const struc
         for (size_t i = 0; i < n_rows; i++)
             ((float *)want.data)[t * stride + i] += products[t * stride + (size_t)s.begin + i];
     const struct act_rows x = tokens_of(&s, 0, n_tokens);
-    k->add_low_rank(k, &(struct out_view){ got.data, stride }, &packed, &x, s.begin, s.end);
+    k->add_low_rank(&(struct out_view){ got.data, stride }, &packed, &x, s.begin, s.end);
     if (!is_same(&want, &got))
         fail_case(isa, "add_low_rank", case_seed, "some row");
     unfence(&groups);

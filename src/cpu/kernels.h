@@ -1,12 +1,13 @@
-/* kernels.h: the inner loops of the CPU backend, on one thread, with no knowledge of models.
+/* kernels.h: the inner loops of the CPU backend. They run on one thread and know nothing of models.
  *
- * The scalar versions are the specification; each ISA file overwrites in the table what it does
- * better and gives the same bits (docs/design.md, law 5). Rules that make this possible:
- * - Integer sums are exact, in any order.
- * - Float sums have one order, written at each kernel. "16 lanes" is: lane[i % 16] += term(i) for
- *   ascending i, then lane[j] += lane[j + s] for s = 8, 4, 2, 1; the sum is lane[0].
- * - A product and a sum are two roundings: no fused multiply-add, -ffp-contract=off.
- * - exp and what is made of it are our own polynomials, the same operations in every version.
+ * The scalar kernels in scalar/ are the specification, and their comments the full contracts. Each
+ * ISA file replaces the kernels that it improves, with the same bits (docs/design.md, law 5). The
+ * rules that make this possible:
+ * - Integer sums are exact, so their order does not matter.
+ * - Float sums have one order, given with each kernel. "16 lanes" means: lane[i % 16] += term(i)
+ * for ascending i, then lane[j] += lane[j + s] for s = 8, 4, 2, 1. The sum is lane[0].
+ * - A multiply and an add round twice: no fused multiply-add, -ffp-contract=off.
+ * - exp and the functions made of it are our own polynomials, with the same operations everywhere.
  * - Rounding to integers is to nearest, ties to even. */
 #ifndef QP_KERNELS_H
 #define QP_KERNELS_H
@@ -16,8 +17,8 @@
 
 /* ---- numbers ---- */
 
-/* Activations are quantized in blocks along k: x[i] ~ q[i] * scale[i / ACT_BLOCK]. 64 keeps
- * int8 models within 1 % of float perplexity and costs the matrix kernels one float
+/* Activations are quantized in blocks: x[i] is about q[i] * scales[i / ACT_BLOCK]. With blocks of
+ * 64 int8 models stay within 1 % of the perplexity of floats, and matrix kernels have one float
  * multiply-add per 16 integer steps (docs/performance.md). */
 #define ACT_BLOCK 64
 
@@ -43,17 +44,35 @@ struct out_view {
     size_t stride;
 };
 
-/* Rows of a prefill tile, packed on the way from the file. Divides the work among threads, and is
- * a multiple of ACT_BLOCK: the output of a tile is whole blocks of the next product's input. */
+/* Rows of weights that are packed together for prefill. Threads divide the work by tiles. A
+ * multiple of ACT_BLOCK, so that the output of a tile is whole blocks of the next product's input.
+ */
 #define TILE_ROWS 64
 
-/* Tokens that gemm_few takes at most: a guess and what follows it, or the rest of a prompt. */
+/* The largest number of tokens for gemm_few: draft tokens, or the last tokens of a prompt. */
 #define FEW_TOKENS 8
+
+/* For asserts: are these activations of n_in elements? Are these rows of w? Is this a tile for
+ * n_rows rows of w from `row` on? */
+static inline bool qp_is_act_rows(const struct act_rows *x, int n_in)
+{
+    return x->q && x->scales && x->offsets && x->n > 0 &&
+           (x->n == 1 || x->q_stride >= qp_round_up((size_t)n_in, ACT_BLOCK));
+}
+
+static inline bool qp_has_rows(const struct matrix *w, int begin, int end)
+{
+    return w->data && w->n_in > 0 && begin >= 0 && begin < end && end <= w->n_out;
+}
+
+static inline bool qp_is_tile(const void *tile, const struct matrix *w, int row, int n_rows)
+{
+    return tile && (uintptr_t)tile % 64 == 0 && w->n_in > 0 && row >= 0 && n_rows > 0 &&
+           n_rows <= TILE_ROWS && row + n_rows <= w->n_out;
+}
 
 /* Keys of one attention block: absolute positions [64 b, 64 b + 64). */
 #define KV_BLOCK 64
-
-struct kernels;
 
 /* One attention task over floats. Rows are queries that share one kv head. */
 struct attention {
@@ -88,9 +107,9 @@ struct softmax {
     float max, sum;            // results
 };
 
-/* The order of a tile's elements: groups of rows, of steps of k, of pieces of rows, of pieces of
- * k. With n_k = n_in rounded up to ACT_BLOCK element (row, k) of a tile is number
- *   (row / group) * group * n_k + (k / step) * group * step
+/* The order of elements in a tile of int8: groups of rows, in these steps of k, in these pieces of
+ * rows, in these pieces of k. With n_k = n_in rounded up to ACT_BLOCK, element (row, k) has the
+ * index (row / group) * group * n_k + (k / step) * group * step
  *   + (row % group / rows) * rows * step + (k % step / ks) * rows * ks + (row % rows) * ks + k % ks
  * and holds w ^ flip in one byte, or w in two. */
 struct tile_order {
@@ -108,61 +127,57 @@ static inline size_t qp_tile_bytes(const struct tile_order *o, int n_in)
 struct kernels {
     const char *name;
 
-    /* ---- linear: linear_*.c ---- */
+    /* ---- linear: linear_*.c, gemv_*.c ---- */
 
-    /* Quantize a row: for each block, scale = max|x| / 127 and q = round(x * (127 / max|x|)),
-     * both 0 when the block is all zero; offsets as above. Writes whole blocks of q. Infinities
-     * and NaNs give some q in [-127, 127], the same on every ISA. */
+    /* Quantize x [n] in blocks. Writes q in whole blocks. Infinities and NaNs give some q in
+     * [-127, 127], the same one on every ISA. */
     void (*quantize)(int8_t *q, float *scales, int32_t *offsets, const float *x, int n);
-
-    /* Quantize n elements with one scale: as a block above, except that the scale is finite. */
+    /* Quantize x [n] with one finite scale. */
     void (*quantize_row)(int8_t *q, float *scale, const float *x, int n);
 
-    /* y[r] = (sum over blocks b, ascending, from 0.0f: x.scales[b] * (float)dot_b) * scales[r]
-     * (+ bias[r]), dot_b = sum over the block of w[r][i] * x.q[i], for rows [begin, end). Any
-     * n_in >= 1 (even for int4); never reads past the last row. */
+    /* y[r] = (sum over blocks b, ascending from 0.0f, of x->scales[b] * (float)dot_b) *
+     * w->scales[r]
+     * (+ w->bias[r]), for rows [begin, end); dot_b is the sum of w[r, i] * x->q[i] over block b.
+     * One token. Any n_in >= 1, even for int4. Reads no byte past the last row. */
     void (*gemv_i8)(float *y, const struct matrix *w, const struct act_rows *x, int begin, int end);
     void (*gemv_i4)(float *y, const struct matrix *w, const struct act_rows *x, int begin, int end);
-    /* The same bits as gemv_i8 gives for the int8 that the codes stand for (matrix.h). */
+    /* The bits of gemv_i8 for the int8 values of the codes (matrix.h). */
     void (*gemv_i4_block)(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                           int end);
-    /* y[r] = sum over 16 lanes of w[r][i] * x[i] (+ bias[r]). */
+    /* y[r] = sum over 16 lanes of w[r, i] * x[i] (+ w->bias[r]). */
     void (*gemv_f32)(float *y, const struct matrix *w, const float *x, int begin, int end);
 
     /* Up to this many tokens use gemv or gemm_few, more use packed tiles: whichever is faster. */
     int few_tokens;
-    /* The same numbers as gemv for 2 to FEW_TOKENS tokens, each byte of weights read once:
-     * out->y[t * out->stride + r] for rows [begin, end). NULL where nothing is faster than a gemv
-     * for each token. */
+    /* The same numbers as gemv for 2 to FEW_TOKENS tokens, reading each byte of weights once:
+     * out->y[t * out->stride + r] for rows [begin, end). NULL if nothing is faster than a gemv for
+     * each token. */
     void (*gemm_few)(const struct out_view *out, const struct matrix *w, const struct act_rows *x,
                      int begin, int end);
 
-    /* Pack rows [row, row + n_rows), n_rows <= TILE_ROWS, into `tile` of tile_bytes(n_in) bytes,
-     * 64-byte aligned, in the layout that gemm reads (each ISA has its own). All types but F32. */
+    /* Pack rows [row, row + n_rows) of a matrix that is not F32, n_rows <= TILE_ROWS, into `tile`,
+     * tile_bytes(n_in) bytes aligned to 64, in the layout that this ISA's gemm reads. */
     size_t (*tile_bytes)(int n_in);
-    struct tile_order tile_order; // of I8
+    struct tile_order tile_order; // of int8
     void (*pack)(void *tile, const struct matrix *w, int row, int n_rows);
     /* The same numbers as gemv for the packed rows: out->y[t * out->stride + r], r in [0, n_rows).
      * w->scales and w->bias are read from `row` on. If w->scales is NULL, the sums are not scaled
      * and start from the values in y instead of 0: y = y + sum. */
     void (*gemm)(const struct out_view *out, const void *tile, const struct matrix *w,
                  const struct act_rows *x, int row, int n_rows);
-    /* The same numbers as gemv_f32, for rows [begin, end):
-     * out->y[t * out->stride + r - begin]. */
+    /* The same numbers as gemv_f32: out->y[t * out->stride + r - begin], for rows [begin, end). */
     void (*gemm_f32)(const struct out_view *out, const struct matrix *w, const struct f32_rows *x,
                      int begin, int end);
 
-    /* out->y[t * out->stride + r - begin] += what gemv_i8 gives for row r, without bias, for rows
-     * [begin, end) of a low-rank matrix: low_rank_*.c. */
-    void (*add_low_rank)(const struct kernels *k, const struct out_view *out,
-                         const struct low_rank *w, const struct act_rows *x, int begin, int end);
-    /* What add_low_rank is made of where an instruction set has nothing better (low_rank_scalar.c):
-     * the products of a group's sixteen rows, without their scales, and one token. */
-    void (*low_rank_sums)(float sums[LOW_RANK_ROWS], const uint8_t *group, const int8_t *q,
-                          const float *scales, int n_in);
-
     /* Row r of the matrix times `factor`, as floats [n_in]: ((float)q * scales[r]) * factor. */
     void (*dequantize_row)(float *y, const struct matrix *w, int r, float factor);
+
+    /* ---- low-rank matrices: low_rank_*.c ---- */
+
+    /* out->y[t * out->stride + r - begin] += the number that gemv_i8 computes for row r, without
+     * bias, for rows [begin, end). */
+    void (*add_low_rank)(const struct out_view *out, const struct low_rank *w,
+                         const struct act_rows *x, int begin, int end);
 
     /* ---- vectors of n >= 1 floats: scalar/vector_scalar.c, vector_lanes.h ---- */
 
@@ -212,10 +227,6 @@ struct kernels {
 
 /* The table for a set of CPU features (base.h). */
 struct kernels qp_kernels_for(unsigned cpu);
-
-/* Bytes that are fetched ahead while a low-rank matrix is read for one token: what is read next
- * lies there (cpu/pack_adapter.c), and the processor cannot see that. */
-#define LOW_RANK_AHEAD 6144
 
 /* Does this engine compute relaxed dot products as WebAssembly says? True where there are none. */
 bool qp_relaxed_dot_is_right(void);

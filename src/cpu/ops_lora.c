@@ -22,7 +22,7 @@ static void multiply_half(const struct kernels *k, float *y, size_t y_stride,
         k->gemm_f32(&out, floats, &rows, begin, end);
     } else {
         const struct act_rows rows = act_tokens(x, t0, n);
-        k->add_low_rank(k, &out, packed, &rows, begin, end);
+        k->add_low_rank(&out, packed, &rows, begin, end);
     }
 }
 

@@ -9,6 +9,7 @@
  */
 #include "cpu/arm/arm.h"
 #include "cpu/gemv_rows.h"
+#include "cpu/shared_loops.h"
 #include "format/dtype.h"
 
 #if defined(__aarch64__)

@@ -3,6 +3,7 @@
 #if defined(__aarch64__)
 
 #include "cpu/arm/arm.h"
+#include "cpu/shared_loops.h"
 
 #include <arm_neon.h>
 
@@ -39,9 +40,15 @@ static void low_rank_sums_neon(float sums[LOW_RANK_ROWS], const uint8_t *group, 
         vst1q_f32(sums + 4 * i, sum[i]);
 }
 
+static void add_low_rank_neon(const struct out_view *out, const struct low_rank *w,
+                              const struct act_rows *x, int begin, int end)
+{
+    qp_add_low_rank_groups(low_rank_sums_neon, out, w, x, begin, end);
+}
+
 void qp_low_rank_kernels_neon(struct kernels *k)
 {
-    k->low_rank_sums = low_rank_sums_neon;
+    k->add_low_rank = add_low_rank_neon;
 }
 
 #endif

@@ -1,10 +1,14 @@
-/* linear_scalar.c: matrix products in plain C: the specification of every other linear_*.c.
- * In:  weights where the file holds them (int8, int4 or float rows), activations as int8 blocks
- * with a scale each, or as floats. Out: for each output row, the sum that kernels.h writes down, in
- * the order it writes down. Integers: |w| <= 128 and |q| <= 127 over a block of 64 stay below 2^20,
- * so that the dot product of a block is exact in int32 and again exact as a float. What is rounded
- * is only sum = sum + scale_b * dot_b, for ascending b, then y = sum * scale_row (+ bias). Tile:
- * int8x1: [TILE_ROWS][n_in rounded up to ACT_BLOCK] int8, the tail zero. */
+/* linear_scalar.c: matrix products in plain C, the specification of every other linear_* and gemv_*
+ * file.
+ * In:  weights as the file has them (int8, int4, block-wise int4 or float rows); activations in
+ * int8 blocks with a scale each, or as floats.
+ * Out: a sum for each output row and token, in the order that kernels.h defines.
+ *
+ * Ranges: |w| <= 128 and |q| <= 127, so the dot product of a block of 64 stays below 2^20. It is
+ * exact as int32 and as float. Only two steps round: sum = sum + scale_b * dot_b, for ascending b,
+ * then y = sum * scale_row (+ bias).
+ *
+ * Tile, layout i8x1: [TILE_ROWS][n_in rounded up to ACT_BLOCK] int8, zeros at the end of a row. */
 #include "cpu/scalar/scalar.h"
 #include "format/dtype.h"
 
@@ -15,8 +19,9 @@
 
 /* ---- activations ---- */
 
-/* A NaN loses every comparison: it never is the maximum, and becomes 127 at the clamp. 127 /
- * largest is kept finite, or a zero in a block of denormals would be multiplied by infinity. */
+/* A NaN loses every comparison, so it is never the maximum and the clamp makes it 127. 127 /
+ * largest is limited to FLT_MAX: in a block of denormals it would be infinite, and 0 * infinity is
+ * a NaN. */
 static int8_t quantize_one(float x, float inverse)
 {
     float v = x * inverse;
@@ -33,7 +38,7 @@ static void quantize_block(int8_t *q, float *scale, int32_t *offset, const float
     *scale = largest / 127.0f;
     memset(q, 0, ACT_BLOCK);
 
-    float inverse = 127.0f / largest; // infinity when all is zero
+    float inverse = 127.0f / largest; // infinite if all are zero
     inverse = inverse < FLT_MAX ? inverse : FLT_MAX;
     int sum = 0;
     for (int i = 0; i < n; i++) {
@@ -43,8 +48,22 @@ static void quantize_block(int8_t *q, float *scale, int32_t *offset, const float
     *offset = -128 * sum;
 }
 
+/* For each block of x [n]: scale = max|x| / 127 and q = round(x * (127 / max|x|)), both 0 if the
+ * block is all zero; offset = -128 * the sum of q. q is written in whole blocks. Rounds to nearest,
+ * ties to even. Infinities and NaNs give some q in [-127, 127], the same one on every ISA. */
+static void quantize_scalar(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
+{
+    assert(q && scales && offsets && x && n > 0);
+    for (int i = 0, b = 0; i < n; i += ACT_BLOCK, b++) {
+        int n_block = n - i < ACT_BLOCK ? n - i : ACT_BLOCK;
+        quantize_block(q + i, scales + b, offsets + b, x + i, n_block);
+    }
+}
+
+/* The same with one scale for all n elements, which is finite. Writes q[0, n) only. */
 static void quantize_row_scalar(int8_t *q, float *scale, const float *x, int n)
 {
+    assert(q && scale && x && n > 0);
     float largest = 0.0f;
     for (int i = 0; i < n; i++)
         largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
@@ -56,29 +75,24 @@ static void quantize_row_scalar(int8_t *q, float *scale, const float *x, int n)
         q[i] = quantize_one(x[i], inverse);
 }
 
-static void quantize_scalar(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
-{
-    for (int i = 0, b = 0; i < n; i += ACT_BLOCK, b++) {
-        int n_block = n - i < ACT_BLOCK ? n - i : ACT_BLOCK;
-        quantize_block(q + i, scales + b, offsets + b, x + i, n_block);
-    }
-}
-
 /* ---- integer weights ---- */
 
-/* sum, plus over the blocks of a row scale_b * dot_b. */
+/* sum + (over the blocks b of a row, ascending) scales[b] * dot_b */
 static float row_dot_i8(float sum, const int8_t *w, const int8_t *q, const float *scales, int n_in)
 {
     for (int i = 0, b = 0; i < n_in; i += ACT_BLOCK, b++) {
         int end = n_in - i < ACT_BLOCK ? n_in : i + ACT_BLOCK;
         int32_t dot = 0;
-        for (int j = i; j < end; j++)
+        for (int j = i; j < end; j++) {
+            assert(q[j] >= -127);
             dot += w[j] * q[j];
+        }
         sum += scales[b] * (float)dot;
     }
     return sum;
 }
 
+/* Two weights in a byte, the first one in the low nibble, stored plus 8. */
 static float row_dot_i4(const uint8_t *w, const int8_t *q, const float *scales, int n_in)
 {
     float sum = 0.0f;
@@ -94,7 +108,7 @@ static float row_dot_i4(const uint8_t *w, const int8_t *q, const float *scales, 
     return sum;
 }
 
-/* Codes become values by their block's multiplier. */
+/* A 4-bit code and the multiplier of its block of 16 weights give an int8 value. */
 static float row_dot_i4_block(const uint8_t *w, const uint8_t *multipliers, const int8_t *q,
                               const float *scales, int n_in)
 {
@@ -118,29 +132,39 @@ static float row_finish(float sum, const struct matrix *w, int r)
     return w->bias ? y + w->bias[r] : y;
 }
 
+/* y[r] = (sum over blocks b, ascending from 0.0f, of x->scales[b] * (float)dot_b) * w->scales[r]
+ * (+ w->bias[r]), for rows [begin, end). dot_b is the sum of w[r, i] * x->q[i] over block b. Any
+ * n_in >= 1, no alignment. Reads no byte outside the rows, q in whole blocks. */
 static void gemv_i8_scalar(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                            int end)
 {
+    assert(w->dtype == DTYPE_I8 && w->scales && qp_has_rows(w, begin, end));
+    assert(x->n == 1 && qp_is_act_rows(x, w->n_in));
     for (int r = begin; r < end; r++) {
         float sum = row_dot_i8(0.0f, qp_matrix_row(w, r), x->q, x->scales, w->n_in);
         y[r] = row_finish(sum, w, r);
     }
 }
 
+/* The same for int4: n_in is even, |w| <= 8. */
 static void gemv_i4_scalar(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                            int end)
 {
-    assert(w->n_in % 2 == 0);
+    assert(w->dtype == DTYPE_I4 && w->n_in % 2 == 0 && w->scales && qp_has_rows(w, begin, end));
+    assert(x->n == 1 && qp_is_act_rows(x, w->n_in));
     for (int r = begin; r < end; r++) {
         float sum = row_dot_i4(qp_matrix_row(w, r), x->q, x->scales, w->n_in);
         y[r] = row_finish(sum, w, r);
     }
 }
 
+/* The same for block-wise int4: n_in is even, the bits are those of gemv_i8 for the int8 values of
+ * the codes (matrix.h). */
 static void gemv_i4_block_scalar(float *y, const struct matrix *w, const struct act_rows *x,
                                  int begin, int end)
 {
-    assert(w->n_in % 2 == 0);
+    assert(w->dtype == DTYPE_I4_BLOCK && w->n_in % 2 == 0 && w->scales && w->multipliers);
+    assert(qp_has_rows(w, begin, end) && x->n == 1 && qp_is_act_rows(x, w->n_in));
     for (int r = begin; r < end; r++) {
         float sum = row_dot_i4_block(qp_matrix_row(w, r), qp_matrix_multipliers(w, r), x->q,
                                      x->scales, w->n_in);
@@ -174,8 +198,11 @@ static void expand_row(int8_t *to, const struct matrix *w, int r)
     }
 }
 
+/* Rows [row, row + n_rows) of any integer type into tile [tile_bytes(n_in)], aligned to 64 bytes.
+ */
 static void pack_scalar(void *tile, const struct matrix *w, int row, int n_rows)
 {
+    assert(w->dtype != DTYPE_F32 && qp_is_tile(tile, w, row, n_rows));
     size_t stride = qp_round_up((size_t)w->n_in, ACT_BLOCK);
     for (int r = 0; r < n_rows; r++) {
         int8_t *to = (int8_t *)tile + (size_t)r * stride;
@@ -184,9 +211,14 @@ static void pack_scalar(void *tile, const struct matrix *w, int row, int n_rows)
     }
 }
 
+/* The same numbers as gemv, for every token and row [row, row + n_rows) of the tile:
+ * out->y[t * out->stride + r], r in [0, n_rows). Without w->scales the sums are not scaled, have no
+ * bias, and start from the y that is there: y = y + scales[0] * dot_0 + ... Of w only n_in, dtype,
+ * scales and bias are read. */
 static void gemm_scalar(const struct out_view *out, const void *tile, const struct matrix *w,
                         const struct act_rows *x, int row, int n_rows)
 {
+    assert(qp_is_tile(tile, w, row, n_rows) && qp_is_act_rows(x, w->n_in));
     const size_t stride = qp_round_up((size_t)w->n_in, ACT_BLOCK), n_blocks = stride / ACT_BLOCK;
     for (size_t t = 0; t < (size_t)x->n; t++) {
         for (int r = 0; r < n_rows; r++) {
@@ -201,8 +233,8 @@ static void gemm_scalar(const struct out_view *out, const void *tile, const stru
 
 /* ---- float weights ---- */
 
-/* 16 lanes, then the tree of kernels.h. A lane starts at +0 and so never is -0: a vector version
- * may add zeros past the end. */
+/* 16 lanes, then the tree of kernels.h. A lane starts at +0 and can therefore never become -0, so a
+ * vector version may add zeros past the end. */
 static float row_dot_f32(const float *w, const float *x, int n_in)
 {
     float lane[16] = { 0 };
@@ -214,9 +246,12 @@ static float row_dot_f32(const float *w, const float *x, int n_in)
     return lane[0];
 }
 
+/* out->y[t * out->stride + r - begin] = sum over 16 lanes of w[r, i] * x[t, i] (+ w->bias[r]), for
+ * rows [begin, end). */
 static void gemm_f32_scalar(const struct out_view *out, const struct matrix *w,
                             const struct f32_rows *x, int begin, int end)
 {
+    assert(w->dtype == DTYPE_F32 && qp_has_rows(w, begin, end) && x->x && x->n > 0);
     for (int r = begin; r < end; r++) {
         const float *row = qp_matrix_row(w, r);
         for (size_t t = 0; t < (size_t)x->n; t++) {
@@ -226,6 +261,7 @@ static void gemm_f32_scalar(const struct out_view *out, const struct matrix *w,
     }
 }
 
+/* The same for one token: y[r]. */
 static void gemv_f32_scalar(float *y, const struct matrix *w, const float *x, int begin, int end)
 {
     gemm_f32_scalar(&(struct out_view){ .y = y + begin }, w, &(struct f32_rows){ .x = x, .n = 1 },
@@ -234,8 +270,12 @@ static void gemv_f32_scalar(float *y, const struct matrix *w, const float *x, in
 
 /* ---- one row as floats ---- */
 
+/* y[i] = ((float)q * w->scales[r]) * factor for int8 and int4, w[r, i] * factor for floats; y
+ * [n_in].
+ */
 static void dequantize_row_scalar(float *y, const struct matrix *w, int r, float factor)
 {
+    assert(y && qp_has_rows(w, r, r + 1));
     const uint8_t *row = qp_matrix_row(w, r);
     if (w->dtype == DTYPE_F32) {
         const float *from = qp_matrix_row(w, r);

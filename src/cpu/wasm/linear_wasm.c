@@ -7,6 +7,7 @@
  *
  * Tile: i16x8k2: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 2][8 rows][2 k] of
  * int16, int4 as well. */
+#include "cpu/shared_loops.h"
 #include "cpu/wasm/wasm.h"
 
 #if defined(__wasm_simd128__)

@@ -1,5 +1,6 @@
 /* low_rank_wasm.c: matrices of few rows or columns, simd128 (kernels.h): half of a vector of four
  * columns of four rows is widened to words, multiplied by four numbers of x and added by pairs. */
+#include "cpu/shared_loops.h"
 #include "cpu/wasm/wasm.h"
 
 #if defined(__wasm_simd128__)
@@ -40,9 +41,15 @@ static void low_rank_sums_wasm(float sums[LOW_RANK_ROWS], const uint8_t *group, 
         wasm_v128_store(sums + 4 * i, sum[i]);
 }
 
+static void add_low_rank_wasm(const struct out_view *out, const struct low_rank *w,
+                              const struct act_rows *x, int begin, int end)
+{
+    qp_add_low_rank_groups(low_rank_sums_wasm, out, w, x, begin, end);
+}
+
 void qp_low_rank_kernels_wasm(struct kernels *k)
 {
-    k->low_rank_sums = low_rank_sums_wasm;
+    k->add_low_rank = add_low_rank_wasm;
 }
 
 #endif

@@ -15,6 +15,7 @@
  *
  * In both k is n_in rounded up to ACT_BLOCK. */
 #include "cpu/gemv_rows.h"
+#include "cpu/shared_loops.h"
 #include "cpu/x86/x86.h"
 #include "format/dtype.h"
 

@@ -2,6 +2,7 @@
  * four rows as words, which vpmaddwd multiplies by four numbers of x and adds by pairs. */
 #if defined(__x86_64__)
 
+#include "cpu/shared_loops.h"
 #include "cpu/x86/x86.h"
 
 #include <immintrin.h>
@@ -51,9 +52,15 @@ static void low_rank_sums_avx2(float sums[LOW_RANK_ROWS], const uint8_t *group, 
     _mm256_storeu_ps(sums + 8, sum8);
 }
 
+static void add_low_rank_avx2(const struct out_view *out, const struct low_rank *w,
+                              const struct act_rows *x, int begin, int end)
+{
+    qp_add_low_rank_groups(low_rank_sums_avx2, out, w, x, begin, end);
+}
+
 void qp_low_rank_kernels_avx2(struct kernels *k)
 {
-    k->low_rank_sums = low_rank_sums_avx2;
+    k->add_low_rank = add_low_rank_avx2;
 }
 
 #if defined(__clang__)

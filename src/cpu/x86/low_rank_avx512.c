@@ -222,11 +222,9 @@ add_low_rank_groups(const struct out_view *out, const struct low_rank *w, const 
     }
 }
 
-static void add_low_rank_avx512(const struct kernels *k, const struct out_view *out,
-                                const struct low_rank *w, const struct act_rows *x, int begin,
-                                int end)
+static void add_low_rank_avx512(const struct out_view *out, const struct low_rank *w,
+                                const struct act_rows *x, int begin, int end)
 {
-    (void)k;
     if (x->n == 1) {
         add_low_rank_groups(out, w, x, begin, end, true);
         return;

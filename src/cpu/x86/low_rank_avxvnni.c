@@ -3,6 +3,7 @@
  * unsigned, hence plus 128; the same product of 128 and x is taken away again. */
 #if defined(__x86_64__)
 
+#include "cpu/shared_loops.h"
 #include "cpu/x86/x86.h"
 
 #include <immintrin.h>
@@ -48,9 +49,15 @@ static void low_rank_sums_avxvnni(float sums[LOW_RANK_ROWS], const uint8_t *grou
     _mm256_storeu_ps(sums + 8, sum8);
 }
 
+static void add_low_rank_avxvnni(const struct out_view *out, const struct low_rank *w,
+                                 const struct act_rows *x, int begin, int end)
+{
+    qp_add_low_rank_groups(low_rank_sums_avxvnni, out, w, x, begin, end);
+}
+
 void qp_low_rank_kernels_avxvnni(struct kernels *k)
 {
-    k->low_rank_sums = low_rank_sums_avxvnni;
+    k->add_low_rank = add_low_rank_avxvnni;
 }
 
 #if defined(__clang__)

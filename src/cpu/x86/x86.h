@@ -4,6 +4,12 @@
 
 #include "cpu/kernels.h"
 
+enum {
+    /* Bytes to prefetch ahead when a low-rank matrix is read for one token: the matrix that is read
+     * next follows it in memory (pack_adapter.c), which the processor cannot know. */
+    LOW_RANK_AHEAD = 6144
+};
+
 /* x86.c: each overwrites the kernels that its instruction set improves. */
 void qp_cpu_avx2(struct kernels *k);
 void qp_cpu_avxvnni(struct kernels *k);
