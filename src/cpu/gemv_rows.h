@@ -1,35 +1,38 @@
-/* gemv_rows.h: few tokens times rows of weights, straight from the file, in the order of a plain
- * read: row after row, what comes next fetched ahead (docs/performance.md).
- * In:  the matrix and the tokens' activations. Out: y, as gemv and gemm_few promise (kernels.h).
- * An instruction set gives the products of two blocks of a row, in two parts each. These wait in
- * cache until those of eight rows are added up and scaled together. */
+/* gemv_rows.h: products of a few tokens and rows of weights, read directly from the mapped file.
+ * In:  the matrix and the activations of the tokens.
+ * Out: y, with the numbers of gemv and gemm_few (kernels.h).
+ *
+ * The rows are read one after another, like plain memory, and prefetched (docs/notes/decode.md). An
+ * instruction set multiplies two blocks of a row at a time and leaves two partial sums of each.
+ * They wait in cache until those of eight rows can be added up and scaled together. */
 #ifndef QP_GEMV_ROWS_H
 #define QP_GEMV_ROWS_H
 
 #include "cpu/kernels.h"
 #include "format/dtype.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define INLINE_ROWS static inline __attribute__((always_inline))
 
 enum {
     GEMV_ROWS = 8,
-    GEMV_BLOCKS = 256,       // whose parts wait, of all tokens: a row of 16384 for one, read whole
-    GEMV_AHEAD = 8192,       // bytes that are fetched while reading; 4096: docs/performance.md
-    SORTED_BYTES = 64 * 1024 // of activations, sorted once; of more, again for each eight rows
+    GEMV_BLOCKS = 256,       // partial sums that wait, all tokens together: 16384 weights of a row
+    GEMV_AHEAD = 8192,       // bytes to prefetch ahead; 4096 is slower (docs/notes/decode.md)
+    SORTED_BYTES = 64 * 1024 // activations to sort once; more are sorted again for every 8 rows
 };
 
-/* A row's products with pairs of blocks of activations: two parts of the first, two of the second.
- * (Without the rest the rows of such an array would have the same places in L1.) */
+/* A row's products with pairs of blocks of activations: two partial sums of the first block, two of
+ * the second. The 4 extra pairs keep the rows of an array of these from sharing sets in L1. */
 typedef int32_t row_parts[GEMV_BLOCKS / 2 + 4][4];
 
-/* What an instruction set gives for a type of weights. */
+/* What an instruction set provides for one type of weights. */
 struct gemv_kernel {
     int block_bytes;   // of a block of weights
     int q_block_bytes; // of a block of activations, sorted
     bool is_plus_8;    // the products are those of the weights plus 8
-    /* Puts a block of q in the order that `dot` wants; NULL: as it lies. */
+    /* Store a block of q in the order that `dot` reads; NULL if that is its own order. */
     void (*sort)(int8_t *to, const int8_t *q);
     /* parts[4 t .. 4 t + 3] = two blocks of weights, or one, times those at q + t * q_stride, for n
      * tokens. */
@@ -37,86 +40,101 @@ struct gemv_kernel {
                 size_t q_stride, int n, bool is_pair);
 };
 
-/* What it gives in all; a constant where gemv_rows is inlined. */
+/* What an instruction set provides in all; a constant where gemv_rows is inlined. */
 struct gemv_level {
     struct gemv_kernel i8, i4, i4_block;
-    /* sums[i] += scales[b] * (float)(the two parts of block b in parts[i][first + b / 2 * step] +
-     * offsets[b] / 16), for n_blocks blocks; offsets may be NULL. */
+    /* sums[i] += scales[b] * (float)(the two partial sums of block b in
+     * parts[i][first + b / 2 * step] + offsets[b] / 16), for n_blocks blocks; offsets may be NULL.
+     */
     void (*add)(float sums[GEMV_ROWS], const row_parts *parts, int first, int step,
                 const float *scales, const int32_t *offsets, int n_blocks);
     /* y[i] = sums[i] * w->scales[r + i] (+ bias[r + i]) for the first n rows. */
     void (*store)(float *y, const float sums[GEMV_ROWS], const struct matrix *w, int r, int n);
 };
 
-/* On the way along a row. */
-struct gemv_place {
+/* Cursor into one row: where the next pair of blocks is, and where its partial sums go. */
+struct gemv_cursor {
     int32_t *parts;
     const uint8_t *w, *multipliers;
     const int8_t *q;
 };
 
-/* n pairs of blocks, fetching what lies `ahead` bytes further. */
-INLINE_ROWS void dot_pairs(struct gemv_place *at, const struct gemv_kernel *k, size_t q_stride,
-                           int n_tokens, int n, ptrdiff_t ahead)
+/* A stretch of columns of a few rows: rows [row, row + GEMV_ROWS), the last one `end` - 1; blocks
+ * [block, block + n_blocks). */
+struct gemv_stretch {
+    int row, end;
+    int block, n_blocks;
+};
+
+/* Activations of n tokens from some block on, in the order that `dot` reads. */
+struct gemv_acts {
+    const int8_t *q;
+    size_t stride;
+    int n;
+};
+
+/* Multiply n pairs of blocks; prefetch what is `ahead` bytes further on. */
+INLINE_ROWS void dot_pairs(struct gemv_cursor *at, const struct gemv_kernel *k,
+                           const struct gemv_acts *x, int n, ptrdiff_t ahead)
 {
     for (int i = 0; i < n; i++) {
         __builtin_prefetch(at->w + ahead);
         if (k->block_bytes == ACT_BLOCK)
             __builtin_prefetch(at->w + ahead + 64);
-        k->dot(at->parts, at->w, at->multipliers, at->q, q_stride, n_tokens, true);
-        at->parts += 4 * n_tokens;
+        k->dot(at->parts, at->w, at->multipliers, at->q, x->stride, x->n, true);
+        at->parts += 4 * x->n;
         at->w += 2 * k->block_bytes;
         at->multipliers += 4;
         at->q += 2 * k->q_block_bytes;
     }
 }
 
-/* The last bytes of a row, fewer than two blocks have. */
-INLINE_ROWS void dot_rest(const struct gemv_place *at, const struct gemv_kernel *k, size_t q_stride,
-                          int n_tokens, int n_bytes)
+/* Multiply the last bytes of a row, fewer than two blocks have. */
+INLINE_ROWS void dot_rest(const struct gemv_cursor *at, const struct gemv_kernel *k,
+                          const struct gemv_acts *x, int n_bytes)
 {
     uint8_t copy[2 * ACT_BLOCK] = { 0 };
     const uint8_t *w = n_bytes == k->block_bytes ? at->w : memcpy(copy, at->w, (size_t)n_bytes);
     if (n_bytes > k->block_bytes)
-        k->dot(at->parts, w, at->multipliers, at->q, q_stride, n_tokens, true);
+        k->dot(at->parts, w, at->multipliers, at->q, x->stride, x->n, true);
     else
-        k->dot(at->parts, w, at->multipliers, at->q, q_stride, n_tokens, false);
+        k->dot(at->parts, w, at->multipliers, at->q, x->stride, x->n, false);
 }
 
-/* Blocks [b, b + n) of the rows from r on; past the last row the last is repeated. */
+/* Multiply a stretch. Past the last row the last one is multiplied again; its sums are not stored.
+ */
 INLINE_ROWS void dot_rows(row_parts parts[GEMV_ROWS], const struct gemv_kernel *k,
-                          const struct matrix *w, int r, int end, int b, int n, const int8_t *q,
-                          size_t q_stride, int n_tokens)
+                          const struct matrix *w, const struct gemv_stretch *s,
+                          const struct gemv_acts *x)
 {
-    const int row_bytes = (int)w->row_bytes, begin = b * k->block_bytes;
-    const int n_bytes =
-        n * k->block_bytes < row_bytes - begin ? n * k->block_bytes : row_bytes - begin;
+    const int row_bytes = (int)w->row_bytes, begin = s->block * k->block_bytes;
+    const int n_bytes = qp_min(s->n_blocks * k->block_bytes, row_bytes - begin);
     const int pair_bytes = 2 * k->block_bytes, n_pairs = n_bytes / pair_bytes;
-    /* Near the end of a stretch what comes next lies elsewhere, unless it is the whole row. */
+    /* Unless the stretch is the whole row, what follows its end is not what is read next. */
     const int n_far = n_bytes == row_bytes ? 0 : GEMV_AHEAD / pair_bytes;
     const int n_near = n_pairs > n_far ? n_pairs - n_far : 0;
     for (int i = 0; i < GEMV_ROWS; i++) {
-        const int row = r + i < end ? r + i : end - 1;
+        const int row = s->row + i < s->end ? s->row + i : s->end - 1;
         const uint8_t *data = (const uint8_t *)qp_matrix_row(w, row) + begin;
-        struct gemv_place at = {
+        struct gemv_cursor at = {
             .parts = parts[i][0],
             .w = data,
-            .multipliers = data, // of most types nobody reads them
-            .q = q,
+            .multipliers = data, // most types do not read them
+            .q = x->q,
         };
         if (w->multipliers)
-            at.multipliers = qp_matrix_multipliers(w, row) + 2 * b;
-        int next = row_bytes;   // from here the same stretch of the next row
-        if (i == GEMV_ROWS - 1) // the next one of the first row, or the row after the last
+            at.multipliers = qp_matrix_multipliers(w, row) + 2 * s->block;
+        int next = row_bytes;   // from here to the same stretch of the next row
+        if (i == GEMV_ROWS - 1) // to the next stretch of the first row, or the row after the last
             next = begin + n_bytes < row_bytes ? n_bytes - i * row_bytes : row_bytes - begin;
-        dot_pairs(&at, k, q_stride, n_tokens, n_near, GEMV_AHEAD);
-        dot_pairs(&at, k, q_stride, n_tokens, n_pairs - n_near, GEMV_AHEAD + next - n_bytes);
+        dot_pairs(&at, k, x, n_near, GEMV_AHEAD);
+        dot_pairs(&at, k, x, n_pairs - n_near, GEMV_AHEAD + next - n_bytes);
         if (n_bytes % pair_bytes)
-            dot_rest(&at, k, q_stride, n_tokens, n_bytes % pair_bytes);
+            dot_rest(&at, k, x, n_bytes % pair_bytes);
     }
 }
 
-/* Blocks [b, b + n) of all tokens, one after the other. */
+/* Blocks [b, b + n) of n_tokens tokens, sorted, token after token. */
 INLINE_ROWS void sort_tokens(int8_t *to, const struct gemv_kernel *k, const struct act_rows *x,
                              int b, int n, int n_tokens)
 {
@@ -129,9 +147,9 @@ INLINE_ROWS void gemv_some(const struct out_view *out, const struct matrix *w,
                            const struct act_rows *x, int n_tokens, int begin, int end,
                            const struct gemv_level *level, const struct gemv_kernel *k)
 {
-    const int n_blocks = (w->n_in + ACT_BLOCK - 1) / ACT_BLOCK;
     _Alignas(64) row_parts parts[GEMV_ROWS];
     _Alignas(64) int8_t sorted[SORTED_BYTES];
+    const int n_blocks = (w->n_in + ACT_BLOCK - 1) / ACT_BLOCK;
     const int stretch = GEMV_BLOCKS / n_tokens / 2 * 2;
     const bool is_sorted_once = n_tokens * n_blocks <= SORTED_BYTES / k->q_block_bytes;
     if (k->sort && is_sorted_once)
@@ -141,14 +159,16 @@ INLINE_ROWS void gemv_some(const struct out_view *out, const struct matrix *w,
         memset(sums, 0, (size_t)n_tokens * sizeof *sums);
         for (int b = 0; b < n_blocks; b += stretch) {
             const int n = n_blocks - b < stretch ? n_blocks - b : stretch;
-            const int8_t *q = (k->sort ? sorted : x->q) + (ptrdiff_t)b * k->q_block_bytes;
-            size_t q_stride = k->sort ? (size_t)n_blocks * (size_t)k->q_block_bytes : x->q_stride;
+            struct gemv_acts acts = { (k->sort ? sorted : x->q) + (ptrdiff_t)b * k->q_block_bytes,
+                                      k->sort ? (size_t)n_blocks * (size_t)k->q_block_bytes
+                                              : x->q_stride,
+                                      n_tokens };
             if (k->sort && !is_sorted_once) {
                 sort_tokens(sorted, k, x, b, n, n_tokens);
-                q = sorted;
-                q_stride = (size_t)n * (size_t)k->q_block_bytes;
+                acts.q = sorted;
+                acts.stride = (size_t)n * (size_t)k->q_block_bytes;
             }
-            dot_rows(parts, k, w, r, end, b, n, q, q_stride, n_tokens);
+            dot_rows(parts, k, w, &(struct gemv_stretch){ r, end, b, n }, &acts);
             for (int t = 0; t < n_tokens; t++) {
                 const int at = t * n_blocks + b;
                 level->add(sums[t], (const row_parts *)parts, t, n_tokens, x->scales + at,
@@ -160,7 +180,7 @@ INLINE_ROWS void gemv_some(const struct out_view *out, const struct matrix *w,
     }
 }
 
-/* The loops over tokens cost something where there is one. */
+/* One token has code of its own, because the loops over tokens cost time. */
 INLINE_ROWS void gemv_kernel_rows(const struct out_view *out, const struct matrix *w,
                                   const struct act_rows *x, int begin, int end,
                                   const struct gemv_level *level, const struct gemv_kernel *k)
@@ -171,10 +191,14 @@ INLINE_ROWS void gemv_kernel_rows(const struct out_view *out, const struct matri
         gemv_some(out, w, x, x->n, begin, end, level, k);
 }
 
+/* out->y[t * out->stride + r] for rows [begin, end) and 1 to FEW_TOKENS tokens. */
 INLINE_ROWS void gemv_rows(const struct out_view *out, const struct matrix *w,
                            const struct act_rows *x, int begin, int end,
                            const struct gemv_level *level)
 {
+    assert(w->dtype != DTYPE_F32 && w->scales && qp_has_rows(w, begin, end));
+    assert(qp_is_act_rows(x, w->n_in) && x->n <= FEW_TOKENS);
+    assert(w->dtype != DTYPE_I4_BLOCK || w->multipliers);
     if (w->dtype == DTYPE_I8)
         gemv_kernel_rows(out, w, x, begin, end, level, &level->i8);
     else if (w->dtype == DTYPE_I4)

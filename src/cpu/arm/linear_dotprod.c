@@ -1,10 +1,10 @@
-/* linear_dotprod.c: matrix products with sdot (Cortex-A75, A55, Apple A12 on): four signed products
- * added to each int32 lane.
- * In, out, order of rounding: linear_scalar.c, to the bit.
+/* linear_dotprod.c: matrix products with sdot (Cortex-A75, A55, Apple A12 on), which adds four
+ * signed products to each int32 lane. In, out, order of rounding: scalar/linear_scalar.c, to the
+ * bit.
  *
- * Tile: i8x4k4: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 16][2 halves]
- * [4 steps][4 rows][4 k]: one vector of weights is four rows of the same four k, and a quarter of
- * the token's 16 k is taken by element against it. */
+ * Tile, layout i8x4k4: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 16][2 halves]
+ * [4 steps][4 rows][4 k]. One vector of weights is four rows of the same four k. It is multiplied
+ * by one element, four k, of a token's 16 k. */
 #include "cpu/arm/arm.h"
 #include "cpu/gemv_rows.h"
 #include "format/dtype.h"
@@ -100,8 +100,8 @@ static void pack_dotprod(void *tile, const struct matrix *w, int row, int n_rows
 }
 
 /* ---- many tokens against a tile: 8 tokens x 8 rows, or 4 x 8 for the last ones ----
- * 16 accumulators, eight vectors of activations, two of weights; the float sums live in L1 and are
- * touched once in 16 steps. */
+ * 16 accumulators, eight vectors of activations, two of weights. The float sums are in L1 and used
+ * once in 16 steps. */
 
 INLINE_NEON void store_q_k4(int8_t *to, const int8_t *const q[TOKENS_NEON], size_t k, int n_tokens)
 {
@@ -109,7 +109,7 @@ INLINE_NEON void store_q_k4(int8_t *to, const int8_t *const q[TOKENS_NEON], size
         vst1q_s8(to + t * STEP_NEON, vld1q_s8(q[t] + k));
 }
 
-/* The lane is a constant of the instruction, not an argument. */
+/* A macro, because the lane must be a constant of the instruction. */
 #define STEP_DOTPROD(i)                                                                            \
     {                                                                                              \
         const int8x16_t low = vld1q_s8(group + 16 * (i)), high = vld1q_s8(group + 64 + 16 * (i));  \
@@ -120,7 +120,7 @@ INLINE_NEON void store_q_k4(int8_t *to, const int8_t *const q[TOKENS_NEON], size
         }                                                                                          \
     }
 
-/* n_tokens is a constant. */
+/* n_tokens is a constant where this is inlined. */
 INLINE_NEON void gemm_some_dotprod(float sums[TOKENS_NEON][ROWS_NEON], const int8_t *group,
                                    const struct tokens_neon *tokens, int n_blocks, int n_tokens)
 {
@@ -152,7 +152,7 @@ INLINE_NEON void gemm_some_dotprod(float sums[TOKENS_NEON][ROWS_NEON], const int
     }
 }
 
-/* Functions of their own, so that each has all registers. */
+/* Not inlined, so that each has all registers. */
 __attribute__((noinline)) static void gemm_blocks_dotprod(float sums[TOKENS_NEON][ROWS_NEON],
                                                           const int8_t *group,
                                                           const struct tokens_neon *tokens,

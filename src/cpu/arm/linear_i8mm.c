@@ -1,9 +1,9 @@
-/* linear_i8mm.c: tiles for smmla (Cortex-A510, A710, Neoverse V1, Apple M2 on): prefill only, since
- * sdot already decodes at the speed of memory. smmla multiplies two rows of eight k by two tokens
- * of the same k and adds to a square of four sums.
- * In, out, order of rounding: linear_scalar.c, to the bit.
+/* linear_i8mm.c: tiles for smmla (Cortex-A510, A710, Neoverse V1, Apple M2 on), which multiplies
+ * two rows of eight k by two tokens of the same k and adds to a square of four sums. Prefill only:
+ * sdot already decodes at the speed of memory. In, out, order of rounding: scalar/linear_scalar.c,
+ * to the bit.
  *
- * Tile: i8x2k8: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 16][4 pairs]
+ * Tile, layout i8x2k8: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 16][4 pairs]
  * [2 steps][2 rows][8 k]. */
 #include "cpu/arm/arm.h"
 #include "format/dtype.h"
@@ -38,8 +38,8 @@ static void pack_i8mm(void *tile, const struct matrix *w, int row, int n_rows)
 }
 
 /* ---- many tokens against a tile: 8 tokens x 8 rows, or 4 x 8 for the last ones ----
- * 16 accumulators, each two rows of two tokens; four vectors of weights, four of activations; the
- * float sums, in squares as well, live in L1 and are touched once in 8 steps. */
+ * 16 accumulators, each two rows of two tokens; four vectors of weights, four of activations. The
+ * float sums, also in squares, are in L1 and used once in 8 steps. */
 
 INLINE_NEON void store_q_k8(int8_t *to, const int8_t *const q[TOKENS_NEON], size_t k, int n_tokens)
 {
@@ -47,13 +47,13 @@ INLINE_NEON void store_q_k8(int8_t *to, const int8_t *const q[TOKENS_NEON], size
         store_pair_k8(to + t * STEP_NEON, vld1q_s8(q[t] + k), vld1q_s8(q[t + 1] + k));
 }
 
-/* Of tokens 2 j and 2 j + 1, rows 2 i and 2 i + 1: [j][i] = row 0 token 0, row 0 token 1, row 1
- * token 0, row 1 token 1. */
+/* Sums of tokens 2 j and 2 j + 1, rows 2 i and 2 i + 1: [j][i] = row 0 token 0, row 0 token 1, row
+ * 1 token 0, row 1 token 1. */
 struct squares_i8mm {
     float32x4_t v[TOKENS_NEON / 2][ROWS_NEON / 2];
 };
 
-static void take_squares_i8mm(struct squares_i8mm *squares, float sums[TOKENS_NEON][ROWS_NEON],
+static void load_squares_i8mm(struct squares_i8mm *squares, float sums[TOKENS_NEON][ROWS_NEON],
                               int n_pairs)
 {
     for (int j = 0; j < n_pairs; j++)
@@ -64,8 +64,8 @@ static void take_squares_i8mm(struct squares_i8mm *squares, float sums[TOKENS_NE
         }
 }
 
-static void give_squares_i8mm(float sums[TOKENS_NEON][ROWS_NEON],
-                              const struct squares_i8mm *squares, int n_pairs)
+static void store_squares_i8mm(float sums[TOKENS_NEON][ROWS_NEON],
+                               const struct squares_i8mm *squares, int n_pairs)
 {
     for (int j = 0; j < n_pairs; j++)
         for (int i = 0; i < ROWS_NEON / 2; i += 2) {
@@ -75,13 +75,13 @@ static void give_squares_i8mm(float sums[TOKENS_NEON][ROWS_NEON],
         }
 }
 
-/* n_pairs of tokens is a constant. */
+/* n_pairs, pairs of tokens, is a constant where this is inlined. */
 INLINE_NEON void gemm_some_i8mm(float sums[TOKENS_NEON][ROWS_NEON], const int8_t *group,
                                 const struct tokens_neon *tokens, int n_blocks, int n_pairs)
 {
     const int8_t *q = tokens->q;
     struct squares_i8mm squares;
-    take_squares_i8mm(&squares, sums, n_pairs);
+    load_squares_i8mm(&squares, sums, n_pairs);
     for (int b = 0; b < n_blocks; b++) {
         int32x4_t dots[TOKENS_NEON / 2][ROWS_NEON / 2];
         UNROLL_TOKENS
@@ -117,10 +117,10 @@ INLINE_NEON void gemm_some_i8mm(float sums[TOKENS_NEON][ROWS_NEON], const int8_t
             sum[3] = mul_add_neon(vcvtq_f32_s32(dots[j][3]), scale, sum[3]);
         }
     }
-    give_squares_i8mm(sums, &squares, n_pairs);
+    store_squares_i8mm(sums, &squares, n_pairs);
 }
 
-/* Functions of their own, so that each has all registers. */
+/* Not inlined, so that each has all registers. */
 __attribute__((noinline)) static void gemm_blocks_i8mm(float sums[TOKENS_NEON][ROWS_NEON],
                                                        const int8_t *group,
                                                        const struct tokens_neon *tokens,

@@ -1,12 +1,13 @@
 /* linear_neon.c: matrix products with what every 64-bit ARM has (Cortex-A53, A72).
- * In, out, order of rounding: linear_scalar.c, to the bit.
+ * In, out, order of rounding: scalar/linear_scalar.c, to the bit.
  *
- * smull multiplies eight bytes to int16, smlal adds eight more: two products of int8 are at most
- * 2 * 128 * 127, which int16 holds, and a pairwise add widens them. Products of int4 are at most
- * 8 * 127 (15 * 127 as nibbles lie), so that int16 holds a whole block's: eight in a lane.
+ * smull multiplies eight bytes to int16, smlal adds eight more products. Two products of int8 are at
+ * most 2 * 128 * 127, which fits int16; a pairwise add then widens them. Products of int4 are at most
+ * 8 * 127, or 15 * 127 with stored nibbles, so int16 holds the sum of a whole block, eight products in
+ * a lane.
  *
- * Tile: i8x8k16: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 16][8 rows][16 k].
- */
+ * Tile, layout i8x8k16: eight groups of 8 rows, each
+ * [n_in rounded up to ACT_BLOCK, / 16][8 rows][16 k]. */
 #include "cpu/arm/arm.h"
 #include "cpu/gemv_rows.h"
 #include "cpu/shared_loops.h"
@@ -16,6 +17,7 @@
 
 #include "cpu/arm/linear_neon.h"
 
+#include <assert.h>
 #include <float.h>
 
 /* ---- activations ---- */
@@ -25,7 +27,7 @@ static void quantize_block_neon(int8_t *q, float *scale, int32_t *offset, const 
     float32x4_t largest = vdupq_n_f32(0.0f);
     for (int i = 0; i < ACT_BLOCK; i += 4)
         largest = larger_neon(vabsq_f32(vld1q_f32(x + i)), largest);
-    float max = vmaxvq_f32(largest); // none of them is NaN
+    float max = vmaxvq_f32(largest); // no lane is NaN
     float inverse = 127.0f / max;
     inverse = inverse < FLT_MAX ? inverse : FLT_MAX;
     int32x4_t sum = vdupq_n_s32(0);
@@ -47,6 +49,7 @@ static void quantize_block_neon(int8_t *q, float *scale, int32_t *offset, const 
 
 static void quantize_neon(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
 {
+    assert(q && scales && offsets && x && n > 0);
     int i = 0, b = 0;
     for (; i + ACT_BLOCK <= n; i += ACT_BLOCK, b++)
         quantize_block_neon(q + i, scales + b, offsets + b, x + i);
@@ -59,10 +62,11 @@ static void quantize_neon(int8_t *q, float *scales, int32_t *offsets, const floa
 
 static void quantize_row_neon(int8_t *q, float *scale, const float *x, int n)
 {
+    assert(q && scale && x && n > 0);
     float32x4_t largest = vdupq_n_f32(0.0f);
     for (int i = 0; i < n; i += 4)
         largest = larger_neon(vabsq_f32(load_neon(x + i, n - i)), largest);
-    float max = vmaxvq_f32(largest); // none of them is NaN
+    float max = vmaxvq_f32(largest); // no lane is NaN
     max = max < FLT_MAX ? max : FLT_MAX;
     float inverse = 127.0f / max;
     inverse = inverse < FLT_MAX ? inverse : FLT_MAX;
@@ -178,8 +182,8 @@ static void pack_neon(void *tile, const struct matrix *w, int row, int n_rows)
 }
 
 /* ---- many tokens against a tile: 2 tokens x 8 rows ----
- * 16 accumulators, each a token's product with a row in parts; the float sums live in L1 and are
- * touched once in four steps. */
+ * 16 accumulators, each with partial sums of one token's product with one row. The float sums are in
+ * L1 and used once in four steps. */
 enum {
     GEMM_TOKENS_NEON = 2
 };
@@ -190,7 +194,7 @@ INLINE_NEON void store_q_k16(int8_t *to, const int8_t *const q[TOKENS_NEON], siz
         vst1q_s8(to + t * STEP_NEON, vld1q_s8(q[t] + k));
 }
 
-/* Of a block: dots[r] is a token's product with row r, in four parts. */
+/* Add one block: dots[r] is a token's product with row r, in four partial sums. */
 static inline void scale_block_neon(float sums[ROWS_NEON], float scale,
                                     const int32x4_t dots[ROWS_NEON])
 {
@@ -227,7 +231,7 @@ __attribute__((noinline)) static void gemm_blocks_i8_neon(float sums[TOKENS_NEON
     }
 }
 
-/* The block's sums stay in int16. */
+/* The sums of a block stay in int16. */
 __attribute__((noinline)) static void gemm_blocks_i4_neon(float sums[TOKENS_NEON][ROWS_NEON],
                                                           const int8_t *group,
                                                           const struct tokens_neon *tokens,

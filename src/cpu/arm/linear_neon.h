@@ -1,7 +1,7 @@
 /* linear_neon.h: what the matrix products on 128-bit registers share: eight rows of weights at a
- * time, and tiles of eight groups of eight rows. The levels differ in the product of a row's block,
- * in the order within a step of 16 k, and in the loop over steps. Included before a file turns its
- * instruction set on. */
+ * time, and tiles of eight groups of eight rows. The levels differ in the product of two blocks, in
+ * the order within a step of 16 k, and in the loop over steps. A file includes it before enabling
+ * its instruction set. */
 #ifndef QP_LINEAR_NEON_H
 #define QP_LINEAR_NEON_H
 
@@ -66,8 +66,8 @@ enum {
     STEP_NEON = 16 // k
 };
 
-/* Eight rows from some k on: where the file holds them, or the copy of their last block, whose tail
- * is zero. */
+/* Eight rows from some k on: in the mapped file, or a copy of their last block filled with zeros.
+ */
 struct rows_neon {
     const uint8_t *at[ROWS_NEON];
 };
@@ -76,8 +76,8 @@ struct tails_neon {
     uint8_t bytes[ROWS_NEON][ACT_BLOCK];
 };
 
-/* Past the last row the last one is repeated; its result is not stored. */
-static inline struct rows_neon take_rows_neon(const struct matrix *w, int r, int end)
+/* Rows [r, r + 8). Past the last row this is the last one again; its result is not stored. */
+static inline struct rows_neon rows_neon_at(const struct matrix *w, int r, int end)
 {
     struct rows_neon rows;
     for (int i = 0; i < ROWS_NEON; i++)
@@ -97,7 +97,7 @@ copy_tails_neon(struct tails_neon *tails, const struct rows_neon *rows, size_t b
     return copies;
 }
 
-/* Bytes of a row, and of one of its blocks. */
+/* Bytes of a row; of one of its blocks. */
 static inline size_t row_bytes_neon(const struct matrix *w)
 {
     return w->dtype == DTYPE_I8 ? (size_t)w->n_in : (size_t)w->n_in / 2;
@@ -121,26 +121,25 @@ static inline void store_rows_neon(float *y, float32x4_t sum, const struct matri
 
 /* ---- few tokens, row after row (gemv_rows.h) ---- */
 
-/* A block of weights or activations: four times 16 k. For int4 by twos: the even k of 32, which lie
- * in the low nibbles, and the odd ones. */
+/* A block of weights or activations: four times 16 k. For int4 the even k of 32, which are in the
+ * low nibbles, then the odd ones, twice. */
 struct block_neon {
     int8x16_t v[4];
 };
 
-/* What differs between the levels: the product of two blocks, in four parts that are still to be
- * added; the same where both fit int4; and of half a block of int4, sorted, that of the first 16 k
- * in the first two parts. */
+/* What differs between the levels: the product of two blocks, in four partial sums; the product of
+ * half a block of block-wise int4, sorted, with the first 16 k in the first two partial sums. */
 typedef int32x4_t (*block_dot_neon)(const struct block_neon *w, const struct block_neon *q);
 typedef int32x4_t (*half_dot_neon)(int8x16_t low, int8x16_t high, int8x16_t even, int8x16_t odd);
 
-INLINE_NEON struct block_neon take_block_neon(const void *p)
+INLINE_NEON struct block_neon load_block_neon(const void *p)
 {
     const int8x16x4_t v = vld1q_s8_x4(p);
     return (struct block_neon){ { v.val[0], v.val[1], v.val[2], v.val[3] } };
 }
 
-/* Nibbles as they lie are the weights plus 8. */
-INLINE_NEON struct block_neon take_nibble_block_neon(const uint8_t *w)
+/* Stored nibbles are the weights plus 8. */
+INLINE_NEON struct block_neon load_nibble_block_neon(const uint8_t *w)
 {
     const uint8x16_t nibble = vdupq_n_u8(15), first = vld1q_u8(w), second = vld1q_u8(w + 16);
     return (struct block_neon){ { vreinterpretq_s8_u8(vandq_u8(first, nibble)),
@@ -149,11 +148,11 @@ INLINE_NEON struct block_neon take_nibble_block_neon(const uint8_t *w)
                                   vreinterpretq_s8_u8(vshrq_n_u8(second, 4)) } };
 }
 
-/* Codes become their values by a look-up. */
-INLINE_NEON struct block_neon take_value_block_neon(const uint8_t *w)
+/* A table turns codes into their values. */
+INLINE_NEON struct block_neon load_value_block_neon(const uint8_t *w)
 {
     const int8x16_t values = vld1q_s8(qp_i4_block_values[1]);
-    struct block_neon block = take_nibble_block_neon(w);
+    struct block_neon block = load_nibble_block_neon(w);
     UNROLL_TOKENS
     for (int i = 0; i < 4; i++)
         block.v[i] = vqtbl1q_s8(values, vreinterpretq_u8_s8(block.v[i]));
@@ -169,15 +168,15 @@ INLINE_NEON void sort_i4_neon(int8_t *to, const int8_t *q)
     }
 }
 
-/* Of one block or two. */
+/* The products of one block or two with n_tokens tokens. */
 INLINE_NEON void dot_pair_neon(int32_t *parts, const struct block_neon w[2], const int8_t *q,
                                size_t q_stride, int n_tokens, bool is_pair, block_dot_neon dot)
 {
     for (int t = 0; t < n_tokens; t++, q += q_stride, parts += 4) {
-        const struct block_neon first = take_block_neon(q);
+        const struct block_neon first = load_block_neon(q);
         int32x4_t dots[2] = { dot(&w[0], &first), vdupq_n_s32(0) };
         if (is_pair) {
-            const struct block_neon second = take_block_neon(q + ACT_BLOCK);
+            const struct block_neon second = load_block_neon(q + ACT_BLOCK);
             dots[1] = dot(&w[1], &second);
         }
         vst1q_s32(parts, vpaddq_s32(dots[0], dots[1]));
@@ -187,20 +186,21 @@ INLINE_NEON void dot_pair_neon(int32_t *parts, const struct block_neon w[2], con
 INLINE_NEON void dot_pair_i8_neon(int32_t *parts, const uint8_t *w, const int8_t *q,
                                   size_t q_stride, int n_tokens, bool is_pair, block_dot_neon dot)
 {
-    const struct block_neon blocks[2] = { take_block_neon(w),
-                                          take_block_neon(is_pair ? w + ACT_BLOCK : w) };
+    const struct block_neon blocks[2] = { load_block_neon(w),
+                                          load_block_neon(is_pair ? w + ACT_BLOCK : w) };
     dot_pair_neon(parts, blocks, q, q_stride, n_tokens, is_pair, dot);
 }
 
 INLINE_NEON void dot_pair_i4_neon(int32_t *parts, const uint8_t *w, const int8_t *q,
                                   size_t q_stride, int n_tokens, bool is_pair, block_dot_neon dot)
 {
-    const struct block_neon blocks[2] = { take_nibble_block_neon(w),
-                                          take_nibble_block_neon(is_pair ? w + ACT_BLOCK / 2 : w) };
+    const struct block_neon blocks[2] = { load_nibble_block_neon(w),
+                                          load_nibble_block_neon(is_pair ? w + ACT_BLOCK / 2 : w) };
     dot_pair_neon(parts, blocks, q, q_stride, n_tokens, is_pair, dot);
 }
 
-/* The sums of a block's products meet its multiplier, eight of which are four bytes. */
+/* The sum of 16 products is multiplied by the multiplier of these 16 weights. Four bytes have eight
+ * multipliers. */
 INLINE_NEON void dot_pair_i4_block_neon(int32_t *parts, const uint8_t *w,
                                         const uint8_t *multipliers, const int8_t *q,
                                         size_t q_stride, int n_tokens, bool is_pair,
@@ -209,8 +209,8 @@ INLINE_NEON void dot_pair_i4_block_neon(int32_t *parts, const uint8_t *w,
     static const int32_t up[4][4] = {
         { 28, 28, 24, 24 }, { 20, 20, 16, 16 }, { 12, 12, 8, 8 }, { 4, 4, 0, 0 }
     };
-    const struct block_neon blocks[2] = { take_value_block_neon(w),
-                                          take_value_block_neon(is_pair ? w + ACT_BLOCK / 2 : w) };
+    const struct block_neon blocks[2] = { load_value_block_neon(w),
+                                          load_value_block_neon(is_pair ? w + ACT_BLOCK / 2 : w) };
     int32_t nibbles;
     int32x4_t m[4];
     memcpy(&nibbles, multipliers, sizeof nibbles);
@@ -221,7 +221,7 @@ INLINE_NEON void dot_pair_i4_block_neon(int32_t *parts, const uint8_t *w,
         int32x4_t dots[2] = { vdupq_n_s32(0), vdupq_n_s32(0) };
         UNROLL_TOKENS
         for (int b = 0; b < 1 + is_pair; b++) {
-            const struct block_neon x = take_block_neon(q + b * ACT_BLOCK);
+            const struct block_neon x = load_block_neon(q + b * ACT_BLOCK);
             const int8x16_t *v = blocks[b].v;
             dots[b] = vmulq_s32(dot(v[0], v[1], x.v[0], x.v[1]), m[2 * b]);
             dots[b] = vmlaq_s32(dots[b], dot(v[2], v[3], x.v[2], x.v[3]), m[2 * b + 1]);
@@ -249,7 +249,7 @@ INLINE_NEON float32x4_t add_dots_neon(float32x4_t sum, int32x4_t dots, float sca
     return scale_dots_neon(sum, scale, dots);
 }
 
-/* The sums of rows r to r + 3: of the first block, of the second. */
+/* The sums of rows r to r + 3: those of the first block, those of the second. */
 INLINE_NEON int32x4x2_t sum_parts_neon(const row_parts *parts, int r, int i)
 {
     int32x4_t r0 = vpaddq_s32(vld1q_s32(parts[r][i]), vld1q_s32(parts[r + 1][i]));
@@ -283,17 +283,17 @@ INLINE_NEON void store_sums_neon(float *y, const float sums[GEMV_ROWS], const st
     store_rows_neon(y + 4, vld1q_f32(sums + 4), w, r + 4, n - 4);
 }
 
-/* The rows of block-wise int4's multipliers as a matrix. */
+/* The multipliers of block-wise int4 as a matrix. */
 static inline struct matrix multiplier_matrix_neon(const struct matrix *w)
 {
     return (struct matrix){ .row_bytes = qp_multiplier_bytes(w->n_in), .data = w->multipliers };
 }
 
 /* ---- tiles ----
- * [8 groups][k / 16][8 rows * 16 k] of int8, int4 as well, in an order that the level chooses; k is
- * n_in rounded up to ACT_BLOCK. */
+ * [8 groups][k / 16][8 rows * 16 k] of int8, also for int4. The level chooses the order within a
+ * step of 16 k. k is n_in rounded up to ACT_BLOCK. */
 
-/* 16 k of eight rows in the level's order. */
+/* Store 16 k of eight rows in the order of the level. */
 typedef void (*store_step_neon)(int8_t *to, const int8x16_t row[ROWS_NEON]);
 
 static inline size_t tile_bytes_neon(int n_in)
@@ -301,8 +301,8 @@ static inline size_t tile_bytes_neon(int n_in)
     return TILE_ROWS * qp_round_up((size_t)n_in, ACT_BLOCK);
 }
 
-/* 16 nibbles, as they lie. */
-INLINE_NEON uint8x16_t take_nibbles_neon(const uint8_t *w)
+/* 16 nibbles in order, a byte each. */
+INLINE_NEON uint8x16_t load_nibbles_neon(const uint8_t *w)
 {
     uint8x8_t pairs = vld1_u8(w);
     uint8x8_t low = vand_u8(pairs, vdup_n_u8(15)), high = vshr_n_u8(pairs, 4);
@@ -310,11 +310,11 @@ INLINE_NEON uint8x16_t take_nibbles_neon(const uint8_t *w)
 }
 
 /* 16 weights. */
-INLINE_NEON int8x16_t take_weights_neon(const uint8_t *w, bool is_i4)
+INLINE_NEON int8x16_t load_weights_neon(const uint8_t *w, bool is_i4)
 {
     if (!is_i4)
         return vreinterpretq_s8_u8(vld1q_u8(w));
-    return vsubq_s8(vreinterpretq_s8_u8(take_nibbles_neon(w)), vdupq_n_s8(8));
+    return vsubq_s8(vreinterpretq_s8_u8(load_nibbles_neon(w)), vdupq_n_s8(8));
 }
 
 INLINE_NEON void pack_block_neon(int8_t *to, const struct rows_neon *rows, size_t at, bool is_i4,
@@ -323,14 +323,14 @@ INLINE_NEON void pack_block_neon(int8_t *to, const struct rows_neon *rows, size_
     for (int k = 0; k < ACT_BLOCK; k += STEP_NEON, to += ROWS_NEON * STEP_NEON) {
         const size_t from = at + (size_t)(is_i4 ? k / 2 : k);
         const int8x16_t row[ROWS_NEON] = {
-            take_weights_neon(rows->at[0] + from, is_i4),
-            take_weights_neon(rows->at[1] + from, is_i4),
-            take_weights_neon(rows->at[2] + from, is_i4),
-            take_weights_neon(rows->at[3] + from, is_i4),
-            take_weights_neon(rows->at[4] + from, is_i4),
-            take_weights_neon(rows->at[5] + from, is_i4),
-            take_weights_neon(rows->at[6] + from, is_i4),
-            take_weights_neon(rows->at[7] + from, is_i4),
+            load_weights_neon(rows->at[0] + from, is_i4),
+            load_weights_neon(rows->at[1] + from, is_i4),
+            load_weights_neon(rows->at[2] + from, is_i4),
+            load_weights_neon(rows->at[3] + from, is_i4),
+            load_weights_neon(rows->at[4] + from, is_i4),
+            load_weights_neon(rows->at[5] + from, is_i4),
+            load_weights_neon(rows->at[6] + from, is_i4),
+            load_weights_neon(rows->at[7] + from, is_i4),
         };
         store(to, row);
     }
@@ -341,7 +341,7 @@ INLINE_NEON void pack_rows_neon(int8_t *to, const struct matrix *w, int row, int
 {
     const size_t row_bytes = row_bytes_neon(w), block_bytes = block_bytes_neon(w);
     for (int r = 0; r < n_rows; r += ROWS_NEON) {
-        struct rows_neon rows = take_rows_neon(w, row + r, row + n_rows);
+        struct rows_neon rows = rows_neon_at(w, row + r, row + n_rows);
         size_t at = 0;
         for (; at + block_bytes <= row_bytes; at += block_bytes, to += ROWS_NEON * ACT_BLOCK)
             pack_block_neon(to, &rows, at, is_i4, store);
@@ -364,7 +364,7 @@ INLINE_NEON void pack_block_i4_block_neon(int8_t *to, const struct rows_neon *ro
         for (int i = 0; i < ROWS_NEON; i++)
             row[i] = vqtbl1q_s8(
                 vld1q_s8(qp_i4_block_values[qp_block_multiplier(multipliers->at[i] + 2 * b, k)]),
-                take_nibbles_neon(rows->at[i] + at + k / 2));
+                load_nibbles_neon(rows->at[i] + at + k / 2));
         store(to, row);
     }
 }
@@ -375,8 +375,8 @@ INLINE_NEON void pack_rows_i4_block_neon(int8_t *to, const struct matrix *w, int
     const struct matrix m = multiplier_matrix_neon(w);
     const size_t n_in = (size_t)w->n_in;
     for (int r = 0; r < n_rows; r += ROWS_NEON) {
-        struct rows_neon rows = take_rows_neon(w, row + r, row + n_rows);
-        const struct rows_neon multipliers = take_rows_neon(&m, row + r, row + n_rows);
+        struct rows_neon rows = rows_neon_at(w, row + r, row + n_rows);
+        const struct rows_neon multipliers = rows_neon_at(&m, row + r, row + n_rows);
         size_t k = 0, b = 0;
         for (; k + ACT_BLOCK <= n_in; k += ACT_BLOCK, b++, to += ROWS_NEON * ACT_BLOCK)
             pack_block_i4_block_neon(to, &rows, k / 2, &multipliers, b, store);
@@ -392,6 +392,7 @@ INLINE_NEON void pack_rows_i4_block_neon(int8_t *to, const struct matrix *w, int
 INLINE_NEON void pack_groups_neon(void *tile, const struct matrix *w, int row, int n_rows,
                                   store_step_neon store)
 {
+    assert(w->dtype != DTYPE_F32 && qp_is_tile(tile, w, row, n_rows));
     if (w->dtype == DTYPE_I8)
         pack_rows_neon(tile, w, row, n_rows, false, store);
     else if (w->dtype == DTYPE_I4_BLOCK)
@@ -404,11 +405,11 @@ INLINE_NEON void pack_groups_neon(void *tile, const struct matrix *w, int row, i
 
 enum {
     TOKENS_NEON = 8,   // at most
-    GEMM_K_NEON = 2048 // so much of 8 tokens and of a group stays in L1, and of a tile in L2
+    GEMM_K_NEON = 2048 // columns of 8 tokens and a group that stay in L1, and of a tile in L2
 };
 
-/* A few tokens over a stretch of k, gathered so that the loop reads them in order: q as
- * [k / 16][tokens * 16 k], in the level's order within a step. */
+/* A few tokens over a stretch of k, copied so that the loop reads them in order: q is
+ * [k / 16][tokens * 16 k], in the order of the level within a step. */
 struct tokens_neon {
     int8_t q[TOKENS_NEON * GEMM_K_NEON];
     float scales[GEMM_K_NEON / ACT_BLOCK][TOKENS_NEON];
@@ -420,13 +421,13 @@ typedef void (*gemm_blocks_neon)(float sums[TOKENS_NEON][ROWS_NEON], const int8_
                                  const struct tokens_neon *tokens, int n_blocks);
 
 struct gemm_level_neon {
-    int n_tokens; // as many as fill the registers
-    /* 16 k of the tokens q[t] from `k` on in the level's order. */
+    int n_tokens; // that fit the registers
+    /* Store 16 k of the tokens q[t], from column k on, in the order of the level. */
     void (*store_q)(int8_t *to, const int8_t *const q[TOKENS_NEON], size_t k, int n_tokens);
-    gemm_blocks_neon blocks, half_blocks; // of n_tokens, and of half as many: NULL for none
+    gemm_blocks_neon blocks, half_blocks; // for n_tokens; for half of them, or NULL
 };
 
-/* The sums of a group's rows wait in y between one stretch of k and the next. */
+/* Between two stretches of k the sums of a group's rows are in y. */
 static inline void gemm_group_neon(const struct tokens_neon *tokens, int n_tokens,
                                    const int8_t *group, const struct matrix *w, int row, int r,
                                    int n_rows, int n_blocks, bool is_first, bool is_last,
@@ -452,6 +453,7 @@ INLINE_NEON void gemm_groups_neon(const struct out_view *out, const void *tile,
                                   const struct matrix *w, const struct act_rows *x, int row,
                                   int n_rows, const struct gemm_level_neon *level)
 {
+    assert(qp_is_tile(tile, w, row, n_rows) && qp_is_act_rows(x, w->n_in));
     const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
     struct tokens_neon tokens;
     for (size_t k = 0; k < k_padded; k += GEMM_K_NEON) {

@@ -1,17 +1,17 @@
 /* linear_relaxed.c: matrix products with WebAssembly's relaxed SIMD: i32x4.relaxed_dot_i8x16_i7x16
  * adds four products of bytes to each int32 lane.
- * In, out, order of rounding: linear_scalar.c, to the bit.
+ * In, out, order of rounding: scalar/linear_scalar.c, to the bit.
  *
- * The first operand is signed. The second has seven bits: what becomes of the eighth is the
- * engine's choice, the same one for as long as it runs. Nibbles of int4 weights have four, and are
- * used as they lie, plus 8. Weights of eight bits are used as signed bytes where the engine takes
- * them for that (sdot, vpdpbssd), and plus 128 where it takes them for unsigned (vpdpbusd). Where
- * it takes two products at a time through int16, which saturates (pmaddubsw), neither is exact and
- * int8 weights stay with linear_wasm.c. Which engine this is, products of extreme bytes tell when
- * the table of kernels is made.
+ * The first operand is signed. The second one has seven bits; the engine chooses what the eighth
+ * bit means, and never changes its choice while it runs. Nibbles of int4 weights have four bits and
+ * are used as they are stored, plus 8. Weights of eight bits are used as signed bytes if the engine
+ * reads signed bytes (sdot, vpdpbssd), and plus 128 if it reads unsigned ones (vpdpbusd). If it
+ * adds two products in int16, which saturates (pmaddubsw), neither is exact, and int8 weights use
+ * the kernels of linear_wasm.c. Products of extreme bytes show which engine this is when the table
+ * of kernels is set up.
  *
- * Tile: x8k4: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 4][8 rows][4 k] bytes.
- */
+ * Tile, layout x8k4: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 4][8 rows][4 k]
+ * of bytes. */
 #include "cpu/wasm/wasm.h"
 
 #if defined(__wasm_relaxed_simd__)
@@ -31,8 +31,8 @@ enum eighth_bit {
     BIT_IS_128,
 };
 
-/* The product of a vector of a and one of b, each in every place: volatile, so that the engine and
- * not the compiler multiplies. */
+/* The product of two vectors with a and b in every lane. Volatile, so that the engine multiplies
+ * and not the compiler. */
 static int32_t known_dot(int8_t a, uint8_t b)
 {
     volatile int8_t va = a;
@@ -55,7 +55,7 @@ static enum eighth_bit find_eighth_bit(void)
     return is_sign ? BIT_IS_SIGN : is_128 ? BIT_IS_128 : BIT_SATURATES;
 }
 
-/* Is the part right that the specification fixes: seven bits? */
+/* Are products of seven bits correct, which the specification defines? */
 bool qp_relaxed_dot_is_right(void)
 {
     static const int8_t a[] = { -128, -127, -1, 3, 127 };
@@ -69,7 +69,7 @@ bool qp_relaxed_dot_is_right(void)
 
 /* ---- one token ---- */
 
-INLINE_WASM void take_q_i8_relaxed(v128_t to[8], const int8_t *q)
+INLINE_WASM void load_q_i8_relaxed(v128_t to[8], const int8_t *q)
 {
     UNROLL_WASM
     for (int i = 0; i < 4; i++)
@@ -103,8 +103,8 @@ INLINE_WASM v128_t dot_plus_128_relaxed(const uint8_t *w, const uint8_t *multipl
     return sum;
 }
 
-/* By twos: the even k of 32, which meet the low nibbles, and the odd ones. */
-INLINE_WASM void take_q_i4_relaxed(v128_t to[8], const int8_t *q)
+/* The even k of 32, for the low nibbles, then the odd ones, twice. */
+INLINE_WASM void load_q_i4_relaxed(v128_t to[8], const int8_t *q)
 {
     UNROLL_WASM
     for (int h = 0; h < 2; h++) {
@@ -134,27 +134,28 @@ INLINE_WASM v128_t dot_i4_relaxed(const uint8_t *w, const uint8_t *multipliers, 
 static void gemv_i8_signed_relaxed(float *y, const struct matrix *w, const struct act_rows *x,
                                    int begin, int end)
 {
-    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I8, LIE_SIGNED, take_q_i8_relaxed,
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I8, WEIGHTS_SIGNED, load_q_i8_relaxed,
                    dot_signed_relaxed);
 }
 
 static void gemv_i8_plus_128_relaxed(float *y, const struct matrix *w, const struct act_rows *x,
                                      int begin, int end)
 {
-    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I8, LIE_PLUS_128, take_q_i8_relaxed,
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I8, WEIGHTS_PLUS_128, load_q_i8_relaxed,
                    dot_plus_128_relaxed);
 }
 
 static void gemv_i4_relaxed(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                             int end)
 {
-    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4, LIE_PLUS_8, take_q_i4_relaxed, dot_i4_relaxed);
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4, WEIGHTS_PLUS_8, load_q_i4_relaxed,
+                   dot_i4_relaxed);
 }
 
-/* Codes become their values plus 15, seven bits; each half's dots begin at what that adds. */
-INLINE_WASM void take_q_i4_block_relaxed(v128_t to[8], const int8_t *q)
+/* Values plus 15 have seven bits. The sum of each half starts at minus what the 15 adds. */
+INLINE_WASM void load_q_i4_block_relaxed(v128_t to[8], const int8_t *q)
 {
-    take_q_i4_relaxed(to, q);
+    load_q_i4_relaxed(to, q);
     const v128_t all_15 = wasm_i8x16_const_splat(15);
     UNROLL_WASM
     for (int h = 0; h < 2; h++) {
@@ -163,7 +164,7 @@ INLINE_WASM void take_q_i4_block_relaxed(v128_t to[8], const int8_t *q)
     }
 }
 
-/* The sum of eight products fits in 16 bits and meets the multiplier there. */
+/* The sum of eight products fits 16 bits, so that dot_i16x8 can multiply it by the multiplier. */
 INLINE_WASM v128_t dot_i4_block_relaxed(const uint8_t *w, const uint8_t *multipliers, size_t b,
                                         const v128_t *q)
 {
@@ -188,7 +189,7 @@ INLINE_WASM v128_t dot_i4_block_relaxed(const uint8_t *w, const uint8_t *multipl
 static void gemv_i4_block_relaxed(float *y, const struct matrix *w, const struct act_rows *x,
                                   int begin, int end)
 {
-    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4_BLOCK, LIE_SIGNED, take_q_i4_block_relaxed,
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4_BLOCK, WEIGHTS_SIGNED, load_q_i4_block_relaxed,
                    dot_i4_block_relaxed);
 }
 
@@ -225,11 +226,11 @@ INLINE_WASM void store_step_k4_relaxed(uint8_t *to, v128_t row[4])
         wasm_v128_store(to + i * ROWS_WASM * 4, row[i]);
 }
 
-/* A tile of one type of weights, a byte each. */
+/* A tile for one type of weights, a byte each. */
 INLINE_WASM void pack_type_relaxed(void *tile, const struct matrix *w, int row, int n_rows,
-                                   int dtype, take_weights_wasm take)
+                                   int dtype, load_weights_wasm load)
 {
-    pack_rows_wasm(tile, w, row, n_rows, dtype, 1, take, store_step_k4_relaxed);
+    pack_rows_wasm(tile, w, row, n_rows, dtype, 1, load, store_step_k4_relaxed);
 }
 
 static void pack_signed_relaxed(void *tile, const struct matrix *w, int row, int n_rows)
@@ -256,7 +257,7 @@ static void pack_plus_128_relaxed(void *tile, const struct matrix *w, int row, i
 
 // clang-format off
 #define START_RELAXED(t) \
-    v128_t low##t = start_wasm(token[t].offsets[b], lie), high##t = low##t;
+    v128_t low##t = start_wasm(token[t].offsets[b], plus), high##t = low##t;
 #define STEP_RELAXED(t) { \
     const v128_t x = wasm_v128_load32_splat((const int8_t *)token[t].q + k); \
     low##t = dot_relaxed(x, w0, low##t); \
@@ -269,7 +270,7 @@ static void pack_plus_128_relaxed(void *tile, const struct matrix *w, int row, i
 
 INLINE_WASM void gemm_blocks_relaxed(v128_t sums[TOKENS_WASM][2], const uint8_t *group,
                                      const struct token_wasm *token, int n_blocks,
-                                     enum weights_lie lie)
+                                     enum weight_offset plus)
 {
     for (int b = 0, k = 0; b < n_blocks; b++) {
         EACH_TOKEN_WASM(START_RELAXED)
@@ -281,15 +282,15 @@ INLINE_WASM void gemm_blocks_relaxed(v128_t sums[TOKENS_WASM][2], const uint8_t 
     }
 }
 
-#define GEMM_BLOCKS_RELAXED(name, lie)                                                             \
+#define GEMM_BLOCKS_RELAXED(name, plus)                                                            \
     static __attribute__((noinline)) void name(v128_t sums[TOKENS_WASM][2], const uint8_t *group,  \
                                                const struct token_wasm *token, int n_blocks)       \
     {                                                                                              \
-        gemm_blocks_relaxed(sums, group, token, n_blocks, lie);                                    \
+        gemm_blocks_relaxed(sums, group, token, n_blocks, plus);                                   \
     }
-GEMM_BLOCKS_RELAXED(gemm_blocks_signed_relaxed, LIE_SIGNED)
-GEMM_BLOCKS_RELAXED(gemm_blocks_plus_8_relaxed, LIE_PLUS_8)
-GEMM_BLOCKS_RELAXED(gemm_blocks_plus_128_relaxed, LIE_PLUS_128)
+GEMM_BLOCKS_RELAXED(gemm_blocks_signed_relaxed, WEIGHTS_SIGNED)
+GEMM_BLOCKS_RELAXED(gemm_blocks_plus_8_relaxed, WEIGHTS_PLUS_8)
+GEMM_BLOCKS_RELAXED(gemm_blocks_plus_128_relaxed, WEIGHTS_PLUS_128)
 
 static void gemm_signed_relaxed(const struct out_view *out, const void *tile,
                                 const struct matrix *w, const struct act_rows *x, int row,
@@ -314,7 +315,7 @@ void qp_linear_kernels_relaxed(struct kernels *k)
     k->gemv_i4 = gemv_i4_relaxed;
     k->gemv_i4_block = gemv_i4_block_relaxed;
     switch (find_eighth_bit()) {
-    case BIT_SATURATES: // tiles stay those of linear_wasm.c
+    case BIT_SATURATES: // int8 and tiles use linear_wasm.c
         break;
     case BIT_IS_SIGN:
         k->gemv_i8 = gemv_i8_signed_relaxed;

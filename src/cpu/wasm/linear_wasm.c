@@ -1,12 +1,12 @@
 /* linear_wasm.c: matrix products with WebAssembly's 128-bit SIMD, which every browser has.
- * In, out, order of rounding: linear_scalar.c, to the bit.
+ * In, out, order of rounding: scalar/linear_scalar.c, to the bit.
  *
- * i32x4.dot_i16x8 is all there is for integers: it multiplies eight pairs of int16 and adds them by
- * twos. Bytes are widened first: weights of one token's products on the way, the token's q once for
- * eight rows; those of a tile when it is packed.
+ * The only integer product is i32x4.dot_i16x8: it multiplies eight pairs of int16 and adds them in
+ * twos. Bytes are widened first. For one token the weights are widened as they are read, and q once
+ * for eight rows; the weights of a tile are widened when it is packed.
  *
- * Tile: i16x8k2: eight groups of 8 rows, each [n_in rounded up to ACT_BLOCK, / 2][8 rows][2 k] of
- * int16, int4 as well. */
+ * Tile, layout i16x8k2: eight groups of 8 rows, each
+ * [n_in rounded up to ACT_BLOCK, / 2][8 rows][2 k] of int16, also for int4. */
 #include "cpu/shared_loops.h"
 #include "cpu/wasm/wasm.h"
 
@@ -18,7 +18,7 @@
 
 /* ---- activations ---- */
 
-/* x * factor, clamped, to the nearest integer. */
+/* x * factor, clamped and rounded to the nearest integer. */
 INLINE_WASM v128_t round_clamped_wasm(v128_t x, v128_t factor)
 {
     const v128_t shift = wasm_f32x4_const_splat(ROUND_TO_INTEGER);
@@ -54,6 +54,7 @@ static void quantize_block_wasm(int8_t *q, float *scale, int32_t *offset, const 
 
 static void quantize_wasm(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
 {
+    assert(q && scales && offsets && x && n > 0);
     int i = 0, b = 0;
     for (; i + ACT_BLOCK <= n; i += ACT_BLOCK, b++)
         quantize_block_wasm(q + i, scales + b, offsets + b, x + i);
@@ -66,6 +67,7 @@ static void quantize_wasm(int8_t *q, float *scales, int32_t *offsets, const floa
 
 static void quantize_row_wasm(int8_t *q, float *scale, const float *x, int n)
 {
+    assert(q && scale && x && n > 0);
     v128_t largest = wasm_f32x4_const_splat(0.0f);
     for (int i = 0; i < n; i += 4)
         largest = larger_wasm(wasm_f32x4_abs(load_wasm(x + i, n - i)), largest);
@@ -84,7 +86,7 @@ static void quantize_row_wasm(int8_t *q, float *scale, const float *x, int n)
 
 /* ---- one token ---- */
 
-INLINE_WASM void take_q_i8_wasm(v128_t to[8], const int8_t *q)
+INLINE_WASM void load_q_i8_wasm(v128_t to[8], const int8_t *q)
 {
     UNROLL_WASM
     for (int i = 0; i < 8; i++)
@@ -102,9 +104,9 @@ INLINE_WASM v128_t dot_i8_wasm(const uint8_t *w, const uint8_t *multipliers, siz
     return sum;
 }
 
-/* Two bytes of weights are four nibbles of a 16-bit lane: q[4 h + j] are the k of half h that are j
+/* Two bytes of weights are the four nibbles of a 16-bit lane: q[4 h + j] has the k of half h that are j
  * modulo 4. */
-INLINE_WASM void take_q_i4_wasm(v128_t to[8], const int8_t *q)
+INLINE_WASM void load_q_i4_wasm(v128_t to[8], const int8_t *q)
 {
     UNROLL_WASM
     for (int h = 0; h < 2; h++) {
@@ -117,7 +119,7 @@ INLINE_WASM void take_q_i4_wasm(v128_t to[8], const int8_t *q)
     }
 }
 
-/* Nibbles as they lie. */
+/* With the nibbles as they are stored, plus 8. */
 INLINE_WASM v128_t dot_i4_wasm(const uint8_t *w, const uint8_t *multipliers, size_t b,
                                const v128_t *q)
 {
@@ -142,19 +144,19 @@ INLINE_WASM v128_t dot_i4_wasm(const uint8_t *w, const uint8_t *multipliers, siz
 static void gemv_i8_wasm(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                          int end)
 {
-    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I8, LIE_SIGNED, take_q_i8_wasm, dot_i8_wasm);
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I8, WEIGHTS_SIGNED, load_q_i8_wasm, dot_i8_wasm);
 }
 
 static void gemv_i4_wasm(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                          int end)
 {
-    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4, LIE_PLUS_8, take_q_i4_wasm, dot_i4_wasm);
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4, WEIGHTS_PLUS_8, load_q_i4_wasm, dot_i4_wasm);
 }
 
 /* ---- one token, block-wise int4 ---- */
 
-/* Of each 32 k: the first 16, even and odd, then the last 16. */
-INLINE_WASM void take_q_i4_block_wasm(v128_t to[8], const int8_t *q)
+/* Of each 32 k: the first 16, even ones and odd ones, then the last 16. */
+INLINE_WASM void load_q_i4_block_wasm(v128_t to[8], const int8_t *q)
 {
     UNROLL_WASM
     for (int i = 0; i < 4; i++) {
@@ -164,8 +166,8 @@ INLINE_WASM void take_q_i4_block_wasm(v128_t to[8], const int8_t *q)
     }
 }
 
-/* Codes become their values, at most 15; the sum of four products of those fits in 16 bits and
- * meets the multiplier there. */
+/* A table turns codes into their values, at most 15. The sum of four of their products fits 16 bits, so
+ * that dot_i16x8 can multiply it by the multiplier. */
 INLINE_WASM v128_t dot_i4_block_wasm(const uint8_t *w, const uint8_t *multipliers, size_t b,
                                      const v128_t *q)
 {
@@ -194,7 +196,7 @@ INLINE_WASM v128_t dot_i4_block_wasm(const uint8_t *w, const uint8_t *multiplier
 static void gemv_i4_block_wasm(float *y, const struct matrix *w, const struct act_rows *x,
                                int begin, int end)
 {
-    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4_BLOCK, LIE_SIGNED, take_q_i4_block_wasm,
+    gemv_rows_wasm(y, w, x, begin, end, DTYPE_I4_BLOCK, WEIGHTS_SIGNED, load_q_i4_block_wasm,
                    dot_i4_block_wasm);
 }
 

@@ -1,6 +1,6 @@
-/* linear_wasm.h: what the matrix products with and without relaxed SIMD share: eight rows of
- * weights at a time, and tiles of eight groups of eight rows. The levels differ in the product of a
- * row's block, and in what a tile holds of a weight: 16 bits or 8. */
+/* linear_wasm.h: what the matrix products with and without relaxed SIMD share: eight rows of weights at
+ * a time, and tiles of eight groups of eight rows. The levels differ in the product of two blocks and
+ * in the size of a weight in a tile: 16 bits or 8. */
 #ifndef QP_LINEAR_WASM_H
 #define QP_LINEAR_WASM_H
 
@@ -8,6 +8,8 @@
 #include "cpu/gemm_token.h"
 #include "cpu/kernels.h"
 #include "format/dtype.h"
+
+#include <assert.h>
 
 #include <string.h>
 #include <wasm_simd128.h>
@@ -68,8 +70,8 @@ enum {
     STEP_WASM = 16 // k that are packed at a time
 };
 
-/* Eight rows from some k on: where the file holds them, or the copy of their last block, whose tail
- * is zero. Multipliers of block-wise int4 are those of the whole row. */
+/* Eight rows from some k on: in the mapped file, or a copy of their last block filled with zeros. The
+ * multipliers of block-wise int4 are those of the whole row. */
 struct rows_wasm {
     const uint8_t *at[ROWS_WASM];
     const uint8_t *multipliers[ROWS_WASM];
@@ -79,8 +81,8 @@ struct tails_wasm {
     uint8_t bytes[ROWS_WASM][ACT_BLOCK];
 };
 
-/* Past the last row the last one is repeated; its result is not stored. */
-static inline struct rows_wasm take_rows_wasm(const struct matrix *w, int r, int end)
+/* Rows [r, r + 8). Past the last row this is the last one again; its result is not stored. */
+static inline struct rows_wasm rows_wasm_at(const struct matrix *w, int r, int end)
 {
     struct rows_wasm rows = { 0 };
     for (int i = 0; i < ROWS_WASM; i++) {
@@ -115,7 +117,7 @@ static inline void store_rows_wasm(float *y, v128_t sum, const struct matrix *w,
     store_wasm(y, n, v);
 }
 
-/* 4x4 dwords: v[i] is then dword i of each. */
+/* Transpose 4x4 dwords: v[i] becomes dword i of each. */
 INLINE_WASM void transpose_wasm(v128_t v[4])
 {
     const v128_t low01 = wasm_i32x4_shuffle(v[0], v[1], 0, 4, 1, 5);
@@ -135,11 +137,11 @@ INLINE_WASM v128_t scale_dots_wasm(v128_t sum, v128_t scale, v128_t dots)
 
 /* ---- one token: 8 rows at a time, each byte of weights read once ---- */
 
-/* A row's product with block b of q, which the level has put in its own order: four parts that are
- * still to be added. `multipliers` are the row's, of block-wise int4. */
+/* The product of a block of a row and block b of q, which is in the order of the level: four partial
+ * sums. `multipliers` are those of the row, for block-wise int4. */
 typedef v128_t (*row_dot_wasm)(const uint8_t *w, const uint8_t *multipliers, size_t b,
                                const v128_t *q);
-typedef void (*take_q_wasm)(v128_t to[8], const int8_t *q);
+typedef void (*load_q_wasm)(v128_t to[8], const int8_t *q);
 
 /* sum + scale_b * (dot_b + start) of rows i to i + 3, from byte `at` on. */
 INLINE_WASM v128_t add_block_wasm(v128_t sum, const struct rows_wasm *rows, int i, size_t at,
@@ -155,9 +157,9 @@ INLINE_WASM v128_t add_block_wasm(v128_t sum, const struct rows_wasm *rows, int 
     return scale_dots_wasm(sum, scale, wasm_i32x4_add(all, start));
 }
 
-/* The multipliers of two 16s of weights, in the low half of each lane that holds one of theirs;
- * zero in the high half, so that dot_i16x8 multiplies a sum that fits in 16 bits. Of block b: the
- * first two, or the last. */
+/* The multipliers of twice 16 weights of block b, the first 32 of them or the last. Each is in the low
+ * half of the lanes that have partial sums of its weights; the high half is zero, so that dot_i16x8
+ * multiplies a sum that fits 16 bits. */
 INLINE_WASM v128_t multipliers_wasm(const uint8_t *multipliers, size_t b, bool is_last)
 {
     const v128_t nibbles = wasm_v128_load16_splat(multipliers + 2 * b);
@@ -166,28 +168,32 @@ INLINE_WASM v128_t multipliers_wasm(const uint8_t *multipliers, size_t b, bool i
     return wasm_i16x8_shr(wasm_i16x8_mul(nibbles, up), 12);
 }
 
-/* What a block's dots begin at: what the numbers that are added to its weights amount to, taken
- * away (act_rows.offsets are -128 times the sum of q). */
-enum weights_lie {
-    LIE_SIGNED,
-    LIE_PLUS_8,
-    LIE_PLUS_128
+/* How the weights are stored: as they are, plus 8, or plus 128. */
+enum weight_offset {
+    WEIGHTS_SIGNED,
+    WEIGHTS_PLUS_8,
+    WEIGHTS_PLUS_128
 };
 
-INLINE_WASM v128_t start_wasm(int32_t offset, enum weights_lie lie)
+/* Where the sum of a block starts, to subtract what is added to its weights: act_rows.offsets are -128
+ * times the sum of q. */
+
+INLINE_WASM v128_t start_wasm(int32_t offset, enum weight_offset plus)
 {
-    return wasm_i32x4_splat(lie == LIE_PLUS_128 ? offset : lie == LIE_PLUS_8 ? offset / 16 : 0);
+    return wasm_i32x4_splat(plus == WEIGHTS_PLUS_128 ? offset : plus == WEIGHTS_PLUS_8 ? offset / 16 : 0);
 }
 
 INLINE_WASM void gemv_rows_wasm(float *y, const struct matrix *w, const struct act_rows *x,
-                                int begin, int end, int dtype, enum weights_lie lie,
-                                take_q_wasm take_q, row_dot_wasm dot)
+                                int begin, int end, int dtype, enum weight_offset plus,
+                                load_q_wasm load_q, row_dot_wasm dot)
 {
+    assert(w->dtype == dtype && w->scales && qp_has_rows(w, begin, end));
+    assert(x->n == 1 && qp_is_act_rows(x, w->n_in));
     const bool is_i8 = dtype == DTYPE_I8;
     const size_t row_bytes = is_i8 ? (size_t)w->n_in : (size_t)w->n_in / 2;
     const size_t block_bytes = is_i8 ? ACT_BLOCK : ACT_BLOCK / 2;
     for (int r = begin; r < end; r += ROWS_WASM) {
-        struct rows_wasm rows = take_rows_wasm(w, r, end);
+        struct rows_wasm rows = rows_wasm_at(w, r, end);
         struct tails_wasm tails;
         v128_t low = wasm_f32x4_const_splat(0.0f), high = low;
         size_t at = 0;
@@ -197,9 +203,9 @@ INLINE_WASM void gemv_rows_wasm(float *y, const struct matrix *w, const struct a
                 at = 0;
             }
             v128_t q[8];
-            take_q(q, x->q + b * ACT_BLOCK);
+            load_q(q, x->q + b * ACT_BLOCK);
             const v128_t scale = wasm_f32x4_splat(x->scales[b]);
-            const v128_t start = start_wasm(x->offsets[b], lie);
+            const v128_t start = start_wasm(x->offsets[b], plus);
             low = add_block_wasm(low, &rows, 0, at, b, q, scale, start, dot);
             high = add_block_wasm(high, &rows, 4, at, b, q, scale, start, dot);
         }
@@ -212,7 +218,7 @@ INLINE_WASM void gemv_rows_wasm(float *y, const struct matrix *w, const struct a
  * [8 groups][steps of k][8 rows][a dword: 2 k of 16 bits, or 4 k of 8]; k is n_in rounded up to
  * ACT_BLOCK. */
 
-/* 16 nibbles, as they lie, in order. */
+/* 16 nibbles in order, a byte each. */
 INLINE_WASM v128_t nibbles_wasm(const uint8_t *w)
 {
     const v128_t pairs = wasm_v128_load64_zero(w), mask = wasm_i8x16_const_splat(15);
@@ -221,28 +227,28 @@ INLINE_WASM v128_t nibbles_wasm(const uint8_t *w)
     return wasm_i8x16_shuffle(low, high, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
 }
 
-/* 16 weights of a row as bytes; of block-wise int4 with the multiplier that is theirs, as its
- * nibble lies. */
-typedef v128_t (*take_weights_wasm)(const uint8_t *w, int multiplier);
+/* 16 weights of a row as bytes; those of block-wise int4 with their multiplier, as it is stored. */
+typedef v128_t (*load_weights_wasm)(const uint8_t *w, int multiplier);
 
 INLINE_WASM v128_t codes_to_bytes_wasm(const uint8_t *w, int multiplier)
 {
     return wasm_i8x16_swizzle(wasm_v128_load(qp_i4_block_values[multiplier]), nibbles_wasm(w));
 }
-/* 16 k of four rows to their places in a group. */
+/* Store 16 k of four rows in a group. */
 typedef void (*store_step_wasm)(uint8_t *to, v128_t row[4]);
 
 INLINE_WASM void pack_rows_wasm(uint8_t *tile, const struct matrix *w, int row, int n_rows,
-                                int dtype, size_t weight_bytes, take_weights_wasm take,
+                                int dtype, size_t weight_bytes, load_weights_wasm load,
                                 store_step_wasm store)
 {
+    assert(w->dtype == dtype && qp_is_tile(tile, w, row, n_rows));
     const bool is_i8 = dtype == DTYPE_I8;
     const size_t row_bytes = is_i8 ? (size_t)w->n_in : (size_t)w->n_in / 2;
     const size_t block_bytes = is_i8 ? ACT_BLOCK : ACT_BLOCK / 2;
     const size_t step_bytes = is_i8 ? STEP_WASM : STEP_WASM / 2;
     uint8_t *to = tile;
     for (int r = 0; r < n_rows; r += ROWS_WASM) {
-        struct rows_wasm rows = take_rows_wasm(w, row + r, row + n_rows);
+        struct rows_wasm rows = rows_wasm_at(w, row + r, row + n_rows);
         struct tails_wasm tails;
         size_t at = 0;
         for (int b = 0; (size_t)b * block_bytes < row_bytes; b++, at += block_bytes) {
@@ -256,7 +262,7 @@ INLINE_WASM void pack_rows_wasm(uint8_t *tile, const struct matrix *w, int row, 
                     v128_t v[4];
                     UNROLL_WASM
                     for (int i = 0; i < 4; i++)
-                        v[i] = take(rows.at[4 * half + i] + at + (size_t)j * step_bytes,
+                        v[i] = load(rows.at[4 * half + i] + at + (size_t)j * step_bytes,
                                     dtype == DTYPE_I4_BLOCK
                                         ? qp_block_multiplier(rows.multipliers[4 * half + i],
                                                               b * ACT_BLOCK + j * STEP_WASM)
@@ -273,7 +279,7 @@ INLINE_WASM void pack_rows_wasm(uint8_t *tile, const struct matrix *w, int row, 
 
 enum {
     TOKENS_WASM = 6,    // with 8 rows: 12 sums in registers
-    GEMM_K_WASM = 2048, // so much of the tokens stays in L1, and of a tile in L2
+    GEMM_K_WASM = 2048, // columns of the tokens that stay in L1, and of a tile in L2
 };
 #define EACH_TOKEN_WASM(M) M(0) M(1) M(2) M(3) M(4) M(5)
 
@@ -285,11 +291,11 @@ struct token_wasm {
     float *y;
 };
 
-/* sums[t] += scale_b * dot_b over n_blocks blocks, for a group of tokens and one of rows. */
+/* sums[t] += scale_b * dot_b over n_blocks blocks, for a group of tokens and a group of rows. */
 typedef void (*gemm_blocks_wasm)(v128_t sums[TOKENS_WASM][2], const uint8_t *group,
                                  const struct token_wasm *token, int n_blocks);
 
-/* The sums of a group's rows wait in y between one stretch of k and the next. */
+/* Between two stretches of k the sums of a group's rows are in y. */
 static inline void gemm_group_wasm(const struct token_wasm *token, const uint8_t *group,
                                    const struct matrix *w, int row, int r, int n_rows, int n_blocks,
                                    bool is_first, bool is_last, gemm_blocks_wasm blocks)
@@ -310,11 +316,12 @@ static inline void gemm_group_wasm(const struct token_wasm *token, const uint8_t
         }
 }
 
-/* `wide` is where tokens' q are widened to int16, or NULL when they stay bytes. */
+/* `wide` is a buffer for q as int16, or NULL if q stays bytes. */
 INLINE_WASM void gemm_groups_wasm(const struct out_view *out, const uint8_t *tile,
                                   const struct matrix *w, const struct act_rows *x, int row,
                                   int n_rows, int16_t (*wide)[GEMM_K_WASM], gemm_blocks_wasm blocks)
 {
+    assert(qp_is_tile(tile, w, row, n_rows) && qp_is_act_rows(x, w->n_in));
     const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK), weight_bytes = wide ? 2 : 1;
     for (size_t k = 0; k < k_padded; k += GEMM_K_WASM) {
         const size_t n = k_padded - k < GEMM_K_WASM ? k_padded - k : GEMM_K_WASM;

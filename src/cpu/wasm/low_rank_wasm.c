@@ -1,11 +1,14 @@
-/* low_rank_wasm.c: matrices of few rows or columns, simd128 (kernels.h): half of a vector of four
- * columns of four rows is widened to words, multiplied by four numbers of x and added by pairs. */
+/* low_rank_wasm.c: products of low-rank matrices with WebAssembly's 128-bit SIMD.
+ * In, out, order of rounding: scalar/low_rank_scalar.c, to the bit. Half of a vector of four
+ * columns of four rows is widened to words, multiplied by four elements of x and added in pairs. */
 #include "cpu/shared_loops.h"
 #include "cpu/wasm/wasm.h"
 
 #if defined(__wasm_simd128__)
 
 #include "cpu/wasm/linear_wasm.h"
+
+#include <assert.h>
 
 enum {
     PAIRS_WASM = LOW_RANK_ROWS / 2 // vectors of two rows' pairs of sums
@@ -14,6 +17,7 @@ enum {
 static void low_rank_sums_wasm(float sums[LOW_RANK_ROWS], const uint8_t *group, const int8_t *q,
                                const float *scales, int n_in)
 {
+    assert(group && q && scales && n_in > 0);
     const v128_t zero = wasm_i32x4_const_splat(0);
     v128_t sum[4] = { zero, zero, zero, zero };
     const uint8_t *w = group + LOW_RANK_SCALE_BYTES;

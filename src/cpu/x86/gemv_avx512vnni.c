@@ -1,12 +1,13 @@
-/* gemv_avx512vnni.c: matrix products of few tokens, straight from the file, on 512-bit registers.
- * In, out, order of rounding: linear_scalar.c, to the bit. Memory is the limit here, and what
- * matters is the order in which it is read (docs/performance.md).
+/* gemv_avx512vnni.c: products of few tokens on 512-bit registers, directly from the mapped file.
+ * In, out, order of rounding: scalar/linear_scalar.c, to the bit.
  *
- * vpdpbusd and the weights' offset of 128: linear_avx512vnni.c. */
+ * Memory is the limit, so the order of reading matters most (docs/notes/decode.md). For vpdpbusd
+ * and the weights plus 128 see linear_avx512vnni.c. */
 #include "cpu/x86/x86.h"
 
 #if defined(__x86_64__)
 
+#include <assert.h>
 #include <immintrin.h>
 #include <string.h>
 
@@ -20,25 +21,25 @@
 
 #include "cpu/x86/linear_avx512.h"
 
-/* ---- one token: row after row, as a plain read goes ----
- * Per 64 bytes of weights one or two vpdpbusd leave 16 partial sums. A tree of shuffles and adds
- * makes sums of them, four vectors of a row at a time (a "quad"), then four rows at a time, so that
- * in the end each 128-bit lane holds one block of four rows. The last vectors of a row, which make
- * no quad, wait as they are and are summed across the rows. Only what waits of four rows, and of
- * long rows the activations, are in L1 beside the weights that have been fetched for later. */
+/* ---- one token: row after row, like a plain read ----
+ * One or two vpdpbusd leave 16 partial sums of 64 bytes of weights. A tree of shuffles and adds
+ * reduces them: first four vectors of a row (a "quad"), then four rows, so that in the end each
+ * 128-bit lane holds one block of four rows. The last vectors of a row, fewer than a quad, are
+ * stored as they are and summed across the rows. Beside the prefetched weights only the stored
+ * vectors of four rows are in L1, and the activations if rows are long. */
 enum {
     QUAD = 256,      // bytes
     SUM_ROWS = 4,    // that are summed together
     ROWS = 16,       // that are stored together
-    STRETCH = 16384, // bytes of each row before the next: most rows are read whole
-    AHEAD = 8192     // bytes that are fetched while reading
+    STRETCH = 16384, // bytes of a row before the next row: most rows are read whole
+    AHEAD = 8192     // bytes to prefetch ahead
 };
 
-/* Vectors of four rows, waiting to be summed: first the quads, then what is left. */
+/* Vectors of four rows that are still to be summed: first the quads, then the single vectors. */
 typedef __m512i row_dots[STRETCH / QUAD + QUAD / 64][SUM_ROWS];
 
-/* Rows lie end to end, so that near the end of one this is in the next. Inlined by force: gcc 12
- * drops calls of what only fetches. */
+/* Rows are adjacent, so near the end of one this prefetches the next. Always inlined, because gcc
+ * 12 drops calls of functions that only prefetch. */
 static inline __attribute__((always_inline)) void fetch_ahead(const uint8_t *w, int n_bytes)
 {
     UNROLL
@@ -46,8 +47,8 @@ static inline __attribute__((always_inline)) void fetch_ahead(const uint8_t *w, 
         _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
 }
 
-/* The scales and sums of the rows to come, whose lines are touched so seldom that the processor
- * does not guess them: without this each would be waited for. */
+/* Prefetch the scales and sums of later rows. Their cache lines are used too seldom for the
+ * processor to predict, so without this the kernel would wait for each. */
 static inline __attribute__((always_inline)) void fetch_rows(const struct matrix *w, float *y,
                                                              int r)
 {
@@ -55,7 +56,7 @@ static inline __attribute__((always_inline)) void fetch_rows(const struct matrix
     __builtin_prefetch(y + r + 2 * ROWS, 1);
 }
 
-/* In each 128-bit lane: four sums, of vectors a to d. */
+/* In each 128-bit lane: four sums, one of each of the vectors a to d. */
 static inline __m512i sum_quads(__m512i a, __m512i b, __m512i c, __m512i d)
 {
     __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
@@ -110,7 +111,7 @@ static inline __m512i quad_i8(const uint8_t *w, const int8_t *q)
                      dot_i8(w + 192, q + 192, all));
 }
 
-/* Bytes [0, n) of a row against q, which goes on with zeros to the end of its block. */
+/* Bytes [0, n) of a row times q, which has zeros up to the end of its block. */
 static inline void row_dots_i8(row_dots dots, int row, const uint8_t *w, const int8_t *q, int n)
 {
     __m512i *to = &dots[0][row];
@@ -147,7 +148,7 @@ static inline __m128 add_blocks_i8(__m128 sum, const row_dots dots, const float 
     return sum;
 }
 
-/* Rows [r, r + SUM_ROWS); past the last row the last is repeated. */
+/* Rows [r, r + SUM_ROWS); past the last row this is the last one again. */
 static inline __m128 four_rows_i8(const struct matrix *w, const struct act_rows *x, int r, int end)
 {
     __m128 sum = _mm_setzero_ps();
@@ -167,6 +168,8 @@ static inline __m128 four_rows_i8(const struct matrix *w, const struct act_rows 
 static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                            int end)
 {
+    assert(w->dtype == DTYPE_I8 && w->scales && qp_has_rows(w, begin, end));
+    assert(x->n == 1 && qp_is_act_rows(x, w->n_in));
     float sums[ROWS] = { 0 };
     for (int r = begin; r < end; r += ROWS) {
         for (int i = 0; i < ROWS && r + i < end; i += SUM_ROWS)
@@ -177,10 +180,11 @@ static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_ro
 }
 
 /* ---- int4: a vector is two blocks ----
- * Low nibbles are the even k, high ones the odd: the activations are put in that order first.
+ * Low nibbles are the even k, high nibbles the odd ones; the activations are sorted in that order
+ * first.
  *
- * Block-wise: codes become their values plus 16 by a shuffle. Two lanes' sixteen products, whose
- * sum is below 2^15, are of one multiplier, which comes after: a vpmaddwd of the low words. */
+ * Block-wise: a shuffle turns codes into their values plus 16. The sixteen products in two lanes
+ * share a multiplier, and their sum is below 2^15, so a vpmaddwd of the low words multiplies it. */
 
 /* Words to bytes; packs works by 128-bit lane. */
 static inline __m512i pack_words(__m512i a, __m512i b)
@@ -189,14 +193,14 @@ static inline __m512i pack_words(__m512i a, __m512i b)
     return _mm512_permutexvar_epi64(order, _mm512_packs_epi16(a, b));
 }
 
-/* 128 activations in that order. */
+/* 128 activations in this order. */
 struct act_pair {
     int8_t even[64], odd[64];
 };
 
-/* Those of a stretch, and what the sums of block-wise values, which have the 16 in them, begin
- * with: lane 2 i for lanes 2 i and 2 i + 1 of a first pair, lane 2 i + 1 for those of the second.
- * No more than that, since in L1 it is in the way of the weights. */
+/* The activations of a stretch, and where the sums of block-wise values plus 16 start: minus 16
+ * times the sum of the activations, in lane 2 i for lanes 2 i and 2 i + 1 of an even pair, in lane
+ * 2 i + 1 for those of an odd pair. Kept small, because it shares L1 with the weights. */
 struct act_stretch {
     struct act_pair pairs[STRETCH / 64];
     int32_t start[STRETCH / 128][16];
@@ -208,7 +212,7 @@ static inline __mmask16 lanes_of_pair(int j)
     return j % 2 ? 0xaaaa : 0x5555;
 }
 
-/* From q [n_q], whole blocks; the rest of the last pair becomes zero. */
+/* From q [n_q], whole blocks; the last pair is filled with zeros. */
 static inline void split_even_odd(struct act_stretch *to, const int8_t *q, int n_q)
 {
     const __m512i sixteen = _mm512_set1_epi8(16), zero = _mm512_setzero_si512();
@@ -227,13 +231,13 @@ static inline void split_even_odd(struct act_stretch *to, const int8_t *q, int n
     }
 }
 
-/* Nibbles of `turned`, which lie at bits 12 of its low words, as numbers there. */
+/* The nibbles at bits 12 to 15 of the low words of `turned`, sign-extended in these words. */
 static inline __m512i nibbles_of_words(__m512i turned)
 {
     return _mm512_maskz_srai_epi16(0x55555555, turned, 12);
 }
 
-/* The multipliers of 128 weights, each in the low words of its two lanes. */
+/* The multipliers of 128 weights, each in the low words of two lanes. */
 static inline __m512i lane_multipliers(const uint8_t *multipliers)
 {
     const __m512i to_bit_12 =
@@ -243,8 +247,8 @@ static inline __m512i lane_multipliers(const uint8_t *multipliers)
     return nibbles_of_words(_mm512_rolv_epi32(_mm512_set1_epi32(eight), to_bit_12));
 }
 
-/* 64 bytes of a row against pair j, in block-wise rows without their multipliers. What lies past
- * the row counts as nibble 0, and in q as zero. */
+/* 64 bytes of a row times pair j; of block-wise rows without their multipliers. Past the end of the
+ * row the nibbles are 0, and so is q. */
 static inline __attribute__((always_inline)) __m512i
 dot_i4(const uint8_t *w, const struct act_stretch *q, int j, __mmask64 mask, bool is_block)
 {
@@ -264,8 +268,8 @@ dot_i4(const uint8_t *w, const struct act_stretch *q, int j, __mmask64 mask, boo
     return _mm512_dpbusd_epi32(dot, high, _mm512_loadu_si512(q->pairs[j].odd));
 }
 
-/* Lanes 2 i and 2 i + 1 of a, which are of one multiplier, added up, then those of b, by 128-bit
- * lane. */
+/* In each 128-bit lane: the sums of lanes 2 i and 2 i + 1 of a, which share a multiplier, then
+ * those of b. */
 static inline __m512i sum_lane_twos(__m512i a, __m512i b)
 {
     const __m512 x = _mm512_castsi512_ps(a), y = _mm512_castsi512_ps(b);
@@ -273,7 +277,8 @@ static inline __m512i sum_lane_twos(__m512i a, __m512i b)
                             _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xdd)));
 }
 
-/* In each 128-bit lane: four sums, of vectors a to d of 512 weights times their multipliers. */
+/* In each 128-bit lane: four sums, of the vectors a to d, of 512 weights times their multipliers.
+ */
 static inline __m512i sum_quads_block(__m512i a, __m512i b, __m512i c, __m512i d,
                                       const uint8_t *multipliers)
 {
@@ -319,9 +324,9 @@ row_dots_i4(row_dots dots, int row, const uint8_t *w, const uint8_t *multipliers
     }
 }
 
-/* sum += n_blocks blocks of four rows, the first of them in quads. A quad is 8 blocks: of each of
- * its sums, 128-bit lanes 0 and 1 are one block, 2 and 3 the next. Nibbles as they lie are the
- * weights plus 8, which offsets / 16 takes away; NULL: nothing to. */
+/* sum += n_blocks blocks of four rows, the first of them in quads. A quad is 8 blocks: 128-bit
+ * lanes 0 and 1 of each of its sums are one block, 2 and 3 the next. Stored nibbles are the weights
+ * plus 8, which offsets / 16 subtracts; NULL if the weights are not plus 8. */
 static inline __attribute__((always_inline)) __m128 add_blocks_i4(__m128 sum, const row_dots dots,
                                                                   const float *scales,
                                                                   const int32_t *offsets,
@@ -363,8 +368,9 @@ static inline __attribute__((always_inline)) __m128 add_blocks_i4(__m128 sum, co
     return sum;
 }
 
-/* Rows [r, r + SUM_ROWS); past the last row the last is repeated. q has the activations of rows
- * that are one stretch, and room for those of longer ones. */
+/* Rows [r, r + SUM_ROWS); past the last row this is the last one again. q already has the
+ * activations of rows that are one stretch; those of longer rows are stored there stretch by
+ * stretch. */
 static inline __attribute__((always_inline)) __m128 four_rows_i4(const struct matrix *w,
                                                                  const struct act_rows *x,
                                                                  struct act_stretch *q, int r,
@@ -396,6 +402,8 @@ static inline __attribute__((always_inline)) void gemv_i4_rows(float *y, const s
                                                                const struct act_rows *x, int begin,
                                                                int end, bool is_block)
 {
+    assert(w->dtype == (is_block ? DTYPE_I4_BLOCK : DTYPE_I4) && w->n_in % 2 == 0 && w->scales);
+    assert(qp_has_rows(w, begin, end) && x->n == 1 && qp_is_act_rows(x, w->n_in));
     float sums[ROWS] = { 0 };
     struct act_stretch q;
     if (w->n_in <= 2 * STRETCH)
@@ -420,9 +428,9 @@ static void gemv_i4_block_avx512(float *y, const struct matrix *w, const struct 
     gemv_i4_rows(y, w, x, begin, end, true);
 }
 
-/* ---- two to eight tokens: 16 rows at a time, turned so that a lane is a row ----
- * 16 rows of 64 weights become 16 vectors of the same four k, in registers; each token's four k are
- * broadcast against them. */
+/* ---- two to eight tokens: 16 rows at a time, transposed so that a lane is a row ----
+ * 16 rows of 64 weights become 16 vectors of the same four k, in registers. They are multiplied by
+ * four k of each token, which are broadcast. */
 
 static inline __m512i dot_columns(const __m512i v[16], const int8_t *q, int32_t offset)
 {
@@ -444,7 +452,7 @@ static inline __attribute__((always_inline)) void few_rows(const struct out_view
                                                            int n_tokens)
 {
     const int n_blocks = (int)(qp_round_up((size_t)w->n_in, ACT_BLOCK) / ACT_BLOCK);
-    const struct rows16 rows = take_rows(w, r, end), multipliers = take_multipliers(w, r, end);
+    const struct rows16 rows = rows16_at(w, r, end), multipliers = multipliers16_at(w, r, end);
     __m512 sums[FEW_TOKENS];
     UNROLL
     for (int t = 0; t < n_tokens; t++)
@@ -469,6 +477,8 @@ static inline __attribute__((always_inline)) void few_rows(const struct out_view
 static void gemm_few_avx512(const struct out_view *out, const struct matrix *w,
                             const struct act_rows *x, int begin, int end)
 {
+    assert(w->dtype != DTYPE_F32 && w->scales && qp_has_rows(w, begin, end));
+    assert(qp_is_act_rows(x, w->n_in) && x->n <= FEW_TOKENS);
     for (int r = begin; r < end; r += 16)
         switch (x->n) {
         case 1:

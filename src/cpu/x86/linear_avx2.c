@@ -1,19 +1,19 @@
 /* linear_avx2.c: matrix products on 256-bit registers without VNNI (Haswell, Zen on).
- * In, out, order of rounding: linear_scalar.c, to the bit.
+ * In, out, order of rounding: scalar/linear_scalar.c, to the bit.
  *
- * Few tokens: vpmaddubsw multiplies unsigned by signed bytes. int8 gives it |w| and x with the sign
- * of w (at most 128 * 127 * 2, which int16 holds), int4 the nibbles as they lie, plus 8, which
- * act_rows.offsets / 16 takes away again.
+ * Few tokens: vpmaddubsw multiplies unsigned by signed bytes. For int8 the operands are |w| and x
+ * with the sign of w; two products are at most 2 * 128 * 127, which fits int16. For int4 they are
+ * the stored nibbles, which are the weights plus 8, and x; act_rows.offsets / 16 subtracts the 8.
  *
- * Tile of int8, and of block-wise int4: i16x16k2: four groups of 16 rows, each [k / 2][16 rows][2
- * k] int16, for vpmaddwd against the token's two k, widened and broadcast. (Bytes with the sign
- * trick take as many instructions a product and half the cache, but three of their four on two
- * ports.)
+ * Tile of int8 and block-wise int4, layout i16x16k2: four groups of 16 rows, each
+ * [k / 2][16 rows][2 k] of int16, for vpmaddwd with two k of a token, widened and broadcast. (Bytes
+ * with the sign trick need the same number of instructions per product and half the cache, but three
+ * of their four instructions run on two ports only.)
  *
- * Tile of int4: u8x16k4: four groups of 16 rows, each [k / 4][16 rows][4 k] nibbles, a byte each:
- * the products of vpmaddubsw are so small that int16 holds eight steps.
+ * Tile of int4, layout u8x16k4: four groups of 16 rows, each [k / 4][16 rows][4 k] of nibbles, one
+ * in a byte. The products of vpmaddubsw are so small that int16 holds the sum of eight steps.
  *
- * In both k is n_in rounded up to ACT_BLOCK. */
+ * In both layouts k is n_in rounded up to ACT_BLOCK. */
 #include "cpu/gemv_rows.h"
 #include "cpu/shared_loops.h"
 #include "cpu/x86/x86.h"
@@ -21,6 +21,7 @@
 
 #if defined(__x86_64__)
 
+#include <assert.h>
 #include <float.h>
 #include <immintrin.h>
 #include <string.h>
@@ -50,7 +51,7 @@ static int32_t sum_of_8(__m256i v)
     return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 1)));
 }
 
-/* The second operand of min and max is the result when one is NaN. */
+/* min and max return their second operand if one is NaN. */
 static __m256i round_clamped(__m256 x, __m256 factor)
 {
     __m256 y = _mm256_min_ps(_mm256_mul_ps(x, factor), _mm256_set1_ps(127.0f));
@@ -82,6 +83,7 @@ static void quantize_block_avx2(int8_t *q, float *scale, int32_t *offset, const 
 
 static void quantize_avx2(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
 {
+    assert(q && scales && offsets && x && n > 0);
     int i = 0, b = 0;
     for (; i + ACT_BLOCK <= n; i += ACT_BLOCK, b++)
         quantize_block_avx2(q + i, scales + b, offsets + b, x + i);
@@ -94,6 +96,7 @@ static void quantize_avx2(int8_t *q, float *scales, int32_t *offsets, const floa
 
 static void quantize_row_avx2(int8_t *q, float *scale, const float *x, int n)
 {
+    assert(q && scale && x && n > 0);
     const __m256 sign = _mm256_set1_ps(-0.0f);
     __m256 largest = _mm256_setzero_ps();
     for (int i = 0; i < n; i += 8) {
@@ -117,7 +120,7 @@ static void quantize_row_avx2(int8_t *q, float *scale, const float *x, int n)
 
 /* ---- few tokens, row after row ---- */
 
-/* Four parts of rows r and r + 4. */
+/* Four partial sums of rows r and r + 4. */
 static inline __m256i parts_of(const row_parts *parts, int r, int i)
 {
     const __m128i *low = (const __m128i *)parts[r][i], *high = (const __m128i *)parts[r + 4][i];
@@ -125,7 +128,7 @@ static inline __m256i parts_of(const row_parts *parts, int r, int i)
                                    _mm_load_si128(high), 1);
 }
 
-/* In each 128-bit lane the even dwords of a and b, the odd ones. */
+/* In each 128-bit lane: the even dwords of a and b; the odd ones. */
 static inline __m256i even_dwords(__m256i a, __m256i b)
 {
     return _mm256_castps_si256(
@@ -173,7 +176,7 @@ static inline void store_sums_avx2(float *y, const float sums[GEMV_ROWS], const 
     store_rows8(y, _mm256_load_ps(sums), w, r, n);
 }
 
-/* Of two blocks, eight parts each. */
+/* From eight partial sums of each of two blocks to two of each. */
 static inline void store_parts_avx2(int32_t parts[4], __m256i a, __m256i b)
 {
     const __m256i v = _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
@@ -200,8 +203,8 @@ INLINE_ROWS void dot_i8_avx2(int32_t *parts, const uint8_t *w, const uint8_t *mu
                          is_pair ? dot_block_i8(c, d, q + ACT_BLOCK) : zero);
 }
 
-/* A block of activations for int4: the even k, which meet the low nibbles, then the odd ones, which
- * meet the high ones. */
+/* A block of activations for int4: the even k, for the low nibbles, then the odd ones, for the high
+ * nibbles. */
 static inline void sort_i4_avx2(int8_t *to, const int8_t *q)
 {
     const __m256i a = load_32(q), b = load_32(q + 32);
@@ -242,7 +245,7 @@ INLINE_ROWS void dot_i4_avx2(int32_t *parts, const uint8_t *w, const uint8_t *mu
                          is_pair ? _mm256_madd_epi16(dot_nibbles(b, q + 64), ones) : zero);
 }
 
-/* The multipliers of 64 weights, each in four words. */
+/* The multipliers of 64 weights, each repeated in four words. */
 static inline __m256i word_multipliers(const uint8_t *multipliers)
 {
     int16_t four;
@@ -251,7 +254,7 @@ static inline __m256i word_multipliers(const uint8_t *multipliers)
     return _mm256_srai_epi16(at_bit_12, 12);
 }
 
-/* After them in each word what 16 times its activations is. */
+/* The same, followed by 16 times the sum of the activations of each word. */
 static inline void sort_i4_block_avx2(int8_t *to, const int8_t *q)
 {
     const __m256i sixteen = _mm256_set1_epi8(16);
@@ -261,8 +264,8 @@ static inline void sort_i4_block_avx2(int8_t *to, const int8_t *q)
                                         _mm256_maddubs_epi16(sixteen, load_32(to + 32))));
 }
 
-/* Codes become their values plus 16 by a shuffle. A word's four products are of one block of the
- * weights, so that its multiplier takes the place of the 1 in vpmaddwd. */
+/* A shuffle turns codes into their values plus 16. The four products in a word belong to one block of
+ * weights, so vpmaddwd can multiply the word by the block's multiplier. */
 static inline struct nibbles_avx2 values_plus_16(__m256i codes)
 {
     const __m256i values = _mm256_add_epi8(
@@ -369,6 +372,7 @@ static void pack_block_i4_block_avx2(uint8_t *to, const struct rows8 *rows, size
 
 static void pack_avx2(void *tile, const struct matrix *w, int row, int n_rows)
 {
+    assert(w->dtype != DTYPE_F32 && qp_is_tile(tile, w, row, n_rows));
     if (w->dtype == DTYPE_I8)
         pack_groups(tile, w, row, n_rows, sizeof(int16_t), pack_block_i8_avx2);
     else if (w->dtype == DTYPE_I4_BLOCK)
@@ -378,12 +382,12 @@ static void pack_avx2(void *tile, const struct matrix *w, int row, int n_rows)
 }
 
 /* ---- many tokens against a tile of int8: 4 tokens x 16 rows ----
- * Eight integer accumulators, two vectors of weights, a token's two k and their product; the float
- * sums live in L1 and are touched once in 32 steps. Named variables, made by macros, because
- * compilers keep an array of accumulators in memory. */
+ * Registers: eight integer accumulators, two vectors of weights, two k of a token, their product. The
+ * float sums are in L1 and used once in 32 steps. The accumulators are named variables, made by
+ * macros, because compilers keep an array of accumulators in memory. */
 enum {
     GEMM_TOKENS_AVX2 = 4,
-    GEMM_K_AVX2 = 1024 // so much of four tokens, widened, and of a group stays in cache
+    GEMM_K_AVX2 = 1024 // columns of four widened tokens and of a group that stay in cache
 };
 
 struct gemm_tokens_avx2 {
@@ -432,11 +436,11 @@ static void gemm_group_avx2(const struct gemm_tokens_avx2 *tokens, const int16_t
     __m256 sums[GEMM_TOKENS_AVX2][2];
     UNROLL_8
     for (int t = 0; t < GEMM_TOKENS_AVX2; t++)
-        take_sums(sums[t], tokens->y[t] + r, is_first ? 0 : n_rows - r);
+        load_sums(sums[t], tokens->y[t] + r, is_first ? 0 : n_rows - r);
     gemm_blocks_avx2(sums, group, tokens, n_blocks);
     UNROLL_8
     for (int t = 0; t < GEMM_TOKENS_AVX2; t++)
-        give_sums(tokens->y[t] + r, sums[t], w, row + r, n_rows - r, is_last);
+        store_sums(tokens->y[t] + r, sums[t], w, row + r, n_rows - r, is_last);
 }
 
 static void gemm_i8_avx2(const struct out_view *out, const void *tile, const struct matrix *w,
@@ -466,8 +470,8 @@ static void gemm_i8_avx2(const struct out_view *out, const void *tile, const str
 
 /* ---- many tokens against a tile of int4: 6 tokens x 16 rows ---- */
 
-/* sum + u * s in int16. By hand, because gcc 12 makes all products first and has no registers left.
- */
+/* sum + u * s in int16. In assembly because gcc 12 computes all products first and runs out of
+ * registers. */
 static inline __m256i add_products_i4(__m256i sum, __m256i u, __m256i s)
 {
     __m256i products;
@@ -488,7 +492,7 @@ static inline __m256i add_products_i4(__m256i sum, __m256i u, __m256i s)
     dots[t][1] = _mm256_add_epi32(dots[t][1], _mm256_madd_epi16(high##t, ones));
 // clang-format on
 
-/* Half a block stays in int16: 8 steps * 2 * 15 * 127 = 30480. */
+/* The sums of half a block fit int16: 8 steps * 2 * 15 * 127 = 30480. */
 __attribute__((noinline)) static void gemm_blocks_i4_avx2(__m256 sums[GROUP_TOKENS][2],
                                                           const uint8_t *group,
                                                           const struct gemm_token *token,
@@ -519,6 +523,7 @@ __attribute__((noinline)) static void gemm_blocks_i4_avx2(__m256 sums[GROUP_TOKE
 static void gemm_avx2(const struct out_view *out, const void *tile, const struct matrix *w,
                       const struct act_rows *x, int row, int n_rows)
 {
+    assert(qp_is_tile(tile, w, row, n_rows) && qp_is_act_rows(x, w->n_in));
     if (w->dtype != DTYPE_I4)
         gemm_i8_avx2(out, tile, w, x, row, n_rows);
     else

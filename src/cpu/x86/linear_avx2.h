@@ -1,6 +1,5 @@
 /* linear_avx2.h: what the matrix products on 256-bit registers share: eight rows of weights at a
- * time, and tiles of four groups of 16 rows. Included inside the region of a file that has turned
- * AVX2 on. */
+ * time, and tiles of four groups of 16 rows. A file includes it after enabling AVX2. */
 #ifndef QP_LINEAR_AVX2_H
 #define QP_LINEAR_AVX2_H
 
@@ -27,8 +26,8 @@ static inline __m256i mask_avx2(int n)
 
 #define UNROLL_8 _Pragma("GCC unroll 8") // so that small arrays become registers
 
-/* Eight rows from some k on: where the file holds them, or the copy of their last block, whose tail
- * is zero. */
+/* Eight rows from some k on: in the mapped file, or a copy of their last block filled with zeros.
+ */
 struct rows8 {
     const uint8_t *at[8];
 };
@@ -37,8 +36,8 @@ struct tails8 {
     uint8_t bytes[8][ACT_BLOCK];
 };
 
-/* Past the last row the last one is repeated; its result is not stored. */
-static inline struct rows8 take_rows8(const struct matrix *w, int r, int end)
+/* Rows [r, r + 8). Past the last row this is the last one again; its result is not stored. */
+static inline struct rows8 rows8_at(const struct matrix *w, int r, int end)
 {
     struct rows8 rows;
     for (int i = 0; i < 8; i++)
@@ -78,7 +77,7 @@ static inline void store_rows8(float *y, __m256 sum, const struct matrix *w, int
     _mm256_maskstore_ps(y, mask, v);
 }
 
-/* 32 nibbles, as they lie. */
+/* 32 nibbles in order, a byte each. */
 static inline __m256i nibbles_of(const uint8_t *w)
 {
     __m256i pair = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)w));
@@ -86,7 +85,7 @@ static inline __m256i nibbles_of(const uint8_t *w)
     return _mm256_and_si256(pair, _mm256_set1_epi8(15));
 }
 
-/* The values of a block's 16 codes, which lie in the low 8 bytes. */
+/* The values of a block's 16 codes, which are in the low 8 bytes. */
 static inline __m128i values_of(const int8_t values[16], __m128i codes)
 {
     __m128i pair = _mm_cvtepu8_epi16(codes);
@@ -100,18 +99,19 @@ static inline struct matrix multiplier_matrix8(const struct matrix *w)
     return (struct matrix){ .row_bytes = qp_multiplier_bytes(w->n_in), .data = w->multipliers };
 }
 
-/* The sums of a group's 16 rows wait in y between one stretch of k and the next: the first n of
- * them, zero for the others. y is fetched in any case: its rows are far apart, often a page each.
- */
-static inline void take_sums(__m256 sums[2], const float *y, int n)
+/* Load the sums of a group's 16 rows from y, where they are kept between two stretches of k: the
+ * first n of them, zero for the others. y is always prefetched: the rows of two tokens are far
+ * apart, often on different pages. */
+static inline void load_sums(__m256 sums[2], const float *y, int n)
 {
     __builtin_prefetch(y, 1);
     sums[0] = _mm256_maskload_ps(y, mask_avx2(n));
     sums[1] = _mm256_maskload_ps(y + 8, mask_avx2(n - 8));
 }
 
-static inline void give_sums(float *y, const __m256 sums[2], const struct matrix *w, int r, int n,
-                             bool is_last)
+/* Store the first n sums in y, scaled if this is the last stretch of k. */
+static inline void store_sums(float *y, const __m256 sums[2], const struct matrix *w, int r, int n,
+                              bool is_last)
 {
     for (int i = 0; i < 2; i++, y += 8, r += 8, n -= 8) {
         if (is_last)
@@ -122,14 +122,14 @@ static inline void give_sums(float *y, const __m256 sums[2], const struct matrix
 }
 
 /* ---- tiles ----
- * [4 groups][steps of k][16 rows][k of a step]: a step of a row is a dword, two int16 or four
+ * [4 groups][steps of k][16 rows][k of a step]. A step of a row is a dword: two int16 or four
  * bytes. */
 
 enum {
     GROUP_ROWS = 16
 };
 
-/* 8 rows of 8 dwords: dword j of every row goes to its place in step j of a group. */
+/* 8 rows of 8 dwords: store dword j of every row in step j of a group. */
 static inline void store_dwords(uint8_t *to, const __m256i v[8])
 {
     __m256i t[8], u[8];
@@ -155,10 +155,10 @@ static inline void store_dwords(uint8_t *to, const __m256i v[8])
         _mm256_store_si256((__m256i *)(to + i * GROUP_ROWS * 4), t[i]);
 }
 
-/* Put one block of 8 rows, from byte `at` of each on, where it belongs in a group. */
+/* Store one block of 8 rows, from byte `at` of each row on, in a group. */
 typedef void (*pack_block_function)(uint8_t *to, const struct rows8 *rows, size_t at);
 
-/* A tile whose weights take weight_bytes each. */
+/* A tile with weight_bytes for each weight. */
 static inline void pack_groups(void *tile, const struct matrix *w, int row, int n_rows,
                                size_t weight_bytes, pack_block_function pack_block)
 {
@@ -168,7 +168,7 @@ static inline void pack_groups(void *tile, const struct matrix *w, int row, int 
     const size_t group_block_bytes = GROUP_ROWS * ACT_BLOCK * weight_bytes;
     const size_t n_blocks = (row_bytes + block_bytes - 1) / block_bytes;
     for (int r = 0; r < TILE_ROWS; r += 8) {
-        struct rows8 rows = take_rows8(w, row + r, row + n_rows);
+        struct rows8 rows = rows8_at(w, row + r, row + n_rows);
         uint8_t *to = (uint8_t *)tile + (size_t)(r / GROUP_ROWS) * n_blocks * group_block_bytes +
                       r % GROUP_ROWS * 4;
         size_t at = 0;
@@ -182,7 +182,7 @@ static inline void pack_groups(void *tile, const struct matrix *w, int row, int 
     }
 }
 
-/* The same of block-wise int4; b counts blocks of activations. */
+/* The same for block-wise int4; b is the index of the block of activations. */
 typedef void (*pack_i4_block_function)(uint8_t *to, const struct rows8 *rows, size_t at,
                                        const struct rows8 *multipliers, size_t b);
 
@@ -192,8 +192,8 @@ static inline void pack_groups_i4_block(void *tile, const struct matrix *w, int 
     const struct matrix m = multiplier_matrix8(w);
     const size_t n_in = (size_t)w->n_in, group_block_bytes = GROUP_ROWS * ACT_BLOCK * weight_bytes;
     for (int r = 0; r < TILE_ROWS; r += 8) {
-        struct rows8 rows = take_rows8(w, row + r, row + n_rows);
-        const struct rows8 multipliers = take_rows8(&m, row + r, row + n_rows);
+        struct rows8 rows = rows8_at(w, row + r, row + n_rows);
+        const struct rows8 multipliers = rows8_at(&m, row + r, row + n_rows);
         uint8_t *to =
             (uint8_t *)tile +
             (size_t)(r / GROUP_ROWS) * qp_round_up(n_in, ACT_BLOCK) * GROUP_ROWS * weight_bytes +
@@ -213,7 +213,7 @@ static inline void pack_groups_i4_block(void *tile, const struct matrix *w, int 
 
 enum {
     GROUP_TOKENS = 6,
-    GROUP_K = 4096 // so much of six tokens stays in L1, and of a tile in L2
+    GROUP_K = 4096 // columns of six tokens that stay in L1, and of a tile in L2
 };
 #define EACH_GROUP_TOKEN(M) M(0) M(1) M(2) M(3) M(4) M(5)
 
@@ -245,12 +245,12 @@ static inline void gemm_groups(const struct out_view *out, const void *tile, con
                 __m256 sums[GROUP_TOKENS][2];
                 UNROLL_8
                 for (int i = 0; i < GROUP_TOKENS; i++)
-                    take_sums(sums[i], token[i].y + r, k == 0 && w->scales ? 0 : n_rows - r);
+                    load_sums(sums[i], token[i].y + r, k == 0 && w->scales ? 0 : n_rows - r);
                 gemm_blocks(sums, group, token, (int)(n / ACT_BLOCK));
                 UNROLL_8
                 for (int i = 0; i < GROUP_TOKENS; i++)
-                    give_sums(token[i].y + r, sums[i], w, row + r, n_rows - r,
-                              k + n == k_padded && w->scales);
+                    store_sums(token[i].y + r, sums[i], w, row + r, n_rows - r,
+                               k + n == k_padded && w->scales);
             }
         }
     }

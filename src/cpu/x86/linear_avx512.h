@@ -1,6 +1,5 @@
 /* linear_avx512.h: what the matrix products on 512-bit registers share: rows of weights, sixteen at
- * a time, as the unsigned operand of vpdpbusd. Included inside the region of a file that has turned
- * AVX-512 VNNI on. */
+ * a time, as the unsigned operand of vpdpbusd. A file includes it after enabling AVX-512 VNNI. */
 #ifndef QP_LINEAR_AVX512_H
 #define QP_LINEAR_AVX512_H
 
@@ -26,7 +25,7 @@ static inline __m512 mul_add_avx512(__m512 a, __m512 b, __m512 c)
 
 #define UNROLL _Pragma("GCC unroll 16") // so that small arrays become registers
 
-/* The first n of 64 bytes: all when n is more, none when it is less. */
+/* Mask of the first n of 64 bytes: of all if n is larger, of none if it is negative. */
 static inline __mmask64 bytes_below(int n)
 {
     return n >= 64 ? ~(__mmask64)0 : n <= 0 ? 0 : ((__mmask64)1 << n) - 1;
@@ -44,14 +43,15 @@ static inline __m512i broadcast_4(const int8_t *q)
 
 struct rows16 {
     const uint8_t *at[16];
-    size_t ahead; // what to fetch while reading, in bytes from there
+    size_t ahead; // distance to prefetch while reading
 };
 
-/* Past the last row the last one is repeated; its result is not stored. Rows lie end to end, so the
- * same place 16 rows on is the next pass over memory: 90 to 100 % of what a plain read gets.
- * Fetched 256 bytes to 8 KiB on in the same row it is 60 to 85 %, except in rows so long that 16 of
- * them crowd the cache. */
-static inline struct rows16 take_rows(const struct matrix *w, int r, int end)
+/* Rows [r, r + 16). Past the last row this is the last one again; its result is not stored. The
+ * rows are adjacent in memory, so the same column 16 rows further on is what the next pass reads:
+ * with that prefetched, a gemv gets 90 to 100 % of a plain read. Prefetching 256 bytes to 8 KiB
+ * ahead in the same row gives 60 to 85 %, except if rows are so long that 16 of them crowd the
+ * cache. */
+static inline struct rows16 rows16_at(const struct matrix *w, int r, int end)
 {
     struct rows16 rows = { .ahead = w->row_bytes <= 8192 ? 16 * w->row_bytes : 256 };
     for (int i = 0; i < 16; i++)
@@ -59,21 +59,21 @@ static inline struct rows16 take_rows(const struct matrix *w, int r, int end)
     return rows;
 }
 
-/* The rows of block-wise int4's multipliers; of other types, nothing. */
-static inline struct rows16 take_multipliers(const struct matrix *w, int r, int end)
+/* The multipliers of block-wise int4 of these rows; nothing for other types. */
+static inline struct rows16 multipliers16_at(const struct matrix *w, int r, int end)
 {
     const struct matrix m = { .row_bytes = qp_multiplier_bytes(w->n_in), .data = w->multipliers };
-    return w->dtype == DTYPE_I4_BLOCK ? take_rows(&m, r, end) : (struct rows16){ 0 };
+    return w->dtype == DTYPE_I4_BLOCK ? rows16_at(&m, r, end) : (struct rows16){ 0 };
 }
 
-/* 64 weights as w + 128. What the mask leaves out becomes anything, since its q are zero. */
+/* 64 weights as w + 128. Those outside the mask are not 0, but their q are. */
 static inline __m512i load_i8(const uint8_t *w, ptrdiff_t ahead, __mmask64 mask)
 {
     _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
     return _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, w), _mm512_set1_epi8(-128));
 }
 
-/* 64 nibbles, as they lie. */
+/* 64 nibbles in order, a byte each. */
 static inline __m512i load_nibbles(const uint8_t *w, size_t ahead, __mmask32 mask)
 {
     _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
@@ -92,7 +92,7 @@ static inline __m128i load_values(int multiplier)
     return _mm_loadu_si128((const __m128i *)qp_i4_block_values[multiplier & 15]);
 }
 
-/* Codes by look-up: each 128-bit lane is a block. */
+/* Codes to values by a table for each 128-bit lane, which is one block. */
 static inline __m512i load_i4_block(const uint8_t *w, const uint8_t *multipliers, size_t ahead,
                                     __mmask32 mask)
 {
@@ -105,7 +105,7 @@ static inline __m512i load_i4_block(const uint8_t *w, const uint8_t *multipliers
     return _mm512_xor_si512(v, _mm512_set1_epi8(-128));
 }
 
-/* 64 weights, from k on, of 16 rows. */
+/* 64 weights of 16 rows, from column k on. */
 static inline void load_rows(__m512i v[16], const struct matrix *w, const struct rows16 *rows,
                              const struct rows16 *multipliers, int k)
 {
@@ -127,6 +127,7 @@ static inline void load_rows(__m512i v[16], const struct matrix *w, const struct
     }
 }
 
+/* y[i] = sum[i] * scales[r + i] (+ bias[r + i]) for the rows in the mask. */
 static inline void store_rows(float *y, __m512 sum, const struct matrix *w, int r, __mmask16 mask)
 {
     __m512 v = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(mask, w->scales + r));
@@ -135,7 +136,7 @@ static inline void store_rows(float *y, __m512 sum, const struct matrix *w, int 
     _mm512_mask_storeu_ps(y, mask, v);
 }
 
-/* 16 rows of 16 dwords become 16 vectors, vector j = dword j of every row. */
+/* Transpose 16 rows of 16 dwords: vector j becomes dword j of every row. */
 static inline void transpose_16x16(__m512i v[16])
 {
     __m512i t[16];

@@ -1,20 +1,21 @@
 /* linear_avx512vnni.c: matrix products with vpdpbusd on 512-bit registers (Ice Lake, Zen 4 on).
- * In, out, order of rounding: linear_scalar.c, to the bit.
+ * * In, out, order of rounding: scalar/linear_scalar.c, to the bit.
  *
- * vpdpbusd multiplies unsigned by signed bytes and adds four neighbours to an int32 lane. The
- * weights are made unsigned by adding 128 (int4: the nibble is unsigned as it lies, plus 8), and
- * the sum that this adds, 128 * sum of the block's q, is what act_rows.offsets takes away again:
- * the accumulator starts there, or it is added once a block.
+ * vpdpbusd multiplies unsigned by signed bytes and adds four neighbours to an int32 lane. The weights
+ * are made unsigned by adding 128; the nibbles of int4 are stored unsigned, plus 8. This adds 128
+ * times the sum of the block's q, which act_rows.offsets subtracts: the accumulator starts there, or
+ * the offset is added once in a block.
  *
- * Tile: u8x64k4: [n_in rounded up to ACT_BLOCK, / 4][64 rows][4 k] of w + 128, int4 as well: one
- * vector of weights is 16 rows of the same four k, and the token's four k are broadcast against it.
- */
+ * Tile, layout u8x64k4: [n_in rounded up to ACT_BLOCK, / 4][64 rows][4 k] of w + 128, also for int4.
+ * One vector of weights is 16 rows of the same four k; it is multiplied by four k of a token, which
+ * are broadcast. */
 #include "cpu/gemm_token.h"
 #include "cpu/x86/x86.h"
 #include "format/dtype.h"
 
 #if defined(__x86_64__)
 
+#include <assert.h>
 #include <float.h>
 #include <immintrin.h>
 #include <string.h>
@@ -31,7 +32,7 @@
 
 /* ---- activations ---- */
 
-/* 16 numbers times factor, rounded, in [-127, 127]; 127 for a NaN. */
+/* 16 numbers times a factor, rounded and clamped to [-127, 127]; 127 for a NaN. */
 static inline __m512i round_clamped_avx512(__m512 v, __m512 factor)
 {
     __m512 y = _mm512_min_ps(_mm512_mul_ps(v, factor), _mm512_set1_ps(127.0f));
@@ -40,6 +41,7 @@ static inline __m512i round_clamped_avx512(__m512 v, __m512 factor)
 
 static void quantize_row_avx512(int8_t *q, float *scale, const float *x, int n)
 {
+    assert(q && scale && x && n > 0);
     __m512 largest = _mm512_setzero_ps();
     for (int i = 0; i < n; i += 16) {
         __m512 v = _mm512_maskz_loadu_ps(lanes_below(n - i), x + i);
@@ -81,11 +83,11 @@ static inline void quantize_block_avx512(int8_t *q, float *scale, int32_t *offse
     *offset = -128 * _mm512_reduce_add_epi32(sum);
 }
 
-/* ---- sixteen blocks at a time: twice as fast as one by one ----
- * Four vectors are reduced together, the quotients of sixteen blocks are one division, and no
- * block waits for its own maximum. */
+/* ---- sixteen blocks at a time, twice as fast as one by one ----
+ * Four vectors are reduced together, sixteen blocks need one division, and no block waits for its own
+ * maximum. */
 
-/* The largest, or the sum, of each of four vectors: that of vector i in all of 128-bit lane i. */
+/* The maximum, or the sum, of each of four vectors: that of vector i in all of 128-bit lane i. */
 static inline __m512 max_of_each_avx512(const __m512 v[4])
 {
     __m512 a = _mm512_max_ps(_mm512_shuffle_f32x4(v[0], v[1], 0x44),
@@ -108,7 +110,7 @@ static inline __m512i sum_of_each_avx512(const __m512i v[4])
     return _mm512_add_epi32(a, _mm512_shuffle_epi32(a, 0xb1));
 }
 
-/* Lanes [first, first + 4) of `to` become the four numbers of v, one for each 128-bit lane. */
+/* Lanes [first, first + 4) of `to` become the numbers of v, one from each 128-bit lane. */
 static inline __m512i put_each_avx512(__m512i to, int first, __m512i v)
 {
     const __m512i each = _mm512_set4_epi32(12, 8, 4, 0);
@@ -131,7 +133,7 @@ static inline __m512i largest_of_blocks_avx512(const float *x)
     return _mm512_castps_si512(max_of_each_avx512(largest));
 }
 
-/* Four blocks times a factor each; returns the sums of what comes out. */
+/* Four blocks, each times its factor, rounded to q; returns the sums of their q. */
 static inline __m512i round_blocks_avx512(int8_t *q, const float *x, const float factors[4])
 {
     const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
@@ -155,6 +157,7 @@ static inline __m512i round_blocks_avx512(int8_t *q, const float *x, const float
 static void quantize_blocks_avx512(int8_t *q, float *scales, int32_t *offsets, const float *x,
                                    int n)
 {
+    assert(n > 0 && n <= 16 && n % 4 == 0);
     const __m512 limit = _mm512_set1_ps(127.0f);
     const __mmask16 blocks = lanes_below(n);
     __m512i max = _mm512_setzero_si512(), sum = _mm512_setzero_si512();
@@ -173,6 +176,7 @@ static void quantize_blocks_avx512(int8_t *q, float *scales, int32_t *offsets, c
 
 static void quantize_avx512(int8_t *q, float *scales, int32_t *offsets, const float *x, int n)
 {
+    assert(q && scales && offsets && x && n > 0);
     int b = 0;
     for (const int n_whole = n / ACT_BLOCK / 4 * 4; b < n_whole;) {
         const int m = n_whole - b < 16 ? n_whole - b : 16;
@@ -193,9 +197,10 @@ static size_t tile_bytes_avx512(int n_in)
 
 static void pack_avx512(void *tile, const struct matrix *w, int row, int n_rows)
 {
+    assert(w->dtype != DTYPE_F32 && qp_is_tile(tile, w, row, n_rows));
     for (int r = 0; r < TILE_ROWS; r += 16) {
-        const struct rows16 rows = take_rows(w, row + r, row + n_rows);
-        const struct rows16 multipliers = take_multipliers(w, row + r, row + n_rows);
+        const struct rows16 rows = rows16_at(w, row + r, row + n_rows);
+        const struct rows16 multipliers = multipliers16_at(w, row + r, row + n_rows);
         for (int k = 0; k < w->n_in; k += ACT_BLOCK) {
             __m512i v[16];
             load_rows(v, w, &rows, &multipliers, k);
@@ -210,24 +215,24 @@ static void pack_avx512(void *tile, const struct matrix *w, int row, int n_rows)
 
 /* ---- many tokens against a tile: 3 tokens x 64 rows ----
  * 12 integer and 12 float accumulators, four vectors of weights and one of activations fill the
- * registers. (6 tokens with the float sums in L1 read the tile half as often and measured 10 %
- * slower; without any scaling per block they measured 10 % faster.) The accumulators are named
- * variables, made by macros: compilers keep an array of them in memory. */
+ * registers. (6 tokens with the float sums in L1 read the tile half as often, but were 10 % slower;
+ * without the scaling of blocks they would be 10 % faster.) The accumulators are named variables, made
+ * by macros, because compilers keep an array of them in memory. */
 enum {
     GEMM_TOKENS = 3,
     QUARTERS = TILE_ROWS / 16,
-    GEMM_K = 4096 // so much of a tile, 256 KiB, stays in L2 while all tokens pass
+    GEMM_K = 4096 // columns of a tile, 256 KiB, that stay in L2 while all tokens pass
 };
 
 /* The rows of a tile, for all tokens. */
 struct gemm_rows {
     const float *scales, *bias; // of the first row, or NULL
     __mmask16 lanes[QUARTERS];
-    bool is_first; // sums begin at 0, not at what y holds
+    bool is_first; // sums start at 0, not at y
     bool is_last;  // sums are scaled
 };
 
-/* By hand, because gcc 12 copies the accumulator of the intrinsic through memory. */
+/* In assembly because gcc 12 copies the accumulator of the intrinsic through memory. */
 static inline __m512i dot_step(__m512i sum, __m512i u, __m512i s)
 {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(s));
@@ -246,20 +251,20 @@ static inline __m512 scale_step(__m512 sum, float scale, __m512i dot)
 
 #define FETCH_SUM(t, r) __builtin_prefetch(token[t].y + 16 * r, 1);
 #define ZERO_SUM(t, r) __m512 sum##t##r = _mm512_setzero_ps();
-#define TAKE_SUM(t, r) sum##t##r = _mm512_maskz_loadu_ps(rows->lanes[r], token[t].y + 16 * r);
-#define GIVE_SUM(t, r) _mm512_mask_storeu_ps(token[t].y + 16 * r, rows->lanes[r], sum##t##r);
+#define LOAD_SUM(t, r) sum##t##r = _mm512_maskz_loadu_ps(rows->lanes[r], token[t].y + 16 * r);
+#define STORE_SUM(t, r) _mm512_mask_storeu_ps(token[t].y + 16 * r, rows->lanes[r], sum##t##r);
 #define START_DOT(t, r) __m512i dot##t##r = _mm512_set1_epi32(token[t].offsets[b]);
 #define STEP_DOT(t, r) dot##t##r = dot_step(dot##t##r, w##r, x##t);
 #define STEP_TOKEN(t) __m512i x##t = broadcast_4(token[t].q + k); EACH_QUARTER(STEP_DOT, t)
 #define SCALE_DOT(t, r) sum##t##r = scale_step(sum##t##r, token[t].scales[b], dot##t##r);
-#define TAKE_ROWS(t, r) __m512 row##r = _mm512_maskz_loadu_ps(rows->lanes[r], of_rows + 16 * r);
+#define LOAD_ROWS(t, r) __m512 row##r = _mm512_maskz_loadu_ps(rows->lanes[r], of_rows + 16 * r);
 #define TIMES_ROWS(t, r) sum##t##r = _mm512_mul_ps(sum##t##r, row##r);
 #define PLUS_ROWS(t, r) sum##t##r = _mm512_add_ps(sum##t##r, row##r);
 // clang-format on
 
-/* y of 3 tokens and 64 rows, over n_blocks blocks. y is fetched first: its rows are far apart,
- * often a page each. Not inlined: gcc would keep the caller's pointers in vector registers that are
- * needed here. */
+/* y of 3 tokens and 64 rows, over n_blocks blocks. y is prefetched first: the rows of two tokens are
+ * far apart, often on different pages. Not inlined: gcc would keep pointers of the caller in vector
+ * registers that this function needs. */
 __attribute__((noinline)) static void gemm_blocks(const struct gemm_token token[GEMM_TOKENS],
                                                   const uint8_t *tile, const struct gemm_rows *rows,
                                                   int n_blocks)
@@ -267,7 +272,7 @@ __attribute__((noinline)) static void gemm_blocks(const struct gemm_token token[
     EACH_SUM(FETCH_SUM)
     EACH_SUM(ZERO_SUM)
     if (!rows->is_first) {
-        EACH_SUM(TAKE_SUM)
+        EACH_SUM(LOAD_SUM)
     }
     for (int b = 0, k = 0; b < n_blocks; b++) {
         EACH_SUM(START_DOT)
@@ -280,20 +285,21 @@ __attribute__((noinline)) static void gemm_blocks(const struct gemm_token token[
     }
     if (rows->is_last) {
         const float *of_rows = rows->scales;
-        EACH_QUARTER(TAKE_ROWS, )
+        EACH_QUARTER(LOAD_ROWS, )
         EACH_SUM(TIMES_ROWS)
     }
     if (rows->is_last && rows->bias) {
         const float *of_rows = rows->bias;
-        EACH_QUARTER(TAKE_ROWS, )
+        EACH_QUARTER(LOAD_ROWS, )
         EACH_SUM(PLUS_ROWS)
     }
-    EACH_SUM(GIVE_SUM)
+    EACH_SUM(STORE_SUM)
 }
 
 static void gemm_avx512(const struct out_view *out, const void *tile, const struct matrix *w,
                         const struct act_rows *x, int row, int n_rows)
 {
+    assert(qp_is_tile(tile, w, row, n_rows) && qp_is_act_rows(x, w->n_in));
     struct gemm_rows rows = { .scales = w->scales ? w->scales + row : NULL,
                               .bias = w->bias ? w->bias + row : NULL };
     for (int i = 0; i < QUARTERS; i++)

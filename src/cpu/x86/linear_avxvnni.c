@@ -1,16 +1,18 @@
-/* linear_avxvnni.c: tiles for vpdpbusd on 256-bit registers (Alder Lake on, Zen 5): prefill only,
- * since AVX2 already decodes at the speed of memory.
+/* linear_avxvnni.c: tiles for vpdpbusd on 256-bit registers (Alder Lake on, Zen 5). Prefill only:
+ * AVX2 already decodes at the speed of memory.
+ * In, out, order of rounding: scalar/linear_scalar.c, to the bit.
  *
- * In, out, order of rounding: linear_scalar.c, to the bit. The weights are made unsigned and the
- * accumulator starts at act_rows.offsets, as in linear_avx512vnni.c.
+ * The weights are made unsigned, and the accumulator starts at act_rows.offsets, as in
+ * linear_avx512vnni.c.
  *
- * Tile: u8x16k4: four groups of 16 rows, each [n_in rounded up to ACT_BLOCK, / 4][16 rows][4 k] of
- * w + 128, int4 as well. */
+ * Tile, layout u8x16k4: four groups of 16 rows, each [n_in rounded up to ACT_BLOCK, / 4][16 rows][4
+ * k] of w + 128, also for int4. */
 #include "cpu/x86/x86.h"
 #include "format/dtype.h"
 
 #if defined(__x86_64__)
 
+#include <assert.h>
 #include <immintrin.h>
 #include <string.h>
 
@@ -28,7 +30,7 @@ static size_t tile_bytes_avxvnni(int n_in)
     return TILE_ROWS * qp_round_up((size_t)n_in, ACT_BLOCK);
 }
 
-/* Rows of 32 weights at a time, as w + 128. */
+/* 32 weights of eight rows at a time, as w + 128. */
 static void pack_block_i8_avxvnni(uint8_t *to, const struct rows8 *rows, size_t at)
 {
     for (int k = 0; k < ACT_BLOCK; k += 32, to += 8 * GROUP_ROWS * 4) {
@@ -72,6 +74,7 @@ static void pack_block_i4_block_avxvnni(uint8_t *to, const struct rows8 *rows, s
 
 static void pack_avxvnni(void *tile, const struct matrix *w, int row, int n_rows)
 {
+    assert(w->dtype != DTYPE_F32 && qp_is_tile(tile, w, row, n_rows));
     if (w->dtype == DTYPE_I4_BLOCK)
         pack_groups_i4_block(tile, w, row, n_rows, sizeof(uint8_t), pack_block_i4_block_avxvnni);
     else
@@ -81,7 +84,7 @@ static void pack_avxvnni(void *tile, const struct matrix *w, int row, int n_rows
 
 /* ---- many tokens against a tile ---- */
 
-/* By hand, because gcc 12 copies the accumulator of the intrinsic through memory. */
+/* In assembly because gcc 12 copies the accumulator of the intrinsic through memory. */
 static inline __m256i dot_step_avxvnni(__m256i sum, __m256i u, __m256i s)
 {
     __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(u), "x"(s));
@@ -100,8 +103,8 @@ static inline __m256i dot_step_avxvnni(__m256i sum, __m256i u, __m256i s)
     sums[t][1] = scale_dots(sums[t][1], token[t].scales[b], high##t);
 // clang-format on
 
-/* 12 integer accumulators, two vectors of weights and a token's four k; the float sums live in L1
- * and are touched once in 16 steps. */
+/* Registers: 12 integer accumulators, two vectors of weights, four k of a token. The float sums are
+ * in L1 and used once in 16 steps. */
 __attribute__((noinline)) static void gemm_blocks_avxvnni(__m256 sums[GROUP_TOKENS][2],
                                                           const uint8_t *group,
                                                           const struct gemm_token *token,
@@ -120,6 +123,7 @@ __attribute__((noinline)) static void gemm_blocks_avxvnni(__m256 sums[GROUP_TOKE
 static void gemm_avxvnni(const struct out_view *out, const void *tile, const struct matrix *w,
                          const struct act_rows *x, int row, int n_rows)
 {
+    assert(qp_is_tile(tile, w, row, n_rows) && qp_is_act_rows(x, w->n_in));
     gemm_groups(out, tile, w, x, row, n_rows, gemm_blocks_avxvnni);
 }
 

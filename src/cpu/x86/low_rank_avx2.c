@@ -1,10 +1,12 @@
-/* low_rank_avx2.c: matrices of few rows or columns, AVX2 (kernels.h): a vector is four columns of
- * four rows as words, which vpmaddwd multiplies by four numbers of x and adds by pairs. */
-#if defined(__x86_64__)
-
+/* low_rank_avx2.c: products of low-rank matrices with AVX2.
+ * In, out, order of rounding: scalar/low_rank_scalar.c, to the bit. A vector is four columns of
+ * four rows as words, which vpmaddwd multiplies by four elements of x and adds in pairs. */
 #include "cpu/shared_loops.h"
 #include "cpu/x86/x86.h"
 
+#if defined(__x86_64__)
+
+#include <assert.h>
 #include <immintrin.h>
 #include <string.h>
 
@@ -20,7 +22,7 @@ static inline __m256i words_of_rows4(const uint8_t *rows)
     return _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(const void *)rows));
 }
 
-/* Eight numbers, from pairs of sums of rows 0 to 3 and 4 to 7. */
+/* Eight sums, from pairs of partial sums of rows 0 to 3 and of rows 4 to 7. */
 static inline __m256 sums_of_pairs(__m256i rows0, __m256i rows4)
 {
     return _mm256_cvtepi32_ps(_mm256_permute4x64_epi64(_mm256_hadd_epi32(rows0, rows4), 0xd8));
@@ -29,6 +31,7 @@ static inline __m256 sums_of_pairs(__m256i rows0, __m256i rows4)
 static void low_rank_sums_avx2(float sums[LOW_RANK_ROWS], const uint8_t *group, const int8_t *q,
                                const float *scales, int n_in)
 {
+    assert(group && q && scales && n_in > 0);
     __m256 sum0 = _mm256_setzero_ps(), sum8 = sum0;
     const uint8_t *w = group + LOW_RANK_SCALE_BYTES;
     for (int k = 0; k < n_in; scales++) {

@@ -1,10 +1,12 @@
-/* low_rank_avx512.c: matrices of few rows or columns, 512-bit VNNI (kernels.h): a vector is four
- * columns of sixteen rows, which vpdpbusd multiplies by four numbers of x in every lane. Its
- * weights are to be unsigned, hence plus 128, and the offsets of x take that away again. */
-#if defined(__x86_64__)
-
+/* low_rank_avx512.c: products of low-rank matrices with vpdpbusd on 512-bit registers.
+ * In, out, order of rounding: scalar/low_rank_scalar.c, to the bit. A vector is four columns of
+ * sixteen rows, multiplied by four elements of x, which are broadcast. The weights must be
+ * unsigned, hence plus 128, which act_rows.offsets subtracts. */
 #include "cpu/x86/x86.h"
 
+#if defined(__x86_64__)
+
+#include <assert.h>
 #include <immintrin.h>
 #include <string.h>
 
@@ -21,7 +23,7 @@
 enum {
     BLOCK_STEPS = ACT_BLOCK / LOW_RANK_STEP,
     TILE_GROUPS = TILE_ROWS / LOW_RANK_ROWS,
-    TOKENS_AT_ONCE = 32 // whose sums wait, in L1, while a block of weights is in registers
+    TOKENS_AT_ONCE = 32 // their sums are in L1 while a block of weights is in registers
 };
 
 static inline __m512i unsigned_step(const uint8_t *step)
@@ -34,9 +36,8 @@ static inline __m512i low_rank_dot(__m512i dot, __m512i w, const int8_t *q)
     return _mm512_dpbusd_epi32(dot, w, broadcast_4(q));
 }
 
-/* sums[t] += scale * dot of one block of sixteen rows. n_steps is a constant where this is inlined,
- * so that the weights are registers; two chains, so that one product need not wait for the one
- * before. */
+/* sums[t] += scale * dot for one block of sixteen rows. n_steps is a constant where this is
+ * inlined, so the weights are in registers. Two accumulators, because one would wait for itself. */
 static inline __attribute__((always_inline)) void add_low_rank_block(__m512 *sums,
                                                                      const uint8_t *steps,
                                                                      const struct act_rows *x,
@@ -61,7 +62,7 @@ static inline __attribute__((always_inline)) void add_low_rank_block(__m512 *sum
     }
 }
 
-/* The same for a row's last steps, filled up to a block. */
+/* The same for the last steps of a row, filled up to a block. */
 static __attribute__((noinline)) void add_low_rank_part(__m512 *sums, const uint8_t *steps,
                                                         const struct act_rows *x, int n_blocks,
                                                         int n_steps)
@@ -71,7 +72,7 @@ static __attribute__((noinline)) void add_low_rank_part(__m512 *sums, const uint
     add_low_rank_block(sums, whole, x, n_blocks, BLOCK_STEPS);
 }
 
-/* Where they are those of a usual rank, 8, 16 or 32, in place. */
+/* The same for the last steps of a row; those of the usual ranks 8, 16 and 32 are not copied. */
 static inline void add_low_rank_rest(__m512 *sums, const uint8_t *steps, const struct act_rows *x,
                                      int n_blocks, int n_steps)
 {
@@ -85,7 +86,7 @@ static inline void add_low_rank_rest(__m512 *sums, const uint8_t *steps, const s
         add_low_rank_part(sums, steps, x, n_blocks, n_steps);
 }
 
-/* y += sum * scale, for rows [begin, end) of the sixteen. */
+/* y += sum * scale for rows [begin, end) of the sixteen; y is that of row begin. */
 static inline void add_low_rank_sum(float *y, __m512 sum, __m512 scales, int begin, int end)
 {
     const __m512 add = _mm512_mul_ps(sum, scales);
@@ -160,7 +161,7 @@ static inline void add_low_rank_group_one(float *y, const uint8_t *group, const 
     add_low_rank_sum(y, sum, _mm512_load_ps(qp_low_rank_scales(group)), begin, end);
 }
 
-/* 64 rows of rank up to 16, whose weights are registers while all tokens pass. */
+/* 64 rows of rank up to 16: their weights are in registers while all tokens pass. */
 static inline __attribute__((always_inline)) void add_low_rank_tile(const struct out_view *out,
                                                                     const uint8_t *groups,
                                                                     const struct act_rows *x,
@@ -225,6 +226,8 @@ add_low_rank_groups(const struct out_view *out, const struct low_rank *w, const 
 static void add_low_rank_avx512(const struct out_view *out, const struct low_rank *w,
                                 const struct act_rows *x, int begin, int end)
 {
+    assert(begin >= 0 && begin < end && end <= w->n_out && (uintptr_t)w->groups % 64 == 0);
+    assert(qp_is_act_rows(x, w->n_in));
     if (x->n == 1) {
         add_low_rank_groups(out, w, x, begin, end, true);
         return;

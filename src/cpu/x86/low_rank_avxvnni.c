@@ -1,11 +1,13 @@
-/* low_rank_avxvnni.c: matrices of few rows or columns, vpdpbusd on 256-bit registers (kernels.h): a
- * vector is four columns of eight rows, multiplied by four numbers of x. The weights are to be
- * unsigned, hence plus 128; the same product of 128 and x is taken away again. */
-#if defined(__x86_64__)
-
+/* low_rank_avxvnni.c: products of low-rank matrices with vpdpbusd on 256-bit registers.
+ * In, out, order of rounding: scalar/low_rank_scalar.c, to the bit. A vector is four columns of
+ * eight rows, multiplied by four elements of x. The weights must be unsigned, hence plus 128; the
+ * product of 128 and x is subtracted again. */
 #include "cpu/shared_loops.h"
 #include "cpu/x86/x86.h"
 
+#if defined(__x86_64__)
+
+#include <assert.h>
 #include <immintrin.h>
 #include <string.h>
 
@@ -25,6 +27,7 @@ static inline __m256i unsigned_rows8(const uint8_t *rows)
 static void low_rank_sums_avxvnni(float sums[LOW_RANK_ROWS], const uint8_t *group, const int8_t *q,
                                   const float *scales, int n_in)
 {
+    assert(group && q && scales && n_in > 0);
     __m256 sum0 = _mm256_setzero_ps(), sum8 = sum0;
     const uint8_t *w = group + LOW_RANK_SCALE_BYTES;
     for (int k = 0; k < n_in; scales++) {
