@@ -4,7 +4,7 @@
  * Each input ends where a page without access begins, so that reading past it crashes; each output
  * is painted first and compared whole, so that writing beside it shows. Vectors: kernels_vector.c.
  */
-#include "cpu/kernels.h"
+#include "cpu/low_rank.h"
 #include "format/format.h"
 
 #include <setjmp.h>

@@ -8,6 +8,7 @@
 #define QP_CPU_IMPL_H
 
 #include "cpu/attention_int8.h"
+#include "cpu/low_rank.h"
 #include "engine/backend.h"
 
 #include <stdatomic.h>

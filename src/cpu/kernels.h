@@ -124,6 +124,8 @@ static inline size_t qp_tile_bytes(const struct tile_order *o, int n_in)
     return TILE_ROWS * qp_round_up((size_t)n_in, ACT_BLOCK) * (size_t)o->n_bytes;
 }
 
+struct low_rank; // low_rank.h
+
 struct kernels {
     const char *name;
 
@@ -135,10 +137,10 @@ struct kernels {
     /* Quantize x [n] with one finite scale. */
     void (*quantize_row)(int8_t *q, float *scale, const float *x, int n);
 
-    /* y[r] = (sum over blocks b, ascending from 0.0f, of x->scales[b] * (float)dot_b) *
-     * w->scales[r]
-     * (+ w->bias[r]), for rows [begin, end); dot_b is the sum of w[r, i] * x->q[i] over block b.
-     * One token. Any n_in >= 1, even for int4. Reads no byte past the last row. */
+    /* y[r] = sum_r * w->scales[r] (+ w->bias[r]), for rows [begin, end) and one token. sum_r is the
+     * sum over blocks b, ascending from 0.0f, of x->scales[b] * (float)dot_b; dot_b is the sum of
+     * w[r, i] * x->q[i] over block b. Any n_in >= 1, even for int4. Reads no byte past the last
+     * row. */
     void (*gemv_i8)(float *y, const struct matrix *w, const struct act_rows *x, int begin, int end);
     void (*gemv_i4)(float *y, const struct matrix *w, const struct act_rows *x, int begin, int end);
     /* The bits of gemv_i8 for the int8 values of the codes (matrix.h). */

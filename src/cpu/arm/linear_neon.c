@@ -1,16 +1,15 @@
 /* linear_neon.c: matrix products with what every 64-bit ARM has (Cortex-A53, A72).
  * In, out, order of rounding: scalar/linear_scalar.c, to the bit.
  *
- * smull multiplies eight bytes to int16, smlal adds eight more products. Two products of int8 are at
- * most 2 * 128 * 127, which fits int16; a pairwise add then widens them. Products of int4 are at most
- * 8 * 127, or 15 * 127 with stored nibbles, so int16 holds the sum of a whole block, eight products in
- * a lane.
+ * smull multiplies eight bytes to int16, smlal adds eight more products. Two products of int8 are
+ * at most 2 * 128 * 127, which fits int16; a pairwise add then widens them. Products of int4 are at
+ * most 8 * 127, or 15 * 127 with stored nibbles, so int16 holds the sum of a whole block, eight
+ * products in a lane.
  *
  * Tile, layout i8x8k16: eight groups of 8 rows, each
  * [n_in rounded up to ACT_BLOCK, / 16][8 rows][16 k]. */
 #include "cpu/arm/arm.h"
 #include "cpu/gemv_rows.h"
-#include "cpu/shared_loops.h"
 #include "format/dtype.h"
 
 #if defined(__aarch64__)
@@ -182,8 +181,8 @@ static void pack_neon(void *tile, const struct matrix *w, int row, int n_rows)
 }
 
 /* ---- many tokens against a tile: 2 tokens x 8 rows ----
- * 16 accumulators, each with partial sums of one token's product with one row. The float sums are in
- * L1 and used once in four steps. */
+ * 16 accumulators, each with partial sums of one token's product with one row. The float sums are
+ * in L1 and used once in four steps. */
 enum {
     GEMM_TOKENS_NEON = 2
 };

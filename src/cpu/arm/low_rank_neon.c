@@ -2,7 +2,7 @@
  * In, out, order of rounding: scalar/low_rank_scalar.c, to the bit. One load deinterleaves the four
  * columns of sixteen rows. */
 #include "cpu/arm/arm.h"
-#include "cpu/shared_loops.h"
+#include "cpu/low_rank.h"
 
 #if defined(__aarch64__)
 

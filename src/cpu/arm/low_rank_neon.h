@@ -4,6 +4,7 @@
 #define QP_LOW_RANK_NEON_H
 
 #include "cpu/arm/linear_neon.h"
+#include "cpu/low_rank.h"
 
 #include <assert.h>
 

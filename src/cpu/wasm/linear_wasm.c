@@ -7,7 +7,6 @@
  *
  * Tile, layout i16x8k2: eight groups of 8 rows, each
  * [n_in rounded up to ACT_BLOCK, / 2][8 rows][2 k] of int16, also for int4. */
-#include "cpu/shared_loops.h"
 #include "cpu/wasm/wasm.h"
 
 #if defined(__wasm_simd128__)
@@ -104,8 +103,8 @@ INLINE_WASM v128_t dot_i8_wasm(const uint8_t *w, const uint8_t *multipliers, siz
     return sum;
 }
 
-/* Two bytes of weights are the four nibbles of a 16-bit lane: q[4 h + j] has the k of half h that are j
- * modulo 4. */
+/* Two bytes of weights are the four nibbles of a 16-bit lane: q[4 h + j] has the k of half h that
+ * are j modulo 4. */
 INLINE_WASM void load_q_i4_wasm(v128_t to[8], const int8_t *q)
 {
     UNROLL_WASM
@@ -166,8 +165,8 @@ INLINE_WASM void load_q_i4_block_wasm(v128_t to[8], const int8_t *q)
     }
 }
 
-/* A table turns codes into their values, at most 15. The sum of four of their products fits 16 bits, so
- * that dot_i16x8 can multiply it by the multiplier. */
+/* A table turns codes into their values, at most 15. The sum of four of their products fits 16
+ * bits, so that dot_i16x8 can multiply it by the multiplier. */
 INLINE_WASM v128_t dot_i4_block_wasm(const uint8_t *w, const uint8_t *multipliers, size_t b,
                                      const v128_t *q)
 {

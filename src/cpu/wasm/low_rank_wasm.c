@@ -1,7 +1,7 @@
 /* low_rank_wasm.c: products of low-rank matrices with WebAssembly's 128-bit SIMD.
  * In, out, order of rounding: scalar/low_rank_scalar.c, to the bit. Half of a vector of four
  * columns of four rows is widened to words, multiplied by four elements of x and added in pairs. */
-#include "cpu/shared_loops.h"
+#include "cpu/low_rank.h"
 #include "cpu/wasm/wasm.h"
 
 #if defined(__wasm_simd128__)

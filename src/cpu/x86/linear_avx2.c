@@ -7,15 +7,14 @@
  *
  * Tile of int8 and block-wise int4, layout i16x16k2: four groups of 16 rows, each
  * [k / 2][16 rows][2 k] of int16, for vpmaddwd with two k of a token, widened and broadcast. (Bytes
- * with the sign trick need the same number of instructions per product and half the cache, but three
- * of their four instructions run on two ports only.)
+ * with the sign trick need the same number of instructions per product and half the cache, but
+ * three of their four instructions run on two ports only.)
  *
  * Tile of int4, layout u8x16k4: four groups of 16 rows, each [k / 4][16 rows][4 k] of nibbles, one
  * in a byte. The products of vpmaddubsw are so small that int16 holds the sum of eight steps.
  *
  * In both layouts k is n_in rounded up to ACT_BLOCK. */
 #include "cpu/gemv_rows.h"
-#include "cpu/shared_loops.h"
 #include "cpu/x86/x86.h"
 #include "format/dtype.h"
 
@@ -264,8 +263,8 @@ static inline void sort_i4_block_avx2(int8_t *to, const int8_t *q)
                                         _mm256_maddubs_epi16(sixteen, load_32(to + 32))));
 }
 
-/* A shuffle turns codes into their values plus 16. The four products in a word belong to one block of
- * weights, so vpmaddwd can multiply the word by the block's multiplier. */
+/* A shuffle turns codes into their values plus 16. The four products in a word belong to one block
+ * of weights, so vpmaddwd can multiply the word by the block's multiplier. */
 static inline struct nibbles_avx2 values_plus_16(__m256i codes)
 {
     const __m256i values = _mm256_add_epi8(
@@ -382,8 +381,8 @@ static void pack_avx2(void *tile, const struct matrix *w, int row, int n_rows)
 }
 
 /* ---- many tokens against a tile of int8: 4 tokens x 16 rows ----
- * Registers: eight integer accumulators, two vectors of weights, two k of a token, their product. The
- * float sums are in L1 and used once in 32 steps. The accumulators are named variables, made by
+ * Registers: eight integer accumulators, two vectors of weights, two k of a token, their product.
+ * The float sums are in L1 and used once in 32 steps. The accumulators are named variables, made by
  * macros, because compilers keep an array of accumulators in memory. */
 enum {
     GEMM_TOKENS_AVX2 = 4,

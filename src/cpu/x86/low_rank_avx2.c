@@ -1,7 +1,7 @@
 /* low_rank_avx2.c: products of low-rank matrices with AVX2.
  * In, out, order of rounding: scalar/low_rank_scalar.c, to the bit. A vector is four columns of
  * four rows as words, which vpmaddwd multiplies by four elements of x and adds in pairs. */
-#include "cpu/shared_loops.h"
+#include "cpu/low_rank.h"
 #include "cpu/x86/x86.h"
 
 #if defined(__x86_64__)

@@ -2,6 +2,7 @@
  * In, out, order of rounding: scalar/low_rank_scalar.c, to the bit. A vector is four columns of
  * sixteen rows, multiplied by four elements of x, which are broadcast. The weights must be
  * unsigned, hence plus 128, which act_rows.offsets subtracts. */
+#include "cpu/low_rank.h"
 #include "cpu/x86/x86.h"
 
 #if defined(__x86_64__)

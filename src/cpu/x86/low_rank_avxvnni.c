@@ -2,7 +2,7 @@
  * In, out, order of rounding: scalar/low_rank_scalar.c, to the bit. A vector is four columns of
  * eight rows, multiplied by four elements of x. The weights must be unsigned, hence plus 128; the
  * product of 128 and x is subtracted again. */
-#include "cpu/shared_loops.h"
+#include "cpu/low_rank.h"
 #include "cpu/x86/x86.h"
 
 #if defined(__x86_64__)

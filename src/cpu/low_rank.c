@@ -1,32 +1,9 @@
-/* shared_loops.c: loops over rows and tokens that several instruction sets share.
- * In:  the operands of a kernel, and the function that computes a few sums.
- * Out: what the contract of the kernel says (scalar/). */
-#include "cpu/shared_loops.h"
-#include "format/format.h"
+/* low_rank.c: the loop over groups and tokens that most instruction sets share.
+ * In:  the operands of add_low_rank, and the function that computes the sums of a group.
+ * Out: what the contract of add_low_rank says (scalar/low_rank_scalar.c). */
+#include "cpu/low_rank.h"
 
 #include <assert.h>
-
-void qp_gemm_f32_pairs(pair_sums_f32 *sums_of, const struct out_view *out, const struct matrix *w,
-                       const struct f32_rows *x, int begin, int end)
-{
-    assert(w->dtype == DTYPE_F32 && qp_has_rows(w, begin, end) && x->x && x->n > 0);
-    for (int r = begin; r < end; r += 2) {
-        const int r1 = r + 1 < end ? r + 1 : r; // the odd last row, or token, is computed twice
-        const float *const w_rows[2] = { qp_matrix_row(w, r), qp_matrix_row(w, r1) };
-        for (int t = 0; t < x->n; t += 2) {
-            const int t1 = t + 1 < x->n ? t + 1 : t;
-            const float *const x_rows[2] = { x->x + (size_t)t * x->stride,
-                                             x->x + (size_t)t1 * x->stride };
-            const int rows[2] = { r, r1 }, tokens[2] = { t, t1 };
-            float sums[2][2];
-            sums_of(sums, w_rows, x_rows, w->n_in);
-            for (int i = 0; i < 2; i++)
-                for (int j = 0; j < 2; j++)
-                    out->y[(size_t)tokens[i] * out->stride + (size_t)(rows[j] - begin)] =
-                        w->bias ? sums[i][j] + w->bias[rows[j]] : sums[i][j];
-        }
-    }
-}
 
 /* y[i - begin] += sums[i] * scales[i] for rows i in [begin, end) of a group. */
 static inline void add_scaled_rows(float *restrict y, const float *restrict sums,
