@@ -40,7 +40,7 @@ static void alloc_half(struct arena *a, struct matrix *floats, struct low_rank *
 
 /* All of a layer in the order of use, so that reading goes on from one to the next: of each
  * operation (forward.c) the a of its products, then their b. */
-static void alloc_layer(struct arena *arena, struct layer_adapter *layer)
+static void alloc_pairs(struct arena *arena, struct layer_adapter *layer)
 {
     static const int operations[][2] = { { MATRIX_Q, MATRIX_V },
                                          { MATRIX_O, MATRIX_O },
@@ -68,7 +68,7 @@ static void alloc_adapter(struct device_adapter *to, const struct adapter *from,
             if (rank)
                 shape_lora(&layer.m[m], rank, &weights->layers[l].m[m]);
         }
-        alloc_layer(a, &layer);
+        alloc_pairs(a, &layer);
         if (to->layers)
             to->layers[l] = layer;
     }
