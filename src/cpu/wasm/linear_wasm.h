@@ -1,6 +1,6 @@
-/* linear_wasm.h: what the matrix products with and without relaxed SIMD share: eight rows of weights at
- * a time, and tiles of eight groups of eight rows. The levels differ in the product of two blocks and
- * in the size of a weight in a tile: 16 bits or 8. */
+/* linear_wasm.h: what the matrix products with and without relaxed SIMD share: eight rows of
+ * weights at a time, and tiles of eight groups of eight rows. The levels differ in the product of
+ * two blocks and in the size of a weight in a tile: 16 bits or 8. */
 #ifndef QP_LINEAR_WASM_H
 #define QP_LINEAR_WASM_H
 
@@ -70,8 +70,8 @@ enum {
     STEP_WASM = 16 // k that are packed at a time
 };
 
-/* Eight rows from some k on: in the mapped file, or a copy of their last block filled with zeros. The
- * multipliers of block-wise int4 are those of the whole row. */
+/* Eight rows from some k on: in the mapped file, or a copy of their last block filled with zeros.
+ * The multipliers of block-wise int4 are those of the whole row. */
 struct rows_wasm {
     const uint8_t *at[ROWS_WASM];
     const uint8_t *multipliers[ROWS_WASM];
@@ -137,8 +137,8 @@ INLINE_WASM v128_t scale_dots_wasm(v128_t sum, v128_t scale, v128_t dots)
 
 /* ---- one token: 8 rows at a time, each byte of weights read once ---- */
 
-/* The product of a block of a row and block b of q, which is in the order of the level: four partial
- * sums. `multipliers` are those of the row, for block-wise int4. */
+/* The product of a block of a row and block b of q, which is in the order of the level: four
+ * partial sums. `multipliers` are those of the row, for block-wise int4. */
 typedef v128_t (*row_dot_wasm)(const uint8_t *w, const uint8_t *multipliers, size_t b,
                                const v128_t *q);
 typedef void (*load_q_wasm)(v128_t to[8], const int8_t *q);
@@ -157,9 +157,9 @@ INLINE_WASM v128_t add_block_wasm(v128_t sum, const struct rows_wasm *rows, int 
     return scale_dots_wasm(sum, scale, wasm_i32x4_add(all, start));
 }
 
-/* The multipliers of twice 16 weights of block b, the first 32 of them or the last. Each is in the low
- * half of the lanes that have partial sums of its weights; the high half is zero, so that dot_i16x8
- * multiplies a sum that fits 16 bits. */
+/* The multipliers of twice 16 weights of block b, the first 32 of them or the last. Each is in the
+ * low half of the lanes that have partial sums of its weights; the high half is zero, so that
+ * dot_i16x8 multiplies a sum that fits 16 bits. */
 INLINE_WASM v128_t multipliers_wasm(const uint8_t *multipliers, size_t b, bool is_last)
 {
     const v128_t nibbles = wasm_v128_load16_splat(multipliers + 2 * b);
@@ -175,12 +175,14 @@ enum weight_offset {
     WEIGHTS_PLUS_128
 };
 
-/* Where the sum of a block starts, to subtract what is added to its weights: act_rows.offsets are -128
- * times the sum of q. */
+/* Where the sum of a block starts, to subtract what is added to its weights: act_rows.offsets are
+ * -128 times the sum of q. */
 
 INLINE_WASM v128_t start_wasm(int32_t offset, enum weight_offset plus)
 {
-    return wasm_i32x4_splat(plus == WEIGHTS_PLUS_128 ? offset : plus == WEIGHTS_PLUS_8 ? offset / 16 : 0);
+    return wasm_i32x4_splat(plus == WEIGHTS_PLUS_128 ? offset
+                            : plus == WEIGHTS_PLUS_8 ? offset / 16
+                                                     : 0);
 }
 
 INLINE_WASM void gemv_rows_wasm(float *y, const struct matrix *w, const struct act_rows *x,

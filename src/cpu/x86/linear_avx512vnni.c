@@ -1,14 +1,14 @@
 /* linear_avx512vnni.c: matrix products with vpdpbusd on 512-bit registers (Ice Lake, Zen 4 on).
  * * In, out, order of rounding: scalar/linear_scalar.c, to the bit.
  *
- * vpdpbusd multiplies unsigned by signed bytes and adds four neighbours to an int32 lane. The weights
- * are made unsigned by adding 128; the nibbles of int4 are stored unsigned, plus 8. This adds 128
- * times the sum of the block's q, which act_rows.offsets subtracts: the accumulator starts there, or
- * the offset is added once in a block.
+ * vpdpbusd multiplies unsigned by signed bytes and adds four neighbours to an int32 lane. The
+ * weights are made unsigned by adding 128; the nibbles of int4 are stored unsigned, plus 8. This
+ * adds 128 times the sum of the block's q, which act_rows.offsets subtracts: the accumulator starts
+ * there, or the offset is added once in a block.
  *
- * Tile, layout u8x64k4: [n_in rounded up to ACT_BLOCK, / 4][64 rows][4 k] of w + 128, also for int4.
- * One vector of weights is 16 rows of the same four k; it is multiplied by four k of a token, which
- * are broadcast. */
+ * Tile, layout u8x64k4: [n_in rounded up to ACT_BLOCK, / 4][64 rows][4 k] of w + 128, also for
+ * int4. One vector of weights is 16 rows of the same four k; it is multiplied by four k of a token,
+ * which are broadcast. */
 #include "cpu/gemm_token.h"
 #include "cpu/x86/x86.h"
 #include "format/dtype.h"
@@ -84,8 +84,8 @@ static inline void quantize_block_avx512(int8_t *q, float *scale, int32_t *offse
 }
 
 /* ---- sixteen blocks at a time, twice as fast as one by one ----
- * Four vectors are reduced together, sixteen blocks need one division, and no block waits for its own
- * maximum. */
+ * Four vectors are reduced together, sixteen blocks need one division, and no block waits for its
+ * own maximum. */
 
 /* The maximum, or the sum, of each of four vectors: that of vector i in all of 128-bit lane i. */
 static inline __m512 max_of_each_avx512(const __m512 v[4])
@@ -216,8 +216,8 @@ static void pack_avx512(void *tile, const struct matrix *w, int row, int n_rows)
 /* ---- many tokens against a tile: 3 tokens x 64 rows ----
  * 12 integer and 12 float accumulators, four vectors of weights and one of activations fill the
  * registers. (6 tokens with the float sums in L1 read the tile half as often, but were 10 % slower;
- * without the scaling of blocks they would be 10 % faster.) The accumulators are named variables, made
- * by macros, because compilers keep an array of them in memory. */
+ * without the scaling of blocks they would be 10 % faster.) The accumulators are named variables,
+ * made by macros, because compilers keep an array of them in memory. */
 enum {
     GEMM_TOKENS = 3,
     QUARTERS = TILE_ROWS / 16,
@@ -262,9 +262,9 @@ static inline __m512 scale_step(__m512 sum, float scale, __m512i dot)
 #define PLUS_ROWS(t, r) sum##t##r = _mm512_add_ps(sum##t##r, row##r);
 // clang-format on
 
-/* y of 3 tokens and 64 rows, over n_blocks blocks. y is prefetched first: the rows of two tokens are
- * far apart, often on different pages. Not inlined: gcc would keep pointers of the caller in vector
- * registers that this function needs. */
+/* y of 3 tokens and 64 rows, over n_blocks blocks. y is prefetched first: the rows of two tokens
+ * are far apart, often on different pages. Not inlined: gcc would keep pointers of the caller in
+ * vector registers that this function needs. */
 __attribute__((noinline)) static void gemm_blocks(const struct gemm_token token[GEMM_TOKENS],
                                                   const uint8_t *tile, const struct gemm_rows *rows,
                                                   int n_blocks)
