@@ -8,10 +8,13 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
 
 #define MAX_THREADS 8
 
@@ -46,31 +49,59 @@ struct waiter {
     bool has_entered;
 };
 
+#if defined(__linux__)
+
+static int thread_id(void)
+{
+    return (int)syscall(SYS_gettid);
+}
+
+static bool is_asleep(int tid)
+{
+    char path[64], text[256] = "";
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return false;
+    const size_t n = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[n] = 0;
+    const char *name_end = strrchr(text, ')');
+    return name_end && strncmp(name_end, ") S", 3) == 0;
+}
+
+static void wait_until_asleep(int tid)
+{
+    for (int i = 0; i < 20000 && !is_asleep(tid); i++)
+        usleep(100);
+    usleep(1000);
+}
+
+#else
+
+static int thread_id(void)
+{
+    return 1;
+}
+
+static void wait_until_asleep(int tid)
+{
+    (void)tid;
+    usleep(100000);
+}
+
+#endif
+
 static void *enter_once(void *arg)
 {
     struct waiter *w = arg;
-    atomic_store(&w->tid, (int)syscall(SYS_gettid));
+    atomic_store(&w->tid, thread_id());
     w->has_entered = qp_turns_enter(turns, w->kind, true, &w->cancelled);
     if (w->has_entered) {
         order[n_order++] = w->name;
         qp_turns_leave(turns);
     }
     return NULL;
-}
-
-/* 'S' if a thread of this process sleeps. */
-static char state_of(int tid)
-{
-    char path[64], text[256] = "";
-    snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
-    FILE *file = fopen(path, "r");
-    if (!file)
-        return '?';
-    const size_t n = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[n] = 0;
-    const char *end = strrchr(text, ')');
-    return end && end[1] ? end[2] : '?';
 }
 
 /* Start a thread, and return when it waits for its turn. */
@@ -80,9 +111,7 @@ static void start(struct waiter *w, char name, enum turn_kind kind)
     assert_int_equal(pthread_create(&w->thread, NULL, enter_once, w), 0);
     while (atomic_load(&w->tid) == 0)
         usleep(100);
-    for (int i = 0; i < 20000 && state_of(atomic_load(&w->tid)) != 'S'; i++)
-        usleep(100);
-    usleep(1000);
+    wait_until_asleep(atomic_load(&w->tid));
 }
 
 /* Threads with these names queue up while a turn of `kind` is taken: a capital letter asks for a

@@ -211,7 +211,8 @@ quip_status qp_turn_begin_answer(quip_session *s, quip_error *error);
 
 /* ---- answer.c ---- */
 /* The next piece of the answer. Without `wait` it may return QP_NOT_YET: call again. The CPU is
- * always done. */
+ * always done. Until then the session may have a turn on the device (struct step): the thread does
+ * not make a call that waits on another session of the same model. */
 quip_status qp_answer_next(quip_session *s, bool wait, quip_piece *piece, quip_error *error);
 /* End the answer in progress, if there is one: the next qp_answer_next begins a new one. */
 void qp_answer_end(quip_session *s);
