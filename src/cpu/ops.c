@@ -244,11 +244,14 @@ quip_status qp_cpu_read_tokens(struct device *device, quip_token *tokens, int n)
 
 static void read_act(const struct act *a, float *to, int n_rows)
 {
+    if (a->f32) {
+        memcpy(to, a->f32, (size_t)n_rows * (size_t)a->n_cols * sizeof *to);
+        return;
+    }
     for (int t = 0; t < n_rows; t++, to += a->n_cols) {
         const struct act_rows row = act_tokens(a, t, 1);
         for (int i = 0; i < a->n_cols; i++)
-            to[i] = a->f32 ? a->f32[(size_t)t * (size_t)a->n_cols + (size_t)i]
-                           : (float)row.q[i] * row.scales[i / ACT_BLOCK];
+            to[i] = (float)row.q[i] * row.scales[i / ACT_BLOCK];
     }
 }
 
