@@ -301,7 +301,7 @@ static struct bytes repeated_answer(size_t kind, bool no_speculation, float *log
     }
     if (!no_speculation)
         assert_true(most_tokens > 1);
-    assert_true(most_tokens <= 1 + MAX_GUESS); // rejected draft tokens did not cause a new run
+    assert_true(most_tokens <= 1 + MAX_DRAFT); // rejected draft tokens did not cause a new run
     check(quip_session_prefill(s, tokens, 1, &error), &error);
     memcpy(logits, quip_session_logits(s), ROW_BYTES);
     quip_session_close(s);

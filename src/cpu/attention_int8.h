@@ -1,23 +1,23 @@
-/* attention_int8.h: attention whose keys and values are packed tiles, multiplied by the kernel of
- * the weights. */
+/* attention_int8.h: attention over int8 keys and values. They are packed like tiles of weights, so
+ * that the weights' gemm kernel multiplies them. */
 #ifndef QP_ATTENTION_INT8_H
 #define QP_ATTENTION_INT8_H
 
 #include "cpu/kernels.h"
 
-/* Positions whose softmax is made at once: [KV_SPAN s, KV_SPAN (s + 1)), whatever a task's rows
- * see, so that the sums do not depend on how the work is cut. */
+/* Positions whose softmax is computed together: [KV_SPAN s, KV_SPAN (s + 1)), whichever of them are
+ * visible to the rows of a task. So the sums do not depend on how the work is divided. */
 #define KV_SPAN 512
 #define SPAN_BLOCKS (KV_SPAN / KV_BLOCK)
 
-/* Keys and values of one kv head. A block b of KV_BLOCK positions, at place b % n_blocks, is
+/* Keys and values of one kv head. Block b of KV_BLOCK positions, in slot b % n_blocks, is
  *   keys:   one tile, a row for each position, head_dim columns
- *   values: a tile for each 64 dimensions, a row for each dimension, KV_BLOCK columns; those of the
- *           next block of positions follow, after n_blocks of them come the next 64 dimensions. */
+ *   values: a tile for each 64 dimensions, a row for each dimension, KV_BLOCK columns. The
+ *           tiles of n_blocks blocks follow each other, then come the next 64 dimensions. */
 struct kv_tiles {
     const uint8_t *keys, *values;
     size_t key_bytes, value_bytes; // of a tile
-    /* [n_blocks][KV_BLOCK]; those of keys have the scale of the scores in them. */
+    /* [n_blocks][KV_BLOCK]; key_scales are multiplied by the scale of the scores. */
     const float *key_scales, *value_scales;
     int n_blocks;
 };
@@ -43,16 +43,16 @@ struct attention_part {
 struct int8_attention_scratch {
     float s[ATTENTION_MAX_ROWS * KV_SPAN];
     int8_t p[ATTENTION_MAX_ROWS * KV_SPAN];
-    float value_scales[KV_SPAN]; // of the positions in work, side by side
-    /* For blocks whose values are one product, [row][blocks]; one such after the other. */
+    float value_scales[KV_SPAN]; // of the span's positions, in their order
+    /* [row][blocks] for the blocks of each product. */
     float scales[SPAN_BLOCKS * ATTENTION_MAX_ROWS];
     int32_t offsets[SPAN_BLOCKS * ATTENTION_MAX_ROWS];
 };
 
-/* part = the rows over one span, which one of them sees. */
+/* part = attention of the rows over one span, which is visible to at least one of them. */
 void qp_attend_span(const struct kernels *k, const struct int8_attention *a, int span,
                     struct int8_attention_scratch *scratch, const struct attention_part *part);
-/* sum = sum and part, rescaled to the larger maximum; a row's spans are added in ascending order.
+/* Add part to sum, rescaled to the larger maximum. The spans of a row are added in ascending order.
  */
 void qp_attention_add(const struct kernels *k, const struct attention_part *sum,
                       const struct attention_part *part, int n_rows, int head_dim);

@@ -212,11 +212,11 @@ quip_status qp_cpu_sample(struct device *device, const struct draw *draws, int n
     const int vocab_size = device->config->vocab_size;
     const struct sampler sampler = { .candidates = d->mem.candidates, .sum_exp = d->k.sum_exp };
     assert(n > 0 && n <= LOGITS_ROWS);
-    bool is_wrong = false; // a guess before
+    bool is_wrong = false; // a draft token before
     for (int i = 0; i < n; i++) {
         float *logits = d->mem.logits + (size_t)i * (size_t)vocab_size;
         d->mem.tokens[i] = is_wrong ? -1 : qp_sample(&sampler, &draws[i], logits, vocab_size);
-        is_wrong = draws[i].guess >= 0 && (is_wrong || d->mem.tokens[i] != draws[i].guess);
+        is_wrong = draws[i].expected >= 0 && (is_wrong || d->mem.tokens[i] != draws[i].expected);
     }
     return QUIP_OK;
 }

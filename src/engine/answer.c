@@ -34,7 +34,7 @@ void qp_answer_end(quip_session *s)
     qp_session_abandon(s);
     s->answer.is_open = false;
     s->answer.held.n = 0;
-    atomic_store(&s->cancelled, false); // a cancel that came too late is not for the next answer
+    atomic_store(&s->cancelled, false); // a late cancel does not end the next answer
 }
 
 void qp_answer_begin_input(quip_session *s)
@@ -54,7 +54,7 @@ static void finish(quip_session *s, quip_finish_reason reason)
 
 /* ---- stop texts ---- */
 
-/* Where a stop text begins in text[0, n): the earliest place, or n. */
+/* The first position of a stop text in text[0, n), or n. */
 static size_t find_stop(const quip_session *s, const char *text, size_t n)
 {
     size_t first = n;
@@ -67,7 +67,7 @@ static size_t find_stop(const quip_session *s, const char *text, size_t n)
     return first;
 }
 
-/* The longest end of text[0, n) that could still become a stop text. */
+/* Length of the longest end of text[0, n) that could still become a stop text. */
 static size_t n_undecided(const quip_session *s, const char *text, size_t n)
 {
     size_t longest = 0;
@@ -143,7 +143,7 @@ static quip_status step(quip_session *s, bool wait, quip_error *error)
     return QUIP_OK;
 }
 
-/* How much of the held text may be handed out now. */
+/* How many bytes of the held text may be returned now. */
 static size_t n_ready(quip_session *s)
 {
     struct answer *a = &s->answer;
@@ -156,8 +156,8 @@ static size_t n_ready(quip_session *s)
     return a->reason ? a->held.n : a->held.n - n_undecided(s, text, a->held.n);
 }
 
-/* Move the first n bytes of the held text to the piece that the caller gets. */
-static quip_status hand_out(struct answer *a, size_t n, quip_piece *piece, quip_error *error)
+/* Move the first n bytes of the held text to the piece. */
+static quip_status return_text(struct answer *a, size_t n, quip_piece *piece, quip_error *error)
 {
     a->piece.n = 0;
     if (!qp_bytes_append(&a->piece, a->held.data, n))
@@ -169,8 +169,8 @@ static quip_status hand_out(struct answer *a, size_t n, quip_piece *piece, quip_
     return QUIP_OK;
 }
 
-/* Hand out the tokens that were sampled since the last piece. */
-static void hand_out_tokens(quip_session *s, quip_piece *piece)
+/* Return the tokens that were drawn since the last piece. */
+static void return_tokens(quip_session *s, quip_piece *piece)
 {
     struct answer *a = &s->answer;
     piece->tokens = s->context + a->n_shown;
@@ -204,9 +204,9 @@ quip_status qp_answer_next(quip_session *s, bool wait, quip_piece *piece, quip_e
         s->result.decode_ns += qp_now_ns() - start_ns;
     if (a->held.n && n == 0 && a->reason)
         n = a->held.n;
-    if (n && (status = hand_out(a, n, piece, error)))
+    if (n && (status = return_text(a, n, piece, error)))
         return status;
-    hand_out_tokens(s, piece);
+    return_tokens(s, piece);
     if (n)
         return QUIP_OK;
     piece->finish_reason = a->reason;

@@ -45,8 +45,9 @@ enum buffer {
  * small (docs/notes/prefill.md). */
 #define PREFILL_CHUNK 512
 
-#define LOGITS_ROWS 16     // outputs whose logits are computed together
-#define SEQUENCE_OUTPUTS 8 // outputs that a sequence keeps: one token and the guesses after it
+#define LOGITS_ROWS 16 // outputs whose logits are computed together
+#define SEQUENCE_OUTPUTS                                                                           \
+    8 // outputs that a sequence keeps: of one token and the draft tokens after it
 
 /* ---- rows ---- */
 
@@ -209,8 +210,8 @@ struct backend {
     /* LOGITS = head XN, soft-capped by config->logits_cap; n <= LOGITS_ROWS. */
     quip_status (*logits)(struct device *device, int n);
     /* Draw a token from each of the first n rows of LOGITS with qp_sample, which may change them.
-     * After a draw that is not its `guess`, those that depend on it are -1. A backend that records
-     * operations copies draws and their sampling; masks stay valid until poll is done. */
+     * After a draw that is not the `expected` one, those that depend on it are -1. A backend that
+     * records operations copies draws and their sampling; masks stay valid until poll is done. */
     quip_status (*sample)(struct device *device, const struct draw *draws, int n);
 
     /* Run what was recorded. */

@@ -30,8 +30,8 @@ static int draw_index(const quip_session *s)
 
 /* ---- back ---- */
 
-/* Forget guesses, and what the device computed from them. */
-static void drop_guesses(quip_session *s)
+/* Forget draft tokens, and what the device computed from them. */
+static void drop_draft(quip_session *s)
 {
     if (s->sequence->pos > s->n)
         s->device->backend->sequence_rewind(s->sequence, s->n);
@@ -45,7 +45,7 @@ static void cut_context(quip_session *s, int position)
 {
     assert(!s->step.is_running && position >= 0 && position <= s->options.n_context);
     s->n = position;
-    drop_guesses(s);
+    drop_draft(s);
 }
 
 void qp_session_rewind(quip_session *s, int position)
@@ -96,7 +96,7 @@ quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, qu
         if (tokens[i] < 0 || tokens[i] >= s->model->config.vocab_size)
             return qp_fail(error, QUIP_E_ARGUMENT, "token %d is %d; ids of this model are 0 to %d",
                            i, tokens[i], s->model->config.vocab_size - 1);
-    drop_guesses(s);
+    drop_draft(s);
     if (n > 0) {
         memcpy(s->context + s->n, tokens, (size_t)n * sizeof *tokens);
         memset(s->roles + s->n, (int)role, (size_t)n);
@@ -124,7 +124,7 @@ static struct rows fill_rows(const quip_session *s, const struct step *step)
 }
 
 /* Draw tokens from the outputs [first_draw, first_draw + n_draws). The tokens of the context behind
- * the first of them are guesses. */
+ * the first of them are draft tokens. */
 static quip_status draw(const quip_session *s, const struct step *step)
 {
     struct output outputs[SEQUENCE_OUTPUTS];
@@ -132,10 +132,11 @@ static quip_status draw(const quip_session *s, const struct step *step)
     const int position = s->output_position + step->first_draw;
     for (int i = 0; i < step->n_draws; i++) {
         outputs[i] = (struct output){ s->sequence, step->first_draw + i };
-        draws[i] = (struct draw){ .sampling = &s->sampling,
-                                  .seed = s->options.seed,
-                                  .index = (uint64_t)(position + i),
-                                  .guess = i + 1 < step->n_draws ? s->context[position + i] : -1 };
+        draws[i] =
+            (struct draw){ .sampling = &s->sampling,
+                           .seed = s->options.seed,
+                           .index = (uint64_t)(position + i),
+                           .expected = i + 1 < step->n_draws ? s->context[position + i] : -1 };
     }
     const quip_status status = qp_forward_logits(s->device, outputs, step->n_draws, s->observer);
     return status ? status : s->device->backend->sample(s->device, draws, step->n_draws);
@@ -357,7 +358,7 @@ quip_status qp_session_run_logits(quip_session *s, quip_on_logits *on_logits, vo
 static quip_status start_draw(quip_session *s, int max, bool wait, quip_error *error)
 {
     struct step step = { .n_draws = 1 };
-    int n_guesses = qp_min(s->options.n_context - s->n, qp_min(max, MAX_GUESS));
+    int n_draft = qp_min(s->options.n_context - s->n, qp_min(max, MAX_DRAFT));
     const int kept = output_index(s);
     if (kept >= 0) {
         step.first_draw = kept;
@@ -371,11 +372,11 @@ static quip_status start_draw(quip_session *s, int max, bool wait, quip_error *e
     }
     step.n_rows = s->n - s->sequence->pos;
     if (step.n_rows == 1 && !s->options.no_speculation)
-        n_guesses = qp_draft_guess(&s->draft, s->context, s->n, s->context + s->n, n_guesses);
+        n_draft = qp_draft_propose(&s->draft, s->context, s->n, s->context + s->n, n_draft);
     else
-        n_guesses = 0;
-    step.n_rows += n_guesses;
-    step.n_outputs = step.n_draws = 1 + n_guesses;
+        n_draft = 0;
+    step.n_rows += n_draft;
+    step.n_outputs = step.n_draws = 1 + n_draft;
     return start_step(s, &step, wait, error);
 }
 
@@ -399,7 +400,7 @@ void qp_session_accept(quip_session *s, quip_token token)
     assert(s->n < s->options.n_context && !s->step.is_running);
     if (s->sequence->pos > s->n && s->context[s->n] != token) {
         qp_draft_result(&s->draft, n_right);
-        drop_guesses(s);
+        drop_draft(s);
     } else if (s->sequence->pos == s->n + 1) {
         qp_draft_result(&s->draft, n_right + 1);
     }

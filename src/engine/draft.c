@@ -1,33 +1,37 @@
-/* draft.c: guesses of the next tokens, from the context itself.
- * Where the last few tokens have stood before, what followed then may follow now: prompt look-up
- * (Saxena 2023). Summaries, edits and code repeat themselves, free text does not, so the number of
- * guesses follows their success and guessing pauses where it fails. The answer never depends on any
- * of it: guesses are run together with the token before them, and law 5 makes their logits those
- * of running them one by one (docs/design.md). */
+/* draft.c: draft tokens, proposed from the context itself.
+ * In:  the context, and how earlier draft tokens did.
+ * Out: guesses of the tokens that follow the context.
+ *
+ * If the last few tokens occurred before, the tokens that followed them then may follow now: prompt
+ * lookup decoding (Saxena 2023). Summaries, edits and code repeat themselves, other text does not.
+ * So the number of draft tokens follows their success, and proposing pauses after failures. The
+ * answer never depends on it: draft tokens run together with the token before them, and give the
+ * same logits as one by one (docs/design.md, law 5). */
 #include "engine/engine.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum {
-    MATCH = 3, // tokens that must have stood before
-    FIRST_GUESS = 3,
-    MOST_PAUSE = 64 // tokens between two tries where guesses keep failing
+    MATCH = 3, // last tokens that must have occurred before
+    FIRST_DRAFT = 3,
+    MAX_PAUSE = 64 // tokens between two tries while draft tokens keep failing
 };
 
-int qp_draft_guess(struct draft *d, const quip_token *context, int n, quip_token *guess, int max)
+int qp_draft_propose(struct draft *d, const quip_token *context, int n, quip_token *draft, int max)
 {
-    const int wanted = d->n_next ? d->n_next : FIRST_GUESS, most = wanted < max ? wanted : max;
+    assert(n >= 0 && max >= 0 && max <= MAX_DRAFT);
+    const int n_max = qp_min(d->n_next ? d->n_next : FIRST_DRAFT, max);
     if (d->pause > 0) {
         d->pause--;
         return 0;
     }
-    for (int at = n - MATCH - 1; at >= 0 && most > 0; at--) {
+    for (int at = n - MATCH - 1; at >= 0 && n_max > 0; at--) {
         if (memcmp(context + at, context + n - MATCH, MATCH * sizeof *context))
             continue;
-        const int n_known = n - at - MATCH;
         d->begin = n;
-        d->n = n_known < most ? n_known : most;
-        memcpy(guess, context + at + MATCH, (size_t)d->n * sizeof *guess);
+        d->n = qp_min(n - at - MATCH, n_max);
+        memcpy(draft, context + at + MATCH, (size_t)d->n * sizeof *draft);
         return d->n;
     }
     return 0;
@@ -35,13 +39,13 @@ int qp_draft_guess(struct draft *d, const quip_token *context, int n, quip_token
 
 void qp_draft_result(struct draft *d, int n_right)
 {
+    assert(n_right >= 0 && n_right <= d->n);
     if (n_right == 0) {
         const int longer = d->next_pause ? d->next_pause * 2 : 1;
-        d->pause = d->next_pause = longer < MOST_PAUSE ? longer : MOST_PAUSE;
-        d->n_next = FIRST_GUESS;
+        d->pause = d->next_pause = qp_min(longer, MAX_PAUSE);
+        d->n_next = FIRST_DRAFT;
         return;
     }
-    const int next = n_right == d->n ? 2 * d->n + 1 : n_right + 1;
-    d->n_next = next < MAX_GUESS ? next : MAX_GUESS;
+    d->n_next = qp_min(n_right == d->n ? 2 * d->n + 1 : n_right + 1, MAX_DRAFT);
     d->next_pause = 0;
 }

@@ -5,7 +5,7 @@
  *   context.c   the tokens of a session, and running them on the device
  *   turns.c     roles and templates -> tokens
  *   answer.c    outputs -> tokens -> text, until something ends the answer
- *   draft.c     guesses of the next tokens, to run several at once
+ *   draft.c     draft tokens: guesses of the next tokens, which run together
  * forward.h and device.h have what is below. */
 #ifndef QP_ENGINE_H
 #define QP_ENGINE_H
@@ -32,17 +32,17 @@ void qp_adapter_release(quip_adapter *adapter); // the last one closes
 
 /* ---- draft.c ---- */
 
-#define MAX_GUESS (SEQUENCE_OUTPUTS - 1)
+#define MAX_DRAFT (SEQUENCE_OUTPUTS - 1)
 
-/* How guessing goes. All-zero is the start. */
+/* How draft tokens have done so far. All-zero is the start. */
 struct draft {
-    int n_next;            // guesses to make next time
+    int n_next;            // to propose next time
     int pause, next_pause; // tokens to let pass before it
-    int begin, n;          // the guesses under way: context[begin, begin + n)
+    int begin, n;          // the draft tokens that run: context[begin, begin + n)
 };
-/* Write at most `max` guesses of what follows context[0, n) to `guess`; returns how many. */
-int qp_draft_guess(struct draft *d, const quip_token *context, int n, quip_token *guess, int max);
-/* Of the guesses under way the first n_right came true. */
+/* Propose at most `max` tokens that may follow context[0, n); returns how many. */
+int qp_draft_propose(struct draft *d, const quip_token *context, int n, quip_token *draft, int max);
+/* Of the draft tokens that ran the model agreed with the first n_right. */
 void qp_draft_result(struct draft *d, int n_right);
 
 /* An answer in progress. */
@@ -50,10 +50,10 @@ struct answer {
     bool is_open;
     quip_finish_reason reason;
     struct detokenizer detokenizer;
-    struct bytes held;  // text not handed out yet: it may be the start of a stop text
-    struct bytes piece; // what quip_session_next handed out last
-    int n_shown;        // tokens of the context that were handed out
-    int n_stop_tokens;  // 1: context[n] is the token that ended the answer, not handed out yet
+    struct bytes held;  // text not returned yet: it may be the start of a stop text
+    struct bytes piece; // the text that quip_session_next returned last
+    int n_shown;        // tokens of the context that quip_session_next has returned
+    int n_stop_tokens;  // 1: context[n] is the token that ended the answer, not returned yet
 };
 
 /* Copies of the texts of a session's options. */
@@ -97,7 +97,8 @@ struct quip_session {
     const struct observer *observer; // of calibration; NULL: none
 
     /* Every token in order, [n_context]. The first sequence->pos are in the KV cache; the others
-     * run with the next call that needs them. While sequence->pos > n, those from n on are guesses.
+     * run with the next call that needs them. While sequence->pos > n, those from n on are draft
+     * tokens.
      */
     quip_token *context;
     uint8_t *roles; // [n_context] enum quip_role of each token's text
@@ -184,29 +185,29 @@ quip_status qp_session_run(quip_session *s, int max, quip_error *error);
 /* Run all of them, and report the logits after each. */
 quip_status qp_session_run_logits(quip_session *s, quip_on_logits *on_logits, void *user,
                                   quip_error *error);
-/* The token that follows the context, in an answer that may get `max` tokens after it: guesses of
- * those run along. Without `wait` it may return QP_NOT_YET: call again. */
+/* The token that follows the context, in an answer that may get `max` tokens after it; draft
+ * tokens of those run with it. Without `wait` it may return QP_NOT_YET: call again. */
 quip_status qp_session_draw(quip_session *s, int max, bool wait, quip_token *token,
                             quip_error *error);
-/* Append a token that was drawn; guesses that it proves wrong are dropped. */
+/* Append a token that was drawn. If it is not the draft token, the draft tokens are dropped. */
 void qp_session_accept(quip_session *s, quip_token token);
 /* The logits after the last token, or NULL if its output is not kept or memory is short. */
 const float *qp_session_logits(quip_session *s);
 
 /* ---- turns.c ---- */
-/* Append one text of a role, with what the template puts in front, without running it. On failure
- * the session is as before. */
+/* Append one text of a role, after the template's text that precedes it, without running it. On
+ * failure the session is as before. */
 quip_status qp_turn_push(quip_session *s, quip_role role, const char *text, size_t n,
                          quip_error *error);
-/* Run at most `max` of the tokens that were not run yet, on the prompt's clock. */
+/* Run at most `max` of the tokens that have not run yet; adds to result.prefill_ns. */
 quip_status qp_turn_run(quip_session *s, int max, quip_error *error);
 /* Both: append and run all. On failure the session is as before. */
 quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, size_t n,
                            quip_error *error);
-/* The ids that this adds, without appending them. */
+/* The token ids that qp_turn_push would append, without appending them. */
 quip_status qp_turn_tokens(quip_session *s, quip_role role, const char *text, size_t n,
                            struct tokens *out, quip_error *error);
-/* Append what the template puts before the model's answer, without running it. */
+/* Append the template's text before the model's answer, without running it. */
 quip_status qp_turn_begin_answer(quip_session *s, quip_error *error);
 
 /* ---- answer.c ---- */

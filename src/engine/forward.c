@@ -1,8 +1,9 @@
 /* forward.c: rows -> outputs -> logits, for every architecture and every backend.
  * In:  a batch of rows (backend.h): tokens of one or several sequences, each at its position.
- * Out: the KV caches of these sequences hold them. The outputs that are wanted, rows of the
+ * Out: the KV caches of these sequences hold them. The requested outputs, rows of the
  * residual stream after the last layer, are kept by their sequences; qp_forward_logits turns them
- * into logits. Prefill, decode, verifying guesses and running many sessions are this one function.
+ * into logits. Prefill, decode, verifying draft tokens and running many sessions are this one
+ * function.
  */
 #include "engine/forward.h"
 

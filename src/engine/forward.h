@@ -18,7 +18,7 @@ struct observer {
 struct forward {
     const struct backend *backend;
     struct device *device;
-    struct rows rows, outputs;       // the rows in work; those of them whose output is wanted
+    struct rows rows, outputs;       // the rows in work; those of them whose output is kept
     const struct observer *observer; // or NULL
 };
 

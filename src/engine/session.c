@@ -192,7 +192,7 @@ quip_status qp_session_set_adapter(quip_session *s, quip_adapter *adapter, float
     qp_adapter_release(s->adapter);
     s->adapter = adapter;
     s->adapter_scale = scale;
-    s->sequence->adapter = adapter && scale != 0 ? adapter->packed : NULL; // 0 is no effect
+    s->sequence->adapter = adapter && scale != 0 ? adapter->packed : NULL; // 0 has no effect
     s->sequence->adapter_scale = scale;
     qp_session_reset(s);
     return QUIP_OK;
@@ -205,7 +205,7 @@ static bool copy_bytes(struct bytes *to, const struct bytes *from)
     return qp_bytes_append(to, from->data, from->n);
 }
 
-/* The copy keeps as many outputs as the original: the one after the last token may be among many.
+/* The copy keeps as many outputs: the one after the last token may be among many.
  */
 static quip_status copy_context(quip_session *to, const quip_session *from, quip_error *error)
 {
@@ -221,7 +221,7 @@ static quip_status copy_context(quip_session *to, const quip_session *from, quip
     qp_device_leave(from->device);
     to->output_position = from->output_position;
     to->n_outputs = from->n_outputs;
-    if (to->sequence->pos > to->n) // without guesses
+    if (to->sequence->pos > to->n) // without draft tokens
         b->sequence_rewind(to->sequence, to->n);
     return QUIP_OK;
 }

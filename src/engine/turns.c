@@ -1,7 +1,10 @@
-/* turns.c: texts of roles -> tokens of the context, spelled as the model's template spells them.
- * When the role changes from `last` to `next`, suffix(last) + prefix(next) stands between. Special
- * pieces are recognised in the template's own text and, so that users can write whole prompts, in
- * text of QUIP_ROLE_NONE; a user's words never become special tokens. */
+/* turns.c: texts of roles -> tokens of the context, as the chat template marks turns.
+ * In:  texts, each with a role.
+ * Out: tokens, appended to the context.
+ *
+ * When the role changes from `last` to `next`, suffix(last) + prefix(next) is inserted. Control
+ * tokens are recognized in the template's own text and, so that users can write whole prompts, in
+ * text of QUIP_ROLE_NONE. The text of any other role never becomes control tokens. */
 #include "engine/engine.h"
 
 #include <string.h>
@@ -21,7 +24,7 @@ static const struct turn_text *turn_of(const struct chat_template *chat, quip_ro
     }
 }
 
-/* Does the next text stand at a beginning, as SentencePiece models see it: of everything, or behind
+/* Is the next text at the start of a text, as SentencePiece defines it: the first of all, or after
  * a control token? */
 static bool is_text_start(const quip_session *s, const struct tokens *out)
 {
@@ -43,7 +46,7 @@ static quip_status encode(const quip_session *s, const struct bytes *text, size_
                : qp_tokenizer_encode_more(t, from, end - begin, with_special, out, error);
 }
 
-/* What the template puts between texts of these roles; is_prompt: the model is to go on. */
+/* The template's text between texts of these roles; with is_prompt the model continues. */
 static bool put_between(const struct chat_template *chat, quip_role last, quip_role role,
                         bool is_prompt, struct bytes *out)
 {
@@ -54,10 +57,10 @@ static bool put_between(const struct chat_template *chat, quip_role last, quip_r
            qp_bytes_append_text(out, prefix);
 }
 
-/* Append the ids of one text of `role`, and of the template's text before it when the role is new;
- * text NULL: the model is to write it. Control tokens are found in the template's text up to its
- * last one; what follows ("user\n") is encoded together with the words after it, because a
- * tokenizer may join them. */
+/* Append the ids of one text of `role` to `out`, after those of the template's text if the role is
+ * new. A NULL text is the model's answer, which follows. The template's text up to its last control
+ * token is tokenized alone. The rest of it ("user\n") is tokenized together with the words that
+ * follow, because a tokenizer may join them. */
 static quip_status compose(const quip_session *s, quip_role last, quip_role role,
                            const struct bytes *before, const char *text, size_t n,
                            struct tokens *out, quip_error *error)
@@ -79,7 +82,7 @@ static quip_status compose(const quip_session *s, quip_role last, quip_role role
     return status;
 }
 
-/* Before the first text: bos, and the system prompt where the template wants it. */
+/* Before the first text: bos, and the system prompt, if the template has a place for one. */
 static quip_status begin_context(quip_session *s, quip_role role, quip_role *last,
                                  struct tokens *out, quip_error *error)
 {
@@ -108,7 +111,7 @@ static bool is_white(char c)
     return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
-/* A system text of a template without system role waits in s->system. */
+/* If the template has no system role, a system text waits in s->system for the user's turn. */
 quip_status qp_turn_tokens(quip_session *s, quip_role role, const char *text, size_t n,
                            struct tokens *out, quip_error *error)
 {

@@ -2,7 +2,7 @@
  * In:  logits, which tokens are allowed, the options, a seed and the number of the draw.
  * Out: a token. The same input gives the same token, on every machine.
  *
- * Only as many logits are sorted as the draw needs: a heap yields the likeliest first, and logits
+ * Only as many logits are sorted as the draw needs: a heap returns the most likely first. Logits
  * that cannot be among them are skipped a block at a time. */
 #include "sampler/sampler.h"
 
@@ -16,8 +16,9 @@ enum {
     WEIGHTS = 1024 // logits whose weights are added as floats
 };
 
-/* The first tier of candidates has weights above exp(-FIRST_DEPTH) of the best; each goes twice as
- * deep as the one before, and the one after LAST_DEPTH takes all. */
+/* The weight of a token is exp((logit - max) / temperature). The first tier of candidates has
+ * weights above exp(-FIRST_DEPTH). Each tier goes twice as deep as the one before; the one after
+ * LAST_DEPTH has all that are left. */
 #define FIRST_DEPTH 4.0f
 #define LAST_DEPTH 32.0f
 
@@ -55,9 +56,9 @@ double qp_random_uniform(uint64_t seed, uint64_t index)
     return (double)(bits >> 11) * 0x1p-53;
 }
 
-/* ---- the likeliest ---- */
+/* ---- the most likely ---- */
 
-/* Whether one of a block of logits is above the bar; a loop that compilers make vectors of. */
+/* Is one of a block of logits above the bar? Compilers vectorize this loop. */
 static bool is_any_above(const float logits[BLOCK], float bar)
 {
     int n = 0;
@@ -66,7 +67,7 @@ static bool is_any_above(const float logits[BLOCK], float bar)
     return n > 0;
 }
 
-/* The first logit from `from` on that is above the bar; n when there is none. */
+/* Index of the first logit from `from` on that is above the bar, or n. */
 static int find_above(const float *logits, int from, int n, float bar)
 {
     for (int i = from; i < n;) {
@@ -81,10 +82,10 @@ static int find_above(const float *logits, int from, int n, float bar)
     return n;
 }
 
-static quip_token likeliest(const float *logits, int n)
+static quip_token most_likely(const float *logits, int n)
 {
     quip_token best = 0;
-    float max = -INFINITY; // a NaN is above nothing
+    float max = -INFINITY; // no comparison with a NaN is true
     for (int i = 0; (i = find_above(logits, i, n, max)) < n; i++) {
         max = logits[i];
         best = i;
@@ -92,7 +93,8 @@ static quip_token likeliest(const float *logits, int n)
     return best;
 }
 
-/* ---- heaps: the likeliest at [0], or the least likely; of equals the lower id is likelier ---- */
+/* ---- heaps: the most likely at [0], or the least likely; of two equals the lower id is first ----
+ */
 
 static bool comes_before(struct candidate a, struct candidate b)
 {
@@ -133,20 +135,22 @@ static struct candidate candidate(const float *logits, int id)
     return (struct candidate){ logits[id] == logits[id] ? logits[id] : -INFINITY, id };
 }
 
-/* ---- the order of the likeliest ----
- * Candidates are gathered in tiers, from the best down: a draw seldom gets beyond the first. The
- * tier in work is a heap whose best are popped to its back; those above it lie in order. */
+/* ---- tokens in order ----
+ * Candidates are gathered in tiers, from the best down; most draws need only the first tier. The
+ * current tier is a heap; its best candidates are popped to its end. The tiers before it are
+ * sorted.
+ */
 
 struct ranking {
     const float *logits;
     int vocab_size;
-    struct candidate *at; // [begin] in order, then the tier
+    struct candidate *at; // [begin] sorted candidates, then the current tier
     int begin, n_tier, n_popped;
-    float bar;                     // the tier's are above it
+    float bar;                     // the logits of the tier are above it
     float max, temperature, depth; // bar is max - depth * temperature
 };
 
-/* All tiers at once: the k likeliest. */
+/* The k most likely tokens, as one tier. */
 static void gather_top_k(struct ranking *r, int k)
 {
     struct candidate *heap = r->at;
@@ -180,7 +184,7 @@ static void gather_tier(struct ranking *r)
     r->n_tier = n;
 }
 
-/* Put the tier that is used up in order and go on to the next. */
+/* Sort the current tier, whose candidates were all popped, and gather the next one. */
 static void next_tier(struct ranking *r)
 {
     struct candidate *tier = r->at + r->begin;
@@ -194,7 +198,7 @@ static void next_tier(struct ranking *r)
     gather_tier(r);
 }
 
-/* The i-th likeliest; those before it have been asked for. */
+/* The i-th most likely token. All before it have been requested. */
 static struct candidate ranked(struct ranking *r, int i)
 {
     if (i < r->begin)
@@ -230,7 +234,7 @@ static bool is_allowed(const uint32_t *allowed, int token)
     return !allowed || allowed[token / 32] >> (token % 32) & 1;
 }
 
-/* A token that may not come is infinitely unlikely. */
+/* A token that is not allowed gets probability 0. */
 static void apply_mask(float *logits, int vocab_size, const uint32_t *allowed)
 {
     for (int i = 0; i < vocab_size; i += 32)
@@ -239,7 +243,8 @@ static void apply_mask(float *logits, int vocab_size, const uint32_t *allowed)
                 logits[j] = -INFINITY;
 }
 
-/* `token`, unless no logit of an allowed token is a number above -inf: then the first of these. */
+/* `token` if it is allowed. It is not if all allowed tokens have logits of -inf or NaN: then the
+ * first of them. */
 static quip_token allowed_token(const uint32_t *allowed, int vocab_size, quip_token token)
 {
     if (is_allowed(allowed, token))
@@ -250,7 +255,7 @@ static quip_token allowed_token(const uint32_t *allowed, int vocab_size, quip_to
     return token;
 }
 
-/* Draw number draw->index from the tokens in the order of `r`. */
+/* Draw a token. */
 static quip_token draw_token(const struct sampler *s, const struct draw *draw, struct ranking *r)
 {
     const struct sampling *o = draw->sampling;
@@ -266,11 +271,11 @@ static quip_token draw_token(const struct sampler *s, const struct draw *draw, s
         total = total_weight(s, r->logits, r->vocab_size, r->max, factor);
     }
 
-    /* No weights: the best is infinite, or infinitely better at such a temperature. */
+    /* No weights: the best logit is infinite, or the temperature makes it infinitely better. */
     if (!(total > 0))
         return ranked(r, 0).id;
 
-    /* top_p keeps the shortest run, best first, whose sum reaches p; then draw from it. */
+    /* top_p keeps the fewest tokens, best first, whose weights add up to p. Draw from these. */
     double kept = total;
     if (o->top_p > 0 && o->top_p < 1) {
         kept = 0;
@@ -293,7 +298,7 @@ quip_token qp_sample(const struct sampler *s, const struct draw *draw, float *lo
     assert(vocab_size > 0 && o->temperature >= 0 && o->top_k >= 0);
     if (draw->allowed)
         apply_mask(logits, vocab_size, draw->allowed);
-    quip_token token = likeliest(logits, vocab_size);
+    quip_token token = most_likely(logits, vocab_size);
     if (o->temperature > 0 && o->top_k != 1) {
         struct ranking r = { .logits = logits,
                              .vocab_size = vocab_size,

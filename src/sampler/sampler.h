@@ -18,7 +18,8 @@ struct sampling {
 struct draw {
     const struct sampling *sampling;
     uint64_t seed, index;
-    quip_token guess; // the next draw counts only if this one is `guess`; -1: it counts anyway
+    quip_token
+        expected; // the next draw counts only if this one is `expected`; -1: it counts anyway
     const uint32_t *allowed; // bit t % 32 of word t / 32: token t may come, at least one may; NULL:
                              // all may
 };

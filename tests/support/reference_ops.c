@@ -405,14 +405,14 @@ static float sum_exp(const float *x, float max, float factor, int n)
 static void run_sample(struct reference_device *d, const struct command *c)
 {
     const struct sampler sampler = { d->candidates, sum_exp };
-    bool is_wrong = false; // a guess before
+    bool is_wrong = false; // a draft token before
     for (int i = 0; i < c->n; i++) {
         struct draw draw = c->draws[i];
         draw.sampling = &c->sampling[i];
         d->tokens[i] = is_wrong ? -1
                                 : qp_sample(&sampler, &draw, row_of(d, BUF_LOGITS, i),
                                             d->base.config->vocab_size);
-        is_wrong = draw.guess >= 0 && (is_wrong || d->tokens[i] != draw.guess);
+        is_wrong = draw.expected >= 0 && (is_wrong || d->tokens[i] != draw.expected);
     }
 }
 
