@@ -24,11 +24,11 @@ static const struct {
 } exceptions[] = {
     // Files for CPUs cannot store zero points. MediaPipe drops them, so every weight is wrong by as
     // many steps.
-    { "GEMMA_2B-cpu-q4asym", "no place for the zero points" },
-    { "GEMMA_2B-cpu-q8asym", "no place for the zero points" },
-    { "GEMMA2_2B-cpu-q8asym", "no place for the zero points" },
-    { "PHI_2-cpu-q8asym", "no place for the zero points" },
-    { "STABLELM_4E1T_3B-cpu-q8asym", "no place for the zero points" },
+    { "GEMMA_2B-cpu-q4asym", "which have no zero points" },
+    { "GEMMA_2B-cpu-q8asym", "which have no zero points" },
+    { "GEMMA2_2B-cpu-q8asym", "which have no zero points" },
+    { "PHI_2-cpu-q8asym", "which have no zero points" },
+    { "STABLELM_4E1T_3B-cpu-q8asym", "which have no zero points" },
 };
 
 /* A model type, and what its config.json has besides the sizes. MediaPipe's types have fixed sizes,

@@ -113,7 +113,7 @@ static void test_wrong_tokenizers(void **state)
           "piece \"a\" is out of range" },
         { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": "
           "[\"a b\"]}}",
-          "not of pieces in the vocabulary" },
+          "has a piece that is not in the vocabulary" },
         { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": "
           "[[\"a\"]]}}",
           "expected two pieces in each merge" },
