@@ -275,7 +275,7 @@ def test_ckpt_format(checkpoint, tmp_path):
     with pytest.raises(quip.IOError, match="no pytorch weights"):
         converter.convert_checkpoint(asked)
     asked = config(checkpoint / "model.safetensors", tmp_path, ckpt_format="pytorch")
-    with pytest.raises(quip.ArgumentError, match="said to be pytorch"):
+    with pytest.raises(quip.ArgumentError, match="expected pytorch"):
         converter.convert_checkpoint(asked)
 
 
