@@ -87,13 +87,13 @@ struct device;
 typedef void device_close(struct device *device);
 
 struct quip_model {
-    atomic_int n_references;    // the caller's, and one a session
+    atomic_int n_references;    // the caller's, and one for each session
     quip_model_options options; // backend is never QUIP_BACKEND_AUTO; name is NULL
     char *name;                 // of a model in memory, which `file` points to; or NULL
     struct file file;
-    struct bundle bundle;     // what a .task file holds, else all zero
-    struct file weights_file; // the model file: all of `file`, or its place in the bundle
-    struct arena untiled;     // rows of a GPU file's matrices
+    struct bundle bundle;     // the parts of a .task file, else all zero
+    struct file weights_file; // the model file: all of `file`, or its part of the bundle
+    struct arena untiled;     // rows of the matrices of a file for GPUs
     struct format format;
     struct arena arena; // layers of config and weights
     struct config config;
@@ -101,7 +101,7 @@ struct quip_model {
     struct tokenizer *tokenizer;
     const struct chat_template *chat;
     struct prompts prompts;
-    struct chat_template own_chat; // from the file's prompt templates
+    struct chat_template own_chat; // of the file's prompt templates
     struct bytes chat_text;        // what own_chat points into, each with its NUL
     uint64_t n_parameters;
     char weights_name[16];
