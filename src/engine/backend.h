@@ -169,8 +169,7 @@ struct backend {
     quip_status (*sequence_import)(struct sequence *sequence, const struct stream *from,
                                    quip_error *error);
 
-    /* Pack an adapter for sequence->adapter (qp_adapter_read); its files may be closed afterwards.
-     */
+    /* Pack an adapter for sequence->adapter with qp_adapter_read. Its files may be closed after. */
     quip_status (*adapter_open)(struct device_adapter **packed, struct device *device,
                                 struct adapter *adapter, quip_error *error);
     void (*adapter_close)(struct device_adapter *packed);
@@ -182,39 +181,51 @@ struct backend {
     quip_status (*begin)(struct device *device, int n_threads);
     /* X = embedding of each row, times config->embed_scale. */
     quip_status (*embed)(struct device *device, const struct rows *rows);
-    /* XN = norm(X) */
+    /* XN = norm(X). Norms are config->norm with config->norm_eps (enum norm_kind has the formulas),
+     * of a row, or of each head where a comment says so. */
     quip_status (*norm)(struct device *device, const struct norm_weights *w, int n_rows);
-    /* X += Y, or X += norm(Y) if post_norm has weights; then XN = norm(X) unless next is NULL. */
+    /* X += Y, or X += norm(Y) if post_norm->scale is not NULL; then XN = norm(X) with the weights
+     * `next`, unless it is NULL. */
     quip_status (*add)(struct device *device, const struct norm_weights *post_norm,
                        const struct norm_weights *next, int n_rows);
-    /* out, out + 1, ... = in times each matrix of `w`, plus what the adapter of each row's sequence
-     * adds: w x + adapter_scale * b (a x). `next` are the matrices that follow, to prefetch. */
+    /* out, out + 1, ... = each matrix of `w` times `in`, plus its bias if it has one, plus what the
+     * adapter of the row's sequence adds: w x + bias + adapter_scale * b (a x). `next` are the
+     * matrices that follow, to prefetch. */
     quip_status (*linear)(struct device *device, enum buffer out, struct matrix_set w,
                           enum buffer in, struct matrix_set next, const struct rows *rows);
-    /* Keys and queries of layer l: per-head norms (config->qk_norm) and rotation by position. Then
-     * K and V go into the KV cache of each row's sequence, at its position. */
+    /* Q and K of layer l: norm each head if the layer has q_norm and k_norm (RMS norms), then
+     * rotate the dimension pairs (i, i + rope_dim / 2) of each head, i < rope_dim / 2, by the angle
+     * pos / rope_scale * rope_theta^(-2i / rope_dim). Then K and V go into the KV cache of the
+     * row's sequence, at its position. */
     quip_status (*rope_append)(struct device *device, int l, const struct rows *rows);
     /* Move the rows with is_output to the front of X, XN and Q. `kept` are these rows. */
     quip_status (*keep_rows)(struct device *device, const struct rows *rows,
                              const struct rows *kept);
-    /* ATT = attention of each row's query over layer l of its sequence's KV cache. */
+    /* ATT = attention of each query head over layer l of the row's sequence: the mean of the values
+     * at positions [begin, visible_end), weighted by the softmax of their scores. `begin` is 0; in
+     * a sliding-window layer it is pos + 1 - window if that is positive. Query head h reads kv head
+     * h / (n_heads / n_kv_heads).
+     * A score is (q . k) query_scale. Unless attention_cap is 0, it is soft-capped. If the config
+     * has_alibi, query_scale times the head's bias for the key's position is added; slope and bias
+     * are rounded to bfloat16 (alibi in reference_ops.c). */
     quip_status (*attend)(struct device *device, int l, const struct rows *rows);
-    /* H = act(gate XN) * (up XN), or act(up XN) if layer l has no gate; with adapters, as linear.
-     */
+    /* H = act(gate XN) * (up XN), or act(up XN) if layer l has no gate (its data is NULL). The
+     * activation is config->act. Biases and adapters are as in linear. */
     quip_status (*gated)(struct device *device, int l, struct matrix_set next,
                          const struct rows *rows);
     /* Keep X of the rows as the outputs of their sequences, instead of the outputs before. */
     quip_status (*keep_outputs)(struct device *device, const struct rows *rows);
     /* X = n kept outputs */
     quip_status (*load_outputs)(struct device *device, const struct output *outputs, int n);
-    /* LOGITS = head XN, soft-capped by config->logits_cap; n <= LOGITS_ROWS. */
+    /* LOGITS = head XN + bias, soft-capped unless config->logits_cap is 0; n <= LOGITS_ROWS. The
+     * soft cap of x is cap * tanh(x / cap). */
     quip_status (*logits)(struct device *device, int n);
     /* Draw a token from each of the first n rows of LOGITS with qp_sample, which may change them.
      * After a draw that is not the `expected` one, those that depend on it are -1. A backend that
      * records operations copies draws and their sampling; masks stay valid until poll is done. */
     quip_status (*sample)(struct device *device, const struct draw *draws, int n);
 
-    /* Run what was recorded. */
+    /* Run what was recorded. The positions of the sequences have moved on already. */
     quip_status (*submit)(struct device *device);
     /* QUIP_OK once it is done, QP_NOT_YET before; with `wait` it returns when it is done. */
     quip_status (*poll)(struct device *device, bool wait);
