@@ -1,4 +1,4 @@
-/* hello.c: a model answers one prompt.
+/* hello.c: answers one prompt.
  *     cc hello.c -lquip && ./a.out gemma.bin "Why is the sky blue?" */
 #include <quip.h>
 #include <stdio.h>
@@ -9,7 +9,7 @@ static bool on_text(void *user, const char *text, size_t n)
     (void)user;
     fwrite(text, 1, n, stdout);
     fflush(stdout);
-    return true; // go on
+    return true; // continue
 }
 
 int main(int argc, char **argv)

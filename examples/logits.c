@@ -1,5 +1,5 @@
-/* logits.c: the engine below the text: encode, prefill, look at the logits, choose, decode.
- *     logits MODEL PROMPT            prints the five likeliest next tokens of a text */
+/* logits.c: prints the five most likely next tokens of a text.
+ *     logits MODEL PROMPT */
 #include <quip.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +14,7 @@ static void find_best(const float *logits, int n, quip_token best[N_BEST])
 {
     int n_best = 0;
     for (int i = 0; i < n; i++) {
-        int at = n_best < N_BEST ? n_best++ : N_BEST; // where i goes: behind the last, at first
+        int at = n_best < N_BEST ? n_best++ : N_BEST; // position of i: at first after the last
         for (; at > 0 && logits[i] > logits[best[at - 1]]; at--)
             if (at < N_BEST)
                 best[at] = best[at - 1];
@@ -38,7 +38,7 @@ int main(int argc, char **argv)
     if (quip_model_open(&model, argv[1], NULL, &error))
         goto done;
     quip_model_get_info(model, &info, NULL);
-    int n_bos = info.bos >= 0; // the token that opens every text, if the model has one
+    int n_bos = info.bos >= 0; // the token that begins every context, if the model has one
     tokens[0] = info.bos;
     if (quip_tokenize(model, argv[2], strlen(argv[2]), false, tokens + n_bos, N_PROMPT, &n, &error))
         goto done;

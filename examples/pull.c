@@ -1,11 +1,11 @@
-/* pull.c: the answer is pulled piece by piece, between other work: game loops, event loops. Two
- * answers to the same question, from one reading of it: the session is cloned.
- *     pull MODEL PROMPT */
+/* pull.c: requests an answer piece by piece, between other work, as in a game loop or an event
+ * loop. It prints two answers to one prompt, which runs only once: the session is cloned. pull
+ * MODEL PROMPT */
 #include <quip.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Pull an answer of this session to its end. */
+/* Print an answer of this session to its end. */
 static quip_status pull(quip_session *session, quip_error *error)
 {
     for (;;) {
@@ -16,7 +16,7 @@ static quip_status pull(quip_session *session, quip_error *error)
             return status;
         }
         fwrite(piece.text, 1, piece.n_text, stdout);
-        // ... draw a frame, answer an event ...
+        // ... draw a frame, handle an event ...
     }
 }
 
@@ -33,7 +33,7 @@ int main(int argc, char **argv)
     if (quip_model_open(&model, argv[1], NULL, &error) ||
         quip_session_open(&first, model, &options, &error) ||
         quip_session_append(first, QUIP_ROLE_USER, argv[2], strlen(argv[2]), &error) ||
-        quip_session_clone(&second, first, &error) || // shares nothing but the model from here
+        quip_session_clone(&second, first, &error) || // from here they share only the model
         pull(first, &error) || pull(second, &error))
         fprintf(stderr, "%s\n", error.message);
     quip_session_close(second);

@@ -1,5 +1,5 @@
-"""A model, its tokenizer and its prompts in one .task file, as a script for MediaPipe's bundler
-says it.   python bundle.py MODEL TOKENIZER OUT.task"""
+"""Write a model, its tokenizer and its prompt settings to one .task file, like a script for MediaPipe's
+bundler.   python bundle.py MODEL TOKENIZER OUT.task"""
 
 import sys
 

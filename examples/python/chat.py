@@ -1,4 +1,4 @@
-"""A conversation: a line is a turn; Ctrl-C ends an answer.   python chat.py MODEL"""
+"""A conversation: each line is a turn. Ctrl-C ends an answer.   python chat.py MODEL"""
 
 import sys
 
@@ -12,7 +12,7 @@ with quip.Model(sys.argv[1]) as model, model.session(temperature=0.7, top_k=40) 
             for piece in chat.say(line.strip()):
                 print(piece, end="", flush=True)
         except KeyboardInterrupt:
-            pass  # what was said stays in the conversation
+            pass  # the text so far stays in the conversation
         except quip.ContextFullError as error:
             print(error, file=sys.stderr)
             break

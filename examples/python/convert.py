@@ -1,5 +1,5 @@
-"""A checkpoint to a model file, as a script for MediaPipe's converter says it; only the import is
-another.   python convert.py CHECKPOINT MODEL_TYPE TOKENIZER OUT"""
+"""Convert a checkpoint to a model file, like a script for MediaPipe's converter. Only the import
+differs.   python convert.py CHECKPOINT MODEL_TYPE TOKENIZER OUT"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""One answer, as it is written.   python generate.py MODEL PROMPT"""
+"""Print one answer while it is generated.   python generate.py MODEL PROMPT"""
 
 import sys
 
@@ -11,5 +11,5 @@ with quip.Model(path) as model, model.session(max_output_tokens=64) as session:
     answer = session.say(prompt)
     for piece in answer:
         print(piece, end="", flush=True)
-    cost = answer.result
-print(f"\n{cost.n_output_tokens} tokens in {cost.decode_ns / 1e9:.2f} s", file=sys.stderr)
+    result = answer.result
+print(f"\n{result.n_output_tokens} tokens in {result.decode_ns / 1e9:.2f} s", file=sys.stderr)

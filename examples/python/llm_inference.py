@@ -1,4 +1,4 @@
-"""The calls of MediaPipe's LLM Inference.   python llm_inference.py MODEL PROMPT"""
+"""The API of MediaPipe's LLM Inference.   python llm_inference.py MODEL PROMPT"""
 
 import sys
 

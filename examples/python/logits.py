@@ -1,4 +1,4 @@
-"""What the model thinks comes next: the likeliest tokens.   python logits.py MODEL TEXT"""
+"""Print the most likely next tokens of a text.   python logits.py MODEL TEXT"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""One model with and without a LoRA adapter, side by side on one copy of the weights.
+"""One model with and without a LoRA adapter, on one copy of the weights.
 python lora.py MODEL ADAPTER PROMPT"""
 
 import sys

@@ -1,4 +1,4 @@
-"""Several answers at once, on one copy of the weights.   python stream_async.py MODEL PROMPT…"""
+"""Several answers at the same time, on one copy of the weights.   python stream_async.py MODEL PROMPT…"""
 
 import asyncio
 import sys

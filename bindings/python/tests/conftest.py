@@ -1,5 +1,5 @@
-"""What the tests share: a tiny checkpoint of random weights, made by tools/make_checkpoint.c, and
-its model; paths of the reference data beside the checkout."""
+"""Fixtures: a tiny checkpoint with random weights, written by tools/make_checkpoint.c, and its model;
+paths of the reference data beside the checkout."""
 
 import json
 import os
@@ -18,7 +18,7 @@ SIZES = "layers=2 d_model=64 d_ff=96 heads=4 kv_heads=2 head_dim=16 vocab=300 ra
 
 
 def need_shared(name):
-    """A path of the reference data; without it the test is skipped, under CI=true it fails."""
+    """A path of the reference data. If it is missing, the test is skipped, or fails if CI=true."""
     path = SHARED / name
     if not path.exists():
         if os.environ.get("CI") == "true":

@@ -1,4 +1,4 @@
-"""LoRA adapters of sessions; tests/adapter.c has their numbers."""
+"""LoRA adapters of sessions. tests/adapter.c checks their numbers."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_errors(model_path, adapter_path, tmp_path):
             model.adapter("absent")
         adapter = model.adapter(adapter_path)
         with pytest.raises(quip.ArgumentError):
-            other.session(adapter=adapter)  # of another model
+            other.session(adapter=adapter)  # for another model
         adapter.close()
         with pytest.raises(ValueError, match="closed"):
             model.session(adapter=adapter)

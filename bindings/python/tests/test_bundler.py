@@ -82,7 +82,7 @@ def test_old_prompt_fields(model_path, tokenizer, tmp_path):
         ({"stop_tokens": [1]}, "stop_tokens must be a list of strings."),
         ({"stop_tokens": []}, "stop_tokens must be non-empty."),
         ({"system_prompt": "x", "prompt_prefix_system": "y"}, "mutually exclusive"),
-        ({"prompt_prefix": "x", "prompt_prefix_user": "y"}, "do not go with"),
+        ({"prompt_prefix": "x", "prompt_prefix_user": "y"}, "exclude those of roles"),
     ],
 )
 def test_checks(fields, word):
@@ -106,7 +106,7 @@ def test_failures_leave_nothing(model_path, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("version", ["v0.10.21", "v0.10.35"])
 def test_scripts_of_the_original(version, tmp_path):
-    """The arguments that the original's bundler got give a bundle with the same entries."""
+    """The arguments of MediaPipe's bundler give a bundle with the same entries."""
     folder = need_shared(f"data/interop/GEMMA_2B-task-{version}")
     arguments = json.loads((folder / "config.json").read_text())["arguments"]
     for name in ("tflite_model", "tokenizer_model"):
@@ -114,7 +114,7 @@ def test_scripts_of_the_original(version, tmp_path):
     arguments["output_filename"] = tmp_path / "model.task"
     bundler.create_bundle(bundler.BundleConfig(**arguments))
     names = ["TF_LITE_PREFILL_DECODE", "TOKENIZER_MODEL"]
-    if version == "v0.10.35":  # before, roles had no templates of their own
+    if version == "v0.10.35":  # in older versions, roles had no templates
         names.append("METADATA")
     with zipfile.ZipFile(tmp_path / "model.task") as ours:
         with zipfile.ZipFile(folder / "model.task") as theirs:

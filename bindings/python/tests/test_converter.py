@@ -104,7 +104,7 @@ def test_bare_file_name(checkpoint, tmp_path, monkeypatch):
 
 
 def test_interrupted_conversion_leaves_nothing(checkpoint, tmp_path):
-    """In a process of its own, as a terminal's Ctrl-C meets it: all processes get the signal."""
+    """Run in a process group, because Ctrl-C in a terminal sends the signal to all processes."""
     script = f"""
 import os, signal, sys
 from quip import _program
@@ -118,7 +118,7 @@ except KeyboardInterrupt:
     print(os.listdir({str(tmp_path)!r}))
 """
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    left = [] if "model.tflite" not in said.stdout else ["model.tflite"]  # it was done already
+    left = [] if "model.tflite" not in said.stdout else ["model.tflite"]  # it had finished
     assert said.stdout == f"{left}\n", said
 
 
@@ -137,12 +137,12 @@ def test_program_is_installed(model_path):
 
 
 def originals():
-    """Names of configurations; those of fp32 cannot be asked for by arguments."""
+    """Names of configurations, without fp32, which no arguments select."""
     names = (p.parent.name for p in INTEROP.glob("*-[cg]pu-*/config.json"))
     return sorted(name for name in names if not name.endswith("-fp32"))
 
 
-# What config.json says of these families, beside the sizes.
+# config.json of these families, without the sizes.
 FAMILIES = {
     "GEMMA_2B": {"model_type": "gemma"},
     "GEMMA2_2B": {"model_type": "gemma2"},
@@ -160,8 +160,8 @@ FAMILIES = {
 
 
 def small_checkpoint(original, folder):
-    """The checkpoint in a folder with a config.json, because it is smaller than its type. Returns
-    the original's arguments with paths that fit."""
+    """Put the checkpoint into a folder with a config.json, because it is smaller than its type.
+    Returns MediaPipe's arguments with these paths."""
     arguments, sizes = original["arguments"], original["dimensions"]
     checkpoint = INTEROP / "sources" / arguments["input_ckpt"]
     (folder / checkpoint.name).symlink_to(checkpoint.resolve())
@@ -187,7 +187,7 @@ def small_checkpoint(original, folder):
 
 @pytest.mark.parametrize("name", originals() or ["GEMMA_2B-cpu-q8"])
 def test_scripts_of_the_original(name, tmp_path):
-    """The arguments that the original's converter got give a model with the logits of its file."""
+    """The arguments of MediaPipe's converter give a model with the logits of its file."""
     folder = need_shared(f"data/interop/{name}")
     original = json.loads((folder / "config.json").read_text())
     arguments = small_checkpoint(original, tmp_path)
@@ -204,20 +204,20 @@ def test_scripts_of_the_original(name, tmp_path):
     assert np.array_equal(*logits)
     if "lora_ckpt" not in arguments:
         return
-    # their LoRA file is scrambled: the measure is the adapter itself, whose alpha nobody says
+    # their LoRA file is scrambled, so compare with the adapter itself, which has no alpha
     peft, rank = tmp_path / "peft", arguments["lora_rank"]
     peft.mkdir()
     (peft / "adapter_model.safetensors").symlink_to(arguments["lora_ckpt"])
-    facts = {"peft_type": "LORA", "r": rank, "lora_alpha": rank}
-    (peft / "adapter_config.json").write_text(json.dumps(facts))
+    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": rank}
+    (peft / "adapter_config.json").write_text(json.dumps(settings))
     adapters = [ours.adapter(path) for path in (peft, arguments["lora_output_tflite_file"])]
     tuned = [ours.session(adapter=adapter).prefill_logits(ids) for adapter in adapters]
     effect, error = (np.square(x - tuned[0]).mean() for x in (logits[0], tuned[1]))
-    assert error < effect / 100  # binary16 in the file, and what int8 activations make of it
+    assert error < effect / 100  # from binary16 in the file and from int8 activations
 
 
 def test_rank_and_alpha_of_an_adapter(tmp_path):
-    """Those that are given count; one that contradicts the adapter's own is an error."""
+    """The arguments are used; one that contradicts the adapter is an error."""
     source = need_shared("data/interop/GEMMA_2B-gpu-lora")
     original = json.loads((source / "config.json").read_text())
     arguments = {**small_checkpoint(original, tmp_path), "output_dir": str(tmp_path)}
@@ -238,7 +238,7 @@ def test_rank_and_alpha_of_an_adapter(tmp_path):
     assert np.array_equal(own, logits(lora_ckpt=weights))
     assert np.array_equal(own, logits(lora_alpha=8))
     assert not np.array_equal(own, logits())
-    with pytest.raises(ValueError, match="lora_rank is 8, the adapter's is 4"):
+    with pytest.raises(ValueError, match="lora_rank is 8, expected 4"):
         logits(lora_ckpt=lora, lora_rank=8)
     with pytest.raises(quip.Error, match="8"):
         logits(lora_rank=8)
@@ -280,7 +280,7 @@ def test_ckpt_format(checkpoint, tmp_path):
 
 
 def test_int4_of_ones_own(checkpoint, tmp_path):
-    """Int4 is the original's, unless the more accurate one is asked for."""
+    """Int4 is MediaPipe's, unless original=False selects the more accurate one."""
     files = []
     for original in (True, False):
         out = tmp_path / f"original-{original}"

@@ -1,4 +1,4 @@
-"""Every script of examples/python runs, and none is left out."""
+"""Every script of examples/python runs."""
 
 import subprocess
 import sys

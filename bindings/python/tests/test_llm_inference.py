@@ -22,7 +22,7 @@ def llm(model_path):
 
 def test_generate(llm, model_path):
     first = llm.generate_response("one")
-    assert first and first == llm.generate_response("one")  # each call is a session of its own
+    assert first and first == llm.generate_response("one")  # each call has its own session
     with LlmInference.create_from_model_path(model_path) as other:
         assert other.options.max_tokens == 512
         assert other.generate_response("one").startswith(first[:4])
@@ -45,7 +45,7 @@ def test_generate_async(llm):
 
 
 def test_async_does_not_wait_for_the_prompt(llm):
-    future = llm.generate_response_async("one two three " * 50)  # nor for what is wrong with it
+    future = llm.generate_response_async("one two three " * 50)  # an error is in the future, too
     with pytest.raises(quip.ContextFullError):
         future.result(60)
     assert llm.generate_response_async("").result(60) == llm.generate_response("")
@@ -81,7 +81,7 @@ def test_one_answer_at_a_time(llm):
                 errors.append(caught.value)
         if done:
             session.size_in_tokens("two")
-            session.clone_session().close()  # free again
+            session.clone_session().close()  # the session can be used again
             ready.set()
 
     session.generate_response_async(listener).result(60)
@@ -159,15 +159,20 @@ def test_prompt_templates(model_path, model):
     assert other.ask("x") == session.session.ask("x")
 
 
-def test_options_can_change_before_a_word(llm):
+def test_options_change_between_turns(llm):
     session = LlmInferenceSession(llm)
     session.update_session_options(temperature=0.0, top_k=3)
     assert session.get_session_options().top_k == 3
-    with pytest.raises(quip.ArgumentError, match="lora_path"):
-        session.update_session_options(lora_path="x")
+    for name in ("lora_path", "prompt_templates"):
+        with pytest.raises(quip.ArgumentError, match=name):
+            session.update_session_options(**{name: "x"})
     session.add_query_chunk("one")
-    with pytest.raises(quip.UnsupportedError, match="begun"):
-        session.update_session_options(top_k=4)
+    session.update_session_options(top_k=4, random_seed=9)
+    assert session.generate_response()
+    assert session.result.seed == 9
+    with pytest.raises(quip.ArgumentError, match="top_k is 41"):
+        session.update_session_options(top_k=41)
+    assert session.get_session_options().top_k == 4
 
 
 def test_what_is_refused(llm, model_path):

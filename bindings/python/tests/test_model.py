@@ -40,7 +40,7 @@ def test_other_ways_to_open(model, model_path):
     assert opened.session(max_output_tokens=8).ask("x") == text
     data = bytearray(model_path.read_bytes())
     session = quip.Model.from_bytes(data).session(max_output_tokens=8)
-    assert session.ask("x") == text  # the model is gone; the session keeps what it needs
+    assert session.ask("x") == text  # the model is closed; the session keeps what it needs
 
 
 def test_bytes_are_free_afterwards(model_path):
@@ -109,7 +109,7 @@ def test_closed_model_says_so(model_path):
 
 def test_a_call_that_runs_keeps_what_is_closed(model_path):
     model = quip.Model(model_path)
-    handle = model.handle  # as a call of another thread holds it
+    handle = model.handle  # like a call of another thread
     model.close()
     info = _abi.quip_model_info(struct_size=ctypes.sizeof(_abi.quip_model_info))
     assert lib.quip_model_get_info(handle, info, None) == _abi.QUIP_OK
@@ -137,7 +137,7 @@ def test_model_options(model_path, backend):
         ({"backend": "gpu"}, quip.UnsupportedError, "not built"),
         ({"backend": "tpu"}, ValueError, "auto, cpu, gpu"),
         ({"n_threads": 257}, quip.ArgumentError, "n_threads is 257; must be 0 to 256"),
-        ({"polite": True}, TypeError, "unknown option polite"),
+        ({"absent": True}, TypeError, "unknown option absent"),
     ],
 )
 def test_wrong_model_options(model_path, options, kind, word):

@@ -1,11 +1,11 @@
-"""Quip: language models on the device that holds them.
+"""Quip: run language models on your own device.
 
 with quip.Model("gemma.bin") as model, model.session() as chat:
     for piece in chat.say("Why is the sky blue?"):
         print(piece, end="", flush=True)
 
-Model, Session and Error are those of quip.h, which is the manual; quip.genai has the names of
-MediaPipe's LLM Inference.
+Model, Session and Error correspond to those of quip.h, which is the manual. quip.genai has the names
+of MediaPipe's LLM Inference.
 """
 
 from ._library import lib as _lib

@@ -1,4 +1,4 @@
-"""python -m quip: the same as the console command."""
+"""`python -m quip` is the same as the `quip` command."""
 
 from ._program import main
 

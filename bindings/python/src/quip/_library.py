@@ -1,4 +1,4 @@
-"""libquip, which the wheel carries beside this file, and what calls to it have in common."""
+"""Loads libquip, which the wheel contains, and has what all calls of it share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _abi.bind(lib)
 
 
 def call(function: Any, *arguments: Any) -> None:
-    """Call what returns a quip_status and takes a quip_error last; raise what it reports."""
+    """Call a function that returns a quip_status and whose last parameter is a quip_error. Raise its
+    error."""
     error = _abi.quip_error()
     status = function(*arguments, ctypes.byref(error))
     if status != _abi.QUIP_OK:
@@ -28,26 +29,27 @@ def call(function: Any, *arguments: Any) -> None:
 
 
 class Handle:
-    """A pointer to what the library opened, for arguments of its functions. The library closes it
-    when nobody holds it any more: a call that runs holds it, whoever closes its owner meanwhile."""
+    """A pointer to an object of the library, as an argument of its functions. It is closed when the
+    last reference is gone. A running call has a reference, so another thread may close the owner
+    meanwhile."""
 
     def __init__(self, close: Callable[[Handle], None]) -> None:
-        self._as_parameter_ = ctypes.c_void_p()  # what ctypes passes for it
+        self._as_parameter_ = ctypes.c_void_p()  # ctypes passes this
         self._close = close
         self._process = os.getpid()
 
     @property
-    def place(self) -> Any:
-        """Where a function that opens puts the pointer."""
+    def address(self) -> Any:
+        """The address to which an open function writes the pointer."""
         return ctypes.byref(self._as_parameter_)
 
     @property
     def is_inherited(self) -> bool:
-        """This process is a fork of the one that opened it."""
+        """True if this process is a fork of the one that opened it."""
         return self._process != os.getpid()
 
     def __del__(self) -> None:
-        # A fork has none of its parent's threads: closing would wait for them for ever.
+        # A fork does not have the threads of its parent: closing would wait for them forever.
         if self._as_parameter_ and not self.is_inherited:
             self._close(self)
 
@@ -74,13 +76,13 @@ class Closeable:
 
 
 class Owner(Closeable):
-    """An object of the library's: used until it is closed, and one of a kind."""
+    """Owns an object of the library until it is closed. It cannot be copied."""
 
     _handle: Optional[Handle] = None
 
     @property
     def handle(self) -> Handle:
-        """The library's object, for calls of it."""
+        """The object, for calls of the library."""
         if self._handle is None:
             raise ValueError(f"the {type(self).__name__.lower()} is closed")
         return self._handle
@@ -93,25 +95,25 @@ class Owner(Closeable):
 
 
 def path_bytes(path: StrPath) -> bytes:
-    """A path as the library takes it."""
+    """A path as the library expects it."""
     data = os.fsencode(path)
     if b"\0" in data:
-        raise ValueError("the path has a NUL character in it")
+        raise ValueError("the path contains a NUL character")
     return data
 
 
 def text_bytes(name: str, text: str) -> bytes:
     """UTF-8 of a text."""
     if not isinstance(text, str):
-        raise TypeError(f"{name} is a str, not {text!r}")
+        raise TypeError(f"{name} is {text!r}; must be a str")
     return text.encode()
 
 
 def c_text(name: str, text: str) -> bytes:
-    """The same of one that ends with its NUL in C, and so may not have one."""
+    """UTF-8 of a text that ends with a NUL in C, and so must not contain one."""
     data = text_bytes(name, text)
     if b"\0" in data:
-        raise ValueError(f"{name} has a NUL character in it")
+        raise ValueError(f"{name} contains a NUL character")
     return data
 
 
@@ -119,7 +121,7 @@ Struct = TypeVar("Struct", bound=ctypes.Structure)
 
 
 def sized(kind: Type[Struct]) -> Struct:
-    """A struct that the library fills: it says how large it is."""
+    """A new struct for the library to fill, with its struct_size."""
     struct = kind()
     setattr(struct, "struct_size", ctypes.sizeof(kind))
     return struct
@@ -132,7 +134,7 @@ def fields_of(struct: ctypes.Structure) -> Dict[str, Any]:
     return {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
 
 
-# Fields that are not options of their own: they say something about others, or are for later.
+# Fields that are not options by themselves.
 _HIDDEN = {"reserved", "n_stop", "has_seed", "no_weights", "name", "struct_size"}
 
 
@@ -143,13 +145,13 @@ def _flag(value: Any) -> bool:
 
 
 def _address(value: Any) -> Any:
-    """bytes, arrays and handles have one; a number that is taken for one ends the process."""
+    """Accept bytes, arrays and handles. A number would be used as an address and crash."""
     if isinstance(value, (int, float, str)):
         raise TypeError
     return value._as_parameter_ if isinstance(value, Handle) else value
 
 
-# What ctypes does not check when a field of this type is set.
+# ctypes does not check these types when a field is set.
 _CHECKS = {
     ctypes.c_bool: _flag,
     ctypes.c_char_p: _address,
@@ -161,8 +163,8 @@ _CHECKS = {
 
 
 def fill(struct: ctypes.Structure, **values: Any) -> None:
-    """Set fields of an option struct. What it does not have, or cannot hold, is named; ctypes
-    alone would take the one for a new attribute, and cut the other to size."""
+    """Set fields of an option struct. An unknown field, or a value that does not fit, is an error
+    that names it. ctypes alone would add a new attribute, or truncate the value."""
     kinds = {field[0]: field[1] for field in struct._fields_}
     for name, value in values.items():
         if name not in kinds or name == "reserved":
@@ -175,5 +177,5 @@ def fill(struct: ctypes.Structure, **values: Any) -> None:
         except TypeError:
             raise TypeError(f"{name} cannot be {value!r}") from None
         if kind in (ctypes.c_int, ctypes.c_uint64) and getattr(struct, name) != c_value:
-            raise OverflowError(f"{name} cannot be {value}: it does not fit")
-    struct.held = values  # what it points at lives as long
+            raise OverflowError(f"{name} is {value}, which does not fit")
+    struct.held = values  # keeps alive what the struct points to

@@ -1,4 +1,4 @@
-"""The native `quip` program, which the wheel carries: a console command, and what converts files."""
+"""Runs the native `quip` program, which the wheel contains: as a command, and to convert files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROGRAM = pathlib.Path(__file__).parent / "bin" / "quip"
 
 
 def main() -> NoReturn:
-    """Become the native program: signals, exit codes and terminals are its own."""
+    """Replace this process by the native program, which then handles signals and the terminal."""
     os.execv(PROGRAM, ["quip", *sys.argv[1:]])
 
 
@@ -27,9 +27,9 @@ def run(
     words: List[StrPath],
     on_line: Optional[Callable[[Dict[str, Any]], None]] = None,
 ) -> None:
-    """Run a command of the program. An option that is None or False is left out, True is a flag,
-    a list is one option each. `on_line` gets the JSON objects that the command prints. An
-    interrupted command has removed what it had begun when this returns."""
+    """Run a command of the program. An option that is None or False is left out, True is a flag, and
+    a list is one option for each item. `on_line` receives the JSON objects that the command prints.
+    If this is interrupted, the command removes its incomplete files before this returns."""
     arguments = [str(PROGRAM), command]
     for name, value in options.items():
         for item in value if isinstance(value, (list, tuple)) else [value]:

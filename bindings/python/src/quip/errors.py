@@ -1,4 +1,4 @@
-"""Exceptions: one for each quip_status, named after it, with the library's sentence as text.
+"""Exceptions: one for each quip_status, with the message of the library.
 
 Each is also the built-in exception that a Python programmer would expect: quip.IOError is an
 OSError, quip.ArgumentError a ValueError.

@@ -1,4 +1,4 @@
-"""Model: a model file that is open, shared by any number of sessions and threads."""
+"""Model: an open model file. Any number of sessions and threads may share it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class ModelOptions(TypedDict, total=False):
 
 
 def model_options(options: ModelOptions) -> _abi.quip_model_options:
-    """Options as C has them."""
+    """Options as a C struct."""
     values: Dict[str, Any] = dict(options)
     backend = values.pop("backend", "auto")
     if backend not in BACKENDS:
@@ -116,7 +116,7 @@ class Model(Owner):
 
     def _open(self, function: Any, *arguments: Any) -> None:
         handle = Handle(lib.quip_model_close)
-        call(function, handle.place, *arguments)
+        call(function, handle.address, *arguments)
         info = sized(_abi.quip_model_info)
         call(lib.quip_model_get_info, handle, info)
         values = fields_of(info)
@@ -128,8 +128,8 @@ class Model(Owner):
     def from_file(
         cls, file: BinaryIO, name: str = "model", **options: Unpack[ModelOptions]
     ) -> Model:
-        """Open what a binary file object holds: an entry of an archive, a BytesIO. The weights
-        are read into memory; `file` is not needed afterwards."""
+        """Open a binary file object, such as an entry of an archive or a BytesIO. The weights are
+        read into memory; `file` is not used afterwards."""
         model = cls.__new__(cls)
         source, raised = source_of(file, name)
         with reraise(raised):
@@ -158,7 +158,7 @@ class Model(Owner):
         return model
 
     def close(self) -> None:
-        """Close; sessions that are still open keep what they need of the model."""
+        """Close the model. Open sessions keep what they need of it."""
         super().close()
 
     def __repr__(self) -> str:
@@ -186,7 +186,7 @@ class Model(Owner):
         return Adapter(self, path)
 
     def tokenize(self, text: str, *, with_special: bool = False) -> List[int]:
-        """Token ids of a text: no template, no beginning-of-sequence token. `with_special`:
+        """Token ids of a text, without template and beginning-of-sequence token. `with_special`:
         control tokens that the text spells out become their ids."""
         data = text_bytes("text", text)
         capacity, n = len(data) + 8, ctypes.c_int()
@@ -207,7 +207,7 @@ class Model(Owner):
             capacity = n.value
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        """The text of token ids. Control tokens have none."""
+        """The text of token ids. Control tokens have no text."""
         ids = token_array(tokens)
         capacity, n = 16 * len(ids) + 16, ctypes.c_size_t()
         while True:
@@ -229,24 +229,24 @@ class Adapter(Owner):
 
     def __init__(self, model: Model, path: StrPath) -> None:
         handle = Handle(lib.quip_adapter_close)
-        call(lib.quip_adapter_open, handle.place, model.handle, path_bytes(path))
+        call(lib.quip_adapter_open, handle.address, model.handle, path_bytes(path))
         self._handle = handle
 
     def close(self) -> None:
-        """Close; sessions keep what they need of it."""
+        """Close the adapter. Sessions keep what they need of it."""
         super().close()
 
 
 def token_array(tokens: Sequence[int]) -> ctypes.Array[ctypes.c_int32]:
-    """Ids as C has them; one that is no 32-bit number is named."""
+    """Ids as a C array. An id that is not a 32-bit number is an error."""
     ids = [operator.index(token) for token in tokens]
     for token in ids:
         if not -(2**31) <= token < 2**31:
-            raise OverflowError(f"there is no token {token}")
+            raise OverflowError(f"a token is {token}; must be a 32-bit number")
     return (ctypes.c_int32 * len(ids))(*ids)
 
 
-# What models in memory use, by address, until the library says that it is done with it.
+# The memory of models that are in memory, by address, until the library releases it.
 _held: Dict[int, List[Any]] = {}
 
 
@@ -262,7 +262,7 @@ _release = _abi.quip_on_release(_let_go)
 
 
 def source_of(file: BinaryIO, name: str) -> Tuple[_abi.quip_source, List[BaseException]]:
-    """A binary file object as the library reads it, and the list where what it raises will be."""
+    """A binary file object as a source, and a list that receives the exceptions it raises."""
     raised: List[BaseException] = []
 
     def read_at(_user: Any, offset: int, buffer: int, n: int) -> bool:
@@ -271,7 +271,7 @@ def source_of(file: BinaryIO, name: str) -> Tuple[_abi.quip_source, List[BaseExc
             while n > 0:
                 data = file.read(n)
                 if not isinstance(data, bytes) or len(data) > n:
-                    raise TypeError(f"{name}: read({n}) of the file gives no {n} bytes or less")
+                    raise TypeError(f"{name}: read({n}) must return at most {n} bytes")
                 if not data:
                     return False
                 ctypes.memmove(buffer, data, len(data))
@@ -289,7 +289,7 @@ def source_of(file: BinaryIO, name: str) -> Tuple[_abi.quip_source, List[BaseExc
 
 @contextlib.contextmanager
 def reraise(raised: List[BaseException]) -> Iterator[None]:
-    """Let what a callback raised win over the library's error, which it caused."""
+    """Raise the exception of a callback instead of the library's error that it caused."""
     try:
         yield
     except Exception:
@@ -310,11 +310,11 @@ def plan_memory(
     fill(header, no_mmap=no_mmap, no_weights=True)
     handle = Handle(lib.quip_model_close)
     if isinstance(model, (str, os.PathLike)):
-        call(lib.quip_model_open, handle.place, path_bytes(model), header)
+        call(lib.quip_model_open, handle.address, path_bytes(model), header)
     else:
         source, raised = source_of(model, "model")
         with reraise(raised):
-            call(lib.quip_model_open_source, handle.place, source, header)
+            call(lib.quip_model_open_source, handle.address, source, header)
     return _plan(handle, options)
 
 

@@ -1,8 +1,8 @@
-"""Session: one conversation with a model, and Answer: what comes out of it, piece by piece.
+"""Session: one conversation with a model. Answer: the pieces of its answer.
 
-An answer is pulled: the model runs while a piece is asked for, and at no other time. So leaving the
-loop ends the work, and what was said until then stays in the conversation. All calls release the
-GIL; Ctrl-C interrupts the one that runs.
+The model runs only while a piece of an answer is requested. So leaving the loop ends the work, and
+the text so far stays in the conversation. All calls release the GIL. Ctrl-C interrupts a running
+call.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class SessionOptions(TypedDict, total=False):
 
 
 class Role(enum.IntEnum):
-    """Whose words a text is."""
+    """Whose text it is."""
 
-    NONE = _abi.QUIP_ROLE_NONE  # text as it is, no template
+    NONE = _abi.QUIP_ROLE_NONE  # no role, no template
     USER = _abi.QUIP_ROLE_USER
     MODEL = _abi.QUIP_ROLE_MODEL
     SYSTEM = _abi.QUIP_ROLE_SYSTEM
@@ -71,9 +71,9 @@ class FinishReason(enum.IntEnum):
     """Why an answer ended."""
 
     NONE = _abi.QUIP_FINISH_NONE  # it has not
-    STOP = _abi.QUIP_FINISH_STOP  # the model ended its turn, or a stop text came up
-    LENGTH = _abi.QUIP_FINISH_LENGTH  # max_output_tokens reached
-    CONTEXT = _abi.QUIP_FINISH_CONTEXT  # n_context reached
+    STOP = _abi.QUIP_FINISH_STOP  # the model ended its turn, or produced a stop text
+    LENGTH = _abi.QUIP_FINISH_LENGTH  # max_output_tokens was reached
+    CONTEXT = _abi.QUIP_FINISH_CONTEXT  # n_context was reached
     CANCELLED = _abi.QUIP_FINISH_CANCELLED
     CALLBACK = _abi.QUIP_FINISH_CALLBACK
 
@@ -84,7 +84,7 @@ class FinishReason(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Result:
-    """What an answer cost; see quip_result in quip.h."""
+    """What an answer took; see quip_result in quip.h."""
 
     finish_reason: FinishReason
     n_prompt_tokens: int
@@ -96,11 +96,11 @@ class Result:
 
 
 def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None:
-    """Options as C has them. What they point at lives as long as `to`."""
+    """Copy options to a C struct, which keeps alive what it points to."""
     values: Dict[str, Any] = dict(options)
     stop = values.pop("stop", None) or ()
     if isinstance(stop, str):
-        raise TypeError("stop is a list of texts, not one text")
+        raise TypeError("stop is one text; must be a list of texts")
     if values.get("seed") is None:
         values.pop("seed", None)
     else:
@@ -115,7 +115,7 @@ def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None
 
 
 class Session(Owner):
-    """A conversation. One thread at a time may use it; `cancel` any, at any time.
+    """A conversation. One thread at a time may use it. Any thread may call `cancel`, at any time.
 
     with quip.Model("gemma.bin") as model, model.session(temperature=0.8) as chat:
         for piece in chat.say("Why is the sky blue?"):
@@ -139,42 +139,42 @@ class Session(Owner):
 
     def _begin(self, model: Model, function: Any, *arguments: Any) -> None:
         handle = Handle(lib.quip_session_close)
-        call(function, handle.place, *arguments)
+        call(function, handle.address, *arguments)
         self.model = model
         self._handle = handle
-        self._turn = threading.Lock()  # to look who uses it
-        self._user: Optional[int] = None  # the thread whose call runs
-        self._answer: Optional[Answer] = None  # the one that may still be pulled
+        self._turn = threading.Lock()  # protects _user
+        self._user: Optional[int] = None  # the thread whose call is running
+        self._answer: Optional[Answer] = None  # the answer that may continue
 
-    # ---- life ----
+    # ---- close and clone ----
 
     def close(self) -> None:
-        """End what runs on another thread, and close."""
+        """End a call that is running on another thread, and close the session."""
         handle, self._handle = self._handle, None
         if handle is not None and not handle.is_inherited:
             self._end_call(handle)
 
     def clone(self) -> Session:
-        """A second session that continues from the same point."""
+        """Open a second session that continues from the same point."""
         copy = Session.__new__(Session)
         copy._options = dict(self._options)
         self._use(lambda h: copy._begin(self.model, lib.quip_session_clone, h))
         return copy
 
-    # ---- talking ----
+    # ---- turns ----
 
     def say(self, prompt: str) -> Answer:
-        """Append the user's turn and begin the model's: iterate over what comes back."""
+        """Append the user's turn and begin the model's. Iterate over the answer."""
         self.append(Role.USER, prompt)
         return self.answer()
 
     def ask(self, prompt: str) -> str:
-        """The whole answer at once."""
+        """Like `say`, but return the whole answer."""
         return self.say(prompt).text()
 
     def say_async(self, prompt: str) -> AsyncAnswer:
-        """`say` for asyncio: `async for piece in session.say_async(prompt)`. Other tasks run
-        meanwhile; cancelling the task ends the work."""
+        """`say` for asyncio: `async for piece in session.say_async(prompt)`. Other tasks continue to
+        run. Cancelling the task ends the work."""
         return AsyncAnswer(self, prompt)
 
     async def ask_async(self, prompt: str) -> str:
@@ -188,18 +188,18 @@ class Session(Owner):
         self._answer = None
 
     def answer(self) -> Answer:
-        """The model's turn, after `append`. It goes on where an answer was left."""
+        """The model's turn, after `append`. It continues an unfinished answer."""
         answer = Answer(self)
         self._answer = answer
         return answer
 
     def cancel(self) -> None:
-        """End the call that runs on this session. Any thread may call it at any time."""
+        """End the call that is running on this session. Any thread may call this at any time."""
         lib.quip_session_cancel(self._handle)
 
     @property
     def result(self) -> Result:
-        """Figures of the answer so far."""
+        """What the answer has taken so far."""
         result = sized(_abi.quip_result)
         self._use(lambda h: call(lib.quip_session_get_result, h, result))
         return Result(**{**fields_of(result), "finish_reason": FinishReason(result.finish_reason)})
@@ -278,8 +278,8 @@ class Session(Owner):
         return logits
 
     def logits(self) -> Optional[npt.NDArray[np.float32]]:
-        """The logits after the last token, [vocab_size], a copy; None when that token has not
-        been run: see quip_session_logits."""
+        """A copy of the logits after the last token, [vocab_size]. None if the model has not run
+        that token: see quip_session_logits."""
         import numpy as np
 
         def copy(h: Handle) -> Optional[npt.NDArray[np.float32]]:
@@ -292,11 +292,11 @@ class Session(Owner):
     # ---- one thread at a time ----
 
     def _use(self, work: Callable[[Handle], T]) -> T:
-        """Work with the handle. A session that is busy says so: waiting could be for ever. Ctrl-C
-        may come between any two lines, and leaves nobody's mark behind."""
+        """Call `work` with the handle. Fails if the session is busy: waiting could take forever.
+        Ctrl-C may interrupt between any two lines; _user is reset in any case."""
         me, handle = threading.get_ident(), self.handle
         if handle.is_inherited:
-            raise RuntimeError("the session is that of the parent process: open one here")
+            raise RuntimeError("the session belongs to the parent process; open one in this process")
         try:
             with self._turn:
                 if self._user not in (None, me):
@@ -308,14 +308,15 @@ class Session(Owner):
                 self._user = None
 
     def _end_call(self, handle: Handle) -> None:
-        """Cancel what another thread runs, and again: before the call began it does nothing."""
+        """Cancel the call of another thread, until it ends: a cancel before its begin has no effect."""
         while self._user not in (None, threading.get_ident()):
             lib.quip_session_cancel(handle)
             time.sleep(0.005)
 
     def _use_patiently(self, work: Callable[[Handle], T]) -> T:
-        """The same for what may take seconds. Python sees Ctrl-C between instructions of its main
-        thread, not in a call of C; so the call runs on another thread, and this one waits."""
+        """Like _use, for calls that may take seconds. Python handles Ctrl-C between instructions of
+        its main thread, not during a C call. So the call runs on another thread, and this one
+        waits."""
         if threading.current_thread() is not threading.main_thread():
             return self._use(work)
         import concurrent.futures
@@ -332,9 +333,9 @@ class Session(Owner):
             return future.result()
 
     def _next(self, answer: Answer) -> Optional[str]:
-        """The next piece of this answer, None at its end."""
+        """The next piece of this answer; None at its end."""
         if self._answer is not answer:
-            raise RuntimeError("the conversation has gone on: this answer cannot be continued")
+            raise RuntimeError("the conversation has continued; this answer cannot")
         piece = sized(_abi.quip_piece)
 
         def pull(h: Handle) -> Optional[str]:
@@ -344,12 +345,12 @@ class Session(Owner):
                 return ctypes.string_at(piece.text, piece.n_text).decode()
             return None
 
-        # The first piece may wait for the text to be run; a piece behind it for one token.
+        # The first piece may wait until the prompt has run, every other piece for a few tokens.
         return self._use(pull) if answer.has_begun else self._use_patiently(pull)
 
 
 class Answer(Iterator[str]):
-    """Pieces of an answer as they are written, whole characters each."""
+    """The pieces of an answer while it is generated. Each consists of whole characters."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -367,23 +368,23 @@ class Answer(Iterator[str]):
 
     @property
     def has_begun(self) -> bool:
-        """A piece has come."""
+        """True after the first piece."""
         return bool(self._pieces)
 
     def text(self) -> str:
-        """The whole answer: what came so far, and the rest."""
+        """The whole answer, including the pieces so far."""
         for _ in self:
             pass
         return "".join(self._pieces)
 
     @property
     def result(self) -> Result:
-        """Why it ended and what it cost, so far."""
+        """Why the answer ended and what it took so far."""
         return self.session.result
 
 
 class AsyncAnswer(AsyncIterator[str]):
-    """Pieces of an answer for asyncio. The prompt is read when the first one is asked for."""
+    """The pieces of an answer for asyncio. The prompt runs when the first one is requested."""
 
     def __init__(self, session: Session, prompt: str) -> None:
         self.session = session
@@ -399,8 +400,8 @@ class AsyncAnswer(AsyncIterator[str]):
         return piece
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Run it on a thread. A task that is cancelled meanwhile ends it, and waits for that."""
-        import asyncio  # takes a while: only for those who use it
+        """Run `work` on a thread. If the task is cancelled, end the work and wait for its end."""
+        import asyncio  # slow to import, so only if it is used
 
         future = asyncio.get_running_loop().run_in_executor(None, work)
         try:
@@ -409,10 +410,10 @@ class AsyncAnswer(AsyncIterator[str]):
             while not future.done():
                 self.session.cancel()
                 await asyncio.wait([future], timeout=0.02)
-            future.exception()  # seen: it was cancelled
+            future.exception()  # retrieved: it was cancelled
             raise
 
     @property
     def result(self) -> Result:
-        """Why it ended and what it cost, so far."""
+        """Why the answer ended and what it took so far."""
         return self.session.result

@@ -1,7 +1,7 @@
-"""The names of MediaPipe's GenAI tasks: change the import, keep the script.
+"""The names of MediaPipe's GenAI tasks: a script needs another import only.
 
 from quip.genai import bundler, converter      # was: from mediapipe.tasks.python.genai import …
-from quip.genai import LlmInference            # as on Android; the original has none in Python
+from quip.genai import LlmInference            # as on Android; MediaPipe has none in Python
 """
 
 from . import bundler, converter

@@ -1,5 +1,5 @@
-"""A model, its tokenizer and its prompts in one .task file, with the names of
-mediapipe.tasks.python.genai.bundler. The native `quip bundle` writes it."""
+"""Writes a .task file with a model, its tokenizer and its prompt settings, with the names of
+mediapipe.tasks.python.genai.bundler. The native `quip bundle` does the work."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["BundleConfig", "create_bundle"]
 
 @dataclass(frozen=True)
 class BundleConfig:
-    """What goes into a bundle: the original's fields, those of its older versions too."""
+    """The contents of a bundle: the fields of MediaPipe, including those of older versions."""
 
-    tflite_model: StrPath  # a model file: of `quip convert`, or of the original's converter
+    tflite_model: StrPath  # a model file of `quip convert` or of MediaPipe's converter
     tokenizer_model: StrPath  # SentencePiece
     start_token: str
     stop_tokens: List[str]
-    output_filename: StrPath  # ".task" is put behind it where it is missing
+    output_filename: StrPath  # ".task" is appended if it is missing
     enable_bytes_to_unicode_mapping: bool = False
     system_prompt: Optional[str] = None
     prompt_prefix_user: Optional[str] = None
@@ -39,7 +39,7 @@ class BundleConfig:
     tflite_per_layer_embedder: Optional[StrPath] = None
     tflite_vision_encoder: Optional[StrPath] = None
     tflite_vision_adapter: Optional[StrPath] = None
-    # Up to 0.10.21: the text before and behind the user's; roles had no texts of their own.
+    # Up to 0.10.21: the text before and after the user's. Roles had no texts of their own.
     prompt_prefix: Optional[str] = None
     prompt_suffix: Optional[str] = None
 
@@ -56,11 +56,11 @@ class BundleConfig:
             for place in ("prefix", "suffix")
             for role in ("user", "model")
         ):
-            raise ValueError("prompt_prefix and prompt_suffix do not go with those of roles.")
+            raise ValueError("prompt_prefix and prompt_suffix exclude those of roles.")
 
 
 def create_bundle(config: BundleConfig) -> None:
-    """Write the bundle. It appears when it is complete."""
+    """Write the bundle. The file appears when it is complete."""
     if config.prompt_prefix or config.prompt_suffix:
         user_suffix, model_prefix = _split(config.prompt_suffix or "")
         config = dataclasses.replace(
@@ -95,7 +95,7 @@ def create_bundle(config: BundleConfig) -> None:
 
 
 def _split(suffix: str) -> tuple[str, str]:
-    """What of an old prompt_suffix belongs to the user's turn, and what to the model's: engines
-    that know roles cut it behind its first line break."""
+    """Split an old prompt_suffix into the end of the user's turn and the begin of the model's, after
+    its first line break, as MediaPipe does."""
     line, newline, rest = suffix.partition("\n")
     return (line + newline, rest) if newline else ("", suffix)

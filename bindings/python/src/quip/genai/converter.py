@@ -1,7 +1,7 @@
-"""A checkpoint to a model file, with the names of mediapipe.tasks.python.genai.converter.
+"""Converts a checkpoint to a model file, with the names of mediapipe.tasks.python.genai.converter.
 
-The native `quip convert` does the work: tensors stream from one file to the other in a few megabytes
-of memory, nothing is written beside the model file, and that one appears when it is complete.
+The native `quip convert` does the work. It streams tensors from one file to the other in a few
+megabytes of memory and writes no other files. The model file appears when it is complete.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ __all__ = ["ConversionConfig", "convert_checkpoint"]
 
 
 class ConversionConfig:
-    """What to convert, and how: the original's fields with the original's defaults. One that the
-    original would ignore either works or is refused, here, with a sentence."""
+    """What to convert, and how: the fields of MediaPipe with its defaults. A field that MediaPipe
+    ignores either works here or is refused with a message."""
 
     def __init__(
         self,
         input_ckpt: StrPath,  # a file, a folder, or a pattern of files
         ckpt_format: str,  # safetensors, pytorch or gguf
-        model_type: Optional[str],  # GEMMA_2B …; None or "": as config.json says
+        model_type: Optional[str],  # GEMMA_2B, …; None or "": as config.json says
         backend: str,  # cpu or gpu
         output_dir: StrPath,
-        *,  # what follows stands in another order in each of the original's versions
+        *,  # the order of the other fields differs between versions of MediaPipe
         is_quantized: bool = False,
         is_symmetric: bool = True,
         attention_quant_bits: int = 8,
@@ -52,11 +52,11 @@ class ConversionConfig:
         image_encoder_file: Optional[StrPath] = None,
         image_adapter_file: Optional[StrPath] = None,
         use_fake_weights: bool = False,
-        use_dynamic_ple: bool = True,  # says something about Gemma 3n alone
+        use_dynamic_ple: bool = True,  # for Gemma 3n only
         use_mse_quant: bool = False,
         apply_srq: Optional[bool] = None,
-        original: bool = True,  # False: int4 that Quip alone reads, and that is more accurate
-        merge_lora: bool = False,  # add lora_ckpt to the weights: no LoRA file, all its modules
+        original: bool = True,  # False: more accurate int4, which only Quip reads
+        merge_lora: bool = False,  # add all modules of lora_ckpt to the weights; write no LoRA file
     ) -> None:
         self.input_ckpt = input_ckpt
         self.ckpt_format = ckpt_format
@@ -99,7 +99,7 @@ class ConversionConfig:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
 
     def _check(self) -> None:
-        """What the original checks; some of it only after hours."""
+        """Check what MediaPipe checks, some of it only after hours."""
         if self.ckpt_format not in ("safetensors", "pytorch", "gguf"):
             raise ValueError(f"Unknown checkpoint format: {self.ckpt_format}")
         if self.backend not in ("cpu", "gpu"):
@@ -109,55 +109,54 @@ class ConversionConfig:
         for name in ("attention", "feedforward", "embedding"):
             bits = getattr(self, f"{name}_quant_bits")
             if bits not in (8, 4):
-                raise ValueError(f"{name}_quant_bits is {bits!r}, not 8 or 4")
+                raise ValueError(f"{name}_quant_bits is {bits!r}; must be 8 or 4")
         if self.block_size not in (0, 32, 128):
             raise ValueError("Block size must be one of (0 (off), 32, 128)")
         if self.use_mse_quant and not self.is_symmetric:
             raise ValueError("use_mse_quant needs is_symmetric=True")
         if (self.lora_ckpt is None) != (self.lora_rank is None):
-            raise ValueError("lora_ckpt and lora_rank go together: give both or neither")
+            raise ValueError("expected both lora_ckpt and lora_rank, or neither")
         if self.lora_rank is not None and self.lora_rank < 1:
-            raise ValueError(f"lora_rank is {self.lora_rank}, not 1 or more")
+            raise ValueError(f"lora_rank is {self.lora_rank}; must be at least 1")
         for name in ("lora_alpha", "merge_lora"):
             if self.lora_ckpt is None and getattr(self, name) not in (None, False):
-                raise ValueError(f"{name} says something about lora_ckpt, which is not given")
+                raise ValueError(f"{name} needs lora_ckpt")
 
     def _refuse(self) -> None:
-        """What cannot be done, and what to do instead."""
+        """Refuse what is not supported, and say what to do instead."""
         if self.fp16_scale not in (None, 1):
             raise UnsupportedError(
-                f"fp16_scale={self.fp16_scale}: weights are not scaled, because activations are "
-                "float32 here and do not overflow; leave it out"
+                f"fp16_scale is {self.fp16_scale}; must be None or 1: activations are float32 and "
+                "do not overflow, so weights are not scaled"
             )
         if self.is_quantized or self.apply_srq:
             raise UnsupportedError(
-                "is_quantized and apply_srq ask for a checkpoint of integers: give the checkpoint "
-                "that it was made from"
+                "is_quantized and apply_srq need a checkpoint of integers, which is not supported; "
+                "use the checkpoint that it was made from"
             )
         if self.combine_file_only:
             raise UnsupportedError(
-                "combine_file_only: no bin files are written, so there are none to combine; "
-                "conversion is one step"
+                "combine_file_only is not supported: conversion is one step and writes no bin files"
             )
         if self.use_fake_weights:
             raise UnsupportedError(
-                "use_fake_weights: tools/make_checkpoint.c makes checkpoints that mean nothing"
+                "use_fake_weights is not supported; use tools/make_checkpoint.c"
             )
         for name in ("lora_main_model_type", "submodel_type"):
             if getattr(self, name):
-                raise UnsupportedError(f"{name}: models within models are not supported")
+                raise UnsupportedError(f"{name}: models inside models are not supported")
         for name in ("image_encoder_file", "image_adapter_file"):
             if getattr(self, name):
                 raise UnsupportedError(f"{name}: images are not supported")
         if self.obfuscate:
-            warnings.warn("obfuscate has no effect, as in the original", stacklevel=3)
+            warnings.warn("obfuscate has no effect, as in MediaPipe", stacklevel=3)
 
 
 def convert_checkpoint(
     config: ConversionConfig, on_progress: Optional[Callable[[int, int, str], None]] = None
 ) -> None:
-    """Convert, the model first and then its adapter if there is one. Progress goes to a bar where
-    there is a terminal, or to on_progress(bytes done, of how many, tensor)."""
+    """Convert the model, and then its adapter if there is one. Progress is shown as a bar in a
+    terminal, or reported to on_progress(bytes done, bytes in total, tensor)."""
     options: Dict[str, Any] = {
         "json": True,
         "original": config.original and not config.block_size,
@@ -188,22 +187,22 @@ def convert_checkpoint(
 def _adapter_folder(
     config: ConversionConfig, lora_ckpt: StrPath, folder: pathlib.Path
 ) -> pathlib.Path:
-    """The adapter as PEFT keeps it, in a temporary folder: its weights, by a link, and rank and
-    alpha. Those of adapter_config.json count; without it they are the config's, and an alpha that
-    nobody says is the rank, so that nothing is scaled, as in the original."""
+    """Write the adapter as a PEFT folder: a link to its weights, and its rank and alpha. These are
+    read from adapter_config.json. Without that file the config has them, and the default of alpha
+    is the rank, so that nothing is scaled, as in MediaPipe."""
     path = pathlib.Path(lora_ckpt).absolute()
     weights = path / "adapter_model.safetensors" if path.is_dir() else path
-    facts: Dict[str, Any] = {"peft_type": "LORA", "r": config.lora_rank}
-    facts["lora_alpha"] = config.lora_rank
+    settings: Dict[str, Any] = {"peft_type": "LORA", "r": config.lora_rank}
+    settings["lora_alpha"] = config.lora_rank
     if (weights.parent / "adapter_config.json").exists():
-        facts = json.loads((weights.parent / "adapter_config.json").read_text())
-        if facts.get("r") != config.lora_rank:
-            raise ValueError(f"lora_rank is {config.lora_rank}, the adapter's is {facts.get('r')}")
+        settings = json.loads((weights.parent / "adapter_config.json").read_text())
+        if settings.get("r") != config.lora_rank:
+            raise ValueError(f"lora_rank is {config.lora_rank}, expected {settings.get('r')}")
     if config.lora_alpha is not None:
-        facts["lora_alpha"] = config.lora_alpha
+        settings["lora_alpha"] = config.lora_alpha
     if not weights.exists():
-        raise FileNotFoundError(f"{weights}: lora_ckpt is a PEFT folder or its safetensors file")
-    (folder / "adapter_config.json").write_text(json.dumps(facts))
+        raise FileNotFoundError(f"{weights}: expected a PEFT folder or its safetensors file")
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
     (folder / "adapter_model.safetensors").symlink_to(weights)
     return folder
 
@@ -220,7 +219,7 @@ def _run_with_bar(
         unit="B",
         unit_scale=True,
         desc=os.path.basename(words[-1]),
-        disable=True if on_progress else None,  # None: where there is no terminal
+        disable=True if on_progress else None,  # None: unless stderr is a terminal
         leave=False,
     ) as bar:
 

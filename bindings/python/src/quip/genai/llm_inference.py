@@ -1,7 +1,7 @@
-"""LlmInference: the calls of MediaPipe's LLM Inference, in Python, which the original never had.
+"""LlmInference: the API of MediaPipe's LLM Inference, for Python.
 
-Names, defaults and meaning are those of its Android API. What differs, and what was broken there and
-works here, is in docs/moving-from-mediapipe.md. quip.Model and quip.Session are the shorter way.
+Names, defaults and meaning are those of MediaPipe's Android API. docs/moving-from-mediapipe.md lists
+the differences. quip.Model and quip.Session are shorter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import ArgumentError, UnsupportedError
 from ..model import Adapter, Model
 from ..session import Answer, Result, Role, Session, SessionOptions
 
-ProgressListener = Callable[[str, bool], None]  # (what was added, whether that was all)
+ProgressListener = Callable[[str, bool], None]  # (new text, whether it is the last)
 
 
 class Backend(enum.Enum):
@@ -34,7 +34,7 @@ class LlmInferenceOptions:
     max_tokens: int = 512  # prompt and answer together
     max_top_k: int = 40  # the largest top_k that a session may have
     max_num_images: int = 0
-    supported_lora_ranks: Sequence[int] = ()  # any rank is supported, named or not
+    supported_lora_ranks: Sequence[int] = ()  # any rank is supported
     preferred_backend: Backend = Backend.DEFAULT
     vision_model_options: Optional[object] = None
     audio_model_options: Optional[object] = None
@@ -42,7 +42,7 @@ class LlmInferenceOptions:
 
 @dataclass(frozen=True)
 class PromptTemplates:
-    """What stands around each role's text. All empty: text goes in as it is."""
+    """The text around each role's text. All empty: text is passed on as it is."""
 
     user_prefix: str = ""
     user_suffix: str = ""
@@ -64,9 +64,9 @@ class LlmInferenceSessionOptions:
     top_k: int = 40
     top_p: float = 1.0
     temperature: float = 0.8
-    random_seed: Optional[int] = 0  # None draws one, which `result.seed` reports
+    random_seed: Optional[int] = 0  # None: the library draws one, which `result.seed` reports
     lora_path: Optional[StrPath] = None
-    prompt_templates: Optional[PromptTemplates] = None  # None: those of the model's file
+    prompt_templates: Optional[PromptTemplates] = None  # None: those of the model file
     graph_options: GraphOptions = field(default_factory=GraphOptions)
 
 
@@ -79,13 +79,13 @@ class LlmInference(Closeable):
 
     def __init__(self, options: LlmInferenceOptions) -> None:
         if options.max_tokens < 1:
-            raise ArgumentError(f"max_tokens is {options.max_tokens}, not 1 or more")
+            raise ArgumentError(f"max_tokens is {options.max_tokens}; must be at least 1")
         if options.max_num_images or options.vision_model_options:
-            raise UnsupportedError("images are not supported: leave max_num_images at 0")
+            raise UnsupportedError("images are not supported; max_num_images must be 0")
         if options.audio_model_options:
-            raise UnsupportedError("sound is not supported: leave audio_model_options out")
+            raise UnsupportedError("sound is not supported; audio_model_options must be None")
         if options.preferred_backend is Backend.GPU:
-            warnings.warn("there is no GPU backend yet: the CPU does the work", stacklevel=3)
+            warnings.warn("there is not yet a GPU backend; the CPU is used", stacklevel=3)
         self.options = options
         self.model = Model(options.model_path)
         self._implicit: Optional[LlmInferenceSession] = None
@@ -108,9 +108,9 @@ class LlmInference(Closeable):
     def generate_response_async(
         self, input_text: str, listener: Optional[ProgressListener] = None
     ) -> concurrent.futures.Future[str]:
-        """The same on another thread, which reads the prompt and calls the listener with what is
-        added and, last, with ("", True). The future holds the whole text; its cancel() does not
-        end the work, but cancel_generate_response_async() of a session does."""
+        """The same on another thread, which calls the listener with each new text and at the end
+        with ("", True). The future has the whole text. Its cancel() does not end the work;
+        cancel_generate_response_async() of a session does."""
         if self._implicit is not None and self._implicit.is_busy:
             raise RuntimeError(_BUSY)
         if self._implicit is not None:
@@ -122,7 +122,7 @@ class LlmInference(Closeable):
         return LlmInferenceSession(self, LlmInferenceSessionOptions(top_k=self._top_k()))
 
     def _adapter(self, path: StrPath) -> Adapter:
-        """One copy of a LoRA file, for all sessions that want it."""
+        """One adapter for all sessions that use this file."""
         if path not in self._adapters:
             self._adapters[path] = self.model.adapter(path)
         return self._adapters[path]
@@ -131,11 +131,11 @@ class LlmInference(Closeable):
         return min(LlmInferenceSessionOptions.top_k, self.options.max_top_k)
 
     def size_in_tokens(self, text: str) -> int:
-        """Tokens of a text: without template and beginning-of-sequence token."""
+        """The number of tokens of a text, without template and beginning-of-sequence token."""
         return len(self.model.tokenize(text, with_special=not self.model.info.has_template))
 
     def close(self) -> None:
-        """Close. Sessions keep what they need of the model."""
+        """Close the model. Sessions keep what they need of it."""
         if self._implicit is not None:
             self._implicit.close()
         for adapter in self._adapters.values():
@@ -155,8 +155,8 @@ class LlmInferenceSession(Closeable):
     ) -> None:
         self._options = options or LlmInferenceSessionOptions(top_k=llm_inference._top_k())
         self._llm = llm_inference
-        self._running = threading.Lock()  # held while an answer is written on another thread
-        self._last_role: Optional[str] = None  # of those whose templates are spelled here
+        self._running = threading.Lock()  # held while another thread generates an answer
+        self._last_role: Optional[str] = None  # used if there are prompt_templates
         self.session = self._open(self._options)
 
     @classmethod
@@ -166,18 +166,22 @@ class LlmInferenceSession(Closeable):
         return cls(llm_inference, options)
 
     def _open(self, options: LlmInferenceSessionOptions) -> Session:
+        adapter = self._llm._adapter(options.lora_path) if options.lora_path else None
+        return self._llm.model.session(adapter=adapter, **self._c_options(options))
+
+    def _c_options(self, options: LlmInferenceSessionOptions) -> SessionOptions:
         limits = self._llm.options
         if not 1 <= options.top_k <= limits.max_top_k:
             raise ArgumentError(
-                f"top_k is {options.top_k}, not in 1 to max_top_k, {limits.max_top_k}"
+                f"top_k is {options.top_k}; must be 1 to max_top_k, which is {limits.max_top_k}"
             )
         if options.graph_options.enable_vision_modality:
-            raise UnsupportedError("images are not supported: leave enable_vision_modality False")
+            raise UnsupportedError("images are not supported; enable_vision_modality must be False")
         if options.graph_options.enable_audio_modality:
-            raise UnsupportedError("sound is not supported: leave enable_audio_modality False")
+            raise UnsupportedError("sound is not supported; enable_audio_modality must be False")
         c_options: SessionOptions = {
             "n_context": limits.max_tokens,
-            # nothing passes a top_p of 0 but the likeliest token; the library's 0 is no limit
+            # in MediaPipe a top_p of 0 leaves only the most likely token; here it means no limit
             "top_k": options.top_k if options.top_p > 0 else 1,
             "top_p": options.top_p,
             "temperature": options.temperature,
@@ -185,13 +189,12 @@ class LlmInferenceSession(Closeable):
         }
         if options.random_seed is not None:
             c_options["seed"] = options.random_seed
-        adapter = self._llm._adapter(options.lora_path) if options.lora_path else None
-        return self._llm.model.session(adapter=adapter, **c_options)
+        return c_options
 
     # ---- the conversation ----
 
     def add_query_chunk(self, input_text: str) -> None:
-        """More of the user's turn. The model reads it at once."""
+        """Append to the user's turn, and run the model over it."""
         self._check_idle()
         self._append(input_text)
 
@@ -201,7 +204,7 @@ class LlmInferenceSession(Closeable):
             self.session.append(Role.USER, input_text)
         elif self._llm.model.info.has_template:
             self.session.append(Role.USER, input_text)
-        else:  # whole prompts, control tokens and all, are the caller's
+        else:  # the caller writes whole prompts, including control tokens
             self.session.append(Role.NONE, input_text)
 
     def add_image(self, image: object) -> None:
@@ -218,14 +221,14 @@ class LlmInferenceSession(Closeable):
     def generate_response_async(
         self, listener: Optional[ProgressListener] = None
     ) -> concurrent.futures.Future[str]:
-        """The answer on another thread, which calls the listener with what is added and, last,
-        with ("", True); by then the session is free again."""
+        """Generate the answer on another thread, which calls the listener with each new text and at
+        the end with ("", True). By then the session can be used again."""
         return self._start(listener)
 
     def _start(
         self, listener: Optional[ProgressListener], input_text: Optional[str] = None
     ) -> concurrent.futures.Future[str]:
-        """Answer on another thread, which reads the text first, if there is one."""
+        """Append the text, if there is one, and answer, on another thread."""
         if not self._running.acquire(blocking=False):
             raise RuntimeError(_BUSY)
         future: concurrent.futures.Future[str] = concurrent.futures.Future()
@@ -263,7 +266,7 @@ class LlmInferenceSession(Closeable):
         return self.session.answer()
 
     def _switch_role(self, role: str) -> None:
-        """Between texts of two roles stand the one's suffix and the other's prefix."""
+        """Append the suffix of the last role and the prefix of this one."""
         if role == self._last_role:
             return
         templates = dataclasses.asdict(self._options.prompt_templates or PromptTemplates())
@@ -273,12 +276,12 @@ class LlmInferenceSession(Closeable):
         self._last_role = role
 
     def cancel_generate_response_async(self) -> None:
-        """End the answer: the future has what was said until then."""
+        """End the answer. The future has the text so far."""
         self.session.cancel()
 
     @property
     def is_busy(self) -> bool:
-        """An answer is being written on another thread."""
+        """True while another thread generates an answer."""
         return self._running.locked()
 
     def _check_idle(self) -> None:
@@ -287,16 +290,16 @@ class LlmInferenceSession(Closeable):
 
     @property
     def result(self) -> Result:
-        """Why the last answer ended, what it cost, and its seed."""
+        """Why the last answer ended, what it took, and its seed."""
         return self.session.result
 
-    # ---- the rest ----
+    # ---- other calls ----
 
     def size_in_tokens(self, text: str) -> int:
         return self._llm.size_in_tokens(text)
 
     def clone_session(self) -> LlmInferenceSession:
-        """A second session that goes on from the same point."""
+        """Open a second session that continues from the same point."""
         self._check_idle()
         copy = LlmInferenceSession.__new__(LlmInferenceSession)
         copy._options, copy._llm = self._options, self._llm
@@ -308,23 +311,20 @@ class LlmInferenceSession(Closeable):
         return self._options
 
     def update_session_options(self, **changes: Any) -> None:
-        """Change options before anything was said. A conversation that has begun keeps its own."""
+        """Change options between turns. The LoRA file and the prompt templates cannot change."""
         self._check_idle()
-        for name in {"lora_path", "graph_options"} & changes.keys():
-            raise ArgumentError(f"{name} cannot be changed: open another session")
-        if self.session.position > 0:
-            raise UnsupportedError("a session that has begun keeps its options: open another")
+        for name in {"lora_path", "graph_options", "prompt_templates"} & changes.keys():
+            raise ArgumentError(f"{name} cannot change; open another session")
         options = dataclasses.replace(self._options, **changes)
-        session = self._open(options)
-        self.session.close()
-        self._options, self.session = options, session
+        self.session.set_options(**self._c_options(options))
+        self._options = options
 
     def close(self) -> None:
         self.session.close()
 
 
 def _without_leading_blanks(pieces: Iterator[str]) -> Iterator[str]:
-    """The original drops white space in front of an answer."""
+    """MediaPipe removes white space before an answer."""
     for piece in pieces:
         if piece.lstrip():
             yield piece.lstrip()
