@@ -190,6 +190,63 @@ static void test_adapters(void **state)
     }
 }
 
+/* ---- rows that attend to later rows, as those of an image do ---- */
+
+/* Logits after 8 tokens; tokens [2, 6) attend to each other if is_block. */
+static void run_block(quip_model *model, bool is_block, float *logits)
+{
+    enum {
+        N = 8
+    };
+    quip_session *s = open_session(model, &(quip_session_options){ .n_context = 20 });
+    struct device *d = s->device;
+    const struct backend *b = d->backend;
+    const struct rows rows = { d->rows, N };
+    struct output outputs[N];
+    qp_device_enter(d, TURN_LONG);
+    for (int k = 0; k < N; k++) {
+        const bool is_inside = is_block && k >= 2 && k < 6;
+        outputs[k] = (struct output){ s->sequence, k };
+        d->rows[k] = (struct row){ .sequence = s->sequence,
+                                   .pos = k,
+                                   .visible_end = is_inside ? 6 : k + 1,
+                                   .token = models_token(model, 6, k),
+                                   .is_output = true };
+    }
+    assert_int_equal(b->begin(d, 0), QUIP_OK);
+    assert_int_equal(qp_forward(d, &rows, NULL, NULL), QUIP_OK);
+    assert_int_equal(qp_forward_logits(d, outputs, N, NULL), QUIP_OK);
+    assert_int_equal(b->submit(d), QUIP_OK);
+    assert_int_equal(b->poll(d, true), QUIP_OK);
+    assert_int_equal(b->read(d, BUF_LOGITS, logits, N), QUIP_OK);
+    qp_device_leave(d);
+    quip_session_close(s);
+}
+
+static void test_rows_that_attend_to_later_rows(void **state)
+{
+    (void)state;
+    for (int i = 0; i < models_count(); i++) {
+        quip_model *cpu = models_open(i, NULL), *reference = open_reference(i);
+        const size_t n = 8 * (size_t)cpu->config.vocab_size, n_before = n / 4;
+        float *causal = malloc(3 * n * sizeof *causal);
+        assert_non_null(causal);
+        float *want = causal + n, *got = causal + 2 * n;
+        run_block(cpu, false, causal);
+        run_block(cpu, true, want);
+        run_block(reference, true, got);
+        assert_memory_equal(causal, want, n_before * sizeof *want);
+        assert_memory_not_equal(causal + n_before, want + n_before, (n - n_before) * sizeof *want);
+        const float worst = difference_of(want, got, n), tolerance = tolerance_of(i, want, n);
+        if (!(worst <= tolerance))
+            fail_msg("%s: logits of a block differ by %g, at most %g is allowed", models_name(i),
+                     (double)worst, (double)tolerance);
+        free(causal);
+        quip_model_close(cpu);
+        quip_model_close(reference);
+    }
+}
+
 /* ---- copies ---- */
 
 /* A copy has the last output of its original, however many outputs the last chunk had. */
@@ -943,6 +1000,7 @@ int main(void)
         cmocka_unit_test_setup(test_same_logits_as_the_cpu, reset_knobs),
         cmocka_unit_test_setup(test_goldens, reset_knobs),
         cmocka_unit_test_setup(test_adapters, reset_knobs),
+        cmocka_unit_test_setup(test_rows_that_attend_to_later_rows, reset_knobs),
         cmocka_unit_test_setup(test_copies_have_the_last_output, reset_knobs),
         cmocka_unit_test_setup(test_not_yet_while_the_device_works, reset_knobs),
         cmocka_unit_test_setup(test_cancel_in_mid_flight, reset_knobs),
