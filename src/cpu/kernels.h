@@ -19,7 +19,7 @@
 
 /* Activations are quantized in blocks: x[i] is about q[i] * scales[i / ACT_BLOCK]. With blocks of
  * 64 int8 models stay within 1 % of the perplexity of floats, and matrix kernels have one float
- * multiply-add per 16 integer steps (docs/performance.md). */
+ * multiply-add per 16 integer steps (docs/notes/quantization.md). */
 #define ACT_BLOCK 64
 
 /* Quantized activations of n tokens: n_in elements each, in blocks of ACT_BLOCK. */
