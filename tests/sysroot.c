@@ -381,8 +381,8 @@ static void test_texts_as_text(void **state)
 static size_t pages_left;
 static int n_pages_live;
 
-void *sys_alloc_pages(size_t n_bytes);
-void *sys_alloc_pages(size_t n_bytes)
+void *sys_memory_alloc(size_t n_bytes);
+void *sys_memory_alloc(size_t n_bytes)
 {
     if (n_bytes > pages_left)
         return NULL;
@@ -393,8 +393,8 @@ void *sys_alloc_pages(size_t n_bytes)
     return memset(p, 0, n_bytes);
 }
 
-void sys_free_pages(void *p, size_t n_bytes);
-void sys_free_pages(void *p, size_t n_bytes)
+void sys_memory_free(void *p, size_t n_bytes);
+void sys_memory_free(void *p, size_t n_bytes)
 {
     pages_left += n_bytes;
     n_pages_live--;

@@ -28,8 +28,8 @@
 #define calloc sys_calloc
 #define realloc sys_realloc
 #define free sys_free
-#define qp_alloc_pages sys_alloc_pages
-#define qp_free_pages sys_free_pages
+#define quip_memory_alloc sys_memory_alloc
+#define quip_memory_free sys_memory_free
 /* printf.c */
 #define snprintf sys_snprintf
 #define vsnprintf sys_vsnprintf

@@ -1,9 +1,9 @@
 /* malloc.c: malloc for the modules with 64-bit memory.
- * In:  whole pages (qp_alloc_pages). Out: blocks aligned to 16 bytes.
+ * In:  whole pages (quip_memory_alloc). Out: blocks aligned to 16 bytes.
  *
  * A small block is a power of two and returns to the list of its size. A large block has pages of
  * its own, which are freed with it. One thread calls these functions (quip_web.h). */
-#include "base/base.h"
+#include "quip.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -36,7 +36,7 @@ static int size_index(size_t n_bytes)
 /* Cut a new chunk into blocks for list i. */
 static void cut_chunk(int i)
 {
-    uint8_t *chunk = qp_alloc_pages(CHUNK);
+    uint8_t *chunk = quip_memory_alloc(CHUNK);
     const size_t n_bytes = (size_t)SMALLEST << i;
     for (size_t at = 0; chunk && at < CHUNK; at += n_bytes) {
         struct block *b = (void *)(chunk + at);
@@ -53,7 +53,7 @@ void *malloc(size_t n)
     const int i = size_index(n_bytes);
     struct block *b;
     if (i == N_SIZES) {
-        b = qp_alloc_pages(n_bytes);
+        b = quip_memory_alloc(n_bytes);
         if (b)
             b->n_bytes = n_bytes;
     } else {
@@ -74,7 +74,7 @@ void free(void *p)
     const int i = size_index(b->n_bytes);
     assert(i == N_SIZES || b->n_bytes == (size_t)SMALLEST << i);
     if (i == N_SIZES) {
-        qp_free_pages(b, b->n_bytes);
+        quip_memory_free(b, b->n_bytes);
         return;
     }
     b->next = free_blocks[i];
@@ -84,7 +84,7 @@ void free(void *p)
 void *calloc(size_t count, size_t size)
 {
     size_t n;
-    void *p = qp_mul_size(count, size, &n) ? malloc(n) : NULL;
+    void *p = __builtin_mul_overflow(count, size, &n) ? NULL : malloc(n);
     if (p && size_index(n + sizeof(struct block)) < N_SIZES) // pages are zeroed already
         memset(p, 0, n);
     return p;
