@@ -256,16 +256,17 @@ export class LlmInference {
     if (lora && lora.owner !== this)
       throw new QuipError("argument", "The LoRA model was not loaded by this LLM Inference task.");
     const o = this.#options;
-    const session = this.#model.session({
+    const options = {
       nContext: o.maxTokens ?? 512,
       topK: Math.max(o.topK ?? 40, 1),
       temperature: o.temperature ?? 0.8,
       seed: o.randomSeed ?? 0,
-      adapter: lora?.adapter,
-    });
+    };
+    const session = this.#model.session({ ...options, adapter: lora?.adapter });
     this.#session = session;
     this.#isCancelled = false;
-    return this.#answers(this.#model, session, text, n, listener).finally(() => {
+    const prepare = (i: number) => session.setOptions({ ...options, seed: responseSeed(options.seed, i) });
+    return this.#answers(this.#model, session, text, n, prepare, listener).finally(() => {
       this.#session = this.#reply = null;
       return session.close();
     });
@@ -277,6 +278,7 @@ export class LlmInference {
     session: Session,
     text: string,
     n: number,
+    prepare: (i: number) => Promise<void>,
     listener: MultiResponseProgressListener | undefined,
   ): Promise<string[]> {
     const answers = Array<string>(n).fill("");
@@ -290,7 +292,10 @@ export class LlmInference {
     }
     const position = await session.position();
     for (let i = 0; i < n && !this.#isCancelled; i++) {
-      if (i) await session.rewind(position);
+      if (i) {
+        await session.rewind(position);
+        await prepare(i);
+      }
       const reply = (this.#reply = session.answer());
       for await (const piece of reply) {
         answers[i] += piece;
@@ -312,6 +317,9 @@ export class LoraModel {
 }
 
 const CANCELLED = Symbol("cancelled");
+
+/** The seed of response i. An answer depends only on its seed, so each response needs another one. */
+const responseSeed = (seed: number, i: number) => (seed + i * 2 ** 32) % 2 ** 53;
 
 /** True if the prompt is plain text for the model's template; false if it contains turn markers. */
 async function isPlain(model: Model, text: string): Promise<boolean> {
