@@ -221,11 +221,12 @@ static void gemm_scalar(const struct out_view *out, const void *tile, const stru
     assert(qp_is_tile(tile, w, row, n_rows) && qp_is_act_rows(x, w->n_in));
     const size_t stride = qp_round_up((size_t)w->n_in, ACT_BLOCK), n_blocks = stride / ACT_BLOCK;
     for (size_t t = 0; t < (size_t)x->n; t++) {
+        const int8_t *q = x->q + t * x->q_stride;
+        const float *scales = x->scales + t * n_blocks;
         for (int r = 0; r < n_rows; r++) {
             const int8_t *weights = (const int8_t *)tile + (size_t)r * stride;
             float *y = out->y + t * out->stride + r;
-            float sum = row_dot_i8(w->scales ? 0.0f : *y, weights, x->q + t * x->q_stride,
-                                   x->scales + t * n_blocks, w->n_in);
+            float sum = row_dot_i8(w->scales ? 0.0f : *y, weights, q, scales, w->n_in);
             *y = w->scales ? row_finish(sum, w, row + r) : sum;
         }
     }
