@@ -47,7 +47,7 @@ static float random_float(void) // in [-1, 1)
     return (float)(int32_t)random_u32() * 0x1p-31f;
 }
 
-/* ---- memory that ends at a page without access ---- */
+/* ---- buffers that end at a page without access ---- */
 
 struct fenced {
     uint8_t *map;
@@ -265,7 +265,7 @@ static void fail_case(const char *isa, const char *kernel, uint64_t case_seed, c
         isa, kernel, shape, isa, kernel, (unsigned long long)case_seed);
 }
 
-/* Everything about a case follows from its seed. */
+/* The seed determines everything about a case. */
 static void check_case(const char *isa, size_t subject, uint64_t case_seed,
                        const struct kernels *scalar, const struct kernels *k)
 {
@@ -381,7 +381,7 @@ static struct fenced make_low_rank(struct low_rank *packed, const struct matrix 
     return groups;
 }
 
-/* Against gemv_i8 of the same numbers by rows, for a part of the rows at any place. */
+/* Compared with gemv_i8 of the same numbers in rows, for some of the rows. */
 static void check_low_rank_case(const char *isa, uint64_t case_seed, const struct kernels *scalar,
                                 const struct kernels *k)
 {
@@ -393,7 +393,7 @@ static void check_low_rank_case(const char *isa, uint64_t case_seed, const struc
     struct low_rank packed;
     open_sample(&s, DTYPE_I8, n_in, n_out, n_tokens, scalar, k);
     s.w.bias = NULL;
-    if (n_out >= TILE_ROWS) { // as prefill asks for them
+    if (n_out >= TILE_ROWS) { // what prefill computes
         s.begin = n_out - TILE_ROWS >= LOW_RANK_ROWS ? LOW_RANK_ROWS : 0;
         s.end = s.begin + TILE_ROWS;
     }

@@ -13,6 +13,8 @@
 
 #include "cpu/arm/linear_neon.h"
 
+#include <assert.h>
+
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)
 #else
@@ -124,6 +126,7 @@ INLINE_NEON void store_q_k4(int8_t *to, const int8_t *const q[TOKENS_NEON], size
 INLINE_NEON void gemm_some_dotprod(float sums[TOKENS_NEON][ROWS_NEON], const int8_t *group,
                                    const struct tokens_neon *tokens, int n_blocks, int n_tokens)
 {
+    assert(n_blocks > 0 && n_blocks <= GEMM_K_NEON / ACT_BLOCK);
     const int8_t *q = tokens->q;
     for (int b = 0; b < n_blocks; b++) {
         int32x4_t dots[TOKENS_NEON][2];

@@ -12,6 +12,8 @@
 
 #include "cpu/arm/linear_neon.h"
 
+#include <assert.h>
+
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("i8mm"))), apply_to = function)
 #else
@@ -79,6 +81,7 @@ static void store_squares_i8mm(float sums[TOKENS_NEON][ROWS_NEON],
 INLINE_NEON void gemm_some_i8mm(float sums[TOKENS_NEON][ROWS_NEON], const int8_t *group,
                                 const struct tokens_neon *tokens, int n_blocks, int n_pairs)
 {
+    assert(n_blocks > 0 && n_blocks <= GEMM_K_NEON / ACT_BLOCK);
     const int8_t *q = tokens->q;
     struct squares_i8mm squares;
     load_squares_i8mm(&squares, sums, n_pairs);

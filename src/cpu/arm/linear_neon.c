@@ -208,6 +208,7 @@ __attribute__((noinline)) static void gemm_blocks_i8_neon(float sums[TOKENS_NEON
                                                           const struct tokens_neon *tokens,
                                                           int n_blocks)
 {
+    assert(n_blocks > 0 && n_blocks <= GEMM_K_NEON / ACT_BLOCK);
     const int8_t *q = tokens->q;
     for (int b = 0; b < n_blocks; b++) {
         int32x4_t dots[GEMM_TOKENS_NEON][ROWS_NEON];
@@ -236,6 +237,7 @@ __attribute__((noinline)) static void gemm_blocks_i4_neon(float sums[TOKENS_NEON
                                                           const struct tokens_neon *tokens,
                                                           int n_blocks)
 {
+    assert(n_blocks > 0 && n_blocks <= GEMM_K_NEON / ACT_BLOCK);
     const int8_t *q = tokens->q;
     for (int b = 0; b < n_blocks; b++) {
         int16x8_t words[GEMM_TOKENS_NEON][ROWS_NEON];

@@ -11,6 +11,7 @@
 #include "format/dtype.h"
 
 #include <arm_neon.h>
+#include <assert.h>
 #include <string.h>
 
 /* ---- floats ---- */
@@ -79,6 +80,7 @@ struct tails_neon {
 /* Rows [r, r + 8). Past the last row this is the last one again; its result is not stored. */
 static inline struct rows_neon rows_neon_at(const struct matrix *w, int r, int end)
 {
+    assert(r < end);
     struct rows_neon rows;
     for (int i = 0; i < ROWS_NEON; i++)
         rows.at[i] = qp_matrix_row(w, r + i < end ? r + i : end - 1);
@@ -88,6 +90,7 @@ static inline struct rows_neon rows_neon_at(const struct matrix *w, int r, int e
 static inline struct rows_neon
 copy_tails_neon(struct tails_neon *tails, const struct rows_neon *rows, size_t begin, size_t end)
 {
+    assert(begin < end && end - begin <= ACT_BLOCK);
     struct rows_neon copies;
     memset(tails, 0, sizeof *tails);
     for (int i = 0; i < ROWS_NEON; i++) {
@@ -433,6 +436,7 @@ static inline void gemm_group_neon(const struct tokens_neon *tokens, int n_token
                                    int n_rows, int n_blocks, bool is_first, bool is_last,
                                    gemm_blocks_neon blocks)
 {
+    assert(n_tokens <= TOKENS_NEON && r < n_rows && n_rows <= TILE_ROWS);
     float sums[TOKENS_NEON][ROWS_NEON];
     for (int t = 0; t < n_tokens; t++)
         for (int i = 0; i < ROWS_NEON; i += 4)

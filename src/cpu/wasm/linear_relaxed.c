@@ -18,6 +18,8 @@
 
 #include "cpu/wasm/linear_wasm.h"
 
+#include <assert.h>
+
 INLINE_WASM v128_t dot_relaxed(v128_t q, v128_t weights, v128_t sum)
 {
     return wasm_i32x4_relaxed_dot_i8x16_i7x16_add(q, weights, sum);
@@ -272,6 +274,7 @@ INLINE_WASM void gemm_blocks_relaxed(v128_t sums[TOKENS_WASM][2], const uint8_t 
                                      const struct token_wasm *token, int n_blocks,
                                      enum weight_offset plus)
 {
+    assert(n_blocks > 0 && n_blocks <= GEMM_K_WASM / ACT_BLOCK);
     for (int b = 0, k = 0; b < n_blocks; b++) {
         EACH_TOKEN_WASM(START_RELAXED)
         for (int end = k + ACT_BLOCK; k < end; k += 4, group += 4 * ROWS_WASM) {

@@ -13,6 +13,7 @@
 
 #include "cpu/wasm/linear_wasm.h"
 
+#include <assert.h>
 #include <float.h>
 
 /* ---- activations ---- */
@@ -268,6 +269,7 @@ __attribute__((noinline)) static void gemm_blocks_k2_wasm(v128_t sums[TOKENS_WAS
                                                           const struct token_wasm *token,
                                                           int n_blocks)
 {
+    assert(n_blocks > 0 && n_blocks <= GEMM_K_WASM / ACT_BLOCK);
     for (int b = 0, k = 0; b < n_blocks; b++) {
         EACH_TOKEN_WASM(START_WASM)
         for (int end = k + ACT_BLOCK; k < end; k += 2, group += 2 * 2 * ROWS_WASM) {

@@ -10,7 +10,6 @@
 #include "format/dtype.h"
 
 #include <assert.h>
-
 #include <string.h>
 #include <wasm_simd128.h>
 
@@ -84,6 +83,7 @@ struct tails_wasm {
 /* Rows [r, r + 8). Past the last row this is the last one again; its result is not stored. */
 static inline struct rows_wasm rows_wasm_at(const struct matrix *w, int r, int end)
 {
+    assert(r < end);
     struct rows_wasm rows = { 0 };
     for (int i = 0; i < ROWS_WASM; i++) {
         const int row = r + i < end ? r + i : end - 1;
@@ -97,6 +97,7 @@ static inline struct rows_wasm rows_wasm_at(const struct matrix *w, int r, int e
 static inline struct rows_wasm
 copy_tails_wasm(struct tails_wasm *tails, const struct rows_wasm *rows, size_t begin, size_t end)
 {
+    assert(begin < end && end - begin <= ACT_BLOCK);
     struct rows_wasm copies = *rows;
     memset(tails, 0, sizeof *tails);
     for (int i = 0; i < ROWS_WASM; i++) {

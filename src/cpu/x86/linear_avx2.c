@@ -416,6 +416,7 @@ __attribute__((noinline)) static void gemm_blocks_avx2(__m256 sums[GEMM_TOKENS_A
                                                        const struct gemm_tokens_avx2 *tokens,
                                                        int n_blocks)
 {
+    assert(n_blocks > 0 && n_blocks <= GEMM_K_AVX2 / ACT_BLOCK);
     for (int b = 0, k = 0; b < n_blocks; b++) {
         EACH_TOKEN_AVX2(START_AVX2)
         for (int end = k + ACT_BLOCK; k < end; k += 2, group += 2 * GROUP_ROWS) {
@@ -497,6 +498,7 @@ __attribute__((noinline)) static void gemm_blocks_i4_avx2(__m256 sums[GROUP_TOKE
                                                           const struct gemm_token *token,
                                                           int n_blocks)
 {
+    assert(n_blocks > 0 && n_blocks <= GROUP_K / ACT_BLOCK);
     const __m256i ones = _mm256_set1_epi16(1);
     for (int b = 0, k = 0; b < n_blocks; b++) {
         __m256i dots[GROUP_TOKENS][2];

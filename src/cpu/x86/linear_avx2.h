@@ -7,6 +7,7 @@
 #include "cpu/kernels.h"
 #include "format/dtype.h"
 
+#include <assert.h>
 #include <immintrin.h>
 #include <string.h>
 
@@ -48,6 +49,7 @@ static inline struct rows8 rows8_at(const struct matrix *w, int r, int end)
 static inline struct rows8 copy_tails(struct tails8 *tails, const struct rows8 *rows, size_t begin,
                                       size_t end)
 {
+    assert(begin < end && end - begin <= ACT_BLOCK);
     struct rows8 copies;
     memset(tails, 0, sizeof(*tails));
     for (int i = 0; i < 8; i++) {

@@ -269,6 +269,7 @@ __attribute__((noinline)) static void gemm_blocks(const struct gemm_token token[
                                                   const uint8_t *tile, const struct gemm_rows *rows,
                                                   int n_blocks)
 {
+    assert(n_blocks > 0 && n_blocks <= GEMM_K / ACT_BLOCK);
     EACH_SUM(FETCH_SUM)
     EACH_SUM(ZERO_SUM)
     if (!rows->is_first) {

@@ -110,6 +110,7 @@ __attribute__((noinline)) static void gemm_blocks_avxvnni(__m256 sums[GROUP_TOKE
                                                           const struct gemm_token *token,
                                                           int n_blocks)
 {
+    assert(n_blocks > 0 && n_blocks <= GROUP_K / ACT_BLOCK);
     for (int b = 0, k = 0; b < n_blocks; b++) {
         EACH_GROUP_TOKEN(START_AVXVNNI)
         for (int end = k + ACT_BLOCK; k < end; k += 4, group += 4 * GROUP_ROWS) {
