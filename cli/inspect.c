@@ -233,6 +233,7 @@ static void json_model(cJSON *json, const struct inspected *x)
         { "file_bytes", (double)p->file_bytes },
         { "kv_bytes", (double)p->kv_bytes },
         { "scratch_bytes", (double)p->scratch_bytes },
+        { "shared_bytes", (double)p->shared_bytes },
         { "model_bytes", (double)p->model_bytes },
     };
     cJSON_AddStringToObject(json, "architecture", i->architecture);

@@ -453,7 +453,8 @@ typedef struct quip_plan {
     uint64_t file_bytes;    // the file. If it is mapped, processes share its memory
     uint64_t model_bytes;   // what an open model needs beside the file
     uint64_t kv_bytes;      // keys and values of a full context
-    uint64_t scratch_bytes; // everything else. Sessions of one model share most of it
+    uint64_t scratch_bytes; // everything else
+    uint64_t shared_bytes;  // the part of scratch_bytes that all sessions of the model share
 } quip_plan;
 
 /* Compute the memory that a model and a session with these options need. To plan for a file before

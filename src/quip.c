@@ -25,7 +25,7 @@ ASSERT_SIZE(quip_model_info, 88, 80);
 ASSERT_SIZE(quip_session_options, 96, 88);
 ASSERT_SIZE(quip_result, 48, 48);
 ASSERT_SIZE(quip_piece, 40, 24);
-ASSERT_SIZE(quip_plan, 40, 40);
+ASSERT_SIZE(quip_plan, 48, 48);
 _Static_assert(sizeof(atomic_bool) == 1, "quip_session_cancel_flag is the address of one byte");
 
 #define MAX_STRUCT_SIZE 1024 // a larger struct_size is not initialized

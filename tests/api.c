@@ -384,7 +384,8 @@ static void test_model_without_weights(void **state)
     quip_plan plan = { .struct_size = sizeof plan }, full = plan;
     quip_token ids[2][16];
     int n[2];
-    check(quip_model_open(&m, path, &(quip_model_options){ .no_weights = true }, &error), &error);
+    const quip_model_options header = { .no_weights = true, .n_threads = 3 };
+    check(quip_model_open(&m, path, &header, &error), &error);
     check(quip_model_get_info(m, &info, &error), &error);
     assert_string_equal(info.architecture, "gemma3");
     check(quip_tokenize(m, "the hen", 7, false, ids[0], 16, &n[0], &error), &error);
@@ -394,6 +395,8 @@ static void test_model_without_weights(void **state)
     check(quip_model_plan(m, NULL, &plan, &error), &error);
     check(quip_model_plan(model, NULL, &full, &error), &error);
     assert_int_equal(plan.kv_bytes, full.kv_bytes);
+    assert_int_equal(plan.shared_bytes, full.shared_bytes);
+    assert_true(plan.shared_bytes > 0 && plan.shared_bytes < plan.scratch_bytes);
     assert_refused(quip_session_open(&s, m, NULL, &error), QUIP_E_ARGUMENT, "no_weights");
     assert_refused(quip_adapter_open(&a, m, "x", &error), QUIP_E_ARGUMENT, "no_weights");
     quip_model_close(m);

@@ -39,6 +39,7 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
         .n_context = s.options.n_context,
     };
     plan->scratch_bytes = device.device_bytes + device.sequence_bytes + measured.used;
+    plan->shared_bytes = device.device_bytes;
     return QUIP_OK;
 }
 

@@ -74,6 +74,7 @@ class Plan:
     model_bytes: int
     kv_bytes: int
     scratch_bytes: int
+    shared_bytes: int  # the part of scratch_bytes that all sessions of the model share
 
 
 BACKENDS = {
