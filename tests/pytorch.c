@@ -98,7 +98,7 @@ static void test_refusals(void **state)
         const char *name, *words;
     } wrong[] = {
         { "evil", "b is made by posix.system, which is not a known function for tensors" },
-        { "transposed", "is a view whose elements do not follow each other" },
+        { "transposed", "is a view whose elements are not contiguous" },
         { "outside", "the tensor a is not inside its storage" },
         { "missing", "has its storage in a missing entry" },
         { "big_endian", "is big-endian" },

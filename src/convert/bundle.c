@@ -10,6 +10,7 @@
 #include "model/model.h"
 #include "tokenizer/tokenizer.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -320,6 +321,7 @@ struct extraction {
 static quip_status copy_entry(const struct extraction *x, const struct zip_entry *entry,
                               struct out_file *to, quip_error *error)
 {
+    assert(x->from->data && entry->offset + entry->n_bytes <= x->from->size);
     for (uint64_t done = 0; done < entry->n_bytes;) {
         const uint64_t left = entry->n_bytes - done;
         const size_t n = left < PIECE_BYTES ? (size_t)left : PIECE_BYTES;

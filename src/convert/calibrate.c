@@ -10,6 +10,7 @@
 #include "model/model.h"
 #include "tokenizer/tokenizer.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,6 +45,8 @@ static struct column_sums *find_sums(const struct calibration *c, const char *na
 static void add_squares(const struct calibration *c, const struct matrix *w, int n_rows)
 {
     struct column_sums *sums = w->data ? find_sums(c, w->name) : NULL;
+    assert(n_rows > 0 && n_rows <= WINDOW_TOKENS);
+    assert(!sums || sums->n_in == w->n_in);
     const float *x = c->rows;
     for (int t = 0; sums && t < n_rows; t++, x += sums->n_in)
         for (int i = 0; i < sums->n_in; i++)
@@ -138,6 +141,7 @@ static quip_status read_text(struct calibration *c, quip_model *model, quip_erro
  * of the embedding are also looked up, which uses all columns equally. */
 static void finish_sums(struct column_sums *s, bool is_embedding)
 {
+    assert(s->n_in > 0);
     double sum = 0;
     for (int i = 0; i < s->n_in; i++)
         sum += (double)s->squares[i];

@@ -11,6 +11,7 @@
 #include "convert/json.h"
 #include "model/families_convert.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -167,8 +168,9 @@ static quip_status list_entries(struct checkpoint *c, quip_error *error)
 
 struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name)
 {
-    struct entry wanted = { .key = c->is_gguf ? name : qp_name_unwrap(name) };
-    return bsearch(&wanted, c->entries, (size_t)c->n_entries, sizeof *c->entries, compare_entries);
+    assert(c->entries);
+    struct entry key = { .key = c->is_gguf ? name : qp_name_unwrap(name) };
+    return bsearch(&key, c->entries, (size_t)c->n_entries, sizeof *c->entries, compare_entries);
 }
 
 quip_status qp_checkpoint_open(struct checkpoint *c, const char *path,

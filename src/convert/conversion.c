@@ -255,6 +255,7 @@ static quip_status stream_tensor(struct conversion *v, const struct job *job)
 
 quip_status qp_conversion_write(struct conversion *v)
 {
+    assert(v->plan.n_jobs > 0 && v->rows.max_values > 0);
     quip_status status = qp_slab_open(&v->slab, v->rows.max_values, v->rows.max_rows, v->error);
     for (int i = 0; i < v->plan.n_jobs && !status; i++)
         status = stream_tensor(v, &v->plan.jobs[i]);

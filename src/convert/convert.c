@@ -23,6 +23,7 @@
 #include "convert/store.h"
 #include "convert/verify.h"
 
+#include <assert.h>
 #include <string.h>
 
 bool qp_convert_weights_find(const char *name, enum convert_weights *weights)
@@ -106,6 +107,7 @@ quip_status qp_convert(const char *in, const char *out, const struct convert_opt
     quip_status status = check_options(o, error);
     if (!status)
         status = check_output(in, out, error);
+    assert(in && out);
     const bool is_model_file = !status && qp_path_is_model_file(in);
     if (!status && !is_model_file && o->calibrate)
         status = qp_fail(error, QUIP_E_UNSUPPORTED,

@@ -4,6 +4,7 @@
 #include "convert/json.h"
 #include "convert/tokenizer_import.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define SYMBOL "\xe2\x96\x81" // U+2581
@@ -257,6 +258,7 @@ quip_status qp_json_pipeline(struct vocabulary *v, const cJSON *json, const char
 {
     const cJSON *model = qp_json_item(json, "model"), *pre = qp_json_item(json, "pre_tokenizer");
     struct bpe_spec *spec = &v->spec;
+    assert(spec->n_steps == 0 && !v->has_blob); // a new vocabulary
     quip_status status = read_steps(v, qp_json_item(json, "normalizer"), path, error);
     if (status)
         return status;

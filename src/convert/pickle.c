@@ -5,6 +5,7 @@
  *      stack, so memory and time are bounded by the length of the pickle. */
 #include "convert/pickle.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,14 +36,14 @@ static bool grow(struct pickle_reader *r, void **list, int n, int *capacity, siz
         r->is_too_large = true;
         return false;
     }
-    const int wanted = n < 64 ? 64 : 2 * n;
-    void *grown = realloc(*list, (size_t)wanted * item_bytes);
+    const int new_capacity = n < 64 ? 64 : 2 * n;
+    void *grown = realloc(*list, (size_t)new_capacity * item_bytes);
     if (!grown) {
         r->has_no_memory = true;
         return false;
     }
     *list = grown;
-    *capacity = wanted;
+    *capacity = new_capacity;
     return true;
 }
 
@@ -77,6 +78,7 @@ static struct pickle_value *top(const struct pickle_reader *r)
 {
     if (r->n_stack == 0)
         return NULL;
+    assert(r->stack[r->n_stack - 1] < r->out->n_values);
     struct pickle_value *v = &r->out->values[r->stack[r->n_stack - 1]];
     return v->kind == PICKLE_MARK ? NULL : v;
 }
@@ -113,6 +115,7 @@ static int find_mark(const struct pickle_reader *r)
 static bool add_item(struct pickle_reader *r, int to, int value)
 {
     struct pickle *out = r->out;
+    assert(to >= 0 && to < out->n_values && value >= 0 && value < out->n_values);
     void *list = out->links;
     const bool ok = grow(r, &list, out->n_links, &r->link_capacity, sizeof *out->links);
     out->links = list;
@@ -132,6 +135,7 @@ static bool add_item(struct pickle_reader *r, int to, int value)
 /* Move the stack from index `from` on to the items of the value `to`. */
 static bool move_items(struct pickle_reader *r, int to, int from)
 {
+    assert(from >= 0 && from <= r->n_stack);
     for (int i = from; i < r->n_stack; i++)
         if (!add_item(r, to, r->stack[i]))
             return false;
@@ -303,6 +307,7 @@ static bool op_dict(struct pickle_reader *r, const struct pickle_argument *a)
 /* Move the values above index `from` into the value at index `from` - 1 - n_marks. */
 static bool add_items(struct pickle_reader *r, int from, int n_marks, int unit)
 {
+    assert(n_marks >= 0 && (unit == 1 || unit == 2));
     const int to = from - 1 - n_marks;
     if (to < 0 || (r->n_stack - from) % unit)
         return false;

@@ -126,14 +126,14 @@ static quip_status read_dims(const struct pytorch_reader *r, const struct pickle
         const struct pickle_value *dim = qp_pickle_item(p, shape, i);
         const struct pickle_value *stride = qp_pickle_item(p, strides, i);
         if (!has_kind(dim, PICKLE_NUMBER) || !has_kind(stride, PICKLE_NUMBER) || dim->number < 0)
-            return bad_tensor(r, t->name, "has an impossible shape");
+            return bad_tensor(r, t->name, "has an invalid shape");
         if (dim->number > 1 && stride->number != step)
             return bad_tensor(r, t->name,
-                              "is a view whose elements do not follow each other; save it with "
+                              "is a view whose elements are not contiguous; save it with "
                               "tensor.contiguous()");
         t->dims[i] = dim->number;
         if (dim->number && step > INT64_MAX / dim->number)
-            return bad_tensor(r, t->name, "has an impossible shape");
+            return bad_tensor(r, t->name, "has an invalid shape");
         step *= dim->number ? dim->number : 1;
     }
     return QUIP_OK;

@@ -12,6 +12,7 @@
 #include "model/model.h"
 #include "tokenizer/tokenizer.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -120,6 +121,7 @@ static quip_status copy_metadata(struct requantizer *q)
 static quip_status write_rows(struct requantizer *q, const struct stored *s, const struct matrix *m,
                               int64_t begin, int64_t n)
 {
+    assert(begin >= 0 && n > 0 && begin + n <= m->n_out && n * m->n_in <= q->slab_values);
     if (is_kept(m, s)) {
         memcpy(q->slab.packed, qp_matrix_row(m, (int)begin), (size_t)n * m->row_bytes);
         memcpy(q->slab.scales, m->scales + begin, (size_t)n * sizeof(float));
@@ -217,6 +219,7 @@ quip_status qp_requantize_open(struct requantizer **requantizer, struct tflite_w
 
 quip_status qp_requantize_write(struct requantizer *q)
 {
+    assert(q->model && q->writer);
     quip_status status = QUIP_OK;
     for (int i = 0; !status && i < q->model->format.n_tensors; i++)
         if (q->stored[i].rows)

@@ -71,7 +71,7 @@ static quip_status set_piece(struct vocabulary *v, const struct json_tokenizer *
     if (id < 0)
         return qp_fail(error, QUIP_E_FORMAT, "%s: the id of piece \"%.60s\" is out of range",
                        t->path, text);
-    // the only text that JSON writes and a C string shows empty is that of U+0000
+    // a piece that is an empty C string is the character U+0000
     return qp_vocabulary_set(v, id, text, *text ? strlen(text) : 1, score, type, error);
 }
 

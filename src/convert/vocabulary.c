@@ -6,11 +6,13 @@
  * Texts are copied into one pool. A hash table finds ids by text. */
 #include "convert/vocabulary.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 quip_status qp_vocabulary_open(struct vocabulary *v, int n_pieces, quip_error *error)
 {
+    assert(n_pieces >= 0);
     *v = (struct vocabulary){
         .options = { .is_bpe = true, .unk_id = -1, .bos_id = -1, .eos_id = -1, .pad_id = -1 }
     };
@@ -36,6 +38,7 @@ void qp_vocabulary_close(struct vocabulary *v)
 quip_status qp_vocabulary_set(struct vocabulary *v, int id, const char *text, size_t n, float score,
                               enum piece_type type, quip_error *error)
 {
+    assert(id >= 0 && id < v->n_pieces);
     v->pieces[id] = (struct vocab_piece){ v->pool.n, n, score, type };
     if (!qp_bytes_append(&v->pool, text, n))
         return qp_fail_memory(error, "the vocabulary", v->pool.n + n);
@@ -55,10 +58,11 @@ static size_t hash_parts(const char *a, size_t n_a, const char *b, size_t n_b)
     return (size_t)(h ^ h >> 32);
 }
 
-/* The slot of this text, or the empty one where it would be. */
+/* The slot of this text, or the empty slot for it. */
 static int *find_slot(const struct vocabulary *v, const char *a, size_t n_a, const char *b,
                       size_t n_b)
 {
+    assert(v->slots && v->n_slots > (size_t)v->n_pieces); // indexed; a search ends at a free slot
     size_t mask = v->n_slots - 1;
     for (size_t i = hash_parts(a, n_a, b, n_b) & mask;; i = (i + 1) & mask) {
         if (v->slots[i] < 0)

@@ -70,6 +70,7 @@ static void put_common(struct bytes *b, const struct zip_written *e, bool is_64)
     put(b, e->crc, 4);
     put(b, below_zip64(e->n_bytes), 4); // stored and original size
     put(b, below_zip64(e->n_bytes), 4);
+    assert(strlen(e->name) <= UINT16_MAX);
     put(b, strlen(e->name), 2);
 }
 
@@ -80,6 +81,7 @@ static size_t extra_bytes(const struct zip_written *e, size_t zip64_bytes)
     size_t padding = (size_t)(0 - least) % ENTRY_ALIGNMENT;
     if (padding > 0 && padding < EXTRA_HEAD_BYTES)
         padding += ENTRY_ALIGNMENT;
+    assert((least + padding) % ENTRY_ALIGNMENT == 0);
     return zip64_bytes + padding;
 }
 
