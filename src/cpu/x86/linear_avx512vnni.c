@@ -1,5 +1,5 @@
 /* linear_avx512vnni.c: matrix products with vpdpbusd on 512-bit registers (Ice Lake, Zen 4 on).
- * * In, out, order of rounding: scalar/linear_scalar.c, to the bit.
+ * In, out, order of rounding: scalar/linear_scalar.c, to the bit.
  *
  * vpdpbusd multiplies unsigned by signed bytes and adds four neighbours to an int32 lane. The
  * weights are made unsigned by adding 128; the nibbles of int4 are stored unsigned, plus 8. This
