@@ -1,4 +1,4 @@
-/* cpu.h: the CPU backend, for the list of backends in engine/device.c. */
+/* cpu.h: the CPU backend, for engine/backends.c. */
 #ifndef QP_CPU_H
 #define QP_CPU_H
 

@@ -163,6 +163,14 @@ static inline struct cpu_sequence *cpu_sequence_of(struct sequence *s)
     return (struct cpu_sequence *)s;
 }
 
+/* n * m items of `size` bytes from the arena, or NULL while it measures. */
+static inline void *qp_cpu_alloc(struct arena *a, size_t n, size_t m, size_t size)
+{
+    if (!qp_mul_size(n, m, &n) || !qp_mul_size(n, size, &n))
+        n = SIZE_MAX; // which no arena can be opened with
+    return qp_arena_alloc(a, n);
+}
+
 /* First position that the query at `pos` attends to in layer l. */
 static inline int first_visible(const struct config *c, int l, int pos)
 {
@@ -218,11 +226,6 @@ static inline float *act_row_floats(struct act *a, int t, float *scratch)
 {
     return a->f32 ? a->f32 + (size_t)t * a->n_cols : scratch;
 }
-
-/* ---- device.c ---- */
-
-/* n * m items of `size` bytes from the arena, or NULL while it measures. */
-void *qp_cpu_alloc(struct arena *a, size_t n, size_t m, size_t size);
 
 /* ---- ops.c ---- */
 

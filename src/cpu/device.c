@@ -13,13 +13,6 @@
 
 /* ---- layout ---- */
 
-void *qp_cpu_alloc(struct arena *a, size_t n, size_t m, size_t size)
-{
-    if (!qp_mul_size(n, m, &n) || !qp_mul_size(n, size, &n))
-        n = SIZE_MAX; // which no arena can be opened with
-    return qp_arena_alloc(a, n);
-}
-
 /* Activations for products with this model's kinds of weights. */
 static struct act alloc_act(const struct weights *w, struct arena *a, int n_cols, int n_rows)
 {

@@ -1,7 +1,7 @@
 /* backend.h: everything that the engine asks of a backend. This page is all one needs to write one.
  *
  * A backend runs the forward pass of a model: cpu/ does it with threads and SIMD kernels. It is a
- * table of functions (struct backend), listed in engine/device.c. It defines three structs; the
+ * table of functions (struct backend), listed in engine/backends.c. It defines three structs; the
  * first two begin with the part below that the engine reads:
  *
  * - struct device: the model's weights as the backend needs them, scratch memory, and threads or a

@@ -5,7 +5,6 @@
  * The device is opened with the first session and closed with the model. Threads do not survive a
  * fork: in a forked process the first session opens a new device, and the parent's stays untouched.
  */
-#include "cpu/cpu.h"
 #include "engine/engine.h"
 
 #include <assert.h>
@@ -13,31 +12,6 @@
 
 /* Batches have this many rows at least, so that sessions with a small context fit in one. */
 #define MIN_ROWS 32
-
-/* ---- backends ---- */
-
-/* Every backend that is built in, by enum quip_backend. */
-static const struct backend *const backends[] = {
-    [QUIP_BACKEND_AUTO] = &qp_cpu_backend,
-    [QUIP_BACKEND_CPU] = &qp_cpu_backend,
-    [QUIP_BACKEND_GPU] = NULL,
-};
-
-quip_status qp_backend_check(int32_t backend, quip_error *error)
-{
-    if (backend < 0 || backend >= (int32_t)QP_COUNT(backends))
-        return qp_fail(error, QUIP_E_ARGUMENT,
-                       "backend is %d; must be 0 (auto), 1 (cpu) or 2 (gpu)", (int)backend);
-    if (!backends[backend])
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "the gpu backend is not built into this library; use cpu or auto");
-    return backends[backend]->check(error);
-}
-
-const struct backend *qp_backend_of(const quip_model *model)
-{
-    return model->backend ? model->backend : backends[model->options.backend];
-}
 
 struct device_options qp_device_options(const quip_model *model)
 {

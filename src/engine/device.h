@@ -5,10 +5,15 @@
 #include "base/turns.h"
 #include "engine/forward.h"
 
+/* ---- backends.c ---- */
+
 /* Check whether `backend`, an enum quip_backend, can run models here. */
 quip_status qp_backend_check(int32_t backend, quip_error *error);
 /* The backend that runs a model. */
 const struct backend *qp_backend_of(const quip_model *model);
+
+/* ---- device.c ---- */
+
 /* How the model's options open its device. */
 struct device_options qp_device_options(const quip_model *model);
 

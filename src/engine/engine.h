@@ -6,7 +6,7 @@
  *   turns.c     roles and templates -> tokens
  *   answer.c    outputs -> tokens -> text, until something ends the answer
  *   draft.c     draft tokens: guesses of the next tokens, which run together
- * forward.h and device.h have what is below. */
+ * device.h has the backends and the device, forward.h the forward pass. */
 #ifndef QP_ENGINE_H
 #define QP_ENGINE_H
 
