@@ -27,7 +27,8 @@
 #include "model/adapter.h"
 #include "sampler/sampler.h"
 
-/* ---- buffers: rows of floats, or what the backend makes of them ---- */
+/* ---- buffers: rows of floats, or what the backend makes of them ----
+ * Q is read for the last time before Y is written, so these two may share memory. */
 
 enum buffer {
     BUF_X,     // [n, d_model] the residual stream
@@ -45,9 +46,11 @@ enum buffer {
  * small (docs/notes/prefill.md). */
 #define PREFILL_CHUNK 512
 
-#define LOGITS_ROWS 16 // outputs whose logits are computed together
-#define SEQUENCE_OUTPUTS                                                                           \
-    8 // outputs that a sequence keeps: of one token and the draft tokens after it
+/* Outputs whose logits are computed together. */
+#define LOGITS_ROWS 16
+
+/* Outputs that a sequence keeps: of one token and the draft tokens after it. */
+#define SEQUENCE_OUTPUTS 8
 
 /* ---- rows ---- */
 
