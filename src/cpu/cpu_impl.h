@@ -278,8 +278,6 @@ void qp_lora_add(const struct lora_task *j, int index, float *y, size_t y_stride
 
 /* ---- ops_attention.c ---- */
 
-/* Split a batch into d->mem.groups; returns how many. */
-int qp_cpu_group_rows(struct cpu_device *d, const struct rows *rows);
 quip_status qp_cpu_rope_append(struct device *device, int l, const struct rows *rows);
 quip_status qp_cpu_attend(struct device *device, int l, const struct rows *rows);
 

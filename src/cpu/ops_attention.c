@@ -199,7 +199,8 @@ struct attend_task {
     atomic_int next;
 };
 
-int qp_cpu_group_rows(struct cpu_device *d, const struct rows *rows)
+/* Split a batch into d->mem.groups; returns how many. */
+static int group_rows(struct cpu_device *d, const struct rows *rows)
 {
     struct row_group *group = d->mem.groups;
     int n = 0;
@@ -495,7 +496,7 @@ quip_status qp_cpu_attend(struct device *device, int l, const struct rows *rows)
     assert(rows->n > 0 && rows->n <= device->capacity.n_rows);
     /* With int8 keys the floats of Q have been quantized, so their memory is free. */
     job.floats = d->mem.att.f32 ? d->mem.att.f32 : d->mem.q;
-    job.n_groups = qp_cpu_group_rows(d, rows);
+    job.n_groups = group_rows(d, rows);
     if (!d->kv.is_int8) {
         count_float_tasks(&job);
         qp_pool_run(d->pool, attend_floats, &job);

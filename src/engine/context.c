@@ -192,7 +192,7 @@ static quip_status start_step(quip_session *s, const struct step *step, bool wai
     s->step.is_running = !status;
     if (status) {
         const quip_status failed = fail_step(s, status, error);
-        qp_turns_leave(s->device->turns);
+        qp_device_leave(s->device);
         return failed;
     }
     return QUIP_OK;
@@ -217,7 +217,7 @@ static quip_status end_step(quip_session *s, bool wait, quip_error *error)
         s->n_sampled = step->n_draws;
     }
     s->step.is_running = false;
-    qp_turns_leave(s->device->turns);
+    qp_device_leave(s->device);
     return status;
 }
 

@@ -147,9 +147,9 @@ quip_status qp_options_check_change(const quip_session *s, const quip_session_op
 
 int qp_options_n_threads(const quip_model *m)
 {
-    const int n_default = qp_default_threads();
     if (m->options.n_threads)
         return m->options.n_threads;
+    const int n_default = qp_default_threads(); // reads files of the system
     return m->options.background ? (n_default + 1) / 2 : n_default;
 }
 
