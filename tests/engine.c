@@ -336,6 +336,31 @@ static void test_finish_reasons(void **state)
                 result.finish_reason == QUIP_FINISH_STOP);
 }
 
+/* Every token of the context is counted once, as prompt or as output. That includes the text that
+ * the template puts before the answer. */
+static void test_prompt_tokens(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    for (size_t kind = 0; kind < 3; kind++) {
+        quip_model *model = open_model(kind);
+        quip_session *s = open_session(
+            model, &(quip_session_options){ .n_context = 200, .max_output_tokens = 4 });
+        for (int turn = 0, before = 0; turn < 3; turn++) {
+            quip_result result = { .struct_size = sizeof result };
+            check(quip_session_generate(s, "the hen", 7, NULL, NULL, &result, &error), &error);
+            const int after = quip_session_position(s);
+            const int n_stop = result.finish_reason == QUIP_FINISH_STOP;
+            assert_true(result.n_prompt_tokens > 0);
+            assert_int_equal(result.n_prompt_tokens + result.n_output_tokens - n_stop,
+                             after - before);
+            before = after;
+        }
+        quip_session_close(s);
+        quip_model_close(model);
+    }
+}
+
 static void test_seeds(void **state)
 {
     (void)state;
@@ -717,6 +742,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_overflow_is_an_error_and_changes_nothing),
         cmocka_unit_test(test_bad_options_are_refused),
         cmocka_unit_test(test_finish_reasons),
+        cmocka_unit_test(test_prompt_tokens),
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_stop_texts_never_leak),
         cmocka_unit_test(test_pull_equals_push),

@@ -201,10 +201,11 @@ quip_status qp_turn_begin_answer(quip_session *s, quip_error *error)
     if (!status)
         status = qp_session_push(s, tokens.ids, tokens.n,
                                  with_template ? QUIP_ROLE_MODEL : QUIP_ROLE_NONE, error);
+    if (!status)
+        s->result.n_prompt_tokens += tokens.n;
     qp_tokens_close(&tokens);
     if (status)
         return status;
-    s->result.n_prompt_tokens += tokens.n;
     s->has_begun = true;
     if (with_template)
         s->role = QUIP_ROLE_MODEL;
