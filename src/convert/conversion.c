@@ -233,7 +233,7 @@ static quip_status stream_tensor(struct conversion *v, const struct job *job)
 {
     assert(v->writer);
     const struct convert_options *o = v->options;
-    const int64_t step = qp_rows_at_a_time(&v->rows, job);
+    const int64_t step = qp_rows_at_a_time(job);
     const struct stored *s = &job->stored;
     for (int64_t begin = 0; begin < s->rows; begin += step) {
         const int64_t n = s->rows - begin < step ? s->rows - begin : step;
@@ -287,7 +287,8 @@ static quip_status read_checkpoint(struct conversion *v, const char *out)
     if (!status)
         status = qp_plan_make(&v->plan, &v->checkpoint, &v->hparams, v->options, v->error);
     if (!status && v->options->merge_adapter)
-        status = qp_lora_merge_open(&v->merge, v->options->merge_adapter, &v->plan, v->error);
+        status = qp_lora_merge_open(&v->merge, v->options->merge_adapter, &v->plan, &v->hparams,
+                                    v->error);
     if (!status)
         status = qp_rows_open(&v->rows, &v->checkpoint, &v->hparams, &v->plan, v->merge, v->error);
     return status;

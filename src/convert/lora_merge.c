@@ -100,10 +100,11 @@ static struct lora_merge_pair *pair_of_job(const struct lora_merge *m, const str
 }
 
 static quip_status check_pair_shape(const struct lora_merge *m, const struct lora_merge_pair *p,
-                                    const struct job *job, quip_error *error)
+                                    const struct job *job, const struct hparams *h,
+                                    quip_error *error)
 {
-    const int64_t n_in = job->stored.cols;
-    const int64_t n_out = job->stored.rows * (job->row->part == PART_ALL ? 1 : 3);
+    const struct row_map map = qp_plan_module_map(h, job->row);
+    const int64_t n_in = job->stored.cols, n_out = qp_row_map_rows(&map, job->stored.rows);
     if (!p->a || !p->b)
         return qp_fail(error, QUIP_E_FORMAT, "%s: %s has only one of lora_A and lora_B",
                        m->files.file.name, p->module);
@@ -119,11 +120,12 @@ static quip_status check_pair_shape(const struct lora_merge *m, const struct lor
     return qp_peft_check_rank(&m->files, p->a->name, rank, error);
 }
 
-static quip_status match_plan(struct lora_merge *m, const struct plan *plan, quip_error *error)
+static quip_status match_plan(struct lora_merge *m, const struct plan *plan,
+                              const struct hparams *h, quip_error *error)
 {
     for (int i = 0; i < plan->n_jobs; i++) {
         struct lora_merge_pair *p = pair_of_job(m, &plan->jobs[i]);
-        quip_status status = p ? check_pair_shape(m, p, &plan->jobs[i], error) : QUIP_OK;
+        quip_status status = p ? check_pair_shape(m, p, &plan->jobs[i], h, error) : QUIP_OK;
         if (status)
             return status;
         if (p)
@@ -140,7 +142,7 @@ static quip_status match_plan(struct lora_merge *m, const struct plan *plan, qui
 /* ---- files ---- */
 
 quip_status qp_lora_merge_open(struct lora_merge **merge, const char *path, const struct plan *plan,
-                               quip_error *error)
+                               const struct hparams *h, quip_error *error)
 {
     struct lora_merge *m = calloc(1, sizeof *m);
     *merge = m;
@@ -153,7 +155,7 @@ quip_status qp_lora_merge_open(struct lora_merge **merge, const char *path, cons
                          m->files.file.name);
     if (!status)
         status = pair_tensors(m, error);
-    return status ? status : match_plan(m, plan, error);
+    return status ? status : match_plan(m, plan, h, error);
 }
 
 static void drop_job(struct lora_merge *m)
@@ -197,8 +199,9 @@ static quip_status begin_job(struct lora_merge *m, const struct job *job, quip_e
     return status ? status : qp_format_read_f32(&m->files.format, b, 0, n_b, m->b, error);
 }
 
-quip_status qp_lora_merge_add(struct lora_merge *m, const struct job *job, int head_dim,
-                              int64_t begin, int64_t n, float *rows, quip_error *error)
+quip_status qp_lora_merge_add(struct lora_merge *m, const struct job *job,
+                              const struct row_map *map, int64_t begin, int64_t n, float *rows,
+                              quip_error *error)
 {
     const int64_t n_in = job->stored.cols;
     assert(begin >= 0 && n > 0 && begin + n <= job->stored.rows);
@@ -206,11 +209,7 @@ quip_status qp_lora_merge_add(struct lora_merge *m, const struct job *job, int h
     if (status || !m->pair)
         return status;
     for (int64_t r = begin; r < begin + n; r++, rows += n_in) {
-        // a fused tensor has for each head the rows of q, of k, of v
-        const int64_t at =
-            job->row->part == PART_ALL
-                ? r
-                : (r / head_dim * 3 + (job->row->part - PART_Q)) * head_dim + r % head_dim;
+        const int64_t at = qp_row_map_at(map, r);
         memset(m->sum, 0, (size_t)n_in * sizeof *m->sum);
         for (int k = 0; k < m->rank; k++) {
             const float b = m->b[at * m->rank + k], *a = m->a + k * n_in;

@@ -77,12 +77,25 @@ static int64_t extent_of(const struct hparams *h, enum extent extent)
     return 0;
 }
 
+struct row_map qp_plan_module_map(const struct hparams *h, const struct tensor_row *row)
+{
+    return (struct row_map){
+        .part = row->part,
+        .n_heads = h->n_heads,
+        .n_kv_heads = h->n_kv_heads,
+        .head_dim = h->head_dim,
+        .rope_dim = h->head_dim,
+        .d_ff = h->d_ff,
+    };
+}
+
 /* Whether the tensor has the shape that the row requires; reports a problem if not. */
 static bool check_tensor(struct planner *p, const struct tensor_row *row, const struct tensor *t)
 {
     const struct hparams *h = p->hparams;
-    const int n_parts = row->part == PART_ALL ? 1 : 3;
-    int64_t expected[2] = { n_parts * extent_of(h, row->rows), extent_of(h, row->cols) };
+    const struct row_map map = qp_plan_module_map(h, row);
+    int64_t expected[2] = { qp_row_map_rows(&map, extent_of(h, row->rows)),
+                            extent_of(h, row->cols) };
     int n_dims = row->cols == EXTENT_NONE ? 1 : 2;
     bool fits = t->n_dims == n_dims && t->dims[0] == expected[0] &&
                 (n_dims == 1 || t->dims[1] == expected[1]);

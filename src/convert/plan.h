@@ -16,6 +16,8 @@ struct plan {
     struct job *jobs; // in the order of use
     int n_jobs;
 };
+/* Where the rows of a matrix are in Hugging Face's module of it. */
+struct row_map qp_plan_module_map(const struct hparams *h, const struct tensor_row *row);
 /* Find and check the source of every tensor of the model file. Counts h->n_parameters. */
 quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct hparams *h,
                          const struct convert_options *options, quip_error *error);

@@ -58,7 +58,7 @@ static quip_status open_first_checkpoint(struct verifier *v)
     if (!status)
         status = qp_plan_make(&s->plan, &s->checkpoint, &s->hparams, o, v->error);
     if (!status && o->merge_adapter)
-        status = qp_lora_merge_open(&s->merge, o->merge_adapter, &s->plan, v->error);
+        status = qp_lora_merge_open(&s->merge, o->merge_adapter, &s->plan, &s->hparams, v->error);
     return status
                ? status
                : qp_rows_open(&s->rows, &s->checkpoint, &s->hparams, &s->plan, s->merge, v->error);
@@ -187,7 +187,7 @@ static quip_status compare_rows(struct verifier *v, const struct verify_source *
                                 const struct verify_source *b, struct verify_sums *sums)
 {
     quip_status status = QUIP_OK;
-    const int64_t step = a->job ? qp_rows_at_a_time(&v->first.rows, a->job) : SLAB_ROWS;
+    const int64_t step = a->job ? qp_rows_at_a_time(a->job) : SLAB_ROWS;
     for (int64_t begin = 0; begin < b->rows && !status; begin += step) {
         const int64_t n = b->rows - begin < step ? b->rows - begin : step;
         const float *expected = v->expected;

@@ -150,11 +150,18 @@ static quip_status assign_tensor(struct adapter *a, const struct tensor *t, quip
 
 /* ---- shapes ---- */
 
-/* Rows of b's tensor. */
-static int64_t b_rows(const struct lora_pair *p, const struct matrix *w)
+/* Where the rows of a matrix are in b. */
+static struct row_map map_of(const struct adapter *a, const struct lora_pair *p)
 {
-    const bool is_fused = p->module && p->module->part != PART_ALL;
-    return (int64_t)w->n_out * (is_fused ? N_PARTS : 1);
+    const struct config *c = &a->model->config;
+    return (struct row_map){
+        .part = p->module ? p->module->part : PART_ALL,
+        .n_heads = c->n_heads,
+        .n_kv_heads = c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .rope_dim = c->head_dim,
+        .d_ff = c->d_ff,
+    };
 }
 
 static quip_status wrong_shape(const struct adapter *a, const struct tensor *t, int64_t rows,
@@ -202,8 +209,10 @@ static quip_status check_pair(struct adapter *a, struct lora_pair *p, const stru
         return status;
     if (!has_shape(a, p->a, rank, w->n_in))
         return wrong_shape(a, p->a, rank, w->n_in, error);
-    if (!has_shape(a, p->b, b_rows(p, w), rank))
-        return wrong_shape(a, p->b, b_rows(p, w), rank, error);
+    const struct row_map map = map_of(a, p);
+    const int64_t b_rows = qp_row_map_rows(&map, w->n_out);
+    if (!has_shape(a, p->b, b_rows, rank))
+        return wrong_shape(a, p->b, b_rows, rank, error);
     p->rank = (int)rank;
     return QUIP_OK;
 }
@@ -314,16 +323,19 @@ static quip_status read_tiles(struct adapter *a, const struct tensor *t, float *
     return status;
 }
 
-/* The rows of one part of a fused b, which has the rows [head][part][head_dim]. */
-static quip_status read_part(const struct adapter *a, const struct lora_pair *p, float *to,
-                             int n_heads, quip_error *error)
+/* The rows of b that belong to a matrix of n_out rows. */
+static quip_status read_b(const struct adapter *a, const struct lora_pair *p, float *to, int n_out,
+                          quip_error *error)
 {
-    const size_t n = (size_t)a->model->config.head_dim * (size_t)p->rank;
-    const size_t part = (size_t)(p->module->part - PART_Q);
+    const struct row_map map = map_of(a, p);
+    const int64_t rank = p->rank;
     quip_status status = QUIP_OK;
-    for (size_t head = 0; head < (size_t)n_heads && !status; head++)
-        status = qp_format_read_f32(&a->files.format, p->b, (head * N_PARTS + part) * n, n,
-                                    to + head * n, error);
+    for (int64_t r = 0, run; r < n_out && !status; r += run) {
+        run = qp_row_map_run(&map, r, n_out - r);
+        status =
+            qp_format_read_f32(&a->files.format, p->b, (uint64_t)(qp_row_map_at(&map, r) * rank),
+                               (size_t)(run * rank), to + r * rank, error);
+    }
     return status;
 }
 
@@ -356,9 +368,7 @@ quip_status qp_adapter_read(struct adapter *adapter, int l, enum layer_matrix m,
         if (!(status = read_tiles(adapter, p->a, a, rank, n_in, error)))
             status = read_tiles(adapter, p->b, b, n_out, rank, error);
     } else if (!(status = qp_format_read_f32(f, p->a, 0, rank * n_in, a, error))) {
-        status = p->module->part == PART_ALL
-                     ? qp_format_read_f32(f, p->b, 0, n_out * rank, b, error)
-                     : read_part(adapter, p, b, w->n_out / adapter->model->config.head_dim, error);
+        status = read_b(adapter, p, b, w->n_out, error);
     }
     if (status)
         return status;

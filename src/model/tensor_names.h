@@ -8,6 +8,7 @@
 #define QP_TENSOR_NAMES_H
 
 #include "model/model.h"
+#include "model/row_map.h"
 
 /* Patterns of names; "%d" is the layer. Those of MediaPipe follow "params.lm.". */
 #define LAYER_MEDIAPIPE "transformer.x_layers_%d."
@@ -25,16 +26,6 @@ const char *qp_name_after_layer(const char *name, int *l);
 
 /* MediaPipe's name of a weight matrix, as "self_attention.q". */
 const char *qp_matrix_name(enum layer_matrix m);
-
-/* Which rows of a module belong to a matrix. A fused module has for each head the rows of q, k and
- * v. */
-enum part {
-    PART_ALL,
-    PART_Q,
-    PART_K,
-    PART_V
-};
-#define N_PARTS 3
 
 /* A module of Hugging Face's layers, and a weight matrix that it holds. */
 struct module {
