@@ -178,6 +178,11 @@ static void print_bundle(const struct inspected *x)
     print_parameters(x->bundle.metadata.data, (size_t)x->bundle.metadata.size, 2);
 }
 
+static const char *type_name(const struct tensor *t)
+{
+    return t->type_name ? t->type_name : qp_dtype_name(t->dtype);
+}
+
 static void print_tensor(const struct tensor *t)
 {
     char shape[96] = "";
@@ -185,7 +190,7 @@ static void print_tensor(const struct tensor *t)
         n += snprintf(shape + n, sizeof(shape) - (size_t)n, d ? ", %lld" : "%lld",
                       (long long)t->dims[d]);
     print_name(t->name, 64);
-    printf("%-5s [%s]\n", qp_dtype_name(t->dtype), shape);
+    printf("%-5s [%s]\n", type_name(t), shape);
 }
 
 static int print_all(struct inspected *x)
@@ -272,7 +277,7 @@ static cJSON *json_tensor(const struct tensor *t)
 {
     cJSON *o = cJSON_CreateObject();
     cJSON_AddStringToObject(o, "name", t->name);
-    cJSON_AddStringToObject(o, "dtype", qp_dtype_name(t->dtype));
+    cJSON_AddStringToObject(o, "dtype", type_name(t));
     cJSON *shape = cJSON_AddArrayToObject(o, "shape");
     for (int d = 0; d < t->n_dims; d++)
         cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)t->dims[d]));

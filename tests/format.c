@@ -68,25 +68,33 @@ static void touch(struct format *f)
 /* ---- files for the tests ---- */
 
 static struct bytes fixture; // tests/data/blocks.gguf
+static struct bytes coded;   // tests/data/blocks_coded.gguf, made by tools/gguf_samples.py
+
+static int read_whole(struct bytes *to, const char *path)
+{
+    struct file file;
+    quip_error e;
+    if (qp_file_open(&file, path, &e)) {
+        print_error("%s\n", e.message);
+        return -1;
+    }
+    bool ok = qp_bytes_append(to, file.data, (size_t)file.size);
+    qp_file_close(&file);
+    return ok ? 0 : -1;
+}
 
 static int read_fixture(void **state)
 {
     (void)state;
-    struct file file;
-    quip_error e;
-    if (qp_file_open(&file, QUIP_SOURCE_DIR "/tests/data/blocks.gguf", &e)) {
-        print_error("%s\n", e.message);
-        return -1;
-    }
-    bool ok = qp_bytes_append(&fixture, file.data, (size_t)file.size);
-    qp_file_close(&file);
-    return ok ? 0 : -1;
+    return read_whole(&fixture, QUIP_SOURCE_DIR "/tests/data/blocks.gguf") ||
+           read_whole(&coded, QUIP_SOURCE_DIR "/tests/data/blocks_coded.gguf");
 }
 
 static int free_fixture(void **state)
 {
     (void)state;
     qp_bytes_close(&fixture);
+    qp_bytes_close(&coded);
     return 0;
 }
 
@@ -122,19 +130,29 @@ static struct bytes good_safetensors(void)
 
 /* ---- GGUF ---- */
 
-/* FNV-1a of the floats that the Python package gguf 0.17 reads from tests/data/blocks.gguf. Its
- * blocks are random bytes with finite scales. */
-static const struct {
+struct expected_block {
     const char *name;
     int n;
-    uint64_t hash;
-} expected_blocks[] = {
+    uint64_t hash; // FNV-1a of the floats
+};
+
+/* What the Python package gguf 0.17 reads from tests/data/blocks.gguf. Its blocks are random bytes
+ * with finite scales. */
+static const struct expected_block expected_blocks[] = {
     { "Q4_0", 1024, 0x6bc3e38fba5b531e }, { "Q4_1", 1024, 0x3ca84f7b5152e9ef },
     { "Q5_0", 1024, 0xa9e2af62eba6a73e }, { "Q5_1", 1024, 0x24e7bf565b1aa11d },
     { "Q8_0", 1024, 0x285d8d465623294a }, { "Q2_K", 1024, 0x181277343aa1aba3 },
     { "Q3_K", 1024, 0x4cab3bd6c512cfb4 }, { "Q4_K", 1024, 0xb64b68f18ea5ef19 },
     { "Q5_K", 1024, 0x34024aada9b00166 }, { "Q6_K", 1024, 0x3ec57ac9af73e75f },
     { "BF16", 64, 0x056625f428b14137 },   { "F16", 64, 0x2c7dd79484ec7a83 },
+};
+
+/* What gguf 0.19 reads from tests/data/blocks_coded.gguf. */
+static const struct expected_block expected_coded[] = {
+    { "IQ4_NL", 1024, 0xf006ff5e406106e2 }, { "IQ4_XS", 1024, 0xe22237a85f43fc23 },
+    { "MXFP4", 1024, 0xa1db29863e244fa2 },  { "NVFP4", 1024, 0x50603c762528b340 },
+    { "TQ1_0", 1024, 0xff755a666c898a29 },  { "TQ2_0", 1024, 0x2f3a0afd2d792778 },
+    { "Q1_0", 1024, 0x801d3588124f9025 },
 };
 
 static uint64_t hash_floats(const float *x, int n)
@@ -149,37 +167,61 @@ static uint64_t hash_floats(const float *x, int n)
     return h;
 }
 
-static void check_blocks(bool is_mapped)
+static void check_block(const struct format *f, const struct expected_block *expected)
+{
+    quip_error e = { 0 };
+    const struct tensor *t = qp_format_find(f, expected->name);
+    assert_non_null(t);
+    assert_string_equal(qp_dtype_name(t->dtype), t->name);
+    assert_int_equal(t->dims[0], 2);
+    assert_int_equal(t->dims[1], expected->n / 2);
+    float x[1024], y[1024];
+    size_t n = (size_t)expected->n;
+    assert_int_equal(qp_format_read_f32(f, t, 0, n, x, &e), QUIP_OK);
+    if (hash_floats(x, (int)n) != expected->hash)
+        fail_msg("%s: the values differ from the reference", t->name);
+    assert_int_equal(qp_format_read_f32(f, t, n / 2, n / 2, y, &e), QUIP_OK);
+    assert_memory_equal(y, x + n / 2, n / 2 * sizeof *x);
+    assert_int_equal(qp_format_read_f32(f, t, n / 2, n, y, &e), QUIP_E_ARGUMENT);
+    if (n == 1024)
+        assert_int_equal(qp_format_read_f32(f, t, 0, 16, y, &e), QUIP_E_ARGUMENT);
+}
+
+static void check_blocks(const struct bytes *file, const struct expected_block *expected, size_t n,
+                         bool is_mapped)
 {
     struct opened o;
     quip_error e = { 0 };
-    assert_int_equal(open_bytes(&o, fixture.data, fixture.n, is_mapped, &e), QUIP_OK);
+    assert_int_equal(open_bytes(&o, file->data, file->n, is_mapped, &e), QUIP_OK);
     assert_int_equal(o.f.kind, FORMAT_GGUF);
-    for (size_t i = 0; i < QP_COUNT(expected_blocks); i++) {
-        const struct tensor *t = qp_format_find(&o.f, expected_blocks[i].name);
-        assert_non_null(t);
-        assert_string_equal(qp_dtype_name(t->dtype), t->name);
-        assert_int_equal(t->dims[0], 2);
-        assert_int_equal(t->dims[1], expected_blocks[i].n / 2);
-        float x[1024], y[1024];
-        size_t n = (size_t)expected_blocks[i].n;
-        assert_int_equal(qp_format_read_f32(&o.f, t, 0, n, x, &e), QUIP_OK);
-        if (hash_floats(x, (int)n) != expected_blocks[i].hash)
-            fail_msg("%s: the values differ from the reference", t->name);
-        assert_int_equal(qp_format_read_f32(&o.f, t, n / 2, n / 2, y, &e), QUIP_OK);
-        assert_memory_equal(y, x + n / 2, n / 2 * sizeof *x);
-        assert_int_equal(qp_format_read_f32(&o.f, t, n / 2, n, y, &e), QUIP_E_ARGUMENT);
-        if (n == 1024)
-            assert_int_equal(qp_format_read_f32(&o.f, t, 0, 16, y, &e), QUIP_E_ARGUMENT);
-    }
+    for (size_t i = 0; i < n; i++)
+        check_block(&o.f, &expected[i]);
     close_opened(&o);
 }
 
 static void test_blocks(void **state)
 {
     (void)state;
-    check_blocks(true);
-    check_blocks(false);
+    for (int is_mapped = 0; is_mapped < 2; is_mapped++) {
+        check_blocks(&fixture, expected_blocks, QP_COUNT(expected_blocks), is_mapped);
+        check_blocks(&coded, expected_coded, QP_COUNT(expected_coded), is_mapped);
+    }
+}
+
+/* A type that is not read is named. */
+static void test_unread_type(void **state)
+{
+    (void)state;
+    struct opened o;
+    quip_error e = { 0 };
+    float x[256];
+    assert_int_equal(open_bytes(&o, coded.data, coded.n, true, &e), QUIP_OK);
+    const struct tensor *t = qp_format_find(&o.f, "IQ2_XS");
+    assert_int_equal(t->dtype, DTYPE_OTHER);
+    assert_string_equal(t->type_name, "IQ2_XS");
+    assert_int_equal(qp_format_read_f32(&o.f, t, 0, 256, x, &e), QUIP_E_UNSUPPORTED);
+    assert_non_null(strstr(e.message, "cannot read: IQ2_XS"));
+    close_opened(&o);
 }
 
 static void check_gguf_metadata(bool is_mapped)
@@ -500,11 +542,12 @@ static void test_faults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_blocks),      cmocka_unit_test(test_gguf_metadata),
-        cmocka_unit_test(test_gguf_lies),   cmocka_unit_test(test_safetensors),
-        cmocka_unit_test(test_other_files), cmocka_unit_test(test_safetensors_lies),
-        cmocka_unit_test(test_dtypes),      cmocka_unit_test(test_truncation),
-        cmocka_unit_test(test_bit_flips),   cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_blocks),           cmocka_unit_test(test_gguf_metadata),
+        cmocka_unit_test(test_unread_type),      cmocka_unit_test(test_gguf_lies),
+        cmocka_unit_test(test_safetensors),      cmocka_unit_test(test_other_files),
+        cmocka_unit_test(test_safetensors_lies), cmocka_unit_test(test_dtypes),
+        cmocka_unit_test(test_truncation),       cmocka_unit_test(test_bit_flips),
+        cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, read_fixture, free_fixture);
 }

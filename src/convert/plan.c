@@ -108,7 +108,8 @@ static bool check_tensor(struct planner *p, const struct tensor_row *row, const 
         snprintf(details, sizeof details, " is %s, not %s", found, right);
         report_problem(&p->problems[MISSHAPEN], t->name, details);
     } else if (!is_readable) {
-        snprintf(details, sizeof details, " (%s)", qp_dtype_name(t->dtype));
+        snprintf(details, sizeof details, " (%s)",
+                 t->type_name ? t->type_name : qp_dtype_name(t->dtype));
         report_problem(&p->problems[UNREADABLE], t->name, details);
     }
     return fits && is_readable;

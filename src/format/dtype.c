@@ -3,7 +3,9 @@
  * Out: floats with the same bits as in ggml-quants.c and the Python package gguf: the same products
  *      and sums, each rounded to float, in the same order.
  *
- * The block formats of GGUF have 32 or 256 values with one or more binary16 scales. */
+ * The block formats of GGUF have 32 to 256 values with one or more scales. Formats whose codes are
+ * not integers are in dtype_codes.c. */
+#include "format/dtype_codes.h"
 #include "format/format.h"
 #include "format/little_endian.h"
 
@@ -275,6 +277,13 @@ static const struct {
     [DTYPE_Q4_K] = { "Q4_K", QK_K, 144, expand_q4_k },
     [DTYPE_Q5_K] = { "Q5_K", QK_K, 176, expand_q5_k },
     [DTYPE_Q6_K] = { "Q6_K", QK_K, 210, expand_q6_k },
+    [DTYPE_IQ4_NL] = { "IQ4_NL", QK, 18, qp_expand_iq4_nl },
+    [DTYPE_IQ4_XS] = { "IQ4_XS", QK_K, 136, qp_expand_iq4_xs },
+    [DTYPE_MXFP4] = { "MXFP4", QK, 17, qp_expand_mxfp4 },
+    [DTYPE_NVFP4] = { "NVFP4", 64, 36, qp_expand_nvfp4 },
+    [DTYPE_TQ1_0] = { "TQ1_0", QK_K, 54, qp_expand_tq1_0 },
+    [DTYPE_TQ2_0] = { "TQ2_0", QK_K, 66, qp_expand_tq2_0 },
+    [DTYPE_Q1_0] = { "Q1_0", 128, 18, qp_expand_q1_0 },
     [DTYPE_OTHER] = { "other", 1, 0, NULL },
 };
 
@@ -305,8 +314,9 @@ quip_status qp_format_read_f32(const struct format *f, const struct tensor *t, u
     assert(to || n == 0);
     if ((unsigned)t->dtype >= DTYPE_OTHER)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: %s has a number format that this version cannot read", f->file->name,
-                       t->name);
+                       "%s: %s has a number format that this version cannot read%s%s",
+                       f->file->name, t->name, t->type_name ? ": " : "",
+                       t->type_name ? t->type_name : "");
     uint64_t offset, n_bytes;
     if (!qp_dtype_bytes(t->dtype, begin, &offset) || !qp_dtype_bytes(t->dtype, n, &n_bytes) ||
         offset > t->n_bytes || n_bytes > t->n_bytes - offset)

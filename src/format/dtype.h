@@ -4,7 +4,7 @@
 
 #include "base/base.h"
 
-/* Number formats. Q* are the block formats of GGUF. I4: two values in a byte, low nibble first,
+/* Number formats. Q*, IQ*, TQ* and *FP4 are the block formats of GGUF. I4: two values in a byte, low nibble first,
  * each stored plus 8. I4_BLOCK is the type of a matrix (model/matrix.h), not of a tensor: its codes
  * are an I4 tensor. */
 enum dtype {
@@ -25,6 +25,13 @@ enum dtype {
     DTYPE_Q4_K,
     DTYPE_Q5_K,
     DTYPE_Q6_K,
+    DTYPE_IQ4_NL,
+    DTYPE_IQ4_XS,
+    DTYPE_MXFP4,
+    DTYPE_NVFP4,
+    DTYPE_TQ1_0,
+    DTYPE_TQ2_0,
+    DTYPE_Q1_0,
     DTYPE_OTHER, // any format that this library does not read
     DTYPE_COUNT
 };

@@ -25,6 +25,7 @@ struct tensor {
     int64_t dims[QP_MAX_DIMS]; // outermost first: a matrix is [n_out, n_in]. In MediaPipe's GPU
                                // files: one dimension, the number of bytes
     uint64_t offset, n_bytes;  // in the file; n_bytes is 0 for a DTYPE_OTHER of unknown size
+    const char *type_name;     // of a DTYPE_OTHER: how its format calls it; NULL if unknown
 };
 
 enum metadata_type {
@@ -94,7 +95,7 @@ struct metadata_cursor {
 bool qp_metadata_next(struct format *f, const struct metadata *m, struct metadata_cursor *c);
 
 /* Dequantize elements [begin, begin + n) of a tensor, in row-major order, to float. begin and n are
- * multiples of the type's block (1, 2, 32 or 256; the last dimension always is). I8 and I4 become
+ * multiples of the type's block (1, 2 or 32 to 256; the last dimension always is). I8 and I4 become
  * their integer values, because their scales are separate tensors. */
 quip_status qp_format_read_f32(const struct format *f, const struct tensor *t, uint64_t begin,
                                size_t n, float *to, quip_error *error);

@@ -261,20 +261,36 @@ static void gguf_entry(struct gguf_reader *r, uint64_t *alignment)
 
 /* ---- tensors ---- */
 
-/* The dtype of a ggml_type; DTYPE_OTHER for those that are not read. */
-static enum dtype gguf_dtype(uint32_t type)
+/* The dtype of a ggml_type, DTYPE_OTHER for those that are not read, and its name. */
+static enum dtype gguf_dtype(uint32_t type, const char **name)
 {
     static const struct {
         uint8_t type, dtype;
+        const char *name;
     } types[] = {
-        { 0, DTYPE_F32 },   { 1, DTYPE_F16 },   { 2, DTYPE_Q4_0 },  { 3, DTYPE_Q4_1 },
-        { 6, DTYPE_Q5_0 },  { 7, DTYPE_Q5_1 },  { 8, DTYPE_Q8_0 },  { 10, DTYPE_Q2_K },
-        { 11, DTYPE_Q3_K }, { 12, DTYPE_Q4_K }, { 13, DTYPE_Q5_K }, { 14, DTYPE_Q6_K },
-        { 24, DTYPE_I8 },   { 26, DTYPE_I32 },  { 30, DTYPE_BF16 },
+        { 0, DTYPE_F32, NULL },         { 1, DTYPE_F16, NULL },
+        { 2, DTYPE_Q4_0, NULL },        { 3, DTYPE_Q4_1, NULL },
+        { 6, DTYPE_Q5_0, NULL },        { 7, DTYPE_Q5_1, NULL },
+        { 8, DTYPE_Q8_0, NULL },        { 10, DTYPE_Q2_K, NULL },
+        { 11, DTYPE_Q3_K, NULL },       { 12, DTYPE_Q4_K, NULL },
+        { 13, DTYPE_Q5_K, NULL },       { 14, DTYPE_Q6_K, NULL },
+        { 16, DTYPE_OTHER, "IQ2_XXS" }, { 17, DTYPE_OTHER, "IQ2_XS" },
+        { 18, DTYPE_OTHER, "IQ3_XXS" }, { 19, DTYPE_OTHER, "IQ1_S" },
+        { 20, DTYPE_IQ4_NL, NULL },     { 21, DTYPE_OTHER, "IQ3_S" },
+        { 22, DTYPE_OTHER, "IQ2_S" },   { 23, DTYPE_IQ4_XS, NULL },
+        { 24, DTYPE_I8, NULL },         { 25, DTYPE_OTHER, "I16" },
+        { 26, DTYPE_I32, NULL },        { 27, DTYPE_OTHER, "I64" },
+        { 28, DTYPE_OTHER, "F64" },     { 29, DTYPE_OTHER, "IQ1_M" },
+        { 30, DTYPE_BF16, NULL },       { 34, DTYPE_TQ1_0, NULL },
+        { 35, DTYPE_TQ2_0, NULL },      { 39, DTYPE_MXFP4, NULL },
+        { 40, DTYPE_NVFP4, NULL },      { 41, DTYPE_Q1_0, NULL },
     };
+    *name = NULL;
     for (size_t i = 0; i < QP_COUNT(types); i++)
-        if (types[i].type == type)
+        if (types[i].type == type) {
+            *name = types[i].name;
             return (enum dtype)types[i].dtype;
+        }
     return DTYPE_OTHER;
 }
 
@@ -291,7 +307,7 @@ static void gguf_tensor(struct gguf_reader *r, struct tensor *t, size_t *n_name)
     t->n_dims = (int)n_dims;
     for (int i = t->n_dims - 1; i >= 0; i--)
         t->dims[i] = (int64_t)gguf_u64(r);
-    t->dtype = gguf_dtype(gguf_u32(r));
+    t->dtype = gguf_dtype(gguf_u32(r), &t->type_name);
     t->offset = gguf_u64(r);
 
     uint64_t n, n_row;
