@@ -4,9 +4,9 @@
 
 #include "base/base.h"
 
-/* Number formats. Q*, IQ*, TQ* and *FP4 are the block formats of GGUF. I4: two values in a byte, low nibble first,
- * each stored plus 8. I4_BLOCK is the type of a matrix (model/matrix.h), not of a tensor: its codes
- * are an I4 tensor. */
+/* Number formats. Q*, IQ*, TQ* and *FP4 are the block formats of GGUF. I4: two values in a byte,
+ * low nibble first, each stored plus 8. I4_BLOCK is the type of a matrix (model/matrix.h), not of a
+ * tensor: its codes are an I4 tensor. */
 enum dtype {
     DTYPE_F32,
     DTYPE_F16,
