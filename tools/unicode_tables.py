@@ -2,14 +2,26 @@
 """Writes src/tokenizer/unicode_tables.c: the class of every code point for the pre-tokenizers, the tables
 for normalizing to NFC, NFD and NFKC, and lower case.
 
-usage: tools/unicode_tables.py > src/tokenizer/unicode_tables.c
+usage: pip install unicodedataplus==16.0.0.post1
+       tools/unicode_tables.py > src/tokenizer/unicode_tables.c
        clang-format -i src/tokenizer/unicode_tables.c
+
+The tables agree with Hugging Face's tokenizers 0.23 for every code point, and that library mixes three
+versions of Unicode. Its regular expressions know Unicode 16. Its normalization forms and StripAccents end
+at Unicode 9, so a character that is newer has no decomposition, no combining class, and is not an accent.
+Its lower case is that of Unicode 17.
 
 Classes: see enum char_class in src/tokenizer/unicode.h. White space is Unicode's White_Space
 property. The word class has what a regular expression's \\w matches besides letters, digits, marks and
 connectors: the two joiners, and the symbols of Other_Alphabetic. Every printable ASCII character that
 is not a letter or digit is punctuation. Hangul is composed by arithmetic and is not in the tables."""
-import unicodedata
+import unicodedataplus as unicodedata
+
+LAST_OF_FORMS = 9.0  # the version of Unicode at which the normalization forms end
+# Lower case of characters that are newer than the str.lower of some Pythons: first, last, step, distance.
+NEW_LOWER_CASE = [(0x1C89, 0x1C89, 1, 1), (0xA7CB, 0xA7CB, 1, 0x264 - 0xA7CB), (0xA7CC, 0xA7CE, 2, 1),
+                  (0xA7D2, 0xA7D4, 2, 1), (0xA7DA, 0xA7DA, 1, 1), (0xA7DC, 0xA7DC, 1, 0x19B - 0xA7DC),
+                  (0x10D50, 0x10D65, 1, 0x20), (0x16EA0, 0x16EB8, 1, 0x1B)]
 
 OTHER, LETTER, DIGIT, NUMERIC, SPACE, WORD, MARK, CONNECTOR, PUNCTUATION = range(9)
 
@@ -43,8 +55,23 @@ def runs_of(values, shift):
     return [c << shift | values[c] for c in range(0x110000) if c == 0 or values[c] != values[c - 1]]
 
 
+def is_new(c):
+    """Whether the normalization forms do not know the character."""
+    age = unicodedata.age(chr(c))
+    return age != "Unassigned" and float(age) > LAST_OF_FORMS
+
+
+def is_accent(c):
+    """Whether the character is a mark in Unicode 9. Three characters have changed since."""
+    if c in (0x1CF2, 0x1CF3, 0x111C9):
+        return c != 0x111C9
+    return char_class(c) == MARK and not is_new(c)
+
+
 def canonical_decompositions():
     for c in range(0x110000):
+        if is_new(c):
+            continue
         parts = unicodedata.decomposition(chr(c)).split()
         if parts and not parts[0].startswith("<"):
             yield (c, int(parts[0], 16), int(parts[1], 16) if len(parts) > 1 else 0)
@@ -53,6 +80,8 @@ def canonical_decompositions():
 def compatibility_decompositions():
     """Full compatibility decompositions that differ from the canonical one."""
     for c in range(0x110000):
+        if is_new(c):
+            continue
         whole = unicodedata.normalize("NFKD", chr(c))
         if whole != unicodedata.normalize("NFD", chr(c)):
             yield c, whole
@@ -62,11 +91,13 @@ def lower_case_runs():
     """Runs of code points, one or two apart, whose lower case is at the same distance. U+0130 is omitted,
     because its lower case is two characters."""
     runs = []
+    new = {c: c + far for first, last, step, far in NEW_LOWER_CASE for c in range(first, last + 1, step)}
     for c in range(0x110000):
-        lower = chr(c).lower()
-        if c == 0x130 or lower == chr(c):
+        if c == 0x130:
             continue
-        far = ord(lower) - c
+        far = new.get(c, ord(chr(c).lower())) - c
+        if far == 0:
+            continue
         if runs and runs[-1][3] == far:
             first, last, step, _ = runs[-1]
             if c - last == step or (first == last and c - last == 2):
@@ -85,7 +116,8 @@ def put_array(comment, declaration, items):
 
 def main():
     classes = [char_class(c) for c in range(0x110000)]
-    marks = [unicodedata.combining(chr(c)) for c in range(0x110000)]
+    marks = [0 if is_new(c) else unicodedata.combining(chr(c)) for c in range(0x110000)]
+    accents = [int(is_accent(c)) for c in range(0x110000)]
     decompositions = list(canonical_decompositions())
     compositions = [i for i, (c, first, second) in enumerate(decompositions)
                     if second and unicodedata.normalize("NFC", chr(c)) == chr(c)]
@@ -101,6 +133,9 @@ def main():
     put_array("Runs of one canonical combining class: first code point << 8 | class.",
               "uint32_t qp_mark_runs[]", ("0x%x" % r for r in runs_of(marks, 8)))
     print("const int qp_n_mark_runs = QP_COUNT(qp_mark_runs);")
+    put_array("Runs of characters that StripAccents drops, or not: first code point << 1 | 1 or 0.",
+              "uint32_t qp_accent_runs[]", ("0x%x" % r for r in runs_of(accents, 1)))
+    print("const int qp_n_accent_runs = QP_COUNT(qp_accent_runs);")
     put_array("Canonical decompositions by code point: the code point, its first part, its second part or 0.",
               "uint32_t qp_decompositions[][3]",
               ("{ 0x%x, 0x%x, 0x%x }" % d for d in decompositions))

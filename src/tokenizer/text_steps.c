@@ -7,10 +7,13 @@
 
 static bool strip_accents(const char *text, size_t n, struct bytes *out)
 {
-    for (size_t i = 0, length; i < n; i += length)
-        if (qp_char_class(text + i, n - i, &length) != CHAR_MARK &&
+    for (size_t i = 0, length; i < n; i += length) {
+        int32_t c;
+        length = (size_t)qp_utf8_decode(text + i, n - i, &c);
+        if (!qp_run_value(qp_accent_runs, qp_n_accent_runs, 1, (uint32_t)c) &&
             !qp_bytes_append(out, text + i, length))
             return false;
+    }
     return true;
 }
 

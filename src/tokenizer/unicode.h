@@ -20,6 +20,8 @@ extern const uint32_t qp_class_runs[];
 extern const int qp_n_class_runs;
 extern const uint32_t qp_mark_runs[];
 extern const int qp_n_mark_runs;
+extern const uint32_t qp_accent_runs[];
+extern const int qp_n_accent_runs;
 extern const uint32_t qp_decompositions[][3];
 extern const int qp_n_decompositions;
 extern const uint16_t qp_compositions[];
