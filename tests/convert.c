@@ -330,9 +330,9 @@ static void test_model_types(void **state)
             qp_hparams_from_hf(&h, &c, &error))
             fail_msg("%s: %s", types[i], error.message);
         const struct model_type *t = qp_model_type_named(types[i]);
-        assert_ptr_equal(h.family, qp_family(t->family));
-        assert_int_equal(h.n_layers, t->n_layers);
-        assert_int_equal(h.d_model, t->d_model);
+        assert_ptr_equal(h.raw.family, qp_family(t->family));
+        assert_int_equal(h.raw.n_layers, t->n_layers);
+        assert_int_equal(h.raw.d_model, t->d_model);
         qp_checkpoint_close(&c);
         assert_int_equal(qp_convert(in_folder("hf"), in_folder("a.bin"), &options, &error),
                          QUIP_E_FORMAT);

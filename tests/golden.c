@@ -111,11 +111,12 @@ static void other_gelu(quip_model *m)
 }
 static void no_rope(quip_model *m)
 {
-    m->config.rope_dim = 0;
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->config.layers[l].rope = ROPE_NONE;
 }
 static void whole_rope(quip_model *m)
 {
-    m->config.rope_dim = m->config.head_dim;
+    m->config.ropes[ROPE_GLOBAL].dim = m->config.head_dim;
 }
 static void no_attention_cap(quip_model *m)
 {
@@ -145,12 +146,11 @@ static void wider_window(quip_model *m)
 static void global_rope(quip_model *m)
 {
     for (int l = 0; l < m->config.n_layers; l++)
-        m->config.layers[l].rope_theta = 1e6f;
+        m->config.layers[l].rope = ROPE_GLOBAL;
 }
 static void no_rope_scaling(quip_model *m)
 {
-    for (int l = 0; l < m->config.n_layers; l++)
-        m->config.layers[l].rope_scale = 1;
+    m->config.ropes[ROPE_GLOBAL].scale = 1;
 }
 static void no_qk_norm(quip_model *m)
 {

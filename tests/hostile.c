@@ -300,7 +300,7 @@ static void test_lies_in_quip_config(void **state)
         { "bos -2\n", false },
         { "layer_types L\n", false },
         { "layer_types LGG\n", false },
-        { "layer_types xy\n", true },
+        { "layer_types xy\n", false },
         { "layer_types\n", true },
         { "norm_eps nan\n", false },
         { "norm_eps 1e999\n", false },

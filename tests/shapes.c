@@ -76,7 +76,7 @@ static const char *rope_lines(bool is_local, bool is_v5)
 static void write_config(const struct shape *s, const struct family *family, bool is_v5)
 {
     struct bytes text = { 0 };
-    const bool has_windows = family->local_per_global > 0;
+    const bool has_windows = family->traits.local_per_global > 0;
     bool ok = qp_bytes_printf(
         &text,
         "{\"model_type\": \"%s\", \"num_hidden_layers\": %d, \"hidden_size\": %d, "
@@ -86,7 +86,7 @@ static void write_config(const struct shape *s, const struct family *family, boo
         "\"tie_word_embeddings\": %s, %s",
         s->model_type, s->n_layers, s->d_model, s->d_ff, s->d_ff, s->n_heads, s->n_kv_heads,
         s->head_dim, s->vocab_size, s->is_tied ? "true" : "false",
-        rope_lines(family->rope_local_theta > 0, is_v5));
+        rope_lines(family->traits.rope_local_theta > 0, is_v5));
     if (has_windows && is_v5) {
         ok = ok && qp_bytes_append_text(&text, "\"layer_types\": [");
         for (int l = 0; l < s->n_layers; l++)

@@ -60,8 +60,9 @@ static quip_status translate_tokenizer(struct conversion *v, const char *path)
     if (!status && !cJSON_HasObjectItem(v->checkpoint.tokenizer_config, "add_bos_token"))
         v->hparams.has_bos = qp_json_puts_bos(json) && v->hparams.bos >= 0;
     if (!status)
-        status = qp_tokenizer_from_json(json, config ? config : v->checkpoint.tokenizer_config,
-                                        path, v->hparams.vocab_size, &v->spm, &v->bpe, v->error);
+        status =
+            qp_tokenizer_from_json(json, config ? config : v->checkpoint.tokenizer_config, path,
+                                   v->hparams.raw.vocab_size, &v->spm, &v->bpe, v->error);
     cJSON_Delete(config);
     cJSON_Delete(json);
     return status;
@@ -131,10 +132,10 @@ static quip_status settle_turns(struct conversion *v)
     if (v->hparams.n_stops == 0) // then use the checkpoint's eos, which may be wrong
         qp_hparams_add_stop(&v->hparams, v->hparams.eos);
     for (int i = 0; i < v->hparams.n_stops; i++)
-        if (v->hparams.stops[i] >= v->hparams.vocab_size)
+        if (v->hparams.stops[i] >= v->hparams.raw.vocab_size)
             return qp_fail(v->error, QUIP_E_FORMAT, "%s: stop token %d is not in the vocabulary",
                            v->in, v->hparams.stops[i]);
-    if (v->hparams.bos >= v->hparams.vocab_size)
+    if (v->hparams.bos >= v->hparams.raw.vocab_size)
         return qp_fail(v->error, QUIP_E_FORMAT,
                        "%s: beginning-of-sequence token %d is not in the vocabulary", v->in,
                        v->hparams.bos);
@@ -151,11 +152,11 @@ static quip_status load_tokenizer(struct conversion *v)
                                v->bpe.n, v->error);
     if (status)
         return qp_fail_in(v->error, status, v->options->tokenizer ? v->options->tokenizer : v->in);
-    if (qp_tokenizer_n_tokens(v->tokenizer) > v->hparams.vocab_size)
+    if (qp_tokenizer_n_tokens(v->tokenizer) > v->hparams.raw.vocab_size)
         return qp_fail(
             v->error, QUIP_E_FORMAT,
             "%s: its tokenizer has %d pieces; must be at most %d, the rows of its embedding", v->in,
-            qp_tokenizer_n_tokens(v->tokenizer), v->hparams.vocab_size);
+            qp_tokenizer_n_tokens(v->tokenizer), v->hparams.raw.vocab_size);
     return settle_turns(v);
 }
 
@@ -166,7 +167,7 @@ static quip_status declare_tensor(struct conversion *v, struct job *job)
     char name[MAX_NAME] = "params.lm.";
     const size_t n_prefix = strlen(name);
     const bool is_layer_norm =
-        job->row->weight_class == CLASS_NORM && v->hparams.family->norm == NORM_LAYER;
+        job->row->weight_class == CLASS_NORM && v->hparams.raw.traits.norm == NORM_LAYER;
     snprintf(name + n_prefix, sizeof name - n_prefix, job->row->target, job->layer);
     v->total_bytes += qp_stored_bytes(&job->stored);
     const quip_status status =
@@ -211,10 +212,10 @@ static quip_status declare(struct conversion *v, const char *out, struct tflite_
     const struct model_type *type =
         v->options->model_type
             ? qp_model_type_named(v->options->model_type)
-            : qp_model_type_sized(qp_family_id(h->family), h->n_layers, h->d_model);
-    if (type && qp_family(type->family) != h->family)
+            : qp_model_type_sized(qp_family_id(h->raw.family), h->raw.n_layers, h->raw.d_model);
+    if (type && qp_family(type->family) != h->raw.family)
         return qp_fail(v->error, QUIP_E_ARGUMENT, "%s: is a %s model, not a %s", v->in,
-                       h->family->name, type->title);
+                       h->raw.family->name, type->title);
     quip_status status =
         qp_tflite_writer_open(writer, out, type ? type->title : h->source->title, v->error);
     v->writer = *writer;

@@ -7,23 +7,17 @@
 
 #include "convert/checkpoint.h"
 #include "model/families_convert.h"
+#include "model/raw_config.h"
 #include "tokenizer/tokenizer.h"
 
 enum {
     HPARAMS_MAX_STOPS = 8,
-    HPARAMS_MAX_LAYERS = 512
+    HPARAMS_MAX_LAYERS = 512 // at most MAX_LAYERS
 };
 
 struct hparams {
-    const struct family *family;
+    struct raw_config raw;              // what the model file will say, except tokens and turns
     const struct family_source *source; // of the family
-    int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
-    int n_context; // positions that it was trained for; 0: unknown
-    int rope_dim;  // rotated dimensions of a head; qp_hparams_finish replaces 0 by head_dim
-    double norm_eps, rope_theta, rope_local_theta, rope_scaling, query_scale;
-    double attention_cap, logits_cap;         // 0: none
-    int window;                               // of sliding-window layers; 0: there are none
-    char layer_types[HPARAMS_MAX_LAYERS + 1]; // 'L' or 'G' each; "" when all are global
     bool is_tied;
     int bos, eos, unk, pad; // -1: none
     bool has_bos;           // bos is the first token of a prompt
@@ -32,13 +26,15 @@ struct hparams {
     const char *chat; // template name of tokenizer.h
     uint64_t n_parameters;
 };
+/* Everything that the family says, before a checkpoint says otherwise. */
+void qp_hparams_begin(struct hparams *h, const struct family *family);
 quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_error *error);
 quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_error *error);
 
 /* Fill in what follows from the family, and check what the rest relies on. */
 quip_status qp_hparams_finish(struct hparams *h, const char *path, quip_error *error);
 void qp_hparams_add_stop(struct hparams *h, int id);
-/* layer_types with every `global_every`-th layer global. */
+/* raw.layer_types with every `global_every`-th layer global. */
 void qp_hparams_set_pattern(struct hparams *h, int global_every);
 /* The same for the pattern that the family has. */
 void qp_hparams_set_family_pattern(struct hparams *h);

@@ -37,12 +37,12 @@ static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, con
                               quip_error *error)
 {
     static const struct gguf_size sizes[] = {
-        { "block_count", offsetof(struct hparams, n_layers) },
-        { "embedding_length", offsetof(struct hparams, d_model) },
-        { "feed_forward_length", offsetof(struct hparams, d_ff) },
-        { "attention.head_count", offsetof(struct hparams, n_heads) },
+        { "block_count", offsetof(struct hparams, raw.n_layers) },
+        { "embedding_length", offsetof(struct hparams, raw.d_model) },
+        { "feed_forward_length", offsetof(struct hparams, raw.d_ff) },
+        { "attention.head_count", offsetof(struct hparams, raw.n_heads) },
     };
-    const char *arch = h->family->name;
+    const char *arch = h->raw.family->name;
     for (size_t i = 0; i < QP_COUNT(sizes); i++) {
         const struct metadata *m = arch_entry(g, arch, sizes[i].name);
         if (!m || m->type != METADATA_INT)
@@ -50,18 +50,20 @@ static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, con
                            arch, sizes[i].name);
         *(int *)((char *)h + sizes[i].offset) = entry_int(m, -1);
     }
-    h->n_kv_heads = entry_int(arch_entry(g, arch, "attention.head_count_kv"), h->n_heads);
-    h->n_context = entry_int(arch_entry(g, arch, "context_length"), 0);
-    h->head_dim = entry_int(arch_entry(g, arch, "attention.key_length"),
-                            h->n_heads > 0 ? h->d_model / h->n_heads : 0);
-    h->rope_dim = entry_int(arch_entry(g, arch, "rope.dimension_count"), h->head_dim);
-    if ((h->rope_dim != h->head_dim && h->family->rope_fraction == 0) ||
-        entry_int(arch_entry(g, arch, "attention.value_length"), h->head_dim) != h->head_dim)
+    h->raw.n_kv_heads = entry_int(arch_entry(g, arch, "attention.head_count_kv"), h->raw.n_heads);
+    h->raw.n_context_max = entry_int(arch_entry(g, arch, "context_length"), 0);
+    h->raw.head_dim = entry_int(arch_entry(g, arch, "attention.key_length"),
+                                h->raw.n_heads > 0 ? h->raw.d_model / h->raw.n_heads : 0);
+    h->raw.rope_dim = entry_int(arch_entry(g, arch, "rope.dimension_count"), h->raw.head_dim);
+    if ((h->raw.rope_dim != h->raw.head_dim && h->raw.family->rope_fraction == 0) ||
+        entry_int(arch_entry(g, arch, "attention.value_length"), h->raw.head_dim) !=
+            h->raw.head_dim)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: has keys, values and rope of different sizes, which are not supported",
                        c->path);
-    if (entry_int(arch_entry(g, arch, "use_parallel_residual"), h->family->is_parallel) !=
-        h->family->is_parallel)
+    if (entry_int(arch_entry(g, arch, "use_parallel_residual"),
+                  h->raw.traits.residual != RESIDUAL_SEQUENTIAL) !=
+        (h->raw.traits.residual != RESIDUAL_SEQUENTIAL))
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: is a %s model with a parallel residual, which is not supported",
                        c->path, arch);
@@ -69,18 +71,16 @@ static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, con
     const struct entry *embedding = qp_checkpoint_find(c, "token_embd.weight");
     if (!embedding || embedding->tensor->n_dims != 2 || embedding->tensor->dims[0] > INT32_MAX)
         return qp_fail(error, QUIP_E_FORMAT, "%s: has no matrix token_embd.weight", c->path);
-    h->vocab_size = (int)embedding->tensor->dims[0];
+    h->raw.vocab_size = (int)embedding->tensor->dims[0];
     return QUIP_OK;
 }
 
 static quip_status gguf_rope(struct hparams *h, const struct checkpoint *c, struct format *g,
                              quip_error *error)
 {
-    const char *arch = h->family->name;
-    h->rope_theta =
-        entry_number(arch_entry(g, arch, "rope.freq_base"), (double)h->family->rope_theta);
-    h->rope_local_theta = (double)h->family->rope_local_theta;
-    h->rope_scaling = 1;
+    const char *arch = h->raw.family->name;
+    h->raw.traits.rope_theta =
+        entry_number(arch_entry(g, arch, "rope.freq_base"), h->raw.traits.rope_theta);
     const struct metadata *type = arch_entry(g, arch, "rope.scaling.type");
     const uint8_t *text = NULL;
     size_t n = 0;
@@ -89,7 +89,7 @@ static quip_status gguf_rope(struct hparams *h, const struct checkpoint *c, stru
         (status = qp_format_bytes(g, type, &text, &n, error)))
         return status;
     if (n == 6 && memcmp(text, "linear", 6) == 0)
-        h->rope_scaling = entry_number(arch_entry(g, arch, "rope.scaling.factor"), 1);
+        h->raw.rope_scaling = entry_number(arch_entry(g, arch, "rope.scaling.factor"), 1);
     else if (n > 0 && !(n == 4 && memcmp(text, "none", 4) == 0))
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: has rope scaling \"%.*s\"; only \"linear\" is supported", c->path,
@@ -100,22 +100,21 @@ static quip_status gguf_rope(struct hparams *h, const struct checkpoint *c, stru
 /* Soft caps, windows and scaling of queries, which only some families have. */
 static void gguf_attention(struct hparams *h, const struct format *g)
 {
-    const struct family *family = h->family;
+    struct traits *t = &h->raw.traits;
     const struct family_source *source = h->source;
-    const char *arch = family->name;
+    const char *arch = h->raw.family->name;
     if (source->has_soft_caps) {
-        h->attention_cap = entry_number(arch_entry(g, arch, "attn_logit_softcapping"),
-                                        (double)family->attention_cap);
-        h->logits_cap = entry_number(arch_entry(g, arch, "final_logit_softcapping"),
-                                     (double)family->logits_cap);
+        t->attention_cap =
+            entry_number(arch_entry(g, arch, "attn_logit_softcapping"), t->attention_cap);
+        t->logits_cap = entry_number(arch_entry(g, arch, "final_logit_softcapping"), t->logits_cap);
     }
-    if (family->local_per_global) {
-        h->window = entry_int(arch_entry(g, arch, "attention.sliding_window"),
-                              source->default_window ? source->default_window : family->window);
+    if (t->local_per_global) {
+        t->window = entry_int(arch_entry(g, arch, "attention.sliding_window"),
+                              source->default_window ? source->default_window : t->window);
         qp_hparams_set_family_pattern(h);
     }
-    if (source->gguf_wide_query_layers == h->n_layers)
-        h->query_scale = 1 / sqrt((double)h->d_model / h->n_heads);
+    if (source->gguf_wide_query_layers == h->raw.n_layers)
+        h->raw.query_scale = 1 / sqrt((double)h->raw.d_model / h->raw.n_heads);
 }
 
 static quip_status gguf_tokens(struct hparams *h, struct format *g, quip_error *error)
@@ -177,20 +176,21 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
         return status;
     if (n < sizeof name)
         memcpy(name, text, n);
-    *h = (struct hparams){ .family = qp_family_of_checkpoint(name, true) };
-    if (!h->family) {
+    const struct family *family = qp_family_of_checkpoint(name, true);
+    if (!family) {
         char names[300];
         qp_family_source_list(names, sizeof names, true);
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: has architecture \"%s\", which cannot be converted; supported are %s",
                        c->path, name, names);
     }
-    h->source = qp_family_source(h->family);
+    qp_hparams_begin(h, family);
     if ((status = gguf_sizes(h, c, g, error)) || (status = gguf_rope(h, c, g, error)))
         return status;
-    h->norm_eps = h->family->norm == NORM_LAYER
-                      ? entry_number(arch_entry(g, name, "attention.layer_norm_epsilon"), 1e-5)
-                      : entry_number(arch_entry(g, name, "attention.layer_norm_rms_epsilon"), 1e-6);
+    h->raw.traits.norm_eps =
+        h->raw.traits.norm == NORM_LAYER
+            ? entry_number(arch_entry(g, name, "attention.layer_norm_epsilon"), 1e-5)
+            : entry_number(arch_entry(g, name, "attention.layer_norm_rms_epsilon"), 1e-6);
     h->is_tied = !qp_checkpoint_find(c, "output.weight");
     gguf_attention(h, g);
     if ((status = gguf_tokens(h, g, error)) || (status = gguf_chat(h, g, error)))

@@ -77,30 +77,32 @@ static double hf_rope_factor(struct hf_reader *r, const cJSON *rope)
 
 static void hf_rope(struct hf_reader *r, struct hparams *h)
 {
-    const struct family *family = h->family;
-    h->rope_theta = json_number(r, r->config, "rope_theta", (double)family->rope_theta);
-    if (family->rope_local_theta > 0)
-        h->rope_local_theta =
-            json_number(r, r->config, "rope_local_base_freq", (double)family->rope_local_theta);
-    h->rope_scaling = hf_rope_factor(r, qp_json_item(r->config, "rope_scaling"));
+    struct traits *t = &h->raw.traits;
+    const double family_fraction = (double)h->raw.family->rope_fraction;
+    t->rope_theta = json_number(r, r->config, "rope_theta", t->rope_theta);
+    if (t->rope_local_theta > 0)
+        t->rope_local_theta =
+            json_number(r, r->config, "rope_local_base_freq", t->rope_local_theta);
+    h->raw.rope_scaling = hf_rope_factor(r, qp_json_item(r->config, "rope_scaling"));
 
     const cJSON *rope = qp_json_item(r->config, "rope_parameters");
-    if (family->rope_fraction > 0) {
+    h->raw.rope_dim = h->raw.head_dim;
+    if (family_fraction > 0) {
         const cJSON *of = qp_json_item(rope, "partial_rotary_factor") ? rope : r->config;
-        double fraction =
+        const double fraction =
             json_number(r, of, "partial_rotary_factor",
                         h->source->default_rope_fraction > 0 ? h->source->default_rope_fraction
-                                                             : (double)family->rope_fraction);
-        h->rope_dim = fraction >= 0 && fraction <= 1 ? (int)(h->head_dim * fraction) : -1;
+                                                             : family_fraction);
+        h->raw.rope_dim = fraction >= 0 && fraction <= 1 ? (int)(h->raw.head_dim * fraction) : -2;
     }
     const cJSON *global = qp_json_item(rope, "full_attention");
     const cJSON *local = qp_json_item(rope, "sliding_attention");
     if (!rope)
         return;
-    h->rope_theta = json_number(r, global ? global : rope, "rope_theta", h->rope_theta);
-    h->rope_scaling = hf_rope_factor(r, global ? global : rope);
+    t->rope_theta = json_number(r, global ? global : rope, "rope_theta", t->rope_theta);
+    h->raw.rope_scaling = hf_rope_factor(r, global ? global : rope);
     if (local) {
-        h->rope_local_theta = json_number(r, local, "rope_theta", h->rope_local_theta);
+        t->rope_local_theta = json_number(r, local, "rope_theta", t->rope_local_theta);
         if (hf_rope_factor(r, local) != 1 && !r->status)
             r->status =
                 qp_fail(r->error, QUIP_E_UNSUPPORTED,
@@ -111,29 +113,30 @@ static void hf_rope(struct hf_reader *r, struct hparams *h)
 
 static void hf_layer_types(struct hf_reader *r, struct hparams *h)
 {
-    const int family_every = h->family->local_per_global + 1;
-    if (h->family->local_per_global == 0)
+    struct traits *t = &h->raw.traits;
+    const int family_every = t->local_per_global + 1;
+    if (t->local_per_global == 0)
         return;
-    h->window = hf_int(r, "sliding_window",
-                       h->source->default_window ? h->source->default_window : h->family->window);
+    t->window = hf_int(r, "sliding_window",
+                       h->source->default_window ? h->source->default_window : t->window);
     const cJSON *types = qp_json_item(r->config, "layer_types");
     if (!types) {
         int every = hf_int(r, "sliding_window_pattern", family_every);
         qp_hparams_set_pattern(h, every > 0 ? every : family_every);
         return;
     }
-    if (cJSON_GetArraySize(types) != h->n_layers && !r->status)
-        r->status = qp_fail(r->error, QUIP_E_FORMAT,
-                            "%s/config.json: layer_types has %d entries for %d layers",
-                            r->checkpoint->sources.folder, cJSON_GetArraySize(types), h->n_layers);
+    if (cJSON_GetArraySize(types) != h->raw.n_layers && !r->status)
+        r->status = qp_fail(
+            r->error, QUIP_E_FORMAT, "%s/config.json: layer_types has %d entries for %d layers",
+            r->checkpoint->sources.folder, cJSON_GetArraySize(types), h->raw.n_layers);
     int l = 0;
     for (const cJSON *i = types->child; i && !r->status && l < HPARAMS_MAX_LAYERS;
          i = i->next, l++) {
         const char *type = cJSON_GetStringValue(i);
         if (type && strcmp(type, "full_attention") == 0)
-            h->layer_types[l] = 'G';
+            h->raw.layer_types[l] = 'G';
         else if (type && strcmp(type, "sliding_attention") == 0)
-            h->layer_types[l] = 'L';
+            h->raw.layer_types[l] = 'L';
         else
             r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                                 "%s/config.json: layer %d has type \"%.40s\"; must be "
@@ -146,23 +149,25 @@ static void hf_sizes(struct hf_reader *r, struct hparams *h)
 {
     const struct family_source *source = h->source;
     assert(source);
-    h->n_layers = hf_size(r, "num_hidden_layers", 0);
-    h->d_model = hf_size(r, "hidden_size", 0);
-    h->d_ff = hf_size(r, source->d_ff_key ? source->d_ff_key : "intermediate_size",
-                      h->d_model < 1 << 16 ? source->default_d_ff_per_d_model * h->d_model : 0);
-    h->n_heads = hf_size(r, "num_attention_heads", source->default_n_heads);
-    h->n_kv_heads = hf_size(r, "num_key_value_heads",
-                            source->default_n_kv_heads ? source->default_n_kv_heads : h->n_heads);
-    h->head_dim = source->default_head_dim ? source->default_head_dim
-                  : h->n_heads > 0         ? h->d_model / h->n_heads
-                                           : 0;
-    h->head_dim = hf_size(r, "head_dim", h->head_dim);
-    h->vocab_size = hf_size(r, "vocab_size", source->default_vocab_size);
-    h->n_context = hf_int(r, "max_position_embeddings", source->default_n_context);
-    if (h->n_layers > HPARAMS_MAX_LAYERS && !r->status)
+    h->raw.n_layers = hf_size(r, "num_hidden_layers", 0);
+    h->raw.d_model = hf_size(r, "hidden_size", 0);
+    h->raw.d_ff =
+        hf_size(r, source->d_ff_key ? source->d_ff_key : "intermediate_size",
+                h->raw.d_model < 1 << 16 ? source->default_d_ff_per_d_model * h->raw.d_model : 0);
+    h->raw.n_heads = hf_size(r, "num_attention_heads", source->default_n_heads);
+    h->raw.n_kv_heads =
+        hf_size(r, "num_key_value_heads",
+                source->default_n_kv_heads ? source->default_n_kv_heads : h->raw.n_heads);
+    h->raw.head_dim = source->default_head_dim ? source->default_head_dim
+                      : h->raw.n_heads > 0     ? h->raw.d_model / h->raw.n_heads
+                                               : 0;
+    h->raw.head_dim = hf_size(r, "head_dim", h->raw.head_dim);
+    h->raw.vocab_size = hf_size(r, "vocab_size", source->default_vocab_size);
+    h->raw.n_context_max = hf_int(r, "max_position_embeddings", source->default_n_context);
+    if (h->raw.n_layers > HPARAMS_MAX_LAYERS && !r->status)
         r->status = qp_fail(r->error, QUIP_E_FORMAT,
                             "%s/config.json: num_hidden_layers is %d; must be at most %d",
-                            r->checkpoint->sources.folder, h->n_layers, HPARAMS_MAX_LAYERS);
+                            r->checkpoint->sources.folder, h->raw.n_layers, HPARAMS_MAX_LAYERS);
 }
 
 /* Soft-cap; null disables it, and without the key it is that of the family. */
@@ -174,15 +179,15 @@ static double hf_cap(struct hf_reader *r, const char *key, double of_family)
 /* Soft caps and scaling of queries, which only some families have. */
 static void hf_attention(struct hf_reader *r, struct hparams *h)
 {
-    const struct family *family = h->family;
+    struct traits *t = &h->raw.traits;
     if (h->source->has_query_scalar) {
-        const double scalar = json_number(r, r->config, "query_pre_attn_scalar", h->head_dim);
+        const double scalar = json_number(r, r->config, "query_pre_attn_scalar", h->raw.head_dim);
         if (scalar > 0)
-            h->query_scale = 1 / sqrt(scalar);
+            h->raw.query_scale = 1 / sqrt(scalar);
     }
     if (h->source->has_soft_caps) {
-        h->attention_cap = hf_cap(r, "attn_logit_softcapping", (double)family->attention_cap);
-        h->logits_cap = hf_cap(r, "final_logit_softcapping", (double)family->logits_cap);
+        t->attention_cap = hf_cap(r, "attn_logit_softcapping", t->attention_cap);
+        t->logits_cap = hf_cap(r, "final_logit_softcapping", t->logits_cap);
     }
 }
 
@@ -193,7 +198,7 @@ static void hf_tied(struct hf_reader *r, struct hparams *h)
         r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                             "%s/config.json: tie_word_embeddings is false; a %s model file cannot "
                             "have a second matrix",
-                            r->checkpoint->sources.folder, h->family->name);
+                            r->checkpoint->sources.folder, h->raw.family->name);
 }
 
 static void hf_activation(struct hf_reader *r, const struct hparams *h)
@@ -205,9 +210,10 @@ static void hf_activation(struct hf_reader *r, const struct hparams *h)
                                                                      : "hidden_act";
     const char *activation = cJSON_GetStringValue(qp_json_item(r->config, key));
     if (activation && strcmp(activation, source->activation) != 0 && !r->status)
-        r->status = qp_fail(
-            r->error, QUIP_E_UNSUPPORTED, "%s/config.json: %s is \"%.40s\"; a %s model has \"%s\"",
-            r->checkpoint->sources.folder, key, activation, h->family->name, source->activation);
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s/config.json: %s is \"%.40s\"; a %s model has \"%s\"",
+                            r->checkpoint->sources.folder, key, activation, h->raw.family->name,
+                            source->activation);
 }
 
 static void hf_expectations(struct hf_reader *r, const struct hparams *h)
@@ -218,15 +224,15 @@ static void hf_expectations(struct hf_reader *r, const struct hparams *h)
                                 "%s/config.json: %s is %s; of %s models, only those where it is %s "
                                 "can be converted",
                                 r->checkpoint->sources.folder, e->key, e->value ? "false" : "true",
-                                h->family->name, e->value ? "true" : "false");
+                                h->raw.family->name, e->value ? "true" : "false");
 }
 
 static void hf_numbers(struct hf_reader *r, struct hparams *h)
 {
     const struct family_source *source = h->source;
-    h->norm_eps = json_number(
+    h->raw.traits.norm_eps = json_number(
         r, r->config, source->norm_eps_key ? source->norm_eps_key : "rms_norm_eps",
-        source->default_norm_eps > 0 ? source->default_norm_eps : (double)h->family->norm_eps);
+        source->default_norm_eps > 0 ? source->default_norm_eps : h->raw.traits.norm_eps);
     hf_tied(r, h);
     hf_attention(r, h);
     hf_activation(r, h);
@@ -316,15 +322,15 @@ quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_err
     const char *type = cJSON_GetStringValue(qp_json_item(c->config, "model_type"));
     if (cJSON_IsObject(text))
         r.config = text;
-    *h = (struct hparams){ .family = type ? qp_family_of_checkpoint(type, false) : NULL };
-    if (!h->family) {
+    const struct family *family = type ? qp_family_of_checkpoint(type, false) : NULL;
+    if (!family) {
         char names[300];
         qp_family_source_list(names, sizeof names, false);
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s/config.json: model_type \"%.40s\" cannot be converted; supported are %s",
                        c->sources.folder, type ? type : "", names);
     }
-    h->source = qp_family_source(h->family);
+    qp_hparams_begin(h, family);
     hf_sizes(&r, h);
     if (!r.status)
         hf_rope(&r, h);

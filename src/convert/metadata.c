@@ -46,10 +46,10 @@ static void put_message(struct proto_writer *w, int number, struct proto_writer 
 /* Sliding-window layers before each global one; -1 when there is no such pattern. */
 static int local_per_global(const struct hparams *h)
 {
-    const char *first = strchr(h->layer_types, 'G');
-    int local = first ? (int)(first - h->layer_types) : -1;
-    for (int l = 0; l < h->n_layers && local >= 0; l++)
-        if ((h->layer_types[l] == 'G') != (l % (local + 1) == local))
+    const char *first = strchr(h->raw.layer_types, 'G');
+    int local = first ? (int)(first - h->raw.layer_types) : -1;
+    for (int l = 0; l < h->raw.n_layers && local >= 0; l++)
+        if ((h->raw.layer_types[l] == 'G') != (l % (local + 1) == local))
             return -1;
     return local;
 }
@@ -58,11 +58,11 @@ static int local_per_global(const struct hparams *h)
 static int scale_type(const struct hparams *h, double *rescale)
 {
     *rescale = 0;
-    if (fabs(h->query_scale * sqrt(h->head_dim) - 1) < 1e-9)
+    if (fabs(h->raw.query_scale * sqrt(h->raw.head_dim) - 1) < 1e-9)
         return SCALE_INV_SQRT_HEAD;
-    if (fabs(h->query_scale * sqrt((double)h->d_model / h->n_heads) - 1) < 1e-9)
+    if (fabs(h->raw.query_scale * sqrt((double)h->raw.d_model / h->raw.n_heads) - 1) < 1e-9)
         return SCALE_INV_SQRT_D_PER_N;
-    *rescale = h->query_scale * h->head_dim;
+    *rescale = h->raw.query_scale * h->raw.head_dim;
     return SCALE_RESCALE_FACTOR;
 }
 
@@ -73,11 +73,11 @@ static void put_attention(struct proto_writer *w, const struct hparams *h, int t
         put_int(w, ATTENTION_O_NO_BIAS, 1);
     }
     put_int(w, ATTENTION_MASK, MASK_CAUSAL);
-    put_float(w, ATTENTION_SOFT_CAP, h->attention_cap);
+    put_float(w, ATTENTION_SOFT_CAP, h->raw.traits.attention_cap);
     put_int(w, ATTENTION_SCALE, type);
-    if (strchr(h->layer_types, 'L')) // otherwise there is no window
-        put_int(w, ATTENTION_WINDOW, h->window);
-    if (h->family->qk_norm) {
+    if (strchr(h->raw.layer_types, 'L')) // otherwise there is no window
+        put_int(w, ATTENTION_WINDOW, h->raw.traits.window);
+    if (h->raw.traits.qk_norm) {
         put_int(w, ATTENTION_QK_NORM, 1);
         put_int(w, ATTENTION_QK_NORM_HAS_SCALE, 1);
     }
@@ -86,31 +86,32 @@ static void put_attention(struct proto_writer *w, const struct hparams *h, int t
 static void put_transformer(struct proto_writer *w, const struct hparams *h, bool for_gpu,
                             struct proto_writer *part)
 {
-    const struct family *family = h->family;
+    const struct traits *traits = &h->raw.traits;
     const struct family_source *source = h->source;
-    bool is_gelu = family->act == ACT_GELU_TANH || family->act == ACT_GELU_ERF;
-    int norm = family->norm == NORM_LAYER ? PROTO_NORM_LAYER : PROTO_NORM_RMS;
-    int post_norm = family->post_norm ? norm : PROTO_NORM_NONE;
+    bool is_gelu = traits->act == ACT_GELU_TANH || traits->act == ACT_GELU_ERF;
+    int norm = traits->norm == NORM_LAYER ? PROTO_NORM_LAYER : PROTO_NORM_RMS;
+    int post_norm = traits->post_norm ? norm : PROTO_NORM_NONE;
     double rescale;
     int type = scale_type(h, &rescale);
 
     put_int(w, TRANSFORMER_BATCH_SIZE, 1);
-    put_int(w, TRANSFORMER_D_MODEL, h->d_model);
-    put_int(w, TRANSFORMER_D_FF, h->d_ff);
-    put_int(w, TRANSFORMER_HEAD_DIM, h->head_dim);
-    put_int(w, TRANSFORMER_N_HEADS, h->n_heads);
-    put_int(w, TRANSFORMER_N_LAYERS, h->n_layers);
-    if (!source->implies_kv_heads || h->n_kv_heads != h->n_heads)
-        put_int(w, TRANSFORMER_N_KV_HEADS, h->n_kv_heads);
+    put_int(w, TRANSFORMER_D_MODEL, h->raw.d_model);
+    put_int(w, TRANSFORMER_D_FF, h->raw.d_ff);
+    put_int(w, TRANSFORMER_HEAD_DIM, h->raw.head_dim);
+    put_int(w, TRANSFORMER_N_HEADS, h->raw.n_heads);
+    put_int(w, TRANSFORMER_N_LAYERS, h->raw.n_layers);
+    if (!source->implies_kv_heads || h->raw.n_kv_heads != h->raw.n_heads)
+        put_int(w, TRANSFORMER_N_KV_HEADS, h->raw.n_kv_heads);
     if (!source->has_biases)
         put_int(part, FEED_FORWARD_NO_BIAS, 1);
     put_int(part, FEED_FORWARD_ACTIVATION, is_gelu ? PROTO_ACTIVATION_GELU : PROTO_ACTIVATION_SILU);
-    put_int(part, FEED_FORWARD_PRE_NORM, family->is_parallel ? PROTO_NORM_NONE : norm);
+    put_int(part, FEED_FORWARD_PRE_NORM,
+            traits->residual == RESIDUAL_PARALLEL ? PROTO_NORM_NONE : norm);
     put_int(part, FEED_FORWARD_POST_NORM, post_norm);
     put_message(w, TRANSFORMER_FEED_FORWARD, part);
     if (!source->has_head_bias)
         put_int(part, HEAD_NO_BIAS, 1);
-    put_float(part, HEAD_SOFT_CAP, h->logits_cap);
+    put_float(part, HEAD_SOFT_CAP, h->raw.traits.logits_cap);
     put_message(w, TRANSFORMER_HEAD, part);
     put_int(w, TRANSFORMER_PRE_NORM, norm);
     put_int(w, TRANSFORMER_POST_NORM, post_norm);
@@ -126,9 +127,9 @@ static void put_transformer(struct proto_writer *w, const struct hparams *h, boo
     }
     put_float(w, TRANSFORMER_QUERY_RESCALE, rescale);
     if (source->has_rope_fields) {
-        put_float(w, TRANSFORMER_ROPE_THETA, h->rope_theta);
-        put_float(w, TRANSFORMER_ROPE_SCALING, h->rope_scaling == 1 ? 0 : h->rope_scaling);
-        put_int(w, TRANSFORMER_GEMMA3_BFLOAT16_FIX, h->d_model != source->f16_width);
+        put_float(w, TRANSFORMER_ROPE_THETA, h->raw.traits.rope_theta);
+        put_float(w, TRANSFORMER_ROPE_SCALING, h->raw.rope_scaling == 1 ? 0 : h->raw.rope_scaling);
+        put_int(w, TRANSFORMER_GEMMA3_BFLOAT16_FIX, h->raw.d_model != source->f16_width);
     }
 }
 
@@ -205,7 +206,7 @@ bool qp_write_llm_parameters(const struct hparams *h, const struct tokenizer *to
 
     put_transformer(&outer, h, for_gpu, &inner);
     put_message(&w, LLM_TRANSFORMER, &outer);
-    put_int(&w, LLM_VOCAB_SIZE, h->vocab_size);
+    put_int(&w, LLM_VOCAB_SIZE, h->raw.vocab_size);
     if (h->has_bos || h->source->has_start_id)
         put_int(&w, LLM_START_TOKEN_ID, h->has_bos ? h->bos : h->source->start_id);
     put_stops(&w, h, tokenizer);
@@ -235,36 +236,95 @@ static bool print_number(struct bytes *out, const char *key, double value)
     return qp_bytes_printf(out, "%s %s\n", key, text);
 }
 
-static bool print_stops(struct bytes *out, const struct hparams *h)
+static bool print_ids(struct bytes *out, const char *key, const int *ids, int n)
 {
-    bool ok = h->n_stops == 0 || qp_bytes_append_text(out, "stop_ids ");
-    for (int i = 0; i < h->n_stops; i++)
-        ok = ok && qp_bytes_printf(out, i + 1 < h->n_stops ? "%d," : "%d\n", h->stops[i]);
+    bool ok = n == 0 || qp_bytes_printf(out, "%s ", key);
+    for (int i = 0; i < n; i++)
+        ok = ok && qp_bytes_printf(out, i + 1 < n ? "%d," : "%d\n", ids[i]);
     return ok;
 }
 
-/* Lines that only some models have. */
-static bool print_extras(struct bytes *out, const struct hparams *h)
+/* Whether a key has another value than in the family. */
+static bool differs(const struct config_key *key, const struct raw_config *raw,
+                    const struct raw_config *of_family)
 {
-    return (h->rope_local_theta == 0 ||
-            print_number(out, "rope_local_theta", h->rope_local_theta)) &&
-           (h->attention_cap == 0 || print_number(out, "attention_cap", h->attention_cap)) &&
-           (h->logits_cap == 0 || print_number(out, "logits_cap", h->logits_cap)) &&
-           (h->n_context <= 0 || qp_bytes_printf(out, "n_context_max %d\n", h->n_context)) &&
-           (!strchr(h->layer_types, 'L') || qp_bytes_printf(out, "window %d\n", h->window)) &&
-           (!h->layer_types[0] || qp_bytes_printf(out, "layer_types %s\n", h->layer_types));
+    const char *a = (const char *)raw + key->offset, *b = (const char *)of_family + key->offset;
+    switch (key->kind) {
+    case KEY_INT:
+    case KEY_BOOL:
+    case KEY_CHOICE:
+        return qp_config_int(key, raw) != qp_config_int(key, of_family);
+    case KEY_FLOAT:
+        return (float)*(const double *)(const void *)a != (float)*(const double *)(const void *)b;
+    case KEY_TEXT:
+        return strcmp(a, b) != 0;
+    default:
+        return false; // of tokens
+    }
+}
+
+/* The keys of the first revision are written unless they are zero, so that a family may change. */
+static bool is_written(const struct config_key *key, const struct raw_config *raw,
+                       const struct raw_config *of_family)
+{
+    if (differs(key, raw, of_family))
+        return true;
+    return key->revision == 0 &&
+           (key->kind == KEY_INT ? qp_config_int(key, raw) != 0
+            : key->kind == KEY_FLOAT
+                ? *(const double *)(const void *)((const char *)raw + key->offset) != 0
+                : false);
+}
+
+/* The line of one key. */
+static bool print_key(struct bytes *out, const struct config_key *key, const struct hparams *h,
+                      const struct raw_config *raw)
+{
+    const char *field = (const char *)raw + key->offset;
+    switch (key->kind) {
+    case KEY_INT:
+    case KEY_BOOL:
+        return qp_bytes_printf(out, "%s %d\n", key->name, qp_config_int(key, raw));
+    case KEY_CHOICE:
+        return qp_bytes_printf(out, "%s %s\n", key->name, key->choices[qp_config_int(key, raw)]);
+    case KEY_FLOAT:
+        return print_number(out, key->name, *(const double *)(const void *)field);
+    case KEY_TEXT:
+        return qp_bytes_printf(out, "%s %s\n", key->name, field);
+    case KEY_BOS:
+        return qp_bytes_printf(out, "%s %d\n", key->name, h->has_bos ? h->bos : -1);
+    case KEY_IDS:
+        return print_ids(out, key->name, h->stops, h->n_stops);
+    case KEY_FAMILY:
+        return true; // is written first
+    }
+    return false;
+}
+
+/* `architecture NAME`, or with the revision that a reader must know. */
+static bool print_architecture(struct bytes *out, const struct raw_config *raw,
+                               const struct raw_config *of_family)
+{
+    const struct config_key *key;
+    int revision = 0;
+    for (int i = 0; (key = qp_config_key(i)); i++)
+        if (key->revision > revision && differs(key, raw, of_family))
+            revision = key->revision;
+    return revision > raw->family->revision
+               ? qp_bytes_printf(out, "architecture %s+%d\n", raw->family->name, revision)
+               : qp_bytes_printf(out, "architecture %s\n", raw->family->name);
 }
 
 bool qp_write_quip_config(const struct hparams *h, struct bytes *out)
 {
-    return qp_bytes_printf(out, "architecture %s\n", h->family->name) &&
-           print_number(out, "norm_eps", h->norm_eps) &&
-           print_number(out, "rope_theta", h->rope_theta) &&
-           print_number(out, "rope_scaling", h->rope_scaling) &&
-           qp_bytes_printf(out, "rope_dim %d\n", h->rope_dim) &&
-           print_number(out, "query_scale", h->query_scale) && print_extras(out, h) &&
-           qp_bytes_printf(out, "chat %s\n", h->chat) && print_stops(out, h) &&
-           qp_bytes_printf(out, "bos %d\n", h->has_bos ? h->bos : -1) &&
-           qp_bytes_printf(out, "tied %d\n", h->is_tied && !h->source->has_two_embeddings) &&
-           qp_bytes_printf(out, "n_parameters %llu\n", (unsigned long long)h->n_parameters);
+    const struct raw_config of_family = qp_raw_config_of(h->raw.family);
+    const struct config_key *key;
+    struct raw_config raw = h->raw;
+    snprintf(raw.chat, sizeof raw.chat, "%s", h->chat);
+    raw.tied = h->is_tied && !h->source->has_two_embeddings;
+    bool ok = print_architecture(out, &raw, &of_family);
+    for (int i = 0; (key = qp_config_key(i)) && ok; i++)
+        if (key->kind == KEY_BOS || key->kind == KEY_IDS || is_written(key, &raw, &of_family))
+            ok = print_key(out, key, h, &raw);
+    return ok && qp_bytes_printf(out, "n_parameters %llu\n", (unsigned long long)h->n_parameters);
 }

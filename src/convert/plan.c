@@ -62,17 +62,17 @@ static int64_t extent_of(const struct hparams *h, enum extent extent)
     case EXTENT_NONE:
         return 0;
     case EXTENT_MODEL:
-        return h->d_model;
+        return h->raw.d_model;
     case EXTENT_FF:
-        return h->d_ff;
+        return h->raw.d_ff;
     case EXTENT_VOCAB:
-        return h->vocab_size;
+        return h->raw.vocab_size;
     case EXTENT_HEAD:
-        return h->head_dim;
+        return h->raw.head_dim;
     case EXTENT_Q:
-        return (int64_t)h->n_heads * h->head_dim;
+        return (int64_t)h->raw.n_heads * h->raw.head_dim;
     case EXTENT_KV:
-        return (int64_t)h->n_kv_heads * h->head_dim;
+        return (int64_t)h->raw.n_kv_heads * h->raw.head_dim;
     }
     return 0;
 }
@@ -81,11 +81,11 @@ struct row_map qp_plan_module_map(const struct hparams *h, const struct tensor_r
 {
     return (struct row_map){
         .part = row->part,
-        .n_heads = h->n_heads,
-        .n_kv_heads = h->n_kv_heads,
-        .head_dim = h->head_dim,
-        .rope_dim = h->head_dim,
-        .d_ff = h->d_ff,
+        .n_heads = h->raw.n_heads,
+        .n_kv_heads = h->raw.n_kv_heads,
+        .head_dim = h->raw.head_dim,
+        .rope_dim = h->raw.head_dim,
+        .d_ff = h->raw.d_ff,
     };
 }
 
@@ -131,7 +131,7 @@ static void plan_tensor(struct planner *p, const struct tensor_row *row, int lay
         return;
     const bool is_vector = row->cols == EXTENT_NONE;
     const int64_t rows = extent_of(p->hparams, row->rows), cols = extent_of(p->hparams, row->cols);
-    assert(p->plan->n_jobs < qp_n_tensor_rows * p->hparams->n_layers);
+    assert(p->plan->n_jobs < qp_n_tensor_rows * p->hparams->raw.n_layers);
     struct job *job = &p->plan->jobs[p->plan->n_jobs++];
     *job = (struct job){
         .row = row,
@@ -189,7 +189,7 @@ static quip_status report(const struct planner *p)
     else if (text.n)
         status = qp_fail(p->error, QUIP_E_FORMAT,
                          "%s: its tensors are not those of a %s model;%.*s", p->checkpoint->path,
-                         p->hparams->family->name, (int)text.n, (const char *)text.data);
+                         p->hparams->raw.family->name, (int)text.n, (const char *)text.data);
     qp_bytes_close(&text);
     return status;
 }
@@ -197,10 +197,10 @@ static quip_status report(const struct planner *p)
 /* Plan the rows [begin, end), which are repeated for each layer, or one row without a layer. */
 static void plan_rows(struct planner *p, int begin, int end)
 {
-    int n_layers = qp_tensor_row_is_layered(&qp_tensor_rows[begin]) ? p->hparams->n_layers : 1;
+    int n_layers = qp_tensor_row_is_layered(&qp_tensor_rows[begin]) ? p->hparams->raw.n_layers : 1;
     for (int l = 0; l < n_layers; l++)
         for (int row = begin; row < end; row++)
-            if (qp_tensor_row_applies(&qp_tensor_rows[row], p->hparams->family,
+            if (qp_tensor_row_applies(&qp_tensor_rows[row], p->hparams->raw.family,
                                       p->hparams->is_tied))
                 plan_tensor(p, &qp_tensor_rows[row], l);
 }
@@ -220,7 +220,7 @@ quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct h
                       [DOUBLED] = { .what = "there twice" },
                       [EXTRA] = { .what = "not known" } },
     };
-    size_t n = (size_t)qp_n_tensor_rows * (size_t)h->n_layers;
+    size_t n = (size_t)qp_n_tensor_rows * (size_t)h->raw.n_layers;
     *plan = (struct plan){ .jobs = calloc(n, sizeof *plan->jobs) };
     if (!plan->jobs)
         return qp_fail_memory(error, "the list of tensors", n * sizeof *plan->jobs);

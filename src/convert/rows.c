@@ -86,7 +86,7 @@ quip_status qp_rows_read(struct row_reader *r, const struct job *job, int64_t be
     if (status)
         return status;
     // GGUF files include the 1 that Gemma's norms add to a weight; MediaPipe's model files do not
-    if (r->checkpoint->is_gguf && r->hparams->family->norm == NORM_RMS_PLUS_1 &&
+    if (r->checkpoint->is_gguf && r->hparams->raw.traits.norm == NORM_RMS_PLUS_1 &&
         job->row->weight_class == CLASS_NORM)
         for (int64_t i = 0; i < n * cols; i++)
             rows[i] -= 1;

@@ -125,13 +125,20 @@ struct row_memory {
     quip_token tokens[LOGITS_ROWS]; // that were drawn
 };
 
+/* cos and sin of the angles of one rope, [n_positions, half]. */
+struct rope_table {
+    float *cos, *sin; // NULL: no layer needs it
+    int half;
+    int n_positions, n_filled; // rows of positions [0, n_filled) are filled
+};
+
 /* Memory that grows with capacity.n_context. */
 struct position_memory {
     struct arena arena;
-    float *rope_cos, *rope_sin;  // [2, n_context, rope_dim / 2] of local, then global layers
-    float *alibi;                // [n_heads, alibi_stride], or NULL
-    struct attention_part parts; // [spans][n_heads] of one row
-    int n_context, n_filled;     // tables are filled for positions [0, n_filled)
+    struct rope_table ropes[N_ROPES][2]; // by qp_rope_set
+    float *alibi;                        // [n_heads, alibi_stride], or NULL
+    struct attention_part parts;         // [spans][n_heads] of one row
+    int n_context, n_filled;             // ALiBi is filled for positions [0, n_filled)
 };
 
 /* Memory that grows with capacity.max_rank: u = a x of each product, and its sums on each thread.

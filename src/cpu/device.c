@@ -105,15 +105,36 @@ static void alloc_rows(struct row_memory *m, const struct cpu_device *d, int n_r
     }
 }
 
+/* The tables of the rope r that some layer has. The first divisors serve only short contexts where
+ * there are second ones. */
+static void alloc_ropes(struct position_memory *m, const struct config *c, int r, int n_context)
+{
+    const struct rope *rope = &c->ropes[r];
+    bool is_used = false;
+    for (int l = 0; l < c->n_layers; l++)
+        is_used = is_used || c->layers[l].rope == r;
+    for (int set = 0; set < 2 && is_used; set++) {
+        struct rope_table *t = &m->ropes[r][set];
+        const bool is_split = c->n_context_original > 0;
+        t->half = rope->dim / 2;
+        t->n_positions =
+            set == 0 && is_split ? qp_min(n_context, c->n_context_original) : n_context;
+        if (set == 1 && !is_split)
+            t->n_positions = 0;
+        t->cos = qp_cpu_alloc(&m->arena, (size_t)t->n_positions, (size_t)t->half, sizeof(float));
+        t->sin = qp_cpu_alloc(&m->arena, (size_t)t->n_positions, (size_t)t->half, sizeof(float));
+    }
+}
+
 static void alloc_positions(struct position_memory *m, const struct cpu_device *d, int n_context)
 {
     const struct config *c = d->base.config;
     struct arena *a = &m->arena;
-    const size_t n = (size_t)n_context, half = (size_t)c->rope_dim / 2;
+    const size_t n = (size_t)n_context;
     m->n_context = n_context;
     m->n_filled = 0;
-    m->rope_cos = qp_cpu_alloc(a, 2 * n, half, sizeof(float));
-    m->rope_sin = qp_cpu_alloc(a, 2 * n, half, sizeof(float));
+    for (int r = 0; r < N_ROPES; r++)
+        alloc_ropes(m, c, r, n_context);
     if (c->has_alibi)
         m->alibi = qp_cpu_alloc(a, (size_t)c->n_heads, qp_round_up(n, KV_BLOCK), sizeof(float));
     if (d->kv.is_int8)

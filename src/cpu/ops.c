@@ -58,7 +58,9 @@ static void norm_floats(struct cpu_device *d, float *y, const float *x,
 {
     const struct config *c = d->base.config;
     const float plus = c->norm == NORM_RMS_PLUS_1 ? 1.0f : 0.0f;
-    if (c->norm == NORM_LAYER)
+    if (!w->scale) // no norm
+        memcpy(y, x, (size_t)c->d_model * sizeof *y);
+    else if (c->norm == NORM_LAYER)
         d->k.layer_norm(y, x, w->scale, w->bias, c->norm_eps, c->d_model);
     else
         d->k.rms_norm(y, x, w->scale, plus, c->norm_eps, c->d_model);
@@ -90,6 +92,16 @@ quip_status qp_cpu_norm(struct device *device, const struct norm_weights *w, int
     return QUIP_OK;
 }
 
+/* x += residual_scale * y */
+static void add_scaled(const struct cpu_device *d, float *x, const float *y)
+{
+    const struct config *c = d->base.config;
+    if (c->residual_scale == 1)
+        d->k.add(x, y, c->d_model);
+    else
+        d->k.axpby(x, x, 1, y, c->residual_scale, c->d_model);
+}
+
 static void add_task(void *arg, int index, int n_threads)
 {
     const struct row_task *j = arg;
@@ -101,7 +113,7 @@ static void add_task(void *arg, int index, int n_threads)
         float *y = m->y + (size_t)t * d_model;
         if (j->post_norm->scale)
             norm_floats(j->d, y, y, j->post_norm);
-        j->d->k.add(m->x + (size_t)t * d_model, y, d_model);
+        add_scaled(j->d, m->x + (size_t)t * d_model, y);
         if (j->norm)
             norm_row(j, t, index);
     }

@@ -7,35 +7,33 @@
 
 /* ---- tables of positions ---- */
 
-/* Row `pos` of the rope tables of local (0) or global (1) layers. */
-static size_t rope_row(const struct cpu_device *d, bool is_global, int pos)
+/* The angle is the position times the frequency of struct rope, each step rounded to float as the
+ * reference does. Rows are filled when their positions are first used. */
+static void fill_rope(struct rope_table *t, const struct rope *rope, const float *divisors, int n)
 {
-    const size_t half = (size_t)d->base.config->rope_dim / 2;
-    return ((is_global ? (size_t)d->positions.n_context : 0) + (size_t)pos) * half;
-}
-
-/* angle = pos * theta^(-2i / rope_dim), each step rounded to float as the reference does: Su et al.
- * 2021 (RoFormer). Rows are filled when their positions are first used. */
-static void fill_rope(struct cpu_device *d, int n)
-{
-    const struct config *c = d->base.config;
-    const int half = c->rope_dim / 2;
-    for (int l = 0, done[2] = { 0, 0 }; l < c->n_layers; l++) {
-        const struct layer_config *lc = &c->layers[l];
-        const bool is_global = lc->window == 0;
-        if (done[is_global]++)
-            continue;
-        for (int i = 0; i < half; i++) {
-            const float exponent = (float)(2 * i) / (float)c->rope_dim;
-            const float frequency = 1.0f / (float)qp_pow(lc->rope_theta, exponent) / lc->rope_scale;
-            for (int pos = d->positions.n_filled; pos < n; pos++) {
-                double sine, cosine;
-                qp_sin_cos((float)pos * frequency, &sine, &cosine);
-                d->positions.rope_cos[rope_row(d, is_global, pos) + i] = (float)cosine;
-                d->positions.rope_sin[rope_row(d, is_global, pos) + i] = (float)sine;
-            }
+    assert(n <= t->n_positions);
+    for (int i = 0; i < t->half && t->n_filled < n; i++) {
+        const float exponent = (float)(2 * i) / (float)rope->dim;
+        float frequency = 1.0f / (float)qp_pow(rope->theta, exponent) / rope->scale;
+        if (divisors)
+            frequency /= divisors[i];
+        for (int pos = t->n_filled; pos < n; pos++) {
+            const size_t at = (size_t)pos * (size_t)t->half + (size_t)i;
+            double sine, cosine;
+            qp_sin_cos((float)pos * frequency, &sine, &cosine);
+            t->cos[at] = (float)cosine * rope->amplitude;
+            t->sin[at] = (float)sine * rope->amplitude;
         }
     }
+    t->n_filled = n > t->n_filled ? n : t->n_filled;
+}
+
+/* The table that layer l needs for a sequence; NULL if its heads do not rotate. */
+static struct rope_table *rope_table_of(struct cpu_device *d, int l, const struct sequence *s)
+{
+    const struct config *c = d->base.config;
+    const int rope = c->layers[l].rope;
+    return rope == ROPE_NONE ? NULL : &d->positions.ropes[rope][qp_rope_set(c, s->n_context)];
 }
 
 /* To bfloat16 and back, to nearest even: the reference keeps its biases in that format, and models
@@ -76,15 +74,19 @@ static void fill_alibi(struct cpu_device *d, int n)
     }
 }
 
-static void fill_positions(struct cpu_device *d, int n)
+/* Fill what layer l needs for the first n positions of a sequence. */
+static void fill_positions(struct cpu_device *d, int l, const struct sequence *s, int n)
 {
+    const struct config *c = d->base.config;
+    struct rope_table *table = rope_table_of(d, l, s);
     assert(n <= d->positions.n_context);
-    if (n <= d->positions.n_filled)
-        return;
-    fill_rope(d, n);
-    if (d->positions.alibi)
+    if (table)
+        fill_rope(table, &c->ropes[c->layers[l].rope],
+                  c->ropes[c->layers[l].rope].divisors[qp_rope_set(c, s->n_context)], n);
+    if (d->positions.alibi && n > d->positions.n_filled) {
         fill_alibi(d, n);
-    d->positions.n_filled = n;
+        d->positions.n_filled = n;
+    }
 }
 
 /* ---- rotate and append ---- */
@@ -95,17 +97,33 @@ struct append_task {
     const struct rows *rows;
 };
 
-static void prepare_heads(const struct append_task *j, float *x, int n_heads, const float *norm,
-                          int pos)
+/* y = norm(y) of n values, with the formula of the model's norms and without a bias. */
+static void norm_part(const struct cpu_device *d, float *y, const float *weights, int n)
 {
-    const struct cpu_device *d = j->d;
     const struct config *c = d->base.config;
-    const float plus = c->norm == NORM_RMS_PLUS_1 ? 1.0f : 0.0f;
-    const size_t row = rope_row(d, c->layers[j->l].window == 0, pos);
-    for (int h = 0; h < n_heads; h++, x += c->head_dim) {
-        if (norm)
-            d->k.rms_norm(x, x, norm, plus, c->norm_eps, c->head_dim);
-        d->k.rotate(x, d->positions.rope_cos + row, d->positions.rope_sin + row, c->rope_dim / 2);
+    if (c->norm == NORM_LAYER)
+        d->k.layer_norm(y, y, weights, NULL, c->norm_eps, n);
+    else
+        d->k.rms_norm(y, y, weights, c->norm == NORM_RMS_PLUS_1 ? 1.0f : 0.0f, c->norm_eps, n);
+}
+
+/* The heads of a query or key: norm and rope. */
+static void prepare_heads(const struct append_task *j, float *x, int n_heads, const float *norm,
+                          const struct row *row)
+{
+    struct cpu_device *d = j->d;
+    const struct config *c = d->base.config;
+    const struct rope_table *rope = rope_table_of(d, j->l, row->sequence);
+    const int head_dim = c->layers[j->l].head_dim;
+    if (norm && c->qk_norm == QK_NORM_WIDTH)
+        norm_part(d, x, norm, n_heads * head_dim);
+    for (int h = 0; h < n_heads; h++, x += head_dim) {
+        if (norm && c->qk_norm != QK_NORM_WIDTH)
+            norm_part(d, x, c->qk_norm == QK_NORM_HEADS ? norm + h * head_dim : norm, head_dim);
+        if (rope) {
+            const size_t at = (size_t)row->pos * (size_t)rope->half;
+            d->k.rotate(x, rope->cos + at, rope->sin + at, rope->half);
+        }
     }
 }
 
@@ -151,10 +169,10 @@ static void append_row(const struct append_task *j, int t)
     float *q = d->mem.q + (size_t)t * (size_t)(c->n_heads * c->head_dim);
     float *key = d->mem.k + (size_t)t * (size_t)(c->n_kv_heads * c->head_dim);
     const float *value = d->mem.v + (size_t)t * (size_t)(c->n_kv_heads * c->head_dim);
-    prepare_heads(j, q, c->n_heads, w->q_norm.scale, row->pos);
+    prepare_heads(j, q, c->n_heads, w->q_norm.scale, row);
     if (d->kv.is_int8)
         quantize_queries(j, q, t);
-    prepare_heads(j, key, c->n_kv_heads, w->k_norm.scale, row->pos);
+    prepare_heads(j, key, c->n_kv_heads, w->k_norm.scale, row);
     for (int h = 0; h < c->n_kv_heads; h++, key += c->head_dim, value += c->head_dim) {
         if (d->kv.is_int8)
             mix_head(&d->k, key, c->head_dim, false);
@@ -179,7 +197,7 @@ quip_status qp_cpu_rope_append(struct device *device, int l, const struct rows *
         const int end = rows->row[t].pos + 1;
         struct cpu_sequence *s = cpu_sequence_of(rows->row[t].sequence);
         assert(rows->row[t].pos >= 0 && end <= s->base.n_context);
-        fill_positions(job.d, end);
+        fill_positions(job.d, l, &s->base, end);
         s->n_written = s->n_written > end ? s->n_written : end;
     }
     cpu_parallel(job.d, rows->n == 1, append_task, &job);

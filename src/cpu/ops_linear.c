@@ -426,7 +426,10 @@ quip_status qp_cpu_logits(struct device *device, int n)
                                .lora.d = d };
     assert(n > 0 && n <= LOGITS_ROWS);
     qp_pool_run(d->pool, is_few(d, n) ? linear_rows : linear_tiles, &job);
-    if (d->base.config->logits_cap > 0)
-        d->k.soft_cap(d->mem.logits, d->base.config->logits_cap, n * d->base.config->vocab_size);
+    const struct config *c = device->config;
+    if (c->logits_scale != 1)
+        d->k.axpby(d->mem.logits, d->mem.logits, c->logits_scale, NULL, 0, n * c->vocab_size);
+    if (c->logits_cap > 0)
+        d->k.soft_cap(d->mem.logits, c->logits_cap, n * c->vocab_size);
     return QUIP_OK;
 }

@@ -184,11 +184,11 @@ struct backend {
     quip_status (*begin)(struct device *device, int n_threads);
     /* X = embedding of each row, times config->embed_scale. */
     quip_status (*embed)(struct device *device, const struct rows *rows);
-    /* XN = norm(X). Norms are config->norm with config->norm_eps (enum norm_kind has the formulas),
-     * of a row, or of each head where a comment says so. */
+    /* XN = norm(X), or X if w->scale is NULL. Norms are config->norm with config->norm_eps (enum
+     * norm_kind has the formulas), of a row, or of each head where a comment says so. */
     quip_status (*norm)(struct device *device, const struct norm_weights *w, int n_rows);
-    /* X += Y, or X += norm(Y) if post_norm->scale is not NULL; then XN = norm(X) with the weights
-     * `next`, unless it is NULL. */
+    /* X += config->residual_scale * Y, where Y is norm(Y) if post_norm->scale is not NULL; then
+     * XN = norm(X) with the weights `next`, unless it is NULL. */
     quip_status (*add)(struct device *device, const struct norm_weights *post_norm,
                        const struct norm_weights *next, int n_rows);
     /* out, out + 1, ... = each matrix of `w` times `in`, plus its bias if it has one, plus what the
@@ -196,10 +196,11 @@ struct backend {
      * matrices that follow, to prefetch. */
     quip_status (*linear)(struct device *device, enum buffer out, struct matrix_set w,
                           enum buffer in, struct matrix_set next, const struct rows *rows);
-    /* Q and K of layer l: norm each head if the layer has q_norm and k_norm (RMS norms), then
-     * rotate the dimension pairs (i, i + rope_dim / 2) of each head, i < rope_dim / 2, by the angle
-     * pos / rope_scale * rope_theta^(-2i / rope_dim). Then K and V go into the KV cache of the
-     * row's sequence, at its position. */
+    /* Q and K of layer l: norm them if the layer has q_norm and k_norm, as config->qk_norm says;
+     * then rotate the dimension pairs (i, i + dim / 2) of each head, i < dim / 2, by its position
+     * with the rope of the layer, if it has one (struct rope), and with the divisors of
+     * qp_rope_set of the sequence's n_context. Then K and V go into the KV cache of the row's
+     * sequence, at its position. */
     quip_status (*rope_append)(struct device *device, int l, const struct rows *rows);
     /* Move the rows with is_output to the front of X, XN and Q. `kept` are these rows. */
     quip_status (*keep_rows)(struct device *device, const struct rows *rows,
@@ -220,8 +221,8 @@ struct backend {
     quip_status (*keep_outputs)(struct device *device, const struct rows *rows);
     /* X = n kept outputs */
     quip_status (*load_outputs)(struct device *device, const struct output *outputs, int n);
-    /* LOGITS = head XN + bias, soft-capped unless config->logits_cap is 0; n <= LOGITS_ROWS. The
-     * soft cap of x is cap * tanh(x / cap). */
+    /* LOGITS = (head XN + bias) * config->logits_scale, soft-capped unless config->logits_cap is 0;
+     * n <= LOGITS_ROWS. The soft cap of x is cap * tanh(x / cap). */
     quip_status (*logits)(struct device *device, int n);
     /* Draw a token from each of the first n rows of LOGITS with qp_sample, which may change them.
      * After a draw that is not the `expected` one, those that depend on it are -1. A backend that

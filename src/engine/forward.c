@@ -30,8 +30,9 @@ static quip_status linear(const struct forward *f, enum buffer out, struct matri
 }
 
 /* x += attention(xn), then xn = norm(x) for the feed-forward. Optional steps are fields of the
- * config; an absent step is a NULL weight or a zero. In the last layer only the outputs go on once
- * the keys and values of all rows are in the cache. */
+ * config; an absent step is a NULL weight or a zero. A parallel block norms x before the add, or
+ * keeps the xn of attention. In the last layer only the outputs go on once the keys and values of
+ * all rows are in the cache. */
 static quip_status attention_half(struct forward *f, int l)
 {
     const struct backend *b = f->backend;
@@ -55,13 +56,14 @@ static quip_status attention_half(struct forward *f, int l)
     status = b->attend(d, l, &f->rows);
     if (!status)
         status = linear(f, BUF_Y, o, BUF_ATT, up);
+    if (!status && c->is_parallel && c->has_ff_norm)
+        status = b->norm(d, &w->ff_norm, f->rows.n);
     if (!status)
         status = b->add(d, &w->attn_post_norm, c->is_parallel ? NULL : &w->ff_norm, f->rows.n);
     return status;
 }
 
-/* x += feed_forward(xn), then xn = norm(x) for the next layer. The xn of a parallel block is that
- * of its attention. */
+/* x += feed_forward(xn), then xn = norm(x) for the next layer. */
 static quip_status feed_forward_half(struct forward *f, int l)
 {
     const struct backend *b = f->backend;

@@ -25,39 +25,78 @@ static const struct range ranges[] = {
     { "head width", offsetof(struct raw_config, head_dim), 1, 1024 },
     { "vocabulary size", offsetof(struct raw_config, vocab_size), 1, 1 << 22 },
     { "rotary width", offsetof(struct raw_config, rope_dim), 0, 1024 },
-    { "window", offsetof(struct raw_config, window), 0, INT32_MAX },
-    { "local layers per global one", offsetof(struct raw_config, local_per_global), 0, 1024 },
+    { "window", offsetof(struct raw_config, traits.window), 0, INT32_MAX },
+    { "local layers per global one", offsetof(struct raw_config, traits.local_per_global), 0,
+      1024 },
     { "longest context", offsetof(struct raw_config, n_context_max), 0, INT32_MAX },
+    { "original context", offsetof(struct raw_config, n_context_original), 0, INT32_MAX },
+    { "number of rope divisors", offsetof(struct raw_config, rope_divisors), 0, 2 },
 };
 
 /* Limits that keep every angle, up to position 2^20, below the 2^31 of qp_sin_cos. */
 static quip_status check_rotation(const quip_model *m, const struct raw_config *raw,
                                   quip_error *error)
 {
-    const float bases[] = { raw->rope_theta, raw->rope_local_theta };
-    for (size_t i = 0; i < QP_COUNT(bases); i++)
-        if (!(bases[i] >= 1 && bases[i] <= 1e12f))
+    const double local = raw->traits.rope_local_theta;
+    const double bases[] = { raw->traits.rope_theta, local > 0 ? local : 1 };
+    if (raw->rope_dim > raw->head_dim || raw->rope_dim % 2)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: its rotary width is %d; it must be even and at most the head width %d",
+                       m->file.name, raw->rope_dim, raw->head_dim);
+    for (size_t i = 0; i < QP_COUNT(bases) && raw->rope_dim > 0; i++)
+        if (!(bases[i] >= 1 && bases[i] <= 1e12))
             return qp_fail(error, QUIP_E_FORMAT, "%s: its rotary base is %g; must be 1 to 1e12",
-                           m->file.name, (double)bases[i]);
-    if (!(raw->rope_scaling >= 1e-3f && raw->rope_scaling <= 1e6f))
+                           m->file.name, bases[i]);
+    if (!(raw->rope_scaling >= 1e-3 && raw->rope_scaling <= 1e6))
         return qp_fail(error, QUIP_E_FORMAT, "%s: its rotary scaling is %g; must be 0.001 to 1e6",
-                       m->file.name, (double)raw->rope_scaling);
+                       m->file.name, raw->rope_scaling);
+    if (!(raw->rope_amplitude >= 1e-3 && raw->rope_amplitude <= 1e3))
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: its rotary amplitude is %g; must be 0.001 to 1000", m->file.name,
+                       raw->rope_amplitude);
+    if (raw->rope_divisors == 2 && raw->n_context_original < 1)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: has rope divisors for long contexts, but no n_context_original",
+                       m->file.name);
     return QUIP_OK;
+}
+
+static quip_status check_layer_types(const quip_model *m, const struct raw_config *raw,
+                                     quip_error *error)
+{
+    const size_t n = strlen(raw->layer_types), n_known = strspn(raw->layer_types, "GLN");
+    if (n > 0 && (int)n != raw->n_layers)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: quip.config gives %zu layer types for %d layers",
+                       m->file.name, n, raw->n_layers);
+    if (n_known < n)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: quip.config: layer %zu has type %c; must be G, L or N", m->file.name,
+                       n_known, raw->layer_types[n_known]);
+    return QUIP_OK;
+}
+
+/* What the file leaves to its family. */
+static void complete_raw(struct raw_config *raw)
+{
+    const struct family *family = raw->family;
+    if (raw->n_kv_heads == 0) // MediaPipe's way to say n_heads
+        raw->n_kv_heads = raw->n_heads;
+    if (raw->rope_dim < 0)
+        raw->rope_dim = raw->traits.has_alibi ? 0
+                        : family->rope_fraction > 0
+                            ? (int)((float)raw->head_dim * family->rope_fraction)
+                            : raw->head_dim;
+    if (raw->traits.embed_scale == 0)
+        raw->traits.embed_scale = family->embed_sqrt_d ? sqrtf((float)raw->d_model) : 1;
+    if (raw->traits.residual_scale == 0)
+        raw->traits.residual_scale = 1;
+    if (raw->traits.logits_scale == 0)
+        raw->traits.logits_scale = 1;
 }
 
 static quip_status check_raw(const quip_model *m, struct raw_config *raw, quip_error *error)
 {
-    if (raw->n_kv_heads == 0) // MediaPipe's way to say n_heads
-        raw->n_kv_heads = raw->n_heads;
-    if (raw->rope_dim < 0)
-        raw->rope_dim = raw->family->has_alibi ? 0
-                        : raw->family->rope_fraction > 0
-                            ? (int)((float)raw->head_dim * raw->family->rope_fraction)
-                            : raw->head_dim;
-    if (raw->family->has_alibi) // nothing rotates; pass the check below
-        raw->rope_theta = 1;
-    if (!(raw->rope_local_theta > 0))
-        raw->rope_local_theta = raw->rope_theta;
+    complete_raw(raw);
     for (size_t i = 0; i < QP_COUNT(ranges); i++) {
         const struct range *r = &ranges[i];
         int value = *(int *)((char *)raw + r->offset);
@@ -68,21 +107,32 @@ static quip_status check_raw(const quip_model *m, struct raw_config *raw, quip_e
     if (raw->n_heads % raw->n_kv_heads)
         return qp_fail(error, QUIP_E_FORMAT, "%s: %d heads cannot share %d kv heads evenly",
                        m->file.name, raw->n_heads, raw->n_kv_heads);
-    if (raw->rope_dim > raw->head_dim || raw->rope_dim % 2)
-        return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: its rotary width is %d; it must be even and at most the head width %d",
-                       m->file.name, raw->rope_dim, raw->head_dim);
-    if (raw->layer_types[0] && (int)strlen(raw->layer_types) != raw->n_layers)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: quip.config gives %zu layer types for %d layers",
-                       m->file.name, strlen(raw->layer_types), raw->n_layers);
-    return check_rotation(m, raw, error);
+    const quip_status status = check_layer_types(m, raw, error);
+    return status ? status : check_rotation(m, raw, error);
 }
 
-static bool is_sliding(const struct raw_config *raw, int l)
+/* Its letter of raw_config.layer_types. */
+static char layer_type(const struct raw_config *raw, int l)
 {
+    const int local = raw->traits.local_per_global;
     if (raw->layer_types[0])
-        return raw->layer_types[l] == 'L';
-    return raw->local_per_global > 0 && (l + 1) % (raw->local_per_global + 1) != 0;
+        return raw->layer_types[l];
+    return local > 0 && (l + 1) % (local + 1) != 0 ? 'L' : 'G';
+}
+
+static struct layer_config layer_config(const struct raw_config *raw, int l)
+{
+    const char type = layer_type(raw, l);
+    const bool has_local_rope = raw->traits.rope_local_theta > 0;
+    return (struct layer_config){
+        .window = type == 'L' ? raw->traits.window : 0,
+        .rope = raw->rope_dim == 0 || type == 'N' ? ROPE_NONE
+                : type == 'L' && has_local_rope   ? ROPE_LOCAL
+                                                  : ROPE_GLOBAL,
+        .n_kv_heads = raw->n_kv_heads,
+        .head_dim = raw->head_dim,
+        .d_ff = raw->d_ff,
+    };
 }
 
 /* What q.k is multiplied by: as quip.config says, or else as MediaPipe does. */
@@ -90,28 +140,45 @@ static float query_scale(const struct raw_config *raw)
 {
     assert(raw->n_heads > 0 && raw->head_dim > 0);
     if (raw->query_scale > 0)
-        return raw->query_scale;
+        return (float)raw->query_scale;
     if (raw->scale_type == SCALE_INV_SQRT_D_PER_N)
         return 1.0f / sqrtf((float)raw->d_model / (float)raw->n_heads);
     if (raw->scale_type == SCALE_RESCALE_FACTOR && raw->query_rescale > 0)
-        return raw->query_rescale / (float)raw->head_dim;
+        return (float)raw->query_rescale / (float)raw->head_dim;
     return 1.0f / sqrtf((float)raw->head_dim);
+}
+
+static void fill_ropes(struct config *c, const struct raw_config *raw)
+{
+    c->ropes[ROPE_GLOBAL] = (struct rope){ .dim = raw->rope_dim,
+                                           .theta = (float)raw->traits.rope_theta,
+                                           .scale = (float)raw->rope_scaling,
+                                           .amplitude = (float)raw->rope_amplitude };
+    c->ropes[ROPE_LOCAL] = (struct rope){ .dim = raw->rope_dim,
+                                          .theta = (float)raw->traits.rope_local_theta,
+                                          .scale = 1,
+                                          .amplitude = 1 };
+    c->n_rope_divisors = raw->rope_dim > 0 ? raw->rope_divisors : 0;
+    c->n_context_original = raw->rope_divisors == 2 ? raw->n_context_original : 0;
 }
 
 static void fill_config(struct config *c, const struct raw_config *raw)
 {
-    const struct family *family = raw->family;
+    const struct traits *t = &raw->traits;
     struct layer_config *layers = c->layers;
     assert(layers && raw->n_layers > 0 && raw->n_kv_heads > 0);
     *c = (struct config){
-        .family = family,
-        .norm = family->norm,
-        .act = family->act,
-        .qk_norm = family->qk_norm,
-        .post_norm = family->post_norm,
-        .is_gated = family->is_gated,
-        .is_parallel = family->is_parallel,
-        .has_alibi = family->has_alibi,
+        .family = raw->family,
+        .norm = t->norm,
+        .act = t->act,
+        .qk_norm = t->qk_norm,
+        .pre_norm = !t->no_pre_norm,
+        .post_norm = t->post_norm,
+        .norm_has_bias = t->norm == NORM_LAYER && !t->no_norm_bias,
+        .is_parallel = t->residual != RESIDUAL_SEQUENTIAL,
+        .has_ff_norm = !t->no_pre_norm && t->residual != RESIDUAL_PARALLEL,
+        .is_gated = t->is_gated,
+        .has_alibi = t->has_alibi,
         .tied = raw->tied != 0,
         .n_layers = raw->n_layers,
         .d_model = raw->d_model,
@@ -120,23 +187,23 @@ static void fill_config(struct config *c, const struct raw_config *raw)
         .n_kv_heads = raw->n_kv_heads,
         .head_dim = raw->head_dim,
         .vocab_size = raw->vocab_size,
-        .rope_dim = raw->rope_dim,
         .n_context_max = raw->n_context_max,
-        .norm_eps = raw->norm_eps,
-        .embed_scale = family->embed_sqrt_d ? sqrtf((float)raw->d_model) : 1.0f,
+        .norm_eps = (float)t->norm_eps,
+        .embed_scale = (float)t->embed_scale,
+        .residual_scale = (float)t->residual_scale,
         .query_scale = query_scale(raw),
-        .attention_cap = raw->attention_cap,
-        .logits_cap = raw->logits_cap,
+        .attention_cap = (float)t->attention_cap,
+        .logits_scale = (float)t->logits_scale,
+        .logits_cap = (float)t->logits_cap,
         .layers = layers,
         .bos =
             raw->prompts->bos < raw->vocab_size ? raw->prompts->bos : -1, // the vocabulary was cut
         .n_stop_ids = raw->prompts->n_stop_ids,
     };
     memcpy(c->stop_ids, raw->prompts->stop_ids, sizeof c->stop_ids);
+    fill_ropes(c, raw);
     for (int l = 0; l < c->n_layers; l++)
-        layers[l] = is_sliding(raw, l)
-                        ? (struct layer_config){ raw->window, raw->rope_local_theta, 1.0f }
-                        : (struct layer_config){ 0, raw->rope_theta, raw->rope_scaling };
+        layers[l] = layer_config(raw, l);
 }
 
 static bool is_same_spelling(const struct chat_template *a, const struct chat_template *b)

@@ -1,70 +1,37 @@
 /* families.c: the table of model families, and that of MediaPipe's model types.
  * A new family is a row here, a row of families_convert.c, and a golden test. If it needs a step
- * that no other family has, the step is a field whose zero means "absent". */
+ * that no other family has, the step is a field of struct traits whose zero means "absent". */
 #include "model/families.h"
 
 #include <assert.h>
 #include <string.h>
 
+/* The fields that most families share. */
+#define LLAMA_TRAITS .act = ACT_SILU, .is_gated = true, .rope_theta = 1e4, .norm_eps = 1e-5
+#define GEMMA_TRAITS                                                                               \
+    .norm = NORM_RMS_PLUS_1, .act = ACT_GELU_TANH, .is_gated = true, .norm_eps = 1e-6
+#define LAYER_NORM_TRAITS .norm = NORM_LAYER, .rope_theta = 1e4, .norm_eps = 1e-5
+
+// clang-format off
 static const struct family families[N_FAMILIES] = {
-    [FAMILY_LLAMA] = { .name = "llama",
-                       .norm = NORM_RMS,
-                       .act = ACT_SILU,
-                       .is_gated = true,
-                       .rope_theta = 1e4f,
-                       .norm_eps = 1e-5f },
-    [FAMILY_GEMMA] = { .name = "gemma",
-                       .norm = NORM_RMS_PLUS_1,
-                       .act = ACT_GELU_TANH,
-                       .is_gated = true,
-                       .embed_sqrt_d = true,
-                       .rope_theta = 1e4f,
-                       .norm_eps = 1e-6f },
-    [FAMILY_GEMMA2] = { .name = "gemma2",
-                        .norm = NORM_RMS_PLUS_1,
-                        .act = ACT_GELU_TANH,
-                        .is_gated = true,
-                        .post_norm = true,
-                        .embed_sqrt_d = true,
-                        .local_per_global = 1,
-                        .window = 4096,
-                        .rope_theta = 1e4f,
-                        .norm_eps = 1e-6f,
-                        .attention_cap = 50,
-                        .logits_cap = 30 },
-    [FAMILY_GEMMA3] = { .name = "gemma3",
-                        .norm = NORM_RMS_PLUS_1,
-                        .act = ACT_GELU_TANH,
-                        .is_gated = true,
-                        .qk_norm = true,
-                        .post_norm = true,
-                        .embed_sqrt_d = true,
-                        .local_per_global = 5,
-                        .window = 512,
-                        .rope_theta = 1e6f,
-                        .rope_local_theta = 1e4f,
-                        .norm_eps = 1e-6f },
-    [FAMILY_PHI2] = { .name = "phi2",
-                      .norm = NORM_LAYER,
-                      .act = ACT_GELU_TANH,
-                      .is_parallel = true,
-                      .rope_fraction = 0.4f,
-                      .rope_theta = 1e4f,
-                      .norm_eps = 1e-5f },
-    [FAMILY_FALCON] = { .name = "falcon",
-                        .norm = NORM_LAYER,
-                        .act = ACT_GELU_ERF,
-                        .has_alibi = true,
-                        .rope_theta = 1e4f, // not used
-                        .norm_eps = 1e-5f },
-    [FAMILY_STABLELM] = { .name = "stablelm",
-                          .norm = NORM_LAYER,
-                          .act = ACT_SILU,
-                          .is_gated = true,
-                          .rope_fraction = 0.25f,
-                          .rope_theta = 1e4f,
-                          .norm_eps = 1e-5f },
+    [FAMILY_LLAMA] = { "llama", { LLAMA_TRAITS } },
+    [FAMILY_GEMMA] = { "gemma", { GEMMA_TRAITS, .rope_theta = 1e4 }, .embed_sqrt_d = true },
+    [FAMILY_GEMMA2] = { "gemma2", { GEMMA_TRAITS, .rope_theta = 1e4, .post_norm = true,
+                                    .local_per_global = 1, .window = 4096,
+                                    .attention_cap = 50, .logits_cap = 30 },
+                        .embed_sqrt_d = true },
+    [FAMILY_GEMMA3] = { "gemma3", { GEMMA_TRAITS, .post_norm = true, .qk_norm = QK_NORM_HEAD,
+                                    .local_per_global = 5, .window = 512,
+                                    .rope_theta = 1e6, .rope_local_theta = 1e4 },
+                        .embed_sqrt_d = true },
+    [FAMILY_PHI2] = { "phi2", { LAYER_NORM_TRAITS, .act = ACT_GELU_TANH,
+                                .residual = RESIDUAL_PARALLEL },
+                      .rope_fraction = 0.4f },
+    [FAMILY_FALCON] = { "falcon", { LAYER_NORM_TRAITS, .act = ACT_GELU_ERF, .has_alibi = true } },
+    [FAMILY_STABLELM] = { "stablelm", { LAYER_NORM_TRAITS, .act = ACT_SILU, .is_gated = true },
+                          .rope_fraction = 0.25f },
 };
+// clang-format on
 
 #define SIZES(layers, width) .n_layers = layers, .d_model = width
 

@@ -24,27 +24,51 @@ enum family_id {
     N_FAMILIES
 };
 
-struct family {
-    const char *name; // in quip.config and in GGUF
+/* Norms of q and k, before rope. They have the formula of the model's norms, without a bias. */
+enum qk_norm {
+    QK_NORM_NONE,
+    QK_NORM_HEAD,  // of each head; all heads share the weights [head_dim]
+    QK_NORM_HEADS, // of each head, with weights of its own [n_heads * head_dim]
+    QK_NORM_WIDTH  // of all heads together [n_heads * head_dim]
+};
 
-    /* What the forward pass computes. */
+/* How the two halves of a layer are joined. */
+enum residual {
+    RESIDUAL_SEQUENTIAL,    // x += attention(norm(x)); x += feed_forward(ff_norm(x))
+    RESIDUAL_PARALLEL,      // x += attention(norm(x)) + feed_forward(norm(x))
+    RESIDUAL_PARALLEL_NORMS // x += attention(norm(x)) + feed_forward(ff_norm(x))
+};
+
+/* What the forward pass computes. Each field has a key in quip.config (raw_config.c): a model file
+ * need not have the keys that are as in its family. Zero means "absent". */
+struct traits {
     enum norm_kind norm;
     enum activation act;
-    bool qk_norm;      // q and k are normed per head before rope
+    enum qk_norm qk_norm;
+    enum residual residual;
+    bool no_norm_bias; // norms of NORM_LAYER have no bias
+    bool no_pre_norm;  // attention and feed-forward read x itself
     bool post_norm;    // the output of attention and feed-forward is normed before the add
-    bool embed_sqrt_d; // embeddings are multiplied by sqrt(d_model)
     bool is_gated;     // the feed-forward is act(gate) * up, otherwise act(up)
-    bool is_parallel;  // attention and feed-forward read the same norm of x
     bool has_alibi;    // positions enter as a bias on the scores, not by rotation
 
-    /* What a model file may omit. */
-    int local_per_global;   // sliding-window layers before each global one; 0: all global
-    int window;             // of sliding-window layers, in tokens, the query's included
-    float rope_fraction;    // of each head's dimensions that rotate; 0: all
-    float rope_theta;       // of global layers
-    float rope_local_theta; // of sliding-window layers; 0: rope_theta
-    float norm_eps;
-    float attention_cap, logits_cap; // soft caps; 0: none
+    int local_per_global;    // sliding-window layers before each global one; 0: all global
+    int window;              // of sliding-window layers, in tokens, the query's included
+    double rope_theta;       // of global layers
+    double rope_local_theta; // of sliding-window layers; 0: their rope is that of the others
+    double norm_eps;
+    double attention_cap, logits_cap; // soft caps; 0: none
+    double embed_scale;               // of embeddings; 0: 1, or as embed_sqrt_d says
+    double residual_scale;            // of what a half of a layer adds; 0: 1
+    double logits_scale;              // 0: 1
+};
+
+struct family {
+    const char *name; // in quip.config and in GGUF
+    struct traits traits;
+    bool embed_sqrt_d;   // embeddings are multiplied by sqrt(d_model)
+    float rope_fraction; // of each head's dimensions that rotate; 0: all
+    int revision;        // of quip.config that has the family (raw_config.h)
 };
 const struct family *qp_family(enum family_id id);
 enum family_id qp_family_id(const struct family *f);

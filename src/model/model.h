@@ -14,29 +14,65 @@
 
 #define MAX_STOP_IDS 16
 
+/* Rotary embedding: Su et al. 2021 (RoFormer). Dimensions i and i + dim / 2 of a head turn by
+ * position * frequency i, which is theta^(-2 i / dim) / scale / divisor i. */
+struct rope {
+    int dim;         // rotated dimensions of a head, from the front; 0: none
+    float theta;     // base of the frequencies
+    float scale;     // positions are divided by it
+    float amplitude; // cos and sin are multiplied by it
+    /* [dim / 2] or NULL: of sessions of at most n_context_original positions, and of longer ones,
+     * where these differ (qp_rope_set). Infinity: the pair does not turn. */
+    const float *divisors[2];
+};
+
+/* The ropes of a model. */
+enum {
+    ROPE_GLOBAL,
+    ROPE_LOCAL, // of sliding-window layers, where it is another one
+    N_ROPES,
+    ROPE_NONE = -1
+};
+
 struct layer_config {
-    int window;       // keys that are visible to a query, its own included; 0: all
-    float rope_theta; // base of the rotary frequencies
-    float rope_scale; // positions are divided by it
+    int window;                     // keys that are visible to a query, its own included; 0: all
+    int rope;                       // ROPE_…
+    int n_kv_heads, head_dim, d_ff; // of this layer
 };
 
 struct config {
     const struct family *family;
     enum norm_kind norm;
     enum activation act;
-    bool qk_norm, post_norm, is_gated, is_parallel, has_alibi, tied;
-    int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
-    int rope_dim;      // rotated dimensions of each head, from the front
-    int n_context_max; // positions that the model was trained for; 0: unknown
-    float norm_eps, embed_scale, query_scale, attention_cap, logits_cap;
+    enum qk_norm qk_norm;
+    bool pre_norm;      // otherwise attention and feed-forward read the residual stream itself
+    bool post_norm;     // the output of both is normed before the add
+    bool norm_has_bias; // of NORM_LAYER
+    bool is_parallel;   // both halves of a layer read the x before the layer
+    bool has_ff_norm;   // the feed-forward reads a norm of its own, otherwise that of attention
+    bool is_gated, has_alibi, tied;
+    int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size; // widest of all layers
+    struct rope ropes[N_ROPES];
+    int n_rope_divisors;    // sets of divisors of the global rope that the file has
+    int n_context_original; // sessions that declare more use the second divisors; 0: none do
+    int n_context_max;      // positions that the model was trained for; 0: unknown
+    float norm_eps, embed_scale, residual_scale, query_scale, attention_cap;
+    float logits_scale, logits_cap;
     struct layer_config *layers; // [n_layers]
     quip_token bos;              // -1: none
     quip_token stop_ids[MAX_STOP_IDS];
     int n_stop_ids;
 };
 
+/* Which divisors of its ropes a session of n_context positions uses. It is decided once, so that
+ * nothing depends on how a text is divided into calls. */
+static inline int qp_rope_set(const struct config *c, int n_context)
+{
+    return c->n_context_original > 0 && n_context > c->n_context_original;
+}
+
 struct norm_weights {
-    const float *scale, *bias; // [n]; bias of NORM_LAYER only
+    const float *scale, *bias; // [n]; bias of NORM_LAYER only, where it has one
 };
 
 /* The weight matrices of a layer, in the order of their use. */
@@ -55,7 +91,7 @@ enum layer_matrix {
 struct layer_weights {
     struct matrix m[N_MATRICES];                                          // by enum layer_matrix
     struct norm_weights attn_norm, attn_post_norm, ff_norm, ff_post_norm; // [d_model]
-    struct norm_weights q_norm, k_norm;                                   // [head_dim]
+    struct norm_weights q_norm, k_norm; // enum qk_norm says their size
 };
 struct weights {
     struct matrix embed, head;      // [vocab_size, d_model]; the same one when tied

@@ -23,7 +23,7 @@ static const struct proto_int transformer_ints[] = {
     { TRANSFORMER_N_HEADS, offsetof(struct raw_config, n_heads) },
     { TRANSFORMER_N_LAYERS, offsetof(struct raw_config, n_layers) },
     { TRANSFORMER_N_KV_HEADS, offsetof(struct raw_config, n_kv_heads) },
-    { TRANSFORMER_LOCAL_PER_GLOBAL, offsetof(struct raw_config, local_per_global) },
+    { TRANSFORMER_LOCAL_PER_GLOBAL, offsetof(struct raw_config, traits.local_per_global) },
 };
 
 static bool read_attention(struct raw_config *raw, const struct proto_field *message)
@@ -34,11 +34,11 @@ static bool read_attention(struct raw_config *raw, const struct proto_field *mes
     while (qp_proto_next(&r, &field)) {
         if (field.number == ATTENTION_SOFT_CAP && field.wire_type == 5 &&
             qp_proto_float(&field) > 0)
-            raw->attention_cap = qp_proto_float(&field);
+            raw->traits.attention_cap = qp_proto_float(&field);
         if (field.number == ATTENTION_SCALE && field.wire_type == 0)
             raw->scale_type = field.value > SCALE_RESCALE_FACTOR ? 0 : (int)field.value;
         if (field.number == ATTENTION_WINDOW && field.wire_type == 0)
-            raw->window = field.value > INT32_MAX ? -1 : (int)field.value;
+            raw->traits.window = field.value > INT32_MAX ? -1 : (int)field.value;
     }
     return !r.is_malformed;
 }
@@ -50,7 +50,7 @@ static bool read_head(struct raw_config *raw, const struct proto_field *message)
     qp_proto_open(&r, message->data, message->n);
     while (qp_proto_next(&r, &field))
         if (field.number == HEAD_SOFT_CAP && field.wire_type == 5 && qp_proto_float(&field) > 0)
-            raw->logits_cap = qp_proto_float(&field);
+            raw->traits.logits_cap = qp_proto_float(&field);
     return !r.is_malformed;
 }
 
@@ -74,7 +74,7 @@ static bool read_transformer(struct raw_config *raw, const struct proto_field *m
             raw->query_rescale = qp_proto_float(&field);
         if (field.number == TRANSFORMER_ROPE_THETA && field.wire_type == 5 &&
             qp_proto_float(&field) > 0)
-            raw->rope_theta = qp_proto_float(&field);
+            raw->traits.rope_theta = qp_proto_float(&field);
         if (field.number == TRANSFORMER_ROPE_SCALING && field.wire_type == 5 &&
             qp_proto_float(&field) > 0)
             raw->rope_scaling = qp_proto_float(&field);
@@ -122,52 +122,77 @@ static bool parse_number(const char *s, size_t n, double *value)
     return n > 0 && qp_decimal_parse(s, n, value) == n && (*value == 0 || fabs(*value) > 1e-44);
 }
 
-enum key_kind {
-    KEY_INT,
-    KEY_FLOAT,
-    KEY_TEXT,   // at most .size bytes, the NUL included
-    KEY_FAMILY, // read before all others
-    KEY_BOS,
-    KEY_IDS
-};
 static const char *const key_values[] = {
     [KEY_INT] = "a number from -1 to 2147483647",
     [KEY_FLOAT] = "a number from 0 to 1e12",
+    [KEY_BOOL] = "0 or 1",
+    [KEY_CHOICE] = "one that this Quip knows",
     [KEY_TEXT] = "a shorter text",
     [KEY_FAMILY] = "an architecture",
     [KEY_BOS] = "a number from -1 to 2147483647",
     [KEY_IDS] = "numbers with commas between them",
 };
-struct config_key {
-    const char *name;
-    enum key_kind kind;
-    size_t offset, size; // in struct raw_config
-};
+
+static const char *const norm_names[] = { "rms", "rms+1", "layer", NULL };
+static const char *const activation_names[] = { "gelu_tanh", "gelu_erf", "silu", "relu", NULL };
+static const char *const qk_norm_names[] = { "none", "head", "heads", "width", NULL };
+static const char *const residual_names[] = { "sequential", "parallel", "parallel_norms", NULL };
+
 // clang-format off
-#define INT_KEY(name) { #name, KEY_INT, offsetof(struct raw_config, name), 0 }
-#define FLOAT_KEY(name) { #name, KEY_FLOAT, offsetof(struct raw_config, name), 0 }
-#define TEXT_KEY(name) { #name, KEY_TEXT, offsetof(struct raw_config, name), sizeof((struct raw_config){ 0 }.name) }
+#define KEY(name, kind, field) { #name, kind, offsetof(struct raw_config, field), 0, NULL, 0 }
+#define KEY_1(name, kind) { #name, kind, offsetof(struct raw_config, name), 0, NULL, 1 }
+#define TRAIT_1(name, kind) { #name, kind, offsetof(struct raw_config, traits.name), 0, NULL, 1 }
+#define CHOICE_1(name, names) { #name, KEY_CHOICE, offsetof(struct raw_config, traits.name), 0, names, 1 }
+#define TEXT_KEY(name) { #name, KEY_TEXT, offsetof(struct raw_config, name), sizeof((struct raw_config){ 0 }.name), NULL, 0 }
+
+/* docs/model-format.md describes each. */
+static const struct config_key config_keys[] = {
+    KEY(architecture, KEY_FAMILY, family),
+    KEY(norm_eps, KEY_FLOAT, traits.norm_eps),
+    KEY(rope_theta, KEY_FLOAT, traits.rope_theta),
+    KEY(rope_scaling, KEY_FLOAT, rope_scaling),
+    KEY(rope_dim, KEY_INT, rope_dim),
+    KEY(query_scale, KEY_FLOAT, query_scale),
+    KEY(rope_local_theta, KEY_FLOAT, traits.rope_local_theta),
+    KEY(attention_cap, KEY_FLOAT, traits.attention_cap),
+    KEY(logits_cap, KEY_FLOAT, traits.logits_cap),
+    KEY(n_context_max, KEY_INT, n_context_max),
+    KEY(window, KEY_INT, traits.window),
+    TEXT_KEY(layer_types),
+    CHOICE_1(norm, norm_names),
+    TRAIT_1(no_norm_bias, KEY_BOOL),
+    CHOICE_1(act, activation_names),
+    TRAIT_1(is_gated, KEY_BOOL),
+    CHOICE_1(qk_norm, qk_norm_names),
+    CHOICE_1(residual, residual_names),
+    TRAIT_1(no_pre_norm, KEY_BOOL),
+    TRAIT_1(post_norm, KEY_BOOL),
+    TRAIT_1(has_alibi, KEY_BOOL),
+    TRAIT_1(embed_scale, KEY_FLOAT),
+    TRAIT_1(residual_scale, KEY_FLOAT),
+    TRAIT_1(logits_scale, KEY_FLOAT),
+    KEY_1(rope_divisors, KEY_INT),
+    KEY_1(rope_amplitude, KEY_FLOAT),
+    KEY_1(n_context_original, KEY_INT),
+    TEXT_KEY(chat),
+    KEY(stop_ids, KEY_IDS, prompts),
+    KEY(bos, KEY_BOS, prompts),
+    KEY(tied, KEY_INT, tied),
+};
 // clang-format on
 
-/* docs/model-format.md describes each. Unknown keys are ignored: newer files may have more. */
-static const struct config_key config_keys[] = {
-    { "architecture", KEY_FAMILY, 0, 0 },
-    { "stop_ids", KEY_IDS, 0, 0 },
-    { "bos", KEY_BOS, 0, 0 },
-    INT_KEY(rope_dim),
-    INT_KEY(n_context_max),
-    INT_KEY(window),
-    INT_KEY(tied),
-    FLOAT_KEY(norm_eps),
-    FLOAT_KEY(rope_theta),
-    FLOAT_KEY(rope_local_theta),
-    FLOAT_KEY(rope_scaling),
-    FLOAT_KEY(query_scale),
-    FLOAT_KEY(attention_cap),
-    FLOAT_KEY(logits_cap),
-    TEXT_KEY(layer_types),
-    TEXT_KEY(chat),
-};
+const struct config_key *qp_config_key(int i)
+{
+    assert(i >= 0);
+    return i < (int)QP_COUNT(config_keys) ? &config_keys[i] : NULL;
+}
+
+int qp_config_int(const struct config_key *key, const struct raw_config *raw)
+{
+    const char *field = (const char *)raw + key->offset;
+    assert(key->kind == KEY_INT || key->kind == KEY_BOOL || key->kind == KEY_CHOICE);
+    return key->kind == KEY_BOOL ? *(const bool *)field : *(const int *)field;
+}
 
 static bool set_ids(struct raw_config *raw, const char *s, size_t n)
 {
@@ -186,22 +211,36 @@ static bool set_ids(struct raw_config *raw, const char *s, size_t n)
     return true;
 }
 
+static bool set_choice(int *field, const char *const *choices, const char *s, size_t n)
+{
+    for (int i = 0; choices[i]; i++)
+        if (strlen(choices[i]) == n && memcmp(choices[i], s, n) == 0) {
+            *field = i;
+            return true;
+        }
+    return false;
+}
+
 static bool set_key(struct raw_config *raw, const struct config_key *key, const char *s, size_t n)
 {
-    double number;
+    double number = 0;
     char *field = (char *)raw + key->offset;
+    const bool is_int = parse_number(s, n, &number) && number >= -1 && number <= INT32_MAX;
     assert(key->offset < sizeof *raw);
     switch (key->kind) {
     case KEY_INT:
-        if (!parse_number(s, n, &number) || number < -1 || number > INT32_MAX)
-            return false;
         *(int *)field = (int)number;
-        return true;
+        return is_int;
+    case KEY_BOOL:
+        *(bool *)field = number == 1;
+        return is_int && (number == 0 || number == 1);
     case KEY_FLOAT:
         if (!parse_number(s, n, &number) || number < 0 || number > 1e12)
             return false;
-        *(float *)field = (float)number;
+        *(double *)field = number;
         return true;
+    case KEY_CHOICE:
+        return set_choice((int *)field, key->choices, s, n);
     case KEY_TEXT:
         if (n >= key->size || memchr(s, 0, n))
             return false;
@@ -211,10 +250,8 @@ static bool set_key(struct raw_config *raw, const struct config_key *key, const 
     case KEY_IDS:
         return set_ids(raw, s, n);
     case KEY_BOS:
-        if (!parse_number(s, n, &number) || number < -1 || number > INT32_MAX)
-            return false;
         raw->prompts->bos = (int)number;
-        return true;
+        return is_int;
     case KEY_FAMILY:
         return true;
     }
@@ -258,6 +295,34 @@ static quip_status read_keys(quip_model *m, struct raw_config *raw, const char *
     return QUIP_OK;
 }
 
+/* The family of `architecture NAME` or `architecture NAME+REVISION`. */
+static quip_status read_architecture(quip_model *m, const struct family **family, const char *text,
+                                     size_t n, quip_error *error)
+{
+    char name[32] = "", names[600];
+    if (n < sizeof name)
+        memcpy(name, text, n);
+    char *plus = strchr(name, '+');
+    double revision = 0;
+    if (plus) {
+        *plus = 0;
+        if (!parse_number(plus + 1, strlen(plus + 1), &revision) || revision < 0)
+            revision = QUIP_CONFIG_REVISION + 1;
+    }
+    *family = qp_family_named(name);
+    if (*family && revision > QUIP_CONFIG_REVISION)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: its architecture is %s, revision %.10s, but this Quip knows only "
+                       "revision %d; use a newer Quip, or convert the model again",
+                       m->file.name, name, plus + 1, QUIP_CONFIG_REVISION);
+    if (*family)
+        return QUIP_OK;
+    qp_family_list(names, sizeof names);
+    return qp_fail(error, QUIP_E_UNSUPPORTED,
+                   "%s: its architecture \"%s\" is not supported; supported are %s", m->file.name,
+                   name, names);
+}
+
 /* quip.config names the family; without that, MediaPipe's model type does. */
 static quip_status find_family(quip_model *m, const struct family **family, const char *text,
                                size_t n, quip_error *error)
@@ -265,19 +330,8 @@ static quip_status find_family(quip_model *m, const struct family **family, cons
     const char *key, *value;
     size_t at = 0, n_key, n_value;
     while (next_line(text, n, &at, &key, &n_key, &value, &n_value))
-        if (n_key == strlen("architecture") && memcmp(key, "architecture", n_key) == 0) {
-            char name[32] = "";
-            if (n_value < sizeof name)
-                memcpy(name, value, n_value);
-            if (!(*family = qp_family_named(name))) {
-                char names[300];
-                qp_family_list(names, sizeof names);
-                return qp_fail(error, QUIP_E_UNSUPPORTED,
-                               "%s: its architecture \"%s\" is not supported; supported are %s",
-                               m->file.name, name, names);
-            }
-            return QUIP_OK;
-        }
+        if (n_key == strlen("architecture") && memcmp(key, "architecture", n_key) == 0)
+            return read_architecture(m, family, value, n_value, error);
     const struct metadata *type = qp_format_find_metadata(&m->format, "odml.infra.LlmModelType");
     if (!type || type->type != METADATA_INT)
         return qp_fail(error, QUIP_E_FORMAT, "%s: has no odml.infra.LlmModelType metadata",
@@ -293,28 +347,22 @@ static quip_status find_family(quip_model *m, const struct family **family, cons
 
 /* ---- all sources ---- */
 
-static struct raw_config family_config(const struct family *family, struct prompts *prompts)
+struct raw_config qp_raw_config_of(const struct family *family)
 {
     return (struct raw_config){
         .family = family,
-        .prompts = prompts,
+        .traits = family->traits,
         .rope_dim = -1,
         .tied = -1,
-        .window = family->window,
-        .local_per_global = family->local_per_global,
-        .rope_theta = family->rope_theta,
-        .rope_local_theta = family->rope_local_theta,
         .rope_scaling = 1,
-        .norm_eps = family->norm_eps,
-        .attention_cap = family->attention_cap,
-        .logits_cap = family->logits_cap,
+        .rope_amplitude = 1,
     };
 }
 
 quip_status qp_raw_config_read(struct raw_config *raw, quip_model *m, quip_error *error)
 {
     const struct metadata *own = qp_format_find_metadata(&m->format, "quip.config");
-    const struct family *family;
+    const struct family *family = NULL;
     const uint8_t *bytes = (const uint8_t *)"";
     size_t n = 0;
     quip_status status;
@@ -324,7 +372,8 @@ quip_status qp_raw_config_read(struct raw_config *raw, quip_model *m, quip_error
     const char *text = (const char *)bytes;
     if ((status = find_family(m, &family, text, n, error)))
         return status;
-    *raw = family_config(family, &m->prompts);
+    *raw = qp_raw_config_of(family);
+    raw->prompts = &m->prompts;
     m->prompts.bos = -1;
     status = read_parameters(m, raw, error);
     return status ? status : read_keys(m, raw, text, n, error);

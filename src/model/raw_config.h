@@ -1,22 +1,72 @@
-/* raw_config.h: what a model file says about its config, before it is checked. */
+/* raw_config.h: what a model file says about its model, before it is checked.
+ * In:  the row of the model's family (families.c), MediaPipe's LlmParameters proto, and Quip's own
+ *      text `quip.config`. Each source overrides the one before.
+ * Out: struct raw_config, whose values can be anything that the fields can hold.
+ *
+ * The converter fills the same struct from a checkpoint (hparams.h) and writes quip.config with the
+ * same table of keys (metadata.c). So a key is one row of that table. */
 #ifndef QP_RAW_CONFIG_H
 #define QP_RAW_CONFIG_H
 
 #include "model/model.h"
 
+enum {
+    MAX_LAYERS = 1024
+};
+
 struct raw_config {
     const struct family *family;
+    struct traits traits;
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
-    int rope_dim, n_context_max, window, local_per_global, tied;
-    float norm_eps, rope_theta, rope_local_theta, rope_scaling, query_scale;
-    float attention_cap, logits_cap, query_rescale;
-    int scale_type;         // SCALE_… of llm_parameters.h, or 0
-    char layer_types[1025]; // 'L' or 'G' for each layer; "": the family's pattern
+    int rope_dim; // -1: as the family says
+    int n_context_max, tied;
+    double rope_scaling, query_scale; // query_scale 0: as LlmParameters says
+    double query_rescale;             // of LlmParameters
+    int scale_type;                   // SCALE_… of llm_parameters.h, or 0
+    /* Factors that divide the frequencies, from tensors of the file: 0 none, 1 for every context,
+     * 2 others in sessions of more than n_context_original positions. */
+    int rope_divisors;
+    int n_context_original;
+    double rope_amplitude; // of cos and sin
+    /* For each layer: L sliding window, G all positions, N the same without rope. "": the pattern
+     * of the family. */
+    char layer_types[MAX_LAYERS + 1];
     char chat[32];
     struct prompts *prompts; // of the model, with the stops and the first token
 };
 
+/* What a file of the family says if it has no key at all. */
+struct raw_config qp_raw_config_of(const struct family *family);
 /* Read all sources but the METADATA of a bundle; m->prompts too. */
 quip_status qp_raw_config_read(struct raw_config *raw, quip_model *m, quip_error *error);
+
+/* ---- the keys of quip.config ---- */
+
+/* A reader ignores keys that it does not know. A key without which a model would be another one
+ * has a revision, and a file that has it says `architecture NAME+REVISION`, which a reader of an
+ * earlier revision refuses. */
+#define QUIP_CONFIG_REVISION 1
+
+enum key_kind {
+    KEY_INT,
+    KEY_FLOAT,
+    KEY_BOOL,
+    KEY_CHOICE, // an enum, by the names of its values
+    KEY_TEXT,   // at most .size bytes, the NUL included
+    KEY_FAMILY, // read before all others
+    KEY_BOS,
+    KEY_IDS
+};
+struct config_key {
+    const char *name;
+    enum key_kind kind;
+    size_t offset, size;        // in struct raw_config
+    const char *const *choices; // ends with NULL
+    int revision;
+};
+/* In the order in which they are written; NULL after the last. */
+const struct config_key *qp_config_key(int i);
+/* The value that the key has in `raw`: of an int, a bool or an enum. */
+int qp_config_int(const struct config_key *key, const struct raw_config *raw);
 
 #endif

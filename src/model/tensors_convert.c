@@ -235,13 +235,13 @@ static bool meets_condition(enum condition condition, const struct family *f)
     case ALWAYS:
         return true;
     case IF_LAYER_NORM:
-        return f->norm == NORM_LAYER;
+        return f->traits.norm == NORM_LAYER;
     case IF_QK_NORM:
-        return f->qk_norm;
+        return f->traits.qk_norm != QK_NORM_NONE;
     case IF_POST_NORM:
-        return f->post_norm;
+        return f->traits.post_norm;
     case UNLESS_POST_NORM:
-        return !f->post_norm;
+        return !f->traits.post_norm;
     }
     return false;
 }

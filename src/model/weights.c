@@ -77,13 +77,13 @@ static const float *bind_vector(struct binder *b, const char *name, int n)
     return NULL;
 }
 
-/* The weights of a norm, and the bias of a NORM_LAYER. */
+/* The weights of a norm, and the bias of a NORM_LAYER if the model has them. */
 static void bind_norm(struct binder *b, struct norm_weights *w, const char *name, int n)
 {
     char full[128];
     snprintf(full, sizeof full, "%s.scale", name);
     w->scale = bind_vector(b, full, n);
-    if (b->model->config.norm == NORM_LAYER) {
+    if (b->model->config.norm_has_bias) {
         snprintf(full, sizeof full, "%s.bias", name);
         w->bias = bind_vector(b, full, n);
     }
@@ -242,36 +242,81 @@ static void bind_layer_matrix(struct binder *b, int l, enum layer_matrix m, int 
                 n_in);
 }
 
-static void bind_layer(struct binder *b, int l)
+/* A norm of q or k, which has no bias; n_heads is of this one. */
+static void bind_qk_norm(struct binder *b, struct norm_weights *w, int l, const char *name,
+                         int n_heads)
 {
     const struct config *c = &b->model->config;
-    struct layer_weights *w = &b->model->weights.layers[l];
-    const int q_width = c->n_heads * c->head_dim, kv_width = c->n_kv_heads * c->head_dim;
+    const int head_dim = c->layers[l].head_dim;
+    w->scale = bind_vector(b, layer_name(b, l, name),
+                           c->qk_norm == QK_NORM_HEAD ? head_dim : n_heads * head_dim);
+}
 
-    bind_norm(b, &w->attn_norm, layer_name(b, l, "pre_layer_norm"), c->d_model);
+static void bind_attention(struct binder *b, int l)
+{
+    const struct config *c = &b->model->config;
+    const struct layer_config *lc = &c->layers[l];
+    struct layer_weights *w = &b->model->weights.layers[l];
+    const int q_width = c->n_heads * lc->head_dim, kv_width = lc->n_kv_heads * lc->head_dim;
     bind_layer_matrix(b, l, MATRIX_Q, q_width, c->d_model);
     bind_layer_matrix(b, l, MATRIX_K, kv_width, c->d_model);
     bind_layer_matrix(b, l, MATRIX_V, kv_width, c->d_model);
     bind_layer_matrix(b, l, MATRIX_O, c->d_model, q_width);
-    if (c->qk_norm) {
-        bind_norm(b, &w->q_norm, layer_name(b, l, "self_attention.q_norm"), c->head_dim);
-        bind_norm(b, &w->k_norm, layer_name(b, l, "self_attention.k_norm"), c->head_dim);
-    }
-    if (!c->is_parallel)
-        // files for GPUs have another name for it in Falcon and StableLM
-        bind_norm(b, &w->ff_norm,
-                  layer_name(b, l,
-                             b->is_gpu && c->norm == NORM_LAYER ? "post_layer_norm"
-                                                                : "ff_layer.pre_layer_norm"),
-                  c->d_model);
+    if (c->qk_norm == QK_NORM_NONE)
+        return;
+    bind_qk_norm(b, &w->q_norm, l, "self_attention.q_norm.scale", c->n_heads);
+    bind_qk_norm(b, &w->k_norm, l, "self_attention.k_norm.scale", lc->n_kv_heads);
+}
+
+static void bind_feed_forward(struct binder *b, int l)
+{
+    const struct config *c = &b->model->config;
+    const int d_ff = c->layers[l].d_ff;
     if (c->is_gated)
-        bind_layer_matrix(b, l, MATRIX_GATE, c->d_ff, c->d_model);
-    bind_layer_matrix(b, l, MATRIX_UP, c->d_ff, c->d_model);
-    bind_layer_matrix(b, l, MATRIX_DOWN, c->d_model, c->d_ff);
+        bind_layer_matrix(b, l, MATRIX_GATE, d_ff, c->d_model);
+    bind_layer_matrix(b, l, MATRIX_UP, d_ff, c->d_model);
+    bind_layer_matrix(b, l, MATRIX_DOWN, c->d_model, d_ff);
+}
+
+static void bind_layer(struct binder *b, int l)
+{
+    const struct config *c = &b->model->config;
+    struct layer_weights *w = &b->model->weights.layers[l];
+    // files for GPUs have another name for it in Falcon and StableLM
+    const char *ff_norm =
+        b->is_gpu && c->norm == NORM_LAYER ? "post_layer_norm" : "ff_layer.pre_layer_norm";
+    if (c->pre_norm)
+        bind_norm(b, &w->attn_norm, layer_name(b, l, "pre_layer_norm"), c->d_model);
+    bind_attention(b, l);
+    if (c->has_ff_norm)
+        bind_norm(b, &w->ff_norm, layer_name(b, l, ff_norm), c->d_model);
+    bind_feed_forward(b, l);
     if (c->post_norm) {
         bind_norm(b, &w->attn_post_norm, layer_name(b, l, "post_layer_norm"), c->d_model);
         bind_norm(b, &w->ff_post_norm, layer_name(b, l, "ff_layer.post_layer_norm"), c->d_model);
     }
+}
+
+/* The divisors of a rope: positive, or infinite. */
+static const float *bind_divisors(struct binder *b, const char *name, int n)
+{
+    const float *x = bind_vector(b, name, n);
+    for (int i = 0; x && !b->status && !b->model->options.no_weights && i < n; i++)
+        if (!(x[i] >= 1e-3f))
+            b->status = qp_fail(b->error, QUIP_E_FORMAT,
+                                "%s: params.lm.%s: value %d is %g; must be at least 0.001",
+                                b->model->file.name, name, i, (double)x[i]);
+    return x;
+}
+
+static void bind_rope(struct binder *b)
+{
+    struct config *c = &b->model->config;
+    struct rope *rope = &c->ropes[ROPE_GLOBAL];
+    if (c->n_rope_divisors > 0)
+        rope->divisors[0] = bind_divisors(b, "rope.divisors", rope->dim / 2);
+    if (c->n_rope_divisors > 1)
+        rope->divisors[1] = bind_divisors(b, "rope.long_divisors", rope->dim / 2);
 }
 
 /* Memory for the rows of every matrix of a file for GPUs. */
@@ -313,6 +358,7 @@ quip_status qp_weights_bind(quip_model *m, quip_error *error)
         bind_matrix(&b, &m->weights.embed, "token_embedding", c->vocab_size, c->d_model);
     else
         m->weights.embed = m->weights.head;
+    bind_rope(&b);
     bind_norm(&b, &m->weights.final_norm, "final_ln", c->d_model);
     for (int l = 0; l < c->n_layers && !b.status; l++)
         bind_layer(&b, l);

@@ -46,13 +46,15 @@ static void layer_norm(const struct config *c, float *x, const struct norm_weigh
                (w->bias ? w->bias[i] : 0.0f);
 }
 
-/* x = norm(x) */
-static void norm_in_place(const struct config *c, float *x, const struct norm_weights *w)
+/* x = norm(x) of n values; no weights, no norm */
+static void norm_in_place(const struct config *c, float *x, const struct norm_weights *w, int n)
 {
+    if (!w->scale)
+        return;
     if (c->norm == NORM_LAYER)
-        layer_norm(c, x, w, c->d_model);
+        layer_norm(c, x, w, n);
     else
-        rms_norm(c, x, w->scale, c->d_model);
+        rms_norm(c, x, w->scale, n);
 }
 
 static float activate(enum activation act, float x)
@@ -75,16 +77,17 @@ static float soft_cap(float x, float cap)
     return cap > 0 ? cap * tanhf(x / cap) : x;
 }
 
-/* Rotate pairs (i, i + rope_dim / 2) of one head by its position: RoFormer, Su et al. 2021. */
-static void rotate(const struct config *c, const struct layer_config *layer, float *x, int pos)
+/* Rotate pairs (i, i + dim / 2) of one head by its position: RoFormer, Su et al. 2021. */
+static void rotate(const struct rope *rope, const float *divisors, float *x, int pos)
 {
-    const int half = c->rope_dim / 2;
+    const int half = rope->dim / 2;
     for (int i = 0; i < half; i++) {
-        const float exponent = (float)(2 * i) / (float)c->rope_dim;
-        const float frequency = 1.0f / powf(layer->rope_theta, exponent) / layer->rope_scale;
+        const float exponent = (float)(2 * i) / (float)rope->dim;
+        const float frequency =
+            1.0f / powf(rope->theta, exponent) / rope->scale / (divisors ? divisors[i] : 1.0f);
         const float angle = (float)pos * frequency, a = x[i], b = x[i + half];
-        x[i] = a * cosf(angle) - b * sinf(angle);
-        x[i + half] = b * cosf(angle) + a * sinf(angle);
+        x[i] = rope->amplitude * (a * cosf(angle) - b * sinf(angle));
+        x[i + half] = rope->amplitude * (b * cosf(angle) + a * sinf(angle));
     }
 }
 
@@ -132,7 +135,7 @@ static void run_norm(struct reference_device *d, const struct command *c)
     const size_t n_bytes = (size_t)d->base.config->d_model * sizeof(float);
     for (int t = 0; t < c->n; t++) {
         memcpy(row_of(d, BUF_XN, t), row_of(d, BUF_X, t), n_bytes);
-        norm_in_place(d->base.config, row_of(d, BUF_XN, t), c->norm);
+        norm_in_place(d->base.config, row_of(d, BUF_XN, t), c->norm, d->base.config->d_model);
     }
 }
 
@@ -146,10 +149,9 @@ static void run_add(struct reference_device *d, const struct command *c)
 {
     for (int t = 0; t < c->n; t++) {
         float *x = row_of(d, BUF_X, t), *y = row_of(d, BUF_Y, t);
-        if (c->post_norm->scale)
-            norm_in_place(d->base.config, y, c->post_norm);
+        norm_in_place(d->base.config, y, c->post_norm, d->base.config->d_model);
         for (int i = 0; i < d->base.config->d_model; i++)
-            x[i] += y[i];
+            x[i] += d->base.config->residual_scale * y[i];
     }
     if (c->norm)
         run_norm(d, c);
@@ -232,13 +234,20 @@ quip_status reference_gated(struct device *device, int l, struct matrix_set next
 /* ---- attention ---- */
 
 static void prepare_heads(const struct reference_device *d, int l, float *x, int n_heads,
-                          const float *norm, int pos)
+                          const float *norm, const struct row *row)
 {
     const struct config *c = d->base.config;
-    for (int h = 0; h < n_heads; h++, x += c->head_dim) {
-        if (norm)
-            rms_norm(c, x, norm, c->head_dim);
-        rotate(c, &c->layers[l], x, pos);
+    const int head_dim = c->layers[l].head_dim, rope = c->layers[l].rope;
+    const struct norm_weights w = { norm, NULL };
+    if (c->qk_norm == QK_NORM_WIDTH)
+        norm_in_place(c, x, &w, n_heads * head_dim);
+    for (int h = 0; h < n_heads; h++, x += head_dim) {
+        const struct norm_weights own = { norm ? norm + h * head_dim : NULL, NULL };
+        if (c->qk_norm != QK_NORM_WIDTH)
+            norm_in_place(c, x, c->qk_norm == QK_NORM_HEADS ? &own : &w, head_dim);
+        if (rope != ROPE_NONE)
+            rotate(&c->ropes[rope],
+                   c->ropes[rope].divisors[qp_rope_set(c, row->sequence->n_context)], x, row->pos);
     }
 }
 
@@ -250,8 +259,8 @@ static void run_rope_append(struct reference_device *d, const struct command *c)
     for (int t = 0; t < c->n; t++) {
         const struct row *row = &c->rows[t];
         const struct cache *layer = &sequence_of(row->sequence)->layers[c->l];
-        prepare_heads(d, c->l, row_of(d, BUF_Q, t), config->n_heads, w->q_norm.scale, row->pos);
-        prepare_heads(d, c->l, row_of(d, BUF_K, t), config->n_kv_heads, w->k_norm.scale, row->pos);
+        prepare_heads(d, c->l, row_of(d, BUF_Q, t), config->n_heads, w->q_norm.scale, row);
+        prepare_heads(d, c->l, row_of(d, BUF_K, t), config->n_kv_heads, w->k_norm.scale, row);
         memcpy(layer->k + (size_t)row->pos * width, row_of(d, BUF_K, t), width * sizeof(float));
         memcpy(layer->v + (size_t)row->pos * width, row_of(d, BUF_V, t), width * sizeof(float));
     }
@@ -384,7 +393,7 @@ static void run_logits(struct reference_device *d, const struct command *c)
             y[r] = w->bias ? w->bias[r] : 0;
         add_product(y, w->w, row_of(d, BUF_XN, t), w->n_out, w->n_in, 1);
         for (int r = 0; r < w->n_out; r++)
-            y[r] = soft_cap(y[r], d->base.config->logits_cap);
+            y[r] = soft_cap(y[r] * d->base.config->logits_scale, d->base.config->logits_cap);
     }
 }
 
