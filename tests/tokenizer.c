@@ -408,6 +408,7 @@ static void test_pre_tokenizers(void **state)
         { PRE_DIGITS_GPT2, "v|1|2| |3| x|  |4|" },
         { PRE_LLAMA3, "I|'M| |123|45| years| | old|!!\n\n|x|\ty|  \n| z|'\xc5\xbf|" },
         { PRE_QWEN2, "a| |1|2|.\r\n|b|" },
+        { PRE_FALCON, "I|'|m| 2345| years|  |(|o|_),-|b|  | c|  |.|" },
         { PRE_NONE, "a 1  b|" },
     };
     for (size_t i = 0; i < QP_COUNT(cases); i++) {

@@ -138,12 +138,32 @@ static enum pre_tokenizer find_split(const cJSON *split)
     return PRE_NONE;
 }
 
+/* Punctuation, GPT-2's expression, digits, three digits. */
+static bool is_falcon(const cJSON *pre)
+{
+    const cJSON *step[4];
+    for (int i = 0; i < 4; i++)
+        step[i] = part_item(pre, "pretokenizers", i);
+    return qp_json_has_type(step[0], "Punctuation") &&
+           has_text(step[0], "behavior", "Contiguous") && qp_json_has_type(step[1], "ByteLevel") &&
+           qp_json_flag(step[1], "use_regex", true) && qp_json_has_type(step[2], "Digits") &&
+           !qp_json_flag(step[2], "individual_digits", false) &&
+           qp_json_has_type(step[3], "Split") &&
+           has_text(qp_json_item(step[3], "pattern"), "Regex", "[0-9][0-9][0-9]") &&
+           has_text(step[3], "behavior", "Isolated") && !qp_json_flag(step[3], "invert", false) &&
+           !part_item(pre, "pretokenizers", 4);
+}
+
 /* The pre-tokenizer of byte-level BPE, or PRE_NONE: ByteLevel alone, after Digits, or after a
- * Split by one of the known expressions. */
+ * Split by one of the known expressions; and Falcon's. */
 static enum pre_tokenizer find_byte_level(const cJSON *pre, bool *add_prefix_space)
 {
     const cJSON *first = part_item(pre, "pretokenizers", 0);
     const cJSON *second = part_item(pre, "pretokenizers", 1), *last = second ? second : first;
+    if (is_falcon(pre)) {
+        *add_prefix_space = qp_json_flag(second, "add_prefix_space", true);
+        return PRE_FALCON;
+    }
     if (part_item(pre, "pretokenizers", 2) || !qp_json_has_type(last, "ByteLevel"))
         return PRE_NONE;
     bool has_regex = qp_json_flag(last, "use_regex", true);

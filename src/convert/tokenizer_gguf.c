@@ -14,10 +14,9 @@ struct gguf_pre {
     bool nfc, ignore_merges;
 };
 static const struct gguf_pre gguf_pres[] = {
-    { "smollm", PRE_DIGITS_GPT2, false, false },
-    { "gpt-2", PRE_GPT2, false, false },
-    { "llama-bpe", PRE_LLAMA3, false, true },
-    { "qwen2", PRE_QWEN2, true, false },
+    { "smollm", PRE_DIGITS_GPT2, false, false }, { "gpt-2", PRE_GPT2, false, false },
+    { "llama-bpe", PRE_LLAMA3, false, true },    { "qwen2", PRE_QWEN2, true, false },
+    { "falcon", PRE_FALCON, false, false },
 };
 
 static const char space_mark[] = "\xe2\x96\x81"; // U+2581

@@ -18,6 +18,16 @@ struct pipeline_run {
 
 /* ---- words ---- */
 
+static bool encode_word(struct pipeline_run *r, const char *word, size_t n)
+{
+    for (size_t i = 0, length; i < n; i += length) {
+        length = qp_pre_token_part(r->words.t->rules->pre, word + i, n - i);
+        if (!qp_word_encode(&r->words, word + i, length))
+            return false;
+    }
+    return true;
+}
+
 static bool encode_words_of(struct pipeline_run *r, const char *text, size_t n)
 {
     enum pre_tokenizer pre = r->words.t->rules->pre;
@@ -26,7 +36,7 @@ static bool encode_words_of(struct pipeline_run *r, const char *text, size_t n)
         length = qp_pre_token(pre, text + i, n - i);
         if (drops_white && qp_char_class(text + i, n - i, &first) == CHAR_SPACE)
             continue;
-        if (!qp_word_encode(&r->words, text + i, length))
+        if (!encode_word(r, text + i, length))
             return false;
     }
     return true;

@@ -177,6 +177,57 @@ static size_t punctuation_word(const char *text, size_t n)
     return end;
 }
 
+static bool is_punctuation(const char *text, size_t n, size_t i, size_t *length)
+{
+    const enum char_class class = i < n ? qp_char_class(text + i, n - i, length) : CHAR_OTHER;
+    return class == CHAR_PUNCTUATION || class == CHAR_CONNECTOR;
+}
+
+/* Runs of punctuation; then GPT2's expression on what is between them, where white space before
+ * punctuation is at the end of a text. */
+static size_t falcon_word(const char *text, size_t n)
+{
+    size_t length, last, end = 0;
+    while (is_punctuation(text, n, end, &length))
+        end += length;
+    if (end > 0)
+        return end;
+    end = run_end(text, n, 0, KIND_SPACE, &last);
+    if (end > 0 && is_punctuation(text, n, end, &length))
+        return end;
+    const size_t word = gpt2_word(text, n, false);
+    for (end = 0; end < word && !is_punctuation(text, word, end, &length); end += length)
+        qp_char_class(text + end, word - end, &length);
+    return end;
+}
+
+/* Is the byte numeric in GPT-2's spelling of bytes? Of Latin-1: digits, superscripts, fractions. */
+static bool is_numeric_byte(uint8_t c)
+{
+    return (c >= '0' && c <= '9') || c == 0xb2 || c == 0xb3 || c == 0xb9 ||
+           (c >= 0xbc && c <= 0xbe);
+}
+
+static bool is_ascii_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+/* A run of numeric bytes or of others; in a run of numeric bytes, three digits or what is before
+ * them. */
+static size_t falcon_part(const char *word, size_t n)
+{
+    const bool is_numeric = is_numeric_byte((uint8_t)*word);
+    for (size_t i = 0; i < n && is_numeric_byte((uint8_t)word[i]) == is_numeric; i++) {
+        if (is_numeric && n - i >= 3 && is_ascii_digit(word[i]) && is_ascii_digit(word[i + 1]) &&
+            is_ascii_digit(word[i + 2]))
+            return i > 0 ? i : 3;
+        if (i + 1 == n || is_numeric_byte((uint8_t)word[i + 1]) != is_numeric)
+            return i + 1;
+    }
+    return n;
+}
+
 /* A word ends before the next space symbol. */
 static size_t metaspace_word(const char *text, size_t n)
 {
@@ -205,7 +256,15 @@ size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n)
         return clip_word(text, n);
     case PRE_PUNCTUATION:
         return punctuation_word(text, n);
+    case PRE_FALCON:
+        return falcon_word(text, n);
     default:
         return n;
     }
+}
+
+size_t qp_pre_token_part(enum pre_tokenizer pre, const char *word, size_t n)
+{
+    assert(n > 0);
+    return pre == PRE_FALCON ? falcon_part(word, n) : n;
 }

@@ -113,7 +113,8 @@ enum pre_tokenizer { // regular expressions of docs/model-format.md, by number
     PRE_DIGITS_GPT2 = 4, // each numeric character is a word; the rest as in GPT2 (SmolLM2)
     PRE_METASPACE = 5,   // each space symbol begins a word
     PRE_CLIP = 6,        // white space is dropped
-    PRE_PUNCTUATION = 7  // punctuation and numbers are words of their own; white space is dropped
+    PRE_PUNCTUATION = 7, // punctuation and numbers are words of their own; white space is dropped
+    PRE_FALCON = 8       // runs of punctuation, then GPT2, then three digits
 };
 
 /* Changes of a text before it is divided into words, in the order of bpe_spec.steps. */

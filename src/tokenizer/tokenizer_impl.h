@@ -213,6 +213,9 @@ bool qp_unigram_encode(const struct tokenizer *t, const char *text, size_t n, st
 /* pre_tokenizer.c. Length of the first word of text[0, n), n > 0. It may be white space that
  * PRE_CLIP and PRE_PUNCTUATION drop. */
 size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n);
+/* Length of the first part of such a word; parts are encoded one by one. Only PRE_FALCON divides
+ * words, where it may be inside of a character. */
+size_t qp_pre_token_part(enum pre_tokenizer pre, const char *word, size_t n);
 
 /* normalizer.c. Append text[0, n) after applying a charsmap as Hugging Face does. */
 bool qp_charsmap_apply(const struct normalizer *z, const char *text, size_t n, struct bytes *out);
