@@ -48,10 +48,11 @@ static bool read_shard(void *user, uint64_t offset, void *buffer, size_t n)
     return true;
 }
 
-static quip_status open_shard(struct shard *s, const char *path, quip_error *error)
+quip_status qp_shard_open(struct shard *s, const char *path, quip_error *error)
 {
     struct stat st;
-    s->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // opening a FIFO must not wait
+    *s = (struct shard){ .fd =
+                             open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) }; // a FIFO may not wait
     if (s->fd < 0 || fstat(s->fd, &st) < 0)
         return qp_fail(error, QUIP_E_IO, "%s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode))
@@ -61,6 +62,15 @@ static quip_status open_shard(struct shard *s, const char *path, quip_error *err
     };
     quip_status status = qp_file_open_source(&s->file, &source, error);
     return status ? status : qp_format_open_with(&s->format, &s->file, &qp_pytorch_reader, error);
+}
+
+void qp_shard_close(struct shard *s)
+{
+    qp_format_close(&s->format);
+    qp_file_close(&s->file);
+    if (s->fd >= 0)
+        close(s->fd);
+    *s = (struct shard){ .fd = -1 };
 }
 
 /* Whether a file can be part of a checkpoint, and has the format that the options name. */
@@ -73,10 +83,9 @@ static quip_status check_kind(const struct checkpoint *c, const struct shard *s,
     if (s->format.kind == FORMAT_TFLITE)
         return qp_fail(error, QUIP_E_FORMAT, "%s: is a model file, expected a file of a checkpoint",
                        s->file.name);
-    if (s->format.kind == FORMAT_GGUF && c->sources.n > 1)
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: is one part of a GGUF model in several files; merge them first",
-                       s->file.name);
+    if (s->format.kind != FORMAT_GGUF && c->shards[0].format.kind == FORMAT_GGUF)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: is %s, expected GGUF as the first file",
+                       s->file.name, names[s->format.kind]);
     if (format && strcmp(names[s->format.kind], format) != 0)
         return qp_fail(error, QUIP_E_ARGUMENT, "%s: is %s, expected %s as in the options",
                        s->file.name, names[s->format.kind], format);
@@ -90,13 +99,13 @@ static quip_status open_shards(struct checkpoint *c, const char *format, quip_er
     c->shards = calloc(n, sizeof *c->shards);
     if (!c->shards)
         return qp_fail_memory(error, "the list of files", n * sizeof *c->shards);
-    for (size_t i = 0; i < n; i++)
-        c->shards[i].fd = -1;
     while (c->n_shards < c->sources.n && !status) {
         struct shard *s = &c->shards[c->n_shards++];
-        status = open_shard(s, c->sources.paths[c->n_shards - 1], error);
+        status = qp_shard_open(s, c->sources.paths[c->n_shards - 1], error);
         if (!status)
             status = check_kind(c, s, format, error);
+        if (!status && s->format.kind == FORMAT_GGUF)
+            status = qp_check_gguf_types(&s->format, error);
     }
     c->is_gguf = !status && n > 0 && c->shards[0].format.kind == FORMAT_GGUF;
     return status;
@@ -179,6 +188,8 @@ quip_status qp_checkpoint_open(struct checkpoint *c, const char *path,
     *c = (struct checkpoint){ .path = path };
     quip_status status = qp_sources_find(&c->sources, path, options->format, error);
     if (!status)
+        status = qp_choose_gguf(&c->sources, error);
+    if (!status)
         status = open_shards(c, options->format, error);
     if (!status && !c->is_gguf)
         status = read_folder_json(c, options->model_type, error);
@@ -191,12 +202,8 @@ quip_status qp_checkpoint_open(struct checkpoint *c, const char *path,
 
 void qp_checkpoint_close(struct checkpoint *c)
 {
-    for (int i = 0; i < c->n_shards; i++) {
-        qp_format_close(&c->shards[i].format);
-        qp_file_close(&c->shards[i].file);
-        if (c->shards[i].fd >= 0)
-            close(c->shards[i].fd);
-    }
+    for (int i = 0; i < c->n_shards; i++)
+        qp_shard_close(&c->shards[i]);
     qp_sources_close(&c->sources);
     free(c->shards);
     free(c->entries);

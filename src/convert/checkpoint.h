@@ -24,7 +24,7 @@ struct checkpoint {
     const char *path; // the caller's; borrowed
     struct sources sources;
     bool is_gguf;
-    struct shard *shards; // GGUF: one
+    struct shard *shards; // GGUF: the parts in their order; the first has all metadata
     int n_shards;
     struct entry *entries; // sorted by key
     int n_entries;
@@ -39,5 +39,15 @@ void qp_checkpoint_close(struct checkpoint *c);
 struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name);
 
 bool qp_path_is_model_file(const char *path); // by its first bytes
+
+/* Open one file and its format. Close it also after a failure. */
+quip_status qp_shard_open(struct shard *s, const char *path, quip_error *error);
+void qp_shard_close(struct shard *s);
+
+/* If the sources are GGUF files (checkpoint_gguf.c): leave those of one model, all its parts in
+ * their order, or say why that is not possible. */
+quip_status qp_choose_gguf(struct sources *s, quip_error *error);
+/* Fails if a tensor has a type that is not read. */
+quip_status qp_check_gguf_types(const struct format *g, quip_error *error);
 
 #endif

@@ -218,23 +218,43 @@ void put_text(struct bytes *b, const char *text)
     put_bytes(b, text, strlen(text));
 }
 
+/* The last entry is complete. */
+static void end_entry(struct gguf *g)
+{
+    if (g->is_skipped) {
+        g->metadata.n = g->entry_begin;
+        g->n_metadata--;
+    }
+    g->is_skipped = false;
+}
+
+static bool is_skipped_key(const struct gguf *g, const char *key)
+{
+    char word[100];
+    snprintf(word, sizeof word, ",%s,", key);
+    return g->options && g->options->skip && strstr(g->options->skip, word);
+}
+
 static void gguf_key(struct gguf *g, const char *key, uint32_t type)
 {
+    end_entry(g);
+    g->entry_begin = g->metadata.n;
+    g->is_skipped = is_skipped_key(g, key);
     put_text(&g->metadata, key);
     put_u32(&g->metadata, type);
     g->n_metadata++;
 }
-static void gguf_u32(struct gguf *g, const char *key, uint32_t value)
+void gguf_u32(struct gguf *g, const char *key, uint32_t value)
 {
     gguf_key(g, key, GGUF_TYPE_U32);
     put_u32(&g->metadata, value);
 }
-static void gguf_f32(struct gguf *g, const char *key, float value)
+void gguf_f32(struct gguf *g, const char *key, float value)
 {
     gguf_key(g, key, GGUF_TYPE_F32);
     put_bytes(&g->metadata, &value, 4);
 }
-static void gguf_bool(struct gguf *g, const char *key, bool value)
+void gguf_bool(struct gguf *g, const char *key, bool value)
 {
     gguf_key(g, key, GGUF_TYPE_BOOL);
     put_bytes(&g->metadata, &value, 1);
@@ -254,7 +274,11 @@ void gguf_list(struct gguf *g, const char *key, uint32_t type, int n)
 static void gguf_tensor(void *user, const struct sample_tensor *t)
 {
     struct gguf *g = user;
+    const struct gguf_options *o = g->options;
     bool is_vector = t->row->cols == EXTENT_NONE;
+    if ((o->n_parts && g->n_seen++ % o->n_parts != o->part) ||
+        (o->skip_tensor && strcmp(t->gguf, o->skip_tensor) == 0))
+        return;
     put_text(&g->infos, t->gguf);
     put_u32(&g->infos, is_vector ? 1 : 2);
     if (!is_vector)
@@ -312,30 +336,57 @@ static void gguf_vocabulary(struct gguf *g)
     gguf_bool(g, "tokenizer.ggml.add_space_prefix", false);
 }
 
-void write_gguf(const struct sample *s)
+void gguf_zeros(struct gguf *g, const char *name, int rows, int cols, uint32_t type, size_t n_bytes)
 {
-    struct gguf g = { .sample = s };
-    struct bytes all = { 0 };
-    gguf_text(&g, "general.architecture", s->architecture);
-    gguf_arch(&g, "block_count", N_LAYERS);
-    gguf_arch(&g, "embedding_length", D_MODEL);
-    gguf_arch(&g, "feed_forward_length", D_FF);
-    gguf_arch(&g, "attention.head_count", N_HEADS);
-    gguf_arch(&g, "attention.head_count_kv", N_KV_HEADS);
+    put_text(&g->infos, name);
+    put_u32(&g->infos, cols ? 2 : 1);
+    if (cols)
+        put_u64(&g->infos, (uint64_t)cols);
+    put_u64(&g->infos, (uint64_t)rows);
+    put_u32(&g->infos, type);
+    put_u64(&g->infos, g->data.n);
+    for (size_t i = 0; i < (n_bytes + 31) / 32 * 32; i++)
+        put_bytes(&g->data, "", 1);
+    g->n_tensors++;
+}
+
+static void gguf_hparams(struct gguf *g, const struct sample *s)
+{
+    gguf_text(g, "general.architecture", s->architecture);
+    gguf_arch(g, "block_count", N_LAYERS);
+    gguf_arch(g, "embedding_length", D_MODEL);
+    gguf_arch(g, "feed_forward_length", D_FF);
+    gguf_arch(g, "attention.head_count", N_HEADS);
+    gguf_arch(g, "attention.head_count_kv", N_KV_HEADS);
     if (has_layer_norm(s))
-        gguf_arch(&g, "rope.dimension_count", ROPE_DIM);
-    gguf_arch(&g, "attention.key_length", HEAD_DIM);
-    gguf_arch(&g, "context_length", 512);
+        gguf_arch(g, "rope.dimension_count", ROPE_DIM);
+    gguf_arch(g, "attention.key_length", HEAD_DIM);
+    gguf_arch(g, "context_length", 512);
     char key[80];
     snprintf(key, sizeof key, "%s.attention.layer_norm_%sepsilon", s->architecture,
              has_layer_norm(s) ? "" : "rms_");
-    gguf_f32(&g, key, 1e-5f);
+    gguf_f32(g, key, 1e-5f);
     snprintf(key, sizeof key, "%s.rope.freq_base", s->architecture);
-    gguf_f32(&g, key, 5e5f);
+    gguf_f32(g, key, 5e5f);
     if (s->family == FAMILY_GEMMA3)
-        gguf_arch(&g, "attention.sliding_window", 16);
-    gguf_vocabulary(&g);
+        gguf_arch(g, "attention.sliding_window", 16);
+    gguf_vocabulary(g);
+}
+
+void write_gguf_as(const struct sample *s, const struct gguf_options *options)
+{
+    struct gguf g = { .sample = s, .options = options };
+    struct bytes all = { 0 };
+    if (options->part == 0)
+        gguf_hparams(&g, s);
+    if (options->n_parts) {
+        gguf_u32(&g, "split.no", (uint32_t)options->part);
+        gguf_u32(&g, "split.count", (uint32_t)options->n_parts);
+    }
     each_sample_tensor(s, gguf_tensor, &g);
+    if (options->more)
+        options->more(&g);
+    end_entry(&g);
 
     put_bytes(&all, "GGUF", 4);
     put_u32(&all, 3);
@@ -346,11 +397,16 @@ void write_gguf(const struct sample *s)
     while (all.n % 32)
         put_bytes(&all, "", 1);
     put_bytes(&all, g.data.data, g.data.n);
-    write_file("in.gguf", all.data, all.n);
+    write_file(options->name ? options->name : "in.gguf", all.data, all.n);
     qp_bytes_close(&g.metadata);
     qp_bytes_close(&g.infos);
     qp_bytes_close(&g.data);
     qp_bytes_close(&all);
+}
+
+void write_gguf(const struct sample *s)
+{
+    write_gguf_as(s, &(struct gguf_options){ 0 });
 }
 
 /* ---- writing a folder ---- */

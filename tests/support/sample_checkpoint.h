@@ -54,9 +54,21 @@ void write_text(const char *name, const char *text);
 /* Fail if the folder contains anything except in.gguf and hf, such as a temporary file. */
 void assert_no_output(void);
 
+/* How a GGUF file differs from the sample. */
+struct gguf;
+struct gguf_options {
+    const char *name; // of the file; in.gguf if NULL
+    const char *skip; // keys that are left out, each between commas: ",a,b,"
+    const char *skip_tensor;
+    void (*more)(struct gguf *g); // adds entries and tensors; may be NULL
+    int part, n_parts; // write the tensors of this part only; parts after the first have no
+                       // metadata but split.*
+};
+
 /* in.gguf, with the peculiarities of real files: norms with 1 added, llama's q and k rows in pairs.
  */
 void write_gguf(const struct sample *s);
+void write_gguf_as(const struct sample *s, const struct gguf_options *options);
 
 /* How the folder differs from the sample. */
 struct folder_options {
@@ -85,12 +97,21 @@ enum {
 
 struct gguf {
     struct bytes metadata, infos, data;
-    int n_metadata, n_tensors;
+    int n_metadata, n_tensors, n_seen;
     const struct sample *sample;
+    const struct gguf_options *options;
+    size_t entry_begin;
+    bool is_skipped; // the entry that begins there
 };
 
+void gguf_u32(struct gguf *g, const char *key, uint32_t value);
+void gguf_f32(struct gguf *g, const char *key, float value);
+void gguf_bool(struct gguf *g, const char *key, bool value);
 void gguf_text(struct gguf *g, const char *key, const char *value);
 void gguf_list(struct gguf *g, const char *key, uint32_t type, int n);
+/* A tensor of zeros [rows, cols] ([rows] if cols is 0) of a ggml_type with n_bytes bytes. */
+void gguf_zeros(struct gguf *g, const char *name, int rows, int cols, uint32_t type,
+                size_t n_bytes);
 /* Little endian, like the machines that run the tests. */
 void put_bytes(struct bytes *b, const void *data, size_t n);
 void put_u32(struct bytes *b, uint32_t x);

@@ -1,0 +1,271 @@
+/* convert_gguf.c (test): GGUF files as people have them: in parts, beside other files, with entries
+ * and tensors that differ from what llama.cpp's converter writes today. */
+#include "convert/convert.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/alloc_fault.h"
+#include "support/sample_checkpoint.h"
+#include "support/shared.h"
+
+/* ---- conversions ---- */
+
+static quip_status convert_f32(const char *in, const char *out, quip_error *error)
+{
+    const struct convert_options options = { .weights = CONVERT_F32 };
+    *error = (quip_error){ 0 };
+    return qp_convert(in_folder(in), in_folder(out), &options, error);
+}
+
+/* `in` becomes the same model file as in.gguf of the untied llama sample. */
+static void assert_same_model(const char *in)
+{
+    quip_error error;
+    size_t n_a, n_b;
+    if (convert_f32(in, "out.bin", &error))
+        fail_msg("%s", error.message);
+    write_gguf_as(&sample_llama_untied, &(struct gguf_options){ .name = "hf/plain.gguf" });
+    if (convert_f32("hf/plain.gguf", "plain.bin", &error))
+        fail_msg("%s", error.message);
+    char *a = read_whole(in_folder("out.bin"), &n_a), *b = read_whole(in_folder("plain.bin"), &n_b);
+    assert_int_equal(n_a, n_b);
+    assert_memory_equal(a, b, n_a);
+    free(a);
+    free(b);
+    unlink(in_folder("hf/plain.gguf"));
+    unlink(in_folder("out.bin"));
+    unlink(in_folder("plain.bin"));
+}
+
+/* The conversion fails with a message that contains all of `parts`, which end with NULL. */
+static void assert_refused(const char *in, const char *const parts[])
+{
+    quip_error error;
+    assert_int_not_equal(convert_f32(in, "out.bin", &error), QUIP_OK);
+    for (int i = 0; parts[i]; i++)
+        if (!strstr(error.message, parts[i]))
+            fail_msg("\"%s\" is not in \"%s\"", parts[i], error.message);
+    assert_int_not_equal(access(in_folder("out.bin"), F_OK), 0);
+}
+#define assert_refused(in, ...) assert_refused(in, (const char *const[]){ __VA_ARGS__, NULL })
+
+/* ---- parts ---- */
+
+static void write_part(int part, int n_parts, const char *name, void (*more)(struct gguf *g))
+{
+    write_gguf_as(
+        &sample_llama_untied,
+        &(struct gguf_options){ .name = name, .part = part, .n_parts = n_parts, .more = more });
+}
+
+enum {
+    N_TENSORS = 3 + 9 * N_LAYERS
+};
+
+static void count_all(struct gguf *g)
+{
+    gguf_u32(g, "split.tensors.count", N_TENSORS);
+}
+
+static void write_three_parts(void)
+{
+    write_part(0, 3, "parts/m-00001-of-00003.gguf", count_all);
+    write_part(1, 3, "parts/m-00002-of-00003.gguf", NULL);
+    write_part(2, 3, "parts/m-00003-of-00003.gguf", NULL);
+}
+
+static void test_parts(void **state)
+{
+    (void)state;
+    assert_int_equal(mkdir(in_folder("parts"), 0777), 0);
+    write_three_parts();
+    assert_same_model("parts/m-00001-of-00003.gguf");
+    assert_same_model("parts/m-00003-of-00003.gguf");
+    assert_same_model("parts");
+    assert_same_model("parts/m-*.gguf");
+
+    write_part(1, 3, "parts/m-00002-of-00003.gguf", count_all); // llama.cpp counts in each part
+    assert_same_model("parts");
+}
+
+static void count_less(struct gguf *g)
+{
+    gguf_u32(g, "split.tensors.count", N_TENSORS - 1);
+}
+
+static void test_false_parts(void **state)
+{
+    (void)state;
+    assert_int_equal(mkdir(in_folder("parts"), 0777), 0);
+    write_three_parts();
+    unlink(in_folder("parts/m-00002-of-00003.gguf"));
+    assert_refused("parts/m-00001-of-00003.gguf", "is part 1 of 3",
+                   "m-00002-of-00003.gguf is missing");
+    assert_refused("parts", "m-00002-of-00003.gguf is missing; put all parts into one folder");
+    write_part(1, 3, "parts/renamed.gguf", NULL);
+    assert_refused("parts/renamed.gguf", "is part 2 of 3", "does not end in -00002-of-00003.gguf");
+    unlink(in_folder("parts/renamed.gguf"));
+    write_part(2, 3, "parts/m-00002-of-00003.gguf", NULL); // the third part under this name
+    assert_refused("parts/m-00001-of-00003.gguf", "says that it is part 3 of 3");
+    write_part(1, 3, "parts/m-00002-of-00003.gguf", NULL);
+    write_part(0, 3, "parts/m-00001-of-00003.gguf", count_less);
+    assert_refused("parts", "its 3 parts have 21 tensors, expected 20");
+}
+
+static void say_part_2_of_1(struct gguf *g)
+{
+    gguf_u32(g, "split.no", 2);
+    gguf_u32(g, "split.count", 1);
+}
+
+static void say_many_parts(struct gguf *g)
+{
+    gguf_u32(g, "split.no", 0);
+    gguf_u32(g, "split.count", 0xffffffff);
+}
+
+static void say_one_part(struct gguf *g)
+{
+    gguf_u32(g, "split.no", 0);
+    gguf_u32(g, "split.count", 1);
+    gguf_u32(g, "split.tensors.count", N_TENSORS);
+}
+
+static void say_no_parts(struct gguf *g)
+{
+    gguf_u32(g, "split.count", 0); // merged files have it (gguf-split --merge)
+}
+
+static void write_llama(const char *name, void (*more)(struct gguf *g))
+{
+    write_gguf_as(&sample_llama_untied, &(struct gguf_options){ .name = name, .more = more });
+}
+
+static void test_part_numbers(void **state)
+{
+    (void)state;
+    write_llama("in.gguf", say_part_2_of_1);
+    assert_refused("in.gguf", "part 2 of 1");
+    write_llama("in.gguf", say_many_parts);
+    assert_refused("in.gguf", "part 0 of 4294967295");
+    write_llama("in.gguf", say_one_part);
+    assert_same_model("in.gguf");
+    write_llama("in.gguf", say_no_parts);
+    assert_same_model("in.gguf");
+}
+
+/* ---- folders ---- */
+
+static void say_mmproj(struct gguf *g)
+{
+    gguf_text(g, "general.type", "mmproj");
+}
+static void say_imatrix(struct gguf *g)
+{
+    gguf_text(g, "general.type", "imatrix");
+}
+static void say_adapter(struct gguf *g)
+{
+    gguf_text(g, "general.type", "adapter");
+}
+static void say_model(struct gguf *g)
+{
+    gguf_text(g, "general.type", "model");
+}
+
+/* Files beside a model are recognised by what they say, not by their names. */
+static void test_companions(void **state)
+{
+    (void)state;
+    assert_int_equal(mkdir(in_folder("d"), 0777), 0);
+    write_llama("d/a-vision.gguf", say_mmproj);
+    assert_refused("d", "a-vision.gguf", "(mmproj); convert the GGUF file of the language model");
+    write_llama("d/b.gguf", say_imatrix);
+    write_llama("d/z.gguf", say_adapter);
+    assert_refused("d/b.gguf", "importance matrix");
+    assert_refused("d/z.gguf", "LoRA adapter in GGUF form", "--adapter-of");
+    write_llama("d/m.gguf", say_model);
+    assert_same_model("d");
+    write_llama("d/n.gguf", NULL);
+    assert_refused("d", "such as m.gguf and n.gguf; give the path of one of them");
+    unlink(in_folder("d/n.gguf"));
+    write_part(0, 2, "d/n-00001-of-00002.gguf", NULL);
+    write_part(1, 2, "d/n-00002-of-00002.gguf", NULL);
+    assert_refused("d", "such as m.gguf and n-00001-of-00002.gguf");
+    unlink(in_folder("d/m.gguf"));
+    assert_same_model("d");
+    write_part(0, 1, "d/n-00001-of-00001.gguf", NULL);
+    assert_refused("d", "more than one model");
+}
+
+/* An old file says only that its architecture is clip. */
+static void test_clip(void **state)
+{
+    (void)state;
+    write_gguf_as(&(const struct sample){ "clip", FAMILY_LLAMA, true },
+                  &(struct gguf_options){ 0 });
+    assert_refused("in.gguf", "(mmproj)");
+}
+
+/* ---- types ---- */
+
+static void put_iq2(struct gguf *g)
+{
+    gguf_zeros(g, "blk.0.ffn_gate.weight", D_FF, 256, 17, 74 * D_FF);
+}
+
+static void test_unread_types(void **state)
+{
+    (void)state;
+    write_gguf_as(
+        &sample_llama_untied,
+        &(struct gguf_options){ .skip_tensor = "blk.0.ffn_gate.weight", .more = put_iq2 });
+    assert_refused("in.gguf", "blk.0.ffn_gate.weight is IQ2_XS", "Q4_K_M");
+}
+
+/* ---- failing allocations ---- */
+
+static void test_faults(void **state)
+{
+    (void)state;
+    if (!alloc_fault_is_here())
+        skip();
+    assert_int_equal(mkdir(in_folder("parts"), 0777), 0);
+    write_three_parts();
+    write_llama("parts/z.gguf", say_mmproj);
+    const int before = alloc_fault_live();
+    for (int n = 0;; n++) {
+        quip_error error;
+        alloc_fault_set(n);
+        quip_status status = convert_f32("parts", "out.bin", &error);
+        const bool has_failed = alloc_fault_clear();
+        assert_int_equal(alloc_fault_live(), before);
+        if (!has_failed) {
+            assert_int_equal(status, QUIP_OK);
+            break;
+        }
+        if (status != QUIP_E_MEMORY && status != QUIP_E_FORMAT) // an item that cannot be read
+            fail_msg("allocation %d failed, the status was %s: %s", n, quip_status_name(status),
+                     error.message);
+    }
+}
+
+#define TEST(function)                                                                             \
+    cmocka_unit_test_setup_teardown(function, make_sample_folder, drop_sample_folder)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_parts), TEST(test_false_parts),  TEST(test_part_numbers), TEST(test_companions),
+        TEST(test_clip),  TEST(test_unread_types), TEST(test_faults),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
