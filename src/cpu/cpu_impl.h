@@ -43,42 +43,46 @@ struct worker_scratch {
     struct attention_part sum, part; // [ATTENTION_MAX_ROWS]
 };
 
-/* Index of an element in a tile: row[r] + column[k]. */
-struct tile_elements {
-    uint32_t row[TILE_ROWS], column[1024];
-};
+#define MAX_HEAD_DIM 1024 // config.c
 
-/* Layout of keys and values (kv_cache.c). */
+/* The order of keys and values (kv_cache.c). Element (r, k) of a tile of n_k columns has the index
+ * group[r] * n_k + row[r] + column[k]. */
 struct kv_layout {
     bool is_int8;
-    size_t key_bytes, value_bytes; // of a tile; of floats, of a block of one head
-    int n_value_tiles;             // of a block of one head
-    struct tile_elements key, value;
+    struct tile_order order;
+    uint32_t group[TILE_ROWS], row[TILE_ROWS], column[MAX_HEAD_DIM];
 };
 
 /* Keys and values of one layer. Positions come in blocks; block b is in slot b % n_blocks. */
 struct kv_layer {
+    int n_heads, head_dim;
+    size_t key_bytes, value_bytes; // of a tile; of floats, of a block of one head
+    int n_value_tiles;             // of a block of one head
+    int n_blocks;
     void *k, *v;
     float *k_scales, *v_scales; // NULL with float weights
-    int n_blocks;
 };
 
 struct cpu_sequence {
     struct sequence base;
     struct arena arena;
-    struct kv_layer *kv; // [n_layers]
+    struct kv_layer *kv; // [n_layers]; a layer without its own has the one that it reads
     int n_written;       // positions [0, n_written) were stored; base.pos may have gone back since
     struct arena output_arena;
     float *outputs; // [max_outputs, d_model]
     int max_outputs, n_outputs;
 };
 
-/* Quantized queries of a batch: [n_kv_heads][max_rows][query heads of a kv head]. */
+/* Quantized queries of a batch: [n_kv_heads][max_rows][group]. Each is `stride` bytes. */
 struct query_rows {
     int8_t *q;
     float *scales;
     int32_t *offsets;
     size_t max_rows;
+    /* Of the layer that they are for: */
+    int n_kv_heads;
+    size_t group; // query heads of a kv head
+    size_t stride;
 };
 
 /* Consecutive rows of a batch that belong to one sequence. */
@@ -116,7 +120,8 @@ struct row_memory {
     struct arena arena;
     float *x, *y, *q, *k, *v; // as enum buffer says; y is the memory of q
     struct act xn, att, h;
-    float *logits; // [LOGITS_ROWS, vocab_size]
+    int q_width, kv_width; // of q, and of k and v, as they are now; att and h have the layer's too
+    float *logits;         // [LOGITS_ROWS, vocab_size]
     struct query_rows queries;
     struct row_group *groups;       // [n_rows]
     struct adapter_rows *adapters;  // [n_rows]
@@ -228,6 +233,14 @@ static inline struct f32_rows act_floats(const struct act *a, int t, int n)
     return (struct f32_rows){ a->f32 + (size_t)t * a->n_cols, (size_t)a->n_cols, n };
 }
 
+/* From here on it has rows of n_cols, which fit in its memory. */
+static inline void act_resize(struct act *a, int n_cols)
+{
+    a->n_cols = n_cols;
+    a->q_stride = qp_round_up((size_t)n_cols, ACT_BLOCK);
+    a->n_blocks = (int)(a->q_stride / ACT_BLOCK);
+}
+
 /* Where to compute the floats of row t: in `a`, or in scratch if it keeps integers only. */
 static inline float *act_row_floats(struct act *a, int t, float *scratch)
 {
@@ -296,15 +309,13 @@ void qp_cpu_adapter_close(struct device_adapter *packed);
 
 /* ---- kv_cache.c ---- */
 
-void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, const struct config *c,
-                  bool is_int8);
+void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, bool is_int8);
 /* Allocate what a sequence needs; returns the bytes of keys and values. */
 size_t qp_kv_alloc(struct cpu_sequence *s, const struct kv_layout *kv, const struct config *c,
                    struct arena *a);
-struct kv_tiles qp_kv_tiles(const struct kv_layout *kv, const struct kv_layer *layer, int h);
+struct kv_tiles qp_kv_tiles(const struct kv_layer *layer, int h);
 /* Head h of an array of float keys or values. */
-const float *qp_kv_floats(const struct kv_layout *kv, const struct kv_layer *layer,
-                          const float *array, int h);
+const float *qp_kv_floats(const struct kv_layer *layer, const float *array, int h);
 /* Store the key and value of kv head h at a position. */
 void qp_kv_store(struct cpu_device *d, struct kv_layer *layer, int h, const float *key,
                  const float *value, int pos);

@@ -43,11 +43,29 @@ static int max_int(int a, int b)
     return a > b ? a : b;
 }
 
-static struct worker_scratch alloc_scratch(const struct cpu_device *d, struct arena *a)
+/* The largest sizes of the layers. */
+struct widths {
+    int head_dim, q, kv, d_ff;
+};
+
+static struct widths find_widths(const struct config *c)
+{
+    struct widths w = { 0 };
+    for (int l = 0; l < c->n_layers; l++) {
+        const struct layer_config *lc = &c->layers[l];
+        w.head_dim = max_int(w.head_dim, lc->head_dim);
+        w.kv = max_int(w.kv, lc->n_kv_heads * lc->head_dim);
+        w.d_ff = max_int(w.d_ff, lc->d_ff);
+    }
+    w.q = c->n_heads * w.head_dim;
+    return w;
+}
+
+static struct worker_scratch alloc_scratch(const struct cpu_device *d, const struct widths *w,
+                                           struct arena *a)
 {
     const struct config *c = d->base.config;
-    const int q_width = c->n_heads * c->head_dim;
-    const int widest = max_int(c->d_ff, max_int(c->d_model, q_width));
+    const int widest = max_int(w->d_ff, max_int(c->d_model, w->q));
     struct worker_scratch s = {
         .tile = qp_arena_alloc(a, d->k.tile_bytes(widest)),
         .tile_gate = qp_arena_alloc(a, d->k.tile_bytes(c->d_model)),
@@ -57,10 +75,10 @@ static struct worker_scratch alloc_scratch(const struct cpu_device *d, struct ar
     };
     if (d->kv.is_int8) {
         s.int8_attention = qp_arena_alloc(a, sizeof *s.int8_attention);
-        s.sum = alloc_attention_part(a, ATTENTION_MAX_ROWS, c->head_dim);
-        s.part = alloc_attention_part(a, ATTENTION_MAX_ROWS, c->head_dim);
+        s.sum = alloc_attention_part(a, ATTENTION_MAX_ROWS, w->head_dim);
+        s.part = alloc_attention_part(a, ATTENTION_MAX_ROWS, w->head_dim);
     } else {
-        s.attention = qp_cpu_alloc(a, 1, qp_attention_scratch(c->head_dim, ATTENTION_MAX_ROWS),
+        s.attention = qp_cpu_alloc(a, 1, qp_attention_scratch(w->head_dim, ATTENTION_MAX_ROWS),
                                    sizeof(float));
     }
     return s;
@@ -70,10 +88,10 @@ static void alloc_rows(struct row_memory *m, const struct cpu_device *d, int n_r
 {
     const struct config *c = d->base.config;
     const struct weights *w = d->base.weights;
+    const struct widths widths = find_widths(c);
     struct arena *a = &m->arena;
     const size_t n = (size_t)n_rows, d_model = (size_t)c->d_model;
-    const size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
-    const size_t kv_width = (size_t)c->n_kv_heads * (size_t)c->head_dim;
+    const size_t q_width = (size_t)widths.q, kv_width = (size_t)widths.kv;
 
     m->x = qp_cpu_alloc(a, n, d_model, sizeof(float));
     m->q = qp_cpu_alloc(a, n, q_width > d_model ? q_width : d_model, sizeof(float));
@@ -81,15 +99,15 @@ static void alloc_rows(struct row_memory *m, const struct cpu_device *d, int n_r
     m->k = qp_cpu_alloc(a, n, kv_width, sizeof(float));
     m->v = qp_cpu_alloc(a, n, kv_width, sizeof(float));
     m->xn = alloc_act(w, a, c->d_model, n_rows);
-    m->att = alloc_act(w, a, (int)q_width, n_rows);
-    m->h = alloc_act(w, a, c->d_ff, n_rows);
+    m->att = alloc_act(w, a, widths.q, n_rows);
+    m->h = alloc_act(w, a, widths.d_ff, n_rows);
     m->logits = qp_cpu_alloc(a, LOGITS_ROWS, (size_t)c->vocab_size, sizeof(float));
     m->candidates = qp_cpu_alloc(a, 1, (size_t)c->vocab_size, sizeof *m->candidates);
     m->groups = qp_cpu_alloc(a, n, 1, sizeof *m->groups);
     m->adapters = qp_cpu_alloc(a, n, 1, sizeof *m->adapters);
     if (d->kv.is_int8) {
         const size_t rows = n * (size_t)c->n_heads;
-        const size_t padded = qp_round_up((size_t)c->head_dim, ACT_BLOCK);
+        const size_t padded = qp_round_up((size_t)widths.head_dim, ACT_BLOCK);
         m->queries = (struct query_rows){
             .q = qp_cpu_alloc(a, rows, padded, 1),
             .scales = qp_cpu_alloc(a, rows, padded / ACT_BLOCK, sizeof(float)),
@@ -99,7 +117,7 @@ static void alloc_rows(struct row_memory *m, const struct cpu_device *d, int n_r
     }
     m->scratch = qp_cpu_alloc(a, (size_t)d->n_threads, 1, sizeof *m->scratch);
     for (int i = 0; i < d->n_threads; i++) {
-        const struct worker_scratch scratch = alloc_scratch(d, a);
+        const struct worker_scratch scratch = alloc_scratch(d, &widths, a);
         if (m->scratch)
             m->scratch[i] = scratch;
     }
@@ -138,8 +156,8 @@ static void alloc_positions(struct position_memory *m, const struct cpu_device *
     if (c->has_alibi)
         m->alibi = qp_cpu_alloc(a, (size_t)c->n_heads, qp_round_up(n, KV_BLOCK), sizeof(float));
     if (d->kv.is_int8)
-        m->parts =
-            alloc_attention_part(a, (n + KV_SPAN - 1) / KV_SPAN * (size_t)c->n_heads, c->head_dim);
+        m->parts = alloc_attention_part(a, (n + KV_SPAN - 1) / KV_SPAN * (size_t)c->n_heads,
+                                        find_widths(c).head_dim);
 }
 
 static void alloc_adapters(struct adapter_memory *m, const struct cpu_device *d, int n_rows,
@@ -226,7 +244,7 @@ static void describe_device(struct cpu_device *d, const quip_model *model, int n
     d->base.weights = &model->weights;
     d->k = qp_kernels_for(qp_cpu_features());
     d->n_threads = n_threads;
-    qp_kv_layout(&d->kv, &d->k, &model->config, model->weights.has_integer);
+    qp_kv_layout(&d->kv, &d->k, model->weights.has_integer);
 }
 
 static quip_status cpu_check(quip_error *error)

@@ -10,8 +10,8 @@
  * With float weights they are floats (struct attention):
  *   keys:   [blocks][head_dim][KV_BLOCK]        values: [blocks * KV_BLOCK][head_dim]
  * Block b of positions is in slot b % n_blocks of its layer: a sliding-window layer is a ring of a
- * few slots. Everything is allocated when the sequence opens. Beyond the last position there may be
- * any values. */
+ * few slots. A layer that reads the keys and values of an earlier one has no memory. Everything is
+ * allocated when the sequence opens. Beyond the last position there may be any values. */
 #include "cpu/cpu_impl.h"
 
 #include <assert.h>
@@ -20,39 +20,35 @@
 
 /* ---- layout ---- */
 
-/* Number of element (row, k) of a tile of n_k columns: see struct tile_order. */
-static uint32_t tile_element(const struct tile_order *o, int n_k, int row, int k)
+void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, bool is_int8)
 {
-    const int group = row / o->group * o->group * n_k + k / o->step * o->group * o->step;
-    const int piece =
-        row % o->group / o->rows * o->rows * o->step + k % o->step / o->ks * o->rows * o->ks;
-    return (uint32_t)(group + piece + row % o->rows * o->ks + k % o->ks);
+    const struct tile_order *o = &k->tile_order;
+    *kv = (struct kv_layout){ .is_int8 = is_int8, .order = *o };
+    for (int r = 0; r < TILE_ROWS && is_int8; r++) {
+        kv->group[r] = (uint32_t)(r / o->group * o->group);
+        kv->row[r] = (uint32_t)(r % o->group / o->rows * o->rows * o->step + r % o->rows * o->ks);
+    }
+    for (int i = 0; i < MAX_HEAD_DIM && is_int8; i++)
+        kv->column[i] = (uint32_t)(i / o->step * o->group * o->step +
+                                   i % o->step / o->ks * o->rows * o->ks + i % o->ks);
 }
 
-/* The number is a sum of a row's and a column's part. */
-static void fill_elements(struct tile_elements *e, const struct tile_order *o, int n_in)
-{
-    const int n_k = (int)qp_round_up((size_t)n_in, ACT_BLOCK);
-    for (int i = 0; i < TILE_ROWS; i++)
-        e->row[i] = tile_element(o, n_k, i, 0);
-    for (int i = 0; i < n_in; i++)
-        e->column[i] = tile_element(o, n_k, 0, i);
-}
-
-void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, const struct config *c,
-                  bool is_int8)
+/* A layer without its arrays. */
+static struct kv_layer shape_layer(const struct kv_layout *kv, const struct layer_config *c)
 {
     const size_t head_dim = (size_t)c->head_dim;
-    kv->is_int8 = is_int8;
-    kv->n_value_tiles = is_int8 ? (c->head_dim + TILE_ROWS - 1) / TILE_ROWS : 1;
-    if (!is_int8) {
-        kv->key_bytes = kv->value_bytes = head_dim * KV_BLOCK * sizeof(float);
-        return;
+    struct kv_layer layer = { .n_heads = c->n_kv_heads,
+                              .head_dim = c->head_dim,
+                              .key_bytes = head_dim * KV_BLOCK * sizeof(float),
+                              .value_bytes = head_dim * KV_BLOCK * sizeof(float),
+                              .n_value_tiles = 1 };
+    assert(c->head_dim > 0 && c->head_dim <= MAX_HEAD_DIM);
+    if (kv->is_int8) {
+        layer.key_bytes = qp_tile_bytes(&kv->order, c->head_dim);
+        layer.value_bytes = qp_tile_bytes(&kv->order, KV_BLOCK);
+        layer.n_value_tiles = (c->head_dim + TILE_ROWS - 1) / TILE_ROWS;
     }
-    kv->key_bytes = qp_tile_bytes(&k->tile_order, c->head_dim);
-    kv->value_bytes = qp_tile_bytes(&k->tile_order, KV_BLOCK);
-    fill_elements(&kv->key, &k->tile_order, c->head_dim);
-    fill_elements(&kv->value, &k->tile_order, KV_BLOCK);
+    return layer;
 }
 
 static int blocks_of(int n_positions)
@@ -72,10 +68,10 @@ static int ring_blocks(int window, int n_context, int max_tokens)
 }
 
 /* Bytes of one array of a layer, with n_tiles tiles for a block of a head. */
-static size_t array_bytes(const struct config *c, int n_blocks, int n_tiles, size_t tile_bytes)
+static size_t array_bytes(const struct kv_layer *layer, int n_tiles, size_t tile_bytes)
 {
-    size_t n = (size_t)c->n_kv_heads * (size_t)n_tiles;
-    if (!qp_mul_size(n, (size_t)n_blocks, &n) || !qp_mul_size(n, tile_bytes, &n))
+    size_t n = (size_t)layer->n_heads * (size_t)n_tiles;
+    if (!qp_mul_size(n, (size_t)layer->n_blocks, &n) || !qp_mul_size(n, tile_bytes, &n))
         return SIZE_MAX; // which no arena can be opened with
     return n;
 }
@@ -87,42 +83,43 @@ static void *head_of(const struct kv_layer *layer, const void *array, int h, siz
     return (char *)array + (size_t)h * (size_t)layer->n_blocks * per_block;
 }
 
-struct kv_tiles qp_kv_tiles(const struct kv_layout *kv, const struct kv_layer *layer, int h)
+struct kv_tiles qp_kv_tiles(const struct kv_layer *layer, int h)
 {
     const size_t first = (size_t)h * (size_t)layer->n_blocks * KV_BLOCK;
     return (struct kv_tiles){
-        .keys = head_of(layer, layer->k, h, kv->key_bytes),
-        .values = head_of(layer, layer->v, h * kv->n_value_tiles, kv->value_bytes),
-        .key_bytes = kv->key_bytes,
-        .value_bytes = kv->value_bytes,
+        .keys = head_of(layer, layer->k, h, layer->key_bytes),
+        .values = head_of(layer, layer->v, h * layer->n_value_tiles, layer->value_bytes),
+        .key_bytes = layer->key_bytes,
+        .value_bytes = layer->value_bytes,
         .key_scales = layer->k_scales + first,
         .value_scales = layer->v_scales + first,
         .n_blocks = layer->n_blocks,
     };
 }
 
-const float *qp_kv_floats(const struct kv_layout *kv, const struct kv_layer *layer,
-                          const float *array, int h)
+const float *qp_kv_floats(const struct kv_layer *layer, const float *array, int h)
 {
-    return head_of(layer, array, h, kv->key_bytes);
+    return head_of(layer, array, h, layer->key_bytes);
 }
 
 /* ---- open, close, copy, rewind ---- */
 
-static struct kv_layer alloc_layer(const struct kv_layout *kv, const struct config *c,
-                                   struct arena *a, int n_blocks)
+/* Does the layer have keys and values of its own, or does it read those of an earlier one? */
+static bool owns_kv(const struct config *c, int l)
+{
+    assert(c->layers[l].kv_layer >= 0 && c->layers[l].kv_layer <= l);
+    return c->layers[l].kv_layer == l;
+}
+
+static void alloc_layer(struct kv_layer *layer, bool is_int8, struct arena *a)
 {
     const size_t scales = KV_BLOCK * sizeof(float);
-    struct kv_layer layer = {
-        .k = qp_arena_alloc(a, array_bytes(c, n_blocks, 1, kv->key_bytes)),
-        .v = qp_arena_alloc(a, array_bytes(c, n_blocks, kv->n_value_tiles, kv->value_bytes)),
-        .n_blocks = n_blocks,
-    };
-    if (kv->is_int8) {
-        layer.k_scales = qp_arena_alloc(a, array_bytes(c, n_blocks, 1, scales));
-        layer.v_scales = qp_arena_alloc(a, array_bytes(c, n_blocks, 1, scales));
+    layer->k = qp_arena_alloc(a, array_bytes(layer, 1, layer->key_bytes));
+    layer->v = qp_arena_alloc(a, array_bytes(layer, layer->n_value_tiles, layer->value_bytes));
+    if (is_int8) {
+        layer->k_scales = qp_arena_alloc(a, array_bytes(layer, 1, scales));
+        layer->v_scales = qp_arena_alloc(a, array_bytes(layer, 1, scales));
     }
-    return layer;
 }
 
 size_t qp_kv_alloc(struct cpu_sequence *s, const struct kv_layout *kv, const struct config *c,
@@ -132,8 +129,13 @@ size_t qp_kv_alloc(struct cpu_sequence *s, const struct kv_layout *kv, const str
     s->kv = qp_cpu_alloc(a, (size_t)c->n_layers, 1, sizeof *s->kv);
     const size_t before = a->used;
     for (int l = 0; l < c->n_layers; l++) {
-        const int n_blocks = ring_blocks(c->layers[l].window, n_context, n_rows);
-        const struct kv_layer layer = alloc_layer(kv, c, a, n_blocks);
+        const struct layer_config *lc = &c->layers[l];
+        struct kv_layer layer = shape_layer(kv, lc);
+        layer.n_blocks = ring_blocks(lc->window, n_context, n_rows);
+        if (owns_kv(c, l))
+            alloc_layer(&layer, kv->is_int8, a);
+        else if (s->kv)
+            layer = s->kv[lc->kv_layer];
         if (s->kv)
             s->kv[l] = layer;
     }
@@ -218,24 +220,30 @@ static void copy_heads(const struct kv_layer *layer, void *to, const void *from,
                (size_t)n_blocks * per_block);
 }
 
+/* The first n blocks of a layer. */
+static void copy_layer(const struct kv_layer *to, const struct kv_layer *from, int n)
+{
+    const int n_heads = from->n_heads;
+    copy_heads(from, to->k, from->k, n_heads, n, from->key_bytes);
+    copy_heads(from, to->v, from->v, n_heads * from->n_value_tiles, n, from->value_bytes);
+    if (from->k_scales) {
+        copy_heads(from, to->k_scales, from->k_scales, n_heads, n, KV_BLOCK * sizeof(float));
+        copy_heads(from, to->v_scales, from->v_scales, n_heads, n, KV_BLOCK * sizeof(float));
+    }
+}
+
 void qp_cpu_sequence_copy(struct sequence *copy, const struct sequence *original)
 {
     struct cpu_sequence *to = cpu_sequence_of(copy);
     const struct cpu_sequence *from = (const struct cpu_sequence *)original;
     const struct config *c = original->device->config;
-    const struct kv_layout *kv = &cpu_of(original->device)->kv;
-    const int n_heads = c->n_kv_heads, n_used = blocks_of(original->pos);
     assert(copy->n_context == original->n_context);
-    for (int l = 0; l < c->n_layers; l++) {
-        const struct kv_layer *y = &to->kv[l], *x = &from->kv[l];
-        const int n = blocks_of(from->n_written) > x->n_blocks ? x->n_blocks : n_used;
-        copy_heads(x, y->k, x->k, n_heads, n, kv->key_bytes);
-        copy_heads(x, y->v, x->v, n_heads * kv->n_value_tiles, n, kv->value_bytes);
-        if (kv->is_int8) {
-            copy_heads(x, y->k_scales, x->k_scales, n_heads, n, KV_BLOCK * sizeof(float));
-            copy_heads(x, y->v_scales, x->v_scales, n_heads, n, KV_BLOCK * sizeof(float));
+    for (int l = 0; l < c->n_layers; l++)
+        if (owns_kv(c, l)) {
+            const struct kv_layer *x = &from->kv[l];
+            const bool is_full = blocks_of(from->n_written) > x->n_blocks;
+            copy_layer(&to->kv[l], x, is_full ? x->n_blocks : blocks_of(original->pos));
         }
-    }
     to->n_outputs = qp_min(from->n_outputs, to->max_outputs);
     memcpy(to->outputs, from->outputs,
            (size_t)to->n_outputs * (size_t)c->d_model * sizeof *to->outputs);
@@ -247,23 +255,26 @@ void qp_cpu_sequence_copy(struct sequence *copy, const struct sequence *original
 
 /* The parts of a layer that hold position `pos` of kv head h. */
 struct kv_slot {
+    int head_dim;
     uint8_t *keys, *values;   // the tile of keys, the first tile of values; or the floats
     size_t next_values;       // bytes to the tile of 64 more dimensions
     float *k_scale, *v_scale; // NULL with floats
     int at;                   // position in the block
 };
 
-static struct kv_slot slot_of(const struct kv_layout *kv, const struct kv_layer *layer, int h,
-                              int pos)
+static struct kv_slot slot_of(const struct kv_layer *layer, int h, int pos)
 {
     const size_t block = (size_t)(pos / KV_BLOCK % layer->n_blocks);
     const size_t scale = ((size_t)h * (size_t)layer->n_blocks + block) * KV_BLOCK;
-    struct kv_slot slot = { .at = pos % KV_BLOCK,
-                            .next_values = (size_t)layer->n_blocks * kv->value_bytes };
-    slot.keys = (uint8_t *)head_of(layer, layer->k, h, kv->key_bytes) + block * kv->key_bytes;
-    slot.values = (uint8_t *)head_of(layer, layer->v, h * kv->n_value_tiles, kv->value_bytes) +
-                  block * kv->value_bytes;
-    if (kv->is_int8) {
+    struct kv_slot slot = { .head_dim = layer->head_dim,
+                            .at = pos % KV_BLOCK,
+                            .next_values = (size_t)layer->n_blocks * layer->value_bytes };
+    assert(h >= 0 && h < layer->n_heads && pos >= 0);
+    slot.keys = (uint8_t *)head_of(layer, layer->k, h, layer->key_bytes) + block * layer->key_bytes;
+    slot.values =
+        (uint8_t *)head_of(layer, layer->v, h * layer->n_value_tiles, layer->value_bytes) +
+        block * layer->value_bytes;
+    if (layer->k_scales) {
         slot.k_scale = layer->k_scales + scale + slot.at;
         slot.v_scale = layer->v_scales + scale + slot.at;
     }
@@ -285,51 +296,53 @@ static int8_t get_element(const struct tile_order *o, const void *tile, size_t e
     return (int8_t)((const int16_t *)tile)[element];
 }
 
-/* Element d of the slot's key and value. */
-static size_t key_element(const struct kv_layout *kv, const struct kv_slot *slot, int d)
+static size_t tile_element(const struct kv_layout *kv, int r, int k, int n_k)
 {
-    return kv->key.row[slot->at] + kv->key.column[d];
+    return (size_t)kv->group[r] * (size_t)n_k + kv->row[r] + kv->column[k];
 }
 
-static size_t value_element(const struct kv_layout *kv, const struct kv_slot *slot, int d)
+/* Element i of the slot's key and value. */
+static size_t key_element(const struct kv_layout *kv, const struct kv_slot *slot, int i)
 {
-    return kv->value.row[d % TILE_ROWS] + kv->value.column[slot->at];
+    return tile_element(kv, slot->at, i, (int)qp_round_up((size_t)slot->head_dim, ACT_BLOCK));
 }
 
-static uint8_t *value_tile(const struct kv_slot *slot, int d)
+static size_t value_element(const struct kv_layout *kv, const struct kv_slot *slot, int i)
 {
-    return slot->values + (size_t)(d / TILE_ROWS) * slot->next_values;
+    return tile_element(kv, i % TILE_ROWS, slot->at, KV_BLOCK);
 }
 
-static void put_key(const struct cpu_device *d, const struct kv_slot *slot, const int8_t *q)
+static uint8_t *value_tile(const struct kv_slot *slot, int i)
 {
-    for (int i = 0; i < d->base.config->head_dim; i++)
-        put_element(&d->k.tile_order, slot->keys, key_element(&d->kv, slot, i), q[i]);
+    return slot->values + (size_t)(i / TILE_ROWS) * slot->next_values;
 }
 
-static void put_value(const struct cpu_device *d, const struct kv_slot *slot, const int8_t *q)
+static void put_key(const struct kv_layout *kv, const struct kv_slot *slot, const int8_t *q)
 {
-    for (int i = 0; i < d->base.config->head_dim; i++)
-        put_element(&d->k.tile_order, value_tile(slot, i), value_element(&d->kv, slot, i), q[i]);
+    for (int i = 0; i < slot->head_dim; i++)
+        put_element(&kv->order, slot->keys, key_element(kv, slot, i), q[i]);
 }
 
-#define MAX_HEAD_DIM 1024 // config.c
+static void put_value(const struct kv_layout *kv, const struct kv_slot *slot, const int8_t *q)
+{
+    for (int i = 0; i < slot->head_dim; i++)
+        put_element(&kv->order, value_tile(slot, i), value_element(kv, slot, i), q[i]);
+}
 
 static void store_int8(const struct cpu_device *d, const struct kv_slot *slot, const float *key,
                        const float *value)
 {
     int8_t q[MAX_HEAD_DIM];
-    d->k.quantize_row(q, slot->k_scale, key, d->base.config->head_dim);
+    d->k.quantize_row(q, slot->k_scale, key, slot->head_dim);
     *slot->k_scale *= d->base.config->query_scale;
-    put_key(d, slot, q);
-    d->k.quantize_row(q, slot->v_scale, value, d->base.config->head_dim);
-    put_value(d, slot, q);
+    put_key(&d->kv, slot, q);
+    d->k.quantize_row(q, slot->v_scale, value, slot->head_dim);
+    put_value(&d->kv, slot, q);
 }
 
-static void store_f32(const struct cpu_device *d, const struct kv_slot *slot, const float *key,
-                      const float *value)
+static void store_f32(const struct kv_slot *slot, const float *key, const float *value)
 {
-    const size_t head_dim = (size_t)d->base.config->head_dim;
+    const size_t head_dim = (size_t)slot->head_dim;
     float *k = (float *)(void *)slot->keys + slot->at;
     float *v = (float *)(void *)slot->values + (size_t)slot->at * head_dim;
     for (size_t i = 0; i < head_dim; i++)
@@ -340,9 +353,11 @@ static void store_f32(const struct cpu_device *d, const struct kv_slot *slot, co
 void qp_kv_store(struct cpu_device *d, struct kv_layer *layer, int h, const float *key,
                  const float *value, int pos)
 {
-    const struct kv_slot slot = slot_of(&d->kv, layer, h, pos);
-    assert(h >= 0 && h < d->base.config->n_kv_heads && pos >= 0);
-    (d->kv.is_int8 ? store_int8 : store_f32)(d, &slot, key, value);
+    const struct kv_slot slot = slot_of(layer, h, pos);
+    if (d->kv.is_int8)
+        store_int8(d, &slot, key, value);
+    else
+        store_f32(&slot, key, value);
 }
 
 /* ---- export and import ----
@@ -351,11 +366,24 @@ void qp_kv_store(struct cpu_device *d, struct kv_layer *layer, int h, const floa
  * and the value. Each is head_dim floats, or a float scale and head_dim int8. */
 
 struct kv_header {
-    uint32_t is_int8;
-    int32_t n_layers, n_kv_heads, head_dim, d_model;
+    uint32_t is_int8, shape; // shape_of the layers
+    int32_t n_layers, d_model;
     int32_t n_context; // rings of the same size lose the same positions
     int32_t pos, n_written, n_outputs;
 };
+
+/* A number for the sizes of all layers: FNV-1a. */
+static uint32_t shape_of(const struct config *c)
+{
+    uint32_t hash = 2166136261u;
+    for (int l = 0; l < c->n_layers; l++) {
+        const struct layer_config *lc = &c->layers[l];
+        const int sizes[] = { lc->kv_layer, lc->n_kv_heads, lc->head_dim, lc->window };
+        for (size_t i = 0; i < QP_COUNT(sizes); i++)
+            hash = (hash ^ (uint32_t)sizes[i]) * 16777619u;
+    }
+    return hash;
+}
 
 /* The first position whose keys a layer still has. */
 static int first_kept(const struct kv_layer *layer, int n_written)
@@ -372,7 +400,7 @@ static bool transfer(const struct stream *stream, void *bytes, size_t n)
 static bool export_slot(const struct cpu_device *d, const struct kv_slot *slot,
                         const struct stream *to)
 {
-    const int head_dim = d->base.config->head_dim;
+    const int head_dim = slot->head_dim;
     float floats[MAX_HEAD_DIM];
     int8_t q[MAX_HEAD_DIM];
     if (!d->kv.is_int8) {
@@ -384,33 +412,33 @@ static bool export_slot(const struct cpu_device *d, const struct kv_slot *slot,
                transfer(to, v, (size_t)head_dim * sizeof *v);
     }
     for (int i = 0; i < head_dim; i++)
-        q[i] = get_element(&d->k.tile_order, slot->keys, key_element(&d->kv, slot, i));
+        q[i] = get_element(&d->kv.order, slot->keys, key_element(&d->kv, slot, i));
     if (!transfer(to, slot->k_scale, sizeof(float)) || !transfer(to, q, (size_t)head_dim))
         return false;
     for (int i = 0; i < head_dim; i++)
-        q[i] = get_element(&d->k.tile_order, value_tile(slot, i), value_element(&d->kv, slot, i));
+        q[i] = get_element(&d->kv.order, value_tile(slot, i), value_element(&d->kv, slot, i));
     return transfer(to, slot->v_scale, sizeof(float)) && transfer(to, q, (size_t)head_dim);
 }
 
 static bool import_slot(const struct cpu_device *d, const struct kv_slot *slot,
                         const struct stream *from)
 {
-    const size_t head_dim = (size_t)d->base.config->head_dim;
+    const size_t head_dim = (size_t)slot->head_dim;
     float key[MAX_HEAD_DIM], value[MAX_HEAD_DIM];
     int8_t q[MAX_HEAD_DIM];
     if (!d->kv.is_int8) {
         if (!transfer(from, key, head_dim * sizeof *key) ||
             !transfer(from, value, head_dim * sizeof *value))
             return false;
-        store_f32(d, slot, key, value);
+        store_f32(slot, key, value);
         return true;
     }
     if (!transfer(from, slot->k_scale, sizeof(float)) || !transfer(from, q, head_dim))
         return false;
-    put_key(d, slot, q);
+    put_key(&d->kv, slot, q);
     if (!transfer(from, slot->v_scale, sizeof(float)) || !transfer(from, q, head_dim))
         return false;
-    put_value(d, slot, q);
+    put_value(&d->kv, slot, q);
     return true;
 }
 
@@ -423,9 +451,9 @@ static bool transfer_slots(const struct cpu_sequence *s, const struct stream *st
     const struct cpu_device *d = cpu_of(s->base.device);
     const struct config *c = d->base.config;
     for (int l = 0; l < c->n_layers; l++)
-        for (int p = first_kept(&s->kv[l], n_written); p < pos; p++)
-            for (int h = 0; h < c->n_kv_heads; h++) {
-                const struct kv_slot slot = slot_of(&d->kv, &s->kv[l], h, p);
+        for (int p = first_kept(&s->kv[l], n_written); owns_kv(c, l) && p < pos; p++)
+            for (int h = 0; h < s->kv[l].n_heads; h++) {
+                const struct kv_slot slot = slot_of(&s->kv[l], h, p);
                 if (!one(d, &slot, stream))
                     return false;
             }
@@ -438,9 +466,8 @@ quip_status qp_cpu_sequence_export(const struct sequence *sequence, const struct
     const struct cpu_sequence *s = (const struct cpu_sequence *)sequence;
     const struct config *c = sequence->device->config;
     struct kv_header header = { .is_int8 = cpu_of(sequence->device)->kv.is_int8,
+                                .shape = shape_of(c),
                                 .n_layers = c->n_layers,
-                                .n_kv_heads = c->n_kv_heads,
-                                .head_dim = c->head_dim,
                                 .d_model = c->d_model,
                                 .n_context = sequence->n_context,
                                 .pos = sequence->pos,
@@ -468,8 +495,8 @@ static quip_status check_header(const struct cpu_sequence *s, const struct kv_he
 {
     const struct config *c = s->base.device->config;
     const int n_context = s->base.n_context;
-    if (h->is_int8 != cpu_of(s->base.device)->kv.is_int8 || h->n_layers != c->n_layers ||
-        h->n_kv_heads != c->n_kv_heads || h->head_dim != c->head_dim || h->d_model != c->d_model)
+    if (h->is_int8 != cpu_of(s->base.device)->kv.is_int8 || h->shape != shape_of(c) ||
+        h->n_layers != c->n_layers || h->d_model != c->d_model)
         return qp_fail(error, QUIP_E_FORMAT, "the KV cache is of another model");
     if (h->n_context != n_context)
         return qp_fail(error, QUIP_E_FORMAT, "the KV cache has n_context %d, expected %d",

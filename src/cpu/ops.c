@@ -150,12 +150,9 @@ static void move_act(struct act *a, int to, int from)
 /* Quantized queries of one row, per kv head. */
 static void move_queries(struct cpu_device *d, int to, int from)
 {
-    const struct config *c = d->base.config;
     const struct query_rows *q = &d->mem.queries;
-    const size_t group = (size_t)(c->n_heads / c->n_kv_heads);
-    const size_t stride = qp_round_up((size_t)c->head_dim, ACT_BLOCK);
-    const size_t n_bytes = group * stride, n_blocks = n_bytes / ACT_BLOCK;
-    for (int h = 0; h < c->n_kv_heads; h++) {
+    const size_t n_bytes = q->group * q->stride, n_blocks = n_bytes / ACT_BLOCK;
+    for (int h = 0; h < q->n_kv_heads; h++) {
         const size_t first = (size_t)h * q->max_rows;
         const size_t y = first + (size_t)to, x = first + (size_t)from;
         memmove(q->q + y * n_bytes, q->q + x * n_bytes, n_bytes);
@@ -170,7 +167,7 @@ quip_status qp_cpu_keep_rows(struct device *device, const struct rows *rows,
 {
     struct cpu_device *d = cpu_of(device);
     const size_t d_model = (size_t)d->base.config->d_model;
-    const size_t q_width = (size_t)d->mem.att.n_cols;
+    const size_t q_width = (size_t)d->mem.q_width;
     int to = 0;
     for (int from = 0; from < rows->n; from++) {
         if (!rows->row[from].is_output)
@@ -271,8 +268,6 @@ quip_status qp_cpu_read(struct device *device, enum buffer from, float *to, int 
 {
     const struct row_memory *m = &cpu_of(device)->mem;
     const struct config *c = device->config;
-    const size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
-    const size_t kv_width = (size_t)c->n_kv_heads * (size_t)c->head_dim;
     const struct {
         const float *floats;
         size_t width;
@@ -281,9 +276,9 @@ quip_status qp_cpu_read(struct device *device, enum buffer from, float *to, int 
         [BUF_X] = { m->x, (size_t)c->d_model, NULL },
         [BUF_XN] = { NULL, 0, &m->xn },
         [BUF_Y] = { m->y, (size_t)c->d_model, NULL },
-        [BUF_Q] = { m->q, q_width, NULL },
-        [BUF_K] = { m->k, kv_width, NULL },
-        [BUF_V] = { m->v, kv_width, NULL },
+        [BUF_Q] = { m->q, (size_t)m->q_width, NULL },
+        [BUF_K] = { m->k, (size_t)m->kv_width, NULL },
+        [BUF_V] = { m->v, (size_t)m->kv_width, NULL },
         [BUF_ATT] = { NULL, 0, &m->att },
         [BUF_H] = { NULL, 0, &m->h },
         [BUF_LOGITS] = { m->logits, (size_t)c->vocab_size, NULL },

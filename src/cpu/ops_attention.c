@@ -97,6 +97,17 @@ struct append_task {
     const struct rows *rows;
 };
 
+static const struct layer_config *layer_of(const struct cpu_device *d, int l)
+{
+    return &d->base.config->layers[l];
+}
+
+/* Query heads that share a kv head of the layer. */
+static int heads_per_kv(const struct cpu_device *d, int l)
+{
+    return d->base.config->n_heads / layer_of(d, l)->n_kv_heads;
+}
+
 /* y = norm(y) of n values, with the formula of the model's norms and without a bias. */
 static void norm_part(const struct cpu_device *d, float *y, const float *weights, int n)
 {
@@ -145,17 +156,48 @@ static void mix_head(const struct kernels *k, float *x, int n, bool is_query)
 static void quantize_queries(const struct append_task *j, float *q, int t)
 {
     const struct kernels *k = &j->d->k;
-    const struct config *c = j->d->base.config;
     const struct query_rows *rows = &j->d->mem.queries;
-    const size_t stride = qp_round_up((size_t)c->head_dim, ACT_BLOCK),
-                 n_blocks = stride / ACT_BLOCK;
-    const int group = c->n_heads / c->n_kv_heads;
-    for (int h = 0; h < c->n_heads; h++, q += c->head_dim) {
-        const size_t first = (size_t)(h / group) * rows->max_rows + (size_t)t;
-        const size_t row = first * (size_t)group + (size_t)(h % group);
-        mix_head(k, q, c->head_dim, true);
-        k->quantize(rows->q + row * stride, rows->scales + row * n_blocks,
-                    rows->offsets + row * n_blocks, q, c->head_dim);
+    const int head_dim = layer_of(j->d, j->l)->head_dim, n_heads = j->d->base.config->n_heads;
+    const size_t n_blocks = rows->stride / ACT_BLOCK;
+    for (int h = 0; h < n_heads; h++, q += head_dim) {
+        const size_t kv_head = (size_t)h / rows->group;
+        const size_t row =
+            (kv_head * rows->max_rows + (size_t)t) * rows->group + (size_t)h % rows->group;
+        mix_head(k, q, head_dim, true);
+        k->quantize(rows->q + row * rows->stride, rows->scales + row * n_blocks,
+                    rows->offsets + row * n_blocks, q, head_dim);
+    }
+}
+
+/* The values of a row: `from`, each head normed if the model has that. */
+static void prepare_values(const struct cpu_device *d, const struct layer_config *lc, float *value,
+                           const float *from)
+{
+    const struct config *c = d->base.config;
+    const int head_dim = lc->head_dim, n = lc->n_kv_heads * head_dim;
+    for (int i = 0; i < n && c->v_norm; i += head_dim)
+        d->k.rms_norm(value + i, from + i, NULL, 0, c->norm_eps, head_dim);
+    if (!c->v_norm && from != value)
+        memcpy(value, from, (size_t)n * sizeof *value);
+}
+
+/* Rotate the keys of row t and store them with its values. A layer without a matrix for values uses
+ * its keys, as they are before their norm and rotation. */
+static void append_keys(const struct append_task *j, int t)
+{
+    struct cpu_device *d = j->d;
+    const struct layer_config *lc = layer_of(d, j->l);
+    const struct layer_weights *w = &d->base.weights->layers[j->l];
+    const struct row *row = &j->rows->row[t];
+    struct kv_layer *layer = &cpu_sequence_of(row->sequence)->kv[j->l];
+    const size_t at = (size_t)t * (size_t)(lc->n_kv_heads * lc->head_dim);
+    float *key = d->mem.k + at, *value = d->mem.v + at;
+    prepare_values(d, lc, value, w->m[MATRIX_V].data ? value : key);
+    prepare_heads(j, key, lc->n_kv_heads, w->k_norm.scale, row);
+    for (int h = 0; h < lc->n_kv_heads; h++, key += lc->head_dim, value += lc->head_dim) {
+        if (d->kv.is_int8)
+            mix_head(&d->k, key, lc->head_dim, false);
+        qp_kv_store(d, layer, h, key, value, row->pos);
     }
 }
 
@@ -163,21 +205,13 @@ static void append_row(const struct append_task *j, int t)
 {
     struct cpu_device *d = j->d;
     const struct config *c = d->base.config;
-    const struct layer_weights *w = &d->base.weights->layers[j->l];
-    const struct row *row = &j->rows->row[t];
-    struct kv_layer *layer = &cpu_sequence_of(row->sequence)->kv[j->l];
-    float *q = d->mem.q + (size_t)t * (size_t)(c->n_heads * c->head_dim);
-    float *key = d->mem.k + (size_t)t * (size_t)(c->n_kv_heads * c->head_dim);
-    const float *value = d->mem.v + (size_t)t * (size_t)(c->n_kv_heads * c->head_dim);
-    prepare_heads(j, q, c->n_heads, w->q_norm.scale, row);
+    const struct layer_config *lc = layer_of(d, j->l);
+    float *q = d->mem.q + (size_t)t * (size_t)(c->n_heads * lc->head_dim);
+    prepare_heads(j, q, c->n_heads, d->base.weights->layers[j->l].q_norm.scale, &j->rows->row[t]);
     if (d->kv.is_int8)
         quantize_queries(j, q, t);
-    prepare_heads(j, key, c->n_kv_heads, w->k_norm.scale, row);
-    for (int h = 0; h < c->n_kv_heads; h++, key += c->head_dim, value += c->head_dim) {
-        if (d->kv.is_int8)
-            mix_head(&d->k, key, c->head_dim, false);
-        qp_kv_store(d, layer, h, key, value, row->pos);
-    }
+    if (lc->kv_layer == j->l)
+        append_keys(j, t);
 }
 
 static void append_task(void *arg, int index, int n_threads)
@@ -192,7 +226,12 @@ static void append_task(void *arg, int index, int n_threads)
 quip_status qp_cpu_rope_append(struct device *device, int l, const struct rows *rows)
 {
     struct append_task job = { .d = cpu_of(device), .l = l, .rows = rows };
+    const struct layer_config *lc = &device->config->layers[l];
+    struct query_rows *queries = &job.d->mem.queries;
     assert(rows->n > 0 && rows->n <= device->capacity.n_rows);
+    queries->n_kv_heads = lc->n_kv_heads;
+    queries->group = (size_t)heads_per_kv(job.d, l);
+    queries->stride = qp_round_up((size_t)lc->head_dim, ACT_BLOCK);
     for (int t = 0; t < rows->n; t++) {
         const int end = rows->row[t].pos + 1;
         struct cpu_sequence *s = cpu_sequence_of(rows->row[t].sequence);
@@ -260,15 +299,15 @@ static void attend_rows(const struct attend_task *j, const struct row_group *gro
     struct cpu_device *d = j->d;
     const struct config *c = d->base.config;
     const struct kv_layer *layer = &group->sequence->kv[j->l];
-    const size_t q_width = (size_t)c->n_heads * (size_t)c->head_dim;
-    const int kv_head = h0 / (c->n_heads / c->n_kv_heads);
+    const size_t head_dim = (size_t)layer->head_dim, q_width = (size_t)c->n_heads * head_dim;
+    const int kv_head = h0 / heads_per_kv(d, j->l);
     const float *q[ATTENTION_MAX_ROWS];
     float *out[ATTENTION_MAX_ROWS];
     const float *bias[ATTENTION_MAX_ROWS];
     int begin[ATTENTION_MAX_ROWS], end[ATTENTION_MAX_ROWS], n_rows = 0;
     for (int t = t0; t < t0 + n_tokens; t++)
         for (int h = h0; h < h0 + n_heads; h++, n_rows++) {
-            const size_t at = (size_t)t * q_width + (size_t)h * (size_t)c->head_dim;
+            const size_t at = (size_t)t * q_width + (size_t)h * head_dim;
             q[n_rows] = d->mem.q + at;
             out[n_rows] = j->floats + at;
             bias[n_rows] = alibi_of(d, h);
@@ -276,11 +315,11 @@ static void attend_rows(const struct attend_task *j, const struct row_group *gro
             end[n_rows] = j->rows->row[t].visible_end;
         }
     d->k.attend(&(struct attention){
-        .head_dim = c->head_dim,
+        .head_dim = layer->head_dim,
         .scale = c->query_scale,
         .cap = c->attention_cap,
-        .k = qp_kv_floats(&d->kv, layer, layer->k, kv_head),
-        .v = qp_kv_floats(&d->kv, layer, layer->v, kv_head),
+        .k = qp_kv_floats(layer, layer->k, kv_head),
+        .v = qp_kv_floats(layer, layer->v, kv_head),
         .n_blocks = layer->n_blocks,
         .n_rows = n_rows,
         .q = q,
@@ -310,20 +349,19 @@ static void attend_floats(void *arg, int index, int n_threads)
 
 /* Query heads of one task, which read each key once: all of a kv head, or fewer if there would be
  * fewer tasks than threads, or more rows than a task holds. */
-static int heads_per_task(const struct cpu_device *d, int n)
+static int heads_per_task(const struct cpu_device *d, int l, int n)
 {
-    const struct config *c = d->base.config;
-    const int group = c->n_heads / c->n_kv_heads;
+    const int group = heads_per_kv(d, l), n_heads = d->base.config->n_heads;
     int heads = group;
     while (heads > 1 &&
-           (group % heads || heads > ATTENTION_MAX_ROWS || n * (c->n_heads / heads) < d->n_threads))
+           (group % heads || heads > ATTENTION_MAX_ROWS || n * (n_heads / heads) < d->n_threads))
         heads--;
     return heads;
 }
 
 static void count_float_tasks(struct attend_task *j)
 {
-    j->heads_per_task = heads_per_task(j->d, j->rows->n);
+    j->heads_per_task = heads_per_task(j->d, j->l, j->rows->n);
     j->tokens_per_task = ATTENTION_MAX_ROWS / j->heads_per_task;
     for (int g = 0; g < j->n_groups; g++) {
         struct row_group *group = &j->d->mem.groups[g];
@@ -351,11 +389,11 @@ static void set_rows_int8(const struct attend_task *j, struct int8_rows *rows,
 {
     struct cpu_device *d = j->d;
     const struct config *c = d->base.config;
+    const struct kv_layer *layer = &group->sequence->kv[j->l];
     const struct query_rows *q = &d->mem.queries;
-    const int heads = c->n_heads / c->n_kv_heads;
-    const size_t stride = qp_round_up((size_t)c->head_dim, ACT_BLOCK);
+    const int heads = heads_per_kv(d, j->l);
     const size_t token = (size_t)h * q->max_rows + (size_t)group->first;
-    const size_t first = token * (size_t)heads + (size_t)row, block = first * stride / ACT_BLOCK;
+    const size_t first = token * q->group + (size_t)row, block = first * q->stride / ACT_BLOCK;
     int least = INT32_MAX, most = 0;
     assert(n > 0 && n <= ATTENTION_MAX_ROWS);
     rows->group = group;
@@ -372,11 +410,11 @@ static void set_rows_int8(const struct attend_task *j, struct int8_rows *rows,
     rows->first_span = least / KV_SPAN;
     rows->last_span = (most - 1) / KV_SPAN;
     rows->a = (struct int8_attention){
-        .head_dim = c->head_dim,
+        .head_dim = layer->head_dim,
         .n_rows = n,
         .cap = c->attention_cap,
-        .kv = qp_kv_tiles(&d->kv, &group->sequence->kv[j->l], h),
-        .q = q->q + first * stride,
+        .kv = qp_kv_tiles(layer, h),
+        .q = q->q + first * q->stride,
         .q_scales = q->scales + block,
         .q_offsets = q->offsets + block,
         .begin = rows->begin,
@@ -391,7 +429,7 @@ static void finish_rows_int8(const struct attend_task *j, const struct int8_rows
                              const struct attention_part *sum)
 {
     const struct config *c = j->d->base.config;
-    const int heads = c->n_heads / c->n_kv_heads, head_dim = c->head_dim;
+    const int heads = heads_per_kv(j->d, j->l), head_dim = rows->a.head_dim;
     for (int i = 0; i < rows->a.n_rows; i++) {
         const int t = rows->group->first + (rows->row + i) / heads;
         const int head = rows->h * heads + (rows->row + i) % heads;
@@ -407,20 +445,20 @@ static void attend_int8(void *arg, int index, int n_threads)
     (void)n_threads;
     struct attend_task *j = arg;
     const struct kernels *k = &j->d->k;
-    const struct config *c = j->d->base.config;
+    const int n_kv_heads = layer_of(j->d, j->l)->n_kv_heads, heads = heads_per_kv(j->d, j->l);
     const struct worker_scratch *s = &j->d->mem.scratch[index];
     const struct row_group *group;
     struct int8_rows rows;
     for (int task; next_task(j, &group, &task);) {
-        const int n_rows = group->n * (c->n_heads / c->n_kv_heads);
+        const int n_rows = group->n * heads;
         const int n_parts = (n_rows + ATTENTION_MAX_ROWS - 1) / ATTENTION_MAX_ROWS;
-        const int row = (n_parts - 1 - task / c->n_kv_heads) * ATTENTION_MAX_ROWS;
-        set_rows_int8(j, &rows, group, task % c->n_kv_heads, row,
+        const int row = (n_parts - 1 - task / n_kv_heads) * ATTENTION_MAX_ROWS;
+        set_rows_int8(j, &rows, group, task % n_kv_heads, row,
                       qp_min(n_rows - row, ATTENTION_MAX_ROWS));
         qp_attend_span(k, &rows.a, rows.first_span, s->int8_attention, &s->sum);
         for (int span = rows.first_span + 1; span <= rows.last_span; span++) {
             qp_attend_span(k, &rows.a, span, s->int8_attention, &s->part);
-            qp_attention_add(k, &s->sum, &s->part, rows.a.n_rows, c->head_dim);
+            qp_attention_add(k, &s->sum, &s->part, rows.a.n_rows, rows.a.head_dim);
         }
         finish_rows_int8(j, &rows, &s->sum);
     }
@@ -428,11 +466,11 @@ static void attend_int8(void *arg, int index, int n_threads)
 
 static void count_int8_tasks(struct attend_task *j)
 {
-    const struct config *c = j->d->base.config;
+    const int n_kv_heads = layer_of(j->d, j->l)->n_kv_heads, heads = heads_per_kv(j->d, j->l);
     for (int g = 0; g < j->n_groups; g++) {
         struct row_group *group = &j->d->mem.groups[g];
-        const int n_rows = group->n * (c->n_heads / c->n_kv_heads);
-        j->n_tasks += (n_rows + ATTENTION_MAX_ROWS - 1) / ATTENTION_MAX_ROWS * c->n_kv_heads;
+        const int n_rows = group->n * heads;
+        j->n_tasks += (n_rows + ATTENTION_MAX_ROWS - 1) / ATTENTION_MAX_ROWS * n_kv_heads;
         group->task_end = j->n_tasks;
     }
 }
@@ -445,7 +483,7 @@ static struct attention_part part_of(const struct attend_task *j, int span, int 
     const struct attention_part *parts = &j->d->positions.parts;
     const size_t at = (size_t)span * (size_t)j->d->base.config->n_heads + (size_t)head;
     return (struct attention_part){ parts->m + at, parts->l + at,
-                                    parts->o + at * (size_t)j->d->base.config->head_dim };
+                                    parts->o + at * (size_t)layer_of(j->d, j->l)->head_dim };
 }
 
 /* Each task is a span of a kv head's keys. */
@@ -453,12 +491,11 @@ static void attend_spans(void *arg, int index, int n_threads)
 {
     (void)n_threads;
     struct attend_task *j = arg;
-    const struct config *c = j->d->base.config;
-    const int heads = c->n_heads / c->n_kv_heads;
+    const int n_kv_heads = layer_of(j->d, j->l)->n_kv_heads, heads = heads_per_kv(j->d, j->l);
     struct int8_rows rows;
     for (int task; (task = atomic_fetch_add(&j->next, 1)) < j->n_tasks;) {
-        const int span = task % j->n_spans, h = task / j->n_spans % c->n_kv_heads;
-        const int row = task / j->n_spans / c->n_kv_heads * ATTENTION_MAX_ROWS;
+        const int span = task % j->n_spans, h = task / j->n_spans % n_kv_heads;
+        const int row = task / j->n_spans / n_kv_heads * ATTENTION_MAX_ROWS;
         const struct attention_part part = part_of(j, span, h * heads + row);
         set_rows_int8(j, &rows, j->d->mem.groups, h, row, qp_min(heads - row, ATTENTION_MAX_ROWS));
         qp_attend_span(&j->d->k, &rows.a, j->first_span + span,
@@ -469,28 +506,27 @@ static void attend_spans(void *arg, int index, int n_threads)
 /* Add the spans, in their order. */
 static void add_spans(const struct attend_task *j)
 {
-    const struct config *c = j->d->base.config;
+    const int n_heads = j->d->base.config->n_heads, head_dim = layer_of(j->d, j->l)->head_dim;
     const struct attention_part sum = part_of(j, 0, 0);
     for (int span = 1; span < j->n_spans; span++) {
         const struct attention_part part = part_of(j, span, 0);
-        qp_attention_add(&j->d->k, &sum, &part, c->n_heads, c->head_dim);
+        qp_attention_add(&j->d->k, &sum, &part, n_heads, head_dim);
     }
-    for (int h = 0; h < c->n_heads; h++) {
+    for (int h = 0; h < n_heads; h++) {
         const float inverse = 1.0f / sum.l[h];
-        for (int i = h * c->head_dim; i < (h + 1) * c->head_dim; i++)
+        for (int i = h * head_dim; i < (h + 1) * head_dim; i++)
             j->floats[i] = sum.o[i] * inverse + 0.0f;
     }
 }
 
 static void attend_single(struct attend_task *j)
 {
-    const struct config *c = j->d->base.config;
     const struct row *row = &j->rows->row[0];
-    const int heads = c->n_heads / c->n_kv_heads;
+    const int heads = heads_per_kv(j->d, j->l);
     const int n_parts = (heads + ATTENTION_MAX_ROWS - 1) / ATTENTION_MAX_ROWS;
-    j->first_span = first_visible(c, j->l, row->pos) / KV_SPAN;
+    j->first_span = first_visible(j->d->base.config, j->l, row->pos) / KV_SPAN;
     j->n_spans = (row->visible_end - 1) / KV_SPAN + 1 - j->first_span;
-    j->n_tasks = j->n_spans * c->n_kv_heads * n_parts;
+    j->n_tasks = j->n_spans * layer_of(j->d, j->l)->n_kv_heads * n_parts;
     qp_pool_run(j->d->pool, attend_spans, j);
     add_spans(j);
 }
@@ -514,6 +550,7 @@ quip_status qp_cpu_attend(struct device *device, int l, const struct rows *rows)
     assert(rows->n > 0 && rows->n <= device->capacity.n_rows);
     /* With int8 keys the floats of Q have been quantized, so their memory is free. */
     job.floats = d->mem.att.f32 ? d->mem.att.f32 : d->mem.q;
+    act_resize(&d->mem.att, device->config->n_heads * layer_of(d, l)->head_dim);
     job.n_groups = group_rows(d, rows);
     if (!d->kv.is_int8) {
         count_float_tasks(&job);

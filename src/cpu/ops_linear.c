@@ -165,8 +165,8 @@ static void prefetch_next(const struct linear_task *j, int index, int n_threads)
         return;
     for (int p = 0; p < n; p++)
         n_rows += matrix_of(d, j->next, p)->n_out;
-    qp_share(n_rows, n_rows == d->base.config->d_ff ? TILE_ROWS : KERNEL_ROWS, index, n_threads,
-             &row, &end);
+    const bool is_gated = j->next.first == MATRIX_UP; // which begins with whole tiles
+    qp_share(n_rows, is_gated ? TILE_ROWS : KERNEL_ROWS, index, n_threads, &row, &end);
     for (; i + 1 < n && row >= matrix_of(d, j->next, i)->n_out; i++)
         row -= matrix_of(d, j->next, i)->n_out;
     const struct matrix *w = matrix_of(d, j->next, i);
@@ -257,10 +257,16 @@ static const struct act *input_of(const struct cpu_device *d, enum buffer in)
     return in == BUF_XN ? &d->mem.xn : in == BUF_ATT ? &d->mem.att : &d->mem.h;
 }
 
-static float *output_of(const struct cpu_device *d, enum buffer out)
+/* The buffer of a product with n_out weight rows. */
+static float *output_of(struct cpu_device *d, enum buffer out, int n_out)
 {
+    struct row_memory *m = &d->mem;
     assert(out >= BUF_Y && out <= BUF_V);
-    float *const floats[] = { d->mem.y, d->mem.q, d->mem.k, d->mem.v };
+    if (out == BUF_Q)
+        m->q_width = n_out;
+    else if (out != BUF_Y)
+        m->kv_width = n_out;
+    float *const floats[] = { m->y, m->q, m->k, m->v };
     return floats[out - BUF_Y];
 }
 
@@ -272,8 +278,11 @@ quip_status qp_cpu_linear(struct device *device, enum buffer out, struct matrix_
         .d = d, .n_products = w.n, .in = input_of(d, in), .n = rows->n, .next = next
     };
     assert(w.n > 0 && w.n <= MAX_PRODUCTS && rows->n > 0 && rows->n <= device->capacity.n_rows);
-    for (int p = 0; p < w.n; p++)
-        job.products[p] = (struct product){ matrix_of(d, w, p), output_of(d, out + (unsigned)p) };
+    for (int p = 0; p < w.n; p++) {
+        const struct matrix *m = matrix_of(d, w, p);
+        assert(m->n_in == job.in->n_cols);
+        job.products[p] = (struct product){ m, output_of(d, out + (unsigned)p, m->n_out) };
+    }
     qp_lora_begin(&job.lora, d, w, job.in, rows, is_few(d, rows->n));
     qp_pool_run(d->pool, is_few(d, rows->n) ? linear_rows : linear_tiles, &job);
     return QUIP_OK;
@@ -408,6 +417,7 @@ quip_status qp_cpu_gated(struct device *device, int l, struct matrix_set next,
                                .n = rows->n,
                                .next = next };
     assert(rows->n > 0 && rows->n <= device->capacity.n_rows);
+    act_resize(&d->mem.h, device->config->layers[l].d_ff);
     qp_lora_begin(&job.lora, d, set, job.in, rows, is_few(d, rows->n));
     qp_pool_run(d->pool, is_few(d, rows->n) ? gated_rows : gated_tiles, &job);
     return QUIP_OK;

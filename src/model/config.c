@@ -132,6 +132,7 @@ static struct layer_config layer_config(const struct raw_config *raw, int l)
         .n_kv_heads = raw->n_kv_heads,
         .head_dim = raw->head_dim,
         .d_ff = raw->d_ff,
+        .kv_layer = l,
     };
 }
 
@@ -204,6 +205,9 @@ static void fill_config(struct config *c, const struct raw_config *raw)
     fill_ropes(c, raw);
     for (int l = 0; l < c->n_layers; l++)
         layers[l] = layer_config(raw, l);
+    for (int l = 0; l < c->n_layers; l++)
+        if (layers[l].kv_layer == l)
+            c->last_kv_layer = l;
 }
 
 static bool is_same_spelling(const struct chat_template *a, const struct chat_template *b)

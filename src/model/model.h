@@ -38,6 +38,7 @@ struct layer_config {
     int window;                     // keys that are visible to a query, its own included; 0: all
     int rope;                       // ROPE_…
     int n_kv_heads, head_dim, d_ff; // of this layer
+    int kv_layer; // whose keys and values it attends to: itself, or an earlier layer
 };
 
 struct config {
@@ -50,6 +51,7 @@ struct config {
     bool norm_has_bias; // of NORM_LAYER
     bool is_parallel;   // both halves of a layer read the x before the layer
     bool has_ff_norm;   // the feed-forward reads a norm of its own, otherwise that of attention
+    bool v_norm;        // each head of the values is normed, without weights
     bool is_gated, has_alibi, tied;
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size; // widest of all layers
     struct rope ropes[N_ROPES];
@@ -59,6 +61,7 @@ struct config {
     float norm_eps, embed_scale, residual_scale, query_scale, attention_cap;
     float logits_scale, logits_cap;
     struct layer_config *layers; // [n_layers]
+    int last_kv_layer;           // that stores keys and values of its own
     quip_token bos;              // -1: none
     quip_token stop_ids[MAX_STOP_IDS];
     int n_stop_ids;
