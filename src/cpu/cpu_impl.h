@@ -1,6 +1,7 @@
 /* cpu_impl.h: what the files of the CPU backend share.
  *   device.c         memory of a device, and the table of the backend
  *   ops.c            operations on one row at a time: embed, norm, add, outputs, sample
+ *   ops_ple.c        those of the end of a layer: per-layer embeddings, the layer's scale
  *   ops_linear.c     matrix products on threads; ops_lora.c adds what adapters contribute
  *   ops_attention.c  rotation and attention on threads
  *   kv_cache.c       sequences: keys and values */
@@ -120,6 +121,8 @@ struct row_memory {
     struct arena arena;
     float *x, *y, *q, *k, *v; // as enum buffer says; y is the memory of q
     struct act xn, att, h;
+    float *ple_gate, *ple_context; // the memory of k and v
+    struct act e, ple;             // ple is the memory of att
     int q_width, kv_width; // of q, and of k and v, as they are now; att and h have the layer's too
     float *logits;         // [LOGITS_ROWS, vocab_size]
     struct query_rows queries;
@@ -263,6 +266,15 @@ quip_status qp_cpu_submit(struct device *device);
 quip_status qp_cpu_poll(struct device *device, bool wait);
 quip_status qp_cpu_read_tokens(struct device *device, quip_token *tokens, int n);
 quip_status qp_cpu_read(struct device *device, enum buffer from, float *to, int n);
+
+/* Quantize the norm of row t of X as row t of XN, on thread `index`. */
+void qp_cpu_norm_row(struct cpu_device *d, const struct norm_weights *w, int t, int index);
+
+/* ---- ops_ple.c ---- */
+
+quip_status qp_cpu_ple(struct device *device, int l, const struct rows *rows);
+quip_status qp_cpu_scale(struct device *device, const float *factor,
+                         const struct norm_weights *next, int n_rows);
 
 /* ---- ops_linear.c ---- */
 

@@ -45,7 +45,7 @@ static int max_int(int a, int b)
 
 /* The largest sizes of the layers. */
 struct widths {
-    int head_dim, q, kv, d_ff;
+    int head_dim, q, kv, d_ff; // kv: also d_ple
 };
 
 static struct widths find_widths(const struct config *c)
@@ -54,7 +54,7 @@ static struct widths find_widths(const struct config *c)
     for (int l = 0; l < c->n_layers; l++) {
         const struct layer_config *lc = &c->layers[l];
         w.head_dim = max_int(w.head_dim, lc->head_dim);
-        w.kv = max_int(w.kv, lc->n_kv_heads * lc->head_dim);
+        w.kv = max_int(max_int(w.kv, c->d_ple), lc->n_kv_heads * lc->head_dim);
         w.d_ff = max_int(w.d_ff, lc->d_ff);
     }
     w.q = c->n_heads * w.head_dim;
@@ -65,7 +65,7 @@ static struct worker_scratch alloc_scratch(const struct cpu_device *d, const str
                                            struct arena *a)
 {
     const struct config *c = d->base.config;
-    const int widest = max_int(w->d_ff, max_int(c->d_model, w->q));
+    const int widest = max_int(max_int(w->d_ff, c->d_ple), max_int(c->d_model, w->q));
     struct worker_scratch s = {
         .tile = qp_arena_alloc(a, d->k.tile_bytes(widest)),
         .tile_gate = qp_arena_alloc(a, d->k.tile_bytes(c->d_model)),
@@ -96,10 +96,14 @@ static void alloc_rows(struct row_memory *m, const struct cpu_device *d, int n_r
     m->x = qp_cpu_alloc(a, n, d_model, sizeof(float));
     m->q = qp_cpu_alloc(a, n, q_width > d_model ? q_width : d_model, sizeof(float));
     m->y = m->q; // Q is read for the last time before Y is written
-    m->k = qp_cpu_alloc(a, n, kv_width, sizeof(float));
-    m->v = qp_cpu_alloc(a, n, kv_width, sizeof(float));
+    m->k = m->ple_gate = qp_cpu_alloc(a, n, kv_width, sizeof(float));
+    m->v = m->ple_context = qp_cpu_alloc(a, n, kv_width, sizeof(float));
     m->xn = alloc_act(w, a, c->d_model, n_rows);
-    m->att = alloc_act(w, a, widths.q, n_rows);
+    m->att = m->ple = alloc_act(w, a, max_int(widths.q, c->d_ple), n_rows);
+    if (c->d_ple > 0) {
+        m->e = alloc_act(w, a, c->d_model, n_rows);
+        act_resize(&m->ple, c->d_ple);
+    }
     m->h = alloc_act(w, a, widths.d_ff, n_rows);
     m->logits = qp_cpu_alloc(a, LOGITS_ROWS, (size_t)c->vocab_size, sizeof(float));
     m->candidates = qp_cpu_alloc(a, 1, (size_t)c->vocab_size, sizeof *m->candidates);
@@ -332,6 +336,8 @@ const struct backend qp_cpu_backend = {
     .keep_rows = qp_cpu_keep_rows,
     .attend = qp_cpu_attend,
     .gated = qp_cpu_gated,
+    .ple = qp_cpu_ple,
+    .scale = qp_cpu_scale,
     .keep_outputs = qp_cpu_keep_outputs,
     .load_outputs = qp_cpu_load_outputs,
     .logits = qp_cpu_logits,

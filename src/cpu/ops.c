@@ -36,13 +36,26 @@ static void embed_row(struct cpu_device *d, float *x, const struct row *row)
         x[i] -= table->zeros[row->token] * table->scales[row->token] * factor;
 }
 
+/* X of row t, and E if the model has it. */
+static void embed_task_row(struct cpu_device *d, const struct row *row, int t)
+{
+    const size_t d_model = (size_t)d->base.config->d_model;
+    float *x = d->mem.x + (size_t)t * d_model;
+    embed_row(d, x, row);
+    if (d->base.config->d_ple == 0)
+        return;
+    if (d->mem.e.f32)
+        memcpy(d->mem.e.f32 + (size_t)t * d_model, x, d_model * sizeof *x);
+    act_store(&d->k, &d->mem.e, t, x);
+}
+
 static void embed_task(void *arg, int index, int n_threads)
 {
     const struct row_task *j = arg;
     int begin, end;
     qp_share(j->n, 1, index, n_threads, &begin, &end);
     for (int t = begin; t < end; t++)
-        embed_row(j->d, j->d->mem.x + (size_t)t * j->d->base.config->d_model, &j->rows->row[t]);
+        embed_task_row(j->d, &j->rows->row[t], t);
 }
 
 quip_status qp_cpu_embed(struct device *device, const struct rows *rows)
@@ -66,13 +79,12 @@ static void norm_floats(struct cpu_device *d, float *y, const float *x,
         d->k.rms_norm(y, x, w->scale, plus, c->norm_eps, c->d_model);
 }
 
-/* XN = norm(X) of row t */
-static void norm_row(const struct row_task *j, int t, int index)
+void qp_cpu_norm_row(struct cpu_device *d, const struct norm_weights *w, int t, int index)
 {
-    struct row_memory *m = &j->d->mem;
+    struct row_memory *m = &d->mem;
     float *row = act_row_floats(&m->xn, t, m->scratch[index].row);
-    norm_floats(j->d, row, m->x + (size_t)t * j->d->base.config->d_model, j->norm);
-    act_store(&j->d->k, &m->xn, t, row);
+    norm_floats(d, row, m->x + (size_t)t * d->base.config->d_model, w);
+    act_store(&d->k, &m->xn, t, row);
 }
 
 static void norm_task(void *arg, int index, int n_threads)
@@ -81,7 +93,7 @@ static void norm_task(void *arg, int index, int n_threads)
     int begin, end;
     qp_share(j->n, 1, index, n_threads, &begin, &end);
     for (int t = begin; t < end; t++)
-        norm_row(j, t, index);
+        qp_cpu_norm_row(j->d, j->norm, t, index);
 }
 
 quip_status qp_cpu_norm(struct device *device, const struct norm_weights *w, int n_rows)
@@ -115,7 +127,7 @@ static void add_task(void *arg, int index, int n_threads)
             norm_floats(j->d, y, y, j->post_norm);
         add_scaled(j->d, m->x + (size_t)t * d_model, y);
         if (j->norm)
-            norm_row(j, t, index);
+            qp_cpu_norm_row(j->d, j->norm, t, index);
     }
 }
 
@@ -175,6 +187,8 @@ quip_status qp_cpu_keep_rows(struct device *device, const struct rows *rows,
         memmove(d->mem.x + (size_t)to * d_model, d->mem.x + (size_t)from * d_model,
                 d_model * sizeof *d->mem.x);
         move_act(&d->mem.xn, to, from);
+        if (d->base.config->d_ple > 0)
+            move_act(&d->mem.e, to, from);
         if (d->kv.is_int8)
             move_queries(d, to, from);
         else
@@ -281,6 +295,10 @@ quip_status qp_cpu_read(struct device *device, enum buffer from, float *to, int 
         [BUF_V] = { m->v, (size_t)m->kv_width, NULL },
         [BUF_ATT] = { NULL, 0, &m->att },
         [BUF_H] = { NULL, 0, &m->h },
+        [BUF_E] = { NULL, 0, &m->e },
+        [BUF_PLE_GATE] = { m->ple_gate, (size_t)c->d_ple, NULL },
+        [BUF_PLE_CONTEXT] = { m->ple_context, (size_t)c->d_ple, NULL },
+        [BUF_PLE] = { NULL, 0, &m->ple },
         [BUF_LOGITS] = { m->logits, (size_t)c->vocab_size, NULL },
     };
     assert((size_t)from < QP_COUNT(buffers) && n > 0 && n <= device->capacity.n_rows);

@@ -253,21 +253,32 @@ static void linear_rows(void *arg, int index, int n_threads)
 
 static const struct act *input_of(const struct cpu_device *d, enum buffer in)
 {
-    assert(in == BUF_XN || in == BUF_ATT || in == BUF_H);
-    return in == BUF_XN ? &d->mem.xn : in == BUF_ATT ? &d->mem.att : &d->mem.h;
+    const struct row_memory *m = &d->mem;
+    const struct act *const acts[] = { [BUF_XN] = &m->xn,
+                                       [BUF_ATT] = &m->att,
+                                       [BUF_H] = &m->h,
+                                       [BUF_E] = &m->e,
+                                       [BUF_PLE] = &m->ple };
+    assert((size_t)in < QP_COUNT(acts) && acts[in]);
+    return acts[in];
 }
 
 /* The buffer of a product with n_out weight rows. */
 static float *output_of(struct cpu_device *d, enum buffer out, int n_out)
 {
     struct row_memory *m = &d->mem;
-    assert(out >= BUF_Y && out <= BUF_V);
+    float *const floats[] = { [BUF_Y] = m->y,
+                              [BUF_Q] = m->q,
+                              [BUF_K] = m->k,
+                              [BUF_V] = m->v,
+                              [BUF_PLE_GATE] = m->ple_gate,
+                              [BUF_PLE_CONTEXT] = m->ple_context };
+    assert((size_t)out < QP_COUNT(floats) && floats[out]);
     if (out == BUF_Q)
         m->q_width = n_out;
-    else if (out != BUF_Y)
+    else if (out == BUF_K || out == BUF_V)
         m->kv_width = n_out;
-    float *const floats[] = { m->y, m->q, m->k, m->v };
-    return floats[out - BUF_Y];
+    return floats[out];
 }
 
 quip_status qp_cpu_linear(struct device *device, enum buffer out, struct matrix_set w,

@@ -45,7 +45,9 @@ static void alloc_pairs(struct arena *arena, struct layer_adapter *layer)
     static const int operations[][2] = { { MATRIX_Q, MATRIX_V },
                                          { MATRIX_O, MATRIX_O },
                                          { MATRIX_GATE, MATRIX_UP },
-                                         { MATRIX_DOWN, MATRIX_DOWN } };
+                                         { MATRIX_DOWN, MATRIX_DOWN },
+                                         { MATRIX_PLE_GATE, MATRIX_PLE_GATE },
+                                         { MATRIX_PLE_OUT, MATRIX_PLE_OUT } };
     struct lora *m = layer->m;
     for (size_t i = 0; i < QP_COUNT(operations); i++) {
         for (int p = operations[i][0]; p <= operations[i][1]; p++)

@@ -28,18 +28,24 @@
 #include "sampler/sampler.h"
 
 /* ---- buffers: rows of floats, or what the backend makes of them ----
- * Q is read for the last time before Y is written, so these two may share memory. */
+ * Q is read for the last time before Y is written, so these two may share memory. So may K and
+ * PLE_GATE, V and PLE_CONTEXT, ATT and PLE. */
 
 enum buffer {
-    BUF_X,     // [n, d_model] the residual stream
-    BUF_XN,    // [n, d_model] its norm, the input of a product
-    BUF_Y,     // [n, d_model] the output of half a layer
-    BUF_Q,     // [n, n_heads * head_dim]
-    BUF_K,     // [n, n_kv_heads * head_dim]
-    BUF_V,     // [n, n_kv_heads * head_dim]
-    BUF_ATT,   // [n, n_heads * head_dim] the output of attention
-    BUF_H,     // [n, d_ff] act(gate) * up
-    BUF_LOGITS // [n, vocab_size], n <= LOGITS_ROWS
+    BUF_X,   // [n, d_model] the residual stream
+    BUF_XN,  // [n, d_model] its norm, the input of a product
+    BUF_Y,   // [n, d_model] the output of half a layer
+    BUF_Q,   // [n, n_heads * head_dim]
+    BUF_K,   // [n, n_kv_heads * head_dim]
+    BUF_V,   // [n, n_kv_heads * head_dim]
+    BUF_ATT, // [n, n_heads * head_dim] the output of attention
+    BUF_H,   // [n, d_ff] act(gate) * up
+    /* Of models with per-layer embeddings (config->d_ple): */
+    BUF_E,           // [n, d_model] X as `embed` left it
+    BUF_PLE_GATE,    // [n, d_ple]
+    BUF_PLE_CONTEXT, // [n, d_ple]
+    BUF_PLE,         // [n, d_ple] the output of `ple`
+    BUF_LOGITS       // [n, vocab_size], n <= LOGITS_ROWS
 };
 
 /* Rows of one prefill chunk: enough to amortise packing the weights, few enough to keep the buffers
@@ -182,7 +188,7 @@ struct backend {
     /* A batch begins, on at most n_threads threads (0: no limit). What was recorded and not
      * submitted, of a batch that failed, is forgotten. */
     quip_status (*begin)(struct device *device, int n_threads);
-    /* X = embedding of each row, times config->embed_scale. */
+    /* X = embedding of each row, times config->embed_scale; and E = X if config->d_ple is not 0. */
     quip_status (*embed)(struct device *device, const struct rows *rows);
     /* XN = norm(X), or X if w->scale is NULL. Norms are config->norm with config->norm_eps (enum
      * norm_kind has the formulas), of a row, or of each head where a comment says so. */
@@ -202,7 +208,7 @@ struct backend {
      * qp_rope_set of the sequence's n_context. Then K and V go into the KV cache of the row's
      * sequence, at its position. */
     quip_status (*rope_append)(struct device *device, int l, const struct rows *rows);
-    /* Move the rows with is_output to the front of X, XN and Q. `kept` are these rows. */
+    /* Move the rows with is_output to the front of X, XN, Q and E. `kept` are these rows. */
     quip_status (*keep_rows)(struct device *device, const struct rows *rows,
                              const struct rows *kept);
     /* ATT = attention of each query head over layer l of the row's sequence: the mean of the values
@@ -217,6 +223,13 @@ struct backend {
      * activation is config->act. Biases and adapters are as in linear. */
     quip_status (*gated)(struct device *device, int l, struct matrix_set next,
                          const struct rows *rows);
+    /* PLE = act(PLE_GATE) * u of layer l. With c = norm(PLE_CONTEXT / sqrt(d_model)), whose weights
+     * are weights->ple_norm, and t = sqrt(d_ple) times row (token * n_layers + l) of weights->ple,
+     * u = (c + t) / sqrt(2). The token counts, also of a row with an embedding of its own. */
+    quip_status (*ple)(struct device *device, int l, const struct rows *rows);
+    /* X *= factor[0]; then XN = norm(X) with the weights `next`, unless it is NULL. */
+    quip_status (*scale)(struct device *device, const float *factor,
+                         const struct norm_weights *next, int n_rows);
     /* Keep X of the rows as the outputs of their sequences, instead of the outputs before. */
     quip_status (*keep_outputs)(struct device *device, const struct rows *rows);
     /* X = n kept outputs */

@@ -29,24 +29,35 @@ static quip_status linear(const struct forward *f, enum buffer out, struct matri
     return status ? status : f->backend->linear(f->device, out, w, in, next, &f->rows);
 }
 
+/* What layer l projects its input to: a layer that shares keys and values has only queries, and
+ * values may be keys. */
+static struct matrix_set attention_inputs(const struct device *d, int l)
+{
+    const int n_layers = d->config->n_layers;
+    if (l == n_layers)
+        return layer_matrices(l, MATRIX_Q, 1); // the head
+    const bool has_keys = d->config->layers[l].kv_layer == l;
+    const bool has_values = d->weights->layers[l].m[MATRIX_V].data != NULL;
+    return layer_matrices(l, MATRIX_Q, !has_keys ? 1 : !has_values ? 2 : 3);
+}
+
 /* x += attention(xn), then xn = norm(x) for the feed-forward. Optional steps are fields of the
  * config; an absent step is a NULL weight or a zero. A parallel block norms x before the add, or
- * keeps the xn of attention. In the last layer only the outputs go on once the keys and values of
- * all rows are in the cache. */
+ * keeps the xn of attention. In the last layer that stores keys and values, only the outputs go on
+ * once those of all rows are in the cache. */
 static quip_status attention_half(struct forward *f, int l)
 {
     const struct backend *b = f->backend;
     struct device *d = f->device;
     const struct config *c = d->config;
     const struct layer_weights *w = &d->weights->layers[l];
-    const struct matrix_set qkv = layer_matrices(l, MATRIX_Q, 3),
-                            o = layer_matrices(l, MATRIX_O, 1),
+    const struct matrix_set qkv = attention_inputs(d, l), o = layer_matrices(l, MATRIX_O, 1),
                             up = layer_matrices(l, MATRIX_UP, 1); // gated reads it first
 
-    quip_status status = linear(f, BUF_Q, qkv, BUF_XN, o); // to Q, K and V
+    quip_status status = linear(f, BUF_Q, qkv, BUF_XN, o); // to Q, K and V, or less
     if (!status)
         status = b->rope_append(d, l, &f->rows);
-    if (!status && l == c->n_layers - 1 && f->outputs.n < f->rows.n) {
+    if (!status && l == c->last_kv_layer && f->outputs.n < f->rows.n) {
         if (f->outputs.n > 0)
             status = b->keep_rows(d, &f->rows, &f->outputs);
         f->rows = f->outputs;
@@ -63,16 +74,42 @@ static quip_status attention_half(struct forward *f, int l)
     return status;
 }
 
-/* x += feed_forward(xn), then xn = norm(x) for the next layer. */
-static quip_status feed_forward_half(struct forward *f, int l)
+/* x += what the per-layer embedding of each row's token adds: out(ple). Here xn is x, not a norm;
+ * then xn = norm(x) with the weights `next`, unless it is NULL. */
+static quip_status per_layer_embedding(const struct forward *f, int l,
+                                       const struct norm_weights *next)
 {
     const struct backend *b = f->backend;
     struct device *d = f->device;
-    const bool is_last = l == d->config->n_layers - 1;
+    const struct matrix_set gate = layer_matrices(l, MATRIX_PLE_GATE, 1),
+                            context = layer_matrices(l, MATRIX_PLE_CONTEXT, 1),
+                            out = layer_matrices(l, MATRIX_PLE_OUT, 1);
+    quip_status status = linear(f, BUF_PLE_GATE, gate, BUF_XN, context);
+    if (!status)
+        status = linear(f, BUF_PLE_CONTEXT, context, BUF_E, out);
+    if (!status)
+        status = b->ple(d, l, &f->rows);
+    if (!status)
+        status = linear(f, BUF_Y, out, BUF_PLE, attention_inputs(d, l + 1));
+    if (!status)
+        status = b->add(d, &d->weights->layers[l].ple_post_norm, next, f->rows.n);
+    return status;
+}
+
+/* x += feed_forward(xn), then the optional end of the layer, then xn = norm(x) for the next one. */
+static quip_status feed_forward_half(struct forward *f, int l)
+{
+    static const struct norm_weights no_norm;
+    const struct backend *b = f->backend;
+    struct device *d = f->device;
+    const bool is_last = l == d->config->n_layers - 1, has_ple = d->config->d_ple > 0;
     const struct layer_weights *w = &d->weights->layers[l];
     const struct matrix_set gate_up = layer_matrices(l, MATRIX_GATE, 2),
                             down = layer_matrices(l, MATRIX_DOWN, 1),
-                            next = layer_matrices(l + 1, MATRIX_Q, 3);
+                            next = has_ple ? layer_matrices(l, MATRIX_PLE_GATE, 1)
+                                           : attention_inputs(d, l + 1);
+    const struct norm_weights *norm = is_last ? NULL : &w[1].attn_norm; // the last of the layer
+    const struct norm_weights *before_scale = w->scale ? NULL : norm;
 
     quip_status status = observe(f, gate_up, BUF_XN, f->rows.n);
     if (!status)
@@ -80,7 +117,11 @@ static quip_status feed_forward_half(struct forward *f, int l)
     if (!status)
         status = linear(f, BUF_Y, down, BUF_H, next);
     if (!status)
-        status = b->add(d, &w->ff_post_norm, is_last ? NULL : &w[1].attn_norm, f->rows.n);
+        status = b->add(d, &w->ff_post_norm, has_ple ? &no_norm : before_scale, f->rows.n);
+    if (!status && has_ple)
+        status = per_layer_embedding(f, l, before_scale);
+    if (!status && w->scale)
+        status = b->scale(d, w->scale, norm, f->rows.n);
     return status;
 }
 
@@ -115,7 +156,7 @@ quip_status qp_forward(struct device *d, const struct rows *rows, const atomic_b
     quip_status status = b->embed(d, rows);
     if (!status)
         status = b->norm(d, &d->weights->layers[0].attn_norm, rows->n);
-    for (int l = 0; l < n_layers && !status; l++) {
+    for (int l = 0; l < n_layers && f.rows.n > 0 && !status; l++) {
         if (cancelled && atomic_load_explicit(cancelled, memory_order_relaxed))
             return QUIP_E_CANCELLED;
         status = attention_half(&f, l);

@@ -54,6 +54,7 @@ struct config {
     bool v_norm;        // each head of the values is normed, without weights
     bool is_gated, has_alibi, tied;
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size; // widest of all layers
+    int d_ple; // width of a per-layer embedding; 0: there are none
     struct rope ropes[N_ROPES];
     int n_rope_divisors;    // sets of divisors of the global rope that the file has
     int n_context_original; // sessions that declare more use the second divisors; 0: none do
@@ -87,6 +88,10 @@ enum layer_matrix {
     MATRIX_GATE, // [d_ff, d_model]; absent where the feed-forward is not gated
     MATRIX_UP,   // [d_ff, d_model]
     MATRIX_DOWN, // [d_model, d_ff]
+    /* Of models with per-layer embeddings: */
+    MATRIX_PLE_GATE,    // [d_ple, d_model]
+    MATRIX_PLE_CONTEXT, // [d_ple, d_model]
+    MATRIX_PLE_OUT,     // [d_model, d_ple]
     N_MATRICES
 };
 
@@ -95,9 +100,13 @@ struct layer_weights {
     struct matrix m[N_MATRICES];                                          // by enum layer_matrix
     struct norm_weights attn_norm, attn_post_norm, ff_norm, ff_post_norm; // [d_model]
     struct norm_weights q_norm, k_norm; // enum qk_norm says their size
+    struct norm_weights ple_post_norm;  // [d_model]
+    const float *scale;                 // [1] the output of the layer is multiplied by it
 };
 struct weights {
     struct matrix embed, head;      // [vocab_size, d_model]; the same one when tied
+    struct matrix ple;              // [vocab_size * n_layers, d_ple]: the layers of a token
+    struct norm_weights ple_norm;   // [d_ple]
     struct norm_weights final_norm; // [d_model]
     struct layer_weights *layers;   // [n_layers]
     bool has_float, has_integer;    // among the matrices

@@ -49,6 +49,7 @@ static void alloc_weights(struct reference_device *d, const quip_model *model, s
     const int n_layers = model->config.n_layers;
     alloc_matrix(&d->embed, &w->embed, a);
     alloc_matrix(&d->head, &w->head, a);
+    alloc_matrix(&d->ple, &w->ple, a);
     d->m = qp_arena_alloc(a, (size_t)n_layers * N_MATRICES * sizeof *d->m);
     for (int i = 0; i < n_layers * N_MATRICES; i++) {
         const struct matrix *m = &w->layers[i / N_MATRICES].m[i % N_MATRICES];
@@ -91,6 +92,7 @@ static quip_status reference_open(struct device **device, const quip_model *mode
     alloc_weights(d, model, &d->weights);
     dequantize(&d->embed, &model->weights.embed);
     dequantize(&d->head, &model->weights.head);
+    dequantize(&d->ple, &model->weights.ple);
     for (int i = 0; i < model->config.n_layers * N_MATRICES; i++)
         dequantize(&d->m[i], &model->weights.layers[i / N_MATRICES].m[i % N_MATRICES]);
     d->base = (struct device){ .backend = &reference_backend,
@@ -166,9 +168,12 @@ static void alloc_sequence(struct reference_sequence *s, const struct config *c,
     const size_t n_bytes = (size_t)n_context * kv_width(c) * sizeof(float);
     s->layers = qp_arena_alloc(a, (size_t)c->n_layers * sizeof *s->layers);
     for (int l = 0; l < c->n_layers; l++) {
-        const struct cache layer = { qp_arena_alloc(a, n_bytes), qp_arena_alloc(a, n_bytes) };
+        const int owner = c->layers[l].kv_layer;
+        struct cache layer = { 0 };
+        if (owner == l)
+            layer = (struct cache){ qp_arena_alloc(a, n_bytes), qp_arena_alloc(a, n_bytes) };
         if (s->layers)
-            s->layers[l] = layer;
+            s->layers[l] = owner == l ? layer : s->layers[owner];
     }
 }
 
@@ -492,6 +497,8 @@ const struct backend reference_backend = {
     .keep_rows = reference_keep_rows,
     .attend = reference_attend,
     .gated = reference_gated,
+    .ple = reference_ple,
+    .scale = reference_scale,
     .keep_outputs = reference_keep_outputs,
     .load_outputs = reference_load_outputs,
     .logits = reference_logits,

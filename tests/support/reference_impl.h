@@ -52,6 +52,7 @@ struct command {
     enum buffer in, out;
     struct matrix_set w;
     const struct norm_weights *post_norm, *norm;
+    const float *factor;
     struct row *rows; // [n], owned
     struct output outputs[LOGITS_ROWS];
     struct draw draws[LOGITS_ROWS];
@@ -61,7 +62,7 @@ struct command {
 struct reference_device {
     struct device base;
     struct arena weights, buffers;
-    struct floats embed, head;
+    struct floats embed, head, ple;
     struct floats *m;         // [n_layers][N_MATRICES]
     float *buffer[N_BUFFERS]; // [n_rows, width_of]
     struct candidate *candidates;
@@ -90,9 +91,19 @@ static inline int width_of(const struct config *c, enum buffer b)
 {
     const int q_width = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
     const int widths[N_BUFFERS] = {
-        [BUF_X] = c->d_model, [BUF_XN] = c->d_model, [BUF_Y] = c->d_model,
-        [BUF_Q] = q_width,    [BUF_K] = kv,          [BUF_V] = kv,
-        [BUF_ATT] = q_width,  [BUF_H] = c->d_ff,     [BUF_LOGITS] = c->vocab_size,
+        [BUF_X] = c->d_model,
+        [BUF_XN] = c->d_model,
+        [BUF_Y] = c->d_model,
+        [BUF_Q] = q_width,
+        [BUF_K] = kv,
+        [BUF_V] = kv,
+        [BUF_ATT] = q_width,
+        [BUF_H] = c->d_ff,
+        [BUF_LOGITS] = c->vocab_size,
+        [BUF_E] = c->d_ple > 0 ? c->d_model : 0,
+        [BUF_PLE_GATE] = c->d_ple,
+        [BUF_PLE_CONTEXT] = c->d_ple,
+        [BUF_PLE] = c->d_ple,
     };
     return widths[b];
 }
@@ -119,6 +130,9 @@ quip_status reference_rope_append(struct device *device, int l, const struct row
 quip_status reference_attend(struct device *device, int l, const struct rows *rows);
 quip_status reference_keep_rows(struct device *device, const struct rows *rows,
                                 const struct rows *kept);
+quip_status reference_ple(struct device *device, int l, const struct rows *rows);
+quip_status reference_scale(struct device *device, const float *factor,
+                            const struct norm_weights *next, int n_rows);
 quip_status reference_keep_outputs(struct device *device, const struct rows *rows);
 quip_status reference_load_outputs(struct device *device, const struct output *outputs, int n);
 quip_status reference_logits(struct device *device, int n);

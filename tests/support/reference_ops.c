@@ -122,6 +122,8 @@ static void run_embed(struct reference_device *d, const struct command *c)
         const float *from = row->embedding ? row->embedding : d->embed.w + at;
         for (int i = 0; i < config->d_model; i++)
             row_of(d, BUF_X, t)[i] = from[i] * config->embed_scale;
+        for (int i = 0; i < config->d_model && config->d_ple > 0; i++)
+            row_of(d, BUF_E, t)[i] = row_of(d, BUF_X, t)[i];
     }
 }
 
@@ -321,11 +323,56 @@ quip_status reference_attend(struct device *device, int l, const struct rows *ro
                             rows);
 }
 
+/* ---- the end of a layer ---- */
+
+static void run_ple(struct reference_device *d, const struct command *c)
+{
+    const struct config *config = d->base.config;
+    const int n = config->d_ple;
+    for (int t = 0; t < c->n; t++) {
+        const float *gate = row_of(d, BUF_PLE_GATE, t);
+        float *context = row_of(d, BUF_PLE_CONTEXT, t), *ple = row_of(d, BUF_PLE, t);
+        const size_t row = (size_t)c->rows[t].token * (size_t)config->n_layers + (size_t)c->l;
+        const float *own = d->ple.w + row * (size_t)n;
+        for (int i = 0; i < n; i++)
+            context[i] /= sqrtf((float)config->d_model);
+        rms_norm(config, context, d->base.weights->ple_norm.scale, n);
+        for (int i = 0; i < n; i++) {
+            const float u = (context[i] + sqrtf((float)n) * own[i]) / sqrtf(2);
+            ple[i] = activate(config->act, gate[i]) * u;
+        }
+    }
+}
+
+quip_status reference_ple(struct device *device, int l, const struct rows *rows)
+{
+    return reference_record(device, (struct command){ .name = "ple", .run = run_ple, .l = l },
+                            rows);
+}
+
+static void run_scale(struct reference_device *d, const struct command *c)
+{
+    for (int t = 0; t < c->n; t++)
+        for (int i = 0; i < d->base.config->d_model; i++)
+            row_of(d, BUF_X, t)[i] *= *c->factor;
+    if (c->norm)
+        run_norm(d, c);
+}
+
+quip_status reference_scale(struct device *device, const float *factor,
+                            const struct norm_weights *next, int n_rows)
+{
+    const struct command c = {
+        .name = "scale", .run = run_scale, .factor = factor, .norm = next, .n = n_rows
+    };
+    return reference_record(device, c, NULL);
+}
+
 /* ---- outputs ---- */
 
 static void run_keep_rows(struct reference_device *d, const struct command *c)
 {
-    static const enum buffer moved[] = { BUF_X, BUF_XN, BUF_Q };
+    static const enum buffer moved[] = { BUF_X, BUF_XN, BUF_Q, BUF_E };
     for (int from = 0, to = 0; from < c->n; from++) {
         if (!c->rows[from].is_output)
             continue;
