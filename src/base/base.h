@@ -41,6 +41,11 @@ quip_status qp_fail_memory(quip_error *error, const char *what, size_t n_bytes);
 bool qp_mul_size(size_t a, size_t b, size_t *product);
 bool qp_add_size(size_t a, size_t b, size_t *sum);
 
+static inline int qp_max(int a, int b)
+{
+    return a > b ? a : b;
+}
+
 static inline int qp_min(int a, int b)
 {
     return a < b ? a : b;

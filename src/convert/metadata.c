@@ -258,6 +258,8 @@ static bool differs(const struct config_key *key, const struct raw_config *raw,
         return (float)*(const double *)(const void *)a != (float)*(const double *)(const void *)b;
     case KEY_TEXT:
         return strcmp(a, b) != 0;
+    case KEY_LAYERS: // no family has one
+        return ((const struct layer_list *)(const void *)a)->n > 0;
     default:
         return false; // of tokens
     }
@@ -291,6 +293,9 @@ static bool print_key(struct bytes *out, const struct config_key *key, const str
         return print_number(out, key->name, *(const double *)(const void *)field);
     case KEY_TEXT:
         return qp_bytes_printf(out, "%s %s\n", key->name, field);
+    case KEY_LAYERS:
+        return print_ids(out, key->name, ((const struct layer_list *)(const void *)field)->value,
+                         ((const struct layer_list *)(const void *)field)->n);
     case KEY_BOS:
         return qp_bytes_printf(out, "%s %d\n", key->name, h->has_bos ? h->bos : -1);
     case KEY_IDS:

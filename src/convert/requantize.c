@@ -177,6 +177,7 @@ static quip_status reserve(struct requantizer *q)
     int64_t widest = (int64_t)c->n_heads * c->head_dim;
     widest = widest > c->d_model ? widest : c->d_model;
     widest = widest > c->d_ff ? widest : c->d_ff;
+    widest = widest > c->d_ple ? widest : c->d_ple;
     q->slab_values = 4 * widest > SLAB_VALUES ? 4 * widest : SLAB_VALUES;
     q->stored = calloc(n, sizeof *q->stored);
     q->values = malloc((size_t)q->slab_values * sizeof *q->values);

@@ -38,11 +38,6 @@ static struct attention_part alloc_attention_part(struct arena *a, size_t n, int
                                     .o = qp_cpu_alloc(a, n, (size_t)head_dim, sizeof(float)) };
 }
 
-static int max_int(int a, int b)
-{
-    return a > b ? a : b;
-}
-
 /* The largest sizes of the layers. */
 struct widths {
     int head_dim, q, kv, d_ff; // kv: also d_ple
@@ -53,9 +48,9 @@ static struct widths find_widths(const struct config *c)
     struct widths w = { 0 };
     for (int l = 0; l < c->n_layers; l++) {
         const struct layer_config *lc = &c->layers[l];
-        w.head_dim = max_int(w.head_dim, lc->head_dim);
-        w.kv = max_int(max_int(w.kv, c->d_ple), lc->n_kv_heads * lc->head_dim);
-        w.d_ff = max_int(w.d_ff, lc->d_ff);
+        w.head_dim = qp_max(w.head_dim, lc->head_dim);
+        w.kv = qp_max(qp_max(w.kv, c->d_ple), lc->n_kv_heads * lc->head_dim);
+        w.d_ff = qp_max(w.d_ff, lc->d_ff);
     }
     w.q = c->n_heads * w.head_dim;
     return w;
@@ -65,7 +60,7 @@ static struct worker_scratch alloc_scratch(const struct cpu_device *d, const str
                                            struct arena *a)
 {
     const struct config *c = d->base.config;
-    const int widest = max_int(max_int(w->d_ff, c->d_ple), max_int(c->d_model, w->q));
+    const int widest = qp_max(qp_max(w->d_ff, c->d_ple), qp_max(c->d_model, w->q));
     struct worker_scratch s = {
         .tile = qp_arena_alloc(a, d->k.tile_bytes(widest)),
         .tile_gate = qp_arena_alloc(a, d->k.tile_bytes(c->d_model)),
@@ -99,7 +94,7 @@ static void alloc_rows(struct row_memory *m, const struct cpu_device *d, int n_r
     m->k = m->ple_gate = qp_cpu_alloc(a, n, kv_width, sizeof(float));
     m->v = m->ple_context = qp_cpu_alloc(a, n, kv_width, sizeof(float));
     m->xn = alloc_act(w, a, c->d_model, n_rows);
-    m->att = m->ple = alloc_act(w, a, max_int(widths.q, c->d_ple), n_rows);
+    m->att = m->ple = alloc_act(w, a, qp_max(widths.q, c->d_ple), n_rows);
     if (c->d_ple > 0) {
         m->e = alloc_act(w, a, c->d_model, n_rows);
         act_resize(&m->ple, c->d_ple);
@@ -226,8 +221,8 @@ static quip_status cpu_reserve(struct device *device, const struct capacity *wan
 {
     struct cpu_device *d = cpu_of(device);
     const struct capacity has = device->capacity;
-    const int n_rows = max_int(has.n_rows, want->n_rows);
-    const int max_rank = max_int(has.max_rank, want->max_rank);
+    const int n_rows = qp_max(has.n_rows, want->n_rows);
+    const int max_rank = qp_max(has.max_rank, want->max_rank);
     quip_status status = QUIP_OK;
     if (max_rank > 0 && (max_rank > has.max_rank || n_rows > has.n_rows))
         status = grow_adapters(d, n_rows, max_rank, error);

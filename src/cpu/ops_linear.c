@@ -124,24 +124,11 @@ static int n_tiles(const struct matrix *w)
     return (w->n_out + TILE_ROWS - 1) / TILE_ROWS;
 }
 
-/* Rows [row, row + n_rows) as a matrix of their own. */
-static struct matrix rows_of(const struct matrix *w, int row, int n_rows)
-{
-    struct matrix part = *w;
-    part.n_out = n_rows;
-    part.data = (const uint8_t *)w->data + (size_t)row * w->row_bytes;
-    part.scales = w->scales ? w->scales + row : NULL;
-    part.multipliers = w->multipliers ? qp_matrix_multipliers(w, row) : NULL;
-    part.bias = w->bias ? w->bias + row : NULL;
-    part.zeros = w->zeros ? w->zeros + row : NULL;
-    return part;
-}
-
 /* Few rows of a batch: y[t * y_stride + i] for weight rows row + i of product p. */
 static void multiply_product(const struct linear_task *j, int index, float *y, size_t y_stride,
                              int p, int row, int n_rows)
 {
-    const struct matrix w = rows_of(j->products[p].w, row, n_rows);
+    const struct matrix w = qp_matrix_part(j->products[p].w, row, n_rows);
     multiply_rows(&j->d->k, y, y_stride, &w, j->in, j->n, 0, n_rows);
     qp_lora_add(&j->lora, index, y, y_stride, p, 0, j->n, row, n_rows);
 }

@@ -25,6 +25,8 @@ static const struct range ranges[] = {
     { "head width", offsetof(struct raw_config, head_dim), 1, 1024 },
     { "vocabulary size", offsetof(struct raw_config, vocab_size), 1, 1 << 22 },
     { "rotary width", offsetof(struct raw_config, rope_dim), 0, 1024 },
+    { "local rotary width", offsetof(struct raw_config, rope_local_dim), 0, 1024 },
+    { "width of per-layer embeddings", offsetof(struct raw_config, d_ple), 0, 1 << 16 },
     { "window", offsetof(struct raw_config, traits.window), 0, INT32_MAX },
     { "local layers per global one", offsetof(struct raw_config, traits.local_per_global), 0,
       1024 },
@@ -39,10 +41,6 @@ static quip_status check_rotation(const quip_model *m, const struct raw_config *
 {
     const double local = raw->traits.rope_local_theta;
     const double bases[] = { raw->traits.rope_theta, local > 0 ? local : 1 };
-    if (raw->rope_dim > raw->head_dim || raw->rope_dim % 2)
-        return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: its rotary width is %d; it must be even and at most the head width %d",
-                       m->file.name, raw->rope_dim, raw->head_dim);
     for (size_t i = 0; i < QP_COUNT(bases) && raw->rope_dim > 0; i++)
         if (!(bases[i] >= 1 && bases[i] <= 1e12))
             return qp_fail(error, QUIP_E_FORMAT, "%s: its rotary base is %g; must be 1 to 1e12",
@@ -86,12 +84,104 @@ static void complete_raw(struct raw_config *raw)
                         : family->rope_fraction > 0
                             ? (int)((float)raw->head_dim * family->rope_fraction)
                             : raw->head_dim;
+    if (raw->rope_local_dim < 0)
+        raw->rope_local_dim = raw->rope_dim;
     if (raw->traits.embed_scale == 0)
         raw->traits.embed_scale = family->embed_sqrt_d ? sqrtf((float)raw->d_model) : 1;
     if (raw->traits.residual_scale == 0)
         raw->traits.residual_scale = 1;
     if (raw->traits.logits_scale == 0)
         raw->traits.logits_scale = 1;
+}
+
+/* Its letter of raw_config.layer_types. */
+static char layer_type(const struct raw_config *raw, int l)
+{
+    const int local = raw->traits.local_per_global;
+    if (raw->layer_types[0])
+        return raw->layer_types[l];
+    return local > 0 && (l + 1) % (local + 1) != 0 ? 'L' : 'G';
+}
+
+static int of_layer(const struct layer_list *list, int l, int of_model)
+{
+    return list->n > 0 ? list->value[l] : of_model;
+}
+
+static struct layer_config layer_config(const struct raw_config *raw, int l)
+{
+    const char type = layer_type(raw, l);
+    const bool has_local_rope = raw->traits.rope_local_theta > 0;
+    return (struct layer_config){
+        .window = type == 'L' ? raw->traits.window : 0,
+        .rope = raw->rope_dim == 0 || type == 'N' ? ROPE_NONE
+                : type == 'L' && has_local_rope   ? ROPE_LOCAL
+                                                  : ROPE_GLOBAL,
+        .n_kv_heads = of_layer(&raw->kv_heads, l, raw->n_kv_heads),
+        .head_dim = of_layer(&raw->head_dims, l, raw->head_dim),
+        .d_ff = of_layer(&raw->d_ffs, l, raw->d_ff),
+        .kv_layer = of_layer(&raw->kv_layers, l, l),
+        .v_is_k = type != 'L' && raw->traits.global_v_is_k,
+    };
+}
+
+/* Lists have a number for each layer. */
+static quip_status check_lists(const quip_model *m, const struct raw_config *raw, quip_error *error)
+{
+    const struct layer_list *const lists[] = { &raw->head_dims, &raw->kv_heads, &raw->d_ffs,
+                                               &raw->kv_layers };
+    for (size_t i = 0; i < QP_COUNT(lists); i++)
+        if (lists[i]->n > 0 && lists[i]->n != raw->n_layers)
+            return qp_fail(error, QUIP_E_FORMAT,
+                           "%s: quip.config has a list of %d numbers for %d layers", m->file.name,
+                           lists[i]->n, raw->n_layers);
+    if (raw->d_ple > 0 && (raw->vocab_size > INT32_MAX / raw->n_layers || raw->d_ple % 2))
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: has %d tokens and %d layers with per-layer embeddings of %d numbers; "
+                       "must be fewer, and an even number",
+                       m->file.name, raw->vocab_size, raw->n_layers, raw->d_ple);
+    return QUIP_OK;
+}
+
+/* Can layer l attend to the keys of the layer that it names? */
+static bool is_kv_layer(const struct raw_config *raw, int l)
+{
+    const struct layer_config a = layer_config(raw, l);
+    if (a.kv_layer == l)
+        return true;
+    if (a.kv_layer < 0 || a.kv_layer > l)
+        return false;
+    const struct layer_config b = layer_config(raw, a.kv_layer);
+    return b.kv_layer == a.kv_layer && a.head_dim == b.head_dim && a.n_kv_heads == b.n_kv_heads &&
+           a.window == b.window;
+}
+
+/* The sizes of one layer. */
+static quip_status check_layer(const quip_model *m, const struct raw_config *raw, int l,
+                               quip_error *error)
+{
+    const struct layer_config c = layer_config(raw, l);
+    const int rope_dim = c.rope == ROPE_NONE    ? 0
+                         : c.rope == ROPE_LOCAL ? raw->rope_local_dim
+                                                : raw->rope_dim;
+    if (c.head_dim < 1 || c.head_dim > 1024 || c.d_ff < 1 || c.d_ff > 1 << 20)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: layer %d has heads of %d and a feed-forward of %d; must be 1 to 1024 "
+                       "and 1 to 1048576",
+                       m->file.name, l, c.head_dim, c.d_ff);
+    if (c.n_kv_heads < 1 || raw->n_heads % c.n_kv_heads)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: %d heads cannot share %d kv heads evenly",
+                       m->file.name, raw->n_heads, c.n_kv_heads);
+    if (rope_dim > c.head_dim || rope_dim % 2)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: its rotary width is %d; it must be even and at most the head width %d",
+                       m->file.name, rope_dim, c.head_dim);
+    if (!is_kv_layer(raw, l))
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: layer %d cannot attend to the keys of layer %d; must be itself, or an "
+                       "earlier one with the same heads and window",
+                       m->file.name, l, c.kv_layer);
+    return QUIP_OK;
 }
 
 static quip_status check_raw(const quip_model *m, struct raw_config *raw, quip_error *error)
@@ -104,36 +194,14 @@ static quip_status check_raw(const quip_model *m, struct raw_config *raw, quip_e
             return qp_fail(error, QUIP_E_FORMAT, "%s: its %s is %d; must be %d to %d", m->file.name,
                            r->name, value, r->low, r->high);
     }
-    if (raw->n_heads % raw->n_kv_heads)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: %d heads cannot share %d kv heads evenly",
-                       m->file.name, raw->n_heads, raw->n_kv_heads);
-    const quip_status status = check_layer_types(m, raw, error);
-    return status ? status : check_rotation(m, raw, error);
-}
-
-/* Its letter of raw_config.layer_types. */
-static char layer_type(const struct raw_config *raw, int l)
-{
-    const int local = raw->traits.local_per_global;
-    if (raw->layer_types[0])
-        return raw->layer_types[l];
-    return local > 0 && (l + 1) % (local + 1) != 0 ? 'L' : 'G';
-}
-
-static struct layer_config layer_config(const struct raw_config *raw, int l)
-{
-    const char type = layer_type(raw, l);
-    const bool has_local_rope = raw->traits.rope_local_theta > 0;
-    return (struct layer_config){
-        .window = type == 'L' ? raw->traits.window : 0,
-        .rope = raw->rope_dim == 0 || type == 'N' ? ROPE_NONE
-                : type == 'L' && has_local_rope   ? ROPE_LOCAL
-                                                  : ROPE_GLOBAL,
-        .n_kv_heads = raw->n_kv_heads,
-        .head_dim = raw->head_dim,
-        .d_ff = raw->d_ff,
-        .kv_layer = l,
-    };
+    quip_status status = check_layer_types(m, raw, error);
+    if (!status)
+        status = check_rotation(m, raw, error);
+    if (!status)
+        status = check_lists(m, raw, error);
+    for (int l = 0; l < raw->n_layers && !status; l++)
+        status = check_layer(m, raw, l, error);
+    return status;
 }
 
 /* What q.k is multiplied by: as quip.config says, or else as MediaPipe does. */
@@ -155,7 +223,7 @@ static void fill_ropes(struct config *c, const struct raw_config *raw)
                                            .theta = (float)raw->traits.rope_theta,
                                            .scale = (float)raw->rope_scaling,
                                            .amplitude = (float)raw->rope_amplitude };
-    c->ropes[ROPE_LOCAL] = (struct rope){ .dim = raw->rope_dim,
+    c->ropes[ROPE_LOCAL] = (struct rope){ .dim = raw->rope_local_dim,
                                           .theta = (float)raw->traits.rope_local_theta,
                                           .scale = 1,
                                           .amplitude = 1 };
@@ -180,13 +248,13 @@ static void fill_config(struct config *c, const struct raw_config *raw)
         .has_ff_norm = !t->no_pre_norm && t->residual != RESIDUAL_PARALLEL,
         .is_gated = t->is_gated,
         .has_alibi = t->has_alibi,
+        .v_norm = t->v_norm,
+        .has_layer_scale = t->has_layer_scale,
         .tied = raw->tied != 0,
         .n_layers = raw->n_layers,
         .d_model = raw->d_model,
-        .d_ff = raw->d_ff,
         .n_heads = raw->n_heads,
-        .n_kv_heads = raw->n_kv_heads,
-        .head_dim = raw->head_dim,
+        .d_ple = raw->d_ple,
         .vocab_size = raw->vocab_size,
         .n_context_max = raw->n_context_max,
         .norm_eps = (float)t->norm_eps,
@@ -203,11 +271,14 @@ static void fill_config(struct config *c, const struct raw_config *raw)
     };
     memcpy(c->stop_ids, raw->prompts->stop_ids, sizeof c->stop_ids);
     fill_ropes(c, raw);
-    for (int l = 0; l < c->n_layers; l++)
+    for (int l = 0; l < c->n_layers; l++) {
         layers[l] = layer_config(raw, l);
-    for (int l = 0; l < c->n_layers; l++)
+        c->head_dim = qp_max(c->head_dim, layers[l].head_dim);
+        c->n_kv_heads = qp_max(c->n_kv_heads, layers[l].n_kv_heads);
+        c->d_ff = qp_max(c->d_ff, layers[l].d_ff);
         if (layers[l].kv_layer == l)
             c->last_kv_layer = l;
+    }
 }
 
 static bool is_same_spelling(const struct chat_template *a, const struct chat_template *b)

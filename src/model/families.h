@@ -46,11 +46,14 @@ struct traits {
     enum activation act;
     enum qk_norm qk_norm;
     enum residual residual;
-    bool no_norm_bias; // norms of NORM_LAYER have no bias
-    bool no_pre_norm;  // attention and feed-forward read x itself
-    bool post_norm;    // the output of attention and feed-forward is normed before the add
-    bool is_gated;     // the feed-forward is act(gate) * up, otherwise act(up)
-    bool has_alibi;    // positions enter as a bias on the scores, not by rotation
+    bool no_norm_bias;    // norms of NORM_LAYER have no bias
+    bool no_pre_norm;     // attention and feed-forward read x itself
+    bool post_norm;       // the output of attention and feed-forward is normed before the add
+    bool is_gated;        // the feed-forward is act(gate) * up, otherwise act(up)
+    bool has_alibi;       // positions enter as a bias on the scores, not by rotation
+    bool v_norm;          // each head of the values is normed, without weights
+    bool global_v_is_k;   // global layers: values are the keys before their norm and rope
+    bool has_layer_scale; // the output of each layer is multiplied by a number of its own
 
     int local_per_global;    // sliding-window layers before each global one; 0: all global
     int window;              // of sliding-window layers, in tokens, the query's included

@@ -1,4 +1,5 @@
-/* matrix.c: the values of weights, for inspection and conversion; not on the inference path.
+/* matrix.c: rows of a matrix; the values of weights, for inspection and conversion; not on the
+ * inference path.
  * In:  a matrix of any type.
  * Out: rows of floats. */
 #include "model/model.h"
@@ -19,13 +20,26 @@ const struct matrix *qp_weights_find(const quip_model *m, const char *name)
     const struct weights *w = &m->weights;
     const struct matrix *found = NULL;
     assert(w->embed.name && w->head.name);
-    if (strcmp(w->embed.name, name) == 0)
-        return &w->embed;
-    if (strcmp(w->head.name, name) == 0)
-        return &w->head;
+    const struct matrix *const of_model[] = { &w->embed, &w->head, &w->ple, &w->ple_context };
+    for (size_t i = 0; i < QP_COUNT(of_model); i++)
+        if (of_model[i]->name && strcmp(of_model[i]->name, name) == 0)
+            return of_model[i];
     for (int l = 0; l < m->config.n_layers && !found; l++)
         found = find_in_layer(&w->layers[l], name);
     return found;
+}
+
+struct matrix qp_matrix_part(const struct matrix *w, int row, int n_rows)
+{
+    struct matrix part = *w;
+    assert(row >= 0 && n_rows > 0 && row + n_rows <= w->n_out);
+    part.n_out = n_rows;
+    part.data = (const uint8_t *)w->data + (size_t)row * w->row_bytes;
+    part.scales = w->scales ? w->scales + row : NULL;
+    part.multipliers = w->multipliers ? qp_matrix_multipliers(w, row) : NULL;
+    part.bias = w->bias ? w->bias + row : NULL;
+    part.zeros = w->zeros ? w->zeros + row : NULL;
+    return part;
 }
 
 // clang-format off

@@ -34,6 +34,9 @@ static inline const void *qp_matrix_row(const struct matrix *w, int r)
     return (const char *)w->data + (size_t)r * w->row_bytes;
 }
 
+/* Rows [row, row + n_rows) as a matrix of their own. */
+struct matrix qp_matrix_part(const struct matrix *w, int row, int n_rows);
+
 /* Bytes of a row's multipliers: two's complement, two in a byte, low nibble first; whole groups of
  * eight, so that a kernel can read those of 128 weights at once. */
 static inline size_t qp_multiplier_bytes(int n_in)

@@ -38,7 +38,8 @@ struct layer_config {
     int window;                     // keys that are visible to a query, its own included; 0: all
     int rope;                       // ROPE_…
     int n_kv_heads, head_dim, d_ff; // of this layer
-    int kv_layer; // whose keys and values it attends to: itself, or an earlier layer
+    int kv_layer; // whose keys and values it attends to: itself, or an earlier one
+    bool v_is_k;  // its values are its keys before their norm and rope
 };
 
 struct config {
@@ -52,6 +53,7 @@ struct config {
     bool is_parallel;   // both halves of a layer read the x before the layer
     bool has_ff_norm;   // the feed-forward reads a norm of its own, otherwise that of attention
     bool v_norm;        // each head of the values is normed, without weights
+    bool has_layer_scale;
     bool is_gated, has_alibi, tied;
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size; // widest of all layers
     int d_ple; // width of a per-layer embedding; 0: there are none
@@ -90,7 +92,7 @@ enum layer_matrix {
     MATRIX_DOWN, // [d_model, d_ff]
     /* Of models with per-layer embeddings: */
     MATRIX_PLE_GATE,    // [d_ple, d_model]
-    MATRIX_PLE_CONTEXT, // [d_ple, d_model]
+    MATRIX_PLE_CONTEXT, // [d_ple, d_model] rows of weights->ple_context
     MATRIX_PLE_OUT,     // [d_model, d_ple]
     N_MATRICES
 };
@@ -106,6 +108,7 @@ struct layer_weights {
 struct weights {
     struct matrix embed, head;      // [vocab_size, d_model]; the same one when tied
     struct matrix ple;              // [vocab_size * n_layers, d_ple]: the layers of a token
+    struct matrix ple_context;      // [n_layers * d_ple, d_model]
     struct norm_weights ple_norm;   // [d_ple]
     struct norm_weights final_norm; // [d_model]
     struct layer_weights *layers;   // [n_layers]

@@ -128,6 +128,7 @@ static const char *const key_values[] = {
     [KEY_BOOL] = "0 or 1",
     [KEY_CHOICE] = "one that this Quip knows",
     [KEY_TEXT] = "a shorter text",
+    [KEY_LAYERS] = "a number from 0 to 2147483647 for each of at most 1024 layers",
     [KEY_FAMILY] = "an architecture",
     [KEY_BOS] = "a number from -1 to 2147483647",
     [KEY_IDS] = "numbers with commas between them",
@@ -159,6 +160,10 @@ static const struct config_key config_keys[] = {
     KEY(n_context_max, KEY_INT, n_context_max),
     KEY(window, KEY_INT, traits.window),
     TEXT_KEY(layer_types),
+    KEY_1(head_dims, KEY_LAYERS),
+    KEY_1(kv_heads, KEY_LAYERS),
+    KEY_1(d_ffs, KEY_LAYERS),
+    KEY_1(kv_layers, KEY_LAYERS),
     CHOICE_1(norm, norm_names),
     TRAIT_1(no_norm_bias, KEY_BOOL),
     CHOICE_1(act, activation_names),
@@ -168,6 +173,11 @@ static const struct config_key config_keys[] = {
     TRAIT_1(no_pre_norm, KEY_BOOL),
     TRAIT_1(post_norm, KEY_BOOL),
     TRAIT_1(has_alibi, KEY_BOOL),
+    TRAIT_1(v_norm, KEY_BOOL),
+    TRAIT_1(global_v_is_k, KEY_BOOL),
+    TRAIT_1(has_layer_scale, KEY_BOOL),
+    KEY_1(d_ple, KEY_INT),
+    KEY_1(rope_local_dim, KEY_INT),
     TRAIT_1(embed_scale, KEY_FLOAT),
     TRAIT_1(residual_scale, KEY_FLOAT),
     TRAIT_1(logits_scale, KEY_FLOAT),
@@ -194,19 +204,39 @@ int qp_config_int(const struct config_key *key, const struct raw_config *raw)
     return key->kind == KEY_BOOL ? *(const bool *)field : *(const int *)field;
 }
 
+/* The next of several numbers with commas between them, from s[*at] on; false if there is none. */
+static bool next_number(const char *s, size_t n, size_t *at, double *number)
+{
+    size_t end = *at;
+    while (end < n && s[end] != ',')
+        end++;
+    const bool ok = parse_number(s + *at, end - *at, number);
+    *at = end + 1;
+    return ok;
+}
+
+static bool set_layers(struct layer_list *list, const char *s, size_t n)
+{
+    list->n = 0;
+    for (size_t i = 0; i < n;) {
+        double number = -1;
+        if (!next_number(s, n, &i, &number) || list->n == MAX_LAYERS || number < 0 ||
+            number > INT32_MAX)
+            return false;
+        list->value[list->n++] = (int)number;
+    }
+    return list->n > 0;
+}
+
 static bool set_ids(struct raw_config *raw, const char *s, size_t n)
 {
     raw->prompts->n_stop_ids = 0;
     for (size_t i = 0; i < n;) {
-        size_t end = i;
         double id;
-        while (end < n && s[end] != ',')
-            end++;
-        if (!parse_number(s + i, end - i, &id))
+        if (!next_number(s, n, &i, &id))
             return false;
         if (id >= 0 && id <= INT32_MAX) // otherwise it is not a token
             qp_prompts_add_stop(raw->prompts, (int64_t)id);
-        i = end + 1;
     }
     return true;
 }
@@ -247,6 +277,8 @@ static bool set_key(struct raw_config *raw, const struct config_key *key, const 
         memcpy(field, s, n);
         field[n] = 0;
         return true;
+    case KEY_LAYERS:
+        return set_layers((struct layer_list *)field, s, n);
     case KEY_IDS:
         return set_ids(raw, s, n);
     case KEY_BOS:
@@ -353,6 +385,7 @@ struct raw_config qp_raw_config_of(const struct family *family)
         .family = family,
         .traits = family->traits,
         .rope_dim = -1,
+        .rope_local_dim = -1,
         .tied = -1,
         .rope_scaling = 1,
         .rope_amplitude = 1,

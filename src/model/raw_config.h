@@ -14,11 +14,18 @@ enum {
     MAX_LAYERS = 1024
 };
 
+/* A number for each layer; n is 0 where all layers have the model's, or n_layers. */
+struct layer_list {
+    int n, value[MAX_LAYERS];
+};
+
 struct raw_config {
     const struct family *family;
     struct traits traits;
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size;
-    int rope_dim; // -1: as the family says
+    int rope_dim;       // -1: as the family says
+    int rope_local_dim; // of the rope of sliding-window layers; -1: rope_dim
+    int d_ple;          // width of a per-layer embedding; 0: there are none
     int n_context_max, tied;
     double rope_scaling, query_scale; // query_scale 0: as LlmParameters says
     double query_rescale;             // of LlmParameters
@@ -31,6 +38,8 @@ struct raw_config {
     /* For each layer: L sliding window, G all positions, N the same without rope. "": the pattern
      * of the family. */
     char layer_types[MAX_LAYERS + 1];
+    struct layer_list head_dims, kv_heads, d_ffs;
+    struct layer_list kv_layers; // whose keys and values each layer attends to
     char chat[32];
     struct prompts *prompts; // of the model, with the stops and the first token
 };
@@ -53,6 +62,7 @@ enum key_kind {
     KEY_BOOL,
     KEY_CHOICE, // an enum, by the names of its values
     KEY_TEXT,   // at most .size bytes, the NUL included
+    KEY_LAYERS, // struct layer_list
     KEY_FAMILY, // read before all others
     KEY_BOS,
     KEY_IDS

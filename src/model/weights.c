@@ -258,14 +258,53 @@ static void bind_attention(struct binder *b, int l)
     const struct layer_config *lc = &c->layers[l];
     struct layer_weights *w = &b->model->weights.layers[l];
     const int q_width = c->n_heads * lc->head_dim, kv_width = lc->n_kv_heads * lc->head_dim;
+    const bool has_keys = lc->kv_layer == l;
     bind_layer_matrix(b, l, MATRIX_Q, q_width, c->d_model);
-    bind_layer_matrix(b, l, MATRIX_K, kv_width, c->d_model);
-    bind_layer_matrix(b, l, MATRIX_V, kv_width, c->d_model);
+    if (has_keys)
+        bind_layer_matrix(b, l, MATRIX_K, kv_width, c->d_model);
+    if (has_keys && !lc->v_is_k)
+        bind_layer_matrix(b, l, MATRIX_V, kv_width, c->d_model);
     bind_layer_matrix(b, l, MATRIX_O, c->d_model, q_width);
     if (c->qk_norm == QK_NORM_NONE)
         return;
     bind_qk_norm(b, &w->q_norm, l, "self_attention.q_norm.scale", c->n_heads);
-    bind_qk_norm(b, &w->k_norm, l, "self_attention.k_norm.scale", lc->n_kv_heads);
+    if (has_keys)
+        bind_qk_norm(b, &w->k_norm, l, "self_attention.k_norm.scale", lc->n_kv_heads);
+}
+
+/* The optional end of a layer: per-layer embeddings, and its scale. */
+static void bind_layer_end(struct binder *b, int l)
+{
+    const struct config *c = &b->model->config;
+    struct weights *weights = &b->model->weights;
+    struct layer_weights *w = &weights->layers[l];
+    if (c->d_ple > 0 && !b->status) {
+        bind_layer_matrix(b, l, MATRIX_PLE_GATE, c->d_ple, c->d_model);
+        bind_layer_matrix(b, l, MATRIX_PLE_OUT, c->d_model, c->d_ple);
+        bind_norm(b, &w->ple_post_norm, layer_name(b, l, "ple.post_norm"), c->d_model);
+        w->m[MATRIX_PLE_CONTEXT] = qp_matrix_part(&weights->ple_context, l * c->d_ple, c->d_ple);
+    }
+    if (c->has_layer_scale)
+        w->scale = bind_vector(b, layer_name(b, l, "layer_scale"), 1);
+}
+
+/* What per-layer embeddings have for all layers. */
+static void bind_ple(struct binder *b)
+{
+    const struct config *c = &b->model->config;
+    struct weights *w = &b->model->weights;
+    if (c->d_ple == 0)
+        return;
+    if (b->is_gpu) {
+        b->status = qp_fail(b->error, QUIP_E_UNSUPPORTED,
+                            "%s: is a file for GPUs with per-layer embeddings; convert the model "
+                            "to a file for CPUs",
+                            b->model->file.name);
+        return;
+    }
+    bind_matrix(b, &w->ple, "ple.embedding", c->vocab_size * c->n_layers, c->d_ple);
+    bind_matrix(b, &w->ple_context, "ple.context", c->n_layers * c->d_ple, c->d_model);
+    bind_norm(b, &w->ple_norm, "ple.context_norm", c->d_ple);
 }
 
 static void bind_feed_forward(struct binder *b, int l)
@@ -295,6 +334,7 @@ static void bind_layer(struct binder *b, int l)
         bind_norm(b, &w->attn_post_norm, layer_name(b, l, "post_layer_norm"), c->d_model);
         bind_norm(b, &w->ff_post_norm, layer_name(b, l, "ff_layer.post_layer_norm"), c->d_model);
     }
+    bind_layer_end(b, l);
 }
 
 /* The divisors of a rope: positive, or infinite. */
@@ -359,6 +399,7 @@ quip_status qp_weights_bind(quip_model *m, quip_error *error)
     else
         m->weights.embed = m->weights.head;
     bind_rope(&b);
+    bind_ple(&b);
     bind_norm(&b, &m->weights.final_norm, "final_ln", c->d_model);
     for (int l = 0; l < c->n_layers && !b.status; l++)
         bind_layer(&b, l);
