@@ -28,6 +28,7 @@
 #include "sampler/sampler.h"
 
 /* ---- buffers: rows of floats, or what the backend makes of them ----
+ * head_dim, n_kv_heads and d_ff are those of the layer (struct layer_config).
  * Q is read for the last time before Y is written, so these two may share memory. So may K and
  * PLE_GATE, V and PLE_CONTEXT, ATT and PLE. */
 
@@ -206,15 +207,17 @@ struct backend {
      * then rotate the dimension pairs (i, i + dim / 2) of each head, i < dim / 2, by its position
      * with the rope of the layer, if it has one (struct rope), and with the divisors of
      * qp_rope_set of the sequence's n_context. Then K and V go into the KV cache of the row's
-     * sequence, at its position. */
+     * sequence, at its position. Before that, V is K as it was before all this if the layer's
+     * v_is_k, and each head of V is normed, without weights, if config->v_norm. A layer whose
+     * kv_layer is another one has neither K nor V. */
     quip_status (*rope_append)(struct device *device, int l, const struct rows *rows);
     /* Move the rows with is_output to the front of X, XN, Q and E. `kept` are these rows. */
     quip_status (*keep_rows)(struct device *device, const struct rows *rows,
                              const struct rows *kept);
-    /* ATT = attention of each query head over layer l of the row's sequence: the mean of the values
-     * at positions [begin, visible_end), weighted by the softmax of their scores. `begin` is 0; in
-     * a sliding-window layer it is pos + 1 - window if that is positive. Query head h reads kv head
-     * h / (n_heads / n_kv_heads).
+    /* ATT = attention of each query head over the keys and values that the kv_layer of layer l has
+     * in the row's sequence: the mean of the values at positions [begin, visible_end), weighted by
+     * the softmax of their scores. `begin` is 0; in a sliding-window layer it is pos + 1 - window
+     * if that is positive. Query head h reads kv head h / (n_heads / n_kv_heads).
      * A score is (q . k) query_scale. Unless attention_cap is 0, it is soft-capped. If the config
      * has_alibi, query_scale times the head's bias for the key's position is added; slope and bias
      * are rounded to bfloat16 (alibi in reference_ops.c). */

@@ -61,6 +61,9 @@ const char *qp_matrix_name(enum layer_matrix m)
         [MATRIX_GATE] = "ff_layer.ffn_layer1_gate",
         [MATRIX_UP] = "ff_layer.ffn_layer1",
         [MATRIX_DOWN] = "ff_layer.ffn_layer2",
+        [MATRIX_PLE_GATE] = "ple.gate",
+        [MATRIX_PLE_CONTEXT] = "ple.context", // rows of a matrix of all layers
+        [MATRIX_PLE_OUT] = "ple.out",
     };
     assert(m >= 0 && m < N_MATRICES);
     return names[m];
@@ -76,6 +79,8 @@ const struct module *qp_module(int i)
         { "mlp.gate_proj", MATRIX_GATE, PART_ALL },
         { "mlp.up_proj", MATRIX_UP, PART_ALL },
         { "mlp.down_proj", MATRIX_DOWN, PART_ALL },
+        { "per_layer_input_gate", MATRIX_PLE_GATE, PART_ALL },
+        { "per_layer_projection", MATRIX_PLE_OUT, PART_ALL },
         // Phi-2
         { "self_attn.dense", MATRIX_O, PART_ALL },
         { "mlp.fc1", MATRIX_UP, PART_ALL },

@@ -31,7 +31,7 @@ static void rms_norm(const struct config *c, float *x, const float *scale, int n
         sum += x[i] * x[i];
     const float factor = 1.0f / sqrtf(sum / (float)n + c->norm_eps);
     for (int i = 0; i < n; i++)
-        x[i] *= factor * (scale[i] + plus);
+        x[i] *= scale ? factor * (scale[i] + plus) : factor;
 }
 
 static void layer_norm(const struct config *c, float *x, const struct norm_weights *w, int n)
@@ -219,7 +219,7 @@ static void run_gated(struct reference_device *d, const struct command *c)
         multiply(d, h, c->l, MATRIX_UP, row_of(d, BUF_XN, t), s);
         if (is_gated)
             multiply(d, gate, c->l, MATRIX_GATE, row_of(d, BUF_XN, t), s);
-        for (int i = 0; i < config->d_ff; i++)
+        for (int i = 0; i < config->layers[c->l].d_ff; i++)
             h[i] = is_gated ? activate(config->act, gate[i]) * h[i] : activate(config->act, h[i]);
     }
     free(gate);
@@ -256,15 +256,23 @@ static void prepare_heads(const struct reference_device *d, int l, float *x, int
 static void run_rope_append(struct reference_device *d, const struct command *c)
 {
     const struct config *config = d->base.config;
+    const struct layer_config *lc = &config->layers[c->l];
     const struct layer_weights *w = &d->base.weights->layers[c->l];
-    const size_t width = kv_width(config);
+    const size_t width = kv_width(config), n_bytes = width * sizeof(float);
     for (int t = 0; t < c->n; t++) {
         const struct row *row = &c->rows[t];
         const struct cache *layer = &sequence_of(row->sequence)->layers[c->l];
+        float *k = row_of(d, BUF_K, t), *v = row_of(d, BUF_V, t);
         prepare_heads(d, c->l, row_of(d, BUF_Q, t), config->n_heads, w->q_norm.scale, row);
-        prepare_heads(d, c->l, row_of(d, BUF_K, t), config->n_kv_heads, w->k_norm.scale, row);
-        memcpy(layer->k + (size_t)row->pos * width, row_of(d, BUF_K, t), width * sizeof(float));
-        memcpy(layer->v + (size_t)row->pos * width, row_of(d, BUF_V, t), width * sizeof(float));
+        if (lc->kv_layer != c->l)
+            continue;
+        if (lc->v_is_k)
+            memcpy(v, k, n_bytes);
+        for (int h = 0; h < lc->n_kv_heads && config->v_norm; h++)
+            rms_norm(config, v + h * lc->head_dim, NULL, lc->head_dim);
+        prepare_heads(d, c->l, k, lc->n_kv_heads, w->k_norm.scale, row);
+        memcpy(layer->k + (size_t)row->pos * width, k, n_bytes);
+        memcpy(layer->v + (size_t)row->pos * width, v, n_bytes);
     }
 }
 
@@ -281,9 +289,10 @@ static void attend_head(const struct reference_device *d, const struct command *
     const struct config *config = d->base.config;
     const struct row *row = &c->rows[t];
     const struct cache *layer = &sequence_of(row->sequence)->layers[c->l];
-    const int head_dim = config->head_dim, window = config->layers[c->l].window;
+    const struct layer_config *lc = &config->layers[c->l];
+    const int head_dim = lc->head_dim, window = lc->window;
     const int begin = window && row->pos + 1 > window ? row->pos + 1 - window : 0;
-    const size_t at = (size_t)(h / (config->n_heads / config->n_kv_heads) * head_dim);
+    const size_t at = (size_t)(h / (config->n_heads / lc->n_kv_heads) * head_dim);
     const float *q = row_of(d, BUF_Q, t) + h * head_dim;
     float *out = row_of(d, BUF_ATT, t) + h * head_dim, max = -INFINITY, sum = 0;
     for (int pos = begin; pos < row->visible_end; pos++) {
