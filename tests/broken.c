@@ -396,7 +396,8 @@ static void test_missing_parts(void **state)
     static const char json[] = "{\"model\": {\"type\": \"WordPiece\"}}";
     write_whole();
     unlink(FOLDER "/tokenizer.model");
-    check_fails("no tokenizer", "has no tokenizer; expected tokenizer.model or tokenizer.json");
+    check_fails("no tokenizer",
+                "has no tokenizer; expected tokenizer.model, tokenizer.json or vocab.txt");
     write_to("tokenizer.model", "", 0);
     check_fails("empty tokenizer", "");
     write_to("tokenizer.model", "nonsense", 8);

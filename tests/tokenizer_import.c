@@ -101,7 +101,8 @@ static void test_wrong_tokenizers(void **state)
         { "[]", "is not a JSON object" },
         { "{", "is not JSON" },
         { "{}", "its model is \"\"" },
-        { "{\"model\": {\"type\": \"WordPiece\", \"vocab\": {}}}", "its model is \"WordPiece\"" },
+        { "{\"model\": {\"type\": \"WordPiece\", \"vocab\": {}}}",
+          "its unknown token \"\" is not a piece" },
         { "{\"pre_tokenizer\": {\"type\": \"Klingon\"}, \"model\": {\"type\": \"BPE\", "
           "\"vocab\": {\"a\": 0}, \"merges\": []}}",
           "its pre-tokenizer has a step \"Klingon\"" },

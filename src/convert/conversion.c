@@ -48,21 +48,24 @@ static quip_status read_whole_file(const char *path, struct bytes *out, quip_err
     return status;
 }
 
-/* Import a tokenizer.json, with the special tokens of the tokenizer_config.json beside it. */
+/* Import a tokenizer.json or a vocab.txt, with the special tokens of the tokenizer_config.json
+ * beside it. */
 static quip_status translate_tokenizer(struct conversion *v, const char *path)
 {
-    cJSON *json, *config = NULL;
-    quip_status status = qp_json_read(&json, path, v->error);
-    if (status)
-        return status;
+    cJSON *json = NULL, *config = NULL;
+    quip_status status = QUIP_OK;
     if (v->options->tokenizer) // not the checkpoint's own
         status = qp_json_beside(&config, path, "tokenizer_config.json", v->error);
+    const cJSON *specials = config ? config : v->checkpoint.tokenizer_config;
+    if (!status)
+        status = strcmp(qp_path_name(path), "vocab.txt") == 0
+                     ? qp_json_read_vocab_txt(&json, path, specials, v->error)
+                     : qp_json_read(&json, path, v->error);
     if (!status && !cJSON_HasObjectItem(v->checkpoint.tokenizer_config, "add_bos_token"))
         v->hparams.has_bos = qp_json_puts_bos(json) && v->hparams.bos >= 0;
     if (!status)
-        status =
-            qp_tokenizer_from_json(json, config ? config : v->checkpoint.tokenizer_config, path,
-                                   v->hparams.raw.vocab_size, &v->spm, &v->bpe, v->error);
+        status = qp_tokenizer_from_json(json, specials, path, v->hparams.raw.vocab_size, &v->spm,
+                                        &v->bpe, v->error);
     cJSON_Delete(config);
     cJSON_Delete(json);
     return status;
@@ -77,26 +80,30 @@ static quip_status copy_tokenizer(struct conversion *v, const char *path)
     return read_whole_file(path, &v->spm, v->error);
 }
 
-/* The folder's tokenizer.model, or else its tokenizer.json. */
+/* The folder's tokenizer.model, or else its tokenizer.json, or else its vocab.txt. */
 static quip_status load_folder_tokenizer(struct conversion *v, const char *folder)
 {
     char *model = qp_path_join(folder, "tokenizer.model");
     char *json = qp_path_join(folder, "tokenizer.json");
+    char *txt = qp_path_join(folder, "vocab.txt");
     quip_status status;
-    if (!model || !json)
+    if (!model || !json || !txt)
         status = qp_fail_memory(v->error, "a path", strlen(folder));
     else if (qp_path_exists(model))
         status = copy_tokenizer(v, model);
     else if (qp_path_exists(json))
         status = translate_tokenizer(v, json);
+    else if (qp_path_exists(txt))
+        status = translate_tokenizer(v, txt);
     else
-        status =
-            qp_fail(v->error, QUIP_E_IO,
-                    "%s: has no tokenizer; expected tokenizer.model or tokenizer.json; if it is "
-                    "somewhere else, give its path with --tokenizer",
-                    folder);
+        status = qp_fail(
+            v->error, QUIP_E_IO,
+            "%s: has no tokenizer; expected tokenizer.model, tokenizer.json or vocab.txt; if it "
+            "is somewhere else, give its path with --tokenizer",
+            folder);
     free(model);
     free(json);
+    free(txt);
     return status;
 }
 

@@ -96,6 +96,10 @@ static quip_status read_steps(struct vocabulary *v, const cJSON *normalizer, con
 {
     const cJSON *item;
     for (int i = 0; (item = part_item(normalizer, "normalizers", i)); i++) {
+        if (qp_json_has_type(item, "BertNormalizer")) {
+            qp_json_bert_steps(&v->spec, item);
+            continue;
+        }
         int step = find_step(item);
         if (step == 0)
             return refuse_part(path, "normalizer", item, error);
@@ -221,6 +225,8 @@ static quip_status read_text_pre(struct bpe_spec *spec, const cJSON *pre, const 
     }
     if (find_split(only) == PRE_CLIP)
         spec->pre = PRE_CLIP;
+    else if (qp_json_has_type(only, "BertPreTokenizer"))
+        spec->pre = PRE_BERT;
     else if (is_punctuation_sequence(pre))
         spec->pre = PRE_PUNCTUATION;
     else
@@ -241,6 +247,8 @@ static quip_status read_decoder(struct bpe_spec *spec, const cJSON *decoder, con
                         (strip = qp_json_item(item, "stop")) && strip->valueint == 0;
         if (is_strip)
             spec->joining = JOIN_DROP_ONE;
+        else if (qp_json_has_type(item, "WordPiece") && has_text(item, "prefix", spec->continues))
+            spec->joining = JOIN_WORDPIECE;
         else if (qp_json_has_type(item, "Metaspace") && find_prefix(item) != PREFIX_NEVER)
             spec->joining = JOIN_DROP_IN_FIRST;
         else if (!qp_json_has_type(item, "Metaspace") && !qp_json_has_type(item, "ByteFallback") &&
@@ -285,6 +293,7 @@ quip_status qp_json_pipeline(struct vocabulary *v, const cJSON *json, const char
     spec->ignore_merges = qp_json_flag(model, "ignore_merges", false);
     spec->continues = qp_json_text(model, "continuing_subword_prefix");
     spec->ends = qp_json_text(model, "end_of_word_suffix");
+    spec->max_word_chars = qp_json_max_word_chars(model);
     spec->pre = v->options.is_bpe ? find_byte_level(pre, &spec->add_prefix_space) : PRE_NONE;
     v->has_blob = spec->pre != PRE_NONE;
     if (v->has_blob && (*spec->continues || *spec->ends))

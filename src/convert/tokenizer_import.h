@@ -14,6 +14,17 @@ quip_status qp_json_pipeline(struct vocabulary *v, const cJSON *json, const char
 quip_status qp_tokenizer_from_json(const cJSON *json, const cJSON *config, const char *path,
                                    int limit, struct bytes *spm, struct bytes *bpe,
                                    quip_error *error);
+/* wordpiece_import.c: the steps of a BertNormalizer. */
+void qp_json_bert_steps(struct bpe_spec *spec, const cJSON *normalizer);
+/* The length of the longest word that a WordPiece model divides into pieces; 0 for other models. */
+uint32_t qp_json_max_word_chars(const cJSON *model);
+/* What a tokenizer.json would say about a vocab.txt, the older form of a WordPiece vocabulary: from
+ * the text, which is cut into lines, or NULL if there is not enough memory; from the file. Free
+ * with cJSON_Delete. `config` is the tokenizer_config.json; it may be NULL. */
+cJSON *qp_json_from_vocab(char *text, const cJSON *config);
+quip_status qp_json_read_vocab_txt(cJSON **json, const char *path, const cJSON *config,
+                                   quip_error *error);
+
 /* Whether the post-processor puts a special token before every text. */
 bool qp_json_puts_bos(const cJSON *json);
 /* The text of an entry such as "bos_token", which is a string or an object with "content"; NULL

@@ -1,5 +1,6 @@
 /* tokenizer_json.c: a Hugging Face tokenizer.json -> vocabulary.
- * In:  a model of type BPE or Unigram; json_pipeline.c reads the steps before and after the model.
+ * In:  a model of type BPE, Unigram or WordPiece; json_pipeline.c reads the steps before and after
+ * the model.
  * Out: a vocabulary. If SentencePiece can express it (Gemma, Llama 2), it is written as a proto
  * only, else with a blob. Everything else is an error, because ids that are nearly right are wrong.
  */
@@ -293,6 +294,9 @@ static quip_status fill(struct vocabulary *v, const struct json_tokenizer *t, qu
         (status = is_unigram(t) ? read_unigram(v, t, error) : read_vocab(v, t, unk, error)) ||
         (status = read_added(v, t, error)))
         return status;
+    if (v->spec.max_word_chars > 0 && v->options.unk_id < 0)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: its unknown token \"%.40s\" is not a piece",
+                       t->path, unk ? unk : "");
     mark_controls(v, t);
     return read_merges_json(v, t, error);
 }
@@ -303,10 +307,13 @@ quip_status qp_tokenizer_from_json(const cJSON *json, const cJSON *config, const
 {
     struct json_tokenizer t = { json, qp_json_item(json, "model"), config, path };
     const cJSON *vocab = qp_json_item(t.model, "vocab");
-    if (!(is_bpe(&t) && cJSON_IsObject(vocab)) && !(is_unigram(&t) && cJSON_IsArray(vocab)))
+    const bool is_wordpiece = qp_json_has_type(t.model, "WordPiece");
+    if (!((is_bpe(&t) || is_wordpiece) && cJSON_IsObject(vocab)) &&
+        !(is_unigram(&t) && cJSON_IsArray(vocab)))
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: its model is \"%.40s\"; must be \"BPE\" or \"Unigram\"", path,
-                       qp_json_text(t.model, "type"));
+                       "%s: its model is \"%.40s\"; must be \"BPE\", \"Unigram\" or "
+                       "\"WordPiece\" with a vocabulary",
+                       path, qp_json_text(t.model, "type"));
     struct vocabulary v = { 0 };
     quip_status status = qp_vocabulary_open(&v, count_pieces(&t), error);
     if (!status)

@@ -11,6 +11,7 @@
  *          7 joining (enum piece_joining)
  *          8 text before pieces that continue a word, 9 text after pieces that end one
  *         10 scores of unigram models: bytes, a little-endian double for each piece
+ *         11 WordPiece: the characters of the longest word that is divided into pieces
  *
  * Unknown fields are skipped; unknown values are an error. */
 #include "tokenizer/tokenizer_impl.h"
@@ -23,7 +24,8 @@
 
 enum {
     MERGE_BYTES = 12,
-    SCORE_BYTES = 8
+    SCORE_BYTES = 8,
+    MAX_WORD_CHARS = 10000 // the time for a word grows with the square of its length
 };
 
 enum blob_flag {
@@ -119,6 +121,7 @@ bool qp_bpe_blob_write(const struct bpe_spec *spec, struct bytes *out)
     ok = ok && (!spec->prefix || qp_proto_put_varint(out, 6, spec->prefix));
     ok = ok && (!spec->joining || qp_proto_put_varint(out, 7, spec->joining));
     ok = ok && (!spec->n_scores || append_scores(spec, out));
+    ok = ok && (!spec->max_word_chars || qp_proto_put_varint(out, 11, spec->max_word_chars));
     return ok && append_affix(8, spec->continues, out) && append_affix(9, spec->ends, out);
 }
 
@@ -131,7 +134,7 @@ static uint32_t read_id(const uint8_t *p)
 
 /* What the first pass over the message finds. */
 struct blob_fields {
-    uint64_t pre, flags, prefix, joining;
+    uint64_t pre, flags, prefix, joining, max_word_chars;
     const uint8_t *merges;
     struct proto_field steps, continues, ends, scores;
     size_t n_merges;
@@ -141,8 +144,9 @@ struct blob_fields {
 static void note_blob_field(struct blob_fields *fields, const struct proto_field *f)
 {
     if (f->wire_type == 0) {
-        uint64_t *const numbers[] = { NULL, &fields->pre, &fields->flags,  NULL,
-                                      NULL, NULL,         &fields->prefix, &fields->joining };
+        uint64_t *const numbers[] = { NULL, &fields->pre,           &fields->flags,   NULL, NULL,
+                                      NULL, &fields->prefix,        &fields->joining, NULL, NULL,
+                                      NULL, &fields->max_word_chars };
         if (f->number < (int)QP_COUNT(numbers) && numbers[f->number])
             *numbers[f->number] = f->value;
     } else if (f->wire_type == 2) {
@@ -185,17 +189,19 @@ static quip_status read_blob_fields(const void *blob, size_t n, struct blob_fiel
                        "tokenizer: the merges have %zu bytes, expected a multiple of %d",
                        fields->n_merges, MERGE_BYTES);
     fields->n_merges /= MERGE_BYTES;
-    quip_status status = check_rule("pre-tokenizer", fields->pre, PRE_FALCON, error);
+    quip_status status = check_rule("pre-tokenizer", fields->pre, PRE_BERT, error);
     if (!status)
         status = check_rule("flags", fields->flags, BLOB_FLAGS, error);
     if (!status)
         status = check_rule("prefix rule", fields->prefix, PREFIX_ALWAYS, error);
     if (!status)
-        status = check_rule("joining rule", fields->joining, JOIN_SPACED, error);
+        status = check_rule("joining rule", fields->joining, JOIN_WORDPIECE, error);
     if (!status)
         status = check_rule("number of text steps", fields->steps.n, MAX_TEXT_STEPS - 1, error);
     for (size_t i = 0; i < fields->steps.n && !status; i++)
-        status = check_rule("text step", fields->steps.data[i], STEP_CHARSMAP, error);
+        status = check_rule("text step", fields->steps.data[i], STEP_BERT_ACCENTS, error);
+    if (!status)
+        status = check_rule("longest word", fields->max_word_chars, MAX_WORD_CHARS, error);
     return status;
 }
 
@@ -337,6 +343,7 @@ quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, qu
     b->joining = (enum piece_joining)fields.joining;
     b->continues = (const char *)fields.continues.data;
     b->n_continues = fields.continues.n;
+    b->max_word_chars = (uint32_t)fields.max_word_chars;
     b->ends = (const char *)fields.ends.data;
     b->n_ends = fields.ends.n;
     int n_steps = 0;

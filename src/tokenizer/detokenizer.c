@@ -144,6 +144,25 @@ static bool write_spaced(const struct tokenizer *t, struct detokenizer *d,
     return write_foreign(d, t->spm + piece->offset, piece->n, out);
 }
 
+/* Hugging Face's decoder of WordPiece: a piece that continues a word is joined to it, and so are
+ * these signs. */
+static bool write_wordpiece(const struct tokenizer *t, struct detokenizer *d,
+                            const struct piece *piece, struct bytes *out)
+{
+    const struct rules *rules = t->rules;
+    const char *text = t->spm + piece->offset;
+    const size_t n_mark = rules->n_continues;
+    const bool is_joined = n_mark > 0 && d->has_started && piece->n >= n_mark &&
+                           memcmp(text, rules->continues, n_mark) == 0;
+    const bool is_sign = piece->n > 0 && memchr(".?!,", *text, 4);
+    if (is_joined)
+        return write_foreign(d, text + n_mark, piece->n - n_mark, out);
+    if (d->has_started && !is_sign && !write_text(d, " ", 1, out))
+        return false;
+    d->has_started = true;
+    return write_foreign(d, text, piece->n, out);
+}
+
 static bool write_token(const struct tokenizer *t, struct detokenizer *d, quip_token id,
                         struct bytes *out)
 {
@@ -165,6 +184,8 @@ static bool write_token(const struct tokenizer *t, struct detokenizer *d, quip_t
         return write_foreign(d, t->unk_surface, t->n_unk_surface, out);
     if (t->rules && t->rules->joining == JOIN_SPACED)
         return write_spaced(t, d, piece, out);
+    if (t->rules && t->rules->joining == JOIN_WORDPIECE)
+        return write_wordpiece(t, d, piece, out);
     return write_piece(t, d, piece, out);
 }
 

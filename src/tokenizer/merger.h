@@ -39,5 +39,7 @@ struct word_encoder {
     struct bytes spelled; // a word or a character as the vocabulary spells it
 };
 bool qp_word_encode(struct word_encoder *e, const char *word, size_t n);
+/* wordpiece.c: the same for a model with rules->max_word_chars. */
+bool qp_wordpiece_encode(struct word_encoder *e, const char *word, size_t n);
 
 #endif

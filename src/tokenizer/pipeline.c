@@ -31,7 +31,7 @@ static bool encode_word(struct pipeline_run *r, const char *word, size_t n)
 static bool encode_words_of(struct pipeline_run *r, const char *text, size_t n)
 {
     enum pre_tokenizer pre = r->words.t->rules->pre;
-    bool drops_white = pre == PRE_CLIP || pre == PRE_PUNCTUATION;
+    bool drops_white = pre == PRE_CLIP || pre == PRE_PUNCTUATION || pre == PRE_BERT;
     for (size_t i = 0, length, first; i < n; i += length) {
         length = qp_pre_token(pre, text + i, n - i);
         if (drops_white && qp_char_class(text + i, n - i, &first) == CHAR_SPACE)

@@ -258,6 +258,8 @@ size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n)
         return punctuation_word(text, n);
     case PRE_FALCON:
         return falcon_word(text, n);
+    case PRE_BERT:
+        return qp_bert_word(text, n);
     default:
         return n;
     }

@@ -77,6 +77,12 @@ static bool apply_step(const struct tokenizer *t, enum text_step step, const cha
         return qp_append_space_symbols(text, n, out);
     case STEP_CHARSMAP:
         return qp_charsmap_apply(&t->normalizer, text, n, out);
+    case STEP_BERT_CLEAN:
+        return qp_bert_clean(text, n, out);
+    case STEP_BERT_CHINESE:
+        return qp_bert_space_chinese(text, n, out);
+    case STEP_BERT_ACCENTS:
+        return qp_bert_strip_accents(text, n, out);
     }
     return qp_bytes_append(out, text, n);
 }

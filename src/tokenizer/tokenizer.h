@@ -114,7 +114,8 @@ enum pre_tokenizer { // regular expressions of docs/model-format.md, by number
     PRE_METASPACE = 5,   // each space symbol begins a word
     PRE_CLIP = 6,        // white space is dropped
     PRE_PUNCTUATION = 7, // punctuation and numbers are words of their own; white space is dropped
-    PRE_FALCON = 8       // runs of punctuation, then GPT2, then three digits
+    PRE_FALCON = 8,      // runs of punctuation, then GPT2, then three digits
+    PRE_BERT = 9         // punctuation is alone; white space is dropped
 };
 
 /* Changes of a text before it is divided into words, in the order of bpe_spec.steps. */
@@ -128,7 +129,10 @@ enum text_step {
     STEP_SQUEEZE_SPACES = 7, // a run of spaces becomes one
     STEP_PREPEND_SYMBOL = 8, // a space symbol before the text
     STEP_SPACE_SYMBOLS = 9,  // spaces become space symbols
-    STEP_CHARSMAP = 10       // of the SentencePiece proto, as Hugging Face applies it
+    STEP_CHARSMAP = 10,      // of the SentencePiece proto, as Hugging Face applies it
+    STEP_BERT_CLEAN = 11,    // drop control characters; white space becomes spaces
+    STEP_BERT_CHINESE = 12,  // spaces around Chinese characters
+    STEP_BERT_ACCENTS = 13   // drop nonspacing marks
 };
 enum {
     MAX_TEXT_STEPS = 8
@@ -146,7 +150,8 @@ enum piece_joining {
     JOIN_SYMBOLS = 0,       // space symbols are spaces
     JOIN_DROP_ONE = 1,      // the same; a space symbol that begins the text is dropped
     JOIN_DROP_IN_FIRST = 2, // the same; the space symbols of the first piece are dropped
-    JOIN_SPACED = 3         // a space between any two pieces
+    JOIN_SPACED = 3,        // a space between any two pieces
+    JOIN_WORDPIECE = 4      // a space before pieces that do not continue a word
 };
 
 struct bpe_merge {
@@ -179,6 +184,7 @@ struct bpe_spec {
     int n_scores;
     const char *continues, *ends; // text before pieces that continue a word, and after pieces that
                                   // end one; NULL is ""
+    uint32_t max_word_chars; // of WordPiece models: longer words are unknown; 0: merges, as above
 };
 bool qp_bpe_blob_write(const struct bpe_spec *spec, struct bytes *out);
 

@@ -95,6 +95,7 @@ struct rules {
     uint8_t steps[MAX_TEXT_STEPS + 1]; // ending with 0
     const char *continues, *ends;      // not NUL-terminated
     size_t n_continues, n_ends;
+    uint32_t max_word_chars; // of WordPiece models; 0: another model
     const uint8_t
         *scores; // of unigram models: [n_pieces] little-endian doubles; NULL: use the proto
     double min_score;
@@ -219,6 +220,13 @@ size_t qp_pre_token_part(enum pre_tokenizer pre, const char *word, size_t n);
 
 /* normalizer.c. Append text[0, n) after applying a charsmap as Hugging Face does. */
 bool qp_charsmap_apply(const struct normalizer *z, const char *text, size_t n, struct bytes *out);
+
+/* wordpiece.c: text steps of BERT; append text[0, n) after one of them. */
+bool qp_bert_clean(const char *text, size_t n, struct bytes *out);
+bool qp_bert_space_chinese(const char *text, size_t n, struct bytes *out);
+bool qp_bert_strip_accents(const char *text, size_t n, struct bytes *out);
+/* Length of the first word of PRE_BERT; it may be white space. */
+size_t qp_bert_word(const char *text, size_t n);
 
 /* text_steps.c. Apply all steps to `text`. */
 bool qp_text_steps(const struct tokenizer *t, bool is_more, struct bytes *text);

@@ -31,6 +31,8 @@ extern const int qp_n_compatibility;
 extern const uint8_t qp_compatibility_pool[];
 extern const int32_t qp_lower_case_runs[][4];
 extern const int qp_n_lower_case_runs;
+extern const uint32_t qp_bert_runs[];
+extern const int qp_n_bert_runs;
 
 /* The value of the run that contains c. A run is its first code point << shift | value. */
 static inline uint32_t qp_run_value(const uint32_t *runs, int n, int shift, uint32_t c)

@@ -96,6 +96,8 @@ bool qp_word_encode(struct word_encoder *e, const char *word, size_t n)
 {
     const struct rules *rules = e->t->rules;
     assert(rules);
+    if (rules->max_word_chars > 0)
+        return qp_wordpiece_encode(e, word, n);
     if (rules->is_text && e->t->model == SPM_UNIGRAM) {
         struct id_sink sink = { .out = e->out };
         return qp_unigram_encode(e->t, word, n, &sink);
