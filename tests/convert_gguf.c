@@ -215,6 +215,70 @@ static void test_clip(void **state)
     assert_refused("in.gguf", "(mmproj)");
 }
 
+/* ---- values of layers ---- */
+
+static void put_list(struct gguf *g, const char *key, uint32_t type, int n, const int *values)
+{
+    gguf_list(g, key, type, n);
+    for (int i = 0; i < n; i++)
+        put_u32(&g->metadata, (uint32_t)values[i]);
+}
+
+static void equal_lists(struct gguf *g)
+{
+    put_list(g, "llama.attention.head_count_kv", GGUF_TYPE_U32, 2, (int[]){ 2, 2 });
+    put_list(g, "llama.attention.head_count", GGUF_TYPE_I32, 2, (int[]){ 4, 4 });
+    put_list(g, "llama.feed_forward_length", GGUF_TYPE_I32, 3, (int[]){ D_FF, D_FF, 7 });
+}
+
+static void unequal_list(struct gguf *g)
+{
+    put_list(g, "llama.feed_forward_length", GGUF_TYPE_I32, 2, (int[]){ D_FF, 48 });
+}
+
+static void short_list(struct gguf *g)
+{
+    put_list(g, "llama.feed_forward_length", GGUF_TYPE_I32, 1, (int[]){ D_FF });
+}
+
+static void real_list(struct gguf *g)
+{
+    put_list(g, "llama.feed_forward_length", GGUF_TYPE_F32, 2, (int[]){ 0, 0 });
+}
+
+static void negative_list(struct gguf *g)
+{
+    put_list(g, "llama.feed_forward_length", GGUF_TYPE_I32, 2, (int[]){ -5, -5 });
+}
+
+static void test_layers(void **state)
+{
+    (void)state;
+    static const struct {
+        void (*more)(struct gguf *g);
+        const char *part; // of the message; NULL: converted
+    } cases[] = {
+        { equal_lists, NULL },
+        { unequal_list,
+          "feed_forward_length differs layer by layer: 40 in layer 0, 48 in layer 1" },
+        { short_list, "feed_forward_length has 1 values, expected one for each of 2 layers" },
+        { real_list, "feed_forward_length is not an integer" },
+        { negative_list, "feed-forward width is -1" },
+    };
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        write_gguf_as(&sample_llama_untied,
+                      &(struct gguf_options){
+                          .skip = i ? ",llama.feed_forward_length,"
+                                    : ",llama.attention.head_count,llama.attention.head_count_kv,"
+                                      "llama.feed_forward_length,",
+                          .more = cases[i].more });
+        if (cases[i].part)
+            assert_refused("in.gguf", cases[i].part);
+        else
+            assert_same_model("in.gguf");
+    }
+}
+
 /* ---- types ---- */
 
 static void put_iq2(struct gguf *g)
@@ -265,7 +329,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_parts), TEST(test_false_parts),  TEST(test_part_numbers), TEST(test_companions),
-        TEST(test_clip),  TEST(test_unread_types), TEST(test_faults),
+        TEST(test_clip),  TEST(test_unread_types), TEST(test_layers),       TEST(test_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

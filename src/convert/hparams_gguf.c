@@ -1,6 +1,7 @@
 /* hparams_gguf.c: GGUF metadata -> struct hparams.
  * In:  keys "<architecture>.<name>", with the meaning that they have in llama.cpp.
  * Out: hyper-parameters; what GGUF does not say is that of the family. */
+#include "convert/gguf_keys.h"
 #include "convert/hparams.h"
 
 #include <math.h>
@@ -33,8 +34,9 @@ struct gguf_size {
     size_t offset; // of an int in struct hparams
 };
 
-static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, const struct format *g,
-                              quip_error *error)
+/* Sizes that every file has. */
+static quip_status gguf_required_sizes(struct hparams *h, struct format *g, const char *path,
+                                       quip_error *error)
 {
     static const struct gguf_size sizes[] = {
         { "block_count", offsetof(struct hparams, raw.n_layers) },
@@ -44,13 +46,30 @@ static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, con
     };
     const char *arch = h->raw.family->name;
     for (size_t i = 0; i < QP_COUNT(sizes); i++) {
-        const struct metadata *m = arch_entry(g, arch, sizes[i].name);
-        if (!m || m->type != METADATA_INT)
-            return qp_fail(error, QUIP_E_FORMAT, "%s: has no number %s.%s in its metadata", c->path,
+        int *value = (int *)((char *)h + sizes[i].offset);
+        const int n_layers = i == 0 ? 1 : h->raw.n_layers;
+        if (!arch_entry(g, arch, sizes[i].name))
+            return qp_fail(error, QUIP_E_FORMAT, "%s: has no number %s.%s in its metadata", path,
                            arch, sizes[i].name);
-        *(int *)((char *)h + sizes[i].offset) = entry_int(m, -1);
+        if (n_layers < 1 || n_layers > HPARAMS_MAX_LAYERS)
+            return qp_fail(error, QUIP_E_FORMAT, "%s: its number of layers is %d; must be 1 to %d",
+                           path, n_layers, HPARAMS_MAX_LAYERS);
+        quip_status status =
+            qp_gguf_for_all_layers(g, arch, sizes[i].name, n_layers, -1, value, error);
+        if (status)
+            return status;
     }
-    h->raw.n_kv_heads = entry_int(arch_entry(g, arch, "attention.head_count_kv"), h->raw.n_heads);
+    return qp_gguf_for_all_layers(g, arch, "attention.head_count_kv", h->raw.n_layers,
+                                  h->raw.n_heads, &h->raw.n_kv_heads, error);
+}
+
+static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, struct format *g,
+                              quip_error *error)
+{
+    const char *arch = h->raw.family->name;
+    quip_status status = gguf_required_sizes(h, g, c->path, error);
+    if (status)
+        return status;
     h->raw.n_context_max = entry_int(arch_entry(g, arch, "context_length"), 0);
     h->raw.head_dim = entry_int(arch_entry(g, arch, "attention.key_length"),
                                 h->raw.n_heads > 0 ? h->raw.d_model / h->raw.n_heads : 0);

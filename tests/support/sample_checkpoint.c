@@ -232,7 +232,7 @@ static bool is_skipped_key(const struct gguf *g, const char *key)
 {
     char word[100];
     snprintf(word, sizeof word, ",%s,", key);
-    return g->options && g->options->skip && strstr(g->options->skip, word);
+    return g->options && !g->has_all && g->options->skip && strstr(g->options->skip, word);
 }
 
 static void gguf_key(struct gguf *g, const char *key, uint32_t type)
@@ -384,9 +384,10 @@ void write_gguf_as(const struct sample *s, const struct gguf_options *options)
         gguf_u32(&g, "split.count", (uint32_t)options->n_parts);
     }
     each_sample_tensor(s, gguf_tensor, &g);
+    end_entry(&g);
+    g.has_all = true;
     if (options->more)
         options->more(&g);
-    end_entry(&g);
 
     put_bytes(&all, "GGUF", 4);
     put_u32(&all, 3);

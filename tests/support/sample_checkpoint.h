@@ -58,7 +58,7 @@ void assert_no_output(void);
 struct gguf;
 struct gguf_options {
     const char *name; // of the file; in.gguf if NULL
-    const char *skip; // keys that are left out, each between commas: ",a,b,"
+    const char *skip; // keys of the sample that are left out, each between commas: ",a,b,"
     const char *skip_tensor;
     void (*more)(struct gguf *g); // adds entries and tensors; may be NULL
     int part, n_parts; // write the tensors of this part only; parts after the first have no
@@ -102,6 +102,7 @@ struct gguf {
     const struct gguf_options *options;
     size_t entry_begin;
     bool is_skipped; // the entry that begins there
+    bool has_all;    // the sample's own entries; nothing after them is skipped
 };
 
 void gguf_u32(struct gguf *g, const char *key, uint32_t value);

@@ -1,0 +1,70 @@
+/* gguf_keys.c: entries of GGUF metadata that have one number for each layer.
+ * In:  an entry that is a number or an array, as llama.cpp accepts both.
+ * Out: a number for each layer, or one for all of them. */
+#include "convert/gguf_keys.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static quip_status find_layers_entry(struct format *g, const char *arch, const char *name,
+                                     char key[128], const struct metadata **m, quip_error *error)
+{
+    const int length = snprintf(key, 128, "%s.%s", arch, name);
+    *m = length < 128 ? qp_format_find_metadata(g, key) : NULL;
+    const bool is_number = *m && ((*m)->type == METADATA_INT ||
+                                  ((*m)->type == METADATA_ARRAY && (*m)->item == METADATA_INT));
+    if (*m && !is_number)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: %s is not an integer, nor an array of integers",
+                       g->file->name, key);
+    return QUIP_OK;
+}
+
+static int checked_layer_value(int64_t value)
+{
+    return value < 0 || value > INT32_MAX ? -1 : (int)value;
+}
+
+quip_status qp_gguf_layers(struct format *g, const char *arch, const char *name, int n_layers,
+                           int *values, int *n, quip_error *error)
+{
+    char key[128];
+    const struct metadata *m;
+    struct metadata_cursor c = { 0 };
+    assert(n_layers >= 0);
+    *n = 0;
+    quip_status status = find_layers_entry(g, arch, name, key, &m, error);
+    if (status || !m)
+        return status;
+    if (m->type == METADATA_ARRAY && m->n_items < (uint64_t)n_layers)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: %s has %llu values, expected one for each of %d layers", g->file->name,
+                       key, (unsigned long long)m->n_items, n_layers);
+    for (int l = 0; l < n_layers; l++) {
+        if (m->type == METADATA_ARRAY && !qp_metadata_next(g, m, &c))
+            return qp_fail(error, QUIP_E_FORMAT, "%s: %s is damaged at item %d", g->file->name, key,
+                           l);
+        values[l] = checked_layer_value(m->type == METADATA_ARRAY ? c.i : m->i);
+    }
+    *n = n_layers;
+    return QUIP_OK;
+}
+
+quip_status qp_gguf_for_all_layers(struct format *g, const char *arch, const char *name,
+                                   int n_layers, int fallback, int *value, quip_error *error)
+{
+    int n = 0;
+    int *values = calloc((size_t)(n_layers > 0 ? n_layers : 1), sizeof *values);
+    if (!values)
+        return qp_fail_memory(error, "a value for each layer", (size_t)n_layers * sizeof *values);
+    quip_status status =
+        qp_gguf_layers(g, arch, name, n_layers > 0 ? n_layers : 0, values, &n, error);
+    *value = n > 0 ? values[0] : fallback;
+    for (int l = 1; l < n && !status; l++)
+        if (values[l] != values[0])
+            status = qp_fail(error, QUIP_E_UNSUPPORTED,
+                             "%s: %s.%s differs layer by layer: %d in layer 0, %d in layer %d, "
+                             "which is not supported for this architecture",
+                             g->file->name, arch, name, values[0], values[l], l);
+    free(values);
+    return status;
+}

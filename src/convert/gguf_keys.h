@@ -1,0 +1,17 @@
+/* gguf_keys.h: entries of GGUF metadata that have one number for each layer (gguf_keys.c). */
+#ifndef QP_GGUF_KEYS_H
+#define QP_GGUF_KEYS_H
+
+#include "format/format.h"
+
+/* Read "<arch>.<name>" for every layer: a number counts for all layers, an array has one for each
+ * (true is 1). Longer arrays are cut: llama.cpp writes the layers that predict further tokens, too.
+ * *n is n_layers, or 0 if there is no such entry. Values below 0 or above INT_MAX become -1. */
+quip_status qp_gguf_layers(struct format *g, const char *arch, const char *name, int n_layers,
+                           int *values, int *n, quip_error *error);
+/* The same for a model whose layers are all alike: one value, or `fallback` if there is no such
+ * entry. Fails if two layers have different values. */
+quip_status qp_gguf_for_all_layers(struct format *g, const char *arch, const char *name,
+                                   int n_layers, int fallback, int *value, quip_error *error);
+
+#endif
