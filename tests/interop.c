@@ -17,6 +17,7 @@
 #include "model/model.h"
 #include "support/check.h"
 #include "support/shared.h"
+#include "support/tensors.h"
 
 #define MAX_IDS 64
 
@@ -301,7 +302,7 @@ static int compare_weights(const char *folder, enum family_id family, const stru
     for (int i = 0; i < qp_n_tensor_rows; i++) {
         const struct tensor_row *row = &qp_tensor_rows[i];
         const bool is_tied = family == FAMILY_GEMMA || family == FAMILY_GEMMA2;
-        if (!qp_tensor_row_applies(row, qp_family(family), is_tied) || row->cols == EXTENT_NONE)
+        if (!family_has_row(i, qp_family(family), is_tied) || row->cols == EXTENT_NONE)
             continue;
         const int n_layers = qp_tensor_row_is_layered(row) ? model->config.n_layers : 1;
         for (int l = 0; l < n_layers; l++) {

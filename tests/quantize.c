@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "support/shared.h"
+#include "support/tensors.h"
 
 /* ---- known answers ---- */
 
@@ -229,8 +230,7 @@ static int compare_file(const char *model_name, const char *source_name, enum fa
             const struct tensor *t = qp_format_find(&model.format, target);
             const struct tensor *w = qp_format_find(&source.format, name);
             const bool is_tied = true; // all of these checkpoints
-            if (!qp_tensor_row_applies(row, qp_family(family), is_tied) || !t ||
-                t->dtype == DTYPE_F32)
+            if (!family_has_row(i, qp_family(family), is_tied) || !t || t->dtype == DTYPE_F32)
                 continue;
             assert_non_null(w);
             compare_matrix(&model, t, &source, w);

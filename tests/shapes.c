@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "support/shared.h"
+#include "support/tensors.h"
 
 #define FOLDER "test-shapes"
 #define N_PIECES 259 // <unk>, <s>, </s> and the bytes
@@ -139,7 +140,12 @@ static void put_tensor(struct shard_out *out, const struct shape *s, const struc
 {
     char name[200], shape[64];
     uint32_t seed = 7;
-    const int64_t rows = (row->part == PART_ALL ? 1 : 3) * size_in(s, row->rows);
+    const struct row_map map = { .part = row->part,
+                                 .n_heads = s->n_heads,
+                                 .n_kv_heads = s->n_kv_heads,
+                                 .head_dim = s->head_dim,
+                                 .d_ff = s->d_ff };
+    const int64_t rows = qp_row_map_rows(&map, size_in(s, row->rows));
     const int64_t cols = size_in(s, row->cols);
     const size_t begin = out->data.n;
     snprintf(name, sizeof name, row->hf, layer);
@@ -156,14 +162,16 @@ static void put_tensor(struct shard_out *out, const struct shape *s, const struc
 }
 
 /* The rows of the family's table, with each source tensor once: the row of q represents a tensor
- * with q, k and v, and the row of the embedding a tied head. */
-static bool is_source(const struct tensor_row *row, const struct shape *s,
-                      const struct family *family)
+ * with q, k and v, that of gate one with gate and up, and the embedding a tied head. */
+static bool is_source(int i, const struct shape *s, const struct family *family)
 {
-    if (!qp_tensor_row_applies(row, family, s->is_tied) || row->part == PART_K ||
-        row->part == PART_V)
-        return false;
-    return !(qp_family_source(family)->has_two_embeddings && row->tying == TYING_TIED);
+    static const enum part others[] = { PART_K, PART_V, BLOCK_K, BLOCK_V, BLOCK_UP };
+    const struct tensor_row *row = &qp_tensor_rows[i];
+    for (size_t k = 0; k < QP_COUNT(others); k++)
+        if (row->part == others[k])
+            return false;
+    return family_has_row(i, family, s->is_tied) &&
+           !(qp_family_source(family)->has_two_embeddings && (row->needs & IF_TIED));
 }
 
 static void write_shards(const struct shape *s, const struct family *family,
@@ -175,7 +183,7 @@ static void write_shards(const struct shape *s, const struct family *family,
     int n = 0;
     for (int i = 0; i < qp_n_tensor_rows; i++) {
         const struct tensor_row *row = &qp_tensor_rows[i];
-        if (!is_source(row, s, family))
+        if (!is_source(i, s, family))
             continue;
         for (int l = 0; l < (qp_tensor_row_is_layered(row) ? s->n_layers : 1); l++)
             put_tensor(&out[n++ % storage->n_shards], s, row, l, storage->dtype);

@@ -10,6 +10,7 @@
 void qp_hparams_begin(struct hparams *h, const struct family *family)
 {
     *h = (struct hparams){ .raw = qp_raw_config_of(family), .source = qp_family_source(family) };
+    h->biases = h->source->biases;
 }
 
 void qp_hparams_add_stop(struct hparams *h, int id)

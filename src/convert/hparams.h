@@ -18,6 +18,7 @@ enum {
 struct hparams {
     struct raw_config raw;              // what the model file will say, except tokens and turns
     const struct family_source *source; // of the family
+    unsigned biases;                    // IF_…_BIAS of families_convert.h
     bool is_tied;
     int bos, eos, unk, pad; // -1: none
     bool has_bos;           // bos is the first token of a prompt

@@ -180,6 +180,23 @@ static quip_status gguf_chat(struct hparams *h, struct format *g, quip_error *er
     return status;
 }
 
+/* Biases that only some models of the family have: no key says which. */
+static void gguf_biases(struct hparams *h, const struct checkpoint *c)
+{
+    static const struct {
+        const char *name;
+        unsigned biases;
+    } tensors[] = {
+        { "blk.0.attn_q.bias", IF_QKV_BIAS },
+        { "blk.0.attn_qkv.bias", IF_QKV_BIAS },
+        { "blk.0.attn_output.bias", IF_O_BIAS },
+        { "blk.0.ffn_up.bias", IF_FF_BIAS },
+    };
+    for (size_t i = 0; i < QP_COUNT(tensors); i++)
+        if (qp_checkpoint_find(c, tensors[i].name))
+            h->biases |= tensors[i].biases;
+}
+
 quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_error *error)
 {
     struct format *g = &c->shards[0].format;
@@ -212,6 +229,7 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
             : entry_number(arch_entry(g, name, "attention.layer_norm_rms_epsilon"), 1e-6);
     h->is_tied = !qp_checkpoint_find(c, "output.weight");
     gguf_attention(h, g);
+    gguf_biases(h, c);
     if ((status = gguf_tokens(h, g, error)) || (status = gguf_chat(h, g, error)))
         return status;
     return qp_hparams_finish(h, c->path, error);

@@ -227,6 +227,13 @@ static void hf_expectations(struct hf_reader *r, const struct hparams *h)
                                 h->raw.family->name, e->value ? "true" : "false");
 }
 
+static void hf_biases(const struct hf_reader *r, struct hparams *h)
+{
+    for (const struct bias_key *k = h->source->bias_keys; k->key; k++)
+        if (hf_bool(r, k->key, false))
+            h->biases |= k->biases;
+}
+
 static void hf_numbers(struct hf_reader *r, struct hparams *h)
 {
     const struct family_source *source = h->source;
@@ -237,6 +244,7 @@ static void hf_numbers(struct hf_reader *r, struct hparams *h)
     hf_attention(r, h);
     hf_activation(r, h);
     hf_expectations(r, h);
+    hf_biases(r, h);
 }
 
 /* ---- tokens and turns ---- */

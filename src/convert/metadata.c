@@ -68,10 +68,10 @@ static int scale_type(const struct hparams *h, double *rescale)
 
 static void put_attention(struct proto_writer *w, const struct hparams *h, int type)
 {
-    if (!h->source->has_biases) {
+    if (!(h->biases & IF_QKV_BIAS))
         put_int(w, ATTENTION_QKV_NO_BIAS, 1);
+    if (!(h->biases & IF_O_BIAS))
         put_int(w, ATTENTION_O_NO_BIAS, 1);
-    }
     put_int(w, ATTENTION_MASK, MASK_CAUSAL);
     put_float(w, ATTENTION_SOFT_CAP, h->raw.traits.attention_cap);
     put_int(w, ATTENTION_SCALE, type);
@@ -102,14 +102,14 @@ static void put_transformer(struct proto_writer *w, const struct hparams *h, boo
     put_int(w, TRANSFORMER_N_LAYERS, h->raw.n_layers);
     if (!source->implies_kv_heads || h->raw.n_kv_heads != h->raw.n_heads)
         put_int(w, TRANSFORMER_N_KV_HEADS, h->raw.n_kv_heads);
-    if (!source->has_biases)
+    if (!(h->biases & IF_FF_BIAS))
         put_int(part, FEED_FORWARD_NO_BIAS, 1);
     put_int(part, FEED_FORWARD_ACTIVATION, is_gelu ? PROTO_ACTIVATION_GELU : PROTO_ACTIVATION_SILU);
     put_int(part, FEED_FORWARD_PRE_NORM,
             traits->residual == RESIDUAL_PARALLEL ? PROTO_NORM_NONE : norm);
     put_int(part, FEED_FORWARD_POST_NORM, post_norm);
     put_message(w, TRANSFORMER_FEED_FORWARD, part);
-    if (!source->has_head_bias)
+    if (!(h->biases & IF_HEAD_BIAS))
         put_int(part, HEAD_NO_BIAS, 1);
     put_float(part, HEAD_SOFT_CAP, h->raw.traits.logits_cap);
     put_message(w, TRANSFORMER_HEAD, part);

@@ -38,6 +38,7 @@ struct planner {
     struct hparams *hparams;
     const struct convert_options *options;
     quip_error *error;
+    unsigned has; // conditions of the model
     struct problem problems[N_PROBLEMS];
 };
 
@@ -115,13 +116,40 @@ static bool check_tensor(struct planner *p, const struct tensor_row *row, const 
     return fits && is_readable;
 }
 
-static void plan_tensor(struct planner *p, const struct tensor_row *row, int layer)
+/* The entry with the name of a row; NULL if there is none. */
+static struct entry *find_entry(const struct planner *p, const struct tensor_row *row, int layer)
 {
     char name[MAX_TENSOR_NAME];
+    const char *pattern = p->checkpoint->is_gguf ? row->gguf : row->hf;
+    if (!pattern)
+        return NULL;
+    snprintf(name, sizeof name, pattern, layer);
+    return qp_checkpoint_find(p->checkpoint, name);
+}
+
+/* Of the rows from i on that are for the same tensor, the first that the checkpoint has; otherwise
+ * row i, without an entry. */
+static const struct tensor_row *choose_row(const struct planner *p, int i, int layer,
+                                           struct entry **entry)
+{
+    const struct tensor_row *row = &qp_tensor_rows[i];
+    for (int k = i; k < qp_n_tensor_rows; k++)
+        if ((k == i || (qp_tensor_row_applies(k, p->hparams->source->namings, p->has) &&
+                        strcmp(qp_tensor_rows[k].target, row->target) == 0)) &&
+            (*entry = find_entry(p, &qp_tensor_rows[k], layer)))
+            return &qp_tensor_rows[k];
+    *entry = NULL;
+    return row;
+}
+
+static void plan_tensor(struct planner *p, int i, int layer)
+{
+    struct entry *e;
+    const struct tensor_row *row = choose_row(p, i, layer, &e);
     assert(layer >= 0);
-    snprintf(name, sizeof name, p->checkpoint->is_gguf ? row->gguf : row->hf, layer);
-    struct entry *e = qp_checkpoint_find(p->checkpoint, name);
     if (!e) {
+        char name[MAX_TENSOR_NAME];
+        snprintf(name, sizeof name, p->checkpoint->is_gguf ? row->gguf : row->hf, layer);
         report_problem(&p->problems[MISSING], name, "");
         return;
     }
@@ -197,12 +225,13 @@ static quip_status report(const struct planner *p)
 /* Plan the rows [begin, end), which are repeated for each layer, or one row without a layer. */
 static void plan_rows(struct planner *p, int begin, int end)
 {
-    int n_layers = qp_tensor_row_is_layered(&qp_tensor_rows[begin]) ? p->hparams->raw.n_layers : 1;
-    for (int l = 0; l < n_layers; l++)
+    const unsigned namings = p->hparams->source->namings;
+    const bool is_layered = qp_tensor_row_is_layered(&qp_tensor_rows[begin]);
+    for (int l = 0; l < (is_layered ? p->hparams->raw.n_layers : 1); l++)
         for (int row = begin; row < end; row++)
-            if (qp_tensor_row_applies(&qp_tensor_rows[row], p->hparams->raw.family,
-                                      p->hparams->is_tied))
-                plan_tensor(p, &qp_tensor_rows[row], l);
+            if (qp_tensor_row_applies(row, namings, p->has) &&
+                !qp_tensor_row_is_alternative(row, namings, p->has))
+                plan_tensor(p, row, l);
 }
 
 quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct hparams *h,
@@ -214,6 +243,7 @@ quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct h
         .hparams = h,
         .options = options,
         .error = error,
+        .has = qp_tensor_conditions(&h->raw.traits, h->biases, h->is_tied),
         .problems = { [MISSING] = { .what = "missing" },
                       [MISSHAPEN] = { .what = "misshapen" },
                       [UNREADABLE] = { .what = "unreadable" },

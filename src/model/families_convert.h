@@ -11,11 +11,39 @@
 #include "model/families.h"
 #include "model/tensor_names.h"
 
-/* The names that Hugging Face gives to the tensors of a layer. */
+/* The names that a checkpoint gives to its tensors. A family can have several: where two rows of
+ * the table of tensors are for the same tensor, the checkpoint decides by what it has. */
 enum naming {
     NAMES_LLAMA = 1 << 0,
     NAMES_PHI = 1 << 1,
-    NAMES_FALCON = 1 << 2
+    NAMES_FALCON = 1 << 2,
+    NAMES_FUSED = 1 << 3 // q, k and v in one tensor; gate and up in one
+};
+
+/* What a model has: conditions of rows of the table of tensors. */
+enum condition {
+    IF_PRE_NORM = 1 << 0,
+    IF_FF_NORM = 1 << 1, // the feed-forward has a norm of its own
+    IF_POST_NORM = 1 << 2,
+    UNLESS_POST_NORM = 1 << 3,
+    IF_NORM_BIAS = 1 << 4,
+    IF_QK_NORM_HEAD = 1 << 5, // heads share the weights of the norms of q and k
+    IF_QK_NORM_WIDE = 1 << 6, // they do not
+    IF_GATED = 1 << 7,
+    IF_TIED = 1 << 8, // the head is the embedding
+    IF_UNTIED = 1 << 9,
+    IF_QKV_BIAS = 1 << 10,
+    IF_O_BIAS = 1 << 11, // of the output projection of attention
+    IF_FF_BIAS = 1 << 12,
+    IF_HEAD_BIAS = 1 << 13,
+    IF_LAYER_BIASES = IF_QKV_BIAS | IF_O_BIAS | IF_FF_BIAS,
+    NEVER = 1 << 30
+};
+
+/* A switch of config.json that says whether there are biases. */
+struct bias_key {
+    const char *key;
+    unsigned biases; // IF_…_BIAS
 };
 
 /* A switch of config.json of which only one position can be converted. */
@@ -27,7 +55,7 @@ struct expectation {
 struct family_source {
     const char *hf_names[3]; // model_type in config.json
     const char *title;       // of the file's subgraph when no model type has the model's sizes
-    enum naming naming;
+    unsigned namings;
     const char *stops[3]; // pieces that end an answer, where the vocabulary has them
 
     /* Keys of config.json: NULL is rms_norm_eps, intermediate_size, and hidden_activation or else
@@ -35,7 +63,9 @@ struct family_source {
     const char *norm_eps_key, *d_ff_key, *activation_key;
     const char *activation; // the one that the family computes, as config.json calls it
     struct expectation expect[6];
-    bool has_soft_caps;    // there are keys for them
+    unsigned biases;              // IF_…_BIAS that every model of the family has
+    struct bias_key bias_keys[3]; // of further ones; in GGUF, those that the file has
+    bool has_soft_caps;           // there are keys for them
     bool has_query_scalar; // query_pre_attn_scalar; else queries are scaled by sqrt(head_dim)
     bool has_wrong_ids;    // the ids of its tokens are those of another vocabulary
     bool is_always_tied;   // a model file of the family has one matrix for embedding and head
@@ -47,11 +77,10 @@ struct family_source {
                                 // n_heads)
 
     /* The model file */
-    bool has_biases, has_head_bias; // of the layers' matrices, of the head
-    bool has_two_embeddings;        // it has embedding and head, also of a tied model
-    bool implies_kv_heads;          // it does not say n_kv_heads when all heads have their own
-    bool has_rope_fields;           // LlmParameters has the fields of rope
-    int f16_width;                  // with them: the d_model that does not overflow binary16
+    bool has_two_embeddings; // it has embedding and head, also of a tied model
+    bool implies_kv_heads;   // it does not say n_kv_heads when all heads have their own
+    bool has_rope_fields;    // LlmParameters has the fields of rope
+    int f16_width;           // with them: the d_model that does not overflow binary16
     /* MediaPipe puts this token first, although the model's own tokenizer puts none there. */
     bool has_start_id;
     int start_id;
@@ -90,33 +119,25 @@ enum extent {
     EXTENT_Q,     // n_heads * head_dim
     EXTENT_KV,    // n_kv_heads * head_dim
 };
-enum tying {
-    TYING_ANY,
-    TYING_TIED,   // only in models whose head is the embedding
-    TYING_UNTIED, // only in the others
-};
-/* Which families of the naming have the tensor. */
-enum condition {
-    ALWAYS,
-    IF_LAYER_NORM,
-    IF_QK_NORM,
-    IF_POST_NORM,
-    UNLESS_POST_NORM
-};
 /* A tensor of the model file and its source. */
 struct tensor_row {
-    unsigned namings; // bits of enum naming
-    enum condition condition;
-    const char *target, *hf, *gguf; // "%d" is the layer
+    unsigned namings;               // bits of enum naming
+    unsigned needs;                 // bits of enum condition, all of them
+    const char *target, *hf, *gguf; // "%d" is the layer; NULL: there is no such name
     enum weight_class weight_class;
     enum extent rows, cols; // a vector: [rows]
-    enum tying tying;
-    bool has_rope; // rows whose order depends on the kind of rope
+    bool has_rope;          // rows whose order depends on the kind of rope
     enum part part;
 };
 extern const struct tensor_row qp_tensor_rows[];
 extern const int qp_n_tensor_rows;
-bool qp_tensor_row_applies(const struct tensor_row *row, const struct family *f, bool is_tied);
+/* The conditions of a model; `biases` are IF_…_BIAS bits. */
+unsigned qp_tensor_conditions(const struct traits *traits, unsigned biases, bool is_tied);
+/* Whether a model with these namings and conditions can have its tensor by the name of row i. Where
+ * this is so for several rows with the same target, they are alternatives. */
+bool qp_tensor_row_applies(int i, unsigned namings, unsigned has);
+/* Whether an earlier row is one for the same tensor. */
+bool qp_tensor_row_is_alternative(int i, unsigned namings, unsigned has);
 bool qp_tensor_row_is_layered(const struct tensor_row *row);
 
 #endif

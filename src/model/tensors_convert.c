@@ -1,255 +1,146 @@
 /* tensors_convert.c: the tensors of a model file, and what checkpoints call them. */
 #include "model/families_convert.h"
 
+#include <assert.h>
 #include <string.h>
 
-/* In the order in which the tensors are used. Targets lack their common "params.lm." */
+/* In the order in which the tensors are used. Targets lack their common "params.lm.". */
 // clang-format off
+
+/* A norm: its weights, and its bias if norms have one. */
+#define NORM(namings, needs, target, hf, gguf, size) \
+    { namings, needs, target ".scale", hf ".weight", gguf ".weight", \
+      CLASS_NORM, size, EXTENT_NONE, false, PART_ALL }, \
+    { namings, (needs) | IF_NORM_BIAS, target ".bias", hf ".bias", gguf ".bias", \
+      CLASS_NORM, size, EXTENT_NONE, false, PART_ALL }
+/* A norm of q or k, which has no bias. */
+#define QK_NORM(namings, needs, target, hf, gguf, size) \
+    { namings, needs, target ".scale", hf ".weight", gguf ".weight", \
+      CLASS_NORM, size, EXTENT_NONE, false, PART_ALL }
+/* A matrix, and its bias if it has one; some of MediaPipe's families write ".linear.w". */
+#define MATRIX_AS(suffix, namings, needs, bias, target, hf, gguf, class, rows, cols, rope, part) \
+    { namings, needs, target suffix, hf ".weight", gguf ".weight", class, rows, cols, rope, part }, \
+    { namings, (needs) | (bias), target ".bias.b", hf ".bias", gguf ".bias", \
+      CLASS_BIAS, rows, EXTENT_NONE, rope, part }
+#define MATRIX(...) MATRIX_AS(".w", __VA_ARGS__)
+#define LINEAR(...) MATRIX_AS(".linear.w", __VA_ARGS__)
+#define EMBEDDING(namings, needs, target, hf, gguf) \
+    { namings, needs, target, hf, gguf, \
+      CLASS_EMBEDDING, EXTENT_VOCAB, EXTENT_MODEL, false, PART_ALL }
+
+#define LAYER(target) LAYER_MEDIAPIPE target
+#define HF(name) LAYER_HF name
+#define GPT(name) LAYER_HF_GPT name
+#define GGUF(name) LAYER_GGUF name
+#define NORMED (NAMES_LLAMA | NAMES_PHI)
+
 const struct tensor_row qp_tensor_rows[] = {
-    { NAMES_LLAMA, ALWAYS,
-      "softmax.logits_ffn.w", "model.embed_tokens.weight", "token_embd.weight",
-      CLASS_EMBEDDING, EXTENT_VOCAB, EXTENT_MODEL, TYING_TIED, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      "softmax.logits_ffn.linear.w", "model.embed_tokens.weight", "token_embd.weight",
-      CLASS_EMBEDDING, EXTENT_VOCAB, EXTENT_MODEL, TYING_TIED, false, PART_ALL },
-    { NAMES_LLAMA | NAMES_PHI, ALWAYS,
-      "token_embedding.w", "model.embed_tokens.weight", "token_embd.weight",
-      CLASS_EMBEDDING, EXTENT_VOCAB, EXTENT_MODEL, TYING_UNTIED, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      "token_embedding.w", "transformer.word_embeddings.weight", NULL,
-      CLASS_EMBEDDING, EXTENT_VOCAB, EXTENT_MODEL, TYING_ANY, false, PART_ALL },
+    EMBEDDING(NAMES_LLAMA, IF_TIED, "softmax.logits_ffn.w", "model.embed_tokens.weight", "token_embd.weight"),
+    EMBEDDING(NAMES_PHI, IF_TIED, "softmax.logits_ffn.linear.w", "model.embed_tokens.weight", "token_embd.weight"),
+    EMBEDDING(NORMED, IF_UNTIED, "token_embedding.w", "model.embed_tokens.weight", "token_embd.weight"),
+    EMBEDDING(NAMES_FALCON, 0, "token_embedding.w", "transformer.word_embeddings.weight", "token_embd.weight"),
 
-    { NAMES_LLAMA | NAMES_PHI, ALWAYS,
-      LAYER_MEDIAPIPE "pre_layer_norm.scale", LAYER_HF "input_layernorm.weight",
-      LAYER_GGUF "attn_norm.weight",
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA | NAMES_PHI, IF_LAYER_NORM,
-      LAYER_MEDIAPIPE "pre_layer_norm.bias", LAYER_HF "input_layernorm.bias",
-      LAYER_GGUF "attn_norm.bias",
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.q.w", LAYER_HF "self_attn.q_proj.weight",
-      LAYER_GGUF "attn_q.weight",
-      CLASS_ATTENTION, EXTENT_Q, EXTENT_MODEL, TYING_ANY, true, PART_ALL },
-    { NAMES_LLAMA, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.k.w", LAYER_HF "self_attn.k_proj.weight",
-      LAYER_GGUF "attn_k.weight",
-      CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, TYING_ANY, true, PART_ALL },
-    { NAMES_LLAMA, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.v.w", LAYER_HF "self_attn.v_proj.weight",
-      LAYER_GGUF "attn_v.weight",
-      CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.q.linear.w", LAYER_HF "self_attn.q_proj.weight",
-      LAYER_GGUF "attn_q.weight",
-      CLASS_ATTENTION, EXTENT_Q, EXTENT_MODEL, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.q.bias.b", LAYER_HF "self_attn.q_proj.bias",
-      LAYER_GGUF "attn_q.bias",
-      CLASS_BIAS, EXTENT_Q, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.k.linear.w", LAYER_HF "self_attn.k_proj.weight",
-      LAYER_GGUF "attn_k.weight",
-      CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.k.bias.b", LAYER_HF "self_attn.k_proj.bias",
-      LAYER_GGUF "attn_k.bias",
-      CLASS_BIAS, EXTENT_KV, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.v.linear.w", LAYER_HF "self_attn.v_proj.weight",
-      LAYER_GGUF "attn_v.weight",
-      CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.v.bias.b", LAYER_HF "self_attn.v_proj.bias",
-      LAYER_GGUF "attn_v.bias",
-      CLASS_BIAS, EXTENT_KV, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA, IF_QK_NORM,
-      LAYER_MEDIAPIPE "self_attention.q_norm.scale", LAYER_HF "self_attn.q_norm.weight",
-      LAYER_GGUF "attn_q_norm.weight",
-      CLASS_NORM, EXTENT_HEAD, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA, IF_QK_NORM,
-      LAYER_MEDIAPIPE "self_attention.k_norm.scale", LAYER_HF "self_attn.k_norm.weight",
-      LAYER_GGUF "attn_k_norm.weight",
-      CLASS_NORM, EXTENT_HEAD, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.post.w", LAYER_HF "self_attn.o_proj.weight",
-      LAYER_GGUF "attn_output.weight",
-      CLASS_ATTENTION, EXTENT_MODEL, EXTENT_Q, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.post.linear.w", LAYER_HF "self_attn.dense.weight",
-      LAYER_GGUF "attn_output.weight",
-      CLASS_ATTENTION, EXTENT_MODEL, EXTENT_Q, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.post.bias.b", LAYER_HF "self_attn.dense.bias",
-      LAYER_GGUF "attn_output.bias",
-      CLASS_BIAS, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA, IF_POST_NORM,
-      LAYER_MEDIAPIPE "post_layer_norm.scale", LAYER_HF "post_attention_layernorm.weight",
-      LAYER_GGUF "post_attention_norm.weight",
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
+    /* ---- attention ---- */
+    NORM(NORMED, IF_PRE_NORM, LAYER("pre_layer_norm"), HF("input_layernorm"), GGUF("attn_norm"), EXTENT_MODEL),
+    NORM(NAMES_FALCON, IF_PRE_NORM, LAYER("pre_layer_norm"), GPT("input_layernorm"), GGUF("attn_norm"), EXTENT_MODEL),
+#define Q(row, namings, bias, hf, gguf, part) \
+    row(namings, 0, bias, LAYER("self_attention.q"), hf, gguf, CLASS_ATTENTION, EXTENT_Q, EXTENT_MODEL, true, part)
+#define K(row, namings, bias, hf, gguf, part) \
+    row(namings, 0, bias, LAYER("self_attention.k"), hf, gguf, CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, true, part)
+#define V(row, namings, bias, hf, gguf, part) \
+    row(namings, 0, bias, LAYER("self_attention.v"), hf, gguf, CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, false, part)
+    Q(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_Q),
+    Q(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.q_proj"), GGUF("attn_q"), PART_ALL),
+    Q(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.q_proj"), GGUF("attn_q"), PART_ALL),
+    Q(LINEAR, NAMES_FALCON, IF_QKV_BIAS, GPT("self_attention.query_key_value"), GGUF("attn_qkv"), PART_Q),
+    K(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_K),
+    K(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.k_proj"), GGUF("attn_k"), PART_ALL),
+    K(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.k_proj"), GGUF("attn_k"), PART_ALL),
+    K(LINEAR, NAMES_FALCON, IF_QKV_BIAS, GPT("self_attention.query_key_value"), GGUF("attn_qkv"), PART_K),
+    V(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_V),
+    V(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.v_proj"), GGUF("attn_v"), PART_ALL),
+    V(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.v_proj"), GGUF("attn_v"), PART_ALL),
+    V(LINEAR, NAMES_FALCON, IF_QKV_BIAS, GPT("self_attention.query_key_value"), GGUF("attn_qkv"), PART_V),
+    QK_NORM(NAMES_LLAMA, IF_QK_NORM_HEAD, LAYER("self_attention.q_norm"), HF("self_attn.q_norm"), GGUF("attn_q_norm"), EXTENT_HEAD),
+    QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.q_norm"), HF("self_attn.q_norm"), GGUF("attn_q_norm"), EXTENT_Q),
+    QK_NORM(NAMES_LLAMA, IF_QK_NORM_HEAD, LAYER("self_attention.k_norm"), HF("self_attn.k_norm"), GGUF("attn_k_norm"), EXTENT_HEAD),
+    QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.k_norm"), HF("self_attn.k_norm"), GGUF("attn_k_norm"), EXTENT_KV),
+#define O(row, namings, hf) \
+    row(namings, 0, IF_O_BIAS, LAYER("self_attention.post"), hf, GGUF("attn_output"), \
+        CLASS_ATTENTION, EXTENT_MODEL, EXTENT_Q, false, PART_ALL)
+    O(MATRIX, NAMES_LLAMA, HF("self_attn.o_proj")),
+    O(LINEAR, NAMES_PHI, HF("self_attn.dense")),
+    O(LINEAR, NAMES_FALCON, GPT("self_attention.dense")),
+    NORM(NAMES_LLAMA, IF_POST_NORM, LAYER("post_layer_norm"), HF("post_attention_layernorm"), GGUF("post_attention_norm"), EXTENT_MODEL),
 
-    // Gemma 2 and 3 moved the name: what was this norm is now the one after attention.
-    { NAMES_LLAMA, UNLESS_POST_NORM,
-      LAYER_MEDIAPIPE "ff_layer.pre_layer_norm.scale", LAYER_HF "post_attention_layernorm.weight",
-      LAYER_GGUF "ffn_norm.weight",
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA, IF_LAYER_NORM,
-      LAYER_MEDIAPIPE "ff_layer.pre_layer_norm.bias", LAYER_HF "post_attention_layernorm.bias",
-      LAYER_GGUF "ffn_norm.bias",
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA, IF_POST_NORM,
-      LAYER_MEDIAPIPE "ff_layer.pre_layer_norm.scale", LAYER_HF "pre_feedforward_layernorm.weight",
-      LAYER_GGUF "ffn_norm.weight",
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA, ALWAYS,
-      LAYER_MEDIAPIPE "ff_layer.ffn_layer1_gate.w", LAYER_HF "mlp.gate_proj.weight",
-      LAYER_GGUF "ffn_gate.weight",
-      CLASS_FEED_FORWARD, EXTENT_FF, EXTENT_MODEL, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA, ALWAYS,
-      LAYER_MEDIAPIPE "ff_layer.ffn_layer1.w", LAYER_HF "mlp.up_proj.weight",
-      LAYER_GGUF "ffn_up.weight",
-      CLASS_FEED_FORWARD, EXTENT_FF, EXTENT_MODEL, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA, ALWAYS,
-      LAYER_MEDIAPIPE "ff_layer.ffn_layer2.w", LAYER_HF "mlp.down_proj.weight",
-      LAYER_GGUF "ffn_down.weight",
-      CLASS_FEED_FORWARD, EXTENT_MODEL, EXTENT_FF, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      LAYER_MEDIAPIPE "ff_layer.ffn_layer1.linear.w", LAYER_HF "mlp.fc1.weight",
-      LAYER_GGUF "ffn_up.weight",
-      CLASS_FEED_FORWARD, EXTENT_FF, EXTENT_MODEL, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      LAYER_MEDIAPIPE "ff_layer.ffn_layer1.bias.b", LAYER_HF "mlp.fc1.bias",
-      LAYER_GGUF "ffn_up.bias",
-      CLASS_BIAS, EXTENT_FF, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      LAYER_MEDIAPIPE "ff_layer.ffn_layer2.linear.w", LAYER_HF "mlp.fc2.weight",
-      LAYER_GGUF "ffn_down.weight",
-      CLASS_FEED_FORWARD, EXTENT_MODEL, EXTENT_FF, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      LAYER_MEDIAPIPE "ff_layer.ffn_layer2.bias.b", LAYER_HF "mlp.fc2.bias",
-      LAYER_GGUF "ffn_down.bias",
-      CLASS_BIAS, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA, IF_POST_NORM,
-      LAYER_MEDIAPIPE "ff_layer.post_layer_norm.scale",
-      LAYER_HF "post_feedforward_layernorm.weight", LAYER_GGUF "post_ffw_norm.weight",
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
+    /* ---- feed-forward ----
+     * Gemma 2 and 3 moved a name: what was this norm is now the one after attention. */
+#define FF_NORM LAYER("ff_layer.pre_layer_norm")
+    NORM(NAMES_LLAMA, IF_FF_NORM | UNLESS_POST_NORM, FF_NORM, HF("post_attention_layernorm"), GGUF("ffn_norm"), EXTENT_MODEL),
+    NORM(NAMES_LLAMA, IF_FF_NORM | IF_POST_NORM, FF_NORM, HF("pre_feedforward_layernorm"), GGUF("ffn_norm"), EXTENT_MODEL),
+    NORM(NAMES_FALCON, IF_FF_NORM, FF_NORM, GPT("post_attention_layernorm"), GGUF("ffn_norm"), EXTENT_MODEL),
+#define GATE(row, namings, hf, gguf, part) \
+    row(namings, IF_GATED, IF_FF_BIAS, LAYER("ff_layer.ffn_layer1_gate"), hf, gguf, CLASS_FEED_FORWARD, EXTENT_FF, EXTENT_MODEL, false, part)
+#define UP(row, namings, needs, hf, part) \
+    row(namings, needs, IF_FF_BIAS, LAYER("ff_layer.ffn_layer1"), hf, GGUF("ffn_up"), CLASS_FEED_FORWARD, EXTENT_FF, EXTENT_MODEL, false, part)
+#define DOWN(row, namings, hf) \
+    row(namings, 0, IF_FF_BIAS, LAYER("ff_layer.ffn_layer2"), hf, GGUF("ffn_down"), CLASS_FEED_FORWARD, EXTENT_MODEL, EXTENT_FF, false, PART_ALL)
+    GATE(MATRIX, NAMES_LLAMA, HF("mlp.gate_proj"), GGUF("ffn_gate"), PART_ALL),
+    GATE(MATRIX, NAMES_FUSED, HF("mlp.gate_up_proj"), GGUF("ffn_up"), BLOCK_GATE),
+    UP(MATRIX, NAMES_LLAMA, 0, HF("mlp.up_proj"), PART_ALL),
+    UP(MATRIX, NAMES_FUSED, IF_GATED, HF("mlp.gate_up_proj"), BLOCK_UP),
+    UP(LINEAR, NAMES_PHI, 0, HF("mlp.fc1"), PART_ALL),
+    UP(LINEAR, NAMES_FALCON, 0, GPT("mlp.dense_h_to_4h"), PART_ALL),
+    DOWN(MATRIX, NAMES_LLAMA, HF("mlp.down_proj")),
+    DOWN(LINEAR, NAMES_PHI, HF("mlp.fc2")),
+    DOWN(LINEAR, NAMES_FALCON, GPT("mlp.dense_4h_to_h")),
+    NORM(NAMES_LLAMA, IF_POST_NORM, LAYER("ff_layer.post_layer_norm"), HF("post_feedforward_layernorm"), GGUF("post_ffw_norm"), EXTENT_MODEL),
 
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "pre_layer_norm.scale", LAYER_HF_GPT "input_layernorm.weight", NULL,
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "pre_layer_norm.bias", LAYER_HF_GPT "input_layernorm.bias", NULL,
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.q.linear.w",
-      LAYER_HF_GPT "self_attention.query_key_value.weight", NULL,
-      CLASS_ATTENTION, EXTENT_Q, EXTENT_MODEL, TYING_ANY, false, PART_Q },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.q.bias.b", LAYER_HF_GPT "self_attention.query_key_value.bias",
-      NULL,
-      CLASS_BIAS, EXTENT_Q, EXTENT_NONE, TYING_ANY, false, PART_Q },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.k.linear.w",
-      LAYER_HF_GPT "self_attention.query_key_value.weight", NULL,
-      CLASS_ATTENTION, EXTENT_Q, EXTENT_MODEL, TYING_ANY, false, PART_K },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.k.bias.b", LAYER_HF_GPT "self_attention.query_key_value.bias",
-      NULL,
-      CLASS_BIAS, EXTENT_Q, EXTENT_NONE, TYING_ANY, false, PART_K },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.v.linear.w",
-      LAYER_HF_GPT "self_attention.query_key_value.weight", NULL,
-      CLASS_ATTENTION, EXTENT_Q, EXTENT_MODEL, TYING_ANY, false, PART_V },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.v.bias.b", LAYER_HF_GPT "self_attention.query_key_value.bias",
-      NULL,
-      CLASS_BIAS, EXTENT_Q, EXTENT_NONE, TYING_ANY, false, PART_V },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.post.linear.w", LAYER_HF_GPT "self_attention.dense.weight",
-      NULL,
-      CLASS_ATTENTION, EXTENT_MODEL, EXTENT_Q, TYING_ANY, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "self_attention.post.bias.b", LAYER_HF_GPT "self_attention.dense.bias", NULL,
-      CLASS_BIAS, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "ff_layer.pre_layer_norm.scale",
-      LAYER_HF_GPT "post_attention_layernorm.weight", NULL,
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "ff_layer.pre_layer_norm.bias", LAYER_HF_GPT "post_attention_layernorm.bias",
-      NULL,
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "ff_layer.ffn_layer1.linear.w", LAYER_HF_GPT "mlp.dense_h_to_4h.weight", NULL,
-      CLASS_FEED_FORWARD, EXTENT_FF, EXTENT_MODEL, TYING_ANY, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "ff_layer.ffn_layer1.bias.b", LAYER_HF_GPT "mlp.dense_h_to_4h.bias", NULL,
-      CLASS_BIAS, EXTENT_FF, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "ff_layer.ffn_layer2.linear.w", LAYER_HF_GPT "mlp.dense_4h_to_h.weight", NULL,
-      CLASS_FEED_FORWARD, EXTENT_MODEL, EXTENT_FF, TYING_ANY, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      LAYER_MEDIAPIPE "ff_layer.ffn_layer2.bias.b", LAYER_HF_GPT "mlp.dense_4h_to_h.bias", NULL,
-      CLASS_BIAS, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-
-    { NAMES_LLAMA, ALWAYS,
-      "final_ln.scale", "model.norm.weight", "output_norm.weight",
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA, IF_LAYER_NORM,
-      "final_ln.bias", "model.norm.bias", "output_norm.bias",
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      "final_ln.scale", "model.final_layernorm.weight", "output_norm.weight",
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      "final_ln.bias", "model.final_layernorm.bias", "output_norm.bias",
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      "final_ln.scale", "transformer.ln_f.weight", NULL,
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      "final_ln.bias", "transformer.ln_f.bias", NULL,
-      CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_LLAMA, ALWAYS,
-      "softmax.logits_ffn.w", "lm_head.weight", "output.weight",
-      CLASS_EMBEDDING, EXTENT_VOCAB, EXTENT_MODEL, TYING_UNTIED, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      "softmax.logits_ffn.linear.w", "lm_head.weight", "output.weight",
-      CLASS_EMBEDDING, EXTENT_VOCAB, EXTENT_MODEL, TYING_UNTIED, false, PART_ALL },
-    { NAMES_PHI, ALWAYS,
-      "softmax.logits_ffn.bias.b", "lm_head.bias", "output.bias",
-      CLASS_BIAS, EXTENT_VOCAB, EXTENT_NONE, TYING_ANY, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      "softmax.logits_ffn.w", "transformer.word_embeddings.weight", NULL,
-      CLASS_EMBEDDING, EXTENT_VOCAB, EXTENT_MODEL, TYING_TIED, false, PART_ALL },
-    { NAMES_FALCON, ALWAYS,
-      "softmax.logits_ffn.w", "lm_head.weight", NULL,
-      CLASS_EMBEDDING, EXTENT_VOCAB, EXTENT_MODEL, TYING_UNTIED, false, PART_ALL },
+    /* ---- head ---- */
+    NORM(NAMES_LLAMA, 0, "final_ln", "model.norm", "output_norm", EXTENT_MODEL),
+    NORM(NAMES_PHI, 0, "final_ln", "model.final_layernorm", "output_norm", EXTENT_MODEL),
+    NORM(NAMES_FALCON, 0, "final_ln", "transformer.ln_f", "output_norm", EXTENT_MODEL),
+    EMBEDDING(NAMES_LLAMA, IF_UNTIED, "softmax.logits_ffn.w", "lm_head.weight", "output.weight"),
+    EMBEDDING(NAMES_PHI, IF_UNTIED, "softmax.logits_ffn.linear.w", "lm_head.weight", "output.weight"),
+    { NORMED, IF_HEAD_BIAS, "softmax.logits_ffn.bias.b", "lm_head.bias", "output.bias",
+      CLASS_BIAS, EXTENT_VOCAB, EXTENT_NONE, false, PART_ALL },
+    EMBEDDING(NAMES_FALCON, IF_TIED, "softmax.logits_ffn.w", "transformer.word_embeddings.weight", "token_embd.weight"),
+    EMBEDDING(NAMES_FALCON, IF_UNTIED, "softmax.logits_ffn.w", "lm_head.weight", "output.weight"),
 };
 // clang-format on
 const int qp_n_tensor_rows = QP_COUNT(qp_tensor_rows);
 
-static bool meets_condition(enum condition condition, const struct family *f)
+unsigned qp_tensor_conditions(const struct traits *t, unsigned biases, bool is_tied)
 {
-    switch (condition) {
-    case ALWAYS:
-        return true;
-    case IF_LAYER_NORM:
-        return f->traits.norm == NORM_LAYER;
-    case IF_QK_NORM:
-        return f->traits.qk_norm != QK_NORM_NONE;
-    case IF_POST_NORM:
-        return f->traits.post_norm;
-    case UNLESS_POST_NORM:
-        return !f->traits.post_norm;
-    }
-    return false;
+    unsigned has = biases | (is_tied ? IF_TIED : IF_UNTIED);
+    has |= t->post_norm ? IF_POST_NORM : UNLESS_POST_NORM;
+    if (!t->no_pre_norm)
+        has |= IF_PRE_NORM;
+    if (!t->no_pre_norm && t->residual != RESIDUAL_PARALLEL)
+        has |= IF_FF_NORM;
+    if (t->norm == NORM_LAYER && !t->no_norm_bias)
+        has |= IF_NORM_BIAS;
+    if (t->qk_norm != QK_NORM_NONE)
+        has |= t->qk_norm == QK_NORM_HEAD ? IF_QK_NORM_HEAD : IF_QK_NORM_WIDE;
+    if (t->is_gated)
+        has |= IF_GATED;
+    return has;
 }
 
-bool qp_tensor_row_applies(const struct tensor_row *row, const struct family *f, bool is_tied)
+bool qp_tensor_row_applies(int i, unsigned namings, unsigned has)
 {
-    return (row->namings & qp_family_source(f)->naming) && meets_condition(row->condition, f) &&
-           row->tying != (is_tied ? TYING_UNTIED : TYING_TIED);
+    assert(i >= 0 && i < qp_n_tensor_rows);
+    const struct tensor_row *row = &qp_tensor_rows[i];
+    return (row->namings & namings) && !(row->needs & ~has);
+}
+
+bool qp_tensor_row_is_alternative(int i, unsigned namings, unsigned has)
+{
+    for (int k = 0; k < i; k++)
+        if (qp_tensor_row_applies(k, namings, has) &&
+            strcmp(qp_tensor_rows[k].target, qp_tensor_rows[i].target) == 0)
+            return true;
+    return false;
 }
 
 bool qp_tensor_row_is_layered(const struct tensor_row *row)

@@ -1,5 +1,6 @@
 /* sample_checkpoint.c: see sample_checkpoint.h */
 #include "support/sample_checkpoint.h"
+#include "support/tensors.h"
 
 #include <dirent.h>
 #include <setjmp.h>
@@ -69,7 +70,7 @@ void each_sample_tensor(const struct sample *s, on_sample_tensor *fn, void *user
     static struct sample_tensor t;
     for (int i = 0; i < qp_n_tensor_rows; i++) {
         const struct tensor_row *row = &qp_tensor_rows[i];
-        if (!qp_tensor_row_applies(row, qp_family(s->family), s->is_tied))
+        if (!family_has_row(i, qp_family(s->family), s->is_tied))
             continue;
         for (int l = 0; l < (qp_tensor_row_is_layered(row) ? N_LAYERS : 1); l++) {
             fill_sample(&t, row, l);
