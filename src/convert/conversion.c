@@ -6,9 +6,8 @@
  *
  * Everything but the values of the weights is checked before anything is written. */
 #include "convert/conversion.h"
-#include "convert/json.h"
 #include "convert/rows.h"
-#include "convert/tokenizer_import.h"
+#include "convert/tokenizer_folder.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -36,87 +35,28 @@ struct conversion {
 
 /* ---- tokenizer ---- */
 
-static quip_status read_whole_file(const char *path, struct bytes *out, quip_error *error)
-{
-    struct file file = { 0 };
-    quip_status status = qp_file_open(&file, path, error);
-    if (!status && !qp_bytes_reserve(out, (size_t)file.size))
-        status = qp_fail_memory(error, path, (size_t)file.size);
-    if (!status && !(status = qp_file_read(&file, 0, out->data, (size_t)file.size, error)))
-        out->n = (size_t)file.size;
-    qp_file_close(&file);
-    return status;
-}
-
-/* Import a tokenizer.json or a vocab.txt, with the special tokens of the tokenizer_config.json
- * beside it. */
-static quip_status translate_tokenizer(struct conversion *v, const char *path)
-{
-    cJSON *json = NULL, *config = NULL;
-    quip_status status = QUIP_OK;
-    if (v->options->tokenizer) // not the checkpoint's own
-        status = qp_json_beside(&config, path, "tokenizer_config.json", v->error);
-    const cJSON *specials = config ? config : v->checkpoint.tokenizer_config;
-    if (!status)
-        status = strcmp(qp_path_name(path), "vocab.txt") == 0
-                     ? qp_json_read_vocab_txt(&json, path, specials, v->error)
-                     : qp_json_read(&json, path, v->error);
-    if (!status && !cJSON_HasObjectItem(v->checkpoint.tokenizer_config, "add_bos_token"))
-        v->hparams.has_bos = qp_json_puts_bos(json) && v->hparams.bos >= 0;
-    if (!status)
-        status = qp_tokenizer_from_json(json, specials, path, v->hparams.raw.vocab_size, &v->spm,
-                                        &v->bpe, v->error);
-    cJSON_Delete(config);
-    cJSON_Delete(json);
-    return status;
-}
-
-/* Copy a SentencePiece model. Texts begin with bos unless the checkpoint says otherwise. */
-static quip_status copy_tokenizer(struct conversion *v, const char *path)
-{
-    if (!v->checkpoint.is_gguf &&
-        !cJSON_HasObjectItem(v->checkpoint.tokenizer_config, "add_bos_token"))
-        v->hparams.has_bos = v->hparams.bos >= 0;
-    return read_whole_file(path, &v->spm, v->error);
-}
-
-/* The folder's tokenizer.model, or else its tokenizer.json, or else its vocab.txt. */
-static quip_status load_folder_tokenizer(struct conversion *v, const char *folder)
-{
-    char *model = qp_path_join(folder, "tokenizer.model");
-    char *json = qp_path_join(folder, "tokenizer.json");
-    char *txt = qp_path_join(folder, "vocab.txt");
-    quip_status status;
-    if (!model || !json || !txt)
-        status = qp_fail_memory(v->error, "a path", strlen(folder));
-    else if (qp_path_exists(model))
-        status = copy_tokenizer(v, model);
-    else if (qp_path_exists(json))
-        status = translate_tokenizer(v, json);
-    else if (qp_path_exists(txt))
-        status = translate_tokenizer(v, txt);
-    else
-        status = qp_fail(
-            v->error, QUIP_E_IO,
-            "%s: has no tokenizer; expected tokenizer.model, tokenizer.json or vocab.txt; if it "
-            "is somewhere else, give its path with --tokenizer",
-            folder);
-    free(model);
-    free(json);
-    free(txt);
-    return status;
-}
-
+/* Import the tokenizer, and decide whether a text begins with bos. */
 static quip_status load_tokenizer_pieces(struct conversion *v)
 {
-    const char *path = v->options->tokenizer;
-    if (path && qp_path_is_folder(path))
-        return load_folder_tokenizer(v, path);
-    if (path)
-        return qp_path_is_json(path) ? translate_tokenizer(v, path) : copy_tokenizer(v, path);
-    return v->checkpoint.is_gguf ? qp_import_tokenizer_gguf(&v->checkpoint.shards[0].format,
-                                                            &v->spm, &v->bpe, v->error)
-                                 : load_folder_tokenizer(v, v->checkpoint.sources.folder);
+    const struct convert_options *o = v->options;
+    if (!o->tokenizer && v->checkpoint.is_gguf)
+        return qp_import_tokenizer_gguf(&v->checkpoint.shards[0].format, &v->spm, &v->bpe,
+                                        v->error);
+    const struct tokenizer_request request = {
+        .path = o->tokenizer ? o->tokenizer : v->checkpoint.sources.folder,
+        .config = v->checkpoint.tokenizer_config,
+        .is_foreign = o->tokenizer != NULL,
+        .vocab_size = v->hparams.raw.vocab_size,
+    };
+    struct imported_tokenizer t = { 0 };
+    const quip_status status = qp_import_tokenizer(&t, &request, v->error);
+    v->spm = t.spm;
+    v->bpe = t.bpe;
+    const bool is_said = cJSON_HasObjectItem(v->checkpoint.tokenizer_config, "add_bos_token") ||
+                         (t.is_copy && v->checkpoint.is_gguf);
+    if (!status && !is_said)
+        v->hparams.has_bos = t.puts_bos && v->hparams.bos >= 0;
+    return status;
 }
 
 static void add_stop_piece(struct conversion *v, const char *piece)

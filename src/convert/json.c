@@ -1,8 +1,11 @@
 /* json.c: JSON files, and items of a JSON object.
- * In:  a path; an object.
- * Out: a tree of cJSON; values, where null counts as absent. */
+ * In:  a path; an object. What Python's json module reads is read, too.
+ * Out: a tree of cJSON; values, where null counts as absent. Of members with the same name, only
+ *      the last is left. */
 #include "convert/json.h"
+#include "convert/file_kind.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,13 +15,103 @@ enum {
 
 bool qp_path_is_json(const char *path)
 {
-    FILE *f = fopen(path, "rb");
-    int c = f ? getc(f) : EOF;
-    while (c == ' ' || c == '\t' || c == '\r' || c == '\n')
-        c = getc(f);
-    if (f)
-        fclose(f);
-    return c == '{';
+    return qp_path_kind(path) == FILE_JSON;
+}
+
+/* ---- what Python writes and reads, and JSON lacks ---- */
+
+static bool replace_word(char *at, const char *end, const char *word, const char *by)
+{
+    const size_t n = strlen(word);
+    assert(strlen(by) == n);
+    if ((size_t)(end - at) < n || memcmp(at, word, n) != 0)
+        return false;
+    memcpy(at, by, n);
+    return true;
+}
+
+/* Infinity becomes a number that is too large for a double, and NaN an empty list, which is an
+ * error wherever a number is expected. A byte order mark becomes spaces. */
+static void replace_python_words(char *text, size_t n)
+{
+    bool is_in_string = false;
+    if (n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
+        memset(text, ' ', 3);
+    for (char *p = text, *end = text + n; p < end; p++) {
+        if (*p == '"')
+            is_in_string = !is_in_string;
+        else if (is_in_string && *p == '\\' && p + 1 < end)
+            p++;
+        else if (!is_in_string && !replace_word(p, end, "Infinity", "1e99999 "))
+            replace_word(p, end, "NaN", "[] ");
+    }
+}
+
+/* ---- names that occur twice ---- */
+
+struct member {
+    cJSON *item;
+    int index;
+};
+
+static int compare_members(const void *a, const void *b)
+{
+    const struct member *x = a, *y = b;
+    const int order = strcmp(x->item->string, y->item->string);
+    return order ? order : (x->index > y->index) - (x->index < y->index);
+}
+
+/* Of members with one name, the last counts, as in Python. cJSON would find the first. The empty
+ * name is an exception: cJSON gives it to every name that begins with U+0000. */
+static bool drop_repeated(cJSON *object, int n)
+{
+    struct member *members = malloc((size_t)n * sizeof *members);
+    int i = 0;
+    if (!members)
+        return false;
+    for (cJSON *item = object->child; item; item = item->next, i++)
+        members[i] = (struct member){ item, i };
+    assert(i == n);
+    qsort(members, (size_t)n, sizeof *members, compare_members);
+    for (i = 0; i + 1 < n; i++)
+        if (*members[i].item->string &&
+            strcmp(members[i].item->string, members[i + 1].item->string) == 0)
+            cJSON_Delete(cJSON_DetachItemViaPointer(object, members[i].item));
+    free(members);
+    return true;
+}
+
+/* In all objects of a tree, which is at most CJSON_NESTING_LIMIT deep. False if there is not enough
+ * memory. */
+static bool drop_all_repeated(cJSON *item)
+{
+    const int n = cJSON_IsObject(item) ? cJSON_GetArraySize(item) : 0;
+    if (n > 1 && !drop_repeated(item, n))
+        return false;
+    for (cJSON *child = item->child; child; child = child->next)
+        if (child->child && !drop_all_repeated(child))
+            return false;
+    return true;
+}
+
+/* ---- reading ---- */
+
+static quip_status parse_text(cJSON **json, char *text, size_t n, const char *name,
+                              quip_error *error)
+{
+    const enum file_kind kind = qp_file_kind(text, n < 512 ? n : 512);
+    if (kind != FILE_JSON && kind != FILE_OTHER)
+        return qp_refuse_kind(name, kind, "JSON", error);
+    replace_python_words(text, n);
+    const char *end = text;
+    *json = cJSON_ParseWithLengthOpts(text, n, &end, false);
+    while (*json && end < text + n && *end && strchr(" \t\r\n", *end))
+        end++;
+    if (!*json || end != text + n)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: is not JSON from byte %zu on, or needs too much memory", name,
+                       (size_t)(end - text));
+    return drop_all_repeated(*json) ? QUIP_OK : qp_fail_memory(error, name, n);
 }
 
 static quip_status json_parse(cJSON **json, const struct file *file, quip_error *error)
@@ -31,14 +124,8 @@ static quip_status json_parse(cJSON **json, const struct file *file, quip_error 
     if (!text)
         return qp_fail_memory(error, file->name, n);
     quip_status status = qp_file_read(file, 0, text, n, error);
-    const char *end = text;
-    *json = status ? NULL : cJSON_ParseWithLengthOpts(text, n, &end, false);
-    while (*json && end < text + n && *end && strchr(" \t\r\n", *end))
-        end++;
-    if (!status && (!*json || end != text + n))
-        status = qp_fail(error, QUIP_E_FORMAT,
-                         "%s: is not JSON from byte %zu on, or needs too much memory", file->name,
-                         (size_t)(end - text));
+    if (!status)
+        status = parse_text(json, text, n, file->name, error);
     free(text);
     if (!status && !cJSON_IsObject(*json))
         status = qp_fail(error, QUIP_E_FORMAT, "%s: is not a JSON object", file->name);

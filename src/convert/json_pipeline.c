@@ -262,6 +262,17 @@ static quip_status read_decoder(struct bpe_spec *spec, const cJSON *decoder, con
 
 /* ---- the whole ---- */
 
+/* Whether SentencePiece begins a new text after the token: it becomes a control piece
+ * (mark_controls). */
+static bool is_usual_control(const cJSON *added)
+{
+    static const char *const names[] = { "<unk>", "<s>", "</s>", "<pad>", "<bos>", "<eos>" };
+    for (size_t i = 0; i < QP_COUNT(names); i++)
+        if (has_text(added, "content", names[i]))
+            return true;
+    return false;
+}
+
 /* Whether SentencePiece's flags can express the tokenizer: BPE over text whose spaces are U+2581,
  * with or without one before the text, and added tokens that are found everywhere. */
 static bool is_sentencepiece(const struct vocabulary *v, const cJSON *json)
@@ -276,7 +287,8 @@ static bool is_sentencepiece(const struct vocabulary *v, const cJSON *json)
     const cJSON *added = qp_json_item(json, "added_tokens");
     for (const cJSON *i = added ? added->child : NULL; i; i = i->next)
         if (qp_json_flag(i, "normalized", false) || qp_json_flag(i, "lstrip", false) ||
-            qp_json_flag(i, "rstrip", false) || qp_json_flag(i, "single_word", false))
+            qp_json_flag(i, "rstrip", false) || qp_json_flag(i, "single_word", false) ||
+            (spec->steps[0] == STEP_PREPEND_SYMBOL && !is_usual_control(i)))
             return false;
     return true;
 }

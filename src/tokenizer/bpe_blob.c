@@ -35,7 +35,8 @@ enum blob_flag {
     BLOB_TEXT = 8,
     BLOB_FUSE_UNKNOWN = 16,
     BLOB_SPACE_SYMBOLS = 32,
-    BLOB_FLAGS = 63 // all of them
+    BLOB_SPM = 64,
+    BLOB_FLAGS = 127 // all of them
 };
 
 enum added_flag {
@@ -110,7 +111,7 @@ bool qp_bpe_blob_write(const struct bpe_spec *spec, struct bytes *out)
     assert(spec->n_steps >= 0 && spec->n_steps < MAX_TEXT_STEPS);
     unsigned flags = (spec->nfc ? BLOB_NFC : 0u) | (spec->ignore_merges ? BLOB_IGNORE_MERGES : 0u) |
                      (spec->add_prefix_space ? BLOB_PREFIX_SPACE : 0u) |
-                     (spec->is_text ? BLOB_TEXT : 0u) |
+                     (spec->is_text ? BLOB_TEXT : 0u) | (spec->is_spm ? BLOB_SPM : 0u) |
                      (spec->fuse_unknown ? BLOB_FUSE_UNKNOWN : 0u) |
                      (spec->space_symbols ? BLOB_SPACE_SYMBOLS : 0u);
     bool ok = qp_proto_put_varint(out, 1, spec->pre) && qp_proto_put_varint(out, 2, flags) &&
@@ -205,6 +206,17 @@ static quip_status read_blob_fields(const void *blob, size_t n, struct blob_fiel
     return status;
 }
 
+bool qp_bpe_blob_is_spm(const void *blob, size_t n)
+{
+    struct blob_fields fields = { 0 };
+    struct proto_reader r;
+    struct proto_field f;
+    qp_proto_open(&r, blob, n);
+    while (qp_proto_next(&r, &f))
+        note_blob_field(&fields, &f);
+    return fields.flags & BLOB_SPM;
+}
+
 static quip_status read_blob_added(struct tokenizer *t, const void *blob, size_t n,
                                    quip_error *error)
 {
@@ -248,7 +260,7 @@ static quip_status build_added_tries(struct tokenizer *t, quip_error *error)
     quip_status status = QUIP_OK;
     for (int i = 0; i < b->n_added && !status; i++) {
         quip_token id = b->added[i].id;
-        bool normalized = b->added[i].normalized;
+        bool normalized = b->added[i].normalized && !b->is_spm;
         text.n = 0;
         if (!qp_bytes_append(&text, qp_piece_text(t, id), t->pieces[id].n) ||
             (normalized && !qp_text_steps(t, false, &text)))
@@ -337,6 +349,7 @@ quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, qu
     b->ignore_merges = fields.flags & BLOB_IGNORE_MERGES;
     b->add_prefix_space = fields.flags & BLOB_PREFIX_SPACE;
     b->is_text = fields.flags & BLOB_TEXT;
+    b->is_spm = fields.flags & BLOB_SPM;
     b->fuse_unknown = fields.flags & BLOB_FUSE_UNKNOWN;
     b->space_symbols = fields.flags & BLOB_SPACE_SYMBOLS;
     b->prefix = (enum symbol_prefix)fields.prefix;
@@ -352,7 +365,8 @@ quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, qu
         b->steps[n_steps++] = STEP_NFC;
     for (size_t i = 0; i < fields.steps.n; i++)
         b->steps[n_steps++] = fields.steps.data[i];
-    qp_find_byte_tokens(t);
+    if (!b->is_spm)
+        qp_find_byte_tokens(t);
     status = read_scores(t, &fields.scores, error);
     if (!status)
         status = read_blob_merges(t, &fields, error);

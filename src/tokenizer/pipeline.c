@@ -11,6 +11,7 @@
 /* One call of qp_pipeline_encode. */
 struct pipeline_run {
     struct word_encoder words;
+    const struct rules *rules;
     bool is_more, with_special;
     const char *text;  // after repair
     const char *begin; // of the current section, if the text begins with it; else NULL
@@ -117,7 +118,7 @@ typedef bool section_fn(struct pipeline_run *r, const char *text, size_t n);
 static bool cut_added(struct pipeline_run *r, const struct trie *trie, const char *text, size_t n,
                       section_fn *rest)
 {
-    const struct rules *b = r->words.t->rules;
+    const struct rules *b = r->rules;
     assert(b);
     size_t done = 0, length;
     for (size_t i = 0; i < n; i += length) {
@@ -164,6 +165,17 @@ static bool encode_section(struct pipeline_run *r, const char *text, size_t n)
     return ok;
 }
 
+/* A section of a SentencePiece model: a text of its own, but only some begin with the space that
+ * the model puts before a text. */
+static bool encode_spm_section(struct pipeline_run *r, const char *text, size_t n)
+{
+    const bool is_first = text == r->text;
+    const bool has_prefix = r->rules->prefix == PREFIX_ALWAYS || is_first;
+    const bool is_more = !has_prefix || (r->is_more && is_first);
+    return r->with_special ? qp_encode_with_special(r->words.t, text, n, is_more, r->words.out)
+                           : qp_spm_encode(r->words.t, text, n, is_more, r->words.out);
+}
+
 /* ---- malformed input ---- */
 
 size_t qp_malformed_length(const char *text, size_t n)
@@ -205,8 +217,13 @@ bool qp_pipeline_encode(const struct tokenizer *t, const char *text, size_t n, b
                         bool with_special, struct tokens *out)
 {
     struct pipeline_run r = { .words = { .t = t, .out = out },
+                              .rules = t->rules ? t->rules : t->added,
                               .is_more = is_more,
-                              .with_special = with_special };
+                              .with_special = with_special,
+                              .text = text };
+    assert(r.rules);
+    if (t->added) // SentencePiece has its own rule for malformed parts
+        return cut_added(&r, &r.rules->raw, text, n, encode_spm_section);
     struct bytes repaired = { 0 };
     bool ok = qp_merger_open(&r.words.merger, t, text);
     if (ok && !is_valid(text, n)) {

@@ -17,9 +17,14 @@ quip_status qp_tokenizer_open(struct tokenizer **tokenizer, const void *spm, siz
     struct tokenizer *t = calloc(1, sizeof *t);
     if (!t)
         return qp_fail_memory(error, "the tokenizer", sizeof *t);
-    quip_status status = qp_spm_open(t, spm, n_spm, bpe != NULL, error);
+    const bool is_spm = !bpe || qp_bpe_blob_is_spm(bpe, n_bpe);
+    quip_status status = qp_spm_open(t, spm, n_spm, !is_spm, error);
     if (!status && bpe)
         status = qp_bpe_blob_open(t, bpe, n_bpe, error);
+    if (!status && bpe && is_spm) {
+        t->added = t->rules;
+        t->rules = NULL;
+    }
     if (status) {
         qp_tokenizer_close(t);
         return status;
@@ -30,7 +35,7 @@ quip_status qp_tokenizer_open(struct tokenizer **tokenizer, const void *spm, siz
 
 void qp_tokenizer_spell_bytes(struct tokenizer *t)
 {
-    t->spells_bytes = !t->rules;
+    t->spells_bytes = !t->rules && !t->added;
     if (t->spells_bytes)
         qp_spm_set_space(t, GPT2_SPACE);
 }
@@ -39,9 +44,10 @@ void qp_tokenizer_close(struct tokenizer *t)
 {
     if (!t)
         return;
-    if (t->rules) {
-        qp_trie_close(&t->rules->raw);
-        qp_trie_close(&t->rules->normalized);
+    struct rules *rules = t->rules ? t->rules : t->added;
+    if (rules) {
+        qp_trie_close(&rules->raw);
+        qp_trie_close(&rules->normalized);
     }
     qp_trie_close(&t->user_defined);
     qp_trie_close(&t->special);
@@ -57,8 +63,9 @@ size_t qp_tokenizer_memory(const struct tokenizer *t)
 {
     size_t n = sizeof *t + t->vocabulary.size + t->merges.size + qp_trie_memory(&t->user_defined) +
                qp_trie_memory(&t->special) + qp_trie_memory(&t->all);
-    if (t->rules)
-        n += qp_trie_memory(&t->rules->raw) + qp_trie_memory(&t->rules->normalized);
+    const struct rules *rules = t->rules ? t->rules : t->added;
+    if (rules)
+        n += qp_trie_memory(&rules->raw) + qp_trie_memory(&rules->normalized);
     return n;
 }
 
@@ -101,6 +108,16 @@ bool qp_tokenizer_is_control(const struct tokenizer *t, quip_token id)
     return type == PIECE_CONTROL || (type == PIECE_UNKNOWN && (t->rules || t->spells_bytes));
 }
 
+enum piece_type qp_tokenizer_piece_type(const struct tokenizer *t, quip_token id)
+{
+    return id < 0 || id >= t->n_pieces ? (enum piece_type)0 : (enum piece_type)t->pieces[id].type;
+}
+
+bool qp_tokenizer_has_dummy_prefix(const struct tokenizer *t)
+{
+    return t->normalizer.add_dummy_prefix;
+}
+
 quip_token qp_tokenizer_bos(const struct tokenizer *t)
 {
     return t->bos;
@@ -116,8 +133,8 @@ quip_token qp_tokenizer_eos(const struct tokenizer *t)
 /* SentencePiece never finds a control piece or the unknown piece in text. If the caller asks for
  * them, the text is divided at these pieces first, and each section is encoded as a text of its
  * own, as in Hugging Face's tokenizers. */
-static bool encode_with_special(const struct tokenizer *t, const char *text, size_t n, bool is_more,
-                                struct tokens *out)
+bool qp_encode_with_special(const struct tokenizer *t, const char *text, size_t n, bool is_more,
+                            struct tokens *out)
 {
     size_t done = 0, length;
     for (size_t i = 0; i < n; i += length) {
@@ -145,9 +162,9 @@ static quip_status encode_text(const struct tokenizer *t, const char *text, size
         return QUIP_OK;
     assert(text && out->n >= 0 && out->n <= out->capacity);
     int n_before = out->n;
-    bool ok = t->rules       ? qp_pipeline_encode(t, text, n, is_more, with_special, out)
-              : with_special ? encode_with_special(t, text, n, is_more, out)
-                             : qp_spm_encode(t, text, n, is_more, out);
+    bool ok = t->rules || t->added ? qp_pipeline_encode(t, text, n, is_more, with_special, out)
+              : with_special       ? qp_encode_with_special(t, text, n, is_more, out)
+                                   : qp_spm_encode(t, text, n, is_more, out);
     if (ok)
         return QUIP_OK;
     out->n = n_before;

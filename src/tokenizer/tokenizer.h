@@ -7,6 +7,16 @@
 
 #include "base/base.h"
 
+/* Types as in sentencepiece_model.proto. */
+enum piece_type {
+    PIECE_NORMAL = 1,
+    PIECE_UNKNOWN = 2,
+    PIECE_CONTROL = 3,
+    PIECE_USER_DEFINED = 4,
+    PIECE_UNUSED = 5,
+    PIECE_BYTE = 6
+};
+
 struct tokenizer;
 
 /* A growing list of ids. All-zero is empty. Free it with qp_tokens_close. */
@@ -53,6 +63,8 @@ quip_token qp_tokenizer_find(const struct tokenizer *t, const char *piece, size_
 /* The piece as the vocabulary spells it; NULL if there is no such id. */
 const char *qp_tokenizer_piece(const struct tokenizer *t, quip_token id, size_t *n);
 bool qp_tokenizer_is_control(const struct tokenizer *t, quip_token id);
+enum piece_type qp_tokenizer_piece_type(const struct tokenizer *t, quip_token id); // 0: no such id
+bool qp_tokenizer_has_dummy_prefix(const struct tokenizer *t); // of a SentencePiece proto
 /* From SentencePiece's trainer_spec; -1 if absent. */
 quip_token qp_tokenizer_bos(const struct tokenizer *t);
 quip_token qp_tokenizer_eos(const struct tokenizer *t);
@@ -175,6 +187,9 @@ struct bpe_spec {
     /* The pieces are characters, not bytes in GPT-2's alphabet. Text that is not a piece becomes
      * byte pieces if the proto has byte_fallback, or else the unknown piece. */
     bool is_text;
+    /* Only the added tokens are the blob's: the sections between them are texts of their own for
+     * the SentencePiece proto. `prefix` says which of them begin with its dummy prefix. */
+    bool is_spm;
     bool fuse_unknown;  // a run of unknown characters is one token
     bool space_symbols; // spaces become space symbols, after the search for added tokens
     enum symbol_prefix prefix;
@@ -189,15 +204,7 @@ struct bpe_spec {
 bool qp_bpe_blob_write(const struct bpe_spec *spec, struct bytes *out);
 
 /* Append a SentencePiece ModelProto: all pieces, then the options. Convert uses it to give every
- * model file a vocabulary that MediaPipe can read. Types as in sentencepiece_model.proto. */
-enum piece_type {
-    PIECE_NORMAL = 1,
-    PIECE_UNKNOWN = 2,
-    PIECE_CONTROL = 3,
-    PIECE_USER_DEFINED = 4,
-    PIECE_UNUSED = 5,
-    PIECE_BYTE = 6
-};
+ * model file a vocabulary that MediaPipe can read. */
 struct spm_options {
     const void *charsmap; // precompiled; may be NULL
     size_t n_charsmap;

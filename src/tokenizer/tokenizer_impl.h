@@ -89,7 +89,7 @@ struct rules {
     struct merge_slot *slots; // [mask + 1]
     uint32_t mask;
     enum pre_tokenizer pre;
-    bool ignore_merges, add_prefix_space, is_text, fuse_unknown, space_symbols;
+    bool ignore_merges, add_prefix_space, is_text, is_spm, fuse_unknown, space_symbols;
     enum symbol_prefix prefix;
     enum piece_joining joining;
     uint8_t steps[MAX_TEXT_STEPS + 1]; // ending with 0
@@ -130,7 +130,8 @@ struct tokenizer {
     float min_score, max_score;
 
     bool spells_bytes;   // SentencePiece over text in GPT-2's alphabet
-    struct rules *rules; // NULL for plain SentencePiece models
+    struct rules *rules; // NULL for SentencePiece models
+    struct rules *added; // the added tokens of a SentencePiece model, if it has a blob
 };
 
 static inline const char *qp_piece_text(const struct tokenizer *t, quip_token id)
@@ -165,6 +166,7 @@ void qp_merge_add(struct rules *b, const struct bpe_merge *merge, uint32_t rank)
 /* bpe_blob.c */
 double qp_rules_score(const struct rules *rules, quip_token id); // needs rules->scores
 quip_status qp_bpe_blob_open(struct tokenizer *t, const void *blob, size_t n, quip_error *error);
+bool qp_bpe_blob_is_spm(const void *blob, size_t n); // bpe_spec.is_spm
 
 /* normalizer.c */
 quip_status qp_normalizer_open(struct normalizer *z, const uint8_t *charsmap, size_t n,
@@ -202,6 +204,9 @@ bool qp_sink_append(const struct tokenizer *t, struct id_sink *sink, const char 
 
 bool qp_spm_encode(const struct tokenizer *t, const char *text, size_t n, bool is_more,
                    struct tokens *out);
+/* tokenizer.c. The same with control pieces that are spelled out in the text. */
+bool qp_encode_with_special(const struct tokenizer *t, const char *text, size_t n, bool is_more,
+                            struct tokens *out);
 /* pipeline.c: for models with a blob. */
 bool qp_pipeline_encode(const struct tokenizer *t, const char *text, size_t n, bool is_more,
                         bool with_special, struct tokens *out);
