@@ -12,7 +12,13 @@
 
 #include <cpuid.h>
 
-/* XCR0: the registers that the system saves. 2, 4: xmm, ymm; 0x20, 0x40, 0x80: mask, zmm. */
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+/* XCR0: the registers that the system saves. 2, 4: xmm, ymm; 0x20, 0x40, 0x80: mask, zmm;
+ * 0x20000, 0x40000: tiles. */
 static unsigned saved_registers(void)
 {
     unsigned low, high;
@@ -23,6 +29,18 @@ static unsigned saved_registers(void)
 static bool has_all(unsigned word, unsigned bits)
 {
     return (word & bits) == bits;
+}
+
+/* Linux gives a process the memory for tiles only when it asks: Documentation/arch/x86/xstate.rst.
+ * To ask again does no harm. */
+static bool may_use_tiles(void)
+{
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    const int arch_req_xcomp_perm = 0x1023, xfeature_xtiledata = 18;
+    return syscall(SYS_arch_prctl, arch_req_xcomp_perm, xfeature_xtiledata) == 0;
+#else
+    return false;
+#endif
 }
 
 /* Bits as in Intel's manual, volume 2A, CPUID. */
@@ -42,6 +60,9 @@ static unsigned machine_features(void)
     const unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31, vnni = 1u << 11;
     if (has_all(saved, 0xe6) && has_all(b, f | dq | bw | vl) && has_all(c, vnni))
         features |= CPU_AVX512VNNI;
+    const unsigned amx_tile = 1u << 24, amx_int8 = 1u << 25;
+    if (has_all(saved, 0x60000) && has_all(d, amx_tile | amx_int8) && may_use_tiles())
+        features |= CPU_AMX;
     const unsigned avx_vnni = 1u << 4;
     if (n_subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && has_all(a, avx_vnni))
         features |= CPU_AVXVNNI;
@@ -122,6 +143,7 @@ const struct cpu_level *qp_cpu_level(int i)
         { "avx2", CPU_AVX2 },
         { "avxvnni", CPU_AVX2 | CPU_AVXVNNI },
         { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI },
+        { "amx", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_AMX },
         { "neon", CPU_NEON },
         { "dotprod", CPU_NEON | CPU_DOTPROD },
         { "i8mm", CPU_NEON | CPU_DOTPROD | CPU_I8MM },

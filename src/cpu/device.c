@@ -18,12 +18,14 @@ static struct act alloc_act(const struct weights *w, struct arena *a, int n_cols
 {
     struct act act = { .n_cols = n_cols };
     const size_t n = (size_t)n_rows, padded = qp_round_up((size_t)n_cols, ACT_BLOCK);
-    act.q_stride = padded;
+    /* An odd number of cache lines, so that the lines of 16 rows are not in a few sets of the L1:
+     * the tiles of AMX read them together. */
+    act.q_stride = padded + (padded / ACT_BLOCK % 2 ? 0 : ACT_BLOCK);
     act.n_blocks = (int)(padded / ACT_BLOCK);
     if (w->has_float)
         act.f32 = qp_cpu_alloc(a, n, (size_t)n_cols, sizeof *act.f32);
     if (w->has_integer) {
-        act.q = qp_cpu_alloc(a, n, padded, sizeof *act.q);
+        act.q = qp_cpu_alloc(a, n, act.q_stride, sizeof *act.q);
         act.scales = qp_cpu_alloc(a, n, (size_t)act.n_blocks, sizeof *act.scales);
         act.offsets = qp_cpu_alloc(a, n, (size_t)act.n_blocks, sizeof *act.offsets);
     }

@@ -297,7 +297,7 @@ __attribute__((noinline)) static void gemm_blocks(const struct gemm_token token[
     EACH_SUM(STORE_SUM)
 }
 
-static void gemm_avx512(const struct out_view *out, const void *tile, const struct matrix *w,
+void qp_gemm_avx512vnni(const struct out_view *out, const void *tile, const struct matrix *w,
                         const struct act_rows *x, int row, int n_rows)
 {
     assert(qp_is_tile(tile, w, row, n_rows) && qp_is_act_rows(x, w->n_in));
@@ -326,7 +326,7 @@ void qp_linear_kernels_avx512vnni(struct kernels *k)
     k->tile_bytes = tile_bytes_avx512;
     k->tile_order = (struct tile_order){ TILE_ROWS, 4, TILE_ROWS, 4, 1, 128 };
     k->pack = pack_avx512;
-    k->gemm = gemm_avx512;
+    k->gemm = qp_gemm_avx512vnni;
 }
 
 #if defined(__clang__)

@@ -29,4 +29,10 @@ void qp_cpu_avx512vnni(struct kernels *k)
     qp_float_kernels_avx512(k);
 }
 
+void qp_cpu_amx(struct kernels *k)
+{
+    k->name = "amx";
+    qp_linear_kernels_amx(k);
+}
+
 #endif

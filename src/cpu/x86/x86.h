@@ -14,16 +14,22 @@ enum {
 void qp_cpu_avx2(struct kernels *k);
 void qp_cpu_avxvnni(struct kernels *k);
 void qp_cpu_avx512vnni(struct kernels *k);
+void qp_cpu_amx(struct kernels *k);
 
 /* One file's part of that. */
 void qp_linear_kernels_avx2(struct kernels *k);
 void qp_linear_kernels_avxvnni(struct kernels *k);
 void qp_linear_kernels_avx512vnni(struct kernels *k);
+void qp_linear_kernels_amx(struct kernels *k);
 void qp_gemv_kernels_avx512vnni(struct kernels *k);
 void qp_low_rank_kernels_avx2(struct kernels *k);
 void qp_low_rank_kernels_avxvnni(struct kernels *k);
 void qp_low_rank_kernels_avx512(struct kernels *k);
 void qp_float_kernels_avx2(struct kernels *k);
 void qp_float_kernels_avx512(struct kernels *k);
+
+/* The gemm of AVX-512, for what does not fill the tiles of AMX. */
+void qp_gemm_avx512vnni(const struct out_view *out, const void *tile, const struct matrix *w,
+                        const struct act_rows *x, int row, int n_rows);
 
 #endif
