@@ -923,7 +923,7 @@ static void check_damage(const struct export_kind *kind)
     }
     stream.bytes.n = n;
     static const int32_t wrong[] = { -1, INT32_MIN, INT32_MAX, 1 << 20 };
-    const size_t n_fields = (kind->backend ? 5 : 8);
+    const size_t n_fields = (kind->backend ? 5 : 9);
     for (size_t field = 0; field < n_fields; field++) // of the header
         for (size_t i = 0; i < QP_COUNT(wrong); i++) {
             int32_t right;

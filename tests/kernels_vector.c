@@ -137,7 +137,11 @@ static void call_rotate(const struct kernels *k, const struct operands *o)
 
 static void call_axpby(const struct kernels *k, const struct operands *o)
 {
-    k->axpby(o->y, o->is_aliased ? o->y : o->x, 0.3f, o->variant ? o->w : NULL, -1.7f, o->n);
+    k->axpby(o->y, o->is_aliased ? o->y : o->x, 0.3f,
+             o->variant & 1   ? o->w
+             : o->variant & 2 ? o->y
+                              : NULL,
+             -1.7f, o->n);
 }
 
 static void call_hadamard(const struct kernels *k, const struct operands *o)
@@ -154,12 +158,31 @@ static void call_soft_cap(const struct kernels *k, const struct operands *o)
     k->soft_cap(o->y, o->variant ? 50.0f : 0.3f, o->n);
 }
 
+/* Widths 1 to 4. The columns before are parts of the inputs; y is also c or a vector of its own. */
+static void call_conv(const struct kernels *k, const struct operands *o)
+{
+    const int width = 1 + o->variant % 4, n = o->n / 4;
+    const float *const past[] = { o->w, o->w + n, o->bias };
+    if (n == 0)
+        return;
+    k->conv(&(struct conv_row){ .width = width,
+                                .n = n,
+                                .w = o->x,
+                                .w_stride = (size_t)n,
+                                .bias = o->variant & 4 ? o->bias + 2 * n : NULL,
+                                .past = past,
+                                .b = o->w + 2 * n,
+                                .c = o->is_aliased ? o->y : o->w + 3 * n,
+                                .z = o->y + n,
+                                .y = o->y });
+}
+
 static const struct vector_kernel vector_kernels[] = {
     { "rms_norm", 4, call_rms_norm }, { "layer_norm", 2, call_layer_norm },
     { "activate", 8, call_activate }, { "add", 1, call_add },
     { "sum_exp", 2, call_sum_exp },   { "rotate", 1, call_rotate },
     { "soft_cap", 2, call_soft_cap }, { "hadamard", 1, call_hadamard },
-    { "axpby", 2, call_axpby },
+    { "axpby", 4, call_axpby },       { "conv", 8, call_conv },
 };
 
 static void check_vector(const struct vector_kernel *v, const struct kernels *scalar,

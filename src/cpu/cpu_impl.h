@@ -3,8 +3,11 @@
  *   ops.c            operations on one row at a time: embed, norm, add, outputs, sample
  *   ops_ple.c        those of the end of a layer: per-layer embeddings, the layer's scale
  *   ops_linear.c     matrix products on threads; ops_lora.c adds what adapters contribute
+ *   ops_experts.c    a mixture of experts on threads
  *   ops_attention.c  rotation and attention on threads
- *   kv_cache.c       sequences: keys and values */
+ *   ops_conv.c       short convolutions on threads
+ *   kv_cache.c       sequences: keys and values
+ *   conv_history.c   sequences: columns of short convolutions */
 #ifndef QP_CPU_IMPL_H
 #define QP_CPU_IMPL_H
 
@@ -12,7 +15,9 @@
 #include "cpu/low_rank.h"
 #include "engine/backend.h"
 
+#include <assert.h>
 #include <stdatomic.h>
+#include <string.h>
 
 /* Rows that go against a packed tile before the next task: their activations and the tile stay in
  * the second-level cache together, and two threads share the tiles of a matrix evenly. */
@@ -24,11 +29,11 @@
 /* Activations as the input of a product: floats for float weights, blocks of integers for integer
  * weights (kernels.h). A model that has both kinds of weights has both here. */
 struct act {
-    int n_cols;
-    float *f32;       // [n_rows, n_cols], or NULL
-    int8_t *q;        // [n_rows, n_cols rounded up to whole blocks], or NULL
-    float *scales;    // [n_rows, n_blocks]
-    int32_t *offsets; // [n_rows, n_blocks]
+    int n_cols, max_cols; // of the rows that it has; that it has memory for
+    float *f32;           // [n_rows, n_cols], or NULL
+    int8_t *q;            // [n_rows, n_cols rounded up to whole blocks], or NULL
+    float *scales;        // [n_rows, n_blocks]
+    int32_t *offsets;     // [n_rows, n_blocks]
     int n_blocks;
     size_t q_stride;
 };
@@ -64,11 +69,19 @@ struct kv_layer {
     float *k_scales, *v_scales; // NULL with float weights
 };
 
+/* The columns of one convolution layer (conv_history.c). */
+struct conv_layer {
+    float *columns; // [slots, d_model]
+    int begin, end; // those of positions [begin, end) are in the ring
+    int start;      // where the last batch began that was longer than the ring; -1: there was none
+};
+
 struct cpu_sequence {
     struct sequence base;
     struct arena arena;
-    struct kv_layer *kv; // [n_layers]; a layer without its own has the one that it reads
-    int n_written;       // positions [0, n_written) were stored; base.pos may have gone back since
+    struct kv_layer *kv;     // [n_layers]; a layer without its own has the one that it reads
+    struct conv_layer *conv; // [n_layers], or NULL if the model has no convolution
+    int n_written; // positions [0, n_written) were stored; base.pos may have gone back since
     struct arena output_arena;
     float *outputs; // [max_outputs, d_model]
     int max_outputs, n_outputs;
@@ -114,6 +127,26 @@ struct layer_adapter {
 struct device_adapter {
     struct arena arena;
     struct layer_adapter *layers; // [n_layers]
+};
+
+/* The pairs [first, first + n) are of one expert. */
+struct expert_group {
+    int expert, first, n;
+};
+
+/* The experts that the rows of a batch chose (ops_experts.c). A pair is a row and an expert. */
+struct expert_memory {
+    float *scores;               // [n_rows, n_experts + 1]
+    int *chosen;                 // [n_rows, n_used] experts, ascending
+    float *weights;              // [n_rows, n_used]
+    int *next;                   // [n_experts] the next pair of an expert while pairs are sorted
+    struct expert_group *groups; // [n_experts]: n_groups that have pairs, ascending
+    int n_groups;
+    int *pair_row;      // [n_rows * n_used] by expert, then by row
+    float *pair_weight; // [n_rows * n_used]
+    struct act h;       // [n_rows * n_used, d_ff of an expert] of each pair
+    float *y;           // [n_rows, d_model] BUF_EXPERTS
+    struct act *rows;   // [n_threads] of at most TASK_ROWS rows: copies of rows of XN
 };
 
 /* Memory that grows with capacity.n_rows. */
@@ -164,6 +197,7 @@ struct cpu_device {
     int n_threads;
     struct kv_layout kv;
     struct row_memory mem;
+    struct expert_memory experts; // in the arena of mem
     struct position_memory positions;
     struct adapter_memory adapters;
 };
@@ -223,6 +257,23 @@ static inline void act_store_columns(const struct kernels *k, struct act *a, int
             a->f32[(size_t)t * (size_t)a->n_cols + (size_t)(column + i)] = x[i];
 }
 
+/* Copy a row to another place of the same or another buffer of the same shape. */
+static inline void act_copy_row(struct act *to, int t, const struct act *from, int from_t)
+{
+    const size_t n_blocks = (size_t)to->n_blocks, n_cols = (size_t)to->n_cols;
+    const size_t y = (size_t)t, x = (size_t)from_t;
+    assert(to->n_cols == from->n_cols && !to->f32 == !from->f32 && !to->q == !from->q);
+    if (to->f32)
+        memmove(to->f32 + y * n_cols, from->f32 + x * n_cols, n_cols * sizeof *to->f32);
+    if (to->q) {
+        memmove(to->q + y * to->q_stride, from->q + x * to->q_stride, to->q_stride);
+        memmove(to->scales + y * n_blocks, from->scales + x * n_blocks,
+                n_blocks * sizeof *to->scales);
+        memmove(to->offsets + y * n_blocks, from->offsets + x * n_blocks,
+                n_blocks * sizeof *to->offsets);
+    }
+}
+
 /* Tokens [t, t + n). */
 static inline struct act_rows act_tokens(const struct act *a, int t, int n)
 {
@@ -239,6 +290,7 @@ static inline struct f32_rows act_floats(const struct act *a, int t, int n)
 /* From here on it has rows of n_cols, which fit in its memory. */
 static inline void act_resize(struct act *a, int n_cols)
 {
+    assert(n_cols > 0 && n_cols <= a->max_cols);
     a->n_cols = n_cols;
     a->q_stride = qp_round_up((size_t)n_cols, ACT_BLOCK);
     a->n_blocks = (int)(a->q_stride / ACT_BLOCK);
@@ -250,7 +302,16 @@ static inline float *act_row_floats(struct act *a, int t, float *scratch)
     return a->f32 ? a->f32 + (size_t)t * a->n_cols : scratch;
 }
 
+/* ---- device.c ---- */
+
+/* Activations for products with this model's kinds of weights. */
+struct act qp_cpu_alloc_act(const struct weights *w, struct arena *a, int n_cols, int n_rows);
+
 /* ---- ops.c ---- */
+
+/* y = norm(x) of one row [d_model]; y may be x. */
+void qp_cpu_norm_floats(struct cpu_device *d, float *y, const float *x,
+                        const struct norm_weights *w);
 
 quip_status qp_cpu_begin(struct device *device, int n_threads);
 quip_status qp_cpu_embed(struct device *device, const struct rows *rows);
@@ -284,6 +345,39 @@ quip_status qp_cpu_gated(struct device *device, int l, struct matrix_set next,
                          const struct rows *rows);
 quip_status qp_cpu_logits(struct device *device, int n);
 
+/* The product of some weight rows and some rows of activations:
+ * y[i * y_stride + r] = row `row + r` of w times token t0 + i, r in [0, n_rows), i in [0, n). */
+struct partial_product {
+    const struct matrix *w;
+    int row, n_rows;
+    const struct act *in;
+    int t0, n;        // n <= FEW_TOKENS without a tile
+    const void *tile; // these rows, packed, n_rows <= TILE_ROWS; NULL: read them from the file
+    float *y;
+    size_t y_stride;
+};
+void qp_multiply_part(const struct kernels *k, const struct partial_product *p);
+void qp_pack_tile(const struct kernels *k, void *tile, const struct matrix *w, int row, int n_rows);
+
+/* Columns [row, row + n_rows) of tokens [t0, t0 + n) of `to` = act(gate) * up, or act(up). */
+struct gated_part {
+    float *up;         // [n, stride] overwritten
+    const float *gate; // [n, stride] or NULL
+    size_t stride;
+    int act; // enum activation
+    struct act *to;
+    int t0, n, row, n_rows; // row is a multiple of ACT_BLOCK
+};
+void qp_store_gated(const struct kernels *k, const struct gated_part *p);
+
+/* ---- ops_experts.c ---- */
+
+void qp_experts_alloc(struct expert_memory *m, const struct cpu_device *d, struct arena *a,
+                      int n_rows);
+quip_status qp_cpu_route(struct device *device, int l, const struct rows *rows);
+quip_status qp_cpu_experts(struct device *device, int l, const struct rows *rows);
+quip_status qp_cpu_merge(struct device *device, int l, const struct rows *rows);
+
 /* ---- ops_lora.c ---- */
 
 /* What adapters add to the products of one operation: y += scale * b (a x). */
@@ -312,6 +406,37 @@ void qp_lora_add(const struct lora_task *j, int index, float *y, size_t y_stride
 
 quip_status qp_cpu_rope_append(struct device *device, int l, const struct rows *rows);
 quip_status qp_cpu_attend(struct device *device, int l, const struct rows *rows);
+
+/* ---- ops_conv.c ---- */
+
+quip_status qp_cpu_conv(struct device *device, int l, const struct rows *rows);
+
+/* ---- conv_history.c ---- */
+
+/* Consecutive rows of one sequence in a convolution layer, and some channels of them. */
+struct conv_rows {
+    const struct config *config;
+    struct conv_layer *layer;
+    const float *x; // [n, d_model] their columns
+    int pos, n;     // positions [pos, pos + n)
+    int n_context;  // of the sequence
+    int channel, n_channels;
+};
+/* Allocate what a sequence needs. */
+void qp_conv_alloc(struct cpu_sequence *s, const struct config *c, struct arena *a);
+/* The last position, not after `pos`, where the sequence can go on. */
+int qp_conv_rewind(const struct cpu_sequence *s, int pos);
+/* A batch: restore the ring if the sequence went back; column `pos` before or among the rows; keep
+ * their columns; all for the channels of r. Then once: the rows have run. */
+void qp_conv_restore(const struct conv_rows *r);
+const float *qp_conv_column(const struct conv_rows *r, int pos);
+void qp_conv_keep(const struct conv_rows *r);
+void qp_conv_advance(const struct conv_rows *r);
+/* `to` has the same n_context. */
+void qp_conv_copy(struct cpu_sequence *to, const struct cpu_sequence *from);
+/* Write or read what the positions before `pos` need, in an order that does not depend on the
+ * layout. False: the stream failed. */
+bool qp_conv_transfer(struct cpu_sequence *s, const struct stream *stream, int pos, bool is_import);
 
 /* ---- pack_adapter.c ---- */
 

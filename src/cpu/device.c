@@ -13,10 +13,9 @@
 
 /* ---- layout ---- */
 
-/* Activations for products with this model's kinds of weights. */
-static struct act alloc_act(const struct weights *w, struct arena *a, int n_cols, int n_rows)
+struct act qp_cpu_alloc_act(const struct weights *w, struct arena *a, int n_cols, int n_rows)
 {
-    struct act act = { .n_cols = n_cols };
+    struct act act = { .n_cols = n_cols, .max_cols = n_cols };
     const size_t n = (size_t)n_rows, padded = qp_round_up((size_t)n_cols, ACT_BLOCK);
     /* An odd number of cache lines, so that the lines of 16 rows are not in a few sets of the L1:
      * the tiles of AMX read them together. */
@@ -55,6 +54,10 @@ static struct widths find_widths(const struct config *c)
         w.d_ff = qp_max(w.d_ff, lc->d_ff);
     }
     w.q = c->n_heads * w.head_dim;
+    if (c->conv_width > 0) {
+        w.q = qp_max(w.q, c->d_model);
+        w.kv = qp_max(w.kv, c->d_model);
+    }
     return w;
 }
 
@@ -62,7 +65,8 @@ static struct worker_scratch alloc_scratch(const struct cpu_device *d, const str
                                            struct arena *a)
 {
     const struct config *c = d->base.config;
-    const int widest = qp_max(qp_max(w->d_ff, c->d_ple), qp_max(c->d_model, w->q));
+    const int widest =
+        qp_max(qp_max(w->d_ff, c->d_ple), qp_max(qp_max(c->d_model, c->experts.d_ff), w->q));
     struct worker_scratch s = {
         .tile = qp_arena_alloc(a, d->k.tile_bytes(widest)),
         .tile_gate = qp_arena_alloc(a, d->k.tile_bytes(c->d_model)),
@@ -81,7 +85,8 @@ static struct worker_scratch alloc_scratch(const struct cpu_device *d, const str
     return s;
 }
 
-static void alloc_rows(struct row_memory *m, const struct cpu_device *d, int n_rows)
+static void alloc_rows(struct row_memory *m, struct expert_memory *experts,
+                       const struct cpu_device *d, int n_rows)
 {
     const struct config *c = d->base.config;
     const struct weights *w = d->base.weights;
@@ -95,13 +100,14 @@ static void alloc_rows(struct row_memory *m, const struct cpu_device *d, int n_r
     m->y = m->q; // Q is read for the last time before Y is written
     m->k = m->ple_gate = qp_cpu_alloc(a, n, kv_width, sizeof(float));
     m->v = m->ple_context = qp_cpu_alloc(a, n, kv_width, sizeof(float));
-    m->xn = alloc_act(w, a, c->d_model, n_rows);
-    m->att = m->ple = alloc_act(w, a, qp_max(widths.q, c->d_ple), n_rows);
+    m->xn = qp_cpu_alloc_act(w, a, c->d_model, n_rows);
+    m->att = m->ple = qp_cpu_alloc_act(w, a, qp_max(widths.q, c->d_ple), n_rows);
     if (c->d_ple > 0) {
-        m->e = alloc_act(w, a, c->d_model, n_rows);
+        m->e = qp_cpu_alloc_act(w, a, c->d_model, n_rows);
         act_resize(&m->ple, c->d_ple);
     }
-    m->h = alloc_act(w, a, widths.d_ff, n_rows);
+    m->h = qp_cpu_alloc_act(w, a, widths.d_ff, n_rows);
+    qp_experts_alloc(experts, d, a, n_rows);
     m->logits = qp_cpu_alloc(a, LOGITS_ROWS, (size_t)c->vocab_size, sizeof(float));
     m->candidates = qp_cpu_alloc(a, 1, (size_t)c->vocab_size, sizeof *m->candidates);
     m->groups = qp_cpu_alloc(a, n, 1, sizeof *m->groups);
@@ -165,7 +171,7 @@ static void alloc_adapters(struct adapter_memory *m, const struct cpu_device *d,
                            int max_rank)
 {
     for (int i = 0; i < MAX_PRODUCTS && max_rank > 0; i++)
-        m->u[i] = alloc_act(d->base.weights, &m->arena, max_rank, n_rows);
+        m->u[i] = qp_cpu_alloc_act(d->base.weights, &m->arena, max_rank, n_rows);
     if (max_rank > 0)
         m->sums = qp_cpu_alloc(&m->arena, (size_t)d->n_threads, (size_t)TASK_ROWS * TILE_ROWS,
                                sizeof(float));
@@ -176,14 +182,16 @@ static void alloc_adapters(struct adapter_memory *m, const struct cpu_device *d,
 static quip_status grow_rows(struct cpu_device *d, int n_rows, quip_error *error)
 {
     struct row_memory measured = { 0 }, m = { 0 };
-    alloc_rows(&measured, d, n_rows);
+    struct expert_memory experts = { 0 };
+    alloc_rows(&measured, &experts, d, n_rows);
     const quip_status status =
         qp_arena_open(&m.arena, measured.arena.used, "the buffers of a batch", error);
     if (status)
         return status;
-    alloc_rows(&m, d, n_rows);
+    alloc_rows(&m, &experts, d, n_rows);
     qp_arena_close(&d->mem.arena);
     d->mem = m;
+    d->experts = experts;
     d->base.capacity.n_rows = n_rows;
     return QUIP_OK;
 }
@@ -292,7 +300,7 @@ static void cpu_plan(struct device_plan *plan, const quip_model *model,
     struct cpu_sequence s = { .base = { .n_context = capacity->n_context } };
     struct arena measured = { 0 };
     describe_device(&d, model, options->n_threads);
-    alloc_rows(&d.mem, &d, capacity->n_rows);
+    alloc_rows(&d.mem, &d.experts, &d, capacity->n_rows);
     alloc_positions(&d.positions, &d, capacity->n_context);
     alloc_adapters(&d.adapters, &d, capacity->n_rows, capacity->max_rank);
     plan->kv_bytes = qp_kv_alloc(&s, &d.kv, &model->config, &measured);
@@ -332,9 +340,13 @@ const struct backend qp_cpu_backend = {
     .rope_append = qp_cpu_rope_append,
     .keep_rows = qp_cpu_keep_rows,
     .attend = qp_cpu_attend,
+    .conv = qp_cpu_conv,
     .gated = qp_cpu_gated,
     .ple = qp_cpu_ple,
     .scale = qp_cpu_scale,
+    .route = qp_cpu_route,
+    .experts = qp_cpu_experts,
+    .merge = qp_cpu_merge,
     .keep_outputs = qp_cpu_keep_outputs,
     .load_outputs = qp_cpu_load_outputs,
     .logits = qp_cpu_logits,

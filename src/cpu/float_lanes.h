@@ -21,6 +21,7 @@ static void ISA(float_kernels)(struct kernels *k)
     k->rotate = ISA(rotate);
     k->hadamard = ISA(hadamard);
     k->soft_cap = ISA(soft_cap);
+    k->conv = ISA(conv);
     k->sum_exp = ISA(sum_exp);
     k->softmax = ISA(softmax);
     k->attend = ISA(attend);

@@ -107,6 +107,19 @@ struct softmax {
     float max, sum;            // results
 };
 
+/* One position of n channels of a short convolution. Columns are [n]. */
+struct conv_row {
+    int width;                // columns that are summed, the present one included
+    int n;                    // channels
+    const float *w;           // [width, w_stride], the weights of the oldest column first
+    size_t w_stride;          // from one column's weights to the next, >= n
+    const float *bias;        // [n] or NULL
+    const float *const *past; // [width - 1] columns before this one, oldest first
+    const float *b, *c;       // [n]
+    float *z;                 // [n] multiplied by b, then the present column
+    float *y;                 // [n] result
+};
+
 /* The order of elements in a tile of int8: groups of rows, in these steps of k, in these pieces of
  * rows, in these pieces of k. With n_k = n_in rounded up to ACT_BLOCK, element (row, k) has the
  * index (row / group) * group * n_k + (k / step) * group * step
@@ -195,7 +208,7 @@ struct kernels {
     void (*activate)(float *y, const float *g, const float *u, int act, int n);
     /* x[i] += y[i] */
     void (*add)(float *x, const float *y, int n);
-    /* y[i] = a[i] * ca + b[i] * cb, or a[i] * ca + 0.0f if b is NULL. y may be a. */
+    /* y[i] = a[i] * ca + b[i] * cb, or a[i] * ca + 0.0f if b is NULL. y may be a or b. */
     void (*axpby)(float *y, const float *a, float ca, const float *b, float cb, int n);
     /* Rotate x [2 * half], half >= 0: the pair (a, b) = (x[i], x[i + half]) becomes
      * (a * cos[i] - b * sin[i], b * cos[i] + a * sin[i]). */
@@ -208,6 +221,11 @@ struct kernels {
     /* Sum over 16 lanes of exp((x[i] - max) * factor), where a NaN counts 0. n is a multiple of 16.
      */
     float (*sum_exp)(const float *x, float max, float factor, int n);
+
+    /* z[i] = b[i] * z[i]; then y[i] = c[i] * s[i]: s[i] is the sum over ascending j, from 0.0f, of
+     * w[j, i] * past[j][i], where past[width - 1] is z; plus bias[i], if there is one. y may be b
+     * or c. */
+    void (*conv)(const struct conv_row *row);
 
     /* ---- attention: scalar/attention_scalar.c, attention_lanes.h ---- */
 

@@ -104,11 +104,12 @@ const float *qp_kv_floats(const struct kv_layer *layer, const float *array, int 
 
 /* ---- open, close, copy, rewind ---- */
 
-/* Does the layer have keys and values of its own, or does it read those of an earlier one? */
+/* Does the layer have keys and values of its own? Otherwise it reads those of an earlier one, or it
+ * is a convolution. */
 static bool owns_kv(const struct config *c, int l)
 {
     assert(c->layers[l].kv_layer >= 0 && c->layers[l].kv_layer <= l);
-    return c->layers[l].kv_layer == l;
+    return c->layers[l].kv_layer == l && c->layers[l].mixer == MIXER_ATTENTION;
 }
 
 static void alloc_layer(struct kv_layer *layer, bool is_int8, struct arena *a)
@@ -139,6 +140,7 @@ size_t qp_kv_alloc(struct cpu_sequence *s, const struct kv_layout *kv, const str
         if (s->kv)
             s->kv[l] = layer;
     }
+    qp_conv_alloc(s, c, a);
     return a->used - before;
 }
 
@@ -202,10 +204,10 @@ void qp_cpu_sequence_rewind(struct sequence *sequence, int pos)
     struct cpu_sequence *s = cpu_sequence_of(sequence);
     const struct config *c = sequence->device->config;
     assert(pos >= 0 && pos <= sequence->pos);
-    sequence->pos = pos;
+    sequence->pos = pos = qp_conv_rewind(s, pos);
     for (int l = 0; l < c->n_layers; l++) {
         const int first = first_visible(c, l, pos);
-        if (first + s->kv[l].n_blocks * KV_BLOCK < s->n_written)
+        if (owns_kv(c, l) && first + s->kv[l].n_blocks * KV_BLOCK < s->n_written)
             sequence->pos = 0; // a later position has overwritten the slot of `first`
     }
     if (sequence->pos == 0)
@@ -244,6 +246,7 @@ void qp_cpu_sequence_copy(struct sequence *copy, const struct sequence *original
             const bool is_full = blocks_of(from->n_written) > x->n_blocks;
             copy_layer(&to->kv[l], x, is_full ? x->n_blocks : blocks_of(original->pos));
         }
+    qp_conv_copy(to, from);
     to->n_outputs = qp_min(from->n_outputs, to->max_outputs);
     memcpy(to->outputs, from->outputs,
            (size_t)to->n_outputs * (size_t)c->d_model * sizeof *to->outputs);
@@ -363,13 +366,15 @@ void qp_kv_store(struct cpu_device *d, struct kv_layer *layer, int h, const floa
 /* ---- export and import ----
  * The bytes, all little-endian: struct kv_header; the outputs, [n_outputs, d_model] floats; then
  * for each layer, for each position that its ring still holds, ascending, for each kv head: the key
- * and the value. Each is head_dim floats, or a float scale and head_dim int8. */
+ * and the value. Each is head_dim floats, or a float scale and head_dim int8. Then the columns of
+ * convolutions (conv_history.c). */
 
 struct kv_header {
     uint32_t is_int8, shape; // shape_of the layers
     int32_t n_layers, d_model;
     int32_t n_context; // rings of the same size lose the same positions
     int32_t pos, n_written, n_outputs;
+    int32_t conv_width;
 };
 
 /* A number for the sizes of all layers: FNV-1a. */
@@ -472,10 +477,12 @@ quip_status qp_cpu_sequence_export(const struct sequence *sequence, const struct
                                 .n_context = sequence->n_context,
                                 .pos = sequence->pos,
                                 .n_written = s->n_written,
-                                .n_outputs = s->n_outputs };
+                                .n_outputs = s->n_outputs,
+                                .conv_width = c->conv_width };
     if (transfer(to, &header, sizeof header) &&
         transfer(to, s->outputs, (size_t)s->n_outputs * (size_t)c->d_model * sizeof *s->outputs) &&
-        transfer_slots(s, to, sequence->pos, s->n_written, export_slot))
+        transfer_slots(s, to, sequence->pos, s->n_written, export_slot) &&
+        qp_conv_transfer((struct cpu_sequence *)sequence, to, sequence->pos, false))
         return QUIP_OK;
     return qp_fail(error, QUIP_E_IO, "the KV cache could not be written");
 }
@@ -485,7 +492,7 @@ static bool is_complete(const struct cpu_sequence *s, const struct kv_header *h)
 {
     const struct config *c = s->base.device->config;
     for (int l = 0; l < c->n_layers; l++)
-        if (first_visible(c, l, h->pos) < first_kept(&s->kv[l], h->n_written))
+        if (owns_kv(c, l) && first_visible(c, l, h->pos) < first_kept(&s->kv[l], h->n_written))
             return false;
     return true;
 }
@@ -496,7 +503,7 @@ static quip_status check_header(const struct cpu_sequence *s, const struct kv_he
     const struct config *c = s->base.device->config;
     const int n_context = s->base.n_context;
     if (h->is_int8 != cpu_of(s->base.device)->kv.is_int8 || h->shape != shape_of(c) ||
-        h->n_layers != c->n_layers || h->d_model != c->d_model)
+        h->n_layers != c->n_layers || h->d_model != c->d_model || h->conv_width != c->conv_width)
         return qp_fail(error, QUIP_E_FORMAT, "the KV cache is of another model");
     if (h->n_context != n_context)
         return qp_fail(error, QUIP_E_FORMAT, "the KV cache has n_context %d, expected %d",
@@ -529,7 +536,8 @@ quip_status qp_cpu_sequence_import(struct sequence *sequence, const struct strea
     if (status)
         return status;
     if (!transfer(from, s->outputs, (size_t)h.n_outputs * (size_t)h.d_model * sizeof *s->outputs) ||
-        !transfer_slots(s, from, h.pos, h.n_written, import_slot))
+        !transfer_slots(s, from, h.pos, h.n_written, import_slot) ||
+        !qp_conv_transfer(s, from, h.pos, true))
         return qp_fail(error, QUIP_E_IO, "the KV cache could not be read");
     s->n_outputs = h.n_outputs;
     s->n_written = h.n_written;

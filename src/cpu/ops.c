@@ -66,7 +66,7 @@ quip_status qp_cpu_embed(struct device *device, const struct rows *rows)
     return QUIP_OK;
 }
 
-static void norm_floats(struct cpu_device *d, float *y, const float *x,
+void qp_cpu_norm_floats(struct cpu_device *d, float *y, const float *x,
                         const struct norm_weights *w)
 {
     const struct config *c = d->base.config;
@@ -83,7 +83,7 @@ void qp_cpu_norm_row(struct cpu_device *d, const struct norm_weights *w, int t, 
 {
     struct row_memory *m = &d->mem;
     float *row = act_row_floats(&m->xn, t, m->scratch[index].row);
-    norm_floats(d, row, m->x + (size_t)t * d->base.config->d_model, w);
+    qp_cpu_norm_floats(d, row, m->x + (size_t)t * d->base.config->d_model, w);
     act_store(&d->k, &m->xn, t, row);
 }
 
@@ -124,7 +124,7 @@ static void add_task(void *arg, int index, int n_threads)
     for (int t = begin; t < end; t++) {
         float *y = m->y + (size_t)t * d_model;
         if (j->post_norm->scale)
-            norm_floats(j->d, y, y, j->post_norm);
+            qp_cpu_norm_floats(j->d, y, y, j->post_norm);
         add_scaled(j->d, m->x + (size_t)t * d_model, y);
         if (j->norm)
             qp_cpu_norm_row(j->d, j->norm, t, index);
@@ -143,21 +143,6 @@ quip_status qp_cpu_add(struct device *device, const struct norm_weights *post_no
 }
 
 /* ---- outputs ---- */
-
-static void move_act(struct act *a, int to, int from)
-{
-    const size_t n_blocks = (size_t)a->n_blocks, n_cols = (size_t)a->n_cols;
-    if (a->f32)
-        memmove(a->f32 + (size_t)to * n_cols, a->f32 + (size_t)from * n_cols,
-                n_cols * sizeof *a->f32);
-    if (a->q) {
-        memmove(a->q + (size_t)to * a->q_stride, a->q + (size_t)from * a->q_stride, a->q_stride);
-        memmove(a->scales + (size_t)to * n_blocks, a->scales + (size_t)from * n_blocks,
-                n_blocks * sizeof *a->scales);
-        memmove(a->offsets + (size_t)to * n_blocks, a->offsets + (size_t)from * n_blocks,
-                n_blocks * sizeof *a->offsets);
-    }
-}
 
 /* Quantized queries of one row, per kv head. */
 static void move_queries(struct cpu_device *d, int to, int from)
@@ -186,9 +171,11 @@ quip_status qp_cpu_keep_rows(struct device *device, const struct rows *rows,
             continue;
         memmove(d->mem.x + (size_t)to * d_model, d->mem.x + (size_t)from * d_model,
                 d_model * sizeof *d->mem.x);
-        move_act(&d->mem.xn, to, from);
+        act_copy_row(&d->mem.xn, to, &d->mem.xn, from);
         if (d->base.config->d_ple > 0)
-            move_act(&d->mem.e, to, from);
+            act_copy_row(&d->mem.e, to, &d->mem.e, from);
+        if (d->base.config->layers[d->base.config->last_kv_layer].mixer == MIXER_CONV)
+            act_copy_row(&d->mem.att, to, &d->mem.att, from);
         if (d->kv.is_int8)
             move_queries(d, to, from);
         else

@@ -112,8 +112,7 @@ static void multiply_tile(const struct kernels *k, float *y, size_t y_stride, co
     }
 }
 
-static void pack_tile(const struct kernels *k, void *tile, const struct matrix *w, int row,
-                      int n_rows)
+void qp_pack_tile(const struct kernels *k, void *tile, const struct matrix *w, int row, int n_rows)
 {
     if (w->data && w->dtype != DTYPE_F32)
         k->pack(tile, w, row, n_rows);
@@ -122,6 +121,33 @@ static void pack_tile(const struct kernels *k, void *tile, const struct matrix *
 static int n_tiles(const struct matrix *w)
 {
     return (w->n_out + TILE_ROWS - 1) / TILE_ROWS;
+}
+
+/* The activations from token t on. */
+static struct act act_from(const struct act *a, int t)
+{
+    const size_t blocks = (size_t)t * (size_t)a->n_blocks;
+    struct act part = *a;
+    if (a->f32)
+        part.f32 = a->f32 + (size_t)t * (size_t)a->n_cols;
+    if (a->q) {
+        part.q = a->q + (size_t)t * a->q_stride;
+        part.scales = a->scales + blocks;
+        part.offsets = a->offsets + blocks;
+    }
+    return part;
+}
+
+void qp_multiply_part(const struct kernels *k, const struct partial_product *p)
+{
+    assert(p->n > 0 && p->n_rows > 0 && p->row + p->n_rows <= p->w->n_out);
+    if (p->tile) {
+        multiply_tile(k, p->y, p->y_stride, p->tile, p->w, p->in, p->t0, p->n, p->row, p->n_rows);
+    } else {
+        const struct matrix w = qp_matrix_part(p->w, p->row, p->n_rows);
+        const struct act in = act_from(p->in, p->t0);
+        multiply_rows(k, p->y, p->y_stride, &w, &in, p->n, 0, p->n_rows);
+    }
 }
 
 /* Few rows of a batch: y[t * y_stride + i] for weight rows row + i of product p. */
@@ -182,7 +208,7 @@ static void multiply_task(const struct linear_task *j, int index, int task, int 
     const size_t stride = (size_t)p->w->n_out;
     float *y = p->y + (size_t)t0 * stride + row;
     if (!is_packed)
-        pack_tile(k, tile, p->w, row, n_rows);
+        qp_pack_tile(k, tile, p->w, row, n_rows);
     multiply_tile(k, y, stride, tile, p->w, j->in, t0, n, row, n_rows);
     qp_lora_add(&j->lora, index, y, stride, (int)(p - j->products), t0, n, row, n_rows);
 }
@@ -320,29 +346,39 @@ static void store_tile(const struct kernels *k, struct act *a, int t0, int n, in
                TILE_ROWS * sizeof *h);
 }
 
-/* h = act(gate) * up, or act(up), for n_rows columns of n rows from t0 on; the products are in
- * scratch. */
+void qp_store_gated(const struct kernels *k, const struct gated_part *p)
+{
+    const bool is_dense = (size_t)p->n_rows == p->stride;
+    const int step = is_dense ? p->n : 1; // rows that are activated together
+    for (int t = 0; t < p->n; t += step) {
+        float *u = p->up + (size_t)t * p->stride;
+        const float *g = p->gate ? p->gate + (size_t)t * p->stride : u;
+        k->activate(u, g, p->gate ? u : NULL, p->act, step * p->n_rows);
+    }
+    if (is_dense && p->n_rows == TILE_ROWS)
+        store_tile(k, p->to, p->t0, p->n, p->row, p->up);
+    else
+        for (int t = 0; t < p->n; t++)
+            act_store_columns(k, p->to, p->t0 + t, p->row, p->n_rows,
+                              p->up + (size_t)t * p->stride);
+}
+
+/* The products of n_rows weight rows and n rows of the batch from t0 on are in scratch. */
 static void finish_gated(const struct linear_task *j, int index, size_t stride, int t0, int n,
                          int row, int n_rows)
 {
     struct cpu_device *d = j->d;
-    const struct kernels *k = &d->k;
     const struct worker_scratch *s = &d->mem.scratch[index];
-    const int act = (int)d->base.config->act;
-    const bool is_dense = (size_t)n_rows == stride;
-    const int step = is_dense ? n : 1; // rows that are activated together
-    for (int t = 0; t < n; t += step) {
-        float *u = s->up + (size_t)t * stride, *g = s->gate + (size_t)t * stride;
-        if (j->products[GATE_PRODUCT].w->data)
-            k->activate(u, g, u, act, step * n_rows);
-        else
-            k->activate(u, u, NULL, act, step * n_rows);
-    }
-    if (is_dense && n_rows == TILE_ROWS)
-        store_tile(k, &d->mem.h, t0, n, row, s->up);
-    else
-        for (int t = 0; t < n; t++)
-            act_store_columns(k, &d->mem.h, t0 + t, row, n_rows, s->up + (size_t)t * stride);
+    qp_store_gated(&d->k,
+                   &(struct gated_part){ .up = s->up,
+                                         .gate = j->products[GATE_PRODUCT].w->data ? s->gate : NULL,
+                                         .stride = stride,
+                                         .act = (int)d->base.config->act,
+                                         .to = &d->mem.h,
+                                         .t0 = t0,
+                                         .n = n,
+                                         .row = row,
+                                         .n_rows = n_rows });
 }
 
 /* Tile i of both matrices, for all rows of the batch. */
@@ -352,8 +388,8 @@ static void gate_tile(const struct linear_task *j, int index, int i)
     const struct worker_scratch *s = &j->d->mem.scratch[index];
     const struct matrix *up = j->products[UP_PRODUCT].w, *gate = j->products[GATE_PRODUCT].w;
     const int row = i * TILE_ROWS, n_rows = qp_min(TILE_ROWS, up->n_out - row);
-    pack_tile(k, s->tile, up, row, n_rows);
-    pack_tile(k, s->tile_gate, gate, row, n_rows);
+    qp_pack_tile(k, s->tile, up, row, n_rows);
+    qp_pack_tile(k, s->tile_gate, gate, row, n_rows);
     for (int t0 = 0; t0 < j->n; t0 += TASK_ROWS) {
         const int n = qp_min(TASK_ROWS, j->n - t0);
         multiply_tile(k, s->up, TILE_ROWS, s->tile, up, j->in, t0, n, row, n_rows);

@@ -59,7 +59,9 @@ static struct act u_of(const struct lora_task *j, const struct adapter_rows *gro
     const struct act *all = &j->d->adapters.u[p];
     const int rank = lora_of(j, group, p)->rank;
     const size_t first = (size_t)group->first, n_blocks = (size_t)all->n_blocks;
-    struct act u = { .n_cols = rank, .q_stride = qp_round_up((size_t)rank, ACT_BLOCK) };
+    struct act u = { .n_cols = rank,
+                     .max_cols = rank,
+                     .q_stride = qp_round_up((size_t)rank, ACT_BLOCK) };
     assert(rank <= all->n_cols);
     u.n_blocks = (int)(u.q_stride / ACT_BLOCK);
     if (all->f32)

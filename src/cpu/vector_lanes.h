@@ -142,6 +142,26 @@ static void ISA(soft_cap)(float *x, float cap, int n)
     }
 }
 
+static void ISA(conv)(const struct conv_row *r)
+{
+    assert(r->width > 0 && r->n > 0 && r->w_stride >= (size_t)r->n && r->b && r->c && r->z && r->y);
+    for (int i = 0; i < r->n; i += 16) {
+        const int n = r->n - i;
+        const float *w = r->w + i;
+        const struct lanes z =
+            lanes_mul(lanes_load_first(r->b + i, n), lanes_load_first(r->z + i, n));
+        struct lanes sum = lanes_set(0.0f);
+        for (int j = 0; j < r->width - 1; j++, w += r->w_stride)
+            sum = lanes_mul_add(lanes_load_first(w, n), lanes_load_first(r->past[j] + i, n), sum);
+        sum = lanes_mul_add(lanes_load_first(w, n), z, sum);
+        if (r->bias)
+            sum = lanes_add(sum, lanes_load_first(r->bias + i, n));
+        const struct lanes c = lanes_load_first(r->c + i, n);
+        lanes_store_first(r->z + i, n, z);
+        lanes_store_first(r->y + i, n, lanes_mul(c, sum));
+    }
+}
+
 static float ISA(sum_exp)(const float *x, float max, float factor, int n)
 {
     assert(x && n > 0 && n % 16 == 0);

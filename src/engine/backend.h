@@ -33,14 +33,15 @@
  * PLE_GATE, V and PLE_CONTEXT, ATT and PLE. */
 
 enum buffer {
-    BUF_X,   // [n, d_model] the residual stream
-    BUF_XN,  // [n, d_model] its norm, the input of a product
-    BUF_Y,   // [n, d_model] the output of half a layer
-    BUF_Q,   // [n, n_heads * head_dim]
-    BUF_K,   // [n, n_kv_heads * head_dim]
-    BUF_V,   // [n, n_kv_heads * head_dim]
-    BUF_ATT, // [n, n_heads * head_dim] the output of attention
-    BUF_H,   // [n, d_ff] act(gate) * up
+    BUF_X,       // [n, d_model] the residual stream
+    BUF_XN,      // [n, d_model] its norm, the input of a product
+    BUF_Y,       // [n, d_model] the output of half a layer
+    BUF_Q,       // [n, n_heads * head_dim], or [n, d_model] in a layer with a convolution
+    BUF_K,       // [n, n_kv_heads * head_dim], or [n, d_model]
+    BUF_V,       // [n, n_kv_heads * head_dim], or [n, d_model]
+    BUF_ATT,     // [n, n_heads * head_dim] the output of attention, or [n, d_model]
+    BUF_H,       // [n, d_ff] act(gate) * up
+    BUF_EXPERTS, // [n, d_model] what the experts add up to
     /* Of models with per-layer embeddings (config->d_ple): */
     BUF_E,           // [n, d_model] X as `embed` left it
     BUF_PLE_GATE,    // [n, d_ple]
@@ -165,9 +166,10 @@ struct backend {
     /* Make `to`, with the same n_context, continue where `from` stands: KV cache, outputs (the
      * first that fit), pos. */
     void (*sequence_copy)(struct sequence *to, const struct sequence *from);
-    /* Go back to `pos` <= sequence->pos, or to 0 if the ring of a sliding-window layer has lost
-     * what the token at `pos` attends to: then the engine runs the tokens before it again. Up to
-     * PREFILL_CHUNK tokens back nothing is lost. Touches the sequence alone. */
+    /* Go back to `pos` <= sequence->pos, or further if what the token at `pos` depends on is lost:
+     * then the engine runs the tokens between again. Nothing is lost back to the start of the last
+     * batch of the sequence. The rings of sliding-window layers keep PREFILL_CHUNK tokens, and a
+     * longer way back ends at 0. Touches the sequence alone. */
     void (*sequence_rewind)(struct sequence *sequence, int pos);
     /* Keep up to n outputs, at least SEQUENCE_OUTPUTS; forgets those kept. */
     quip_status (*sequence_reserve_outputs)(struct sequence *sequence, int n, quip_error *error);
@@ -211,7 +213,14 @@ struct backend {
      * v_is_k, and each head of V is normed, without weights, if config->v_norm. A layer whose
      * kv_layer is another one has neither K nor V. */
     quip_status (*rope_append)(struct device *device, int l, const struct rows *rows);
-    /* Move the rows with is_output to the front of X, XN, Q and E. `kept` are these rows. */
+    /* A layer with a convolution, between two gates, instead of attention. Q, K and V are b, c and
+     * x of each row. Column p of a sequence is b * x of position p, or 0 before the first position.
+     * ATT = c * (bias + sum over i < width of conv[i] * column pos - (width - 1) + i), for each
+     * channel; width is config->conv_width. The sequence keeps the columns that later positions
+     * need. */
+    quip_status (*conv)(struct device *device, int l, const struct rows *rows);
+    /* Move the rows with is_output to the front of X, XN, Q, ATT and E. `kept` are these
+     * rows. */
     quip_status (*keep_rows)(struct device *device, const struct rows *rows,
                              const struct rows *kept);
     /* ATT = attention of each query head over the keys and values that the kv_layer of layer l has
@@ -233,6 +242,21 @@ struct backend {
     /* X *= factor[0]; then XN = norm(X) with the weights `next`, unless it is NULL. */
     quip_status (*scale)(struct device *device, const float *factor,
                          const struct norm_weights *next, int n_rows);
+    /* Choose the experts of each row, in float32 whatever the type of the weights. Scores are
+     * router norm(X) with router_norm, p their softmax over all experts. A row uses the
+     * experts.n_used experts with the largest scores, of equal ones those with lower numbers. The
+     * weight of an expert is its p, divided by the sum of p of the row's experts if
+     * experts.is_normalized; times its expert_scale, unless that is NULL. Scores that are not
+     * finite count as the largest or smallest number, a NaN as the smallest. */
+    quip_status (*route)(struct device *device, int l, const struct rows *rows);
+    /* EXPERTS = sum over the experts e of each row, by ascending e, of their weight times
+     * down_e (act(gate_e XN) * (up_e XN)). Matrices of expert e are rows [e * d, (e + 1) * d) of
+     * the layer's, d = experts.d_ff or, of down, d_model. `rows` are those of the last `route`. */
+    quip_status (*experts)(struct device *device, int l, const struct rows *rows);
+    /* Y = EXPERTS, or norm(EXPERTS) with expert_post_norm unless that is NULL. If layer l also has
+     * a dense feed-forward, plus Y, or norm(Y) with dense_post_norm; times
+     * sigmoid(shared_gate . norm(X)), unless that is NULL, with the norm(X) of `route`. */
+    quip_status (*merge)(struct device *device, int l, const struct rows *rows);
     /* Keep X of the rows as the outputs of their sequences, instead of the outputs before. */
     quip_status (*keep_outputs)(struct device *device, const struct rows *rows);
     /* X = n kept outputs */

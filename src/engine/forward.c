@@ -41,10 +41,10 @@ static struct matrix_set attention_inputs(const struct device *d, int l)
     return layer_matrices(l, MATRIX_Q, !has_keys ? 1 : !has_values ? 2 : 3);
 }
 
-/* x += attention(xn), then xn = norm(x) for the feed-forward. Optional steps are fields of the
- * config; an absent step is a NULL weight or a zero. A parallel block norms x before the add, or
- * keeps the xn of attention. In the last layer that stores keys and values, only the outputs go on
- * once those of all rows are in the cache. */
+/* x += attention(xn), or a convolution instead; then xn = norm(x) for the feed-forward. Optional
+ * steps are fields of the config; an absent step is a NULL weight or a zero. A parallel block norms
+ * x before the add, or keeps the xn of attention. In the last layer that stores keys, values or
+ * columns, only the outputs go on once those of all rows are in the cache. */
 static quip_status attention_half(struct forward *f, int l)
 {
     const struct backend *b = f->backend;
@@ -52,11 +52,13 @@ static quip_status attention_half(struct forward *f, int l)
     const struct config *c = d->config;
     const struct layer_weights *w = &d->weights->layers[l];
     const struct matrix_set qkv = attention_inputs(d, l), o = layer_matrices(l, MATRIX_O, 1),
-                            up = layer_matrices(l, MATRIX_UP, 1); // gated reads it first
+                            up = layer_matrices(l, MATRIX_UP,
+                                                c->layers[l].d_ff > 0); // gated reads it
+    const bool is_conv = c->layers[l].mixer == MIXER_CONV;
 
     quip_status status = linear(f, BUF_Q, qkv, BUF_XN, o); // to Q, K and V, or less
     if (!status)
-        status = b->rope_append(d, l, &f->rows);
+        status = is_conv ? b->conv(d, l, &f->rows) : b->rope_append(d, l, &f->rows);
     if (!status && l == c->last_kv_layer && f->outputs.n < f->rows.n) {
         if (f->outputs.n > 0)
             status = b->keep_rows(d, &f->rows, &f->outputs);
@@ -64,7 +66,8 @@ static quip_status attention_half(struct forward *f, int l)
     }
     if (status || f->rows.n == 0)
         return status;
-    status = b->attend(d, l, &f->rows);
+    if (!is_conv)
+        status = b->attend(d, l, &f->rows);
     if (!status)
         status = linear(f, BUF_Y, o, BUF_ATT, up);
     if (!status && c->is_parallel && c->has_ff_norm)
@@ -96,6 +99,37 @@ static quip_status per_layer_embedding(const struct forward *f, int l,
     return status;
 }
 
+/* y = feed_forward(xn) */
+static quip_status dense_feed_forward(struct forward *f, int l)
+{
+    struct device *d = f->device;
+    const struct matrix_set gate_up = layer_matrices(l, MATRIX_GATE, 2),
+                            down = layer_matrices(l, MATRIX_DOWN, 1),
+                            next = d->config->d_ple > 0 ? layer_matrices(l, MATRIX_PLE_GATE, 1)
+                                                        : attention_inputs(d, l + 1);
+    quip_status status = observe(f, gate_up, BUF_XN, f->rows.n);
+    if (!status)
+        status = f->backend->gated(d, l, down, &f->rows);
+    return status ? status : linear(f, BUF_Y, down, BUF_H, next);
+}
+
+/* y = what the experts of each row make of xn, which is another norm(x) where they have one; plus y
+ * if there is a dense feed-forward, too. */
+static quip_status experts(struct forward *f, int l)
+{
+    const struct backend *b = f->backend;
+    struct device *d = f->device;
+    const struct norm_weights *norm = &d->weights->layers[l].expert_norm;
+    quip_status status = b->route(d, l, &f->rows);
+    if (!status && norm->scale)
+        status = b->norm(d, norm, f->rows.n);
+    if (!status)
+        status = observe(f, layer_matrices(l, MATRIX_EXPERT_GATE, 2), BUF_XN, f->rows.n);
+    if (!status)
+        status = b->experts(d, l, &f->rows);
+    return status ? status : b->merge(d, l, &f->rows);
+}
+
 /* x += feed_forward(xn), then the optional end of the layer, then xn = norm(x) for the next one. */
 static quip_status feed_forward_half(struct forward *f, int l)
 {
@@ -103,19 +137,14 @@ static quip_status feed_forward_half(struct forward *f, int l)
     const struct backend *b = f->backend;
     struct device *d = f->device;
     const bool is_last = l == d->config->n_layers - 1, has_ple = d->config->d_ple > 0;
+    const struct layer_config *layer = &d->config->layers[l];
     const struct layer_weights *w = &d->weights->layers[l];
-    const struct matrix_set gate_up = layer_matrices(l, MATRIX_GATE, 2),
-                            down = layer_matrices(l, MATRIX_DOWN, 1),
-                            next = has_ple ? layer_matrices(l, MATRIX_PLE_GATE, 1)
-                                           : attention_inputs(d, l + 1);
     const struct norm_weights *norm = is_last ? NULL : &w[1].attn_norm; // the last of the layer
     const struct norm_weights *before_scale = w->scale ? NULL : norm;
 
-    quip_status status = observe(f, gate_up, BUF_XN, f->rows.n);
-    if (!status)
-        status = b->gated(d, l, down, &f->rows);
-    if (!status)
-        status = linear(f, BUF_Y, down, BUF_H, next);
+    quip_status status = layer->d_ff > 0 ? dense_feed_forward(f, l) : QUIP_OK;
+    if (!status && layer->has_experts)
+        status = experts(f, l);
     if (!status)
         status = b->add(d, &w->ff_post_norm, has_ple ? &no_norm : before_scale, f->rows.n);
     if (!status && has_ple)

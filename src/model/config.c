@@ -33,6 +33,10 @@ static const struct range ranges[] = {
     { "longest context", offsetof(struct raw_config, n_context_max), 0, INT32_MAX },
     { "original context", offsetof(struct raw_config, n_context_original), 0, INT32_MAX },
     { "number of rope divisors", offsetof(struct raw_config, rope_divisors), 0, 2 },
+    { "convolution width", offsetof(struct raw_config, conv_width), 0, MAX_CONV_WIDTH },
+    { "number of experts", offsetof(struct raw_config, n_experts), 0, MAX_EXPERTS },
+    { "number of experts of a token", offsetof(struct raw_config, n_experts_used), 0, 64 },
+    { "width of an expert", offsetof(struct raw_config, d_ff_expert), 0, 1 << 20 },
 };
 
 /* Limits that keep every angle, up to position 2^20, below the 2^31 of qp_sin_cos. */
@@ -59,17 +63,42 @@ static quip_status check_rotation(const quip_model *m, const struct raw_config *
     return QUIP_OK;
 }
 
-static quip_status check_layer_types(const quip_model *m, const struct raw_config *raw,
-                                     quip_error *error)
+/* A text with a letter for each layer, or none; `known` are the letters that it may have. */
+static quip_status check_letters(const quip_model *m, const struct raw_config *raw,
+                                 const char *name, const char *letters, const char *known,
+                                 quip_error *error)
 {
-    const size_t n = strlen(raw->layer_types), n_known = strspn(raw->layer_types, "GLN");
+    const size_t n = strlen(letters), n_known = strspn(letters, known);
     if (n > 0 && (int)n != raw->n_layers)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: quip.config gives %zu layer types for %d layers",
-                       m->file.name, n, raw->n_layers);
+        return qp_fail(error, QUIP_E_FORMAT, "%s: quip.config gives %zu %s for %d layers",
+                       m->file.name, n, name, raw->n_layers);
     if (n_known < n)
         return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: quip.config: layer %zu has type %c; must be G, L or N", m->file.name,
-                       n_known, raw->layer_types[n_known]);
+                       "%s: quip.config: %s: that of layer %zu is %c; must be one of %s",
+                       m->file.name, name, n_known, letters[n_known], known);
+    return QUIP_OK;
+}
+
+/* The kinds of layers, and what each kind needs. */
+static quip_status check_layers(const quip_model *m, const struct raw_config *raw,
+                                quip_error *error)
+{
+    quip_status status = check_letters(m, raw, "layer types", raw->layer_types, "GLNC", error);
+    if (!status)
+        status = check_letters(m, raw, "feed-forward types", raw->ff_types, "DE", error);
+    if (status)
+        return status;
+    if (strchr(raw->layer_types, 'C') && raw->conv_width < 1)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: has convolutions, but their width is %d",
+                       m->file.name, raw->conv_width);
+    if (strchr(raw->ff_types, 'E') &&
+        (raw->n_experts < 1 || raw->n_experts_used < 1 || raw->n_experts_used > raw->n_experts ||
+         raw->d_ff_expert < 1 || !raw->traits.is_gated))
+        return qp_fail(
+            error, QUIP_E_FORMAT,
+            "%s: a token uses %d of %d experts of width %d; must be 1 to %d, at least 1, "
+            "and gated",
+            m->file.name, raw->n_experts_used, raw->n_experts, raw->d_ff_expert, raw->n_experts);
     return QUIP_OK;
 }
 
@@ -113,10 +142,12 @@ static struct layer_config layer_config(const struct raw_config *raw, int l)
     const char type = layer_type(raw, l);
     const bool has_local_rope = raw->traits.rope_local_theta > 0;
     return (struct layer_config){
+        .mixer = type == 'C' ? MIXER_CONV : MIXER_ATTENTION,
+        .has_experts = raw->ff_types[0] && raw->ff_types[l] == 'E',
         .window = type == 'L' ? raw->traits.window : 0,
-        .rope = raw->rope_dim == 0 || type == 'N' ? ROPE_NONE
-                : type == 'L' && has_local_rope   ? ROPE_LOCAL
-                                                  : ROPE_GLOBAL,
+        .rope = raw->rope_dim == 0 || type == 'N' || type == 'C' ? ROPE_NONE
+                : type == 'L' && has_local_rope                  ? ROPE_LOCAL
+                                                                 : ROPE_GLOBAL,
         .n_kv_heads = of_layer(&raw->kv_heads, l, raw->n_kv_heads),
         .head_dim = of_layer(&raw->head_dims, l, raw->head_dim),
         .d_ff = of_layer(&raw->d_ffs, l, raw->d_ff),
@@ -153,7 +184,7 @@ static bool is_kv_layer(const struct raw_config *raw, int l)
         return false;
     const struct layer_config b = layer_config(raw, a.kv_layer);
     return b.kv_layer == a.kv_layer && a.head_dim == b.head_dim && a.n_kv_heads == b.n_kv_heads &&
-           a.window == b.window;
+           a.window == b.window && a.mixer == MIXER_ATTENTION && b.mixer == MIXER_ATTENTION;
 }
 
 /* The sizes of one layer. */
@@ -164,7 +195,7 @@ static quip_status check_layer(const quip_model *m, const struct raw_config *raw
     const int rope_dim = c.rope == ROPE_NONE    ? 0
                          : c.rope == ROPE_LOCAL ? raw->rope_local_dim
                                                 : raw->rope_dim;
-    if (c.head_dim < 1 || c.head_dim > 1024 || c.d_ff < 1 || c.d_ff > 1 << 20)
+    if (c.head_dim < 1 || c.head_dim > 1024 || c.d_ff < !c.has_experts || c.d_ff > 1 << 20)
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: layer %d has heads of %d and a feed-forward of %d; must be 1 to 1024 "
                        "and 1 to 1048576",
@@ -194,7 +225,7 @@ static quip_status check_raw(const quip_model *m, struct raw_config *raw, quip_e
             return qp_fail(error, QUIP_E_FORMAT, "%s: its %s is %d; must be %d to %d", m->file.name,
                            r->name, value, r->low, r->high);
     }
-    quip_status status = check_layer_types(m, raw, error);
+    quip_status status = check_layers(m, raw, error);
     if (!status)
         status = check_rotation(m, raw, error);
     if (!status)
@@ -264,6 +295,7 @@ static void fill_config(struct config *c, const struct raw_config *raw)
         .attention_cap = (float)t->attention_cap,
         .logits_scale = (float)t->logits_scale,
         .logits_cap = (float)t->logits_cap,
+        .conv_width = strchr(raw->layer_types, 'C') ? raw->conv_width : 0,
         .layers = layers,
         .bos =
             raw->prompts->bos < raw->vocab_size ? raw->prompts->bos : -1, // the vocabulary was cut
@@ -279,6 +311,13 @@ static void fill_config(struct config *c, const struct raw_config *raw)
         if (layers[l].kv_layer == l)
             c->last_kv_layer = l;
     }
+    if (strchr(raw->ff_types, 'E'))
+        c->experts = (struct expert_config){ .n = raw->n_experts,
+                                             .n_used = raw->n_experts_used,
+                                             .d_ff = raw->d_ff_expert,
+                                             .is_normalized = raw->experts_normalized,
+                                             .has_shared_gate = t->has_shared_gate,
+                                             .has_norms = t->has_expert_norms };
 }
 
 static bool is_same_spelling(const struct chat_template *a, const struct chat_template *b)

@@ -55,6 +55,9 @@ struct traits {
     bool global_v_is_k;   // global layers: values are the keys before their norm and rope
     bool has_layer_scale; // the output of each layer is multiplied by a number of its own
 
+    bool has_shared_gate;  // what the dense feed-forward beside experts adds has a gate
+    bool has_expert_norms; // the router, the experts and that feed-forward have norms of their own
+
     int local_per_global;    // sliding-window layers before each global one; 0: all global
     int window;              // of sliding-window layers, in tokens, the query's included
     double rope_theta;       // of global layers

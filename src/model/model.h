@@ -14,6 +14,16 @@
 
 #define MAX_STOP_IDS 16
 
+/* What mixes the positions of a text in a layer. */
+enum mixer {
+    MIXER_ATTENTION,
+    MIXER_CONV // a short convolution between two gates (LFM2)
+};
+
+/* Limits of config.c that others rely on. */
+#define MAX_CONV_WIDTH 16
+#define MAX_EXPERTS 1024
+
 /* Rotary embedding: Su et al. 2021 (RoFormer). Dimensions i and i + dim / 2 of a head turn by
  * position * frequency i, which is theta^(-2 i / dim) / scale / divisor i. */
 struct rope {
@@ -35,11 +45,21 @@ enum {
 };
 
 struct layer_config {
+    enum mixer mixer;
+    bool has_experts;               // beside a dense feed-forward, or instead of it if d_ff is 0
     int window;                     // keys that are visible to a query, its own included; 0: all
     int rope;                       // ROPE_…
     int n_kv_heads, head_dim, d_ff; // of this layer
     int kv_layer; // whose keys and values it attends to: itself, or an earlier one
     bool v_is_k;  // its values are its keys before their norm and rope
+};
+
+/* A mixture of experts: feed-forwards of which each row uses a few. All zero: none. */
+struct expert_config {
+    int n, n_used;                   // experts of a layer; those of a row
+    int d_ff;                        // width of an expert
+    bool is_normalized;              // the weights of a row's experts have the sum 1
+    bool has_shared_gate, has_norms; // as in struct traits
 };
 
 struct config {
@@ -63,6 +83,8 @@ struct config {
     int n_context_max;      // positions that the model was trained for; 0: unknown
     float norm_eps, embed_scale, residual_scale, query_scale, attention_cap;
     float logits_scale, logits_cap;
+    int conv_width; // columns that a convolution sums, the present one included; 0: none
+    struct expert_config experts;
     struct layer_config *layers; // [n_layers]
     int last_kv_layer;           // that stores keys and values of its own
     quip_token bos;              // -1: none
@@ -81,7 +103,9 @@ struct norm_weights {
     const float *scale, *bias; // [n]; bias of NORM_LAYER only, where it has one
 };
 
-/* The weight matrices of a layer, in the order of their use. */
+/* The weight matrices of a layer, in the order of their use. In a layer with a convolution the
+ * first three are its gates b and c and its input x, each [d_model, d_model], and O is its output
+ * projection. The rows of all experts are in one matrix, expert by expert. */
 enum layer_matrix {
     MATRIX_Q,    // [n_heads * head_dim, d_model]
     MATRIX_K,    // [n_kv_heads * head_dim, d_model]
@@ -94,6 +118,10 @@ enum layer_matrix {
     MATRIX_PLE_GATE,    // [d_ple, d_model]
     MATRIX_PLE_CONTEXT, // [d_ple, d_model] rows of weights->ple_context
     MATRIX_PLE_OUT,     // [d_model, d_ple]
+    /* The rows of all experts, one expert after the other: */
+    MATRIX_EXPERT_GATE, // [experts.n * experts.d_ff, d_model]
+    MATRIX_EXPERT_UP,   // [experts.n * experts.d_ff, d_model]
+    MATRIX_EXPERT_DOWN, // [experts.n * d_model, experts.d_ff]
     N_MATRICES
 };
 
@@ -104,6 +132,14 @@ struct layer_weights {
     struct norm_weights q_norm, k_norm; // enum qk_norm says their size
     struct norm_weights ple_post_norm;  // [d_model]
     const float *scale;                 // [1] the output of the layer is multiplied by it
+    const float *conv, *conv_bias;      // [conv_width, d_model], the oldest column first; [d_model]
+    /* Experts. */
+    struct norm_weights router_norm;                   // [d_model]
+    const float *router;                               // [experts.n, d_model]
+    const float *expert_scale;                         // [experts.n]
+    const float *shared_gate;                          // [d_model]
+    struct norm_weights dense_post_norm;               // [d_model]
+    struct norm_weights expert_norm, expert_post_norm; // [d_model]
 };
 struct weights {
     struct matrix embed, head;      // [vocab_size, d_model]; the same one when tied

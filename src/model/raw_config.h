@@ -35,11 +35,17 @@ struct raw_config {
     int rope_divisors;
     int n_context_original;
     double rope_amplitude; // of cos and sin
-    /* For each layer: L sliding window, G all positions, N the same without rope. "": the pattern
-     * of the family. */
+    /* For each layer: L sliding window, G all positions, N the same without rope, C a short
+     * convolution instead of attention. "": the pattern of the family. */
     char layer_types[MAX_LAYERS + 1];
     struct layer_list head_dims, kv_heads, d_ffs;
     struct layer_list kv_layers; // whose keys and values each layer attends to
+    int conv_width;              // columns that a convolution sums
+    /* For each layer: D a dense feed-forward, E experts, and beside them a dense one unless its
+     * d_ff is 0. "": all are D. */
+    char ff_types[MAX_LAYERS + 1];
+    int n_experts, n_experts_used, d_ff_expert;
+    bool experts_normalized; // the weights of a row's experts have the sum 1
     char chat[32];
     struct prompts *prompts; // of the model, with the stops and the first token
 };

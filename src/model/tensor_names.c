@@ -64,6 +64,9 @@ const char *qp_matrix_name(enum layer_matrix m)
         [MATRIX_PLE_GATE] = "ple.gate",
         [MATRIX_PLE_CONTEXT] = "ple.context", // rows of a matrix of all layers
         [MATRIX_PLE_OUT] = "ple.out",
+        [MATRIX_EXPERT_GATE] = "ff_layer.experts.ffn_layer1_gate",
+        [MATRIX_EXPERT_UP] = "ff_layer.experts.ffn_layer1",
+        [MATRIX_EXPERT_DOWN] = "ff_layer.experts.ffn_layer2",
     };
     assert(m >= 0 && m < N_MATRICES);
     return names[m];

@@ -307,10 +307,52 @@ static void bind_ple(struct binder *b)
     bind_norm(b, &w->ple_norm, "ple.context_norm", c->d_ple);
 }
 
+/* A convolution has two gates b and c, and its input x, where attention has q, k and v. */
+static void bind_conv(struct binder *b, int l)
+{
+    static const char *const names[] = { "conv.b", "conv.c", "conv.x", "conv.out" };
+    const struct config *c = &b->model->config;
+    struct layer_weights *w = &b->model->weights.layers[l];
+    for (int i = 0; i < (int)QP_COUNT(names); i++)
+        bind_matrix(b, &w->m[MATRIX_Q + i], layer_name(b, l, names[i]), c->d_model, c->d_model);
+    w->conv = bind_vector(b, layer_name(b, l, "conv.kernel"), c->conv_width * c->d_model);
+    if (!b->status && find(b, layer_name(b, l, "conv.bias")))
+        w->conv_bias = bind_vector(b, b->name, c->d_model);
+}
+
+/* The matrices of all experts, and what chooses among them. */
+static void bind_experts(struct binder *b, int l)
+{
+    const struct config *c = &b->model->config;
+    const struct expert_config *e = &c->experts;
+    struct layer_weights *w = &b->model->weights.layers[l];
+    w->router = bind_vector(b, layer_name(b, l, "ff_layer.router"), e->n * c->d_model);
+    w->router_norm = w->ff_norm;
+    if (e->has_norms) {
+        bind_norm(b, &w->router_norm, layer_name(b, l, "ff_layer.router_norm"), c->d_model);
+        w->expert_scale = bind_vector(b, layer_name(b, l, "ff_layer.expert_scale"), e->n);
+        bind_norm(b, &w->expert_norm, layer_name(b, l, "ff_layer.expert_pre_norm"), c->d_model);
+        bind_norm(b, &w->expert_post_norm, layer_name(b, l, "ff_layer.expert_post_norm"),
+                  c->d_model);
+        if (c->layers[l].d_ff > 0)
+            bind_norm(b, &w->dense_post_norm, layer_name(b, l, "ff_layer.dense_post_norm"),
+                      c->d_model);
+    }
+    if (e->has_shared_gate && c->layers[l].d_ff > 0)
+        w->shared_gate = bind_vector(b, layer_name(b, l, "ff_layer.shared_gate"), c->d_model);
+    bind_layer_matrix(b, l, MATRIX_EXPERT_GATE, e->n * e->d_ff, c->d_model);
+    bind_layer_matrix(b, l, MATRIX_EXPERT_UP, e->n * e->d_ff, c->d_model);
+    bind_layer_matrix(b, l, MATRIX_EXPERT_DOWN, e->n * c->d_model, e->d_ff);
+}
+
 static void bind_feed_forward(struct binder *b, int l)
 {
     const struct config *c = &b->model->config;
     const int d_ff = c->layers[l].d_ff;
+    if (c->layers[l].has_experts)
+        bind_experts(b, l);
+    if (d_ff == 0)
+        return;
     if (c->is_gated)
         bind_layer_matrix(b, l, MATRIX_GATE, d_ff, c->d_model);
     bind_layer_matrix(b, l, MATRIX_UP, d_ff, c->d_model);
@@ -326,7 +368,10 @@ static void bind_layer(struct binder *b, int l)
         b->is_gpu && c->norm == NORM_LAYER ? "post_layer_norm" : "ff_layer.pre_layer_norm";
     if (c->pre_norm)
         bind_norm(b, &w->attn_norm, layer_name(b, l, "pre_layer_norm"), c->d_model);
-    bind_attention(b, l);
+    if (c->layers[l].mixer == MIXER_CONV)
+        bind_conv(b, l);
+    else
+        bind_attention(b, l);
     if (c->has_ff_norm)
         bind_norm(b, &w->ff_norm, layer_name(b, l, ff_norm), c->d_model);
     bind_feed_forward(b, l);

@@ -126,6 +126,8 @@ static void alloc_buffers(struct reference_device *d, const struct config *c, in
         const size_t n = b == BUF_LOGITS ? LOGITS_ROWS : (size_t)n_rows;
         d->buffer[b] = qp_arena_alloc(a, n * (size_t)width_of(c, b) * sizeof *d->buffer[b]);
     }
+    d->expert_weights = qp_arena_alloc(a, (size_t)n_rows * (size_t)c->experts.n * sizeof(float));
+    d->shared_weights = qp_arena_alloc(a, (size_t)n_rows * sizeof(float));
     d->candidates = qp_arena_alloc(a, (size_t)c->vocab_size * sizeof *d->candidates);
 }
 
@@ -165,10 +167,10 @@ static int reference_n_threads(const struct device *device)
 static void alloc_sequence(struct reference_sequence *s, const struct config *c, int n_context,
                            struct arena *a)
 {
-    const size_t n_bytes = (size_t)n_context * kv_width(c) * sizeof(float);
     s->layers = qp_arena_alloc(a, (size_t)c->n_layers * sizeof *s->layers);
     for (int l = 0; l < c->n_layers; l++) {
         const int owner = c->layers[l].kv_layer;
+        const size_t n_bytes = (size_t)n_context * cache_width(c, l) * sizeof(float);
         struct cache layer = { 0 };
         if (owner == l)
             layer = (struct cache){ qp_arena_alloc(a, n_bytes), qp_arena_alloc(a, n_bytes) };
@@ -249,8 +251,8 @@ static void reference_sequence_copy(struct sequence *copy, const struct sequence
     struct reference_sequence *to = sequence_of(copy);
     const struct reference_sequence *from = (const struct reference_sequence *)original;
     const struct config *c = original->device->config;
-    const size_t n_bytes = (size_t)original->pos * kv_width(c) * sizeof(float);
     for (int l = 0; l < c->n_layers; l++) {
+        const size_t n_bytes = (size_t)original->pos * cache_width(c, l) * sizeof(float);
         memcpy(to->layers[l].k, from->layers[l].k, n_bytes);
         memcpy(to->layers[l].v, from->layers[l].v, n_bytes);
     }
@@ -274,12 +276,14 @@ struct header {
 static bool transfer_sequence(const struct reference_sequence *s, const struct header *h,
                               const struct stream *stream)
 {
-    const size_t n_bytes = (size_t)h->pos * (size_t)h->kv_width * sizeof(float);
     bool ok = stream->transfer(stream->user, s->outputs,
                                (size_t)h->n_outputs * (size_t)h->d_model * sizeof(float));
-    for (int l = 0; ok && l < h->n_layers; l++)
+    for (int l = 0; ok && l < h->n_layers; l++) {
+        const size_t width = cache_width(s->base.device->config, l);
+        const size_t n_bytes = (size_t)h->pos * width * sizeof(float);
         ok = stream->transfer(stream->user, s->layers[l].k, n_bytes) &&
              stream->transfer(stream->user, s->layers[l].v, n_bytes);
+    }
     return ok;
 }
 
@@ -496,9 +500,13 @@ const struct backend reference_backend = {
     .rope_append = reference_rope_append,
     .keep_rows = reference_keep_rows,
     .attend = reference_attend,
+    .conv = reference_conv,
     .gated = reference_gated,
     .ple = reference_ple,
     .scale = reference_scale,
+    .route = reference_route,
+    .experts = reference_experts,
+    .merge = reference_merge,
     .keep_outputs = reference_keep_outputs,
     .load_outputs = reference_load_outputs,
     .logits = reference_logits,

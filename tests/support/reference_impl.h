@@ -1,6 +1,7 @@
 /* reference_impl.h: what the two files of the reference backend share.
  *   reference_backend.c   memory, sequences, adapters, recording; the table
- *   reference_ops.c       the operations */
+ *   reference_ops.c       the operations
+ *   reference_layers.c    those of convolutions and experts */
 #ifndef REFERENCE_IMPL_H
 #define REFERENCE_IMPL_H
 
@@ -17,7 +18,8 @@ struct floats {
     const float *bias; // [n_out] or NULL
 };
 
-/* Keys and values of a layer, each [n_context, n_kv_heads * head_dim]. */
+/* Keys and values of a layer, each [n_context, n_kv_heads * head_dim]; or `k` has the columns of a
+ * convolution, [n_context, d_model]. */
 struct cache {
     float *k, *v;
 };
@@ -65,6 +67,8 @@ struct reference_device {
     struct floats embed, head, ple;
     struct floats *m;         // [n_layers][N_MATRICES]
     float *buffer[N_BUFFERS]; // [n_rows, width_of]
+    float *expert_weights;    // [n_rows, n_experts]: 0 for those that a row does not use
+    float *shared_weights;    // [n_rows] of the dense feed-forward beside experts
     struct candidate *candidates;
     quip_token tokens[LOGITS_ROWS];
     struct command *commands; // of the batch that is recorded
@@ -87,9 +91,22 @@ static inline size_t kv_width(const struct config *c)
     return (size_t)c->n_kv_heads * (size_t)c->head_dim;
 }
 
+/* Floats that a layer with keys or columns stores for a position. */
+static inline size_t cache_width(const struct config *c, int l)
+{
+    return c->layers[l].mixer == MIXER_CONV ? (size_t)c->d_model : kv_width(c);
+}
+
+static inline int wider(int a, int b)
+{
+    return a > b ? a : b;
+}
+
 static inline int width_of(const struct config *c, enum buffer b)
 {
-    const int q_width = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
+    const int conv = c->conv_width ? c->d_model : 0;
+    const int q_width = wider(c->n_heads * c->head_dim, conv);
+    const int kv = wider(c->n_kv_heads * c->head_dim, conv);
     const int widths[N_BUFFERS] = {
         [BUF_X] = c->d_model,
         [BUF_XN] = c->d_model,
@@ -104,6 +121,7 @@ static inline int width_of(const struct config *c, enum buffer b)
         [BUF_PLE_GATE] = c->d_ple,
         [BUF_PLE_CONTEXT] = c->d_ple,
         [BUF_PLE] = c->d_ple,
+        [BUF_EXPERTS] = c->d_model,
     };
     return widths[b];
 }
@@ -117,6 +135,10 @@ static inline float *row_of(const struct reference_device *d, enum buffer b, int
 quip_status reference_record(struct device *device, struct command c, const struct rows *rows);
 
 /* ---- reference_ops.c ---- */
+
+/* x = norm(x) of one row [d_model]; no weights, no norm */
+void reference_norm_row(const struct config *c, float *x, const struct norm_weights *w);
+float reference_activate(const struct config *c, float x);
 
 quip_status reference_embed(struct device *device, const struct rows *rows);
 quip_status reference_norm(struct device *device, const struct norm_weights *w, int n_rows);
@@ -137,5 +159,12 @@ quip_status reference_keep_outputs(struct device *device, const struct rows *row
 quip_status reference_load_outputs(struct device *device, const struct output *outputs, int n);
 quip_status reference_logits(struct device *device, int n);
 quip_status reference_sample(struct device *device, const struct draw *draws, int n);
+
+/* ---- reference_layers.c ---- */
+
+quip_status reference_conv(struct device *device, int l, const struct rows *rows);
+quip_status reference_route(struct device *device, int l, const struct rows *rows);
+quip_status reference_experts(struct device *device, int l, const struct rows *rows);
+quip_status reference_merge(struct device *device, int l, const struct rows *rows);
 
 #endif

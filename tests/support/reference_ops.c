@@ -57,6 +57,11 @@ static void norm_in_place(const struct config *c, float *x, const struct norm_we
         rms_norm(c, x, w->scale, n);
 }
 
+void reference_norm_row(const struct config *c, float *x, const struct norm_weights *w)
+{
+    norm_in_place(c, x, w, c->d_model);
+}
+
 static float activate(enum activation act, float x)
 {
     switch (act) {
@@ -70,6 +75,11 @@ static float activate(enum activation act, float x)
         return x > 0 ? x : 0;
     }
     return x;
+}
+
+float reference_activate(const struct config *c, float x)
+{
+    return activate(c->act, x);
 }
 
 static float soft_cap(float x, float cap)
@@ -381,7 +391,7 @@ quip_status reference_scale(struct device *device, const float *factor,
 
 static void run_keep_rows(struct reference_device *d, const struct command *c)
 {
-    static const enum buffer moved[] = { BUF_X, BUF_XN, BUF_Q, BUF_E };
+    static const enum buffer moved[] = { BUF_X, BUF_XN, BUF_Q, BUF_ATT, BUF_E };
     for (int from = 0, to = 0; from < c->n; from++) {
         if (!c->rows[from].is_output)
             continue;

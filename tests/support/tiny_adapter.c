@@ -64,7 +64,7 @@ static void add_layers(struct writer *w, const quip_model *model, const struct t
         [MATRIX_DOWN] = "mlp.down_proj",
     };
     for (int l = 0; l < model->config.n_layers; l++)
-        for (int m = 0; m < N_MATRICES; m++)
+        for (int m = 0; m <= MATRIX_DOWN; m++) // none of experts
             add_pair(w, a, l, names[m], &model->weights.layers[l].m[m],
                      m != MATRIX_DOWN || !a->has_no_b);
 }

@@ -1,4 +1,4 @@
-/* vector_scalar.c: norms, activations and rotations, in plain C: the specification of
+/* vector_scalar.c: norms, activations, rotations and convolutions, in plain C: the specification of
  * vector_lanes.h.
  * In:  float vectors of any length n >= 1, aligned as floats. An output may be an input of the same
  *      call only where kernels.h says so.
@@ -112,6 +112,24 @@ static void soft_cap_scalar(float *x, float cap, int n)
         x[i] = cap * qp_tanh(x[i] / cap);
 }
 
+/* LFM2's short convolution (Liquid AI 2025): a causal convolution of each channel, between two
+ * gates. */
+static void conv_scalar(const struct conv_row *r)
+{
+    assert(r->width > 0 && r->n > 0 && r->w_stride >= (size_t)r->n && r->b && r->c && r->z && r->y);
+    for (int i = 0; i < r->n; i++) {
+        r->z[i] = r->b[i] * r->z[i];
+        float sum = 0;
+        for (int j = 0; j < r->width; j++) {
+            const float *column = j == r->width - 1 ? r->z : r->past[j];
+            sum += r->w[(size_t)j * r->w_stride + (size_t)i] * column[i];
+        }
+        if (r->bias)
+            sum += r->bias[i];
+        r->y[i] = r->c[i] * sum;
+    }
+}
+
 /* ---- sampling ---- */
 
 static float sum_exp_scalar(const float *x, float max, float factor, int n)
@@ -133,5 +151,6 @@ void qp_vector_kernels_scalar(struct kernels *k)
     k->rotate = rotate_scalar;
     k->hadamard = qp_hadamard_scalar;
     k->soft_cap = soft_cap_scalar;
+    k->conv = conv_scalar;
     k->sum_exp = sum_exp_scalar;
 }
