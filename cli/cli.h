@@ -194,6 +194,7 @@ uint64_t file_bytes(const char *path); // 0 if there is no such file
 
 int run_run(const struct command *command, char **words);
 int run_chat(const struct command *command, char **words);
+int run_render(const struct command *command, char **words);
 int run_tokenize(const struct command *command, char **words);
 int run_logits(const struct command *command, char **words);
 int run_inspect(const struct command *command, char **words);

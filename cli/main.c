@@ -28,6 +28,18 @@ static const struct command commands[] = {
           "If stdin is a pipe, each line is a turn.\n"
           "\n"
           "  quip chat gemma.bin --system \"Answer in one sentence.\"\n" },
+    { .name = "render",
+      .arguments = "[FILE]",
+      .summary = "Show the prompt that a chat template makes of a conversation",
+      .run = run_render,
+      .examples =
+          "FILE is a JSON object: \"messages\", and whatever else the template reads, such as "
+          "\"tools\",\n\"add_generation_prompt\", \"enable_thinking\", \"bos_token\". If it is "
+          "missing or "
+          "\"-\", it is read\nfrom stdin.\n"
+          "\n"
+          "  quip render --template chat_template.jinja conversation.json\n"
+          "  quip render --template chat_template.jinja --jsonl < conversations.jsonl\n" },
     { .name = "tokenize",
       .arguments = "FILE [TEXT]",
       .summary = "Convert text to token ids, or back",

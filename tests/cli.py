@@ -24,7 +24,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("QUIP_SHARED", ROOT.parent / "shared"))
 GOLDEN = SHARED / "data/golden"
-COMMANDS = ["run", "chat", "tokenize", "logits", "inspect", "convert", "bundle", "verify", "eval", "bench"]
+COMMANDS = ["run", "chat", "render", "tokenize", "logits", "inspect", "convert", "bundle", "verify", "eval", "bench"]
 QUIP = None  # path of the program
 WORK = None  # a folder of this run
 

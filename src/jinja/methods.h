@@ -1,0 +1,81 @@
+/* methods.h: the methods of Python's types, by number. */
+#ifndef QP_JINJA_METHODS_H
+#define QP_JINJA_METHODS_H
+
+#include "jinja/jinja_impl.h"
+
+enum method_id {
+    METHOD_CAPITALIZE,
+    METHOD_CASEFOLD,
+    METHOD_CENTER,
+    METHOD_COUNT,
+    METHOD_ENCODE,
+    METHOD_ENDSWITH,
+    METHOD_EXPANDTABS,
+    METHOD_FIND,
+    METHOD_FORMAT,
+    METHOD_FORMAT_MAP,
+    METHOD_INDEX,
+    METHOD_ISALNUM,
+    METHOD_ISALPHA,
+    METHOD_ISASCII,
+    METHOD_ISDECIMAL,
+    METHOD_ISDIGIT,
+    METHOD_ISIDENTIFIER,
+    METHOD_ISLOWER,
+    METHOD_ISNUMERIC,
+    METHOD_ISPRINTABLE,
+    METHOD_ISSPACE,
+    METHOD_ISTITLE,
+    METHOD_ISUPPER,
+    METHOD_JOIN,
+    METHOD_LJUST,
+    METHOD_LOWER,
+    METHOD_LSTRIP,
+    METHOD_MAKETRANS,
+    METHOD_PARTITION,
+    METHOD_REMOVEPREFIX,
+    METHOD_REMOVESUFFIX,
+    METHOD_REPLACE,
+    METHOD_RFIND,
+    METHOD_RINDEX,
+    METHOD_RJUST,
+    METHOD_RPARTITION,
+    METHOD_RSPLIT,
+    METHOD_RSTRIP,
+    METHOD_SPLIT,
+    METHOD_SPLITLINES,
+    METHOD_STARTSWITH,
+    METHOD_STRIP,
+    METHOD_SWAPCASE,
+    METHOD_TITLE,
+    METHOD_TRANSLATE,
+    METHOD_UPPER,
+    METHOD_ZFILL,
+    METHOD_COPY, // of other types from here on
+    METHOD_FROMKEYS,
+    METHOD_GET,
+    METHOD_ITEMS,
+    METHOD_KEYS,
+    METHOD_VALUES,
+    METHOD_BIT_LENGTH,
+    METHOD_NEXT,
+    METHOD_RESET,
+    METHOD_APPEND, // not safe from here on
+    METHOD_CLEAR,
+    METHOD_EXTEND,
+    METHOD_INSERT,
+    METHOD_POP,
+    METHOD_POPITEM,
+    METHOD_REMOVE,
+    METHOD_REVERSE,
+    METHOD_SETDEFAULT,
+    METHOD_SORT,
+    METHOD_UPDATE
+};
+
+/* The arguments are bound by the table in methods.c. */
+struct value qp_text_method(struct run *r, int method, const struct value *self,
+                            const struct value *a);
+
+#endif
