@@ -281,6 +281,7 @@ int run_chat(const struct command *command, char **words)
         return exit_code;
     c.options.stop = stop.items;
     c.options.n_stop = stop.n;
+    note_sampling(&c.options);
 
     quip_error error = { 0 };
     if (quip_model_open(&c.model, words[0], &model_options, &error) ||

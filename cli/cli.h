@@ -70,6 +70,20 @@ int parse_options(const struct command *command, const struct option *options, c
       "sample from the K most likely tokens; 0 (default): no limit" },                                 \
     { OPTION_NUMBER, 0, "top-p", "P", &(o)->top_p, 0, 1,                                           \
       "then from the fewest whose probabilities add up to P; 0 (default): no limit" },                       \
+    { OPTION_NUMBER, 0, "min-p", "P", &(o)->min_p, 0, 1,                                           \
+      "then from those at least P times as likely as the best; 0 (default): no limit" },                     \
+    { OPTION_NUMBER, 0, "repeat-penalty", "X", &(o)->repeat_penalty, 1, 100,                       \
+      "make recent tokens X times less likely to come again; 1 (default): off" },                      \
+    { OPTION_NUMBER, 0, "presence-penalty", "X", &(o)->presence_penalty, -100, 100,                \
+      "subtract X from the logit of a recent token" },                                             \
+    { OPTION_NUMBER, 0, "frequency-penalty", "X", &(o)->frequency_penalty, -100, 100,              \
+      "subtract X for each time that it came" },                                                   \
+    { OPTION_NUMBER, 0, "dry", "X", &(o)->dry_multiplier, 0, 100,                                  \
+      "penalize longer repetitions (DRY); 0.8 is usual, 0 (default): off" },                       \
+    { OPTION_INT, 0, "no-repeat-ngram", "N", &(o)->no_repeat_ngram, 0, INT32_MAX,                  \
+      "no N recent tokens in a row come again; 0 (default): they may" },                           \
+    { OPTION_INT, 0, "penalty-window", "N", &(o)->penalty_window, -1, INT32_MAX,                   \
+      "what is recent: the last N tokens; default 64; -1: all" },                                  \
     { OPTION_SEED, 0, "seed", "N", o, 0, 0, "of the random numbers; default: another one each time" }, \
     { OPTION_TEXTS, 0, "stop", "TEXT", stop_texts, 0, 0, "end the answer before this text; may be repeated" }, \
     { OPTION_INT, 'c', "context", "N", &(o)->n_context, 1, INT32_MAX,                              \
@@ -94,6 +108,8 @@ struct chosen_adapter {
     quip_adapter *adapter; // NULL: none
     float scale;
 };
+/* Say on stderr which options have no effect because the answer is greedy. */
+void note_sampling(const quip_session_options *o);
 /* Open the adapter that such an option names; `text` NULL: none. Close a->adapter. */
 quip_status open_adapter(struct chosen_adapter *a, quip_model *model, const char *text,
                          quip_error *error);

@@ -248,6 +248,25 @@ quip_status open_adapter(struct chosen_adapter *a, quip_model *model, const char
     return status;
 }
 
+void note_sampling(const quip_session_options *o)
+{
+    const struct {
+        const char *name;
+        bool is_set;
+    } options[] = {
+        { "--top-k", o->top_k > 1 },
+        { "--top-p", o->top_p > 0 && o->top_p < 1 },
+        { "--min-p", o->min_p > 0 },
+        { "--seed", o->has_seed },
+    };
+    for (size_t i = 0; i < QP_COUNT(options) && o->temperature == 0; i++)
+        if (options[i].is_set)
+            fprintf(stderr,
+                    "quip: %s has no effect at temperature 0, where the most likely token always "
+                    "comes; --temperature 0.8 draws\n",
+                    options[i].name);
+}
+
 quip_status open_session(quip_session **session, quip_model *model,
                          const quip_session_options *options, const struct chosen_adapter *a,
                          quip_error *error)

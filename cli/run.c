@@ -76,6 +76,7 @@ int run_run(const struct command *command, char **words)
         return exit_code;
     session_options.stop = stop.items;
     session_options.n_stop = stop.n;
+    note_sampling(&session_options);
 
     quip_error error = { 0 };
     quip_model *model = NULL;

@@ -194,6 +194,12 @@ QUIP_API quip_status quip_model_get_info(const quip_model *model, quip_model_inf
 
 typedef struct quip_session quip_session;
 
+/* A number to add to the logit of a token. */
+typedef struct quip_logit_bias {
+    quip_token token;
+    float bias; // -INFINITY: never
+} quip_logit_bias;
+
 typedef struct quip_session_options {
     int n_context;           // capacity of the context: tokens of all prompts and answers; 0: 4096,
                              // or n_context_max if that is smaller
@@ -201,7 +207,7 @@ typedef struct quip_session_options {
     int max_output_tokens;   // of one answer; 0: no limit but n_context
     int top_k;               // sample from the k most likely tokens; 0: no limit; 1: greedy
     float top_p;             // then from the fewest tokens whose probabilities add up to p; 0: no
-                             // limit. The order is top_k, temperature, top_p
+                             // limit. The order is top_k, temperature, top_p, min_p
     float temperature;       // 0: greedy, always the most likely token
     uint64_t seed;           // used if has_seed is true. The random number for a token depends only
                              // on the seed and on the token's position
@@ -217,6 +223,28 @@ typedef struct quip_session_options {
     const char *chat_template; // how turns are marked: "gemma", "smollm2", "qwen2", "qwen2.5",
                                // "chatml", "llama2", "llama3", "zephyr", "phi2" or "none"; NULL: as
                                // the model file says
+
+    float min_p; // then from the tokens at least this likely, as a part of the best one's
+                 // probability, 0 to 1; 0: no limit
+
+    /* Penalties change the logits before top_k. Their order is that of transformers and llama.cpp:
+     * logit_bias, repeat_penalty, frequency_penalty and presence_penalty, DRY, no_repeat_ngram.
+     * They cost no pass over the vocabulary. */
+    int n_logit_bias;                  // number of entries in logit_bias, at most 1024
+    const quip_logit_bias *logit_bias; // copied
+    int penalty_window;      // how many of the last tokens count, prompts included; 0: 64; -1: all
+    float repeat_penalty;    // divides the logit of a token of the window if it is positive, else
+                             // multiplies it; 0 or 1: none
+    float presence_penalty;  // subtracted from the logit of a token of the window
+    float frequency_penalty; // subtracted for each of its occurrences
+    /* DRY: a token that would lengthen a repetition of n >= dry_allowed_length tokens loses
+     * dry_multiplier * dry_base^(n - dry_allowed_length). A repetition ends at a line end, a colon,
+     * a quote or a star that is a token by itself; it counts up to 64 tokens. */
+    float dry_multiplier;   // 0: none
+    float dry_base;         // at least 1; 0: 1.75
+    int dry_allowed_length; // 0: 2
+    int no_repeat_ngram;    // no n tokens in a row come twice in the window; 0: they may
+
     uint64_t reserved[4];
 } quip_session_options;
 

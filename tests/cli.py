@@ -330,6 +330,22 @@ class WithModel(unittest.TestCase):
         other = json.loads(quip(*args, "--seed", 1, "--top-k", 50, "--top-p", 0.9, check=0).stdout)
         self.assertNotEqual(first["text"], other["text"])
 
+    def test_options_without_effect_are_named(self):
+        args = ["run", self.model, "x", "-n", 5]
+        said = quip(*args, "--top-k", 40, "--seed", 5, check=0).stderr
+        self.assertIn(b"--top-k has no effect at temperature 0", said)
+        self.assertIn(b"--seed has no effect", said)
+        self.assertEqual(quip(*args, "--top-k", 40, "--seed", 5, "--temperature", 1, check=0).stderr, b"")
+
+    def test_penalties(self):
+        args = ["run", self.model, "What is light?", "-n", 40]
+        plain = quip(*args, check=0).stdout
+        self.assertEqual(quip(*args, "--repeat-penalty", 1, check=0).stdout, plain)
+        for option in ["--repeat-penalty", "--presence-penalty", "--frequency-penalty"]:
+            self.assertNotEqual(quip(*args, option, 50, check=0).stdout, plain, option)
+        self.assertNotEqual(quip(*args, "--no-repeat-ngram", 1, "--penalty-window", -1, check=0).stdout, plain)
+        self.assertIn(b"0 to 100", quip(*args, "--dry", 101, check=2).stderr)
+
     def test_context_full(self):
         done = quip("run", self.model, "light " * 200, "--context", 32, check=1)
         self.assertIn(b"32", done.stderr)

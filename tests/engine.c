@@ -473,13 +473,21 @@ static void test_guessing_ahead_changes_nothing(void **state)
 {
     (void)state;
     for (size_t kind = 0; kind < QP_COUNT(kinds); kind++)
-        for (int temperature = 0; temperature < 4; temperature++) {
+        for (int temperature = 0; temperature < 5; temperature++) {
             float with[TINY_VOCAB], without[TINY_VOCAB];
             quip_session_options o = { .n_context = 512,
                                        .max_output_tokens = 90,
                                        .temperature = 0.25f * (float)temperature,
                                        .seed = 11,
                                        .has_seed = true };
+            if (temperature == 4) { // penalties see the tokens before, guessed ones too
+                o.temperature = 0;
+                o.repeat_penalty = 1.02f;
+                o.frequency_penalty = 0.01f;
+                o.dry_multiplier = 0.1f;
+                o.dry_allowed_length = 12;
+                o.penalty_window = -1;
+            }
             char *guessed = repeated_answer(kind, o, with);
             o.no_speculation = true;
             char *plain = repeated_answer(kind, o, without);

@@ -74,8 +74,14 @@ static void test_shares(void **state)
 {
     (void)state;
     static const struct sampling cases[] = {
-        { 1, 0, 1 },        { 0.7f, 0, 1 },      { 1, 5, 1 },     { 1, 0, 0.6f },
-        { 1.5f, 12, 0.8f }, { 0.5f, 49, 0.99f }, { 2, 2, 0.01f }, { 1, 500, 0.5f },
+        { .temperature = 1, .top_k = 0, .top_p = 1 },
+        { .temperature = 0.7f, .top_k = 0, .top_p = 1 },
+        { .temperature = 1, .top_k = 5, .top_p = 1 },
+        { .temperature = 1, .top_k = 0, .top_p = 0.6f },
+        { .temperature = 1.5f, .top_k = 12, .top_p = 0.8f },
+        { .temperature = 0.5f, .top_k = 49, .top_p = 0.99f },
+        { .temperature = 2, .top_k = 2, .top_p = 0.01f },
+        { .temperature = 1, .top_k = 500, .top_p = 0.5f },
     };
     float logits[VOCAB];
     double shares[VOCAB];
@@ -102,8 +108,12 @@ static void test_greedy(void **state)
     float logits[VOCAB];
     some_logits(logits);
     logits[31] = logits[17] = 9;
-    assert_int_equal(sample(&(struct sampling){ 0, 0, 1 }, 0, NULL, logits), 17);
-    assert_int_equal(sample(&(struct sampling){ 1, 1, 1 }, 0, NULL, logits), 17);
+    assert_int_equal(
+        sample(&(struct sampling){ .temperature = 0, .top_k = 0, .top_p = 1 }, 0, NULL, logits),
+        17);
+    assert_int_equal(
+        sample(&(struct sampling){ .temperature = 1, .top_k = 1, .top_p = 1 }, 0, NULL, logits),
+        17);
 }
 
 /* Down to temperatures whose inverse is not a finite float. */
@@ -115,7 +125,9 @@ static void test_almost_greedy(void **state)
     some_logits(logits);
     logits[33] = 9;
     for (size_t i = 0; i < QP_COUNT(temperatures); i++) {
-        const struct sampling sampling = { temperatures[i], 0, 0.9f };
+        const struct sampling sampling = { .temperature = temperatures[i],
+                                           .top_k = 0,
+                                           .top_p = 0.9f };
         for (uint64_t draw = 0; draw < 20; draw++)
             assert_int_equal(sample(&sampling, draw, NULL, logits), 33);
     }
@@ -129,7 +141,7 @@ static void test_logits_that_are_not_finite(void **state)
     static const int top_k[] = { 0, 3 };
     for (size_t i = 0; i < QP_COUNT(top_k); i++) {
         float logits[VOCAB];
-        const struct sampling sampling = { 1, top_k[i], 0.9f };
+        const struct sampling sampling = { .temperature = 1, .top_k = top_k[i], .top_p = 0.9f };
         some_logits(logits);
         logits[0] = logits[49] = NAN;
         logits[1] = -INFINITY;
@@ -151,9 +163,10 @@ static void test_mask(void **state)
 {
     (void)state;
     const uint32_t allowed[] = { 1u << 3 | 1u << 9 | 1u << 31, 1u << (40 - 32) };
-    static const struct sampling cases[] = {
-        { 0, 0, 1 }, { 1, 0, 1 }, { 1, 2, 1 }, { 1, 0, 0.5f }
-    };
+    static const struct sampling cases[] = { { .temperature = 0, .top_k = 0, .top_p = 1 },
+                                             { .temperature = 1, .top_k = 0, .top_p = 1 },
+                                             { .temperature = 1, .top_k = 2, .top_p = 1 },
+                                             { .temperature = 1, .top_k = 0, .top_p = 0.5f } };
     float logits[VOCAB];
     some_logits(logits);
     logits[20] = 9; // not allowed
@@ -171,6 +184,142 @@ static void test_mask(void **state)
     logits[40] = NAN;
     for (size_t c = 0; c < QP_COUNT(cases); c++)
         assert_int_equal(sample(&cases[c], 0, allowed, logits), 3);
+}
+
+/* ---- penalties ---- */
+
+enum {
+    N_CONTEXT = 200
+};
+
+/* What the header says, token by token over the whole vocabulary, in double. */
+static void plain_penalties(double to[VOCAB], const float logits[VOCAB], const struct sampling *o,
+                            const quip_token *context, int n)
+{
+    const int begin = n > o->window ? n - o->window : 0;
+    for (int id = 0; id < VOCAB; id++) {
+        int count = 0, longest = 0;
+        bool is_ngram = false;
+        to[id] = (double)logits[id];
+        for (int i = 0; i < o->n_bias; i++)
+            to[id] += o->bias[i].token == id ? (double)o->bias[i].bias : 0;
+        for (int at = begin; at < n; at++) {
+            int match = 0;
+            if (context[at] != id)
+                continue;
+            count++;
+            for (bool is_broken = false; !is_broken && at - 1 - match >= begin; match++) {
+                for (int i = 0; i < o->n_dry_breakers; i++)
+                    is_broken = is_broken || context[n - 1 - match] == o->dry_breakers[i];
+                if (is_broken || context[at - 1 - match] != context[n - 1 - match])
+                    break;
+            }
+            longest = match > longest ? match : longest;
+            int same = 0;
+            while (same < o->no_repeat_ngram - 1 && at - 1 - same >= begin &&
+                   context[at - 1 - same] == context[n - 1 - same])
+                same++;
+            is_ngram = is_ngram || (o->no_repeat_ngram > 0 && same == o->no_repeat_ngram - 1);
+        }
+        if (count > 0) {
+            to[id] = to[id] > 0 ? to[id] / (double)o->repeat : to[id] * (double)o->repeat;
+            to[id] -= count * (double)o->frequency + (double)o->presence;
+        }
+        longest = longest > 64 ? 64 : longest;
+        if (o->dry_multiplier > 0 && longest > 0 && longest >= o->dry_allowed_length)
+            to[id] -= (double)o->dry_multiplier *
+                      pow((double)o->dry_base, longest - o->dry_allowed_length);
+        if (is_ngram)
+            to[id] = -INFINITY;
+    }
+}
+
+static void test_penalties(void **state)
+{
+    (void)state;
+    static const quip_token breakers[] = { 4, 9 };
+    static const quip_logit_bias bias[] = { { 7, 2.5f }, { 8, -INFINITY }, { 7, 1 } };
+#define DRY .dry_base = 1.75f, .dry_allowed_length = 2
+    static const struct sampling cases[] = {
+        { .window = 64, .repeat = 1.3f },
+        { .window = 5, .repeat = 1, .presence = 0.5f, .frequency = 0.25f },
+        { DRY, .window = INT32_MAX, .repeat = 1, .dry_multiplier = 0.8f },
+        { .window = 90,
+          .repeat = 1,
+          .dry_multiplier = 0.8f,
+          .dry_base = 1.2f,
+          .dry_breakers = breakers,
+          .n_dry_breakers = 2,
+          .dry_allowed_length = 1 },
+        { .window = INT32_MAX, .repeat = 1, .no_repeat_ngram = 3 },
+        { .window = 100, .repeat = 1, .no_repeat_ngram = 1 },
+        { .window = 0, .bias = bias, .n_bias = 3 },
+        { DRY, .window = 33, .repeat = 1.1f, .presence = 0.1f, .frequency = 0.2f,
+          .dry_multiplier = 0.5f, .no_repeat_ngram = 4, .bias = bias, .n_bias = 3 },
+    };
+    for (unsigned seed = 0; seed < 200; seed++) {
+        quip_token context[N_CONTEXT];
+        const unsigned n_kinds = 2 + seed % 11, period = 1 + seed % 17;
+        uint32_t random = seed;
+        for (unsigned i = 0; i < N_CONTEXT; i++) { // words of few kinds, often repeated
+            random = random * 1664525u + 1013904223u;
+            const bool is_new = i < period || (random >> 8) % 30 == 0;
+            context[i] = is_new ? (quip_token)((random >> 16) % n_kinds) : context[i - period];
+        }
+        for (size_t c = 0; c < QP_COUNT(cases); c++) {
+            const int n = (int)(seed * 7 % (N_CONTEXT + 1));
+            struct candidate scratch[VOCAB];
+            float logits[VOCAB], found[VOCAB];
+            double want[VOCAB];
+            memset(scratch, 0x5a, sizeof scratch);
+            some_logits(logits);
+            memcpy(found, logits, sizeof found);
+            qp_penalize(&cases[c], context, n, scratch, found, VOCAB);
+            plain_penalties(want, logits, &cases[c], context, n);
+            for (int i = 0; i < VOCAB; i++)
+                if (isinf(want[i])
+                        ? found[i] != want[i]
+                        : !(fabs((double)found[i] - want[i]) <= 1e-6 * fmax(10, fabs(want[i]))))
+                    fail_msg("case %zu, seed %u: token %d has logit %g, expected %g", c, seed, i,
+                             (double)found[i], want[i]);
+        }
+    }
+}
+
+/* As transformers 5.24 computes them: RepetitionPenaltyLogitsProcessor(1.5) on [3, 3, 0], and
+ * NoRepeatNGramLogitsProcessor(2) on [1, 2, 1]. */
+static void test_penalties_of_transformers(void **state)
+{
+    (void)state;
+    static const quip_token repeated[] = { 3, 3, 0 }, ngram[] = { 1, 2, 1 };
+    struct candidate scratch[4];
+    float logits[] = { -2, 1, 0.5f, 3 };
+    const struct sampling repeat = { .window = 64, .repeat = 1.5f };
+    qp_penalize(&repeat, repeated, 3, scratch, logits, 4);
+    assert_true(logits[0] == -3 && logits[1] == 1 && logits[2] == 0.5f && logits[3] == 2);
+    const struct sampling twice = { .window = 64, .repeat = 1, .no_repeat_ngram = 2 };
+    qp_penalize(&twice, ngram, 3, scratch, logits, 4);
+    assert_true(logits[0] == -3 && logits[1] == 1 && logits[2] == -INFINITY && logits[3] == 2);
+}
+
+/* Tokens less likely than min_p of the best never come; the others keep their shares. */
+static void test_min_p(void **state)
+{
+    (void)state;
+    float logits[VOCAB];
+    for (int i = 0; i < VOCAB; i++)
+        logits[i] = -0.2f * (float)i; // shares of the best: exp(-0.1 i) at temperature 2
+    const struct sampling sampling = { .temperature = 2, .min_p = 0.5f }; // keeps 0 to 6
+    int counts[VOCAB] = { 0 };
+    for (int i = 0; i < N_DRAWS; i++)
+        counts[sample(&sampling, (uint64_t)i, NULL, logits)]++;
+    double total = 0;
+    for (int i = 0; i < 7; i++)
+        total += exp(-0.1 * i);
+    for (int i = 0; i < VOCAB; i++) {
+        const double want = i < 7 ? exp(-0.1 * i) / total * N_DRAWS : 0;
+        assert_true(fabs(counts[i] - want) <= 5 * sqrt(want));
+    }
 }
 
 /* ---- random numbers ---- */
@@ -208,9 +357,15 @@ static void test_uniform(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shares),        cmocka_unit_test(test_greedy),
-        cmocka_unit_test(test_almost_greedy), cmocka_unit_test(test_logits_that_are_not_finite),
-        cmocka_unit_test(test_mask),          cmocka_unit_test(test_philox),
+        cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_greedy),
+        cmocka_unit_test(test_almost_greedy),
+        cmocka_unit_test(test_logits_that_are_not_finite),
+        cmocka_unit_test(test_mask),
+        cmocka_unit_test(test_penalties),
+        cmocka_unit_test(test_penalties_of_transformers),
+        cmocka_unit_test(test_min_p),
+        cmocka_unit_test(test_philox),
         cmocka_unit_test(test_uniform),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

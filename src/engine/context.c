@@ -136,6 +136,7 @@ static quip_status draw(const quip_session *s, const struct step *step)
             (struct draw){ .sampling = &s->sampling,
                            .seed = s->options.seed,
                            .index = (uint64_t)(position + i),
+                           .context = s->context,
                            .expected = i + 1 < step->n_draws ? s->context[position + i] : -1 };
     }
     const quip_status status = qp_forward_logits(s->device, outputs, step->n_draws, s->observer);

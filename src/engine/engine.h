@@ -57,10 +57,12 @@ struct answer {
 };
 
 /* Copies of the texts of a session's options. */
+#define MAX_DRY_BREAKERS 4
 struct option_texts {
     struct bytes text;  // each with its NUL
     const char **stops; // [n_stops]: options.stop, then those of the template and of the model
     int n_stops;
+    quip_logit_bias *bias; // options.logit_bias
 };
 
 /* The state of a conversation that a failed call restores. */
@@ -93,7 +95,9 @@ struct quip_session {
     float adapter_scale;
     quip_session_options options; // resolved: no field means "default" any more
     struct option_texts texts;
-    struct sampling sampling;        // of the options
+    struct sampling sampling; // of the options
+    quip_token dry_breakers[MAX_DRY_BREAKERS];
+    int n_dry_breakers;
     const struct observer *observer; // of calibration; NULL: none
 
     /* Every token in order, [n_context]. The first sequence->pos are in the KV cache; the others

@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,10 @@
 #define MAX_THREADS 256
 #define MAX_STOPS 64
 #define MAX_STOP_BYTES 1024
+#define MAX_BIASES 1024
+#define DEFAULT_PENALTY_WINDOW 64
+#define DEFAULT_DRY_BASE 1.75f
+#define DEFAULT_DRY_LENGTH 2
 
 /* ---- checks ---- */
 
@@ -93,6 +98,55 @@ static quip_status check_sampling(const quip_session_options *o, quip_error *err
     return QUIP_OK;
 }
 
+/* A number of the options, and its range. */
+struct option_range {
+    const char *name;
+    double value, low, high;
+};
+
+static quip_status check_penalties(const quip_session_options *o, quip_error *error)
+{
+    const struct option_range ranges[] = {
+        { "min_p", (double)o->min_p, 0, 1 },
+        { "penalty_window", o->penalty_window, -1, INT32_MAX },
+        { "repeat_penalty", (double)o->repeat_penalty, 0, 100 },
+        { "presence_penalty", (double)o->presence_penalty, -100, 100 },
+        { "frequency_penalty", (double)o->frequency_penalty, -100, 100 },
+        { "dry_multiplier", (double)o->dry_multiplier, 0, 100 },
+        { "dry_base", (double)(o->dry_base == 0 ? 1 : o->dry_base), 1, 100 },
+        { "dry_allowed_length", o->dry_allowed_length, 0, INT32_MAX },
+        { "no_repeat_ngram", o->no_repeat_ngram, 0, INT32_MAX },
+        { "n_logit_bias", o->n_logit_bias, 0, MAX_BIASES },
+    };
+    for (size_t i = 0; i < QP_COUNT(ranges); i++) {
+        const struct option_range *r = &ranges[i];
+        if (!(r->value >= r->low && r->value <= r->high))
+            return qp_fail(error, QUIP_E_ARGUMENT, "%s is %g; must be %g to %g", r->name, r->value,
+                           r->low, r->high);
+    }
+    if (o->n_logit_bias && !o->logit_bias)
+        return qp_fail(error, QUIP_E_ARGUMENT, "n_logit_bias is %d, but logit_bias is NULL",
+                       o->n_logit_bias);
+    return QUIP_OK;
+}
+
+static quip_status check_biases(const quip_model *m, const quip_session_options *o,
+                                quip_error *error)
+{
+    for (int i = 0; i < o->n_logit_bias; i++) {
+        const quip_logit_bias b = o->logit_bias[i];
+        if (b.token < 0 || b.token >= m->config.vocab_size)
+            return qp_fail(error, QUIP_E_ARGUMENT,
+                           "logit_bias[%d] is for token %d; ids of this model are 0 to %d", i,
+                           b.token, m->config.vocab_size - 1);
+        if (!(b.bias < INFINITY))
+            return qp_fail(error, QUIP_E_ARGUMENT,
+                           "logit_bias[%d] is %g; must be a number or -infinity", i,
+                           (double)b.bias);
+    }
+    return QUIP_OK;
+}
+
 static quip_status check_stops(const quip_session_options *o, quip_error *error)
 {
     if (o->n_stop < 0 || o->n_stop > MAX_STOPS)
@@ -116,6 +170,7 @@ quip_status qp_options_check(const quip_model *m, const quip_session_options *o,
         return qp_fail(error, QUIP_E_ARGUMENT, "n_context is %d; must be 0 to %d", o->n_context,
                        max);
     if ((status = check_threads(o->n_threads, error)) || (status = check_sampling(o, error)) ||
+        (status = check_penalties(o, error)) || (status = check_biases(m, o, error)) ||
         (status = check_stops(o, error)) || (status = check_template(o->chat_template, error)))
         return status;
     return check_reserved(o->reserved, QP_COUNT(o->reserved), "quip_session_options", error);
@@ -163,6 +218,14 @@ quip_session_options qp_options_resolve(const quip_model *m, const quip_session_
     o.n_threads = o.n_threads ? qp_min(o.n_threads, n_threads) : n_threads;
     if (!o.top_p)
         o.top_p = 1;
+    if (!o.penalty_window)
+        o.penalty_window = DEFAULT_PENALTY_WINDOW;
+    if (!o.repeat_penalty)
+        o.repeat_penalty = 1;
+    if (!o.dry_base)
+        o.dry_base = DEFAULT_DRY_BASE;
+    if (!o.dry_allowed_length)
+        o.dry_allowed_length = DEFAULT_DRY_LENGTH;
     return o;
 }
 
@@ -187,8 +250,13 @@ quip_status qp_options_copy_texts(struct option_texts *texts, quip_session_optio
         n += strlen(o->stop[i]) + 1;
     assert(!texts->stops && o->n_stop >= 0 && o->n_stop <= MAX_STOPS);
     texts->stops = calloc((size_t)o->n_stop + (size_t)p->n_stop_texts + 2, sizeof *texts->stops);
-    if (!texts->stops || !qp_bytes_reserve(&texts->text, n + 1))
-        return qp_fail_memory(error, "the session's options", n);
+    const size_t bias_bytes = (size_t)o->n_logit_bias * sizeof *texts->bias;
+    texts->bias = malloc(bias_bytes + 1);
+    if (!texts->stops || !texts->bias || !qp_bytes_reserve(&texts->text, n + 1))
+        return qp_fail_memory(error, "the session's options", n + bias_bytes);
+    if (bias_bytes > 0)
+        memcpy(texts->bias, o->logit_bias, bias_bytes);
+    o->logit_bias = texts->bias;
     for (int i = 0; i < o->n_stop; i++)
         texts->stops[i] = append_option(&texts->text, o->stop[i]);
     o->stop = texts->stops;
@@ -207,6 +275,7 @@ void qp_options_close_texts(struct option_texts *texts)
 {
     qp_bytes_close(&texts->text);
     free(texts->stops);
+    free(texts->bias);
     *texts = (struct option_texts){ 0 };
 }
 

@@ -43,9 +43,48 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
     return QUIP_OK;
 }
 
-static struct sampling sampling_of(const quip_session_options *o)
+/* Find the tokens that end a repetition for DRY: those of llama.cpp. */
+static quip_status find_dry_breakers(const quip_model *m, quip_token breakers[MAX_DRY_BREAKERS],
+                                     int *n, quip_error *error)
 {
-    return (struct sampling){ o->temperature, o->top_k, o->top_p };
+    static const char *const texts[MAX_DRY_BREAKERS] = { "\n", ":", "\"", "*" };
+    struct tokens tokens = { 0 };
+    quip_status status = QUIP_OK;
+    *n = 0;
+    for (int i = 0; i < MAX_DRY_BREAKERS && !status; i++) {
+        tokens.n = 0;
+        status = qp_tokenizer_encode_more(m->tokenizer, texts[i], 1, false, &tokens, error);
+        if (!status && tokens.n == 1)
+            breakers[(*n)++] = tokens.ids[0];
+    }
+    qp_tokens_close(&tokens);
+    return status;
+}
+
+/* How a session with these options draws. Only an option that has an effect costs a step. */
+static struct sampling sampling_of(const quip_session *s, const quip_session_options *o)
+{
+    const bool has_penalties = o->repeat_penalty != 1 || o->presence_penalty != 0 ||
+                               o->frequency_penalty != 0 || o->dry_multiplier > 0 ||
+                               o->no_repeat_ngram > 0;
+    return (struct sampling){ .temperature = o->temperature,
+                              .top_k = o->top_k,
+                              .top_p = o->top_p,
+                              .min_p = o->min_p,
+                              .window = !has_penalties          ? 0
+                                        : o->penalty_window < 0 ? INT32_MAX
+                                                                : o->penalty_window,
+                              .repeat = o->repeat_penalty,
+                              .presence = o->presence_penalty,
+                              .frequency = o->frequency_penalty,
+                              .dry_multiplier = o->dry_multiplier,
+                              .dry_base = o->dry_base,
+                              .dry_allowed_length = o->dry_allowed_length,
+                              .no_repeat_ngram = o->no_repeat_ngram,
+                              .n_dry_breakers = s->n_dry_breakers,
+                              .dry_breakers = s->dry_breakers,
+                              .n_bias = o->n_logit_bias,
+                              .bias = o->logit_bias };
 }
 
 /* ---- open, close ---- */
@@ -77,7 +116,6 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
     qp_model_retain(model);
     s->model = model;
     s->options = qp_options_resolve(model, options);
-    s->sampling = sampling_of(&s->options);
     s->output_position = -1;
     qp_options_choose_template(s);
     if (!s->options.has_seed)
@@ -88,8 +126,10 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
     struct arena measured = { 0 };
     alloc_context(s, &measured);
     if ((status = qp_options_copy_texts(&s->texts, &s->options, model, s->chat, error)) ||
+        (status = find_dry_breakers(model, s->dry_breakers, &s->n_dry_breakers, error)) ||
         (status = qp_arena_open(&s->arena, measured.used, "a session's context", error)))
         goto fail;
+    s->sampling = sampling_of(s, &s->options);
     alloc_context(s, &s->arena);
     if (!qp_bytes_reserve(&s->answer.held, HELD_BYTES) ||
         !qp_bytes_reserve(&s->answer.piece, HELD_BYTES)) {
@@ -163,7 +203,7 @@ quip_status qp_session_set_options(quip_session *s, const quip_session_options *
     qp_options_close_texts(&s->texts);
     s->options = o;
     s->texts = texts;
-    s->sampling = sampling_of(&o);
+    s->sampling = sampling_of(s, &o);
     s->result.seed = o.seed;
     qp_session_drop_draws(s);
     return QUIP_OK;

@@ -275,12 +275,18 @@ static quip_token draw_token(const struct sampler *s, const struct draw *draw, s
     if (!(total > 0))
         return ranked(r, 0).id;
 
-    /* top_p keeps the fewest tokens, best first, whose weights add up to p. Draw from these. */
+    /* top_p keeps the fewest tokens, best first, whose weights add up to p; of these, min_p keeps
+     * those whose weight is at least that. The best has weight 1. Draw from what is kept. */
     double kept = total;
-    if (o->top_p > 0 && o->top_p < 1) {
+    const double enough = o->top_p > 0 && o->top_p < 1 ? o->top_p * total : total;
+    if (enough < total || o->min_p > 0) {
         kept = 0;
-        for (int i = 0; i < k && kept < o->top_p * total; i++)
-            kept += qp_exp((ranked(r, i).logit - r->max) * factor);
+        for (int i = 0; i < k && kept < enough; i++) {
+            const float weight = qp_exp((ranked(r, i).logit - r->max) * factor);
+            if (i > 0 && weight < o->min_p)
+                break;
+            kept += weight;
+        }
     }
     double left = qp_random_uniform(draw->seed, draw->index) * kept;
     quip_token last = ranked(r, 0).id;
@@ -296,6 +302,7 @@ quip_token qp_sample(const struct sampler *s, const struct draw *draw, float *lo
 {
     const struct sampling *o = draw->sampling;
     assert(vocab_size > 0 && o->temperature >= 0 && o->top_k >= 0);
+    qp_penalize(o, draw->context, (int)draw->index, s->candidates, logits, vocab_size);
     if (draw->allowed)
         apply_mask(logits, vocab_size, draw->allowed);
     quip_token token = most_likely(logits, vocab_size);

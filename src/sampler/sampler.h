@@ -1,5 +1,6 @@
-/* sampler.h: logits -> one token. The order is MediaPipe's: top_k, then temperature over the
- * survivors, then top_p with the token that crosses it. */
+/* sampler.h: logits -> one token. The order: the penalties (penalties.c), then top_k, temperature
+ * over the survivors, top_p with the token that crosses it, as MediaPipe does it, and min_p. That
+ * is also the order of transformers. */
 #ifndef QP_SAMPLER_H
 #define QP_SAMPLER_H
 
@@ -10,6 +11,17 @@ struct sampling {
     float temperature; // 0: greedy
     int top_k;         // 0: no limit; 1: greedy
     float top_p;       // 0 or 1: no limit
+    float min_p;       // of the probability of the best token, 0 to 1; 0: no limit
+    /* Penalties; qp_no_penalties has none. Only the last `window` tokens of the context count. */
+    int window;
+    float repeat;                   // 1: none
+    float presence, frequency;      // 0: none
+    float dry_multiplier, dry_base; // multiplier 0: none
+    int dry_allowed_length;         // at least 1
+    int no_repeat_ngram;            // 0: none
+    int n_dry_breakers, n_bias;
+    const quip_token *dry_breakers;
+    const quip_logit_bias *bias;
 };
 
 /* How the token after a row of logits is drawn. The random number is a function of seed and index,
@@ -20,6 +32,7 @@ struct draw {
     uint64_t seed, index;
     quip_token
         expected; // the next draw counts only if this one is `expected`; -1: it counts anyway
+    const quip_token *context; // [index] the tokens before, for penalties
     const uint32_t *allowed; // bit t % 32 of word t / 32: token t may come, at least one may; NULL:
                              // all may
 };
@@ -31,14 +44,19 @@ struct candidate {
 
 /* What drawing needs beside that. */
 struct sampler {
-    struct candidate *candidates; // [vocab_size] scratch
+    struct candidate *candidates; // [vocab_size] scratch, also of the penalties
     /* Sum of exp((x[i] - max) * factor), a NaN counting 0, n a multiple of 16 (cpu/kernels.h). */
     float (*sum_exp)(const float *x, float max, float factor, int n);
 };
 
-/* The next token. Ties go to the lower id. With draw->allowed it changes the logits. */
+/* The next token. Ties go to the lower id. With penalties or draw->allowed it changes the logits.
+ */
 quip_token qp_sample(const struct sampler *s, const struct draw *draw, float *logits,
                      int vocab_size);
+
+/* penalties.c: change the logits of the token after context [n]. */
+void qp_penalize(const struct sampling *o, const quip_token *context, int n,
+                 struct candidate *scratch, float *logits, int vocab_size);
 
 /* Block number `index` of the generator with this seed: Philox4x32-10. */
 void qp_random_block(uint64_t seed, uint64_t index, uint32_t block[4]);

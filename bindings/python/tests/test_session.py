@@ -108,6 +108,9 @@ def test_tokens_of_an_answer(model):
         ({"n_context": 1.5}, TypeError, "n_context"),
         ({"top_k": np.int64(2**40)}, OverflowError, "top_k"),
         ({"no_speculation": "no"}, TypeError, "no_speculation"),
+        ({"logit_bias": {-1: 1.0}}, quip.ArgumentError, r"logit_bias\[0\]"),
+        ({"logit_bias": {"a": 1.0}}, TypeError, "integer"),
+        ({"repeat_penalty": -1.0}, quip.ArgumentError, "repeat_penalty"),
         ({"stop": "text"}, TypeError, "stop"),
         ({"stop": [1]}, TypeError, "stop"),
         ({"stop": ["a\0b"]}, ValueError, "NUL"),
@@ -121,9 +124,27 @@ def test_wrong_options_are_named(model, options, kind, word):
         model.session(**options)
 
 
+def test_penalties(model):
+    plain = model.session(max_output_tokens=16)
+    greedy = plain.ask("x")
+    first = model.tokenize(greedy)[0]
+    never = {first: -float("inf")}
+    answer = model.session(max_output_tokens=16, logit_bias=never).say("x")
+    assert "".join(answer) != greedy
+    assert first not in answer.tokens
+    answer = model.session(max_output_tokens=16, no_repeat_ngram=1, penalty_window=-1).say("x")
+    assert "".join(answer)
+    assert len(set(answer.tokens)) == len(answer.tokens)
+
+
 def test_options_are_those_of_the_header():
     fields = {field[0] for field in _abi.quip_session_options._fields_}
-    assert quip.SessionOptions.__annotations__.keys() == fields - {"n_stop", "has_seed", "reserved"}
+    assert quip.SessionOptions.__annotations__.keys() == fields - {
+        "n_stop",
+        "n_logit_bias",
+        "has_seed",
+        "reserved",
+    }
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,12 @@ export function checkNumber(name: string, value: unknown = 0): number {
   throw new QuipError("argument", `${name} is ${String(value)}; must be a number of at least 0`);
 }
 
+/** Check an option that is any finite number; default: 0. */
+export function checkSigned(name: string, value: unknown = 0): number {
+  if (typeof value === "number" && Number.isFinite(value)) return value;
+  throw new QuipError("argument", `${name} is ${String(value)}; must be a number`);
+}
+
 /** Check an option that is a whole number; default: 0. Most of them have 32 bits in the module. */
 export function checkCount(name: string, value: unknown = 0, most = 2 ** 31 - 1): number {
   if (typeof value === "number" && Number.isInteger(value) && value >= 0 && value <= most) return value;

@@ -80,6 +80,16 @@ export interface SessionParams {
   temperature: number;
   topK: number;
   topP: number;
+  minP: number;
+  logitBias: [token: number, bias: number][];
+  penaltyWindow: number;
+  repeatPenalty: number;
+  presencePenalty: number;
+  frequencyPenalty: number;
+  dryMultiplier: number;
+  dryBase: number;
+  dryAllowedLength: number;
+  noRepeatNgram: number;
   stop: string[];
   system?: string;
   chatTemplate?: string;

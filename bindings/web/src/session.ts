@@ -1,5 +1,5 @@
 /** session.ts: one conversation, and its answers. */
-import { checkCount, checkNames, checkNumber, checkText, checkWord, QuipError } from "./errors.js";
+import { checkCount, checkNames, checkNumber, checkSigned, checkText, checkWord, QuipError } from "./errors.js";
 import type { Host } from "./host.js";
 import type { Adapter } from "./model.js";
 import type { Result, Role, SessionParams } from "./protocol.js";
@@ -18,6 +18,27 @@ export interface SessionOptions {
   topK?: number | undefined;
   /** Then from the fewest tokens whose probabilities add up to p; default: no limit. */
   topP?: number | undefined;
+  /** Then from the tokens at least this likely, as a part of the best one's probability; default: no limit. */
+  minP?: number | undefined;
+  /** Added to the logit of a token: pairs of token and number; -Infinity: never. */
+  logitBias?: [token: number, bias: number][] | undefined;
+  /** How many of the last tokens the penalties look at; default: 64; -1: all. */
+  penaltyWindow?: number | undefined;
+  /** Divides the logit of a token of the window if it is positive, else multiplies it; default: 1, no effect. */
+  repeatPenalty?: number | undefined;
+  /** Subtracted from the logit of a token of the window. */
+  presencePenalty?: number | undefined;
+  /** Subtracted for each of its occurrences. */
+  frequencyPenalty?: number | undefined;
+  /** A token that would lengthen a repetition of n >= dryAllowedLength tokens loses
+   * dryMultiplier * dryBase ** (n - dryAllowedLength); default: 0, no effect. */
+  dryMultiplier?: number | undefined;
+  /** Default: 1.75. */
+  dryBase?: number | undefined;
+  /** Default: 2. */
+  dryAllowedLength?: number | undefined;
+  /** No n tokens in a row come twice in the window; default: they may. */
+  noRepeatNgram?: number | undefined;
   /** Default 0: greedy, always the most likely token. */
   temperature?: number | undefined;
   /** The same seed gives the same answer; default: a random one, which Result.seed reports. */
@@ -44,6 +65,16 @@ const OPTIONS = [
   "maxOutputTokens",
   "topK",
   "topP",
+  "minP",
+  "logitBias",
+  "penaltyWindow",
+  "repeatPenalty",
+  "presencePenalty",
+  "frequencyPenalty",
+  "dryMultiplier",
+  "dryBase",
+  "dryAllowedLength",
+  "noRepeatNgram",
   "temperature",
   "seed",
   "noTemplate",
@@ -87,6 +118,19 @@ function toParams(o: SessionOptions): SessionParams {
     temperature: checkNumber("temperature", o.temperature),
     topK: checkCount("topK", o.topK),
     topP: checkNumber("topP", o.topP),
+    minP: checkNumber("minP", o.minP),
+    logitBias: (o.logitBias ?? []).map(([token, bias], i) => [
+      checkCount(`logitBias[${i}][0]`, token),
+      bias === -Infinity ? bias : checkSigned(`logitBias[${i}][1]`, bias),
+    ]),
+    penaltyWindow: o.penaltyWindow === -1 ? -1 : checkCount("penaltyWindow", o.penaltyWindow),
+    repeatPenalty: checkNumber("repeatPenalty", o.repeatPenalty),
+    presencePenalty: checkSigned("presencePenalty", o.presencePenalty),
+    frequencyPenalty: checkSigned("frequencyPenalty", o.frequencyPenalty),
+    dryMultiplier: checkNumber("dryMultiplier", o.dryMultiplier),
+    dryBase: checkNumber("dryBase", o.dryBase),
+    dryAllowedLength: checkCount("dryAllowedLength", o.dryAllowedLength),
+    noRepeatNgram: checkCount("noRepeatNgram", o.noRepeatNgram),
     stop: o.stop ?? [],
     system: o.system,
     chatTemplate: o.chatTemplate,

@@ -234,7 +234,7 @@ export const tests = {
       await fails(short.say(long).text(), "context_full", /16/);
       equal(await short.position(), 0);
       const thrown = (f) => failure((async () => f())());
-      for (const options of [{ temprature: 1 }, { nContext: 2 ** 32 }, { topK: 1.5 }, { topP: NaN }, { seed: -1 }, { seed: 2 ** 60 }, { stop: "x" }])
+      for (const options of [{ temprature: 1 }, { nContext: 2 ** 32 }, { topK: 1.5 }, { topP: NaN }, { minP: -1 }, { logitBias: [[1.5, 1]] }, { presencePenalty: NaN }, { seed: -1 }, { seed: 2 ** 60 }, { stop: "x" }])
         equal((await thrown(() => model.session(options))).status, "argument", JSON.stringify(options));
       equal((await thrown(() => model.session().append("x", { role: "wizard" }))).status, "argument");
       ok(/temprature/.test((await thrown(() => model.session({ temprature: 1 }))).message));

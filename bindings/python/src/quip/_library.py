@@ -135,7 +135,7 @@ def fields_of(struct: ctypes.Structure) -> Dict[str, Any]:
 
 
 # Fields that are not options by themselves.
-_HIDDEN = {"reserved", "n_stop", "has_seed", "no_weights", "name", "struct_size"}
+_HIDDEN = {"reserved", "n_stop", "n_logit_bias", "has_seed", "no_weights", "name", "struct_size"}
 
 
 def _flag(value: Any) -> bool:

@@ -21,6 +21,7 @@ from typing import (
     Dict,
     Iterator,
     List,
+    Mapping,
     Optional,
     Sequence,
     TypedDict,
@@ -51,6 +52,17 @@ class SessionOptions(TypedDict, total=False):
     temperature: float  # 0: greedy, always the most likely token
     top_k: int  # sample from the k most likely tokens; 0: no limit
     top_p: float  # then from the fewest whose probabilities add up to p; 0: no limit
+    min_p: float  # then from those at least p times as likely as the best; 0: no limit
+    # Penalties for tokens that came before, in the order of the C header.
+    logit_bias: Mapping[int, float]  # added to the logit of a token; -inf: never
+    penalty_window: int  # how many of the last tokens count; 0: 64; -1: all
+    repeat_penalty: float  # 0 or 1: none
+    presence_penalty: float
+    frequency_penalty: float
+    dry_multiplier: float  # 0: none; 0.8 is usual
+    dry_base: float  # 0: 1.75
+    dry_allowed_length: int  # 0: 2
+    no_repeat_ngram: int  # no n tokens in a row come twice in the window; 0: they may
     stop: Sequence[str]  # texts that end an answer, in addition to the model's own
     system: Optional[str]  # system prompt
     no_template: bool  # pass text on as it is, even if the model has a template
@@ -108,6 +120,11 @@ def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None
     for name in ("system", "chat_template"):
         if values.get(name) is not None:
             values[name] = c_text(name, values[name])
+    bias = values.pop("logit_bias", None) or {}
+    if bias:
+        entries = [(operator.index(token), float(number)) for token, number in bias.items()]
+        values["logit_bias"] = (_abi.quip_logit_bias * len(entries))(*entries)
+        values["n_logit_bias"] = len(entries)
     if stop:
         texts = [c_text("a stop text", text) for text in stop]
         values["stop"], values["n_stop"] = (ctypes.c_char_p * len(texts))(*texts), len(texts)

@@ -247,6 +247,16 @@ export class Engine {
   }
 }
 
+/** The address of an array of quip_logit_bias. */
+function biases(a: Arena, pairs: [token: number, bias: number][]): number {
+  const array = new DataView(new ArrayBuffer(8 * pairs.length));
+  pairs.forEach(([token, bias], i) => {
+    array.setInt32(8 * i, token, true);
+    array.setFloat32(8 * i + 4, bias, true);
+  });
+  return a.put(new Uint8Array(array.buffer));
+}
+
 /** The address of a quip_session_options. */
 function sessionOptions(a: Arena, o: SessionParams): number {
   const options = a.struct("quip_session_options", {
@@ -255,6 +265,17 @@ function sessionOptions(a: Arena, o: SessionParams): number {
     max_output_tokens: o.maxOutputTokens,
     top_k: o.topK,
     top_p: o.topP,
+    min_p: o.minP,
+    n_logit_bias: o.logitBias.length,
+    logit_bias: o.logitBias.length ? biases(a, o.logitBias) : 0,
+    penalty_window: o.penaltyWindow,
+    repeat_penalty: o.repeatPenalty,
+    presence_penalty: o.presencePenalty,
+    frequency_penalty: o.frequencyPenalty,
+    dry_multiplier: o.dryMultiplier,
+    dry_base: o.dryBase,
+    dry_allowed_length: o.dryAllowedLength,
+    no_repeat_ngram: o.noRepeatNgram,
     temperature: o.temperature,
     seed: o.seed ?? 0,
     has_seed: o.seed !== undefined,
