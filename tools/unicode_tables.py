@@ -27,6 +27,10 @@ OTHER, LETTER, DIGIT, NUMERIC, SPACE, WORD, MARK, CONNECTOR, PUNCTUATION = range
 
 WHITE_SPACE = {0x20, 0x85, 0xA0, 0x1680, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000,
                *range(0x09, 0x0E), *range(0x2000, 0x200B)}
+# What the classes do not say: enum char_detail in src/tokenizer/unicode.h.
+DETAILS = {"Lu": 1, "Lt": 1, "Ll": 2, "Lm": 3, "Lo": 3, "Mn": 3, "Mc": 3, "Me": 3,
+           "Sm": 4, "Sc": 4, "Sk": 4, "So": 4}
+
 ALPHABETIC_SYMBOLS = {*range(0x24B6, 0x24EA), *range(0x1F130, 0x1F14A),
                       *range(0x1F150, 0x1F16A), *range(0x1F170, 0x1F18A)}
 JOINERS = {0x200C, 0x200D}
@@ -116,6 +120,7 @@ def put_array(comment, declaration, items):
 
 def main():
     classes = [char_class(c) for c in range(0x110000)]
+    details = [DETAILS.get(unicodedata.category(chr(c)), 0) for c in range(0x110000)]
     marks = [0 if is_new(c) else unicodedata.combining(chr(c)) for c in range(0x110000)]
     accents = [int(is_accent(c)) for c in range(0x110000)]
     decompositions = list(canonical_decompositions())
@@ -130,6 +135,9 @@ def main():
     put_array("Runs of one class, in order: first code point << 4 | class.",
               "uint32_t qp_class_runs[]", ("0x%x" % r for r in runs_of(classes, 4)))
     print("const int qp_n_class_runs = QP_COUNT(qp_class_runs);")
+    put_array("Runs of one detail, in order: first code point << 3 | enum char_detail.",
+              "uint32_t qp_detail_runs[]", ("0x%x" % r for r in runs_of(details, 3)))
+    print("const int qp_n_detail_runs = QP_COUNT(qp_detail_runs);")
     put_array("Runs of one canonical combining class: first code point << 8 | class.",
               "uint32_t qp_mark_runs[]", ("0x%x" % r for r in runs_of(marks, 8)))
     print("const int qp_n_mark_runs = QP_COUNT(qp_mark_runs);")

@@ -121,6 +121,12 @@ static quip_status read_steps(struct vocabulary *v, const cJSON *normalizer, con
 
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
 #define AFTER_NUMBERS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define UPPER_LOWER                                                                                \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"
+#define UPPER                                                                                      \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
+#define FOLDED "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+#define AFTER_NUMBERS_SLASH "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 static const struct {
     const char *regex, *behavior;
     bool invert;
@@ -128,6 +134,12 @@ static const struct {
 } known_splits[] = {
     { CONTRACTIONS "\\p{N}{1,3}" AFTER_NUMBERS, "Isolated", false, PRE_LLAMA3 },
     { CONTRACTIONS "\\p{N}" AFTER_NUMBERS, "Isolated", false, PRE_QWEN2 },
+    { UPPER_LOWER FOLDED "|" UPPER FOLDED "|\\p{N}{1,3}" AFTER_NUMBERS_SLASH, "Isolated", false,
+      PRE_O200K },
+    { UPPER_LOWER "|" UPPER "|\\p{N}" AFTER_NUMBERS_SLASH, "Isolated", false, PRE_TEKKEN },
+    { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}|"
+      " ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+      "Isolated", false, PRE_QWEN35 },
     { "'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+", "Removed", true, PRE_CLIP },
 };
 
@@ -158,8 +170,56 @@ static bool is_falcon(const cJSON *pre)
            !part_item(pre, "pretokenizers", 4);
 }
 
+/* Splits one after the other, then perhaps Digits, then ByteLevel. */
+static const struct {
+    const char *regex[4]; // ends with NULL
+    bool has_digits;
+    enum pre_tokenizer pre;
+} known_sequences[] = {
+    { { "[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[一-龥ࠀ-一가-퟿]+" },
+      true,
+      PRE_DEEPSEEK_CODER },
+    { { "\\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+",
+        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?"
+        "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+" },
+      false,
+      PRE_DEEPSEEK3 },
+};
+
+static bool is_isolated_split(const cJSON *item, const char *regex)
+{
+    return qp_json_has_type(item, "Split") && has_text(item, "behavior", "Isolated") &&
+           !qp_json_flag(item, "invert", false) &&
+           has_text(qp_json_item(item, "pattern"), "Regex", regex);
+}
+
+static enum pre_tokenizer find_sequence(const cJSON *pre)
+{
+    for (size_t k = 0; k < QP_COUNT(known_sequences); k++) {
+        int i = 0;
+        while (i < 4 && known_sequences[k].regex[i] &&
+               is_isolated_split(part_item(pre, "pretokenizers", i), known_sequences[k].regex[i]))
+            i++;
+        if (i < 4 && known_sequences[k].regex[i])
+            continue;
+        const cJSON *digits = part_item(pre, "pretokenizers", i);
+        if (known_sequences[k].has_digits) {
+            if (!qp_json_has_type(digits, "Digits") ||
+                !qp_json_flag(digits, "individual_digits", false))
+                continue;
+            i++;
+        }
+        const cJSON *last = part_item(pre, "pretokenizers", i);
+        if (qp_json_has_type(last, "ByteLevel") && !qp_json_flag(last, "use_regex", true) &&
+            !qp_json_flag(last, "add_prefix_space", true) &&
+            !part_item(pre, "pretokenizers", i + 1))
+            return known_sequences[k].pre;
+    }
+    return PRE_NONE;
+}
+
 /* The pre-tokenizer of byte-level BPE, or PRE_NONE: ByteLevel alone, after Digits, or after a
- * Split by one of the known expressions; and Falcon's. */
+ * Split by one of the known expressions; Falcon's and DeepSeek's. */
 static enum pre_tokenizer find_byte_level(const cJSON *pre, bool *add_prefix_space)
 {
     const cJSON *first = part_item(pre, "pretokenizers", 0);
@@ -168,7 +228,9 @@ static enum pre_tokenizer find_byte_level(const cJSON *pre, bool *add_prefix_spa
         *add_prefix_space = qp_json_flag(second, "add_prefix_space", true);
         return PRE_FALCON;
     }
-    if (part_item(pre, "pretokenizers", 2) || !qp_json_has_type(last, "ByteLevel"))
+    if (part_item(pre, "pretokenizers", 2))
+        return find_sequence(pre);
+    if (!qp_json_has_type(last, "ByteLevel"))
         return PRE_NONE;
     bool has_regex = qp_json_flag(last, "use_regex", true);
     *add_prefix_space = qp_json_flag(last, "add_prefix_space", true);

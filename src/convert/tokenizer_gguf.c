@@ -7,16 +7,42 @@
 
 #include <string.h>
 
-/* The pre-tokenizers by llama.cpp's name. */
+/* The pre-tokenizers by llama.cpp's names, with what Hugging Face's tokenizer of the same models
+ * does besides. llama.cpp itself never normalizes. */
 struct gguf_pre {
     const char *name;
     enum pre_tokenizer pre;
-    bool nfc, ignore_merges;
+    bool nfc, ignore_merges, adds_bos;
 };
 static const struct gguf_pre gguf_pres[] = {
-    { "smollm", PRE_DIGITS_GPT2, false, false }, { "gpt-2", PRE_GPT2, false, false },
-    { "llama-bpe", PRE_LLAMA3, false, true },    { "qwen2", PRE_QWEN2, true, false },
-    { "falcon", PRE_FALCON, false, false },
+    { "gpt-2", PRE_GPT2, false, false, false },
+    { "phi-2", PRE_GPT2, false, false, false },
+    { "olmo", PRE_GPT2, true, false, false }, // of GPT-NeoX
+    { "mpt", PRE_GPT2, true, false, false },  // of GPT-NeoX
+    { "smollm", PRE_DIGITS_GPT2, false, false, false },
+    { "starcoder", PRE_DIGITS_GPT2, false, false, false },
+    { "refact", PRE_DIGITS_GPT2, false, false, false }, // Granite too
+    { "command-r", PRE_DIGITS_GPT2, true, false, false },
+    { "falcon", PRE_FALCON, false, false, false },
+    { "llama-bpe", PRE_LLAMA3, false, true, true },
+    { "llama3", PRE_LLAMA3, false, true, true },
+    { "llama-v3", PRE_LLAMA3, false, true, true },
+    { "falcon3", PRE_LLAMA3, false, true, true },
+    { "lfm2", PRE_LLAMA3, false, true, true },
+    { "smaug-bpe", PRE_LLAMA3, false, false, false },
+    { "dbrx", PRE_LLAMA3, false, false, false }, // OLMo 2, Phi-4, Granite 4
+    { "qwen2", PRE_QWEN2, true, false, false },
+    { "deepseek-r1-qwen", PRE_QWEN2, true, false, false },
+    { "megrez", PRE_QWEN2, true, false, false },
+    { "stablelm2", PRE_QWEN2, false, false, false },
+    { "qwen35", PRE_QWEN35, true, false, false },
+    { "gpt-4o", PRE_O200K, false, false, false }, // Phi-4-mini
+    { "o200k", PRE_O200K, false, false, false },
+    { "llama4", PRE_O200K, false, false, false },
+    { "tekken", PRE_TEKKEN, false, true, true },
+    { "deepseek-llm", PRE_DEEPSEEK_LLM, false, false, false },
+    { "deepseek-coder", PRE_DEEPSEEK_CODER, false, false, false },
+    { "deepseek-v3", PRE_DEEPSEEK3, false, false, false },
 };
 
 static const char space_mark[] = "\xe2\x96\x81"; // U+2581
@@ -160,21 +186,39 @@ static quip_status read_merges(struct vocabulary *v, struct format *g, quip_erro
     return status;
 }
 
+static quip_status find_gguf_pre(struct format *g, const struct gguf_pre **pre, char name[40],
+                                 quip_error *error)
+{
+    *pre = NULL;
+    quip_status status = gguf_text(g, "tokenizer.ggml.pre", name, 40, error);
+    for (size_t i = 0; i < QP_COUNT(gguf_pres) && !status; i++)
+        if (strcmp(gguf_pres[i].name, name) == 0)
+            *pre = &gguf_pres[i];
+    return status;
+}
+
 static quip_status find_pre(struct vocabulary *v, struct format *g, quip_error *error)
 {
     char name[40];
-    quip_status status = gguf_text(g, "tokenizer.ggml.pre", name, sizeof name, error);
+    const struct gguf_pre *pre;
+    quip_status status = find_gguf_pre(g, &pre, name, error);
     if (status)
         return status;
-    for (size_t i = 0; i < QP_COUNT(gguf_pres); i++)
-        if (strcmp(gguf_pres[i].name, name) == 0) {
-            v->spec.pre = gguf_pres[i].pre;
-            v->spec.nfc = gguf_pres[i].nfc;
-            v->spec.ignore_merges = gguf_pres[i].ignore_merges;
-            return QUIP_OK;
-        }
+    if (pre) {
+        v->spec.pre = pre->pre;
+        v->spec.nfc = pre->nfc;
+        v->spec.ignore_merges = pre->ignore_merges;
+        return QUIP_OK;
+    }
+    if (!*name || strcmp(name, "default") == 0)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: does not say how its tokenizer divides a text into words "
+                       "(tokenizer.ggml.pre); give the folder with the model's tokenizer.json as "
+                       "--tokenizer FOLDER, or take a newer GGUF file",
+                       g->file->name);
     return qp_fail(error, QUIP_E_UNSUPPORTED,
-                   "%s: its pre-tokenizer is \"%s\"; must be smollm, gpt-2, llama-bpe or qwen2",
+                   "%s: its pre-tokenizer \"%s\" is not known; give the folder with the model's "
+                   "tokenizer.json as --tokenizer FOLDER",
                    g->file->name, name);
 }
 

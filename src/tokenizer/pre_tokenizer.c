@@ -4,6 +4,7 @@
  *
  * Each expression is written as a scanner, with the expression above it. As in a regular
  * expression, the first alternative that matches wins. */
+#include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/tokenizer_impl.h"
 #include "tokenizer/unicode.h"
 
@@ -26,15 +27,7 @@ enum char_class qp_char_class(const char *text, size_t n, size_t *length)
     return qp_run_value(qp_class_runs, qp_n_class_runs, 4, (uint32_t)c);
 }
 
-/* The kinds of characters in the expressions. They are bits, so a run may have several kinds. */
-enum kind {
-    KIND_LETTER = 1, // \p{L}
-    KIND_NUMBER = 2, // \p{N}
-    KIND_SPACE = 4,  // \s
-    KIND_OTHER = 8   // [^\s\p{L}\p{N}]
-};
-
-static unsigned kind_at(const char *text, size_t n, size_t i, size_t *length)
+unsigned qp_kind_at(const char *text, size_t n, size_t i, size_t *length)
 {
     static const uint8_t kinds[] = {
         [CHAR_OTHER] = KIND_OTHER, [CHAR_LETTER] = KIND_LETTER,   [CHAR_DIGIT] = KIND_NUMBER,
@@ -49,16 +42,14 @@ static unsigned kind_at(const char *text, size_t n, size_t i, size_t *length)
 static size_t run_end(const char *text, size_t n, size_t i, unsigned kind, size_t *last)
 {
     size_t length;
-    for (*last = i; kind_at(text, n, i, &length) == kind; i += length)
+    for (*last = i; qp_kind_at(text, n, i, &length) == kind; i += length)
         *last = i;
     return i;
 }
 
 /* ---- parts of the expressions ---- */
 
-/* Length of 's|'t|'re|'ve|'m|'ll|'d at the start of the text, or 0. Folded: (?i:...), which also
- * matches the long s, U+017F. */
-static size_t contraction(const char *text, size_t n, bool folded)
+size_t qp_contraction(const char *text, size_t n, bool folded)
 {
     if (n < 2 || text[0] != '\'')
         return 0;
@@ -87,16 +78,16 @@ static size_t white_space(size_t end, size_t last, bool at_end)
  * lone_numbers: every \p{N} is a word of its own, found before the expression is applied. */
 static size_t gpt2_word(const char *text, size_t n, bool lone_numbers)
 {
-    size_t length = contraction(text, n, false), last;
+    size_t length = qp_contraction(text, n, false), last;
     if (length > 0)
         return length;
-    unsigned kind = kind_at(text, n, 0, &length);
+    unsigned kind = qp_kind_at(text, n, 0, &length);
     if (kind == KIND_NUMBER && lone_numbers)
         return length;
     size_t begin = 0;
     if (text[0] == ' ') {
         size_t next_length;
-        unsigned next = kind_at(text, n, 1, &next_length);
+        unsigned next = qp_kind_at(text, n, 1, &next_length);
         if (next != 0 && next != KIND_SPACE && !(next == KIND_NUMBER && lone_numbers)) {
             begin = 1;
             kind = next;
@@ -105,7 +96,7 @@ static size_t gpt2_word(const char *text, size_t n, bool lone_numbers)
     size_t end = run_end(text, n, begin, kind, &last);
     if (kind != KIND_SPACE)
         return end;
-    bool at_end = end == n || (lone_numbers && kind_at(text, n, end, &length) == KIND_NUMBER);
+    bool at_end = end == n || (lone_numbers && qp_kind_at(text, n, end, &length) == KIND_NUMBER);
     return white_space(end, last, at_end);
 }
 
@@ -114,28 +105,21 @@ static bool is_newline(char c)
     return c == '\r' || c == '\n';
 }
 
-/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*
- * |\s*[\r\n]+|\s+(?!\S)|\s+        (Llama 3; Qwen 2 has \p{N} for \p{N}{1,3}) */
-static size_t llama3_word(const char *text, size_t n, int max_digits)
+size_t qp_word_without_letters(const char *text, size_t n, int max_digits, const char *closers)
 {
-    size_t length = contraction(text, n, true), next_length, last;
-    if (length > 0)
-        return length;
-    unsigned kind = kind_at(text, n, 0, &length);
-    unsigned next = kind_at(text, n, length, &next_length);
-    if (kind == KIND_LETTER)
-        return run_end(text, n, 0, KIND_LETTER, &last);
-    if (kind != KIND_NUMBER && !is_newline(text[0]) && next == KIND_LETTER)
-        return run_end(text, n, length, KIND_LETTER, &last);
+    size_t length, next_length, last;
+    const unsigned kind = qp_kind_at(text, n, 0, &length);
+    const unsigned next = qp_kind_at(text, n, length, &next_length);
+    assert(kind != KIND_LETTER);
     if (kind == KIND_NUMBER) {
         size_t end = length;
-        for (int i = 1; i < max_digits && kind_at(text, n, end, &length) == KIND_NUMBER; i++)
+        for (int i = 1; i < max_digits && qp_kind_at(text, n, end, &length) == KIND_NUMBER; i++)
             end += length;
         return end;
     }
     if (kind == KIND_OTHER || (text[0] == ' ' && next == KIND_OTHER)) {
         size_t end = run_end(text, n, kind == KIND_OTHER ? 0 : 1, KIND_OTHER, &last);
-        while (end < n && is_newline(text[end]))
+        while (end < n && text[end] && strchr(closers, text[end]))
             end++;
         return end;
     }
@@ -146,13 +130,29 @@ static size_t llama3_word(const char *text, size_t n, int max_digits)
     return white_space(end, last, end == n);
 }
 
+/* (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*
+ * |\s*[\r\n]+|\s+(?!\S)|\s+        (Llama 3; Qwen 2 has \p{N} for \p{N}{1,3}) */
+static size_t llama3_word(const char *text, size_t n, int max_digits)
+{
+    size_t length = qp_contraction(text, n, true), next_length, last;
+    if (length > 0)
+        return length;
+    unsigned kind = qp_kind_at(text, n, 0, &length);
+    unsigned next = qp_kind_at(text, n, length, &next_length);
+    if (kind == KIND_LETTER)
+        return run_end(text, n, 0, KIND_LETTER, &last);
+    if (kind != KIND_NUMBER && !is_newline(text[0]) && next == KIND_LETTER)
+        return run_end(text, n, length, KIND_LETTER, &last);
+    return qp_word_without_letters(text, n, max_digits, "\r\n");
+}
+
 /* 's|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+, and runs of white space */
 static size_t clip_word(const char *text, size_t n)
 {
-    size_t length = contraction(text, n, false), last;
+    size_t length = qp_contraction(text, n, false), last;
     if (length > 0)
         return length;
-    unsigned kind = kind_at(text, n, 0, &length);
+    unsigned kind = qp_kind_at(text, n, 0, &length);
     return kind == KIND_NUMBER ? length : run_end(text, n, 0, kind, &last);
 }
 
@@ -260,6 +260,18 @@ size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n)
         return falcon_word(text, n);
     case PRE_BERT:
         return qp_bert_word(text, n);
+    case PRE_O200K:
+        return qp_cased_word(text, n, 3, true);
+    case PRE_TEKKEN:
+        return qp_cased_word(text, n, 1, false);
+    case PRE_QWEN35:
+        return qp_marked_word(text, n);
+    case PRE_DEEPSEEK_LLM:
+        return qp_deepseek_word(text, n, false);
+    case PRE_DEEPSEEK_CODER:
+        return qp_deepseek_word(text, n, true);
+    case PRE_DEEPSEEK3:
+        return qp_deepseek3_word(text, n);
     default:
         return n;
     }

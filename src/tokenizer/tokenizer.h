@@ -122,12 +122,18 @@ enum pre_tokenizer { // regular expressions of docs/model-format.md, by number
     PRE_GPT2 = 1,
     PRE_LLAMA3 = 2,
     PRE_QWEN2 = 3,
-    PRE_DIGITS_GPT2 = 4, // each numeric character is a word; the rest as in GPT2 (SmolLM2)
-    PRE_METASPACE = 5,   // each space symbol begins a word
-    PRE_CLIP = 6,        // white space is dropped
-    PRE_PUNCTUATION = 7, // punctuation and numbers are words of their own; white space is dropped
-    PRE_FALCON = 8,      // runs of punctuation, then GPT2, then three digits
-    PRE_BERT = 9         // punctuation is alone; white space is dropped
+    PRE_DIGITS_GPT2 = 4,   // each numeric character is a word; the rest as in GPT2 (SmolLM2)
+    PRE_METASPACE = 5,     // each space symbol begins a word
+    PRE_CLIP = 6,          // white space is dropped
+    PRE_PUNCTUATION = 7,   // punctuation and numbers are words of their own; white space is dropped
+    PRE_FALCON = 8,        // runs of punctuation, then GPT2, then three digits
+    PRE_BERT = 9,          // punctuation is alone; white space is dropped
+    PRE_O200K = 10,        // words end where lower case becomes upper case; numbers of 3 digits
+    PRE_TEKKEN = 11,       // the same with single digits and without contractions
+    PRE_QWEN35 = 12,       // QWEN2 with marks as letters
+    PRE_DEEPSEEK_LLM = 13, // these three: pre_deepseek.c
+    PRE_DEEPSEEK_CODER = 14,
+    PRE_DEEPSEEK3 = 15
 };
 
 /* Changes of a text before it is divided into words, in the order of bpe_spec.steps. */

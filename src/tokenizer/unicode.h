@@ -15,9 +15,19 @@ enum char_class {
     CHAR_CONNECTOR,  // \p{Pc}, which is in \w
     CHAR_PUNCTUATION // the rest of \p{P}, and all of it in ASCII
 };
+/* What some expressions ask in addition. Letters without case, and marks, count as both cases. */
+enum char_detail {
+    DETAIL_NONE,
+    DETAIL_UPPER,   // \p{Lu}, \p{Lt}
+    DETAIL_LOWER,   // \p{Ll}
+    DETAIL_NO_CASE, // \p{Lm}, \p{Lo}, \p{M}
+    DETAIL_SYMBOL   // \p{S}
+};
 extern const uint8_t qp_ascii_class[128];
 extern const uint32_t qp_class_runs[];
 extern const int qp_n_class_runs;
+extern const uint32_t qp_detail_runs[];
+extern const int qp_n_detail_runs;
 extern const uint32_t qp_mark_runs[];
 extern const int qp_n_mark_runs;
 extern const uint32_t qp_accent_runs[];
