@@ -118,6 +118,9 @@ quip_status qp_import_tokenizer_json(const char *path, struct bytes *spm, struct
                                      quip_error *error);
 quip_status qp_import_tokenizer_gguf(struct format *gguf, struct bytes *spm, struct bytes *bpe,
                                      quip_error *error);
+/* Whether a prompt begins with bos: what the metadata says, or else what llama.cpp does for such a
+ * tokenizer. */
+quip_status qp_gguf_adds_bos(struct format *gguf, bool *adds_bos, quip_error *error);
 
 /* ---- .task bundles (bundle.c) ---- */
 

@@ -142,17 +142,11 @@ static quip_status gguf_tokens(struct hparams *h, struct format *g, quip_error *
     h->eos = entry_int(qp_format_find_metadata(g, "tokenizer.ggml.eos_token_id"), -1);
     h->unk = entry_int(qp_format_find_metadata(g, "tokenizer.ggml.unknown_token_id"), -1);
     h->pad = entry_int(qp_format_find_metadata(g, "tokenizer.ggml.padding_token_id"), -1);
-    const struct metadata *model = qp_format_find_metadata(g, "tokenizer.ggml.model");
-    const uint8_t *text = NULL;
-    size_t n = 0;
-    quip_status status;
-    if (model && model->type == METADATA_BYTES &&
-        (status = qp_format_bytes(g, model, &text, &n, error)))
+    bool adds_bos;
+    quip_status status = qp_gguf_adds_bos(g, &adds_bos, error);
+    if (status)
         return status;
-    // llama.cpp puts bos first for SentencePiece vocabularies, unless the metadata says otherwise.
-    bool is_spm = n == 5 && memcmp(text, "llama", 5) == 0;
-    h->has_bos = h->bos >= 0 &&
-                 entry_int(qp_format_find_metadata(g, "tokenizer.ggml.add_bos_token"), is_spm) != 0;
+    h->has_bos = h->bos >= 0 && adds_bos;
     qp_hparams_add_stop(h, h->eos);
     qp_hparams_add_stop(h,
                         entry_int(qp_format_find_metadata(g, "tokenizer.ggml.eot_token_id"), -1));

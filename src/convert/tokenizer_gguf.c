@@ -1,5 +1,6 @@
 /* tokenizer_gguf.c: the vocabulary in GGUF metadata -> vocabulary.
- * In:  the metadata of a model of kind "llama" (SentencePiece BPE) or "gpt2" (byte-level BPE).
+ * In:  the metadata of a model of kind "llama" (SentencePiece BPE), "gpt2" (byte-level BPE) or
+ *      "gemma4" (BPE over text, with a list of merges).
  * Out: a vocabulary. GGUF loses some properties of a SentencePiece model; they are restored here.
  */
 #include "convert/convert.h"
@@ -81,10 +82,18 @@ static const struct metadata *gguf_list(const struct format *g, const char *key,
 
 /* ---- pieces ---- */
 
+enum gguf_model {
+    GGUF_SPM,
+    GGUF_BYTE_LEVEL,
+    GGUF_GEMMA4
+};
+
 struct gguf_pieces {
     struct format *gguf;
-    const struct metadata *tokens, *scores, *types; // the last two may be NULL
-    bool is_gemma;
+    const struct metadata *tokens, *scores, *types; // scores only of GGUF_SPM
+    enum gguf_model model;
+    bool is_gemma; // one before Gemma 4
+    bool is_phi3;
 };
 
 /* Gemma's GGUF files mark most user-defined pieces and the unknown piece as CONTROL. Such pieces
@@ -110,16 +119,50 @@ static quip_status set_spaces(struct vocabulary *v, int id, size_t n, quip_error
     return qp_vocabulary_set(v, id, marks, 3 * n, 0, PIECE_USER_DEFINED, error);
 }
 
+static bool text_is(const char *text, size_t n, const char *expected)
+{
+    return n == strlen(expected) && memcmp(text, expected, n) == 0;
+}
+
+/* Phi-3's turns take the white space after them, which GGUF does not say. llama.cpp knows it for
+ * the same tokens. */
+static quip_status add_phi3_token(struct vocabulary *v, int id, const char *text, size_t n,
+                                  quip_error *error)
+{
+    const struct bpe_added added = {
+        .id = id,
+        .is_special = true,
+        .rstrip = !text_is(text, n, "<unk>") && !text_is(text, n, "<s>") &&
+                  !text_is(text, n, "<|endoftext|>"),
+    };
+    return qp_vocabulary_add(v, &added, error);
+}
+
+/* The score is set by the first merge that makes the piece. The unknown piece and the other
+ * control pieces of Gemma 4 are found in text, except bos, eos and pad. */
+static quip_status set_gemma4_piece(struct vocabulary *v, int id, const char *text, size_t n,
+                                    enum piece_type type, quip_error *error)
+{
+    return qp_vocabulary_set(v, id, text, n, 0, gemma_type(v, id, type), error);
+}
+
 static quip_status set_spm_piece(struct vocabulary *v, const struct gguf_pieces *p, int id,
                                  const char *text, size_t n, float score, enum piece_type type,
                                  quip_error *error)
 {
     if (p->is_gemma)
         type = gemma_type(v, id, type);
+    else if (id == v->options.unk_id && type == PIECE_CONTROL)
+        type = PIECE_UNKNOWN;
     if (type != PIECE_NORMAL) // only normal pieces have a score; GGUF has -1000 there
         score = 0;
     if (type == PIECE_USER_DEFINED && n > 0 && strspn(text, " ") >= n)
         return set_spaces(v, id, n, error);
+    if (p->is_phi3 && type == PIECE_CONTROL) {
+        quip_status status = add_phi3_token(v, id, text, n, error);
+        if (status)
+            return status;
+    }
     return qp_vocabulary_set(v, id, text, n, score, type, error);
 }
 
@@ -139,6 +182,14 @@ static quip_status set_byte_level_piece(struct vocabulary *v, int id, const char
     return qp_vocabulary_set(v, id, text, n, score, type, error);
 }
 
+/* An empty piece, which some files have instead of an unused one, gets llama.cpp's name for it. */
+static quip_status set_empty_piece(struct vocabulary *v, int id, quip_error *error)
+{
+    char name[24];
+    const int n = snprintf(name, sizeof name, "[EMPTY_%d]", id);
+    return qp_vocabulary_set(v, id, name, (size_t)n, 0, PIECE_UNUSED, error);
+}
+
 static quip_status read_pieces(struct vocabulary *v, const struct gguf_pieces *p, quip_error *error)
 {
     struct metadata_cursor tokens = { 0 }, scores = { 0 }, types = { 0 };
@@ -154,35 +205,75 @@ static quip_status read_pieces(struct vocabulary *v, const struct gguf_pieces *p
             type = (enum piece_type)types.i; // the same numbers as SentencePiece's
         if (type == PIECE_BYTE)
             v->options.byte_fallback = true;
-        status = v->has_blob ? set_byte_level_piece(v, id, tokens.text, tokens.n_text, type, error)
-                             : set_spm_piece(v, p, id, tokens.text, tokens.n_text, (float)scores.f,
-                                             type, error);
+        if (tokens.n_text == 0)
+            status = set_empty_piece(v, id, error);
+        else if (p->model == GGUF_BYTE_LEVEL)
+            status = set_byte_level_piece(v, id, tokens.text, tokens.n_text, type, error);
+        else if (p->model == GGUF_GEMMA4)
+            status = set_gemma4_piece(v, id, tokens.text, tokens.n_text, type, error);
+        else
+            status =
+                set_spm_piece(v, p, id, tokens.text, tokens.n_text, (float)scores.f, type, error);
     }
     return status;
 }
 
 /* ---- merges ---- */
 
-static quip_status read_merges(struct vocabulary *v, struct format *g, quip_error *error)
+/* Gemma 4: pieces that look like control tokens, and that merges cannot make, are found in text.
+ * llama.cpp's converter marks only some of them. */
+static void mark_unreachable(struct vocabulary *v)
 {
+    for (int id = 0; id < v->n_pieces; id++) {
+        struct vocab_piece *p = &v->pieces[id];
+        const char *text = (const char *)v->pool.data + p->offset;
+        if (p->type == PIECE_NORMAL && p->score == 0 && p->n > 2 &&
+            (memcmp(text, "<|", 2) == 0 || memcmp(text + p->n - 2, "|>", 2) == 0))
+            p->type = PIECE_USER_DEFINED;
+    }
+}
+
+/* Pieces without a merge come after all others. */
+static void score_unmerged(struct vocabulary *v, int n_merges)
+{
+    for (int id = 0; id < v->n_pieces; id++)
+        if (v->pieces[id].type == PIECE_NORMAL && v->pieces[id].score == 0)
+            v->pieces[id].score = -(float)id - (float)n_merges - 1;
+}
+
+static quip_status read_merge(struct vocabulary *v, const struct gguf_pieces *p, int rank,
+                              const struct metadata_cursor *c, quip_error *error)
+{
+    // "left right": pieces have no space of their own
+    const char *space = c->n_text > 1 ? memchr(c->text + 1, ' ', c->n_text - 1) : NULL;
+    if (!space)
+        return qp_fail(error, QUIP_E_FORMAT, "%s: merge %d is not two pieces", p->gguf->file->name,
+                       rank);
+    const size_t n_left = (size_t)(space - c->text), n_right = c->n_text - n_left - 1;
+    return p->model == GGUF_GEMMA4
+               ? qp_vocabulary_score(v, c->text, n_left, space + 1, n_right, rank, error)
+               : qp_vocabulary_merge(v, c->text, n_left, space + 1, n_right, error);
+}
+
+static quip_status read_merges(struct vocabulary *v, const struct gguf_pieces *p, quip_error *error)
+{
+    struct format *g = p->gguf;
     const struct metadata *merges = qp_format_find_metadata(g, "tokenizer.ggml.merges");
     if (!merges || merges->type != METADATA_ARRAY)
         return qp_fail(error, QUIP_E_FORMAT, "%s: its metadata has no tokenizer.ggml.merges",
                        g->file->name);
     struct metadata_cursor c = { 0 };
     quip_status status = qp_vocabulary_index(v, error);
-    while (!status && qp_metadata_next(g, merges, &c)) {
-        // "left right": byte-level pieces have no space of their own
-        const char *space = c.n_text > 1 ? memchr(c.text + 1, ' ', c.n_text - 1) : NULL;
-        if (!space)
-            return qp_fail(error, QUIP_E_FORMAT, "%s: merge %d is not two pieces", g->file->name,
-                           v->spec.n_merges);
-        size_t n_left = (size_t)(space - c.text);
-        status = qp_vocabulary_merge(v, c.text, n_left, space + 1, c.n_text - n_left - 1, error);
-    }
+    int rank = 0;
+    while (!status && qp_metadata_next(g, merges, &c))
+        status = read_merge(v, p, rank++, &c, error);
     if (!status && c.is_malformed)
         status = qp_fail(error, QUIP_E_FORMAT, "%s: tokenizer.ggml.merges is damaged at item %d",
-                         g->file->name, v->spec.n_merges);
+                         g->file->name, rank);
+    if (!status && p->model == GGUF_GEMMA4) {
+        mark_unreachable(v);
+        score_unmerged(v, rank);
+    }
     return status;
 }
 
@@ -222,16 +313,36 @@ static quip_status find_pre(struct vocabulary *v, struct format *g, quip_error *
                    g->file->name, name);
 }
 
-static quip_status open_gguf_vocabulary(struct vocabulary *v, struct gguf_pieces *p,
-                                        quip_error *error)
+static quip_status find_gguf_model(struct gguf_pieces *p, quip_error *error)
 {
+    static const char *const models[] = {
+        [GGUF_SPM] = "llama", [GGUF_BYTE_LEVEL] = "gpt2", [GGUF_GEMMA4] = "gemma4"
+    };
     struct format *g = p->gguf;
     char model[16], arch[16];
     quip_status status;
     if ((status = gguf_text(g, "tokenizer.ggml.model", model, sizeof model, error)) ||
         (status = gguf_text(g, "general.architecture", arch, sizeof arch, error)))
         return status;
-    p->is_gemma = strncmp(arch, "gemma", 5) == 0;
+    for (size_t i = 0; i < QP_COUNT(models); i++)
+        if (strcmp(models[i], model) == 0) {
+            p->model = (enum gguf_model)i;
+            p->is_gemma = p->model == GGUF_SPM && strncmp(arch, "gemma", 5) == 0;
+            p->is_phi3 = p->model == GGUF_SPM && strcmp(arch, "phi3") == 0;
+            return QUIP_OK;
+        }
+    return qp_fail(error, QUIP_E_UNSUPPORTED,
+                   "%s: its tokenizer \"%s\" is not one of llama (SentencePiece), gpt2 (byte-level "
+                   "BPE) and gemma4",
+                   g->file->name, model);
+}
+
+static quip_status find_gguf_pieces(struct gguf_pieces *p, quip_error *error)
+{
+    struct format *g = p->gguf;
+    quip_status status = find_gguf_model(p, error);
+    if (status)
+        return status;
     p->tokens = qp_format_find_metadata(g, "tokenizer.ggml.tokens");
     if (!p->tokens || p->tokens->type != METADATA_ARRAY || p->tokens->n_items == 0 ||
         p->tokens->n_items > 1 << 22)
@@ -239,27 +350,39 @@ static quip_status open_gguf_vocabulary(struct vocabulary *v, struct gguf_pieces
                        "%s: its metadata has no list tokenizer.ggml.tokens, or a list that is too "
                        "long",
                        g->file->name);
-    p->scores = gguf_list(g, "tokenizer.ggml.scores", p->tokens->n_items);
     p->types = gguf_list(g, "tokenizer.ggml.token_type", p->tokens->n_items);
-    if (strcmp(model, "llama") != 0 && strcmp(model, "gpt2") != 0)
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: its tokenizer \"%s\" is not one of llama (SentencePiece) and gpt2 "
-                       "(byte-level BPE)",
-                       g->file->name, model);
-    if (strcmp(model, "llama") == 0 && !p->scores)
+    if (!p->types)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: its metadata does not say which tokens are special "
+                       "(tokenizer.ggml.token_type, one for each token); give the folder with the "
+                       "model's tokenizer.json or tokenizer.model as --tokenizer FOLDER",
+                       g->file->name);
+    p->scores = gguf_list(g, "tokenizer.ggml.scores", p->tokens->n_items);
+    if (p->model == GGUF_SPM && !p->scores)
         return qp_fail(error, QUIP_E_FORMAT, "%s: its vocabulary has no scores", g->file->name);
-    if ((status = qp_vocabulary_open(v, (int)p->tokens->n_items, error)))
+    return QUIP_OK;
+}
+
+static quip_status open_gguf_vocabulary(struct vocabulary *v, const struct gguf_pieces *p,
+                                        quip_error *error)
+{
+    struct format *g = p->gguf;
+    quip_status status = qp_vocabulary_open(v, (int)p->tokens->n_items, error);
+    if (status)
         return status;
-    v->has_blob = strcmp(model, "gpt2") == 0;
+    const bool is_text = p->model != GGUF_BYTE_LEVEL;
+    v->has_blob = !is_text || p->is_phi3;
+    v->spec.is_spm = p->is_phi3;
+    v->spec.prefix = p->is_phi3 ? PREFIX_ALWAYS : PREFIX_NEVER;
     v->options.unk_id = gguf_id(g, "tokenizer.ggml.unknown_token_id");
     v->options.bos_id = gguf_id(g, "tokenizer.ggml.bos_token_id");
     v->options.eos_id = gguf_id(g, "tokenizer.ggml.eos_token_id");
     v->options.pad_id = gguf_id(g, "tokenizer.ggml.padding_token_id");
-    v->options.escape_whitespaces = !v->has_blob;
-    v->options.add_dummy_prefix =
-        gguf_flag(g, "tokenizer.ggml.add_space_prefix", !p->is_gemma) && !v->has_blob;
+    v->options.escape_whitespaces = is_text;
+    v->options.add_dummy_prefix = is_text && gguf_flag(g, "tokenizer.ggml.add_space_prefix",
+                                                       p->model == GGUF_SPM && !p->is_gemma);
     v->options.remove_extra_whitespaces =
-        gguf_flag(g, "tokenizer.ggml.remove_extra_whitespaces", false) && !v->has_blob;
+        is_text && gguf_flag(g, "tokenizer.ggml.remove_extra_whitespaces", false);
     return QUIP_OK;
 }
 
@@ -268,13 +391,34 @@ quip_status qp_import_tokenizer_gguf(struct format *gguf, struct bytes *spm, str
 {
     struct vocabulary v = { 0 };
     struct gguf_pieces pieces = { .gguf = gguf };
-    quip_status status = open_gguf_vocabulary(&v, &pieces, error);
+    quip_status status = find_gguf_pieces(&pieces, error);
+    if (!status)
+        status = open_gguf_vocabulary(&v, &pieces, error);
     if (!status)
         status = read_pieces(&v, &pieces, error);
-    if (!status && v.has_blob && !(status = find_pre(&v, gguf, error)))
-        status = read_merges(&v, gguf, error);
+    if (!status && pieces.model == GGUF_BYTE_LEVEL)
+        status = find_pre(&v, gguf, error);
+    if (!status && pieces.model != GGUF_SPM)
+        status = read_merges(&v, &pieces, error);
     if (!status)
         status = qp_vocabulary_write(&v, 0, spm, bpe, error);
     qp_vocabulary_close(&v);
     return status;
+}
+
+quip_status qp_gguf_adds_bos(struct format *gguf, bool *adds_bos, quip_error *error)
+{
+    char name[40], model[16];
+    const struct gguf_pre *pre;
+    quip_status status;
+    if ((status = gguf_text(gguf, "tokenizer.ggml.model", model, sizeof model, error)) ||
+        (status = find_gguf_pre(gguf, &pre, name, error)))
+        return status;
+    *adds_bos = strcmp(model, "llama") == 0 || strcmp(model, "bert") == 0;
+    if (strcmp(model, "gpt2") == 0)
+        *adds_bos = pre && pre->adds_bos;
+    *adds_bos = gguf_flag(gguf, "tokenizer.ggml.add_bos_token", *adds_bos);
+    if (strcmp(model, "gemma4") == 0) // files say false, too; the model needs it
+        *adds_bos = true;
+    return QUIP_OK;
 }

@@ -128,6 +128,21 @@ quip_status qp_vocabulary_merge(struct vocabulary *v, const char *left, size_t n
     return QUIP_OK;
 }
 
+quip_status qp_vocabulary_score(struct vocabulary *v, const char *left, size_t n_left,
+                                const char *right, size_t n_right, int rank, quip_error *error)
+{
+    const int id = *find_slot(v, left, n_left, right, n_right);
+    if (id < 0)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "merge %d makes \"%.*s%.*s\", which is not in the vocabulary", rank,
+                       (int)(n_left < 60 ? n_left : 60), left, (int)(n_right < 60 ? n_right : 60),
+                       right);
+    struct vocab_piece *p = &v->pieces[id];
+    if (p->type == PIECE_NORMAL && (p->score == 0 || p->score < -(float)rank - 1))
+        p->score = -(float)rank - 1;
+    return QUIP_OK;
+}
+
 quip_status qp_vocabulary_add(struct vocabulary *v, const struct bpe_added *added,
                               quip_error *error)
 {

@@ -33,6 +33,10 @@ int qp_vocabulary_find(const struct vocabulary *v, const char *text, size_t n);
 /* Add the next merge in rank order. Both halves and their concatenation must be pieces. */
 quip_status qp_vocabulary_merge(struct vocabulary *v, const char *left, size_t n_left,
                                 const char *right, size_t n_right, quip_error *error);
+/* The score of a piece is the rank of its first merge, as SentencePiece merges by the score of the
+ * result. */
+quip_status qp_vocabulary_score(struct vocabulary *v, const char *left, size_t n_left,
+                                const char *right, size_t n_right, int rank, quip_error *error);
 quip_status qp_vocabulary_add(struct vocabulary *v, const struct bpe_added *added,
                               quip_error *error);
 /* Write at most `limit` pieces (0: all). */

@@ -26,7 +26,7 @@ static bool is_lower(enum char_detail d) // [\p{Ll}\p{Lm}\p{Lo}\p{M}]
 
 /* Where a run of upper-case characters, then one of lower-case characters, ends: [upper]*[lower]+
  * if `needs_lower`, else [upper]+[lower]*. 0 if it does not match at i. An expression that needs a
- * lower-case character gives back upper-case ones until the last one has no case. */
+ * lower-case character ends after the last one without case, if none follows. */
 static size_t cased_end(const char *text, size_t n, size_t i, bool needs_lower)
 {
     size_t length, end = i, last_without_case = 0;
