@@ -161,6 +161,12 @@ int print_json(cJSON *json);
 /* A JSON string of n bytes of UTF-8, which may contain NULs: cJSON's own functions stop there. */
 cJSON *json_text(const char *text, size_t n);
 
+/* cJSON's strings end at a NUL. So \\u0000 is replaced by a private-use character that the line
+ * does not contain (mark, 3 bytes of UTF-8), until show_nuls, which returns the length of the text.
+ * False if the line contains all 6400. */
+bool hide_nuls(char *line, char mark[4]);
+size_t show_nuls(char *text, const char mark[4]);
+
 /* ---- LlmParameters (parameters.c) ---- */
 
 /* Every field by its name; NULL if the bytes are not such a message. */
@@ -212,6 +218,7 @@ int run_run(const struct command *command, char **words);
 int run_chat(const struct command *command, char **words);
 int run_render(const struct command *command, char **words);
 int run_tokenize(const struct command *command, char **words);
+int run_embed(const struct command *command, char **words);
 int run_logits(const struct command *command, char **words);
 int run_inspect(const struct command *command, char **words);
 int run_convert(const struct command *command, char **words);

@@ -1,4 +1,5 @@
 /* common.c: messages, files, JSON, adapters, statistics and Ctrl-C, for all commands. */
+#define _GNU_SOURCE // strcasestr
 #include "cli.h"
 
 #include <errno.h>
@@ -400,4 +401,39 @@ void ignore_interrupt(void)
 bool was_interrupted(void)
 {
     return n_interrupts != 0;
+}
+
+/* ---- JSON lines with U+0000 ---- */
+
+bool hide_nuls(char *line, char mark[4])
+{
+    char escape[8];
+    int32_t c = 0xe000;
+    mark[3] = 0;
+    for (; c < 0xf900; c++) {
+        qp_utf8_encode(c, mark);
+        snprintf(escape, sizeof(escape), "\\u%04x", (unsigned)c);
+        if (!strstr(line, mark) && !strcasestr(line, escape))
+            break;
+    }
+    for (char *p = line; *p; p++) {
+        if (*p != '\\')
+            continue;
+        if (strncmp(p, "\\u0000", 6) == 0)
+            memcpy(p, escape, 6);
+        if (p[1])
+            p++;
+    }
+    return c < 0xf900;
+}
+
+size_t show_nuls(char *text, const char mark[4])
+{
+    size_t n = 0;
+    for (const char *p = text; *p; n++) {
+        bool is_nul = strncmp(p, mark, 3) == 0;
+        text[n] = is_nul ? 0 : *p;
+        p += is_nul ? 3 : 1;
+    }
+    return n;
 }

@@ -52,6 +52,18 @@ static const struct command commands[] = {
           "  quip tokenize gemma.bin --detokenize \"9259 1902\"   Hello world\n"
           "  quip tokenize tokenizer.json --jsonl < texts.jsonl\n"
           "      each line {\"text\": …} becomes {\"ids\": […]}; with --detokenize the reverse\n" },
+    { .name = "embed",
+      .arguments = "MODEL [TEXT …]",
+      .summary = "Make embeddings of texts",
+      .run = run_embed,
+      .examples =
+          "Each text gives a line {\"embedding\": […]}. Without a TEXT, stdin is one text.\n"
+          "A text that is longer than the model's maximum is cut at its end.\n"
+          "\n"
+          "  quip embed minilm.bin \"A cat sits outside\" \"The new film is great\"\n"
+          "  quip embed gemma-embed.bin --prompt query \"Which planet is red?\"\n"
+          "  quip embed minilm.bin --jsonl < texts.jsonl > embeddings.jsonl\n"
+          "      each line is {\"text\": …} or {\"ids\": […]}; ids are used as they are\n" },
     { .name = "logits",
       .arguments = "MODEL",
       .summary = "Write the logits of the next token as float32 numbers",

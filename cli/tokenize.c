@@ -158,41 +158,6 @@ static int detokenize_text(const struct source *s, struct bytes *text)
 
 /* ---- one JSON object per line ---- */
 
-/* cJSON's strings end at a NUL. So \u0000 is replaced by a private-use character that the line does
- * not contain (mark, 3 bytes of UTF-8), until show_nuls. False if the line contains all 6400. */
-static bool hide_nuls(char *line, char mark[4])
-{
-    char escape[8];
-    int32_t c = 0xe000;
-    mark[3] = 0;
-    for (; c < 0xf900; c++) {
-        qp_utf8_encode(c, mark);
-        snprintf(escape, sizeof(escape), "\\u%04x", (unsigned)c);
-        if (!strstr(line, mark) && !strcasestr(line, escape))
-            break;
-    }
-    for (char *p = line; *p; p++) {
-        if (*p != '\\')
-            continue;
-        if (strncmp(p, "\\u0000", 6) == 0)
-            memcpy(p, escape, 6);
-        if (p[1])
-            p++;
-    }
-    return c < 0xf900;
-}
-
-static size_t show_nuls(char *text, const char mark[4])
-{
-    size_t n = 0;
-    for (const char *p = text; *p; n++) {
-        bool is_nul = strncmp(p, mark, 3) == 0;
-        text[n] = is_nul ? 0 : *p;
-        p += is_nul ? 3 : 1;
-    }
-    return n;
-}
-
 /* {"text": …} -> {"ids": […]} */
 static bool tokenize_object(const struct source *s, const cJSON *in, const char *mark, cJSON *out,
                             quip_error *error)

@@ -185,6 +185,8 @@ typedef struct quip_model_info {
     quip_token bos;    // the token that begins every context; -1: the model has none
     int n_threads;     // threads that its sessions use, the caller's included
     bool has_template; // turns are marked with the model's template; false: a base model
+    bool is_embedding; // an embedding model, for quip_embed; sessions cannot be opened
+    int n_embedding;   // numbers of an embedding of quip_embed
 } quip_model_info;
 
 QUIP_API quip_status quip_model_get_info(const quip_model *model, quip_model_info *info,
@@ -471,6 +473,56 @@ QUIP_API quip_status quip_session_begin_prefill(quip_session *session, const qui
  * session is as before the begin. quip_session_undo also stops a prefill that has begun. */
 QUIP_API quip_status quip_session_run(quip_session *session, int max_tokens, int *n_left,
                                       quip_error *error);
+
+/* ---- embeddings ---- */
+
+/* Which tokens of a text its embedding is made of. Unknown values are QUIP_E_ARGUMENT. */
+typedef enum quip_pooling {
+    QUIP_POOLING_MODEL = 0, // as the model file says
+    QUIP_POOLING_MEAN = 1,  // the mean of all tokens
+    QUIP_POOLING_FIRST = 2, // the first one, such as [CLS]
+    QUIP_POOLING_LAST = 3   // the last one
+} quip_pooling;
+
+typedef struct quip_embed_options {
+    const char *prompt; // name of a task prompt of the model, such as "query" or "document", whose
+                        // text is put before each text; NULL: the model's default, if it has one
+    const char *prefix; // put before each text instead of a prompt; "": no prompt; NULL: `prompt`
+    int32_t pooling;    // enum quip_pooling. A model that is not an embedding model needs one
+    int n_dimensions;   // keep only the first ones of each embedding, for models that were trained
+                        // so (Matryoshka); 0: all
+    int n_tokens_max;   // tokens of a text, at most n_context_max; 0: as the model file says
+    int n_threads;      // use at most this many of the model's threads; 0: all
+    bool no_normalize;  // false: each embedding has length 1, so that the cosine of two embeddings
+                        // is the sum of their products
+    bool no_truncation; // a longer text is an error; false: it is cut, see quip_embed
+    uint64_t reserved[4];
+} quip_embed_options;
+
+/* What is embedded: a text, or token ids if `tokens` is not NULL. */
+typedef struct quip_embed_input {
+    const char *text; // n_text bytes of UTF-8. Control tokens that are spelled out are recognized
+    size_t n_text;
+    const quip_token *tokens; // as they are: no prompt, and no token before or behind them
+    int n_tokens;
+} quip_embed_input;
+
+/* Compute the embeddings of n texts: embeddings[i * n_dimensions], for n_dimensions of the options
+ * or else n_embedding of the model. `capacity` is the number of floats in `embeddings`. The texts
+ * run together, so one call for many texts is faster than many calls, with the same result.
+ * The tokens of a text are those that begin every text ([CLS]), then prompt and text, then those
+ * that end every text ([SEP]). If they are more than n_tokens_max, the last tokens of the text are
+ * dropped; those that end every text stay. Token ids of an input are never cut.
+ * Fails with QUIP_E_UNSUPPORTED if the model makes no embeddings, and with QUIP_E_CONTEXT_FULL if
+ * ids, or with no_truncation a text, are too long. Threads may call this at once: they take turns.
+ */
+QUIP_API quip_status quip_embed(quip_model *model, const quip_embed_input *inputs, int n,
+                                const quip_embed_options *options, float *embeddings,
+                                size_t capacity, quip_error *error);
+
+/* The name of a task prompt of the model, valid while the model is open. NULL if `index` is not
+ * from 0 to the number of prompts - 1. */
+QUIP_API const char *quip_model_prompt_name(const quip_model *model, int index);
 
 /* ---- planning ---- */
 

@@ -27,6 +27,8 @@ ASSERT_SIZE(quip_logit_bias, 8, 8);
 ASSERT_SIZE(quip_result, 48, 48);
 ASSERT_SIZE(quip_piece, 40, 24);
 ASSERT_SIZE(quip_plan, 48, 48);
+ASSERT_SIZE(quip_embed_options, 72, 64);
+ASSERT_SIZE(quip_embed_input, 32, 16);
 _Static_assert(sizeof(atomic_bool) == 1, "quip_session_cancel_flag is the address of one byte");
 
 #define MAX_STRUCT_SIZE 1024 // a larger struct_size is not initialized
@@ -187,6 +189,8 @@ quip_status quip_model_get_info(const quip_model *model, quip_model_info *info, 
         .bos = c->bos,
         .n_threads = qp_options_n_threads(model),
         .has_template = model->chat != NULL,
+        .is_embedding = model->embedding.pooling != 0,
+        .n_embedding = qp_pooled_width(&model->weights, c->d_model, model->weights.n_dense),
     };
     fill_output(info, &found, sizeof found);
     return QUIP_OK;
@@ -246,6 +250,30 @@ quip_status quip_adapter_open_source(quip_adapter **adapter, quip_model *model,
 void quip_adapter_close(quip_adapter *adapter)
 {
     qp_adapter_release(adapter);
+}
+
+/* ---- embeddings ---- */
+
+quip_status quip_embed(quip_model *model, const quip_embed_input *inputs, int n,
+                       const quip_embed_options *options, float *embeddings, size_t capacity,
+                       quip_error *error)
+{
+    if (!model || (n > 0 && (!inputs || !embeddings)))
+        return missing(error, !model ? "model" : !inputs ? "inputs" : "embeddings");
+    if (n < 0)
+        return qp_fail(error, QUIP_E_ARGUMENT, "n is %d; must not be negative", n);
+    for (int i = 0; i < n; i++)
+        if (!inputs[i].tokens && !inputs[i].text && inputs[i].n_text)
+            return qp_fail(error, QUIP_E_ARGUMENT, "inputs[%d].text is NULL", i);
+    const quip_status status = check_has_weights(model, error);
+    return status ? status : qp_embed(model, inputs, n, options, embeddings, capacity, error);
+}
+
+const char *quip_model_prompt_name(const quip_model *model, int index)
+{
+    return model && index >= 0 && index < model->embedding.n_prompts
+               ? model->embedding.prompts[index].name
+               : NULL;
 }
 
 /* ---- sessions ---- */

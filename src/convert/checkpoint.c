@@ -140,7 +140,8 @@ static quip_status read_folder_json(struct checkpoint *c, const char *model_type
 /* Tensors that do not belong to the language model. */
 static bool is_ignored(const char *key)
 {
-    static const char *const prefixes[] = { "vision_tower.", "multi_modal_projector." };
+    static const char *const prefixes[] = { "vision_tower.", "multi_modal_projector.", "pooler.",
+                                            "cls.", "embeddings.position_ids" };
     static const char suffix[] = ".rotary_emb.inv_freq"; // computed from the config
     for (size_t i = 0; i < QP_COUNT(prefixes); i++)
         if (strncmp(key, prefixes[i], strlen(prefixes[i])) == 0)

@@ -6,6 +6,7 @@
  *
  * Everything but the values of the weights is checked before anything is written. */
 #include "convert/conversion.h"
+#include "convert/embedding_source.h"
 #include "convert/rows.h"
 #include "convert/tokenizer_folder.h"
 
@@ -26,7 +27,8 @@ struct conversion {
     struct bytes spm, bpe;
     struct tokenizer *tokenizer;
     struct plan plan;
-    struct tflite_writer *writer; // borrowed
+    struct embedding_source *embedding; // NULL: a model that generates text
+    struct tflite_writer *writer;       // borrowed
     struct lora_merge *merge;
     struct row_reader rows;
     struct slab slab;
@@ -170,6 +172,8 @@ static quip_status declare(struct conversion *v, const char *out, struct tflite_
         qp_tflite_writer_for_gpu(v->writer);
     for (int i = 0; i < v->plan.n_jobs && !status; i++)
         status = declare_tensor(v, &v->plan.jobs[i]);
+    if (!status && v->embedding)
+        status = qp_embedding_source_declare(v->embedding, v->writer, v->error);
     if (!status)
         status = declare_metadata(v, type ? (uint32_t)type->id : 0);
     return status;
@@ -207,6 +211,8 @@ quip_status qp_conversion_write(struct conversion *v)
     quip_status status = qp_slab_open(&v->slab, v->rows.max_values, v->rows.max_rows, v->error);
     for (int i = 0; i < v->plan.n_jobs && !status; i++)
         status = stream_tensor(v, &v->plan.jobs[i]);
+    if (!status && v->embedding)
+        status = qp_embedding_source_write(v->embedding, v->writer, v->error);
     return status;
 }
 
@@ -232,6 +238,14 @@ static quip_status read_checkpoint(struct conversion *v, const char *out)
                                        : qp_hparams_from_hf(&v->hparams, &v->checkpoint, v->error);
     if (!status)
         status = load_tokenizer(v);
+    if (!status)
+        status = qp_embedding_source_open(&v->embedding, &v->checkpoint, &v->hparams,
+                                          v->options->pooling, v->error);
+    if (!status && v->embedding && v->options->for_gpu)
+        status = qp_fail(v->error, QUIP_E_UNSUPPORTED,
+                         "%s: is an embedding model, which MediaPipe's GPU engines cannot run; "
+                         "convert it without --backend gpu",
+                         v->in);
     if (!status)
         status = qp_plan_make(&v->plan, &v->checkpoint, &v->hparams, v->options, v->error);
     if (!status && v->options->merge_adapter)
@@ -265,6 +279,7 @@ void qp_conversion_close(struct conversion *v)
     qp_bytes_close(&v->bpe);
     qp_checkpoint_close(&v->checkpoint);
     qp_plan_close(&v->plan);
+    qp_embedding_source_close(v->embedding);
     qp_rows_close(&v->rows);
     qp_lora_merge_close(v->merge);
     qp_slab_close(&v->slab);

@@ -53,6 +53,9 @@ struct convert_options {
     /* A SentencePiece model, a tokenizer.json or a folder with one of them. NULL: the checkpoint's
      * own tokenizer. */
     const char *tokenizer;
+    /* "mean", "first" or "last": the pooling of an embedding model whose checkpoint has no
+     * modules.json. NULL: none. */
+    const char *pooling;
     const char *merge_adapter; // folder of a PEFT adapter to add to the weights; NULL: none
     /* Compare the new file with the checkpoint: all tensors, and the predictions for verify_text if
      * it is not NULL. Store the report in the file. */

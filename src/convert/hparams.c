@@ -79,7 +79,7 @@ static bool is_positive(double x)
 
 quip_status qp_hparams_finish(struct hparams *h, const char *path, quip_error *error)
 {
-    if (h->raw.traits.has_alibi)
+    if (h->raw.traits.has_alibi || h->raw.family->has_no_rope)
         h->raw.rope_dim = 0;
     else if (h->raw.rope_dim == 0)
         h->raw.rope_dim = h->raw.head_dim;

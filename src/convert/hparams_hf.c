@@ -234,6 +234,22 @@ static void hf_biases(const struct hf_reader *r, struct hparams *h)
             h->biases |= k->biases;
 }
 
+/* Encoders. As in transformers, windows are then to each side, half as wide. */
+static void hf_bidirectional(struct hf_reader *r, struct hparams *h)
+{
+    struct traits *t = &h->raw.traits;
+    const char *positions = qp_json_text(r->config, "position_embedding_type");
+    if (hf_bool(r, "use_bidirectional_attention", false)) {
+        t->is_bidirectional = true;
+        t->window = t->window / 2 + 1;
+    }
+    if (t->has_positions && *positions && strcmp(positions, "absolute") != 0 && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s/config.json: position_embedding_type is \"%.40s\"; must be "
+                            "\"absolute\"",
+                            r->checkpoint->sources.folder, positions);
+}
+
 static void hf_numbers(struct hf_reader *r, struct hparams *h)
 {
     const struct family_source *source = h->source;
@@ -245,6 +261,7 @@ static void hf_numbers(struct hf_reader *r, struct hparams *h)
     hf_activation(r, h);
     hf_expectations(r, h);
     hf_biases(r, h);
+    hf_bidirectional(r, h);
 }
 
 /* ---- tokens and turns ---- */

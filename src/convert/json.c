@@ -127,24 +127,35 @@ static quip_status json_parse(cJSON **json, const struct file *file, quip_error 
     if (!status)
         status = parse_text(json, text, n, file->name, error);
     free(text);
-    if (!status && !cJSON_IsObject(*json))
-        status = qp_fail(error, QUIP_E_FORMAT, "%s: is not a JSON object", file->name);
     return status;
 }
 
-quip_status qp_json_read(cJSON **json, const char *path, quip_error *error)
+/* Read an object, or anything. */
+static quip_status read_kind(cJSON **json, const char *path, bool is_any, quip_error *error)
 {
     struct file file = { 0 };
     *json = NULL;
     quip_status status = qp_file_open(&file, path, error);
     if (!status)
         status = json_parse(json, &file, error);
+    if (!status && !is_any && !cJSON_IsObject(*json))
+        status = qp_fail(error, QUIP_E_FORMAT, "%s: is not a JSON object", path);
     qp_file_close(&file);
     if (status) {
         cJSON_Delete(*json);
         *json = NULL;
     }
     return status;
+}
+
+quip_status qp_json_read(cJSON **json, const char *path, quip_error *error)
+{
+    return read_kind(json, path, false, error);
+}
+
+quip_status qp_json_read_any(cJSON **json, const char *path, quip_error *error)
+{
+    return read_kind(json, path, true, error);
 }
 
 quip_status qp_json_in_folder(cJSON **json, const char *folder, const char *name, quip_error *error)

@@ -74,6 +74,8 @@ static int64_t extent_of(const struct hparams *h, enum extent extent)
         return (int64_t)h->raw.n_heads * h->raw.head_dim;
     case EXTENT_KV:
         return (int64_t)h->raw.n_kv_heads * h->raw.head_dim;
+    case EXTENT_POSITIONS:
+        return h->raw.n_context_max;
     }
     return 0;
 }
@@ -142,6 +144,22 @@ static const struct tensor_row *choose_row(const struct planner *p, int i, int l
     return row;
 }
 
+/* Texts of BERT have the token type 0, whose vector is added to that of each position here. */
+static void plan_token_types(struct planner *p, struct job *job)
+{
+    static const char name[] = "embeddings.token_type_embeddings.weight";
+    struct entry *e = qp_checkpoint_find(p->checkpoint, name);
+    if (!(job->row->namings & NAMES_BERT) || job->row->weight_class != CLASS_POSITIONS)
+        return;
+    if (!e || e->tensor->n_dims != 2 || e->tensor->dims[0] < 1 ||
+        e->tensor->dims[1] != p->hparams->raw.d_model) {
+        report_problem(&p->problems[e ? MISSHAPEN : MISSING], name, "");
+        return;
+    }
+    e->is_used = true;
+    job->added = e;
+}
+
 static void plan_tensor(struct planner *p, int i, int layer)
 {
     struct entry *e;
@@ -171,6 +189,7 @@ static void plan_tensor(struct planner *p, int i, int layer)
                     .is_first = p->plan->n_jobs == 1 },
     };
     qp_store_as(&job->stored, p->options, row->weight_class);
+    plan_token_types(p, job);
     if (is_new)
         p->hparams->n_parameters += (uint64_t)(rows * (is_vector ? 1 : cols));
 }

@@ -10,6 +10,7 @@ struct job {
     const struct tensor_row *row;
     int layer;
     struct entry *entry;
+    const struct entry *added; // whose first row is added to each row; NULL: none
     struct stored stored;
 };
 struct plan {

@@ -74,6 +74,21 @@ static quip_status read_rows(struct row_reader *r, const struct job *job, int64_
     return status;
 }
 
+/* Add the first row of another tensor to each of n rows. */
+static quip_status add_row(const struct entry *from, float *rows, int64_t n, int64_t cols,
+                           quip_error *error)
+{
+    float *row = malloc((size_t)cols * sizeof *row);
+    if (!row)
+        return qp_fail_memory(error, "a row of weights", (size_t)cols * sizeof *row);
+    const quip_status status =
+        qp_format_read_f32(from->format, from->tensor, 0, (size_t)cols, row, error);
+    for (int64_t i = 0; i < n * cols && !status; i++)
+        rows[i] += row[i % cols];
+    free(row);
+    return status;
+}
+
 quip_status qp_rows_read(struct row_reader *r, const struct job *job, int64_t begin, int64_t n,
                          const float **values, quip_error *error)
 {
@@ -81,8 +96,10 @@ quip_status qp_rows_read(struct row_reader *r, const struct job *job, int64_t be
     assert(begin >= 0 && n > 0 && begin + n <= job->stored.rows && n * cols <= r->max_values);
     const bool is_vector = job->row->cols == EXTENT_NONE;
     float *rows = r->values;
-    const quip_status status =
+    quip_status status =
         read_rows(r, job, begin, is_vector ? cols : n, error); // a vector has one row
+    if (!status && job->added)
+        status = add_row(job->added, rows, n, cols, error);
     if (status)
         return status;
     // GGUF files include the 1 that Gemma's norms add to a weight; MediaPipe's model files do not

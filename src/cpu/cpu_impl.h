@@ -5,6 +5,7 @@
  *   ops_linear.c     matrix products on threads; ops_lora.c adds what adapters contribute
  *   ops_experts.c    a mixture of experts on threads
  *   ops_attention.c  rotation and attention on threads
+ *   ops_texts.c      attention over texts without a KV cache, and pooling, for embeddings
  *   ops_conv.c       short convolutions on threads
  *   kv_cache.c       sequences: keys and values
  *   conv_history.c   sequences: columns of short convolutions */
@@ -44,7 +45,8 @@ struct worker_scratch {
     void *tile_gate;  // a second one, of a matrix with d_model columns
     float *gate, *up; // [TASK_ROWS, TILE_ROWS]
     float *row;       // [widest row of activations]
-    float *attention; // qp_attention_scratch, or NULL with int8 keys
+    float *attention; // qp_attention_scratch, or NULL with int8 keys and without texts
+    float *text_keys; // keys and values of a text's head, or NULL without texts
     struct int8_attention_scratch *int8_attention;
     struct attention_part sum, part; // [ATTENTION_MAX_ROWS]
 };
@@ -158,6 +160,8 @@ struct row_memory {
     struct act e, ple;             // ple is the memory of att
     int q_width, kv_width; // of q, and of k and v, as they are now; att and h have the layer's too
     float *logits;         // [LOGITS_ROWS, vocab_size]
+    float *text_att;       // [n_rows, q width] attention over texts, or NULL where att has floats
+    float *pooled[2];      // [n_texts, widest embedding]; the second is for the next dense layer
     struct query_rows queries;
     struct row_group *groups;       // [n_rows]
     struct adapter_rows *adapters;  // [n_rows]
@@ -309,10 +313,9 @@ struct act qp_cpu_alloc_act(const struct weights *w, struct arena *a, int n_cols
 
 /* ---- ops.c ---- */
 
-/* y = norm(x) of one row [d_model]; y may be x. */
+/* y = norm(x), or x if there are no weights, of d_model floats. y may be x. */
 void qp_cpu_norm_floats(struct cpu_device *d, float *y, const float *x,
                         const struct norm_weights *w);
-
 quip_status qp_cpu_begin(struct device *device, int n_threads);
 quip_status qp_cpu_embed(struct device *device, const struct rows *rows);
 quip_status qp_cpu_norm(struct device *device, const struct norm_weights *w, int n_rows);
@@ -406,6 +409,21 @@ void qp_lora_add(const struct lora_task *j, int index, float *y, size_t y_stride
 
 quip_status qp_cpu_rope_append(struct device *device, int l, const struct rows *rows);
 quip_status qp_cpu_attend(struct device *device, int l, const struct rows *rows);
+/* Split a batch into d->mem.groups; returns how many. */
+int qp_cpu_group_rows(struct cpu_device *d, const struct rows *rows);
+/* What head h adds to the scores of each position; NULL without ALiBi. */
+const float *qp_alibi_of(const struct cpu_device *d, int h);
+
+/* ---- ops_texts.c ---- */
+
+/* Floats that the keys and values of a head need, in a batch of n_rows. */
+size_t qp_text_scratch(int head_dim, int n_rows);
+/* out [n, n_heads * head_dim] = attention of layer l; the groups of the rows are in mem.groups. */
+void qp_cpu_attend_texts(struct cpu_device *d, int l, const struct rows *rows, int n_groups,
+                         float *out);
+quip_status qp_cpu_pool(struct device *device, const struct norm_weights *w,
+                        const struct rows *rows);
+quip_status qp_cpu_dense(struct device *device, int i, int n);
 
 /* ---- ops_conv.c ---- */
 

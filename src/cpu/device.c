@@ -62,7 +62,7 @@ static struct widths find_widths(const struct config *c)
 }
 
 static struct worker_scratch alloc_scratch(const struct cpu_device *d, const struct widths *w,
-                                           struct arena *a)
+                                           struct arena *a, int n_rows, int n_texts)
 {
     const struct config *c = d->base.config;
     const int widest =
@@ -78,15 +78,26 @@ static struct worker_scratch alloc_scratch(const struct cpu_device *d, const str
         s.int8_attention = qp_arena_alloc(a, sizeof *s.int8_attention);
         s.sum = alloc_attention_part(a, ATTENTION_MAX_ROWS, w->head_dim);
         s.part = alloc_attention_part(a, ATTENTION_MAX_ROWS, w->head_dim);
-    } else {
+    }
+    if (!d->kv.is_int8 || n_texts > 0)
         s.attention = qp_cpu_alloc(a, 1, qp_attention_scratch(w->head_dim, ATTENTION_MAX_ROWS),
                                    sizeof(float));
-    }
+    if (n_texts > 0)
+        s.text_keys = qp_cpu_alloc(a, 1, qp_text_scratch(w->head_dim, n_rows), sizeof(float));
     return s;
 }
 
+/* The widest that what is pooled becomes. */
+static int max_pooled_width(const struct weights *w, int d_model)
+{
+    int width = d_model;
+    for (int i = 0; i < w->n_dense; i++)
+        width = qp_max(width, w->dense[i].w.n_out);
+    return width;
+}
+
 static void alloc_rows(struct row_memory *m, struct expert_memory *experts,
-                       const struct cpu_device *d, int n_rows)
+                       const struct cpu_device *d, int n_rows, int n_texts)
 {
     const struct config *c = d->base.config;
     const struct weights *w = d->base.weights;
@@ -110,6 +121,11 @@ static void alloc_rows(struct row_memory *m, struct expert_memory *experts,
     qp_experts_alloc(experts, d, a, n_rows);
     m->logits = qp_cpu_alloc(a, LOGITS_ROWS, (size_t)c->vocab_size, sizeof(float));
     m->candidates = qp_cpu_alloc(a, 1, (size_t)c->vocab_size, sizeof *m->candidates);
+    if (n_texts > 0 && !w->has_float)
+        m->text_att = qp_cpu_alloc(a, n, q_width, sizeof(float));
+    for (int i = 0; i < 2 && n_texts > 0; i++)
+        m->pooled[i] = qp_cpu_alloc(a, (size_t)n_texts, (size_t)max_pooled_width(w, c->d_model),
+                                    sizeof(float));
     m->groups = qp_cpu_alloc(a, n, 1, sizeof *m->groups);
     m->adapters = qp_cpu_alloc(a, n, 1, sizeof *m->adapters);
     if (d->kv.is_int8) {
@@ -124,7 +140,7 @@ static void alloc_rows(struct row_memory *m, struct expert_memory *experts,
     }
     m->scratch = qp_cpu_alloc(a, (size_t)d->n_threads, 1, sizeof *m->scratch);
     for (int i = 0; i < d->n_threads; i++) {
-        const struct worker_scratch scratch = alloc_scratch(d, &widths, a);
+        const struct worker_scratch scratch = alloc_scratch(d, &widths, a, n_rows, n_texts);
         if (m->scratch)
             m->scratch[i] = scratch;
     }
@@ -179,20 +195,21 @@ static void alloc_adapters(struct adapter_memory *m, const struct cpu_device *d,
 
 /* ---- grow ---- */
 
-static quip_status grow_rows(struct cpu_device *d, int n_rows, quip_error *error)
+static quip_status grow_rows(struct cpu_device *d, int n_rows, int n_texts, quip_error *error)
 {
     struct row_memory measured = { 0 }, m = { 0 };
     struct expert_memory experts = { 0 };
-    alloc_rows(&measured, &experts, d, n_rows);
+    alloc_rows(&measured, &experts, d, n_rows, n_texts);
     const quip_status status =
         qp_arena_open(&m.arena, measured.arena.used, "the buffers of a batch", error);
     if (status)
         return status;
-    alloc_rows(&m, &experts, d, n_rows);
+    alloc_rows(&m, &experts, d, n_rows, n_texts);
     qp_arena_close(&d->mem.arena);
     d->mem = m;
     d->experts = experts;
     d->base.capacity.n_rows = n_rows;
+    d->base.capacity.n_texts = n_texts;
     return QUIP_OK;
 }
 
@@ -232,14 +249,15 @@ static quip_status cpu_reserve(struct device *device, const struct capacity *wan
     struct cpu_device *d = cpu_of(device);
     const struct capacity has = device->capacity;
     const int n_rows = qp_max(has.n_rows, want->n_rows);
+    const int n_texts = qp_max(has.n_texts, want->n_texts);
     const int max_rank = qp_max(has.max_rank, want->max_rank);
     quip_status status = QUIP_OK;
     if (max_rank > 0 && (max_rank > has.max_rank || n_rows > has.n_rows))
         status = grow_adapters(d, n_rows, max_rank, error);
     if (!status && want->n_context > has.n_context)
         status = grow_positions(d, want->n_context, error);
-    if (!status && n_rows > has.n_rows)
-        status = grow_rows(d, n_rows, error);
+    if (!status && (n_rows > has.n_rows || n_texts > has.n_texts))
+        status = grow_rows(d, n_rows, n_texts, error);
     return status;
 }
 
@@ -300,7 +318,7 @@ static void cpu_plan(struct device_plan *plan, const quip_model *model,
     struct cpu_sequence s = { .base = { .n_context = capacity->n_context } };
     struct arena measured = { 0 };
     describe_device(&d, model, options->n_threads);
-    alloc_rows(&d.mem, &d.experts, &d, capacity->n_rows);
+    alloc_rows(&d.mem, &d.experts, &d, capacity->n_rows, capacity->n_texts);
     alloc_positions(&d.positions, &d, capacity->n_context);
     alloc_adapters(&d.adapters, &d, capacity->n_rows, capacity->max_rank);
     plan->kv_bytes = qp_kv_alloc(&s, &d.kv, &model->config, &measured);
@@ -350,6 +368,8 @@ const struct backend qp_cpu_backend = {
     .keep_outputs = qp_cpu_keep_outputs,
     .load_outputs = qp_cpu_load_outputs,
     .logits = qp_cpu_logits,
+    .pool = qp_cpu_pool,
+    .dense = qp_cpu_dense,
     .sample = qp_cpu_sample,
     .submit = qp_cpu_submit,
     .poll = qp_cpu_poll,

@@ -150,13 +150,18 @@ quip_status qp_cpu_sequence_open(struct sequence **sequence, struct device *devi
     struct cpu_device *d = cpu_of(device);
     struct cpu_sequence measured = { .base = { .n_context = n_context } };
     struct arena arena = { 0 };
-    assert(n_context > 0);
+    assert(n_context >= 0);
     *sequence = NULL;
-    qp_kv_alloc(&measured, &d->kv, device->config, &arena);
+    if (n_context > 0)
+        qp_kv_alloc(&measured, &d->kv, device->config, &arena);
     struct cpu_sequence *s = calloc(1, sizeof *s);
     if (!s)
         return qp_fail_memory(error, "a sequence", sizeof *s);
     s->base = (struct sequence){ .device = device, .n_context = n_context };
+    if (n_context == 0) {
+        *sequence = &s->base;
+        return QUIP_OK;
+    }
     quip_status status = qp_arena_open(&s->arena, arena.used, "a session's KV cache", error);
     if (!status)
         status = qp_cpu_sequence_reserve_outputs(&s->base, SEQUENCE_OUTPUTS, error);

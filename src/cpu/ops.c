@@ -22,7 +22,7 @@ struct row_task {
     int n;
 };
 
-static void embed_row(struct cpu_device *d, float *x, const struct row *row)
+static void embed_token(struct cpu_device *d, float *x, const struct row *row)
 {
     const struct matrix *table = &d->base.weights->embed;
     const float factor = d->base.config->embed_scale;
@@ -34,6 +34,33 @@ static void embed_row(struct cpu_device *d, float *x, const struct row *row)
     d->k.dequantize_row(x, table, row->token, factor);
     for (int i = 0; table->zeros && i < table->n_in; i++)
         x[i] -= table->zeros[row->token] * table->scales[row->token] * factor;
+}
+
+void qp_cpu_norm_floats(struct cpu_device *d, float *y, const float *x,
+                        const struct norm_weights *w)
+{
+    const struct config *c = d->base.config;
+    const float plus = c->norm == NORM_RMS_PLUS_1 ? 1.0f : 0.0f;
+    if (!w->scale) // no norm
+        memcpy(y, x, (size_t)c->d_model * sizeof *y);
+    else if (c->norm == NORM_LAYER)
+        d->k.layer_norm(y, x, w->scale, w->bias, c->norm_eps, c->d_model);
+    else
+        d->k.rms_norm(y, x, w->scale, plus, c->norm_eps, c->d_model);
+}
+
+/* The token, its position, and their norm, where the model has these. */
+static void embed_row(struct cpu_device *d, float *x, const struct row *row)
+{
+    const struct weights *w = d->base.weights;
+    const int d_model = d->base.config->d_model;
+    embed_token(d, x, row);
+    if (w->positions) {
+        assert(row->pos < d->base.config->n_context_max);
+        d->k.add(x, w->positions + (size_t)row->pos * (size_t)d_model, d_model);
+    }
+    if (w->embed_norm.scale)
+        qp_cpu_norm_floats(d, x, x, &w->embed_norm);
 }
 
 /* X of row t, and E if the model has it. */
@@ -64,19 +91,6 @@ quip_status qp_cpu_embed(struct device *device, const struct rows *rows)
     assert(rows->n > 0 && rows->n <= device->capacity.n_rows);
     cpu_parallel(job.d, rows->n == 1, embed_task, &job);
     return QUIP_OK;
-}
-
-void qp_cpu_norm_floats(struct cpu_device *d, float *y, const float *x,
-                        const struct norm_weights *w)
-{
-    const struct config *c = d->base.config;
-    const float plus = c->norm == NORM_RMS_PLUS_1 ? 1.0f : 0.0f;
-    if (!w->scale) // no norm
-        memcpy(y, x, (size_t)c->d_model * sizeof *y);
-    else if (c->norm == NORM_LAYER)
-        d->k.layer_norm(y, x, w->scale, w->bias, c->norm_eps, c->d_model);
-    else
-        d->k.rms_norm(y, x, w->scale, plus, c->norm_eps, c->d_model);
 }
 
 void qp_cpu_norm_row(struct cpu_device *d, const struct norm_weights *w, int t, int index)
@@ -123,9 +137,13 @@ static void add_task(void *arg, int index, int n_threads)
     qp_share(j->n, 1, index, n_threads, &begin, &end);
     for (int t = begin; t < end; t++) {
         float *y = m->y + (size_t)t * d_model;
-        if (j->post_norm->scale)
+        float *x = m->x + (size_t)t * d_model;
+        const bool norms_sum = j->d->base.config->norms_sum;
+        if (j->post_norm->scale && !norms_sum)
             qp_cpu_norm_floats(j->d, y, y, j->post_norm);
-        add_scaled(j->d, m->x + (size_t)t * d_model, y);
+        add_scaled(j->d, x, y);
+        if (norms_sum)
+            qp_cpu_norm_floats(j->d, x, x, j->post_norm);
         if (j->norm)
             qp_cpu_norm_row(j->d, j->norm, t, index);
     }
@@ -287,6 +305,10 @@ quip_status qp_cpu_read(struct device *device, enum buffer from, float *to, int 
         [BUF_PLE_CONTEXT] = { m->ple_context, (size_t)c->d_ple, NULL },
         [BUF_PLE] = { NULL, 0, &m->ple },
         [BUF_LOGITS] = { m->logits, (size_t)c->vocab_size, NULL },
+        [BUF_POOLED] = { m->pooled[0],
+                         (size_t)qp_pooled_width(device->weights, c->d_model,
+                                                 device->weights->n_dense),
+                         NULL },
     };
     assert((size_t)from < QP_COUNT(buffers) && n > 0 && n <= device->capacity.n_rows);
     if (buffers[from].act)

@@ -181,19 +181,29 @@ static void prepare_values(const struct cpu_device *d, const struct layer_config
         memcpy(value, from, (size_t)n * sizeof *value);
 }
 
-/* Rotate the keys of row t and store them with its values. A layer without a matrix for values uses
- * its keys, as they are before their norm and rotation. */
+/* Rotate the keys of row t. A layer without a matrix for values uses its keys, as they are before
+ * their norm and rotation. */
+static void prepare_keys(const struct append_task *j, int t)
+{
+    const struct cpu_device *d = j->d;
+    const struct layer_config *lc = layer_of(d, j->l);
+    const struct layer_weights *w = &d->base.weights->layers[j->l];
+    const size_t at = (size_t)t * (size_t)(lc->n_kv_heads * lc->head_dim);
+    float *key = d->mem.k + at, *value = d->mem.v + at;
+    prepare_values(d, lc, value, w->m[MATRIX_V].data ? value : key);
+    prepare_heads(j, key, lc->n_kv_heads, w->k_norm.scale, &j->rows->row[t]);
+}
+
+/* The same, and store them with the values. */
 static void append_keys(const struct append_task *j, int t)
 {
     struct cpu_device *d = j->d;
     const struct layer_config *lc = layer_of(d, j->l);
-    const struct layer_weights *w = &d->base.weights->layers[j->l];
     const struct row *row = &j->rows->row[t];
     struct kv_layer *layer = &cpu_sequence_of(row->sequence)->kv[j->l];
     const size_t at = (size_t)t * (size_t)(lc->n_kv_heads * lc->head_dim);
     float *key = d->mem.k + at, *value = d->mem.v + at;
-    prepare_values(d, lc, value, w->m[MATRIX_V].data ? value : key);
-    prepare_heads(j, key, lc->n_kv_heads, w->k_norm.scale, row);
+    prepare_keys(j, t);
     for (int h = 0; h < lc->n_kv_heads; h++, key += lc->head_dim, value += lc->head_dim) {
         if (d->kv.is_int8)
             mix_head(&d->k, key, lc->head_dim, false);
@@ -208,6 +218,10 @@ static void append_row(const struct append_task *j, int t)
     const struct layer_config *lc = layer_of(d, j->l);
     float *q = d->mem.q + (size_t)t * (size_t)(c->n_heads * lc->head_dim);
     prepare_heads(j, q, c->n_heads, d->base.weights->layers[j->l].q_norm.scale, &j->rows->row[t]);
+    if (j->rows->row[t].sequence->n_context == 0) {
+        prepare_keys(j, t);
+        return;
+    }
     if (d->kv.is_int8)
         quantize_queries(j, q, t);
     if (lc->kv_layer == j->l)
@@ -235,7 +249,7 @@ quip_status qp_cpu_rope_append(struct device *device, int l, const struct rows *
     for (int t = 0; t < rows->n; t++) {
         const int end = rows->row[t].pos + 1;
         struct cpu_sequence *s = cpu_sequence_of(rows->row[t].sequence);
-        assert(rows->row[t].pos >= 0 && end <= s->base.n_context);
+        assert(rows->row[t].pos >= 0 && (end <= s->base.n_context || s->base.n_context == 0));
         fill_positions(job.d, l, &s->base, end);
         s->n_written = s->n_written > end ? s->n_written : end;
     }
@@ -257,7 +271,7 @@ struct attend_task {
 };
 
 /* Split a batch into d->mem.groups; returns how many. */
-static int group_rows(struct cpu_device *d, const struct rows *rows)
+int qp_cpu_group_rows(struct cpu_device *d, const struct rows *rows)
 {
     struct row_group *group = d->mem.groups;
     int n = 0;
@@ -271,7 +285,7 @@ static int group_rows(struct cpu_device *d, const struct rows *rows)
     return n;
 }
 
-static const float *alibi_of(const struct cpu_device *d, int h)
+const float *qp_alibi_of(const struct cpu_device *d, int h)
 {
     return d->positions.alibi ? d->positions.alibi + (size_t)h * alibi_stride(d) : NULL;
 }
@@ -310,7 +324,7 @@ static void attend_rows(const struct attend_task *j, const struct row_group *gro
             const size_t at = (size_t)t * q_width + (size_t)h * head_dim;
             q[n_rows] = d->mem.q + at;
             out[n_rows] = j->floats + at;
-            bias[n_rows] = alibi_of(d, h);
+            bias[n_rows] = qp_alibi_of(d, h);
             begin[n_rows] = first_visible(c, j->l, j->rows->row[t].pos);
             end[n_rows] = j->rows->row[t].visible_end;
         }
@@ -403,7 +417,7 @@ static void set_rows_int8(const struct attend_task *j, struct int8_rows *rows,
         const struct row *token_row = &j->rows->row[group->first + (row + i) / heads];
         rows->begin[i] = first_visible(c, j->l, token_row->pos);
         rows->end[i] = token_row->visible_end;
-        rows->bias[i] = alibi_of(d, h * heads + (row + i) % heads);
+        rows->bias[i] = qp_alibi_of(d, h * heads + (row + i) % heads);
         least = qp_min(least, rows->begin[i]);
         most = most > rows->end[i] ? most : rows->end[i];
     }
@@ -551,8 +565,11 @@ quip_status qp_cpu_attend(struct device *device, int l, const struct rows *rows)
     /* With int8 keys the floats of Q have been quantized, so their memory is free. */
     job.floats = d->mem.att.f32 ? d->mem.att.f32 : d->mem.q;
     act_resize(&d->mem.att, device->config->n_heads * layer_of(d, l)->head_dim);
-    job.n_groups = group_rows(d, rows);
-    if (!d->kv.is_int8) {
+    job.n_groups = qp_cpu_group_rows(d, rows);
+    if (rows->row[0].sequence->n_context == 0) {
+        job.floats = d->mem.att.f32 ? d->mem.att.f32 : d->mem.text_att; // Q is not free
+        qp_cpu_attend_texts(d, l, rows, job.n_groups, job.floats);
+    } else if (!d->kv.is_int8) {
         count_float_tasks(&job);
         qp_pool_run(d->pool, attend_floats, &job);
     } else if (rows->n > 1) {

@@ -47,7 +47,8 @@ enum buffer {
     BUF_PLE_GATE,    // [n, d_ple]
     BUF_PLE_CONTEXT, // [n, d_ple]
     BUF_PLE,         // [n, d_ple] the output of `ple`
-    BUF_LOGITS       // [n, vocab_size], n <= LOGITS_ROWS
+    BUF_LOGITS,      // [n, vocab_size], n <= LOGITS_ROWS
+    BUF_POOLED       // [n, the widest embedding], n <= capacity.n_texts
 };
 
 /* Rows of one prefill chunk: enough to amortise packing the weights, few enough to keep the buffers
@@ -57,12 +58,17 @@ enum buffer {
 /* Outputs whose logits are computed together. */
 #define LOGITS_ROWS 16
 
+/* Texts that are embedded in one batch. */
+#define EMBED_TEXTS 64
+
 /* Outputs that a sequence keeps: of one token and the draft tokens after it. */
 #define SEQUENCE_OUTPUTS 8
 
 /* ---- rows ---- */
 
-/* One token of a batch. */
+/* One token of a batch. A sequence without a KV cache (n_context 0) has a whole text in each batch,
+ * from position 0 on: attention reads the keys and values of the batch itself. So a token may
+ * attend to tokens behind it. */
 struct row {
     struct sequence *sequence;
     int pos;                // position of the token in its sequence
@@ -101,6 +107,7 @@ struct capacity {
     int n_rows;    // rows of a batch
     int n_context; // positions of its longest sequence
     int max_rank;  // of the adapters in use; 0: none
+    int n_texts;   // sequences without a KV cache in a batch; 0: none
 };
 
 struct device {
@@ -117,7 +124,7 @@ struct device {
 
 struct sequence {
     struct device *device;
-    int n_context;                        // positions it can hold
+    int n_context;                        // positions it can hold; 0: no KV cache, see row
     int pos;                              // positions [0, pos) are in the KV cache
     const struct device_adapter *adapter; // NULL: none
     float adapter_scale;
@@ -159,7 +166,8 @@ struct backend {
                  const struct device_options *options, const struct capacity *capacity);
     int (*n_threads)(const struct device *device); // 0 if it has none
 
-    /* Open an empty sequence of at most n_context positions. */
+    /* Open an empty sequence of at most n_context positions; 0: one without a KV cache, which
+     * cannot be copied, exported or imported. */
     quip_status (*sequence_open)(struct sequence **sequence, struct device *device, int n_context,
                                  quip_error *error);
     void (*sequence_close)(struct sequence *sequence);
@@ -191,13 +199,16 @@ struct backend {
     /* A batch begins, on at most n_threads threads (0: no limit). What was recorded and not
      * submitted, of a batch that failed, is forgotten. */
     quip_status (*begin)(struct device *device, int n_threads);
-    /* X = embedding of each row, times config->embed_scale; and E = X if config->d_ple is not 0. */
+    /* X = embedding of each row, times config->embed_scale, plus the row of weights->positions at
+     * its position, if there are any; then X = norm(X) if the config says embed_norm; and E = X if
+     * config->d_ple is not 0. */
     quip_status (*embed)(struct device *device, const struct rows *rows);
     /* XN = norm(X), or X if w->scale is NULL. Norms are config->norm with config->norm_eps (enum
      * norm_kind has the formulas), of a row, or of each head where a comment says so. */
     quip_status (*norm)(struct device *device, const struct norm_weights *w, int n_rows);
-    /* X += config->residual_scale * Y, where Y is norm(Y) if post_norm->scale is not NULL; then
-     * XN = norm(X) with the weights `next`, unless it is NULL. */
+    /* X += config->residual_scale * Y, where Y is norm(Y) if post_norm->scale is not NULL; with
+     * config->norms_sum, X = norm(X + residual_scale * Y) instead. Then XN = norm(X) with the
+     * weights `next`, unless it is NULL. */
     quip_status (*add)(struct device *device, const struct norm_weights *post_norm,
                        const struct norm_weights *next, int n_rows);
     /* out, out + 1, ... = each matrix of `w` times `in`, plus its bias if it has one, plus what the
@@ -209,9 +220,9 @@ struct backend {
      * then rotate the dimension pairs (i, i + dim / 2) of each head, i < dim / 2, by its position
      * with the rope of the layer, if it has one (struct rope), and with the divisors of
      * qp_rope_set of the sequence's n_context. Then K and V go into the KV cache of the row's
-     * sequence, at its position. Before that, V is K as it was before all this if the layer's
-     * v_is_k, and each head of V is normed, without weights, if config->v_norm. A layer whose
-     * kv_layer is another one has neither K nor V. */
+     * sequence, at its position, if it has one. Before that, V is K as it was before all this if
+     * the layer's v_is_k, and each head of V is normed, without weights, if config->v_norm. A layer
+     * whose kv_layer is another one has neither K nor V. */
     quip_status (*rope_append)(struct device *device, int l, const struct rows *rows);
     /* A layer with a convolution, between two gates, instead of attention. Q, K and V are b, c and
      * x of each row. Column p of a sequence is b * x of position p, or 0 before the first position.
@@ -226,7 +237,8 @@ struct backend {
     /* ATT = attention of each query head over the keys and values that the kv_layer of layer l has
      * in the row's sequence: the mean of the values at positions [begin, visible_end), weighted by
      * the softmax of their scores. `begin` is 0; in a sliding-window layer it is pos + 1 - window
-     * if that is positive. Query head h reads kv head h / (n_heads / n_kv_heads).
+     * if that is positive; if the config is is_bidirectional, such a layer ends before pos +
+     * window. Query head h reads kv head h / (n_heads / n_kv_heads).
      * A score is (q . k) query_scale. Unless attention_cap is 0, it is soft-capped. If the config
      * has_alibi, query_scale times the head's bias for the key's position is added; slope and bias
      * are rounded to bfloat16 (alibi in reference_ops.c). */
@@ -264,6 +276,13 @@ struct backend {
     /* LOGITS = (head XN + bias) * config->logits_scale, soft-capped unless config->logits_cap is 0;
      * n <= LOGITS_ROWS. The soft cap of x is cap * tanh(x / cap). */
     quip_status (*logits)(struct device *device, int n);
+    /* POOLED = for each sequence of the rows, in their order, the mean of norm(X) over those of its
+     * rows with is_output, of which each has at least one; norm(X) is X if w->scale is NULL. At
+     * most capacity.n_texts sequences. */
+    quip_status (*pool)(struct device *device, const struct norm_weights *w,
+                        const struct rows *rows);
+    /* POOLED = the i-th dense layer of the model: act(w POOLED + bias), of n rows. */
+    quip_status (*dense)(struct device *device, int i, int n);
     /* Draw a token from each of the first n rows of LOGITS with qp_sample, which may change them.
      * After a draw that is not the `expected` one, those that depend on it are -1. A backend that
      * records operations copies draws and their sampling; masks stay valid until poll is done. */
@@ -273,7 +292,8 @@ struct backend {
     quip_status (*submit)(struct device *device);
     /* QUIP_OK once it is done, QP_NOT_YET before; with `wait` it returns when it is done. */
     quip_status (*poll)(struct device *device, bool wait);
-    /* After that: the n tokens that were drawn, or the first n rows of a buffer as floats. */
+    /* After that: the n tokens that were drawn, or the first n rows of a buffer as floats. A row of
+     * POOLED has the width that it has at the end. */
     quip_status (*read_tokens)(struct device *device, quip_token *tokens, int n);
     quip_status (*read)(struct device *device, enum buffer from, float *to, int n);
 };

@@ -101,7 +101,7 @@ quip_status qp_device_open(struct device **device, quip_model *m, const struct c
     qp_device_enter(d, TURN_SHORT);
     const struct capacity has = d->capacity;
     if (capacity->n_rows > has.n_rows || capacity->n_context > has.n_context ||
-        capacity->max_rank > has.max_rank)
+        capacity->max_rank > has.max_rank || capacity->n_texts > has.n_texts)
         status = reserve(d, capacity, error);
     qp_device_leave(d);
     return status;

@@ -5,6 +5,7 @@
  *   context.c   the tokens of a session, and running them on the device
  *   turns.c     roles and templates -> tokens
  *   answer.c    outputs -> tokens -> text, until something ends the answer
+ *   embed.c     texts -> embeddings, without a session
  *   draft.c     draft tokens: guesses of the next tokens, which run together
  * device.h has the backends and the device, forward.h the forward pass. */
 #ifndef QP_ENGINE_H
@@ -29,6 +30,15 @@ quip_status qp_adapter_load_file(quip_adapter **adapter, quip_model *model, stru
                                  quip_error *error);
 void qp_adapter_retain(quip_adapter *adapter);  // NULL is fine
 void qp_adapter_release(quip_adapter *adapter); // the last one closes
+
+/* ---- embed.c ---- */
+/* quip_embed; `inputs` and `embeddings` were checked, `options` may be NULL. */
+quip_status qp_embed(quip_model *m, const quip_embed_input *inputs, int n,
+                     const quip_embed_options *options, float *embeddings, size_t capacity,
+                     quip_error *error);
+
+/* What a device needs for the longest texts of an embedding model. */
+struct capacity qp_embed_capacity(const quip_model *m);
 
 /* ---- draft.c ---- */
 

@@ -170,16 +170,30 @@ static struct rows find_outputs(struct device *d, const struct rows *rows)
     return outputs;
 }
 
+/* One vector of each text: the mean of its outputs, and the dense layers if the model has any. */
+static quip_status pool(const struct forward *f)
+{
+    const struct weights *w = f->device->weights;
+    int n_texts = 1;
+    for (int i = 1; i < f->rows.n; i++)
+        n_texts += f->rows.row[i].sequence != f->rows.row[i - 1].sequence;
+    quip_status status = f->backend->pool(f->device, &w->final_norm, &f->rows);
+    for (int i = 0; i < w->n_dense && !status; i++)
+        status = f->backend->dense(f->device, i, n_texts);
+    return status;
+}
+
 quip_status qp_forward(struct device *d, const struct rows *rows, const atomic_bool *cancelled,
                        const struct observer *observer)
 {
     const struct backend *b = d->backend;
     const int n_layers = d->config->n_layers;
     assert(rows->n > 0 && rows->n <= d->capacity.n_rows);
+    const bool is_pooled = rows->row[0].sequence->n_context == 0;
     struct forward f = { .backend = b,
                          .device = d,
                          .rows = *rows,
-                         .outputs = find_outputs(d, rows),
+                         .outputs = is_pooled ? *rows : find_outputs(d, rows),
                          .observer = observer };
 
     quip_status status = b->embed(d, rows);
@@ -192,6 +206,8 @@ quip_status qp_forward(struct device *d, const struct rows *rows, const atomic_b
         if (!status && f.rows.n > 0)
             status = feed_forward_half(&f, l);
     }
+    if (!status && is_pooled)
+        return pool(&f);
     if (!status && f.outputs.n > 0)
         status = b->keep_outputs(d, &f.outputs);
     for (int i = 0; i < rows->n && !status; i++)

@@ -28,15 +28,20 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
     struct arena measured = { 0 };
     struct device_plan device;
     const struct device_options device_options = qp_device_options(model);
-    const struct capacity capacity = qp_device_capacity(s.options.n_context, 0);
-    alloc_context(&s, &measured);
+    const bool has_session = !model->embedding.pooling; // otherwise plan for quip_embed
+    const struct capacity capacity =
+        has_session ? qp_device_capacity(s.options.n_context, 0) : qp_embed_capacity(model);
+    if (has_session)
+        alloc_context(&s, &measured);
     qp_backend_of(model)->plan(&device, model, &device_options, &capacity);
+    if (!has_session)
+        device.kv_bytes = device.sequence_bytes = 0;
     *plan = (quip_plan){
         .file_bytes = model->file.size,
         .kv_bytes = device.kv_bytes,
         .model_bytes = sizeof *model + model->arena.size + model->untiled.size +
                        qp_tokenizer_memory(model->tokenizer),
-        .n_context = s.options.n_context,
+        .n_context = has_session ? s.options.n_context : capacity.n_context,
     };
     plan->scratch_bytes = device.device_bytes + device.sequence_bytes + measured.used;
     plan->shared_bytes = device.device_bytes;
@@ -108,6 +113,11 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
     static const quip_session_options defaults;
     quip_status status;
     *session = NULL;
+    if (model->embedding.pooling)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: is an embedding model, which generates no text; use quip_embed, or on "
+                       "the command line quip embed",
+                       model->file.name);
     if ((status = qp_options_check(model, options ? options : &defaults, error)))
         return status;
     quip_session *s = calloc(1, sizeof *s);

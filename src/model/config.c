@@ -109,7 +109,7 @@ static void complete_raw(struct raw_config *raw)
     if (raw->n_kv_heads == 0) // MediaPipe's way to say n_heads
         raw->n_kv_heads = raw->n_heads;
     if (raw->rope_dim < 0)
-        raw->rope_dim = raw->traits.has_alibi ? 0
+        raw->rope_dim = raw->traits.has_alibi || family->has_no_rope ? 0
                         : family->rope_fraction > 0
                             ? (int)((float)raw->head_dim * family->rope_fraction)
                             : raw->head_dim;
@@ -226,6 +226,11 @@ static quip_status check_raw(const quip_model *m, struct raw_config *raw, quip_e
                            r->name, value, r->low, r->high);
     }
     quip_status status = check_layers(m, raw, error);
+    if (!status && raw->traits.has_positions &&
+        (raw->n_context_max < 1 || raw->n_context_max > 1 << 20))
+        status = qp_fail(error, QUIP_E_FORMAT,
+                         "%s: has a vector for each of %d positions; must be 1 to %d", m->file.name,
+                         raw->n_context_max, 1 << 20);
     if (!status)
         status = check_rotation(m, raw, error);
     if (!status)
@@ -275,8 +280,13 @@ static void fill_config(struct config *c, const struct raw_config *raw)
         .pre_norm = !t->no_pre_norm,
         .post_norm = t->post_norm,
         .norm_has_bias = t->norm == NORM_LAYER && !t->no_norm_bias,
-        .is_parallel = t->residual != RESIDUAL_SEQUENTIAL,
+        .is_parallel = t->residual == RESIDUAL_PARALLEL || t->residual == RESIDUAL_PARALLEL_NORMS,
+        .norms_sum = t->residual == RESIDUAL_POST_NORM,
         .has_ff_norm = !t->no_pre_norm && t->residual != RESIDUAL_PARALLEL,
+        .has_final_norm = !t->no_final_norm,
+        .has_positions = t->has_positions,
+        .embed_norm = t->embed_norm,
+        .is_bidirectional = t->is_bidirectional,
         .is_gated = t->is_gated,
         .has_alibi = t->has_alibi,
         .v_norm = t->v_norm,

@@ -30,6 +30,12 @@ static const struct family families[N_FAMILIES] = {
     [FAMILY_FALCON] = { "falcon", { LAYER_NORM_TRAITS, .act = ACT_GELU_ERF, .has_alibi = true } },
     [FAMILY_STABLELM] = { "stablelm", { LAYER_NORM_TRAITS, .act = ACT_SILU, .is_gated = true },
                           .rope_fraction = 0.25f },
+    [FAMILY_BERT] = { "bert", { .norm = NORM_LAYER, .act = ACT_GELU_ERF, .norm_eps = 1e-12,
+                                .rope_theta = 1e4, .residual = RESIDUAL_POST_NORM,
+                                .no_pre_norm = true, .post_norm = true, .has_positions = true,
+                                .embed_norm = true, .no_final_norm = true,
+                                .is_bidirectional = true },
+                      .has_no_rope = true, .revision = 1 },
 };
 // clang-format on
 

@@ -21,6 +21,7 @@ enum family_id {
     FAMILY_PHI2,
     FAMILY_FALCON, // RW: the older shape, with ALiBi
     FAMILY_STABLELM,
+    FAMILY_BERT,
     N_FAMILIES
 };
 
@@ -34,9 +35,10 @@ enum qk_norm {
 
 /* How the two halves of a layer are joined. */
 enum residual {
-    RESIDUAL_SEQUENTIAL,    // x += attention(norm(x)); x += feed_forward(ff_norm(x))
-    RESIDUAL_PARALLEL,      // x += attention(norm(x)) + feed_forward(norm(x))
-    RESIDUAL_PARALLEL_NORMS // x += attention(norm(x)) + feed_forward(ff_norm(x))
+    RESIDUAL_SEQUENTIAL,     // x += attention(norm(x)); x += feed_forward(ff_norm(x))
+    RESIDUAL_PARALLEL,       // x += attention(norm(x)) + feed_forward(norm(x))
+    RESIDUAL_PARALLEL_NORMS, // x += attention(norm(x)) + feed_forward(ff_norm(x))
+    RESIDUAL_POST_NORM // x = post_norm(x + attention(x)); x = ff_post_norm(x + feed_forward(x))
 };
 
 /* What the forward pass computes. Each field has a key in quip.config (raw_config.c): a model file
@@ -46,20 +48,25 @@ struct traits {
     enum activation act;
     enum qk_norm qk_norm;
     enum residual residual;
-    bool no_norm_bias;    // norms of NORM_LAYER have no bias
-    bool no_pre_norm;     // attention and feed-forward read x itself
-    bool post_norm;       // the output of attention and feed-forward is normed before the add
-    bool is_gated;        // the feed-forward is act(gate) * up, otherwise act(up)
-    bool has_alibi;       // positions enter as a bias on the scores, not by rotation
-    bool v_norm;          // each head of the values is normed, without weights
-    bool global_v_is_k;   // global layers: values are the keys before their norm and rope
-    bool has_layer_scale; // the output of each layer is multiplied by a number of its own
+    bool no_norm_bias;     // norms of NORM_LAYER have no bias
+    bool no_pre_norm;      // attention and feed-forward read x itself
+    bool post_norm;        // the output of attention and feed-forward is normed before the add
+    bool is_gated;         // the feed-forward is act(gate) * up, otherwise act(up)
+    bool has_alibi;        // positions enter as a bias on the scores, not by rotation
+    bool v_norm;           // each head of the values is normed, without weights
+    bool global_v_is_k;    // global layers: values are the keys before their norm and rope
+    bool has_layer_scale;  // the output of each layer is multiplied by a number of its own
+    bool has_positions;    // a learned vector of each position is added to the embedding
+    bool embed_norm;       // then the sum is normed
+    bool no_final_norm;    // the output of the last layer is not normed
+    bool is_bidirectional; // a token attends to those behind it too: an encoder
 
     bool has_shared_gate;  // what the dense feed-forward beside experts adds has a gate
     bool has_expert_norms; // the router, the experts and that feed-forward have norms of their own
 
     int local_per_global;    // sliding-window layers before each global one; 0: all global
-    int window;              // of sliding-window layers, in tokens, the query's included
+    int window;              // of sliding-window layers, in tokens, the query's included; of
+                             // bidirectional models to each side
     double rope_theta;       // of global layers
     double rope_local_theta; // of sliding-window layers; 0: their rope is that of the others
     double norm_eps;
@@ -74,6 +81,7 @@ struct family {
     struct traits traits;
     bool embed_sqrt_d;   // embeddings are multiplied by sqrt(d_model)
     float rope_fraction; // of each head's dimensions that rotate; 0: all
+    bool has_no_rope;    // none of them rotates
     int revision;        // of quip.config that has the family (raw_config.h)
 };
 const struct family *qp_family(enum family_id id);

@@ -121,6 +121,18 @@ static const struct family_source sources[N_FAMILIES] = {
         .start_id = 0,
         .default_n_context = 4096,
     },
+    [FAMILY_BERT] = {
+        .hf_names = { "bert" },
+        .title = "BERT",
+        .namings = NAMES_BERT,
+        .norm_eps_key = "layer_norm_eps",
+        .activation = "gelu",
+        .expect = { { "is_decoder", false, false }, { "add_cross_attention", false, false } },
+        .biases = IF_LAYER_BIASES,
+        .is_always_tied = true,
+        .is_hf_only = true,
+        .default_tied = true,
+    },
 };
 // clang-format on
 

@@ -17,7 +17,8 @@ enum naming {
     NAMES_LLAMA = 1 << 0,
     NAMES_PHI = 1 << 1,
     NAMES_FALCON = 1 << 2,
-    NAMES_FUSED = 1 << 3 // q, k and v in one tensor; gate and up in one
+    NAMES_FUSED = 1 << 3, // q, k and v in one tensor; gate and up in one
+    NAMES_BERT = 1 << 4
 };
 
 /* What a model has: conditions of rows of the table of tensors. */
@@ -108,16 +109,18 @@ enum weight_class {
     CLASS_ATTENTION,
     CLASS_FEED_FORWARD,
     CLASS_EMBEDDING, // embedding and head
+    CLASS_POSITIONS, // vectors of positions are never quantized either
 };
 /* Sizes that depend on the model. */
 enum extent {
     EXTENT_NONE,
-    EXTENT_MODEL, // d_model
-    EXTENT_FF,    // d_ff
-    EXTENT_VOCAB, // vocab_size
-    EXTENT_HEAD,  // head_dim
-    EXTENT_Q,     // n_heads * head_dim
-    EXTENT_KV,    // n_kv_heads * head_dim
+    EXTENT_MODEL,     // d_model
+    EXTENT_FF,        // d_ff
+    EXTENT_VOCAB,     // vocab_size
+    EXTENT_HEAD,      // head_dim
+    EXTENT_Q,         // n_heads * head_dim
+    EXTENT_KV,        // n_kv_heads * head_dim
+    EXTENT_POSITIONS, // n_context_max
 };
 /* A tensor of the model file and its source. */
 struct tensor_row {

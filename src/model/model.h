@@ -7,6 +7,7 @@
 
 #include "format/bundle.h"
 #include "format/format.h"
+#include "model/embedding.h"
 #include "model/families.h"
 #include "tokenizer/tokenizer.h"
 
@@ -69,11 +70,16 @@ struct config {
     enum qk_norm qk_norm;
     bool pre_norm;      // otherwise attention and feed-forward read the residual stream itself
     bool post_norm;     // the output of both is normed before the add
+    bool norms_sum;     // or rather what the add makes of the residual stream
     bool norm_has_bias; // of NORM_LAYER
     bool is_parallel;   // both halves of a layer read the x before the layer
     bool has_ff_norm;   // the feed-forward reads a norm of its own, otherwise that of attention
     bool v_norm;        // each head of the values is normed, without weights
     bool has_layer_scale;
+    bool has_final_norm;
+    bool has_positions;    // embeddings have a learned vector of their position added
+    bool embed_norm;       // embeddings are normed
+    bool is_bidirectional; // a token attends to those behind it too; windows are to both sides
     bool is_gated, has_alibi, tied;
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size; // widest of all layers
     int d_ple; // width of a per-layer embedding; 0: there are none
@@ -141,15 +147,32 @@ struct layer_weights {
     struct norm_weights dense_post_norm;               // [d_model]
     struct norm_weights expert_norm, expert_post_norm; // [d_model]
 };
+/* A layer behind the pooling of an embedding model. */
+struct dense {
+    struct matrix w; // [n_out, n_in], floats
+    bool has_tanh;   // its activation; false: none
+};
+#define MAX_DENSE 4
+
 struct weights {
     struct matrix embed, head;      // [vocab_size, d_model]; the same one when tied
     struct matrix ple;              // [vocab_size * n_layers, d_ple]: the layers of a token
     struct matrix ple_context;      // [n_layers * d_ple, d_model]
     struct norm_weights ple_norm;   // [d_ple]
     struct norm_weights final_norm; // [d_model]
+    struct norm_weights embed_norm; // [d_model]
+    const float *positions;         // [n_context_max, d_model], or NULL
     struct layer_weights *layers;   // [n_layers]
     bool has_float, has_integer;    // among the matrices
+    struct dense dense[MAX_DENSE];
+    int n_dense;
 };
+
+/* The width of what is pooled, behind the first n dense layers. */
+static inline int qp_pooled_width(const struct weights *w, int d_model, int n)
+{
+    return n > 0 ? w->dense[n - 1].w.n_out : d_model;
+}
 
 /* Offsets in quip_model.chat_text of the texts around the turns of user, model and system: prefix
  * and suffix. 0 is the empty text. */
@@ -185,6 +208,7 @@ struct quip_model {
     struct arena arena; // layers of config and weights
     struct config config;
     struct weights weights;
+    struct embedding embedding;
     struct tokenizer *tokenizer;
     const struct chat_template *chat;
     struct prompts prompts;

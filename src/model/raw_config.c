@@ -137,7 +137,8 @@ static const char *const key_values[] = {
 static const char *const norm_names[] = { "rms", "rms+1", "layer", NULL };
 static const char *const activation_names[] = { "gelu_tanh", "gelu_erf", "silu", "relu", NULL };
 static const char *const qk_norm_names[] = { "none", "head", "heads", "width", NULL };
-static const char *const residual_names[] = { "sequential", "parallel", "parallel_norms", NULL };
+static const char *const residual_names[] = { "sequential", "parallel", "parallel_norms",
+                                              "post_norm", NULL };
 
 // clang-format off
 #define KEY(name, kind, field) { #name, kind, offsetof(struct raw_config, field), 0, NULL, 0 }
@@ -186,6 +187,10 @@ static const struct config_key config_keys[] = {
     KEY_1(experts_normalized, KEY_BOOL),
     TRAIT_1(has_shared_gate, KEY_BOOL),
     TRAIT_1(has_expert_norms, KEY_BOOL),
+    TRAIT_1(has_positions, KEY_BOOL),
+    TRAIT_1(embed_norm, KEY_BOOL),
+    TRAIT_1(no_final_norm, KEY_BOOL),
+    TRAIT_1(is_bidirectional, KEY_BOOL),
     TRAIT_1(embed_scale, KEY_FLOAT),
     TRAIT_1(residual_scale, KEY_FLOAT),
     TRAIT_1(logits_scale, KEY_FLOAT),

@@ -15,7 +15,7 @@ static const char *after(const char *text, const char *prefix)
 
 const char *qp_name_unwrap(const char *name)
 {
-    static const char *const wrappings[] = { "model.", "language_model.", "base_model." };
+    static const char *const wrappings[] = { "model.", "language_model.", "base_model.", "bert." };
     for (size_t i = 0; i < QP_COUNT(wrappings); i++) {
         const char *rest = after(name, wrappings[i]);
         if (rest) {

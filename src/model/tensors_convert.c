@@ -34,11 +34,23 @@
 #define GGUF(name) LAYER_GGUF name
 #define NORMED (NAMES_LLAMA | NAMES_PHI)
 
+#define BERT(name) "encoder.layer.%d." name
+/* A norm under its new and its old name. */
+#define BERT_NORM(target, hf, gguf) \
+    NORM(NAMES_BERT, 0, target, hf, gguf, EXTENT_MODEL), \
+    { NAMES_BERT, 0, target ".scale", hf ".gamma", NULL, CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, false, PART_ALL }, \
+    { NAMES_BERT, 0, target ".bias", hf ".beta", NULL, CLASS_NORM, EXTENT_MODEL, EXTENT_NONE, false, PART_ALL }
+
 const struct tensor_row qp_tensor_rows[] = {
     EMBEDDING(NAMES_LLAMA, IF_TIED, "softmax.logits_ffn.w", "model.embed_tokens.weight", "token_embd.weight"),
     EMBEDDING(NAMES_PHI, IF_TIED, "softmax.logits_ffn.linear.w", "model.embed_tokens.weight", "token_embd.weight"),
     EMBEDDING(NORMED, IF_UNTIED, "token_embedding.w", "model.embed_tokens.weight", "token_embd.weight"),
     EMBEDDING(NAMES_FALCON, 0, "token_embedding.w", "transformer.word_embeddings.weight", "token_embd.weight"),
+
+    EMBEDDING(NAMES_BERT, 0, "softmax.logits_ffn.w", "embeddings.word_embeddings.weight", "token_embd.weight"),
+    { NAMES_BERT, 0, "position_embedding.w", "embeddings.position_embeddings.weight", "position_embd.weight",
+      CLASS_POSITIONS, EXTENT_POSITIONS, EXTENT_MODEL, false, PART_ALL },
+    BERT_NORM("embedding_norm", "embeddings.LayerNorm", "token_embd_norm"),
 
     /* ---- attention ---- */
     NORM(NORMED, IF_PRE_NORM, LAYER("pre_layer_norm"), HF("input_layernorm"), GGUF("attn_norm"), EXTENT_MODEL),
@@ -53,14 +65,17 @@ const struct tensor_row qp_tensor_rows[] = {
     Q(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.q_proj"), GGUF("attn_q"), PART_ALL),
     Q(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.q_proj"), GGUF("attn_q"), PART_ALL),
     Q(LINEAR, NAMES_FALCON, IF_QKV_BIAS, GPT("self_attention.query_key_value"), GGUF("attn_qkv"), PART_Q),
+    Q(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.query"), GGUF("attn_q"), PART_ALL),
     K(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_K),
     K(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.k_proj"), GGUF("attn_k"), PART_ALL),
     K(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.k_proj"), GGUF("attn_k"), PART_ALL),
     K(LINEAR, NAMES_FALCON, IF_QKV_BIAS, GPT("self_attention.query_key_value"), GGUF("attn_qkv"), PART_K),
+    K(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.key"), GGUF("attn_k"), PART_ALL),
     V(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_V),
     V(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.v_proj"), GGUF("attn_v"), PART_ALL),
     V(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.v_proj"), GGUF("attn_v"), PART_ALL),
     V(LINEAR, NAMES_FALCON, IF_QKV_BIAS, GPT("self_attention.query_key_value"), GGUF("attn_qkv"), PART_V),
+    V(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.value"), GGUF("attn_v"), PART_ALL),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_HEAD, LAYER("self_attention.q_norm"), HF("self_attn.q_norm"), GGUF("attn_q_norm"), EXTENT_HEAD),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.q_norm"), HF("self_attn.q_norm"), GGUF("attn_q_norm"), EXTENT_Q),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_HEAD, LAYER("self_attention.k_norm"), HF("self_attn.k_norm"), GGUF("attn_k_norm"), EXTENT_HEAD),
@@ -71,6 +86,8 @@ const struct tensor_row qp_tensor_rows[] = {
     O(MATRIX, NAMES_LLAMA, HF("self_attn.o_proj")),
     O(LINEAR, NAMES_PHI, HF("self_attn.dense")),
     O(LINEAR, NAMES_FALCON, GPT("self_attention.dense")),
+    O(MATRIX, NAMES_BERT, BERT("attention.output.dense")),
+    BERT_NORM(LAYER("sum_norm"), BERT("attention.output.LayerNorm"), GGUF("attn_output_norm")),
     NORM(NAMES_LLAMA, IF_POST_NORM, LAYER("post_layer_norm"), HF("post_attention_layernorm"), GGUF("post_attention_norm"), EXTENT_MODEL),
 
     /* ---- feed-forward ----
@@ -94,6 +111,9 @@ const struct tensor_row qp_tensor_rows[] = {
     DOWN(MATRIX, NAMES_LLAMA, HF("mlp.down_proj")),
     DOWN(LINEAR, NAMES_PHI, HF("mlp.fc2")),
     DOWN(LINEAR, NAMES_FALCON, GPT("mlp.dense_4h_to_h")),
+    UP(MATRIX, NAMES_BERT, 0, BERT("intermediate.dense"), PART_ALL),
+    DOWN(MATRIX, NAMES_BERT, BERT("output.dense")),
+    BERT_NORM(LAYER("ff_layer.sum_norm"), BERT("output.LayerNorm"), GGUF("layer_output_norm")),
     NORM(NAMES_LLAMA, IF_POST_NORM, LAYER("ff_layer.post_layer_norm"), HF("post_feedforward_layernorm"), GGUF("post_ffw_norm"), EXTENT_MODEL),
 
     /* ---- head ---- */

@@ -376,8 +376,10 @@ static void bind_layer(struct binder *b, int l)
         bind_norm(b, &w->ff_norm, layer_name(b, l, ff_norm), c->d_model);
     bind_feed_forward(b, l);
     if (c->post_norm) {
-        bind_norm(b, &w->attn_post_norm, layer_name(b, l, "post_layer_norm"), c->d_model);
-        bind_norm(b, &w->ff_post_norm, layer_name(b, l, "ff_layer.post_layer_norm"), c->d_model);
+        const char *names[] = { c->norms_sum ? "sum_norm" : "post_layer_norm",
+                                c->norms_sum ? "ff_layer.sum_norm" : "ff_layer.post_layer_norm" };
+        bind_norm(b, &w->attn_post_norm, layer_name(b, l, names[0]), c->d_model);
+        bind_norm(b, &w->ff_post_norm, layer_name(b, l, names[1]), c->d_model);
     }
     bind_layer_end(b, l);
 }
@@ -402,6 +404,22 @@ static void bind_rope(struct binder *b)
         rope->divisors[0] = bind_divisors(b, "rope.divisors", rope->dim / 2);
     if (c->n_rope_divisors > 1)
         rope->divisors[1] = bind_divisors(b, "rope.long_divisors", rope->dim / 2);
+}
+
+/* The learned vectors of positions, which are floats in any file. */
+static void bind_positions(struct binder *b)
+{
+    const struct config *c = &b->model->config;
+    const struct tensor *t;
+    if (!c->has_positions || b->status)
+        return;
+    b->n_parameters += (uint64_t)c->n_context_max * (uint64_t)c->d_model;
+    if ((t = find(b, "position_embedding.w")))
+        b->model->weights.positions = floats(b, t, (int64_t)c->n_context_max * c->d_model);
+    else
+        b->status =
+            qp_fail(b->error, QUIP_E_FORMAT, "%s: tensor params.lm.position_embedding.w is missing",
+                    b->model->file.name);
 }
 
 /* Memory for the rows of every matrix of a file for GPUs. */
@@ -445,7 +463,11 @@ quip_status qp_weights_bind(quip_model *m, quip_error *error)
         m->weights.embed = m->weights.head;
     bind_rope(&b);
     bind_ple(&b);
-    bind_norm(&b, &m->weights.final_norm, "final_ln", c->d_model);
+    bind_positions(&b);
+    if (c->embed_norm)
+        bind_norm(&b, &m->weights.embed_norm, "embedding_norm", c->d_model);
+    if (c->has_final_norm)
+        bind_norm(&b, &m->weights.final_norm, "final_ln", c->d_model);
     for (int l = 0; l < c->n_layers && !b.status; l++)
         bind_layer(&b, l);
     if (b.status)

@@ -123,7 +123,9 @@ static void alloc_buffers(struct reference_device *d, const struct config *c, in
                           struct arena *a)
 {
     for (int b = 0; b < N_BUFFERS; b++) {
-        const size_t n = b == BUF_LOGITS ? LOGITS_ROWS : (size_t)n_rows;
+        const size_t n = b == BUF_LOGITS   ? LOGITS_ROWS
+                         : b == BUF_POOLED ? EMBED_TEXTS
+                                           : (size_t)n_rows;
         d->buffer[b] = qp_arena_alloc(a, n * (size_t)width_of(c, b) * sizeof *d->buffer[b]);
     }
     d->expert_weights = qp_arena_alloc(a, (size_t)n_rows * (size_t)c->experts.n * sizeof(float));
@@ -152,6 +154,7 @@ static quip_status reference_reserve(struct device *device, const struct capacit
         return status;
     has->n_context = capacity->n_context > has->n_context ? capacity->n_context : has->n_context;
     has->max_rank = capacity->max_rank > has->max_rank ? capacity->max_rank : has->max_rank;
+    has->n_texts = EMBED_TEXTS;
     return QUIP_OK;
 }
 
@@ -233,6 +236,7 @@ static quip_status reference_sequence_open(struct sequence **sequence, struct de
     if (!s)
         return status ? status : qp_fail_memory(error, "a sequence", sizeof *s);
     s->base = (struct sequence){ .device = device, .n_context = n_context };
+    n_context = n_context > 0 ? n_context : device->capacity.n_rows;
     alloc_sequence(&measured, c, n_context, &size);
     status = qp_arena_open(&s->arena, size.used, "a session's KV cache", error);
     if (!status)
@@ -462,6 +466,14 @@ static quip_status reference_read_tokens(struct device *device, quip_token *toke
     return try_call("read_tokens", &device->error);
 }
 
+/* The floats of a row that a caller gets. */
+static int reference_read_width(const struct reference_device *d, enum buffer b)
+{
+    const struct weights *w = d->base.weights;
+    return b == BUF_POOLED ? qp_pooled_width(w, d->base.config->d_model, w->n_dense)
+                           : width_of(d->base.config, b);
+}
+
 /* An observer reads in the middle of a batch, so run what there is. */
 static quip_status reference_read(struct device *device, enum buffer from, float *to, int n)
 {
@@ -470,8 +482,9 @@ static quip_status reference_read(struct device *device, enum buffer from, float
     if (!status)
         status = run_commands(d);
     if (!status)
-        memcpy(to, d->buffer[from],
-               (size_t)n * (size_t)width_of(device->config, from) * sizeof *to);
+        for (int t = 0; t < n; t++)
+            memcpy(to + (size_t)t * (size_t)reference_read_width(d, from), row_of(d, from, t),
+                   (size_t)reference_read_width(d, from) * sizeof *to);
     return status;
 }
 
@@ -510,6 +523,8 @@ const struct backend reference_backend = {
     .keep_outputs = reference_keep_outputs,
     .load_outputs = reference_load_outputs,
     .logits = reference_logits,
+    .pool = reference_pool,
+    .dense = reference_dense,
     .sample = reference_sample,
     .submit = reference_submit,
     .poll = reference_poll,

@@ -8,7 +8,8 @@
 #include "support/reference_backend.h"
 
 enum {
-    N_BUFFERS = BUF_LOGITS + 1
+    N_BUFFERS = BUF_POOLED + 1,
+    MAX_POOLED = 1 << 13 // widest embedding
 };
 
 /* A matrix as floats, [n_out, n_in]. */
@@ -122,6 +123,7 @@ static inline int width_of(const struct config *c, enum buffer b)
         [BUF_PLE_CONTEXT] = c->d_ple,
         [BUF_PLE] = c->d_ple,
         [BUF_EXPERTS] = c->d_model,
+        [BUF_POOLED] = MAX_POOLED,
     };
     return widths[b];
 }
@@ -158,6 +160,9 @@ quip_status reference_scale(struct device *device, const float *factor,
 quip_status reference_keep_outputs(struct device *device, const struct rows *rows);
 quip_status reference_load_outputs(struct device *device, const struct output *outputs, int n);
 quip_status reference_logits(struct device *device, int n);
+quip_status reference_pool(struct device *device, const struct norm_weights *w,
+                           const struct rows *rows);
+quip_status reference_dense(struct device *device, int i, int n);
 quip_status reference_sample(struct device *device, const struct draw *draws, int n);
 
 /* ---- reference_layers.c ---- */

@@ -132,6 +132,12 @@ static void run_embed(struct reference_device *d, const struct command *c)
         const float *from = row->embedding ? row->embedding : d->embed.w + at;
         for (int i = 0; i < config->d_model; i++)
             row_of(d, BUF_X, t)[i] = from[i] * config->embed_scale;
+        if (d->base.weights->positions)
+            for (int i = 0; i < config->d_model; i++)
+                row_of(d, BUF_X, t)[i] +=
+                    d->base.weights
+                        ->positions[(size_t)row->pos * (size_t)config->d_model + (size_t)i];
+        norm_in_place(config, row_of(d, BUF_X, t), &d->base.weights->embed_norm, config->d_model);
         for (int i = 0; i < config->d_model && config->d_ple > 0; i++)
             row_of(d, BUF_E, t)[i] = row_of(d, BUF_X, t)[i];
     }
@@ -161,9 +167,13 @@ static void run_add(struct reference_device *d, const struct command *c)
 {
     for (int t = 0; t < c->n; t++) {
         float *x = row_of(d, BUF_X, t), *y = row_of(d, BUF_Y, t);
-        norm_in_place(d->base.config, y, c->post_norm, d->base.config->d_model);
-        for (int i = 0; i < d->base.config->d_model; i++)
-            x[i] += d->base.config->residual_scale * y[i];
+        const struct config *config = d->base.config;
+        if (!config->norms_sum)
+            norm_in_place(config, y, c->post_norm, config->d_model);
+        for (int i = 0; i < config->d_model; i++)
+            x[i] += config->residual_scale * y[i];
+        if (config->norms_sum)
+            norm_in_place(config, x, c->post_norm, config->d_model);
     }
     if (c->norm)
         run_norm(d, c);
@@ -302,10 +312,12 @@ static void attend_head(const struct reference_device *d, const struct command *
     const struct layer_config *lc = &config->layers[c->l];
     const int head_dim = lc->head_dim, window = lc->window;
     const int begin = window && row->pos + 1 > window ? row->pos + 1 - window : 0;
+    const int end = window && config->is_bidirectional ? qp_min(row->visible_end, row->pos + window)
+                                                       : row->visible_end;
     const size_t at = (size_t)(h / (config->n_heads / lc->n_kv_heads) * head_dim);
     const float *q = row_of(d, BUF_Q, t) + h * head_dim;
     float *out = row_of(d, BUF_ATT, t) + h * head_dim, max = -INFINITY, sum = 0;
-    for (int pos = begin; pos < row->visible_end; pos++) {
+    for (int pos = begin; pos < end; pos++) {
         const float *key = layer->k + (size_t)pos * kv_width(config) + at;
         score[pos] = 0;
         add_product(&score[pos], key, q, 1, head_dim, config->query_scale);
@@ -315,7 +327,7 @@ static void attend_head(const struct reference_device *d, const struct command *
         max = score[pos] > max ? score[pos] : max;
     }
     memset(out, 0, (size_t)head_dim * sizeof *out);
-    for (int pos = begin; pos < row->visible_end; pos++) {
+    for (int pos = begin; pos < end; pos++) {
         const float *value = layer->v + (size_t)pos * kv_width(config) + at;
         const float weight = expf(score[pos] - max);
         sum += weight;
@@ -468,6 +480,60 @@ quip_status reference_logits(struct device *device, int n)
     return reference_record(device, (struct command){ .name = "logits", .run = run_logits, .n = n },
                             NULL);
 }
+
+/* ---- embeddings ---- */
+
+static void run_pool(struct reference_device *d, const struct command *c)
+{
+    const int n = d->base.config->d_model;
+    int text = -1, n_outputs = 0;
+    float *mean = NULL;
+    for (int t = 0; t < c->n; t++) {
+        if (t == 0 || c->rows[t].sequence != c->rows[t - 1].sequence) {
+            mean = row_of(d, BUF_POOLED, ++text);
+            memset(mean, 0, (size_t)n * sizeof *mean);
+            n_outputs = 0;
+        }
+        if (!c->rows[t].is_output)
+            continue;
+        float *x = row_of(d, BUF_X, t);
+        norm_in_place(d->base.config, x, c->norm, n);
+        n_outputs++;
+        for (int i = 0; i < n; i++) // the mean so far
+            mean[i] += (x[i] - mean[i]) / (float)n_outputs;
+    }
+}
+
+quip_status reference_pool(struct device *device, const struct norm_weights *w,
+                           const struct rows *rows)
+{
+    return reference_record(device, (struct command){ .name = "pool", .run = run_pool, .norm = w },
+                            rows);
+}
+
+static void run_dense(struct reference_device *d, const struct command *c)
+{
+    const struct dense *dense = &d->base.weights->dense[c->l];
+    const struct matrix *w = &dense->w;
+    float *y = malloc((size_t)w->n_out * sizeof *y);
+    assert(y && w->n_out <= MAX_POOLED);
+    for (int t = 0; t < c->n; t++) {
+        for (int r = 0; r < w->n_out; r++)
+            y[r] = w->bias ? w->bias[r] : 0;
+        add_product(y, w->data, row_of(d, BUF_POOLED, t), w->n_out, w->n_in, 1);
+        for (int r = 0; r < w->n_out; r++)
+            row_of(d, BUF_POOLED, t)[r] = dense->has_tanh ? tanhf(y[r]) : y[r];
+    }
+    free(y);
+}
+
+quip_status reference_dense(struct device *device, int i, int n)
+{
+    const struct command c = { .name = "dense", .run = run_dense, .l = i, .n = n };
+    return reference_record(device, c, NULL);
+}
+
+/* ---- tokens ---- */
 
 static float sum_exp(const float *x, float max, float factor, int n)
 {

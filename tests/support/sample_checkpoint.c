@@ -42,6 +42,8 @@ static int size_of_extent(enum extent extent)
         return N_HEADS * HEAD_DIM;
     case EXTENT_KV:
         return N_KV_HEADS * HEAD_DIM;
+    case EXTENT_POSITIONS:
+        break; // no sample has them
     }
     return 0;
 }

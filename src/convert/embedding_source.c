@@ -1,0 +1,543 @@
+/* embedding_source.c: what a checkpoint says about embeddings.
+ * In:  the files of a sentence-transformers folder: modules.json, the folders of its modules,
+ *      sentence_bert_config.json, config_sentence_transformers.json; the post-processor of the
+ *      tokenizer.
+ * Out: the metadata `quip.embedding` (docs/model-format.md), and the dense layers.
+ *
+ * What is not understood is an error, because an embedding that is nearly right is wrong. */
+#include "convert/embedding_source.h"
+#include "convert/json.h"
+#include "convert/tokenizer_import.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A dense layer: its file, and where its tensors go. */
+struct dense_source {
+    struct file file;
+    struct format format;
+    const struct tensor *weight, *bias; // bias: NULL if it has none
+    int weight_index, bias_index;       // in the writer
+};
+
+struct embedding_source {
+    const struct checkpoint *checkpoint;
+    const struct hparams *hparams;
+    quip_error *error;
+    struct bytes text; // quip.embedding
+    struct dense_source dense[MAX_DENSE];
+    int n_dense, width; // width: behind the dense layers so far
+    bool has_pooling, has_normalize;
+};
+
+static quip_status fail_source(const struct embedding_source *s, const char *file, const char *what)
+{
+    return qp_fail(s->error, QUIP_E_UNSUPPORTED, "%s/%s: %s", s->checkpoint->sources.folder, file,
+                   what);
+}
+
+static quip_status fail_source_memory(const struct embedding_source *s)
+{
+    return qp_fail_memory(s->error, "quip.embedding", s->text.n);
+}
+
+/* ---- files of a module ---- */
+
+/* The file `name` in the folder `path` of the checkpoint's; NULL if there is not enough memory. */
+static char *module_path(const struct embedding_source *s, const char *path, const char *name)
+{
+    char *folder = qp_path_join(s->checkpoint->sources.folder, path);
+    char *file = folder ? qp_path_join(folder, name) : NULL;
+    free(folder);
+    return file;
+}
+
+static quip_status read_module_json(const struct embedding_source *s, const char *path,
+                                    cJSON **json)
+{
+    char *file = module_path(s, path, "config.json");
+    *json = NULL;
+    if (!file)
+        return fail_source_memory(s);
+    const quip_status status = qp_json_read(json, file, s->error);
+    free(file);
+    return status;
+}
+
+/* ---- pooling ---- */
+
+/* The name of a pooling mode in the metadata; NULL if it is not supported. */
+static const char *pooling_name(const char *mode)
+{
+    static const char *const names[][2] = {
+        { "mean", "mean" },      { "pooling_mode_mean_tokens", "mean" },
+        { "cls", "first" },      { "pooling_mode_cls_token", "first" },
+        { "lasttoken", "last" }, { "pooling_mode_lasttoken", "last" },
+    };
+    for (size_t i = 0; i < QP_COUNT(names); i++)
+        if (strcmp(names[i][0], mode) == 0)
+            return names[i][1];
+    return NULL;
+}
+
+static quip_status put_pooling(struct embedding_source *s, const char *name)
+{
+    s->has_pooling = true;
+    return qp_bytes_printf(&s->text, "pooling %s\n", name) ? QUIP_OK : fail_source_memory(s);
+}
+
+/* The mode is a text or a list in newer files; in older ones each mode is a switch. */
+static quip_status read_pooling(struct embedding_source *s, const char *path)
+{
+    cJSON *json;
+    quip_status status = read_module_json(s, path, &json);
+    if (status)
+        return status;
+    const cJSON *mode = qp_json_item(json, "pooling_mode"), *found = NULL;
+    int n = 0;
+    if (cJSON_IsArray(mode) && cJSON_GetArraySize(mode) == 1)
+        mode = mode->child;
+    for (const cJSON *i = mode ? NULL : json->child; i; i = i->next)
+        if (strncmp(i->string, "pooling_mode_", 13) == 0 && cJSON_IsTrue(i)) {
+            found = i;
+            n++;
+        }
+    const char *text = mode ? cJSON_GetStringValue(mode) : found ? found->string : NULL;
+    const char *name = text && n <= 1 ? pooling_name(text) : NULL;
+    if (!name)
+        status = qp_fail(s->error, QUIP_E_UNSUPPORTED,
+                         "%s/%s/config.json: its pooling is %.60s; must be one of mean, cls and "
+                         "lasttoken",
+                         s->checkpoint->sources.folder, path,
+                         n > 1 || cJSON_IsArray(mode) ? "a combination"
+                         : text                       ? text
+                                                      : "not said");
+    else
+        status = put_pooling(s, name);
+    if (!status && !qp_json_flag(json, "include_prompt", true) &&
+        !qp_bytes_append_text(&s->text, "no_prompt_pooling 1\n"))
+        status = fail_source_memory(s);
+    cJSON_Delete(json);
+    return status;
+}
+
+/* ---- dense layers ---- */
+
+static bool has_shape(const struct tensor *t, int64_t rows, int64_t cols)
+{
+    return t && t->dims[0] == rows &&
+           (cols ? t->n_dims == 2 && t->dims[1] == cols : t->n_dims == 1);
+}
+
+static quip_status open_dense(struct embedding_source *s, const char *path, const cJSON *json)
+{
+    static const char *const names[] = { "model.safetensors", "pytorch_model.bin" };
+    struct dense_source *d = &s->dense[s->n_dense];
+    quip_status status = QUIP_E_IO;
+    for (size_t i = 0; i < QP_COUNT(names) && !d->file.name; i++) {
+        char *file = module_path(s, path, names[i]);
+        if (!file)
+            return fail_source_memory(s);
+        if (qp_path_exists(file)) {
+            status = qp_file_open(&d->file, file, s->error);
+            if (!status)
+                status = qp_format_open_with(&d->format, &d->file, &qp_pytorch_reader, s->error);
+            free(file);
+            break;
+        }
+        free(file);
+    }
+    s->n_dense++;
+    if (!d->format.tensors)
+        return status != QUIP_E_IO ? status : fail_source(s, path, "has no model.safetensors");
+    const cJSON *in = qp_json_item(json, "in_features"), *out = qp_json_item(json, "out_features");
+    const int n_in = cJSON_IsNumber(in) ? in->valueint : 0;
+    const int n_out = cJSON_IsNumber(out) ? out->valueint : 0;
+    d->weight = qp_format_find(&d->format, "linear.weight");
+    d->bias = qp_json_flag(json, "bias", true) ? qp_format_find(&d->format, "linear.bias") : NULL;
+    const bool fits = n_in == s->width && n_out > 0 && has_shape(d->weight, n_out, n_in) &&
+                      (!qp_json_flag(json, "bias", true) || has_shape(d->bias, n_out, 0));
+    s->width = n_out;
+    return fits ? QUIP_OK
+                : fail_source(s, path,
+                              "its sizes are not those of its tensors, or do not continue "
+                              "the module before");
+}
+
+static quip_status read_dense_module(struct embedding_source *s, const char *path)
+{
+    cJSON *json;
+    if (s->n_dense == MAX_DENSE || !s->has_pooling || s->has_normalize)
+        return fail_source(s, "modules.json", "its dense layers are not 1 to 4 after the pooling");
+    quip_status status = read_module_json(s, path, &json);
+    const char *act = qp_json_text(json, "activation_function");
+    const char *dot = strrchr(act, '.'), *name = dot ? dot + 1 : act;
+    const char *own = strcmp(name, "Tanh") == 0       ? "tanh"
+                      : strcmp(name, "Identity") == 0 ? "identity"
+                                                      : NULL;
+    const char *input = qp_json_text(json, "module_input_name");
+    const char *output = qp_json_text(json, "module_output_name");
+    if (!status && (!own || (*input && strcmp(input, "sentence_embedding") != 0) ||
+                    (*output && strcmp(output, "sentence_embedding") != 0)))
+        status = qp_fail(s->error, QUIP_E_UNSUPPORTED,
+                         "%s/%s/config.json: a dense layer with the activation \"%.60s\" %s is not "
+                         "supported; must be Tanh or Identity on the embedding",
+                         s->checkpoint->sources.folder, path, act, input);
+    if (!status)
+        status = open_dense(s, path, json);
+    if (!status && !qp_bytes_printf(&s->text, "dense %d %s%s\n", s->width, own,
+                                    s->dense[s->n_dense - 1].bias ? " bias" : ""))
+        status = fail_source_memory(s);
+    cJSON_Delete(json);
+    return status;
+}
+
+/* ---- modules.json ---- */
+
+static quip_status read_module(struct embedding_source *s, const cJSON *module, int index)
+{
+    const char *type = qp_json_text(module, "type"), *path = qp_json_text(module, "path");
+    const char *dot = strrchr(type, '.'), *name = dot ? dot + 1 : type;
+    if (*path == '/' || strstr(path, ".."))
+        return fail_source(s, "modules.json", "a path leaves the folder");
+    if (strcmp(name, "Transformer") == 0 && index == 0 && !*path)
+        return QUIP_OK;
+    if (strcmp(name, "Pooling") == 0 && !s->has_pooling && index == 1)
+        return read_pooling(s, path);
+    if (strcmp(name, "Dense") == 0)
+        return read_dense_module(s, path);
+    if (strcmp(name, "Normalize") == 0 && s->has_pooling) {
+        s->has_normalize = true; // Quip does it anyway, unless an option says otherwise
+        return QUIP_OK;
+    }
+    if (strcmp(name, "Dropout") == 0) // in training only
+        return QUIP_OK;
+    return qp_fail(s->error, QUIP_E_UNSUPPORTED,
+                   "%s/modules.json: module %d is \"%.80s\" in \"%.40s\"; supported are "
+                   "Transformer in the folder itself, then Pooling, then Dense and Normalize",
+                   s->checkpoint->sources.folder, index, type, path);
+}
+
+static quip_status read_modules(struct embedding_source *s, const cJSON *modules)
+{
+    quip_status status = QUIP_OK;
+    int index = 0;
+    for (const cJSON *i = modules->child; i && !status; i = i->next)
+        status = read_module(s, i, index++);
+    if (!status && !s->has_pooling)
+        status = fail_source(s, "modules.json", "has no pooling");
+    return status;
+}
+
+/* ---- tokens around every text ---- */
+
+static bool put_ids(struct bytes *out, const char *key, const int *ids, int n)
+{
+    bool ok = n == 0 || qp_bytes_printf(out, "%s ", key);
+    for (int i = 0; i < n; i++)
+        ok = ok && qp_bytes_printf(out, i + 1 < n ? "%d," : "%d\n", ids[i]);
+    return ok;
+}
+
+struct frame {
+    int begin[MAX_TEXT_FRAME], end[MAX_TEXT_FRAME], n_begin, n_end;
+};
+
+static bool add_frame_id(int *ids, int *n, const cJSON *id)
+{
+    if (!cJSON_IsNumber(id) || id->valueint < 0 || *n == MAX_TEXT_FRAME)
+        return false;
+    ids[(*n)++] = id->valueint;
+    return true;
+}
+
+/* The template of one text: special tokens, the text, special tokens. */
+static bool read_template(struct frame *f, const cJSON *post)
+{
+    const cJSON *tokens = qp_json_item(post, "special_tokens");
+    int n_texts = 0;
+    for (const cJSON *i = qp_json_item(post, "single")->child; i; i = i->next) {
+        const cJSON *special = qp_json_item(i, "SpecialToken");
+        n_texts += !special;
+        const cJSON *ids = qp_json_item(qp_json_item(tokens, qp_json_text(special, "id")), "ids");
+        if (special && (!ids || !ids->child))
+            return false;
+        for (const cJSON *id = special ? ids->child : NULL; id; id = id->next)
+            if (!(n_texts ? add_frame_id(f->end, &f->n_end, id)
+                          : add_frame_id(f->begin, &f->n_begin, id)))
+                return false;
+    }
+    return n_texts == 1;
+}
+
+/* One post-processor; false if it is not known. */
+static bool read_post(struct frame *f, const cJSON *post)
+{
+    const cJSON *list = qp_json_item(post, "processors");
+    if (qp_json_has_type(post, "Sequence") && list) {
+        for (const cJSON *i = list->child; i; i = i->next)
+            if (!read_post(f, i))
+                return false;
+        return true;
+    }
+    if (qp_json_has_type(post, "TemplateProcessing") && qp_json_item(post, "single"))
+        return read_template(f, post);
+    if (qp_json_has_type(post, "BertProcessing") || qp_json_has_type(post, "RobertaProcessing"))
+        return add_frame_id(f->begin, &f->n_begin,
+                            cJSON_GetArrayItem(qp_json_item(post, "cls"), 1)) &&
+               add_frame_id(f->end, &f->n_end, cJSON_GetArrayItem(qp_json_item(post, "sep"), 1));
+    return qp_json_has_type(post, "ByteLevel"); // changes offsets only
+}
+
+/* The tokenizer.json, or what it would say about a vocab.txt; NULL if there is neither. */
+static quip_status read_tokenizer_json(const struct embedding_source *s, cJSON **json)
+{
+    const struct checkpoint *c = s->checkpoint;
+    quip_status status = qp_json_in_folder(json, c->sources.folder, "tokenizer.json", s->error);
+    if (status || *json)
+        return status;
+    char *path = qp_path_join(c->sources.folder, "vocab.txt");
+    if (!path)
+        return fail_source_memory(s);
+    if (qp_path_exists(path))
+        status = qp_json_read_vocab_txt(json, path, c->tokenizer_config, s->error);
+    free(path);
+    return status;
+}
+
+static quip_status read_frame(struct embedding_source *s)
+{
+    cJSON *json = NULL;
+    struct frame f = { 0 };
+    const struct hparams *h = s->hparams;
+    quip_status status = read_tokenizer_json(s, &json);
+    const cJSON *post = qp_json_item(json, "post_processor");
+    if (!status && post && !read_post(&f, post))
+        status = fail_source(s, "tokenizer.json",
+                             "its post_processor is not supported; must be "
+                             "TemplateProcessing or BertProcessing");
+    if (!status && !json) { // a tokenizer.model
+        if (h->has_bos)
+            f.begin[f.n_begin++] = h->bos;
+        if (h->eos >= 0 && qp_json_flag(s->checkpoint->tokenizer_config, "add_eos_token", false))
+            f.end[f.n_end++] = h->eos;
+    }
+    if (!status && (!put_ids(&s->text, "text_begin", f.begin, f.n_begin) ||
+                    !put_ids(&s->text, "text_end", f.end, f.n_end)))
+        status = fail_source_memory(s);
+    cJSON_Delete(json);
+    return status;
+}
+
+/* ---- length and prompts ---- */
+
+static int json_count(const cJSON *object, const char *key)
+{
+    const cJSON *item = qp_json_item(object, key);
+    return cJSON_IsNumber(item) && item->valuedouble >= 1 && item->valuedouble < 1 << 20
+               ? item->valueint
+               : 0;
+}
+
+static quip_status read_length(struct embedding_source *s)
+{
+    cJSON *json = NULL;
+    const struct checkpoint *c = s->checkpoint;
+    quip_status status =
+        qp_json_in_folder(&json, c->sources.folder, "sentence_bert_config.json", s->error);
+    int n = json_count(json, "max_seq_length");
+    if (n == 0)
+        n = json_count(c->tokenizer_config, "model_max_length");
+    if (s->hparams->raw.n_context_max > 0 && n > s->hparams->raw.n_context_max)
+        n = s->hparams->raw.n_context_max;
+    if (!status && qp_json_flag(json, "do_lower_case", false) &&
+        !qp_json_flag(c->tokenizer_config, "do_lower_case", false))
+        status = fail_source(s, "sentence_bert_config.json",
+                             "do_lower_case is true for a tokenizer that does not do it, which is "
+                             "not supported");
+    if (!status && n > 0 && !qp_bytes_printf(&s->text, "n_tokens_max %d\n", n))
+        status = fail_source_memory(s);
+    cJSON_Delete(json);
+    return status;
+}
+
+/* Append a text in which the line end, the backslash, and with is_name the space are escaped. */
+static bool put_escaped(struct bytes *out, const char *text, bool is_name)
+{
+    bool ok = true;
+    for (; *text && ok; text++)
+        ok = *text == '\n'             ? qp_bytes_append(out, "\\n", 2)
+             : *text == '\\'           ? qp_bytes_append(out, "\\\\", 2)
+             : *text == ' ' && is_name ? qp_bytes_append(out, "\\s", 2)
+                                       : qp_bytes_append(out, text, 1);
+    return ok;
+}
+
+static bool put_prompt(struct bytes *out, const cJSON *prompt)
+{
+    return qp_bytes_append_text(out, "prompt ") && put_escaped(out, prompt->string, true) &&
+           qp_bytes_append(out, " ", 1) && put_escaped(out, prompt->valuestring, false) &&
+           qp_bytes_append(out, "\n", 1);
+}
+
+static quip_status put_prompts(struct embedding_source *s, const cJSON *json)
+{
+    const cJSON *prompts = qp_json_item(json, "prompts");
+    const char *chosen = qp_json_text(json, "default_prompt_name");
+    int n = 0;
+    bool is_found = !*chosen;
+    for (const cJSON *i = prompts ? prompts->child : NULL; i; i = i->next, n++) {
+        if (!cJSON_IsString(i) || !*i->string || n == MAX_EMBED_PROMPTS)
+            return fail_source(s, "config_sentence_transformers.json",
+                               "its prompts are not at most 64 texts with names");
+        if (!put_prompt(&s->text, i))
+            return fail_source_memory(s);
+        if (*chosen && strcmp(i->string, chosen) == 0) {
+            is_found = true;
+            if (!qp_bytes_printf(&s->text, "default_prompt %d\n", n))
+                return fail_source_memory(s);
+        }
+    }
+    return is_found ? QUIP_OK
+                    : fail_source(s, "config_sentence_transformers.json",
+                                  "its default_prompt_name is not the name of a prompt");
+}
+
+static quip_status read_prompts(struct embedding_source *s)
+{
+    cJSON *json = NULL;
+    quip_status status = qp_json_in_folder(&json, s->checkpoint->sources.folder,
+                                           "config_sentence_transformers.json", s->error);
+    if (!status && json)
+        status = put_prompts(s, json);
+    cJSON_Delete(json);
+    return status;
+}
+
+/* ---- open, close ---- */
+
+static quip_status read_source(struct embedding_source *s, const cJSON *modules,
+                               const char *pooling)
+{
+    quip_status status =
+        modules                 ? read_modules(s, modules)
+        : pooling_name(pooling) ? put_pooling(s, pooling)
+        : strcmp(pooling, "first") == 0 || strcmp(pooling, "last") == 0
+            ? put_pooling(s, pooling)
+            : qp_fail(s->error, QUIP_E_ARGUMENT,
+                      "the pooling is \"%.40s\"; must be mean, first or last", pooling);
+    if (!status)
+        status = read_frame(s);
+    if (!status)
+        status = read_length(s);
+    return status ? status : read_prompts(s);
+}
+
+/* NULL if there is no modules.json. */
+static quip_status read_list(cJSON **modules, const struct checkpoint *c, quip_error *error)
+{
+    char *path = qp_path_join(c->sources.folder, "modules.json");
+    quip_status status = QUIP_OK;
+    if (!path)
+        return qp_fail_memory(error, "a path", strlen(c->sources.folder));
+    if (qp_path_exists(path))
+        status = qp_json_read_any(modules, path, error);
+    if (!status && *modules && !cJSON_IsArray(*modules))
+        status = qp_fail(error, QUIP_E_FORMAT, "%s: is not a list", path);
+    free(path);
+    return status;
+}
+
+quip_status qp_embedding_source_open(struct embedding_source **source, const struct checkpoint *c,
+                                     const struct hparams *h, const char *pooling,
+                                     quip_error *error)
+{
+    cJSON *modules = NULL;
+    quip_status status = QUIP_OK;
+    *source = NULL;
+    if (!c->is_gguf)
+        status = read_list(&modules, c, error);
+    if (!status && !modules && !pooling && h->raw.traits.is_bidirectional)
+        status = qp_fail(error, QUIP_E_UNSUPPORTED,
+                         "%s: is an encoder: its attention is bidirectional, so it is not a causal "
+                         "language model, and generates no text; to convert it for quip embed, it "
+                         "needs its modules.json and what that names, or say --pooling",
+                         c->path);
+    struct embedding_source *s = status || !(modules || pooling) ? NULL : calloc(1, sizeof *s);
+    if (!status && (modules || pooling) && !s)
+        status = qp_fail_memory(error, "quip.embedding", sizeof *s);
+    if (s) {
+        *s = (struct embedding_source){
+            .checkpoint = c, .hparams = h, .error = error, .width = h->raw.d_model
+        };
+        status = read_source(s, modules, pooling);
+    }
+    cJSON_Delete(modules);
+    *source = s;
+    return status;
+}
+
+void qp_embedding_source_close(struct embedding_source *s)
+{
+    if (!s)
+        return;
+    for (int i = 0; i < s->n_dense; i++) {
+        qp_format_close(&s->dense[i].format);
+        qp_file_close(&s->dense[i].file);
+    }
+    qp_bytes_close(&s->text);
+    free(s);
+}
+
+/* ---- write ---- */
+
+quip_status qp_embedding_source_declare(struct embedding_source *s, struct tflite_writer *w,
+                                        quip_error *error)
+{
+    quip_status status =
+        qp_tflite_writer_metadata(w, "quip.embedding", s->text.data, s->text.n, error);
+    for (int i = 0; i < s->n_dense && !status; i++) {
+        struct dense_source *d = &s->dense[i];
+        char name[80];
+        snprintf(name, sizeof name, "params.lm.embedding.dense_%d.w", i);
+        status = qp_tflite_writer_tensor(w, name, DTYPE_F32, 2, d->weight->dims, &d->weight_index,
+                                         error);
+        snprintf(name, sizeof name, "params.lm.embedding.dense_%d.bias.b", i);
+        if (!status && d->bias)
+            status = qp_tflite_writer_tensor(w, name, DTYPE_F32, 1, d->bias->dims, &d->bias_index,
+                                             error);
+    }
+    return status;
+}
+
+/* Write a tensor as floats, a row at a time. */
+static quip_status write_floats(const struct dense_source *d, const struct tensor *t, int index,
+                                struct tflite_writer *w, quip_error *error)
+{
+    const uint64_t cols = (uint64_t)t->dims[t->n_dims - 1];
+    const uint64_t rows = t->n_dims == 2 ? (uint64_t)t->dims[0] : 1;
+    float *row = malloc((size_t)cols * sizeof *row);
+    quip_status status = row ? QUIP_OK : qp_fail_memory(error, "a dense layer", (size_t)cols);
+    for (uint64_t r = 0; r < rows && !status; r++) {
+        status = qp_format_read_f32(&d->format, t, r * cols, (size_t)cols, row, error);
+        if (!status)
+            status = qp_tflite_writer_write(w, index, r * cols * sizeof *row, row,
+                                            (size_t)cols * sizeof *row, error);
+    }
+    free(row);
+    return status;
+}
+
+quip_status qp_embedding_source_write(const struct embedding_source *s, struct tflite_writer *w,
+                                      quip_error *error)
+{
+    quip_status status = QUIP_OK;
+    for (int i = 0; i < s->n_dense && !status; i++) {
+        const struct dense_source *d = &s->dense[i];
+        status = write_floats(d, d->weight, d->weight_index, w, error);
+        if (!status && d->bias)
+            status = write_floats(d, d->bias, d->bias_index, w, error);
+    }
+    return status;
+}
