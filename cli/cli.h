@@ -143,6 +143,13 @@ char *human_bytes(char *to, uint64_t n);
 
 /* Read a whole file; "-" is stdin. False after a message. */
 bool read_input(struct bytes *to, const char *path);
+/* Make a text UTF-8: UTF-16 with a mark is converted, a mark of UTF-8 dropped. If that fails, or
+ * the text has a NUL, print a message that begins with `where` and return false. */
+bool to_utf8(struct bytes *text, const char *where);
+/* The prompt that `word` means, and with it the document on stdin, which comes first; "-" is the
+ * document alone. Without `is_raw` they are separated by an empty line, and one line end at the end
+ * of stdin is dropped. */
+bool read_prompt(struct bytes *to, const char *word, bool is_raw);
 /* Open a file for writing; "-" is stdout. Refuses `input`, which is in use. NULL after a message.
  */
 FILE *open_output(const char *path, const char *input);

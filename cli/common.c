@@ -170,15 +170,14 @@ bool read_ids(struct tokens *to, const char *text)
     return true;
 }
 
-/* Append a folder to a path, and create it if it does not exist. If that fails, opening the file in
- * it fails with a message. */
+/* Append a folder to a path, and create it if it does not exist. */
 static bool enter_folder(struct bytes *path, const char *name)
 {
     if (!qp_bytes_append_text(path, name) || !qp_bytes_append(path, "", 1))
         return false;
-    mkdir((char *)path->data, 0700);
+    const bool exists = mkdir((char *)path->data, 0700) == 0 || errno == EEXIST;
     path->n--; // the NUL
-    return true;
+    return exists;
 }
 
 char *cache_path(const char *name)
@@ -186,9 +185,9 @@ char *cache_path(const char *name)
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     bool has_cache = cache && *cache;
     struct bytes path = { 0 };
-    if (!has_cache && !(home && *home))
+    if (!has_cache && !(home && qp_path_exists(home))) // of users without a home, such as daemons
         return NULL;
-    if (enter_folder(&path, has_cache ? cache : home) &&
+    if ((has_cache ? enter_folder(&path, cache) : qp_bytes_append_text(&path, home)) &&
         (has_cache || enter_folder(&path, "/.cache")) && enter_folder(&path, "/quip/") &&
         qp_bytes_append_text(&path, name) && qp_bytes_append(&path, "", 1))
         return (char *)path.data;

@@ -4,21 +4,38 @@
 #include "cli.h"
 
 #include <locale.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+/* A model file is mapped. If another program truncates it, a read of the map raises SIGBUS. */
+static void on_lost_file(int signal_number)
+{
+    static const char message[] =
+        "quip: a file that is open was truncated or replaced in place; start again\n";
+    (void)signal_number;
+    if (write(STDERR_FILENO, message, sizeof message - 1) < 0)
+        _exit(EXIT_FAILED);
+    _exit(EXIT_FAILED);
+}
 
 static const struct command commands[] = {
     { .name = "run",
       .arguments = "MODEL PROMPT",
       .summary = "Answer one prompt",
       .run = run_run,
-      .examples = "Quote PROMPT: the shell must pass it as one word. \"-\" reads it from stdin.\n"
-                  "\n"
-                  "  quip run gemma.bin \"Why is the sky blue?\"\n"
-                  "  quip run gemma.bin - --max-output-tokens 200 < letter.txt\n"
-                  "  quip run gemma.bin \"A haiku\" --temperature 0.8 --top-k 40 --seed 7\n"
-                  "\n"
-                  "Exit code: 0, 1 after a failure, 2 for wrong usage, 130 after Ctrl-C. Ctrl-C "
-                  "ends the\nanswer; its text so far is kept.\n" },
+      .examples =
+          "Quote PROMPT: the shell must pass it as one word. \"-\" reads it from stdin. Otherwise "
+          "a\ntext on stdin comes before PROMPT.\n"
+          "\n"
+          "  quip run gemma.bin \"Why is the sky blue?\"\n"
+          "  quip run gemma.bin - --max-output-tokens 200 < letter.txt\n"
+          "  cat letter.txt | quip run gemma.bin \"Summarize this letter.\"\n"
+          "  quip run gemma.bin \"A haiku\" --temperature 0.8 --top-k 40 --seed 7\n"
+          "\n"
+          "Exit code: 0, 1 after a failure, 2 for wrong usage, 130 after Ctrl-C. Ctrl-C "
+          "ends the\nanswer; its text so far is kept.\n" },
     { .name = "chat",
       .arguments = "MODEL",
       .summary = "Hold a conversation",
@@ -158,7 +175,12 @@ static const struct command *find_command(const char *name)
 int main(int argc, char **argv)
 {
     static char *help[] = { "--help", NULL };
-    setlocale(LC_CTYPE, ""); // for the line editor; numbers stay as in C
+    /* For the line editor; numbers stay as in C. Text is UTF-8 everywhere, also under LC_ALL=C or
+     * without a locale, as in containers. */
+    if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1)
+        setlocale(LC_CTYPE, "C.UTF-8");
+    signal(SIGXFSZ, SIG_IGN); // of `ulimit -f`: the write fails instead
+    signal(SIGBUS, on_lost_file);
     const char *name = argc > 1 ? argv[1] : "";
     const struct command *command;
     if (strcmp(name, "--version") == 0) {

@@ -84,14 +84,8 @@ int run_run(const struct command *command, char **words)
     struct bytes prompt = { 0 };
     quip_result result = { .struct_size = sizeof result };
     exit_code = EXIT_FAILED;
-    if (strcmp(words[1], "-") != 0) {
-        if (!qp_bytes_append_text(&prompt, words[1])) {
-            fail("out of memory for the prompt");
-            goto done;
-        }
-    } else if (!read_input(&prompt, "-")) {
+    if (!read_prompt(&prompt, words[1], session_options.no_template))
         goto done;
-    }
     exit_code = 0;
     if (quip_model_open(&model, words[0], &model_options, &error) ||
         open_adapter(&adapter, model, adapter_text, &error) ||

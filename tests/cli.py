@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pathlib
+import resource
 import pty
 import select
 import shutil
@@ -345,6 +346,65 @@ class WithModel(unittest.TestCase):
             self.assertNotEqual(quip(*args, option, 50, check=0).stdout, plain, option)
         self.assertNotEqual(quip(*args, "--no-repeat-ngram", 1, "--penalty-window", -1, check=0).stdout, plain)
         self.assertIn(b"0 to 100", quip(*args, "--dry", 101, check=2).stderr)
+
+    def test_document_on_stdin(self):
+        def answer(prompt, stdin="", *more):
+            return quip("run", self.model, prompt, "-n", 20, *more, stdin=stdin, check=0).stdout
+
+        both = answer("-", "The sky.\n\nWhat is light?")
+        self.assertEqual(answer("What is light?", "The sky.\n"), both)
+        self.assertEqual(answer("What is light?", "The sky."), both)
+        self.assertNotEqual(both, answer("What is light?"))
+        self.assertEqual(answer("-", "What is light?\r\n"), answer("What is light?"))
+        self.assertEqual(answer("b", "a\n", "--raw"), answer("-", "a\nb", "--raw"))
+        self.assertNotEqual(answer("-", "a\n", "--raw"), answer("-", "a", "--raw"))
+
+    def test_a_pipe_that_nobody_writes_to(self):
+        end, other_end = os.pipe()
+        done = subprocess.run([QUIP, "run", self.model, "x", "-n3"], stdin=end, capture_output=True, timeout=60)
+        os.close(end), os.close(other_end)
+        self.assertEqual((done.returncode, b"nothing came from the pipe" in done.stderr), (0, True))
+
+    def test_encodings_of_stdin(self):
+        text = "Was ist Licht? \U0001f4a1 €"
+        want = quip("run", self.model, text, "-n", 9, check=0).stdout
+        for encoding in ["utf-16", "utf-8-sig"]:
+            self.assertEqual(quip("run", self.model, "-", "-n9", stdin=text.encode(encoding), check=0).stdout, want)
+        self.assertEqual(
+            quip("run", self.model, "-", "-n9", stdin=b"\xfe\xff" + text.encode("utf-16-be"), check=0).stdout, want
+        )
+        wrong = {"ü".encode("latin1"): b"byte 0 is 0xfc", b"ab\0": b"byte 2", b"\xff\xfeabc": b"UTF-16",
+                 b"\xff\xfe\x00\xd8a\0": b"UTF-16", text.encode("utf-16-le"): b"not"}
+        for stdin, word in wrong.items():
+            done = quip("run", self.model, "-", stdin=stdin, check=1)
+            self.assertIn(word, done.stderr)
+            self.assertEqual(done.stdout, b"")
+        done = subprocess.run([QUIP, "run", self.model, b"\xfc"], stdin=subprocess.DEVNULL, capture_output=True)
+        self.assertEqual((done.returncode, b"not UTF-8" in done.stderr), (1, True))
+
+    def test_no_home(self):
+        home = WORK / "absent-home"
+        env = {"HOME": str(home), "XDG_CACHE_HOME": ""}
+        quip("chat", self.model, "-n", 3, stdin="x\n", env=env, check=0)
+        self.assertFalse(home.exists())
+
+    def test_a_file_size_limit_is_a_failure(self):
+        out = WORK / "limited.bin"
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        done = subprocess.run([QUIP, "convert", self.model, out], capture_output=True, preexec_fn=limit)
+        self.assertEqual((done.returncode, done.stderr.count(b"\n")), (1, 1))
+        self.assertEqual(list(WORK.glob("limited*")), [])
+
+    def test_a_model_that_is_truncated_while_it_is_open(self):
+        copy = WORK / "truncated.bin"
+        copy.write_bytes(self.model.read_bytes())
+        with subprocess.Popen([QUIP, "chat", copy, "-n", "3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as p:
+            p.stdin.write(b"x\n"), p.stdin.flush()
+            p.stdout.read(1)
+            os.truncate(copy, 0)
+            _, said = p.communicate(b"y\n")
+        self.assertEqual((p.returncode, b"truncated" in said), (1, True))
 
     def test_context_full(self):
         done = quip("run", self.model, "light " * 200, "--context", 32, check=1)
