@@ -124,6 +124,11 @@ def test_wrong_options_are_named(model, options, kind, word):
         model.session(**options)
 
 
+def test_reasons_print_their_names():
+    assert [str(reason) for reason in quip.FinishReason][:3] == ["NONE", "STOP", "LENGTH"]
+    assert f"{quip.FinishReason.STOP}" == "STOP"
+
+
 def test_penalties(model):
     plain = model.session(max_output_tokens=16)
     greedy = plain.ask("x")

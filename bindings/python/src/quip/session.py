@@ -89,6 +89,9 @@ class FinishReason(enum.IntEnum):
     CANCELLED = _abi.QUIP_FINISH_CANCELLED
     CALLBACK = _abi.QUIP_FINISH_CALLBACK
 
+    def __str__(self) -> str:
+        return self.name
+
     @classmethod
     def _missing_(cls, value: object) -> FinishReason:
         return cls.STOP  # a reason of a later version of the library
