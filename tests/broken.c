@@ -262,7 +262,7 @@ static void test_configs(void **state)
     static const struct replacement cases[] = {
         { "\"llama\"", "\"mamba\"",
           "model_type \"mamba\" cannot be converted; supported are llama, gemma, gemma2, "
-          "gemma3_text, gemma3, phi, falcon and stablelm" },
+          "gemma3_text, gemma3, phi, falcon, stablelm, qwen2" },
         { "\"llama\"", "7", "model_type \"\" cannot be converted" },
         { "\"model_type\"", "\"kind\"", "model_type \"\" cannot be converted" },
         { "\"hidden_size\": 8", "\"hidden_size\": 0", "model width is 0" },
@@ -288,10 +288,10 @@ static void test_configs(void **state)
           "embed_tokens.weight is [260, 8], not [261, 8]" },
         { "\"rms_norm_eps\": 1e-5", "\"rms_norm_eps\": -1", "not all in range" },
         { "\"rope_theta\": 10000", "\"rope_theta\": 1e400", "not all in range" },
-        { "\"rope_theta\": 10000", "\"rope_theta\": 1, \"rope_scaling\": {\"type\": \"yarn\"}",
-          "rope type \"yarn\" is not supported" },
+        { "\"rope_theta\": 10000", "\"rope_theta\": 1, \"rope_scaling\": {\"type\": \"mrope\"}",
+          "rope type \"mrope\" is not supported" },
         { "\"rope_theta\": 10000", "\"rope_parameters\": {\"rope_type\": \"longrope\"}",
-          "rope type \"longrope\" is not supported" },
+          "original_max_position_embeddings of its rope is 0" },
         { "\"bos_token_id\": 1", "\"bos_token_id\": 100000",
           "token 100000 is not in the vocabulary" },
         { "\"eos_token_id\": 2", "\"eos_token_id\": [2, 999]",

@@ -483,7 +483,9 @@ static void test_wrong_configs(void **state)
           QUIP_E_FORMAT },
         { "\"rope_theta\"",
           "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8}, \"rope_theta\"",
-          "rope type \"llama3\"", QUIP_E_UNSUPPORTED },
+          "low_freq_factor and high_freq_factor of rope are 0 and 0", QUIP_E_FORMAT },
+        { "\"rope_theta\"", "\"partial_rotary_factor\": 0.5, \"rope_theta\"",
+          "a llama model rotates whole heads", QUIP_E_UNSUPPORTED },
         { "{", "[", "is not JSON", QUIP_E_FORMAT },
     };
     for (size_t i = 0; i < QP_COUNT(cases); i++) {

@@ -41,6 +41,13 @@ static const struct shape shapes[] = {
     { "falcon", false, 1, 110, 70, 5, 5, 22, 261 },
     { "stablelm", false, 2, 84, 94, 7, 7, 12, 305 },
     { "stablelm", false, 1, 120, 58, 6, 2, 20, 263 },
+    { "qwen2", true, 2, 54, 70, 3, 1, 18, 285 },
+    { "qwen2", false, 1, 70, 94, 5, 5, 14, 263 },
+    { "qwen3", true, 2, 46, 62, 6, 3, 22, 293 },
+    { "smollm3", true, 5, 42, 58, 3, 1, 14, 261 },
+    { "phi3", false, 2, 90, 130, 9, 3, 10, 271 },
+    { "phi3", true, 1, 66, 74, 3, 3, 30, 303 },
+    { "mistral", false, 2, 58, 66, 4, 2, 26, 267 },
 };
 
 /* How a checkpoint is stored. */
@@ -60,18 +67,23 @@ static void write_bytes(const char *name, const void *data, size_t n)
 }
 
 /* The differences between the layouts: rope, and which layers are local. */
-static const char *rope_lines(bool is_local, bool is_v5)
+static const char *rope_lines(const struct family *family, bool is_v5)
 {
+    const bool is_local = family->traits.rope_local_theta > 0,
+               is_partial = family->rope_fraction > 0;
     if (!is_v5)
-        return is_local ? "\"rope_theta\": 50000, \"rope_local_base_freq\": 2000, "
-                          "\"sliding_window_pattern\": 2, "
-                          "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 4}, "
-                        : "\"rope_theta\": 50000, \"partial_rotary_factor\": 0.4, ";
+        return is_local     ? "\"rope_theta\": 50000, \"rope_local_base_freq\": 2000, "
+                              "\"sliding_window_pattern\": 2, "
+                              "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 4}, "
+               : is_partial ? "\"rope_theta\": 50000, \"partial_rotary_factor\": 0.4, "
+                            : "\"rope_theta\": 50000, ";
     return is_local ? "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"linear\", "
                       "\"rope_theta\": 50000, \"factor\": 4}, \"sliding_attention\": "
                       "{\"rope_type\": \"default\", \"rope_theta\": 2000}}, "
-                    : "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 50000, "
-                      "\"partial_rotary_factor\": 0.4}, ";
+           : is_partial
+               ? "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 50000, "
+                 "\"partial_rotary_factor\": 0.4}, "
+               : "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 50000}, ";
 }
 
 static void write_config(const struct shape *s, const struct family *family, bool is_v5)
@@ -86,8 +98,7 @@ static void write_config(const struct shape *s, const struct family *family, boo
         "\"bias\": true, \"multi_query\": false, \"parallel_attn\": false, "
         "\"tie_word_embeddings\": %s, %s",
         s->model_type, s->n_layers, s->d_model, s->d_ff, s->d_ff, s->n_heads, s->n_kv_heads,
-        s->head_dim, s->vocab_size, s->is_tied ? "true" : "false",
-        rope_lines(family->traits.rope_local_theta > 0, is_v5));
+        s->head_dim, s->vocab_size, s->is_tied ? "true" : "false", rope_lines(family, is_v5));
     if (has_windows && is_v5) {
         ok = ok && qp_bytes_append_text(&text, "\"layer_types\": [");
         for (int l = 0; l < s->n_layers; l++)
@@ -239,7 +250,7 @@ static void convert_shape(const struct shape *s, const struct storage *storage,
                           enum convert_weights weights, const char *out)
 {
     const struct convert_options options = { .weights = weights };
-    const struct family *family = qp_family_of_checkpoint(s->model_type, false);
+    const struct family *family = qp_family(qp_source_of_checkpoint(s->model_type, false)->family);
     quip_error error = { 0 };
     write_config(s, family, storage->is_v5);
     write_shards(s, family, storage);
@@ -357,7 +368,7 @@ static void test_odd_rows(void **state)
     (void)state;
     static const struct shape odd = { "llama", true, 1, 42, 71, 3, 1, 14, 301 };
     const struct convert_options options = { .weights = CONVERT_INT8, .feed_forward_bits = 4 };
-    const struct family *family = qp_family_of_checkpoint(odd.model_type, false);
+    const struct family *family = qp_family(qp_source_of_checkpoint(odd.model_type, false)->family);
     quip_error error = { 0 };
     write_config(&odd, family, false);
     write_shards(&odd, family, &(struct storage){ "F32", 1, false });

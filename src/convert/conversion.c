@@ -198,8 +198,7 @@ static quip_status stream_tensor(struct conversion *v, const struct job *job)
         if (status)
             return status;
         v->done_bytes += qp_stored_bytes(s) / (uint64_t)s->rows * (uint64_t)n;
-        if (o->on_progress &&
-            !o->on_progress(o->user, v->done_bytes, v->total_bytes, job->entry->tensor->name))
+        if (o->on_progress && !o->on_progress(o->user, v->done_bytes, v->total_bytes, s->source))
             return qp_fail(v->error, QUIP_E_CANCELLED, "the conversion was stopped");
     }
     return QUIP_OK;

@@ -6,6 +6,20 @@
 #include <assert.h>
 #include <stdlib.h>
 
+const struct metadata *qp_arch_entry(const struct format *g, const char *arch, const char *name)
+{
+    char key[128];
+    int n = snprintf(key, sizeof key, "%s.%s", arch, name);
+    return n < (int)sizeof key ? qp_format_find_metadata(g, key) : NULL;
+}
+
+double qp_entry_number(const struct metadata *m, double fallback)
+{
+    if (m && m->type == METADATA_INT)
+        return (double)m->i;
+    return m && m->type == METADATA_FLOAT ? m->f : fallback;
+}
+
 static quip_status find_layers_entry(struct format *g, const char *arch, const char *name,
                                      char key[128], const struct metadata **m, quip_error *error)
 {

@@ -1,8 +1,13 @@
-/* gguf_keys.h: entries of GGUF metadata that have one number for each layer (gguf_keys.c). */
+/* gguf_keys.h: entries "<architecture>.<name>" of GGUF metadata: one number, or one for each layer
+ * (gguf_keys.c). */
 #ifndef QP_GGUF_KEYS_H
 #define QP_GGUF_KEYS_H
 
 #include "format/format.h"
+
+/* The entry, or NULL; and its number, or `fallback`. */
+const struct metadata *qp_arch_entry(const struct format *g, const char *arch, const char *name);
+double qp_entry_number(const struct metadata *m, double fallback);
 
 /* Read "<arch>.<name>" for every layer: a number counts for all layers, an array has one for each
  * (true is 1). Longer arrays are cut: llama.cpp writes the layers that predict further tokens, too.

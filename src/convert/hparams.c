@@ -7,9 +7,9 @@
 #include <math.h>
 #include <string.h>
 
-void qp_hparams_begin(struct hparams *h, const struct family *family)
+void qp_hparams_begin(struct hparams *h, const struct family_source *source)
 {
-    *h = (struct hparams){ .raw = qp_raw_config_of(family), .source = qp_family_source(family) };
+    *h = (struct hparams){ .raw = qp_raw_config_of(qp_family(source->family)), .source = source };
     h->biases = h->source->biases;
 }
 
@@ -36,6 +36,21 @@ void qp_hparams_set_family_pattern(struct hparams *h)
     qp_hparams_set_pattern(h, h->raw.traits.local_per_global + 1);
 }
 
+void qp_hparams_set_layer(struct hparams *h, int l, char type)
+{
+    assert(l >= 0);
+    if (h->raw.n_layers > HPARAMS_MAX_LAYERS || l >= h->raw.n_layers)
+        return; // is refused later
+    if (!h->raw.layer_types[0])
+        memset(h->raw.layer_types, 'G', (size_t)h->raw.n_layers);
+    h->raw.layer_types[l] = type;
+}
+
+bool qp_hparams_has_window(const struct hparams *h)
+{
+    return strpbrk(h->raw.layer_types, "Ll") != NULL;
+}
+
 struct size_limit {
     const char *name;
     int value, max;
@@ -50,7 +65,7 @@ static quip_status check_sizes(const struct hparams *h, const char *path, quip_e
         { "feed-forward width", h->raw.d_ff, 1 << 20 },
         { "number of heads", h->raw.n_heads, 1 << 10 },
         { "number of key-value heads", h->raw.n_kv_heads, 1 << 10 },
-        { "head size", h->raw.head_dim, 1 << 10 },
+        { "head size", h->raw.head_dim, HPARAMS_MAX_HEAD },
         { "vocabulary size", h->raw.vocab_size, 1 << 22 },
     };
     for (size_t i = 0; i < QP_COUNT(limits); i++)
@@ -98,7 +113,7 @@ quip_status qp_hparams_finish(struct hparams *h, const char *path, quip_error *e
                        "soft caps %g and %g are not all in range",
                        path, t->norm_eps, t->rope_theta, t->rope_local_theta, raw->rope_scaling,
                        raw->query_scale, t->attention_cap, t->logits_cap);
-    if (strchr(raw->layer_types, 'L') && t->window < 1)
+    if (qp_hparams_has_window(h) && t->window < 1)
         return qp_fail(error, QUIP_E_FORMAT, "%s: has sliding-window layers, but the window is %d",
                        path, t->window);
     return QUIP_OK;

@@ -12,13 +12,15 @@
 
 enum {
     HPARAMS_MAX_STOPS = 8,
-    HPARAMS_MAX_LAYERS = 512 // at most MAX_LAYERS
+    HPARAMS_MAX_LAYERS = 512, // at most MAX_LAYERS
+    HPARAMS_MAX_HEAD = 1024
 };
 
 struct hparams {
     struct raw_config raw;              // what the model file will say, except tokens and turns
     const struct family_source *source; // of the family
-    unsigned biases;                    // IF_…_BIAS of families_convert.h
+    float rope_divisors[2][HPARAMS_MAX_HEAD / 2]; // raw.rope_divisors sets of them
+    unsigned biases;                              // IF_…_BIAS of families_convert.h
     bool is_tied;
     int bos, eos, unk, pad; // -1: none
     bool has_bos;           // bos is the first token of a prompt
@@ -28,7 +30,7 @@ struct hparams {
     uint64_t n_parameters;
 };
 /* Everything that the family says, before a checkpoint says otherwise. */
-void qp_hparams_begin(struct hparams *h, const struct family *family);
+void qp_hparams_begin(struct hparams *h, const struct family_source *source);
 quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_error *error);
 quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_error *error);
 
@@ -39,6 +41,9 @@ void qp_hparams_add_stop(struct hparams *h, int id);
 void qp_hparams_set_pattern(struct hparams *h, int global_every);
 /* The same for the pattern that the family has. */
 void qp_hparams_set_family_pattern(struct hparams *h);
+/* One letter of raw.layer_types; the layers that have none are global. */
+void qp_hparams_set_layer(struct hparams *h, int l, char type);
+bool qp_hparams_has_window(const struct hparams *h); // in any layer
 
 /* ---- metadata.c ---- */
 

@@ -2,25 +2,10 @@
  * In:  keys "<architecture>.<name>", with the meaning that they have in llama.cpp.
  * Out: hyper-parameters; what GGUF does not say is that of the family. */
 #include "convert/gguf_keys.h"
-#include "convert/hparams.h"
+#include "convert/rope_scaling.h"
 
 #include <math.h>
 #include <string.h>
-
-/* "<architecture>.<name>", or NULL. */
-static const struct metadata *arch_entry(const struct format *g, const char *arch, const char *name)
-{
-    char key[128];
-    int n = snprintf(key, sizeof key, "%s.%s", arch, name);
-    return n < (int)sizeof key ? qp_format_find_metadata(g, key) : NULL;
-}
-
-static double entry_number(const struct metadata *m, double fallback)
-{
-    if (m && m->type == METADATA_INT)
-        return (double)m->i;
-    return m && m->type == METADATA_FLOAT ? m->f : fallback;
-}
 
 static int entry_int(const struct metadata *m, int fallback)
 {
@@ -48,7 +33,7 @@ static quip_status gguf_required_sizes(struct hparams *h, struct format *g, cons
     for (size_t i = 0; i < QP_COUNT(sizes); i++) {
         int *value = (int *)((char *)h + sizes[i].offset);
         const int n_layers = i == 0 ? 1 : h->raw.n_layers;
-        if (!arch_entry(g, arch, sizes[i].name))
+        if (!qp_arch_entry(g, arch, sizes[i].name))
             return qp_fail(error, QUIP_E_FORMAT, "%s: has no number %s.%s in its metadata", path,
                            arch, sizes[i].name);
         if (n_layers < 1 || n_layers > HPARAMS_MAX_LAYERS)
@@ -70,17 +55,17 @@ static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, str
     quip_status status = gguf_required_sizes(h, g, c->path, error);
     if (status)
         return status;
-    h->raw.n_context_max = entry_int(arch_entry(g, arch, "context_length"), 0);
-    h->raw.head_dim = entry_int(arch_entry(g, arch, "attention.key_length"),
+    h->raw.n_context_max = entry_int(qp_arch_entry(g, arch, "context_length"), 0);
+    h->raw.head_dim = entry_int(qp_arch_entry(g, arch, "attention.key_length"),
                                 h->raw.n_heads > 0 ? h->raw.d_model / h->raw.n_heads : 0);
-    h->raw.rope_dim = entry_int(arch_entry(g, arch, "rope.dimension_count"), h->raw.head_dim);
+    h->raw.rope_dim = entry_int(qp_arch_entry(g, arch, "rope.dimension_count"), h->raw.head_dim);
     if ((h->raw.rope_dim != h->raw.head_dim && h->raw.family->rope_fraction == 0) ||
-        entry_int(arch_entry(g, arch, "attention.value_length"), h->raw.head_dim) !=
+        entry_int(qp_arch_entry(g, arch, "attention.value_length"), h->raw.head_dim) !=
             h->raw.head_dim)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: has keys, values and rope of different sizes, which are not supported",
                        c->path);
-    if (entry_int(arch_entry(g, arch, "use_parallel_residual"),
+    if (entry_int(qp_arch_entry(g, arch, "use_parallel_residual"),
                   h->raw.traits.residual != RESIDUAL_SEQUENTIAL) !=
         (h->raw.traits.residual != RESIDUAL_SEQUENTIAL))
         return qp_fail(error, QUIP_E_UNSUPPORTED,
@@ -94,28 +79,6 @@ static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, str
     return QUIP_OK;
 }
 
-static quip_status gguf_rope(struct hparams *h, const struct checkpoint *c, struct format *g,
-                             quip_error *error)
-{
-    const char *arch = h->raw.family->name;
-    h->raw.traits.rope_theta =
-        entry_number(arch_entry(g, arch, "rope.freq_base"), h->raw.traits.rope_theta);
-    const struct metadata *type = arch_entry(g, arch, "rope.scaling.type");
-    const uint8_t *text = NULL;
-    size_t n = 0;
-    quip_status status;
-    if (type && type->type == METADATA_BYTES &&
-        (status = qp_format_bytes(g, type, &text, &n, error)))
-        return status;
-    if (n == 6 && memcmp(text, "linear", 6) == 0)
-        h->raw.rope_scaling = entry_number(arch_entry(g, arch, "rope.scaling.factor"), 1);
-    else if (n > 0 && !(n == 4 && memcmp(text, "none", 4) == 0))
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: has rope scaling \"%.*s\"; only \"linear\" is supported", c->path,
-                       (int)(n < 40 ? n : 40), (const char *)text);
-    return QUIP_OK;
-}
-
 /* Soft caps, windows and scaling of queries, which only some families have. */
 static void gguf_attention(struct hparams *h, const struct format *g)
 {
@@ -124,14 +87,20 @@ static void gguf_attention(struct hparams *h, const struct format *g)
     const char *arch = h->raw.family->name;
     if (source->has_soft_caps) {
         t->attention_cap =
-            entry_number(arch_entry(g, arch, "attn_logit_softcapping"), t->attention_cap);
-        t->logits_cap = entry_number(arch_entry(g, arch, "final_logit_softcapping"), t->logits_cap);
+            qp_entry_number(qp_arch_entry(g, arch, "attn_logit_softcapping"), t->attention_cap);
+        t->logits_cap =
+            qp_entry_number(qp_arch_entry(g, arch, "final_logit_softcapping"), t->logits_cap);
     }
+    const struct metadata *window = qp_arch_entry(g, arch, "attention.sliding_window");
     if (t->local_per_global) {
-        t->window = entry_int(arch_entry(g, arch, "attention.sliding_window"),
-                              source->default_window ? source->default_window : t->window);
+        t->window = entry_int(window, source->default_window ? source->default_window : t->window);
         qp_hparams_set_family_pattern(h);
+    } else if (entry_int(window, 0) > 0) {
+        t->window = entry_int(window, 0);
+        qp_hparams_set_pattern(h, h->raw.n_layers + 1); // all slide
     }
+    for (int l = 3; source->windows == WINDOW_WITHOUT_ROPE && l < h->raw.n_layers; l += 4)
+        qp_hparams_set_layer(h, l, 'g'); // SmolLM3; there is no key for it
     if (source->gguf_wide_query_layers == h->raw.n_layers)
         h->raw.query_scale = 1 / sqrt((double)h->raw.d_model / h->raw.n_heads);
 }
@@ -206,21 +175,21 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
         return status;
     if (n < sizeof name)
         memcpy(name, text, n);
-    const struct family *family = qp_family_of_checkpoint(name, true);
-    if (!family) {
+    const struct family_source *source = qp_source_of_checkpoint(name, true);
+    if (!source) {
         char names[300];
         qp_family_source_list(names, sizeof names, true);
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: has architecture \"%s\", which cannot be converted; supported are %s",
                        c->path, name, names);
     }
-    qp_hparams_begin(h, family);
-    if ((status = gguf_sizes(h, c, g, error)) || (status = gguf_rope(h, c, g, error)))
+    qp_hparams_begin(h, source);
+    if ((status = gguf_sizes(h, c, g, error)) || (status = qp_rope_from_gguf(h, c, error)))
         return status;
     h->raw.traits.norm_eps =
         h->raw.traits.norm == NORM_LAYER
-            ? entry_number(arch_entry(g, name, "attention.layer_norm_epsilon"), 1e-5)
-            : entry_number(arch_entry(g, name, "attention.layer_norm_rms_epsilon"), 1e-6);
+            ? qp_entry_number(qp_arch_entry(g, name, "attention.layer_norm_epsilon"), 1e-5)
+            : qp_entry_number(qp_arch_entry(g, name, "attention.layer_norm_rms_epsilon"), 1e-6);
     h->is_tied = !qp_checkpoint_find(c, "output.weight");
     gguf_attention(h, g);
     gguf_biases(h, c);

@@ -2,8 +2,8 @@
  * In:  one of two layouts: the older one (rope_theta, rope_scaling, sliding_window_pattern) or that
  *      of transformers 5 (rope_parameters, layer_types). Where a config has both, the newer counts.
  * Out: hyper-parameters; what the config does not say is the default of its family. */
-#include "convert/hparams.h"
 #include "convert/json.h"
+#include "convert/rope_scaling.h"
 
 #include <assert.h>
 #include <math.h>
@@ -57,74 +57,22 @@ static bool hf_bool(const struct hf_reader *r, const char *key, bool fallback)
     return item ? cJSON_IsTrue(item) : fallback;
 }
 
-/* The scaling factor of a description of rope, whose type must be one that a factor expresses. */
-static double hf_rope_factor(struct hf_reader *r, const cJSON *rope)
+/* The sliding-window layers of a family without a pattern. */
+static void hf_set_windows(struct hf_reader *r, struct hparams *h)
 {
-    const char *type = cJSON_GetStringValue(qp_json_item(rope, "rope_type"));
-    if (!type)
-        type = cJSON_GetStringValue(qp_json_item(rope, "type"));
-    if (!type || strcmp(type, "default") == 0)
-        return 1;
-    if (strcmp(type, "linear") == 0)
-        return json_number(r, rope, "factor", 1);
-    if (!r->status)
-        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
-                            "%s/config.json: rope type \"%.40s\" is not supported; must be "
-                            "\"default\" and \"linear\"",
-                            r->checkpoint->sources.folder, type);
-    return 1;
+    int first = 0; // that slides
+    if (h->source->windows == WINDOW_IF_USED)
+        first = hf_bool(r, "use_sliding_window", false) ? hf_int(r, "max_window_layers", 28)
+                                                        : h->raw.n_layers;
+    if (h->source->windows == WINDOW_NONE || h->source->windows == WINDOW_WITHOUT_ROPE)
+        return;
+    for (int l = first; l < h->raw.n_layers && h->raw.traits.window > 0; l++)
+        qp_hparams_set_layer(h, l, 'L');
 }
 
-static void hf_rope(struct hf_reader *r, struct hparams *h)
+/* layer_types of config.json. */
+static void hf_read_layer_types(struct hf_reader *r, struct hparams *h, const cJSON *types)
 {
-    struct traits *t = &h->raw.traits;
-    const double family_fraction = (double)h->raw.family->rope_fraction;
-    t->rope_theta = json_number(r, r->config, "rope_theta", t->rope_theta);
-    if (t->rope_local_theta > 0)
-        t->rope_local_theta =
-            json_number(r, r->config, "rope_local_base_freq", t->rope_local_theta);
-    h->raw.rope_scaling = hf_rope_factor(r, qp_json_item(r->config, "rope_scaling"));
-
-    const cJSON *rope = qp_json_item(r->config, "rope_parameters");
-    h->raw.rope_dim = h->raw.head_dim;
-    if (family_fraction > 0) {
-        const cJSON *of = qp_json_item(rope, "partial_rotary_factor") ? rope : r->config;
-        const double fraction =
-            json_number(r, of, "partial_rotary_factor",
-                        h->source->default_rope_fraction > 0 ? h->source->default_rope_fraction
-                                                             : family_fraction);
-        h->raw.rope_dim = fraction >= 0 && fraction <= 1 ? (int)(h->raw.head_dim * fraction) : -2;
-    }
-    const cJSON *global = qp_json_item(rope, "full_attention");
-    const cJSON *local = qp_json_item(rope, "sliding_attention");
-    if (!rope)
-        return;
-    t->rope_theta = json_number(r, global ? global : rope, "rope_theta", t->rope_theta);
-    h->raw.rope_scaling = hf_rope_factor(r, global ? global : rope);
-    if (local) {
-        t->rope_local_theta = json_number(r, local, "rope_theta", t->rope_local_theta);
-        if (hf_rope_factor(r, local) != 1 && !r->status)
-            r->status =
-                qp_fail(r->error, QUIP_E_UNSUPPORTED,
-                        "%s/config.json: rope scaling of sliding-window layers is not supported",
-                        r->checkpoint->sources.folder);
-    }
-}
-
-static void hf_layer_types(struct hf_reader *r, struct hparams *h)
-{
-    struct traits *t = &h->raw.traits;
-    const int family_every = t->local_per_global + 1;
-    if (t->local_per_global == 0)
-        return;
-    t->window = hf_int(r, "sliding_window",
-                       h->source->default_window ? h->source->default_window : t->window);
-    const cJSON *types = qp_json_item(r->config, "layer_types");
-    if (!types) {
-        int every = hf_int(r, "sliding_window_pattern", family_every);
-        qp_hparams_set_pattern(h, every > 0 ? every : family_every);
-        return;
-    }
     if (cJSON_GetArraySize(types) != h->raw.n_layers && !r->status)
         r->status = qp_fail(
             r->error, QUIP_E_FORMAT, "%s/config.json: layer_types has %d entries for %d layers",
@@ -143,6 +91,56 @@ static void hf_layer_types(struct hf_reader *r, struct hparams *h)
                                 "\"full_attention\" or \"sliding_attention\"",
                                 r->checkpoint->sources.folder, l, type ? type : "?");
     }
+}
+
+/* Layers without rope: no_rope_layers has a 0 for them, or every 4th is one. Where config.json does
+ * not say which layers slide, these do if any does. */
+static void hf_no_rope_layers(struct hf_reader *r, struct hparams *h)
+{
+    const cJSON *list = qp_json_item(r->config, "no_rope_layers");
+    const cJSON *has_rope = list ? list->child : NULL;
+    const int every = hf_int(r, "no_rope_layer_interval", 4);
+    const bool slides = !h->raw.layer_types[0] && h->raw.traits.window > 0 &&
+                        hf_bool(r, "use_sliding_window", false);
+    if (list && cJSON_GetArraySize(list) != h->raw.n_layers && !r->status)
+        r->status = qp_fail(
+            r->error, QUIP_E_FORMAT, "%s/config.json: no_rope_layers has %d entries for %d layers",
+            r->checkpoint->sources.folder, cJSON_GetArraySize(list), h->raw.n_layers);
+    for (int l = 0; l < h->raw.n_layers && !r->status; l++) {
+        const bool rotates =
+            has_rope ? has_rope->valuedouble != 0 : every == 0 || (l + 1) % every != 0;
+        if (!rotates)
+            qp_hparams_set_layer(h, l, slides || h->raw.layer_types[l] == 'L' ? 'l' : 'g');
+        has_rope = has_rope ? has_rope->next : NULL;
+    }
+}
+
+static void hf_layer_types(struct hf_reader *r, struct hparams *h)
+{
+    struct traits *t = &h->raw.traits;
+    const int every = t->local_per_global + 1, default_window = h->source->default_window;
+    const cJSON *types = qp_json_item(r->config, "layer_types");
+    if (h->source->windows == WINDOW_NONE && t->local_per_global == 0)
+        return;
+    // null switches the window off; without the key there is that of the family
+    t->window = cJSON_HasObjectItem(r->config, "sliding_window") ? hf_int(r, "sliding_window", 0)
+                : default_window                                 ? default_window
+                                                                 : t->window;
+    if (types) {
+        hf_read_layer_types(r, h, types);
+    } else if (t->local_per_global > 0) {
+        const int pattern = hf_int(r, "sliding_window_pattern", every);
+        qp_hparams_set_pattern(h, pattern > 0 ? pattern : every);
+    } else {
+        hf_set_windows(r, h);
+    }
+    if (h->source->windows == WINDOW_WITHOUT_ROPE)
+        hf_no_rope_layers(r, h);
+    if (t->local_per_global > 0 || qp_hparams_has_window(h))
+        return;
+    t->window = 0; // it is not used
+    if (!strchr(h->raw.layer_types, 'g'))
+        h->raw.layer_types[0] = 0; // all global, as in the family
 }
 
 static void hf_sizes(struct hf_reader *r, struct hparams *h)
@@ -347,18 +345,20 @@ quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_err
     const char *type = cJSON_GetStringValue(qp_json_item(c->config, "model_type"));
     if (cJSON_IsObject(text))
         r.config = text;
-    const struct family *family = type ? qp_family_of_checkpoint(type, false) : NULL;
-    if (!family) {
+    const struct family_source *source = type ? qp_source_of_checkpoint(type, false) : NULL;
+    if (!source) {
         char names[300];
         qp_family_source_list(names, sizeof names, false);
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s/config.json: model_type \"%.40s\" cannot be converted; supported are %s",
                        c->sources.folder, type ? type : "", names);
     }
-    qp_hparams_begin(h, family);
+    qp_hparams_begin(h, source);
     hf_sizes(&r, h);
+    char where[512];
+    snprintf(where, sizeof where, "%s/config.json", c->sources.folder);
     if (!r.status)
-        hf_rope(&r, h);
+        r.status = qp_rope_from_config(h, r.config, where, error);
     if (!r.status)
         hf_layer_types(&r, h);
     if (!r.status)

@@ -75,7 +75,7 @@ static void put_attention(struct proto_writer *w, const struct hparams *h, int t
     put_int(w, ATTENTION_MASK, MASK_CAUSAL);
     put_float(w, ATTENTION_SOFT_CAP, h->raw.traits.attention_cap);
     put_int(w, ATTENTION_SCALE, type);
-    if (strchr(h->raw.layer_types, 'L')) // otherwise there is no window
+    if (qp_hparams_has_window(h)) // otherwise there is no window
         put_int(w, ATTENTION_WINDOW, h->raw.traits.window);
     if (h->raw.traits.qk_norm) {
         put_int(w, ATTENTION_QK_NORM, 1);

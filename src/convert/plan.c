@@ -92,20 +92,33 @@ struct row_map qp_plan_module_map(const struct hparams *h, const struct tensor_r
     };
 }
 
-/* Whether the tensor has the shape that the row requires; reports a problem if not. */
+/* The shape that the row requires of its tensor in the checkpoint; returns the dimensions. */
+static int expected_shape(const struct hparams *h, const struct tensor_row *row, int64_t shape[2])
+{
+    const struct row_map map = qp_plan_module_map(h, row);
+    shape[0] = qp_row_map_rows(&map, extent_of(h, row->rows));
+    shape[1] = extent_of(h, row->cols);
+    return row->cols == EXTENT_NONE ? 1 : 2;
+}
+
+static bool has_shape(const struct hparams *h, const struct tensor_row *row, const struct tensor *t)
+{
+    int64_t expected[2];
+    const int n_dims = expected_shape(h, row, expected);
+    return t->n_dims == n_dims && t->dims[0] == expected[0] &&
+           (n_dims == 1 || t->dims[1] == expected[1]);
+}
+
+/* Whether the tensor can be read and has the right shape; reports a problem if not. */
 static bool check_tensor(struct planner *p, const struct tensor_row *row, const struct tensor *t)
 {
-    const struct hparams *h = p->hparams;
-    const struct row_map map = qp_plan_module_map(h, row);
-    int64_t expected[2] = { qp_row_map_rows(&map, extent_of(h, row->rows)),
-                            extent_of(h, row->cols) };
-    int n_dims = row->cols == EXTENT_NONE ? 1 : 2;
-    bool fits = t->n_dims == n_dims && t->dims[0] == expected[0] &&
-                (n_dims == 1 || t->dims[1] == expected[1]);
-    bool is_readable = t->dtype < DTYPE_OTHER && t->dtype != DTYPE_I8 && t->dtype != DTYPE_I4 &&
-                       t->dtype != DTYPE_I32;
+    const bool fits = has_shape(p->hparams, row, t);
+    const bool is_readable = t->dtype < DTYPE_OTHER && t->dtype != DTYPE_I8 &&
+                             t->dtype != DTYPE_I4 && t->dtype != DTYPE_I32;
     char details[200], found[80], right[48];
     if (!fits) {
+        int64_t expected[2];
+        const int n_dims = expected_shape(p->hparams, row, expected);
         print_shape(found, sizeof found, t->dims, t->n_dims);
         print_shape(right, sizeof right, expected, n_dims);
         snprintf(details, sizeof details, " is %s, not %s", found, right);
@@ -129,19 +142,29 @@ static struct entry *find_entry(const struct planner *p, const struct tensor_row
     return qp_checkpoint_find(p->checkpoint, name);
 }
 
-/* Of the rows from i on that are for the same tensor, the first that the checkpoint has; otherwise
- * row i, without an entry. */
+/* Of the rows from i on that are for the same tensor: the first that the checkpoint has in the
+ * right shape, or else the first that it has; row i, without an entry, if it has none. */
 static const struct tensor_row *choose_row(const struct planner *p, int i, int layer,
                                            struct entry **entry)
 {
-    const struct tensor_row *row = &qp_tensor_rows[i];
-    for (int k = i; k < qp_n_tensor_rows; k++)
-        if ((k == i || (qp_tensor_row_applies(k, p->hparams->source->namings, p->has) &&
-                        strcmp(qp_tensor_rows[k].target, row->target) == 0)) &&
-            (*entry = find_entry(p, &qp_tensor_rows[k], layer)))
-            return &qp_tensor_rows[k];
+    const struct tensor_row *first = &qp_tensor_rows[i], *chosen = first;
     *entry = NULL;
-    return row;
+    for (int k = i; k < qp_n_tensor_rows; k++) {
+        const struct tensor_row *row = &qp_tensor_rows[k];
+        if (!qp_tensor_row_applies(k, p->hparams->source->namings, p->has) ||
+            strcmp(row->target, first->target) != 0)
+            continue;
+        struct entry *e = find_entry(p, row, layer);
+        if (e && has_shape(p->hparams, row, e->tensor)) {
+            *entry = e;
+            return row;
+        }
+        if (e && !*entry) {
+            *entry = e;
+            chosen = row;
+        }
+    }
+    return chosen;
 }
 
 /* Texts of BERT have the token type 0, whose vector is added to that of each position here. */
@@ -253,6 +276,28 @@ static void plan_rows(struct planner *p, int begin, int end)
                 plan_tensor(p, row, l);
 }
 
+/* The divisors of rope, which are computed from the hyper-parameters. */
+static void plan_divisors(struct planner *p)
+{
+    static const struct tensor_row rows[] = {
+        { 0, 0, "rope.divisors", "rope.divisors", "rope.divisors", CLASS_BIAS, EXTENT_NONE,
+          EXTENT_NONE, false, PART_ALL },
+        { 0, 0, "rope.long_divisors", "rope.long_divisors", "rope.long_divisors", CLASS_BIAS,
+          EXTENT_NONE, EXTENT_NONE, false, PART_ALL },
+    };
+    const struct raw_config *raw = &p->hparams->raw;
+    assert(raw->rope_divisors <= (int)QP_COUNT(rows));
+    for (int i = 0; i < raw->rope_divisors; i++) {
+        struct job *job = &p->plan->jobs[p->plan->n_jobs++];
+        *job = (struct job){
+            .row = &rows[i],
+            .values = p->hparams->rope_divisors[i],
+            .stored = { .source = rows[i].target, .rows = 1, .cols = raw->rope_dim / 2 },
+        };
+        qp_store_as(&job->stored, p->options, CLASS_BIAS);
+    }
+}
+
 quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct hparams *h,
                          const struct convert_options *options, quip_error *error)
 {
@@ -269,7 +314,7 @@ quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct h
                       [DOUBLED] = { .what = "there twice" },
                       [EXTRA] = { .what = "not known" } },
     };
-    size_t n = (size_t)qp_n_tensor_rows * (size_t)h->raw.n_layers;
+    size_t n = (size_t)qp_n_tensor_rows * (size_t)h->raw.n_layers + 2; // and the divisors
     *plan = (struct plan){ .jobs = calloc(n, sizeof *plan->jobs) };
     if (!plan->jobs)
         return qp_fail_memory(error, "the list of tensors", n * sizeof *plan->jobs);
@@ -280,6 +325,7 @@ quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct h
             end++;
         plan_rows(&p, begin, end);
     }
+    plan_divisors(&p);
     check_entries(&p);
     quip_status status = report(&p);
     for (int i = 0; i < N_PROBLEMS; i++)

@@ -96,6 +96,11 @@ quip_status qp_rows_read(struct row_reader *r, const struct job *job, int64_t be
     assert(begin >= 0 && n > 0 && begin + n <= job->stored.rows && n * cols <= r->max_values);
     const bool is_vector = job->row->cols == EXTENT_NONE;
     float *rows = r->values;
+    if (job->values) {
+        memcpy(rows, job->values + begin * cols, (size_t)(n * cols) * sizeof *rows);
+        *values = rows;
+        return QUIP_OK;
+    }
     quip_status status =
         read_rows(r, job, begin, is_vector ? cols : n, error); // a vector has one row
     if (!status && job->added)

@@ -83,7 +83,7 @@ static quip_status check_letters(const quip_model *m, const struct raw_config *r
 static quip_status check_layers(const quip_model *m, const struct raw_config *raw,
                                 quip_error *error)
 {
-    quip_status status = check_letters(m, raw, "layer types", raw->layer_types, "GLNC", error);
+    quip_status status = check_letters(m, raw, "layer types", raw->layer_types, "GLglC", error);
     if (!status)
         status = check_letters(m, raw, "feed-forward types", raw->ff_types, "DE", error);
     if (status)
@@ -141,13 +141,14 @@ static struct layer_config layer_config(const struct raw_config *raw, int l)
 {
     const char type = layer_type(raw, l);
     const bool has_local_rope = raw->traits.rope_local_theta > 0;
+    const bool is_local = type == 'L' || type == 'l', has_rope = type == 'L' || type == 'G';
     return (struct layer_config){
         .mixer = type == 'C' ? MIXER_CONV : MIXER_ATTENTION,
         .has_experts = raw->ff_types[0] && raw->ff_types[l] == 'E',
-        .window = type == 'L' ? raw->traits.window : 0,
-        .rope = raw->rope_dim == 0 || type == 'N' || type == 'C' ? ROPE_NONE
-                : type == 'L' && has_local_rope                  ? ROPE_LOCAL
-                                                                 : ROPE_GLOBAL,
+        .window = is_local ? raw->traits.window : 0,
+        .rope = raw->rope_dim == 0 || !has_rope ? ROPE_NONE
+                : is_local && has_local_rope    ? ROPE_LOCAL
+                                                : ROPE_GLOBAL,
         .n_kv_heads = of_layer(&raw->kv_heads, l, raw->n_kv_heads),
         .head_dim = of_layer(&raw->head_dims, l, raw->head_dim),
         .d_ff = of_layer(&raw->d_ffs, l, raw->d_ff),

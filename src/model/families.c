@@ -7,14 +7,14 @@
 #include <string.h>
 
 /* The fields that most families share. */
-#define LLAMA_TRAITS .act = ACT_SILU, .is_gated = true, .rope_theta = 1e4, .norm_eps = 1e-5
+#define LLAMA_TRAITS .act = ACT_SILU, .is_gated = true
 #define GEMMA_TRAITS                                                                               \
     .norm = NORM_RMS_PLUS_1, .act = ACT_GELU_TANH, .is_gated = true, .norm_eps = 1e-6
 #define LAYER_NORM_TRAITS .norm = NORM_LAYER, .rope_theta = 1e4, .norm_eps = 1e-5
 
 // clang-format off
 static const struct family families[N_FAMILIES] = {
-    [FAMILY_LLAMA] = { "llama", { LLAMA_TRAITS } },
+    [FAMILY_LLAMA] = { "llama", { LLAMA_TRAITS, .rope_theta = 1e4, .norm_eps = 1e-5 } },
     [FAMILY_GEMMA] = { "gemma", { GEMMA_TRAITS, .rope_theta = 1e4 }, .embed_sqrt_d = true },
     [FAMILY_GEMMA2] = { "gemma2", { GEMMA_TRAITS, .rope_theta = 1e4, .post_norm = true,
                                     .local_per_global = 1, .window = 4096,
@@ -36,6 +36,15 @@ static const struct family families[N_FAMILIES] = {
                                 .embed_norm = true, .no_final_norm = true,
                                 .is_bidirectional = true },
                       .has_no_rope = true, .revision = 1 },
+    [FAMILY_QWEN2] = { "qwen2", { LLAMA_TRAITS, .rope_theta = 1e6, .norm_eps = 1e-6 },
+                       .revision = 1 },
+    [FAMILY_QWEN3] = { "qwen3", { LLAMA_TRAITS, .rope_theta = 1e6, .norm_eps = 1e-6,
+                                  .qk_norm = QK_NORM_HEAD },
+                       .revision = 1 },
+    [FAMILY_SMOLLM3] = { "smollm3", { LLAMA_TRAITS, .rope_theta = 2e6, .norm_eps = 1e-6 },
+                         .revision = 1 },
+    [FAMILY_PHI3] = { "phi3", { LLAMA_TRAITS, .rope_theta = 1e4, .norm_eps = 1e-5 },
+                      .rope_fraction = 1, .revision = 1 },
 };
 // clang-format on
 

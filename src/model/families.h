@@ -22,6 +22,10 @@ enum family_id {
     FAMILY_FALCON, // RW: the older shape, with ALiBi
     FAMILY_STABLELM,
     FAMILY_BERT,
+    FAMILY_QWEN2,
+    FAMILY_QWEN3,
+    FAMILY_SMOLLM3,
+    FAMILY_PHI3,
     N_FAMILIES
 };
 
@@ -80,7 +84,7 @@ struct family {
     const char *name; // in quip.config and in GGUF
     struct traits traits;
     bool embed_sqrt_d;   // embeddings are multiplied by sqrt(d_model)
-    float rope_fraction; // of each head's dimensions that rotate; 0: all
+    float rope_fraction; // of each head's dimensions that rotate; 0: all, always
     bool has_no_rope;    // none of them rotates
     int revision;        // of quip.config that has the family (raw_config.h)
 };

@@ -1,11 +1,13 @@
 /* families_convert.c: the table of what checkpoints of each model family look like. */
 #include "model/families_convert.h"
 
+#include <assert.h>
 #include <string.h>
 
 // clang-format off
-static const struct family_source sources[N_FAMILIES] = {
-    [FAMILY_LLAMA] = {
+static const struct family_source sources[] = {
+    {
+        .family = FAMILY_LLAMA,
         .hf_names = { "llama" },
         .title = "LLAMA",
         .namings = NAMES_LLAMA,
@@ -14,7 +16,8 @@ static const struct family_source sources[N_FAMILIES] = {
         .gguf_pairs_rope = true,
         .default_norm_eps = 1e-6,
     },
-    [FAMILY_GEMMA] = {
+    {
+        .family = FAMILY_GEMMA,
         .hf_names = { "gemma" },
         .title = "GEMMA",
         .namings = NAMES_LLAMA,
@@ -28,7 +31,8 @@ static const struct family_source sources[N_FAMILIES] = {
         .default_bos = 2,
         .default_head_dim = 256,
     },
-    [FAMILY_GEMMA2] = {
+    {
+        .family = FAMILY_GEMMA2,
         .hf_names = { "gemma2" },
         .title = "GEMMA2",
         .namings = NAMES_LLAMA,
@@ -44,7 +48,8 @@ static const struct family_source sources[N_FAMILIES] = {
         .default_head_dim = 256,
     },
     // The defaults are those of Gemma3TextConfig, on which the 4B to 27B folders rely.
-    [FAMILY_GEMMA3] = {
+    {
+        .family = FAMILY_GEMMA3,
         .hf_names = { "gemma3_text", "gemma3" },
         .title = "GEMMA3",
         .namings = NAMES_LLAMA,
@@ -66,7 +71,8 @@ static const struct family_source sources[N_FAMILIES] = {
         .default_n_context = 131072,
         .default_window = 4096,
     },
-    [FAMILY_PHI2] = {
+    {
+        .family = FAMILY_PHI2,
         .hf_names = { "phi" },
         .title = "PHI",
         .namings = NAMES_PHI,
@@ -82,7 +88,8 @@ static const struct family_source sources[N_FAMILIES] = {
         .default_rope_fraction = 0.5,
     },
     // Defaults and expectations are those of FalconConfig, whose other shapes have no ALiBi.
-    [FAMILY_FALCON] = {
+    {
+        .family = FAMILY_FALCON,
         .hf_names = { "falcon" },
         .title = "FALCON",
         .namings = NAMES_FALCON,
@@ -106,7 +113,8 @@ static const struct family_source sources[N_FAMILIES] = {
         .default_n_context = 2048,
         .default_d_ff_per_d_model = 4,
     },
-    [FAMILY_STABLELM] = {
+    {
+        .family = FAMILY_STABLELM,
         .hf_names = { "stablelm" },
         .title = "STABLELM",
         .namings = NAMES_LLAMA,
@@ -121,7 +129,8 @@ static const struct family_source sources[N_FAMILIES] = {
         .start_id = 0,
         .default_n_context = 4096,
     },
-    [FAMILY_BERT] = {
+    {
+        .family = FAMILY_BERT,
         .hf_names = { "bert" },
         .title = "BERT",
         .namings = NAMES_BERT,
@@ -132,6 +141,57 @@ static const struct family_source sources[N_FAMILIES] = {
         .is_always_tied = true,
         .is_hf_only = true,
         .default_tied = true,
+    },
+    // Also the distillates of DeepSeek-R1. The biases are in no key.
+    {
+        .family = FAMILY_QWEN2,
+        .hf_names = { "qwen2" },
+        .title = "QWEN2",
+        .namings = NAMES_LLAMA,
+        .activation = "silu",
+        .windows = WINDOW_IF_USED,
+        .biases = IF_QKV_BIAS,
+        .default_window = 4096,
+    },
+    {
+        .family = FAMILY_QWEN3,
+        .hf_names = { "qwen3" },
+        .title = "QWEN3",
+        .namings = NAMES_LLAMA,
+        .activation = "silu",
+        .windows = WINDOW_IF_USED,
+        .bias_keys = { { "attention_bias", IF_QKV_BIAS | IF_O_BIAS } },
+        .default_head_dim = 128,
+        .default_window = 4096,
+    },
+    {
+        .family = FAMILY_SMOLLM3,
+        .hf_names = { "smollm3" },
+        .title = "SMOLLM3",
+        .namings = NAMES_LLAMA,
+        .activation = "silu",
+        .windows = WINDOW_WITHOUT_ROPE,
+        .bias_keys = { { "attention_bias", IF_QKV_BIAS | IF_O_BIAS }, { "mlp_bias", IF_FF_BIAS } },
+        .default_tied = true,
+    },
+    {
+        .family = FAMILY_PHI3,
+        .hf_names = { "phi3" },
+        .title = "PHI3",
+        .namings = NAMES_FUSED | NAMES_LLAMA,
+        .activation = "silu",
+        .windows = WINDOW_ALL,
+    },
+    {
+        .family = FAMILY_LLAMA,
+        .hf_names = { "mistral" },
+        .title = "LLAMA",
+        .namings = NAMES_LLAMA,
+        .activation = "silu",
+        .windows = WINDOW_ALL,
+        .is_hf_only = true, // GGUF calls them llama
+        .default_window = 4096,
+        .default_norm_eps = 1e-6,
     },
 };
 // clang-format on
@@ -185,37 +245,41 @@ static const struct {
 
 const struct family_source *qp_family_source(const struct family *f)
 {
-    return &sources[qp_family_id(f)];
+    for (size_t i = 0; i < QP_COUNT(sources); i++)
+        if (sources[i].family == qp_family_id(f))
+            return &sources[i];
+    assert(!"a family without a source");
+    return &sources[0];
 }
 
-static bool has_name(enum family_id id, const char *name, bool is_gguf)
+static bool has_name(const struct family_source *s, const char *name, bool is_gguf)
 {
-    const struct family_source *s = &sources[id];
     if (is_gguf)
-        return !s->is_hf_only && strcmp(qp_family(id)->name, name) == 0;
+        return !s->is_hf_only && strcmp(qp_family(s->family)->name, name) == 0;
     for (size_t i = 0; i < QP_COUNT(s->hf_names) && s->hf_names[i]; i++)
         if (strcmp(s->hf_names[i], name) == 0)
             return true;
     return false;
 }
 
-const struct family *qp_family_of_checkpoint(const char *name, bool is_gguf)
+const struct family_source *qp_source_of_checkpoint(const char *name, bool is_gguf)
 {
-    for (int i = 0; i < N_FAMILIES; i++)
-        if (has_name(i, name, is_gguf))
-            return qp_family(i);
+    for (size_t i = 0; i < QP_COUNT(sources); i++)
+        if (has_name(&sources[i], name, is_gguf))
+            return &sources[i];
     return NULL;
 }
 
 void qp_family_source_list(char *to, size_t size, bool is_gguf)
 {
     *to = 0;
-    for (int i = 0; i < N_FAMILIES; i++) {
+    for (size_t i = 0; i < QP_COUNT(sources); i++) {
         const struct family_source *s = &sources[i];
+        const bool is_last = i + 1 == QP_COUNT(sources);
         if (is_gguf && !s->is_hf_only)
-            qp_list_name(to, size, qp_family(i)->name, i == N_FAMILIES - 1);
+            qp_list_name(to, size, qp_family(s->family)->name, is_last);
         for (size_t k = 0; !is_gguf && k < QP_COUNT(s->hf_names) && s->hf_names[k]; k++)
-            qp_list_name(to, size, s->hf_names[k], i == N_FAMILIES - 1);
+            qp_list_name(to, size, s->hf_names[k], is_last);
     }
 }
 

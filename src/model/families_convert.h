@@ -53,7 +53,16 @@ struct expectation {
     bool value, fallback; // what it must be; what it is when absent
 };
 
+/* Which layers slide, where the family has no pattern and config.json no layer_types. */
+enum window_rule {
+    WINDOW_NONE,        // none: sliding_window is not used
+    WINDOW_ALL,         // all, unless sliding_window is null
+    WINDOW_IF_USED,     // with use_sliding_window, from layer max_window_layers on
+    WINDOW_WITHOUT_ROPE // with use_sliding_window, the layers without rope (no_rope_layers)
+};
+
 struct family_source {
+    enum family_id family;   // the first source of a family is that of GGUF
     const char *hf_names[3]; // model_type in config.json
     const char *title;       // of the file's subgraph when no model type has the model's sizes
     unsigned namings;
@@ -63,6 +72,7 @@ struct family_source {
      * hidden_act. */
     const char *norm_eps_key, *d_ff_key, *activation_key;
     const char *activation; // the one that the family computes, as config.json calls it
+    enum window_rule windows;
     struct expectation expect[6];
     unsigned biases;              // IF_…_BIAS that every model of the family has
     struct bias_key bias_keys[3]; // of further ones; in GGUF, those that the file has
@@ -94,9 +104,10 @@ struct family_source {
     double default_rope_fraction; // 0: that of model files
     double default_norm_eps;      // 0: that of model files
 };
+/* The first source of the family. */
 const struct family_source *qp_family_source(const struct family *f);
-/* By the name that a checkpoint gives it; NULL if there is no such family. */
-const struct family *qp_family_of_checkpoint(const char *name, bool is_gguf);
+/* By the name that a checkpoint gives its family; NULL if there is no such one. */
+const struct family_source *qp_source_of_checkpoint(const char *name, bool is_gguf);
 /* Those names: for error sentences. */
 void qp_family_source_list(char *to, size_t size, bool is_gguf);
 

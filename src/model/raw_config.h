@@ -35,7 +35,7 @@ struct raw_config {
     int rope_divisors;
     int n_context_original;
     double rope_amplitude; // of cos and sin
-    /* For each layer: L sliding window, G all positions, N the same without rope, C a short
+    /* For each layer: L sliding window, G all positions, l and g the same without rope, C a short
      * convolution instead of attention. "": the pattern of the family. */
     char layer_types[MAX_LAYERS + 1];
     struct layer_list head_dims, kv_heads, d_ffs;

@@ -388,6 +388,7 @@ static void bind_layer(struct binder *b, int l)
 static const float *bind_divisors(struct binder *b, const char *name, int n)
 {
     const float *x = bind_vector(b, name, n);
+    b->n_parameters -= (uint64_t)n; // they are computed
     for (int i = 0; x && !b->status && !b->model->options.no_weights && i < n; i++)
         if (!(x[i] >= 1e-3f))
             b->status = qp_fail(b->error, QUIP_E_FORMAT,

@@ -1,0 +1,149 @@
+/* rope_hf.c: what config.json says about rope.
+ * In:  the older layout (rope_theta, rope_scaling, partial_rotary_factor) or that of transformers 5
+ *      (rope_parameters, which may be one for each type of layer). Where both describe scaling,
+ *      rope_scaling counts, as in transformers.
+ * Out: h->raw: bases, rotated dimensions, scaling. */
+#include "convert/json.h"
+#include "convert/rope_scaling.h"
+
+#include <string.h>
+
+struct rope_reader {
+    struct hparams *h;
+    const cJSON *config;
+    const char *where;
+    quip_error *error;
+    quip_status status; // the first failure
+};
+
+static double rope_number(struct rope_reader *r, const cJSON *object, const char *key,
+                          double fallback)
+{
+    const cJSON *item = qp_json_item(object, key);
+    if (!item)
+        return fallback;
+    if (!cJSON_IsNumber(item) && !r->status)
+        r->status =
+            qp_fail(r->error, QUIP_E_FORMAT, "%s: %s of rope is not a number", r->where, key);
+    return item->valuedouble;
+}
+
+static enum rope_type type_in(struct rope_reader *r, const cJSON *rope)
+{
+    const char *name = cJSON_GetStringValue(qp_json_item(rope, "rope_type"));
+    if (!name)
+        name = cJSON_GetStringValue(qp_json_item(rope, "type"));
+    if (!name)
+        return ROPE_DEFAULT;
+    const enum rope_type type = qp_rope_type(name, strlen(name));
+    if (type == N_ROPE_TYPES && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s: rope type \"%.40s\" is not supported; supported are default, "
+                            "linear, dynamic, llama3, yarn and longrope",
+                            r->where, name);
+    return type == N_ROPE_TYPES ? ROPE_DEFAULT : type;
+}
+
+static void read_factors(struct rope_reader *r, struct rope_scaling *s, int set, const cJSON *list)
+{
+    int n = 0;
+    for (const cJSON *i = cJSON_IsArray(list) ? list->child : NULL; i; i = i->next, n++)
+        if (n < HPARAMS_MAX_HEAD / 2)
+            s->factors[set][n] = cJSON_IsNumber(i) ? i->valuedouble : 0; // 0 is refused
+    s->n_factors[set] = n;
+    (void)r;
+}
+
+static void read_scaling(struct rope_reader *r, const cJSON *rope)
+{
+    const int n_context = r->h->raw.n_context_max;
+    struct rope_scaling s = { .type = type_in(r, rope) };
+    // Phi-3 has it beside the description, and there it counts
+    s.n_original = rope_number(r, rope, "original_max_position_embeddings", n_context);
+    s.n_original = rope_number(r, r->config, "original_max_position_embeddings", s.n_original);
+    s.factor = rope_number(r, rope, "factor",
+                           s.type == ROPE_YARN || s.type == ROPE_LONGROPE
+                               ? (s.n_original > 0 ? n_context / s.n_original : 0)
+                               : 0);
+    s.attention_factor = rope_number(r, rope, "attention_factor", 0);
+    s.low = rope_number(r, rope, "low_freq_factor", 0);
+    s.high = rope_number(r, rope, "high_freq_factor", 0);
+    s.beta_fast = rope_number(r, rope, "beta_fast", 0);
+    s.beta_slow = rope_number(r, rope, "beta_slow", 0);
+    s.mscale = rope_number(r, rope, "mscale", 0);
+    s.mscale_all_dim = rope_number(r, rope, "mscale_all_dim", 0);
+    s.no_truncate = !qp_json_flag(rope, "truncate", true);
+    read_factors(r, &s, 0, qp_json_item(rope, "short_factor"));
+    read_factors(r, &s, 1, qp_json_item(rope, "long_factor"));
+    if (!r->status)
+        r->status = qp_rope_scale(r->h, &s, r->where, r->error);
+}
+
+/* Rotated dimensions. Only some families can rotate a part of a head. */
+static void read_fraction(struct rope_reader *r, const cJSON *rope)
+{
+    struct hparams *h = r->h;
+    const double of_family = (double)h->raw.family->rope_fraction;
+    const double of_source = h->source->default_rope_fraction;
+    const cJSON *of = qp_json_item(rope, "partial_rotary_factor") ? rope : r->config;
+    const double fraction = rope_number(r, of, "partial_rotary_factor",
+                                        of_source > 0   ? of_source
+                                        : of_family > 0 ? of_family
+                                                        : 1);
+    if (of_family == 0 && fraction != 1 && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s: partial_rotary_factor is %g; a %s model rotates whole heads",
+                            r->where, fraction, h->raw.family->name);
+    h->raw.rope_dim = fraction >= 0 && fraction <= 1 ? (int)(h->raw.head_dim * fraction) : -2;
+}
+
+/* Rope of sliding-window layers, if it is described on its own. */
+static void read_local(struct rope_reader *r, const cJSON *local)
+{
+    struct traits *t = &r->h->raw.traits;
+    if (t->rope_local_theta > 0)
+        t->rope_local_theta =
+            rope_number(r, r->config, "rope_local_base_freq", t->rope_local_theta);
+    if (!local)
+        return;
+    t->rope_local_theta = rope_number(r, local, "rope_theta", t->rope_local_theta);
+    if (type_in(r, local) != ROPE_DEFAULT && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s: rope scaling of sliding-window layers is not supported", r->where);
+}
+
+/* rope_scaling replaces rope_parameters, and with it a base that only rope_parameters has. */
+static void check_both(struct rope_reader *r, const cJSON *parameters)
+{
+    const double theta = r->h->raw.traits.rope_theta;
+    const double other = rope_number(r, parameters, "rope_theta", theta);
+    if (other != theta && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s: rope_scaling stands beside rope_parameters, whose rope_theta is "
+                            "%g and not %g; move the scaling into rope_parameters",
+                            r->where, other, theta);
+}
+
+quip_status qp_rope_from_config(struct hparams *h, const cJSON *config, const char *where,
+                                quip_error *error)
+{
+    struct rope_reader r = { .h = h, .config = config, .where = where, .error = error };
+    const cJSON *scaling = qp_json_item(config, "rope_scaling");
+    const cJSON *parameters = qp_json_item(config, "rope_parameters");
+    const bool is_scaling = cJSON_IsObject(scaling) && scaling->child;
+    const cJSON *rope = is_scaling ? scaling : parameters;
+    const cJSON *global = qp_json_item(rope, "full_attention");
+    const cJSON *local = qp_json_item(rope, "sliding_attention");
+    struct traits *t = &h->raw.traits;
+    if (global)
+        rope = global;
+    t->rope_theta = rope_number(&r, config, "rope_theta", t->rope_theta);
+    t->rope_theta = rope_number(&r, rope, "rope_theta", t->rope_theta);
+    read_fraction(&r, rope);
+    if (is_scaling)
+        check_both(&r, parameters);
+    read_local(&r, local);
+    if (!r.status && h->raw.rope_dim > 0 && h->raw.rope_dim <= HPARAMS_MAX_HEAD)
+        read_scaling(&r, rope);
+    return r.status;
+}
