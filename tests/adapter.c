@@ -76,6 +76,56 @@ static void test_golden(void **state)
     check_golden("phi2", "lora_all");
 }
 
+/* Logits after a few tokens. */
+static void fused_logits(quip_model *model, quip_adapter *adapter, float *logits)
+{
+    static const quip_token tokens[] = { 1, 200, 30, 44, 7, 99, 250 };
+    quip_error error = { 0 };
+    quip_session *s;
+    check(quip_session_open(&s, model, &(quip_session_options){ .n_context = 32 }, &error), &error);
+    check(quip_session_set_adapter(s, adapter, 1, &error), &error);
+    check(quip_session_prefill(s, tokens, QP_COUNT(tokens), &error), &error);
+    memcpy(logits, quip_session_logits(s), (size_t)model->config.vocab_size * sizeof *logits);
+    quip_session_close(s);
+}
+
+/* An adapter of a fused module is one of each matrix in it, beside the weights and merged. */
+static void test_fused_modules(void **state)
+{
+    (void)state;
+    static const char folder[] = "test-adapter-fused";
+    float separate[512], fused[512], merged[512], plain[512];
+    quip_error error = { 0 };
+    quip_adapter *adapter;
+    struct tiny_adapter tiny = { .rank = 3, .alpha = 6, .is_as_fused = true };
+    quip_model *model = open_golden("data/golden-2/phi3", CONVERT_F32, NULL);
+    const size_t n_bytes = (size_t)model->config.vocab_size * sizeof(float);
+    assert_true(n_bytes <= sizeof fused);
+    fused_logits(model, NULL, plain);
+    check(tiny_adapter_write(folder, model, &tiny, &error), &error);
+    check(quip_adapter_open(&adapter, model, folder, &error), &error);
+    fused_logits(model, adapter, separate);
+    quip_adapter_close(adapter);
+    tiny.is_as_fused = false;
+    tiny.is_fused = true;
+    check(tiny_adapter_write(folder, model, &tiny, &error), &error);
+    check(quip_adapter_open(&adapter, model, folder, &error), &error);
+    fused_logits(model, adapter, fused);
+    quip_adapter_close(adapter);
+    quip_model *with = open_golden("data/golden-2/phi3", CONVERT_F32, folder);
+    fused_logits(with, NULL, merged);
+    quip_model_close(with);
+    tiny_adapter_remove(folder);
+    assert_memory_equal(separate, fused, n_bytes);
+    float worst = 0, change = 0;
+    for (int i = 0; i < model->config.vocab_size; i++) {
+        worst = fmaxf(worst, fabsf(merged[i] - fused[i]));
+        change = fmaxf(change, fabsf(plain[i] - fused[i]));
+    }
+    assert_true(worst < 1e-4f && change > 0.1f);
+    quip_model_close(model);
+}
+
 /* An adapter that does not fit is reported before anything is written. */
 static void test_wrong_merges(void **state)
 {
@@ -872,6 +922,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names_of_layers),
+        cmocka_unit_test(test_fused_modules),
         cmocka_unit_test(test_wrong_merges),
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_mediapipe_files),

@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 const struct metadata *qp_arch_entry(const struct format *g, const char *arch, const char *name)
 {
@@ -81,4 +82,60 @@ quip_status qp_gguf_for_all_layers(struct format *g, const char *arch, const cha
                              g->file->name, arch, name, values[0], values[l], l);
     free(values);
     return status;
+}
+
+/* The keys of rope and attention that are read somewhere, for one architecture or for all. */
+static const char *const known_keys[] = {
+    "attention.causal",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.key_length_swa",
+    "attention.layer_norm_epsilon",
+    "attention.layer_norm_rms_epsilon",
+    "attention.scale",
+    "attention.shared_kv_layers",
+    "attention.sliding_window",
+    "attention.sliding_window_pattern",
+    "attention.value_length",
+    "attention.value_length_swa",
+    "rope.dimension_count",
+    "rope.dimension_count_swa",
+    "rope.freq_base",
+    "rope.freq_base_swa",
+    "rope.scale_linear",
+    "rope.scaling.attn_factor",
+    "rope.scaling.factor",
+    "rope.scaling.finetuned", // for information
+    "rope.scaling.original_context_length",
+    "rope.scaling.type",
+    "rope.scaling.yarn_attn_factor",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+    "rope.scaling.yarn_ext_factor",
+};
+
+static bool is_known_key(const char *name)
+{
+    if (strncmp(name, "rope.", 5) != 0 && strncmp(name, "attention.", 10) != 0)
+        return true;
+    for (size_t i = 0; i < QP_COUNT(known_keys); i++)
+        if (strcmp(known_keys[i], name) == 0)
+            return true;
+    return false;
+}
+
+quip_status qp_gguf_check_keys(const struct format *g, const char *arch, const char *path,
+                               quip_error *error)
+{
+    const size_t n = strlen(arch);
+    for (int i = 0; i < g->n_metadata; i++) {
+        const char *key = g->metadata[i].name;
+        if (strncmp(key, arch, n) == 0 && key[n] == '.' && !is_known_key(key + n + 1))
+            return qp_fail(error, QUIP_E_UNSUPPORTED,
+                           "%s: has the key %.100s, which this version does not read; the model "
+                           "would compute something else without it",
+                           path, key);
+    }
+    return QUIP_OK;
 }

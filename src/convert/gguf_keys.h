@@ -19,4 +19,9 @@ quip_status qp_gguf_layers(struct format *g, const char *arch, const char *name,
 quip_status qp_gguf_for_all_layers(struct format *g, const char *arch, const char *name,
                                    int n_layers, int fallback, int *value, quip_error *error);
 
+/* Refuse keys of rope and attention that are not read: each of them changes what a model computes.
+ * `path` begins the message. */
+quip_status qp_gguf_check_keys(const struct format *g, const char *arch, const char *path,
+                               quip_error *error);
+
 #endif

@@ -184,7 +184,8 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
                        c->path, name, names);
     }
     qp_hparams_begin(h, source);
-    if ((status = gguf_sizes(h, c, g, error)) || (status = qp_rope_from_gguf(h, c, error)))
+    if ((status = qp_gguf_check_keys(g, name, c->path, error)) ||
+        (status = gguf_sizes(h, c, g, error)) || (status = qp_rope_from_gguf(h, c, error)))
         return status;
     h->raw.traits.norm_eps =
         h->raw.traits.norm == NORM_LAYER

@@ -112,12 +112,18 @@ static double number_of(const struct format *g, const struct hparams *h, const c
 }
 
 /* llama.cpp multiplies YaRN's own amplitude by attn_factor. */
-static void read_yarn(struct hparams *h, const struct format *g, struct rope_scaling *s)
+static quip_status read_yarn(struct hparams *h, const struct format *g, struct rope_scaling *s,
+                             const char *path, quip_error *error)
 {
+    const double mix = number_of(g, h, "rope.scaling.yarn_ext_factor", 1);
+    if (mix != 1)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: rope.scaling.yarn_ext_factor is %g; only 1 is supported", path, mix);
     s->beta_fast = number_of(g, h, "rope.scaling.yarn_beta_fast", 32);
     s->beta_slow = number_of(g, h, "rope.scaling.yarn_beta_slow", 1);
     if (s->attention_factor > 0 && s->factor > 1)
         s->attention_factor *= 0.1 * log(s->factor) + 1;
+    return QUIP_OK;
 }
 
 quip_status qp_rope_from_gguf(struct hparams *h, struct checkpoint *c, quip_error *error)
@@ -133,11 +139,9 @@ quip_status qp_rope_from_gguf(struct hparams *h, struct checkpoint *c, quip_erro
     s.attention_factor = number_of(g, h, "rope.scaling.attn_factor",
                                    number_of(g, h, "rope.scaling.yarn_attn_factor", 0));
     quip_status status = read_type(h, &s, c->path, g, error);
-    if (status)
-        return status;
-    if (s.type == ROPE_YARN)
-        read_yarn(h, g, &s);
+    if (!status && s.type == ROPE_YARN)
+        status = read_yarn(h, g, &s, c->path, error);
     else if (s.type != ROPE_LONGROPE && s.attention_factor > 0)
         h->raw.rope_amplitude = s.attention_factor;
-    return apply_factors(h, c, &s, error);
+    return status ? status : apply_factors(h, c, &s, error);
 }

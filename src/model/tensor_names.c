@@ -82,6 +82,12 @@ const struct module *qp_module(int i)
         { "mlp.gate_proj", MATRIX_GATE, PART_ALL },
         { "mlp.up_proj", MATRIX_UP, PART_ALL },
         { "mlp.down_proj", MATRIX_DOWN, PART_ALL },
+        // Phi-3
+        { "self_attn.qkv_proj", MATRIX_Q, BLOCK_Q },
+        { "self_attn.qkv_proj", MATRIX_K, BLOCK_K },
+        { "self_attn.qkv_proj", MATRIX_V, BLOCK_V },
+        { "mlp.gate_up_proj", MATRIX_GATE, BLOCK_GATE },
+        { "mlp.gate_up_proj", MATRIX_UP, BLOCK_UP },
         { "per_layer_input_gate", MATRIX_PLE_GATE, PART_ALL },
         { "per_layer_projection", MATRIX_PLE_OUT, PART_ALL },
         // Phi-2

@@ -55,6 +55,33 @@ static void add_pair(struct writer *w, const struct tiny_adapter *a, int l, cons
         add_matrix(w, name, m->n_out, a->rank, a->size != 0 ? a->size : 0.1f);
 }
 
+/* Matrices with one A: one module with the rows of B one after the other, or a module for each. */
+static void add_group(struct writer *w, const struct tiny_adapter *a, int l, const char *fused,
+                      const char *const *names, const struct matrix *m, int n)
+{
+    const uint64_t state_of_a = w->state;
+    struct matrix whole = m[0];
+    if (a->is_fused) {
+        for (int i = 1; i < n; i++)
+            whole.n_out += m[i].n_out;
+        add_pair(w, a, l, fused, &whole, true);
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        char name[256];
+        const uint64_t state_of_b = w->state;
+        w->state = state_of_a;
+        snprintf(name, sizeof name, "base_model.model.model.layers.%d.%s.lora_A.weight", l,
+                 names[i]);
+        add_matrix(w, name, a->rank, m[i].n_in, 0.3f);
+        if (i > 0)
+            w->state = state_of_b;
+        snprintf(name, sizeof name, "base_model.model.model.layers.%d.%s.lora_B.weight", l,
+                 names[i]);
+        add_matrix(w, name, m[i].n_out, a->rank, 0.1f);
+    }
+}
+
 static void add_layers(struct writer *w, const quip_model *model, const struct tiny_adapter *a)
 {
     static const char *const names[N_MATRICES] = {
@@ -64,9 +91,17 @@ static void add_layers(struct writer *w, const quip_model *model, const struct t
         [MATRIX_DOWN] = "mlp.down_proj",
     };
     for (int l = 0; l < model->config.n_layers; l++)
-        for (int m = 0; m <= MATRIX_DOWN; m++) // none of experts
+        // none of experts
+        for (int m = 0; m <= MATRIX_DOWN && !a->is_fused && !a->is_as_fused; m++)
             add_pair(w, a, l, names[m], &model->weights.layers[l].m[m],
                      m != MATRIX_DOWN || !a->has_no_b);
+    for (int l = 0; l < model->config.n_layers && (a->is_fused || a->is_as_fused); l++) {
+        const struct matrix *m = model->weights.layers[l].m;
+        add_group(w, a, l, "self_attn.qkv_proj", names + MATRIX_Q, m + MATRIX_Q, 3);
+        add_pair(w, a, l, names[MATRIX_O], m + MATRIX_O, true);
+        add_group(w, a, l, "mlp.gate_up_proj", names + MATRIX_GATE, m + MATRIX_GATE, 2);
+        add_pair(w, a, l, names[MATRIX_DOWN], m + MATRIX_DOWN, true);
+    }
 }
 
 static void save_weights(const char *path, struct writer *w)

@@ -11,6 +11,9 @@ struct tiny_adapter {
     const char *modules; // text that contains the names of the modules; NULL is all modules
     const char *config;  // more members of the config, such as ", \"use_rslora\": true"
     uint64_t seed;       // 0 is 1
+    /* q, k and v are one module of Phi-3, gate and up another; or the same numbers, as modules of
+     * their own. */
+    bool is_fused, is_as_fused;
     /* What makes it wrong. Zero means nothing. */
     const char *name_of_q; // replaces the name q_proj
     const char *extra;     // one more tensor, [1], f32
