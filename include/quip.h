@@ -204,7 +204,8 @@ typedef struct quip_logit_bias {
 
 typedef struct quip_session_options {
     int n_context;           // capacity of the context: tokens of all prompts and answers; 0: 4096,
-                             // or n_context_max if that is smaller
+                             // or n_context_max if that is smaller. Models with longrope (Phi-3)
+                             // have other numbers for sessions beyond their original context
     int n_threads;           // use at most this many of the model's threads; 0: all
     int max_output_tokens;   // of one answer; 0: no limit but n_context
     int top_k;               // sample from the k most likely tokens; 0: no limit; 1: greedy
