@@ -3,6 +3,7 @@
  * Each detail of a family matters: without it, its golden fails. */
 #include "support/golden2.h"
 #include "model/model.h"
+#include "support/reference_backend.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -33,7 +34,9 @@ static void test_fixture(void **state)
     if (f->has_lora)
         check_fixture_lora(f, model);
     quip_model_close(model);
+    check_fixture_int8(f);
     model = open_fixture(f, LAYOUT_V5);
+    model->backend = &reference_backend;
     check_fixture(f, model);
     quip_model_close(model);
     if (f->has_gguf) {

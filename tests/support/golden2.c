@@ -41,9 +41,9 @@ static void need_fixture(const struct fixture *f)
     need_shared(name);
 }
 
-static quip_model *convert_and_open(const char *path, const char *out)
+static quip_model *convert_and_open(const char *path, const char *out, enum convert_weights weights)
 {
-    const struct convert_options options = { .weights = CONVERT_F32 };
+    const struct convert_options options = { .weights = weights };
     quip_error error = { 0 };
     quip_model *model;
     check(qp_convert(path, out, &options, &error), &error);
@@ -81,10 +81,10 @@ quip_model *open_fixture(const struct fixture *f, enum layout layout)
     need_fixture(f);
     snprintf(out, sizeof out, "golden2-%s-%d.bin", f->name, (int)getpid());
     if (layout == LAYOUT_PUBLISHED)
-        return convert_and_open(fixture_path(f, ""), out);
+        return convert_and_open(fixture_path(f, ""), out, CONVERT_F32);
     snprintf(folder, sizeof folder, "golden2-%s-%d", f->name, (int)getpid());
     make_v5_folder(f, folder);
-    quip_model *model = convert_and_open(folder, out);
+    quip_model *model = convert_and_open(folder, out, CONVERT_F32);
     drop_v5_folder(folder);
     return model;
 }
@@ -94,7 +94,7 @@ quip_model *open_fixture_gguf(const struct fixture *f)
     char out[100];
     need_fixture(f);
     snprintf(out, sizeof out, "golden2-%s-gguf-%d.bin", f->name, (int)getpid());
-    return convert_and_open(fixture_path(f, "gguf/model.gguf"), out);
+    return convert_and_open(fixture_path(f, "gguf/model.gguf"), out, CONVERT_F32);
 }
 
 void check_layouts(const struct fixture *f)
@@ -201,6 +201,7 @@ struct row_comparison {
     const float *want;
     int vocab_size;
     float worst;
+    double squares; // of all differences
 };
 
 static bool compare_logits(void *user, int position, const float *logits)
@@ -209,6 +210,7 @@ static bool compare_logits(void *user, int position, const float *logits)
     const float *want = c->want + (size_t)position * (size_t)c->vocab_size;
     for (int i = 0; i < c->vocab_size; i++) {
         const float difference = fabsf(logits[i] - want[i]);
+        c->squares += (double)difference * (double)difference;
         if (!(difference <= c->worst)) // also if it is NaN
             c->worst = difference;
     }
@@ -225,7 +227,8 @@ static quip_session *open_run(const struct run *r)
     return s;
 }
 
-static float run_difference(const struct run *r, quip_session *s)
+/* The largest difference of a logit, and in *rms the root mean square of all. */
+static float run_difference(const struct run *r, quip_session *s, double *rms)
 {
     char file[200];
     size_t n_bytes;
@@ -234,9 +237,10 @@ static float run_difference(const struct run *r, quip_session *s)
     snprintf(file, sizeof file, "%s%s", r->folder, r->logits_file);
     char *want = read_whole(fixture_path(r->fixture, file), &n_bytes);
     assert_int_equal(n_bytes, (size_t)r->n * (size_t)vocab_size * sizeof(float));
-    struct row_comparison c = { (const float *)(const void *)want, vocab_size, 0 };
+    struct row_comparison c = { (const float *)(const void *)want, vocab_size, 0, 0 };
     check(quip_session_prefill_logits(s, r->ids, r->n, compare_logits, &c, &error), &error);
     free(want);
+    *rms = sqrt(c.squares / ((double)r->n * vocab_size));
     return c.worst;
 }
 
@@ -286,7 +290,8 @@ static void check_run(const struct run *r)
     quip_error error = { 0 };
     quip_session *s = open_run(r);
     if (r->logits_file) {
-        const float worst = run_difference(r, s);
+        double rms;
+        const float worst = run_difference(r, s, &rms);
         printf("  %s/%s: %d tokens, largest difference %.2g\n", r->fixture->name, r->title, r->n,
                (double)worst);
         if (!(worst <= tolerance)) {
@@ -356,7 +361,8 @@ void check_fixture_lora(const struct fixture *f, quip_model *model)
     quip_adapter_close(run.adapter);
 }
 
-float fixture_difference(const struct fixture *f, quip_model *model)
+/* The difference of the main prompt. */
+static float main_difference(const struct fixture *f, quip_model *model, double *rms)
 {
     struct run run = { .fixture = f, .folder = "", .model = model };
     cJSON *expected = read_json(fixture_path(f, "expected.json"));
@@ -365,8 +371,30 @@ float fixture_difference(const struct fixture *f, quip_model *model)
     run.logits_file = "logits.f32";
     run.n_context = f->has_long_factors ? f->n_short_context : LONG_CONTEXT;
     quip_session *s = open_run(&run);
-    const float worst = run_difference(&run, s);
+    const float worst = run_difference(&run, s, rms);
     quip_session_close(s);
     cJSON_Delete(expected);
     return worst;
+}
+
+float fixture_difference(const struct fixture *f, quip_model *model)
+{
+    double rms;
+    return main_difference(f, model, &rms);
+}
+
+void check_fixture_int8(const struct fixture *f)
+{
+    const float allowed = f->int8_rms > 0 ? f->int8_rms : GOLDEN2_INT8_RMS;
+    char out[100];
+    double rms;
+    need_fixture(f);
+    snprintf(out, sizeof out, "golden2-%s-int8-%d.bin", f->name, (int)getpid());
+    quip_model *model = convert_and_open(fixture_path(f, ""), out, CONVERT_INT8);
+    main_difference(f, model, &rms);
+    printf("  %s with int8 weights: root mean square difference %.3f\n", f->name, rms);
+    if (!(rms <= (double)allowed))
+        fail_msg("%s with int8 weights: logits differ by %g (rms), at most %g is allowed", f->name,
+                 rms, (double)allowed);
+    quip_model_close(model);
 }

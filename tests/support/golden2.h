@@ -17,7 +17,10 @@ struct fixture {
     bool has_gguf, has_lora; // gguf/, lora_all/
     bool has_long_factors;   // prompts have long_factors, for sessions of a long context
     int n_short_context;     // the longest context of the short factors
+    float int8_rms;          // allowed with int8 weights; 0: GOLDEN2_INT8_RMS
 };
+
+#define GOLDEN2_INT8_RMS 0.3f // of the logits of the main prompt, which have a deviation of 3
 
 enum layout {
     LAYOUT_PUBLISHED, // config.json
@@ -35,6 +38,8 @@ void check_layouts(const struct fixture *f);
 void check_fixture(const struct fixture *f, quip_model *model);
 void check_fixture_gguf(const struct fixture *f, quip_model *model);
 void check_fixture_lora(const struct fixture *f, quip_model *model);
+/* Converted to int8, its logits are near those of the reference. */
+void check_fixture_int8(const struct fixture *f);
 
 /* The largest difference of a logit of the main prompt from the reference. */
 float fixture_difference(const struct fixture *f, quip_model *model);
