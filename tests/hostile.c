@@ -302,6 +302,30 @@ static void test_lies_in_quip_config(void **state)
         { "layer_types LGG\n", false },
         { "layer_types xy\n", false },
         { "layer_types\n", true },
+        { "layer_types lg\n", true },
+        { "rope_divisors 1\n", false }, // the tensor is missing
+        { "rope_divisors 3\n", false },
+        { "rope_amplitude 0\n", false },
+        { "rope_amplitude 1e3\n", true },
+        { "n_context_original -1\n", false },
+        { "n_context_original 5\n", true },
+        { "norm rms\n", true },
+        { "norm layer\n", false }, // the biases are missing
+        { "norm layer\nno_norm_bias 1\n", true },
+        { "act swish\n", false },
+        { "act relu\n", true },
+        { "is_gated 2\n", false },
+        { "is_gated 0\n", true },
+        { "qk_norm none\n", true },
+        { "qk_norm heads\n", false }, // the weights are of one head
+        { "residual parallel\n", true },
+        { "residual parallel_norms\n", true },
+        { "no_pre_norm 1\n", true },
+        { "post_norm 0\n", true },
+        { "has_alibi 1\n", true },
+        { "embed_scale 1e12\n", true },
+        { "residual_scale 1e-20\n", true },
+        { "logits_scale -1\n", false },
         { "norm_eps nan\n", false },
         { "norm_eps 1e999\n", false },
         { "norm_eps 0\n", true },
@@ -333,6 +357,29 @@ static void test_lies_in_quip_config(void **state)
         char *data = make(&m, &n);
         if (survives(data, n, 0) != lies[i].opens)
             fail_msg("\"%s\": wrong result of open", lies[i].text);
+        free(data);
+    }
+}
+
+/* A file says which revision of quip.config a reader must know. */
+static void test_revisions(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *architecture;
+        bool opens;
+    } names[] = {
+        { "llama", true },   { "llama+0", true },  { "llama+1", true },     { "llama+2", false },
+        { "llama+", false }, { "llama+x", false }, { "llama+1e99", false }, { "llama+-1", false },
+        { "+1", false },     { "lama+1", false },
+    };
+    for (size_t i = 0; i < QP_COUNT(names); i++) {
+        struct tiny_model m = tiny_llama;
+        size_t n;
+        m.architecture = names[i].architecture;
+        char *data = make(&m, &n);
+        if (survives(data, n, 0) != names[i].opens)
+            fail_msg("%s: wrong result of open", names[i].architecture);
         free(data);
     }
 }
@@ -492,6 +539,7 @@ int main(void)
         cmocka_unit_test(test_lies_in_the_parameters),
         cmocka_unit_test(test_numbers_that_are_none),
         cmocka_unit_test(test_lies_in_quip_config),
+        cmocka_unit_test(test_revisions),
         cmocka_unit_test(test_vocabularies_of_another_size),
         cmocka_unit_test(test_weights_that_are_not_finite),
         cmocka_unit_test(test_sources),

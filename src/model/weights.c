@@ -384,16 +384,17 @@ static void bind_layer(struct binder *b, int l)
     bind_layer_end(b, l);
 }
 
-/* The divisors of a rope: positive, or infinite. */
-static const float *bind_divisors(struct binder *b, const char *name, int n)
+/* The divisors of a rope: infinite, or in a range that keeps every angle below 2^31. */
+static const float *bind_divisors(struct binder *b, const struct rope *rope, const char *name)
 {
+    const int n = rope->dim / 2;
     const float *x = bind_vector(b, name, n);
     b->n_parameters -= (uint64_t)n; // they are computed
     for (int i = 0; x && !b->status && !b->model->options.no_weights && i < n; i++)
-        if (!(x[i] >= 1e-3f))
-            b->status = qp_fail(b->error, QUIP_E_FORMAT,
-                                "%s: params.lm.%s: value %d is %g; must be at least 0.001",
-                                b->model->file.name, name, i, (double)x[i]);
+        if (!(x[i] * rope->scale >= 1e-3f))
+            b->status = qp_fail(
+                b->error, QUIP_E_FORMAT, "%s: params.lm.%s: value %d is %g; must be at least %g",
+                b->model->file.name, name, i, (double)x[i], 1e-3 / (double)rope->scale);
     return x;
 }
 
@@ -402,9 +403,9 @@ static void bind_rope(struct binder *b)
     struct config *c = &b->model->config;
     struct rope *rope = &c->ropes[ROPE_GLOBAL];
     if (c->n_rope_divisors > 0)
-        rope->divisors[0] = bind_divisors(b, "rope.divisors", rope->dim / 2);
+        rope->divisors[0] = bind_divisors(b, rope, "rope.divisors");
     if (c->n_rope_divisors > 1)
-        rope->divisors[1] = bind_divisors(b, "rope.long_divisors", rope->dim / 2);
+        rope->divisors[1] = bind_divisors(b, rope, "rope.long_divisors");
 }
 
 /* The learned vectors of positions, which are floats in any file. */
