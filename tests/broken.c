@@ -262,7 +262,7 @@ static void test_configs(void **state)
     static const struct replacement cases[] = {
         { "\"llama\"", "\"mamba\"",
           "model_type \"mamba\" cannot be converted; supported are llama, gemma, gemma2, "
-          "gemma3_text, gemma3, phi, falcon, stablelm, qwen2" },
+          "gemma3_text, gemma3, phi, falcon, stablelm" },
         { "\"llama\"", "7", "model_type \"\" cannot be converted" },
         { "\"model_type\"", "\"kind\"", "model_type \"\" cannot be converted" },
         { "\"hidden_size\": 8", "\"hidden_size\": 0", "model width is 0" },

@@ -11,7 +11,7 @@ struct job {
     int layer;
     struct entry *entry;
     const struct entry *added; // whose first row is added to each row; NULL: none
-    const float *values; // of the hyper-parameters, where there is no entry
+    const float *values;       // of the hyper-parameters, where there is no entry
     struct stored stored;
 };
 struct plan {
