@@ -137,17 +137,30 @@ static quip_status read_folder_json(struct checkpoint *c, const char *model_type
 /* Names come wrapped in the modules around the language model: "model.", "language_model.model.",
  * "model.language_model." mean the same tensor, and so it is with "base_model.model.", in which
  * PEFT wraps a model. */
-/* Tensors that do not belong to the language model. */
-static bool is_ignored(const char *key)
+/* Tensors that do not belong to the language model: other modules, and buffers of older files,
+ * which have these names and numbers of dimensions. */
+static bool is_ignored(const char *key, const struct tensor *t)
 {
     static const char *const prefixes[] = { "vision_tower.", "multi_modal_projector.", "pooler.",
                                             "cls.", "embeddings.position_ids" };
-    static const char suffix[] = ".rotary_emb.inv_freq"; // computed from the config
+    static const struct {
+        const char *suffix;
+        int n_dims;
+    } buffers[] = {
+        { ".rotary_emb.inv_freq", 1 }, // computed from the config
+        { ".attn.bias", 4 },           // the causal mask, and the score of what it hides
+        { ".attn.masked_bias", 0 },    { ".attention.bias", 4 }, { ".attention.masked_bias", 0 },
+    };
     for (size_t i = 0; i < QP_COUNT(prefixes); i++)
         if (strncmp(key, prefixes[i], strlen(prefixes[i])) == 0)
             return true;
-    size_t n = strlen(key);
-    return n >= sizeof suffix && strcmp(key + n - (sizeof suffix - 1), suffix) == 0;
+    for (size_t i = 0; i < QP_COUNT(buffers); i++) {
+        const size_t n = strlen(key), n_end = strlen(buffers[i].suffix);
+        if (n > n_end && strcmp(key + n - n_end, buffers[i].suffix) == 0 &&
+            (t->n_dims == buffers[i].n_dims || (t->n_dims == 1 && t->dims[0] == 1)))
+            return true;
+    }
+    return false;
 }
 
 static int compare_entries(const void *a, const void *b)
@@ -168,7 +181,7 @@ static quip_status list_entries(struct checkpoint *c, quip_error *error)
         for (int j = 0; j < f->n_tensors; j++) {
             const struct tensor *t = &f->tensors[j];
             const char *key = c->is_gguf ? t->name : qp_name_unwrap(t->name);
-            if (c->is_gguf || !is_ignored(key))
+            if (c->is_gguf || !is_ignored(key, t))
                 c->entries[c->n_entries++] = (struct entry){ .key = key, .tensor = t, .format = f };
         }
     }

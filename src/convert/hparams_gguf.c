@@ -29,7 +29,7 @@ static quip_status gguf_required_sizes(struct hparams *h, struct format *g, cons
         { "feed_forward_length", offsetof(struct hparams, raw.d_ff) },
         { "attention.head_count", offsetof(struct hparams, raw.n_heads) },
     };
-    const char *arch = h->raw.family->name;
+    const char *arch = qp_family_gguf_name(h->raw.family);
     for (size_t i = 0; i < QP_COUNT(sizes); i++) {
         int *value = (int *)((char *)h + sizes[i].offset);
         const int n_layers = i == 0 ? 1 : h->raw.n_layers;
@@ -51,7 +51,7 @@ static quip_status gguf_required_sizes(struct hparams *h, struct format *g, cons
 static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, struct format *g,
                               quip_error *error)
 {
-    const char *arch = h->raw.family->name;
+    const char *arch = qp_family_gguf_name(h->raw.family);
     quip_status status = gguf_required_sizes(h, g, c->path, error);
     if (status)
         return status;
@@ -65,13 +65,6 @@ static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, str
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: has keys, values and rope of different sizes, which are not supported",
                        c->path);
-    if (entry_int(qp_arch_entry(g, arch, "use_parallel_residual"),
-                  h->raw.traits.residual != RESIDUAL_SEQUENTIAL) !=
-        (h->raw.traits.residual != RESIDUAL_SEQUENTIAL))
-        return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: is a %s model with a parallel residual, which is not supported",
-                       c->path, arch);
-
     const struct entry *embedding = qp_checkpoint_find(c, "token_embd.weight");
     if (!embedding || embedding->tensor->n_dims != 2 || embedding->tensor->dims[0] > INT32_MAX)
         return qp_fail(error, QUIP_E_FORMAT, "%s: has no matrix token_embd.weight", c->path);
@@ -84,7 +77,7 @@ static void gguf_attention(struct hparams *h, const struct format *g)
 {
     struct traits *t = &h->raw.traits;
     const struct family_source *source = h->source;
-    const char *arch = h->raw.family->name;
+    const char *arch = qp_family_gguf_name(h->raw.family);
     if (source->has_soft_caps) {
         t->attention_cap =
             qp_entry_number(qp_arch_entry(g, arch, "attn_logit_softcapping"), t->attention_cap);
@@ -143,6 +136,39 @@ static quip_status gguf_chat(struct hparams *h, struct format *g, quip_error *er
     return status;
 }
 
+/* The variant of its family: what the tensors say, because llama.cpp goes by them, and the key of
+ * GPT-NeoX. StableLM files have a parallel residual in the key and another in the tensors. */
+static void gguf_variant(struct hparams *h, const struct checkpoint *c, const struct format *g)
+{
+    struct traits *t = &h->raw.traits;
+    const char *arch = qp_family_gguf_name(h->raw.family);
+    const bool has_ff_norm = qp_checkpoint_find(c, "blk.0.ffn_norm.weight");
+    const bool has_qk_norm = qp_checkpoint_find(c, "blk.0.attn_q_norm.weight");
+    for (const struct trait_switch *s = h->source->switches; s->key; s++) {
+        const bool is_norm = s->offset == offsetof(struct traits, qk_norm);
+        const bool is_on = is_norm ? has_qk_norm
+                           : s->if_true == RESIDUAL_PARALLEL
+                               ? !has_ff_norm
+                               : entry_int(qp_arch_entry(g, arch, s->key), s->fallback) != 0;
+        *(int *)(void *)((char *)t + s->offset) = is_on ? s->if_true : s->if_false;
+    }
+    for (const struct trait_number *n = h->source->numbers; n->key; n++) {
+        double *field = (double *)(void *)((char *)&h->raw + n->offset);
+        const double x = qp_entry_number(qp_arch_entry(g, arch, n->gguf), 0);
+        if (x > 0) // llama.cpp: 0 is as absent
+            *field = n->is_divisor ? 1 / x : x;
+    }
+    if (h->source->has_falcon_switches) { // only the shapes without ALiBi have been written
+        t->has_alibi = false;
+        t->residual = qp_checkpoint_find(c, "blk.0.attn_norm_2.weight") ? RESIDUAL_PARALLEL_NORMS
+                                                                        : RESIDUAL_PARALLEL;
+    }
+    const struct entry *positions = qp_checkpoint_find(c, "position_embd.weight");
+    if (t->has_positions && positions && positions->tensor->n_dims == 2 &&
+        positions->tensor->dims[0] <= INT32_MAX)
+        h->raw.n_context_max = (int)positions->tensor->dims[0];
+}
+
 /* Biases that only some models of the family have: no key says which. */
 static void gguf_biases(struct hparams *h, const struct checkpoint *c)
 {
@@ -177,7 +203,7 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
         memcpy(name, text, n);
     const struct family_source *source = qp_source_of_checkpoint(name, true);
     if (!source) {
-        char names[300];
+        char names[600];
         qp_family_source_list(names, sizeof names, true);
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: has architecture \"%s\", which cannot be converted; supported are %s",
@@ -193,6 +219,7 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
             : qp_entry_number(qp_arch_entry(g, name, "attention.layer_norm_rms_epsilon"), 1e-6);
     h->is_tied = !qp_checkpoint_find(c, "output.weight");
     gguf_attention(h, g);
+    gguf_variant(h, c, g);
     gguf_biases(h, c);
     if ((status = gguf_tokens(h, g, error)) || (status = gguf_chat(h, g, error)))
         return status;

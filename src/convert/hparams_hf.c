@@ -2,6 +2,7 @@
  * In:  one of two layouts: the older one (rope_theta, rope_scaling, sliding_window_pattern) or that
  *      of transformers 5 (rope_parameters, layer_types). Where a config has both, the newer counts.
  * Out: hyper-parameters; what the config does not say is the default of its family. */
+#include "convert/hf_config.h"
 #include "convert/json.h"
 #include "convert/rope_scaling.h"
 
@@ -10,60 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct hf_reader {
-    const struct checkpoint *checkpoint;
-    const cJSON *config; // config.json, or its text_config
-    quip_error *error;
-    quip_status status; // the first failure
-};
-
-static double json_number(struct hf_reader *r, const cJSON *object, const char *key,
-                          double fallback)
-{
-    const cJSON *item = qp_json_item(object, key);
-    if (!item)
-        return fallback;
-    if (!cJSON_IsNumber(item) && !r->status)
-        r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s/config.json: %s is not a number",
-                            r->checkpoint->sources.folder, key);
-    return item->valuedouble;
-}
-
-static int hf_int(struct hf_reader *r, const char *key, int fallback)
-{
-    double x = json_number(r, r->config, key, fallback);
-    if (x >= 0 && x <= INT32_MAX && x == (double)(int)x)
-        return (int)x;
-    if (!r->status)
-        r->status = qp_fail(r->error, QUIP_E_FORMAT,
-                            "%s/config.json: %s is %g; must be a whole number from 0 to 2147483647",
-                            r->checkpoint->sources.folder, key, x);
-    return 0;
-}
-
-/* A size. 0 as the fallback means that config.json must have it. */
-static int hf_size(struct hf_reader *r, const char *key, int fallback)
-{
-    assert(fallback >= 0);
-    if (!qp_json_item(r->config, key) && fallback == 0 && !r->status)
-        r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s/config.json: has no %s",
-                            r->checkpoint->sources.folder, key);
-    return hf_int(r, key, fallback);
-}
-
-static bool hf_bool(const struct hf_reader *r, const char *key, bool fallback)
-{
-    const cJSON *item = qp_json_item(r->config, key);
-    return item ? cJSON_IsTrue(item) : fallback;
-}
-
 /* The sliding-window layers of a family without a pattern. */
 static void hf_set_windows(struct hf_reader *r, struct hparams *h)
 {
     int first = 0; // that slides
     if (h->source->windows == WINDOW_IF_USED)
-        first = hf_bool(r, "use_sliding_window", false) ? hf_int(r, "max_window_layers", 28)
-                                                        : h->raw.n_layers;
+        first = qp_hf_bool(r, "use_sliding_window", false) ? qp_hf_int(r, "max_window_layers", 28)
+                                                           : h->raw.n_layers;
     if (h->source->windows == WINDOW_NONE || h->source->windows == WINDOW_WITHOUT_ROPE)
         return;
     for (int l = first; l < h->raw.n_layers && h->raw.traits.window > 0; l++)
@@ -99,9 +53,9 @@ static void hf_no_rope_layers(struct hf_reader *r, struct hparams *h)
 {
     const cJSON *list = qp_json_item(r->config, "no_rope_layers");
     const cJSON *has_rope = list ? list->child : NULL;
-    const int every = hf_int(r, "no_rope_layer_interval", 4);
+    const int every = qp_hf_int(r, "no_rope_layer_interval", 4);
     const bool slides = !h->raw.layer_types[0] && h->raw.traits.window > 0 &&
-                        hf_bool(r, "use_sliding_window", false);
+                        qp_hf_bool(r, "use_sliding_window", false);
     if (list && cJSON_GetArraySize(list) != h->raw.n_layers && !r->status)
         r->status = qp_fail(
             r->error, QUIP_E_FORMAT, "%s/config.json: no_rope_layers has %d entries for %d layers",
@@ -123,13 +77,13 @@ static void hf_layer_types(struct hf_reader *r, struct hparams *h)
     if (h->source->windows == WINDOW_NONE && t->local_per_global == 0)
         return;
     // null switches the window off; without the key there is that of the family
-    t->window = cJSON_HasObjectItem(r->config, "sliding_window") ? hf_int(r, "sliding_window", 0)
+    t->window = cJSON_HasObjectItem(r->config, "sliding_window") ? qp_hf_int(r, "sliding_window", 0)
                 : default_window                                 ? default_window
                                                                  : t->window;
     if (types) {
         hf_read_layer_types(r, h, types);
     } else if (t->local_per_global > 0) {
-        const int pattern = hf_int(r, "sliding_window_pattern", every);
+        const int pattern = qp_hf_int(r, "sliding_window_pattern", every);
         qp_hparams_set_pattern(h, pattern > 0 ? pattern : every);
     } else {
         hf_set_windows(r, h);
@@ -147,21 +101,21 @@ static void hf_sizes(struct hf_reader *r, struct hparams *h)
 {
     const struct family_source *source = h->source;
     assert(source);
-    h->raw.n_layers = hf_size(r, "num_hidden_layers", 0);
-    h->raw.d_model = hf_size(r, "hidden_size", 0);
-    h->raw.d_ff =
-        hf_size(r, source->d_ff_key ? source->d_ff_key : "intermediate_size",
-                h->raw.d_model < 1 << 16 ? source->default_d_ff_per_d_model * h->raw.d_model : 0);
-    h->raw.n_heads = hf_size(r, "num_attention_heads", source->default_n_heads);
+    h->raw.n_layers = qp_hf_size(r, "num_hidden_layers", 0);
+    h->raw.d_model = qp_hf_size(r, "hidden_size", 0);
+    h->raw.d_ff = qp_hf_size(
+        r, source->d_ff_key ? source->d_ff_key : "intermediate_size",
+        h->raw.d_model < 1 << 16 ? source->default_d_ff_per_d_model * h->raw.d_model : 0);
+    h->raw.n_heads = qp_hf_size(r, "num_attention_heads", source->default_n_heads);
     h->raw.n_kv_heads =
-        hf_size(r, "num_key_value_heads",
-                source->default_n_kv_heads ? source->default_n_kv_heads : h->raw.n_heads);
+        qp_hf_size(r, "num_key_value_heads",
+                   source->default_n_kv_heads ? source->default_n_kv_heads : h->raw.n_heads);
     h->raw.head_dim = source->default_head_dim ? source->default_head_dim
                       : h->raw.n_heads > 0     ? h->raw.d_model / h->raw.n_heads
                                                : 0;
-    h->raw.head_dim = hf_size(r, "head_dim", h->raw.head_dim);
-    h->raw.vocab_size = hf_size(r, "vocab_size", source->default_vocab_size);
-    h->raw.n_context_max = hf_int(r, "max_position_embeddings", source->default_n_context);
+    h->raw.head_dim = qp_hf_size(r, "head_dim", h->raw.head_dim);
+    h->raw.vocab_size = qp_hf_size(r, "vocab_size", source->default_vocab_size);
+    h->raw.n_context_max = qp_hf_int(r, "max_position_embeddings", source->default_n_context);
     if (h->raw.n_layers > HPARAMS_MAX_LAYERS && !r->status)
         r->status = qp_fail(r->error, QUIP_E_FORMAT,
                             "%s/config.json: num_hidden_layers is %d; must be at most %d",
@@ -171,7 +125,7 @@ static void hf_sizes(struct hf_reader *r, struct hparams *h)
 /* Soft-cap; null disables it, and without the key it is that of the family. */
 static double hf_cap(struct hf_reader *r, const char *key, double of_family)
 {
-    return cJSON_HasObjectItem(r->config, key) ? json_number(r, r->config, key, 0) : of_family;
+    return cJSON_HasObjectItem(r->config, key) ? qp_hf_number(r, r->config, key, 0) : of_family;
 }
 
 /* Soft caps and scaling of queries, which only some families have. */
@@ -179,7 +133,7 @@ static void hf_attention(struct hf_reader *r, struct hparams *h)
 {
     struct traits *t = &h->raw.traits;
     if (h->source->has_query_scalar) {
-        const double scalar = json_number(r, r->config, "query_pre_attn_scalar", h->raw.head_dim);
+        const double scalar = qp_hf_number(r, r->config, "query_pre_attn_scalar", h->raw.head_dim);
         if (scalar > 0)
             h->raw.query_scale = 1 / sqrt(scalar);
     }
@@ -191,7 +145,7 @@ static void hf_attention(struct hf_reader *r, struct hparams *h)
 
 static void hf_tied(struct hf_reader *r, struct hparams *h)
 {
-    h->is_tied = hf_bool(r, "tie_word_embeddings", h->source->default_tied);
+    h->is_tied = qp_hf_bool(r, "tie_word_embeddings", h->source->default_tied);
     if (h->source->is_always_tied && !h->is_tied && !r->status)
         r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                             "%s/config.json: tie_word_embeddings is false; a %s model file cannot "
@@ -199,45 +153,12 @@ static void hf_tied(struct hf_reader *r, struct hparams *h)
                             r->checkpoint->sources.folder, h->raw.family->name);
 }
 
-static void hf_activation(struct hf_reader *r, const struct hparams *h)
-{
-    const struct family_source *source = h->source;
-    // Older Gemma configs say "gelu" in hidden_act; hidden_activation is what their code uses.
-    const char *key = source->activation_key                         ? source->activation_key
-                      : qp_json_item(r->config, "hidden_activation") ? "hidden_activation"
-                                                                     : "hidden_act";
-    const char *activation = cJSON_GetStringValue(qp_json_item(r->config, key));
-    if (activation && strcmp(activation, source->activation) != 0 && !r->status)
-        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
-                            "%s/config.json: %s is \"%.40s\"; a %s model has \"%s\"",
-                            r->checkpoint->sources.folder, key, activation, h->raw.family->name,
-                            source->activation);
-}
-
-static void hf_expectations(struct hf_reader *r, const struct hparams *h)
-{
-    for (const struct expectation *e = h->source->expect; e->key && !r->status; e++)
-        if (hf_bool(r, e->key, e->fallback) != e->value)
-            r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
-                                "%s/config.json: %s is %s; of %s models, only those where it is %s "
-                                "can be converted",
-                                r->checkpoint->sources.folder, e->key, e->value ? "false" : "true",
-                                h->raw.family->name, e->value ? "true" : "false");
-}
-
-static void hf_biases(const struct hf_reader *r, struct hparams *h)
-{
-    for (const struct bias_key *k = h->source->bias_keys; k->key; k++)
-        if (hf_bool(r, k->key, false))
-            h->biases |= k->biases;
-}
-
 /* Encoders. As in transformers, windows are then to each side, half as wide. */
 static void hf_bidirectional(struct hf_reader *r, struct hparams *h)
 {
     struct traits *t = &h->raw.traits;
     const char *positions = qp_json_text(r->config, "position_embedding_type");
-    if (hf_bool(r, "use_bidirectional_attention", false)) {
+    if (qp_hf_bool(r, "use_bidirectional_attention", false)) {
         t->is_bidirectional = true;
         t->window = t->window / 2 + 1;
     }
@@ -251,14 +172,12 @@ static void hf_bidirectional(struct hf_reader *r, struct hparams *h)
 static void hf_numbers(struct hf_reader *r, struct hparams *h)
 {
     const struct family_source *source = h->source;
-    h->raw.traits.norm_eps = json_number(
+    h->raw.traits.norm_eps = qp_hf_number(
         r, r->config, source->norm_eps_key ? source->norm_eps_key : "rms_norm_eps",
         source->default_norm_eps > 0 ? source->default_norm_eps : h->raw.traits.norm_eps);
     hf_tied(r, h);
     hf_attention(r, h);
-    hf_activation(r, h);
-    hf_expectations(r, h);
-    hf_biases(r, h);
+    qp_hf_variant(r, h);
     hf_bidirectional(r, h);
 }
 
@@ -297,7 +216,7 @@ static void hf_tokens(const struct hf_reader *r, struct hparams *h)
     h->pad = first_id(qp_json_item(r->config, "pad_token_id"));
     if (h->bos < 0 && h->source->default_bos > 0)
         h->bos = h->source->default_bos;
-    if (!h->source->has_wrong_ids)
+    if (!(h->source->has_wrong_ids && h->raw.traits.has_alibi))
         add_stop_ids(h, eos);
     // qp_convert also asks the tokenizer when the config says nothing.
     const cJSON *add = qp_json_item(r->checkpoint->tokenizer_config, "add_bos_token");
@@ -347,13 +266,14 @@ quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_err
         r.config = text;
     const struct family_source *source = type ? qp_source_of_checkpoint(type, false) : NULL;
     if (!source) {
-        char names[300];
+        char names[600];
         qp_family_source_list(names, sizeof names, false);
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s/config.json: model_type \"%.40s\" cannot be converted; supported are %s",
                        c->sources.folder, type ? type : "", names);
     }
     qp_hparams_begin(h, source);
+    r.aliases = source->aliases;
     hf_sizes(&r, h);
     char where[512];
     snprintf(where, sizeof where, "%s/config.json", c->sources.folder);

@@ -84,6 +84,7 @@ struct row_map qp_plan_module_map(const struct hparams *h, const struct tensor_r
 {
     return (struct row_map){
         .part = row->part,
+        .is_paired = h->raw.family->pairs_rope && row->has_rope,
         .n_heads = h->raw.n_heads,
         .n_kv_heads = h->raw.n_kv_heads,
         .head_dim = h->raw.head_dim,
@@ -92,33 +93,56 @@ struct row_map qp_plan_module_map(const struct hparams *h, const struct tensor_r
     };
 }
 
-/* The shape that the row requires of its tensor in the checkpoint; returns the dimensions. */
-static int expected_shape(const struct hparams *h, const struct tensor_row *row, int64_t shape[2])
+/* Whether the matrices of the row are [in, out] in the checkpoint. */
+static bool is_transposed(const struct planner *p, const struct tensor_row *row)
 {
+    return p->hparams->source->has_conv1d && !p->checkpoint->is_gguf &&
+           qp_tensor_row_is_layered(row) && row->cols != EXTENT_NONE;
+}
+
+/* The shape that the row requires of its tensor in the checkpoint; returns the dimensions. */
+static int expected_shape(const struct planner *p, const struct tensor_row *row, int64_t shape[2])
+{
+    const struct hparams *h = p->hparams;
     const struct row_map map = qp_plan_module_map(h, row);
-    shape[0] = qp_row_map_rows(&map, extent_of(h, row->rows));
-    shape[1] = extent_of(h, row->cols);
+    const int64_t cols = extent_of(h, row->cols);
+    const int64_t rows = qp_tensor_row_is_of_head(row, p->checkpoint->is_gguf)
+                             ? h->raw.head_dim
+                             : qp_row_map_rows(&map, extent_of(h, row->rows));
+    shape[0] = is_transposed(p, row) ? cols : rows;
+    shape[1] = is_transposed(p, row) ? rows : cols;
     return row->cols == EXTENT_NONE ? 1 : 2;
 }
 
-static bool has_shape(const struct hparams *h, const struct tensor_row *row, const struct tensor *t)
+/* Norms of heads may be a matrix with a row for each head. */
+static bool is_by_head(const struct planner *p, const struct tensor_row *row,
+                       const struct tensor *t)
+{
+    const int head_dim = p->hparams->raw.head_dim;
+    return row->weight_class == CLASS_NORM && (row->rows == EXTENT_Q || row->rows == EXTENT_KV) &&
+           t->n_dims == 2 && t->dims[0] * head_dim == extent_of(p->hparams, row->rows) &&
+           t->dims[1] == head_dim;
+}
+
+static bool has_shape(const struct planner *p, const struct tensor_row *row, const struct tensor *t)
 {
     int64_t expected[2];
-    const int n_dims = expected_shape(h, row, expected);
-    return t->n_dims == n_dims && t->dims[0] == expected[0] &&
-           (n_dims == 1 || t->dims[1] == expected[1]);
+    const int n_dims = expected_shape(p, row, expected);
+    return (t->n_dims == n_dims && t->dims[0] == expected[0] &&
+            (n_dims == 1 || t->dims[1] == expected[1])) ||
+           is_by_head(p, row, t);
 }
 
 /* Whether the tensor can be read and has the right shape; reports a problem if not. */
 static bool check_tensor(struct planner *p, const struct tensor_row *row, const struct tensor *t)
 {
-    const bool fits = has_shape(p->hparams, row, t);
+    const bool fits = has_shape(p, row, t);
     const bool is_readable = t->dtype < DTYPE_OTHER && t->dtype != DTYPE_I8 &&
                              t->dtype != DTYPE_I4 && t->dtype != DTYPE_I32;
     char details[200], found[80], right[48];
     if (!fits) {
         int64_t expected[2];
-        const int n_dims = expected_shape(p->hparams, row, expected);
+        const int n_dims = expected_shape(p, row, expected);
         print_shape(found, sizeof found, t->dims, t->n_dims);
         print_shape(right, sizeof right, expected, n_dims);
         snprintf(details, sizeof details, " is %s, not %s", found, right);
@@ -131,15 +155,15 @@ static bool check_tensor(struct planner *p, const struct tensor_row *row, const 
     return fits && is_readable;
 }
 
-/* The entry with the name of a row; NULL if there is none. */
-static struct entry *find_entry(const struct planner *p, const struct tensor_row *row, int layer)
+struct entry *qp_plan_find(const struct checkpoint *c, const struct tensor_row *row, int layer,
+                           int head)
 {
     char name[MAX_TENSOR_NAME];
-    const char *pattern = p->checkpoint->is_gguf ? row->gguf : row->hf;
+    const char *pattern = c->is_gguf ? row->gguf : row->hf;
     if (!pattern)
         return NULL;
-    snprintf(name, sizeof name, pattern, layer);
-    return qp_checkpoint_find(p->checkpoint, name);
+    snprintf(name, sizeof name, pattern, layer, head); // few patterns have a head
+    return qp_checkpoint_find(c, name);
 }
 
 /* Of the rows from i on that are for the same tensor: the first that the checkpoint has in the
@@ -154,8 +178,8 @@ static const struct tensor_row *choose_row(const struct planner *p, int i, int l
         if (!qp_tensor_row_applies(k, p->hparams->source->namings, p->has) ||
             strcmp(row->target, first->target) != 0)
             continue;
-        struct entry *e = find_entry(p, row, layer);
-        if (e && has_shape(p->hparams, row, e->tensor)) {
+        struct entry *e = qp_plan_find(p->checkpoint, row, layer, 0);
+        if (e && has_shape(p, row, e->tensor)) {
             *entry = e;
             return row;
         }
@@ -183,6 +207,26 @@ static void plan_token_types(struct planner *p, struct job *job)
     job->added = e;
 }
 
+/* Check the tensors of the other heads, where each head has one. */
+static bool check_heads(struct planner *p, const struct tensor_row *row, int layer)
+{
+    if (!qp_tensor_row_is_of_head(row, p->checkpoint->is_gguf))
+        return true;
+    const int64_t n_heads = extent_of(p->hparams, row->rows) / p->hparams->raw.head_dim;
+    bool is_fine = true;
+    for (int head = 1; head < n_heads && is_fine; head++) {
+        struct entry *e = qp_plan_find(p->checkpoint, row, layer, head);
+        char name[MAX_TENSOR_NAME];
+        snprintf(name, sizeof name, row->hf, layer, head);
+        if (e)
+            e->is_used = true;
+        else
+            report_problem(&p->problems[MISSING], name, "");
+        is_fine = e && check_tensor(p, row, e->tensor);
+    }
+    return is_fine;
+}
+
 static void plan_tensor(struct planner *p, int i, int layer)
 {
     struct entry *e;
@@ -190,13 +234,13 @@ static void plan_tensor(struct planner *p, int i, int layer)
     assert(layer >= 0);
     if (!e) {
         char name[MAX_TENSOR_NAME];
-        snprintf(name, sizeof name, p->checkpoint->is_gguf ? row->gguf : row->hf, layer);
+        snprintf(name, sizeof name, p->checkpoint->is_gguf ? row->gguf : row->hf, layer, 0);
         report_problem(&p->problems[MISSING], name, "");
         return;
     }
     const bool is_new = !e->is_used || row->part != PART_ALL; // not a tied head's second use
     e->is_used = true;
-    if (!check_tensor(p, row, e->tensor))
+    if (!check_tensor(p, row, e->tensor) || !check_heads(p, row, layer))
         return;
     const bool is_vector = row->cols == EXTENT_NONE;
     const int64_t rows = extent_of(p->hparams, row->rows), cols = extent_of(p->hparams, row->cols);
@@ -206,6 +250,7 @@ static void plan_tensor(struct planner *p, int i, int layer)
         .row = row,
         .layer = layer,
         .entry = e,
+        .is_transposed = is_transposed(p, row),
         .stored = { .source = e->tensor->name,
                     .rows = is_vector ? 1 : rows,
                     .cols = is_vector ? rows : cols,

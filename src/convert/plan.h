@@ -9,7 +9,8 @@
 struct job {
     const struct tensor_row *row;
     int layer;
-    struct entry *entry;
+    struct entry *entry;       // where each head has a tensor of its own: that of the first
+    bool is_transposed;        // the tensor is [in, out]
     const struct entry *added; // whose first row is added to each row; NULL: none
     const float *values;       // of the hyper-parameters, where there is no entry
     struct stored stored;
@@ -20,6 +21,9 @@ struct plan {
 };
 /* Where the rows of a matrix are in Hugging Face's module of it. */
 struct row_map qp_plan_module_map(const struct hparams *h, const struct tensor_row *row);
+/* The tensor of a row, or of one head where each head has one; NULL if there is none. */
+struct entry *qp_plan_find(const struct checkpoint *c, const struct tensor_row *row, int layer,
+                           int head);
 /* Find and check the source of every tensor of the model file. Counts h->n_parameters. */
 quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct hparams *h,
                          const struct convert_options *options, quip_error *error);

@@ -3,6 +3,7 @@
  *      (rope_parameters, which may be one for each type of layer). Where both describe scaling,
  *      rope_scaling counts, as in transformers.
  * Out: h->raw: bases, rotated dimensions, scaling. */
+#include "convert/hf_config.h"
 #include "convert/json.h"
 #include "convert/rope_scaling.h"
 
@@ -19,7 +20,8 @@ struct rope_reader {
 static double rope_number(struct rope_reader *r, const cJSON *object, const char *key,
                           double fallback)
 {
-    const cJSON *item = qp_json_item(object, key);
+    const cJSON *item = object == r->config ? qp_hf_find(object, r->h->source->aliases, key)
+                                            : qp_json_item(object, key);
     if (!item)
         return fallback;
     if (!cJSON_IsNumber(item) && !r->status)

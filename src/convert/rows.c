@@ -17,7 +17,11 @@ static struct row_map tensor_map(const struct row_reader *r, const struct job *j
 {
     const struct hparams *h = r->hparams;
     struct row_map map = qp_plan_module_map(h, job->row);
-    map.is_paired = r->checkpoint->is_gguf && h->source->gguf_pairs_rope && job->row->has_rope;
+    if (!r->checkpoint->is_gguf)
+        return map;
+    map.is_paired = h->source->gguf_pairs_rope && job->row->has_rope;
+    if (map.part >= PART_Q && map.part <= PART_V) // GGUF has blocks instead of groups
+        map.part += BLOCK_Q - PART_Q;
     return map;
 }
 
@@ -26,8 +30,8 @@ int64_t qp_rows_at_a_time(const struct job *job)
 {
     const struct stored *s = &job->stored;
     const int64_t unit = s->is_for_gpu ? 4 : 1;
-    // tiles of a slab are not adjacent in the file: fewer, longer writes
-    const int64_t n_values = s->is_for_gpu ? 4 * SLAB_VALUES : SLAB_VALUES;
+    // tiles, and columns that become rows, are not adjacent in their file: fewer, longer accesses
+    const int64_t n_values = s->is_for_gpu || job->is_transposed ? 4 * SLAB_VALUES : SLAB_VALUES;
     int64_t rows = n_values / s->cols / unit * unit;
     rows = rows > unit ? rows : unit;
     return rows < s->rows ? rows : s->rows;
@@ -46,7 +50,8 @@ quip_status qp_rows_open(struct row_reader *r, const struct checkpoint *c, const
         r->max_values = values > r->max_values ? values : r->max_values;
     }
     r->values = malloc((size_t)r->max_values * sizeof *r->values);
-    if (r->values)
+    r->column = malloc((size_t)r->max_rows * sizeof *r->column);
+    if (r->values && r->column)
         return QUIP_OK;
     qp_rows_close(r);
     return qp_fail_memory(error, "a slab of weights", (size_t)r->max_values * sizeof *r->values);
@@ -55,7 +60,44 @@ quip_status qp_rows_open(struct row_reader *r, const struct checkpoint *c, const
 void qp_rows_close(struct row_reader *r)
 {
     free(r->values);
+    free(r->column);
     *r = (struct row_reader){ 0 };
+}
+
+/* Elements [begin, begin + n) of the vectors of all heads. */
+static quip_status read_heads(struct row_reader *r, const struct job *job,
+                              const struct row_map *map, int64_t begin, int64_t n,
+                              quip_error *error)
+{
+    const int64_t head_dim = map->head_dim;
+    quip_status status = QUIP_OK;
+    for (int64_t i = 0; i < n && !status; i++) {
+        const int64_t from = qp_row_map_at(map, begin + i);
+        const struct entry *e =
+            qp_plan_find(r->checkpoint, job->row, job->layer, (int)(from / head_dim));
+        assert(e); // qp_plan_make found all
+        status = qp_format_read_f32(e->format, e->tensor, (uint64_t)(from % head_dim), 1,
+                                    r->values + i, error);
+    }
+    return status;
+}
+
+/* Rows [begin, begin + n) of a matrix whose tensor is [in, out]. */
+static quip_status read_columns(struct row_reader *r, const struct job *job,
+                                const struct row_map *map, int64_t begin, int64_t n,
+                                quip_error *error)
+{
+    const int64_t n_in = job->stored.cols, n_out = job->entry->tensor->dims[1];
+    const int64_t first = qp_row_map_at(map, begin);
+    quip_status status = QUIP_OK;
+    assert(qp_row_map_run(map, begin, n) == n); // transposed ones are in blocks
+    for (int64_t i = 0; i < n_in && !status; i++) {
+        status = qp_format_read_f32(job->entry->format, job->entry->tensor,
+                                    (uint64_t)(i * n_out + first), (size_t)n, r->column, error);
+        for (int64_t k = 0; k < n && !status; k++)
+            r->values[k * n_in + i] = r->column[k];
+    }
+    return status;
 }
 
 /* Rows [begin, begin + n) of the job's matrix, in its order. A vector is a matrix of one column. */
@@ -65,6 +107,10 @@ static quip_status read_rows(struct row_reader *r, const struct job *job, int64_
     const struct row_map map = tensor_map(r, job);
     const int64_t cols = job->row->cols == EXTENT_NONE ? 1 : job->stored.cols;
     quip_status status = QUIP_OK;
+    if (job->is_transposed)
+        return read_columns(r, job, &map, begin, n, error);
+    if (qp_tensor_row_is_of_head(job->row, r->checkpoint->is_gguf))
+        return read_heads(r, job, &map, begin, n, error);
     for (int64_t i = 0, run; i < n && !status; i += run) {
         run = qp_row_map_run(&map, begin + i, n - i);
         status = qp_format_read_f32(job->entry->format, job->entry->tensor,

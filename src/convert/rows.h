@@ -8,6 +8,7 @@ struct row_reader {
     const struct checkpoint *checkpoint;
     const struct hparams *hparams;
     struct lora_merge *merge; // NULL: none
+    float *column;            // of one input, from all rows
     float *values;            // rows in the order of the model file
     int64_t max_values, max_rows;
 };

@@ -154,8 +154,10 @@ static quip_status assign_tensor(struct adapter *a, const struct tensor *t, quip
 static struct row_map map_of(const struct adapter *a, const struct lora_pair *p)
 {
     const struct config *c = &a->model->config;
+    const enum layer_matrix m = p->module ? p->module->matrix : MATRIX_O;
     return (struct row_map){
         .part = p->module ? p->module->part : PART_ALL,
+        .is_paired = c->family->pairs_rope && (m == MATRIX_Q || m == MATRIX_K),
         .n_heads = c->n_heads,
         .n_kv_heads = c->n_kv_heads,
         .head_dim = c->head_dim,

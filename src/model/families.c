@@ -45,6 +45,20 @@ static const struct family families[N_FAMILIES] = {
                          .revision = 1 },
     [FAMILY_PHI3] = { "phi3", { LLAMA_TRAITS, .rope_theta = 1e4, .norm_eps = 1e-5 },
                       .rope_fraction = 1, .revision = 1 },
+    [FAMILY_OLMO2] = { "olmo2", { LLAMA_TRAITS, .no_pre_norm = true, .post_norm = true,
+                                  .qk_norm = QK_NORM_WIDTH },
+                       .revision = 1 },
+    [FAMILY_GRANITE] = { "granite", { LLAMA_TRAITS }, .revision = 1 },
+    [FAMILY_GPT2] = { "gpt2", { LAYER_NORM_TRAITS, .act = ACT_GELU_TANH, .has_positions = true },
+                      .revision = 1, .has_no_rope = true },
+    [FAMILY_GPTNEOX] = { "gptneox", { LAYER_NORM_TRAITS, .act = ACT_GELU_ERF,
+                                      .residual = RESIDUAL_PARALLEL_NORMS },
+                         .rope_fraction = 0.25f, .revision = 1 },
+    [FAMILY_STARCODER2] = { "starcoder2", { LAYER_NORM_TRAITS, .act = ACT_GELU_TANH },
+                            .revision = 1 },
+    [FAMILY_COHERE] = { "cohere", { LAYER_NORM_TRAITS, .no_norm_bias = true, .act = ACT_SILU,
+                                    .is_gated = true, .residual = RESIDUAL_PARALLEL },
+                        .revision = 1, .pairs_rope = true },
 };
 // clang-format on
 

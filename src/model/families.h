@@ -26,6 +26,12 @@ enum family_id {
     FAMILY_QWEN3,
     FAMILY_SMOLLM3,
     FAMILY_PHI3,
+    FAMILY_OLMO2,
+    FAMILY_GRANITE,
+    FAMILY_GPT2,
+    FAMILY_GPTNEOX,
+    FAMILY_STARCODER2,
+    FAMILY_COHERE,
     N_FAMILIES
 };
 
@@ -87,6 +93,9 @@ struct family {
     float rope_fraction; // of each head's dimensions that rotate; 0: all, always
     bool has_no_rope;    // none of them rotates
     int revision;        // of quip.config that has the family (raw_config.h)
+    /* In its checkpoints and adapters, the rows of q and k are in the order of pairs that rotate
+     * (struct row_map); in model files they never are. */
+    bool pairs_rope;
 };
 const struct family *qp_family(enum family_id id);
 enum family_id qp_family_id(const struct family *f);

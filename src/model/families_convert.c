@@ -1,8 +1,29 @@
 /* families_convert.c: the table of what checkpoints of each model family look like. */
 #include "model/families_convert.h"
+#include "model/raw_config.h"
 
 #include <assert.h>
 #include <string.h>
+
+static const struct key_alias gpt2_aliases[] = {
+    { "num_hidden_layers", "n_layer" },           { "hidden_size", "n_embd" },
+    { "intermediate_size", "n_inner" },           { "num_attention_heads", "n_head" },
+    { "max_position_embeddings", "n_positions" }, { NULL, NULL },
+};
+static const struct key_alias neox_aliases[] = {
+    { "partial_rotary_factor", "rotary_pct" },
+    { "rope_theta", "rotary_emb_base" },
+    { NULL, NULL },
+};
+// of stablelm_epoch, which is the older name
+static const struct key_alias stablelm_aliases[] = {
+    { "partial_rotary_factor", "rope_pct" },
+    { "layer_norm_eps", "norm_eps" },
+    { NULL, NULL },
+};
+
+#define NUMBER(field) offsetof(struct raw_config, field)
+#define TRAIT(field) offsetof(struct traits, field)
 
 // clang-format off
 static const struct family_source sources[] = {
@@ -98,14 +119,9 @@ static const struct family_source sources[] = {
         .d_ff_key = "ffn_hidden_size",
         .activation_key = "activation",
         .activation = "gelu",
-        .expect = { { "alibi", true, false },
-                    { "bias", true, false },
-                    { "multi_query", false, true },
-                    { "parallel_attn", false, true },
-                    { "new_decoder_architecture", false, false } },
+        .has_falcon_switches = true,
+        .bias_keys = { { "bias", IF_LAYER_BIASES, false } },
         .has_wrong_ids = true,
-        .is_hf_only = true,
-        .biases = IF_LAYER_BIASES,
         .has_two_embeddings = true,
         .has_start_id = true,
         .start_id = 1,
@@ -115,15 +131,17 @@ static const struct family_source sources[] = {
     },
     {
         .family = FAMILY_STABLELM,
-        .hf_names = { "stablelm" },
+        .hf_names = { "stablelm", "stablelm_epoch" },
         .title = "STABLELM",
+        .aliases = stablelm_aliases,
         .namings = NAMES_LLAMA,
         .stops = { "<|endoftext|>" },
         .norm_eps_key = "layer_norm_eps",
         .activation = "silu",
-        .expect = { { "qk_layernorm", false, false },
-                    { "use_qkv_bias", false, false },
-                    { "use_parallel_residual", false, false } },
+        .switches = { { "qk_layernorm", false, TRAIT(qk_norm), QK_NORM_NONE, QK_NORM_HEADS },
+                      { "use_parallel_residual", false, TRAIT(residual), RESIDUAL_SEQUENTIAL,
+                        RESIDUAL_PARALLEL } },
+        .bias_keys = { { "use_qkv_bias", IF_QKV_BIAS, false } },
         .implies_kv_heads = true,
         .has_start_id = true,
         .start_id = 0,
@@ -193,6 +211,98 @@ static const struct family_source sources[] = {
         .default_window = 4096,
         .default_norm_eps = 1e-6,
     },
+    {
+        .family = FAMILY_OLMO2,
+        .hf_names = { "olmo2" },
+        .title = "OLMO2",
+        .namings = NAMES_LLAMA,
+        .stops = { "<|endoftext|>" },
+        .activation = "silu",
+        .bias_keys = { { "attention_bias", IF_QKV_BIAS | IF_O_BIAS, false } },
+        .default_n_context = 2048,
+    },
+    {
+        .family = FAMILY_GRANITE,
+        .hf_names = { "granite" },
+        .title = "GRANITE",
+        .namings = NAMES_LLAMA,
+        .stops = { "<|end_of_text|>" },
+        .activation = "silu",
+        .bias_keys = { { "attention_bias", IF_QKV_BIAS | IF_O_BIAS, false },
+                       { "mlp_bias", IF_FF_BIAS, false } },
+        .numbers = { { "embedding_multiplier", "embedding_scale", NUMBER(traits.embed_scale), 1,
+                       false },
+                     { "attention_multiplier", "attention.scale", NUMBER(query_scale), 1, false },
+                     { "residual_multiplier", "residual_scale", NUMBER(traits.residual_scale), 1,
+                       false },
+                     { "logits_scaling", "logit_scale", NUMBER(traits.logits_scale), 1, true } },
+        .gguf_pairs_rope = true,
+        .default_n_context = 2048,
+        .default_norm_eps = 1e-6,
+    },
+    {
+        .family = FAMILY_GPT2,
+        .hf_names = { "gpt2" },
+        .title = "GPT2",
+        .namings = NAMES_GPT2,
+        .stops = { "<|endoftext|>" },
+        .aliases = gpt2_aliases,
+        .norm_eps_key = "layer_norm_epsilon",
+        .activation_key = "activation_function",
+        .activation = "gelu_new",
+        .expect = { { "scale_attn_weights", true, true },
+                    { "scale_attn_by_inverse_layer_idx", false, false },
+                    { "add_cross_attention", false, false } },
+        .biases = IF_LAYER_BIASES,
+        .has_conv1d = true,
+        .default_tied = true,
+        .default_n_context = 1024,
+        .default_d_ff_per_d_model = 4,
+    },
+    {
+        .family = FAMILY_GPTNEOX,
+        .hf_names = { "gpt_neox" },
+        .title = "GPT_NEOX",
+        .namings = NAMES_NEOX,
+        .stops = { "<|endoftext|>" },
+        .aliases = neox_aliases,
+        .norm_eps_key = "layer_norm_eps",
+        .activation = "gelu",
+        .switches = { { "use_parallel_residual", true, TRAIT(residual), RESIDUAL_SEQUENTIAL,
+                        RESIDUAL_PARALLEL_NORMS } },
+        .biases = IF_FF_BIAS,
+        .bias_keys = { { "attention_bias", IF_QKV_BIAS | IF_O_BIAS, true } },
+        .default_n_context = 2048,
+    },
+    {
+        .family = FAMILY_STARCODER2,
+        .hf_names = { "starcoder2" },
+        .title = "STARCODER2",
+        .namings = NAMES_LLAMA | NAMES_STARCODER,
+        .stops = { "<|endoftext|>" },
+        .norm_eps_key = "norm_epsilon",
+        .activation = "gelu_pytorch_tanh",
+        .bias_keys = { { "use_bias", IF_LAYER_BIASES, true } },
+        .windows = WINDOW_ALL,
+        .default_tied = true,
+        .default_n_context = 4096,
+    },
+    {
+        .family = FAMILY_COHERE,
+        .hf_names = { "cohere" },
+        .gguf_name = "command-r",
+        .title = "COHERE",
+        .namings = NAMES_LLAMA,
+        .stops = { "<|END_OF_TURN_TOKEN|>" },
+        .norm_eps_key = "layer_norm_eps",
+        .activation = "silu",
+        .switches = { { "use_qk_norm", false, TRAIT(qk_norm), QK_NORM_NONE, QK_NORM_HEADS } },
+        .numbers = { { "logit_scale", "logit_scale", NUMBER(traits.logits_scale), 0.0625, false } },
+        .bias_keys = { { "attention_bias", IF_QKV_BIAS | IF_O_BIAS, false } },
+        .gguf_pairs_rope = true,
+        .default_tied = true,
+        .default_n_context = 8192,
+    },
 };
 // clang-format on
 
@@ -252,10 +362,20 @@ const struct family_source *qp_family_source(const struct family *f)
     return &sources[0];
 }
 
+static const char *gguf_name_of(const struct family_source *s)
+{
+    return s->gguf_name ? s->gguf_name : qp_family(s->family)->name;
+}
+
+const char *qp_family_gguf_name(const struct family *f)
+{
+    return gguf_name_of(qp_family_source(f));
+}
+
 static bool has_name(const struct family_source *s, const char *name, bool is_gguf)
 {
     if (is_gguf)
-        return !s->is_hf_only && strcmp(qp_family(s->family)->name, name) == 0;
+        return !s->is_hf_only && strcmp(gguf_name_of(s), name) == 0;
     for (size_t i = 0; i < QP_COUNT(s->hf_names) && s->hf_names[i]; i++)
         if (strcmp(s->hf_names[i], name) == 0)
             return true;
@@ -277,7 +397,7 @@ void qp_family_source_list(char *to, size_t size, bool is_gguf)
         const struct family_source *s = &sources[i];
         const bool is_last = i + 1 == QP_COUNT(sources);
         if (is_gguf && !s->is_hf_only)
-            qp_list_name(to, size, qp_family(s->family)->name, is_last);
+            qp_list_name(to, size, gguf_name_of(s), is_last);
         for (size_t k = 0; !is_gguf && k < QP_COUNT(s->hf_names) && s->hf_names[k]; k++)
             qp_list_name(to, size, s->hf_names[k], is_last);
     }

@@ -18,7 +18,10 @@ enum naming {
     NAMES_PHI = 1 << 1,
     NAMES_FALCON = 1 << 2,
     NAMES_FUSED = 1 << 3, // q, k and v in one tensor; gate and up in one
-    NAMES_BERT = 1 << 4
+    NAMES_BERT = 1 << 4,
+    NAMES_GPT2 = 1 << 5,
+    NAMES_NEOX = 1 << 6,
+    NAMES_STARCODER = 1 << 7 // the feed-forward; the rest is as in llama
 };
 
 /* What a model has: conditions of rows of the table of tensors. */
@@ -45,6 +48,28 @@ enum condition {
 struct bias_key {
     const char *key;
     unsigned biases; // IF_…_BIAS
+    bool fallback;   // when it is absent
+};
+
+/* What a checkpoint calls a key that others call `key`. */
+struct key_alias {
+    const char *key, *alias;
+};
+
+/* A switch of config.json that chooses one of two values of a trait. */
+struct trait_switch {
+    const char *key;
+    bool fallback; // when it is absent
+    size_t offset; // of an enum in struct traits
+    int if_false, if_true;
+};
+
+/* A number of config.json and GGUF. */
+struct trait_number {
+    const char *key, *gguf; // "<architecture>.<gguf>"
+    size_t offset;          // of a double in struct raw_config
+    double fallback;        // when config.json does not have it
+    bool is_divisor;        // the field is 1 / number
 };
 
 /* A switch of config.json of which only one position can be converted. */
@@ -64,6 +89,7 @@ enum window_rule {
 struct family_source {
     enum family_id family;   // the first source of a family is that of GGUF
     const char *hf_names[3]; // model_type in config.json
+    const char *gguf_name;   // general.architecture; NULL: that of quip.config
     const char *title;       // of the file's subgraph when no model type has the model's sizes
     unsigned namings;
     const char *stops[3]; // pieces that end an answer, where the vocabulary has them
@@ -74,6 +100,11 @@ struct family_source {
     const char *activation; // the one that the family computes, as config.json calls it
     enum window_rule windows;
     struct expectation expect[6];
+    const struct key_alias *aliases; // end with an empty one; NULL: none
+    struct trait_switch switches[3];
+    struct trait_number numbers[5];
+    bool has_falcon_switches;     // alibi, multi_query, parallel_attn, new_decoder_architecture
+    bool has_conv1d;              // matrices of layers are [in, out] in Hugging Face's files
     unsigned biases;              // IF_…_BIAS that every model of the family has
     struct bias_key bias_keys[3]; // of further ones; in GGUF, those that the file has
     bool has_soft_caps;           // there are keys for them
@@ -106,6 +137,8 @@ struct family_source {
 };
 /* The first source of the family. */
 const struct family_source *qp_family_source(const struct family *f);
+/* What GGUF calls the family. */
+const char *qp_family_gguf_name(const struct family *f);
 /* By the name that a checkpoint gives its family; NULL if there is no such one. */
 const struct family_source *qp_source_of_checkpoint(const char *name, bool is_gguf);
 /* Those names: for error sentences. */
@@ -135,9 +168,11 @@ enum extent {
 };
 /* A tensor of the model file and its source. */
 struct tensor_row {
-    unsigned namings;               // bits of enum naming
-    unsigned needs;                 // bits of enum condition, all of them
-    const char *target, *hf, *gguf; // "%d" is the layer; NULL: there is no such name
+    unsigned namings; // bits of enum naming
+    unsigned needs;   // bits of enum condition, all of them
+    /* "%d" is the layer; a second one is the head, each of which has a tensor of its own. NULL:
+     * there is no such name. */
+    const char *target, *hf, *gguf;
     enum weight_class weight_class;
     enum extent rows, cols; // a vector: [rows]
     bool has_rope;          // rows whose order depends on the kind of rope
@@ -153,5 +188,7 @@ bool qp_tensor_row_applies(int i, unsigned namings, unsigned has);
 /* Whether an earlier row is one for the same tensor. */
 bool qp_tensor_row_is_alternative(int i, unsigned namings, unsigned has);
 bool qp_tensor_row_is_layered(const struct tensor_row *row);
+/* Whether each head has a tensor of its own. */
+bool qp_tensor_row_is_of_head(const struct tensor_row *row, bool is_gguf);
 
 #endif

@@ -15,7 +15,8 @@ static const char *after(const char *text, const char *prefix)
 
 const char *qp_name_unwrap(const char *name)
 {
-    static const char *const wrappings[] = { "model.", "language_model.", "base_model.", "bert." };
+    static const char *const wrappings[] = { "model.", "language_model.", "base_model.",
+                                             "bert.",  "transformer.",    "gpt_neox." };
     for (size_t i = 0; i < QP_COUNT(wrappings); i++) {
         const char *rest = after(name, wrappings[i]);
         if (rest) {
@@ -33,8 +34,6 @@ static const char *after_layers(const char *name)
     if (rest)
         return rest;
     name = qp_name_unwrap(name);
-    if ((rest = after(name, "transformer.")))
-        name = rest;
     rest = after(name, "layers.");
     return rest ? rest : after(name, "h.");
 }
@@ -101,6 +100,18 @@ const struct module *qp_module(int i)
         { "self_attention.dense", MATRIX_O, PART_ALL },
         { "mlp.dense_h_to_4h", MATRIX_UP, PART_ALL },
         { "mlp.dense_4h_to_h", MATRIX_DOWN, PART_ALL },
+        // GPT-NeoX; the rest as in Falcon
+        { "attention.query_key_value", MATRIX_Q, PART_Q },
+        { "attention.query_key_value", MATRIX_K, PART_K },
+        { "attention.query_key_value", MATRIX_V, PART_V },
+        { "attention.dense", MATRIX_O, PART_ALL },
+        // GPT-2; its feed-forward and StarCoder2's
+        { "attn.c_attn", MATRIX_Q, BLOCK_Q },
+        { "attn.c_attn", MATRIX_K, BLOCK_K },
+        { "attn.c_attn", MATRIX_V, BLOCK_V },
+        { "attn.c_proj", MATRIX_O, PART_ALL },
+        { "mlp.c_fc", MATRIX_UP, PART_ALL },
+        { "mlp.c_proj", MATRIX_DOWN, PART_ALL },
     };
     assert(i >= 0);
     return i < (int)QP_COUNT(modules) ? &modules[i] : NULL;

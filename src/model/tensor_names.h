@@ -1,7 +1,8 @@
 /* tensor_names.h: how files name the tensors of a layer.
  *
  *     MediaPipe      params.lm.transformer.x_layers_<l>.<tensor>
- *     Hugging Face   model.layers.<l>.<tensor> or transformer.h.<l>.<tensor>
+ *     Hugging Face   model.layers.<l>.<tensor>, transformer.h.<l>.<tensor> or
+ *                    gpt_neox.layers.<l>.<tensor>
  *     PEFT           the same inside base_model.model.
  *     GGUF           blk.<l>.<tensor> */
 #ifndef QP_TENSOR_NAMES_H
@@ -14,10 +15,11 @@
 #define LAYER_MEDIAPIPE "transformer.x_layers_%d."
 #define LAYER_HF "model.layers.%d."
 #define LAYER_HF_GPT "transformer.h.%d."
+#define LAYER_HF_NEOX "gpt_neox.layers.%d."
 #define LAYER_GGUF "blk.%d."
 
-/* The name without the modules around the language model: "model.", "language_model." and
- * "base_model.", however often they occur. */
+/* The name without the modules around the language model: "model.", "language_model.",
+ * "base_model.", "transformer." and "gpt_neox.", however often they occur. */
 const char *qp_name_unwrap(const char *name);
 
 /* Split a name that MediaPipe, Hugging Face or PEFT gives to a tensor of a layer: the number of the

@@ -16,7 +16,7 @@
 /* A norm of q or k, which has no bias. */
 #define QK_NORM(namings, needs, target, hf, gguf, size) \
     { namings, needs, target ".scale", hf ".weight", gguf ".weight", \
-      CLASS_NORM, size, EXTENT_NONE, false, PART_ALL }
+      CLASS_NORM, size, EXTENT_NONE, true, PART_ALL }
 /* A matrix, and its bias if it has one; some of MediaPipe's families write ".linear.w". */
 #define MATRIX_AS(suffix, namings, needs, bias, target, hf, gguf, class, rows, cols, rope, part) \
     { namings, needs, target suffix, hf ".weight", gguf ".weight", class, rows, cols, rope, part }, \
@@ -31,6 +31,7 @@
 #define LAYER(target) LAYER_MEDIAPIPE target
 #define HF(name) LAYER_HF name
 #define GPT(name) LAYER_HF_GPT name
+#define NEOX(name) LAYER_HF_NEOX name
 #define GGUF(name) LAYER_GGUF name
 #define NORMED (NAMES_LLAMA | NAMES_PHI)
 
@@ -46,6 +47,12 @@ const struct tensor_row qp_tensor_rows[] = {
     EMBEDDING(NAMES_PHI, IF_TIED, "softmax.logits_ffn.linear.w", "model.embed_tokens.weight", "token_embd.weight"),
     EMBEDDING(NORMED, IF_UNTIED, "token_embedding.w", "model.embed_tokens.weight", "token_embd.weight"),
     EMBEDDING(NAMES_FALCON, 0, "token_embedding.w", "transformer.word_embeddings.weight", "token_embd.weight"),
+    EMBEDDING(NAMES_GPT2, IF_TIED, "softmax.logits_ffn.w", "transformer.wte.weight", "token_embd.weight"),
+    EMBEDDING(NAMES_GPT2, IF_UNTIED, "token_embedding.w", "transformer.wte.weight", "token_embd.weight"),
+    EMBEDDING(NAMES_NEOX, IF_TIED, "softmax.logits_ffn.w", "gpt_neox.embed_in.weight", "token_embd.weight"),
+    EMBEDDING(NAMES_NEOX, IF_UNTIED, "token_embedding.w", "gpt_neox.embed_in.weight", "token_embd.weight"),
+    { NAMES_GPT2, 0, "position_embedding.w", "transformer.wpe.weight", "position_embd.weight",
+      CLASS_POSITIONS, EXTENT_POSITIONS, EXTENT_MODEL, false, PART_ALL },
 
     EMBEDDING(NAMES_BERT, 0, "softmax.logits_ffn.w", "embeddings.word_embeddings.weight", "token_embd.weight"),
     { NAMES_BERT, 0, "position_embedding.w", "embeddings.position_embeddings.weight", "position_embd.weight",
@@ -54,7 +61,10 @@ const struct tensor_row qp_tensor_rows[] = {
 
     /* ---- attention ---- */
     NORM(NORMED, IF_PRE_NORM, LAYER("pre_layer_norm"), HF("input_layernorm"), GGUF("attn_norm"), EXTENT_MODEL),
+    NORM(NAMES_FALCON, IF_PRE_NORM, LAYER("pre_layer_norm"), GPT("ln_attn"), GGUF("attn_norm_2"), EXTENT_MODEL),
     NORM(NAMES_FALCON, IF_PRE_NORM, LAYER("pre_layer_norm"), GPT("input_layernorm"), GGUF("attn_norm"), EXTENT_MODEL),
+    NORM(NAMES_GPT2, IF_PRE_NORM, LAYER("pre_layer_norm"), GPT("ln_1"), GGUF("attn_norm"), EXTENT_MODEL),
+    NORM(NAMES_NEOX, IF_PRE_NORM, LAYER("pre_layer_norm"), NEOX("input_layernorm"), GGUF("attn_norm"), EXTENT_MODEL),
 #define Q(row, namings, bias, hf, gguf, part) \
     row(namings, 0, bias, LAYER("self_attention.q"), hf, gguf, CLASS_ATTENTION, EXTENT_Q, EXTENT_MODEL, true, part)
 #define K(row, namings, bias, hf, gguf, part) \
@@ -66,20 +76,28 @@ const struct tensor_row qp_tensor_rows[] = {
     Q(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.q_proj"), GGUF("attn_q"), PART_ALL),
     Q(LINEAR, NAMES_FALCON, IF_QKV_BIAS, GPT("self_attention.query_key_value"), GGUF("attn_qkv"), PART_Q),
     Q(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.query"), GGUF("attn_q"), PART_ALL),
+    Q(MATRIX, NAMES_GPT2, IF_QKV_BIAS, GPT("attn.c_attn"), GGUF("attn_qkv"), BLOCK_Q),
+    Q(MATRIX, NAMES_NEOX, IF_QKV_BIAS, NEOX("attention.query_key_value"), GGUF("attn_qkv"), PART_Q),
     K(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_K),
     K(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.k_proj"), GGUF("attn_k"), PART_ALL),
     K(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.k_proj"), GGUF("attn_k"), PART_ALL),
     K(LINEAR, NAMES_FALCON, IF_QKV_BIAS, GPT("self_attention.query_key_value"), GGUF("attn_qkv"), PART_K),
     K(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.key"), GGUF("attn_k"), PART_ALL),
+    K(MATRIX, NAMES_GPT2, IF_QKV_BIAS, GPT("attn.c_attn"), GGUF("attn_qkv"), BLOCK_K),
+    K(MATRIX, NAMES_NEOX, IF_QKV_BIAS, NEOX("attention.query_key_value"), GGUF("attn_qkv"), PART_K),
     V(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_V),
     V(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.v_proj"), GGUF("attn_v"), PART_ALL),
     V(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.v_proj"), GGUF("attn_v"), PART_ALL),
     V(LINEAR, NAMES_FALCON, IF_QKV_BIAS, GPT("self_attention.query_key_value"), GGUF("attn_qkv"), PART_V),
     V(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.value"), GGUF("attn_v"), PART_ALL),
+    V(MATRIX, NAMES_GPT2, IF_QKV_BIAS, GPT("attn.c_attn"), GGUF("attn_qkv"), BLOCK_V),
+    V(MATRIX, NAMES_NEOX, IF_QKV_BIAS, NEOX("attention.query_key_value"), GGUF("attn_qkv"), PART_V),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_HEAD, LAYER("self_attention.q_norm"), HF("self_attn.q_norm"), GGUF("attn_q_norm"), EXTENT_HEAD),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.q_norm"), HF("self_attn.q_norm"), GGUF("attn_q_norm"), EXTENT_Q),
+    QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.q_norm"), HF("self_attn.q_layernorm.norms.%d"), GGUF("attn_q_norm"), EXTENT_Q),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_HEAD, LAYER("self_attention.k_norm"), HF("self_attn.k_norm"), GGUF("attn_k_norm"), EXTENT_HEAD),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.k_norm"), HF("self_attn.k_norm"), GGUF("attn_k_norm"), EXTENT_KV),
+    QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.k_norm"), HF("self_attn.k_layernorm.norms.%d"), GGUF("attn_k_norm"), EXTENT_KV),
 #define O(row, namings, hf) \
     row(namings, 0, IF_O_BIAS, LAYER("self_attention.post"), hf, GGUF("attn_output"), \
         CLASS_ATTENTION, EXTENT_MODEL, EXTENT_Q, false, PART_ALL)
@@ -88,6 +106,8 @@ const struct tensor_row qp_tensor_rows[] = {
     O(LINEAR, NAMES_FALCON, GPT("self_attention.dense")),
     O(MATRIX, NAMES_BERT, BERT("attention.output.dense")),
     BERT_NORM(LAYER("sum_norm"), BERT("attention.output.LayerNorm"), GGUF("attn_output_norm")),
+    O(MATRIX, NAMES_GPT2, GPT("attn.c_proj")),
+    O(MATRIX, NAMES_NEOX, NEOX("attention.dense")),
     NORM(NAMES_LLAMA, IF_POST_NORM, LAYER("post_layer_norm"), HF("post_attention_layernorm"), GGUF("post_attention_norm"), EXTENT_MODEL),
 
     /* ---- feed-forward ----
@@ -95,7 +115,10 @@ const struct tensor_row qp_tensor_rows[] = {
 #define FF_NORM LAYER("ff_layer.pre_layer_norm")
     NORM(NAMES_LLAMA, IF_FF_NORM | UNLESS_POST_NORM, FF_NORM, HF("post_attention_layernorm"), GGUF("ffn_norm"), EXTENT_MODEL),
     NORM(NAMES_LLAMA, IF_FF_NORM | IF_POST_NORM, FF_NORM, HF("pre_feedforward_layernorm"), GGUF("ffn_norm"), EXTENT_MODEL),
+    NORM(NAMES_FALCON, IF_FF_NORM, FF_NORM, GPT("ln_mlp"), GGUF("attn_norm"), EXTENT_MODEL),
     NORM(NAMES_FALCON, IF_FF_NORM, FF_NORM, GPT("post_attention_layernorm"), GGUF("ffn_norm"), EXTENT_MODEL),
+    NORM(NAMES_GPT2, IF_FF_NORM, FF_NORM, GPT("ln_2"), GGUF("ffn_norm"), EXTENT_MODEL),
+    NORM(NAMES_NEOX, IF_FF_NORM, FF_NORM, NEOX("post_attention_layernorm"), GGUF("ffn_norm"), EXTENT_MODEL),
 #define GATE(row, namings, hf, gguf, part) \
     row(namings, IF_GATED, IF_FF_BIAS, LAYER("ff_layer.ffn_layer1_gate"), hf, gguf, CLASS_FEED_FORWARD, EXTENT_FF, EXTENT_MODEL, false, part)
 #define UP(row, namings, needs, hf, part) \
@@ -104,23 +127,31 @@ const struct tensor_row qp_tensor_rows[] = {
     row(namings, 0, IF_FF_BIAS, LAYER("ff_layer.ffn_layer2"), hf, GGUF("ffn_down"), CLASS_FEED_FORWARD, EXTENT_MODEL, EXTENT_FF, false, PART_ALL)
     GATE(MATRIX, NAMES_LLAMA, HF("mlp.gate_proj"), GGUF("ffn_gate"), PART_ALL),
     GATE(MATRIX, NAMES_FUSED, HF("mlp.gate_up_proj"), GGUF("ffn_up"), BLOCK_GATE),
+    UP(MATRIX, NAMES_STARCODER, 0, HF("mlp.c_fc"), PART_ALL),
     UP(MATRIX, NAMES_LLAMA, 0, HF("mlp.up_proj"), PART_ALL),
     UP(MATRIX, NAMES_FUSED, IF_GATED, HF("mlp.gate_up_proj"), BLOCK_UP),
     UP(LINEAR, NAMES_PHI, 0, HF("mlp.fc1"), PART_ALL),
     UP(LINEAR, NAMES_FALCON, 0, GPT("mlp.dense_h_to_4h"), PART_ALL),
+    UP(MATRIX, NAMES_GPT2, 0, GPT("mlp.c_fc"), PART_ALL),
+    UP(MATRIX, NAMES_NEOX, 0, NEOX("mlp.dense_h_to_4h"), PART_ALL),
+    DOWN(MATRIX, NAMES_STARCODER, HF("mlp.c_proj")),
     DOWN(MATRIX, NAMES_LLAMA, HF("mlp.down_proj")),
     DOWN(LINEAR, NAMES_PHI, HF("mlp.fc2")),
     DOWN(LINEAR, NAMES_FALCON, GPT("mlp.dense_4h_to_h")),
     UP(MATRIX, NAMES_BERT, 0, BERT("intermediate.dense"), PART_ALL),
     DOWN(MATRIX, NAMES_BERT, BERT("output.dense")),
     BERT_NORM(LAYER("ff_layer.sum_norm"), BERT("output.LayerNorm"), GGUF("layer_output_norm")),
+    DOWN(MATRIX, NAMES_GPT2, GPT("mlp.c_proj")),
+    DOWN(MATRIX, NAMES_NEOX, NEOX("mlp.dense_4h_to_h")),
     NORM(NAMES_LLAMA, IF_POST_NORM, LAYER("ff_layer.post_layer_norm"), HF("post_feedforward_layernorm"), GGUF("post_ffw_norm"), EXTENT_MODEL),
 
     /* ---- head ---- */
     NORM(NAMES_LLAMA, 0, "final_ln", "model.norm", "output_norm", EXTENT_MODEL),
     NORM(NAMES_PHI, 0, "final_ln", "model.final_layernorm", "output_norm", EXTENT_MODEL),
-    NORM(NAMES_FALCON, 0, "final_ln", "transformer.ln_f", "output_norm", EXTENT_MODEL),
-    EMBEDDING(NAMES_LLAMA, IF_UNTIED, "softmax.logits_ffn.w", "lm_head.weight", "output.weight"),
+    NORM(NAMES_FALCON | NAMES_GPT2, 0, "final_ln", "transformer.ln_f", "output_norm", EXTENT_MODEL),
+    NORM(NAMES_NEOX, 0, "final_ln", "gpt_neox.final_layer_norm", "output_norm", EXTENT_MODEL),
+    EMBEDDING(NAMES_LLAMA | NAMES_GPT2, IF_UNTIED, "softmax.logits_ffn.w", "lm_head.weight", "output.weight"),
+    EMBEDDING(NAMES_NEOX, IF_UNTIED, "softmax.logits_ffn.w", "embed_out.weight", "output.weight"),
     EMBEDDING(NAMES_PHI, IF_UNTIED, "softmax.logits_ffn.linear.w", "lm_head.weight", "output.weight"),
     { NORMED, IF_HEAD_BIAS, "softmax.logits_ffn.bias.b", "lm_head.bias", "output.bias",
       CLASS_BIAS, EXTENT_VOCAB, EXTENT_NONE, false, PART_ALL },
@@ -161,6 +192,13 @@ bool qp_tensor_row_is_alternative(int i, unsigned namings, unsigned has)
             strcmp(qp_tensor_rows[k].target, qp_tensor_rows[i].target) == 0)
             return true;
     return false;
+}
+
+bool qp_tensor_row_is_of_head(const struct tensor_row *row, bool is_gguf)
+{
+    const char *pattern = is_gguf ? row->gguf : row->hf;
+    const char *layer = pattern ? strstr(pattern, "%d") : NULL;
+    return layer && strstr(layer + 2, "%d");
 }
 
 bool qp_tensor_row_is_layered(const struct tensor_row *row)
