@@ -466,7 +466,7 @@ static void test_wrong_configs(void **state)
         quip_status status;
     } cases[] = {
         { "\"llama\"", "\"mamba\"", "model_type \"mamba\" cannot be", QUIP_E_UNSUPPORTED },
-        { "\"silu\"", "\"relu\"", "hidden_act is \"relu\"", QUIP_E_UNSUPPORTED },
+        { "\"silu\"", "\"quick_gelu\"", "hidden_act is \"quick_gelu\"", QUIP_E_UNSUPPORTED },
         { "hidden_size", "hiden_size", "has no hidden_size", QUIP_E_FORMAT },
         { ": 24", ": \"24\"", "hidden_size is not a number", QUIP_E_FORMAT },
         { ": 24", ": 24.5", "hidden_size is 24.5", QUIP_E_FORMAT },

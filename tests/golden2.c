@@ -5,6 +5,7 @@
 #include "model/model.h"
 #include "support/reference_backend.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -23,6 +24,15 @@ static const struct fixture fixtures[] = {
     { .name = "mistral" },
     { .name = "smollm3" },
     { .name = "phi3", .has_long_factors = true, .n_short_context = 48 },
+    { .name = "olmo2" },
+    { .name = "granite" },
+    { .name = "stablelm2" },
+    { .name = "stablelm2-bias" },
+    { .name = "falcon7b" },
+    { .name = "gpt2" },
+    { .name = "gptneox" },
+    { .name = "starcoder2" },
+    { .name = "cohere" },
 };
 
 static void test_fixture(void **state)
@@ -120,6 +130,81 @@ static void swapped_gate_up(quip_model *m)
     }
 }
 
+static void no_embed_scale(quip_model *m)
+{
+    m->config.embed_scale = 1;
+}
+static void no_residual_scale(quip_model *m)
+{
+    m->config.residual_scale = 1;
+}
+static void no_query_scale(quip_model *m)
+{
+    m->config.query_scale = 1 / sqrtf((float)m->config.layers[0].head_dim);
+}
+static void no_logits_scale(quip_model *m)
+{
+    m->config.logits_scale = 1;
+}
+static void whole_rope(quip_model *m)
+{
+    m->config.ropes[ROPE_GLOBAL].dim = m->config.layers[0].head_dim;
+}
+static void norm_of_each_head(quip_model *m)
+{
+    m->config.qk_norm = QK_NORM_HEADS;
+}
+static void same_norm_for_all_heads(quip_model *m)
+{
+    m->config.qk_norm = QK_NORM_HEAD;
+}
+static void rms_norm(quip_model *m)
+{
+    m->config.norm = NORM_RMS;
+}
+static void sequential(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers && !m->config.has_ff_norm; l++)
+        m->weights.layers[l].ff_norm = m->weights.layers[l].attn_norm;
+    m->config.is_parallel = false;
+    m->config.has_ff_norm = true;
+}
+static void parallel(quip_model *m)
+{
+    m->config.is_parallel = true;
+}
+static void one_norm(quip_model *m)
+{
+    m->config.has_ff_norm = false;
+}
+static void norm_in_front(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++) {
+        struct layer_weights *w = &m->weights.layers[l];
+        w->attn_norm = w->attn_post_norm;
+        w->ff_norm = w->ff_post_norm;
+        w->attn_post_norm.scale = w->ff_post_norm.scale = NULL;
+    }
+}
+static void no_positions(quip_model *m)
+{
+    m->weights.positions = NULL;
+}
+static void next_positions(quip_model *m)
+{
+    m->weights.positions += m->config.d_model;
+    m->config.n_positions--;
+}
+static void other_gelu(quip_model *m)
+{
+    m->config.act = m->config.act == ACT_GELU_ERF ? ACT_GELU_TANH : ACT_GELU_ERF;
+}
+static void no_norm_bias(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].attn_norm.bias = m->weights.layers[l].ff_norm.bias = NULL;
+}
+
 static const struct detail {
     const char *fixture, *name;
     void (*leave_out)(quip_model *);
@@ -143,6 +228,47 @@ static const struct detail {
     { "phi3", "gate and up swapped", swapped_gate_up },
     { "phi3", "no sliding window", no_window },
     { "phi3", "window one too wide", wider_window },
+    { "olmo2", "no norms of q and k", no_qk_norm },
+    { "olmo2", "a norm of each head of q and k", norm_of_each_head },
+    { "olmo2", "norms in front of the branches", norm_in_front },
+    { "olmo2", "no rope", no_rope },
+    { "granite", "no scale of embeddings", no_embed_scale },
+    { "granite", "no scale of scores", no_query_scale },
+    { "granite", "no scale of branches", no_residual_scale },
+    { "granite", "no scale of logits", no_logits_scale },
+    { "granite", "no rope", no_rope },
+    { "stablelm2", "no norms of q and k", no_qk_norm },
+    { "stablelm2", "the first head's norm for all heads", same_norm_for_all_heads },
+    { "stablelm2", "rms instead of LayerNorm", rms_norm },
+    { "stablelm2", "sequential halves", sequential },
+    { "stablelm2", "rope on the whole head", whole_rope },
+    { "stablelm2-bias", "no biases of q, k and v", no_bias },
+    { "stablelm2-bias", "no biases of norms", no_norm_bias },
+    { "stablelm2-bias", "parallel halves", parallel },
+    { "stablelm2-bias", "rope on the whole head", whole_rope },
+    { "falcon7b", "sequential halves", sequential },
+    { "falcon7b", "no rope", no_rope },
+    { "falcon7b", "other form of GELU", other_gelu },
+    { "gpt2", "no positions", no_positions },
+    { "gpt2", "positions from 1", next_positions },
+    { "gpt2", "other form of GELU", other_gelu },
+    { "gpt2", "no biases", no_bias },
+    { "gptneox", "sequential halves", sequential },
+    { "gptneox", "one norm for both halves", one_norm },
+    { "gptneox", "rope on the whole head", whole_rope },
+    { "gptneox", "other form of GELU", other_gelu },
+    { "gptneox", "no biases", no_bias },
+    { "starcoder2", "no biases", no_bias },
+    { "starcoder2", "no sliding window", no_window },
+    { "starcoder2", "window one too wide", wider_window },
+    { "starcoder2", "other form of GELU", other_gelu },
+    { "starcoder2", "no rope", no_rope },
+    { "cohere", "no scale of logits", no_logits_scale },
+    { "cohere", "no norms of q and k", no_qk_norm },
+    { "cohere", "the first head's norm for all heads", same_norm_for_all_heads },
+    { "cohere", "rms instead of LayerNorm", rms_norm },
+    { "cohere", "sequential halves", sequential },
+    { "cohere", "no rope", no_rope },
 };
 
 static const struct fixture *find_fixture(const char *name)
