@@ -74,6 +74,7 @@ const struct tensor_row qp_tensor_rows[] = {
     Q(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_Q),
     Q(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.q_proj"), GGUF("attn_q"), PART_ALL),
     Q(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.q_proj"), GGUF("attn_q"), PART_ALL),
+    Q(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_Q), // GGUF before 2024
     Q(LINEAR, NAMES_FALCON, IF_QKV_BIAS, GPT("self_attention.query_key_value"), GGUF("attn_qkv"), PART_Q),
     Q(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.query"), GGUF("attn_q"), PART_ALL),
     Q(MATRIX, NAMES_GPT2, IF_QKV_BIAS, GPT("attn.c_attn"), GGUF("attn_qkv"), BLOCK_Q),
@@ -81,6 +82,7 @@ const struct tensor_row qp_tensor_rows[] = {
     K(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_K),
     K(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.k_proj"), GGUF("attn_k"), PART_ALL),
     K(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.k_proj"), GGUF("attn_k"), PART_ALL),
+    K(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_K), // GGUF before 2024
     K(LINEAR, NAMES_FALCON, IF_QKV_BIAS, GPT("self_attention.query_key_value"), GGUF("attn_qkv"), PART_K),
     K(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.key"), GGUF("attn_k"), PART_ALL),
     K(MATRIX, NAMES_GPT2, IF_QKV_BIAS, GPT("attn.c_attn"), GGUF("attn_qkv"), BLOCK_K),
@@ -88,6 +90,7 @@ const struct tensor_row qp_tensor_rows[] = {
     V(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_V),
     V(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.v_proj"), GGUF("attn_v"), PART_ALL),
     V(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.v_proj"), GGUF("attn_v"), PART_ALL),
+    V(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_V), // GGUF before 2024
     V(LINEAR, NAMES_FALCON, IF_QKV_BIAS, GPT("self_attention.query_key_value"), GGUF("attn_qkv"), PART_V),
     V(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.value"), GGUF("attn_v"), PART_ALL),
     V(MATRIX, NAMES_GPT2, IF_QKV_BIAS, GPT("attn.c_attn"), GGUF("attn_qkv"), BLOCK_V),
