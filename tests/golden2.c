@@ -230,7 +230,7 @@ static const struct detail {
     { "phi3", "window one too wide", wider_window },
     { "olmo2", "no norms of q and k", no_qk_norm },
     { "olmo2", "a norm of each head of q and k", norm_of_each_head },
-    { "olmo2", "norms in front of the branches", norm_in_front },
+    { "olmo2", "norms before the branches", norm_in_front },
     { "olmo2", "no rope", no_rope },
     { "granite", "no scale of embeddings", no_embed_scale },
     { "granite", "no scale of scores", no_query_scale },
