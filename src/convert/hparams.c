@@ -98,6 +98,11 @@ quip_status qp_hparams_finish(struct hparams *h, const char *path, quip_error *e
         h->raw.rope_dim = 0;
     else if (h->raw.rope_dim == 0)
         h->raw.rope_dim = h->raw.head_dim;
+    const bool is_scaled =
+        h->raw.rope_scaling != 1 || h->raw.rope_amplitude != 1 || h->raw.rope_divisors > 0;
+    if (h->source->has_plain_local_rope && is_scaled && qp_hparams_has_window(h) &&
+        h->raw.traits.rope_local_theta == 0)
+        h->raw.traits.rope_local_theta = h->raw.traits.rope_theta;
     quip_status status = check_sizes(h, path, error);
     if (status)
         return status;

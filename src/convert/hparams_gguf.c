@@ -72,7 +72,30 @@ static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, str
     return QUIP_OK;
 }
 
-/* Soft caps, windows and scaling of queries, which only some families have. */
+/* The window, and which layers slide: those of the family's pattern, of the file's, or all. */
+static quip_status gguf_windows(struct hparams *h, struct format *g, quip_error *error)
+{
+    struct traits *t = &h->raw.traits;
+    const char *arch = qp_family_gguf_name(h->raw.family);
+    const struct metadata *window = qp_arch_entry(g, arch, "attention.sliding_window");
+    int slides[HPARAMS_MAX_LAYERS], n = 0;
+    if (t->local_per_global) {
+        t->window =
+            entry_int(window, h->source->default_window ? h->source->default_window : t->window);
+        qp_hparams_set_family_pattern(h);
+        return QUIP_OK;
+    }
+    t->window = entry_int(window, h->source->gguf_default_window);
+    if (t->window <= 0)
+        return QUIP_OK;
+    const quip_status status = qp_gguf_layers(g, arch, "attention.sliding_window_pattern",
+                                              h->raw.n_layers, slides, &n, error);
+    for (int l = 0; l < h->raw.n_layers && !status; l++)
+        qp_hparams_set_layer(h, l, n > 0 && slides[l] == 0 ? 'G' : 'L');
+    return status;
+}
+
+/* Soft caps and scaling of queries, which only some families have; layers without rope. */
 static void gguf_attention(struct hparams *h, const struct format *g)
 {
     struct traits *t = &h->raw.traits;
@@ -83,14 +106,6 @@ static void gguf_attention(struct hparams *h, const struct format *g)
             qp_entry_number(qp_arch_entry(g, arch, "attn_logit_softcapping"), t->attention_cap);
         t->logits_cap =
             qp_entry_number(qp_arch_entry(g, arch, "final_logit_softcapping"), t->logits_cap);
-    }
-    const struct metadata *window = qp_arch_entry(g, arch, "attention.sliding_window");
-    if (t->local_per_global) {
-        t->window = entry_int(window, source->default_window ? source->default_window : t->window);
-        qp_hparams_set_family_pattern(h);
-    } else if (entry_int(window, 0) > 0) {
-        t->window = entry_int(window, 0);
-        qp_hparams_set_pattern(h, h->raw.n_layers + 1); // all slide
     }
     for (int l = 3; source->windows == WINDOW_WITHOUT_ROPE && l < h->raw.n_layers; l += 4)
         qp_hparams_set_layer(h, l, 'g'); // SmolLM3; there is no key for it
@@ -218,6 +233,8 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
             ? qp_entry_number(qp_arch_entry(g, name, "attention.layer_norm_epsilon"), 1e-5)
             : qp_entry_number(qp_arch_entry(g, name, "attention.layer_norm_rms_epsilon"), 1e-6);
     h->is_tied = !qp_checkpoint_find(c, "output.weight");
+    if ((status = gguf_windows(h, g, error)))
+        return status;
     gguf_attention(h, g);
     gguf_variant(h, c, g);
     gguf_biases(h, c);

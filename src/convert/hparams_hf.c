@@ -80,6 +80,9 @@ static void hf_layer_types(struct hf_reader *r, struct hparams *h)
     t->window = cJSON_HasObjectItem(r->config, "sliding_window") ? qp_hf_int(r, "sliding_window", 0)
                 : default_window                                 ? default_window
                                                                  : t->window;
+    if (!types && h->source->windows == WINDOW_FROM_TYPES && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s/config.json: has no layer_types",
+                            r->checkpoint->sources.folder);
     if (types) {
         hf_read_layer_types(r, h, types);
     } else if (t->local_per_global > 0) {

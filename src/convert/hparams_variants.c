@@ -2,6 +2,7 @@
  * In:  config.json: the switches and numbers that the family's row names (families_convert.c).
  * Out: traits, scales, biases and heads. What cannot be computed is refused. */
 #include "convert/hf_config.h"
+#include "convert/json.h"
 
 #include <assert.h>
 #include <string.h>
@@ -100,7 +101,9 @@ static void read_falcon_heads(struct hf_reader *r, struct hparams *h, bool is_ne
 static void read_falcon(struct hf_reader *r, struct hparams *h)
 {
     struct traits *t = &h->raw.traits;
-    const bool is_new = qp_hf_bool(r, "new_decoder_architecture", false);
+    // RefinedWeb is the new architecture, and has no key that says so
+    const bool is_new =
+        qp_hf_bool(r, "new_decoder_architecture", qp_json_item(r->config, "n_head_kv") != NULL);
     const bool is_parallel = qp_hf_bool(r, "parallel_attn", true);
     const int n_norms = qp_hf_int(r, "num_ln_in_parallel_attn", is_new ? 2 : 1);
     t->has_alibi = qp_hf_bool(r, "alibi", false);

@@ -58,8 +58,9 @@ static const struct family families[N_FAMILIES] = {
                          .rope_fraction = 0.25f, .revision = 1 },
     [FAMILY_STARCODER2] = { "starcoder2", { LAYER_NORM_TRAITS, .act = ACT_GELU_TANH },
                             .revision = 1 },
-    [FAMILY_COHERE] = { "cohere", { LAYER_NORM_TRAITS, .no_norm_bias = true, .act = ACT_SILU,
-                                    .is_gated = true, .residual = RESIDUAL_PARALLEL },
+    [FAMILY_COHERE] = { "cohere", { .norm = NORM_LAYER, .no_norm_bias = true, .norm_eps = 1e-5,
+                                    .rope_theta = 5e5, .act = ACT_SILU, .is_gated = true,
+                                    .residual = RESIDUAL_PARALLEL },
                         .revision = 1, .pairs_rope = true },
 };
 // clang-format on

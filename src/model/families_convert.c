@@ -15,6 +15,18 @@ static const struct key_alias neox_aliases[] = {
     { "rope_theta", "rotary_emb_base" },
     { NULL, NULL },
 };
+// of RefinedWeb and RefinedWebModel, which are the older names
+static const struct key_alias falcon_aliases[] = {
+    { "num_hidden_layers", "n_layer" },
+    { "num_attention_heads", "n_head" },
+    { "num_kv_heads", "n_head_kv" },
+    { NULL, NULL },
+};
+// Command R was trained with longer texts than max_position_embeddings says.
+static const struct key_alias cohere_aliases[] = {
+    { "max_position_embeddings", "model_max_length" },
+    { NULL, NULL },
+};
 // of stablelm_epoch, which is the older name
 static const struct key_alias stablelm_aliases[] = {
     { "partial_rotary_factor", "rope_pct" },
@@ -111,7 +123,7 @@ static const struct family_source sources[] = {
     // Defaults and expectations are those of FalconConfig, whose other shapes have no ALiBi.
     {
         .family = FAMILY_FALCON,
-        .hf_names = { "falcon" },
+        .hf_names = { "falcon", "RefinedWebModel", "RefinedWeb" },
         .title = "FALCON",
         .namings = NAMES_FALCON,
         .stops = { "<|endoftext|>" },
@@ -119,6 +131,7 @@ static const struct family_source sources[] = {
         .d_ff_key = "ffn_hidden_size",
         .activation_key = "activation",
         .activation = "gelu",
+        .aliases = falcon_aliases,
         .has_falcon_switches = true,
         .bias_keys = { { "bias", IF_LAYER_BIASES, false } },
         .has_wrong_ids = true,
@@ -219,7 +232,22 @@ static const struct family_source sources[] = {
         .stops = { "<|endoftext|>" },
         .activation = "silu",
         .bias_keys = { { "attention_bias", IF_QKV_BIAS | IF_O_BIAS, false } },
+        .has_plain_local_rope = true, // of OLMo 3, which GGUF calls olmo2
         .default_n_context = 2048,
+    },
+    {
+        .family = FAMILY_OLMO2,
+        .hf_names = { "olmo3" },
+        .title = "OLMO2",
+        .namings = NAMES_LLAMA,
+        .stops = { "<|endoftext|>" },
+        .activation = "silu",
+        .windows = WINDOW_FROM_TYPES,
+        .bias_keys = { { "attention_bias", IF_QKV_BIAS | IF_O_BIAS, false } },
+        .is_hf_only = true,
+        .has_plain_local_rope = true,
+        .default_n_context = 2048,
+        .default_window = 4096,
     },
     {
         .family = FAMILY_GRANITE,
@@ -284,6 +312,7 @@ static const struct family_source sources[] = {
         .activation = "gelu_pytorch_tanh",
         .bias_keys = { { "use_bias", IF_LAYER_BIASES, true } },
         .windows = WINDOW_ALL,
+        .gguf_default_window = 4096, // all of the published ones have it
         .default_tied = true,
         .default_n_context = 4096,
     },
@@ -291,6 +320,7 @@ static const struct family_source sources[] = {
         .family = FAMILY_COHERE,
         .hf_names = { "cohere" },
         .gguf_name = "command-r",
+        .aliases = cohere_aliases,
         .title = "COHERE",
         .namings = NAMES_LLAMA,
         .stops = { "<|END_OF_TURN_TOKEN|>" },

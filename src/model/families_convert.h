@@ -80,10 +80,11 @@ struct expectation {
 
 /* Which layers slide, where the family has no pattern and config.json no layer_types. */
 enum window_rule {
-    WINDOW_NONE,        // none: sliding_window is not used
-    WINDOW_ALL,         // all, unless sliding_window is null
-    WINDOW_IF_USED,     // with use_sliding_window, from layer max_window_layers on
-    WINDOW_WITHOUT_ROPE // with use_sliding_window, the layers without rope (no_rope_layers)
+    WINDOW_NONE,         // none: sliding_window is not used
+    WINDOW_ALL,          // all, unless sliding_window is null
+    WINDOW_IF_USED,      // with use_sliding_window, from layer max_window_layers on
+    WINDOW_WITHOUT_ROPE, // with use_sliding_window, the layers without rope (no_rope_layers)
+    WINDOW_FROM_TYPES    // config.json must have layer_types
 };
 
 struct family_source {
@@ -117,6 +118,9 @@ struct family_source {
     bool gguf_pairs_rope;       // rows of q and k are in the order of adjacent-pair rope
     int gguf_wide_query_layers; // of the one size whose queries are scaled by sqrt(d_model /
                                 // n_heads)
+
+    int gguf_default_window;   // of all layers: llama.cpp does not write it; 0: none
+    bool has_plain_local_rope; // rope scaling is for the layers that do not slide
 
     /* The model file */
     bool has_two_embeddings; // it has embedding and head, also of a tied model
