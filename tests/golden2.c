@@ -193,7 +193,6 @@ static void no_positions(quip_model *m)
 static void next_positions(quip_model *m)
 {
     m->weights.positions += m->config.d_model;
-    m->config.n_positions--;
 }
 static void other_gelu(quip_model *m)
 {

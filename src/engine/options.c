@@ -166,6 +166,11 @@ quip_status qp_options_check(const quip_model *m, const quip_session_options *o,
     quip_status status;
     const int max =
         qp_min(m->config.n_context_max ? m->config.n_context_max : MAX_CONTEXT, MAX_CONTEXT);
+    if (o->n_context > max && m->config.has_positions)
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "n_context is %d; must be 0 to %d, because the model has embeddings of %d "
+                       "positions",
+                       o->n_context, max, max);
     if (o->n_context < 0 || o->n_context > max)
         return qp_fail(error, QUIP_E_ARGUMENT, "n_context is %d; must be 0 to %d", o->n_context,
                        max);
