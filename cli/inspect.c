@@ -110,6 +110,9 @@ static void print_model(const struct inspected *x)
     printf("  sizes         %d layers, d_model %d, d_ff %d, %d heads, %d KV heads, head_dim %d, "
            "vocabulary %d\n",
            i->n_layers, i->d_model, i->d_ff, i->n_heads, i->n_kv_heads, i->head_dim, i->vocab_size);
+    if (i->n_experts)
+        printf("  experts       %d, of which a token uses %d: %.1f million parameters\n",
+               i->n_experts, i->n_experts_used, (double)i->n_active_parameters * 1e-6);
     if (i->n_context_max)
         printf("  trained for   %d positions\n", i->n_context_max);
     printf("  memory        %s mapped file; with a context of %d tokens: %s keys and values, "
@@ -224,6 +227,9 @@ static void json_model(cJSON *json, const struct inspected *x)
         double value;
     } properties[] = {
         { "n_parameters", (double)i->n_parameters },
+        { "n_active_parameters", (double)i->n_active_parameters },
+        { "n_experts", i->n_experts },
+        { "n_experts_used", i->n_experts_used },
         { "n_layers", i->n_layers },
         { "d_model", i->d_model },
         { "d_ff", i->d_ff },

@@ -175,18 +175,21 @@ typedef struct quip_model_info {
     uint64_t n_parameters;
     uint64_t file_bytes;
     int n_layers;
-    int d_model;       // width of a token's vector between layers
-    int d_ff;          // width inside the feed-forward
-    int n_heads;       // query heads of a layer
-    int n_kv_heads;    // key and value heads of a layer
-    int head_dim;      // width of a head
-    int vocab_size;    // token ids are 0 to vocab_size - 1
-    int n_context_max; // largest n_context; 0: the file does not limit it
-    quip_token bos;    // the token that begins every context; -1: the model has none
-    int n_threads;     // threads that its sessions use, the caller's included
-    bool has_template; // turns are marked with the model's template; false: a base model
-    bool is_embedding; // an embedding model, for quip_embed; sessions cannot be opened
-    int n_embedding;   // numbers of an embedding of quip_embed
+    int d_model;        // width of a token's vector between layers
+    int d_ff;           // width inside the feed-forward; of an expert if a layer has only experts
+    int n_heads;        // query heads of a layer
+    int n_kv_heads;     // key and value heads of a layer
+    int head_dim;       // width of a head
+    int vocab_size;     // token ids are 0 to vocab_size - 1
+    int n_context_max;  // largest n_context; 0: the file does not limit it
+    quip_token bos;     // the token that begins every context; -1: the model has none
+    int n_threads;      // threads that its sessions use, the caller's included
+    bool has_template;  // turns are marked with the model's template; false: a base model
+    bool is_embedding;  // an embedding model, for quip_embed; sessions cannot be opened
+    int n_embedding;    // numbers of an embedding of quip_embed
+    int n_experts;      // of a layer with a mixture of experts; 0: the model has none
+    int n_experts_used; // of these, those that a token uses
+    uint64_t n_active_parameters; // that a token uses: without the other experts
 } quip_model_info;
 
 QUIP_API quip_status quip_model_get_info(const quip_model *model, quip_model_info *info,

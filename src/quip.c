@@ -21,7 +21,7 @@ struct alignment_probe {
 ASSERT_SIZE(quip_error, 512, 512);
 ASSERT_SIZE(quip_source, 64, 56);
 ASSERT_SIZE(quip_model_options, 88, 80);
-ASSERT_SIZE(quip_model_info, 88, 80);
+ASSERT_SIZE(quip_model_info, 104, 96);
 ASSERT_SIZE(quip_session_options, 144, 128);
 ASSERT_SIZE(quip_logit_bias, 8, 8);
 ASSERT_SIZE(quip_result, 48, 48);
@@ -165,7 +165,8 @@ void quip_model_close(quip_model *model)
 quip_status quip_model_get_info(const quip_model *model, quip_model_info *info, quip_error *error)
 {
     static const quip_model_info empty;
-    const quip_status status = check_output(info, "info", sizeof(quip_model_info), error);
+    const quip_status status =
+        check_output(info, "info", offsetof(quip_model_info, n_experts), error);
     if (status)
         return status;
     fill_output(info, &empty, sizeof empty);
@@ -180,7 +181,7 @@ quip_status quip_model_get_info(const quip_model *model, quip_model_info *info, 
         .file_bytes = model->file.size,
         .n_layers = c->n_layers,
         .d_model = c->d_model,
-        .d_ff = c->d_ff,
+        .d_ff = c->d_ff > 0 ? c->d_ff : c->experts.d_ff,
         .n_heads = c->n_heads,
         .n_kv_heads = c->n_kv_heads,
         .head_dim = c->head_dim,
@@ -191,6 +192,9 @@ quip_status quip_model_get_info(const quip_model *model, quip_model_info *info, 
         .has_template = model->chat != NULL,
         .is_embedding = model->embedding.pooling != 0,
         .n_embedding = qp_pooled_width(&model->weights, c->d_model, model->weights.n_dense),
+        .n_experts = c->experts.n,
+        .n_experts_used = c->experts.n_used,
+        .n_active_parameters = model->n_active_parameters,
     };
     fill_output(info, &found, sizeof found);
     return QUIP_OK;

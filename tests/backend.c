@@ -755,7 +755,7 @@ struct export_kind {
     char path[64];
 };
 
-static struct export_kind export_kinds[5];
+static struct export_kind export_kinds[7];
 
 static int make_export_models(void **state)
 {
@@ -767,6 +767,8 @@ static int make_export_models(void **state)
         { .name = "window 130, f32", .model = tiny_with(tiny_gemma3, DTYPE_F32) },
         { .name = "no window, int8", .model = tiny_llama },
         { .name = "reference", .model = tiny_smallest, .backend = &reference_backend },
+        { .name = "convolution", .model = tiny_lfm2 },
+        { .name = "convolution, f32", .model = tiny_with(tiny_lfm2, DTYPE_F32) },
     };
     for (size_t i = 0; i < QP_COUNT(kinds); i++) {
         export_kinds[i] = kinds[i];
@@ -819,12 +821,13 @@ static void check_export(const struct export_kind *kind)
             struct memory_stream stream;
             prefill_to(s, stops[i][0]);
             check(quip_session_rewind(s, stops[i][1], &error), &error);
-            assert_int_equal(s->sequence->pos, stops[i][1]);
+            const int pos = s->sequence->pos; // with convolutions, a long way back ends earlier
+            assert_true(pos == stops[i][1] || (kind->model.layer_types && pos == 512));
             export_session(s, &stream);
 
             quip_session *t = open_export_session(kind);
             check(import_session(t, level ? &streams[i] : &stream, &error), &error);
-            assert_int_equal(t->sequence->pos, stops[i][1]);
+            assert_int_equal(t->sequence->pos, pos);
             continue_at(t, stops[i][1]);
             prefill_to(t, stops[i][1] + N_AFTER);
             prefill_to(s, stops[i][1] + N_AFTER);

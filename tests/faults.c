@@ -19,8 +19,9 @@
 /* Chat templates that are plain text for this vocabulary: one with a system role, one that puts the
  * system text before the user's. */
 static const char *const templates[] = { "chatml", "gemma" };
-static char paths[QP_COUNT(templates)][64];
-static quip_model *models[QP_COUNT(templates)];
+#define N_KINDS 4 // of models: the smallest one with each template, convolutions, experts
+static char paths[N_KINDS][64];
+static quip_model *models[N_KINDS];
 static quip_model *model; // the one in use
 static const char *path;  // its file
 
@@ -33,11 +34,12 @@ static void use_model(size_t i)
 static int make_models(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < QP_COUNT(templates); i++) {
+    for (size_t i = 0; i < N_KINDS; i++) {
         quip_error error = { 0 };
-        struct tiny_model tiny = tiny_smallest;
+        struct tiny_model tiny = i == 2 ? tiny_lfm2 : i == 3 ? tiny_shared_experts : tiny_smallest;
         char config[64];
-        snprintf(config, sizeof config, "layer_types LG\nchat %s\n", templates[i]);
+        snprintf(config, sizeof config, "%schat %s\n", i < 2 ? "layer_types LG\n" : "",
+                 templates[i % QP_COUNT(templates)]);
         tiny.config = config;
         snprintf(paths[i], sizeof paths[i], "tiny-faults-%d-%zu.bin", (int)getpid(), i);
         check(tiny_model_write(paths[i], &tiny, &error), &error);
@@ -51,7 +53,7 @@ static int make_models(void **state)
 static int remove_models(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < QP_COUNT(templates); i++) {
+    for (size_t i = 0; i < N_KINDS; i++) {
         quip_model_close(models[i]);
         unlink(paths[i]);
     }
@@ -236,10 +238,14 @@ static void test_session_open(void **state)
 {
     (void)state;
     quip_session_options o = sampled();
-    fail_each("quip_model_open and the first session", open_model_and_session, (void *)&greedy);
-    assert_int_equal(open_and_close((void *)&greedy, NULL), QUIP_OK); // the device stays open
-    fail_each("quip_session_open", open_and_close, (void *)&greedy);
-    fail_each("quip_session_open, sampled", open_and_close, &o);
+    for (size_t i = 0; i < N_KINDS; i++) {
+        use_model(i);
+        fail_each("quip_model_open and the first session", open_model_and_session, (void *)&greedy);
+        assert_int_equal(open_and_close((void *)&greedy, NULL), QUIP_OK); // the device stays open
+        fail_each("quip_session_open", open_and_close, (void *)&greedy);
+        fail_each("quip_session_open, sampled", open_and_close, &o);
+    }
+    use_model(0);
 }
 
 struct text { // a buffer that never allocates
@@ -299,7 +305,7 @@ static void test_generate(void **state)
 {
     (void)state;
     const quip_session_options both[] = { greedy, sampled() };
-    for (size_t i = 0; i < QP_COUNT(both) * QP_COUNT(templates); i++) {
+    for (size_t i = 0; i < QP_COUNT(both) * N_KINDS; i++) {
         const bool is_sampled = i % 2;
         struct asking a = { .options = &both[is_sampled] };
         use_model(i / 2);
@@ -395,9 +401,8 @@ static void rest(quip_session *s, struct text *t)
     }
 }
 
-static void test_clone(void **state)
+static void check_clone(void)
 {
-    (void)state;
     const quip_session_options o = sampled();
     quip_session *s = open_session(&o), *copy;
     quip_error error = { 0 };
@@ -412,6 +417,16 @@ static void test_clone(void **state)
     assert_same_text(&own, &copied);
     quip_session_close(s);
     quip_session_close(copy);
+}
+
+static void test_clone(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_KINDS; i++) {
+        use_model(i);
+        check_clone();
+    }
+    use_model(0);
 }
 
 /* ---- adapters ---- */
@@ -577,12 +592,13 @@ static void test_decode_allocates_nothing(void **state)
     quip_error error = { 0 };
     if (!alloc_fault_is_here())
         skip();
-    quip_session_options both[] = { greedy, sampled() };
-    for (size_t i = 0; i < QP_COUNT(both); i++) {
-        both[i].n_context = 400;
-        both[i].max_output_tokens = 0;
-        both[i].no_template = true;
-        quip_session *s = open_session(&both[i]);
+    for (size_t i = 0; i < 2 * N_KINDS; i++) {
+        quip_session_options options = i % 2 ? sampled() : greedy;
+        options.n_context = 400;
+        options.max_output_tokens = 0;
+        options.no_template = true;
+        use_model(i / 2);
+        quip_session *s = open_session(&options);
         int n_tokens = 0, made = 0;
         check(quip_session_append(s, QUIP_ROLE_USER, PROMPT, strlen(PROMPT), &error), &error);
         const int begin = quip_session_position(s);
@@ -596,6 +612,7 @@ static void test_decode_allocates_nothing(void **state)
         assert_int_equal(quip_session_position(s), begin + 200);
         quip_session_close(s);
     }
+    use_model(0);
 }
 
 int main(void)

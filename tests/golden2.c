@@ -33,6 +33,9 @@ static const struct fixture fixtures[] = {
     { .name = "gptneox" },
     { .name = "starcoder2" },
     { .name = "cohere" },
+    { .name = "lfm2" },
+    { .name = "qwen3-moe" },
+    { .name = "qwen2-moe" },
 };
 
 static void test_fixture(void **state)
@@ -204,6 +207,47 @@ static void no_norm_bias(quip_model *m)
         m->weights.layers[l].attn_norm.bias = m->weights.layers[l].ff_norm.bias = NULL;
 }
 
+static void swapped_gates(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++) {
+        struct layer_weights *w = &m->weights.layers[l];
+        const struct matrix b = w->m[MATRIX_Q];
+        if (m->config.layers[l].mixer != MIXER_CONV)
+            continue;
+        w->m[MATRIX_Q] = w->m[MATRIX_K];
+        w->m[MATRIX_K] = b;
+    }
+}
+static void reversed_kernel(quip_model *m)
+{
+    static float kernels[8][3 * 32];
+    assert_true(m->config.n_layers <= 8 && m->config.conv_width == 3 && m->config.d_model == 32);
+    for (int l = 0; l < m->config.n_layers; l++) {
+        const float *given = m->weights.layers[l].conv;
+        for (int i = 0; given && i < 3 * 32; i++)
+            kernels[l][i] = given[(2 - i / 32) * 32 + i % 32];
+        m->weights.layers[l].conv = kernels[l];
+    }
+}
+static void other_normalization(quip_model *m)
+{
+    m->config.experts.is_normalized = !m->config.experts.is_normalized;
+}
+static void one_expert_less(quip_model *m)
+{
+    m->config.experts.n_used--;
+}
+static void no_shared_expert(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->config.layers[l].d_ff = 0;
+}
+static void no_shared_gate(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].shared_gate = NULL;
+}
+
 static const struct detail {
     const char *fixture, *name;
     void (*leave_out)(quip_model *);
@@ -268,6 +312,20 @@ static const struct detail {
     { "cohere", "rms instead of LayerNorm", rms_norm },
     { "cohere", "sequential halves", sequential },
     { "cohere", "no rope", no_rope },
+    { "lfm2", "gates swapped", swapped_gates },
+    { "lfm2", "kernel reversed", reversed_kernel },
+    { "lfm2", "no norms of q and k", no_qk_norm },
+    { "lfm2", "no rope", no_rope },
+    { "qwen3-moe", "weights of experts not normalized", other_normalization },
+    { "qwen3-moe", "one expert less", one_expert_less },
+    { "qwen3-moe", "no norms of q and k", no_qk_norm },
+    { "qwen3-moe", "no rope", no_rope },
+    { "qwen2-moe", "weights of experts normalized", other_normalization },
+    { "qwen2-moe", "no shared expert", no_shared_expert },
+    { "qwen2-moe", "no gate of the shared expert", no_shared_gate },
+    { "qwen2-moe", "no biases of q, k and v", no_bias },
+    { "qwen2-moe", "a window that is not used", window_everywhere },
+    { "qwen2-moe", "no rope", no_rope },
 };
 
 static const struct fixture *find_fixture(const char *name)

@@ -1,5 +1,6 @@
-/* rings.c (test): the ring of a sliding-window layer. Sessions whose rings were overwritten several
- * times compute the same as without rings, after every rewind, clone, draft token and cancel. */
+/* rings.c (test): the ring of a sliding-window layer, and the columns of a convolution. Sessions
+ * whose rings were overwritten several times compute the same as without rings, after every rewind,
+ * clone, draft token and cancel. */
 #include "support/check.h"
 #include "support/tiny_model.h"
 
@@ -15,8 +16,10 @@
 #define N_TOKENS 1800
 #define ROW_BYTES (TINY_VOCAB * sizeof(float))
 
-/* Windows smaller and larger than a block; integer and float caches. */
-static const char *const kinds[] = { "window 9", "window 130", "window 9, f32", "window 130, f32" };
+/* Windows smaller and larger than a block; integer and float caches. The last two keep columns. */
+static const char *const kinds[] = { "window 9",        "window 130",  "window 9, f32",
+                                     "window 130, f32", "convolution", "convolution, f32" };
+#define N_WINDOW_KINDS 4
 static char paths[QP_COUNT(kinds)][64];
 static quip_token tokens[N_TOKENS];
 static float *rows[QP_COUNT(kinds)]; // logits after each token, [N_TOKENS, TINY_VOCAB]
@@ -32,6 +35,15 @@ static quip_session *open_session(size_t kind, const quip_session_options *optio
     return session;
 }
 
+static struct tiny_model model_of(size_t kind)
+{
+    if (kind >= N_WINDOW_KINDS)
+        return kind == N_WINDOW_KINDS ? tiny_lfm2 : tiny_with(tiny_lfm2, DTYPE_F32);
+    struct tiny_model m = kind < 2 ? tiny_gemma3 : tiny_with(tiny_gemma3, DTYPE_F32);
+    m.window = kind % 2 ? 130 : 9;
+    return m;
+}
+
 static bool keep_row(void *user, int position, const float *logits)
 {
     memcpy((float *)user + (size_t)position * TINY_VOCAB, logits, ROW_BYTES);
@@ -45,8 +57,7 @@ static int make_models(void **state)
     for (int i = 0; i < N_TOKENS; i++)
         tokens[i] = (i * 7919 + i * i * 13 + i / 300) % TINY_VOCAB;
     for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
-        struct tiny_model m = kind < 2 ? tiny_gemma3 : tiny_with(tiny_gemma3, DTYPE_F32);
-        m.window = kind % 2 ? 130 : 9;
+        const struct tiny_model m = model_of(kind);
         snprintf(paths[kind], sizeof paths[kind], "tiny-rings-%d-%zu.bin", (int)getpid(), kind);
         check(tiny_model_write(paths[kind], &m, &error), &error);
         rows[kind] = malloc(N_TOKENS * ROW_BYTES);
@@ -106,10 +117,10 @@ static uint64_t hash_of(const float *logits, size_t n)
 static void test_rings_compute_what_whole_caches_did(void **state)
 {
     (void)state;
-    static const uint64_t hashes[QP_COUNT(kinds)] = { 0xd2e7f755af1a1352, 0x946c2f069c2e0ebb,
-                                                      0x315e845734d0169a, 0xd4a2a2d11e58dd02 };
+    static const uint64_t hashes[N_WINDOW_KINDS] = { 0xd2e7f755af1a1352, 0x946c2f069c2e0ebb,
+                                                     0x315e845734d0169a, 0xd4a2a2d11e58dd02 };
     bool is_same = true;
-    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+    for (size_t kind = 0; kind < N_WINDOW_KINDS; kind++) {
         const uint64_t hash = hash_of(rows[kind], (size_t)N_TOKENS * TINY_VOCAB);
         if (hash != hashes[kind])
             print_error("%s: the hash of its logits is 0x%016llx, not 0x%016llx\n", kinds[kind],
@@ -136,8 +147,19 @@ static void test_same_in_any_pieces(void **state)
 
 /* ---- rewind ---- */
 
-/* A rewind by up to a chunk needs no computation. A longer one runs the text again. The results are
- * the same. */
+/* Where the sequence goes on: a rewind by up to a chunk needs no computation, a longer one runs the
+ * text again; with convolutions a few tokens need none, and less than a chunk is run again. */
+static void check_where(const quip_session *s, size_t kind, int distance, int position)
+{
+    const int pos = s->sequence->pos;
+    const bool is_near = distance <= (kind < N_WINDOW_KINDS ? PREFILL_CHUNK : 8);
+    const bool is_right =
+        kind < N_WINDOW_KINDS ? pos == 0 : pos < position && position - pos < PREFILL_CHUNK;
+    if (pos != position && (is_near || !is_right))
+        fail_msg("%s: from %d back to %d it goes on at %d", kinds[kind], N_TOKENS, position, pos);
+}
+
+/* The results are the same. */
 static void test_rewinds_of_every_distance(void **state)
 {
     (void)state;
@@ -152,9 +174,7 @@ static void test_rewinds_of_every_distance(void **state)
             prefill_to(s, N_TOKENS);
             check(quip_session_rewind(s, position, &error), &error);
             assert_int_equal(quip_session_position(s), position);
-            if (distances[i] <= PREFILL_CHUNK)
-                assert_int_equal(s->sequence->pos, position);
-            assert_true(s->sequence->pos == position || s->sequence->pos == 0);
+            check_where(s, kind, distances[i], position);
             if (distances[i] == 0)
                 continue;
             assert_null(quip_session_logits(s));
@@ -266,6 +286,14 @@ static quip_status cancel_in_append(struct device *device, int l, const struct r
     return status;
 }
 
+static quip_status cancel_in_conv(struct device *device, int l, const struct rows *batch)
+{
+    const quip_status status = real->conv(device, l, batch);
+    if (--n_layers_left == 0)
+        quip_session_cancel(to_cancel);
+    return status;
+}
+
 static void watch(quip_session *s)
 {
     if (s->device->backend != &watched)
@@ -273,6 +301,7 @@ static void watch(quip_session *s)
     watched = *real;
     watched.embed = watch_embed;
     watched.rope_append = cancel_in_append;
+    watched.conv = cancel_in_conv;
     s->device->backend = &watched;
     most_tokens = n_layers_left = 0;
 }
@@ -335,15 +364,16 @@ static void test_cancels_after_a_turn_of_the_ring(void **state)
     for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
         quip_session *s =
             open_session(kind, &(quip_session_options){ .n_context = N_TOKENS, .n_threads = 2 });
+        const int n_layers = model_of(kind).n_layers;
         prefill_to(s, BEGIN);
-        for (int l = 1; l < N_CHUNKS * tiny_gemma3.n_layers; l += 1 + (int)kind) {
+        for (int l = 1; l < N_CHUNKS * n_layers; l += 1 + (int)(kind % N_WINDOW_KINDS)) {
             watch(s);
             to_cancel = s;
             n_layers_left = l;
             assert_int_equal(quip_session_prefill(s, tokens + BEGIN, N_TOKENS - BEGIN, &error),
                              QUIP_E_CANCELLED);
             assert_int_equal(quip_session_position(s), BEGIN);
-            if (l < tiny_gemma3.n_layers) // the blocks that a chunk overwrites are not needed
+            if (l < n_layers) // the blocks that a chunk overwrites are not needed
                 assert_int_equal(s->sequence->pos, BEGIN);
             assert_logits(s, kind);
             prefill_to(s, BEGIN + 3);

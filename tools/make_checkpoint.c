@@ -28,14 +28,18 @@ enum {
     KV_HEADS,
     HEAD_DIM,
     VOCAB,
+    EXPERTS,
+    EXPERTS_USED,
     RANDOM,
     N_SETTINGS
 };
-static const char *const names[N_SETTINGS] = { "layers",   "d_model",  "d_ff",  "heads",
-                                               "kv_heads", "head_dim", "vocab", "random" };
+static const char *const names[N_SETTINGS] = { "layers",       "d_model",  "d_ff",  "heads",
+                                               "kv_heads",     "head_dim", "vocab", "experts",
+                                               "experts_used", "random" };
 
 /* A size is a letter: d_model, d_ff, q (heads * head_dim), k (kv_heads * head_dim), three times q,
- * vocab; 0 is a vector. In names, %d is the layer. */
+ * vocab, x (experts), g and m (the rows of all experts' gate and up, and of their down); 0 is a
+ * vector. In names, %d is the layer. */
 struct tensor {
     const char *name;
     char rows, cols;
@@ -118,11 +122,30 @@ static const struct tensor falcon_tensors[] = {
     { 0 },
 };
 
+/* d_ff is the width of an expert. */
+static const struct tensor qwen3_moe_tensors[] = {
+    { "model.embed_tokens.weight", 'v', 'd' },
+    { LAYER "input_layernorm.weight", 'd', 0 },
+    { LAYER "self_attn.q_proj.weight", 'q', 'd' },
+    { LAYER "self_attn.k_proj.weight", 'k', 'd' },
+    { LAYER "self_attn.v_proj.weight", 'k', 'd' },
+    { LAYER "self_attn.q_norm.weight", 'h', 0 },
+    { LAYER "self_attn.k_norm.weight", 'h', 0 },
+    { LAYER "self_attn.o_proj.weight", 'd', 'q' },
+    { LAYER "post_attention_layernorm.weight", 'd', 0 },
+    { LAYER "mlp.gate.weight", 'x', 'd' },
+    { LAYER "mlp.experts.gate_up_proj", 'g', 'd' },
+    { LAYER "mlp.experts.down_proj", 'm', 'f' },
+    { "model.norm.weight", 'd', 0 },
+    { "lm_head.weight", 'v', 'd' },
+    { 0 },
+};
+
 struct family {
     const char *name;
     const struct tensor *tensors;
     int is_tied;
-    long sizes[VOCAB + 1];
+    long sizes[EXPERTS_USED + 1];
     const char *config; // lines of config.json that only this family has
 };
 static const struct family families[] = {
@@ -157,6 +180,12 @@ static const struct family families[] = {
       { 32, 2560, 6912, 32, 32, 80, 50304 }, // 3B-4E1T
       "\"hidden_act\": \"silu\", \"layer_norm_eps\": 1e-05, \"rope_theta\": 10000.0,\n"
       " \"partial_rotary_factor\": 0.25, \"max_position_embeddings\": 4096" },
+    { "qwen3_moe",
+      qwen3_moe_tensors,
+      0,
+      { 48, 2048, 768, 32, 4, 128, 151936, 128, 8 }, // 30B-A3B
+      "\"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-06, \"rope_theta\": 1000000.0,\n"
+      " \"norm_topk_prob\": true, \"max_position_embeddings\": 40960" },
 };
 enum {
     N_FAMILIES = sizeof families / sizeof families[0]
@@ -181,6 +210,14 @@ static long size_of(char letter)
         return settings[KV_HEADS] * settings[HEAD_DIM];
     case 'v':
         return settings[VOCAB];
+    case 'h':
+        return settings[HEAD_DIM];
+    case 'x':
+        return settings[EXPERTS];
+    case 'g':
+        return settings[EXPERTS] * 2 * settings[D_FF];
+    case 'm':
+        return settings[EXPERTS] * settings[D_MODEL];
     default:
         return 1;
     }
@@ -219,10 +256,11 @@ static void write_config(const char *folder)
         " \"num_hidden_layers\": %ld, \"hidden_size\": %ld, \"intermediate_size\": %ld,\n"
         " \"ffn_hidden_size\": %ld, \"num_attention_heads\": %ld, \"num_key_value_heads\": %ld,\n"
         " \"head_dim\": %ld, \"vocab_size\": %ld, \"bos_token_id\": 1, \"eos_token_id\": 2,\n"
+        " \"moe_intermediate_size\": %ld, \"num_experts\": %ld, \"num_experts_per_tok\": %ld,\n"
         " %s}\n",
         family->name, family->is_tied ? "true" : "false", settings[LAYERS], settings[D_MODEL],
         settings[D_FF], settings[D_FF], settings[HEADS], settings[KV_HEADS], settings[HEAD_DIM],
-        settings[VOCAB], family->config);
+        settings[VOCAB], settings[D_FF], settings[EXPERTS], settings[EXPERTS_USED], family->config);
     finish(f, "config.json");
 }
 

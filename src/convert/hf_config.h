@@ -31,4 +31,9 @@ bool qp_hf_bool(struct hf_reader *r, const char *key, bool fallback);
 /* The keys that say which variant of its family a model is. */
 void qp_hf_variant(struct hf_reader *r, struct hparams *h);
 
+/* ---- hparams_layers.c ---- */
+
+/* Convolutions and experts, if the family has them. */
+void qp_hf_layers(struct hf_reader *r, struct hparams *h);
+
 #endif

@@ -45,6 +45,12 @@ void qp_hparams_set_family_pattern(struct hparams *h);
 void qp_hparams_set_layer(struct hparams *h, int l, char type);
 bool qp_hparams_has_window(const struct hparams *h); // in any layer
 
+/* ---- hparams_layers.c ---- */
+
+/* Convolutions and experts, if the family has them. */
+quip_status qp_gguf_layer_kinds(struct hparams *h, const struct checkpoint *c, struct format *g,
+                                quip_error *error);
+
 /* ---- metadata.c ---- */
 
 /* Append the serialized LlmParameters. `tokenizer` spells the stop tokens. */

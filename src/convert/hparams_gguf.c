@@ -44,6 +44,8 @@ static quip_status gguf_required_sizes(struct hparams *h, struct format *g, cons
         if (status)
             return status;
     }
+    if (h->source->has_convolutions) // the layers that have 0 (hparams_layers.c)
+        return QUIP_OK;
     return qp_gguf_for_all_layers(g, arch, "attention.head_count_kv", h->raw.n_layers,
                                   h->raw.n_heads, &h->raw.n_kv_heads, error);
 }
@@ -191,10 +193,9 @@ static void gguf_biases(struct hparams *h, const struct checkpoint *c)
         const char *name;
         unsigned biases;
     } tensors[] = {
-        { "blk.0.attn_q.bias", IF_QKV_BIAS },
-        { "blk.0.attn_qkv.bias", IF_QKV_BIAS },
-        { "blk.0.attn_output.bias", IF_O_BIAS },
-        { "blk.0.ffn_up.bias", IF_FF_BIAS },
+        { "blk.0.attn_q.bias", IF_QKV_BIAS },          { "blk.0.attn_qkv.bias", IF_QKV_BIAS },
+        { "blk.0.attn_output.bias", IF_O_BIAS },       { "blk.0.ffn_up.bias", IF_FF_BIAS },
+        { "blk.0.shortconv.conv.bias", IF_CONV_BIAS },
     };
     for (size_t i = 0; i < QP_COUNT(tensors); i++)
         if (qp_checkpoint_find(c, tensors[i].name))
@@ -238,6 +239,8 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
     gguf_attention(h, g);
     gguf_variant(h, c, g);
     gguf_biases(h, c);
+    if ((status = qp_gguf_layer_kinds(h, c, g, error)))
+        return status;
     if ((status = gguf_tokens(h, g, error)) || (status = gguf_chat(h, g, error)))
         return status;
     return qp_hparams_finish(h, c->path, error);

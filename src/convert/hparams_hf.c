@@ -181,6 +181,7 @@ static void hf_numbers(struct hf_reader *r, struct hparams *h)
     hf_tied(r, h);
     hf_attention(r, h);
     qp_hf_variant(r, h);
+    qp_hf_layers(r, h);
     hf_bidirectional(r, h);
 }
 

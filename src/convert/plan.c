@@ -38,7 +38,7 @@ struct planner {
     struct hparams *hparams;
     const struct convert_options *options;
     quip_error *error;
-    unsigned has; // conditions of the model
+    unsigned model_has, has; // conditions of the model, and of the layer
     struct problem problems[N_PROBLEMS];
 };
 
@@ -57,15 +57,17 @@ static void print_shape(char *text, size_t size, const int64_t *dims, int n_dims
         snprintf(text + n, size - (size_t)n, "]");
 }
 
-static int64_t extent_of(const struct hparams *h, enum extent extent)
+/* Of layer l, where layers differ. */
+static int64_t extent_of(const struct hparams *h, enum extent extent, int l)
 {
+    const struct raw_config *raw = &h->raw;
     switch (extent) {
     case EXTENT_NONE:
         return 0;
     case EXTENT_MODEL:
         return h->raw.d_model;
     case EXTENT_FF:
-        return h->raw.d_ff;
+        return raw->d_ffs.n > 0 ? raw->d_ffs.value[l] : raw->d_ff;
     case EXTENT_VOCAB:
         return h->raw.vocab_size;
     case EXTENT_HEAD:
@@ -76,12 +78,29 @@ static int64_t extent_of(const struct hparams *h, enum extent extent)
         return (int64_t)h->raw.n_kv_heads * h->raw.head_dim;
     case EXTENT_POSITIONS:
         return h->raw.n_context_max;
+    case EXTENT_CONV:
+        return raw->conv_width;
+    case EXTENT_EXPERTS:
+        return raw->n_experts;
+    case EXTENT_EXPERT_FF:
+        return raw->d_ff_expert;
+    case EXTENT_ALL_FF:
+        return (int64_t)raw->n_experts * raw->d_ff_expert;
+    case EXTENT_ALL_MODEL:
+        return (int64_t)raw->n_experts * raw->d_model;
     }
     return 0;
 }
 
 struct row_map qp_plan_module_map(const struct hparams *h, const struct tensor_row *row)
 {
+    const int d_model = h->raw.d_model;
+    if (row->needs & IF_CONV) // its blocks have one width
+        return (struct row_map){
+            .part = row->part, .n_heads = 1, .n_kv_heads = 1, .head_dim = d_model
+        };
+    if (row->part >= EXPERT_GATE)
+        return (struct row_map){ .part = row->part, .d_ff = h->raw.d_ff_expert };
     return (struct row_map){
         .part = row->part,
         .is_paired = h->raw.family->pairs_rope && row->has_rope,
@@ -96,53 +115,75 @@ struct row_map qp_plan_module_map(const struct hparams *h, const struct tensor_r
 /* Whether the matrices of the row are [in, out] in the checkpoint. */
 static bool is_transposed(const struct planner *p, const struct tensor_row *row)
 {
-    return p->hparams->source->has_conv1d && !p->checkpoint->is_gguf &&
-           qp_tensor_row_is_layered(row) && row->cols != EXTENT_NONE;
+    return row->rows == EXTENT_CONV || (p->hparams->source->has_conv1d && !p->checkpoint->is_gguf &&
+                                        qp_tensor_row_is_layered(row) && row->cols != EXTENT_NONE);
+}
+
+int64_t qp_plan_part_rows(const struct hparams *h, const struct tensor_row *row)
+{
+    return row->rows == EXTENT_ALL_FF      ? h->raw.d_ff_expert
+           : row->rows == EXTENT_ALL_MODEL ? h->raw.d_model
+                                           : h->raw.head_dim;
 }
 
 /* The shape that the row requires of its tensor in the checkpoint; returns the dimensions. */
-static int expected_shape(const struct planner *p, const struct tensor_row *row, int64_t shape[2])
+static int expected_shape(const struct planner *p, const struct tensor_row *row, int layer,
+                          int64_t shape[2])
 {
     const struct hparams *h = p->hparams;
     const struct row_map map = qp_plan_module_map(h, row);
-    const int64_t cols = extent_of(h, row->cols);
+    const int64_t cols = extent_of(h, row->cols, layer);
     const int64_t rows = qp_tensor_row_is_of_head(row, p->checkpoint->is_gguf)
-                             ? h->raw.head_dim
-                             : qp_row_map_rows(&map, extent_of(h, row->rows));
+                             ? qp_plan_part_rows(h, row)
+                             : qp_row_map_rows(&map, extent_of(h, row->rows, layer));
     shape[0] = is_transposed(p, row) ? cols : rows;
     shape[1] = is_transposed(p, row) ? rows : cols;
     return row->cols == EXTENT_NONE ? 1 : 2;
 }
 
 /* Norms of heads may be a matrix with a row for each head. */
-static bool is_by_head(const struct planner *p, const struct tensor_row *row,
+static bool is_by_head(const struct planner *p, const struct tensor_row *row, int layer,
                        const struct tensor *t)
 {
     const int head_dim = p->hparams->raw.head_dim;
     return row->weight_class == CLASS_NORM && (row->rows == EXTENT_Q || row->rows == EXTENT_KV) &&
-           t->n_dims == 2 && t->dims[0] * head_dim == extent_of(p->hparams, row->rows) &&
+           t->n_dims == 2 && t->dims[0] * head_dim == extent_of(p->hparams, row->rows, layer) &&
            t->dims[1] == head_dim;
 }
 
-static bool has_shape(const struct planner *p, const struct tensor_row *row, const struct tensor *t)
+/* Whether it has this shape with its first dimensions as one: a kernel [channels, 1, width], the
+ * matrices of all experts, a vector that is a matrix of one row. */
+static bool is_flattened(const struct tensor *t, const int64_t *dims, int n_dims)
+{
+    int64_t rows = 1;
+    for (int i = 0; i + 1 < t->n_dims; i++)
+        rows = t->dims[i] > 0 && rows < INT64_MAX / t->dims[i] ? rows * t->dims[i] : -1;
+    return t->n_dims > n_dims && rows == (n_dims == 1 ? 1 : dims[0]) &&
+           t->dims[t->n_dims - 1] == dims[n_dims - 1];
+}
+
+static bool has_shape(const struct planner *p, const struct tensor_row *row, int layer,
+                      const struct tensor *t)
 {
     int64_t expected[2];
-    const int n_dims = expected_shape(p, row, expected);
+    const int n_dims = expected_shape(p, row, layer, expected);
     return (t->n_dims == n_dims && t->dims[0] == expected[0] &&
             (n_dims == 1 || t->dims[1] == expected[1])) ||
-           is_by_head(p, row, t);
+           ((row->needs & (IF_CONV | IF_EXPERTS)) && is_flattened(t, expected, n_dims)) ||
+           is_by_head(p, row, layer, t);
 }
 
 /* Whether the tensor can be read and has the right shape; reports a problem if not. */
-static bool check_tensor(struct planner *p, const struct tensor_row *row, const struct tensor *t)
+static bool check_tensor(struct planner *p, const struct tensor_row *row, int layer,
+                         const struct tensor *t)
 {
-    const bool fits = has_shape(p, row, t);
+    const bool fits = has_shape(p, row, layer, t);
     const bool is_readable = t->dtype < DTYPE_OTHER && t->dtype != DTYPE_I8 &&
                              t->dtype != DTYPE_I4 && t->dtype != DTYPE_I32;
     char details[200], found[80], right[48];
     if (!fits) {
         int64_t expected[2];
-        const int n_dims = expected_shape(p, row, expected);
+        const int n_dims = expected_shape(p, row, layer, expected);
         print_shape(found, sizeof found, t->dims, t->n_dims);
         print_shape(right, sizeof right, expected, n_dims);
         snprintf(details, sizeof details, " is %s, not %s", found, right);
@@ -179,7 +220,7 @@ static const struct tensor_row *choose_row(const struct planner *p, int i, int l
             strcmp(row->target, first->target) != 0)
             continue;
         struct entry *e = qp_plan_find(p->checkpoint, row, layer, 0);
-        if (e && has_shape(p, row, e->tensor)) {
+        if (e && has_shape(p, row, layer, e->tensor)) {
             *entry = e;
             return row;
         }
@@ -212,7 +253,8 @@ static bool check_heads(struct planner *p, const struct tensor_row *row, int lay
 {
     if (!qp_tensor_row_is_of_head(row, p->checkpoint->is_gguf))
         return true;
-    const int64_t n_heads = extent_of(p->hparams, row->rows) / p->hparams->raw.head_dim;
+    const int64_t n_heads =
+        extent_of(p->hparams, row->rows, layer) / qp_plan_part_rows(p->hparams, row);
     bool is_fine = true;
     for (int head = 1; head < n_heads && is_fine; head++) {
         struct entry *e = qp_plan_find(p->checkpoint, row, layer, head);
@@ -222,7 +264,7 @@ static bool check_heads(struct planner *p, const struct tensor_row *row, int lay
             e->is_used = true;
         else
             report_problem(&p->problems[MISSING], name, "");
-        is_fine = e && check_tensor(p, row, e->tensor);
+        is_fine = e && check_tensor(p, row, layer, e->tensor);
     }
     return is_fine;
 }
@@ -240,10 +282,11 @@ static void plan_tensor(struct planner *p, int i, int layer)
     }
     const bool is_new = !e->is_used || row->part != PART_ALL; // not a tied head's second use
     e->is_used = true;
-    if (!check_tensor(p, row, e->tensor) || !check_heads(p, row, layer))
+    if (!check_tensor(p, row, layer, e->tensor) || !check_heads(p, row, layer))
         return;
     const bool is_vector = row->cols == EXTENT_NONE;
-    const int64_t rows = extent_of(p->hparams, row->rows), cols = extent_of(p->hparams, row->cols);
+    const int64_t rows = extent_of(p->hparams, row->rows, layer),
+                  cols = extent_of(p->hparams, row->cols, layer);
     assert(p->plan->n_jobs < qp_n_tensor_rows * p->hparams->raw.n_layers);
     struct job *job = &p->plan->jobs[p->plan->n_jobs++];
     *job = (struct job){
@@ -309,16 +352,32 @@ static quip_status report(const struct planner *p)
     return status;
 }
 
+/* The conditions of layer l. */
+static unsigned layer_conditions(const struct planner *p, int l)
+{
+    const struct raw_config *raw = &p->hparams->raw;
+    unsigned has = p->model_has;
+    if (raw->layer_types[0] && raw->layer_types[l] == 'C')
+        has = (has & ~(unsigned)IF_ATTENTION) | IF_CONV;
+    if (raw->ff_types[0] && raw->ff_types[l] == 'E')
+        has |= IF_EXPERTS | (raw->traits.has_shared_gate ? IF_SHARED_GATE : 0);
+    if (extent_of(p->hparams, EXTENT_FF, l) == 0)
+        has &= ~(unsigned)IF_DENSE;
+    return has;
+}
+
 /* Plan the rows [begin, end), which are repeated for each layer, or one row without a layer. */
 static void plan_rows(struct planner *p, int begin, int end)
 {
     const unsigned namings = p->hparams->source->namings;
     const bool is_layered = qp_tensor_row_is_layered(&qp_tensor_rows[begin]);
-    for (int l = 0; l < (is_layered ? p->hparams->raw.n_layers : 1); l++)
+    for (int l = 0; l < (is_layered ? p->hparams->raw.n_layers : 1); l++) {
+        p->has = layer_conditions(p, l);
         for (int row = begin; row < end; row++)
             if (qp_tensor_row_applies(row, namings, p->has) &&
                 !qp_tensor_row_is_alternative(row, namings, p->has))
                 plan_tensor(p, row, l);
+    }
 }
 
 /* The divisors of rope, which are computed from the hyper-parameters. */
@@ -352,7 +411,7 @@ quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct h
         .hparams = h,
         .options = options,
         .error = error,
-        .has = qp_tensor_conditions(&h->raw.traits, h->biases, h->is_tied),
+        .model_has = qp_tensor_conditions(&h->raw.traits, h->biases, h->is_tied),
         .problems = { [MISSING] = { .what = "missing" },
                       [MISSHAPEN] = { .what = "misshapen" },
                       [UNREADABLE] = { .what = "unreadable" },

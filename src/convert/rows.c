@@ -64,20 +64,23 @@ void qp_rows_close(struct row_reader *r)
     *r = (struct row_reader){ 0 };
 }
 
-/* Elements [begin, begin + n) of the vectors of all heads. */
-static quip_status read_heads(struct row_reader *r, const struct job *job,
+/* Rows [begin, begin + n), where each head or expert has a tensor of its own. */
+static quip_status read_parts(struct row_reader *r, const struct job *job,
                               const struct row_map *map, int64_t begin, int64_t n,
                               quip_error *error)
 {
-    const int64_t head_dim = map->head_dim;
+    const int64_t part_rows = qp_plan_part_rows(r->hparams, job->row);
+    const int64_t cols = job->row->cols == EXTENT_NONE ? 1 : job->stored.cols;
     quip_status status = QUIP_OK;
-    for (int64_t i = 0; i < n && !status; i++) {
-        const int64_t from = qp_row_map_at(map, begin + i);
+    for (int64_t i = 0, run; i < n && !status; i += run) {
+        const int64_t from = qp_row_map_at(map, begin + i), row = from % part_rows;
         const struct entry *e =
-            qp_plan_find(r->checkpoint, job->row, job->layer, (int)(from / head_dim));
+            qp_plan_find(r->checkpoint, job->row, job->layer, (int)(from / part_rows));
         assert(e); // qp_plan_make found all
-        status = qp_format_read_f32(e->format, e->tensor, (uint64_t)(from % head_dim), 1,
-                                    r->values + i, error);
+        run = qp_row_map_run(map, begin + i, n - i);
+        run = run < part_rows - row ? run : part_rows - row;
+        status = qp_format_read_f32(e->format, e->tensor, (uint64_t)(row * cols),
+                                    (size_t)(run * cols), r->values + i * cols, error);
     }
     return status;
 }
@@ -87,7 +90,8 @@ static quip_status read_columns(struct row_reader *r, const struct job *job,
                                 const struct row_map *map, int64_t begin, int64_t n,
                                 quip_error *error)
 {
-    const int64_t n_in = job->stored.cols, n_out = job->entry->tensor->dims[1];
+    const int64_t n_in = job->stored.cols,
+                  n_out = job->entry->tensor->dims[job->entry->tensor->n_dims - 1];
     const int64_t first = qp_row_map_at(map, begin);
     quip_status status = QUIP_OK;
     assert(qp_row_map_run(map, begin, n) == n); // transposed ones are in blocks
@@ -110,7 +114,7 @@ static quip_status read_rows(struct row_reader *r, const struct job *job, int64_
     if (job->is_transposed)
         return read_columns(r, job, &map, begin, n, error);
     if (qp_tensor_row_is_of_head(job->row, r->checkpoint->is_gguf))
-        return read_heads(r, job, &map, begin, n, error);
+        return read_parts(r, job, &map, begin, n, error);
     for (int64_t i = 0, run; i < n && !status; i += run) {
         run = qp_row_map_run(&map, begin + i, n - i);
         status = qp_format_read_f32(job->entry->format, job->entry->tensor,

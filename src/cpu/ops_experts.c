@@ -20,6 +20,7 @@ struct expert_task {
     struct cpu_device *d;
     const struct layer_weights *w;
     const struct rows *rows;
+    bool has_dense;      // there is a dense feed-forward beside the experts
     bool divides_scores; // among threads, instead of rows
     int n_few;           // pairs of an expert that read the weights directly
 };
@@ -41,21 +42,34 @@ static float *scores_of(const struct cpu_device *d, int t)
     return d->experts.scores + (size_t)t * (size_t)(d->base.config->experts.n + 1);
 }
 
-/* Scores [begin, end) of row t. */
-static void score_row(const struct expert_task *j, int index, int t, int begin, int end)
+/* Rows whose norms fit in a thread's scratch together. */
+static int rows_at_once(const struct cpu_device *d)
+{
+    const int n = TASK_ROWS * TILE_ROWS / d->base.config->d_model;
+    return n > 1 ? n : 1;
+}
+
+/* Scores [begin, end) of n rows from t on. */
+static void score_rows(const struct expert_task *j, int index, int t, int n, int begin, int end)
 {
     struct cpu_device *d = j->d;
     const struct config *c = d->base.config;
-    float *x = d->mem.scratch[index].row;
-    const int n = c->experts.n;
-    qp_cpu_norm_floats(d, x, d->mem.x + (size_t)t * (size_t)c->d_model, &j->w->router_norm);
-    if (begin < qp_min(end, n)) {
-        const struct matrix router = float_matrix(j->w->router, n, c->d_model);
-        d->k.gemv_f32(scores_of(d, t), &router, x, begin, qp_min(end, n));
+    const struct worker_scratch *s = &d->mem.scratch[index];
+    const size_t d_model = (size_t)c->d_model;
+    float *norms = n > 1 ? s->up : s->row; // [n, d_model]
+    const struct f32_rows x = { norms, d_model, n };
+    const struct out_view out = { scores_of(d, t), (size_t)c->experts.n + 1 };
+    for (int i = 0; i < n; i++)
+        qp_cpu_norm_floats(d, norms + (size_t)i * d_model, d->mem.x + (size_t)(t + i) * d_model,
+                           &j->w->router_norm);
+    if (begin < qp_min(end, c->experts.n)) {
+        const struct matrix router = float_matrix(j->w->router, c->experts.n, c->d_model);
+        d->k.gemm_f32(&(struct out_view){ out.y + begin, out.stride }, &router, &x, begin,
+                      qp_min(end, c->experts.n));
     }
-    if (end > n && j->w->shared_gate) {
+    if (end > c->experts.n && j->w->shared_gate) {
         const struct matrix gate = float_matrix(j->w->shared_gate, 1, c->d_model);
-        d->k.gemv_f32(scores_of(d, t) + n, &gate, x, 0, 1);
+        d->k.gemm_f32(&(struct out_view){ out.y + c->experts.n, out.stride }, &gate, &x, 0, 1);
     }
 }
 
@@ -130,14 +144,17 @@ static void score_task(void *arg, int index, int n_threads)
     const int n = j->d->base.config->experts.n + 1;
     int begin, end;
     qp_share(j->divides_scores ? n : j->rows->n, 1, index, n_threads, &begin, &end);
-    if (j->divides_scores)
+    if (j->divides_scores) {
         for (int t = 0; t < j->rows->n && begin < end; t++)
-            score_row(j, index, t, begin, end);
-    else
-        for (int t = begin; t < end; t++) {
-            score_row(j, index, t, 0, n);
-            choose_row(j, t);
-        }
+            score_rows(j, index, t, 1, begin, end);
+        return;
+    }
+    for (int t = begin, n_rows; t < end; t += n_rows) {
+        n_rows = qp_min(rows_at_once(j->d), end - t);
+        score_rows(j, index, t, n_rows, 0, n);
+        for (int i = 0; i < n_rows; i++)
+            choose_row(j, t + i);
+    }
 }
 
 /* Sort the pairs by expert, and make a group of each expert that has some. */
@@ -367,7 +384,7 @@ static void merge_task(void *arg, int index, int n_threads)
         float *y = d->mem.y + (size_t)t * d_model, *e = d->experts.y + (size_t)t * d_model;
         if (j->w->expert_post_norm.scale)
             qp_cpu_norm_floats(d, e, e, &j->w->expert_post_norm);
-        if (!j->w->m[MATRIX_UP].data) {
+        if (!j->has_dense) {
             memcpy(y, e, d_model * sizeof *y);
             continue;
         }
@@ -381,7 +398,8 @@ quip_status qp_cpu_merge(struct device *device, int l, const struct rows *rows)
 {
     struct expert_task job = { .d = cpu_of(device),
                                .w = &device->weights->layers[l],
-                               .rows = rows };
+                               .rows = rows,
+                               .has_dense = device->config->layers[l].d_ff > 0 };
     assert(rows->n > 0 && rows->n <= device->capacity.n_rows);
     cpu_parallel(job.d, rows->n == 1, merge_task, &job);
     return QUIP_OK;

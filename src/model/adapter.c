@@ -117,7 +117,9 @@ static quip_status assign_to_matrices(struct adapter *a, const struct half_name 
         return status;
     }
     for (int i = 0; (module = qp_module(i)) && !status; i++)
-        if (is_text(module->name, h->module, h->n) && base_matrix(a, h->l, module->matrix)->data) {
+        if (is_text(module->name, h->module, h->n) &&
+            qp_module_is_of(module, &a->model->config.layers[h->l]) &&
+            base_matrix(a, h->l, module->matrix)->data) {
             status = set_half(a, h, module->matrix, module, t, error);
             ++*n;
         }
@@ -139,6 +141,11 @@ static quip_status assign_tensor(struct adapter *a, const struct tensor *t, quip
     const quip_status status = assign_to_matrices(a, &h, t, &n, error);
     if (status || n > 0)
         return status;
+    if (strstr(h.module, ".experts.") || strncmp(h.module, "mlp.gate.", 9) == 0)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: %s is for experts or their router, for which there is no LoRA; train "
+                       "an adapter for attention and shared experts",
+                       a->files.file.name, t->name);
     if (strstr(t->name, "embed_tokens") || strstr(t->name, "lm_head"))
         return refuse_tensor(a, t->name, error);
     return qp_fail(error, QUIP_E_FORMAT,
@@ -155,6 +162,11 @@ static struct row_map map_of(const struct adapter *a, const struct lora_pair *p)
 {
     const struct config *c = &a->model->config;
     const enum layer_matrix m = p->module ? p->module->matrix : MATRIX_O;
+    if (p->module && strncmp(p->module->name, CONV_MODULE, strlen(CONV_MODULE)) ==
+                         0) // its blocks have one width
+        return (struct row_map){
+            .part = p->module->part, .n_heads = 1, .n_kv_heads = 1, .head_dim = c->d_model
+        };
     return (struct row_map){
         .part = p->module ? p->module->part : PART_ALL,
         .is_paired = c->family->pairs_rope && (m == MATRIX_Q || m == MATRIX_K),

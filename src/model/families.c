@@ -62,6 +62,12 @@ static const struct family families[N_FAMILIES] = {
                                     .rope_theta = 5e5, .act = ACT_SILU, .is_gated = true,
                                     .residual = RESIDUAL_PARALLEL },
                         .revision = 1, .pairs_rope = true },
+    [FAMILY_LFM2] = { "lfm2", { .act = ACT_SILU, .is_gated = true, .norm_eps = 1e-5,
+                                .qk_norm = QK_NORM_HEAD, .rope_theta = 1e6 }, .revision = 1 },
+    [FAMILY_QWEN2MOE] = { "qwen2moe", { .act = ACT_SILU, .is_gated = true, .norm_eps = 1e-6,
+                                        .rope_theta = 1e4, .has_shared_gate = true }, .revision = 1 },
+    [FAMILY_QWEN3MOE] = { "qwen3moe", { .act = ACT_SILU, .is_gated = true, .norm_eps = 1e-6,
+                                        .qk_norm = QK_NORM_HEAD, .rope_theta = 1e4 }, .revision = 1 },
 };
 // clang-format on
 

@@ -27,6 +27,17 @@ static const struct key_alias cohere_aliases[] = {
     { "max_position_embeddings", "model_max_length" },
     { NULL, NULL },
 };
+// of the first published configs; transformers prefers these, too
+static const struct key_alias lfm2_aliases[] = {
+    { "intermediate_size", "block_ff_dim" },
+    { "tie_word_embeddings", "tie_embedding" },
+    { "rope_theta", "theta" },
+    { NULL, NULL },
+};
+static const struct key_alias expert_aliases[] = {
+    { "num_experts", "num_local_experts" }, // transformers 5
+    { NULL, NULL },
+};
 // of stablelm_epoch, which is the older name
 static const struct key_alias stablelm_aliases[] = {
     { "partial_rotary_factor", "rope_pct" },
@@ -332,6 +343,50 @@ static const struct family_source sources[] = {
         .gguf_pairs_rope = true,
         .default_tied = true,
         .default_n_context = 8192,
+    },
+    {
+        .family = FAMILY_LFM2,
+        .hf_names = { "lfm2" },
+        .title = "LFM2",
+        .namings = NAMES_LFM2 | NAMES_LLAMA,
+        .stops = { "<|im_end|>" },
+        .aliases = lfm2_aliases,
+        .norm_eps_key = "norm_eps",
+        .activation = "silu",
+        .has_convolutions = true,
+        .bias_keys = { { "conv_bias", IF_CONV_BIAS, false } },
+        .default_tied = true,
+        .default_bos = 1,
+        .default_n_heads = 32,
+        .default_n_kv_heads = 8,
+        .default_n_context = 128000,
+    },
+    {
+        .family = FAMILY_QWEN2MOE,
+        .hf_names = { "qwen2_moe" },
+        .title = "QWEN2_MOE",
+        .namings = NAMES_LLAMA | NAMES_EXPERTS,
+        .stops = { "<|im_end|>", "<|endoftext|>" },
+        .aliases = expert_aliases,
+        .activation = "silu",
+        .expect = { { "use_sliding_window", false, false } },
+        .has_experts = true,
+        .bias_keys = { { "qkv_bias", IF_QKV_BIAS, true } },
+        .default_n_context = 32768,
+    },
+    {
+        .family = FAMILY_QWEN3MOE,
+        .hf_names = { "qwen3_moe" },
+        .title = "QWEN3_MOE",
+        .namings = NAMES_LLAMA | NAMES_EXPERTS,
+        .stops = { "<|im_end|>", "<|endoftext|>" },
+        .aliases = expert_aliases,
+        .activation = "silu",
+        .expect = { { "use_sliding_window", false, false } },
+        .has_experts = true,
+        .gguf_normalizes_experts = true,
+        .bias_keys = { { "attention_bias", IF_QKV_BIAS | IF_O_BIAS, false } },
+        .default_n_context = 32768,
     },
 };
 // clang-format on

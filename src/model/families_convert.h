@@ -21,7 +21,9 @@ enum naming {
     NAMES_BERT = 1 << 4,
     NAMES_GPT2 = 1 << 5,
     NAMES_NEOX = 1 << 6,
-    NAMES_STARCODER = 1 << 7 // the feed-forward; the rest is as in llama
+    NAMES_STARCODER = 1 << 7, // the feed-forward; the rest is as in llama
+    NAMES_LFM2 = 1 << 8,
+    NAMES_EXPERTS = 1 << 9 // the feed-forward of layers with experts; the rest is as in llama
 };
 
 /* What a model has: conditions of rows of the table of tensors. */
@@ -41,6 +43,13 @@ enum condition {
     IF_FF_BIAS = 1 << 12,
     IF_HEAD_BIAS = 1 << 13,
     IF_LAYER_BIASES = IF_QKV_BIAS | IF_O_BIAS | IF_FF_BIAS,
+    /* Of one layer: */
+    IF_ATTENTION = 1 << 16,
+    IF_CONV = 1 << 17,  // a convolution instead
+    IF_DENSE = 1 << 18, // a dense feed-forward
+    IF_EXPERTS = 1 << 19,
+    IF_SHARED_GATE = 1 << 20, // of the dense feed-forward beside experts
+    IF_CONV_BIAS = 1 << 21,
     NEVER = 1 << 30
 };
 
@@ -105,6 +114,9 @@ struct family_source {
     struct trait_switch switches[3];
     struct trait_number numbers[5];
     bool has_falcon_switches;     // alibi, multi_query, parallel_attn, new_decoder_architecture
+    bool has_convolutions;        // conv_L_cache, layer_types, block_…
+    bool has_experts;             // num_experts, …
+    bool gguf_normalizes_experts; // of a token, to the sum 1
     bool has_conv1d;              // matrices of layers are [in, out] in Hugging Face's files
     unsigned biases;              // IF_…_BIAS that every model of the family has
     struct bias_key bias_keys[3]; // of further ones; in GGUF, those that the file has
@@ -169,13 +181,18 @@ enum extent {
     EXTENT_Q,         // n_heads * head_dim
     EXTENT_KV,        // n_kv_heads * head_dim
     EXTENT_POSITIONS, // n_context_max
+    EXTENT_CONV,      // conv_width
+    EXTENT_EXPERTS,   // n_experts
+    EXTENT_EXPERT_FF, // d_ff_expert
+    EXTENT_ALL_FF,    // n_experts * d_ff_expert
+    EXTENT_ALL_MODEL, // n_experts * d_model
 };
 /* A tensor of the model file and its source. */
 struct tensor_row {
     unsigned namings; // bits of enum naming
     unsigned needs;   // bits of enum condition, all of them
-    /* "%d" is the layer; a second one is the head, each of which has a tensor of its own. NULL:
-     * there is no such name. */
+    /* "%d" is the layer; a second one is the head or the expert, each of which has a tensor of its
+     * own. NULL: there is no such name. */
     const char *target, *hf, *gguf;
     enum weight_class weight_class;
     enum extent rows, cols; // a vector: [rows]
@@ -184,7 +201,7 @@ struct tensor_row {
 };
 extern const struct tensor_row qp_tensor_rows[];
 extern const int qp_n_tensor_rows;
-/* The conditions of a model; `biases` are IF_…_BIAS bits. */
+/* The conditions of a model whose layers are dense, with attention; `biases` are IF_…_BIAS bits. */
 unsigned qp_tensor_conditions(const struct traits *traits, unsigned biases, bool is_tied);
 /* Whether a model with these namings and conditions can have its tensor by the name of row i. Where
  * this is so for several rows with the same target, they are alternatives. */

@@ -212,9 +212,9 @@ struct quip_model {
     struct tokenizer *tokenizer;
     const struct chat_template *chat;
     struct prompts prompts;
-    struct chat_template own_chat; // of the file's prompt templates
-    struct bytes chat_text;        // what own_chat points into, each with its NUL
-    uint64_t n_parameters;
+    struct chat_template own_chat;              // of the file's prompt templates
+    struct bytes chat_text;                     // what own_chat points into, each with its NUL
+    uint64_t n_parameters, n_active_parameters; // the latter: that a token uses
     char weights_name[16];
     const struct backend *backend; // that runs it; NULL: the one that the options say
     /* The device that its sessions share, opened with the first (engine/device.c). */

@@ -36,6 +36,9 @@ int64_t qp_row_map_at(const struct row_map *m, int64_t r)
         return q + kv + r;
     case BLOCK_UP:
         return m->d_ff + r;
+    case EXPERT_GATE:
+    case EXPERT_UP:
+        return r + (r / m->d_ff + (m->part == EXPERT_UP)) * m->d_ff;
     case PART_ALL:
     case BLOCK_Q:
     case BLOCK_GATE:
@@ -48,6 +51,10 @@ int64_t qp_row_map_run(const struct row_map *m, int64_t r, int64_t n)
 {
     int64_t run = 1;
     assert(n > 0);
+    if (m->part >= EXPERT_GATE) { // to the end of the expert
+        const int64_t left = m->d_ff - r % m->d_ff;
+        return left < n ? left : n;
+    }
     if (!m->is_paired && (m->part == PART_ALL || m->part >= BLOCK_Q))
         return n;
     while (run < n && qp_row_map_at(m, r + run) == qp_row_map_at(m, r + run - 1) + 1)
@@ -59,6 +66,8 @@ int64_t qp_row_map_rows(const struct row_map *m, int64_t n)
 {
     if (m->part == PART_ALL)
         return n;
+    if (m->part >= EXPERT_GATE)
+        return 2 * n;
     return m->part >= BLOCK_GATE ? 2 * (int64_t)m->d_ff
                                  : (m->n_heads + 2 * (int64_t)m->n_kv_heads) * m->head_dim;
 }

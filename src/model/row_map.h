@@ -23,7 +23,9 @@ enum part {
     BLOCK_K,
     BLOCK_V,
     BLOCK_GATE,
-    BLOCK_UP
+    BLOCK_UP,
+    EXPERT_GATE, // of a block of gate and one of up for each expert
+    EXPERT_UP
 };
 
 struct row_map {

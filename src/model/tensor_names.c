@@ -71,6 +71,12 @@ const char *qp_matrix_name(enum layer_matrix m)
     return names[m];
 }
 
+bool qp_module_is_of(const struct module *module, const struct layer_config *layer)
+{
+    const bool is_conv = after(module->name, CONV_MODULE) != NULL;
+    return module->matrix > MATRIX_O || is_conv == (layer->mixer == MIXER_CONV);
+}
+
 const struct module *qp_module(int i)
 {
     static const struct module modules[] = {
@@ -112,6 +118,19 @@ const struct module *qp_module(int i)
         { "attn.c_proj", MATRIX_O, PART_ALL },
         { "mlp.c_fc", MATRIX_UP, PART_ALL },
         { "mlp.c_proj", MATRIX_DOWN, PART_ALL },
+        // LFM2
+        { "self_attn.out_proj", MATRIX_O, PART_ALL },
+        { CONV_MODULE "in_proj", MATRIX_Q, BLOCK_Q },
+        { CONV_MODULE "in_proj", MATRIX_K, BLOCK_K },
+        { CONV_MODULE "in_proj", MATRIX_V, BLOCK_V },
+        { CONV_MODULE "out_proj", MATRIX_O, PART_ALL },
+        { "feed_forward.w1", MATRIX_GATE, PART_ALL },
+        { "feed_forward.w3", MATRIX_UP, PART_ALL },
+        { "feed_forward.w2", MATRIX_DOWN, PART_ALL },
+        // the dense feed-forward beside the experts of Qwen 2 MoE
+        { "mlp.shared_expert.gate_proj", MATRIX_GATE, PART_ALL },
+        { "mlp.shared_expert.up_proj", MATRIX_UP, PART_ALL },
+        { "mlp.shared_expert.down_proj", MATRIX_DOWN, PART_ALL },
     };
     assert(i >= 0);
     return i < (int)QP_COUNT(modules) ? &modules[i] : NULL;

@@ -29,6 +29,9 @@ const char *qp_name_after_layer(const char *name, int *l);
 /* MediaPipe's name of a weight matrix, as "self_attention.q". */
 const char *qp_matrix_name(enum layer_matrix m);
 
+/* What the names of modules of a convolution begin with. */
+#define CONV_MODULE "conv."
+
 /* A module of Hugging Face's layers, and a weight matrix that it holds. */
 struct module {
     const char *name; // "self_attn.q_proj"
@@ -37,5 +40,7 @@ struct module {
 };
 /* All that are known; NULL after the last. A fused module comes three times. */
 const struct module *qp_module(int i);
+/* Whether a layer of this kind can have the module: those of a convolution are not attention's. */
+bool qp_module_is_of(const struct module *module, const struct layer_config *layer);
 
 #endif

@@ -15,7 +15,7 @@
       CLASS_NORM, size, EXTENT_NONE, false, PART_ALL }
 /* A norm of q or k, which has no bias. */
 #define QK_NORM(namings, needs, target, hf, gguf, size) \
-    { namings, needs, target ".scale", hf ".weight", gguf ".weight", \
+    { namings, (needs) | IF_ATTENTION, target ".scale", hf ".weight", gguf ".weight", \
       CLASS_NORM, size, EXTENT_NONE, true, PART_ALL }
 /* A matrix, and its bias if it has one; some of MediaPipe's families write ".linear.w". */
 #define MATRIX_AS(suffix, namings, needs, bias, target, hf, gguf, class, rows, cols, rope, part) \
@@ -60,17 +60,18 @@ const struct tensor_row qp_tensor_rows[] = {
     BERT_NORM("embedding_norm", "embeddings.LayerNorm", "token_embd_norm"),
 
     /* ---- attention ---- */
+    NORM(NAMES_LFM2, IF_PRE_NORM, LAYER("pre_layer_norm"), HF("operator_norm"), GGUF("attn_norm"), EXTENT_MODEL),
     NORM(NORMED, IF_PRE_NORM, LAYER("pre_layer_norm"), HF("input_layernorm"), GGUF("attn_norm"), EXTENT_MODEL),
     NORM(NAMES_FALCON, IF_PRE_NORM, LAYER("pre_layer_norm"), GPT("ln_attn"), GGUF("attn_norm_2"), EXTENT_MODEL),
     NORM(NAMES_FALCON, IF_PRE_NORM, LAYER("pre_layer_norm"), GPT("input_layernorm"), GGUF("attn_norm"), EXTENT_MODEL),
     NORM(NAMES_GPT2, IF_PRE_NORM, LAYER("pre_layer_norm"), GPT("ln_1"), GGUF("attn_norm"), EXTENT_MODEL),
     NORM(NAMES_NEOX, IF_PRE_NORM, LAYER("pre_layer_norm"), NEOX("input_layernorm"), GGUF("attn_norm"), EXTENT_MODEL),
 #define Q(row, namings, bias, hf, gguf, part) \
-    row(namings, 0, bias, LAYER("self_attention.q"), hf, gguf, CLASS_ATTENTION, EXTENT_Q, EXTENT_MODEL, true, part)
+    row(namings, IF_ATTENTION, bias, LAYER("self_attention.q"), hf, gguf, CLASS_ATTENTION, EXTENT_Q, EXTENT_MODEL, true, part)
 #define K(row, namings, bias, hf, gguf, part) \
-    row(namings, 0, bias, LAYER("self_attention.k"), hf, gguf, CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, true, part)
+    row(namings, IF_ATTENTION, bias, LAYER("self_attention.k"), hf, gguf, CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, true, part)
 #define V(row, namings, bias, hf, gguf, part) \
-    row(namings, 0, bias, LAYER("self_attention.v"), hf, gguf, CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, false, part)
+    row(namings, IF_ATTENTION, bias, LAYER("self_attention.v"), hf, gguf, CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, false, part)
     Q(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_Q),
     Q(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.q_proj"), GGUF("attn_q"), PART_ALL),
     Q(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.q_proj"), GGUF("attn_q"), PART_ALL),
@@ -95,6 +96,8 @@ const struct tensor_row qp_tensor_rows[] = {
     V(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.value"), GGUF("attn_v"), PART_ALL),
     V(MATRIX, NAMES_GPT2, IF_QKV_BIAS, GPT("attn.c_attn"), GGUF("attn_qkv"), BLOCK_V),
     V(MATRIX, NAMES_NEOX, IF_QKV_BIAS, NEOX("attention.query_key_value"), GGUF("attn_qkv"), PART_V),
+    QK_NORM(NAMES_LFM2, IF_QK_NORM_HEAD, LAYER("self_attention.q_norm"), HF("self_attn.q_layernorm"), GGUF("attn_q_norm"), EXTENT_HEAD),
+    QK_NORM(NAMES_LFM2, IF_QK_NORM_HEAD, LAYER("self_attention.k_norm"), HF("self_attn.k_layernorm"), GGUF("attn_k_norm"), EXTENT_HEAD),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_HEAD, LAYER("self_attention.q_norm"), HF("self_attn.q_norm"), GGUF("attn_q_norm"), EXTENT_HEAD),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.q_norm"), HF("self_attn.q_norm"), GGUF("attn_q_norm"), EXTENT_Q),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.q_norm"), HF("self_attn.q_layernorm.norms.%d"), GGUF("attn_q_norm"), EXTENT_Q),
@@ -102,8 +105,9 @@ const struct tensor_row qp_tensor_rows[] = {
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.k_norm"), HF("self_attn.k_norm"), GGUF("attn_k_norm"), EXTENT_KV),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.k_norm"), HF("self_attn.k_layernorm.norms.%d"), GGUF("attn_k_norm"), EXTENT_KV),
 #define O(row, namings, hf) \
-    row(namings, 0, IF_O_BIAS, LAYER("self_attention.post"), hf, GGUF("attn_output"), \
+    row(namings, IF_ATTENTION, IF_O_BIAS, LAYER("self_attention.post"), hf, GGUF("attn_output"), \
         CLASS_ATTENTION, EXTENT_MODEL, EXTENT_Q, false, PART_ALL)
+    O(MATRIX, NAMES_LFM2, HF("self_attn.out_proj")),
     O(MATRIX, NAMES_LLAMA, HF("self_attn.o_proj")),
     O(LINEAR, NAMES_PHI, HF("self_attn.dense")),
     O(LINEAR, NAMES_FALCON, GPT("self_attention.dense")),
@@ -113,9 +117,22 @@ const struct tensor_row qp_tensor_rows[] = {
     O(MATRIX, NAMES_NEOX, NEOX("attention.dense")),
     NORM(NAMES_LLAMA, IF_POST_NORM, LAYER("post_layer_norm"), HF("post_attention_layernorm"), GGUF("post_attention_norm"), EXTENT_MODEL),
 
+    /* ---- a convolution instead of attention ---- */
+#define CONV(target, hf, gguf, part) \
+    MATRIX(NAMES_LFM2, IF_CONV, IF_CONV_BIAS, LAYER(target), HF(hf), GGUF(gguf), CLASS_ATTENTION, EXTENT_MODEL, EXTENT_MODEL, false, part)
+    CONV("conv.b", "conv.in_proj", "shortconv.in_proj", BLOCK_Q),
+    CONV("conv.c", "conv.in_proj", "shortconv.in_proj", BLOCK_K),
+    CONV("conv.x", "conv.in_proj", "shortconv.in_proj", BLOCK_V),
+    { NAMES_LFM2, IF_CONV, LAYER("conv.kernel"), HF("conv.conv.weight"), GGUF("shortconv.conv.weight"),
+      CLASS_BIAS, EXTENT_CONV, EXTENT_MODEL, false, PART_ALL },
+    { NAMES_LFM2, IF_CONV | IF_CONV_BIAS, LAYER("conv.bias"), HF("conv.conv.bias"), GGUF("shortconv.conv.bias"),
+      CLASS_BIAS, EXTENT_MODEL, EXTENT_NONE, false, PART_ALL },
+    CONV("conv.out", "conv.out_proj", "shortconv.out_proj", PART_ALL),
+
     /* ---- feed-forward ----
      * Gemma 2 and 3 moved a name: what was this norm is now the one after attention. */
 #define FF_NORM LAYER("ff_layer.pre_layer_norm")
+    NORM(NAMES_LFM2, IF_FF_NORM, FF_NORM, HF("ffn_norm"), GGUF("ffn_norm"), EXTENT_MODEL),
     NORM(NAMES_LLAMA, IF_FF_NORM | UNLESS_POST_NORM, FF_NORM, HF("post_attention_layernorm"), GGUF("ffn_norm"), EXTENT_MODEL),
     NORM(NAMES_LLAMA, IF_FF_NORM | IF_POST_NORM, FF_NORM, HF("pre_feedforward_layernorm"), GGUF("ffn_norm"), EXTENT_MODEL),
     NORM(NAMES_FALCON, IF_FF_NORM, FF_NORM, GPT("ln_mlp"), GGUF("attn_norm"), EXTENT_MODEL),
@@ -123,13 +140,32 @@ const struct tensor_row qp_tensor_rows[] = {
     NORM(NAMES_GPT2, IF_FF_NORM, FF_NORM, GPT("ln_2"), GGUF("ffn_norm"), EXTENT_MODEL),
     NORM(NAMES_NEOX, IF_FF_NORM, FF_NORM, NEOX("post_attention_layernorm"), GGUF("ffn_norm"), EXTENT_MODEL),
 #define GATE(row, namings, hf, gguf, part) \
-    row(namings, IF_GATED, IF_FF_BIAS, LAYER("ff_layer.ffn_layer1_gate"), hf, gguf, CLASS_FEED_FORWARD, EXTENT_FF, EXTENT_MODEL, false, part)
-#define UP(row, namings, needs, hf, part) \
-    row(namings, needs, IF_FF_BIAS, LAYER("ff_layer.ffn_layer1"), hf, GGUF("ffn_up"), CLASS_FEED_FORWARD, EXTENT_FF, EXTENT_MODEL, false, part)
-#define DOWN(row, namings, hf) \
-    row(namings, 0, IF_FF_BIAS, LAYER("ff_layer.ffn_layer2"), hf, GGUF("ffn_down"), CLASS_FEED_FORWARD, EXTENT_MODEL, EXTENT_FF, false, PART_ALL)
+    row(namings, IF_GATED | IF_DENSE, IF_FF_BIAS, LAYER("ff_layer.ffn_layer1_gate"), hf, gguf, CLASS_FEED_FORWARD, EXTENT_FF, EXTENT_MODEL, false, part)
+#define UP_AS(row, namings, needs, hf, gguf, part) \
+    row(namings, (needs) | IF_DENSE, IF_FF_BIAS, LAYER("ff_layer.ffn_layer1"), hf, gguf, CLASS_FEED_FORWARD, EXTENT_FF, EXTENT_MODEL, false, part)
+#define UP(row, namings, needs, hf, part) UP_AS(row, namings, needs, hf, GGUF("ffn_up"), part)
+#define DOWN_AS(row, namings, hf, gguf) \
+    row(namings, IF_DENSE, IF_FF_BIAS, LAYER("ff_layer.ffn_layer2"), hf, gguf, CLASS_FEED_FORWARD, EXTENT_MODEL, EXTENT_FF, false, PART_ALL)
+#define DOWN(row, namings, hf) DOWN_AS(row, namings, hf, GGUF("ffn_down"))
+    { NAMES_EXPERTS, IF_EXPERTS, LAYER("ff_layer.router"), HF("mlp.gate.weight"), GGUF("ffn_gate_inp.weight"),
+      CLASS_BIAS, EXTENT_EXPERTS, EXTENT_MODEL, false, PART_ALL },
+    { NAMES_EXPERTS, IF_EXPERTS | IF_SHARED_GATE | IF_DENSE, LAYER("ff_layer.shared_gate"), HF("mlp.shared_expert_gate.weight"), GGUF("ffn_gate_inp_shexp.weight"),
+      CLASS_BIAS, EXTENT_MODEL, EXTENT_NONE, false, PART_ALL },
+#define EXPERTS(target, hf, gguf, rows, cols, part) \
+    { NAMES_EXPERTS, IF_EXPERTS, LAYER("ff_layer.experts." target ".w"), HF("mlp.experts." hf), gguf, \
+      CLASS_FEED_FORWARD, rows, cols, false, part }
+    EXPERTS("ffn_layer1_gate", "%d.gate_proj.weight", GGUF("ffn_gate_exps.weight"), EXTENT_ALL_FF, EXTENT_MODEL, PART_ALL),
+    EXPERTS("ffn_layer1_gate", "gate_up_proj", NULL, EXTENT_ALL_FF, EXTENT_MODEL, EXPERT_GATE),
+    EXPERTS("ffn_layer1", "%d.up_proj.weight", GGUF("ffn_up_exps.weight"), EXTENT_ALL_FF, EXTENT_MODEL, PART_ALL),
+    EXPERTS("ffn_layer1", "gate_up_proj", NULL, EXTENT_ALL_FF, EXTENT_MODEL, EXPERT_UP),
+    EXPERTS("ffn_layer2", "%d.down_proj.weight", GGUF("ffn_down_exps.weight"), EXTENT_ALL_MODEL, EXTENT_EXPERT_FF, PART_ALL),
+    EXPERTS("ffn_layer2", "down_proj", NULL, EXTENT_ALL_MODEL, EXTENT_EXPERT_FF, PART_ALL),
+    GATE(MATRIX, NAMES_EXPERTS, HF("mlp.shared_expert.gate_proj"), GGUF("ffn_gate_shexp"), PART_ALL),
+    GATE(MATRIX, NAMES_LFM2, HF("feed_forward.w1"), GGUF("ffn_gate"), PART_ALL),
     GATE(MATRIX, NAMES_LLAMA, HF("mlp.gate_proj"), GGUF("ffn_gate"), PART_ALL),
     GATE(MATRIX, NAMES_FUSED, HF("mlp.gate_up_proj"), GGUF("ffn_up"), BLOCK_GATE),
+    UP_AS(MATRIX, NAMES_EXPERTS, IF_GATED, HF("mlp.shared_expert.up_proj"), GGUF("ffn_up_shexp"), PART_ALL),
+    UP(MATRIX, NAMES_LFM2, IF_GATED, HF("feed_forward.w3"), PART_ALL),
     UP(MATRIX, NAMES_STARCODER, 0, HF("mlp.c_fc"), PART_ALL),
     UP(MATRIX, NAMES_LLAMA, 0, HF("mlp.up_proj"), PART_ALL),
     UP(MATRIX, NAMES_FUSED, IF_GATED, HF("mlp.gate_up_proj"), BLOCK_UP),
@@ -137,6 +173,8 @@ const struct tensor_row qp_tensor_rows[] = {
     UP(LINEAR, NAMES_FALCON, 0, GPT("mlp.dense_h_to_4h"), PART_ALL),
     UP(MATRIX, NAMES_GPT2, 0, GPT("mlp.c_fc"), PART_ALL),
     UP(MATRIX, NAMES_NEOX, 0, NEOX("mlp.dense_h_to_4h"), PART_ALL),
+    DOWN_AS(MATRIX, NAMES_EXPERTS, HF("mlp.shared_expert.down_proj"), GGUF("ffn_down_shexp")),
+    DOWN(MATRIX, NAMES_LFM2, HF("feed_forward.w2")),
     DOWN(MATRIX, NAMES_STARCODER, HF("mlp.c_proj")),
     DOWN(MATRIX, NAMES_LLAMA, HF("mlp.down_proj")),
     DOWN(LINEAR, NAMES_PHI, HF("mlp.fc2")),
@@ -149,6 +187,7 @@ const struct tensor_row qp_tensor_rows[] = {
     NORM(NAMES_LLAMA, IF_POST_NORM, LAYER("ff_layer.post_layer_norm"), HF("post_feedforward_layernorm"), GGUF("post_ffw_norm"), EXTENT_MODEL),
 
     /* ---- head ---- */
+    NORM(NAMES_LFM2, 0, "final_ln", "model.embedding_norm", "token_embd_norm", EXTENT_MODEL),
     NORM(NAMES_LLAMA, 0, "final_ln", "model.norm", "output_norm", EXTENT_MODEL),
     NORM(NAMES_PHI, 0, "final_ln", "model.final_layernorm", "output_norm", EXTENT_MODEL),
     NORM(NAMES_FALCON | NAMES_GPT2, 0, "final_ln", "transformer.ln_f", "output_norm", EXTENT_MODEL),
@@ -166,7 +205,7 @@ const int qp_n_tensor_rows = QP_COUNT(qp_tensor_rows);
 
 unsigned qp_tensor_conditions(const struct traits *t, unsigned biases, bool is_tied)
 {
-    unsigned has = biases | (is_tied ? IF_TIED : IF_UNTIED);
+    unsigned has = biases | (is_tied ? IF_TIED : IF_UNTIED) | IF_ATTENTION | IF_DENSE;
     has |= t->post_norm ? IF_POST_NORM : UNLESS_POST_NORM;
     if (!t->no_pre_norm)
         has |= IF_PRE_NORM;

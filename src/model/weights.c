@@ -452,6 +452,17 @@ static void read_backend(struct binder *b)
         open_untiled(b);
 }
 
+/* The parameters of the experts that a token does not use. */
+static uint64_t idle_parameters(const struct config *c)
+{
+    const uint64_t of_expert = 3 * (uint64_t)c->experts.d_ff * (uint64_t)c->d_model;
+    uint64_t n = 0;
+    for (int l = 0; l < c->n_layers; l++)
+        if (c->layers[l].has_experts)
+            n += of_expert * (uint64_t)(c->experts.n - c->experts.n_used);
+    return n;
+}
+
 quip_status qp_weights_bind(quip_model *m, quip_error *error)
 {
     struct binder b = { .model = m, .error = error };
@@ -477,6 +488,7 @@ quip_status qp_weights_bind(quip_model *m, quip_error *error)
     m->weights.has_float = b.n_f32 > 0;
     m->weights.has_integer = b.n_i8 + b.n_i4 > 0;
     m->n_parameters = b.n_parameters;
+    m->n_active_parameters = b.n_parameters - idle_parameters(c);
     const char *name = b.n_i8 && b.n_i4 ? "mixed" : b.n_i8 ? "int8" : b.n_i4 ? "int4" : "f32";
     snprintf(m->weights_name, sizeof m->weights_name, "%s", name);
     return QUIP_OK;

@@ -21,7 +21,7 @@ struct test_model {
     bool is_float, is_golden, has_adapters;
 };
 
-static struct test_model models[32];
+static struct test_model models[48];
 static int n_models;
 
 static struct test_model *add_model(const char *name)
@@ -46,6 +46,15 @@ static void make_tiny(void)
         { "llama int4", tiny_with(tiny_llama, DTYPE_I4) },
         { "llama f32", tiny_with(tiny_llama, DTYPE_F32) },
         { "llama int4 in blocks", tiny_with(tiny_llama, DTYPE_I4_BLOCK) },
+        { "lfm2 int8", tiny_lfm2 },
+        { "lfm2 f32", tiny_with(tiny_lfm2, DTYPE_F32) },
+        { "experts int8", tiny_experts },
+        { "experts f32", tiny_with(tiny_experts, DTYPE_F32) },
+        { "experts int4 in blocks", tiny_with(tiny_experts, DTYPE_I4_BLOCK) },
+        { "shared experts int8", tiny_shared_experts },
+        { "shared experts f32", tiny_with(tiny_shared_experts, DTYPE_F32) },
+        { "normed experts mixed", tiny_normed_experts },
+        { "normed experts f32", tiny_with(tiny_normed_experts, DTYPE_F32) },
     };
     quip_error error = { 0 };
     for (size_t i = 0; i < QP_COUNT(tiny); i++) {

@@ -43,7 +43,12 @@ static int size_of_extent(enum extent extent)
     case EXTENT_KV:
         return N_KV_HEADS * HEAD_DIM;
     case EXTENT_POSITIONS:
-        break; // no sample has them
+    case EXTENT_CONV:
+    case EXTENT_EXPERTS:
+    case EXTENT_EXPERT_FF:
+    case EXTENT_ALL_FF:
+    case EXTENT_ALL_MODEL:
+        break; // of families that have no sample
     }
     return 0;
 }

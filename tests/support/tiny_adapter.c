@@ -90,11 +90,18 @@ static void add_layers(struct writer *w, const quip_model *model, const struct t
         [MATRIX_GATE] = "mlp.gate_proj", [MATRIX_UP] = "mlp.up_proj",
         [MATRIX_DOWN] = "mlp.down_proj",
     };
-    for (int l = 0; l < model->config.n_layers; l++)
-        // none of experts
-        for (int m = 0; m <= MATRIX_DOWN && !a->is_fused && !a->is_as_fused; m++)
-            add_pair(w, a, l, names[m], &model->weights.layers[l].m[m],
-                     m != MATRIX_DOWN || !a->has_no_b);
+    for (int l = 0; l < model->config.n_layers && !a->is_fused && !a->is_as_fused; l++) {
+        const struct matrix *matrices = model->weights.layers[l].m;
+        const bool is_conv = model->config.layers[l].mixer == MIXER_CONV;
+        struct matrix fused = matrices[MATRIX_Q];
+        fused.n_out *= 3;
+        if (is_conv) {
+            add_pair(w, a, l, "conv.in_proj", &fused, true);
+            add_pair(w, a, l, "conv.out_proj", &matrices[MATRIX_O], true);
+        }
+        for (int m = is_conv ? MATRIX_GATE : MATRIX_Q; m <= MATRIX_DOWN; m++) // none of experts
+            add_pair(w, a, l, names[m], &matrices[m], m != MATRIX_DOWN || !a->has_no_b);
+    }
     for (int l = 0; l < model->config.n_layers && (a->is_fused || a->is_as_fused); l++) {
         const struct matrix *m = model->weights.layers[l].m;
         add_group(w, a, l, "self_attn.qkv_proj", names + MATRIX_Q, m + MATRIX_Q, 3);

@@ -3,6 +3,7 @@
 
 #include "format/protobuf.h"
 #include "format/tflite_writer.h"
+#include "model/families.h"
 #include "model/matrix.h"
 #include "tokenizer/tokenizer.h"
 
@@ -36,6 +37,77 @@ const struct tiny_model tiny_llama = {
     .n_kv_heads = 1,
     .head_dim = 24,
     .seed = 2,
+};
+const struct tiny_model tiny_lfm2 = {
+    .architecture = "lfm2",
+    .attention = DTYPE_I8,
+    .feed_forward = DTYPE_I8,
+    .embedding = DTYPE_I8,
+    .n_layers = 5,
+    .d_model = 70,
+    .d_ff = 94,
+    .n_heads = 3,
+    .n_kv_heads = 1,
+    .head_dim = 26,
+    .seed = 5,
+    .layer_types = "CGCGC",
+    .conv_width = 4,
+};
+const struct tiny_model tiny_experts = {
+    .architecture = "qwen3moe",
+    .attention = DTYPE_I8,
+    .feed_forward = DTYPE_I8,
+    .embedding = DTYPE_I8,
+    .n_layers = 4,
+    .d_model = 66,
+    .d_ff = 70,
+    .n_heads = 4,
+    .n_kv_heads = 2,
+    .head_dim = 18,
+    .seed = 6,
+    .ff_types = "EDEE",
+    .n_experts = 11,
+    .n_experts_used = 3,
+    .d_ff_expert = 134,
+};
+const struct tiny_model tiny_shared_experts = {
+    .architecture = "qwen2moe",
+    .attention = DTYPE_I8,
+    .feed_forward = DTYPE_I8,
+    .embedding = DTYPE_I8,
+    .n_layers = 3,
+    .d_model = 130,
+    .d_ff = 38,
+    .n_heads = 2,
+    .n_kv_heads = 2,
+    .head_dim = 30,
+    .seed = 7,
+    .ff_types = "EED",
+    .n_experts = 5,
+    .n_experts_used = 2,
+    .d_ff_expert = 34,
+    .d_ff_shared = 70,
+    .has_shared_gate = true,
+};
+const struct tiny_model tiny_normed_experts = {
+    .architecture = "qwen3moe",
+    .attention = DTYPE_I8,
+    .feed_forward = DTYPE_I4,
+    .embedding = DTYPE_I8,
+    .n_layers = 2,
+    .d_model = 62,
+    .d_ff = 46,
+    .n_heads = 2,
+    .n_kv_heads = 1,
+    .head_dim = 22,
+    .seed = 8,
+    .ff_types = "EE",
+    .n_experts = 4,
+    .n_experts_used = 4,
+    .d_ff_expert = 66,
+    .d_ff_shared = 46,
+    .has_expert_norms = true,
+    .config = "experts_normalized 1\n",
 };
 const struct tiny_model tiny_smallest = {
     .architecture = "gemma3",
@@ -187,28 +259,105 @@ static void vector(struct writer *w, const char *name, int n)
         (struct entry){ declare(w, name, DTYPE_F32, n, 0), n, 0, DTYPE_F32, -1, -1 };
 }
 
-static void declare_layer(struct writer *w, const struct tiny_model *m, int l)
+#define NAME(name) (snprintf(s, sizeof s, "transformer.x_layers_%d." name, l), s)
+
+static void declare_attention(struct writer *w, const struct tiny_model *m, int l)
 {
     char s[128];
-    const bool is_gemma3 = strcmp(m->architecture, "gemma3") == 0;
     const int q = m->n_heads * m->head_dim, kv = m->n_kv_heads * m->head_dim;
-#define NAME(name) (snprintf(s, sizeof s, "transformer.x_layers_%d." name, l), s)
-    vector(w, NAME("pre_layer_norm.scale"), m->d_model);
     matrix(w, NAME("self_attention.q.w"), m->attention, q, m->d_model);
     matrix(w, NAME("self_attention.k.w"), m->attention, kv, m->d_model);
     matrix(w, NAME("self_attention.v.w"), m->attention, kv, m->d_model);
     matrix(w, NAME("self_attention.post.w"), m->attention, m->d_model, q);
-    if (is_gemma3) {
+    if (qp_family_named(m->architecture)->traits.qk_norm != QK_NORM_NONE) {
         vector(w, NAME("self_attention.q_norm.scale"), m->head_dim);
         vector(w, NAME("self_attention.k_norm.scale"), m->head_dim);
+    }
+}
+
+static void declare_conv(struct writer *w, const struct tiny_model *m, int l)
+{
+    char s[128];
+    matrix(w, NAME("conv.b.w"), m->attention, m->d_model, m->d_model);
+    matrix(w, NAME("conv.c.w"), m->attention, m->d_model, m->d_model);
+    matrix(w, NAME("conv.x.w"), m->attention, m->d_model, m->d_model);
+    matrix(w, NAME("conv.kernel"), DTYPE_F32, m->conv_width, m->d_model);
+    if (l == 0)
+        vector(w, NAME("conv.bias"), m->d_model);
+    matrix(w, NAME("conv.out.w"), m->attention, m->d_model, m->d_model);
+}
+
+static void declare_experts(struct writer *w, const struct tiny_model *m, int l)
+{
+    char s[128];
+    const int n_ff = m->n_experts * m->d_ff_expert, n_model = m->n_experts * m->d_model;
+    matrix(w, NAME("ff_layer.router"), DTYPE_F32, m->n_experts, m->d_model);
+    matrix(w, NAME("ff_layer.experts.ffn_layer1_gate.w"), m->feed_forward, n_ff, m->d_model);
+    matrix(w, NAME("ff_layer.experts.ffn_layer1.w"), m->feed_forward, n_ff, m->d_model);
+    matrix(w, NAME("ff_layer.experts.ffn_layer2.w"), m->feed_forward, n_model, m->d_ff_expert);
+    if (m->has_shared_gate)
+        vector(w, NAME("ff_layer.shared_gate"), m->d_model);
+    if (m->has_expert_norms) {
+        vector(w, NAME("ff_layer.router_norm.scale"), m->d_model);
+        vector(w, NAME("ff_layer.expert_scale"), m->n_experts);
+        vector(w, NAME("ff_layer.expert_pre_norm.scale"), m->d_model);
+        vector(w, NAME("ff_layer.expert_post_norm.scale"), m->d_model);
+        vector(w, NAME("ff_layer.dense_post_norm.scale"), m->d_model);
+    }
+}
+
+static bool has_experts(const struct tiny_model *m, int l)
+{
+    return m->ff_types && m->ff_types[l] == 'E';
+}
+
+/* The width of the dense feed-forward of layer l, 0: there is none. */
+static int dense_width(const struct tiny_model *m, int l)
+{
+    return has_experts(m, l) ? m->d_ff_shared : m->d_ff;
+}
+
+static void declare_layer(struct writer *w, const struct tiny_model *m, int l)
+{
+    char s[128];
+    const int d_ff = dense_width(m, l);
+    vector(w, NAME("pre_layer_norm.scale"), m->d_model);
+    if (m->layer_types && m->layer_types[l] == 'C')
+        declare_conv(w, m, l);
+    else
+        declare_attention(w, m, l);
+    if (qp_family_named(m->architecture)->traits.post_norm) {
         vector(w, NAME("post_layer_norm.scale"), m->d_model);
         vector(w, NAME("ff_layer.post_layer_norm.scale"), m->d_model);
     }
     vector(w, NAME("ff_layer.pre_layer_norm.scale"), m->d_model);
-    matrix(w, NAME("ff_layer.ffn_layer1_gate.w"), m->feed_forward, m->d_ff, m->d_model);
-    matrix(w, NAME("ff_layer.ffn_layer1.w"), m->feed_forward, m->d_ff, m->d_model);
-    matrix(w, NAME("ff_layer.ffn_layer2.w"), m->feed_forward, m->d_model, m->d_ff);
+    if (has_experts(m, l))
+        declare_experts(w, m, l);
+    if (d_ff == 0)
+        return;
+    matrix(w, NAME("ff_layer.ffn_layer1_gate.w"), m->feed_forward, d_ff, m->d_model);
+    matrix(w, NAME("ff_layer.ffn_layer1.w"), m->feed_forward, d_ff, m->d_model);
+    matrix(w, NAME("ff_layer.ffn_layer2.w"), m->feed_forward, m->d_model, d_ff);
+}
 #undef NAME
+
+/* The lines of quip.config. */
+static bool write_config(const struct tiny_model *m, struct bytes *out)
+{
+    bool ok = qp_bytes_printf(out, "architecture %s\nchat none\nn_context_max 2048\nwindow %d\n",
+                              m->architecture, m->window);
+    if (m->layer_types)
+        ok = ok &&
+             qp_bytes_printf(out, "layer_types %s\nconv_width %d\n", m->layer_types, m->conv_width);
+    if (m->ff_types)
+        ok = ok && qp_bytes_printf(out,
+                                   "ff_types %s\nn_experts %d\nn_experts_used %d\nd_ff_expert %d\n"
+                                   "has_shared_gate %d\nhas_expert_norms %d\n",
+                                   m->ff_types, m->n_experts, m->n_experts_used, m->d_ff_expert,
+                                   m->has_shared_gate, m->has_expert_norms);
+    for (int l = 0; m->ff_types && l < m->n_layers; l++)
+        ok = ok && qp_bytes_printf(out, l == 0 ? "d_ffs %d" : ",%d", dense_width(m, l));
+    return ok && qp_bytes_printf(out, "\n%s", m->config ? m->config : "");
 }
 
 static void write_multipliers(struct writer *w, const struct entry *e, uint64_t *random)
@@ -262,14 +411,11 @@ static void write_entry(struct writer *w, const struct entry *e, uint64_t *rando
 quip_status tiny_model_write(const char *path, const struct tiny_model *m, quip_error *error)
 {
     struct writer w = { .error = error };
-    struct bytes spm = { 0 }, parameters = { 0 };
-    char config[512];
+    struct bytes spm = { 0 }, parameters = { 0 }, config = { 0 };
     uint64_t random = m->seed * 0x9e3779b97f4a7c15u + 1;
-    snprintf(config, sizeof config, "architecture %s\nchat none\nn_context_max 2048\nwindow %d\n%s",
-             m->architecture, m->window, m->config ? m->config : "");
     if (!write_vocabulary(&spm, m->n_pieces ? m->n_pieces : TINY_VOCAB,
                           m->letter_bytes ? m->letter_bytes : 1) ||
-        !write_parameters(m, &parameters))
+        !write_parameters(m, &parameters) || !write_config(m, &config))
         w.status = qp_fail_memory(error, "a tiny vocabulary", spm.n);
     if (!w.status)
         w.status = qp_tflite_writer_open(&w.w, path, "TINY", error);
@@ -283,7 +429,7 @@ quip_status tiny_model_write(const char *path, const struct tiny_model *m, quip_
         w.status = qp_tflite_writer_metadata(w.w, "odml.infra.proto.LlmParameters", parameters.data,
                                              parameters.n, error);
     if (!w.status)
-        w.status = qp_tflite_writer_metadata(w.w, "quip.config", config, strlen(config), error);
+        w.status = qp_tflite_writer_metadata(w.w, "quip.config", config.data, config.n, error);
     if (!w.status) {
         matrix(&w, "softmax.logits_ffn.w", m->embedding, TINY_VOCAB, m->d_model);
         for (int l = 0; l < m->n_layers; l++)
@@ -299,5 +445,6 @@ quip_status tiny_model_write(const char *path, const struct tiny_model *m, quip_
     qp_tflite_writer_close(w.w);
     qp_bytes_close(&spm);
     qp_bytes_close(&parameters);
+    qp_bytes_close(&config);
     return w.status;
 }

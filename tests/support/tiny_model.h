@@ -12,6 +12,11 @@ struct tiny_model {
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim;
     int window; // of local layers; 0 for architectures without them
     uint64_t seed;
+    /* Letters of quip.config for each layer; NULL: attention and dense feed-forwards. */
+    const char *layer_types, *ff_types;
+    int conv_width;
+    int n_experts, n_experts_used, d_ff_expert, d_ff_shared; // the last: beside experts, or 0
+    bool has_shared_gate, has_expert_norms;
     /* What makes a model unusual, or wrong. Zero means nothing. */
     int n_pieces;       // of the vocabulary; 0 is TINY_VOCAB, one per row of the embedding
     int letter_bytes;   // length of each letter's piece; 0 is 1
@@ -33,6 +38,8 @@ enum tiny_token {
 
 /* Unusual sizes on purpose: no width is a multiple of a block. */
 extern const struct tiny_model tiny_gemma3, tiny_llama;
+/* Convolutions; experts with a dense layer between; experts beside a gated or a normed one. */
+extern const struct tiny_model tiny_lfm2, tiny_experts, tiny_shared_experts, tiny_normed_experts;
 /* The smallest model with every feature: gemma3, one local and one global layer, 30 kilobytes. */
 extern const struct tiny_model tiny_smallest;
 

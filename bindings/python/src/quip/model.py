@@ -63,6 +63,9 @@ class ModelInfo:
     bos: int
     n_threads: int
     has_template: bool
+    n_experts: int
+    n_experts_used: int
+    n_active_parameters: int
 
 
 @dataclass(frozen=True)
