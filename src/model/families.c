@@ -14,7 +14,7 @@
 
 // clang-format off
 static const struct family families[N_FAMILIES] = {
-    [FAMILY_LLAMA] = { "llama", { LLAMA_TRAITS, .rope_theta = 1e4, .norm_eps = 1e-5 } },
+    [FAMILY_LLAMA] = { .name = "llama", .traits = { LLAMA_TRAITS, .rope_theta = 1e4, .norm_eps = 1e-5 } },
     [FAMILY_GEMMA] = { "gemma", { GEMMA_TRAITS, .rope_theta = 1e4 }, .embed_sqrt_d = true },
     [FAMILY_GEMMA2] = { "gemma2", { GEMMA_TRAITS, .rope_theta = 1e4, .post_norm = true,
                                     .local_per_global = 1, .window = 4096,
@@ -27,7 +27,8 @@ static const struct family families[N_FAMILIES] = {
     [FAMILY_PHI2] = { "phi2", { LAYER_NORM_TRAITS, .act = ACT_GELU_TANH,
                                 .residual = RESIDUAL_PARALLEL },
                       .rope_fraction = 0.4f },
-    [FAMILY_FALCON] = { "falcon", { LAYER_NORM_TRAITS, .act = ACT_GELU_ERF, .has_alibi = true } },
+    [FAMILY_FALCON] = { .name = "falcon", .traits = { LAYER_NORM_TRAITS, .act = ACT_GELU_ERF,
+                                                      .has_alibi = true } },
     [FAMILY_STABLELM] = { "stablelm", { LAYER_NORM_TRAITS, .act = ACT_SILU, .is_gated = true },
                           .rope_fraction = 0.25f },
     [FAMILY_BERT] = { "bert", { .norm = NORM_LAYER, .act = ACT_GELU_ERF, .norm_eps = 1e-12,
