@@ -63,6 +63,8 @@ int parse_options(const struct command *command, const struct option *options, c
     { OPTION_FLAG, 0, "raw", NULL, &(o)->no_template, 0, 0, "pass text on as it is, without the model's template" }, \
     { OPTION_TEXT, 0, "chat-template", "NAME", &(o)->chat_template, 0, 0,                          \
       "how turns are marked; default: as the model file says" },                                   \
+    { OPTION_TEXT, 0, "template-variables", "JSON", &(o)->template_variables, 0, 0,              \
+      "what the model's own template reads, such as {\"enable_thinking\": false}" },              \
     { OPTION_TEXT, 0, "system", "TEXT", &(o)->system, 0, 0, "system prompt" },                     \
     { OPTION_NUMBER, 0, "temperature", "T", &(o)->temperature, 0, 100,                             \
       "0 (default): always the most likely token; 1: the model's probabilities" },                        \

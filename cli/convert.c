@@ -2,6 +2,7 @@
  * JSON for programs. */
 #include "convert/convert.h"
 #include "cli.h"
+#include "model/model.h"
 
 #include <string.h>
 
@@ -71,6 +72,20 @@ static int check_words(const struct command *command, const struct convert_words
     return 0;
 }
 
+/* What `quip chat` would say, too. */
+static void note_template(const char *path)
+{
+    const quip_model_options header = { .no_weights = true };
+    quip_model *model;
+    if (quip_model_open(&model, path, &header, NULL))
+        return; // a file for GPUs of another program, for example
+    if (model->jinja_problem[0])
+        fail("%s: its chat template is not supported (%s); a session needs --chat-template NAME or "
+             "--raw",
+             path, model->jinja_problem);
+    quip_model_close(model);
+}
+
 static int convert(char **words, const struct convert_words *asked, struct convert_options *options)
 {
     struct progress progress;
@@ -89,6 +104,8 @@ static int convert(char **words, const struct convert_words *asked, struct conve
 
     char size[24];
     const uint64_t n_bytes = file_bytes(words[1]);
+    if (!asked->adapter_of)
+        note_template(words[1]);
     if (asked->is_json)
         return print_result(words[1], n_bytes, seconds);
     const bool is_varied =

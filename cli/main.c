@@ -46,16 +46,16 @@ static const struct command commands[] = {
           "\n"
           "  quip chat gemma.bin --system \"Answer in one sentence.\"\n" },
     { .name = "render",
-      .arguments = "[FILE]",
+      .arguments = "MODEL [FILE]",
       .summary = "Show the prompt that a chat template makes of a conversation",
       .run = run_render,
       .examples =
           "FILE is a JSON object: \"messages\", and whatever else the template reads, such as "
-          "\"tools\",\n\"add_generation_prompt\", \"enable_thinking\", \"bos_token\". If it is "
-          "missing or "
-          "\"-\", it is read\nfrom stdin.\n"
+          "\"tools\",\n\"add_generation_prompt\" or \"enable_thinking\". If it is missing or "
+          "\"-\", it is read from stdin.\n"
           "\n"
-          "  quip render --template chat_template.jinja conversation.json\n"
+          "  quip render qwen3.bin conversation.json\n"
+          "  quip render qwen3.bin --ids < conversation.json\n"
           "  quip render --template chat_template.jinja --jsonl < conversations.jsonl\n" },
     { .name = "tokenize",
       .arguments = "FILE [TEXT]",

@@ -227,8 +227,9 @@ typedef struct quip_session_options {
     const char *system;      // system prompt, placed before the first turn; copied; NULL: that of
                              // the template, if it has one
     const char *chat_template; // how turns are marked: "gemma", "smollm2", "qwen2", "qwen2.5",
-                               // "chatml", "llama2", "llama3", "zephyr", "phi2" or "none"; NULL: as
-                               // the model file says
+                               // "chatml", "llama2", "llama3", "zephyr", "phi2" or "none", or the
+                               // name of another template in the model file, such as "tool_use";
+                               // NULL: as the model file says
 
     float min_p; // then from the tokens at least this likely, as a part of the best one's
                  // probability, 0 to 1; 0: no limit
@@ -251,6 +252,8 @@ typedef struct quip_session_options {
     int dry_allowed_length; // 0: 2
     int no_repeat_ngram;    // no n tokens in a row come twice in the window; 0: they may
 
+    const char *template_variables; // what the model's own chat template reads: a JSON object such
+                                    // as {"enable_thinking": false, "tools": []}; copied; NULL: {}
     uint64_t reserved[4];
 } quip_session_options;
 
@@ -321,7 +324,10 @@ typedef enum quip_role {
 
 /* Append text to the conversation and run the model over it. The text of one role may come in
  * several calls. When the role changes, the template's markers are inserted. Each call's text is
- * tokenized on its own. The first call also inserts the token that begins a context. */
+ * tokenized on its own. The first call also inserts the token that begins a context.
+ * If the model has a template of its own (docs/chat-templates.md), that is rendered for the whole
+ * conversation. It may change what it wrote before, so the context can become shorter. Fails with
+ * QUIP_E_ARGUMENT and the template's own message if it rejects the conversation. */
 QUIP_API quip_status quip_session_append(quip_session *session, quip_role role, const char *text,
                                          size_t n, quip_error *error);
 

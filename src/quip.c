@@ -22,7 +22,7 @@ ASSERT_SIZE(quip_error, 512, 512);
 ASSERT_SIZE(quip_source, 64, 56);
 ASSERT_SIZE(quip_model_options, 88, 80);
 ASSERT_SIZE(quip_model_info, 104, 96);
-ASSERT_SIZE(quip_session_options, 144, 128);
+ASSERT_SIZE(quip_session_options, 152, 136);
 ASSERT_SIZE(quip_logit_bias, 8, 8);
 ASSERT_SIZE(quip_result, 48, 48);
 ASSERT_SIZE(quip_piece, 40, 24);
@@ -189,7 +189,7 @@ quip_status quip_model_get_info(const quip_model *model, quip_model_info *info, 
         .n_context_max = c->n_context_max,
         .bos = c->bos,
         .n_threads = qp_options_n_threads(model),
-        .has_template = model->chat != NULL,
+        .has_template = model->chat || model->jinja || model->jinja_problem[0],
         .is_embedding = model->embedding.pooling != 0,
         .n_embedding = qp_pooled_width(&model->weights, c->d_model, model->weights.n_dense),
         .n_experts = c->experts.n,
@@ -369,6 +369,7 @@ void *quip_session_cancel_flag(quip_session *session)
 static void begin_input(quip_session *s)
 {
     qp_answer_begin_input(s);
+    qp_talk_begin_input(s);
     s->undo = qp_session_mark(s);
     s->has_begun_step = false;
 }
@@ -627,7 +628,8 @@ quip_status quip_session_tokenize(const quip_session *session, quip_role role, c
         return missing(error, n_tokens ? "tokens" : "n_tokens");
     quip_session *s = (quip_session *)session;
     const size_t n_system = s->system.n;
-    status = qp_turn_tokens(s, s->chat ? role : QUIP_ROLE_NONE, text ? text : "", n, &list, error);
+    status = qp_turn_tokens(s, qp_session_has_roles(s) ? role : QUIP_ROLE_NONE, text ? text : "", n,
+                            &list, error);
     s->system.n = n_system; // a system text that waits for the user's is not added
     if (!status)
         copy_ids(&list, tokens, capacity, n_tokens);

@@ -6,6 +6,7 @@
  *
  * Everything but the values of the weights is checked before anything is written. */
 #include "convert/conversion.h"
+#include "convert/chat_source.h"
 #include "convert/embedding_source.h"
 #include "convert/rows.h"
 #include "convert/tokenizer_folder.h"
@@ -26,6 +27,8 @@ struct conversion {
     struct hparams hparams;
     struct bytes spm, bpe;
     struct tokenizer *tokenizer;
+    struct chat_sources chat;
+    struct chat_spelling spelling;
     struct plan plan;
     struct embedding_source *embedding; // NULL: a model that generates text
     struct tflite_writer *writer;       // borrowed
@@ -66,9 +69,29 @@ static void add_stop_piece(struct conversion *v, const char *piece)
     qp_hparams_add_stop(&v->hparams, qp_tokenizer_find(v->tokenizer, piece, strlen(piece)));
 }
 
+/* The checkpoint's own template goes into the file as it is. Readers that know no Jinja get its
+ * prefixes and suffixes, or those of the named template that it resembles. */
+static quip_status read_template(struct conversion *v)
+{
+    quip_status status = qp_chat_sources_read(&v->chat, &v->checkpoint, v->tokenizer, v->error);
+    if (!status)
+        status = qp_chat_probe(&v->spelling, &v->chat, v->tokenizer, v->error);
+    const struct bytes *own = qp_chat_sources_own(&v->chat);
+    if (!status && own)
+        v->hparams.chat = qp_chat_recognise((const char *)own->data);
+    if (!status && own)
+        v->hparams.spelling = &v->spelling;
+    if (!status && v->spelling.stop[0])
+        add_stop_piece(v, v->spelling.stop);
+    return status;
+}
+
 /* Set the chat template and the stop tokens, whose texts are looked up in the vocabulary. */
 static quip_status settle_turns(struct conversion *v)
 {
+    const quip_status status = v->options->chat ? QUIP_OK : read_template(v);
+    if (status)
+        return qp_fail_in(v->error, status, v->in);
     if (v->options->chat)
         v->hparams.chat = v->options->chat;
     const struct chat_template *chat = qp_chat_find(v->hparams.chat);
@@ -126,6 +149,24 @@ static quip_status declare_tensor(struct conversion *v, struct job *job)
     return qp_fail_in(v->error, status, v->in);
 }
 
+static quip_status declare_chat(struct conversion *v)
+{
+    quip_status status = QUIP_OK;
+    char name[100] = "quip.chat_tokens";
+    if (v->chat.n > 0)
+        status = qp_tflite_writer_metadata(v->writer, name, v->chat.tokens.data, v->chat.tokens.n,
+                                           v->error);
+    for (int i = 0; i < v->chat.n && !status; i++) {
+        const struct chat_source *source = &v->chat.list[i];
+        snprintf(name, sizeof name, "quip.chat_template%s%s", source->name[0] ? "." : "",
+                 source->name);
+        if (source->source.n)
+            status = qp_tflite_writer_metadata(v->writer, name, source->source.data,
+                                               source->source.n, v->error);
+    }
+    return status;
+}
+
 static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
 {
     struct bytes parameters = { 0 }, config = { 0 };
@@ -150,6 +191,8 @@ static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
         if (entries[i].n)
             status = qp_tflite_writer_metadata(v->writer, entries[i].name, entries[i].data,
                                                entries[i].n, v->error);
+    if (!status)
+        status = declare_chat(v);
     qp_bytes_close(&parameters);
     qp_bytes_close(&config);
     return status;
@@ -274,6 +317,8 @@ void qp_conversion_close(struct conversion *v)
     if (!v)
         return;
     qp_tokenizer_close(v->tokenizer);
+    qp_chat_sources_close(&v->chat);
+    qp_bytes_close(&v->spelling.text);
     qp_bytes_close(&v->spm);
     qp_bytes_close(&v->bpe);
     qp_checkpoint_close(&v->checkpoint);

@@ -9,7 +9,9 @@
 
 void qp_hparams_begin(struct hparams *h, const struct family_source *source)
 {
-    *h = (struct hparams){ .raw = qp_raw_config_of(qp_family(source->family)), .source = source };
+    *h = (struct hparams){ .raw = qp_raw_config_of(qp_family(source->family)),
+                           .source = source,
+                           .chat = "none" };
     h->biases = h->source->biases;
 }
 

@@ -16,6 +16,8 @@ enum {
     HPARAMS_MAX_HEAD = 1024
 };
 
+struct chat_spelling;
+
 struct hparams {
     struct raw_config raw;              // what the model file will say, except tokens and turns
     const struct family_source *source; // of the family
@@ -26,7 +28,8 @@ struct hparams {
     bool has_bos;           // bos is the first token of a prompt
     int stops[HPARAMS_MAX_STOPS];
     int n_stops;
-    const char *chat; // template name of tokenizer.h
+    const char *chat;                     // template name of tokenizer.h
+    const struct chat_spelling *spelling; // of the checkpoint's own template; NULL: that of `chat`
     uint64_t n_parameters;
 };
 /* Everything that the family says, before a checkpoint says otherwise. */

@@ -132,27 +132,6 @@ static quip_status gguf_tokens(struct hparams *h, struct format *g, quip_error *
     return QUIP_OK;
 }
 
-/* The template is Jinja. Find the named template that renders the same. */
-static quip_status gguf_chat(struct hparams *h, struct format *g, quip_error *error)
-{
-    h->chat = "none";
-    const struct metadata *m = qp_format_find_metadata(g, "tokenizer.chat_template");
-    if (!m || m->type != METADATA_BYTES)
-        return QUIP_OK;
-    const uint8_t *text;
-    size_t n;
-    struct bytes jinja = { 0 };
-    quip_status status = qp_format_bytes(g, m, &text, &n, error);
-    if (status)
-        return status;
-    if (!qp_bytes_append(&jinja, text, n) || !qp_bytes_append(&jinja, "", 1))
-        status = qp_fail_memory(error, "the chat template", n);
-    else
-        h->chat = qp_chat_recognise((const char *)jinja.data);
-    qp_bytes_close(&jinja);
-    return status;
-}
-
 /* The variant of its family: what the tensors say, because llama.cpp goes by them, and the key of
  * GPT-NeoX. StableLM files have a parallel residual in the key and another in the tensors. */
 static void gguf_variant(struct hparams *h, const struct checkpoint *c, const struct format *g)
@@ -241,7 +220,7 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
     gguf_biases(h, c);
     if ((status = qp_gguf_layer_kinds(h, c, g, error)))
         return status;
-    if ((status = gguf_tokens(h, g, error)) || (status = gguf_chat(h, g, error)))
+    if ((status = gguf_tokens(h, g, error)))
         return status;
     return qp_hparams_finish(h, c->path, error);
 }

@@ -227,40 +227,6 @@ static void hf_tokens(const struct hf_reader *r, struct hparams *h)
     h->has_bos = h->bos >= 0 && (add ? cJSON_IsTrue(add) : h->source->default_bos > 0);
 }
 
-/* The template is Jinja: in tokenizer_config.json, a string or a list of named ones, or in a file
- * of its own. Find the named template that renders the same. */
-static quip_status hf_chat(const struct hf_reader *r, struct hparams *h)
-{
-    h->chat = "none";
-    const cJSON *item = qp_json_item(r->checkpoint->tokenizer_config, "chat_template");
-    if (cJSON_IsArray(item) && item->child)
-        item = qp_json_item(item->child, "template");
-    if (cJSON_IsString(item)) {
-        h->chat = qp_chat_recognise(item->valuestring);
-        return QUIP_OK;
-    }
-    const char *folder = r->checkpoint->sources.folder;
-    char *path = qp_path_join(folder, "chat_template.jinja");
-    if (!path)
-        return qp_fail_memory(r->error, "a path", strlen(folder));
-    struct file file = { 0 };
-    struct bytes jinja = { 0 };
-    quip_status status = QUIP_OK;
-    if (qp_path_exists(path) && !(status = qp_file_open(&file, path, r->error))) {
-        size_t n = file.size < 1 << 20 ? (size_t)file.size : 1 << 20;
-        if (!qp_bytes_reserve(&jinja, n + 1))
-            status = qp_fail_memory(r->error, "the chat template", n);
-        else if (!(status = qp_file_read(&file, 0, jinja.data, n, r->error))) {
-            jinja.data[n] = 0;
-            h->chat = qp_chat_recognise((const char *)jinja.data);
-        }
-    }
-    qp_bytes_close(&jinja);
-    qp_file_close(&file);
-    free(path);
-    return status;
-}
-
 quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_error *error)
 {
     struct hf_reader r = { .checkpoint = c, .config = c->config, .error = error };
@@ -290,6 +256,5 @@ quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_err
     if (r.status)
         return r.status;
     hf_tokens(&r, h);
-    quip_status status = hf_chat(&r, h);
-    return status ? status : qp_hparams_finish(h, c->path, error);
+    return qp_hparams_finish(h, c->path, error);
 }

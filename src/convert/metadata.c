@@ -2,6 +2,7 @@
  * In:  hyper-parameters.
  * Out: MediaPipe's LlmParameters proto, and the text of quip.config, which has a line "key value"
  *      for everything, because the proto cannot say it all. */
+#include "convert/chat_source.h"
 #include "convert/hparams.h"
 #include "format/protobuf.h"
 #include "model/llm_parameters.h"
@@ -144,17 +145,19 @@ static void put_turn(struct proto_writer *w, int number, const struct turn_text 
     put_message(w, number, part);
 }
 
-/* PromptTemplates of the template with this name. */
-static void put_templates(struct proto_writer *w, const char *chat, struct proto_writer *part)
+/* PromptTemplates as the checkpoint's own template spells turns, or the named one. */
+static void put_templates(struct proto_writer *w, const struct hparams *h,
+                          struct proto_writer *part)
 {
-    const struct chat_template *t = qp_chat_find(chat);
+    const struct chat_template *t = qp_chat_find(h->chat);
+    const struct chat_spelling *own = h->spelling && h->spelling->has_turns ? h->spelling : NULL;
     struct bytes list_bytes = { 0 };
     struct proto_writer list = { &list_bytes, true };
-    if (!t || strcmp(t->name, "none") == 0)
+    if (!own && (!t || strcmp(t->name, "none") == 0))
         return;
-    put_turn(&list, TEMPLATES_USER, &t->user, part);
-    put_turn(&list, TEMPLATES_MODEL, &t->model, part);
-    put_turn(&list, TEMPLATES_SYSTEM, &t->system, part);
+    put_turn(&list, TEMPLATES_USER, own ? &own->user : &t->user, part);
+    put_turn(&list, TEMPLATES_MODEL, own ? &own->model : &t->model, part);
+    put_turn(&list, TEMPLATES_SYSTEM, own ? &own->system : &t->system, part);
     put_message(w, LLM_PROMPT_TEMPLATES, &list);
     qp_bytes_close(&list_bytes);
 }
@@ -212,7 +215,7 @@ bool qp_write_llm_parameters(const struct hparams *h, const struct tokenizer *to
     put_stops(&w, h, tokenizer);
     if (tokenizer && qp_tokenizer_is_byte_level(tokenizer))
         put_ids(&w, LLM_NORMALIZATIONS, (int[]){ NORMALIZATION_GPT2 }, 1);
-    put_templates(&w, h->chat, &inner);
+    put_templates(&w, h, &inner);
     put_ids(&w, LLM_STOP_TOKEN_IDS, h->stops, h->n_stops);
     qp_bytes_close(&outer_bytes);
     qp_bytes_close(&inner_bytes);

@@ -41,7 +41,7 @@ static void drop_draft(quip_session *s)
     s->n_sampled = s->n_sampled > 0 ? s->n_sampled : 0;
 }
 
-static void cut_context(quip_session *s, int position)
+void qp_session_cut(quip_session *s, int position)
 {
     assert(!s->step.is_running && position >= 0 && position <= s->options.n_context);
     s->n = position;
@@ -50,7 +50,8 @@ static void cut_context(quip_session *s, int position)
 
 void qp_session_rewind(quip_session *s, int position)
 {
-    cut_context(s, position);
+    qp_talk_rewind(s, position);
+    qp_session_cut(s, position);
     s->role = position ? (quip_role)s->roles[position - 1] : QUIP_ROLE_NONE;
     s->has_begun = position > 0;
     s->system.n = 0;
@@ -58,7 +59,7 @@ void qp_session_rewind(quip_session *s, int position)
 
 void qp_session_reset(quip_session *s)
 {
-    cut_context(s, s->n);
+    qp_session_cut(s, s->n);
     s->device->backend->sequence_rewind(s->sequence, 0);
     s->output_position = -1;
     s->n_outputs = s->n_sampled = 0;
@@ -77,7 +78,8 @@ struct mark qp_session_mark(const quip_session *s)
 /* The bytes of the system text are still there: a turn that uses it only sets its length to 0. */
 void qp_session_return(quip_session *s, const struct mark *mark)
 {
-    cut_context(s, mark->n);
+    qp_talk_undo(s);
+    qp_session_cut(s, mark->n);
     s->role = mark->role;
     s->has_begun = mark->has_begun;
     s->system.n = mark->n_system;

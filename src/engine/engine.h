@@ -4,6 +4,7 @@
  *   options.c   checks the options and fills in the defaults
  *   context.c   the tokens of a session, and running them on the device
  *   turns.c     roles and templates -> tokens
+ *   talk.c      the same for the template of the model's checkpoint, a Jinja program
  *   answer.c    outputs -> tokens -> text, until something ends the answer
  *   embed.c     texts -> embeddings, without a session
  *   draft.c     draft tokens: guesses of the next tokens, which run together
@@ -12,6 +13,7 @@
 #define QP_ENGINE_H
 
 #include "engine/device.h"
+#include "engine/talk.h"
 
 /* ---- adapter.c ---- */
 
@@ -129,6 +131,7 @@ struct quip_session {
 
     const struct chat_template *chat; // NULL: text goes in as it is
     quip_token chat_stops[4];         // pieces that end the template's turns; -1: none
+    struct talk talk;                 // with a Jinja template
     quip_role role;                   // of the last text
     bool has_begun;                   // bos and system prompt are in the context
     struct bytes system;              // system text that waits for the first user turn
@@ -158,7 +161,7 @@ quip_status qp_options_copy_texts(struct option_texts *texts, quip_session_optio
                                   quip_error *error);
 void qp_options_close_texts(struct option_texts *texts);
 /* The template that s->options name, or the model's own. */
-void qp_options_choose_template(quip_session *s);
+quip_status qp_options_choose_template(quip_session *s, quip_error *error);
 /* Are the options that cannot change zero or the same? `o` was checked. */
 quip_status qp_options_check_change(const quip_session *s, const quip_session_options *o,
                                     quip_error *error);
@@ -183,6 +186,8 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
 /* Wait for a step that runs, if one does: before a call that is not qp_session_draw. */
 void qp_session_abandon(quip_session *s);
 void qp_session_rewind(quip_session *s, int position);
+/* Remove the tokens from `position` on, and nothing else. */
+void qp_session_cut(quip_session *s, int position);
 /* Forget all keys, values and outputs; the tokens stay. */
 void qp_session_reset(quip_session *s);
 /* Forget the tokens that were drawn and not used. */
@@ -223,6 +228,26 @@ quip_status qp_turn_tokens(quip_session *s, quip_role role, const char *text, si
                            struct tokens *out, quip_error *error);
 /* Append the template's text before the model's answer, without running it. */
 quip_status qp_turn_begin_answer(quip_session *s, quip_error *error);
+
+/* Does the session have a place for the texts of roles? */
+static inline bool qp_session_has_roles(const quip_session *s)
+{
+    return s->chat || s->talk.jinja || s->talk.is_broken;
+}
+
+/* ---- talk.c ---- */
+/* As the functions of turns.c, for a role and s->talk.jinja. */
+quip_status qp_talk_push(quip_session *s, quip_role role, const char *text, size_t n,
+                         quip_error *error);
+quip_status qp_talk_tokens(quip_session *s, quip_role role, const char *text, size_t n,
+                           struct tokens *out, quip_error *error);
+quip_status qp_talk_begin_answer(quip_session *s, quip_error *error);
+/* From here quip_session_undo goes back to this point; go back. */
+void qp_talk_begin_input(quip_session *s);
+void qp_talk_undo(quip_session *s);
+void qp_talk_rewind(quip_session *s, int position);
+bool qp_talk_copy(struct talk *to, const struct talk *from); // `to` is new
+void qp_talk_close(struct talk *talk);
 
 /* ---- answer.c ---- */
 /* The next piece of the answer. Without `wait` it may return QP_NOT_YET: call again. The CPU is

@@ -59,10 +59,10 @@ quip_status qp_options_check_source(const quip_source *source, quip_error *error
     return check_reserved(source->reserved, QP_COUNT(source->reserved), "quip_source", error);
 }
 
-static quip_status check_template(const char *name, quip_error *error)
+static quip_status check_template(const quip_model *m, const char *name, quip_error *error)
 {
     char names[200] = "";
-    if (!name || qp_chat_find(name))
+    if (!name || qp_chat_find(name) || qp_model_template_name(m, name))
         return QUIP_OK;
     for (int i = 0; qp_chat_name(i); i++) {
         const size_t n = strlen(names);
@@ -70,6 +70,14 @@ static quip_status check_template(const char *name, quip_error *error)
     }
     return qp_fail(error, QUIP_E_ARGUMENT, "chat_template is \"%.60s\"; must be one of %s", name,
                    names);
+}
+
+static quip_status check_variables(const char *json, quip_error *error)
+{
+    if (!json || qp_jinja_is_object(json, strlen(json)))
+        return QUIP_OK;
+    return qp_fail(error, QUIP_E_ARGUMENT,
+                   "template_variables is not a JSON object, such as {\"enable_thinking\": false}");
 }
 
 quip_status qp_options_check_adapter(const quip_model *m, const quip_adapter *adapter, float scale,
@@ -176,7 +184,8 @@ quip_status qp_options_check(const quip_model *m, const quip_session_options *o,
                        max);
     if ((status = check_threads(o->n_threads, error)) || (status = check_sampling(o, error)) ||
         (status = check_penalties(o, error)) || (status = check_biases(m, o, error)) ||
-        (status = check_stops(o, error)) || (status = check_template(o->chat_template, error)))
+        (status = check_stops(o, error)) || (status = check_template(m, o->chat_template, error)) ||
+        (status = check_variables(o->template_variables, error)))
         return status;
     return check_reserved(o->reserved, QP_COUNT(o->reserved), "quip_session_options", error);
 }
@@ -251,6 +260,7 @@ quip_status qp_options_copy_texts(struct option_texts *texts, quip_session_optio
 {
     const struct prompts *p = &m->prompts;
     size_t n = o->system ? strlen(o->system) + 1 : 0;
+    n += o->template_variables ? strlen(o->template_variables) + 1 : 0;
     for (int i = 0; i < o->n_stop; i++)
         n += strlen(o->stop[i]) + 1;
     assert(!texts->stops && o->n_stop >= 0 && o->n_stop <= MAX_STOPS);
@@ -273,6 +283,8 @@ quip_status qp_options_copy_texts(struct option_texts *texts, quip_session_optio
         texts->stops[texts->n_stops++] = stop;
     if (o->system)
         o->system = append_option(&texts->text, o->system);
+    if (o->template_variables)
+        o->template_variables = append_option(&texts->text, o->template_variables);
     return QUIP_OK;
 }
 
@@ -284,16 +296,35 @@ void qp_options_close_texts(struct option_texts *texts)
     *texts = (struct option_texts){ 0 };
 }
 
-void qp_options_choose_template(quip_session *s)
+/* A template that the model file has under this name, or its own for NULL. */
+static quip_status choose_own_template(quip_session *s, const char *name, quip_error *error)
 {
-    const struct chat_template *named =
-        s->options.chat_template ? qp_chat_find(s->options.chat_template) : NULL;
+    struct jinja *jinja = NULL;
+    quip_status status = QUIP_OK;
+    s->talk.jinja = name ? NULL : s->model->jinja;
+    s->talk.is_broken = !name && s->model->jinja_problem[0];
+    if (name && !(status = qp_model_open_template(s->model, name, &jinja, error))) {
+        s->talk.jinja = jinja;
+        s->talk.is_own = true;
+    }
+    return status;
+}
+
+quip_status qp_options_choose_template(quip_session *s, quip_error *error)
+{
+    const char *name = s->options.chat_template;
+    const struct chat_template *named = name ? qp_chat_find(name) : NULL;
+    const char *own = name && !named ? qp_model_template_name(s->model, name) : NULL;
+    quip_status status = QUIP_OK;
     s->chat = named ? named : s->model->chat;
-    s->options.chat_template = named ? named->name : NULL; // the caller's text may be freed
+    s->options.chat_template = named ? named->name : own; // the caller's text may be freed
     if (s->options.no_template || (s->chat && strcmp(s->chat->name, "none") == 0))
         s->chat = NULL;
+    if (!s->options.no_template && !named)
+        status = choose_own_template(s, own, error);
     for (size_t i = 0; i < QP_COUNT(s->chat_stops); i++) {
         const char *stop = s->chat && i < QP_COUNT(s->chat->stops) ? s->chat->stops[i] : NULL;
         s->chat_stops[i] = stop ? qp_tokenizer_find(s->model->tokenizer, stop, strlen(stop)) : -1;
     }
+    return status;
 }

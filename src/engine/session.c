@@ -40,7 +40,7 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
         .file_bytes = model->file.size,
         .kv_bytes = device.kv_bytes,
         .model_bytes = sizeof *model + model->arena.size + model->untiled.size +
-                       qp_tokenizer_memory(model->tokenizer),
+                       qp_tokenizer_memory(model->tokenizer) + qp_jinja_memory(model->jinja),
         .n_context = has_session ? s.options.n_context : capacity.n_context,
     };
     plan->scratch_bytes = device.device_bytes + device.sequence_bytes + measured.used;
@@ -127,7 +127,8 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
     s->model = model;
     s->options = qp_options_resolve(model, options);
     s->output_position = -1;
-    qp_options_choose_template(s);
+    if ((status = qp_options_choose_template(s, error)))
+        goto fail;
     if (!s->options.has_seed)
         s->options.seed = qp_random_seed();
     s->options.has_seed = true;
@@ -176,6 +177,7 @@ void qp_session_close(quip_session *s)
     qp_adapter_release(s->adapter);
     qp_options_close_texts(&s->texts);
     qp_bytes_close(&s->system);
+    qp_talk_close(&s->talk);
     qp_bytes_close(&s->answer.held);
     qp_bytes_close(&s->answer.piece);
     qp_model_release(s->model);
@@ -289,7 +291,8 @@ quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_er
         qp_session_close(c);
         return status;
     }
-    if (!copy_bytes(&c->system, &s->system) || !copy_bytes(&c->answer.held, &s->answer.held)) {
+    if (!copy_bytes(&c->system, &s->system) || !copy_bytes(&c->answer.held, &s->answer.held) ||
+        !qp_talk_copy(&c->talk, &s->talk)) {
         qp_session_close(c);
         return qp_fail_memory(error, "a session's text", s->system.n + s->answer.held.n);
     }

@@ -111,10 +111,23 @@ static bool is_white(char c)
     return c == ' ' || c == '\n' || c == '\t' || c == '\r';
 }
 
+static quip_status broken_template(const quip_session *s, quip_error *error)
+{
+    return qp_fail(
+        error, QUIP_E_UNSUPPORTED,
+        "%s: its chat template is not supported (%s); name another with chat_template, or "
+        "none with no_template",
+        s->model->file.name, s->model->jinja_problem);
+}
+
 /* If the template has no system role, a system text waits in s->system for the user's turn. */
 quip_status qp_turn_tokens(quip_session *s, quip_role role, const char *text, size_t n,
                            struct tokens *out, quip_error *error)
 {
+    if (s->talk.is_broken && role != QUIP_ROLE_NONE)
+        return broken_template(s, error);
+    if (s->talk.jinja && role != QUIP_ROLE_NONE)
+        return qp_talk_tokens(s, role, text, n, out, error);
     if (s->chat && s->chat->trim && role != s->role && role != QUIP_ROLE_NONE) {
         for (; n && is_white(text[0]); text++)
             n--;
@@ -146,8 +159,10 @@ quip_status qp_turn_push(quip_session *s, quip_role role, const char *text, size
     struct tokens tokens = { 0 };
     const struct mark before = qp_session_mark(s);
     const bool is_waiting = s->chat && s->chat->system_joiner && role == QUIP_ROLE_SYSTEM;
-    if (!s->chat)
+    if (!qp_session_has_roles(s))
         role = QUIP_ROLE_NONE;
+    if (s->talk.jinja && role != QUIP_ROLE_NONE)
+        return qp_talk_push(s, role, text ? text : "", n, error);
     quip_status status = qp_turn_tokens(s, role, text ? text : "", n, &tokens, error);
     if (!status)
         status = qp_session_push(s, tokens.ids, tokens.n, role, error);
@@ -191,6 +206,8 @@ quip_status qp_turn_begin_answer(quip_session *s, quip_error *error)
     quip_status status = QUIP_OK;
     quip_role last = s->role;
     const bool with_template = s->chat && last != QUIP_ROLE_NONE;
+    if (s->talk.jinja && last != QUIP_ROLE_NONE)
+        return qp_talk_begin_answer(s, error);
     if (with_template && last != QUIP_ROLE_MODEL)
         status = compose(s, last, QUIP_ROLE_MODEL, NULL, NULL, 0, &tokens, error);
     else if (s->n == 0)

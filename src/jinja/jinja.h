@@ -18,8 +18,8 @@ struct jinja;
  * with QUIP_E_UNSUPPORTED if it needs something that is not supported. */
 quip_status qp_jinja_open(struct jinja **jinja, const char *source, size_t n, quip_error *error);
 void qp_jinja_close(struct jinja *jinja); // NULL is fine
-/* Does the source name this variable anywhere? */
-bool qp_jinja_names(const struct jinja *jinja, const char *name);
+/* Bytes that it has on the heap; 0 for NULL. */
+size_t qp_jinja_memory(const struct jinja *jinja);
 
 /* What the template reads when it asks for the time. */
 struct jinja_time {
@@ -42,7 +42,14 @@ quip_status qp_jinja_render(const struct jinja *jinja, const char *variables, si
                             const struct jinja_options *options, struct bytes *out,
                             quip_error *error);
 
-/* Append text[0, n), valid UTF-8, as a JSON string. */
+/* The local time; that of 1 January 1970 where there is no clock. */
+struct jinja_time qp_jinja_clock(void);
+
+/* Is json[0, n) one JSON object? Has it this key, with another value than null? */
+bool qp_jinja_is_object(const char *json, size_t n);
+bool qp_jinja_has(const char *json, size_t n, const char *key);
+
+/* Append text[0, n) as a JSON string. Malformed UTF-8 becomes U+FFFD. */
 bool qp_jinja_quote(struct bytes *out, const char *text, size_t n);
 
 #endif

@@ -109,7 +109,7 @@ static struct value read_json_number(struct json_in *in)
     const size_t n = in->n - in->pos;
     double f;
     const size_t length = qp_float_parse(text, n, &f);
-    size_t digits = text[0] == '-';
+    size_t digits = n > 0 && text[0] == '-';
     const bool has_zero = digits + 1 < length && text[digits] == '0' && text[digits + 1] >= '0' &&
                           text[digits + 1] <= '9';
     if (length == 0 || has_zero)

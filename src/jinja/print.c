@@ -218,6 +218,12 @@ void qp_put_json_text(struct text_out *o, const struct value *v, bool is_ascii)
     for (size_t i = 0, n; i < v->n && !o->run->has_failed; i += n) {
         int32_t c;
         n = (size_t)qp_utf8_decode(v->text + i, v->n - i, &c);
+        if (c < 0) {
+            qp_put(o, v->text + kept, i - kept);
+            qp_put_text(o, "\xef\xbf\xbd");
+            kept = i + n;
+            continue;
+        }
         if (c >= ' ' && c != '"' && c != '\\' && (c < 0x7f || !is_ascii))
             continue;
         qp_put(o, v->text + kept, i - kept);

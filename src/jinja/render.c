@@ -55,13 +55,37 @@ void qp_jinja_close(struct jinja *jinja)
     }
 }
 
-bool qp_jinja_names(const struct jinja *jinja, const char *name)
+size_t qp_jinja_memory(const struct jinja *jinja)
 {
-    for (size_t i = 0; i < QP_COUNT(jinja->names); i++)
-        for (const struct name *n = jinja->names[i]; n; n = n->next)
-            if (strcmp(n->text, name) == 0)
-                return true;
-    return false;
+    size_t n = 0;
+    for (const struct heap_chunk *chunk = jinja ? jinja->chunks : NULL; chunk; chunk = chunk->next)
+        n += sizeof *chunk + chunk->size;
+    return n;
+}
+
+/* The object in json[0, n), with `key` if that is not NULL. */
+static bool is_object_with(const char *json, size_t n, const char *key)
+{
+    struct run r = { .steps = JINJA_MAX_STEPS };
+    size_t pos = 0;
+    const struct value v = qp_value_read(&r, json, n, &pos);
+    bool answer = !r.has_failed && v.kind == V_DICT && pos == n;
+    if (answer && key) {
+        const struct value *found = qp_dict_get(&r, v.dict, key);
+        answer = found && found->kind != V_NONE;
+    }
+    qp_run_close(&r);
+    return answer;
+}
+
+bool qp_jinja_is_object(const char *json, size_t n)
+{
+    return is_object_with(json, n, NULL);
+}
+
+bool qp_jinja_has(const char *json, size_t n, const char *key)
+{
+    return is_object_with(json, n, key);
 }
 
 bool qp_jinja_quote(struct bytes *out, const char *text, size_t n)

@@ -19,7 +19,7 @@ static int64_t day_number(int year, int month, int day)
     return y * 365 + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1;
 }
 
-static struct jinja_time system_time(void)
+struct jinja_time qp_jinja_clock(void)
 {
     struct jinja_time t = { 1970, 1, 1, 0, 0, 0 };
 #if !defined(__wasm__)
@@ -117,7 +117,7 @@ struct value qp_strftime(struct run *r, const struct value *format)
     struct text_out o = { .run = r };
     if (format->kind != V_TEXT)
         return qp_run_fail(r, "strftime_now needs a text");
-    const struct jinja_time now = r->now ? *r->now : system_time();
+    const struct jinja_time now = r->now ? *r->now : qp_jinja_clock();
     put_format(&o, format->text, format->n, &now);
     return r->has_failed ? qp_nothing : qp_text_of(&o);
 }

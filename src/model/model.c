@@ -106,7 +106,8 @@ quip_status qp_model_open(quip_model **model, struct file *file, const quip_mode
     if ((status = is_loaded ? qp_file_load(&m->file, error) : QUIP_OK) ||
         (status = find_weights(m, error)) || (status = open_format(m, error)) ||
         (status = open_tokenizer(m, error)) || (status = qp_config_read(m, error)) ||
-        (status = qp_weights_bind(m, error)) || (status = qp_embedding_read(m, error))) {
+        (status = qp_model_read_template(m, error)) || (status = qp_weights_bind(m, error)) ||
+        (status = qp_embedding_read(m, error))) {
         qp_model_release(m);
         return status;
     }
@@ -132,6 +133,8 @@ void qp_model_release(quip_model *m)
     qp_arena_close(&m->arena);
     qp_arena_close(&m->untiled);
     qp_bytes_close(&m->chat_text);
+    qp_jinja_close(m->jinja);
+    qp_bytes_close(&m->jinja_tokens);
     qp_embedding_close(&m->embedding);
     qp_bytes_close(&m->prompts.stop_texts);
     qp_bundle_close(&m->bundle);

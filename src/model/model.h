@@ -7,6 +7,7 @@
 
 #include "format/bundle.h"
 #include "format/format.h"
+#include "jinja/jinja.h"
 #include "model/embedding.h"
 #include "model/families.h"
 #include "tokenizer/tokenizer.h"
@@ -212,8 +213,11 @@ struct quip_model {
     struct tokenizer *tokenizer;
     const struct chat_template *chat;
     struct prompts prompts;
-    struct chat_template own_chat;              // of the file's prompt templates
-    struct bytes chat_text;                     // what own_chat points into, each with its NUL
+    struct chat_template own_chat; // of the file's prompt templates
+    struct bytes chat_text;        // what own_chat points into, each with its NUL
+    struct jinja *jinja;           // the checkpoint's own template (template.c); NULL: none
+    char jinja_problem[240];       // why it cannot be used; "": it can
+    struct bytes jinja_tokens;     // a JSON object with bos_token and so on, for all templates
     uint64_t n_parameters, n_active_parameters; // the latter: that a token uses
     char weights_name[16];
     const struct backend *backend; // that runs it; NULL: the one that the options say
@@ -238,6 +242,13 @@ quip_status qp_prompts_read(quip_model *m, const void *data, size_t n, const cha
 void qp_prompts_add_stop(struct prompts *p, int64_t id);
 /* Make m->own_chat of the texts that were read; NULL if there are none. */
 const struct chat_template *qp_prompts_chat(quip_model *m);
+/* template.c: read the chat template of the checkpoint into m->jinja. */
+quip_status qp_model_read_template(quip_model *m, quip_error *error);
+/* The name as the model file has it, for another template than the first; NULL if it has none. */
+const char *qp_model_template_name(const quip_model *m, const char *name);
+/* Parse that one. */
+quip_status qp_model_open_template(const quip_model *m, const char *name, struct jinja **jinja,
+                                   quip_error *error);
 /* untile.c: the rows of a matrix in tiles: how many bytes they have; fill them, and point the
  * matrix to them. */
 size_t qp_untiled_bytes(const struct tensor *t);

@@ -183,6 +183,14 @@ quip_status qp_tokenizer_encode_more(const struct tokenizer *t, const char *text
     return encode_text(t, text, n, true, with_special, out, error);
 }
 
+bool qp_tokenizer_divides(const struct tokenizer *t, const char *text, size_t n)
+{
+    quip_token id;
+    // tokens of white space are in the trie, too, and more of it may precede
+    return n > 0 && !strchr(" \t\r\n\xe2", text[0]) &&
+           qp_trie_longest(&t->special, text, n, &id) > 0;
+}
+
 size_t qp_tokenizer_special_end(const struct tokenizer *t, const char *text, size_t n)
 {
     size_t end = 0;

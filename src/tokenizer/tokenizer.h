@@ -55,6 +55,10 @@ quip_status qp_tokenizer_encode(const struct tokenizer *t, const char *text, siz
 quip_status qp_tokenizer_encode_more(const struct tokenizer *t, const char *text, size_t n,
                                      bool with_special, struct tokens *out, quip_error *error);
 
+/* Does text[0, n) begin with a token that divides it from any text before it, such as a control
+ * token? */
+bool qp_tokenizer_divides(const struct tokenizer *t, const char *text, size_t n);
+
 /* Where the last control token that is spelled out in text[0, n) ends; 0 if there is none. */
 size_t qp_tokenizer_special_end(const struct tokenizer *t, const char *text, size_t n);
 

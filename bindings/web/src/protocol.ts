@@ -93,6 +93,7 @@ export interface SessionParams {
   stop: string[];
   system?: string;
   chatTemplate?: string;
+  templateVariables?: string;
   noTemplate: boolean;
   noSpeculation: boolean;
   adapter: number; // 0: none

@@ -53,6 +53,8 @@ export interface SessionOptions {
   system?: string | undefined;
   /** How turns are marked: "gemma", "chatml", "llama3", ..., or "none"; default: as the model file says. */
   chatTemplate?: string | undefined;
+  /** What the model's own chat template reads, such as { enable_thinking: false, tools: [...] }. */
+  templateVariables?: Record<string, unknown> | undefined;
   /** LoRA weights that are applied beside those of the model. */
   adapter?: Adapter | undefined;
   /** The effect of the adapter is multiplied by this; default: 1. */
@@ -82,6 +84,7 @@ const OPTIONS = [
   "stop",
   "system",
   "chatTemplate",
+  "templateVariables",
   "adapter",
   "adapterScale",
 ] as const satisfies readonly (keyof SessionOptions)[];
@@ -134,6 +137,7 @@ function toParams(o: SessionOptions): SessionParams {
     stop: o.stop ?? [],
     system: o.system,
     chatTemplate: o.chatTemplate,
+    templateVariables: o.templateVariables && JSON.stringify(o.templateVariables),
     noTemplate: o.noTemplate ?? false,
     noSpeculation: o.noSpeculation ?? false,
     adapter: 0, // its number is known when the worker is

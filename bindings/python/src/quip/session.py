@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import json
 import operator
 import threading
 import time
 from dataclasses import dataclass
 from typing import (
+    Mapping,
     TYPE_CHECKING,
     Any,
     AsyncIterator,
@@ -68,6 +70,8 @@ class SessionOptions(TypedDict, total=False):
     no_template: bool  # pass text on as it is, even if the model has a template
     no_speculation: bool
     chat_template: Optional[str]  # how turns are marked, by name; None: as the file says
+    template_variables: Optional[Mapping[str, Any]]  # what the model's own template reads, such as
+    # {"enable_thinking": False, "tools": [...]}
 
 
 class Role(enum.IntEnum):
@@ -120,7 +124,9 @@ def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None
         values.pop("seed", None)
     else:
         values["has_seed"] = True
-    for name in ("system", "chat_template"):
+    if values.get("template_variables") is not None:
+        values["template_variables"] = json.dumps(values["template_variables"])
+    for name in ("system", "chat_template", "template_variables"):
         if values.get(name) is not None:
             values[name] = c_text(name, values[name])
     bias = values.pop("logit_bias", None) or {}

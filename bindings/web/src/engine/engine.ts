@@ -285,6 +285,7 @@ function sessionOptions(a: Arena, o: SessionParams): number {
     stop: o.stop.length ? a.pointers(o.stop.map((text) => a.cText(text))) : 0,
     system: a.cText(o.system),
     chat_template: a.cText(o.chatTemplate),
+    template_variables: a.cText(o.templateVariables),
   });
   return options.pointer;
 }
