@@ -1,5 +1,6 @@
 /* tokenizer_golden.c: the tokenizer gives the ids and texts of the reference for every case in
- * shared/data/tokenizers, for the vocabularies listed at the end. */
+ * shared/data/tokenizers and shared/data/golden-2, for the vocabularies listed at the end: from
+ * their own files, and from GGUF metadata made from these. */
 #include "convert/convert.h"
 #include "tokenizer/tokenizer.h"
 
@@ -12,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "support/gguf_tokenizer.h"
 #include "support/shared.h"
 
 /* ---- reading the reference data ---- */
@@ -319,6 +321,150 @@ static void test_json(void **state)
     qp_bytes_close(&blob);
 }
 
+/* ---- golden: GGUF metadata made from tokenizer.json ---- */
+
+struct gguf_case {
+    const char *folder, *pre; // tokenizer.ggml.pre
+};
+
+static void open_gguf(const cJSON *json, const char *pre, struct bytes *spm, struct bytes *blob,
+                      struct tokenizer **t)
+{
+    struct bytes gguf = { 0 };
+    struct file file;
+    struct format format;
+    quip_error error = { 0 };
+    gguf_of_tokenizer_json(json, pre, &gguf);
+    qp_file_open_memory(&file, gguf.data, gguf.n, "made.gguf");
+    *spm = *blob = (struct bytes){ 0 };
+    if (qp_format_open(&format, &file, &error) ||
+        qp_import_tokenizer_gguf(&format, spm, blob, &error) ||
+        qp_tokenizer_open(t, spm->data, spm->n, blob->data, blob->n, &error))
+        fail_msg("%s", error.message);
+    qp_format_close(&format);
+    qp_file_close(&file);
+    qp_bytes_close(&gguf);
+}
+
+static void test_gguf(void **state)
+{
+    const struct gguf_case *c = *state;
+    struct bytes source, spm, blob;
+    struct tokenizer *t;
+    read_shared(c->folder, "tokenizer.json", &source);
+    cJSON *json = cJSON_ParseWithLength((const char *)source.data, source.n);
+    assert_non_null(json);
+    open_gguf(json, c->pre, &spm, &blob, &t);
+    check_cases(t, c->folder, true, (const char *[3]){ "ids", "lossy_ids" });
+    qp_tokenizer_close(t);
+    cJSON_Delete(json);
+    qp_bytes_close(&source);
+    qp_bytes_close(&spm);
+    qp_bytes_close(&blob);
+}
+
+/* ---- golden-2 ---- */
+
+static cJSON *read_golden2(const char *folder, const char *name)
+{
+    char path[200];
+    size_t n;
+    snprintf(path, sizeof path, "data/golden-2/%s/%s", folder, name);
+    need_shared(path);
+    char *text = read_whole(shared_path(path), &n);
+    cJSON *json = parse_case(text, n);
+    assert_non_null(json);
+    free(text);
+    return json;
+}
+
+static void check_golden2(const struct tokenizer *t, const char *folder, const cJSON *cases,
+                          const char *text_key)
+{
+    const cJSON *c;
+    cJSON_ArrayForEach(c, cases)
+    {
+        struct tokens ids = { 0 };
+        struct bytes text = { 0 };
+        quip_error error;
+        put_json_text(cJSON_GetObjectItem(c, text_key)->valuestring, &text);
+        assert_int_equal(
+            qp_tokenizer_encode(t, (const char *)text.data, text.n, true, &ids, &error), QUIP_OK);
+        if (!ids_equal(&ids, cJSON_GetObjectItem(c, "ids")))
+            fail_msg("%s: wrong ids of \"%.*s\"", folder, (int)text.n, (const char *)text.data);
+        qp_tokens_close(&ids);
+        qp_bytes_close(&text);
+    }
+}
+
+/* The texts of the folder, and the renderings of its chat template. */
+static void check_folder(const struct tokenizer *t, const char *folder)
+{
+    cJSON *cases = read_golden2(folder, "tokenizer_cases.json");
+    check_golden2(t, folder, cJSON_GetObjectItem(cases, "cases"), "text");
+    cJSON_Delete(cases);
+    char path[200];
+    snprintf(path, sizeof path, "data/golden-2/%s/chat_cases.json", folder);
+    if (access(shared_path(path), R_OK) != 0)
+        return;
+    cases = read_golden2(folder, "chat_cases.json");
+    const cJSON *list = cJSON_IsArray(cases) ? cases : cJSON_GetObjectItem(cases, "cases");
+    assert_true(cJSON_GetArraySize(list) > 0);
+    check_golden2(t, folder, list, cJSON_GetObjectItem(list->child, "text") ? "text" : "rendered");
+    cJSON_Delete(cases);
+}
+
+static void test_golden2(void **state)
+{
+    const struct gguf_case *c = *state;
+    struct bytes spm = { 0 }, blob = { 0 };
+    struct tokenizer *t;
+    quip_error error = { 0 };
+    char path[200];
+    snprintf(path, sizeof path, "data/golden-2/%s/tokenizer.json", c->folder);
+    need_shared(path);
+    if (qp_import_tokenizer_json(shared_path(path), &spm, &blob, &error) ||
+        qp_tokenizer_open(&t, spm.data, spm.n, blob.n ? blob.data : NULL, blob.n, &error))
+        fail_msg("%s: %s", c->folder, error.message);
+    check_folder(t, c->folder);
+    qp_tokenizer_close(t);
+    qp_bytes_close(&spm);
+    qp_bytes_close(&blob);
+    if (!c->pre)
+        return;
+    cJSON *json = read_golden2(c->folder, "tokenizer.json");
+    open_gguf(json, c->pre, &spm, &blob, &t);
+    check_folder(t, c->folder);
+    qp_tokenizer_close(t);
+    qp_bytes_close(&spm);
+    qp_bytes_close(&blob);
+    cJSON_Delete(json);
+}
+
+/* GGUF files of llama.cpp's converter. */
+static void test_golden2_gguf(void **state)
+{
+    const char *folder = *state;
+    struct file file;
+    struct format format;
+    struct bytes spm = { 0 }, blob = { 0 };
+    struct tokenizer *t;
+    quip_error error = { 0 };
+    char path[200];
+    snprintf(path, sizeof path, "data/golden-2/%s/gguf/model.gguf", folder);
+    need_shared(path);
+    if (qp_file_open(&file, shared_path(path), &error) || qp_format_open(&format, &file, &error) ||
+        qp_import_tokenizer_gguf(&format, &spm, &blob, &error) ||
+        qp_tokenizer_open(&t, spm.data, spm.n, blob.n ? blob.data : NULL, blob.n, &error))
+        fail_msg("%s: %s", folder, error.message);
+    check_folder(t, folder);
+    qp_tokenizer_close(t);
+    qp_format_close(&format);
+    qp_file_close(&file);
+    qp_bytes_close(&spm);
+    qp_bytes_close(&blob);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -370,6 +516,63 @@ int main(void)
         JSON("hf-unigram-t5"),
         JSON("hf-clip"),
         JSON("hf-punct"),
+#define GGUF(folder, pre)                                                                          \
+    {                                                                                              \
+        folder " gguf " pre, test_gguf, NULL, NULL, &(struct gguf_case)                            \
+        {                                                                                          \
+            folder, pre                                                                            \
+        }                                                                                          \
+    }
+        GGUF("gpt2-falcon-rw", "gpt-2"),
+        GGUF("smollm2", "smollm"),
+        GGUF("llama3", "llama-bpe"),
+        GGUF("neox-stablelm", "olmo"),
+        GGUF("hf-bl-digits", "starcoder"),
+        GGUF("hf-bl-llama3", "llama3"),
+        GGUF("hf-bl-qwen2", "qwen2"),
+#define GOLDEN2(folder, pre)                                                                       \
+    {                                                                                              \
+        "golden-2 " folder, test_golden2, NULL, NULL, &(struct gguf_case)                          \
+        {                                                                                          \
+            folder, pre                                                                            \
+        }                                                                                          \
+    }
+        GOLDEN2("cohere", "command-r"),
+        GOLDEN2("falcon7b", "falcon"),
+        GOLDEN2("gemma3-embedding", NULL),
+        GOLDEN2("gemma4-dense", NULL),
+        GOLDEN2("gemma4-e2b", NULL),
+        GOLDEN2("gemma4-moe", NULL),
+        GOLDEN2("gpt2", "gpt-2"),
+        GOLDEN2("gptneox", "mpt"),
+        GOLDEN2("granite", "refact"),
+        GOLDEN2("lfm2", "lfm2"),
+        GOLDEN2("llama-bias", NULL),
+        GOLDEN2("llama3", "llama-v3"),
+        GOLDEN2("mistral", NULL),
+        GOLDEN2("mistral-nemo", "tekken"),
+        GOLDEN2("olmo2", "dbrx"),
+        GOLDEN2("phi3", NULL),
+        GOLDEN2("phi4-mini", "gpt-4o"),
+        GOLDEN2("qwen2", "qwen2"),
+        GOLDEN2("qwen2-moe", "qwen2"),
+        GOLDEN2("qwen2-untied", "deepseek-r1-qwen"),
+        GOLDEN2("qwen3", "qwen2"),
+        GOLDEN2("qwen3-embedding", "qwen2"),
+        GOLDEN2("qwen3-moe", "qwen2"),
+        GOLDEN2("smollm3", "falcon3"),
+        GOLDEN2("stablelm2", "smaug-bpe"), // the published tokenizer has single digits
+        GOLDEN2("stablelm2-bias", "smaug-bpe"),
+        GOLDEN2("starcoder2", "starcoder"),
+#define GOLDEN2_GGUF(folder)                                                                       \
+    { "golden-2 gguf " folder, test_golden2_gguf, NULL, NULL, (void *)folder }
+        GOLDEN2_GGUF("gemma4-e2b"),
+        GOLDEN2_GGUF("lfm2"),
+        GOLDEN2_GGUF("llama3"),
+        GOLDEN2_GGUF("phi3"),
+        GOLDEN2_GGUF("phi4-mini"),
+        GOLDEN2_GGUF("qwen2"),
+        GOLDEN2_GGUF("qwen3"),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,13 @@
+/* gguf_tokenizer.h: a tokenizer.json as GGUF metadata, as llama.cpp's converter writes it. */
+#ifndef GGUF_TOKENIZER_H
+#define GGUF_TOKENIZER_H
+
+#include "base/base.h"
+
+#include <cjson/cJSON.h>
+
+/* Append a GGUF file without tensors to `out`: byte-level BPE with this tokenizer.ggml.pre (NULL:
+ * none). */
+void gguf_of_tokenizer_json(const cJSON *json, const char *pre, struct bytes *out);
+
+#endif
