@@ -18,7 +18,7 @@ configure:
 	@rm -f build.log
 
 ## make demo         download a model, convert it, and answer a prompt
-##                   (MODEL=smollm2-135m or gemma3-270m, PROMPT="…")
+##                   (MODEL=smollm2-135m, gemma3-270m or qwen2.5-coder-0.5b, PROMPT="…")
 demo: build
 	@scripts/demo '$(MODEL)' '$(subst ','\'',$(value PROMPT))'
 
