@@ -25,9 +25,8 @@ struct inspected {
 };
 
 static const char *const kind_names[] = {
-    [FORMAT_TFLITE] = "tflite",
-    [FORMAT_GGUF] = "gguf",
-    [FORMAT_SAFETENSORS] = "safetensors",
+    [FORMAT_TFLITE] = "tflite",           [FORMAT_GGUF] = "gguf",
+    [FORMAT_SAFETENSORS] = "safetensors", [FORMAT_LITERTLM] = "litertlm",
     [FORMAT_PYTORCH] = "pytorch",
 };
 

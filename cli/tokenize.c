@@ -38,6 +38,23 @@ static quip_status metadata_bytes(struct source *s, const char *name, const uint
                                           : QUIP_OK;
 }
 
+/* A .litertlm file has its SentencePiece model as a section. */
+static quip_status open_litertlm_tokenizer(struct source *s, const char *path, quip_error *error)
+{
+    const struct metadata *m = qp_litertlm_section(&s->format, "SP_Tokenizer");
+    const uint8_t *spm;
+    size_t n;
+    quip_status status;
+    if (!m)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: has no SentencePiece model; take the tokenizer.json of the model's "
+                       "checkpoint",
+                       path);
+    if ((status = qp_format_bytes(&s->format, m, &spm, &n, error)))
+        return status;
+    return qp_fail_in(error, qp_tokenizer_open(&s->tokenizer, spm, n, NULL, 0, error), path);
+}
+
 static quip_status open_model_tokenizer(struct source *s, const char *path, quip_error *error)
 {
     const uint8_t *spm, *bpe;
@@ -52,6 +69,8 @@ static quip_status open_model_tokenizer(struct source *s, const char *path, quip
         return qp_tokenizer_open(&s->tokenizer, s->spm.data, s->spm.n,
                                  s->bpe.n ? s->bpe.data : NULL, s->bpe.n, error);
     }
+    if (s->format.kind == FORMAT_LITERTLM)
+        return open_litertlm_tokenizer(s, path, error);
     if ((status = metadata_bytes(s, "spm_vocab_model", &spm, &n_spm, error)) ||
         (status = metadata_bytes(s, "quip.tokenizer", &bpe, &n_bpe, error)))
         return status;
@@ -76,7 +95,8 @@ static quip_status open_source(struct source *s, const char *path, quip_error *e
         if ((status = qp_import_tokenizer_json(path, &s->spm, &s->bpe, error)))
             return status;
         s->has_control = true;
-    } else if (memcmp(head + 4, "TFL3", 4) == 0 || memcmp(head, "GGUF", 4) == 0) {
+    } else if (memcmp(head + 4, "TFL3", 4) == 0 || memcmp(head, "GGUF", 4) == 0 ||
+               memcmp(head, "LITERTLM", 8) == 0) {
         return open_model_tokenizer(s, path, error);
     } else {
         struct bytes *spm = &s->spm;

@@ -67,8 +67,9 @@ static void touch(struct format *f)
 
 /* ---- files for the tests ---- */
 
-static struct bytes fixture; // tests/data/blocks.gguf
-static struct bytes coded;   // tests/data/blocks_coded.gguf, made by tools/gguf_samples.py
+static struct bytes fixture;  // tests/data/blocks.gguf
+static struct bytes coded;    // tests/data/blocks_coded.gguf, made by tools/gguf_samples.py
+static struct bytes litertlm; // tests/data/sample.litertlm, made by litert_lm_builder 0.18.1
 
 static int read_whole(struct bytes *to, const char *path)
 {
@@ -87,7 +88,8 @@ static int read_fixture(void **state)
 {
     (void)state;
     return read_whole(&fixture, QUIP_SOURCE_DIR "/tests/data/blocks.gguf") ||
-           read_whole(&coded, QUIP_SOURCE_DIR "/tests/data/blocks_coded.gguf");
+           read_whole(&coded, QUIP_SOURCE_DIR "/tests/data/blocks_coded.gguf") ||
+           read_whole(&litertlm, QUIP_SOURCE_DIR "/tests/data/sample.litertlm");
 }
 
 static int free_fixture(void **state)
@@ -95,6 +97,7 @@ static int free_fixture(void **state)
     (void)state;
     qp_bytes_close(&fixture);
     qp_bytes_close(&coded);
+    qp_bytes_close(&litertlm);
     return 0;
 }
 
@@ -472,6 +475,77 @@ static bool opens(const uint8_t *data, size_t n, bool is_mapped)
     return ok;
 }
 
+/* ---- LiteRT-LM ---- */
+
+static void check_litertlm(bool is_mapped)
+{
+    struct opened o;
+    quip_error e = { 0 };
+    const uint8_t *data;
+    size_t n;
+    assert_int_equal(open_bytes(&o, litertlm.data, litertlm.n, is_mapped, &e), QUIP_OK);
+    assert_int_equal(o.f.kind, FORMAT_LITERTLM);
+    assert_int_equal(o.f.n_tensors, 0);
+    assert_int_equal(qp_format_find_metadata(&o.f, "system.count")->i, -7);
+    assert_true(qp_format_find_metadata(&o.f, "system.ratio")->f == 0.5);
+    assert_int_equal(qp_format_find_metadata(&o.f, "system.yes")->i, 1);
+    assert_int_equal(qp_format_find_metadata(&o.f, "system.big")->i, (int64_t)1 << 40);
+    const struct metadata *m = qp_format_find_metadata(&o.f, "section.0.model_type");
+    assert_int_equal(qp_format_bytes(&o.f, m, &data, &n, &e), QUIP_OK);
+    assert_int_equal(n, strlen("tf_lite_prefill_decode"));
+    assert_memory_equal(data, "tf_lite_prefill_decode", n);
+    m = qp_litertlm_section(&o.f, "SP_Tokenizer");
+    assert_string_equal(m->name, "section.1.SP_Tokenizer");
+    assert_int_equal(m->offset, 32768);
+    assert_int_equal(m->n_bytes, 5808);
+    assert_int_equal(qp_litertlm_section(&o.f, "TFLiteModel")->offset, 16384);
+    assert_null(qp_litertlm_section(&o.f, "HF_Tokenizer_Zlib"));
+    assert_int_equal(qp_litertlm_refuse(&o.f, &e), QUIP_E_UNSUPPORTED);
+    assert_non_null(strstr(e.message, "inside of a TFLite graph"));
+    close_opened(&o);
+}
+
+/* 8 bytes of the file, and what they become. */
+static void check_litertlm_lie(size_t offset, uint64_t value, const char *part)
+{
+    struct bytes copy = { 0 };
+    struct opened o;
+    quip_error e = { 0 };
+    assert_true(qp_bytes_append(&copy, litertlm.data, litertlm.n));
+    qp_put_le64(copy.data + offset, value);
+    assert_int_not_equal(open_bytes(&o, copy.data, copy.n, true, &e), QUIP_OK);
+    if (!strstr(e.message, part))
+        fail_msg("\"%s\" is not in \"%s\"", part, e.message);
+    close_opened(&o);
+    qp_bytes_close(&copy);
+}
+
+static size_t find_u64(uint64_t value)
+{
+    uint8_t bytes[8];
+    qp_put_le64(bytes, value);
+    for (size_t i = 32; i + 8 <= 2048; i++)
+        if (memcmp(litertlm.data + i, bytes, 8) == 0)
+            return i;
+    fail_msg("the fixture does not have %llu", (unsigned long long)value);
+    return 0;
+}
+
+static void test_litertlm(void **state)
+{
+    (void)state;
+    check_litertlm(true);
+    check_litertlm(false);
+    check_litertlm_lie(8, 2, "version 2; expected 1");
+    check_litertlm_lie(24, 0, "header ends at byte 0");
+    check_litertlm_lie(24, litertlm.n + 1, "is the file truncated?");
+    check_litertlm_lie(24, 64, "the header is damaged");
+    check_litertlm_lie(32, 0x7fffffff, "the metadata points outside");
+    check_litertlm_lie(find_u64(38576), 38577, "section 1 is at [32768, 38577)");
+    check_litertlm_lie(find_u64(32768), 40000, "section 1 is at [40000, 38576)");
+    check_litertlm_lie(find_u64(16384), 8, "section 0 is at [8, 16448)");
+}
+
 static void test_truncation(void **state)
 {
     (void)state;
@@ -484,6 +558,10 @@ static void test_truncation(void **state)
     assert_true(opens(fixture.data, fixture.n, true));
     for (size_t n = 0; n + 32 < fixture.n; n++) // the last bytes may be padding
         assert_false(opens(fixture.data, n, n % 2));
+
+    assert_true(opens(litertlm.data, litertlm.n, true));
+    for (size_t n = 0; n < litertlm.n; n += n < 2048 ? 1 : 97)
+        assert_false(opens(litertlm.data, n, n % 2));
 }
 
 static uint32_t next_random(uint32_t *seed)
@@ -513,6 +591,7 @@ static void test_bit_flips(void **state)
     flip_bits(&safetensors, safetensors.n, 20000);
     qp_bytes_close(&safetensors);
     flip_bits(&fixture, 1024, 20000);
+    flip_bits(&litertlm, 1024, 20000);
 }
 
 static void test_faults(void **state)
@@ -521,7 +600,7 @@ static void test_faults(void **state)
     if (!alloc_fault_is_here())
         skip();
     struct bytes safetensors = good_safetensors();
-    const struct bytes *const files[] = { &safetensors, &fixture };
+    const struct bytes *const files[] = { &safetensors, &fixture, &litertlm };
     for (size_t i = 0; i < 2 * QP_COUNT(files); i++) {
         bool has_failed = true;
         int live = alloc_fault_live();
@@ -542,12 +621,12 @@ static void test_faults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_blocks),           cmocka_unit_test(test_gguf_metadata),
-        cmocka_unit_test(test_unread_type),      cmocka_unit_test(test_gguf_lies),
-        cmocka_unit_test(test_safetensors),      cmocka_unit_test(test_other_files),
-        cmocka_unit_test(test_safetensors_lies), cmocka_unit_test(test_dtypes),
-        cmocka_unit_test(test_truncation),       cmocka_unit_test(test_bit_flips),
-        cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_blocks),      cmocka_unit_test(test_gguf_metadata),
+        cmocka_unit_test(test_unread_type), cmocka_unit_test(test_litertlm),
+        cmocka_unit_test(test_gguf_lies),   cmocka_unit_test(test_safetensors),
+        cmocka_unit_test(test_other_files), cmocka_unit_test(test_safetensors_lies),
+        cmocka_unit_test(test_dtypes),      cmocka_unit_test(test_truncation),
+        cmocka_unit_test(test_bit_flips),   cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, read_fixture, free_fixture);
 }

@@ -80,6 +80,8 @@ static quip_status check_kind(const struct checkpoint *c, const struct shard *s,
     static const char *const names[] = {
         [FORMAT_GGUF] = "gguf", [FORMAT_SAFETENSORS] = "safetensors", [FORMAT_PYTORCH] = "pytorch"
     };
+    if (s->format.kind == FORMAT_LITERTLM)
+        return qp_litertlm_refuse(&s->format, error);
     if (s->format.kind == FORMAT_TFLITE)
         return qp_fail(error, QUIP_E_FORMAT, "%s: is a model file, expected a file of a checkpoint",
                        s->file.name);

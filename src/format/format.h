@@ -13,7 +13,8 @@ enum format_kind {
     FORMAT_TFLITE, // MediaPipe's model file: a flatbuffer "TFL3" with weights only
     FORMAT_GGUF,
     FORMAT_SAFETENSORS,
-    FORMAT_PYTORCH // read by src/convert
+    FORMAT_LITERTLM, // a list of sections, without tensors (litertlm.c)
+    FORMAT_PYTORCH   // read by src/convert
 };
 
 #define QP_MAX_DIMS 4
@@ -78,6 +79,11 @@ const struct metadata *qp_format_find_metadata(const struct format *f, const cha
  * close. */
 quip_status qp_format_bytes(struct format *f, const struct metadata *m, const uint8_t **data,
                             size_t *n, quip_error *error);
+/* The first section of this type in a .litertlm file, such as "SP_Tokenizer"; NULL if there is
+ * none. */
+const struct metadata *qp_litertlm_section(const struct format *f, const char *type);
+/* Say that such a file is not a model for Quip, and what to take. */
+quip_status qp_litertlm_refuse(const struct format *f, quip_error *error);
 /* The bytes of a whole tensor, the same way. */
 quip_status qp_format_tensor_bytes(struct format *f, const struct tensor *t, const uint8_t **data,
                                    quip_error *error);

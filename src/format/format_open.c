@@ -6,6 +6,7 @@
 static const struct format_reader format_readers[] = {
     { FORMAT_TFLITE, qp_tflite_matches, qp_tflite_read },
     { FORMAT_GGUF, qp_gguf_matches, qp_gguf_read },
+    { FORMAT_LITERTLM, qp_litertlm_matches, qp_litertlm_read }, // before safetensors
     { FORMAT_SAFETENSORS, qp_safetensors_matches, qp_safetensors_read },
 };
 

@@ -15,9 +15,11 @@
 bool qp_tflite_matches(const uint8_t head[16], uint64_t file_size);
 bool qp_gguf_matches(const uint8_t head[16], uint64_t file_size);
 bool qp_safetensors_matches(const uint8_t head[16], uint64_t file_size);
+bool qp_litertlm_matches(const uint8_t head[16], uint64_t file_size);
 quip_status qp_tflite_read(struct format *f, quip_error *error);
 quip_status qp_gguf_read(struct format *f, quip_error *error);
 quip_status qp_safetensors_read(struct format *f, quip_error *error);
+quip_status qp_litertlm_read(struct format *f, quip_error *error);
 
 /* ---- what a format owns (format.c) ---- */
 

@@ -2,123 +2,15 @@
  * In:  a file that begins with a flatbuffer "TFL3" of at most 1 MiB; the weights follow it.
  * Out: tensors (Buffer.offset and .size are absolute), metadata, the subgraph's name.
  *
- * A flatbuffer consists of tables of optional fields, which point forward to other tables. This
- * schema is small and fixed, so the functions below read it instead of generated code. Each one
- * checks its position. After the first error all of them return zero, so a reader can continue and
- * check once at the end.
- *
  * Two properties of these files are unusual. The buffer field of two metadata entries is their
  * value, not an index. In GPU files a tensor has one dimension, its number of bytes, which this
  * reader does not change. */
 #include "format/tflite.h"
+#include "format/flatbuffer.h"
 #include "format/format_reader.h"
 #include "format/little_endian.h"
 
 #include <assert.h>
-
-/* ---- flatbuffer ---- */
-
-struct flat {
-    const uint8_t *p;
-    uint32_t n;      // bytes of the header; positions are below it
-    const char *bad; // the first error
-};
-
-/* A table of n bytes at `at`. Its vtable says where its fields are: u16 n_vtable, n_table, and the
- * position of each field in the table. */
-struct flat_table {
-    uint32_t at, n;
-    uint32_t vtable, n_vtable;
-};
-
-struct flat_vector {
-    uint32_t at, count; // of the first item
-};
-
-static bool flat_check(struct flat *b, uint64_t at, uint64_t n, const char *what)
-{
-    if (!b->bad && (at > b->n || n > b->n - at))
-        b->bad = what;
-    return !b->bad;
-}
-
-/* Tables are 4-aligned and vtables 2-aligned in valid files. This is not checked: nothing needs it.
- */
-static struct flat_table flat_table(struct flat *b, uint64_t at, const char *what)
-{
-    struct flat_table none = { 0 };
-    if (!flat_check(b, at, 4, what))
-        return none;
-    int64_t vtable = (int64_t)at - (int32_t)qp_le32(b->p + at);
-    if (vtable < 0 || !flat_check(b, (uint64_t)vtable, 4, what)) {
-        b->bad = b->bad ? b->bad : what;
-        return none;
-    }
-    struct flat_table t = { .at = (uint32_t)at,
-                            .n = qp_le16(b->p + vtable + 2),
-                            .vtable = (uint32_t)vtable,
-                            .n_vtable = qp_le16(b->p + vtable) };
-    bool ok = flat_check(b, t.vtable, t.n_vtable, what) && flat_check(b, at, t.n, what);
-    return ok ? t : none;
-}
-
-/* The position of field number `field`, which has n bytes; 0 if it is absent. */
-static uint32_t flat_field(struct flat *b, const struct flat_table *t, int field, uint32_t n,
-                           const char *what)
-{
-    uint32_t slot = 4 + 2 * (uint32_t)field;
-    if (b->bad || slot + 2 > t->n_vtable)
-        return 0;
-    assert(t->vtable + t->n_vtable <= b->n && t->at + t->n <= b->n);
-    uint32_t offset = qp_le16(b->p + t->vtable + slot);
-    if (offset && (offset > t->n || n > t->n - offset)) {
-        b->bad = what;
-        return 0;
-    }
-    return offset ? t->at + offset : 0;
-}
-
-static uint32_t flat_u32(struct flat *b, const struct flat_table *t, int field, const char *what)
-{
-    uint32_t at = flat_field(b, t, field, 4, what);
-    return at ? qp_le32(b->p + at) : 0;
-}
-
-static uint64_t flat_u64(struct flat *b, const struct flat_table *t, int field, const char *what)
-{
-    uint32_t at = flat_field(b, t, field, 8, what);
-    return at ? qp_le64(b->p + at) : 0;
-}
-
-/* A vector field; empty if it is absent. A string is a vector of bytes. */
-static struct flat_vector flat_vector(struct flat *b, const struct flat_table *t, int field,
-                                      uint32_t item_bytes, const char *what)
-{
-    struct flat_vector none = { 0 };
-    uint32_t at = flat_field(b, t, field, 4, what);
-    if (!at)
-        return none;
-    uint64_t begin = (uint64_t)at + qp_le32(b->p + at);
-    if (!flat_check(b, begin, 4, what))
-        return none;
-    uint32_t count = qp_le32(b->p + begin);
-    if (!flat_check(b, begin + 4, (uint64_t)count * item_bytes, what))
-        return none;
-    return (struct flat_vector){ (uint32_t)begin + 4, count };
-}
-
-/* Table number i of a vector of tables. */
-static struct flat_table flat_item(struct flat *b, struct flat_vector v, uint32_t i,
-                                   const char *what)
-{
-    if (b->bad || i >= v.count) {
-        b->bad = b->bad ? b->bad : what;
-        return (struct flat_table){ 0 };
-    }
-    uint32_t at = v.at + 4 * i;
-    assert(at + 4 <= b->n);
-    return flat_table(b, (uint64_t)at + qp_le32(b->p + at), what);
-}
 
 /* ---- the model file ---- */
 
@@ -177,20 +69,20 @@ static quip_status copy_text(struct format *f, const struct flat *b, struct flat
 static void find_buffer(struct flat *b, struct flat_vector buffers, uint32_t index,
                         uint64_t *offset, uint64_t *n_bytes)
 {
-    struct flat_table buffer = flat_item(b, buffers, index, "a buffer");
-    struct flat_vector data = flat_vector(b, &buffer, BUFFER_DATA, 1, "a buffer's data");
-    *offset = data.count ? data.at : flat_u64(b, &buffer, BUFFER_OFFSET, "a buffer");
-    *n_bytes = data.count ? data.count : flat_u64(b, &buffer, BUFFER_SIZE, "a buffer");
+    struct flat_table buffer = qp_flat_item(b, buffers, index, "a buffer");
+    struct flat_vector data = qp_flat_vector(b, &buffer, BUFFER_DATA, 1, "a buffer's data");
+    *offset = data.count ? data.at : qp_flat_u64(b, &buffer, BUFFER_OFFSET, "a buffer");
+    *n_bytes = data.count ? data.count : qp_flat_u64(b, &buffer, BUFFER_SIZE, "a buffer");
 }
 
 static quip_status read_tensor(struct format *f, struct flat *b, struct flat_vector buffers,
                                struct flat_table item, quip_error *error)
 {
     struct tensor t = { 0 };
-    struct flat_vector name = flat_vector(b, &item, TENSOR_NAME, 1, "a tensor's name");
-    struct flat_vector shape = flat_vector(b, &item, TENSOR_SHAPE, 4, "a tensor's shape");
-    uint32_t type = flat_field(b, &item, TENSOR_TYPE, 1, "a tensor's type");
-    uint32_t buffer = flat_u32(b, &item, TENSOR_BUFFER, "a tensor's buffer");
+    struct flat_vector name = qp_flat_vector(b, &item, TENSOR_NAME, 1, "a tensor's name");
+    struct flat_vector shape = qp_flat_vector(b, &item, TENSOR_SHAPE, 4, "a tensor's shape");
+    uint32_t type = qp_flat_field(b, &item, TENSOR_TYPE, 1, "a tensor's type");
+    uint32_t buffer = qp_flat_u32(b, &item, TENSOR_BUFFER, "a tensor's buffer");
     find_buffer(b, buffers, buffer, &t.offset, &t.n_bytes);
     if (b->bad)
         return flat_damaged(f, b->bad, error);
@@ -223,8 +115,8 @@ static quip_status read_metadata(struct format *f, struct flat *b, struct flat_v
                                  struct flat_table item, quip_error *error)
 {
     struct metadata m = { .type = METADATA_BYTES };
-    struct flat_vector name = flat_vector(b, &item, METADATA_NAME, 1, "a metadata entry's name");
-    uint32_t buffer = flat_u32(b, &item, METADATA_BUFFER, "a metadata entry");
+    struct flat_vector name = qp_flat_vector(b, &item, METADATA_NAME, 1, "a metadata entry's name");
+    uint32_t buffer = qp_flat_u32(b, &item, METADATA_BUFFER, "a metadata entry");
     if (b->bad)
         return flat_damaged(f, b->bad, error);
     quip_status status = copy_text(f, b, name, &m.name, error);
@@ -250,12 +142,13 @@ quip_status qp_tflite_read(struct format *f, quip_error *error)
     if (status)
         return status;
 
-    struct flat_table model = flat_table(&b, qp_le32(b.p), "the model");
-    uint32_t version = flat_u32(&b, &model, MODEL_VERSION, "the version");
-    struct flat_vector codes = flat_vector(&b, &model, MODEL_OPERATOR_CODES, 4, "operator codes");
-    struct flat_vector subgraphs = flat_vector(&b, &model, MODEL_SUBGRAPHS, 4, "subgraphs");
-    struct flat_vector buffers = flat_vector(&b, &model, MODEL_BUFFERS, 4, "buffers");
-    struct flat_vector entries = flat_vector(&b, &model, MODEL_METADATA, 4, "metadata");
+    struct flat_table model = qp_flat_table(&b, qp_le32(b.p), "the model");
+    uint32_t version = qp_flat_u32(&b, &model, MODEL_VERSION, "the version");
+    struct flat_vector codes =
+        qp_flat_vector(&b, &model, MODEL_OPERATOR_CODES, 4, "operator codes");
+    struct flat_vector subgraphs = qp_flat_vector(&b, &model, MODEL_SUBGRAPHS, 4, "subgraphs");
+    struct flat_vector buffers = qp_flat_vector(&b, &model, MODEL_BUFFERS, 4, "buffers");
+    struct flat_vector entries = qp_flat_vector(&b, &model, MODEL_METADATA, 4, "metadata");
     if (b.bad)
         return flat_damaged(f, b.bad, error);
     if (version != TFLITE_VERSION)
@@ -271,16 +164,17 @@ quip_status qp_tflite_read(struct format *f, quip_error *error)
         return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: has %u subgraphs, expected 1", f->file->name,
                        (unsigned)subgraphs.count);
 
-    struct flat_table subgraph = flat_item(&b, subgraphs, 0, "the subgraph");
-    struct flat_vector name = flat_vector(&b, &subgraph, SUBGRAPH_NAME, 1, "the subgraph's name");
-    struct flat_vector tensors = flat_vector(&b, &subgraph, SUBGRAPH_TENSORS, 4, "tensors");
+    struct flat_table subgraph = qp_flat_item(&b, subgraphs, 0, "the subgraph");
+    struct flat_vector name =
+        qp_flat_vector(&b, &subgraph, SUBGRAPH_NAME, 1, "the subgraph's name");
+    struct flat_vector tensors = qp_flat_vector(&b, &subgraph, SUBGRAPH_TENSORS, 4, "tensors");
     if (b.bad)
         return flat_damaged(f, b.bad, error);
     status = copy_text(f, &b, name, &f->subgraph_name, error);
     for (uint32_t i = 0; !status && i < tensors.count; i++)
-        status = read_tensor(f, &b, buffers, flat_item(&b, tensors, i, "a tensor"), error);
+        status = read_tensor(f, &b, buffers, qp_flat_item(&b, tensors, i, "a tensor"), error);
     for (uint32_t i = 0; !status && i < entries.count; i++)
         status =
-            read_metadata(f, &b, buffers, flat_item(&b, entries, i, "a metadata entry"), error);
+            read_metadata(f, &b, buffers, qp_flat_item(&b, entries, i, "a metadata entry"), error);
     return status;
 }

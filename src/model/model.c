@@ -32,6 +32,8 @@ static quip_status open_format(quip_model *m, quip_error *error)
                            m->file.name);
         return QUIP_OK;
     }
+    if (m->format.kind == FORMAT_LITERTLM)
+        return qp_litertlm_refuse(&m->format, error);
     return qp_fail(error, QUIP_E_UNSUPPORTED,
                    "%s is a %s checkpoint, not a model file; convert it first: quip convert %s "
                    "model.bin --weights int8",
