@@ -295,6 +295,130 @@ static void test_unread_types(void **state)
     assert_refused("in.gguf", "blk.0.ffn_gate.weight is IQ2_XS", "Q4_K_M");
 }
 
+/* ---- entries and tensors that some writers leave out or add ---- */
+
+static void write_without(const char *keys)
+{
+    write_gguf_as(&sample_llama_untied, &(struct gguf_options){ .skip = keys });
+}
+
+/* Without the flag, the tokenizer decides as in llama.cpp: SentencePiece puts bos first. */
+static void test_without_add_bos(void **state)
+{
+    (void)state;
+    write_without(",tokenizer.ggml.add_bos_token,");
+    assert_same_model("in.gguf");
+}
+
+/* Files of other exporters: every token would be an ordinary piece. */
+static void test_without_token_types(void **state)
+{
+    (void)state;
+    write_without(",tokenizer.ggml.token_type,");
+    assert_refused("in.gguf", "which tokens are special", "--tokenizer FOLDER");
+    write_without(",tokenizer.ggml.scores,");
+    assert_refused("in.gguf", "no scores");
+}
+
+static void put_f16_norm(struct gguf *g)
+{
+    gguf_zeros(g, "output_norm.weight", D_MODEL, 0, 1, 2 * D_MODEL);
+}
+
+static void put_f32_norm(struct gguf *g)
+{
+    gguf_zeros(g, "output_norm.weight", D_MODEL, 0, 0, 4 * D_MODEL);
+}
+
+/* llama.cpp stores norms as F32; other writers store them in the type of the matrices. */
+static void test_f16_norm(void **state)
+{
+    (void)state;
+    quip_error error;
+    size_t n_a, n_b;
+    void (*const more[2])(struct gguf * g) = { put_f16_norm, put_f32_norm };
+    for (int i = 0; i < 2; i++) {
+        write_gguf_as(
+            &sample_llama_untied,
+            &(struct gguf_options){ .skip_tensor = "output_norm.weight", .more = more[i] });
+        if (convert_f32("in.gguf", i ? "b.bin" : "a.bin", &error))
+            fail_msg("%s", error.message);
+    }
+    char *a = read_whole(in_folder("a.bin"), &n_a), *b = read_whole(in_folder("b.bin"), &n_b);
+    assert_int_equal(n_a, n_b);
+    assert_memory_equal(a, b, n_a);
+    free(a);
+    free(b);
+}
+
+static void put_other_tensor(struct gguf *g)
+{
+    gguf_zeros(g, "blk.0.attn_q.scale", 1, 0, 0, 4);
+}
+
+static void put_doubled_tensor(struct gguf *g)
+{
+    gguf_zeros(g, "output_norm.weight", D_MODEL, 0, 0, 4 * D_MODEL);
+}
+
+/* A scale beside a matrix (NVFP4 of some writers) would change the matrix; two tensors of one name
+ * are a merge that went wrong. */
+static void test_more_tensors(void **state)
+{
+    (void)state;
+    write_llama("in.gguf", put_other_tensor);
+    assert_refused("in.gguf", "not known: blk.0.attn_q.scale");
+    write_llama("in.gguf", put_doubled_tensor);
+    assert_refused("in.gguf", "output_norm.weight");
+}
+
+/* Ollama's files have no extension, and are named by their hash. */
+static void test_blob_name(void **state)
+{
+    (void)state;
+    write_llama("sha256-0a1b2c3d", NULL);
+    assert_same_model("sha256-0a1b2c3d");
+}
+
+/* Files that were cut for a download say nothing of it; only their names do. */
+static void test_pieces_of_a_file(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "m.gguf-split-a", "m.gguf.part1of2", "m.Q8_0.gguf.part2" };
+    for (size_t i = 0; i < QP_COUNT(names); i++) {
+        write_llama(names[i], NULL);
+        assert_refused(names[i], "cut for the download", "cat ");
+    }
+}
+
+static void say_templates(struct gguf *g)
+{
+    gguf_list(g, "tokenizer.chat_templates", GGUF_TYPE_TEXT, 1);
+    put_text(&g->metadata, "rag");
+    gguf_text(g, "tokenizer.chat_template.rag", "{{ documents }}");
+    gguf_list(g, "general.tags", GGUF_TYPE_TEXT, 0);
+}
+
+/* Command R and others have named templates beside the default one. */
+static void test_named_templates(void **state)
+{
+    (void)state;
+    write_llama("in.gguf", say_templates);
+    assert_same_model("in.gguf");
+}
+
+static void say_alignment_24(struct gguf *g)
+{
+    gguf_u32(g, "general.alignment", 24);
+}
+
+static void test_alignment(void **state)
+{
+    (void)state;
+    write_llama("in.gguf", say_alignment_24);
+    assert_refused("in.gguf", "general.alignment must be a power of two");
+}
+
 /* ---- failing allocations ---- */
 
 static void test_faults(void **state)
@@ -328,8 +452,22 @@ static void test_faults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_parts), TEST(test_false_parts),  TEST(test_part_numbers), TEST(test_companions),
-        TEST(test_clip),  TEST(test_unread_types), TEST(test_layers),       TEST(test_faults),
+        TEST(test_parts),
+        TEST(test_false_parts),
+        TEST(test_part_numbers),
+        TEST(test_companions),
+        TEST(test_clip),
+        TEST(test_unread_types),
+        TEST(test_layers),
+        TEST(test_without_add_bos),
+        TEST(test_without_token_types),
+        TEST(test_f16_norm),
+        TEST(test_more_tensors),
+        TEST(test_blob_name),
+        TEST(test_pieces_of_a_file),
+        TEST(test_named_templates),
+        TEST(test_alignment),
+        TEST(test_faults),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

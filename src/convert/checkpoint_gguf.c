@@ -240,11 +240,28 @@ static quip_status choose_source(const struct sources *s, int *chosen, struct gg
     return QUIP_OK;
 }
 
+/* Pieces of a file that was cut for a download, by their names: "m.gguf-split-a",
+ * "m.gguf.part1of2".
+ */
+static quip_status check_piece_name(const char *path, quip_error *error)
+{
+    const char *name = qp_path_name(path);
+    if (!strstr(name, ".gguf-split-") && !strstr(name, ".gguf.part"))
+        return QUIP_OK;
+    return qp_fail(error, QUIP_E_UNSUPPORTED,
+                   "%s: is one piece of a file that was cut for the download; join all of them, in "
+                   "their order: cat PIECES > model.gguf",
+                   path);
+}
+
 quip_status qp_choose_gguf(struct sources *s, quip_error *error)
 {
     int chosen = -1;
     struct gguf_file file;
     assert(s->n > 0);
+    for (int i = 0; i < s->n; i++)
+        if (check_piece_name(s->paths[i], error))
+            return QUIP_E_UNSUPPORTED;
     for (int i = 0; i < s->n; i++)
         if (!is_gguf_path(s->paths[i]))
             return QUIP_OK;
