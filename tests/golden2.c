@@ -33,7 +33,7 @@ static const struct fixture fixtures[] = {
     { .name = "gptneox" },
     { .name = "starcoder2" },
     { .name = "cohere" },
-    { .name = "lfm2" },
+    { .name = "lfm2", .has_gguf = true },
     { .name = "qwen3-moe" },
     { .name = "qwen2-moe" },
 };
