@@ -758,7 +758,7 @@ static void test_what_does_not_fit_is_named(void **state)
         { ", \"lora_bias\": true", QUIP_E_UNSUPPORTED, "biases of its own" },
         { ", \"modules_to_save\": [\"lm_head\"]", QUIP_E_UNSUPPORTED, "whole modules" },
         { ", \"layer_replication\": [[0, 2]]", QUIP_E_UNSUPPORTED, "repeat" },
-        { ", \"alpha_pattern\": {\"q.*\": 3}", QUIP_E_UNSUPPORTED, "\"q.*\"" },
+        { ", \"alpha_pattern\": {\"(?i)q\": 3}", QUIP_E_UNSUPPORTED, "\"(?i)q\"" },
         { ", \"alpha_pattern\": {\"q\": \"x\"}", QUIP_E_FORMAT, "alpha_pattern" },
         { ", \"peft_type\": \"LOHA\"", QUIP_E_UNSUPPORTED, "another method" },
         { ", \"r\": 5", QUIP_E_FORMAT, "r = 5" },

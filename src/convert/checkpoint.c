@@ -136,33 +136,34 @@ static quip_status read_folder_json(struct checkpoint *c, const char *model_type
 
 /* ---- the list of tensors ---- */
 
-/* Names come wrapped in the modules around the language model: "model.", "language_model.model.",
- * "model.language_model." mean the same tensor, and so it is with "base_model.model.", in which
- * PEFT wraps a model. */
-/* Tensors that do not belong to the language model: other modules, and buffers of older files,
- * which have these names and numbers of dimensions. */
+/* Whether the key is `name`, or ends with it after a dot. */
+static bool is_last_name(const char *key, const char *name)
+{
+    const size_t n = strlen(key), n_name = strlen(name);
+    return n >= n_name && strcmp(key + n - n_name, name) == 0 &&
+           (n == n_name || key[n - n_name - 1] == '.');
+}
+
+/* Whether a tensor does not belong to the language model, or is not a weight: what follows from the
+ * config, the causal mask, and the scales of a quantized KV cache. transformers skips them, too. */
 static bool is_ignored(const char *key, const struct tensor *t)
 {
-    static const char *const prefixes[] = { "vision_tower.", "multi_modal_projector.", "pooler.",
-                                            "cls.", "embeddings.position_ids" };
-    static const struct {
-        const char *suffix;
-        int n_dims;
-    } buffers[] = {
-        { ".rotary_emb.inv_freq", 1 }, // computed from the config
-        { ".attn.bias", 4 },           // the causal mask, and the score of what it hides
-        { ".attn.masked_bias", 0 },    { ".attention.bias", 4 }, { ".attention.masked_bias", 0 },
+    static const char *const prefixes[] = {
+        "vision_tower.", "vision_model.", "multi_modal_projector.",
+        "pooler.",       "cls.",          "embeddings.position_ids"
     };
+    static const char *const names[] = { "rotary_emb.inv_freq",   "rotary_emb.cos_cached",
+                                         "rotary_emb.sin_cached", "masked_bias",
+                                         "self_attn.k_scale",     "self_attn.v_scale",
+                                         "k_proj.output_scale",   "v_proj.output_scale" };
     for (size_t i = 0; i < QP_COUNT(prefixes); i++)
         if (strncmp(key, prefixes[i], strlen(prefixes[i])) == 0)
             return true;
-    for (size_t i = 0; i < QP_COUNT(buffers); i++) {
-        const size_t n = strlen(key), n_end = strlen(buffers[i].suffix);
-        if (n > n_end && strcmp(key + n - n_end, buffers[i].suffix) == 0 &&
-            (t->n_dims == buffers[i].n_dims || (t->n_dims == 1 && t->dims[0] == 1)))
+    for (size_t i = 0; i < QP_COUNT(names); i++)
+        if (is_last_name(key, names[i]))
             return true;
-    }
-    return false;
+    return t->n_dims == 4 &&
+           (is_last_name(key, "attn.bias") || is_last_name(key, "attention.bias"));
 }
 
 static int compare_entries(const void *a, const void *b)
@@ -198,6 +199,36 @@ struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name)
     return bsearch(&key, c->entries, (size_t)c->n_entries, sizeof *c->entries, compare_entries);
 }
 
+void qp_checkpoint_rename(struct checkpoint *c, struct entry *e, const char *name)
+{
+    assert(e >= c->entries && e < c->entries + c->n_entries);
+    e->key = c->is_gguf ? name : qp_name_unwrap(name);
+    qsort(c->entries, (size_t)c->n_entries, sizeof *c->entries, compare_entries);
+}
+
+/* transformers would load the adapter too, and its base from elsewhere. */
+static quip_status check_adapter_beside(const struct checkpoint *c,
+                                        const struct convert_options *options, quip_error *error)
+{
+    static const char *const weights[] = { "adapter_model.safetensors", "adapter_model.bin" };
+    bool has_adapter = false;
+    if (options->merge_adapter || c->is_gguf || !qp_path_is_folder(c->path))
+        return QUIP_OK;
+    for (size_t i = 0; i < QP_COUNT(weights); i++) {
+        char *path = qp_path_join(c->path, weights[i]);
+        if (!path)
+            return qp_fail_memory(error, "a path", strlen(c->path));
+        has_adapter |= qp_path_exists(path);
+        free(path);
+    }
+    if (!has_adapter)
+        return QUIP_OK;
+    return qp_fail(error, QUIP_E_UNSUPPORTED,
+                   "%s: has a model and an adapter for it; add --merge-adapter %s, or move the "
+                   "adapter to a folder of its own",
+                   c->path, c->path);
+}
+
 quip_status qp_checkpoint_open(struct checkpoint *c, const char *path,
                                const struct convert_options *options, quip_error *error)
 {
@@ -207,6 +238,8 @@ quip_status qp_checkpoint_open(struct checkpoint *c, const char *path,
         status = qp_choose_gguf(&c->sources, error);
     if (!status)
         status = open_shards(c, options->format, error);
+    if (!status)
+        status = check_adapter_beside(c, options, error);
     if (!status && !c->is_gguf)
         status = read_folder_json(c, options->model_type, error);
     if (!status)

@@ -37,6 +37,8 @@ quip_status qp_checkpoint_open(struct checkpoint *c, const char *path,
 void qp_checkpoint_close(struct checkpoint *c);
 /* By its name in the family table; NULL if there is none. */
 struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name);
+/* Give an entry another name, which must outlive the checkpoint. Entries move. */
+void qp_checkpoint_rename(struct checkpoint *c, struct entry *e, const char *name);
 
 bool qp_path_is_model_file(const char *path); // by its first bytes
 

@@ -8,6 +8,7 @@
 #include "convert/conversion.h"
 #include "convert/chat_source.h"
 #include "convert/embedding_source.h"
+#include "convert/head.h"
 #include "convert/rows.h"
 #include "convert/tokenizer_folder.h"
 
@@ -278,6 +279,8 @@ static quip_status read_checkpoint(struct conversion *v, const char *out)
     if (!status)
         status = v->checkpoint.is_gguf ? qp_hparams_from_gguf(&v->hparams, &v->checkpoint, v->error)
                                        : qp_hparams_from_hf(&v->hparams, &v->checkpoint, v->error);
+    if (!status && !v->checkpoint.is_gguf)
+        status = qp_settle_head(&v->checkpoint, &v->hparams, v->error);
     if (!status)
         status = load_tokenizer(v);
     if (!status)

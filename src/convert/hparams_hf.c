@@ -2,6 +2,7 @@
  * In:  one of two layouts: the older one (rope_theta, rope_scaling, sliding_window_pattern) or that
  *      of transformers 5 (rope_parameters, layer_types). Where a config has both, the newer counts.
  * Out: hyper-parameters; what the config does not say is the default of its family. */
+#include "convert/checkpoint_kind.h"
 #include "convert/hf_config.h"
 #include "convert/json.h"
 #include "convert/rope_scaling.h"
@@ -146,14 +147,12 @@ static void hf_attention(struct hf_reader *r, struct hparams *h)
     }
 }
 
+/* qp_settle_head also asks the tensors. */
 static void hf_tied(struct hf_reader *r, struct hparams *h)
 {
-    h->is_tied = qp_hf_bool(r, "tie_word_embeddings", h->source->default_tied);
-    if (h->source->is_always_tied && !h->is_tied && !r->status)
-        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
-                            "%s/config.json: tie_word_embeddings is false; a %s model file cannot "
-                            "have a second matrix",
-                            r->checkpoint->sources.folder, h->raw.family->name);
+    const char *key = "tie_word_embeddings";
+    const bool of_whole = qp_json_flag(r->checkpoint->config, key, h->source->default_tied);
+    h->is_tied = qp_hf_bool(r, key, of_whole);
 }
 
 /* Encoders. As in transformers, windows are then to each side, half as wide. */
@@ -242,6 +241,9 @@ quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_err
                        "%s/config.json: model_type \"%.40s\" cannot be converted; supported are %s",
                        c->sources.folder, type ? type : "", names);
     }
+    const quip_status wrong_task = qp_checkpoint_check_task(c, error);
+    if (wrong_task)
+        return wrong_task;
     qp_hparams_begin(h, source);
     r.aliases = source->aliases;
     hf_sizes(&r, h);

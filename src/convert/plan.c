@@ -5,6 +5,7 @@
  * Every tensor is checked. One error message names all problems: tensors that are missing, have a
  * wrong shape or an unreadable type, occur twice, or are unknown. */
 #include "convert/plan.h"
+#include "convert/checkpoint_kind.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -40,6 +41,7 @@ struct planner {
     quip_error *error;
     unsigned model_has, has; // conditions of the model, and of the layer
     struct problem problems[N_PROBLEMS];
+    const char *unreadable_type; // of the first such tensor
 };
 
 static void report_problem(struct problem *c, const char *name, const char *details)
@@ -189,8 +191,9 @@ static bool check_tensor(struct planner *p, const struct tensor_row *row, int la
         snprintf(details, sizeof details, " is %s, not %s", found, right);
         report_problem(&p->problems[MISSHAPEN], t->name, details);
     } else if (!is_readable) {
-        snprintf(details, sizeof details, " (%s)",
-                 t->type_name ? t->type_name : qp_dtype_name(t->dtype));
+        const char *type = t->type_name ? t->type_name : qp_dtype_name(t->dtype);
+        snprintf(details, sizeof details, " (%s)", type);
+        p->unreadable_type = p->unreadable_type ? p->unreadable_type : type;
         report_problem(&p->problems[UNREADABLE], t->name, details);
     }
     return fits && is_readable;
@@ -305,12 +308,6 @@ static void plan_tensor(struct planner *p, int i, int layer)
         p->hparams->n_parameters += (uint64_t)(rows * (is_vector ? 1 : cols));
 }
 
-/* Whether an entry is an lm_head identical to the embedding, which is skipped. */
-static bool is_redundant(const struct planner *p, const struct entry *e)
-{
-    return p->hparams->is_tied && strcmp(e->key, "lm_head.weight") == 0;
-}
-
 /* Report names that occur twice, and tensors that no row requires. */
 static void check_entries(struct planner *p)
 {
@@ -320,8 +317,7 @@ static void check_entries(struct planner *p)
         if (i > 0 && strcmp(e->key, e[-1].key) == 0) {
             if (i < 2 || strcmp(e->key, e[-2].key) != 0)
                 report_problem(&p->problems[DOUBLED], e->tensor->name, "");
-        } else if (!e->is_used && !is_redundant(p, e) &&
-                   !(i + 1 < c->n_entries && strcmp(e->key, e[1].key) == 0)) {
+        } else if (!e->is_used && !(i + 1 < c->n_entries && strcmp(e->key, e[1].key) == 0)) {
             report_problem(&p->problems[EXTRA], e->tensor->name, "");
         }
     }
@@ -342,8 +338,12 @@ static quip_status report(const struct planner *p)
             ok = ok && qp_bytes_printf(&text, " and %d more", c->n - MAX_NAMED);
     }
     quip_status status = QUIP_OK;
+    char reason[300];
     if (!ok)
         status = qp_fail_memory(p->error, "a message", text.n);
+    else if (text.n && !p->checkpoint->is_gguf &&
+             qp_checkpoint_explain(reason, sizeof reason, p->checkpoint, p->unreadable_type))
+        status = qp_fail(p->error, QUIP_E_UNSUPPORTED, "%s: %s", p->checkpoint->path, reason);
     else if (text.n)
         status = qp_fail(p->error, QUIP_E_FORMAT,
                          "%s: its tensors are not those of a %s model;%.*s", p->checkpoint->path,

@@ -24,7 +24,7 @@ static const struct {
     int n_bytes; // of an element
 } storage_types[] = {
     { "FloatStorage", DTYPE_F32, 4 },     { "HalfStorage", DTYPE_F16, 2 },
-    { "BFloat16Storage", DTYPE_BF16, 2 }, { "DoubleStorage", DTYPE_OTHER, 8 },
+    { "BFloat16Storage", DTYPE_BF16, 2 }, { "DoubleStorage", DTYPE_F64, 8 },
     { "LongStorage", DTYPE_OTHER, 8 },    { "IntStorage", DTYPE_I32, 4 },
     { "ShortStorage", DTYPE_OTHER, 2 },   { "CharStorage", DTYPE_I8, 1 },
     { "ByteStorage", DTYPE_OTHER, 1 },    { "BoolStorage", DTYPE_OTHER, 1 },

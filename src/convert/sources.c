@@ -5,6 +5,7 @@
 #define _POSIX_C_SOURCE 200809L // glob
 #include "convert/sources.h"
 #include "convert/json.h"
+#include "convert/store.h" // qp_ends_with
 
 #include <glob.h>
 #include <stdlib.h>
@@ -14,7 +15,8 @@ enum {
     MAX_SOURCES = 1024
 };
 
-/* How the files with weights are named. The first row that a folder has is used. */
+/* How the files with weights are named. The first row that a folder has is used, as in
+ * transformers: an index beside a single file is one that an earlier save left behind. */
 static const struct weight_files {
     const char *format, *name;
     enum {
@@ -23,10 +25,10 @@ static const struct weight_files {
         NAME_PATTERN
     } kind;
 } weight_files[] = {
-    { "safetensors", "model.safetensors.index.json", NAME_OF_INDEX },
     { "safetensors", "model.safetensors", NAME_OF_FILE },
-    { "pytorch", "pytorch_model.bin.index.json", NAME_OF_INDEX },
+    { "safetensors", "model.safetensors.index.json", NAME_OF_INDEX },
     { "pytorch", "pytorch_model.bin", NAME_OF_FILE },
+    { "pytorch", "pytorch_model.bin.index.json", NAME_OF_INDEX },
     { "safetensors", "*.safetensors", NAME_PATTERN },
     { "pytorch", "*.pth", NAME_PATTERN },
     { "gguf", "*.gguf", NAME_PATTERN },
@@ -93,13 +95,71 @@ static quip_status add_indexed(struct sources *s, const char *path, quip_error *
         if (strcmp(name, last) == 0 || is_listed_before(map, i, name))
             continue;
         status = add_source(s, qp_path_join(s->folder, last = name), error);
+        if (!status && !qp_path_exists(s->paths[s->n - 1]))
+            status = qp_fail(error, QUIP_E_IO,
+                             "%s: names %.80s, which is not there; is the "
+                             "download complete?",
+                             path, name);
     }
     cJSON_Delete(index);
     return status;
 }
 
-/* Add all files that match, in the order of their names. Skip adapters, which are not checkpoints.
- */
+/* ---- files by a pattern ---- */
+
+static bool has_start(const char *name, const char *start)
+{
+    return strncmp(name, start, strlen(start)) == 0;
+}
+
+/* Whether a file that matches a pattern has no weights of the model: an adapter, or the state of
+ * training. */
+static bool is_other_file(const char *name)
+{
+    static const char *const starts[] = { "adapter_model.", "optimizer", "scheduler", "rng_state",
+                                          "training_" };
+    for (size_t i = 0; i < QP_COUNT(starts); i++)
+        if (has_start(name, starts[i]))
+            return true;
+    return false;
+}
+
+/* Mistral's own format of the same weights, which a folder can have beside the other one. */
+static bool is_vendor_copy(const glob_t *found, size_t i)
+{
+    const char *vendor = "consolidated.safetensors";
+    bool has_others = false;
+    for (size_t k = 0; k < found->gl_pathc; k++)
+        has_others |= strcmp(qp_path_name(found->gl_pathv[k]), vendor) != 0;
+    return has_others && strcmp(qp_path_name(found->gl_pathv[i]), vendor) == 0;
+}
+
+/* "model-00001-of-00003.safetensors" is part 1 of 3; 0 for a name of another form. */
+static int count_parts(const char *path, int *part)
+{
+    const char *name = qp_path_name(path), *of = strstr(name, "-of-");
+    int n_parts = 0;
+    if (!of || of - name < 6 || sscanf(of + 4, "%5d", &n_parts) != 1 ||
+        sscanf(of - 5, "%5d", part) != 1)
+        return 0;
+    return n_parts;
+}
+
+/* Fail if the last of the files is one of several parts, and not all are there. */
+static quip_status check_parts(const struct sources *s, quip_error *error)
+{
+    int n_found = 0, part = 0, other;
+    const int n_parts = s->n ? count_parts(s->paths[s->n - 1], &part) : 0;
+    for (int i = 0; i < s->n; i++)
+        n_found += count_parts(s->paths[i], &other) == n_parts;
+    if (n_parts == 0 || n_found >= n_parts || qp_ends_with(s->paths[s->n - 1], ".gguf"))
+        return QUIP_OK;
+    return qp_fail(error, QUIP_E_IO,
+                   "%s: is part %d of %d, and only %d are there; give the folder with all of them",
+                   s->paths[s->n - 1], part, n_parts, n_found);
+}
+
+/* Add all files that match, in the order of their names, except those without weights. */
 static quip_status add_matches(struct sources *s, const char *pattern, quip_error *error)
 {
     glob_t found;
@@ -110,11 +170,11 @@ static quip_status add_matches(struct sources *s, const char *pattern, quip_erro
                    ? no_path_memory(s, error)
                    : qp_fail(error, QUIP_E_IO, "%s: cannot be searched", pattern);
     for (size_t i = 0; result == 0 && i < found.gl_pathc && !status; i++)
-        if (strcmp(qp_path_name(found.gl_pathv[i]), "adapter_model.safetensors") != 0)
+        if (!is_other_file(qp_path_name(found.gl_pathv[i])) && !is_vendor_copy(&found, i))
             status = add_source(s, copy_of(found.gl_pathv[i]), error);
     if (result == 0)
         globfree(&found);
-    return status;
+    return status ? status : check_parts(s, error);
 }
 
 /* A pattern inside a folder; special characters of the folder's name are escaped. */
@@ -141,6 +201,18 @@ static quip_status fail_without_weights(const char *folder, const char *format, 
                        "%s: is an adapter, not a checkpoint: convert the model with "
                        "--merge-adapter %s, or the adapter with --adapter-of MODEL",
                        folder, folder);
+    static const char *const foreign[] = { "tf_model.h5", "flax_model.msgpack", "rust_model.ot",
+                                           "model.onnx", "weights.npz" };
+    for (size_t i = 0; i < QP_COUNT(foreign); i++) {
+        char *path = qp_path_join(folder, foreign[i]);
+        const bool is_there = path && qp_path_exists(path);
+        free(path);
+        if (is_there)
+            return qp_fail(error, QUIP_E_UNSUPPORTED,
+                           "%s: has weights only as %s, which is not read; take the safetensors "
+                           "files of the model",
+                           folder, foreign[i]);
+    }
     return qp_fail(error, QUIP_E_IO,
                    "%s: has no %s%sweights; expected *.safetensors, pytorch_model.bin, *.pth or "
                    "*.gguf; for a file of another name, give its path",
@@ -188,7 +260,7 @@ quip_status qp_sources_find(struct sources *s, const char *path, const char *for
     if (is_folder)
         status = add_folder(s, format, error);
     else if (qp_path_exists(path) || !strpbrk(path, "*?["))
-        status = add_source(s, copy_of(path), error);
+        status = (status = add_source(s, copy_of(path), error)) ? status : check_parts(s, error);
     else if (!(status = add_matches(s, path, error)) && s->n == 0)
         status = qp_fail(error, QUIP_E_IO, "%s: no file matches this pattern", path);
     if (status)

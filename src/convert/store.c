@@ -346,20 +346,28 @@ static bool quantize_rows(const struct stored *s, struct slab *slab, int64_t n, 
                      : qp_quantize_i4(values, n, s->cols, slab->packed, slab->scales);
 }
 
+static bool are_finite(const float *values, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!(values[i] - values[i] == 0))
+            return false;
+    return true;
+}
+
 quip_status qp_store_floats(struct tflite_writer *w, const struct stored *s, struct slab *slab,
                             int64_t begin, int64_t n, const float *values, quip_error *error)
 {
-    if (s->dtype == DTYPE_F32)
-        return write_plain(w, s, begin, n, values, error);
-    const bool is_fine =
-        s->dtype == DTYPE_F16 ? tile_floats(s, slab, n, values) : quantize_rows(s, slab, n, values);
+    const bool is_fine = s->dtype == DTYPE_F32   ? are_finite(values, n * s->cols)
+                         : s->dtype == DTYPE_F16 ? tile_floats(s, slab, n, values)
+                                                 : quantize_rows(s, slab, n, values);
     if (!is_fine)
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s has a value that is not a finite number%s, in rows %lld to %lld",
                        s->source, s->dtype == DTYPE_F16 ? " in binary16" : "", (long long)begin,
                        (long long)(begin + n - 1));
-    return s->dtype == DTYPE_F16 ? write_tiles(w, s, slab, begin, n, error)
-                                 : qp_store_integers(w, s, slab, begin, n, error);
+    return s->dtype == DTYPE_F32   ? write_plain(w, s, begin, n, values, error)
+           : s->dtype == DTYPE_F16 ? write_tiles(w, s, slab, begin, n, error)
+                                   : qp_store_integers(w, s, slab, begin, n, error);
 }
 
 /* ---- companions ---- */

@@ -10,7 +10,9 @@
 #include "format/little_endian.h"
 
 #include <assert.h>
+#include <float.h>
 #include <inttypes.h>
+#include <math.h>
 
 #define QK 32    // values of a Q?_0 or Q?_1 block
 #define QK_K 256 // values of a Q?_K super-block
@@ -82,6 +84,18 @@ static void expand_i32(float *x, const uint8_t *b, size_t n_blocks)
 {
     for (size_t i = 0; i < n_blocks; i++)
         x[i] = (float)(int32_t)qp_le32(b + 4 * i);
+}
+
+/* A value that no float can hold becomes infinite. */
+static void expand_f64(float *x, const uint8_t *b, size_t n_blocks)
+{
+    for (size_t i = 0; i < n_blocks; i++) {
+        const uint64_t bits = qp_le64(b + 8 * i);
+        double value;
+        memcpy(&value, &bits, sizeof value);
+        const bool fits = value >= -(double)FLT_MAX && value <= (double)FLT_MAX;
+        x[i] = fits || value != value ? (float)value : value > 0 ? INFINITY : -INFINITY;
+    }
 }
 
 /* { f16 d; nibbles[16] }: value j in the low nibble of byte j, value 16 + j in the high one. */
@@ -267,6 +281,7 @@ static const struct {
     [DTYPE_I4] = { "I4", 2, 1, expand_i4 },
     [DTYPE_I4_BLOCK] = { "I4_BLOCK", 2, 1, expand_i4 },
     [DTYPE_I32] = { "I32", 1, 4, expand_i32 },
+    [DTYPE_F64] = { "F64", 1, 8, expand_f64 },
     [DTYPE_Q4_0] = { "Q4_0", QK, 18, expand_q4_0 },
     [DTYPE_Q4_1] = { "Q4_1", QK, 20, expand_q4_1 },
     [DTYPE_Q5_0] = { "Q5_0", QK, 22, expand_q5_0 },

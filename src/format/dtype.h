@@ -15,6 +15,7 @@ enum dtype {
     DTYPE_I4,
     DTYPE_I4_BLOCK,
     DTYPE_I32,
+    DTYPE_F64,
     DTYPE_Q4_0,
     DTYPE_Q4_1,
     DTYPE_Q5_0,

@@ -280,7 +280,7 @@ static enum dtype gguf_dtype(uint32_t type, const char **name)
         { 22, DTYPE_OTHER, "IQ2_S" },   { 23, DTYPE_IQ4_XS, NULL },
         { 24, DTYPE_I8, NULL },         { 25, DTYPE_OTHER, "I16" },
         { 26, DTYPE_I32, NULL },        { 27, DTYPE_OTHER, "I64" },
-        { 28, DTYPE_OTHER, "F64" },     { 29, DTYPE_OTHER, "IQ1_M" },
+        { 28, DTYPE_F64, NULL },        { 29, DTYPE_OTHER, "IQ1_M" },
         { 30, DTYPE_BF16, NULL },       { 34, DTYPE_TQ1_0, NULL },
         { 35, DTYPE_TQ2_0, NULL },      { 39, DTYPE_MXFP4, NULL },
         { 40, DTYPE_NVFP4, NULL },      { 41, DTYPE_Q1_0, NULL },

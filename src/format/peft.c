@@ -4,11 +4,16 @@
  *      low-rank matrices beside each matrix of the model. */
 #include "format/peft.h"
 #include "format/json_scan.h"
+#include "format/pattern.h"
 
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum {
+    MAX_KEY_BYTES = 300 // of a key of alpha_pattern
+};
 
 /* Features that would change the result. Each one is off when it is null, false, 0, empty or
  * "none".
@@ -17,7 +22,9 @@ static const struct {
     const char *key, *what;
 } refused_features[] = {
     { "alora_invocation_tokens", "activated LoRA, which begins at an invocation" },
+    { "arrow_config", "a router to other adapters" },
     { "bias", "trained biases" },
+    { "kasa_config", "KaSA, which changes the weights beside it" },
     { "layer_replication", "layers that repeat others" },
     { "lora_bias", "biases of its own" },
     { "modules_to_save", "whole modules beside the low-rank ones" },
@@ -45,6 +52,20 @@ static bool json_is_on(struct json_scan *j)
     return true;
 }
 
+/* Whether the adapter began as something else than a small change of its model's weights. Some
+ * initialisations take a part out of the weights, and PEFT does so again when it loads the
+ * adapter. */
+static bool has_other_start(struct json_scan *j)
+{
+    static const char *const plain[] = { "true",         "false",   "null",          "\"gaussian\"",
+                                         "\"Gaussian\"", "\"eva\"", "\"orthogonal\"" };
+    const struct json_text t = qp_json_skip(j);
+    for (size_t i = 0; i < QP_COUNT(plain); i++)
+        if (qp_json_is(t, plain[i]))
+            return false;
+    return !j->is_malformed;
+}
+
 static const char *refused_feature(struct json_text key)
 {
     for (size_t i = 0; i < QP_COUNT(refused_features); i++)
@@ -60,6 +81,8 @@ static const char *read_peft_member(struct json_scan *j, struct peft_config *c)
     const char *what = refused_feature(key);
     if (what)
         return json_is_on(j) ? what : NULL;
+    if (qp_json_is(key, "init_lora_weights"))
+        return has_other_start(j) ? "init_lora_weights that change the model's own weights" : NULL;
     if (qp_json_is(key, "peft_type"))
         return qp_json_is(qp_json_string(j), "LORA") ? NULL : "another method than LoRA";
     if (qp_json_is(key, "r"))
@@ -77,11 +100,26 @@ static const char *read_peft_member(struct json_scan *j, struct peft_config *c)
     return NULL;
 }
 
-/* Keys of alpha_pattern are regular expressions; only plain names are supported. */
+/* Compile the regular expression that PEFT makes of a key: the key is the whole name of a module,
+ * or its end after a dot. */
+static bool compile_key(struct pattern *p, struct json_text key)
+{
+    char text[MAX_KEY_BYTES + 16] = "(.*\\.)?(";
+    const size_t n = strlen(text);
+    if (key.n > MAX_KEY_BYTES)
+        return false;
+    const size_t n_key = qp_json_decode(key, text + n);
+    if (n_key == SIZE_MAX)
+        return false;
+    text[n + n_key] = ')';
+    return qp_pattern_compile(p, text, n + n_key + 1);
+}
+
 static quip_status check_alpha_pattern(const struct peft_config *c, const char *where,
                                        quip_error *error)
 {
     struct json_scan j;
+    struct pattern pattern;
     if (!c->alpha_pattern.n || *c->alpha_pattern.raw != '{')
         return QUIP_OK;
     qp_json_open(&j, c->alpha_pattern.raw, c->alpha_pattern.n);
@@ -89,12 +127,11 @@ static quip_status check_alpha_pattern(const struct peft_config *c, const char *
     for (int i = 0; qp_json_more(&j, i, '}'); i++) {
         const struct json_text key = qp_json_key(&j);
         const double alpha = qp_json_number(&j);
-        for (size_t k = 0; k < key.n; k++)
-            if (strchr("\\^$*+?()[]{}|", key.raw[k]))
-                return qp_fail(error, QUIP_E_UNSUPPORTED,
-                               "%s: alpha_pattern has the regular expression \"%.*s\"; must be "
-                               "names of modules",
-                               where, (int)(key.n < 100 ? key.n : 100), key.raw);
+        if (!j.is_malformed && !compile_key(&pattern, key))
+            return qp_fail(error, QUIP_E_UNSUPPORTED,
+                           "%s: alpha_pattern has the regular expression \"%.*s\", which this "
+                           "version cannot read; write names of modules",
+                           where, (int)(key.n < 100 ? key.n : 100), key.raw);
         if (!(alpha >= -1e6 && alpha <= 1e6))
             j.is_malformed = true;
     }
@@ -103,12 +140,24 @@ static quip_status check_alpha_pattern(const struct peft_config *c, const char *
                           : QUIP_OK;
 }
 
+static bool begins_as(const char *text, size_t n, const char *start)
+{
+    return n >= strlen(start) && memcmp(text, start, strlen(start)) == 0;
+}
+
 quip_status qp_peft_read(struct peft_config *c, const char *text, size_t n, const char *where,
                          quip_error *error)
 {
     struct json_scan j;
     const char *what = NULL;
     *c = (struct peft_config){ .rank = 8, .alpha = 8, .has_alpha = true }; // PEFT's own defaults
+    if (begins_as(text, n, "version https://git-lfs"))
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: is a Git LFS pointer, not the file itself; run `git lfs pull`", where);
+    if (begins_as(text, n, "\xef\xbb\xbf")) { // a byte order mark
+        text += 3;
+        n -= 3;
+    }
     qp_json_open(&j, text, n);
     qp_json_expect(&j, '{');
     for (int i = 0; !what && qp_json_more(&j, i, '}'); i++)
@@ -132,41 +181,44 @@ quip_status qp_peft_read(struct peft_config *c, const char *text, size_t n, cons
 
 bool qp_peft_side(const char *name, size_t *n_module, bool *is_b)
 {
-    static const char *const ends[] = { ".lora_A.weight", ".lora_B.weight",
-                                        ".lora_A.default.weight", ".lora_B.default.weight" };
-    const size_t n = strlen(name);
-    for (size_t i = 0; i < QP_COUNT(ends); i++) {
-        const size_t n_end = strlen(ends[i]);
-        if (n > n_end && strcmp(name + n - n_end, ends[i]) == 0) {
-            *n_module = n - n_end;
-            *is_b = i % 2 == 1;
-            return true;
-        }
+    static const char *const sides[] = { ".lora_A.", ".lora_B." };
+    static const char end[] = "weight";
+    for (int i = 0; i < 2; i++) {
+        const char *side = strstr(name, sides[i]);
+        if (!side || side == name)
+            continue;
+        const char *rest = side + strlen(sides[i]), *dot = strchr(rest, '.');
+        // between them may be the name of the adapter, "default"
+        if (strcmp(rest, end) != 0 && (!dot || dot == rest || strcmp(dot + 1, end) != 0))
+            continue;
+        *n_module = (size_t)(side - name);
+        *is_b = i == 1;
+        return true;
     }
     return false;
 }
 
 /* ---- rank and scale ---- */
 
-/* Is `key` the whole name, or its last components? */
-static bool names_module(struct json_text key, const char *name, size_t n)
-{
-    return key.n <= n && memcmp(name + n - key.n, key.raw, key.n) == 0 &&
-           (key.n == n || name[n - key.n - 1] == '.');
-}
-
-/* Alpha of a module, by its full name of n bytes: "model.layers.0.self_attn.q_proj". */
+/* Alpha of a module, by the name of n bytes that its tensors have in the adapter:
+ * "base_model.model.model.layers.0.self_attn.q_proj". The first key that matches counts. */
 static double module_alpha(const struct peft_config *c, const char *module, size_t n)
 {
+    static const char wrapping[] = "base_model.model.";
     struct json_scan j;
+    struct pattern pattern;
     if (!c->alpha_pattern.n || *c->alpha_pattern.raw != '{')
         return c->alpha;
+    if (begins_as(module, n, wrapping)) {
+        module += strlen(wrapping);
+        n -= strlen(wrapping);
+    }
     qp_json_open(&j, c->alpha_pattern.raw, c->alpha_pattern.n);
     qp_json_expect(&j, '{');
     for (int i = 0; qp_json_more(&j, i, '}'); i++) {
         const struct json_text key = qp_json_key(&j);
         const double alpha = qp_json_number(&j);
-        if (names_module(key, module, n))
+        if (compile_key(&pattern, key) && qp_pattern_matches(&pattern, module, n))
             return alpha;
     }
     return c->alpha;

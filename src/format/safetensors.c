@@ -24,7 +24,7 @@ static const struct {
     { "I8", DTYPE_I8, 1 },         { "I32", DTYPE_I32, 4 },       { "U8", DTYPE_OTHER, 1 },
     { "BOOL", DTYPE_OTHER, 1 },    { "I16", DTYPE_OTHER, 2 },     { "U16", DTYPE_OTHER, 2 },
     { "U32", DTYPE_OTHER, 4 },     { "I64", DTYPE_OTHER, 8 },     { "U64", DTYPE_OTHER, 8 },
-    { "F64", DTYPE_OTHER, 8 },     { "C64", DTYPE_OTHER, 8 },     { "F8_E4M3", DTYPE_OTHER, 1 },
+    { "F64", DTYPE_F64, 8 },       { "C64", DTYPE_OTHER, 8 },     { "F8_E4M3", DTYPE_OTHER, 1 },
     { "F8_E5M2", DTYPE_OTHER, 1 }, { "F8_E8M0", DTYPE_OTHER, 1 },
 };
 
@@ -120,7 +120,7 @@ static quip_status read_tensor_entry(struct safetensors_reader *r, struct tensor
 static quip_status add_tensor(struct safetensors_reader *r, struct tensor_entry *e)
 {
     struct tensor *t = &e->t;
-    size_t n_name;
+    size_t n_name, n_type;
     quip_status status = keep_name(r, e->name, &t->name, &n_name);
     if (status)
         return status;
@@ -131,6 +131,8 @@ static quip_status add_tensor(struct safetensors_reader *r, struct tensor_entry 
             t->dtype = safetensors_types[i].dtype;
             element = (uint64_t)safetensors_types[i].n_bytes;
         }
+    if (t->dtype == DTYPE_OTHER && (status = keep_name(r, e->type, &t->type_name, &n_type)))
+        return status;
     if (e->begin > e->end || e->end > n_data)
         return qp_fail(r->error, QUIP_E_FORMAT,
                        "%s: %s is at [%" PRIu64 ", %" PRIu64 ") of %" PRIu64

@@ -123,7 +123,6 @@ struct family_source {
     bool has_soft_caps;           // there are keys for them
     bool has_query_scalar; // query_pre_attn_scalar; else queries are scaled by sqrt(head_dim)
     bool has_wrong_ids;    // the ids of its tokens are those of another vocabulary
-    bool is_always_tied;   // a model file of the family has one matrix for embedding and head
 
     /* GGUF */
     bool is_hf_only;            // GGUF has other models under this name

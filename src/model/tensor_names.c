@@ -15,8 +15,10 @@ static const char *after(const char *text, const char *prefix)
 
 const char *qp_name_unwrap(const char *name)
 {
-    static const char *const wrappings[] = { "model.", "language_model.", "base_model.",
-                                             "bert.",  "transformer.",    "gpt_neox." };
+    static const char *const wrappings[] = {
+        "model.",  "language_model.", "base_model.",          "bert.", "transformer.", "gpt_neox.",
+        "module.", "_orig_mod.",      "_fsdp_wrapped_module."
+    };
     for (size_t i = 0; i < QP_COUNT(wrappings); i++) {
         const char *rest = after(name, wrappings[i]);
         if (rest) {

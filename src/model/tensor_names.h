@@ -19,7 +19,8 @@
 #define LAYER_GGUF "blk.%d."
 
 /* The name without the modules around the language model: "model.", "language_model.",
- * "base_model.", "transformer." and "gpt_neox.", however often they occur. */
+ * "transformer.", "gpt_neox.", those of PEFT ("base_model."), torch.compile ("_orig_mod.") and
+ * training on several devices ("module."), however often they occur. */
 const char *qp_name_unwrap(const char *name);
 
 /* Split a name that MediaPipe, Hugging Face or PEFT gives to a tensor of a layer: the number of the
