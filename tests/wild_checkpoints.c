@@ -29,6 +29,7 @@ struct variant {
     float poison;
     const char *extra, *extra_as; // one more tensor, and its type and shape: "F32\",\"shape\":[2]"
     size_t extra_bytes;
+    int n_heads;      // of q, k, v and the output projection; 0: as in the sample
     const char *head; // "equal" or "other": an lm_head.weight as the embedding, or another
     const char *metadata;
 };
@@ -65,15 +66,20 @@ static void put_tensor(struct wild_writer *w, const struct sample_tensor *t, con
                        float add)
 {
     char shape[80];
+    int rows = t->rows, cols = t->cols;
+    if (w->v->n_heads && strstr(name, "self_attn.o_proj"))
+        cols = w->v->n_heads * HEAD_DIM;
+    else if (w->v->n_heads && strstr(name, "self_attn."))
+        rows = w->v->n_heads * HEAD_DIM;
     const size_t begin = w->data.n;
     const bool is_poisoned = w->v->poisoned && strcmp(name, w->v->poisoned) == 0;
-    for (int i = 0; i < t->rows * t->cols; i++)
+    for (int i = 0; i < rows * cols; i++)
         put_number(w, is_poisoned && i == 0 ? w->v->poison : t->values[i] + add);
     const char *dtype = w->v->dtype ? w->v->dtype : "F32";
     if (t->row->cols == EXTENT_NONE)
-        snprintf(shape, sizeof shape, "%s\",\"shape\":[%d]", dtype, t->rows);
+        snprintf(shape, sizeof shape, "%s\",\"shape\":[%d]", dtype, rows);
     else
-        snprintf(shape, sizeof shape, "%s\",\"shape\":[%d,%d]", dtype, t->rows, t->cols);
+        snprintf(shape, sizeof shape, "%s\",\"shape\":[%d,%d]", dtype, rows, cols);
     put_entry(w, name, shape, begin);
 }
 
@@ -128,6 +134,19 @@ static void write_more_config(const struct sample *s, const char *more)
 }
 
 /* ---- converting ---- */
+
+/* out.bin has this line in its quip.config. */
+static void assert_config_line(const char *line)
+{
+    size_t n;
+    char *data = read_whole(in_folder("out.bin"), &n);
+    bool is_there = false;
+    for (size_t i = 0; i + strlen(line) <= n && !is_there; i++)
+        is_there = memcmp(data + i, line, strlen(line)) == 0;
+    free(data);
+    if (!is_there)
+        fail_msg("quip.config has no line \"%s\"", line);
+}
 
 static void convert_to(const char *out)
 {
@@ -355,6 +374,8 @@ static void test_configs(void **state)
         { "\"auto_map\": {\"AutoModel\": \"x.py\"}, \"_name_or_path\": \"/x/y\"", NULL },
         { "\"pad_token_id\": 1", NULL },
         { "\"use_cache\": false, \"attention_dropout\": 0.1, \"pretraining_tp\": 1", NULL },
+        { "\"hidden_act\": \"swish\"", NULL },
+        { "\"hidden_act\": \"mish\"", "hidden_act is \"mish\"" },
         { "\"num_attention_heads\": 0", "number of heads is 0; must be" },
         { "\"num_key_value_heads\": 3", "4 heads are not a multiple of its 3" },
         { "\"hidden_size\": \"24\"", "hidden_size is not a number" },
@@ -369,6 +390,53 @@ static void test_configs(void **state)
         else
             assert_as_plain(cases[i].more);
     }
+}
+
+/* Keys that are null or absent: the reference computes them. */
+static void test_absent_keys(void **state)
+{
+    (void)state;
+    static const char *const configs[] = {
+        "{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"hidden_size\": 24, "
+        "\"intermediate_size\": 40, \"num_attention_heads\": 3, \"num_key_value_heads\": 3, "
+        "\"head_dim\": 8, \"vocab_size\": 280, \"rms_norm_eps\": 1e-6, \"rope_theta\": 10000, "
+        "\"max_position_embeddings\": null, \"tie_word_embeddings\": true}",
+        "{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"hidden_size\": 24, "
+        "\"intermediate_size\": 40, \"num_attention_heads\": 3, \"num_key_value_heads\": null, "
+        "\"head_dim\": null, \"vocab_size\": 280, \"rope_scaling\": null, "
+        "\"hidden_act\": null, \"tie_word_embeddings\": true}",
+    };
+    size_t n[2];
+    char *files[2];
+    write_folder(&sample_llama_tied, &plain);
+    for (int i = 0; i < 2; i++) {
+        write_text("hf/config.json", configs[i]);
+        // three heads of 8 need other matrices of attention
+        write_variant(&sample_llama_tied, "hf/model.safetensors",
+                      &(struct variant){ .n_heads = 3 });
+        convert_to(i ? "b.bin" : "a.bin");
+        files[i] = read_whole(in_folder(i ? "b.bin" : "a.bin"), &n[i]);
+    }
+    assert_int_equal(n[0], n[1]);
+    assert_memory_equal(files[0], files[1], n[0]);
+    free(files[0]);
+    free(files[1]);
+}
+
+/* The end of a turn that only tokenizer_config.json names ends an answer too. */
+static void test_stop_of_tokenizer_config(void **state)
+{
+    (void)state;
+    write_folder(&sample_llama_tied, &plain);
+    write_text("hf/added_tokens.json", "{\"<|end|>\": 270}");
+    write_text("hf/generation_config.json", "{\"eos_token_id\": [1, 5, 1]}");
+    write_text("hf/tokenizer_config.json", "{\"eos_token\": \"<|end|>\"}");
+    convert_to("out.bin");
+    assert_config_line("stop_ids 1,5\n");
+    write_text("hf/tokenizer_config.json",
+               "{\"eos_token\": {\"content\": \"<|end|>\"}, \"chat_template\": \"{{ x }}\"}");
+    convert_to("out.bin");
+    assert_config_line("stop_ids 1,5,270\n");
 }
 
 /* ---- which files count ---- */
@@ -460,8 +528,9 @@ static void test_links_and_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_heads),   TEST(test_names), TEST(test_refused_tensors), TEST(test_values),
-        TEST(test_configs), TEST(test_files), TEST(test_links_and_names),
+        TEST(test_heads),           TEST(test_names),       TEST(test_refused_tensors),
+        TEST(test_values),          TEST(test_configs),     TEST(test_files),
+        TEST(test_links_and_names), TEST(test_absent_keys), TEST(test_stop_of_tokenizer_config),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 #include "convert/head.h"
 #include "convert/rows.h"
 #include "convert/tokenizer_folder.h"
+#include "convert/tokenizer_import.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -102,6 +103,11 @@ static quip_status settle_turns(struct conversion *v)
         add_stop_piece(v, *stop);
     for (const char *const *stop = v->hparams.source->stops; *stop; stop++)
         add_stop_piece(v, *stop);
+    // a tune for chats may name its end of a turn only in tokenizer_config.json
+    const char *eos = qp_token_text(v->checkpoint.tokenizer_config, "eos_token");
+    if (eos && (cJSON_HasObjectItem(v->checkpoint.tokenizer_config, "chat_template") ||
+                strcmp(v->hparams.chat, "none") != 0))
+        add_stop_piece(v, eos);
     if (v->hparams.n_stops == 0) // then use the checkpoint's eos, which may be wrong
         qp_hparams_add_stop(&v->hparams, v->hparams.eos);
     for (int i = 0; i < v->hparams.n_stops; i++)
