@@ -103,7 +103,9 @@ static const struct command commands[] = {
       .examples =
           "IN is a GGUF file, a Hugging Face checkpoint (its folder, one of its safetensors or "
           "PyTorch\nfiles, or a quoted pattern of file names), or a model file. OUT appears when "
-          "it is complete.\n"
+          "it is complete. Where files of a folder disagree, tensors count before config.json, "
+          "and\n"
+          "tokenizer.json before tokenizer.model; docs/conversion.md has the rules.\n"
           "\n"
           "  quip convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.bin\n"
           "  quip convert gemma-3-270m/ gemma.bin --weights mixed\n"
