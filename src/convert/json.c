@@ -96,8 +96,7 @@ static bool drop_all_repeated(cJSON *item)
 
 /* ---- reading ---- */
 
-static quip_status parse_text(cJSON **json, char *text, size_t n, const char *name,
-                              quip_error *error)
+quip_status qp_json_parse(cJSON **json, char *text, size_t n, const char *name, quip_error *error)
 {
     const enum file_kind kind = qp_file_kind(text, n < 512 ? n : 512);
     if (kind != FILE_JSON && kind != FILE_OTHER)
@@ -125,7 +124,7 @@ static quip_status json_parse(cJSON **json, const struct file *file, quip_error 
         return qp_fail_memory(error, file->name, n);
     quip_status status = qp_file_read(file, 0, text, n, error);
     if (!status)
-        status = parse_text(json, text, n, file->name, error);
+        status = qp_json_parse(json, text, n, file->name, error);
     free(text);
     return status;
 }

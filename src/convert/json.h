@@ -10,6 +10,9 @@
 quip_status qp_json_read(cJSON **json, const char *path, quip_error *error);
 /* The same for a file that may be something else than an object. */
 quip_status qp_json_read_any(cJSON **json, const char *path, quip_error *error);
+/* The same for text, which is overwritten; `name` is for messages. *json needs cJSON_Delete also
+ * after a failure. */
+quip_status qp_json_parse(cJSON **json, char *text, size_t n, const char *name, quip_error *error);
 /* The same for a file of this name in a folder, or beside `path`. If there is no such file, *json
  * is unchanged. */
 quip_status qp_json_in_folder(cJSON **json, const char *folder, const char *name,
