@@ -164,6 +164,8 @@ static void hf_bidirectional(struct hf_reader *r, struct hparams *h)
         t->is_bidirectional = true;
         t->window = t->window / 2 + 1;
     }
+    if (!qp_hf_bool(r, "is_causal", true)) // transformers 5 reads it in every family
+        t->is_bidirectional = true;
     if (t->has_positions && *positions && strcmp(positions, "absolute") != 0 && !r->status)
         r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                             "%s/config.json: position_embedding_type is \"%.40s\"; must be "
