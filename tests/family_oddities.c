@@ -282,7 +282,7 @@ static const struct refused {
       { "in_parallel_attn\": null\tin_parallel_attn\": 3" },
       NULL,
       NULL,
-      "num_ln_in_parallel_attn must be 1 or 2" },
+      "num_ln_in_parallel_attn must be 1 without" },
     { "falcon7b",
       { "{\t{\"apply_residual_connection_post_layernorm\": true, " },
       NULL,

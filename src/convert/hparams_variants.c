@@ -111,9 +111,10 @@ static void read_falcon(struct hf_reader *r, struct hparams *h)
     t->residual = !is_parallel   ? RESIDUAL_SEQUENTIAL
                   : n_norms == 2 ? RESIDUAL_PARALLEL_NORMS
                                  : RESIDUAL_PARALLEL;
-    if (n_norms < 1 || n_norms > 2)
-        refuse(r, "num_ln_in_parallel_attn", "must be 1 or 2");
-    if (!is_parallel && (is_new || n_norms == 2))
+    if (n_norms < 1 || n_norms > (is_new ? 2 : 1))
+        refuse(r, "num_ln_in_parallel_attn",
+               is_new ? "must be 1 or 2" : "must be 1 without new_decoder_architecture");
+    if (!is_parallel && is_new)
         refuse(r, "parallel_attn",
                "is false, which a model of the new decoder architecture cannot be");
     if (qp_hf_bool(r, "apply_residual_connection_post_layernorm", false))
