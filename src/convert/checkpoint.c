@@ -150,6 +150,7 @@ static bool is_ignored(const char *key, const struct tensor *t)
 {
     static const char *const prefixes[] = {
         "vision_tower.", "vision_model.", "multi_modal_projector.",
+        "audio_tower.",  "embed_vision.", "embed_audio.",
         "pooler.",       "cls.",          "embeddings.position_ids"
     };
     static const char *const names[] = { "rotary_emb.inv_freq",   "rotary_emb.cos_cached",

@@ -58,6 +58,25 @@ struct size_limit {
     int value, max;
 };
 
+static quip_status check_layer_sizes(const struct raw_config *raw, int l, const char *path,
+                                     quip_error *error)
+{
+    const int head_dim = qp_of_layer(&raw->head_dims, l, raw->head_dim);
+    const int d_ff = qp_of_layer(&raw->d_ffs, l, raw->d_ff);
+    const int kv_heads = qp_of_layer(&raw->kv_heads, l, raw->n_kv_heads);
+    if (kv_heads < 1 || raw->n_heads % kv_heads)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: its %d heads are not a multiple of its %d key-value heads", path,
+                       raw->n_heads, kv_heads);
+    const int least = raw->ff_types[0] && raw->ff_types[l] == 'E' ? 0 : 1; // beside experts
+    if (head_dim < 1 || head_dim > 1 << 10 || d_ff < least || d_ff > 1 << 20)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: layer %d has heads of %d and a feed-forward of %d; must be 1 to 1024 "
+                       "and 1 to 1048576",
+                       path, l, head_dim, d_ff);
+    return QUIP_OK;
+}
+
 /* Within these limits every product of two sizes fits in an int. */
 static quip_status check_sizes(const struct hparams *h, const char *path, quip_error *error)
 {
@@ -69,19 +88,23 @@ static quip_status check_sizes(const struct hparams *h, const char *path, quip_e
         { "number of key-value heads", h->raw.n_kv_heads, 1 << 10 },
         { "head size", h->raw.head_dim, HPARAMS_MAX_HEAD },
         { "vocabulary size", h->raw.vocab_size, 1 << 22 },
+        { "width of per-layer embeddings", h->raw.d_ple + 1, 1 << 16 },
     };
     for (size_t i = 0; i < QP_COUNT(limits); i++)
         if (limits[i].value < 1 || limits[i].value > limits[i].max)
             return qp_fail(error, QUIP_E_FORMAT, "%s: its %s is %d; must be 1 to %d", path,
                            limits[i].name, limits[i].value, limits[i].max);
-    if (h->raw.n_heads % h->raw.n_kv_heads)
-        return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: its %d heads are not a multiple of its %d key-value heads", path,
-                       h->raw.n_heads, h->raw.n_kv_heads);
-    if (h->raw.rope_dim < 0 || h->raw.rope_dim > h->raw.head_dim)
+    int widest = h->raw.head_dim;
+    for (int l = 0; l < h->raw.n_layers; l++) {
+        const quip_status status = check_layer_sizes(&h->raw, l, path, error);
+        if (status)
+            return status;
+        widest = qp_max(widest, qp_of_layer(&h->raw.head_dims, l, h->raw.head_dim));
+    }
+    if (h->raw.rope_dim < 0 || h->raw.rope_dim > widest)
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: rope rotates %d dimensions of a head; must be 0 to %d", path,
-                       h->raw.rope_dim, h->raw.head_dim);
+                       h->raw.rope_dim, widest);
     if (h->raw.rope_dim % 2)
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: rope rotates %d dimensions of a head of %d; must be an even number",

@@ -39,15 +39,22 @@ static quip_status gguf_required_sizes(struct hparams *h, struct format *g, cons
         if (n_layers < 1 || n_layers > HPARAMS_MAX_LAYERS)
             return qp_fail(error, QUIP_E_FORMAT, "%s: its number of layers is %d; must be 1 to %d",
                            path, n_layers, HPARAMS_MAX_LAYERS);
-        quip_status status =
-            qp_gguf_for_all_layers(g, arch, sizes[i].name, n_layers, -1, value, error);
+        struct layer_list *list = value == &h->raw.d_ff ? &h->raw.d_ffs : NULL;
+        const quip_status status =
+            list && h->source->has_layer_sizes
+                ? qp_hparams_gguf_list(h, g, sizes[i].name, value, list, error)
+                : qp_gguf_for_all_layers(g, arch, sizes[i].name, n_layers, -1, value, error);
         if (status)
             return status;
     }
     if (h->source->has_convolutions) // the layers that have 0 (hparams_layers.c)
         return QUIP_OK;
-    return qp_gguf_for_all_layers(g, arch, "attention.head_count_kv", h->raw.n_layers,
-                                  h->raw.n_heads, &h->raw.n_kv_heads, error);
+    static const char kv_heads[] = "attention.head_count_kv";
+    h->raw.n_kv_heads = h->raw.n_heads;
+    return h->source->has_layer_sizes
+               ? qp_hparams_gguf_list(h, g, kv_heads, &h->raw.n_kv_heads, &h->raw.kv_heads, error)
+               : qp_gguf_for_all_layers(g, arch, kv_heads, h->raw.n_layers, h->raw.n_heads,
+                                        &h->raw.n_kv_heads, error);
 }
 
 static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, struct format *g,
@@ -216,6 +223,8 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
     if ((status = gguf_windows(h, g, error)))
         return status;
     gguf_attention(h, g);
+    if (h->source->has_layer_sizes && (status = qp_hparams_layers_gguf(h, g, error)))
+        return status;
     gguf_variant(h, c, g);
     gguf_biases(h, c);
     if ((status = qp_gguf_layer_kinds(h, c, g, error)))

@@ -252,9 +252,11 @@ quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_err
     char where[512];
     snprintf(where, sizeof where, "%s/config.json", c->sources.folder);
     if (!r.status)
-        r.status = qp_rope_from_config(h, r.config, where, error);
-    if (!r.status)
         hf_layer_types(&r, h);
+    if (!r.status && h->source->has_layer_sizes)
+        r.status = qp_hparams_layers_hf(h, r.config, where, error);
+    if (!r.status)
+        r.status = qp_rope_from_config(h, r.config, where, error);
     if (!r.status)
         hf_numbers(&r, h);
     if (r.status)

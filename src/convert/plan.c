@@ -63,21 +63,31 @@ static void print_shape(char *text, size_t size, const int64_t *dims, int n_dims
 static int64_t extent_of(const struct hparams *h, enum extent extent, int l)
 {
     const struct raw_config *raw = &h->raw;
+    const int64_t n_heads = raw->n_heads, n_layers = raw->n_layers;
+    const int64_t head_dim = qp_of_layer(&raw->head_dims, l, raw->head_dim);
     switch (extent) {
     case EXTENT_NONE:
         return 0;
     case EXTENT_MODEL:
         return h->raw.d_model;
     case EXTENT_FF:
-        return raw->d_ffs.n > 0 ? raw->d_ffs.value[l] : raw->d_ff;
+        return qp_of_layer(&raw->d_ffs, l, raw->d_ff);
     case EXTENT_VOCAB:
         return h->raw.vocab_size;
     case EXTENT_HEAD:
-        return h->raw.head_dim;
+        return head_dim;
     case EXTENT_Q:
-        return (int64_t)h->raw.n_heads * h->raw.head_dim;
+        return n_heads * head_dim;
     case EXTENT_KV:
-        return (int64_t)h->raw.n_kv_heads * h->raw.head_dim;
+        return qp_of_layer(&h->raw.kv_heads, l, h->raw.n_kv_heads) * head_dim;
+    case EXTENT_ONE:
+        return 1;
+    case EXTENT_PLE:
+        return h->raw.d_ple;
+    case EXTENT_PLE_LAYERS:
+        return n_layers * h->raw.d_ple;
+    case EXTENT_PLE_ROWS:
+        return n_layers * h->raw.vocab_size;
     case EXTENT_POSITIONS:
         return h->raw.n_context_max;
     case EXTENT_CONV:
@@ -138,6 +148,11 @@ static int expected_shape(const struct planner *p, const struct tensor_row *row,
     const int64_t rows = qp_tensor_row_is_of_head(row, p->checkpoint->is_gguf)
                              ? qp_plan_part_rows(h, row)
                              : qp_row_map_rows(&map, extent_of(h, row->rows, layer));
+    if (row->rows == EXTENT_PLE_ROWS) { // the layers of a token are one row
+        shape[0] = rows / h->raw.n_layers;
+        shape[1] = cols * h->raw.n_layers;
+        return 2;
+    }
     shape[0] = is_transposed(p, row) ? cols : rows;
     shape[1] = is_transposed(p, row) ? rows : cols;
     return row->cols == EXTENT_NONE ? 1 : 2;
@@ -352,18 +367,38 @@ static quip_status report(const struct planner *p)
     return status;
 }
 
+/* Does layer l attend to keys and values of its own? */
+static bool owns_keys(const struct planner *p, int l)
+{
+    return qp_of_layer(&p->hparams->raw.kv_layers, l, l) == l;
+}
+
 /* The conditions of layer l. */
 static unsigned layer_conditions(const struct planner *p, int l)
 {
     const struct raw_config *raw = &p->hparams->raw;
+    const bool is_conv = raw->layer_types[0] && raw->layer_types[l] == 'C';
     unsigned has = p->model_has;
-    if (raw->layer_types[0] && raw->layer_types[l] == 'C')
+    if (is_conv)
         has = (has & ~(unsigned)IF_ATTENTION) | IF_CONV;
+    if (is_conv || !owns_keys(p, l))
+        has &= ~(unsigned)(IF_KEYS | IF_VALUES);
+    if (raw->traits.global_v_is_k && raw->layer_types[l] != 'L')
+        has &= ~(unsigned)IF_VALUES;
     if (raw->ff_types[0] && raw->ff_types[l] == 'E')
         has |= IF_EXPERTS | (raw->traits.has_shared_gate ? IF_SHARED_GATE : 0);
     if (extent_of(p->hparams, EXTENT_FF, l) == 0)
         has &= ~(unsigned)IF_DENSE;
     return has;
+}
+
+/* A layer that attends to the keys of another one may still have a tensor for its own, which no
+ * program uses: Gemma 4. */
+static void skip_tensor(const struct planner *p, int i, int layer)
+{
+    struct entry *e = qp_plan_find(p->checkpoint, &qp_tensor_rows[i], layer, 0);
+    if (e)
+        e->is_used = true;
 }
 
 /* Plan the rows [begin, end), which are repeated for each layer, or one row without a layer. */
@@ -377,6 +412,8 @@ static void plan_rows(struct planner *p, int begin, int end)
             if (qp_tensor_row_applies(row, namings, p->has) &&
                 !qp_tensor_row_is_alternative(row, namings, p->has))
                 plan_tensor(p, row, l);
+            else if (!owns_keys(p, l) && qp_tensor_row_applies(row, namings, p->model_has))
+                skip_tensor(p, row, l);
     }
 }
 
@@ -411,7 +448,8 @@ quip_status qp_plan_make(struct plan *plan, const struct checkpoint *c, struct h
         .hparams = h,
         .options = options,
         .error = error,
-        .model_has = qp_tensor_conditions(&h->raw.traits, h->biases, h->is_tied),
+        .model_has = qp_tensor_conditions(&h->raw.traits, h->biases, h->is_tied) |
+                     (h->raw.d_ple > 0 ? IF_PLE : 0),
         .problems = { [MISSING] = { .what = "missing" },
                       [MISSHAPEN] = { .what = "misshapen" },
                       [UNREADABLE] = { .what = "unreadable" },

@@ -73,7 +73,7 @@ static quip_status apply_divisors(struct hparams *h, const struct rope_scaling *
             return qp_fail(error, QUIP_E_FORMAT,
                            "%s: rope_freqs.weight: value %d is %g; must be at least 0.001", path, i,
                            divisors[i]);
-        h->rope_divisors[0][i] = (float)divisors[i];
+        h->rope_divisors[0][i] = divisors[i] < 1e29 ? (float)divisors[i] : INFINITY;
     }
     return QUIP_OK;
 }

@@ -32,6 +32,8 @@ static double rope_number(struct rope_reader *r, const cJSON *object, const char
 
 static enum rope_type type_in(struct rope_reader *r, const cJSON *rope)
 {
+    if (!rope && r->h->source->has_layer_sizes)
+        return ROPE_PROPORTIONAL; // Gemma4TextConfig
     const char *name = cJSON_GetStringValue(qp_json_item(rope, "rope_type"));
     if (!name)
         name = cJSON_GetStringValue(qp_json_item(rope, "type"));
@@ -41,7 +43,7 @@ static enum rope_type type_in(struct rope_reader *r, const cJSON *rope)
     if (type == N_ROPE_TYPES && !r->status)
         r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                             "%s: rope type \"%.40s\" is not supported; supported are default, "
-                            "linear, dynamic, llama3, yarn and longrope",
+                            "linear, dynamic, llama3, yarn, longrope and proportional",
                             r->where, name);
     return type == N_ROPE_TYPES ? ROPE_DEFAULT : type;
 }
@@ -66,7 +68,9 @@ static void read_scaling(struct rope_reader *r, const cJSON *rope)
     s.factor = rope_number(r, rope, "factor",
                            s.type == ROPE_YARN || s.type == ROPE_LONGROPE
                                ? (s.n_original > 0 ? n_context / s.n_original : 0)
-                               : 0);
+                           : s.type == ROPE_PROPORTIONAL ? 1
+                                                         : 0);
+    s.fraction = rope_number(r, rope, "partial_rotary_factor", rope ? 1 : 0.25);
     s.attention_factor = rope_number(r, rope, "attention_factor", 0);
     s.low = rope_number(r, rope, "low_freq_factor", 0);
     s.high = rope_number(r, rope, "high_freq_factor", 0);
@@ -85,6 +89,10 @@ static void read_scaling(struct rope_reader *r, const cJSON *rope)
 static void read_fraction(struct rope_reader *r, const cJSON *rope)
 {
     struct hparams *h = r->h;
+    const int head_dim = qp_of_layer(&h->raw.head_dims, h->raw.n_layers - 1, h->raw.head_dim);
+    h->raw.rope_dim = head_dim;
+    if (type_in(r, rope) == ROPE_PROPORTIONAL)
+        return;
     const double of_family = (double)h->raw.family->rope_fraction;
     const double of_source = h->source->default_rope_fraction;
     const cJSON *of = qp_json_item(rope, "partial_rotary_factor") ? rope : r->config;
@@ -96,7 +104,7 @@ static void read_fraction(struct rope_reader *r, const cJSON *rope)
         r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                             "%s: partial_rotary_factor is %g; a %s model rotates whole heads",
                             r->where, fraction, h->raw.family->name);
-    h->raw.rope_dim = fraction >= 0 && fraction <= 1 ? (int)(h->raw.head_dim * fraction) : -2;
+    h->raw.rope_dim = fraction >= 0 && fraction <= 1 ? (int)(head_dim * fraction) : -2;
 }
 
 /* Rope of sliding-window layers, if it is described on its own. */

@@ -14,9 +14,15 @@ enum rope_type qp_rope_type(const char *name, size_t n)
         const char *name;
         enum rope_type type;
     } types[] = {
-        { "default", ROPE_DEFAULT }, { "none", ROPE_DEFAULT },      { "linear", ROPE_LINEAR },
-        { "dynamic", ROPE_DYNAMIC }, { "llama3", ROPE_LLAMA3 },     { "yarn", ROPE_YARN },
-        { "su", ROPE_LONGROPE },     { "longrope", ROPE_LONGROPE },
+        { "default", ROPE_DEFAULT },
+        { "none", ROPE_DEFAULT },
+        { "linear", ROPE_LINEAR },
+        { "dynamic", ROPE_DYNAMIC },
+        { "llama3", ROPE_LLAMA3 },
+        { "yarn", ROPE_YARN },
+        { "su", ROPE_LONGROPE },
+        { "longrope", ROPE_LONGROPE },
+        { "proportional", ROPE_PROPORTIONAL },
     };
     for (size_t i = 0; i < QP_COUNT(types); i++)
         if (strlen(types[i].name) == n && memcmp(types[i].name, name, n) == 0)
@@ -101,6 +107,21 @@ static void set_divisors(struct hparams *h, const struct rope_scaling *s)
         raw->rope_amplitude = amplitude_of(s);
 }
 
+/* Frequencies of the whole head, divided by a factor; the last pairs do not turn. */
+static quip_status set_proportional(struct hparams *h, const struct rope_scaling *s,
+                                    const char *where, quip_error *error)
+{
+    const int n = h->raw.rope_dim / 2, n_turning = (int)(s->fraction * h->raw.rope_dim / 2);
+    if (!(s->fraction >= 0 && s->fraction <= 1))
+        return qp_fail(error, QUIP_E_FORMAT, "%s: partial_rotary_factor is %g; must be 0 to 1",
+                       where, s->fraction);
+    h->raw.rope_scaling = s->factor;
+    h->raw.rope_divisors = n_turning < n;
+    for (int i = 0; i < n; i++)
+        h->rope_divisors[0][i] = i < n_turning ? 1 : INFINITY;
+    return QUIP_OK;
+}
+
 static quip_status check_longrope(const struct hparams *h, const struct rope_scaling *s,
                                   const char *where, quip_error *error)
 {
@@ -154,6 +175,8 @@ quip_status qp_rope_scale(struct hparams *h, const struct rope_scaling *s, const
         h->raw.rope_scaling = s->factor;
         return QUIP_OK;
     }
+    if (s->type == ROPE_PROPORTIONAL)
+        return set_proportional(h, s, where, error);
     if (s->type == ROPE_DYNAMIC) // within the longest context it changes nothing
         return h->raw.n_context_max > 0
                    ? QUIP_OK

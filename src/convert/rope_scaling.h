@@ -8,11 +8,12 @@
 
 enum rope_type {
     ROPE_DEFAULT,
-    ROPE_LINEAR,   // positions are divided by a factor
-    ROPE_DYNAMIC,  // the base grows with the text, beyond the longest context
-    ROPE_LLAMA3,   // low frequencies are divided by a factor
-    ROPE_YARN,     // the same by another rule: Peng et al. 2023
-    ROPE_LONGROPE, // each frequency has a divisor of its own: Ding et al. 2024
+    ROPE_LINEAR,       // positions are divided by a factor
+    ROPE_DYNAMIC,      // the base grows with the text, beyond the longest context
+    ROPE_LLAMA3,       // low frequencies are divided by a factor
+    ROPE_YARN,         // the same by another rule: Peng et al. 2023
+    ROPE_LONGROPE,     // each frequency has a divisor of its own: Ding et al. 2024
+    ROPE_PROPORTIONAL, // the first pairs turn as those of a whole head, the others do not: Gemma 4
     N_ROPE_TYPES
 };
 
@@ -23,6 +24,7 @@ struct rope_scaling {
     double n_original;       // positions that the model was trained for before that
     double attention_factor; // the amplitude, longrope and yarn
     double low, high;        // llama3: bounds, in wavelengths per original context
+    double fraction;         // proportional: of the pairs, that turn
     double beta_fast, beta_slow, mscale, mscale_all_dim; // yarn
     bool no_truncate;                                    // yarn: bounds are not whole numbers
     /* longrope: divisors of each frequency in short and in long contexts */

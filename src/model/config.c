@@ -132,11 +132,6 @@ static char layer_type(const struct raw_config *raw, int l)
     return local > 0 && (l + 1) % (local + 1) != 0 ? 'L' : 'G';
 }
 
-static int of_layer(const struct layer_list *list, int l, int of_model)
-{
-    return list->n > 0 ? list->value[l] : of_model;
-}
-
 static struct layer_config layer_config(const struct raw_config *raw, int l)
 {
     const char type = layer_type(raw, l);
@@ -149,10 +144,10 @@ static struct layer_config layer_config(const struct raw_config *raw, int l)
         .rope = raw->rope_dim == 0 || !has_rope ? ROPE_NONE
                 : is_local && has_local_rope    ? ROPE_LOCAL
                                                 : ROPE_GLOBAL,
-        .n_kv_heads = of_layer(&raw->kv_heads, l, raw->n_kv_heads),
-        .head_dim = of_layer(&raw->head_dims, l, raw->head_dim),
-        .d_ff = of_layer(&raw->d_ffs, l, raw->d_ff),
-        .kv_layer = of_layer(&raw->kv_layers, l, l),
+        .n_kv_heads = qp_of_layer(&raw->kv_heads, l, raw->n_kv_heads),
+        .head_dim = qp_of_layer(&raw->head_dims, l, raw->head_dim),
+        .d_ff = qp_of_layer(&raw->d_ffs, l, raw->d_ff),
+        .kv_layer = qp_of_layer(&raw->kv_layers, l, l),
         .v_is_k = type != 'L' && raw->traits.global_v_is_k,
     };
 }

@@ -69,6 +69,11 @@ static const struct family families[N_FAMILIES] = {
                                         .rope_theta = 1e4, .has_shared_gate = true }, .revision = 1 },
     [FAMILY_QWEN3MOE] = { "qwen3moe", { .act = ACT_SILU, .is_gated = true, .norm_eps = 1e-6,
                                         .qk_norm = QK_NORM_HEAD, .rope_theta = 1e4 }, .revision = 1 },
+    [FAMILY_GEMMA4] = { "gemma4", { .act = ACT_GELU_TANH, .is_gated = true, .norm_eps = 1e-6,
+                                    .post_norm = true, .qk_norm = QK_NORM_HEAD, .v_norm = true,
+                                    .has_layer_scale = true, .local_per_global = 5, .window = 512,
+                                    .rope_theta = 1e6, .rope_local_theta = 1e4 },
+                        .embed_sqrt_d = true, .revision = 1 },
 };
 // clang-format on
 

@@ -35,6 +35,7 @@ enum family_id {
     FAMILY_LFM2,
     FAMILY_QWEN2MOE,
     FAMILY_QWEN3MOE,
+    FAMILY_GEMMA4,
     N_FAMILIES
 };
 

@@ -384,6 +384,26 @@ static const struct family_source sources[] = {
         .bias_keys = { { "attention_bias", IF_QKV_BIAS | IF_O_BIAS, false } },
         .default_n_context = 32768,
     },
+    // The defaults are those of Gemma4TextConfig.
+    {
+        .family = FAMILY_GEMMA4,
+        .hf_names = { "gemma4_text", "gemma4" },
+        .title = "GEMMA4",
+        .namings = NAMES_LLAMA,
+        .stops = { "<eos>" },
+        .activation_key = "hidden_activation",
+        .activation = "gelu_pytorch_tanh",
+        .expect = { { "attention_bias", false, false }, { "enable_moe_block", false, false } },
+        .has_soft_caps = true,
+        .has_layer_sizes = true,
+        .default_tied = true,
+        .default_bos = 2,
+        .default_n_heads = 8,
+        .default_n_kv_heads = 4,
+        .default_head_dim = 256,
+        .default_vocab_size = 262144,
+        .default_n_context = 131072,
+    },
 };
 // clang-format on
 
@@ -480,7 +500,8 @@ void qp_family_source_list(char *to, size_t size, bool is_gguf)
         if (is_gguf && !s->is_hf_only)
             qp_list_name(to, size, gguf_name_of(s), is_last);
         for (size_t k = 0; !is_gguf && k < QP_COUNT(s->hf_names) && s->hf_names[k]; k++)
-            qp_list_name(to, size, s->hf_names[k], is_last);
+            qp_list_name(to, size, s->hf_names[k],
+                         is_last && (k + 1 == QP_COUNT(s->hf_names) || !s->hf_names[k + 1]));
     }
 }
 

@@ -50,6 +50,10 @@ enum condition {
     IF_EXPERTS = 1 << 19,
     IF_SHARED_GATE = 1 << 20, // of the dense feed-forward beside experts
     IF_CONV_BIAS = 1 << 21,
+    IF_KEYS = 1 << 22,   // keys and values of its own
+    IF_VALUES = 1 << 23, // they have a matrix each
+    IF_LAYER_SCALE = 1 << 24,
+    IF_PLE = 1 << 25, // per-layer embeddings
     NEVER = 1 << 30
 };
 
@@ -123,6 +127,7 @@ struct family_source {
     bool has_soft_caps;           // there are keys for them
     bool has_query_scalar; // query_pre_attn_scalar; else queries are scaled by sqrt(head_dim)
     bool has_wrong_ids;    // the ids of its tokens are those of another vocabulary
+    bool has_layer_sizes;  // config.json says what differs by layer (hparams_sizes.c)
 
     /* GGUF */
     bool is_hf_only;            // GGUF has other models under this name
@@ -185,6 +190,10 @@ enum extent {
     EXTENT_EXPERT_FF, // d_ff_expert
     EXTENT_ALL_FF,    // n_experts * d_ff_expert
     EXTENT_ALL_MODEL, // n_experts * d_model
+    EXTENT_ONE,
+    EXTENT_PLE,        // d_ple
+    EXTENT_PLE_LAYERS, // n_layers * d_ple
+    EXTENT_PLE_ROWS    // vocab_size * n_layers; checkpoints have the layers of a token in one row
 };
 /* A tensor of the model file and its source. */
 struct tensor_row {
@@ -200,7 +209,8 @@ struct tensor_row {
 };
 extern const struct tensor_row qp_tensor_rows[];
 extern const int qp_n_tensor_rows;
-/* The conditions of a model whose layers are dense, with attention; `biases` are IF_…_BIAS bits. */
+/* The conditions of a model whose layers are dense, with attention to keys of their own; `biases`
+ * are IF_…_BIAS bits. */
 unsigned qp_tensor_conditions(const struct traits *traits, unsigned biases, bool is_tied);
 /* Whether a model with these namings and conditions can have its tensor by the name of row i. Where
  * this is so for several rows with the same target, they are alternatives. */

@@ -50,6 +50,11 @@ struct raw_config {
     struct prompts *prompts; // of the model, with the stops and the first token
 };
 
+static inline int qp_of_layer(const struct layer_list *list, int l, int of_model)
+{
+    return list->n > 0 ? list->value[l] : of_model;
+}
+
 /* What a file of the family says if it has no key at all. */
 struct raw_config qp_raw_config_of(const struct family *family);
 /* Read all sources but the METADATA of a bundle; m->prompts too. */

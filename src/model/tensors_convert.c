@@ -28,6 +28,11 @@
     { namings, needs, target, hf, gguf, \
       CLASS_EMBEDDING, EXTENT_VOCAB, EXTENT_MODEL, false, PART_ALL }
 
+/* A matrix of per-layer embeddings. */
+#define PLE(target, hf, gguf, rows, cols) \
+    { NAMES_LLAMA, IF_PLE, target ".w", hf ".weight", gguf ".weight", \
+      CLASS_EMBEDDING, rows, cols, false, PART_ALL }
+
 #define LAYER(target) LAYER_MEDIAPIPE target
 #define HF(name) LAYER_HF name
 #define GPT(name) LAYER_HF_GPT name
@@ -58,6 +63,9 @@ const struct tensor_row qp_tensor_rows[] = {
     { NAMES_BERT, 0, "position_embedding.w", "embeddings.position_embeddings.weight", "position_embd.weight",
       CLASS_POSITIONS, EXTENT_POSITIONS, EXTENT_MODEL, false, PART_ALL },
     BERT_NORM("embedding_norm", "embeddings.LayerNorm", "token_embd_norm"),
+    PLE("ple.embedding", "model.embed_tokens_per_layer", "per_layer_token_embd", EXTENT_PLE_ROWS, EXTENT_PLE),
+    PLE("ple.context", "model.per_layer_model_projection", "per_layer_model_proj", EXTENT_PLE_LAYERS, EXTENT_MODEL),
+    NORM(NAMES_LLAMA, IF_PLE, "ple.context_norm", "model.per_layer_projection_norm", "per_layer_proj_norm", EXTENT_PLE),
 
     /* ---- attention ---- */
     NORM(NAMES_LFM2, IF_PRE_NORM, LAYER("pre_layer_norm"), HF("operator_norm"), GGUF("attn_norm"), EXTENT_MODEL),
@@ -69,9 +77,9 @@ const struct tensor_row qp_tensor_rows[] = {
 #define Q(row, namings, bias, hf, gguf, part) \
     row(namings, IF_ATTENTION, bias, LAYER("self_attention.q"), hf, gguf, CLASS_ATTENTION, EXTENT_Q, EXTENT_MODEL, true, part)
 #define K(row, namings, bias, hf, gguf, part) \
-    row(namings, IF_ATTENTION, bias, LAYER("self_attention.k"), hf, gguf, CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, true, part)
+    row(namings, IF_KEYS, bias, LAYER("self_attention.k"), hf, gguf, CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, true, part)
 #define V(row, namings, bias, hf, gguf, part) \
-    row(namings, IF_ATTENTION, bias, LAYER("self_attention.v"), hf, gguf, CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, false, part)
+    row(namings, IF_VALUES, bias, LAYER("self_attention.v"), hf, gguf, CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, false, part)
     Q(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_Q),
     Q(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.q_proj"), GGUF("attn_q"), PART_ALL),
     Q(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.q_proj"), GGUF("attn_q"), PART_ALL),
@@ -101,9 +109,9 @@ const struct tensor_row qp_tensor_rows[] = {
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_HEAD, LAYER("self_attention.q_norm"), HF("self_attn.q_norm"), GGUF("attn_q_norm"), EXTENT_HEAD),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.q_norm"), HF("self_attn.q_norm"), GGUF("attn_q_norm"), EXTENT_Q),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.q_norm"), HF("self_attn.q_layernorm.norms.%d"), GGUF("attn_q_norm"), EXTENT_Q),
-    QK_NORM(NAMES_LLAMA, IF_QK_NORM_HEAD, LAYER("self_attention.k_norm"), HF("self_attn.k_norm"), GGUF("attn_k_norm"), EXTENT_HEAD),
-    QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.k_norm"), HF("self_attn.k_norm"), GGUF("attn_k_norm"), EXTENT_KV),
-    QK_NORM(NAMES_LLAMA, IF_QK_NORM_WIDE, LAYER("self_attention.k_norm"), HF("self_attn.k_layernorm.norms.%d"), GGUF("attn_k_norm"), EXTENT_KV),
+    QK_NORM(NAMES_LLAMA, IF_KEYS | IF_QK_NORM_HEAD, LAYER("self_attention.k_norm"), HF("self_attn.k_norm"), GGUF("attn_k_norm"), EXTENT_HEAD),
+    QK_NORM(NAMES_LLAMA, IF_KEYS | IF_QK_NORM_WIDE, LAYER("self_attention.k_norm"), HF("self_attn.k_norm"), GGUF("attn_k_norm"), EXTENT_KV),
+    QK_NORM(NAMES_LLAMA, IF_KEYS | IF_QK_NORM_WIDE, LAYER("self_attention.k_norm"), HF("self_attn.k_layernorm.norms.%d"), GGUF("attn_k_norm"), EXTENT_KV),
 #define O(row, namings, hf) \
     row(namings, IF_ATTENTION, IF_O_BIAS, LAYER("self_attention.post"), hf, GGUF("attn_output"), \
         CLASS_ATTENTION, EXTENT_MODEL, EXTENT_Q, false, PART_ALL)
@@ -186,6 +194,13 @@ const struct tensor_row qp_tensor_rows[] = {
     DOWN(MATRIX, NAMES_NEOX, NEOX("mlp.dense_4h_to_h")),
     NORM(NAMES_LLAMA, IF_POST_NORM, LAYER("ff_layer.post_layer_norm"), HF("post_feedforward_layernorm"), GGUF("post_ffw_norm"), EXTENT_MODEL),
 
+    /* ---- the end of a layer ---- */
+    PLE(LAYER("ple.gate"), HF("per_layer_input_gate"), GGUF("inp_gate"), EXTENT_PLE, EXTENT_MODEL),
+    PLE(LAYER("ple.out"), HF("per_layer_projection"), GGUF("proj"), EXTENT_MODEL, EXTENT_PLE),
+    NORM(NAMES_LLAMA, IF_PLE, LAYER("ple.post_norm"), HF("post_per_layer_input_norm"), GGUF("post_norm"), EXTENT_MODEL),
+    { NAMES_LLAMA, IF_LAYER_SCALE, LAYER("layer_scale"), HF("layer_scalar"), GGUF("layer_output_scale.weight"),
+      CLASS_NORM, EXTENT_ONE, EXTENT_NONE, false, PART_ALL },
+
     /* ---- head ---- */
     NORM(NAMES_LFM2, 0, "final_ln", "model.embedding_norm", "token_embd_norm", EXTENT_MODEL),
     NORM(NAMES_LLAMA, 0, "final_ln", "model.norm", "output_norm", EXTENT_MODEL),
@@ -205,7 +220,8 @@ const int qp_n_tensor_rows = QP_COUNT(qp_tensor_rows);
 
 unsigned qp_tensor_conditions(const struct traits *t, unsigned biases, bool is_tied)
 {
-    unsigned has = biases | (is_tied ? IF_TIED : IF_UNTIED) | IF_ATTENTION | IF_DENSE;
+    unsigned has = biases | (is_tied ? IF_TIED : IF_UNTIED) | IF_ATTENTION | IF_KEYS | IF_VALUES |
+                   IF_DENSE;
     has |= t->post_norm ? IF_POST_NORM : UNLESS_POST_NORM;
     if (!t->no_pre_norm)
         has |= IF_PRE_NORM;
@@ -217,6 +233,8 @@ unsigned qp_tensor_conditions(const struct traits *t, unsigned biases, bool is_t
         has |= t->qk_norm == QK_NORM_HEAD ? IF_QK_NORM_HEAD : IF_QK_NORM_WIDE;
     if (t->is_gated)
         has |= IF_GATED;
+    if (t->has_layer_scale)
+        has |= IF_LAYER_SCALE;
     return has;
 }
 

@@ -42,15 +42,9 @@ static int size_of_extent(enum extent extent)
         return N_HEADS * HEAD_DIM;
     case EXTENT_KV:
         return N_KV_HEADS * HEAD_DIM;
-    case EXTENT_POSITIONS:
-    case EXTENT_CONV:
-    case EXTENT_EXPERTS:
-    case EXTENT_EXPERT_FF:
-    case EXTENT_ALL_FF:
-    case EXTENT_ALL_MODEL:
-        break; // of families that have no sample
+    default: // of no sample
+        return 0;
     }
-    return 0;
 }
 
 /* Values are multiples of 1/1024 below 2, so that adding and subtracting 1 is exact. */
