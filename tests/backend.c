@@ -755,7 +755,7 @@ struct export_kind {
     char path[64];
 };
 
-static struct export_kind export_kinds[7];
+static struct export_kind export_kinds[10];
 
 static int make_export_models(void **state)
 {
@@ -769,6 +769,9 @@ static int make_export_models(void **state)
         { .name = "reference", .model = tiny_smallest, .backend = &reference_backend },
         { .name = "convolution", .model = tiny_lfm2 },
         { .name = "convolution, f32", .model = tiny_with(tiny_lfm2, DTYPE_F32) },
+        { .name = "gemma4, window 9", .model = tiny_gemma4 },
+        { .name = "gemma4, window 130, f32", .model = tiny_with(tiny_gemma4, DTYPE_F32) },
+        { .name = "gemma4, reference", .model = tiny_gemma4, .backend = &reference_backend },
     };
     for (size_t i = 0; i < QP_COUNT(kinds); i++) {
         export_kinds[i] = kinds[i];

@@ -20,7 +20,8 @@
 /* ---- models ---- */
 
 static const char *const kinds[] = { "gemma3 mixed", "gemma3 f32", "llama int8",
-                                     "llama int4",   "llama f32",  "llama int4 in blocks" };
+                                     "llama int4",   "llama f32",  "llama int4 in blocks",
+                                     "gemma4 mixed", "gemma4 f32" };
 static char paths[QP_COUNT(kinds)][64];
 static quip_token prompt[N_PROMPT];
 
@@ -32,7 +33,9 @@ static int make_models(void **state)
                                          tiny_llama,
                                          tiny_with(tiny_llama, DTYPE_I4),
                                          tiny_with(tiny_llama, DTYPE_F32),
-                                         tiny_with(tiny_llama, DTYPE_I4_BLOCK) };
+                                         tiny_with(tiny_llama, DTYPE_I4_BLOCK),
+                                         tiny_gemma4,
+                                         tiny_with(tiny_gemma4, DTYPE_F32) };
     quip_error error = { 0 };
     for (size_t i = 0; i < QP_COUNT(kinds); i++) {
         snprintf(paths[i], sizeof paths[i], "tiny-engine-%d-%zu.bin", (int)getpid(), i);
@@ -159,7 +162,8 @@ static void test_same_on_every_machine(void **state)
     (void)state;
     static const uint64_t hashes[QP_COUNT(kinds)] = { 0x88cb6f3ec325661c, 0x4a568c0efcf3bc92,
                                                       0x165a2c52dc307073, 0x590a6a21d9c4ed9d,
-                                                      0xb557f382fb6bdacd, 0x155c583aeb8dcd2a };
+                                                      0xb557f382fb6bdacd, 0x155c583aeb8dcd2a,
+                                                      0xce7bbe27e5a88861, 0xfbd3093257cde31e };
     bool is_same = true;
     for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
         float *rows = all_logits(kind, 2, N_PROMPT);

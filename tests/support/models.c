@@ -55,6 +55,9 @@ static void make_tiny(void)
         { "shared experts f32", tiny_with(tiny_shared_experts, DTYPE_F32) },
         { "normed experts mixed", tiny_normed_experts },
         { "normed experts f32", tiny_with(tiny_normed_experts, DTYPE_F32) },
+        { "gemma4 mixed", tiny_gemma4 },
+        { "gemma4 f32", tiny_with(tiny_gemma4, DTYPE_F32) },
+        { "gemma4 int4 in blocks", tiny_with(tiny_gemma4, DTYPE_I4_BLOCK) },
     };
     quip_error error = { 0 };
     for (size_t i = 0; i < QP_COUNT(tiny); i++) {

@@ -43,7 +43,8 @@ static void add_pair(struct writer *w, const struct tiny_adapter *a, int l, cons
                      const struct matrix *m, bool has_b)
 {
     char name[256];
-    if (!m->data || (a->modules && !strstr(a->modules, strrchr(module, '.') + 1)))
+    const char *dot = module ? strrchr(module, '.') : NULL;
+    if (!m->data || !module || (a->modules && !strstr(a->modules, dot ? dot + 1 : module)))
         return;
     if (a->name_of_q && strstr(module, "q_proj"))
         module = a->name_of_q;
@@ -85,10 +86,11 @@ static void add_group(struct writer *w, const struct tiny_adapter *a, int l, con
 static void add_layers(struct writer *w, const quip_model *model, const struct tiny_adapter *a)
 {
     static const char *const names[N_MATRICES] = {
-        [MATRIX_Q] = "self_attn.q_proj", [MATRIX_K] = "self_attn.k_proj",
-        [MATRIX_V] = "self_attn.v_proj", [MATRIX_O] = "self_attn.o_proj",
-        [MATRIX_GATE] = "mlp.gate_proj", [MATRIX_UP] = "mlp.up_proj",
-        [MATRIX_DOWN] = "mlp.down_proj",
+        [MATRIX_Q] = "self_attn.q_proj",           [MATRIX_K] = "self_attn.k_proj",
+        [MATRIX_V] = "self_attn.v_proj",           [MATRIX_O] = "self_attn.o_proj",
+        [MATRIX_GATE] = "mlp.gate_proj",           [MATRIX_UP] = "mlp.up_proj",
+        [MATRIX_DOWN] = "mlp.down_proj",           [MATRIX_PLE_GATE] = "per_layer_input_gate",
+        [MATRIX_PLE_OUT] = "per_layer_projection",
     };
     for (int l = 0; l < model->config.n_layers && !a->is_fused && !a->is_as_fused; l++) {
         const struct matrix *matrices = model->weights.layers[l].m;

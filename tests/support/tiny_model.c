@@ -109,6 +109,26 @@ const struct tiny_model tiny_normed_experts = {
     .has_expert_norms = true,
     .config = "experts_normalized 1\n",
 };
+const struct tiny_model tiny_gemma4 = {
+    .architecture = "gemma4",
+    .attention = DTYPE_I8,
+    .feed_forward = DTYPE_I4,
+    .embedding = DTYPE_I8,
+    .n_layers = 7,
+    .d_model = 88,
+    .d_ff = 150,
+    .n_heads = 6,
+    .n_kv_heads = 2,
+    .head_dim = 20,
+    .window = 9,
+    .seed = 4,
+    .layer_types = "LGLGLLG",
+    .global_head_dim = 70,
+    .global_kv_heads = 3,
+    .n_shared = 3,
+    .shared_d_ff = 230,
+    .d_ple = 10,
+};
 const struct tiny_model tiny_smallest = {
     .architecture = "gemma3",
     .attention = DTYPE_I8,
@@ -216,6 +236,7 @@ struct entry { // one tensor to write
     enum dtype dtype;
     int scales;      // index of its scales, or -1
     int multipliers; // of I4_BLOCK, or -1
+    float least;     // values are at least this; 0: of either sign
 };
 struct writer {
     struct tflite_writer *w;
@@ -245,7 +266,7 @@ static void matrix(struct writer *w, const char *name, enum dtype dtype, int row
     snprintf(multipliers, sizeof multipliers, "%s_block_multiplier", name);
     struct entry *e = &w->entries[w->n++];
     *e = (struct entry){
-        declare(w, name, is_block ? DTYPE_I4 : dtype, rows, cols), rows, cols, dtype, -1, -1
+        declare(w, name, is_block ? DTYPE_I4 : dtype, rows, cols), rows, cols, dtype, -1, -1, 0
     };
     if (dtype != DTYPE_F32)
         e->scales = declare(w, scales, DTYPE_F32, rows, 0);
@@ -256,7 +277,79 @@ static void matrix(struct writer *w, const char *name, enum dtype dtype, int row
 static void vector(struct writer *w, const char *name, int n)
 {
     w->entries[w->n++] =
-        (struct entry){ declare(w, name, DTYPE_F32, n, 0), n, 0, DTYPE_F32, -1, -1 };
+        (struct entry){ declare(w, name, DTYPE_F32, n, 0), n, 0, DTYPE_F32, -1, -1, 0 };
+}
+
+/* Values from `least` to twice that. */
+static void positive_vector(struct writer *w, const char *name, int n, float least)
+{
+    vector(w, name, n);
+    w->entries[w->n - 1].least = least;
+}
+
+/* ---- layers of Gemma 4 ---- */
+
+static bool is_global(const struct tiny_model *m, int l)
+{
+    return m->global_head_dim > 0 && m->layer_types[l] == 'G';
+}
+
+static int head_dim_of(const struct tiny_model *m, int l)
+{
+    return is_global(m, l) ? m->global_head_dim : m->head_dim;
+}
+
+static int kv_heads_of(const struct tiny_model *m, int l)
+{
+    return is_global(m, l) ? m->global_kv_heads : m->n_kv_heads;
+}
+
+static bool has_experts(const struct tiny_model *m, int l)
+{
+    return m->ff_types && m->ff_types[l] == 'E';
+}
+
+/* The width of the dense feed-forward of layer l, 0: there is none. */
+static int dense_width(const struct tiny_model *m, int l)
+{
+    return has_experts(m, l) ? m->d_ff_shared : m->d_ff;
+}
+
+static int d_ff_of(const struct tiny_model *m, int l)
+{
+    return l < m->n_layers - m->n_shared ? dense_width(m, l) : m->shared_d_ff;
+}
+
+/* The layer whose keys it attends to: the last of its type before those that share. */
+static int kv_layer_of(const struct tiny_model *m, int l)
+{
+    int from = l;
+    if (l >= m->n_layers - m->n_shared)
+        for (from = m->n_layers - m->n_shared - 1; m->layer_types[from] != m->layer_types[l];)
+            from--;
+    return from;
+}
+
+/* A line of quip.config with a number for each layer. */
+static int print_layers(char *to, size_t size, const char *key, const struct tiny_model *m,
+                        int (*value)(const struct tiny_model *m, int l))
+{
+    int n = snprintf(to, size, "%s ", key);
+    for (int l = 0; l < m->n_layers; l++)
+        n += snprintf(to + n, size - (size_t)n, l ? ",%d" : "%d", value(m, l));
+    return n + snprintf(to + n, size - (size_t)n, "\n");
+}
+
+static void print_gemma4(char *to, size_t size, const struct tiny_model *m)
+{
+    int n = snprintf(to, size,
+                     "global_v_is_k 1\nd_ple %d\nquery_scale 1\nrope_dim %d\n"
+                     "rope_local_dim %d\nrope_divisors 1\n",
+                     m->d_ple, m->global_head_dim, m->head_dim);
+    n += print_layers(to + n, size - (size_t)n, "head_dims", m, head_dim_of);
+    n += print_layers(to + n, size - (size_t)n, "kv_heads", m, kv_heads_of);
+    n += print_layers(to + n, size - (size_t)n, "d_ffs", m, d_ff_of);
+    print_layers(to + n, size - (size_t)n, "kv_layers", m, kv_layer_of);
 }
 
 #define NAME(name) (snprintf(s, sizeof s, "transformer.x_layers_%d." name, l), s)
@@ -264,14 +357,19 @@ static void vector(struct writer *w, const char *name, int n)
 static void declare_attention(struct writer *w, const struct tiny_model *m, int l)
 {
     char s[128];
-    const int q = m->n_heads * m->head_dim, kv = m->n_kv_heads * m->head_dim;
+    const bool has_keys = kv_layer_of(m, l) == l;
+    const int head_dim = head_dim_of(m, l), q = m->n_heads * head_dim;
+    const int kv = kv_heads_of(m, l) * head_dim;
     matrix(w, NAME("self_attention.q.w"), m->attention, q, m->d_model);
-    matrix(w, NAME("self_attention.k.w"), m->attention, kv, m->d_model);
-    matrix(w, NAME("self_attention.v.w"), m->attention, kv, m->d_model);
+    if (has_keys)
+        matrix(w, NAME("self_attention.k.w"), m->attention, kv, m->d_model);
+    if (has_keys && !is_global(m, l))
+        matrix(w, NAME("self_attention.v.w"), m->attention, kv, m->d_model);
     matrix(w, NAME("self_attention.post.w"), m->attention, m->d_model, q);
     if (qp_family_named(m->architecture)->traits.qk_norm != QK_NORM_NONE) {
-        vector(w, NAME("self_attention.q_norm.scale"), m->head_dim);
-        vector(w, NAME("self_attention.k_norm.scale"), m->head_dim);
+        vector(w, NAME("self_attention.q_norm.scale"), head_dim);
+        if (has_keys)
+            vector(w, NAME("self_attention.k_norm.scale"), head_dim);
     }
 }
 
@@ -306,21 +404,10 @@ static void declare_experts(struct writer *w, const struct tiny_model *m, int l)
     }
 }
 
-static bool has_experts(const struct tiny_model *m, int l)
-{
-    return m->ff_types && m->ff_types[l] == 'E';
-}
-
-/* The width of the dense feed-forward of layer l, 0: there is none. */
-static int dense_width(const struct tiny_model *m, int l)
-{
-    return has_experts(m, l) ? m->d_ff_shared : m->d_ff;
-}
-
 static void declare_layer(struct writer *w, const struct tiny_model *m, int l)
 {
     char s[128];
-    const int d_ff = dense_width(m, l);
+    const int d_ff = d_ff_of(m, l);
     vector(w, NAME("pre_layer_norm.scale"), m->d_model);
     if (m->layer_types && m->layer_types[l] == 'C')
         declare_conv(w, m, l);
@@ -333,11 +420,17 @@ static void declare_layer(struct writer *w, const struct tiny_model *m, int l)
     vector(w, NAME("ff_layer.pre_layer_norm.scale"), m->d_model);
     if (has_experts(m, l))
         declare_experts(w, m, l);
-    if (d_ff == 0)
-        return;
-    matrix(w, NAME("ff_layer.ffn_layer1_gate.w"), m->feed_forward, d_ff, m->d_model);
-    matrix(w, NAME("ff_layer.ffn_layer1.w"), m->feed_forward, d_ff, m->d_model);
-    matrix(w, NAME("ff_layer.ffn_layer2.w"), m->feed_forward, m->d_model, d_ff);
+    if (d_ff > 0) {
+        matrix(w, NAME("ff_layer.ffn_layer1_gate.w"), m->feed_forward, d_ff, m->d_model);
+        matrix(w, NAME("ff_layer.ffn_layer1.w"), m->feed_forward, d_ff, m->d_model);
+        matrix(w, NAME("ff_layer.ffn_layer2.w"), m->feed_forward, m->d_model, d_ff);
+    }
+    if (m->d_ple > 0) {
+        matrix(w, NAME("ple.gate.w"), m->embedding, m->d_ple, m->d_model);
+        matrix(w, NAME("ple.out.w"), m->embedding, m->d_model, m->d_ple);
+        vector(w, NAME("ple.post_norm.scale"), m->d_model);
+        positive_vector(w, NAME("layer_scale"), 1, 0.6f);
+    }
 }
 #undef NAME
 
@@ -347,8 +440,14 @@ static bool write_config(const struct tiny_model *m, struct bytes *out)
     bool ok = qp_bytes_printf(out, "architecture %s\nchat none\nn_context_max 2048\nwindow %d\n",
                               m->architecture, m->window);
     if (m->layer_types)
-        ok = ok &&
-             qp_bytes_printf(out, "layer_types %s\nconv_width %d\n", m->layer_types, m->conv_width);
+        ok = ok && qp_bytes_printf(out, "layer_types %s\n", m->layer_types);
+    if (m->conv_width > 0)
+        ok = ok && qp_bytes_printf(out, "conv_width %d\n", m->conv_width);
+    if (m->d_ple > 0) {
+        char gemma4[512];
+        print_gemma4(gemma4, sizeof gemma4, m);
+        ok = ok && qp_bytes_printf(out, "%s", gemma4);
+    }
     if (m->ff_types)
         ok = ok && qp_bytes_printf(out,
                                    "ff_types %s\nn_experts %d\nn_experts_used %d\nd_ff_expert %d\n"
@@ -386,7 +485,7 @@ static void write_entry(struct writer *w, const struct entry *e, uint64_t *rando
     for (size_t i = 0; !w->status && i < n; i++) {
         const float x = uniform(random);
         const int q = (int)lrintf(x * (float)max);
-        floats[i] = x * spread;
+        floats[i] = e->least > 0 ? e->least * (1 + fabsf(x)) : x * spread;
         if (is_nibbles)
             bytes[i / 2] |= (uint8_t)((q + 8) << (i % 2 * 4));
         else
@@ -432,6 +531,12 @@ quip_status tiny_model_write(const char *path, const struct tiny_model *m, quip_
         w.status = qp_tflite_writer_metadata(w.w, "quip.config", config.data, config.n, error);
     if (!w.status) {
         matrix(&w, "softmax.logits_ffn.w", m->embedding, TINY_VOCAB, m->d_model);
+        if (m->d_ple > 0) {
+            matrix(&w, "ple.embedding.w", m->embedding, TINY_VOCAB * m->n_layers, m->d_ple);
+            matrix(&w, "ple.context.w", m->embedding, m->n_layers * m->d_ple, m->d_model);
+            vector(&w, "ple.context_norm.scale", m->d_ple);
+            positive_vector(&w, "rope.divisors", m->global_head_dim / 2, 1);
+        }
         for (int l = 0; l < m->n_layers; l++)
             declare_layer(&w, m, l);
         vector(&w, "final_ln.scale", m->d_model);

@@ -17,6 +17,10 @@ struct tiny_model {
     int conv_width;
     int n_experts, n_experts_used, d_ff_expert, d_ff_shared; // the last: beside experts, or 0
     bool has_shared_gate, has_expert_norms;
+    /* Gemma 4: what differs by layer. */
+    int global_head_dim, global_kv_heads; // of layers G, whose values are their keys
+    int n_shared, shared_d_ff;            // the last layers, which share the keys of earlier ones
+    int d_ple;
     /* What makes a model unusual, or wrong. Zero means nothing. */
     int n_pieces;       // of the vocabulary; 0 is TINY_VOCAB, one per row of the embedding
     int letter_bytes;   // length of each letter's piece; 0 is 1
@@ -37,7 +41,7 @@ enum tiny_token {
 };
 
 /* Unusual sizes on purpose: no width is a multiple of a block. */
-extern const struct tiny_model tiny_gemma3, tiny_llama;
+extern const struct tiny_model tiny_gemma3, tiny_llama, tiny_gemma4;
 /* Convolutions; experts with a dense layer between; experts beside a gated or a normed one. */
 extern const struct tiny_model tiny_lfm2, tiny_experts, tiny_shared_experts, tiny_normed_experts;
 /* The smallest model with every feature: gemma3, one local and one global layer, 30 kilobytes. */
