@@ -38,6 +38,8 @@ static const struct fixture fixtures[] = {
     { .name = "lfm2", .has_gguf = true },
     { .name = "qwen3-moe" },
     { .name = "qwen2-moe" },
+    { .name = "gemma4-e2b", .tolerance = 5e-4f, .has_gguf = true, .has_lora = true },
+    { .name = "gemma4-dense" },
 };
 
 static void test_fixture(void **state)
@@ -135,6 +137,12 @@ static void swapped_gate_up(quip_model *m)
     }
 }
 
+/* ---- Gemma 4 ---- */
+
+static void norm_plus_1(quip_model *m)
+{
+    m->config.norm = NORM_RMS_PLUS_1;
+}
 static void no_embed_scale(quip_model *m)
 {
     m->config.embed_scale = 1;
@@ -199,6 +207,23 @@ static void next_positions(quip_model *m)
 {
     m->weights.positions += m->config.d_model;
 }
+static void no_v_norm(quip_model *m)
+{
+    m->config.v_norm = false;
+}
+static void no_layer_scale(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].scale = NULL;
+}
+static void one_rope_base(quip_model *m)
+{
+    m->config.ropes[ROPE_GLOBAL].theta = 1e4f;
+}
+static void no_logits_cap(quip_model *m)
+{
+    m->config.logits_cap = 0;
+}
 static void other_gelu(quip_model *m)
 {
     m->config.act = m->config.act == ACT_GELU_ERF ? ACT_GELU_TANH : ACT_GELU_ERF;
@@ -207,6 +232,42 @@ static void no_norm_bias(quip_model *m)
 {
     for (int l = 0; l < m->config.n_layers; l++)
         m->weights.layers[l].attn_norm.bias = m->weights.layers[l].ff_norm.bias = NULL;
+}
+/* Partial rotation, of the first dimensions of a head. */
+static void partial_rope(quip_model *m)
+{
+    struct rope *rope = &m->config.ropes[ROPE_GLOBAL];
+    rope->dim /= 4;
+    rope->divisors[0] = NULL;
+}
+static void no_ple(quip_model *m)
+{
+    m->config.d_ple = 0;
+}
+/* Zeros instead of the table, or instead of the norm of the context. */
+static const float zeros[384 * 64];
+static void no_ple_of_token(quip_model *m)
+{
+    assert_true((size_t)m->weights.ple.n_out * (size_t)m->weights.ple.n_in <= QP_COUNT(zeros));
+    m->weights.ple.data = zeros;
+}
+static void no_ple_of_context(quip_model *m)
+{
+    m->weights.ple_norm.scale = zeros;
+}
+static void no_context_scale(quip_model *m)
+{
+    static float scale[8];
+    for (int i = 0; i < m->config.d_ple; i++)
+        scale[i] = m->weights.ple_norm.scale[i] * 3;
+    m->weights.ple_norm.scale = scale;
+}
+/* Sharing layers attend to the first layer of their kind, not to the last. */
+static void other_shared_keys(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        if (m->config.layers[l].kv_layer != l)
+            m->config.layers[l].kv_layer = m->config.layers[l].window ? 0 : 2;
 }
 
 static void swapped_gates(quip_model *m)
@@ -333,6 +394,33 @@ static const struct detail {
     { "qwen2-moe", "no biases of q, k and v", no_bias },
     { "qwen2-moe", "a window that is not used", window_everywhere },
     { "qwen2-moe", "no rope", no_rope },
+    { "gemma4-e2b", "norm weight with + 1", norm_plus_1 },
+    { "gemma4-e2b", "no embedding scale", no_embed_scale },
+    { "gemma4-e2b", "1/sqrt(head_dim) as scale", no_query_scale },
+    { "gemma4-e2b", "no norms of q and k", no_qk_norm },
+    { "gemma4-e2b", "no norm of values", no_v_norm },
+    { "gemma4-e2b", "no scale of layers", no_layer_scale },
+    { "gemma4-e2b", "partial instead of proportional rope", partial_rope },
+    { "gemma4-e2b", "whole heads rotate", no_divisors },
+    { "gemma4-e2b", "one base of rope", one_rope_base },
+    { "gemma4-e2b", "no cap on logits", no_logits_cap },
+    { "gemma4-e2b", "other form of GELU", other_gelu },
+    { "gemma4-e2b", "no rope", no_rope },
+    { "gemma4-e2b", "no sliding window", no_window },
+    { "gemma4-e2b", "window one too wide", wider_window },
+    { "gemma4-e2b", "no per-layer embeddings", no_ple },
+    { "gemma4-e2b", "no per-layer embeddings of tokens", no_ple_of_token },
+    { "gemma4-e2b", "no context of per-layer embeddings", no_ple_of_context },
+    { "gemma4-e2b", "wrong scale of that context", no_context_scale },
+    { "gemma4-e2b", "keys shared with another layer", other_shared_keys },
+    { "gemma4-dense", "1/sqrt(head_dim) as scale", no_query_scale },
+    { "gemma4-dense", "no norm of values", no_v_norm },
+    { "gemma4-dense", "no scale of layers", no_layer_scale },
+    { "gemma4-dense", "partial instead of proportional rope", partial_rope },
+    { "gemma4-dense", "one base of rope", one_rope_base },
+    { "gemma4-dense", "no cap on logits", no_logits_cap },
+    { "gemma4-dense", "other form of GELU", other_gelu },
+    { "gemma4-dense", "window one too wide", wider_window },
 };
 
 static const struct fixture *find_fixture(const char *name)

@@ -40,7 +40,7 @@ quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_err
 /* hparams_sizes.c: what differs from layer to layer. `config` is a cJSON object. */
 quip_status qp_hparams_layers_hf(struct hparams *h, const void *config, const char *where,
                                  quip_error *error);
-quip_status qp_hparams_layers_gguf(struct hparams *h, struct format *g, quip_error *error);
+quip_status qp_hparams_layers_gguf(struct hparams *h, struct checkpoint *c, quip_error *error);
 /* A GGUF entry that may differ by layer: the number of the first layer, and a list if they differ.
  * Both stay as they are if there is no such entry. */
 quip_status qp_hparams_gguf_list(const struct hparams *h, struct format *g, const char *name,

@@ -223,7 +223,7 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
     if ((status = gguf_windows(h, g, error)))
         return status;
     gguf_attention(h, g);
-    if (h->source->has_layer_sizes && (status = qp_hparams_layers_gguf(h, g, error)))
+    if (h->source->has_layer_sizes && (status = qp_hparams_layers_gguf(h, c, error)))
         return status;
     gguf_variant(h, c, g);
     gguf_biases(h, c);

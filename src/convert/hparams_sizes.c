@@ -188,8 +188,19 @@ static quip_status gguf_pattern(struct hparams *h, struct format *g, quip_error 
     return QUIP_OK;
 }
 
-quip_status qp_hparams_layers_gguf(struct hparams *h, struct format *g, quip_error *error)
+/* Whether global layers have no matrix of values. */
+static bool gguf_v_is_k(const struct hparams *h, const struct checkpoint *c)
 {
+    const char *global = strchr(h->raw.layer_types, 'G');
+    char name[64];
+    snprintf(name, sizeof name, "blk.%d.attn_v.weight",
+             global ? (int)(global - h->raw.layer_types) : 0);
+    return global && !qp_checkpoint_find(c, name);
+}
+
+quip_status qp_hparams_layers_gguf(struct hparams *h, struct checkpoint *c, quip_error *error)
+{
+    struct format *g = &c->shards[0].format;
     struct raw_config *raw = &h->raw;
     const char *arch = raw->family->name;
     const int n_layers = raw->n_layers, global_dim = raw->head_dim;
@@ -216,6 +227,7 @@ quip_status qp_hparams_layers_gguf(struct hparams *h, struct format *g, quip_err
     raw->head_dim = raw->rope_local_dim = local_dim;
     raw->rope_dim = global_dim;
     raw->query_scale = 1;
+    raw->traits.global_v_is_k = gguf_v_is_k(h, c);
     for (int l = 0; l < n_layers; l++)
         if (raw->layer_types[l] != 'L')
             set_of_layer(&raw->head_dims, l, global_dim, local_dim, n_layers);
