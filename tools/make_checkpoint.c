@@ -30,15 +30,23 @@ enum {
     VOCAB,
     EXPERTS,
     EXPERTS_USED,
+    /* Gemma 4: 0 in other families. */
+    GLOBAL_EVERY,    // every such layer is global
+    GLOBAL_HEAD_DIM, // of these layers
+    SHARED_LAYERS,   // the last ones, whose feed-forward is twice as wide
+    D_PLE,           // width of the per-layer embeddings
     RANDOM,
     N_SETTINGS
 };
-static const char *const names[N_SETTINGS] = { "layers",       "d_model",  "d_ff",  "heads",
-                                               "kv_heads",     "head_dim", "vocab", "experts",
-                                               "experts_used", "random" };
+static const char *const names[N_SETTINGS] = { "layers",       "d_model",         "d_ff",
+                                               "heads",        "kv_heads",        "head_dim",
+                                               "vocab",        "experts",         "experts_used",
+                                               "global_every", "global_head_dim", "shared_layers",
+                                               "d_ple",        "random" };
 
 /* A size is a letter: d_model, d_ff, q (heads * head_dim), k (kv_heads * head_dim), three times q,
- * vocab, x (experts), g and m (the rows of all experts' gate and up, and of their down); 0 is a
+ * s (q and twice k), vocab, two times d_ff, head_dim, p (d_ple), l (layers * d_ple), one, x
+ * (experts), g and m (the rows of all experts' gate and up, and of their down); 0 is a
  * vector. In names, %d is the layer. */
 struct tensor {
     const char *name;
@@ -141,11 +149,52 @@ static const struct tensor qwen3_moe_tensors[] = {
     { 0 },
 };
 
+static const struct tensor gemma4_tensors[] = {
+    { "model.embed_tokens.weight", 'v', 'd' },
+    { "model.embed_tokens_per_layer.weight", 'v', 'l' },
+    { "model.per_layer_model_projection.weight", 'l', 'd' },
+    { "model.per_layer_projection_norm.weight", 'p', 0 },
+    { LAYER "input_layernorm.weight", 'd', 0 },
+    { LAYER "self_attn.q_proj.weight", 'q', 'd' },
+    { LAYER "self_attn.k_proj.weight", 'k', 'd' },
+    { LAYER "self_attn.v_proj.weight", 'k', 'd' },
+    { LAYER "self_attn.q_norm.weight", 'h', 0 },
+    { LAYER "self_attn.k_norm.weight", 'h', 0 },
+    { LAYER "self_attn.o_proj.weight", 'd', 'q' },
+    { LAYER "post_attention_layernorm.weight", 'd', 0 },
+    { LAYER "pre_feedforward_layernorm.weight", 'd', 0 },
+    { LAYER "mlp.gate_proj.weight", 'f', 'd' },
+    { LAYER "mlp.up_proj.weight", 'f', 'd' },
+    { LAYER "mlp.down_proj.weight", 'd', 'f' },
+    { LAYER "post_feedforward_layernorm.weight", 'd', 0 },
+    { LAYER "per_layer_input_gate.weight", 'p', 'd' },
+    { LAYER "per_layer_projection.weight", 'd', 'p' },
+    { LAYER "post_per_layer_input_norm.weight", 'd', 0 },
+    { LAYER "layer_scalar", '1', 0 },
+    { "model.norm.weight", 'd', 0 },
+    { 0 },
+};
+static const struct tensor phi3_tensors[] = {
+    { "model.embed_tokens.weight", 'v', 'd' },
+    { LAYER "input_layernorm.weight", 'd', 0 },
+    { LAYER "self_attn.qkv_proj.weight", 's', 'd' },
+    { LAYER "self_attn.o_proj.weight", 'd', 'q' },
+    { LAYER "post_attention_layernorm.weight", 'd', 0 },
+    { LAYER "mlp.gate_up_proj.weight", '2', 'd' },
+    { LAYER "mlp.down_proj.weight", 'd', 'f' },
+    { "model.norm.weight", 'd', 0 },
+    { 0 },
+};
+
+#define FACTORS_8 "1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0"
+#define FACTORS_48                                                                                 \
+    FACTORS_8 ", " FACTORS_8 ", " FACTORS_8 ", " FACTORS_8 ", " FACTORS_8 ", " FACTORS_8
+
 struct family {
-    const char *name;
+    const char *name; // model_type in config.json
     const struct tensor *tensors;
     int is_tied;
-    long sizes[EXPERTS_USED + 1];
+    long sizes[RANDOM];
     const char *config; // lines of config.json that only this family has
 };
 static const struct family families[] = {
@@ -186,6 +235,25 @@ static const struct family families[] = {
       { 48, 2048, 768, 32, 4, 128, 151936, 128, 8 }, // 30B-A3B
       "\"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-06, \"rope_theta\": 1000000.0,\n"
       " \"norm_topk_prob\": true, \"max_position_embeddings\": 40960" },
+    { "gemma4_text",
+      gemma4_tensors,
+      1,
+      { 35, 1536, 6144, 8, 1, 256, 262144, 0, 0, 5, 512, 20, 256 }, // E2B
+      "\"hidden_activation\": \"gelu_pytorch_tanh\", \"rms_norm_eps\": 1e-06,\n"
+      " \"sliding_window\": 512, \"use_double_wide_mlp\": true, \"attention_k_eq_v\": false,\n"
+      " \"final_logit_softcapping\": 30.0, \"max_position_embeddings\": 131072,\n"
+      " \"rope_parameters\": {\"full_attention\": {\"rope_type\": \"proportional\",\n"
+      " \"partial_rotary_factor\": 0.25, \"rope_theta\": 1000000.0},\n"
+      " \"sliding_attention\": {\"rope_type\": \"default\", \"rope_theta\": 10000.0}}" },
+    { "phi3",
+      phi3_tensors,
+      1,
+      { 32, 3072, 8192, 24, 8, 128, 200064 }, // Phi-4-mini
+      "\"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0,\n"
+      " \"partial_rotary_factor\": 0.75, \"max_position_embeddings\": 131072,\n"
+      " \"original_max_position_embeddings\": 4096, \"sliding_window\": 262144,\n"
+      " \"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [" FACTORS_48 "],\n"
+      " \"long_factor\": [" FACTORS_48 "]}" },
 };
 enum {
     N_FAMILIES = sizeof families / sizeof families[0]
@@ -194,30 +262,46 @@ enum {
 static const struct family *family = &families[0];
 static long settings[N_SETTINGS];
 
-static long size_of(char letter)
+static int is_global(long layer)
 {
-    const long q = settings[HEADS] * settings[HEAD_DIM];
+    return settings[GLOBAL_EVERY] > 0 && (layer + 1) % settings[GLOBAL_EVERY] == 0;
+}
+
+/* In a layer; it does not matter which one for tensors of the model. */
+static long size_of(char letter, long layer)
+{
+    const long head_dim = is_global(layer) ? settings[GLOBAL_HEAD_DIM] : settings[HEAD_DIM];
+    const long q = settings[HEADS] * head_dim, k = settings[KV_HEADS] * head_dim;
+    const int is_shared = layer >= settings[LAYERS] - settings[SHARED_LAYERS];
     switch (letter) {
     case 'd':
         return settings[D_MODEL];
     case 'f':
-        return settings[D_FF];
+        return settings[D_FF] * (is_shared ? 2 : 1);
+    case '2':
+        return 2 * settings[D_FF];
     case 'q':
         return q;
     case '3':
         return 3 * q;
     case 'k':
-        return settings[KV_HEADS] * settings[HEAD_DIM];
+        return k;
+    case 's':
+        return q + 2 * k;
+    case 'h':
+        return head_dim;
     case 'v':
         return settings[VOCAB];
-    case 'h':
-        return settings[HEAD_DIM];
     case 'x':
         return settings[EXPERTS];
     case 'g':
         return settings[EXPERTS] * 2 * settings[D_FF];
     case 'm':
         return settings[EXPERTS] * settings[D_MODEL];
+    case 'p':
+        return settings[D_PLE];
+    case 'l':
+        return settings[LAYERS] * settings[D_PLE];
     default:
         return 1;
     }
@@ -257,10 +341,22 @@ static void write_config(const char *folder)
         " \"ffn_hidden_size\": %ld, \"num_attention_heads\": %ld, \"num_key_value_heads\": %ld,\n"
         " \"head_dim\": %ld, \"vocab_size\": %ld, \"bos_token_id\": 1, \"eos_token_id\": 2,\n"
         " \"moe_intermediate_size\": %ld, \"num_experts\": %ld, \"num_experts_per_tok\": %ld,\n"
-        " %s}\n",
+        " %s",
         family->name, family->is_tied ? "true" : "false", settings[LAYERS], settings[D_MODEL],
         settings[D_FF], settings[D_FF], settings[HEADS], settings[KV_HEADS], settings[HEAD_DIM],
         settings[VOCAB], settings[D_FF], settings[EXPERTS], settings[EXPERTS_USED], family->config);
+    if (settings[GLOBAL_EVERY]) {
+        fprintf(f,
+                ",\n \"global_head_dim\": %ld, \"num_kv_shared_layers\": %ld,\n"
+                " \"hidden_size_per_layer_input\": %ld, \"vocab_size_per_layer_input\": %ld,\n"
+                " \"layer_types\": [",
+                settings[GLOBAL_HEAD_DIM], settings[SHARED_LAYERS], settings[D_PLE],
+                settings[VOCAB]);
+        for (long l = 0; l < settings[LAYERS]; l++)
+            fprintf(f, "%s\"%s_attention\"", l ? ", " : "", is_global(l) ? "full" : "sliding");
+        fputc(']', f);
+    }
+    fputs("}\n", f);
     finish(f, "config.json");
 }
 
@@ -300,7 +396,7 @@ static void write_tokenizer(const char *folder)
 /* ---- model.safetensors ---- */
 
 /* Calls fn for every tensor, in the order of the file. */
-typedef void on_tensor(void *user, const char *name, const struct tensor *t);
+typedef void on_tensor(void *user, const char *name, const struct tensor *t, long layer);
 static void each_tensor(on_tensor *fn, void *user)
 {
     const struct tensor *t = family->tensors;
@@ -314,14 +410,14 @@ static void each_tensor(on_tensor *fn, void *user)
         for (int l = 0; l < (is_layered ? settings[LAYERS] : 1); l++)
             for (const struct tensor *i = t; i < end; i++) {
                 snprintf(name, sizeof name, i->name, l);
-                fn(user, name, i);
+                fn(user, name, i, l);
             }
     }
 }
 
-static uint64_t n_elements(const struct tensor *t)
+static uint64_t n_elements(const struct tensor *t, long layer)
 {
-    return (uint64_t)size_of(t->rows) * (uint64_t)size_of(t->cols);
+    return (uint64_t)size_of(t->rows, layer) * (uint64_t)size_of(t->cols, layer);
 }
 
 struct header {
@@ -330,7 +426,7 @@ struct header {
     uint64_t n_bytes; // of tensors so far
 };
 
-static void put_tensor(void *user, const char *name, const struct tensor *t)
+static void put_tensor(void *user, const char *name, const struct tensor *t, long layer)
 {
     struct header *h = user;
     if (h->capacity - h->n < 256) {
@@ -341,8 +437,9 @@ static void put_tensor(void *user, const char *name, const struct tensor *t)
     }
     char shape[64];
     uint64_t begin = h->n_bytes;
-    h->n_bytes += 2 * n_elements(t);
-    snprintf(shape, sizeof shape, t->cols ? "%ld, %ld" : "%ld", size_of(t->rows), size_of(t->cols));
+    h->n_bytes += 2 * n_elements(t, layer);
+    snprintf(shape, sizeof shape, t->cols ? "%ld, %ld" : "%ld", size_of(t->rows, layer),
+             size_of(t->cols, layer));
     h->n += (size_t)snprintf(h->text + h->n, h->capacity - h->n,
                              "%c\"%s\":{\"dtype\":\"F16\",\"shape\":[%s],\"data_offsets\":[%llu,"
                              "%llu]}",
@@ -363,12 +460,12 @@ static void fill_noise(uint64_t *block, size_t n)
 }
 
 /* Noise, and ones for the scales of norms, so that activations keep their size. */
-static void write_values(void *user, const char *name, const struct tensor *t)
+static void write_values(void *user, const char *name, const struct tensor *t, long layer)
 {
     FILE *f = user;
     static uint64_t block[1 << 14];
-    const int is_scale = !t->cols && strstr(name, ".weight") && strcmp(family->name, "gemma") != 0;
-    for (uint64_t left = 2 * n_elements(t); left > 0;) {
+    const int is_scale = !t->cols && !strstr(name, ".bias") && strcmp(family->name, "gemma") != 0;
+    for (uint64_t left = 2 * n_elements(t, layer); left > 0;) {
         size_t n = left < sizeof block ? (size_t)left : sizeof block;
         fill_noise(block, (n + 7) / 8);
         for (size_t i = 0; is_scale && i < (n + 7) / 8; i++)
