@@ -119,6 +119,9 @@ static void print_model(const struct inspected *x)
            human_bytes(n[0], x->plan.file_bytes), x->plan.n_context,
            human_bytes(n[1], x->plan.kv_bytes), human_bytes(n[2], x->plan.scratch_bytes),
            human_bytes(n[3], x->plan.model_bytes));
+    if (x->plan.lookup_bytes)
+        printf("                %s of the file are embeddings of which each token reads one row\n",
+               human_bytes(n[0], x->plan.lookup_bytes));
 }
 
 /* Print a name from the file, in a column. */
@@ -244,6 +247,7 @@ static void json_model(cJSON *json, const struct inspected *x)
         { "kv_bytes", (double)p->kv_bytes },
         { "scratch_bytes", (double)p->scratch_bytes },
         { "shared_bytes", (double)p->shared_bytes },
+        { "lookup_bytes", (double)p->lookup_bytes },
         { "model_bytes", (double)p->model_bytes },
     };
     cJSON_AddStringToObject(json, "architecture", i->architecture);

@@ -545,6 +545,8 @@ typedef struct quip_plan {
     uint64_t kv_bytes;      // keys and values of a full context
     uint64_t scratch_bytes; // everything else
     uint64_t shared_bytes;  // the part of scratch_bytes that all sessions of the model share
+    uint64_t lookup_bytes;  // the part of file_bytes of which each token reads one row: per-layer
+                            // embeddings. A mapped file need not fit in memory with them
 } quip_plan;
 
 /* Compute the memory that a model and a session with these options need. To plan for a file before

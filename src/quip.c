@@ -26,7 +26,7 @@ ASSERT_SIZE(quip_session_options, 152, 136);
 ASSERT_SIZE(quip_logit_bias, 8, 8);
 ASSERT_SIZE(quip_result, 48, 48);
 ASSERT_SIZE(quip_piece, 40, 24);
-ASSERT_SIZE(quip_plan, 48, 48);
+ASSERT_SIZE(quip_plan, 56, 56);
 ASSERT_SIZE(quip_embed_options, 72, 64);
 ASSERT_SIZE(quip_embed_input, 32, 16);
 _Static_assert(sizeof(atomic_bool) == 1, "quip_session_cancel_flag is the address of one byte");

@@ -1,6 +1,7 @@
 /* engine.c (test): law 5, one answer everywhere, and the contract of sessions (quip.h), with tiny
  * random models. A failure prints the model and the setting that differed. engine [PATTERN] runs
  * only tests whose names match, such as 'test_same_on_*' */
+#include "model/model.h"
 #include "support/check.h"
 #include "support/shared.h"
 #include "support/tiny_model.h"
@@ -703,6 +704,39 @@ static void test_plan(void **state)
     assert_true(small.scratch_bytes > 0 && small.model_bytes > 0 && small.file_bytes > 100000);
 }
 
+/* Layers that share keys have none of their own; the table of per-layer embeddings is counted as a
+ * part of the file, not as memory. */
+static void test_plan_of_shared_layers(void **state)
+{
+    (void)state;
+    enum {
+        N_CONTEXT = 64 // one block of keys in every layer
+    };
+    quip_error error = { 0 };
+    quip_plan plan = { .struct_size = sizeof plan };
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        const bool is_gemma4 = strstr(kinds[kind], "gemma4"), is_float = strstr(kinds[kind], "f32");
+        quip_model *model = open_model(kind);
+        const struct config *c = &model->config;
+        uint64_t n_values = 0, n_rows = 0;
+        for (int l = 0; l < c->n_layers; l++)
+            if (c->layers[l].kv_layer == l)
+                n_values += (uint64_t)(c->layers[l].n_kv_heads * c->layers[l].head_dim);
+        for (int l = 4; is_gemma4 && l < c->n_layers; l++)
+            assert_true(c->layers[l].kv_layer < 4);
+        check(quip_model_plan(model, &(quip_session_options){ .n_context = N_CONTEXT }, &plan,
+                              &error),
+              &error);
+        if (is_float) // arrays begin at multiples of 64 bytes
+            assert_int_equal(plan.kv_bytes, 2 * N_CONTEXT * sizeof(float) * n_values);
+        n_rows = (uint64_t)(is_gemma4 ? TINY_VOCAB * c->n_layers : 0);
+        assert_int_equal(plan.lookup_bytes,
+                         n_rows * (is_float ? 4 * (uint64_t)c->d_ple : (uint64_t)c->d_ple + 4));
+        assert_true(plan.lookup_bytes < plan.file_bytes);
+        quip_model_close(model);
+    }
+}
+
 /* The elements of all tensors, except the scales of quantized matrices and the divisors of rope. */
 static void test_parameters_are_counted(void **state)
 {
@@ -766,6 +800,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_memory_is_as_good_as_a_path),
         cmocka_unit_test(test_plan_of_a_source_reads_no_weights),
         cmocka_unit_test(test_plan),
+        cmocka_unit_test(test_plan_of_shared_layers),
         cmocka_unit_test(test_parameters_are_counted),
         cmocka_unit_test(test_wrong_files_are_named),
     };

@@ -68,6 +68,10 @@ void qp_free_pages(void *p, size_t n_bytes);
  * fewer TLB entries. Does nothing where there are none. */
 void qp_want_large_pages(void *p, size_t n_bytes);
 
+/* Tell the system that bytes of a mapped file are read here and there, so that it does not read
+ * ahead. */
+void qp_want_no_readahead(const void *p, size_t n_bytes);
+
 /* An arena: one zeroed block of memory, from which pieces are allocated one after another. Closing
  * it frees all of them. Call the same allocating code twice: first with base == NULL, where
  * qp_arena_alloc returns NULL and only adds to `used`; then after opening the arena with that

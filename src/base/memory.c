@@ -101,6 +101,20 @@ void qp_want_large_pages(void *p, size_t n_bytes)
 #endif
 }
 
+void qp_want_no_readahead(const void *p, size_t n_bytes)
+{
+#if defined(__linux__) && defined(MADV_RANDOM)
+    const uintptr_t page = 1 << 16; // a multiple of every system's
+    const uintptr_t first = ((uintptr_t)p + page - 1) & ~(page - 1);
+    const uintptr_t end = ((uintptr_t)p + n_bytes) & ~(page - 1);
+    if (p && first < end)
+        madvise((void *)first, end - first, MADV_RANDOM); // may fail, which is fine
+#else
+    (void)p;
+    (void)n_bytes;
+#endif
+}
+
 /* ---- arenas ---- */
 
 quip_status qp_arena_open(struct arena *a, size_t size, const char *what, quip_error *error)

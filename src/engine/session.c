@@ -38,6 +38,7 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
         device.kv_bytes = device.sequence_bytes = 0;
     *plan = (quip_plan){
         .file_bytes = model->file.size,
+        .lookup_bytes = qp_matrix_bytes(&model->weights.ple),
         .kv_bytes = device.kv_bytes,
         .model_bytes = sizeof *model + model->arena.size + model->untiled.size +
                        qp_tokenizer_memory(model->tokenizer) + qp_jinja_memory(model->jinja),

@@ -29,6 +29,13 @@ const struct matrix *qp_weights_find(const quip_model *m, const char *name)
     return found;
 }
 
+uint64_t qp_matrix_bytes(const struct matrix *w)
+{
+    const uint64_t n = (uint64_t)w->n_out;
+    return n * w->row_bytes + (w->scales ? n * sizeof *w->scales : 0) +
+           (w->multipliers ? n * qp_multiplier_bytes(w->n_in) : 0);
+}
+
 struct matrix qp_matrix_part(const struct matrix *w, int row, int n_rows)
 {
     struct matrix part = *w;

@@ -34,6 +34,8 @@ static inline const void *qp_matrix_row(const struct matrix *w, int r)
     return (const char *)w->data + (size_t)r * w->row_bytes;
 }
 
+/* Bytes of all rows, with their scales and multipliers. */
+uint64_t qp_matrix_bytes(const struct matrix *w);
 /* Rows [row, row + n_rows) as a matrix of their own. */
 struct matrix qp_matrix_part(const struct matrix *w, int row, int n_rows);
 

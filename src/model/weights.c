@@ -288,6 +288,17 @@ static void bind_layer_end(struct binder *b, int l)
         w->scale = bind_vector(b, layer_name(b, l, "layer_scale"), 1);
 }
 
+/* Each token reads one row of the table. */
+static void advise_ple(const struct binder *b)
+{
+    const struct matrix *w = &b->model->weights.ple;
+    if (b->model->file.is_borrowed || !b->model->file.data) // not a mapped file
+        return;
+    qp_want_no_readahead(w->data, (size_t)w->n_out * w->row_bytes);
+    if (w->scales)
+        qp_want_no_readahead(w->scales, (size_t)w->n_out * sizeof *w->scales);
+}
+
 /* What per-layer embeddings have for all layers. */
 static void bind_ple(struct binder *b)
 {
@@ -303,6 +314,8 @@ static void bind_ple(struct binder *b)
         return;
     }
     bind_matrix(b, &w->ple, "ple.embedding", c->vocab_size * c->n_layers, c->d_ple);
+    if (!b->status && !b->model->options.no_weights)
+        advise_ple(b);
     bind_matrix(b, &w->ple_context, "ple.context", c->n_layers * c->d_ple, c->d_model);
     bind_norm(b, &w->ple_norm, "ple.context_norm", c->d_ple);
 }

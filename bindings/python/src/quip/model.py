@@ -78,6 +78,7 @@ class Plan:
     kv_bytes: int
     scratch_bytes: int
     shared_bytes: int  # the part of scratch_bytes that all sessions of the model share
+    lookup_bytes: int  # the part of file_bytes of which each token reads one row
 
 
 BACKENDS = {
