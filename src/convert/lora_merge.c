@@ -91,8 +91,7 @@ static quip_status pair_tensors(struct lora_merge *m, quip_error *error)
 static struct lora_merge_pair *pair_of_job(const struct lora_merge *m, const struct job *job)
 {
     char name[MAX_MODULE_NAME];
-    if (!job->row->hf || job->row->cols == EXTENT_NONE ||
-        qp_tensor_row_is_of_head(job->row, false))
+    if (!job->row->hf || job->row->cols == EXTENT_NONE || qp_tensor_row_is_of_head(job->row, false))
         return NULL;
     snprintf(name, sizeof name, job->row->hf, job->layer);
     char *end = strstr(name, ".weight");

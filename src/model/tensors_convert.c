@@ -220,8 +220,8 @@ const int qp_n_tensor_rows = QP_COUNT(qp_tensor_rows);
 
 unsigned qp_tensor_conditions(const struct traits *t, unsigned biases, bool is_tied)
 {
-    unsigned has = biases | (is_tied ? IF_TIED : IF_UNTIED) | IF_ATTENTION | IF_KEYS | IF_VALUES |
-                   IF_DENSE;
+    unsigned has =
+        biases | (is_tied ? IF_TIED : IF_UNTIED) | IF_ATTENTION | IF_KEYS | IF_VALUES | IF_DENSE;
     has |= t->post_norm ? IF_POST_NORM : UNLESS_POST_NORM;
     if (!t->no_pre_norm)
         has |= IF_PRE_NORM;
