@@ -146,6 +146,7 @@ quip_status qp_store_declare_vector(struct tflite_writer *w, struct stored *s, c
     const char *at = is_layer_norm ? strstr(name, wrong) : NULL;
     const int64_t dims[3] = { 1, 1, s->cols };
     char full[MAX_STORED_NAME];
+    s->may_be_infinite = qp_ends_with(name, "rope.divisors");
     snprintf(full, sizeof full, "%.*s%s%s", (int)(at ? at - name : 0), name, at ? right : "",
              at ? at + strlen(wrong) : name);
     return qp_tflite_writer_tensor(w, full, DTYPE_F32, is_layer_norm ? 3 : 1,
@@ -346,10 +347,10 @@ static bool quantize_rows(const struct stored *s, struct slab *slab, int64_t n, 
                      : qp_quantize_i4(values, n, s->cols, slab->packed, slab->scales);
 }
 
-static bool are_finite(const float *values, int64_t n)
+static bool are_finite(const struct stored *s, const float *values, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
-        if (!(values[i] - values[i] == 0))
+        if (!(values[i] - values[i] == 0) && !(s->may_be_infinite && values[i] > 0))
             return false;
     return true;
 }
@@ -357,7 +358,7 @@ static bool are_finite(const float *values, int64_t n)
 quip_status qp_store_floats(struct tflite_writer *w, const struct stored *s, struct slab *slab,
                             int64_t begin, int64_t n, const float *values, quip_error *error)
 {
-    const bool is_fine = s->dtype == DTYPE_F32   ? are_finite(values, n * s->cols)
+    const bool is_fine = s->dtype == DTYPE_F32   ? are_finite(s, values, n * s->cols)
                          : s->dtype == DTYPE_F16 ? tile_floats(s, slab, n, values)
                                                  : quantize_rows(s, slab, n, values);
     if (!is_fine)

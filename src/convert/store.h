@@ -15,6 +15,7 @@ struct stored {
     bool is_for_gpu, is_mse;   // the layout; the scheme of the scales
     bool is_asymmetric;        // with a zero point per row
     bool is_first;             // in the file
+    bool may_be_infinite;      // divisors of rope: such a dimension does not rotate
     int index;                 // in the writer
     int scale_index;           // of the scales of a quantized matrix
     int multiplier_index;      // of I4_BLOCK
