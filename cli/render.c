@@ -60,19 +60,12 @@ static quip_status render(const struct renderer *r, const char *json, size_t n, 
     return status;
 }
 
-/* The ids as a session gets them: bos comes first, once. */
+/* The ids of the text. A session puts bos before them if the template did not. */
 static quip_status tokenize(const struct renderer *r, const struct bytes *text, struct tokens *ids,
                             quip_error *error)
 {
-    const quip_token bos = r->model->config.bos;
-    struct tokens rest = { 0 };
-    quip_status status = qp_tokenizer_encode(r->model->tokenizer, (const char *)text->data, text->n,
-                                             true, &rest, error);
-    bool ok = status || bos < 0 || (rest.n && rest.ids[0] == bos) || qp_tokens_append(ids, bos);
-    for (int i = 0; i < rest.n && ok && !status; i++)
-        ok = qp_tokens_append(ids, rest.ids[i]);
-    qp_tokens_close(&rest);
-    return ok ? status : qp_fail_memory(error, "the ids", text->n);
+    return qp_tokenizer_encode(r->model->tokenizer, (const char *)text->data, text->n, true, ids,
+                               error);
 }
 
 /* Append the ids, separated by `between`. */

@@ -8,7 +8,7 @@ static const char *next_parameter(const char *spec, size_t *n, bool *is_optional
 {
     while (*spec == ' ' || *spec == '=')
         spec++;
-    *n = strcspn(spec, " =");
+    *n = qp_word_length(spec);
     *is_optional = spec[*n] == '=';
     return spec;
 }

@@ -310,6 +310,15 @@ static inline bool qp_is_array(const struct value *v)
     return v->kind == V_LIST || v->kind == V_TUPLE;
 }
 
+/* Bytes up to a space, = or the end. */
+static inline size_t qp_word_length(const char *text)
+{
+    size_t n = 0;
+    while (text[n] && text[n] != ' ' && text[n] != '=')
+        n++;
+    return n;
+}
+
 const char *qp_value_type(const struct value *v); // as Python calls it
 bool qp_value_truth(struct run *r, const struct value *v);
 bool qp_text_is(const struct value *v, const char *text);

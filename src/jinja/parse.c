@@ -156,8 +156,8 @@ static bool parse_nodes(struct parser *p, const char *ends, struct node **list)
             qp_parser_next(p);
             const struct value *word = &p->token.value;
             const char *at = p->token.type == TOKEN_NAME && ends ? ends : NULL;
-            for (; at && *at; at += strcspn(at, " ") + 1)
-                if (word->n == strcspn(at, " ") && memcmp(at, word->text, word->n) == 0)
+            for (; at && *at; at += qp_word_length(at) + 1)
+                if (word->n == qp_word_length(at) && memcmp(at, word->text, word->n) == 0)
                     return true;
             if (!(n = parse_statement(p)) || !expect_block_end(p))
                 return false;

@@ -21,21 +21,30 @@ static int64_t day_number(int year, int month, int day)
 
 struct jinja_time qp_jinja_clock(void)
 {
-    struct jinja_time t = { 1970, 1, 1, 0, 0, 0 };
-#if !defined(__wasm__)
     const time_t now = time(NULL);
+#if defined(__wasm__) // the clock of the page is local time
+    const int64_t day = now / 86400, second = now % 86400;
+    struct jinja_time t = {
+        1970, 1, 1, (int)(second / 3600), (int)(second / 60 % 60), (int)(second % 60)
+    };
+    const int64_t number = day + day_number(1970, 1, 1);
+    t.year = (int)(number / 365.2425);
+    t.year += day_number(t.year + 1, 1, 1) <= number;
+    while (t.month < 12 && day_number(t.year, t.month + 1, 1) <= number)
+        t.month++;
+    t.day = 1 + (int)(number - day_number(t.year, t.month, 1));
+    return t;
+#else
     struct tm local;
 #if defined(_WIN32)
-    if (localtime_s(&local, &now) != 0)
-        return t;
+    const bool ok = localtime_s(&local, &now) == 0;
 #else
-    if (!localtime_r(&now, &local))
-        return t;
+    const bool ok = localtime_r(&now, &local) != NULL;
 #endif
-    t = (struct jinja_time){ local.tm_year + 1900, local.tm_mon + 1, local.tm_mday,
-                             local.tm_hour,        local.tm_min,     local.tm_sec };
+    return ok ? (struct jinja_time){ local.tm_year + 1900, local.tm_mon + 1, local.tm_mday,
+                                     local.tm_hour,        local.tm_min,     local.tm_sec }
+              : (struct jinja_time){ 1970, 1, 1, 0, 0, 0 };
 #endif
-    return t;
 }
 
 static bool put_time(struct text_out *o, char c, char fill, int width, const struct jinja_time *t)

@@ -41,7 +41,9 @@ const address = (value: number | bigint) => (typeof value === "bigint" ? Number(
 
 /** The functions that the module imports: a clock and random numbers. */
 export function imports(memory: () => WebAssembly.Memory): WebAssembly.Imports {
-  const now = () => performance.now();
+  // local time, which chat templates may ask for; it never goes back
+  const origin = performance.timeOrigin - new Date().getTimezoneOffset() * 60000;
+  const now = () => origin + performance.now();
   const random = (at: number | bigint, n: number | bigint) => {
     const to = new Uint8Array(memory().buffer, address(at), address(n));
     to.set(crypto.getRandomValues(new Uint8Array(to.length)));
