@@ -72,9 +72,9 @@ static void read_convolutions(struct hf_reader *r, struct hparams *h)
 static void begin_experts(struct hparams *h)
 {
     memset(h->raw.ff_types, 'D', (size_t)h->raw.n_layers);
-    h->raw.d_ffs.n = h->raw.n_layers;
-    for (int l = 0; l < h->raw.n_layers; l++)
+    for (int l = 0; l < h->raw.n_layers && h->raw.d_ffs.n == 0; l++)
         h->raw.d_ffs.value[l] = h->raw.d_ff;
+    h->raw.d_ffs.n = h->raw.n_layers;
 }
 
 /* Layer l has experts, and beside them a dense feed-forward of this width, 0: none. */
@@ -95,13 +95,17 @@ static bool is_listed(const cJSON *list, int number)
 static void read_experts(struct hf_reader *r, struct hparams *h)
 {
     const cJSON *dense = qp_json_item(r->config, "mlp_only_layers");
+    const bool is_gemma = h->source->experts_switch != NULL; // beside every dense feed-forward
     const int step = qp_hf_int(r, "decoder_sparse_step", 1);
+    if (is_gemma && !qp_hf_bool(r, h->source->experts_switch, false))
+        return;
+    h->raw.traits.has_expert_norms = is_gemma;
     const int d_ff_shared =
         h->raw.traits.has_shared_gate ? qp_hf_size(r, "shared_expert_intermediate_size", 0) : 0;
     h->raw.n_experts = qp_hf_size(r, "num_experts", 0);
     h->raw.n_experts_used = qp_hf_size(r, "num_experts_per_tok", 0);
     h->raw.d_ff_expert = qp_hf_size(r, "moe_intermediate_size", 0);
-    h->raw.experts_normalized = qp_hf_bool(r, "norm_topk_prob", false);
+    h->raw.experts_normalized = qp_hf_bool(r, "norm_topk_prob", is_gemma);
     if (step < 1)
         refuse_layers(r, "decoder_sparse_step", "is 0; must be at least 1");
     if (r->status)
@@ -109,7 +113,7 @@ static void read_experts(struct hf_reader *r, struct hparams *h)
     begin_experts(h);
     for (int l = 0; l < h->raw.n_layers; l++)
         if ((l + 1) % step == 0 && !is_listed(dense, l))
-            set_experts(h, l, d_ff_shared);
+            set_experts(h, l, is_gemma ? h->raw.d_ffs.value[l] : d_ff_shared);
 }
 
 void qp_hf_layers(struct hf_reader *r, struct hparams *h)
@@ -185,7 +189,7 @@ quip_status qp_gguf_layer_kinds(struct hparams *h, const struct checkpoint *c, s
 {
     if (h->raw.n_layers < 1 || h->raw.n_layers > HPARAMS_MAX_LAYERS)
         return QUIP_OK; // qp_hparams_finish says so
-    if (h->source->has_experts)
+    if (h->source->has_experts && !h->source->experts_switch)
         gguf_experts(h, c, g);
     return h->source->has_convolutions ? gguf_convolutions(h, g, error) : QUIP_OK;
 }

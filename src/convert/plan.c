@@ -386,7 +386,8 @@ static unsigned layer_conditions(const struct planner *p, int l)
     if (raw->traits.global_v_is_k && raw->layer_types[l] != 'L')
         has &= ~(unsigned)IF_VALUES;
     if (raw->ff_types[0] && raw->ff_types[l] == 'E')
-        has |= IF_EXPERTS | (raw->traits.has_shared_gate ? IF_SHARED_GATE : 0);
+        has |= IF_EXPERTS | (raw->traits.has_shared_gate ? IF_SHARED_GATE : 0) |
+               (raw->traits.has_expert_norms ? IF_EXPERT_NORMS : 0);
     if (extent_of(p->hparams, EXTENT_FF, l) == 0)
         has &= ~(unsigned)IF_DENSE;
     return has;

@@ -5,6 +5,7 @@
 #include "convert/rows.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,6 +163,8 @@ quip_status qp_rows_read(struct row_reader *r, const struct job *job, int64_t be
         job->row->weight_class == CLASS_NORM)
         for (int64_t i = 0; i < n * cols; i++)
             rows[i] -= 1;
+    for (int64_t i = 0; job->row->weight_class == CLASS_ROUTER_NORM && i < n * cols; i++)
+        rows[i] /= sqrtf((float)r->hparams->raw.d_model);
     *values = rows;
     const struct row_map map = qp_plan_module_map(r->hparams, job->row);
     return r->merge ? qp_lora_merge_add(r->merge, job, &map, begin, n, rows, error) : QUIP_OK;

@@ -21,15 +21,19 @@ enum {
 
 static enum dtype stored_dtype(const struct convert_options *o, enum weight_class weight_class)
 {
-    static const enum dtype dtypes[4][6] = {
+    static const enum dtype dtypes[4][7] = {
         // CLASS_NORM, CLASS_BIAS, CLASS_ATTENTION, CLASS_FEED_FORWARD, CLASS_EMBEDDING,
-        // CLASS_POSITIONS
-        [CONVERT_INT8] = { DTYPE_F32, DTYPE_F32, DTYPE_I8, DTYPE_I8, DTYPE_I8, DTYPE_F32 },
-        [CONVERT_MIXED] = { DTYPE_F32, DTYPE_F32, DTYPE_I8, DTYPE_I4, DTYPE_I8, DTYPE_F32 },
-        [CONVERT_INT4] = { DTYPE_F32, DTYPE_F32, DTYPE_I4, DTYPE_I4, DTYPE_I4, DTYPE_F32 },
-        [CONVERT_F32] = { DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32 },
+        // CLASS_POSITIONS, CLASS_ROUTER_NORM
+        [CONVERT_INT8] = { DTYPE_F32, DTYPE_F32, DTYPE_I8, DTYPE_I8, DTYPE_I8, DTYPE_F32,
+                           DTYPE_F32 },
+        [CONVERT_MIXED] = { DTYPE_F32, DTYPE_F32, DTYPE_I8, DTYPE_I4, DTYPE_I8, DTYPE_F32,
+                            DTYPE_F32 },
+        [CONVERT_INT4] = { DTYPE_F32, DTYPE_F32, DTYPE_I4, DTYPE_I4, DTYPE_I4, DTYPE_F32,
+                           DTYPE_F32 },
+        [CONVERT_F32] = { DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32, DTYPE_F32,
+                          DTYPE_F32 },
     };
-    const int bits[] = { 0, 0, o->attention_bits, o->feed_forward_bits, o->embedding_bits, 0 };
+    const int bits[] = { 0, 0, o->attention_bits, o->feed_forward_bits, o->embedding_bits, 0, 0 };
     if (bits[weight_class])
         return bits[weight_class] == 4 ? DTYPE_I4 : DTYPE_I8;
     return dtypes[o->weights][weight_class];

@@ -34,6 +34,10 @@ static const struct key_alias lfm2_aliases[] = {
     { "rope_theta", "theta" },
     { NULL, NULL },
 };
+static const struct key_alias gemma4_aliases[] = {
+    { "num_experts_per_tok", "top_k_experts" },
+    { NULL, NULL },
+};
 static const struct key_alias expert_aliases[] = {
     { "num_experts", "num_local_experts" }, // transformers 5
     { NULL, NULL },
@@ -389,11 +393,14 @@ static const struct family_source sources[] = {
         .family = FAMILY_GEMMA4,
         .hf_names = { "gemma4_text", "gemma4" },
         .title = "GEMMA4",
-        .namings = NAMES_LLAMA,
+        .namings = NAMES_LLAMA | NAMES_GEMMA_EXPERTS,
         .stops = { "<eos>" },
         .activation_key = "hidden_activation",
         .activation = "gelu_pytorch_tanh",
-        .expect = { { "attention_bias", false, false }, { "enable_moe_block", false, false } },
+        .aliases = gemma4_aliases,
+        .expect = { { "attention_bias", false, false } },
+        .has_experts = true,
+        .experts_switch = "enable_moe_block",
         .has_soft_caps = true,
         .has_layer_sizes = true,
         .default_tied = true,

@@ -23,7 +23,8 @@ enum naming {
     NAMES_NEOX = 1 << 6,
     NAMES_STARCODER = 1 << 7, // the feed-forward; the rest is as in llama
     NAMES_LFM2 = 1 << 8,
-    NAMES_EXPERTS = 1 << 9 // the feed-forward of layers with experts; the rest is as in llama
+    NAMES_EXPERTS = 1 << 9, // the feed-forward of layers with experts; the rest is as in llama
+    NAMES_GEMMA_EXPERTS = 1 << 10 // the same in Gemma 4
 };
 
 /* What a model has: conditions of rows of the table of tensors. */
@@ -54,6 +55,7 @@ enum condition {
     IF_VALUES = 1 << 23, // they have a matrix each
     IF_LAYER_SCALE = 1 << 24,
     IF_PLE = 1 << 25, // per-layer embeddings
+    IF_EXPERT_NORMS = 1 << 26,
     NEVER = 1 << 30
 };
 
@@ -120,6 +122,7 @@ struct family_source {
     bool has_falcon_switches;     // alibi, multi_query, parallel_attn, new_decoder_architecture
     bool has_convolutions;        // conv_L_cache, layer_types, block_…
     bool has_experts;             // num_experts, …
+    const char *experts_switch;   // that says whether it has them; NULL: it always has
     bool gguf_normalizes_experts; // of a token, to the sum 1
     bool has_conv1d;              // matrices of layers are [in, out] in Hugging Face's files
     unsigned biases;              // IF_…_BIAS that every model of the family has
@@ -172,8 +175,9 @@ enum weight_class {
     CLASS_BIAS,
     CLASS_ATTENTION,
     CLASS_FEED_FORWARD,
-    CLASS_EMBEDDING, // embedding and head
-    CLASS_POSITIONS, // vectors of positions are never quantized either
+    CLASS_EMBEDDING,  // embedding and head
+    CLASS_POSITIONS,  // vectors of positions are never quantized either
+    CLASS_ROUTER_NORM // a vector that is divided by sqrt(d_model)
 };
 /* Sizes that depend on the model. */
 enum extent {

@@ -159,9 +159,23 @@ const struct tensor_row qp_tensor_rows[] = {
       CLASS_BIAS, EXTENT_EXPERTS, EXTENT_MODEL, false, PART_ALL },
     { NAMES_EXPERTS, IF_EXPERTS | IF_SHARED_GATE | IF_DENSE, LAYER("ff_layer.shared_gate"), HF("mlp.shared_expert_gate.weight"), GGUF("ffn_gate_inp_shexp.weight"),
       CLASS_BIAS, EXTENT_MODEL, EXTENT_NONE, false, PART_ALL },
-#define EXPERTS(target, hf, gguf, rows, cols, part) \
-    { NAMES_EXPERTS, IF_EXPERTS, LAYER("ff_layer.experts." target ".w"), HF("mlp.experts." hf), gguf, \
+#define EXPERTS_AS(namings, target, hf, gguf, rows, cols, part) \
+    { namings, IF_EXPERTS, LAYER("ff_layer.experts." target ".w"), HF(hf), gguf, \
       CLASS_FEED_FORWARD, rows, cols, false, part }
+#define EXPERTS(target, hf, gguf, rows, cols, part) \
+    EXPERTS_AS(NAMES_EXPERTS, target, "mlp.experts." hf, gguf, rows, cols, part)
+#define GEMMA_EXPERTS(target, hf, class, rows, cols) \
+    { NAMES_GEMMA_EXPERTS, IF_EXPERTS | IF_EXPERT_NORMS, LAYER("ff_layer." target), HF(hf), NULL, \
+      class, rows, cols, false, PART_ALL }
+    GEMMA_EXPERTS("router", "router.proj.weight", CLASS_BIAS, EXTENT_EXPERTS, EXTENT_MODEL),
+    GEMMA_EXPERTS("router_norm.scale", "router.scale", CLASS_ROUTER_NORM, EXTENT_MODEL, EXTENT_NONE),
+    GEMMA_EXPERTS("expert_scale", "router.per_expert_scale", CLASS_BIAS, EXTENT_EXPERTS, EXTENT_NONE),
+    GEMMA_EXPERTS("expert_pre_norm.scale", "pre_feedforward_layernorm_2.weight", CLASS_NORM, EXTENT_MODEL, EXTENT_NONE),
+    GEMMA_EXPERTS("expert_post_norm.scale", "post_feedforward_layernorm_2.weight", CLASS_NORM, EXTENT_MODEL, EXTENT_NONE),
+    GEMMA_EXPERTS("dense_post_norm.scale", "post_feedforward_layernorm_1.weight", CLASS_NORM, EXTENT_MODEL, EXTENT_NONE),
+    EXPERTS_AS(NAMES_GEMMA_EXPERTS, "ffn_layer1_gate", "experts.gate_up_proj", NULL, EXTENT_ALL_FF, EXTENT_MODEL, EXPERT_GATE),
+    EXPERTS_AS(NAMES_GEMMA_EXPERTS, "ffn_layer1", "experts.gate_up_proj", NULL, EXTENT_ALL_FF, EXTENT_MODEL, EXPERT_UP),
+    EXPERTS_AS(NAMES_GEMMA_EXPERTS, "ffn_layer2", "experts.down_proj", NULL, EXTENT_ALL_MODEL, EXTENT_EXPERT_FF, PART_ALL),
     EXPERTS("ffn_layer1_gate", "%d.gate_proj.weight", GGUF("ffn_gate_exps.weight"), EXTENT_ALL_FF, EXTENT_MODEL, PART_ALL),
     EXPERTS("ffn_layer1_gate", "gate_up_proj", NULL, EXTENT_ALL_FF, EXTENT_MODEL, EXPERT_GATE),
     EXPERTS("ffn_layer1", "%d.up_proj.weight", GGUF("ffn_up_exps.weight"), EXTENT_ALL_FF, EXTENT_MODEL, PART_ALL),
