@@ -40,6 +40,7 @@ static const struct fixture fixtures[] = {
     { .name = "qwen2-moe" },
     { .name = "gemma4-e2b", .tolerance = 5e-4f, .has_gguf = true, .has_lora = true },
     { .name = "gemma4-dense" },
+    { .name = "gemma4-moe" },
 };
 
 static void test_fixture(void **state)
@@ -311,6 +312,27 @@ static void no_shared_gate(quip_model *m)
         m->weights.layers[l].shared_gate = NULL;
 }
 
+static void no_expert_scale(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].expert_scale = NULL;
+}
+static void no_dense_post_norm(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].dense_post_norm.scale = NULL;
+}
+static void router_reads_the_norm(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].router_norm = m->weights.layers[l].ff_norm;
+}
+static void experts_read_the_dense_norm(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].expert_norm.scale = NULL;
+}
+
 static const struct detail {
     const char *fixture, *name;
     void (*leave_out)(quip_model *);
@@ -380,6 +402,10 @@ static const struct detail {
     { "cohere", "rms instead of LayerNorm", rms_norm },
     { "cohere", "sequential halves", sequential },
     { "cohere", "no rope", no_rope },
+    { "gemma4-moe", "no scale of each expert", no_expert_scale },
+    { "gemma4-moe", "no norm of the dense output", no_dense_post_norm },
+    { "gemma4-moe", "the router reads the dense norm", router_reads_the_norm },
+    { "gemma4-moe", "experts read the dense norm", experts_read_the_dense_norm },
     { "lfm2", "gates swapped", swapped_gates },
     { "lfm2", "kernel reversed", reversed_kernel },
     { "lfm2", "no norms of q and k", no_qk_norm },
