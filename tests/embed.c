@@ -26,7 +26,7 @@ enum {
 
 /* ---- golden models ---- */
 
-static const char *const folders[] = { "bert", "gemma3-embedding" };
+static const char *const folders[] = { "bert", "gemma3-embedding", "qwen3-embedding" };
 
 static quip_model *open_golden_as(const char *folder, enum convert_weights weights)
 {
@@ -195,7 +195,8 @@ static void test_int8(void **state)
             float got[MAX_WIDTH];
             float *want = read_wanted(folders[i], prompt, "embedding_file", (size_t)width);
             embed_ids(model, ids, read_ids(prompt, ids), NULL, got);
-            if (!(cosine(got, want, width) > 0.999f))
+            // one token of a random model 40 wide has less to average over than a trained model
+            if (!(cosine(got, want, width) > (i == 2 ? 0.998f : 0.999f)))
                 fail_msg("%s: \"%s\": the cosine is %.5f", folders[i], prompt->string,
                          (double)cosine(got, want, width));
             free(want);

@@ -292,6 +292,8 @@ static quip_status read_checkpoint(struct conversion *v, const char *out)
     if (!status)
         status = qp_embedding_source_open(&v->embedding, &v->checkpoint, &v->hparams,
                                           v->options->pooling, v->error);
+    v->hparams.raw.traits.mixes_inputs =
+        v->embedding && v->options->weights != CONVERT_F32; // before integers
     if (!status && v->embedding && v->options->for_gpu)
         status = qp_fail(v->error, QUIP_E_UNSUPPORTED,
                          "%s: is an embedding model, which MediaPipe's GPU engines cannot run; "

@@ -165,6 +165,10 @@ quip_status qp_rows_read(struct row_reader *r, const struct job *job, int64_t be
             rows[i] -= 1;
     for (int64_t i = 0; job->row->weight_class == CLASS_ROUTER_NORM && i < n * cols; i++)
         rows[i] /= sqrtf((float)r->hparams->raw.d_model);
+    const bool is_layer_matrix =
+        job->row->weight_class == CLASS_ATTENTION || job->row->weight_class == CLASS_FEED_FORWARD;
+    for (int64_t i = 0; i < n && is_layer_matrix && r->hparams->raw.traits.mixes_inputs; i++)
+        qp_mix_row(rows + i * cols, (int)cols);
     *values = rows;
     const struct row_map map = qp_plan_module_map(r->hparams, job->row);
     return r->merge ? qp_lora_merge_add(r->merge, job, &map, begin, n, rows, error) : QUIP_OK;

@@ -79,6 +79,7 @@ static void close_first(struct verify_side *s)
 struct verify_source {
     const struct matrix *matrix; // of a model
     const float *vector;
+    bool is_mixed;         // rows of the matrix are mixed, and become as they were before
     const struct job *job; // of a checkpoint
     int64_t rows, cols;
 };
@@ -100,6 +101,7 @@ static quip_status source_in_model(quip_model *m, const struct tensor *t, struct
     const uint8_t *data;
     *s = (struct verify_source){ .matrix = qp_weights_find(m, t->name) };
     if (s->matrix) {
+        s->is_mixed = m->config.mixes_inputs && strstr(t->name, ".x_layers_");
         s->rows = s->matrix->n_out;
         s->cols = s->matrix->n_in;
         return QUIP_OK;
@@ -107,8 +109,9 @@ static quip_status source_in_model(quip_model *m, const struct tensor *t, struct
     if (t->dtype != DTYPE_F32)
         return qp_fail(error, QUIP_E_UNSUPPORTED, "%s is %s, expected a matrix of the model or F32",
                        t->name, qp_dtype_name(t->dtype));
-    s->rows = 1;
-    s->cols = (int64_t)(t->n_bytes / sizeof(float));
+    const bool is_positions = m->config.has_positions && strstr(t->name, "position_embedding.w");
+    s->rows = is_positions ? m->config.n_context_max : 1;
+    s->cols = (int64_t)(t->n_bytes / sizeof(float)) / s->rows;
     quip_status status = qp_format_tensor_bytes(&m->format, t, &data, error);
     s->vector = status ? NULL : (const float *)(const void *)data;
     return status;
@@ -158,9 +161,12 @@ static const float *rows_of_model(const struct verify_source *s, int64_t begin, 
 {
     assert(begin >= 0 && n >= 0 && begin + n <= s->rows);
     if (s->vector)
-        return s->vector;
-    for (int64_t r = 0; r < n; r++)
+        return s->vector + begin * s->cols;
+    for (int64_t r = 0; r < n; r++) {
         qp_matrix_read_row(s->matrix, (int)(begin + r), buffer + r * s->cols);
+        if (s->is_mixed)
+            qp_mix_row(buffer + r * s->cols, (int)s->cols);
+    }
     return buffer;
 }
 
@@ -258,13 +264,19 @@ static quip_status reserve_rows(struct verifier *v)
     return QUIP_OK;
 }
 
+/* Tensors that are compared with their matrix, and dense layers, which are copied as they are. */
+static bool is_left_out(const char *name)
+{
+    return qp_is_companion(name) || strstr(name, ".embedding.dense_");
+}
+
 static quip_status compare_all(struct verifier *v)
 {
     const struct format *f = &v->second->format;
     const struct verify_options *o = v->options;
     quip_status status = reserve_rows(v);
     for (int i = 0; i < f->n_tensors && !status; i++) {
-        if (qp_is_companion(f->tensors[i].name))
+        if (is_left_out(f->tensors[i].name))
             continue;
         status = compare_tensor(v, &f->tensors[i]);
         if (!status && o->on_progress &&

@@ -35,14 +35,15 @@ struct attention_rows {
     int begin, end; // positions visible to at least one row
 };
 
-/* Make [n_rows, n_cols] values the square: in the KV cache itself if it is 64 columns wide, as a
+/* Make [n_rows, n_cols] values the square: in the KV cache itself if these are whole lanes, as a
  * padded copy otherwise. */
 static void set_square(struct square_product *t, struct attention_state *state, const float *from,
                        size_t stride, int n_rows, int n_cols)
 {
     t->b = from;
     t->b_stride = stride;
-    if (n_cols == KV_BLOCK)
+    t->n_columns = (n_cols + 15) / 16 * 16;
+    if (n_cols % 16 == 0)
         return;
     memset(state->b, 0, sizeof state->b);
     for (int i = 0; i < n_rows; i++)
@@ -64,7 +65,7 @@ static void multiply(const struct attention_steps *steps, struct square_product 
     }
 }
 
-/* s = q k for all 64 keys of the block at `pos`. */
+/* s = q k for the keys of the block at `pos` that some row attends to; 0 for the others. */
 static void block_scores(const struct attention *a, const struct attention_steps *steps,
                          struct attention_state *state, const struct attention_rows *rows, int pos)
 {
@@ -73,6 +74,7 @@ static void block_scores(const struct attention *a, const struct attention_steps
         1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1
     };
     const size_t head_dim = (size_t)a->head_dim, slot = (size_t)(pos / KV_BLOCK % a->n_blocks);
+    const int n_visible = rows->end - pos < KV_BLOCK ? rows->end - pos : KV_BLOCK;
     memset(state->s, 0, (size_t)a->n_rows * KV_BLOCK * sizeof(float));
     for (size_t d = 0; d < head_dim; d += KV_BLOCK) {
         const int n = head_dim - d < KV_BLOCK ? (int)(head_dim - d) : KV_BLOCK;
@@ -85,6 +87,7 @@ static void block_scores(const struct attention *a, const struct attention_steps
             .b = a->k + (slot * head_dim + d) * KV_BLOCK,
             .b_stride = KV_BLOCK,
             .n_k = n,
+            .n_columns = (n_visible + 15) / 16 * 16,
         };
         multiply(steps, &t, a->n_rows);
     }

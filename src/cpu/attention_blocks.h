@@ -17,7 +17,8 @@ struct attention_state {
 
 /* A few rows times a square of keys or values:
  * acc[r][j] = acc[r][j] * factors[r] + a[r][0] * b[0][j] + ... + a[r][n_k - 1] * b[n_k - 1][j],
- * for 64 columns j. Each product and each sum is rounded, from left to right. */
+ * for n_columns columns j, a multiple of 16 up to 64. Each product and each sum is rounded, from
+ * left to right. */
 struct square_product {
     float *acc; // [n_rows][64], rows acc_stride apart
     size_t acc_stride;
@@ -26,7 +27,7 @@ struct square_product {
     size_t a_stride;
     const float *b; // [n_k][64], rows b_stride apart
     size_t b_stride;
-    int n_k;
+    int n_k, n_columns;
 };
 
 struct attention_steps {

@@ -4,30 +4,31 @@
  * ISA(). */
 #include "cpu/attention_blocks.h"
 
-/* struct square_product for n_rows rows and columns [column, column + 16 * PRODUCT_COLUMNS). n_rows
- * is a constant. Where multipliers and adders are different units (Zen), a product and its sum cost
- * no more than a fused one, because the sums stay in registers. */
-LANES_INLINE void ISA(product_columns)(const struct square_product *t, int column, int n_rows)
+/* struct square_product for n_rows rows and columns [column, column + 16 * n_columns). n_rows and
+ * n_columns are constants. Where multipliers and adders are different units (Zen), a product and
+ * its sum cost no more than a fused one, because the sums stay in registers. */
+LANES_INLINE void ISA(product_columns)(const struct square_product *t, int column, int n_rows,
+                                       int n_columns)
 {
     struct lanes sum[PRODUCT_ROWS][PRODUCT_COLUMNS];
     LANES_UNROLL
     for (int r = 0; r < n_rows; r++) {
         const float *acc = t->acc + (size_t)r * t->acc_stride + column;
         LANES_UNROLL
-        for (int j = 0; j < PRODUCT_COLUMNS; j++)
+        for (int j = 0; j < n_columns; j++)
             sum[r][j] = lanes_mul(lanes_load(acc + 16 * j), lanes_set(t->factors[r]));
     }
     const float *a = t->a, *b = t->b + column;
     for (int k = 0; k < t->n_k; k++, b += t->b_stride) {
         struct lanes v[PRODUCT_COLUMNS];
         LANES_UNROLL
-        for (int j = 0; j < PRODUCT_COLUMNS; j++)
+        for (int j = 0; j < n_columns; j++)
             v[j] = lanes_load(b + 16 * j);
         LANES_UNROLL
         for (int r = 0; r < n_rows; r++) {
             const struct lanes weight = lanes_set(a[(size_t)r * t->a_stride + (size_t)k]);
             LANES_UNROLL
-            for (int j = 0; j < PRODUCT_COLUMNS; j++)
+            for (int j = 0; j < n_columns; j++)
                 sum[r][j] = lanes_mul_add(weight, v[j], sum[r][j]);
         }
     }
@@ -35,7 +36,7 @@ LANES_INLINE void ISA(product_columns)(const struct square_product *t, int colum
     for (int r = 0; r < n_rows; r++) {
         float *acc = t->acc + (size_t)r * t->acc_stride + column;
         LANES_UNROLL
-        for (int j = 0; j < PRODUCT_COLUMNS; j++)
+        for (int j = 0; j < n_columns; j++)
             lanes_store(acc + 16 * j, sum[r][j]);
     }
 }
@@ -44,8 +45,15 @@ LANES_INLINE void ISA(product_columns)(const struct square_product *t, int colum
 #define PRODUCT(name, n_rows)                                                                      \
     static __attribute__((noinline)) void name(const struct square_product *t)                     \
     {                                                                                              \
-        for (int column = 0; column < KV_BLOCK; column += 16 * PRODUCT_COLUMNS)                    \
-            ISA(product_columns)(t, column, n_rows);                                               \
+        int column = 0;                                                                            \
+        for (; column + 16 * PRODUCT_COLUMNS <= t->n_columns; column += 16 * PRODUCT_COLUMNS)      \
+            ISA(product_columns)(t, column, n_rows, PRODUCT_COLUMNS);                              \
+        if (PRODUCT_COLUMNS > 2 && column + 32 <= t->n_columns) {                                  \
+            ISA(product_columns)(t, column, n_rows, 2);                                            \
+            column += 32;                                                                          \
+        }                                                                                          \
+        if (PRODUCT_COLUMNS > 1 && column < t->n_columns)                                          \
+            ISA(product_columns)(t, column, n_rows, 1);                                            \
     }
 PRODUCT(ISA(product_1), 1)
 PRODUCT(ISA(product_2), 2)

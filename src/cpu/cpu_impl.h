@@ -17,6 +17,7 @@
 #include "engine/backend.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -240,6 +241,16 @@ static inline void cpu_parallel(struct cpu_device *d, bool is_small, pool_task t
         qp_pool_run(d->pool, task, arg);
 }
 
+/* qp_mix_row for an input of n numbers, in the order of the kernels. */
+static inline void qp_mix_input(const struct kernels *k, float *x, int n)
+{
+    for (int block = MIX_BLOCK; n > 0; x += block, n -= block) {
+        while (block > n)
+            block /= 2;
+        k->hadamard(x, 1.0f / sqrtf((float)block), block);
+    }
+}
+
 /* Quantize a finished row of floats (the row of `a`, or scratch) as row t of `a`. */
 static inline void act_store(const struct kernels *k, struct act *a, int t, const float *row)
 {
@@ -370,6 +381,7 @@ struct gated_part {
     int act; // enum activation
     struct act *to;
     int t0, n, row, n_rows; // row is a multiple of ACT_BLOCK
+    bool is_mixed;          // config->mixes_inputs
 };
 void qp_store_gated(const struct kernels *k, const struct gated_part *p);
 

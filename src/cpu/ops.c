@@ -98,6 +98,8 @@ void qp_cpu_norm_row(struct cpu_device *d, const struct norm_weights *w, int t, 
     struct row_memory *m = &d->mem;
     float *row = act_row_floats(&m->xn, t, m->scratch[index].row);
     qp_cpu_norm_floats(d, row, m->x + (size_t)t * d->base.config->d_model, w);
+    if (d->base.config->mixes_inputs)
+        qp_mix_input(&d->k, row, d->base.config->d_model);
     act_store(&d->k, &m->xn, t, row);
 }
 

@@ -553,8 +553,12 @@ static void store_task(void *arg, int index, int n_threads)
     struct act *out = &j->d->mem.att;
     int begin, end;
     qp_share(j->rows->n, 1, index, n_threads, &begin, &end);
-    for (int t = begin; t < end; t++)
-        act_store(&j->d->k, out, t, j->floats + (size_t)t * (size_t)out->n_cols);
+    for (int t = begin; t < end; t++) {
+        float *row = j->floats + (size_t)t * (size_t)out->n_cols;
+        if (j->d->base.config->mixes_inputs)
+            qp_mix_input(&j->d->k, row, out->n_cols);
+        act_store(&j->d->k, out, t, row);
+    }
 }
 
 quip_status qp_cpu_attend(struct device *device, int l, const struct rows *rows)

@@ -355,6 +355,8 @@ void qp_store_gated(const struct kernels *k, const struct gated_part *p)
         const float *g = p->gate ? p->gate + (size_t)t * p->stride : u;
         k->activate(u, g, p->gate ? u : NULL, p->act, step * p->n_rows);
     }
+    for (int t = 0; t < p->n && p->is_mixed; t++)
+        qp_mix_input(k, p->up + (size_t)t * p->stride, p->n_rows);
     if (is_dense && p->n_rows == TILE_ROWS)
         store_tile(k, p->to, p->t0, p->n, p->row, p->up);
     else
@@ -378,7 +380,8 @@ static void finish_gated(const struct linear_task *j, int index, size_t stride, 
                                          .t0 = t0,
                                          .n = n,
                                          .row = row,
-                                         .n_rows = n_rows });
+                                         .n_rows = n_rows,
+                                         .is_mixed = d->base.config->mixes_inputs });
 }
 
 /* Tile i of both matrices, for all rows of the batch. */

@@ -282,6 +282,7 @@ static void fill_config(struct config *c, const struct raw_config *raw)
         .has_final_norm = !t->no_final_norm,
         .has_positions = t->has_positions,
         .embed_norm = t->embed_norm,
+        .mixes_inputs = t->mixes_inputs,
         .is_bidirectional = t->is_bidirectional,
         .is_gated = t->is_gated,
         .has_alibi = t->has_alibi,

@@ -73,6 +73,8 @@ struct traits {
     bool has_positions;    // a learned vector of each position is added to the embedding
     bool embed_norm;       // then the sum is normed
     bool no_final_norm;    // the output of the last layer is not normed
+    bool mixes_inputs;     // inputs of the layers' products are mixed (qp_mix_row), and so are the
+                           // rows of their weights
     bool is_bidirectional; // a token attends to those behind it too: an encoder
 
     bool has_shared_gate;  // what the dense feed-forward beside experts adds has a gate

@@ -5,6 +5,7 @@
 #include "model/model.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 static const struct matrix *find_in_layer(const struct layer_weights *w, const char *name)
@@ -92,4 +93,22 @@ void qp_matrix_read_row(const struct matrix *m, int r, float *to)
     const float zero = m->zeros ? m->zeros[r] : 0;
     for (int i = 0; i < m->n_in; i++)
         to[i] = ((float)matrix_integer(m, r, i) - zero) * m->scales[r];
+}
+
+void qp_mix_row(float *x, int n)
+{
+    for (int block = MIX_BLOCK, i = 0; i < n; i += block) {
+        while (block > n - i)
+            block /= 2;
+        for (int stride = 1; stride < block; stride *= 2)
+            for (int k = i; k < i + block; k++)
+                if (!((k - i) & stride)) {
+                    const float a = x[k], b = x[k + stride];
+                    x[k] = a + b;
+                    x[k + stride] = a - b;
+                }
+        const float factor = 1.0f / sqrtf((float)block);
+        for (int k = i; k < i + block; k++)
+            x[k] *= factor;
+    }
 }

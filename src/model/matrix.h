@@ -73,6 +73,12 @@ bool qp_quantize_mse(const float *w, int64_t rows, int64_t cols, int bits, void 
 /* max|w| of n values, or -1 when one is not a finite number. */
 float qp_row_bound(const float *w, int64_t n);
 
+/* Multiply each block of 64 numbers of a row by the orthonormal Hadamard matrix; what is left at
+ * the end by smaller ones. A product of two mixed rows is that of the rows themselves. If no number
+ * of a block stands out, rounding to integers costs less (QuaRot: Ashkboos et al. 2024). */
+#define MIX_BLOCK 64
+void qp_mix_row(float *x, int n);
+
 enum activation {
     ACT_GELU_TANH = 0,
     ACT_GELU_ERF = 1,

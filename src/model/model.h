@@ -80,6 +80,7 @@ struct config {
     bool has_final_norm;
     bool has_positions;    // embeddings have a learned vector of their position added
     bool embed_norm;       // embeddings are normed
+    bool mixes_inputs;     // of the layers' products (qp_mix_row), like the rows of their weights
     bool is_bidirectional; // a token attends to those behind it too; windows are to both sides
     bool is_gated, has_alibi, tied;
     int n_layers, d_model, d_ff, n_heads, n_kv_heads, head_dim, vocab_size; // widest of all layers

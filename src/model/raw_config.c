@@ -190,6 +190,7 @@ static const struct config_key config_keys[] = {
     TRAIT_1(has_positions, KEY_BOOL),
     TRAIT_1(embed_norm, KEY_BOOL),
     TRAIT_1(no_final_norm, KEY_BOOL),
+    TRAIT_1(mixes_inputs, KEY_BOOL),
     TRAIT_1(is_bidirectional, KEY_BOOL),
     TRAIT_1(embed_scale, KEY_FLOAT),
     TRAIT_1(residual_scale, KEY_FLOAT),

@@ -67,6 +67,13 @@ static void dequantize(const struct floats *to, const struct matrix *from)
         qp_matrix_read_row(from, r, to->w + (size_t)r * (size_t)to->n_in);
 }
 
+/* Mixed rows mixed again are as before, so the inputs need not be mixed. */
+static void unmix(const struct floats *f)
+{
+    for (int r = 0; r < f->n_out; r++)
+        qp_mix_row(f->w + (size_t)r * (size_t)f->n_in, f->n_in);
+}
+
 static quip_status reference_check(quip_error *error)
 {
     (void)error;
@@ -95,6 +102,8 @@ static quip_status reference_open(struct device **device, const quip_model *mode
     dequantize(&d->ple, &model->weights.ple);
     for (int i = 0; i < model->config.n_layers * N_MATRICES; i++)
         dequantize(&d->m[i], &model->weights.layers[i / N_MATRICES].m[i % N_MATRICES]);
+    for (int i = 0; i < model->config.n_layers * N_MATRICES && model->config.mixes_inputs; i++)
+        unmix(&d->m[i]);
     d->base = (struct device){ .backend = &reference_backend,
                                .config = &model->config,
                                .weights = &model->weights };

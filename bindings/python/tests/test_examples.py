@@ -17,6 +17,7 @@ RUNS = {
     "convert.py": ["{checkpoint}", "", "", "{out}"],
     "lora.py": ["{model}", "{adapter}", "one"],
     "llm_inference.py": ["{model}", "one"],
+    "search.py": ["{model}", "one"],
 }
 
 

@@ -8,7 +8,7 @@
  *
  * Code that was written for MediaPipe's LLM Inference API uses LlmInference instead. */
 export { QuipError, type Status } from "./errors.js";
-export { Adapter, Model, type AdapterOptions, type CheckOptions, type OpenOptions } from "./model.js";
+export { Adapter, Model, type AdapterOptions, type CheckOptions, type EmbedOptions, type OpenOptions } from "./model.js";
 export { Session, type AppendOptions, type SayOptions, type SessionOptions } from "./session.js";
 export { Reply } from "./reply.js";
 export type { ModelSource } from "./sources.js";

@@ -64,6 +64,27 @@ export class Adapter {
   }
 }
 
+export interface EmbedOptions {
+  /** Name of a task prompt of the model, such as "query", whose text is put before each text. */
+  prompt?: string | undefined;
+  /** Text that is put before each text instead of a prompt. */
+  prefix?: string | undefined;
+  /** Which tokens an embedding is made of; default: as the model file says. */
+  pooling?: "mean" | "first" | "last" | undefined;
+  /** Keep only the first numbers of each embedding. */
+  dimensions?: number | undefined;
+  /** Tokens of a text; longer ones are cut. Default: as the model file says. */
+  maxTokens?: number | undefined;
+  /** Do not scale embeddings to length 1. */
+  noNormalize?: boolean | undefined;
+  /** A longer text is an error. */
+  noTruncation?: boolean | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+const EMBED_OPTIONS = ["prompt", "prefix", "pooling", "dimensions", "maxTokens", "noNormalize", "noTruncation", "signal"] as const;
+const POOLINGS = ["mean", "first", "last"] as const;
+
 const CACHE_MODES: CacheMode[] = ["default", "force-cache", "reload", "no-store"];
 
 /** Check the values of options that are words. */
@@ -209,6 +230,31 @@ export class Model {
   /** The text of token ids. */
   async detokenize(tokens: Int32Array | number[]): Promise<string> {
     return (await this.#alive()).call("detokenize", { tokens: Int32Array.from(tokens) });
+  }
+
+  /** Embeddings of texts. Instead of a text there may be token ids, which are used as they are. The sum of
+   * the products of two embeddings is their cosine. */
+  async embed(texts: (string | Int32Array | number[])[], options: EmbedOptions = {}): Promise<Float32Array[]> {
+    checkNames("Model.embed", options, EMBED_OPTIONS);
+    checkWord("pooling", options.pooling, [...POOLINGS]);
+    const { prompt, prefix, signal } = options;
+    if (prompt !== undefined) checkText("prompt", prompt);
+    if (prefix !== undefined) checkText("prefix", prefix);
+    const params = {
+      ...(prompt === undefined ? {} : { prompt }),
+      ...(prefix === undefined ? {} : { prefix }),
+      pooling: options.pooling ? POOLINGS.indexOf(options.pooling) + 1 : 0,
+      dimensions: checkCount("dimensions", options.dimensions),
+      maxTokens: checkCount("maxTokens", options.maxTokens),
+      noNormalize: !!options.noNormalize,
+      noTruncation: !!options.noTruncation,
+    };
+    const inputs = texts.map((text) => {
+      if (typeof text !== "string") return Int32Array.from(text);
+      checkText("the text", text);
+      return text;
+    });
+    return (await this.#alive()).call("embed", { texts: inputs, options: params }, { signal });
   }
 
   /** A synchronous function that counts tokens in the page. It needs a few megabytes of its own. */

@@ -57,6 +57,19 @@ export interface ModelInfo {
   vocabSize: number;
   contextMax: number; // largest nContext; 0: the file does not limit it
   hasTemplate: boolean; // false: a base model, whose prompts are passed on unchanged
+  isEmbedding: boolean; // an embedding model: it has embed(), and no sessions
+  embeddingSize: number; // numbers of an embedding
+}
+
+/** quip_embed_options, checked. */
+export interface EmbedParams {
+  prompt?: string;
+  prefix?: string;
+  pooling: number;
+  dimensions: number;
+  maxTokens: number;
+  noNormalize: boolean;
+  noTruncation: boolean;
 }
 
 export interface Opened {
@@ -145,6 +158,7 @@ export interface Calls {
   clone: [{ session: number }, { session: number; nContext: number }, never];
   tokenize: [{ text: string; withSpecial: boolean }, Int32Array, never];
   detokenize: [{ tokens: Int32Array }, string, never];
+  embed: [{ texts: (string | Int32Array)[]; options: EmbedParams }, Float32Array[], never];
   tokenizer: [Record<string, never>, TokenizerParts, never];
   memory: [Record<string, never>, number, never];
 }

@@ -64,6 +64,10 @@ export const tests = {
         equal(await model.countTokens(env.prompt), e.ids.length);
         equal((await model.tokenCounter())(env.prompt), e.ids.length);
         equal(await model.detokenize(e.ids), env.prompt);
+        equal(model.info.isEmbedding, false);
+        const [ofText, ofIds] = await model.embed([env.prompt, e.ids], { pooling: "last" });
+        equal([...ofText], e.embedding, `${kind} embedding`);
+        equal(ofIds.length, model.info.embeddingSize);
         for (const nThreads of [1, 2]) {
           const s = model.session({ nThreads });
           await s.prefill(e.ids);

@@ -53,6 +53,7 @@ export function makeFixtures() {
       sampled: ask("--temperature", "1.1", "--top-k", "40", "--top-p", "0.9", "--seed", "7"),
       turns: ask("--chat-template", "gemma", "--system", "Be brief."),
       ids,
+      embedding: JSON.parse(run("quip", "embed", path(kind), prompt, "--pooling", "last")).embedding.map(Math.fround),
       logits: words(readFileSync(join(folder, "logits.f32"))),
     };
   }

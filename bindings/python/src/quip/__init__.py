@@ -20,7 +20,7 @@ from .errors import (
     MemoryError,
     UnsupportedError,
 )
-from .model import Adapter, Model, ModelInfo, ModelOptions, Plan, plan_memory
+from .model import Adapter, EmbedOptions, Model, ModelInfo, ModelOptions, Plan, plan_memory
 from .session import (
     Answer,
     AsyncAnswer,
@@ -41,6 +41,7 @@ __all__ = [
     "CancelledError",
     "ContextFullError",
     "DeviceError",
+    "EmbedOptions",
     "Error",
     "FinishReason",
     "FormatError",

@@ -12,6 +12,7 @@ from typing import (
     Any,
     BinaryIO,
     Dict,
+    Iterable,
     Iterator,
     List,
     Optional,
@@ -20,6 +21,7 @@ from typing import (
     TypedDict,
     Union,
     cast,
+    overload,
 )
 
 from . import _abi
@@ -38,6 +40,8 @@ from ._library import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from typing_extensions import Buffer, Unpack
 
     from .session import Session, SessionOptions
@@ -63,6 +67,8 @@ class ModelInfo:
     bos: int
     n_threads: int
     has_template: bool
+    is_embedding: bool  # an embedding model: it has embed(), and no sessions
+    n_embedding: int
     n_experts: int
     n_experts_used: int
     n_active_parameters: int
@@ -96,6 +102,31 @@ class ModelOptions(TypedDict, total=False):
     n_threads: int  # that the model's sessions use; 0: one for each processor
     background: bool  # leave the processor to other programs: half the threads, low priority
     no_mmap: bool  # read the weights into memory instead of mapping the file
+
+
+POOLINGS = {
+    name[len("QUIP_POOLING_") :].lower(): value
+    for name, value in vars(_abi).items()
+    if name.startswith("QUIP_POOLING_")
+}
+
+
+class EmbedOptions(TypedDict, total=False):
+    """Options of Model.embed: the fields of quip_embed_options in quip.h. What is left out, or zero,
+    means the default."""
+
+    prompt: str  # name of a task prompt of the model, such as "query"; see Model.prompts
+    prefix: str  # text that is put before each text instead of a prompt
+    pooling: str  # "mean", "first" or "last"; default "model", as the model file says
+    n_dimensions: int  # keep only the first ones
+    n_tokens_max: int  # tokens of a text; longer ones are cut
+    n_threads: int  # use at most this many of the model's threads
+    no_normalize: bool
+    no_truncation: bool  # a longer text is an error
+
+
+# Texts of one call of the library: between two calls, Ctrl-C is noticed.
+EMBED_TEXTS = 256
 
 
 def model_options(options: ModelOptions) -> _abi.quip_model_options:
@@ -186,6 +217,45 @@ class Model(Owner):
         """The memory that the model and one session with these options need."""
         return _plan(self.handle, options)
 
+    @overload
+    def embed(self, texts: str, **options: Unpack[EmbedOptions]) -> NDArray[np.float32]: ...
+
+    @overload
+    def embed(
+        self, texts: Iterable[Union[str, Sequence[int]]], **options: Unpack[EmbedOptions]
+    ) -> NDArray[np.float32]: ...
+
+    def embed(self, texts: Any, **options: Unpack[EmbedOptions]) -> NDArray[np.float32]:
+        """Embeddings of texts, [n, n_embedding], or of one text, [n_embedding]. Instead of a text
+        there may be token ids, which are used as they are. Embeddings have length 1, so that
+        `a @ b` is the cosine of two of them.
+
+        vectors = model.embed(["A cat sits outside", "The new film is great"])
+        """
+        import numpy as np
+
+        items = [texts] if isinstance(texts, str) else list(texts)
+        to, held = embed_options(options), []
+        width = to.n_dimensions or self.info.n_embedding
+        out = np.zeros((len(items), max(width, 0)), np.float32)
+        for begin in range(0, len(items), EMBED_TEXTS):
+            part = items[begin : begin + EMBED_TEXTS]
+            inputs = (_abi.quip_embed_input * len(part))()
+            held = [embed_input(inputs[i], item) for i, item in enumerate(part)]
+            rows = out[begin : begin + len(part)]
+            address = rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+            call(lib.quip_embed, self.handle, inputs, len(part), to, address, rows.size)
+        del held  # what the inputs point to was necessary until here
+        return out[0] if isinstance(texts, str) else out
+
+    @property
+    def prompts(self) -> List[str]:
+        """Names of the task prompts of an embedding model."""
+        names: List[str] = []
+        while (name := lib.quip_model_prompt_name(self.handle, len(names))) is not None:
+            names.append(name.decode())
+        return names
+
     def adapter(self, path: StrPath) -> Adapter:
         """LoRA weights for this model: Adapter(model, path)."""
         return Adapter(self, path)
@@ -240,6 +310,31 @@ class Adapter(Owner):
     def close(self) -> None:
         """Close the adapter. Sessions keep what they need of it."""
         super().close()
+
+
+def embed_options(options: EmbedOptions) -> _abi.quip_embed_options:
+    """Options as a C struct."""
+    values: Dict[str, Any] = dict(options)
+    pooling = values.pop("pooling", "model")
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling is {pooling!r}; must be one of {', '.join(POOLINGS)}")
+    for name in ("prompt", "prefix"):
+        if name in values:
+            values[name] = c_text(name, values[name])
+    to = _abi.quip_embed_options()
+    fill(to, pooling=POOLINGS[pooling], **values)
+    return to
+
+
+def embed_input(to: _abi.quip_embed_input, item: Union[str, Sequence[int]]) -> Any:
+    """Fill an input; what it points to is returned."""
+    if isinstance(item, str):
+        data = text_bytes("text", item)
+        to.text, to.n_text = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), len(data)
+        return data
+    ids = token_array(item)
+    to.tokens, to.n_tokens = ctypes.cast(ids, ctypes.POINTER(ctypes.c_int32)), len(ids)
+    return ids
 
 
 def token_array(tokens: Sequence[int]) -> ctypes.Array[ctypes.c_int32]:

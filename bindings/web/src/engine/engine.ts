@@ -1,7 +1,7 @@
 /** engine.ts: the functions of the library with JavaScript's numbers and texts, on the best module that
  * this browser can run. An engine has one model. */
 import { QuipError } from "../errors.js";
-import type { Build, EngineParams, FinishReason, ModelInfo, ModelParams, Result, Role, SessionParams } from "../protocol.js";
+import type { Build, EmbedParams, EngineParams, FinishReason, ModelInfo, ModelParams, Result, Role, SessionParams } from "../protocol.js";
 import { compile, processors } from "#worker";
 import { abi } from "./abi.js";
 import { buildsToTry, needs64 } from "./builds.js";
@@ -109,6 +109,8 @@ export class Engine {
         vocabSize: info.get("vocab_size"),
         contextMax: info.get("n_context_max"),
         hasTemplate: info.get("has_template") !== 0,
+        isEmbedding: info.get("is_embedding") !== 0,
+        embeddingSize: info.get("n_embedding"),
       };
     });
   }
@@ -238,6 +240,34 @@ export class Engine {
       const to = a.alloc(n);
       write(to, n);
       return this.module.text(to, n);
+    });
+  }
+
+  /** Embeddings of some texts or token ids, of `width` numbers each. */
+  embed(model: number, texts: (string | Int32Array)[], width: number, o: EmbedParams): Float32Array[] {
+    return this.module.scoped((a) => {
+      const bytes = Struct.bytes(this.module, "quip_embed_input");
+      const inputs = a.put(new Uint8Array(bytes * texts.length));
+      texts.forEach((text, i) => {
+        const [pointer, n] = typeof text === "string" ? a.text(text) : [a.ints(text), text.length];
+        const input = new Struct(this.module, "quip_embed_input", inputs + i * bytes);
+        input.set(typeof text === "string" ? "text" : "tokens", pointer);
+        input.set(typeof text === "string" ? "n_text" : "n_tokens", n);
+      });
+      const options = a.struct("quip_embed_options", {
+        prompt: o.prompt === undefined ? 0 : a.cText(o.prompt),
+        prefix: o.prefix === undefined ? 0 : a.cText(o.prefix),
+        pooling: o.pooling,
+        n_dimensions: o.dimensions,
+        n_tokens_max: o.maxTokens,
+        no_normalize: o.noNormalize,
+        no_truncation: o.noTruncation,
+      });
+      const capacity = texts.length * width;
+      const to = a.alloc(4 * capacity);
+      this.module.call("quip_embed", model, inputs, texts.length, options.pointer, to, capacity);
+      const all = new Float32Array(this.module.bytes(to, 4 * capacity).slice().buffer);
+      return texts.map((_, i) => all.slice(i * width, (i + 1) * width));
     });
   }
 

@@ -67,6 +67,7 @@ let engine: Engine;
 let model = 0;
 let modelFile = { pointer: 0, length: 0 };
 let vocabSize = 0;
+let embeddingSize = 0;
 const sessions = new Set<number>();
 const adapters = new Set<number>();
 
@@ -119,6 +120,7 @@ const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<
     });
     const info = engine.modelInfo(model);
     vocabSize = info.vocabSize;
+    embeddingSize = info.embeddingSize;
     return { info, build: engine.build };
   },
 
@@ -198,6 +200,18 @@ const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<
   },
   detokenize({ tokens }) {
     return engine.detokenize(model, tokens);
+  },
+  async embed({ texts, options }, call) {
+    const all: Float32Array[] = [];
+    for (let n = 1; all.length < texts.length; ) {
+      const start = performance.now();
+      const part = texts.slice(all.length, all.length + n);
+      all.push(...engine.embed(model, part, options.dimensions || embeddingSize, options));
+      if (performance.now() - start < STEP_MS) n *= 2;
+      await yieldToMessages();
+      if (call.signal.aborted) throw call.signal.reason;
+    }
+    return all;
   },
   tokenizer() {
     return tokenizerParts(engine, () => engine.module.bytes(modelFile.pointer, modelFile.length));
