@@ -25,21 +25,22 @@ static void find_checkpoint(char *path, size_t size, const char *name)
 {
     const char *models = getenv("QUIP_MODELS"), *cache = getenv("XDG_CACHE_HOME");
     if (models)
-        snprintf(path, size, "%s/%s.gguf", models, name);
+        snprintf(path, size, "%s/%s", models, name);
     else if (cache && cache[0])
-        snprintf(path, size, "%s/quip/models/%s.gguf", cache, name);
+        snprintf(path, size, "%s/quip/models/%s", cache, name);
     else
-        snprintf(path, size, "%s/.cache/quip/models/%s.gguf", getenv("HOME"), name);
+        snprintf(path, size, "%s/.cache/quip/models/%s", getenv("HOME"), name);
     need_file(path);
 }
 
 /* Convert a model to `weights` and open it. The file is deleted at once; the mapping keeps it. */
-static quip_model *convert(const char *name, enum convert_weights weights)
+static quip_model *convert(const char *name, const char *suffix, enum convert_weights weights)
 {
-    char checkpoint[1024], path[64];
+    char checkpoint[1024], path[64], file[64];
     quip_error error = { 0 };
     quip_model *model;
-    find_checkpoint(checkpoint, sizeof checkpoint, name);
+    snprintf(file, sizeof file, "%s%s", name, suffix);
+    find_checkpoint(checkpoint, sizeof checkpoint, file);
     snprintf(path, sizeof path, "real-%s-%d.bin", name, (int)getpid());
     const struct convert_options options = { .weights = weights };
     check(qp_convert(checkpoint, path, &options, &error), &error);
@@ -181,7 +182,7 @@ static void check_model(const char *name)
     const cJSON *f32 = cJSON_GetObjectItem(results, "f32");
     const double want = cJSON_GetObjectItem(f32, "mean_nll")->valuedouble;
 
-    quip_model *model = convert(name, CONVERT_F32);
+    quip_model *model = convert(name, ".gguf", CONVERT_F32);
     cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(expected, "prompts"))
         check_prompt(model, prompt);
     const double float_nll = mean_nll(model, windows);
@@ -189,7 +190,7 @@ static void check_model(const char *name)
     assert_true(fabs(float_nll - want) < 1e-4);
     quip_model_close(model);
 
-    model = convert(name, CONVERT_INT8);
+    model = convert(name, ".gguf", CONVERT_INT8);
     const double int8_nll = mean_nll(model, windows);
     printf("  %s int8: perplexity %.3f, reference f32 %.3f, %+.2f %%\n", name, exp(int8_nll),
            exp(want), 100 * (exp(int8_nll - want) - 1));
@@ -218,7 +219,7 @@ static void test_qwen2_5_coder(void **state)
     const cJSON *prompt, *window;
     double float_nll[2], int8_nll;
     int i = 0;
-    quip_model *model = convert(name, CONVERT_F32);
+    quip_model *model = convert(name, ".gguf", CONVERT_F32);
     cJSON *expected = read_json(QUIP_SOURCE_DIR "/tests/data/qwen2.5-coder-0.5b.json");
     cJSON *windows = cJSON_GetObjectItem(expected, "windows");
     assert_int_equal(cJSON_GetArraySize(windows), 2);
@@ -226,7 +227,7 @@ static void test_qwen2_5_coder(void **state)
         check_prompt(model, prompt);
     cJSON_ArrayForEach(window, windows) float_nll[i++] = mean_nll_of(model, window);
     quip_model_close(model);
-    model = convert(name, CONVERT_INT8);
+    model = convert(name, ".gguf", CONVERT_INT8);
     i = 0;
     cJSON_ArrayForEach(window, windows)
     {
@@ -240,10 +241,50 @@ static void test_qwen2_5_coder(void **state)
     cJSON_Delete(expected);
 }
 
+/* The first numbers of what sentence-transformers 6.2 computes with torch 2.15. */
+static void test_minilm(void **state)
+{
+    enum {
+        WIDTH = 384
+    };
+    static const struct {
+        const char *text;
+        float first[4];
+    } cases[] = {
+        { "A cat sits outside", { 0.1325569f, 0.0078309f, 0.0505833f, 0.0413122f } },
+        { "The new film is great", { -0.0804223f, -0.0433970f, 0.0101490f, -0.0660663f } },
+        { "Why is the sky blue?", { 0.0100770f, -0.0017391f, 0.0501802f, 0.0470251f } },
+        { "\xc3\x9c"
+          "berm\xc3\xa4\xc3\x9fig na\xc3\xafve Texte, \xe4\xb8\x96\xe7\x95\x8c!",
+          { -0.0175407f, 0.1448847f, 0.0775336f, -0.0552400f } },
+        { "def main():\n    return 0", { 0.0409148f, 0.0263084f, -0.0555721f, 0.0063046f } },
+    };
+    (void)state;
+    quip_error error = { 0 };
+    quip_model *f32 = convert("all-minilm-l6-v2", "", CONVERT_F32);
+    quip_model *int8 = convert("all-minilm-l6-v2", "", CONVERT_INT8);
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        const quip_embed_input input = { .text = cases[i].text, .n_text = strlen(cases[i].text) };
+        float x[WIDTH], y[WIDTH];
+        double cosine = 0;
+        check(quip_embed(f32, &input, 1, NULL, x, WIDTH, &error), &error);
+        check(quip_embed(int8, &input, 1, NULL, y, WIDTH, &error), &error);
+        for (int k = 0; k < 4; k++)
+            assert_true(fabsf(x[k] - cases[i].first[k]) < 2e-6f);
+        for (int k = 0; k < WIDTH; k++)
+            cosine += (double)x[k] * (double)y[k];
+        printf("  all-minilm-l6-v2 int8: cosine %.5f\n", cosine);
+        assert_true(cosine > 0.999);
+    }
+    quip_model_close(f32);
+    quip_model_close(int8);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_smollm2),
                                         cmocka_unit_test(test_gemma3),
-                                        cmocka_unit_test(test_qwen2_5_coder) };
+                                        cmocka_unit_test(test_qwen2_5_coder),
+                                        cmocka_unit_test(test_minilm) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
