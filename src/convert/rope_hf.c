@@ -48,14 +48,13 @@ static enum rope_type type_in(struct rope_reader *r, const cJSON *rope)
     return type == N_ROPE_TYPES ? ROPE_DEFAULT : type;
 }
 
-static void read_factors(struct rope_reader *r, struct rope_scaling *s, int set, const cJSON *list)
+static void read_factors(struct rope_scaling *s, int set, const cJSON *list)
 {
     int n = 0;
     for (const cJSON *i = cJSON_IsArray(list) ? list->child : NULL; i; i = i->next, n++)
         if (n < HPARAMS_MAX_HEAD / 2)
             s->factors[set][n] = cJSON_IsNumber(i) ? i->valuedouble : 0; // 0 is refused
     s->n_factors[set] = n;
-    (void)r;
 }
 
 static void read_scaling(struct rope_reader *r, const cJSON *rope)
@@ -79,8 +78,8 @@ static void read_scaling(struct rope_reader *r, const cJSON *rope)
     s.mscale = rope_number(r, rope, "mscale", 0);
     s.mscale_all_dim = rope_number(r, rope, "mscale_all_dim", 0);
     s.no_truncate = !qp_json_flag(rope, "truncate", true);
-    read_factors(r, &s, 0, qp_json_item(rope, "short_factor"));
-    read_factors(r, &s, 1, qp_json_item(rope, "long_factor"));
+    read_factors(&s, 0, qp_json_item(rope, "short_factor"));
+    read_factors(&s, 1, qp_json_item(rope, "long_factor"));
     if (!r->status)
         r->status = qp_rope_scale(r->h, &s, r->where, r->error);
 }
