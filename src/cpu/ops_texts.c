@@ -45,7 +45,7 @@ static int visible_end(const struct config *c, int l, const struct row *row)
 }
 
 /* Tokens [t, t + n) of a group, for one kv head. */
-struct text_part {
+struct text_piece {
     const struct row_group *group;
     int kv_head, t, n;
     int begin, end; // positions that some of them attend to; begin is a multiple of KV_BLOCK
@@ -54,7 +54,7 @@ struct text_part {
 };
 
 /* Copy keys and values [begin, end). */
-static void pack_keys(const struct text_task *j, struct text_part *p)
+static void pack_keys(const struct text_task *j, struct text_piece *p)
 {
     const struct row_memory *m = &j->d->mem;
     const struct config *c = j->d->base.config;
@@ -78,7 +78,7 @@ static void pack_keys(const struct text_task *j, struct text_part *p)
 }
 
 /* Rows [t, t + n_tokens) times query heads [h, h + n_heads) of one kv head. */
-static void attend_text_rows(const struct text_task *j, const struct text_part *p, float *scratch,
+static void attend_text_rows(const struct text_task *j, const struct text_piece *p, float *scratch,
                              int t, int n_tokens, int h, int n_heads)
 {
     struct cpu_device *d = j->d;
@@ -115,7 +115,7 @@ static void attend_text_rows(const struct text_task *j, const struct text_part *
     });
 }
 
-static void attend_part(const struct text_task *j, struct text_part *p, float *scratch)
+static void attend_part(const struct text_task *j, struct text_piece *p, float *scratch)
 {
     const struct config *c = j->d->base.config;
     const int group = c->n_heads / c->layers[j->l].n_kv_heads;
@@ -130,13 +130,14 @@ static void attend_part(const struct text_task *j, struct text_part *p, float *s
 }
 
 /* The part of task `index` in its group. */
-static struct text_part part_at(const struct text_task *j, const struct row_group *group, int index)
+static struct text_piece part_at(const struct text_task *j, const struct row_group *group,
+                                 int index)
 {
     const struct config *c = j->d->base.config;
     const int n_kv_heads = c->layers[j->l].n_kv_heads;
-    struct text_part p = { .group = group,
-                           .kv_head = index % n_kv_heads,
-                           .t = index / n_kv_heads * TEXT_TASK_ROWS };
+    struct text_piece p = { .group = group,
+                            .kv_head = index % n_kv_heads,
+                            .t = index / n_kv_heads * TEXT_TASK_ROWS };
     p.n = qp_min(group->n - p.t, TEXT_TASK_ROWS);
     const struct row *row = &j->rows->row[group->first + p.t];
     p.begin = visible_begin(c, j->l, row) / KV_BLOCK * KV_BLOCK; // the first row reads the first
@@ -155,7 +156,7 @@ static void attend_texts(void *arg, int index, int n_threads)
     for (int task, g = 0; (task = atomic_fetch_add(&j->next, 1)) < j->n_tasks;) {
         while (task >= groups[g].task_end) // tasks of a thread ascend
             g++;
-        struct text_part p = part_at(j, &groups[g], g > 0 ? task - groups[g - 1].task_end : task);
+        struct text_piece p = part_at(j, &groups[g], g > 0 ? task - groups[g - 1].task_end : task);
         p.k = s->text_keys;
         p.v = p.k + (size_t)p.n_blocks * KV_BLOCK * (size_t)head_dim;
         attend_part(j, &p, s->attention);

@@ -33,7 +33,7 @@ struct embedder {
 
 /* ---- options ---- */
 
-static quip_status check_range(const char *name, int value, int max, quip_error *error)
+static quip_status check_count(const char *name, int value, int max, quip_error *error)
 {
     if (value >= 0 && value <= max)
         return QUIP_OK;
@@ -77,13 +77,13 @@ static quip_status check_embed_options(const struct embedder *e)
                              "not zero",
                              i);
     if (!status)
-        status = check_range("n_threads", o->n_threads, MAX_THREADS, e->error);
+        status = check_count("n_threads", o->n_threads, MAX_THREADS, e->error);
     if (!status)
-        status = check_range("pooling", o->pooling, QUIP_POOLING_LAST, e->error);
+        status = check_count("pooling", o->pooling, QUIP_POOLING_LAST, e->error);
     if (!status)
-        status = check_range("n_dimensions", o->n_dimensions, e->width, e->error);
+        status = check_count("n_dimensions", o->n_dimensions, e->width, e->error);
     if (!status)
-        status = check_range("n_tokens_max", o->n_tokens_max, most_tokens(e->m), e->error);
+        status = check_count("n_tokens_max", o->n_tokens_max, most_tokens(e->m), e->error);
     if (!status && o->prompt && o->prefix)
         status = qp_fail(e->error, QUIP_E_ARGUMENT, "both prompt and prefix are given; pass one");
     return status;

@@ -157,8 +157,8 @@ static int find_pooling(const char *s, size_t n)
     return QUIP_POOLING_MODEL;
 }
 
-static quip_status read_line(struct embedding_reader *r, const char *key, size_t n_key,
-                             const char *s, size_t n)
+static quip_status read_key(struct embedding_reader *r, const char *key, size_t n_key,
+                            const char *s, size_t n)
 {
     struct embedding *e = &r->m->embedding;
     bool ok = false;
@@ -196,7 +196,7 @@ static quip_status read_lines(struct embedding_reader *r, const char *text, size
         const char *space = memchr(line, ' ', length);
         const size_t n_key = space ? (size_t)(space - line) : length;
         if (length > 0)
-            status = space ? read_line(r, line, n_key, space + 1, length - n_key - 1)
+            status = space ? read_key(r, line, n_key, space + 1, length - n_key - 1)
                            : fail_line(r, line, n_key);
     }
     return status;

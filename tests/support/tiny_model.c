@@ -352,6 +352,13 @@ static void print_gemma4(char *to, size_t size, const struct tiny_model *m)
     print_layers(to + n, size - (size_t)n, "kv_layers", m, kv_layer_of);
 }
 
+/* What the family of the model says; a hostile name has that of Llama. */
+static const struct traits *traits_of(const struct tiny_model *m)
+{
+    const struct family *family = qp_family_named(m->architecture);
+    return family ? &family->traits : &qp_family_named("llama")->traits;
+}
+
 #define NAME(name) (snprintf(s, sizeof s, "transformer.x_layers_%d." name, l), s)
 
 static void declare_attention(struct writer *w, const struct tiny_model *m, int l)
@@ -366,7 +373,7 @@ static void declare_attention(struct writer *w, const struct tiny_model *m, int 
     if (has_keys && !is_global(m, l))
         matrix(w, NAME("self_attention.v.w"), m->attention, kv, m->d_model);
     matrix(w, NAME("self_attention.post.w"), m->attention, m->d_model, q);
-    if (qp_family_named(m->architecture)->traits.qk_norm != QK_NORM_NONE) {
+    if (traits_of(m)->qk_norm != QK_NORM_NONE) {
         vector(w, NAME("self_attention.q_norm.scale"), head_dim);
         if (has_keys)
             vector(w, NAME("self_attention.k_norm.scale"), head_dim);
@@ -413,7 +420,7 @@ static void declare_layer(struct writer *w, const struct tiny_model *m, int l)
         declare_conv(w, m, l);
     else
         declare_attention(w, m, l);
-    if (qp_family_named(m->architecture)->traits.post_norm) {
+    if (traits_of(m)->post_norm) {
         vector(w, NAME("post_layer_norm.scale"), m->d_model);
         vector(w, NAME("ff_layer.post_layer_norm.scale"), m->d_model);
     }
