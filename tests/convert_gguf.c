@@ -399,12 +399,31 @@ static void say_templates(struct gguf *g)
     gguf_list(g, "general.tags", GGUF_TYPE_TEXT, 0);
 }
 
+/* Where a text begins in bytes; NULL if it is not there. */
+static const char *find_bytes(const char *bytes, size_t n, const char *text)
+{
+    const size_t length = strlen(text);
+    for (size_t i = 0; i + length <= n; i++)
+        if (memcmp(bytes + i, text, length) == 0)
+            return bytes + i;
+    return NULL;
+}
+
 /* Command R and others have named templates beside the default one. */
 static void test_named_templates(void **state)
 {
     (void)state;
+    static const char key[] = "quip.chat_template.rag", source[] = "{{ documents }}";
+    quip_error error;
+    size_t n;
     write_llama("in.gguf", say_templates);
-    assert_same_model("in.gguf");
+    if (convert_f32("in.gguf", "out.bin", &error))
+        fail_msg("%s", error.message);
+    char *out = read_whole(in_folder("out.bin"), &n);
+    assert_non_null(find_bytes(out, n, key));
+    assert_non_null(find_bytes(out, n, source));
+    free(out);
+    unlink(in_folder("out.bin"));
 }
 
 static void say_alignment_24(struct gguf *g)

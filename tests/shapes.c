@@ -267,6 +267,7 @@ static void write_shards(const struct hparams *h, const struct storage *storage)
         if (is_source(i, h))
             put_row(out, h, storage, &qp_tensor_rows[i], &n);
     unlink(FOLDER "/model.safetensors.index.json");
+    unlink(FOLDER "/model.safetensors"); // it would come before an index
     for (int i = 0; i < storage->n_shards; i++) {
         struct bytes all = { 0 };
         uint64_t n_header = out[i].header.n + 2;

@@ -29,6 +29,17 @@ const struct bytes *qp_chat_sources_own(const struct chat_sources *chat)
     return NULL;
 }
 
+void qp_chat_sources_drop_own(struct chat_sources *chat)
+{
+    for (int i = 0; i < chat->n; i++)
+        if (!chat->list[i].name[0]) {
+            qp_bytes_close(&chat->list[i].source);
+            chat->list[i] = chat->list[--chat->n];
+            chat->list[chat->n].source = (struct bytes){ 0 };
+            return;
+        }
+}
+
 /* "default" is the first one. A second source of a name replaces the one before. */
 static quip_status add_source(struct chat_sources *chat, const char *name, const void *text,
                               size_t n, quip_error *error)

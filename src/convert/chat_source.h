@@ -26,12 +26,16 @@ void qp_chat_sources_close(struct chat_sources *chat);
 /* The first source; NULL if there is none. */
 const struct bytes *qp_chat_sources_own(const struct chat_sources *chat);
 
+/* Forget the first source, which renders nothing. */
+void qp_chat_sources_drop_own(struct chat_sources *chat);
+
 /* How a template spells simple turns, found by rendering some (chat_probe.c). */
 struct chat_spelling {
     struct bytes text; // what the fields point into
     struct turn_text user, model, system;
     bool has_turns; // false: turns cannot be spelled so, and the fields are empty
     bool has_system;
+    bool is_empty; // the template renders a question as nothing
     char stop[64]; // the control token after an answer; "": none
 };
 quip_status qp_chat_probe(struct chat_spelling *spelling, const struct chat_sources *chat,

@@ -81,7 +81,9 @@ static quip_status read_template(struct conversion *v)
     const struct bytes *own = qp_chat_sources_own(&v->chat);
     if (!status && own)
         v->hparams.chat = qp_chat_recognise((const char *)own->data);
-    if (!status && own)
+    if (!status && own && v->spelling.is_empty) // the named template that it resembles remains
+        qp_chat_sources_drop_own(&v->chat);
+    else if (!status && own)
         v->hparams.spelling = &v->spelling;
     if (!status && v->spelling.stop[0])
         add_stop_piece(v, v->spelling.stop);

@@ -71,7 +71,7 @@ enum {
     PAIR_VALUE = 2
 };
 
-static void read_number(struct metadata *m, const uint8_t *p, int kind)
+static void read_scalar(struct metadata *m, const uint8_t *p, int kind)
 {
     const int n = value_kinds[kind].n_bytes;
     uint64_t bits = 0;
@@ -113,7 +113,7 @@ static quip_status read_pair(struct litertlm *r, const char *prefix, struct flat
     } else {
         static const uint8_t zeros[8]; // a field that is absent has its default
         const uint32_t number = qp_flat_field(b, &value, 0, value_kinds[kind].n_bytes, "a number");
-        read_number(&m, number ? b->p + number : zeros, kind);
+        read_scalar(&m, number ? b->p + number : zeros, kind);
     }
     if (b->bad)
         return litertlm_damaged(r, error);

@@ -114,7 +114,7 @@ static void add_escaped(struct pattern_compiler *c, uint8_t set[32])
 }
 
 /* After "[". */
-static void parse_set(struct pattern_compiler *c, uint8_t set[32])
+static void parse_class(struct pattern_compiler *c, uint8_t set[32])
 {
     const bool is_inverted = c->at < c->end && *c->at == '^';
     c->at += is_inverted;
@@ -170,7 +170,7 @@ static void parse_atom(struct pattern_compiler *c)
     } else {
         uint8_t set[32] = { 0 };
         if (b == '[') {
-            parse_set(c, set);
+            parse_class(c, set);
         } else if (b == '\\') {
             add_escaped(c, set);
         } else if (b == '.') {
@@ -185,7 +185,7 @@ static void parse_atom(struct pattern_compiler *c)
 
 /* ---- repetition, sequences, alternatives ---- */
 
-static int parse_count(struct pattern_compiler *c, int fallback)
+static int parse_repeat_count(struct pattern_compiler *c, int fallback)
 {
     int n = fallback;
     if (c->at < c->end && *c->at >= '0' && *c->at <= '9')
@@ -197,10 +197,10 @@ static int parse_count(struct pattern_compiler *c, int fallback)
 /* After "{": the limits of "{2}", "{2,}", "{2,5}", "{,5}"; *max is -1 without one. */
 static void parse_limits(struct pattern_compiler *c, int *min, int *max)
 {
-    *min = *max = parse_count(c, 0);
+    *min = *max = parse_repeat_count(c, 0);
     if (c->at < c->end && *c->at == ',') {
         c->at++;
-        *max = parse_count(c, -1);
+        *max = parse_repeat_count(c, -1);
     }
     if (next_char(c) != '}' || *min > MAX_REPEATS || *max > MAX_REPEATS ||
         (*max >= 0 && *max < *min))
@@ -208,7 +208,7 @@ static void parse_limits(struct pattern_compiler *c, int *min, int *max)
 }
 
 /* The steps from `begin` on, min to max times. */
-static void repeat(struct pattern_compiler *c, int begin, int min, int max)
+static void repeat_code(struct pattern_compiler *c, int begin, int min, int max)
 {
     const int end = c->p->n, length = end - begin;
     for (int i = 1; i < min && !c->is_wrong; i++)
@@ -249,7 +249,7 @@ static void parse_sequence(struct pattern_compiler *c)
         if (c->at < c->end && *c->at == '?') // lazy: the same for a whole match
             c->at++;
         if (!c->is_wrong)
-            repeat(c, begin, min, max);
+            repeat_code(c, begin, min, max);
     }
 }
 
