@@ -273,7 +273,7 @@ static void test_sentencepiece(void **state)
     const char *folder = *state;
     struct bytes spm;
     read_shared(folder, "tokenizer.model", &spm);
-    struct tokenizer *t;
+    struct tokenizer *t = NULL;
     quip_error error = { 0 };
     if (qp_tokenizer_open(&t, spm.data, spm.n, NULL, 0, &error))
         fail_msg("%s: %s", folder, error.message);
@@ -350,7 +350,7 @@ static void test_gguf(void **state)
 {
     const struct gguf_case *c = *state;
     struct bytes source, spm, blob;
-    struct tokenizer *t;
+    struct tokenizer *t = NULL;
     read_shared(c->folder, "tokenizer.json", &source);
     cJSON *json = cJSON_ParseWithLength((const char *)source.data, source.n);
     assert_non_null(json);
@@ -418,7 +418,7 @@ static void test_golden2(void **state)
 {
     const struct gguf_case *c = *state;
     struct bytes spm = { 0 }, blob = { 0 };
-    struct tokenizer *t;
+    struct tokenizer *t = NULL;
     quip_error error = { 0 };
     char path[200];
     snprintf(path, sizeof path, "data/golden-2/%s/tokenizer.json", c->folder);
@@ -448,7 +448,7 @@ static void test_golden2_gguf(void **state)
     struct file file;
     struct format format;
     struct bytes spm = { 0 }, blob = { 0 };
-    struct tokenizer *t;
+    struct tokenizer *t = NULL;
     quip_error error = { 0 };
     char path[200];
     snprintf(path, sizeof path, "data/golden-2/%s/gguf/model.gguf", folder);

@@ -68,7 +68,10 @@ static quip_status check_letters(const quip_model *m, const struct raw_config *r
                                  const char *name, const char *letters, const char *known,
                                  quip_error *error)
 {
-    const size_t n = strlen(letters), n_known = strspn(letters, known);
+    const size_t n = strlen(letters);
+    size_t n_known = 0;
+    while (n_known < n && strchr(known, letters[n_known]))
+        n_known++;
     if (n > 0 && (int)n != raw->n_layers)
         return qp_fail(error, QUIP_E_FORMAT, "%s: quip.config gives %zu %s for %d layers",
                        m->file.name, n, name, raw->n_layers);

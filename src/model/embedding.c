@@ -117,15 +117,20 @@ static quip_status dense_floats(const struct embedding_reader *r, const char *na
 static quip_status read_dense(struct embedding_reader *r, const char *s, size_t n)
 {
     struct weights *w = &r->m->weights;
-    char text[40] = "", act[16] = "", bias[8] = "", name[80];
+    static const char *const kinds[] = { "identity", "tanh", "identity bias", "tanh bias" };
+    char kind[20] = "", name[80];
+    const char *space = memchr(s, ' ', n);
+    const size_t n_count = space ? (size_t)(space - s) : 0, n_kind = space ? n - n_count - 1 : 0;
+    size_t k = 0;
     int n_out = 0;
-    if (n < sizeof text)
-        memcpy(text, s, n);
-    const int n_fields = sscanf(text, "%d %15s %7s", &n_out, act, bias);
-    const bool has_tanh = strcmp(act, "tanh") == 0, has_bias = strcmp(bias, "bias") == 0;
-    if (n_fields < 2 || n_out < 1 || n_out > 1 << 16 || w->n_dense == MAX_DENSE ||
-        (!has_tanh && strcmp(act, "identity") != 0) || (n_fields == 3 && !has_bias))
+    if (n_kind < sizeof kind && n_kind > 0)
+        memcpy(kind, space + 1, n_kind);
+    while (k < QP_COUNT(kinds) && strcmp(kind, kinds[k]) != 0)
+        k++;
+    if (k == QP_COUNT(kinds) || !parse_count(s, n_count, &n_out) || n_out < 1 || n_out > 1 << 16 ||
+        w->n_dense == MAX_DENSE)
         return fail_line(r, "dense", 5);
+    const bool has_tanh = k % 2, has_bias = k >= 2;
     const int i = w->n_dense, n_in = qp_pooled_width(w, r->m->config.d_model, i);
     struct dense *dense = &w->dense[w->n_dense++];
     const float *floats;

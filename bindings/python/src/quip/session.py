@@ -131,7 +131,7 @@ def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None
             values[name] = c_text(name, values[name])
     bias = values.pop("logit_bias", None) or {}
     if bias:
-        entries = [(operator.index(token), float(number)) for token, number in bias.items()]
+        entries = [_abi.quip_logit_bias(operator.index(t), float(x)) for t, x in bias.items()]
         values["logit_bias"] = (_abi.quip_logit_bias * len(entries))(*entries)
         values["n_logit_bias"] = len(entries)
     if stop:
