@@ -271,9 +271,10 @@ static bool set_key(struct raw_config *raw, const struct config_key *key, const 
     char *field = (char *)raw + key->offset;
     const bool is_int = parse_number(s, n, &number) && number >= -1 && number <= INT32_MAX;
     assert(key->offset < sizeof *raw);
+    const int whole = is_int ? (int)number : 0;
     switch (key->kind) {
     case KEY_INT:
-        *(int *)field = (int)number;
+        *(int *)field = whole;
         return is_int;
     case KEY_BOOL:
         *(bool *)field = number == 1;
@@ -296,7 +297,7 @@ static bool set_key(struct raw_config *raw, const struct config_key *key, const 
     case KEY_IDS:
         return set_ids(raw, s, n);
     case KEY_BOS:
-        raw->prompts->bos = (int)number;
+        raw->prompts->bos = whole;
         return is_int;
     case KEY_FAMILY:
         return true;

@@ -130,9 +130,9 @@ def test_reasons_print_their_names():
 
 
 def test_penalties(model):
-    plain = model.session(max_output_tokens=16)
-    greedy = plain.ask("x")
-    first = model.tokenize(greedy)[0]
+    plain = model.session(max_output_tokens=16).say("x")
+    greedy = "".join(plain)
+    first = plain.tokens[0]
     never = {first: -float("inf")}
     answer = model.session(max_output_tokens=16, logit_bias=never).say("x")
     assert "".join(answer) != greedy
