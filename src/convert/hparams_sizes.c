@@ -139,7 +139,9 @@ quip_status qp_hparams_layers_hf(struct hparams *h, const void *config, const ch
     };
     struct layers_reader r = { .h = h, .config = config, .where = where, .error = error };
     struct raw_config *raw = &h->raw;
-    assert(raw->n_layers > 0 && raw->n_layers <= HPARAMS_MAX_LAYERS && raw->layer_types[0]);
+    if (raw->n_layers < 1 || raw->n_layers > HPARAMS_MAX_LAYERS || !raw->layer_types[0])
+        return qp_fail(error, QUIP_E_FORMAT, "%s: its number of layers is %d; must be 1 to %d",
+                       where, raw->n_layers, HPARAMS_MAX_LAYERS);
     if (strcmp(qp_json_text(config, "use_bidirectional_attention"), "all") == 0)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: use_bidirectional_attention is \"all\"; only models that "
