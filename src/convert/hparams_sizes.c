@@ -7,7 +7,6 @@
 #include "convert/hparams.h"
 #include "convert/json.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -165,7 +164,9 @@ quip_status qp_hparams_gguf_list(const struct hparams *h, struct format *g, cons
 {
     const int n_layers = h->raw.n_layers;
     int values[HPARAMS_MAX_LAYERS], n = 0;
-    assert(n_layers > 0 && n_layers <= HPARAMS_MAX_LAYERS);
+    if (n_layers < 1 || n_layers > HPARAMS_MAX_LAYERS)
+        return qp_fail(error, QUIP_E_FORMAT, "its number of layers is %d; must be 1 to %d",
+                       n_layers, HPARAMS_MAX_LAYERS);
     const quip_status status =
         qp_gguf_layers(g, h->raw.family->name, name, n_layers, values, &n, error);
     if (status || n == 0)
