@@ -281,6 +281,7 @@ static void test_configs(void **state)
           "are not a multiple of its 4 key-value heads" },
         { "\"num_hidden_layers\": 1", "\"num_hidden_layers\": 1000000000", "must be at most 512" },
         { "\"num_hidden_layers\": 1", "\"num_hidden_layers\": 512", "and 4596 more" },
+        { "\"num_hidden_layers\": 1", "\"num_hidden_layers\": 0", "number of layers is 0" },
         { "\"vocab_size\": 260", "\"vocab_size\": 100", "its tokenizer has 259 pieces" },
         { "\"vocab_size\": 260", "\"vocab_size\": 2000000000", "vocabulary size is 2000000000" },
         { "\"vocab_size\": 260", "\"vocab_size\": 261",

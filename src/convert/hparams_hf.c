@@ -124,6 +124,10 @@ static void hf_sizes(struct hf_reader *r, struct hparams *h)
         r->status = qp_fail(r->error, QUIP_E_FORMAT,
                             "%s/config.json: num_hidden_layers is %d; must be at most %d",
                             r->checkpoint->sources.folder, h->raw.n_layers, HPARAMS_MAX_LAYERS);
+    if (h->raw.n_layers < 1 && !r->status) // what follows has something for each layer
+        r->status = qp_fail(r->error, QUIP_E_FORMAT,
+                            "%s/config.json: its number of layers is %d; must be 1 to %d",
+                            r->checkpoint->sources.folder, h->raw.n_layers, HPARAMS_MAX_LAYERS);
 }
 
 /* Soft-cap; null disables it, and without the key it is that of the family. */

@@ -187,8 +187,7 @@ static void gguf_experts(struct hparams *h, const struct checkpoint *c, const st
 quip_status qp_gguf_layer_kinds(struct hparams *h, const struct checkpoint *c, struct format *g,
                                 quip_error *error)
 {
-    if (h->raw.n_layers < 1 || h->raw.n_layers > HPARAMS_MAX_LAYERS)
-        return QUIP_OK; // qp_hparams_finish says so
+    assert(h->raw.n_layers > 0 && h->raw.n_layers <= HPARAMS_MAX_LAYERS);
     if (h->source->has_experts && !h->source->experts_switch)
         gguf_experts(h, c, g);
     return h->source->has_convolutions ? gguf_convolutions(h, g, error) : QUIP_OK;

@@ -7,6 +7,7 @@
 #include "convert/hparams.h"
 #include "convert/json.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -138,9 +139,7 @@ quip_status qp_hparams_layers_hf(struct hparams *h, const void *config, const ch
     };
     struct layers_reader r = { .h = h, .config = config, .where = where, .error = error };
     struct raw_config *raw = &h->raw;
-    if (raw->n_layers < 1 || raw->n_layers > HPARAMS_MAX_LAYERS || !raw->layer_types[0])
-        return qp_fail(error, QUIP_E_FORMAT, "%s: its number of layers is %d; must be 1 to %d",
-                       where, raw->n_layers, HPARAMS_MAX_LAYERS);
+    assert(raw->n_layers > 0 && raw->n_layers <= HPARAMS_MAX_LAYERS && raw->layer_types[0]);
     if (strcmp(qp_json_text(config, "use_bidirectional_attention"), "all") == 0)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: use_bidirectional_attention is \"all\"; only models that "
@@ -164,9 +163,7 @@ quip_status qp_hparams_gguf_list(const struct hparams *h, struct format *g, cons
 {
     const int n_layers = h->raw.n_layers;
     int values[HPARAMS_MAX_LAYERS], n = 0;
-    if (n_layers < 1 || n_layers > HPARAMS_MAX_LAYERS)
-        return qp_fail(error, QUIP_E_FORMAT, "its number of layers is %d; must be 1 to %d",
-                       n_layers, HPARAMS_MAX_LAYERS);
+    assert(n_layers > 0 && n_layers <= HPARAMS_MAX_LAYERS);
     const quip_status status =
         qp_gguf_layers(g, h->raw.family->name, name, n_layers, values, &n, error);
     if (status || n == 0)
