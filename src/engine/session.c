@@ -49,19 +49,19 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
     return QUIP_OK;
 }
 
-/* Find the tokens that end a repetition for DRY: those of llama.cpp. */
-static quip_status find_dry_breakers(const quip_model *m, quip_token breakers[MAX_DRY_BREAKERS],
-                                     int *n, quip_error *error)
+/* Find the tokens that end a repetition for DRY: those of llama.cpp. Other sessions need none. */
+static quip_status find_dry_breakers(quip_session *s, const quip_session_options *o,
+                                     quip_error *error)
 {
     static const char *const texts[MAX_DRY_BREAKERS] = { "\n", ":", "\"", "*" };
     struct tokens tokens = { 0 };
     quip_status status = QUIP_OK;
-    *n = 0;
-    for (int i = 0; i < MAX_DRY_BREAKERS && !status; i++) {
+    s->n_dry_breakers = 0;
+    for (int i = 0; i < MAX_DRY_BREAKERS && o->dry_multiplier > 0 && !status; i++) {
         tokens.n = 0;
-        status = qp_tokenizer_encode_more(m->tokenizer, texts[i], 1, false, &tokens, error);
+        status = qp_tokenizer_encode_more(s->model->tokenizer, texts[i], 1, false, &tokens, error);
         if (!status && tokens.n == 1)
-            breakers[(*n)++] = tokens.ids[0];
+            s->dry_breakers[s->n_dry_breakers++] = tokens.ids[0];
     }
     qp_tokens_close(&tokens);
     return status;
@@ -138,7 +138,7 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
     struct arena measured = { 0 };
     alloc_context(s, &measured);
     if ((status = qp_options_copy_texts(&s->texts, &s->options, model, s->chat, error)) ||
-        (status = find_dry_breakers(model, s->dry_breakers, &s->n_dry_breakers, error)) ||
+        (status = find_dry_breakers(s, &s->options, error)) ||
         (status = qp_arena_open(&s->arena, measured.used, "a session's context", error)))
         goto fail;
     s->sampling = sampling_of(s, &s->options);
@@ -209,7 +209,8 @@ quip_status qp_session_set_options(quip_session *s, const quip_session_options *
     if (!o.has_seed)
         o.seed = s->options.seed;
     o.has_seed = true;
-    if ((status = qp_options_copy_texts(&texts, &o, s->model, s->chat, error))) {
+    if ((status = qp_options_copy_texts(&texts, &o, s->model, s->chat, error)) ||
+        (status = find_dry_breakers(s, &o, error))) {
         qp_options_close_texts(&texts);
         return status;
     }
