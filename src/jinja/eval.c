@@ -110,23 +110,30 @@ bool qp_eval_args(struct run *r, const struct node *n, struct scope *s, const st
     return true;
 }
 
+/* What a call, a filter or a test is of, and its arguments; false: it failed. */
+static bool eval_operands(struct run *r, const struct node *n, struct scope *s, struct value *of,
+                          struct args *args)
+{
+    *of = qp_eval(r, n->a, s);
+    if (r->has_failed || !qp_eval_args(r, n->b, s, NULL, args))
+        return false;
+    r->line = n->line;
+    return true;
+}
+
 static struct value eval_call(struct run *r, const struct node *n, struct scope *s)
 {
+    struct value callee;
     struct args args;
-    const struct value callee = qp_eval(r, n->a, s);
-    if (r->has_failed || !qp_eval_args(r, n->b, s, NULL, &args))
-        return qp_nothing;
-    r->line = n->line;
-    return qp_call(r, callee, &args);
+    return eval_operands(r, n, s, &callee, &args) ? qp_call(r, callee, &args) : qp_nothing;
 }
 
 static struct value eval_filter(struct run *r, const struct node *n, struct scope *s)
 {
+    struct value v;
     struct args args;
-    const struct value v = qp_eval(r, n->a, s);
-    if (r->has_failed || !qp_eval_args(r, n->b, s, NULL, &args))
+    if (!eval_operands(r, n, s, &v, &args))
         return qp_nothing;
-    r->line = n->line;
     if (n->index < 0)
         return qp_run_fail(r, "there is no filter '%.*s'", (int)n->value.n, n->value.text);
     return qp_filter_call(r, n->index, v, &args);
@@ -134,11 +141,10 @@ static struct value eval_filter(struct run *r, const struct node *n, struct scop
 
 static struct value eval_test(struct run *r, const struct node *n, struct scope *s)
 {
+    struct value v;
     struct args args;
-    const struct value v = qp_eval(r, n->a, s);
-    if (r->has_failed || !qp_eval_args(r, n->b, s, NULL, &args))
+    if (!eval_operands(r, n, s, &v, &args))
         return qp_nothing;
-    r->line = n->line;
     if (n->index < 0)
         return qp_run_fail(r, "there is no test '%.*s'", (int)n->value.n, n->value.text);
     const bool answer = qp_test_call(r, n->index, v, &args);
