@@ -80,6 +80,8 @@ static void test_long_patterns(void **state)
     assert_true(qp_pattern_compile(&p, text, MAX_PATTERN_STEPS - 1));
     assert_true(qp_pattern_matches(&p, text, MAX_PATTERN_STEPS - 1));
     assert_false(qp_pattern_compile(&p, text, MAX_PATTERN_STEPS));
+    text[MAX_PATTERN_STEPS] = '|'; // an alternative where no step is left
+    assert_false(qp_pattern_compile(&p, text, MAX_PATTERN_STEPS + 1));
     assert_false(qp_pattern_compile(&p, "((a{9}){9}){9}", 14));
     for (size_t i = 0; i < sizeof text; i += 2)
         text[i] = '|';

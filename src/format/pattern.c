@@ -48,6 +48,8 @@ static struct pattern_step *emit(struct pattern_compiler *c, enum pattern_op op)
 static void insert_split(struct pattern_compiler *c, int begin, int y)
 {
     emit(c, OP_SPLIT);
+    if (c->is_wrong) // nothing was added
+        return;
     memmove(&c->p->steps[begin + 1], &c->p->steps[begin],
             (size_t)(c->p->n - 1 - begin) * sizeof *c->p->steps);
     c->p->steps[begin] = (struct pattern_step){ .op = OP_SPLIT, .x = 1, .y = (int16_t)y };
@@ -265,10 +267,11 @@ static void parse_alternatives(struct pattern_compiler *c)
     emit(c, OP_JUMP);
     if (++c->n_bars > MAX_ALTERNATIVES)
         c->is_wrong = true;
-    else
+    if (!c->is_wrong)
         parse_alternatives(c);
     c->n_bars--;
-    c->p->steps[qp_min(jump, MAX_PATTERN_STEPS - 1)].x = (int16_t)(c->p->n - jump);
+    if (!c->is_wrong)
+        c->p->steps[jump].x = (int16_t)(c->p->n - jump);
 }
 
 bool qp_pattern_compile(struct pattern *p, const char *text, size_t n)
