@@ -511,6 +511,9 @@ static void test_cpu(void **state)
     assert_int_equal(qp_cpu_features(), all & CPU_AVX2);
     setenv("QUIP_CPU", "avx512vnni", 1);
     assert_int_equal(qp_cpu_features(), all & (CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI));
+    setenv("QUIP_CPU", "zen4", 1);
+    assert_int_equal(qp_cpu_features(),
+                     all & (CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_HALF_512));
     setenv("QUIP_CPU", "amx", 1);
     assert_int_equal(qp_cpu_features(), all & (CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_AMX));
     setenv("QUIP_CPU", "dotprod", 1);

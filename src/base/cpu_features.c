@@ -43,6 +43,18 @@ static bool may_use_tiles(void)
 #endif
 }
 
+/* AMD, family 0x19. Of this family only Zen 4 has AVX-512. AMD's manual 24594, CPUID
+ * Fn0000_0001_EAX: base family in bits 8 to 11, extended family, which is added, in bits 20 to 27.
+ */
+static bool has_half_512(void)
+{
+    unsigned a, b, c, d;
+    const unsigned base_family = 0xf00, extended_family = 0xa << 20;
+    return __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx && c == signature_AMD_ecx &&
+           d == signature_AMD_edx && __get_cpuid(1, &a, &b, &c, &d) &&
+           (a & 0x0ff00f00) == (base_family | extended_family);
+}
+
 /* Bits as in Intel's manual, volume 2A, CPUID. */
 static unsigned machine_features(void)
 {
@@ -59,7 +71,7 @@ static unsigned machine_features(void)
     unsigned n_subleaves = a;
     const unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31, vnni = 1u << 11;
     if (has_all(saved, 0xe6) && has_all(b, f | dq | bw | vl) && has_all(c, vnni))
-        features |= CPU_AVX512VNNI;
+        features |= CPU_AVX512VNNI | (has_half_512() ? CPU_HALF_512 : 0);
     const unsigned amx_tile = 1u << 24, amx_int8 = 1u << 25;
     if (has_all(saved, 0x60000) && has_all(d, amx_tile | amx_int8) && may_use_tiles())
         features |= CPU_AMX;
@@ -143,6 +155,7 @@ const struct cpu_level *qp_cpu_level(int i)
         { "avx2", CPU_AVX2 },
         { "avxvnni", CPU_AVX2 | CPU_AVXVNNI },
         { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI },
+        { "zen4", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_HALF_512 },
         { "amx", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_AMX },
         { "neon", CPU_NEON },
         { "dotprod", CPU_NEON | CPU_DOTPROD },

@@ -27,6 +27,7 @@ static const struct {
     { CPU_AVX2, qp_cpu_avx2 },
     { CPU_AVXVNNI, qp_cpu_avxvnni },
     { CPU_AVX512VNNI, qp_cpu_avx512vnni },
+    { CPU_AVX512VNNI | CPU_HALF_512, qp_cpu_zen4 },
     { CPU_AVX512VNNI | CPU_AMX, qp_cpu_amx },
 #elif defined(__aarch64__)
     { CPU_NEON, qp_cpu_neon },

@@ -474,7 +474,7 @@ static inline __attribute__((always_inline)) void few_rows(const struct out_view
         store_rows(out->y + (size_t)t * out->stride + r, sums[t], w, r, lanes_below(end - r));
 }
 
-static void gemm_few_avx512(const struct out_view *out, const struct matrix *w,
+void qp_gemm_few_avx512vnni(const struct out_view *out, const struct matrix *w,
                             const struct act_rows *x, int begin, int end)
 {
     assert(w->dtype != DTYPE_F32 && w->scales && qp_has_rows(w, begin, end));
@@ -513,7 +513,7 @@ void qp_gemv_kernels_avx512vnni(struct kernels *k)
     k->gemv_i8 = gemv_i8_avx512;
     k->gemv_i4 = gemv_i4_avx512;
     k->gemv_i4_block = gemv_i4_block_avx512;
-    k->gemm_few = gemm_few_avx512;
+    k->gemm_few = qp_gemm_few_avx512vnni;
 }
 
 #if defined(__clang__)

@@ -29,6 +29,26 @@ void qp_cpu_avx512vnni(struct kernels *k)
     qp_float_kernels_avx512(k);
 }
 
+/* Up to 4 tokens the rows of AVX2 are faster there (docs/notes/decode.md). */
+static void gemm_few_zen4(const struct out_view *out, const struct matrix *w,
+                          const struct act_rows *x, int begin, int end)
+{
+    if (x->n <= 4)
+        qp_gemm_few_avx2(out, w, x, begin, end);
+    else
+        qp_gemm_few_avx512vnni(out, w, x, begin, end);
+}
+
+void qp_cpu_zen4(struct kernels *k)
+{
+    struct kernels avx2 = { 0 };
+    qp_linear_kernels_avx2(&avx2);
+    k->name = "zen4";
+    k->gemv_i8 = avx2.gemv_i8;
+    k->gemv_i4 = avx2.gemv_i4;
+    k->gemm_few = gemm_few_zen4;
+}
+
 void qp_cpu_amx(struct kernels *k)
 {
     k->name = "amx";

@@ -14,6 +14,7 @@ enum {
 void qp_cpu_avx2(struct kernels *k);
 void qp_cpu_avxvnni(struct kernels *k);
 void qp_cpu_avx512vnni(struct kernels *k);
+void qp_cpu_zen4(struct kernels *k);
 void qp_cpu_amx(struct kernels *k);
 
 /* One file's part of that. */
@@ -27,6 +28,12 @@ void qp_low_rank_kernels_avxvnni(struct kernels *k);
 void qp_low_rank_kernels_avx512(struct kernels *k);
 void qp_float_kernels_avx2(struct kernels *k);
 void qp_float_kernels_avx512(struct kernels *k);
+
+/* The two between which Zen 4 chooses. */
+void qp_gemm_few_avx2(const struct out_view *out, const struct matrix *w, const struct act_rows *x,
+                      int begin, int end);
+void qp_gemm_few_avx512vnni(const struct out_view *out, const struct matrix *w,
+                            const struct act_rows *x, int begin, int end);
 
 /* The gemm of AVX-512, for what does not fill the tiles of AMX. */
 void qp_gemm_avx512vnni(const struct out_view *out, const void *tile, const struct matrix *w,
