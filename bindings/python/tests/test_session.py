@@ -1,4 +1,6 @@
 import asyncio
+import concurrent.futures
+import gc
 import os
 import signal
 import threading
@@ -258,6 +260,56 @@ def test_close_ends_what_runs(model):
     assert not thread.is_alive() and caught
 
 
+def test_a_text_cut_by_close_is_not_an_answer(model):
+    session = model.session(n_context=4096)
+    answer, texts = session.say("one"), []
+    next(answer)
+
+    def work():
+        with pytest.raises((quip.CancelledError, ValueError), match="closed"):
+            texts.append(answer.text())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while session._user != thread.ident:  # during a call, not between two
+        pass
+    session.close()
+    thread.join(20)
+    assert not thread.is_alive() and not texts
+
+
+def test_an_error_keeps_no_session_alive(model):
+    """Memory of a session is freed at once, not when the garbage collector runs."""
+    session = model.session(n_context=32)
+    closed = []
+    handle, close = session._handle, session._handle._close
+    handle._close = lambda h: (closed.append(True), close(h))
+    del handle
+    gc.disable()
+    try:
+        with pytest.raises(quip.ContextFullError):
+            session.ask(LONG)
+        del session
+        assert closed
+    finally:
+        gc.enable()
+
+
+def test_a_session_may_be_freed_in_a_callback(model):
+    """prefill_logits calls back into Python, where the garbage collector may find a session."""
+    for _ in range(3):
+        dropped = model.session()
+        dropped.append(quip.Role.NONE, "x")
+        dropped.myself = dropped
+    del dropped
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        assert model.session().prefill_logits([5] * 40).shape == (40, 300)
+    finally:
+        gc.set_threshold(*before)
+
+
 def test_a_fork_opens_its_own(model):
     session = model.session(max_output_tokens=8)
     text = session.ask("x")
@@ -336,6 +388,58 @@ def test_asyncio_cancel(model):
         return await model.session(max_output_tokens=4).ask_async("x")
 
     assert asyncio.run(main())
+
+
+def test_asyncio_takes_back_what_has_not_begun(model):
+    """Cancelling a task does not wait for a thread of the loop to be free."""
+
+    async def main():
+        release, executor = threading.Event(), concurrent.futures.ThreadPoolExecutor(1)
+        asyncio.get_running_loop().set_default_executor(executor)
+        busy = asyncio.get_running_loop().run_in_executor(None, release.wait)
+        session = model.session(max_output_tokens=4)
+        try:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(session.ask_async("x"), 0.1)
+            assert not busy.done()
+        finally:
+            release.set()
+        await busy
+        assert session.position == 0
+        assert await session.ask_async("x") == model.session(max_output_tokens=4).ask("x")
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_leaving_an_async_loop_ends_the_work(model):
+    async def main():
+        session = model.session(n_context=4096)
+        async for _ in session.say_async("one"):
+            break
+        position = session.position
+        await asyncio.sleep(0.05)
+        assert session.position == position
+        session.set_options(max_output_tokens=4)
+        assert await session.ask_async("two")
+
+    asyncio.run(main())
+
+
+def test_interrupt_of_asyncio(model):
+    """Ctrl-C during `await` ends the work, and the session can be used again."""
+    session = model.session(n_context=8192)
+
+    async def main():
+        while True:
+            await session.ask_async(LONG)
+            session.rewind(0)
+
+    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    session.rewind(0)
+    session.set_options(max_output_tokens=4)
+    assert session.ask("x") == model.session(n_context=8192, max_output_tokens=4).ask("x")
 
 
 def test_asyncio_errors(model):

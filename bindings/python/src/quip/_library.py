@@ -6,11 +6,12 @@ import ctypes
 import operator
 import os
 import pathlib
+import sys
 from types import TracebackType
 from typing import Any, Callable, Dict, NoReturn, Optional, Type, TypeVar, Union
 
 from . import _abi
-from .errors import kind_of
+from .errors import IOError, kind_of
 
 StrPath = Union[str, "os.PathLike[str]"]
 
@@ -48,9 +49,10 @@ class Handle:
         """True if this process is a fork of the one that opened it."""
         return self._process != os.getpid()
 
-    def __del__(self) -> None:
-        # A fork does not have the threads of its parent: closing would wait for them forever.
-        if self._as_parameter_ and not self.is_inherited:
+    def __del__(self, is_ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        # When the program ends, closing could wait for a daemon thread that has stopped for good,
+        # and modules may be gone already. A fork does not have the threads of its parent.
+        if self._as_parameter_ and not is_ending() and not self.is_inherited:
             self._close(self)
 
 
@@ -99,6 +101,8 @@ def path_bytes(path: StrPath) -> bytes:
     data = os.fsencode(path)
     if b"\0" in data:
         raise ValueError("the path contains a NUL character")
+    if data.startswith(b"~") and not os.path.exists(data):
+        raise IOError(f"{os.fsdecode(data)}: No such file or directory; use os.path.expanduser for ~")
     return data
 
 

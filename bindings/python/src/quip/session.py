@@ -11,11 +11,11 @@ import ctypes
 import enum
 import json
 import operator
+import sys
 import threading
 import time
 from dataclasses import dataclass
 from typing import (
-    Mapping,
     TYPE_CHECKING,
     Any,
     AsyncIterator,
@@ -33,6 +33,7 @@ from typing import (
 
 from . import _abi
 from ._library import Handle, Owner, c_text, call, fields_of, fill, lib, sized, text_bytes
+from .errors import CancelledError
 from .model import Adapter, Model, token_array
 
 if TYPE_CHECKING:
@@ -334,8 +335,9 @@ class Session(Owner):
                 self._user = None
 
     def _end_call(self, handle: Handle) -> None:
-        """Cancel the call of another thread, until it ends: a cancel before its begin has no effect."""
-        while self._user not in (None, threading.get_ident()):
+        """Cancel the call of another thread, until it ends: a cancel before its begin has no effect.
+        When the program ends, daemon threads have stopped for good."""
+        while self._user not in (None, threading.get_ident()) and not sys.is_finalizing():
             lib.quip_session_cancel(handle)
             time.sleep(0.005)
 
@@ -345,18 +347,10 @@ class Session(Owner):
         waits."""
         if threading.current_thread() is not threading.main_thread():
             return self._use(work)
-        import concurrent.futures
+        from ._job import do_on_thread  # slow to import, so only if it is used
 
         handle = self.handle
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            try:
-                future = pool.submit(self._use, work)
-                concurrent.futures.wait([future])
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                self._end_call(handle)
-                raise
-            return future.result()
+        return do_on_thread(lambda: self._use(work), lambda: lib.quip_session_cancel(handle))
 
     def _next(self, answer: Answer) -> Optional[str]:
         """The next piece of this answer; None at its end."""
@@ -369,6 +363,8 @@ class Session(Owner):
             answer.tokens += piece.tokens[: piece.n_tokens]
             if piece.finish_reason == _abi.QUIP_FINISH_NONE:
                 return ctypes.string_at(piece.text, piece.n_text).decode()
+            if piece.finish_reason == _abi.QUIP_FINISH_CANCELLED and self._handle is None:
+                raise CancelledError("the session was closed before the answer ended")
             return None
 
         # The first piece may wait until the prompt has run, every other piece for a few tokens.
@@ -429,15 +425,24 @@ class AsyncAnswer(AsyncIterator[str]):
         """Run `work` on a thread. If the task is cancelled, end the work and wait for its end."""
         import asyncio  # slow to import, so only if it is used
 
-        future = asyncio.get_running_loop().run_in_executor(None, work)
+        from ._job import Job
+
+        job = Job(work)
         try:
-            return await asyncio.shield(future)
+            future = asyncio.get_running_loop().run_in_executor(None, job.run)
+        except RuntimeError:  # the program ends, and Python starts no more threads
+            return work()
+        try:
+            await asyncio.shield(future)
         except asyncio.CancelledError:
-            while not future.done():
+            while not (job.cancel() or job.done()):
                 self.session.cancel()
                 await asyncio.wait([future], timeout=0.02)
-            future.exception()  # retrieved: it was cancelled
             raise
+        try:
+            return job.result()
+        finally:
+            del job  # an error refers to this frame, and the job to the error
 
     @property
     def result(self) -> Result:
