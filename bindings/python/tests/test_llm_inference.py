@@ -1,3 +1,4 @@
+import gc
 import threading
 
 import pytest
@@ -109,6 +110,74 @@ def test_listener_that_fails_ends_the_work(llm):
     with pytest.raises(KeyError, match="mine"):
         future.result(60)
     assert llm.generate_response_async("one").result(60)
+
+
+def test_listeners_hear_of_every_end(llm):
+    heard, errors, ended = [], [], threading.Event()
+
+    def listener(partial, done):
+        heard.append((partial, done))
+        if done:
+            ended.set()
+
+    llm.generate_response_async("one two three " * 50, listener, errors.append)
+    assert ended.wait(60)
+    assert heard == [("", True)]
+    assert [type(error) for error in errors] == [quip.ContextFullError]
+    session = LlmInferenceSession(llm)
+    session.add_query_chunk("one")
+    ended.clear()
+
+    def fails(partial, done):
+        listener(partial, done)
+        if not done:
+            raise KeyError("mine")
+
+    session.generate_response_async(fails, errors.append)
+    assert ended.wait(60)
+    assert [done for _, done in heard] == [True, False, True]
+    assert isinstance(errors[1], KeyError)
+
+
+def test_an_error_that_nobody_hears_is_printed(llm, monkeypatch):
+    printed, ended = [], threading.Event()
+
+    def hook(what):
+        printed.append(what.exc_type)
+        ended.set()
+
+    monkeypatch.setattr(threading, "excepthook", hook)
+    long = "one two three " * 50
+    gc.disable()  # the future is not in a cycle, so it ends with its last reference
+    try:
+        llm.generate_response_async(long)
+        assert ended.wait(60)
+    finally:
+        gc.enable()
+    future = llm.generate_response_async(long)
+    with pytest.raises(quip.ContextFullError):
+        future.result(60)
+    ended.clear()
+    future = llm.generate_response_async(long, None, lambda error: ended.set())
+    assert ended.wait(60)
+    del future
+    assert printed == [quip.ContextFullError]
+
+
+def test_close_ends_the_work_with_an_error(model_path):
+    llm = LlmInference(LlmInferenceOptions(model_path, max_tokens=4096))
+    heard, begun = [], threading.Event()
+
+    def listener(partial, done):
+        heard.append(done)
+        begun.set()
+
+    future = llm.generate_response_async("one", listener)
+    assert begun.wait(60)
+    llm.close()
+    with pytest.raises((quip.CancelledError, ValueError), match="closed"):
+        future.result(60)
+    assert heard[-1] is True and heard.count(True) == 1
 
 
 def test_seeds(llm):

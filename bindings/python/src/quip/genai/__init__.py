@@ -7,6 +7,7 @@ from quip.genai import LlmInference            # as on Android; MediaPipe has no
 from . import bundler, converter
 from .llm_inference import (
     Backend,
+    ErrorListener,
     GraphOptions,
     LlmInference,
     LlmInferenceOptions,
@@ -18,6 +19,7 @@ from .llm_inference import (
 
 __all__ = [
     "Backend",
+    "ErrorListener",
     "GraphOptions",
     "LlmInference",
     "LlmInferenceOptions",

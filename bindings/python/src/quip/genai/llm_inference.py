@@ -12,7 +12,8 @@ import enum
 import threading
 import warnings
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 from .._library import Closeable, StrPath
 from ..errors import ArgumentError, UnsupportedError
@@ -20,6 +21,7 @@ from ..model import Adapter, Model
 from ..session import Answer, Result, Role, Session, SessionOptions
 
 ProgressListener = Callable[[str, bool], None]  # (new text, whether it is the last)
+ErrorListener = Callable[[BaseException], None]
 
 
 class Backend(enum.Enum):
@@ -106,17 +108,21 @@ class LlmInference(Closeable):
             return session.generate_response()
 
     def generate_response_async(
-        self, input_text: str, listener: Optional[ProgressListener] = None
+        self,
+        input_text: str,
+        listener: Optional[ProgressListener] = None,
+        error_listener: Optional[ErrorListener] = None,
     ) -> concurrent.futures.Future[str]:
         """The same on another thread, which calls the listener with each new text and at the end
-        with ("", True). The future has the whole text. Its cancel() does not end the work;
+        with ("", True). After a failure, that is called too, and before it the error listener. The
+        future has the whole text, or the error. Its cancel() does not end the work;
         cancel_generate_response_async() of a session does."""
         if self._implicit is not None and self._implicit.is_busy:
             raise RuntimeError(_BUSY)
         if self._implicit is not None:
             self._implicit.close()
         self._implicit = self._new_session()
-        return self._implicit._start(listener, input_text)
+        return self._implicit._start(listener, error_listener, input_text)
 
     def _new_session(self) -> LlmInferenceSession:
         return LlmInferenceSession(self, LlmInferenceSessionOptions(top_k=self._top_k()))
@@ -219,46 +225,65 @@ class LlmInferenceSession(Closeable):
         return "".join(_without_leading_blanks(self._begin_answer()))
 
     def generate_response_async(
-        self, listener: Optional[ProgressListener] = None
+        self,
+        listener: Optional[ProgressListener] = None,
+        error_listener: Optional[ErrorListener] = None,
     ) -> concurrent.futures.Future[str]:
         """Generate the answer on another thread, which calls the listener with each new text and at
-        the end with ("", True). By then the session can be used again."""
-        return self._start(listener)
+        the end with ("", True), after an error too. By then the session can be used again."""
+        return self._start(listener, error_listener)
 
     def _start(
-        self, listener: Optional[ProgressListener], input_text: Optional[str] = None
+        self,
+        listener: Optional[ProgressListener],
+        error_listener: Optional[ErrorListener],
+        input_text: Optional[str] = None,
     ) -> concurrent.futures.Future[str]:
         """Append the text, if there is one, and answer, on another thread."""
         if not self._running.acquire(blocking=False):
             raise RuntimeError(_BUSY)
-        future: concurrent.futures.Future[str] = concurrent.futures.Future()
+        future = _AnswerFuture()
         future.set_running_or_notify_cancel()
-        threading.Thread(target=self._write, args=(future, listener, input_text)).start()
+        words = (future, listener, error_listener, input_text)
+        try:
+            threading.Thread(target=self._write, args=words).start()
+        except BaseException:
+            self._running.release()
+            raise
         return future
 
     def _write(
         self,
-        future: concurrent.futures.Future[str],
+        future: _AnswerFuture,
         listener: Optional[ProgressListener],
+        error_listener: Optional[ErrorListener],
         input_text: Optional[str],
     ) -> None:
-        pieces = []
-        try:
-            try:
-                if input_text is not None:
-                    self._append(input_text)
-                for piece in _without_leading_blanks(self._begin_answer()):
-                    pieces.append(piece)
-                    if listener:
-                        listener(piece, False)
-            finally:
-                self._running.release()
-            if listener:
-                listener("", True)
-        except BaseException as error:
+        pieces: List[str] = []
+        error = _error_of(lambda: self._generate(pieces, listener, input_text))
+        self._running.release()
+        if error and error_listener:
+            failure = _error_of(partial(error_listener, error))
+            future.is_heard = failure is None
+            error = failure or error
+        if listener:
+            failure = _error_of(partial(listener, "", True))
+            error = error or failure
+        if error:
             future.set_exception(error)
         else:
             future.set_result("".join(pieces))
+        del future  # the error refers to this frame
+
+    def _generate(
+        self, pieces: List[str], listener: Optional[ProgressListener], input_text: Optional[str]
+    ) -> None:
+        if input_text is not None:
+            self._append(input_text)
+        for piece in _without_leading_blanks(self._begin_answer()):
+            pieces.append(piece)
+            if listener:
+                listener(piece, False)
 
     def _begin_answer(self) -> Answer:
         if self._options.prompt_templates is not None:
@@ -321,6 +346,40 @@ class LlmInferenceSession(Closeable):
 
     def close(self) -> None:
         self.session.close()
+
+
+def _error_of(work: Callable[[], object]) -> Optional[BaseException]:
+    """Do the work; its exception, or None."""
+    try:
+        work()
+    except BaseException as error:
+        return error
+    return None
+
+
+class _AnswerFuture(concurrent.futures.Future[str]):
+    """Prints an error that neither a listener nor the owner of the future heard of, as Python prints
+    the errors of threads."""
+
+    is_heard = False
+
+    def result(self, timeout: Optional[float] = None) -> str:
+        self.is_heard = True
+        return super().result(timeout)
+
+    def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
+        self.is_heard = True
+        return super().exception(timeout)
+
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[str]], object]) -> None:
+        self.is_heard = True
+        super().add_done_callback(fn)
+
+    def __del__(self) -> None:
+        error = None if self.is_heard or not self.done() else self.exception()
+        if error:
+            what = (type(error), error, error.__traceback__, threading.current_thread())
+            threading.excepthook(threading.ExceptHookArgs(what))
 
 
 def _without_leading_blanks(pieces: Iterator[str]) -> Iterator[str]:
