@@ -96,6 +96,8 @@ int parse_options(const struct command *command, const struct option *options, c
       "default: one for each processor; does not change the answer" },                       \
     { OPTION_FLAG, 0, "background", NULL, &(m)->background, 0, 0,                                  \
       "leave the processor to other programs: half the threads, low priority" },                   \
+    { OPTION_FLAG, 0, "no-mmap", NULL, &(m)->no_mmap, 0, 0,                                        \
+      "copy the model into memory: slower to open, but its file may change meanwhile" },           \
     { OPTION_FLAG, 0, "no-speculation", NULL, &(o)->no_speculation, 0, 0,                          \
       "do not guess tokens ahead; slower, same answer" }
 // clang-format on
@@ -155,7 +157,8 @@ bool read_prompt(struct bytes *to, const char *word, bool is_raw);
 /* Open a file for writing; "-" is stdout. Refuses `input`, which is in use. NULL after a message.
  */
 FILE *open_output(const char *path, const char *input);
-/* Close a file, or flush stdout. False after a message if something was not written. */
+/* Close a file, or flush stdout. If something was not written: remove the file; false after a
+ * message. */
 bool close_output(FILE *f, const char *path);
 /* Write floats in little-endian order on any machine. False if not all were written. */
 bool write_f32(FILE *f, const float *x, size_t n);

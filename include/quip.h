@@ -116,7 +116,8 @@ typedef struct quip_model_options {
                       // processor that this process may use
     bool background;  // leave the processor to other programs: half the threads if n_threads is 0,
                       // low priority, no busy waiting. Slower, but the answers are the same
-    bool no_mmap;     // read the weights into memory instead of mapping the file
+    bool no_mmap;     // copy the file into memory instead of mapping it. Slower to open and not
+                      // shared, but the file may change afterwards
     bool no_weights;  // read only the header and the tokenizer. Such a model has no sessions and no
                       // adapters; use it for quip_model_plan, quip_tokenize and quip_detokenize
     const char *name; // quip_model_open_memory: how messages call the model; copied; NULL: "model"
@@ -124,8 +125,12 @@ typedef struct quip_model_options {
 } quip_model_options;
 
 /* Open a model file. The weights are used directly from the mapped file: opening takes
- * milliseconds, and processes that open the same file share its memory. The file must not change
- * while it is open. Close with quip_model_close. */
+ * milliseconds, and processes that open the same file share its memory. Close with
+ * quip_model_close.
+ * No program may write to the file while it is open. To replace it, write another and rename that:
+ * the open model keeps the old one. Every call that runs the model looks at the file's size and
+ * time first, and fails with QUIP_E_IO if they have changed. But a file that is truncated during
+ * the call raises SIGBUS. Where that could happen, use no_mmap. */
 QUIP_API quip_status quip_model_open(quip_model **model, const char *path,
                                      const quip_model_options *options, quip_error *error);
 

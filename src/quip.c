@@ -104,7 +104,9 @@ quip_status quip_model_open(quip_model **model, const char *path, const quip_mod
                        "%s: is a folder, not a model file; if it contains a checkpoint, convert "
                        "it first: quip convert %s model.bin",
                        path, path);
-    if ((status = qp_file_open(&file, path, error)))
+    const bool is_copied = options && options->no_mmap && !options->no_weights;
+    if ((status =
+             is_copied ? qp_file_open_copy(&file, path, error) : qp_file_open(&file, path, error)))
         return status;
     return qp_model_open(model, &file, options, error);
 }

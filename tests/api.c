@@ -1,6 +1,7 @@
 /* api.c: does quip.h keep its promises? NULL handles, reserved fields, struct sizes, options that
  * change, prefill in steps, the tokens of an answer. */
 #include "support/check.h"
+#include "support/shared.h"
 #include "support/tiny_model.h"
 
 #include "engine/engine.h"
@@ -400,6 +401,55 @@ static void test_model_without_weights(void **state)
     assert_refused(quip_session_open(&s, m, NULL, &error), QUIP_E_ARGUMENT, "no_weights");
     assert_refused(quip_adapter_open(&a, m, "x", &error), QUIP_E_ARGUMENT, "no_weights");
     quip_model_close(m);
+}
+
+static void overwrite(const char *name, const char *bytes, size_t n)
+{
+    FILE *out = fopen(name, "wb");
+    assert_non_null(out);
+    assert_int_equal(fwrite(bytes, 1, n, out), n);
+    assert_int_equal(fclose(out), 0);
+}
+
+/* What quip_model_open says about a file that changes. */
+static void test_files_that_change(void **state)
+{
+    (void)state;
+    static const char name[] = "changing-api.bin";
+    const quip_model_options copied = { .no_mmap = true };
+    quip_error error = { 0 };
+    quip_model *models[2];
+    quip_session *sessions[2], *other;
+    size_t n;
+    char *bytes = read_whole(path, &n);
+    overwrite(name, bytes, n);
+    for (int i = 0; i < 2; i++) {
+        check(quip_model_open(&models[i], name, i ? &copied : NULL, &error), &error);
+        check(quip_session_open(&sessions[i], models[i], NULL, &error), &error);
+        append(sessions[i], "one");
+    }
+    const int position = quip_session_position(sessions[0]);
+    usleep(20000); // the clock of a file system
+    overwrite(name, bytes, n);
+    assert_refused(quip_session_append(sessions[0], QUIP_ROLE_USER, "two", 3, &error), QUIP_E_IO,
+                   "changing-api.bin: was truncated or overwritten");
+    assert_int_equal(quip_session_position(sessions[0]), position);
+    assert_refused(quip_session_generate(sessions[0], "two", 3, NULL, NULL, NULL, &error),
+                   QUIP_E_IO, "open it again");
+    check(quip_session_open(&other, models[0], NULL, &error), &error);
+    assert_refused(quip_session_generate(other, "one", 3, NULL, NULL, NULL, &error), QUIP_E_IO,
+                   "open it again");
+    assert_int_equal(quip_session_position(other), 0);
+    quip_session_close(other);
+
+    assert_int_equal(truncate(name, 10), 0);
+    append(sessions[1], "two");
+    for (int i = 0; i < 2; i++) {
+        quip_session_close(sessions[i]);
+        quip_model_close(models[i]);
+    }
+    unlink(name);
+    free(bytes);
 }
 
 static void test_names_of_models_in_memory(void **state)
@@ -803,6 +853,7 @@ int main(void)
         cmocka_unit_test(test_backends),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_model_without_weights),
+        cmocka_unit_test(test_files_that_change),
         cmocka_unit_test(test_names_of_models_in_memory),
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_options_change_between_turns),

@@ -2,6 +2,7 @@
 #include "base/base.h"
 #include "support/alloc_fault.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -203,6 +204,45 @@ static void test_files(void **state)
     assert_int_equal(qp_file_read(&f, 9, out, 1, &e), QUIP_E_IO);
     assert_non_null(strstr(e.message, "model: "));
     qp_file_close(&f);
+}
+
+/* Another program changes the file while it is open. */
+static void test_changed_files(void **state)
+{
+    (void)state;
+    struct file mapped, copied, source;
+    quip_error e = { 0 };
+    char path[256], other[256];
+    snprintf(path, sizeof path, "%s", in_folder("changing"));
+    snprintf(other, sizeof other, "%s", in_folder("renamed"));
+    write_file(path, "0123456789", 10);
+    assert_int_equal(qp_file_open(&mapped, path, &e), QUIP_OK);
+    assert_int_equal(qp_file_open_copy(&copied, path, &e), QUIP_OK);
+    assert_memory_equal(copied.data, "0123456789", 10);
+    assert_int_equal(qp_file_check(&mapped, &e), QUIP_OK);
+
+    assert_int_equal(rename(path, other), 0); // the mapped bytes stay the same
+    assert_int_equal(qp_file_check(&mapped, &e), QUIP_OK);
+    write_file(path, "another", 7);
+    assert_int_equal(qp_file_check(&mapped, &e), QUIP_OK);
+    assert_int_equal(rename(other, path), 0);
+
+    const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = 1 } };
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0); // as after writing as many bytes
+    assert_int_equal(qp_file_check(&mapped, &e), QUIP_E_IO);
+    assert_non_null(strstr(e.message, "changing: was truncated or overwritten"));
+    assert_int_equal(truncate(path, 5), 0);
+    assert_int_equal(qp_file_check(&mapped, &e), QUIP_E_IO);
+    assert_int_equal(qp_file_check(&copied, &e), QUIP_OK);
+    assert_memory_equal(copied.data, "0123456789", 10);
+
+    const quip_source words = { .user = "0123456789", .size = 10, .read_at = read_memory };
+    assert_int_equal(qp_file_open_source(&source, &words, &e), QUIP_OK);
+    assert_int_equal(qp_file_load(&source, &e), QUIP_OK);
+    assert_int_equal(qp_file_check(&source, &e), QUIP_OK);
+    qp_file_close(&source);
+    qp_file_close(&copied);
+    qp_file_close(&mapped);
 }
 
 static bool exists(const char *path)
@@ -624,6 +664,7 @@ int main(void)
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_changed_files),
         cmocka_unit_test(test_out_file),
         cmocka_unit_test(test_killed_writer),
         cmocka_unit_test(test_pool),

@@ -395,16 +395,31 @@ class WithModel(unittest.TestCase):
         self.assertEqual((done.returncode, done.stderr.count(b"\n")), (1, 1))
         self.assertEqual(list(WORK.glob("limited*")), [])
 
-    def test_a_model_that_is_truncated_while_it_is_open(self):
-        copy = WORK / "truncated.bin"
-        copy.write_bytes(self.model.read_bytes())
-        with subprocess.Popen([QUIP, "chat", copy, "-n", "3"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE) as p:
-            p.stdin.write(b"x\n"), p.stdin.flush()
-            p.stdout.read(1)
-            os.truncate(copy, 0)
-            _, said = p.communicate(b"y\n")
-        self.assertEqual((p.returncode, b"truncated" in said), (1, True))
+    def test_a_model_that_changes_while_it_is_open(self):
+        copy, data = WORK / "changed.bin", self.model.read_bytes()
+
+        def rename():
+            other = WORK / "other.bin"
+            other.write_bytes(b"another file")
+            other.rename(copy)
+
+        changes = [lambda: os.truncate(copy, 0), lambda: copy.write_bytes(data), rename, copy.unlink]
+        for change, options, code in [
+            (changes[0], [], 1),
+            (changes[1], [], 1),
+            (changes[0], ["--no-mmap"], 0),
+            (changes[2], [], 0),  # the mapped file is as before
+            (changes[3], [], 0),
+        ]:
+            copy.write_bytes(data)
+            time.sleep(0.02)  # the clock of a file system
+            with subprocess.Popen([QUIP, "chat", copy, "-n", "3", *options], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
+                p.stdin.write(b"x\n"), p.stdin.flush()
+                p.stdout.read(1)
+                change()
+                _, said = p.communicate(b"y\n")
+            self.assertEqual((p.returncode, b"truncated" in said), (code, code == 1), said)
 
     def test_context_full(self):
         done = quip("run", self.model, "light " * 200, "--context", 32, check=1)

@@ -99,6 +99,12 @@ void qp_bytes_close(struct bytes *b);
 
 /* ---- files (file.c) ---- */
 
+/* What changes when a program writes to a file. */
+struct file_stamp {
+    uint64_t device, inode; // which file it is
+    uint64_t size;
+    int64_t seconds, nanoseconds; // of its last modification
+};
 /* A file that can be read at any offset: mapped if the system can map files (data != NULL), or read
  * through the caller's read_at. */
 struct file {
@@ -106,14 +112,24 @@ struct file {
     uint64_t size;
     const char *name; // for messages
     quip_source source;
-    uint64_t begin; // where a part of another file begins in the source
+    uint64_t begin;          // where a part of another file begins in the source
+    struct file_stamp stamp; // of a path, when it was opened
     bool is_open;
+    bool is_mapped;              // `data` is a mapping of the path `name`
     bool is_borrowed;            // data and name are the caller's
     bool is_loaded;              // borrowed, but qp_file_load allocated `data`
     void (*release)(void *user); // called at close, for borrowed data; or NULL
     void *release_user;
 };
 quip_status qp_file_open(struct file *f, const char *path, quip_error *error);
+/* The same, but `data` is a copy in memory: the file may change afterwards. */
+quip_status qp_file_open_copy(struct file *f, const char *path, quip_error *error);
+/* The stamp of an open file (POSIX), and whether the file was written to between two. */
+struct file_stamp qp_file_stamp(int fd);
+bool qp_file_stamp_differs(const struct file_stamp *before, const struct file_stamp *now);
+/* QUIP_E_IO if another program has changed the mapped file. It may change at any time: this finds
+ * out between two calls. */
+quip_status qp_file_check(const struct file *f, quip_error *error);
 quip_status qp_file_open_source(struct file *f, const quip_source *source, quip_error *error);
 /* A file whose bytes are in memory. Data and name belong to the caller and must outlive the file.
  */
@@ -121,7 +137,7 @@ void qp_file_open_memory(struct file *f, const void *data, size_t size, const ch
 /* A part of an open file, which must outlive it. [offset, offset + size) must be inside the file.
  */
 void qp_file_open_part(struct file *part, const struct file *whole, uint64_t offset, uint64_t size);
-/* Read the whole file into memory, which replaces its mapping or source. */
+/* Read the whole of a source into memory. */
 quip_status qp_file_load(struct file *f, quip_error *error);
 void qp_file_close(struct file *f);
 /* Copy n bytes at `offset`; QUIP_E_FORMAT past the end of the file. */

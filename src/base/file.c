@@ -1,9 +1,12 @@
 /* file.c: a file that can be read at any offset.
  * In:  a path, a caller's read_at, or memory.
  * Out: for a path, a read-only shared mapping of the whole file: its pages cost nothing until they
- *      are read, and all processes share them. For read_at, the size, and copies on demand.
+ *      are read, and all processes share them. Or a copy in memory. For read_at, the size, and
+ *      copies on demand.
  *
- * If a file changes while it is open, the values read from it are undefined. */
+ * If a mapped file changes while it is open, the values read from it are undefined, and pages
+ * behind its new end raise SIGBUS. qp_file_check notices a change between two calls. A private
+ * mapping would not help: pages that were not read yet still come from the changed file. */
 #include "base.h"
 
 #include <assert.h>
@@ -32,7 +35,48 @@ static quip_status copy_name(struct file *f, const char *name, quip_error *error
 
 #if defined(__unix__) || defined(__APPLE__)
 
-static quip_status map_file(struct file *f, int fd, quip_error *error)
+#if defined(__APPLE__)
+static struct timespec modified(const struct stat *st)
+{
+    return st->st_mtimespec;
+}
+#else
+static struct timespec modified(const struct stat *st)
+{
+    return st->st_mtim;
+}
+#endif
+
+static struct file_stamp stamp_of(const struct stat *st)
+{
+    const struct timespec time = modified(st);
+    return (struct file_stamp){ .device = (uint64_t)st->st_dev,
+                                .inode = (uint64_t)st->st_ino,
+                                .size = (uint64_t)st->st_size,
+                                .seconds = (int64_t)time.tv_sec,
+                                .nanoseconds = (int64_t)time.tv_nsec };
+}
+
+struct file_stamp qp_file_stamp(int fd)
+{
+    struct stat st;
+    return fstat(fd, &st) ? (struct file_stamp){ 0 } : stamp_of(&st);
+}
+
+bool qp_file_stamp_differs(const struct file_stamp *before, const struct file_stamp *now)
+{
+    return now->size != before->size || now->seconds != before->seconds ||
+           now->nanoseconds != before->nanoseconds;
+}
+
+static quip_status fail_changed(const struct file *f, quip_error *error)
+{
+    return qp_fail(error, QUIP_E_IO,
+                   "%s: was truncated or overwritten by another program; open it again", f->name);
+}
+
+/* The size of a file that can be a model, and its stamp. */
+static quip_status measure_file(struct file *f, int fd, quip_error *error)
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
@@ -47,31 +91,75 @@ static quip_status map_file(struct file *f, int fd, quip_error *error)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: has %" PRIu64 " bytes, more than this machine's address space", f->name,
                        (uint64_t)st.st_size);
+    f->size = (uint64_t)st.st_size;
+    f->stamp = stamp_of(&st);
+    return QUIP_OK;
+}
 
-    void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+static quip_status map_file(struct file *f, int fd, quip_error *error)
+{
+    void *data = mmap(NULL, (size_t)f->size, PROT_READ, MAP_SHARED, fd, 0);
     if (data == MAP_FAILED)
         return qp_fail(error, errno == ENOMEM ? QUIP_E_MEMORY : QUIP_E_IO,
                        "%s: cannot be mapped: %s", f->name, strerror(errno));
     f->data = data;
-    f->size = (uint64_t)st.st_size;
+    f->is_mapped = true;
     return QUIP_OK;
 }
 
-static quip_status load_file(struct file *f, quip_error *error)
+static quip_status copy_file(struct file *f, int fd, quip_error *error)
+{
+    const size_t max_read = (size_t)1 << 30; // some systems refuse 2 GB at once
+    uint8_t *data = qp_alloc_pages((size_t)f->size);
+    if (!data)
+        return qp_fail_memory(error, f->name, (size_t)f->size);
+    f->data = data;
+    for (size_t at = 0; at < f->size;) {
+        const size_t left = (size_t)f->size - at;
+        const ssize_t n = pread(fd, data + at, left < max_read ? left : max_read, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return qp_fail(error, QUIP_E_IO, "%s: cannot be read: %s", f->name, strerror(errno));
+        if (n == 0)
+            return fail_changed(f, error);
+        at += (size_t)n;
+    }
+    const struct file_stamp now = qp_file_stamp(fd);
+    return qp_file_stamp_differs(&f->stamp, &now) ? fail_changed(f, error) : QUIP_OK;
+}
+
+static quip_status load_file(struct file *f, bool is_copied, quip_error *error)
 {
     // O_NONBLOCK: opening a FIFO must not wait for its writer
     int fd = open(f->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return qp_fail(error, QUIP_E_IO, "%s: %s", f->name, strerror(errno));
-    quip_status status = map_file(f, fd, error);
+    quip_status status = measure_file(f, fd, error);
+    if (!status)
+        status = is_copied ? copy_file(f, fd, error) : map_file(f, fd, error);
     close(fd); // the mapping remains
     return status;
 }
 
 static void unload_file(struct file *f)
 {
-    if (f->data)
+    if (f->is_mapped)
         munmap((void *)f->data, (size_t)f->size);
+    else if (f->data)
+        qp_free_pages((void *)f->data, (size_t)f->size);
+}
+
+/* By its path: a file descriptor might be closed by a program that becomes a daemon. If the path
+ * names another file by now, the mapped one was renamed or deleted, which does not change it. */
+quip_status qp_file_check(const struct file *f, quip_error *error)
+{
+    struct stat st;
+    if (!f->is_mapped || stat(f->name, &st))
+        return QUIP_OK;
+    const struct file_stamp now = stamp_of(&st);
+    const bool is_it = now.device == f->stamp.device && now.inode == f->stamp.inode;
+    return is_it && qp_file_stamp_differs(&f->stamp, &now) ? fail_changed(f, error) : QUIP_OK;
 }
 
 bool qp_path_exists(const char *path)
@@ -133,8 +221,9 @@ static quip_status read_file(struct file *f, FILE *in, quip_error *error)
     return QUIP_OK;
 }
 
-static quip_status load_file(struct file *f, quip_error *error)
+static quip_status load_file(struct file *f, bool is_copied, quip_error *error)
 {
+    (void)is_copied; // it always is
     FILE *in = fopen(f->name, "rb");
     if (!in)
         return qp_fail(error, QUIP_E_IO, "%s: %s", f->name, strerror(errno));
@@ -148,17 +237,33 @@ static void unload_file(struct file *f)
     qp_free_pages((void *)f->data, (size_t)f->size);
 }
 
+quip_status qp_file_check(const struct file *f, quip_error *error)
+{
+    (void)f, (void)error;
+    return QUIP_OK;
+}
+
 #endif
 
-quip_status qp_file_open(struct file *f, const char *path, quip_error *error)
+static quip_status open_path(struct file *f, const char *path, bool is_copied, quip_error *error)
 {
     *f = (struct file){ .is_open = true };
     quip_status status = copy_name(f, path, error);
     if (!status)
-        status = load_file(f, error);
+        status = load_file(f, is_copied, error);
     if (status)
         qp_file_close(f);
     return status;
+}
+
+quip_status qp_file_open(struct file *f, const char *path, quip_error *error)
+{
+    return open_path(f, path, false, error);
+}
+
+quip_status qp_file_open_copy(struct file *f, const char *path, quip_error *error)
+{
+    return open_path(f, path, true, error);
 }
 
 quip_status qp_file_open_source(struct file *f, const quip_source *source, quip_error *error)
@@ -206,7 +311,7 @@ quip_status qp_file_load(struct file *f, quip_error *error)
     enum {
         PIECE = 16 << 20
     };
-    if (f->is_borrowed && f->data) // already in memory
+    if (f->data) // already in memory, or mapped
         return QUIP_OK;
     const size_t size = (size_t)f->size;
     uint8_t *data = f->size > PTRDIFF_MAX ? NULL : qp_alloc_pages(size);
@@ -220,10 +325,7 @@ quip_status qp_file_load(struct file *f, quip_error *error)
             return status;
         }
     }
-    if (f->is_borrowed)
-        f->is_loaded = true;
-    else
-        unload_file(f);
+    f->is_loaded = f->is_borrowed;
     f->data = data;
     return QUIP_OK;
 }

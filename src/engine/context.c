@@ -187,6 +187,9 @@ static quip_status start_step(quip_session *s, const struct step *step, bool wai
 {
     const enum turn_kind kind = step->n_rows <= SEQUENCE_OUTPUTS ? TURN_SHORT : TURN_LONG;
     assert(!s->step.is_running);
+    const quip_status changed = qp_file_check(&s->model->file, error);
+    if (changed)
+        return changed;
     s->step = *step;
     s->step.begin = s->sequence->pos;
     if (!qp_turns_enter(s->device->turns, kind, wait, &s->cancelled))

@@ -298,7 +298,9 @@ static quip_status run_batch(struct embedder *e)
 {
     if (e->n_texts == 0)
         return QUIP_OK;
-    quip_status status = open_batch(e);
+    quip_status status = qp_file_check(&e->m->file, e->error);
+    if (!status)
+        status = open_batch(e);
     if (status)
         return status;
     qp_device_enter(e->device, e->ids.n <= SEQUENCE_OUTPUTS ? TURN_SHORT : TURN_LONG);

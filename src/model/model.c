@@ -104,12 +104,12 @@ quip_status qp_model_open(quip_model **model, struct file *file, const quip_mode
         m->options = *options;
     m->options.backend = QUIP_BACKEND_CPU;
     m->options.name = NULL; // the caller's text may be freed
-    const bool is_loaded = !m->options.no_weights && (!file->data || m->options.no_mmap);
+    const bool is_loaded = !m->options.no_weights && !file->data;
     if ((status = is_loaded ? qp_file_load(&m->file, error) : QUIP_OK) ||
         (status = find_weights(m, error)) || (status = open_format(m, error)) ||
         (status = open_tokenizer(m, error)) || (status = qp_config_read(m, error)) ||
         (status = qp_model_read_template(m, error)) || (status = qp_weights_bind(m, error)) ||
-        (status = qp_embedding_read(m, error))) {
+        (status = qp_embedding_read(m, error)) || (status = qp_file_check(&m->file, error))) {
         qp_model_release(m);
         return status;
     }

@@ -43,6 +43,34 @@ def test_other_ways_to_open(model, model_path):
     assert session.ask("x") == text  # the model is closed; the session keeps what it needs
 
 
+def test_a_file_that_changes(model_path, tmp_path):
+    path, data = tmp_path / "changing.bin", model_path.read_bytes()
+    path.write_bytes(data)
+    mapped, copied = quip.Model(path), quip.Model(path, no_mmap=True)
+    session = mapped.session(max_output_tokens=8)
+    text = session.ask("x")
+    os.truncate(path, 5000)
+    for again in (session, mapped.session()):
+        with pytest.raises(quip.IOError, match="changing.bin: was truncated or overwritten"):
+            again.ask("x")
+    assert copied.session(max_output_tokens=8).ask("x") == text
+
+
+@pytest.mark.parametrize("change", [os.remove, lambda path: os.rename(path, f"{path}.old")])
+def test_a_file_that_is_replaced(model_path, tmp_path, change):
+    """An update by a rename is safe: open models keep the old file, and the next one is the new."""
+    path = tmp_path / "model.bin"
+    path.write_bytes(model_path.read_bytes())
+    session = quip.Model(path).session(max_output_tokens=8)
+    text = session.ask("x")
+    change(path)
+    path.write_bytes(b"a newer model")
+    session.rewind(0)
+    assert session.ask("x") == text
+    with pytest.raises(quip.FormatError):
+        quip.Model(path)
+
+
 def test_bytes_are_free_afterwards(model_path):
     data = bytearray(model_path.read_bytes())
     model = quip.Model.from_bytes(data)
@@ -73,10 +101,18 @@ def test_source_that_fails(model_path):
         quip.Model.from_file(text)
 
 
+def test_errors_can_be_sent_to_a_process():
+    for kind in (quip.ContextFullError, quip.IOError, quip.MemoryError, quip.CancelledError):
+        error = pickle.loads(pickle.dumps(kind("why")))
+        assert type(error) is kind and str(error) == "why"
+
+
 def test_errors_are_named_and_built_in(tmp_path):
     with pytest.raises(quip.IOError, match="absent.bin") as caught:
         quip.Model(tmp_path / "absent.bin")
     assert isinstance(caught.value, OSError) and caught.value.status == "io"
+    with pytest.raises(quip.IOError, match="~/absent.bin: .*expanduser"):
+        quip.Model("~/absent.bin")
     (tmp_path / "junk.bin").write_bytes(b"junk" * 1000)
     with pytest.raises(quip.FormatError, match="junk.bin") as caught:
         quip.Model(tmp_path / "junk.bin")

@@ -101,7 +101,7 @@ class ModelOptions(TypedDict, total=False):
     backend: str  # "cpu", "gpu" or "auto"; default "auto"
     n_threads: int  # that the model's sessions use; 0: one for each processor
     background: bool  # leave the processor to other programs: half the threads, low priority
-    no_mmap: bool  # read the weights into memory instead of mapping the file
+    no_mmap: bool  # copy the file into memory instead of mapping it; then it may change
 
 
 POOLINGS = {
