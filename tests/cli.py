@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import resource
 import pty
 import select
@@ -209,7 +210,17 @@ class WithModel(unittest.TestCase):
         self.assertEqual(int(report_in_file["tokens"]), report["text"]["tokens"])
         self.assertAlmostEqual(float(report_in_file["relative_error"]), report["relative"], places=6)
         self.assertIn("worst_tensor", quip("inspect", out, check=0).stdout.decode())
-        self.assertIn("cosine", quip("verify", self.model, out, check=0).stdout.decode())
+        lines = quip("verify", self.model, out, "--text", text, check=0).stdout.decode().splitlines()
+        n_differ, n_tensors = map(int, re.search(r"; (\d+) of (\d+) tensors differ", lines[0]).groups())
+        self.assertEqual((n_tensors, n_differ > 5), (len(report["tensors"]), True))
+        self.assertRegex(lines[1], "^text: KL divergence .*same most likely token")
+        self.assertEqual((len(lines), lines[-1].split()[0]), (10, str(n_differ - 5)))
+        relative = [float(line.split()[-2]) for line in lines[4:9]]
+        self.assertEqual(relative, sorted((float(f"{t['relative']:.2e}") for t in report["tensors"]), reverse=True)[:5])
+        lines = quip("verify", self.model, out, "-v", check=0).stdout.decode().splitlines()
+        self.assertEqual(len(lines), 1 + 2 + n_tensors)
+        lines = quip("verify", self.model, self.model, check=0).stdout.decode().splitlines()
+        self.assertRegex("\n".join(lines), r"^all matrices: relative error 0.000e\+00; 0 of \d+ tensors differ$")
         # another layout with other names, and another model
         gpu = WORK / "gpu.bin"
         quip("convert", out, gpu, "--backend", "gpu", check=0)
