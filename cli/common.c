@@ -131,11 +131,16 @@ FILE *open_output(const char *path, const char *input)
 
 bool close_output(FILE *f, const char *path)
 {
+    struct stat st;
+    const bool is_stdout = f == stdout;
+    const bool is_file = !is_stdout && fstat(fileno(f), &st) == 0 && S_ISREG(st.st_mode);
     bool is_fine = fflush(f) == 0 && !ferror(f);
-    if (f != stdout)
+    if (!is_stdout)
         is_fine = fclose(f) == 0 && is_fine;
     if (!is_fine)
-        fail("%s: cannot be written: %s", f == stdout ? "stdout" : path, strerror(errno));
+        fail("%s: cannot be written: %s", is_stdout ? "stdout" : path, strerror(errno));
+    if (!is_fine && is_file)
+        unlink(path); // it is incomplete
     return is_fine;
 }
 
@@ -183,9 +188,9 @@ static bool enter_folder(struct bytes *path, const char *name)
 char *cache_path(const char *name)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    bool has_cache = cache && *cache;
+    const bool has_cache = cache && *cache == '/'; // a relative one counts as none (XDG)
     struct bytes path = { 0 };
-    if (!has_cache && !(home && qp_path_exists(home))) // of users without a home, such as daemons
+    if (!has_cache && !(home && *home == '/' && qp_path_exists(home))) // such as daemons
         return NULL;
     if ((has_cache ? enter_folder(&path, cache) : qp_bytes_append_text(&path, home)) &&
         (has_cache || enter_folder(&path, "/.cache")) && enter_folder(&path, "/quip/") &&

@@ -44,6 +44,26 @@ def quip(*args, stdin="", check=None, env=None):
     return done
 
 
+def at_terminal(*args, typed, env, cwd):
+    """Run the program in a terminal; type when it has printed its prompt."""
+    mine, theirs = pty.openpty()
+    with subprocess.Popen([QUIP, *map(str, args)], stdin=theirs, stdout=theirs, stderr=theirs, cwd=cwd,
+                          env={**os.environ, "TERM": "xterm", **env}, start_new_session=True) as p:
+        os.close(theirs)
+        seen = b""
+        while b"> " not in seen and select.select([mine], [], [], 20)[0]:
+            seen += os.read(mine, 4096)
+        time.sleep(0.2)  # the editor configures the terminal after it has printed its prompt
+        os.write(mine, typed)
+        try:
+            while os.read(mine, 4096):
+                pass
+        except OSError:  # Linux: the other side has closed
+            pass
+    os.close(mine)
+    return p.returncode
+
+
 def floats(path):
     return array.array("f", path.read_bytes())
 
@@ -398,6 +418,13 @@ class WithModel(unittest.TestCase):
         env = {"HOME": str(home), "XDG_CACHE_HOME": ""}
         quip("chat", self.model, "-n", 3, stdin="x\n", env=env, check=0)
         self.assertFalse(home.exists())
+        self.assertEqual(at_terminal("chat", self.model, "-n", 3, typed=b"x\r\x04", env=env, cwd=WORK), 0)
+        self.assertFalse(home.exists())
+        empty = WORK / "empty"
+        empty.mkdir()
+        env = {"HOME": ".", "XDG_CACHE_HOME": "cache"}
+        self.assertEqual(at_terminal("chat", self.model, "-n", 3, typed=b"\x04", env=env, cwd=empty), 0)
+        self.assertEqual(list(empty.iterdir()), [])
 
     def test_a_file_size_limit_is_a_failure(self):
         out = WORK / "limited.bin"
@@ -431,6 +458,32 @@ class WithModel(unittest.TestCase):
                 change()
                 _, said = p.communicate(b"y\n")
             self.assertEqual((p.returncode, b"truncated" in said), (code, code == 1), said)
+
+    def test_full_disk(self):
+        """In a disk of its own; skipped where a user may not mount one."""
+        disk = WORK / "disk"
+        disk.mkdir()
+        script = 'mount -t tmpfs -o size=64k quip "$1" && shift && "$@"; code=$?; ls -A "$0"; exit $code'
+        alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, disk, disk]
+        if not shutil.which("unshare") or subprocess.run([*alone, "true"], capture_output=True).returncode:
+            self.skipTest("skipped: no disk can be mounted here")
+        task = WORK / "full.task"
+        quip("bundle", self.model, task, check=0)
+        for args in [
+            ["convert", self.checkpoint, disk / "out.bin"],
+            ["convert", self.model, disk / "out.bin", "--weights", "int8"],
+            ["bundle", self.model, disk / "out.task"],
+            ["bundle", task, "--extract", disk],
+            ["logits", self.model, "--ids", "5," * 200 + "5", "--all", "--out", disk / "logits"],
+            ["inspect", self.model, "--tensor", "params.lm.softmax.w", "--out", disk / "tensor"],
+        ]:
+            done = subprocess.run([*alone, QUIP, *map(str, args)], capture_output=True, text=True)
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1), (args, done.stderr))
+            left = done.stdout.replace("METADATA\n", "")  # an entry of the bundle that is complete
+            self.assertEqual(left, "", (args, "nothing is left"))
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([QUIP, "run", self.model, "x", "-n", "3"], stdout=full, stderr=subprocess.PIPE)
+        self.assertEqual((done.returncode, done.stderr), (1, b"quip: stdout: cannot be written: No space left on device\n"))
 
     def test_context_full(self):
         done = quip("run", self.model, "light " * 200, "--context", 32, check=1)
