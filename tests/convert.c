@@ -5,11 +5,13 @@
 #include "convert/convert.h"
 #include "convert/hparams.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -555,6 +557,29 @@ static void test_progress_and_cancel(void **state)
     assert_contains(error.message, "unknown chat template \"klingon\"");
 }
 
+/* Another program writes to the checkpoint: as long a text at another time. */
+static bool touch(void *user, uint64_t done, uint64_t total, const char *what)
+{
+    (void)done, (void)total, (void)what;
+    const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = 1 } };
+    assert_int_equal(utimensat(AT_FDCWD, user, times, 0), 0);
+    return true;
+}
+
+static void test_a_checkpoint_that_changes(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    char path[256];
+    write_folder(&sample_llama_tied, &plain);
+    snprintf(path, sizeof path, "%s", in_folder("hf/model.safetensors"));
+    const struct convert_options options = { .on_progress = touch, .user = path };
+    assert_int_equal(qp_convert(in_folder("hf"), in_folder("out.bin"), &options, &error),
+                     QUIP_E_IO);
+    assert_contains(error.message, "model.safetensors: another program wrote to it");
+    assert_no_output();
+}
+
 static void test_wrong_inputs(void **state)
 {
     (void)state;
@@ -763,6 +788,7 @@ int main(void)
         TEST(test_wrong_configs),
         TEST(test_values_that_are_not_finite),
         TEST(test_progress_and_cancel),
+        TEST(test_a_checkpoint_that_changes),
         TEST(test_wrong_inputs),
         TEST(test_truncated_gguf),
         TEST(test_flipped_bits),

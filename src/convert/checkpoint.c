@@ -57,6 +57,7 @@ quip_status qp_shard_open(struct shard *s, const char *path, quip_error *error)
         return qp_fail(error, QUIP_E_IO, "%s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode))
         return qp_fail(error, QUIP_E_IO, "%s: is not a regular file", path);
+    s->stamp = qp_file_stamp(s->fd);
     quip_source source = {
         .user = s, .size = (uint64_t)st.st_size, .read_at = read_shard, .name = path
     };
@@ -248,6 +249,21 @@ quip_status qp_checkpoint_open(struct checkpoint *c, const char *path,
     if (status)
         qp_checkpoint_close(c);
     return status;
+}
+
+/* Programs that download into a file of its final size would otherwise give zeros as weights. */
+quip_status qp_checkpoint_check(const struct checkpoint *c, quip_error *error)
+{
+    for (int i = 0; i < c->n_shards; i++) {
+        const struct file_stamp now = qp_file_stamp(c->shards[i].fd);
+        if (qp_file_stamp_differs(&c->shards[i].stamp, &now))
+            return qp_fail(
+                error, QUIP_E_IO,
+                "%s: another program wrote to it during the conversion; is it still being "
+                "downloaded?",
+                c->shards[i].file.name);
+    }
+    return QUIP_OK;
 }
 
 void qp_checkpoint_close(struct checkpoint *c)

@@ -19,6 +19,7 @@ struct shard {
     struct file file;
     struct format format;
     int fd;
+    struct file_stamp stamp; // when it was opened
 };
 struct checkpoint {
     const char *path; // the caller's; borrowed
@@ -35,6 +36,8 @@ struct checkpoint {
 quip_status qp_checkpoint_open(struct checkpoint *c, const char *path,
                                const struct convert_options *options, quip_error *error);
 void qp_checkpoint_close(struct checkpoint *c);
+/* QUIP_E_IO if another program has written to one of the files since they were opened. */
+quip_status qp_checkpoint_check(const struct checkpoint *c, quip_error *error);
 /* By its name in the family table; NULL if there is none. */
 struct entry *qp_checkpoint_find(const struct checkpoint *c, const char *name);
 /* Give an entry another name, which must outlive the checkpoint. Entries move. */

@@ -264,7 +264,7 @@ quip_status qp_conversion_write(struct conversion *v)
         status = stream_tensor(v, &v->plan.jobs[i]);
     if (!status && v->embedding)
         status = qp_embedding_source_write(v->embedding, v->writer, v->error);
-    return status;
+    return status ? status : qp_checkpoint_check(&v->checkpoint, v->error);
 }
 
 /* ---- open and close ---- */
