@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "support/alloc_fault.h"
+#include "support/check.h"
 #include "support/shared.h"
 #include "support/tiny_model.h"
 
@@ -68,6 +69,52 @@ static void test_distances(void **state)
     assert_true(qp_verify_summary(text, sizeof text, &r) < (int)sizeof text);
     assert_non_null(strstr(text, "top1_agreement "));
     assert_true(qp_verify_summary(text, 10, &r) > 10); // truncated; returns the full length
+    qp_verify_report_close(&r);
+}
+
+/* A report in which nothing differs. */
+static void assert_no_difference(const struct verify_report *r)
+{
+    assert_true(r->relative == 0);
+    for (int i = 0; i < r->n_tensors; i++) {
+        const struct verify_tensor *t = &r->tensors[i];
+        if (!(t->max == 0 && t->relative == 0 && fabs(t->cosine - 1) < 1e-12))
+            fail_msg("%s differs from itself", t->name);
+    }
+}
+
+/* Experts that are wider than all other layers. */
+static void test_wide_experts(void **state)
+{
+    (void)state;
+    struct tiny_model wide = tiny_experts;
+    struct verify_report r;
+    char path[64];
+    quip_error error = { 0 };
+    wide.d_ff_expert = 1000;
+    snprintf(path, sizeof path, "tiny-verify-wide-%d.bin", (int)getpid());
+    check(tiny_model_write(path, &wide, &error), &error);
+    check(qp_verify(path, path, NULL, &r, &error), &error);
+    unlink(path);
+    assert_no_difference(&r);
+    qp_verify_report_close(&r);
+}
+
+/* Dimensions that do not rotate have infinite divisors. */
+static void test_infinite_divisors(void **state)
+{
+    (void)state;
+    static const char folder[] = "data/golden-2/gemma4-e2b";
+    const struct convert_options options = { .weights = CONVERT_F32 };
+    struct verify_report r;
+    char path[64];
+    quip_error error = { 0 };
+    need_shared(folder);
+    snprintf(path, sizeof path, "verify-divisors-%d.bin", (int)getpid());
+    check(qp_convert(shared_path(folder), path, &options, &error), &error);
+    check(qp_verify(shared_path(folder), path, NULL, &r, &error), &error);
+    unlink(path);
+    assert_no_difference(&r);
     qp_verify_report_close(&r);
 }
 
@@ -136,6 +183,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_distances),
+        cmocka_unit_test(test_wide_experts),
+        cmocka_unit_test(test_infinite_divisors),
         cmocka_unit_test(test_strangers),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_faults),
