@@ -53,6 +53,15 @@ static bool read_json_ids(struct line *l, const cJSON *list)
     return ok;
 }
 
+/* A second text, or token ids of a second segment, which BERT's tokenizers can make. */
+static bool is_pair(const cJSON *json)
+{
+    const cJSON *id, *types = cJSON_GetObjectItemCaseSensitive(json, "token_type_ids");
+    bool has_second = cJSON_GetObjectItemCaseSensitive(json, "text_pair");
+    cJSON_ArrayForEach(id, types) has_second = has_second || id->valueint != 0;
+    return has_second;
+}
+
 static void parse_line(struct line *l, char *text)
 {
     char mark[4];
@@ -66,7 +75,10 @@ static void parse_line(struct line *l, char *text)
     } else if (ok) {
         ok = read_json_ids(l, ids);
     }
-    if (!ok)
+    if (ok && is_pair(l->json))
+        snprintf(l->error, sizeof l->error,
+                 "is a pair of texts (text_pair or token_type_ids); an embedding is of one text");
+    else if (!ok)
         snprintf(l->error, sizeof l->error,
                  "expected a JSON object with \"text\", a string, or \"ids\", an array of numbers");
 }
@@ -164,22 +176,23 @@ static int embed_lines(const struct embed *e)
     static struct line lines[MAX_LINES];
     struct reader r = { 0 };
     int exit_code = 0, n = 0;
-    for (char *line = NULL; !r.is_end || line || n > 0;) {
-        line = n < MAX_LINES ? next_line(&r) : NULL;
+    for (;;) {
+        char *line = n < MAX_LINES ? next_line(&r) : NULL;
         if (line) {
             parse_line(&lines[n++], line);
             continue;
         }
         if (n > 0 && answer_lines(e, lines, n))
             exit_code = EXIT_FAILED;
-        const bool was_full = n == MAX_LINES;
+        const bool was_full = n == MAX_LINES; // there may be more
         while (n > 0)
             close_line(&lines[--n]);
         if (ferror(stdout) || (!was_full && !r.is_end && !read_more(&r))) {
             exit_code = EXIT_FAILED;
             break;
         }
-        line = was_full ? "" : NULL; // there may be more
+        if (!was_full && r.is_end && r.begin == r.text.n)
+            break;
     }
     qp_bytes_close(&r.text);
     return exit_code;

@@ -26,7 +26,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("QUIP_SHARED", ROOT.parent / "shared"))
 GOLDEN = SHARED / "data/golden"
-COMMANDS = ["run", "chat", "render", "tokenize", "logits", "inspect", "convert", "bundle", "verify", "eval", "bench"]
+COMMANDS = ["run", "chat", "render", "tokenize", "logits", "embed", "inspect", "convert", "bundle", "verify", "eval", "bench"]
 QUIP = None  # path of the program
 WORK = None  # a folder of this run
 
@@ -129,13 +129,17 @@ class Usage(unittest.TestCase):
         self.assertFalse((WORK / "out").exists())
 
 
+def need(path):
+    if not path.exists():
+        if os.environ.get("CI") == "true":
+            raise AssertionError(f"{path} is missing")
+        raise unittest.SkipTest(f"skipped: {path} is missing")
+
+
 class WithModel(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        if not GOLDEN.exists():
-            if os.environ.get("CI") == "true":
-                raise AssertionError(f"{GOLDEN} is missing")
-            raise unittest.SkipTest(f"skipped: {GOLDEN} is missing")
+        need(GOLDEN)
         cls.checkpoint = GOLDEN / "gemma3"
         cls.model = WORK / "gemma3.bin"
         quip("convert", cls.checkpoint, cls.model, "--weights", "f32", check=0)
@@ -566,6 +570,53 @@ class WithModel(unittest.TestCase):
         for name in ["peak_rss_bytes", "file_backed_bytes", "own_bytes"]:
             self.assertGreater(found[name], 0)
         self.assertIn(b"decode", quip(*args, check=0).stdout)
+
+
+class WithEncoder(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.checkpoint = SHARED / "data/golden-2/bert"
+        need(cls.checkpoint)
+        cls.model = WORK / "bert.bin"
+        quip("convert", cls.checkpoint, cls.model, "--weights", "f32", check=0)
+
+    def embed(self, *args, stdin="", check=0):
+        out = quip("embed", self.model, *args, stdin=stdin, check=check).stdout
+        return [json.loads(line) for line in out.split(b"\n")[:-1]]
+
+    def test_ids(self):
+        prompts = json.loads((self.checkpoint / "expected.json").read_text())["prompts"].values()
+        lines = "\n".join(json.dumps({"ids": p["ids"]}) for p in prompts)
+        for found, p in zip(self.embed("--jsonl", stdin=lines), prompts):
+            expected = floats(self.checkpoint / p["embedding_file"])
+            self.assertEqual(len(found["embedding"]), len(expected))
+            self.assertLess(max(abs(a - b) for a, b in zip(found["embedding"], expected)), 1e-5)
+
+    def test_texts(self):
+        texts = ["Hello, world!", "", "a\nb"]
+        found = self.embed(*texts)
+        lines = "\n".join(json.dumps({"text": t}) for t in texts)
+        self.assertEqual(found, self.embed("--jsonl", stdin=lines))
+        self.assertEqual(found[2:], self.embed(stdin=texts[2]))
+        self.assertEqual(len(self.embed("--dimensions", 8, "a")[0]["embedding"]), 8)
+
+    def test_wrong_lines(self):
+        lines = [
+            '{"ids": [2, 74, 3], "token_type_ids": [0, 0, 0]}',
+            '{"ids": [2, 74, 3], "token_type_ids": [0, 0, 1]}',
+            '{"text": "a", "text_pair": "b"}',
+            '{"text": ["a", "b"]}',
+            '{"ids": [2, 999999, 3]}',
+            '{"ids": [2, 74, 3], "text": "a"}',
+            "nonsense",
+            '{"ids": [2, 74, 3]}',
+        ]
+        found = self.embed("--jsonl", stdin="\n".join(lines), check=1)
+        kinds = [list(f)[0] for f in found]
+        self.assertEqual(kinds, ["embedding"] + ["error"] * 6 + ["embedding"])
+        self.assertEqual(found[0], found[-1])
+        for f in found[1:3]:
+            self.assertIn("is a pair of texts", f["error"])
 
 
 if __name__ == "__main__":
