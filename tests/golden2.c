@@ -38,7 +38,11 @@ static const struct fixture fixtures[] = {
     { .name = "lfm2", .has_gguf = true },
     { .name = "qwen3-moe" },
     { .name = "qwen2-moe" },
-    { .name = "gemma4-e2b", .tolerance = 5e-4f, .has_gguf = true, .has_lora = true },
+    { .name = "gemma4-e2b",
+      .tolerance = 5e-4f,
+      .has_gguf = true,
+      .has_lora = true,
+      .no_gpu = "has per-layer embeddings" },
     { .name = "gemma4-dense" },
     { .name = "gemma4-moe" },
 };
@@ -53,6 +57,10 @@ static void test_fixture(void **state)
         check_fixture_lora(f, model);
     quip_model_close(model);
     check_fixture_int8(f);
+    if (f->no_gpu)
+        check_fixture_without_gpu(f, f->no_gpu);
+    else
+        check_fixture_gpu(f);
     model = open_fixture(f, LAYOUT_V5);
     model->backend = &reference_backend;
     check_fixture(f, model);

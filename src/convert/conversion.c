@@ -350,6 +350,11 @@ quip_status qp_conversion_run(const char *in, const char *out,
     struct tflite_writer *writer = NULL;
     quip_status status = qp_conversion_open(&v, &writer, in, out, options, error);
     if (!status)
+    if (!status && v->hparams.raw.d_ple > 0 && v->options->for_gpu)
+        status = qp_fail(v->error, QUIP_E_UNSUPPORTED,
+                         "%s: has per-layer embeddings, which files for GPUs cannot have; convert "
+                         "it without --backend gpu",
+                         v->in);
         status = qp_tflite_writer_begin(writer, error);
     if (!status)
         status = qp_conversion_write(v);

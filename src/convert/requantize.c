@@ -206,6 +206,11 @@ quip_status qp_requantize_open(struct requantizer **requantizer, struct tflite_w
     q->error = error;
     if (!(status = quip_model_open(&q->model, in, NULL, error)))
         status = reserve(q);
+    if (!status && options->for_gpu && q->model->config.d_ple > 0)
+        status = qp_fail(error, QUIP_E_UNSUPPORTED,
+                         "%s: has per-layer embeddings, which files for GPUs cannot have; convert "
+                         "it without --backend gpu",
+                         in);
     if (!status && options->calibrate)
         status = qp_calibrate(&q->calibration, q->model, options, error);
     if (!status)

@@ -56,8 +56,9 @@ void qp_store_as(struct stored *s, const struct convert_options *o, enum weight_
     if (s->dtype == DTYPE_I4 && is_block_wise(o))
         s->dtype = DTYPE_I4_BLOCK;
     s->is_for_gpu = o->for_gpu;
-    if (o->for_gpu && s->dtype == DTYPE_F32 && weight_class != CLASS_NORM &&
-        weight_class != CLASS_BIAS)
+    const bool is_matrix = weight_class == CLASS_ATTENTION || weight_class == CLASS_FEED_FORWARD ||
+                           weight_class == CLASS_EMBEDDING;
+    if (o->for_gpu && s->dtype == DTYPE_F32 && is_matrix)
         s->dtype = DTYPE_F16;
     s->is_mse = o->is_mse;
     s->is_asymmetric = o->is_asymmetric && is_integer(s);
@@ -131,7 +132,7 @@ quip_status qp_store_declare(struct tflite_writer *w, struct stored *s, const ch
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s has rows of %lld values; must be even for int4", s->source,
                        (long long)s->cols);
-    if (s->is_for_gpu && (s->rows % TILE || s->cols % TILE))
+    if (s->is_for_gpu && s->dtype != DTYPE_F32 && (s->rows % TILE || s->cols % TILE))
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s is [%lld, %lld]; must be multiples of 4 for GPUs", s->source,
                        (long long)s->rows, (long long)s->cols);

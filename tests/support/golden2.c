@@ -398,3 +398,53 @@ void check_fixture_int8(const struct fixture *f)
                  rms, (double)allowed);
     quip_model_close(model);
 }
+
+/* The logits of the main prompt with int8 weights, in a file for CPUs or for GPUs. */
+static float *logits_of_file(const struct fixture *f, bool for_gpu, int *n_floats)
+{
+    const struct convert_options options = { .for_gpu = for_gpu };
+    struct run run = { .fixture = f, .folder = "" };
+    char out[100];
+    quip_error error = { 0 };
+    snprintf(out, sizeof out, "golden2-%s-gpu-%d.bin", f->name, (int)getpid());
+    check(qp_convert(fixture_path(f, ""), out, &options, &error), &error);
+    check(quip_model_open(&run.model, out, NULL, &error), &error);
+    unlink(out);
+    cJSON *expected = read_json(fixture_path(f, "expected.json"));
+    const cJSON *prompt = cJSON_GetObjectItem(cJSON_GetObjectItem(expected, "prompts"), "main");
+    run.n = json_ids(cJSON_GetObjectItem(prompt, "ids"), run.ids, MAX_IDS);
+    run.n_context = LONG_CONTEXT;
+    quip_session *s = open_run(&run);
+    check(quip_session_prefill(s, run.ids, run.n, &error), &error);
+    *n_floats = run.model->config.vocab_size;
+    float *logits = malloc((size_t)*n_floats * sizeof *logits);
+    assert_non_null(logits);
+    memcpy(logits, quip_session_logits(s), (size_t)*n_floats * sizeof *logits);
+    quip_session_close(s);
+    quip_model_close(run.model);
+    cJSON_Delete(expected);
+    return logits;
+}
+
+void check_fixture_gpu(const struct fixture *f)
+{
+    int n_cpu, n_gpu;
+    need_fixture(f);
+    float *cpu = logits_of_file(f, false, &n_cpu), *gpu = logits_of_file(f, true, &n_gpu);
+    assert_int_equal(n_cpu, n_gpu);
+    if (memcmp(cpu, gpu, (size_t)n_cpu * sizeof *cpu) != 0)
+        fail_msg("%s: a file for GPUs has other logits than one for CPUs", f->name);
+    free(cpu);
+    free(gpu);
+}
+
+void check_fixture_without_gpu(const struct fixture *f, const char *message)
+{
+    const struct convert_options options = { .for_gpu = true };
+    quip_error error = { 0 };
+    need_fixture(f);
+    assert_int_not_equal(
+        qp_convert(fixture_path(f, ""), "golden2-gpu-refused.bin", &options, &error), 0);
+    if (!strstr(error.message, message))
+        fail_msg("%s: \"%s\" is not in \"%s\"", f->name, message, error.message);
+}

@@ -17,6 +17,7 @@ struct fixture {
     bool has_gguf, has_lora; // gguf/, lora_all/
     bool has_long_factors;   // prompts have long_factors, for sessions of a long context
     int n_short_context;     // the longest context of the short factors
+    const char *no_gpu;      // why there can be no file for GPUs; NULL: there can
     float int8_rms;          // allowed with int8 weights; 0: GOLDEN2_INT8_RMS
 };
 
@@ -40,6 +41,9 @@ void check_fixture_gguf(const struct fixture *f, quip_model *model);
 void check_fixture_lora(const struct fixture *f, quip_model *model);
 /* Converted to int8, its logits are near those of the reference. */
 void check_fixture_int8(const struct fixture *f);
+/* Its int8 file for GPUs has the same bits as that for CPUs; or there is none, for this reason. */
+void check_fixture_gpu(const struct fixture *f);
+void check_fixture_without_gpu(const struct fixture *f, const char *message);
 
 /* The largest difference of a logit of the main prompt from the reference. */
 float fixture_difference(const struct fixture *f, quip_model *model);
