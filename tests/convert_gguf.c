@@ -57,6 +57,16 @@ static void assert_refused(const char *in, const char *const parts[])
 }
 #define assert_refused(in, ...) assert_refused(in, (const char *const[]){ __VA_ARGS__, NULL })
 
+/* Where a text begins in bytes; NULL if it is not there. */
+static const char *find_bytes(const char *bytes, size_t n, const char *text)
+{
+    const size_t length = strlen(text);
+    for (size_t i = 0; i + length <= n; i++)
+        if (memcmp(bytes + i, text, length) == 0)
+            return bytes + i;
+    return NULL;
+}
+
 /* ---- parts ---- */
 
 static void write_part(int part, int n_parts, const char *name, void (*more)(struct gguf *g))
@@ -295,6 +305,124 @@ static void test_unread_types(void **state)
     assert_refused("in.gguf", "blk.0.ffn_gate.weight is IQ2_XS", "Q4_K_M");
 }
 
+/* ---- zeros ---- */
+
+static void put_zero_embedding(struct gguf *g)
+{
+    gguf_zeros(g, "token_embd.weight", VOCAB, D_MODEL, 0, 4 * VOCAB * D_MODEL);
+}
+
+static void put_zero_down(struct gguf *g)
+{
+    gguf_zeros(g, "blk.0.ffn_down.weight", D_MODEL, D_FF, 0, 4 * D_MODEL * D_FF);
+}
+
+/* A download that stopped leaves zeros. One matrix of zeros can be meant: a layer that is off. */
+static void test_zeros(void **state)
+{
+    (void)state;
+    quip_error error;
+    write_gguf_as(&sample_llama_untied, &(struct gguf_options){ .skip_tensor = "token_embd.weight",
+                                                                .more = put_zero_embedding });
+    assert_refused("in.gguf", "token_embd.weight (F32) has only zeros", "Download the file again");
+    write_gguf_as(&sample_llama_untied, &(struct gguf_options){ .zeroes_layers = true });
+    assert_refused("in.gguf", "each matrix of its layers, such as blk.0.attn_q.weight (F32) has");
+    write_gguf_as(
+        &sample_llama_untied,
+        &(struct gguf_options){ .skip_tensor = "blk.0.ffn_down.weight", .more = put_zero_down });
+    if (convert_f32("in.gguf", "out.bin", &error))
+        fail_msg("%s", error.message);
+    unlink(in_folder("out.bin"));
+}
+
+/* ---- windows ---- */
+
+static const struct sample sample_qwen2 = { "qwen2", FAMILY_QWEN2, true };
+
+static void say_window_16(struct gguf *g)
+{
+    gguf_u32(g, "qwen2.attention.sliding_window", 16);
+}
+static void say_window_of_context(struct gguf *g)
+{
+    gguf_u32(g, "qwen2.attention.sliding_window", 512);
+}
+static void say_window_pattern(struct gguf *g)
+{
+    say_window_16(g);
+    put_list(g, "qwen2.attention.sliding_window_pattern", GGUF_TYPE_I32, 2, (int[]){ 0, 1 });
+}
+
+/* Some writers copy the window of Qwen2's config, where it is mostly switched off. */
+static void test_window_without_pattern(void **state)
+{
+    (void)state;
+    static const struct {
+        void (*more)(struct gguf *g);
+        bool has_window;
+    } cases[] = { { NULL, false }, { say_window_of_context, false }, { say_window_pattern, true } };
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        quip_error error;
+        size_t n;
+        write_gguf_as(&sample_qwen2, &(struct gguf_options){ .more = cases[i].more });
+        if (convert_f32("in.gguf", "out.bin", &error))
+            fail_msg("%s", error.message);
+        char *out = read_whole(in_folder("out.bin"), &n);
+        assert_int_equal(find_bytes(out, n, "window 16\n") != NULL, cases[i].has_window);
+        free(out);
+        unlink(in_folder("out.bin"));
+    }
+    write_gguf_as(&sample_qwen2, &(struct gguf_options){ .more = say_window_16 });
+    assert_refused("in.gguf", "sliding window of 16 tokens", "which layers slide");
+}
+
+/* ---- embedding models ---- */
+
+static void say_last_token(struct gguf *g)
+{
+    gguf_u32(g, "llama.pooling_type", 3);
+    gguf_bool(g, "tokenizer.ggml.add_eos_token", true);
+}
+static void say_no_pooling(struct gguf *g)
+{
+    gguf_u32(g, "llama.pooling_type", 0);
+}
+static void say_ranks(struct gguf *g)
+{
+    gguf_u32(g, "llama.pooling_type", 4);
+}
+static void say_not_causal(struct gguf *g)
+{
+    gguf_bool(g, "llama.attention.causal", false);
+}
+static void say_pooling_9(struct gguf *g)
+{
+    gguf_u32(g, "llama.pooling_type", 9);
+}
+
+/* Qwen3-Embedding and others: a causal model whose file says how its tokens are pooled. */
+static void test_pooling(void **state)
+{
+    (void)state;
+    quip_error error;
+    size_t n;
+    write_llama("in.gguf", say_last_token);
+    if (convert_f32("in.gguf", "out.bin", &error))
+        fail_msg("%s", error.message);
+    char *out = read_whole(in_folder("out.bin"), &n);
+    assert_non_null(find_bytes(out, n, "pooling last\ntext_begin 2\ntext_end 1\n"));
+    free(out);
+    unlink(in_folder("out.bin"));
+    write_llama("in.gguf", say_no_pooling);
+    assert_same_model("in.gguf");
+    write_llama("in.gguf", say_ranks);
+    assert_refused("in.gguf", "is a reranker");
+    write_llama("in.gguf", say_pooling_9);
+    assert_refused("in.gguf", "llama.pooling_type is 9");
+    write_llama("in.gguf", say_not_causal);
+    assert_refused("in.gguf", "is an encoder (attention.causal is false)");
+}
+
 /* ---- entries and tensors that some writers leave out or add ---- */
 
 static void write_without(const char *keys)
@@ -399,16 +527,6 @@ static void say_templates(struct gguf *g)
     gguf_list(g, "general.tags", GGUF_TYPE_TEXT, 0);
 }
 
-/* Where a text begins in bytes; NULL if it is not there. */
-static const char *find_bytes(const char *bytes, size_t n, const char *text)
-{
-    const size_t length = strlen(text);
-    for (size_t i = 0; i + length <= n; i++)
-        if (memcmp(bytes + i, text, length) == 0)
-            return bytes + i;
-    return NULL;
-}
-
 /* Command R and others have named templates beside the default one. */
 static void test_named_templates(void **state)
 {
@@ -480,6 +598,9 @@ int main(void)
         TEST(test_layers),
         TEST(test_without_add_bos),
         TEST(test_without_token_types),
+        TEST(test_zeros),
+        TEST(test_pooling),
+        TEST(test_window_without_pattern),
         TEST(test_f16_norm),
         TEST(test_more_tensors),
         TEST(test_blob_name),

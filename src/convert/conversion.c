@@ -38,6 +38,7 @@ struct conversion {
     struct row_reader rows;
     struct slab slab;
     uint64_t done_bytes, total_bytes;
+    int n_layer_matrices, n_zero_matrices; // written so far; those of them that have only zeros
 };
 
 /* ---- tokenizer ---- */
@@ -231,6 +232,50 @@ static quip_status declare(struct conversion *v, const char *out, struct tflite_
     return status;
 }
 
+/* ---- zeros ----
+ * An incomplete download may have its full size, with zeros where bytes are missing. A model may
+ * have single matrices of zeros, but neither its embedding nor all matrices of its layers are. */
+
+static bool are_zero(const float *values, int64_t n)
+{
+    int64_t i = 0;
+    while (i < n && values[i] == 0)
+        i++;
+    return i == n;
+}
+
+static quip_status fail_zeros(const struct conversion *v, const struct job *job, const char *what)
+{
+    return qp_fail(v->error, QUIP_E_FORMAT,
+                   "%s: %s%s (%s) has only zeros; is the download incomplete? Download the file "
+                   "again",
+                   v->in, what, job->stored.source, qp_dtype_name(job->entry->tensor->dtype));
+}
+
+static quip_status count_zeros(struct conversion *v, const struct job *job, bool is_zero)
+{
+    const enum weight_class weight_class = job->row->weight_class;
+    if (weight_class == CLASS_EMBEDDING && is_zero)
+        return fail_zeros(v, job, "");
+    if (weight_class == CLASS_ATTENTION || weight_class == CLASS_FEED_FORWARD) {
+        v->n_layer_matrices++;
+        v->n_zero_matrices += is_zero;
+    }
+    return QUIP_OK;
+}
+
+/* After the last tensor. */
+static quip_status check_layers(const struct conversion *v)
+{
+    const struct job *job = v->plan.jobs;
+    if (v->n_layer_matrices == 0 || v->n_zero_matrices < v->n_layer_matrices)
+        return QUIP_OK;
+    while (job->row->weight_class != CLASS_ATTENTION &&
+           job->row->weight_class != CLASS_FEED_FORWARD)
+        job++;
+    return fail_zeros(v, job, "each matrix of its layers, such as ");
+}
+
 /* ---- stream ---- */
 
 static quip_status stream_tensor(struct conversion *v, const struct job *job)
@@ -239,6 +284,7 @@ static quip_status stream_tensor(struct conversion *v, const struct job *job)
     const struct convert_options *o = v->options;
     const int64_t step = qp_rows_at_a_time(job);
     const struct stored *s = &job->stored;
+    bool is_zero = true;
     for (int64_t begin = 0; begin < s->rows; begin += step) {
         const int64_t n = s->rows - begin < step ? s->rows - begin : step;
         const float *values;
@@ -249,11 +295,12 @@ static quip_status stream_tensor(struct conversion *v, const struct job *job)
                                 v->in);
         if (status)
             return status;
+        is_zero = is_zero && are_zero(values, n * s->cols);
         v->done_bytes += qp_stored_bytes(s) / (uint64_t)s->rows * (uint64_t)n;
         if (o->on_progress && !o->on_progress(o->user, v->done_bytes, v->total_bytes, s->source))
             return qp_fail(v->error, QUIP_E_CANCELLED, "the conversion was stopped");
     }
-    return QUIP_OK;
+    return count_zeros(v, job, is_zero);
 }
 
 quip_status qp_conversion_write(struct conversion *v)
@@ -262,6 +309,8 @@ quip_status qp_conversion_write(struct conversion *v)
     quip_status status = qp_slab_open(&v->slab, v->rows.max_values, v->rows.max_rows, v->error);
     for (int i = 0; i < v->plan.n_jobs && !status; i++)
         status = stream_tensor(v, &v->plan.jobs[i]);
+    if (!status)
+        status = check_layers(v);
     if (!status && v->embedding)
         status = qp_embedding_source_write(v->embedding, v->writer, v->error);
     return status ? status : qp_checkpoint_check(&v->checkpoint, v->error);
@@ -300,6 +349,11 @@ static quip_status read_checkpoint(struct conversion *v, const char *out)
         status = qp_fail(v->error, QUIP_E_UNSUPPORTED,
                          "%s: is an embedding model, which MediaPipe's GPU engines cannot run; "
                          "convert it without --backend gpu",
+                         v->in);
+    if (!status && v->hparams.raw.d_ple > 0 && v->options->for_gpu)
+        status = qp_fail(v->error, QUIP_E_UNSUPPORTED,
+                         "%s: has per-layer embeddings, which files for GPUs cannot have; convert "
+                         "it without --backend gpu",
                          v->in);
     if (!status)
         status = qp_plan_make(&v->plan, &v->checkpoint, &v->hparams, v->options, v->error);
@@ -350,11 +404,6 @@ quip_status qp_conversion_run(const char *in, const char *out,
     struct tflite_writer *writer = NULL;
     quip_status status = qp_conversion_open(&v, &writer, in, out, options, error);
     if (!status)
-    if (!status && v->hparams.raw.d_ple > 0 && v->options->for_gpu)
-        status = qp_fail(v->error, QUIP_E_UNSUPPORTED,
-                         "%s: has per-layer embeddings, which files for GPUs cannot have; convert "
-                         "it without --backend gpu",
-                         v->in);
         status = qp_tflite_writer_begin(writer, error);
     if (!status)
         status = qp_conversion_write(v);

@@ -1,11 +1,12 @@
 /* embedding_source.c: what a checkpoint says about embeddings.
  * In:  the files of a sentence-transformers folder: modules.json, the folders of its modules,
  *      sentence_bert_config.json, config_sentence_transformers.json; the post-processor of the
- *      tokenizer.
+ *      tokenizer. Or a GGUF file with a pooling type.
  * Out: the metadata `quip.embedding` (docs/model-format.md), and the dense layers.
  *
  * What is not understood is an error, because an embedding that is nearly right is wrong. */
 #include "convert/embedding_source.h"
+#include "convert/gguf_keys.h"
 #include "convert/json.h"
 #include "convert/tokenizer_import.h"
 
@@ -306,21 +307,31 @@ static quip_status read_tokenizer_json(const struct embedding_source *s, cJSON *
     return status;
 }
 
+/* Whether a text ends with eos, where no tokenizer.json says it: a tokenizer.model, a GGUF file. */
+static bool adds_eos(const struct checkpoint *c)
+{
+    if (!c->is_gguf)
+        return qp_json_flag(c->tokenizer_config, "add_eos_token", false);
+    const struct metadata *m =
+        qp_format_find_metadata(&c->shards[0].format, "tokenizer.ggml.add_eos_token");
+    return m && m->type == METADATA_INT && m->i != 0;
+}
+
 static quip_status read_frame(struct embedding_source *s)
 {
     cJSON *json = NULL;
     struct frame f = { 0 };
     const struct hparams *h = s->hparams;
-    quip_status status = read_tokenizer_json(s, &json);
+    quip_status status = s->checkpoint->is_gguf ? QUIP_OK : read_tokenizer_json(s, &json);
     const cJSON *post = qp_json_item(json, "post_processor");
     if (!status && post && !read_post(&f, post))
         status = fail_source(s, "tokenizer.json",
                              "its post_processor is not supported; must be "
                              "TemplateProcessing or BertProcessing");
-    if (!status && !json) { // a tokenizer.model
+    if (!status && !json) {
         if (h->has_bos)
             f.begin[f.n_begin++] = h->bos;
-        if (h->eos >= 0 && qp_json_flag(s->checkpoint->tokenizer_config, "add_eos_token", false))
+        if (h->eos >= 0 && adds_eos(s->checkpoint))
             f.end[f.n_end++] = h->eos;
     }
     if (!status && (!put_ids(&s->text, "text_begin", f.begin, f.n_begin) ||
@@ -429,9 +440,9 @@ static quip_status read_source(struct embedding_source *s, const cJSON *modules,
                       "the pooling is \"%.40s\"; must be mean, first or last", pooling);
     if (!status)
         status = read_frame(s);
-    if (!status)
+    if (!status && !s->checkpoint->is_gguf)
         status = read_length(s);
-    return status ? status : read_prompts(s);
+    return status || s->checkpoint->is_gguf ? status : read_prompts(s);
 }
 
 /* NULL if there is no modules.json. */
@@ -458,6 +469,9 @@ quip_status qp_embedding_source_open(struct embedding_source **source, const str
     *source = NULL;
     if (!c->is_gguf)
         status = read_list(&modules, c, error);
+    else if (!pooling)
+        status = qp_gguf_pooling(&c->shards[0].format, qp_family_gguf_name(h->raw.family), &pooling,
+                                 error);
     if (!status && !modules && !pooling && h->raw.traits.is_bidirectional)
         status = qp_fail(error, QUIP_E_UNSUPPORTED,
                          "%s: is an encoder: its attention is bidirectional, so it is not a causal "

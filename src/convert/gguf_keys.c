@@ -139,3 +139,27 @@ quip_status qp_gguf_check_keys(const struct format *g, const char *arch, const c
     }
     return QUIP_OK;
 }
+
+quip_status qp_gguf_pooling(const struct format *g, const char *arch, const char **pooling,
+                            quip_error *error)
+{
+    enum {
+        POOLING_RANK = 4
+    };
+    static const char *const names[POOLING_RANK] = { NULL, "mean", "first", "last" };
+    const struct metadata *m = qp_arch_entry(g, arch, "pooling_type");
+    const int64_t type = m && m->type == METADATA_INT ? m->i : m ? -1 : 0;
+    *pooling = type >= 0 && type < POOLING_RANK ? names[type] : NULL;
+    if (type == POOLING_RANK)
+        return qp_fail(
+            error, QUIP_E_UNSUPPORTED,
+            "%s: is a reranker (%s.pooling_type is 4), which scores pairs of texts; that "
+            "is not supported",
+            g->file->name, arch);
+    return type >= 0 && type < POOLING_RANK
+               ? QUIP_OK
+               : qp_fail(error, QUIP_E_UNSUPPORTED,
+                         "%s: %s.pooling_type is %lld; must be 0 (none), 1 (mean), 2 (first token) "
+                         "or 3 (last token)",
+                         g->file->name, arch, (long long)type);
+}

@@ -24,4 +24,9 @@ quip_status qp_gguf_for_all_layers(struct format *g, const char *arch, const cha
 quip_status qp_gguf_check_keys(const struct format *g, const char *arch, const char *path,
                                quip_error *error);
 
+/* How llama.cpp makes an embedding of a text: "mean", "first" or "last"; NULL: a model that
+ * generates text. Refuses rerankers. */
+quip_status qp_gguf_pooling(const struct format *g, const char *arch, const char **pooling,
+                            quip_error *error);
+
 #endif

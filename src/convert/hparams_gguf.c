@@ -81,6 +81,20 @@ static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, str
     return QUIP_OK;
 }
 
+/* Qwen2 has a window in its configuration that is mostly switched off, and layers that slide only
+ * from one on. Without a pattern GGUF says neither. A window of the whole context is not used. */
+static quip_status unclear_window(struct hparams *h, const char *path, quip_error *error)
+{
+    struct traits *t = &h->raw.traits;
+    if (h->raw.n_context_max <= 0 || t->window < h->raw.n_context_max)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: has a sliding window of %d tokens, but does not say which layers slide "
+                       "(attention.sliding_window_pattern); convert the model from its safetensors",
+                       path, t->window);
+    t->window = 0;
+    return QUIP_OK;
+}
+
 /* The window, and which layers slide: those of the family's pattern, of the file's, or all. */
 static quip_status gguf_windows(struct hparams *h, struct format *g, quip_error *error)
 {
@@ -99,6 +113,8 @@ static quip_status gguf_windows(struct hparams *h, struct format *g, quip_error 
         return QUIP_OK;
     const quip_status status = qp_gguf_layers(g, arch, "attention.sliding_window_pattern",
                                               h->raw.n_layers, slides, &n, error);
+    if (!status && n == 0 && h->source->windows == WINDOW_IF_USED)
+        return unclear_window(h, g->file->name, error);
     for (int l = 0; l < h->raw.n_layers && !status; l++)
         qp_hparams_set_layer(h, l, n > 0 && slides[l] == 0 ? 'G' : 'L');
     return status;
@@ -212,6 +228,12 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
                        c->path, name, names);
     }
     qp_hparams_begin(h, source);
+    if (entry_int(qp_arch_entry(g, name, "attention.causal"), 1) == 0)
+        return qp_fail(
+            error, QUIP_E_UNSUPPORTED,
+            "%s: is an encoder (attention.causal is false), which is not read from GGUF; "
+            "convert the model from its safetensors",
+            c->path);
     if ((status = qp_gguf_check_keys(g, name, c->path, error)) ||
         (status = gguf_sizes(h, c, g, error)) || (status = qp_rope_from_gguf(h, c, error)))
         return status;

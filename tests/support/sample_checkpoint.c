@@ -301,6 +301,8 @@ static void gguf_tensor(void *user, const struct sample_tensor *t)
     }
     while (g->data.n % 32)
         put_bytes(&g->data, "", 1);
+            if (o->zeroes_layers && !is_vector && strncmp(t->gguf, "blk.", 4) == 0)
+                w = 0;
     g->n_tensors++;
 }
 
