@@ -135,6 +135,17 @@ static void test_gguf_and_folder_are_equal(void **state)
     check_equal(&sample_stablelm);
 }
 
+/* llama.cpp's files of Phi-2 before 2024. */
+static void test_fused_gguf(void **state)
+{
+    (void)state;
+    write_gguf(&sample_phi2);
+    convert_ok(in_folder("in.gguf"), in_folder("a.bin"), CONVERT_F32);
+    write_gguf_as(&sample_phi2, &(struct gguf_options){ .fuses_qkv = true });
+    convert_ok(in_folder("in.gguf"), in_folder("b.bin"), CONVERT_F32);
+    assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
+}
+
 static void test_dtypes(void **state)
 {
     (void)state;
@@ -776,6 +787,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_gguf_and_folder_are_equal),
+        TEST(test_fused_gguf),
         TEST(test_dtypes),
         TEST(test_calibration),
         TEST(test_metadata),

@@ -273,13 +273,20 @@ void gguf_list(struct gguf *g, const char *key, uint32_t type, int n)
     put_u64(&g->metadata, (uint64_t)n);
 }
 
+/* Is it a part of attn_qkv? */
+static bool is_fused_part(const char *name)
+{
+    return strstr(name, ".attn_q.") || strstr(name, ".attn_k.") || strstr(name, ".attn_v.");
+}
+
 static void gguf_tensor(void *user, const struct sample_tensor *t)
 {
     struct gguf *g = user;
     const struct gguf_options *o = g->options;
     bool is_vector = t->row->cols == EXTENT_NONE;
     if ((o->n_parts && g->n_seen++ % o->n_parts != o->part) ||
-        (o->skip_tensor && strcmp(t->gguf, o->skip_tensor) == 0))
+        (o->skip_tensor && strcmp(t->gguf, o->skip_tensor) == 0) ||
+        (o->fuses_qkv && is_fused_part(t->gguf)))
         return;
     put_text(&g->infos, t->gguf);
     put_u32(&g->infos, is_vector ? 1 : 2);
@@ -294,6 +301,8 @@ static void gguf_tensor(void *user, const struct sample_tensor *t)
             source = r - d + d % 2 * (HEAD_DIM / 2) + d / 2;
         for (int c = 0; c < t->cols; c++) {
             float w = t->values[source * t->cols + c];
+            if (o->zeroes_layers && !is_vector && strncmp(t->gguf, "blk.", 4) == 0)
+                w = 0;
             if (g->sample->family == FAMILY_GEMMA3 && is_vector)
                 w += 1;
             put_bytes(&g->data, &w, 4);
@@ -301,8 +310,47 @@ static void gguf_tensor(void *user, const struct sample_tensor *t)
     }
     while (g->data.n % 32)
         put_bytes(&g->data, "", 1);
-            if (o->zeroes_layers && !is_vector && strncmp(t->gguf, "blk.", 4) == 0)
-                w = 0;
+    g->n_tensors++;
+}
+
+/* A tensor of q, k and v, part by part. */
+struct fused {
+    struct gguf *g;
+    char part[80]; // its name in a file that is not fused
+    int rows, cols;
+};
+
+static void append_part(void *user, const struct sample_tensor *t)
+{
+    struct fused *f = user;
+    if (strcmp(t->gguf, f->part) != 0)
+        return;
+    put_bytes(&f->g->data, t->values, (size_t)(t->rows * t->cols) * sizeof *t->values);
+    f->rows += t->rows;
+    f->cols = t->row->cols == EXTENT_NONE ? 0 : t->cols;
+}
+
+/* blk.N.attn_qkv.weight or .bias. */
+static void gguf_fused(struct gguf *g, int layer, const char *suffix)
+{
+    struct fused f = { .g = g };
+    char name[80];
+    const size_t begin = g->data.n;
+    for (const char *part = "qkv"; *part; part++) {
+        snprintf(f.part, sizeof f.part, "blk.%d.attn_%c.%s", layer, *part, suffix);
+        each_sample_tensor(g->sample, append_part, &f);
+    }
+    assert_true(f.rows > 0);
+    snprintf(name, sizeof name, "blk.%d.attn_qkv.%s", layer, suffix);
+    put_text(&g->infos, name);
+    put_u32(&g->infos, f.cols ? 2 : 1);
+    if (f.cols)
+        put_u64(&g->infos, (uint64_t)f.cols);
+    put_u64(&g->infos, (uint64_t)f.rows);
+    put_u32(&g->infos, 0); // F32
+    put_u64(&g->infos, begin);
+    while (g->data.n % 32)
+        put_bytes(&g->data, "", 1);
     g->n_tensors++;
 }
 
@@ -388,6 +436,10 @@ void write_gguf_as(const struct sample *s, const struct gguf_options *options)
         gguf_u32(&g, "split.count", (uint32_t)options->n_parts);
     }
     each_sample_tensor(s, gguf_tensor, &g);
+    for (int l = 0; options->fuses_qkv && l < N_LAYERS; l++) {
+        gguf_fused(&g, l, "weight");
+        gguf_fused(&g, l, "bias");
+    }
     end_entry(&g);
     g.has_all = true;
     if (options->more)
