@@ -17,8 +17,8 @@
 
 /* ---- one small vocabulary ---- */
 
-/* A GGUF that has only metadata: a small byte-level BPE. */
-static void make_gguf(struct bytes *all)
+/* A GGUF that has only metadata: a small byte-level BPE with this pre-tokenizer. */
+static void make_gguf(struct bytes *all, const char *pre)
 {
     static const char *const pieces[] = { "<|end|>",
                                           "a",
@@ -30,7 +30,7 @@ static void make_gguf(struct bytes *all)
     struct gguf g = { 0 };
     gguf_text(&g, "general.architecture", "llama");
     gguf_text(&g, "tokenizer.ggml.model", "gpt2");
-    gguf_text(&g, "tokenizer.ggml.pre", "smollm");
+    gguf_text(&g, "tokenizer.ggml.pre", pre);
     gguf_list(&g, "tokenizer.ggml.tokens", GGUF_TYPE_TEXT, (int)QP_COUNT(pieces));
     for (size_t i = 0; i < QP_COUNT(pieces); i++)
         put_text(&g.metadata, pieces[i]);
@@ -48,15 +48,59 @@ static void make_gguf(struct bytes *all)
     qp_bytes_close(&g.metadata);
 }
 
-/* The vocabulary as GGUF metadata and as JSON, with both spellings of merges. */
-static void test_byte_level_bpe(void **state)
+#define DIGITS "{\"type\": \"Digits\", \"individual_digits\": true}"
+#define SPLIT(regex)                                                                               \
+    "{\"type\": \"Split\", \"pattern\": {\"Regex\": \"" regex                                      \
+    "\"}, \"behavior\": \"Isolated\", \"invert\": false}, "
+#define BYTES_ONLY "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": false}"
+/* The letters in the expression of DeepSeek LLM. */
+// clang-format off
+#define CASED \
+    "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-" \
+    "ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉ" \
+    "ⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-" \
+    "𐳲𑢠-𑣟𞤀-𞥃"
+// clang-format on
+
+/* The same pre-tokenizer by llama.cpp's name and as the steps of a tokenizer.json. */
+static const struct {
+    const char *name, *steps;
+} pre_tokenizers[] = {
+    { "smollm", DIGITS ", {\"type\": \"ByteLevel\", \"add_prefix_space\": false}" },
+    { "deepseek-llm",
+      SPLIT("[\\r\\n]") SPLIT("\\\\s?[" CASED "]+") SPLIT("\\\\s?[!-/:-~！-／：-～‘-‟　-。]+")
+          SPLIT("\\\\s+$") SPLIT("[一-龥ࠀ-一가-퟿]+") DIGITS ", " BYTES_ONLY },
+    { "deepseek-coder", SPLIT("[\\r\\n]") SPLIT("\\\\s?\\\\p{L}+") SPLIT("\\\\s?\\\\p{P}+")
+                            SPLIT("[一-龥ࠀ-一가-퟿]+") DIGITS ", " BYTES_ONLY },
+};
+
+/* The vocabulary in a tokenizer.json. */
+static void import_json(const char *steps, const char *merges, struct bytes *spm, struct bytes *bpe)
 {
-    (void)state;
+    quip_error error = { 0 };
+    struct bytes json = { 0 };
+    assert_true(qp_bytes_printf(
+        &json,
+        "{\"added_tokens\": [{\"id\": 0, \"content\": \"<|end|>\", \"special\": true, "
+        "\"normalized\": false}], \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": []}, "
+        "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [%s]}, \"model\": "
+        "{\"type\": \"BPE\", \"vocab\": {\"a\": 1, \"b\": 2, \"\\u0120\": 3, \"ab\": 4, "
+        "\"\\u0120ab\": 5}, \"merges\": %s}}",
+        steps, merges));
+    write_file("hf/tokenizer.json", json.data, json.n);
+    qp_bytes_close(&json);
+    if (qp_import_tokenizer_json(in_folder("hf/tokenizer.json"), spm, bpe, &error))
+        fail_msg("%s", error.message);
+}
+
+/* The vocabulary as GGUF metadata and as JSON, with both spellings of merges. */
+static void check_byte_level(const char *pre, const char *steps)
+{
     struct bytes all = { 0 }, spm[3] = { { 0 } }, bpe[3] = { { 0 } };
     struct file file = { 0 };
     struct format format = { 0 };
     quip_error error = { 0 };
-    make_gguf(&all);
+    make_gguf(&all, pre);
     qp_file_open_memory(&file, all.data, all.n, "memory");
     if (qp_format_open(&format, &file, &error) ||
         qp_import_tokenizer_gguf(&format, &spm[0], &bpe[0], &error))
@@ -64,19 +108,7 @@ static void test_byte_level_bpe(void **state)
     static const char *const merges[] = { "[\"a b\", \"\\u0120 ab\"]",
                                           "[[\"a\", \"b\"], [\"\\u0120\", \"ab\"]]" };
     for (int i = 0; i < 2; i++) {
-        char json[1500];
-        snprintf(json, sizeof json,
-                 "{\"added_tokens\": [{\"id\": 0, \"content\": \"<|end|>\", \"special\": true, "
-                 "\"normalized\": false}], \"normalizer\": null, \"pre_tokenizer\": {\"type\": "
-                 "\"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", \"individual_digits\": "
-                 "true}, {\"type\": \"ByteLevel\", \"add_prefix_space\": false}]}, \"model\": "
-                 "{\"type\": \"BPE\", \"vocab\": {\"a\": 1, \"b\": 2, \"\\u0120\": 3, \"ab\": 4, "
-                 "\"\\u0120ab\": 5}, \"merges\": %s}}",
-                 merges[i]);
-        write_text("hf/tokenizer.json", json);
-        if (qp_import_tokenizer_json(in_folder("hf/tokenizer.json"), &spm[i + 1], &bpe[i + 1],
-                                     &error))
-            fail_msg("%s", error.message);
+        import_json(steps, merges[i], &spm[i + 1], &bpe[i + 1]);
         assert_int_equal(spm[0].n, spm[i + 1].n);
         assert_memory_equal(spm[0].data, spm[i + 1].data, spm[0].n);
         assert_int_equal(bpe[0].n, bpe[i + 1].n);
@@ -89,6 +121,13 @@ static void test_byte_level_bpe(void **state)
     qp_format_close(&format);
     qp_file_close(&file);
     qp_bytes_close(&all);
+}
+
+static void test_byte_level_bpe(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < QP_COUNT(pre_tokenizers); i++)
+        check_byte_level(pre_tokenizers[i].name, pre_tokenizers[i].steps);
 }
 
 static void test_wrong_tokenizers(void **state)

@@ -3,6 +3,7 @@
  * Out: bpe_spec, and the options of the SentencePiece proto. */
 #include "convert/json.h"
 #include "convert/tokenizer_import.h"
+#include "tokenizer/pre_tokenizer.h"
 
 #include <assert.h>
 #include <string.h>
@@ -171,11 +172,16 @@ static bool is_falcon(const cJSON *pre)
 }
 
 /* Splits one after the other, then perhaps Digits, then ByteLevel. */
+static const char letters_of_deepseek[] = ""; // qp_deepseek_is_letters
 static const struct {
-    const char *regex[4]; // ends with NULL
+    const char *regex[6]; // ends with NULL
     bool has_digits;
     enum pre_tokenizer pre;
 } known_sequences[] = {
+    { { "[\r\n]", letters_of_deepseek, "\\s?[!-/:-~！-／：-～‘-‟　-。]+", "\\s+$",
+        "[一-龥ࠀ-一가-퟿]+" },
+      true,
+      PRE_DEEPSEEK_LLM },
     { { "[\r\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[一-龥ࠀ-一가-퟿]+" },
       true,
       PRE_DEEPSEEK_CODER },
@@ -188,19 +194,21 @@ static const struct {
 
 static bool is_isolated_split(const cJSON *item, const char *regex)
 {
+    const char *found = qp_json_text(qp_json_item(item, "pattern"), "Regex");
     return qp_json_has_type(item, "Split") && has_text(item, "behavior", "Isolated") &&
            !qp_json_flag(item, "invert", false) &&
-           has_text(qp_json_item(item, "pattern"), "Regex", regex);
+           (regex == letters_of_deepseek ? qp_deepseek_is_letters(found)
+                                         : strcmp(found, regex) == 0);
 }
 
 static enum pre_tokenizer find_sequence(const cJSON *pre)
 {
     for (size_t k = 0; k < QP_COUNT(known_sequences); k++) {
         int i = 0;
-        while (i < 4 && known_sequences[k].regex[i] &&
+        while (known_sequences[k].regex[i] &&
                is_isolated_split(part_item(pre, "pretokenizers", i), known_sequences[k].regex[i]))
             i++;
-        if (i < 4 && known_sequences[k].regex[i])
+        if (known_sequences[k].regex[i])
             continue;
         const cJSON *digits = part_item(pre, "pretokenizers", i);
         if (known_sequences[k].has_digits) {

@@ -61,6 +61,31 @@ static bool is_cased(int32_t c)
     return low < QP_COUNT(cased_ranges) && c >= cased_ranges[low][0];
 }
 
+/* Skip the character c at *text. False if another one is there. */
+static bool skip_char(const char **text, int32_t c)
+{
+    int32_t found = -1;
+    const int length = **text ? qp_utf8_decode(*text, strlen(*text), &found) : 0;
+    *text += length > 0 ? length : 0;
+    return length > 0 && found == c;
+}
+
+/* Ranges are "a-b", and "ab" if nothing is between. */
+bool qp_deepseek_is_letters(const char *regex)
+{
+    static const char begin[] = "\\s?[", end[] = "]+";
+    if (strncmp(regex, begin, strlen(begin)) != 0)
+        return false;
+    regex += strlen(begin);
+    for (size_t i = 0; i < QP_COUNT(cased_ranges); i++) {
+        const int32_t first = cased_ranges[i][0], last = cased_ranges[i][1];
+        if (!skip_char(&regex, first) || (last > first + 1 && !skip_char(&regex, '-')) ||
+            (last > first && !skip_char(&regex, last)))
+            return false;
+    }
+    return strcmp(regex, end) == 0;
+}
+
 static bool is_between(int32_t c, int32_t first, int32_t last)
 {
     return c >= first && c <= last;

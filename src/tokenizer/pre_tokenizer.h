@@ -27,6 +27,7 @@ size_t qp_word_without_letters(const char *text, size_t n, int max_digits, const
 size_t qp_cased_word(const char *text, size_t n, int max_digits, bool has_contractions);
 size_t qp_marked_word(const char *text, size_t n);
 /* pre_deepseek.c */
+bool qp_deepseek_is_letters(const char *regex); // \s?[…]+ with the letters of DeepSeek LLM
 size_t qp_deepseek_word(const char *text, size_t n, bool is_coder);
 size_t qp_deepseek3_word(const char *text, size_t n);
 
