@@ -102,12 +102,13 @@ typedef int32_t quip_token; // an index into the model's vocabulary
 typedef enum quip_backend {
     QUIP_BACKEND_AUTO = 0, // the fastest available one; in this version always the CPU
     QUIP_BACKEND_CPU = 1,
-    QUIP_BACKEND_GPU = 2 // not built in this version
+    QUIP_BACKEND_GPU = 2 // a GPU through WebGPU; runs some of the models (docs/notes/gpu.md)
 } quip_backend;
 
 /* Check whether models can run on a backend here. Fails with QUIP_E_UNSUPPORTED if the backend is
- * not built, if there is no such hardware, or if the hardware does not compute as this build
- * requires (relaxed SIMD of a WebAssembly engine). Opening a model does the same check. */
+ * not built, if there is no such hardware, if the library that finds a GPU is missing, or if the
+ * hardware does not compute as this build requires (relaxed SIMD of a WebAssembly engine). Opening
+ * a model does the same check, and fails if the backend does not run this model. */
 QUIP_API quip_status quip_backend_check(quip_backend backend, quip_error *error);
 
 typedef struct quip_model_options {

@@ -89,6 +89,18 @@ void quip_memory_free(void *memory, size_t n)
 
 /* ---- models ---- */
 
+/* Open a model that its backend can run. */
+static quip_status open_runnable(quip_model **model, struct file *file,
+                                 const quip_model_options *options, quip_error *error)
+{
+    quip_status status = qp_model_open(model, file, options, error);
+    if (!status && (status = qp_backend_check_model(*model, error))) {
+        qp_model_release(*model);
+        *model = NULL;
+    }
+    return status;
+}
+
 quip_status quip_model_open(quip_model **model, const char *path, const quip_model_options *options,
                             quip_error *error)
 {
@@ -108,7 +120,7 @@ quip_status quip_model_open(quip_model **model, const char *path, const quip_mod
     if ((status =
              is_copied ? qp_file_open_copy(&file, path, error) : qp_file_open(&file, path, error)))
         return status;
-    return qp_model_open(model, &file, options, error);
+    return open_runnable(model, &file, options, error);
 }
 
 quip_status quip_model_open_source(quip_model **model, const quip_source *source,
@@ -123,7 +135,7 @@ quip_status quip_model_open_source(quip_model **model, const quip_source *source
         (status = qp_options_check_source(source, error)) ||
         (status = qp_file_open_source(&file, source, error)))
         return status;
-    return qp_model_open(model, &file, options, error);
+    return open_runnable(model, &file, options, error);
 }
 
 quip_status quip_model_open_memory(quip_model **model, const void *bytes, size_t n,
@@ -149,7 +161,7 @@ quip_status quip_model_open_memory(quip_model **model, const void *bytes, size_t
         return qp_fail_memory(error, "a model's name", strlen(name) + 1);
     strcpy(copy, name);
     qp_file_open_memory(&file, bytes, n, copy);
-    if ((status = qp_model_open(model, &file, options, error))) {
+    if ((status = open_runnable(model, &file, options, error))) {
         free(copy);
         return status;
     }

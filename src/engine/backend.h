@@ -154,6 +154,8 @@ struct backend {
 
     /* Can it run models on this machine? */
     quip_status (*check)(quip_error *error);
+    /* Can it run this model? NULL: it runs all. */
+    quip_status (*check_model)(const quip_model *model, quip_error *error);
     /* Open a device for a model, which outlives it. No batch runs before `reserve`. */
     quip_status (*open)(struct device **device, const quip_model *model,
                         const struct device_options *options, quip_error *error);

@@ -3,6 +3,12 @@
  * Out: a table of functions (backend.h). No other file outside of a backend names one. */
 #include "cpu/cpu.h"
 #include "engine/engine.h"
+#ifdef QUIP_WEBGPU
+#include "webgpu/webgpu.h"
+#define GPU_BACKEND &qp_webgpu_backend
+#else
+#define GPU_BACKEND NULL
+#endif
 
 #include <assert.h>
 
@@ -10,7 +16,7 @@
 static const struct backend *const backends[] = {
     [QUIP_BACKEND_AUTO] = &qp_cpu_backend,
     [QUIP_BACKEND_CPU] = &qp_cpu_backend,
-    [QUIP_BACKEND_GPU] = NULL,
+    [QUIP_BACKEND_GPU] = GPU_BACKEND,
 };
 
 quip_status qp_backend_check(int32_t backend, quip_error *error)
@@ -28,4 +34,10 @@ const struct backend *qp_backend_of(const quip_model *model)
 {
     assert(model->options.backend >= 0 && model->options.backend < (int32_t)QP_COUNT(backends));
     return model->backend ? model->backend : backends[model->options.backend];
+}
+
+quip_status qp_backend_check_model(const quip_model *model, quip_error *error)
+{
+    const struct backend *b = qp_backend_of(model);
+    return b->check_model ? b->check_model(model, error) : QUIP_OK;
 }

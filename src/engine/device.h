@@ -9,6 +9,8 @@
 
 /* Check whether `backend`, an enum quip_backend, can run models here. */
 quip_status qp_backend_check(int32_t backend, quip_error *error);
+/* Can the backend of this model run it? */
+quip_status qp_backend_check_model(const quip_model *model, quip_error *error);
 /* The backend that runs a model. */
 const struct backend *qp_backend_of(const quip_model *model);
 

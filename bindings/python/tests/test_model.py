@@ -167,10 +167,18 @@ def test_model_options(model_path, backend):
         assert model.session(n_threads=9).n_threads == 3
 
 
+def test_gpu(model_path):
+    """The model runs on a GPU, or a sentence says what is missing."""
+    try:
+        with quip.Model(model_path, backend="gpu") as model:
+            assert model.info.backend == "gpu"
+    except quip.UnsupportedError as error:
+        assert "gpu" in str(error).lower()
+
+
 @pytest.mark.parametrize(
     "options, kind, word",
     [
-        ({"backend": "gpu"}, quip.UnsupportedError, "not built"),
         ({"backend": "tpu"}, ValueError, "auto, cpu, gpu"),
         ({"n_threads": 257}, quip.ArgumentError, "n_threads is 257; must be 0 to 256"),
         ({"absent": True}, TypeError, "unknown option absent"),

@@ -1,0 +1,438 @@
+/* device_native.c: a GPU through wgpu-native, a library with the interface of webgpu.h.
+ * In:  the calls of device.h.
+ * Out: calls of that library, which is loaded when a GPU is opened (native_library.c). */
+#include "webgpu/device.h"
+#include "webgpu/native_abi.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LAYOUTS 8
+
+/* ---- a GPU ---- */
+
+/* Bindings with n_read and n_write buffers have one layout. */
+struct layout {
+    int n_read, n_write;
+    void *group, *pipeline;
+};
+
+struct gpu {
+    struct wgpu_functions f;
+    struct gpu_info info;
+    void *instance, *adapter, *device, *queue;
+    struct layout layouts[LAYOUTS];
+    int n_layouts;
+    void *encoder, *pass, *pipeline; // of what is recorded; the pipeline that is set
+
+    pthread_mutex_t lock; // of the failures: callbacks may come on other threads
+    quip_error failure;   // the first; status QUIP_OK: none
+    bool is_short;        // the last allocation failed
+    bool is_closing;
+};
+
+struct gpu_buffer {
+    void *buffer;
+    size_t n_mapped; // bytes that were asked for
+    bool is_mapped;
+};
+
+static struct wgpu_text text_of(const char *text)
+{
+    return (struct wgpu_text){ text, strlen(text) };
+}
+
+static void keep_failure(struct gpu *g, const char *what, struct wgpu_text message)
+{
+    const int n = message.n < 300 ? (int)message.n : 300;
+    pthread_mutex_lock(&g->lock);
+    if (!g->failure.status && !g->is_closing)
+        qp_fail(&g->failure, QUIP_E_DEVICE, "the GPU %s: %.*s", what, message.data ? n : 0,
+                message.data ? message.data : "");
+    pthread_mutex_unlock(&g->lock);
+}
+
+static void on_error(void *const *device, uint32_t type, struct wgpu_text message, void *a, void *b)
+{
+    struct gpu *g = a;
+    (void)device, (void)b;
+    if (type != WGPU_OUT_OF_MEMORY) {
+        keep_failure(g, "refused a call", message);
+        return;
+    }
+    pthread_mutex_lock(&g->lock);
+    g->is_short = true;
+    pthread_mutex_unlock(&g->lock);
+}
+
+static void on_lost(void *const *device, uint32_t reason, struct wgpu_text message, void *a,
+                    void *b)
+{
+    (void)device, (void)b;
+    if (reason != WGPU_LOST_DESTROYED)
+        keep_failure(a, "was lost", message);
+}
+
+static void on_object(uint32_t status, void *object, struct wgpu_text message, void *a, void *b)
+{
+    (void)message, (void)b;
+    if (status == WGPU_SUCCESS)
+        *(void **)a = object;
+}
+
+quip_status qp_gpu_failure(const struct gpu *gpu, quip_error *error)
+{
+    struct gpu *g = (struct gpu *)gpu;
+    pthread_mutex_lock(&g->lock);
+    const quip_status status = (quip_status)g->failure.status;
+    if (status && error)
+        *error = g->failure;
+    pthread_mutex_unlock(&g->lock);
+    return status;
+}
+
+/* ---- open and close ---- */
+
+static void describe_adapter(struct gpu *g, const struct wgpu_limits *limits)
+{
+    static const char *const apis[] = { "",      "null",   "WebGPU", "D3D11",    "D3D12",
+                                        "Metal", "Vulkan", "OpenGL", "OpenGL ES" };
+    struct wgpu_adapter_info info = { 0 };
+    g->info = (struct gpu_info){ .max_buffer = limits->buffer_size,
+                                 .max_binding = limits->storage_binding_size,
+                                 .max_groups = limits->workgroups,
+                                 .group_memory = limits->workgroup_storage };
+    if (g->f.adapter_info(g->adapter, &info) != WGPU_SUCCESS)
+        return;
+    g->info.is_software = info.adapter_type == WGPU_ADAPTER_CPU;
+    snprintf(g->info.name, sizeof g->info.name, "%.*s (%s, %.*s)", (int)info.device.n,
+             info.device.data, info.backend_type < QP_COUNT(apis) ? apis[info.backend_type] : "",
+             (int)info.description.n, info.description.data);
+    g->f.free_info(info);
+}
+
+static quip_status open_native(struct gpu *g, quip_error *error)
+{
+    const struct wgpu_adapter_options options = { .feature_level = WGPU_CORE,
+                                                  .power_preference = WGPU_HIGH_PERFORMANCE };
+    struct wgpu_instance_extras extras = { .chain.type = WGPU_INSTANCE_EXTRAS,
+                                           .apis =
+                                               WGPU_API_VULKAN | WGPU_API_METAL | WGPU_API_D3D12,
+                                           .flags = WGPU_FLAGS_DEFAULT };
+    const struct wgpu_instance_descriptor instance = { .next = &extras.chain };
+    struct wgpu_limits limits = { 0 };
+    if ((g->instance = g->f.create_instance(&instance)))
+        g->f.request_adapter(g->instance, &options,
+                             (struct wgpu_request_callback){ .mode = WGPU_SPONTANEOUS,
+                                                             .callback = on_object,
+                                                             .a = &g->adapter });
+    if (!g->adapter)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "there is no GPU, or no driver for it that wgpu-native can use");
+    g->f.adapter_limits(g->adapter, &limits);
+    limits.next = NULL;
+    describe_adapter(g, &limits);
+    const struct wgpu_device_descriptor descriptor = {
+        .limits = &limits,
+        .lost = { .mode = WGPU_SPONTANEOUS, .callback = on_lost, .a = g },
+        .error = { .callback = on_error, .a = g },
+    };
+    g->f.request_device(g->adapter, &descriptor,
+                        (struct wgpu_request_callback){
+                            .mode = WGPU_SPONTANEOUS, .callback = on_object, .a = &g->device });
+    if (!g->device)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "the GPU %s cannot be opened", g->info.name);
+    g->queue = g->f.device_queue(g->device);
+    return QUIP_OK;
+}
+
+quip_status qp_gpu_open(struct gpu **gpu, quip_error *error)
+{
+    struct gpu *g = calloc(1, sizeof *g);
+    *gpu = NULL;
+    if (!g)
+        return qp_fail_memory(error, "a GPU", sizeof *g);
+    pthread_mutex_init(&g->lock, NULL);
+    quip_status status = qp_wgpu_load(&g->f, error);
+    if (status) {
+        pthread_mutex_destroy(&g->lock);
+        free(g);
+        return status;
+    }
+    status = open_native(g, error);
+    if (status)
+        qp_gpu_close(g);
+    else
+        *gpu = g;
+    return status;
+}
+
+void qp_gpu_close(struct gpu *g)
+{
+    if (!g)
+        return;
+    g->is_closing = true;
+    qp_gpu_discard(g);
+    if (g->device)
+        g->f.device_poll(g->device, true, NULL);
+    for (int i = 0; i < g->n_layouts; i++) {
+        g->f.release_pipeline_layout(g->layouts[i].pipeline);
+        g->f.release_group_layout(g->layouts[i].group);
+    }
+    if (g->queue)
+        g->f.release_queue(g->queue);
+    if (g->device)
+        g->f.release_device(g->device);
+    if (g->adapter)
+        g->f.release_adapter(g->adapter);
+    if (g->instance)
+        g->f.release_instance(g->instance);
+    pthread_mutex_destroy(&g->lock);
+    free(g);
+}
+
+const struct gpu_info *qp_gpu_info(const struct gpu *g)
+{
+    return &g->info;
+}
+
+/* ---- buffers ---- */
+
+static uint64_t usage_flags(enum gpu_usage usage)
+{
+    switch (usage) {
+    case GPU_STORAGE:
+        return WGPU_USAGE_STORAGE | WGPU_USAGE_COPY_SRC | WGPU_USAGE_COPY_DST;
+    case GPU_UNIFORM:
+        return WGPU_USAGE_UNIFORM | WGPU_USAGE_COPY_DST;
+    case GPU_READBACK:
+        return WGPU_USAGE_MAP_READ | WGPU_USAGE_COPY_DST;
+    }
+    return 0;
+}
+
+static bool was_short(struct gpu *g)
+{
+    pthread_mutex_lock(&g->lock);
+    const bool is_short = g->is_short;
+    g->is_short = false;
+    pthread_mutex_unlock(&g->lock);
+    return is_short;
+}
+
+quip_status qp_gpu_buffer_open(struct gpu_buffer **buffer, struct gpu *g, enum gpu_usage usage,
+                               uint64_t n_bytes, quip_error *error)
+{
+    const struct wgpu_buffer_descriptor descriptor = { .usage = usage_flags(usage),
+                                                       .size = n_bytes };
+    assert(n_bytes > 0 && n_bytes % 4 == 0);
+    *buffer = NULL;
+    if (n_bytes > g->info.max_buffer)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "a buffer needs %llu bytes; this GPU allows %llu",
+                       (unsigned long long)n_bytes, (unsigned long long)g->info.max_buffer);
+    struct gpu_buffer *b = calloc(1, sizeof *b);
+    if (!b)
+        return qp_fail_memory(error, "a buffer", sizeof *b);
+    b->buffer = g->f.create_buffer(g->device, &descriptor);
+    const bool is_short = was_short(g);
+    if (b->buffer && !is_short) {
+        *buffer = b;
+        return qp_gpu_failure(g, error);
+    }
+    qp_gpu_buffer_close(g, b);
+    return qp_fail_memory(error, "a buffer of the GPU", (size_t)n_bytes);
+}
+
+void qp_gpu_buffer_close(struct gpu *g, struct gpu_buffer *buffer)
+{
+    if (!buffer)
+        return;
+    if (buffer->buffer)
+        g->f.release_buffer(buffer->buffer);
+    free(buffer);
+}
+
+void qp_gpu_write(struct gpu *g, struct gpu_buffer *to, uint64_t offset, const void *from,
+                  size_t n_bytes)
+{
+    assert(offset % 4 == 0 && n_bytes % 4 == 0);
+    if (n_bytes > 0)
+        g->f.write_buffer(g->queue, to->buffer, offset, from, n_bytes);
+}
+
+/* ---- pipelines and bindings ---- */
+
+static const struct layout *find_layout(struct gpu *g, int n_read, int n_write)
+{
+    struct wgpu_layout_entry entries[1 + GPU_MAX_BINDINGS] = { 0 };
+    for (int i = 0; i < g->n_layouts; i++)
+        if (g->layouts[i].n_read == n_read && g->layouts[i].n_write == n_write)
+            return &g->layouts[i];
+    assert(g->n_layouts < LAYOUTS && n_read + n_write <= GPU_MAX_BINDINGS);
+    for (int i = 0; i <= n_read + n_write; i++) {
+        entries[i].binding = (uint32_t)i;
+        entries[i].visibility = WGPU_STAGE_COMPUTE;
+        entries[i].buffer.type = i == 0        ? WGPU_BINDING_UNIFORM
+                                 : i <= n_read ? WGPU_BINDING_READ
+                                               : WGPU_BINDING_STORAGE;
+        entries[i].buffer.has_dynamic_offset = i == 0;
+    }
+    const struct wgpu_group_layout_descriptor group = { .n_entries = 1 + (size_t)(n_read + n_write),
+                                                        .entries = entries };
+    struct layout *layout = &g->layouts[g->n_layouts++];
+    *layout = (struct layout){ .n_read = n_read, .n_write = n_write };
+    layout->group = g->f.create_group_layout(g->device, &group);
+    const struct wgpu_pipeline_layout_descriptor pipeline = { .n_layouts = 1,
+                                                              .layouts = &layout->group };
+    layout->pipeline = g->f.create_pipeline_layout(g->device, &pipeline);
+    return layout;
+}
+
+struct gpu_pipeline *qp_gpu_pipeline_open(struct gpu *g, const char *wgsl, size_t n, int n_read,
+                                          int n_write)
+{
+    struct wgpu_wgsl source = { .chain = { NULL, WGPU_SOURCE_WGSL }, .code = { wgsl, n } };
+    const struct wgpu_module_descriptor module_descriptor = { .next = &source.chain };
+    const struct layout *layout = find_layout(g, n_read, n_write);
+    // the shaders check their bounds themselves, and their loops end
+    void *module = g->f.create_module(g->device, &module_descriptor, 0);
+    if (!module)
+        return NULL;
+    const struct wgpu_pipeline_descriptor descriptor = {
+        .layout = layout->pipeline,
+        .compute = { .module = module, .entry_point = text_of("main") },
+    };
+    void *pipeline = qp_gpu_failure(g, NULL) ? NULL : g->f.create_pipeline(g->device, &descriptor);
+    g->f.release_module(module);
+    return pipeline;
+}
+
+void qp_gpu_pipeline_close(struct gpu *g, struct gpu_pipeline *pipeline)
+{
+    if (pipeline)
+        g->f.release_pipeline(pipeline);
+}
+
+struct gpu_bindings *qp_gpu_bindings_open(struct gpu *g, struct gpu_range parameters,
+                                          const struct gpu_range *ranges, int n_read, int n_write)
+{
+    struct wgpu_group_entry entries[1 + GPU_MAX_BINDINGS] = { 0 };
+    const int n = n_read + n_write;
+    for (int i = 0; i <= n; i++) {
+        const struct gpu_range *r = i == 0 ? &parameters : &ranges[i - 1];
+        entries[i] = (struct wgpu_group_entry){ .binding = (uint32_t)i,
+                                                .buffer = r->buffer->buffer,
+                                                .offset = r->offset,
+                                                .size = r->n_bytes };
+    }
+    const struct wgpu_group_descriptor descriptor = { .layout =
+                                                          find_layout(g, n_read, n_write)->group,
+                                                      .n_entries = 1 + (size_t)n,
+                                                      .entries = entries };
+    void *group = g->f.create_group(g->device, &descriptor);
+    if (group && qp_gpu_failure(g, NULL)) {
+        g->f.release_group(group);
+        group = NULL;
+    }
+    return group;
+}
+
+void qp_gpu_bindings_close(struct gpu *g, struct gpu_bindings *bindings)
+{
+    if (bindings)
+        g->f.release_group(bindings);
+}
+
+/* ---- recording ---- */
+
+static void end_pass(struct gpu *g)
+{
+    if (!g->pass)
+        return;
+    g->f.end_pass(g->pass);
+    g->f.release_pass(g->pass);
+    g->pass = g->pipeline = NULL;
+}
+
+void qp_gpu_dispatch(struct gpu *g, struct gpu_pipeline *pipeline, struct gpu_bindings *bindings,
+                     uint32_t offset, uint32_t x, uint32_t y, uint32_t z)
+{
+    if (!g->encoder)
+        g->encoder = g->f.create_encoder(g->device, NULL);
+    if (!g->pass)
+        g->pass = g->f.begin_pass(g->encoder, NULL);
+    if (g->pipeline != pipeline)
+        g->f.set_pipeline(g->pass, pipeline);
+    g->pipeline = pipeline;
+    g->f.set_group(g->pass, 0, bindings, 1, &offset);
+    g->f.dispatch(g->pass, x, y, z);
+}
+
+void qp_gpu_copy(struct gpu *g, struct gpu_buffer *to, uint64_t to_offset, struct gpu_buffer *from,
+                 uint64_t from_offset, uint64_t n_bytes)
+{
+    end_pass(g);
+    if (!g->encoder)
+        g->encoder = g->f.create_encoder(g->device, NULL);
+    g->f.copy(g->encoder, from->buffer, from_offset, to->buffer, to_offset, n_bytes);
+}
+
+void qp_gpu_submit(struct gpu *g)
+{
+    void *commands = NULL;
+    end_pass(g);
+    if (g->encoder) {
+        commands = g->f.finish(g->encoder, NULL);
+        g->f.release_encoder(g->encoder);
+        g->encoder = NULL;
+    }
+    if (qp_gpu_failure(g, NULL) == QUIP_OK)
+        g->f.submit(g->queue, commands ? 1 : 0, &commands); // none: what was written is copied
+    if (commands)
+        g->f.release_commands(commands);
+}
+
+void qp_gpu_discard(struct gpu *g)
+{
+    end_pass(g);
+    if (g->encoder)
+        g->f.release_encoder(g->encoder);
+    g->encoder = NULL;
+}
+
+/* ---- mapping ---- */
+
+static void on_mapped(uint32_t status, struct wgpu_text message, void *a, void *b)
+{
+    struct gpu_buffer *buffer = a;
+    if (status == WGPU_SUCCESS)
+        buffer->is_mapped = true;
+    else
+        keep_failure(b, "did not map a buffer", message);
+}
+
+void qp_gpu_map(struct gpu *g, struct gpu_buffer *buffer, size_t n_bytes)
+{
+    buffer->is_mapped = false;
+    buffer->n_mapped = n_bytes;
+    g->f.map(buffer->buffer, WGPU_MAP_READ, 0, n_bytes,
+             (struct wgpu_map_callback){
+                 .mode = WGPU_PROCESS_EVENTS, .callback = on_mapped, .a = buffer, .b = g });
+}
+
+const void *qp_gpu_mapped(struct gpu *g, struct gpu_buffer *buffer, bool wait)
+{
+    if (!buffer->is_mapped)
+        g->f.device_poll(g->device, wait, NULL);
+    if (!buffer->is_mapped && wait && !qp_gpu_failure(g, NULL))
+        keep_failure(g, "did not map a buffer", text_of("no reason"));
+    return buffer->is_mapped ? g->f.mapped_range(buffer->buffer, 0, buffer->n_mapped) : NULL;
+}
+
+void qp_gpu_unmap(struct gpu *g, struct gpu_buffer *buffer)
+{
+    if (buffer->is_mapped)
+        g->f.unmap(buffer->buffer);
+    buffer->is_mapped = false;
+}

@@ -1,0 +1,46 @@
+// embed.wgsl: x = the embedding of each row's token, times a factor, plus that of its position.
+// In:  a part of the embedding matrix, ROWS: the tokens and positions of the batch, V: positions.
+// Out: X [n, x_stride] of the rows whose token is in this part.
+
+struct Params {
+    m: Matrix,
+    x_stride: u32,
+    first_row: u32,
+    factor: f32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(2) var<storage, read> ROWS: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> V: array<f32>; // [positions, n_in]
+@group(0) @binding(4) var<storage, read_write> X: array<f32>;
+
+// Four weights of a row, less the zero point and times the scale.
+fn values(r: u32, i: u32) -> vec4<f32> {
+    if (TYPE == F32) {
+        return bitcast<vec4<f32>>(W[r * p.m.row_vecs + i]);
+    }
+    var x = vec4<f32>(unpack4xI8(weights16(p.m, r, i >> 2u)[i & 3u]));
+    if (HAS_ZEROS) {
+        x -= vec4<f32>(number(p.m.zero_at + r));
+    }
+    return x * number(p.m.scale_at + r);
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    let t = group.y;
+    let row = ROWS[p.first_row + t];
+    let r = row.x - p.m.first;
+    let i = group.x * 64u + thread; // of four
+    if (row.x < p.m.first || r >= p.m.n_rows || 4u * i >= p.m.n_in) {
+        return;
+    }
+    let x = values(r, i) * p.factor;
+    for (var k = 0u; k < min(4u, p.m.n_in - 4u * i); k++) {
+        var y = x[k];
+        if (HAS_POSITIONS) {
+            y += V[row.y * p.m.n_in + 4u * i + k];
+        }
+        X[t * p.x_stride + 4u * i + k] = y;
+    }
+}

@@ -1,0 +1,107 @@
+/* native_library.c: loads wgpu-native.
+ * In:  the environment, which says where it is.
+ * Out: its functions; or a sentence that says why there are none. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE // dlopen with -std=c11
+#endif
+#include "webgpu/native_abi.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FUNCTION(field, name)                                                                      \
+    {                                                                                              \
+        offsetof(struct wgpu_functions, field), name                                               \
+    }
+static const struct {
+    size_t offset;
+    const char *name;
+} function_names[] = {
+    FUNCTION(create_instance, "wgpuCreateInstance"),
+    FUNCTION(request_adapter, "wgpuInstanceRequestAdapter"),
+    FUNCTION(request_device, "wgpuAdapterRequestDevice"),
+    FUNCTION(adapter_limits, "wgpuAdapterGetLimits"),
+    FUNCTION(adapter_info, "wgpuAdapterGetInfo"),
+    FUNCTION(device_queue, "wgpuDeviceGetQueue"),
+    FUNCTION(device_poll, "wgpuDevicePoll"),
+    FUNCTION(create_buffer, "wgpuDeviceCreateBuffer"),
+    FUNCTION(create_module, "wgpuDeviceCreateShaderModuleTrusted"),
+    FUNCTION(create_group_layout, "wgpuDeviceCreateBindGroupLayout"),
+    FUNCTION(create_pipeline_layout, "wgpuDeviceCreatePipelineLayout"),
+    FUNCTION(create_pipeline, "wgpuDeviceCreateComputePipeline"),
+    FUNCTION(create_group, "wgpuDeviceCreateBindGroup"),
+    FUNCTION(create_encoder, "wgpuDeviceCreateCommandEncoder"),
+    FUNCTION(begin_pass, "wgpuCommandEncoderBeginComputePass"),
+    FUNCTION(set_pipeline, "wgpuComputePassEncoderSetPipeline"),
+    FUNCTION(set_group, "wgpuComputePassEncoderSetBindGroup"),
+    FUNCTION(dispatch, "wgpuComputePassEncoderDispatchWorkgroups"),
+    FUNCTION(end_pass, "wgpuComputePassEncoderEnd"),
+    FUNCTION(copy, "wgpuCommandEncoderCopyBufferToBuffer"),
+    FUNCTION(finish, "wgpuCommandEncoderFinish"),
+    FUNCTION(submit, "wgpuQueueSubmit"),
+    FUNCTION(write_buffer, "wgpuQueueWriteBuffer"),
+    FUNCTION(map, "wgpuBufferMapAsync"),
+    FUNCTION(mapped_range, "wgpuBufferGetConstMappedRange"),
+    FUNCTION(unmap, "wgpuBufferUnmap"),
+    FUNCTION(version, "wgpuGetVersion"),
+    FUNCTION(release_instance, "wgpuInstanceRelease"),
+    FUNCTION(release_adapter, "wgpuAdapterRelease"),
+    FUNCTION(release_device, "wgpuDeviceRelease"),
+    FUNCTION(release_queue, "wgpuQueueRelease"),
+    FUNCTION(release_buffer, "wgpuBufferRelease"),
+    FUNCTION(release_module, "wgpuShaderModuleRelease"),
+    FUNCTION(release_group_layout, "wgpuBindGroupLayoutRelease"),
+    FUNCTION(release_pipeline_layout, "wgpuPipelineLayoutRelease"),
+    FUNCTION(release_pipeline, "wgpuComputePipelineRelease"),
+    FUNCTION(release_group, "wgpuBindGroupRelease"),
+    FUNCTION(release_encoder, "wgpuCommandEncoderRelease"),
+    FUNCTION(release_pass, "wgpuComputePassEncoderRelease"),
+    FUNCTION(release_commands, "wgpuCommandBufferRelease"),
+    FUNCTION(free_info, "wgpuAdapterInfoFreeMembers"),
+};
+
+static void *open_library(void)
+{
+    static const char *const names[] = { "libwgpu_native.so", "libwgpu_native.dylib" };
+    const char *path = getenv("QUIP_GPU_LIBRARY"), *cache = getenv("XDG_CACHE_HOME");
+    const char *home = getenv("HOME");
+    char in_cache[1024];
+    void *library = NULL;
+    if (path)
+        return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    for (size_t i = 0; i < QP_COUNT(names) && !library; i++) {
+        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+        if (library || (!cache && !home))
+            continue;
+        snprintf(in_cache, sizeof in_cache, "%s%s/quip/gpu/%s", cache ? cache : home,
+                 cache ? "" : "/.cache", names[i]);
+        library = dlopen(in_cache, RTLD_NOW | RTLD_LOCAL);
+    }
+    return library;
+}
+
+/* The library stays loaded: its threads may outlive a GPU. */
+quip_status qp_wgpu_load(struct wgpu_functions *f, quip_error *error)
+{
+    void *library = open_library();
+    if (!library)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "the library of the gpu backend, wgpu-native, was not found; `scripts/setup "
+                       "gpu` installs it, QUIP_GPU_LIBRARY names its file");
+    for (size_t i = 0; i < QP_COUNT(function_names); i++) {
+        void *symbol = dlsym(library, function_names[i].name);
+        if (!symbol)
+            return qp_fail(error, QUIP_E_UNSUPPORTED,
+                           "the library of the gpu backend has no function %s; it must be "
+                           "wgpu-native %d",
+                           function_names[i].name, WGPU_MAJOR_VERSION);
+        memcpy((char *)f + function_names[i].offset, &symbol, sizeof symbol);
+    }
+    const uint32_t version = f->version();
+    if (version >> 24 != WGPU_MAJOR_VERSION)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "the library of the gpu backend is wgpu-native %u.%u, expected %d",
+                       version >> 24, version >> 16 & 255, WGPU_MAJOR_VERSION);
+    return QUIP_OK;
+}

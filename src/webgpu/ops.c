@@ -1,0 +1,215 @@
+/* ops.c: the operations of the GPU backend on one row at a time: embed, norm, add, outputs.
+ * Each one records a dispatch or copies. */
+#include "webgpu/webgpu_impl.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* ---- the rows of a batch ---- */
+
+/* Stage rows of a batch for the shaders; `source` of a kept row is where it was. */
+static void stage_rows(struct webgpu_device *d, const struct rows *rows, int first,
+                       const struct rows *all)
+{
+    assert(first + rows->n <= 2 * d->base.capacity.n_rows);
+    for (int i = 0, source = 0; i < rows->n; i++, source++) {
+        const struct row *row = &rows->row[i];
+        while (all && !all->row[source].is_output)
+            source++;
+        uint32_t *to = d->staged_rows + 4 * (size_t)(first + i);
+        to[0] = (uint32_t)row->token;
+        to[1] = (uint32_t)row->pos;
+        to[2] = (uint32_t)row->visible_end;
+        to[3] = (uint32_t)source;
+    }
+    d->first_row = first;
+    d->n_staged = qp_max(d->n_staged, first + rows->n);
+}
+
+/* ---- embed ---- */
+
+static quip_status embed_slab(struct webgpu_device *d, const struct gpu_slab *p, int n)
+{
+    const struct parameters {
+        uint32_t n_in, n_rows, row_vecs, first, multiplier_at, scale_at, bias_at, zero_at;
+        uint32_t x_stride, first_row;
+        float factor;
+    } parameters = { (uint32_t)p->n_in,
+                     (uint32_t)p->n_rows,
+                     p->row_vecs,
+                     (uint32_t)p->first,
+                     p->multiplier_at,
+                     p->scale_at,
+                     p->bias_at,
+                     p->zero_at,
+                     (uint32_t)d->mem.x.stride,
+                     (uint32_t)d->first_row,
+                     d->base.config->embed_scale };
+    const struct scratch *positions =
+        d->position_memory.buffer ? &d->position_memory : &d->vector_memory;
+    return qp_webgpu_dispatch(
+        d, &(struct call){
+               .shader = SHADER_EMBED,
+               .constants = { qp_webgpu_type(p), p->has_zeros, d->position_memory.buffer != NULL },
+               .parameters = &parameters,
+               .n_parameters = sizeof parameters,
+               .bindings = { slab_range(p), range_of(&d->mem.rows), range_of(positions),
+                             range_of(&d->mem.x) },
+               .x = ((uint32_t)p->n_in + 255) / 256,
+               .y = (uint32_t)n });
+}
+
+/* What a dispatch of add.wgsl does. */
+struct add_step {
+    int post; // 1: norm Y before the add; 2: norm X after it
+    bool adds, scales;
+    int next; // 1: XN = X; 2: XN = norm(X)
+    const struct norm_weights *post_norm, *next_norm;
+    const float *factor;
+};
+
+static quip_status add_rows(struct webgpu_device *d, const struct add_step *s, int n)
+{
+    static const struct norm_weights none;
+    const struct config *c = d->base.config;
+    const struct norm_weights *post = s->post_norm ? s->post_norm : &none,
+                              *next = s->next_norm ? s->next_norm : &none;
+    const struct parameters {
+        uint32_t n, stride, post_scale_at, post_bias_at, next_scale_at, next_bias_at, factor_at;
+        float eps, residual_scale;
+    } parameters = { (uint32_t)c->d_model,
+                     (uint32_t)d->mem.x.stride,
+                     qp_webgpu_vector(d, post->scale),
+                     qp_webgpu_vector(d, post->bias),
+                     qp_webgpu_vector(d, next->scale),
+                     qp_webgpu_vector(d, next->bias),
+                     qp_webgpu_vector(d, s->factor),
+                     c->norm_eps,
+                     c->residual_scale };
+    assert(n > 0 && n <= d->base.capacity.n_rows);
+    return qp_webgpu_dispatch(
+        d, &(struct call){ .shader = SHADER_ADD,
+                           .constants = { s->post, s->adds, s->scales, s->next,
+                                          c->norm == NORM_LAYER, c->norm == NORM_RMS_PLUS_1 },
+                           .parameters = &parameters,
+                           .n_parameters = sizeof parameters,
+                           .bindings = { range_of(&d->vector_memory), range_of(&d->mem.x),
+                                         range_of(&d->mem.y), range_of(&d->mem.xn) },
+                           .x = (uint32_t)n });
+}
+
+quip_status qp_webgpu_embed(struct device *device, const struct rows *rows)
+{
+    struct webgpu_device *d = webgpu_of(device);
+    const struct norm_weights *norm = &device->weights->embed_norm;
+    stage_rows(d, rows, 0, NULL);
+    quip_status status = QUIP_OK;
+    for (int i = 0; i < rows->n; i++)
+        if (rows->row[i].embedding)
+            return qp_fail(&device->error, QUIP_E_UNSUPPORTED,
+                           "the gpu backend does not run rows with embeddings of their own yet");
+    for (int i = 0; i < d->embed.n_slabs && !status; i++)
+        status = embed_slab(d, &d->embed.slabs[i], rows->n);
+    if (!status && norm->scale)
+        status = add_rows(d, &(struct add_step){ .post = 2, .post_norm = norm }, rows->n);
+    return status;
+}
+
+/* ---- norm, add, scale ---- */
+
+/* How XN follows from X: not at all, as it is, or normed. */
+static int next_kind(const struct norm_weights *next)
+{
+    return !next ? 0 : next->scale ? 2 : 1;
+}
+
+quip_status qp_webgpu_norm(struct device *device, const struct norm_weights *w, int n_rows)
+{
+    const struct add_step step = { .next = next_kind(w), .next_norm = w };
+    return add_rows(webgpu_of(device), &step, n_rows);
+}
+
+quip_status qp_webgpu_add(struct device *device, const struct norm_weights *post_norm,
+                          const struct norm_weights *next, int n_rows)
+{
+    const bool norms_sum = device->config->norms_sum;
+    const struct add_step step = { .post = !post_norm->scale ? 0
+                                           : norms_sum       ? 2
+                                                             : 1,
+                                   .adds = true,
+                                   .next = next_kind(next),
+                                   .post_norm = post_norm,
+                                   .next_norm = next };
+    return add_rows(webgpu_of(device), &step, n_rows);
+}
+
+quip_status qp_webgpu_scale(struct device *device, const float *factor,
+                            const struct norm_weights *next, int n_rows)
+{
+    const struct add_step step = {
+        .scales = true, .factor = factor, .next = next_kind(next), .next_norm = next
+    };
+    return add_rows(webgpu_of(device), &step, n_rows);
+}
+
+/* ---- rows that are kept ---- */
+
+static quip_status keep_buffer(struct webgpu_device *d, const struct scratch *s, int n)
+{
+    const struct parameters {
+        uint32_t n, first_row, stride;
+    } parameters = { (uint32_t)n, (uint32_t)d->first_row, (uint32_t)s->stride };
+    return qp_webgpu_dispatch(d,
+                              &(struct call){ .shader = SHADER_KEEP,
+                                              .parameters = &parameters,
+                                              .n_parameters = sizeof parameters,
+                                              .bindings = { range_of(&d->mem.rows), range_of(s) },
+                                              .x = ((uint32_t)s->stride + 63) / 64 });
+}
+
+quip_status qp_webgpu_keep_rows(struct device *device, const struct rows *rows,
+                                const struct rows *kept)
+{
+    struct webgpu_device *d = webgpu_of(device);
+    stage_rows(d, kept, rows->n, rows);
+    quip_status status = keep_buffer(d, &d->mem.x, kept->n);
+    if (!status)
+        status = keep_buffer(d, &d->mem.xn, kept->n);
+    return status ? status : keep_buffer(d, &d->mem.q, kept->n);
+}
+
+quip_status qp_webgpu_keep_outputs(struct device *device, const struct rows *rows)
+{
+    struct webgpu_device *d = webgpu_of(device);
+    const uint64_t row_bytes = 4 * (uint64_t)d->mem.x.stride;
+    for (int t = 0; t < rows->n;) {
+        const struct row_run run = run_at(rows, t);
+        struct webgpu_sequence *s = run.sequence;
+        assert(run.n <= s->max_outputs);
+        qp_gpu_copy(d->gpu, s->outputs.buffer, 0, d->mem.x.buffer, (uint64_t)t * row_bytes,
+                    (uint64_t)run.n * row_bytes);
+        s->n_outputs = run.n;
+        t += run.n;
+    }
+    return QUIP_OK;
+}
+
+quip_status qp_webgpu_load_outputs(struct device *device, const struct output *outputs, int n)
+{
+    struct webgpu_device *d = webgpu_of(device);
+    const uint64_t row_bytes = 4 * (uint64_t)d->mem.x.stride;
+    assert(n > 0 && n <= LOGITS_ROWS);
+    for (int t = 0; t < n;) {
+        const struct webgpu_sequence *s = webgpu_sequence_of(outputs[t].sequence);
+        const int first = outputs[t].index;
+        int n_run = 1;
+        while (t + n_run < n && outputs[t + n_run].sequence == &s->base &&
+               outputs[t + n_run].index == first + n_run)
+            n_run++;
+        assert(first >= 0 && first + n_run <= s->n_outputs);
+        qp_gpu_copy(d->gpu, d->mem.x.buffer, (uint64_t)t * row_bytes, s->outputs.buffer,
+                    (uint64_t)first * row_bytes, (uint64_t)n_run * row_bytes);
+        t += n_run;
+    }
+    return QUIP_OK;
+}

@@ -1,0 +1,259 @@
+/* ops_attention.c: rotation and attention on the GPU.
+ * In:  queries, keys and values of a batch; the caches of its sequences.
+ * Out: the caches, and the output of attention.
+ *
+ * A dispatch has the rows of one sequence. For few rows and many keys, the keys of a row are split
+ * among workgroups. Parts begin at multiples of their size, so what is computed for a row does not
+ * depend on the other rows. */
+#include "base/math.h"
+#include "webgpu/webgpu_impl.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum {
+    LANES = 4,      // of a workgroup of attend.wgsl
+    MIN_SPLIT = 256 // keys of a part, at least
+};
+
+/* ---- tables ---- */
+
+/* cos and sin of a position times each frequency, as struct rope says. Each step is rounded to
+ * float, as the CPU backend does. */
+static void fill_rotations(float *to, const struct rope *rope, const float *divisors, int first,
+                           int n)
+{
+    const int half = rope->dim / 2;
+    for (int i = 0; i < half; i++) {
+        const float exponent = (float)(2 * i) / (float)rope->dim;
+        float frequency = 1.0f / (float)qp_pow(rope->theta, exponent) / rope->scale;
+        if (divisors)
+            frequency /= divisors[i];
+        for (int pos = 0; pos < n; pos++) {
+            double sine, cosine;
+            qp_sin_cos((float)(first + pos) * frequency, &sine, &cosine);
+            float *pair = to + 2 * ((size_t)pos * (size_t)half + (size_t)i);
+            pair[0] = (float)cosine * rope->amplitude;
+            pair[1] = (float)sine * rope->amplitude;
+        }
+    }
+}
+
+static quip_status fill_table(struct webgpu_device *d, int r, int set, int n_context,
+                              quip_error *error)
+{
+    enum {
+        POSITIONS = 256 // written together
+    };
+    const struct rope *rope = &d->base.config->ropes[r];
+    const int stride = 2 * (rope->dim / 2);
+    struct scratch table = { 0 };
+    quip_status status = qp_webgpu_alloc(d, &table, (uint64_t)n_context, stride, error);
+    float *rows = status ? NULL : malloc(POSITIONS * (size_t)stride * sizeof *rows);
+    if (!status && !rows)
+        status = qp_fail_memory(error, "a table of rotations",
+                                POSITIONS * (size_t)stride * sizeof *rows);
+    for (int first = 0; first < n_context && !status; first += POSITIONS) {
+        const int n = qp_min(POSITIONS, n_context - first);
+        fill_rotations(rows, rope, rope->divisors[set], first, n);
+        qp_gpu_write(d->gpu, table.buffer, 4 * (uint64_t)first * (uint64_t)stride, rows,
+                     (size_t)n * (size_t)stride * sizeof *rows);
+    }
+    free(rows);
+    if (status) {
+        qp_webgpu_free(d, &table);
+        return status;
+    }
+    qp_webgpu_free(d, &d->ropes[r][set]);
+    d->ropes[r][set] = table;
+    return QUIP_OK;
+}
+
+/* Does a layer rotate with rope r? */
+static bool uses_rope(const struct config *c, int r)
+{
+    for (int l = 0; l < c->n_layers; l++)
+        if (c->layers[l].rope == r && c->ropes[r].dim > 1)
+            return true;
+    return false;
+}
+
+quip_status qp_webgpu_fill_ropes(struct webgpu_device *d, int n_context, quip_error *error)
+{
+    const struct config *c = d->base.config;
+    const int n_sets = c->n_context_original > 0 ? 2 : 1;
+    quip_status status = QUIP_OK;
+    for (int r = 0; r < N_ROPES; r++)
+        for (int set = 0; set < n_sets && uses_rope(c, r) && !status; set++)
+            status = fill_table(d, r, set, n_context, error);
+    return status;
+}
+
+/* To bfloat16 and back: models with ALiBi were trained with rounded slopes. */
+static float round_bfloat16(float x)
+{
+    union {
+        float f;
+        uint32_t bits;
+    } u = { x };
+    u.bits = (u.bits + 0x7fff + (u.bits >> 16 & 1)) & 0xffff0000u;
+    return u.f;
+}
+
+float qp_webgpu_alibi_slope(int h, int n_heads)
+{
+    int n = 1;
+    while (2 * n <= n_heads)
+        n *= 2;
+    return round_bfloat16(
+        (float)(h < n ? qp_pow(2, -8.0 * (h + 1) / n) : qp_pow(2, -4.0 * (2 * (h - n) + 1) / n)));
+}
+
+/* ---- rotate and append ---- */
+
+static quip_status append_run(struct webgpu_device *d, int l, const struct row_run *run)
+{
+    const struct config *c = d->base.config;
+    const struct layer_config *lc = &c->layers[l];
+    const struct layer_weights *w = &d->base.weights->layers[l];
+    const struct sequence *s = &run->sequence->base;
+    const bool has_keys = lc->kv_layer == l, has_rope = lc->rope != ROPE_NONE;
+    const struct scratch *rope =
+        has_rope ? &d->ropes[lc->rope][qp_rope_set(c, s->n_context)] : &d->vector_memory;
+    const int n_blocks = kv_blocks(s->n_context), n_kv_heads = lc->n_kv_heads;
+    const struct parameters {
+        uint32_t n_heads, n_kv_heads, x_stride, q_stride, half, rope_at, q_norm_at, k_norm_at;
+        uint32_t first_row, first_t, n_blocks, values_at;
+        float eps;
+    } parameters = {
+        (uint32_t)c->n_heads,
+        (uint32_t)n_kv_heads,
+        (uint32_t)d->mem.qkv.stride,
+        (uint32_t)d->mem.q.stride,
+        has_rope ? (uint32_t)c->ropes[lc->rope].dim / 2 : 0,
+        0,
+        qp_webgpu_vector(d, w->q_norm.scale),
+        qp_webgpu_vector(d, w->k_norm.scale),
+        (uint32_t)(d->first_row + run->first),
+        (uint32_t)run->first,
+        (uint32_t)n_blocks,
+        (uint32_t)(n_kv_heads * n_blocks * 64 * kv_words(d, lc->head_dim)),
+        c->norm_eps,
+    };
+    return qp_webgpu_dispatch(
+        d, &(struct call){ .shader = SHADER_ROPE,
+                           .constants = { lc->head_dim, (int)c->qk_norm, c->norm == NORM_LAYER,
+                                          c->norm == NORM_RMS_PLUS_1, c->v_norm,
+                                          !w->m[MATRIX_V].data, d->kv_is_f16 },
+                           .parameters = &parameters,
+                           .n_parameters = sizeof parameters,
+                           .bindings = { range_of(&d->mem.rows), range_of(&d->mem.qkv),
+                                         range_of(&d->vector_memory), range_of(rope),
+                                         range_of(&d->mem.q), range_of(&run->sequence->layers[l]) },
+                           .x = (uint32_t)(c->n_heads + (has_keys ? 2 * n_kv_heads : 0)),
+                           .y = (uint32_t)run->n });
+}
+
+quip_status qp_webgpu_rope_append(struct device *device, int l, const struct rows *rows)
+{
+    quip_status status = QUIP_OK;
+    for (int t = 0; t < rows->n && !status;) {
+        const struct row_run run = run_at(rows, t);
+        status = append_run(webgpu_of(device), l, &run);
+        t += run.n;
+    }
+    return status;
+}
+
+/* ---- attention ---- */
+
+int qp_webgpu_split_of(int n_context)
+{
+    return qp_max(MIN_SPLIT, (int)qp_round_up((size_t)n_context / 64, 128));
+}
+
+/* In how many parts of n_split keys the rows of a run attend; 1: their keys are not split. */
+static int count_parts(const struct webgpu_device *d, int l, const struct rows *rows,
+                       const struct row_run *run, int n_split)
+{
+    const int window = d->base.config->layers[l].window;
+    int begin = INT32_MAX, end = 0;
+    if (run->n > FEW_ROWS)
+        return 1;
+    for (int t = run->first; t < run->first + run->n; t++) {
+        const struct row *row = &rows->row[t];
+        begin = qp_min(begin, window ? qp_max(0, row->pos + 1 - window) : 0);
+        end = qp_max(end, row->visible_end);
+    }
+    begin = begin / n_split * n_split;
+    return (end - begin + n_split - 1) / n_split;
+}
+
+static quip_status combine_parts(struct webgpu_device *d, const struct row_run *run, int head_dim,
+                                 int n_parts)
+{
+    const struct parameters {
+        uint32_t first_t, out_stride, n_parts;
+    } parameters = { (uint32_t)run->first, (uint32_t)d->mem.att.stride, (uint32_t)n_parts };
+    return qp_webgpu_dispatch(
+        d, &(struct call){ .shader = SHADER_COMBINE,
+                           .constants = { head_dim },
+                           .parameters = &parameters,
+                           .n_parameters = sizeof parameters,
+                           .bindings = { range_of(&d->mem.parts), range_of(&d->mem.att) },
+                           .x = (uint32_t)d->base.config->n_heads,
+                           .y = (uint32_t)run->n });
+}
+
+static quip_status attend_run(struct webgpu_device *d, int l, const struct rows *rows,
+                              const struct row_run *run)
+{
+    const struct config *c = d->base.config;
+    const struct layer_config *lc = &c->layers[l];
+    const int group = c->n_heads / lc->n_kv_heads, n_context = run->sequence->base.n_context;
+    const int n_split = qp_webgpu_split_of(n_context), n_blocks = kv_blocks(n_context);
+    const int n_parts = count_parts(d, l, rows, run, n_split);
+    const bool is_split = n_parts > 1;
+    const struct parameters {
+        uint32_t n, first_row, first_t, q_stride, out_stride, n_blocks, values_at, window, n_split;
+        uint32_t n_parts, alibi_at;
+        float scale, cap;
+    } parameters = { (uint32_t)run->n,
+                     (uint32_t)(d->first_row + run->first),
+                     (uint32_t)run->first,
+                     (uint32_t)d->mem.q.stride,
+                     (uint32_t)d->mem.att.stride,
+                     (uint32_t)n_blocks,
+                     (uint32_t)(lc->n_kv_heads * n_blocks * 64 * kv_words(d, lc->head_dim)),
+                     (uint32_t)lc->window,
+                     (uint32_t)n_split,
+                     (uint32_t)n_parts,
+                     d->alibi_at,
+                     c->query_scale,
+                     c->attention_cap };
+    const struct call call = { .shader = SHADER_ATTEND,
+                               .constants = { lc->head_dim, group, c->n_heads, is_split,
+                                              d->kv_is_f16, c->attention_cap > 0, c->has_alibi, 0 },
+                               .parameters = &parameters,
+                               .n_parameters = sizeof parameters,
+                               .bindings = { range_of(&d->mem.rows), range_of(&d->mem.q),
+                                             range_of(&run->sequence->layers[l]),
+                                             range_of(&d->vector_memory),
+                                             range_of(is_split ? &d->mem.parts : &d->mem.att) },
+                               .x = (uint32_t)((run->n * group + LANES - 1) / LANES),
+                               .y = (uint32_t)lc->n_kv_heads,
+                               .z = (uint32_t)n_parts };
+    const quip_status status = qp_webgpu_dispatch(d, &call);
+    return status || !is_split ? status : combine_parts(d, run, lc->head_dim, n_parts);
+}
+
+quip_status qp_webgpu_attend(struct device *device, int l, const struct rows *rows)
+{
+    quip_status status = QUIP_OK;
+    for (int t = 0; t < rows->n && !status;) {
+        const struct row_run run = run_at(rows, t);
+        status = attend_run(webgpu_of(device), l, rows, &run);
+        t += run.n;
+    }
+    return status;
+}

@@ -1,0 +1,289 @@
+/* ops_linear.c: matrix products on the GPU, and what adapters add to them.
+ * In:  a buffer of the batch, the slabs of a product.
+ * Out: another buffer. */
+#include "webgpu/webgpu_impl.h"
+
+#include <assert.h>
+
+/* Threads that share a row of a long matrix; of others, a quarter. */
+#define LONG_ROW 4096
+
+enum gate {
+    GATE_NONE,
+    GATE_PAIR,  // act(gate) * up
+    GATE_SINGLE // act(up)
+};
+
+/* struct Matrix of matrix.wgsl */
+struct matrix_parameters {
+    uint32_t n_in, n_rows, row_vecs, first, multiplier_at, scale_at, bias_at, zero_at;
+};
+
+static struct matrix_parameters describe_slab(const struct gpu_slab *p)
+{
+    return (struct matrix_parameters){ (uint32_t)p->n_in,  (uint32_t)p->n_rows, p->row_vecs,
+                                       (uint32_t)p->first, p->multiplier_at,    p->scale_at,
+                                       p->bias_at,         p->zero_at };
+}
+
+int qp_webgpu_type(const struct gpu_slab *p)
+{
+    assert(p->dtype == DTYPE_F32 || p->dtype == DTYPE_I8 || p->dtype == DTYPE_I4 ||
+           p->dtype == DTYPE_I4_BLOCK);
+    return p->dtype == DTYPE_F32 ? 0 : p->dtype == DTYPE_I8 ? 1 : p->dtype == DTYPE_I4 ? 2 : 3;
+}
+
+/* ---- few rows ---- */
+
+/* Rows [first_t, first_t + n) of `in` times a slab. */
+struct matvec {
+    const struct gpu_slab *slab;
+    const struct scratch *in, *out;
+    int first_t, n, at; // at: column of the product's first row
+    enum gate gate;
+    float scale, cap; // cap 0: none
+    bool adds;
+};
+
+static quip_status run_matvec(struct webgpu_device *d, const struct matvec *m)
+{
+    const struct gpu_slab *p = m->slab;
+    const int lanes = p->n_in >= LONG_ROW ? 128 : 32, rows_per_group = 128 / lanes;
+    const int n_out = m->gate == GATE_PAIR ? p->n_rows / 2 : p->n_rows;
+    const uint32_t n_groups =
+        ((uint32_t)n_out + (uint32_t)rows_per_group - 1) / (uint32_t)rows_per_group;
+    const uint32_t max = qp_gpu_info(d->gpu)->max_groups;
+    const uint32_t y = (n_groups + max - 1) / max;
+    const struct parameters {
+        struct matrix_parameters matrix;
+        uint32_t x_stride, y_stride, y_at, n_gate, first_t;
+        float scale, cap;
+    } parameters = { describe_slab(p),
+                     (uint32_t)m->in->stride / 4,
+                     (uint32_t)m->out->stride,
+                     (uint32_t)m->at,
+                     (uint32_t)n_out,
+                     (uint32_t)m->first_t,
+                     m->scale,
+                     m->cap };
+    return qp_webgpu_dispatch(
+        d, &(struct call){ .shader = SHADER_MATVEC,
+                           .constants = { qp_webgpu_type(p), p->has_zeros, p->n_in % 16 == 0, lanes,
+                                          (int)m->gate, m->cap > 0, m->adds,
+                                          (int)d->base.config->act },
+                           .parameters = &parameters,
+                           .n_parameters = sizeof parameters,
+                           .bindings = { slab_range(p), range_of(m->in), range_of(m->out) },
+                           .x = (n_groups + y - 1) / y,
+                           .y = y,
+                           .z = (uint32_t)m->n });
+}
+
+/* ---- many rows ---- */
+
+/* Words of a row of quantized activations. */
+static int quantized_stride(int n_in)
+{
+    return (int)qp_round_up((size_t)n_in, ROW_UNIT) / 4;
+}
+
+static quip_status quantize_rows(struct webgpu_device *d, const struct scratch *in, int n_in, int n)
+{
+    const int stride = quantized_stride(n_in);
+    const struct parameters {
+        uint32_t n_in, x_stride, q_stride;
+    } parameters = { (uint32_t)n_in, (uint32_t)in->stride, (uint32_t)stride };
+    return qp_webgpu_dispatch(
+        d, &(struct call){
+               .shader = SHADER_QUANTIZE,
+               .parameters = &parameters,
+               .n_parameters = sizeof parameters,
+               .bindings = { range_of(in), range_of(&d->mem.quantized), range_of(&d->mem.scales) },
+               .x = ((uint32_t)stride + 63) / 64,
+               .y = (uint32_t)n });
+}
+
+static quip_status run_gemm(struct webgpu_device *d, const struct gpu_slab *p,
+                            const struct scratch *in, const struct scratch *out, int n)
+{
+    const bool is_float = p->dtype == DTYPE_F32;
+    const struct scratch *x = is_float ? in : &d->mem.quantized;
+    const int x_stride = is_float ? in->stride : quantized_stride(p->n_in);
+    const struct parameters {
+        struct matrix_parameters matrix;
+        uint32_t n, x_stride, y_stride, y_at;
+    } parameters = { describe_slab(p), (uint32_t)n, (uint32_t)x_stride / 4, (uint32_t)out->stride,
+                     0 };
+    return qp_webgpu_dispatch(
+        d, &(struct call){
+               .shader = SHADER_GEMM,
+               .constants = { qp_webgpu_type(p), p->has_zeros, p->n_in % 16 == 0 },
+               .parameters = &parameters,
+               .n_parameters = sizeof parameters,
+               .bindings = { slab_range(p), range_of(x), range_of(&d->mem.scales), range_of(out) },
+               .x = ((uint32_t)p->n_rows + 63) / 64,
+               .y = ((uint32_t)n + 63) / 64 });
+}
+
+/* out = product times in */
+static quip_status run_product(struct webgpu_device *d, const struct gpu_product *w,
+                               const struct scratch *in, const struct scratch *out, int n)
+{
+    bool is_quantized = false;
+    quip_status status = QUIP_OK;
+    for (int i = 0; i < w->n_slabs && !status; i++) {
+        const struct gpu_slab *p = &w->slabs[i];
+        if (n <= FEW_ROWS) {
+            status = run_matvec(
+                d, &(struct matvec){ .slab = p, .in = in, .out = out, .n = n, .scale = 1 });
+            continue;
+        }
+        if (p->dtype != DTYPE_F32 && !is_quantized) {
+            status = quantize_rows(d, in, w->n_in, n);
+            is_quantized = true;
+        }
+        if (!status)
+            status = run_gemm(d, p, in, out, n);
+    }
+    return status;
+}
+
+/* ---- adapters ---- */
+
+/* Column of matrix m of layer l in the product that begins with matrix `first`. */
+static int column_of(const struct webgpu_device *d, int l, int first, int m)
+{
+    const struct matrix *matrices = d->base.weights->layers[l].m;
+    int at = 0;
+    for (int i = first; i < m; i++)
+        at += matrices[i].data ? matrices[i].n_out : 0;
+    return at;
+}
+
+static quip_status add_pair(struct webgpu_device *d, const struct row_run *run,
+                            const struct lora_slabs *pair, const struct scratch *in,
+                            const struct scratch *out, int at)
+{
+    struct matvec m = { .slab = &pair->a,
+                        .in = in,
+                        .out = &d->mem.low_rank,
+                        .first_t = run->first,
+                        .n = run->n,
+                        .scale = 1 };
+    if (pair->a.n_rows == 0)
+        return QUIP_OK;
+    const quip_status status = run_matvec(d, &m);
+    if (status)
+        return status;
+    m = (struct matvec){ .slab = &pair->b,
+                         .in = &d->mem.low_rank,
+                         .out = out,
+                         .first_t = run->first,
+                         .n = run->n,
+                         .at = at,
+                         .scale = run->sequence->base.adapter_scale,
+                         .adds = true };
+    return run_matvec(d, &m);
+}
+
+/* out += what the adapters of the rows add to the matrices of `w`. */
+static quip_status add_adapters(struct webgpu_device *d, struct matrix_set w,
+                                const struct scratch *in, const struct scratch *out,
+                                const struct rows *rows)
+{
+    quip_status status = QUIP_OK;
+    for (int t = 0; t < rows->n && !status;) {
+        const struct row_run run = run_at(rows, t);
+        const struct device_adapter *adapter = run.sequence->base.adapter;
+        for (int m = (int)w.first; m < (int)w.first + w.n && adapter && !status; m++)
+            status = add_pair(d, &run, &adapter->pairs[w.l * N_MATRICES + m], in, out,
+                              column_of(d, w.l, (int)w.first, m));
+        t += run.n;
+    }
+    return status;
+}
+
+static bool has_adapters(const struct rows *rows)
+{
+    for (int t = 0; t < rows->n; t++)
+        if (rows->row[t].sequence->adapter)
+            return true;
+    return false;
+}
+
+/* ---- operations ---- */
+
+quip_status qp_webgpu_linear(struct device *device, enum buffer out, struct matrix_set w,
+                             enum buffer in, struct matrix_set next, const struct rows *rows)
+{
+    struct webgpu_device *d = webgpu_of(device);
+    const struct layer_products *layer = &d->layers[w.l];
+    const struct gpu_product *product = &layer->down;
+    struct scratch to = d->mem.y, from = d->mem.h;
+    (void)out, (void)in, (void)next;
+    assert(w.first == MATRIX_Q || w.first == MATRIX_O || w.first == MATRIX_DOWN);
+    if (w.first == MATRIX_Q) {
+        product = &layer->qkv;
+        to = d->mem.qkv;
+        from = d->mem.xn;
+    } else if (w.first == MATRIX_O) {
+        product = &layer->o;
+        from = d->mem.att;
+    }
+    const quip_status status = run_product(d, product, &from, &to, rows->n);
+    return status ? status : add_adapters(d, w, &from, &to, rows);
+}
+
+/* h = act(gate) * up of many rows */
+static quip_status run_gated(struct webgpu_device *d, int d_ff, enum gate gate, int n)
+{
+    const struct parameters {
+        uint32_t d_ff, x_stride, h_stride;
+    } parameters = { (uint32_t)d_ff, (uint32_t)d->mem.gate_up.stride, (uint32_t)d->mem.h.stride };
+    return qp_webgpu_dispatch(
+        d, &(struct call){ .shader = SHADER_GATED,
+                           .constants = { (int)gate, (int)d->base.config->act },
+                           .parameters = &parameters,
+                           .n_parameters = sizeof parameters,
+                           .bindings = { range_of(&d->mem.gate_up), range_of(&d->mem.h) },
+                           .x = ((uint32_t)d_ff + 63) / 64,
+                           .y = (uint32_t)n });
+}
+
+quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next,
+                            const struct rows *rows)
+{
+    struct webgpu_device *d = webgpu_of(device);
+    const struct gpu_product *w = &d->layers[l].gate_up;
+    const bool has_gate = device->weights->layers[l].m[MATRIX_GATE].data != NULL;
+    const enum gate gate = has_gate ? GATE_PAIR : GATE_SINGLE;
+    (void)next;
+    if (rows->n <= FEW_ROWS && d->layers[l].is_fused && !has_adapters(rows))
+        return run_matvec(d, &(struct matvec){ .slab = &w->slabs[0],
+                                               .in = &d->mem.xn,
+                                               .out = &d->mem.h,
+                                               .n = rows->n,
+                                               .gate = gate,
+                                               .scale = 1 });
+    const struct matrix_set both = { l, has_gate ? MATRIX_GATE : MATRIX_UP, has_gate ? 2 : 1 };
+    quip_status status = run_product(d, w, &d->mem.xn, &d->mem.gate_up, rows->n);
+    if (!status)
+        status = add_adapters(d, both, &d->mem.xn, &d->mem.gate_up, rows);
+    return status ? status : run_gated(d, device->config->layers[l].d_ff, gate, rows->n);
+}
+
+quip_status qp_webgpu_logits(struct device *device, int n)
+{
+    struct webgpu_device *d = webgpu_of(device);
+    const struct gpu_product *w = d->head.n_slabs ? &d->head : &d->embed;
+    quip_status status = QUIP_OK;
+    assert(n > 0 && n <= LOGITS_ROWS);
+    for (int i = 0; i < w->n_slabs && !status; i++)
+        status = run_matvec(d, &(struct matvec){ .slab = &w->slabs[i],
+                                                 .in = &d->mem.xn,
+                                                 .out = &d->mem.logits,
+                                                 .n = n,
+                                                 .scale = device->config->logits_scale,
+                                                 .cap = device->config->logits_cap });
+    return status;
+}

@@ -1,0 +1,148 @@
+// rope.wgsl: norm and rotate the queries and keys of a batch; append keys and values to the cache.
+// In:  X [n, x_stride]: queries, keys and values side by side; V: weights of norms; ROPE: cos and
+//      sin of each position.
+// Out: Q [n, q_stride]; KV, the cache of one layer of one sequence (sequence.c has its layout).
+//
+// A workgroup has one head of one row: query heads, then those of keys, then those of values.
+
+struct Params {
+    n_heads: u32,
+    n_kv_heads: u32,
+    x_stride: u32,
+    q_stride: u32,
+    half: u32, // pairs that rotate
+    rope_at: u32,
+    q_norm_at: u32,
+    k_norm_at: u32,
+    first_row: u32, // in ROWS
+    first_t: u32,   // in X and Q
+    n_blocks: u32,  // of a head in KV
+    values_at: u32, // word of KV
+    eps: f32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> ROWS: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> X: array<f32>;
+@group(0) @binding(3) var<storage, read> V: array<f32>;
+@group(0) @binding(4) var<storage, read> ROPE: array<vec2<f32>>;
+@group(0) @binding(5) var<storage, read_write> Q: array<f32>;
+@group(0) @binding(6) var<storage, read_write> KV: array<u32>;
+
+const SIZE = 64u;
+const NONE = 0xffffffffu;
+var<workgroup> head: array<f32, HEAD_DIM>;
+var<workgroup> sums: array<f32, SIZE>;
+
+fn add_up(x: f32, thread: u32) -> f32 {
+    workgroupBarrier();
+    sums[thread] = x;
+    for (var step = SIZE / 2u; step > 0u; step /= 2u) {
+        workgroupBarrier();
+        if (thread < step) {
+            sums[thread] += sums[thread + step];
+        }
+    }
+    workgroupBarrier();
+    return sums[0];
+}
+
+// What a norm subtracts and multiplies by, over X[at, at + n).
+fn statistics(at: u32, n: u32, is_layer_norm: bool, thread: u32) -> vec2<f32> {
+    var mean = 0.0;
+    if (is_layer_norm) {
+        var sum = 0.0;
+        for (var i = thread; i < n; i += SIZE) {
+            sum += X[at + i];
+        }
+        mean = add_up(sum, thread) / f32(n);
+    }
+    var squares = 0.0;
+    for (var i = thread; i < n; i += SIZE) {
+        let d = X[at + i] - mean;
+        squares += d * d;
+    }
+    return vec2<f32>(mean, inverseSqrt(add_up(squares, thread) / f32(n) + p.eps));
+}
+
+// Two dimensions of the head as they are stored: in one word, or in two.
+fn store_pair(at: u32, step: u32, i: u32) {
+    if (KV_F16) {
+        KV[at] = pack2x16float(vec2<f32>(head[i], head[i + 1u]));
+    } else {
+        KV[at] = bitcast<u32>(head[i]);
+        KV[at + step] = bitcast<u32>(head[i + 1u]);
+    }
+}
+
+@compute @workgroup_size(SIZE)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+    const WORDS = select(HEAD_DIM, HEAD_DIM / 2u, KV_F16); // of a position
+    let t = p.first_t + group.y;
+    let pos = ROWS[p.first_row + group.y].y;
+    let is_query = group.x < p.n_heads;
+    let is_value = group.x >= p.n_heads + p.n_kv_heads;
+    var h = group.x; // among the heads of its kind
+    var n = p.n_heads;
+    var kind_at = t * p.x_stride; // of the heads of its kind in X
+    var norm_at = p.q_norm_at;
+    if (!is_query) {
+        h -= p.n_heads;
+        kind_at += p.n_heads * HEAD_DIM;
+        n = p.n_kv_heads;
+        norm_at = p.k_norm_at;
+    }
+    if (is_value) {
+        h -= p.n_kv_heads;
+        kind_at += select(p.n_kv_heads * HEAD_DIM, 0u, V_IS_K);
+        norm_at = NONE;
+    }
+    let at = kind_at + h * HEAD_DIM;
+    for (var i = thread; i < HEAD_DIM; i += SIZE) {
+        head[i] = X[at + i];
+    }
+    if (QK_NORM > 0 && norm_at != NONE) {
+        var s = vec2<f32>(0.0);
+        if (QK_NORM == 3) {
+            s = statistics(kind_at, n * HEAD_DIM, IS_LAYER_NORM, thread);
+        } else {
+            s = statistics(at, HEAD_DIM, IS_LAYER_NORM, thread);
+        }
+        let w = norm_at + select(h * HEAD_DIM, 0u, QK_NORM == 1);
+        for (var i = thread; i < HEAD_DIM; i += SIZE) {
+            head[i] = (head[i] - s.x) * s.y * (V[w + i] + select(0.0, 1.0, IS_PLUS_1));
+        }
+    }
+    if (V_NORM && is_value) {
+        let s = statistics(at, HEAD_DIM, false, thread);
+        for (var i = thread; i < HEAD_DIM; i += SIZE) {
+            head[i] *= s.y;
+        }
+    }
+    workgroupBarrier();
+    if (!is_value) {
+        for (var i = thread; i < p.half; i += SIZE) {
+            let turn = ROPE[p.rope_at + pos * p.half + i];
+            let a = head[i];
+            let b = head[i + p.half];
+            head[i] = a * turn.x - b * turn.y;
+            head[i + p.half] = b * turn.x + a * turn.y;
+        }
+    }
+    workgroupBarrier();
+    if (is_query) {
+        for (var i = thread; i < HEAD_DIM; i += SIZE) {
+            Q[t * p.q_stride + h * HEAD_DIM + i] = head[i];
+        }
+        return;
+    }
+    for (var i = thread; i < HEAD_DIM / 2u; i += SIZE) {
+        let word = select(2u * i, i, KV_F16);
+        if (is_value) {
+            store_pair(p.values_at + (h * p.n_blocks * 64u + pos) * WORDS + word, 1u, 2u * i);
+        } else {
+            let block = (h * p.n_blocks + pos / 64u) * WORDS;
+            store_pair((block + word) * 64u + pos % 64u, 64u, 2u * i);
+        }
+    }
+}

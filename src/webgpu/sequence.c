@@ -1,0 +1,313 @@
+/* sequence.c: keys, values and outputs of a sequence on the GPU.
+ * In:  what rope.wgsl stores.
+ * Out: what attend.wgsl reads; a stream in an order that does not depend on the machine.
+ *
+ * A layer has one buffer of words, with D = head_dim floats of a position, or D / 2 pairs of
+ * binary16 for models whose weights are all integers:
+ *   keys:   [n_kv_heads][blocks of 64 positions][D or D / 2][64]
+ *   values: [n_kv_heads][blocks * 64 positions][D or D / 2]
+ * Every layer keeps all positions, also one with a sliding window: so a rewind loses nothing. */
+#include "webgpu/webgpu_impl.h"
+
+#include "format/dtype.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- open, close ---- */
+
+static bool owns_keys(const struct config *c, int l)
+{
+    return c->layers[l].kv_layer == l;
+}
+
+/* Words of the keys of a layer, and as many of its values. */
+static uint64_t layer_words(const struct config *c, int l, bool is_f16, int n_context)
+{
+    const struct layer_config *lc = &c->layers[l];
+    const uint64_t width = (uint64_t)(lc->n_kv_heads * lc->head_dim) / (is_f16 ? 2 : 1);
+    return (uint64_t)kv_blocks(n_context) * 64 * width;
+}
+
+uint64_t qp_webgpu_kv_bytes(const struct config *c, bool is_f16, int n_context)
+{
+    uint64_t n = 0;
+    for (int l = 0; l < c->n_layers; l++)
+        if (owns_keys(c, l))
+            n += 8 * layer_words(c, l, is_f16, n_context);
+    return n;
+}
+
+quip_status qp_webgpu_sequence_reserve_outputs(struct sequence *sequence, int n, quip_error *error)
+{
+    struct webgpu_sequence *s = webgpu_sequence_of(sequence);
+    struct webgpu_device *d = webgpu_of(sequence->device);
+    struct scratch outputs;
+    n = qp_max(n, SEQUENCE_OUTPUTS);
+    if (n == s->max_outputs)
+        return QUIP_OK;
+    const quip_status status =
+        qp_webgpu_alloc(d, &outputs, (uint64_t)n, stride_of(d->base.config->d_model), error);
+    if (status)
+        return status;
+    qp_gpu_buffer_close(d->gpu, s->outputs.buffer); // only copied, never bound
+    s->outputs = outputs;
+    s->max_outputs = n;
+    s->n_outputs = 0;
+    return QUIP_OK;
+}
+
+void qp_webgpu_sequence_close(struct sequence *sequence)
+{
+    struct webgpu_sequence *s = webgpu_sequence_of(sequence);
+    if (!s)
+        return;
+    struct webgpu_device *d = webgpu_of(sequence->device);
+    for (int l = 0; s->layers && l < d->base.config->n_layers; l++)
+        if (owns_keys(d->base.config, l))
+            qp_webgpu_free(d, &s->layers[l]);
+    qp_gpu_buffer_close(d->gpu, s->outputs.buffer);
+    free(s->layers);
+    free(s);
+}
+
+quip_status qp_webgpu_sequence_open(struct sequence **sequence, struct device *device,
+                                    int n_context, quip_error *error)
+{
+    struct webgpu_device *d = webgpu_of(device);
+    const struct config *c = device->config;
+    struct webgpu_sequence *s = calloc(1, sizeof *s);
+    *sequence = NULL;
+    if (!s)
+        return qp_fail_memory(error, "a sequence", sizeof *s);
+    s->base = (struct sequence){ .device = device, .n_context = n_context };
+    s->layers = calloc((size_t)c->n_layers, sizeof *s->layers);
+    quip_status status = s->layers ? QUIP_OK
+                                   : qp_fail_memory(error, "the layers of a sequence",
+                                                    (size_t)c->n_layers * sizeof *s->layers);
+    if (!status && n_context == 0)
+        status = qp_fail(error, QUIP_E_UNSUPPORTED,
+                         "the gpu backend does not embed texts yet; use the cpu");
+    for (int l = 0; l < c->n_layers && !status; l++) {
+        const uint64_t words = 2 * layer_words(c, l, d->kv_is_f16, n_context);
+        if (owns_keys(c, l))
+            status = qp_webgpu_alloc(d, &s->layers[l], words / 64, 64, error);
+        else
+            s->layers[l] = s->layers[c->layers[l].kv_layer];
+    }
+    if (!status)
+        status = qp_webgpu_sequence_reserve_outputs(&s->base, SEQUENCE_OUTPUTS, error);
+    if (status)
+        qp_webgpu_sequence_close(&s->base);
+    else
+        *sequence = &s->base;
+    return status;
+}
+
+/* ---- copy, rewind ---- */
+
+void qp_webgpu_sequence_copy(struct sequence *copy, const struct sequence *original)
+{
+    struct webgpu_sequence *to = webgpu_sequence_of(copy);
+    const struct webgpu_sequence *from = (const struct webgpu_sequence *)original;
+    struct webgpu_device *d = webgpu_of(copy->device);
+    const struct config *c = d->base.config;
+    assert(copy->n_context == original->n_context);
+    for (int l = 0; l < c->n_layers; l++)
+        if (owns_keys(c, l))
+            qp_gpu_copy(d->gpu, to->layers[l].buffer, 0, from->layers[l].buffer, 0,
+                        from->layers[l].n_bytes);
+    to->n_outputs = qp_min(from->n_outputs, to->max_outputs);
+    if (to->n_outputs > 0)
+        qp_gpu_copy(d->gpu, to->outputs.buffer, 0, from->outputs.buffer, 0,
+                    4 * (uint64_t)to->n_outputs * (uint64_t)to->outputs.stride);
+    qp_gpu_submit(d->gpu);
+    copy->pos = original->pos;
+}
+
+void qp_webgpu_sequence_rewind(struct sequence *sequence, int pos)
+{
+    assert(pos >= 0 && pos <= sequence->pos);
+    sequence->pos = pos;
+}
+
+/* ---- export and import ----
+ * The bytes, all little-endian: struct kv_stream_header; the outputs, [n_outputs, d_model] floats;
+ * then for each layer with keys of its own, for each position, for each kv head: the key and the
+ * value, each head_dim floats. The floats are exact, also of binary16. */
+
+struct kv_stream_header {
+    int32_t n_layers, n_words; // of a position, in all layers
+    int32_t d_model, pos, n_outputs;
+};
+
+static struct kv_stream_header header_of(const struct webgpu_sequence *s)
+{
+    const struct webgpu_device *d = webgpu_of(s->base.device);
+    const struct config *c = d->base.config;
+    struct kv_stream_header h = { .n_layers = c->n_layers,
+                                  .d_model = c->d_model,
+                                  .pos = s->base.pos,
+                                  .n_outputs = s->n_outputs };
+    for (int l = 0; l < c->n_layers; l++)
+        if (owns_keys(c, l))
+            h.n_words += 2 * c->layers[l].n_kv_heads * c->layers[l].head_dim;
+    return h;
+}
+
+/* One layer's words on the host. */
+struct layer_copy {
+    const struct webgpu_device *d;
+    int head_dim, n_kv_heads, n_blocks;
+    uint32_t *words;
+};
+
+/* The word of dimension i of a head's key or value, in pairs of dimensions if they are binary16. */
+static uint32_t *word_at(const struct layer_copy *c, bool is_value, int h, int pos, int i)
+{
+    const size_t width = (size_t)kv_words(c->d, c->head_dim);
+    const size_t word = (size_t)(c->d->kv_is_f16 ? i / 2 : i);
+    const size_t head = (size_t)h * (size_t)c->n_blocks;
+    const size_t keys = (size_t)(c->n_kv_heads * c->n_blocks) * 64 * width;
+    if (is_value)
+        return c->words + keys + (head * 64 + (size_t)pos) * width + word;
+    return c->words + ((head + (size_t)(pos / 64)) * width + word) * 64 + (size_t)(pos % 64);
+}
+
+static float get_float(const struct layer_copy *c, bool is_value, int h, int pos, int i)
+{
+    const uint32_t word = *word_at(c, is_value, h, pos, i);
+    float x;
+    if (c->d->kv_is_f16) {
+        const uint32_t half = word >> (i % 2 * 16);
+        const uint8_t bytes[2] = { (uint8_t)half, (uint8_t)(half >> 8) };
+        return qp_half_value(bytes);
+    }
+    memcpy(&x, &word, sizeof x);
+    return x;
+}
+
+static void put_float(const struct layer_copy *c, bool is_value, int h, int pos, int i, float x)
+{
+    uint32_t *word = word_at(c, is_value, h, pos, i);
+    if (c->d->kv_is_f16) {
+        const int shift = i % 2 * 16;
+        *word = (*word & ~(0xffffu << shift)) | (uint32_t)qp_half_bits(x) << shift;
+        return;
+    }
+    memcpy(word, &x, sizeof x);
+}
+
+static bool transfer_head(const struct layer_copy *c, bool is_value, int h, int pos,
+                          const struct stream *stream, bool is_import)
+{
+    float x[1024];
+    const size_t n_bytes = (size_t)c->head_dim * sizeof *x;
+    assert(c->head_dim <= 1024);
+    for (int i = 0; i < c->head_dim && !is_import; i++)
+        x[i] = get_float(c, is_value, h, pos, i);
+    const bool ok = stream->transfer(stream->user, x, n_bytes);
+    for (int i = 0; i < c->head_dim && is_import && ok; i++)
+        put_float(c, is_value, h, pos, i, x[i]);
+    return ok;
+}
+
+static quip_status transfer_layer(const struct webgpu_sequence *s, int l, int pos,
+                                  const struct stream *stream, bool is_import, quip_error *error)
+{
+    struct webgpu_device *d = webgpu_of(s->base.device);
+    const struct layer_config *lc = &d->base.config->layers[l];
+    const size_t n_bytes =
+        8 * (size_t)layer_words(d->base.config, l, d->kv_is_f16, s->base.n_context);
+    struct layer_copy c = { d, lc->head_dim, lc->n_kv_heads, kv_blocks(s->base.n_context),
+                            calloc(1, n_bytes) };
+    if (!c.words)
+        return qp_fail_memory(error, "the keys of a layer", n_bytes);
+    quip_status status =
+        is_import ? QUIP_OK : qp_webgpu_fetch(d, s->layers[l].buffer, 0, c.words, n_bytes, error);
+    bool ok = true;
+    for (int p = 0; p < pos && ok && !status; p++)
+        for (int h = 0; h < c.n_kv_heads && ok; h++)
+            ok = transfer_head(&c, false, h, p, stream, is_import) &&
+                 transfer_head(&c, true, h, p, stream, is_import);
+    if (!status && !ok)
+        status = qp_fail(error, QUIP_E_IO, "the KV cache could not be %s",
+                         is_import ? "read" : "written");
+    if (!status && is_import) {
+        qp_gpu_write(d->gpu, s->layers[l].buffer, 0, c.words, n_bytes);
+        qp_gpu_submit(d->gpu);
+    }
+    free(c.words);
+    return status;
+}
+
+static quip_status transfer_outputs(const struct webgpu_sequence *s, int n,
+                                    const struct stream *stream, bool is_import, quip_error *error)
+{
+    struct webgpu_device *d = webgpu_of(s->base.device);
+    const size_t row_bytes = (size_t)d->base.config->d_model * sizeof(float);
+    float *row = calloc(1, row_bytes);
+    quip_status status = row ? QUIP_OK : qp_fail_memory(error, "an output", row_bytes);
+    for (int i = 0; i < n && !status; i++) {
+        const uint64_t at = 4 * (uint64_t)i * (uint64_t)s->outputs.stride;
+        if (!is_import)
+            status = qp_webgpu_fetch(d, s->outputs.buffer, at, row, row_bytes, error);
+        if (!status && !stream->transfer(stream->user, row, row_bytes))
+            status = qp_fail(error, QUIP_E_IO, "the KV cache could not be %s",
+                             is_import ? "read" : "written");
+        if (!status && is_import)
+            qp_gpu_write(d->gpu, s->outputs.buffer, at, row, row_bytes);
+    }
+    free(row);
+    return status;
+}
+
+static quip_status transfer_sequence(const struct webgpu_sequence *s,
+                                     const struct kv_stream_header *h, const struct stream *stream,
+                                     bool is_import, quip_error *error)
+{
+    const struct config *c = s->base.device->config;
+    quip_status status = transfer_outputs(s, h->n_outputs, stream, is_import, error);
+    for (int l = 0; l < c->n_layers && !status; l++)
+        if (owns_keys(c, l))
+            status = transfer_layer(s, l, h->pos, stream, is_import, error);
+    return status;
+}
+
+quip_status qp_webgpu_sequence_export(const struct sequence *sequence, const struct stream *to,
+                                      quip_error *error)
+{
+    const struct webgpu_sequence *s = (const struct webgpu_sequence *)sequence;
+    struct kv_stream_header h = header_of(s);
+    if (!to->transfer(to->user, &h, sizeof h))
+        return qp_fail(error, QUIP_E_IO, "the KV cache could not be written");
+    return transfer_sequence(s, &h, to, false, error);
+}
+
+quip_status qp_webgpu_sequence_import(struct sequence *sequence, const struct stream *from,
+                                      quip_error *error)
+{
+    struct webgpu_sequence *s = webgpu_sequence_of(sequence);
+    const struct kv_stream_header own = header_of(s);
+    struct kv_stream_header h;
+    assert(sequence->pos == 0);
+    s->n_outputs = 0;
+    if (!from->transfer(from->user, &h, sizeof h))
+        return qp_fail(error, QUIP_E_IO, "the KV cache could not be read");
+    if (h.n_layers != own.n_layers || h.n_words != own.n_words || h.d_model != own.d_model)
+        return qp_fail(error, QUIP_E_FORMAT, "the KV cache is of another model");
+    if (h.pos < 0 || h.pos > sequence->n_context || h.n_outputs < 0 ||
+        h.n_outputs > sequence->n_context)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "the KV cache has %d positions and %d outputs, expected 0 to %d", (int)h.pos,
+                       (int)h.n_outputs, sequence->n_context);
+    quip_status status = qp_webgpu_sequence_reserve_outputs(sequence, h.n_outputs, error);
+    if (!status)
+        status = transfer_sequence(s, &h, from, true, error);
+    if (status)
+        return status;
+    s->n_outputs = h.n_outputs;
+    sequence->pos = h.pos;
+    return QUIP_OK;
+}

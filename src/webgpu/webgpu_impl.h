@@ -1,0 +1,328 @@
+/* webgpu_impl.h: what the files of the GPU backend share.
+ *   backend.c        opens and closes a device; memory of a batch; the table of the backend
+ *   families.c       which models it runs
+ *   shaders.c        the table of shaders, pipelines and bindings; records dispatches
+ *   upload.c         matrices and vectors of a model -> buffers
+ *   ops.c            operations: embed, norm, add, outputs
+ *   ops_linear.c     matrix products, and what adapters add to them
+ *   ops_attention.c  rotation and attention
+ *   ops_tokens.c     logits, tokens, and what comes back
+ *   sequence.c       keys, values and outputs of sequences
+ *   adapter.c        adapters, packed
+ *   device.h         the GPU itself; device_native.c implements it with a library
+ *
+ * A row of a buffer of a batch begins at a multiple of 4 floats. */
+#ifndef QP_WEBGPU_IMPL_H
+#define QP_WEBGPU_IMPL_H
+
+#include "engine/backend.h"
+#include "webgpu/device.h"
+
+#include <pthread.h>
+
+/* Rows of a batch that are multiplied one by one (matvec.wgsl): a token and its draft tokens. More
+ * rows go through tiles (gemm.wgsl). */
+#define FEW_ROWS SEQUENCE_OUTPUTS
+
+/* Weights to whose multiple a row is padded: the block of activations that share a scale. */
+#define ROW_UNIT 64
+
+#define NO_INDEX 0xffffffffu
+
+/* ---- shaders.c ---- */
+
+enum shader {
+    SHADER_EMBED,
+    SHADER_ADD,
+    SHADER_MATVEC,
+    SHADER_QUANTIZE,
+    SHADER_GEMM,
+    SHADER_GATED,
+    SHADER_ROPE,
+    SHADER_ATTEND,
+    SHADER_COMBINE,
+    SHADER_KEEP,
+    SHADER_ARGMAX,
+    N_SHADERS
+};
+
+enum {
+    MAX_CONSTANTS = 10,
+    MAX_PARAMETERS = 96 // bytes
+};
+
+/* A dispatch. A constant is the value of the shader's constant of this number (shaders.c); a
+ * pipeline is compiled for each combination. */
+struct call {
+    enum shader shader;
+    int32_t constants[MAX_CONSTANTS];
+    const void *parameters; // struct Params of the shader
+    size_t n_parameters;
+    struct gpu_range bindings[GPU_MAX_BINDINGS];
+    uint32_t x, y, z; // workgroups; y and z: 0 is 1
+};
+
+struct pipeline {
+    enum shader shader;
+    int32_t constants[MAX_CONSTANTS];
+    struct gpu_pipeline *pipeline;
+};
+
+struct binding_entry {
+    uint64_t hash; // 0: free
+    struct gpu_range ranges[GPU_MAX_BINDINGS];
+    int n_read, n_write;
+    struct gpu_bindings *bindings;
+};
+
+/* Pipelines and bindings that were made, and the parameters of the dispatches that are recorded. */
+struct recorder {
+    pthread_mutex_t lock; // of the bindings: adapters close outside of a turn
+    struct pipeline *pipelines;
+    int n_pipelines, max_pipelines;
+    struct binding_entry *entries; // [max_entries], a power of two: a hash table
+    int n_entries, max_entries;
+    struct gpu_buffer *parameters; // [MAX_DISPATCHES] of GPU_ALIGN bytes
+    uint8_t *staged;               // the same here
+    int n_dispatches;
+};
+
+/* ---- upload.c ---- */
+
+/* Consecutive rows of a product that are in one buffer. */
+struct gpu_slab {
+    struct gpu_buffer *buffer;
+    uint64_t n_bytes;
+    int dtype; // enum dtype
+    int n_in, n_rows, first;
+    bool has_zeros;
+    uint32_t row_vecs, multiplier_at, scale_at, bias_at, zero_at; // struct Matrix of matrix.wgsl
+};
+
+/* The rows of one or several matrices of one layer, one after the other. */
+struct gpu_product {
+    struct gpu_slab *slabs;
+    int n_slabs, n_in, n_out;
+};
+
+struct layer_products {
+    struct gpu_product qkv, o, gate_up, down;
+    bool is_fused; // gate and up are in one slab
+};
+
+/* Where floats of the model are in the buffer of vectors. */
+struct vector_at {
+    const float *from;
+    uint32_t at, n;
+};
+
+/* ---- a device ---- */
+
+struct scratch {
+    struct gpu_buffer *buffer;
+    uint64_t n_bytes;
+    int stride; // words from row to row
+};
+
+/* What a batch reads and writes on the GPU. */
+struct batch_memory {
+    struct scratch x, xn, y, qkv, q, att, gate_up, h, logits;
+    struct scratch quantized, scales; // activations as int8, and their scales
+    struct scratch parts;             // of attention
+    struct scratch rows;              // [2 * n_rows] token, position, visible_end, source
+    struct scratch candidates, tokens, low_rank;
+    struct scratch readback;
+};
+
+struct webgpu_device {
+    struct device base;
+    struct gpu *gpu;
+    struct recorder recorder;
+    struct gpu_product embed, head;
+    struct layer_products *layers; // [n_layers]
+    struct vector_at *vectors;     // [n_vectors], by ascending address
+    int n_vectors;
+    uint32_t alibi_at; // slopes of the heads, in vector_memory
+    struct scratch vector_memory, position_memory;
+    struct scratch ropes[N_ROPES][2]; // [n_context, dim / 2] cos and sin; by qp_rope_set
+    bool kv_is_f16;
+    uint64_t weight_bytes;
+
+    struct batch_memory mem;
+    uint32_t *staged_rows; // [2 * n_rows][4]
+    int n_staged;
+    int first_row; // of the rows of the batch, or of those that are kept
+    const struct row *current;
+
+    /* Of the batch that was submitted. */
+    struct draw draws[LOGITS_ROWS];
+    struct sampling sampling[LOGITS_ROWS];
+    int n_draws;
+    bool draws_here; // the tokens are drawn from logits that come back
+    quip_token tokens[LOGITS_ROWS];
+    struct candidate *candidates; // [vocab_size]
+    float *host_logits;           // [LOGITS_ROWS, vocab_size], allocated when first needed
+    size_t n_mapped;              // bytes of readback that were asked for; 0: none
+};
+
+/* Keys and values of one layer: one buffer (sequence.c). */
+struct webgpu_sequence {
+    struct sequence base;
+    struct scratch *layers; // [n_layers]; a layer without its own has the one that it reads
+    struct scratch outputs;
+    int max_outputs, n_outputs;
+};
+
+/* What an adapter adds to a matrix: b (a x). */
+struct lora_slabs {
+    struct gpu_slab a, b; // of floats; n_rows 0: nothing
+};
+struct device_adapter {
+    struct webgpu_device *device;
+    struct lora_slabs *pairs; // [n_layers][N_MATRICES]
+};
+
+static inline struct webgpu_device *webgpu_of(struct device *d)
+{
+    return (struct webgpu_device *)d;
+}
+
+static inline struct webgpu_sequence *webgpu_sequence_of(struct sequence *s)
+{
+    return (struct webgpu_sequence *)s;
+}
+
+/* Floats from row to row of a buffer of this width. */
+static inline int stride_of(int width)
+{
+    return (int)qp_round_up((size_t)width, 4);
+}
+
+static inline struct gpu_range range_of(const struct scratch *s)
+{
+    return (struct gpu_range){ s->buffer, 0, s->n_bytes };
+}
+
+static inline struct gpu_range slab_range(const struct gpu_slab *p)
+{
+    return (struct gpu_range){ p->buffer, 0, p->n_bytes };
+}
+
+/* The head_dim of a layer in words of its cache. */
+static inline int kv_words(const struct webgpu_device *d, int head_dim)
+{
+    return d->kv_is_f16 ? head_dim / 2 : head_dim;
+}
+
+/* Consecutive rows of a batch that belong to one sequence. */
+struct row_run {
+    struct webgpu_sequence *sequence;
+    int first, n;
+};
+/* The run that begins at row `first`. */
+static inline struct row_run run_at(const struct rows *rows, int first)
+{
+    struct row_run r = { webgpu_sequence_of(rows->row[first].sequence), first, 1 };
+    while (first + r.n < rows->n && rows->row[first + r.n].sequence == &r.sequence->base)
+        r.n++;
+    return r;
+}
+
+/* ---- backend.c ---- */
+
+quip_status qp_webgpu_alloc(struct webgpu_device *d, struct scratch *s, uint64_t n_rows, int stride,
+                            quip_error *error);
+void qp_webgpu_free(struct webgpu_device *d, struct scratch *s);
+
+/* ---- families.c ---- */
+
+quip_status qp_webgpu_check_model(const quip_model *model, quip_error *error);
+
+/* ---- shaders.c ---- */
+
+quip_status qp_webgpu_recorder_open(struct webgpu_device *d, quip_error *error);
+void qp_webgpu_recorder_close(struct webgpu_device *d);
+/* Record a dispatch. The status of a failure is in d->base.error. */
+quip_status qp_webgpu_dispatch(struct webgpu_device *d, const struct call *call);
+/* Run or forget what was recorded. */
+void qp_webgpu_flush(struct webgpu_device *d);
+void qp_webgpu_discard(struct webgpu_device *d);
+/* Forget the bindings of a buffer before it is closed. */
+void qp_webgpu_unbind(struct webgpu_device *d, const struct gpu_buffer *buffer);
+/* QUIP_OK, or the failure of the GPU, in d->base.error. */
+quip_status qp_webgpu_status(struct webgpu_device *d);
+
+/* ---- upload.c ---- */
+
+quip_status qp_webgpu_upload(struct webgpu_device *d, const quip_model *model, quip_error *error);
+/* A matrix of floats, with rows [n_rows, n_in]. */
+quip_status qp_webgpu_upload_floats(struct webgpu_device *d, struct gpu_slab *slab,
+                                    const float *rows, int n_rows, int n_in, quip_error *error);
+void qp_webgpu_free_slab(struct webgpu_device *d, struct gpu_slab *slab);
+void qp_webgpu_free_weights(struct webgpu_device *d);
+/* The index in vector_memory of floats of the model; NO_INDEX: `from` is NULL. */
+uint32_t qp_webgpu_vector(const struct webgpu_device *d, const float *from);
+/* Bytes that all of them have. */
+uint64_t qp_webgpu_weight_bytes(const quip_model *model);
+
+/* ---- operations ---- */
+
+/* The TYPE of matrix.wgsl. */
+int qp_webgpu_type(const struct gpu_slab *p);
+
+quip_status qp_webgpu_embed(struct device *device, const struct rows *rows);
+quip_status qp_webgpu_norm(struct device *device, const struct norm_weights *w, int n_rows);
+quip_status qp_webgpu_add(struct device *device, const struct norm_weights *post_norm,
+                          const struct norm_weights *next, int n_rows);
+quip_status qp_webgpu_scale(struct device *device, const float *factor,
+                            const struct norm_weights *next, int n_rows);
+quip_status qp_webgpu_keep_rows(struct device *device, const struct rows *rows,
+                                const struct rows *kept);
+quip_status qp_webgpu_keep_outputs(struct device *device, const struct rows *rows);
+quip_status qp_webgpu_load_outputs(struct device *device, const struct output *outputs, int n);
+quip_status qp_webgpu_linear(struct device *device, enum buffer out, struct matrix_set w,
+                             enum buffer in, struct matrix_set next, const struct rows *rows);
+quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next,
+                            const struct rows *rows);
+quip_status qp_webgpu_logits(struct device *device, int n);
+quip_status qp_webgpu_rope_append(struct device *device, int l, const struct rows *rows);
+quip_status qp_webgpu_attend(struct device *device, int l, const struct rows *rows);
+/* Fill the tables of rotations and slopes for n_context positions. */
+quip_status qp_webgpu_fill_ropes(struct webgpu_device *d, int n_context, quip_error *error);
+/* The slope of head h: Press et al. 2022 (ALiBi). */
+float qp_webgpu_alibi_slope(int h, int n_heads);
+/* Keys of a part of attention in sequences of n_context positions. */
+int qp_webgpu_split_of(int n_context);
+quip_status qp_webgpu_sample(struct device *device, const struct draw *draws, int n);
+quip_status qp_webgpu_submit(struct device *device);
+quip_status qp_webgpu_poll(struct device *device, bool wait);
+quip_status qp_webgpu_read_tokens(struct device *device, quip_token *tokens, int n);
+quip_status qp_webgpu_read(struct device *device, enum buffer from, float *to, int n);
+/* Copy words of a buffer to the host, after everything that was recorded. */
+quip_status qp_webgpu_fetch(struct webgpu_device *d, struct gpu_buffer *from, uint64_t offset,
+                            void *to, size_t n_bytes, quip_error *error);
+
+/* ---- sequence.c, adapter.c ---- */
+
+quip_status qp_webgpu_sequence_open(struct sequence **sequence, struct device *device,
+                                    int n_context, quip_error *error);
+void qp_webgpu_sequence_close(struct sequence *sequence);
+void qp_webgpu_sequence_copy(struct sequence *to, const struct sequence *from);
+void qp_webgpu_sequence_rewind(struct sequence *sequence, int pos);
+quip_status qp_webgpu_sequence_reserve_outputs(struct sequence *sequence, int n, quip_error *error);
+quip_status qp_webgpu_sequence_export(const struct sequence *sequence, const struct stream *to,
+                                      quip_error *error);
+quip_status qp_webgpu_sequence_import(struct sequence *sequence, const struct stream *from,
+                                      quip_error *error);
+uint64_t qp_webgpu_kv_bytes(const struct config *c, bool is_f16, int n_context);
+/* Blocks of 64 positions. */
+static inline int kv_blocks(int n_context)
+{
+    return (n_context + 63) / 64;
+}
+
+quip_status qp_webgpu_adapter_open(struct device_adapter **packed, struct device *device,
+                                   struct adapter *adapter, quip_error *error);
+void qp_webgpu_adapter_close(struct device_adapter *packed);
+
+#endif

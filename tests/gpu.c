@@ -1,0 +1,498 @@
+/* gpu.c: the GPU backend computes what the CPU backend computes, within a tolerance, and refuses
+ * the models that it does not run. Without a GPU, or without the library that finds one, there is
+ * nothing to test: the tests say so and pass. */
+#include "support/check.h"
+#include "support/golden.h"
+#include "support/golden2.h"
+#include "support/models.h"
+#include "support/shared.h"
+#include "support/tiny_adapter.h"
+#include "support/tiny_model.h"
+
+#include "engine/engine.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* Of a logit of models whose weights are integers, times the root mean square of the logits. The
+ * CPU backend rounds activations, keys and values to int8. The GPU backend rounds the activations
+ * of long batches, and keys and values to binary16. */
+#define INT8_TOLERANCE 0.5f
+
+#define N_TOKENS 150
+
+static bool has_gpu(void)
+{
+    static bool is_known, is_there;
+    quip_error error = { 0 };
+    if (!is_known) {
+        is_known = true;
+        is_there = quip_backend_check(QUIP_BACKEND_GPU, &error) == QUIP_OK;
+        if (!is_there) {
+            print_message("no GPU here: %s\n", error.message);
+            assert_int_equal(error.status, QUIP_E_UNSUPPORTED);
+        }
+    }
+    return is_there;
+}
+
+/* The model on the GPU; NULL after a message if the backend does not run it yet. */
+static quip_model *open_on_gpu(int i)
+{
+    quip_model *model = models_open(i, NULL);
+    quip_error error = { 0 };
+    model->options.backend = QUIP_BACKEND_GPU;
+    if (qp_backend_check_model(model, &error) == QUIP_OK)
+        return model;
+    assert_int_equal(error.status, QUIP_E_UNSUPPORTED);
+    printf("  %-22s refused: %s\n", models_name(i), error.message);
+    quip_model_close(model);
+    return NULL;
+}
+
+static quip_session *open_session(quip_model *model, const quip_session_options *options)
+{
+    quip_session *s;
+    quip_error error = { 0 };
+    check(quip_session_open(&s, model, options, &error), &error);
+    return s;
+}
+
+/* ---- the same numbers ---- */
+
+static int best_of(const float *logits, int n)
+{
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        if (logits[i] > logits[best])
+            best = i;
+    return best;
+}
+
+/* By how much the best of the logits is above all others. */
+static float margin_of(const float *logits, int n)
+{
+    const int best = best_of(logits, n);
+    float second = -INFINITY;
+    for (int i = 0; i < n; i++)
+        if (i != best && logits[i] > second)
+            second = logits[i];
+    return logits[best] - second;
+}
+
+static float tolerance_of(int i, const float *logits, size_t n)
+{
+    double sum = 0;
+    for (size_t j = 0; j < n; j++)
+        sum += (double)logits[j] * (double)logits[j];
+    return models_is_float(i) ? GOLDEN_TOLERANCE : INT8_TOLERANCE * (float)sqrt(sum / (double)n);
+}
+
+/* Largest difference of two arrays; NaN where there is one. */
+static float difference_of(const float *a, const float *b, size_t n)
+{
+    float worst = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(a[i] - b[i]) <= worst))
+            worst = fabsf(a[i] - b[i]);
+    return worst;
+}
+
+/* Greedy tokens are equal wherever the CPU's margin is clear. */
+static void check_greedy(const float *want, const float *got, int n, int vocab_size,
+                         float tolerance)
+{
+    for (int k = 0; k < n; k++) {
+        const float *row = want + (size_t)k * (size_t)vocab_size;
+        if (margin_of(row, vocab_size) > 2 * tolerance)
+            assert_int_equal(best_of(got + (size_t)k * (size_t)vocab_size, vocab_size),
+                             best_of(row, vocab_size));
+    }
+}
+
+/* The logits of the same text, token by token. */
+static float *decode_logits(quip_model *model, int n)
+{
+    const size_t vocab_size = (size_t)model->config.vocab_size;
+    float *logits = malloc((size_t)n * vocab_size * sizeof *logits);
+    quip_session *s = open_session(model, &(quip_session_options){ .n_context = n });
+    quip_error error = { 0 };
+    assert_non_null(logits);
+    for (int k = 0; k < n; k++) {
+        const quip_token token = models_token(model, 1, k);
+        check(quip_session_prefill(s, &token, 1, &error), &error);
+        const float *row = quip_session_logits(s);
+        assert_non_null(row);
+        memcpy(logits + (size_t)k * vocab_size, row, vocab_size * sizeof *row);
+    }
+    quip_session_close(s);
+    return logits;
+}
+
+static void test_same_logits_as_the_cpu(void **state)
+{
+    (void)state;
+    for (int i = 0; has_gpu() && i < models_count(); i++) {
+        quip_model *gpu = open_on_gpu(i);
+        if (!gpu)
+            continue;
+        quip_model *cpu = models_open(i, NULL);
+        const int vocab_size = cpu->config.vocab_size;
+        const size_t n = (size_t)N_TOKENS * (size_t)vocab_size;
+        float *want = models_logits(cpu, 1, N_TOKENS), *prefill = models_logits(gpu, 1, N_TOKENS),
+              *decode = decode_logits(gpu, N_TOKENS);
+        const float tolerance = tolerance_of(i, want, n);
+        const float worst = difference_of(want, prefill, n), other = difference_of(want, decode, n);
+        printf("  %-22s largest difference: prefill %.2g, decode %.2g of %.2g\n", models_name(i),
+               (double)worst, (double)other, (double)tolerance);
+        if (!(worst <= tolerance && other <= tolerance))
+            fail_msg("%s: logits differ by %g and %g, at most %g is allowed", models_name(i),
+                     (double)worst, (double)other, (double)tolerance);
+        check_greedy(want, prefill, N_TOKENS, vocab_size, tolerance);
+        check_greedy(want, decode, N_TOKENS, vocab_size, tolerance);
+        free(want);
+        free(prefill);
+        free(decode);
+        quip_model_close(cpu);
+        quip_model_close(gpu);
+    }
+}
+
+/* The logits and greedy tokens of another implementation. */
+static void test_goldens(void **state)
+{
+    (void)state;
+    for (int i = 0; has_gpu() && i < models_count(); i++) {
+        char folder[64], name[256];
+        const cJSON *prompt;
+        if (!models_is_golden(i) || !models_is_float(i))
+            continue;
+        snprintf(folder, sizeof folder, "%s", models_name(i));
+        *strchr(folder, ' ') = 0;
+        snprintf(name, sizeof name, "data/golden/%s/expected.json", folder);
+        cJSON *expected = read_json(shared_path(name));
+        quip_model *model = open_on_gpu(i);
+        cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(expected, "prompts"))
+            check_golden_prompt(model, NULL, folder, prompt);
+        quip_model_close(model);
+        cJSON_Delete(expected);
+    }
+}
+
+/* The same of the newer families. */
+static void test_newer_goldens(void **state)
+{
+    static const char *const names[] = {
+        "qwen2",     "qwen2-untied",   "qwen3",    "llama3",    "llama-bias", "mistral",
+        "smollm3",   "mistral-nemo",   "phi3",     "phi4-mini", "olmo2",      "granite",
+        "stablelm2", "stablelm2-bias", "falcon7b", "gpt2",      "gptneox",    "starcoder2",
+        "cohere",    "gemma4-dense",   "lfm2",     "qwen3-moe", "gemma4-e2b",
+    };
+    (void)state;
+    if (!has_gpu() || access(shared_path("data/golden-2"), R_OK))
+        return;
+    for (size_t i = 0; i < QP_COUNT(names); i++) {
+        const bool is_phi = strncmp(names[i], "phi", 3) == 0;
+        const struct fixture fixture = { .name = names[i],
+                                         .has_long_factors = is_phi,
+                                         .n_short_context = 48 };
+        quip_model *model = open_fixture(&fixture, LAYOUT_PUBLISHED);
+        quip_error error = { 0 };
+        model->options.backend = QUIP_BACKEND_GPU;
+        if (qp_backend_check_model(model, &error)) {
+            printf("  %-16s refused: %s\n", names[i], error.message);
+        } else {
+            const float worst = fixture_difference(&fixture, model);
+            printf("  %-16s largest difference %.2g\n", names[i], (double)worst);
+            if (!(worst <= GOLDEN2_TOLERANCE))
+                fail_msg("%s: logits differ by %g, at most %g is allowed", names[i], (double)worst,
+                         (double)GOLDEN2_TOLERANCE);
+        }
+        quip_model_close(model);
+    }
+}
+
+/* What an adapter adds, in decode and in prefill. */
+static void test_adapters(void **state)
+{
+    enum {
+        N = 40
+    };
+    static const struct tiny_adapter tiny = { .rank = 5, .alpha = 7 };
+    (void)state;
+    for (int i = 0; has_gpu() && i < models_count(); i++) {
+        quip_model *gpu = models_has_adapters(i) ? open_on_gpu(i) : NULL;
+        quip_token tokens[N];
+        quip_error error = { 0 };
+        if (!gpu)
+            continue;
+        quip_model *models[2] = { models_open(i, NULL), gpu };
+        const size_t vocab_size = (size_t)gpu->config.vocab_size;
+        float *logits = malloc(4 * vocab_size * sizeof *logits);
+        assert_non_null(logits);
+        for (int k = 0; k < N; k++)
+            tokens[k] = models_token(gpu, 3, k);
+        for (int b = 0; b < 2; b++) {
+            quip_adapter *adapter;
+            quip_session *s = open_session(models[b], &(quip_session_options){ .n_context = N });
+            check(tiny_adapter_write("gpu-adapter", models[b], &tiny, &error), &error);
+            check(quip_adapter_open(&adapter, models[b], "gpu-adapter", &error), &error);
+            tiny_adapter_remove("gpu-adapter");
+            check(quip_session_set_adapter(s, adapter, 1.5f, &error), &error);
+            for (int part = 0; part < 2; part++) { // many rows, then one
+                check(quip_session_prefill(s, tokens + part * (N - 1), part ? 1 : N - 1, &error),
+                      &error);
+                memcpy(logits + (size_t)(2 * b + part) * vocab_size, quip_session_logits(s),
+                       vocab_size * sizeof *logits);
+            }
+            quip_adapter_close(adapter);
+            quip_session_close(s);
+            quip_model_close(models[b]);
+        }
+        const float tolerance = tolerance_of(i, logits, 2 * vocab_size);
+        const float worst = difference_of(logits, logits + 2 * vocab_size, 2 * vocab_size);
+        printf("  %-22s largest difference %.2g of %.2g\n", models_name(i), (double)worst,
+               (double)tolerance);
+        if (!(worst <= tolerance))
+            fail_msg("%s: logits with an adapter differ by %g, at most %g is allowed",
+                     models_name(i), (double)worst, (double)tolerance);
+        free(logits);
+    }
+}
+
+/* ---- the same bits ---- */
+
+/* A token and draft tokens in one batch have the bits that each one has alone; and so have rows of
+ * two sessions. */
+static void test_few_rows_have_the_bits_of_one(void **state)
+{
+    enum {
+        N_BEFORE = 255, // the keys of the rows behind are split
+        N_ROWS = 4
+    };
+    (void)state;
+    for (int i = 0; has_gpu() && i < 6; i++) {
+        quip_model *model = open_on_gpu(i);
+        const size_t vocab_size = (size_t)model->config.vocab_size;
+        float *alone = malloc(2 * N_ROWS * vocab_size * sizeof *alone),
+              *together = alone + N_ROWS * vocab_size;
+        quip_session *s[3];
+        quip_error error = { 0 };
+        assert_non_null(alone);
+        quip_token tokens[N_BEFORE + N_ROWS];
+        for (int k = 0; k < N_BEFORE + N_ROWS; k++)
+            tokens[k] = models_token(model, 5, k);
+        for (int k = 0; k < 3; k++) {
+            s[k] = open_session(model, &(quip_session_options){ .n_context = 400 });
+            check(quip_session_prefill(s[k], tokens, N_BEFORE, &error), &error);
+        }
+        for (int k = 0; k < N_ROWS; k++) {
+            check(quip_session_prefill(s[0], tokens + N_BEFORE + k, 1, &error), &error);
+            memcpy(alone + (size_t)k * vocab_size, quip_session_logits(s[0]),
+                   vocab_size * sizeof *alone);
+        }
+        struct device *d = s[1]->device; // two rows of one session, and two of the other
+        const struct backend *b = d->backend;
+        struct output outputs[N_ROWS];
+        for (int k = 0; k < N_ROWS; k++) {
+            struct sequence *sequence = s[1 + k / 2]->sequence;
+            d->rows[k] = (struct row){ .sequence = sequence,
+                                       .pos = N_BEFORE + k % 2,
+                                       .visible_end = N_BEFORE + k % 2 + 1,
+                                       .token = tokens[N_BEFORE + k % 2],
+                                       .is_output = true };
+            outputs[k] = (struct output){ sequence, k % 2 };
+        }
+        const struct rows rows = { d->rows, N_ROWS };
+        qp_device_enter(d, TURN_SHORT);
+        assert_int_equal(b->begin(d, 0), QUIP_OK);
+        assert_int_equal(qp_forward(d, &rows, NULL, NULL), QUIP_OK);
+        assert_int_equal(qp_forward_logits(d, outputs, N_ROWS, NULL), QUIP_OK);
+        assert_int_equal(b->submit(d), QUIP_OK);
+        assert_int_equal(b->poll(d, true), QUIP_OK);
+        assert_int_equal(b->read(d, BUF_LOGITS, together, N_ROWS), QUIP_OK);
+        qp_device_leave(d);
+        for (int k = 0; k < N_ROWS; k++)
+            assert_memory_equal(together + (size_t)k * vocab_size,
+                                alone + (size_t)(k % 2) * vocab_size, vocab_size * sizeof *alone);
+        for (int k = 0; k < 3; k++)
+            quip_session_close(s[k]);
+        free(alone);
+        quip_model_close(model);
+    }
+}
+
+/* An answer is the same with and without draft tokens, and with another session between. */
+static void test_answers(void **state)
+{
+    static const float temperatures[] = { 0, 0.9f };
+    static const char prompt[] = "the hen the hen the hen";
+    (void)state;
+    for (size_t t = 0; has_gpu() && t < QP_COUNT(temperatures); t++) {
+        quip_model *model = open_on_gpu(2);
+        struct bytes texts[2] = { 0 };
+        for (int k = 0; k < 2; k++) {
+            quip_error error = { 0 };
+            quip_piece piece = { .struct_size = sizeof piece };
+            quip_session *s =
+                open_session(model, &(quip_session_options){ .n_context = 200,
+                                                             .max_output_tokens = 60,
+                                                             .temperature = temperatures[t],
+                                                             .no_speculation = k == 1,
+                                                             .seed = 3,
+                                                             .has_seed = true });
+            check(quip_session_append(s, QUIP_ROLE_USER, prompt, strlen(prompt), &error), &error);
+            while (!piece.finish_reason) {
+                check(quip_session_next(s, &piece, &error), &error);
+                assert_true(qp_bytes_append(&texts[k], piece.text, piece.n_text));
+            }
+            quip_session_close(s);
+        }
+        assert_true(texts[0].n > 0 && texts[0].n == texts[1].n);
+        assert_memory_equal(texts[0].data, texts[1].data, texts[0].n);
+        qp_bytes_close(&texts[0]);
+        qp_bytes_close(&texts[1]);
+        quip_model_close(model);
+    }
+}
+
+/* ---- sequences ---- */
+
+struct memory_stream {
+    struct bytes bytes;
+    size_t at; // of the next byte to read
+};
+
+static bool write_bytes(void *user, void *bytes, size_t n)
+{
+    return qp_bytes_append(&((struct memory_stream *)user)->bytes, bytes, n);
+}
+
+static bool read_bytes(void *user, void *bytes, size_t n)
+{
+    struct memory_stream *m = user;
+    if (n > m->bytes.n - m->at)
+        return false;
+    memcpy(bytes, m->bytes.data + m->at, n);
+    m->at += n;
+    return true;
+}
+
+/* A clone, and a session that imported another's keys, continue with the same bits. */
+static void test_copies(void **state)
+{
+    enum {
+        N_BEFORE = 70
+    };
+    (void)state;
+    for (int i = 0; has_gpu() && i < 3; i++) {
+        quip_model *model = open_on_gpu(i);
+        const quip_session_options options = { .n_context = 100 };
+        quip_session *s = open_session(model, &options), *t = open_session(model, &options), *clone;
+        struct memory_stream stream = { 0 };
+        quip_token tokens[N_BEFORE];
+        quip_error error = { 0 };
+        for (int k = 0; k < N_BEFORE; k++)
+            tokens[k] = models_token(model, 5, k);
+        check(quip_session_prefill(s, tokens, N_BEFORE, &error), &error);
+        check(quip_session_clone(&clone, s, &error), &error);
+        const struct backend *b = s->device->backend;
+        check(b->sequence_export(s->sequence, &(struct stream){ write_bytes, &stream }, &error),
+              &error);
+        check(b->sequence_import(t->sequence, &(struct stream){ read_bytes, &stream }, &error),
+              &error);
+        assert_int_equal(stream.at, stream.bytes.n);
+        memcpy(t->context, tokens, sizeof tokens);
+        t->n = N_BEFORE;
+        t->has_begun = true;
+        quip_session *const all[] = { s, t, clone };
+        float *logits = malloc((size_t)model->config.vocab_size * sizeof *logits);
+        assert_non_null(logits);
+        for (size_t k = 0; k < QP_COUNT(all); k++) {
+            check(quip_session_prefill(all[k], tokens, 2, &error), &error);
+            const float *now = quip_session_logits(all[k]);
+            const size_t n_bytes = (size_t)model->config.vocab_size * sizeof *now;
+            if (k == 0)
+                memcpy(logits, now, n_bytes);
+            assert_memory_equal(logits, now, n_bytes);
+        }
+        stream.bytes.n -= 5; // an import that fails leaves an empty sequence
+        stream.at = 0;
+        check(quip_session_rewind(t, 0, &error), &error);
+        assert_int_equal(
+            b->sequence_import(t->sequence, &(struct stream){ read_bytes, &stream }, &error),
+            QUIP_E_IO);
+        assert_int_equal(t->sequence->pos, 0);
+        for (size_t k = 0; k < QP_COUNT(all); k++)
+            quip_session_close(all[k]);
+        qp_bytes_close(&stream.bytes);
+        free(logits);
+        quip_model_close(model);
+    }
+}
+
+static void test_many_sessions(void **state)
+{
+    (void)state;
+    if (!has_gpu())
+        return;
+    quip_model *model = open_on_gpu(4), *other = open_on_gpu(2), *cpu = models_open(4, NULL);
+    quip_error error = { 0 };
+    for (int i = 0; i < 100; i++) { // of two models on the GPU, and of one on the CPU
+        quip_session *s = open_session(i % 3 == 0   ? model
+                                       : i % 3 == 1 ? other
+                                                    : cpu,
+                                       &(quip_session_options){ .n_context = 40 + i % 7 });
+        const quip_token token = 5;
+        check(quip_session_prefill(s, &token, 1, &error), &error);
+        assert_non_null(quip_session_logits(s));
+        quip_session_close(s);
+    }
+    quip_model_close(model);
+    quip_model_close(other);
+    quip_model_close(cpu);
+}
+
+/* ---- what it does not run ---- */
+
+static void test_refused_models(void **state)
+{
+    quip_model *model;
+    quip_error error = { 0 };
+    (void)state;
+    if (!has_gpu())
+        return;
+    check(tiny_model_write("gpu-experts.bin", &tiny_experts, &error), &error);
+    const quip_status status = quip_model_open(
+        &model, "gpu-experts.bin", &(quip_model_options){ .backend = QUIP_BACKEND_GPU }, &error);
+    assert_int_equal(status, QUIP_E_UNSUPPORTED);
+    assert_null(model);
+    assert_non_null(strstr(error.message, "mixtures of experts"));
+    check(quip_model_open(&model, "gpu-experts.bin", NULL, &error), &error);
+    quip_model_info info = { .struct_size = sizeof info };
+    check(quip_model_get_info(model, &info, &error), &error);
+    assert_int_equal(info.backend, QUIP_BACKEND_CPU);
+    quip_model_close(model);
+    unlink("gpu-experts.bin");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_logits_as_the_cpu),
+        cmocka_unit_test(test_goldens),
+        cmocka_unit_test(test_newer_goldens),
+        cmocka_unit_test(test_adapters),
+        cmocka_unit_test(test_few_rows_have_the_bits_of_one),
+        cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_many_sessions),
+        cmocka_unit_test(test_refused_models),
+    };
+    return cmocka_run_group_tests(tests, models_make, models_remove);
+}
