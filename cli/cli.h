@@ -25,13 +25,14 @@ struct command {
 };
 
 enum option_kind {
-    OPTION_END,    // the table's last row
-    OPTION_FLAG,   // bool, set
-    OPTION_INT,    // int in [min, max]
-    OPTION_NUMBER, // float in [min, max]
-    OPTION_SEED,   // quip_session_options: seed and has_seed
-    OPTION_TEXT,   // const char *
-    OPTION_TEXTS   // struct texts; each occurrence adds one
+    OPTION_END,     // the table's last row
+    OPTION_FLAG,    // bool, set
+    OPTION_INT,     // int in [min, max]
+    OPTION_NUMBER,  // float in [min, max]
+    OPTION_SEED,    // quip_session_options: seed and has_seed
+    OPTION_TEXT,    // const char *
+    OPTION_BACKEND, // int32_t, enum quip_backend
+    OPTION_TEXTS    // struct texts; each occurrence adds one
 };
 
 struct texts {
@@ -56,6 +57,12 @@ struct option {
  * after a message. */
 int parse_options(const struct command *command, const struct option *options, char **words,
                   int min, int max, int *exit_code);
+
+#define BACKEND_OPTION(to)                                                                         \
+    {                                                                                              \
+        OPTION_BACKEND, 0, "backend", "NAME", to, 0, 0,                                            \
+            "what computes: cpu, gpu, or auto (default), which is the CPU in this version"         \
+    }
 
 /* The rows that run and chat share: of quip_session_options *o and quip_model_options *m. */
 // clang-format off
@@ -94,6 +101,7 @@ int parse_options(const struct command *command, const struct option *options, c
       "longest answer, in tokens; default: no limit but --context" },                              \
     { OPTION_INT, 't', "threads", "N", &(m)->n_threads, 1, 256,                                    \
       "default: one for each processor; does not change the answer" },                       \
+    BACKEND_OPTION(&(m)->backend),                                                                 \
     { OPTION_FLAG, 0, "background", NULL, &(m)->background, 0, 0,                                  \
       "leave the processor to other programs: half the threads, low priority" },                   \
     { OPTION_FLAG, 0, "no-mmap", NULL, &(m)->no_mmap, 0, 0,                                        \

@@ -125,6 +125,7 @@ int run_eval(const struct command *command, char **words)
           "use the first N windows; default: all complete ones" },
         { OPTION_INT, 't', "threads", "N", &model_options.n_threads, 1, 256,
           "default: one for each processor; does not change the result" },
+        BACKEND_OPTION(&model_options.backend),
         ADAPTER_OPTION(&adapter_text),
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0,
           "print a JSON object: perplexity, mean_nll, tokens, windows" },

@@ -48,6 +48,20 @@ static bool read_number(const char *text, double min, double max, double *number
     return end != text && !*end && isfinite(*number) && *number >= min && *number <= max;
 }
 
+static const char *const backends[] = {
+    [QUIP_BACKEND_AUTO] = "auto", [QUIP_BACKEND_CPU] = "cpu", [QUIP_BACKEND_GPU] = "gpu"
+};
+
+static bool read_backend(const char *text, int32_t *backend)
+{
+    for (size_t i = 0; i < QP_COUNT(backends); i++)
+        if (strcmp(text, backends[i]) == 0) {
+            *backend = (int32_t)i;
+            return true;
+        }
+    return false;
+}
+
 static bool read_seed(const char *text, quip_session_options *options)
 {
     char *end;
@@ -74,6 +88,8 @@ static bool store(const struct option *o, const char *value)
         return true;
     case OPTION_SEED:
         return read_seed(value, o->to);
+    case OPTION_BACKEND:
+        return read_backend(value, o->to);
     case OPTION_TEXT:
         *(const char **)o->to = value;
         return true;
@@ -100,6 +116,8 @@ static int wrong_value(const struct command *command, const struct option *o, co
                           o->min, o->max);
     case OPTION_SEED:
         return fail_usage(command, "--%s is %s; must be a whole number below 2^64", o->name, value);
+    case OPTION_BACKEND:
+        return fail_usage(command, "--%s is %s; must be auto, cpu or gpu", o->name, value);
     default:
         return fail_usage(command, "--%s is allowed at most %zu times", o->name,
                           QP_COUNT(((struct texts *)o->to)->items));
