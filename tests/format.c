@@ -429,6 +429,7 @@ static void test_other_files(void **state)
     } others[] = {
         { "x", "is not a model file: it begins with 78;", QUIP_E_FORMAT },
         { "<!DOCTYPE html><html>", "is a web page", QUIP_E_FORMAT },
+        { "\xef\xbb\xbf\r\n <html>", "is a web page", QUIP_E_FORMAT },
         { "GGU", "is not a model file", QUIP_E_FORMAT },
         { "hello, world. hello, world.", "68 65 6c 6c", QUIP_E_FORMAT },
         { "PK\3\4 and so on and so on", "PyTorch", QUIP_E_UNSUPPORTED },

@@ -10,6 +10,15 @@ static const struct format_reader format_readers[] = {
     { FORMAT_SAFETENSORS, qp_safetensors_matches, qp_safetensors_read },
 };
 
+/* A page may begin with a byte order mark and white space. */
+static bool begins_web_page(const uint8_t head[16])
+{
+    int i = memcmp(head, "\xef\xbb\xbf", 3) ? 0 : 3;
+    while (i < 15 && head[i] && strchr(" \t\r\n", head[i]))
+        i++;
+    return head[i] == '<';
+}
+
 /* Say what a file is that people often try, and what to do with it. */
 static quip_status refuse_file(const struct file *file, const uint8_t head[16], quip_error *error)
 {
@@ -23,7 +32,7 @@ static quip_status refuse_file(const struct file *file, const uint8_t head[16], 
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: is a Git LFS pointer, not the file itself; run `git lfs pull`",
                        file->name);
-    if (head[0] == '<')
+    if (begins_web_page(head))
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: is a web page, not a model file; download the file that the page links "
                        "to, after signing in if the page asks for it",
