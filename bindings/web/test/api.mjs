@@ -86,6 +86,19 @@ export const tests = {
       });
   },
 
+  "embedding models make the embeddings of the native program, bit for bit": async (env) => {
+    for (const { kind, texts, plain, cut } of env.embeddings)
+      await withModel(env, kind, async (model) => {
+        equal([model.info.isEmbedding, model.info.embeddingSize], [true, plain[0].length], kind);
+        const embed = async (options) => (await model.embed(texts, options)).map((e) => [...e]);
+        equal(await embed(), plain, kind);
+        equal(await embed({ dimensions: 8, prefix: "query: " }), cut, `${kind}, cut`);
+        equal((await failure(model.embed(texts, { signal: AbortSignal.abort() }))).name, "AbortError");
+        await fails(model.embed(texts, { pooling: "all" }), "argument", /pooling is 'all'/);
+        await fails(model.session().say("x").text(), "unsupported", /embedding model/);
+      });
+  },
+
   "adapters: in a session, switched, removed, and loaded by MediaPipe's call": (env) =>
     withModel(env, "gemma3", async (model) => {
       const { FilesetResolver, LlmInference } = env.quip;

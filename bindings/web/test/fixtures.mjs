@@ -12,7 +12,9 @@ const BUILD = process.env.QUIP_BUILD ?? join(ROOT, "build");
 
 const run = (program, ...args) => execFileSync(join(BUILD, program), args);
 
-const GOLDEN = join(process.env.QUIP_SHARED ?? join(ROOT, "../shared"), "data/golden");
+const SHARED = process.env.QUIP_SHARED ?? join(ROOT, "../shared");
+const GOLDEN = join(SHARED, "data/golden");
+const GOLDEN_2 = join(SHARED, "data/golden-2");
 
 /** Tiny models of real architectures, if their checkpoints are there: [{ kind, ids, logits }], computed by
  * the native program. */
@@ -28,6 +30,19 @@ function makeGolden(path) {
     const ids = Array.from({ length: 40 }, (_, j) => 3 + ((j * 7) % 90));
     run("quip", "logits", path(kind), "--ids", ids.join(), "--out", path("logits"));
     return { kind, ids, logits: words(readFileSync(path("logits"))) };
+  });
+}
+
+/** Tiny embedding models, if their checkpoints are there: [{ kind, texts, plain, cut }], where the lists have
+ * the embeddings of the native program: without options, and of 8 numbers with a prefix. */
+function makeEmbeddings(path) {
+  if (!existsSync(GOLDEN_2)) return [];
+  const texts = ["the letters", "of the weather here and now", "x"];
+  return ["bert", "gemma3-embedding", "qwen3-embedding"].map((family) => {
+    const kind = `golden-${family}`;
+    run("quip", "convert", join(GOLDEN_2, family), path(kind), "--weights", "int8");
+    const embed = (...options) => texts.map((text) => JSON.parse(run("quip", "embed", path(kind), text, ...options)).embedding.map(Math.fround));
+    return { kind, texts, plain: embed(), cut: embed("--dimensions", "8", "--prefix", "query: ") };
   });
 }
 
@@ -63,9 +78,11 @@ export function makeFixtures() {
     run("quip", "run", path("gemma3"), prompt, "--json", "--max-output-tokens", "60", "--adapter", adapter),
   ).text;
   const golden = makeGolden(path);
+  const embeddings = makeEmbeddings(path);
   const others = { adapter: join(adapter, "adapter_model.safetensors"), gguf: join(ROOT, "tests/data/blocks.gguf") };
   return {
     golden,
+    embeddings,
     path,
     prompt,
     expected,
