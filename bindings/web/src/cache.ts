@@ -1,5 +1,6 @@
 /** cache.ts: the models that the browser stores for this origin. */
-import { keyOf, openStoreFolder, readMeta, removeStored } from "./store_files.js";
+import { keyOf, openStoreFolder, readEntries, removeStored, wholeBytes } from "./store_files.js";
+import { namedSource } from "#page";
 
 export interface StoredModel {
   url: string;
@@ -15,55 +16,55 @@ export interface StoredModel {
 export const cache = {
   async list(): Promise<StoredModel[]> {
     const folder = await openStoreFolder();
-    const found: StoredModel[] = [];
-    if (!folder) return found;
-    for await (const name of (folder as FileSystemDirectoryHandle & { keys(): AsyncIterable<string> }).keys()) {
-      const [key, kind] = name.split(".");
-      const meta = kind === "json" ? await readMeta(folder, key) : null;
-      if (!meta) continue;
-      const file = await folder.getFileHandle(`${key}.bin`).then((f) => f.getFile(), () => null);
-      found.push({
+    if (!folder) return [];
+    const found = (await readEntries(folder)).flatMap(({ kept, part }) => kept ?? part ?? []);
+    return found
+      .map(({ meta, bytes }) => ({
         url: meta.url,
-        bytes: file?.size ?? 0,
-        totalBytes: meta.version.bytes,
-        isComplete: meta.isComplete && file?.size === meta.version.bytes,
+        bytes,
+        totalBytes: wholeBytes(meta),
+        isComplete: meta.isComplete,
         sha256: meta.sha256,
         usedAt: new Date(meta.usedAt),
-      });
-    }
-    return found.sort((a, b) => b.usedAt.getTime() - a.usedAt.getTime());
+      }))
+      .sort((a, b) => b.usedAt.getTime() - a.usedAt.getTime());
   },
 
-  /** Remove the model of a URL or with a SHA-256. False if it is not stored. */
+  /** Remove the model of a URL or with a SHA-256. False if it is not stored. Fails if a download writes it, or
+   * if a tab reads it. */
   async remove(what: string | URL | { sha256: string }): Promise<boolean> {
     const folder = await openStoreFolder();
     if (!folder) return false;
-    const isHash = typeof what === "object" && "sha256" in what;
-    const url = isHash ? "" : new URL(what, typeof document === "object" ? document.baseURI : undefined).href;
-    const keys = isHash ? [what.sha256.toLowerCase()] : await keysOfUrl(url);
-    for (const key of keys) await removeStored(folder, key);
-    return keys.length > 0;
+    const isIt = typeof what === "object" && "sha256" in what ? withHash(what.sha256) : withUrl(String(what));
+    const found = (await cache.list()).filter(isIt);
+    for (const { url, sha256 } of found) await removeStored(folder, await keyOf(url, sha256));
+    return found.length > 0;
   },
 
-  /** Remove all. */
+  /** Remove all. Fails if one cannot be removed, after the others are. */
   async clear(): Promise<void> {
-    for (const { url, sha256 } of await cache.list()) await cache.remove(sha256 ? { sha256 } : url);
+    const folder = await openStoreFolder();
+    if (!folder) return;
+    const keys = (await readEntries(folder)).map(({ key }) => key);
+    const results = await Promise.allSettled(keys.map((key) => removeStored(folder, key)));
+    for (const result of results) if (result.status === "rejected") throw result.reason;
   },
 
   /** The bytes that this origin uses and may use, as estimated by the browser. */
   async quota(): Promise<{ usedBytes: number; totalBytes: number }> {
-    const { usage = 0, quota = 0 } = (await navigator.storage?.estimate?.()) ?? {};
+    const { usage = 0, quota = 0 } = (await globalThis.navigator?.storage?.estimate?.()) ?? {};
     return { usedBytes: usage, totalBytes: quota };
   },
 
   /** Ask the browser to keep the stored models when storage on the device becomes scarce. */
   async persist(): Promise<boolean> {
-    return (await navigator.storage?.persist?.()) ?? false;
+    return (await globalThis.navigator?.storage?.persist?.()) ?? false;
   },
 };
 
-async function keysOfUrl(url: string): Promise<string[]> {
-  const found = [];
-  for (const model of await cache.list()) if (model.url === url) found.push(await keyOf(url, model.sha256));
-  return found;
+const withHash = (sha256: string) => (model: StoredModel) => model.sha256?.toLowerCase() === sha256.toLowerCase();
+
+function withUrl(name: string): (model: StoredModel) => boolean {
+  const source = namedSource(name);
+  return (model) => source.kind === "url" && model.url === source.url;
 }

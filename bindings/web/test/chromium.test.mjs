@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { tests } from "./api.mjs";
-import { answer, failure, fixtures, folder, openPage, server, useBrowser } from "./browser.mjs";
+import { answer, failure, fixtures, folder, openPage, requests, server, useBrowser } from "./browser.mjs";
 import { DIST, ROOT } from "./fixtures.mjs";
 import { startServer } from "./server.mjs";
 
@@ -57,6 +57,27 @@ describe("a server", () => {
     assert.deepEqual([fit.fits, fit.fileBytes], [true, fixtures.bytes("gemma3").length]);
     server.put("/models/served.bin", fixtures.bytes("gemma3"), { isHidden: true, cuts: [300000], noRanges: true });
     assert.equal((await answer(page, url())).text, fixtures.expected.gemma3.greedy);
+  });
+
+  test("that hides Content-Range: a download continues where Last-Modified says that the file is the same", async () => {
+    const path = "/models/hidden.bin";
+    server.put(path, fixtures.bytes("gemma3"), { isHidden: true, cuts: [300000], pauseMs: 5, modified: "Mon, 02 Mar 2026 10:00:00 GMT" });
+    assert.equal((await answer(page, server.origin + path)).text, fixtures.expected.gemma3.greedy);
+    assert.match(requests(path).join(), /^all,bytes=\d+-$/);
+    const changing = "/models/changing.bin"; // without Last-Modified it begins again
+    server.put(changing, fixtures.bytes("gemma3"), { isHidden: true, cuts: [300000], pauseMs: 5 });
+    assert.equal((await answer(page, server.origin + changing)).text, fixtures.expected.gemma3.greedy);
+    assert.deepEqual(requests(changing), ["all", "all"]);
+  });
+
+  test("that compresses files: the length that it announces is not that of the file", async () => {
+    const path = "/models/compressed.bin";
+    for (const origin of [server.origin, other.origin]) {
+      const there = origin === server.origin ? server : other;
+      there.put(path, fixtures.bytes("gemma3"), { gzip: true });
+      assert.deepEqual(await answer(page, origin + path), { text: fixtures.expected.gemma3.greedy, phases: ["download"] });
+      assert.deepEqual(await answer(page, origin + path), { text: fixtures.expected.gemma3.greedy, phases: ["cache"] });
+    }
   });
 
   test("that is busy or has no such file: the error has its status; without a connection it mentions CORS", async () => {

@@ -68,6 +68,12 @@ describe("over HTTP", () => {
     await assert.rejects(opening, { status: "io", message: /changed/ });
     clearInterval(timer);
   });
+  test("a connection that sends nothing more is replaced", async () => {
+    server.put("/stalls.bin", fixtures.bytes("gemma3"), { stalls: [100000] });
+    await (await open(`${server.origin}/stalls.bin`)).close();
+    const ranges = server.log.filter(({ path }) => path === "/stalls.bin").map(({ range }) => range);
+    assert.deepEqual(ranges, [undefined, "bytes=100000-"]);
+  });
   test("a missing file is an error that names it", async () => {
     await assert.rejects(open(`${server.origin}/absent.bin`), { status: "io", message: /absent\.bin \(404\)/ });
     await assert.rejects(open("no/such/file.bin"), { status: "io", message: /file\.bin/ });

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { createServer } from "node:http";
 import { readFileSync } from "node:fs";
 import { extname, join } from "node:path";
+import { gzipSync } from "node:zlib";
 
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm" };
 const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
@@ -19,34 +20,42 @@ export async function startServer(folders, headers = {}) {
   }
 
   /** Send a model, with ranges and an ETag. `cuts`: the next responses end after these numbers of bytes;
-   * `pauseMs`: the time between chunks; `hangs`: never respond; `status`: respond with this status only;
-   * `isHidden`: pages of other origins cannot read ETag and Content-Range. */
+   * `stalls`: the next responses send this many bytes and then nothing; `pauseMs`: the time between chunks;
+   * `hangs`: never respond; `status`: respond with this status only; `etag`: another one, or null for none;
+   * `modified`: a Last-Modified; `isHidden`: pages of other origins cannot read ETag and Content-Range;
+   * `noRanges`, `noLength`: without these; `gzip`: compressed, as a whole. */
   async function sendModel(request, response, path) {
     const model = models.get(path);
+    const body = model.gzip ? gzipSync(model.body) : model.body;
+    const noRanges = model.noRanges || model.gzip;
     const match = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
-    const total = model.body.length;
-    const from = match && !model.noRanges ? Number(match[1]) : 0;
-    const to = match && !model.noRanges && match[2] ? Math.min(Number(match[2]) + 1, total) : total;
-    const isPart = match && !model.noRanges;
+    const total = body.length;
+    const from = match && !noRanges ? Number(match[1]) : 0;
+    const to = match && !noRanges && match[2] ? Math.min(Number(match[2]) + 1, total) : total;
+    const isPart = match && !noRanges;
     const status = from >= total ? 416 : isPart ? 206 : 200;
     log.push({ path, range: request.headers.range, status });
     if (model.hangs) return;
     if (model.status) return response.writeHead(model.status, { "Access-Control-Allow-Origin": "*" }).end();
     response.writeHead(status, {
       "Content-Type": "application/octet-stream",
-      ETag: model.etag,
+      ...(model.etag ? { ETag: model.etag } : {}),
+      ...(model.modified ? { "Last-Modified": model.modified } : {}),
+      ...(model.gzip ? { "Content-Encoding": "gzip" } : {}),
       "Access-Control-Allow-Origin": "*",
       ...(model.isHidden ? {} : { "Access-Control-Expose-Headers": "ETag, Content-Range" }),
       "Cross-Origin-Resource-Policy": "cross-origin",
       ...(model.noLength ? {} : { "Content-Length": to - from }),
       ...(isPart ? { "Content-Range": `bytes ${from}-${to - 1}/${total}` } : {}),
     });
-    const end = Math.min(to, from + (model.cuts.shift() ?? Infinity));
+    const stall = model.stalls?.shift();
+    const end = Math.min(to, from + (model.cuts.shift() ?? stall ?? Infinity));
     const step = model.pauseMs ? 16384 : 1 << 20;
     for (let at = from; at < end && !response.destroyed; at += step) {
-      response.write(model.body.subarray(at, Math.min(at + step, end)));
+      response.write(body.subarray(at, Math.min(at + step, end)));
       if (model.pauseMs) await new Promise((resolve) => setTimeout(resolve, model.pauseMs));
     }
+    if (stall) return;
     if (end < to) response.socket?.end();
     else response.end();
   }

@@ -38,6 +38,11 @@ export class FileMemory {
     this.advance(piece.length);
   }
 
+  /** Forget what was written. */
+  restart(): void {
+    this.length = 0;
+  }
+
   bytes(): Uint8Array {
     return this.module.bytes(this.pointer, this.length);
   }

@@ -1,6 +1,6 @@
 /** fit.ts: does a model fit into memory? Computed from the first megabytes of its file. */
 import { QuipError } from "../errors.js";
-import { keyOf, openStoreFolder, readMeta } from "../store_files.js";
+import { openKept } from "../store_files.js";
 import type { Build, Fit, Source } from "../protocol.js";
 import { readFile } from "#worker";
 import { needs64 } from "./builds.js";
@@ -28,6 +28,12 @@ async function headOf(source: Source, signal: AbortSignal): Promise<Head> {
   return { total: await sizeOf(url, signal), read: (begin, end) => part(url, begin, end, signal) };
 }
 
+/** A stored file. Reading it works also while a tab has it open. */
+const headOfKept = (file: File): Head => ({
+  total: file.size,
+  read: async (begin, end) => new Uint8Array(await file.slice(begin, end).arrayBuffer()),
+});
+
 const nameOf = (source: Source) => (source.kind === "url" ? source.url : (source as { path: string }).path);
 
 async function readPart(path: string, begin: number, end: number): Promise<Uint8Array> {
@@ -42,14 +48,24 @@ async function readPart(path: string, begin: number, end: number): Promise<Uint8
 }
 
 export async function check(engine: Engine, source: Source, nContext: number, build: Build | undefined, signal: AbortSignal): Promise<Fit> {
-  const { total, read } = await headOf(source, signal);
-  const plan = await withHead(total, read, (head) => engine.plan(nameOf(source), head, total, nContext));
+  const kept = source.kind === "url" ? await openKept(source.url).catch(() => null) : null;
+  const planOf = async ({ total, read }: Head) => ({
+    total,
+    plan: await withHead(total, read, (head) => engine.plan(nameOf(source), head, total, nContext)),
+  });
+  const { total, plan } = await headOf(source, signal)
+    .then(planOf)
+    .catch((error) => {
+      signal.throwIfAborted();
+      if (!kept || !(error instanceof QuipError)) throw error;
+      return planOf(headOfKept(kept)); // Model.open would use it, too
+    });
   const fit = {
     fileBytes: total,
     sessionBytes: plan.kvBytes + plan.scratchBytes,
     memoryBytes: total + plan.modelBytes + plan.kvBytes + plan.scratchBytes + engine.memoryBytes,
     nContext: plan.nContext,
-    cached: source.kind === "url" && (await isStored(source.url)),
+    cached: kept !== null,
   };
   const reason = whyNot(fit.memoryBytes, fit.nContext, build ? engine.module.limit : needs64(total) ? LIMIT_64 : LIMIT);
   return { ...fit, fits: !reason, reason };
@@ -68,11 +84,6 @@ function whyNot(bytes: number, nContext: number, limit: number): string | undefi
     return `${needs}, more than this device grants the page`;
   }
   return undefined;
-}
-
-async function isStored(url: string): Promise<boolean> {
-  const folder = await openStoreFolder();
-  return folder !== null && (await readMeta(folder, await keyOf(url)))?.isComplete === true;
 }
 
 /** Request a URL, and close the connection as soon as `use` has read what it needs. */

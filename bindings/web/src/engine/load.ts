@@ -1,12 +1,12 @@
 /** load.ts: loads a file from anywhere into the memory of a module. */
 import { QuipError, type Status } from "../errors.js";
-import { openStoreFolder, withLock, type StoredMeta } from "../store_files.js";
+import { keyOf, openStoreFolder, withLock, type StoredVersion } from "../store_files.js";
 import type { Progress, Source } from "../protocol.js";
-import { Download, isSameVersion } from "./download.js";
-import { FileMemory, gib } from "./file_memory.js";
+import { Download, isSameVersion, type Version } from "./download.js";
+import { FileMemory } from "./file_memory.js";
 import type { Module } from "./module.js";
 import { sha256 } from "./sha256.js";
-import { Stored } from "./stored.js";
+import { Damaged, Stored } from "./stored.js";
 import { readFile } from "#worker";
 
 /** The call that loads a file. */
@@ -24,12 +24,14 @@ export type ChooseModule = (bytes: number) => Module | Promise<Module>;
 
 const PIECE = 8 << 20;
 const PROGRESS_MS = 50;
-const PATIENCE_MS = 3000; // how long a server may take to say whether the stored file is current
+/** How long a server may take to say whether the stored file is current, and another tab to replace it. */
+const PATIENCE_MS = 3000;
 
 /** Report progress at most every 50 ms, and at the end. */
 function throttled(loading: Loading, phase: Progress["phase"], total: number) {
   let next = 0;
   return (loaded: number) => {
+    if (loaded > total) total = 0; // it was not announced, or with the size of a compressed file
     const now = performance.now();
     if (now < next && loaded !== total) return;
     next = now + PROGRESS_MS;
@@ -37,8 +39,8 @@ function throttled(loading: Loading, phase: Progress["phase"], total: number) {
   };
 }
 
-/** Load a file and pass it to `use`, which then owns its memory. If `use` finds that it is not a valid
- * model, it is removed from the store, and downloaded again if it came from there. */
+/** Load a file and pass it to `use`, which then owns its memory. A download that `use` accepts is kept in the
+ * store; one that is not a valid model is not, and the version that was kept before is used instead. */
 export async function load<T>(
   choose: ChooseModule,
   source: Source,
@@ -65,7 +67,7 @@ function verify(file: FileMemory, hash: string | undefined): void {
   if (!hash) return;
   const found = sha256(file.bytes());
   if (found !== hash.toLowerCase())
-    throw new QuipError("io", `${file.name} is damaged: its SHA-256 is ${found}, expected ${hash}`);
+    throw new Damaged(`${file.name} is damaged: its SHA-256 is ${found}, expected ${hash}`);
 }
 
 /** Fill the memory of a file, and free it if that fails. */
@@ -127,122 +129,178 @@ async function loadPieces(choose: ChooseModule, name: string, bytes: number, loa
 
 /* ---- URLs and the store ---- */
 
-const isA = (error: unknown, status: Status) => error instanceof QuipError && error.status === status;
+const isA = (error: unknown, ...status: Status[]) => error instanceof QuipError && status.includes(error.status);
 
-type UrlSource = Extract<Source, { kind: "url" }>;
+/** A URL to load, and how. */
+interface Job<T> {
+  choose: ChooseModule;
+  url: string;
+  mode: Extract<Source, { kind: "url" }>["cache"];
+  hash: string | undefined;
+  stored: Stored | null; // null: nothing can be stored
+  loading: Loading;
+  use: (file: FileMemory) => T;
+}
 
 async function loadUrl<T>(
   choose: ChooseModule,
-  source: UrlSource,
+  source: Extract<Source, { kind: "url" }>,
   hash: string | undefined,
   loading: Loading,
   use: (file: FileMemory) => T,
 ): Promise<T> {
-  const keeps = source.cache !== "no-store" && /^https?:/.test(source.url);
-  if (!keeps || !(await openStoreFolder())) return once(null, source.cache);
-  const onwait = () => loading.progress({ phase: "waiting", loaded: 0, total: 0 });
-  return withLock(hash ?? source.url, loading.signal, onwait, async () => {
-    const stored = await Stored.open(source.url, hash);
+  const { url, cache: mode } = source;
+  const job = { choose, url, mode, hash, loading, use };
+  const keeps = mode !== "no-store" && /^https?:/.test(url);
+  if (!keeps || !(await openStoreFolder())) return openUrl({ ...job, stored: null });
+  const withStored = async () => {
+    const stored = await Stored.open(url, hash);
     try {
-      const wasComplete = stored?.isComplete && source.cache !== "reload";
-      return await once(stored, source.cache).catch((error) => {
-        if (!isA(error, "format") || !wasComplete) throw error;
-        return once(stored, "reload");
-      });
+      return await openUrl({ ...job, stored });
     } finally {
       stored?.close();
     }
-  });
+  };
+  /* Another tab is slow to replace the kept version: use that one. */
+  const keptNow = async () => {
+    const stored = await Stored.open(url, hash);
+    if (!stored?.kept || mode === "reload") return null;
+    return fromStore({ ...job, stored }, stored.kept).then((value) => ({ value }), () => null);
+  };
+  const onwait = () => loading.progress({ phase: "waiting", loaded: 0, total: 0 });
+  return withLock(await keyOf(url, hash), loading.signal, withStored, { onwait, patienceMs: PATIENCE_MS, instead: keptNow });
+}
 
-  async function once(stored: Stored | null, mode: UrlSource["cache"]): Promise<T> {
-    const file = await fetchUrl(choose, source.url, mode, hash, stored, loading);
+/** The kept version, unless the server has another one that can be used. */
+async function openUrl<T>(job: Job<T>): Promise<T> {
+  const { url, mode, hash, stored, loading } = job;
+  const { kept, part } = stored && mode !== "reload" ? stored : { kept: null, part: null };
+  const have = part && { version: part.meta.version, bytes: part.bytes };
+  if (!kept) return fromServer(job, await Download.start(url, loading.signal, !!hash, have));
+  const isAsked = mode === "default" && !hash;
+  const newer = isAsked ? await startNewer(job, kept, have) : null;
+  if (newer)
     try {
-      return use(file);
+      return await fromServer(job, newer);
     } catch (error) {
-      file.free();
-      if (isA(error, "format") || isA(error, "unsupported")) await stored?.remove();
-      throw error;
+      loading.signal.throwIfAborted();
+      if (!(error instanceof QuipError)) throw error;
     }
+  try {
+    return await fromStore(job, kept);
+  } catch (error) {
+    if (!isA(error, "format", "io")) throw error;
+    if (isA(error, "format")) await stored!.removeKept(); // it is damaged
+    return fromServer(job, await Download.start(url, loading.signal, !!hash));
   }
 }
 
-async function fetchUrl(
-  choose: ChooseModule,
-  url: string,
-  mode: UrlSource["cache"],
-  hash: string | undefined,
-  stored: Stored | null,
-  loading: Loading,
-): Promise<FileMemory> {
-  const isStored = stored?.isComplete && mode !== "reload";
-  if (isStored && (mode === "force-cache" || hash)) return fromStore(choose, url, stored, loading);
-
-  const have = stored?.meta && mode !== "reload" && !isStored ? { version: stored.meta.version, bytes: stored.bytes } : undefined;
+/** A download of the server's version. Null if it is the kept one, or if the server does not answer. */
+async function startNewer<T>(
+  { url, hash, stored, loading }: Job<T>,
+  kept: StoredVersion,
+  have: { version: Version; bytes: number } | null,
+): Promise<Download | null> {
   const asking = new AbortController();
-  loading.signal.addEventListener("abort", () => asking.abort(loading.signal.reason), { once: true });
-  const timer = isStored ? setTimeout(() => asking.abort(), PATIENCE_MS) : undefined;
-  let download: Download;
+  const stop = () => asking.abort(loading.signal.reason);
+  loading.signal.addEventListener("abort", stop, { once: true });
+  const timer = setTimeout(() => asking.abort(), PATIENCE_MS);
   try {
-    download = await Download.start(url, asking.signal, have);
-  } catch (error) {
-    if (!isStored || loading.signal.aborted) throw error;
-    return fromStore(choose, url, stored, loading); // offline, or a server that does not answer
+    const download = await Download.start(url, asking.signal, !!hash, have);
+    if (!isSameVersion(download.version, kept.meta.version)) return download;
+    download.stop();
+    await stored!.drop(); // the part of a version that the server does not have any more
+    return null;
+  } catch {
+    loading.signal.throwIfAborted();
+    return null;
   } finally {
     clearTimeout(timer);
   }
+}
+
+async function fromStore<T>({ choose, url, stored, loading, use }: Job<T>, kept: StoredVersion): Promise<T> {
+  const report = throttled(loading, "cache", kept.bytes);
+  const file = new FileMemory(await choose(kept.bytes), url, kept.bytes);
   try {
-    if (isStored && isSameVersion(download.version, stored.meta!.version)) return await fromStore(choose, url, stored, loading);
-    return await fromNetwork(choose, download, hash, stored, loading);
-  } finally {
-    download.stop();
+    await copyStored(stored!, kept, kept.bytes, file, loading, report);
+    const value = use(file);
+    await stored!.touch();
+    return value;
+  } catch (error) {
+    file.free();
+    throw error;
   }
 }
 
-async function fromStore(choose: ChooseModule, url: string, stored: Stored, loading: Loading): Promise<FileMemory> {
-  const report = throttled(loading, "cache", stored.bytes);
-  const file = new FileMemory(await choose(stored.bytes), url, stored.bytes);
-  return filled(file, async () => {
-    await copyStored(stored, file, loading, report);
-    await stored.touch();
-  });
-}
-
-/** Copy the part of the file that is in the store. */
-function copyStored(stored: Stored, file: FileMemory, loading: Loading, report: (loaded: number) => void): Promise<void> {
-  return stored.load(file, async () => {
+/** Copy a version, or a part of it, from the store. */
+function copyStored(stored: Stored, version: StoredVersion, bytes: number, file: FileMemory, loading: Loading, report: (loaded: number) => void): Promise<void> {
+  return stored.load(version, bytes, file, async () => {
     await loading.yieldToMessages();
     loading.signal.throwIfAborted();
     report(file.length);
   });
 }
 
-async function fromNetwork(
-  choose: ChooseModule,
-  download: Download,
-  hash: string | undefined,
-  stored: Stored | null,
-  loading: Loading,
-): Promise<FileMemory> {
-  const { url, version, from } = download;
-  const report = throttled(loading, "download", version.bytes);
-  const file = new FileMemory(await choose(version.bytes), url, version.bytes);
-  const meta: StoredMeta = { url, version, sha256: hash, isComplete: false, usedAt: Date.now() };
-  return filled(file, async () => {
-    if (from) await copyStored(stored!, file, loading, report);
-    await stored?.begin(meta, from > 0);
-    for await (const piece of download.pieces()) {
-      if (version.bytes && file.length + piece.length > version.bytes)
-        throw new QuipError("io", `${url} is longer than the ${gib(version.bytes)} that the server announced`);
-      await stored?.write(piece, file.length);
-      file.append(piece);
-      report(file.length);
-    }
+/** Use a download, and keep it if it can be used. If it continued a part and is damaged, the download begins again. */
+async function fromServer<T>(job: Job<T>, download: Download): Promise<T> {
+  const { url, hash, stored, loading, use } = job;
+  try {
+    const file = await receive(job, download);
+    const bytes = file.length;
+    let value: T;
     try {
       verify(file, hash);
+      value = use(file);
     } catch (error) {
-      await stored?.remove();
+      file.free();
       throw error;
     }
-    await stored?.complete(file.length);
+    await stored?.commit(bytes);
+    return value;
+  } catch (error) {
+    if (!(error instanceof Damaged) && !isA(error, "format", "unsupported")) throw error;
+    await stored?.abandon();
+    if (!download.from) throw error;
+  } finally {
+    download.stop();
+  }
+  return fromServer(job, await Download.start(url, loading.signal, !!hash));
+}
+
+/** Download into memory and into the store. */
+async function receive<T>({ choose, url, hash, stored, loading }: Job<T>, download: Download): Promise<FileMemory> {
+  const { version, from } = download;
+  const report = throttled(loading, "download", version.bytes);
+  const file = new FileMemory(await choose(version.bytes), url, version.bytes);
+  const begin = (isContinued: boolean) =>
+    stored?.begin({ url, version, sha256: hash, isComplete: false, usedAt: Date.now() }, isContinued);
+  return filled(file, async () => {
+    let isKept = from > 0;
+    if (from) await continuePart(stored!, from, file, loading, report);
+    if (from) await begin(true);
+    for await (const { at, bytes } of download.pieces()) {
+      if (!at) {
+        file.restart();
+        isKept = !isPage(bytes);
+        if (isKept) await begin(false);
+      }
+      if (isKept) await stored?.write(bytes, at);
+      file.append(bytes);
+      report(file.length);
+    }
   });
 }
+
+async function continuePart(stored: Stored, bytes: number, file: FileMemory, loading: Loading, report: (loaded: number) => void): Promise<void> {
+  try {
+    await copyStored(stored, stored.part!, bytes, file, loading, report);
+  } catch (error) {
+    if (error instanceof Damaged) await stored.drop();
+    throw error;
+  }
+}
+
+/** Is it the beginning of a web page, which a captive portal sends for every name? The part that is stored
+ * stays. */
+const isPage = (bytes: Uint8Array) => /^(?:\xef\xbb\xbf)?\s*<[!?a-z]/i.test(String.fromCharCode(...bytes.subarray(0, 64)));
