@@ -1,6 +1,7 @@
 /** build.mjs: builds dist/: the modules (native/build), the scripts for browsers (dist) and Node (dist/node),
  * and their types. Prints the sizes that a visitor downloads. */
 import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
 import { copyFileSync, mkdirSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -19,12 +20,18 @@ run(join(here, "tools/abi.py"), join(here, "src/engine/abi.ts"));
 run(join(here, "native/build"), wasm);
 for (const name of readdirSync(wasm).filter((n) => n.endsWith(".wasm"))) copyFileSync(join(wasm, name), join(dist, name));
 
+const hash = createHash("sha256");
+for (const name of readdirSync(join(here, "src"), { recursive: true }).sort())
+  if (name.endsWith(".ts")) hash.update(readFileSync(join(here, "src", name)));
+const release = hash.digest("hex").slice(0, 12);
+
 const bundle = (platform, folder) =>
   build({
     absWorkingDir: here,
     entryPoints: { index: "src/index.ts", worker: "src/engine/worker.ts", thread: "src/engine/thread.ts" },
     outdir: join(dist, folder),
     alias: { "#page": `./src/platform/page_${platform}.ts`, "#worker": `./src/platform/worker_${platform}.ts` },
+    define: { QUIP_RELEASE: JSON.stringify(release) },
     platform: platform === "node" ? "node" : "browser",
     format: "esm",
     target: "es2022",

@@ -1,6 +1,8 @@
 /* quip_web.c: quip_web.h in terms of quip.h. */
 #include "quip_web.h"
 
+#include "web_abi.h" // generated
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +14,11 @@ void *quip_web_malloc(size_t n)
 void quip_web_free(void *p)
 {
     free(p);
+}
+
+int quip_web_abi(void)
+{
+    return QUIP_WEB_ABI;
 }
 
 /* ---- models ---- */

@@ -33,6 +33,10 @@
 QUIP_API void *quip_web_malloc(size_t n);
 QUIP_API void quip_web_free(void *p);
 
+/* The fingerprint of these headers (tools/abi.py). JavaScript with another one must not use the
+ * module: its layouts of structs are others. */
+QUIP_API int quip_web_abi(void);
+
 /* Open a model file of n bytes in memory of quip_memory_alloc(n). The model frees that memory when
  * it and its last session are closed. On failure the memory remains the caller's. */
 QUIP_API quip_status quip_web_model_open(quip_model **model, void *file, size_t n,

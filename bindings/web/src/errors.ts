@@ -32,6 +32,11 @@ export interface ErrorRecord {
 
 export function toRecord(error: unknown): ErrorRecord {
   if (error instanceof QuipError) return { status: error.status, message: error.message };
+  if (error instanceof RangeError && /alloc|memory/i.test(error.message))
+    return {
+      status: "memory",
+      message: `${error.message}; close models and sessions that are not needed, or other tabs, or use a smaller model`,
+    };
   return { status: "internal", message: error instanceof Error ? error.message : String(error) };
 }
 

@@ -1,6 +1,7 @@
 /** host.ts: the page's side of a worker: makes calls, and returns promises and events. */
 import { fromRecord, QuipError } from "./errors.js";
 import type { CallName, Calls, Port, ToPage } from "./protocol.js";
+import { release } from "./release.js";
 import { startWorker } from "#page";
 
 interface Pending {
@@ -42,14 +43,16 @@ export class Host {
     signal?.addEventListener("abort", cancel, { once: true });
     try {
       return await new Promise<Calls[C][1]>((resolve, reject) => {
+        this.#port.hold?.(true);
         this.#pending.set(id, { resolve: resolve as (value: unknown) => void, reject, onevent });
-        this.#port.post({ id, call, params });
+        this.#port.post({ id, call, params, release });
       });
     } catch (error) {
       signal?.throwIfAborted();
       throw error;
     } finally {
       this.#pending.delete(id);
+      if (!this.#pending.size) this.#port.hold?.(false);
       signal?.removeEventListener("abort", cancel);
     }
   }

@@ -4,12 +4,13 @@
  *     const model = await Model.open("gemma3.bin", { onprogress: (p) => show(p.loaded / p.total) });
  *     const chat = model.session({ system: "Answer briefly." });
  *     for await (const text of chat.say("Why is the sky blue?")) show(text);
+ *     await chat.close(); // frees the memory of the conversation
  *     await model.close();
  *
  * Code that was written for MediaPipe's LLM Inference API uses LlmInference instead. */
 export { QuipError, type Status } from "./errors.js";
 export { Adapter, Model, type AdapterOptions, type CheckOptions, type EmbedOptions, type OpenOptions } from "./model.js";
-export { Session, type AppendOptions, type SayOptions, type SessionOptions } from "./session.js";
+export { Session, type AppendOptions, type PrefillOptions, type SayOptions, type SessionOptions } from "./session.js";
 export { Reply } from "./reply.js";
 export type { ModelSource } from "./sources.js";
 export type { Build, CacheMode, FinishReason, Fit, ModelInfo, Progress, Result, Role } from "./protocol.js";

@@ -1,7 +1,7 @@
 /** model.ts: a model, in a worker of its own, so that the page stays responsive while it computes. */
 import { checkCount, checkNames, checkText, checkWord, QuipError } from "./errors.js";
-import { Host } from "./host.js";
-import { BUILDS, type Build, type CacheMode, type Fit, type ModelInfo, type Opened, type Progress, type Source } from "./protocol.js";
+import { Host, type CallOptions } from "./host.js";
+import { BUILDS, type Build, type CacheMode, type CallName, type Calls, type Fit, type ModelInfo, type Opened, type Progress, type Source } from "./protocol.js";
 import { Session, type SessionOptions } from "./session.js";
 import { namePieces, type ModelSource, type Pieces } from "./sources.js";
 import { TokenCounter } from "./token_counter.js";
@@ -39,13 +39,18 @@ export interface CheckOptions extends Pick<OpenOptions, "signal" | "baseUrl" | "
   nContext?: number | undefined;
 }
 
+/** Closes adapters that were not closed, some time after the program has dropped them. */
+const droppedAdapters = new FinalizationRegistry<() => void>((close) => close());
+
 /** LoRA weights of a fine-tune, which any number of sessions of one model may use. */
 export class Adapter {
   /** @internal Model.loadAdapter() */
   constructor(
     private readonly host: Host,
     private readonly id: number,
-  ) {}
+  ) {
+    droppedAdapters.register(this, () => void host.call("closeAdapter", { adapter: id }).catch(() => {}), this);
+  }
 
   /** @internal The number of the adapter in the worker of `host`. */
   idIn(host: Host): number {
@@ -56,6 +61,7 @@ export class Adapter {
 
   /** Free its memory. Sessions that use it keep what they need of it. */
   async close(): Promise<void> {
+    droppedAdapters.unregister(this);
     await this.host.call("closeAdapter", { adapter: this.id }).catch(() => {}); // its model is closed already
   }
 
@@ -139,8 +145,14 @@ async function start(source: Source, pieces: Pieces | null, o: OpenOptions): Pro
   }
 }
 
+const end = (live: Promise<Live>) => live.then(({ host }) => host.end(), () => {});
+
+/** Ends the workers of models that were not closed, some time after the program has dropped them. */
+const droppedModels = new FinalizationRegistry<{ live: Promise<Live> }>(({ live }) => void end(live));
+
 export class Model {
-  #live: Promise<Live>;
+  #current: { live: Promise<Live> };
+  #calls = 0; // that run: until they end, this model is not collected
   #reopen: (() => Promise<Live>) | null;
   #counter: TokenCounter | null = null;
   #isClosed = false;
@@ -151,8 +163,9 @@ export class Model {
   readonly build: Build;
 
   private constructor(live: Live, reopen: (() => Promise<Live>) | null) {
-    this.#live = Promise.resolve(live);
+    this.#current = { live: Promise.resolve(live) };
     this.#reopen = reopen;
+    droppedModels.register(this, this.#current, this);
     this.info = live.opened.info;
     this.build = live.opened.build;
   }
@@ -196,7 +209,7 @@ export class Model {
 
   /** Begin a conversation. If it cannot be opened, the first call on it fails. */
   session(options: SessionOptions = {}): Session {
-    return Session.open(() => this.#alive(), options);
+    return Session.open(this, () => this.#alive(), options);
   }
 
   /** Load LoRA weights of a fine-tune of this model, from any source that Model.open accepts: a MediaPipe
@@ -205,10 +218,9 @@ export class Model {
     checkNames("Model.loadAdapter", options, ADAPTER_OPTIONS);
     checkWords(options);
     const { named, pieces } = namePieces(source, options.cache);
-    const host = await this.#alive();
     const call = { signal: options.signal, onevent: listener(options, pieces) };
     try {
-      return new Adapter(host, await host.call("adapter", { source: named, sha256: options.sha256 }, call));
+      return await this.#inUse(async (host) => new Adapter(host, await host.call("adapter", { source: named, sha256: options.sha256 }, call)));
     } catch (error) {
       await pieces?.cancel(error);
       throw error;
@@ -224,12 +236,12 @@ export class Model {
    * ids. */
   async tokenize(text: string, { withSpecial = false } = {}): Promise<Int32Array> {
     checkText("the text", text);
-    return (await this.#alive()).call("tokenize", { text, withSpecial });
+    return this.#call("tokenize", { text, withSpecial });
   }
 
   /** The text of token ids. */
   async detokenize(tokens: Int32Array | number[]): Promise<string> {
-    return (await this.#alive()).call("detokenize", { tokens: Int32Array.from(tokens) });
+    return this.#call("detokenize", { tokens: Int32Array.from(tokens) });
   }
 
   /** Embeddings of texts. Instead of a text there may be token ids, which are used as they are. The sum of
@@ -254,41 +266,56 @@ export class Model {
       checkText("the text", text);
       return text;
     });
-    return (await this.#alive()).call("embed", { texts: inputs, options: params }, { signal });
+    return this.#call("embed", { texts: inputs, options: params }, { signal });
   }
 
   /** A synchronous function that counts tokens in the page. It needs a few megabytes of its own. */
   async tokenCounter(): Promise<(text: string) => number> {
-    this.#counter ??= await TokenCounter.open(await (await this.#alive()).call("tokenizer", {}));
+    this.#counter ??= await TokenCounter.open(await this.#call("tokenizer", {}));
     const counter = this.#counter;
     return (text) => counter.count(text);
   }
 
   /** Bytes of memory that the engine uses, for the model and all its sessions. */
   async memory(): Promise<number> {
-    return (await this.#alive()).call("memory", {});
+    return this.#call("memory", {});
   }
 
   /** Stop what is running and free the memory, also that of the model's sessions. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    await this.#live.then(({ host }) => host.end(), () => {});
+    droppedModels.unregister(this);
+    await end(this.#current.live);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
+  /** Use the worker. */
+  async #inUse<T>(use: (host: Host) => Promise<T>): Promise<T> {
+    this.#calls++;
+    try {
+      return await use(await this.#alive());
+    } finally {
+      this.#calls--;
+    }
+  }
+
+  #call<C extends CallName>(call: C, params: Calls[C][0], options: CallOptions<C> = {}): Promise<Calls[C][1]> {
+    return this.#inUse((host) => host.call(call, params, options));
+  }
+
   /** The worker, or a new one if it stopped and the model can be read again. */
   async #alive(): Promise<Host> {
-    const current = this.#live;
-    const { host } = await current;
+    const { live } = this.#current;
+    const { host } = await live;
     if (this.#isClosed) throw new QuipError("argument", "the model is closed");
     if (!host.dead) return host;
     if (!this.#reopen) throw host.dead;
-    if (this.#live === current) {
-      this.#live = this.#reopen();
-      this.#live.catch(() => (this.#live = current)); // the next call tries again
+    if (this.#current.live === live) {
+      this.#current.live = this.#reopen();
+      this.#current.live.catch(() => (this.#current.live = live)); // the next call tries again
     }
     return this.#alive();
   }

@@ -173,7 +173,7 @@ export interface TokenizerParts {
 }
 
 export type ToWorker =
-  | { id: number; call: CallName; params: unknown }
+  | { id: number; call: CallName; params: unknown; release: string }
   | { id: number; cancel: true }
   | { id: number; reply: unknown };
 
@@ -190,4 +190,6 @@ export interface Port {
   /** The other end stopped. The status is "internal", or "io" if its script could not be loaded. */
   onerror: (message: string, status?: "io" | "internal") => void;
   end(): void;
+  /** In Node: does it keep the program running? */
+  hold?(isBusy: boolean): void;
 }

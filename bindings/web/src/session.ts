@@ -1,7 +1,7 @@
 /** session.ts: one conversation, and its answers. */
 import { checkCount, checkNames, checkNumber, checkSigned, checkText, checkWord, QuipError } from "./errors.js";
 import type { Host } from "./host.js";
-import type { Adapter } from "./model.js";
+import type { Adapter, Model } from "./model.js";
 import type { Result, Role, SessionParams } from "./protocol.js";
 import { Reply } from "./reply.js";
 
@@ -94,11 +94,14 @@ export interface SayOptions {
   signal?: AbortSignal | undefined;
 }
 
-export interface AppendOptions {
-  /** Whose text it is; default: "user". "none": text without a role, which gets no template. */
-  role?: Role | undefined;
+export interface PrefillOptions {
   /** Aborts the call. The conversation is then as it was before. */
   signal?: AbortSignal | undefined;
+}
+
+export interface AppendOptions extends PrefillOptions {
+  /** Whose text it is; default: "user". "none": text without a role, which gets no template. */
+  role?: Role | undefined;
 }
 
 /** A random seed of 53 bits. The library would draw 64 bits, which a number of JavaScript cannot report
@@ -154,20 +157,32 @@ interface Remote {
 
 const closed = () => new QuipError("argument", "the session is closed");
 
-/** A conversation. Its calls run one after the other, in the order in which they were made. */
+/** Closes sessions that were not closed, some time after the program has dropped them. */
+const dropped = new FinalizationRegistry<Promise<Remote>>((remote) => {
+  remote.then(({ host, session }) => host.call("closeSession", { session })).catch(() => {}); // its model is closed
+});
+
+/** A conversation. Its calls run one after the other, in the order in which they were made. Close it when it is
+ * over: it has a few megabytes for each thousand tokens of context, or more. */
 export class Session {
   #remote: Promise<Remote>;
   #last: Promise<unknown>;
-  #running = new Set<{ cancel(): void }>(); // answers and appends that run or wait
+  #calls = new Set<Promise<unknown>>(); // that run or wait: until they end, this session is not collected
+  #running = new Set<{ cancel(): void }>(); // those that close() cancels
   #isClosed = false;
 
-  private constructor(remote: Promise<Remote>) {
+  private constructor(
+    /** The model of the conversation, which stays open as long as this session is used. */
+    readonly model: Model,
+    remote: Promise<Remote>,
+  ) {
     this.#remote = remote;
     this.#last = remote.catch(() => {}); // the first call reports the error
+    dropped.register(this, remote, this);
   }
 
   /** @internal Model.session() */
-  static open(host: () => Promise<Host>, options: SessionOptions): Session {
+  static open(model: Model, host: () => Promise<Host>, options: SessionOptions): Session {
     const params = toParams(options);
     params.seed ??= drawSeed();
     const open = async () => {
@@ -175,7 +190,7 @@ export class Session {
       const adapter = options.adapter?.idIn(h) ?? 0;
       return { host: h, ...(await h.call("session", { ...params, adapter })) };
     };
-    return new Session(open());
+    return new Session(model, open());
   }
 
   /** Append a text of the user and generate the answer, which streams:
@@ -221,21 +236,29 @@ export class Session {
     checkNames("append", options, ["role", "signal"]);
     checkText("the text", text);
     checkWord("role", role, ["none", "user", "model", "system"] satisfies Role[]);
+    return this.#feed(signal, ({ host, session }, stop) =>
+      host.call("append", { session, role, text }, { signal: stop }),
+    );
+  }
+
+  /** Run the model over token ids. */
+  prefill(tokens: Int32Array | number[], options: PrefillOptions = {}): Promise<void> {
+    checkNames("prefill", options, ["signal"]);
+    const ids = Int32Array.from(tokens);
+    return this.#feed(options.signal, ({ host, session }, stop) =>
+      host.call("prefill", { session, tokens: ids }, { signal: stop }),
+    );
+  }
+
+  /** A call that `signal` and close() abort. */
+  #feed(signal: AbortSignal | undefined, call: (remote: Remote, stop: AbortSignal) => Promise<void>): Promise<void> {
     const stop = new AbortController();
     const abort = () => stop.abort(signal!.reason);
     if (signal?.aborted) abort();
     signal?.addEventListener("abort", abort, { once: true });
     const task = { cancel: () => stop.abort(closed()) };
-    const appended = this.#inTurn(({ host, session }) =>
-      host.call("append", { session, role, text }, { signal: stop.signal }),
-    );
-    return this.#during(task, appended).finally(() => signal?.removeEventListener("abort", abort));
-  }
-
-  /** Run the model over token ids. */
-  prefill(tokens: Int32Array | number[]): Promise<void> {
-    const ids = Int32Array.from(tokens);
-    return this.#inTurn(({ host, session }) => host.call("prefill", { session, tokens: ids }));
+    const fed = this.#inTurn((remote) => call(remote, stop.signal));
+    return this.#during(task, fed).finally(() => signal?.removeEventListener("abort", abort));
   }
 
   /** The logits [vocabSize] after the last token. Null if the model has not run that token, for example
@@ -281,6 +304,7 @@ export class Session {
   /** Open a second session that continues from the same point. */
   clone(): Session {
     return new Session(
+      this.model,
       this.#inTurn(async ({ host, session }) => ({ host, ...(await host.call("clone", { session })) })),
     );
   }
@@ -291,6 +315,7 @@ export class Session {
     for (const task of this.#running) task.cancel();
     const end = this.#inTurn(({ host, session }) => host.call("closeSession", { session }));
     this.#isClosed = true;
+    dropped.unregister(this);
     await end.catch(() => {}); // it was never opened, or its model is closed
   }
 
@@ -302,7 +327,9 @@ export class Session {
   #inTurn<T>(call: (remote: Remote) => Promise<T>): Promise<T> {
     if (this.#isClosed) return Promise.reject(closed());
     const result = this.#last.then(() => this.#remote).then(call);
-    this.#last = result.catch(() => {});
+    const ended = () => void this.#calls.delete(result);
+    this.#calls.add(result);
+    this.#last = result.then(ended, ended);
     return result;
   }
 }

@@ -50,6 +50,8 @@ function ofReader(reader: ReadableStreamDefaultReader<Uint8Array>): Pieces {
 /** The source for the worker, and its pieces if the page must send them. */
 export function namePieces(source: ModelSource, cache: CacheMode = "default"): { named: Source; pieces: Pieces | null } {
   if (typeof source === "string" || source instanceof URL) {
+    if (!String(source).trim())
+      throw new QuipError("argument", "the source of a model is an empty text; must be a URL or, in Node, a path");
     const named = namedSource(String(source));
     return { named: named.kind === "url" ? { ...named, cache } : named, pieces: null };
   }
@@ -62,7 +64,7 @@ export function namePieces(source: ModelSource, cache: CacheMode = "default"): {
     return { named: { kind: "pieces", bytes: source.length, name: "model" }, pieces: ofBytes(source) };
   if (source instanceof Response) return ofResponse(source);
   if (source instanceof ReadableStream)
-    return { named: { kind: "pieces", name: "model" }, pieces: ofReader(source.getReader()) };
+    return { named: { kind: "pieces", name: "model" }, pieces: ofReader(readerOf(source)) };
   if (typeof source?.read === "function")
     return { named: { kind: "pieces", name: "model" }, pieces: ofReader(source) };
   throw new QuipError(
@@ -71,10 +73,19 @@ export function namePieces(source: ModelSource, cache: CacheMode = "default"): {
   );
 }
 
+/** A stream has one reader at a time. */
+function readerOf(stream: ReadableStream<Uint8Array>): ReadableStreamDefaultReader<Uint8Array> {
+  if (stream.locked) throw new QuipError("argument", "the stream is being read elsewhere, or was read already");
+  return stream.getReader();
+}
+
 function ofResponse(response: Response): { named: Source; pieces: Pieces } {
+  if (response.type === "opaque")
+    throw new QuipError("argument", "the response cannot be read; fetch it without the mode 'no-cors'");
+  if (response.bodyUsed) throw new QuipError("argument", `the response${response.url && ` of ${response.url}`} was read already`);
   if (!response.ok) throw new QuipError("io", `Failed to fetch model: ${response.url} (${response.status})`);
   if (!response.body) throw new QuipError("io", `Failed to fetch model: ${response.url} (no body)`);
   const isPlain = /^(identity)?$/.test(response.headers.get("content-encoding") ?? "");
   const bytes = isPlain ? Number(response.headers.get("content-length") ?? 0) || undefined : undefined;
-  return { named: { kind: "pieces", bytes, name: response.url || "model" }, pieces: ofReader(response.body.getReader()) };
+  return { named: { kind: "pieces", bytes, name: response.url || "model" }, pieces: ofReader(readerOf(response.body)) };
 }

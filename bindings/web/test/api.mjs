@@ -245,6 +245,24 @@ export const tests = {
       ok(tookMs < 20000, `${tookMs} ms`);
     }),
 
+  "a signal aborts prefill of token ids, and close() does": (env) =>
+    withModel(env, "slow", async (model) => {
+      const chat = model.session();
+      const ids = await model.tokenize(long);
+      await chat.prefill(ids.subarray(0, 3));
+      const start = performance.now();
+      equal((await failure(chat.prefill(ids, { signal: AbortSignal.timeout(30) }))).name, "TimeoutError");
+      ok(performance.now() - start < 20000, "at once");
+      equal(await chat.position(), 3, "the tokens are undone");
+      equal((await failure(chat.prefill(ids, { signal: AbortSignal.abort() }))).name, "AbortError");
+      await fails((async () => chat.prefill(ids, { signl: null }))(), "argument", /signl/);
+      await chat.prefill(ids.subarray(0, 2));
+      equal(await chat.position(), 5);
+      const running = failure(chat.prefill(ids));
+      await chat.close();
+      equal((await running).message, "the session is closed");
+    }),
+
   "errors name the wrong thing": (env) =>
     withModel(env, "gemma3", async (model) => {
       const short = model.session({ nContext: 16 });
@@ -283,6 +301,7 @@ export const tests = {
         last = await many[i].position().then(() => null, (e) => e);
       }
       equal(last?.status, "memory", last?.message ?? "no error");
+      ok(/sessions are open; call close\(\)/.test(last.message), last.message);
       await Promise.all(many.map((s) => s.close()));
       await chat.rewind(0);
       equal(await chat.say("the").text(), before);
@@ -345,6 +364,19 @@ export const tests = {
     const broken = new ReadableStream({ pull: (c) => c.error(new Error("the cable is cut")) });
     equal((await failure(Model.open(broken))).message, "the cable is cut");
     await fails(Model.open(bytes, { sha256: "00".repeat(32) }), "io", /SHA-256/);
+  },
+
+  "a source that cannot be read is an error": async (env) => {
+    const { Model } = env.quip;
+    await fails(Model.open(""), "argument", /empty text/);
+    await fails(Model.check(" "), "argument", /empty text/);
+    const used = new Response("x", { headers: { "Content-Type": "text/plain" } });
+    await used.text();
+    await fails(Model.open(used), "argument", /was read already/);
+    const locked = new Response("x");
+    locked.body.getReader();
+    await fails(Model.open(locked), "argument", /is being read elsewhere/);
+    await fails(Model.open(locked.body), "argument", /is being read elsewhere/);
   },
 
   "an open is cancelled, and reports progress": async (env) => {

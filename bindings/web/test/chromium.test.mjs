@@ -1,6 +1,8 @@
 /** chromium.test.mjs: the package in a browser: api.mjs with and without isolation, several servers, and pages
  * with strict policies. */
 import assert from "node:assert/strict";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { tests } from "./api.mjs";
@@ -155,4 +157,108 @@ test("from a folder, and from another origin", async () => {
   await page.context().close();
   plain.end();
   cdn.end();
+});
+
+describe("scripts that cannot run a model", () => {
+  let page;
+  before(async () => (page = await openPage()));
+  after(() => page.context().close());
+
+  test("a shared worker and a service worker: the error says what to do", async () => {
+    const shared = await page.evaluate(
+      () =>
+        new Promise((resolve) => {
+          const worker = new SharedWorker("/test/scope.mjs", { type: "module" });
+          worker.port.onmessage = (e) => resolve(e.data);
+        }),
+    );
+    assert.match(shared, /^QuipError: unsupported: a shared worker cannot start a worker.*open the model in a page/);
+    const service = await page.evaluate(async () => {
+      const registration = await navigator.serviceWorker.register("/test/scope.mjs", { type: "module" });
+      await navigator.serviceWorker.ready;
+      return new Promise((resolve) => {
+        navigator.serviceWorker.onmessage = (e) => resolve(e.data);
+        registration.active.postMessage("ask");
+      });
+    });
+    assert.match(service, /^QuipError: unsupported: a service worker cannot start a worker.*offscreen document/);
+  });
+
+  test("a browser that refuses the worker", async () => {
+    const message = await page.evaluate(async () => {
+      const { Worker } = window;
+      window.Worker = function () {
+        throw new DOMException("Access to the script is denied", "SecurityError");
+      };
+      const error = await quip.Model.open("/models/gemma3.bin").catch((e) => e);
+      window.Worker = Worker;
+      return `${error.name}: ${error.status}: ${error.message}`;
+    });
+    assert.match(message, /^QuipError: io: the worker .*worker\.js was not allowed to start: Access to the script is denied$/);
+  });
+
+  test("names that are not URLs", async () => {
+    assert.match(await failure(page, "C:\\models\\gemma.bin"), /^argument: 'C:.*' is a path, which a browser cannot open/);
+    assert.match(await failure(page, "http://"), /^argument: 'http:\/\/' is not a URL$/);
+    assert.match(await failure(page, ""), /^argument: .*empty text/);
+  });
+});
+
+test("threads that do not start are missing, and the model runs", async () => {
+  const copy = mkdtempSync(join(tmpdir(), "quip-threads-"));
+  cpSync(DIST, copy, { recursive: true });
+  const script = join(copy, "thread.js");
+  writeFileSync(script, readFileSync(script, "utf8").replace("quip_web_thread_enter(", "quip_web_thread_nowhere("));
+  const other = await startServer({ dist: copy, test: join(ROOT, "bindings/web/test"), fixtures: folder });
+  const page = await openPage({ isolated: true, origin: other.origin });
+  assert.equal((await answer(page, `${server.origin}/models/gemma3.bin`, { build: "simd-mt" })).text, fixtures.expected.gemma3.greedy);
+  await page.context().close();
+  other.end();
+  rmSync(copy, { recursive: true });
+});
+
+describe("memory", () => {
+  test("sessions and models that were dropped are freed", async () => {
+    const page = await openPage();
+    await page.evaluate(async () => {
+      const tidy = async () => {
+        for (let i = 0; i < 3; i++) {
+          gc();
+          await new Promise((resolve) => setTimeout(resolve, 20));
+        }
+      };
+      const talk = async () => {
+        const model = await quip.Model.open("/models/slow.bin");
+        const before = await model.memory();
+        for (let i = 0; i < 60; i++) {
+          await model.session({ nContext: 20000, maxOutputTokens: 1 }).say("the").text(); // 90 MB; a module has at most 4 GB
+          await tidy();
+        }
+        return (await model.memory()) - before;
+      };
+      const grown = await talk();
+      if (grown > 1.5e9) throw new Error(`${grown} bytes`);
+      await tidy();
+    });
+    for (let i = 0; i < 50 && page.workers().length; i++) await page.evaluate(() => (gc(), new Promise((resolve) => setTimeout(resolve, 100))));
+    assert.deepEqual(page.workers(), []);
+    await page.context().close();
+  });
+
+  test("an allocation that fails in the browser is an error of memory", async () => {
+    const page = await openPage();
+    await page.evaluate(async () => {
+      window.model = await quip.Model.open("/models/gemma3.bin");
+      window.chat = model.session();
+      await chat.append("the");
+    });
+    await page.workers()[0].evaluate(() => {
+      self.Float32Array = function () {
+        throw new RangeError("Array buffer allocation failed");
+      };
+    });
+    const message = await page.evaluate(() => chat.logits().catch((e) => `${e.status}: ${e.message}`));
+    assert.match(message, /^memory: Array buffer allocation failed; close models and sessions/);
+    await page.context().close();
+  });
 });

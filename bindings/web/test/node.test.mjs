@@ -1,9 +1,12 @@
 /** node.test.mjs: the package in Node: api.mjs with each build that runs here, and files over HTTP. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { copyFileSync, existsSync, readFileSync, readdirSync, truncateSync } from "node:fs";
+import { copyFileSync, cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { gzipSync } from "node:zlib";
 import * as quip from "../dist/node/index.js";
 import { tests } from "./api.mjs";
@@ -123,4 +126,76 @@ test("a page downloads less than 300 KB", () => {
   const modules = readdirSync(DIST).filter((name) => name.endsWith(".wasm")).map(bytes);
   const scripts = ["index.js", "worker.js", "thread.js"].map(bytes).reduce((a, b) => a + b);
   assert.ok(scripts + Math.max(...modules) < 300000);
+});
+
+test("a folder, a device and a URL of no file are errors that name them", async () => {
+  const error = (status, message) => ({ name: "QuipError", status, message });
+  for (const call of ["open", "check"]) {
+    await assert.rejects(quip.Model[call](fixtures.path("gemma3") + "/x"), error("io", /cannot be opened/));
+    await assert.rejects(quip.Model[call](ROOT), error("io", /is a folder; expected a model file$/));
+    await assert.rejects(quip.Model[call]("/dev/null"), error("io", /^\/dev\/null is not a file; expected a model file$/));
+    await assert.rejects(quip.Model[call](""), error("argument", /empty text/));
+    await assert.rejects(quip.Model[call]("file://elsewhere/model.bin"), error("argument", /is not the URL of a file/));
+  }
+});
+
+/** Run a program that imports the package. Returns what it prints. */
+const runProgram = (source, options = {}) =>
+  execFileSync(process.execPath, ["--input-type=module", "-e", source], { encoding: "utf8", timeout: 60000, ...options });
+const PACKAGE = JSON.stringify(join(DIST, "node/index.js"));
+
+test("a program that closes nothing ends by itself", () => {
+  for (const build of builds.filter((name) => /^simd(-mt)?$/.test(name))) {
+    const open = `const { Model } = await import(${PACKAGE}); const model = await Model.open(${JSON.stringify(fixtures.path("gemma3"))}, { build: "${build}" });`;
+    assert.equal(runProgram(`${open} console.log((await model.session({ maxOutputTokens: 5 }).say("the").text()).length > 0);`), "true\n");
+    // a call that runs keeps the program alive, also if the program does not wait for it
+    assert.equal(runProgram(`${open} void model.session({ maxOutputTokens: 5 }).say("the").text().then(() => console.log("end"));`), "end\n");
+  }
+});
+
+test("a program without a browser's objects: there is no store", () => {
+  const source = `delete globalThis.navigator; const { cache } = await import(${PACKAGE});
+    console.log(JSON.stringify([await cache.list(), await cache.remove("x"), await cache.clear(), await cache.quota(), await cache.persist()]));`;
+  assert.equal(runProgram(source).trim(), '[[],false,null,{"usedBytes":0,"totalBytes":0},false]');
+});
+
+test("sessions that were dropped are freed", async () => {
+  setFlagsFromString("--expose-gc");
+  const gc = runInNewContext("gc");
+  const model = await quip.Model.open(fixtures.path("slow"), { build: "simd" });
+  for (let i = 0; i < 60; i++) {
+    await model.session({ nContext: 20000, maxOutputTokens: 1 }).say("the").text(); // 90 MB; a module has at most 4 GB
+    gc();
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  gc(); // not the one that still runs
+  const [text] = await Promise.all([model.session({ maxOutputTokens: 60 }).say("the").text(), new Promise((resolve) => setTimeout(() => resolve(gc()), 20))]);
+  assert.ok(text.length > 0);
+  await model.close();
+});
+
+test("scripts and modules of two releases do not run together", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "quip-release-"));
+  cpSync(DIST, folder, { recursive: true });
+  const open = (build) => quip.Model.open(fixtures.path("gemma3"), { baseUrl: join(folder, "node"), build });
+  await (await open("simd")).close();
+  const module = join(folder, "quip-simd.wasm");
+  writeFileSync(module, readFileSync(module, "latin1").replace("quip_web_abi", "quip_web_old"), "latin1");
+  await assert.rejects(open("simd"), { name: "QuipError", status: "io", message: /quip-simd\.wasm is of another release/ });
+  const script = join(folder, "node/worker.js");
+  const release = /release = "(\w{12})"/.exec(readFileSync(script, "utf8"))[1];
+  writeFileSync(script, readFileSync(script, "utf8").replace(release, "0123456789ab"));
+  await assert.rejects(open("simd"), { name: "QuipError", status: "io", message: /worker\.js and index\.js are of two releases/ });
+  rmSync(folder, { recursive: true });
+});
+
+test("a package that was built is installed in an app", () => {
+  const app = mkdtempSync(join(tmpdir(), "quip-app-"));
+  const npm = (...args) => execFileSync("npm", args, { cwd: app, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
+  writeFileSync(join(app, "package.json"), '{ "name": "app", "private": true }');
+  const file = npm("pack", "--silent", "--ignore-scripts", join(ROOT, "bindings/web")).trim();
+  npm("install", "--silent", "--offline", "--no-audit", "--no-fund", `./${file}`);
+  const source = `import { Model } from "quip-llm"; const model = await Model.open(${JSON.stringify(fixtures.path("gemma3"))}); console.log(model.info.architecture);`;
+  assert.equal(runProgram(source, { cwd: app }), "gemma3\n");
+  rmSync(app, { recursive: true });
 });

@@ -370,5 +370,12 @@ describe("the store", () => {
     assert.equal(await page.evaluate(() => quip.cache.remove({ sha256: "0".repeat(64) })), false);
     await other.close();
   });
+
+  test("what follows # in a URL is not part of its name", async () => {
+    const path = fresh();
+    await answer(page, `${path}#one`);
+    assert.deepEqual((await answer(page, `${path}#two`)).phases, ["cache"]);
+    assert.equal(await page.evaluate((p) => quip.cache.remove(p), `${path}#three`), true);
+  });
 });
 

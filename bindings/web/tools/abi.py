@@ -4,6 +4,7 @@
     tools/abi.py OUT.ts    for the package
     tools/abi.py OUT.json  the same, for tests
     tools/abi.py OUT.c     static asserts: the compiler's layouts are these
+    tools/abi.py OUT.h     QUIP_WEB_ABI, the fingerprint that the module reports
     tools/abi.py OUT.txt   options of wasm-ld that export the functions
 
 The builds run it, so that JavaScript and C never differ. A layout has two sizes and offsets: with
@@ -14,6 +15,7 @@ import json
 import pathlib
 import re
 import sys
+import zlib
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parents[1]
@@ -88,11 +90,13 @@ def exported(h):
 
 
 def tables(h):
-    return {
+    found = {
         "enums": h.enums,
         "structs": {name: layout(fields) for name, fields in h.structs.items()},
         "functions": {name: signature(*types) for name, types in exported(h).items()},
     }
+    # a positive int in C and in JavaScript
+    return {"fingerprint": zlib.crc32(json.dumps(found).encode()) & 0x7FFFFFFF, **found}
 
 
 def render_c(h):
@@ -119,6 +123,7 @@ RENDER = {
     ".ts": render_ts,
     ".json": lambda h: json.dumps(tables(h)),
     ".c": render_c,
+    ".h": lambda h: f"#define QUIP_WEB_ABI {tables(h)['fingerprint']}\n",
     ".txt": lambda h: "".join(f"--export-if-defined={name}\n" for name in exported(h)),
 }
 

@@ -53,6 +53,9 @@ export function imports(memory: () => WebAssembly.Memory): WebAssembly.Imports {
 
 /** The exports, with numbers for addresses. */
 export function exportsOf(instance: WebAssembly.Instance, build: Build): Exports {
+  const fingerprint = instance.exports.quip_web_abi as (() => number) | undefined;
+  if (fingerprint?.() !== abi.fingerprint)
+    throw new QuipError("io", `quip-${build}.wasm is of another release of this package than its scripts; empty the caches that serve them`);
   const functions = Object.entries(abi.functions).map(([name, signature]) => {
     const f = instance.exports[name] as Raw | undefined; // some modules have no threads
     return [name, f && withNumbers(f, signature, is64(build))];

@@ -9,6 +9,7 @@ import { Engine } from "./engine.js";
 import { check } from "./fit.js";
 import { tokenizerParts } from "./head.js";
 import { load, type Loading } from "./load.js";
+import { release } from "../release.js";
 
 const STEP_MS = 30; // about how long a step of a prefill may take
 const STEP_TOKENS = 16; // of the first step
@@ -82,7 +83,17 @@ function openAdapter(adapter: number): number {
   return adapter;
 }
 
-function added(session: number) {
+/** Open a session. Who runs out of memory has often opened many. */
+function add(openSession: () => number) {
+  let session: number;
+  try {
+    session = openSession();
+  } catch (error) {
+    if (!(error instanceof QuipError) || error.status !== "memory") throw error;
+    const others = sessions.size === 1 ? "1 session is" : `${sessions.size} sessions are`;
+    const remedy = `${others} open; call close() on those that are not needed, or choose a smaller nContext`;
+    throw new QuipError("memory", `${error.message}; ${sessions.size ? remedy : "choose a smaller nContext"}`);
+  }
   sessions.add(session);
   return { session, nContext: engine.module.x.quip_session_n_context(session) };
 }
@@ -145,7 +156,7 @@ const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<
 
   session(params) {
     openAdapter(params.adapter);
-    return added(engine.openSession(model, params));
+    return add(() => engine.openSession(model, params));
   },
 
   closeSession({ session }) {
@@ -153,7 +164,7 @@ const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<
   },
 
   clone({ session }) {
-    return added(engine.clone(open(session)));
+    return add(() => engine.clone(open(session)));
   },
 
   setOptions({ session, ...params }) {
@@ -240,7 +251,9 @@ async function answer(id: number, name: CallName, params: unknown): Promise<void
 }
 
 port.onmessage = (message: ToWorker) => {
-  if ("call" in message) void answer(message.id, message.call, message.params);
+  if ("call" in message && message.release !== release)
+    send({ fatal: { status: "io", message: "worker.js and index.js are of two releases of this package; empty the caches that serve them" } });
+  else if ("call" in message) void answer(message.id, message.call, message.params);
   else if ("cancel" in message) running.get(message.id)?.cancel();
   else running.get(message.id)?.reply(message.reply);
 };

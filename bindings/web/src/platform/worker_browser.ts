@@ -44,7 +44,10 @@ export function startThread(data: unknown): { ready: Promise<void>; end(): void 
   );
   const ready = new Promise<void>((resolve, reject) => {
     worker.addEventListener("message", () => resolve(), { once: true });
-    worker.onerror = (e) => reject(new Error(e.message || "thread.js did not start"));
+    worker.onerror = (e) => {
+      e.preventDefault(); // the page's worker does not fail with it
+      reject(new Error(e.message || "thread.js did not start"));
+    };
   });
   worker.postMessage(data);
   return { ready, end: () => worker.terminate() };
@@ -53,9 +56,13 @@ export function startThread(data: unknown): { ready: Promise<void>; end(): void 
 /** Called in a thread: handle the first message. */
 export function inThread(run: (data: never) => Promise<() => void>): void {
   onmessage = async (e) => {
-    const go = await run(e.data as never);
-    postMessage("ready");
-    go();
+    try {
+      const go = await run(e.data as never);
+      postMessage("ready");
+      go();
+    } catch (error) {
+      setTimeout(() => { throw error; }); // an error event, unlike a rejection: who waits for "ready" gets it
+    }
   };
 }
 

@@ -17,7 +17,7 @@ export async function compile(build: Build, base?: string): Promise<WebAssembly.
 
 /** Start a thread: a worker whose first message is `data`. */
 export function startThread(data: unknown): { ready: Promise<void>; end(): void } {
-  const worker = new Worker(new URL("./thread.js", import.meta.url));
+  const worker = new Worker(new URL("./thread.js", import.meta.url), { execArgv: [] });
   worker.unref(); // it never ends by itself
   const ready = new Promise<void>((resolve, reject) => {
     worker.once("message", () => resolve());
@@ -40,7 +40,12 @@ export async function readFile(path: string) {
   const file = await open(path).catch((error: Error) => {
     throw new QuipError("io", `${path} cannot be opened: ${error.message}`);
   });
-  const { size } = await file.stat();
+  const stat = await file.stat();
+  const { size } = stat;
+  if (!stat.isFile()) {
+    await file.close();
+    throw new QuipError("io", `${path} is ${stat.isDirectory() ? "a folder" : "not a file"}; expected a model file`);
+  }
   return {
     bytes: size,
     /** Read at most to.length bytes at `at`. Returns how many were read. */
