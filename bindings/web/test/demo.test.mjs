@@ -9,9 +9,10 @@ import { chromium } from "playwright-core";
 import { makeFixtures, ROOT } from "./fixtures.mjs";
 
 let browser, server, folder, fixtures, origin;
+const SERVE = join(ROOT, "examples/web/serve.mjs");
 const serve = (...options) =>
   new Promise((resolve, reject) => {
-    const program = spawn(process.execPath, [join(ROOT, "examples/web/serve.mjs"), "--port", "0", "--models", folder, ...options]);
+    const program = spawn(process.execPath, [SERVE, "--port", "0", "--models", folder, ...options]);
     program.stdout.once("data", (text) => resolve([program, String(text).match(/http:\S+:\d+/)[0]]));
     program.once("exit", () => reject(new Error("the server ended")));
   });
@@ -193,5 +194,40 @@ describe("the demo page", () => {
     assert.notEqual(await page.locator("#answer").textContent(), "");
     await context.close();
     plain.kill();
+  });
+});
+
+describe("serve.mjs", () => {
+  /** What it prints and its exit code. */
+  const run = (...options) =>
+    new Promise((resolve) => {
+      const program = spawn(process.execPath, [SERVE, ...options]);
+      let text = "";
+      for (const stream of [program.stdout, program.stderr]) stream.on("data", (piece) => (text += piece));
+      program.once("exit", (code) => resolve({ text, code }));
+    });
+
+  test("a port that is taken: one sentence, and a port that is free", async () => {
+    const taken = new URL(origin).port;
+    const { text, code } = await run("--port", taken);
+    assert.match(text, new RegExp(`^serve\\.mjs: port ${taken} is used by another program; try --port \\d+\n$`));
+    assert.equal(code, 1);
+  });
+
+  test("arguments that are wrong: one sentence", async () => {
+    for (const [options, sentence] of [
+      [["--port", "x"], '--port is "x"; must be 0 to 65535'],
+      [["--port", "70000"], '--port is "70000"; must be 0 to 65535'],
+      [["--port"], "option '--port <value>' argument missing; see --help"],
+      [["--prot", "1"], "unknown option '--prot'; see --help"],
+      [["8080"], "unexpected argument '8080'; see --help"],
+      [["--models", "/no/such"], "--models: the folder /no/such does not exist"],
+      [["--mount", "/a"], '--mount is "/a"; must be /PREFIX/=FOLDER'],
+      [["--mount", "/a/=/no/such"], "--mount: the folder /no/such does not exist"],
+    ])
+      assert.deepEqual(await run(...options), { text: `serve.mjs: ${sentence}\n`, code: 1 });
+    const help = await run("--help");
+    assert.match(help.text, /^usage: node serve\.mjs/);
+    assert.equal(help.code, 0);
   });
 });
