@@ -1,5 +1,6 @@
-/* settings.js: a fieldset of settings for each conversation, as options of a session. */
-const KEY = "quip-settings";
+/* settings.js: a fieldset of settings for each conversation, as options of a session. An empty field means
+ * the model's own default. */
+const KEY = "quip-settings-2";
 const NUMBERS = ["temperature", "topK", "topP", "seed", "nContext", "maxOutputTokens", "nThreads"];
 
 const load = () => {
@@ -13,48 +14,66 @@ const load = () => {
 export class Settings {
   #fields;
 
-  /** Add a fieldset to `parent`, filled with the last values or the defaults. */
-  constructor(parent, name, defaults = {}) {
+  /** Counts the changes, so that a conversation knows whether it has the current settings. */
+  version = 0;
+
+  /** Add a fieldset to `parent`, filled with the last values. */
+  constructor(parent, name) {
     this.name = name;
     const copy = document.getElementById("settings-template").content.cloneNode(true);
     this.element = copy.querySelector("fieldset");
     this.element.querySelector("legend").textContent = name;
-    this.#fields = this.element.elements;
-    for (const [key, value] of Object.entries({ ...defaults, ...load()[name] })) {
-      const field = this.#fields.namedItem(key);
+    this.#fields = [...this.element.elements].filter((field) => field.name);
+    for (const [key, value] of Object.entries(load()[name] ?? {})) {
+      const field = this.#field(key);
       if (field && field.type !== "file") field.value = value;
     }
     this.element.addEventListener("input", () => this.#changed());
+    this.element.querySelector(".reset").addEventListener("click", () => this.#reset());
     parent.append(this.element);
-    this.#changed();
+  }
+
+  #field(name) {
+    return this.#fields.find((field) => field.name === name);
   }
 
   #changed() {
-    this.element.querySelector("output").textContent = this.#fields.namedItem("temperature").value;
+    this.version++;
     const kept = {};
-    for (const field of this.#fields) if (field.name && field.type !== "file") kept[field.name] = field.value;
+    for (const field of this.#fields) if (field.type !== "file" && field.value) kept[field.name] = field.value;
     try {
       localStorage.setItem(KEY, JSON.stringify({ ...load(), [this.name]: kept }));
     } catch {} // no storage: the settings are lost with the page
   }
 
-  /** Are all values valid? Shows the user those that are not. */
+  #reset() {
+    for (const field of this.#fields) field.value = "";
+    this.#changed();
+  }
+
   isValid() {
-    return [...this.#fields].every((field) => field.reportValidity());
+    return this.#fields.every((field) => field.checkValidity());
+  }
+
+  /** Show the user the first value that is not valid. */
+  report() {
+    const field = this.#fields.find((field) => !field.checkValidity());
+    field?.closest("details")?.setAttribute("open", "");
+    field?.reportValidity();
   }
 
   get adapterFile() {
-    return this.#fields.namedItem("adapter").files[0] ?? null;
+    return this.#field("adapter").files[0] ?? null;
   }
 
-  /** Options for model.session(); an empty field is the default. */
+  /** Options for model.session(). */
   options() {
     const options = {};
     for (const name of NUMBERS) {
-      const text = this.#fields.namedItem(name).value;
+      const text = this.#field(name).value;
       if (text !== "") options[name] = Number(text);
     }
-    const system = this.#fields.namedItem("system").value.trim();
+    const system = this.#field("system").value.trim();
     if (system) options.system = system;
     return options;
   }

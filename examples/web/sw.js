@@ -1,7 +1,9 @@
 /* sw.js: lets the page work without a network after the first visit. It stores the files of the page, and
  * uses them when the network fails. Models are stored elsewhere, by the package. */
-const NAME = "quip-page-1";
-const PAGE = ["./", "style.css", "app.js", "settings.js", "chat.js", "icon.svg", "manifest.webmanifest"];
+const NAME = "quip-page-2";
+const SCRIPTS = ["app.js", "address.js", "chat.js", "kept.js", "markdown.js", "progress.js", "settings.js"];
+const LIBRARIES = ["lib/marked/marked.esm.js", "lib/dompurify/purify.min.js"];
+const PAGE = ["./", "style.css", "icon.svg", "manifest.webmanifest", ...SCRIPTS, ...LIBRARIES];
 const PACKAGE = ["index.js", "worker.js", "thread.js"].map((name) => "quip/" + name);
 
 self.addEventListener("install", (event) => {

@@ -1,0 +1,22 @@
+/* kept.js: the chat, kept over a reload. Each tab has its own; a new tab begins with the last one. */
+const KEY = "quip-chat";
+
+const isMessage = (m) => (m?.role === "user" || m?.role === "model") && typeof m.text === "string";
+const isChat = (c) => Array.isArray(c?.panes) && c.panes.length > 0 && c.panes.every((p) => Array.isArray(p) && p.every(isMessage));
+
+/** { model: { name, url }, isOpen, isOpening, panes: [[message, …], …], draft }, or null. */
+export function load() {
+  for (const store of ["sessionStorage", "localStorage"])
+    try {
+      const chat = JSON.parse(window[store].getItem(KEY));
+      if (isChat(chat)) return chat;
+    } catch {} // no storage, or not ours
+  return null;
+}
+
+export function save(chat) {
+  for (const store of ["sessionStorage", "localStorage"])
+    try {
+      window[store].setItem(KEY, JSON.stringify(chat));
+    } catch {} // no storage, or it is full: the chat is lost with the page
+}
