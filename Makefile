@@ -18,7 +18,8 @@ configure:
 	@rm -f build.log
 
 ## make demo         download a model, convert it, and answer a prompt
-##                   (MODEL=smollm2-135m, gemma3-270m or qwen2.5-coder-0.5b, PROMPT="…")
+##                   (MODEL=smollm2-135m, qwen2.5-coder-0.5b, or gemma3-270m, which is a base
+##                   model and continues the text, PROMPT="…")
 demo: build
 	@scripts/demo '$(MODEL)' '$(subst ','\'',$(value PROMPT))'
 
