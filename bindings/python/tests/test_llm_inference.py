@@ -102,6 +102,29 @@ def test_cancel(model_path):
     assert session.result.finish_reason is quip.FinishReason.CANCELLED
 
 
+def test_cancel_before_the_answer_begins(model_path):
+    llm = LlmInference(LlmInferenceOptions(model_path, max_tokens=4096))
+    options = LlmInferenceSessionOptions(prompt_templates=PromptTemplates("<u>", "</u>", "<m>", "</m>"))
+    session = LlmInferenceSession(llm, options)
+    session.add_query_chunk("one")
+    begin = session._begin_answer
+
+    def cancel_and_begin():
+        session.cancel_generate_response_async()  # as the caller's thread might do now
+        return begin()
+
+    session._begin_answer = cancel_and_begin
+    assert session.generate_response_async().result(60) == ""
+    assert session.result.finish_reason is quip.FinishReason.CANCELLED
+    session._begin_answer = begin
+    session.add_query_chunk("two")  # the next answer is not cancelled
+    heard = threading.Event()
+    future = session.generate_response_async(lambda partial, done: heard.set())
+    assert heard.wait(60)
+    session.cancel_generate_response_async()
+    assert future.result(60)
+
+
 def test_listener_that_fails_ends_the_work(llm):
     def listener(partial, done):
         raise KeyError("mine")

@@ -162,6 +162,7 @@ class LlmInferenceSession(Closeable):
         self._options = options or LlmInferenceSessionOptions(top_k=llm_inference._top_k())
         self._llm = llm_inference
         self._running = threading.Lock()  # held while another thread generates an answer
+        self._is_cancelled = False  # before that thread has begun to generate, too
         self._last_role: Optional[str] = None  # used if there are prompt_templates
         self.session = self._open(self._options)
 
@@ -244,6 +245,7 @@ class LlmInferenceSession(Closeable):
             raise RuntimeError(_BUSY)
         future = _AnswerFuture()
         future.set_running_or_notify_cancel()
+        self._is_cancelled = False
         words = (future, listener, error_listener, input_text)
         try:
             threading.Thread(target=self._write, args=words).start()
@@ -280,7 +282,10 @@ class LlmInferenceSession(Closeable):
     ) -> None:
         if input_text is not None:
             self._append(input_text)
-        for piece in _without_leading_blanks(self._begin_answer()):
+        answer = self._begin_answer()
+        if self._is_cancelled:  # before the text that begins the answer, which drops a cancel
+            self.session.cancel()
+        for piece in _without_leading_blanks(answer):
             pieces.append(piece)
             if listener:
                 listener(piece, False)
@@ -302,6 +307,7 @@ class LlmInferenceSession(Closeable):
 
     def cancel_generate_response_async(self) -> None:
         """End the answer. The future has the text so far."""
+        self._is_cancelled = True
         self.session.cancel()
 
     @property
@@ -329,6 +335,7 @@ class LlmInferenceSession(Closeable):
         copy = LlmInferenceSession.__new__(LlmInferenceSession)
         copy._options, copy._llm = self._options, self._llm
         copy._running, copy._last_role = threading.Lock(), self._last_role
+        copy._is_cancelled = False
         copy.session = self.session.clone()
         return copy
 
