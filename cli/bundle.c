@@ -6,7 +6,7 @@ static int extract(const char *path, const char *folder)
 {
     struct progress progress;
     quip_error error = { 0 };
-    begin_progress(&progress, false, false);
+    begin_progress(&progress, NULL, false, false);
     const quip_status status = qp_bundle_extract(path, folder, show_progress, &progress, &error);
     end_progress(&progress);
     return status ? fail_with(&error) : 0;
@@ -18,7 +18,7 @@ static int bundle(const char *model, const char *out, struct bundle_options *o)
     quip_error error = { 0 };
     o->on_progress = show_progress;
     o->user_data = &progress;
-    begin_progress(&progress, false, false);
+    begin_progress(&progress, out, false, false);
     const quip_status status = qp_bundle_write(model, out, o, &error);
     end_progress(&progress);
     if (status)

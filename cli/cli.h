@@ -220,14 +220,17 @@ bool was_interrupted(void); // since catch_interrupt
 /* ---- progress of work on files (progress.c) ---- */
 
 struct progress {
+    const char *out;        // the file that the work writes, or NULL
     bool is_shown, is_json; // on stderr, on stdout
     uint64_t shown_ns;
 };
 /* Between begin and end, a signal stops the work: show_progress, a convert_on_progress, then
  * returns false. end also clears the line. */
-void begin_progress(struct progress *p, bool is_quiet, bool is_json);
+void begin_progress(struct progress *p, const char *out, bool is_quiet, bool is_json);
 bool show_progress(void *user, uint64_t done, uint64_t total, const char *what);
 void end_progress(const struct progress *p);
+/* Between begin and end, remove the incomplete `out`; for signal handlers that end the program. */
+void remove_unfinished(void);
 /* Print as one line on stdout, and free; false if it was not written. */
 bool print_json_line(cJSON *json);
 uint64_t file_bytes(const char *path); // 0 if there is no such file

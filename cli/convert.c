@@ -93,7 +93,7 @@ static int convert(char **words, const struct convert_words *asked, struct conve
     options->user = &progress;
     quip_error error = { 0 };
     const uint64_t begin = qp_now_ns();
-    begin_progress(&progress, asked->is_quiet, asked->is_json);
+    begin_progress(&progress, words[1], asked->is_quiet, asked->is_json);
     quip_status status = asked->adapter_of
                              ? qp_convert_adapter(words[0], words[1], asked->adapter_of, &error)
                              : qp_convert(words[0], words[1], options, &error);

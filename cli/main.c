@@ -15,6 +15,7 @@ static void on_lost_file(int signal_number)
     static const char message[] =
         "quip: a file that is open was truncated or replaced in place; start again\n";
     (void)signal_number;
+    remove_unfinished();
     if (write(STDERR_FILENO, message, sizeof message - 1) < 0)
         _exit(EXIT_FAILED);
     _exit(EXIT_FAILED);

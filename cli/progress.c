@@ -3,6 +3,11 @@
 #include "cli.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
+
+/* The file that is written, once it is certain that this process writes it. Static, because signal
+ * handlers have no argument. */
+static char unfinished[4096];
 
 bool print_json_line(cJSON *json)
 {
@@ -23,9 +28,10 @@ static bool print_progress(uint64_t done, uint64_t total, const char *what)
     return print_json_line(json);
 }
 
-void begin_progress(struct progress *p, bool is_quiet, bool is_json)
+void begin_progress(struct progress *p, const char *out, bool is_quiet, bool is_json)
 {
-    *p = (struct progress){ .is_shown = !is_quiet && !is_json && is_terminal(stderr),
+    *p = (struct progress){ .out = out,
+                            .is_shown = !is_quiet && !is_json && is_terminal(stderr),
                             .is_json = is_json };
     catch_interrupt(NULL);
 }
@@ -34,6 +40,8 @@ void begin_progress(struct progress *p, bool is_quiet, bool is_json)
 bool show_progress(void *user, uint64_t done, uint64_t total, const char *what)
 {
     struct progress *p = user;
+    if (p->out && !*unfinished)
+        snprintf(unfinished, sizeof unfinished, "%s.part", p->out);
     const uint64_t now = qp_now_ns();
     bool ok = true;
     if (total && (now - p->shown_ns > 100000000 || done == total)) {
@@ -50,8 +58,15 @@ bool show_progress(void *user, uint64_t done, uint64_t total, const char *what)
 void end_progress(const struct progress *p)
 {
     release_interrupt();
+    *unfinished = 0;
     if (p->is_shown)
         fputs("\r\033[K", stderr);
+}
+
+void remove_unfinished(void)
+{
+    if (*unfinished)
+        unlink(unfinished);
 }
 
 uint64_t file_bytes(const char *path)

@@ -115,7 +115,7 @@ int run_verify(const struct command *command, char **words)
     struct progress progress;
     o.on_progress = show_progress;
     o.user = &progress;
-    begin_progress(&progress, false, false);
+    begin_progress(&progress, NULL, false, false);
     const quip_status status = qp_verify(words[0], words[1], &o, &report, &error);
     end_progress(&progress);
     if (status)
