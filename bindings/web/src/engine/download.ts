@@ -17,6 +17,9 @@ const RETRIES = 5; // in a row, without a byte between them
 const FIRST_WAIT_MS = 300; // doubled each time
 const STALL_MS = 20000; // a connection that sends nothing for so long is broken
 
+/** The last bytes of a part come again. After a crash of the system they may be zeros. */
+const OVERLAP = 4096;
+
 const isWeak = (etag: string) => etag.startsWith("W/");
 
 /** Are both the same version, as far as the server tells? Without ETag and Last-Modified, a file of
@@ -107,7 +110,7 @@ export class Download {
   private constructor(
     readonly url: string,
     public version: Version,
-    /** The offset of the first piece: after what is there, or 0 if the server can only send the whole file or
+    /** The offset of the first piece: OVERLAP before the end of what is there, or 0 if the server can only send the whole file or
      * may have another one. */
     readonly from: number,
     private body: ReadableStream<Uint8Array>,
@@ -117,16 +120,15 @@ export class Download {
     private readonly closer: AbortController,
   ) {}
 
-  /** Connect. With `have`, request the bytes after those, if the server says that its file is the same, or if a
-   * hash of the whole is checked at the end. */
+  /** Connect. With `have`, request only its last bytes and those that follow, if the server says that its file is
+   * the same, or if a hash of the whole is checked at the end. */
   static async start(url: string, signal: AbortSignal, isChecked: boolean, have: { version: Version; bytes: number } | null = null): Promise<Download> {
     const closer = new AbortController();
     const both = closer.signal;
     signal.throwIfAborted();
     signal.addEventListener("abort", () => closer.abort(signal.reason), { once: true });
     const isSame = (version: Version) => (isChecked ? isSameSize : canContinue)(have!.version, version);
-    // not the end of the file, where a server has nothing to send: if all bytes are there, the last one
-    const wanted = have && isSame(have.version) ? Math.min(have.bytes, have.version.bytes - 1) : 0;
+    const wanted = have && isSame(have.version) ? Math.max(0, Math.min(have.bytes, have.version.bytes) - OVERLAP) : 0;
     try {
       let response = await request(url, wanted, both);
       let { version, from } = describe(response, wanted);

@@ -277,24 +277,36 @@ async function receive<T>({ choose, url, hash, stored, loading }: Job<T>, downlo
     stored?.begin({ url, version, sha256: hash, isComplete: false, usedAt: Date.now() }, isContinued);
   return filled(file, async () => {
     let isKept = from > 0;
-    if (from) await continuePart(stored!, from, file, loading, report);
-    if (from) await begin(true);
+    if (from) {
+      await continuePart(stored!, version.bytes, file, loading, report);
+      await begin(true);
+    }
     for await (const { at, bytes } of download.pieces()) {
       if (!at) {
         file.restart();
         isKept = !isPage(bytes);
         if (isKept) await begin(false);
       }
-      if (isKept) await stored?.write(bytes, at);
-      file.append(bytes);
+      const more = afterKnown(file, at, bytes);
+      if (isKept) await stored?.write(more, file.length);
+      file.append(more);
       report(file.length);
     }
   });
 }
 
-async function continuePart(stored: Stored, bytes: number, file: FileMemory, loading: Loading, report: (loaded: number) => void): Promise<void> {
+/** A piece of a file without the bytes that are there already. They must be the same. */
+function afterKnown(file: FileMemory, at: number, bytes: Uint8Array): Uint8Array {
+  const n = Math.min(file.length - at, bytes.length);
+  const known = file.bytes().subarray(at, at + n);
+  if (known.some((byte, i) => byte !== bytes[i]))
+    throw new Damaged(`${file.name}: the part that is stored is not what the server has`);
+  return bytes.subarray(n);
+}
+
+async function continuePart(stored: Stored, most: number, file: FileMemory, loading: Loading, report: (loaded: number) => void): Promise<void> {
   try {
-    await copyStored(stored, stored.part!, bytes, file, loading, report);
+    await copyStored(stored, stored.part!, Math.min(stored.part!.bytes, most), file, loading, report);
   } catch (error) {
     if (error instanceof Damaged) await stored.drop();
     throw error;
