@@ -77,3 +77,12 @@ export function checkText(what: string, text: unknown): asserts text is string {
   if (typeof text !== "string")
     throw new QuipError("argument", `${what} is of type ${typeof text}; must be a string`);
 }
+
+/** A copy of token ids. Int32Array.from would make a token of any text or fraction. */
+export function checkTokens(what: string, tokens: unknown): Int32Array {
+  if (tokens instanceof Int32Array) return tokens.slice();
+  if (!Array.isArray(tokens)) throw new QuipError("argument", `${what} must be an Int32Array or an array of token ids`);
+  const i = tokens.findIndex((token) => !Number.isInteger(token) || token < 0 || token >= 2 ** 31);
+  if (i >= 0) throw new QuipError("argument", `${what}[${i}] is ${String(tokens[i])}; must be a token id`);
+  return Int32Array.from(tokens as number[]);
+}

@@ -1,5 +1,5 @@
 /** model.ts: a model, in a worker of its own, so that the page stays responsive while it computes. */
-import { checkCount, checkNames, checkText, checkWord, QuipError } from "./errors.js";
+import { checkCount, checkNames, checkText, checkTokens, checkWord, QuipError } from "./errors.js";
 import { Host, type CallOptions } from "./host.js";
 import { BUILDS, type Build, type CacheMode, type CallName, type Calls, type Fit, type ModelInfo, type Opened, type Progress, type Source } from "./protocol.js";
 import { Session, type SessionOptions } from "./session.js";
@@ -241,7 +241,7 @@ export class Model {
 
   /** The text of token ids. */
   async detokenize(tokens: Int32Array | number[]): Promise<string> {
-    return this.#call("detokenize", { tokens: Int32Array.from(tokens) });
+    return this.#call("detokenize", { tokens: checkTokens("tokens", tokens) });
   }
 
   /** Embeddings of texts. Instead of a text there may be token ids, which are used as they are. The sum of
@@ -261,11 +261,8 @@ export class Model {
       noNormalize: !!options.noNormalize,
       noTruncation: !!options.noTruncation,
     };
-    const inputs = texts.map((text) => {
-      if (typeof text !== "string") return Int32Array.from(text);
-      checkText("the text", text);
-      return text;
-    });
+    if (!Array.isArray(texts)) throw new QuipError("argument", "texts must be an array of texts or token ids");
+    const inputs = texts.map((text, i) => (typeof text === "string" ? text : checkTokens(`texts[${i}]`, text)));
     return this.#call("embed", { texts: inputs, options: params }, { signal });
   }
 

@@ -1,5 +1,5 @@
 /** session.ts: one conversation, and its answers. */
-import { checkCount, checkNames, checkNumber, checkSigned, checkText, checkWord, QuipError } from "./errors.js";
+import { checkCount, checkNames, checkNumber, checkSigned, checkText, checkTokens, checkWord, QuipError } from "./errors.js";
 import type { Host } from "./host.js";
 import type { Adapter, Model } from "./model.js";
 import type { Result, Role, SessionParams } from "./protocol.js";
@@ -244,7 +244,7 @@ export class Session {
   /** Run the model over token ids. */
   prefill(tokens: Int32Array | number[], options: PrefillOptions = {}): Promise<void> {
     checkNames("prefill", options, ["signal"]);
-    const ids = Int32Array.from(tokens);
+    const ids = checkTokens("tokens", tokens);
     return this.#feed(options.signal, ({ host, session }, stop) =>
       host.call("prefill", { session, tokens: ids }, { signal: stop }),
     );

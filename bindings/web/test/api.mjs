@@ -276,6 +276,12 @@ export const tests = {
       ok(/topK/.test((await thrown(() => model.session({ topK: -1 }))).message));
       await fails(model.session({ chatTemplate: "nonsense" }).say("x").text(), "argument", /nonsense/);
       await fails(model.session().prefill([100000]), "argument");
+      for (const tokens of ["12", [1.5], ["7"], [-1], [2 ** 32], null, new BigInt64Array(2)]) {
+        equal((await thrown(() => model.session().prefill(tokens))).status, "argument", String(tokens));
+        equal((await thrown(() => model.detokenize(tokens))).status, "argument", String(tokens));
+      }
+      await fails(model.embed("one text"), "argument", /array of texts/);
+      await fails(model.embed(["one", 2]), "argument", /^texts\[1\] must be/);
       await fails(model.session().rewind(5), "argument", /5/);
       const closed = model.session();
       await closed.close();
