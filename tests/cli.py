@@ -463,30 +463,37 @@ class WithModel(unittest.TestCase):
                 _, said = p.communicate(b"y\n")
             self.assertEqual((p.returncode, b"truncated" in said), (code, code == 1), said)
 
-    def test_a_model_that_is_truncated_while_it_is_converted(self):
-        source, out = WORK / "converted.bin", WORK / "truncated.bin"
-        source.write_bytes(self.model.read_bytes())
-        done, into = os.pipe()  # full, so that the program waits after it has begun to write
-        os.set_blocking(into, False)
-        try:
-            while True:
-                os.write(into, b"x" * 65536)
-        except BlockingIOError:
-            os.set_blocking(into, True)
-        command = [QUIP, "convert", source, out, "--weights", "int8", "--json"]
-        with subprocess.Popen(command, stdout=into, stderr=subprocess.PIPE) as p:
-            os.close(into)
-            limit = time.time() + 20
-            while not (WORK / "truncated.bin.part").exists():
-                self.assertLess(time.time(), limit)
-                time.sleep(0.01)
-            time.sleep(0.2)
-            os.truncate(source, 0)
-            with open(done, "rb") as reader:
-                reader.read()
-            said = p.stderr.read()
-        self.assertEqual((p.returncode, said.count(b"\n"), b"truncated" in said), (1, 1, True), said)
-        self.assertEqual(list(WORK.glob("truncated.bin*")), [])
+    def test_a_model_that_changes_while_it_is_converted(self):
+        source, out, data = WORK / "converted.bin", WORK / "half.bin", self.model.read_bytes()
+
+        def convert_and(change):
+            """Convert; the program waits after it has begun to write, because its stdout is full."""
+            source.write_bytes(data)
+            done, into = os.pipe()
+            os.set_blocking(into, False)
+            try:
+                while True:
+                    os.write(into, b"x" * 65536)
+            except BlockingIOError:
+                os.set_blocking(into, True)
+            command = [QUIP, "convert", source, out, "--weights", "int8", "--json"]
+            with subprocess.Popen(command, stdout=into, stderr=subprocess.PIPE) as p:
+                os.close(into)
+                limit = time.time() + 20
+                while not (WORK / "half.bin.part").exists():
+                    self.assertLess(time.time(), limit)
+                    time.sleep(0.01)
+                time.sleep(0.2)
+                change(p)
+                with open(done, "rb") as reader:
+                    reader.read()
+                said = p.stderr.read()
+            self.assertEqual((p.returncode, said.count(b"\n"), b"truncated" in said), (1, 1, True), said)
+            self.assertEqual(list(WORK.glob("half.bin*")), [])
+
+        convert_and(lambda p: source.write_bytes(data))
+        convert_and(lambda p: os.truncate(source, 0))
+        convert_and(lambda p: p.send_signal(signal.SIGBUS))  # as when it reads what is no longer there
 
     def test_full_disk(self):
         """In a disk of its own; skipped where a user may not mount one."""

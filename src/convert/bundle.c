@@ -206,6 +206,8 @@ static quip_status add_file(struct bundle_job *j, const char *name, const char *
     quip_status status = qp_file_open(&f, path, error);
     if (!status)
         status = add_part(j, name, &f, error);
+    if (!status)
+        status = qp_file_check(&f, error);
     qp_file_close(&f);
     return status;
 }

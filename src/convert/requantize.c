@@ -230,6 +230,11 @@ quip_status qp_requantize_write(struct requantizer *q)
     for (int i = 0; !status && i < q->model->format.n_tensors; i++)
         if (q->stored[i].rows)
             status = write_tensor(q, i);
+    // also after a write that failed, because it was from memory that is no longer mapped
+    if (!status || status == QUIP_E_IO) {
+        const quip_status changed = qp_file_check(&q->model->file, q->error);
+        status = changed ? changed : status;
+    }
     return status;
 }
 
