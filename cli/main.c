@@ -3,6 +3,7 @@
  * Out: the exit code of the command. */
 #include "cli.h"
 
+#include <fcntl.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -19,6 +20,16 @@ static void on_lost_file(int signal_number)
     if (write(STDERR_FILENO, message, sizeof message - 1) < 0)
         _exit(EXIT_FAILED);
     _exit(EXIT_FAILED);
+}
+
+/* Standard files may be closed, as of a daemon. A file that is opened must not take the number of
+ * one, or messages would be written into it. Using one fails, as before. */
+static void hold_standard_files(void)
+{
+    for (int fd = 0; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+            return;
 }
 
 static const struct command commands[] = {
@@ -182,6 +193,7 @@ int main(int argc, char **argv)
      * without a locale, as in containers. */
     if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1)
         setlocale(LC_CTYPE, "C.UTF-8");
+    hold_standard_files();
     signal(SIGXFSZ, SIG_IGN); // of `ulimit -f`: the write fails instead
     signal(SIGBUS, on_lost_file);
     const char *name = argc > 1 ? argv[1] : "";

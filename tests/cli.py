@@ -495,6 +495,22 @@ class WithModel(unittest.TestCase):
         convert_and(lambda p: os.truncate(source, 0))
         convert_and(lambda p: p.send_signal(signal.SIGBUS))  # as when it reads what is no longer there
 
+    def test_closed_standard_files(self):
+        """A file that is written must not become stdout or stderr."""
+        out, wanted = WORK / "closed.bin", WORK / "wanted.bin"
+        quip("convert", self.checkpoint, wanted, "--weights", "int8", check=0)
+        for closed, options, is_written in [([0, 1], ["--json"], False), ([1], ["--json"], False), ([2], [], True),
+                                            ([0, 1, 2], [], True)]:
+            out.unlink(missing_ok=True)
+            close = lambda: [os.close(fd) for fd in closed]
+            command = [QUIP, "convert", self.checkpoint, out, "--weights", "int8", *options]
+            done = subprocess.run(command, capture_output=True, preexec_fn=close)
+            self.assertEqual((done.returncode == 0, out.exists()), (is_written, is_written), (closed, done))
+            self.assertTrue(not is_written or out.read_bytes() == wanted.read_bytes(), closed)
+        done = subprocess.run([QUIP, "run", self.model, "x", "-n", "3"], stderr=subprocess.PIPE,
+                              preexec_fn=lambda: os.close(1))
+        self.assertEqual((done.returncode, done.stderr), (1, b"quip: stdout: cannot be written: Bad file descriptor\n"))
+
     def test_full_disk(self):
         """In a disk of its own; skipped where a user may not mount one."""
         disk = WORK / "disk"
