@@ -122,6 +122,21 @@ except KeyboardInterrupt:
     assert said.stdout == f"{left}\n", said
 
 
+def test_without_a_console(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    converter.convert_checkpoint(config(checkpoint, tmp_path))
+    assert (tmp_path / "model.tflite").exists()
+
+
+def test_program_that_is_killed_is_an_error(checkpoint, tmp_path, monkeypatch):
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(_program, "PROGRAM", program)
+    with pytest.raises(quip.Error, match="quip convert was ended by signal 9"):
+        converter.convert_checkpoint(config(checkpoint, tmp_path))
+
+
 def test_program_is_installed(model_path):
     program = pathlib.Path(sys.executable).parent / "quip"
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)

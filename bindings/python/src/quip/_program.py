@@ -57,5 +57,7 @@ def run(
         raise error
     if process.returncode:
         kind = ArgumentError if process.returncode == 2 else Error
+        if process.returncode < 0:  # -9: by a system without memory
+            said = said or f"quip {command} was ended by signal {-process.returncode}"
         raise kind(said[len("quip: ") :] if said.startswith("quip: ") else said)
 

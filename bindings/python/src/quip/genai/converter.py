@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import sys
 import tempfile
 import warnings
 from typing import Any, Callable, Dict, Optional
@@ -214,12 +215,13 @@ def _run_with_bar(
 ) -> None:
     from tqdm import tqdm
 
+    is_hidden = bool(on_progress) or sys.stderr is None  # as in programs without a console
     with tqdm(
         total=None,
         unit="B",
         unit_scale=True,
         desc=os.path.basename(words[-1]),
-        disable=True if on_progress else None,  # None: unless stderr is a terminal
+        disable=is_hidden or None,  # None: unless stderr is a terminal
         leave=False,
     ) as bar:
 
