@@ -183,6 +183,8 @@ struct position_memory {
     struct arena arena;
     struct rope_table ropes[N_ROPES][2]; // by qp_rope_set
     float *alibi;                        // [n_heads, alibi_stride], or NULL
+    float *key_means;                    // [n_layers, key_width], or NULL (key_means.c)
+    size_t key_width;                    // the widest keys of a layer
     struct attention_part parts;         // [spans][n_heads] of one row
     int n_context, n_filled;             // ALiBi is filled for positions [0, n_filled)
 };
@@ -475,6 +477,17 @@ quip_status qp_cpu_adapter_open(struct device_adapter **packed, struct device *d
 void qp_cpu_adapter_close(struct device_adapter *packed);
 
 /* ---- kv_cache.c ---- */
+
+/* ---- key_means.c ---- */
+
+/* The mean of the rotated bias of layer l, [n_kv_heads * head_dim], which its int8 keys are stored
+ * without; NULL if they are stored as they are. */
+float *qp_key_mean(const struct cpu_device *d, int l);
+bool qp_has_key_mean(const struct cpu_device *d, int l);
+bool qp_has_key_means(const struct cpu_device *d); // of any layer
+void qp_fill_key_means(struct cpu_device *d);
+/* ops_attention.c: the radians that pair i turns from one position to the next. */
+float qp_rope_frequency(const struct rope *rope, const float *divisors, int i);
 
 void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, bool is_int8);
 /* Allocate what a sequence needs; returns the bytes of keys and values. */

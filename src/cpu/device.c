@@ -178,6 +178,9 @@ static void alloc_positions(struct position_memory *m, const struct cpu_device *
         alloc_ropes(m, c, r, n_context);
     if (c->has_alibi)
         m->alibi = qp_cpu_alloc(a, (size_t)c->n_heads, qp_round_up(n, KV_BLOCK), sizeof(float));
+    m->key_width = qp_has_key_means(d) ? (size_t)find_widths(c).kv : 0;
+    if (m->key_width > 0)
+        m->key_means = qp_cpu_alloc(a, (size_t)c->n_layers, m->key_width, sizeof(float));
     if (d->kv.is_int8)
         m->parts = alloc_attention_part(a, (n + KV_SPAN - 1) / KV_SPAN * (size_t)c->n_heads,
                                         find_widths(c).head_dim);
@@ -224,6 +227,7 @@ static quip_status grow_positions(struct cpu_device *d, int n_context, quip_erro
     alloc_positions(&m, d, n_context);
     qp_arena_close(&d->positions.arena);
     d->positions = m;
+    qp_fill_key_means(d);
     d->base.capacity.n_context = n_context;
     return QUIP_OK;
 }

@@ -375,12 +375,23 @@ void qp_kv_store(struct cpu_device *d, struct kv_layer *layer, int h, const floa
  * convolutions (conv_history.c). */
 
 struct kv_header {
-    uint32_t is_int8, shape; // shape_of the layers
+    uint32_t kind, shape; // enum kv_kind; shape_of the layers
     int32_t n_layers, d_model;
     int32_t n_context; // rings of the same size lose the same positions
     int32_t pos, n_written, n_outputs;
     int32_t conv_width;
 };
+
+enum kv_kind {
+    KV_FLOATS,
+    KV_INT8,
+    KV_INT8_WITHOUT_MEANS // key_means.c
+};
+
+static uint32_t kind_of(const struct cpu_device *d)
+{
+    return !d->kv.is_int8 ? KV_FLOATS : qp_has_key_means(d) ? KV_INT8_WITHOUT_MEANS : KV_INT8;
+}
 
 /* A number for the sizes of all layers: FNV-1a. */
 static uint32_t shape_of(const struct config *c)
@@ -475,7 +486,7 @@ quip_status qp_cpu_sequence_export(const struct sequence *sequence, const struct
 {
     const struct cpu_sequence *s = (const struct cpu_sequence *)sequence;
     const struct config *c = sequence->device->config;
-    struct kv_header header = { .is_int8 = cpu_of(sequence->device)->kv.is_int8,
+    struct kv_header header = { .kind = kind_of(cpu_of(sequence->device)),
                                 .shape = shape_of(c),
                                 .n_layers = c->n_layers,
                                 .d_model = c->d_model,
@@ -507,7 +518,7 @@ static quip_status check_header(const struct cpu_sequence *s, const struct kv_he
 {
     const struct config *c = s->base.device->config;
     const int n_context = s->base.n_context;
-    if (h->is_int8 != cpu_of(s->base.device)->kv.is_int8 || h->shape != shape_of(c) ||
+    if (h->kind != kind_of(cpu_of(s->base.device)) || h->shape != shape_of(c) ||
         h->n_layers != c->n_layers || h->d_model != c->d_model || h->conv_width != c->conv_width)
         return qp_fail(error, QUIP_E_FORMAT, "the KV cache is of another model");
     if (h->n_context != n_context)

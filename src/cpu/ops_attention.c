@@ -7,16 +7,21 @@
 
 /* ---- tables of positions ---- */
 
-/* The angle is the position times the frequency of struct rope, each step rounded to float as the
- * reference does. Rows are filled when their positions are first used. */
+/* The frequency of pair i, each step rounded to float as the reference does. */
+float qp_rope_frequency(const struct rope *rope, const float *divisors, int i)
+{
+    const float exponent = (float)(2 * i) / (float)rope->dim;
+    const float frequency = 1.0f / (float)qp_pow(rope->theta, exponent) / rope->scale;
+    return divisors ? frequency / divisors[i] : frequency;
+}
+
+/* The angle is the position times the frequency. Rows are filled when their positions are first
+ * used. */
 static void fill_rope(struct rope_table *t, const struct rope *rope, const float *divisors, int n)
 {
     assert(n <= t->n_positions);
     for (int i = 0; i < t->half && t->n_filled < n; i++) {
-        const float exponent = (float)(2 * i) / (float)rope->dim;
-        float frequency = 1.0f / (float)qp_pow(rope->theta, exponent) / rope->scale;
-        if (divisors)
-            frequency /= divisors[i];
+        const float frequency = qp_rope_frequency(rope, divisors, i);
         for (int pos = t->n_filled; pos < n; pos++) {
             const size_t at = (size_t)pos * (size_t)t->half + (size_t)i;
             double sine, cosine;
@@ -194,7 +199,7 @@ static void prepare_keys(const struct append_task *j, int t)
     prepare_heads(j, key, lc->n_kv_heads, w->k_norm.scale, &j->rows->row[t]);
 }
 
-/* The same, and store them with the values. */
+/* The same, and store them with the values. Int8 keys are stored without the mean of their bias. */
 static void append_keys(const struct append_task *j, int t)
 {
     struct cpu_device *d = j->d;
@@ -204,6 +209,9 @@ static void append_keys(const struct append_task *j, int t)
     const size_t at = (size_t)t * (size_t)(lc->n_kv_heads * lc->head_dim);
     float *key = d->mem.k + at, *value = d->mem.v + at;
     prepare_keys(j, t);
+    const float *mean = qp_key_mean(d, j->l);
+    if (mean)
+        d->k.axpby(key, key, 1, mean, -1, lc->n_kv_heads * lc->head_dim);
     for (int h = 0; h < lc->n_kv_heads; h++, key += lc->head_dim, value += lc->head_dim) {
         if (d->kv.is_int8)
             mix_head(&d->k, key, lc->head_dim, false);
