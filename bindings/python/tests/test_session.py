@@ -33,6 +33,16 @@ def test_answer_comes_in_pieces(model, session):
     assert result.seed > 0
 
 
+def test_prompt_tokens_are_all_that_was_fed(session):
+    before = 0
+    for prompt in ["one", "two"]:
+        session.ask(prompt)
+        result = session.result
+        n_kept = result.n_output_tokens - (result.finish_reason == quip.FinishReason.STOP)
+        assert session.position - before == result.n_prompt_tokens + n_kept
+        before = session.position
+
+
 def test_leaving_the_loop_ends_the_work(session):
     for _ in session.say("one"):
         break

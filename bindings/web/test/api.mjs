@@ -152,6 +152,18 @@ export const tests = {
       ok(result.promptTokens > 5 && result.firstTokenMs > 0 && result.decodeMs > 0, "figures");
     }),
 
+  "the prompt's tokens are all that was fed": (env) =>
+    withModel(env, "gemma3", async (model) => {
+      const chat = model.session({ maxOutputTokens: 10, nContext: 200 });
+      let before = 0;
+      for (const prompt of ["one", "two"]) {
+        const { promptTokens, outputTokens, finishReason } = await chat.say(prompt).result();
+        const after = await chat.position();
+        equal(promptTokens + outputTokens - (finishReason === "stop" ? 1 : 0), after - before);
+        before = after;
+      }
+    }),
+
   "a seed gives the same text, also 0": (env) =>
     withModel(env, "gemma3", async (model) => {
       const text = (seed) => model.session({ ...sampled, seed }).say(env.prompt).text();
