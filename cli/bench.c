@@ -202,8 +202,7 @@ int run_bench(const struct command *command, char **words)
     const struct option options[] = {
         { OPTION_INT, 'p', "prompt-tokens", "P", &setup.n_prompt, 1, 1 << 24, "default 1024" },
         { OPTION_INT, 'n', "output-tokens", "N", &setup.n_answer, 1, 1 << 24, "default 256" },
-        { OPTION_INT, 't', "threads", "N", &setup.n_threads, 1, 256,
-          "default: one for each processor" },
+        THREADS_OPTION(&setup.n_threads),
         { OPTION_INT, 'r', "repeat", "R", &setup.n_repeats, 1, 64,
           "rounds; prints the median, the lowest and the highest; default 5" },
         BACKEND_OPTION(&setup.backend),

@@ -1,266 +1,184 @@
-/* chat.c: a conversation. In a terminal, the line editor keeps a history in the cache folder. If
- * stdin is a pipe, each line is a turn. */
-#include "cli.h"
+/* chat.c: a conversation. If stdin or stdout is not a terminal, each line of stdin is a turn. */
+#include "chat.h"
 
-#include <histedit.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-struct chat {
-    quip_model *model;
-    quip_session *session;
-    quip_session_options options;
-    struct chosen_adapter adapter;
-    bool has_stats;   // after every answer
-    bool is_terminal; // Ctrl-C is a key of the line editor and does not end the program
-    quip_result last;
-    int exit_code;
-};
 
 /* ---- answers ---- */
 
 static bool show_piece(void *user, const char *text, size_t n)
 {
-    char *last = user;
-    *last = text[n - 1];
-    return fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0 && !was_interrupted();
+    return write_piece(user, text, n) && !was_interrupted();
+}
+
+/* A turn that does not fit ends a conversation in a terminal only if its user wants that. Lines of
+ * a file are answered by as many lines, and the exit code says that one is missing. */
+static void report_full(struct chat *c, const quip_error *error)
+{
+    if (c->is_terminal) {
+        fprintf(stderr, "%s; /clear starts again, --context N makes the context larger\n",
+                error->message);
+        return;
+    }
+    fprintf(stderr, "quip: line %d: %s; --context N makes the context larger\n", c->n_line,
+            error->message);
+    putchar('\n');
+    c->exit_code = EXIT_FAILED;
 }
 
 /* Answer one turn. False if the conversation cannot continue. */
 static bool answer(struct chat *c, const char *text, size_t n)
 {
     quip_error error = { 0 };
-    char last = 0;
+    struct writer writer;
+    begin_writer(&writer, stdout, c->is_terminal && !c->no_wrap);
     catch_interrupt(c->session);
-    quip_status status =
-        quip_session_generate(c->session, text, n, show_piece, &last, &c->last, &error);
+    if (c->is_terminal)
+        quieten_terminal();
+    const quip_status status =
+        quip_session_generate(c->session, text, n, show_piece, &writer, &c->last, &error);
     (c->is_terminal ? ignore_interrupt : release_interrupt)();
-    if (last && last != '\n')
-        putchar('\n');
+    end_writer(&writer);
+    if (!c->is_terminal && !status && !writer.last)
+        putchar('\n'); // of an empty answer
+    if (status == QUIP_E_CONTEXT_FULL)
+        report_full(c, &error);
     if (!close_output(stdout, "-")) {
         c->exit_code = EXIT_FAILED;
         return false;
     }
-    if (status == QUIP_E_CONTEXT_FULL)
-        fprintf(stderr, "%s; /reset starts again, --context N makes the context larger\n",
-                error.message);
-    else if (status && status != QUIP_E_CANCELLED)
-        c->exit_code = fail_with(&error);
-    else if (!status && c->last.finish_reason == QUIP_FINISH_CONTEXT)
-        fprintf(stderr, "the context of %d tokens is full; /reset starts again\n",
-                quip_session_n_context(c->session));
-    if (!status && c->has_stats)
-        print_stats(&c->last);
-    return !c->exit_code;
-}
-
-/* ---- slash commands ---- */
-
-static bool help(struct chat *c, const char *argument);
-
-static bool reset(struct chat *c, const char *argument)
-{
-    (void)argument;
-    quip_error error = { 0 };
-    quip_session *session = NULL;
-    if (open_session(&session, c->model, &c->options, &c->adapter, &error)) {
-        quip_session_close(session);
+    if (!c->is_terminal && was_interrupted()) {
+        c->exit_code = EXIT_INTERRUPTED;
+        return false;
+    }
+    if (status && status != QUIP_E_CANCELLED && status != QUIP_E_CONTEXT_FULL) {
         c->exit_code = fail_with(&error);
         return false;
     }
-    quip_session_close(c->session);
-    c->session = session;
+    if (!status && c->last.finish_reason == QUIP_FINISH_CONTEXT)
+        fprintf(stderr, "the context of %d tokens is full; /clear starts again\n",
+                quip_session_n_context(c->session));
+    if (!status && c->has_stats)
+        print_stats(&c->last);
     return true;
 }
 
-/* Change the adapter; the text so far runs again with it. If it cannot be opened, the current one
- * stays. */
-static bool change_adapter(struct chat *c, const char *argument)
+/* Handle one turn of the user. False ends the conversation. */
+static bool turn(struct chat *c, const char *text, size_t n, bool is_quoted)
 {
-    quip_error error = { 0 };
-    struct chosen_adapter changed;
-    if (!*argument) {
-        fputs("expected /adapter PATH, /adapter PATH:SCALE or /adapter off\n", stderr);
-        return true;
-    }
-    if (open_adapter(&changed, c->model, strcmp(argument, "off") ? argument : NULL, &error) ||
-        quip_session_set_adapter(c->session, changed.adapter, changed.scale, &error)) {
-        fprintf(stderr, "%s\n", error.message);
-        quip_adapter_close(changed.adapter);
-        return true;
-    }
-    quip_adapter_close(c->adapter.adapter);
-    c->adapter = changed;
-    return true;
-}
-
-static bool stats(struct chat *c, const char *argument)
-{
-    (void)argument;
-    print_stats(&c->last);
-    fprintf(stderr, "%scontext: %d of %d tokens%s\n", dim(), quip_session_position(c->session),
-            quip_session_n_context(c->session), plain());
-    return true;
-}
-
-static bool leave(struct chat *c, const char *argument)
-{
-    (void)c, (void)argument;
-    return false;
-}
-
-static const struct {
-    const char *name, *argument, *what;                // argument NULL: there is none
-    bool (*run)(struct chat *c, const char *argument); // false ends the conversation
-} slash_commands[] = {
-    { "/help", NULL, "print this list", help },
-    { "/reset", NULL, "forget the conversation and start again", reset },
-    { "/adapter", "PATH[:SCALE]", "continue with LoRA weights; /adapter off: without",
-      change_adapter },
-    { "/stats", NULL, "print statistics of the last answer and of the context", stats },
-    { "/exit", NULL, "end the conversation (or Ctrl-D)", leave },
-};
-
-static bool help(struct chat *c, const char *argument)
-{
-    (void)c, (void)argument;
-    for (size_t i = 0; i < QP_COUNT(slash_commands); i++) {
-        const char *takes = slash_commands[i].argument ? slash_commands[i].argument : "";
-        fprintf(stderr, "  %s %-*s %s\n", slash_commands[i].name,
-                (int)(21 - strlen(slash_commands[i].name)), takes, slash_commands[i].what);
-    }
-    return true;
-}
-
-/* Run the command that the line names, if there is one; the rest of the line is its argument. */
-static bool run_slash_command(struct chat *c, const char *line, size_t n, size_t n_word,
-                              bool *goes_on)
-{
-    for (size_t i = 0; i < QP_COUNT(slash_commands); i++) {
-        if (n_word != strlen(slash_commands[i].name) ||
-            memcmp(line, slash_commands[i].name, n_word) != 0 ||
-            (n > n_word && !slash_commands[i].argument))
-            continue;
-        while (n_word < n && line[n_word] == ' ')
-            n_word++;
-        while (n > n_word && line[n - 1] == ' ')
-            n--;
-        char *argument = strndup(line + n_word, n - n_word);
-        if (!argument)
-            c->exit_code = fail("out of memory for a line of %zu bytes", n);
-        *goes_on = argument && slash_commands[i].run(c, argument);
-        free(argument);
-        return true;
-    }
-    return false;
-}
-
-/* Handle one line of the user. False ends the conversation. */
-static bool turn(struct chat *c, const char *line, size_t n)
-{
-    while (n && strchr("\r\n", line[n - 1]))
+    while (n && strchr("\r\n", text[n - 1]))
         n--;
     if (!n)
         return true;
-    const size_t n_space = strcspn(line, " \r\n"), n_word = n_space < n ? n_space : n;
-    bool goes_on;
-    if (line[0] == '/' && run_slash_command(c, line, n, n_word, &goes_on))
-        return goes_on;
-    if (line[0] == '/' && !memchr(line + 1, '/', n_word - 1)) {
-        fprintf(stderr, "unknown command %.*s; /help lists the commands\n", (int)n_word, line);
+    switch (is_quoted ? TURN_TEXT : run_slash_command(c, text, n)) {
+    case TURN_TEXT:
+        return answer(c, text, n);
+    case TURN_DONE:
         return true;
+    default:
+        return false;
     }
-    return answer(c, line, n);
 }
 
 /* ---- input ---- */
 
+/* Read a line; the whole of stdin if it begins like UTF-16, whose line ends are not those of C.
+ * False at the end. */
+static bool read_line(struct bytes *line, bool is_first)
+{
+    int byte = 0;
+    line->n = 0;
+    while (byte != '\n' && (byte = getchar()) != EOF) {
+        const uint8_t b = (uint8_t)byte;
+        if (!qp_bytes_append(line, &b, 1))
+            return false;
+        if (is_first && line->n == 2 && is_utf16(line))
+            return read_input(line, "-");
+    }
+    return line->n > 0;
+}
+
+/* A line that is not UTF-8 is refused like a prompt of `quip run`. */
+static bool is_text(struct bytes *line, int n_line)
+{
+    char where[32];
+    snprintf(where, sizeof where, "line %d", n_line);
+    return n_line == 1 ? to_utf8(line, where)
+                       : check_utf8((const char *)line->data, line->n, where);
+}
+
+/* Answer each line of a text. False ends the conversation. */
+static bool talk_by_lines(struct chat *c, const struct bytes *text)
+{
+    const char *line = (const char *)text->data, *end = line + text->n;
+    while (line < end) {
+        const char *line_end = memchr(line, '\n', (size_t)(end - line));
+        const char *next = line_end ? line_end + 1 : end;
+        c->n_line++;
+        if (!turn(c, line, (size_t)(next - line), false))
+            return false;
+        line = next;
+    }
+    return true;
+}
+
 static void talk_through_pipe(struct chat *c)
 {
-    char *line = NULL;
-    size_t capacity = 0;
-    ssize_t n;
-    while ((n = getline(&line, &capacity, stdin)) >= 0 && turn(c, line, (size_t)n))
-        ;
-    free(line);
-}
-
-static char *prompt(EditLine *editor)
-{
-    static char text[] = "> ";
-    (void)editor;
-    return text;
-}
-
-/* Ctrl-C at the prompt clears the line; twice in a row it ends the conversation. */
-static unsigned char interrupt(EditLine *editor, int key)
-{
-    bool *is_interrupted;
-    (void)key;
-    el_get(editor, EL_CLIENTDATA, &is_interrupted);
-    *is_interrupted = true;
-    return CC_EOF;
-}
-
-static void talk_in_terminal(struct chat *c)
-{
-    HistEvent event;
-    bool is_interrupted = false, was_at_prompt = false;
-    char *path = cache_path("history");
-    History *past = history_init();
-    EditLine *editor = el_init("quip", stdin, stdout, stderr);
-    if (!past || !editor) {
-        c->exit_code = fail("the line editor could not start in this terminal");
-        goto done;
+    struct bytes line = { 0 };
+    const bool has_prompt = is_terminal(stdin); // and the answers go to a file or a pipe
+    for (bool goes_on = true; goes_on;) {
+        if (has_prompt)
+            fputs("> ", stderr);
+        if (!read_line(&line, c->n_line == 0))
+            break;
+        if (is_text(&line, c->n_line + 1)) {
+            goes_on = talk_by_lines(c, &line);
+            continue;
+        }
+        c->n_line++;
+        c->exit_code = EXIT_FAILED;
+        goes_on = puts("") >= 0 && close_output(stdout, "-");
     }
-    history(past, &event, H_SETSIZE, 1000);
-    history(past, &event, H_SETUNIQUE, 1);
-    if (path)
-        history(past, &event, H_LOAD, path);
-    el_set(editor, EL_CLIENTDATA, &is_interrupted);
-    el_set(editor, EL_PROMPT, prompt);
-    el_set(editor, EL_EDITOR, "emacs");
-    el_set(editor, EL_HIST, history, past);
-    el_set(editor, EL_SETTY, "-d", "-isig", NULL); // Ctrl-C is a key while a line is edited
-    el_set(editor, EL_ADDFN, "quip-interrupt", "clear the line", interrupt);
-    el_set(editor, EL_BIND, "^C", "quip-interrupt", NULL);
-    el_set(editor, EL_BIND, "^R", "em-inc-search-prev", NULL);
+    qp_bytes_close(&line);
+}
 
-    ignore_interrupt(); // between two lines the editor does not control the terminal
+static void talk_in_terminal(struct chat *c, bool saves_history)
+{
+    struct bytes text = { 0 };
+    if (!begin_signals()) {
+        c->exit_code = fail("no pipe is left for signals");
+        return;
+    }
+    struct line_editor *editor = open_editor(saves_history);
+    if (!editor) {
+        c->exit_code = EXIT_FAILED;
+        return;
+    }
     fprintf(stderr,
             "%sCtrl-C ends an answer, Ctrl-D ends the conversation, /help lists commands%s\n",
             dim(), plain());
-    for (;;) {
-        int n = 0;
-        is_interrupted = false;
-        const char *line = el_gets(editor, &n);
-        if (is_interrupted) {
-            fputs(was_at_prompt ? "\n" : "\n(press Ctrl-C again, or Ctrl-D, to exit)\n", stderr);
-            if (was_at_prompt)
-                break;
-            was_at_prompt = true;
-            el_reset(editor);
-            continue;
-        }
-        was_at_prompt = false;
-        if (!line || n <= 0) {
-            fputc('\n', stderr);
-            break;
-        }
-        if (*line != '\n')
-            history(past, &event, H_ENTER, line);
-        if (!turn(c, line, (size_t)n))
-            break;
-    }
-    if (path)
-        history(past, &event, H_SAVE, path);
-done:
-    if (editor)
-        el_end(editor);
-    if (past)
-        history_end(past);
-    free(path);
+    bool is_quoted;
+    while (edit_turn(editor, &text, &is_quoted) &&
+           turn(c, (const char *)text.data, text.n, is_quoted) && !ending_signal())
+        ;
+    unquieten_terminal();
+    close_editor(editor);
+    qp_bytes_close(&text);
+    if (ending_signal())
+        c->exit_code = 128 + ending_signal(); // as shells count
+}
+
+/* A model without a template continues text: it does not know whose turn it is. */
+static void note_base_model(const struct chat *c)
+{
+    quip_model_info info = { .struct_size = sizeof info };
+    if (quip_model_get_info(c->model, &info, NULL) || info.has_template || c->options.no_template ||
+        c->options.chat_template)
+        return;
+    fprintf(stderr,
+            "quip: %s: is a base model: it has no chat template, so it continues a text and does "
+            "not answer; use quip run, or --chat-template NAME if it was trained with one\n",
+            c->path);
 }
 
 int run_chat(const struct command *command, char **words)
@@ -268,12 +186,17 @@ int run_chat(const struct command *command, char **words)
     struct texts stop = { 0 };
     struct chat c = { .last = { .struct_size = sizeof c.last } };
     const char *adapter = NULL;
+    bool no_history = false;
     quip_model_options model_options = { 0 };
     const struct option options[] = {
         SESSION_OPTIONS(&c.options, &model_options, &stop),
         ADAPTER_OPTION(&adapter),
         { OPTION_FLAG, 0, "stats", NULL, &c.has_stats, 0, 0,
           "print times and rates after each answer" },
+        { OPTION_FLAG, 0, "no-wrap", NULL, &c.no_wrap, 0, 0,
+          "let the terminal cut words at the end of a line" },
+        { OPTION_FLAG, 0, "no-history", NULL, &no_history, 0, 0,
+          "do not save what is typed in the history" },
         { 0 },
     };
     int exit_code;
@@ -281,19 +204,25 @@ int run_chat(const struct command *command, char **words)
         return exit_code;
     c.options.stop = stop.items;
     c.options.n_stop = stop.n;
-    note_sampling(&c.options);
+    c.table = options;
+    c.path = words[0];
 
     quip_error error = { 0 };
     if (quip_model_open(&c.model, words[0], &model_options, &error) ||
         open_adapter(&c.adapter, c.model, adapter, &error) ||
-        open_session(&c.session, c.model, &c.options, &c.adapter, &error))
+        open_session(&c.session, c.model, &c.options, &c.adapter, &error)) {
         c.exit_code = fail_with(&error);
-    else if ((c.is_terminal = is_terminal(stdin) && is_terminal(stdout)))
-        talk_in_terminal(&c);
-    else
-        talk_through_pipe(&c);
+    } else {
+        note_options(&c.options, c.model, NULL);
+        note_base_model(&c);
+        if ((c.is_terminal = is_terminal(stdin) && is_terminal(stdout)))
+            talk_in_terminal(&c, !no_history);
+        else
+            talk_through_pipe(&c);
+    }
     quip_session_close(c.session);
     quip_adapter_close(c.adapter.adapter);
     quip_model_close(c.model);
+    free_kept_texts(&c);
     return c.exit_code;
 }

@@ -57,6 +57,10 @@ struct option {
  * after a message. */
 int parse_options(const struct command *command, const struct option *options, char **words,
                   int min, int max, int *exit_code);
+/* Store a value of an option that is not a flag; false if it is not of the option's kind. */
+bool store_option(const struct option *o, const char *value);
+/* What the value of an option must be, for a message. */
+const char *option_values(const struct option *o, char to[64]);
 
 #define BACKEND_OPTION(to)                                                                         \
     {                                                                                              \
@@ -95,12 +99,11 @@ int parse_options(const struct command *command, const struct option *options, c
       "what is recent: the last N tokens; default 64; -1: all" },                                  \
     { OPTION_SEED, 0, "seed", "N", o, 0, 0, "of the random numbers; default: another one each time" }, \
     { OPTION_TEXTS, 0, "stop", "TEXT", stop_texts, 0, 0, "end the answer before this text; may be repeated" }, \
-    { OPTION_INT, 'c', "context", "N", &(o)->n_context, 1, INT32_MAX,                              \
-      "capacity for prompts and answers, in tokens; default 4096" },                           \
-    { OPTION_INT, 'n', "max-output-tokens", "N", &(o)->max_output_tokens, 1, INT32_MAX,            \
-      "longest answer, in tokens; default: no limit but --context" },                              \
-    { OPTION_INT, 't', "threads", "N", &(m)->n_threads, 1, 256,                                    \
-      "default: one for each processor; does not change the answer" },                       \
+    { OPTION_INT, 'c', "context", "N", &(o)->n_context, 0, INT32_MAX,                              \
+      "capacity for prompts and answers, in tokens; 0 (default): 4096" },                           \
+    { OPTION_INT, 'n', "max-output-tokens", "N", &(o)->max_output_tokens, 0, INT32_MAX,            \
+      "longest answer, in tokens; 0 (default): no limit but --context" },                              \
+    THREADS_OPTION(&(m)->n_threads),                                                               \
     BACKEND_OPTION(&(m)->backend),                                                                 \
     { OPTION_FLAG, 0, "background", NULL, &(m)->background, 0, 0,                                  \
       "leave the processor to other programs: half the threads, low priority" },                   \
@@ -109,6 +112,13 @@ int parse_options(const struct command *command, const struct option *options, c
     { OPTION_FLAG, 0, "no-speculation", NULL, &(o)->no_speculation, 0, 0,                          \
       "do not guess tokens ahead; slower, same answer" }
 // clang-format on
+
+/* The limits are those of quip_model_options. */
+#define THREADS_OPTION(to)                                                                         \
+    {                                                                                              \
+        OPTION_INT, 't', "threads", "N", to, 0, 256,                                               \
+            "0 (default): one for each processor; does not change the result"                      \
+    }
 
 #define ADAPTER_OPTION(text)                                                                       \
     {                                                                                              \
@@ -120,8 +130,6 @@ struct chosen_adapter {
     quip_adapter *adapter; // NULL: none
     float scale;
 };
-/* Say on stderr which options have no effect because the answer is greedy. */
-void note_sampling(const quip_session_options *o);
 /* Open the adapter that such an option names; `text` NULL: none. Close a->adapter. */
 quip_status open_adapter(struct chosen_adapter *a, quip_model *model, const char *text,
                          quip_error *error);
@@ -151,13 +159,10 @@ bool is_terminal(FILE *f);
 /* Write a size such as "1.5 GB" to a buffer of 24 bytes; returns it. */
 char *human_bytes(char *to, uint64_t n);
 
-/* ---- input and output (common.c) ---- */
+/* ---- input and output (common.c, prompt.c) ---- */
 
 /* Read a whole file; "-" is stdin. False after a message. */
 bool read_input(struct bytes *to, const char *path);
-/* Make a text UTF-8: UTF-16 with a mark is converted, a mark of UTF-8 dropped. If that fails, or
- * the text has a NUL, print a message that begins with `where` and return false. */
-bool to_utf8(struct bytes *text, const char *where);
 /* The prompt that `word` means, and with it the document on stdin, which comes first; "-" is the
  * document alone. Without `is_raw` they are separated by an empty line, and one line end at the end
  * of stdin is dropped. */
@@ -187,6 +192,18 @@ cJSON *json_text(const char *text, size_t n);
 bool hide_nuls(char *line, char mark[4]);
 size_t show_nuls(char *text, const char mark[4]);
 
+/* ---- encodings (encoding.c) ---- */
+
+/* Make a text UTF-8: UTF-16 with a mark is converted, a mark of UTF-8 dropped. If that fails, or
+ * the text has a NUL, print a message that begins with `where` and return false. */
+bool to_utf8(struct bytes *text, const char *where);
+bool is_utf16(const struct bytes *text); // by its mark
+/* Whether a text is UTF-8 without a NUL; check_utf8 also prints a message. */
+bool is_utf8(const char *text, size_t n);
+bool check_utf8(const char *text, size_t n, const char *where);
+/* Drop one line end at the end of a text: it is the shell's, not the user's. */
+void cut_line_end(struct bytes *text);
+
 /* ---- LlmParameters (parameters.c) ---- */
 
 /* Every field by its name; NULL if the bytes are not such a message. */
@@ -207,7 +224,12 @@ void print_stats(const quip_result *result);
 void json_stats(cJSON *object, const quip_result *result);
 const char *finish_name(int32_t finish_reason);
 
-/* ---- interruption (common.c) ---- */
+/* ---- options without effect (notes.c) ---- */
+
+/* Say on stderr which options have no effect, or whether the option `only` has none. */
+void note_options(const quip_session_options *o, const quip_model *model, const char *only);
+
+/* ---- signals (signals.c) ---- */
 
 /* From now on Ctrl-C cancels the running call on `session` and does not end the program. NULL is
  * for work on files: then SIGTERM, SIGHUP and SIGPIPE count like Ctrl-C. */
@@ -216,6 +238,49 @@ void catch_interrupt(quip_session *session);
 void release_interrupt(void);
 void ignore_interrupt(void);
 bool was_interrupted(void); // since catch_interrupt
+
+/* For a conversation in a terminal: from now on SIGTERM, SIGHUP and SIGQUIT cancel the running call
+ * and are reported here. False if the system has no pipe left. */
+bool begin_signals(void);
+int ending_signal(void); // 0: none
+/* Wait until stdin can be read (0) or a signal has arrived, which is returned: an ending one,
+ * SIGWINCH or SIGCONT. */
+int wait_for_key(void);
+void forget_signals(void); // except ending ones
+
+/* ---- the terminal (terminal.c) ---- */
+
+int terminal_width(FILE *f); // columns; 0: unknown
+/* During an answer, keys are not shown and wait for the next line. `unquieten` restores the
+ * terminal; after `leave_quiet` the line editor does. */
+void quieten_terminal(void);
+void unquieten_terminal(void);
+void leave_quiet(void);
+/* For handlers of signals: before the program stops or ends, and when it goes on. */
+void restore_terminal(void);
+void continue_quiet(void);
+
+/* ---- text of an answer (writer.c) ---- */
+
+struct writer {
+    FILE *to;
+    bool is_terminal, wraps;
+    char last;     // byte of the text; 0: there was none
+    int n_columns; // of the terminal
+    int column;    // of the cursor; n_columns: the line is full
+    bool is_in_word;
+    char held[256]; // the beginning of a word
+    size_t n_held;
+    int held_width, held_columns; // of `held`; a word that begins so near the end is held
+    int last_width;               // of the character before
+    int n_ticks;                  // that begin this line; -1: it begins otherwise
+    bool is_code;
+};
+/* Write to a file, a pipe or a terminal, and there with `wraps` break lines between words. */
+void begin_writer(struct writer *w, FILE *to, bool wraps);
+bool write_piece(struct writer *w, const char *text, size_t n); // n > 0; false if it failed
+void end_writer(struct writer *w); // ends the line, if something was written
+int character_width(int32_t c);    // columns: 0, 1 or 2
 
 /* ---- progress of work on files (progress.c) ---- */
 

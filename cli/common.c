@@ -1,9 +1,8 @@
-/* common.c: messages, files, JSON, adapters, statistics and Ctrl-C, for all commands. */
+/* common.c: messages, files, JSON, adapters and statistics, for all commands. */
 #define _GNU_SOURCE // strcasestr
 #include "cli.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -253,25 +252,6 @@ quip_status open_adapter(struct chosen_adapter *a, quip_model *model, const char
     return status;
 }
 
-void note_sampling(const quip_session_options *o)
-{
-    const struct {
-        const char *name;
-        bool is_set;
-    } options[] = {
-        { "--top-k", o->top_k > 1 },
-        { "--top-p", o->top_p > 0 && o->top_p < 1 },
-        { "--min-p", o->min_p > 0 },
-        { "--seed", o->has_seed },
-    };
-    for (size_t i = 0; i < QP_COUNT(options) && o->temperature == 0; i++)
-        if (options[i].is_set)
-            fprintf(stderr,
-                    "quip: %s has no effect at temperature 0, where the most likely token always "
-                    "comes; --temperature 0.8 draws\n",
-                    options[i].name);
-}
-
 quip_status open_session(quip_session **session, quip_model *model,
                          const quip_session_options *options, const struct chosen_adapter *a,
                          quip_error *error)
@@ -351,60 +331,6 @@ void json_stats(cJSON *object, const quip_result *r)
     cJSON_AddNumberToObject(object, "file_backed_bytes", (double)m.file_backed);
     cJSON_AddNumberToObject(object, "own_bytes", (double)m.own);
     cJSON_AddStringToObject(object, "seed", seed);
-}
-
-/* ---- interruption ---- */
-
-static quip_session *volatile interrupted_session; // the signal handler has no argument
-static volatile sig_atomic_t n_interrupts;
-
-/* Signals of a system that shuts down, a terminal that closes and a pipe without a reader. They
- * stop work on a file like Ctrl-C, so that no incomplete file stays. */
-static const int endings[] = { SIGTERM, SIGHUP, SIGPIPE };
-
-static void on_interrupt(int signal_number)
-{
-    (void)signal_number;
-    n_interrupts = 1;
-    quip_session *session = interrupted_session;
-    if (session)
-        quip_session_cancel(session); // safe in a handler: it stores one atomic
-}
-
-void catch_interrupt(quip_session *session)
-{
-    n_interrupts = 0;
-    interrupted_session = session;
-    struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = SA_RESTART };
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    for (size_t i = 0; !session && i < QP_COUNT(endings); i++) {
-        struct sigaction before;
-        if (!sigaction(endings[i], NULL, &before) && before.sa_handler != SIG_IGN) // nohup
-            sigaction(endings[i], &action, NULL);
-    }
-}
-
-void release_interrupt(void)
-{
-    signal(SIGINT, SIG_DFL);
-    for (size_t i = 0; i < QP_COUNT(endings); i++) {
-        struct sigaction now;
-        if (!sigaction(endings[i], NULL, &now) && now.sa_handler == on_interrupt)
-            signal(endings[i], SIG_DFL);
-    }
-    interrupted_session = NULL;
-}
-
-void ignore_interrupt(void)
-{
-    signal(SIGINT, SIG_IGN);
-    interrupted_session = NULL;
-}
-
-bool was_interrupted(void)
-{
-    return n_interrupts != 0;
 }
 
 /* ---- JSON lines with U+0000 ---- */

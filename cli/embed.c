@@ -65,7 +65,12 @@ static bool is_pair(const cJSON *json)
 static void parse_line(struct line *l, char *text)
 {
     char mark[4];
-    *l = (struct line){ .json = hide_nuls(text, mark) ? cJSON_Parse(text) : NULL };
+    *l = (struct line){ 0 };
+    if (!is_utf8(text, strlen(text))) {
+        snprintf(l->error, sizeof l->error, "the line is not UTF-8");
+        return;
+    }
+    l->json = hide_nuls(text, mark) ? cJSON_Parse(text) : NULL;
     const cJSON *ids = cJSON_GetObjectItemCaseSensitive(l->json, "ids");
     cJSON *string = cJSON_GetObjectItemCaseSensitive(l->json, "text");
     bool ok = !ids != !string;
@@ -220,9 +225,12 @@ static int embed_words(const struct embed *e, char **texts, int n)
     quip_embed_input *inputs = calloc((size_t)n, sizeof *inputs);
     if (!inputs)
         return fail("out of memory for %d texts", n);
-    for (int i = 0; i < n; i++)
+    bool is_fine = true;
+    for (int i = 0; i < n && is_fine; i++) {
         inputs[i] = (quip_embed_input){ .text = texts[i], .n_text = strlen(texts[i]) };
-    const int exit_code = embed_texts(e, inputs, n);
+        is_fine = check_utf8(texts[i], strlen(texts[i]), "a text");
+    }
+    const int exit_code = is_fine ? embed_texts(e, inputs, n) : EXIT_FAILED;
     free(inputs);
     return exit_code;
 }
@@ -231,9 +239,11 @@ static int embed_stdin(const struct embed *e)
 {
     struct bytes text = { 0 };
     int exit_code = EXIT_FAILED;
-    if (read_input(&text, "-"))
+    if (read_input(&text, "-") && to_utf8(&text, "standard input")) {
+        cut_line_end(&text);
         exit_code = embed_texts(
             e, &(quip_embed_input){ .text = (const char *)text.data, .n_text = text.n }, 1);
+    }
     qp_bytes_close(&text);
     return exit_code;
 }
@@ -283,8 +293,7 @@ int run_embed(const struct command *command, char **words)
           "do not scale embeddings to length 1" },
         { OPTION_TEXT, 0, "pooling", "KIND", &pooling, 0, 0,
           "mean, first or last token; default: as the model file says" },
-        { OPTION_INT, 't', "threads", "N", &n_threads, 1, 256,
-          "default: one for each processor; does not change the numbers" },
+        THREADS_OPTION(&n_threads),
         { 0 },
     };
     int exit_code;

@@ -123,8 +123,7 @@ int run_eval(const struct command *command, char **words)
           "tokens in a window; default 1024" },
         { OPTION_INT, 0, "windows", "N", &windows.max, 1, INT32_MAX,
           "use the first N windows; default: all complete ones" },
-        { OPTION_INT, 't', "threads", "N", &model_options.n_threads, 1, 256,
-          "default: one for each processor; does not change the result" },
+        THREADS_OPTION(&model_options.n_threads),
         BACKEND_OPTION(&model_options.backend),
         ADAPTER_OPTION(&adapter_text),
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0,
@@ -146,7 +145,7 @@ int run_eval(const struct command *command, char **words)
     struct score score;
     quip_token *tokens = NULL;
     int n_tokens;
-    if (!read_input(&text, text_path)) {
+    if (!read_input(&text, text_path) || !to_utf8(&text, text_path)) {
         exit_code = EXIT_FAILED;
         goto done;
     }

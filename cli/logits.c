@@ -69,8 +69,7 @@ int run_logits(const struct command *command, char **words)
         { OPTION_FLAG, 0, "all", NULL, &is_all, 0, 0,
           "write a row for each id, not only for the last" },
         ADAPTER_OPTION(&adapter),
-        { OPTION_INT, 't', "threads", "N", &n_threads, 1, 256,
-          "default: one for each processor; does not change the numbers" },
+        THREADS_OPTION(&n_threads),
         { 0 },
     };
     int exit_code;

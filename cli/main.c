@@ -4,6 +4,7 @@
 #include "cli.h"
 
 #include <fcntl.h>
+#include <langinfo.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@ static void on_lost_file(int signal_number)
         "quip: a file that is open was truncated or replaced in place; start again\n";
     (void)signal_number;
     remove_unfinished();
+    restore_terminal();
     if (write(STDERR_FILENO, message, sizeof message - 1) < 0)
         _exit(EXIT_FAILED);
     _exit(EXIT_FAILED);
@@ -54,6 +56,8 @@ static const struct command commands[] = {
       .run = run_chat,
       .examples =
           "Ctrl-C ends an answer, Ctrl-D ends the conversation, /help lists more commands.\n"
+          "A pasted text of several lines is one turn. To type several lines: Alt-Enter, or a "
+          "backslash\nbefore Enter, or \"\"\" before the first line and after the last.\n"
           "If stdin is a pipe, each line is a turn.\n"
           "\n"
           "  quip chat gemma.bin --system \"Answer in one sentence.\"\n" },
@@ -186,14 +190,21 @@ static const struct command *find_command(const char *name)
     return NULL;
 }
 
+/* For the line editor; numbers stay as in C. Text is UTF-8 everywhere, also under LC_ALL=C or
+ * without a locale, as in containers. */
+static void set_utf8(void)
+{
+    static const char *const names[] = { "", "C.UTF-8", "en_US.UTF-8", "UTF-8" };
+    for (size_t i = 0; i < QP_COUNT(names); i++)
+        if (setlocale(LC_CTYPE, names[i]) && strcmp(nl_langinfo(CODESET), "UTF-8") == 0)
+            return;
+}
+
 int main(int argc, char **argv)
 {
     static char *help[] = { "--help", NULL };
-    /* For the line editor; numbers stay as in C. Text is UTF-8 everywhere, also under LC_ALL=C or
-     * without a locale, as in containers. */
-    if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1)
-        setlocale(LC_CTYPE, "C.UTF-8");
     hold_standard_files();
+    set_utf8();
     signal(SIGXFSZ, SIG_IGN); // of `ulimit -f`: the write fails instead
     signal(SIGBUS, on_lost_file);
     const char *name = argc > 1 ? argv[1] : "";

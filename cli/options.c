@@ -71,8 +71,7 @@ static bool read_seed(const char *text, quip_session_options *options)
     return *text >= '0' && *text <= '9' && !*end && !errno;
 }
 
-/* Store a value; false if it is not of the option's kind. */
-static bool store(const struct option *o, const char *value)
+bool store_option(const struct option *o, const char *value)
 {
     double number;
     switch (o->kind) {
@@ -105,23 +104,28 @@ static bool store(const struct option *o, const char *value)
     }
 }
 
+const char *option_values(const struct option *o, char to[64])
+{
+    if (o->kind == OPTION_INT)
+        snprintf(to, 64, "must be a whole number from %.0f to %.0f", o->min, o->max);
+    else if (o->kind == OPTION_NUMBER)
+        snprintf(to, 64, "must be a number from %g to %g", o->min, o->max);
+    else if (o->kind == OPTION_SEED)
+        snprintf(to, 64, "must be a whole number below 2^64");
+    else if (o->kind == OPTION_BACKEND)
+        snprintf(to, 64, "must be auto, cpu or gpu");
+    else
+        snprintf(to, 64, "must be on or off");
+    return to;
+}
+
 static int wrong_value(const struct command *command, const struct option *o, const char *value)
 {
-    switch (o->kind) {
-    case OPTION_INT:
-        return fail_usage(command, "--%s is %s; must be a whole number from %.0f to %.0f", o->name,
-                          value, o->min, o->max);
-    case OPTION_NUMBER:
-        return fail_usage(command, "--%s is %s; must be a number from %g to %g", o->name, value,
-                          o->min, o->max);
-    case OPTION_SEED:
-        return fail_usage(command, "--%s is %s; must be a whole number below 2^64", o->name, value);
-    case OPTION_BACKEND:
-        return fail_usage(command, "--%s is %s; must be auto, cpu or gpu", o->name, value);
-    default:
+    char values[64];
+    if (o->kind == OPTION_TEXTS)
         return fail_usage(command, "--%s is allowed at most %zu times", o->name,
                           QP_COUNT(((struct texts *)o->to)->items));
-    }
+    return fail_usage(command, "--%s is %s; %s", o->name, value, option_values(o, values));
 }
 
 int parse_options(const struct command *command, const struct option *options, char **words,
@@ -147,7 +151,9 @@ int parse_options(const struct command *command, const struct option *options, c
         const char *value;
         const struct option *o = find_option(options, *w, &value);
         if (!o) {
-            fail_usage(command, "unknown option %s", *w);
+            const bool is_text = (*w)[1] != '-' || strchr(*w, ' '); // perhaps a prompt
+            fail_usage(command, "unknown option %s%s", *w,
+                       is_text ? "; a text that begins so comes after --" : "");
             return -1;
         }
         if (o->kind == OPTION_FLAG) {
@@ -164,7 +170,7 @@ int parse_options(const struct command *command, const struct option *options, c
             fail_usage(command, "expected --%s %s", o->name, o->value);
             return -1;
         }
-        if (!store(o, value)) {
+        if (!store_option(o, value)) {
             wrong_value(command, o, value);
             return -1;
         }

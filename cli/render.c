@@ -220,7 +220,8 @@ int run_render(const struct command *command, char **words)
         exit_code = error.status == QUIP_E_CANCELLED ? EXIT_FAILED : fail_with(&error);
     else if (is_jsonl)
         exit_code = render_lines(&r);
-    else if (read_input(&json, n > n_model ? words[n_model] : "-"))
+    else if (read_input(&json, n > n_model ? words[n_model] : "-") &&
+             to_utf8(&json, n > n_model ? words[n_model] : "standard input"))
         exit_code = render_text(&r, &json);
     if (!close_output(stdout, "-"))
         exit_code = EXIT_FAILED;

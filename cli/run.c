@@ -5,9 +5,7 @@
 
 static bool print_piece(void *user, const char *text, size_t n)
 {
-    char *last = user;
-    *last = text[n - 1];
-    return fwrite(text, 1, n, stdout) == n && fflush(stdout) == 0 && !was_interrupted();
+    return write_piece(user, text, n) && !was_interrupted();
 }
 
 static bool keep_piece(void *user, const char *text, size_t n)
@@ -36,11 +34,11 @@ static quip_status answer_json(quip_session *session, const struct bytes *prompt
 static quip_status answer_text(quip_session *session, const struct bytes *prompt, bool has_stats,
                                quip_result *result, int *exit_code, quip_error *error)
 {
-    char last = '\n';
+    struct writer writer;
+    begin_writer(&writer, stdout, false);
     quip_status status = quip_session_generate(session, (const char *)prompt->data, prompt->n,
-                                               print_piece, &last, result, error);
-    if (last != '\n')
-        putchar('\n');
+                                               print_piece, &writer, result, error);
+    end_writer(&writer);
     if (!close_output(stdout, "-"))
         *exit_code = EXIT_FAILED;
     if (status)
@@ -76,7 +74,6 @@ int run_run(const struct command *command, char **words)
         return exit_code;
     session_options.stop = stop.items;
     session_options.n_stop = stop.n;
-    note_sampling(&session_options);
 
     quip_error error = { 0 };
     quip_model *model = NULL;
@@ -93,6 +90,9 @@ int run_run(const struct command *command, char **words)
         exit_code = fail_with(&error);
         goto done;
     }
+    note_options(&session_options, model, NULL);
+    if (is_json && has_stats)
+        fputs("quip: --stats has no effect with --json, which prints more\n", stderr);
     catch_interrupt(session);
     if (is_json ? answer_json(session, &prompt, &result, &exit_code, &error)
                 : answer_text(session, &prompt, has_stats, &result, &exit_code, &error))

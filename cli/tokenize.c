@@ -225,10 +225,13 @@ static int tokenize_lines(const struct source *s, bool is_reverse)
     while (getline(&line, &capacity, stdin) >= 0) {
         char mark[4];
         quip_error error = { 0 };
-        cJSON *in = hide_nuls(line, mark) ? cJSON_Parse(line) : NULL;
+        const bool is_text = is_utf8(line, strlen(line));
+        cJSON *in = is_text && hide_nuls(line, mark) ? cJSON_Parse(line) : NULL;
         cJSON *out = cJSON_CreateObject();
-        if (!(is_reverse ? detokenize_object(s, in, out, &error)
-                         : tokenize_object(s, in, mark, out, &error))) {
+        if (!is_text)
+            qp_fail(&error, QUIP_E_FORMAT, "the line is not UTF-8");
+        if (!is_text || !(is_reverse ? detokenize_object(s, in, out, &error)
+                                     : tokenize_object(s, in, mark, out, &error))) {
             cJSON_Delete(out);
             out = cJSON_CreateObject();
             cJSON_AddStringToObject(out, "error", error.message);
@@ -282,8 +285,10 @@ int run_tokenize(const struct command *command, char **words)
         exit_code = tokenize_lines(&source, is_reverse);
     } else {
         if (n == 1 || strcmp(words[1], "-") == 0) {
-            if (!read_input(&text, "-"))
+            if (!read_input(&text, "-") || !to_utf8(&text, "standard input"))
                 goto done;
+        } else if (!check_utf8(words[1], strlen(words[1]), "the text")) {
+            goto done;
         } else if (!qp_bytes_append_text(&text, words[1])) {
             fail("out of memory for the text");
             goto done;

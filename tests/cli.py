@@ -11,16 +11,15 @@ import json
 import math
 import os
 import pathlib
+import pty
 import re
 import resource
-import pty
 import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -371,6 +370,21 @@ class WithModel(unittest.TestCase):
         said = quip(*args, "--top-k", 40, "--seed", 5, check=0).stderr
         self.assertIn(b"--top-k has no effect at temperature 0", said)
         self.assertIn(b"--seed has no effect", said)
+        for options, expected in {
+            ("--temperature", 1, "--top-k", 1, "--top-p", 0.5): [b"--temperature has", b"--top-p has no effect with --top-k 1"],
+            ("--penalty-window", 9): [b"--penalty-window has no effect without a penalty"],
+            ("--raw", "--system", "y"): [b"--system has no effect with --raw"],
+            ("--raw", "--template-variables", "{}", "--chat-template", "gemma"): [b"--template-variables has", b"--chat-template has"],
+            ("--stop", "\\n"): [b"backslash"],
+            ("--json", "--stats"): [b"--stats has no effect with --json"],
+            ("--system", "y"): [b"--system has no effect because the model has no chat template"],
+            ("--penalty-window", 9, "--repeat-penalty", 1.1, "--stop", "\n"): [],
+            ("--system", "y", "--chat-template", "gemma"): [],
+        }.items():
+            said = quip(*args, *options, check=0).stderr
+            self.assertEqual(said.count(b"\n"), len(expected), said)
+            for words in expected:
+                self.assertIn(words, said)
         self.assertEqual(quip(*args, "--top-k", 40, "--seed", 5, "--temperature", 1, check=0).stderr, b"")
 
     def test_penalties(self):
@@ -564,50 +578,109 @@ class WithModel(unittest.TestCase):
                     "/adapter off\none\n/exit\nthree\n")
         self.assertEqual(done.returncode, 0)
         self.assertIn(b"unknown command /nonsense", done.stderr)
-        self.assertIn(b"unknown command /reset", done.stderr) # /reset has no argument
+        self.assertIn(b"/reset has no argument", done.stderr)
         self.assertIn(b"expected /adapter PATH", done.stderr)
         self.assertIn(b"nowhere: No such file", done.stderr)
         self.assertIn(b"context: ", done.stderr)
         first = quip("chat", self.model, "-n", 8, stdin="one", check=0).stdout
         self.assertTrue(done.stdout.startswith(first) and done.stdout.endswith(first))
 
-    def test_chat_in_terminal(self):
-        def talk(*steps):
-            """Each step is a text to wait for and the keys to type then."""
-            (WORK / "known-leaks").write_text("leak:libedit\n")  # el_set(EL_ADDFN) copies two names and never frees them
-            lsan = f"fast_unwind_on_malloc=0:print_suppressions=0:suppressions={WORK}/known-leaks"
-            env = {**os.environ, "TERM": "xterm", "XDG_CACHE_HOME": str(WORK / "cache"), "LSAN_OPTIONS": lsan}
-            pid, fd = pty.fork()
-            if pid == 0:
-                os.execve(QUIP, [QUIP, "chat", str(self.model), "-n", "8"], env)
-            seen, mark = b"", 0
-            for expected, typed in [*steps, (None, b"")]:
-                limit = time.time() + 20
-                while expected is None or expected not in seen[mark:]:
-                    self.assertLess(time.time(), limit, (expected, seen))
-                    if not select.select([fd], [], [], 0.1)[0]:
-                        continue
-                    try:
-                        more = os.read(fd, 4096)
-                    except OSError:
-                        more = b""  # Linux: the other side has closed
-                    if not more:
-                        break
-                    seen += more
-                mark = seen.find(expected, mark) + len(expected) if expected else mark
-                if typed:
-                    time.sleep(0.2)  # the editor configures the terminal after it has printed its prompt
-                    os.write(fd, typed)
-            os.close(fd)
-            return seen, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    def test_each_piped_turn_leaves_a_line(self):
+        lines = ["one", "light " * 50, "/nonsense", "two"]
+        done = quip("chat", self.model, "-n", 1, "-c", 40, stdin="\n".join(lines), check=1)
+        self.assertRegex(done.stderr.decode(), r"quip: line 2: .*40.*--context")
+        rows = done.stdout.split(b"\n")
+        self.assertEqual((len(rows), rows[1]), (4, b""))
+        good = quip("chat", self.model, "-n", 1, "-c", 40, stdin="one\ntwo\n", check=0).stdout
+        self.assertEqual(rows[0] + b"\n" + rows[2] + b"\n", good)
+        stopped = quip("chat", self.model, "-n", 1, "--stop", rows[0].decode()[:1] or " ", stdin="one\n", check=0)
+        self.assertEqual(stopped.stdout, b"\n")  # an empty answer
 
-        seen, code = talk((b"> ", b"one\r"), (b"> ", b"/stats\r"), (b"context: ", b""), (b"> ", b"\x04"))
-        self.assertEqual(code, 0, seen)
-        self.assertIn(b"tokens/s", seen)
-        # Ctrl-C clears the line, a second one exits, the history is kept
-        seen, code = talk((b"> ", b"abc\x03"), (b"again", b""), (b"> ", b"\x1b[A"), (b"/stats", b"\x03"), (b"again", b""), (b"> ", b"\x03"))
-        self.assertEqual(code, 0, seen)
-        self.assertTrue((WORK / "cache/quip/history").exists())
+    def test_encodings_of_piped_chat(self):
+        text = "Was ist Licht?\r\n\U0001f4a1 €\r\n"
+        want = quip("chat", self.model, "-n", 9, stdin=text, check=0).stdout
+        for encoding in ["utf-16", "utf-8-sig"]:
+            self.assertEqual(quip("chat", self.model, "-n9", stdin=text.encode(encoding), check=0).stdout, want)
+        wrong = b"one\nfu\xfcr\n\xff\xfea\nz\0z\ntwo\n"
+        done = quip("chat", self.model, "-n", 9, stdin=wrong, check=1)
+        self.assertIn(b"line 2 is not UTF-8: byte 2 is 0xfc", done.stderr)
+        self.assertIn(b"line 3 is not UTF-8: byte 0 is 0xff", done.stderr)
+        self.assertIn(b"line 4 is not a text", done.stderr)
+        one, two = quip("chat", self.model, "-n", 9, stdin="one\ntwo", check=0).stdout, b"\n\n\n"
+        self.assertEqual(done.stdout.replace(two, b""), one)
+        self.assertEqual(done.stdout.count(b"\n"), one.count(b"\n") + 3)
+
+    def test_encodings_of_other_commands(self):
+        text = "a light \U0001f4a1. " * 20
+        (WORK / "utf16.txt").write_bytes(text.encode("utf-16"))
+        (WORK / "utf8.txt").write_text(text)
+        embed = ["embed", self.model, "--pooling", "mean"]
+        want = {
+            "tokenize": quip("tokenize", self.model, text, check=0).stdout,
+            "embed": quip(*embed, text, check=0).stdout,
+            "eval": quip("eval", self.model, "--window", 8, "--text", WORK / "utf8.txt", check=0).stdout,
+        }
+        found = {
+            "tokenize": quip("tokenize", self.model, stdin=text.encode("utf-16"), check=0).stdout,
+            "embed": quip(*embed, stdin=(text + "\n").encode("utf-16"), check=0).stdout,
+            "eval": quip("eval", self.model, "--window", 8, "--text", WORK / "utf16.txt", check=0).stdout,
+        }
+        self.assertEqual(found, want)
+        wrong = b"fu\xfcr"
+        (WORK / "latin1.txt").write_bytes(wrong)
+        for args, stdin in [
+            (["tokenize", self.model], wrong),
+            (["tokenize", self.model, os.fsdecode(wrong)], b""),
+            (embed, wrong),
+            ([*embed, os.fsdecode(wrong)], b""),
+            (["eval", self.model, "--text", WORK / "latin1.txt"], b""),
+            (["render", "--template", WORK / "utf8.txt"], b'{"messages": []}' + wrong),
+        ]:
+            done = quip(*args, stdin=stdin, check=1)
+            self.assertEqual((done.stdout, b"is not UTF-8: byte" in done.stderr), (b"", True), done.stderr)
+        lines = b'{"text": "fu\xfcr"}\n{"text": "a"}\n'
+        for args in [["tokenize", self.model], embed]:
+            done = quip(*args, "--jsonl", stdin=lines, check=1)
+            rows = [json.loads(row) for row in done.stdout.splitlines()]
+            self.assertEqual((rows[0], "error" in rows[1]), ({"error": "the line is not UTF-8"}, False))
+
+    def test_interrupted_piped_chat(self):
+        """One Ctrl-C ends it, however many lines are left."""
+        with subprocess.Popen([QUIP, "chat", self.model], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE) as p:
+            p.stdin.write(b"one\n" * 9), p.stdin.close()
+            p.stdout.read(1)
+            p.send_signal(signal.SIGINT)
+            p.stdout.read()
+        self.assertEqual(p.returncode, 130)
+
+    def test_closed_standard_input(self):
+        """The model is not taken for standard input."""
+        for command in [f"{QUIP} chat {self.model} -n 3 <&-", f"{QUIP} run {self.model} - -n 3 <&-"]:
+            done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60)
+            self.assertEqual(done.stdout, b"")
+
+    def test_prompt_tokens_count_all_that_was_fed(self):
+        ids = quip("tokenize", self.model, "a light", check=0).stdout.split()
+        answer = json.loads(quip("run", self.model, "a light", "--raw", "-n", 1, "--json", check=0).stdout)
+        self.assertEqual(answer["prompt_tokens"], 1 + len(ids))  # <bos>
+        done = quip("chat", self.model, "-n", 4, stdin="one\n/stats\ntwo\n/stats\n", check=0).stderr.decode()
+        n_fed = 0
+        for prompt, n, finish, position in re.findall(
+            r"prompt: (\d+) tokens.*?answer: (\d+) tokens.*?\((\w+)\).*?context: (\d+)", done, re.S
+        ):
+            n_fed += int(prompt) + int(n) - (finish == "stop")
+            self.assertEqual(int(position), n_fed)
+        self.assertGreater(n_fed, 10)
+
+    def test_limits_of_threads(self):
+        for n in [0, 1, 256]:
+            quip("run", self.model, "x", "-n", 1, "--threads", n, check=0)
+        commands = [["run", "x"], ["chat"], ["bench"], ["logits", "--ids", "1", "--out", "-"], ["eval", "--text", __file__]]
+        for command, *more in commands:
+            for n in ["-1", "257", "99999999999999999999", "two"]:
+                done = quip(command, self.model, *more, "--threads", n, check=2)
+                self.assertIn(b"whole number from 0 to 256", done.stderr)
 
     def test_bench(self):
         args = ["bench", self.model, "-p", 40, "-n", 10, "-t", 1, "--repeat", 2]
