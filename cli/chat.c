@@ -142,6 +142,13 @@ static void talk_through_pipe(struct chat *c)
     qp_bytes_close(&line);
 }
 
+/* What ends many other programs of this kind. Between """ it is a text. */
+static bool is_goodbye(const struct bytes *text, bool is_quoted)
+{
+    return !is_quoted && text->n == 4 &&
+           (memcmp(text->data, "exit", 4) == 0 || memcmp(text->data, "quit", 4) == 0);
+}
+
 static void talk_in_terminal(struct chat *c, bool saves_history)
 {
     struct bytes text = { 0 };
@@ -158,7 +165,7 @@ static void talk_in_terminal(struct chat *c, bool saves_history)
             "%sCtrl-C ends an answer, Ctrl-D ends the conversation, /help lists commands%s\n",
             dim(), plain());
     bool is_quoted;
-    while (edit_turn(editor, &text, &is_quoted) &&
+    while (edit_turn(editor, &text, &is_quoted) && !is_goodbye(&text, is_quoted) &&
            turn(c, (const char *)text.data, text.n, is_quoted) && !ending_signal())
         ;
     unquieten_terminal();

@@ -75,7 +75,7 @@ static const struct {
     { "/adapter", "PATH[:SCALE]", "continue with LoRA weights; /adapter off: without",
       change_adapter },
     { "/stats", NULL, "print statistics of the last answer and of the context", stats },
-    { "/bye", NULL, "end the conversation (or /quit, /exit, Ctrl-D)", leave },
+    { "/bye", NULL, "end the conversation (or /quit, exit, Ctrl-D)", leave },
     { "/quit", NULL, NULL, leave },
     { "/exit", NULL, NULL, leave },
 };

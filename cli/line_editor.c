@@ -264,20 +264,36 @@ static void bind_keys(EditLine *editor)
 
 /* ---- turns ---- */
 
+/* libedit complains about a terminal that terminfo does not know, such as a new one on an old
+ * machine, and then knows no keys. Nearly all of them understand what xterm does. */
+static EditLine *start_editor(bool is_dumb)
+{
+    FILE *null = fopen("/dev/null", "w");
+    EditLine *editor = el_init("quip", stdin, stdout, null ? null : stderr);
+    char *up = NULL;
+    if (editor && !is_dumb && (el_get(editor, EL_GETTC, "up", &up, NULL) || !up))
+        el_set(editor, EL_TERMINAL, "xterm");
+    if (editor)
+        el_set(editor, EL_SETFP, 2, stderr);
+    if (null)
+        fclose(null);
+    return editor;
+}
+
 struct line_editor *open_editor(bool saves_history)
 {
     const char *term = getenv("TERM");
     struct line_editor *e = calloc(1, sizeof *e);
     if (e) {
         e->history = open_history(saves_history);
-        e->editor = el_init("quip", stdin, stdout, stderr);
+        e->is_dumb = !term || strcmp(term, "dumb") == 0;
+        e->editor = start_editor(e->is_dumb);
     }
     if (!e || !e->history || !e->editor) {
         fail("the line editor could not start in this terminal");
         close_editor(e);
         return NULL;
     }
-    e->is_dumb = !term || strcmp(term, "dumb") == 0;
     el_set(e->editor, EL_CLIENTDATA, e);
     el_set(e->editor, EL_PROMPT, prompt);
     el_set(e->editor, EL_EDITOR, "emacs");

@@ -25,13 +25,17 @@ static void on_lost_file(int signal_number)
 }
 
 /* Standard files may be closed, as of a daemon. A file that is opened must not take the number of
- * one, or messages would be written into it. Using one fails, as before. */
-static void hold_standard_files(void)
+ * one, or messages would be written into it. Using one fails, as before. Pipes of other programs,
+ * such as Node, may be non-blocking: a read or write that has to wait would fail. */
+static void prepare_standard_files(void)
 {
-    for (int fd = 0; fd <= STDERR_FILENO; fd++)
-        if (fcntl(fd, F_GETFD) < 0 &&
-            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+    for (int fd = 0; fd <= STDERR_FILENO; fd++) {
+        const int flags = fcntl(fd, F_GETFL);
+        if (flags >= 0 && flags & O_NONBLOCK)
+            fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+        if (flags < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
             return;
+    }
 }
 
 static const struct command commands[] = {
@@ -203,7 +207,7 @@ static void set_utf8(void)
 int main(int argc, char **argv)
 {
     static char *help[] = { "--help", NULL };
-    hold_standard_files();
+    prepare_standard_files();
     set_utf8();
     signal(SIGXFSZ, SIG_IGN); // of `ulimit -f`: the write fails instead
     signal(SIGBUS, on_lost_file);

@@ -40,6 +40,37 @@ static const struct option *find_option(const struct option *options, const char
     return NULL;
 }
 
+/* The option that was meant by a word with one hyphen, with underscores or with fewer letters: the
+ * shortest one. */
+static const struct option *guess_option(const struct option *options, const char *word)
+{
+    const struct option *guess = NULL;
+    word += 1 + (word[1] == '-');
+    const size_t n = strcspn(word, "=");
+    for (const struct option *o = options; o->kind != OPTION_END && n >= 3; o++) {
+        size_t i = 0;
+        while (i < n && (o->name[i] == word[i] || (o->name[i] == '-' && word[i] == '_')))
+            i++;
+        if (i == n && (!guess || strlen(o->name) < strlen(guess->name)))
+            guess = o;
+    }
+    return guess;
+}
+
+/* Returns -1. */
+static int unknown_option(const struct command *command, const struct option *options,
+                          const char *word)
+{
+    const struct option *guess = guess_option(options, word);
+    if (guess)
+        fail_usage(command, "unknown option %s; perhaps --%s", word, guess->name);
+    else if (word[1] != '-' || strchr(word, ' '))
+        fail_usage(command, "unknown option %s; a text that begins so comes after --", word);
+    else
+        fail_usage(command, "unknown option %s", word);
+    return -1;
+}
+
 /* Read a number in [min, max]; the whole text must be one. */
 static bool read_number(const char *text, double min, double max, double *number)
 {
@@ -150,12 +181,8 @@ int parse_options(const struct command *command, const struct option *options, c
         }
         const char *value;
         const struct option *o = find_option(options, *w, &value);
-        if (!o) {
-            const bool is_text = (*w)[1] != '-' || strchr(*w, ' '); // perhaps a prompt
-            fail_usage(command, "unknown option %s%s", *w,
-                       is_text ? "; a text that begins so comes after --" : "");
-            return -1;
-        }
+        if (!o)
+            return unknown_option(command, options, *w);
         if (o->kind == OPTION_FLAG) {
             if (value) {
                 fail_usage(command, "--%s has no value", o->name);

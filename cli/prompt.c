@@ -20,8 +20,15 @@ static bool has_document(void)
     struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
     if (fstat(STDIN_FILENO, &s))
         return false;
-    if (S_ISREG(s.st_mode))
+    if (S_ISREG(s.st_mode)) {
+        const off_t begin = lseek(STDIN_FILENO, 0, SEEK_CUR);
+        if (begin > 0 && begin < s.st_size) // such as `while read line; do quip run …; done < file`
+            fprintf(stderr,
+                    "quip: the rest of standard input, from byte %lld on, comes before the prompt; "
+                    "</dev/null leaves it alone\n",
+                    (long long)begin);
         return true;
+    }
     if (!S_ISFIFO(s.st_mode) && !S_ISSOCK(s.st_mode))
         return false; // a terminal, /dev/null
     int n;

@@ -199,6 +199,31 @@ class Chat(unittest.TestCase):
         self.assertEqual(t.end(), 0)
         self.assertNotIn(b"\x1b", t.bytes)
 
+    def test_unknown_terminals_are_like_xterm(self):
+        t = self.chat(env=self.env(TERM="no-such-terminal"))
+        self.assertNotIn("dumb", t.screen.text())
+        t.type("ab\x1b[D\x1b[200~\rX\x1b[201~Y\x1b[DZ")
+        self.assertEqual(t.screen.lines()[-2:], ["> a", "XZYb"])
+        t.type("\x03\x03")
+        self.assertEqual(t.end(), 0)
+
+    def test_a_terminal_without_a_size(self):
+        t = self.chat(columns=80)
+        t.set_size(t.fd, 0, 0)  # as in containers
+        t.type("one two\x1b[D\x7f\r")
+        t.wait_for_prompt(2)
+        self.leave(t)
+        self.assertEqual(self.history(), ["one to"])
+
+    def test_keys_before_the_prompt_wait(self):
+        t = self.chat(prompt=0)
+        t.type("one\rtw")
+        t.wait_for_prompt(2)
+        t.type("o\r")
+        t.wait_for_prompt(3)
+        self.leave(t)
+        self.assertEqual(self.history(), ["one", "two"])
+
     def test_words_wrap(self):
         t = self.chat("-n", "200", "--stop", "`", columns=40)
         t.type("light\r")
@@ -391,7 +416,7 @@ class Chat(unittest.TestCase):
         self.assertEqual(answers[0], answers[1], "the same seed and system prompt")
         t.type("/quit\r")
         self.assertEqual(t.end(), 0)
-        for word in ["/bye", "/exit"]:
+        for word in ["/bye", "/exit", "exit", "quit"]:
             t = self.chat()
             t.type(word + "\r")
             self.assertEqual(t.end(), 0)

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -107,6 +108,20 @@ class Usage(unittest.TestCase):
             self.assertEqual(done.stderr.count(b"\n"), 1, done.stderr)
         self.assertEqual(quip(check=2).stdout, b"")
         quip("no-such-command", check=2)
+
+    def test_unknown_options_are_guessed(self):
+        for word, guess in {
+            "--temp": "; perhaps --temperature;",
+            "--top_k": "; perhaps --top-k;",
+            "--max_output=3": "; perhaps --max-output-tokens;",
+            "-seed": "; perhaps --seed;",
+            "-5 + 3": "; a text that begins so comes after --;",
+            "-x": "; a text that begins so comes after --;",
+            "--nonsense": "--nonsense;",
+        }.items():
+            said = quip("run", "model", "x", word, check=2).stderr.decode()
+            self.assertIn(f"unknown option {word}", said)
+            self.assertIn(guess, said)
 
     def test_failure_is_1_and_names_the_file(self):
         (WORK / "junk").write_bytes(b"junk" * 100)
@@ -659,6 +674,38 @@ class WithModel(unittest.TestCase):
         for command in [f"{QUIP} chat {self.model} -n 3 <&-", f"{QUIP} run {self.model} - -n 3 <&-"]:
             done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60)
             self.assertEqual(done.stdout, b"")
+
+    def test_standard_files_that_do_not_block(self):
+        """Node gives its children such pipes: what is not there yet must be waited for."""
+        text = "light " * 30
+        want = quip("run", self.model, "-", "-n", 20, stdin=text, check=0).stdout
+        read_in, write_in = os.pipe()
+        read_out, write_out = os.pipe()
+        os.set_blocking(read_in, False), os.set_blocking(write_out, False)
+        with subprocess.Popen([QUIP, "run", self.model, "-", "-n", "20"], stdin=read_in, stdout=write_out) as p:
+            time.sleep(0.2)
+            os.write(write_in, text[:50].encode())
+            time.sleep(0.2)
+            os.write(write_in, text[50:].encode())
+            os.close(write_in), os.close(read_in), os.close(write_out)
+            with open(read_out, "rb") as out:
+                self.assertEqual(out.read(), want)
+        self.assertEqual(p.returncode, 0)
+
+    def test_input_ends_at_once(self):
+        self.assertEqual(quip("chat", self.model, stdin="", check=0).stdout, b"")
+        done = subprocess.run([QUIP, "chat", self.model], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        self.assertEqual((done.returncode, done.stdout), (0, b""))
+
+    def test_a_loop_that_reads_lines(self):
+        """`while read line; do quip run …; done < file` gives the rest of the file to the first run."""
+        (WORK / "lines").write_text("one\ntwo\nthree\n")
+        loop = f'while read line; do echo "[$line]"; {QUIP} run {self.model} "$line" -n 3 --raw'
+        done = subprocess.run(["sh", "-c", f"{loop}; done < {WORK}/lines"], capture_output=True, timeout=60)
+        self.assertIn(b"from byte 4 on, comes before the prompt; </dev/null", done.stderr)
+        done = subprocess.run(["sh", "-c", f"{loop} </dev/null; done < {WORK}/lines"], capture_output=True, timeout=60)
+        self.assertEqual(done.stdout.count(b"["), 3, done.stdout)
+        self.assertEqual(done.stderr, b"")
 
     def test_prompt_tokens_count_all_that_was_fed(self):
         ids = quip("tokenize", self.model, "a light", check=0).stdout.split()
