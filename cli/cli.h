@@ -226,6 +226,8 @@ const char *finish_name(int32_t finish_reason);
 
 /* ---- options without effect (notes.c) ---- */
 
+/* Say on stderr that an option has no effect; `why` completes the sentence. */
+void note_vain(const char *option, const char *why);
 /* Say on stderr which options have no effect, or whether the option `only` has none. */
 void note_options(const quip_session_options *o, const quip_model *model, const char *only);
 

@@ -102,7 +102,7 @@ bool read_input(struct bytes *to, const char *path)
         is_fine = qp_bytes_reserve(to, 1 << 16);
         n = is_fine ? fread(to->data + to->n, 1, 1 << 16, f) : 0;
         to->n += n;
-    } while (n);
+    } while (n && !feof(f)); // of a terminal, another read would wait for a second Ctrl-D
     if (!is_fine)
         fail("%s: out of memory after %zu bytes", path, to->n);
     else if (ferror(f)) {

@@ -72,6 +72,24 @@ static int check_words(const struct command *command, const struct convert_words
     return 0;
 }
 
+/* Options about the values of integers, in a file that has none. */
+static void note_weights(const struct convert_options *o)
+{
+    const int bits[] = { o->attention_bits, o->feed_forward_bits, o->embedding_bits };
+    bool has_integers = o->weights != CONVERT_F32;
+    bool has_int4 = o->weights == CONVERT_INT4 || o->weights == CONVERT_MIXED;
+    for (size_t i = 0; i < QP_COUNT(bits); i++) {
+        has_integers = has_integers || bits[i];
+        has_int4 = has_int4 || bits[i] == 4;
+    }
+    if (o->is_original && !has_int4)
+        note_vain("original", "without int4 weights");
+    if (o->is_mse && !has_integers)
+        note_vain("mse", "on float32 weights");
+    if (o->block_size && !has_integers)
+        note_vain("block-size", "on float32 weights");
+}
+
 /* What `quip chat` would say, too. */
 static void note_template(const char *path)
 {
@@ -172,5 +190,7 @@ int run_convert(const struct command *command, char **words)
     if (parse_options(command, options, words, 2, 2, &exit_code) < 0)
         return exit_code;
     exit_code = check_words(command, &asked, &o);
+    if (!exit_code && !asked.is_quiet)
+        note_weights(&o);
     return exit_code ? exit_code : convert(words, &asked, &o);
 }

@@ -438,7 +438,12 @@ int run_inspect(const struct command *command, char **words)
     struct inspected x = { .path = words[0] };
     if (open_inspected(&x, n_context, &error)) {
         exit_code = fail_with(&error);
-    } else if (tensor) {
+        close_inspected(&x);
+        return exit_code;
+    }
+    if (n_context && (tensor || !x.is_model))
+        note_vain("context", "on what is printed: it has no memory plan");
+    if (tensor) {
         const struct tensor *t = qp_format_find(&x.format, tensor);
         exit_code = t ? write_tensor(&x, t, out) : fail("%s: has no tensor %s", x.path, tensor);
     } else {

@@ -40,20 +40,20 @@ static void prepare_standard_files(void)
 
 static const struct command commands[] = {
     { .name = "run",
-      .arguments = "MODEL PROMPT",
+      .arguments = "MODEL [PROMPT]",
       .summary = "Answer one prompt",
       .run = run_run,
-      .examples =
-          "Quote PROMPT: the shell must pass it as one word. \"-\" reads it from stdin. Otherwise "
-          "a\ntext on stdin comes before PROMPT.\n"
-          "\n"
-          "  quip run gemma.bin \"Why is the sky blue?\"\n"
-          "  quip run gemma.bin - --max-output-tokens 200 < letter.txt\n"
-          "  cat letter.txt | quip run gemma.bin \"Summarize this letter.\"\n"
-          "  quip run gemma.bin \"A haiku\" --temperature 0.8 --top-k 40 --seed 7\n"
-          "\n"
-          "Exit code: 0, 1 after a failure, 2 for wrong usage, 130 after Ctrl-C. Ctrl-C "
-          "ends the\nanswer; its text so far is kept.\n" },
+      .examples = "Quote PROMPT: the shell must pass it as one word. Without one, or with \"-\", "
+                  "it is read "
+                  "from\nstdin. Otherwise a text on stdin comes before PROMPT.\n"
+                  "\n"
+                  "  quip run gemma.bin \"Why is the sky blue?\"\n"
+                  "  quip run gemma.bin - --max-output-tokens 200 < letter.txt\n"
+                  "  cat letter.txt | quip run gemma.bin \"Summarize this letter.\"\n"
+                  "  quip run gemma.bin \"A haiku\" --temperature 0.8 --top-k 40 --seed 7\n"
+                  "\n"
+                  "Exit code: 0, 1 after a failure, 2 for wrong usage, 130 after Ctrl-C. Ctrl-C "
+                  "ends the\nanswer; its text so far is kept.\n" },
     { .name = "chat",
       .arguments = "MODEL",
       .summary = "Hold a conversation",

@@ -3,6 +3,11 @@
 
 #include <string.h>
 
+void note_vain(const char *option, const char *why)
+{
+    fprintf(stderr, "quip: --%s has no effect %s\n", option, why);
+}
+
 static bool has_penalty(const quip_session_options *o)
 {
     return (o->repeat_penalty != 0 && o->repeat_penalty != 1) || o->presence_penalty != 0 ||
@@ -59,7 +64,7 @@ void note_options(const quip_session_options *o, const quip_model *model, const 
     };
     for (size_t i = 0; i < QP_COUNT(options); i++)
         if (options[i].is_vain && (!only || strcmp(only, options[i].name) == 0))
-            fprintf(stderr, "quip: --%s has no effect %s\n", options[i].name, options[i].why);
+            note_vain(options[i].name, options[i].why);
     if (!only)
         note_escapes(o);
 }

@@ -45,12 +45,16 @@ static bool has_document(void)
 bool read_prompt(struct bytes *to, const char *word, bool is_raw)
 {
     const bool is_dash = strcmp(word, "-") == 0;
+    if (is_dash && is_terminal(stdin))
+        fputs("quip: type the prompt; Ctrl-D at the beginning of a line ends it\n", stderr);
     if ((is_dash || has_document()) && !(read_input(to, "-") && to_utf8(to, "standard input")))
         return false;
     if (!is_raw)
         cut_line_end(to);
+    if (is_dash && to->n == 0)
+        fail("standard input is empty, expected a prompt");
     if (is_dash)
-        return true;
+        return to->n > 0;
     if (!check_utf8(word, strlen(word), "the prompt"))
         return false;
     if ((to->n > 0 && !is_raw && !qp_bytes_append_text(to, "\n\n")) ||

@@ -162,6 +162,9 @@ static quip_status open_model(struct renderer *r, const char *path, const char *
     if (status)
         return status;
     const quip_model *m = r->model;
+    if (name && !qp_model_template_name(m, name))
+        return qp_fail(error, QUIP_E_ARGUMENT, "%s: has no chat template named \"%.60s\"", path,
+                       name);
     if (name) {
         status = qp_model_open_template(m, name, &r->own, error);
         r->jinja = r->own;

@@ -70,8 +70,12 @@ int run_run(const struct command *command, char **words)
         { 0 },
     };
     int exit_code;
-    if (parse_options(command, options, words, 2, 2, &exit_code) < 0)
+    const int n_words = parse_options(command, options, words, 1, 2, &exit_code);
+    if (n_words < 0)
         return exit_code;
+    if (n_words == 1 && is_terminal(stdin))
+        return fail_usage(command, "expected MODEL PROMPT; quip chat holds a conversation");
+    const char *word = n_words == 1 ? "-" : words[1];
     session_options.stop = stop.items;
     session_options.n_stop = stop.n;
 
@@ -81,7 +85,7 @@ int run_run(const struct command *command, char **words)
     struct bytes prompt = { 0 };
     quip_result result = { .struct_size = sizeof result };
     exit_code = EXIT_FAILED;
-    if (!read_prompt(&prompt, words[1], session_options.no_template))
+    if (!read_prompt(&prompt, word, session_options.no_template))
         goto done;
     exit_code = 0;
     if (quip_model_open(&model, words[0], &model_options, &error) ||
@@ -92,7 +96,7 @@ int run_run(const struct command *command, char **words)
     }
     note_options(&session_options, model, NULL);
     if (is_json && has_stats)
-        fputs("quip: --stats has no effect with --json, which prints more\n", stderr);
+        note_vain("stats", "with --json, which prints more");
     catch_interrupt(session);
     if (is_json ? answer_json(session, &prompt, &result, &exit_code, &error)
                 : answer_text(session, &prompt, has_stats, &result, &exit_code, &error))

@@ -96,6 +96,8 @@ static void change_setting(struct chat *c, const struct option *o, const char *v
     const struct chat before = *c;
     if (!store_setting(c, o, value)) {
         fprintf(stderr, "%s is \"%s\"; %s\n", o->name, value, option_values(o, values));
+    } else if (o->to == &c->options.system && quip_session_position(c->session) > 0) {
+        fputs("system cannot change after the first turn; first /clear\n", stderr);
     } else if (quip_session_set_options(c->session, &c->options, &error)) {
         fprintf(stderr, "%s\n", error.message);
     } else {

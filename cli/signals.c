@@ -75,8 +75,7 @@ static void tell(int signal_number)
 {
     const int saved = errno;
     const unsigned char byte = (unsigned char)signal_number;
-    if (write(wake[1], &byte, 1) < 0) // the pipe is full: it is read soon
-        errno = saved;
+    (void)!write(wake[1], &byte, 1); // if the pipe is full, it is read soon
     errno = saved;
 }
 
@@ -142,7 +141,7 @@ int wait_for_key(void)
     unsigned char signal_number;
     while (!ending) {
         if (poll(fds, QP_COUNT(fds), -1) < 0 && errno != EINTR)
-            return SIGHUP;
+            ending = SIGHUP;
         if (read(wake[0], &signal_number, 1) == 1)
             return signal_number;
         if (fds[1].revents)

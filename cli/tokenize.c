@@ -268,6 +268,8 @@ int run_tokenize(const struct command *command, char **words)
     int n = parse_options(command, options, words, 1, 2, &exit_code);
     if (n < 0)
         return exit_code;
+    if (is_special && is_ordinary)
+        return fail_usage(command, "--special and --no-special exclude each other");
     if (is_jsonl && n == 2)
         return fail_usage(command, "unexpected argument \"%s\": --jsonl reads stdin", words[1]);
 

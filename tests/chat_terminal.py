@@ -421,6 +421,34 @@ class Chat(unittest.TestCase):
             t.type(word + "\r")
             self.assertEqual(t.end(), 0)
 
+    def test_the_system_prompt_changes_only_at_the_start(self):
+        t = self.chat("--chat-template", "gemma")
+        for i, typed in enumerate(["one", "/set system Be brief.", "/clear", "/set system Be brief."]):
+            t.type(typed + "\r")
+            t.wait_for_prompt(i + 2)
+        self.assertEqual(t.screen.text().count("system cannot change after the first turn; first /clear"), 1)
+        self.assertEqual(len(re.findall(r"^  system +Be brief\.", t.screen.text(), re.M)), 1)
+        self.leave(t)
+
+    def run_in_terminal(self, *args):
+        t = Terminal([cli.QUIP, "run", self.model, *args], self.env())
+        self.terminals.append(t)
+        return t
+
+    def test_run_in_a_terminal(self):
+        want = cli.quip("run", self.model, "one", "-n", 3, check=0).stdout.decode(errors="replace").rstrip()
+        t = self.run_in_terminal("one", "-n", "3")
+        self.assertEqual(t.end(), 0)
+        self.assertEqual(t.screen.lines()[0], want)
+        t = self.run_in_terminal("-", "-n", "3")
+        t.wait_for("type the prompt; Ctrl-D")
+        t.type("one\r\x04")
+        self.assertEqual(t.end(), 0)
+        self.assertIn(want, t.screen.lines())
+        t = self.run_in_terminal()
+        self.assertEqual(t.end(), 2)
+        self.assertIn("quip chat holds a conversation", t.screen.text())
+
     def test_settings_are_those_of_the_options(self):
         drawn = cli.quip("chat", self.model, "-n", 8, "--temperature", 2, "--seed", 3, stdin="one\n", check=0).stdout
         done = cli.quip("chat", self.model, "-n", 8, stdin="/set temperature 2\n/set seed 3\none\n", check=0)

@@ -82,7 +82,6 @@ class Usage(unittest.TestCase):
     def test_wrong_usage_is_2_and_one_line(self):
         for args in [
             ["run"],
-            ["run", "model"],
             ["run", "model", "a", "b"],
             ["run", "model", "a", "--no-such"],
             ["run", "model", "a", "--top-k"],
@@ -402,6 +401,26 @@ class WithModel(unittest.TestCase):
                 self.assertIn(words, said)
         self.assertEqual(quip(*args, "--top-k", 40, "--seed", 5, "--temperature", 1, check=0).stderr, b"")
 
+    def test_options_without_effect_of_other_commands(self):
+        weights = next(self.checkpoint.glob("*.safetensors"))
+        f32 = ["convert", self.model, WORK / "vain.bin", "--weights", "f32"]
+        for args, expected in [
+            ([*f32, "--mse"], [b"--mse has no effect on float32 weights"]),
+            ([*f32, "--block-size", 32], [b"--block-size has no effect on float32 weights"]),
+            ([*f32, "--original"], [b"--original has no effect without int4 weights"]),
+            ([*f32, "--mse", "--attention-bits", 8], []),
+            ([*f32, "--mse", "--quiet"], []),
+            (["inspect", weights, "--context", 64], [b"--context has no effect"]),
+            (["inspect", self.model, "--context", 64], []),
+        ]:
+            said = [line for line in quip(*args, check=0).stderr.split(b"\n") if b"no effect" in line]
+            self.assertEqual(len(said), len(expected), (args, said))
+            for line, words in zip(said, expected):
+                self.assertIn(words, line)
+        said = quip("tokenize", self.model, "a", "--special", "--no-special", check=2).stderr
+        self.assertIn(b"exclude each other", said)
+        self.assertIn(b'no chat template named "x"', quip("render", self.model, "--name", "x", check=2).stderr)
+
     def test_penalties(self):
         args = ["run", self.model, "What is light?", "-n", 40]
         plain = quip(*args, check=0).stdout
@@ -422,6 +441,14 @@ class WithModel(unittest.TestCase):
         self.assertEqual(answer("-", "What is light?\r\n"), answer("What is light?"))
         self.assertEqual(answer("b", "a\n", "--raw"), answer("-", "a\nb", "--raw"))
         self.assertNotEqual(answer("-", "a\n", "--raw"), answer("-", "a", "--raw"))
+
+    def test_a_prompt_may_be_missing(self):
+        want = quip("run", self.model, "What is light?", "-n", 5, check=0).stdout
+        self.assertEqual(quip("run", self.model, "-n", 5, stdin="What is light?\n", check=0).stdout, want)
+        for args in [[], ["-"]]:
+            done = quip("run", self.model, *args, stdin="\n", check=1)
+            self.assertEqual((done.stdout, b"standard input is empty" in done.stderr), (b"", True))
+        quip("run", self.model, "", "-n", 5, check=0)
 
     def test_a_pipe_that_nobody_writes_to(self):
         end, other_end = os.pipe()
