@@ -105,6 +105,20 @@ class Chat(unittest.TestCase):
         self.assertEqual(self.history()[-1], "Xab\nBdc")
         self.leave(t)
 
+    def test_arrows_move_between_lines(self):
+        t = self.chat()
+        t.type("earlier\r")
+        t.wait_for_prompt(2)
+        t.type("abc\x1b\rd\x1b\r\x1b\refghi")
+        t.type("\x1b[D\x1b[A\x1b[A\x1b[AX\x1b[BY\x1b[B\x1b[BZ")  # columns 4 -> 0 -> 0 -> 0, 1, 2 -> 0 -> 0
+        self.assertEqual(t.screen.lines()[-4:], ["> Xabc", "dY", "", "Zefghi"])
+        t.type("\x1b[A\x1b[A\x1bOA\x1b[A")
+        self.assertEqual(t.screen.lines()[-4:], ["> earlier", "", "", ""])
+        t.type("\x1b[B\r")
+        t.wait_for_prompt(3)
+        self.assertEqual(self.history()[1], "Xabc\ndY\n\nZefghi")
+        self.leave(t)
+
     def test_a_long_paste(self):
         text = "\n".join(f"{i} /bye \"\"\" {'light ' * 20}" for i in range(400))
         t = self.chat("--context", "70000")
