@@ -94,7 +94,8 @@ static const struct command commands[] = {
       .summary = "Make embeddings of texts",
       .run = run_embed,
       .examples =
-          "Each text gives a line {\"embedding\": […]}. Without a TEXT, stdin is one text.\n"
+          "Each text gives a line {\"embedding\": […]}. Without a TEXT, stdin is one, without its "
+          "last\nline end.\n"
           "A text that is longer than the model's maximum is cut at its end.\n"
           "\n"
           "  quip embed minilm.bin \"A cat sits outside\" \"The new film is great\"\n"

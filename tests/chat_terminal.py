@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import termios
+import time
 import unittest
 
 import cli
@@ -64,6 +65,12 @@ class Chat(unittest.TestCase):
     def assert_usable(self, terminal):
         self.assertEqual(terminal.bytes.count(b"\x1b[?2004h"), terminal.bytes.count(b"\x1b[?2004l"))
 
+    def begin_answer(self, terminal):
+        """Type a turn, and wait until its answer is being written."""
+        n = len(terminal.screen.text())
+        terminal.type("light\r")
+        terminal.wait_until(lambda: len(terminal.screen.text()) > n + 40, "an answer")
+
     def history(self):
         path = self.cache / "quip/history"
         lines = path.read_text().splitlines()[1:] if path.exists() else []
@@ -88,8 +95,8 @@ class Chat(unittest.TestCase):
         text = "def f(x):\n\treturn x + 1\n/help\n\nWhat is \"this\"?"
         for line_end in ["\r", "\n", "\r\n"]:
             t = self.chat()
-            t.type("\x1b[200~" + text.replace("\n", line_end) + "\x1b[201~", wait=0.3)
-            self.assertIn("> def f(x):\n        return x + 1\n/help\n\nWhat is", t.screen.text())
+            t.type("\x1b[200~" + text.replace("\n", line_end) + "\x1b[201~")
+            t.wait_for_rows("> def f(x):", "        return x + 1", "/help", "", 'What is "this"?')
             t.type("\r")
             self.assert_turn(t, text)
             self.leave(t)
@@ -111,9 +118,9 @@ class Chat(unittest.TestCase):
         t.wait_for_prompt(2)
         t.type("abc\x1b\rd\x1b\r\x1b\refghi")
         t.type("\x1b[D\x1b[A\x1b[A\x1b[AX\x1b[BY\x1b[B\x1b[BZ")  # columns 4 -> 0 -> 0 -> 0, 1, 2 -> 0 -> 0
-        self.assertEqual(t.screen.lines()[-4:], ["> Xabc", "dY", "", "Zefghi"])
+        t.wait_for_rows("> Xabc", "dY", "", "Zefghi")
         t.type("\x1b[A\x1b[A\x1bOA\x1b[A")
-        self.assertEqual(t.screen.lines()[-4:], ["> earlier", "", "", ""])
+        t.wait_for_rows("> earlier", "", "", "")
         t.type("\x1b[B\r")
         t.wait_for_prompt(3)
         self.assertEqual(self.history()[1], "Xabc\ndY\n\nZefghi")
@@ -121,11 +128,13 @@ class Chat(unittest.TestCase):
 
     def test_a_long_paste(self):
         text = "\n".join(f"{i} /bye \"\"\" {'light ' * 20}" for i in range(400))
-        t = self.chat("--context", "70000")
-        t.type("\x1b[200~" + text[:20000], wait=0.2)
-        t.type(text[20000:] + "\x1b[201~", wait=0.5)
-        t.type("\r", wait=1)
+        t = self.chat("--context", "100")  # so that no answer has to be waited for
+        t.type("\x1b[200~" + text[:20000])
+        t.type(text[20000:] + "\x1b[201~")
+        t.wait_for("^399 ")
+        t.type("\r")
         t.wait_for(r"^>\s*\Z")
+        self.assertIn("tokens do not fit", t.screen.text())
         self.assertEqual(self.history(), [text])
         self.leave(t)
 
@@ -166,7 +175,7 @@ class Chat(unittest.TestCase):
             env = {k: v for k, v in self.env().items() if not k.startswith("LC_") and k != "LANG"}
             t = self.chat(env={**env, **locale})
             t.type(text)
-            self.assertIn("> " + text, t.screen.text())
+            t.wait_for_rows("> " + text)
             t.type("\r")
             self.assert_turn(t, text)
             self.leave(t)
@@ -175,9 +184,9 @@ class Chat(unittest.TestCase):
     def test_wide_characters_are_erased(self):
         t = self.chat()
         t.type("請翻譯\x7f\x7f文a")
-        self.assertIn("> 請文a", t.screen.lines())
+        t.wait_for_rows("> 請文a")
         t.type("\x1b[D\x1b[D字")
-        self.assertIn("> 請字文a", t.screen.lines())
+        t.wait_for_rows("> 請字文a")
         t.type("\x03\x03")
         self.assertEqual(t.end(), 0)
 
@@ -193,15 +202,15 @@ class Chat(unittest.TestCase):
         text = "one two three four five six seven eight nine ten eleven twelve"
         t = self.chat()
         t.type(text + "\x01")
+        t.wait_for_rows("> " + text)
         t.resize(40)
         t.type("X\x05Y")
-        rows = t.screen.lines()
-        begin = rows.index("> Xone two three four five six seven eig")
-        self.assertEqual(rows[begin : begin + 2], ["> Xone two three four five six seven eig", "ht nine ten eleven twelveY"])
-        self.assertEqual(sum("one two" in row for row in rows), 1)
+        t.wait_for_rows("> Xone two three four five six seven eig", "ht nine ten eleven twelveY")
+        self.assertEqual(t.screen.text().count("one two"), 1)
         t.resize(100)
         t.type("Z")
-        self.assertEqual([row for row in t.screen.lines() if "one two" in row], [f"> X{text}YZ"])
+        t.wait_for_rows(f"> X{text}YZ")
+        self.assertEqual(t.screen.text().count("one two"), 1)
         t.type("\x03\x03")
         self.assertEqual(t.end(), 0)
 
@@ -217,7 +226,7 @@ class Chat(unittest.TestCase):
         t = self.chat(env=self.env(TERM="no-such-terminal"))
         self.assertNotIn("dumb", t.screen.text())
         t.type("ab\x1b[D\x1b[200~\rX\x1b[201~Y\x1b[DZ")
-        self.assertEqual(t.screen.lines()[-2:], ["> a", "XZYb"])
+        t.wait_for_rows("> a", "XZYb")
         t.type("\x03\x03")
         self.assertEqual(t.end(), 0)
 
@@ -260,16 +269,16 @@ class Chat(unittest.TestCase):
         t = self.shell()
         t.type(f"{cli.QUIP} chat {self.model} -n 8\r")
         t.wait_for_prompt(1)
-        t.type("ab\x1b[D\x1a", wait=0.3)
+        t.type("ab\x1b[D\x1a")
         t.wait_for(r"^\$ *\Z")
-        self.assertTrue(t.modes() & termios.ECHO)
+        t.wait_for_modes(on=termios.ECHO)
         t.type("echo in-the-shell\r")
         t.wait_for("^in-the-shell")
         t.type("fg\r")
         t.wait_for_prompt(2)
         t.type("X\x05Y\r")
         t.wait_for_prompt(3)
-        self.assertIn("> aXbY", t.screen.lines())
+        t.wait_for_rows("> aXbY")
         self.assertEqual(self.history(), ["aXbY"])
         t.type("\x04")
         t.wait_for(r"^\$ *\Z")
@@ -280,15 +289,16 @@ class Chat(unittest.TestCase):
         t = self.shell()
         t.type(f"{cli.QUIP} chat {self.model} -c 60000 -t 1\r")
         t.wait_for_prompt(1)
-        t.type("light\r", wait=0.3)
+        self.begin_answer(t)
         t.type("\x1a")
         t.wait_for(r"^\$ *\Z")
-        self.assertTrue(t.modes() & termios.ECHO and t.modes() & termios.ICANON)
-        t.type("fg\r", wait=0.3)
-        self.assertFalse(t.modes() & termios.ECHO)
+        t.wait_for_modes(on=termios.ECHO | termios.ICANON)
+        t.type("fg\r")
+        t.wait_for_modes(off=termios.ECHO)
         t.type("\x03")
         t.wait_for_prompt(2)
-        t.type("\x04", wait=0.3)
+        t.type("\x04")
+        t.wait_for(r"^\$ *\Z")
         t.type("exit\r")
         self.assertEqual(t.end(), 0)
 
@@ -302,16 +312,16 @@ class Chat(unittest.TestCase):
         t.wait_for("press Ctrl-C again")
         t.wait_for_prompt(3)
         t.type("\x1b[A")
-        self.assertEqual(t.screen.lines()[-1], "> one")
+        t.wait_for(r"^> one\Z")
         t.type("\x03")
         self.assertEqual(t.end(), 0)
         self.assertEqual(self.history(), ["one"])
 
     def test_keys_during_an_answer_wait(self):
         t = self.chat("-c", "60000", "-n", "60000", "-t", "1")
-        t.type("light\r", wait=0.3)
+        self.begin_answer(t)
         t.type("/stats\x01")
-        self.assertFalse(t.modes() & termios.ECHO)
+        t.wait_for_modes(off=termios.ECHO)
         t.type("\x03")  # also drops what was typed, as terminals do
         t.wait_for_prompt(2)
         t.type("/set temperature\x1b[D\x1b[D\x7fx\r")
@@ -320,7 +330,7 @@ class Chat(unittest.TestCase):
 
     def test_ctrl_d_during_an_answer(self):
         t = self.chat("-c", "60000", "-n", "3000", "-t", "1")
-        t.type("light\r", wait=0.1)
+        self.begin_answer(t)
         t.type("a\x04bc\x1b[D\x7f")  # the Ctrl-D deletes nothing: it comes after the "a"
         t.wait_for(r"^> ac")
         t.type("\r")
@@ -333,7 +343,7 @@ class Chat(unittest.TestCase):
             for is_answering in [False, True]:
                 t = self.chat("-c", "60000", "-n", "60000")
                 modes = t.modes()
-                t.type("light\r", wait=0.2)
+                self.begin_answer(t)
                 if not is_answering:
                     t.type("\x03")
                     t.wait_for_prompt(2)
@@ -347,13 +357,13 @@ class Chat(unittest.TestCase):
 
     def test_the_terminal_closes(self):
         t = self.chat("-c", "60000", "-n", "60000")
-        t.type("light\r", wait=0.2)
+        self.begin_answer(t)
         os.close(t.fd)
         for _ in range(200):
             pid, status = os.waitpid(t.pid, os.WNOHANG)
             if pid:
                 break
-            signal.sigtimedwait([], 0.05)
+            time.sleep(0.05)
         t.exit_status = 0
         self.assertTrue(pid, "the program goes on without a terminal")
         self.assertEqual(self.history(), ["light"])
@@ -495,7 +505,8 @@ class Chat(unittest.TestCase):
         t = Terminal(["sh", "-c", f"{cli.QUIP} chat {self.model} -n 8 >{out}"], self.env())
         self.terminals.append(t)
         t.wait_for(">")
-        t.type("one\r", wait=0.5)
+        t.type("one\r")
+        t.wait_until(lambda: out.stat().st_size > 0, "an answer in the file")
         t.type("\x04")
         self.assertEqual(t.end(), 0)
         self.assertEqual(out.read_bytes(), cli.quip("chat", self.model, "-n", 8, stdin="one\n", check=0).stdout)

@@ -177,22 +177,34 @@ class Terminal:
             self.rest = self.screen.feed(whole) + text[len(whole) :]
         return True
 
-    def wait_for(self, what, seconds=30):
-        """Wait until the screen's text has the text or pattern."""
+    def wait_until(self, is_so, what, seconds=30):
         limit = time.monotonic() + seconds
-        while not re.search(what, self.screen.text(), re.M):
-            is_open = self.read(0.05)
-            if re.search(what, self.screen.text(), re.M):
-                return
-            if not is_open or time.monotonic() > limit:
-                raise AssertionError(f"{what!r} does not appear:\n{self.screen.text()}")
+        while not is_so():
+            if not self.read(0.05) and not is_so() or time.monotonic() > limit:
+                raise AssertionError(f"{what} does not appear:\n{self.screen.text()}")
+
+    def wait_for(self, pattern):
+        self.wait_until(lambda: re.search(pattern, self.screen.text(), re.M), repr(pattern))
+
+    def wait_for_rows(self, *rows):
+        """Wait until these rows stand one below the other."""
+        n, lines = len(rows), self.screen.lines
+        self.wait_until(
+            lambda: any(lines()[i : i + n] == list(rows) for i in range(len(lines()) - n + 1)), repr(rows)
+        )
+
+    def wait_for_modes(self, on=0, off=0):
+        """Wait until the local modes of the terminal are so, such as termios.ECHO."""
+        self.wait_until(lambda: self.modes() & on == on and not self.modes() & off, f"modes {on}, not {off},")
 
     def wait_for_prompt(self, n):
         """Wait until the n-th prompt stands on the screen, and the editor reads keys."""
-        limit = time.monotonic() + 30
-        while sum(line.startswith(">") for line in self.screen.lines()) < n or self.modes() & termios.ICANON:
-            if not self.read(0.05) or time.monotonic() > limit:
-                raise AssertionError(f"prompt {n} does not appear:\n{self.screen.text()}")
+
+        def is_there():
+            n_prompts = sum(line.startswith(">") for line in self.screen.lines())
+            return n_prompts >= n and not self.modes() & termios.ICANON
+
+        self.wait_until(is_there, f"prompt {n}")
         self.read(0.1)
 
     def modes(self):
