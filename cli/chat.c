@@ -1,6 +1,7 @@
 /* chat.c: a conversation. If stdin or stdout is not a terminal, each line of stdin is a turn. */
 #include "chat.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,8 +12,8 @@ static bool show_piece(void *user, const char *text, size_t n)
     return write_piece(user, text, n) && !was_interrupted();
 }
 
-/* A turn that does not fit ends a conversation in a terminal only if its user wants that. Lines of
- * a file are answered by as many lines, and the exit code says that one is missing. */
+/* A turn does not fit. In a terminal its user decides what to do. In a pipe an empty line stands
+ * for the answer, and the exit code says that one is missing. */
 static void report_full(struct chat *c, const quip_error *error)
 {
     if (c->is_terminal) {
@@ -90,8 +91,10 @@ static bool read_line(struct bytes *line, bool is_first)
     line->n = 0;
     while (byte != '\n' && (byte = getchar()) != EOF) {
         const uint8_t b = (uint8_t)byte;
-        if (!qp_bytes_append(line, &b, 1))
+        if (!qp_bytes_append(line, &b, 1)) {
+            fail("out of memory for a line of %zu bytes", line->n);
             return false;
+        }
         if (is_first && line->n == 2 && is_utf16(line))
             return read_input(line, "-");
     }
@@ -139,6 +142,8 @@ static void talk_through_pipe(struct chat *c)
         c->exit_code = EXIT_FAILED;
         goes_on = puts("") >= 0 && close_output(stdout, "-");
     }
+    if (ferror(stdin))
+        c->exit_code = fail("stdin: %s", strerror(errno));
     qp_bytes_close(&line);
 }
 

@@ -698,9 +698,10 @@ class WithModel(unittest.TestCase):
 
     def test_closed_standard_input(self):
         """The model is not taken for standard input."""
-        for command in [f"{QUIP} chat {self.model} -n 3 <&-", f"{QUIP} run {self.model} - -n 3 <&-"]:
-            done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60)
-            self.assertEqual(done.stdout, b"")
+        for command in ["chat", "run"]:
+            done = subprocess.run(["sh", "-c", f"{QUIP} {command} {self.model} -n 3 <&-"], capture_output=True, timeout=60)
+            self.assertEqual((done.returncode, done.stdout), (1, b""))
+            self.assertIn(b"Bad file descriptor", done.stderr)
 
     def test_standard_files_that_do_not_block(self):
         """Node gives its children such pipes: what is not there yet must be waited for."""
@@ -723,6 +724,10 @@ class WithModel(unittest.TestCase):
         self.assertEqual(quip("chat", self.model, stdin="", check=0).stdout, b"")
         done = subprocess.run([QUIP, "chat", self.model], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
         self.assertEqual((done.returncode, done.stdout), (0, b""))
+        with open(WORK / "write-only", "wb") as no_input:
+            for args in [["chat", self.model], ["run", self.model, "-"], ["tokenize", self.model]]:
+                done = subprocess.run([QUIP, *args], stdin=no_input, capture_output=True, timeout=60)
+                self.assertEqual((done.returncode, done.stdout, b"Bad file descriptor" in done.stderr), (1, b"", True))
 
     def test_a_loop_that_reads_lines(self):
         """`while read line; do quip run …; done < file` gives the rest of the file to the first run."""
