@@ -22,13 +22,13 @@ export function readAddress(text, page = location) {
     throw new Error(`"${text}" is not an address; it should look like https://example.com/model.bin`);
   }
   if (url.protocol === "file:" || /^[a-z]:$/.test(url.protocol))
-    throw new Error("A page cannot open a file by its path. Pick the file with the button above, or drop it here");
+    throw new Error("A page cannot open a file by its path; pick the file with the button above, or drop it here");
   if (!["http:", "https:"].includes(url.protocol))
     throw new Error(`A model cannot be loaded from a ${url.protocol} address; use one that begins with https:// or http://`);
   if (page.protocol === "https:" && url.protocol === "http:" && !isLoopback(url.hostname))
     throw new Error(
-      `The browser does not load ${url.href}: this page came over https, and from such a page http is blocked. ` +
-        "Use an https:// address, or download the file and pick it here",
+      `The browser does not load ${url.href}: this page came over https, and from such a page http is blocked; ` +
+        "use an https:// address, or download the file and pick it here",
     );
   return { url: url.href, name: nameOf(url) };
 }

@@ -28,7 +28,7 @@ const isNarrow = matchMedia("(max-width: 60rem)");
 /* ---- what is visible ---- */
 
 function update() {
-  const isEmpty = chats.every((chat) => !chat.messages.length) && !running;
+  const isEmpty = chats.every((chat) => chat.isEmpty) && !running;
   const isResuming = !model && !isEmpty && !isChoosing;
   show("open", !model && !loading && !isResuming);
   show("loading", loading);
@@ -69,7 +69,7 @@ function focusPrompt() {
 /** A sentence on an error of loading. */
 function explain(error, url) {
   if (error.status === "io" && url && !navigator.onLine)
-    return `You are offline, and ${nameOf(url)} is not stored in this browser. Connect once to download it`;
+    return `You are offline, and ${nameOf(url)} is not stored in this browser; connect once to download it`;
   if (url && error.message.endsWith("(404)")) return `There is no file at ${url} (404)`;
   return error.message;
 }
@@ -235,7 +235,7 @@ async function forget(chat) {
 
 async function newChat() {
   if (running) return;
-  removed = chats.map((chat) => chat.messages);
+  removed = chats.some((chat) => chat.messages.length) ? chats.map((chat) => chat.messages) : null;
   for (const chat of chats) await chat.show([]);
   isChoosing = false;
   showProblem("");

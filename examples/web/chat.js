@@ -50,6 +50,11 @@ export class Chat {
     parent.append(this.element);
   }
 
+  /** Is there nothing to see, not even a notice? */
+  get isEmpty() {
+    return !this.#log.childElementCount;
+  }
+
   /** Show these messages. They are fed to the model with the next one. */
   async show(messages) {
     this.messages = messages;

@@ -176,6 +176,9 @@ describe("the demo page", () => {
     await page.waitForSelector("#stop", { state: "hidden" });
     assert.equal(await page.getByRole("article", { name: "You" }).textContent(), fixtures.prompt);
     assert.equal(await page.getByRole("article", { name: "Answer" }).count(), 1);
+    const words = (text) => text.replaceAll(/\s+/g, "");
+    const said = await page.locator(".said[aria-live]").textContent();
+    assert.equal(words(said), words(await page.locator(".theirs").textContent()), "a screen reader gets the whole answer");
     assert.deepEqual(page.errors, []);
     await page.context().close();
   });
@@ -184,7 +187,7 @@ describe("the demo page", () => {
     const page = await openChat();
     await set(page, { nContext: "2000000000" });
     await say(page, fixtures.prompt);
-    assert.match(await page.locator(".notice").textContent(), /memory|context/);
+    assert.match(await (await page.waitForSelector(".notice")).textContent(), /memory|context/);
     assert.equal(await page.inputValue("#prompt"), fixtures.prompt);
     await set(page, { nContext: "512", temperature: "-1" });
     await page.press("#prompt", "Enter");
@@ -217,9 +220,8 @@ describe("the demo page", () => {
     await page.context().setOffline(true);
     await page.reload();
     await page.waitForSelector("#composer:not([hidden])");
-    await page.click("#suggestions button");
-    await page.waitForSelector("#stop", { state: "hidden" });
-    assert.equal(await page.locator(".theirs").count(), 1);
+    await page.locator("#suggestions button").first().evaluate((button) => button.click()); // hidden: a base model
+    await page.waitForSelector(".theirs:not(.is-running)");
     assert.deepEqual(page.errors, []);
     await page.context().close();
   });
@@ -385,8 +387,8 @@ describe("the demo page", () => {
     });
     await secure.goto("https://quip.test/");
     for (const [text, sentence] of [
-      ["http://example.com/m.bin", /this page came over https, and from such a page http is blocked\. Use an https:/],
-      ["file:///models/m.bin", /cannot open a file by its path\. Pick the file/],
+      ["http://example.com/m.bin", /this page came over https, and from such a page http is blocked; use an https:/],
+      ["file:///models/m.bin", /cannot open a file by its path; pick the file/],
       ["C:\\models\\m.bin", /cannot open a file by its path/],
       ["ftp://example.com/m.bin", /ftp: address; use one that begins with https/],
       ["http://", /is not an address/],
