@@ -114,14 +114,15 @@ QUIP_API quip_status quip_backend_check(quip_backend backend, quip_error *error)
 typedef struct quip_model_options {
     int32_t backend;  // enum quip_backend
     int n_threads;    // threads that the model's sessions use, at most 256; 0: one for each
-                      // processor that this process may use
+                      // processor that this process may use, without the slow ones of phones
     bool background;  // leave the processor to other programs: half the threads if n_threads is 0,
                       // low priority, no busy waiting. Slower, but the answers are the same
     bool no_mmap;     // copy the file into memory instead of mapping it. Slower to open and not
                       // shared, but the file may change afterwards
     bool no_weights;  // read only the header and the tokenizer. Such a model has no sessions and no
                       // adapters; use it for quip_model_plan, quip_tokenize and quip_detokenize
-    const char *name; // quip_model_open_memory: how messages call the model; copied; NULL: "model"
+    const char *name; // quip_model_open_memory, quip_model_open_fd: how messages call the model;
+                      // copied; NULL: "model"
     uint64_t reserved[8];
 } quip_model_options;
 
@@ -134,6 +135,15 @@ typedef struct quip_model_options {
  * the call raises SIGBUS. Where that could happen, use no_mmap. */
 QUIP_API quip_status quip_model_open(quip_model **model, const char *path,
                                      const quip_model_options *options, quip_error *error);
+
+/* Open a model from `size` bytes at `offset` of an open file: an asset of an Android package, a
+ * document of another app. The bytes are mapped, not copied. The caller may close `fd` afterwards.
+ * `size` 0 means up to the end of the file. `offset` must be a multiple of 4, unless no_mmap is
+ * set; a multiple of 64 is faster. Messages call the file by the name in the options. Fails with
+ * QUIP_E_IO if it is not a regular file (a pipe), and with QUIP_E_UNSUPPORTED where files cannot be
+ * mapped. */
+QUIP_API quip_status quip_model_open_fd(quip_model **model, int fd, uint64_t offset, uint64_t size,
+                                        const quip_model_options *options, quip_error *error);
 
 /* Copy exactly n bytes at `offset` of a file to `buffer`. Return false if that fails. */
 typedef bool quip_on_read(void *user, uint64_t offset, void *buffer, size_t n);

@@ -2,6 +2,7 @@
 #include "engine/engine.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -121,6 +122,30 @@ quip_status quip_model_open(quip_model **model, const char *path, const quip_mod
              is_copied ? qp_file_open_copy(&file, path, error) : qp_file_open(&file, path, error)))
         return status;
     return open_runnable(model, &file, options, error);
+}
+
+quip_status quip_model_open_fd(quip_model **model, int fd, uint64_t offset, uint64_t size,
+                               const quip_model_options *options, quip_error *error)
+{
+    struct file file;
+    quip_status status;
+    if (!model)
+        return missing(error, "model");
+    *model = NULL;
+    if ((status = qp_options_check_model(options, error)))
+        return status;
+    const struct file_part part = { .fd = fd,
+                                    .offset = offset,
+                                    .size = size,
+                                    .name = options && options->name ? options->name : "model" };
+    const bool is_copied = options && options->no_mmap && !options->no_weights;
+    if (offset % sizeof(float) && !is_copied)
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "%s: offset is %" PRIu64 "; must be a multiple of 4, as zipalign makes it",
+                       part.name, offset);
+    if ((status = qp_file_open_fd(&file, &part, is_copied, error)))
+        return status;
+    return qp_model_open(model, &file, options, error);
 }
 
 quip_status quip_model_open_source(quip_model **model, const quip_source *source,

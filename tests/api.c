@@ -82,6 +82,9 @@ static void test_null_models(void **state)
     assert_null(m);
     assert_refused(quip_model_open_source(&m, &(quip_source){ .size = 1 }, NULL, &error),
                    QUIP_E_ARGUMENT, "read_at is NULL");
+    assert_refused(quip_model_open_fd(NULL, 0, 0, 0, NULL, &error), QUIP_E_ARGUMENT,
+                   "model is NULL");
+    assert_refused(quip_model_open_fd(&m, -1, 0, 0, NULL, &error), QUIP_E_IO, "model: ");
     assert_refused(quip_model_open_memory(NULL, "x", 1, NULL, NULL, NULL, &error), QUIP_E_ARGUMENT,
                    "model is NULL");
     assert_refused(quip_model_open_memory(&m, NULL, 1, NULL, NULL, NULL, &error), QUIP_E_ARGUMENT,

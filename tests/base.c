@@ -448,6 +448,44 @@ static void test_cgroup(void **state)
     assert_int_equal(system(command), 0);
 }
 
+static void put_speeds(const char *root, const char *file, const int *speeds, int n)
+{
+    for (int i = 0; i < n; i++) {
+        char path[100], text[20];
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/%s", i, file);
+        snprintf(text, sizeof text, "%d\n", speeds[i]);
+        put_file(root, path, text);
+    }
+}
+
+/* Of a phone's processors the small ones are left out: by capacity, and where there is none by
+ * frequency. */
+static void test_fast_processors(void **state)
+{
+    (void)state;
+    static const int frequencies[] = { 1803000, 1803000, 1803000, 1803000,
+                                       2253000, 2253000, 2850000, 2850000 };
+    static const int capacities[] = { 160, 160, 160, 160, 498, 512, 1024, 1024 };
+    char root[] = "/tmp/quip-fast-XXXXXX", command[100];
+    assert_non_null(mkdtemp(root));
+    struct processors p = { { 0xff } };
+    assert_int_equal(qp_fast_processors(root, true, &p), 8); // no files
+    put_speeds(root, "cpufreq/cpuinfo_max_freq", frequencies, 8);
+    assert_int_equal(qp_fast_processors(root, false, &p), 8);
+    assert_int_equal(qp_fast_processors(root, true, &p), 4);
+    assert_int_equal(p.mask[0], 0xf0);
+    put_speeds(root, "cpu_capacity", capacities, 8);
+    p.mask[0] = 0xff;
+    assert_int_equal(qp_fast_processors(root, true, &p), 3);
+    assert_int_equal(p.mask[0], 0xe0);
+    p.mask[0] = 0x0f; // a process that may use only the small ones
+    assert_int_equal(qp_fast_processors(root, true, &p), 4);
+    p.mask[1] = 1; // a processor without files
+    assert_int_equal(qp_fast_processors(root, true, &p), 5);
+    snprintf(command, sizeof command, "rm -r %s", root);
+    assert_int_equal(system(command), 0);
+}
+
 /* A process that may use only one processor starts one thread. */
 static void test_affinity(void **state)
 {
@@ -469,6 +507,12 @@ static void test_affinity(void **state)
 #else
 
 static void test_cgroup(void **state)
+{
+    (void)state;
+    skip();
+}
+
+static void test_fast_processors(void **state)
 {
     (void)state;
     skip();
@@ -658,25 +702,16 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_decimal),
-        cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_bytes),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_changed_files),
-        cmocka_unit_test(test_out_file),
-        cmocka_unit_test(test_killed_writer),
-        cmocka_unit_test(test_pool),
-        cmocka_unit_test(test_pool_limit),
-        cmocka_unit_test(test_pool_items),
-        cmocka_unit_test(test_cgroup),
-        cmocka_unit_test(test_affinity),
-        cmocka_unit_test(test_share),
-        cmocka_unit_test(test_clock),
-        cmocka_unit_test(test_cpu),
-        cmocka_unit_test(test_utf8_characters),
-        cmocka_unit_test(test_utf8_malformed),
+        cmocka_unit_test(test_errors),          cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_decimal),         cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_bytes),           cmocka_unit_test(test_files),
+        cmocka_unit_test(test_changed_files),   cmocka_unit_test(test_out_file),
+        cmocka_unit_test(test_killed_writer),   cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_pool_limit),      cmocka_unit_test(test_pool_items),
+        cmocka_unit_test(test_cgroup),          cmocka_unit_test(test_fast_processors),
+        cmocka_unit_test(test_affinity),        cmocka_unit_test(test_share),
+        cmocka_unit_test(test_clock),           cmocka_unit_test(test_cpu),
+        cmocka_unit_test(test_utf8_characters), cmocka_unit_test(test_utf8_malformed),
         cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

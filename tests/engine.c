@@ -643,6 +643,55 @@ static void test_memory_is_as_good_as_a_path(void **state)
     free(rows);
 }
 
+/* A model inside another file, as an asset in an Android package: mapped at its offset, in the
+ * middle of a page, also after the caller has closed the file. */
+static void test_a_part_of_a_file_is_as_good_as_a_path(void **state)
+{
+    (void)state;
+    enum {
+        BEFORE = 4100
+    };
+    const quip_model_options named = { .name = "app.apk" };
+    const quip_model_options no_mmap = { .no_mmap = true };
+    quip_error error = { 0 };
+    float *rows = all_logits(0, 2, N_PROMPT);
+    size_t n;
+    char *bytes = read_whole(paths[0], &n);
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    assert_true(fseek(file, BEFORE, SEEK_SET) == 0 && fwrite(bytes, 1, n, file) == n);
+    assert_true(fwrite(bytes, 1, 100, file) == 100 && fflush(file) == 0); // what follows it
+    const int fd = fileno(file);
+    quip_model *model;
+    const int offsets[] = { BEFORE + 1, BEFORE + 4, BEFORE + 200 };
+    const quip_status refused[] = { QUIP_E_ARGUMENT, QUIP_E_FORMAT, QUIP_E_FORMAT };
+    for (size_t i = 0; i < QP_COUNT(offsets); i++) {
+        assert_int_equal(quip_model_open_fd(&model, fd, (uint64_t)offsets[i], n, &named, &error),
+                         refused[i]);
+        assert_non_null(strstr(error.message, "app.apk"));
+        assert_null(model);
+    }
+    check(quip_model_open_fd(&model, fd, BEFORE, n, &no_mmap, &error), &error);
+    quip_model_close(model);
+
+    check(quip_model_open_fd(&model, fd, BEFORE, n, NULL, &error), &error);
+    fclose(file);
+    quip_session *s = open_session(model, &(quip_session_options){ .n_context = N_PROMPT });
+    quip_model_close(model);
+    prefill(s, prompt, N_PROMPT);
+    assert_memory_equal(quip_session_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
+                        TINY_VOCAB * sizeof *rows);
+    quip_session_close(s);
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(quip_model_open_fd(&model, ends[0], 0, 0, NULL, &error), QUIP_E_IO);
+    assert_non_null(strstr(error.message, "not a regular file"));
+    close(ends[0]);
+    close(ends[1]);
+    free(bytes);
+    free(rows);
+}
+
 /* A file whose weights are not available yet. */
 static bool read_header(void *user, uint64_t offset, void *buffer, size_t n)
 {
@@ -798,6 +847,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_cancel_in_an_answer),
         cmocka_unit_test(test_a_source_is_as_good_as_a_path),
         cmocka_unit_test(test_memory_is_as_good_as_a_path),
+        cmocka_unit_test(test_a_part_of_a_file_is_as_good_as_a_path),
         cmocka_unit_test(test_plan_of_a_source_reads_no_weights),
         cmocka_unit_test(test_plan),
         cmocka_unit_test(test_plan_of_shared_layers),

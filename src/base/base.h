@@ -112,10 +112,10 @@ struct file {
     uint64_t size;
     const char *name; // for messages
     quip_source source;
-    uint64_t begin;          // where a part of another file begins in the source
+    uint64_t begin;          // where it begins, if it is a part of another file
     struct file_stamp stamp; // of a path, when it was opened
     bool is_open;
-    bool is_mapped;              // `data` is a mapping of the path `name`
+    bool is_mapped;              // `data` is a mapping
     bool is_borrowed;            // data and name are the caller's
     bool is_loaded;              // borrowed, but qp_file_load allocated `data`
     void (*release)(void *user); // called at close, for borrowed data; or NULL
@@ -130,6 +130,14 @@ bool qp_file_stamp_differs(const struct file_stamp *before, const struct file_st
 /* QUIP_E_IO if another program has changed the mapped file. It may change at any time: this finds
  * out between two calls. */
 quip_status qp_file_check(const struct file *f, quip_error *error);
+/* `size` bytes at `offset` of an open file, which may be closed afterwards. 0: up to its end. */
+struct file_part {
+    int fd;
+    uint64_t offset, size;
+    const char *name; // for messages; copied
+};
+quip_status qp_file_open_fd(struct file *f, const struct file_part *part, bool is_copied,
+                            quip_error *error);
 quip_status qp_file_open_source(struct file *f, const quip_source *source, quip_error *error);
 /* A file whose bytes are in memory. Data and name belong to the caller and must outlive the file.
  */
@@ -226,12 +234,24 @@ void qp_share(int n, int unit, int index, int n_parts, int *begin, int *end);
 int qp_process_id(void);
 
 /* How many threads are useful: the processors that this process may use (affinity and cgroup), at
- * most MAX_THREADS. */
+ * most MAX_THREADS. The small cores of phones do not count. */
 int qp_default_threads(void);
+/* Let the calling thread run only on fast processors, if this machine has slow ones and at least
+ * n_threads fast ones. */
+void qp_avoid_slow_processors(int n_threads);
 #if defined(__linux__)
 /* How many processors the cgroup quotas of this process allow (v2 and v1), rounded up; INT32_MAX
  * if there is no limit. root is "" or, in a test, a folder with its own /proc and /sys. */
 int qp_cgroup_processors(const char *root);
+
+/* A set of processors, as the system calls have it. */
+struct processors {
+    unsigned long mask[128];
+};
+/* Remove from *p the processors that are much slower than its fastest one, according to the
+ * scheduler's capacity or else, with by_frequency, to the highest frequency. Returns how many are
+ * left. Nothing is removed if the system does not say how fast they are. */
+int qp_fast_processors(const char *root, bool by_frequency, struct processors *p);
 #endif
 
 /* ---- clock (clock.c) ---- */

@@ -1,8 +1,8 @@
 /* file.c: a file that can be read at any offset.
- * In:  a path, a caller's read_at, or memory.
- * Out: for a path, a read-only shared mapping of the whole file: its pages cost nothing until they
- *      are read, and all processes share them. Or a copy in memory. For read_at, the size, and
- *      copies on demand.
+ * In:  a path, a part of an open file, a caller's read_at, or memory.
+ * Out: for a path or a part, a read-only shared mapping: its pages cost nothing until they are
+ *      read, and all processes share them. Or a copy in memory. For read_at, the size, and copies
+ *      on demand.
  *
  * If a mapped file changes while it is open, the values read from it are undefined, and pages
  * behind its new end raise SIGBUS. qp_file_check notices a change between two calls. A private
@@ -21,6 +21,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #endif
+
+#define MAX_PAGE 65536 // a multiple of every system's page size
 
 static quip_status copy_name(struct file *f, const char *name, quip_error *error)
 {
@@ -96,13 +98,28 @@ static quip_status measure_file(struct file *f, int fd, quip_error *error)
     return QUIP_OK;
 }
 
+/* Restrict a measured file to `size` bytes at `offset`; 0: up to its end. */
+static quip_status select_part(struct file *f, uint64_t offset, uint64_t size, quip_error *error)
+{
+    if (offset >= f->size || size > f->size - offset)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: has %" PRIu64 " bytes, expected %" PRIu64 " at offset %" PRIu64
+                       "; is the file truncated?",
+                       f->name, f->size, size ? size : 1, offset);
+    f->begin = offset;
+    f->size = size ? size : f->size - offset;
+    return QUIP_OK;
+}
+
 static quip_status map_file(struct file *f, int fd, quip_error *error)
 {
-    void *data = mmap(NULL, (size_t)f->size, PROT_READ, MAP_SHARED, fd, 0);
+    const size_t before = (size_t)(f->begin % MAX_PAGE); // a mapping begins at a page
+    uint8_t *data =
+        mmap(NULL, before + (size_t)f->size, PROT_READ, MAP_SHARED, fd, (off_t)(f->begin - before));
     if (data == MAP_FAILED)
         return qp_fail(error, errno == ENOMEM ? QUIP_E_MEMORY : QUIP_E_IO,
                        "%s: cannot be mapped: %s", f->name, strerror(errno));
-    f->data = data;
+    f->data = data + before;
     f->is_mapped = true;
     return QUIP_OK;
 }
@@ -116,7 +133,8 @@ static quip_status copy_file(struct file *f, int fd, quip_error *error)
     f->data = data;
     for (size_t at = 0; at < f->size;) {
         const size_t left = (size_t)f->size - at;
-        const ssize_t n = pread(fd, data + at, left < max_read ? left : max_read, (off_t)at);
+        const ssize_t n =
+            pread(fd, data + at, left < max_read ? left : max_read, (off_t)(f->begin + at));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -142,10 +160,22 @@ static quip_status load_file(struct file *f, bool is_copied, quip_error *error)
     return status;
 }
 
+static quip_status load_part(struct file *f, int fd, uint64_t offset, uint64_t size, bool is_copied,
+                             quip_error *error)
+{
+    quip_status status = measure_file(f, fd, error);
+    if (!status)
+        status = select_part(f, offset, size, error);
+    if (!status)
+        status = is_copied ? copy_file(f, fd, error) : map_file(f, fd, error);
+    return status;
+}
+
 static void unload_file(struct file *f)
 {
+    const size_t before = (size_t)(f->begin % MAX_PAGE);
     if (f->is_mapped)
-        munmap((void *)f->data, (size_t)f->size);
+        munmap((uint8_t *)f->data - before, before + (size_t)f->size);
     else if (f->data)
         qp_free_pages((void *)f->data, (size_t)f->size);
 }
@@ -232,6 +262,13 @@ static quip_status load_file(struct file *f, bool is_copied, quip_error *error)
     return status;
 }
 
+static quip_status load_part(struct file *f, int fd, uint64_t offset, uint64_t size, bool is_copied,
+                             quip_error *error)
+{
+    (void)fd, (void)offset, (void)size, (void)is_copied;
+    return qp_fail(error, QUIP_E_UNSUPPORTED, "%s: this system cannot map files", f->name);
+}
+
 static void unload_file(struct file *f)
 {
     qp_free_pages((void *)f->data, (size_t)f->size);
@@ -264,6 +301,18 @@ quip_status qp_file_open(struct file *f, const char *path, quip_error *error)
 quip_status qp_file_open_copy(struct file *f, const char *path, quip_error *error)
 {
     return open_path(f, path, true, error);
+}
+
+quip_status qp_file_open_fd(struct file *f, const struct file_part *part, bool is_copied,
+                            quip_error *error)
+{
+    *f = (struct file){ .is_open = true };
+    quip_status status = copy_name(f, part->name, error);
+    if (!status)
+        status = load_part(f, part->fd, part->offset, part->size, is_copied, error);
+    if (status)
+        qp_file_close(f);
+    return status;
 }
 
 quip_status qp_file_open_source(struct file *f, const quip_source *source, quip_error *error)

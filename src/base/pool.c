@@ -170,6 +170,8 @@ static void *worker_main(void *arg)
     struct pool *p = w->pool;
     if (p->is_background)
         lower_priority();
+    else
+        qp_avoid_slow_processors(width_of(p)); // parts on slow processors would delay the others
     for (uint32_t seen = 0;;) {
         seen = wait_for_generation(w, seen);
         if (atomic_load(&p->is_closing))

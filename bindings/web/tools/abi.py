@@ -42,9 +42,9 @@ KINDS = {
 }
 POINTER = ("address", 4, 8)
 
-# These need a path or a function pointer. A page has neither.
+# These need a path, an open file or a function pointer. A page has none of them.
 LEFT_OUT = re.compile(r"CFUNCTYPE|quip_on_|quip_source")
-PATHS = {"quip_model_open", "quip_adapter_open"}
+PATHS = {"quip_model_open", "quip_model_open_fd", "quip_adapter_open"}
 
 
 def read_headers():
