@@ -5,7 +5,7 @@ PROMPT ?= Why is the sky blue? Answer in two sentences.
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 MAKEFLAGS += --no-print-directory
 
-.PHONY: build configure demo web-demo test check bench lint format dist wheel install clean help
+.PHONY: build configure demo web-demo test check bench lint format dist wheel android install clean help
 
 ## make              build the library and the program: build/quip, build/libquip.*
 build: configure
@@ -58,6 +58,11 @@ dist:
 wheel:
 	@scripts/setup
 	@python3 -m pip wheel -q --no-deps -w dist ./bindings/python
+
+## make android      libquip_jni.so for phones (arm64-v8a, x86_64) in build-android/jni
+android:
+	@test -n "$$ANDROID_NDK_HOME" || scripts/setup android
+	@JOBS=$(JOBS) bindings/android/native/build
 
 ## make install      install program, library, header and man page (PREFIX=/usr/local)
 install: configure
