@@ -1,0 +1,32 @@
+package com.quip
+
+import java.io.File
+
+/** The models that tests/android_java.sh wrote, and the answer of the native program. */
+object Fixtures {
+    private val folder = File(System.getProperty("quip.models") ?: error("quip.models is not set"))
+
+    const val PROMPT = "Why is the sky blue?"
+    const val N_TOKENS = 40
+
+    val tiny = File(folder, "tiny.bin")
+
+    /** Needs seconds for a long prompt. */
+    val slow = File(folder, "slow.bin")
+
+    /** LoRA weights for [tiny]. */
+    val adapter = File(folder, "adapter")
+
+    /** The program's greedy answer to [PROMPT] with [N_TOKENS] tokens. */
+    val answer: String get() = File(folder, "answer.txt").readText()
+
+    val greedy get() = SessionOptions(maxOutputTokens = N_TOKENS, nContext = 512)
+
+    fun status(block: () -> Unit): QuipException.Status? =
+        try {
+            block()
+            null
+        } catch (e: QuipException) {
+            e.status
+        }
+}
