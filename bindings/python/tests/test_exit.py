@@ -163,3 +163,20 @@ llm.generate_response_async("x", lambda partial, done: done and print("done"))
 
 def test_exit_in_the_middle_of_an_answer(model_path):
     end_of(model_path, "for _ in model.session().say('x'): sys.exit(3)", code=3)
+
+
+def test_exit_from_a_signal_handler(model_path):
+    """As services end: the handler of SIGTERM raises SystemExit while the model runs."""
+    end_of(
+        model_path,
+        """
+import signal
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))
+session = model.session(n_context=8192)
+threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+while True:
+    session.append(quip.Role.NONE, LONG)
+    session.rewind(0)
+""",
+        code=7,
+    )
