@@ -23,9 +23,9 @@ configure:
 demo: build
 	@scripts/demo '$(MODEL)' '$(subst ','\'',$(value PROMPT))'
 
-## make web-demo     the web package and its demo page, at http://localhost:8080/
+## make web-demo     the web package and its demo page, at http://localhost:8080/ (PORT=8080)
 web-demo: build
-	@scripts/web-demo
+	@scripts/web-demo $(if $(PORT),--port '$(PORT)')
 
 ## make test         run all tests
 test: configure

@@ -2,7 +2,7 @@
 const $ = (id) => document.getElementById(id);
 
 export const size = (n) =>
-  n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ? `${(n / 1e6).toFixed(0)} MB` : `${(n / 1e3).toFixed(0)} KB`;
+  n >= 1e9 ? `${(n / 1e9).toFixed(2)} GB` : n >= 1e6 ? `${(n / 1e6).toFixed(n < 1e7 ? 1 : 0)} MB` : `${(n / 1e3).toFixed(0)} KB`;
 
 const PHASES = {
   waiting: "Another tab is downloading it",
