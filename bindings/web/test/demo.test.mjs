@@ -137,6 +137,37 @@ describe("the demo page", () => {
     await end(page);
   });
 
+  test("an engine that stops during an answer: the text stays, and the next message opens it again", async () => {
+    const context = await browser.newContext();
+    await context.addInitScript(() => {
+      const { Worker } = window;
+      window.Worker = class extends Worker {
+        constructor(...args) {
+          super(...args);
+          window.engine = this;
+        }
+      };
+    });
+    const page = await context.newPage();
+    page.setDefaultTimeout(60000);
+    await page.goto(origin);
+    await page.fill("#url", "models/slow.bin");
+    await page.click("#url-form button");
+    await page.waitForSelector("#composer:not([hidden])");
+    await set(page, { nContext: "16384", temperature: "0" });
+    await page.fill("#prompt", "the letters");
+    await page.press("#prompt", "Enter");
+    await page.waitForSelector(".theirs p");
+    await page.evaluate(() => window.engine.dispatchEvent(new ErrorEvent("error", { message: "out of luck" })));
+    await page.waitForSelector("#stop", { state: "hidden" });
+    assert.match(await page.locator(".note").textContent(), /^The answer broke off: .*out of luck/);
+    assert.notEqual((await messages(page))[1].text, "");
+    await set(page, { maxOutputTokens: "5" });
+    await say(page, "and more");
+    assert.equal(await page.locator(".theirs").count(), 2);
+    await context.close();
+  });
+
   test("a file that is not a model: the form shows the error", async () => {
     const page = await openPage();
     for (const [name, message] of [
