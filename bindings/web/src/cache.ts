@@ -1,5 +1,5 @@
 /** cache.ts: the models that the browser stores for this origin. */
-import { keyOf, openStoreFolder, readEntries, removeStored, wholeBytes } from "./store_files.js";
+import { keyOf, openStoreFolder, readEntries, removeStored, wholeBytes, type StoredEntry } from "./store_files.js";
 import { namedSource } from "#page";
 
 export interface StoredModel {
@@ -37,7 +37,7 @@ export const cache = {
     if (!folder) return false;
     const isIt = typeof what === "object" && "sha256" in what ? withHash(what.sha256) : withUrl(String(what));
     const found = (await cache.list()).filter(isIt);
-    for (const { url, sha256 } of found) await removeStored(folder, await keyOf(url, sha256));
+    for (const { url, sha256 } of found) await removeStored(folder, await keyOf(url, sha256), url);
     return found.length > 0;
   },
 
@@ -45,8 +45,9 @@ export const cache = {
   async clear(): Promise<void> {
     const folder = await openStoreFolder();
     if (!folder) return;
-    const keys = (await readEntries(folder)).map(({ key }) => key);
-    const results = await Promise.allSettled(keys.map((key) => removeStored(folder, key)));
+    const entries = await readEntries(folder);
+    const remove = ({ key, kept, part }: StoredEntry) => removeStored(folder, key, (kept ?? part)?.meta.url ?? key);
+    const results = await Promise.allSettled(entries.map(remove));
     for (const result of results) if (result.status === "rejected") throw result.reason;
   },
 

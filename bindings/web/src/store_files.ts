@@ -13,6 +13,9 @@ import { QuipError } from "./errors.js";
 
 export const STORE_FOLDER = "quip-models";
 
+/** How long a removal waits for others. A download that was aborted takes a moment to end. */
+const BUSY_MS = 2000;
+
 export interface StoredMeta {
   url: string;
   version: Version; // as the server describes it
@@ -123,25 +126,25 @@ export async function removeFiles(folder: FileSystemDirectoryHandle, names: stri
     });
 }
 
-/** Remove all that is stored with a key. */
-export async function removeStored(folder: FileSystemDirectoryHandle, key: string): Promise<void> {
+/** Remove all that is stored with a key. The URL is for the error. */
+export async function removeStored(folder: FileSystemDirectoryHandle, key: string, url: string): Promise<void> {
   const locks = globalThis.navigator?.locks as LockManager | undefined;
-  const { kept, part, rubbish } = await readEntry(folder, key);
   const remove = async () => {
+    const { kept, part, rubbish } = await readEntry(folder, key);
     for (const version of [kept, part]) if (version) await removeVersion(folder, key, version.n);
     await removeFiles(folder, rubbish);
   };
-  const what = kept?.meta.url ?? part?.meta.url ?? key;
-  const busy = () => new QuipError("io", `${what} is being downloaded or read, perhaps by another tab; remove it later`);
+  const busy = () => new QuipError("io", `${url} is being downloaded or read, perhaps by another tab; remove it later`);
+  const waiting = new AbortController();
+  const timer = setTimeout(() => waiting.abort(busy()), BUSY_MS);
   try {
     if (!locks) return await remove();
-    await locks.request(lockName(key), { ifAvailable: true }, (lock) => {
-      if (!lock) throw busy();
-      return remove();
-    });
+    await locks.request(lockName(key), { signal: waiting.signal }, remove);
   } catch (error) {
     if ((error as Error).name === "NoModificationAllowedError") throw busy();
     throw error;
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -375,7 +375,7 @@ describe("the store", () => {
   });
 
   test("a model that is being downloaded is not removed", async () => {
-    const path = fresh({ pauseMs: 30 });
+    const path = fresh({ pauseMs: 100 });
     const other = await openPage({ context: page.context() });
     const opening = answer(other, path);
     const remove = () => page.evaluate((p) => quip.cache.remove(p).catch((e) => `${e.status}: ${e.message}`), path);
@@ -388,6 +388,18 @@ describe("the store", () => {
     assert.equal(await remove(), false);
     assert.equal(await page.evaluate(() => quip.cache.remove({ sha256: "0".repeat(64) })), false);
     await other.close();
+  });
+
+  test("a download is cancelled and what came of it removed", async () => {
+    const path = fresh({ pauseMs: 10 });
+    const removed = await page.evaluate(async (path) => {
+      const stop = new AbortController();
+      const onprogress = ({ loaded }) => loaded > 100000 && stop.abort();
+      await quip.Model.open(path, { signal: stop.signal, onprogress }).catch(() => {});
+      return quip.cache.remove(path).catch((e) => e.message);
+    }, path);
+    assert.equal(removed, true);
+    assert.deepEqual(await filesOf(path), {});
   });
 
   test("what follows # in a URL is not part of its name", async () => {
