@@ -96,7 +96,7 @@ async function open(what, name) {
     if (model.info.isEmbedding) throw new Error(`${name} makes embeddings; it cannot chat`);
     source = { name, url };
     isChoosing = false;
-    for (const chat of chats) chat.model = model;
+    useModel();
     await showFacts(progress.seconds);
   } catch (error) {
     await model?.close();
@@ -192,9 +192,14 @@ async function arrange(panes) {
   for (const old of [...chats, ...settings]) void old.remove();
   settings = names.map((name) => new Settings($("settings-panes"), name));
   chats = settings.map((s) => new Chat($("panes"), s, page));
-  for (const chat of chats) chat.model = model;
+  useModel();
   await Promise.all(chats.map((chat, i) => chat.show(panes[i])));
   update();
+}
+
+function useModel() {
+  for (const chat of chats) chat.model = model;
+  if (model) for (const s of settings) s.showDefaults(model.info);
 }
 
 async function say(targets = chats) {

@@ -1,7 +1,8 @@
 /* settings.js: a fieldset of settings for each conversation, as options of a session. An empty field means
  * the model's own default. */
 const KEY = "quip-settings-2";
-const NUMBERS = ["temperature", "topK", "topP", "seed", "nContext", "maxOutputTokens", "nThreads"];
+const SAMPLING = ["temperature", "topK", "topP", "repeatPenalty"]; // the model file says their defaults
+const NUMBERS = [...SAMPLING, "seed", "nContext", "maxOutputTokens", "nThreads"];
 
 const load = () => {
   try {
@@ -49,6 +50,11 @@ export class Settings {
   #reset() {
     for (const field of this.#fields) field.value = "";
     this.#changed();
+  }
+
+  /** Show the defaults of a model in the fields that are empty. */
+  showDefaults({ sampling }) {
+    for (const name of SAMPLING) this.#field(name).placeholder = sampling?.[name] ?? "default";
   }
 
   isValid() {

@@ -237,6 +237,16 @@ describe("the demo page", () => {
       return new Settings(document.body, "test").options();
     });
     assert.deepEqual(options, {});
+    await page.click("#open-demo");
+    await page.waitForSelector("#composer:not([hidden])");
+    const { sampling } = await page.evaluate(async () => {
+      const { Model } = await import("./quip/index.js");
+      const model = await Model.open("models/smollm2-135m-int8.bin");
+      await model.close();
+      return model.info;
+    });
+    for (const name of ["temperature", "topK", "topP", "repeatPenalty"])
+      assert.equal(await page.getAttribute(`#settings [name=${name}]`, "placeholder"), String(sampling?.[name] ?? "default"));
     await end(page);
   });
 
