@@ -144,6 +144,7 @@ static struct candidate candidate(const float *logits, int id)
 struct ranking {
     const float *logits;
     int vocab_size;
+    int n_kept;           // the draw is among this many, the most likely
     struct candidate *at; // [begin] sorted candidates, then the current tier
     int begin, n_tier, n_popped;
     float bar;                     // the logits of the tier are above it
@@ -255,21 +256,37 @@ static quip_token allowed_token(const uint32_t *allowed, int vocab_size, quip_to
     return token;
 }
 
+static bool has_top_p(const struct sampling *o)
+{
+    return o->top_p > 0 && o->top_p < 1;
+}
+
+/* Gather the tokens to draw from, and add up their weights. The k most likely need one pass over
+ * the logits, which also finds the best. Without that limit there are more passes; min_p alone does
+ * not need the sum, which is then infinite. */
+static double gather_tokens(const struct sampler *s, const struct sampling *o, struct ranking *r)
+{
+    const float factor = 1.0f / o->temperature;
+    double total = 0;
+    if (r->n_kept == r->vocab_size) {
+        r->max = r->logits[most_likely(r->logits, r->vocab_size)];
+        if (o->min_p > 0 && !has_top_p(o))
+            return (double)INFINITY;
+        return total_weight(s, r->logits, r->vocab_size, r->max, factor);
+    }
+    gather_top_k(r, r->n_kept);
+    r->max = ranked(r, 0).logit;
+    for (int i = 0; i < r->n_kept; i++)
+        total += qp_exp((ranked(r, i).logit - r->max) * factor);
+    return total;
+}
+
 /* Draw a token. */
 static quip_token draw_token(const struct sampler *s, const struct draw *draw, struct ranking *r)
 {
     const struct sampling *o = draw->sampling;
     const float factor = 1.0f / o->temperature;
-    const bool is_limited = o->top_k > 0 && o->top_k < r->vocab_size;
-    const int k = is_limited ? o->top_k : r->vocab_size;
-    double total = 0;
-    if (is_limited) {
-        gather_top_k(r, k);
-        for (int i = 0; i < k; i++)
-            total += qp_exp((ranked(r, i).logit - r->max) * factor);
-    } else {
-        total = total_weight(s, r->logits, r->vocab_size, r->max, factor);
-    }
+    const double total = gather_tokens(s, o, r);
 
     /* No weights: the best logit is infinite, or the temperature makes it infinitely better. */
     if (!(total > 0))
@@ -278,10 +295,10 @@ static quip_token draw_token(const struct sampler *s, const struct draw *draw, s
     /* top_p keeps the fewest tokens, best first, whose weights add up to p; of these, min_p keeps
      * those whose weight is at least that. The best has weight 1. Draw from what is kept. */
     double kept = total;
-    const double enough = o->top_p > 0 && o->top_p < 1 ? o->top_p * total : total;
+    const double enough = has_top_p(o) ? o->top_p * total : total;
     if (enough < total || o->min_p > 0) {
         kept = 0;
-        for (int i = 0; i < k && kept < enough; i++) {
+        for (int i = 0; i < r->n_kept && kept < enough; i++) {
             const float weight = qp_exp((ranked(r, i).logit - r->max) * factor);
             if (i > 0 && weight < o->min_p)
                 break;
@@ -290,7 +307,7 @@ static quip_token draw_token(const struct sampler *s, const struct draw *draw, s
     }
     double left = qp_random_uniform(draw->seed, draw->index) * kept;
     quip_token last = ranked(r, 0).id;
-    for (int i = 0; i < k && left >= 0; i++) {
+    for (int i = 0; i < r->n_kept && left >= 0; i++) {
         last = ranked(r, i).id;
         left -= qp_exp((ranked(r, i).logit - r->max) * factor);
     }
@@ -305,15 +322,13 @@ quip_token qp_sample(const struct sampler *s, const struct draw *draw, float *lo
     qp_penalize(o, draw->context, (int)draw->index, s->candidates, logits, vocab_size);
     if (draw->allowed)
         apply_mask(logits, vocab_size, draw->allowed);
-    quip_token token = most_likely(logits, vocab_size);
-    if (o->temperature > 0 && o->top_k != 1) {
-        struct ranking r = { .logits = logits,
-                             .vocab_size = vocab_size,
-                             .at = s->candidates,
-                             .bar = INFINITY,
-                             .max = logits[token],
-                             .temperature = o->temperature };
-        token = draw_token(s, draw, &r);
-    }
-    return allowed_token(draw->allowed, vocab_size, token);
+    if (o->temperature == 0 || o->top_k == 1)
+        return allowed_token(draw->allowed, vocab_size, most_likely(logits, vocab_size));
+    struct ranking r = { .logits = logits,
+                         .vocab_size = vocab_size,
+                         .n_kept = o->top_k > 0 ? qp_min(o->top_k, vocab_size) : vocab_size,
+                         .at = s->candidates,
+                         .bar = INFINITY,
+                         .temperature = o->temperature };
+    return allowed_token(draw->allowed, vocab_size, draw_token(s, draw, &r));
 }
