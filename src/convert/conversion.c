@@ -10,6 +10,7 @@
 #include "convert/embedding_source.h"
 #include "convert/head.h"
 #include "convert/rows.h"
+#include "convert/sampling_source.h"
 #include "convert/tokenizer_folder.h"
 #include "convert/tokenizer_import.h"
 
@@ -179,10 +180,12 @@ static quip_status declare_chat(struct conversion *v)
 
 static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
 {
-    struct bytes parameters = { 0 }, config = { 0 };
+    struct bytes parameters = { 0 }, config = { 0 }, sampling = { 0 };
+    const struct sampling_defaults draws =
+        v->embedding ? qp_sampling_absent() : qp_sampling_of_checkpoint(&v->checkpoint);
     quip_status status = QUIP_OK;
     if (!qp_write_llm_parameters(&v->hparams, v->tokenizer, v->options->for_gpu, &parameters) ||
-        !qp_write_quip_config(&v->hparams, &config))
+        !qp_write_quip_config(&v->hparams, &config) || !qp_write_quip_sampling(&draws, &sampling))
         status = qp_fail_memory(v->error, "the metadata", parameters.n + config.n);
     const struct {
         const char *name;
@@ -192,6 +195,7 @@ static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
         { "odml.infra.proto.LlmParameters", parameters.data, parameters.n },
         { "backend", v->options->for_gpu ? "gpu" : "cpu", 3 },
         { "quip.config", config.data, config.n },
+        { "quip.sampling", sampling.data, sampling.n },
         { "spm_vocab_model", v->spm.data, v->spm.n },
         { "quip.tokenizer", v->bpe.data, v->bpe.n },
     };
@@ -205,6 +209,7 @@ static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
         status = declare_chat(v);
     qp_bytes_close(&parameters);
     qp_bytes_close(&config);
+    qp_bytes_close(&sampling);
     return status;
 }
 

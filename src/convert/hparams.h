@@ -68,6 +68,9 @@ quip_status qp_gguf_layer_kinds(struct hparams *h, const struct checkpoint *c, s
 /* Append the serialized LlmParameters. `tokenizer` spells the stop tokens. */
 bool qp_write_llm_parameters(const struct hparams *h, const struct tokenizer *tokenizer,
                              bool for_gpu, struct bytes *out);
+/* Append a line "key value", with the shortest decimal that reads back as the same float: nine
+ * digits are always enough. */
+bool qp_print_number(struct bytes *out, const char *key, double value);
 /* Append the text of quip.config. */
 bool qp_write_quip_config(const struct hparams *h, struct bytes *out);
 

@@ -224,8 +224,7 @@ bool qp_write_llm_parameters(const struct hparams *h, const struct tokenizer *to
 
 /* ---- quip.config ---- */
 
-/* The shortest decimal that reads back as the same float: nine digits are always enough. */
-static bool print_number(struct bytes *out, const char *key, double value)
+bool qp_print_number(struct bytes *out, const char *key, double value)
 {
     char text[40];
     for (int digits = 7; digits <= 9; digits++) {
@@ -293,7 +292,7 @@ static bool print_key(struct bytes *out, const struct config_key *key, const str
     case KEY_CHOICE:
         return qp_bytes_printf(out, "%s %s\n", key->name, key->choices[qp_config_int(key, raw)]);
     case KEY_FLOAT:
-        return print_number(out, key->name, *(const double *)(const void *)field);
+        return qp_print_number(out, key->name, *(const double *)(const void *)field);
     case KEY_TEXT:
         return qp_bytes_printf(out, "%s %s\n", key->name, field);
     case KEY_LAYERS:

@@ -88,6 +88,15 @@ static quip_status open_tokenizer(quip_model *m, quip_error *error)
     return qp_fail_in(error, status, m->file.name);
 }
 
+static quip_status read_sampling(quip_model *m, quip_error *error)
+{
+    struct blob text;
+    const quip_status status = find_blob(m, "quip.sampling", &text, error);
+    return status || !text.data ? status
+                                : qp_sampling_read(&m->sampling, (const char *)text.data, text.n,
+                                                   m->file.name, error);
+}
+
 quip_status qp_model_open(quip_model **model, struct file *file, const quip_model_options *options,
                           quip_error *error)
 {
@@ -110,7 +119,8 @@ quip_status qp_model_open(quip_model **model, struct file *file, const quip_mode
         (status = find_weights(m, error)) || (status = open_format(m, error)) ||
         (status = open_tokenizer(m, error)) || (status = qp_config_read(m, error)) ||
         (status = qp_model_read_template(m, error)) || (status = qp_weights_bind(m, error)) ||
-        (status = qp_embedding_read(m, error)) || (status = qp_file_check(&m->file, error))) {
+        (status = qp_embedding_read(m, error)) || (status = read_sampling(m, error)) ||
+        (status = qp_file_check(&m->file, error))) {
         qp_model_release(m);
         return status;
     }

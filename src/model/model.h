@@ -10,6 +10,7 @@
 #include "jinja/jinja.h"
 #include "model/embedding.h"
 #include "model/families.h"
+#include "model/sampling_defaults.h"
 #include "tokenizer/tokenizer.h"
 
 #include <stdatomic.h>
@@ -211,6 +212,7 @@ struct quip_model {
     struct config config;
     struct weights weights;
     struct embedding embedding;
+    struct sampling_defaults sampling; // of the file
     struct tokenizer *tokenizer;
     const struct chat_template *chat;
     struct prompts prompts;

@@ -305,9 +305,8 @@ static bool set_key(struct raw_config *raw, const struct config_key *key, const 
     return false;
 }
 
-/* The next "key value" line of text[*at, n). */
-static bool next_line(const char *text, size_t n, size_t *at, const char **key, size_t *n_key,
-                      const char **value, size_t *n_value)
+bool qp_config_next_line(const char *text, size_t n, size_t *at, const char **key, size_t *n_key,
+                         const char **value, size_t *n_value)
 {
     while (*at < n) {
         const char *line = text + *at, *end = memchr(line, '\n', n - *at);
@@ -330,7 +329,7 @@ static quip_status read_keys(quip_model *m, struct raw_config *raw, const char *
 {
     const char *key, *value;
     size_t at = 0, n_key, n_value;
-    while (next_line(text, n, &at, &key, &n_key, &value, &n_value))
+    while (qp_config_next_line(text, n, &at, &key, &n_key, &value, &n_value))
         for (size_t i = 0; i < QP_COUNT(config_keys); i++) {
             const struct config_key *k = &config_keys[i];
             if (strlen(k->name) == n_key && memcmp(k->name, key, n_key) == 0 &&
@@ -376,7 +375,7 @@ static quip_status find_family(quip_model *m, const struct family **family, cons
 {
     const char *key, *value;
     size_t at = 0, n_key, n_value;
-    while (next_line(text, n, &at, &key, &n_key, &value, &n_value))
+    while (qp_config_next_line(text, n, &at, &key, &n_key, &value, &n_value))
         if (n_key == strlen("architecture") && memcmp(key, "architecture", n_key) == 0)
             return read_architecture(m, family, value, n_value, error);
     const struct metadata *type = qp_format_find_metadata(&m->format, "odml.infra.LlmModelType");

@@ -87,6 +87,9 @@ struct config_key {
 };
 /* In the order in which they are written; NULL after the last. */
 const struct config_key *qp_config_key(int i);
+/* The next "key value" line of text[*at, n), of quip.config and texts like it. */
+bool qp_config_next_line(const char *text, size_t n, size_t *at, const char **key, size_t *n_key,
+                         const char **value, size_t *n_value);
 /* The value that the key has in `raw`: of an int, a bool or an enum. */
 int qp_config_int(const struct config_key *key, const struct raw_config *raw);
 
