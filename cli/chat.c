@@ -196,7 +196,7 @@ static void note_base_model(const struct chat *c)
 int run_chat(const struct command *command, char **words)
 {
     struct texts stop = { 0 };
-    struct chat c = { .last = { .struct_size = sizeof c.last } };
+    struct chat c = { .options = UNSAID_OPTIONS, .last = { .struct_size = sizeof c.last } };
     const char *adapter = NULL;
     bool no_history = false;
     quip_model_options model_options = { 0 };
@@ -220,12 +220,13 @@ int run_chat(const struct command *command, char **words)
     c.path = words[0];
 
     quip_error error = { 0 };
+    const quip_session_options begun = settled(&c.options);
     if (quip_model_open(&c.model, words[0], &model_options, &error) ||
         open_adapter(&c.adapter, c.model, adapter, &error) ||
-        open_session(&c.session, c.model, &c.options, &c.adapter, &error)) {
+        open_session(&c.session, c.model, &begun, &c.adapter, &error)) {
         c.exit_code = fail_with(&error);
     } else {
-        note_options(&c.options, c.model, NULL);
+        note_options(&begun, c.model, NULL);
         note_base_model(&c);
         if ((c.is_terminal = is_terminal(stdin) && is_terminal(stdout)))
             talk_in_terminal(&c, !no_history);

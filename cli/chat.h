@@ -14,8 +14,8 @@ struct chat {
     const char *path; // of the model file
     quip_model *model;
     quip_session *session;
-    quip_session_options options;
-    const struct option *table; // the options of the command line, for /set
+    quip_session_options options; // as they were said; settled() makes those of the session
+    const struct option *table;   // the options of the command line, for /set
     struct kept_text *kept;
     struct chosen_adapter adapter;
     bool has_stats;   // after every answer

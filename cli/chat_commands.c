@@ -11,7 +11,8 @@ static bool clear(struct chat *c, const char *argument)
     (void)argument;
     quip_error error = { 0 };
     quip_session *session = NULL;
-    if (open_session(&session, c->model, &c->options, &c->adapter, &error)) {
+    const quip_session_options options = settled(&c->options);
+    if (open_session(&session, c->model, &options, &c->adapter, &error)) {
         quip_session_close(session);
         c->exit_code = fail_with(&error);
         return false;

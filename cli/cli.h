@@ -68,6 +68,14 @@ const char *option_values(const struct option *o, char to[64]);
             "what computes: cpu, gpu, or auto (default), which is the CPU in this version"         \
     }
 
+/* The session options of run and chat before they are read: those whose 0 says something. */
+#define UNSAID (-2)
+#define UNSAID_OPTIONS                                                                             \
+    {                                                                                              \
+        .temperature = UNSAID, .top_k = UNSAID, .top_p = UNSAID, .min_p = UNSAID,                  \
+        .no_repeat_ngram = UNSAID, .penalty_window = UNSAID                                        \
+    }
+
 /* The rows that run and chat share: of quip_session_options *o and quip_model_options *m. */
 // clang-format off
 #define SESSION_OPTIONS(o, m, stop_texts)                                                          \
@@ -77,16 +85,18 @@ const char *option_values(const struct option *o, char to[64]);
     { OPTION_TEXT, 0, "template-variables", "JSON", &(o)->template_variables, 0, 0,              \
       "what the model's own template reads, such as {\"enable_thinking\": false}" },              \
     { OPTION_TEXT, 0, "system", "TEXT", &(o)->system, 0, 0, "system prompt" },                     \
+    { OPTION_FLAG, 0, "greedy", NULL, &(o)->greedy, 0, 0,                                          \
+      "always the most likely token, without the default penalty" },                               \
     { OPTION_NUMBER, 0, "temperature", "T", &(o)->temperature, 0, 100,                             \
-      "0 (default): always the most likely token; 1: the model's probabilities" },                        \
+      "1: the model's probabilities; less: safer; 0: as --greedy" },                               \
     { OPTION_INT, 0, "top-k", "K", &(o)->top_k, 0, INT32_MAX,                                      \
-      "sample from the K most likely tokens; 0 (default): no limit" },                                 \
+      "draw from the K most likely tokens; 0: no limit" },                                         \
     { OPTION_NUMBER, 0, "top-p", "P", &(o)->top_p, 0, 1,                                           \
-      "then from the fewest whose probabilities add up to P; 0 (default): no limit" },                       \
+      "then from the fewest whose probabilities add up to P; 0: no limit" },                       \
     { OPTION_NUMBER, 0, "min-p", "P", &(o)->min_p, 0, 1,                                           \
-      "then from those at least P times as likely as the best; 0 (default): no limit" },                     \
+      "then from those at least P times as likely as the best; 0: no limit" },                     \
     { OPTION_NUMBER, 0, "repeat-penalty", "X", &(o)->repeat_penalty, 1, 100,                       \
-      "make recent tokens X times less likely to come again; 1 (default): off" },                      \
+      "make recent tokens X times less likely to come again; 1: off" },                            \
     { OPTION_NUMBER, 0, "presence-penalty", "X", &(o)->presence_penalty, -100, 100,                \
       "subtract X from the logit of a recent token" },                                             \
     { OPTION_NUMBER, 0, "frequency-penalty", "X", &(o)->frequency_penalty, -100, 100,              \
@@ -94,9 +104,9 @@ const char *option_values(const struct option *o, char to[64]);
     { OPTION_NUMBER, 0, "dry", "X", &(o)->dry_multiplier, 0, 100,                                  \
       "penalize longer repetitions (DRY); 0.8 is usual, 0 (default): off" },                       \
     { OPTION_INT, 0, "no-repeat-ngram", "N", &(o)->no_repeat_ngram, 0, INT32_MAX,                  \
-      "no N recent tokens in a row come again; 0 (default): they may" },                           \
+      "no N recent tokens in a row come again; 0: they may" },                                     \
     { OPTION_INT, 0, "penalty-window", "N", &(o)->penalty_window, -1, INT32_MAX,                   \
-      "what is recent: the last N tokens; default 64; -1: all" },                                  \
+      "what is recent: the last N tokens; -1: all" },                                              \
     { OPTION_SEED, 0, "seed", "N", o, 0, 0, "of the random numbers; default: another one each time" }, \
     { OPTION_TEXTS, 0, "stop", "TEXT", stop_texts, 0, 0, "end the answer before this text; may be repeated" }, \
     { OPTION_INT, 'c', "context", "N", &(o)->n_context, 0, INT32_MAX,                              \
@@ -137,6 +147,15 @@ quip_status open_adapter(struct chosen_adapter *a, quip_model *model, const char
 quip_status open_session(quip_session **session, quip_model *model,
                          const quip_session_options *options, const struct chosen_adapter *a,
                          quip_error *error);
+
+/* ---- how tokens are drawn (sampling.c) ---- */
+
+/* The options of quip.h that UNSAID_OPTIONS are after they were read. What the user said counts,
+ * also if it is 0. */
+quip_session_options settled(const quip_session_options *said);
+/* How sessions of a model draw by default: print it, or add it to a JSON object. */
+void print_draws(const quip_model_info *info);
+void json_draws(cJSON *json, const quip_model_info *info);
 
 /* ---- messages (common.c) ---- */
 

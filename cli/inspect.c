@@ -114,6 +114,8 @@ static void print_model(const struct inspected *x)
                i->n_experts, i->n_experts_used, (double)i->n_active_parameters * 1e-6);
     if (i->n_context_max)
         printf("  trained for   %d positions\n", i->n_context_max);
+    if (!i->is_embedding)
+        print_draws(i);
     printf("  memory        %s mapped file; with a context of %d tokens: %s keys and values, "
            "%s scratch, %s model\n",
            human_bytes(n[0], x->plan.file_bytes), x->plan.n_context,
@@ -255,6 +257,7 @@ static void json_model(cJSON *json, const struct inspected *x)
     cJSON_AddBoolToObject(json, "has_template", i->has_template);
     for (size_t k = 0; k < QP_COUNT(properties); k++)
         cJSON_AddNumberToObject(json, properties[k].name, properties[k].value);
+    json_draws(json, i);
     cJSON *memory = cJSON_AddObjectToObject(json, "plan");
     for (size_t k = 0; k < QP_COUNT(plan); k++)
         cJSON_AddNumberToObject(memory, plan[k].name, plan[k].value);

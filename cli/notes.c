@@ -8,10 +8,28 @@ void note_vain(const char *option, const char *why)
     fprintf(stderr, "quip: --%s has no effect %s\n", option, why);
 }
 
-static bool has_penalty(const quip_session_options *o)
+static bool has_penalty(const quip_session_options *o, const quip_model_info *info)
 {
-    return (o->repeat_penalty != 0 && o->repeat_penalty != 1) || o->presence_penalty != 0 ||
-           o->frequency_penalty != 0 || o->dry_multiplier > 0 || o->no_repeat_ngram > 0;
+    const bool has_defaults = !o->greedy && o->top_k != 1;
+    const bool by_default =
+        has_defaults && ((o->repeat_penalty == 0 && info->default_repeat_penalty != 1) ||
+                         (o->no_repeat_ngram == 0 && info->default_no_repeat_ngram > 0));
+    return by_default || (o->repeat_penalty != 0 && o->repeat_penalty != 1) ||
+           o->presence_penalty != 0 || o->frequency_penalty != 0 || o->dry_multiplier > 0 ||
+           o->no_repeat_ngram > 0;
+}
+
+/* Why the most likely token always comes; NULL: it does not. */
+static const char *why_greedy(const quip_session_options *o, const quip_model_info *info)
+{
+    if (o->greedy)
+        return "with --greedy or at temperature 0, where the most likely token always comes";
+    if (o->top_k == 1)
+        return "with --top-k 1, which always chooses the most likely token";
+    return o->temperature == 0 && info->default_temperature == 0
+               ? "because the model file says that the most likely token always comes; "
+                 "--temperature 0.8 draws"
+               : NULL;
 }
 
 /* Why nothing but the text itself reaches the model; NULL if a template is used. */
@@ -40,23 +58,21 @@ static void note_escapes(const quip_session_options *o)
 
 void note_options(const quip_session_options *o, const quip_model *model, const char *only)
 {
-    const bool is_greedy = o->temperature == 0 || o->top_k == 1;
-    const char *greedy = o->temperature == 0
-                             ? "at temperature 0, where the most likely token always comes; "
-                               "--temperature 0.8 draws"
-                             : "with --top-k 1, which always chooses the most likely token";
+    quip_model_info info = { .struct_size = sizeof info };
+    quip_model_get_info(model, &info, NULL); // otherwise zeros
+    const char *greedy = why_greedy(o, &info);
     const char *no_template = why_no_template(o, model);
     const struct {
         const char *name;
         bool is_vain;
         const char *why;
     } options[] = {
-        { "temperature", o->temperature > 0 && o->top_k == 1, greedy },
-        { "top-k", o->temperature == 0 && o->top_k > 1, greedy },
-        { "top-p", is_greedy && o->top_p > 0 && o->top_p < 1, greedy },
-        { "min-p", is_greedy && o->min_p > 0, greedy },
-        { "seed", is_greedy && o->has_seed, greedy },
-        { "penalty-window", o->penalty_window != 0 && !has_penalty(o),
+        { "temperature", greedy && o->temperature > 0, greedy },
+        { "top-k", greedy && o->top_k > 1, greedy },
+        { "top-p", greedy && o->top_p > 0 && o->top_p < 1, greedy },
+        { "min-p", greedy && o->min_p > 0, greedy },
+        { "seed", greedy && o->has_seed, greedy },
+        { "penalty-window", o->penalty_window != 0 && !has_penalty(o, &info),
           "without a penalty, such as --repeat-penalty 1.1" },
         { "chat-template", o->no_template && o->chat_template, no_template },
         { "template-variables", no_template && o->template_variables, no_template },

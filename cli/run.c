@@ -60,7 +60,7 @@ int run_run(const struct command *command, char **words)
     const char *adapter_text = NULL;
     struct chosen_adapter adapter = { 0 };
     quip_model_options model_options = { 0 };
-    quip_session_options session_options = { 0 };
+    quip_session_options session_options = UNSAID_OPTIONS;
     const struct option options[] = {
         SESSION_OPTIONS(&session_options, &model_options, &stop),
         ADAPTER_OPTION(&adapter_text),
@@ -78,6 +78,7 @@ int run_run(const struct command *command, char **words)
     const char *word = n_words == 1 ? "-" : words[1];
     session_options.stop = stop.items;
     session_options.n_stop = stop.n;
+    session_options = settled(&session_options);
 
     quip_error error = { 0 };
     quip_model *model = NULL;

@@ -28,9 +28,9 @@ static void print_setting(const struct option *o)
     const char *text = value;
     if (o->kind == OPTION_FLAG)
         text = *(bool *)o->to ? "on" : "off";
-    else if (o->kind == OPTION_INT && *(int *)o->to)
+    else if (o->kind == OPTION_INT && *(int *)o->to >= o->min) // less: it was not said
         snprintf(value, sizeof value, "%d", *(int *)o->to);
-    else if (o->kind == OPTION_NUMBER && *(float *)o->to != 0)
+    else if (o->kind == OPTION_NUMBER && (double)*(float *)o->to >= o->min)
         snprintf(value, sizeof value, "%g", (double)*(float *)o->to);
     else if (o->kind == OPTION_SEED && ((quip_session_options *)o->to)->has_seed)
         snprintf(value, sizeof value, "%llu",
@@ -98,12 +98,14 @@ static void change_setting(struct chat *c, const struct option *o, const char *v
         fprintf(stderr, "%s is \"%s\"; %s\n", o->name, value, option_values(o, values));
     } else if (o->to == &c->options.system && quip_session_position(c->session) > 0) {
         fputs("system cannot change after the first turn; first /clear\n", stderr);
-    } else if (quip_session_set_options(c->session, &c->options, &error)) {
-        fprintf(stderr, "%s\n", error.message);
     } else {
-        print_setting(o);
-        note_options(&c->options, c->model, o->name);
-        return;
+        const quip_session_options options = settled(&c->options);
+        if (!quip_session_set_options(c->session, &options, &error)) {
+            print_setting(o);
+            note_options(&options, c->model, o->name);
+            return;
+        }
+        fprintf(stderr, "%s\n", error.message);
     }
     c->options = before.options;
     c->has_stats = before.has_stats;

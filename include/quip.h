@@ -206,6 +206,15 @@ typedef struct quip_model_info {
     int n_experts;      // of a layer with a mixture of experts; 0: the model has none
     int n_experts_used; // of these, those that a token uses
     uint64_t n_active_parameters; // that a token uses: without the other experts
+    /* What a session draws with where its options are 0; 0 here: no limit, no effect. */
+    bool has_sampling;         // the model file has values of its own; false: the library's
+    float default_temperature; // 0: greedy
+    int default_top_k;
+    float default_top_p; // 1: no limit
+    float default_min_p;
+    float default_repeat_penalty; // 1: none
+    int default_penalty_window;   // -1: all
+    int default_no_repeat_ngram;
 } quip_model_info;
 
 QUIP_API quip_status quip_model_get_info(const quip_model *model, quip_model_info *info,
@@ -221,22 +230,33 @@ typedef struct quip_logit_bias {
     float bias; // -INFINITY: never
 } quip_logit_bias;
 
+/* Options of a session.
+ * The tokens of an answer are drawn, as top_k, top_p, temperature, min_p, repeat_penalty,
+ * penalty_window and no_repeat_ngram say. One of these that is 0 has its default: that of the model
+ * file if that says how to draw (quip_model_info.has_sampling), or else the library's: temperature
+ * 0.5, top_k 40, top_p 0.95, min_p 0.05, repeat_penalty 1.1, penalty_window 256. With them the
+ * answers of small models end; greedy ones often do not (docs/notes/text.md). `greedy` is the most
+ * likely token, always. */
 typedef struct quip_session_options {
     int n_context;           // capacity of the context: tokens of all prompts and answers; 0: 4096,
                              // or n_context_max if that is smaller. Models with longrope (Phi-3)
                              // have other numbers for sessions beyond their original context
     int n_threads;           // use at most this many of the model's threads; 0: all
     int max_output_tokens;   // of one answer; 0: no limit but n_context
-    int top_k;               // sample from the k most likely tokens; 0: no limit; 1: greedy
-    float top_p;             // then from the fewest tokens whose probabilities add up to p; 0: no
-                             // limit. The order is top_k, temperature, top_p, min_p
-    float temperature;       // 0: greedy, always the most likely token
+    int top_k;               // draw from the k most likely tokens; 0: default; -1: no limit; 1: as
+                             // `greedy`
+    float top_p;             // then from the fewest tokens whose probabilities add up to p; 0:
+                             // default; 1: no limit. The order is top_k, temperature, top_p, min_p
+    float temperature;       // 1: the model's probabilities; less: likely tokens become more likely
+                             // still; 0: default; see `greedy`
     uint64_t seed;           // used if has_seed is true. The random number for a token depends only
                              // on the seed and on the token's position
     bool has_seed;           // false: the library draws a seed; quip_result reports it
     bool no_template;        // pass text on as it is, even if the model has a template
     bool no_speculation;     // do not run guesses of the next tokens. Slower, but the answer is the
                              // same
+    bool greedy;             // always the most likely token: nothing is drawn, and no penalty is a
+                             // default
     int n_stop;              // number of texts in `stop`, at most 64
     const char *const *stop; // texts that end an answer, in addition to those of the model, each
                              // of 1 to 1024 bytes; copied
@@ -248,16 +268,17 @@ typedef struct quip_session_options {
                                // NULL: as the model file says
 
     float min_p; // then from the tokens at least this likely, as a part of the best one's
-                 // probability, 0 to 1; 0: no limit
+                 // probability, at most 1; 0: default; -1: no limit
 
     /* Penalties change the logits before top_k. Their order is that of transformers and llama.cpp:
      * logit_bias, repeat_penalty, frequency_penalty and presence_penalty, DRY, no_repeat_ngram.
-     * They cost no pass over the vocabulary. */
+     * They cost no pass over the vocabulary. No penalty changes a token that ends an answer. */
     int n_logit_bias;                  // number of entries in logit_bias, at most 1024
     const quip_logit_bias *logit_bias; // copied
-    int penalty_window;      // how many of the last tokens count, prompts included; 0: 64; -1: all
+    int penalty_window;      // how many of the last tokens count, prompts included; 0: default;
+                             // -1: all
     float repeat_penalty;    // divides the logit of a token of the window if it is positive, else
-                             // multiplies it; 0 or 1: none
+                             // multiplies it; 0: default; 1: none
     float presence_penalty;  // subtracted from the logit of a token of the window
     float frequency_penalty; // subtracted for each of its occurrences
     /* DRY: a token that would lengthen a repetition of n >= dry_allowed_length tokens loses
@@ -266,7 +287,7 @@ typedef struct quip_session_options {
     float dry_multiplier;   // 0: none
     float dry_base;         // at least 1; 0: 1.75
     int dry_allowed_length; // 0: 2
-    int no_repeat_ngram;    // no n tokens in a row come twice in the window; 0: they may
+    int no_repeat_ngram; // no n tokens in a row come twice in the window; 0: default; -1: they may
 
     const char *template_variables; // what the model's own chat template reads: a JSON object such
                                     // as {"enable_thinking": false, "tools": []}; copied; NULL: {}
@@ -375,8 +396,8 @@ QUIP_API quip_status quip_session_get_result(const quip_session *session, quip_r
 
 /* Replace the options of a session, for what it does next. All of them change together, or none
  * if the call fails.
- * - max_output_tokens, top_k, top_p, temperature, stop, no_speculation and n_threads get the new
- *   values, also if these are 0.
+ * - max_output_tokens, stop, no_speculation, n_threads and how tokens are drawn get the new values;
+ *   0 means the default, as in quip_session_open.
  * - With has_seed the seed changes. Without it the session keeps its seed.
  * - n_context, no_template and chat_template cannot change: pass zero, or the same value as before.
  * - `system` can change while the context is empty. After that, pass NULL or the same text.

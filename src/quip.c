@@ -22,7 +22,7 @@ struct alignment_probe {
 ASSERT_SIZE(quip_error, 512, 512);
 ASSERT_SIZE(quip_source, 64, 56);
 ASSERT_SIZE(quip_model_options, 88, 80);
-ASSERT_SIZE(quip_model_info, 104, 96);
+ASSERT_SIZE(quip_model_info, 136, 128);
 ASSERT_SIZE(quip_session_options, 152, 136);
 ASSERT_SIZE(quip_logit_bias, 8, 8);
 ASSERT_SIZE(quip_result, 48, 48);
@@ -212,6 +212,7 @@ quip_status quip_model_get_info(const quip_model *model, quip_model_info *info, 
     if (!model)
         return missing(error, "model");
     const struct config *c = &model->config;
+    const double *draws = qp_options_sampling(model)->value;
     const quip_model_info found = {
         .backend = model->options.backend,
         .architecture = c->family->name,
@@ -234,6 +235,14 @@ quip_status quip_model_get_info(const quip_model *model, quip_model_info *info, 
         .n_experts = c->experts.n,
         .n_experts_used = c->experts.n_used,
         .n_active_parameters = model->n_active_parameters,
+        .has_sampling = model->sampling.is_known,
+        .default_temperature = (float)draws[SAMPLING_TEMPERATURE],
+        .default_top_k = (int)draws[SAMPLING_TOP_K],
+        .default_top_p = (float)draws[SAMPLING_TOP_P],
+        .default_min_p = (float)draws[SAMPLING_MIN_P],
+        .default_repeat_penalty = (float)draws[SAMPLING_REPEAT_PENALTY],
+        .default_penalty_window = (int)draws[SAMPLING_PENALTY_WINDOW],
+        .default_no_repeat_ngram = (int)draws[SAMPLING_NO_REPEAT_NGRAM],
     };
     fill_output(info, &found, sizeof found);
     return QUIP_OK;

@@ -367,7 +367,9 @@ static quip_session *open_session(quip_model *model, quip_adapter *adapter, floa
 {
     quip_session *s;
     quip_error error = { 0 };
-    const quip_session_options options = { .n_context = 2 * N_PROMPT, .n_threads = 2 };
+    const quip_session_options options = { .n_context = 2 * N_PROMPT,
+                                           .n_threads = 2,
+                                           .greedy = true };
     check(quip_session_open(&s, model, &options, &error), &error);
     check(quip_session_set_adapter(s, adapter, scale, &error), &error);
     return s;
@@ -661,7 +663,11 @@ static void test_answers(void **state)
     quip_session *s[3];
     for (int i = 0; i < 3; i++) {
         quip_session_options o = {
-            .n_context = 150, .n_threads = 2, .max_output_tokens = 60, .no_speculation = true
+            .n_context = 150,
+            .n_threads = 2,
+            .max_output_tokens = 60,
+            .no_speculation = true,
+            .greedy = true,
         };
         const float scale = i == 2 ? -1.0f : 1;
         check(quip_session_open(&s[i], model, &o, &error), &error);

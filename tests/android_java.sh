@@ -30,7 +30,7 @@ mkdir -p "$models/adapter" "$work"
 "$build/tests/tiny_model_file" llama "$models/tiny.bin"
 "$build/tests/tiny_model_file" slow "$models/slow.bin"
 "$build/tests/tiny_model_file" adapter "$models/tiny.bin" "$models/adapter"
-answer=$("$build/quip" run "$models/tiny.bin" 'Why is the sky blue?' -n 40 -c 512)
+answer=$("$build/quip" run "$models/tiny.bin" 'Why is the sky blue?' --greedy -n 40 -c 512)
 printf '%s' "$answer" >"$models/answer.txt"
 
 maven() { mvn -B -f "$package/pom.xml" "-Dquip.build=$work/maven" "-Dquip.native=$build" "-Dquip.models=$models" "$@"; }

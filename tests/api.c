@@ -533,7 +533,9 @@ static void test_options_change_between_turns(void **state)
 {
     (void)state;
     quip_error error = { 0 };
-    const quip_session_options greedy = { .n_context = 200, .max_output_tokens = 20 };
+    const quip_session_options greedy = { .n_context = 200,
+                                          .max_output_tokens = 20,
+                                          .greedy = true };
     quip_session_options o = sampled;
     quip_result result = { .struct_size = sizeof result };
     quip_session *s = open_session(&greedy), *other = open_session(&sampled);
@@ -572,7 +574,8 @@ static void test_stop_texts_change(void **state)
 {
     (void)state;
     quip_error error = { 0 };
-    quip_session_options o = { .n_context = 200, .max_output_tokens = 20 };
+    quip_session_options o = { .n_context = 200, .max_output_tokens = 20, .greedy = true };
+    const quip_session_options first = o;
     quip_session *s = open_session(&o);
     struct bytes whole = answer(s, NULL);
     assert_true(whole.n > 4);
@@ -586,8 +589,7 @@ static void test_stop_texts_change(void **state)
     assert_true(text.n <= 2);
     qp_bytes_close(&text);
     check(quip_session_set_options(s, NULL, &error), &error);
-    check(quip_session_set_options(s, &(quip_session_options){ .max_output_tokens = 20 }, &error),
-          &error);
+    check(quip_session_set_options(s, &first, &error), &error);
     assert_same_text(whole, answer(s, NULL));
     quip_session_close(s);
 }
@@ -644,7 +646,8 @@ static void test_tokens_of_pieces(void **state)
     for (int i = 0; i < 12; i++) {
         const quip_session_options o = { .n_context = 128,
                                          .max_output_tokens = 40,
-                                         .temperature = i ? 1.5f : 0,
+                                         .temperature = 1.5f,
+                                         .greedy = i == 0,
                                          .seed = (uint64_t)i,
                                          .has_seed = true,
                                          .stop = stops,

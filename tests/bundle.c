@@ -60,7 +60,9 @@ static void answer_of(quip_model *model, const char *system_text, char *to)
 {
     quip_session *s;
     quip_error error = { 0 };
-    const quip_session_options options = { .n_context = 128, .system = system_text };
+    const quip_session_options options = { .n_context = 128,
+                                           .system = system_text,
+                                           .greedy = true };
     check(quip_session_open(&s, model, &options, &error), &error);
     check(quip_session_append(s, QUIP_ROLE_USER, "the hen", 7, &error), &error);
     size_t used = 0;

@@ -51,7 +51,7 @@ class Chat(unittest.TestCase):
         return {**os.environ, "TERM": "xterm", "XDG_CACHE_HOME": str(self.cache), "LSAN_OPTIONS": lsan, **more}
 
     def chat(self, *options, env=None, columns=80, model=None, prompt=1):
-        t = Terminal([cli.QUIP, "chat", model or self.model, "-n", "8", *options], env or self.env(), columns)
+        t = Terminal([cli.QUIP, "chat", model or self.model, "-n", "8", "--seed", "1", *options], env or self.env(), columns)
         self.terminals.append(t)
         if prompt:
             t.wait_for_prompt(prompt)
@@ -248,12 +248,12 @@ class Chat(unittest.TestCase):
         self.assertEqual(self.history(), ["one", "two"])
 
     def test_words_wrap(self):
-        t = self.chat("-n", "200", "--stop", "`", columns=40)
+        t = self.chat("-n", "200", "--greedy", "--stop", "`", columns=40)
         t.type("light\r")
         t.wait_for_prompt(2)
         rows = t.screen.lines()
         rows = rows[rows.index("> light") + 1 : -1]
-        whole = cli.quip("chat", self.model, "-n", 200, "--stop", "`", stdin="light\n", check=0).stdout.decode()
+        whole = cli.quip("chat", self.model, "-n", 200, "--greedy", "--stop", "`", stdin="light\n", check=0).stdout.decode()
         self.assertEqual("".join("".join(rows).split()), "".join(whole.split()))
         self.assertLessEqual(max(map(len, rows)), 40)
         self.leave(t)
@@ -460,11 +460,11 @@ class Chat(unittest.TestCase):
         return t
 
     def test_run_in_a_terminal(self):
-        want = cli.quip("run", self.model, "one", "-n", 3, check=0).stdout.decode(errors="replace").rstrip()
-        t = self.run_in_terminal("one", "-n", "3")
+        want = cli.quip("run", self.model, "one", "-n", 3, "--greedy", check=0).stdout.decode(errors="replace").rstrip()
+        t = self.run_in_terminal("one", "-n", "3", "--greedy")
         self.assertEqual(t.end(), 0)
         self.assertEqual(t.screen.lines()[0], want)
-        t = self.run_in_terminal("-", "-n", "3")
+        t = self.run_in_terminal("-", "-n", "3", "--greedy")
         t.wait_for("type the prompt; Ctrl-D")
         t.type("one\r\x04")
         self.assertEqual(t.end(), 0)
@@ -502,14 +502,14 @@ class Chat(unittest.TestCase):
     def test_answers_to_a_file(self):
         """stdin is a terminal, stdout is not: there is a prompt."""
         out = cli.WORK / "answers"
-        t = Terminal(["sh", "-c", f"{cli.QUIP} chat {self.model} -n 8 >{out}"], self.env())
+        t = Terminal(["sh", "-c", f"{cli.QUIP} chat {self.model} -n 8 --greedy >{out}"], self.env())
         self.terminals.append(t)
         t.wait_for(">")
         t.type("one\r")
         t.wait_until(lambda: out.stat().st_size > 0, "an answer in the file")
         t.type("\x04")
         self.assertEqual(t.end(), 0)
-        self.assertEqual(out.read_bytes(), cli.quip("chat", self.model, "-n", 8, stdin="one\n", check=0).stdout)
+        self.assertEqual(out.read_bytes(), cli.quip("chat", self.model, "-n", 8, "--greedy", stdin="one\n", check=0).stdout)
 
 
 if __name__ == "__main__":

@@ -359,13 +359,13 @@ class WithModel(unittest.TestCase):
         quip("eval", self.model, "--text", WORK / "text", "--window", 512, check=1)
 
     def test_run(self):
-        args = ["run", self.model, "What is light?", "--max-output-tokens", 20]
+        args = ["run", self.model, "What is light?", "--greedy", "--max-output-tokens", 20]
         done = quip(*args, check=0)
         self.assertEqual(done.stderr, b"")
         self.assertEqual(done.stdout[-1:], b"\n")
         done.stdout.decode()  # whole characters
         self.assertEqual(quip(*args, "--threads", 1, check=0).stdout, done.stdout)
-        self.assertEqual(quip("run", self.model, "-", "-n20", stdin="What is light?").stdout, done.stdout)
+        self.assertEqual(quip("run", self.model, "-", "-n20", "--greedy", stdin="What is light?").stdout, done.stdout)
         self.assertIn(b"tokens/s", quip(*args, "--stats", check=0).stderr)
         answer = json.loads(quip(*args, "--json", check=0).stdout)
         self.assertEqual(answer["text"].rstrip("\n"), done.stdout.decode().rstrip("\n"))
@@ -382,11 +382,13 @@ class WithModel(unittest.TestCase):
     def test_options_without_effect_are_named(self):
         args = ["run", self.model, "x", "-n", 5]
         said = quip(*args, "--top-k", 40, "--seed", 5, check=0).stderr
-        self.assertIn(b"--top-k has no effect at temperature 0", said)
-        self.assertIn(b"--seed has no effect", said)
+        self.assertEqual(said, b"")
         for options, expected in {
             ("--temperature", 1, "--top-k", 1, "--top-p", 0.5): [b"--temperature has", b"--top-p has no effect with --top-k 1"],
-            ("--penalty-window", 9): [b"--penalty-window has no effect without a penalty"],
+            ("--greedy", "--temperature", 1, "--seed", 5): [b"--temperature has", b"--seed has no effect with --greedy"],
+            ("--temperature", 0, "--top-k", 40, "--min-p", 0.1): [b"--top-k has no effect with --greedy or at temperature 0", b"--min-p has"],
+            ("--penalty-window", 9, "--greedy"): [b"--penalty-window has no effect without a penalty"],
+            ("--penalty-window", 9): [],
             ("--raw", "--system", "y"): [b"--system has no effect with --raw"],
             ("--raw", "--template-variables", "{}", "--chat-template", "gemma"): [b"--template-variables has", b"--chat-template has"],
             ("--stop", "\\n"): [b"backslash"],
@@ -399,7 +401,36 @@ class WithModel(unittest.TestCase):
             self.assertEqual(said.count(b"\n"), len(expected), said)
             for words in expected:
                 self.assertIn(words, said)
-        self.assertEqual(quip(*args, "--top-k", 40, "--seed", 5, "--temperature", 1, check=0).stderr, b"")
+
+    def test_default_sampling(self):
+        """What is not said is as the checkpoint says, or else the library's default; 0 counts if it is said."""
+        def ask(model, *options):
+            return quip("run", model, "What is light?", "-n", 30, "--seed", 3, *options, check=0).stdout
+
+        def options_of(model):
+            sampling = json.loads(quip("inspect", model, "--json", check=0).stdout)["sampling"]
+            return sum([["--" + name.replace("_", "-"), value] for name, value in sampling.items()], [])
+
+        says = WORK / "says"
+        shutil.copytree(self.checkpoint, says)
+        (says / "generation_config.json").write_text('{"do_sample": true, "temperature": 1.5, "repetition_penalty": 1.25}')
+        quip("convert", says, WORK / "says.bin", "--weights", "f32", check=0)
+        shown = quip("inspect", WORK / "says.bin", check=0).stdout.decode()
+        self.assertIn("temperature 1.5, top_k 50, repeat_penalty 1.25, penalty_window -1 (as the model file says)", shown)
+        self.assertIn("(default)", quip("inspect", self.model, check=0).stdout.decode())
+        for model in [self.model, WORK / "says.bin"]:
+            plain = ask(model)
+            self.assertEqual(ask(model, *options_of(model)), plain)
+            self.assertNotEqual(ask(model, "--top-k", 0, "--top-p", 0, "--min-p", 0, "--temperature", 3), plain)
+            greedy = ask(model, "--greedy")
+            self.assertNotEqual(greedy, plain)
+            self.assertEqual(ask(model, "--temperature", 0), greedy)
+        self.assertEqual(ask(self.model, "--greedy"), greedy)  # whatever the checkpoint says
+        (says / "generation_config.json").write_text('{"do_sample": false}')
+        quip("convert", says, WORK / "says.bin", "--weights", "f32", check=0)
+        self.assertEqual(ask(WORK / "says.bin"), greedy)
+        said = quip("run", WORK / "says.bin", "x", "-n", 3, "--seed", 5, check=0).stderr
+        self.assertIn(b"--seed has no effect because the model file says that the most likely token always comes", said)
 
     def test_options_without_effect_of_other_commands(self):
         weights = next(self.checkpoint.glob("*.safetensors"))
@@ -422,7 +453,7 @@ class WithModel(unittest.TestCase):
         self.assertIn(b'no chat template named "x"', quip("render", self.model, "--name", "x", check=2).stderr)
 
     def test_penalties(self):
-        args = ["run", self.model, "What is light?", "-n", 40]
+        args = ["run", self.model, "What is light?", "-n", 40, "--greedy"]
         plain = quip(*args, check=0).stdout
         self.assertEqual(quip(*args, "--repeat-penalty", 1, check=0).stdout, plain)
         for option in ["--repeat-penalty", "--presence-penalty", "--frequency-penalty"]:
@@ -432,7 +463,7 @@ class WithModel(unittest.TestCase):
 
     def test_document_on_stdin(self):
         def answer(prompt, stdin="", *more):
-            return quip("run", self.model, prompt, "-n", 20, *more, stdin=stdin, check=0).stdout
+            return quip("run", self.model, prompt, "-n", 20, "--greedy", *more, stdin=stdin, check=0).stdout
 
         both = answer("-", "The sky.\n\nWhat is light?")
         self.assertEqual(answer("What is light?", "The sky.\n"), both)
@@ -443,8 +474,8 @@ class WithModel(unittest.TestCase):
         self.assertNotEqual(answer("-", "a\n", "--raw"), answer("-", "a", "--raw"))
 
     def test_a_prompt_may_be_missing(self):
-        want = quip("run", self.model, "What is light?", "-n", 5, check=0).stdout
-        self.assertEqual(quip("run", self.model, "-n", 5, stdin="What is light?\n", check=0).stdout, want)
+        want = quip("run", self.model, "What is light?", "-n", 5, "--greedy", check=0).stdout
+        self.assertEqual(quip("run", self.model, "-n", 5, "--greedy", stdin="What is light?\n", check=0).stdout, want)
         for args in [[], ["-"]]:
             done = quip("run", self.model, *args, stdin="\n", check=1)
             self.assertEqual((done.stdout, b"standard input is empty" in done.stderr), (b"", True))
@@ -458,12 +489,12 @@ class WithModel(unittest.TestCase):
 
     def test_encodings_of_stdin(self):
         text = "Was ist Licht? \U0001f4a1 €"
-        want = quip("run", self.model, text, "-n", 9, check=0).stdout
+        want = quip("run", self.model, text, "-n", 9, "--greedy", check=0).stdout
         for encoding in ["utf-16", "utf-8-sig"]:
-            self.assertEqual(quip("run", self.model, "-", "-n9", stdin=text.encode(encoding), check=0).stdout, want)
-        self.assertEqual(
-            quip("run", self.model, "-", "-n9", stdin=b"\xfe\xff" + text.encode("utf-16-be"), check=0).stdout, want
-        )
+            done = quip("run", self.model, "-", "-n9", "--greedy", stdin=text.encode(encoding), check=0)
+            self.assertEqual(done.stdout, want)
+        big_endian = b"\xfe\xff" + text.encode("utf-16-be")
+        self.assertEqual(quip("run", self.model, "-", "-n9", "--greedy", stdin=big_endian, check=0).stdout, want)
         wrong = {"ü".encode("latin1"): b"byte 0 is 0xfc", b"ab\0": b"byte 2", b"\xff\xfeabc": b"UTF-16",
                  b"\xff\xfe\x00\xd8a\0": b"UTF-16", text.encode("utf-16-le"): b"not"}
         for stdin, word in wrong.items():
@@ -596,7 +627,7 @@ class WithModel(unittest.TestCase):
     def test_context_full(self):
         done = quip("run", self.model, "light " * 200, "--context", 32, check=1)
         self.assertIn(b"32", done.stderr)
-        done = quip("run", self.model, "light", "--context", 24, check=0)
+        done = quip("run", self.model, "light", "--context", 24, "--greedy", check=0)
         self.assertIn(b"context of 24 tokens is full", done.stderr)
 
     def test_closed_pipe(self):
@@ -607,7 +638,7 @@ class WithModel(unittest.TestCase):
         self.assertIn(p.returncode, [0, -signal.SIGPIPE])
 
     def test_interrupted_run(self):
-        command = [QUIP, "run", self.model, "x"]
+        command = [QUIP, "run", self.model, "x", "--greedy"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as p:
             said = p.stdout.read(1)
             p.send_signal(signal.SIGINT)
@@ -616,7 +647,7 @@ class WithModel(unittest.TestCase):
         self.assertEqual(said[-1:], b"\n")
 
     def test_chat_through_pipe(self):
-        done = quip("chat", self.model, "-n", 8, stdin="one\n\ntwo\n/stats\n/nonsense\n/reset now\n/reset\n/adapter\n/adapter nowhere:0.5\n"
+        done = quip("chat", self.model, "-n", 8, "--greedy", stdin="one\n\ntwo\n/stats\n/nonsense\n/reset now\n/reset\n/adapter\n/adapter nowhere:0.5\n"
                     "/adapter off\none\n/exit\nthree\n")
         self.assertEqual(done.returncode, 0)
         self.assertIn(b"unknown command /nonsense", done.stderr)
@@ -624,31 +655,31 @@ class WithModel(unittest.TestCase):
         self.assertIn(b"expected /adapter PATH", done.stderr)
         self.assertIn(b"nowhere: No such file", done.stderr)
         self.assertIn(b"context: ", done.stderr)
-        first = quip("chat", self.model, "-n", 8, stdin="one", check=0).stdout
+        first = quip("chat", self.model, "-n", 8, "--greedy", stdin="one", check=0).stdout
         self.assertTrue(done.stdout.startswith(first) and done.stdout.endswith(first))
 
     def test_each_piped_turn_leaves_a_line(self):
         lines = ["one", "light " * 50, "/nonsense", "two"]
-        done = quip("chat", self.model, "-n", 1, "-c", 40, stdin="\n".join(lines), check=1)
+        done = quip("chat", self.model, "-n", 1, "-c", 40, "--greedy", stdin="\n".join(lines), check=1)
         self.assertRegex(done.stderr.decode(), r"quip: line 2: .*40.*--context")
         rows = done.stdout.split(b"\n")
         self.assertEqual((len(rows), rows[1]), (4, b""))
-        good = quip("chat", self.model, "-n", 1, "-c", 40, stdin="one\ntwo\n", check=0).stdout
+        good = quip("chat", self.model, "-n", 1, "-c", 40, "--greedy", stdin="one\ntwo\n", check=0).stdout
         self.assertEqual(rows[0] + b"\n" + rows[2] + b"\n", good)
-        stopped = quip("chat", self.model, "-n", 1, "--stop", rows[0].decode()[:1] or " ", stdin="one\n", check=0)
+        stopped = quip("chat", self.model, "-n", 1, "--greedy", "--stop", rows[0].decode()[:1] or " ", stdin="one\n", check=0)
         self.assertEqual(stopped.stdout, b"\n")  # an empty answer
 
     def test_encodings_of_piped_chat(self):
         text = "Was ist Licht?\r\n\U0001f4a1 €\r\n"
-        want = quip("chat", self.model, "-n", 9, stdin=text, check=0).stdout
+        want = quip("chat", self.model, "-n", 9, "--greedy", stdin=text, check=0).stdout
         for encoding in ["utf-16", "utf-8-sig"]:
-            self.assertEqual(quip("chat", self.model, "-n9", stdin=text.encode(encoding), check=0).stdout, want)
+            self.assertEqual(quip("chat", self.model, "-n9", "--greedy", stdin=text.encode(encoding), check=0).stdout, want)
         wrong = b"one\nfu\xfcr\n\xff\xfea\nz\0z\ntwo\n"
-        done = quip("chat", self.model, "-n", 9, stdin=wrong, check=1)
+        done = quip("chat", self.model, "-n", 9, "--greedy", stdin=wrong, check=1)
         self.assertIn(b"line 2 is not UTF-8: byte 2 is 0xfc", done.stderr)
         self.assertIn(b"line 3 is not UTF-8: byte 0 is 0xff", done.stderr)
         self.assertIn(b"line 4 is not a text", done.stderr)
-        one, two = quip("chat", self.model, "-n", 9, stdin="one\ntwo", check=0).stdout, b"\n\n\n"
+        one, two = quip("chat", self.model, "-n", 9, "--greedy", stdin="one\ntwo", check=0).stdout, b"\n\n\n"
         self.assertEqual(done.stdout.replace(two, b""), one)
         self.assertEqual(done.stdout.count(b"\n"), one.count(b"\n") + 3)
 
@@ -688,7 +719,7 @@ class WithModel(unittest.TestCase):
 
     def test_interrupted_piped_chat(self):
         """One Ctrl-C ends it, however many lines are left."""
-        with subprocess.Popen([QUIP, "chat", self.model], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        with subprocess.Popen([QUIP, "chat", self.model, "--greedy"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE) as p:
             p.stdin.write(b"one\n" * 9), p.stdin.close()
             p.stdout.read(1)
@@ -706,11 +737,11 @@ class WithModel(unittest.TestCase):
     def test_standard_files_that_do_not_block(self):
         """Node gives its children such pipes: what is not there yet must be waited for."""
         text = "light " * 30
-        want = quip("run", self.model, "-", "-n", 20, stdin=text, check=0).stdout
+        want = quip("run", self.model, "-", "-n", 20, "--greedy", stdin=text, check=0).stdout
         read_in, write_in = os.pipe()
         read_out, write_out = os.pipe()
         os.set_blocking(read_in, False), os.set_blocking(write_out, False)
-        with subprocess.Popen([QUIP, "run", self.model, "-", "-n", "20"], stdin=read_in, stdout=write_out) as p:
+        with subprocess.Popen([QUIP, "run", self.model, "-", "-n", "20", "--greedy"], stdin=read_in, stdout=write_out) as p:
             time.sleep(0.2)
             os.write(write_in, text[:50].encode())
             time.sleep(0.2)

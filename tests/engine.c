@@ -292,9 +292,17 @@ static void test_bad_options_are_refused(void **state)
     quip_model *model = open_model(2);
     const char *stops[] = { "" };
     const quip_session_options bad[] = {
-        { .n_context = -1 },         { .n_context = 2049 }, { .n_threads = -1 },
-        { .n_threads = 1000 },       { .temperature = -1 }, { .top_k = -1 },
-        { .top_p = 1.5f },           { .n_stop = 1 },       { .n_stop = 1, .stop = stops },
+        { .n_context = -1 },
+        { .n_context = 2049 },
+        { .n_threads = -1 },
+        { .n_threads = 1000 },
+        { .temperature = -1 },
+        { .top_k = -2 },
+        { .min_p = -2 },
+        { .top_p = 1.5f },
+        { .no_repeat_ngram = -2 },
+        { .n_stop = 1 },
+        { .n_stop = 1, .stop = stops },
         { .max_output_tokens = -1 },
     };
     for (size_t i = 0; i < QP_COUNT(bad); i++) {
@@ -384,11 +392,12 @@ static void test_seeds(void **state)
     free(other);
     o.top_k = 1; // greedy with any seed
     char *greedy = answer(2, o, NULL);
-    o.temperature = 0;
-    char *zero = answer(2, o, NULL);
-    assert_string_equal(greedy, zero);
+    o.top_k = 0;
+    o.greedy = true;
+    char *same = answer(2, o, NULL);
+    assert_string_equal(greedy, same);
     free(greedy);
-    free(zero);
+    free(same);
 }
 
 /* Any part of the answer can be a stop text. The output ends just before it. */
@@ -483,10 +492,10 @@ static void test_guessing_ahead_changes_nothing(void **state)
             quip_session_options o = { .n_context = 512,
                                        .max_output_tokens = 90,
                                        .temperature = 0.25f * (float)temperature,
+                                       .greedy = temperature == 0 || temperature == 4,
                                        .seed = 11,
                                        .has_seed = true };
             if (temperature == 4) { // penalties see the tokens before, guessed ones too
-                o.temperature = 0;
                 o.repeat_penalty = 1.02f;
                 o.frequency_penalty = 0.01f;
                 o.dry_multiplier = 0.1f;

@@ -185,7 +185,8 @@ static void test_plan(void **state)
 /* ---- sessions ---- */
 
 static const char *const stops[] = { "never said", "nor this" };
-static const quip_session_options greedy = { .n_context = 200,
+static const quip_session_options greedy = { .greedy = true,
+                                             .n_context = 200,
                                              .n_threads = 2,
                                              .max_output_tokens = 20,
                                              .seed = 1,
@@ -197,6 +198,7 @@ static const quip_session_options greedy = { .n_context = 200,
 static quip_session_options sampled(void)
 {
     quip_session_options o = greedy;
+    o.greedy = false;
     o.temperature = 1.5f;
     o.top_k = 50;
     o.top_p = 0.9f;

@@ -343,6 +343,7 @@ static void test_answers(void **state)
                 open_session(model, &(quip_session_options){ .n_context = 200,
                                                              .max_output_tokens = 60,
                                                              .temperature = temperatures[t],
+                                                             .greedy = temperatures[t] == 0,
                                                              .no_speculation = k == 1,
                                                              .seed = 3,
                                                              .has_seed = true });

@@ -72,6 +72,7 @@ static void talk_to(quip_model *model, float temperature)
                                            .n_threads = 1,
                                            .max_output_tokens = 3,
                                            .temperature = temperature,
+                                           .greedy = temperature == 0,
                                            .top_p = 0.9f,
                                            .seed = 1,
                                            .has_seed = true };

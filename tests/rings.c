@@ -321,7 +321,8 @@ static struct bytes repeated_answer(size_t kind, bool no_speculation, float *log
 {
     const quip_session_options o = { .n_context = 2000,
                                      .max_output_tokens = 400,
-                                     .no_speculation = no_speculation };
+                                     .no_speculation = no_speculation,
+                                     .greedy = true };
     quip_error error = { 0 };
     struct bytes out = { 0 };
     quip_session *s = open_session(kind, &o);

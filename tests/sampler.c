@@ -203,7 +203,10 @@ static void plain_penalties(double to[VOCAB], const float logits[VOCAB], const s
         to[id] = (double)logits[id];
         for (int i = 0; i < o->n_bias; i++)
             to[id] += o->bias[i].token == id ? (double)o->bias[i].bias : 0;
-        for (int at = begin; at < n; at++) {
+        bool is_end = false;
+        for (int i = 0; i < o->n_ends; i++)
+            is_end = is_end || o->ends[i] == id;
+        for (int at = is_end ? n : begin; at < n; at++) {
             int match = 0;
             if (context[at] != id)
                 continue;
@@ -238,6 +241,7 @@ static void test_penalties(void **state)
 {
     (void)state;
     static const quip_token breakers[] = { 4, 9 };
+    static const quip_token ends[] = { 1, 3, 1 };
     static const quip_logit_bias bias[] = { { 7, 2.5f }, { 8, -INFINITY }, { 7, 1 } };
 #define DRY .dry_base = 1.75f, .dry_allowed_length = 2
     static const struct sampling cases[] = {
@@ -256,6 +260,8 @@ static void test_penalties(void **state)
         { .window = 0, .bias = bias, .n_bias = 3 },
         { DRY, .window = 33, .repeat = 1.1f, .presence = 0.1f, .frequency = 0.2f,
           .dry_multiplier = 0.5f, .no_repeat_ngram = 4, .bias = bias, .n_bias = 3 },
+        { DRY, .window = 64, .repeat = 1.2f, .presence = 0.1f, .dry_multiplier = 0.5f,
+          .no_repeat_ngram = 2, .ends = ends, .n_ends = 3 },
     };
     for (unsigned seed = 0; seed < 200; seed++) {
         quip_token context[N_CONTEXT];

@@ -279,9 +279,9 @@ static void *cancel_always(void *arg)
 static void test_a_storm_of_cancels(void **state)
 {
     (void)state;
-    const quip_session_options options = { .n_context = 400,
-                                           .n_threads = 2,
-                                           .max_output_tokens = 9 };
+    const quip_session_options options = {
+        .n_context = 400, .n_threads = 2, .max_output_tokens = 9, .greedy = true
+    };
     quip_error error = { 0 };
     struct talker calm = { .n = 0 }, after = { .n = 0 };
     quip_session *s = open_session(&options);

@@ -147,7 +147,8 @@ static void take_answer(quip_session *s, struct bytes *text, struct tokens *toke
 static void answer_and_compare(int kind, quip_session *s, struct script *c)
 {
     const quip_session_options options = { .max_output_tokens = 7,
-                                           .n_context = s->options.n_context };
+                                           .n_context = s->options.n_context,
+                                           .greedy = true };
     struct bytes text = { 0 }, other_text = { 0 }, expected = { 0 }, found = { 0 };
     struct tokens tokens = { 0 }, other = { 0 };
     quip_session *fresh;
@@ -212,7 +213,9 @@ static void random_talk(int kind, quip_model *model, unsigned seed)
     static const char *const texts[] = { "Why is the sky blue",  " and so on ", "<eos>", "a\n",
                                          "\xc3\xa9\xe6\x97\xa5", "<bos>x" };
     static struct end ends[32];
-    const quip_session_options options = { .max_output_tokens = 7, .n_context = 1024 };
+    const quip_session_options options = { .max_output_tokens = 7,
+                                           .n_context = 1024,
+                                           .greedy = true };
     quip_session *s;
     quip_error error = { 0 };
     struct script c = { .n = 0 }, before = { .n = 0 };
@@ -380,7 +383,9 @@ static void test_broken_template(void **state)
 static void test_full_context_changes_nothing(void **state)
 {
     (void)state;
-    const quip_session_options options = { .n_context = 40, .max_output_tokens = 7 };
+    const quip_session_options options = { .n_context = 40,
+                                           .max_output_tokens = 7,
+                                           .greedy = true };
     struct opened o = { .model = NULL };
     quip_session *s;
     quip_error error = { 0 };

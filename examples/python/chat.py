@@ -6,7 +6,7 @@ import quip
 
 if len(sys.argv) != 2:
     sys.exit(__doc__)
-with quip.Model(sys.argv[1]) as model, model.session(temperature=0.7, top_k=40) as chat:
+with quip.Model(sys.argv[1]) as model, model.session() as chat:
     for line in sys.stdin:
         try:
             for piece in chat.say(line.strip()):

@@ -5,7 +5,7 @@
  *
  * A checkpoint that says something says everything: what it leaves out is as in transformers,
  * temperature 1 and top_k 50. Numbers out of range become the nearest one in range, because in
- * these programs, too, a top_k of -1 is no limit and a negative temperature is greedy. */
+ * these programs, too, -1 as top_k sets no limit and a negative temperature is greedy. */
 #include "convert/sampling_source.h"
 #include "convert/gguf_keys.h"
 #include "convert/hparams.h"

@@ -110,6 +110,8 @@ struct quip_session {
     struct sampling sampling; // of the options
     quip_token dry_breakers[MAX_DRY_BREAKERS];
     int n_dry_breakers;
+    quip_token ends[MAX_ENDS]; // that end an answer
+    int n_ends;
     const struct observer *observer; // of calibration; NULL: none
 
     /* Every token in order, [n_context]. The first sequence->pos are in the KV cache; the others
@@ -153,6 +155,8 @@ quip_status qp_options_check_adapter(const quip_model *m, const quip_adapter *ad
                                      quip_error *error);
 /* Threads that the sessions of a model use. */
 int qp_options_n_threads(const quip_model *m);
+/* How the model draws where the options are 0. */
+const struct sampling_defaults *qp_options_sampling(const quip_model *m);
 /* Options with every default filled in, except the seed; the texts are still the caller's. */
 quip_session_options qp_options_resolve(const quip_model *m, const quip_session_options *options);
 /* Copy the texts of *o for a session that uses `chat`, and point *o at the copies. */

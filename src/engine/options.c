@@ -16,7 +16,6 @@
 #define MAX_STOPS 64
 #define MAX_STOP_BYTES 1024
 #define MAX_BIASES 1024
-#define DEFAULT_PENALTY_WINDOW 64
 #define DEFAULT_DRY_BASE 1.75f
 #define DEFAULT_DRY_LENGTH 2
 
@@ -99,8 +98,6 @@ static quip_status check_sampling(const quip_session_options *o, quip_error *err
     if (!(o->temperature >= 0 && o->temperature <= 100))
         return qp_fail(error, QUIP_E_ARGUMENT, "temperature is %g; must be 0 to 100",
                        (double)o->temperature);
-    if (o->top_k < 0)
-        return qp_fail(error, QUIP_E_ARGUMENT, "top_k is %d; must not be negative", o->top_k);
     if (!(o->top_p >= 0 && o->top_p <= 1))
         return qp_fail(error, QUIP_E_ARGUMENT, "top_p is %g; must be 0 to 1", (double)o->top_p);
     return QUIP_OK;
@@ -115,7 +112,8 @@ struct option_range {
 static quip_status check_penalties(const quip_session_options *o, quip_error *error)
 {
     const struct option_range ranges[] = {
-        { "min_p", (double)o->min_p, 0, 1 },
+        { "top_k", o->top_k, -1, INT32_MAX },
+        { "min_p", (double)(o->min_p == -1 ? 0 : o->min_p), 0, 1 },
         { "penalty_window", o->penalty_window, -1, INT32_MAX },
         { "repeat_penalty", (double)o->repeat_penalty, 0, 100 },
         { "presence_penalty", (double)o->presence_penalty, -100, 100 },
@@ -123,7 +121,7 @@ static quip_status check_penalties(const quip_session_options *o, quip_error *er
         { "dry_multiplier", (double)o->dry_multiplier, 0, 100 },
         { "dry_base", (double)(o->dry_base == 0 ? 1 : o->dry_base), 1, 100 },
         { "dry_allowed_length", o->dry_allowed_length, 0, INT32_MAX },
-        { "no_repeat_ngram", o->no_repeat_ngram, 0, INT32_MAX },
+        { "no_repeat_ngram", o->no_repeat_ngram, -1, INT32_MAX },
         { "n_logit_bias", o->n_logit_bias, 0, MAX_BIASES },
     };
     for (size_t i = 0; i < QP_COUNT(ranges); i++) {
@@ -222,6 +220,54 @@ int qp_options_n_threads(const quip_model *m)
     return m->options.background ? (n_default + 1) / 2 : n_default;
 }
 
+/* Where neither the options nor the model file say how to draw. Chosen by measurement: see
+ * docs/notes/text.md and bench/endings. */
+static const struct sampling_defaults library_sampling = { .value = {
+                                                               [SAMPLING_TEMPERATURE] = 0.5,
+                                                               [SAMPLING_TOP_K] = 40,
+                                                               [SAMPLING_TOP_P] = 0.95,
+                                                               [SAMPLING_MIN_P] = 0.05,
+                                                               [SAMPLING_REPEAT_PENALTY] = 1.1,
+                                                               [SAMPLING_PENALTY_WINDOW] = 256 } };
+
+const struct sampling_defaults *qp_options_sampling(const quip_model *m)
+{
+    return m->sampling.is_known ? &m->sampling : &library_sampling;
+}
+
+static void default_float(float *option, double value)
+{
+    if (*option == 0)
+        *option = (float)value;
+}
+
+/* For options whose -1 says what the default 0 says. */
+static void default_int(int *option, double value)
+{
+    if (*option == 0)
+        *option = value != 0 ? (int)value : -1;
+}
+
+/* Fill in how tokens are drawn. The result says so itself: resolved again, it stays as it is. */
+static void resolve_sampling(const quip_model *m, quip_session_options *o)
+{
+    const struct sampling_defaults none = qp_sampling_absent();
+    o->greedy = o->greedy || o->top_k == 1;
+    const double *v = (o->greedy ? &none : qp_options_sampling(m))->value;
+    default_float(&o->temperature, v[SAMPLING_TEMPERATURE]);
+    default_int(&o->top_k, v[SAMPLING_TOP_K]);
+    default_float(&o->top_p, v[SAMPLING_TOP_P]);
+    default_float(&o->min_p, v[SAMPLING_MIN_P] != 0 ? v[SAMPLING_MIN_P] : -1);
+    default_float(&o->repeat_penalty, v[SAMPLING_REPEAT_PENALTY]);
+    default_int(&o->penalty_window, v[SAMPLING_PENALTY_WINDOW]);
+    default_int(&o->no_repeat_ngram, v[SAMPLING_NO_REPEAT_NGRAM]);
+    o->greedy = o->greedy || o->temperature == 0 || o->top_k == 1; // by default
+    if (!o->dry_base)
+        o->dry_base = DEFAULT_DRY_BASE;
+    if (!o->dry_allowed_length)
+        o->dry_allowed_length = DEFAULT_DRY_LENGTH;
+}
+
 quip_session_options qp_options_resolve(const quip_model *m, const quip_session_options *options)
 {
     quip_session_options o = options ? *options : (quip_session_options){ 0 };
@@ -230,16 +276,7 @@ quip_session_options qp_options_resolve(const quip_model *m, const quip_session_
     if (!o.n_context)
         o.n_context = max && max < DEFAULT_CONTEXT ? max : DEFAULT_CONTEXT;
     o.n_threads = o.n_threads ? qp_min(o.n_threads, n_threads) : n_threads;
-    if (!o.top_p)
-        o.top_p = 1;
-    if (!o.penalty_window)
-        o.penalty_window = DEFAULT_PENALTY_WINDOW;
-    if (!o.repeat_penalty)
-        o.repeat_penalty = 1;
-    if (!o.dry_base)
-        o.dry_base = DEFAULT_DRY_BASE;
-    if (!o.dry_allowed_length)
-        o.dry_allowed_length = DEFAULT_DRY_LENGTH;
+    resolve_sampling(m, &o);
     return o;
 }
 

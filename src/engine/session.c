@@ -67,16 +67,30 @@ static quip_status find_dry_breakers(quip_session *s, const quip_session_options
     return status;
 }
 
+/* List the tokens that end an answer. The options cannot change them. */
+static void find_ends(quip_session *s)
+{
+    const struct config *c = &s->model->config;
+    _Static_assert(MAX_STOP_IDS + QP_COUNT(s->chat_stops) <= MAX_ENDS, "all fit");
+    s->n_ends = 0;
+    for (int i = 0; i < c->n_stop_ids; i++)
+        if (c->stop_ids[i] >= 0 && c->stop_ids[i] < c->vocab_size)
+            s->ends[s->n_ends++] = c->stop_ids[i];
+    for (size_t i = 0; i < QP_COUNT(s->chat_stops); i++)
+        if (s->chat && s->chat_stops[i] >= 0 && s->chat_stops[i] < c->vocab_size)
+            s->ends[s->n_ends++] = s->chat_stops[i];
+}
+
 /* How a session with these options draws. Only an option that has an effect costs a step. */
 static struct sampling sampling_of(const quip_session *s, const quip_session_options *o)
 {
     const bool has_penalties = o->repeat_penalty != 1 || o->presence_penalty != 0 ||
                                o->frequency_penalty != 0 || o->dry_multiplier > 0 ||
                                o->no_repeat_ngram > 0;
-    return (struct sampling){ .temperature = o->temperature,
-                              .top_k = o->top_k,
+    return (struct sampling){ .temperature = o->greedy ? 0 : o->temperature,
+                              .top_k = qp_max(o->top_k, 0),
                               .top_p = o->top_p,
-                              .min_p = o->min_p,
+                              .min_p = o->min_p > 0 ? o->min_p : 0,
                               .window = !has_penalties          ? 0
                                         : o->penalty_window < 0 ? INT32_MAX
                                                                 : o->penalty_window,
@@ -86,9 +100,11 @@ static struct sampling sampling_of(const quip_session *s, const quip_session_opt
                               .dry_multiplier = o->dry_multiplier,
                               .dry_base = o->dry_base,
                               .dry_allowed_length = o->dry_allowed_length,
-                              .no_repeat_ngram = o->no_repeat_ngram,
+                              .no_repeat_ngram = qp_max(o->no_repeat_ngram, 0),
                               .n_dry_breakers = s->n_dry_breakers,
                               .dry_breakers = s->dry_breakers,
+                              .n_ends = s->n_ends,
+                              .ends = s->ends,
                               .n_bias = o->n_logit_bias,
                               .bias = o->logit_bias };
 }
@@ -141,6 +157,7 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
         (status = find_dry_breakers(s, &s->options, error)) ||
         (status = qp_arena_open(&s->arena, measured.used, "a session's context", error)))
         goto fail;
+    find_ends(s);
     s->sampling = sampling_of(s, &s->options);
     alloc_context(s, &s->arena);
     if (!qp_bytes_reserve(&s->answer.held, HELD_BYTES) ||

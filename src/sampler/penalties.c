@@ -5,7 +5,8 @@
  *
  * The steps and their order are those of transformers and llama.cpp: logit bias, repetition penalty
  * (Keskar et al. 2019, CTRL), frequency and presence penalty (OpenAI's API), DRY (p-e-w,
- * text-generation-webui #5677), n-grams that may not repeat. */
+ * text-generation-webui #5677), n-grams that may not repeat. Unlike there, tokens that end an
+ * answer are not penalized. */
 #include "sampler/sampler.h"
 
 #include "base/math.h"
@@ -109,6 +110,29 @@ static void forbid_ngrams(const struct window *w, int n)
             w->logits[w->tokens[end]] = -INFINITY;
 }
 
+static void penalize(const struct window *w, const struct sampling *o)
+{
+    if (o->repeat != 1 || o->presence != 0 || o->frequency != 0)
+        penalize_tokens(w, o);
+    if (o->dry_multiplier > 0)
+        penalize_repetitions(w, o);
+    if (o->no_repeat_ngram > 0)
+        forbid_ngrams(w, o->no_repeat_ngram);
+}
+
+/* What ends an answer is in the window where the template put it, and would make every answer
+ * longer than the one before. */
+static void penalize_all_but_ends(const struct window *w, const struct sampling *o)
+{
+    float kept[MAX_ENDS];
+    assert(o->n_ends >= 0 && o->n_ends <= MAX_ENDS);
+    for (int i = 0; i < o->n_ends; i++)
+        kept[i] = w->logits[o->ends[i]];
+    penalize(w, o);
+    for (int i = 0; i < o->n_ends; i++)
+        w->logits[o->ends[i]] = kept[i];
+}
+
 void qp_penalize(const struct sampling *o, const quip_token *context, int n,
                  struct candidate *scratch, float *logits, int vocab_size)
 {
@@ -123,10 +147,5 @@ void qp_penalize(const struct sampling *o, const quip_token *context, int n,
                               .logits = logits,
                               .vocab_size = vocab_size };
     clear_scratch(&w);
-    if (o->repeat != 1 || o->presence != 0 || o->frequency != 0)
-        penalize_tokens(&w, o);
-    if (o->dry_multiplier > 0)
-        penalize_repetitions(&w, o);
-    if (o->no_repeat_ngram > 0)
-        forbid_ngrams(&w, o->no_repeat_ngram);
+    penalize_all_but_ends(&w, o);
 }

@@ -6,6 +6,10 @@
 
 #include "base/base.h"
 
+enum {
+    MAX_ENDS = 24 // of struct sampling
+};
+
 /* The options that decide how a token is drawn. */
 struct sampling {
     float temperature; // 0: greedy
@@ -19,8 +23,9 @@ struct sampling {
     float dry_multiplier, dry_base; // multiplier 0: none
     int dry_allowed_length;         // at least 1
     int no_repeat_ngram;            // 0: none
-    int n_dry_breakers, n_bias;
+    int n_dry_breakers, n_ends, n_bias;
     const quip_token *dry_breakers;
+    const quip_token *ends; // [n_ends] that end an answer: no penalty changes them
     const quip_logit_bias *bias;
 };
 

@@ -33,7 +33,9 @@ int main(int argc, char **argv)
     quip_model *model = NULL;
     quip_session *session = NULL;
     quip_error error = { 0 };
-    const quip_session_options options = { .max_output_tokens = 60, .n_context = 256 };
+    const quip_session_options options = { .max_output_tokens = 60,
+                                           .n_context = 256,
+                                           .greedy = true };
     if (argc != 5)
         return 2;
     const int fd = open(argv[1], O_RDONLY);

@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
                                            .seed = 1,
                                            .has_seed = true,
                                            .max_output_tokens = 3,
-                                           .temperature = is_sampled ? 1.0f : 0.0f,
+                                           .greedy = !is_sampled,
                                            .top_p = 0.9f };
     struct file file;
     quip_model *model;

@@ -222,10 +222,19 @@ def test_greedy(llm, model):
             session.add_query_chunk("one")
             return session.generate_response()
 
-    greedy = model.session(n_context=64, no_template=True).ask("one").lstrip()
+    greedy = model.session(n_context=64, no_template=True, greedy=True).ask("one").lstrip()
     assert answer(temperature=0.0) == greedy
     assert answer(top_k=1) == greedy
     assert answer(top_p=0.0) == greedy
+
+
+def test_only_the_options_of_mediapipe_count(llm, model):
+    with LlmInferenceSession(llm) as session:
+        session.add_query_chunk("one")
+        text = session.generate_response()
+    none = {"min_p": 0, "repeat_penalty": 1, "no_repeat_ngram": 0}
+    options = {"temperature": 0.8, "top_k": 40, "top_p": 1, "seed": 0, "n_context": 64, **none}
+    assert model.session(no_template=True, **options).ask("one").lstrip() == text
 
 
 def test_prompt_templates(model_path, model):
@@ -238,7 +247,7 @@ def test_prompt_templates(model_path, model):
         lambda partial, done: done or session.cancel_generate_response_async()
     ).result(60)
     session.add_query_chunk("two")
-    other = model.session(n_context=400, no_template=True)
+    other = model.session(n_context=400, no_template=True, greedy=True)
     for text in ["<u>", "one", "</u><m>"]:
         other.append(quip.Role.NONE, text)
     answer = other.answer()

@@ -17,7 +17,7 @@ LONG = "x" * 7000  # each is one token of the tiny model
 
 @pytest.fixture
 def session(model):
-    with model.session(max_output_tokens=24) as session:
+    with model.session(max_output_tokens=24, greedy=True) as session:
         yield session
 
 
@@ -26,7 +26,7 @@ def test_answer_comes_in_pieces(model, session):
     pieces = list(answer)
     assert len(pieces) > 1 and all(pieces)
     assert answer.text() == "".join(pieces)
-    assert model.session(max_output_tokens=24).ask("one") == answer.text()
+    assert model.session(max_output_tokens=24, greedy=True).ask("one") == answer.text()
     result = answer.result
     assert result.finish_reason in (quip.FinishReason.LENGTH, quip.FinishReason.STOP)
     assert 1 <= result.n_output_tokens <= 24 and result.n_prompt_tokens > 0
@@ -61,15 +61,35 @@ def test_an_answer_that_is_over_cannot_be_continued(session):
 
 
 def test_options(model):
-    greedy = model.session(max_output_tokens=16).ask("x")
+    greedy = model.session(max_output_tokens=16, greedy=True).ask("x")
+    assert model.session(max_output_tokens=16, temperature=0).ask("x") == greedy
     drawn = model.session(max_output_tokens=16, temperature=2.0, seed=7)
     text = drawn.ask("x")
     assert drawn.result.seed == 7 and text != greedy
     assert model.session(max_output_tokens=16, temperature=2.0, seed=7).ask("x") == text
     assert model.session(n_context=64).n_context == 64
     stop = greedy[2:4]
-    assert model.session(max_output_tokens=16, stop=[stop]).ask("x") == greedy[: greedy.index(stop)]
-    assert model.session(max_output_tokens=16, n_threads=1, no_speculation=True).ask("x") == greedy
+    stopped = model.session(max_output_tokens=16, greedy=True, stop=[stop])
+    assert stopped.ask("x") == greedy[: greedy.index(stop)]
+    other = model.session(max_output_tokens=16, greedy=True, n_threads=1, no_speculation=True)
+    assert other.ask("x") == greedy
+
+
+def test_default_sampling(model):
+    """What is left out is the default that model.info has; 0 counts if it is said."""
+
+    def draw(**options):
+        return model.session(max_output_tokens=16, seed=7, **options).ask("x")
+
+    info = model.info
+    names = ["temperature", "top_k", "top_p", "min_p", "repeat_penalty", "penalty_window"]
+    defaults = {name: getattr(info, "default_" + name) for name in names}
+    assert not info.has_sampling and info.default_temperature > 0
+    assert draw() == draw(**defaults)
+    assert draw() != draw(greedy=True)
+    none = {"top_k": 0, "top_p": 0, "min_p": 0, "repeat_penalty": 0, "no_repeat_ngram": 0}
+    assert draw(temperature=1) != draw(temperature=1, **none)
+    assert draw(temperature=0, **none) == draw(greedy=True)
 
 
 def test_seeds(model):
@@ -83,7 +103,7 @@ def test_seeds(model):
 
 
 def test_changed_options(model):
-    session = model.session(max_output_tokens=16, system="be brief")
+    session = model.session(max_output_tokens=16, temperature=0, system="be brief")
     greedy = session.ask("x")
     session.undo()
     assert session.position == 0
@@ -101,7 +121,7 @@ def test_changed_options(model):
 
 
 def test_tokens_of_an_answer(model):
-    session = model.session(max_output_tokens=16)
+    session = model.session(max_output_tokens=16, greedy=True)
     answer = session.say("x")
     text = answer.text()
     assert len(answer.tokens) == session.result.n_output_tokens
@@ -142,11 +162,11 @@ def test_reasons_print_their_names():
 
 
 def test_penalties(model):
-    plain = model.session(max_output_tokens=16).say("x")
+    plain = model.session(max_output_tokens=16, greedy=True).say("x")
     greedy = "".join(plain)
     first = plain.tokens[0]
     never = {first: -float("inf")}
-    answer = model.session(max_output_tokens=16, logit_bias=never).say("x")
+    answer = model.session(max_output_tokens=16, greedy=True, logit_bias=never).say("x")
     assert "".join(answer) != greedy
     assert first not in answer.tokens
     answer = model.session(max_output_tokens=16, no_repeat_ngram=1, penalty_window=-1).say("x")
@@ -182,7 +202,7 @@ def test_wrong_types_are_errors(session, call):
 
 
 def test_context_full(model):
-    with model.session(n_context=32) as session:
+    with model.session(n_context=32, greedy=True) as session:
         with pytest.raises(quip.ContextFullError, match="32"):
             session.say(LONG)
         assert session.position == 0
@@ -321,7 +341,7 @@ def test_a_session_may_be_freed_in_a_callback(model):
 
 
 def test_a_fork_opens_its_own(model):
-    session = model.session(max_output_tokens=8)
+    session = model.session(max_output_tokens=8, greedy=True)
     text = session.ask("x")
     child = os.fork()
     if child == 0:
@@ -331,7 +351,7 @@ def test_a_fork_opens_its_own(model):
                 session.ask("x")
             session.close()  # does not wait for the threads of the parent
             del session
-            code = 0 if model.session(max_output_tokens=8).ask("x") == text else 2
+            code = 0 if model.session(max_output_tokens=8, greedy=True).ask("x") == text else 2
         finally:
             os._exit(code)
     for _ in range(2000):
@@ -376,14 +396,14 @@ def test_interrupts_leave_no_mark(model):
 def test_asyncio(model):
     async def two_at_once():
         async def talk(prompt):
-            session = model.session(max_output_tokens=12)
+            session = model.session(max_output_tokens=12, greedy=True)
             return [piece async for piece in session.say_async(prompt)]
 
         return await asyncio.gather(talk("one"), talk("two"))
 
     one, two = asyncio.run(two_at_once())
-    assert "".join(one) == model.session(max_output_tokens=12).ask("one")
-    assert "".join(two) == model.session(max_output_tokens=12).ask("two")
+    assert "".join(one) == model.session(max_output_tokens=12, greedy=True).ask("one")
+    assert "".join(two) == model.session(max_output_tokens=12, greedy=True).ask("two")
 
 
 def test_asyncio_cancel(model):

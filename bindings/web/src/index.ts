@@ -13,7 +13,7 @@ export { Adapter, Model, type AdapterOptions, type CheckOptions, type EmbedOptio
 export { Session, type AppendOptions, type PrefillOptions, type SayOptions, type SessionOptions } from "./session.js";
 export { Reply } from "./reply.js";
 export type { ModelSource } from "./sources.js";
-export type { Build, CacheMode, FinishReason, Fit, ModelInfo, Progress, Result, Role } from "./protocol.js";
+export type { Build, CacheMode, FinishReason, Fit, ModelInfo, Progress, Result, Role, Sampling } from "./protocol.js";
 export { cache, type StoredModel } from "./cache.js";
 export {
   FilesetResolver,

@@ -260,6 +260,7 @@ export class LlmInference {
       nContext: o.maxTokens ?? 512,
       topK: Math.max(o.topK ?? 40, 1),
       temperature: o.temperature ?? 0.8,
+      ...NOTHING_MORE,
       seed: o.randomSeed ?? 0,
     };
     const session = this.#model.session({ ...options, adapter: lora?.adapter });
@@ -315,6 +316,10 @@ export class LoraModel {
     readonly adapter: Adapter,
   ) {}
 }
+
+/* MediaPipe draws with temperature and topK alone: defaults of the library and of the model file do not
+ * count. */
+const NOTHING_MORE = { topP: 1, minP: 0, repeatPenalty: 1, noRepeatNgram: 0 };
 
 const CANCELLED = Symbol("cancelled");
 

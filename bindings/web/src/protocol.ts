@@ -59,6 +59,19 @@ export interface ModelInfo {
   hasTemplate: boolean; // false: a base model, whose prompts are passed on unchanged
   isEmbedding: boolean; // an embedding model: it has embed(), and no sessions
   embeddingSize: number; // numbers of an embedding
+  sampling: Sampling;
+}
+
+/** How a session draws tokens where its options say nothing. */
+export interface Sampling {
+  isOfModel: boolean; // as the model file says; false: as the library does
+  temperature: number; // 0: greedy
+  topK: number; // 0: no limit
+  topP: number; // 1: no limit
+  minP: number; // 0: no limit
+  repeatPenalty: number; // 1: none
+  penaltyWindow: number; // -1: all
+  noRepeatNgram: number; // 0: none
 }
 
 /** quip_embed_options, checked. */
@@ -91,6 +104,7 @@ export interface SessionParams {
   maxOutputTokens: number;
   seed?: number;
   temperature: number;
+  greedy: boolean;
   topK: number;
   topP: number;
   minP: number;

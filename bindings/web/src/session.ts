@@ -5,7 +5,8 @@ import type { Adapter, Model } from "./model.js";
 import type { Result, Role, SessionParams } from "./protocol.js";
 import { Reply } from "./reply.js";
 
-/** The options of quip_session_options, and the adapter. */
+/** The options of quip_session_options, and the adapter. How tokens are drawn, from topK to temperature, is
+ * as the model file says where an option is absent, or else as the library does: ModelInfo.sampling. */
 export interface SessionOptions {
   /** Capacity of the context: tokens of all prompts and answers; default: 4096, or the maximum of the model
    * if that is smaller. */
@@ -14,17 +15,17 @@ export interface SessionOptions {
   nThreads?: number | undefined;
   /** Of one answer; default: no limit but nContext. */
   maxOutputTokens?: number | undefined;
-  /** Sample from the k most likely tokens; default: no limit. 1 is greedy. */
+  /** Draw from the k most likely tokens. 0: no limit; 1: greedy. */
   topK?: number | undefined;
-  /** Then from the fewest tokens whose probabilities add up to p; default: no limit. */
+  /** Then from the fewest tokens whose probabilities add up to p. 1: no limit. */
   topP?: number | undefined;
-  /** Then from the tokens at least this likely, as a part of the best one's probability; default: no limit. */
+  /** Then from the tokens at least this likely, as a part of the best one's probability. 0: no limit. */
   minP?: number | undefined;
   /** Added to the logit of a token: pairs of token and number; -Infinity: never. */
   logitBias?: [token: number, bias: number][] | undefined;
-  /** How many of the last tokens the penalties look at; default: 64; -1: all. */
+  /** How many of the last tokens the penalties look at. -1: all. */
   penaltyWindow?: number | undefined;
-  /** Divides the logit of a token of the window if it is positive, else multiplies it; default: 1, no effect. */
+  /** Divides the logit of a token of the window if it is positive, else multiplies it. 1: no effect. */
   repeatPenalty?: number | undefined;
   /** Subtracted from the logit of a token of the window. */
   presencePenalty?: number | undefined;
@@ -37,10 +38,12 @@ export interface SessionOptions {
   dryBase?: number | undefined;
   /** Default: 2. */
   dryAllowedLength?: number | undefined;
-  /** No n tokens in a row come twice in the window; default: they may. */
+  /** No n tokens in a row come twice in the window. 0: they may. */
   noRepeatNgram?: number | undefined;
-  /** Default 0: greedy, always the most likely token. */
+  /** 1: the model's probabilities; less: likely tokens become more likely still; 0: greedy. */
   temperature?: number | undefined;
+  /** Always the most likely token, without the penalties that are defaults. */
+  greedy?: boolean | undefined;
   /** The same seed gives the same answer; default: a random one, which Result.seed reports. */
   seed?: number | undefined;
   /** Pass text on as it is, even if the model has a template. */
@@ -78,6 +81,7 @@ const OPTIONS = [
   "dryAllowedLength",
   "noRepeatNgram",
   "temperature",
+  "greedy",
   "seed",
   "noTemplate",
   "noSpeculation",
@@ -111,6 +115,11 @@ const drawSeed = () => {
   return (high >>> 11) * 2 ** 32 + low;
 };
 
+/** An option of how tokens are drawn, as quip.h has it, where 0 is the default: 0 if it is absent, `none` if
+ * it is 0. */
+const said = (value: number, none: number, option: number | undefined) =>
+  option === undefined ? 0 : value === 0 ? none : value;
+
 function toParams(o: SessionOptions): SessionParams {
   checkNames("a session", o, OPTIONS);
   for (const name of ["system", "chatTemplate"] as const) if (o[name] !== undefined) checkText(name, o[name]);
@@ -122,21 +131,22 @@ function toParams(o: SessionOptions): SessionParams {
     maxOutputTokens: checkCount("maxOutputTokens", o.maxOutputTokens),
     seed: o.seed === undefined ? undefined : checkCount("seed", o.seed, Number.MAX_SAFE_INTEGER),
     temperature: checkNumber("temperature", o.temperature),
-    topK: checkCount("topK", o.topK),
-    topP: checkNumber("topP", o.topP),
-    minP: checkNumber("minP", o.minP),
+    greedy: (o.greedy ?? false) || o.temperature === 0,
+    topK: said(checkCount("topK", o.topK), -1, o.topK),
+    topP: said(checkNumber("topP", o.topP), 1, o.topP),
+    minP: said(checkNumber("minP", o.minP), -1, o.minP),
     logitBias: (o.logitBias ?? []).map(([token, bias], i) => [
       checkCount(`logitBias[${i}][0]`, token),
       bias === -Infinity ? bias : checkSigned(`logitBias[${i}][1]`, bias),
     ]),
     penaltyWindow: o.penaltyWindow === -1 ? -1 : checkCount("penaltyWindow", o.penaltyWindow),
-    repeatPenalty: checkNumber("repeatPenalty", o.repeatPenalty),
+    repeatPenalty: said(checkNumber("repeatPenalty", o.repeatPenalty), 1, o.repeatPenalty),
     presencePenalty: checkSigned("presencePenalty", o.presencePenalty),
     frequencyPenalty: checkSigned("frequencyPenalty", o.frequencyPenalty),
     dryMultiplier: checkNumber("dryMultiplier", o.dryMultiplier),
     dryBase: checkNumber("dryBase", o.dryBase),
     dryAllowedLength: checkCount("dryAllowedLength", o.dryAllowedLength),
-    noRepeatNgram: checkCount("noRepeatNgram", o.noRepeatNgram),
+    noRepeatNgram: said(checkCount("noRepeatNgram", o.noRepeatNgram), -1, o.noRepeatNgram),
     stop: o.stop ?? [],
     system: o.system,
     chatTemplate: o.chatTemplate,

@@ -38,8 +38,8 @@ async function withModel({ quip, source, build }, kind, f) {
 
 const ticks = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const bits = (floats) => [...new Uint32Array(floats.buffer, floats.byteOffset, floats.length)];
-const greedy = { maxOutputTokens: 60 };
-const sampled = { ...greedy, temperature: 1.1, topK: 40, topP: 0.9, seed: 7 };
+const greedy = { maxOutputTokens: 60, greedy: true };
+const sampled = { maxOutputTokens: 60, temperature: 1.1, topK: 40, topP: 0.9, seed: 7 };
 const long = "the letters of the weather ".repeat(60); // most of a context
 
 export const tests = {
@@ -139,6 +139,20 @@ export const tests = {
       llm.close();
     }),
 
+  "how tokens are drawn: what is absent is the default, and 0 counts": (env) =>
+    withModel(env, "gemma3", async (model) => {
+      const draw = (options) => model.session({ maxOutputTokens: 60, seed: 7, ...options }).say(env.prompt).text();
+      const { isOfModel, ...defaults } = model.info.sampling;
+      equal(isOfModel, false);
+      ok(defaults.temperature > 0, "not greedy");
+      equal(await draw({}), env.expected.gemma3.plain, "the native program's defaults");
+      equal(await draw(defaults), env.expected.gemma3.plain, "the defaults, said");
+      equal(await draw({ temperature: 0 }), env.expected.gemma3.greedy, "temperature 0");
+      equal(await draw({ greedy: true, topK: 5 }), env.expected.gemma3.greedy, "greedy");
+      const none = { topK: 0, topP: 0, minP: 0, repeatPenalty: 0, noRepeatNgram: 0 };
+      ok((await draw({ temperature: 1, ...none })) !== (await draw({ temperature: 1 })), "0 is not the default");
+    }),
+
   "an answer streams and has a result": (env) =>
     withModel(env, "gemma3", async (model) => {
       const reply = model.session(sampled).say(env.prompt);
@@ -173,7 +187,7 @@ export const tests = {
 
   "a conversation continues; clone and rewind": (env) =>
     withModel(env, "gemma3", async (model) => {
-      const chat = model.session({ maxOutputTokens: 10, nContext: 200 });
+      const chat = model.session({ maxOutputTokens: 10, nContext: 200, greedy: true });
       equal(await chat.nContext(), 200);
       await chat.say("one").text();
       const position = await chat.position();
@@ -192,7 +206,7 @@ export const tests = {
       await chat.setOptions(sampled);
       equal(await chat.say(env.prompt).text(), env.expected.gemma3.sampled);
       await chat.rewind(0);
-      await chat.setOptions({ maxOutputTokens: 3 });
+      await chat.setOptions({ maxOutputTokens: 3, greedy: true });
       const result = await chat.say(env.prompt).result();
       equal([result.finishReason, result.outputTokens], ["length", 3]);
       await fails(chat.setOptions({ nContext: 100 }), "argument", /n_context/);
@@ -207,7 +221,7 @@ export const tests = {
 
   "leaving the loop ends the answer": (env) =>
     withModel(env, "slow", async (model) => {
-      const chat = model.session({ maxOutputTokens: 400 });
+      const chat = model.session({ maxOutputTokens: 400, greedy: true });
       let n = 0;
       for await (const _ of chat.say("the")) if (++n === 3) break;
       const position = await chat.position(); // runs after the answer has ended
@@ -216,7 +230,7 @@ export const tests = {
 
   "cancel() keeps the text so far": (env) =>
     withModel(env, "slow", async (model) => {
-      const reply = model.session({ maxOutputTokens: 400 }).say("the");
+      const reply = model.session({ maxOutputTokens: 400, greedy: true }).say("the");
       for await (const _ of reply) {
         reply.cancel();
         break;
@@ -227,7 +241,7 @@ export const tests = {
 
   "close() stops calls that run or wait": (env) =>
     withModel(env, "slow", async (model) => {
-      const chat = model.session({ nContext: 4096, maxOutputTokens: 400 });
+      const chat = model.session({ nContext: 4096, maxOutputTokens: 400, greedy: true });
       const replies = ["one", "two", "three"].map((text) => chat.say(text));
       const appending = failure(chat.append(long));
       for await (const _ of replies[0]) break;
@@ -308,7 +322,7 @@ export const tests = {
 
   "when memory runs out a session fails, and the others continue": (env) =>
     withModel(env, "slow", async (model) => {
-      const chat = model.session({ maxOutputTokens: 4 });
+      const chat = model.session({ maxOutputTokens: 4, greedy: true });
       const before = await chat.say("the").text();
       const error = await failure(model.session({ nContext: 2 ** 30 }).position());
       ok(["memory", "argument", "unsupported"].includes(error.status), `${error.status}: ${error.message}`);
@@ -329,7 +343,7 @@ export const tests = {
     withModel(env, "slow", async (model) => {
       const order = [];
       const read = async (name) => {
-        for await (const _ of model.session({ maxOutputTokens: 100 }).say("the")) order.push(name);
+        for await (const _ of model.session({ maxOutputTokens: 100, greedy: true }).say("the")) order.push(name);
       };
       await Promise.all([read("a"), read("b")]);
       const first = order.indexOf("b");

@@ -53,7 +53,7 @@ export const answer = (page, url, options = {}) =>
       const phases = [];
       const onprogress = ({ phase }) => phases.at(-1) === phase || phases.push(phase);
       const model = await quip.Model.open(url, { ...options, onprogress });
-      const text = await model.session({ maxOutputTokens: 60 }).say(prompt).text();
+      const text = await model.session({ maxOutputTokens: 60, greedy: true }).say(prompt).text();
       await model.close();
       return { text, phases };
     },

@@ -64,9 +64,10 @@ export function makeFixtures() {
     const ids = run("quip", "tokenize", path(kind), "--no-special", prompt).toString().trim().split(/\s+/).map(Number);
     run("quip", "logits", path(kind), "--ids", ids.join(), "--out", join(folder, "logits.f32"));
     expected[kind] = {
-      greedy: ask(),
+      greedy: ask("--greedy"),
+      plain: ask("--seed", "7"),
       sampled: ask("--temperature", "1.1", "--top-k", "40", "--top-p", "0.9", "--seed", "7"),
-      turns: ask("--chat-template", "gemma", "--system", "Be brief."),
+      turns: ask("--greedy", "--chat-template", "gemma", "--system", "Be brief."),
       ids,
       embedding: JSON.parse(run("quip", "embed", path(kind), prompt, "--pooling", "last")).embedding.map(Math.fround),
       logits: words(readFileSync(join(folder, "logits.f32"))),
@@ -75,7 +76,7 @@ export function makeFixtures() {
   const adapter = join(folder, "adapter");
   run("tests/tiny_model_file", "adapter", path("gemma3"), adapter);
   expected.adapter = JSON.parse(
-    run("quip", "run", path("gemma3"), prompt, "--json", "--max-output-tokens", "60", "--adapter", adapter),
+    run("quip", "run", path("gemma3"), prompt, "--json", "--max-output-tokens", "60", "--greedy", "--adapter", adapter),
   ).text;
   const golden = makeGolden(path);
   const embeddings = makeEmbeddings(path);

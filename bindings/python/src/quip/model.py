@@ -72,6 +72,14 @@ class ModelInfo:
     n_experts: int
     n_experts_used: int
     n_active_parameters: int
+    has_sampling: bool  # the model file says how to draw tokens; False: the library does
+    default_temperature: float  # 0: greedy
+    default_top_k: int
+    default_top_p: float
+    default_min_p: float
+    default_repeat_penalty: float
+    default_penalty_window: int
+    default_no_repeat_ngram: int
 
 
 @dataclass(frozen=True)

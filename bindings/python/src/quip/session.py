@@ -45,20 +45,23 @@ T = TypeVar("T")
 
 
 class SessionOptions(TypedDict, total=False):
-    """Options of a session: the fields of quip_session_options in quip.h. What is left out, or
-    zero, means the default."""
+    """Options of a session: the fields of quip_session_options in quip.h. What is left out means the
+    default. Zero does, too, except from `temperature` to `no_repeat_ngram`: there 0 means what the
+    comment says, and what is left out is as the model file says, or else as the library does;
+    ModelInfo has the values."""
 
     n_context: int  # tokens of prompts and answers; 0: 4096 or the model's maximum
     n_threads: int  # at most this many of the model's threads; 0: all
     max_output_tokens: int  # of one answer; 0: no limit but n_context
     seed: Optional[int]  # None: the library draws one, which Result.seed reports
-    temperature: float  # 0: greedy, always the most likely token
-    top_k: int  # sample from the k most likely tokens; 0: no limit
+    greedy: bool  # always the most likely token; without the penalties that are defaults
+    temperature: float  # 1: the model's probabilities; 0: greedy
+    top_k: int  # draw from the k most likely tokens; 0: no limit; 1: greedy
     top_p: float  # then from the fewest whose probabilities add up to p; 0: no limit
     min_p: float  # then from those at least p times as likely as the best; 0: no limit
     # Penalties for tokens that came before, in the order of the C header.
     logit_bias: Mapping[int, float]  # added to the logit of a token; -inf: never
-    penalty_window: int  # how many of the last tokens count; 0: 64; -1: all
+    penalty_window: int  # how many of the last tokens count; 0: default; -1: all
     repeat_penalty: float  # 0 or 1: none
     presence_penalty: float
     frequency_penalty: float
@@ -115,6 +118,10 @@ class Result:
     seed: int
 
 
+# What 0 says of how tokens are drawn, in the words of the C header, where 0 is the default.
+_NONE: Dict[str, Any] = {"top_k": -1, "top_p": 1.0, "min_p": -1.0, "repeat_penalty": 1.0, "no_repeat_ngram": -1}
+
+
 def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None:
     """Copy options to a C struct, which keeps alive what it points to."""
     values: Dict[str, Any] = dict(options)
@@ -125,6 +132,11 @@ def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None
         values.pop("seed", None)
     else:
         values["has_seed"] = True
+    for name in _NONE.keys() & values.keys():
+        if values[name] == 0:
+            values[name] = _NONE[name]
+    if "temperature" in values and values["temperature"] == 0:
+        values["greedy"] = True
     if values.get("template_variables") is not None:
         values["template_variables"] = json.dumps(values["template_variables"])
     for name in ("system", "chat_template", "template_variables"):

@@ -111,6 +111,16 @@ export class Engine {
         hasTemplate: info.get("has_template") !== 0,
         isEmbedding: info.get("is_embedding") !== 0,
         embeddingSize: info.get("n_embedding"),
+        sampling: {
+          isOfModel: info.get("has_sampling") !== 0,
+          temperature: decimal(info.get("default_temperature")),
+          topK: info.get("default_top_k"),
+          topP: decimal(info.get("default_top_p")),
+          minP: decimal(info.get("default_min_p")),
+          repeatPenalty: decimal(info.get("default_repeat_penalty")),
+          penaltyWindow: info.get("default_penalty_window"),
+          noRepeatNgram: info.get("default_no_repeat_ngram"),
+        },
       };
     });
   }
@@ -277,6 +287,9 @@ export class Engine {
   }
 }
 
+/** The short decimal that a float of the module was: 0.7, not 0.699999988079071. */
+const decimal = (float: number) => Number(float.toPrecision(7));
+
 /** The address of an array of quip_logit_bias. */
 function biases(a: Arena, pairs: [token: number, bias: number][]): number {
   const array = new DataView(new ArrayBuffer(8 * pairs.length));
@@ -307,6 +320,7 @@ function sessionOptions(a: Arena, o: SessionParams): number {
     dry_allowed_length: o.dryAllowedLength,
     no_repeat_ngram: o.noRepeatNgram,
     temperature: o.temperature,
+    greedy: o.greedy,
     seed: o.seed ?? 0,
     has_seed: o.seed !== undefined,
     no_template: o.noTemplate,

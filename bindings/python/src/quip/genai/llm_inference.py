@@ -192,6 +192,10 @@ class LlmInferenceSession(Closeable):
             "top_k": options.top_k if options.top_p > 0 else 1,
             "top_p": options.top_p,
             "temperature": options.temperature,
+            # MediaPipe has nothing more, so the defaults of Quip and of the model file do not count
+            "min_p": 0,
+            "repeat_penalty": 1,
+            "no_repeat_ngram": 0,
             "no_template": options.prompt_templates is not None,
         }
         if options.random_seed is not None:

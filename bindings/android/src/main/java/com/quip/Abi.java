@@ -42,7 +42,7 @@ final class Abi {
     static final int MODEL_OPTIONS__NAME = 16;
     static final int MODEL_OPTIONS__RESERVED = 24;
 
-    static final int MODEL_INFO_BYTES = 104;
+    static final int MODEL_INFO_BYTES = 136;
     static final int MODEL_INFO__STRUCT_SIZE = 0;
     static final int MODEL_INFO__BACKEND = 4;
     static final int MODEL_INFO__ARCHITECTURE = 8;
@@ -65,6 +65,14 @@ final class Abi {
     static final int MODEL_INFO__N_EXPERTS = 88;
     static final int MODEL_INFO__N_EXPERTS_USED = 92;
     static final int MODEL_INFO__N_ACTIVE_PARAMETERS = 96;
+    static final int MODEL_INFO__HAS_SAMPLING = 104;
+    static final int MODEL_INFO__DEFAULT_TEMPERATURE = 108;
+    static final int MODEL_INFO__DEFAULT_TOP_K = 112;
+    static final int MODEL_INFO__DEFAULT_TOP_P = 116;
+    static final int MODEL_INFO__DEFAULT_MIN_P = 120;
+    static final int MODEL_INFO__DEFAULT_REPEAT_PENALTY = 124;
+    static final int MODEL_INFO__DEFAULT_PENALTY_WINDOW = 128;
+    static final int MODEL_INFO__DEFAULT_NO_REPEAT_NGRAM = 132;
 
     static final int SESSION_OPTIONS_BYTES = 152;
     static final int SESSION_OPTIONS__N_CONTEXT = 0;
@@ -77,6 +85,7 @@ final class Abi {
     static final int SESSION_OPTIONS__HAS_SEED = 32;
     static final int SESSION_OPTIONS__NO_TEMPLATE = 33;
     static final int SESSION_OPTIONS__NO_SPECULATION = 34;
+    static final int SESSION_OPTIONS__GREEDY = 35;
     static final int SESSION_OPTIONS__N_STOP = 36;
     static final int SESSION_OPTIONS__STOP = 40;
     static final int SESSION_OPTIONS__SYSTEM = 48;

@@ -33,13 +33,17 @@ data class SessionOptions(
     @JvmField var nThreads: Int = 0,
     /** Of one answer; 0: no limit but nContext. */
     @JvmField var maxOutputTokens: Int = 0,
-    /** 0: greedy, always the most likely token. */
+    /**
+     * 1: the model's probabilities; less: likely tokens become more likely still; 0: as the model file
+     * says, or else the library's default, as for topK to minP, penaltyWindow, repeatPenalty and
+     * noRepeatNgram.
+     */
     @JvmField var temperature: Float = 0f,
-    /** Sample from the k most likely tokens; 0: no limit. */
+    /** Draw from the k most likely tokens; 0: default; -1: no limit. */
     @JvmField var topK: Int = 0,
-    /** Then from the fewest tokens whose probabilities add up to p; 0: no limit. */
+    /** Then from the fewest tokens whose probabilities add up to p; 0: default; 1: no limit. */
     @JvmField var topP: Float = 0f,
-    /** Then from those at least p times as likely as the best; 0: no limit. */
+    /** Then from those at least p times as likely as the best; 0: default; -1: no limit. */
     @JvmField var minP: Float = 0f,
     /** null: the library draws one, which [Result.seed] reports. */
     @JvmField var seed: Long? = null,
@@ -55,9 +59,11 @@ data class SessionOptions(
     @JvmField var noTemplate: Boolean = false,
     /** Do not run guesses of the next tokens. Slower, but the answer is the same. */
     @JvmField var noSpeculation: Boolean = false,
+    /** Always the most likely token, without the penalties that are defaults. */
+    @JvmField var greedy: Boolean = false,
     /** Added to the logit of a token; negative infinity: never. */
     @JvmField var logitBias: Map<Int, Float> = emptyMap(),
-    /** How many of the last tokens the penalties count; 0: 64; -1: all. */
+    /** How many of the last tokens the penalties count; 0: default; -1: all. */
     @JvmField var penaltyWindow: Int = 0,
     @JvmField var repeatPenalty: Float = 0f,
     @JvmField var presencePenalty: Float = 0f,
@@ -80,6 +86,7 @@ data class SessionOptions(
             .put(Abi.SESSION_OPTIONS__HAS_SEED, seed != null)
             .put(Abi.SESSION_OPTIONS__NO_TEMPLATE, noTemplate)
             .put(Abi.SESSION_OPTIONS__NO_SPECULATION, noSpeculation)
+            .put(Abi.SESSION_OPTIONS__GREEDY, greedy)
             .put(Abi.SESSION_OPTIONS__PENALTY_WINDOW, penaltyWindow)
             .put(Abi.SESSION_OPTIONS__REPEAT_PENALTY, repeatPenalty)
             .put(Abi.SESSION_OPTIONS__PRESENCE_PENALTY, presencePenalty)

@@ -20,7 +20,7 @@ object Fixtures {
     /** The program's greedy answer to [PROMPT] with [N_TOKENS] tokens. */
     val answer: String get() = File(folder, "answer.txt").readText()
 
-    val greedy get() = SessionOptions(maxOutputTokens = N_TOKENS, nContext = 512)
+    val greedy get() = SessionOptions(maxOutputTokens = N_TOKENS, nContext = 512, greedy = true)
 
     fun status(block: () -> Unit): QuipException.Status? =
         try {

@@ -63,7 +63,7 @@ class SessionTest {
             assertEquals(position, chat.position())
             chat.rewind(0)
             assertEquals(first, chat.ask("the hen"))
-            chat.setOptions(SessionOptions(maxOutputTokens = 3))
+            chat.setOptions(SessionOptions(maxOutputTokens = 3, greedy = true))
             chat.ask("more")
             assertEquals(3, chat.result().nOutputTokens)
         }
@@ -106,7 +106,7 @@ class SessionTest {
     /** The model runs only while a piece is requested. */
     @Test
     fun leavingTheFlowEndsTheWork() = runTest {
-        model.session(SessionOptions(nContext = 512)) { chat ->
+        model.session(SessionOptions(nContext = 512, greedy = true)) { chat ->
             assertEquals(2, chat.say("the").take(2).toList().size)
             val position = chat.position()
             assertEquals(position, chat.position())
@@ -134,7 +134,7 @@ class SessionTest {
 
     @Test
     fun cancelKeepsTheText() = runBlocking {
-        model.session(SessionOptions(nContext = 512)) { chat ->
+        model.session(SessionOptions(nContext = 512, greedy = true)) { chat ->
             val pieces = mutableListOf<String>()
             chat.say("the").collect {
                 pieces += it

@@ -61,6 +61,11 @@ public final class LlmInferenceSession implements AutoCloseable {
         to.topK = options.topP() > 0 ? options.topK() : 1;
         to.topP = options.topP();
         to.temperature = options.temperature();
+        to.greedy = options.temperature() == 0;
+        // MediaPipe has nothing more, so the defaults of Quip and of the model file do not count
+        to.minP = -1;
+        to.repeatPenalty = 1;
+        to.noRepeatNgram = -1;
         to.seed = (long) options.randomSeed();
         to.noTemplate = options.promptTemplates().isPresent();
         return to;
