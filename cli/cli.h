@@ -127,7 +127,7 @@ const char *option_values(const struct option *o, char to[64]);
 #define THREADS_OPTION(to)                                                                         \
     {                                                                                              \
         OPTION_INT, 't', "threads", "N", to, 0, 256,                                               \
-            "0 (default): one for each processor; does not change the result"                      \
+            "0 (default): one for each processor but ARM's small ones; does not change the result" \
     }
 
 #define ADAPTER_OPTION(text)                                                                       \
