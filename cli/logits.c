@@ -15,7 +15,7 @@ static bool write_row(void *user, int position, const float *logits)
 
 /* Open the model, run the ids, and write one row or all. */
 static int write_logits(const char *path, const char *adapter_text, const struct tokens *list,
-                        int n_threads, bool is_all, const char *out)
+                        int n_threads, int32_t backend, bool is_all, const char *out)
 {
     quip_error error = { 0 };
     quip_model *model = NULL;
@@ -24,7 +24,7 @@ static int write_logits(const char *path, const char *adapter_text, const struct
     struct row_writer writer = { 0 };
     int exit_code = 0;
     struct chosen_adapter adapter = { 0 };
-    const quip_model_options model_options = { .n_threads = n_threads };
+    const quip_model_options model_options = { .n_threads = n_threads, .backend = backend };
     const quip_session_options options = { .n_context = list->n };
     if (quip_model_open(&model, path, &model_options, &error) ||
         open_adapter(&adapter, model, adapter_text, &error) ||
@@ -62,12 +62,14 @@ int run_logits(const struct command *command, char **words)
     const char *ids = NULL, *ids_file = NULL, *out = NULL, *adapter = NULL;
     bool is_all = false;
     int n_threads = 0;
+    int32_t backend = QUIP_BACKEND_AUTO;
     const struct option options[] = {
         { OPTION_TEXT, 0, "ids", "1,2,3", &ids, 0, 0, "the token ids" },
         { OPTION_TEXT, 0, "ids-file", "FILE", &ids_file, 0, 0, "the token ids from a file" },
         { OPTION_TEXT, 'o', "out", "FILE", &out, 0, 0, "where to write; \"-\" is stdout" },
         { OPTION_FLAG, 0, "all", NULL, &is_all, 0, 0,
           "write a row for each id, not only for the last" },
+        BACKEND_OPTION(&backend),
         ADAPTER_OPTION(&adapter),
         THREADS_OPTION(&n_threads),
         { 0 },
@@ -87,7 +89,7 @@ int run_logits(const struct command *command, char **words)
         goto done;
     if (!read_ids(&list, ids ? ids : (const char *)text.data))
         goto done;
-    exit_code = list.n ? write_logits(words[0], adapter, &list, n_threads, is_all, out)
+    exit_code = list.n ? write_logits(words[0], adapter, &list, n_threads, backend, is_all, out)
                        : fail_usage(command, "expected at least one id");
 done:
     qp_tokens_close(&list);
