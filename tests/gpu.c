@@ -21,7 +21,7 @@
 
 /* Of a logit of models whose weights are integers, times the root mean square of the logits. The
  * CPU backend rounds activations, keys and values to int8. The GPU backend rounds the activations
- * of long batches, and keys and values to binary16. */
+ * in the same way, and keys and values to binary16. */
 #define INT8_TOLERANCE 0.5f
 
 #define N_TOKENS 150

@@ -25,30 +25,30 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> ROWS: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> Q: array<f32>;
-@group(0) @binding(3) var<storage, read> KV: array<u32>;
+@group(0) @binding(3) var<storage, read> KV: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> V: array<f32>;
 @group(0) @binding(5) var<storage, read_write> OUT: array<f32>;
 
 const SIZE = 128u;
-const PAIRS = HEAD_DIM / 2u;
-const WORDS = select(HEAD_DIM, PAIRS, KV_F16);  // of a position
-const N_OWN = (PAIRS + SIZE - 1u) / SIZE;       // pairs of dimensions of a thread
-const N_SHARES = max(1u, SIZE / PAIRS);         // threads that share a pair
+const QUADS = WORDS / 4u;                // vec4s of a head
+const PER_QUAD = select(4u, 8u, KV_F16); // dimensions in one
+const N_SHARES = SIZE / QUADS;           // threads that share a quad of values
 const LEAST = -3.0e38;
 
-var<workgroup> q: array<vec4<f32>, HEAD_DIM>; // a component for each lane
+var<workgroup> q: array<vec4<f32>, QUADS * PER_QUAD>; // a component for each lane
 var<workgroup> weights: array<vec4<f32>, SIZE>;
 var<workgroup> reduced: array<vec4<f32>, SIZE>;
 
-fn pair_at(at: u32, step: u32) -> vec2<f32> {
+// The first four dimensions of a quad; of binary16, also the last four.
+fn first_of(v: vec4<u32>) -> vec4<f32> {
     if (KV_F16) {
-        return unpack2x16float(KV[at]);
+        return vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y));
     }
-    return vec2<f32>(bitcast<f32>(KV[at]), bitcast<f32>(KV[at + step]));
+    return bitcast<vec4<f32>>(v);
 }
 
-fn word_of(pair: u32) -> u32 {
-    return select(2u * pair, pair, KV_F16);
+fn last_of(v: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(v.z), unpack2x16float(v.w));
 }
 
 // What all threads have together: the largest, or the sum.
@@ -92,7 +92,7 @@ fn lane_of(i: u32, kv_head: u32) -> Lane {
 }
 
 fn query(lane: Lane, i: u32) -> f32 {
-    if (lane.t >= p.n) {
+    if (lane.t >= p.n || i >= HEAD_DIM) {
         return 0.0;
     }
     return Q[(p.first_t + lane.t) * p.q_stride + lane.head * HEAD_DIM + i];
@@ -107,13 +107,34 @@ fn bias(slopes: vec4<f32>, key: u32) -> vec4<f32> {
     return p.scale * vec4<f32>(bfloat16(b.x), bfloat16(b.y), bfloat16(b.z), bfloat16(b.w));
 }
 
-// The scores of a key, one for each lane.
+fn dot4(v: vec4<f32>, i: u32) -> vec4<f32> {
+    return v.x * q[i] + v.y * q[i + 1u] + v.z * q[i + 2u] + v.w * q[i + 3u];
+}
+
+// What a quad of a key adds to the scores.
+fn quad_scores(v: vec4<u32>, quad: u32) -> vec4<f32> {
+    let s = dot4(first_of(v), quad * PER_QUAD);
+    if (KV_F16) {
+        return s + dot4(last_of(v), quad * PER_QUAD + 4u);
+    }
+    return s;
+}
+
+// The scores of a key, one for each lane. Four loads are on their way at once.
 fn scores(kv_head: u32, key: u32, slopes: vec4<f32>) -> vec4<f32> {
-    let at = (kv_head * p.n_blocks + key / 64u) * WORDS * 64u + key % 64u;
+    let at = (kv_head * p.n_blocks + key / 64u) * QUADS * 64u + key % 64u;
     var s = vec4<f32>(0.0);
-    for (var i = 0u; i < PAIRS; i++) {
-        let k = pair_at(at + word_of(i) * 64u, 64u);
-        s += k.x * q[2u * i] + k.y * q[2u * i + 1u];
+    var i = 0u;
+    for (; i + 4u <= QUADS; i += 4u) {
+        let a = KV[at + i * 64u];
+        let b = KV[at + (i + 1u) * 64u];
+        let c = KV[at + (i + 2u) * 64u];
+        let d = KV[at + (i + 3u) * 64u];
+        s += quad_scores(a, i) + quad_scores(b, i + 1u) + quad_scores(c, i + 2u) +
+             quad_scores(d, i + 3u);
+    }
+    for (; i < QUADS; i++) {
+        s += quad_scores(KV[at + i * 64u], i);
     }
     s *= p.scale;
     if (CAPS) {
@@ -142,6 +163,67 @@ fn store(lane: Lane, part: u32, i: u32, x: f32, most: f32, sum: f32) {
     }
 }
 
+// What the values of a quad's dimensions add up to, for each lane. Named, because an array with an
+// index would not be in registers.
+struct Quad {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+    e: vec4<f32>, // of binary16
+    f: vec4<f32>,
+    g: vec4<f32>,
+    h: vec4<f32>,
+}
+
+fn scaled(x: Quad, by: vec4<f32>) -> Quad {
+    return Quad(x.a * by, x.b * by, x.c * by, x.d * by, x.e * by, x.f * by, x.g * by, x.h * by);
+}
+
+fn plus(x: Quad, v: vec4<u32>, w: vec4<f32>) -> Quad {
+    let u = first_of(v);
+    if (!KV_F16) {
+        return Quad(x.a + u.x * w, x.b + u.y * w, x.c + u.z * w, x.d + u.w * w, x.e, x.f, x.g, x.h);
+    }
+    let l = last_of(v);
+    return Quad(x.a + u.x * w, x.b + u.y * w, x.c + u.z * w, x.d + u.w * w, x.e + l.x * w,
+                x.f + l.y * w, x.g + l.z * w, x.h + l.w * w);
+}
+
+// In the first share: the sum of all shares of a quad.
+fn all_shares(x: vec4<f32>, thread: u32) -> vec4<f32> {
+    if (N_SHARES == 1u) {
+        return x;
+    }
+    workgroupBarrier();
+    reduced[thread] = x;
+    workgroupBarrier();
+    var sum = x;
+    for (var i = 1u; thread < QUADS && i < N_SHARES; i++) {
+        sum += reduced[thread + i * QUADS];
+    }
+    return sum;
+}
+
+struct Output {
+    a: Lane,
+    b: Lane,
+    c: Lane,
+    d: Lane,
+    part: u32,
+    most: vec4<f32>,
+    sum: vec4<f32>,
+}
+
+fn store_dim(o: Output, dim: u32, x: vec4<f32>, share: u32) {
+    if (share == 0u && dim < HEAD_DIM) {
+        store(o.a, o.part, dim, x.x, o.most.x, o.sum.x);
+        store(o.b, o.part, dim, x.y, o.most.y, o.sum.y);
+        store(o.c, o.part, dim, x.z, o.most.z, o.sum.z);
+        store(o.d, o.part, dim, x.w, o.most.w, o.sum.w);
+    }
+}
+
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let kv_head = group.y;
@@ -158,7 +240,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         first = first / p.n_split * p.n_split + group.z * p.n_split;
         last = min(last, first + p.n_split);
     }
-    for (var i = thread; i < HEAD_DIM; i += SIZE) {
+    for (var i = thread; i < QUADS * PER_QUAD; i += SIZE) {
         q[i] = vec4<f32>(query(a, i), query(b, i), query(c, i), query(d, i));
     }
     workgroupBarrier();
@@ -167,13 +249,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         slopes = vec4<f32>(slope(a), slope(b), slope(c), slope(d));
     }
 
-    let share = thread / PAIRS;
-    var x: array<vec4<f32>, N_OWN>; // of the first dimension of a pair
-    var y: array<vec4<f32>, N_OWN>; // of the second
-    for (var o = 0u; o < N_OWN; o++) {
-        x[o] = vec4<f32>(0.0);
-        y[o] = vec4<f32>(0.0);
-    }
+    let quad = thread % QUADS;
+    let share = thread / QUADS;
+    var x = Quad();
     var most = vec4<f32>(LEAST);
     var sum = vec4<f32>(0.0); // of this thread's keys
     for (var tile = first; tile < last; tile += SIZE) {
@@ -192,46 +270,37 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         weights[thread] = w;
         workgroupBarrier();
         let n_keys = min(SIZE, last - tile);
-        for (var o = 0u; o < N_OWN; o++) {
-            let pair = thread % PAIRS + o * SIZE;
-            x[o] *= factor;
-            y[o] *= factor;
-            if (share < N_SHARES && pair < PAIRS) {
-                let at = p.values_at + (kv_head * p.n_blocks * 64u + tile) * WORDS + word_of(pair);
-                for (var j = share; j < n_keys; j += N_SHARES) {
-                    let v = pair_at(at + j * WORDS, 1u);
-                    x[o] += v.x * weights[j];
-                    y[o] += v.y * weights[j];
-                }
+        x = scaled(x, factor);
+        if (share < N_SHARES) {
+            let at = p.values_at / 4u + (kv_head * p.n_blocks * 64u + tile) * QUADS + quad;
+            var j = share;
+            for (; j + 3u * N_SHARES < n_keys; j += 4u * N_SHARES) {
+                let v0 = KV[at + j * QUADS];
+                let v1 = KV[at + (j + N_SHARES) * QUADS];
+                let v2 = KV[at + (j + 2u * N_SHARES) * QUADS];
+                let v3 = KV[at + (j + 3u * N_SHARES) * QUADS];
+                x = plus(x, v0, weights[j]);
+                x = plus(x, v1, weights[j + N_SHARES]);
+                x = plus(x, v2, weights[j + 2u * N_SHARES]);
+                x = plus(x, v3, weights[j + 3u * N_SHARES]);
+            }
+            for (; j < n_keys; j += N_SHARES) {
+                x = plus(x, KV[at + j * QUADS], weights[j]);
             }
         }
         workgroupBarrier();
     }
     sum = reduce(sum, false, thread);
-    for (var o = 0u; o < N_OWN; o++) {
-        var u = x[o];
-        var v = y[o];
-        if (N_SHARES > 1u) {
-            reduced[thread] = u;
-            weights[thread] = v;
-            workgroupBarrier();
-            if (share == 0u) {
-                for (var i = 1u; i < N_SHARES; i++) {
-                    u += reduced[thread + i * PAIRS];
-                    v += weights[thread + i * PAIRS];
-                }
-            }
-        }
-        let pair = thread % PAIRS + o * SIZE;
-        if (share == 0u && pair < PAIRS) {
-            store(a, group.z, 2u * pair, u.x, most.x, sum.x);
-            store(a, group.z, 2u * pair + 1u, v.x, most.x, sum.x);
-            store(b, group.z, 2u * pair, u.y, most.y, sum.y);
-            store(b, group.z, 2u * pair + 1u, v.y, most.y, sum.y);
-            store(c, group.z, 2u * pair, u.z, most.z, sum.z);
-            store(c, group.z, 2u * pair + 1u, v.z, most.z, sum.z);
-            store(d, group.z, 2u * pair, u.w, most.w, sum.w);
-            store(d, group.z, 2u * pair + 1u, v.w, most.w, sum.w);
-        }
+    let out = Output(a, b, c, d, group.z, most, sum);
+    let dim = quad * PER_QUAD;
+    store_dim(out, dim, all_shares(x.a, thread), share);
+    store_dim(out, dim + 1u, all_shares(x.b, thread), share);
+    store_dim(out, dim + 2u, all_shares(x.c, thread), share);
+    store_dim(out, dim + 3u, all_shares(x.d, thread), share);
+    if (KV_F16) {
+        store_dim(out, dim + 4u, all_shares(x.e, thread), share);
+        store_dim(out, dim + 5u, all_shares(x.f, thread), share);
+        store_dim(out, dim + 6u, all_shares(x.g, thread), share);
+        store_dim(out, dim + 7u, all_shares(x.h, thread), share);
     }
 }

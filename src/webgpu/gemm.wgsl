@@ -70,7 +70,7 @@ fn sum16(a: vec4<u32>) -> i32 {
 
 fn store(t: u32, r: u32, y: f32, sum: f32) {
     if (t < p.n && r < p.m.n_rows) {
-        Y[t * p.y_stride + p.y_at + p.m.first + r] = finish(p.m, r, y, sum);
+        Y[t * p.y_stride + p.y_at + p.m.first + r] = finish(p.m, r, row_scale(p.m, r), y, sum);
     }
 }
 

@@ -68,14 +68,21 @@ fn weights16(m: Matrix, r: u32, k: u32) -> vec4<u32> {
                      block_values(codes.z, multiplier), block_values(codes.w, multiplier));
 }
 
+fn row_scale(m: Matrix, r: u32) -> f32 {
+    if (TYPE == F32) {
+        return 1.0;
+    }
+    return number(m.scale_at + r);
+}
+
 // A row's product, where `sum` is that of the inputs.
-fn finish(m: Matrix, r: u32, product: f32, sum: f32) -> f32 {
+fn finish(m: Matrix, r: u32, scale: f32, product: f32, sum: f32) -> f32 {
     var y = product;
     if (TYPE != F32) {
         if (HAS_ZEROS) {
             y -= number(m.zero_at + r) * sum;
         }
-        y *= number(m.scale_at + r);
+        y *= scale;
     }
     if (m.bias_at != NONE) {
         y += number(m.bias_at + r);

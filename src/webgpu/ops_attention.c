@@ -13,7 +13,7 @@
 
 enum {
     LANES = 4,      // of a workgroup of attend.wgsl
-    MIN_SPLIT = 256 // keys of a part, at least
+    MIN_SPLIT = 128 // keys of a part, at least
 };
 
 /* ---- tables ---- */
@@ -137,21 +137,22 @@ static quip_status append_run(struct webgpu_device *d, int l, const struct row_r
         (uint32_t)(d->first_row + run->first),
         (uint32_t)run->first,
         (uint32_t)n_blocks,
-        (uint32_t)(n_kv_heads * n_blocks * 64 * kv_words(d, lc->head_dim)),
+        (uint32_t)(n_kv_heads * n_blocks * 64 * kv_words(d->kv_is_f16, lc->head_dim)),
         c->norm_eps,
     };
     return qp_webgpu_dispatch(
-        d, &(struct call){ .shader = SHADER_ROPE,
-                           .constants = { lc->head_dim, (int)c->qk_norm, c->norm == NORM_LAYER,
-                                          c->norm == NORM_RMS_PLUS_1, c->v_norm,
-                                          !w->m[MATRIX_V].data, d->kv_is_f16 },
-                           .parameters = &parameters,
-                           .n_parameters = sizeof parameters,
-                           .bindings = { range_of(&d->mem.rows), range_of(&d->mem.qkv),
-                                         range_of(&d->vector_memory), range_of(rope),
-                                         range_of(&d->mem.q), range_of(&run->sequence->layers[l]) },
-                           .x = (uint32_t)(c->n_heads + (has_keys ? 2 * n_kv_heads : 0)),
-                           .y = (uint32_t)run->n });
+        d,
+        &(struct call){ .shader = SHADER_ROPE,
+                        .constants = { lc->head_dim, (int)c->qk_norm, c->norm == NORM_LAYER,
+                                       c->norm == NORM_RMS_PLUS_1, c->v_norm, !w->m[MATRIX_V].data,
+                                       d->kv_is_f16, kv_words(d->kv_is_f16, lc->head_dim) },
+                        .parameters = &parameters,
+                        .n_parameters = sizeof parameters,
+                        .bindings = { range_of(&d->mem.rows), range_of(&d->mem.qkv),
+                                      range_of(&d->vector_memory), range_of(rope),
+                                      range_of(&d->mem.q), range_of(&run->sequence->layers[l]) },
+                        .x = (uint32_t)(c->n_heads + (has_keys ? 2 * n_kv_heads : 0)),
+                        .y = (uint32_t)run->n });
 }
 
 quip_status qp_webgpu_rope_append(struct device *device, int l, const struct rows *rows)
@@ -224,7 +225,8 @@ static quip_status attend_run(struct webgpu_device *d, int l, const struct rows 
                      (uint32_t)d->mem.q.stride,
                      (uint32_t)d->mem.att.stride,
                      (uint32_t)n_blocks,
-                     (uint32_t)(lc->n_kv_heads * n_blocks * 64 * kv_words(d, lc->head_dim)),
+                     (uint32_t)(lc->n_kv_heads * n_blocks * 64 *
+                                kv_words(d->kv_is_f16, lc->head_dim)),
                      (uint32_t)lc->window,
                      (uint32_t)n_split,
                      (uint32_t)n_parts,
@@ -233,7 +235,8 @@ static quip_status attend_run(struct webgpu_device *d, int l, const struct rows 
                      c->attention_cap };
     const struct call call = { .shader = SHADER_ATTEND,
                                .constants = { lc->head_dim, group, c->n_heads, is_split,
-                                              d->kv_is_f16, c->attention_cap > 0, c->has_alibi, 0 },
+                                              d->kv_is_f16, c->attention_cap > 0, c->has_alibi, 0,
+                                              kv_words(d->kv_is_f16, lc->head_dim) },
                                .parameters = &parameters,
                                .n_parameters = sizeof parameters,
                                .bindings = { range_of(&d->mem.rows), range_of(&d->mem.q),

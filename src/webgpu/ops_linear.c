@@ -5,8 +5,7 @@
 
 #include <assert.h>
 
-/* Threads that share a row of a long matrix; of others, a quarter. */
-#define LONG_ROW 4096
+#define GROUP_ROWS 4 // of a matrix, in a workgroup of matvec.wgsl
 
 enum gate {
     GATE_NONE,
@@ -48,10 +47,8 @@ struct matvec {
 static quip_status run_matvec(struct webgpu_device *d, const struct matvec *m)
 {
     const struct gpu_slab *p = m->slab;
-    const int lanes = p->n_in >= LONG_ROW ? 128 : 32, rows_per_group = 128 / lanes;
     const int n_out = m->gate == GATE_PAIR ? p->n_rows / 2 : p->n_rows;
-    const uint32_t n_groups =
-        ((uint32_t)n_out + (uint32_t)rows_per_group - 1) / (uint32_t)rows_per_group;
+    const uint32_t n_groups = ((uint32_t)n_out + GROUP_ROWS - 1) / GROUP_ROWS;
     const uint32_t max = qp_gpu_info(d->gpu)->max_groups;
     const uint32_t y = (n_groups + max - 1) / max;
     const struct parameters {
@@ -68,7 +65,7 @@ static quip_status run_matvec(struct webgpu_device *d, const struct matvec *m)
                      m->cap };
     return qp_webgpu_dispatch(
         d, &(struct call){ .shader = SHADER_MATVEC,
-                           .constants = { qp_webgpu_type(p), p->has_zeros, p->n_in % 16 == 0, lanes,
+                           .constants = { qp_webgpu_type(p), p->has_zeros, p->n_in % 16 == 0,
                                           (int)m->gate, m->cap > 0, m->adds,
                                           (int)d->base.config->act },
                            .parameters = &parameters,

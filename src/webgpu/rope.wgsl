@@ -29,9 +29,11 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> Q: array<f32>;
 @group(0) @binding(6) var<storage, read_write> KV: array<u32>;
 
-const SIZE = 64u;
+const SIZE = 128u;
 const NONE = 0xffffffffu;
 var<workgroup> head: array<f32, HEAD_DIM>;
+var<workgroup> gains: array<f32, HEAD_DIM>;        // weights of its norm
+var<workgroup> turns: array<vec2<f32>, HEAD_DIM>;  // cos and sin
 var<workgroup> sums: array<f32, SIZE>;
 
 fn add_up(x: f32, thread: u32) -> f32 {
@@ -65,19 +67,16 @@ fn statistics(at: u32, n: u32, is_layer_norm: bool, thread: u32) -> vec2<f32> {
     return vec2<f32>(mean, inverseSqrt(add_up(squares, thread) / f32(n) + p.eps));
 }
 
-// Two dimensions of the head as they are stored: in one word, or in two.
-fn store_pair(at: u32, step: u32, i: u32) {
+// Word w of the head as it is stored: a float, or a pair of binary16.
+fn word_of(w: u32) -> u32 {
     if (KV_F16) {
-        KV[at] = pack2x16float(vec2<f32>(head[i], head[i + 1u]));
-    } else {
-        KV[at] = bitcast<u32>(head[i]);
-        KV[at + step] = bitcast<u32>(head[i + 1u]);
+        return pack2x16float(vec2<f32>(head[2u * w], head[2u * w + 1u]));
     }
+    return bitcast<u32>(head[w]);
 }
 
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    const WORDS = select(HEAD_DIM, HEAD_DIM / 2u, KV_F16); // of a position
     let t = p.first_t + group.y;
     let pos = ROWS[p.first_row + group.y].y;
     let is_query = group.x < p.n_heads;
@@ -98,8 +97,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         norm_at = NONE;
     }
     let at = kind_at + h * HEAD_DIM;
+    // all that is read, at once
     for (var i = thread; i < HEAD_DIM; i += SIZE) {
         head[i] = X[at + i];
+        if (QK_NORM > 0 && norm_at != NONE) {
+            gains[i] = V[norm_at + select(h * HEAD_DIM, 0u, QK_NORM == 1) + i];
+        }
+    }
+    for (var i = thread; i < p.half && !is_value; i += SIZE) {
+        turns[i] = ROPE[p.rope_at + pos * p.half + i];
     }
     if (QK_NORM > 0 && norm_at != NONE) {
         var s = vec2<f32>(0.0);
@@ -108,9 +114,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         } else {
             s = statistics(at, HEAD_DIM, IS_LAYER_NORM, thread);
         }
-        let w = norm_at + select(h * HEAD_DIM, 0u, QK_NORM == 1);
         for (var i = thread; i < HEAD_DIM; i += SIZE) {
-            head[i] = (head[i] - s.x) * s.y * (V[w + i] + select(0.0, 1.0, IS_PLUS_1));
+            head[i] = (head[i] - s.x) * s.y * (gains[i] + select(0.0, 1.0, IS_PLUS_1));
         }
     }
     if (V_NORM && is_value) {
@@ -122,7 +127,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     workgroupBarrier();
     if (!is_value) {
         for (var i = thread; i < p.half; i += SIZE) {
-            let turn = ROPE[p.rope_at + pos * p.half + i];
+            let turn = turns[i];
             let a = head[i];
             let b = head[i + p.half];
             head[i] = a * turn.x - b * turn.y;
@@ -136,13 +141,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         return;
     }
-    for (var i = thread; i < HEAD_DIM / 2u; i += SIZE) {
-        let word = select(2u * i, i, KV_F16);
+    let n_words = select(HEAD_DIM, HEAD_DIM / 2u, KV_F16); // WORDS are whole vec4s
+    for (var w = thread; w < n_words; w += SIZE) {
         if (is_value) {
-            store_pair(p.values_at + (h * p.n_blocks * 64u + pos) * WORDS + word, 1u, 2u * i);
+            KV[p.values_at + (h * p.n_blocks * 64u + pos) * WORDS + w] = word_of(w);
         } else {
             let block = (h * p.n_blocks + pos / 64u) * WORDS;
-            store_pair((block + word) * 64u + pos % 64u, 64u, 2u * i);
+            KV[(block + w / 4u * 4u) * 64u + pos % 64u * 4u + w % 4u] = word_of(w);
         }
     }
 }

@@ -2,10 +2,10 @@
  * In:  what rope.wgsl stores.
  * Out: what attend.wgsl reads; a stream in an order that does not depend on the machine.
  *
- * A layer has one buffer of words, with D = head_dim floats of a position, or D / 2 pairs of
- * binary16 for models whose weights are all integers:
- *   keys:   [n_kv_heads][blocks of 64 positions][D or D / 2][64]
- *   values: [n_kv_heads][blocks * 64 positions][D or D / 2]
+ * A layer has one buffer of words. A head of a position has W = kv_words of them: floats, or pairs
+ * of binary16 for models whose weights are all integers.
+ *   keys:   [n_kv_heads][blocks of 64 positions][W / 4][64][4]
+ *   values: [n_kv_heads][blocks * 64 positions][W]
  * Every layer keeps all positions, also one with a sliding window: so a rewind loses nothing. */
 #include "webgpu/webgpu_impl.h"
 
@@ -26,7 +26,7 @@ static bool owns_keys(const struct config *c, int l)
 static uint64_t layer_words(const struct config *c, int l, bool is_f16, int n_context)
 {
     const struct layer_config *lc = &c->layers[l];
-    const uint64_t width = (uint64_t)(lc->n_kv_heads * lc->head_dim) / (is_f16 ? 2 : 1);
+    const uint64_t width = (uint64_t)(lc->n_kv_heads * kv_words(is_f16, lc->head_dim));
     return (uint64_t)kv_blocks(n_context) * 64 * width;
 }
 
@@ -166,13 +166,14 @@ struct layer_copy {
 /* The word of dimension i of a head's key or value, in pairs of dimensions if they are binary16. */
 static uint32_t *word_at(const struct layer_copy *c, bool is_value, int h, int pos, int i)
 {
-    const size_t width = (size_t)kv_words(c->d, c->head_dim);
+    const size_t width = (size_t)kv_words(c->d->kv_is_f16, c->head_dim);
     const size_t word = (size_t)(c->d->kv_is_f16 ? i / 2 : i);
     const size_t head = (size_t)h * (size_t)c->n_blocks;
     const size_t keys = (size_t)(c->n_kv_heads * c->n_blocks) * 64 * width;
     if (is_value)
         return c->words + keys + (head * 64 + (size_t)pos) * width + word;
-    return c->words + ((head + (size_t)(pos / 64)) * width + word) * 64 + (size_t)(pos % 64);
+    return c->words + ((head + (size_t)(pos / 64)) * width + word / 4 * 4) * 64 +
+           (size_t)(pos % 64) * 4 + word % 4;
 }
 
 static float get_float(const struct layer_copy *c, bool is_value, int h, int pos, int i)

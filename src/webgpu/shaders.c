@@ -10,8 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Recorded before the GPU gets them, so that it begins while the next ones are recorded. */
 enum {
-    MAX_DISPATCHES = 1024 // recorded before the GPU gets them
+    MAX_DISPATCHES = 48
 };
 
 /* The texts of *.wgsl, which the build makes C of (cmake/embed.cmake). */
@@ -37,7 +38,7 @@ static const struct shader_kind {
     [SHADER_MATVEC] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_matvec },
                         2,
                         1,
-                        { "iTYPE", "bHAS_ZEROS", "bIS_ALIGNED", "uLANES", "iGATE", "bCAPS", "bADDS",
+                        { "iTYPE", "bHAS_ZEROS", "bIS_ALIGNED", "iGATE", "bCAPS", "bADDS",
                           "iACT" } },
     [SHADER_QUANTIZE] = { { qp_wgsl_quantize }, 1, 2, { 0 } },
     [SHADER_GEMM] = { { qp_wgsl_matrix, qp_wgsl_gemm },
@@ -49,12 +50,12 @@ static const struct shader_kind {
                       4,
                       2,
                       { "uHEAD_DIM", "iQK_NORM", "bIS_LAYER_NORM", "bIS_PLUS_1", "bV_NORM",
-                        "bV_IS_K", "bKV_F16" } },
+                        "bV_IS_K", "bKV_F16", "uWORDS" } },
     [SHADER_ATTEND] = { { qp_wgsl_act, qp_wgsl_attend },
                         4,
                         1,
                         { "uHEAD_DIM", "uGROUP", "uN_HEADS", "bIS_SPLIT", "bKV_F16", "bCAPS",
-                          "bHAS_ALIBI", "iACT" } },
+                          "bHAS_ALIBI", "iACT", "uWORDS" } },
     [SHADER_COMBINE] = { { qp_wgsl_combine }, 1, 1, { "uHEAD_DIM" } },
     [SHADER_KEEP] = { { qp_wgsl_keep }, 1, 1, { 0 } },
     [SHADER_ARGMAX] = { { qp_wgsl_argmax }, 1, 1, { "bIS_LAST" } },

@@ -208,10 +208,10 @@ static inline struct gpu_range slab_range(const struct gpu_slab *p)
     return (struct gpu_range){ p->buffer, 0, p->n_bytes };
 }
 
-/* The head_dim of a layer in words of its cache. */
-static inline int kv_words(const struct webgpu_device *d, int head_dim)
+/* Words of a head in the cache: floats, or pairs of binary16; whole vec4s. */
+static inline int kv_words(bool is_f16, int head_dim)
 {
-    return d->kv_is_f16 ? head_dim / 2 : head_dim;
+    return (int)qp_round_up((size_t)(is_f16 ? head_dim / 2 : head_dim), 4);
 }
 
 /* Consecutive rows of a batch that belong to one sequence. */
