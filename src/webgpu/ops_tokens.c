@@ -98,9 +98,9 @@ static void finish_draws(struct webgpu_device *d, const uint8_t *mapped)
         memcpy(d->tokens, mapped, (size_t)d->n_draws * sizeof *d->tokens);
     for (int i = 0; i < d->n_draws; i++) {
         struct draw draw = d->draws[i];
-        float *logits = d->host_logits + (size_t)i * (size_t)vocab_size;
         draw.sampling = &d->sampling[i];
         if (d->draws_here && !is_wrong) {
+            float *logits = d->host_logits + (size_t)i * (size_t)vocab_size;
             memcpy(logits, mapped + TOKEN_BYTES + (size_t)i * (size_t)d->mem.logits.stride * 4,
                    (size_t)vocab_size * sizeof *logits);
             d->tokens[i] = qp_sample(&sampler, &draw, logits, vocab_size);
