@@ -104,6 +104,7 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
     const quip_session_options options = { .n_context =
                                                s->n_prompt + s->n_answer + (is_gpu ? 16 : 0),
                                            .no_template = true,
+                                           .greedy = true,
                                            .no_speculation = true };
     quip_token *prompt = malloc((size_t)s->n_prompt * sizeof(*prompt));
     if (!prompt)
