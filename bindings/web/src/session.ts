@@ -173,7 +173,7 @@ const dropped = new FinalizationRegistry<Promise<Remote>>((remote) => {
 });
 
 /** A conversation. Its calls run one after the other, in the order in which they were made. Close it when it is
- * over: it has a few megabytes for each thousand tokens of context, or more. */
+ * over: it has memory of its own (Fit.sessionBytes). */
 export class Session {
   #remote: Promise<Remote>;
   #last: Promise<unknown>;
