@@ -160,10 +160,12 @@ static bool read_more(struct reader *r)
 /* The next whole line, which ends with a NUL; NULL if more bytes are necessary. */
 static char *next_line(struct reader *r)
 {
-    char *line = (char *)r->text.data + r->begin;
     const size_t n = r->text.n - r->begin;
-    char *end = n ? memchr(line, '\n', n) : NULL;
-    if (!end && !(r->is_end && n > 0))
+    if (n == 0)
+        return NULL;
+    char *line = (char *)r->text.data + r->begin;
+    char *end = memchr(line, '\n', n);
+    if (!end && !r->is_end)
         return NULL;
     if (!end)
         end = line + n; // read_more keeps one byte behind the text

@@ -34,7 +34,6 @@ class Chat(unittest.TestCase):
         (checkpoint / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 100000}))
         cls.model = cli.WORK / "long.bin"
         cli.quip("convert", checkpoint, cls.model, "--weights", "f32", check=0)
-        (cli.WORK / "known-leaks").write_text("leak:libedit\n")  # el_set(EL_ADDFN) copies two names and never frees them
 
     def setUp(self):
         self.cache = pathlib.Path(tempfile.mkdtemp(dir=cli.WORK))
@@ -47,8 +46,7 @@ class Chat(unittest.TestCase):
                 t.end()
 
     def env(self, **more):
-        lsan = f"fast_unwind_on_malloc=0:print_suppressions=0:suppressions={cli.WORK}/known-leaks"
-        return {**os.environ, "TERM": "xterm", "XDG_CACHE_HOME": str(self.cache), "LSAN_OPTIONS": lsan, **more}
+        return {**cli.terminal_env(), "XDG_CACHE_HOME": str(self.cache), **more}
 
     def chat(self, *options, env=None, columns=80, model=None, prompt=1):
         t = Terminal([cli.QUIP, "chat", model or self.model, "-n", "8", "--seed", "1", *options], env or self.env(), columns)

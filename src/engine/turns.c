@@ -38,9 +38,9 @@ static quip_status encode(const quip_session *s, const struct bytes *text, size_
                           bool with_special, struct tokens *out, quip_error *error)
 {
     const struct tokenizer *t = s->model->tokenizer;
-    const char *from = (const char *)text->data + begin;
     if (begin == end)
         return QUIP_OK;
+    const char *from = (const char *)text->data + begin;
     return is_text_start(s, out)
                ? qp_tokenizer_encode(t, from, end - begin, with_special, out, error)
                : qp_tokenizer_encode_more(t, from, end - begin, with_special, out, error);
