@@ -39,6 +39,8 @@ static bool answer(struct chat *c, const char *text, size_t n)
     const quip_status status =
         quip_session_generate(c->session, text, n, show_piece, &writer, &c->last, &error);
     (c->is_terminal ? ignore_interrupt : release_interrupt)();
+    if (c->is_terminal && was_interrupted())
+        drop_keys();
     end_writer(&writer);
     if (!c->is_terminal && !status && !writer.last)
         putchar('\n'); // of an empty answer

@@ -277,6 +277,7 @@ int terminal_width(FILE *f); // columns; 0: unknown
 void quieten_terminal(void);
 void unquieten_terminal(void);
 void leave_quiet(void);
+void drop_keys(void); // that were pressed and not read
 /* For handlers of signals: before the program stops or ends, and when it goes on. */
 void restore_terminal(void);
 void continue_quiet(void);

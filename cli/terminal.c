@@ -18,9 +18,15 @@ void quieten_terminal(void)
         return;
     quiet = before;
     quiet.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+    quiet.c_lflag |= NOFLSH; // Ctrl-C must not drop the end of a line that is being shown
     quiet.c_cc[VMIN] = 1;
     quiet.c_cc[VTIME] = 0;
     is_quiet = tcsetattr(STDIN_FILENO, TCSADRAIN, &quiet) == 0;
+}
+
+void drop_keys(void)
+{
+    tcflush(STDIN_FILENO, TCIFLUSH);
 }
 
 void leave_quiet(void)
