@@ -25,7 +25,8 @@ int main(int argc, char **argv)
     quip_model *model = NULL;
     quip_session *first = NULL, *second = NULL;
     quip_error error = { 0 };
-    quip_session_options options = { .max_output_tokens = 40 };
+    const quip_session_options options = { .max_output_tokens = 40 };
+    const quip_session_options other = { .max_output_tokens = 40, .has_seed = true, .seed = 7 };
     if (argc != 3) {
         fprintf(stderr, "usage: pull MODEL PROMPT\n");
         return 2;
@@ -33,7 +34,8 @@ int main(int argc, char **argv)
     if (quip_model_open(&model, argv[1], NULL, &error) ||
         quip_session_open(&first, model, &options, &error) ||
         quip_session_append(first, QUIP_ROLE_USER, argv[2], strlen(argv[2]), &error) ||
-        quip_session_clone(&second, first, &error) || // from here they share only the model
+        quip_session_clone(&second, first, &error) ||       // from here they share only the model
+        quip_session_set_options(second, &other, &error) || // or it would draw the same tokens
         pull(first, &error) || pull(second, &error))
         fprintf(stderr, "%s\n", error.message);
     quip_session_close(second);
