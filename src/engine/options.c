@@ -262,7 +262,7 @@ static void resolve_sampling(const quip_model *m, quip_session_options *o)
     default_int(&o->penalty_window, v[SAMPLING_PENALTY_WINDOW]);
     default_int(&o->no_repeat_ngram, v[SAMPLING_NO_REPEAT_NGRAM]);
     o->greedy = o->greedy || o->temperature == 0 || o->top_k == 1; // by default
-    if (!o->dry_base)
+    if (o->dry_base == 0)
         o->dry_base = DEFAULT_DRY_BASE;
     if (!o->dry_allowed_length)
         o->dry_allowed_length = DEFAULT_DRY_LENGTH;
