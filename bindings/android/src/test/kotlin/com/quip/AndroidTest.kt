@@ -9,6 +9,7 @@ import android.content.ComponentCallbacks2
 import android.content.Context
 import android.net.Uri
 import android.os.Looper
+import android.os.ParcelFileDescriptor
 import android.os.PowerManager
 import com.quip.QuipException.Status
 import com.sun.net.httpserver.HttpServer
@@ -98,6 +99,16 @@ class AndroidTest {
             model.onTrimMemory(ComponentCallbacks2.TRIM_MEMORY_COMPLETE)
             assertTrue(model.background)
         }
+    }
+
+    /** What content: addresses and assets are opened with. The file may be closed afterwards. */
+    @Test
+    fun anOpenFile() = runBlocking {
+        val file = ParcelFileDescriptor.open(Fixtures.tiny, ParcelFileDescriptor.MODE_READ_ONLY)
+        val model = Model.open(file)
+        file.close()
+        assertEquals(Fixtures.answer, model.session(Fixtures.greedy) { it.ask(Fixtures.PROMPT) })
+        model.close()
     }
 
     @Test
