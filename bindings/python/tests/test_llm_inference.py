@@ -292,5 +292,12 @@ def test_what_is_refused(llm, model_path):
         LlmInferenceSession(llm).add_image(b"")
     with pytest.raises(quip.ContextFullError):
         llm.generate_response("one two three " * 50)
-    with pytest.warns(UserWarning, match="GPU"):
-        LlmInference(LlmInferenceOptions(model_path, preferred_backend=Backend.GPU)).close()
+
+
+def test_preferred_backend_without_a_gpu(model_path, monkeypatch):
+    monkeypatch.setenv("QUIP_GPU_LIBRARY", "/no-such-file")
+    with pytest.warns(UserWarning, match="gpu.*the CPU is used"):
+        llm = LlmInference(LlmInferenceOptions(model_path, preferred_backend=Backend.GPU))
+    with llm:
+        assert llm.model.info.backend == "cpu"
+        assert llm.generate_response("one")

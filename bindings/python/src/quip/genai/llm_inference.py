@@ -72,6 +72,16 @@ class LlmInferenceSessionOptions:
     graph_options: GraphOptions = field(default_factory=GraphOptions)
 
 
+def _open_model(options: LlmInferenceOptions) -> Model:
+    """The preferred backend is a wish: what the GPU does not run is for the CPU, with a warning."""
+    if options.preferred_backend is Backend.GPU:
+        try:
+            return Model(options.model_path, backend="gpu")
+        except UnsupportedError as error:
+            warnings.warn(f"{error}; the CPU is used", stacklevel=4)
+    return Model(options.model_path)
+
+
 class LlmInference(Closeable):
     """A model and how its sessions may use it.
 
@@ -86,10 +96,8 @@ class LlmInference(Closeable):
             raise UnsupportedError("images are not supported; max_num_images must be 0")
         if options.audio_model_options:
             raise UnsupportedError("sound is not supported; audio_model_options must be None")
-        if options.preferred_backend is Backend.GPU:
-            warnings.warn("there is not yet a GPU backend; the CPU is used", stacklevel=3)
         self.options = options
-        self.model = Model(options.model_path)
+        self.model = _open_model(options)
         self._implicit: Optional[LlmInferenceSession] = None
         self._adapters: Dict[StrPath, Adapter] = {}
 
