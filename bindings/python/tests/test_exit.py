@@ -43,8 +43,8 @@ def test_ask_at_exit(model_path):
     said = end_of(
         model_path,
         """
-session = model.session(max_output_tokens=4)
-atexit.register(lambda: print(session.ask("x") == model.session(max_output_tokens=4).ask("x")))
+session = model.session(max_output_tokens=4, greedy=True)
+atexit.register(lambda: print(session.ask("x") == model.session(max_output_tokens=4, greedy=True).ask("x")))
 """,
     )
     assert said == "True\n"
@@ -55,8 +55,8 @@ def test_ask_when_no_thread_can_be_started(model_path):
     said = end_of(
         model_path,
         """
-session = model.session(max_output_tokens=4)
-text = model.session(max_output_tokens=4).ask("x")
+session = model.session(max_output_tokens=4, greedy=True)
+text = model.session(max_output_tokens=4, greedy=True).ask("x")
 def refuse(*words): raise RuntimeError("can't create new thread at interpreter shutdown")
 threading.Thread.start = refuse
 print(session.ask("x") == text)
@@ -88,7 +88,7 @@ def test_asyncio_at_exit(model_path):
     said = end_of(
         model_path,
         """
-session = model.session(max_output_tokens=4)
+session = model.session(max_output_tokens=4, greedy=True)
 def bye():
     try:
         print("answer", asyncio.run(session.ask_async("x")))

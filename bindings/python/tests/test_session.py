@@ -427,7 +427,7 @@ def test_asyncio_takes_back_what_has_not_begun(model):
         release, executor = threading.Event(), concurrent.futures.ThreadPoolExecutor(1)
         asyncio.get_running_loop().set_default_executor(executor)
         busy = asyncio.get_running_loop().run_in_executor(None, release.wait)
-        session = model.session(max_output_tokens=4)
+        session = model.session(max_output_tokens=4, greedy=True)
         try:
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(session.ask_async("x"), 0.1)
@@ -436,7 +436,7 @@ def test_asyncio_takes_back_what_has_not_begun(model):
             release.set()
         await busy
         assert session.position == 0
-        assert await session.ask_async("x") == model.session(max_output_tokens=4).ask("x")
+        assert await session.ask_async("x") == model.session(max_output_tokens=4, greedy=True).ask("x")
 
     asyncio.run(asyncio.wait_for(main(), 30))
 
@@ -457,7 +457,7 @@ def test_leaving_an_async_loop_ends_the_work(model):
 
 def test_interrupt_of_asyncio(model):
     """Ctrl-C during `await` ends the work, and the session can be used again."""
-    session = model.session(n_context=8192)
+    session = model.session(n_context=8192, greedy=True)
 
     async def main():
         while True:
@@ -469,7 +469,7 @@ def test_interrupt_of_asyncio(model):
         asyncio.run(main())
     session.rewind(0)
     session.set_options(max_output_tokens=4)
-    assert session.ask("x") == model.session(n_context=8192, max_output_tokens=4).ask("x")
+    assert session.ask("x") == model.session(n_context=8192, max_output_tokens=4, greedy=True).ask("x")
 
 
 def test_asyncio_errors(model):
