@@ -693,7 +693,7 @@ static int make_folder(void **state)
 static int remove_folder(void **state)
 {
     (void)state;
-    static const char *const names[] = { "empty", "fifo", "ten", "out" };
+    static const char *const names[] = { "empty", "fifo", "ten", "out", "changing" };
     for (size_t i = 0; i < QP_COUNT(names); i++)
         unlink(in_folder(names[i]));
     return rmdir(folder);
