@@ -42,7 +42,7 @@ static bool answer(struct chat *c, const char *text, size_t n)
     if (c->is_terminal && was_interrupted())
         drop_keys();
     end_writer(&writer);
-    if (!c->is_terminal && !status && !writer.last)
+    if (!c->is_terminal && !status && writer.last < 0)
         putchar('\n'); // of an empty answer
     if (status == QUIP_E_CONTEXT_FULL)
         report_full(c, &error);

@@ -287,7 +287,7 @@ void continue_quiet(void);
 struct writer {
     FILE *to;
     bool is_terminal, wraps;
-    char last;     // byte of the text; 0: there was none
+    int last;      // byte of the text; -1: there was none
     int n_columns; // of the terminal
     int column;    // of the cursor; n_columns: the line is full
     bool is_in_word;

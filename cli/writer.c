@@ -27,7 +27,7 @@ int character_width(int32_t c)
 
 void begin_writer(struct writer *w, FILE *to, bool wraps)
 {
-    *w = (struct writer){ .to = to, .is_terminal = is_terminal(to), .wraps = wraps };
+    *w = (struct writer){ .to = to, .is_terminal = is_terminal(to), .wraps = wraps, .last = -1 };
     w->wraps = wraps && w->is_terminal;
 }
 
@@ -161,7 +161,7 @@ static bool put_on_terminal(struct writer *w, const char *text, size_t n)
 
 bool write_piece(struct writer *w, const char *text, size_t n)
 {
-    w->last = text[n - 1];
+    w->last = (uint8_t)text[n - 1];
     return (w->is_terminal ? put_on_terminal(w, text, n) : fwrite(text, 1, n, w->to) == n) &&
            fflush(w->to) == 0;
 }
@@ -169,6 +169,6 @@ bool write_piece(struct writer *w, const char *text, size_t n)
 void end_writer(struct writer *w)
 {
     put_held(w);
-    if (w->last && w->last != '\n')
+    if (w->last >= 0 && w->last != '\n')
         putc('\n', w->to);
 }

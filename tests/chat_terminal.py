@@ -265,7 +265,7 @@ class Chat(unittest.TestCase):
 
     def test_suspend_at_the_prompt(self):
         t = self.shell()
-        t.type(f"{cli.QUIP} chat {self.model} -n 8\r")
+        t.type(f"{cli.QUIP} chat {self.model} -n 8 --seed 1\r")
         t.wait_for_prompt(1)
         t.type("ab\x1b[D\x1a")
         t.wait_for(r"^\$ *\Z")

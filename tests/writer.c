@@ -139,12 +139,29 @@ static void test_pipes_get_all(void **state)
     free(out);
 }
 
+static void test_a_last_zero_byte(void **state)
+{
+    (void)state;
+    char *out = NULL;
+    size_t n_out;
+    struct writer w;
+    FILE *f = open_memstream(&out, &n_out);
+    columns = 80;
+    begin_writer(&w, f, true);
+    assert_true(write_piece(&w, "a\0", 2));
+    end_writer(&w);
+    fclose(f);
+    assert_string_equal(out, "a?\n");
+    free(out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_words_wrap),
         cmocka_unit_test(test_words_are_not_late),
         cmocka_unit_test(test_pipes_get_all),
+        cmocka_unit_test(test_a_last_zero_byte),
     };
     if (!setlocale(LC_CTYPE, "C.UTF-8")) {
         puts("skipped: there is no locale C.UTF-8");
