@@ -90,6 +90,11 @@ void quip_memory_free(void *memory, size_t n)
 
 /* ---- models ---- */
 
+static bool is_copied(const quip_model_options *options)
+{
+    return options && options->no_mmap && !options->no_weights;
+}
+
 /* Open a model that its backend can run. */
 static quip_status open_runnable(quip_model **model, struct file *file,
                                  const quip_model_options *options, quip_error *error)
@@ -117,9 +122,9 @@ quip_status quip_model_open(quip_model **model, const char *path, const quip_mod
                        "%s: is a folder, not a model file; if it contains a checkpoint, convert "
                        "it first: quip convert %s model.bin",
                        path, path);
-    const bool is_copied = options && options->no_mmap && !options->no_weights;
-    if ((status =
-             is_copied ? qp_file_open_copy(&file, path, error) : qp_file_open(&file, path, error)))
+    status = is_copied(options) ? qp_file_open_copy(&file, path, error)
+                                : qp_file_open(&file, path, error);
+    if (status)
         return status;
     return open_runnable(model, &file, options, error);
 }
@@ -138,12 +143,11 @@ quip_status quip_model_open_fd(quip_model **model, int fd, uint64_t offset, uint
                                     .offset = offset,
                                     .size = size,
                                     .name = options && options->name ? options->name : "model" };
-    const bool is_copied = options && options->no_mmap && !options->no_weights;
-    if (offset % sizeof(float) && !is_copied)
+    if (offset % sizeof(float) && !is_copied(options))
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "%s: offset is %" PRIu64 "; must be a multiple of 4, as zipalign makes it",
                        part.name, offset);
-    if ((status = qp_file_open_fd(&file, &part, is_copied, error)))
+    if ((status = qp_file_open_fd(&file, &part, is_copied(options), error)))
         return status;
     return qp_model_open(model, &file, options, error);
 }

@@ -147,19 +147,6 @@ static quip_status copy_file(struct file *f, int fd, quip_error *error)
     return qp_file_stamp_differs(&f->stamp, &now) ? fail_changed(f, error) : QUIP_OK;
 }
 
-static quip_status load_file(struct file *f, bool is_copied, quip_error *error)
-{
-    // O_NONBLOCK: opening a FIFO must not wait for its writer
-    int fd = open(f->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return qp_fail(error, QUIP_E_IO, "%s: %s", f->name, strerror(errno));
-    quip_status status = measure_file(f, fd, error);
-    if (!status)
-        status = is_copied ? copy_file(f, fd, error) : map_file(f, fd, error);
-    close(fd); // the mapping remains
-    return status;
-}
-
 static quip_status load_part(struct file *f, int fd, uint64_t offset, uint64_t size, bool is_copied,
                              quip_error *error)
 {
@@ -168,6 +155,17 @@ static quip_status load_part(struct file *f, int fd, uint64_t offset, uint64_t s
         status = select_part(f, offset, size, error);
     if (!status)
         status = is_copied ? copy_file(f, fd, error) : map_file(f, fd, error);
+    return status;
+}
+
+static quip_status load_file(struct file *f, bool is_copied, quip_error *error)
+{
+    // O_NONBLOCK: opening a FIFO must not wait for its writer
+    int fd = open(f->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return qp_fail(error, QUIP_E_IO, "%s: %s", f->name, strerror(errno));
+    const quip_status status = load_part(f, fd, 0, 0, is_copied, error);
+    close(fd); // the mapping remains
     return status;
 }
 
