@@ -4,6 +4,7 @@
  * what one CPU level exports, another imports with the same bits. */
 #include "support/check.h"
 #include "support/golden.h"
+#include "support/logits.h"
 #include "support/models.h"
 #include "support/reference_backend.h"
 #include "support/shared.h"
@@ -20,11 +21,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-/* Of a logit. The CPU backend rounds the activations, keys and values of quantized models to int8;
- * the reference backend does not. The logits of these models have a standard deviation of about 1.
- */
-#define INT8_TOLERANCE 0.5f
 
 #define N_TOKENS 150
 
@@ -52,45 +48,6 @@ static int reset_knobs(void **state)
 
 /* ---- the same numbers ---- */
 
-static int best_of(const float *logits, int n)
-{
-    int best = 0;
-    for (int i = 1; i < n; i++)
-        if (logits[i] > logits[best])
-            best = i;
-    return best;
-}
-
-/* By how much the best of the logits is above all others. */
-static float margin_of(const float *logits, int n)
-{
-    const int best = best_of(logits, n);
-    float second = -INFINITY;
-    for (int i = 0; i < n; i++)
-        if (i != best && logits[i] > second)
-            second = logits[i];
-    return logits[best] - second;
-}
-
-/* Largest difference of a logit that is allowed, where the CPU's are these. */
-static float tolerance_of(int i, const float *logits, size_t n)
-{
-    double sum = 0;
-    for (size_t j = 0; j < n; j++)
-        sum += (double)logits[j] * (double)logits[j];
-    return models_is_float(i) ? GOLDEN_TOLERANCE : INT8_TOLERANCE * (float)sqrt(sum / (double)n);
-}
-
-/* Largest difference of two arrays; NaN where there is one. */
-static float difference_of(const float *a, const float *b, size_t n)
-{
-    float worst = 0;
-    for (size_t i = 0; i < n; i++)
-        if (!(fabsf(a[i] - b[i]) <= worst))
-            worst = fabsf(a[i] - b[i]);
-    return worst;
-}
-
 static void test_same_logits_as_the_cpu(void **state)
 {
     (void)state;
@@ -99,16 +56,17 @@ static void test_same_logits_as_the_cpu(void **state)
         const int vocab_size = cpu->config.vocab_size;
         const size_t n = (size_t)N_TOKENS * (size_t)vocab_size;
         float *want = models_logits(cpu, 1, N_TOKENS), *got = models_logits(reference, 1, N_TOKENS);
-        const float worst = difference_of(want, got, n), tolerance = tolerance_of(i, want, n);
+        const float worst = logits_difference(want, got, n),
+                    tolerance = logits_tolerance(i, want, n);
         int n_same = 0, n_clear = 0;
         for (int k = 0; k < N_TOKENS; k++) {
             const float *row = want + (size_t)k * (size_t)vocab_size;
-            const int best = best_of(got + (size_t)k * (size_t)vocab_size, vocab_size);
-            n_same += best == best_of(row, vocab_size);
-            if (margin_of(row, vocab_size) <= 2 * tolerance)
+            const int best = logits_best(got + (size_t)k * (size_t)vocab_size, vocab_size);
+            n_same += best == logits_best(row, vocab_size);
+            if (logits_margin(row, vocab_size) <= 2 * tolerance)
                 continue;
             n_clear++;
-            assert_int_equal(best, best_of(row, vocab_size));
+            assert_int_equal(best, logits_best(row, vocab_size));
         }
         printf(
             "  %-22s largest difference %.2g of %.2g; greedy tokens: %d of %d the same, %d clear\n",
@@ -181,8 +139,8 @@ static void test_adapters(void **state)
         }
         const size_t vocab_size = models_is_golden(i) ? 512 : TINY_VOCAB;
         for (int scale = 0; scale < 2; scale++) {
-            const float worst = difference_of(logits[0][scale], logits[1][scale], vocab_size);
-            const float tolerance = tolerance_of(i, logits[0][scale], vocab_size);
+            const float worst = logits_difference(logits[0][scale], logits[1][scale], vocab_size);
+            const float tolerance = logits_tolerance(i, logits[0][scale], vocab_size);
             if (!(worst <= tolerance))
                 fail_msg("%s: logits with an adapter differ by %g, at most %g is allowed",
                          models_name(i), (double)worst, (double)tolerance);
@@ -237,7 +195,8 @@ static void test_rows_that_attend_to_later_rows(void **state)
         run_block(reference, true, got);
         assert_memory_equal(causal, want, n_before * sizeof *want);
         assert_memory_not_equal(causal + n_before, want + n_before, (n - n_before) * sizeof *want);
-        const float worst = difference_of(want, got, n), tolerance = tolerance_of(i, want, n);
+        const float worst = logits_difference(want, got, n),
+                    tolerance = logits_tolerance(i, want, n);
         if (!(worst <= tolerance))
             fail_msg("%s: logits of a block differ by %g, at most %g is allowed", models_name(i),
                      (double)worst, (double)tolerance);

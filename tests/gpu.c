@@ -4,6 +4,7 @@
 #include "support/check.h"
 #include "support/golden.h"
 #include "support/golden2.h"
+#include "support/logits.h"
 #include "support/models.h"
 #include "support/shared.h"
 #include "support/tiny_adapter.h"
@@ -18,11 +19,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-/* Of a logit of models whose weights are integers, times the root mean square of the logits. The
- * CPU backend rounds activations, keys and values to int8. The GPU backend rounds the activations
- * in the same way, and keys and values to binary16. */
-#define INT8_TOLERANCE 0.5f
 
 #define N_TOKENS 150
 
@@ -65,53 +61,15 @@ static quip_session *open_session(quip_model *model, const quip_session_options 
 
 /* ---- the same numbers ---- */
 
-static int best_of(const float *logits, int n)
-{
-    int best = 0;
-    for (int i = 1; i < n; i++)
-        if (logits[i] > logits[best])
-            best = i;
-    return best;
-}
-
-/* By how much the best of the logits is above all others. */
-static float margin_of(const float *logits, int n)
-{
-    const int best = best_of(logits, n);
-    float second = -INFINITY;
-    for (int i = 0; i < n; i++)
-        if (i != best && logits[i] > second)
-            second = logits[i];
-    return logits[best] - second;
-}
-
-static float tolerance_of(int i, const float *logits, size_t n)
-{
-    double sum = 0;
-    for (size_t j = 0; j < n; j++)
-        sum += (double)logits[j] * (double)logits[j];
-    return models_is_float(i) ? GOLDEN_TOLERANCE : INT8_TOLERANCE * (float)sqrt(sum / (double)n);
-}
-
-/* Largest difference of two arrays; NaN where there is one. */
-static float difference_of(const float *a, const float *b, size_t n)
-{
-    float worst = 0;
-    for (size_t i = 0; i < n; i++)
-        if (!(fabsf(a[i] - b[i]) <= worst))
-            worst = fabsf(a[i] - b[i]);
-    return worst;
-}
-
 /* Greedy tokens are equal wherever the CPU's margin is clear. */
 static void check_greedy(const float *want, const float *got, int n, int vocab_size,
                          float tolerance)
 {
     for (int k = 0; k < n; k++) {
         const float *row = want + (size_t)k * (size_t)vocab_size;
-        if (margin_of(row, vocab_size) > 2 * tolerance)
-            assert_int_equal(best_of(got + (size_t)k * (size_t)vocab_size, vocab_size),
-                             best_of(row, vocab_size));
+        if (logits_margin(row, vocab_size) > 2 * tolerance)
+            assert_int_equal(logits_best(got + (size_t)k * (size_t)vocab_size, vocab_size),
+                             logits_best(row, vocab_size));
     }
 }
 
@@ -146,8 +104,9 @@ static void test_same_logits_as_the_cpu(void **state)
         const size_t n = (size_t)N_TOKENS * (size_t)vocab_size;
         float *want = models_logits(cpu, 1, N_TOKENS), *prefill = models_logits(gpu, 1, N_TOKENS),
               *decode = decode_logits(gpu, N_TOKENS);
-        const float tolerance = tolerance_of(i, want, n);
-        const float worst = difference_of(want, prefill, n), other = difference_of(want, decode, n);
+        const float tolerance = logits_tolerance(i, want, n);
+        const float worst = logits_difference(want, prefill, n),
+                    other = logits_difference(want, decode, n);
         printf("  %-22s largest difference: prefill %.2g, decode %.2g of %.2g\n", models_name(i),
                (double)worst, (double)other, (double)tolerance);
         if (!(worst <= tolerance && other <= tolerance))
@@ -254,8 +213,8 @@ static void test_adapters(void **state)
             quip_session_close(s);
             quip_model_close(models[b]);
         }
-        const float tolerance = tolerance_of(i, logits, 2 * vocab_size);
-        const float worst = difference_of(logits, logits + 2 * vocab_size, 2 * vocab_size);
+        const float tolerance = logits_tolerance(i, logits, 2 * vocab_size);
+        const float worst = logits_difference(logits, logits + 2 * vocab_size, 2 * vocab_size);
         printf("  %-22s largest difference %.2g of %.2g\n", models_name(i), (double)worst,
                (double)tolerance);
         if (!(worst <= tolerance))

@@ -1,0 +1,16 @@
+/* logits.h: compares the logits of two backends (logits.c). */
+#ifndef TEST_LOGITS_H
+#define TEST_LOGITS_H
+
+#include <stddef.h>
+
+int logits_best(const float *logits, int n);
+/* By how much the best of the logits is above all others. */
+float logits_margin(const float *logits, int n);
+/* Largest difference of a logit that is allowed for model i of models.h, where the CPU's are these.
+ */
+float logits_tolerance(int i, const float *logits, size_t n);
+/* Largest difference of two arrays; NaN where there is one. */
+float logits_difference(const float *a, const float *b, size_t n);
+
+#endif
