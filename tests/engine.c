@@ -340,7 +340,9 @@ static void test_finish_reasons(void **state)
 {
     (void)state;
     quip_result result = { .struct_size = sizeof result };
-    free(answer(0, (quip_session_options){ .n_context = 64, .max_output_tokens = 5 }, &result));
+    free(answer(0,
+                (quip_session_options){ .n_context = 64, .max_output_tokens = 5, .greedy = true },
+                &result));
     assert_int_equal(result.finish_reason, QUIP_FINISH_LENGTH);
     assert_int_equal(result.n_output_tokens, 5);
     assert_true(result.n_prompt_tokens > 2);
