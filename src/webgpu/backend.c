@@ -46,7 +46,7 @@ struct size {
 };
 
 enum {
-    N_SIZES = 16,
+    N_SIZES = 20,
     CANDIDATE_LOGITS = 4096 // of a workgroup of argmax.wgsl
 };
 
@@ -74,7 +74,8 @@ static void list_sizes(struct size sizes[N_SIZES], const struct config *c,
     const int n_split = qp_webgpu_split_of(capacity->n_context);
     const int n_parts = capacity->n_context / n_split + 2;
     const int n_candidates = (c->vocab_size + CANDIDATE_LOGITS - 1) / CANDIDATE_LOGITS;
-    const uint64_t n = (uint64_t)capacity->n_rows;
+    const int ple_width = c->d_ple * c->n_layers;
+    const uint64_t n = (uint64_t)capacity->n_rows, n_ple = c->d_ple ? n : 0;
     const struct size all[N_SIZES] = {
         { AT(x), n, stride_of(c->d_model) },
         { AT(xn), n, stride_of(c->d_model) },
@@ -89,6 +90,10 @@ static void list_sizes(struct size sizes[N_SIZES], const struct config *c,
         { AT(scales), n, quantized / 16 },
         { AT(parts), (uint64_t)FEW_ROWS * (uint64_t)c->n_heads * (uint64_t)n_parts,
           w.head_dim + 2 },
+        { AT(ple_rows), n_ple, stride_of(ple_width) },
+        { AT(ple_context), n_ple, stride_of(ple_width) },
+        { AT(ple_gate), n_ple, stride_of(c->d_ple) },
+        { AT(ple), n_ple, stride_of(c->d_ple) },
         { AT(rows), 2 * n, 4 },
         { AT(candidates), LOGITS_ROWS, 2 * n_candidates },
         { AT(tokens), 1, LOGITS_ROWS },
@@ -306,7 +311,7 @@ const struct backend qp_webgpu_backend = {
     .keep_rows = qp_webgpu_keep_rows,
     .attend = qp_webgpu_attend,
     .gated = qp_webgpu_gated,
-    .ple = webgpu_rows,
+    .ple = qp_webgpu_ple,
     .scale = qp_webgpu_scale,
     .route = webgpu_rows,
     .experts = webgpu_rows,

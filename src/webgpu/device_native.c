@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LAYOUTS 8
+#define LAYOUTS 16
 
 /* ---- a GPU ---- */
 

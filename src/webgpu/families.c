@@ -17,8 +17,6 @@ static const char *missing_feature(const quip_model *model)
         return "convolutions";
     if (c->experts.n > 0)
         return "mixtures of experts";
-    if (c->d_ple > 0)
-        return "per-layer embeddings";
     if (c->mixes_inputs)
         return "weights whose inputs are mixed";
     for (int l = 0; l < c->n_layers; l++)

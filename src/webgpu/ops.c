@@ -112,7 +112,7 @@ quip_status qp_webgpu_embed(struct device *device, const struct rows *rows)
         status = embed_slab(d, &d->embed.slabs[i], rows->n);
     if (!status && norm->scale)
         status = add_rows(d, &(struct add_step){ .post = 2, .post_norm = norm }, rows->n);
-    return status;
+    return status || device->config->d_ple == 0 ? status : qp_webgpu_prepare_ple(d, rows);
 }
 
 /* ---- norm, add, scale ---- */

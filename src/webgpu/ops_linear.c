@@ -122,8 +122,7 @@ static quip_status run_gemm(struct webgpu_device *d, const struct gpu_slab *p,
                .y = ((uint32_t)n + 63) / 64 });
 }
 
-/* out = product times in */
-static quip_status run_product(struct webgpu_device *d, const struct gpu_product *w,
+quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product *w,
                                const struct scratch *in, const struct scratch *out, int n)
 {
     bool is_quantized = false;
@@ -183,10 +182,9 @@ static quip_status add_pair(struct webgpu_device *d, const struct row_run *run,
     return run_matvec(d, &m);
 }
 
-/* out += what the adapters of the rows add to the matrices of `w`. */
-static quip_status add_adapters(struct webgpu_device *d, struct matrix_set w,
-                                const struct scratch *in, const struct scratch *out,
-                                const struct rows *rows)
+quip_status qp_webgpu_add_adapters(struct webgpu_device *d, struct matrix_set w,
+                                   const struct scratch *in, const struct scratch *out, int column,
+                                   const struct rows *rows)
 {
     quip_status status = QUIP_OK;
     for (int t = 0; t < rows->n && !status;) {
@@ -194,7 +192,7 @@ static quip_status add_adapters(struct webgpu_device *d, struct matrix_set w,
         const struct device_adapter *adapter = run.sequence->base.adapter;
         for (int m = (int)w.first; m < (int)w.first + w.n && adapter && !status; m++)
             status = add_pair(d, &run, &adapter->pairs[w.l * N_MATRICES + m], in, out,
-                              column_of(d, w.l, (int)w.first, m));
+                              column + column_of(d, w.l, (int)w.first, m));
         t += run.n;
     }
     return status;
@@ -215,20 +213,37 @@ quip_status qp_webgpu_linear(struct device *device, enum buffer out, struct matr
 {
     struct webgpu_device *d = webgpu_of(device);
     const struct layer_products *layer = &d->layers[w.l];
-    const struct gpu_product *product = &layer->down;
-    struct scratch to = d->mem.y, from = d->mem.h;
+    const struct gpu_product *product;
+    struct scratch to = d->mem.y, from;
     (void)out, (void)in, (void)next;
-    assert(w.first == MATRIX_Q || w.first == MATRIX_O || w.first == MATRIX_DOWN);
-    if (w.first == MATRIX_Q) {
+    switch (w.first) {
+    case MATRIX_Q:
         product = &layer->qkv;
         to = d->mem.qkv;
         from = d->mem.xn;
-    } else if (w.first == MATRIX_O) {
+        break;
+    case MATRIX_O:
         product = &layer->o;
         from = d->mem.att;
+        break;
+    case MATRIX_PLE_GATE:
+        product = &layer->ple_gate;
+        to = d->mem.ple_gate;
+        from = d->mem.xn;
+        break;
+    case MATRIX_PLE_CONTEXT: // of all layers in prepare_ple
+        return QUIP_OK;
+    case MATRIX_PLE_OUT:
+        product = &layer->ple_out;
+        from = d->mem.ple;
+        break;
+    default:
+        assert(w.first == MATRIX_DOWN);
+        product = &layer->down;
+        from = d->mem.h;
     }
-    const quip_status status = run_product(d, product, &from, &to, rows->n);
-    return status ? status : add_adapters(d, w, &from, &to, rows);
+    const quip_status status = qp_webgpu_multiply(d, product, &from, &to, rows->n);
+    return status ? status : qp_webgpu_add_adapters(d, w, &from, &to, 0, rows);
 }
 
 /* h = act(gate) * up of many rows */
@@ -263,9 +278,9 @@ quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next
                                                .gate = gate,
                                                .scale = 1 });
     const struct matrix_set both = { l, has_gate ? MATRIX_GATE : MATRIX_UP, has_gate ? 2 : 1 };
-    quip_status status = run_product(d, w, &d->mem.xn, &d->mem.gate_up, rows->n);
+    quip_status status = qp_webgpu_multiply(d, w, &d->mem.xn, &d->mem.gate_up, rows->n);
     if (!status)
-        status = add_adapters(d, both, &d->mem.xn, &d->mem.gate_up, rows);
+        status = qp_webgpu_add_adapters(d, both, &d->mem.xn, &d->mem.gate_up, 0, rows);
     return status ? status : run_gated(d, device->config->layers[l].d_ff, gate, rows->n);
 }
 

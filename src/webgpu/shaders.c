@@ -18,7 +18,7 @@ enum {
 /* The texts of *.wgsl, which the build makes C of (cmake/embed.cmake). */
 extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend[],
     qp_wgsl_combine[], qp_wgsl_embed[], qp_wgsl_gated[], qp_wgsl_gemm[], qp_wgsl_keep[],
-    qp_wgsl_matrix[], qp_wgsl_matvec[], qp_wgsl_quantize[], qp_wgsl_rope[];
+    qp_wgsl_matrix[], qp_wgsl_matvec[], qp_wgsl_ple[], qp_wgsl_quantize[], qp_wgsl_rope[];
 
 /* The first letter of a constant is its type: a number (i), a number without a sign (u), or true
  * and false (b). */
@@ -46,6 +46,7 @@ static const struct shader_kind {
                       1,
                       { "iTYPE", "bHAS_ZEROS", "bIS_ALIGNED" } },
     [SHADER_GATED] = { { qp_wgsl_act, qp_wgsl_gated }, 1, 1, { "iGATE", "iACT" } },
+    [SHADER_PLE] = { { qp_wgsl_act, qp_wgsl_ple }, 5, 1, { "bIS_PLUS_1", "iACT" } },
     [SHADER_ROPE] = { { qp_wgsl_rope },
                       4,
                       2,

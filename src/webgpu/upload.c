@@ -257,6 +257,10 @@ static quip_status upload_layer(struct writer *w, const quip_model *model, int l
         status = upload_layer_product(w, &to->gate_up, lw, MATRIX_GATE, 2);
     if (!status)
         status = upload_layer_product(w, &to->down, lw, MATRIX_DOWN, 1);
+    if (!status)
+        status = upload_layer_product(w, &to->ple_gate, lw, MATRIX_PLE_GATE, 1);
+    if (!status)
+        status = upload_layer_product(w, &to->ple_out, lw, MATRIX_PLE_OUT, 1);
     to->is_fused = to->gate_up.n_slabs == 1;
     return status;
 }
@@ -269,13 +273,16 @@ static bool is_same_matrix(const struct matrix *a, const struct matrix *b)
 static quip_status upload_matrices(struct writer *w, const quip_model *model)
 {
     struct webgpu_device *d = w->d;
-    const struct matrix *const embed = &model->weights.embed, *const head = &model->weights.head;
+    const struct matrix *const embed = &model->weights.embed, *const head = &model->weights.head,
+                               *const context = &model->weights.ple_context;
     d->layers = calloc((size_t)model->config.n_layers, sizeof *d->layers);
     if (!d->layers)
         return qp_fail_memory(w->error, "the layers of a device", sizeof *d->layers);
     quip_status status = upload_product(w, &d->embed, &embed, 1);
     if (!status && !is_same_matrix(embed, head))
         status = upload_product(w, &d->head, &head, 1);
+    if (!status && context->data)
+        status = upload_product(w, &d->ple_context, &context, 1);
     for (int l = 0; l < model->config.n_layers && !status; l++)
         status = upload_layer(w, model, l);
     return status;
@@ -311,6 +318,7 @@ static void add_layer_vectors(struct webgpu_device *d, const quip_model *model, 
     add_norm(d, &w->attn_post_norm, c->d_model);
     add_norm(d, &w->ff_norm, c->d_model);
     add_norm(d, &w->ff_post_norm, c->d_model);
+    add_norm(d, &w->ple_post_norm, c->d_model);
     add_vector(d, w->q_norm.scale, is_shared ? head_dim : c->n_heads * head_dim);
     add_vector(d, w->k_norm.scale, is_shared ? head_dim : c->layers[l].n_kv_heads * head_dim);
     add_vector(d, w->scale, 1);
@@ -341,12 +349,13 @@ static quip_status upload_vectors(struct writer *w, const quip_model *model)
 {
     struct webgpu_device *d = w->d;
     const struct config *c = &model->config;
-    const size_t max = 14 * (size_t)c->n_layers + 4;
+    const size_t max = 16 * (size_t)c->n_layers + 6;
     d->vectors = calloc(max, sizeof *d->vectors);
     if (!d->vectors)
         return qp_fail_memory(w->error, "the vectors of a device", max * sizeof *d->vectors);
     add_norm(d, &model->weights.final_norm, c->d_model);
     add_norm(d, &model->weights.embed_norm, c->d_model);
+    add_norm(d, &model->weights.ple_norm, c->d_ple);
     for (int l = 0; l < c->n_layers; l++)
         add_layer_vectors(d, model, l);
     assert((size_t)d->n_vectors <= max);
@@ -432,9 +441,12 @@ void qp_webgpu_free_weights(struct webgpu_device *d)
         free_product(d, &d->layers[l].o);
         free_product(d, &d->layers[l].gate_up);
         free_product(d, &d->layers[l].down);
+        free_product(d, &d->layers[l].ple_gate);
+        free_product(d, &d->layers[l].ple_out);
     }
     free_product(d, &d->embed);
     free_product(d, &d->head);
+    free_product(d, &d->ple_context);
     qp_webgpu_free(d, &d->vector_memory);
     qp_webgpu_free(d, &d->position_memory);
     free(d->layers);

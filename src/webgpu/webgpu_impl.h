@@ -6,6 +6,7 @@
  *   ops.c            operations: embed, norm, add, outputs
  *   ops_linear.c     matrix products, and what adapters add to them
  *   ops_attention.c  rotation and attention
+ *   ops_ple.c        per-layer embeddings
  *   ops_tokens.c     logits, tokens, and what comes back
  *   sequence.c       keys, values and outputs of sequences
  *   adapter.c        adapters, packed
@@ -38,6 +39,7 @@ enum shader {
     SHADER_QUANTIZE,
     SHADER_GEMM,
     SHADER_GATED,
+    SHADER_PLE,
     SHADER_ROPE,
     SHADER_ATTEND,
     SHADER_COMBINE,
@@ -106,7 +108,7 @@ struct gpu_product {
 };
 
 struct layer_products {
-    struct gpu_product qkv, o, gate_up, down;
+    struct gpu_product qkv, o, gate_up, down, ple_gate, ple_out;
     bool is_fused; // gate and up are in one slab
 };
 
@@ -127,9 +129,11 @@ struct scratch {
 /* What a batch reads and writes on the GPU. */
 struct batch_memory {
     struct scratch x, xn, y, qkv, q, att, gate_up, h, logits;
-    struct scratch quantized, scales; // activations as int8, and their scales
-    struct scratch parts;             // of attention
-    struct scratch rows;              // [2 * n_rows] token, position, visible_end, source
+    struct scratch quantized, scales;     // activations as int8, and their scales
+    struct scratch parts;                 // of attention
+    struct scratch ple_rows, ple_context; // [n_rows, n_layers * d_ple], see ops_ple.c
+    struct scratch ple_gate, ple;
+    struct scratch rows; // [2 * n_rows] token, position, visible_end, source
     struct scratch candidates, tokens, low_rank;
     struct scratch readback;
 };
@@ -138,7 +142,7 @@ struct webgpu_device {
     struct device base;
     struct gpu *gpu;
     struct recorder recorder;
-    struct gpu_product embed, head;
+    struct gpu_product embed, head, ple_context;
     struct layer_products *layers; // [n_layers]
     struct vector_at *vectors;     // [n_vectors], by ascending address
     int n_vectors;
@@ -285,6 +289,16 @@ quip_status qp_webgpu_linear(struct device *device, enum buffer out, struct matr
 quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next,
                             const struct rows *rows);
 quip_status qp_webgpu_logits(struct device *device, int n);
+/* out = product times in, of n rows. */
+quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product *w,
+                               const struct scratch *in, const struct scratch *out, int n);
+/* out += what the adapters of the rows add to the matrices of `w`, which begin at this column. */
+quip_status qp_webgpu_add_adapters(struct webgpu_device *d, struct matrix_set w,
+                                   const struct scratch *in, const struct scratch *out, int column,
+                                   const struct rows *rows);
+/* What all layers need of the per-layer embeddings of the batch, from X as `embed` left it. */
+quip_status qp_webgpu_prepare_ple(struct webgpu_device *d, const struct rows *rows);
+quip_status qp_webgpu_ple(struct device *device, int l, const struct rows *rows);
 quip_status qp_webgpu_rope_append(struct device *device, int l, const struct rows *rows);
 quip_status qp_webgpu_attend(struct device *device, int l, const struct rows *rows);
 /* Fill the tables of rotations and slopes for n_context positions. */
