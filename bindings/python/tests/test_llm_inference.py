@@ -189,14 +189,16 @@ def test_an_error_that_nobody_hears_is_printed(llm, monkeypatch):
 
 def test_close_ends_the_work_with_an_error(model_path):
     llm = LlmInference(LlmInferenceOptions(model_path, max_tokens=4096))
-    heard, begun = [], threading.Event()
+    heard, begun, closing = [], threading.Event(), threading.Event()
 
     def listener(partial, done):
         heard.append(done)
         begun.set()
+        closing.wait(60)  # the answer must not end before
 
     future = llm.generate_response_async("one", listener)
     assert begun.wait(60)
+    closing.set()
     llm.close()
     with pytest.raises((quip.CancelledError, ValueError), match="closed"):
         future.result(60)
