@@ -62,6 +62,8 @@ bool store_option(const struct option *o, const char *value);
 /* What the value of an option must be, for a message. */
 const char *option_values(const struct option *o, char to[64]);
 
+const char *backend_name(int32_t backend); // of an enum quip_backend
+
 #define BACKEND_OPTION(to)                                                                         \
     {                                                                                              \
         OPTION_BACKEND, 0, "backend", "NAME", to, 0, 0,                                            \

@@ -307,12 +307,12 @@ void print_stats(const quip_result *r)
     fprintf(stderr,
             "%sfirst token after %.0f ms; prompt: %d tokens, %.0f tokens/s; answer: %d tokens, "
             "%.1f tokens/s (%s)\n"
-            "memory: peak %s, %s of the model file, %s own; seed %llu%s\n",
+            "memory: peak %s, %s of the model file, %s own; seed %llu; %s%s\n",
             dim(), (double)r->first_token_ns * 1e-6, r->n_prompt_tokens,
             per_second(r->n_prompt_tokens, r->prefill_ns), r->n_output_tokens, decode_rate(r),
             finish_name(r->finish_reason), human_bytes(peak, m.peak),
             human_bytes(file_backed, m.file_backed), human_bytes(own, m.own),
-            (unsigned long long)r->seed, plain());
+            (unsigned long long)r->seed, backend_name(r->backend), plain());
 }
 
 void json_stats(cJSON *object, const quip_result *r)
@@ -331,6 +331,7 @@ void json_stats(cJSON *object, const quip_result *r)
     cJSON_AddNumberToObject(object, "file_backed_bytes", (double)m.file_backed);
     cJSON_AddNumberToObject(object, "own_bytes", (double)m.own);
     cJSON_AddStringToObject(object, "seed", seed);
+    cJSON_AddStringToObject(object, "backend", backend_name(r->backend));
 }
 
 /* ---- JSON lines with U+0000 ---- */

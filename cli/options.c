@@ -83,6 +83,11 @@ static const char *const backends[] = {
     [QUIP_BACKEND_AUTO] = "auto", [QUIP_BACKEND_CPU] = "cpu", [QUIP_BACKEND_GPU] = "gpu"
 };
 
+const char *backend_name(int32_t backend)
+{
+    return backend >= 0 && backend < (int32_t)QP_COUNT(backends) ? backends[backend] : "unknown";
+}
+
 static bool read_backend(const char *text, int32_t *backend)
 {
     for (size_t i = 0; i < QP_COUNT(backends); i++)

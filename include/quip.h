@@ -215,6 +215,8 @@ typedef struct quip_model_info {
     float default_repeat_penalty; // 1: none
     int default_penalty_window;   // -1: all
     int default_no_repeat_ngram;
+    const char *backend_reason; // one sentence: why auto chose `backend`; valid while the model is
+                                // open; NULL: the options named the backend
 } quip_model_info;
 
 QUIP_API quip_status quip_model_get_info(const quip_model *model, quip_model_info *info,
@@ -322,6 +324,7 @@ typedef struct quip_result {
     uint64_t decode_ns;      // nanoseconds spent on the answer after its first token
     uint64_t first_token_ns; // nanoseconds from the first call to the first token
     uint64_t seed;           // of the random numbers
+    int32_t backend;         // enum quip_backend that ran it, never QUIP_BACKEND_AUTO
 } quip_result;
 
 /* Receives a part of an answer: n bytes of whole characters, without a final NUL, valid during the

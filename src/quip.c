@@ -22,17 +22,18 @@ struct alignment_probe {
 ASSERT_SIZE(quip_error, 512, 512);
 ASSERT_SIZE(quip_source, 64, 56);
 ASSERT_SIZE(quip_model_options, 88, 80);
-ASSERT_SIZE(quip_model_info, 136, 128);
+ASSERT_SIZE(quip_model_info, 144, 136);
 ASSERT_SIZE(quip_session_options, 152, 136);
 ASSERT_SIZE(quip_logit_bias, 8, 8);
-ASSERT_SIZE(quip_result, 48, 48);
+ASSERT_SIZE(quip_result, 56, 56);
 ASSERT_SIZE(quip_piece, 40, 24);
 ASSERT_SIZE(quip_plan, 56, 56);
 ASSERT_SIZE(quip_embed_options, 72, 64);
 ASSERT_SIZE(quip_embed_input, 32, 16);
 _Static_assert(sizeof(atomic_bool) == 1, "quip_session_cancel_flag is the address of one byte");
 
-#define MAX_STRUCT_SIZE 1024 // a larger struct_size is not initialized
+#define MAX_STRUCT_SIZE 1024                      // a larger struct_size is not initialized
+#define MIN_RESULT offsetof(quip_result, backend) // of version 0.1
 
 static quip_status missing(quip_error *error, const char *what)
 {
@@ -247,6 +248,7 @@ quip_status quip_model_get_info(const quip_model *model, quip_model_info *info, 
         .default_repeat_penalty = (float)draws[SAMPLING_REPEAT_PENALTY],
         .default_penalty_window = (int)draws[SAMPLING_PENALTY_WINDOW],
         .default_no_repeat_ngram = (int)draws[SAMPLING_NO_REPEAT_NGRAM],
+        .backend_reason = model->backend_reason[0] ? model->backend_reason : NULL,
     };
     fill_output(info, &found, sizeof found);
     return QUIP_OK;
@@ -396,11 +398,15 @@ int quip_session_n_threads(const quip_session *session)
 quip_status quip_session_get_result(const quip_session *session, quip_result *result,
                                     quip_error *error)
 {
-    static const quip_result empty;
-    const quip_status status = check_output(result, "result", sizeof(quip_result), error);
+    quip_result found = { 0 };
+    const quip_status status = check_output(result, "result", MIN_RESULT, error);
     if (status)
         return status;
-    fill_output(result, session ? &session->result : &empty, sizeof empty);
+    if (session) {
+        found = session->result;
+        found.backend = session->model->options.backend;
+    }
+    fill_output(result, &found, sizeof found);
     return session ? QUIP_OK : missing(error, "session");
 }
 
@@ -628,8 +634,7 @@ quip_status quip_session_generate(quip_session *session, const char *prompt, siz
                                   quip_on_text *on_text, void *user, quip_result *result,
                                   quip_error *error)
 {
-    quip_status status =
-        result ? check_output(result, "result", sizeof(quip_result), error) : QUIP_OK;
+    quip_status status = result ? check_output(result, "result", MIN_RESULT, error) : QUIP_OK;
     if (status)
         return status;
     status = quip_session_append(session, QUIP_ROLE_USER, prompt, n, error);

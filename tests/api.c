@@ -288,8 +288,9 @@ static const struct filled {
 } outputs[] = {
     { "quip_model_info", offsetof(quip_model_info, n_experts), sizeof(quip_model_info), fill_info },
     { "quip_plan", sizeof(quip_plan), sizeof(quip_plan), fill_plan },
-    { "quip_result", sizeof(quip_result), sizeof(quip_result), fill_result },
-    { "quip_result of generate", sizeof(quip_result), sizeof(quip_result), fill_generated },
+    { "quip_result", offsetof(quip_result, backend), sizeof(quip_result), fill_result },
+    { "quip_result of generate", offsetof(quip_result, backend), sizeof(quip_result),
+      fill_generated },
     { "quip_piece", sizeof(quip_piece), sizeof(quip_piece), fill_piece },
 };
 
@@ -350,6 +351,7 @@ static void test_backends(void **state)
         check(quip_model_get_info(m, &info, &error), &error);
         assert_int_equal(info.backend, QUIP_BACKEND_CPU);
         assert_int_equal(info.n_threads, 2);
+        assert_int_equal(info.backend_reason == NULL, backend != QUIP_BACKEND_AUTO);
         quip_model_close(m);
     }
     const quip_status gpu = quip_backend_check(QUIP_BACKEND_GPU, &error);

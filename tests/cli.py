@@ -378,6 +378,7 @@ class WithModel(unittest.TestCase):
         answer = json.loads(quip(*args, "--json", check=0).stdout)
         self.assertEqual(answer["text"].rstrip("\n"), done.stdout.decode().rstrip("\n"))
         self.assertEqual((answer["output_tokens"], answer["finish_reason"]), (20, "length"))
+        self.assertEqual(answer["backend"], "cpu")
 
     def test_run_draws(self):
         args = ["run", self.model, "x", "-n", 20, "--temperature", 2, "--json"]

@@ -163,6 +163,7 @@ def test_one_of_a_kind(model, adapter_path, double):
 def test_model_options(model_path, backend):
     with quip.Model(model_path, backend=backend, n_threads=3, background=True) as model:
         assert (model.info.backend, model.info.n_threads) == ("cpu", 3)
+        assert (model.info.backend_reason is None) == (backend != "auto")
         assert model.session(n_threads=1).n_threads == 1
         assert model.session(n_threads=9).n_threads == 3
 

@@ -31,6 +31,7 @@ def test_answer_comes_in_pieces(model, session):
     assert result.finish_reason in (quip.FinishReason.LENGTH, quip.FinishReason.STOP)
     assert 1 <= result.n_output_tokens <= 24 and result.n_prompt_tokens > 0
     assert result.seed > 0
+    assert result.backend == model.info.backend
 
 
 def test_prompt_tokens_are_all_that_was_fed(session):

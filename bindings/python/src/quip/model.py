@@ -80,6 +80,7 @@ class ModelInfo:
     default_repeat_penalty: float
     default_penalty_window: int
     default_no_repeat_ngram: int
+    backend_reason: Optional[str]  # why "auto" chose this backend; None: it was asked for
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,12 @@ BACKENDS = {
     for name, value in vars(_abi).items()
     if name.startswith("QUIP_BACKEND_")
 }
+
+
+def backend_name(backend: int) -> str:
+    """ "cpu", "gpu", or "unknown" for one of a newer library."""
+    return {v: k for k, v in BACKENDS.items()}.get(backend, "unknown")
+
 
 
 class ModelOptions(TypedDict, total=False):
@@ -164,7 +171,7 @@ class Model(Owner):
         info = sized(_abi.quip_model_info)
         call(lib.quip_model_get_info, handle, info)
         values = fields_of(info)
-        values["backend"] = {v: k for k, v in BACKENDS.items()}.get(info.backend, "unknown")
+        values["backend"] = backend_name(info.backend)
         self.info = ModelInfo(**values)
         self._handle = handle
 

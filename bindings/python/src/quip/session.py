@@ -34,7 +34,7 @@ from typing import (
 from . import _abi
 from ._library import Handle, Owner, c_text, call, fields_of, fill, lib, sized, text_bytes
 from .errors import CancelledError
-from .model import Adapter, Model, token_array
+from .model import Adapter, Model, backend_name, token_array
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,6 +116,7 @@ class Result:
     decode_ns: int
     first_token_ns: int
     seed: int
+    backend: str  # that ran it: "cpu" or "gpu"
 
 
 # What 0 says of how tokens are drawn, in the words of the C header, where 0 is the default.
@@ -241,7 +242,10 @@ class Session(Owner):
         """What the answer has taken so far."""
         result = sized(_abi.quip_result)
         self._use(lambda h: call(lib.quip_session_get_result, h, result))
-        return Result(**{**fields_of(result), "finish_reason": FinishReason(result.finish_reason)})
+        values = fields_of(result)
+        values["finish_reason"] = FinishReason(result.finish_reason)
+        values["backend"] = backend_name(result.backend)
+        return Result(**values)
 
     # ---- tokens ----
 

@@ -42,7 +42,7 @@ final class Abi {
     static final int MODEL_OPTIONS__NAME = 16;
     static final int MODEL_OPTIONS__RESERVED = 24;
 
-    static final int MODEL_INFO_BYTES = 136;
+    static final int MODEL_INFO_BYTES = 144;
     static final int MODEL_INFO__STRUCT_SIZE = 0;
     static final int MODEL_INFO__BACKEND = 4;
     static final int MODEL_INFO__ARCHITECTURE = 8;
@@ -73,6 +73,7 @@ final class Abi {
     static final int MODEL_INFO__DEFAULT_REPEAT_PENALTY = 124;
     static final int MODEL_INFO__DEFAULT_PENALTY_WINDOW = 128;
     static final int MODEL_INFO__DEFAULT_NO_REPEAT_NGRAM = 132;
+    static final int MODEL_INFO__BACKEND_REASON = 136;
 
     static final int SESSION_OPTIONS_BYTES = 152;
     static final int SESSION_OPTIONS__N_CONTEXT = 0;
@@ -108,7 +109,7 @@ final class Abi {
     static final int LOGIT_BIAS__TOKEN = 0;
     static final int LOGIT_BIAS__BIAS = 4;
 
-    static final int RESULT_BYTES = 48;
+    static final int RESULT_BYTES = 56;
     static final int RESULT__STRUCT_SIZE = 0;
     static final int RESULT__FINISH_REASON = 4;
     static final int RESULT__N_PROMPT_TOKENS = 8;
@@ -117,6 +118,7 @@ final class Abi {
     static final int RESULT__DECODE_NS = 24;
     static final int RESULT__FIRST_TOKEN_NS = 32;
     static final int RESULT__SEED = 40;
+    static final int RESULT__BACKEND = 48;
 
     static final int PLAN_BYTES = 56;
     static final int PLAN__STRUCT_SIZE = 0;
