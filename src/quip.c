@@ -150,7 +150,7 @@ quip_status quip_model_open_fd(quip_model **model, int fd, uint64_t offset, uint
                        part.name, offset);
     if ((status = qp_file_open_fd(&file, &part, is_copied(options), error)))
         return status;
-    return qp_model_open(model, &file, options, error);
+    return open_runnable(model, &file, options, error);
 }
 
 quip_status quip_model_open_source(quip_model **model, const quip_source *source,

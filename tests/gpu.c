@@ -12,6 +12,7 @@
 
 #include "engine/engine.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdlib.h>
@@ -463,6 +464,12 @@ static void test_refused_models(void **state)
     assert_int_equal(status, QUIP_E_UNSUPPORTED);
     assert_null(model);
     assert_non_null(strstr(error.message, "mixtures of experts"));
+    const int fd = open("gpu-experts.bin", O_RDONLY);
+    assert_int_equal(quip_model_open_fd(&model, fd, 0, 0,
+                                        &(quip_model_options){ .backend = QUIP_BACKEND_GPU },
+                                        &error),
+                     QUIP_E_UNSUPPORTED);
+    close(fd);
     check(quip_model_open(&model, "gpu-experts.bin", NULL, &error), &error);
     quip_model_info info = { .struct_size = sizeof info };
     check(quip_model_get_info(model, &info, &error), &error);
