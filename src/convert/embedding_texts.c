@@ -1,0 +1,235 @@
+/* embedding_texts.c: how a checkpoint prepares a text.
+ * In:  the post-processor of the tokenizer, sentence_bert_config.json and
+ *      config_sentence_transformers.json; or the metadata of a GGUF file.
+ * Out: lines of the metadata `quip.embedding`: the tokens around every text, the longest text, the
+ *      prompts. */
+#include "convert/embedding_texts.h"
+#include "convert/json.h"
+#include "convert/tokenizer_import.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct text_source {
+    const struct checkpoint *checkpoint;
+    const struct hparams *hparams;
+    struct bytes *text; // quip.embedding
+    quip_error *error;
+};
+
+static quip_status fail_text_source(const struct text_source *s, const char *file, const char *what)
+{
+    return qp_fail(s->error, QUIP_E_UNSUPPORTED, "%s/%s: %s", s->checkpoint->sources.folder, file,
+                   what);
+}
+
+static quip_status fail_lines(const struct text_source *s)
+{
+    return qp_fail_memory(s->error, "quip.embedding", s->text->n);
+}
+
+/* ---- tokens around every text ---- */
+
+static bool put_ids(struct bytes *out, const char *key, const int *ids, int n)
+{
+    bool ok = n == 0 || qp_bytes_printf(out, "%s ", key);
+    for (int i = 0; i < n; i++)
+        ok = ok && qp_bytes_printf(out, i + 1 < n ? "%d," : "%d\n", ids[i]);
+    return ok;
+}
+
+struct frame {
+    int begin[MAX_TEXT_FRAME], end[MAX_TEXT_FRAME], n_begin, n_end;
+};
+
+static bool add_frame_id(int *ids, int *n, const cJSON *id)
+{
+    if (!cJSON_IsNumber(id) || id->valueint < 0 || *n == MAX_TEXT_FRAME)
+        return false;
+    ids[(*n)++] = id->valueint;
+    return true;
+}
+
+/* The template of one text: special tokens, the text, special tokens. */
+static bool read_template(struct frame *f, const cJSON *post)
+{
+    const cJSON *tokens = qp_json_item(post, "special_tokens");
+    int n_texts = 0;
+    for (const cJSON *i = qp_json_item(post, "single")->child; i; i = i->next) {
+        const cJSON *special = qp_json_item(i, "SpecialToken");
+        n_texts += !special;
+        const cJSON *ids = qp_json_item(qp_json_item(tokens, qp_json_text(special, "id")), "ids");
+        if (special && (!ids || !ids->child))
+            return false;
+        for (const cJSON *id = special ? ids->child : NULL; id; id = id->next)
+            if (!(n_texts ? add_frame_id(f->end, &f->n_end, id)
+                          : add_frame_id(f->begin, &f->n_begin, id)))
+                return false;
+    }
+    return n_texts == 1;
+}
+
+/* One post-processor; false if it is not known. */
+static bool read_post(struct frame *f, const cJSON *post)
+{
+    const cJSON *list = qp_json_item(post, "processors");
+    if (qp_json_has_type(post, "Sequence") && list) {
+        for (const cJSON *i = list->child; i; i = i->next)
+            if (!read_post(f, i))
+                return false;
+        return true;
+    }
+    if (qp_json_has_type(post, "TemplateProcessing") && qp_json_item(post, "single"))
+        return read_template(f, post);
+    if (qp_json_has_type(post, "BertProcessing") || qp_json_has_type(post, "RobertaProcessing"))
+        return add_frame_id(f->begin, &f->n_begin,
+                            cJSON_GetArrayItem(qp_json_item(post, "cls"), 1)) &&
+               add_frame_id(f->end, &f->n_end, cJSON_GetArrayItem(qp_json_item(post, "sep"), 1));
+    return qp_json_has_type(post, "ByteLevel"); // changes offsets only
+}
+
+/* The tokenizer.json, or what it would say about a vocab.txt; NULL if there is neither. */
+static quip_status read_tokenizer_json(const struct text_source *s, cJSON **json)
+{
+    const struct checkpoint *c = s->checkpoint;
+    quip_status status = qp_json_in_folder(json, c->sources.folder, "tokenizer.json", s->error);
+    if (status || *json)
+        return status;
+    char *path = qp_path_join(c->sources.folder, "vocab.txt");
+    if (!path)
+        return fail_lines(s);
+    if (qp_path_exists(path))
+        status = qp_json_read_vocab_txt(json, path, c->tokenizer_config, s->error);
+    free(path);
+    return status;
+}
+
+/* Whether a text ends with eos, where no tokenizer.json says it: a tokenizer.model, a GGUF file. */
+static bool adds_eos(const struct checkpoint *c)
+{
+    if (!c->is_gguf)
+        return qp_json_flag(c->tokenizer_config, "add_eos_token", false);
+    const struct metadata *m =
+        qp_format_find_metadata(&c->shards[0].format, "tokenizer.ggml.add_eos_token");
+    return m && m->type == METADATA_INT && m->i != 0;
+}
+
+static quip_status read_frame(struct text_source *s)
+{
+    cJSON *json = NULL;
+    struct frame f = { 0 };
+    const struct hparams *h = s->hparams;
+    quip_status status = s->checkpoint->is_gguf ? QUIP_OK : read_tokenizer_json(s, &json);
+    const cJSON *post = qp_json_item(json, "post_processor");
+    if (!status && post && !read_post(&f, post))
+        status = fail_text_source(s, "tokenizer.json",
+                                  "its post_processor is not supported; must be "
+                                  "TemplateProcessing or BertProcessing");
+    if (!status && !json) {
+        if (h->has_bos)
+            f.begin[f.n_begin++] = h->bos;
+        if (h->eos >= 0 && adds_eos(s->checkpoint))
+            f.end[f.n_end++] = h->eos;
+    }
+    if (!status && (!put_ids(s->text, "text_begin", f.begin, f.n_begin) ||
+                    !put_ids(s->text, "text_end", f.end, f.n_end)))
+        status = fail_lines(s);
+    cJSON_Delete(json);
+    return status;
+}
+
+/* ---- length and prompts ---- */
+
+static int json_count(const cJSON *object, const char *key)
+{
+    const cJSON *item = qp_json_item(object, key);
+    return cJSON_IsNumber(item) && item->valuedouble >= 1 && item->valuedouble < 1 << 20
+               ? item->valueint
+               : 0;
+}
+
+static quip_status read_length(struct text_source *s)
+{
+    cJSON *json = NULL;
+    const struct checkpoint *c = s->checkpoint;
+    quip_status status =
+        qp_json_in_folder(&json, c->sources.folder, "sentence_bert_config.json", s->error);
+    int n = json_count(json, "max_seq_length");
+    if (n == 0)
+        n = json_count(c->tokenizer_config, "model_max_length");
+    if (s->hparams->raw.n_context_max > 0 && n > s->hparams->raw.n_context_max)
+        n = s->hparams->raw.n_context_max;
+    if (!status && qp_json_flag(json, "do_lower_case", false) &&
+        !qp_json_flag(c->tokenizer_config, "do_lower_case", false))
+        status =
+            fail_text_source(s, "sentence_bert_config.json",
+                             "do_lower_case is true for a tokenizer that does not do it, which is "
+                             "not supported");
+    if (!status && n > 0 && !qp_bytes_printf(s->text, "n_tokens_max %d\n", n))
+        status = fail_lines(s);
+    cJSON_Delete(json);
+    return status;
+}
+
+/* Append a text in which the line end, the backslash, and with is_name the space are escaped. */
+static bool put_escaped(struct bytes *out, const char *text, bool is_name)
+{
+    bool ok = true;
+    for (; *text && ok; text++)
+        ok = *text == '\n'             ? qp_bytes_append(out, "\\n", 2)
+             : *text == '\\'           ? qp_bytes_append(out, "\\\\", 2)
+             : *text == ' ' && is_name ? qp_bytes_append(out, "\\s", 2)
+                                       : qp_bytes_append(out, text, 1);
+    return ok;
+}
+
+static bool put_prompt(struct bytes *out, const cJSON *prompt)
+{
+    return qp_bytes_append_text(out, "prompt ") && put_escaped(out, prompt->string, true) &&
+           qp_bytes_append(out, " ", 1) && put_escaped(out, prompt->valuestring, false) &&
+           qp_bytes_append(out, "\n", 1);
+}
+
+static quip_status put_prompts(struct text_source *s, const cJSON *json)
+{
+    const cJSON *prompts = qp_json_item(json, "prompts");
+    const char *chosen = qp_json_text(json, "default_prompt_name");
+    int n = 0;
+    bool is_found = !*chosen;
+    for (const cJSON *i = prompts ? prompts->child : NULL; i; i = i->next, n++) {
+        if (!cJSON_IsString(i) || !*i->string || n == MAX_EMBED_PROMPTS)
+            return fail_text_source(s, "config_sentence_transformers.json",
+                                    "its prompts are not at most 64 texts with names");
+        if (!put_prompt(s->text, i))
+            return fail_lines(s);
+        if (*chosen && strcmp(i->string, chosen) == 0) {
+            is_found = true;
+            if (!qp_bytes_printf(s->text, "default_prompt %d\n", n))
+                return fail_lines(s);
+        }
+    }
+    return is_found ? QUIP_OK
+                    : fail_text_source(s, "config_sentence_transformers.json",
+                                       "its default_prompt_name is not the name of a prompt");
+}
+
+static quip_status read_prompts(struct text_source *s)
+{
+    cJSON *json = NULL;
+    quip_status status = qp_json_in_folder(&json, s->checkpoint->sources.folder,
+                                           "config_sentence_transformers.json", s->error);
+    if (!status && json)
+        status = put_prompts(s, json);
+    cJSON_Delete(json);
+    return status;
+}
+
+quip_status qp_embedding_texts_read(struct bytes *text, const struct checkpoint *c,
+                                    const struct hparams *h, quip_error *error)
+{
+    struct text_source s = { .checkpoint = c, .hparams = h, .text = text, .error = error };
+    quip_status status = read_frame(&s);
+    if (!status && !c->is_gguf)
+        status = read_length(&s);
+    return status || c->is_gguf ? status : read_prompts(&s);
+}
