@@ -324,7 +324,7 @@ quip_status quip_embed(quip_model *model, const quip_embed_input *inputs, int n,
         if (!inputs[i].tokens && !inputs[i].text && inputs[i].n_text)
             return qp_fail(error, QUIP_E_ARGUMENT, "inputs[%d].text is NULL", i);
     const quip_status status = check_has_weights(model, error);
-    return status ? status : qp_embed(model, inputs, n, options, embeddings, capacity, error);
+    return status ? status : qp_embed(model, inputs, n, options, NULL, embeddings, capacity, error);
 }
 
 const char *quip_model_prompt_name(const quip_model *model, int index)

@@ -1,7 +1,8 @@
 /* quantize.c (test): float rows -> int8 and int4 rows. Compares with known answers, and bit for bit
  * with every matrix that MediaPipe's converter wrote from the same checkpoint. Compares the error
- * of block-wise int4 with that of simpler schemes. */
+ * of block-wise int4, and of int8 for known inputs, with that of simpler schemes. */
 #include "convert/quantize_block.h"
+#include "convert/rounding.h"
 #include "convert/store.h"
 #include "model/matrix.h"
 #include "model/model.h"
@@ -397,6 +398,71 @@ static void test_block_extremes(void **state)
     }
 }
 
+/* ---- int8 for known inputs ---- */
+
+enum {
+    N_INPUTS = 40,
+    KNOWN_ROWS = 37, // more than two groups of ROUNDING_ROWS, and a part of one
+    KNOWN_COLS = 24
+};
+
+/* The sum over inputs x, rows r of ((w - q * scale) . x)^2. */
+static double output_error(const float *w, const int8_t *q, const float *scales, const float *x)
+{
+    double sum = 0;
+    for (int t = 0; t < N_INPUTS; t++)
+        for (int r = 0; r < KNOWN_ROWS; r++) {
+            double y = 0;
+            for (int i = 0; i < KNOWN_COLS; i++) {
+                const int at = r * KNOWN_COLS + i;
+                const double e = (double)w[at] - q[at] * (double)scales[r];
+                y += e * (double)x[t * KNOWN_COLS + i];
+            }
+            sum += y * y;
+        }
+    return sum;
+}
+
+static void test_known_inputs(void **state)
+{
+    (void)state;
+    static float w[KNOWN_ROWS * KNOWN_COLS], x[N_INPUTS * KNOWN_COLS], h[KNOWN_COLS * KNOWN_COLS];
+    float scales[KNOWN_ROWS], plain_scales[KNOWN_ROWS], errors[ROUNDING_ROWS * KNOWN_COLS];
+    int8_t q[KNOWN_ROWS * KNOWN_COLS], plain[KNOWN_ROWS * KNOWN_COLS];
+    for (int i = 0; i < KNOWN_ROWS * KNOWN_COLS; i++)
+        w[i] = sinf((float)(i * i % 997));
+    assert_true(qp_quantize_i8(w, KNOWN_ROWS, KNOWN_COLS, plain, plain_scales));
+
+    // without inputs, each weight is rounded alone
+    assert_true(qp_rounding_factor(h, KNOWN_COLS));
+    assert_true(qp_quantize_i8_for(h, w, KNOWN_ROWS, KNOWN_COLS, q, scales, errors));
+    assert_memory_equal(q, plain, sizeof q);
+    assert_memory_equal(scales, plain_scales, sizeof scales);
+
+    // inputs that are sums of three vectors: their errors cancel
+    for (int t = 0; t < N_INPUTS; t++)
+        for (int i = 0; i < KNOWN_COLS; i++)
+            for (int k = 0; k < 3; k++)
+                x[t * KNOWN_COLS + i] +=
+                    sinf((float)(t * (k + 2))) * cosf((float)(i * (3 * k + 1)));
+    memset(h, 0, sizeof h);
+    for (int t = 0; t < N_INPUTS; t++)
+        for (int i = 0; i < KNOWN_COLS; i++)
+            for (int j = 0; j <= i; j++)
+                h[i * KNOWN_COLS + j] += x[t * KNOWN_COLS + i] * x[t * KNOWN_COLS + j];
+    assert_true(qp_rounding_factor(h, KNOWN_COLS));
+    assert_true(qp_quantize_i8_for(h, w, KNOWN_ROWS, KNOWN_COLS, q, scales, errors));
+    assert_memory_equal(scales, plain_scales, sizeof scales);
+    const double before = output_error(w, plain, scales, x), after = output_error(w, q, scales, x);
+    if (!(after < 0.3 * before))
+        fail_msg("the error is %g, %g without the inputs", after, before);
+
+    w[5] = INFINITY;
+    assert_false(qp_quantize_i8_for(h, w, KNOWN_ROWS, KNOWN_COLS, q, scales, errors));
+    h[KNOWN_COLS + 1] = NAN;
+    assert_false(qp_rounding_factor(h, KNOWN_COLS));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -412,6 +478,7 @@ int main(void)
         cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_blocks_are_kept),
         cmocka_unit_test(test_block_extremes),
+        cmocka_unit_test(test_known_inputs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

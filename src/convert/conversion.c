@@ -7,6 +7,7 @@
  * Everything but the values of the weights is checked before anything is written. */
 #include "convert/conversion.h"
 #include "convert/chat_source.h"
+#include "convert/embedding_inputs.h"
 #include "convert/embedding_source.h"
 #include "convert/head.h"
 #include "convert/rows.h"
@@ -17,13 +18,14 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     MAX_NAME = 160,
 };
 
 struct conversion {
-    const char *in;
+    const char *in, *out;
     const struct convert_options *options;
     quip_error *error;
     struct checkpoint checkpoint;
@@ -34,6 +36,7 @@ struct conversion {
     struct chat_spelling spelling;
     struct plan plan;
     struct embedding_source *embedding; // NULL: a model that generates text
+    struct embedding_inputs *inputs;    // of its matrices; NULL: not needed
     struct tflite_writer *writer;       // borrowed
     struct lora_merge *merge;
     struct row_reader rows;
@@ -145,13 +148,19 @@ static quip_status load_tokenizer(struct conversion *v)
 
 /* ---- declare ---- */
 
+/* The name of the job's tensor in the model file. */
+static void print_target(char name[MAX_NAME], const struct job *job)
+{
+    const int n = snprintf(name, MAX_NAME, "params.lm.");
+    snprintf(name + n, MAX_NAME - (size_t)n, job->row->target, job->layer);
+}
+
 static quip_status declare_tensor(struct conversion *v, struct job *job)
 {
-    char name[MAX_NAME] = "params.lm.";
-    const size_t n_prefix = strlen(name);
+    char name[MAX_NAME];
     const bool is_layer_norm =
         job->row->weight_class == CLASS_NORM && v->hparams.raw.traits.norm == NORM_LAYER;
-    snprintf(name + n_prefix, sizeof name - n_prefix, job->row->target, job->layer);
+    print_target(name, job);
     v->total_bytes += qp_stored_bytes(&job->stored);
     const quip_status status =
         job->row->cols == EXTENT_NONE
@@ -213,7 +222,7 @@ static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
     return status;
 }
 
-static quip_status declare(struct conversion *v, const char *out, struct tflite_writer **writer)
+static quip_status declare(struct conversion *v, struct tflite_writer **writer)
 {
     const struct hparams *h = &v->hparams;
     const struct model_type *type =
@@ -224,7 +233,7 @@ static quip_status declare(struct conversion *v, const char *out, struct tflite_
         return qp_fail(v->error, QUIP_E_ARGUMENT, "%s: is a %s model, not a %s", v->in,
                        h->raw.family->name, type->title);
     quip_status status =
-        qp_tflite_writer_open(writer, out, type ? type->title : h->source->title, v->error);
+        qp_tflite_writer_open(writer, v->out, type ? type->title : h->source->title, v->error);
     v->writer = *writer;
     if (!status && v->options->for_gpu)
         qp_tflite_writer_for_gpu(v->writer);
@@ -283,13 +292,34 @@ static quip_status check_layers(const struct conversion *v)
 
 /* ---- stream ---- */
 
-static quip_status stream_tensor(struct conversion *v, const struct job *job)
+/* Embeddings of short texts suffer from rounding. So int8 matrices of a layer are rounded for the
+ * inputs that they have. */
+static quip_status find_factor(struct conversion *v, struct job *job)
+{
+    const struct convert_options *o = v->options;
+    const enum weight_class weight_class = job->row->weight_class;
+    char name[MAX_NAME];
+    quip_status status = QUIP_OK;
+    if (!v->embedding || job->stored.dtype != DTYPE_I8 || o->is_original || o->is_mse ||
+        (weight_class != CLASS_ATTENTION && weight_class != CLASS_FEED_FORWARD))
+        return QUIP_OK;
+    if (!v->inputs)
+        status = qp_embedding_inputs_open(&v->inputs, v->in, v->out, o, v->error);
+    print_target(name, job);
+    return status ? status
+                  : qp_embedding_inputs_find(v->inputs, name, &job->stored.factor, v->error);
+}
+
+static quip_status stream_tensor(struct conversion *v, struct job *job)
 {
     assert(v->writer);
     const struct convert_options *o = v->options;
     const int64_t step = qp_rows_at_a_time(job);
     const struct stored *s = &job->stored;
     bool is_zero = true;
+    const quip_status found = find_factor(v, job);
+    if (found)
+        return found;
     for (int64_t begin = 0; begin < s->rows; begin += step) {
         const int64_t n = s->rows - begin < step ? s->rows - begin : step;
         const float *values;
@@ -333,11 +363,11 @@ static quip_status check_sources(const struct sources *s, const char *out, quip_
 }
 
 /* Fill a conversion whose first fields are set. */
-static quip_status read_checkpoint(struct conversion *v, const char *out)
+static quip_status read_checkpoint(struct conversion *v)
 {
     quip_status status = qp_checkpoint_open(&v->checkpoint, v->in, v->options, v->error);
     if (!status)
-        status = check_sources(&v->checkpoint.sources, out, v->error);
+        status = check_sources(&v->checkpoint.sources, v->out, v->error);
     if (!status)
         status = v->checkpoint.is_gguf ? qp_hparams_from_gguf(&v->hparams, &v->checkpoint, v->error)
                                        : qp_hparams_from_hf(&v->hparams, &v->checkpoint, v->error);
@@ -378,10 +408,11 @@ quip_status qp_conversion_open(struct conversion **conversion, struct tflite_wri
     if (!v)
         return qp_fail_memory(error, "a conversion", sizeof *v);
     v->in = in;
+    v->out = out;
     v->options = options;
     v->error = error;
-    const quip_status status = read_checkpoint(v, out);
-    return status ? status : declare(v, out, writer);
+    const quip_status status = read_checkpoint(v);
+    return status ? status : declare(v, writer);
 }
 
 void qp_conversion_close(struct conversion *v)
@@ -396,6 +427,7 @@ void qp_conversion_close(struct conversion *v)
     qp_checkpoint_close(&v->checkpoint);
     qp_plan_close(&v->plan);
     qp_embedding_source_close(v->embedding);
+    qp_embedding_inputs_close(v->inputs);
     qp_rows_close(&v->rows);
     qp_lora_merge_close(v->merge);
     qp_slab_close(&v->slab);
@@ -416,5 +448,40 @@ quip_status qp_conversion_run(const char *in, const char *out,
         status = qp_tflite_writer_commit(writer, error);
     qp_tflite_writer_close(writer);
     qp_conversion_close(v);
+    return status;
+}
+
+struct convert_options qp_conversion_reading(const struct convert_options *options)
+{
+    return (struct convert_options){ .weights = CONVERT_F32,
+                                     .model_type = options->model_type,
+                                     .format = options->format,
+                                     .tokenizer = options->tokenizer,
+                                     .pooling = options->pooling,
+                                     .merge_adapter = options->merge_adapter,
+                                     .chat = options->chat };
+}
+
+quip_status qp_conversion_open_floats(quip_model **model, const char *in, const char *out,
+                                      const struct convert_options *options, quip_error *error)
+{
+    const size_t n = strlen(out) + sizeof ".reference";
+    char *path = malloc(n);
+    struct convert_options o = qp_conversion_reading(options);
+    quip_status status = QUIP_OK;
+    o.on_progress = options->on_progress;
+    o.user = options->user;
+    if (!path)
+        return qp_fail_memory(error, "a path", n);
+    snprintf(path, n, "%s.reference", out);
+    if (qp_path_exists(path))
+        status = qp_fail(
+            error, QUIP_E_IO,
+            "%s: exists, but the temporary float32 file needs this name; move or remove it", path);
+    else if (!(status = qp_conversion_run(in, path, &o, error))) {
+        status = quip_model_open(model, path, NULL, error);
+        unlink(path);
+    }
+    free(path);
     return status;
 }

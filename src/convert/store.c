@@ -6,6 +6,7 @@
  *      (docs/model-format.md). */
 #include "convert/store.h"
 #include "convert/quantize_block.h"
+#include "convert/rounding.h"
 #include "format/tflite_writer.h"
 #include "model/matrix.h"
 
@@ -191,6 +192,7 @@ void qp_slab_close(struct slab *slab)
     free(slab->zeros);
     free(slab->tiles);
     free(slab->sums);
+    free(slab->errors);
     *slab = (struct slab){ 0 };
 }
 
@@ -305,8 +307,8 @@ quip_status qp_store_integers(struct tflite_writer *w, const struct stored *s, s
     return status ? status : write_tiles(w, s, slab, begin, n, error);
 }
 
-/* Rows of a slab to quantize to block-wise int4. */
-struct block_task {
+/* Rows of a slab to quantize on threads: to block-wise int4, or to int8 for known inputs. */
+struct rows_task {
     const struct stored *s;
     struct slab *slab;
     const float *values;
@@ -316,7 +318,7 @@ struct block_task {
 
 static void quantize_share(void *arg, int index, int n_threads)
 {
-    struct block_task *task = arg;
+    struct rows_task *task = arg;
     const int64_t cols = task->s->cols;
     struct slab *slab = task->slab;
     int begin, end;
@@ -328,21 +330,46 @@ static void quantize_share(void *arg, int index, int n_threads)
         task->is_fine = false;
 }
 
-static bool quantize_blocks(const struct stored *s, struct slab *slab, int64_t n,
-                            const float *values)
+static void round_share(void *arg, int index, int n_threads)
 {
-    struct block_task task = {
+    struct rows_task *task = arg;
+    const int64_t cols = task->s->cols;
+    struct slab *slab = task->slab;
+    int begin, end;
+    qp_share(task->n, ROUNDING_ROWS, index, n_threads, &begin, &end);
+    if (!qp_quantize_i8_for(task->s->factor, task->values + begin * cols, end - begin, cols,
+                            (int8_t *)slab->packed + begin * cols, slab->scales + begin,
+                            slab->errors + index * ROUNDING_ROWS * cols))
+        task->is_fine = false;
+}
+
+/* Memory for round_share, if a matrix needs it. */
+static bool reserve_errors(struct slab *slab, const struct stored *s)
+{
+    const int64_t n = qp_pool_n_threads(slab->pool) * ROUNDING_ROWS * s->cols;
+    if (!s->factor || n <= slab->n_errors)
+        return true;
+    free(slab->errors);
+    slab->errors = malloc((size_t)n * sizeof *slab->errors);
+    slab->n_errors = slab->errors ? n : 0;
+    return slab->errors != NULL;
+}
+
+static bool quantize_on_threads(const struct stored *s, struct slab *slab, int64_t n,
+                                const float *values)
+{
+    struct rows_task task = {
         .s = s, .slab = slab, .values = values, .n = (int)n, .is_fine = true
     };
-    qp_pool_run(slab->pool, quantize_share, &task);
+    qp_pool_run(slab->pool, s->factor ? round_share : quantize_share, &task);
     return task.is_fine;
 }
 
 static bool quantize_rows(const struct stored *s, struct slab *slab, int64_t n, const float *values)
 {
     const int bits = s->dtype == DTYPE_I8 ? 8 : 4;
-    if (s->dtype == DTYPE_I4_BLOCK)
-        return quantize_blocks(s, slab, n, values);
+    if (s->dtype == DTYPE_I4_BLOCK || s->factor)
+        return quantize_on_threads(s, slab, n, values);
     if (s->is_asymmetric)
         return qp_quantize_asymmetric(values, n, s->cols, bits, slab->packed, slab->scales,
                                       slab->zeros);
@@ -363,6 +390,8 @@ static bool are_finite(const struct stored *s, const float *values, int64_t n)
 quip_status qp_store_floats(struct tflite_writer *w, const struct stored *s, struct slab *slab,
                             int64_t begin, int64_t n, const float *values, quip_error *error)
 {
+    if (!reserve_errors(slab, s))
+        return qp_fail_memory(error, "rounding errors", (size_t)s->cols * ROUNDING_ROWS * 4);
     const bool is_fine = s->dtype == DTYPE_F32   ? are_finite(s, values, n * s->cols)
                          : s->dtype == DTYPE_F16 ? tile_floats(s, slab, n, values)
                                                  : quantize_rows(s, slab, n, values);

@@ -11,15 +11,16 @@
 struct stored {
     const char *source; // its name in the source, for messages
     int64_t rows, cols;
-    enum dtype dtype;          // F32, I8, I4 or I4_BLOCK; for GPUs an unquantized matrix is F16
-    bool is_for_gpu, is_mse;   // the layout; the scheme of the scales
-    bool is_asymmetric;        // with a zero point per row
-    bool is_first;             // in the file
-    bool may_be_infinite;      // divisors of rope: such a dimension does not rotate
-    int index;                 // in the writer
-    int scale_index;           // of the scales of a quantized matrix
-    int multiplier_index;      // of I4_BLOCK
-    const float *importance;   // of the columns of I4_BLOCK; NULL: all are equal
+    enum dtype dtype;        // F32, I8, I4 or I4_BLOCK; for GPUs an unquantized matrix is F16
+    bool is_for_gpu, is_mse; // the layout; the scheme of the scales
+    bool is_asymmetric;      // with a zero point per row
+    bool is_first;           // in the file
+    bool may_be_infinite;    // divisors of rope: such a dimension does not rotate
+    int index;               // in the writer
+    int scale_index;         // of the scales of a quantized matrix
+    int multiplier_index;    // of I4_BLOCK
+    const float *importance; // of the columns of I4_BLOCK; NULL: all are equal
+    const float *factor;     // of the inputs of I8 (rounding.h); NULL: each weight is rounded alone
     int zero_index, sum_index; // for GPUs
 };
 /* How the options store a class of tensors. Sets everything except source and sizes. */
@@ -35,12 +36,14 @@ uint64_t qp_stored_bytes(const struct stored *s);
 
 /* Memory for the rows that are written at a time. */
 struct slab {
-    struct pool *pool; // for block-wise int4, which takes longer than writing it
+    struct pool *pool; // for what takes longer than writing it
     void *packed;      // integers as in files for CPUs
     uint8_t *multipliers;
     float *scales, *zeros;
     uint8_t *tiles;
     int32_t *sums;
+    float *errors; // of rounding, for each thread of the pool
+    int64_t n_errors;
     int64_t n_values, n_rows; // capacity
 };
 quip_status qp_slab_open(struct slab *slab, int64_t n_values, int64_t n_rows, quip_error *error);

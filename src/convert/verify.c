@@ -412,30 +412,12 @@ static quip_status compare_windows(struct verifier *v, quip_session *sessions[2]
     return status;
 }
 
-/* Convert a checkpoint to a float32 file and open it. The file is removed at once. */
 static quip_status open_reference(struct verifier *v, quip_model **model)
 {
-    const size_t n = strlen(v->b) + sizeof ".reference";
-    char *path = malloc(n);
     struct convert_options o = v->reading;
-    if (!path)
-        return qp_fail_memory(v->error, "a path", n);
-    snprintf(path, n, "%s.reference", v->b);
     o.on_progress = v->options->on_progress;
     o.user = v->options->user;
-    quip_status status = QUIP_OK;
-    if (qp_path_exists(path))
-        status =
-            qp_fail(v->error, QUIP_E_IO,
-                    "%s: exists, but the temporary float32 file needs this name; move or remove "
-                    "it",
-                    path);
-    else if (!(status = qp_conversion_run(v->a, path, &o, v->error))) {
-        status = quip_model_open(model, path, NULL, v->error);
-        unlink(path);
-    }
-    free(path);
-    return status;
+    return qp_conversion_open_floats(model, v->a, v->b, &o, v->error);
 }
 
 static quip_status compare_text(struct verifier *v)
@@ -487,12 +469,7 @@ quip_status qp_verify(const char *a, const char *b, const struct verify_options 
     *report = (struct verify_report){ 0 };
     if (v.options->reading)
         v.reading = *v.options->reading;
-    v.reading = (struct convert_options){ .weights = CONVERT_F32,
-                                          .model_type = v.reading.model_type,
-                                          .format = v.reading.format,
-                                          .tokenizer = v.reading.tokenizer,
-                                          .merge_adapter = v.reading.merge_adapter,
-                                          .chat = v.reading.chat };
+    v.reading = qp_conversion_reading(&v.reading);
     quip_status status = check_text(v.options->text, error);
     if (status)
         return status;

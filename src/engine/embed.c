@@ -14,6 +14,7 @@
 struct embedder {
     quip_model *m;
     const quip_embed_options *o;
+    const struct observer *observer; // NULL: none
     quip_error *error;
     struct device *device;
     struct sequence *sequences[EMBED_TEXTS]; // the first n_sequences are open
@@ -275,7 +276,7 @@ static quip_status forward_batch(struct embedder *e)
     const struct rows rows = embed_rows(e);
     quip_status status = b->begin(d, e->o->n_threads);
     if (!status)
-        status = qp_forward(d, &rows, NULL, NULL);
+        status = qp_forward(d, &rows, NULL, e->observer);
     if (!status)
         status = b->submit(d);
     if (!status)
@@ -347,12 +348,13 @@ static void close_embedder(struct embedder *e)
 }
 
 quip_status qp_embed(quip_model *m, const quip_embed_input *inputs, int n,
-                     const quip_embed_options *options, float *embeddings, size_t capacity,
-                     quip_error *error)
+                     const quip_embed_options *options, const struct observer *observer,
+                     float *embeddings, size_t capacity, quip_error *error)
 {
     static const quip_embed_options defaults;
     struct embedder e = { .m = m,
                           .o = options ? options : &defaults,
+                          .observer = observer,
                           .error = error,
                           .width =
                               qp_pooled_width(&m->weights, m->config.d_model, m->weights.n_dense),

@@ -34,10 +34,10 @@ void qp_adapter_retain(quip_adapter *adapter);  // NULL is fine
 void qp_adapter_release(quip_adapter *adapter); // the last one closes
 
 /* ---- embed.c ---- */
-/* quip_embed; `inputs` and `embeddings` were checked, `options` may be NULL. */
+/* quip_embed; `inputs` and `embeddings` were checked, `options` and `observer` may be NULL. */
 quip_status qp_embed(quip_model *m, const quip_embed_input *inputs, int n,
-                     const quip_embed_options *options, float *embeddings, size_t capacity,
-                     quip_error *error);
+                     const quip_embed_options *options, const struct observer *observer,
+                     float *embeddings, size_t capacity, quip_error *error);
 
 /* What a device needs for the longest texts of an embedding model. */
 struct capacity qp_embed_capacity(const quip_model *m);
