@@ -46,7 +46,7 @@ struct size {
 };
 
 enum {
-    N_SIZES = 20,
+    N_SIZES = 21,
     CANDIDATE_LOGITS = 4096 // of a workgroup of argmax.wgsl
 };
 
@@ -78,6 +78,7 @@ static void list_sizes(struct size sizes[N_SIZES], const struct config *c,
     const uint64_t n = (uint64_t)capacity->n_rows, n_ple = c->d_ple ? n : 0;
     const struct size all[N_SIZES] = {
         { AT(x), n, stride_of(c->d_model) },
+        { AT(next_x), n, stride_of(c->d_model) },
         { AT(xn), n, stride_of(c->d_model) },
         { AT(y), n, stride_of(c->d_model) },
         { AT(qkv), n, stride_of(q + 2 * w.n_kv_heads) },
@@ -89,7 +90,7 @@ static void list_sizes(struct size sizes[N_SIZES], const struct config *c,
         { AT(quantized), n, quantized },
         { AT(scales), n, quantized / 16 },
         { AT(parts), (uint64_t)FEW_ROWS * (uint64_t)c->n_heads * (uint64_t)n_parts,
-          w.head_dim + 2 },
+          qp_webgpu_part_words(w.head_dim) },
         { AT(ple_rows), n_ple, stride_of(ple_width) },
         { AT(ple_context), n_ple, stride_of(ple_width) },
         { AT(ple_gate), n_ple, stride_of(c->d_ple) },
@@ -253,6 +254,7 @@ static quip_status webgpu_begin(struct device *device, int n_threads)
     qp_webgpu_discard(d); // of a batch that failed before submit
     d->n_staged = 0;
     d->n_draws = 0;
+    d->pending = (struct pending){ 0 };
     return qp_webgpu_status(d);
 }
 

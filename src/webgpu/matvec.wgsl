@@ -1,44 +1,35 @@
 // matvec.wgsl: y = w x + bias for a few rows of x: decode, draft tokens, logits.
-// In:  a slab of a matrix (upload.c), X [n, x_stride vec4s].
-// Out: Y[t, y_at + first + r]; with GATE 1 act(gate) * up, where the gate's rows come first; with
-//      GATE 2 act(y); with CAPS soft-capped; with ADDS added to what is there.
+// In:  a slab of a matrix (upload.c); the function `input` of input_*.wgsl, which is x.
+// Out: OUT[t, out_at + first + r]; with GATE 1 act(gate) * up, where the gate's rows come first;
+//      with GATE 2 act(y); with CAPS soft-capped; with ACCUMULATES added to what is there.
 //
-// A workgroup rounds a row of x to int8, in blocks of 64 that share a scale, as the CPU does, 2048
-// numbers at a time. 32 of its threads share a row of the matrix. Each row of x is computed alone, in
-// the same order however many there are, so draft tokens do not change a number.
+// A workgroup rounds a row of x to int8, in blocks of 64 that share a scale, as the CPU does, CHUNK
+// numbers at a time. LANES of its threads share a row of the matrix. If x is one chunk, the workgroup
+// goes on to other rows of the matrix with it. Each row of x is computed alone, in the same order
+// however many there are, so draft tokens do not change a number.
 
 struct Params {
     m: Matrix,
-    x_stride: u32,
-    y_stride: u32,
-    y_at: u32,
+    out_stride: u32,
+    out_at: u32,
     n_gate: u32, // rows of the gate, and of up behind it
-    first_t: u32, // the first row of X and Y
+    first_t: u32, // the first row of x and OUT
     scale: f32,
     cap: f32,
+    n_loops: u32, // rows of the matrix for each LANES threads
+    n_groups: u32, // workgroups that have rows of the matrix
+    input: Input,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(2) var<storage, read> X: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> Y: array<f32>;
 
-const SIZE = 128u;
-const LANES = 32u; // threads that share a row
 const CHUNK = SIZE * 16u; // numbers of x that are rounded together
-var<workgroup> x8: array<vec4<u32>, SIZE>;  // 16 numbers each
+const LANES = SIZE / 4u;   // threads that share a row of the matrix
+const ROWS = SIZE / LANES; // of the matrix, that a workgroup has at a time
+var<workgroup> x8: array<vec4<u32>, SIZE>; // 16 numbers each
 var<workgroup> scales: array<f32, SIZE / 4u>;
-var<workgroup> largest: array<f32, SIZE>;
-var<workgroup> sums: array<vec3<f32>, SIZE>;
-
-// Inputs [4 i, 4 i + 4) of row t.
-fn input(t: u32, i: u32) -> vec4<f32> {
-    let v = X[t * p.x_stride + i];
-    if (IS_ALIGNED) {
-        return v;
-    }
-    let index = vec4<u32>(4u * i) + vec4<u32>(0u, 1u, 2u, 3u);
-    return select(vec4<f32>(0.0), v, index < vec4<u32>(p.m.n_in));
-}
+var<workgroup> largest: array<vec4<f32>, SIZE>;
+var<workgroup> lane_sums: array<vec3<f32>, SIZE>;
 
 // A thread's part of the product of row r.
 fn float_product(r: u32, t: u32, lane: u32) -> f32 {
@@ -58,29 +49,43 @@ fn round4(v: vec4<f32>, inverse: f32) -> u32 {
     return pack4xI8(vec4<i32>(round(clamp(v * inverse, vec4<f32>(-127.0), vec4<f32>(127.0)))));
 }
 
-// Round the numbers [first, first + CHUNK) of row t.
-fn round_chunk(t: u32, first: u32, thread: u32) {
-    var a = vec4<f32>(0.0);
-    var b = vec4<f32>(0.0);
-    var c = vec4<f32>(0.0);
-    var d = vec4<f32>(0.0);
-    let i = first + 16u * thread;
-    if (i < p.m.n_in) {
-        a = input(t, i / 4u);
-        b = input(t, i / 4u + 1u);
-        c = input(t, i / 4u + 2u);
-        d = input(t, i / 4u + 3u);
+// Numbers 4 (thread + SIZE j) of a chunk and the next three; 0 behind the end of the row.
+fn chunk_input(t: u32, first: u32, j: u32, thread: u32) -> vec4<f32> {
+    let i = first / 4u + j * SIZE + thread;
+    if (4u * i < p.m.n_in) {
+        return input(t, i);
     }
-    largest[thread] = max(max(largest_of(a), largest_of(b)), max(largest_of(c), largest_of(d)));
+    return vec4<f32>(0.0);
+}
+
+fn store4(j: u32, thread: u32, x: u32) {
+    let i = j * SIZE + thread;
+    x8[i / 4u][i % 4u] = x;
+}
+
+// Round the numbers [first, first + CHUNK) of row t. 16 threads have four blocks.
+fn round_chunk(t: u32, first: u32, thread: u32) {
+    let a = chunk_input(t, first, 0u, thread);
+    let b = chunk_input(t, first, 1u, thread);
+    let c = chunk_input(t, first, 2u, thread);
+    let d = chunk_input(t, first, 3u, thread);
+    largest[thread] = vec4<f32>(largest_of(a), largest_of(b), largest_of(c), largest_of(d));
     workgroupBarrier();
-    let block = thread / 4u * 4u;
-    let most = max(max(largest[block], largest[block + 1u]),
-                   max(largest[block + 2u], largest[block + 3u]));
-    let inverse = select(0.0, 127.0 / most, most > 0.0);
-    x8[thread] = vec4<u32>(round4(a, inverse), round4(b, inverse), round4(c, inverse),
-                           round4(d, inverse));
-    if (thread % 4u == 0u) {
-        scales[thread / 4u] = most / 127.0;
+    var most = vec4<f32>(0.0);
+    for (var i = 0u; i < 16u; i++) {
+        most = max(most, largest[thread / 16u * 16u + i]);
+    }
+    let inverse = select(vec4<f32>(0.0), 127.0 / most, most > vec4<f32>(0.0));
+    store4(0u, thread, round4(a, inverse.x));
+    store4(1u, thread, round4(b, inverse.y));
+    store4(2u, thread, round4(c, inverse.z));
+    store4(3u, thread, round4(d, inverse.w));
+    if (thread % 16u == 0u) {
+        let block = thread / 16u;
+        scales[block] = most.x / 127.0;
+        scales[block + SIZE / 16u] = most.y / 127.0;
+        scales[block + SIZE / 8u] = most.z / 127.0;
+        scales[block + 3u * SIZE / 16u] = most.w / 127.0;
     }
     workgroupBarrier();
 }
@@ -128,7 +133,7 @@ fn scales_of(r: u32) -> vec2<f32> {
 }
 
 fn store(r: u32, t: u32, scale: vec2<f32>, sum: vec3<f32>) {
-    let at = t * p.y_stride + p.y_at + p.m.first + r;
+    let at = t * p.out_stride + p.out_at + p.m.first + r;
     var y = finish(p.m, select(r, r + p.n_gate, GATE == 1), scale.x, sum.x, sum.y);
     if (GATE == 1) {
         y *= activate(finish(p.m, r, scale.y, sum.z, sum.y));
@@ -140,34 +145,38 @@ fn store(r: u32, t: u32, scale: vec2<f32>, sum: vec3<f32>) {
     if (CAPS) {
         y = soft_cap(y, p.cap);
     }
-    if (ADDS) {
-        y += Y[at];
+    if (ACCUMULATES) {
+        y += OUT[at];
     }
-    Y[at] = y;
+    OUT[at] = y;
 }
 
-// A thread's part of a row, or of a row of the gate and one of up: (up, sum of the inputs, gate).
-fn rounded_products(r: u32, t: u32, lane: u32, thread: u32, is_row: bool) -> vec3<f32> {
-    var y = vec3<f32>(0.0);
-    let ones = vec4<u32>(0x01010101u);
-    for (var first = 0u; first < p.m.n_in; first += CHUNK) {
-        var up = Weights();
-        var gate = Weights();
-        if (is_row) { // before x is rounded, which takes as long as the reads
-            up = read_weights(r + select(0u, p.n_gate, GATE == 1), first, lane);
-            if (GATE == 1) {
-                gate = read_weights(r, first, lane);
-            }
-        }
-        round_chunk(t, first, thread);
-        y.x += product(up, lane);
+// The weights of a chunk of a row, or of a row of up and one of the gate.
+struct RowWeights {
+    up: Weights,
+    gate: Weights,
+}
+
+fn read_row(r: u32, first: u32, lane: u32) -> RowWeights {
+    var w = RowWeights();
+    if (r < n_rows()) {
+        w.up = read_weights(r + select(0u, p.n_gate, GATE == 1), first, lane);
         if (GATE == 1) {
-            y.z += product(gate, lane);
+            w.gate = read_weights(r, first, lane);
         }
-        if (HAS_ZEROS) {
-            y.y += product(Weights(ones, ones, ones, ones), lane);
-        }
-        workgroupBarrier();
+    }
+    return w;
+}
+
+// A thread's part of the products with a chunk: (up, sum of the inputs, gate).
+fn products(w: RowWeights, lane: u32) -> vec3<f32> {
+    var y = vec3<f32>(product(w.up, lane), 0.0, 0.0);
+    if (GATE == 1) {
+        y.z = product(w.gate, lane);
+    }
+    if (HAS_ZEROS) {
+        let ones = vec4<u32>(0x01010101u);
+        y.y = product(Weights(ones, ones, ones, ones), lane);
     }
     return y;
 }
@@ -180,31 +189,100 @@ fn float_products(r: u32, t: u32, lane: u32) -> vec3<f32> {
     return vec3<f32>(float_product(r + select(0u, p.n_gate, GATE == 1), t, lane), 0.0, gate);
 }
 
-@compute @workgroup_size(SIZE)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) n_groups: vec3<u32>,
-        @builtin(local_invocation_index) thread: u32) {
-    let r = (group.y * n_groups.x + group.x) * (SIZE / LANES) + thread / LANES;
-    let t = p.first_t + group.z;
-    let lane = thread % LANES;
-    let is_row = r < select(p.m.n_rows, p.n_gate, GATE == 1);
-    var row_scales = vec2<f32>(0.0); // needed last, and read first
-    if (lane == 0u && is_row) {
-        row_scales = scales_of(r);
-    }
-    var mine = vec3<f32>(0.0);
-    if (TYPE != F32) {
-        mine = rounded_products(r, t, lane, thread, is_row);
-    } else if (is_row) {
-        mine = float_products(r, t, lane);
-    }
-    sums[thread] = mine;
-    for (var step = LANES / 2u; step > 0u; step /= 2u) {
-        workgroupBarrier();
-        if (lane < step) {
-            sums[thread] += sums[thread + step];
+// Rows of the output.
+fn n_rows() -> u32 {
+    return select(p.m.n_rows, p.n_gate, GATE == 1);
+}
+
+// Add up a row's parts and store it.
+fn finish_row(r: u32, t: u32, lane: u32, thread: u32, mine: vec3<f32>, scale: vec2<f32>) {
+    workgroupBarrier();
+    lane_sums[thread] = mine;
+    workgroupBarrier();
+    var sum = mine;
+    if (lane < 4u) {
+        for (var i = 4u; i < LANES; i += 4u) {
+            sum += lane_sums[thread + i];
         }
+        lane_sums[thread] = sum; // which no other lane reads above
     }
-    if (lane == 0u && is_row) {
-        store(r, t, row_scales, sums[thread]);
+    workgroupBarrier();
+    if (lane == 0u && r < n_rows()) {
+        store(r, t, scale, (sum + lane_sums[thread + 1u]) +
+                           (lane_sums[thread + 2u] + lane_sums[thread + 3u]));
+    }
+}
+
+fn row_scales(r: u32, lane: u32) -> vec2<f32> {
+    if (lane == 0u && r < n_rows()) {
+        return scales_of(r);
+    }
+    return vec2<f32>(0.0);
+}
+
+// Rows r, r + step, ... of the matrix, with an x of one chunk. What is read is on its way while x is
+// rounded, or the row before is added up.
+fn multiply_rows(first_r: u32, step: u32, t: u32, lane: u32, thread: u32) {
+    var r = first_r;
+    var w = read_row(r, 0u, lane);
+    var scale = row_scales(r, lane);
+    prepare(t, thread);
+    round_chunk(t, 0u, thread);
+    for (var i = 0u; i < p.n_loops; i++) {
+        let next_w = read_row(select(r + step, NONE, i + 1u == p.n_loops), 0u, lane);
+        let next_scale = row_scales(select(r + step, NONE, i + 1u == p.n_loops), lane);
+        finish_row(r, t, lane, thread, products(w, lane), scale);
+        w = next_w;
+        scale = next_scale;
+        r += step;
+    }
+}
+
+// One row, with an x of several chunks.
+fn multiply_chunks(r: u32, t: u32, lane: u32, thread: u32) {
+    var w = read_row(r, 0u, lane);
+    let scale = row_scales(r, lane);
+    var y = vec3<f32>(0.0);
+    prepare(t, thread);
+    for (var first = 0u; first < p.m.n_in; first += CHUNK) {
+        let next_w = read_row(r, first + CHUNK, lane);
+        round_chunk(t, first, thread);
+        y += products(w, lane);
+        w = next_w;
+        workgroupBarrier();
+    }
+    finish_row(r, t, lane, thread, y, scale);
+}
+
+@compute @workgroup_size(SIZE)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) size: vec3<u32>,
+        @builtin(local_invocation_index) thread: u32) {
+    let t = p.first_t + id.z;
+    var group = id.y * size.x + id.x;
+    if (STORES != 0) {
+        if (group == 0u) {
+            prepare(t, thread);
+            keep(t, thread);
+            return;
+        }
+        group -= 1u;
+    }
+    if (group >= p.n_groups) { // of the last y
+        return;
+    }
+    let r = group * ROWS + thread / LANES;
+    let lane = thread % LANES;
+    if (TYPE == F32) {
+        var mine = vec3<f32>(0.0);
+        let scale = row_scales(r, lane);
+        prepare(t, thread);
+        if (r < n_rows()) {
+            mine = float_products(r, t, lane);
+        }
+        finish_row(r, t, lane, thread, mine, scale);
+    } else if (IS_SHORT) {
+        multiply_rows(r, p.n_groups * ROWS, t, lane, thread);
+    } else {
+        multiply_chunks(r, t, lane, thread);
     }
 }

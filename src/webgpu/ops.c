@@ -59,44 +59,103 @@ static quip_status embed_slab(struct webgpu_device *d, const struct gpu_slab *p,
                .y = (uint32_t)n });
 }
 
-/* What a dispatch of add.wgsl does. */
-struct add_step {
-    int post; // 1: norm Y before the add; 2: norm X after it
-    bool adds, scales;
-    int next; // 1: XN = X; 2: XN = norm(X)
-    const struct norm_weights *post_norm, *next_norm;
-    const float *factor;
-};
+/* ---- norm, add, scale ---- */
 
-static quip_status add_rows(struct webgpu_device *d, const struct add_step *s, int n)
+struct norm_parameters qp_webgpu_norm_parameters(const struct webgpu_device *d,
+                                                 const struct add_step *s)
 {
     static const struct norm_weights none;
     const struct config *c = d->base.config;
     const struct norm_weights *post = s->post_norm ? s->post_norm : &none,
                               *next = s->next_norm ? s->next_norm : &none;
-    const struct parameters {
-        uint32_t n, stride, post_scale_at, post_bias_at, next_scale_at, next_bias_at, factor_at;
-        float eps, residual_scale;
-    } parameters = { (uint32_t)c->d_model,
-                     (uint32_t)d->mem.x.stride,
-                     qp_webgpu_vector(d, post->scale),
-                     qp_webgpu_vector(d, post->bias),
-                     qp_webgpu_vector(d, next->scale),
-                     qp_webgpu_vector(d, next->bias),
-                     qp_webgpu_vector(d, s->factor),
-                     c->norm_eps,
-                     c->residual_scale };
-    assert(n > 0 && n <= d->base.capacity.n_rows);
-    return qp_webgpu_dispatch(
-        d, &(struct call){ .shader = SHADER_ADD,
-                           .constants = { s->post, s->adds, s->scales, s->next,
-                                          c->norm == NORM_LAYER, c->norm == NORM_RMS_PLUS_1 },
-                           .parameters = &parameters,
-                           .n_parameters = sizeof parameters,
-                           .bindings = { range_of(&d->vector_memory), range_of(&d->mem.x),
-                                         range_of(&d->mem.y), range_of(&d->mem.xn) },
-                           .x = (uint32_t)n });
+    return (struct norm_parameters){ (uint32_t)c->d_model,
+                                     (uint32_t)d->mem.x.stride / 4,
+                                     qp_webgpu_vector(d, post->scale),
+                                     qp_webgpu_vector(d, post->bias),
+                                     qp_webgpu_vector(d, next->scale),
+                                     qp_webgpu_vector(d, next->bias),
+                                     qp_webgpu_vector(d, s->factor),
+                                     c->norm_eps,
+                                     c->residual_scale };
 }
+
+void qp_webgpu_norm_constants(const struct webgpu_device *d, const struct add_step *s,
+                              int32_t constants[N_NORM_CONSTANTS])
+{
+    const enum norm_kind norm = d->base.config->norm;
+    const int32_t all[N_NORM_CONSTANTS] = {
+        s->post, s->adds, s->scales, s->next, norm == NORM_LAYER, norm == NORM_RMS_PLUS_1
+    };
+    memcpy(constants, all, sizeof all);
+}
+
+static quip_status record_step(struct webgpu_device *d, const struct add_step *s, int n)
+{
+    const struct norm_parameters parameters = qp_webgpu_norm_parameters(d, s);
+    struct call call = { .shader = SHADER_ADD,
+                         .constants = { d->base.config->d_model % 4 == 0 },
+                         .parameters = &parameters,
+                         .n_parameters = sizeof parameters,
+                         .bindings = { range_of(&d->vector_memory), range_of(&d->mem.y),
+                                       range_of(&d->mem.x), range_of(&d->mem.xn) },
+                         .x = (uint32_t)n };
+    assert(n > 0 && n <= d->base.capacity.n_rows);
+    qp_webgpu_norm_constants(d, s, call.constants + 1);
+    return qp_webgpu_dispatch(d, &call);
+}
+
+quip_status qp_webgpu_settle(struct webgpu_device *d)
+{
+    const int n = d->pending.n_rows;
+    const struct add_step step = d->pending.step;
+    d->pending.n_rows = 0;
+    quip_status status = n > 0 ? record_step(d, &step, n) : QUIP_OK;
+    if (!status && d->pending.rows.n > 0)
+        status = qp_webgpu_settle_append(d);
+    if (!status && d->pending.parts.n_rows > 0)
+        status = qp_webgpu_settle_parts(d);
+    return status;
+}
+
+/* Is `s` the end of a step that is pending? Then both are one. */
+static bool extend_pending(struct webgpu_device *d, const struct add_step *s, int n)
+{
+    struct add_step *pending = &d->pending.step;
+    if (n != d->pending.n_rows || s->post || s->adds || pending->next ||
+        (s->scales && (pending->scales || pending->post == 2)))
+        return false;
+    pending->next = s->next;
+    pending->next_norm = s->next_norm;
+    if (s->scales) {
+        pending->scales = true;
+        pending->factor = s->factor;
+    }
+    return true;
+}
+
+/* Of few rows, a step waits for the product behind it. A parallel block reads the XN of a step
+ * after the X of the next. */
+static quip_status add_rows(struct webgpu_device *d, const struct add_step *s, int n)
+{
+    if (extend_pending(d, s, n))
+        return QUIP_OK;
+    const quip_status status = qp_webgpu_settle(d);
+    if (status)
+        return status;
+    if (n > LOGITS_ROWS || d->base.config->is_parallel)
+        return record_step(d, s, n);
+    d->pending.step = *s;
+    d->pending.n_rows = n;
+    return QUIP_OK;
+}
+
+/* How XN follows from X: not at all, as it is, or normed. */
+static int next_kind(const struct norm_weights *next)
+{
+    return !next ? 0 : next->scale ? 2 : 1;
+}
+
+/* ---- operations ---- */
 
 quip_status qp_webgpu_embed(struct device *device, const struct rows *rows)
 {
@@ -113,14 +172,6 @@ quip_status qp_webgpu_embed(struct device *device, const struct rows *rows)
     if (!status && norm->scale)
         status = add_rows(d, &(struct add_step){ .post = 2, .post_norm = norm }, rows->n);
     return status || device->config->d_ple == 0 ? status : qp_webgpu_prepare_ple(d, rows);
-}
-
-/* ---- norm, add, scale ---- */
-
-/* How XN follows from X: not at all, as it is, or normed. */
-static int next_kind(const struct norm_weights *next)
-{
-    return !next ? 0 : next->scale ? 2 : 1;
 }
 
 quip_status qp_webgpu_norm(struct device *device, const struct norm_weights *w, int n_rows)
@@ -171,8 +222,11 @@ quip_status qp_webgpu_keep_rows(struct device *device, const struct rows *rows,
                                 const struct rows *kept)
 {
     struct webgpu_device *d = webgpu_of(device);
+    quip_status status = qp_webgpu_settle(d);
+    if (status)
+        return status;
     stage_rows(d, kept, rows->n, rows);
-    quip_status status = keep_buffer(d, &d->mem.x, kept->n);
+    status = keep_buffer(d, &d->mem.x, kept->n);
     if (!status)
         status = keep_buffer(d, &d->mem.xn, kept->n);
     return status ? status : keep_buffer(d, &d->mem.q, kept->n);
@@ -182,7 +236,8 @@ quip_status qp_webgpu_keep_outputs(struct device *device, const struct rows *row
 {
     struct webgpu_device *d = webgpu_of(device);
     const uint64_t row_bytes = 4 * (uint64_t)d->mem.x.stride;
-    for (int t = 0; t < rows->n;) {
+    const quip_status status = qp_webgpu_settle(d);
+    for (int t = 0; t < rows->n && !status;) {
         const struct row_run run = run_at(rows, t);
         struct webgpu_sequence *s = run.sequence;
         assert(run.n <= s->max_outputs);
@@ -191,15 +246,16 @@ quip_status qp_webgpu_keep_outputs(struct device *device, const struct rows *row
         s->n_outputs = run.n;
         t += run.n;
     }
-    return QUIP_OK;
+    return status;
 }
 
 quip_status qp_webgpu_load_outputs(struct device *device, const struct output *outputs, int n)
 {
     struct webgpu_device *d = webgpu_of(device);
     const uint64_t row_bytes = 4 * (uint64_t)d->mem.x.stride;
+    const quip_status status = qp_webgpu_settle(d);
     assert(n > 0 && n <= LOGITS_ROWS);
-    for (int t = 0; t < n;) {
+    for (int t = 0; t < n && !status;) {
         const struct webgpu_sequence *s = webgpu_sequence_of(outputs[t].sequence);
         const int first = outputs[t].index;
         int n_run = 1;
@@ -211,5 +267,5 @@ quip_status qp_webgpu_load_outputs(struct device *device, const struct output *o
                     (uint64_t)first * row_bytes, (uint64_t)n_run * row_bytes);
         t += n_run;
     }
-    return QUIP_OK;
+    return status;
 }

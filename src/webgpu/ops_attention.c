@@ -2,9 +2,9 @@
  * In:  queries, keys and values of a batch; the caches of its sequences.
  * Out: the caches, and the output of attention.
  *
- * A dispatch has the rows of one sequence. For few rows and many keys, the keys of a row are split
- * among workgroups. Parts begin at multiples of their size, so what is computed for a row does not
- * depend on the other rows. */
+ * A dispatch has the rows of one sequence. For few rows the dispatch of attention also rotates and
+ * appends, and the keys are split among workgroups. Parts begin at multiples of their size, so what
+ * is computed for a row does not depend on the other rows. */
 #include "base/math.h"
 #include "webgpu/webgpu_impl.h"
 
@@ -12,8 +12,8 @@
 #include <stdlib.h>
 
 enum {
-    LANES = 4,      // of a workgroup of attend.wgsl
-    MIN_SPLIT = 128 // keys of a part, at least
+    LANES = 4,     // of a workgroup
+    MIN_SPLIT = 64 // keys of a part, at least
 };
 
 /* ---- tables ---- */
@@ -155,32 +155,134 @@ static quip_status append_run(struct webgpu_device *d, int l, const struct row_r
                         .y = (uint32_t)run->n });
 }
 
-quip_status qp_webgpu_rope_append(struct device *device, int l, const struct rows *rows)
+static quip_status append_rows(struct webgpu_device *d, int l, const struct rows *rows)
 {
     quip_status status = QUIP_OK;
     for (int t = 0; t < rows->n && !status;) {
         const struct row_run run = run_at(rows, t);
-        status = append_run(webgpu_of(device), l, &run);
+        status = append_run(d, l, &run);
         t += run.n;
     }
     return status;
 }
 
-/* ---- attention ---- */
+quip_status qp_webgpu_rope_append(struct device *device, int l, const struct rows *rows)
+{
+    struct webgpu_device *d = webgpu_of(device);
+    const quip_status status = qp_webgpu_settle(d);
+    d->pending.l = l;
+    d->pending.rows = *rows;
+    return status;
+}
+
+quip_status qp_webgpu_settle_append(struct webgpu_device *d)
+{
+    const struct rows rows = d->pending.rows;
+    d->pending.rows.n = 0;
+    return append_rows(d, d->pending.l, &rows);
+}
+
+/* ---- attention of few rows ---- */
 
 int qp_webgpu_split_of(int n_context)
 {
-    return qp_max(MIN_SPLIT, (int)qp_round_up((size_t)n_context / 64, 128));
+    return qp_max(MIN_SPLIT, (int)qp_round_up((size_t)n_context / 64, 64));
 }
 
-/* In how many parts of n_split keys the rows of a run attend; 1: their keys are not split. */
+/* ATT = the sum of the parts of n rows, from row first_t on. */
+static quip_status combine_parts(struct webgpu_device *d, const struct parts *parts, int first_t)
+{
+    const struct parameters {
+        uint32_t first_t, out_stride, n_parts;
+    } parameters = { (uint32_t)first_t, (uint32_t)d->mem.att.stride, (uint32_t)parts->n_parts };
+    assert(parts->n_parts <= 128);
+    return qp_webgpu_dispatch(
+        d, &(struct call){ .shader = SHADER_COMBINE,
+                           .constants = { parts->head_dim, qp_webgpu_part_words(parts->head_dim) },
+                           .parameters = &parameters,
+                           .n_parameters = sizeof parameters,
+                           .bindings = { range_of(&d->mem.parts), range_of(&d->mem.att) },
+                           .x = (uint32_t)d->base.config->n_heads,
+                           .y = ((uint32_t)parts->head_dim + 63) / 64,
+                           .z = (uint32_t)parts->n_rows });
+}
+
+quip_status qp_webgpu_settle_parts(struct webgpu_device *d)
+{
+    const struct parts parts = d->pending.parts;
+    d->pending.parts.n_rows = 0;
+    return combine_parts(d, &parts, 0);
+}
+
+/* struct Params of attend_few.wgsl */
+struct few_parameters {
+    uint32_t n, first_row, first_t, x_stride, out_stride, n_kv_heads, n_blocks, values_at, window;
+    uint32_t n_split, n_parts, parts_t, alibi_at, q_norm_at, k_norm_at, half;
+    float scale, cap, eps;
+};
+
+/* Attention of a run of few rows in n_parts. With `appends` it also rotates and appends them;
+ * otherwise Q has their rotated queries. */
+static quip_status attend_few(struct webgpu_device *d, int l, const struct row_run *run,
+                              int n_parts, int parts_t, bool appends)
+{
+    const struct config *c = d->base.config;
+    const struct layer_config *lc = &c->layers[l];
+    const struct layer_weights *w = &d->base.weights->layers[l];
+    const int group = c->n_heads / lc->n_kv_heads, n_context = run->sequence->base.n_context;
+    const int n_split = qp_webgpu_split_of(n_context), n_blocks = kv_blocks(n_context);
+    const int words = kv_words(d->kv_is_f16, lc->head_dim);
+    const bool is_split = n_parts > 1, has_rope = appends && lc->rope != ROPE_NONE;
+    const struct scratch *x = appends ? &d->mem.qkv : &d->mem.q;
+    const struct scratch *rope =
+        has_rope ? &d->ropes[lc->rope][qp_rope_set(c, n_context)] : &d->vector_memory;
+    const struct few_parameters parameters = {
+        .n = (uint32_t)run->n,
+        .first_row = (uint32_t)(d->first_row + run->first),
+        .first_t = (uint32_t)run->first,
+        .x_stride = (uint32_t)x->stride,
+        .out_stride = (uint32_t)d->mem.att.stride,
+        .n_kv_heads = (uint32_t)lc->n_kv_heads,
+        .n_blocks = (uint32_t)n_blocks,
+        .values_at = (uint32_t)(lc->n_kv_heads * n_blocks * 64 * words),
+        .window = (uint32_t)lc->window,
+        .n_split = (uint32_t)n_split,
+        .n_parts = (uint32_t)n_parts,
+        .parts_t = (uint32_t)parts_t,
+        .alibi_at = d->alibi_at,
+        .q_norm_at = appends ? qp_webgpu_vector(d, w->q_norm.scale) : NO_INDEX,
+        .k_norm_at = qp_webgpu_vector(d, w->k_norm.scale),
+        .half = has_rope ? (uint32_t)c->ropes[lc->rope].dim / 2 : 0,
+        .scale = c->query_scale,
+        .cap = c->attention_cap,
+        .eps = c->norm_eps
+    };
+    const struct call call = {
+        .shader = SHADER_ATTEND_FEW,
+        .constants = { lc->head_dim, group, c->n_heads, d->kv_is_f16, c->attention_cap > 0,
+                       c->has_alibi, 0, words, is_split, appends && lc->kv_layer == l,
+                       (int)c->qk_norm, c->norm == NORM_LAYER, c->norm == NORM_RMS_PLUS_1,
+                       c->v_norm, !w->m[MATRIX_V].data, qp_webgpu_part_words(lc->head_dim),
+                       lc->head_dim > 256 ? 128 : 256 },
+        .parameters = &parameters,
+        .n_parameters = sizeof parameters,
+        .bindings = { range_of(&d->mem.rows), range_of(x), range_of(&d->vector_memory),
+                      range_of(rope), range_of(&run->sequence->layers[l]),
+                      range_of(is_split ? &d->mem.parts : &d->mem.att) },
+        .x = (uint32_t)((run->n * group + LANES - 1) / LANES),
+        .y = (uint32_t)lc->n_kv_heads,
+        .z = (uint32_t)n_parts
+    };
+    return qp_webgpu_dispatch(d, &call);
+}
+
+/* In how many parts the keys of a run are split. */
 static int count_parts(const struct webgpu_device *d, int l, const struct rows *rows,
-                       const struct row_run *run, int n_split)
+                       const struct row_run *run)
 {
     const int window = d->base.config->layers[l].window;
+    const int n_split = qp_webgpu_split_of(run->sequence->base.n_context);
     int begin = INT32_MAX, end = 0;
-    if (run->n > FEW_ROWS)
-        return 1;
     for (int t = run->first; t < run->first + run->n; t++) {
         const struct row *row = &rows->row[t];
         begin = qp_min(begin, window ? qp_max(0, row->pos + 1 - window) : 0);
@@ -190,34 +292,47 @@ static int count_parts(const struct webgpu_device *d, int l, const struct rows *
     return (end - begin + n_split - 1) / n_split;
 }
 
-static quip_status combine_parts(struct webgpu_device *d, const struct row_run *run, int head_dim,
-                                 int n_parts)
+/* Attention of a run of few rows among many, and the sum of its parts. */
+static quip_status attend_run(struct webgpu_device *d, int l, const struct rows *rows,
+                              const struct row_run *run, bool appends)
 {
-    const struct parameters {
-        uint32_t first_t, out_stride, n_parts;
-    } parameters = { (uint32_t)run->first, (uint32_t)d->mem.att.stride, (uint32_t)n_parts };
-    return qp_webgpu_dispatch(
-        d, &(struct call){ .shader = SHADER_COMBINE,
-                           .constants = { head_dim },
-                           .parameters = &parameters,
-                           .n_parameters = sizeof parameters,
-                           .bindings = { range_of(&d->mem.parts), range_of(&d->mem.att) },
-                           .x = (uint32_t)d->base.config->n_heads,
-                           .y = (uint32_t)run->n });
+    const struct parts parts = { run->n, count_parts(d, l, rows, run),
+                                 d->base.config->layers[l].head_dim };
+    const quip_status status = attend_few(d, l, run, parts.n_parts, 0, appends);
+    return status || parts.n_parts == 1 ? status : combine_parts(d, &parts, run->first);
 }
 
-static quip_status attend_run(struct webgpu_device *d, int l, const struct rows *rows,
-                              const struct row_run *run)
+/* Attention of few rows. All have as many parts as the longest, so that one dispatch adds them up,
+ * or the product behind it. */
+static quip_status attend_all(struct webgpu_device *d, int l, const struct rows *rows, bool appends)
+{
+    quip_status status = QUIP_OK;
+    struct parts parts = { rows->n, 1, d->base.config->layers[l].head_dim };
+    struct row_run run;
+    for (int t = 0; t < rows->n; t += run.n) {
+        run = run_at(rows, t);
+        parts.n_parts = qp_max(parts.n_parts, count_parts(d, l, rows, &run));
+    }
+    for (int t = 0; t < rows->n && !status; t += run.n) {
+        run = run_at(rows, t);
+        status = attend_few(d, l, &run, parts.n_parts, t, appends);
+    }
+    if (parts.n_parts > 1)
+        d->pending.parts = parts;
+    return status;
+}
+
+/* ---- attention of many rows ---- */
+
+static quip_status attend_many(struct webgpu_device *d, int l, const struct row_run *run)
 {
     const struct config *c = d->base.config;
     const struct layer_config *lc = &c->layers[l];
-    const int group = c->n_heads / lc->n_kv_heads, n_context = run->sequence->base.n_context;
-    const int n_split = qp_webgpu_split_of(n_context), n_blocks = kv_blocks(n_context);
-    const int n_parts = count_parts(d, l, rows, run, n_split);
-    const bool is_split = n_parts > 1;
+    const int group = c->n_heads / lc->n_kv_heads;
+    const int n_blocks = kv_blocks(run->sequence->base.n_context);
+    const int words = kv_words(d->kv_is_f16, lc->head_dim);
     const struct parameters {
-        uint32_t n, first_row, first_t, q_stride, out_stride, n_blocks, values_at, window, n_split;
-        uint32_t n_parts, alibi_at;
+        uint32_t n, first_row, first_t, q_stride, out_stride, n_blocks, values_at, window, alibi_at;
         float scale, cap;
     } parameters = { (uint32_t)run->n,
                      (uint32_t)(d->first_row + run->first),
@@ -225,37 +340,43 @@ static quip_status attend_run(struct webgpu_device *d, int l, const struct rows 
                      (uint32_t)d->mem.q.stride,
                      (uint32_t)d->mem.att.stride,
                      (uint32_t)n_blocks,
-                     (uint32_t)(lc->n_kv_heads * n_blocks * 64 *
-                                kv_words(d->kv_is_f16, lc->head_dim)),
+                     (uint32_t)(lc->n_kv_heads * n_blocks * 64 * words),
                      (uint32_t)lc->window,
-                     (uint32_t)n_split,
-                     (uint32_t)n_parts,
                      d->alibi_at,
                      c->query_scale,
                      c->attention_cap };
-    const struct call call = { .shader = SHADER_ATTEND,
-                               .constants = { lc->head_dim, group, c->n_heads, is_split,
-                                              d->kv_is_f16, c->attention_cap > 0, c->has_alibi, 0,
-                                              kv_words(d->kv_is_f16, lc->head_dim) },
-                               .parameters = &parameters,
-                               .n_parameters = sizeof parameters,
-                               .bindings = { range_of(&d->mem.rows), range_of(&d->mem.q),
-                                             range_of(&run->sequence->layers[l]),
-                                             range_of(&d->vector_memory),
-                                             range_of(is_split ? &d->mem.parts : &d->mem.att) },
-                               .x = (uint32_t)((run->n * group + LANES - 1) / LANES),
-                               .y = (uint32_t)lc->n_kv_heads,
-                               .z = (uint32_t)n_parts };
-    const quip_status status = qp_webgpu_dispatch(d, &call);
-    return status || !is_split ? status : combine_parts(d, run, lc->head_dim, n_parts);
+    return qp_webgpu_dispatch(
+        d, &(struct call){ .shader = SHADER_ATTEND,
+                           .constants = { lc->head_dim, group, c->n_heads, d->kv_is_f16,
+                                          c->attention_cap > 0, c->has_alibi, 0, words },
+                           .parameters = &parameters,
+                           .n_parameters = sizeof parameters,
+                           .bindings = { range_of(&d->mem.rows), range_of(&d->mem.q),
+                                         range_of(&run->sequence->layers[l]),
+                                         range_of(&d->vector_memory), range_of(&d->mem.att) },
+                           .x = (uint32_t)((run->n * group + LANES - 1) / LANES),
+                           .y = (uint32_t)lc->n_kv_heads });
 }
 
 quip_status qp_webgpu_attend(struct device *device, int l, const struct rows *rows)
 {
+    struct webgpu_device *d = webgpu_of(device);
+    const struct rows *pending = &d->pending.rows;
+    const bool appends = pending->n == rows->n && pending->row == rows->row;
     quip_status status = QUIP_OK;
+    if (appends)
+        d->pending.rows.n = 0; // it is done here
+    if (rows->n <= FEW_ROWS)
+        return attend_all(d, l, rows, appends);
     for (int t = 0; t < rows->n && !status;) {
         const struct row_run run = run_at(rows, t);
-        status = attend_run(webgpu_of(device), l, rows, &run);
+        if (run.n <= FEW_ROWS) {
+            status = attend_run(d, l, rows, &run, appends);
+        } else {
+            status = appends ? append_run(d, l, &run) : QUIP_OK;
+            if (!status)
+                status = attend_many(d, l, &run);
+        }
         t += run.n;
     }
     return status;

@@ -4,8 +4,15 @@
 #include "webgpu/webgpu_impl.h"
 
 #include <assert.h>
+#include <string.h>
 
-#define GROUP_ROWS 4 // of a matrix, in a workgroup of matvec.wgsl
+enum {
+    GROUP_ROWS = 4,     // of a matrix, that a workgroup of matvec.wgsl has at a time
+    SHORT_INPUT = 2048, // numbers that 128 threads round at once
+    MANY_GROUPS = 2048, // more workgroups than a GPU runs at once
+    FEW_GROUPS = 256,   // where computing the input is dear
+    MAX_SHORT = 2 * SHORT_INPUT
+};
 
 enum gate {
     GATE_NONE,
@@ -41,39 +48,166 @@ struct matvec {
     int first_t, n, at; // at: column of the product's first row
     enum gate gate;
     float scale, cap; // cap 0: none
-    bool adds;
+    bool accumulates;
+    const struct add_step *step; // that makes `in`; NULL: it is there,
+    const struct parts *parts;   // or a sum of these
+    int stores;                  // what the step leaves in memory (input_norm.wgsl)
 };
+
+/* struct Params of matvec.wgsl */
+struct matvec_parameters {
+    struct matrix_parameters matrix;
+    uint32_t out_stride, out_at, n_gate, first_t;
+    float scale, cap;
+    uint32_t n_loops, n_groups;
+    union {
+        uint32_t stride;
+        struct norm_parameters norm;
+        struct {
+            uint32_t n_heads, n_parts;
+        } parts;
+    } input;
+};
+
+/* How the rows of a matrix are divided among workgroups. Where there are many, each one computes
+ * its input once for several of its turns. */
+static void divide_rows(struct matvec_parameters *p, const struct matvec *m, int n_out)
+{
+    const bool is_short = m->slab->dtype != DTYPE_F32 && m->slab->n_in <= MAX_SHORT;
+    const uint32_t n_turns = ((uint32_t)n_out + GROUP_ROWS - 1) / GROUP_ROWS;
+    const uint32_t max = m->parts ? FEW_GROUPS : MANY_GROUPS;
+    p->n_loops = is_short ? (n_turns + max - 1) / max : 1;
+    p->n_groups = (n_turns + p->n_loops - 1) / p->n_loops;
+}
+
+/* The shader, and what it needs for its input. */
+static void bind_input(const struct webgpu_device *d, const struct matvec *m, struct call *call,
+                       struct matvec_parameters *p)
+{
+    if (m->step) {
+        const struct gpu_range bindings[] = { slab_range(m->slab), range_of(&d->mem.x),
+                                              range_of(&d->mem.y), range_of(&d->vector_memory),
+                                              range_of(m->out),    range_of(&d->mem.next_x),
+                                              range_of(&d->mem.xn) };
+        call->shader = SHADER_MATVEC_NORM;
+        memcpy(call->bindings, bindings, sizeof bindings);
+        qp_webgpu_norm_constants(d, m->step, call->constants + N_MATVEC_CONSTANTS);
+        call->constants[N_MATVEC_CONSTANTS + N_NORM_CONSTANTS] = m->stores;
+        p->input.norm = qp_webgpu_norm_parameters(d, m->step);
+        return;
+    }
+    call->bindings[0] = slab_range(m->slab);
+    call->bindings[1] = range_of(m->parts ? &d->mem.parts : m->in);
+    call->bindings[2] = range_of(m->out);
+    if (!m->parts) {
+        call->shader = SHADER_MATVEC;
+        p->input.stride = (uint32_t)m->in->stride / 4;
+        return;
+    }
+    call->shader = SHADER_MATVEC_PARTS;
+    call->constants[N_MATVEC_CONSTANTS] = m->parts->head_dim;
+    call->constants[N_MATVEC_CONSTANTS + 1] = qp_webgpu_part_words(m->parts->head_dim);
+    p->input.parts.n_heads = (uint32_t)d->base.config->n_heads;
+    p->input.parts.n_parts = (uint32_t)m->parts->n_parts;
+}
 
 static quip_status run_matvec(struct webgpu_device *d, const struct matvec *m)
 {
     const struct gpu_slab *p = m->slab;
     const int n_out = m->gate == GATE_PAIR ? p->n_rows / 2 : p->n_rows;
-    const uint32_t n_groups = ((uint32_t)n_out + GROUP_ROWS - 1) / GROUP_ROWS;
     const uint32_t max = qp_gpu_info(d->gpu)->max_groups;
-    const uint32_t y = (n_groups + max - 1) / max;
-    const struct parameters {
-        struct matrix_parameters matrix;
-        uint32_t x_stride, y_stride, y_at, n_gate, first_t;
-        float scale, cap;
-    } parameters = { describe_slab(p),
-                     (uint32_t)m->in->stride / 4,
-                     (uint32_t)m->out->stride,
-                     (uint32_t)m->at,
-                     (uint32_t)n_out,
-                     (uint32_t)m->first_t,
-                     m->scale,
-                     m->cap };
-    return qp_webgpu_dispatch(
-        d, &(struct call){ .shader = SHADER_MATVEC,
-                           .constants = { qp_webgpu_type(p), p->has_zeros, p->n_in % 16 == 0,
-                                          (int)m->gate, m->cap > 0, m->adds,
-                                          (int)d->base.config->act },
-                           .parameters = &parameters,
-                           .n_parameters = sizeof parameters,
-                           .bindings = { slab_range(p), range_of(m->in), range_of(m->out) },
-                           .x = (n_groups + y - 1) / y,
-                           .y = y,
-                           .z = (uint32_t)m->n });
+    struct matvec_parameters parameters = { .matrix = describe_slab(p),
+                                            .out_stride = (uint32_t)m->out->stride,
+                                            .out_at = (uint32_t)m->at,
+                                            .n_gate = (uint32_t)n_out,
+                                            .first_t = (uint32_t)m->first_t,
+                                            .scale = m->scale,
+                                            .cap = m->cap };
+    struct call call = { .constants = { p->n_in % 16 == 0, qp_webgpu_type(p), p->has_zeros,
+                                        (int)m->gate, m->cap > 0, m->accumulates,
+                                        (int)d->base.config->act,
+                                        p->n_in <= SHORT_INPUT ? 128 : 256, p->n_in <= MAX_SHORT },
+                         .parameters = &parameters,
+                         .n_parameters = sizeof parameters,
+                         .z = (uint32_t)m->n };
+    divide_rows(&parameters, m, n_out);
+    bind_input(d, m, &call, &parameters);
+    const uint32_t n_groups = parameters.n_groups + (m->stores != 0);
+    call.y = (n_groups + max - 1) / max;
+    call.x = (n_groups + call.y - 1) / call.y;
+    return qp_webgpu_dispatch(d, &call);
+}
+
+/* Can a product add up these parts of attention (input_parts.wgsl)? Every workgroup does it: what
+ * all of them read together is limited. */
+static bool can_add_parts(const struct webgpu_device *d, const struct gpu_product *w,
+                          const struct parts *parts)
+{
+    enum {
+        MAX_HEADS = 64,
+        MAX_PARTS = 768,       // of all heads
+        MAX_NUMBERS = 4 << 20, // of the parts, that all workgroups read
+    };
+    const int n_heads = d->base.config->n_heads, n_groups = qp_min(w->n_out / 4, FEW_GROUPS);
+    for (int i = 0; i < w->n_slabs; i++)
+        if (w->slabs[i].dtype == DTYPE_F32)
+            return false;
+    return parts->head_dim % 4 == 0 && n_heads <= MAX_HEADS &&
+           n_heads * parts->n_parts <= MAX_PARTS &&
+           (int64_t)n_groups * w->n_in * parts->n_parts <= MAX_NUMBERS;
+}
+
+/* The step that is pending, if it makes the n rows of XN that a product reads: the product does it.
+ * False: there is none, and XN is in memory once the next dispatch is recorded. */
+static bool take_step(struct webgpu_device *d, const struct scratch *in, int n,
+                      struct add_step *step)
+{
+    if (in->buffer != d->mem.xn.buffer || d->pending.n_rows != n || !d->pending.step.next)
+        return false;
+    *step = d->pending.step;
+    d->pending.n_rows = 0;
+    return true;
+}
+
+/* Does a step change X? */
+static bool changes_x(const struct add_step *s)
+{
+    return s->adds || s->scales || s->post == 2;
+}
+
+/* After the products that did a step: X is what the first of them wrote. */
+static void finish_step(struct webgpu_device *d, const struct add_step *step)
+{
+    const struct scratch x = d->mem.x;
+    if (!changes_x(step))
+        return;
+    d->mem.x = d->mem.next_x;
+    d->mem.next_x = x;
+}
+
+/* `m` of each slab of a product. With `keeps_input` the input is in memory after it, for adapters.
+ */
+static quip_status run_matvecs(struct webgpu_device *d, const struct gpu_product *w,
+                               struct matvec m, bool keeps_input)
+{
+    struct add_step step;
+    struct parts parts = d->pending.parts;
+    const bool has_step = take_step(d, m.in, m.n, &step);
+    const bool has_parts = !keeps_input && m.in->buffer == d->mem.att.buffer &&
+                           parts.n_rows == m.n && can_add_parts(d, w, &parts);
+    quip_status status = QUIP_OK;
+    if (has_parts)
+        d->pending.parts.n_rows = 0;
+    for (int i = 0; i < w->n_slabs && !status; i++) {
+        m.slab = &w->slabs[i];
+        m.step = has_step ? &step : NULL;
+        m.parts = has_parts ? &parts : NULL;
+        m.stores = has_step && i == 0 ? changes_x(&step) + 2 * keeps_input : 0;
+        status = run_matvec(d, &m);
+    }
+    if (has_step)
+        finish_step(d, &step);
+    return status;
 }
 
 /* ---- many rows ---- */
@@ -122,24 +256,31 @@ static quip_status run_gemm(struct webgpu_device *d, const struct gpu_slab *p,
                .y = ((uint32_t)n + 63) / 64 });
 }
 
+static bool has_adapters(const struct rows *rows)
+{
+    for (int t = 0; t < rows->n; t++)
+        if (rows->row[t].sequence->adapter)
+            return true;
+    return false;
+}
+
 quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product *w,
-                               const struct scratch *in, const struct scratch *out, int n)
+                               const struct scratch *in, const struct scratch *out,
+                               const struct rows *rows)
 {
     bool is_quantized = false;
     quip_status status = QUIP_OK;
+    if (rows->n <= FEW_ROWS)
+        return run_matvecs(d, w, (struct matvec){ .in = in, .out = out, .n = rows->n, .scale = 1 },
+                           has_adapters(rows));
     for (int i = 0; i < w->n_slabs && !status; i++) {
         const struct gpu_slab *p = &w->slabs[i];
-        if (n <= FEW_ROWS) {
-            status = run_matvec(
-                d, &(struct matvec){ .slab = p, .in = in, .out = out, .n = n, .scale = 1 });
-            continue;
-        }
         if (p->dtype != DTYPE_F32 && !is_quantized) {
-            status = quantize_rows(d, in, w->n_in, n);
+            status = quantize_rows(d, in, w->n_in, rows->n);
             is_quantized = true;
         }
         if (!status)
-            status = run_gemm(d, p, in, out, n);
+            status = run_gemm(d, p, in, out, rows->n);
     }
     return status;
 }
@@ -178,7 +319,7 @@ static quip_status add_pair(struct webgpu_device *d, const struct row_run *run,
                          .n = run->n,
                          .at = at,
                          .scale = run->sequence->base.adapter_scale,
-                         .adds = true };
+                         .accumulates = true };
     return run_matvec(d, &m);
 }
 
@@ -196,14 +337,6 @@ quip_status qp_webgpu_add_adapters(struct webgpu_device *d, struct matrix_set w,
         t += run.n;
     }
     return status;
-}
-
-static bool has_adapters(const struct rows *rows)
-{
-    for (int t = 0; t < rows->n; t++)
-        if (rows->row[t].sequence->adapter)
-            return true;
-    return false;
 }
 
 /* ---- operations ---- */
@@ -242,7 +375,7 @@ quip_status qp_webgpu_linear(struct device *device, enum buffer out, struct matr
         product = &layer->down;
         from = d->mem.h;
     }
-    const quip_status status = qp_webgpu_multiply(d, product, &from, &to, rows->n);
+    const quip_status status = qp_webgpu_multiply(d, product, &from, &to, rows);
     return status ? status : qp_webgpu_add_adapters(d, w, &from, &to, 0, rows);
 }
 
@@ -271,14 +404,13 @@ quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next
     const enum gate gate = has_gate ? GATE_PAIR : GATE_SINGLE;
     (void)next;
     if (rows->n <= FEW_ROWS && d->layers[l].is_fused && !has_adapters(rows))
-        return run_matvec(d, &(struct matvec){ .slab = &w->slabs[0],
-                                               .in = &d->mem.xn,
-                                               .out = &d->mem.h,
-                                               .n = rows->n,
-                                               .gate = gate,
-                                               .scale = 1 });
+        return run_matvecs(
+            d, w,
+            (struct matvec){
+                .in = &d->mem.xn, .out = &d->mem.h, .n = rows->n, .gate = gate, .scale = 1 },
+            false);
     const struct matrix_set both = { l, has_gate ? MATRIX_GATE : MATRIX_UP, has_gate ? 2 : 1 };
-    quip_status status = qp_webgpu_multiply(d, w, &d->mem.xn, &d->mem.gate_up, rows->n);
+    quip_status status = qp_webgpu_multiply(d, w, &d->mem.xn, &d->mem.gate_up, rows);
     if (!status)
         status = qp_webgpu_add_adapters(d, both, &d->mem.xn, &d->mem.gate_up, 0, rows);
     return status ? status : run_gated(d, device->config->layers[l].d_ff, gate, rows->n);
@@ -288,14 +420,12 @@ quip_status qp_webgpu_logits(struct device *device, int n)
 {
     struct webgpu_device *d = webgpu_of(device);
     const struct gpu_product *w = d->head.n_slabs ? &d->head : &d->embed;
-    quip_status status = QUIP_OK;
     assert(n > 0 && n <= LOGITS_ROWS);
-    for (int i = 0; i < w->n_slabs && !status; i++)
-        status = run_matvec(d, &(struct matvec){ .slab = &w->slabs[i],
-                                                 .in = &d->mem.xn,
-                                                 .out = &d->mem.logits,
-                                                 .n = n,
-                                                 .scale = device->config->logits_scale,
-                                                 .cap = device->config->logits_cap });
-    return status;
+    return run_matvecs(d, w,
+                       (struct matvec){ .in = &d->mem.xn,
+                                        .out = &d->mem.logits,
+                                        .n = n,
+                                        .scale = device->config->logits_scale,
+                                        .cap = device->config->logits_cap },
+                       false);
 }

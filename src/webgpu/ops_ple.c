@@ -41,7 +41,7 @@ quip_status qp_webgpu_prepare_ple(struct webgpu_device *d, const struct rows *ro
     const struct config *c = d->base.config;
     quip_status status = write_table_rows(d, rows);
     if (!status)
-        status = qp_webgpu_multiply(d, &d->ple_context, &d->mem.x, &d->mem.ple_context, rows->n);
+        status = qp_webgpu_multiply(d, &d->ple_context, &d->mem.x, &d->mem.ple_context, rows);
     for (int l = 0; l < c->n_layers && !status; l++)
         status = qp_webgpu_add_adapters(d, (struct matrix_set){ l, MATRIX_PLE_CONTEXT, 1 },
                                         &d->mem.x, &d->mem.ple_context, l * c->d_ple, rows);

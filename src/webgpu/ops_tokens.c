@@ -135,7 +135,9 @@ quip_status qp_webgpu_submit(struct device *device)
     const bool has_logits = d->n_draws > 0 && d->draws_here;
     const uint64_t n_logits =
         has_logits ? 4 * (uint64_t)d->n_draws * (uint64_t)d->mem.logits.stride : 0;
-    quip_status status = has_logits ? reserve_host_logits(d) : QUIP_OK;
+    quip_status status = qp_webgpu_settle(d);
+    if (!status && has_logits)
+        status = reserve_host_logits(d);
     if (!status)
         status = reserve_readback(d, TOKEN_BYTES + n_logits, &device->error);
     if (status)
@@ -244,8 +246,8 @@ static struct buffer_view view_of(const struct webgpu_device *d, enum buffer b)
 quip_status qp_webgpu_read(struct device *device, enum buffer from, float *to, int n)
 {
     struct webgpu_device *d = webgpu_of(device);
+    quip_status status = qp_webgpu_settle(d);
     const struct buffer_view view = view_of(d, from);
-    quip_status status = QUIP_OK;
     if (!view.s)
         return qp_fail(&device->error, QUIP_E_UNSUPPORTED,
                        "the gpu backend does not read this buffer yet");

@@ -34,20 +34,6 @@ const NONE = 0xffffffffu;
 var<workgroup> head: array<f32, HEAD_DIM>;
 var<workgroup> gains: array<f32, HEAD_DIM>;        // weights of its norm
 var<workgroup> turns: array<vec2<f32>, HEAD_DIM>;  // cos and sin
-var<workgroup> sums: array<f32, SIZE>;
-
-fn add_up(x: f32, thread: u32) -> f32 {
-    workgroupBarrier();
-    sums[thread] = x;
-    for (var step = SIZE / 2u; step > 0u; step /= 2u) {
-        workgroupBarrier();
-        if (thread < step) {
-            sums[thread] += sums[thread + step];
-        }
-    }
-    workgroupBarrier();
-    return sums[0];
-}
 
 // What a norm subtracts and multiplies by, over X[at, at + n).
 fn statistics(at: u32, n: u32, is_layer_norm: bool, thread: u32) -> vec2<f32> {

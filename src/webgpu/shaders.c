@@ -17,13 +17,23 @@ enum {
 
 /* The texts of *.wgsl, which the build makes C of (cmake/embed.cmake). */
 extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend[],
-    qp_wgsl_combine[], qp_wgsl_embed[], qp_wgsl_gated[], qp_wgsl_gemm[], qp_wgsl_keep[],
-    qp_wgsl_matrix[], qp_wgsl_matvec[], qp_wgsl_ple[], qp_wgsl_quantize[], qp_wgsl_rope[];
+    qp_wgsl_attend_few[], qp_wgsl_attention[], qp_wgsl_combine[], qp_wgsl_embed[], qp_wgsl_gated[],
+    qp_wgsl_gemm[], qp_wgsl_input_norm[], qp_wgsl_input_parts[], qp_wgsl_input_plain[],
+    qp_wgsl_keep[], qp_wgsl_matrix[], qp_wgsl_matvec[], qp_wgsl_norm[], qp_wgsl_ple[],
+    qp_wgsl_quantize[], qp_wgsl_rope[], qp_wgsl_sum[];
+
+#define NORM_CONSTANTS "iPOST", "bADDS", "bSCALES", "iNEXT", "bIS_LAYER_NORM", "bIS_PLUS_1"
+#define MATVEC_CONSTANTS                                                                           \
+    "bIS_ALIGNED", "iTYPE", "bHAS_ZEROS", "iGATE", "bCAPS", "bACCUMULATES", "iACT", "uSIZE",       \
+        "bIS_SHORT"
+
+#define ATTENTION_CONSTANTS                                                                        \
+    "uHEAD_DIM", "uGROUP", "uN_HEADS", "bKV_F16", "bCAPS", "bHAS_ALIBI", "iACT", "uWORDS"
 
 /* The first letter of a constant is its type: a number (i), a number without a sign (u), or true
  * and false (b). */
 static const struct shader_kind {
-    const char *texts[3];
+    const char *texts[6];
     int n_read, n_write;
     const char *constants[MAX_CONSTANTS];
 } kinds[N_SHADERS] = {
@@ -31,15 +41,23 @@ static const struct shader_kind {
                        3,
                        1,
                        { "iTYPE", "bHAS_ZEROS", "bHAS_POSITIONS" } },
-    [SHADER_ADD] = { { qp_wgsl_add },
-                     1,
-                     3,
-                     { "iPOST", "bADDS", "bSCALES", "iNEXT", "bIS_LAYER_NORM", "bIS_PLUS_1" } },
-    [SHADER_MATVEC] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_matvec },
+    [SHADER_ADD] = { { qp_wgsl_sum, qp_wgsl_norm, qp_wgsl_add },
+                     2,
+                     2,
+                     { "bIS_ALIGNED", NORM_CONSTANTS } },
+    [SHADER_MATVEC] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_input_plain, qp_wgsl_matvec },
                         2,
                         1,
-                        { "iTYPE", "bHAS_ZEROS", "bIS_ALIGNED", "iGATE", "bCAPS", "bADDS",
-                          "iACT" } },
+                        { MATVEC_CONSTANTS } },
+    [SHADER_MATVEC_NORM] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_sum, qp_wgsl_norm,
+                               qp_wgsl_input_norm, qp_wgsl_matvec },
+                             4,
+                             3,
+                             { MATVEC_CONSTANTS, NORM_CONSTANTS, "iSTORES" } },
+    [SHADER_MATVEC_PARTS] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_input_parts, qp_wgsl_matvec },
+                              2,
+                              1,
+                              { MATVEC_CONSTANTS, "uHEAD_DIM", "uPITCH" } },
     [SHADER_QUANTIZE] = { { qp_wgsl_quantize }, 1, 2, { 0 } },
     [SHADER_GEMM] = { { qp_wgsl_matrix, qp_wgsl_gemm },
                       3,
@@ -47,17 +65,22 @@ static const struct shader_kind {
                       { "iTYPE", "bHAS_ZEROS", "bIS_ALIGNED" } },
     [SHADER_GATED] = { { qp_wgsl_act, qp_wgsl_gated }, 1, 1, { "iGATE", "iACT" } },
     [SHADER_PLE] = { { qp_wgsl_act, qp_wgsl_ple }, 5, 1, { "bIS_PLUS_1", "iACT" } },
-    [SHADER_ROPE] = { { qp_wgsl_rope },
+    [SHADER_ROPE] = { { qp_wgsl_sum, qp_wgsl_rope },
                       4,
                       2,
                       { "uHEAD_DIM", "iQK_NORM", "bIS_LAYER_NORM", "bIS_PLUS_1", "bV_NORM",
                         "bV_IS_K", "bKV_F16", "uWORDS" } },
-    [SHADER_ATTEND] = { { qp_wgsl_act, qp_wgsl_attend },
+    [SHADER_ATTEND] = { { qp_wgsl_act, qp_wgsl_attention, qp_wgsl_attend },
                         4,
                         1,
-                        { "uHEAD_DIM", "uGROUP", "uN_HEADS", "bIS_SPLIT", "bKV_F16", "bCAPS",
-                          "bHAS_ALIBI", "iACT", "uWORDS" } },
-    [SHADER_COMBINE] = { { qp_wgsl_combine }, 1, 1, { "uHEAD_DIM" } },
+                        { ATTENTION_CONSTANTS } },
+    [SHADER_ATTEND_FEW] = { { qp_wgsl_act, qp_wgsl_attention, qp_wgsl_attend_few },
+                            4,
+                            2,
+                            { ATTENTION_CONSTANTS, "bIS_SPLIT", "bAPPENDS", "iQK_NORM",
+                              "bIS_LAYER_NORM", "bIS_PLUS_1", "bV_NORM", "bV_IS_K", "uPITCH",
+                              "uSIZE" } },
+    [SHADER_COMBINE] = { { qp_wgsl_combine }, 1, 1, { "uHEAD_DIM", "uPITCH" } },
     [SHADER_KEEP] = { { qp_wgsl_keep }, 1, 1, { 0 } },
     [SHADER_ARGMAX] = { { qp_wgsl_argmax }, 1, 1, { "bIS_LAST" } },
 };
@@ -293,7 +316,9 @@ quip_status qp_webgpu_dispatch(struct webgpu_device *d, const struct call *call)
     struct recorder *r = &d->recorder;
     struct gpu_pipeline *pipeline = NULL;
     assert(call->n_parameters <= MAX_PARAMETERS && call->x > 0);
-    const quip_status status = find_pipeline(d, call, &pipeline);
+    quip_status status = qp_webgpu_settle(d); // the call may read what it leaves
+    if (!status)
+        status = find_pipeline(d, call, &pipeline);
     if (status)
         return status;
     pthread_mutex_lock(&r->lock);

@@ -363,7 +363,7 @@ static quip_status upload_vectors(struct writer *w, const quip_model *model)
     uint32_t n = 0;
     for (int i = 0; i < d->n_vectors; i++) {
         d->vectors[i].at = n;
-        n += d->vectors[i].n;
+        n += (uint32_t)stride_of((int)d->vectors[i].n); // shaders read four at once
     }
     d->alibi_at = n;
     quip_status status =

@@ -36,12 +36,15 @@ enum shader {
     SHADER_EMBED,
     SHADER_ADD,
     SHADER_MATVEC,
+    SHADER_MATVEC_NORM,
+    SHADER_MATVEC_PARTS,
     SHADER_QUANTIZE,
     SHADER_GEMM,
     SHADER_GATED,
     SHADER_PLE,
     SHADER_ROPE,
     SHADER_ATTEND,
+    SHADER_ATTEND_FEW,
     SHADER_COMBINE,
     SHADER_KEEP,
     SHADER_ARGMAX,
@@ -49,8 +52,10 @@ enum shader {
 };
 
 enum {
-    MAX_CONSTANTS = 10,
-    MAX_PARAMETERS = 96 // bytes
+    MAX_CONSTANTS = 17,
+    N_MATVEC_CONSTANTS = 9,
+    N_NORM_CONSTANTS = 6, // of norm.wgsl
+    MAX_PARAMETERS = 112  // bytes
 };
 
 /* A dispatch. A constant is the value of the shader's constant of this number (shaders.c); a
@@ -128,7 +133,8 @@ struct scratch {
 
 /* What a batch reads and writes on the GPU. */
 struct batch_memory {
-    struct scratch x, xn, y, qkv, q, att, gate_up, h, logits;
+    struct scratch x, next_x; // products that compute x themselves write it to the other one
+    struct scratch xn, y, qkv, q, att, gate_up, h, logits;
     struct scratch quantized, scales;     // activations as int8, and their scales
     struct scratch parts;                 // of attention
     struct scratch ple_rows, ple_context; // [n_rows, n_layers * d_ple], see ops_ple.c
@@ -136,6 +142,30 @@ struct batch_memory {
     struct scratch rows; // [2 * n_rows] token, position, visible_end, source
     struct scratch candidates, tokens, low_rank;
     struct scratch readback;
+};
+
+/* What happens to X between two products (norm.wgsl). */
+struct add_step {
+    int post; // 1: norm Y before the add; 2: norm X after it
+    bool adds, scales;
+    int next; // 1: XN = X; 2: XN = norm(X)
+    const struct norm_weights *post_norm, *next_norm;
+    const float *factor;
+};
+
+/* Rows of attention in parts that are not added up. */
+struct parts {
+    int n_rows, n_parts, head_dim; // n_rows 0: there are none
+};
+
+/* What was asked for and is not recorded yet. The dispatch behind it does it, too, if it can;
+ * before any other dispatch it is recorded by itself (qp_webgpu_settle). */
+struct pending {
+    struct add_step step; // for a product with XN
+    int n_rows;           // of the step; 0: there is none
+    int l;                // layer of a rope_append, for attention
+    struct rows rows;     // of that; n 0: there is none
+    struct parts parts;   // of attention, for the product behind it
 };
 
 struct webgpu_device {
@@ -157,6 +187,8 @@ struct webgpu_device {
     int n_staged;
     int first_row; // of the rows of the batch, or of those that are kept
     const struct row *current;
+
+    struct pending pending;
 
     /* Of the batch that was submitted. */
     struct draw draws[LOGITS_ROWS];
@@ -271,6 +303,21 @@ uint64_t qp_webgpu_weight_bytes(const quip_model *model);
 
 /* ---- operations ---- */
 
+/* Record what is pending. A dispatch does it by itself; what copies X, or stages rows, calls this
+ * first. */
+quip_status qp_webgpu_settle(struct webgpu_device *d);
+quip_status qp_webgpu_settle_append(struct webgpu_device *d); // only the rope_append
+quip_status qp_webgpu_settle_parts(struct webgpu_device *d);  // only the parts
+/* The parameters of norm.wgsl, and its constants. */
+struct norm_parameters {
+    uint32_t n, stride, post_scale_at, post_bias_at, next_scale_at, next_bias_at, factor_at;
+    float eps, residual_scale;
+};
+struct norm_parameters qp_webgpu_norm_parameters(const struct webgpu_device *d,
+                                                 const struct add_step *s);
+void qp_webgpu_norm_constants(const struct webgpu_device *d, const struct add_step *s,
+                              int32_t constants[N_NORM_CONSTANTS]);
+
 /* The TYPE of matrix.wgsl. */
 int qp_webgpu_type(const struct gpu_slab *p);
 
@@ -289,9 +336,10 @@ quip_status qp_webgpu_linear(struct device *device, enum buffer out, struct matr
 quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next,
                             const struct rows *rows);
 quip_status qp_webgpu_logits(struct device *device, int n);
-/* out = product times in, of n rows. */
+/* out = product times in */
 quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product *w,
-                               const struct scratch *in, const struct scratch *out, int n);
+                               const struct scratch *in, const struct scratch *out,
+                               const struct rows *rows);
 /* out += what the adapters of the rows add to the matrices of `w`, which begin at this column. */
 quip_status qp_webgpu_add_adapters(struct webgpu_device *d, struct matrix_set w,
                                    const struct scratch *in, const struct scratch *out, int column,
@@ -305,8 +353,12 @@ quip_status qp_webgpu_attend(struct device *device, int l, const struct rows *ro
 quip_status qp_webgpu_fill_ropes(struct webgpu_device *d, int n_context, quip_error *error);
 /* The slope of head h: Press et al. 2022 (ALiBi). */
 float qp_webgpu_alibi_slope(int h, int n_heads);
-/* Keys of a part of attention in sequences of n_context positions. */
+/* Keys of a part of attention in sequences of n_context positions, and words of a part's output. */
 int qp_webgpu_split_of(int n_context);
+static inline int qp_webgpu_part_words(int head_dim)
+{
+    return stride_of(head_dim) + 4;
+}
 quip_status qp_webgpu_sample(struct device *device, const struct draw *draws, int n);
 quip_status qp_webgpu_submit(struct device *device);
 quip_status qp_webgpu_poll(struct device *device, bool wait);

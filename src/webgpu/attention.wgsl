@@ -1,0 +1,93 @@
+// attention.wgsl: what the shaders of attention share: lanes, and arithmetic with quads, the vec4s
+// of the cache (sequence.c). A workgroup has four lanes, which share a kv head: query heads of one
+// row, or also of the next rows.
+
+const QUADS = WORDS / 4u;                // of a head
+const PER_QUAD = select(4u, 8u, KV_F16); // dimensions in one
+const LEAST = -3.0e38;
+
+var<workgroup> q: array<vec4<f32>, QUADS * PER_QUAD>; // queries: a component for each lane
+
+// The first four dimensions of a quad; of binary16, also the last four.
+fn first_of(v: vec4<u32>) -> vec4<f32> {
+    if (KV_F16) {
+        return vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y));
+    }
+    return bitcast<vec4<f32>>(v);
+}
+
+fn last_of(v: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(unpack2x16float(v.z), unpack2x16float(v.w));
+}
+
+// To bfloat16 and back, to nearest even.
+fn bfloat16(x: f32) -> f32 {
+    let bits = bitcast<u32>(x);
+    return bitcast<f32>((bits + 0x7fffu + ((bits >> 16u) & 1u)) & 0xffff0000u);
+}
+
+struct Lane {
+    t: u32, // row; n: this lane has none
+    head: u32,
+    begin: u32, // the keys that it attends to
+    end: u32,
+}
+
+fn lane_of(i: u32, kv_head: u32) -> Lane {
+    var lane = Lane(i / GROUP, kv_head * GROUP + i % GROUP, 0xffffffffu, 0u);
+    if (lane.t < p.n) {
+        let row = ROWS[p.first_row + lane.t];
+        lane.begin = select(0u, row.y + 1u - p.window, p.window > 0u && row.y + 1u > p.window);
+        lane.end = row.z;
+    }
+    return lane;
+}
+
+fn slope(lane: Lane) -> f32 {
+    return V[p.alibi_at + min(lane.head, N_HEADS - 1u)];
+}
+
+fn bias(slopes: vec4<f32>, key: u32) -> vec4<f32> {
+    let b = slopes * f32(key);
+    return p.scale * vec4<f32>(bfloat16(b.x), bfloat16(b.y), bfloat16(b.z), bfloat16(b.w));
+}
+
+fn dot4(v: vec4<f32>, i: u32) -> vec4<f32> {
+    return v.x * q[i] + v.y * q[i + 1u] + v.z * q[i + 2u] + v.w * q[i + 3u];
+}
+
+// What a quad of a key adds to the scores.
+fn quad_scores(v: vec4<u32>, quad: u32) -> vec4<f32> {
+    let s = dot4(first_of(v), quad * PER_QUAD);
+    if (KV_F16) {
+        return s + dot4(last_of(v), quad * PER_QUAD + 4u);
+    }
+    return s;
+}
+
+// What the values of a quad's dimensions add up to, for each lane. Named, because an array with an
+// index would not be in registers.
+struct Quad {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+    e: vec4<f32>, // of binary16
+    f: vec4<f32>,
+    g: vec4<f32>,
+    h: vec4<f32>,
+}
+
+fn scaled(x: Quad, by: vec4<f32>) -> Quad {
+    return Quad(x.a * by, x.b * by, x.c * by, x.d * by, x.e * by, x.f * by, x.g * by, x.h * by);
+}
+
+fn plus(x: Quad, v: vec4<u32>, w: vec4<f32>) -> Quad {
+    let u = first_of(v);
+    if (!KV_F16) {
+        return Quad(x.a + u.x * w, x.b + u.y * w, x.c + u.z * w, x.d + u.w * w, x.e, x.f, x.g, x.h);
+    }
+    let l = last_of(v);
+    return Quad(x.a + u.x * w, x.b + u.y * w, x.c + u.z * w, x.d + u.w * w, x.e + l.x * w,
+                x.f + l.y * w, x.g + l.z * w, x.h + l.w * w);
+}

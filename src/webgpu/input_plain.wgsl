@@ -1,0 +1,25 @@
+// input_plain.wgsl: the input of matvec.wgsl is a buffer.
+// In:  X [n, stride vec4s].
+
+struct Input {
+    stride: u32,
+}
+
+@group(0) @binding(2) var<storage, read> X: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> OUT: array<f32>;
+
+const STORES = 0;
+
+fn prepare(t: u32, thread: u32) {}
+
+fn keep(t: u32, thread: u32) {}
+
+// Numbers [4 i, 4 i + 4) of row t.
+fn input(t: u32, i: u32) -> vec4<f32> {
+    let v = X[t * p.input.stride + i];
+    if (IS_ALIGNED) {
+        return v;
+    }
+    let index = vec4<u32>(4u * i) + vec4<u32>(0u, 1u, 2u, 3u);
+    return select(vec4<f32>(0.0), v, index < vec4<u32>(p.m.n_in));
+}
