@@ -1,12 +1,18 @@
 /* bench.c: measures how long it takes to open a model, run a prompt and generate an answer, and how
  * much memory that needs. The prompt consists of arbitrary tokens and the answer of the most likely
  * ones: the time does not depend on the text. */
+#include "base/kernel_time.h"
 #include "cli.h"
 #include "sampler/sampler.h"
 
 #include <stdlib.h>
 
 #define WARM_UP_NS 400000000u
+
+enum {
+    PROFILE_TOKENS = 8,
+    MAX_KERNELS = 32
+};
 
 struct setup {
     const char *path, *adapter;
@@ -29,6 +35,12 @@ static const struct {
     [FIRST_TOKEN_MS] = { "first token", "first_token_ms", "ms" },
     [PREFILL_RATE] = { "prefill", "prefill_tokens_per_s", "tokens/s" },
     [DECODE_RATE] = { "decode", "decode_tokens_per_s", "tokens/s" },
+};
+
+/* The kernels of PROFILE_TOKENS tokens. */
+struct profile {
+    struct kernel_time kernels[MAX_KERNELS];
+    int n; // 0: the backend does not measure
 };
 
 static quip_token likeliest(const float *logits, int n)
@@ -90,9 +102,18 @@ static quip_status warm_up(quip_session *session, const quip_token *prompt, int 
     return status;
 }
 
+/* Measure the kernels of some more tokens. */
+static quip_status profile_tokens(struct profile *p, quip_session *session, quip_error *error)
+{
+    qp_session_profile(session, NULL, 0);
+    const quip_status status = decode_answer(session, PROFILE_TOKENS, error);
+    p->n = qp_session_profile(session, p->kernels, MAX_KERNELS);
+    return status;
+}
+
 /* One round: open, prefill, decode. */
 static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
-                           struct memory_use *memory, quip_error *error)
+                           struct profile *profile, struct memory_use *memory, quip_error *error)
 {
     quip_model *model = NULL;
     quip_session *session = NULL;
@@ -140,6 +161,8 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
     if (status)
         goto done;
     found[DECODE_RATE] = s->n_answer / since_ms(begin) * 1e3;
+    if (is_gpu && (status = profile_tokens(profile, session, error)))
+        goto done;
     keep_highest(memory, memory_use());
 done:
     free(prompt);
@@ -175,8 +198,51 @@ static void print_figures(const struct setup *s, double values[FIGURE_COUNT][64]
            human_bytes(file_backed, m.file_backed), human_bytes(own, m.own));
 }
 
+/* What a kernel does for one token. */
+struct token_share {
+    double n, us, mb;
+};
+
+static struct token_share share_of(const struct kernel_time *k)
+{
+    return (struct token_share){ (double)k->n / PROFILE_TOKENS,
+                                 (double)k->ns * 1e-3 / PROFILE_TOKENS,
+                                 (double)k->n_weight * 1e-6 / PROFILE_TOKENS };
+}
+
+static void print_profile(const struct profile *p)
+{
+    struct token_share all = { 0 };
+    if (p->n == 0)
+        return;
+    printf("  a token, with each dispatch measured alone:\n  %-24s %10s %9s %9s %9s\n", "",
+           "dispatches", "us", "MB", "GB/s");
+    for (int i = 0; i <= p->n; i++) {
+        const struct token_share t = i < p->n ? share_of(&p->kernels[i]) : all;
+        printf("  %-24s %10.1f %9.1f %9.1f %9.0f\n", i < p->n ? p->kernels[i].name : "all", t.n,
+               t.us, t.mb, t.us > 0 ? t.mb / t.us * 1e3 : 0);
+        all.n += t.n;
+        all.us += t.us;
+        all.mb += t.mb;
+    }
+}
+
+static void add_profile_json(cJSON *json, const struct profile *p)
+{
+    cJSON *kernels = p->n > 0 ? cJSON_AddArrayToObject(json, "kernels_of_a_token") : NULL;
+    for (int i = 0; i < p->n; i++) {
+        const struct token_share t = share_of(&p->kernels[i]);
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "name", p->kernels[i].name);
+        cJSON_AddNumberToObject(o, "dispatches", t.n);
+        cJSON_AddNumberToObject(o, "us", t.us);
+        cJSON_AddNumberToObject(o, "weight_mb", t.mb);
+        cJSON_AddItemToArray(kernels, o);
+    }
+}
+
 static int print_figures_json(const struct setup *s, double values[FIGURE_COUNT][64],
-                              struct memory_use m)
+                              const struct profile *profile, struct memory_use m)
 {
     cJSON *json = cJSON_CreateObject();
     cJSON_AddStringToObject(json, "model", s->path);
@@ -190,6 +256,7 @@ static int print_figures_json(const struct setup *s, double values[FIGURE_COUNT]
         cJSON_AddNumberToObject(o, "min", values[f][0]);
         cJSON_AddNumberToObject(o, "max", values[f][s->n_repeats - 1]);
     }
+    add_profile_json(json, profile);
     cJSON_AddNumberToObject(json, "peak_rss_bytes", (double)m.peak);
     cJSON_AddNumberToObject(json, "file_backed_bytes", (double)m.file_backed);
     cJSON_AddNumberToObject(json, "own_bytes", (double)m.own);
@@ -221,12 +288,13 @@ int run_bench(const struct command *command, char **words)
     quip_error error = { 0 };
     struct memory_use memory = { 0 };
     double values[FIGURE_COUNT][64] = { 0 };
+    struct profile profile = { 0 };
     for (int round = 0; round < setup.n_repeats; round++) {
         double found[FIGURE_COUNT] = { 0 };
         if (is_terminal(stderr))
             fprintf(stderr, "\r\033[K%sround %d of %d%s", dim(), round + 1, setup.n_repeats,
                     plain());
-        if (measure(&setup, found, &memory, &error))
+        if (measure(&setup, found, &profile, &memory, &error))
             return fail_with(&error);
         for (int f = 0; f < FIGURE_COUNT; f++)
             values[f][round] = found[f];
@@ -236,7 +304,8 @@ int run_bench(const struct command *command, char **words)
     for (int f = 0; f < FIGURE_COUNT; f++)
         qsort(values[f], (size_t)setup.n_repeats, sizeof(values[f][0]), compare_numbers);
     if (is_json)
-        return print_figures_json(&setup, values, memory);
+        return print_figures_json(&setup, values, &profile, memory);
     print_figures(&setup, values, memory);
+    print_profile(&profile);
     return 0;
 }

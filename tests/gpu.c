@@ -352,6 +352,37 @@ static void test_answers(void **state)
     }
 }
 
+/* A token costs at most 6 dispatches a layer, and with few keys 5. */
+static void test_dispatches_of_a_token(void **state)
+{
+    static const int prompts[] = { 10, 100 }; // keys in one part, and in two
+    (void)state;
+    for (size_t i = 0; has_gpu() && i < QP_COUNT(prompts); i++) {
+        quip_model *model = open_on_gpu(0);
+        quip_session *s = open_session(model, &(quip_session_options){ .n_context = 200 });
+        struct kernel_time kernels[32];
+        quip_token tokens[128];
+        quip_error error = { 0 };
+        int n_dispatches = 0;
+        for (int k = 0; k < 128; k++)
+            tokens[k] = models_token(model, 5, k);
+        check(quip_session_prefill(s, tokens, prompts[i], &error), &error);
+        assert_int_equal(qp_session_profile(s, NULL, 0), 0);
+        check(quip_session_prefill(s, tokens, 1, &error), &error);
+        assert_non_null(quip_session_logits(s));
+        const int n = qp_session_profile(s, kernels, 32);
+        assert_in_range(n, 1, 31);
+        for (int k = 0; k < n; k++)
+            n_dispatches += kernels[k].n;
+        printf("  %d keys: %d dispatches, %d layers\n", prompts[i] + 1, n_dispatches,
+               model->config.n_layers);
+        // and the embedding, the last add, the logits
+        assert_in_range(n_dispatches, 1, (i == 0 ? 5 : 6) * model->config.n_layers + 3);
+        quip_session_close(s);
+        quip_model_close(model);
+    }
+}
+
 /* ---- sequences ---- */
 
 struct memory_stream {
@@ -486,6 +517,7 @@ int main(void)
         cmocka_unit_test(test_newer_goldens),
         cmocka_unit_test(test_adapters),
         cmocka_unit_test(test_few_rows_have_the_bits_of_one),
+        cmocka_unit_test(test_dispatches_of_a_token),
         cmocka_unit_test(test_answers),
         cmocka_unit_test(test_copies),
         cmocka_unit_test(test_many_sessions),

@@ -24,6 +24,7 @@
 #ifndef QP_BACKEND_H
 #define QP_BACKEND_H
 
+#include "base/kernel_time.h"
 #include "model/adapter.h"
 #include "sampler/sampler.h"
 
@@ -298,6 +299,8 @@ struct backend {
      * POOLED has the width that it has at the end. */
     quip_status (*read_tokens)(struct device *device, quip_token *tokens, int n);
     quip_status (*read)(struct device *device, enum buffer from, float *to, int n);
+    /* As qp_session_profile says. NULL: the backend does not measure. */
+    int (*profile)(struct device *device, struct kernel_time *times, int max);
 };
 
 /* "Ask again later": a status of the engine's own, which no public function returns. */

@@ -174,6 +174,18 @@ fail:
     return status;
 }
 
+int qp_session_profile(quip_session *s, struct kernel_time *times, int max)
+{
+    struct device *d = s->device;
+    if (!d->backend->profile)
+        return 0;
+    qp_session_abandon(s);
+    qp_device_enter(d, TURN_SHORT);
+    const int n = d->backend->profile(d, times, max);
+    qp_device_leave(d);
+    return n;
+}
+
 static void close_sequence(quip_session *s)
 {
     if (!s->sequence)

@@ -182,6 +182,7 @@ static void webgpu_close(struct device *device)
     qp_webgpu_recorder_close(d);
     qp_gpu_buffer_close(d->gpu, d->mem.readback.buffer);
     qp_gpu_close(d->gpu);
+    free(d->profile.dispatches);
     free(d->staged_rows);
     free(d->host_logits);
     free(d->candidates);
@@ -328,4 +329,5 @@ const struct backend qp_webgpu_backend = {
     .poll = qp_webgpu_poll,
     .read_tokens = qp_webgpu_read_tokens,
     .read = qp_webgpu_read,
+    .profile = qp_webgpu_profile,
 };

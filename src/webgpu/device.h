@@ -24,6 +24,7 @@ enum gpu_usage {
     GPU_STORAGE,  // read and written by shaders, and copied
     GPU_UNIFORM,  // parameters of dispatches
     GPU_READBACK, // copied to, and mapped
+    GPU_QUERIES,  // what times are written to
 };
 
 struct gpu_info {
@@ -33,6 +34,7 @@ struct gpu_info {
     uint64_t max_binding;  // bytes of a buffer that a shader can have bound
     uint32_t max_groups;   // workgroups of a dispatch in each dimension
     uint32_t group_memory; // bytes of a workgroup's own memory
+    bool has_timestamps;
 };
 
 /* A part of a buffer. Offsets are multiples of GPU_ALIGN. */
@@ -85,6 +87,14 @@ void qp_gpu_copy(struct gpu *gpu, struct gpu_buffer *to, uint64_t to_offset,
 /* Run what was recorded, or forget it. */
 void qp_gpu_submit(struct gpu *gpu);
 void qp_gpu_discard(struct gpu *gpu);
+
+/* From now on, each dispatch is a pass of its own, whose time is measured; GPU_MAX_MEASURED of
+ * them. QUIP_E_UNSUPPORTED if the GPU has no timestamps. */
+#define GPU_MAX_MEASURED 2048
+quip_status qp_gpu_measure(struct gpu *gpu, quip_error *error);
+/* End that. Sets ns[i] to the nanoseconds of the i-th dispatch since then; all of them have been
+ * submitted. Waits. Returns how many there were, at most `max`; 0 after a failure. */
+int qp_gpu_measured(struct gpu *gpu, uint64_t *ns, int max);
 
 /* Ask for the first n_bytes of a GPU_READBACK buffer, as the submitted work leaves them. */
 void qp_gpu_map(struct gpu *gpu, struct gpu_buffer *buffer, size_t n_bytes);

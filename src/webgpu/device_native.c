@@ -25,6 +25,8 @@ struct gpu {
     struct layout layouts[LAYOUTS];
     int n_layouts;
     void *encoder, *pass, *pipeline; // of what is recorded; the pipeline that is set
+    void *queries;                   // two times of each dispatch that is measured; NULL: none is
+    int n_measured;
 
     pthread_mutex_t lock; // of the failures: callbacks may come on other threads
     quip_error failure;   // the first; status QUIP_OK: none
@@ -133,7 +135,11 @@ static quip_status open_native(struct gpu *g, quip_error *error)
     g->f.adapter_limits(g->adapter, &limits);
     limits.next = NULL;
     describe_adapter(g, &limits);
+    g->info.has_timestamps = g->f.has_feature(g->adapter, WGPU_TIMESTAMP_QUERY) != 0;
+    const uint32_t features[] = { WGPU_TIMESTAMP_QUERY };
     const struct wgpu_device_descriptor descriptor = {
+        .n_features = g->info.has_timestamps,
+        .features = features,
         .limits = &limits,
         .lost = { .mode = WGPU_SPONTANEOUS, .callback = on_lost, .a = g },
         .error = { .callback = on_error, .a = g },
@@ -176,6 +182,8 @@ void qp_gpu_close(struct gpu *g)
     qp_gpu_discard(g);
     if (g->device)
         g->f.device_poll(g->device, true, NULL);
+    if (g->queries)
+        g->f.release_queries(g->queries);
     for (int i = 0; i < g->n_layouts; i++) {
         g->f.release_pipeline_layout(g->layouts[i].pipeline);
         g->f.release_group_layout(g->layouts[i].group);
@@ -208,6 +216,8 @@ static uint64_t usage_flags(enum gpu_usage usage)
         return WGPU_USAGE_UNIFORM | WGPU_USAGE_COPY_DST;
     case GPU_READBACK:
         return WGPU_USAGE_MAP_READ | WGPU_USAGE_COPY_DST;
+    case GPU_QUERIES:
+        return WGPU_USAGE_QUERY_RESOLVE | WGPU_USAGE_COPY_SRC;
     }
     return 0;
 }
@@ -355,11 +365,28 @@ static void end_pass(struct gpu *g)
     g->pass = g->pipeline = NULL;
 }
 
+/* A pass for one dispatch: the next one, too, calls this first. */
+static void begin_measured_pass(struct gpu *g)
+{
+    const uint32_t begin = 2 * (uint32_t)g->n_measured;
+    const struct wgpu_timestamps timestamps = { .queries = g->queries,
+                                                .begin = begin,
+                                                .end = begin + 1 };
+    const struct wgpu_pass_descriptor descriptor = { .timestamps = &timestamps };
+    end_pass(g);
+    if (g->n_measured == GPU_MAX_MEASURED)
+        return;
+    g->pass = g->f.begin_pass(g->encoder, &descriptor);
+    g->n_measured++;
+}
+
 void qp_gpu_dispatch(struct gpu *g, struct gpu_pipeline *pipeline, struct gpu_bindings *bindings,
                      uint32_t offset, uint32_t x, uint32_t y, uint32_t z)
 {
     if (!g->encoder)
         g->encoder = g->f.create_encoder(g->device, NULL);
+    if (g->queries)
+        begin_measured_pass(g);
     if (!g->pass)
         g->pass = g->f.begin_pass(g->encoder, NULL);
     if (g->pipeline != pipeline)
@@ -435,4 +462,55 @@ void qp_gpu_unmap(struct gpu *g, struct gpu_buffer *buffer)
     if (buffer->is_mapped)
         g->f.unmap(buffer->buffer);
     buffer->is_mapped = false;
+}
+
+/* ---- measuring ---- */
+
+quip_status qp_gpu_measure(struct gpu *g, quip_error *error)
+{
+    const struct wgpu_query_set_descriptor descriptor = { .type = WGPU_QUERY_TIMESTAMP,
+                                                          .n = 2 * GPU_MAX_MEASURED };
+    if (!g->info.has_timestamps)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "the GPU %s has no timestamps", g->info.name);
+    if (!g->queries)
+        g->queries = g->f.create_queries(g->device, &descriptor);
+    g->n_measured = 0;
+    return qp_gpu_failure(g, error);
+}
+
+/* The times of all queries that were written. */
+static const uint64_t *fetch_times(struct gpu *g, struct gpu_buffer *times,
+                                   struct gpu_buffer *readback)
+{
+    const size_t n_bytes = 2 * (size_t)g->n_measured * sizeof(uint64_t);
+    end_pass(g);
+    if (!g->encoder)
+        g->encoder = g->f.create_encoder(g->device, NULL);
+    g->f.resolve(g->encoder, g->queries, 0, 2 * (uint32_t)g->n_measured, times->buffer, 0);
+    qp_gpu_copy(g, readback, 0, times, 0, n_bytes);
+    qp_gpu_submit(g);
+    qp_gpu_map(g, readback, n_bytes);
+    return qp_gpu_mapped(g, readback, true);
+}
+
+int qp_gpu_measured(struct gpu *g, uint64_t *ns, int max)
+{
+    const int n = g->n_measured < max ? g->n_measured : max;
+    const uint64_t n_bytes = 2 * sizeof(uint64_t) * GPU_MAX_MEASURED;
+    struct gpu_buffer *times = NULL, *readback = NULL;
+    const uint64_t *found = NULL;
+    if (n > 0 && qp_gpu_buffer_open(&times, g, GPU_QUERIES, n_bytes, NULL) == QUIP_OK &&
+        qp_gpu_buffer_open(&readback, g, GPU_READBACK, n_bytes, NULL) == QUIP_OK)
+        found = fetch_times(g, times, readback);
+    const double period = (double)g->f.timestamp_period(g->queue);
+    for (int i = 0; i < n && found; i++)
+        ns[i] = (uint64_t)((double)(found[2 * i + 1] - found[2 * i]) * period);
+    if (found)
+        qp_gpu_unmap(g, readback);
+    qp_gpu_buffer_close(g, times);
+    qp_gpu_buffer_close(g, readback);
+    if (g->queries)
+        g->f.release_queries(g->queries);
+    g->queries = NULL;
+    return found ? n : 0;
 }

@@ -28,11 +28,14 @@ enum {
     WGPU_BINDING_READ = 4,
     WGPU_STAGE_COMPUTE = 4,
     WGPU_MAP_READ = 1,
+    WGPU_TIMESTAMP_QUERY = 9, // a feature
+    WGPU_QUERY_TIMESTAMP = 2,
     WGPU_USAGE_MAP_READ = 1,
     WGPU_USAGE_COPY_SRC = 4,
     WGPU_USAGE_COPY_DST = 8,
     WGPU_USAGE_UNIFORM = 64,
-    WGPU_USAGE_STORAGE = 128
+    WGPU_USAGE_STORAGE = 128,
+    WGPU_USAGE_QUERY_RESOLVE = 512
 };
 
 struct wgpu_text {
@@ -205,6 +208,22 @@ struct wgpu_group_descriptor {
     const struct wgpu_group_entry *entries;
 };
 
+struct wgpu_query_set_descriptor {
+    struct wgpu_chain *next;
+    struct wgpu_text label;
+    uint32_t type, n;
+};
+struct wgpu_timestamps {
+    struct wgpu_chain *next;
+    void *queries;
+    uint32_t begin, end; // queries of a pass
+};
+struct wgpu_pass_descriptor {
+    struct wgpu_chain *next;
+    struct wgpu_text label;
+    const struct wgpu_timestamps *timestamps;
+};
+
 /* As the C compiler lays out those of wgpu.h. */
 #if UINTPTR_MAX > 0xffffffffu
 static_assert(sizeof(struct wgpu_instance_extras) == 112, "binary interface");
@@ -215,6 +234,9 @@ static_assert(sizeof(struct wgpu_buffer_descriptor) == 48, "binary interface");
 static_assert(sizeof(struct wgpu_layout_entry) == 120, "binary interface");
 static_assert(sizeof(struct wgpu_pipeline_descriptor) == 80, "binary interface");
 static_assert(sizeof(struct wgpu_group_entry) == 56, "binary interface");
+static_assert(sizeof(struct wgpu_query_set_descriptor) == 32, "binary interface");
+static_assert(sizeof(struct wgpu_timestamps) == 24, "binary interface");
+static_assert(sizeof(struct wgpu_pass_descriptor) == 32, "binary interface");
 #endif
 
 /* ---- its functions (native_library.c) ---- */
@@ -241,7 +263,7 @@ struct wgpu_functions {
     void *(*create_pipeline)(void *device, const struct wgpu_pipeline_descriptor *descriptor);
     void *(*create_group)(void *device, const struct wgpu_group_descriptor *descriptor);
     void *(*create_encoder)(void *device, const void *descriptor);
-    void *(*begin_pass)(void *encoder, const void *descriptor);
+    void *(*begin_pass)(void *encoder, const struct wgpu_pass_descriptor *descriptor);
     void (*set_pipeline)(void *pass, void *pipeline);
     void (*set_group)(void *pass, uint32_t index, void *group, size_t n_offsets,
                       const uint32_t *offsets);
@@ -256,12 +278,17 @@ struct wgpu_functions {
                               struct wgpu_map_callback callback);
     const void *(*mapped_range)(void *buffer, size_t offset, size_t n);
     void (*unmap)(void *buffer);
+    uint32_t (*has_feature)(void *adapter, uint32_t feature);
+    void *(*create_queries)(void *device, const struct wgpu_query_set_descriptor *descriptor);
+    void (*resolve)(void *encoder, void *queries, uint32_t first, uint32_t n, void *buffer,
+                    uint64_t offset);
+    float (*timestamp_period)(void *queue); // nanoseconds
     uint32_t (*version)(void);
     void (*release_instance)(void *), (*release_adapter)(void *), (*release_device)(void *),
         (*release_queue)(void *), (*release_buffer)(void *), (*release_module)(void *),
         (*release_group_layout)(void *), (*release_pipeline_layout)(void *),
         (*release_pipeline)(void *), (*release_group)(void *), (*release_encoder)(void *),
-        (*release_pass)(void *), (*release_commands)(void *),
+        (*release_pass)(void *), (*release_commands)(void *), (*release_queries)(void *),
         (*free_info)(struct wgpu_adapter_info);
 };
 

@@ -44,6 +44,10 @@ static const struct {
     FUNCTION(map, "wgpuBufferMapAsync"),
     FUNCTION(mapped_range, "wgpuBufferGetConstMappedRange"),
     FUNCTION(unmap, "wgpuBufferUnmap"),
+    FUNCTION(has_feature, "wgpuAdapterHasFeature"),
+    FUNCTION(create_queries, "wgpuDeviceCreateQuerySet"),
+    FUNCTION(resolve, "wgpuCommandEncoderResolveQuerySet"),
+    FUNCTION(timestamp_period, "wgpuQueueGetTimestampPeriod"),
     FUNCTION(version, "wgpuGetVersion"),
     FUNCTION(release_instance, "wgpuInstanceRelease"),
     FUNCTION(release_adapter, "wgpuAdapterRelease"),
@@ -58,6 +62,7 @@ static const struct {
     FUNCTION(release_encoder, "wgpuCommandEncoderRelease"),
     FUNCTION(release_pass, "wgpuComputePassEncoderRelease"),
     FUNCTION(release_commands, "wgpuCommandBufferRelease"),
+    FUNCTION(release_queries, "wgpuQuerySetRelease"),
     FUNCTION(free_info, "wgpuAdapterInfoFreeMembers"),
 };
 

@@ -44,6 +44,7 @@ int qp_webgpu_type(const struct gpu_slab *p)
 /* Rows [first_t, first_t + n) of `in` times a slab. */
 struct matvec {
     const struct gpu_slab *slab;
+    const char *name; // for profiles
     const struct scratch *in, *out;
     int first_t, n, at; // at: column of the product's first row
     enum gate gate;
@@ -129,7 +130,9 @@ static quip_status run_matvec(struct webgpu_device *d, const struct matvec *m)
                                         p->n_in <= SHORT_INPUT ? 128 : 256, p->n_in <= MAX_SHORT },
                          .parameters = &parameters,
                          .n_parameters = sizeof parameters,
-                         .z = (uint32_t)m->n };
+                         .z = (uint32_t)m->n,
+                         .name = m->name,
+                         .n_weight = p->n_bytes };
     divide_rows(&parameters, m, n_out);
     bind_input(d, m, &call, &parameters);
     const uint32_t n_groups = parameters.n_groups + (m->stores != 0);
@@ -200,6 +203,7 @@ static quip_status run_matvecs(struct webgpu_device *d, const struct gpu_product
         d->pending.parts.n_rows = 0;
     for (int i = 0; i < w->n_slabs && !status; i++) {
         m.slab = &w->slabs[i];
+        m.name = w->name;
         m.step = has_step ? &step : NULL;
         m.parts = has_parts ? &parts : NULL;
         m.stores = has_step && i == 0 ? changes_x(&step) + 2 * keeps_input : 0;

@@ -85,6 +85,23 @@ static const struct shader_kind {
     [SHADER_ARGMAX] = { { qp_wgsl_argmax }, 1, 1, { "bIS_LAST" } },
 };
 
+/* For profiles. */
+static const char *const shader_names[N_SHADERS] = {
+    [SHADER_EMBED] = "embedding",
+    [SHADER_ADD] = "norms and add",
+    [SHADER_MATVEC] = "adapter",
+    [SHADER_QUANTIZE] = "quantize",
+    [SHADER_GEMM] = "product of many rows",
+    [SHADER_GATED] = "activation",
+    [SHADER_PLE] = "per-layer embedding",
+    [SHADER_ROPE] = "rotate and append",
+    [SHADER_ATTEND] = "attention of many rows",
+    [SHADER_ATTEND_FEW] = "attention",
+    [SHADER_COMBINE] = "sum of attention",
+    [SHADER_KEEP] = "keep rows",
+    [SHADER_ARGMAX] = "most likely token",
+};
+
 /* ---- open and close ---- */
 
 quip_status qp_webgpu_recorder_open(struct webgpu_device *d, quip_error *error)
@@ -334,6 +351,8 @@ quip_status qp_webgpu_dispatch(struct webgpu_device *d, const struct call *call)
         qp_webgpu_flush(d);
     const uint32_t offset = (uint32_t)r->n_dispatches++ * GPU_ALIGN;
     memcpy(r->staged + offset, call->parameters, call->n_parameters);
+    const char *name = call->name ? call->name : shader_names[call->shader];
+    qp_webgpu_profile_add(d, name ? name : "other", call->n_weight);
     qp_gpu_dispatch(d->gpu, pipeline, bindings, offset, call->x, call->y ? call->y : 1,
                     call->z ? call->z : 1);
     return QUIP_OK;

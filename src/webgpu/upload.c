@@ -261,6 +261,12 @@ static quip_status upload_layer(struct writer *w, const quip_model *model, int l
         status = upload_layer_product(w, &to->ple_gate, lw, MATRIX_PLE_GATE, 1);
     if (!status)
         status = upload_layer_product(w, &to->ple_out, lw, MATRIX_PLE_OUT, 1);
+    to->qkv.name = "q, k, v";
+    to->o.name = "o";
+    to->gate_up.name = "gate, up";
+    to->down.name = "down";
+    to->ple_gate.name = "per-layer gate";
+    to->ple_out.name = "per-layer output";
     to->is_fused = to->gate_up.n_slabs == 1;
     return status;
 }
@@ -283,6 +289,8 @@ static quip_status upload_matrices(struct writer *w, const quip_model *model)
         status = upload_product(w, &d->head, &head, 1);
     if (!status && context->data)
         status = upload_product(w, &d->ple_context, &context, 1);
+    d->embed.name = d->head.name = "logits";
+    d->ple_context.name = "per-layer contexts";
     for (int l = 0; l < model->config.n_layers && !status; l++)
         status = upload_layer(w, model, l);
     return status;

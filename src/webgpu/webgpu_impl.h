@@ -7,6 +7,7 @@
  *   ops_linear.c     matrix products, and what adapters add to them
  *   ops_attention.c  rotation and attention
  *   ops_ple.c        per-layer embeddings
+ *   profile.c        the dispatches of batches, and their times
  *   ops_tokens.c     logits, tokens, and what comes back
  *   sequence.c       keys, values and outputs of sequences
  *   adapter.c        adapters, packed
@@ -66,7 +67,9 @@ struct call {
     const void *parameters; // struct Params of the shader
     size_t n_parameters;
     struct gpu_range bindings[GPU_MAX_BINDINGS];
-    uint32_t x, y, z; // workgroups; y and z: 0 is 1
+    uint32_t x, y, z;  // workgroups; y and z: 0 is 1
+    const char *name;  // for profiles; NULL: that of the shader
+    uint64_t n_weight; // bytes of weights that it reads
 };
 
 struct pipeline {
@@ -110,6 +113,7 @@ struct gpu_slab {
 struct gpu_product {
     struct gpu_slab *slabs;
     int n_slabs, n_in, n_out;
+    const char *name; // for profiles
 };
 
 struct layer_products {
@@ -168,6 +172,12 @@ struct pending {
     struct parts parts;   // of attention, for the product behind it
 };
 
+/* The dispatches since a profile began (profile.c). */
+struct profile {
+    struct kernel_time *dispatches; // [GPU_MAX_MEASURED]; NULL: none are kept
+    int n;
+};
+
 struct webgpu_device {
     struct device base;
     struct gpu *gpu;
@@ -189,6 +199,7 @@ struct webgpu_device {
     const struct row *current;
 
     struct pending pending;
+    struct profile profile;
 
     /* Of the batch that was submitted. */
     struct draw draws[LOGITS_ROWS];
@@ -287,6 +298,11 @@ void qp_webgpu_discard(struct webgpu_device *d);
 void qp_webgpu_unbind(struct webgpu_device *d, const struct gpu_buffer *buffer);
 /* QUIP_OK, or the failure of the GPU, in d->base.error. */
 quip_status qp_webgpu_status(struct webgpu_device *d);
+
+/* ---- profile.c ---- */
+
+void qp_webgpu_profile_add(struct webgpu_device *d, const char *name, uint64_t n_weight);
+int qp_webgpu_profile(struct device *device, struct kernel_time *times, int max);
 
 /* ---- upload.c ---- */
 
