@@ -24,6 +24,7 @@ static void stage_rows(struct webgpu_device *d, const struct rows *rows, int fir
     }
     d->first_row = first;
     d->n_staged = qp_max(d->n_staged, first + rows->n);
+    d->has_new_rows = true;
 }
 
 /* ---- embed ---- */

@@ -10,9 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Recorded before the GPU gets them, so that it begins while the next ones are recorded. */
+/* The GPU gets the first dispatches of a batch early, so that it begins while the next ones are
+ * recorded; then twice as many each time. */
 enum {
-    MAX_DISPATCHES = 48
+    MAX_SLOTS = 512, // of parameters
+    FIRST_TOGETHER = 16,
+    MAX_TOGETHER = 128
 };
 
 /* The texts of *.wgsl, which the build makes C of (cmake/embed.cmake). */
@@ -107,11 +110,13 @@ static const char *const shader_names[N_SHADERS] = {
 quip_status qp_webgpu_recorder_open(struct webgpu_device *d, quip_error *error)
 {
     struct recorder *r = &d->recorder;
-    const size_t n_bytes = (size_t)MAX_DISPATCHES * GPU_ALIGN;
+    const size_t n_bytes = (size_t)MAX_SLOTS * GPU_ALIGN;
     pthread_mutex_init(&r->lock, NULL);
-    r->staged = calloc(1, n_bytes);
+    r->staged = calloc(2, n_bytes);
     if (!r->staged)
-        return qp_fail_memory(error, "the parameters of a GPU", n_bytes);
+        return qp_fail_memory(error, "the parameters of a GPU", 2 * n_bytes);
+    r->written = r->staged + n_bytes;
+    r->n_together = FIRST_TOGETHER;
     return qp_gpu_buffer_open(&r->parameters, d->gpu, GPU_UNIFORM, n_bytes, error);
 }
 
@@ -310,21 +315,44 @@ static struct gpu_bindings *find_bindings(struct webgpu_device *d, const struct 
 
 /* ---- recording ---- */
 
+static bool is_written(const struct recorder *r, int slot)
+{
+    const size_t at = (size_t)slot * GPU_ALIGN;
+    return memcmp(r->staged + at, r->written + at, GPU_ALIGN) == 0;
+}
+
+/* Most parameters are those of the batch before: the GPU has them. */
+static void write_parameters(struct webgpu_device *d)
+{
+    struct recorder *r = &d->recorder;
+    int begin = r->n_submitted, end = r->n_slots;
+    while (begin < end && is_written(r, begin))
+        begin++;
+    while (end > begin && is_written(r, end - 1))
+        end--;
+    const size_t at = (size_t)begin * GPU_ALIGN, n_bytes = (size_t)(end - begin) * GPU_ALIGN;
+    memcpy(r->written + at, r->staged + at, n_bytes);
+    qp_gpu_write(d->gpu, r->parameters, at, r->staged + at, n_bytes);
+}
+
 void qp_webgpu_flush(struct webgpu_device *d)
 {
     struct recorder *r = &d->recorder;
-    if (r->n_dispatches > 0)
-        qp_gpu_write(d->gpu, r->parameters, 0, r->staged, (size_t)r->n_dispatches * GPU_ALIGN);
-    if (d->n_staged > 0)
+    write_parameters(d);
+    if (d->has_new_rows)
         qp_gpu_write(d->gpu, d->mem.rows.buffer, 0, d->staged_rows,
                      (size_t)d->n_staged * 4 * sizeof *d->staged_rows);
-    r->n_dispatches = 0;
+    d->has_new_rows = false;
+    r->n_submitted = r->n_slots;
+    r->n_together = qp_min(2 * r->n_together, MAX_TOGETHER);
     qp_gpu_submit(d->gpu);
 }
 
 void qp_webgpu_discard(struct webgpu_device *d)
 {
-    d->recorder.n_dispatches = 0;
+    struct recorder *r = &d->recorder;
+    r->n_slots = r->n_submitted = 0;
+    r->n_together = FIRST_TOGETHER;
     qp_gpu_discard(d->gpu);
 }
 
@@ -347,9 +375,11 @@ quip_status qp_webgpu_dispatch(struct webgpu_device *d, const struct call *call)
                    ? failure
                    : qp_fail_memory(&d->base.error, "the bindings of a GPU", sizeof *r->entries);
     }
-    if (r->n_dispatches == MAX_DISPATCHES)
+    if (r->n_slots - r->n_submitted == r->n_together || r->n_slots == MAX_SLOTS)
         qp_webgpu_flush(d);
-    const uint32_t offset = (uint32_t)r->n_dispatches++ * GPU_ALIGN;
+    if (r->n_slots == MAX_SLOTS)
+        r->n_slots = r->n_submitted = 0;
+    const uint32_t offset = (uint32_t)r->n_slots++ * GPU_ALIGN;
     memcpy(r->staged + offset, call->parameters, call->n_parameters);
     const char *name = call->name ? call->name : shader_names[call->shader];
     qp_webgpu_profile_add(d, name ? name : "other", call->n_weight);

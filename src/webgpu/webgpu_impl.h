@@ -92,9 +92,11 @@ struct recorder {
     int n_pipelines, max_pipelines;
     struct binding_entry *entries; // [max_entries], a power of two: a hash table
     int n_entries, max_entries;
-    struct gpu_buffer *parameters; // [MAX_DISPATCHES] of GPU_ALIGN bytes
+    struct gpu_buffer *parameters; // [MAX_SLOTS] of GPU_ALIGN bytes
     uint8_t *staged;               // the same here
-    int n_dispatches;
+    uint8_t *written;              // what the GPU has
+    int n_slots, n_submitted;      // dispatches of the batch; those that the GPU has
+    int n_together;                // it gets the next ones when this many are recorded
 };
 
 /* ---- upload.c ---- */
@@ -195,7 +197,8 @@ struct webgpu_device {
     struct batch_memory mem;
     uint32_t *staged_rows; // [2 * n_rows][4]
     int n_staged;
-    int first_row; // of the rows of the batch, or of those that are kept
+    bool has_new_rows; // that the GPU does not have
+    int first_row;     // of the rows of the batch, or of those that are kept
     const struct row *current;
 
     struct pending pending;
