@@ -162,8 +162,8 @@ quip_status qp_webgpu_embed(struct device *device, const struct rows *rows)
 {
     struct webgpu_device *d = webgpu_of(device);
     const struct norm_weights *norm = &device->weights->embed_norm;
+    quip_status status = qp_webgpu_settle_outputs(d); // of the rows before, in X
     stage_rows(d, rows, 0, NULL);
-    quip_status status = QUIP_OK;
     for (int i = 0; i < rows->n; i++)
         if (rows->row[i].embedding)
             return qp_fail(&device->error, QUIP_E_UNSUPPORTED,
@@ -233,28 +233,73 @@ quip_status qp_webgpu_keep_rows(struct device *device, const struct rows *rows,
     return status ? status : keep_buffer(d, &d->mem.q, kept->n);
 }
 
-quip_status qp_webgpu_keep_outputs(struct device *device, const struct rows *rows)
+/* Rows of X become the outputs of a sequence. */
+static void copy_outputs(struct webgpu_device *d, const struct row_run *run)
 {
-    struct webgpu_device *d = webgpu_of(device);
     const uint64_t row_bytes = 4 * (uint64_t)d->mem.x.stride;
-    const quip_status status = qp_webgpu_settle(d);
-    for (int t = 0; t < rows->n && !status;) {
-        const struct row_run run = run_at(rows, t);
-        struct webgpu_sequence *s = run.sequence;
-        assert(run.n <= s->max_outputs);
-        qp_gpu_copy(d->gpu, s->outputs.buffer, 0, d->mem.x.buffer, (uint64_t)t * row_bytes,
-                    (uint64_t)run.n * row_bytes);
-        s->n_outputs = run.n;
+    assert(run->n == run->sequence->n_outputs && run->n <= run->sequence->max_outputs);
+    qp_gpu_copy(d->gpu, run->sequence->outputs.buffer, 0, d->mem.x.buffer,
+                (uint64_t)run->first * row_bytes, (uint64_t)run->n * row_bytes);
+}
+
+quip_status qp_webgpu_settle_outputs(struct webgpu_device *d)
+{
+    const int n = d->pending.n_outputs;
+    const quip_status status = n > 0 ? qp_webgpu_settle(d) : QUIP_OK;
+    d->pending.n_outputs = 0;
+    for (int t = 0; t < n && !status;) {
+        struct row_run run = { d->pending.outputs[t], t, 1 };
+        while (t + run.n < n && d->pending.outputs[t + run.n] == run.sequence)
+            run.n++;
+        copy_outputs(d, &run);
         t += run.n;
     }
     return status;
+}
+
+/* Few outputs stay in X as long as they can: their logits are likely to be next. */
+quip_status qp_webgpu_keep_outputs(struct device *device, const struct rows *rows)
+{
+    struct webgpu_device *d = webgpu_of(device);
+    const bool waits = rows->n <= LOGITS_ROWS;
+    quip_status status = qp_webgpu_settle_outputs(d);
+    if (!status && !waits)
+        status = qp_webgpu_settle(d);
+    for (int t = 0; t < rows->n && !status;) {
+        const struct row_run run = run_at(rows, t);
+        run.sequence->n_outputs = run.n;
+        for (int i = t; i < t + run.n && waits; i++)
+            d->pending.outputs[i] = run.sequence;
+        if (!waits)
+            copy_outputs(d, &run);
+        t += run.n;
+    }
+    d->pending.n_outputs = waits && !status ? rows->n : 0;
+    return status;
+}
+
+/* Are the first n rows of X these outputs? */
+static bool has_outputs(const struct webgpu_device *d, const struct output *outputs, int n)
+{
+    if (n != d->pending.n_outputs)
+        return false;
+    for (int t = 0, index = 0; t < n; t++) {
+        index = t > 0 && outputs[t].sequence == outputs[t - 1].sequence ? index + 1 : 0;
+        if (outputs[t].sequence != &d->pending.outputs[t]->base || outputs[t].index != index)
+            return false;
+    }
+    return true;
 }
 
 quip_status qp_webgpu_load_outputs(struct device *device, const struct output *outputs, int n)
 {
     struct webgpu_device *d = webgpu_of(device);
     const uint64_t row_bytes = 4 * (uint64_t)d->mem.x.stride;
-    const quip_status status = qp_webgpu_settle(d);
+    if (has_outputs(d, outputs, n))
+        return QUIP_OK;
+    quip_status status = qp_webgpu_settle_outputs(d);
+    if (!status)
+        status = qp_webgpu_settle(d);
     assert(n > 0 && n <= LOGITS_ROWS);
     for (int t = 0; t < n && !status;) {
         const struct webgpu_sequence *s = webgpu_sequence_of(outputs[t].sequence);

@@ -135,7 +135,9 @@ quip_status qp_webgpu_submit(struct device *device)
     const bool has_logits = d->n_draws > 0 && d->draws_here;
     const uint64_t n_logits =
         has_logits ? 4 * (uint64_t)d->n_draws * (uint64_t)d->mem.logits.stride : 0;
-    quip_status status = qp_webgpu_settle(d);
+    quip_status status = qp_webgpu_settle_outputs(d);
+    if (!status)
+        status = qp_webgpu_settle(d);
     if (!status && has_logits)
         status = reserve_host_logits(d);
     if (!status)

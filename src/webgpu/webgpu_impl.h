@@ -172,6 +172,9 @@ struct pending {
     int l;                // layer of a rope_append, for attention
     struct rows rows;     // of that; n 0: there is none
     struct parts parts;   // of attention, for the product behind it
+    /* Rows of X that are to be copied to the outputs of these sequences, before it changes. */
+    struct webgpu_sequence *outputs[LOGITS_ROWS];
+    int n_outputs;
 };
 
 /* The dispatches since a profile began (profile.c). */
@@ -327,6 +330,8 @@ uint64_t qp_webgpu_weight_bytes(const quip_model *model);
 quip_status qp_webgpu_settle(struct webgpu_device *d);
 quip_status qp_webgpu_settle_append(struct webgpu_device *d); // only the rope_append
 quip_status qp_webgpu_settle_parts(struct webgpu_device *d);  // only the parts
+/* Copy the outputs that are pending: before rows of another batch are in X, and before submit. */
+quip_status qp_webgpu_settle_outputs(struct webgpu_device *d);
 /* The parameters of norm.wgsl, and its constants. */
 struct norm_parameters {
     uint32_t n, stride, post_scale_at, post_bias_at, next_scale_at, next_bias_at, factor_at;
