@@ -552,8 +552,10 @@ quip_status quip_session_run(quip_session *session, int max_tokens, int *n_left,
         return missing(error, "session");
     if (max_tokens < 1)
         return qp_fail(error, QUIP_E_ARGUMENT, "max_tokens is %d; must be at least 1", max_tokens);
-    const quip_status status =
-        session->sequence->pos < session->n ? qp_turn_run(session, max_tokens, error) : QUIP_OK;
+    const bool has_work = session->step.is_running || session->sequence->pos < session->n;
+    const quip_status status = has_work ? qp_turn_run(session, max_tokens, error) : QUIP_OK;
+    if (status == QP_NOT_YET)
+        return status;
     if (status && session->has_begun_step)
         qp_session_return(session, &session->undo);
     const int n = session->n - session->sequence->pos;

@@ -329,6 +329,58 @@ static quip_session *open_in_flight(quip_model *model)
     return s;
 }
 
+/* The public functions on a device that cannot wait: who calls them again gets what a device that
+ * waits computes. Returns how often a call was not done. */
+static int ask_again(quip_model *model, bool cannot_wait, struct bytes *text, float *logits)
+{
+    quip_error error = { 0 };
+    quip_piece piece = { .struct_size = sizeof piece };
+    quip_status status;
+    int n_left, n_not_yet = 0;
+    reset_knobs(NULL);
+    reference_knobs.n_not_yet = 2;
+    reference_knobs.cannot_wait = cannot_wait;
+    quip_session *s = open_session(model, &answer_options);
+    check(quip_session_begin_append(s, QUIP_ROLE_USER, "the hen and the cat", 19, &n_left, &error),
+          &error);
+    for (int before = n_left; n_left > 0; before = n_left) {
+        while ((status = quip_session_run(s, 4, &n_left, &error)) == QP_NOT_YET)
+            n_not_yet++;
+        check(status, &error);
+        assert_int_equal(n_left, before > 4 ? before - 4 : 0);
+    }
+    const float *found;
+    for (; !(found = quip_session_logits(s)); n_not_yet++)
+        assert_true(s->step.is_running);
+    memcpy(logits, found, TINY_VOCAB * sizeof *logits);
+    while (!piece.finish_reason) {
+        while ((status = quip_session_next(s, &piece, &error)) == QP_NOT_YET)
+            n_not_yet++;
+        check(status, &error);
+        assert_true(qp_bytes_append(text, piece.text, piece.n_text));
+    }
+    assert_true(s->result.prefill_ns > 0 && s->result.decode_ns > 0);
+    quip_session_close(s);
+    return n_not_yet;
+}
+
+static void test_device_that_cannot_wait(void **state)
+{
+    (void)state;
+    quip_model *model = open_reference(LLAMA_F32);
+    float logits[2][TINY_VOCAB];
+    struct bytes text[2] = { { 0 } };
+    assert_int_equal(ask_again(model, false, &text[0], logits[0]), 0);
+    const int n_not_yet = ask_again(model, true, &text[1], logits[1]);
+    assert_int_equal(n_not_yet, reference_knobs.n_polls);
+    assert_true(n_not_yet > 4);
+    assert_same_text(&text[0], &text[1]);
+    assert_memory_equal(logits[0], logits[1], sizeof logits[0]);
+    qp_bytes_close(&text[0]);
+    qp_bytes_close(&text[1]);
+    quip_model_close(model);
+}
+
 static void test_cancel_in_mid_flight(void **state)
 {
     (void)state;
@@ -968,6 +1020,7 @@ int main(void)
         cmocka_unit_test_setup(test_rows_that_attend_to_later_rows, reset_knobs),
         cmocka_unit_test_setup(test_copies_have_the_last_output, reset_knobs),
         cmocka_unit_test_setup(test_not_yet_while_the_device_works, reset_knobs),
+        cmocka_unit_test_setup(test_device_that_cannot_wait, reset_knobs),
         cmocka_unit_test_setup(test_cancel_in_mid_flight, reset_knobs),
         cmocka_unit_test_setup(test_close_in_mid_flight, reset_knobs),
         cmocka_unit_test_setup(test_calls_in_mid_flight, reset_knobs),

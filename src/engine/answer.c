@@ -105,8 +105,8 @@ static quip_finish_reason check_end(quip_session *s)
     return s->n >= s->options.n_context ? QUIP_FINISH_CONTEXT : QUIP_FINISH_NONE;
 }
 
-/* Get one token, or finish. */
-static quip_status step(quip_session *s, bool wait, quip_error *error)
+/* Get one token, or finish. The call began at start_ns. */
+static quip_status step(quip_session *s, uint64_t start_ns, bool wait, quip_error *error)
 {
     struct answer *a = &s->answer;
     const int max = s->options.max_output_tokens;
@@ -115,11 +115,10 @@ static quip_status step(quip_session *s, bool wait, quip_error *error)
         finish(s, reason);
         return QUIP_OK;
     }
-    const uint64_t start_ns = qp_now_ns();
     const int n_more = max ? max - s->result.n_output_tokens - 1 : s->options.n_context;
     quip_token id;
     quip_status status = qp_session_draw(s, n_more, wait, &id, error);
-    if (s->result.n_output_tokens == 0) // the template's text before the answer
+    if (s->result.n_output_tokens == 0 && status != QP_NOT_YET) // the template's text before it
         s->result.prefill_ns += qp_now_ns() - start_ns;
     if (status == QUIP_E_CANCELLED) {
         finish(s, QUIP_FINISH_CANCELLED);
@@ -191,10 +190,12 @@ quip_status qp_answer_next(quip_session *s, bool wait, quip_piece *piece, quip_e
         return status;
 
     const bool is_first = s->result.n_output_tokens == 0;
-    const uint64_t start_ns = qp_now_ns();
+    const uint64_t start_ns = qp_session_began_ns(s);
     while (!a->reason && n == 0) {
-        if ((status = step(s, wait, error)))
+        if ((status = step(s, start_ns, wait, error))) {
+            s->pending_ns = status == QP_NOT_YET ? start_ns : 0;
             return status;
+        }
         if (a->reason && a->reason != QUIP_FINISH_STOP &&
             !qp_detokenize_end(s->model->tokenizer, &a->detokenizer, &a->held))
             return qp_fail_memory(error, "the answer's text", a->held.n);

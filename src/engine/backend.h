@@ -293,7 +293,9 @@ struct backend {
 
     /* Run what was recorded. The positions of the sequences have moved on already. */
     quip_status (*submit)(struct device *device);
-    /* QUIP_OK once it is done, QP_NOT_YET before; with `wait` it returns when it is done. */
+    /* QUIP_OK once it is done, QP_NOT_YET before; with `wait` it returns when it is done. Only a
+     * page has a device that cannot wait: then QP_NOT_YET goes up to the caller, who calls again.
+     */
     quip_status (*poll)(struct device *device, bool wait);
     /* After that: the n tokens that were drawn, or the first n rows of a buffer as floats. A row of
      * POOLED has the width that it has at the end. */
@@ -303,7 +305,8 @@ struct backend {
     int (*profile)(struct device *device, struct kernel_time *times, int max);
 };
 
-/* "Ask again later": a status of the engine's own, which no public function returns. */
+/* "Ask again later": a status of the engine's own, which no public function returns, except in a
+ * page (bindings/web/native/quip_web.h). */
 #define QP_NOT_YET ((quip_status)1)
 
 #endif

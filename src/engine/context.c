@@ -145,6 +145,16 @@ static quip_status draw(const quip_session *s, const struct step *step)
     return status ? status : s->device->backend->sample(s->device, draws, step->n_draws);
 }
 
+/* The logits of the outputs [first_draw, first_draw + n_logits). */
+static quip_status compute_logits(const quip_session *s, const struct step *step)
+{
+    struct output outputs[LOGITS_ROWS];
+    assert(step->first_draw >= 0 && step->n_logits <= LOGITS_ROWS);
+    for (int i = 0; i < step->n_logits; i++)
+        outputs[i] = (struct output){ s->sequence, step->first_draw + i };
+    return qp_forward_logits(s->device, outputs, step->n_logits, s->observer);
+}
+
 static quip_status encode_step(quip_session *s, const struct step *step)
 {
     const struct backend *b = s->device->backend;
@@ -161,6 +171,8 @@ static quip_status encode_step(quip_session *s, const struct step *step)
     }
     if (!status && step->n_draws > 0)
         status = draw(s, step);
+    if (!status && step->n_logits > 0)
+        status = compute_logits(s, step);
     return status ? status : b->submit(s->device);
 }
 
@@ -192,7 +204,8 @@ static quip_status start_step(quip_session *s, const struct step *step, bool wai
         return changed;
     s->step = *step;
     s->step.begin = s->sequence->pos;
-    if (!qp_turns_enter(s->device->turns, kind, wait, &s->cancelled))
+    // a cancel is not for a caller that wants logits
+    if (!qp_turns_enter(s->device->turns, kind, wait, step->n_logits ? NULL : &s->cancelled))
         return wait ? fail_step(s, QUIP_E_CANCELLED, error) : QP_NOT_YET;
     const quip_status status = encode_step(s, &s->step);
     s->step.is_running = !status;
@@ -216,6 +229,8 @@ static quip_status end_step(quip_session *s, bool wait, quip_error *error)
         return status;
     if (!status && step->n_draws > 0)
         status = b->read_tokens(s->device, s->sampled, step->n_draws);
+    if (!status && step->n_logits > 0)
+        status = b->read(s->device, BUF_LOGITS, s->logits, step->n_logits);
     if (status) {
         status = fail_step(s, status, error);
     } else if (step->n_draws > 0) {
@@ -237,6 +252,7 @@ void qp_session_abandon(quip_session *s)
 {
     if (s->step.is_running)
         end_step(s, true, NULL);
+    s->pending_ns = 0;
 }
 
 /* ---- prefill ---- */
@@ -263,7 +279,8 @@ static quip_status run_to(quip_session *s, int end, bool wait, quip_error *error
 
 quip_status qp_session_run(quip_session *s, int max, quip_error *error)
 {
-    qp_session_abandon(s);
+    if (s->step.is_running) // the last call returned QP_NOT_YET
+        return end_step(s, true, error);
     repeat_last(s);
     const int n_left = s->n - s->sequence->pos;
     return run_to(s, n_left < max ? s->n : s->sequence->pos + max, true, error);
@@ -289,30 +306,18 @@ static quip_status reserve_logits(quip_session *s, int n, quip_error *error)
 /* Read the logits after n kept outputs, from number `first` on. */
 static quip_status read_logits(quip_session *s, int first, int n, quip_error *error)
 {
-    struct device *d = s->device;
-    const struct backend *b = d->backend;
-    struct output outputs[LOGITS_ROWS];
-    assert(first >= 0 && n > 0 && n <= LOGITS_ROWS && n <= s->n_logits_rows);
-    for (int i = 0; i < n; i++)
-        outputs[i] = (struct output){ s->sequence, first + i };
-    qp_device_enter(d, TURN_SHORT);
-    quip_status status = b->begin(d, s->options.n_threads);
-    if (!status)
-        status = qp_forward_logits(d, outputs, n, s->observer);
-    if (!status)
-        status = b->submit(d);
-    if (!status)
-        status = b->poll(d, true);
-    if (!status)
-        status = b->read(d, BUF_LOGITS, s->logits, n);
-    qp_device_fail(d, status, error);
-    qp_device_leave(d);
-    return status;
+    const struct step step = { .first_draw = first, .n_logits = n };
+    assert(n <= s->n_logits_rows);
+    return run_step(s, &step, true, error);
 }
 
 const float *qp_session_logits(quip_session *s)
 {
-    qp_session_abandon(s);
+    const bool is_read = s->step.is_running && s->step.n_logits > 0; // asked for before
+    if (end_step(s, true, NULL))
+        return NULL;
+    if (is_read)
+        return s->logits;
     const int i = output_index(s);
     if (i < 0 || reserve_logits(s, 1, NULL) || read_logits(s, i, 1, NULL))
         return NULL;

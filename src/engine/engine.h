@@ -95,6 +95,7 @@ struct step {
     int n_outputs;  // of the last rows
     int first_draw; // of the outputs
     int n_draws;
+    int n_logits;     // rows of logits of the outputs from first_draw on, for the caller
     bool has_outputs; // those of the session are of this step
 };
 
@@ -142,7 +143,8 @@ struct quip_session {
 
     struct answer answer;
     quip_result result;
-    uint64_t start_ns; // when the first text after the last answer came in; 0: not yet
+    uint64_t start_ns;   // when the first text after the last answer came in; 0: not yet
+    uint64_t pending_ns; // when a call that returned QP_NOT_YET began; 0: none did
     atomic_bool cancelled;
 };
 
@@ -203,7 +205,7 @@ quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, qu
                             quip_error *error);
 /* Run the tokens that are not in the KV cache, at most `max` of them. After all of them the output
  * of the last one is kept. QUIP_E_CANCELLED consumes the cancellation: the next call is not
- * cancelled, too. */
+ * cancelled, too. Where the device cannot wait it may return QP_NOT_YET: call again. */
 quip_status qp_session_run(quip_session *s, int max, quip_error *error);
 /* Run all of them, and report the logits after each. */
 quip_status qp_session_run_logits(quip_session *s, quip_on_logits *on_logits, void *user,
@@ -214,8 +216,17 @@ quip_status qp_session_draw(quip_session *s, int max, bool wait, quip_token *tok
                             quip_error *error);
 /* Append a token that was drawn. If it is not the draft token, the draft tokens are dropped. */
 void qp_session_accept(quip_session *s, quip_token token);
-/* The logits after the last token, or NULL if its output is not kept or memory is short. */
+/* The logits after the last token, or NULL if its output is not kept or memory is short, or not
+ * yet: where the device cannot wait, call again. */
 const float *qp_session_logits(quip_session *s);
+
+/* When this call began, or the first of those before it that returned QP_NOT_YET. */
+static inline uint64_t qp_session_began_ns(quip_session *s)
+{
+    const uint64_t began_ns = s->pending_ns ? s->pending_ns : qp_now_ns();
+    s->pending_ns = 0;
+    return began_ns;
+}
 
 /* ---- turns.c ---- */
 /* Append one text of a role, after the template's text that precedes it, without running it. On

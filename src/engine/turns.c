@@ -182,9 +182,12 @@ quip_status qp_turn_push(quip_session *s, quip_role role, const char *text, size
 
 quip_status qp_turn_run(quip_session *s, int max, quip_error *error)
 {
-    const uint64_t start_ns = qp_now_ns();
+    const uint64_t start_ns = qp_session_began_ns(s);
     const quip_status status = qp_session_run(s, max, error);
-    s->result.prefill_ns += qp_now_ns() - start_ns;
+    if (status == QP_NOT_YET)
+        s->pending_ns = start_ns;
+    else
+        s->result.prefill_ns += qp_now_ns() - start_ns;
     return status;
 }
 

@@ -254,7 +254,7 @@ static quip_status webgpu_begin(struct device *device, int n_threads)
     (void)n_threads;
     qp_webgpu_discard(d); // of a batch that failed before submit
     d->n_staged = 0;
-    d->n_draws = 0;
+    d->n_draws = d->n_logits = d->n_host_logits = 0;
     d->pending = (struct pending){ 0 };
     return qp_webgpu_status(d);
 }

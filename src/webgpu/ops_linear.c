@@ -425,6 +425,7 @@ quip_status qp_webgpu_logits(struct device *device, int n)
     struct webgpu_device *d = webgpu_of(device);
     const struct gpu_product *w = d->head.n_slabs ? &d->head : &d->embed;
     assert(n > 0 && n <= LOGITS_ROWS);
+    d->n_logits = n;
     return run_matvecs(d, w,
                        (struct matvec){ .in = &d->mem.xn,
                                         .out = &d->mem.logits,

@@ -3,7 +3,8 @@
  * Out: tokens; rows of buffers as floats.
  *
  * The most likely token is found on the GPU. For draws with a temperature, penalties or a mask the
- * logits come back, and the sampler draws from them as it does for the CPU. */
+ * logits come back, and the sampler draws from them as it does for the CPU. They also come back if
+ * nothing draws from them. */
 #include "base/math.h"
 #include "webgpu/webgpu_impl.h"
 
@@ -88,6 +89,11 @@ static quip_status reserve_host_logits(struct webgpu_device *d)
                                 LOGITS_ROWS * vocab_size * sizeof *d->host_logits);
 }
 
+static float *host_row(const struct webgpu_device *d, int i)
+{
+    return d->host_logits + (size_t)i * (size_t)d->base.config->vocab_size;
+}
+
 /* The tokens of all draws. After one that is not as expected those that follow do not count. */
 static void finish_draws(struct webgpu_device *d, const uint8_t *mapped)
 {
@@ -99,17 +105,20 @@ static void finish_draws(struct webgpu_device *d, const uint8_t *mapped)
     for (int i = 0; i < d->n_draws; i++) {
         struct draw draw = d->draws[i];
         draw.sampling = &d->sampling[i];
-        if (d->draws_here && !is_wrong) {
-            float *logits = d->host_logits + (size_t)i * (size_t)vocab_size;
-            memcpy(logits, mapped + TOKEN_BYTES + (size_t)i * (size_t)d->mem.logits.stride * 4,
-                   (size_t)vocab_size * sizeof *logits);
-            d->tokens[i] = qp_sample(&sampler, &draw, logits, vocab_size);
-        }
+        if (d->draws_here && !is_wrong)
+            d->tokens[i] = qp_sample(&sampler, &draw, host_row(d, i), vocab_size);
         if (is_wrong)
             d->tokens[i] = -1;
         is_wrong = draw.expected >= 0 && (is_wrong || d->tokens[i] != draw.expected);
     }
     d->n_draws = 0;
+}
+
+static void copy_logits(struct webgpu_device *d, const uint8_t *mapped)
+{
+    for (int i = 0; i < d->n_host_logits; i++)
+        memcpy(host_row(d, i), mapped + TOKEN_BYTES + 4 * (size_t)i * (size_t)d->mem.logits.stride,
+               (size_t)d->base.config->vocab_size * sizeof(float));
 }
 
 /* ---- submit and poll ---- */
@@ -132,9 +141,9 @@ static quip_status reserve_readback(struct webgpu_device *d, uint64_t n_bytes, q
 quip_status qp_webgpu_submit(struct device *device)
 {
     struct webgpu_device *d = webgpu_of(device);
-    const bool has_logits = d->n_draws > 0 && d->draws_here;
-    const uint64_t n_logits =
-        has_logits ? 4 * (uint64_t)d->n_draws * (uint64_t)d->mem.logits.stride : 0;
+    d->n_host_logits = d->n_draws == 0 || d->draws_here ? d->n_logits : 0;
+    const bool has_logits = d->n_host_logits > 0;
+    const uint64_t n_logits = 4 * (uint64_t)d->n_host_logits * (uint64_t)d->mem.logits.stride;
     quip_status status = qp_webgpu_settle_outputs(d);
     if (!status)
         status = qp_webgpu_settle(d);
@@ -167,6 +176,7 @@ quip_status qp_webgpu_poll(struct device *device, bool wait)
         d->n_mapped = 0;
         return status;
     }
+    copy_logits(d, mapped);
     finish_draws(d, mapped);
     qp_gpu_unmap(d->gpu, d->mem.readback.buffer);
     d->n_mapped = 0;
@@ -192,8 +202,11 @@ static quip_status fetch_bytes(struct webgpu_device *d, struct gpu_buffer *from,
     qp_webgpu_flush(d);
     qp_gpu_map(d->gpu, d->mem.readback.buffer, n_bytes);
     const void *mapped = qp_gpu_mapped(d->gpu, d->mem.readback.buffer, true);
-    if (!mapped)
-        return qp_gpu_failure(d->gpu, error);
+    if (!mapped) {
+        const quip_status failure = qp_gpu_failure(d->gpu, error);
+        return failure ? failure
+                       : qp_fail(error, QUIP_E_UNSUPPORTED, "a page cannot wait for the GPU");
+    }
     memcpy(to, mapped, n_bytes);
     qp_gpu_unmap(d->gpu, d->mem.readback.buffer);
     return QUIP_OK;
@@ -250,6 +263,10 @@ quip_status qp_webgpu_read(struct device *device, enum buffer from, float *to, i
     struct webgpu_device *d = webgpu_of(device);
     quip_status status = qp_webgpu_settle(d);
     const struct buffer_view view = view_of(d, from);
+    if (from == BUF_LOGITS && n <= d->n_host_logits) {
+        memcpy(to, d->host_logits, (size_t)n * (size_t)view.width * sizeof *to);
+        return QUIP_OK;
+    }
     if (!view.s)
         return qp_fail(&device->error, QUIP_E_UNSUPPORTED,
                        "the gpu backend does not read this buffer yet");

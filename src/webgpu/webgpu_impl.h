@@ -210,8 +210,9 @@ struct webgpu_device {
     /* Of the batch that was submitted. */
     struct draw draws[LOGITS_ROWS];
     struct sampling sampling[LOGITS_ROWS];
-    int n_draws;
-    bool draws_here; // the tokens are drawn from logits that come back
+    int n_draws, n_logits; // rows of logits that were computed
+    int n_host_logits;     // of them, those that come back
+    bool draws_here;       // the tokens are drawn from logits that come back
     quip_token tokens[LOGITS_ROWS];
     struct candidate *candidates; // [vocab_size]
     float *host_logits;           // [LOGITS_ROWS, vocab_size], allocated when first needed

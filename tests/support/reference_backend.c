@@ -458,7 +458,7 @@ static quip_status reference_submit(struct device *device)
 static quip_status reference_poll(struct device *device, bool wait)
 {
     struct reference_device *d = device_of(device);
-    if (!wait && d->n_not_yet > 0) {
+    if ((!wait || reference_knobs.cannot_wait) && d->n_not_yet > 0) {
         d->n_not_yet--;
         reference_knobs.n_polls++;
         return QP_NOT_YET;

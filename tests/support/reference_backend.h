@@ -14,6 +14,7 @@ extern const struct backend reference_backend;
 /* How it behaves. All-zero is a device that is always ready and never fails. */
 struct reference_knobs {
     int n_not_yet;        // a batch is done at this many polls after the first; not while waiting
+    bool cannot_wait;     // not while waiting, either, as in a page
     int fail_in;          // the n-th call from now that can fail, fails, once; 0: none
     quip_status failure;  // with this status
     bool fails_when_run;  // count operations when they run, not when they are recorded
