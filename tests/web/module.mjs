@@ -29,6 +29,10 @@ export function builds(folder) {
 const GET = { bool: 'getUint8', i32: 'getInt32', u32: 'getUint32', address: 'getUint32', f32: 'getFloat32', u64: 'getBigUint64' };
 const SET = { bool: 'setUint8', i32: 'setInt32', u32: 'setUint32', address: 'setUint32', f32: 'setFloat32', u64: 'setBigUint64' };
 
+/** The imports of a GPU: there is none. */
+export const noGpu = (module) =>
+  Object.fromEntries(WebAssembly.Module.imports(module).filter((i) => i.module === 'gpu').map(({ name }) => [name, () => 0]));
+
 export class Quip {
   /** `maxPages` limits the memory of a build with threads: 64 KiB each. */
   constructor(module, maxPages = 65536) {
@@ -40,9 +44,10 @@ export class Quip {
     };
     if (imports.some((i) => i.kind === 'memory'))
       env.memory = new WebAssembly.Memory({ initial: 64, maximum: maxPages, shared: true });
-    this.x = new WebAssembly.Instance(module, { env }).exports;
+    this.x = new WebAssembly.Instance(module, { env, gpu: noGpu(module) }).exports;
     this.memory = env.memory ?? this.x.memory;
     this.workers = [];
+    this.files = new Map(); // the memory of each model's file: [pointer, length]
     this.errorAt = this.x.quip_web_malloc(abi.structs.quip_error.size[0]) >>> 0;
     this.resultAt = this.x.quip_web_malloc(8) >>> 0; // where a function puts a handle or a count
   }
@@ -158,13 +163,22 @@ export class Quip {
     if (!pages) throw new QuipError(Status.QUIP_E_MEMORY, 'no pages');
     this.bytes(pages, file.length).set(file);
     try {
-      return this.withText('test.bin\0', (name) =>
+      const model = this.withText('test.bin\0', (name) =>
         this.withStruct('quip_model_options', { name, ...options }, (at) => this.handle('quip_web_model_open', pages, file.length, at)),
       );
+      this.files.set(model, [pages, file.length]);
+      return model;
     } catch (error) {
       this.x.quip_memory_free(pages, file.length);
       throw error;
     }
+  }
+
+  /** Close a model without sessions, and free its file. */
+  closeModel(model) {
+    this.x.quip_model_close(model);
+    this.x.quip_memory_free(...this.files.get(model));
+    this.files.delete(model);
   }
 
   /** { vocab_size, ... } */

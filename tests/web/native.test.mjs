@@ -8,7 +8,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { after, describe, test } from 'node:test';
-import { abi, builds, Finish, Quip, Role, Status } from './module.mjs';
+import { abi, builds, Finish, noGpu, Quip, Role, Status } from './module.mjs';
 
 const { QUIP: program, QUIP_WASM: wasm } = process.env;
 const work = mkdtempSync(`${tmpdir()}/quip-web-`);
@@ -82,7 +82,8 @@ for (const name of ['simd-64', 'relaxed-64']) {
   const bytes = readFileSync(`${wasm}/quip-${name}.wasm`);
   test(`${name}: a model above 4 GiB`, { skip: !WebAssembly.validate(bytes) }, () => {
     const env = { now: () => performance.now(), random: () => {} };
-    const { exports: x } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env });
+    const module = new WebAssembly.Module(bytes);
+    const { exports: x } = new WebAssembly.Instance(module, { env, gpu: noGpu(module) });
     const put = (at, data) => new Uint8Array(x.memory.buffer, Number(at), data.length).set(data);
     assert.ok(x.quip_memory_alloc(0x120000000n), 'address space, never used');
     const handle = x.quip_web_malloc(8n);
@@ -144,7 +145,7 @@ for (const [build, module] of Object.entries(builds(wasm))) {
       const alone = q.openSession(other, { n_threads: 0 });
       assert.equal(q.x.quip_session_n_threads(alone), 1, 'no worker is left');
       for (const s of [session, limited, alone]) q.x.quip_session_close(s);
-      for (const m of [model, other]) q.x.quip_model_close(m);
+      for (const m of [model, other]) q.closeModel(m);
       assert.equal(q.x.quip_web_threads_idle(), 2);
     });
 
@@ -160,7 +161,7 @@ for (const [build, module] of Object.entries(builds(wasm))) {
         for (const id of want.tokens) q.prefill(session, [id]);
         assert.deepEqual(q.logits(session, vocabSize), want.logits, 'one token at a time');
         q.x.quip_session_close(session);
-        q.x.quip_model_close(model);
+        q.closeModel(model);
       });
 
       test(`${name}: an answer, at once and in steps`, () => {
@@ -195,7 +196,7 @@ for (const [build, module] of Object.entries(builds(wasm))) {
         q.prefill(session, tokens);
         assert.deepEqual(q.logits(session, q.info(model).vocab_size), logits, name);
         q.x.quip_session_close(session);
-        q.x.quip_model_close(model);
+        q.closeModel(model);
       }
     });
 
@@ -210,7 +211,7 @@ for (const [build, module] of Object.entries(builds(wasm))) {
       const length = q.count('quip_detokenize', model, out, n, bytes, 100);
       assert.equal(q.text(bytes, length).trim(), 'hello');
       for (const p of [out, bytes]) q.x.quip_web_free(p);
-      q.x.quip_model_close(model);
+      q.closeModel(model);
     });
 
     test('an adapter changes the answer, and one of zeros does not', () => {
@@ -240,7 +241,7 @@ for (const [build, module] of Object.entries(builds(wasm))) {
       assert.deepEqual(logits(some)[0], changed);
       for (const adapter of [zeros, some]) q.x.quip_adapter_close(adapter);
       assert.throws(() => q.with(new Uint8Array(200), openAdapter), { message: /^lora\.bin: / });
-      q.x.quip_model_close(model);
+      q.closeModel(model);
     });
 
     test('cancelled by its flag', () => {
@@ -259,7 +260,7 @@ for (const [build, module] of Object.entries(builds(wasm))) {
       Atomics.store(new Int8Array(q.memory.buffer), flag, 1);
       assert.equal(q.answer(session).reason, Finish.QUIP_FINISH_CANCELLED);
       q.x.quip_session_close(session);
-      q.x.quip_model_close(model);
+      q.closeModel(model);
     });
 
     test('errors say what and why', () => {
@@ -275,7 +276,7 @@ for (const [build, module] of Object.entries(builds(wasm))) {
       assert.throws(() => q.append(session, Role.QUIP_ROLE_USER, 'hello '.repeat(50)), { status: Status.QUIP_E_CONTEXT_FULL });
       assert.throws(() => q.prefill(session, [1 << 30]), { status: Status.QUIP_E_ARGUMENT });
       q.x.quip_session_close(session);
-      q.x.quip_model_close(model);
+      q.closeModel(model);
     });
 
     test('a plan needs only the head of the file', () => {
@@ -289,7 +290,7 @@ for (const [build, module] of Object.entries(builds(wasm))) {
         for (const name of ['kv_bytes', 'scratch_bytes', 'model_bytes', 'n_context']) assert.ok(get(name) > 0, name);
       });
       assert.throws(() => q.openSession(model), { status: Status.QUIP_E_ARGUMENT });
-      q.x.quip_model_close(model);
+      q.closeModel(model);
       assert.throws(() => open(100), { status: Status.QUIP_E_IO }, 'more bytes are needed');
     });
 
@@ -301,7 +302,7 @@ for (const [build, module] of Object.entries(builds(wasm))) {
         q.append(session, Role.QUIP_ROLE_USER, 'hello');
         q.next(session);
         q.x.quip_session_close(session);
-        q.x.quip_model_close(model);
+        q.closeModel(model);
         if (i === 1) size = q.memory.buffer.byteLength;
       }
       assert.equal(q.memory.buffer.byteLength, size);
@@ -334,7 +335,7 @@ for (const [build, module] of Object.entries(builds(wasm))) {
       for (const [at, size] of allocated) q.x.quip_memory_free(at, size);
       q.x.quip_session_close(q.openSession(model, { n_context: 64 }));
       q.x.quip_session_close(session);
-      q.x.quip_model_close(model);
+      q.closeModel(model);
     });
 
     test('a damaged file never traps', () => {
@@ -354,7 +355,7 @@ for (const [build, module] of Object.entries(builds(wasm))) {
                 q.x.quip_session_close(session);
               }
             } finally {
-              q.x.quip_model_close(model);
+              q.closeModel(model);
             }
           } catch (error) {
             assert.ok(error.status < 0 && error.message.length > 8, `seed ${i}: ${error.stack}`);

@@ -23,34 +23,10 @@ int quip_web_abi(void)
 
 /* ---- models ---- */
 
-/* The memory of a model file. */
-struct file_memory {
-    void *data;
-    size_t n;
-};
-
-static void free_file(void *user)
-{
-    struct file_memory *file = user;
-    quip_memory_free(file->data, file->n);
-    free(file);
-}
-
-quip_status quip_web_model_open(quip_model **model, void *file, size_t n,
+quip_status quip_web_model_open(quip_model **model, const void *file, size_t n,
                                 const quip_model_options *options, quip_error *error)
 {
-    struct file_memory *memory = malloc(sizeof *memory);
-    if (!memory) {
-        if (error)
-            *error = (quip_error){ QUIP_E_MEMORY, "out of memory for a model" };
-        return QUIP_E_MEMORY;
-    }
-    *memory = (struct file_memory){ file, n };
-    const quip_status status =
-        quip_model_open_memory(model, file, n, free_file, memory, options, error);
-    if (status)
-        free(memory);
-    return status;
+    return quip_model_open_memory(model, file, n, NULL, NULL, options, error);
 }
 
 /* The first n bytes of a file, as a source. */

@@ -10,9 +10,15 @@
  * - One worker makes all calls. Other threads may only store to a session's cancel flag
  *   (quip_session_cancel_flag).
  *
+ * - A model on the GPU: nothing waits in a page. quip_session_run and quip_session_next return
+ *   QUIP_WEB_NOT_YET, and quip_session_logits NULL, while the GPU works. Wait for what was mapped
+ *   and make the same call again, before any other call but quip_session_cancel. quip_embed and
+ *   calls that run a whole prompt are for the CPU.
+ *
  * Imports: env.now() -> f64, milliseconds, never decreasing; env.random(pointer, n), n random
- * bytes. A module with threads also imports env.memory: shared, with the maximum that the import
- * declares (65536 or 262144 pages). Without threads it exports `memory`.
+ * bytes; gpu.*, the calls of src/webgpu/device_web.c, which return 0 where there is no GPU. A
+ * module with threads also imports env.memory: shared, with the maximum that the import declares
+ * (65536 or 262144 pages). Without threads it exports `memory`.
  *
  * Modules: quip-{simd,relaxed}{,-mt}{,-64}.wasm: without and with relaxed SIMD, without and with
  * threads, with 32-bit and 64-bit memory (at most 16 GiB). All of them compute the same bits.
@@ -26,6 +32,11 @@
 
 #include "quip.h"
 
+/* A status beside those of quip.h: call again. */
+enum quip_web_status {
+    QUIP_WEB_NOT_YET = 1
+};
+
 /* quip_memory_alloc of a module returns whole pages of 64 KiB. A block may be freed in parts of
  * whole pages, and neighbouring blocks may be freed together. */
 
@@ -37,9 +48,9 @@ QUIP_API void quip_web_free(void *p);
  * module: its layouts of structs are others. */
 QUIP_API int quip_web_abi(void);
 
-/* Open a model file of n bytes in memory of quip_memory_alloc(n). The model frees that memory when
- * it and its last session are closed. On failure the memory remains the caller's. */
-QUIP_API quip_status quip_web_model_open(quip_model **model, void *file, size_t n,
+/* Open a model file of n bytes in memory of quip_memory_alloc(n). The memory remains the caller's,
+ * who frees it after the last model that uses it and the last session of that are closed. */
+QUIP_API quip_status quip_web_model_open(quip_model **model, const void *file, size_t n,
                                          const quip_model_options *options, quip_error *error);
 
 /* Open a model without weights (no_weights) from the first n of the file_bytes bytes of its file.

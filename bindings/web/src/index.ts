@@ -1,5 +1,5 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-/** Language models in the page, on the CPU of any browser.
+/** Language models in the page, on the CPU of any browser, or its GPU.
  *
  *     const model = await Model.open("gemma3.bin", { onprogress: (p) => show(p.loaded / p.total) });
  *     const chat = model.session({ system: "Answer briefly." });
@@ -13,7 +13,7 @@ export { Adapter, Model, type AdapterOptions, type CheckOptions, type EmbedOptio
 export { Session, type AppendOptions, type PrefillOptions, type SayOptions, type SessionOptions } from "./session.js";
 export { Reply } from "./reply.js";
 export type { ModelSource } from "./sources.js";
-export type { Build, CacheMode, FinishReason, Fit, ModelInfo, Progress, Result, Role, Sampling } from "./protocol.js";
+export type { Backend, Build, CacheMode, FinishReason, Fit, ModelInfo, Progress, Result, Role, Sampling } from "./protocol.js";
 export { cache, type StoredModel } from "./cache.js";
 export {
   FilesetResolver,

@@ -1,7 +1,8 @@
 /** llm_inference.ts: the calls of MediaPipe's LLM Inference API for the Web, with its names, defaults and
  * messages, on top of Model and Session. These differences are deliberate:
  *
- * - Nothing needs WebGPU. GPU options are accepted and ignored.
+ * - Nothing needs WebGPU. A GPU runs the model where it is faster than the CPU; other GPU options are
+ *   accepted and ignored.
  * - Loading and generating run in a worker. cancelProcessing() works during the prompt, too.
  * - sizeInTokens() works at any time.
  * - close() stops what is running instead of throwing.
@@ -9,6 +10,7 @@
  *   written that way. Any other prompt is put into the template of the model file, if it has one. */
 import { checkNames, QuipError } from "./errors.js";
 import { Model, type Adapter, type OpenOptions } from "./model.js";
+import type { Backend } from "./protocol.js";
 import type { Reply } from "./reply.js";
 import type { Session } from "./session.js";
 
@@ -30,7 +32,7 @@ export class FilesetResolver {
 export interface BaseOptions {
   modelAssetPath?: string | undefined;
   modelAssetBuffer?: Uint8Array | ReadableStreamDefaultReader<Uint8Array> | undefined;
-  delegate?: "CPU" | "GPU" | undefined; // ignored
+  delegate?: "CPU" | "GPU" | undefined; // "CPU": no GPU; "GPU", the default: one that is faster than the CPU
   gpuOptions?: unknown | undefined; // ignored
 }
 
@@ -157,14 +159,17 @@ export class LlmInference {
     const { baseOptions, ...others } = options;
     Object.assign(this.#options, others);
     const source = baseOptions?.modelAssetPath ?? baseOptions?.modelAssetBuffer;
-    if (source !== undefined) await this.#load(source);
+    if (source !== undefined) await this.#load(source, baseOptions?.delegate === "CPU" ? "cpu" : "auto");
   }
 
-  async #load(source: NonNullable<BaseOptions["modelAssetPath"] | BaseOptions["modelAssetBuffer"]>): Promise<void> {
+  async #load(
+    source: NonNullable<BaseOptions["modelAssetPath"] | BaseOptions["modelAssetBuffer"]>,
+    backend: Backend,
+  ): Promise<void> {
     const { signal } = (this.#loading = new AbortController());
     try {
       await this.#leave();
-      const options: OpenOptions = { signal };
+      const options: OpenOptions = { signal, backend };
       const base = baseUrl(this.#fileset);
       if (base !== undefined) options.baseUrl = base;
       this.#model = await Model.open(source, options);

@@ -1,7 +1,7 @@
 /** model.ts: a model, in a worker of its own, so that the page stays responsive while it computes. */
 import { checkCount, checkNames, checkText, checkTokens, checkWord, QuipError } from "./errors.js";
 import { Host, type CallOptions } from "./host.js";
-import { BUILDS, type Build, type CacheMode, type CallName, type Calls, type Fit, type ModelInfo, type Opened, type Progress, type Source } from "./protocol.js";
+import { BACKENDS, BUILDS, type Backend, type Build, type CacheMode, type CallName, type Calls, type Fit, type ModelInfo, type Opened, type Progress, type Source } from "./protocol.js";
 import { Session, type SessionOptions } from "./session.js";
 import { namePieces, type ModelSource, type Pieces } from "./sources.js";
 import { TokenCounter } from "./token_counter.js";
@@ -20,6 +20,9 @@ export interface OpenOptions {
   baseUrl?: string | URL | undefined;
   /** The module to run; default: the best one. */
   build?: Build | undefined;
+  /** What runs the model; default: "auto", the GPU if the browser has one that was measured to be faster for
+   * this model, else the CPU. ModelInfo says which one it is, and why. */
+  backend?: Backend | undefined;
   /** Threads that the sessions of the model use, if the page has threads; default: one for each
    * processor. */
   nThreads?: number | undefined;
@@ -28,7 +31,7 @@ export interface OpenOptions {
   background?: boolean | undefined;
 }
 
-const OPEN_OPTIONS = ["signal", "onprogress", "cache", "sha256", "baseUrl", "build", "nThreads", "background"] as const;
+const OPEN_OPTIONS = ["signal", "onprogress", "cache", "sha256", "baseUrl", "build", "backend", "nThreads", "background"] as const;
 const ADAPTER_OPTIONS = ["signal", "onprogress", "cache", "sha256"] as const;
 const CHECK_OPTIONS = ["signal", "baseUrl", "build", "nContext"] as const;
 
@@ -94,9 +97,10 @@ const POOLINGS = ["mean", "first", "last"] as const;
 const CACHE_MODES: CacheMode[] = ["default", "force-cache", "reload", "no-store"];
 
 /** Check the values of options that are words. */
-function checkWords({ cache, sha256, build }: OpenOptions): void {
+function checkWords({ cache, sha256, build, backend }: OpenOptions): void {
   checkWord("cache", cache, CACHE_MODES);
   checkWord("build", build, BUILDS);
+  checkWord("backend", backend, BACKENDS);
   if (sha256 !== undefined && !/^[0-9a-f]{64}$/i.test(sha256))
     throw new QuipError("argument", `sha256 is '${sha256}'; must be 64 hexadecimal digits`);
 }
@@ -130,7 +134,7 @@ async function start(source: Source, pieces: Pieces | null, o: OpenOptions): Pro
   try {
     const opened = await host.call(
       "open",
-      { ...params, nThreads: checkCount("nThreads", o.nThreads), background: !!o.background, source, sha256: o.sha256 },
+      { ...params, backend: o.backend ?? "auto", nThreads: checkCount("nThreads", o.nThreads), background: !!o.background, source, sha256: o.sha256 },
       { signal: o.signal, onevent: listener(o, pieces) },
     );
     o.signal?.throwIfAborted();

@@ -36,8 +36,13 @@ export interface EngineParams {
   build?: Build; // absent: the best one that this browser can run
 }
 
+/** What runs a model: enum quip_backend. `auto` is the GPU where it was measured to be faster, else the CPU. */
+export const BACKENDS = ["auto", "cpu", "gpu"] as const;
+export type Backend = (typeof BACKENDS)[number];
+
 /** quip_model_options. */
 export interface ModelParams {
+  backend: Backend;
   nThreads: number;
   background: boolean;
 }
@@ -60,6 +65,8 @@ export interface ModelInfo {
   isEmbedding: boolean; // an embedding model: it has embed(), and no sessions
   embeddingSize: number; // numbers of an embedding
   sampling: Sampling;
+  backend: "cpu" | "gpu"; // that runs the model
+  backendReason: string; // why, in a sentence; "" if this backend was requested
 }
 
 /** How a session draws tokens where its options say nothing. */

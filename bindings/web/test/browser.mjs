@@ -12,8 +12,8 @@ const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker
 
 export let browser, server, folder, fixtures;
 
-/** Start them before the tests of a file, and end them after. */
-export function useBrowser() {
+/** Start them before the tests of a file, and end them after. `args` are for the browser. */
+export function useBrowser(args = []) {
   before(async () => {
     fixtures = makeFixtures();
     folder = mkdtempSync(join(tmpdir(), "quip-web-"));
@@ -24,7 +24,7 @@ export function useBrowser() {
     for (const kind of ["gemma3", "llama", "slow", "adapter", "gguf", ...others]) server.put(`/models/${kind}.bin`, fixtures.bytes(kind));
     browser = await chromium.launch({
       executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-      args: ["--no-sandbox", "--js-flags=--expose-gc"],
+      args: ["--no-sandbox", "--js-flags=--expose-gc", ...args],
     });
   });
   after(async () => {

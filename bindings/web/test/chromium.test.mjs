@@ -42,6 +42,18 @@ describe("the best build is chosen", () => {
     });
 });
 
+test("without WebGPU: gpu is an error, auto is the CPU", async () => {
+  const page = await openPage();
+  await page.route("**/worker.js", async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, body: `delete WorkerNavigator.prototype.gpu;\n${await response.text()}` });
+  });
+  assert.match(await failure(page, "/models/gemma3.bin", { backend: "gpu" }), /^unsupported: this browser has no WebGPU$/);
+  const info = await page.evaluate(() => quip.Model.open("/models/gemma3.bin").then((model) => model.close().then(() => model.info)));
+  assert.deepEqual([info.backend, info.backendReason], ["cpu", "this browser has no WebGPU"]);
+  await page.context().close();
+});
+
 describe("a server", () => {
   let page, other;
   before(async () => {

@@ -5,11 +5,14 @@ import type { Build, EmbedParams, EngineParams, FinishReason, ModelInfo, ModelPa
 import { compile, processors } from "#worker";
 import { abi } from "./abi.js";
 import { buildsToTry, needs64 } from "./builds.js";
+import type { Gpu } from "./gpu.js";
 import type { FileMemory } from "./file_memory.js";
-import { Module, Struct, type Arena } from "./module.js";
+import { Module, NOT_YET, Struct, type Arena } from "./module.js";
 import { Threads } from "./threads.js";
 
-const { quip_role: roles, quip_finish_reason: finishes } = abi.enums;
+const { quip_role: roles, quip_finish_reason: finishes, quip_backend: backends } = abi.enums;
+
+const BACKEND = { cpu: backends.QUIP_BACKEND_CPU, gpu: backends.QUIP_BACKEND_GPU };
 
 const ROLES: Record<Role, number> = {
   none: roles.QUIP_ROLE_NONE,
@@ -27,12 +30,16 @@ const finishReason = (value: number): FinishReason => FINISH[value] ?? "stop"; /
 
 export class Engine {
   readonly #piece: Struct<"quip_piece">; // of every quip_session_next
+  #step: Promise<void> | null = null; // that runs on the GPU
+  /** The sessions that are open. */
+  readonly sessions = new Set<number>();
 
   private constructor(
     readonly build: Build,
     readonly module: Module,
     readonly compiled: WebAssembly.Module,
     private readonly threads: Threads | null,
+    readonly gpu: Gpu | null,
   ) {
     const bytes = Struct.bytes(module, "quip_piece");
     this.#piece = new Struct(module, "quip_piece", module.x.quip_web_malloc(bytes));
@@ -40,9 +47,9 @@ export class Engine {
   }
 
   /** Start the best build that runs here for a file of this size. */
-  static async start({ build, base }: EngineParams, fileBytes = 0): Promise<Engine> {
+  static async start({ build, base }: EngineParams, fileBytes = 0, gpu: Gpu | null = null): Promise<Engine> {
     for (const candidate of buildsToTry(build, needs64(fileBytes))) {
-      const engine = await Engine.#try(candidate, base);
+      const engine = await Engine.#try(candidate, base, gpu);
       if (engine) return engine;
     }
     throw new QuipError("unsupported", `the build '${build}' does not run in this browser; use another one`);
@@ -50,11 +57,11 @@ export class Engine {
 
   /** Null if the build does not run: the browser computes relaxed dot products wrongly (Node 20), or it
    * has no shared memory of that size (some phones). */
-  static async #try(build: Build, base?: string): Promise<Engine | null> {
+  static async #try(build: Build, base: string | undefined, gpu: Gpu | null): Promise<Engine | null> {
     const compiled = await compile(build, base);
-    const module = await Module.start(compiled, build);
+    const module = await Module.start(compiled, build, gpu);
     if (!module?.isRight) return null;
-    return new Engine(build, module, compiled, module.isShared ? new Threads(compiled, module) : null);
+    return new Engine(build, module, compiled, module.isShared ? new Threads(compiled, module) : null, gpu);
   }
 
   end(): void {
@@ -72,12 +79,13 @@ export class Engine {
     await this.threads?.ensure((nThreads || processors()) - 1);
   }
 
-  /** Open a model file. Its memory then belongs to the model. */
-  openModel(file: FileMemory, o: ModelParams): number {
+  /** Open a model file, whose memory the model uses. */
+  openModel(file: FileMemory, o: Omit<ModelParams, "backend">, backend: "cpu" | "gpu"): number {
     if (!file.length) throw new QuipError("format", `${file.name} is empty`);
     file.trim();
     return this.module.scoped((a) => {
       const options = a.struct("quip_model_options", {
+        backend: BACKEND[backend],
         n_threads: o.nThreads,
         background: o.background,
         name: a.cText(file.name),
@@ -96,7 +104,11 @@ export class Engine {
     return adapter;
   }
 
-  modelInfo(model: number): ModelInfo {
+  closeModel(model: number): void {
+    this.module.x.quip_model_close(model);
+  }
+
+  modelInfo(model: number): Omit<ModelInfo, "backendReason"> {
     return this.module.scoped((a) => {
       const info = a.struct("quip_model_info");
       this.module.call("quip_model_get_info", model, info.pointer);
@@ -111,6 +123,7 @@ export class Engine {
         hasTemplate: info.get("has_template") !== 0,
         isEmbedding: info.get("is_embedding") !== 0,
         embeddingSize: info.get("n_embedding"),
+        backend: info.get("backend") === BACKEND.gpu ? "gpu" : "cpu",
         sampling: {
           isOfModel: info.get("has_sampling") !== 0,
           temperature: decimal(info.get("default_temperature")),
@@ -149,14 +162,18 @@ export class Engine {
 
   openSession(model: number, o: SessionParams): number {
     const session = this.module.scoped((a) => this.module.handle("quip_session_open", model, sessionOptions(a, o)));
-    if (!o.adapter) return session;
+    this.sessions.add(session);
     try {
-      this.setAdapter(session, o.adapter, o.adapterScale);
+      if (o.adapter) this.setAdapter(session, o.adapter, o.adapterScale);
       return session;
     } catch (error) {
-      this.module.x.quip_session_close(session);
+      this.closeSession(session);
       throw error;
     }
+  }
+
+  closeSession(session: number): void {
+    if (this.sessions.delete(session)) this.module.x.quip_session_close(session);
   }
 
   setOptions(session: number, o: SessionParams): void {
@@ -169,7 +186,9 @@ export class Engine {
   }
 
   clone(session: number): number {
-    return this.module.handle("quip_session_clone", session);
+    const copy = this.module.handle("quip_session_clone", session);
+    this.sessions.add(copy);
+    return copy;
   }
 
   rewind(session: number, position: number): void {
@@ -189,9 +208,9 @@ export class Engine {
     );
   }
 
-  /** Run at most n tokens. Returns the number of tokens that are left. */
-  run(session: number, n: number): number {
-    return this.module.count("quip_session_run", session, n);
+  /** Run at most n tokens. Resolves with the number of tokens that are left. */
+  run(session: number, n: number): Promise<number> {
+    return this.#inStep(session, () => this.module.count("quip_session_run", session, n));
   }
 
   /** Remove what was appended last. */
@@ -200,10 +219,12 @@ export class Engine {
   }
 
   /** The next piece of the answer, or null at its end. */
-  next(session: number): string | null {
-    this.module.call("quip_session_next", session, this.#piece.pointer);
-    if (this.#piece.get("finish_reason") !== finishes.QUIP_FINISH_NONE) return null;
-    return this.module.text(this.#piece.get("text"), this.#piece.get("n_text"));
+  next(session: number): Promise<string | null> {
+    return this.#inStep(session, () => {
+      this.module.call("quip_session_next", session, this.#piece.pointer);
+      if (this.#piece.get("finish_reason") !== finishes.QUIP_FINISH_NONE) return null;
+      return this.module.text(this.#piece.get("text"), this.#piece.get("n_text"));
+    });
   }
 
   /** Let the next piece end the answer. */
@@ -281,9 +302,41 @@ export class Engine {
     });
   }
 
-  logits(session: number, vocabSize: number): Float32Array | null {
-    const pointer = this.module.x.quip_session_logits(session);
-    return pointer ? new Float32Array(this.module.bytes(pointer, 4 * vocabSize).slice().buffer) : null;
+  logits(session: number, vocabSize: number): Promise<Float32Array | null> {
+    return this.#inStep(session, () => {
+      const pointer = this.module.x.quip_session_logits(session);
+      if (!pointer && this.gpu?.pending) throw NOT_YET;
+      return pointer ? new Float32Array(this.module.bytes(pointer, 4 * vocabSize).slice().buffer) : null;
+    });
+  }
+
+  /* ---- steps of the GPU ---- */
+
+  /** Resolves when no step runs on the GPU. Until then the library accepts no other call. */
+  async idle(): Promise<void> {
+    while (this.#step) await this.#step;
+  }
+
+  /** Make a call on a session, and again until the GPU has done it. */
+  async #inStep<T>(session: number, call: () => T): Promise<T> {
+    await this.idle();
+    if (!this.sessions.has(session)) throw new QuipError("argument", "the session is closed");
+    if (!this.gpu) return call();
+    let end!: () => void;
+    this.#step = new Promise((resolve) => (end = resolve));
+    try {
+      for (;;)
+        try {
+          return call();
+        } catch (error) {
+          if (error !== NOT_YET || !this.gpu.pending) throw error;
+          await this.gpu.pending;
+          this.gpu.pending = null;
+        }
+    } finally {
+      this.#step = null;
+      end();
+    }
   }
 }
 

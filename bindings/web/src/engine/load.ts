@@ -22,6 +22,9 @@ export interface Loading {
 /** Chooses the module whose memory a file of this size goes to. 0: the size is unknown. */
 export type ChooseModule = (bytes: number) => Module | Promise<Module>;
 
+/** What is done with a file when it is loaded. */
+export type Use<T> = (file: FileMemory) => T | Promise<T>;
+
 const PIECE = 8 << 20;
 const PROGRESS_MS = 50;
 /** How long a server may take to say whether the stored file is current, and another tab to replace it. */
@@ -39,14 +42,14 @@ function throttled(loading: Loading, phase: Progress["phase"], total: number) {
   };
 }
 
-/** Load a file and pass it to `use`, which then owns its memory. A download that `use` accepts is kept in the
+/** Load a file and pass it to `use`, which then owns its memory, unless it fails. A download that `use` accepts is kept in the
  * store; one that is not a valid model is not, and the version that was kept before is used instead. */
 export async function load<T>(
   choose: ChooseModule,
   source: Source,
   hash: string | undefined,
   loading: Loading,
-  use: (file: FileMemory) => T,
+  use: Use<T>,
 ): Promise<T> {
   if (source.kind === "url") return loadUrl(choose, source, hash, loading, use);
   const file = await (source.kind === "blob"
@@ -56,7 +59,7 @@ export async function load<T>(
       : loadPieces(choose, source.name, source.bytes ?? 0, loading));
   try {
     verify(file, hash);
-    return use(file);
+    return await use(file);
   } catch (error) {
     file.free();
     throw error;
@@ -139,7 +142,7 @@ interface Job<T> {
   hash: string | undefined;
   stored: Stored | null; // null: nothing can be stored
   loading: Loading;
-  use: (file: FileMemory) => T;
+  use: Use<T>;
 }
 
 async function loadUrl<T>(
@@ -147,7 +150,7 @@ async function loadUrl<T>(
   source: Extract<Source, { kind: "url" }>,
   hash: string | undefined,
   loading: Loading,
-  use: (file: FileMemory) => T,
+  use: Use<T>,
 ): Promise<T> {
   const { url, cache: mode } = source;
   const job = { choose, url, mode, hash, loading, use };
@@ -224,7 +227,7 @@ async function fromStore<T>({ choose, url, stored, loading, use }: Job<T>, kept:
   const file = new FileMemory(await choose(kept.bytes), url, kept.bytes);
   try {
     await copyStored(stored!, kept, kept.bytes, file, loading, report);
-    const value = use(file);
+    const value = await use(file);
     await stored!.touch();
     return value;
   } catch (error) {
@@ -251,7 +254,7 @@ async function fromServer<T>(job: Job<T>, download: Download): Promise<T> {
     let value: T;
     try {
       verify(file, hash);
-      value = use(file);
+      value = await use(file);
     } catch (error) {
       file.free();
       throw error;

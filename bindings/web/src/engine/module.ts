@@ -4,6 +4,7 @@
 import { QuipError, type Status } from "../errors.js";
 import type { Build } from "../protocol.js";
 import { abi } from "./abi.js";
+import type { Gpu } from "./gpu.js";
 
 type Fn = (...args: number[]) => number;
 
@@ -21,6 +22,9 @@ const STATUS = Object.fromEntries(
   Object.entries(FAILURES).map(([name, value]) => [value, name.slice("QUIP_E_".length).toLowerCase()]),
 ) as Record<number, Status>;
 
+/** Thrown by a call that the GPU has not done yet. */
+export const NOT_YET = Symbol("not yet");
+
 const PAGE = 65536;
 const FIRST_PAGES = 64;
 /** The largest memory of a module. Only the part that is used costs anything. */
@@ -37,10 +41,14 @@ const fromUtf8 = new TextDecoder("utf-8", { ignoreBOM: true });
 const unshared = (bytes: Uint8Array) => (bytes.buffer instanceof ArrayBuffer ? bytes : bytes.slice());
 
 /** An address or size as a number. 64-bit memory has BigInts, 32-bit memory signed numbers. */
-const address = (value: number | bigint) => (typeof value === "bigint" ? Number(value) : value >>> 0);
+export const address = (value: number | bigint) => (typeof value === "bigint" ? Number(value) : value >>> 0);
 
-/** The functions that the module imports: a clock and random numbers. */
-export function imports(memory: () => WebAssembly.Memory): WebAssembly.Imports {
+/** What a module imports of a GPU, where there is none. */
+const noGpu = (module: WebAssembly.Module) =>
+  Object.fromEntries(WebAssembly.Module.imports(module).filter((i) => i.module === "gpu").map(({ name }) => [name, () => 0]));
+
+/** The functions that a module imports: a clock, random numbers and a GPU. */
+export function imports(module: WebAssembly.Module, memory: () => WebAssembly.Memory, gpu: Gpu | null = null) {
   // local time, which chat templates may ask for; it never goes back
   const origin = performance.timeOrigin - new Date().getTimezoneOffset() * 60000;
   const now = () => origin + performance.now();
@@ -48,7 +56,7 @@ export function imports(memory: () => WebAssembly.Memory): WebAssembly.Imports {
     const to = new Uint8Array(memory().buffer, address(at), address(n));
     to.set(crypto.getRandomValues(new Uint8Array(to.length)));
   };
-  return { env: { now, random } };
+  return { env: { now, random }, gpu: gpu?.imports(memory) ?? noGpu(module) };
 }
 
 /** The exports, with numbers for addresses. */
@@ -85,23 +93,23 @@ export class Module {
   }
 
   /** Instantiate a build. Null if it needs shared memory and the device has none. */
-  static start(module: WebAssembly.Module, build: Build): Promise<Module | null> {
-    return isShared(build) ? Module.#shared(module, build) : Module.#single(module, build);
+  static start(module: WebAssembly.Module, build: Build, gpu: Gpu | null = null): Promise<Module | null> {
+    return isShared(build) ? Module.#shared(module, build, gpu) : Module.#single(module, build, gpu);
   }
 
-  static async #single(module: WebAssembly.Module, build: Build): Promise<Module> {
+  static async #single(module: WebAssembly.Module, build: Build, gpu: Gpu | null): Promise<Module> {
     let memory: WebAssembly.Memory;
-    const instance = await WebAssembly.instantiate(module, imports(() => memory));
+    const instance = await WebAssembly.instantiate(module, imports(module, () => memory, gpu));
     memory = instance.exports.memory as WebAssembly.Memory;
     return new Module(exportsOf(instance, build), memory, build);
   }
 
   /** With memory that workers share. */
-  static async #shared(module: WebAssembly.Module, build: Build): Promise<Module | null> {
+  static async #shared(module: WebAssembly.Module, build: Build, gpu: Gpu | null): Promise<Module | null> {
     const memory = sharedMemory(is64(build));
     if (!memory) return null;
-    const { env } = imports(() => memory);
-    const instance = await WebAssembly.instantiate(module, { env: { ...env, memory } });
+    const all = imports(module, () => memory, gpu);
+    const instance = await WebAssembly.instantiate(module, { ...all, env: { ...all.env, memory } });
     return new Module(exportsOf(instance, build), memory, build);
   }
 
@@ -158,9 +166,11 @@ export class Module {
   /* ---- calls ---- */
 
   /** Call a function that returns a quip_status and whose last parameter, left out here, is a
-   * quip_error. Throws if it fails. */
+   * quip_error. Throws if it fails, or NOT_YET. */
   call(name: keyof Exports, ...args: number[]): void {
-    if (this.x[name](...args, this.#error.pointer) === QUIP_OK) return;
+    const returned = this.x[name](...args, this.#error.pointer);
+    if (returned === QUIP_OK) return;
+    if (returned === abi.enums.quip_web_status.QUIP_WEB_NOT_YET) throw NOT_YET;
     const status = STATUS[this.#error.get("status")] ?? "internal";
     throw new QuipError(status, this.cText(this.#error.at("message")));
   }

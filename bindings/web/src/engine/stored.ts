@@ -40,6 +40,19 @@ async function openSync(folder: FileSystemDirectoryHandle, name: string, mode: M
   return file.createSyncAccessHandle({ mode });
 }
 
+/** Replace the text of a file. */
+export async function writeText(folder: FileSystemDirectoryHandle, name: string, text: string): Promise<void> {
+  const file = await openSync(folder, name, "readwrite");
+  try {
+    const bytes = new TextEncoder().encode(text);
+    if (file.write(bytes, { at: 0 }) !== bytes.length) throw new Error("the store is full");
+    file.truncate(bytes.length);
+    file.flush();
+  } finally {
+    file.close();
+  }
+}
+
 /** Some browsers read into shared memory; others throw a TypeError. */
 function readAt(file: SyncHandle, to: Uint8Array, at: number): number {
   try {
@@ -192,14 +205,6 @@ export class Stored {
   /** Only a version that is not complete yet gets a meta of another length. If a crash leaves half of it, that
    * version is lost, never the kept one. */
   async #writeMeta({ n, meta }: StoredVersion): Promise<void> {
-    const file = await openSync(this.folder, fileName(this.entry.key, n, "json"), "readwrite");
-    try {
-      const bytes = new TextEncoder().encode(JSON.stringify(meta));
-      if (file.write(bytes, { at: 0 }) !== bytes.length) throw new Error("the store is full");
-      file.truncate(bytes.length);
-      file.flush();
-    } finally {
-      file.close();
-    }
+    await writeText(this.folder, fileName(this.entry.key, n, "json"), JSON.stringify(meta));
   }
 }

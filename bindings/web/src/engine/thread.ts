@@ -12,8 +12,8 @@ export interface ThreadStart {
 }
 
 export async function runThread({ module, build, memory, stack, index }: ThreadStart): Promise<() => void> {
-  const all = imports(() => memory);
-  const x = exportsOf(await WebAssembly.instantiate(module, { env: { ...all.env, memory } }), build);
+  const all = imports(module, () => memory);
+  const x = exportsOf(await WebAssembly.instantiate(module, { ...all, env: { ...all.env, memory } }), build);
   x.quip_web_thread_enter(stack);
   return () => x.quip_web_thread_run(index); // does not return
 }

@@ -4,10 +4,12 @@
 import { QuipError, toRecord } from "../errors.js";
 import type { CallName, Calls, Fit, Role, ToPage, ToWorker } from "../protocol.js";
 import { parentPort, yieldToMessages } from "#worker";
+import { chooseBackend, findGpu } from "./backend.js";
 import { needs64 } from "./builds.js";
 import { Engine } from "./engine.js";
 import { check } from "./fit.js";
 import { tokenizerParts } from "./head.js";
+import type { FileMemory } from "./file_memory.js";
 import { load, type Loading } from "./load.js";
 import { release } from "../release.js";
 
@@ -64,16 +66,17 @@ function send(message: ToPage, transfer: Transferable[] = []): void {
 
 /* ---- the state of this worker ---- */
 
-let engine: Engine;
+let engine: Engine; // undefined until a call has started it
 let model = 0;
+let embedder = 0;
 let modelFile = { pointer: 0, length: 0 };
 let vocabSize = 0;
 let embeddingSize = 0;
-const sessions = new Set<number>();
+let openOnCpu: () => number; // the same model, for embeddings, which cannot say "not yet"
 const adapters = new Set<number>();
 
 function open(session: number): number {
-  if (!sessions.has(session)) throw new QuipError("argument", "the session is closed");
+  if (!engine.sessions.has(session)) throw new QuipError("argument", "the session is closed");
   return session;
 }
 
@@ -84,17 +87,19 @@ function openAdapter(adapter: number): number {
 }
 
 /** Open a session. Who runs out of memory has often opened many. */
-function add(openSession: () => number) {
-  let session: number;
+async function add(openSession: () => number) {
+  let session = 0;
   try {
     session = openSession();
+    if (await engine.gpu?.isShort()) throw new QuipError("memory", "the GPU has no memory for the session");
   } catch (error) {
+    engine.closeSession(session);
     if (!(error instanceof QuipError) || error.status !== "memory") throw error;
-    const others = sessions.size === 1 ? "1 session is" : `${sessions.size} sessions are`;
+    const n = engine.sessions.size;
+    const others = n === 1 ? "1 session is" : `${n} sessions are`;
     const remedy = `${others} open; call close() on those that are not needed, or choose a smaller nContext`;
-    throw new QuipError("memory", `${error.message}; ${sessions.size ? remedy : "choose a smaller nContext"}`);
+    throw new QuipError("memory", `${error.message}; ${n ? remedy : "choose a smaller nContext"}`);
   }
-  sessions.add(session);
   return { session, nContext: engine.module.x.quip_session_n_context(session) };
 }
 
@@ -103,11 +108,11 @@ async function run(session: number, left: number, call: Call): Promise<void> {
   let n = STEP_TOKENS;
   while (left > 0) {
     const start = performance.now();
-    left = engine.run(session, n);
+    left = await engine.run(session, n);
     if (performance.now() - start < STEP_MS) n *= 2;
     await yieldToMessages();
-    if (left > 0 && (call.signal.aborted || !sessions.has(session))) {
-      if (sessions.has(session)) engine.undo(session);
+    if (left > 0 && (call.signal.aborted || !engine.sessions.has(session))) {
+      if (engine.sessions.has(session)) engine.undo(session);
       throw call.signal.reason ?? new QuipError("argument", "the session was closed");
     }
   }
@@ -118,20 +123,22 @@ const append = (session: number, role: Role, text: string, call: Call) =>
 
 const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<Calls[C][1]> | Calls[C][1] } = {
   async open({ source, sha256, ...params }, call) {
-    engine = await Engine.start(params);
+    const { gpu, reason } = await findGpu(params.backend);
+    engine = await Engine.start(params, 0, gpu);
     const choose = async (bytes: number) => {
-      if (needs64(bytes) && !params.build && !engine.module.is64) engine = await Engine.start(params, bytes);
+      if (needs64(bytes) && !params.build && !engine.module.is64) engine = await Engine.start(params, bytes, gpu);
       await engine.startThreads(params.nThreads);
       return engine.module;
     };
-    model = await load(choose, source, sha256, call, (file) => {
-      const opened = engine.openModel(file, params);
-      modelFile = { pointer: file.pointer, length: file.length };
-      return opened;
-    });
-    const info = engine.modelInfo(model);
-    vocabSize = info.vocabSize;
-    embeddingSize = info.embeddingSize;
+    let loaded: FileMemory;
+    model = await load(choose, source, sha256, call, (file) => engine.openModel((loaded = file), params, "cpu"));
+    modelFile = { pointer: loaded!.pointer, length: loaded!.length };
+    const chosen = gpu ? await chooseBackend(engine, model, loaded!, params) : { model, reason };
+    model = chosen.model;
+    const info = { ...engine.modelInfo(model), backendReason: chosen.reason };
+    ({ vocabSize, embeddingSize } = info);
+    const onCpu = info.backend === "cpu" ? model : 0;
+    openOnCpu = () => onCpu || engine.openModel(loaded, params, "cpu");
     return { info, build: engine.build };
   },
 
@@ -141,7 +148,10 @@ const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<
   },
 
   async adapter({ source, sha256 }, call) {
-    const adapter = await load(() => engine.module, source, sha256, call, (file) => engine.openAdapter(model, file));
+    const adapter = await load(() => engine.module, source, sha256, call, async (file) => {
+      await engine.idle();
+      return engine.openAdapter(model, file);
+    });
     adapters.add(adapter);
     return adapter;
   },
@@ -160,7 +170,7 @@ const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<
   },
 
   closeSession({ session }) {
-    if (sessions.delete(session)) engine.module.x.quip_session_close(session);
+    engine.closeSession(session);
   },
 
   clone({ session }) {
@@ -182,7 +192,7 @@ const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<
       if (call.signal.aborted) engine.cancel(session);
       let piece;
       try {
-        piece = engine.next(session);
+        piece = await engine.next(session);
       } catch (error) {
         if (isFirst && text !== undefined) engine.undo(session); // the context is full: no answer
         throw error;
@@ -214,10 +224,11 @@ const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<
   },
   async embed({ texts, options }, call) {
     const all: Float32Array[] = [];
+    embedder ||= openOnCpu();
     for (let n = 1; all.length < texts.length; ) {
       const start = performance.now();
       const part = texts.slice(all.length, all.length + n);
-      all.push(...engine.embed(model, part, options.dimensions || embeddingSize, options));
+      all.push(...engine.embed(embedder, part, options.dimensions || embeddingSize, options));
       if (performance.now() - start < STEP_MS) n *= 2;
       await yieldToMessages();
       if (call.signal.aborted) throw call.signal.reason;
@@ -241,6 +252,7 @@ async function answer(id: number, name: CallName, params: unknown): Promise<void
   running.set(id, call);
   try {
     const handle = handlers[name] as (params: unknown, call: Call) => unknown;
+    await engine?.idle();
     send({ id, value: await handle(params, call) });
   } catch (error) {
     if (isTrap(error)) send({ fatal: { status: "internal", message: `the engine stopped in '${name}': ${(error as Error).message}` } });

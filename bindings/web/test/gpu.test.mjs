@@ -1,0 +1,192 @@
+/** gpu.test.mjs: the GPU backend in Chromium, on SwiftShader: WebGPU that computes on the CPU. */
+import assert from "node:assert/strict";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
+import { answer, failure, fixtures, folder, openPage, useBrowser } from "./browser.mjs";
+import { DIST, ROOT } from "./fixtures.mjs";
+import { startServer } from "./server.mjs";
+
+useBrowser(["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]);
+
+/** A page whose worker script is changed: [text, other text] pairs, and lines before it. */
+async function openChanged(pairs, before = "") {
+  const copy = mkdtempSync(join(tmpdir(), "quip-gpu-"));
+  cpSync(DIST, copy, { recursive: true });
+  const script = join(copy, "worker.js");
+  let code = readFileSync(script, "utf8");
+  for (const [from, to] of pairs) {
+    assert.ok(code.includes(from), from);
+    code = code.replaceAll(from, to);
+  }
+  writeFileSync(script, before + code);
+  const changed = await startServer({ dist: copy, test: join(ROOT, "bindings/web/test"), fixtures: folder });
+  for (const kind of ["gemma3", "llama"]) changed.put(`/models/${kind}.bin`, fixtures.bytes(kind));
+  const page = await openPage({ origin: changed.origin });
+  const end = async () => {
+    await page.context().close();
+    changed.end();
+    rmSync(copy, { recursive: true });
+  };
+  return { page, end };
+}
+
+const floats = (words) => new Float32Array(new Uint32Array(words).buffer);
+
+describe("on the GPU", () => {
+  let page;
+  before(async () => (page = await openPage()));
+  after(() => page.context().close());
+
+  /* Float weights are compared number by number. Integer weights have binary16 keys on the GPU, and int8 ones
+   * on the CPU: docs/notes/gpu.md has the tolerance. */
+  test("logits are those of the CPU, for every family that the GPU runs", async (t) => {
+    let n = 0;
+    for (const { kind, ids, logits } of fixtures.golden) {
+      const found = await page.evaluate(
+        async ([kind, ids]) => {
+          const model = await quip.Model.open(`/models/${kind}.bin`, { backend: "gpu" }).catch((e) => e);
+          if (model instanceof Error) return `${model.status}: ${model.message}`;
+          const session = model.session({ nContext: 64 });
+          await session.prefill(ids);
+          const logits = [...(await session.logits())];
+          const { weights } = model.info;
+          await model.close();
+          return { logits, weights };
+        },
+        [kind, ids],
+      );
+      if (typeof found === "string") {
+        assert.match(found, /^unsupported: .*gpu/, kind);
+        t.diagnostic(`${kind}: ${found}`);
+        continue;
+      }
+      const want = floats(logits);
+      const rms = Math.sqrt(want.reduce((sum, x) => sum + x * x, 0) / want.length);
+      const most = Math.max(...want.map((x, i) => Math.abs(x - found.logits[i])));
+      assert.ok(most <= (found.weights === "f32" ? 2e-4 : rms / 2), `${kind}: ${most} of ${rms}`);
+      n++;
+    }
+    assert.ok(n >= 6 || !fixtures.golden.length, `${n} families`);
+  });
+
+  test("two sessions at once, a clone, a rewind and an adapter", async () => {
+    const found = await page.evaluate(async (prompt) => {
+      const model = await quip.Model.open("/models/llama.bin", { backend: "gpu" });
+      const options = { nContext: 64, maxOutputTokens: 4, greedy: true };
+      const [a, b] = [model.session(options), model.session(options)];
+      const both = await Promise.all([a.say(prompt).text(), b.say(prompt).text()]);
+      await a.rewind(0);
+      const again = await a.say(prompt).text();
+      const sampled = model.session({ ...options, greedy: false, temperature: 1.1, topK: 40, topP: 0.9, seed: 7 });
+      const draws = await sampled.say(prompt).text();
+      const copy = await b.clone();
+      const ends = await Promise.all([b.say(prompt).text(), copy.say(prompt).text()]);
+      for (const session of [a, b, copy, sampled]) await session.close();
+      const { backend, backendReason } = model.info;
+      await model.close();
+      return { both, again, draws, ends, backend, backendReason };
+    }, fixtures.prompt);
+    assert.deepEqual([found.backend, found.backendReason], ["gpu", ""]);
+    assert.equal(found.both[0], found.both[1]);
+    assert.equal(found.again, found.both[0]);
+    assert.equal(found.ends[0], found.ends[1]);
+    assert.ok(fixtures.expected.llama.greedy.startsWith(found.both[0]), found.both[0]); // float weights
+    assert.ok(found.draws.length > 0);
+  });
+
+  test("cancel during the prompt and during the answer; the session goes on", async () => {
+    const found = await page.evaluate(async (prompt) => {
+      const model = await quip.Model.open("/models/llama.bin", { backend: "gpu" });
+      const session = model.session({ nContext: 2048, greedy: true });
+      const stop = new AbortController();
+      const long = session.append(prompt.repeat(40), { signal: stop.signal });
+      setTimeout(() => stop.abort(), 20);
+      const name = await long.then(() => "", (e) => e.name);
+      const position = await session.position();
+      const reply = session.say(prompt);
+      for await (const piece of reply) break;
+      const { finishReason } = await reply.result();
+      await session.close();
+      await model.close();
+      return { name, position, finishReason };
+    }, fixtures.prompt);
+    assert.deepEqual(found, { name: "AbortError", position: 0, finishReason: "cancelled" });
+  });
+
+  test("two models, one on the CPU", async () => {
+    const texts = await page.evaluate(async (prompt) => {
+      const models = await Promise.all(["gpu", "gpu", "cpu"].map((backend) => quip.Model.open("/models/llama.bin", { backend })));
+      const sessions = models.map((model) => model.session({ nContext: 64, maxOutputTokens: 4, greedy: true }));
+      const texts = await Promise.all(sessions.map((session) => session.say(prompt).text()));
+      await Promise.all(models.map((model) => model.close()));
+      return texts;
+    }, fixtures.prompt);
+    assert.deepEqual(texts, Array(3).fill(texts[2]));
+  });
+
+  test("embeddings are those of the CPU", async () => {
+    const found = await page.evaluate(async (prompt) => {
+      const model = await quip.Model.open("/models/llama.bin", { backend: "gpu" });
+      const [embedding] = await model.embed([prompt], { pooling: "last" });
+      await model.close();
+      return [...embedding];
+    }, fixtures.prompt);
+    assert.deepEqual(found, fixtures.expected.llama.embedding);
+  });
+
+  test("a backend that does not exist", async () => {
+    assert.match(await failure(page, "/models/gemma3.bin", { backend: "tpu" }), /^argument: backend is 'tpu'; must be one of auto, cpu, gpu/);
+  });
+
+  test("auto does not choose WebGPU that computes on the CPU", async () => {
+    const info = await page.evaluate(() => quip.Model.open("/models/llama.bin").then((model) => model.close().then(() => model.info)));
+    assert.equal(info.backend, "cpu");
+    assert.match(info.backendReason, /swiftshader.* computes on the CPU$/i);
+  });
+});
+
+test("auto measures a GPU once, and remembers", async () => {
+  const { page, end } = await openChanged([["swiftshader|", ""], ["isFallbackAdapter", "isNoAdapter"]]);
+  const open = () => page.evaluate(() => quip.Model.open("/models/llama.bin").then((model) => model.close().then(() => model.info)));
+  const first = await open();
+  assert.equal(first.backend, "cpu"); // it is slower here, by far
+  assert.match(first.backendReason, /^the GPU \(.*\) takes [\d.e+]+ ms for a token of a prompt and .* the CPU [\d.]+ ms /);
+  assert.deepEqual(await open(), first);
+  await end();
+});
+
+test("a GPU that computes wrongly is refused", async () => {
+  const wrong = `const open = GPUDevice.prototype.createShaderModule;
+    GPUDevice.prototype.createShaderModule = function ({ code }) {
+      return open.call(this, { code: code.replaceAll("dot4I8Packed(", "-dot4I8Packed(") });
+    };\n`;
+  const { page, end } = await openChanged([["swiftshader|", ""], ["isFallbackAdapter", "isNoAdapter"]], wrong);
+  assert.match(await failure(page, "/models/gemma3.bin", { backend: "gpu" }), /^unsupported: the GPU \(.*\) computes wrongly: its logits differ by \d+ %/);
+  const found = await page.evaluate(() => quip.Model.open("/models/gemma3.bin").then((model) => model.close().then(() => model.info)));
+  assert.equal(found.backend, "cpu");
+  assert.match(found.backendReason, /computes wrongly/);
+  await end();
+});
+
+test("a lost GPU is an error, and everything can be closed", async () => {
+  const keep = `const request = GPUAdapter.prototype.requestDevice;
+    GPUAdapter.prototype.requestDevice = async function (options) {
+      return (self.device = await request.call(this, options));
+    };\n`;
+  const { page, end } = await openChanged([], keep);
+  await page.evaluate(async (prompt) => {
+    window.model = await quip.Model.open("/models/llama.bin", { backend: "gpu" });
+    window.chat = model.session({ nContext: 256, greedy: true });
+    window.reply = chat.say(prompt).text().catch((e) => `${e.status}: ${e.message}`);
+  }, fixtures.prompt);
+  await page.workers()[0].evaluate(() => self.device.destroy());
+  assert.match(await page.evaluate(() => reply), /^device: the GPU \(.*\) was lost.*; open the model again$/);
+  assert.match(await page.evaluate(() => chat.append("the").catch((e) => `${e.status}: ${e.message}`)), /^device: .*was lost/);
+  await page.evaluate(async () => {
+    await chat.close();
+    await model.close();
+  });
+  await end();
+});

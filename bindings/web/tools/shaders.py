@@ -1,0 +1,26 @@
+#!/usr/bin/env python3
+"""src/webgpu/*.wgsl -> a C file with their texts, without comments and indentation: a page downloads
+them. cmake/embed.cmake makes the same names for the native library.
+
+    tools/shaders.py OUT.c
+"""
+
+import json
+import pathlib
+import re
+import sys
+
+SHADERS = pathlib.Path(__file__).resolve().parents[3] / "src/webgpu"
+
+
+def shorten(text):
+    text = re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.S)
+    lines = (re.sub(r"\s+", " ", line).strip() for line in text.splitlines())
+    return "".join(line + "\n" for line in lines if line)
+
+
+out = ["/* Made by tools/shaders.py. */"]
+for path in sorted(SHADERS.glob("*.wgsl")):
+    name = f"qp_wgsl_{path.stem}"
+    out.append(f"extern const char {name}[];\nconst char {name}[] = {json.dumps(shorten(path.read_text()))};")
+pathlib.Path(sys.argv[1]).write_text("\n".join(out) + "\n")
