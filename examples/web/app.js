@@ -2,7 +2,7 @@
 import { cache, Model } from "./quip/index.js";
 import { nameOf, readAddress } from "./address.js";
 import { Chat } from "./chat.js";
-import { load, save } from "./kept.js";
+import { load, loadBackend, save, saveBackend } from "./kept.js";
 import { copyCode } from "./markdown.js";
 import { Progress, size } from "./progress.js";
 import { Settings } from "./settings.js";
@@ -14,6 +14,7 @@ const $ = (id) => document.getElementById(id);
 const show = (id, isShown) => ($(id).hidden = !isShown);
 
 let model = null;
+let opened = null; // the address or file that is open
 let source = null; // { name, url } of the model that is open, or that the kept chat was with; url null: a file
 let settings = [];
 let chats = [];
@@ -49,7 +50,7 @@ function update() {
   $("panes").classList.toggle("is-empty", isEmpty);
   if (werePanesHidden) for (const chat of chats) chat.scrollToEnd();
   $("compare").checked = chats.length > 1;
-  for (const id of ["compare", "new-chat", "other-model"]) $(id).disabled = !!running || !!loading;
+  for (const id of ["compare", "new-chat", "other-model", "backend"]) $(id).disabled = !!running || !!loading;
   $("model-name").textContent = model ? source.name : "";
   for (const element of document.querySelectorAll(".source-name")) element.textContent = source?.name ?? "the model";
   $("resume-open").textContent = source?.url ? `Open ${source.name}` : `Pick ${source?.name ?? "a model"} again`;
@@ -92,8 +93,9 @@ async function open(what, name) {
       });
       if (fit && !fit.fits) throw new Error(fit.reason); // offline there is no fit: the store may have the file
     }
-    model = await Model.open(what, { signal, onprogress: (p) => progress.show(p) });
+    model = await Model.open(what, { signal, backend: $("backend").value, onprogress: (p) => progress.show(p) });
     if (model.info.isEmbedding) throw new Error(`${name} makes embeddings; it cannot chat`);
+    opened = what;
     source = { name, url };
     isChoosing = false;
     useModel();
@@ -151,6 +153,7 @@ async function showFacts(seconds) {
     Model: `${info.architecture}, ${Math.round(info.parameters / 1e6)} million parameters`,
     Weights: `${info.weights}, ${size(info.fileBytes)}`,
     "Ready after": `${seconds.toFixed(2)} s`,
+    "Runs on": [info.backend === "gpu" ? "the GPU" : "the CPU", info.backendReason].filter(Boolean).join(": "),
     Engine: build.replace("-mt", ", threads").replace("relaxed", "relaxed SIMD").replace("simd", "SIMD"),
     Memory: size(await model.memory()),
   };
@@ -287,6 +290,13 @@ function showSettings(isShown) {
 
 /* ---- events ---- */
 
+/** Open the model again, on what was chosen. The chat stays. */
+$("backend").addEventListener("change", async () => {
+  saveBackend($("backend").value);
+  if (!model) return;
+  await leave();
+  await open(opened, source.name);
+});
 $("open-demo").addEventListener("click", () => open(DEMO.url, DEMO.name));
 $("file").addEventListener("change", (event) => {
   const [file] = event.target.files;
@@ -375,6 +385,7 @@ for (const name of ["online", "offline"]) addEventListener(name, () => show("off
 
 /* ---- start ---- */
 
+$("backend").value = loadBackend();
 const kept = load();
 source = kept?.model ?? null;
 show("offline", !navigator.onLine);

@@ -1,4 +1,5 @@
-/* kept.js: the chat, kept over a reload. Each tab has its own; a new tab begins with the last one. */
+/* kept.js: the chat, kept over a reload, and what runs models. Each tab has its own chat; a new tab begins
+ * with the last one. */
 const KEY = "quip-chat";
 
 const isMessage = (m) => (m?.role === "user" || m?.role === "model") && typeof m.text === "string";
@@ -19,4 +20,22 @@ export function save(chat) {
     try {
       window[store].setItem(KEY, JSON.stringify(chat));
     } catch {} // no storage, or it is full: the chat is lost with the page
+}
+
+const BACKEND = "quip-backend";
+
+/** What runs models: the visitor's choice, for all tabs. */
+export function loadBackend() {
+  try {
+    const kept = localStorage.getItem(BACKEND);
+    return ["cpu", "gpu"].includes(kept) ? kept : "auto";
+  } catch {
+    return "auto"; // no storage
+  }
+}
+
+export function saveBackend(backend) {
+  try {
+    localStorage.setItem(BACKEND, backend);
+  } catch {} // no storage: the choice is lost with the page
 }

@@ -91,6 +91,25 @@ const messages = (page) => page.evaluate(() => {
 });
 
 describe("the demo page", () => {
+  test("what runs the model: a choice opens it again, and is kept; without a GPU there is a sentence", async () => {
+    const page = await openChat();
+    await say(page, fixtures.prompt);
+    await page.click("#settings-button");
+    assert.match(await page.locator("#facts").textContent(), /Runs onthe CPU: /);
+    await page.selectOption("#backend", "cpu");
+    await page.waitForSelector("#composer:not([hidden])");
+    await page.waitForFunction(() => /Runs onthe CPUEngine/.test(document.querySelector("#facts").textContent));
+    assert.equal(await page.locator(".theirs").count(), 1, "the chat goes on");
+    await page.reload();
+    await page.waitForSelector("#composer:not([hidden])");
+    assert.equal(await page.inputValue("#backend"), "cpu");
+    await page.click("#settings-button");
+    await page.selectOption("#backend", "gpu");
+    await page.waitForSelector("#problem:not([hidden])");
+    assert.match(await page.locator("#problem").textContent(), /GPU/);
+    await end(page);
+  });
+
   test("a model, an answer, its measurements, a second turn, another model", async () => {
     const page = await openChat();
     await set(page, { maxOutputTokens: "30" });
