@@ -28,7 +28,10 @@ const LANES = SIZE / 4u;   // threads that share a row of the matrix
 const ROWS = SIZE / LANES; // of the matrix, that a workgroup has at a time
 var<workgroup> x8: array<vec4<u32>, SIZE>; // 16 numbers each
 var<workgroup> scales: array<f32, SIZE / 4u>;
-var<workgroup> largest: array<vec4<f32>, SIZE>;
+var<workgroup> largest: array<f32, SIZE / 4u>; // of each block
+// Of each four numbers: the largest, as bits; then the four as int8. Words, because a write of one
+// component of a vector may touch the others.
+var<workgroup> words: array<u32, 4u * SIZE>;
 var<workgroup> lane_sums: array<vec3<f32>, SIZE>;
 
 // A thread's part of the product of row r.
@@ -58,35 +61,44 @@ fn chunk_input(t: u32, first: u32, j: u32, thread: u32) -> vec4<f32> {
     return vec4<f32>(0.0);
 }
 
-fn store4(j: u32, thread: u32, x: u32) {
-    let i = j * SIZE + thread;
-    x8[i / 4u][i % 4u] = x;
+// The largest of block i, whose 16 words begin at a multiple of 16. Neighbours begin at different
+// words, which are in different banks.
+fn largest_of_block(i: u32) -> f32 {
+    var most = 0u; // bits of numbers that are not negative are ordered as these are
+    for (var k = 0u; k < 16u; k++) {
+        most = max(most, words[16u * i + (i + k) % 16u]);
+    }
+    return bitcast<f32>(most);
 }
 
-// Round the numbers [first, first + CHUNK) of row t. 16 threads have four blocks.
+fn inverse_of(j: u32, thread: u32) -> f32 {
+    let most = largest[(j * SIZE + thread) / 16u];
+    return select(0.0, 127.0 / most, most > 0.0);
+}
+
+// Round the numbers [first, first + CHUNK) of row t.
 fn round_chunk(t: u32, first: u32, thread: u32) {
     let a = chunk_input(t, first, 0u, thread);
     let b = chunk_input(t, first, 1u, thread);
     let c = chunk_input(t, first, 2u, thread);
     let d = chunk_input(t, first, 3u, thread);
-    largest[thread] = vec4<f32>(largest_of(a), largest_of(b), largest_of(c), largest_of(d));
+    words[thread] = bitcast<u32>(largest_of(a));
+    words[SIZE + thread] = bitcast<u32>(largest_of(b));
+    words[2u * SIZE + thread] = bitcast<u32>(largest_of(c));
+    words[3u * SIZE + thread] = bitcast<u32>(largest_of(d));
     workgroupBarrier();
-    var most = vec4<f32>(0.0);
-    for (var i = 0u; i < 16u; i++) {
-        most = max(most, largest[thread / 16u * 16u + i]);
+    if (thread < SIZE / 4u) {
+        largest[thread] = largest_of_block(thread);
+        scales[thread] = largest[thread] / 127.0;
     }
-    let inverse = select(vec4<f32>(0.0), 127.0 / most, most > vec4<f32>(0.0));
-    store4(0u, thread, round4(a, inverse.x));
-    store4(1u, thread, round4(b, inverse.y));
-    store4(2u, thread, round4(c, inverse.z));
-    store4(3u, thread, round4(d, inverse.w));
-    if (thread % 16u == 0u) {
-        let block = thread / 16u;
-        scales[block] = most.x / 127.0;
-        scales[block + SIZE / 16u] = most.y / 127.0;
-        scales[block + SIZE / 8u] = most.z / 127.0;
-        scales[block + 3u * SIZE / 16u] = most.w / 127.0;
-    }
+    workgroupBarrier();
+    words[thread] = round4(a, inverse_of(0u, thread));
+    words[SIZE + thread] = round4(b, inverse_of(1u, thread));
+    words[2u * SIZE + thread] = round4(c, inverse_of(2u, thread));
+    words[3u * SIZE + thread] = round4(d, inverse_of(3u, thread));
+    workgroupBarrier();
+    let at = 4u * thread;
+    x8[thread] = vec4<u32>(words[at], words[at + 1u], words[at + 2u], words[at + 3u]);
     workgroupBarrier();
 }
 
