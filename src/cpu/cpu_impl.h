@@ -14,7 +14,7 @@
 
 #include "cpu/attention_int8.h"
 #include "cpu/low_rank.h"
-#include "engine/backend.h"
+#include "engine/columns.h"
 
 #include <assert.h>
 #include <math.h>
@@ -75,8 +75,7 @@ struct kv_layer {
 /* The columns of one convolution layer (conv_history.c). */
 struct conv_layer {
     float *columns; // [slots, d_model]
-    int begin, end; // those of positions [begin, end) are in the ring
-    int start;      // where the last batch began that was longer than the ring; -1: there was none
+    struct columns kept;
 };
 
 struct cpu_sequence {
@@ -459,11 +458,10 @@ void qp_conv_alloc(struct cpu_sequence *s, const struct config *c, struct arena 
 /* The last position, not after `pos`, where the sequence can go on. */
 int qp_conv_rewind(const struct cpu_sequence *s, int pos);
 /* A batch: restore the ring if the sequence went back; column `pos` before or among the rows; keep
- * their columns; all for the channels of r. Then once: the rows have run. */
+ * their columns; all for the channels of r. Then qp_columns_advance, once: the rows have run. */
 void qp_conv_restore(const struct conv_rows *r);
 const float *qp_conv_column(const struct conv_rows *r, int pos);
 void qp_conv_keep(const struct conv_rows *r);
-void qp_conv_advance(const struct conv_rows *r);
 /* `to` has the same n_context. */
 void qp_conv_copy(struct cpu_sequence *to, const struct cpu_sequence *from);
 /* Write or read what the positions before `pos` need, in an order that does not depend on the

@@ -90,7 +90,7 @@ quip_status qp_cpu_conv(struct device *device, int l, const struct rows *rows)
         const struct conv_rows r = rows_from(&job, t);
         struct cpu_sequence *s = cpu_sequence_of(rows->row[t].sequence);
         n = r.n;
-        qp_conv_advance(&r);
+        qp_columns_advance(&r.layer->kept, r.pos, n);
         s->n_written = s->n_written > r.pos + n ? s->n_written : r.pos + n;
     }
     return QUIP_OK;
