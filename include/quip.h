@@ -102,7 +102,7 @@ typedef int32_t quip_token; // an index into the model's vocabulary
 typedef enum quip_backend {
     QUIP_BACKEND_AUTO = 0, // the fastest available one; in this version always the CPU
     QUIP_BACKEND_CPU = 1,
-    QUIP_BACKEND_GPU = 2 // a GPU through WebGPU; runs some of the models (docs/notes/gpu.md)
+    QUIP_BACKEND_GPU = 2 // a GPU through WebGPU; docs/notes/gpu.md has what it refuses
 } quip_backend;
 
 /* Check whether models can run on a backend here. Fails with QUIP_E_UNSUPPORTED if the backend is

@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 #include "support/check.h"
 #include "support/golden.h"
+#include "support/gpu.h"
 #include "support/models.h"
 #include "support/reference_backend.h"
 #include "support/shared.h"
@@ -132,11 +133,12 @@ static void check_prompt(quip_model *model, const char *folder, const cJSON *pro
     free(want);
 }
 
-static void check_golden(const char *folder, const struct backend *backend)
+static void check_golden(const char *folder, quip_backend id, const struct backend *backend)
 {
     const cJSON *prompt;
     cJSON *expected = read_expected(folder);
     quip_model *model = open_golden_as(folder, CONVERT_F32);
+    model->options.backend = id;
     model->backend = backend;
     cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(expected, "prompts"))
         check_prompt(model, folder, prompt, 2e-6f);
@@ -148,14 +150,14 @@ static void test_golden(void **state)
 {
     (void)state;
     for (size_t i = 0; i < QP_COUNT(folders); i++)
-        check_golden(folders[i], NULL);
+        check_golden(folders[i], QUIP_BACKEND_CPU, NULL);
 }
 
 static void test_reference_backend(void **state)
 {
     (void)state;
     for (size_t i = 0; i < QP_COUNT(folders); i++)
-        check_golden(folders[i], &reference_backend);
+        check_golden(folders[i], QUIP_BACKEND_CPU, &reference_backend);
 }
 
 /* The hidden states of all tokens, by pooling one at a time. */
@@ -181,28 +183,33 @@ static void test_hidden(void **state)
     cJSON_Delete(expected);
 }
 
+static void check_int8(quip_model *model, size_t i)
+{
+    cJSON *expected = read_expected(folders[i]);
+    const cJSON *prompt;
+    const int width = width_of_model(model);
+    cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(expected, "prompts"))
+    {
+        quip_token ids[MAX_IDS];
+        float got[MAX_WIDTH];
+        float *want = read_wanted(folders[i], prompt, "embedding_file", (size_t)width);
+        embed_ids(model, ids, read_ids(prompt, ids), NULL, got);
+        // nothing correlates the inputs of a random model, so rounding cannot use it
+        if (!(cosine(got, want, width) > (i == 2 ? 0.996f : 0.999f)))
+            fail_msg("%s: \"%s\": the cosine is %.5f", folders[i], prompt->string,
+                     (double)cosine(got, want, width));
+        free(want);
+    }
+    cJSON_Delete(expected);
+}
+
 static void test_int8(void **state)
 {
     (void)state;
     for (size_t i = 0; i < QP_COUNT(folders); i++) {
-        cJSON *expected = read_expected(folders[i]);
-        const cJSON *prompt;
         quip_model *model = open_golden_as(folders[i], CONVERT_INT8);
-        const int width = width_of_model(model);
-        cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(expected, "prompts"))
-        {
-            quip_token ids[MAX_IDS];
-            float got[MAX_WIDTH];
-            float *want = read_wanted(folders[i], prompt, "embedding_file", (size_t)width);
-            embed_ids(model, ids, read_ids(prompt, ids), NULL, got);
-            // nothing correlates the inputs of a random model, so rounding cannot use it
-            if (!(cosine(got, want, width) > (i == 2 ? 0.996f : 0.999f)))
-                fail_msg("%s: \"%s\": the cosine is %.5f", folders[i], prompt->string,
-                         (double)cosine(got, want, width));
-            free(want);
-        }
+        check_int8(model, i);
         quip_model_close(model);
-        cJSON_Delete(expected);
     }
 }
 
@@ -322,6 +329,21 @@ static void test_batch(void **state)
             check_batch(model);
             quip_model_close(model);
         }
+}
+
+/* The GPU's embeddings are the reference's, too, and those of a batch have the bits of each alone.
+ */
+static void test_gpu(void **state)
+{
+    (void)state;
+    for (size_t i = 0; has_gpu() && i < QP_COUNT(folders); i++) {
+        check_golden(folders[i], QUIP_BACKEND_GPU, NULL);
+        quip_model *model = open_golden_as(folders[i], CONVERT_INT8);
+        model->options.backend = QUIP_BACKEND_GPU;
+        check_int8(model, i);
+        check_batch(model);
+        quip_model_close(model);
+    }
 }
 
 static void test_same_on_every_isa(void **state)
@@ -641,6 +663,7 @@ int main(void)
         cmocka_unit_test(test_int8),
         cmocka_unit_test(test_details),
         cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_gpu),
         cmocka_unit_test(test_same_on_every_isa),
         cmocka_unit_test(test_texts),
         cmocka_unit_test(test_refusals),

@@ -1,6 +1,7 @@
 /* gpu.c: the GPU backend computes what the CPU backend computes, within a tolerance, and refuses
  * the models that it does not run. Without a GPU, or without the library that finds one, there is
  * nothing to test: the tests say so and pass. */
+#include "support/gpu.h"
 #include "support/check.h"
 #include "support/golden.h"
 #include "support/golden2.h"
@@ -23,44 +24,6 @@
 
 #define N_TOKENS 150
 #define N_DECODED 24 // of these, one by one: attention of the last ones is split
-
-static bool has_gpu(void)
-{
-    static bool is_known, is_there;
-    quip_error error = { 0 };
-    if (!is_known) {
-        is_known = true;
-        is_there = quip_backend_check(QUIP_BACKEND_GPU, &error) == QUIP_OK;
-        if (!is_there) {
-            print_message("no GPU here: %s\n", error.message);
-            assert_int_equal(error.status, QUIP_E_UNSUPPORTED);
-        }
-    }
-    return is_there;
-}
-
-/* The model on the GPU; NULL after a message if the backend does not run it yet. */
-static quip_model *open_on_gpu(int i)
-{
-    quip_model *model = models_open(i, NULL);
-    quip_error error = { 0 };
-    model->options.backend = QUIP_BACKEND_GPU;
-    if (qp_backend_check_model(model, &error) == QUIP_OK)
-        return model;
-    assert_int_equal(error.status, QUIP_E_UNSUPPORTED);
-    printf("  %-22s refused: %s\n", models_name(i), error.message);
-    quip_model_close(model);
-    return NULL;
-}
-
-/* The model of this name (models.c), or -1. */
-static int model_named(const char *name)
-{
-    for (int i = 0; i < models_count(); i++)
-        if (strcmp(models_name(i), name) == 0)
-            return i;
-    return -1;
-}
 
 static quip_session *open_session(quip_model *model, const quip_session_options *options)
 {
@@ -249,11 +212,13 @@ static void test_few_rows_have_the_bits_of_one(void **state)
         N_BEFORE = 255, // the keys of the rows behind are split
         N_ROWS = 4
     };
-    static const char *const names[] = { "gemma3 mixed", "gemma3 f32",           "llama int8",
-                                         "llama int4",   "llama int4 in blocks", "gemma4 mixed" };
+    static const char *const names[] = {
+        "gemma3 mixed",         "gemma3 f32",   "llama int8", "llama int4",
+        "llama int4 in blocks", "gemma4 mixed", "lfm2 int8",  "normed experts mixed",
+    };
     (void)state;
     for (size_t i = 0; has_gpu() && i < QP_COUNT(names); i++) {
-        quip_model *model = open_on_gpu(model_named(names[i]));
+        quip_model *model = open_on_gpu(models_named(names[i]));
         const size_t vocab_size = (size_t)model->config.vocab_size;
         float *alone = malloc(2 * N_ROWS * vocab_size * sizeof *alone),
               *together = alone + N_ROWS * vocab_size;
@@ -411,9 +376,10 @@ static void test_copies(void **state)
     enum {
         N_BEFORE = 70
     };
+    static const char *const names[] = { "gemma3 mixed", "gemma3 f32", "llama int8", "lfm2 int8" };
     (void)state;
-    for (int i = 0; has_gpu() && i < 3; i++) {
-        quip_model *model = open_on_gpu(i);
+    for (size_t i = 0; has_gpu() && i < QP_COUNT(names); i++) {
+        quip_model *model = open_on_gpu(models_named(names[i]));
         const quip_session_options options = { .n_context = 100 };
         quip_session *s = open_session(model, &options), *t = open_session(model, &options), *clone;
         struct memory_stream stream = { 0 };
@@ -489,24 +455,26 @@ static void test_refused_models(void **state)
     (void)state;
     if (!has_gpu())
         return;
-    check(tiny_model_write("gpu-experts.bin", &tiny_experts, &error), &error);
+    struct tiny_model tiny = tiny_llama;
+    tiny.config = "mixes_inputs 1\nresidual parallel\n";
+    check(tiny_model_write("gpu-refused.bin", &tiny, &error), &error);
     const quip_status status = quip_model_open(
-        &model, "gpu-experts.bin", &(quip_model_options){ .backend = QUIP_BACKEND_GPU }, &error);
+        &model, "gpu-refused.bin", &(quip_model_options){ .backend = QUIP_BACKEND_GPU }, &error);
     assert_int_equal(status, QUIP_E_UNSUPPORTED);
     assert_null(model);
-    assert_non_null(strstr(error.message, "mixtures of experts"));
-    const int fd = open("gpu-experts.bin", O_RDONLY);
+    assert_non_null(strstr(error.message, "mixed inputs in a model of this kind"));
+    const int fd = open("gpu-refused.bin", O_RDONLY);
     assert_int_equal(quip_model_open_fd(&model, fd, 0, 0,
                                         &(quip_model_options){ .backend = QUIP_BACKEND_GPU },
                                         &error),
                      QUIP_E_UNSUPPORTED);
     close(fd);
-    check(quip_model_open(&model, "gpu-experts.bin", NULL, &error), &error);
+    check(quip_model_open(&model, "gpu-refused.bin", NULL, &error), &error);
     quip_model_info info = { .struct_size = sizeof info };
     check(quip_model_get_info(model, &info, &error), &error);
     assert_int_equal(info.backend, QUIP_BACKEND_CPU);
     quip_model_close(model);
-    unlink("gpu-experts.bin");
+    unlink("gpu-refused.bin");
 }
 
 int main(void)

@@ -15,6 +15,7 @@ struct Params {
     values_at: u32,
     window: u32,  // 0: none
     alibi_at: u32, // slopes in V
+    window_after: u32, // as `window`, behind a row; 0: none
     scale: f32,
     cap: f32,
 }
@@ -47,6 +48,15 @@ fn reduce(x: vec4<f32>, is_max: bool, thread: u32) -> vec4<f32> {
     let y = reduced[0];
     workgroupBarrier();
     return y;
+}
+
+// A lane; in a text that is read in both directions a window ends behind the row.
+fn text_lane(i: u32, kv_head: u32) -> Lane {
+    var lane = lane_of(i, kv_head);
+    if (p.window_after > 0u && lane.t < p.n) {
+        lane.end = min(lane.end, ROWS[p.first_row + lane.t].y + p.window_after);
+    }
+    return lane;
 }
 
 fn query(lane: Lane, i: u32) -> f32 {
@@ -124,10 +134,10 @@ fn store_dim(o: Output, dim: u32, x: vec4<f32>, share: u32) {
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let kv_head = group.y;
-    let a = lane_of(4u * group.x, kv_head);
-    let b = lane_of(4u * group.x + 1u, kv_head);
-    let c = lane_of(4u * group.x + 2u, kv_head);
-    let d = lane_of(4u * group.x + 3u, kv_head);
+    let a = text_lane(4u * group.x, kv_head);
+    let b = text_lane(4u * group.x + 1u, kv_head);
+    let c = text_lane(4u * group.x + 2u, kv_head);
+    let d = text_lane(4u * group.x + 3u, kv_head);
     let begin = vec4<u32>(a.begin, b.begin, c.begin, d.begin);
     let end = vec4<u32>(a.end, b.end, c.end, d.end);
     // tiles begin at multiples of their size, whatever the lanes attend to

@@ -50,6 +50,10 @@ enum {
     CANDIDATE_LOGITS = 4096 // of a workgroup of argmax.wgsl
 };
 
+enum {
+    N_ALL_SIZES = N_SIZES + 7
+};
+
 /* The widest layer. */
 static struct layer_config widest_layer(const struct config *c)
 {
@@ -63,12 +67,27 @@ static struct layer_config widest_layer(const struct config *c)
     return w;
 }
 
+int qp_webgpu_text_blocks(const struct capacity *capacity)
+{
+    return capacity->n_rows / 64 + capacity->n_texts + 1;
+}
+
+/* Words of the keys and values of a position, in the widest layer. */
+static int text_kv_words(const struct config *c)
+{
+    int n = 0;
+    for (int l = 0; l < c->n_layers; l++)
+        n = qp_max(n, 2 * c->layers[l].n_kv_heads * kv_words(false, c->layers[l].head_dim));
+    return n;
+}
+
 /* The sizes of all buffers of batches of these capacities. */
 static void list_sizes(struct size sizes[N_SIZES], const struct config *c,
                        const struct capacity *capacity)
 {
 #define AT(field) offsetof(struct batch_memory, field)
     const struct layer_config w = widest_layer(c);
+    const int conv = c->conv_width ? c->d_model : 0; // b, c and x are where q, k and v are
     const int q = c->n_heads * w.head_dim, widest = qp_max(qp_max(c->d_model, q), w.d_ff);
     const int quantized = (int)qp_round_up((size_t)widest, ROW_UNIT) / 4;
     const int n_split = qp_webgpu_split_of(capacity->n_context);
@@ -81,9 +100,9 @@ static void list_sizes(struct size sizes[N_SIZES], const struct config *c,
         { AT(next_x), n, stride_of(c->d_model) },
         { AT(xn), n, stride_of(c->d_model) },
         { AT(y), n, stride_of(c->d_model) },
-        { AT(qkv), n, stride_of(q + 2 * w.n_kv_heads) },
+        { AT(qkv), n, stride_of(qp_max(q + 2 * w.n_kv_heads, 3 * conv)) },
         { AT(q), n, stride_of(q) },
-        { AT(att), n, stride_of(q) },
+        { AT(att), n, stride_of(qp_max(q, conv)) },
         { AT(gate_up), n, stride_of(2 * w.d_ff) },
         { AT(h), n, stride_of(w.d_ff) },
         { AT(logits), LOGITS_ROWS, stride_of(c->vocab_size) },
@@ -105,6 +124,33 @@ static void list_sizes(struct size sizes[N_SIZES], const struct config *c,
         sizes[i] = all[i];
 }
 
+/* The same of what only some models need: experts and texts; then the others. */
+static void list_all_sizes(struct size sizes[N_ALL_SIZES], const struct config *c,
+                           const struct weights *weights, const struct capacity *capacity)
+{
+#define AT(field) offsetof(struct batch_memory, field)
+    const uint64_t n = (uint64_t)capacity->n_rows, n_texts = (uint64_t)capacity->n_texts;
+    const uint64_t n_routed = c->experts.n ? n : 0,
+                   n_pairs = n_routed * (uint64_t)c->experts.n_used;
+    int pooled = c->d_model;
+    for (int i = 0; i < weights->n_dense; i++)
+        pooled = qp_max(pooled, weights->dense[i].w.n_out);
+    const struct size some[N_ALL_SIZES - N_SIZES] = {
+        { AT(expert_scores), n_routed, c->experts.n + 1 },
+        { AT(chosen), n_routed, 2 * c->experts.n_used + 1 },
+        { AT(expert_h), n_pairs, stride_of(c->experts.d_ff) },
+        { AT(experts), n_routed, stride_of(c->d_model) },
+        { AT(text_kv), n_texts ? (uint64_t)qp_webgpu_text_blocks(capacity) * 64 : 0,
+          text_kv_words(c) },
+        { AT(pooled[0]), n_texts, stride_of(pooled) },
+        { AT(pooled[1]), n_texts, stride_of(pooled) },
+    };
+#undef AT
+    for (int i = 0; i < N_ALL_SIZES - N_SIZES; i++)
+        sizes[i] = some[i];
+    list_sizes(sizes + N_ALL_SIZES - N_SIZES, c, capacity);
+}
+
 static struct scratch *scratch_at(struct batch_memory *m, const struct size *size)
 {
     return (struct scratch *)(void *)((char *)m + size->offset);
@@ -112,9 +158,9 @@ static struct scratch *scratch_at(struct batch_memory *m, const struct size *siz
 
 static void free_batch(struct webgpu_device *d, struct batch_memory *m)
 {
-    struct size sizes[N_SIZES];
-    list_sizes(sizes, d->base.config, &d->base.capacity);
-    for (int i = 0; i < N_SIZES; i++)
+    struct size sizes[N_ALL_SIZES];
+    list_all_sizes(sizes, d->base.config, d->base.weights, &d->base.capacity);
+    for (int i = 0; i < N_ALL_SIZES; i++)
         qp_webgpu_free(d, scratch_at(m, &sizes[i]));
 }
 
@@ -124,12 +170,12 @@ static quip_status grow_batch(struct webgpu_device *d, const struct capacity *ca
                               quip_error *error)
 {
     struct batch_memory m = { .readback = d->mem.readback };
-    struct size sizes[N_SIZES];
+    struct size sizes[N_ALL_SIZES];
     const size_t n_rows = 2 * (size_t)capacity->n_rows;
     uint32_t *staged = calloc(n_rows, 4 * sizeof *staged);
     quip_status status = staged ? QUIP_OK : qp_fail_memory(error, "a batch", 16 * n_rows);
-    list_sizes(sizes, d->base.config, capacity);
-    for (int i = 0; i < N_SIZES && !status; i++)
+    list_all_sizes(sizes, d->base.config, d->base.weights, capacity);
+    for (int i = 0; i < N_ALL_SIZES && !status; i++)
         status =
             qp_webgpu_alloc(d, scratch_at(&m, &sizes[i]), sizes[i].n_rows, sizes[i].stride, error);
     if (status) {
@@ -152,7 +198,8 @@ static quip_status webgpu_reserve(struct device *device, const struct capacity *
     const struct capacity has = device->capacity;
     const struct capacity both = { .n_rows = qp_max(has.n_rows, want->n_rows),
                                    .n_context = qp_max(has.n_context, want->n_context),
-                                   .max_rank = qp_max(has.max_rank, want->max_rank) };
+                                   .max_rank = qp_max(has.max_rank, want->max_rank),
+                                   .n_texts = qp_max(has.n_texts, want->n_texts) };
     quip_status status = grow_batch(d, &both, error);
     if (!status && both.n_context > has.n_context)
         status = qp_webgpu_fill_ropes(d, both.n_context, error);
@@ -229,14 +276,16 @@ static void webgpu_plan(struct device_plan *plan, const quip_model *model,
                         const struct device_options *options, const struct capacity *capacity)
 {
     const struct config *c = &model->config;
-    struct size sizes[N_SIZES];
+    struct size sizes[N_ALL_SIZES];
     uint64_t n = qp_webgpu_weight_bytes(model) + rope_bytes(c, capacity->n_context);
     (void)options;
-    list_sizes(sizes, c, capacity);
-    for (int i = 0; i < N_SIZES; i++)
+    list_all_sizes(sizes, c, &model->weights, capacity);
+    for (int i = 0; i < N_ALL_SIZES; i++)
         n += scratch_bytes(sizes[i].n_rows, sizes[i].stride);
     plan->device_bytes = (size_t)n;
-    plan->kv_bytes = (size_t)qp_webgpu_kv_bytes(c, !model->weights.has_float, capacity->n_context);
+    plan->kv_bytes =
+        (size_t)(qp_webgpu_kv_bytes(c, !model->weights.has_float, capacity->n_context) +
+                 qp_webgpu_columns_bytes(c, capacity->n_context));
     plan->sequence_bytes = sizeof(struct webgpu_sequence) +
                            (size_t)c->n_layers * sizeof(struct scratch) +
                            SEQUENCE_OUTPUTS * (size_t)stride_of(c->d_model) * sizeof(float);
@@ -257,33 +306,6 @@ static quip_status webgpu_begin(struct device *device, int n_threads)
     d->n_draws = d->n_logits = d->n_host_logits = 0;
     d->pending = (struct pending){ 0 };
     return qp_webgpu_status(d);
-}
-
-/* ---- what it does not do yet (families.c refuses such models) ---- */
-
-static quip_status fail_unsupported(struct device *device)
-{
-    return qp_fail(&device->error, QUIP_E_UNSUPPORTED,
-                   "the gpu backend does not have this operation yet");
-}
-
-static quip_status webgpu_rows(struct device *device, int l, const struct rows *rows)
-{
-    (void)l, (void)rows;
-    return fail_unsupported(device);
-}
-
-static quip_status webgpu_pool(struct device *device, const struct norm_weights *w,
-                               const struct rows *rows)
-{
-    (void)w, (void)rows;
-    return fail_unsupported(device);
-}
-
-static quip_status webgpu_dense(struct device *device, int i, int n)
-{
-    (void)i, (void)n;
-    return fail_unsupported(device);
 }
 
 const struct backend qp_webgpu_backend = {
@@ -310,20 +332,20 @@ const struct backend qp_webgpu_backend = {
     .add = qp_webgpu_add,
     .linear = qp_webgpu_linear,
     .rope_append = qp_webgpu_rope_append,
-    .conv = webgpu_rows,
+    .conv = qp_webgpu_conv,
     .keep_rows = qp_webgpu_keep_rows,
     .attend = qp_webgpu_attend,
     .gated = qp_webgpu_gated,
     .ple = qp_webgpu_ple,
     .scale = qp_webgpu_scale,
-    .route = webgpu_rows,
-    .experts = webgpu_rows,
-    .merge = webgpu_rows,
+    .route = qp_webgpu_route,
+    .experts = qp_webgpu_experts,
+    .merge = qp_webgpu_merge,
     .keep_outputs = qp_webgpu_keep_outputs,
     .load_outputs = qp_webgpu_load_outputs,
     .logits = qp_webgpu_logits,
-    .pool = webgpu_pool,
-    .dense = webgpu_dense,
+    .pool = qp_webgpu_pool,
+    .dense = qp_webgpu_dense,
     .sample = qp_webgpu_sample,
     .submit = qp_webgpu_submit,
     .poll = qp_webgpu_poll,

@@ -11,14 +11,13 @@ enum {
 static const char *missing_feature(const quip_model *model)
 {
     const struct config *c = &model->config;
-    if (c->is_bidirectional || model->embedding.pooling != QUIP_POOLING_MODEL)
-        return "embedding models";
-    if (c->conv_width > 0)
-        return "convolutions";
-    if (c->experts.n > 0)
-        return "mixtures of experts";
-    if (c->mixes_inputs)
-        return "weights whose inputs are mixed";
+    if (model->embedding.pooling != QUIP_POOLING_MODEL && c->conv_width > 0)
+        return "embeddings of a model with convolutions";
+    if (c->experts.n > 0 && c->norm == NORM_LAYER)
+        return "experts behind layer norms";
+    if (c->mixes_inputs &&
+        (c->is_parallel || c->d_ple > 0 || c->experts.n > 0 || c->conv_width > 0))
+        return "mixed inputs in a model of this kind"; // XN is mixed in place, for one product
     for (int l = 0; l < c->n_layers; l++)
         if (c->layers[l].head_dim > MAX_HEAD_DIM_GPU || c->layers[l].head_dim % 2)
             return "heads that are wider than 512, or odd";

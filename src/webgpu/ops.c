@@ -12,6 +12,7 @@ static void stage_rows(struct webgpu_device *d, const struct rows *rows, int fir
                        const struct rows *all)
 {
     assert(first + rows->n <= 2 * d->base.capacity.n_rows);
+    d->has_texts = rows->row[0].sequence->n_context == 0;
     for (int i = 0, source = 0; i < rows->n; i++, source++) {
         const struct row *row = &rows->row[i];
         while (all && !all->row[source].is_output)
@@ -230,7 +231,10 @@ quip_status qp_webgpu_keep_rows(struct device *device, const struct rows *rows,
     status = keep_buffer(d, &d->mem.x, kept->n);
     if (!status)
         status = keep_buffer(d, &d->mem.xn, kept->n);
-    return status ? status : keep_buffer(d, &d->mem.q, kept->n);
+    if (!status)
+        status = keep_buffer(d, &d->mem.q, kept->n);
+    return status || device->config->conv_width == 0 ? status
+                                                     : keep_buffer(d, &d->mem.att, kept->n);
 }
 
 /* Rows of X become the outputs of a sequence. */

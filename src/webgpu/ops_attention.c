@@ -111,7 +111,27 @@ float qp_webgpu_alibi_slope(int h, int n_heads)
 
 /* ---- rotate and append ---- */
 
-static quip_status append_run(struct webgpu_device *d, int l, const struct row_run *run)
+/* The keys and values of a run in layer l. A text without a KV cache begins at a block of its own
+ * in the buffer of the batch, behind those of `index` texts. */
+static struct kv_view kv_view_of(const struct webgpu_device *d, int l, const struct row_run *run,
+                                 int index)
+{
+    const struct webgpu_sequence *s = run->sequence;
+    struct kv_view p = { .is_f16 = d->kv_is_f16, .n_blocks = kv_blocks(s->base.n_context) };
+    if (s->base.n_context > 0) {
+        p.range = range_of(&s->layers[l]);
+        return p;
+    }
+    const int block_bytes = 64 * 4 * kv_words(false, d->base.config->layers[l].head_dim);
+    p.is_f16 = false;
+    p.n_blocks = qp_webgpu_text_blocks(&d->base.capacity);
+    p.range = range_of(&d->mem.text_kv);
+    p.range.offset = (uint64_t)(run->first / 64 + index) * (uint64_t)block_bytes;
+    p.range.n_bytes -= p.range.offset;
+    return p;
+}
+
+static quip_status append_run(struct webgpu_device *d, int l, const struct row_run *run, int index)
 {
     const struct config *c = d->base.config;
     const struct layer_config *lc = &c->layers[l];
@@ -120,7 +140,8 @@ static quip_status append_run(struct webgpu_device *d, int l, const struct row_r
     const bool has_keys = lc->kv_layer == l, has_rope = lc->rope != ROPE_NONE;
     const struct scratch *rope =
         has_rope ? &d->ropes[lc->rope][qp_rope_set(c, s->n_context)] : &d->vector_memory;
-    const int n_blocks = kv_blocks(s->n_context), n_kv_heads = lc->n_kv_heads;
+    const struct kv_view kv = kv_view_of(d, l, run, index);
+    const int n_kv_heads = lc->n_kv_heads;
     const struct parameters {
         uint32_t n_heads, n_kv_heads, x_stride, q_stride, half, rope_at, q_norm_at, k_norm_at;
         uint32_t first_row, first_t, n_blocks, values_at;
@@ -136,8 +157,8 @@ static quip_status append_run(struct webgpu_device *d, int l, const struct row_r
         qp_webgpu_vector(d, w->k_norm.scale),
         (uint32_t)(d->first_row + run->first),
         (uint32_t)run->first,
-        (uint32_t)n_blocks,
-        (uint32_t)(n_kv_heads * n_blocks * 64 * kv_words(d->kv_is_f16, lc->head_dim)),
+        (uint32_t)kv.n_blocks,
+        (uint32_t)(n_kv_heads * kv.n_blocks * 64 * kv_words(kv.is_f16, lc->head_dim)),
         c->norm_eps,
     };
     return qp_webgpu_dispatch(
@@ -145,12 +166,12 @@ static quip_status append_run(struct webgpu_device *d, int l, const struct row_r
         &(struct call){ .shader = SHADER_ROPE,
                         .constants = { lc->head_dim, (int)c->qk_norm, c->norm == NORM_LAYER,
                                        c->norm == NORM_RMS_PLUS_1, c->v_norm, !w->m[MATRIX_V].data,
-                                       d->kv_is_f16, kv_words(d->kv_is_f16, lc->head_dim) },
+                                       kv.is_f16, kv_words(kv.is_f16, lc->head_dim) },
                         .parameters = &parameters,
                         .n_parameters = sizeof parameters,
                         .bindings = { range_of(&d->mem.rows), range_of(&d->mem.qkv),
                                       range_of(&d->vector_memory), range_of(rope),
-                                      range_of(&d->mem.q), range_of(&run->sequence->layers[l]) },
+                                      range_of(&d->mem.q), kv.range },
                         .x = (uint32_t)(c->n_heads + (has_keys ? 2 * n_kv_heads : 0)),
                         .y = (uint32_t)run->n });
 }
@@ -158,9 +179,9 @@ static quip_status append_run(struct webgpu_device *d, int l, const struct row_r
 static quip_status append_rows(struct webgpu_device *d, int l, const struct rows *rows)
 {
     quip_status status = QUIP_OK;
-    for (int t = 0; t < rows->n && !status;) {
+    for (int t = 0, i = 0; t < rows->n && !status; i++) {
         const struct row_run run = run_at(rows, t);
-        status = append_run(d, l, &run);
+        status = append_run(d, l, &run, i);
         t += run.n;
     }
     return status;
@@ -324,35 +345,36 @@ static quip_status attend_all(struct webgpu_device *d, int l, const struct rows 
 
 /* ---- attention of many rows ---- */
 
-static quip_status attend_many(struct webgpu_device *d, int l, const struct row_run *run)
+static quip_status attend_many(struct webgpu_device *d, int l, const struct row_run *run, int index)
 {
     const struct config *c = d->base.config;
     const struct layer_config *lc = &c->layers[l];
     const int group = c->n_heads / lc->n_kv_heads;
-    const int n_blocks = kv_blocks(run->sequence->base.n_context);
-    const int words = kv_words(d->kv_is_f16, lc->head_dim);
+    const struct kv_view kv = kv_view_of(d, l, run, index);
+    const int words = kv_words(kv.is_f16, lc->head_dim);
     const struct parameters {
         uint32_t n, first_row, first_t, q_stride, out_stride, n_blocks, values_at, window, alibi_at;
+        uint32_t window_after;
         float scale, cap;
     } parameters = { (uint32_t)run->n,
                      (uint32_t)(d->first_row + run->first),
                      (uint32_t)run->first,
                      (uint32_t)d->mem.q.stride,
                      (uint32_t)d->mem.att.stride,
-                     (uint32_t)n_blocks,
-                     (uint32_t)(lc->n_kv_heads * n_blocks * 64 * words),
+                     (uint32_t)kv.n_blocks,
+                     (uint32_t)(lc->n_kv_heads * kv.n_blocks * 64 * words),
                      (uint32_t)lc->window,
                      d->alibi_at,
+                     c->is_bidirectional ? (uint32_t)lc->window : 0,
                      c->query_scale,
                      c->attention_cap };
     return qp_webgpu_dispatch(
         d, &(struct call){ .shader = SHADER_ATTEND,
-                           .constants = { lc->head_dim, group, c->n_heads, d->kv_is_f16,
+                           .constants = { lc->head_dim, group, c->n_heads, kv.is_f16,
                                           c->attention_cap > 0, c->has_alibi, 0, words },
                            .parameters = &parameters,
                            .n_parameters = sizeof parameters,
-                           .bindings = { range_of(&d->mem.rows), range_of(&d->mem.q),
-                                         range_of(&run->sequence->layers[l]),
+                           .bindings = { range_of(&d->mem.rows), range_of(&d->mem.q), kv.range,
                                          range_of(&d->vector_memory), range_of(&d->mem.att) },
                            .x = (uint32_t)((run->n * group + LANES - 1) / LANES),
                            .y = (uint32_t)lc->n_kv_heads });
@@ -366,16 +388,16 @@ quip_status qp_webgpu_attend(struct device *device, int l, const struct rows *ro
     quip_status status = QUIP_OK;
     if (appends)
         d->pending.rows.n = 0; // it is done here
-    if (rows->n <= FEW_ROWS)
+    if (rows->n <= FEW_ROWS && !d->has_texts)
         return attend_all(d, l, rows, appends);
-    for (int t = 0; t < rows->n && !status;) {
+    for (int t = 0, i = 0; t < rows->n && !status; i++) {
         const struct row_run run = run_at(rows, t);
-        if (run.n <= FEW_ROWS) {
+        if (run.n <= FEW_ROWS && !d->has_texts) {
             status = attend_run(d, l, rows, &run, appends);
         } else {
-            status = appends ? append_run(d, l, &run) : QUIP_OK;
+            status = appends ? append_run(d, l, &run, i) : QUIP_OK;
             if (!status)
-                status = attend_many(d, l, &run);
+                status = attend_many(d, l, &run, i);
         }
         t += run.n;
     }

@@ -20,12 +20,7 @@ enum gate {
     GATE_SINGLE // act(up)
 };
 
-/* struct Matrix of matrix.wgsl */
-struct matrix_parameters {
-    uint32_t n_in, n_rows, row_vecs, first, multiplier_at, scale_at, bias_at, zero_at;
-};
-
-static struct matrix_parameters describe_slab(const struct gpu_slab *p)
+struct matrix_parameters qp_webgpu_describe(const struct gpu_slab *p)
 {
     return (struct matrix_parameters){ (uint32_t)p->n_in,  (uint32_t)p->n_rows, p->row_vecs,
                                        (uint32_t)p->first, p->multiplier_at,    p->scale_at,
@@ -117,7 +112,7 @@ static quip_status run_matvec(struct webgpu_device *d, const struct matvec *m)
     const struct gpu_slab *p = m->slab;
     const int n_out = m->gate == GATE_PAIR ? p->n_rows / 2 : p->n_rows;
     const uint32_t max = qp_gpu_info(d->gpu)->max_groups;
-    struct matvec_parameters parameters = { .matrix = describe_slab(p),
+    struct matvec_parameters parameters = { .matrix = qp_webgpu_describe(p),
                                             .out_stride = (uint32_t)m->out->stride,
                                             .out_at = (uint32_t)m->at,
                                             .n_gate = (uint32_t)n_out,
@@ -247,8 +242,8 @@ static quip_status run_gemm(struct webgpu_device *d, const struct gpu_slab *p,
     const struct parameters {
         struct matrix_parameters matrix;
         uint32_t n, x_stride, y_stride, y_at;
-    } parameters = { describe_slab(p), (uint32_t)n, (uint32_t)x_stride / 4, (uint32_t)out->stride,
-                     0 };
+    } parameters = { qp_webgpu_describe(p), (uint32_t)n, (uint32_t)x_stride / 4,
+                     (uint32_t)out->stride, 0 };
     return qp_webgpu_dispatch(
         d, &(struct call){
                .shader = SHADER_GEMM,
@@ -274,7 +269,7 @@ quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product
 {
     bool is_quantized = false;
     quip_status status = QUIP_OK;
-    if (rows->n <= FEW_ROWS)
+    if (rows->n <= FEW_ROWS && !d->has_texts)
         return run_matvecs(d, w, (struct matvec){ .in = in, .out = out, .n = rows->n, .scale = 1 },
                            has_adapters(rows));
     for (int i = 0; i < w->n_slabs && !status; i++) {
@@ -345,6 +340,22 @@ quip_status qp_webgpu_add_adapters(struct webgpu_device *d, struct matrix_set w,
 
 /* ---- operations ---- */
 
+/* Mix the n inputs of a product, if the rows of its weights are (qp_mix_row). */
+static quip_status mix_input(struct webgpu_device *d, const struct scratch *in, int n_in, int n)
+{
+    const struct parameters {
+        uint32_t n_in, stride;
+    } parameters = { (uint32_t)n_in, (uint32_t)in->stride };
+    if (!d->base.config->mixes_inputs)
+        return QUIP_OK;
+    return qp_webgpu_dispatch(d, &(struct call){ .shader = SHADER_MIX,
+                                                 .parameters = &parameters,
+                                                 .n_parameters = sizeof parameters,
+                                                 .bindings = { range_of(in) },
+                                                 .x = ((uint32_t)n_in + 63) / 64,
+                                                 .y = (uint32_t)n });
+}
+
 quip_status qp_webgpu_linear(struct device *device, enum buffer out, struct matrix_set w,
                              enum buffer in, struct matrix_set next, const struct rows *rows)
 {
@@ -379,7 +390,9 @@ quip_status qp_webgpu_linear(struct device *device, enum buffer out, struct matr
         product = &layer->down;
         from = d->mem.h;
     }
-    const quip_status status = qp_webgpu_multiply(d, product, &from, &to, rows);
+    quip_status status = mix_input(d, &from, product->n_in, rows->n);
+    if (!status)
+        status = qp_webgpu_multiply(d, product, &from, &to, rows);
     return status ? status : qp_webgpu_add_adapters(d, w, &from, &to, 0, rows);
 }
 
@@ -406,15 +419,20 @@ quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next
     const struct gpu_product *w = &d->layers[l].gate_up;
     const bool has_gate = device->weights->layers[l].m[MATRIX_GATE].data != NULL;
     const enum gate gate = has_gate ? GATE_PAIR : GATE_SINGLE;
+    quip_status status = mix_input(d, &d->mem.xn, w->n_in, rows->n);
     (void)next;
-    if (rows->n <= FEW_ROWS && d->layers[l].is_fused && !has_adapters(rows))
+    if (!status && device->config->layers[l].has_experts) // which read XN, too
+        status = qp_webgpu_settle(d);
+    if (status)
+        return status;
+    if (rows->n <= FEW_ROWS && !d->has_texts && d->layers[l].is_fused && !has_adapters(rows))
         return run_matvecs(
             d, w,
             (struct matvec){
                 .in = &d->mem.xn, .out = &d->mem.h, .n = rows->n, .gate = gate, .scale = 1 },
             false);
     const struct matrix_set both = { l, has_gate ? MATRIX_GATE : MATRIX_UP, has_gate ? 2 : 1 };
-    quip_status status = qp_webgpu_multiply(d, w, &d->mem.xn, &d->mem.gate_up, rows);
+    status = qp_webgpu_multiply(d, w, &d->mem.xn, &d->mem.gate_up, rows);
     if (!status)
         status = qp_webgpu_add_adapters(d, both, &d->mem.xn, &d->mem.gate_up, 0, rows);
     return status ? status : run_gated(d, device->config->layers[l].d_ff, gate, rows->n);

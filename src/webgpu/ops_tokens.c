@@ -253,6 +253,10 @@ static struct buffer_view view_of(const struct webgpu_device *d, enum buffer b)
         return (struct buffer_view){ &m->h, c->d_ff, 0 };
     case BUF_LOGITS:
         return (struct buffer_view){ &m->logits, c->vocab_size, 0 };
+    case BUF_POOLED: {
+        const struct weights *w = d->base.weights;
+        return (struct buffer_view){ &m->pooled[0], qp_pooled_width(w, c->d_model, w->n_dense), 0 };
+    }
     default:
         return (struct buffer_view){ NULL, 0, 0 };
     }

@@ -19,7 +19,7 @@
 
 static bool owns_keys(const struct config *c, int l)
 {
-    return c->layers[l].kv_layer == l;
+    return c->layers[l].kv_layer == l && c->layers[l].mixer == MIXER_ATTENTION;
 }
 
 /* Words of the keys of a layer, and as many of its values. */
@@ -67,6 +67,7 @@ void qp_webgpu_sequence_close(struct sequence *sequence)
     for (int l = 0; s->layers && l < d->base.config->n_layers; l++)
         if (owns_keys(d->base.config, l))
             qp_webgpu_free(d, &s->layers[l]);
+    qp_webgpu_columns_close(s);
     qp_gpu_buffer_close(d->gpu, s->outputs.buffer);
     free(s->layers);
     free(s);
@@ -82,13 +83,14 @@ quip_status qp_webgpu_sequence_open(struct sequence **sequence, struct device *d
     if (!s)
         return qp_fail_memory(error, "a sequence", sizeof *s);
     s->base = (struct sequence){ .device = device, .n_context = n_context };
+    if (n_context == 0) { // a text: its keys are those of the batch (ops_texts.c)
+        *sequence = &s->base;
+        return QUIP_OK;
+    }
     s->layers = calloc((size_t)c->n_layers, sizeof *s->layers);
     quip_status status = s->layers ? QUIP_OK
                                    : qp_fail_memory(error, "the layers of a sequence",
                                                     (size_t)c->n_layers * sizeof *s->layers);
-    if (!status && n_context == 0)
-        status = qp_fail(error, QUIP_E_UNSUPPORTED,
-                         "the gpu backend does not embed texts yet; use the cpu");
     for (int l = 0; l < c->n_layers && !status; l++) {
         const uint64_t words = 2 * layer_words(c, l, d->kv_is_f16, n_context);
         if (owns_keys(c, l))
@@ -96,6 +98,8 @@ quip_status qp_webgpu_sequence_open(struct sequence **sequence, struct device *d
         else
             s->layers[l] = s->layers[c->layers[l].kv_layer];
     }
+    if (!status)
+        status = qp_webgpu_columns_open(s, error);
     if (!status)
         status = qp_webgpu_sequence_reserve_outputs(&s->base, SEQUENCE_OUTPUTS, error);
     if (status)
@@ -118,6 +122,7 @@ void qp_webgpu_sequence_copy(struct sequence *copy, const struct sequence *origi
         if (owns_keys(c, l))
             qp_gpu_copy(d->gpu, to->layers[l].buffer, 0, from->layers[l].buffer, 0,
                         from->layers[l].n_bytes);
+    qp_webgpu_columns_copy(to, from);
     to->n_outputs = qp_min(from->n_outputs, to->max_outputs);
     if (to->n_outputs > 0)
         qp_gpu_copy(d->gpu, to->outputs.buffer, 0, from->outputs.buffer, 0,
@@ -129,17 +134,18 @@ void qp_webgpu_sequence_copy(struct sequence *copy, const struct sequence *origi
 void qp_webgpu_sequence_rewind(struct sequence *sequence, int pos)
 {
     assert(pos >= 0 && pos <= sequence->pos);
-    sequence->pos = pos;
+    sequence->pos = qp_webgpu_columns_rewind(webgpu_sequence_of(sequence), pos);
 }
 
 /* ---- export and import ----
  * The bytes, all little-endian: struct kv_stream_header; the outputs, [n_outputs, d_model] floats;
  * then for each layer with keys of its own, for each position, for each kv head: the key and the
- * value, each head_dim floats. The floats are exact, also of binary16. */
+ * value, each head_dim floats. The floats are exact, also of binary16. Then for each layer with a
+ * convolution its columns (ops_conv.c). */
 
 struct kv_stream_header {
     int32_t n_layers, n_words; // of a position, in all layers
-    int32_t d_model, pos, n_outputs;
+    int32_t d_model, conv_width, pos, n_outputs;
 };
 
 static struct kv_stream_header header_of(const struct webgpu_sequence *s)
@@ -148,6 +154,7 @@ static struct kv_stream_header header_of(const struct webgpu_sequence *s)
     const struct config *c = d->base.config;
     struct kv_stream_header h = { .n_layers = c->n_layers,
                                   .d_model = c->d_model,
+                                  .conv_width = c->conv_width,
                                   .pos = s->base.pos,
                                   .n_outputs = s->n_outputs };
     for (int l = 0; l < c->n_layers; l++)
@@ -273,7 +280,7 @@ static quip_status transfer_sequence(const struct webgpu_sequence *s,
     for (int l = 0; l < c->n_layers && !status; l++)
         if (owns_keys(c, l))
             status = transfer_layer(s, l, h->pos, stream, is_import, error);
-    return status;
+    return status ? status : qp_webgpu_columns_transfer(s, stream, h->pos, is_import, error);
 }
 
 quip_status qp_webgpu_sequence_export(const struct sequence *sequence, const struct stream *to,
@@ -296,7 +303,8 @@ quip_status qp_webgpu_sequence_import(struct sequence *sequence, const struct st
     s->n_outputs = 0;
     if (!from->transfer(from->user, &h, sizeof h))
         return qp_fail(error, QUIP_E_IO, "the KV cache could not be read");
-    if (h.n_layers != own.n_layers || h.n_words != own.n_words || h.d_model != own.d_model)
+    if (h.n_layers != own.n_layers || h.n_words != own.n_words || h.d_model != own.d_model ||
+        h.conv_width != own.conv_width)
         return qp_fail(error, QUIP_E_FORMAT, "the KV cache is of another model");
     if (h.pos < 0 || h.pos > sequence->n_context || h.n_outputs < 0 ||
         h.n_outputs > sequence->n_context)

@@ -33,6 +33,10 @@ extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend
 #define ATTENTION_CONSTANTS                                                                        \
     "uHEAD_DIM", "uGROUP", "uN_HEADS", "bKV_F16", "bCAPS", "bHAS_ALIBI", "iACT", "uWORDS"
 
+/* Those of families that have more than attention and a feed-forward. */
+extern const char qp_wgsl_choose[], qp_wgsl_conv[], qp_wgsl_experts[], qp_wgsl_merge[],
+    qp_wgsl_mix[], qp_wgsl_pool[], qp_wgsl_scores[], qp_wgsl_tanh[];
+
 /* The first letter of a constant is its type: a number (i), a number without a sign (u), or true
  * and false (b). */
 static const struct shader_kind {
@@ -67,7 +71,21 @@ static const struct shader_kind {
                       1,
                       { "iTYPE", "bHAS_ZEROS", "bIS_ALIGNED" } },
     [SHADER_GATED] = { { qp_wgsl_act, qp_wgsl_gated }, 1, 1, { "iGATE", "iACT" } },
+    [SHADER_CONV] = { { qp_wgsl_conv }, 2, 2, { "iWIDTH", "iRING", "iCHUNK", "bKEEPS" } },
     [SHADER_PLE] = { { qp_wgsl_act, qp_wgsl_ple }, 5, 1, { "bIS_PLUS_1", "iACT" } },
+    [SHADER_SCORES] = { { qp_wgsl_matrix, qp_wgsl_scores },
+                        3,
+                        1,
+                        { "iTYPE", "bHAS_ZEROS", "bIS_PLUS_1" } },
+    [SHADER_CHOOSE] = { { qp_wgsl_choose }, 2, 1, { "uN", "bIS_NORMALIZED", "bHAS_SHARED_GATE" } },
+    [SHADER_EXPERTS] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_experts },
+                         3,
+                         1,
+                         { "iTYPE", "bHAS_ZEROS", "iSTEP", "bADDS", "iACT" } },
+    [SHADER_MERGE] = { { qp_wgsl_merge }, 3, 1, { "bHAS_DENSE", "bIS_PLUS_1" } },
+    [SHADER_MIX] = { { qp_wgsl_mix }, 0, 1, { 0 } },
+    [SHADER_POOL] = { { qp_wgsl_pool }, 2, 1, { 0 } },
+    [SHADER_TANH] = { { qp_wgsl_act, qp_wgsl_tanh }, 0, 1, { "iACT" } },
     [SHADER_ROPE] = { { qp_wgsl_sum, qp_wgsl_rope },
                       4,
                       2,
@@ -96,7 +114,14 @@ static const char *const shader_names[N_SHADERS] = {
     [SHADER_QUANTIZE] = "quantize",
     [SHADER_GEMM] = "product of many rows",
     [SHADER_GATED] = "activation",
+    [SHADER_CONV] = "convolution",
     [SHADER_PLE] = "per-layer embedding",
+    [SHADER_SCORES] = "scores of experts",
+    [SHADER_CHOOSE] = "choice of experts",
+    [SHADER_EXPERTS] = "experts",
+    [SHADER_MERGE] = "sum of experts",
+    [SHADER_MIX] = "mix inputs",
+    [SHADER_POOL] = "mean of a text",
     [SHADER_ROPE] = "rotate and append",
     [SHADER_ATTEND] = "attention of many rows",
     [SHADER_ATTEND_FEW] = "attention",

@@ -130,6 +130,15 @@ static void write_matrix(struct writer *w, const struct gpu_slab *p, int first,
         write_bytes(w, p->buffer, 4 * (uint64_t)p->zero_at + at, m->zeros, n_floats);
 }
 
+static struct matrix float_matrix(const float *data, int n_out, int n_in)
+{
+    return (struct matrix){ .dtype = DTYPE_F32,
+                            .n_out = n_out,
+                            .n_in = n_in,
+                            .row_bytes = (size_t)n_in * sizeof *data,
+                            .data = data };
+}
+
 /* ---- products ---- */
 
 enum {
@@ -232,6 +241,23 @@ static quip_status upload_product(struct writer *w, struct gpu_product *to,
     return status;
 }
 
+/* The router, and behind it the row of the shared gate. */
+static quip_status upload_router(struct writer *w, struct gpu_slab *slab, const quip_model *model,
+                                 const struct layer_weights *lw)
+{
+    const struct matrix rows = float_matrix(lw->router, model->config.experts.n,
+                                            model->config.d_model),
+                        gate = float_matrix(lw->shared_gate, 1, model->config.d_model);
+    lay_out(slab, &rows, rows.n_out + 1, false);
+    const quip_status status = open_slab(w, slab);
+    if (status)
+        return status;
+    write_matrix(w, slab, 0, &rows);
+    if (lw->shared_gate)
+        write_matrix(w, slab, rows.n_out, &gate);
+    return QUIP_OK;
+}
+
 /* The matrices [first, first + n) of a layer that it has. */
 static quip_status upload_layer_product(struct writer *w, struct gpu_product *to,
                                         const struct layer_weights *lw, enum layer_matrix first,
@@ -243,6 +269,30 @@ static quip_status upload_layer_product(struct writer *w, struct gpu_product *to
         if (lw->m[(int)first + i].data)
             m[n_present++] = &lw->m[(int)first + i];
     return n_present ? upload_product(w, to, m, n_present) : QUIP_OK;
+}
+
+/* What only some models have. */
+static quip_status upload_more(struct writer *w, const quip_model *model, int l)
+{
+    const struct layer_weights *lw = &model->weights.layers[l];
+    struct layer_products *to = &w->d->layers[l];
+    quip_status status = upload_layer_product(w, &to->ple_gate, lw, MATRIX_PLE_GATE, 1);
+    if (!status)
+        status = upload_layer_product(w, &to->ple_out, lw, MATRIX_PLE_OUT, 1);
+    if (!status)
+        status = upload_layer_product(w, &to->expert_gate, lw, MATRIX_EXPERT_GATE, 1);
+    if (!status)
+        status = upload_layer_product(w, &to->expert_up, lw, MATRIX_EXPERT_UP, 1);
+    if (!status)
+        status = upload_layer_product(w, &to->expert_down, lw, MATRIX_EXPERT_DOWN, 1);
+    if (!status && lw->router)
+        status = upload_router(w, &to->router, model, lw);
+    to->ple_gate.name = "per-layer gate";
+    to->ple_out.name = "per-layer output";
+    to->expert_gate.name = "experts' gate";
+    to->expert_up.name = "experts' up";
+    to->expert_down.name = "experts' down";
+    return status;
 }
 
 static quip_status upload_layer(struct writer *w, const quip_model *model, int l)
@@ -258,15 +308,11 @@ static quip_status upload_layer(struct writer *w, const quip_model *model, int l
     if (!status)
         status = upload_layer_product(w, &to->down, lw, MATRIX_DOWN, 1);
     if (!status)
-        status = upload_layer_product(w, &to->ple_gate, lw, MATRIX_PLE_GATE, 1);
-    if (!status)
-        status = upload_layer_product(w, &to->ple_out, lw, MATRIX_PLE_OUT, 1);
+        status = upload_more(w, model, l);
     to->qkv.name = "q, k, v";
     to->o.name = "o";
     to->gate_up.name = "gate, up";
     to->down.name = "down";
-    to->ple_gate.name = "per-layer gate";
-    to->ple_out.name = "per-layer output";
     to->is_fused = to->gate_up.n_slabs == 1;
     return status;
 }
@@ -291,6 +337,10 @@ static quip_status upload_matrices(struct writer *w, const quip_model *model)
         status = upload_product(w, &d->ple_context, &context, 1);
     d->embed.name = d->head.name = "logits";
     d->ple_context.name = "per-layer contexts";
+    for (int i = 0; i < model->weights.n_dense && !status; i++) {
+        const struct matrix *const dense = &model->weights.dense[i].w;
+        status = upload_product(w, &d->dense[i], &dense, 1);
+    }
     for (int l = 0; l < model->config.n_layers && !status; l++)
         status = upload_layer(w, model, l);
     return status;
@@ -330,6 +380,16 @@ static void add_layer_vectors(struct webgpu_device *d, const quip_model *model, 
     add_vector(d, w->q_norm.scale, is_shared ? head_dim : c->n_heads * head_dim);
     add_vector(d, w->k_norm.scale, is_shared ? head_dim : c->layers[l].n_kv_heads * head_dim);
     add_vector(d, w->scale, 1);
+    add_vector(d, w->conv, c->conv_width * c->d_model);
+    add_vector(d, w->conv_bias, c->d_model);
+    if (c->experts.n == 0)
+        return;
+    if (w->router_norm.scale != w->ff_norm.scale) // each vector is there once
+        add_norm(d, &w->router_norm, c->d_model);
+    add_norm(d, &w->expert_norm, c->d_model);
+    add_norm(d, &w->expert_post_norm, c->d_model);
+    add_norm(d, &w->dense_post_norm, c->d_model);
+    add_vector(d, w->expert_scale, c->experts.n);
 }
 
 uint32_t qp_webgpu_vector(const struct webgpu_device *d, const float *from)
@@ -357,7 +417,7 @@ static quip_status upload_vectors(struct writer *w, const quip_model *model)
 {
     struct webgpu_device *d = w->d;
     const struct config *c = &model->config;
-    const size_t max = 16 * (size_t)c->n_layers + 6;
+    const size_t max = 27 * (size_t)c->n_layers + 6;
     d->vectors = calloc(max, sizeof *d->vectors);
     if (!d->vectors)
         return qp_fail_memory(w->error, "the vectors of a device", max * sizeof *d->vectors);
@@ -409,11 +469,7 @@ quip_status qp_webgpu_upload(struct webgpu_device *d, const quip_model *model, q
 quip_status qp_webgpu_upload_floats(struct webgpu_device *d, struct gpu_slab *slab,
                                     const float *rows, int n_rows, int n_in, quip_error *error)
 {
-    const struct matrix m = { .dtype = DTYPE_F32,
-                              .n_out = n_rows,
-                              .n_in = n_in,
-                              .row_bytes = (size_t)n_in * sizeof *rows,
-                              .data = rows };
+    const struct matrix m = float_matrix(rows, n_rows, n_in);
     struct writer w = { .d = d, .chunk = malloc(CHUNK_BYTES), .error = error };
     if (!w.chunk)
         return qp_fail_memory(error, "a part of an adapter", CHUNK_BYTES);
@@ -451,10 +507,16 @@ void qp_webgpu_free_weights(struct webgpu_device *d)
         free_product(d, &d->layers[l].down);
         free_product(d, &d->layers[l].ple_gate);
         free_product(d, &d->layers[l].ple_out);
+        free_product(d, &d->layers[l].expert_gate);
+        free_product(d, &d->layers[l].expert_up);
+        free_product(d, &d->layers[l].expert_down);
+        qp_webgpu_free_slab(d, &d->layers[l].router);
     }
     free_product(d, &d->embed);
     free_product(d, &d->head);
     free_product(d, &d->ple_context);
+    for (int i = 0; i < MAX_DENSE; i++)
+        free_product(d, &d->dense[i]);
     qp_webgpu_free(d, &d->vector_memory);
     qp_webgpu_free(d, &d->position_memory);
     free(d->layers);

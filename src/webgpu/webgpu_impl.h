@@ -6,7 +6,10 @@
  *   ops.c            operations: embed, norm, add, outputs
  *   ops_linear.c     matrix products, and what adapters add to them
  *   ops_attention.c  rotation and attention
+ *   ops_conv.c       short convolutions, and the columns of sequences
+ *   ops_experts.c    mixtures of experts
  *   ops_ple.c        per-layer embeddings
+ *   ops_texts.c      pooling and dense layers for embeddings
  *   profile.c        the dispatches of batches, and their times
  *   ops_tokens.c     logits, tokens, and what comes back
  *   sequence.c       keys, values and outputs of sequences
@@ -17,7 +20,7 @@
 #ifndef QP_WEBGPU_IMPL_H
 #define QP_WEBGPU_IMPL_H
 
-#include "engine/backend.h"
+#include "engine/columns.h"
 #include "webgpu/device.h"
 
 #include <pthread.h>
@@ -42,7 +45,15 @@ enum shader {
     SHADER_QUANTIZE,
     SHADER_GEMM,
     SHADER_GATED,
+    SHADER_CONV,
     SHADER_PLE,
+    SHADER_SCORES,
+    SHADER_CHOOSE,
+    SHADER_EXPERTS,
+    SHADER_MERGE,
+    SHADER_MIX,
+    SHADER_POOL,
+    SHADER_TANH,
     SHADER_ROPE,
     SHADER_ATTEND,
     SHADER_ATTEND_FEW,
@@ -120,7 +131,9 @@ struct gpu_product {
 
 struct layer_products {
     struct gpu_product qkv, o, gate_up, down, ple_gate, ple_out;
-    bool is_fused; // gate and up are in one slab
+    struct gpu_product expert_gate, expert_up, expert_down; // of all experts
+    struct gpu_slab router;                                 // and the row of the shared gate
+    bool is_fused;                                          // gate and up are in one slab
 };
 
 /* Where floats of the model are in the buffer of vectors. */
@@ -145,6 +158,8 @@ struct batch_memory {
     struct scratch parts;                 // of attention
     struct scratch ple_rows, ple_context; // [n_rows, n_layers * d_ple], see ops_ple.c
     struct scratch ple_gate, ple;
+    struct scratch text_kv, pooled[2];                       // of texts without a KV cache
+    struct scratch expert_scores, chosen, expert_h, experts; // see ops_experts.c
     struct scratch rows; // [2 * n_rows] token, position, visible_end, source
     struct scratch candidates, tokens, low_rank;
     struct scratch readback;
@@ -187,7 +202,7 @@ struct webgpu_device {
     struct device base;
     struct gpu *gpu;
     struct recorder recorder;
-    struct gpu_product embed, head, ple_context;
+    struct gpu_product embed, head, ple_context, dense[MAX_DENSE];
     struct layer_products *layers; // [n_layers]
     struct vector_at *vectors;     // [n_vectors], by ascending address
     int n_vectors;
@@ -202,6 +217,7 @@ struct webgpu_device {
     int n_staged;
     bool has_new_rows; // that the GPU does not have
     int first_row;     // of the rows of the batch, or of those that are kept
+    bool has_texts;    // the batch: its sequences have no KV cache
     const struct row *current;
 
     struct pending pending;
@@ -219,10 +235,17 @@ struct webgpu_device {
     size_t n_mapped;              // bytes of readback that were asked for; 0: none
 };
 
+/* The columns of one convolution layer. */
+struct webgpu_columns {
+    struct scratch memory; // [slots, d_model]
+    struct columns kept;
+};
+
 /* Keys and values of one layer: one buffer (sequence.c). */
 struct webgpu_sequence {
     struct sequence base;
-    struct scratch *layers; // [n_layers]; a layer without its own has the one that it reads
+    struct webgpu_columns *columns; // [n_layers], or NULL if the model has no convolution
+    struct scratch *layers;         // [n_layers]; a layer without its own has the one that it reads
     struct scratch outputs;
     int max_outputs, n_outputs;
 };
@@ -281,6 +304,13 @@ static inline struct row_run run_at(const struct rows *rows, int first)
         r.n++;
     return r;
 }
+
+/* The keys and values of a run in a layer. */
+struct kv_view {
+    struct gpu_range range;
+    bool is_f16;
+    int n_blocks; // of a head
+};
 
 /* ---- backend.c ---- */
 
@@ -343,7 +373,11 @@ struct norm_parameters qp_webgpu_norm_parameters(const struct webgpu_device *d,
 void qp_webgpu_norm_constants(const struct webgpu_device *d, const struct add_step *s,
                               int32_t constants[N_NORM_CONSTANTS]);
 
-/* The TYPE of matrix.wgsl. */
+/* struct Matrix of matrix.wgsl, and its TYPE. */
+struct matrix_parameters {
+    uint32_t n_in, n_rows, row_vecs, first, multiplier_at, scale_at, bias_at, zero_at;
+};
+struct matrix_parameters qp_webgpu_describe(const struct gpu_slab *p);
 int qp_webgpu_type(const struct gpu_slab *p);
 
 quip_status qp_webgpu_embed(struct device *device, const struct rows *rows);
@@ -372,6 +406,13 @@ quip_status qp_webgpu_add_adapters(struct webgpu_device *d, struct matrix_set w,
 /* What all layers need of the per-layer embeddings of the batch, from X as `embed` left it. */
 quip_status qp_webgpu_prepare_ple(struct webgpu_device *d, const struct rows *rows);
 quip_status qp_webgpu_ple(struct device *device, int l, const struct rows *rows);
+quip_status qp_webgpu_route(struct device *device, int l, const struct rows *rows);
+quip_status qp_webgpu_experts(struct device *device, int l, const struct rows *rows);
+quip_status qp_webgpu_merge(struct device *device, int l, const struct rows *rows);
+quip_status qp_webgpu_pool(struct device *device, const struct norm_weights *w,
+                           const struct rows *rows);
+quip_status qp_webgpu_dense(struct device *device, int i, int n);
+quip_status qp_webgpu_conv(struct device *device, int l, const struct rows *rows);
 quip_status qp_webgpu_rope_append(struct device *device, int l, const struct rows *rows);
 quip_status qp_webgpu_attend(struct device *device, int l, const struct rows *rows);
 /* Fill the tables of rotations and slopes for n_context positions. */
@@ -406,6 +447,17 @@ quip_status qp_webgpu_sequence_export(const struct sequence *sequence, const str
 quip_status qp_webgpu_sequence_import(struct sequence *sequence, const struct stream *from,
                                       quip_error *error);
 uint64_t qp_webgpu_kv_bytes(const struct config *c, bool is_f16, int n_context);
+/* The columns of a sequence: open, close, copy; the last position, not after `pos`, where it can go
+ * on; write or read what the positions before `pos` need. */
+uint64_t qp_webgpu_columns_bytes(const struct config *c, int n_context);
+quip_status qp_webgpu_columns_open(struct webgpu_sequence *s, quip_error *error);
+void qp_webgpu_columns_close(struct webgpu_sequence *s);
+void qp_webgpu_columns_copy(struct webgpu_sequence *to, const struct webgpu_sequence *from);
+int qp_webgpu_columns_rewind(const struct webgpu_sequence *s, int pos);
+quip_status qp_webgpu_columns_transfer(const struct webgpu_sequence *s, const struct stream *stream,
+                                       int pos, bool is_import, quip_error *error);
+/* Blocks of 64 positions of the texts of a batch. */
+int qp_webgpu_text_blocks(const struct capacity *capacity);
 /* Blocks of 64 positions. */
 static inline int kv_blocks(int n_context)
 {

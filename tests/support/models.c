@@ -123,6 +123,14 @@ const char *models_name(int i)
     return models[i].name;
 }
 
+int models_named(const char *name)
+{
+    for (int i = 0; i < n_models; i++)
+        if (strcmp(models[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
 bool models_is_float(int i)
 {
     return models[i].is_float;

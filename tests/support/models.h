@@ -11,8 +11,9 @@ int models_remove(void **state);
 
 int models_count(void);
 const char *models_name(int i);
-bool models_is_float(int i);  // no matrix is quantized
-bool models_is_golden(int i); // of the reference data
+int models_named(const char *name); // its number; -1: there is none
+bool models_is_float(int i);        // no matrix is quantized
+bool models_is_golden(int i);       // of the reference data
 /* Can tiny_adapter_write name the matrices of this model? */
 bool models_has_adapters(int i);
 

@@ -1,0 +1,218 @@
+/* gpu_sequences.c: what sequences keep on the GPU: after rewinds, rejected tokens and failed
+ * batches they go on as if there had been none. Without a GPU there is nothing to test. */
+#include "support/check.h"
+#include "support/gpu.h"
+#include "support/logits.h"
+#include "support/tiny_model.h"
+
+#include "engine/engine.h"
+
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define N_TOKENS 700
+#define TOLERANCE 1e-4f
+#define ROW_BYTES (TINY_VOCAB * sizeof(float))
+
+static const struct kind {
+    const char *name;
+    const struct tiny_model *base;
+    int window;
+} kinds[] = {
+    { "convolutions", &tiny_lfm2, 0 },
+};
+
+static char paths[QP_COUNT(kinds)][64];
+static quip_token tokens[N_TOKENS];
+static float *rows[QP_COUNT(kinds)]; // the CPU's logits after each token, [N_TOKENS, TINY_VOCAB]
+
+static quip_session *open_session(size_t kind, quip_backend backend)
+{
+    quip_model *model;
+    quip_session *session;
+    quip_error error = { 0 };
+    const quip_model_options options = { .backend = backend };
+    check(quip_model_open(&model, paths[kind], &options, &error), &error);
+    check(quip_session_open(&session, model, &(quip_session_options){ .n_context = N_TOKENS },
+                            &error),
+          &error);
+    quip_model_close(model); // the session keeps it
+    return session;
+}
+
+static bool keep_row(void *user, int position, const float *logits)
+{
+    memcpy((float *)user + (size_t)position * TINY_VOCAB, logits, ROW_BYTES);
+    return true;
+}
+
+static int make_models(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    for (int i = 0; i < N_TOKENS; i++)
+        tokens[i] = (i * 7919 + i * i * 13 + i / 300) % TINY_VOCAB;
+    for (size_t kind = 0; has_gpu() && kind < QP_COUNT(kinds); kind++) {
+        struct tiny_model m = tiny_with(*kinds[kind].base, DTYPE_F32);
+        m.window = kinds[kind].window;
+        snprintf(paths[kind], sizeof paths[kind], "tiny-gpu-%d-%zu.bin", (int)getpid(), kind);
+        check(tiny_model_write(paths[kind], &m, &error), &error);
+        rows[kind] = malloc(N_TOKENS * ROW_BYTES);
+        assert_non_null(rows[kind]);
+        quip_session *s = open_session(kind, QUIP_BACKEND_CPU);
+        check(quip_session_prefill_logits(s, tokens, N_TOKENS, keep_row, rows[kind], &error),
+              &error);
+        quip_session_close(s);
+    }
+    return 0;
+}
+
+static int remove_models(void **state)
+{
+    (void)state;
+    for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        if (rows[kind])
+            unlink(paths[kind]);
+        free(rows[kind]);
+    }
+    return 0;
+}
+
+/* Run the tokens up to `end`. */
+static void prefill_to(quip_session *s, int end)
+{
+    quip_error error = { 0 };
+    const int n = quip_session_position(s);
+    check(quip_session_prefill(s, tokens + n, end - n, &error), &error);
+}
+
+static void rewind_to(quip_session *s, int position)
+{
+    quip_error error = { 0 };
+    check(quip_session_rewind(s, position, &error), &error);
+    assert_int_equal(quip_session_position(s), position);
+}
+
+static void check_logits(quip_session *s, size_t kind)
+{
+    const int n = quip_session_position(s);
+    const float *logits = quip_session_logits(s);
+    assert_non_null(logits);
+    const float worst =
+        logits_difference(logits, rows[kind] + (size_t)(n - 1) * TINY_VOCAB, TINY_VOCAB);
+    if (!(worst <= TOLERANCE))
+        fail_msg("%s: the logits after %d tokens differ by %g", kinds[kind].name, n, (double)worst);
+}
+
+static void test_rewinds(void **state)
+{
+    static const int distances[] = { 1, 7, 8, 40, 64, 130, 187, 188, 189, 300, 511, 699, 700 };
+    (void)state;
+    for (size_t kind = 0; has_gpu() && kind < QP_COUNT(kinds); kind++) {
+        quip_session *s = open_session(kind, QUIP_BACKEND_GPU);
+        prefill_to(s, N_TOKENS);
+        check_logits(s, kind);
+        for (size_t i = 0; i < QP_COUNT(distances); i++) {
+            const int position = N_TOKENS - distances[i];
+            rewind_to(s, position);
+            if (distances[i] <= SEQUENCE_OUTPUTS)
+                assert_int_equal(s->sequence->pos, position); // nothing runs again
+            prefill_to(s, position + 1);
+            check_logits(s, kind);
+            prefill_to(s, N_TOKENS);
+            check_logits(s, kind);
+        }
+        quip_session_close(s);
+    }
+}
+
+/* Four tokens in one batch, of which the last three are taken back, again and again. */
+static void test_rejected_tokens(void **state)
+{
+    (void)state;
+    for (size_t kind = 0; has_gpu() && kind < QP_COUNT(kinds); kind++) {
+        quip_session *s = open_session(kind, QUIP_BACKEND_GPU);
+        prefill_to(s, 480);
+        for (int n = 480; n < 520; n++) {
+            prefill_to(s, n + 4);
+            check_logits(s, kind);
+            rewind_to(s, n + 1);
+            assert_int_equal(s->sequence->pos, n + 1);
+        }
+        quip_session_close(s);
+    }
+}
+
+static struct backend failing; // the real backend, whose layers fail when n_layers_left is 0
+static const struct backend *real;
+static int n_layers_left;
+
+static quip_status end_layer(struct device *device, quip_status status)
+{
+    if (!status && --n_layers_left == 0)
+        return qp_fail(&device->error, QUIP_E_CANCELLED, "the batch fails here");
+    return status;
+}
+
+static quip_status fail_in_append(struct device *device, int l, const struct rows *batch)
+{
+    return end_layer(device, real->rope_append(device, l, batch));
+}
+
+static quip_status fail_in_conv(struct device *device, int l, const struct rows *batch)
+{
+    return end_layer(device, real->conv(device, l, batch));
+}
+
+/* Batches of a few and of many tokens that fail in each layer, behind text that was taken back and
+ * text that was not. The next token has the bits that it has without them. */
+static void test_failed_batches(void **state)
+{
+    enum {
+        BEGIN = 600
+    };
+    static const int sizes[] = { 3, 60 };
+    (void)state;
+    for (size_t kind = 0; has_gpu() && kind < QP_COUNT(kinds); kind++) {
+        quip_session *s = open_session(kind, QUIP_BACKEND_GPU);
+        quip_error error = { 0 };
+        float want[TINY_VOCAB];
+        prefill_to(s, BEGIN);
+        prefill_to(s, BEGIN + 1);
+        memcpy(want, quip_session_logits(s), sizeof want);
+        real = s->device->backend;
+        failing = *real;
+        failing.rope_append = fail_in_append;
+        failing.conv = fail_in_conv;
+        for (int i = 0; i < 4 * s->model->config.n_layers; i++) {
+            rewind_to(s, BEGIN);
+            if (i % 2)
+                prefill_to(s, BEGIN + 40); // the ring has none of the columns before BEGIN
+            rewind_to(s, BEGIN);
+            s->device->backend = &failing;
+            n_layers_left = 1 + i / 4;
+            assert_int_equal(quip_session_prefill(s, tokens + BEGIN, sizes[i / 2 % 2], &error),
+                             QUIP_E_CANCELLED);
+            s->device->backend = real;
+            assert_int_equal(quip_session_position(s), BEGIN);
+            assert_int_equal(s->sequence->pos, BEGIN);
+            prefill_to(s, BEGIN + 1);
+            assert_memory_equal(quip_session_logits(s), want, sizeof want);
+        }
+        quip_session_close(s);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rewinds),
+        cmocka_unit_test(test_rejected_tokens),
+        cmocka_unit_test(test_failed_batches),
+    };
+    return cmocka_run_group_tests(tests, make_models, remove_models);
+}
