@@ -16,6 +16,7 @@
 #include "model/families_convert.h"
 #include "model/model.h"
 #include "support/check.h"
+#include "support/gpu.h"
 #include "support/shared.h"
 #include "support/tensors.h"
 
@@ -129,7 +130,7 @@ static void compare_text(quip_model *model, quip_adapter *adapter, const char *p
 }
 
 /* With `has_adapter`, check the texts with the LoRA file of the folder, else those without it. */
-static void check_golden(const char *folder, bool has_adapter)
+static void check_golden(const char *folder, bool has_adapter, quip_backend backend)
 {
     char name[256];
     float *memory[256], margin;
@@ -141,6 +142,7 @@ static void check_golden(const char *folder, bool has_adapter)
     cJSON *golden = read_json(shared_path(name));
     quip_model *model = open_model(folder);
     const int n_memory = widen_model(model, memory);
+    model->options.backend = backend;
     const int n_context =
         cJSON_GetObjectItem(cJSON_GetObjectItem(golden, "settings"), "maxTokens")->valueint;
     snprintf(name, sizeof name, "data/interop/%s/adapter.bin", folder);
@@ -162,9 +164,10 @@ static void check_golden(const char *folder, bool has_adapter)
         compare_text(model, adapter, prompt, want, n_context, &is_equal, &margin, &at);
         if (is_equal)
             continue;
-        print_message("  %s, \"%s\": differs from the expected text after %zu bytes, where the two "
-                      "best logits differ by %.4f\n",
-                      folder, prompt, at, (double)margin);
+        print_message(
+            "  %s, \"%s\", %s: differs from the expected text after %zu bytes, where the two "
+            "best logits differ by %.4f\n",
+            folder, prompt, backend == QUIP_BACKEND_GPU ? "gpu" : "cpu", at, (double)margin);
         assert_true(margin < 0.01f);
     }
     quip_adapter_close(adapter);
@@ -174,17 +177,29 @@ static void check_golden(const char *folder, bool has_adapter)
     cJSON_Delete(golden);
 }
 
-static void test_texts_of_the_web_engine(void **state)
+static void check_texts(quip_backend backend)
 {
-    (void)state;
     static const char *const folders[] = {
         "GEMMA_2B-gpu-q8",      "GEMMA_2B-gpu-q4",     "GEMMA_2B-gpu-a8f4e4", "GEMMA_2B-gpu-a8f4e8",
         "GEMMA_2B-gpu-fp32",    "GEMMA_2B-gpu-q4asym", "GEMMA_2B-gpu-q8asym", "GEMMA2_2B-gpu-q8",
         "GEMMA2_2B-gpu-a8f4e4", "GEMMA_2B-gpu-lora",
     };
     for (size_t i = 0; i < QP_COUNT(folders); i++)
-        check_golden(folders[i], false);
-    check_golden("GEMMA_2B-gpu-lora", true);
+        check_golden(folders[i], false, backend);
+    check_golden("GEMMA_2B-gpu-lora", true, backend);
+}
+
+static void test_texts_of_the_web_engine(void **state)
+{
+    (void)state;
+    check_texts(QUIP_BACKEND_CPU);
+}
+
+static void test_texts_on_the_gpu(void **state)
+{
+    (void)state;
+    if (has_gpu())
+        check_texts(QUIP_BACKEND_GPU);
 }
 
 /* ---- every file ---- */
@@ -376,6 +391,7 @@ int main(void)
         cmocka_unit_test(test_both_layouts_agree),
         cmocka_unit_test(test_weights_are_the_checkpoints),
         cmocka_unit_test(test_texts_of_the_web_engine),
+        cmocka_unit_test(test_texts_on_the_gpu),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
