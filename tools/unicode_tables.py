@@ -111,6 +111,15 @@ def lower_case_runs():
     return runs
 
 
+def shared_pool(texts):
+    """Zero-terminated texts. One that ends a longer one is not repeated."""
+    pool = b""
+    for text in sorted({t.encode() + b"\0" for t in texts}, key=lambda t: (-len(t), t)):
+        if text not in pool:
+            pool += text
+    return pool
+
+
 def put_array(comment, declaration, items):
     print("\n// %s" % comment)
     print("const %s = {" % declaration)
@@ -144,23 +153,22 @@ def main():
     put_array("Runs of characters that StripAccents drops, or not: first code point << 1 | 1 or 0.",
               "uint32_t qp_accent_runs[]", ("0x%x" % r for r in runs_of(accents, 1)))
     print("const int qp_n_accent_runs = QP_COUNT(qp_accent_runs);")
-    put_array("Canonical decompositions by code point: the code point, its first part, its second part or 0.",
-              "uint32_t qp_decompositions[][3]",
-              ("{ 0x%x, 0x%x, 0x%x }" % d for d in decompositions))
+    put_array("Canonical decompositions by code point: the code point << 42 | its first part << 21 |\n"
+              "// its second part, or 0.",
+              "uint64_t qp_decompositions[]",
+              ("0x%x" % (c << 42 | first << 21 | second) for c, first, second in decompositions))
     print("const int qp_n_decompositions = QP_COUNT(qp_decompositions);")
     put_array("Decompositions that NFC composes, sorted by their parts: indices of qp_decompositions.",
               "uint16_t qp_compositions[]", map(str, compositions))
     print("const int qp_n_compositions = QP_COUNT(qp_compositions);")
-    pool, rows = b"", []
-    for c, whole in compatibility_decompositions():
-        whole = whole.encode()
-        if whole not in pool:
-            pool += whole
-        rows.append("{ 0x%x, 0x%x }" % (c, pool.index(whole) << 6 | len(whole)))
-    put_array("Full compatibility decompositions: the code point, offset in the pool << 6 | length.",
-              "uint32_t qp_compatibility[][2]", rows)
+    compatible = list(compatibility_decompositions())
+    pool = shared_pool(whole for _, whole in compatible)
+    assert compatible[-1][0] < 1 << 17 and len(pool) < 1 << 15
+    put_array("Full compatibility decompositions: the code point << 15 | the offset of its UTF-8.",
+              "uint32_t qp_compatibility[]",
+              ("0x%x" % (c << 15 | pool.index(whole.encode() + b"\0")) for c, whole in compatible))
     print("const int qp_n_compatibility = QP_COUNT(qp_compatibility);")
-    put_array("Their UTF-8.", "uint8_t qp_compatibility_pool[]", map(str, pool))
+    put_array("Their UTF-8, each with a zero byte at its end.", "uint8_t qp_compatibility_pool[]", map(str, pool))
     put_array("Lower case: first and last code point of a run, step, and the number to add.",
               "int32_t qp_lower_case_runs[][4]", ("{ 0x%x, 0x%x, %d, %d }" % r for r in lower_case_runs()))
     print("const int qp_n_lower_case_runs = QP_COUNT(qp_lower_case_runs);")

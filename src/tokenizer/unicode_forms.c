@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* A code point as a number that sorts in canonical order: combining class, position in the text,
  * code point. */
@@ -50,28 +51,40 @@ static bool nfc_append(struct nfc_text *t, uint32_t c)
 
 /* ---- decomposition ---- */
 
-static int compare_code_point(const void *key, const void *row)
+#define FORM_CHAR(row) ((uint32_t)((row) >> 42))
+#define FORM_PARTS(row) ((row) & (((uint64_t)1 << 42) - 1))
+#define FORM_FIRST(row) ((uint32_t)((row) >> 21) & 0x1fffff)
+#define FORM_SECOND(row) ((uint32_t)(row)&0x1fffff)
+
+static int compare_decomposition(const void *key, const void *row)
 {
-    uint32_t c = *(const uint32_t *)key, other = *(const uint32_t *)row;
+    const uint32_t c = *(const uint32_t *)key, other = FORM_CHAR(*(const uint64_t *)row);
     return (c > other) - (c < other);
 }
 
-static const uint32_t *find_decomposition(uint32_t c)
+/* NULL if c has none. */
+static const uint64_t *find_decomposition(uint32_t c)
 {
     return bsearch(&c, qp_decompositions, (size_t)qp_n_decompositions, sizeof qp_decompositions[0],
-                   compare_code_point);
+                   compare_decomposition);
+}
+
+static int compare_compatibility(const void *key, const void *row)
+{
+    const uint32_t c = *(const uint32_t *)key, other = *(const uint32_t *)row >> 15;
+    return (c > other) - (c < other);
 }
 
 /* Form KC: append the compatibility decomposition of a character, if it has one. */
 static bool decompose_compatible(struct nfc_text *t, uint32_t c, bool *is_done)
 {
     const uint32_t *row = bsearch(&c, qp_compatibility, (size_t)qp_n_compatibility,
-                                  sizeof qp_compatibility[0], compare_code_point);
+                                  sizeof qp_compatibility[0], compare_compatibility);
     *is_done = row != NULL;
     if (!row)
         return true;
-    const char *text = (const char *)qp_compatibility_pool + (row[1] >> 6);
-    for (size_t i = 0, n = row[1] & 63; i < n;) {
+    const char *text = (const char *)qp_compatibility_pool + (*row & 0x7fff);
+    for (size_t i = 0, n = strlen(text); i < n;) {
         int32_t part;
         i += (size_t)qp_utf8_decode(text + i, n - i, &part);
         if (!nfc_append(t, (uint32_t)part))
@@ -90,10 +103,11 @@ static bool decompose(struct nfc_text *t, uint32_t c)
                nfc_append(t, HANGUL_V + s / N_HANGUL_T % N_HANGUL_V) &&
                (trailing == 0 || nfc_append(t, HANGUL_T + trailing));
     }
-    const uint32_t *parts = c < 0xc0 ? NULL : find_decomposition(c);
-    if (!parts)
+    const uint64_t *row = c < 0xc0 ? NULL : find_decomposition(c);
+    if (!row)
         return nfc_append(t, c);
-    return decompose(t, parts[1]) && (parts[2] == 0 || nfc_append(t, parts[2]));
+    return decompose(t, FORM_FIRST(*row)) &&
+           (FORM_SECOND(*row) == 0 || nfc_append(t, FORM_SECOND(*row)));
 }
 
 static int compare_items(const void *a, const void *b)
@@ -125,14 +139,14 @@ static uint32_t compose_pair(uint32_t first, uint32_t second)
     if (first - HANGUL_S < N_HANGUL_S && (first - HANGUL_S) % N_HANGUL_T == 0 &&
         second - HANGUL_T - 1 < N_HANGUL_T - 1)
         return first + (second - HANGUL_T);
-    uint64_t want = (uint64_t)first << 32 | second;
+    const uint64_t want = (uint64_t)first << 21 | second;
     int low = 0, high = qp_n_compositions;
     while (low < high) {
         int middle = (low + high) / 2;
-        const uint32_t *parts = qp_decompositions[qp_compositions[middle]];
-        uint64_t found = (uint64_t)parts[1] << 32 | parts[2];
+        const uint64_t row = qp_decompositions[qp_compositions[middle]];
+        const uint64_t found = FORM_PARTS(row);
         if (found == want)
-            return parts[0];
+            return FORM_CHAR(row);
         if (found < want)
             low = middle + 1;
         else
