@@ -28,7 +28,9 @@ static const struct {
     { CPU_AVXVNNI, qp_cpu_avxvnni },
     { CPU_AVX512VNNI, qp_cpu_avx512vnni },
     { CPU_AVX512VNNI | CPU_HALF_512, qp_cpu_zen4 },
+#if !defined(__ANDROID__) // its devices have no AMX
     { CPU_AVX512VNNI | CPU_AMX, qp_cpu_amx },
+#endif
 #elif defined(__aarch64__)
     { CPU_NEON, qp_cpu_neon },
     { CPU_DOTPROD, qp_cpu_dotprod },

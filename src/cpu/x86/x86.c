@@ -49,10 +49,12 @@ void qp_cpu_zen4(struct kernels *k)
     k->gemm_few = gemm_few_zen4;
 }
 
+#if !defined(__ANDROID__)
 void qp_cpu_amx(struct kernels *k)
 {
     k->name = "amx";
     qp_linear_kernels_amx(k);
 }
+#endif
 
 #endif
