@@ -28,6 +28,7 @@ diff "$package/src/main/java/com/quip/Abi.java" "$build/Abi.java" || {
 models=$build/android-models
 mkdir -p "$models/adapter" "$work"
 "$build/tests/tiny_model_file" llama "$models/tiny.bin"
+"$build/tests/tiny_model_file" gemma3 "$models/gemma3.bin"
 "$build/tests/tiny_model_file" slow "$models/slow.bin"
 "$build/tests/tiny_model_file" adapter "$models/tiny.bin" "$models/adapter"
 answer=$("$build/quip" run "$models/tiny.bin" 'Why is the sky blue?' --greedy -n 40 -c 512)
@@ -62,8 +63,9 @@ if [ -f "$sanitizer" ]; then
     LD_PRELOAD=$sanitizer ASAN_OPTIONS=handle_segv=0:detect_leaks=0 java -Xmx1g -Xcheck:jni \
         -XX:TieredStopAtLevel=1 --add-opens=java.base/java.io=ALL-UNNAMED \
         "-Djava.library.path=$work/asan" "-Dquip.models=$models" \
+        "-Dquip.cases=$root/tests/conformance.txt" \
         -cp "$work/maven/classes:$work/maven/test-classes:$(cat "$work/maven/classpath")" \
-        org.junit.runner.JUnitCore com.quip.ModelTest com.quip.SessionTest com.quip.LlmInferenceTest \
+        org.junit.runner.JUnitCore com.quip.ModelTest com.quip.SessionTest com.quip.LlmInferenceTest com.quip.ConformanceTest \
         >"$work/asan.log" 2>&1 || { tail -n 100 "$work/asan.log"; exit 1; }
     echo "android_java: with sanitizers: $(grep '^OK' "$work/asan.log")"
 fi

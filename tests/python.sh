@@ -22,6 +22,7 @@ if ! cmp -s "$package/pyproject.toml" "$venv/pyproject.toml"; then
 fi
 "$venv/bin/pip" install -q --no-build-isolation --no-deps --force-reinstall "$package" -C "build-dir=$build/python"
 
+export QUIP_BUILD="$build"
 cd "$package"
 "$python" -m mypy
 shift

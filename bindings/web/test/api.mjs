@@ -42,7 +42,40 @@ const greedy = { maxOutputTokens: 60, greedy: true };
 const sampled = { maxOutputTokens: 60, temperature: 1.1, topK: 40, topP: 0.9, seed: 7 };
 const long = "the letters of the weather ".repeat(60); // most of a context
 
+const unescape = (text) => text.replace(/\\u([0-9a-f]{4})/g, (_, code) => String.fromCharCode(parseInt(code, 16)));
+
+/** Options of a case of tests/conformance.txt, whose names are those of quip.h. */
+function optionsOf(text) {
+  const options = {};
+  for (const option of text.split(" ").filter(Boolean)) {
+    const [name, value] = unescape(option).split(/=(.*)/s);
+    const ours = name.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
+    if (name === "greedy" || name === "no_template") options[ours] = true;
+    else if (name === "system" || name === "chat_template") options[ours] = value;
+    else options[ours] = name === "stop" ? [value] : Number(value);
+  }
+  return options;
+}
+
 export const tests = {
+  "the list that every binding runs": async (env) => {
+    for (const [kind, name, options, text, expected] of env.cases)
+      await withModel(env, name, async (model) => {
+        const prompt = unescape(text);
+        if (kind === "tokens") return equal([...(await model.tokenize(prompt))].join(" "), expected, prompt);
+        let found;
+        try {
+          const reply = model.session(optionsOf(options)).say(prompt);
+          const answer = await reply.text();
+          const { finishReason, promptTokens, outputTokens } = await reply.result();
+          found = `${finishReason} ${promptTokens} ${outputTokens} ${answer}`;
+        } catch (error) {
+          found = error.message;
+        }
+        equal(found, unescape(expected), `${name} ${options} ${prompt}`);
+      });
+  },
+
   "a model has properties": (env) =>
     withModel(env, "gemma3", async (model) => {
       equal(model.info.architecture, "gemma3");

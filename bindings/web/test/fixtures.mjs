@@ -81,9 +81,14 @@ export function makeFixtures() {
   const golden = makeGolden(path);
   const embeddings = makeEmbeddings(path);
   const others = { adapter: join(adapter, "adapter_model.safetensors"), gguf: join(ROOT, "tests/data/blocks.gguf") };
+  const cases = readFileSync(join(ROOT, "tests/conformance.txt"), "utf8")
+    .split("\n")
+    .filter((line) => line && line[0] !== "#")
+    .map((line) => line.split("\t"));
   return {
     golden,
     embeddings,
+    cases,
     path,
     prompt,
     expected,

@@ -11,6 +11,8 @@ object Fixtures {
 
     val tiny = File(folder, "tiny.bin")
 
+    val gemma3 = File(folder, "gemma3.bin")
+
     /** Needs seconds for a long prompt. */
     val slow = File(folder, "slow.bin")
 
