@@ -8,12 +8,14 @@ import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
 
 import com.google.common.util.concurrent.ListenableFuture;
+import com.quip.genai.AudioModelOptions;
 import com.quip.genai.GraphOptions;
 import com.quip.genai.LlmInference;
 import com.quip.genai.LlmInference.LlmInferenceOptions;
 import com.quip.genai.LlmInferenceSession;
 import com.quip.genai.LlmInferenceSession.LlmInferenceSessionOptions;
 import com.quip.genai.PromptTemplates;
+import com.quip.genai.VisionModelOptions;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
@@ -204,7 +206,28 @@ public class LlmInferenceTest {
         assertThrows(
                 QuipException.class,
                 () -> LlmInferenceSessionOptions.builder().setGraphOptions(vision).build());
+        VisionModelOptions images = VisionModelOptions.builder().setEncoderPath("a").build();
+        assertThrows(
+                QuipException.class,
+                () ->
+                        LlmInferenceOptions.builder()
+                                .setModelPath("a")
+                                .setVisionModelOptions(images)
+                                .build());
+        AudioModelOptions sound = AudioModelOptions.builder().setMaxAudioSequenceLength(9).build();
+        assertThrows(
+                QuipException.class,
+                () ->
+                        LlmInferenceOptions.builder()
+                                .setModelPath("a")
+                                .setAudioModelOptions(sound)
+                                .build());
+        LlmInferenceSessionOptions.builder().setConstraintHandle(0).build();
+        assertThrows(
+                QuipException.class,
+                () -> LlmInferenceSessionOptions.builder().setConstraintHandle(7).build());
         try (LlmInference llm = open(10)) {
+            assertThrows(QuipException.class, llm::getSentencePieceProcessorHandle);
             assertThrows(
                     IllegalStateException.class, // the context is full
                     () -> llm.generateResponse(String.join("", Collections.nCopies(99, "hen "))));

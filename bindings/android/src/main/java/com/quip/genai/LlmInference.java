@@ -68,6 +68,13 @@ public final class LlmInference implements AutoCloseable {
         return model.tokenizeBlocking(text, !model.getInfo().getHasTemplate()).length;
     }
 
+    /** MediaPipe's tokenizer is not there; {@link com.quip.Model#tokenize} has the token ids. */
+    public long getSentencePieceProcessorHandle() {
+        throw new QuipException(
+                QuipException.Status.UNSUPPORTED,
+                "there is no SentencePieceProcessor; use com.quip.Model.tokenize");
+    }
+
     /** Closes the model. Sessions that are still open keep what they need of it. */
     @Override
     public synchronized void close() {
@@ -138,6 +145,16 @@ public final class LlmInference implements AutoCloseable {
             return values.supportedLoraRanks;
         }
 
+        /** Always empty: such options cannot be built. */
+        public Optional<VisionModelOptions> visionModelOptions() {
+            return Optional.empty();
+        }
+
+        /** Always empty: such options cannot be built. */
+        public Optional<AudioModelOptions> audioModelOptions() {
+            return Optional.empty();
+        }
+
         public Optional<Backend> preferredBackend() {
             return Optional.ofNullable(values.preferredBackend);
         }
@@ -153,6 +170,8 @@ public final class LlmInference implements AutoCloseable {
             private int maxNumImages;
             private List<Integer> supportedLoraRanks = Collections.emptyList();
             private Backend preferredBackend;
+            private VisionModelOptions visionModelOptions;
+            private AudioModelOptions audioModelOptions;
 
             private Builder() {}
 
@@ -200,6 +219,18 @@ public final class LlmInference implements AutoCloseable {
                 return this;
             }
 
+            /** Images are not supported: {@link #build} fails. */
+            public Builder setVisionModelOptions(VisionModelOptions options) {
+                visionModelOptions = options;
+                return this;
+            }
+
+            /** Sound is not supported: {@link #build} fails. */
+            public Builder setAudioModelOptions(AudioModelOptions options) {
+                audioModelOptions = options;
+                return this;
+            }
+
             public LlmInferenceOptions build() {
                 if (modelPath == null) {
                     throw new IllegalStateException("modelPath is not set");
@@ -212,6 +243,16 @@ public final class LlmInference implements AutoCloseable {
                     throw new QuipException(
                             QuipException.Status.UNSUPPORTED,
                             "images are not supported; maxNumImages must be 0");
+                }
+                if (visionModelOptions != null) {
+                    throw new QuipException(
+                            QuipException.Status.UNSUPPORTED,
+                            "images are not supported; do not set visionModelOptions");
+                }
+                if (audioModelOptions != null) {
+                    throw new QuipException(
+                            QuipException.Status.UNSUPPORTED,
+                            "sound is not supported; do not set audioModelOptions");
                 }
                 return new LlmInferenceOptions(copy());
             }

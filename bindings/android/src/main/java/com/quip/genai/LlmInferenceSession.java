@@ -301,6 +301,11 @@ public final class LlmInferenceSession implements AutoCloseable {
             return Optional.ofNullable(values.promptTemplates);
         }
 
+        /** Always 0: there are no constraints. */
+        public long constraintHandle() {
+            return 0;
+        }
+
         public static final class Builder {
             private int topK = 40;
             private float topP = 1.0f;
@@ -309,6 +314,7 @@ public final class LlmInferenceSession implements AutoCloseable {
             private String loraPath;
             private GraphOptions graphOptions;
             private PromptTemplates promptTemplates;
+            private long constraintHandle;
 
             private Builder() {}
 
@@ -362,7 +368,18 @@ public final class LlmInferenceSession implements AutoCloseable {
                 return this;
             }
 
+            /** Constraints are not supported: {@link #build} fails unless the handle is 0. */
+            public Builder setConstraintHandle(long handle) {
+                constraintHandle = handle;
+                return this;
+            }
+
             public LlmInferenceSessionOptions build() {
+                if (constraintHandle != 0) {
+                    throw new QuipException(
+                            QuipException.Status.UNSUPPORTED,
+                            "constraints are not supported; constraintHandle must be 0");
+                }
                 if (graphOptions != null && graphOptions.enableVisionModality()) {
                     throw new QuipException(
                             QuipException.Status.UNSUPPORTED,
