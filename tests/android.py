@@ -18,7 +18,7 @@ NATIVE = ROOT / "bindings/android/native"
 ABIS = {"arm64-v8a": "AArch64", "x86_64": "X86-64"}
 ARCHS = {"arm64-v8a": "aarch64", "x86_64": "x86_64"}
 PAGE = 0x4000  # the largest of Android's devices
-MOST_BYTES = 600 * 1024
+MOST_BYTES = (640 if "ANDROID_NDK_HOME" in os.environ else 600) * 1024  # the NDK adds stack protectors
 MACHINES = [(page, cpu) for page in (4096, PAGE) for cpu in ("max", "cortex-a53")]
 PROMPT = "Why is the sky blue?"
 
@@ -117,6 +117,36 @@ def check_answers(build, jni, work):
     print(f"android: the same {len(expected)} bytes of text from all libraries")
 
 
+def check_ndk_path(work):
+    """The build with an NDK, which is not available: its layout, with Debian's compiler in it."""
+    ndk = work / "ndk"
+    shutil.rmtree(ndk, ignore_errors=True)
+    include, tools = ndk / "sysroot", ndk / "toolchains/llvm/prebuilt/linux-x86_64/bin"
+    for folder in (ndk / "build/cmake", include, tools):
+        folder.mkdir(parents=True)
+    (tools / "llvm-strip").symlink_to(shutil.which("llvm-strip-19"))
+    for header in ("jni.h", "linux/jni_md.h"):
+        (jdk_header,) = sorted(pathlib.Path("/usr/lib/jvm").glob(f"java-*/include/{header}"))[:1]
+        shutil.copy(jdk_header, include)
+    run(NATIVE / "bionic", work / "bionic", "aarch64")
+    (ndk / "build/cmake/android.toolchain.cmake").write_text(
+        f"""if(NOT ANDROID_ABI STREQUAL arm64-v8a OR NOT ANDROID_PLATFORM STREQUAL android-26)
+  message(FATAL_ERROR "ANDROID_ABI is ${{ANDROID_ABI}}, ANDROID_PLATFORM is ${{ANDROID_PLATFORM}}")
+endif()
+set(QUIP_ANDROID_ARCH aarch64)
+set(QUIP_ANDROID_LIBS {work}/bionic)
+include({ROOT}/cmake/android.cmake)
+list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES ANDROID_ABI ANDROID_PLATFORM)
+set(QUIP_ANDROID OFF)
+set(ANDROID TRUE)
+string(APPEND CMAKE_C_FLAGS_INIT " -isystem {include} -fstack-protector-strong")
+"""
+    )
+    environment = {**os.environ, "ANDROID_NDK_HOME": str(ndk)}
+    print(run(NATIVE / "build", work / "jni-ndk", "arm64-v8a", env=environment), end="")
+    check_library(work / "jni-ndk/arm64-v8a/libquip_jni.so", "AArch64")
+
+
 def main(build):
     for tool in ("clang-19", "ld.lld-19", "llvm-strip-19", "qemu-aarch64"):
         if not shutil.which(tool):
@@ -130,6 +160,8 @@ def main(build):
         check_library(jni / abi / "libquip_jni.so", machine)
     with tempfile.TemporaryDirectory() as work:
         check_answers(build, jni, pathlib.Path(work))
+    if "ANDROID_NDK_HOME" not in os.environ:
+        check_ndk_path(build / "android")
 
 
 if __name__ == "__main__":
