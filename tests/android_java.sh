@@ -65,7 +65,8 @@ if [ -f "$sanitizer" ]; then
         "-Djava.library.path=$work/asan" "-Dquip.models=$models" \
         "-Dquip.cases=$root/tests/conformance.txt" \
         -cp "$work/maven/classes:$work/maven/test-classes:$(cat "$work/maven/classpath")" \
-        org.junit.runner.JUnitCore com.quip.ModelTest com.quip.SessionTest com.quip.LlmInferenceTest com.quip.ConformanceTest \
+        org.junit.runner.JUnitCore com.quip.ModelTest com.quip.SessionTest com.quip.LlmInferenceTest com.quip.ForgottenTest \
+        com.quip.ConformanceTest \
         >"$work/asan.log" 2>&1 || { tail -n 100 "$work/asan.log"; exit 1; }
     echo "android_java: with sanitizers: $(grep '^OK' "$work/asan.log")"
 fi

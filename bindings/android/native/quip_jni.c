@@ -365,6 +365,12 @@ static jint session_n_context(JNIEnv *env, jclass native, jlong session)
     return quip_session_n_context(pointer(session));
 }
 
+static jint session_n_threads(JNIEnv *env, jclass native, jlong session)
+{
+    (void)env, (void)native;
+    return quip_session_n_threads(pointer(session));
+}
+
 static void session_rewind(JNIEnv *env, jclass native, jlong session, jint position)
 {
     quip_error error = { 0 };
@@ -466,6 +472,7 @@ static const JNINativeMethod methods[] = {
     METHOD("result", "(J)[B", session_result),
     METHOD("position", "(J)I", session_position),
     METHOD("nContext", "(J)I", session_n_context),
+    METHOD("nThreads", "(J)I", session_n_threads),
     METHOD("rewind", "(JI)V", session_rewind),
     METHOD("undo", "(J)V", session_undo),
     METHOD("setAdapter", "(JJF)V", set_adapter),

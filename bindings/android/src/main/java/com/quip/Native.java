@@ -78,6 +78,8 @@ final class Native {
 
     static native int nContext(long session);
 
+    static native int nThreads(long session);
+
     static native void rewind(long session, int position);
 
     static native void undo(long session);

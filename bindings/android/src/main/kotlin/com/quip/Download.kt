@@ -27,9 +27,6 @@ class Download @JvmOverloads constructor(
     /** Of the whole file, in hexadecimal; any other file is an error. null: it is not checked. */
     private val sha256: String? = null,
 ) {
-    /** Bytes; a total of -1 is not known. */
-    data class Progress(val bytes: Long, val totalBytes: Long, val isComplete: Boolean)
-
     private val state = MutableStateFlow(Progress(0, -1, false))
     val progress: StateFlow<Progress> = state.asStateFlow()
 

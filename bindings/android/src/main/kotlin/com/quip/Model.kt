@@ -19,6 +19,10 @@ import java.io.IOException
  * The weights are used directly from the mapped file: opening takes milliseconds.
  */
 class Model private constructor(private val handle: Handle, val info: ModelInfo) : AutoCloseable {
+    init {
+        handle.closeWith(this)
+    }
+
     private val lane = Lane() // for calls that are not of a session
 
     /**
@@ -46,7 +50,7 @@ class Model private constructor(private val handle: Handle, val info: ModelInfo)
     private fun sessionNow(options: SessionOptions): Session {
         val o = options.copy()
         val pointer = handle.use { Native.openSession(it, o.image(), o.texts(), o.stops(), o.biases()) }
-        return Session(this, Lane(), pointer, o)
+        return Session(this, pointer, o)
     }
 
     // ---- adapters ----
@@ -61,12 +65,10 @@ class Model private constructor(private val handle: Handle, val info: ModelInfo)
     fun openAdapterBlocking(path: File): Adapter = lane.block { adapterNow(path) }
 
     private fun adapterNow(path: File) =
-        handle.use { adapter(Native.openAdapter(it, path.path.toByteArray())) }
+        handle.use { Adapter(Native.openAdapter(it, path.path.toByteArray())) }
 
     private fun adapterNow(file: AssetFileDescriptor, name: String) =
-        handle.use { adapter(Native.openAdapterFd(it, file.parcelFileDescriptor.fd, file.startOffset, file.length, name.toByteArray())) }
-
-    private fun adapter(pointer: Long) = Adapter(Handle("adapter", pointer, Native::closeAdapter))
+        handle.use { Adapter(Native.openAdapterFd(it, file.parcelFileDescriptor.fd, file.startOffset, file.length, name.toByteArray())) }
 
     // ---- tokens, plans, embeddings ----
 
@@ -110,9 +112,7 @@ class Model private constructor(private val handle: Handle, val info: ModelInfo)
     }
 
     /** Close the model. Sessions and adapters that are still open keep what they need of it. */
-    override fun close() {
-        handle.close()
-    }
+    override fun close() = handle.close()
 
     companion object {
         private val opening = Lane()
@@ -166,10 +166,10 @@ class Model private constructor(private val handle: Handle, val info: ModelInfo)
         /** The version of the native library. */
         suspend fun version(): String = opening.run({}) { Native.text(Native.version()) }
 
-        private fun openNow(file: File, options: ModelOptions) =
+        internal fun openNow(file: File, options: ModelOptions) =
             model(Native.openPath(file.path.toByteArray(), options.image()))
 
-        private fun openNow(context: Context, uri: Uri, options: ModelOptions): Model =
+        internal fun openNow(context: Context, uri: Uri, options: ModelOptions): Model =
             descriptor(context, uri).use {
                 openNow(it.parcelFileDescriptor, it.startOffset, size(it), uri.toString(), options)
             }
@@ -202,7 +202,7 @@ class Model private constructor(private val handle: Handle, val info: ModelInfo)
         private fun size(file: AssetFileDescriptor) =
             if (file.declaredLength == AssetFileDescriptor.UNKNOWN_LENGTH) 0 else file.declaredLength
 
-        private fun descriptor(context: Context, uri: Uri): AssetFileDescriptor =
+        internal fun descriptor(context: Context, uri: Uri): AssetFileDescriptor =
             try {
                 context.contentResolver.openAssetFileDescriptor(uri, "r")
             } catch (e: IOException) {

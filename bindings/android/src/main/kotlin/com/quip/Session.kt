@@ -1,6 +1,5 @@
 package com.quip
 
-import java.util.concurrent.atomic.AtomicBoolean
 import kotlinx.coroutines.flow.Flow
 import kotlinx.coroutines.flow.flow
 
@@ -15,11 +14,11 @@ import kotlinx.coroutines.flow.flow
  */
 class Session internal constructor(
     private val model: Model,
-    private val lane: Lane,
-    private var pointer: Long,
+    pointer: Long,
     private var sessionOptions: SessionOptions,
 ) : AutoCloseable {
-    private val isClosed = AtomicBoolean()
+    private val lane = Lane()
+    private val handle = Handle("session", pointer, Native::closeSession, Native::cancel).closeWith(this)
     private var wasInBackground = false // used on the lane
 
     // ---- for Kotlin ----
@@ -48,6 +47,12 @@ class Session internal constructor(
     /** What the last answer took, and why it ended. */
     suspend fun result(): Result = run(Result::read)
 
+    /** Threads that it uses now; fewer while the model is in the background. */
+    suspend fun nThreads(): Int = run {
+        followBackground(it)
+        Native.nThreads(it)
+    }
+
     /** Tokens in the context. */
     suspend fun position(): Int = run(Native::position)
 
@@ -72,7 +77,7 @@ class Session internal constructor(
 
     private suspend fun next(): String? = run(::nextNow)
 
-    private suspend fun <T> run(task: (Long) -> T): T = lane.run(::cancel) { task(open()) }
+    private suspend fun <T> run(task: (Long) -> T): T = lane.run(::cancel) { handle.use(task) }
 
     // ---- for Java: the same calls, which wait ----
 
@@ -93,28 +98,17 @@ class Session internal constructor(
 
     fun copyBlocking(): Session = lane.block { copyNow() }
 
-    private fun <T> block(task: (Long) -> T): T = lane.block { task(open()) }
+    private fun <T> block(task: (Long) -> T): T = lane.block { handle.use(task) }
 
     // ---- for both ----
 
     /** End the call that is running. A cancelled answer keeps its text. */
-    fun cancel() = synchronized(isClosed) { if (pointer != 0L) Native.cancel(pointer) }
+    fun cancel() = handle.ifOpen(Native::cancel)
 
     /** Ends what is running. Safe on any thread, also during an answer. */
-    override fun close() {
-        if (!isClosed.compareAndSet(false, true)) return
-        cancel()
-        lane.execute {
-            Native.closeSession(synchronized(isClosed) { pointer.also { pointer = 0L } })
-        }
-    }
+    override fun close() = handle.close()
 
     // ---- on the lane ----
-
-    private fun open(): Long {
-        check(!isClosed.get()) { "the session is closed" }
-        return pointer
-    }
 
     private fun appendNow(session: Long, role: Role, text: String) {
         followBackground(session)
@@ -137,7 +131,7 @@ class Session internal constructor(
         else adapter.handle.use { Native.setAdapter(session, it, scale) }
     }
 
-    private fun copyNow(): Session = Session(model, Lane(), Native.cloneSession(open()), sessionOptions.copy())
+    private fun copyNow(): Session = Session(model, handle.use(Native::cloneSession), sessionOptions.copy())
 
     /** Use half the threads while the model is in the background. */
     private fun followBackground(session: Long) {
@@ -151,8 +145,8 @@ class Session internal constructor(
 }
 
 /** LoRA weights, for any number of sessions of the model that opened it. */
-class Adapter internal constructor(internal val handle: Handle) : AutoCloseable {
-    override fun close() {
-        handle.close()
-    }
+class Adapter internal constructor(pointer: Long) : AutoCloseable {
+    internal val handle = Handle("adapter", pointer, Native::closeAdapter).closeWith(this)
+
+    override fun close() = handle.close()
 }

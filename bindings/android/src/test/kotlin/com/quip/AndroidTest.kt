@@ -7,13 +7,18 @@ import android.app.ActivityManager
 import android.app.Application
 import android.content.ComponentCallbacks2
 import android.content.Context
+import android.content.res.AssetManager
 import android.net.Uri
 import android.os.Looper
 import android.os.ParcelFileDescriptor
 import android.os.PowerManager
 import com.quip.QuipException.Status
 import com.sun.net.httpserver.HttpServer
+import java.io.File
 import java.net.InetSocketAddress
+import java.util.zip.CRC32
+import java.util.zip.ZipEntry
+import java.util.zip.ZipOutputStream
 import kotlinx.coroutines.runBlocking
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertFalse
@@ -101,14 +106,64 @@ class AndroidTest {
         }
     }
 
-    /** What content: addresses and assets are opened with. The file may be closed afterwards. */
-    @Test
-    fun anOpenFile() = runBlocking {
-        val file = ParcelFileDescriptor.open(Fixtures.tiny, ParcelFileDescriptor.MODE_READ_ONLY)
-        val model = Model.open(file)
-        file.close()
+    /** The answer is right, and the weights are used from the file: the process has mapped it. */
+    private suspend fun assertAnswers(model: Model, file: File) {
+        assertTrue(Fixtures.isMapped(file))
+        assertEquals(Fixtures.tiny.length(), model.info.fileBytes)
         assertEquals(Fixtures.answer, model.session(Fixtures.greedy) { it.ask(Fixtures.PROMPT) })
         model.close()
+    }
+
+    @Test
+    fun anOpenFile() = runBlocking {
+        val apk = Fixtures.tinyInAFile(20_484)
+        val file = ParcelFileDescriptor.open(apk, ParcelFileDescriptor.MODE_READ_ONLY)
+        val model = Model.open(file, 20_484, Fixtures.tiny.length())
+        file.close()
+        assertAnswers(model, apk)
+        apk.delete()
+        ParcelFileDescriptor.open(Fixtures.tiny, ParcelFileDescriptor.MODE_READ_ONLY).use { whole ->
+            assertAnswers(Model.open(whole), Fixtures.tiny)
+        }
+    }
+
+    /** A document of another app: a file, or a part of one. */
+    @Test
+    fun aContentUri() = runBlocking {
+        Robolectric.setupContentProvider(ModelProvider::class.java, ModelProvider.AUTHORITY)
+        for (name in listOf("whole", "part")) {
+            val uri = Uri.parse("content://${ModelProvider.AUTHORITY}/$name")
+            val file = if (name == "part") ModelProvider.part else Fixtures.tiny
+            assertAnswers(Model.open(context, uri), file)
+            val loading = Loading(context, uri)
+            assertAnswers(loading.run(), file)
+            val size = Fixtures.tiny.length()
+            assertEquals(Progress(size, size, true), loading.progress.value)
+        }
+    }
+
+    /** An asset that is stored, and one that is compressed. */
+    @Test
+    fun anAsset(): Unit = runBlocking {
+        val apk = File.createTempFile("quip", ".apk")
+        val tiny = Fixtures.tiny.readBytes()
+        ZipOutputStream(apk.outputStream()).use { zip ->
+            val stored = ZipEntry("assets/tiny.bin").apply {
+                method = ZipEntry.STORED
+                size = tiny.size.toLong()
+                crc = CRC32().apply { update(tiny) }.value
+                extra = ByteArray(HEADER_PADDING) // as zipalign does
+            }
+            for (entry in listOf(stored, ZipEntry("assets/small.bin"))) {
+                zip.putNextEntry(entry)
+                zip.write(tiny)
+            }
+        }
+        AssetManager::class.java.getMethod("addAssetPath", String::class.java).invoke(context.assets, apk.path)
+        assertAnswers(Model.openAsset(context, "tiny.bin"), apk)
+        val e = assertThrows(QuipException::class.java) { Model.openAssetBlocking(context, "small.bin") }
+        assertTrue(e.message, e.message!!.contains("noCompress"))
+        apk.deleteOnExit()
     }
 
     @Test
@@ -120,5 +175,10 @@ class AndroidTest {
         val absent = assertThrows(QuipException::class.java) { Model.openBlocking(context, uri) }
         assertEquals(Status.IO, absent.status)
         assertTrue(absent.message, absent.message!!.contains("com.example.absent"))
+    }
+
+    private companion object {
+        /** A local header has 30 bytes and the name; the data must begin at a multiple of 4. */
+        val HEADER_PADDING = 4 - (30 + "assets/tiny.bin".length) % 4
     }
 }

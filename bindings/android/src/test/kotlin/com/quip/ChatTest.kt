@@ -32,8 +32,8 @@ class ChatTest {
 
     @Test
     fun messagesAndTheirAnswers() = runBlocking {
-        chat.open { Model.open(Fixtures.tiny) }
-        until(Phase.READY)
+        chat.open(Loading(Fixtures.tiny))
+        assertEquals(1f, until(Phase.READY).progress)
         chat.send(" ")
         assertEquals(0, chat.state.value.messages.size)
         chat.send("Why?")
@@ -48,7 +48,7 @@ class ChatTest {
 
     @Test
     fun stopKeepsTheText() = runBlocking {
-        chat.open { Model.open(Fixtures.slow) }
+        chat.open(Loading(Fixtures.slow))
         until(Phase.READY)
         chat.send("Why?")
         withTimeout(60_000) { chat.state.first { it.messages.lastOrNull()?.text.orEmpty().length > 3 } }
@@ -58,7 +58,7 @@ class ChatTest {
 
     @Test
     fun aFileThatIsNotAModel() = runBlocking {
-        chat.open { Model.open(File("/absent")) }
+        chat.open(Loading(File("/absent")))
         val state = withTimeout(60_000) { chat.state.first { it.error != null } }
         assertEquals(Phase.NO_MODEL, state.phase)
         assertTrue(state.error!!.contains("/absent"))

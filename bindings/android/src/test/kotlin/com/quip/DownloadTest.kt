@@ -67,7 +67,7 @@ class DownloadTest {
         val download = download()
         assertEquals(target, download.run())
         assertArrayEquals(content, target.readBytes())
-        assertEquals(Download.Progress(3_000_000, 3_000_000, true), download.progress.value)
+        assertEquals(Progress(3_000_000, 3_000_000, true), download.progress.value)
         assertEquals(listOf("model.bin"), folder.list()!!.toList())
         download().run()
         assertEquals(1, ranges.size) // the file was there

@@ -24,6 +24,16 @@ object Fixtures {
 
     val greedy get() = SessionOptions(maxOutputTokens = N_TOKENS, nContext = 512, greedy = true)
 
+    /** A new file with [tiny] at an offset, as an asset is a part of a package. */
+    fun tinyInAFile(offset: Int): File {
+        val file = File.createTempFile("quip", ".apk")
+        file.writeBytes(ByteArray(offset) + tiny.readBytes() + ByteArray(99))
+        return file
+    }
+
+    /** Whether this process has mapped the file: its weights are used, not copied. */
+    fun isMapped(file: File): Boolean = File("/proc/self/maps").useLines { lines -> lines.any { file.path in it } }
+
     fun status(block: () -> Unit): QuipException.Status? =
         try {
             block()

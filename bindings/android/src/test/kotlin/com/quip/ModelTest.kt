@@ -86,8 +86,7 @@ class ModelTest {
     @Test
     fun aPartOfAFile() {
         val before = 20484
-        val apk = File.createTempFile("quip", ".apk")
-        apk.writeBytes(ByteArray(before) + Fixtures.tiny.readBytes() + ByteArray(99))
+        val apk = Fixtures.tinyInAFile(before)
         val size = Fixtures.tiny.length()
         FileInputStream(apk).use { file ->
             val fd = number(file.fd)

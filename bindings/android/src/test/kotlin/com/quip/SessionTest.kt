@@ -220,6 +220,20 @@ class SessionTest {
     }
 
     @Test
+    fun inTheBackgroundASessionHasHalfOfItsThreads() = runTest {
+        Model.open(Fixtures.tiny, ModelOptions(nThreads = 5)).use { own ->
+            own.openSession().use { chat ->
+                val few = own.openSession(SessionOptions(nThreads = 2))
+                assertEquals(listOf(5, 2), listOf(chat.nThreads(), few.nThreads()))
+                own.background = true
+                assertEquals(listOf(3, 1), listOf(chat.nThreads(), few.nThreads()))
+                own.background = false
+                assertEquals(listOf(5, 2), listOf(chat.nThreads(), few.nThreads()))
+            }
+        }
+    }
+
+    @Test
     fun inTheBackgroundTheAnswerIsTheSame() = runTest {
         Model.open(Fixtures.tiny).use { own ->
             own.session(Fixtures.greedy) { chat ->

@@ -1,5 +1,6 @@
 package com.quip.chat
 
+import com.quip.Loading
 import com.quip.Model
 import com.quip.QuipException
 import com.quip.Result
@@ -19,6 +20,8 @@ data class Message(val isUser: Boolean, val text: String)
 
 data class ChatState(
     val phase: Phase = Phase.NO_MODEL,
+    /** Of opening the model: 0 to 1. */
+    val progress: Float = 0f,
     val messages: List<Message> = emptyList(),
     /** Of the last answer. */
     val result: Result? = null,
@@ -39,16 +42,21 @@ class Chat(private val scope: CoroutineScope) {
     private var answer: Job? = null
 
     /** Replace the model and begin a conversation with it. */
-    fun open(open: suspend () -> Model) {
+    fun open(loading: Loading, onOpen: (Model) -> Unit = {}) {
         close()
         mutableState.value = ChatState(ChatState.Phase.OPENING)
         scope.launch {
+            val progress = launch {
+                loading.progress.collect { p -> mutableState.update { it.copy(progress = p.fraction) } }
+            }
             failing(ChatState.Phase.NO_MODEL) {
-                val opened = open()
+                val opened = loading.run()
                 model = opened
+                onOpen(opened)
                 session = opened.openSession()
                 mutableState.update { it.copy(phase = ChatState.Phase.READY) }
             }
+            progress.cancel()
         }
     }
 

@@ -79,7 +79,7 @@ fun ChatScreen(viewModel: ChatViewModel) {
                 Phase.NO_MODEL -> Picker { picker.launch(arrayOf("*/*")) }
                 Phase.OPENING -> {
                     val label = stringResource(R.string.opening)
-                    LinearProgressIndicator(Modifier.fillMaxWidth().semantics { contentDescription = label })
+                    LinearProgressIndicator({ state.progress }, Modifier.fillMaxWidth().semantics { contentDescription = label })
                 }
                 else -> Prompt(state.phase == Phase.ANSWERING, chat::send, chat::stop)
             }

@@ -5,7 +5,7 @@ import android.content.Intent
 import android.net.Uri
 import androidx.lifecycle.AndroidViewModel
 import androidx.lifecycle.viewModelScope
-import com.quip.Model
+import com.quip.Loading
 
 /** Keeps the conversation when the screen is turned. */
 class ChatViewModel(private val app: Application) : AndroidViewModel(app) {
@@ -17,12 +17,10 @@ class ChatViewModel(private val app: Application) : AndroidViewModel(app) {
         preferences.getString("model", null)?.let { open(Uri.parse(it)) }
     }
 
-    fun open(uri: Uri) = chat.open {
+    fun open(uri: Uri) = chat.open(Loading(app, uri)) { model ->
         signals?.close()
-        val model = Model.open(app, uri)
         signals = model.followSystem(app)
         preferences.edit().putString("model", uri.toString()).apply()
-        model
     }
 
     /** The permission for the file outlives the process. */
