@@ -85,6 +85,10 @@ def main(repository, root):
     (path,) = repository.glob("com/quip/quip-android/*/quip-android-*.aar")
     for suffix in (".pom", "-sources.jar", "-javadoc.jar", ".aar.sha1"):
         check(f"{suffix} is missing", path.with_name(path.stem + suffix).exists())
+    with zipfile.ZipFile(path.with_name(path.stem + "-javadoc.jar")) as pages:
+        names = pages.namelist()
+        for page in ("com.quip/-session/say.html", "com.quip.genai/-llm-inference/index.html"):
+            check(f"the javadoc has no page {page}", any(n.endswith(page) for n in names))
     pom = xml.etree.ElementTree.parse(path.with_suffix(".pom")).getroot()
     spaces = {"m": "http://maven.apache.org/POM/4.0.0"}
     check("the POM's packaging", pom.findtext("m:packaging", namespaces=spaces) == "aar")
