@@ -292,6 +292,128 @@ static void test_penalties(void **state)
     }
 }
 
+/* ---- a part of the logits ---- */
+
+static bool is_listed(const quip_token *list, int n, quip_token id)
+{
+    for (int i = 0; i < n; i++)
+        if (list[i] == id)
+            return true;
+    return false;
+}
+
+/* What a draw depends on: the tokens of `list`, and the best of the others by brute force. A token
+ * that is not allowed counts as -inf, and so does a NaN. */
+static int list_known(struct candidate *known, const struct draw *draw, const float *logits,
+                      const quip_token *list, int n_list)
+{
+    const int n_best = qp_sample_n_best(draw->sampling, VOCAB);
+    int n = 0;
+    for (int i = 0; i < n_list; i++)
+        known[n++] = (struct candidate){ logits[list[i]], list[i] };
+    bool used[VOCAB] = { 0 };
+    for (int k = 0; k < n_best; k++) {
+        struct candidate best = { 0, -1 };
+        for (int i = 0; i < VOCAB; i++) {
+            const bool is_allowed = !draw->allowed || draw->allowed[i / 32] >> (i % 32) & 1;
+            const float logit = is_allowed && logits[i] == logits[i] ? logits[i] : -INFINITY;
+            if (used[i] || is_listed(list, n_list, i))
+                continue;
+            if (best.id < 0 || logit > best.logit)
+                best = (struct candidate){ logit, i };
+        }
+        if (best.id < 0)
+            break;
+        used[best.id] = true;
+        known[n++] = best;
+    }
+    return n;
+}
+
+/* With ties, infinities, NaNs, tokens with a low id that are never among the best. */
+static void unusual_logits(float logits[VOCAB], uint32_t seed)
+{
+    for (int i = 0; i < VOCAB; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        logits[i] = (float)(seed >> 24 & 15) / 4 - 2;
+        if (seed >> 28 == 3)
+            logits[i] = seed & 1 << 20 ? -INFINITY : NAN;
+    }
+}
+
+/* The same token from a part of the logits as from all of them. */
+static void test_known_logits(void **state)
+{
+    static const quip_token ends[] = { 1, 3 };
+    static const quip_logit_bias bias[] = { { 7, 2.5f }, { 8, -INFINITY }, { 7, 1 } };
+    static const struct sampling cases[] = {
+        { .temperature = 0, .window = 20, .repeat = 1.5f, .ends = ends, .n_ends = 2 },
+        { .temperature = 1, .top_k = 1, .repeat = 1, .bias = bias, .n_bias = 3 },
+        { .temperature = 0.5f,
+          .top_k = 12,
+          .top_p = 0.95f,
+          .min_p = 0.05f,
+          .window = 30,
+          .repeat = 1.1f,
+          .ends = ends,
+          .n_ends = 2 },
+        { .temperature = 2, .top_k = 49, .repeat = 1 },
+        { .temperature = 1,
+          .top_k = 5,
+          .top_p = 0.5f,
+          .window = INT32_MAX,
+          .repeat = 0.7f,
+          .presence = -0.4f,
+          .frequency = 0.2f },
+        { .temperature = 0.8f,
+          .top_k = 20,
+          .min_p = 0.2f,
+          .window = INT32_MAX,
+          .repeat = 1,
+          .no_repeat_ngram = 2,
+          .bias = bias,
+          .n_bias = 3 },
+        { .temperature = 1,
+          .top_k = 9,
+          .window = 64,
+          .repeat = 1.2f,
+          .dry_multiplier = 0.8f,
+          .dry_base = 1.75f,
+          .dry_allowed_length = 1 },
+    };
+    static const uint32_t masks[][2] = { { 0xf0f0cc11, 0x3333 }, { 1 << 9, 0 } };
+    (void)state;
+    for (unsigned seed = 0; seed < 600; seed++) {
+        const struct sampling *o = &cases[seed % QP_COUNT(cases)];
+        quip_token context[40], list[44];
+        struct candidate known[44 + VOCAB], scratch[VOCAB];
+        float logits[VOCAB], copy[VOCAB];
+        const int n = (int)(seed % 41), n_window = n < o->window ? n : o->window;
+        unusual_logits(logits, seed);
+        for (unsigned i = 0; i < 40; i++)
+            context[i] = (quip_token)((i * i + seed / 3) % 13);
+        for (int i = 0; i < n_window; i++)
+            list[i] = context[n - n_window + i];
+        for (int i = 0; i < o->n_bias; i++)
+            list[n_window + i] = o->bias[i].token;
+        struct draw draw = { .sampling = o,
+                             .seed = seed,
+                             .index = (uint64_t)n,
+                             .context = context,
+                             .allowed = seed % 5 < 2 ? masks[seed % 5] : NULL };
+        const struct sampler sampler = { scratch, plain_sum_exp };
+        struct known_logits k = { .at = known, .window = list, .n_window = n_window };
+        k.n = list_known(known, &draw, logits, list, n_window + o->n_bias);
+        memcpy(copy, logits, sizeof copy);
+        const quip_token want = qp_sample(&sampler, &draw, copy, VOCAB);
+        memset(copy, 0x5a, sizeof copy);
+        draw.context = NULL;
+        const quip_token got = qp_sample_known(&sampler, &draw, &k, copy, VOCAB);
+        if (got != want)
+            fail_msg("seed %u: token %d, expected %d", seed, got, want);
+    }
+}
+
 /* As transformers 5.24 computes them: RepetitionPenaltyLogitsProcessor(1.5) on [3, 3, 0], and
  * NoRepeatNGramLogitsProcessor(2) on [1, 2, 1]. */
 static void test_penalties_of_transformers(void **state)
@@ -370,6 +492,7 @@ int main(void)
         cmocka_unit_test(test_mask),
         cmocka_unit_test(test_penalties),
         cmocka_unit_test(test_penalties_of_transformers),
+        cmocka_unit_test(test_known_logits),
         cmocka_unit_test(test_min_p),
         cmocka_unit_test(test_philox),
         cmocka_unit_test(test_uniform),

@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 enum {
     BLOCK = 64,    // logits that are skipped together
@@ -144,6 +145,8 @@ static struct candidate candidate(const float *logits, int id)
 struct ranking {
     const float *logits;
     int vocab_size;
+    const struct candidate *known; // [n_known]: gather top_k from these; NULL: from the logits
+    int n_known;
     int n_kept;           // the draw is among this many, the most likely
     struct candidate *at; // [begin] sorted candidates, then the current tier
     int begin, n_tier, n_popped;
@@ -165,6 +168,23 @@ static void gather_top_k(struct ranking *r, int k)
     }
     make_heap(heap, k, false);
     r->n_tier = k;
+}
+
+/* The same of those that are known, or all of them if they are fewer. */
+static void gather_known(struct ranking *r, int k)
+{
+    struct candidate *heap = r->at;
+    k = qp_min(k, r->n_known);
+    memcpy(heap, r->known, (size_t)k * sizeof *heap);
+    make_heap(heap, k, true);
+    for (int i = k; i < r->n_known; i++) {
+        if (!comes_before(r->known[i], heap[0]))
+            continue;
+        heap[0] = r->known[i];
+        sift_down(heap, k, 0, true);
+    }
+    make_heap(heap, k, false);
+    r->n_tier = r->n_kept = k;
 }
 
 static void gather_tier(struct ranking *r)
@@ -268,13 +288,16 @@ static double gather_tokens(const struct sampler *s, const struct sampling *o, s
 {
     const float factor = 1.0f / o->temperature;
     double total = 0;
-    if (r->n_kept == r->vocab_size) {
+    if (!r->known && r->n_kept == r->vocab_size) {
         r->max = r->logits[most_likely(r->logits, r->vocab_size)];
         if (o->min_p > 0 && !has_top_p(o))
             return (double)INFINITY;
         return total_weight(s, r->logits, r->vocab_size, r->max, factor);
     }
-    gather_top_k(r, r->n_kept);
+    if (r->known)
+        gather_known(r, r->n_kept);
+    else
+        gather_top_k(r, r->n_kept);
     r->max = ranked(r, 0).logit;
     for (int i = 0; i < r->n_kept; i++)
         total += qp_exp((ranked(r, i).logit - r->max) * factor);
@@ -329,6 +352,67 @@ quip_token qp_sample(const struct sampler *s, const struct draw *draw, float *lo
                          .n_kept = o->top_k > 0 ? qp_min(o->top_k, vocab_size) : vocab_size,
                          .at = s->candidates,
                          .bar = INFINITY,
+                         .temperature = o->temperature };
+    return allowed_token(draw->allowed, vocab_size, draw_token(s, draw, &r));
+}
+
+/* ---- a draw from a part of the logits ---- */
+
+int qp_sample_n_best(const struct sampling *o, int vocab_size)
+{
+    if (o->temperature == 0 || o->top_k == 1)
+        return 1;
+    return o->top_k < vocab_size ? o->top_k : 0;
+}
+
+/* Leave each token once, with its logit after the penalties, or -inf; returns how many. */
+static int settle_known(const struct sampler *s, const struct draw *draw,
+                        const struct known_logits *k, float *logits, int vocab_size)
+{
+    int n = 0;
+    for (int i = 0; i < k->n; i++) {
+        assert(k->at[i].id >= 0 && k->at[i].id < vocab_size);
+        logits[k->at[i].id] = k->at[i].logit;
+    }
+    qp_penalize(draw->sampling, k->window, k->n_window, s->candidates, logits, vocab_size);
+    for (int i = 0; i < k->n; i++)
+        s->candidates[k->at[i].id].id = 0;
+    for (int i = 0; i < k->n; i++) {
+        const quip_token id = k->at[i].id;
+        if (s->candidates[id].id++ > 0)
+            continue;
+        k->at[n] = candidate(logits, id);
+        if (!is_allowed(draw->allowed, id))
+            k->at[n].logit = -INFINITY;
+        n++;
+    }
+    return n;
+}
+
+/* As most_likely: token 0 if no logit is above -inf. */
+static quip_token most_likely_known(const struct candidate *known, int n)
+{
+    struct candidate best = { -INFINITY, 0 };
+    for (int i = 0; i < n; i++)
+        if (known[i].logit > best.logit || (known[i].logit == best.logit && best.id > known[i].id))
+            best = known[i];
+    return best.id;
+}
+
+quip_token qp_sample_known(const struct sampler *s, const struct draw *draw,
+                           const struct known_logits *k, float *logits, int vocab_size)
+{
+    const struct sampling *o = draw->sampling;
+    const int n_best = qp_sample_n_best(o, vocab_size);
+    assert(k->n > 0 && n_best > 0);
+    const int n = settle_known(s, draw, k, logits, vocab_size);
+    if (o->temperature == 0 || o->top_k == 1)
+        return allowed_token(draw->allowed, vocab_size, most_likely_known(k->at, n));
+    struct ranking r = { .known = k->at,
+                         .n_known = n,
+                         .vocab_size = vocab_size,
+                         .n_kept = n_best,
+                         .at = s->candidates,
                          .temperature = o->temperature };
     return allowed_token(draw->allowed, vocab_size, draw_token(s, draw, &r));
 }

@@ -59,6 +59,22 @@ struct sampler {
 quip_token qp_sample(const struct sampler *s, const struct draw *draw, float *logits,
                      int vocab_size);
 
+/* The logits of a row that a draw may depend on. */
+struct known_logits {
+    struct candidate *at; // [n]
+    int n;
+    const quip_token *window; // [n_window] the last tokens of the context: all, or those that count
+    int n_window;
+};
+/* How many of the most likely tokens a draw needs to know, beside those of the penalties' window
+ * and those with a bias; 0: all. */
+int qp_sample_n_best(const struct sampling *o, int vocab_size);
+/* The token of qp_sample, from a part of the logits: those of all tokens in the window and with a
+ * bias, and the qp_sample_n_best most likely of the others that are allowed. A token may be there
+ * twice. k->at is changed. `logits` is scratch [vocab_size], and draw->context is not used. */
+quip_token qp_sample_known(const struct sampler *s, const struct draw *draw,
+                           const struct known_logits *k, float *logits, int vocab_size);
+
 /* penalties.c: change the logits of the token after context [n]. */
 void qp_penalize(const struct sampling *o, const quip_token *context, int n,
                  struct candidate *scratch, float *logits, int vocab_size);
