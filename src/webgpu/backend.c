@@ -46,8 +46,7 @@ struct size {
 };
 
 enum {
-    N_SIZES = 21,
-    CANDIDATE_LOGITS = 4096 // of a workgroup of argmax.wgsl
+    N_SIZES = 22
 };
 
 enum {
@@ -92,7 +91,6 @@ static void list_sizes(struct size sizes[N_SIZES], const struct config *c,
     const int quantized = (int)qp_round_up((size_t)widest, ROW_UNIT) / 4;
     const int n_split = qp_webgpu_split_of(capacity->n_context);
     const int n_parts = capacity->n_context / n_split + 2;
-    const int n_candidates = (c->vocab_size + CANDIDATE_LOGITS - 1) / CANDIDATE_LOGITS;
     const int ple_width = c->d_ple * c->n_layers;
     const uint64_t n = (uint64_t)capacity->n_rows, n_ple = c->d_ple ? n : 0;
     const struct size all[N_SIZES] = {
@@ -115,7 +113,8 @@ static void list_sizes(struct size sizes[N_SIZES], const struct config *c,
         { AT(ple_gate), n_ple, stride_of(c->d_ple) },
         { AT(ple), n_ple, stride_of(c->d_ple) },
         { AT(rows), 2 * n, 4 },
-        { AT(candidates), LOGITS_ROWS, 2 * n_candidates },
+        { AT(draws), LOGITS_ROWS, qp_webgpu_draw_words(c->vocab_size) },
+        { AT(candidates), 1, qp_webgpu_candidate_words(c->vocab_size) },
         { AT(tokens), 1, LOGITS_ROWS },
         { AT(low_rank), capacity->max_rank ? n : 1, stride_of(qp_max(1, capacity->max_rank)) },
     };

@@ -1,125 +1,14 @@
-/* ops_tokens.c: tokens, and what comes back from the GPU.
- * In:  logits on the GPU, draws.
- * Out: tokens; rows of buffers as floats.
- *
- * The most likely token is found on the GPU. For draws with a temperature, penalties or a mask the
- * logits come back, and the sampler draws from them as it does for the CPU. They also come back if
- * nothing draws from them. */
-#include "base/math.h"
+/* ops_tokens.c: what comes back from the GPU.
+ * In:  what was recorded.
+ * Out: tokens that were drawn (ops_sample.c); rows of buffers as floats. */
 #include "webgpu/webgpu_impl.h"
 
 #include <assert.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum {
-    CANDIDATE_LOGITS = 4096, // of a workgroup of argmax.wgsl
-    TOKEN_BYTES = 256        // of the tokens in what comes back; logits are behind them
+    TOKEN_BYTES = 256 // of the tokens in what comes back; results of draws are behind them
 };
-
-/* ---- the most likely token ---- */
-
-static bool is_greedy(const struct draw *draw)
-{
-    const struct sampling *s = draw->sampling;
-    return (s->temperature == 0 || s->top_k == 1) && s->repeat == 1 && s->presence == 0 &&
-           s->frequency == 0 && s->dry_multiplier == 0 && s->no_repeat_ngram == 0 &&
-           s->n_bias == 0 && !draw->allowed;
-}
-
-static quip_status run_argmax(struct webgpu_device *d, const struct scratch *from,
-                              const struct scratch *to, int n_logits, int n, bool is_last)
-{
-    const struct parameters {
-        uint32_t n, x_stride, best_stride;
-    } parameters = { (uint32_t)n_logits, (uint32_t)from->stride, (uint32_t)to->stride };
-    const uint32_t n_groups =
-        is_last ? 1 : ((uint32_t)n_logits + CANDIDATE_LOGITS - 1) / CANDIDATE_LOGITS;
-    return qp_webgpu_dispatch(d, &(struct call){ .shader = SHADER_ARGMAX,
-                                                 .constants = { is_last },
-                                                 .parameters = &parameters,
-                                                 .n_parameters = sizeof parameters,
-                                                 .bindings = { range_of(from), range_of(to) },
-                                                 .x = n_groups,
-                                                 .y = (uint32_t)n });
-}
-
-quip_status qp_webgpu_sample(struct device *device, const struct draw *draws, int n)
-{
-    struct webgpu_device *d = webgpu_of(device);
-    const int vocab_size = device->config->vocab_size;
-    assert(n > 0 && n <= LOGITS_ROWS);
-    d->draws_here = false;
-    d->n_draws = n;
-    for (int i = 0; i < n; i++) {
-        d->draws[i] = draws[i];
-        d->sampling[i] = *draws[i].sampling;
-        d->draws_here = d->draws_here || !is_greedy(&draws[i]);
-    }
-    if (d->draws_here)
-        return QUIP_OK;
-    const int n_candidates = (vocab_size + CANDIDATE_LOGITS - 1) / CANDIDATE_LOGITS;
-    const quip_status status =
-        run_argmax(d, &d->mem.logits, &d->mem.candidates, vocab_size, n, false);
-    return status ? status
-                  : run_argmax(d, &d->mem.candidates, &d->mem.tokens, n_candidates, n, true);
-}
-
-/* ---- draws on the host ---- */
-
-static float sum_exps(const float *x, float max, float factor, int n)
-{
-    float sum = 0;
-    for (int i = 0; i < n; i++)
-        sum += isnan(x[i]) ? 0 : qp_exp((x[i] - max) * factor);
-    return sum;
-}
-
-static quip_status reserve_host_logits(struct webgpu_device *d)
-{
-    const size_t vocab_size = (size_t)d->base.config->vocab_size;
-    if (!d->host_logits)
-        d->host_logits = malloc(LOGITS_ROWS * vocab_size * sizeof *d->host_logits);
-    if (!d->candidates)
-        d->candidates = malloc(vocab_size * sizeof *d->candidates);
-    return d->host_logits && d->candidates
-               ? QUIP_OK
-               : qp_fail_memory(&d->base.error, "logits",
-                                LOGITS_ROWS * vocab_size * sizeof *d->host_logits);
-}
-
-static float *host_row(const struct webgpu_device *d, int i)
-{
-    return d->host_logits + (size_t)i * (size_t)d->base.config->vocab_size;
-}
-
-/* The tokens of all draws. After one that is not as expected those that follow do not count. */
-static void finish_draws(struct webgpu_device *d, const uint8_t *mapped)
-{
-    const int vocab_size = d->base.config->vocab_size;
-    const struct sampler sampler = { d->candidates, sum_exps };
-    bool is_wrong = false;
-    if (!d->draws_here)
-        memcpy(d->tokens, mapped, (size_t)d->n_draws * sizeof *d->tokens);
-    for (int i = 0; i < d->n_draws; i++) {
-        struct draw draw = d->draws[i];
-        draw.sampling = &d->sampling[i];
-        if (d->draws_here && !is_wrong)
-            d->tokens[i] = qp_sample(&sampler, &draw, host_row(d, i), vocab_size);
-        if (is_wrong)
-            d->tokens[i] = -1;
-        is_wrong = draw.expected >= 0 && (is_wrong || d->tokens[i] != draw.expected);
-    }
-    d->n_draws = 0;
-}
-
-static void copy_logits(struct webgpu_device *d, const uint8_t *mapped)
-{
-    for (int i = 0; i < d->n_host_logits; i++)
-        memcpy(host_row(d, i), mapped + TOKEN_BYTES + 4 * (size_t)i * (size_t)d->mem.logits.stride,
-               (size_t)d->base.config->vocab_size * sizeof(float));
-}
 
 /* ---- submit and poll ---- */
 
@@ -141,24 +30,24 @@ static quip_status reserve_readback(struct webgpu_device *d, uint64_t n_bytes, q
 quip_status qp_webgpu_submit(struct device *device)
 {
     struct webgpu_device *d = webgpu_of(device);
-    d->n_host_logits = d->n_draws == 0 || d->draws_here ? d->n_logits : 0;
-    const bool has_logits = d->n_host_logits > 0;
-    const uint64_t n_logits = 4 * (uint64_t)d->n_host_logits * (uint64_t)d->mem.logits.stride;
+    d->n_host_logits = d->n_draws == 0 || d->sample == SAMPLE_ALL ? d->n_logits : 0;
+    const struct gpu_range results = qp_webgpu_draw_results(d);
     quip_status status = qp_webgpu_settle_outputs(d);
     if (!status)
         status = qp_webgpu_settle(d);
-    if (!status && has_logits)
-        status = reserve_host_logits(d);
     if (!status)
-        status = reserve_readback(d, TOKEN_BYTES + n_logits, &device->error);
+        status = qp_webgpu_reserve_draws(d);
+    if (!status)
+        status = reserve_readback(d, TOKEN_BYTES + results.n_bytes, &device->error);
     if (status)
         return status;
     qp_gpu_copy(d->gpu, d->mem.readback.buffer, 0, d->mem.tokens.buffer, 0,
                 LOGITS_ROWS * sizeof(uint32_t));
-    if (has_logits)
-        qp_gpu_copy(d->gpu, d->mem.readback.buffer, TOKEN_BYTES, d->mem.logits.buffer, 0, n_logits);
+    if (results.n_bytes > 0)
+        qp_gpu_copy(d->gpu, d->mem.readback.buffer, TOKEN_BYTES, results.buffer, results.offset,
+                    results.n_bytes);
     qp_webgpu_flush(d);
-    d->n_mapped = TOKEN_BYTES + (size_t)n_logits;
+    d->n_mapped = TOKEN_BYTES + (size_t)results.n_bytes;
     qp_gpu_map(d->gpu, d->mem.readback.buffer, d->n_mapped);
     return qp_webgpu_status(d);
 }
@@ -168,7 +57,7 @@ quip_status qp_webgpu_poll(struct device *device, bool wait)
     struct webgpu_device *d = webgpu_of(device);
     if (d->n_mapped == 0)
         return qp_webgpu_status(d);
-    const void *mapped = qp_gpu_mapped(d->gpu, d->mem.readback.buffer, wait);
+    const uint8_t *mapped = qp_gpu_mapped(d->gpu, d->mem.readback.buffer, wait);
     if (!mapped) {
         const quip_status status = qp_webgpu_status(d);
         if (!status)
@@ -176,8 +65,7 @@ quip_status qp_webgpu_poll(struct device *device, bool wait)
         d->n_mapped = 0;
         return status;
     }
-    copy_logits(d, mapped);
-    finish_draws(d, mapped);
+    qp_webgpu_finish_draws(d, mapped, mapped + TOKEN_BYTES);
     qp_gpu_unmap(d->gpu, d->mem.readback.buffer);
     d->n_mapped = 0;
     return qp_webgpu_status(d);

@@ -11,7 +11,8 @@
  *   ops_ple.c        per-layer embeddings
  *   ops_texts.c      pooling and dense layers for embeddings
  *   profile.c        the dispatches of batches, and their times
- *   ops_tokens.c     logits, tokens, and what comes back
+ *   ops_sample.c     draws: logits -> tokens
+ *   ops_tokens.c     what comes back
  *   sequence.c       keys, values and outputs of sequences
  *   adapter.c        adapters, packed
  *   device.h         the GPU itself; device_native.c implements it with a library
@@ -31,6 +32,11 @@
 
 /* Weights to whose multiple a row is padded: the block of activations that share a scale. */
 #define ROW_UNIT 64
+
+/* Of a draw whose logits do not all come back: the most likely tokens, and those that are listed
+ * because of penalties and biases. */
+#define MAX_BEST 64
+#define MAX_LISTED 960
 
 #define NO_INDEX 0xffffffffu
 
@@ -60,6 +66,7 @@ enum shader {
     SHADER_COMBINE,
     SHADER_KEEP,
     SHADER_ARGMAX,
+    SHADER_TOP_K,
     N_SHADERS
 };
 
@@ -161,7 +168,7 @@ struct batch_memory {
     struct scratch text_kv, pooled[2];                       // of texts without a KV cache
     struct scratch expert_scores, chosen, expert_h, experts; // see ops_experts.c
     struct scratch rows; // [2 * n_rows] token, position, visible_end, source
-    struct scratch candidates, tokens, low_rank;
+    struct scratch draws, candidates, tokens, low_rank;
     struct scratch readback;
 };
 
@@ -198,6 +205,19 @@ struct profile {
     int n;
 };
 
+/* The tokens of a draw whose logits come back in any case. */
+struct listed {
+    quip_token tokens[MAX_LISTED]; // the window of the penalties, then those with a bias
+    int n, n_window;
+};
+
+/* From what the tokens of a batch are drawn. */
+enum sample {
+    SAMPLE_GREEDY, // the GPU finds them
+    SAMPLE_KNOWN,  // from logits that top_k.wgsl found
+    SAMPLE_ALL     // from all logits
+};
+
 struct webgpu_device {
     struct device base;
     struct gpu *gpu;
@@ -228,10 +248,11 @@ struct webgpu_device {
     struct sampling sampling[LOGITS_ROWS];
     int n_draws, n_logits; // rows of logits that were computed
     int n_host_logits;     // of them, those that come back
-    bool draws_here;       // the tokens are drawn from logits that come back
+    enum sample sample;
+    struct listed listed[LOGITS_ROWS];
     quip_token tokens[LOGITS_ROWS];
     struct candidate *candidates; // [vocab_size]
-    float *host_logits;           // [LOGITS_ROWS, vocab_size], allocated when first needed
+    float *host_logits;           // [LOGITS_ROWS, vocab_size]; both allocated when first needed
     size_t n_mapped;              // bytes of readback that were asked for; 0: none
 };
 
@@ -426,6 +447,14 @@ static inline int qp_webgpu_part_words(int head_dim)
     return stride_of(head_dim) + 4;
 }
 quip_status qp_webgpu_sample(struct device *device, const struct draw *draws, int n);
+/* Words of batch_memory.draws for each draw, and of batch_memory.candidates. */
+int qp_webgpu_draw_words(int vocab_size);
+int qp_webgpu_candidate_words(int vocab_size);
+/* What comes back for the draws that were recorded, or for the caller; memory for it; and the
+ * tokens. */
+struct gpu_range qp_webgpu_draw_results(const struct webgpu_device *d);
+quip_status qp_webgpu_reserve_draws(struct webgpu_device *d);
+void qp_webgpu_finish_draws(struct webgpu_device *d, const uint8_t *tokens, const uint8_t *results);
 quip_status qp_webgpu_submit(struct device *device);
 quip_status qp_webgpu_poll(struct device *device, bool wait);
 quip_status qp_webgpu_read_tokens(struct device *device, quip_token *tokens, int n);

@@ -208,6 +208,11 @@ static bool write_vocabulary(struct bytes *spm, int n_pieces, int letter_bytes)
 
 /* ---- metadata ---- */
 
+static int vocab_of(const struct tiny_model *m)
+{
+    return m->vocab_size ? m->vocab_size : TINY_VOCAB;
+}
+
 static bool write_parameters(const struct tiny_model *m, struct bytes *out)
 {
     struct bytes t = { 0 };
@@ -223,7 +228,8 @@ static bool write_parameters(const struct tiny_model *m, struct bytes *out)
               (!m->lie || m->lie_is_float ||
                qp_proto_put_varint(&t, m->lie, m->lie_value)) && // a reader uses the last one
               (!m->lie || !m->lie_is_float || qp_proto_put_float(&t, m->lie, lie)) &&
-              qp_proto_put_bytes(out, 1, t.data, t.n) && qp_proto_put_varint(out, 2, TINY_VOCAB) &&
+              qp_proto_put_bytes(out, 1, t.data, t.n) &&
+              qp_proto_put_varint(out, 2, (uint64_t)vocab_of(m)) &&
               qp_proto_put_varint(out, 4, TINY_BOS) && qp_proto_put_bytes(out, 5, "<eos>", 5);
     qp_bytes_close(&t);
     return ok;
@@ -519,7 +525,8 @@ quip_status tiny_model_write(const char *path, const struct tiny_model *m, quip_
     struct writer w = { .error = error };
     struct bytes spm = { 0 }, parameters = { 0 }, config = { 0 };
     uint64_t random = m->seed * 0x9e3779b97f4a7c15u + 1;
-    if (!write_vocabulary(&spm, m->n_pieces ? m->n_pieces : TINY_VOCAB,
+    const int vocab_size = vocab_of(m);
+    if (!write_vocabulary(&spm, m->n_pieces ? m->n_pieces : vocab_size,
                           m->letter_bytes ? m->letter_bytes : 1) ||
         !write_parameters(m, &parameters) || !write_config(m, &config))
         w.status = qp_fail_memory(error, "a tiny vocabulary", spm.n);
@@ -537,9 +544,9 @@ quip_status tiny_model_write(const char *path, const struct tiny_model *m, quip_
     if (!w.status)
         w.status = qp_tflite_writer_metadata(w.w, "quip.config", config.data, config.n, error);
     if (!w.status) {
-        matrix(&w, "softmax.logits_ffn.w", m->embedding, TINY_VOCAB, m->d_model);
+        matrix(&w, "softmax.logits_ffn.w", m->embedding, vocab_size, m->d_model);
         if (m->d_ple > 0) {
-            matrix(&w, "ple.embedding.w", m->embedding, TINY_VOCAB * m->n_layers, m->d_ple);
+            matrix(&w, "ple.embedding.w", m->embedding, vocab_size * m->n_layers, m->d_ple);
             matrix(&w, "ple.context.w", m->embedding, m->n_layers * m->d_ple, m->d_model);
             vector(&w, "ple.context_norm.scale", m->d_ple);
             positive_vector(&w, "rope.divisors", m->global_head_dim / 2, 1);

@@ -22,7 +22,8 @@ struct tiny_model {
     int n_shared, shared_d_ff;            // the last layers, which share the keys of earlier ones
     int d_ple;
     /* What makes a model unusual, or wrong. Zero means nothing. */
-    int n_pieces;       // of the vocabulary; 0 is TINY_VOCAB, one per row of the embedding
+    int vocab_size;     // rows of the embedding; 0 is TINY_VOCAB
+    int n_pieces;       // of the vocabulary; 0 is one per row of the embedding
     int letter_bytes;   // length of each letter's piece; 0 is 1
     const char *config; // more lines of quip.config, which override earlier ones
     int lie;            // TransformerParameters has `lie_value` in this field,

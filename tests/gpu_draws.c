@@ -1,0 +1,209 @@
+/* gpu_draws.c: tokens that are drawn on the GPU are those that the sampler draws from the same
+ * logits. Without a GPU there is nothing to test: the tests say so and pass. */
+#include "support/check.h"
+#include "support/tiny_model.h"
+
+#include "base/math.h"
+#include "engine/engine.h"
+#include "webgpu/webgpu_impl.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* The larger vocabulary takes three passes of top_k.wgsl. */
+static const int vocab_sizes[] = { TINY_VOCAB, 20000 };
+
+static bool has_gpu(void)
+{
+    quip_error error = { 0 };
+    if (quip_backend_check(QUIP_BACKEND_GPU, &error) == QUIP_OK)
+        return true;
+    print_message("no GPU here: %s\n", error.message);
+    assert_int_equal(error.status, QUIP_E_UNSUPPORTED);
+    return false;
+}
+
+static quip_model *open_model(int vocab_size)
+{
+    struct tiny_model tiny = tiny_smallest;
+    quip_model *model;
+    quip_error error = { 0 };
+    tiny.vocab_size = vocab_size;
+    check(tiny_model_write("gpu-draws.bin", &tiny, &error), &error);
+    check(quip_model_open(&model, "gpu-draws.bin",
+                          &(quip_model_options){ .backend = QUIP_BACKEND_GPU }, &error),
+          &error);
+    return model;
+}
+
+/* ---- draws of one batch ---- */
+
+enum {
+    N_SESSIONS = 3,
+    N_ROWS = 5, // of each
+    N_DRAWS = N_SESSIONS * N_ROWS,
+    N_CONTEXT = 300
+};
+
+static float sum_exps(const float *x, float max, float factor, int n)
+{
+    float sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += isnan(x[i]) ? 0 : qp_exp((x[i] - max) * factor);
+    return sum;
+}
+
+#define DEFAULTS .temperature = 0.5f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f
+static const quip_token ends[] = { TINY_EOS, TINY_END };
+static const quip_logit_bias bias[] = { { 77, 3 }, { 5, -INFINITY }, { 77, 2 }, { 99999, 1 } };
+static const struct sampling few[] = {
+    { .window = 0, .repeat = 1 },
+    { DEFAULTS, .window = 256, .repeat = 1.1f, .ends = ends, .n_ends = 2 },
+    { DEFAULTS, .window = INT32_MAX, .repeat = 0.8f, .presence = -0.5f, .frequency = 0.1f },
+    { .window = 64, .repeat = 1.5f, .frequency = 0.3f },
+    { .temperature = 3, .top_k = 1, .window = 9, .repeat = 1, .no_repeat_ngram = 1 },
+    { .temperature = 2, .top_k = 64, .window = 0, .repeat = 1 },
+    { .temperature = 1.5f,
+      .top_k = 50,
+      .min_p = 0.1f,
+      .window = 300,
+      .repeat = 1,
+      .presence = 2,
+      .dry_multiplier = 0.8f,
+      .dry_base = 1.75f,
+      .dry_allowed_length = 1,
+      .bias = bias,
+      .n_bias = 4 },
+    { .temperature = 1,
+      .top_k = 2,
+      .top_p = 0.4f,
+      .window = 20,
+      .repeat = 1,
+      .no_repeat_ngram = 2,
+      .ends = ends,
+      .n_ends = 2 },
+};
+/* These need all logits. */
+static const struct sampling all[] = {
+    { .temperature = 0.9f, .top_k = 0, .top_p = 0.9f, .window = 40, .repeat = 1.2f },
+    { .temperature = 1, .top_k = 65, .window = 0, .repeat = 1 },
+};
+
+/* Run a batch that draws from rows of several sessions; the tokens, and the logits that they were
+ * drawn from. */
+static void draw_batch(quip_session *const sessions[N_SESSIONS], int round,
+                       const struct draw *draws, quip_token *tokens, float *logits)
+{
+    struct device *d = sessions[0]->device;
+    const struct backend *b = d->backend;
+    struct output outputs[N_DRAWS];
+    for (int i = 0; i < N_DRAWS; i++) {
+        struct sequence *sequence = sessions[i / N_ROWS]->sequence;
+        const int pos = i % N_ROWS;
+        d->rows[i] = (struct row){ .sequence = sequence,
+                                   .pos = pos,
+                                   .visible_end = pos + 1,
+                                   .token = (i * 31 + round * 17) % TINY_VOCAB,
+                                   .is_output = true };
+        outputs[i] = (struct output){ sequence, pos };
+        b->sequence_rewind(sequence, 0);
+    }
+    qp_device_enter(d, TURN_SHORT);
+    assert_int_equal(b->begin(d, 0), QUIP_OK);
+    assert_int_equal(qp_forward(d, &(struct rows){ d->rows, N_DRAWS }, NULL, NULL), QUIP_OK);
+    assert_int_equal(qp_forward_logits(d, outputs, N_DRAWS, NULL), QUIP_OK);
+    assert_int_equal(b->sample(d, draws, N_DRAWS), QUIP_OK);
+    assert_int_equal(b->submit(d), QUIP_OK);
+    assert_int_equal(b->poll(d, true), QUIP_OK);
+    assert_int_equal(b->read_tokens(d, tokens, N_DRAWS), QUIP_OK);
+    assert_int_equal(b->read(d, BUF_LOGITS, logits, N_DRAWS), QUIP_OK);
+    qp_device_leave(d);
+}
+
+static void check_draws(quip_model *model, int round, const struct draw *draws,
+                        const quip_token *tokens, float *logits)
+{
+    const int vocab_size = model->config.vocab_size;
+    struct candidate *scratch = malloc((size_t)vocab_size * sizeof *scratch);
+    const struct sampler sampler = { scratch, sum_exps };
+    assert_non_null(scratch);
+    for (int i = 0; i < N_DRAWS; i++) {
+        const quip_token want =
+            qp_sample(&sampler, &draws[i], logits + (size_t)i * (size_t)vocab_size, vocab_size);
+        if (tokens[i] != want)
+            fail_msg("%d tokens, round %d, draw %d: token %d, expected %d", vocab_size, round, i,
+                     tokens[i], want);
+    }
+    free(scratch);
+}
+
+/* Every few rounds one draw needs all logits, and every few rounds all are greedy. */
+static const struct sampling *sampling_of_draw(int round, int i)
+{
+    if (round % 4 == 1 && i == round % N_DRAWS)
+        return &all[round / 4 % 2];
+    return round % 5 == 0 ? &few[0] : &few[(round + i) % (int)QP_COUNT(few)];
+}
+
+static void test_draws(void **state)
+{
+    enum {
+        N_ROUNDS = 24
+    };
+    (void)state;
+    for (size_t v = 0; v < QP_COUNT(vocab_sizes) && has_gpu(); v++) {
+        quip_model *model = open_model(vocab_sizes[v]);
+        const size_t vocab_size = (size_t)vocab_sizes[v];
+        float *logits = malloc(N_DRAWS * vocab_size * sizeof *logits);
+        uint32_t *mask = malloc((vocab_size + 31) / 32 * sizeof *mask);
+        quip_session *sessions[N_SESSIONS];
+        quip_error error = { 0 };
+        quip_token context[N_CONTEXT], tokens[N_DRAWS] = { 0 };
+        int n_samples[3] = { 0 };
+        assert_true(logits && mask);
+        for (int i = 0; i < N_SESSIONS; i++)
+            check(quip_session_open(&sessions[i], model, &(quip_session_options){ .n_context = 20 },
+                                    &error),
+                  &error);
+        for (int i = 0; i < N_CONTEXT; i++)
+            context[i] = i * i % 40;
+        for (int round = 0; round < N_ROUNDS; round++) {
+            struct draw draws[N_DRAWS];
+            for (size_t i = 0; i < (vocab_size + 31) / 32; i++)
+                mask[i] = (uint32_t)(i * 2654435761u) ^ (uint32_t)round * 40503u;
+            for (int i = 0; i < N_DRAWS; i++) {
+                context[(round * 29 + i * 7) % N_CONTEXT] = tokens[i]; // likely tokens
+                draws[i] = (struct draw){ .sampling = sampling_of_draw(round, i),
+                                          .seed = (uint64_t)round << 33,
+                                          .index = (uint64_t)(i * 20 + round % 20),
+                                          .expected = -1,
+                                          .context = context,
+                                          .allowed = round % 5 && i % 4 == 3 ? mask : NULL };
+            }
+            draw_batch(sessions, round, draws, tokens, logits);
+            n_samples[webgpu_of(sessions[0]->device)->sample]++;
+            check_draws(model, round, draws, tokens, logits);
+        }
+        assert_true(n_samples[SAMPLE_GREEDY] > 2 && n_samples[SAMPLE_ALL] > 2 &&
+                    n_samples[SAMPLE_KNOWN] > 8);
+        for (int i = 0; i < N_SESSIONS; i++)
+            quip_session_close(sessions[i]);
+        free(logits);
+        free(mask);
+        quip_model_close(model);
+        unlink("gpu-draws.bin");
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_draws),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
