@@ -67,6 +67,10 @@ enum buffer {
 
 /* ---- rows ---- */
 
+/* The token of a row that runs ahead: the one that the last draw of its batch gives. Such a row is
+ * alone in its forward pass (max_ahead). */
+#define TOKEN_DRAWN (-1)
+
 /* One token of a batch. A sequence without a KV cache (n_context 0) has a whole text in each batch,
  * from position 0 on: attention reads the keys and values of the batch itself. So a token may
  * attend to tokens behind it. */
@@ -74,7 +78,7 @@ struct row {
     struct sequence *sequence;
     int pos;                // position of the token in its sequence
     int visible_end;        // it attends to positions before this one; pos + 1 in causal text
-    quip_token token;       // its embedding is a row of the embedding matrix,
+    quip_token token;       // or TOKEN_DRAWN; its embedding is a row of the embedding matrix,
     const float *embedding; // or this one, [d_model], unless it is NULL
     bool is_output;         // its output is kept (keep_outputs)
 };
@@ -88,7 +92,7 @@ struct rows {
 };
 
 /* One of the outputs that a sequence keeps: the `index`-th of its rows with is_output in the last
- * forward pass that had any. */
+ * forward pass that had any, and in those with TOKEN_DRAWN behind it. */
 struct output {
     struct sequence *sequence;
     int index;
@@ -121,6 +125,7 @@ struct device {
     struct turns *turns;
     struct row *rows; // [2 * capacity.n_rows]: a batch, and then those of its rows that are outputs
     int process;      // that opened it: threads do not survive a fork
+    uint64_t ahead_ns; // that a step which draws several tokens may take
 };
 
 struct sequence {
@@ -272,7 +277,8 @@ struct backend {
      * a dense feed-forward, plus Y, or norm(Y) with dense_post_norm; times
      * sigmoid(shared_gate . norm(X)), unless that is NULL, with the norm(X) of `route`. */
     quip_status (*merge)(struct device *device, int l, const struct rows *rows);
-    /* Keep X of the rows as the outputs of their sequences, instead of the outputs before. */
+    /* Keep X of the rows as the outputs of their sequences, instead of the outputs before; that of
+     * a row with TOKEN_DRAWN behind them. */
     quip_status (*keep_outputs)(struct device *device, const struct rows *rows);
     /* X = n kept outputs */
     quip_status (*load_outputs)(struct device *device, const struct output *outputs, int n);
@@ -290,6 +296,11 @@ struct backend {
      * After a draw that is not the `expected` one, those that depend on it are -1. A backend that
      * records operations copies draws and their sampling; masks stay valid until poll is done. */
     quip_status (*sample)(struct device *device, const struct draw *draws, int n);
+    /* How many more tokens a batch may draw after this draw, each after a row with TOKEN_DRAWN: so
+     * the device runs several tokens before it is asked for them. The context of such a draw lacks
+     * the tokens of the draws before. A device may run such a row with a guess of its token; if
+     * that turns out to be wrong, the tokens drawn after it are -1. NULL: none. */
+    int (*max_ahead)(const struct device *device, const struct draw *draw);
 
     /* Run what was recorded. The positions of the sequences have moved on already. */
     quip_status (*submit)(struct device *device);

@@ -3,7 +3,8 @@
  * Out: keys and values of all that have run; outputs of the last; tokens drawn from these.
  *
  * A step puts one batch of the session on the device: some tokens to run, some outputs to keep,
- * some tokens to draw. It starts in a turn of the device and keeps it until it ends. */
+ * some tokens to draw. It starts in a turn of the device and keeps it until it ends. A device that
+ * can (max_ahead) draws several tokens in a step, each of which runs before the next is drawn. */
 #include "engine/engine.h"
 
 #include <assert.h>
@@ -125,24 +126,45 @@ static struct rows fill_rows(const quip_session *s, const struct step *step)
     return (struct rows){ row, step->n_rows };
 }
 
-/* Draw tokens from the outputs [first_draw, first_draw + n_draws). The tokens of the context behind
- * the first of them are draft tokens. */
-static quip_status draw(const quip_session *s, const struct step *step)
+/* How the token at a position is drawn. */
+static struct draw draw_at(const quip_session *s, int position)
+{
+    return (struct draw){ .sampling = &s->sampling,
+                          .seed = s->options.seed,
+                          .index = (uint64_t)position,
+                          .context = s->context,
+                          .expected = -1 };
+}
+
+/* Draw tokens from the outputs [first, first + n). The tokens of the context behind the first of
+ * them are draft tokens. */
+static quip_status draw(const quip_session *s, int first, int n)
 {
     struct output outputs[SEQUENCE_OUTPUTS];
     struct draw draws[SEQUENCE_OUTPUTS];
-    const int position = s->output_position + step->first_draw;
-    for (int i = 0; i < step->n_draws; i++) {
-        outputs[i] = (struct output){ s->sequence, step->first_draw + i };
-        draws[i] =
-            (struct draw){ .sampling = &s->sampling,
-                           .seed = s->options.seed,
-                           .index = (uint64_t)(position + i),
-                           .context = s->context,
-                           .expected = i + 1 < step->n_draws ? s->context[position + i] : -1 };
+    for (int i = 0; i < n; i++) {
+        const int position = s->output_position + first + i;
+        outputs[i] = (struct output){ s->sequence, first + i };
+        draws[i] = draw_at(s, position);
+        if (i + 1 < n)
+            draws[i].expected = s->context[position];
     }
-    const quip_status status = qp_forward_logits(s->device, outputs, step->n_draws, s->observer);
-    return status ? status : s->device->backend->sample(s->device, draws, step->n_draws);
+    const quip_status status = qp_forward_logits(s->device, outputs, n, s->observer);
+    return status ? status : s->device->backend->sample(s->device, draws, n);
+}
+
+/* Run the token that the draw before gives, and draw the next one. */
+static quip_status run_ahead(quip_session *s)
+{
+    const int pos = s->sequence->pos;
+    s->device->rows[0] = (struct row){ .sequence = s->sequence,
+                                       .pos = pos,
+                                       .visible_end = pos + 1,
+                                       .token = TOKEN_DRAWN,
+                                       .is_output = true };
+    const struct rows rows = { s->device->rows, 1 };
+    const quip_status status = qp_forward(s->device, &rows, &s->cancelled, s->observer);
+    return status ? status : draw(s, s->n_outputs++, 1);
 }
 
 /* The logits of the outputs [first_draw, first_draw + n_logits). */
@@ -170,7 +192,9 @@ static quip_status encode_step(quip_session *s, const struct step *step)
         }
     }
     if (!status && step->n_draws > 0)
-        status = draw(s, step);
+        status = draw(s, step->first_draw, step->n_draws);
+    for (int i = 0; i < step->n_ahead && !status; i++)
+        status = run_ahead(s);
     if (!status && step->n_logits > 0)
         status = compute_logits(s, step);
     return status ? status : b->submit(s->device);
@@ -217,6 +241,28 @@ static quip_status start_step(quip_session *s, const struct step *step, bool wai
     return QUIP_OK;
 }
 
+/* The device has drawn the tokens `sampled`, and has run those before the last: they are next in
+ * the context. Those after a wrong guess are -1. The next step draws twice as many if this one was
+ * right and quick. */
+static void end_ahead(quip_session *s)
+{
+    const uint64_t ns = qp_now_ns() - s->step.start_ns, max_ns = s->device->ahead_ns;
+    int n_right = 1;
+    while (n_right < s->n_sampled && s->sampled[n_right] >= 0)
+        n_right++;
+    const bool is_right = n_right == s->n_sampled;
+    s->n_outputs = s->n_sampled = n_right;
+    memcpy(s->context + s->n, s->sampled, (size_t)(n_right - 1) * sizeof *s->sampled);
+    if (s->sequence->pos > s->n + n_right - 1)
+        s->device->backend->sequence_rewind(s->sequence, s->n + n_right - 1);
+    if (!is_right)
+        s->n_ahead = 0;
+    else if (ns > max_ns)
+        s->n_ahead = s->step.n_ahead / 2;
+    else if (ns <= max_ns / 2)
+        s->n_ahead = qp_min(2 * s->step.n_ahead + 1, SEQUENCE_OUTPUTS - 1);
+}
+
 /* End the step that runs, if one does. */
 static quip_status end_step(quip_session *s, bool wait, quip_error *error)
 {
@@ -228,14 +274,16 @@ static quip_status end_step(quip_session *s, bool wait, quip_error *error)
     if (status == QP_NOT_YET)
         return status;
     if (!status && step->n_draws > 0)
-        status = b->read_tokens(s->device, s->sampled, step->n_draws);
+        status = b->read_tokens(s->device, s->sampled, step->n_draws + step->n_ahead);
     if (!status && step->n_logits > 0)
         status = b->read(s->device, BUF_LOGITS, s->logits, step->n_logits);
     if (status) {
         status = fail_step(s, status, error);
     } else if (step->n_draws > 0) {
         s->sampled_position = s->output_position + step->first_draw;
-        s->n_sampled = step->n_draws;
+        s->n_sampled = step->n_draws + step->n_ahead;
+        if (step->start_ns)
+            end_ahead(s);
     }
     s->step.is_running = false;
     qp_device_leave(s->device);
@@ -365,11 +413,22 @@ quip_status qp_session_run_logits(quip_session *s, quip_on_logits *on_logits, vo
 
 /* ---- decode ---- */
 
+/* Let a step that runs one token draw up to `max` tokens ahead, if the device can. */
+static void look_ahead(const quip_session *s, int max, struct step *step)
+{
+    const struct backend *b = s->device->backend;
+    const struct draw first = draw_at(s, s->n);
+    const int most = b->max_ahead ? b->max_ahead(s->device, &first) : 0;
+    step->n_ahead = qp_min(s->n_ahead, qp_min(max, most));
+    step->start_ns = most > 0 ? qp_now_ns() : 0;
+}
+
 /* Start the step whose first draw is the token that follows the context. */
 static quip_status start_draw(quip_session *s, int max, bool wait, quip_error *error)
 {
     struct step step = { .n_draws = 1 };
-    int n_draft = qp_min(s->options.n_context - s->n, qp_min(max, MAX_DRAFT));
+    const int n_more = qp_min(s->options.n_context - s->n, qp_min(max, MAX_DRAFT));
+    int n_draft = 0;
     const int kept = output_index(s);
     if (kept >= 0) {
         step.first_draw = kept;
@@ -383,11 +442,13 @@ static quip_status start_draw(quip_session *s, int max, bool wait, quip_error *e
     }
     step.n_rows = s->n - s->sequence->pos;
     if (step.n_rows == 1 && !s->options.no_speculation)
-        n_draft = qp_draft_propose(&s->draft, s->context, s->n, s->context + s->n, n_draft);
-    else
-        n_draft = 0;
+        n_draft = qp_draft_propose(&s->draft, s->context, s->n, s->context + s->n, n_more);
+    if (n_draft == 0)
+        s->draft.n = 0;
     step.n_rows += n_draft;
     step.n_outputs = step.n_draws = 1 + n_draft;
+    if (step.n_rows == 1)
+        look_ahead(s, n_more, &step);
     return start_step(s, &step, wait, error);
 }
 
@@ -408,11 +469,13 @@ quip_status qp_session_draw(quip_session *s, int max, bool wait, quip_token *tok
 void qp_session_accept(quip_session *s, quip_token token)
 {
     const int n_right = s->n - s->draft.begin;
+    const bool has_draft = s->draft.n > 0; // else the tokens behind n were drawn ahead
     assert(s->n < s->options.n_context && !s->step.is_running);
     if (s->sequence->pos > s->n && s->context[s->n] != token) {
-        qp_draft_result(&s->draft, n_right);
+        if (has_draft)
+            qp_draft_result(&s->draft, n_right);
         drop_draft(s);
-    } else if (s->sequence->pos == s->n + 1) {
+    } else if (s->sequence->pos == s->n + 1 && has_draft) {
         qp_draft_result(&s->draft, n_right + 1);
     }
     s->roles[s->n] = (uint8_t)s->role;

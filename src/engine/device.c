@@ -13,6 +13,9 @@
 /* Batches have this many rows at least, so that sessions with a small context fit in one. */
 #define MIN_ROWS 32
 
+/* A step cannot be cancelled, and its text comes when it is done. */
+#define AHEAD_NS 32000000
+
 struct device_options qp_device_options(const quip_model *model)
 {
     return (struct device_options){ .n_threads = qp_options_n_threads(model),
@@ -38,6 +41,7 @@ static quip_status open_device(struct device **device, const quip_model *m, quip
         return status;
     (*device)->process = qp_process_id();
     (*device)->turns = qp_turns_open();
+    (*device)->ahead_ns = AHEAD_NS;
     if ((*device)->turns)
         return QUIP_OK;
     (*device)->backend->close(*device);

@@ -95,8 +95,10 @@ struct step {
     int n_outputs;  // of the last rows
     int first_draw; // of the outputs
     int n_draws;
-    int n_logits;     // rows of logits of the outputs from first_draw on, for the caller
-    bool has_outputs; // those of the session are of this step
+    int n_logits;      // rows of logits of the outputs from first_draw on, for the caller
+    int n_ahead;       // draws behind these, of rows with TOKEN_DRAWN
+    bool has_outputs;  // those of the session are of this step
+    uint64_t start_ns; // when it began, if the device can draw ahead
 };
 
 struct quip_session {
@@ -117,7 +119,7 @@ struct quip_session {
 
     /* Every token in order, [n_context]. The first sequence->pos are in the KV cache; the others
      * run with the next call that needs them. While sequence->pos > n, those from n on are draft
-     * tokens.
+     * tokens, or were drawn ahead.
      */
     quip_token *context;
     uint8_t *roles; // [n_context] enum quip_role of each token's text
@@ -130,6 +132,7 @@ struct quip_session {
     float *logits; // [n_logits_rows, vocab_size] for the caller; NULL until they are requested
     int n_logits_rows;
     struct draft draft;
+    int n_ahead; // tokens that the next step may draw ahead
     struct step step;
 
     const struct chat_template *chat; // NULL: text goes in as it is

@@ -305,8 +305,7 @@ static quip_status copy_context(quip_session *to, const quip_session *from, quip
     qp_device_leave(from->device);
     to->output_position = from->output_position;
     to->n_outputs = from->n_outputs;
-    if (to->sequence->pos > to->n) // without draft tokens
-        b->sequence_rewind(to->sequence, to->n);
+    qp_session_cut(to, to->n); // without draft tokens and their outputs
     return QUIP_OK;
 }
 

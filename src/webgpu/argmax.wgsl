@@ -5,6 +5,7 @@
 struct Params {
     n: u32, // of a row: logits, or candidates
     x_stride: u32,
+    best_at: u32, // of the first row
     best_stride: u32, // candidates
 }
 
@@ -54,7 +55,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     if (thread == 0u) {
         if (IS_LAST) {
-            BEST[group.y] = select(ids[0], 0u, ids[0] == 0xffffffffu);
+            BEST[p.best_at + group.y] = select(ids[0], 0u, ids[0] == 0xffffffffu);
         } else {
             BEST[group.y * p.best_stride + 2u * group.x] = bitcast<u32>(values[0]);
             BEST[group.y * p.best_stride + 2u * group.x + 1u] = ids[0];

@@ -346,6 +346,7 @@ const struct backend qp_webgpu_backend = {
     .pool = qp_webgpu_pool,
     .dense = qp_webgpu_dense,
     .sample = qp_webgpu_sample,
+    .max_ahead = qp_webgpu_max_ahead,
     .submit = qp_webgpu_submit,
     .poll = qp_webgpu_poll,
     .read_tokens = qp_webgpu_read_tokens,

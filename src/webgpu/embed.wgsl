@@ -1,5 +1,6 @@
 // embed.wgsl: x = the embedding of each row's token, times a factor, plus that of its position.
-// In:  a part of the embedding matrix, ROWS: the tokens and positions of the batch, V: positions.
+// In:  a part of the embedding matrix, ROWS: the tokens and positions of the batch, V: positions;
+//      TOKENS: a token with the highest bit is the number of one that was drawn.
 // Out: X [n, x_stride] of the rows whose token is in this part.
 
 struct Params {
@@ -12,7 +13,8 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(2) var<storage, read> ROWS: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> V: array<f32>; // [positions, n_in]
-@group(0) @binding(4) var<storage, read_write> X: array<f32>;
+@group(0) @binding(4) var<storage, read> TOKENS: array<u32>;
+@group(0) @binding(5) var<storage, read_write> X: array<f32>;
 
 // Four weights of a row, less the zero point and times the scale.
 fn values(r: u32, i: u32) -> vec4<f32> {
@@ -30,9 +32,13 @@ fn values(r: u32, i: u32) -> vec4<f32> {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let t = group.y;
     let row = ROWS[p.first_row + t];
-    let r = row.x - p.m.first;
+    var token = row.x;
+    if (token >= 0x80000000u) {
+        token = TOKENS[token & 0x7fffffffu];
+    }
+    let r = token - p.m.first;
     let i = group.x * 64u + thread; // of four
-    if (row.x < p.m.first || r >= p.m.n_rows || 4u * i >= p.m.n_in) {
+    if (token < p.m.first || r >= p.m.n_rows || 4u * i >= p.m.n_in) {
         return;
     }
     let x = values(r, i) * p.factor;

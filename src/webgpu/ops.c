@@ -7,6 +7,8 @@
 
 /* ---- the rows of a batch ---- */
 
+#define DRAWN 0x80000000u // the token of this draw (embed.wgsl)
+
 /* Stage rows of a batch for the shaders; `source` of a kept row is where it was. */
 static void stage_rows(struct webgpu_device *d, const struct rows *rows, int first,
                        const struct rows *all)
@@ -18,7 +20,8 @@ static void stage_rows(struct webgpu_device *d, const struct rows *rows, int fir
         while (all && !all->row[source].is_output)
             source++;
         uint32_t *to = d->staged_rows + 4 * (size_t)(first + i);
-        to[0] = (uint32_t)row->token;
+        to[0] =
+            row->token == TOKEN_DRAWN ? DRAWN | (uint32_t)(d->n_draws - 1) : (uint32_t)row->token;
         to[1] = (uint32_t)row->pos;
         to[2] = (uint32_t)row->visible_end;
         to[3] = (uint32_t)source;
@@ -56,7 +59,7 @@ static quip_status embed_slab(struct webgpu_device *d, const struct gpu_slab *p,
                .parameters = &parameters,
                .n_parameters = sizeof parameters,
                .bindings = { slab_range(p), range_of(&d->mem.rows), range_of(positions),
-                             range_of(&d->mem.x) },
+                             range_of(&d->mem.tokens), range_of(&d->mem.x) },
                .x = ((uint32_t)p->n_in + 255) / 256,
                .y = (uint32_t)n });
 }
@@ -163,8 +166,11 @@ quip_status qp_webgpu_embed(struct device *device, const struct rows *rows)
 {
     struct webgpu_device *d = webgpu_of(device);
     const struct norm_weights *norm = &device->weights->embed_norm;
+    const bool is_drawn = rows->row[0].token == TOKEN_DRAWN;
     quip_status status = qp_webgpu_settle_outputs(d); // of the rows before, in X
-    stage_rows(d, rows, 0, NULL);
+    if (!status && is_drawn)
+        status = qp_webgpu_guess(d);
+    stage_rows(d, rows, is_drawn ? d->n_staged : 0, NULL);
     for (int i = 0; i < rows->n; i++)
         if (rows->row[i].embedding)
             return qp_fail(&device->error, QUIP_E_UNSUPPORTED,
@@ -241,8 +247,10 @@ quip_status qp_webgpu_keep_rows(struct device *device, const struct rows *rows,
 static void copy_outputs(struct webgpu_device *d, const struct row_run *run)
 {
     const uint64_t row_bytes = 4 * (uint64_t)d->mem.x.stride;
-    assert(run->n == run->sequence->n_outputs && run->n <= run->sequence->max_outputs);
-    qp_gpu_copy(d->gpu, run->sequence->outputs.buffer, 0, d->mem.x.buffer,
+    const struct webgpu_sequence *s = run->sequence;
+    const int first = d->pending.first_output;
+    assert(first + run->n == s->n_outputs && s->n_outputs <= s->max_outputs);
+    qp_gpu_copy(d->gpu, s->outputs.buffer, (uint64_t)first * row_bytes, d->mem.x.buffer,
                 (uint64_t)run->first * row_bytes, (uint64_t)run->n * row_bytes);
 }
 
@@ -271,7 +279,9 @@ quip_status qp_webgpu_keep_outputs(struct device *device, const struct rows *row
         status = qp_webgpu_settle(d);
     for (int t = 0; t < rows->n && !status;) {
         const struct row_run run = run_at(rows, t);
-        run.sequence->n_outputs = run.n;
+        const int first = rows->row[t].token == TOKEN_DRAWN ? run.sequence->n_outputs : 0;
+        run.sequence->n_outputs = first + run.n;
+        d->pending.first_output = first;
         for (int i = t; i < t + run.n && waits; i++)
             d->pending.outputs[i] = run.sequence;
         if (!waits)
@@ -288,7 +298,8 @@ static bool has_outputs(const struct webgpu_device *d, const struct output *outp
     if (n != d->pending.n_outputs)
         return false;
     for (int t = 0, index = 0; t < n; t++) {
-        index = t > 0 && outputs[t].sequence == outputs[t - 1].sequence ? index + 1 : 0;
+        const bool is_more = t > 0 && outputs[t].sequence == outputs[t - 1].sequence;
+        index = is_more ? index + 1 : d->pending.first_output;
         if (outputs[t].sequence != &d->pending.outputs[t]->base || outputs[t].index != index)
             return false;
     }

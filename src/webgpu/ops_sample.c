@@ -5,7 +5,11 @@
  * Without penalties the most likely token is found on the GPU. For a draw with top_k, the few
  * logits that it depends on come back, and the sampler draws from them: those of the tokens in the
  * window of the penalties, and the top_k most likely of the others. It is the token that the
- * sampler draws from all logits. Without top_k all of them come back. */
+ * sampler draws from all logits. Without top_k all of them come back.
+ *
+ * A batch that runs ahead has a draw for each of its tokens, one after the other. The GPU runs the
+ * token that it finds or guesses (draw.wgsl). What comes back is the same, and the sampler has the
+ * last word: after a wrong guess the other tokens do not count. */
 #include "base/math.h"
 #include "webgpu/webgpu_impl.h"
 
@@ -17,7 +21,8 @@
 enum {
     ARGMAX_LOGITS = 4096, // of a workgroup of argmax.wgsl
     TOP_K_LOGITS = 1024,  // of a workgroup of top_k.wgsl
-    DRAW_HEADER = 4,      // words of DRAWS before the list
+    DRAW_HEADER = 32,     // words of DRAWS before the list: its length, where the mask is,
+    DRAW_ENDS = 8,        // from here on the tokens that end an answer, and before them how many
     RESULT_WORDS = 2 * MAX_BEST + MAX_LISTED
 };
 
@@ -65,13 +70,15 @@ static bool is_greedy(const struct draw *draw)
            !draw->allowed;
 }
 
+/* Of the last pass `at` is the first draw. */
 static quip_status run_argmax(struct webgpu_device *d, const struct scratch *from, int from_stride,
-                              const struct scratch *to, int n_logits, int n, bool is_last)
+                              const struct scratch *to, int at, int n_logits, int n, bool is_last)
 {
     const int n_groups = is_last ? 1 : groups_of(n_logits, ARGMAX_LOGITS);
     const struct parameters {
-        uint32_t n, x_stride, best_stride;
-    } parameters = { (uint32_t)n_logits, (uint32_t)from_stride, 2 * (uint32_t)n_groups };
+        uint32_t n, x_stride, best_at, best_stride;
+    } parameters = { (uint32_t)n_logits, (uint32_t)from_stride, (uint32_t)at,
+                     2 * (uint32_t)n_groups };
     return qp_webgpu_dispatch(d, &(struct call){ .shader = SHADER_ARGMAX,
                                                  .constants = { is_last },
                                                  .parameters = &parameters,
@@ -81,16 +88,16 @@ static quip_status run_argmax(struct webgpu_device *d, const struct scratch *fro
                                                  .y = (uint32_t)n });
 }
 
-static quip_status find_most_likely(struct webgpu_device *d, int n)
+static quip_status find_most_likely(struct webgpu_device *d, int first, int n)
 {
     const struct batch_memory *m = &d->mem;
     const int vocab_size = d->base.config->vocab_size;
     const int n_candidates = groups_of(vocab_size, ARGMAX_LOGITS);
     const quip_status status =
-        run_argmax(d, &m->logits, m->logits.stride, &m->candidates, vocab_size, n, false);
-    return status
-               ? status
-               : run_argmax(d, &m->candidates, 2 * n_candidates, &m->tokens, n_candidates, n, true);
+        run_argmax(d, &m->logits, m->logits.stride, &m->candidates, 0, vocab_size, n, false);
+    return status ? status
+                  : run_argmax(d, &m->candidates, 2 * n_candidates, &m->tokens, first, n_candidates,
+                               n, true);
 }
 
 /* ---- the most likely tokens ---- */
@@ -101,30 +108,46 @@ static int n_window(const struct draw *draw)
     return (int)(draw->index < window ? draw->index : window);
 }
 
-/* Can it be drawn from results of top_k.wgsl? */
+/* Can it be drawn from results of top_k.wgsl, also after tokens that were drawn ahead? */
 static bool needs_few(const struct draw *draw, int vocab_size)
 {
     const int n_best = qp_sample_n_best(draw->sampling, vocab_size);
     return n_best > 0 && n_best <= MAX_BEST &&
-           n_window(draw) <= MAX_LISTED - draw->sampling->n_bias;
+           n_window(draw) <= MAX_LISTED - SEQUENCE_OUTPUTS - draw->sampling->n_bias;
 }
 
-/* Tell top_k.wgsl what draw number i is about: header, list, mask. */
-static void write_draw(struct webgpu_device *d, int i, const struct draw *draw)
+/* The tokens whose logits draw number i needs in any case; those of a row that runs ahead are those
+ * of the draw before, and the token of that draw. */
+static void list_tokens(struct webgpu_device *d, int i, const struct draw *draw)
 {
     struct listed *listed = &d->listed[i];
     const struct sampling *o = draw->sampling;
+    if (i >= d->first_ahead) {
+        *listed = d->listed[i - 1];
+        listed->n_ahead++;
+        return;
+    }
+    *listed = (struct listed){ .n_bias = o->n_bias, .n = o->n_bias + n_window(draw) };
+    for (int b = 0; b < o->n_bias; b++)
+        listed->tokens[b] = o->bias[b].token;
+    if (listed->n > o->n_bias)
+        memcpy(listed->tokens + o->n_bias, draw->context + draw->index - (uint64_t)n_window(draw),
+               (size_t)n_window(draw) * sizeof *listed->tokens);
+}
+
+/* Tell the shaders what draw number i is about: header, list, mask. */
+static void write_draw(struct webgpu_device *d, int i, const struct draw *draw)
+{
+    const struct listed *listed = &d->listed[i];
+    const struct sampling *o = draw->sampling;
     const int vocab_size = d->base.config->vocab_size;
     const uint64_t at = 4 * (uint64_t)i * (uint64_t)qp_webgpu_draw_words(vocab_size);
-    listed->n_window = n_window(draw);
-    listed->n = listed->n_window + o->n_bias;
-    if (listed->n_window > 0)
-        memcpy(listed->tokens, draw->context + draw->index - (uint64_t)listed->n_window,
-               (size_t)listed->n_window * sizeof *listed->tokens);
-    for (int b = 0; b < o->n_bias; b++)
-        listed->tokens[listed->n_window + b] = o->bias[b].token;
-    const uint32_t header[DRAW_HEADER] = { (uint32_t)listed->n,
-                                           draw->allowed ? DRAW_HEADER + MAX_LISTED : NO_INDEX };
+    uint32_t header[DRAW_HEADER] = { (uint32_t)listed->n,
+                                     draw->allowed ? DRAW_HEADER + MAX_LISTED : NO_INDEX };
+    _Static_assert(DRAW_ENDS + MAX_ENDS <= DRAW_HEADER, "all fit");
+    header[DRAW_ENDS - 1] = (uint32_t)o->n_ends;
+    if (o->n_ends > 0)
+        memcpy(header + DRAW_ENDS, o->ends, (size_t)o->n_ends * sizeof *o->ends);
     qp_gpu_write(d->gpu, d->mem.draws.buffer, at, header, sizeof header);
     if (listed->n > 0)
         qp_gpu_write(d->gpu, d->mem.draws.buffer, at + sizeof header, listed->tokens,
@@ -134,8 +157,8 @@ static void write_draw(struct webgpu_device *d, int i, const struct draw *draw)
                      draw->allowed, 4 * (size_t)mask_words(vocab_size));
 }
 
-/* The k most likely tokens of n rows, and the logits of the listed ones. */
-static quip_status find_best(struct webgpu_device *d, int n, int k)
+/* For n draws, the k most likely tokens and the logits of the listed ones. */
+static quip_status find_best(struct webgpu_device *d, int first, int n, int k)
 {
     const struct batch_memory *m = &d->mem;
     const int vocab_size = d->base.config->vocab_size;
@@ -149,24 +172,26 @@ static quip_status find_best(struct webgpu_device *d, int n, int k)
         const int from = (pass - 1) % 2, to = pass % 2;
         const struct parameters {
             uint32_t n, k, x_stride, draw_stride, from_at, from_stride, to_at, to_stride;
-            uint32_t found_at, found_stride;
+            uint32_t found_at, found_stride, first_draw, n_ahead;
         } parameters = { (uint32_t)n_left,
                          (uint32_t)k,
                          (uint32_t)m->logits.stride,
                          (uint32_t)qp_webgpu_draw_words(vocab_size),
                          (uint32_t)ats[from],
                          (uint32_t)strides[from],
-                         is_last ? 0 : (uint32_t)ats[to],
+                         (uint32_t)(is_last ? first * RESULT_WORDS : ats[to]),
                          is_last ? RESULT_WORDS : (uint32_t)strides[to],
-                         2 * MAX_BEST,
-                         RESULT_WORDS };
+                         (uint32_t)(first * RESULT_WORDS + 2 * MAX_BEST),
+                         RESULT_WORDS,
+                         (uint32_t)first,
+                         (uint32_t)d->listed[first].n_ahead };
         status = qp_webgpu_dispatch(
             d, &(struct call){ .shader = SHADER_TOP_K,
                                .constants = { pass == 1 },
                                .parameters = &parameters,
                                .n_parameters = sizeof parameters,
                                .bindings = { range_of(&m->logits), range_of(&m->draws),
-                                             range_of(&m->candidates) },
+                                             range_of(&m->tokens), range_of(&m->candidates) },
                                .x = (uint32_t)n_groups,
                                .y = (uint32_t)n });
         n_left = n_groups * k;
@@ -174,30 +199,91 @@ static quip_status find_best(struct webgpu_device *d, int n, int k)
     return status;
 }
 
+/* How the draws of a batch are made. */
+static enum sample kind_of(const struct draw *draws, int n, int vocab_size)
+{
+    enum sample kind = SAMPLE_GREEDY;
+    for (int i = 0; i < n; i++) {
+        if (!needs_few(&draws[i], vocab_size))
+            return SAMPLE_ALL;
+        if (!is_greedy(&draws[i]))
+            kind = SAMPLE_KNOWN;
+    }
+    return kind;
+}
+
 quip_status qp_webgpu_sample(struct device *device, const struct draw *draws, int n)
 {
     struct webgpu_device *d = webgpu_of(device);
-    const int vocab_size = device->config->vocab_size;
+    const int vocab_size = device->config->vocab_size, first = d->n_draws;
     int k = 0;
-    assert(n > 0 && n <= LOGITS_ROWS);
-    d->n_draws = n;
-    d->sample = SAMPLE_GREEDY;
+    assert(n > 0 && first + n <= LOGITS_ROWS);
+    d->n_draws += n;
+    if (first == 0) {
+        d->sample = kind_of(draws, n, vocab_size);
+        d->first_ahead = n;
+    }
     for (int i = 0; i < n; i++) {
-        d->draws[i] = draws[i];
-        d->sampling[i] = *draws[i].sampling;
-        if (!is_greedy(&draws[i]) && d->sample == SAMPLE_GREEDY)
-            d->sample = SAMPLE_KNOWN;
-        if (!needs_few(&draws[i], vocab_size))
-            d->sample = SAMPLE_ALL;
+        d->draws[first + i] = draws[i];
+        d->sampling[first + i] = *draws[i].sampling;
         k = qp_max(k, qp_sample_n_best(draws[i].sampling, vocab_size));
     }
     if (d->sample == SAMPLE_GREEDY)
-        return find_most_likely(d, n);
+        return find_most_likely(d, first, n);
     if (d->sample == SAMPLE_ALL)
         return QUIP_OK;
-    for (int i = 0; i < n; i++)
-        write_draw(d, i, &draws[i]);
-    return find_best(d, n, k);
+    for (int i = 0; i < n; i++) {
+        list_tokens(d, first + i, &draws[i]);
+        write_draw(d, first + i, &draws[i]);
+    }
+    return find_best(d, first, n, k);
+}
+
+/* ---- running ahead ---- */
+
+int qp_webgpu_max_ahead(const struct device *device, const struct draw *draw)
+{
+    /* The CPU reads per-layer embeddings, so it must know the token. */
+    const bool is_known = device->config->d_ple > 0 || draw->allowed || draw->sampling->n_bias > 0;
+    return !is_known && needs_few(draw, device->config->vocab_size) ? SEQUENCE_OUTPUTS - 1 : 0;
+}
+
+quip_status qp_webgpu_guess(struct webgpu_device *d)
+{
+    const int i = d->n_draws - 1;
+    const struct sampling *o = &d->sampling[i];
+    const int k = qp_sample_n_best(o, d->base.config->vocab_size);
+    assert(i >= 0);
+    if (d->sample == SAMPLE_GREEDY)
+        return QUIP_OK; // it is known
+    const uint64_t seed = d->draws[i].seed;
+    const struct parameters {
+        uint32_t draw, n_ahead, draw_at, best_at, found_at, k, window;
+        uint32_t seed_low, seed_high, index;
+        float temperature, top_p, min_p, repeat, presence, frequency;
+    } parameters = { (uint32_t)i,
+                     (uint32_t)d->listed[i].n_ahead,
+                     (uint32_t)(i * qp_webgpu_draw_words(d->base.config->vocab_size)),
+                     (uint32_t)(i * RESULT_WORDS),
+                     (uint32_t)(i * RESULT_WORDS + 2 * MAX_BEST),
+                     (uint32_t)k,
+                     (uint32_t)o->window,
+                     (uint32_t)seed,
+                     (uint32_t)(seed >> 32),
+                     (uint32_t)d->draws[i].index,
+                     k == 1 ? 0 : o->temperature,
+                     o->top_p > 0 ? o->top_p : 1,
+                     o->min_p,
+                     o->repeat,
+                     o->presence,
+                     o->frequency };
+    return qp_webgpu_dispatch(
+        d, &(struct call){ .shader = SHADER_DRAW,
+                           .parameters = &parameters,
+                           .n_parameters = sizeof parameters,
+                           .bindings = { range_of(&d->mem.draws), range_of(&d->mem.candidates),
+                                         range_of(&d->mem.tokens) },
+                           .x = 1 });
 }
 
 /* ---- what comes back ---- */
@@ -259,7 +345,7 @@ static int read_known(const struct webgpu_device *d, int i, const uint8_t *resul
     for (int k = 0; k < n_best; k++)
         if (words[2 * k] != 0)
             known[n++] = (struct candidate){ logit_of(words[2 * k]), (quip_token)words[2 * k + 1] };
-    for (int k = 0; k < listed->n; k++) {
+    for (int k = 0; k < listed->n + listed->n_ahead; k++) {
         const quip_token token = listed->tokens[k];
         if (token < 0 || token >= vocab_size) // a bias may be of any token
             continue;
@@ -273,10 +359,14 @@ static quip_token draw_known(struct webgpu_device *d, int i, const struct draw *
                              const uint8_t *results)
 {
     const struct sampler sampler = { d->candidates, sum_exps };
+    struct listed *listed = &d->listed[i];
     struct candidate known[MAX_BEST + MAX_LISTED];
+    const int n = listed->n + listed->n_ahead - listed->n_bias;
+    memcpy(listed->tokens + listed->n, d->tokens + i - listed->n_ahead,
+           (size_t)listed->n_ahead * sizeof *listed->tokens);
     struct known_logits k = { .at = known,
-                              .window = d->listed[i].tokens,
-                              .n_window = d->listed[i].n_window };
+                              .window = listed->tokens + listed->n_bias,
+                              .n_window = n };
     k.n = read_known(d, i, results, known);
     return qp_sample_known(&sampler, draw, &k, d->host_logits, d->base.config->vocab_size);
 }
@@ -301,20 +391,24 @@ static quip_token draw_from_all(struct webgpu_device *d, int i, const struct dra
 
 void qp_webgpu_finish_draws(struct webgpu_device *d, const uint8_t *tokens, const uint8_t *results)
 {
+    quip_token found[LOGITS_ROWS]; // by the GPU
     bool is_wrong = false;
+    memcpy(found, tokens, sizeof found);
     copy_logits(d, results);
-    if (d->n_draws > 0 && d->sample == SAMPLE_GREEDY)
-        memcpy(d->tokens, tokens, (size_t)d->n_draws * sizeof *d->tokens);
     for (int i = 0; i < d->n_draws; i++) {
         struct draw draw = d->draws[i];
         draw.sampling = &d->sampling[i];
         if (is_wrong)
             d->tokens[i] = -1;
+        else if (d->sample == SAMPLE_GREEDY)
+            d->tokens[i] = found[i];
         else if (d->sample == SAMPLE_KNOWN)
             d->tokens[i] = draw_known(d, i, &draw, results);
-        else if (d->sample == SAMPLE_ALL)
+        else
             d->tokens[i] = draw_from_all(d, i, &draw);
-        is_wrong = draw.expected >= 0 && (is_wrong || d->tokens[i] != draw.expected);
+        const bool is_run = i + 1 >= d->first_ahead && i + 1 < d->n_draws; // on the GPU
+        const quip_token expected = is_run ? found[i] : draw.expected;
+        is_wrong = (is_run || expected >= 0) && (is_wrong || d->tokens[i] != expected);
     }
     d->n_draws = 0;
 }

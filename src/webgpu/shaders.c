@@ -20,10 +20,11 @@ enum {
 
 /* The texts of *.wgsl, which the build makes C of (cmake/embed.cmake). */
 extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend[],
-    qp_wgsl_attend_few[], qp_wgsl_attention[], qp_wgsl_combine[], qp_wgsl_embed[], qp_wgsl_gated[],
-    qp_wgsl_gemm[], qp_wgsl_input_norm[], qp_wgsl_input_parts[], qp_wgsl_input_plain[],
-    qp_wgsl_keep[], qp_wgsl_matrix[], qp_wgsl_matvec[], qp_wgsl_norm[], qp_wgsl_ple[],
-    qp_wgsl_quantize[], qp_wgsl_rope[], qp_wgsl_sum[], qp_wgsl_top_k[];
+    qp_wgsl_attend_few[], qp_wgsl_attention[], qp_wgsl_combine[], qp_wgsl_draw[], qp_wgsl_embed[],
+    qp_wgsl_gated[], qp_wgsl_gemm[], qp_wgsl_input_norm[], qp_wgsl_input_parts[],
+    qp_wgsl_input_plain[], qp_wgsl_keep[], qp_wgsl_matrix[], qp_wgsl_matvec[], qp_wgsl_norm[],
+    qp_wgsl_ple[], qp_wgsl_quantize[], qp_wgsl_rope[], qp_wgsl_sort[], qp_wgsl_sum[],
+    qp_wgsl_top_k[];
 
 #define NORM_CONSTANTS "iPOST", "bADDS", "bSCALES", "iNEXT", "bIS_LAYER_NORM", "bIS_PLUS_1"
 #define MATVEC_CONSTANTS                                                                           \
@@ -45,7 +46,7 @@ static const struct shader_kind {
     const char *constants[MAX_CONSTANTS];
 } kinds[N_SHADERS] = {
     [SHADER_EMBED] = { { qp_wgsl_matrix, qp_wgsl_embed },
-                       3,
+                       4,
                        1,
                        { "iTYPE", "bHAS_ZEROS", "bHAS_POSITIONS" } },
     [SHADER_ADD] = { { qp_wgsl_sum, qp_wgsl_norm, qp_wgsl_add },
@@ -104,7 +105,8 @@ static const struct shader_kind {
     [SHADER_COMBINE] = { { qp_wgsl_combine }, 1, 1, { "uHEAD_DIM", "uPITCH" } },
     [SHADER_KEEP] = { { qp_wgsl_keep }, 1, 1, { 0 } },
     [SHADER_ARGMAX] = { { qp_wgsl_argmax }, 1, 1, { "bIS_LAST" } },
-    [SHADER_TOP_K] = { { qp_wgsl_top_k }, 2, 1, { "bIS_FIRST" } },
+    [SHADER_TOP_K] = { { qp_wgsl_sort, qp_wgsl_top_k }, 3, 1, { "bIS_FIRST" } },
+    [SHADER_DRAW] = { { qp_wgsl_sort, qp_wgsl_draw }, 2, 1, { 0 } },
 };
 
 /* For profiles. */
@@ -130,6 +132,7 @@ static const char *const shader_names[N_SHADERS] = {
     [SHADER_KEEP] = "keep rows",
     [SHADER_ARGMAX] = "most likely token",
     [SHADER_TOP_K] = "top k",
+    [SHADER_DRAW] = "guess of a draw",
 };
 
 /* ---- open and close ---- */

@@ -2,10 +2,8 @@
 //      comes first. Each workgroup sorts N of them and keeps k, until one workgroup has the rest.
 // In:  X [n, x_stride] logits; DRAWS [n, draw_stride]: listed tokens, and which tokens are allowed.
 //      In passes that are not IS_FIRST, C: pairs of a key and a token.
-// Out: C: pairs, without the listed tokens; with IS_FIRST the logits of these.
-//
-// A key is a number without a sign that is ordered as the logit is. A NaN and a token that is not
-// allowed have the key of -inf. Key 0 is none.
+//      TOKENS: those that were drawn before in the batch are listed, too, if the row is ahead.
+// Out: C: pairs of a key and a token, without the listed tokens; with IS_FIRST their logits.
 
 struct Params {
     n: u32, // of a row: logits, or pairs
@@ -18,60 +16,21 @@ struct Params {
     to_stride: u32,
     found_at: u32, // logits of listed tokens in C
     found_stride: u32,
+    first_draw: u32,
+    n_ahead: u32, // tokens of the batch that were drawn before, the last of them before first_draw
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> X: array<u32>;
 @group(0) @binding(2) var<storage, read> DRAWS: array<u32>;
-@group(0) @binding(3) var<storage, read_write> C: array<u32>;
+@group(0) @binding(3) var<storage, read> TOKENS: array<u32>;
+@group(0) @binding(4) var<storage, read_write> C: array<u32>;
 
-const SIZE = 256u;
-const N = 1024u; // of a workgroup
-const LIST = 4u; // of DRAWS: the first listed token
-const NONE = 0xffffffffu;
-var<workgroup> keys: array<u32, N>;
-var<workgroup> ids: array<u32, N>;
-
-fn key_of(bits: u32, is_allowed: bool) -> u32 {
-    let is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
-    if (is_nan || !is_allowed) {
-        return 0x007fffffu;
-    }
-    if (bits == 0x80000000u) { // -0 is 0
-        return 0x80000000u;
-    }
-    return bits ^ select(0x80000000u, NONE, bits >= 0x80000000u);
-}
-
-fn comes_before(a: u32, b: u32) -> bool {
-    return keys[a] > keys[b] || (keys[a] == keys[b] && ids[a] < ids[b]);
-}
-
-// Bitonic sort: Batcher 1968.
-fn sort(thread: u32) {
-    for (var size = 2u; size <= N; size *= 2u) {
-        for (var step = size / 2u; step > 0u; step /= 2u) {
-            workgroupBarrier();
-            for (var t = thread; t < N / 2u; t += SIZE) {
-                let i = 2u * t - (t & (step - 1u));
-                let j = i + step;
-                if (comes_before(j, i) == ((i & size) == 0u)) {
-                    let key = keys[i];
-                    let id = ids[i];
-                    keys[i] = keys[j];
-                    ids[i] = ids[j];
-                    keys[j] = key;
-                    ids[j] = id;
-                }
-            }
-        }
-    }
-    workgroupBarrier();
-}
+const LIST = 32u; // of DRAWS: the first listed token
 
 // Logits of this workgroup.
 fn load_logits(row: u32, begin: u32, thread: u32) {
-    let draw = row * p.draw_stride;
+    let draw = (p.first_draw + row) * p.draw_stride;
     let n_listed = DRAWS[draw];
     let mask_at = DRAWS[draw + 1u];
     for (var i = thread; i < N; i += SIZE) {
@@ -86,8 +45,13 @@ fn load_logits(row: u32, begin: u32, thread: u32) {
         ids[i] = id;
     }
     workgroupBarrier();
-    for (var i = thread; i < n_listed; i += SIZE) {
-        let id = DRAWS[draw + LIST + i];
+    for (var i = thread; i < n_listed + p.n_ahead; i += SIZE) {
+        var id = 0u;
+        if (i < n_listed) {
+            id = DRAWS[draw + LIST + i];
+        } else {
+            id = TOKENS[p.first_draw - p.n_ahead + i - n_listed];
+        }
         if (id >= begin && id - begin < N && id < p.n) {
             C[p.found_at + row * p.found_stride + i] = X[row * p.x_stride + id];
             keys[id - begin] = 0u;

@@ -67,6 +67,7 @@ enum shader {
     SHADER_KEEP,
     SHADER_ARGMAX,
     SHADER_TOP_K,
+    SHADER_DRAW,
     N_SHADERS
 };
 
@@ -197,6 +198,7 @@ struct pending {
     /* Rows of X that are to be copied to the outputs of these sequences, before it changes. */
     struct webgpu_sequence *outputs[LOGITS_ROWS];
     int n_outputs;
+    int first_output; // of each sequence: the outputs before belong to other rows
 };
 
 /* The dispatches since a profile began (profile.c). */
@@ -207,8 +209,9 @@ struct profile {
 
 /* The tokens of a draw whose logits come back in any case. */
 struct listed {
-    quip_token tokens[MAX_LISTED]; // the window of the penalties, then those with a bias
-    int n, n_window;
+    quip_token tokens[MAX_LISTED]; // those with a bias, then the window of the penalties
+    int n, n_bias;
+    int n_ahead; // tokens behind the n that were drawn before in the batch, not known before poll
 };
 
 /* From what the tokens of a batch are drawn. */
@@ -249,6 +252,7 @@ struct webgpu_device {
     int n_draws, n_logits; // rows of logits that were computed
     int n_host_logits;     // of them, those that come back
     enum sample sample;
+    int first_ahead; // draws from this one on are of rows that run ahead
     struct listed listed[LOGITS_ROWS];
     quip_token tokens[LOGITS_ROWS];
     struct candidate *candidates; // [vocab_size]
@@ -450,6 +454,9 @@ quip_status qp_webgpu_sample(struct device *device, const struct draw *draws, in
 /* Words of batch_memory.draws for each draw, and of batch_memory.candidates. */
 int qp_webgpu_draw_words(int vocab_size);
 int qp_webgpu_candidate_words(int vocab_size);
+int qp_webgpu_max_ahead(const struct device *device, const struct draw *draw);
+/* Make the token of the last draw known on the GPU. */
+quip_status qp_webgpu_guess(struct webgpu_device *d);
 /* What comes back for the draws that were recorded, or for the caller; memory for it; and the
  * tokens. */
 struct gpu_range qp_webgpu_draw_results(const struct webgpu_device *d);
