@@ -8,6 +8,11 @@
  *
  * It writes config.json, model.safetensors (float16) and a tokenizer.model that has only bytes. The
  * weights are zeros, as a hole in the file that needs no disk space. With random=1 they are noise.
+ * The noise of a tensor depends on its name and size, so a checkpoint with fewer layers has the
+ * first layers of a larger one, and with faint layers it is a draft model for that:
+ *
+ *     ./make_checkpoint large layers=24 faint_from=1 faint_by=5 random=1
+ *     ./make_checkpoint draft layers=1 random=1
  */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
@@ -36,13 +41,15 @@ enum {
     SHARED_LAYERS,   // the last ones, whose feed-forward is twice as wide
     D_PLE,           // width of the per-layer embeddings
     RANDOM,
+    FAINT_FROM, // with random=1: layers from this one on change little, by 2^-faint_by;
+    FAINT_BY,   // 0: no layer does
     N_SETTINGS
 };
-static const char *const names[N_SETTINGS] = { "layers",       "d_model",         "d_ff",
-                                               "heads",        "kv_heads",        "head_dim",
-                                               "vocab",        "experts",         "experts_used",
-                                               "global_every", "global_head_dim", "shared_layers",
-                                               "d_ple",        "random" };
+static const char *const names[N_SETTINGS] = {
+    "layers", "d_model", "d_ff",         "heads",        "kv_heads",        "head_dim",
+    "vocab",  "experts", "experts_used", "global_every", "global_head_dim", "shared_layers",
+    "d_ple",  "random",  "faint_from",   "faint_by"
+};
 
 /* A size is a letter: d_model, d_ff, q (heads * head_dim), k (kv_heads * head_dim), three times q,
  * s (q and twice k), vocab, two times d_ff, head_dim, p (d_ple), l (layers * d_ple), one, x
@@ -447,16 +454,33 @@ static void put_tensor(void *user, const char *name, const struct tensor *t, lon
                              (unsigned long long)h->n_bytes);
 }
 
-/* float16 numbers of either sign, 2^-7 to 2^-5 in magnitude, from xorshift64, four at a time. */
-static void fill_noise(uint64_t *block, size_t n)
+/* float16 numbers of either sign, 2^-7 to 2^-5 in magnitude, times 2^-faint, from xorshift64, four
+ * at a time. */
+static void fill_noise(uint64_t *state, uint64_t *block, size_t n, long faint)
 {
-    static uint64_t state = 88172645463325252u;
     for (size_t i = 0; i < n; i++) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        block[i] = (state & 0x87ff87ff87ff87ffu) | 0x2000200020002000u;
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        block[i] = (*state & 0x87ff87ff87ff87ffu) | 0x2000200020002000u;
+        block[i] -= (uint64_t)faint * 0x0400040004000400u; // of the exponents
     }
+}
+
+/* FNV-1a. */
+static uint64_t hash(const char *text)
+{
+    uint64_t h = 14695981039346656037u;
+    for (; *text; text++)
+        h = (h ^ (unsigned char)*text) * 1099511628211u;
+    return h;
+}
+
+/* What a layer adds to the residual stream comes from these. */
+static long faintness(const char *name, long layer)
+{
+    const int is_output = strstr(name, "o_proj.") || strstr(name, "down_proj.");
+    return is_output && layer >= settings[FAINT_FROM] ? settings[FAINT_BY] : 0;
 }
 
 /* Noise, and ones for the scales of norms, so that activations keep their size. */
@@ -464,10 +488,11 @@ static void write_values(void *user, const char *name, const struct tensor *t, l
 {
     FILE *f = user;
     static uint64_t block[1 << 14];
+    uint64_t state = hash(name);
     const int is_scale = !t->cols && !strstr(name, ".bias") && strcmp(family->name, "gemma") != 0;
     for (uint64_t left = 2 * n_elements(t, layer); left > 0;) {
         size_t n = left < sizeof block ? (size_t)left : sizeof block;
-        fill_noise(block, (n + 7) / 8);
+        fill_noise(&state, block, (n + 7) / 8, faintness(name, layer));
         for (size_t i = 0; is_scale && i < (n + 7) / 8; i++)
             block[i] = 0x3c003c003c003c00u;
         if (fwrite(block, 1, n, f) != n)
@@ -519,7 +544,7 @@ static int set(const char *word)
         size_t n = strlen(names[i]);
         if (strncmp(word, names[i], n) == 0 && word[n] == '=') {
             settings[i] = strtol(word + n + 1, NULL, 10);
-            return settings[i] >= 0 && settings[i] < 1 << 24;
+            return settings[i] >= 0 && settings[i] < 1 << 24 && settings[FAINT_BY] < 8;
         }
     }
     return 0;
