@@ -15,7 +15,7 @@ enum {
 };
 
 struct setup {
-    const char *path, *adapter;
+    const char *path, *adapter, *draft;
     int n_prompt, n_answer, n_threads, n_repeats;
     int32_t backend;
 };
@@ -121,12 +121,12 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
     quip_status status;
     struct chosen_adapter adapter = { 0 };
     const bool is_gpu = s->backend == QUIP_BACKEND_GPU;
+    const bool draws = is_gpu || s->draft; // the session draws the tokens
     const quip_model_options model_options = { .n_threads = s->n_threads, .backend = s->backend };
-    const quip_session_options options = { .n_context =
-                                               s->n_prompt + s->n_answer + (is_gpu ? 16 : 0),
-                                           .no_template = true,
-                                           .greedy = true,
-                                           .no_speculation = true };
+    quip_session_options options = { .n_context = s->n_prompt + s->n_answer + (draws ? 16 : 0),
+                                     .no_template = true,
+                                     .greedy = true,
+                                     .no_speculation = !s->draft };
     quip_token *prompt = malloc((size_t)s->n_prompt * sizeof(*prompt));
     if (!prompt)
         return qp_fail_memory(error, "the prompt", (size_t)s->n_prompt * sizeof(*prompt));
@@ -134,6 +134,7 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
     uint64_t begin = qp_now_ns();
     if ((status = quip_model_open(&model, s->path, &model_options, error)) ||
         (status = open_adapter(&adapter, model, s->adapter, error)) ||
+        (status = open_draft(&options.draft, s->draft, &model_options, error)) ||
         (status = open_session(&session, model, &options, &adapter, error)))
         goto done;
     found[OPEN_MS] = since_ms(begin);
@@ -156,8 +157,8 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
     found[PREFILL_RATE] = s->n_prompt / prefill_ms * 1e3;
 
     begin = qp_now_ns();
-    status = is_gpu ? decode_answer(session, s->n_answer, error)
-                    : decode_likeliest(session, s->n_answer, token, info.vocab_size, error);
+    status = draws ? decode_answer(session, s->n_answer, error)
+                   : decode_likeliest(session, s->n_answer, token, info.vocab_size, error);
     if (status)
         goto done;
     found[DECODE_RATE] = s->n_answer / since_ms(begin) * 1e3;
@@ -168,6 +169,7 @@ done:
     free(prompt);
     quip_session_close(session);
     quip_adapter_close(adapter.adapter);
+    quip_model_close(options.draft);
     quip_model_close(model);
     return status;
 }
@@ -275,6 +277,7 @@ int run_bench(const struct command *command, char **words)
           "rounds; prints the median, the lowest and the highest; default 5" },
         BACKEND_OPTION(&setup.backend),
         ADAPTER_OPTION(&setup.adapter),
+        DRAFT_OPTION(&setup.draft),
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "print a JSON object" },
         { 0 },
     };

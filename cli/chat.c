@@ -199,12 +199,13 @@ int run_chat(const struct command *command, char **words)
 {
     struct texts stop = { 0 };
     struct chat c = { .options = UNSAID_OPTIONS, .last = { .struct_size = sizeof c.last } };
-    const char *adapter = NULL;
+    const char *adapter = NULL, *draft = NULL;
     bool no_history = false;
     quip_model_options model_options = { 0 };
     const struct option options[] = {
         SESSION_OPTIONS(&c.options, &model_options, &stop),
         ADAPTER_OPTION(&adapter),
+        DRAFT_OPTION(&draft),
         { OPTION_FLAG, 0, "stats", NULL, &c.has_stats, 0, 0,
           "print times and rates after each answer" },
         { OPTION_FLAG, 0, "no-wrap", NULL, &c.no_wrap, 0, 0,
@@ -222,10 +223,12 @@ int run_chat(const struct command *command, char **words)
     c.path = words[0];
 
     quip_error error = { 0 };
-    const quip_session_options begun = settled(&c.options);
+    quip_session_options begun = { 0 };
     if (quip_model_open(&c.model, words[0], &model_options, &error) ||
+        open_draft(&c.options.draft, draft, &model_options, &error) ||
         open_adapter(&c.adapter, c.model, adapter, &error) ||
-        open_session(&c.session, c.model, &begun, &c.adapter, &error)) {
+        (begun = settled(&c.options),
+         open_session(&c.session, c.model, &begun, &c.adapter, &error))) {
         c.exit_code = fail_with(&error);
     } else {
         note_options(&begun, c.model, NULL);
@@ -237,6 +240,7 @@ int run_chat(const struct command *command, char **words)
     }
     quip_session_close(c.session);
     quip_adapter_close(c.adapter.adapter);
+    quip_model_close(c.options.draft);
     quip_model_close(c.model);
     free_kept_texts(&c);
     return c.exit_code;

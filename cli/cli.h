@@ -138,6 +138,17 @@ const char *backend_name(int32_t backend); // of an enum quip_backend
             "LoRA weights: a PEFT folder or a MediaPipe LoRA file; SCALE is 1 by default"          \
     }
 
+#define DRAFT_OPTION(path)                                                                         \
+    {                                                                                              \
+        OPTION_TEXT, 0, "draft", "MODEL", path, 0, 0,                                              \
+            "a smaller model with the same vocabulary, which guesses tokens ahead: same answer"    \
+    }
+
+/* Open the model that such an option names, with the options of the large one; `path` NULL: none.
+ * Close it. */
+quip_status open_draft(quip_model **draft, const char *path, const quip_model_options *options,
+                       quip_error *error);
+
 struct chosen_adapter {
     quip_adapter *adapter; // NULL: none
     float scale;

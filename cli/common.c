@@ -233,6 +233,13 @@ cJSON *json_text(const char *text, size_t n)
 
 /* ---- adapters ---- */
 
+quip_status open_draft(quip_model **draft, const char *path, const quip_model_options *options,
+                       quip_error *error)
+{
+    *draft = NULL;
+    return path ? quip_model_open(draft, path, options, error) : QUIP_OK;
+}
+
 quip_status open_adapter(struct chosen_adapter *a, quip_model *model, const char *text,
                          quip_error *error)
 {
@@ -313,6 +320,9 @@ void print_stats(const quip_result *r)
             finish_name(r->finish_reason), human_bytes(peak, m.peak),
             human_bytes(file_backed, m.file_backed), human_bytes(own, m.own),
             (unsigned long long)r->seed, backend_name(r->backend), plain());
+    if (r->n_draft_tokens > 0)
+        fprintf(stderr, "%sdraft tokens: %d of %d were right%s\n", dim(), r->n_draft_right,
+                r->n_draft_tokens, plain());
 }
 
 void json_stats(cJSON *object, const quip_result *r)
@@ -332,6 +342,8 @@ void json_stats(cJSON *object, const quip_result *r)
     cJSON_AddNumberToObject(object, "own_bytes", (double)m.own);
     cJSON_AddStringToObject(object, "seed", seed);
     cJSON_AddStringToObject(object, "backend", backend_name(r->backend));
+    cJSON_AddNumberToObject(object, "draft_tokens", r->n_draft_tokens);
+    cJSON_AddNumberToObject(object, "draft_tokens_right", r->n_draft_right);
 }
 
 /* ---- JSON lines with U+0000 ---- */

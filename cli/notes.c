@@ -77,6 +77,7 @@ void note_options(const quip_session_options *o, const quip_model *model, const 
         { "chat-template", o->no_template && o->chat_template, no_template },
         { "template-variables", no_template && o->template_variables, no_template },
         { "system", no_template && o->system, no_template },
+        { "draft", o->draft && o->no_speculation, "with --no-speculation" },
     };
     for (size_t i = 0; i < QP_COUNT(options); i++)
         if (options[i].is_vain && (!only || strcmp(only, options[i].name) == 0))

@@ -57,13 +57,14 @@ int run_run(const struct command *command, char **words)
 {
     struct texts stop = { 0 };
     bool has_stats = false, is_json = false;
-    const char *adapter_text = NULL;
+    const char *adapter_text = NULL, *draft_path = NULL;
     struct chosen_adapter adapter = { 0 };
     quip_model_options model_options = { 0 };
     quip_session_options session_options = UNSAID_OPTIONS;
     const struct option options[] = {
         SESSION_OPTIONS(&session_options, &model_options, &stop),
         ADAPTER_OPTION(&adapter_text),
+        DRAFT_OPTION(&draft_path),
         { OPTION_FLAG, 0, "stats", NULL, &has_stats, 0, 0, "print times and rates on stderr" },
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0,
           "print text and statistics as one JSON object" },
@@ -90,6 +91,7 @@ int run_run(const struct command *command, char **words)
         goto done;
     exit_code = 0;
     if (quip_model_open(&model, words[0], &model_options, &error) ||
+        open_draft(&session_options.draft, draft_path, &model_options, &error) ||
         open_adapter(&adapter, model, adapter_text, &error) ||
         open_session(&session, model, &session_options, &adapter, &error)) {
         exit_code = fail_with(&error);
@@ -109,6 +111,7 @@ done:
     qp_bytes_close(&prompt);
     quip_session_close(session);
     quip_adapter_close(adapter.adapter);
+    quip_model_close(session_options.draft);
     quip_model_close(model);
     return exit_code;
 }

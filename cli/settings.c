@@ -5,9 +5,9 @@
 #include <string.h>
 
 /* What a session that is open, or the model, cannot change. */
-static const char *const fixed[] = { "raw",     "chat-template", "context",
-                                     "threads", "background",    "backend",
-                                     "no-mmap", "stop",          "no-history" };
+static const char *const fixed[] = { "raw",        "chat-template", "context", "threads",
+                                     "background", "backend",       "no-mmap", "stop",
+                                     "no-history", "draft" };
 
 static bool is_fixed(const struct option *o)
 {

@@ -293,7 +293,11 @@ typedef struct quip_session_options {
 
     const char *template_variables; // what the model's own chat template reads: a JSON object such
                                     // as {"enable_thinking": false, "tools": []}; copied; NULL: {}
-    uint64_t reserved[4];
+    quip_model *draft; // a smaller model with the same vocabulary. It guesses the next tokens, and
+                       // the model runs several of them at once: faster where it guesses right,
+                       // and the answer is the same. The session keeps what it needs of it, so it
+                       // may be closed; NULL: none
+    uint64_t reserved[3];
 } quip_session_options;
 
 /* Begin a conversation. Close it with quip_session_close. Sessions of one model may run on
@@ -325,6 +329,8 @@ typedef struct quip_result {
     uint64_t first_token_ns; // nanoseconds from the first call to the first token
     uint64_t seed;           // of the random numbers
     int32_t backend;         // enum quip_backend that ran it, never QUIP_BACKEND_AUTO
+    int n_draft_tokens;      // guesses of tokens that the model ran; see no_speculation and draft
+    int n_draft_right;       // of these, those that were right
 } quip_result;
 
 /* Receives a part of an answer: n bytes of whole characters, without a final NUL, valid during the
@@ -402,7 +408,8 @@ QUIP_API quip_status quip_session_get_result(const quip_session *session, quip_r
  * - max_output_tokens, stop, no_speculation, n_threads and how tokens are drawn get the new values;
  *   0 means the default, as in quip_session_open.
  * - With has_seed the seed changes. Without it the session keeps its seed.
- * - n_context, no_template and chat_template cannot change: pass zero, or the same value as before.
+ * - n_context, no_template, chat_template and draft cannot change: pass zero, or the same value as
+ *   before.
  * - `system` can change while the context is empty. After that, pass NULL or the same text.
  * Fails with QUIP_E_ARGUMENT if an option is invalid or cannot change. */
 QUIP_API quip_status quip_session_set_options(quip_session *session,
@@ -589,8 +596,9 @@ typedef struct quip_plan {
                             // embeddings. A mapped file need not fit in memory with them
 } quip_plan;
 
-/* Compute the memory that a model and a session with these options need. To plan for a file before
- * it is loaded, open its path or source with no_weights:
+/* Compute the memory that a model and a session with these options need; with a draft model, all
+ * numbers but n_context are sums for both. To plan for a file before it is loaded, open its path or
+ * source with no_weights:
  *
  *     const quip_model_options header = { .no_weights = true };
  *     quip_plan plan = { .struct_size = sizeof plan };

@@ -23,9 +23,9 @@ ASSERT_SIZE(quip_error, 512, 512);
 ASSERT_SIZE(quip_source, 64, 56);
 ASSERT_SIZE(quip_model_options, 88, 80);
 ASSERT_SIZE(quip_model_info, 144, 136);
-ASSERT_SIZE(quip_session_options, 152, 136);
+ASSERT_SIZE(quip_session_options, 152, 128);
 ASSERT_SIZE(quip_logit_bias, 8, 8);
-ASSERT_SIZE(quip_result, 56, 56);
+ASSERT_SIZE(quip_result, 64, 64);
 ASSERT_SIZE(quip_piece, 40, 24);
 ASSERT_SIZE(quip_plan, 56, 56);
 ASSERT_SIZE(quip_embed_options, 72, 64);
@@ -344,7 +344,9 @@ quip_status quip_session_open(quip_session **session, quip_model *model,
     *session = NULL;
     if (!model)
         return missing(error, "model");
-    const quip_status status = check_has_weights(model, error);
+    quip_status status = check_has_weights(model, error);
+    if (!status && options && options->draft)
+        status = check_has_weights(options->draft, error);
     return status ? status : qp_session_open(session, model, options, error);
 }
 

@@ -237,7 +237,7 @@ static void test_reserved_fields_are_zero(void **state)
     for (int i = 0; i < 4; i++) {
         quip_source source = { .size = 1, .read_at = no_read };
         quip_session_options o = { 0 };
-        source.reserved[i] = o.reserved[i] = UINT64_MAX;
+        source.reserved[i] = o.reserved[i % (int)QP_COUNT(o.reserved)] = UINT64_MAX;
         assert_refused(quip_model_open_source(&m, &source, NULL, &error), QUIP_E_ARGUMENT,
                        "quip_source.reserved");
         assert_refused(quip_adapter_open_source(&a, model, &source, &error), QUIP_E_ARGUMENT,

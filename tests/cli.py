@@ -388,6 +388,22 @@ class WithModel(unittest.TestCase):
         other = json.loads(quip(*args, "--seed", 1, "--top-k", 50, "--top-p", 0.9, check=0).stdout)
         self.assertNotEqual(first["text"], other["text"])
 
+    def test_draft(self):
+        for how in [["--greedy"], ["--temperature", 1, "--seed", 5]]:
+            args = ["run", self.model, "What is light?", "-n", 20, "--json", *how]
+            plain = json.loads(quip(*args, check=0).stdout)
+            answer = json.loads(quip(*args, "--draft", self.model, check=0).stdout)
+            self.assertEqual(answer["text"], plain["text"])
+            self.assertTrue(0 <= answer["draft_tokens_right"] <= answer["draft_tokens"], answer)
+        self.assertIn(b"draft tokens: ", quip(*args[:5], "--stats", "--draft", self.model, check=0).stderr)
+        chat = quip("chat", self.model, "--draft", self.model, "-n", 5, stdin="x\n/set draft y\n", check=0)
+        self.assertIn(b"draft cannot change during a conversation", chat.stderr)
+        vain = quip("run", self.model, "x", "-n", 2, "--draft", self.model, "--no-speculation", check=0)
+        self.assertIn(b"--draft has no effect with --no-speculation", vain.stderr)
+        quip("bench", self.model, "--draft", self.model, "-p", 20, "-n", 5, "--repeat", 1, check=0)
+        absent = quip("run", self.model, "x", "--draft", "absent.bin", check=1)
+        self.assertIn(b"absent.bin", absent.stderr)
+
     def test_options_without_effect_are_named(self):
         args = ["run", self.model, "x", "-n", 5]
         said = quip(*args, "--top-k", 40, "--seed", 5, check=0).stderr

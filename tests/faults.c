@@ -1,6 +1,7 @@
 /* faults.c: the n-th allocation fails, for every n, and threads cannot be created. A call that
  * fails returns an error, leaks nothing, and leaves models and sessions usable. Decode never
  * allocates, so it cannot fail. */
+#include "engine/engine.h"
 #include "support/alloc_fault.h"
 #include "support/check.h"
 #include "support/shared.h"
@@ -247,6 +248,9 @@ static void test_session_open(void **state)
         fail_each("quip_session_open", open_and_close, (void *)&greedy);
         fail_each("quip_session_open, sampled", open_and_close, &o);
     }
+    use_model(0);
+    o.draft = models[1];
+    fail_each("quip_session_open, with a draft model", open_and_close, &o);
     use_model(0);
 }
 
@@ -594,14 +598,17 @@ static void test_decode_allocates_nothing(void **state)
     quip_error error = { 0 };
     if (!alloc_fault_is_here())
         skip();
-    for (size_t i = 0; i < 2 * N_KINDS; i++) {
+    for (size_t i = 0; i < 4 * N_KINDS; i++) {
         quip_session_options options = i % 2 ? sampled() : greedy;
         options.n_context = 400;
         options.max_output_tokens = 0;
         options.no_template = true;
         options.seed = 3; // with which no answer is empty
-        use_model(i / 2);
+        use_model(i / 4);
+        options.draft = i / 2 % 2 ? models[1] : NULL;
         quip_session *s = open_session(&options);
+        if (options.draft)
+            qp_draft_model_fix_length(s->draft.model, 3);
         int n_tokens = 0, made = 0;
         check(quip_session_append(s, QUIP_ROLE_USER, PROMPT, strlen(PROMPT), &error), &error);
         const int begin = quip_session_position(s);

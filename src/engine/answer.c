@@ -23,7 +23,7 @@ static quip_status begin_answer(quip_session *s, quip_error *error)
     a->held.n = 0;
     a->n_shown = s->n;
     a->n_stop_tokens = 0;
-    s->result.n_output_tokens = 0;
+    s->result.n_output_tokens = s->result.n_draft_tokens = s->result.n_draft_right = 0;
     s->result.decode_ns = s->result.first_token_ns = 0;
     s->result.finish_reason = QUIP_FINISH_NONE;
     return QUIP_OK;

@@ -47,6 +47,7 @@ void qp_session_cut(quip_session *s, int position)
     assert(!s->step.is_running && position >= 0 && position <= s->options.n_context);
     s->n = position;
     drop_draft(s);
+    qp_draft_model_cut(s->draft.model, position);
 }
 
 void qp_session_rewind(quip_session *s, int position)
@@ -177,13 +178,19 @@ static quip_status compute_logits(const quip_session *s, const struct step *step
     return qp_forward_logits(s->device, outputs, step->n_logits, s->observer);
 }
 
+/* Set while the session's call is to end. */
+static const atomic_bool *cancel_flag(const quip_session *s)
+{
+    return s->target ? &s->target->cancelled : &s->cancelled;
+}
+
 static quip_status encode_step(quip_session *s, const struct step *step)
 {
     const struct backend *b = s->device->backend;
     quip_status status = b->begin(s->device, s->options.n_threads);
     if (!status && step->n_rows > 0) {
         const struct rows rows = fill_rows(s, step);
-        status = qp_forward(s->device, &rows, &s->cancelled, s->observer);
+        status = qp_forward(s->device, &rows, cancel_flag(s), s->observer);
         if (!status && step->n_outputs > 0) {
             s->output_position = s->sequence->pos - step->n_outputs + 1;
             s->n_outputs = step->n_outputs;
@@ -229,8 +236,9 @@ static quip_status start_step(quip_session *s, const struct step *step, bool wai
     s->step = *step;
     s->step.begin = s->sequence->pos;
     // a cancel is not for a caller that wants logits
-    if (!qp_turns_enter(s->device->turns, kind, wait, step->n_logits ? NULL : &s->cancelled))
+    if (!qp_turns_enter(s->device->turns, kind, wait, step->n_logits ? NULL : cancel_flag(s)))
         return wait ? fail_step(s, QUIP_E_CANCELLED, error) : QP_NOT_YET;
+    s->step.began_ns = qp_now_ns();
     const quip_status status = encode_step(s, &s->step);
     s->step.is_running = !status;
     if (status) {
@@ -284,6 +292,8 @@ static quip_status end_step(quip_session *s, bool wait, quip_error *error)
         s->n_sampled = step->n_draws + step->n_ahead;
         if (step->start_ns)
             end_ahead(s);
+        if (step->n_rows == step->n_draws)
+            qp_draft_model_step(s->draft.model, step->n_rows, qp_now_ns() - step->began_ns);
     }
     s->step.is_running = false;
     qp_device_leave(s->device);
@@ -301,6 +311,7 @@ void qp_session_abandon(quip_session *s)
     if (s->step.is_running)
         end_step(s, true, NULL);
     s->pending_ns = 0;
+    qp_draft_model_abandon(s->draft.model);
 }
 
 /* ---- prefill ---- */
@@ -441,13 +452,16 @@ static quip_status start_draw(quip_session *s, int max, bool wait, quip_error *e
             return status;
     }
     step.n_rows = s->n - s->sequence->pos;
-    if (step.n_rows == 1 && !s->options.no_speculation)
-        n_draft = qp_draft_propose(&s->draft, s->context, s->n, s->context + s->n, n_more);
+    if (step.n_rows == 1 && n_more > 0 && !s->options.no_speculation) {
+        const quip_status status = qp_draft_propose(s, n_more, wait, &n_draft, error);
+        if (status)
+            return status;
+    }
     if (n_draft == 0)
         s->draft.n = 0;
     step.n_rows += n_draft;
     step.n_outputs = step.n_draws = 1 + n_draft;
-    if (step.n_rows == 1)
+    if (step.n_rows == 1 && !s->draft.model)
         look_ahead(s, n_more, &step);
     return start_step(s, &step, wait, error);
 }
@@ -473,10 +487,10 @@ void qp_session_accept(quip_session *s, quip_token token)
     assert(s->n < s->options.n_context && !s->step.is_running);
     if (s->sequence->pos > s->n && s->context[s->n] != token) {
         if (has_draft)
-            qp_draft_result(&s->draft, n_right);
+            qp_draft_result(s, n_right);
         drop_draft(s);
     } else if (s->sequence->pos == s->n + 1 && has_draft) {
-        qp_draft_result(&s->draft, n_right + 1);
+        qp_draft_result(s, n_right + 1);
     }
     s->roles[s->n] = (uint8_t)s->role;
     s->context[s->n++] = token;

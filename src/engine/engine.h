@@ -8,6 +8,7 @@
  *   answer.c    outputs -> tokens -> text, until something ends the answer
  *   embed.c     texts -> embeddings, without a session
  *   draft.c     draft tokens: guesses of the next tokens, which run together
+ *   draft_model.c  draft tokens of a second, smaller model
  * device.h has the backends and the device, forward.h the forward pass. */
 #ifndef QP_ENGINE_H
 #define QP_ENGINE_H
@@ -46,16 +47,50 @@ struct capacity qp_embed_capacity(const quip_model *m);
 
 #define MAX_DRAFT (SEQUENCE_OUTPUTS - 1)
 
-/* How draft tokens have done so far. All-zero is the start. */
-struct draft {
+/* Draft tokens from the context itself. All-zero is the start. */
+struct draft_lookup {
     int n_next;            // to propose next time
     int pause, next_pause; // tokens to let pass before it
-    int begin, n;          // the draft tokens that run: context[begin, begin + n)
 };
-/* Propose at most `max` tokens that may follow context[0, n); returns how many. */
-int qp_draft_propose(struct draft *d, const quip_token *context, int n, quip_token *draft, int max);
-/* Of the draft tokens that ran the model agreed with the first n_right. */
-void qp_draft_result(struct draft *d, int n_right);
+struct draft {
+    struct draft_lookup lookup;
+    struct draft_model *model; // NULL: none
+    bool is_model;             // the draft tokens that run are those of the model
+    int begin, n;              // the draft tokens that run: context[begin, begin + n)
+};
+/* Write at most `max` tokens behind the context that may follow it; *n is their number. Without
+ * `wait` it may return QP_NOT_YET: call again. */
+quip_status qp_draft_propose(quip_session *s, int max, bool wait, int *n, quip_error *error);
+/* Of the draft tokens that ran, the model agreed with the first n_right. */
+void qp_draft_result(quip_session *s, int n_right);
+
+/* ---- draft_model.c ---- */
+
+/* Does `draft` have the vocabulary of `target`? */
+quip_status qp_draft_model_check(const quip_model *target, const quip_model *draft,
+                                 quip_error *error);
+/* Options of the draft model's session beside a session with the options `target`. */
+quip_session_options qp_draft_model_options(const quip_model *draft,
+                                            const quip_session_options *target);
+/* Open s->draft.model if the options name a model. Without one the functions below do nothing,
+ * except fix_length, propose and result, which need it. */
+quip_status qp_draft_model_open(quip_session *s, quip_error *error);
+void qp_draft_model_close(struct draft_model *m);
+/* From now on always draft this many tokens, whatever it costs; 0: as measured. For tests. */
+void qp_draft_model_fix_length(struct draft_model *m, int length);
+/* The options of the session have changed. */
+void qp_draft_model_follow(quip_session *s);
+/* Wait for what the draft model runs, and forget it. */
+void qp_draft_model_abandon(struct draft_model *m);
+/* The session's tokens from `position` on were removed. */
+void qp_draft_model_cut(struct draft_model *m, int position);
+quip_status qp_draft_model_copy(struct draft_model *to, const struct draft_model *from,
+                                quip_error *error);
+/* A step of the session took this time; a token was drawn after each of its n_rows rows. */
+void qp_draft_model_step(struct draft_model *m, int n_rows, uint64_t ns);
+/* As qp_draft_propose and qp_draft_result; there is a draft model. */
+quip_status qp_draft_model_propose(quip_session *s, int max, bool wait, int *n, quip_error *error);
+void qp_draft_model_result(struct draft_model *m, int n, int n_right);
 
 /* An answer in progress. */
 struct answer {
@@ -99,6 +134,7 @@ struct step {
     int n_ahead;       // draws behind these, of rows with TOKEN_DRAWN
     bool has_outputs;  // those of the session are of this step
     uint64_t start_ns; // when it began, if the device can draw ahead
+    uint64_t began_ns; // when its turn began
 };
 
 struct quip_session {
@@ -149,6 +185,7 @@ struct quip_session {
     uint64_t start_ns;   // when the first text after the last answer came in; 0: not yet
     uint64_t pending_ns; // when a call that returned QP_NOT_YET began; 0: none did
     atomic_bool cancelled;
+    const quip_session *target; // that this session drafts for: its cancellation ends steps; NULL
 };
 
 /* ---- options.c ---- */
@@ -184,6 +221,8 @@ quip_status qp_session_set_options(quip_session *s, const quip_session_options *
                                    quip_error *error);
 int qp_session_n_threads(const quip_session *s);
 quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_error *error);
+/* Copy tokens, keys, values and outputs to an empty session with the same n_context. */
+quip_status qp_session_copy_context(quip_session *to, const quip_session *from, quip_error *error);
 /* The whole context runs again, with the next call that needs it. */
 quip_status qp_session_set_adapter(quip_session *s, quip_adapter *adapter, float scale,
                                    quip_error *error);

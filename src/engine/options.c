@@ -183,7 +183,8 @@ quip_status qp_options_check(const quip_model *m, const quip_session_options *o,
     if ((status = check_threads(o->n_threads, error)) || (status = check_sampling(o, error)) ||
         (status = check_penalties(o, error)) || (status = check_biases(m, o, error)) ||
         (status = check_stops(o, error)) || (status = check_template(m, o->chat_template, error)) ||
-        (status = check_variables(o->template_variables, error)))
+        (status = check_variables(o->template_variables, error)) ||
+        (o->draft && (status = qp_draft_model_check(m, o->draft, error))))
         return status;
     return check_reserved(o->reserved, QP_COUNT(o->reserved), "quip_session_options", error);
 }
@@ -204,6 +205,9 @@ quip_status qp_options_check_change(const quip_session *s, const quip_session_op
         (o->chat_template && !is_same_text(o->chat_template, s->options.chat_template)))
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "the template of an open session cannot change; open another session");
+    if (o->draft && o->draft != s->options.draft)
+        return qp_fail(error, QUIP_E_ARGUMENT,
+                       "the draft model of an open session cannot change; open another session");
     if (s->has_begun && o->system && !is_same_text(o->system, s->options.system))
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "system cannot change after text was appended; rewind the session to 0");

@@ -16,6 +16,24 @@ static void alloc_context(quip_session *s, struct arena *a)
     s->roles = qp_arena_alloc(a, n);
 }
 
+/* Add what the draft model and its session need. */
+static quip_status add_draft_model(quip_plan *plan, const quip_session_options *o,
+                                   quip_error *error)
+{
+    quip_plan draft;
+    const quip_session_options options = qp_draft_model_options(o->draft, o);
+    const quip_status status = qp_session_measure(o->draft, &options, &draft, error);
+    if (status)
+        return status;
+    plan->file_bytes += draft.file_bytes;
+    plan->lookup_bytes += draft.lookup_bytes;
+    plan->kv_bytes += draft.kv_bytes;
+    plan->model_bytes += draft.model_bytes;
+    plan->scratch_bytes += draft.scratch_bytes;
+    plan->shared_bytes += draft.shared_bytes;
+    return QUIP_OK;
+}
+
 quip_status qp_session_measure(const quip_model *model, const quip_session_options *options,
                                quip_plan *plan, quip_error *error)
 {
@@ -46,7 +64,7 @@ quip_status qp_session_measure(const quip_model *model, const quip_session_optio
     };
     plan->scratch_bytes = device.device_bytes + device.sequence_bytes + measured.used;
     plan->shared_bytes = device.device_bytes;
-    return QUIP_OK;
+    return has_session && s.options.draft ? add_draft_model(plan, &s.options, error) : QUIP_OK;
 }
 
 /* Find the tokens that end a repetition for DRY: those of llama.cpp. Other sessions need none. */
@@ -165,7 +183,7 @@ quip_status qp_session_open(quip_session **session, quip_model *model,
         status = qp_fail_memory(error, "a session's text", 2 * HELD_BYTES);
         goto fail;
     }
-    if ((status = open_sequence(s, error)))
+    if ((status = open_sequence(s, error)) || (status = qp_draft_model_open(s, error)))
         goto fail;
     *session = s;
     return QUIP_OK;
@@ -200,6 +218,7 @@ void qp_session_close(quip_session *s)
     if (!s)
         return;
     qp_session_abandon(s);
+    qp_draft_model_close(s->draft.model);
     close_sequence(s);
     qp_arena_close(&s->arena);
     qp_free_pages(s->logits,
@@ -233,6 +252,7 @@ quip_status qp_session_set_options(quip_session *s, const quip_session_options *
     o.n_context = s->options.n_context;
     o.no_template = s->options.no_template;
     o.chat_template = s->options.chat_template;
+    o.draft = s->options.draft;
     if (s->has_begun)
         o.system = s->options.system;
     if (!o.has_seed)
@@ -249,6 +269,7 @@ quip_status qp_session_set_options(quip_session *s, const quip_session_options *
     s->sampling = sampling_of(s, &o);
     s->result.seed = o.seed;
     qp_session_drop_draws(s);
+    qp_draft_model_follow(s);
     return QUIP_OK;
 }
 
@@ -291,7 +312,7 @@ static bool copy_bytes(struct bytes *to, const struct bytes *from)
 
 /* The copy keeps as many outputs: the one after the last token may be among many.
  */
-static quip_status copy_context(quip_session *to, const quip_session *from, quip_error *error)
+quip_status qp_session_copy_context(quip_session *to, const quip_session *from, quip_error *error)
 {
     const struct backend *b = from->device->backend;
     const quip_status status = b->sequence_reserve_outputs(to->sequence, from->n_outputs, error);
@@ -326,7 +347,8 @@ quip_status qp_session_clone(quip_session **copy, const quip_session *s, quip_er
         qp_session_close(c);
         return qp_fail_memory(error, "a session's text", s->system.n + s->answer.held.n);
     }
-    if ((status = copy_context(c, s, error))) {
+    if ((status = qp_session_copy_context(c, s, error)) ||
+        (status = qp_draft_model_copy(c->draft.model, s->draft.model, error))) {
         qp_session_close(c);
         return status;
     }

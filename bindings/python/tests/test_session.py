@@ -76,6 +76,18 @@ def test_options(model):
     assert other.ask("x") == greedy
 
 
+def test_draft_model(model, model_path):
+    plain = model.session(max_output_tokens=16, temperature=1.0, seed=7).ask("x")
+    with quip.Model(model_path) as draft:
+        session = model.session(max_output_tokens=16, temperature=1.0, seed=7, draft=draft)
+        assert model.plan(draft=draft).kv_bytes == 2 * model.plan().kv_bytes
+    assert session.ask("x") == plain  # the session keeps what it needs of the draft model
+    assert 0 <= session.result.n_draft_right <= session.result.n_draft_tokens
+    session.set_options(seed=8)
+    with pytest.raises(TypeError, match="draft must be a quip.Model"):
+        model.session(draft="small.bin")
+
+
 def test_default_sampling(model):
     """What is left out is the default that model.info has; 0 counts if it is said."""
 

@@ -73,6 +73,7 @@ class SessionOptions(TypedDict, total=False):
     system: Optional[str]  # system prompt
     no_template: bool  # pass text on as it is, even if the model has a template
     no_speculation: bool
+    draft: Optional[Model]  # a smaller model with the same vocabulary, which guesses tokens ahead
     chat_template: Optional[str]  # how turns are marked, by name; None: as the file says
     template_variables: Optional[Mapping[str, Any]]  # what the model's own template reads, such as
     # {"enable_thinking": False, "tools": [...]}
@@ -117,6 +118,8 @@ class Result:
     first_token_ns: int
     seed: int
     backend: str  # that ran it: "cpu" or "gpu"
+    n_draft_tokens: int  # guesses of tokens that the model ran
+    n_draft_right: int  # of these, those that were right
 
 
 # What 0 says of how tokens are drawn, in the words of the C header, where 0 is the default.
@@ -138,6 +141,11 @@ def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None
             values[name] = _NONE[name]
     if "temperature" in values and values["temperature"] == 0:
         values["greedy"] = True
+    draft = values.pop("draft", None)
+    if draft is not None:
+        if not isinstance(draft, Model):
+            raise TypeError(f"draft must be a quip.Model, not {draft!r}")
+        values["draft"] = ctypes.cast(draft.handle._as_parameter_, type(to.draft))
     if values.get("template_variables") is not None:
         values["template_variables"] = json.dumps(values["template_variables"])
     for name in ("system", "chat_template", "template_variables"):
@@ -152,6 +160,11 @@ def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None
         texts = [c_text("a stop text", text) for text in stop]
         values["stop"], values["n_stop"] = (ctypes.c_char_p * len(texts))(*texts), len(texts)
     fill(to, **values)
+
+
+def _changeable(options: Mapping[str, Any]) -> Dict[str, Any]:
+    """What `set_options` sets again. The draft model stays, also if its Model is closed."""
+    return {name: value for name, value in options.items() if name != "draft"}
 
 
 class Session(Owner):
@@ -170,7 +183,7 @@ class Session(Owner):
         adapter_scale: float = 1.0,
         **options: Unpack[SessionOptions],
     ) -> None:
-        self._options: Dict[str, Any] = dict(options)
+        self._options = _changeable(options)
         c_options = _abi.quip_session_options()
         fill_options(c_options, options)
         self._begin(model, lib.quip_session_open, model.handle, c_options)
@@ -284,7 +297,7 @@ class Session(Owner):
         fill_options(c_options, cast(SessionOptions, {"seed": None, **changed}))
         c_options.has_seed = options.get("seed") is not None
         self._use(lambda h: call(lib.quip_session_set_options, h, c_options))
-        self._options = changed
+        self._options = _changeable(changed)
 
     def set_adapter(self, adapter: Optional[Adapter], scale: float = 1.0) -> None:
         """Use another adapter, or None; a scale of 0 has no effect. The text in the context stays:

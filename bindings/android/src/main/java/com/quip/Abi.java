@@ -103,13 +103,14 @@ final class Abi {
     static final int SESSION_OPTIONS__DRY_ALLOWED_LENGTH = 104;
     static final int SESSION_OPTIONS__NO_REPEAT_NGRAM = 108;
     static final int SESSION_OPTIONS__TEMPLATE_VARIABLES = 112;
-    static final int SESSION_OPTIONS__RESERVED = 120;
+    static final int SESSION_OPTIONS__DRAFT = 120;
+    static final int SESSION_OPTIONS__RESERVED = 128;
 
     static final int LOGIT_BIAS_BYTES = 8;
     static final int LOGIT_BIAS__TOKEN = 0;
     static final int LOGIT_BIAS__BIAS = 4;
 
-    static final int RESULT_BYTES = 56;
+    static final int RESULT_BYTES = 64;
     static final int RESULT__STRUCT_SIZE = 0;
     static final int RESULT__FINISH_REASON = 4;
     static final int RESULT__N_PROMPT_TOKENS = 8;
@@ -119,6 +120,8 @@ final class Abi {
     static final int RESULT__FIRST_TOKEN_NS = 32;
     static final int RESULT__SEED = 40;
     static final int RESULT__BACKEND = 48;
+    static final int RESULT__N_DRAFT_TOKENS = 52;
+    static final int RESULT__N_DRAFT_RIGHT = 56;
 
     static final int PLAN_BYTES = 56;
     static final int PLAN__STRUCT_SIZE = 0;
