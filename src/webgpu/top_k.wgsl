@@ -38,7 +38,7 @@ fn load_logits(row: u32, begin: u32, thread: u32) {
         var key = 0u;
         if (id < p.n) {
             let is_allowed =
-                mask_at == NONE || (DRAWS[draw + mask_at + id / 32u] >> (id & 31u) & 1u) == 1u;
+                mask_at == NONE || ((DRAWS[draw + mask_at + id / 32u] >> (id & 31u)) & 1u) == 1u;
             key = key_of(X[row * p.x_stride + id], is_allowed);
         }
         keys[i] = key;
