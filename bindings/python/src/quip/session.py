@@ -145,7 +145,7 @@ def fill_options(to: _abi.quip_session_options, options: SessionOptions) -> None
     if draft is not None:
         if not isinstance(draft, Model):
             raise TypeError(f"draft must be a quip.Model, not {draft!r}")
-        values["draft"] = ctypes.cast(draft.handle._as_parameter_, type(to.draft))
+        values["draft"] = draft.handle
     if values.get("template_variables") is not None:
         values["template_variables"] = json.dumps(values["template_variables"])
     for name in ("system", "chat_template", "template_variables"):
