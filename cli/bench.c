@@ -11,6 +11,7 @@
 
 enum {
     PROFILE_TOKENS = 8,
+    MORE_TOKENS = 16, // of a context, for those and the warm-up
     MAX_KERNELS = 32
 };
 
@@ -63,13 +64,20 @@ static void keep_highest(struct memory_use *to, struct memory_use m)
     to->own = m.own > to->own ? m.own : to->own;
 }
 
-/* Tokens that the session draws itself, as answers do: nothing else comes back from a GPU. */
-static quip_status decode_answer(quip_session *session, int n, quip_error *error)
+/* n tokens that the session draws itself, as answers do: nothing else comes back from a GPU. Where
+ * an answer ends, a token is fed instead: the one that ended it would be drawn again. */
+static quip_status decode_answer(quip_session *session, int n, quip_session_options options,
+                                 quip_token fed, quip_error *error)
 {
     quip_piece piece = { .struct_size = sizeof piece };
-    quip_status status = QUIP_OK;
-    for (int n_drawn = 0; n_drawn < n && !status; n_drawn += piece.n_tokens)
-        status = quip_session_next(session, &piece, error); // behind a stop token, another answer
+    options.max_output_tokens = n; // a piece without text has as many tokens as it may
+    quip_status status = quip_session_set_options(session, &options, error);
+    for (int n_decoded = 0; n_decoded < n && !status;) {
+        status = quip_session_next(session, &piece, error);
+        n_decoded += piece.n_tokens;
+        if (!status && piece.finish_reason == QUIP_FINISH_STOP)
+            status = quip_session_prefill(session, &fed, 1, error);
+    }
     return status;
 }
 
@@ -87,15 +95,15 @@ static quip_status decode_likeliest(quip_session *session, int n, quip_token tok
 }
 
 /* Let a GPU compile its shaders and raise its clock. */
-static quip_status warm_up(quip_session *session, const quip_token *prompt, int n,
-                           quip_error *error)
+static quip_status warm_up(quip_session *session, quip_session_options options,
+                           const quip_token *prompt, int n, quip_error *error)
 {
     const uint64_t begin = qp_now_ns();
     quip_status status = QUIP_OK;
     while (!status && qp_now_ns() - begin < WARM_UP_NS) {
         status = quip_session_prefill(session, prompt, n, error);
         if (!status)
-            status = decode_answer(session, 8, error);
+            status = decode_answer(session, 8, options, prompt[0], error);
         if (!status)
             status = quip_session_rewind(session, 0, error);
     }
@@ -103,10 +111,11 @@ static quip_status warm_up(quip_session *session, const quip_token *prompt, int 
 }
 
 /* Measure the kernels of some more tokens. */
-static quip_status profile_tokens(struct profile *p, quip_session *session, quip_error *error)
+static quip_status profile_tokens(struct profile *p, quip_session *session,
+                                  quip_session_options options, quip_token fed, quip_error *error)
 {
     qp_session_profile(session, NULL, 0);
-    const quip_status status = decode_answer(session, PROFILE_TOKENS, error);
+    const quip_status status = decode_answer(session, PROFILE_TOKENS, options, fed, error);
     p->n = qp_session_profile(session, p->kernels, MAX_KERNELS);
     return status;
 }
@@ -123,7 +132,8 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
     const bool is_gpu = s->backend == QUIP_BACKEND_GPU;
     const bool draws = is_gpu || s->draft; // the session draws the tokens
     const quip_model_options model_options = { .n_threads = s->n_threads, .backend = s->backend };
-    quip_session_options options = { .n_context = s->n_prompt + s->n_answer + (draws ? 16 : 0),
+    quip_session_options options = { .n_context =
+                                         s->n_prompt + s->n_answer + (draws ? MORE_TOKENS : 0),
                                      .no_template = true,
                                      .greedy = true,
                                      .no_speculation = !s->draft };
@@ -145,7 +155,7 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
         random = random * 1664525 + 1013904223; // Numerical Recipes, section 7.1
         prompt[i] = (quip_token)((random >> 8) % (uint32_t)info.vocab_size);
     }
-    if (is_gpu && (status = warm_up(session, prompt, s->n_prompt, error)))
+    if (is_gpu && (status = warm_up(session, options, prompt, s->n_prompt, error)))
         goto done;
     begin = qp_now_ns();
     if ((status = quip_session_prefill(session, prompt, s->n_prompt, error)))
@@ -157,12 +167,12 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
     found[PREFILL_RATE] = s->n_prompt / prefill_ms * 1e3;
 
     begin = qp_now_ns();
-    status = draws ? decode_answer(session, s->n_answer, error)
+    status = draws ? decode_answer(session, s->n_answer, options, prompt[0], error)
                    : decode_likeliest(session, s->n_answer, token, info.vocab_size, error);
     if (status)
         goto done;
     found[DECODE_RATE] = s->n_answer / since_ms(begin) * 1e3;
-    if (is_gpu && (status = profile_tokens(profile, session, error)))
+    if (is_gpu && (status = profile_tokens(profile, session, options, prompt[0], error)))
         goto done;
     keep_highest(memory, memory_use());
 done:
