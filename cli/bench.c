@@ -129,11 +129,9 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
     quip_model_info info = { .struct_size = sizeof info };
     quip_status status;
     struct chosen_adapter adapter = { 0 };
-    const bool is_gpu = s->backend == QUIP_BACKEND_GPU;
-    const bool draws = is_gpu || s->draft; // the session draws the tokens
+    bool is_gpu = false, draws = s->draft != NULL; // the session draws the tokens
     const quip_model_options model_options = { .n_threads = s->n_threads, .backend = s->backend };
-    quip_session_options options = { .n_context =
-                                         s->n_prompt + s->n_answer + (draws ? MORE_TOKENS : 0),
+    quip_session_options options = { .n_context = s->n_prompt + s->n_answer + MORE_TOKENS,
                                      .no_template = true,
                                      .greedy = true,
                                      .no_speculation = !s->draft };
@@ -150,6 +148,8 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
     found[OPEN_MS] = since_ms(begin);
 
     quip_model_get_info(model, &info, NULL);
+    is_gpu = info.backend == QUIP_BACKEND_GPU;
+    draws = draws || is_gpu;
     uint32_t random = 1;
     for (int i = 0; i < s->n_prompt; i++) {
         random = random * 1664525 + 1013904223; // Numerical Recipes, section 7.1

@@ -67,7 +67,7 @@ const char *backend_name(int32_t backend); // of an enum quip_backend
 #define BACKEND_OPTION(to)                                                                         \
     {                                                                                              \
         OPTION_BACKEND, 0, "backend", "NAME", to, 0, 0,                                            \
-            "what computes: cpu, gpu, or auto (default), which is the CPU in this version"         \
+            "what computes: cpu, gpu, or auto (default), the faster one; see quip doctor"          \
     }
 
 /* The session options of run and chat before they are read: those whose 0 says something. */
@@ -210,9 +210,6 @@ bool write_f32(FILE *f, const float *x, size_t n);
 /* Read token ids: whole numbers, separated by commas, white space or brackets. False after a
  * message. */
 bool read_ids(struct tokens *to, const char *text);
-/* The path of a file in the program's cache folder, which is created if necessary. NULL if there is
- * no such folder. Free it. */
-char *cache_path(const char *name);
 /* Print and free; returns the exit code. */
 int print_json(cJSON *json);
 /* A JSON string of n bytes of UTF-8, which may contain NULs: cJSON's own functions stop there. */
@@ -253,6 +250,7 @@ struct memory_use memory_use(void);
 
 /* Print times and rates of an answer on stderr, or add them to a JSON object. */
 void print_stats(const quip_result *result);
+void print_reason(const quip_model *model); // why auto chose the backend
 void json_stats(cJSON *object, const quip_result *result);
 const char *finish_name(int32_t finish_reason);
 
@@ -349,5 +347,6 @@ int run_verify(const struct command *command, char **words);
 int run_bundle(const struct command *command, char **words);
 int run_eval(const struct command *command, char **words);
 int run_bench(const struct command *command, char **words);
+int run_doctor(const struct command *command, char **words);
 
 #endif

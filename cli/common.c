@@ -174,31 +174,6 @@ bool read_ids(struct tokens *to, const char *text)
     return true;
 }
 
-/* Append a folder to a path, and create it if it does not exist. */
-static bool enter_folder(struct bytes *path, const char *name)
-{
-    if (!qp_bytes_append_text(path, name) || !qp_bytes_append(path, "", 1))
-        return false;
-    const bool exists = mkdir((char *)path->data, 0700) == 0 || errno == EEXIST;
-    path->n--; // the NUL
-    return exists;
-}
-
-char *cache_path(const char *name)
-{
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    const bool has_cache = cache && *cache == '/'; // a relative one counts as none (XDG)
-    struct bytes path = { 0 };
-    if (!has_cache && !(home && *home == '/' && qp_path_exists(home))) // such as daemons
-        return NULL;
-    if ((has_cache ? enter_folder(&path, cache) : qp_bytes_append_text(&path, home)) &&
-        (has_cache || enter_folder(&path, "/.cache")) && enter_folder(&path, "/quip/") &&
-        qp_bytes_append_text(&path, name) && qp_bytes_append(&path, "", 1))
-        return (char *)path.data;
-    qp_bytes_close(&path);
-    return NULL;
-}
-
 int print_json(cJSON *json)
 {
     char *text = cJSON_Print(json);
@@ -323,6 +298,14 @@ void print_stats(const quip_result *r)
     if (r->n_draft_tokens > 0)
         fprintf(stderr, "%sdraft tokens: %d of %d were right%s\n", dim(), r->n_draft_right,
                 r->n_draft_tokens, plain());
+}
+
+void print_reason(const quip_model *model)
+{
+    quip_model_info info = { .struct_size = sizeof info };
+    if (!quip_model_get_info(model, &info, NULL) && info.backend_reason)
+        fprintf(stderr, "%sbackend: %s, because %s%s\n", dim(), backend_name(info.backend),
+                info.backend_reason, plain());
 }
 
 void json_stats(cJSON *object, const quip_result *r)

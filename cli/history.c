@@ -63,7 +63,7 @@ struct history_file *open_history(bool is_saved)
         return NULL;
     }
     h->is_saved = is_saved;
-    h->path = cache_path("history");
+    h->path = qp_cache_path("history");
     history(h->turns, &event, H_SETSIZE, HISTORY_TURNS);
     history(h->turns, &event, H_SETUNIQUE, 1);
     if (h->path)

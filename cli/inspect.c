@@ -70,9 +70,11 @@ static quip_status open_inspected(struct inspected *x, int n_context, quip_error
     quip_session_options options = { .n_context = n_context };
     x->info.struct_size = sizeof x->info;
     x->plan.struct_size = sizeof x->plan;
-    x->is_model = !quip_model_open(&x->model, x->path, NULL, &x->problem) &&
-                  !quip_model_get_info(x->model, &x->info, &x->problem) &&
-                  !quip_model_plan(x->model, &options, &x->plan, &x->problem);
+    x->is_model =
+        !quip_model_open(&x->model, x->path, &(quip_model_options){ .backend = QUIP_BACKEND_CPU },
+                         &x->problem) &&
+        !quip_model_get_info(x->model, &x->info, &x->problem) &&
+        !quip_model_plan(x->model, &options, &x->plan, &x->problem);
     without_controls(x->problem.message);
     return QUIP_OK;
 }

@@ -173,6 +173,14 @@ static const struct command commands[] = {
           "Decode is measured after the prompt, so its first token attends to P positions.\n"
           "\n"
           "  quip bench gemma.bin -p 1024 -n 256 -t 4\n" },
+    { .name = "doctor",
+      .arguments = "[MODEL]",
+      .summary = "Show what this machine runs models on, and why not",
+      .run = run_doctor,
+      .examples = "With MODEL, it is opened with each backend, a session included.\n"
+                  "\n"
+                  "  quip doctor\n"
+                  "  quip doctor gemma.bin --json | jq .model\n" },
 };
 
 static void print_program_help(FILE *to)

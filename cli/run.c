@@ -31,8 +31,9 @@ static quip_status answer_json(quip_session *session, const struct bytes *prompt
 }
 
 /* Print the answer on stdout while it is generated, then statistics on stderr. */
-static quip_status answer_text(quip_session *session, const struct bytes *prompt, bool has_stats,
-                               quip_result *result, int *exit_code, quip_error *error)
+static quip_status answer_text(quip_session *session, const struct bytes *prompt,
+                               const quip_model *model, bool has_stats, quip_result *result,
+                               int *exit_code, quip_error *error)
 {
     struct writer writer;
     begin_writer(&writer, stdout, false);
@@ -48,8 +49,10 @@ static quip_status answer_text(quip_session *session, const struct bytes *prompt
                 "quip: the answer ends because the context of %d tokens is full; --context N "
                 "makes it larger\n",
                 quip_session_n_context(session));
-    if (has_stats)
+    if (has_stats) {
         print_stats(result);
+        print_reason(model);
+    }
     return status;
 }
 
@@ -102,7 +105,7 @@ int run_run(const struct command *command, char **words)
         note_vain("stats", "with --json, which prints more");
     catch_interrupt(session);
     if (is_json ? answer_json(session, &prompt, &result, &exit_code, &error)
-                : answer_text(session, &prompt, has_stats, &result, &exit_code, &error))
+                : answer_text(session, &prompt, model, has_stats, &result, &exit_code, &error))
         exit_code = fail_with(&error);
     else if (was_interrupted())
         exit_code = EXIT_INTERRUPTED;

@@ -100,7 +100,10 @@ typedef int32_t quip_token; // an index into the model's vocabulary
 /* The implementation that runs a model. Treat an unknown value in a quip_model_info as a new kind
  * of hardware. */
 typedef enum quip_backend {
-    QUIP_BACKEND_AUTO = 0, // the fastest available one; in this version always the CPU
+    QUIP_BACKEND_AUTO = 0, // the GPU, if there is one that runs the model, computes what the CPU
+                           // computes, and decodes no slower; otherwise the CPU. The first open of
+                           // a kind of model on a GPU takes about a second longer to measure that.
+                           // quip_model_info.backend_reason says what was found
     QUIP_BACKEND_CPU = 1,
     QUIP_BACKEND_GPU = 2 // a GPU through WebGPU; docs/notes/gpu.md has what it refuses
 } quip_backend;
@@ -347,9 +350,10 @@ QUIP_API quip_status quip_session_generate(quip_session *session, const char *pr
                                            quip_error *error);
 
 /* End the call that is running on this session, in prefill or decode, within about the time of one
- * layer. This is the only function that other threads may call at any time. A cancelled prefill
- * fails with QUIP_E_CANCELLED. A cancelled answer ends with QUIP_FINISH_CANCELLED and keeps its
- * text; that also holds if the cancel arrives between two calls of quip_session_next. At any other
+ * layer on the CPU, or of one step on a GPU (a batch of the prompt, or a few tokens). This is the
+ * only function that other threads may call at any time. A cancelled prefill fails with
+ * QUIP_E_CANCELLED. A cancelled answer ends with QUIP_FINISH_CANCELLED and keeps its text; that
+ * also holds if the cancel arrives between two calls of quip_session_next. At any other
  * time this has no effect. */
 QUIP_API void quip_session_cancel(quip_session *session);
 

@@ -96,7 +96,7 @@ static bool is_copied(const quip_model_options *options)
     return options && options->no_mmap && !options->no_weights;
 }
 
-/* Open a model that its backend can run. */
+/* Open a model that its backend can run; for auto, choose the backend. */
 static quip_status open_runnable(quip_model **model, struct file *file,
                                  const quip_model_options *options, quip_error *error)
 {
@@ -105,6 +105,8 @@ static quip_status open_runnable(quip_model **model, struct file *file,
         qp_model_release(*model);
         *model = NULL;
     }
+    if (!status && (!options || options->backend == QUIP_BACKEND_AUTO))
+        qp_auto_choose(*model);
     return status;
 }
 

@@ -26,7 +26,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = pathlib.Path(os.environ.get("QUIP_SHARED", ROOT.parent / "shared"))
 GOLDEN = SHARED / "data/golden"
-COMMANDS = ["run", "chat", "render", "tokenize", "logits", "embed", "inspect", "convert", "bundle", "verify", "eval", "bench"]
+COMMANDS = ["run", "chat", "render", "tokenize", "logits", "embed", "inspect", "convert", "bundle", "verify", "eval", "bench", "doctor"]
 QUIP = None  # path of the program
 WORK = None  # a folder of this run
 
@@ -374,11 +374,31 @@ class WithModel(unittest.TestCase):
         done.stdout.decode()  # whole characters
         self.assertEqual(quip(*args, "--threads", 1, check=0).stdout, done.stdout)
         self.assertEqual(quip("run", self.model, "-", "-n20", "--greedy", stdin="What is light?").stdout, done.stdout)
-        self.assertIn(b"tokens/s", quip(*args, "--stats", check=0).stderr)
+        stats = quip(*args, "--stats", check=0).stderr
+        self.assertIn(b"tokens/s", stats)
+        self.assertIn(b"backend: cpu, because ", stats)
         answer = json.loads(quip(*args, "--json", check=0).stdout)
         self.assertEqual(answer["text"].rstrip("\n"), done.stdout.decode().rstrip("\n"))
         self.assertEqual((answer["output_tokens"], answer["finish_reason"]), (20, "length"))
         self.assertEqual(answer["backend"], "cpu")
+
+    def test_doctor(self):
+        none = {"QUIP_GPU_LIBRARY": "/no-such-file"}
+        found = json.loads(quip("doctor", "--json", env=none, check=0).stdout)
+        self.assertGreater(found["cpu"]["threads"], 0)
+        self.assertTrue(found["backends"]["cpu"]["works"])
+        self.assertFalse(found["backends"]["gpu"]["works"])
+        self.assertNotIn("model", found)
+        if "gpu" in found:  # the backend is built
+            self.assertEqual([p["name"] for p in found["gpu"]["looked_at"]], ["/no-such-file"])
+            self.assertEqual((found["gpu"]["library"], found["gpu"]["adapters"]), ("", []))
+        done = quip("doctor", self.model, env=none, check=0)
+        self.assertIn(b"instructions", done.stdout)
+        self.assertIn(b"auto          cpu: ", done.stdout)
+        model = json.loads(quip("doctor", self.model, "--json", env=none, check=0).stdout)["model"]
+        self.assertEqual((model["auto"]["backend"], model["auto"]["problem"]), ("cpu", ""))
+        self.assertGreater(len(model["auto"]["reason"]), 10)
+        self.assertIn(b"no-such-file", quip("doctor", WORK / "no-such-file", check=1).stdout)
 
     def test_run_draws(self):
         args = ["run", self.model, "x", "-n", 20, "--temperature", 2, "--json"]

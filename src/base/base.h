@@ -165,6 +165,14 @@ bool qp_path_exists(const char *path);
 bool qp_path_is_folder(const char *path);
 bool qp_path_is_same(const char *a, const char *b); // one file under two names
 
+/* The path of a file in Quip's cache folder, which is created if necessary, on the heap; NULL if
+ * there is no such folder. */
+char *qp_cache_path(const char *name);
+/* Copy at most n bytes of such a file; returns how many, 0 if there is none. */
+size_t qp_cache_read(const char *name, void *to, size_t n);
+/* Write the whole file, so that readers see the old one or the new one; false if that failed. */
+bool qp_cache_write(const char *name, const void *from, size_t n);
+
 /* ---- decimal numbers (decimal.c) ---- */
 
 /* Read the number at the beginning of text[0, n), in the grammar of JSON, whatever the locale is.

@@ -190,7 +190,8 @@ quip_status qp_convert_adapter(const char *in, const char *out, const char *mode
     if (qp_path_is_same(out, model_path) || qp_path_is_same(out, in))
         return qp_fail(error, QUIP_E_ARGUMENT,
                        "%s: is an input of the LoRA file; write to another file", out);
-    if ((status = quip_model_open(&model, model_path, NULL, error)) ||
+    if ((status = quip_model_open(&model, model_path,
+                                  &(quip_model_options){ .backend = QUIP_BACKEND_CPU }, error)) ||
         (status = qp_adapter_open(&adapter, model, in, error)))
         goto done;
     w.adapter = &adapter;

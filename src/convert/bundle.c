@@ -288,7 +288,8 @@ quip_status qp_bundle_write(const char *model_path, const char *out,
                            "%s: is the model file itself; write to another file", out)
                  : check_model(model_path, error);
     if (!status) {
-        quip_model_open(&j->model, model_path, NULL, &j->problem);
+        quip_model_open(&j->model, model_path, &(quip_model_options){ .backend = QUIP_BACKEND_CPU },
+                        &j->problem);
         status = fill_in(j, model_path, error);
     }
     if (!status)

@@ -479,7 +479,8 @@ quip_status qp_conversion_open_floats(quip_model **model, const char *in, const 
             error, QUIP_E_IO,
             "%s: exists, but the temporary float32 file needs this name; move or remove it", path);
     else if (!(status = qp_conversion_run(in, path, &o, error))) {
-        status = quip_model_open(model, path, NULL, error);
+        status = quip_model_open(model, path, &(quip_model_options){ .backend = QUIP_BACKEND_CPU },
+                                 error);
         unlink(path);
     }
     free(path);

@@ -204,7 +204,8 @@ quip_status qp_requantize_open(struct requantizer **requantizer, struct tflite_w
         return qp_fail_memory(error, "a conversion", sizeof *q);
     q->options = options;
     q->error = error;
-    if (!(status = quip_model_open(&q->model, in, NULL, error)))
+    if (!(status = quip_model_open(&q->model, in,
+                                   &(quip_model_options){ .backend = QUIP_BACKEND_CPU }, error)))
         status = reserve(q);
     if (!status && options->for_gpu && q->model->config.d_ple > 0)
         status = qp_fail(error, QUIP_E_UNSUPPORTED,

@@ -473,10 +473,13 @@ quip_status qp_verify(const char *a, const char *b, const struct verify_options 
     quip_status status = check_text(v.options->text, error);
     if (status)
         return status;
-    status = qp_path_is_model_file(a) ? quip_model_open(&v.first.model, a, NULL, error)
-                                      : open_first_checkpoint(&v);
+    status = qp_path_is_model_file(a)
+                 ? quip_model_open(&v.first.model, a,
+                                   &(quip_model_options){ .backend = QUIP_BACKEND_CPU }, error)
+                 : open_first_checkpoint(&v);
     if (!status)
-        status = quip_model_open(&v.second, b, NULL, error);
+        status = quip_model_open(&v.second, b, &(quip_model_options){ .backend = QUIP_BACKEND_CPU },
+                                 error);
     if (!status)
         status = compare_all(&v);
     if (!status && v.options->text)

@@ -153,6 +153,12 @@ struct stream {
     void *user;
 };
 
+/* The hardware behind a driver. */
+struct hardware {
+    char name[160], library[64]; // with its driver; what the backend calls it through
+    bool is_software;            // the driver computes on the CPU
+};
+
 /* ---- the table ---- */
 
 struct backend {
@@ -160,6 +166,10 @@ struct backend {
 
     /* Can it run models on this machine? */
     quip_status (*check)(quip_error *error);
+    /* What models would run on, without opening it; QUIP_E_UNSUPPORTED: there is nothing. Devices
+     * of such a backend are compared with the CPU when they open (self_test.c). NULL: the backend
+     * is the processor itself. */
+    quip_status (*describe)(struct hardware *hardware, quip_error *error);
     /* Can it run this model? NULL: it runs all. */
     quip_status (*check_model)(const quip_model *model, quip_error *error);
     /* Open a device for a model, which outlives it. No batch runs before `reserve`. */

@@ -19,6 +19,11 @@ static const struct backend *const backends[] = {
     [QUIP_BACKEND_GPU] = GPU_BACKEND,
 };
 
+const struct backend *qp_backend(quip_backend backend)
+{
+    return backends[backend];
+}
+
 quip_status qp_backend_check(int32_t backend, quip_error *error)
 {
     if (backend < 0 || backend >= (int32_t)QP_COUNT(backends))

@@ -36,9 +36,15 @@ static void close_device(struct device *d)
 static quip_status open_device(struct device **device, const quip_model *m, quip_error *error)
 {
     const struct device_options options = qp_device_options(m);
-    const quip_status status = qp_backend_of(m)->open(device, m, &options, error);
+    const struct backend *b = qp_backend_of(m);
+    quip_status status = b->open(device, m, &options, error);
     if (status)
         return status;
+    if (b->describe && !m->no_self_test && !m->embedding.pooling &&
+        (status = qp_device_self_test(*device, m, error))) {
+        b->close(*device);
+        return status;
+    }
     (*device)->process = qp_process_id();
     (*device)->turns = qp_turns_open();
     (*device)->ahead_ns = AHEAD_NS;
@@ -66,6 +72,11 @@ static quip_status get_device(struct device **device, quip_model *m, quip_error 
     close_device(opened);
     *device = seen;
     return QUIP_OK;
+}
+
+void qp_device_drop(quip_model *m)
+{
+    close_device(atomic_exchange(&m->device, NULL));
 }
 
 /* Grow device->rows with the capacity. In a turn. */

@@ -7,6 +7,9 @@
 
 /* ---- backends.c ---- */
 
+/* The table of an enum quip_backend; NULL: it is not built. */
+const struct backend *qp_backend(quip_backend backend);
+
 /* Check whether `backend`, an enum quip_backend, can run models here. */
 quip_status qp_backend_check(int32_t backend, quip_error *error);
 /* Can the backend of this model run it? */
@@ -14,7 +17,22 @@ quip_status qp_backend_check_model(const quip_model *model, quip_error *error);
 /* The backend that runs a model. */
 const struct backend *qp_backend_of(const quip_model *model);
 
+/* ---- auto.c ---- */
+
+/* Choose the backend of a model that was opened for auto: m->options.backend and
+ * m->backend_reason. */
+void qp_auto_choose(quip_model *m);
+
+/* ---- self_test.c ---- */
+
+/* Compare a device that was just opened with the CPU: QUIP_E_UNSUPPORTED if it computes something
+ * else. */
+quip_status qp_device_self_test(struct device *d, const quip_model *m, quip_error *error);
+
 /* ---- device.c ---- */
+
+/* Close the device that the model has, before a session uses it. */
+void qp_device_drop(quip_model *m);
 
 /* How the model's options open its device. */
 struct device_options qp_device_options(const quip_model *model);

@@ -7,6 +7,9 @@
  *   talk.c      the same for the template of the model's checkpoint, a Jinja program
  *   answer.c    outputs -> tokens -> text, until something ends the answer
  *   embed.c     texts -> embeddings, without a session
+ *   auto.c      which backend runs a model that was opened for auto
+ *   self_test.c does a device compute what the CPU computes?
+ *   probe.c     a few tokens on a device, without a session
  *   draft.c     draft tokens: guesses of the next tokens, which run together
  *   draft_model.c  draft tokens of a second, smaller model
  * device.h has the backends and the device, forward.h the forward pass. */

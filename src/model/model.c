@@ -111,11 +111,9 @@ quip_status qp_model_open(quip_model **model, struct file *file, const quip_mode
     m->file = *file;
     if (options)
         m->options = *options;
-    if (m->options.backend == QUIP_BACKEND_AUTO) {
-        m->options.backend = QUIP_BACKEND_CPU;
-        snprintf(m->backend_reason, sizeof m->backend_reason, "auto is the cpu in this version");
-    }
-    m->options.name = NULL; // the caller's text may be freed
+    if (m->options.backend == QUIP_BACKEND_AUTO)
+        m->options.backend = QUIP_BACKEND_CPU; // until the engine chooses (engine/auto.c)
+    m->options.name = NULL;                    // the caller's text may be freed
     const bool is_loaded = !m->options.no_weights && !file->data;
     if ((status = is_loaded ? qp_file_load(&m->file, error) : QUIP_OK) ||
         (status = find_weights(m, error)) || (status = open_format(m, error)) ||

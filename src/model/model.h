@@ -224,7 +224,8 @@ struct quip_model {
     uint64_t n_parameters, n_active_parameters; // the latter: that a token uses
     char weights_name[16];
     const struct backend *backend; // that runs it; NULL: the one that the options say
-    char backend_reason[240];      // why auto chose it; "": the options name it
+    char backend_reason[512];      // why auto chose it; "": the options name it
+    bool no_self_test;             // of tests: devices are not compared with the CPU
     /* The device that its sessions share, opened with the first (engine/device.c). */
     _Atomic(struct device *) device;
     _Atomic(device_close *) close_device;

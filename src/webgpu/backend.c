@@ -217,6 +217,20 @@ static quip_status webgpu_check(quip_error *error)
     return status;
 }
 
+#if defined(__wasm__) // the page chooses and tests, because nothing here waits (engine/backend.ts)
+#define webgpu_describe NULL
+#else
+static quip_status webgpu_describe(struct hardware *hardware, quip_error *error)
+{
+    struct gpu_info info = { 0 };
+    const quip_status status = qp_gpu_find(&info, error);
+    *hardware = (struct hardware){ .is_software = info.is_software };
+    snprintf(hardware->name, sizeof hardware->name, "%s", info.name);
+    snprintf(hardware->library, sizeof hardware->library, "%s", info.library);
+    return status;
+}
+#endif
+
 static void webgpu_close(struct device *device)
 {
     struct webgpu_device *d = webgpu_of(device);
@@ -310,6 +324,7 @@ static quip_status webgpu_begin(struct device *device, int n_threads)
 const struct backend qp_webgpu_backend = {
     .name = "webgpu",
     .check = webgpu_check,
+    .describe = webgpu_describe,
     .check_model = qp_webgpu_check_model,
     .open = webgpu_open,
     .close = webgpu_close,

@@ -29,6 +29,7 @@ enum gpu_usage {
 
 struct gpu_info {
     char name[160];        // of the adapter, its kind of API and its driver
+    char library[64];      // that serves these calls, with its version
     bool is_software;      // it computes on the CPU
     uint64_t max_buffer;   // bytes of a buffer
     uint64_t max_binding;  // bytes of a buffer that a shader can have bound
@@ -48,6 +49,9 @@ enum {
     GPU_MAX_BINDINGS = 7 // buffers of a dispatch, beside its parameters
 };
 
+/* What qp_gpu_open would open. It loads no driver where the system has no GPU, and then fails with
+ * QUIP_E_UNSUPPORTED. Not in browsers. */
+quip_status qp_gpu_find(struct gpu_info *info, quip_error *error);
 /* The fastest adapter. QUIP_E_UNSUPPORTED if there is none, or no library for it. */
 quip_status qp_gpu_open(struct gpu **gpu, quip_error *error);
 void qp_gpu_close(struct gpu *gpu);

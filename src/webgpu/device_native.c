@@ -96,45 +96,60 @@ quip_status qp_gpu_failure(const struct gpu *gpu, quip_error *error)
 
 /* ---- open and close ---- */
 
-static void describe_adapter(struct gpu *g, const struct wgpu_limits *limits)
+struct gpu_info qp_wgpu_describe(const struct wgpu_functions *f, void *adapter,
+                                 struct wgpu_limits *limits)
 {
     static const char *const apis[] = { "",      "null",   "WebGPU", "D3D11",    "D3D12",
                                         "Metal", "Vulkan", "OpenGL", "OpenGL ES" };
     struct wgpu_adapter_info info = { 0 };
-    g->info = (struct gpu_info){ .max_buffer = limits->buffer_size,
-                                 .max_binding = limits->storage_binding_size,
-                                 .max_groups = limits->workgroups,
-                                 .group_memory = limits->workgroup_storage };
-    if (g->f.adapter_info(g->adapter, &info) != WGPU_SUCCESS)
-        return;
-    g->info.is_software = info.adapter_type == WGPU_ADAPTER_CPU;
-    snprintf(g->info.name, sizeof g->info.name, "%.*s (%s, %.*s)", (int)info.device.n,
-             info.device.data, info.backend_type < QP_COUNT(apis) ? apis[info.backend_type] : "",
+    struct wgpu_limits own = { 0 };
+    if (!limits)
+        limits = &own;
+    f->adapter_limits(adapter, limits);
+    limits->next = NULL;
+    struct gpu_info found = { .max_buffer = limits->buffer_size,
+                              .max_binding = limits->storage_binding_size,
+                              .max_groups = limits->workgroups,
+                              .group_memory = limits->workgroup_storage };
+    if (f->adapter_info(adapter, &info) != WGPU_SUCCESS)
+        return found;
+    found.is_software = info.adapter_type == WGPU_ADAPTER_CPU;
+    snprintf(found.name, sizeof found.name, "%.*s (%s, %.*s)", (int)info.device.n, info.device.data,
+             info.backend_type < QP_COUNT(apis) ? apis[info.backend_type] : "",
              (int)info.description.n, info.description.data);
-    g->f.free_info(info);
+    f->free_info(info);
+    return found;
+}
+
+void *qp_wgpu_instance(const struct wgpu_functions *f)
+{
+    struct wgpu_instance_extras extras = { .chain.type = WGPU_INSTANCE_EXTRAS,
+                                           .apis = WGPU_APIS,
+                                           .flags = WGPU_FLAGS_DEFAULT };
+    const struct wgpu_instance_descriptor instance = { .next = &extras.chain };
+    return f->create_instance(&instance);
+}
+
+void *qp_wgpu_adapter(const struct wgpu_functions *f, void *instance)
+{
+    const struct wgpu_adapter_options options = { .feature_level = WGPU_CORE,
+                                                  .power_preference = WGPU_HIGH_PERFORMANCE };
+    void *adapter = NULL;
+    f->request_adapter(instance, &options,
+                       (struct wgpu_request_callback){
+                           .mode = WGPU_SPONTANEOUS, .callback = on_object, .a = &adapter });
+    return adapter;
 }
 
 static quip_status open_native(struct gpu *g, quip_error *error)
 {
-    const struct wgpu_adapter_options options = { .feature_level = WGPU_CORE,
-                                                  .power_preference = WGPU_HIGH_PERFORMANCE };
-    struct wgpu_instance_extras extras = { .chain.type = WGPU_INSTANCE_EXTRAS,
-                                           .apis =
-                                               WGPU_API_VULKAN | WGPU_API_METAL | WGPU_API_D3D12,
-                                           .flags = WGPU_FLAGS_DEFAULT };
-    const struct wgpu_instance_descriptor instance = { .next = &extras.chain };
     struct wgpu_limits limits = { 0 };
-    if ((g->instance = g->f.create_instance(&instance)))
-        g->f.request_adapter(g->instance, &options,
-                             (struct wgpu_request_callback){ .mode = WGPU_SPONTANEOUS,
-                                                             .callback = on_object,
-                                                             .a = &g->adapter });
+    g->instance = qp_wgpu_instance(&g->f);
+    g->adapter = g->instance ? qp_wgpu_adapter(&g->f, g->instance) : NULL;
     if (!g->adapter)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "there is no GPU, or no driver for it that wgpu-native can use");
-    g->f.adapter_limits(g->adapter, &limits);
-    limits.next = NULL;
-    describe_adapter(g, &limits);
+    g->info = qp_wgpu_describe(&g->f, g->adapter, &limits);
     g->info.has_timestamps = g->f.has_feature(g->adapter, WGPU_TIMESTAMP_QUERY) != 0;
     const uint32_t features[] = { WGPU_TIMESTAMP_QUERY };
     const struct wgpu_device_descriptor descriptor = {
@@ -160,7 +175,7 @@ quip_status qp_gpu_open(struct gpu **gpu, quip_error *error)
     if (!g)
         return qp_fail_memory(error, "a GPU", sizeof *g);
     pthread_mutex_init(&g->lock, NULL);
-    quip_status status = qp_wgpu_load(&g->f, error);
+    quip_status status = qp_wgpu_load(&g->f, NULL, error);
     if (status) {
         pthread_mutex_destroy(&g->lock);
         free(g);

@@ -4,7 +4,7 @@
 #ifndef QP_NATIVE_ABI_H
 #define QP_NATIVE_ABI_H
 
-#include "base/base.h"
+#include "webgpu/device.h"
 
 #define WGPU_MAJOR_VERSION 29
 
@@ -85,6 +85,17 @@ struct wgpu_adapter_info {
     struct wgpu_chain *next;
     struct wgpu_text vendor, architecture, device, description;
     uint32_t backend_type, adapter_type, vendor_id, device_id, subgroup_sizes[2];
+};
+
+struct wgpu_features {
+    size_t n;
+    const uint32_t *features;
+};
+
+/* Of wgpu-native. */
+struct wgpu_enumerate_options {
+    struct wgpu_chain *next;
+    uint64_t apis;
 };
 
 struct wgpu_adapter_options {
@@ -251,6 +262,9 @@ struct wgpu_functions {
                                          struct wgpu_request_callback callback);
     uint32_t (*adapter_limits)(void *adapter, struct wgpu_limits *limits);
     uint32_t (*adapter_info)(void *adapter, struct wgpu_adapter_info *info);
+    void (*adapter_features)(void *adapter, struct wgpu_features *features);
+    size_t (*enumerate_adapters)(void *instance, const struct wgpu_enumerate_options *options,
+                                 void **adapters);
     void *(*device_queue)(void *device);
     uint32_t (*device_poll)(void *device, uint32_t wait, const uint64_t *submission);
     void *(*create_buffer)(void *device, const struct wgpu_buffer_descriptor *descriptor);
@@ -289,11 +303,25 @@ struct wgpu_functions {
         (*release_group_layout)(void *), (*release_pipeline_layout)(void *),
         (*release_pipeline)(void *), (*release_group)(void *), (*release_encoder)(void *),
         (*release_pass)(void *), (*release_commands)(void *), (*release_queries)(void *),
-        (*free_info)(struct wgpu_adapter_info);
+        (*free_info)(struct wgpu_adapter_info), (*free_features)(struct wgpu_features);
 };
 
 /* Load the library: the file that QUIP_GPU_LIBRARY names, or libwgpu_native where the system finds
- * libraries, or in the folder of `scripts/setup gpu`. */
-quip_status qp_wgpu_load(struct wgpu_functions *f, quip_error *error);
+ * libraries, or in the folder of `scripts/setup gpu`. `report`, unless it is NULL, lists these
+ * places and gets the version. */
+struct gpu_report;
+quip_status qp_wgpu_load(struct wgpu_functions *f, struct gpu_report *report, quip_error *error);
+
+/* ---- device_native.c ---- */
+
+#define WGPU_APIS (WGPU_API_VULKAN | WGPU_API_METAL | WGPU_API_D3D12)
+
+/* An instance of the library; NULL: it cannot be made. */
+void *qp_wgpu_instance(const struct wgpu_functions *f);
+/* The adapter that a model runs on; NULL: there is none. */
+void *qp_wgpu_adapter(const struct wgpu_functions *f, void *instance);
+/* What it is; `limits`, unless it is NULL, gets its limits. */
+struct gpu_info qp_wgpu_describe(const struct wgpu_functions *f, void *adapter,
+                                 struct wgpu_limits *limits);
 
 #endif

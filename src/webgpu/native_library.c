@@ -4,6 +4,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE // dlopen with -std=c11
 #endif
+#include "base/gpu_report.h"
 #include "webgpu/native_abi.h"
 
 #include <dlfcn.h>
@@ -23,6 +24,8 @@ static const struct {
     FUNCTION(request_device, "wgpuAdapterRequestDevice"),
     FUNCTION(adapter_limits, "wgpuAdapterGetLimits"),
     FUNCTION(adapter_info, "wgpuAdapterGetInfo"),
+    FUNCTION(adapter_features, "wgpuAdapterGetFeatures"),
+    FUNCTION(enumerate_adapters, "wgpuInstanceEnumerateAdapters"),
     FUNCTION(device_queue, "wgpuDeviceGetQueue"),
     FUNCTION(device_poll, "wgpuDevicePoll"),
     FUNCTION(create_buffer, "wgpuDeviceCreateBuffer"),
@@ -64,9 +67,26 @@ static const struct {
     FUNCTION(release_commands, "wgpuCommandBufferRelease"),
     FUNCTION(release_queries, "wgpuQuerySetRelease"),
     FUNCTION(free_info, "wgpuAdapterInfoFreeMembers"),
+    FUNCTION(free_features, "wgpuSupportedFeaturesFreeMembers"),
 };
 
-static void *open_library(void)
+/* Load a file, and note in the report what came of it. */
+static void *try_library(const char *name, struct gpu_report *report)
+{
+    void *library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    const char *problem = library ? NULL : dlerror();
+    if (report && report->n_attempts < GPU_MAX_ATTEMPTS) {
+        struct gpu_attempt *attempt = &report->attempts[report->n_attempts++];
+        snprintf(attempt->name, sizeof attempt->name, "%s", name);
+        const size_t n = strlen(name); // the loader's sentence begins with the name
+        if (problem && strncmp(problem, name, n) == 0 && strncmp(problem + n, ": ", 2) == 0)
+            problem += n + 2;
+        snprintf(attempt->problem, sizeof attempt->problem, "%s", problem ? problem : "");
+    }
+    return library;
+}
+
+static void *open_library(struct gpu_report *report)
 {
     static const char *const names[] = { "libwgpu_native.so", "libwgpu_native.dylib" };
     const char *path = getenv("QUIP_GPU_LIBRARY"), *cache = getenv("XDG_CACHE_HOME");
@@ -74,22 +94,22 @@ static void *open_library(void)
     char in_cache[1024];
     void *library = NULL;
     if (path)
-        return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        return try_library(path, report);
     for (size_t i = 0; i < QP_COUNT(names) && !library; i++) {
-        library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+        library = try_library(names[i], report);
         if (library || (!cache && !home))
             continue;
         snprintf(in_cache, sizeof in_cache, "%s%s/quip/gpu/%s", cache ? cache : home,
                  cache ? "" : "/.cache", names[i]);
-        library = dlopen(in_cache, RTLD_NOW | RTLD_LOCAL);
+        library = try_library(in_cache, report);
     }
     return library;
 }
 
 /* The library stays loaded: its threads may outlive a GPU. */
-quip_status qp_wgpu_load(struct wgpu_functions *f, quip_error *error)
+quip_status qp_wgpu_load(struct wgpu_functions *f, struct gpu_report *report, quip_error *error)
 {
-    void *library = open_library();
+    void *library = open_library(report);
     if (!library)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "the library of the gpu backend, wgpu-native, was not found; `scripts/setup "
@@ -104,6 +124,9 @@ quip_status qp_wgpu_load(struct wgpu_functions *f, quip_error *error)
         memcpy((char *)f + function_names[i].offset, &symbol, sizeof symbol);
     }
     const uint32_t version = f->version();
+    if (report)
+        snprintf(report->library, sizeof report->library, "wgpu-native %u.%u.%u.%u", version >> 24,
+                 version >> 16 & 255, version >> 8 & 255, version & 255);
     if (version >> 24 != WGPU_MAJOR_VERSION)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "the library of the gpu backend is wgpu-native %u.%u, expected %d",

@@ -1,0 +1,26 @@
+/* probe.h: runs a few tokens on a device, without a session. */
+#ifndef QP_PROBE_H
+#define QP_PROBE_H
+
+#include "engine/device.h"
+
+/* A device that no session uses yet, and a sequence on it. */
+struct probe {
+    struct device *device;
+    struct sequence *sequence;
+    quip_token *context; // [n_context]
+    bool owns_rows;      // device->rows and the capacity are the probe's
+};
+
+/* Close the probe on failure, too. Batches have at most n_rows rows. */
+quip_status qp_probe_open(struct probe *p, struct device *d, int n_rows, int n_context,
+                          quip_error *error);
+void qp_probe_close(struct probe *p);
+/* Run n tokens, and wait for the logits of the next one, [vocab_size], and for the most likely
+ * token; either may be NULL. */
+quip_status qp_probe_run(struct probe *p, const quip_token *tokens, int n, float *logits,
+                         quip_token *best, quip_error *error);
+/* The i-th of tokens that are spread over the vocabulary. */
+quip_token qp_probe_token(const struct config *c, int i);
+
+#endif
