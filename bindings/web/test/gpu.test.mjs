@@ -92,7 +92,7 @@ describe("on the GPU", () => {
     assert.equal(found.both[0], found.both[1]);
     assert.equal(found.again, found.both[0]);
     assert.equal(found.ends[0], found.ends[1]);
-    assert.ok(fixtures.expected.llama.greedy.startsWith(found.both[0]), found.both[0]); // float weights
+    assert.ok(fixtures.expected.llama.greedy.startsWith(found.both[0]), found.both[0]);
     assert.ok(found.draws.length > 0);
   });
 
