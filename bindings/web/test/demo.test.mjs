@@ -123,7 +123,7 @@ describe("the demo page", () => {
     assert.match(await page.locator("#facts").textContent(), /gemma3/);
     await page.click("#other-model");
     await page.waitForSelector("#open:not([hidden])");
-    assert.match(await page.locator("#stored-list").textContent(), /smollm2-135m-int8\.bin/);
+    await page.locator("#stored-list", { hasText: "smollm2-135m-int8.bin" }).waitFor(); // is read from the store
     await page.click("#open-demo");
     await page.waitForSelector("#composer:not([hidden])");
     assert.equal(await page.locator(".theirs").count(), 2, "the chat goes on");
