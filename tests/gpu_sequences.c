@@ -130,7 +130,7 @@ static void test_rewinds(void **state)
     }
 }
 
-/* Four tokens in one batch, of which the last three are taken back, again and again. */
+/* Again and again, run four tokens in a batch and take the last three back. */
 static void test_rejected_tokens(void **state)
 {
     (void)state;
