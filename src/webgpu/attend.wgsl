@@ -82,15 +82,7 @@ fn scores(kv_head: u32, key: u32, slopes: vec4<f32>) -> vec4<f32> {
     for (; i < QUADS; i++) {
         s += quad_scores(KV[at + i * 64u], i);
     }
-    s *= p.scale;
-    if (CAPS) {
-        s = vec4<f32>(soft_cap(s.x, p.cap), soft_cap(s.y, p.cap), soft_cap(s.z, p.cap),
-                      soft_cap(s.w, p.cap));
-    }
-    if (HAS_ALIBI) {
-        s += bias(slopes, key);
-    }
-    return s;
+    return score_of(s, key, slopes);
 }
 
 fn store(lane: Lane, i: u32, x: f32, sum: f32) {

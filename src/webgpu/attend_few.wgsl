@@ -220,15 +220,7 @@ fn score(key: u32, thread: u32, slopes: vec4<f32>) -> vec4<f32> {
     for (var i = 1u; i < PER_KEY; i++) {
         s += reduced[thread + i * TILE];
     }
-    s *= p.scale;
-    if (CAPS) {
-        s = vec4<f32>(soft_cap(s.x, p.cap), soft_cap(s.y, p.cap), soft_cap(s.z, p.cap),
-                      soft_cap(s.w, p.cap));
-    }
-    if (HAS_ALIBI) {
-        s += bias(slopes, key);
-    }
-    return s;
+    return score_of(s, key, slopes);
 }
 
 // The largest score of a tile or before it; its scores are in `weights`.

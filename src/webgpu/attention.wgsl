@@ -65,6 +65,19 @@ fn quad_scores(v: vec4<u32>, quad: u32) -> vec4<f32> {
     return s;
 }
 
+// The scores of a key from its products with q.
+fn score_of(products: vec4<f32>, key: u32, slopes: vec4<f32>) -> vec4<f32> {
+    var s = products * p.scale;
+    if (CAPS) {
+        s = vec4<f32>(soft_cap(s.x, p.cap), soft_cap(s.y, p.cap), soft_cap(s.z, p.cap),
+                      soft_cap(s.w, p.cap));
+    }
+    if (HAS_ALIBI) {
+        s += bias(slopes, key);
+    }
+    return s;
+}
+
 // What the values of a quad's dimensions add up to, for each lane. Named, because an array with an
 // index would not be in registers.
 struct Quad {
