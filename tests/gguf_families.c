@@ -191,23 +191,6 @@ static int row_from(const struct family_layout *f, const char *gguf, int r)
     return head * hd + d;
 }
 
-static void add_tensor(struct source *s, const char *name, int rows, int cols, int n_dims,
-                       const float *values)
-{
-    struct gguf *g = &s->gguf;
-    put_text(&g->infos, name);
-    put_u32(&g->infos, (uint32_t)n_dims);
-    if (n_dims == 2)
-        put_u64(&g->infos, (uint64_t)cols);
-    put_u64(&g->infos, (uint64_t)rows);
-    put_u32(&g->infos, 0); // F32
-    put_u64(&g->infos, g->data.n);
-    put_bytes(&g->data, values, (size_t)rows * (size_t)cols * sizeof *values);
-    while (g->data.n % 32)
-        put_bytes(&g->data, "", 1);
-    g->n_tensors++;
-}
-
 /* One tensor under its GGUF name, `gguf` with a suffix. */
 static void convert_tensor(struct source *s, const struct tensor *t, int layer, const char *gguf,
                            const char *suffix)
@@ -228,7 +211,7 @@ static void convert_tensor(struct source *s, const struct tensor *t, int layer, 
         snprintf(name, sizeof name, "%s.%s", gguf, suffix);
     else
         snprintf(name, sizeof name, "blk.%d.%s.%s", layer, gguf, suffix);
-    add_tensor(s, name, n_rows, n_cols, t->n_dims, to);
+    gguf_floats(&s->gguf, name, n_rows, t->n_dims == 2 ? n_cols : 0, to);
     free(from);
     free(to);
 }
@@ -250,7 +233,7 @@ static void stack_norms(struct source *s, int layer, char which, int n_heads)
         free(x);
     }
     snprintf(name, sizeof name, "blk.%d.attn_%c_norm.weight", layer, which);
-    add_tensor(s, name, n_heads, rows, 2, all);
+    gguf_floats(&s->gguf, name, n_heads, rows, all);
 }
 
 /* Names end in .weight or .bias; buffers are left out. */
@@ -293,7 +276,6 @@ static void write_fixture_gguf(const struct family_layout *f, const char *path)
     char name[200];
     quip_error error = { 0 };
     struct source s = { .layout = f };
-    struct bytes all = { 0 };
     snprintf(name, sizeof name, "data/golden-2/%s/config.json", f->fixture.name);
     cJSON *config = read_json(shared_path(name));
     const int n_layers = config_int(config, "num_hidden_layers", "n_layer");
@@ -319,20 +301,7 @@ static void write_fixture_gguf(const struct family_layout *f, const char *path)
         stack_norms(&s, l, 'q', f->n_heads);
         stack_norms(&s, l, 'k', f->n_kv_heads);
     }
-    put_bytes(&all, "GGUF", 4);
-    put_u32(&all, 3);
-    put_u64(&all, (uint64_t)g->n_tensors);
-    put_u64(&all, (uint64_t)g->n_metadata);
-    put_bytes(&all, g->metadata.data, g->metadata.n);
-    put_bytes(&all, g->infos.data, g->infos.n);
-    while (all.n % 32)
-        put_bytes(&all, "", 1);
-    put_bytes(&all, g->data.data, g->data.n);
-    save_file(path, all.data, all.n);
-    qp_bytes_close(&all);
-    qp_bytes_close(&g->metadata);
-    qp_bytes_close(&g->infos);
-    qp_bytes_close(&g->data);
+    save_gguf(g, path);
     qp_format_close(&s.format);
     qp_file_close(&s.file);
     cJSON_Delete(config);

@@ -1,5 +1,6 @@
 /* sample_checkpoint.c: see sample_checkpoint.h */
 #include "support/sample_checkpoint.h"
+#include "support/shared.h"
 #include "support/tensors.h"
 
 #include <dirent.h>
@@ -402,6 +403,34 @@ void gguf_zeros(struct gguf *g, const char *name, int rows, int cols, uint32_t t
     g->n_tensors++;
 }
 
+void gguf_floats(struct gguf *g, const char *name, int rows, int cols, const float *values)
+{
+    const size_t n = (size_t)rows * (size_t)(cols ? cols : 1) * sizeof *values;
+    const size_t begin = g->data.n;
+    gguf_zeros(g, name, rows, cols, 0, n);
+    memcpy(g->data.data + begin, values, n);
+}
+
+void save_gguf(struct gguf *g, const char *path)
+{
+    struct bytes all = { 0 };
+    end_entry(g);
+    put_bytes(&all, "GGUF", 4);
+    put_u32(&all, 3);
+    put_u64(&all, (uint64_t)g->n_tensors);
+    put_u64(&all, (uint64_t)g->n_metadata);
+    put_bytes(&all, g->metadata.data, g->metadata.n);
+    put_bytes(&all, g->infos.data, g->infos.n);
+    while (all.n % 32)
+        put_bytes(&all, "", 1);
+    put_bytes(&all, g->data.data, g->data.n);
+    save_file(path, all.data, all.n);
+    qp_bytes_close(&g->metadata);
+    qp_bytes_close(&g->infos);
+    qp_bytes_close(&g->data);
+    qp_bytes_close(&all);
+}
+
 static void gguf_hparams(struct gguf *g, const struct sample *s)
 {
     gguf_text(g, "general.architecture", s->architecture);
@@ -428,7 +457,6 @@ static void gguf_hparams(struct gguf *g, const struct sample *s)
 void write_gguf_as(const struct sample *s, const struct gguf_options *options)
 {
     struct gguf g = { .sample = s, .options = options };
-    struct bytes all = { 0 };
     if (options->part == 0)
         gguf_hparams(&g, s);
     if (options->n_parts) {
@@ -444,21 +472,7 @@ void write_gguf_as(const struct sample *s, const struct gguf_options *options)
     g.has_all = true;
     if (options->more)
         options->more(&g);
-
-    put_bytes(&all, "GGUF", 4);
-    put_u32(&all, 3);
-    put_u64(&all, (uint64_t)g.n_tensors);
-    put_u64(&all, (uint64_t)g.n_metadata);
-    put_bytes(&all, g.metadata.data, g.metadata.n);
-    put_bytes(&all, g.infos.data, g.infos.n);
-    while (all.n % 32)
-        put_bytes(&all, "", 1);
-    put_bytes(&all, g.data.data, g.data.n);
-    write_file(options->name ? options->name : "in.gguf", all.data, all.n);
-    qp_bytes_close(&g.metadata);
-    qp_bytes_close(&g.infos);
-    qp_bytes_close(&g.data);
-    qp_bytes_close(&all);
+    save_gguf(&g, in_folder(options->name ? options->name : "in.gguf"));
 }
 
 void write_gguf(const struct sample *s)

@@ -115,6 +115,10 @@ void gguf_list(struct gguf *g, const char *key, uint32_t type, int n);
 /* A tensor of zeros [rows, cols] ([rows] if cols is 0) of a ggml_type with n_bytes bytes. */
 void gguf_zeros(struct gguf *g, const char *name, int rows, int cols, uint32_t type,
                 size_t n_bytes);
+/* A tensor of floats. */
+void gguf_floats(struct gguf *g, const char *name, int rows, int cols, const float *values);
+/* Write the file and empty `g`. */
+void save_gguf(struct gguf *g, const char *path);
 /* Little endian, like the machines that run the tests. */
 void put_bytes(struct bytes *b, const void *data, size_t n);
 void put_u32(struct bytes *b, uint32_t x);
