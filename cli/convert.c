@@ -167,7 +167,7 @@ int run_convert(const struct command *command, char **words)
         { OPTION_TEXT, 0, "tokenizer", "PATH", &o.tokenizer, 0, 0,
           "tokenizer.model, tokenizer.json or their folder, instead of the checkpoint's" },
         { OPTION_TEXT, 0, "pooling", "KIND", &o.pooling, 0, 0,
-          "of an embedding model without modules.json: mean, first or last" },
+          "of an embedding model that does not say it: mean, first or last" },
         { OPTION_TEXT, 0, "merge-adapter", "FOLDER", &o.merge_adapter, 0, 0,
           "add a PEFT adapter to the weights" },
         { OPTION_TEXT, 0, "adapter-of", "MODEL", &asked.adapter_of, 0, 0,

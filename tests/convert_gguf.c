@@ -391,9 +391,24 @@ static void say_ranks(struct gguf *g)
 {
     gguf_u32(g, "llama.pooling_type", 4);
 }
+static void say_last_token_only(struct gguf *g)
+{
+    gguf_u32(g, "llama.pooling_type", 3);
+}
 static void say_not_causal(struct gguf *g)
 {
     gguf_bool(g, "llama.attention.causal", false);
+}
+static void say_not_causal_mean(struct gguf *g)
+{
+    say_not_causal(g);
+    gguf_u32(g, "llama.pooling_type", 1);
+    gguf_bool(g, "tokenizer.ggml.add_eos_token", false);
+}
+static void say_gemma_not_causal(struct gguf *g)
+{
+    gguf_bool(g, "gemma3.attention.causal", false);
+    gguf_u32(g, "gemma3.pooling_type", 1);
 }
 static void say_pooling_9(struct gguf *g)
 {
@@ -419,8 +434,29 @@ static void test_pooling(void **state)
     assert_refused("in.gguf", "is a reranker");
     write_llama("in.gguf", say_pooling_9);
     assert_refused("in.gguf", "llama.pooling_type is 9");
+    // whether eos ends a text decides what the last token is
+    write_llama("in.gguf", say_last_token_only);
+    assert_refused("in.gguf", "tokenizer.ggml.add_eos_token", "as --tokenizer FOLDER");
+}
+
+/* An encoder of a family that generates text otherwise. */
+static void test_not_causal(void **state)
+{
+    (void)state;
+    quip_error error;
+    size_t n;
+    write_llama("in.gguf", say_not_causal_mean);
+    if (convert_f32("in.gguf", "out.bin", &error))
+        fail_msg("%s", error.message);
+    char *out = read_whole(in_folder("out.bin"), &n);
+    assert_non_null(find_bytes(out, n, "pooling mean\ntext_begin 2\n"));
+    assert_non_null(find_bytes(out, n, "is_bidirectional 1\n"));
+    free(out);
+    unlink(in_folder("out.bin"));
     write_llama("in.gguf", say_not_causal);
-    assert_refused("in.gguf", "is an encoder (attention.causal is false)");
+    assert_refused("in.gguf", "is an encoder", "needs the pooling_type in its metadata");
+    write_gguf_as(&sample_gemma3, &(struct gguf_options){ .more = say_gemma_not_causal });
+    assert_refused("in.gguf", "gemma3.attention.causal is false", "sliding windows");
 }
 
 /* ---- entries and tensors that some writers leave out or add ---- */
@@ -600,6 +636,7 @@ int main(void)
         TEST(test_without_token_types),
         TEST(test_zeros),
         TEST(test_pooling),
+        TEST(test_not_causal),
         TEST(test_window_without_pattern),
         TEST(test_f16_norm),
         TEST(test_more_tensors),

@@ -1,5 +1,6 @@
 /* wordpiece.c (test): WordPiece gives the ids of Hugging Face's tokenizers (0.23) for texts of
- * every script, and a vocab.txt is the same tokenizer as its tokenizer.json. */
+ * every script, and a vocab.txt or the vocabulary of a GGUF file is the same tokenizer as its
+ * tokenizer.json. */
 #include "convert/tokenizer_import.h"
 
 #include "convert/json.h"
@@ -12,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "support/gguf_tokenizer.h"
 #include "support/sample_checkpoint.h"
 #include "support/shared.h"
 
@@ -200,12 +202,168 @@ static void test_vocab_txt(void **state)
     cJSON_Delete(config);
 }
 
+/* ---- GGUF ---- */
+
+/* Read a vocabulary from in.gguf. */
+static quip_status read_gguf(const char *vocab, const struct gguf_options *options, cJSON **json,
+                             quip_error *error)
+{
+    struct gguf g = { .options = options };
+    struct file file = { 0 };
+    struct format f = { 0 };
+    gguf_wordpiece(&g, vocab);
+    if (options && options->more) {
+        g.options = NULL; // what is added replaces what is left out
+        options->more(&g);
+    }
+    save_gguf(&g, in_folder("in.gguf"));
+    *error = (quip_error){ 0 };
+    *json = NULL;
+    if (qp_file_open(&file, in_folder("in.gguf"), error) || qp_format_open(&f, &file, error))
+        fail_msg("%s", error->message);
+    const quip_status status = qp_json_from_gguf(json, &f, error);
+    qp_format_close(&f);
+    qp_file_close(&file);
+    return status;
+}
+
+static void say_lower(struct gguf *g)
+{
+    gguf_bool(g, "tokenizer.ggml.normalizer.lowercase", true);
+}
+static void say_cased(struct gguf *g)
+{
+    gguf_bool(g, "tokenizer.ggml.normalizer.lowercase", false);
+}
+static void say_accents_stay(struct gguf *g)
+{
+    say_lower(g);
+    gguf_bool(g, "tokenizer.ggml.normalizer.strip_accents", false);
+}
+
+/* The same tokenizer as a vocab.txt with a tokenizer_config.json. */
+static void test_gguf(void **state)
+{
+    static const struct {
+        void (*more)(struct gguf *g);
+        const char *config;
+    } cases[] = { { say_lower, "{}" },
+                  { say_cased, "{\"do_lower_case\": false}" },
+                  { say_accents_stay, "{\"strip_accents\": false}" } };
+    (void)state;
+    for (size_t c = 0; c < QP_COUNT(cases); c++) {
+        struct imported a, b;
+        cJSON *json;
+        quip_error error;
+        if (read_gguf(VOCAB, &(struct gguf_options){ .more = cases[c].more }, &json, &error))
+            fail_msg("%s", error.message);
+        import(&a, json);
+        open_small(&b, cases[c].config);
+        assert_int_equal(a.spm.n, b.spm.n);
+        assert_memory_equal(a.spm.data, b.spm.data, a.spm.n);
+        assert_int_equal(a.bpe.n, b.bpe.n);
+        assert_memory_equal(a.bpe.data, b.bpe.data, a.bpe.n);
+        drop(&a);
+        drop(&b);
+        cJSON_Delete(json);
+    }
+}
+
+#define TYPES "tokenizer.ggml.token_type"
+
+static void put_types(struct gguf *g, int last)
+{
+    gguf_list(g, TYPES, GGUF_TYPE_I32, 5);
+    put_bytes(&g->metadata, (int[]){ 3, 3, 3, 3, last }, 5 * sizeof(int));
+}
+static void say_unused(struct gguf *g)
+{
+    put_types(g, 5);
+}
+
+/* Pieces that fill up the embedding are not tokens; U+2581 alone continues a word. */
+static void test_gguf_pieces(void **state)
+{
+    (void)state;
+    struct imported i;
+    cJSON *json;
+    quip_error error;
+    if (read_gguf("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##\xe2\x96\x81\n\xe2\x96\x81\n", NULL, &json,
+                  &error))
+        fail_msg("%s", error.message);
+    import(&i, json);
+    check_ids(i.t, "a\xe2\x96\x81 \xe2\x96\x81", false, "4 5 6");
+    drop(&i);
+    cJSON_Delete(json);
+    const struct gguf_options unused = { .skip = "," TYPES ",", .more = say_unused };
+    if (read_gguf("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n", &unused, &json, &error))
+        fail_msg("%s", error.message);
+    import(&i, json);
+    check_ids(i.t, "a", false, "1");
+    drop(&i);
+    cJSON_Delete(json);
+}
+
+static void say_added(struct gguf *g)
+{
+    put_types(g, 4);
+}
+static void say_byte(struct gguf *g)
+{
+    put_types(g, 6);
+}
+static void say_few_types(struct gguf *g)
+{
+    gguf_list(g, TYPES, GGUF_TYPE_I32, 1);
+    put_u32(&g->metadata, 3);
+}
+static void say_other_unknown(struct gguf *g)
+{
+    gguf_u32(g, "tokenizer.ggml.unknown_token_id", 4);
+}
+
+static void test_gguf_refusals(void **state)
+{
+    static const struct {
+        const char *vocab, *skip;
+        void (*more)(struct gguf *g);
+        const char *message;
+    } cases[] = {
+        { "[PAD]\n[UNK]\n[CLS]\n[SEP]\nCafe\n", NULL, NULL, "pieces such as \"Cafe\"" },
+        { "[PAD]\n[UNK]\n[CLS]\n[SEP]\n<a>\n", "," TYPES ",", say_added, "\"\xe2\x96\x81<a>\"" },
+        { "[PAD]\n[UNK]\n[CLS]\n[SEP]\n<a>\n", "," TYPES ",", say_byte, "as --tokenizer" },
+        { "[PAD]\n[UNK]\n[CLS]\n[SEP]\n<a>\n", "," TYPES ",", say_few_types, TYPES },
+        { "[PAD]\n[UNK]\n[CLS]\n[SEP]\n<a>\n", "," TYPES ",", NULL, TYPES },
+        { "[PAD]\n[UNK]\n[CLS]\n[SEP]\n<a>\n", ",tokenizer.ggml.unknown_token_id,",
+          say_other_unknown, "token 4 is not a special token" },
+        { "[PAD]\n[UNK]\n[CLS]\n[SEP]\n<a>\n", ",tokenizer.ggml.unknown_token_id,", NULL,
+          "token 100 is not a special token" },
+        { "[PAD]\n[UNK]\n[CLS]\n[SEP]\n\n", NULL, NULL, NULL }, // not empty: U+2581
+    };
+    (void)state;
+    for (size_t c = 0; c < QP_COUNT(cases); c++) {
+        const struct gguf_options options = { .skip = cases[c].skip, .more = cases[c].more };
+        cJSON *json;
+        quip_error error;
+        const quip_status status = read_gguf(cases[c].vocab, &options, &json, &error);
+        if (!status != !cases[c].message ||
+            (cases[c].message && !strstr(error.message, cases[c].message)))
+            fail_msg("case %zu: \"%s\"", c, error.message);
+        cJSON_Delete(json);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_words),     cmocka_unit_test(test_options),
-        cmocka_unit_test(test_text),      cmocka_unit_test(test_corpus),
+        cmocka_unit_test(test_words),
+        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_text),
+        cmocka_unit_test(test_corpus),
         cmocka_unit_test(test_vocab_txt),
+        cmocka_unit_test_setup_teardown(test_gguf, make_sample_folder, drop_sample_folder),
+        cmocka_unit_test_setup_teardown(test_gguf_pieces, make_sample_folder, drop_sample_folder),
+        cmocka_unit_test_setup_teardown(test_gguf_refusals, make_sample_folder, drop_sample_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -376,8 +376,8 @@ static quip_status read_checkpoint(struct conversion *v)
     if (!status)
         status = load_tokenizer(v);
     if (!status)
-        status = qp_embedding_source_open(&v->embedding, &v->checkpoint, &v->hparams,
-                                          v->options->pooling, v->error);
+        status = qp_embedding_source_open(&v->embedding, &v->checkpoint, &v->hparams, v->options,
+                                          v->error);
     v->hparams.raw.traits.mixes_inputs =
         v->embedding && v->options->weights != CONVERT_F32; // before integers
     if (!status && v->embedding && v->options->for_gpu)

@@ -1,6 +1,6 @@
 /* embedding_source.c: what a checkpoint says about embeddings.
  * In:  a sentence-transformers folder: modules.json, the folders of its modules, and what
- *      embedding_texts.c reads. Or a GGUF file with a pooling type.
+ *      embedding_texts.c reads. Or a GGUF file with a pooling type, and its dense layers.
  * Out: the metadata `quip.embedding` (docs/model-format.md), and the dense layers.
  *
  * What is not understood is an error, because an embedding that is nearly right is wrong. */
@@ -12,10 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A dense layer: its file, and where its tensors go. */
+/* A dense layer: where its tensors are, and where they go. */
 struct dense_source {
-    struct file file;
+    struct file file; // of a module of its own
     struct format format;
+    const struct format *from;          // `format`, or that of the checkpoint's GGUF file
     const struct tensor *weight, *bias; // bias: NULL if it has none
     int weight_index, bias_index;       // in the writer
 };
@@ -28,6 +29,7 @@ struct embedding_source {
     struct dense_source dense[MAX_DENSE];
     int n_dense, width; // width: behind the dense layers so far
     bool has_pooling, has_normalize;
+    bool is_pooling_said; // by the caller
 };
 
 static quip_status fail_source(const struct embedding_source *s, const char *file, const char *what)
@@ -153,6 +155,7 @@ static quip_status open_dense(struct embedding_source *s, const char *path, cons
     const cJSON *in = qp_json_item(json, "in_features"), *out = qp_json_item(json, "out_features");
     const int n_in = cJSON_IsNumber(in) ? in->valueint : 0;
     const int n_out = cJSON_IsNumber(out) ? out->valueint : 0;
+    d->from = &d->format;
     d->weight = qp_format_find(&d->format, "linear.weight");
     d->bias = qp_json_flag(json, "bias", true) ? qp_format_find(&d->format, "linear.bias") : NULL;
     const bool fits = n_in == s->width && n_out > 0 && has_shape(d->weight, n_out, n_in) &&
@@ -229,10 +232,65 @@ static quip_status read_modules(struct embedding_source *s, const cJSON *modules
     return status;
 }
 
+/* ---- GGUF ---- */
+
+static quip_status read_gguf_dense(struct embedding_source *s, const char *name, struct entry *e)
+{
+    struct dense_source *d = &s->dense[s->n_dense++];
+    const struct tensor *t = e->tensor;
+    const int n_out = t->dims[0] > 0 && t->dims[0] <= 1 << 16 ? (int)t->dims[0] : 0;
+    const char *arch = qp_source_gguf_name(s->hparams->source);
+    const struct {
+        const char *end;
+        int expected;
+    } sizes[] = { { "in", s->width }, { "out", n_out } };
+    bool fits = n_out > 0 && has_shape(t, n_out, s->width);
+    for (size_t i = 0; i < QP_COUNT(sizes); i++) {
+        char key[40];
+        snprintf(key, sizeof key, "%s_feat_%s", name, sizes[i].end);
+        fits = fits && qp_entry_number(qp_arch_entry(&s->checkpoint->shards[0].format, arch, key),
+                                       sizes[i].expected) == sizes[i].expected;
+    }
+    if (!fits)
+        return qp_fail(s->error, QUIP_E_FORMAT,
+                       "%s: the sizes of %s.weight are not those of its metadata, or do not "
+                       "continue the layer before",
+                       s->checkpoint->path, name);
+    e->is_used = true;
+    d->weight = t;
+    d->from = e->format;
+    s->width = n_out;
+    return qp_bytes_printf(&s->text, "dense %d identity\n", n_out) ? QUIP_OK
+                                                                   : fail_source_memory(s);
+}
+
+/* EmbeddingGemma's dense layers have no activation and no bias. Files that were converted without
+ * them make other embeddings than the model, unless the caller says the pooling. */
+static quip_status read_gguf_layers(struct embedding_source *s)
+{
+    const struct checkpoint *c = s->checkpoint;
+    struct entry *first = qp_checkpoint_find(c, "dense_2.weight");
+    struct entry *second = qp_checkpoint_find(c, "dense_3.weight");
+    if (!c->is_gguf || !s->hparams->source->gguf_is_encoder)
+        return QUIP_OK;
+    if (!first && !second && s->is_pooling_said)
+        return QUIP_OK;
+    if (!first || !second)
+        return qp_fail(s->error, QUIP_E_UNSUPPORTED,
+                       "%s: has no %s, a dense layer behind the pooling of EmbeddingGemma; take a "
+                       "file that was made with --sentence-transformers-dense-modules%s",
+                       c->path, first ? "dense_3.weight" : "dense_2.weight",
+                       first || second ? ""
+                                       : ", or say --pooling mean for embeddings without the "
+                                         "dense layers");
+    const quip_status status = read_gguf_dense(s, "dense_2", first);
+    return status ? status : read_gguf_dense(s, "dense_3", second);
+}
+
 /* ---- open, close ---- */
 
 static quip_status read_source(struct embedding_source *s, const cJSON *modules,
-                               const char *pooling)
+                               const char *pooling, const char *tokenizer)
 {
     quip_status status =
         modules                 ? read_modules(s, modules)
@@ -241,7 +299,11 @@ static quip_status read_source(struct embedding_source *s, const cJSON *modules,
             ? put_pooling(s, pooling)
             : qp_fail(s->error, QUIP_E_ARGUMENT,
                       "the pooling is \"%.40s\"; must be mean, first or last", pooling);
-    return status ? status : qp_embedding_texts_read(&s->text, s->checkpoint, s->hparams, s->error);
+    if (!status)
+        status = read_gguf_layers(s);
+    return status
+               ? status
+               : qp_embedding_texts_read(&s->text, s->checkpoint, s->hparams, tokenizer, s->error);
 }
 
 /* NULL if there is no modules.json. */
@@ -260,31 +322,38 @@ static quip_status read_list(cJSON **modules, const struct checkpoint *c, quip_e
 }
 
 quip_status qp_embedding_source_open(struct embedding_source **source, const struct checkpoint *c,
-                                     const struct hparams *h, const char *pooling,
+                                     const struct hparams *h, const struct convert_options *options,
                                      quip_error *error)
 {
     cJSON *modules = NULL;
+    const char *pooling = options->pooling;
     quip_status status = QUIP_OK;
     *source = NULL;
     if (!c->is_gguf)
         status = read_list(&modules, c, error);
     else if (!pooling)
-        status = qp_gguf_pooling(&c->shards[0].format, qp_family_gguf_name(h->raw.family), &pooling,
-                                 error);
+        status =
+            qp_gguf_pooling(&c->shards[0].format, qp_source_gguf_name(h->source), &pooling, error);
     if (!status && !modules && !pooling && h->raw.traits.is_bidirectional)
         status = qp_fail(error, QUIP_E_UNSUPPORTED,
                          "%s: is an encoder: its attention is bidirectional, so it is not a causal "
                          "language model, and generates no text; to convert it for quip embed, it "
-                         "needs its modules.json and what that names, or say --pooling",
-                         c->path);
+                         "needs %s, or say --pooling",
+                         c->path,
+                         c->is_gguf ? "the pooling_type in its metadata"
+                                    : "its modules.json and what that names");
     struct embedding_source *s = status || !(modules || pooling) ? NULL : calloc(1, sizeof *s);
     if (!status && (modules || pooling) && !s)
         status = qp_fail_memory(error, "quip.embedding", sizeof *s);
     if (s) {
         *s = (struct embedding_source){
-            .checkpoint = c, .hparams = h, .error = error, .width = h->raw.d_model
+            .checkpoint = c,
+            .hparams = h,
+            .error = error,
+            .width = h->raw.d_model,
+            .is_pooling_said = options->pooling != NULL,
         };
-        status = read_source(s, modules, pooling);
+        status = read_source(s, modules, pooling, options->tokenizer);
     }
     cJSON_Delete(modules);
     *source = s;
@@ -333,7 +402,7 @@ static quip_status write_floats(const struct dense_source *d, const struct tenso
     float *row = malloc((size_t)cols * sizeof *row);
     quip_status status = row ? QUIP_OK : qp_fail_memory(error, "a dense layer", (size_t)cols);
     for (uint64_t r = 0; r < rows && !status; r++) {
-        status = qp_format_read_f32(&d->format, t, r * cols, (size_t)cols, row, error);
+        status = qp_format_read_f32(d->from, t, r * cols, (size_t)cols, row, error);
         if (!status)
             status = qp_tflite_writer_write(w, index, r * cols * sizeof *row, row,
                                             (size_t)cols * sizeof *row, error);

@@ -6,11 +6,12 @@
 #include "format/tflite_writer.h"
 
 struct embedding_source;
-/* Read the modules of sentence-transformers in the checkpoint's folder. *source is NULL for a model
- * that generates text. An encoder without modules is an error, unless `pooling` ("mean", "first",
- * "last") says what they would say; NULL: it does not. */
+/* Read the modules of sentence-transformers in the checkpoint's folder, or what a GGUF file says.
+ * *source is NULL for a model that generates text. An encoder without modules is an error, unless
+ * the option `pooling` ("mean", "first", "last") says what they would say. With the option
+ * `tokenizer`, that one says which tokens are around a text. */
 quip_status qp_embedding_source_open(struct embedding_source **source, const struct checkpoint *c,
-                                     const struct hparams *h, const char *pooling,
+                                     const struct hparams *h, const struct convert_options *options,
                                      quip_error *error);
 void qp_embedding_source_close(struct embedding_source *s); // NULL is fine
 /* Declare the dense layers and the metadata `quip.embedding`. */

@@ -1,6 +1,7 @@
 /* embedding_texts.c: how a checkpoint prepares a text.
  * In:  the post-processor of the tokenizer, sentence_bert_config.json and
- *      config_sentence_transformers.json; or the metadata of a GGUF file.
+ *      config_sentence_transformers.json; or the metadata of a GGUF file, or the post-processor of
+ *      another tokenizer, which the caller gave.
  * Out: lines of the metadata `quip.embedding`: the tokens around every text, the longest text, the
  *      prompts. */
 #include "convert/embedding_texts.h"
@@ -13,7 +14,8 @@
 struct text_source {
     const struct checkpoint *checkpoint;
     const struct hparams *hparams;
-    struct bytes *text; // quip.embedding
+    const char *tokenizer; // path of another one; NULL: the checkpoint's own
+    struct bytes *text;    // quip.embedding
     quip_error *error;
 };
 
@@ -88,30 +90,67 @@ static bool read_post(struct frame *f, const cJSON *post)
     return qp_json_has_type(post, "ByteLevel"); // changes offsets only
 }
 
-/* The tokenizer.json, or what it would say about a vocab.txt; NULL if there is neither. */
-static quip_status read_tokenizer_json(const struct text_source *s, cJSON **json)
+/* The tokenizer.json of a folder, or what it would say about a vocab.txt; NULL if there is neither.
+ */
+static quip_status read_folder_json(const struct text_source *s, const char *folder,
+                                    const cJSON *config, cJSON **json)
 {
-    const struct checkpoint *c = s->checkpoint;
-    quip_status status = qp_json_in_folder(json, c->sources.folder, "tokenizer.json", s->error);
+    quip_status status = qp_json_in_folder(json, folder, "tokenizer.json", s->error);
     if (status || *json)
         return status;
-    char *path = qp_path_join(c->sources.folder, "vocab.txt");
+    char *path = qp_path_join(folder, "vocab.txt");
     if (!path)
         return fail_lines(s);
     if (qp_path_exists(path))
-        status = qp_json_read_vocab_txt(json, path, c->tokenizer_config, s->error);
+        status = qp_json_read_vocab_txt(json, path, config, s->error);
     free(path);
     return status;
 }
 
-/* Whether a text ends with eos, where no tokenizer.json says it: a tokenizer.model, a GGUF file. */
-static bool adds_eos(const struct checkpoint *c)
+/* The same of another tokenizer than the checkpoint's own. */
+static quip_status read_other_json(const struct text_source *s, cJSON **json)
 {
+    const char *path = s->tokenizer;
+    const bool is_folder = qp_path_is_folder(path);
+    cJSON *config = NULL;
+    quip_status status = is_folder
+                             ? qp_json_in_folder(&config, path, "tokenizer_config.json", s->error)
+                             : qp_json_beside(&config, path, "tokenizer_config.json", s->error);
+    if (!status && is_folder)
+        status = read_folder_json(s, path, config, json);
+    else if (!status && qp_path_is_json(path))
+        status = qp_json_read(json, path, s->error);
+    else if (!status && strcmp(qp_path_name(path), "vocab.txt") == 0)
+        status = qp_json_read_vocab_txt(json, path, config, s->error);
+    cJSON_Delete(config);
+    return status;
+}
+
+static quip_status read_tokenizer_json(const struct text_source *s, cJSON **json)
+{
+    const struct checkpoint *c = s->checkpoint;
+    return s->tokenizer ? read_other_json(s, json)
+           : c->is_gguf ? qp_json_from_gguf(json, &c->shards[0].format, s->error)
+                        : read_folder_json(s, c->sources.folder, c->tokenizer_config, json);
+}
+
+/* Whether a text ends with eos, where no tokenizer.json says it: a tokenizer.model, a GGUF file.
+ * Older GGUF files of models that need it do not say it, so its absence means nothing. */
+static quip_status read_adds_eos(const struct text_source *s, bool *adds_eos)
+{
+    const struct checkpoint *c = s->checkpoint;
+    *adds_eos = qp_json_flag(c->tokenizer_config, "add_eos_token", false);
     if (!c->is_gguf)
-        return qp_json_flag(c->tokenizer_config, "add_eos_token", false);
+        return QUIP_OK;
     const struct metadata *m =
         qp_format_find_metadata(&c->shards[0].format, "tokenizer.ggml.add_eos_token");
-    return m && m->type == METADATA_INT && m->i != 0;
+    *adds_eos = m && m->type == METADATA_INT && m->i != 0;
+    return m ? QUIP_OK
+             : qp_fail(s->error, QUIP_E_UNSUPPORTED,
+                       "%s: is an embedding model, but does not say whether a text ends with the "
+                       "token eos (tokenizer.ggml.add_eos_token); take a newer GGUF file, or give "
+                       "the folder with the model's tokenizer.json as --tokenizer FOLDER",
+                       c->path);
 }
 
 static quip_status read_frame(struct text_source *s)
@@ -119,16 +158,19 @@ static quip_status read_frame(struct text_source *s)
     cJSON *json = NULL;
     struct frame f = { 0 };
     const struct hparams *h = s->hparams;
-    quip_status status = s->checkpoint->is_gguf ? QUIP_OK : read_tokenizer_json(s, &json);
+    bool adds_eos = false;
+    quip_status status = read_tokenizer_json(s, &json);
     const cJSON *post = qp_json_item(json, "post_processor");
     if (!status && post && !read_post(&f, post))
-        status = fail_text_source(s, "tokenizer.json",
-                                  "its post_processor is not supported; must be "
-                                  "TemplateProcessing or BertProcessing");
-    if (!status && !json) {
+        status = qp_fail(s->error, QUIP_E_UNSUPPORTED,
+                         "%s%s: its post_processor is not supported; must be TemplateProcessing or "
+                         "BertProcessing",
+                         s->tokenizer ? s->tokenizer : s->checkpoint->sources.folder,
+                         s->tokenizer ? "" : "/tokenizer.json");
+    if (!status && !json && !(status = read_adds_eos(s, &adds_eos))) {
         if (h->has_bos)
             f.begin[f.n_begin++] = h->bos;
-        if (h->eos >= 0 && adds_eos(s->checkpoint))
+        if (h->eos >= 0 && adds_eos)
             f.end[f.n_end++] = h->eos;
     }
     if (!status && (!put_ids(s->text, "text_begin", f.begin, f.n_begin) ||
@@ -225,9 +267,12 @@ static quip_status read_prompts(struct text_source *s)
 }
 
 quip_status qp_embedding_texts_read(struct bytes *text, const struct checkpoint *c,
-                                    const struct hparams *h, quip_error *error)
+                                    const struct hparams *h, const char *tokenizer,
+                                    quip_error *error)
 {
-    struct text_source s = { .checkpoint = c, .hparams = h, .text = text, .error = error };
+    struct text_source s = {
+        .checkpoint = c, .hparams = h, .tokenizer = tokenizer, .text = text, .error = error
+    };
     quip_status status = read_frame(&s);
     if (!status && !c->is_gguf)
         status = read_length(&s);

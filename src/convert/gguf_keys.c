@@ -125,19 +125,46 @@ static bool is_known_key(const char *name)
     return false;
 }
 
-quip_status qp_gguf_check_keys(const struct format *g, const char *arch, const char *path,
-                               quip_error *error)
+/* Fail at a key of the architecture that is not known. */
+static quip_status check_keys(const struct format *g, const char *arch, const char *path,
+                              bool (*is_known)(const char *name), quip_error *error)
 {
     const size_t n = strlen(arch);
     for (int i = 0; i < g->n_metadata; i++) {
         const char *key = g->metadata[i].name;
-        if (strncmp(key, arch, n) == 0 && key[n] == '.' && !is_known_key(key + n + 1))
+        if (strncmp(key, arch, n) == 0 && key[n] == '.' && !is_known(key + n + 1))
             return qp_fail(error, QUIP_E_UNSUPPORTED,
                            "%s: has the key %.100s, which this version does not read; the model "
                            "would compute something else without it",
                            path, key);
     }
     return QUIP_OK;
+}
+
+quip_status qp_gguf_check_keys(const struct format *g, const char *arch, const char *path,
+                               quip_error *error)
+{
+    return check_keys(g, arch, path, is_known_key, error);
+}
+
+static bool is_encoder_key(const char *name)
+{
+    static const char *const keys[] = { "block_count",      "context_length",
+                                        "embedding_length", "feed_forward_length",
+                                        "pooling_type",     "vocab_size",
+                                        "dense_2_feat_in",  "dense_2_feat_out",
+                                        "dense_3_feat_in",  "dense_3_feat_out" };
+    if (strncmp(name, "rope.", 5) == 0 || strncmp(name, "attention.", 10) == 0)
+        return is_known_key(name) && strcmp(name, "attention.scale") != 0;
+    for (size_t i = 0; i < QP_COUNT(keys); i++)
+        if (strcmp(keys[i], name) == 0)
+            return true;
+    return false;
+}
+
+quip_status qp_gguf_check_encoder_keys(const struct format *g, const char *arch, quip_error *error)
+{
+    return check_keys(g, arch, g->file->name, is_encoder_key, error);
 }
 
 quip_status qp_gguf_pooling(const struct format *g, const char *arch, const char **pooling,

@@ -24,6 +24,10 @@ quip_status qp_gguf_for_all_layers(struct format *g, const char *arch, const cha
 quip_status qp_gguf_check_keys(const struct format *g, const char *arch, const char *path,
                                quip_error *error);
 
+/* For an encoder: refuse all keys of the architecture that are not read, and those of attention
+ * that only generating models have. */
+quip_status qp_gguf_check_encoder_keys(const struct format *g, const char *arch, quip_error *error);
+
 /* How llama.cpp makes an embedding of a text: "mean", "first" or "last"; NULL: a model that
  * generates text. Refuses rerankers. */
 quip_status qp_gguf_pooling(const struct format *g, const char *arch, const char **pooling,

@@ -29,7 +29,7 @@ static quip_status gguf_required_sizes(struct hparams *h, struct format *g, cons
         { "feed_forward_length", offsetof(struct hparams, raw.d_ff) },
         { "attention.head_count", offsetof(struct hparams, raw.n_heads) },
     };
-    const char *arch = qp_family_gguf_name(h->raw.family);
+    const char *arch = qp_source_gguf_name(h->source);
     for (size_t i = 0; i < QP_COUNT(sizes); i++) {
         int *value = (int *)((char *)h + sizes[i].offset);
         const int n_layers = i == 0 ? 1 : h->raw.n_layers;
@@ -60,7 +60,7 @@ static quip_status gguf_required_sizes(struct hparams *h, struct format *g, cons
 static quip_status gguf_sizes(struct hparams *h, const struct checkpoint *c, struct format *g,
                               quip_error *error)
 {
-    const char *arch = qp_family_gguf_name(h->raw.family);
+    const char *arch = qp_source_gguf_name(h->source);
     quip_status status = gguf_required_sizes(h, g, c->path, error);
     if (status)
         return status;
@@ -95,29 +95,85 @@ static quip_status unclear_window(struct hparams *h, const char *path, quip_erro
     return QUIP_OK;
 }
 
-/* The window, and which layers slide: those of the family's pattern, of the file's, or all. */
+/* The layers that slide, if the file says it: in a list with an entry for each layer, or by the
+ * number of layers from one global layer to the next (0: all slide). */
+static quip_status gguf_window_pattern(struct hparams *h, struct format *g, bool *is_said,
+                                       quip_error *error)
+{
+    int slides[HPARAMS_MAX_LAYERS], n = 0;
+    static const char name[] = "attention.sliding_window_pattern";
+    const char *arch = qp_source_gguf_name(h->source);
+    const struct metadata *m = qp_arch_entry(g, arch, name);
+    const quip_status status = qp_gguf_layers(g, arch, name, h->raw.n_layers, slides, &n, error);
+    *is_said = n > 0;
+    for (int l = 0; l < n && !status; l++) {
+        const int every = m->type == METADATA_ARRAY ? 0 : slides[l];
+        const bool is_global =
+            m->type == METADATA_ARRAY ? slides[l] == 0 : every > 0 && (l + 1) % every == 0;
+        qp_hparams_set_layer(h, l, is_global ? 'G' : 'L');
+    }
+    return status;
+}
+
+/* The window, and which layers slide: those of the file's pattern, of the family's, or all. */
 static quip_status gguf_windows(struct hparams *h, struct format *g, quip_error *error)
 {
     struct traits *t = &h->raw.traits;
-    const char *arch = qp_family_gguf_name(h->raw.family);
-    const struct metadata *window = qp_arch_entry(g, arch, "attention.sliding_window");
-    int slides[HPARAMS_MAX_LAYERS], n = 0;
-    if (t->local_per_global) {
-        t->window =
-            entry_int(window, h->source->default_window ? h->source->default_window : t->window);
+    const struct family_source *source = h->source;
+    const struct metadata *window =
+        qp_arch_entry(g, qp_source_gguf_name(source), "attention.sliding_window");
+    bool is_said = false;
+    if (t->local_per_global)
         qp_hparams_set_family_pattern(h);
-        return QUIP_OK;
-    }
-    t->window = entry_int(window, h->source->gguf_default_window);
+    t->window = entry_int(window, !t->local_per_global     ? source->gguf_default_window
+                                  : source->default_window ? source->default_window
+                                                           : t->window);
     if (t->window <= 0)
         return QUIP_OK;
-    const quip_status status = qp_gguf_layers(g, arch, "attention.sliding_window_pattern",
-                                              h->raw.n_layers, slides, &n, error);
-    if (!status && n == 0 && h->source->windows == WINDOW_IF_USED)
+    const quip_status status = gguf_window_pattern(h, g, &is_said, error);
+    if (status || is_said || t->local_per_global)
+        return status;
+    if (source->windows == WINDOW_IF_USED)
         return unclear_window(h, g->file->name, error);
-    for (int l = 0; l < h->raw.n_layers && !status; l++)
-        qp_hparams_set_layer(h, l, n > 0 && slides[l] == 0 ? 'G' : 'L');
-    return status;
+    for (int l = 0; l < h->raw.n_layers; l++)
+        qp_hparams_set_layer(h, l, 'L');
+    return QUIP_OK;
+}
+
+/* Encoders: tokens attend to those behind them too. EmbeddingGemma's windows are half as wide to
+ * each side; what llama.cpp does with the windows of other encoders is not what it does with
+ * theirs. */
+static quip_status gguf_direction(struct hparams *h, const struct format *g, quip_error *error)
+{
+    struct traits *t = &h->raw.traits;
+    const char *arch = qp_source_gguf_name(h->source), *path = g->file->name;
+    const bool is_causal = !h->source->gguf_is_encoder &&
+                           entry_int(qp_arch_entry(g, arch, "attention.causal"), 1) != 0;
+    if (is_causal && t->is_bidirectional)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: does not say that %s.attention.causal is false; other models of this "
+                       "architecture are not known; take a newer GGUF file, or convert the model "
+                       "from its safetensors",
+                       path, arch);
+    t->is_bidirectional = !is_causal;
+    if (is_causal)
+        return QUIP_OK;
+    const char *const required[] = {
+        t->norm == NORM_LAYER ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon",
+        h->source->gguf_is_encoder ? "attention.sliding_window" : "block_count"
+    };
+    for (size_t i = 0; i < QP_COUNT(required); i++)
+        if (!qp_arch_entry(g, arch, required[i]))
+            return qp_fail(error, QUIP_E_FORMAT, "%s: has no number %s.%s in its metadata", path,
+                           arch, required[i]);
+    if (qp_hparams_has_window(h) && !h->source->gguf_is_encoder)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: is an encoder (%s.attention.causal is false) with sliding windows, "
+                       "whose meaning is not known; convert the model from its safetensors",
+                       path, arch);
+    if (t->window > 0)
+        t->window = t->window / 2 + 1;
+    return qp_gguf_check_encoder_keys(g, arch, error);
 }
 
 /* Soft caps and scaling of queries, which only some families have; layers without rope. */
@@ -125,7 +181,7 @@ static void gguf_attention(struct hparams *h, const struct format *g)
 {
     struct traits *t = &h->raw.traits;
     const struct family_source *source = h->source;
-    const char *arch = qp_family_gguf_name(h->raw.family);
+    const char *arch = qp_source_gguf_name(h->source);
     if (source->has_soft_caps) {
         t->attention_cap =
             qp_entry_number(qp_arch_entry(g, arch, "attn_logit_softcapping"), t->attention_cap);
@@ -160,7 +216,7 @@ static quip_status gguf_tokens(struct hparams *h, struct format *g, quip_error *
 static void gguf_variant(struct hparams *h, const struct checkpoint *c, const struct format *g)
 {
     struct traits *t = &h->raw.traits;
-    const char *arch = qp_family_gguf_name(h->raw.family);
+    const char *arch = qp_source_gguf_name(h->source);
     const bool has_ff_norm = qp_checkpoint_find(c, "blk.0.ffn_norm.weight");
     const bool has_qk_norm = qp_checkpoint_find(c, "blk.0.attn_q_norm.weight");
     for (const struct trait_switch *s = h->source->switches; s->key; s++) {
@@ -228,12 +284,6 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
                        c->path, name, names);
     }
     qp_hparams_begin(h, source);
-    if (entry_int(qp_arch_entry(g, name, "attention.causal"), 1) == 0)
-        return qp_fail(
-            error, QUIP_E_UNSUPPORTED,
-            "%s: is an encoder (attention.causal is false), which is not read from GGUF; "
-            "convert the model from its safetensors",
-            c->path);
     if ((status = qp_gguf_check_keys(g, name, c->path, error)) ||
         (status = gguf_sizes(h, c, g, error)) || (status = qp_rope_from_gguf(h, c, error)))
         return status;
@@ -242,7 +292,7 @@ quip_status qp_hparams_from_gguf(struct hparams *h, struct checkpoint *c, quip_e
             ? qp_entry_number(qp_arch_entry(g, name, "attention.layer_norm_epsilon"), 1e-5)
             : qp_entry_number(qp_arch_entry(g, name, "attention.layer_norm_rms_epsilon"), 1e-6);
     h->is_tied = !qp_checkpoint_find(c, "output.weight");
-    if ((status = gguf_windows(h, g, error)))
+    if ((status = gguf_windows(h, g, error)) || (status = gguf_direction(h, g, error)))
         return status;
     gguf_attention(h, g);
     if (h->source->has_layer_sizes && (status = qp_hparams_layers_gguf(h, c, error)))

@@ -130,7 +130,7 @@ void qp_hf_layers(struct hf_reader *r, struct hparams *h)
 /* A number of the metadata; 0 if it is absent, -1 if it is out of range. */
 static int find_int(const struct hparams *h, const struct format *g, const char *name)
 {
-    const double x = qp_entry_number(qp_arch_entry(g, qp_family_gguf_name(h->raw.family), name), 0);
+    const double x = qp_entry_number(qp_arch_entry(g, qp_source_gguf_name(h->source), name), 0);
     return x >= 0 && x <= INT32_MAX ? (int)x : -1;
 }
 
@@ -139,7 +139,7 @@ static quip_status gguf_convolutions(struct hparams *h, struct format *g, quip_e
 {
     int heads[HPARAMS_MAX_LAYERS], n;
     const quip_status status =
-        qp_gguf_layers(g, qp_family_gguf_name(h->raw.family), "attention.head_count_kv",
+        qp_gguf_layers(g, qp_source_gguf_name(h->source), "attention.head_count_kv",
                        h->raw.n_layers, heads, &n, error);
     h->raw.conv_width = find_int(h, g, "shortconv.l_cache");
     h->raw.n_kv_heads = n > 0 ? 0 : h->raw.n_heads;

@@ -250,12 +250,24 @@ static const struct tensor_row *choose_row(const struct planner *p, int i, int l
     return chosen;
 }
 
+/* GGUF files of models without token types, such as DistilBERT, have no such tensor. */
+static bool may_lack_types(const struct checkpoint *c)
+{
+    const struct metadata *m =
+        c->is_gguf
+            ? qp_format_find_metadata(&c->shards[0].format, "tokenizer.ggml.token_type_count")
+            : NULL;
+    return m && m->type == METADATA_INT && m->i == 1;
+}
+
 /* Texts of BERT have the token type 0, whose vector is added to that of each position here. */
 static void plan_token_types(struct planner *p, struct job *job)
 {
-    static const char name[] = "embeddings.token_type_embeddings.weight";
+    const char *name =
+        p->checkpoint->is_gguf ? "token_types.weight" : "embeddings.token_type_embeddings.weight";
     struct entry *e = qp_checkpoint_find(p->checkpoint, name);
-    if (!(job->row->namings & NAMES_BERT) || job->row->weight_class != CLASS_POSITIONS)
+    if (!(job->row->namings & NAMES_BERT) || job->row->weight_class != CLASS_POSITIONS ||
+        (!e && may_lack_types(p->checkpoint)))
         return;
     if (!e || e->tensor->n_dims != 2 || e->tensor->dims[0] < 1 ||
         e->tensor->dims[1] != p->hparams->raw.d_model) {

@@ -24,7 +24,7 @@ static quip_status read_text(struct format *g, const struct metadata *m, const c
 static quip_status read_type(struct hparams *h, struct rope_scaling *s, const char *path,
                              struct format *g, quip_error *error)
 {
-    const char *text, *arch = qp_family_gguf_name(h->raw.family);
+    const char *text, *arch = qp_source_gguf_name(h->source);
     size_t n;
     const struct metadata *m = qp_arch_entry(g, arch, "rope.scaling.type");
     const quip_status status = read_text(g, m, &text, &n, error);
@@ -108,7 +108,7 @@ static quip_status apply_factors(struct hparams *h, struct checkpoint *c, struct
 static double number_of(const struct format *g, const struct hparams *h, const char *name,
                         double fallback)
 {
-    return qp_entry_number(qp_arch_entry(g, qp_family_gguf_name(h->raw.family), name), fallback);
+    return qp_entry_number(qp_arch_entry(g, qp_source_gguf_name(h->source), name), fallback);
 }
 
 /* llama.cpp multiplies YaRN's own amplitude by attn_factor. */

@@ -1,10 +1,10 @@
 /* tokenizer_gguf.c: the vocabulary in GGUF metadata -> vocabulary.
- * In:  the metadata of a model of kind "llama" (SentencePiece BPE), "gpt2" (byte-level BPE) or
- *      "gemma4" (BPE over text, with a list of merges).
+ * In:  the metadata of a model of kind "llama" (SentencePiece BPE), "gpt2" (byte-level BPE),
+ *      "gemma4" (BPE over text, with a list of merges) or "bert" (WordPiece: wordpiece_gguf.c).
  * Out: a vocabulary. GGUF loses some properties of a SentencePiece model; they are restored here.
  */
 #include "convert/convert.h"
-#include "convert/vocabulary.h"
+#include "convert/tokenizer_import.h"
 
 #include <string.h>
 
@@ -333,7 +333,8 @@ static quip_status find_gguf_model(struct gguf_pieces *p, quip_error *error)
         }
     return qp_fail(error, QUIP_E_UNSUPPORTED,
                    "%s: its tokenizer \"%s\" is not one of llama (SentencePiece), gpt2 (byte-level "
-                   "BPE) and gemma4",
+                   "BPE), gemma4 and bert (WordPiece); give the folder with the model's "
+                   "tokenizer.json as --tokenizer FOLDER",
                    g->file->name, model);
 }
 
@@ -386,9 +387,26 @@ static quip_status open_gguf_vocabulary(struct vocabulary *v, const struct gguf_
     return QUIP_OK;
 }
 
+quip_status qp_json_from_gguf(cJSON **json, struct format *gguf, quip_error *error)
+{
+    char model[16];
+    const quip_status status = gguf_text(gguf, "tokenizer.ggml.model", model, sizeof model, error);
+    return status || strcmp(model, "bert") != 0 ? status
+                                                : qp_json_from_gguf_wordpiece(json, gguf, error);
+}
+
 quip_status qp_import_tokenizer_gguf(struct format *gguf, struct bytes *spm, struct bytes *bpe,
                                      quip_error *error)
 {
+    cJSON *json = NULL;
+    const quip_status wrong = qp_json_from_gguf(&json, gguf, error);
+    if (wrong || json) {
+        const quip_status status =
+            wrong ? wrong
+                  : qp_tokenizer_from_json(json, NULL, gguf->file->name, 0, spm, bpe, error);
+        cJSON_Delete(json);
+        return status;
+    }
     struct vocabulary v = { 0 };
     struct gguf_pieces pieces = { .gguf = gguf };
     quip_status status = find_gguf_pieces(&pieces, error);
@@ -414,11 +432,13 @@ quip_status qp_gguf_adds_bos(struct format *gguf, bool *adds_bos, quip_error *er
     if ((status = gguf_text(gguf, "tokenizer.ggml.model", model, sizeof model, error)) ||
         (status = find_gguf_pre(gguf, &pre, name, error)))
         return status;
-    *adds_bos = strcmp(model, "llama") == 0 || strcmp(model, "bert") == 0;
+    *adds_bos = strcmp(model, "llama") == 0;
     if (strcmp(model, "gpt2") == 0)
         *adds_bos = pre && pre->adds_bos;
     *adds_bos = gguf_flag(gguf, "tokenizer.ggml.add_bos_token", *adds_bos);
     if (strcmp(model, "gemma4") == 0) // files say false, too; the model needs it
         *adds_bos = true;
+    if (strcmp(model, "bert") == 0) // embedding_texts.c reads its tokens around a text
+        *adds_bos = false;
     return QUIP_OK;
 }

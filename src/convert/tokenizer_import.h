@@ -4,6 +4,7 @@
 #define QP_TOKENIZER_IMPORT_H
 
 #include "convert/vocabulary.h"
+#include "format/format.h"
 
 #include <cjson/cJSON.h>
 
@@ -24,6 +25,11 @@ uint32_t qp_json_max_word_chars(const cJSON *model);
 cJSON *qp_json_from_vocab(char *text, const cJSON *config);
 quip_status qp_json_read_vocab_txt(cJSON **json, const char *path, const cJSON *config,
                                    quip_error *error);
+
+/* wordpiece_gguf.c: the same for the vocabulary of a GGUF file of kind "bert". */
+quip_status qp_json_from_gguf_wordpiece(cJSON **json, struct format *gguf, quip_error *error);
+/* tokenizer_gguf.c: the same if it is of that kind; else *json is not changed. */
+quip_status qp_json_from_gguf(cJSON **json, struct format *gguf, quip_error *error);
 
 /* Whether the post-processor puts a special token before every text. */
 bool qp_json_puts_bos(const cJSON *json);

@@ -116,6 +116,15 @@ static const struct family_source sources[] = {
         .default_n_context = 131072,
         .default_window = 4096,
     },
+    // EmbeddingGemma. A config.json says use_bidirectional_attention instead.
+    {
+        .family = FAMILY_GEMMA3,
+        .gguf_name = "gemma-embedding",
+        .title = "GEMMA3",
+        .namings = NAMES_LLAMA,
+        .gguf_is_encoder = true,
+        .default_tied = true,
+    },
     {
         .family = FAMILY_PHI2,
         .hf_names = { "phi" },
@@ -181,7 +190,6 @@ static const struct family_source sources[] = {
         .activation = "gelu",
         .expect = { { "is_decoder", false, false }, { "add_cross_attention", false, false } },
         .biases = IF_LAYER_BIASES,
-        .is_hf_only = true,
         .default_tied = true,
     },
     // Also the distillates of DeepSeek-R1. The biases are in no key.
@@ -470,20 +478,15 @@ const struct family_source *qp_family_source(const struct family *f)
     return &sources[0];
 }
 
-static const char *gguf_name_of(const struct family_source *s)
+const char *qp_source_gguf_name(const struct family_source *s)
 {
     return s->gguf_name ? s->gguf_name : qp_family(s->family)->name;
-}
-
-const char *qp_family_gguf_name(const struct family *f)
-{
-    return gguf_name_of(qp_family_source(f));
 }
 
 static bool has_name(const struct family_source *s, const char *name, bool is_gguf)
 {
     if (is_gguf)
-        return !s->is_hf_only && strcmp(gguf_name_of(s), name) == 0;
+        return !s->is_hf_only && strcmp(qp_source_gguf_name(s), name) == 0;
     for (size_t i = 0; i < QP_COUNT(s->hf_names) && s->hf_names[i]; i++)
         if (strcmp(s->hf_names[i], name) == 0)
             return true;
@@ -505,7 +508,7 @@ void qp_family_source_list(char *to, size_t size, bool is_gguf)
         const struct family_source *s = &sources[i];
         const bool is_last = i + 1 == QP_COUNT(sources);
         if (is_gguf && !s->is_hf_only)
-            qp_list_name(to, size, gguf_name_of(s), is_last);
+            qp_list_name(to, size, qp_source_gguf_name(s), is_last);
         for (size_t k = 0; !is_gguf && k < QP_COUNT(s->hf_names) && s->hf_names[k]; k++)
             qp_list_name(to, size, s->hf_names[k],
                          is_last && (k + 1 == QP_COUNT(s->hf_names) || !s->hf_names[k + 1]));

@@ -103,7 +103,7 @@ enum window_rule {
 };
 
 struct family_source {
-    enum family_id family;   // the first source of a family is that of GGUF
+    enum family_id family;
     const char *hf_names[3]; // model_type in config.json
     const char *gguf_name;   // general.architecture; NULL: that of quip.config
     const char *title;       // of the file's subgraph when no model type has the model's sizes
@@ -134,6 +134,7 @@ struct family_source {
 
     /* GGUF */
     bool is_hf_only;            // GGUF has other models under this name
+    bool gguf_is_encoder;       // attention to both sides, windows too; with dense layers
     bool gguf_pairs_rope;       // rows of q and k are in the order of adjacent-pair rope
     int gguf_wide_query_layers; // of the one size whose queries are scaled by sqrt(d_model /
                                 // n_heads)
@@ -160,8 +161,8 @@ struct family_source {
 };
 /* The first source of the family. */
 const struct family_source *qp_family_source(const struct family *f);
-/* What GGUF calls the family. */
-const char *qp_family_gguf_name(const struct family *f);
+/* What GGUF calls the models of the source. */
+const char *qp_source_gguf_name(const struct family_source *s);
 /* By the name that a checkpoint gives its family; NULL if there is no such one. */
 const struct family_source *qp_source_of_checkpoint(const char *name, bool is_gguf);
 /* Those names: for error sentences. */

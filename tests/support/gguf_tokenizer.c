@@ -91,3 +91,29 @@ void gguf_of_tokenizer_json(const cJSON *json, const char *pre, struct bytes *ou
     qp_bytes_close(&g.metadata);
     free(pieces);
 }
+
+void gguf_wordpiece(struct gguf *g, const char *vocab)
+{
+    struct bytes types = { 0 }, pieces = { 0 };
+    int n_pieces = 0;
+    for (size_t n; *vocab; vocab += n + (vocab[n] != 0), n_pieces++) {
+        char piece[100];
+        n = strcspn(vocab, "\n");
+        const bool is_control = n > 2 && vocab[0] == '[' && vocab[n - 1] == ']';
+        const size_t n_mark = n > 2 && memcmp(vocab, "##", 2) == 0 ? 2 : 0;
+        snprintf(piece, sizeof piece, "%s%.*s", is_control || n_mark ? "" : "\xe2\x96\x81",
+                 (int)(n - n_mark), vocab + n_mark);
+        put_text(&pieces, piece);
+        put_u32(&types, is_control ? 3 : 1);
+    }
+    gguf_text(g, "tokenizer.ggml.model", "bert");
+    gguf_list(g, "tokenizer.ggml.tokens", GGUF_TYPE_TEXT, n_pieces);
+    put_bytes(&g->metadata, pieces.data, pieces.n);
+    gguf_list(g, "tokenizer.ggml.token_type", GGUF_TYPE_I32, n_pieces);
+    put_bytes(&g->metadata, types.data, types.n);
+    gguf_u32(g, "tokenizer.ggml.unknown_token_id", 1);
+    gguf_u32(g, "tokenizer.ggml.bos_token_id", 2);
+    gguf_u32(g, "tokenizer.ggml.seperator_token_id", 3);
+    qp_bytes_close(&types);
+    qp_bytes_close(&pieces);
+}
