@@ -9,6 +9,7 @@
 #include "model/model.h"
 #include "support/check.h"
 #include "support/gguf_tokenizer.h"
+#include "support/reference_backend.h"
 #include "support/sample_checkpoint.h"
 #include "support/shared.h"
 
@@ -476,6 +477,145 @@ static void test_said_pooling(void **state)
     quip_model_close(model);
 }
 
+/* ---- nomic-bert ---- */
+
+enum {
+    NOMIC_WIDTH = 32,
+    NOMIC_FF = 48
+};
+
+/* The embedding of nomic_ids by transformers 5.24 (NomicBertModel, eager, mean of the hidden states
+ * in float64), with the weights of put_nomic. llama.cpp (xllamacpp 2026.10) is 8e-8 away. */
+static const float nomic_embedding[NOMIC_WIDTH] = {
+    -0.013339333f, 0.073074075f,  -0.019895103f, 0.1771579f,   0.13011398f,   -0.12597399f,
+    0.33298548f,   0.10798048f,   0.065555119f,  0.12967656f,  -0.089002608f, -0.011621207f,
+    0.26151674f,   -0.03885834f,  0.014909315f,  -0.20883449f, -0.21495303f,  -0.012303329f,
+    -0.096732269f, -0.021976823f, 0.096788198f,  -0.10445589f, -0.29213826f,  0.038202775f,
+    -0.06874744f,  -0.027762789f, -0.033969223f, -0.17926043f, 0.4767309f,    0.16585155f,
+    0.0098382054f, -0.45554102f
+};
+static const quip_token nomic_ids[] = { 2, 5, 9, 13, 17, 21, 25, 29, 4, 8, 12, 3 };
+
+/* Values from -0.5 to 0.5, by the number of the tensor. */
+static void put_nomic(struct gguf *g, int seed, const char *name, int rows, int cols)
+{
+    static float values[3 * NOMIC_WIDTH * NOMIC_WIDTH];
+    const int n = rows * (cols ? cols : 1);
+    assert_true(n <= (int)QP_COUNT(values));
+    for (int i = 0; i < n; i++) {
+        uint32_t x = (uint32_t)seed * 1000003u + (uint32_t)i;
+        x = (x ^ x >> 16) * 0x7feb352du;
+        x = (x ^ x >> 15) * 0x846ca68bu;
+        x ^= x >> 16;
+        values[i] = (float)(x >> 8) / (float)(1 << 24) - 0.5f;
+        values[i] += strstr(name, "norm.weight") ? 1.0f : 0.0f;
+    }
+    if (!(g->options && g->options->skip_tensor && strcmp(name, g->options->skip_tensor) == 0))
+        gguf_floats(g, name, rows, cols, values);
+}
+
+static void put_nomic_tensors(struct gguf *g)
+{
+    static const struct {
+        const char *name;
+        int rows, cols;
+    } tensors[] = {
+        { "attn_qkv.weight", 3 * NOMIC_WIDTH, NOMIC_WIDTH },
+        { "attn_output.weight", NOMIC_WIDTH, NOMIC_WIDTH },
+        { "attn_output_norm.weight", NOMIC_WIDTH, 0 },
+        { "attn_output_norm.bias", NOMIC_WIDTH, 0 },
+        { "ffn_up.weight", NOMIC_FF, NOMIC_WIDTH },
+        { "ffn_gate.weight", NOMIC_FF, NOMIC_WIDTH },
+        { "ffn_down.weight", NOMIC_WIDTH, NOMIC_FF },
+        { "layer_output_norm.weight", NOMIC_WIDTH, 0 },
+        { "layer_output_norm.bias", NOMIC_WIDTH, 0 },
+    };
+    int seed = 5;
+    put_nomic(g, 1, "token_embd.weight", 30, NOMIC_WIDTH);
+    put_nomic(g, 2, "token_types.weight", 2, NOMIC_WIDTH);
+    put_nomic(g, 3, "token_embd_norm.weight", NOMIC_WIDTH, 0);
+    put_nomic(g, 4, "token_embd_norm.bias", NOMIC_WIDTH, 0);
+    for (int l = 0; l < 2; l++)
+        for (size_t i = 0; i < QP_COUNT(tensors); i++) {
+            char name[80];
+            snprintf(name, sizeof name, "blk.%d.%s", l, tensors[i].name);
+            put_nomic(g, seed++, name, tensors[i].rows, tensors[i].cols);
+        }
+}
+
+static void write_nomic(const struct gguf_options *options)
+{
+    struct gguf g = { .options = options };
+    gguf_text(&g, "general.architecture", "nomic-bert");
+    put_sizes(&g, "nomic-bert", (int[]){ 2, NOMIC_WIDTH, NOMIC_FF, 4, 4, 64 });
+    gguf_f32(&g, "nomic-bert.attention.layer_norm_epsilon", 1e-12f);
+    gguf_bool(&g, "nomic-bert.attention.causal", false);
+    gguf_f32(&g, "nomic-bert.rope.freq_base", 1000);
+    gguf_u32(&g, "nomic-bert.pooling_type", 1);
+    gguf_u32(&g, "tokenizer.ggml.token_type_count", 2);
+    gguf_wordpiece(&g, "[PAD]\n[UNK]\n[CLS]\n[SEP]\na\nb\nc\nd\ne\nf\ng\nh\ni\nj\nk\nl\nm\nn\no\n"
+                       "p\nq\nr\ns\nt\nu\nv\nw\nx\ny\nz\n");
+    put_nomic_tensors(&g);
+    if (options && options->more) {
+        g.options = NULL;
+        options->more(&g);
+    }
+    save_gguf(&g, in_folder("in.gguf"));
+}
+
+static quip_status convert_nomic(enum convert_weights weights, quip_model **model,
+                                 quip_error *error)
+{
+    const struct convert_options options = { .weights = weights };
+    const quip_status status =
+        qp_convert(in_folder("in.gguf"), in_folder("out.bin"), &options, error);
+    return status ? status : quip_model_open(model, in_folder("out.bin"), NULL, error);
+}
+
+static float nomic_difference(enum convert_weights weights, const struct backend *backend)
+{
+    quip_error error = { 0 };
+    quip_model *model;
+    float got[MAX_WIDTH], worst = 0;
+    check(convert_nomic(weights, &model, &error), &error);
+    model->backend = backend;
+    embed(model, &(quip_embed_input){ .tokens = nomic_ids, .n_tokens = (int)QP_COUNT(nomic_ids) },
+          got);
+    for (int i = 0; i < NOMIC_WIDTH; i++)
+        worst = fmaxf(worst, isnan(got[i]) ? 1 : fabsf(got[i] - nomic_embedding[i]));
+    quip_model_close(model);
+    return worst;
+}
+
+static void say_other_base(struct gguf *g)
+{
+    gguf_f32(g, "nomic-bert.rope.freq_base", 10000);
+}
+static void say_experts(struct gguf *g)
+{
+    gguf_u32(g, "nomic-bert.moe_every_n_layers", 2);
+}
+
+static void test_nomic(void **state)
+{
+    (void)state;
+    quip_error error = { 0 };
+    quip_model *model;
+    write_nomic(NULL);
+    assert_true(nomic_difference(CONVERT_F32, NULL) <= 2e-6f);
+    assert_true(nomic_difference(CONVERT_F32, &reference_backend) <= 2e-6f);
+    assert_true(nomic_difference(CONVERT_INT8, NULL) <= 0.02f);
+    write_nomic(
+        &(struct gguf_options){ .skip = ",nomic-bert.rope.freq_base,", .more = say_other_base });
+    assert_true(nomic_difference(CONVERT_F32, NULL) > 1e-3f);
+    write_nomic(&(struct gguf_options){ .more = say_experts });
+    assert_int_not_equal(convert_nomic(CONVERT_F32, &model, &error), QUIP_OK);
+    assert_non_null(strstr(error.message, "moe_every_n_layers"));
+    write_nomic(&(struct gguf_options){ .skip_tensor = "token_types.weight" });
+    assert_int_not_equal(convert_nomic(CONVERT_F32, &model, &error), QUIP_OK);
+    assert_non_null(strstr(error.message, "missing: token_types.weight"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -484,6 +624,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_windows, make_sample_folder, drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_refusals, make_sample_folder, drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_said_pooling, make_sample_folder, drop_sample_folder),
+        cmocka_unit_test_setup_teardown(test_nomic, make_sample_folder, drop_sample_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -260,13 +260,16 @@ static bool may_lack_types(const struct checkpoint *c)
     return m && m->type == METADATA_INT && m->i == 1;
 }
 
-/* Texts of BERT have the token type 0, whose vector is added to that of each position here. */
+/* Texts of BERT have the token type 0, whose vector is added to that of each position here, or of
+ * each token if there are no positions. */
 static void plan_token_types(struct planner *p, struct job *job)
 {
+    const enum weight_class weight_class =
+        p->hparams->raw.traits.has_positions ? CLASS_POSITIONS : CLASS_EMBEDDING;
     const char *name =
         p->checkpoint->is_gguf ? "token_types.weight" : "embeddings.token_type_embeddings.weight";
     struct entry *e = qp_checkpoint_find(p->checkpoint, name);
-    if (!(job->row->namings & NAMES_BERT) || job->row->weight_class != CLASS_POSITIONS ||
+    if (!(job->row->namings & NAMES_BERT) || job->row->weight_class != weight_class ||
         (!e && may_lack_types(p->checkpoint)))
         return;
     if (!e || e->tensor->n_dims != 2 || e->tensor->dims[0] < 1 ||

@@ -74,6 +74,12 @@ static const struct family families[N_FAMILIES] = {
                                     .has_layer_scale = true, .local_per_global = 5, .window = 512,
                                     .rope_theta = 1e6, .rope_local_theta = 1e4 },
                         .embed_sqrt_d = true, .revision = 1 },
+    [FAMILY_NOMIC_BERT] = { "nomic-bert", { .norm = NORM_LAYER, .act = ACT_SILU, .is_gated = true,
+                                            .norm_eps = 1e-12, .rope_theta = 1e4,
+                                            .residual = RESIDUAL_POST_NORM, .no_pre_norm = true,
+                                            .post_norm = true, .embed_norm = true,
+                                            .no_final_norm = true, .is_bidirectional = true },
+                            .revision = 1 },
 };
 // clang-format on
 

@@ -36,6 +36,7 @@ enum family_id {
     FAMILY_QWEN2MOE,
     FAMILY_QWEN3MOE,
     FAMILY_GEMMA4,
+    FAMILY_NOMIC_BERT,
     N_FAMILIES
 };
 

@@ -192,6 +192,13 @@ static const struct family_source sources[] = {
         .biases = IF_LAYER_BIASES,
         .default_tied = true,
     },
+    // nomic-embed-text. Its config.json has names and switches of its own, which are not read.
+    {
+        .family = FAMILY_NOMIC_BERT,
+        .title = "NOMIC_BERT",
+        .namings = NAMES_BERT | NAMES_NOMIC,
+        .default_tied = true,
+    },
     // Also the distillates of DeepSeek-R1. The biases are in no key.
     {
         .family = FAMILY_QWEN2,

@@ -24,7 +24,8 @@ enum naming {
     NAMES_STARCODER = 1 << 7, // the feed-forward; the rest is as in llama
     NAMES_LFM2 = 1 << 8,
     NAMES_EXPERTS = 1 << 9, // the feed-forward of layers with experts; the rest is as in llama
-    NAMES_GEMMA_EXPERTS = 1 << 10 // the same in Gemma 4
+    NAMES_GEMMA_EXPERTS = 1 << 10, // the same in Gemma 4
+    NAMES_NOMIC = 1 << 11          // q, k and v, and the gate; the rest is as in BERT
 };
 
 /* What a model has: conditions of rows of the table of tensors. */
@@ -43,6 +44,7 @@ enum condition {
     IF_O_BIAS = 1 << 11, // of the output projection of attention
     IF_FF_BIAS = 1 << 12,
     IF_HEAD_BIAS = 1 << 13,
+    IF_POSITIONS = 1 << 14,
     IF_LAYER_BIASES = IF_QKV_BIAS | IF_O_BIAS | IF_FF_BIAS,
     /* Of one layer: */
     IF_ATTENTION = 1 << 16,
@@ -104,7 +106,7 @@ enum window_rule {
 
 struct family_source {
     enum family_id family;
-    const char *hf_names[3]; // model_type in config.json
+    const char *hf_names[3]; // model_type in config.json; none: only GGUF is read
     const char *gguf_name;   // general.architecture; NULL: that of quip.config
     const char *title;       // of the file's subgraph when no model type has the model's sizes
     unsigned namings;

@@ -60,7 +60,7 @@ const struct tensor_row qp_tensor_rows[] = {
       CLASS_POSITIONS, EXTENT_POSITIONS, EXTENT_MODEL, false, PART_ALL },
 
     EMBEDDING(NAMES_BERT, 0, "softmax.logits_ffn.w", "embeddings.word_embeddings.weight", "token_embd.weight"),
-    { NAMES_BERT, 0, "position_embedding.w", "embeddings.position_embeddings.weight", "position_embd.weight",
+    { NAMES_BERT, IF_POSITIONS, "position_embedding.w", "embeddings.position_embeddings.weight", "position_embd.weight",
       CLASS_POSITIONS, EXTENT_POSITIONS, EXTENT_MODEL, false, PART_ALL },
     BERT_NORM("embedding_norm", "embeddings.LayerNorm", "token_embd_norm"),
     PLE("ple.embedding", "model.embed_tokens_per_layer", "per_layer_token_embd", EXTENT_PLE_ROWS, EXTENT_PLE),
@@ -80,7 +80,7 @@ const struct tensor_row qp_tensor_rows[] = {
     row(namings, IF_KEYS, bias, LAYER("self_attention.k"), hf, gguf, CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, true, part)
 #define V(row, namings, bias, hf, gguf, part) \
     row(namings, IF_VALUES, bias, LAYER("self_attention.v"), hf, gguf, CLASS_ATTENTION, EXTENT_KV, EXTENT_MODEL, false, part)
-    Q(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_Q),
+    Q(MATRIX, NAMES_FUSED | NAMES_NOMIC, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_Q),
     Q(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.q_proj"), GGUF("attn_q"), PART_ALL),
     Q(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.q_proj"), GGUF("attn_q"), PART_ALL),
     Q(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_Q), // GGUF before 2024
@@ -88,7 +88,7 @@ const struct tensor_row qp_tensor_rows[] = {
     Q(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.query"), GGUF("attn_q"), PART_ALL),
     Q(MATRIX, NAMES_GPT2, IF_QKV_BIAS, GPT("attn.c_attn"), GGUF("attn_qkv"), BLOCK_Q),
     Q(MATRIX, NAMES_NEOX, IF_QKV_BIAS, NEOX("attention.query_key_value"), GGUF("attn_qkv"), PART_Q),
-    K(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_K),
+    K(MATRIX, NAMES_FUSED | NAMES_NOMIC, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_K),
     K(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.k_proj"), GGUF("attn_k"), PART_ALL),
     K(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.k_proj"), GGUF("attn_k"), PART_ALL),
     K(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_K), // GGUF before 2024
@@ -96,7 +96,7 @@ const struct tensor_row qp_tensor_rows[] = {
     K(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.key"), GGUF("attn_k"), PART_ALL),
     K(MATRIX, NAMES_GPT2, IF_QKV_BIAS, GPT("attn.c_attn"), GGUF("attn_qkv"), BLOCK_K),
     K(MATRIX, NAMES_NEOX, IF_QKV_BIAS, NEOX("attention.query_key_value"), GGUF("attn_qkv"), PART_K),
-    V(MATRIX, NAMES_FUSED, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_V),
+    V(MATRIX, NAMES_FUSED | NAMES_NOMIC, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_V),
     V(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.v_proj"), GGUF("attn_v"), PART_ALL),
     V(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.v_proj"), GGUF("attn_v"), PART_ALL),
     V(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_V), // GGUF before 2024
@@ -184,7 +184,7 @@ const struct tensor_row qp_tensor_rows[] = {
     EXPERTS("ffn_layer2", "down_proj", NULL, EXTENT_ALL_MODEL, EXTENT_EXPERT_FF, PART_ALL),
     GATE(MATRIX, NAMES_EXPERTS, HF("mlp.shared_expert.gate_proj"), GGUF("ffn_gate_shexp"), PART_ALL),
     GATE(MATRIX, NAMES_LFM2, HF("feed_forward.w1"), GGUF("ffn_gate"), PART_ALL),
-    GATE(MATRIX, NAMES_LLAMA, HF("mlp.gate_proj"), GGUF("ffn_gate"), PART_ALL),
+    GATE(MATRIX, NAMES_LLAMA | NAMES_NOMIC, HF("mlp.gate_proj"), GGUF("ffn_gate"), PART_ALL),
     GATE(MATRIX, NAMES_FUSED, HF("mlp.gate_up_proj"), GGUF("ffn_up"), BLOCK_GATE),
     UP_AS(MATRIX, NAMES_EXPERTS, IF_GATED, HF("mlp.shared_expert.up_proj"), GGUF("ffn_up_shexp"), PART_ALL),
     UP(MATRIX, NAMES_LFM2, IF_GATED, HF("feed_forward.w3"), PART_ALL),
@@ -249,6 +249,8 @@ unsigned qp_tensor_conditions(const struct traits *t, unsigned biases, bool is_t
         has |= IF_GATED;
     if (t->has_layer_scale)
         has |= IF_LAYER_SCALE;
+    if (t->has_positions)
+        has |= IF_POSITIONS;
     return has;
 }
 
