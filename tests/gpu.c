@@ -318,34 +318,72 @@ static void test_answers(void **state)
     }
 }
 
-/* A token costs at most 6 dispatches a layer, and with few keys 5. */
+/* Run a token behind n others: its logits, and how many dispatches it and they need. */
+static int run_token(quip_model *model, int n, float *logits)
+{
+    quip_session *s = open_session(model, &(quip_session_options){ .n_context = 200 });
+    struct kernel_time kernels[32];
+    quip_token tokens[128];
+    quip_error error = { 0 };
+    int n_dispatches = 0;
+    for (int k = 0; k < 128; k++)
+        tokens[k] = models_token(model, 5, k);
+    check(quip_session_prefill(s, tokens, n, &error), &error);
+    assert_int_equal(qp_session_profile(s, NULL, 0), 0);
+    check(quip_session_prefill(s, tokens, 1, &error), &error);
+    const float *row = quip_session_logits(s);
+    assert_non_null(row);
+    memcpy(logits, row, (size_t)model->config.vocab_size * sizeof *logits);
+    const int n_kernels = qp_session_profile(s, kernels, 32);
+    assert_in_range(n_kernels, 0, 31);
+    for (int k = 0; k < n_kernels; k++)
+        n_dispatches += kernels[k].n;
+    quip_session_close(s);
+    return n_dispatches;
+}
+
+/* A token costs at most 6 dispatches a layer, and with few keys 5. Parallel blocks, too, whose
+ * logits are compared as well. */
 static void test_dispatches_of_a_token(void **state)
 {
+    static const struct {
+        const char *residual;
+        const struct tiny_model *model;
+    } cases[] = {
+        { "sequential", &tiny_gemma3 },
+        { "sequential", &tiny_llama },
+        { "parallel", &tiny_llama },
+        { "parallel_norms", &tiny_llama },
+    };
     static const int prompts[] = { 10, 100 }; // keys in one part, and in two
     (void)state;
-    for (size_t i = 0; has_gpu() && i < QP_COUNT(prompts); i++) {
-        quip_model *model = open_on_gpu(0);
-        quip_session *s = open_session(model, &(quip_session_options){ .n_context = 200 });
-        struct kernel_time kernels[32];
-        quip_token tokens[128];
+    for (size_t i = 0; has_gpu() && i < QP_COUNT(cases); i++) {
+        struct tiny_model tiny = tiny_with(*cases[i].model, DTYPE_F32);
+        quip_model *models[2];
         quip_error error = { 0 };
-        int n_dispatches = 0;
-        for (int k = 0; k < 128; k++)
-            tokens[k] = models_token(model, 5, k);
-        check(quip_session_prefill(s, tokens, prompts[i], &error), &error);
-        assert_int_equal(qp_session_profile(s, NULL, 0), 0);
-        check(quip_session_prefill(s, tokens, 1, &error), &error);
-        assert_non_null(quip_session_logits(s));
-        const int n = qp_session_profile(s, kernels, 32);
-        assert_in_range(n, 1, 31);
-        for (int k = 0; k < n; k++)
-            n_dispatches += kernels[k].n;
-        printf("  %d keys: %d dispatches, %d layers\n", prompts[i] + 1, n_dispatches,
-               model->config.n_layers);
-        // and the embedding, the last add, the logits
-        assert_in_range(n_dispatches, 1, (i == 0 ? 5 : 6) * model->config.n_layers + 3);
-        quip_session_close(s);
-        quip_model_close(model);
+        char config[64];
+        snprintf(config, sizeof config, "residual %s\n", cases[i].residual);
+        tiny.config = config;
+        check(tiny_model_write("gpu-dispatches.bin", &tiny, &error), &error);
+        for (int b = 0; b < 2; b++) {
+            const quip_model_options options = { .backend =
+                                                     b ? QUIP_BACKEND_CPU : QUIP_BACKEND_GPU };
+            check(quip_model_open(&models[b], "gpu-dispatches.bin", &options, &error), &error);
+        }
+        for (size_t k = 0; k < QP_COUNT(prompts); k++) {
+            float logits[2][TINY_VOCAB];
+            const int n = run_token(models[0], prompts[k], logits[0]),
+                      n_layers = models[0]->config.n_layers;
+            run_token(models[1], prompts[k], logits[1]);
+            printf("  %s, %d keys: %d dispatches, %d layers\n", cases[i].residual, prompts[k] + 1,
+                   n, n_layers);
+            // and the embedding, the last add, the logits
+            assert_in_range(n, 1, (k == 0 ? 5 : 6) * n_layers + 3);
+            assert_true(logits_difference(logits[0], logits[1], TINY_VOCAB) <= 1e-4f);
+        }
+        quip_model_close(models[0]);
+        quip_model_close(models[1]);
+        unlink("gpu-dispatches.bin");
     }
 }
 
@@ -478,7 +516,7 @@ static void test_refused_models(void **state)
     unlink("gpu-refused.bin");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_logits_as_the_cpu),
@@ -492,5 +530,7 @@ int main(void)
         cmocka_unit_test(test_many_sessions),
         cmocka_unit_test(test_refused_models),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, models_make, models_remove);
 }

@@ -2,7 +2,8 @@
 // it themselves (matvec.wgsl).
 // In:  X, Y [n, stride vec4s]; V: the weights of norms.
 //      POST 1: y = norm(y) first. ADDS: x += residual_scale * y. SCALES: x *= the number at
-//      factor_at. POST 2: then x = norm(x). NEXT 1: xn = x. NEXT 2: xn = norm(x).
+//      factor_at. POST 2: then x = norm(x). NEXT 1: xn = x. NEXT 2: xn = norm(x). NEXT 3: xn = norm
+//      of the x before all this, for a parallel block.
 // Out: x and xn of a row, four numbers at a time, after a call of prepare.
 
 struct Input {
@@ -68,9 +69,17 @@ fn new_x(t: u32, i: u32) -> vec4<f32> {
     return x;
 }
 
+// xn before the norm of NEXT
+fn next_input(t: u32, i: u32) -> vec4<f32> {
+    if (NEXT == 3) {
+        return X[t * p.input.stride + i];
+    }
+    return new_x(t, i);
+}
+
 fn new_xn(t: u32, i: u32) -> vec4<f32> {
-    let x = new_x(t, i);
-    if (NEXT == 2) {
+    let x = next_input(t, i);
+    if (NEXT >= 2) {
         return normed(x, next, i, p.input.next_scale_at, p.input.next_bias_at);
     }
     return x;
@@ -83,7 +92,7 @@ fn value(kind: i32, t: u32, i: u32) -> vec4<f32> {
     if (kind == OF_SUM) {
         return new_sum(t, i);
     }
-    return new_x(t, i);
+    return next_input(t, i);
 }
 
 // The variance of a layer norm is that of a second pass.
@@ -115,7 +124,7 @@ fn prepare(t: u32, thread: u32) {
     if (POST == 2) {
         post = statistics(OF_SUM, t, thread);
     }
-    if (NEXT == 2) {
+    if (NEXT >= 2) {
         next = statistics(OF_X, t, thread);
     }
 }

@@ -138,20 +138,34 @@ static bool extend_pending(struct webgpu_device *d, const struct add_step *s, in
     return true;
 }
 
-/* Of few rows, a step waits for the product behind it. A parallel block reads the XN of a step
- * after the X of the next. */
+/* Of few rows, a step waits for the product behind it. */
 static quip_status add_rows(struct webgpu_device *d, const struct add_step *s, int n)
 {
+    if (s->adds || s->next == 2)
+        d->pending.parallel_norm = s->next == 2 ? s->next_norm : NULL;
     if (extend_pending(d, s, n))
         return QUIP_OK;
     const quip_status status = qp_webgpu_settle(d);
     if (status)
         return status;
-    if (n > LOGITS_ROWS || d->base.config->is_parallel)
+    if (n > LOGITS_ROWS)
         return record_step(d, s, n);
     d->pending.step = *s;
     d->pending.n_rows = n;
     return QUIP_OK;
+}
+
+/* In a parallel block the feed-forward reads the XN of before the add. The add makes it again, so
+ * that the product behind both does them in its prologue. */
+static void add_in_parallel(struct webgpu_device *d, struct add_step *s, int n)
+{
+    const struct add_step *pending = &d->pending.step;
+    if (s->next || !d->pending.parallel_norm || n > LOGITS_ROWS)
+        return;
+    s->next = 3;
+    s->next_norm = d->pending.parallel_norm;
+    if (d->pending.n_rows == n && !pending->post && !pending->adds && !pending->scales)
+        d->pending.n_rows = 0; // it is that norm
 }
 
 /* How XN follows from X: not at all, as it is, or normed. */
@@ -192,13 +206,15 @@ quip_status qp_webgpu_add(struct device *device, const struct norm_weights *post
                           const struct norm_weights *next, int n_rows)
 {
     const bool norms_sum = device->config->norms_sum;
-    const struct add_step step = { .post = !post_norm->scale ? 0
-                                           : norms_sum       ? 2
-                                                             : 1,
-                                   .adds = true,
-                                   .next = next_kind(next),
-                                   .post_norm = post_norm,
-                                   .next_norm = next };
+    struct add_step step = { .post = !post_norm->scale ? 0
+                                     : norms_sum       ? 2
+                                                       : 1,
+                             .adds = true,
+                             .next = next_kind(next),
+                             .post_norm = post_norm,
+                             .next_norm = next };
+    if (device->config->is_parallel)
+        add_in_parallel(webgpu_of(device), &step, n_rows);
     return add_rows(webgpu_of(device), &step, n_rows);
 }
 

@@ -177,7 +177,7 @@ struct batch_memory {
 struct add_step {
     int post; // 1: norm Y before the add; 2: norm X after it
     bool adds, scales;
-    int next; // 1: XN = X; 2: XN = norm(X)
+    int next; // 1: XN = X; 2: XN = norm(X); 3: XN = norm of the X before the step
     const struct norm_weights *post_norm, *next_norm;
     const float *factor;
 };
@@ -192,6 +192,7 @@ struct parts {
 struct pending {
     struct add_step step; // for a product with XN
     int n_rows;           // of the step; 0: there is none
+    const struct norm_weights *parallel_norm; // that made XN of an X which nothing was added to yet
     int l;                // layer of a rope_append, for attention
     struct rows rows;     // of that; n 0: there is none
     struct parts parts;   // of attention, for the product behind it
