@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-/* The larger vocabulary takes three passes of top_k.wgsl. */
+/* The larger vocabulary has more tokens than select.wgsl selects. */
 static const int vocab_sizes[] = { TINY_VOCAB, 20000 };
 
 static bool has_gpu(void)
@@ -50,12 +50,16 @@ enum {
     N_CONTEXT = 300
 };
 
+/* As the kernels of the CPU add weights up. */
 static float sum_exps(const float *x, float max, float factor, int n)
 {
-    float sum = 0;
+    float lanes[16] = { 0 };
     for (int i = 0; i < n; i++)
-        sum += isnan(x[i]) ? 0 : qp_exp((x[i] - max) * factor);
-    return sum;
+        lanes[i % 16] += isnan(x[i]) ? 0 : qp_exp((x[i] - max) * factor);
+    for (int s = 8; s > 0; s /= 2)
+        for (int j = 0; j < s; j++)
+            lanes[j] += lanes[j + s];
+    return lanes[0];
 }
 
 #define DEFAULTS .temperature = 0.5f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f
@@ -87,11 +91,34 @@ static const struct sampling few[] = {
       .no_repeat_ngram = 2,
       .ends = ends,
       .n_ends = 2 },
+    { .temperature = 1, .top_k = 200, .window = 0, .repeat = 1 },
+};
+/* Without top_k, from few logits if these decide. */
+static const struct sampling bounded[] = {
+    { .temperature = 0.05f, .window = 0, .repeat = 1 },
+    { .temperature = 0.2f, .top_p = 0.9f, .window = 40, .repeat = 1.2f, .ends = ends, .n_ends = 2 },
+    { .temperature = 0.4f, .min_p = 0.2f, .window = 9, .repeat = 0.9f, .bias = bias, .n_bias = 4 },
+    { .temperature = 1, .window = 0, .repeat = 1 },
+    { .temperature = 0.1f,
+      .top_p = 0.5f,
+      .min_p = 0.01f,
+      .window = 300,
+      .repeat = 1,
+      .presence = 0.5f },
+    { .temperature = 0.7f,
+      .top_p = 0.95f,
+      .min_p = 0.05f,
+      .window = 0,
+      .repeat = 1,
+      .bias = bias,
+      .n_bias = 1 },
+    { .temperature = 1e-30f, .window = 0, .repeat = 1 },
+    { .temperature = 5, .top_p = 0.9f, .window = 0, .repeat = 1 },
 };
 /* These need all logits. */
 static const struct sampling all[] = {
     { .temperature = 0.9f, .top_k = 0, .top_p = 0.9f, .window = 40, .repeat = 1.2f },
-    { .temperature = 1, .top_k = 65, .window = 0, .repeat = 1 },
+    { .temperature = 1, .top_k = 700, .window = 0, .repeat = 1 },
 };
 
 /* Run a batch that draws from rows of several sessions; the tokens, and the logits that they were
@@ -150,8 +177,24 @@ static void check_draws(quip_model *model, int round, const struct draw *draws,
 static const struct sampling *sampling_of_draw(int round, int i)
 {
     if (round % 4 == 1 && i == round % N_DRAWS)
-        return &all[round / 4 % 2];
-    return round % 5 == 0 ? &few[0] : &few[(round + i) % (int)QP_COUNT(few)];
+        return &all[1];
+    if (round % 5 == 0)
+        return &few[0];
+    return i % 2 ? &few[(round + i) % (int)QP_COUNT(few)]
+                 : &bounded[(round + i / 2) % (int)QP_COUNT(bounded)];
+}
+
+enum {
+    UNDECIDED = 16 // before a batch: few logits come back
+};
+
+/* The draws that were not decided by few logits, of a batch that began with UNDECIDED. */
+static int count_undecided(const struct webgpu_device *d, const struct draw *draws)
+{
+    int n = 0;
+    for (int i = 0; i < N_DRAWS; i++)
+        n += draws[i].sampling->top_k == 0 && draws[i].sampling->temperature > 0;
+    return (d->n_undecided - UNDECIDED + n) / 5;
 }
 
 static void test_draws(void **state)
@@ -165,7 +208,7 @@ static void test_draws(void **state)
         quip_session *sessions[N_SESSIONS];
         quip_error error = { 0 };
         quip_token context[N_CONTEXT], tokens[N_DRAWS] = { 0 };
-        int n_samples[3] = { 0 };
+        int n_samples[3] = { 0 }, n_bounded = 0, n_undecided = 0;
         assert_true(logits && mask);
         for (int i = 0; i < N_SESSIONS; i++)
             check(quip_session_open(&sessions[i], model, &(quip_session_options){ .n_context = 20 },
@@ -173,7 +216,7 @@ static void test_draws(void **state)
                   &error);
         for (int i = 0; i < N_CONTEXT; i++)
             context[i] = i * i % 40;
-        for (int round = 0; round < (v == 0 ? 24 : 12); round++) {
+        for (int round = 0; round < (v == 0 ? 16 : 11); round++) {
             struct draw draws[N_DRAWS];
             for (size_t i = 0; i < (vocab_size + 31) / 32; i++)
                 mask[i] = (uint32_t)(i * 2654435761u) ^ (uint32_t)round * 40503u;
@@ -186,12 +229,20 @@ static void test_draws(void **state)
                                           .context = context,
                                           .allowed = round % 5 && i % 4 == 3 ? mask : NULL };
             }
+            struct webgpu_device *d = webgpu_of(sessions[0]->device);
+            d->n_undecided = UNDECIDED;
             draw_batch(sessions, round, draws, tokens, logits);
-            n_samples[webgpu_of(sessions[0]->device)->sample]++;
+            n_samples[d->sample]++;
+            for (int i = 0; i < N_DRAWS && d->sample == SAMPLE_KNOWN; i++)
+                n_bounded += qp_sample_n_best(draws[i].sampling, vocab_sizes[v]) == 0;
+            n_undecided += d->sample == SAMPLE_KNOWN ? count_undecided(d, draws) : 0;
             check_draws(model, round, draws, tokens, logits);
         }
-        assert_true(n_samples[SAMPLE_GREEDY] > 1 && n_samples[SAMPLE_ALL] > 2 &&
+        assert_true(n_samples[SAMPLE_GREEDY] > 1 && (n_samples[SAMPLE_ALL] > 2 || v == 0) &&
                     n_samples[SAMPLE_KNOWN] > 4);
+        printf("  %d tokens: %d of %d draws without top_k need all logits\n", vocab_sizes[v],
+               n_undecided, n_bounded);
+        assert_true(v == 0 || (n_undecided > 0 && n_undecided < n_bounded * 3 / 4));
         for (int i = 0; i < N_SESSIONS; i++)
             quip_session_close(sessions[i]);
         free(logits);
@@ -272,6 +323,9 @@ static const quip_session_options conversations[] = {
       .no_speculation = true },
     { OPTIONS, .temperature = 1, .top_k = 20, .top_p = 0.5f, .min_p = -1, .n_stop = 2,
       .stop = (const char *const[]){ "e", "a" } },
+    { OPTIONS, .temperature = 0.3f, .top_k = -1, .top_p = 0.9f, .no_speculation = true },
+    { OPTIONS, .temperature = 0.2f, .top_k = -1, .top_p = 1, .min_p = -1, .n_logit_bias = 3,
+      .logit_bias = bias, .no_speculation = true },
     { .n_context = 50, .temperature = 1, .has_seed = true, .seed = 8 },
 };
 
@@ -299,8 +353,10 @@ static void test_answers_drawn_ahead(void **state)
     unlink("gpu-draws.bin");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_draws),
         cmocka_unit_test(test_answers_drawn_ahead),

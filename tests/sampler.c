@@ -414,6 +414,89 @@ static void test_known_logits(void **state)
     }
 }
 
+/* The tokens that are not in `list` and have logits of at least `least`, then those in it. */
+static void list_likely(struct known_logits *k, const struct draw *draw, const float *logits,
+                        const quip_token *list, int n_list, float least)
+{
+    k->max = -INFINITY;
+    k->least = -INFINITY;
+    for (int i = 0; i < VOCAB; i++) {
+        const float logit = logits[i] == logits[i] ? logits[i] : -INFINITY;
+        if (is_listed(list, n_list, i) ||
+            (draw->allowed && !(draw->allowed[i / 32] >> (i % 32) & 1)))
+            continue;
+        k->max = logit > k->max ? logit : k->max;
+        if (logit >= least)
+            k->at[k->n++] = (struct candidate){ logit, i };
+        else
+            k->least = least;
+    }
+    k->n_best = k->n;
+    for (int i = 0; i < VOCAB && k->max > -INFINITY; i++)
+        if (!is_listed(list, n_list, i) && logits[i] == logits[i] &&
+            (!draw->allowed || draw->allowed[i / 32] >> (i % 32) & 1))
+            k->sum += exp((double)(logits[i] - k->max) / (double)draw->sampling->temperature);
+    for (int i = 0; i < n_list; i++)
+        k->at[k->n++] = (struct candidate){ logits[list[i]], list[i] };
+}
+
+/* The same token from a part of the logits and a sum of weights, or none if they do not decide. */
+static void test_bounded_logits(void **state)
+{
+    static const quip_token ends[] = { 1, 3 };
+    static const quip_logit_bias bias[] = { { 7, 2.5f }, { 8, -INFINITY }, { 7, 1 } };
+    static const struct sampling cases[] = {
+        { .temperature = 1, .repeat = 1 },
+        { .temperature = 0.3f, .repeat = 1, .bias = bias, .n_bias = 3 },
+        { .temperature = 0.5f,
+          .top_p = 0.8f,
+          .window = 30,
+          .repeat = 1.1f,
+          .ends = ends,
+          .n_ends = 2 },
+        { .temperature = 0.7f, .top_p = 0.9f, .min_p = 0.1f, .repeat = 1 },
+        { .temperature = 2, .min_p = 0.3f, .window = INT32_MAX, .repeat = 0.7f, .presence = -0.4f },
+        { .temperature = 1e-3f, .top_p = 0.99f, .window = 64, .repeat = 1, .no_repeat_ngram = 2 },
+        { .temperature = 4, .top_k = 80, .top_p = 0.5f, .repeat = 1 },
+    };
+    static const uint32_t masks[][2] = { { 0xf0f0cc11, 0x3333 }, { 1 << 9, 0 } };
+    int n_decided = 0, n_all = 0;
+    (void)state;
+    for (unsigned seed = 0; seed < 40000; seed++) {
+        const struct sampling *o = &cases[seed % QP_COUNT(cases)];
+        quip_token context[40], list[44];
+        struct candidate known[44 + VOCAB], scratch[VOCAB];
+        float logits[VOCAB], copy[VOCAB];
+        const int n = (int)(seed % 41), n_window = n < o->window ? n : o->window;
+        unusual_logits(logits, seed);
+        for (unsigned i = 0; i < 40; i++)
+            context[i] = (quip_token)((i * i + seed / 3) % 13);
+        for (int i = 0; i < n_window; i++)
+            list[i] = context[n - n_window + i];
+        for (int i = 0; i < o->n_bias; i++)
+            list[n_window + i] = o->bias[i].token;
+        struct draw draw = { .sampling = o,
+                             .seed = seed,
+                             .index = (uint64_t)n,
+                             .context = context,
+                             .allowed = seed % 5 < 2 ? masks[seed % 5] : NULL };
+        const struct sampler sampler = { scratch, plain_sum_exp };
+        struct known_logits k = { .at = known, .window = list, .n_window = n_window };
+        list_likely(&k, &draw, logits, list, n_window + o->n_bias,
+                    (float)(seed / 7 % 16) / 4 - 2.1f);
+        k.sum *= 1 + SUM_ERROR * ((int)(seed % 3) - 1);
+        memcpy(copy, logits, sizeof copy);
+        const quip_token want = qp_sample(&sampler, &draw, copy, VOCAB);
+        draw.context = NULL;
+        const quip_token got = qp_sample_bounded(&sampler, &draw, &k, copy, VOCAB);
+        if (got >= 0 && got != want)
+            fail_msg("seed %u: token %d, expected %d", seed, got, want);
+        n_all++;
+        n_decided += got >= 0;
+    }
+    assert_in_range(n_decided, n_all / 2, n_all * 19 / 20);
+}
+
 /* As transformers 5.24 computes them: RepetitionPenaltyLogitsProcessor(1.5) on [3, 3, 0], and
  * NoRepeatNGramLogitsProcessor(2) on [1, 2, 1]. */
 static void test_penalties_of_transformers(void **state)
@@ -493,6 +576,7 @@ int main(void)
         cmocka_unit_test(test_penalties),
         cmocka_unit_test(test_penalties_of_transformers),
         cmocka_unit_test(test_known_logits),
+        cmocka_unit_test(test_bounded_logits),
         cmocka_unit_test(test_min_p),
         cmocka_unit_test(test_philox),
         cmocka_unit_test(test_uniform),

@@ -416,3 +416,81 @@ quip_token qp_sample_known(const struct sampler *s, const struct draw *draw,
                          .temperature = o->temperature };
     return allowed_token(draw->allowed, vocab_size, draw_token(s, draw, &r));
 }
+
+/* ---- a draw from bounds ---- */
+
+/* Is the i-th most likely token known? All before it are. */
+static bool is_ranked(struct ranking *r, const struct known_logits *k, int i)
+{
+    return i < r->n_known && ranked(r, i).logit >= k->least;
+}
+
+static float weight_of(const struct sampling *o, float logit, float max)
+{
+    return qp_exp((logit - max) * (1.0f / o->temperature));
+}
+
+/* About the sum of all weights, and `infinity` if only min_p limits the draw, as gather_tokens. */
+static double bounded_total(const struct sampling *o, const struct known_logits *k,
+                            const struct ranking *r)
+{
+    double total = k->sum > 0 ? (double)weight_of(o, k->max, r->max) * k->sum : 0;
+    if (o->min_p > 0 && !has_top_p(o))
+        return (double)INFINITY;
+    for (int i = k->n_best; i < r->n_known; i++)
+        total += weight_of(o, r->known[i].logit, r->max);
+    return total;
+}
+
+/* draw_token, for all sums of weights that may be right. Each step of it is monotonic in that sum,
+ * so it is enough to follow the lowest and the highest one. */
+static quip_token draw_bounded(const struct draw *draw, const struct known_logits *k,
+                               struct ranking *r, double total)
+{
+    const struct sampling *o = draw->sampling;
+    const double error = 2 * SUM_ERROR; // and what is rounded here and in total_weight
+    double low = total * (1 - error), high = total * (1 + error);
+    if (has_top_p(o) || o->min_p > 0) {
+        const double share = has_top_p(o) ? o->top_p : 1;
+        double kept = 0;
+        for (int i = 0; kept < share * high; i++) {
+            if (kept >= share * low || !is_ranked(r, k, i))
+                return -1;
+            const float weight = weight_of(o, ranked(r, i).logit, r->max);
+            if (i > 0 && weight < o->min_p)
+                break;
+            kept += weight;
+        }
+        low = high = kept;
+    }
+    const double u = qp_random_uniform(draw->seed, draw->index);
+    quip_token last = -1;
+    low *= u;
+    high *= u;
+    for (int i = 0; high >= 0; i++) {
+        if (low < 0 || !is_ranked(r, k, i))
+            return -1;
+        const float weight = weight_of(o, ranked(r, i).logit, r->max);
+        last = ranked(r, i).id;
+        low -= weight;
+        high -= weight;
+    }
+    return last;
+}
+
+quip_token qp_sample_bounded(const struct sampler *s, const struct draw *draw,
+                             const struct known_logits *k, float *logits, int vocab_size)
+{
+    assert(qp_sample_n_best(draw->sampling, vocab_size) == 0 && k->n_best <= k->n);
+    const int n = k->n > 0 ? settle_known(s, draw, k, logits, vocab_size) : 0;
+    struct ranking r = { .known = k->at, .n_known = n, .at = s->candidates };
+    if (n == 0)
+        return -1;
+    gather_known(&r, n);
+    r.max = ranked(&r, 0).logit;
+    if (!is_ranked(&r, k, 0) || !isfinite(r.max) || !isfinite(1.0f / draw->sampling->temperature))
+        return -1;
+    const double total = bounded_total(draw->sampling, k, &r);
+    const quip_token token = total > 0 ? draw_bounded(draw, k, &r, total) : -1;
+    return token < 0 ? -1 : allowed_token(draw->allowed, vocab_size, token);
+}

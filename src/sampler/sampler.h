@@ -65,7 +65,16 @@ struct known_logits {
     int n;
     const quip_token *window; // [n_window] the last tokens of the context: all, or those that count
     int n_window;
+    /* Of qp_sample_bounded: at[0, n_best) are the most likely tokens that are allowed, not in the
+     * window and without a bias; the logits of the others of this kind are below `least`, which
+     * is -INFINITY if all are known. All of this kind have weights exp((logit - max) /
+     * temperature), whose sum is `sum` with an error of at most SUM_ERROR of it. */
+    int n_best;
+    float least, max;
+    double sum;
 };
+#define SUM_ERROR 0x1p-15
+
 /* How many of the most likely tokens a draw needs to know, beside those of the penalties' window
  * and those with a bias; 0: all. */
 int qp_sample_n_best(const struct sampling *o, int vocab_size);
@@ -74,6 +83,10 @@ int qp_sample_n_best(const struct sampling *o, int vocab_size);
  * twice. k->at is changed. `logits` is scratch [vocab_size], and draw->context is not used. */
 quip_token qp_sample_known(const struct sampler *s, const struct draw *draw,
                            const struct known_logits *k, float *logits, int vocab_size);
+/* The same of a draw whose qp_sample_n_best is 0, with as many of the most likely tokens as there
+ * are. -1: what is not known may decide. */
+quip_token qp_sample_bounded(const struct sampler *s, const struct draw *draw,
+                             const struct known_logits *k, float *logits, int vocab_size);
 
 /* penalties.c: change the logits of the token after context [n]. */
 void qp_penalize(const struct sampling *o, const quip_token *context, int n,

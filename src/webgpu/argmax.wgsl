@@ -4,6 +4,7 @@
 
 struct Params {
     n: u32, // of a row: logits, or candidates
+    x_at: u32,
     x_stride: u32,
     best_at: u32, // of the first row
     best_stride: u32, // candidates
@@ -24,7 +25,7 @@ fn is_better(x: f32, id: u32, than: f32, than_id: u32) -> bool {
 
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let row = group.y * p.x_stride;
+    let row = p.x_at + group.y * p.x_stride;
     var best = -3.0e38;
     var best_id = 0xffffffffu;
     let begin = select(group.x * PER_GROUP, 0u, IS_LAST);

@@ -246,6 +246,7 @@ static void webgpu_close(struct device *device)
     free(d->staged_rows);
     free(d->host_logits);
     free(d->candidates);
+    free(d->results);
     free(d);
 }
 
@@ -317,6 +318,7 @@ static quip_status webgpu_begin(struct device *device, int n_threads)
     qp_webgpu_discard(d); // of a batch that failed before submit
     d->n_staged = 0;
     d->n_draws = d->n_logits = d->n_host_logits = 0;
+    d->fetches_row = false;
     d->pending = (struct pending){ 0 };
     return qp_webgpu_status(d);
 }

@@ -1,6 +1,6 @@
 // draw.wgsl: a guess of the token that the sampler will draw, so that the GPU can run it before.
-// In:  C: what top_k.wgsl found: pairs, and logits of listed tokens; DRAWS: these tokens, and those
-//      that no penalty changes; TOKENS: listed tokens that were drawn before in this batch.
+// In:  C: what select.wgsl found; DRAWS: listed tokens, biases, tokens that no penalty changes;
+//      TOKENS: listed tokens that were drawn before in this batch.
 // Out: TOKENS[p.draw].
 //
 // It does what sampler.c does, in floats and without DRY and n-grams. The number of the generator
@@ -9,10 +9,15 @@
 struct Params {
     draw: u32,
     n_ahead: u32, // tokens of the batch that were drawn before
+    vocab_size: u32,
     draw_at: u32, // in DRAWS
-    best_at: u32, // in C: pairs,
-    found_at: u32, // and logits of listed tokens
-    k: u32,
+    bias_at: u32, // biases of the first n_bias listed tokens
+    n_bias: u32,
+    result_at: u32, // in C
+    found_at: u32, // logits of listed tokens
+    sums_at: u32,
+    n_groups: u32, // sums
+    k: u32,        // the draw is among this many; 0: all
     window: u32,
     seed_low: u32,
     seed_high: u32,
@@ -31,9 +36,11 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> TOKENS: array<u32>;
 
 const ENDS = 8u;  // of DRAWS: tokens that end an answer, n of them at ENDS - 1
-const LIST = 32u; // of DRAWS: the first listed token
-var<workgroup> listed: array<u32, N>;
-var<workgroup> sums: array<f32, SIZE>; // of weights up to this one
+const PAIRS = 4u; // of a result
+const LISTED = 0x80000000u; // of an id: the token is listed
+const EACH = N / SIZE;      // tokens of a thread
+var<workgroup> words: array<u32, N>; // listed tokens; then floats: weights up to each token
+var<workgroup> sums: array<f32, SIZE>;
 var<workgroup> n_kept: atomic<u32>;
 var<workgroup> chosen: atomic<u32>;
 
@@ -61,10 +68,6 @@ fn uniform_number() -> f32 {
 
 // ---- logits ----
 
-fn logit_of(key: u32) -> f32 {
-    return bitcast<f32>(select(~key, key ^ 0x80000000u, key >= 0x80000000u));
-}
-
 fn is_end(id: u32) -> bool {
     for (var i = 0u; i < DRAWS[p.draw_at + ENDS - 1u]; i++) {
         if (DRAWS[p.draw_at + ENDS + i] == id) {
@@ -74,47 +77,53 @@ fn is_end(id: u32) -> bool {
     return false;
 }
 
-// The key of listed token i after the penalties; 0 if it is listed before.
+// The key of listed token i after biases and penalties; 0 if it is listed before, or not a token.
 fn penalized_key(i: u32, n: u32) -> u32 {
-    let id = listed[i];
-    let begin = n - min(p.window, n);
+    let id = words[i];
+    let begin = max(p.n_bias, n - min(p.window, n));
+    var logit = bitcast<f32>(C[p.found_at + i]);
     var count = 0u;
     for (var j = 0u; j < n; j++) {
-        let is_same = listed[j] == id;
+        let is_same = words[j] == id;
         if (is_same && j < i) {
             return 0u;
         }
+        if (is_same && j < p.n_bias) {
+            logit += bitcast<f32>(DRAWS[p.bias_at + j]);
+        }
         count += select(0u, 1u, is_same && j >= begin);
     }
-    let bits = C[p.found_at + i];
-    if (count == 0u || is_end(id)) {
-        return key_of(bits, true);
+    if (id >= p.vocab_size) {
+        return 0u;
     }
-    let logit = bitcast<f32>(bits);
-    let scaled = select(logit * p.repeat, logit / p.repeat, logit > 0.0);
-    return key_of(bitcast<u32>(scaled - (f32(count) * p.frequency + p.presence)), true);
+    if (count > 0u && !is_end(id)) {
+        logit = select(logit * p.repeat, logit / p.repeat, logit > 0.0) -
+                (f32(count) * p.frequency + p.presence);
+    }
+    return key_of(bitcast<u32>(logit), true);
 }
 
 fn load(thread: u32) {
     let n_listed = DRAWS[p.draw_at];
     let n = n_listed + p.n_ahead;
+    let n_found = min(C[p.result_at], DRAWS[p.draw_at + 4u]);
     for (var i = thread; i < n; i += SIZE) {
         if (i < n_listed) {
-            listed[i] = DRAWS[p.draw_at + LIST + i];
+            words[i] = DRAWS[p.draw_at + LIST + i];
         } else {
-            listed[i] = TOKENS[p.draw - p.n_ahead + i - n_listed];
+            words[i] = TOKENS[p.draw - p.n_ahead + i - n_listed];
         }
     }
     workgroupBarrier();
     for (var i = thread; i < N; i += SIZE) {
         var key = 0u;
         var id = NONE;
-        if (i < p.k) {
-            key = C[p.best_at + 2u * i];
-            id = C[p.best_at + 2u * i + 1u];
-        } else if (i - p.k < n) {
-            key = penalized_key(i - p.k, n);
-            id = listed[i - p.k];
+        if (i < n_found) {
+            key = C[p.result_at + PAIRS + 2u * i];
+            id = C[p.result_at + PAIRS + 2u * i + 1u];
+        } else if (i - n_found < n) {
+            key = penalized_key(i - n_found, n);
+            id = words[i - n_found] | LISTED;
         }
         keys[i] = key;
         ids[i] = id;
@@ -123,24 +132,72 @@ fn load(thread: u32) {
 
 // ---- the draw ----
 
-// sums = the sums of the weights of the first k tokens; returns this thread's weight.
-fn add_weights(thread: u32) -> f32 {
-    var weight = 0.0;
-    if (thread < p.k && keys[thread] != 0u) {
-        let below = (logit_of(keys[thread]) - logit_of(keys[0])) / p.temperature;
-        weight = exp(max(below, -80.0));
+fn weight(key: u32) -> f32 {
+    let below = (logit_of(key) - logit_of(keys[0])) / p.temperature;
+    return select(0.0, exp(max(below, -80.0)), key > MINUS_INF);
+}
+
+// The weight of sorted token i; 0 if it is not among the k.
+fn weight_of(i: u32) -> f32 {
+    if (p.k > 0u && i >= p.k) {
+        return 0.0;
     }
-    sums[thread] = weight;
-    for (var step = 1u; step < SIZE; step *= 2u) {
+    return weight(keys[i]);
+}
+
+// The sum of all threads.
+fn add_up(x: f32, thread: u32) -> f32 {
+    workgroupBarrier();
+    sums[thread] = x;
+    for (var step = SIZE / 2u; step > 0u; step /= 2u) {
         workgroupBarrier();
-        let before = sums[max(thread, step) - step];
-        workgroupBarrier();
-        if (thread >= step) {
-            sums[thread] += before;
+        if (thread < step) {
+            sums[thread] += sums[thread + step];
         }
     }
     workgroupBarrier();
-    return weight;
+    return sums[0];
+}
+
+// The sum of all weights, also of the tokens that are not here.
+fn total(thread: u32) -> f32 {
+    var sum = 0.0;
+    for (var i = thread; i < p.n_groups && p.k == 0u; i += SIZE) {
+        sum += bitcast<f32>(C[p.sums_at + i]);
+    }
+    sum *= weight(C[p.result_at + 2u]);
+    for (var i = thread; i < N; i += SIZE) {
+        if (p.k > 0u || ids[i] >= LISTED) {
+            sum += weight_of(i);
+        }
+    }
+    return add_up(sum, thread);
+}
+
+// words = the sums of the weights up to each token.
+fn add_weights(thread: u32) {
+    var sum = 0.0;
+    for (var i = EACH * thread; i < EACH * (thread + 1u); i++) {
+        sum += weight_of(i);
+        words[i] = bitcast<u32>(sum);
+    }
+    workgroupBarrier();
+    sums[thread] = sum;
+    for (var step = 1u; step < SIZE; step *= 2u) {
+        workgroupBarrier();
+        let before = select(0.0, sums[max(thread, step) - step], thread >= step);
+        workgroupBarrier();
+        sums[thread] += before;
+    }
+    workgroupBarrier();
+    for (var i = EACH * thread; i < EACH * (thread + 1u) && thread > 0u; i++) {
+        words[i] = bitcast<u32>(bitcast<f32>(words[i]) + sums[thread - 1u]);
+    }
+    workgroupBarrier();
+}
+
+fn up_to(i: u32) -> f32 {
+    return bitcast<f32>(words[i]);
 }
 
 @compute @workgroup_size(SIZE)
@@ -149,26 +206,32 @@ fn main(@builtin(local_invocation_index) thread: u32) {
     sort(thread);
     if (p.temperature == 0.0) {
         if (thread == 0u) {
-            TOKENS[p.draw] = ids[0];
+            TOKENS[p.draw] = ids[0] & ~LISTED;
         }
         return;
     }
     if (thread == 0u) {
         atomicStore(&n_kept, 1u);
-        atomicStore(&chosen, p.k);
+        atomicStore(&chosen, N);
     }
-    let weight = add_weights(thread);
-    let before = sums[max(thread, 1u) - 1u];
-    if (thread > 0u && thread < p.k && before < p.top_p * sums[p.k - 1u] && weight >= p.min_p) {
-        atomicMax(&n_kept, thread + 1u);
+    let all = total(thread);
+    add_weights(thread);
+    for (var i = max(thread, 1u); i < N; i += SIZE) {
+        if (keys[i] > 0u && up_to(i - 1u) < p.top_p * all && weight_of(i) >= p.min_p) {
+            atomicMax(&n_kept, i + 1u);
+        }
     }
     workgroupBarrier();
     let end = atomicLoad(&n_kept);
-    if (thread < end && sums[thread] > uniform_number() * sums[end - 1u]) {
-        atomicMin(&chosen, thread);
+    let is_limited = p.top_p < 1.0 || p.min_p > 0.0;
+    let left = uniform_number() * select(all, up_to(end - 1u), is_limited);
+    for (var i = thread; i < end; i += SIZE) {
+        if (up_to(i) > left) {
+            atomicMin(&chosen, i);
+        }
     }
     workgroupBarrier();
     if (thread == 0u) {
-        TOKENS[p.draw] = ids[min(atomicLoad(&chosen), end - 1u)];
+        TOKENS[p.draw] = ids[min(atomicLoad(&chosen), end - 1u)] & ~LISTED;
     }
 }

@@ -443,11 +443,13 @@ quip_status qp_webgpu_logits(struct device *device, int n)
     struct webgpu_device *d = webgpu_of(device);
     const struct gpu_product *w = d->head.n_slabs ? &d->head : &d->embed;
     assert(n > 0 && n <= LOGITS_ROWS);
-    d->n_logits = n;
+    d->n_logits = d->n_draws + n; // those of a draw stay where they are until the batch is done
+    assert(d->n_logits <= LOGITS_ROWS);
     return run_matvecs(d, w,
                        (struct matvec){ .in = &d->mem.xn,
                                         .out = &d->mem.logits,
                                         .n = n,
+                                        .at = d->n_draws * d->mem.logits.stride,
                                         .scale = device->config->logits_scale,
                                         .cap = device->config->logits_cap },
                        false);

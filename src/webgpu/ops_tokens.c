@@ -1,6 +1,6 @@
 /* ops_tokens.c: what comes back from the GPU.
  * In:  what was recorded.
- * Out: tokens that were drawn (ops_sample.c); rows of buffers as floats. */
+ * Out: tokens that were drawn (ops_results.c); rows of buffers as floats. */
 #include "webgpu/webgpu_impl.h"
 
 #include <assert.h>
@@ -27,6 +27,15 @@ static quip_status reserve_readback(struct webgpu_device *d, uint64_t n_bytes, q
     return QUIP_OK;
 }
 
+/* Ask for n_bytes of what comes back. */
+static quip_status map_readback(struct webgpu_device *d, uint64_t n_bytes)
+{
+    qp_webgpu_flush(d);
+    d->n_mapped = (size_t)n_bytes;
+    qp_gpu_map(d->gpu, d->mem.readback.buffer, d->n_mapped);
+    return qp_webgpu_status(d);
+}
+
 quip_status qp_webgpu_submit(struct device *device)
 {
     struct webgpu_device *d = webgpu_of(device);
@@ -46,29 +55,36 @@ quip_status qp_webgpu_submit(struct device *device)
     if (results.n_bytes > 0)
         qp_gpu_copy(d->gpu, d->mem.readback.buffer, TOKEN_BYTES, results.buffer, results.offset,
                     results.n_bytes);
-    qp_webgpu_flush(d);
-    d->n_mapped = TOKEN_BYTES + (size_t)results.n_bytes;
-    qp_gpu_map(d->gpu, d->mem.readback.buffer, d->n_mapped);
-    return qp_webgpu_status(d);
+    return map_readback(d, TOKEN_BYTES + results.n_bytes);
+}
+
+/* Ask for the logits of a draw. */
+static quip_status fetch_row(struct webgpu_device *d)
+{
+    const struct gpu_range row = qp_webgpu_missing_row(d);
+    const quip_status status = reserve_readback(d, TOKEN_BYTES + row.n_bytes, &d->base.error);
+    if (status)
+        return status;
+    qp_gpu_copy(d->gpu, d->mem.readback.buffer, TOKEN_BYTES, row.buffer, row.offset, row.n_bytes);
+    return map_readback(d, TOKEN_BYTES + row.n_bytes);
 }
 
 quip_status qp_webgpu_poll(struct device *device, bool wait)
 {
     struct webgpu_device *d = webgpu_of(device);
-    if (d->n_mapped == 0)
-        return qp_webgpu_status(d);
-    const uint8_t *mapped = qp_gpu_mapped(d->gpu, d->mem.readback.buffer, wait);
-    if (!mapped) {
-        const quip_status status = qp_webgpu_status(d);
-        if (!status)
+    quip_status status = qp_webgpu_status(d);
+    while (d->n_mapped > 0) {
+        const uint8_t *mapped = qp_gpu_mapped(d->gpu, d->mem.readback.buffer, wait);
+        if (!mapped && !(status = qp_webgpu_status(d)))
             return QP_NOT_YET;
         d->n_mapped = 0;
-        return status;
+        if (!mapped)
+            return status;
+        const bool is_done = qp_webgpu_finish_draws(d, mapped, mapped + TOKEN_BYTES);
+        qp_gpu_unmap(d->gpu, d->mem.readback.buffer);
+        status = is_done ? qp_webgpu_status(d) : fetch_row(d);
     }
-    qp_webgpu_finish_draws(d, mapped, mapped + TOKEN_BYTES);
-    qp_gpu_unmap(d->gpu, d->mem.readback.buffer);
-    d->n_mapped = 0;
-    return qp_webgpu_status(d);
+    return status;
 }
 
 quip_status qp_webgpu_read_tokens(struct device *device, quip_token *tokens, int n)

@@ -23,8 +23,8 @@ extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend
     qp_wgsl_attend_few[], qp_wgsl_attention[], qp_wgsl_combine[], qp_wgsl_draw[], qp_wgsl_embed[],
     qp_wgsl_gated[], qp_wgsl_gemm[], qp_wgsl_input_norm[], qp_wgsl_input_parts[],
     qp_wgsl_input_plain[], qp_wgsl_keep[], qp_wgsl_matrix[], qp_wgsl_matvec[], qp_wgsl_norm[],
-    qp_wgsl_ple[], qp_wgsl_quantize[], qp_wgsl_rope[], qp_wgsl_sort[], qp_wgsl_sum[],
-    qp_wgsl_top_k[];
+    qp_wgsl_ple[], qp_wgsl_quantize[], qp_wgsl_rope[], qp_wgsl_select[], qp_wgsl_sort[],
+    qp_wgsl_sum[], qp_wgsl_keys[];
 
 #define NORM_CONSTANTS "iPOST", "bADDS", "bSCALES", "iNEXT", "bIS_LAYER_NORM", "bIS_PLUS_1"
 #define MATVEC_CONSTANTS                                                                           \
@@ -105,8 +105,8 @@ static const struct shader_kind {
     [SHADER_COMBINE] = { { qp_wgsl_combine }, 1, 1, { "uHEAD_DIM", "uPITCH" } },
     [SHADER_KEEP] = { { qp_wgsl_keep }, 1, 1, { 0 } },
     [SHADER_ARGMAX] = { { qp_wgsl_argmax }, 1, 1, { "bIS_LAST" } },
-    [SHADER_TOP_K] = { { qp_wgsl_sort, qp_wgsl_top_k }, 3, 1, { "bIS_FIRST" } },
-    [SHADER_DRAW] = { { qp_wgsl_sort, qp_wgsl_draw }, 2, 1, { 0 } },
+    [SHADER_SELECT] = { { qp_wgsl_keys, qp_wgsl_select }, 3, 1, { "iPASS" } },
+    [SHADER_DRAW] = { { qp_wgsl_keys, qp_wgsl_sort, qp_wgsl_draw }, 2, 1, { 0 } },
 };
 
 /* For profiles. */
@@ -131,7 +131,7 @@ static const char *const shader_names[N_SHADERS] = {
     [SHADER_COMBINE] = "sum of attention",
     [SHADER_KEEP] = "keep rows",
     [SHADER_ARGMAX] = "most likely token",
-    [SHADER_TOP_K] = "top k",
+    [SHADER_SELECT] = "likely tokens",
     [SHADER_DRAW] = "guess of a draw",
 };
 

@@ -11,7 +11,8 @@
  *   ops_ple.c        per-layer embeddings
  *   ops_texts.c      pooling and dense layers for embeddings
  *   profile.c        the dispatches of batches, and their times
- *   ops_sample.c     draws: logits -> tokens
+ *   ops_sample.c     draws: what they need of the logits
+ *   ops_results.c    what comes back for draws -> tokens
  *   ops_tokens.c     what comes back
  *   sequence.c       keys, values and outputs of sequences
  *   adapter.c        adapters, packed
@@ -33,10 +34,11 @@
 /* Weights to whose multiple a row is padded: the block of activations that share a scale. */
 #define ROW_UNIT 64
 
-/* Of a draw whose logits do not all come back: the most likely tokens, and those that are listed
- * because of penalties and biases. */
-#define MAX_BEST 64
+/* Of a draw whose logits do not all come back: the most likely tokens, those that are listed
+ * because of penalties and biases, and both together (N of keys.wgsl). */
+#define MAX_BEST 960
 #define MAX_LISTED 960
+#define MAX_SELECTED 1024
 
 #define NO_INDEX 0xffffffffu
 
@@ -66,7 +68,7 @@ enum shader {
     SHADER_COMBINE,
     SHADER_KEEP,
     SHADER_ARGMAX,
-    SHADER_TOP_K,
+    SHADER_SELECT,
     SHADER_DRAW,
     N_SHADERS
 };
@@ -190,12 +192,12 @@ struct parts {
 /* What was asked for and is not recorded yet. The dispatch behind it does it, too, if it can;
  * before any other dispatch it is recorded by itself (qp_webgpu_settle). */
 struct pending {
-    struct add_step step; // for a product with XN
-    int n_rows;           // of the step; 0: there is none
+    struct add_step step;                     // for a product with XN
+    int n_rows;                               // of the step; 0: there is none
     const struct norm_weights *parallel_norm; // that made XN of an X which nothing was added to yet
-    int l;                // layer of a rope_append, for attention
-    struct rows rows;     // of that; n 0: there is none
-    struct parts parts;   // of attention, for the product behind it
+    int l;                                    // layer of a rope_append, for attention
+    struct rows rows;                         // of that; n 0: there is none
+    struct parts parts;                       // of attention, for the product behind it
     /* Rows of X that are to be copied to the outputs of these sequences, before it changes. */
     struct webgpu_sequence *outputs[LOGITS_ROWS];
     int n_outputs;
@@ -215,10 +217,18 @@ struct listed {
     int n_ahead; // tokens behind the n that were drawn before in the batch, not known before poll
 };
 
+/* Words of what select.wgsl leaves for a draw. */
+enum {
+    RESULT_PAIRS = 4, // before them: how many there are, of how many tokens, the largest key
+    RESULT_FOUND = RESULT_PAIRS + 2 * MAX_BEST,
+    RESULT_SUMS = RESULT_FOUND + MAX_LISTED,
+    SELECT_LOGITS = 1024 // of a workgroup (N of keys.wgsl), which has one sum
+};
+
 /* From what the tokens of a batch are drawn. */
 enum sample {
     SAMPLE_GREEDY, // the GPU finds them
-    SAMPLE_KNOWN,  // from logits that top_k.wgsl found
+    SAMPLE_KNOWN,  // from logits that select.wgsl found, or all if these do not decide
     SAMPLE_ALL     // from all logits
 };
 
@@ -255,9 +265,15 @@ struct webgpu_device {
     enum sample sample;
     int first_ahead; // draws from this one on are of rows that run ahead
     struct listed listed[LOGITS_ROWS];
+    quip_token found[LOGITS_ROWS]; // by the GPU
     quip_token tokens[LOGITS_ROWS];
-    struct candidate *candidates; // [vocab_size]
-    float *host_logits;           // [LOGITS_ROWS, vocab_size]; both allocated when first needed
+    int n_finished;               // draws whose tokens are known
+    bool is_wrong;                // the last of them: those after it do not count
+    bool fetches_row;             // the logits of the next draw come back
+    int n_undecided;              // draws lately that needed them
+    uint32_t *results;            // [LOGITS_ROWS, qp_webgpu_result_words], allocated when first
+    struct candidate *candidates; // [vocab_size]                           needed, as are these
+    float *host_logits;           // [LOGITS_ROWS, vocab_size]
     size_t n_mapped;              // bytes of readback that were asked for; 0: none
 };
 
@@ -455,14 +471,23 @@ quip_status qp_webgpu_sample(struct device *device, const struct draw *draws, in
 /* Words of batch_memory.draws for each draw, and of batch_memory.candidates. */
 int qp_webgpu_draw_words(int vocab_size);
 int qp_webgpu_candidate_words(int vocab_size);
+/* Those of them that come back for a draw. */
+static inline int qp_webgpu_result_words(int vocab_size)
+{
+    return RESULT_SUMS + (vocab_size + SELECT_LOGITS - 1) / SELECT_LOGITS;
+}
+/* How many tokens can be selected for draw number i. */
+int qp_webgpu_n_selected(const struct webgpu_device *d, int i);
 int qp_webgpu_max_ahead(const struct device *device, const struct draw *draw);
 /* Make the token of the last draw known on the GPU. */
 quip_status qp_webgpu_guess(struct webgpu_device *d);
-/* What comes back for the draws that were recorded, or for the caller; memory for it; and the
- * tokens. */
+/* What comes back for the draws that were recorded, or for the caller; and memory for it. */
 struct gpu_range qp_webgpu_draw_results(const struct webgpu_device *d);
 quip_status qp_webgpu_reserve_draws(struct webgpu_device *d);
-void qp_webgpu_finish_draws(struct webgpu_device *d, const uint8_t *tokens, const uint8_t *results);
+/* It came back: draw the tokens. False: first the logits of a row have to, which is in
+ * qp_webgpu_missing_row; then call this again with them. */
+bool qp_webgpu_finish_draws(struct webgpu_device *d, const uint8_t *tokens, const uint8_t *results);
+struct gpu_range qp_webgpu_missing_row(const struct webgpu_device *d);
 quip_status qp_webgpu_submit(struct device *device);
 quip_status qp_webgpu_poll(struct device *device, bool wait);
 quip_status qp_webgpu_read_tokens(struct device *device, quip_token *tokens, int n);
