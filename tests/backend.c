@@ -8,6 +8,7 @@
 #include "support/models.h"
 #include "support/reference_backend.h"
 #include "support/shared.h"
+#include "support/story.h"
 #include "support/tiny_adapter.h"
 #include "support/tiny_model.h"
 
@@ -239,10 +240,6 @@ static void test_copies_have_the_last_output(void **state)
 
 /* ---- not yet ---- */
 
-static const quip_session_options answer_options = {
-    .n_context = 128, .max_output_tokens = 30, .temperature = 1.1f, .seed = 11, .has_seed = true
-};
-
 /* The model of the tests below, with a copy of everything: "llama f32". */
 enum {
     LLAMA_F32 = 4
@@ -292,7 +289,7 @@ static void test_not_yet_while_the_device_works(void **state)
             int n_not_yet = 0;
             reset_knobs(NULL);
             reference_knobs.n_not_yet = not_yets[i];
-            quip_session *s = open_session(model, &answer_options);
+            quip_session *s = open_session(model, &story_options);
             append(s, "the hen");
             assert_int_equal(reference_knobs.n_polls, 0); // a call that waits does not poll
             assert_int_equal(collect(s, wait, &text, &n_not_yet), QUIP_FINISH_LENGTH);
@@ -309,7 +306,7 @@ static void test_not_yet_while_the_device_works(void **state)
             }
             quip_session_close(s);
         }
-    assert_true(first.n > 0 && n_steps > 0 && n_steps <= answer_options.max_output_tokens);
+    assert_true(first.n > 0 && n_steps > 0 && n_steps <= story_options.max_output_tokens);
     qp_bytes_close(&first);
     quip_model_close(model);
 }
@@ -318,7 +315,7 @@ static void test_not_yet_while_the_device_works(void **state)
 static quip_session *open_in_flight(quip_model *model)
 {
     quip_piece piece;
-    quip_session *s = open_session(model, &answer_options);
+    quip_session *s = open_session(model, &story_options);
     append(s, "the hen");
     reference_knobs.n_not_yet = 3;
     for (int i = 0; i < 3; i++) // some pieces
@@ -340,7 +337,7 @@ static int ask_again(quip_model *model, bool cannot_wait, struct bytes *text, fl
     reset_knobs(NULL);
     reference_knobs.n_not_yet = 2;
     reference_knobs.cannot_wait = cannot_wait;
-    quip_session *s = open_session(model, &answer_options);
+    quip_session *s = open_session(model, &story_options);
     check(quip_session_begin_append(s, QUIP_ROLE_USER, "the hen and the cat", 19, &n_left, &error),
           &error);
     for (int before = n_left; n_left > 0; before = n_left) {
@@ -395,7 +392,7 @@ static void test_cancel_in_mid_flight(void **state)
     const int n = quip_session_position(s);
     assert_int_equal(collect(s, false, &text, &n_not_yet),
                      QUIP_FINISH_LENGTH); // not cancelled again
-    assert_int_equal(quip_session_position(s), n + answer_options.max_output_tokens);
+    assert_int_equal(quip_session_position(s), n + story_options.max_output_tokens);
     qp_bytes_close(&text);
     quip_session_close(s);
     quip_model_close(model);
@@ -496,7 +493,7 @@ static void test_calls_in_mid_flight(void **state)
         struct bytes text = { 0 }, expected = { 0 };
         int n_not_yet = 0;
         quip_session *s = open_in_flight(model);
-        quip_session *calm = open_session(calm_model, &answer_options);
+        quip_session *calm = open_session(calm_model, &story_options);
         append(calm, "the hen");
         while (quip_session_position(calm) < quip_session_position(s)) {
             quip_piece piece;
@@ -527,7 +524,7 @@ static void test_another_session_in_mid_flight(void **state)
     quip_piece piece;
     quip_error error = { 0 };
     quip_model *model = open_reference(LLAMA_F32);
-    quip_session *other = open_session(model, &answer_options);
+    quip_session *other = open_session(model, &story_options);
     append(other, "and then");
     quip_session *s = open_in_flight(model);
     for (int i = 0; i < 10; i++)
@@ -543,75 +540,6 @@ static void test_another_session_in_mid_flight(void **state)
 
 /* ---- failures ---- */
 
-struct trial {
-    quip_model *model;
-    quip_session *session;
-    quip_adapter *adapter;
-    int step; // of the story: those before succeeded
-    struct bytes answer;
-};
-
-/* The steps of a conversation. Each is one public call, which may fail and be repeated. */
-static quip_status open_step(struct trial *t, quip_error *error)
-{
-    return quip_session_open(&t->session, t->model, &answer_options, error);
-}
-static quip_status append_step(struct trial *t, quip_error *error)
-{
-    return quip_session_append(t->session, QUIP_ROLE_USER, "the hen", 7, error);
-}
-static quip_status next_step(struct trial *t, quip_error *error)
-{
-    quip_piece piece = { .struct_size = sizeof piece };
-    const quip_status status = quip_session_next(t->session, &piece, error);
-    if (!status)
-        assert_true(qp_bytes_append(&t->answer, piece.text, piece.n_text));
-    return status;
-}
-static quip_status logits_step(struct trial *t, quip_error *error)
-{
-    static const quip_token tokens[] = { 30, 31, 32, 33, 34 };
-    return quip_session_prefill_logits(t->session, tokens, 5, NULL, NULL, error);
-}
-static quip_status rewind_step(struct trial *t, quip_error *error)
-{
-    return quip_session_rewind(t->session, quip_session_position(t->session) - 2, error);
-}
-static quip_status clone_step(struct trial *t, quip_error *error)
-{
-    quip_session *copy;
-    const quip_status status = quip_session_clone(&copy, t->session, error);
-    if (status) {
-        assert_null(copy);
-        return status;
-    }
-    quip_session_close(t->session);
-    t->session = copy;
-    return QUIP_OK;
-}
-
-static quip_status load_adapter_step(struct trial *t, quip_error *error)
-{
-    const struct tiny_adapter tiny = { .rank = 2, .alpha = 4 };
-    check(tiny_adapter_write("backend-adapter", t->model, &tiny, error), error);
-    const quip_status status = quip_adapter_open(&t->adapter, t->model, "backend-adapter", error);
-    tiny_adapter_remove("backend-adapter");
-    if (status)
-        assert_null(t->adapter);
-    return status;
-}
-static quip_status set_adapter_step(struct trial *t, quip_error *error)
-{
-    return quip_session_set_adapter(t->session, t->adapter, 0.9f, error);
-}
-
-typedef quip_status trial_step(struct trial *t, quip_error *error);
-static trial_step *const story[] = { open_step,         append_step,      next_step,   next_step,
-                                     next_step,         clone_step,       next_step,   append_step,
-                                     next_step,         next_step,        logits_step, rewind_step,
-                                     load_adapter_step, set_adapter_step, next_step,   next_step,
-                                     next_step };
-
 /* The logits after the last token, or zeros if it has not run. */
 static void copy_logits(quip_session *s, float *logits)
 {
@@ -622,7 +550,7 @@ static void copy_logits(quip_session *s, float *logits)
 }
 
 /* One step fails: the session is as before, up to logits that may have to be computed again. */
-static void check_failure(struct trial *t, bool is_answer, quip_status status,
+static void check_failure(struct story *t, bool is_answer, quip_status status,
                           const quip_error *error, int position, const float *before)
 {
     float after[TINY_VOCAB];
@@ -645,10 +573,10 @@ static void check_failure(struct trial *t, bool is_answer, quip_status status,
 /* Tell the whole story while the fail_in-th call of the backend fails. */
 static struct bytes tell(int fail_in, bool when_run, quip_status failure, bool *has_failed)
 {
-    struct trial t = { .model = open_reference(LLAMA_F32) };
+    struct story t = { .model = open_reference(LLAMA_F32) };
     int n_calls = 0; // of the backend, by the steps so far
     *has_failed = false;
-    for (size_t i = 0; i < QP_COUNT(story); i++) {
+    for (int i = 0; i < n_story_steps; i++) {
         float before[TINY_VOCAB];
         quip_error error = { 0 };
         const int position = quip_session_position(t.session);
@@ -658,22 +586,22 @@ static struct bytes tell(int fail_in, bool when_run, quip_status failure, bool *
             .failure = failure,
             .fail_in = !*has_failed && fail_in > n_calls ? fail_in - n_calls : 0,
         };
-        quip_status status = story[i](&t, &error);
+        quip_status status = story_steps[i](&t, &error);
         n_calls += reference_knobs.n_calls;
         reference_knobs.fail_in = 0;
         if (status) {
             assert_false(*has_failed);
             *has_failed = true;
-            check_failure(&t, story[i] == next_step, status, &error, position, before);
+            check_failure(&t, story_steps[i] == story_next, status, &error, position, before);
             error = (quip_error){ 0 };
-            status = story[i](&t, &error);
+            status = story_steps[i](&t, &error);
         }
         check(status, &error);
     }
-    quip_session_close(t.session);
-    quip_adapter_close(t.adapter);
-    quip_model_close(t.model);
-    return t.answer;
+    const struct bytes answer = t.answer;
+    t.answer = (struct bytes){ 0 };
+    story_close(&t);
+    return answer;
 }
 
 static void test_failures(void **state)
