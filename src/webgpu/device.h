@@ -57,11 +57,12 @@ quip_status qp_gpu_open(struct gpu **gpu, quip_error *error);
 void qp_gpu_close(struct gpu *gpu);
 const struct gpu_info *qp_gpu_info(const struct gpu *gpu);
 
-/* QUIP_OK, or what went wrong first: QUIP_E_DEVICE. */
+/* QUIP_OK, or what went wrong first: QUIP_E_DEVICE; QUIP_E_MEMORY if the GPU had no memory for
+ * something other than a buffer. */
 quip_status qp_gpu_failure(const struct gpu *gpu, quip_error *error);
 
-/* Zeroed memory of the GPU. n_bytes is a multiple of 4. Work that was submitted may still use a
- * buffer that is closed. */
+/* Zeroed memory of the GPU. n_bytes is a multiple of 4. After QUIP_E_MEMORY the call can be
+ * repeated. Work that was submitted may still use a buffer that is closed. */
 quip_status qp_gpu_buffer_open(struct gpu_buffer **buffer, struct gpu *gpu, enum gpu_usage usage,
                                uint64_t n_bytes, quip_error *error);
 void qp_gpu_buffer_close(struct gpu *gpu, struct gpu_buffer *buffer);

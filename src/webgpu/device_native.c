@@ -2,9 +2,8 @@
  * In:  the calls of device.h.
  * Out: calls of that library, which is loaded when a GPU is opened (native_library.c). */
 #include "webgpu/device.h"
-#include "webgpu/native_abi.h"
+#include "webgpu/native_failure.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,16 +27,15 @@ struct gpu {
     void *queries;                   // two times of each dispatch that is measured; NULL: none is
     int n_measured;
 
-    pthread_mutex_t lock; // of the failures: callbacks may come on other threads
-    quip_error failure;   // the first; status QUIP_OK: none
-    bool is_short;        // the last allocation failed
-    bool is_closing;
+    struct native_failures failures;
 };
 
 struct gpu_buffer {
     void *buffer;
     size_t n_mapped; // bytes that were asked for
+    bool is_awaited; // on_mapped will be called
     bool is_mapped;
+    bool is_closed; // meanwhile: on_mapped frees it
 };
 
 static struct wgpu_text text_of(const char *text)
@@ -45,53 +43,14 @@ static struct wgpu_text text_of(const char *text)
     return (struct wgpu_text){ text, strlen(text) };
 }
 
-static void keep_failure(struct gpu *g, const char *what, struct wgpu_text message)
-{
-    const int n = message.n < 300 ? (int)message.n : 300;
-    pthread_mutex_lock(&g->lock);
-    if (!g->failure.status && !g->is_closing)
-        qp_fail(&g->failure, QUIP_E_DEVICE, "the GPU %s: %.*s", what, message.data ? n : 0,
-                message.data ? message.data : "");
-    pthread_mutex_unlock(&g->lock);
-}
-
-static void on_error(void *const *device, uint32_t type, struct wgpu_text message, void *a, void *b)
-{
-    struct gpu *g = a;
-    (void)device, (void)b;
-    if (type != WGPU_OUT_OF_MEMORY) {
-        keep_failure(g, "refused a call", message);
-        return;
-    }
-    pthread_mutex_lock(&g->lock);
-    g->is_short = true;
-    pthread_mutex_unlock(&g->lock);
-}
-
-static void on_lost(void *const *device, uint32_t reason, struct wgpu_text message, void *a,
-                    void *b)
-{
-    (void)device, (void)b;
-    if (reason != WGPU_LOST_DESTROYED)
-        keep_failure(a, "was lost", message);
-}
-
-static void on_object(uint32_t status, void *object, struct wgpu_text message, void *a, void *b)
-{
-    (void)message, (void)b;
-    if (status == WGPU_SUCCESS)
-        *(void **)a = object;
-}
-
 quip_status qp_gpu_failure(const struct gpu *gpu, quip_error *error)
 {
-    struct gpu *g = (struct gpu *)gpu;
-    pthread_mutex_lock(&g->lock);
-    const quip_status status = (quip_status)g->failure.status;
-    if (status && error)
-        *error = g->failure;
-    pthread_mutex_unlock(&g->lock);
-    return status;
+    return qp_wgpu_failure(&((struct gpu *)gpu)->failures, error);
+}
+
+static bool has_failed(struct gpu *g)
+{
+    return qp_gpu_failure(g, NULL) != QUIP_OK;
 }
 
 /* ---- open and close ---- */
@@ -130,15 +89,54 @@ void *qp_wgpu_instance(const struct wgpu_functions *f)
     return f->create_instance(&instance);
 }
 
+/* What a request gave. */
+struct request_result {
+    void *object;
+    char why[200]; // there is none
+};
+
+static void on_object(uint32_t status, void *object, struct wgpu_text message, void *a, void *b)
+{
+    struct request_result *result = a;
+    (void)b;
+    if (status == WGPU_SUCCESS)
+        result->object = object;
+    else
+        qp_wgpu_join_lines(result->why, sizeof result->why, message);
+}
+
 void *qp_wgpu_adapter(const struct wgpu_functions *f, void *instance)
 {
     const struct wgpu_adapter_options options = { .feature_level = WGPU_CORE,
                                                   .power_preference = WGPU_HIGH_PERFORMANCE };
-    void *adapter = NULL;
+    struct request_result result = { 0 };
     f->request_adapter(instance, &options,
                        (struct wgpu_request_callback){
-                           .mode = WGPU_SPONTANEOUS, .callback = on_object, .a = &adapter });
-    return adapter;
+                           .mode = WGPU_SPONTANEOUS, .callback = on_object, .a = &result });
+    return result.object;
+}
+
+static quip_status request_device(struct gpu *g, const struct wgpu_limits *limits,
+                                  quip_error *error)
+{
+    const uint32_t features[] = { WGPU_TIMESTAMP_QUERY };
+    const struct wgpu_device_descriptor descriptor = {
+        .n_features = g->info.has_timestamps,
+        .features = features,
+        .limits = limits,
+        .lost = { .mode = WGPU_SPONTANEOUS, .callback = qp_wgpu_on_lost, .a = &g->failures },
+        .error = { .callback = qp_wgpu_on_error, .a = &g->failures },
+    };
+    struct request_result result = { 0 };
+    g->f.request_device(g->adapter, &descriptor,
+                        (struct wgpu_request_callback){
+                            .mode = WGPU_SPONTANEOUS, .callback = on_object, .a = &result });
+    g->device = result.object;
+    if (!g->device)
+        return qp_fail(error, QUIP_E_UNSUPPORTED, "the GPU %s cannot be opened%s%s", g->info.name,
+                       result.why[0] ? ": " : "", result.why);
+    g->queue = g->f.device_queue(g->device);
+    return QUIP_OK;
 }
 
 static quip_status open_native(struct gpu *g, quip_error *error)
@@ -151,21 +149,7 @@ static quip_status open_native(struct gpu *g, quip_error *error)
                        "there is no GPU, or no driver for it that wgpu-native can use");
     g->info = qp_wgpu_describe(&g->f, g->adapter, &limits);
     g->info.has_timestamps = g->f.has_feature(g->adapter, WGPU_TIMESTAMP_QUERY) != 0;
-    const uint32_t features[] = { WGPU_TIMESTAMP_QUERY };
-    const struct wgpu_device_descriptor descriptor = {
-        .n_features = g->info.has_timestamps,
-        .features = features,
-        .limits = &limits,
-        .lost = { .mode = WGPU_SPONTANEOUS, .callback = on_lost, .a = g },
-        .error = { .callback = on_error, .a = g },
-    };
-    g->f.request_device(g->adapter, &descriptor,
-                        (struct wgpu_request_callback){
-                            .mode = WGPU_SPONTANEOUS, .callback = on_object, .a = &g->device });
-    if (!g->device)
-        return qp_fail(error, QUIP_E_UNSUPPORTED, "the GPU %s cannot be opened", g->info.name);
-    g->queue = g->f.device_queue(g->device);
-    return QUIP_OK;
+    return request_device(g, &limits, error);
 }
 
 quip_status qp_gpu_open(struct gpu **gpu, quip_error *error)
@@ -174,10 +158,10 @@ quip_status qp_gpu_open(struct gpu **gpu, quip_error *error)
     *gpu = NULL;
     if (!g)
         return qp_fail_memory(error, "a GPU", sizeof *g);
-    pthread_mutex_init(&g->lock, NULL);
+    qp_wgpu_failures_open(&g->failures);
     quip_status status = qp_wgpu_load(&g->f, NULL, error);
     if (status) {
-        pthread_mutex_destroy(&g->lock);
+        qp_wgpu_failures_close(&g->failures);
         free(g);
         return status;
     }
@@ -189,13 +173,15 @@ quip_status qp_gpu_open(struct gpu **gpu, quip_error *error)
     return status;
 }
 
+/* wgpu-native 29 waits for a device that is released, and ends the process if it is lost: such a
+ * device is not released. */
 void qp_gpu_close(struct gpu *g)
 {
     if (!g)
         return;
-    g->is_closing = true;
+    qp_wgpu_failures_stop(&g->failures);
     qp_gpu_discard(g);
-    if (g->device)
+    if (g->device && !qp_wgpu_is_lost(&g->failures))
         g->f.device_poll(g->device, true, NULL);
     if (g->queries)
         g->f.release_queries(g->queries);
@@ -205,13 +191,13 @@ void qp_gpu_close(struct gpu *g)
     }
     if (g->queue)
         g->f.release_queue(g->queue);
-    if (g->device)
+    if (g->device && !qp_wgpu_is_lost(&g->failures))
         g->f.release_device(g->device);
     if (g->adapter)
         g->f.release_adapter(g->adapter);
     if (g->instance)
         g->f.release_instance(g->instance);
-    pthread_mutex_destroy(&g->lock);
+    qp_wgpu_failures_close(&g->failures);
     free(g);
 }
 
@@ -237,15 +223,6 @@ static uint64_t usage_flags(enum gpu_usage usage)
     return 0;
 }
 
-static bool was_short(struct gpu *g)
-{
-    pthread_mutex_lock(&g->lock);
-    const bool is_short = g->is_short;
-    g->is_short = false;
-    pthread_mutex_unlock(&g->lock);
-    return is_short;
-}
-
 quip_status qp_gpu_buffer_open(struct gpu_buffer **buffer, struct gpu *g, enum gpu_usage usage,
                                uint64_t n_bytes, quip_error *error)
 {
@@ -256,26 +233,35 @@ quip_status qp_gpu_buffer_open(struct gpu_buffer **buffer, struct gpu *g, enum g
     if (n_bytes > g->info.max_buffer)
         return qp_fail(error, QUIP_E_UNSUPPORTED, "a buffer needs %llu bytes; this GPU allows %llu",
                        (unsigned long long)n_bytes, (unsigned long long)g->info.max_buffer);
+    quip_status status = qp_gpu_failure(g, error);
+    if (status)
+        return status;
     struct gpu_buffer *b = calloc(1, sizeof *b);
     if (!b)
         return qp_fail_memory(error, "a buffer", sizeof *b);
+    qp_wgpu_begin_allocation(&g->failures);
     b->buffer = g->f.create_buffer(g->device, &descriptor);
-    const bool is_short = was_short(g);
-    if (b->buffer && !is_short) {
+    if (qp_wgpu_end_allocation(&g->failures))
+        status = qp_fail_memory(error, "a buffer of the GPU", (size_t)n_bytes);
+    else
+        status = qp_gpu_failure(g, error);
+    if (status)
+        qp_gpu_buffer_close(g, b);
+    else
         *buffer = b;
-        return qp_gpu_failure(g, error);
-    }
-    qp_gpu_buffer_close(g, b);
-    return qp_fail_memory(error, "a buffer of the GPU", (size_t)n_bytes);
+    return status;
 }
 
+/* No callback comes from a GPU that was lost. */
 void qp_gpu_buffer_close(struct gpu *g, struct gpu_buffer *buffer)
 {
     if (!buffer)
         return;
-    if (buffer->buffer)
-        g->f.release_buffer(buffer->buffer);
-    free(buffer);
+    buffer->is_closed = buffer->is_awaited && !qp_wgpu_is_lost(&g->failures);
+    const bool is_freed_later = buffer->is_closed;
+    g->f.release_buffer(buffer->buffer);
+    if (!is_freed_later)
+        free(buffer);
 }
 
 void qp_gpu_write(struct gpu *g, struct gpu_buffer *to, uint64_t offset, const void *from,
@@ -322,14 +308,16 @@ struct gpu_pipeline *qp_gpu_pipeline_open(struct gpu *g, const char *wgsl, size_
     const struct layout *layout = find_layout(g, n_read, n_write);
     // the shaders check their bounds themselves, and their loops end
     void *module = g->f.create_module(g->device, &module_descriptor, 0);
-    if (!module)
-        return NULL;
     const struct wgpu_pipeline_descriptor descriptor = {
         .layout = layout->pipeline,
         .compute = { .module = module, .entry_point = text_of("main") },
     };
-    void *pipeline = qp_gpu_failure(g, NULL) ? NULL : g->f.create_pipeline(g->device, &descriptor);
+    void *pipeline = has_failed(g) ? NULL : g->f.create_pipeline(g->device, &descriptor);
     g->f.release_module(module);
+    if (pipeline && has_failed(g)) {
+        g->f.release_pipeline(pipeline);
+        pipeline = NULL;
+    }
     return pipeline;
 }
 
@@ -356,7 +344,7 @@ struct gpu_bindings *qp_gpu_bindings_open(struct gpu *g, struct gpu_range parame
                                                       .n_entries = 1 + (size_t)n,
                                                       .entries = entries };
     void *group = g->f.create_group(g->device, &descriptor);
-    if (group && qp_gpu_failure(g, NULL)) {
+    if (has_failed(g)) {
         g->f.release_group(group);
         group = NULL;
     }
@@ -429,7 +417,7 @@ void qp_gpu_submit(struct gpu *g)
         g->f.release_encoder(g->encoder);
         g->encoder = NULL;
     }
-    if (qp_gpu_failure(g, NULL) == QUIP_OK)
+    if (!has_failed(g))
         g->f.submit(g->queue, commands ? 1 : 0, &commands); // none: what was written is copied
     if (commands)
         g->f.release_commands(commands);
@@ -448,16 +436,22 @@ void qp_gpu_discard(struct gpu *g)
 static void on_mapped(uint32_t status, struct wgpu_text message, void *a, void *b)
 {
     struct gpu_buffer *buffer = a;
-    if (status == WGPU_SUCCESS)
-        buffer->is_mapped = true;
-    else
-        keep_failure(b, "did not map a buffer", message);
+    struct gpu *g = b;
+    buffer->is_awaited = false;
+    buffer->is_mapped = status == WGPU_SUCCESS;
+    if (buffer->is_closed)
+        free(buffer);
+    else if (status != WGPU_SUCCESS)
+        qp_wgpu_fail_map(&g->failures, message);
 }
 
 void qp_gpu_map(struct gpu *g, struct gpu_buffer *buffer, size_t n_bytes)
 {
-    buffer->is_mapped = false;
+    if (has_failed(g))
+        return;
+    assert(!buffer->is_mapped && !buffer->is_awaited);
     buffer->n_mapped = n_bytes;
+    buffer->is_awaited = true;
     g->f.map(buffer->buffer, WGPU_MAP_READ, 0, n_bytes,
              (struct wgpu_map_callback){
                  .mode = WGPU_PROCESS_EVENTS, .callback = on_mapped, .a = buffer, .b = g });
@@ -465,10 +459,12 @@ void qp_gpu_map(struct gpu *g, struct gpu_buffer *buffer, size_t n_bytes)
 
 const void *qp_gpu_mapped(struct gpu *g, struct gpu_buffer *buffer, bool wait)
 {
-    if (!buffer->is_mapped)
+    if (!buffer->is_mapped && !has_failed(g))
         g->f.device_poll(g->device, wait, NULL);
-    if (!buffer->is_mapped && wait && !qp_gpu_failure(g, NULL))
-        keep_failure(g, "did not map a buffer", text_of("no reason"));
+    if (has_failed(g))
+        return NULL;
+    if (!buffer->is_mapped && wait)
+        qp_wgpu_fail_map(&g->failures, text_of("it waited in vain"));
     return buffer->is_mapped ? g->f.mapped_range(buffer->buffer, 0, buffer->n_mapped) : NULL;
 }
 

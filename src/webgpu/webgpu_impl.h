@@ -16,7 +16,8 @@
  *   ops_tokens.c     what comes back
  *   sequence.c       keys, values and outputs of sequences
  *   adapter.c        adapters, packed
- *   device.h         the GPU itself; device_native.c implements it with a library
+ *   device.h         the GPU itself; device_native.c implements it with a library, native_failure.c
+ *                    keeps what goes wrong there
  *
  * A row of a buffer of a batch begins at a multiple of 4 floats. */
 #ifndef QP_WEBGPU_IMPL_H

@@ -1,0 +1,443 @@
+/* gpu_faults.c: what can go wrong on a GPU ends in a sentence, and models and sessions can be
+ * closed afterwards. The first tests run on a GPU that computes nothing (support/fake_gpu.h), so
+ * they need none; the last ones on the GPU of this machine, if there is one. */
+#include "support/alloc_fault.h"
+#include "support/check.h"
+#include "support/fake_gpu.h"
+#include "support/gpu.h"
+#include "support/models.h"
+#include "support/story.h"
+#include "support/tiny_model.h"
+
+#include "engine/engine.h"
+
+#include <setjmp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+static int use_fake(void **state)
+{
+    (void)state;
+    fake_gpu_reset();
+    fake_gpu.is_on = true;
+    return 0;
+}
+
+static int end_fake(void **state)
+{
+    (void)state;
+    fake_gpu_reset();
+    return 0;
+}
+
+static quip_session *open_session(quip_model *model, int n_context)
+{
+    quip_session *s;
+    quip_error error = { 0 };
+    quip_session_options options = story_options;
+    options.n_context = n_context;
+    check(quip_session_open(&s, model, &options, &error), &error);
+    return s;
+}
+
+/* Run one token, and read its logits. */
+static quip_status run_token(quip_session *s, quip_error *error)
+{
+    const quip_token token = 5;
+    return quip_session_prefill_logits(s, &token, 1, NULL, NULL, error);
+}
+
+/* A sentence that a user can read. */
+static void check_sentence(quip_status status, const quip_error *error)
+{
+    assert_int_equal(error->status, status);
+    const size_t n = strlen(error->message);
+    if (n < 20 || strchr(error->message, '?') || error->message[n - 1] == '.' ||
+        (!strstr(error->message, "GPU") && !strstr(error->message, "out of memory")))
+        fail_msg("the message is \"%s\"", error->message);
+}
+
+static void check_calls(void)
+{
+    if (fake_gpu.wrong)
+        fail_msg("a wrong call, after %s failed: %s", fake_gpu.failed ? fake_gpu.failed : "nothing",
+                 fake_gpu.wrong);
+}
+
+/* ---- each call fails once ---- */
+
+/* The status of a failure while the device opens, or later. */
+static quip_status expected_status(bool is_open)
+{
+    if (!is_open && (strcmp(fake_gpu.failed, "wgpuCreateInstance") == 0 ||
+                     strcmp(fake_gpu.failed, "wgpuInstanceRequestAdapter") == 0 ||
+                     strcmp(fake_gpu.failed, "wgpuAdapterRequestDevice") == 0))
+        return QUIP_E_UNSUPPORTED;
+    return fake_gpu.failure == FAKE_SHORT ? QUIP_E_MEMORY : QUIP_E_DEVICE;
+}
+
+/* Does the device of the model stay as it is after the failure? */
+static bool is_broken(const struct story *s)
+{
+    return s->model->device && !(fake_gpu.failure == FAKE_SHORT &&
+                                 strcmp(fake_gpu.failed, "wgpuDeviceCreateBuffer") == 0);
+}
+
+/* The story has failed for good: all that needs the GPU fails with the same sentence. */
+static void check_broken(struct story *s, const quip_error *first)
+{
+    quip_error error = { 0 };
+    quip_session *other;
+    assert_int_equal(quip_session_open(&other, s->model, &story_options, &error), first->status);
+    assert_string_equal(error.message, first->message);
+    if (!s->session)
+        return;
+    assert_int_equal(run_token(s->session, &error), first->status);
+    assert_string_equal(error.message, first->message);
+    assert_null(quip_session_logits(s->session));
+}
+
+/* Tell the story while the fail_in-th call of the GPU fails; false: there were not as many. */
+static bool tell(int model, int fail_in, enum fake_failure failure)
+{
+    const int live = alloc_fault_live();
+    quip_error first = { 0 };
+    use_fake(NULL);
+    struct story s = { .model = open_on_gpu(model) };
+    fake_gpu.is_typed = fail_in % 2;
+    fake_gpu.failure = failure;
+    fake_gpu.fail_in = fail_in;
+    bool has_broken = false;
+    for (int i = 0; i < n_story_steps; i++) {
+        quip_error error = { 0 };
+        if (has_broken && !s.session)
+            break;
+        quip_status status = story_steps[i](&s, &error);
+        if (!status || has_broken) // what needs no GPU may succeed
+            continue;
+        assert_non_null(fake_gpu.failed);
+        assert_int_equal(first.status, QUIP_OK); // one failure is reported once
+        check_sentence(status, &error);
+        if (status != expected_status(s.model->device))
+            fail_msg("%s failed: %s", fake_gpu.failed, error.message);
+        first = error;
+        has_broken = is_broken(&s);
+        if (has_broken)
+            check_broken(&s, &first);
+        else // it succeeds when it is repeated
+            check(story_steps[i](&s, &error), &error);
+    }
+    if (fake_gpu.failed && !first.status)
+        fail_msg("%s failed, and no call said so", fake_gpu.failed);
+    const bool has_failed = fake_gpu.failed != NULL;
+    story_close(&s); // in which the next call may fail
+    check_calls();
+    const bool is_lost =
+        fake_gpu.failed && failure == FAKE_LOST && first.status != QUIP_E_UNSUPPORTED;
+    assert_int_equal(fake_gpu.n_live, is_lost); // a lost device is not released
+    assert_int_equal(fake_gpu.n_devices, is_lost);
+    assert_int_equal(alloc_fault_live(), live);
+    return has_failed;
+}
+
+static void test_each_call_fails(void **state)
+{
+    static const struct {
+        const char *name;
+        int n_rounds; // each with other failures; 3 are all
+    } models[] = { { "llama f32", 3 }, { "lfm2 int8", 1 } };
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    for (size_t i = 0; i < QP_COUNT(models); i++) {
+        const int model = models_named(models[i].name);
+        for (int round = 0; round < models[i].n_rounds; round++) {
+            int n = 1;
+            while (tell(model, n, (enum fake_failure)((n + round) % 3)))
+                n++;
+            printf("  %s: %d calls failed, one after the other\n", models[i].name, n - 1);
+            assert_true(n > 200);
+        }
+    }
+}
+
+/* The n-th allocation of the host fails, in a session that opens and answers. */
+static bool tell_with_little_memory(int n)
+{
+    enum {
+        N_STEPS = 6 // up to a clone
+    };
+    const int live = alloc_fault_live();
+    bool has_failed = false;
+    use_fake(NULL);
+    struct story s = { .model = open_on_gpu(models_named("lfm2 int8")) };
+    assert_true(qp_bytes_reserve(&s.answer, 4096)); // the story's own
+    for (int i = 0; i < N_STEPS; i++) {
+        quip_error error = { 0 };
+        const int made = alloc_fault_made();
+        if (!has_failed)
+            alloc_fault_set(n);
+        quip_status status = story_steps[i](&s, &error);
+        n -= alloc_fault_made() - made;
+        has_failed = alloc_fault_clear() || has_failed;
+        if (!status)
+            continue;
+        assert_true(has_failed);
+        assert_int_equal(status, QUIP_E_MEMORY);
+        assert_int_equal(error.status, status);
+        check(story_steps[i](&s, &error), &error);
+    }
+    story_close(&s);
+    check_calls();
+    assert_int_equal(fake_gpu.n_live, 0);
+    assert_int_equal(alloc_fault_live(), live);
+    return has_failed;
+}
+
+static void test_each_allocation_fails(void **state)
+{
+    (void)state;
+    if (!fake_gpu_is_here() || !alloc_fault_is_here())
+        skip();
+    int n = 0;
+    while (tell_with_little_memory(n))
+        n++;
+    printf("  %d allocations failed, one after the other\n", n);
+    assert_true(n > 100);
+}
+
+/* ---- in mid-flight ---- */
+
+/* A session whose step is on the GPU. */
+static quip_session *open_in_flight(quip_model *model)
+{
+    quip_piece piece;
+    quip_error error = { 0 };
+    quip_session *s = open_session(model, 100);
+    check(quip_session_append(s, QUIP_ROLE_USER, "the hen", 7, &error), &error);
+    while (!s->step.is_running) {
+        const quip_status status = qp_answer_next(s, false, &piece, &error);
+        assert_true(!status || status == QP_NOT_YET);
+    }
+    return s;
+}
+
+static quip_finish_reason collect(quip_session *s, bool wait)
+{
+    quip_piece piece = { .struct_size = sizeof piece };
+    quip_error error = { 0 };
+    while (!piece.finish_reason) {
+        const quip_status status = qp_answer_next(s, wait, &piece, &error);
+        if (status != QP_NOT_YET)
+            check(status, &error);
+    }
+    return (quip_finish_reason)piece.finish_reason;
+}
+
+static void check_cancel(quip_model *model)
+{
+    quip_session *s = open_in_flight(model);
+    quip_session_cancel(s);
+    assert_int_equal(collect(s, false), QUIP_FINISH_CANCELLED);
+    assert_int_not_equal(collect(s, true), QUIP_FINISH_CANCELLED); // not once more
+    quip_session_close(s);
+    s = open_in_flight(model);
+    quip_session_close(s); // the device is free again
+    s = open_in_flight(model);
+    quip_model_close(model);
+    quip_session_close(s);
+}
+
+static void test_cancel_in_mid_flight(void **state)
+{
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    fake_gpu.n_not_yet = 3;
+    check_cancel(open_on_gpu(models_named("llama f32")));
+    assert_true(fake_gpu.n_polls > 0);
+    check_calls();
+    assert_int_equal(fake_gpu.n_live, 0);
+}
+
+/* The GPU is lost while a step is on it. What comes next is an error, or the end. */
+static void test_lost_in_mid_flight(void **state)
+{
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    for (int close = 0; close < 2; close++)
+        for (int typed = 0; typed < 2; typed++) {
+            use_fake(NULL);
+            const int live = alloc_fault_live();
+            quip_model *model = open_on_gpu(models_named("llama f32"));
+            fake_gpu.n_not_yet = 3;
+            quip_session *s = open_in_flight(model), *other;
+            quip_error error = { 0 };
+            quip_piece piece;
+            fake_gpu.is_typed = typed;
+            fake_gpu.failure = FAKE_LOST;
+            fake_gpu.fail_in = 1;
+            if (!close) {
+                assert_int_equal(qp_answer_next(s, true, &piece, &error), QUIP_E_DEVICE);
+                check_sentence(QUIP_E_DEVICE, &error);
+                assert_non_null(strstr(error.message, "the GPU was lost"));
+                assert_int_equal(qp_answer_next(s, true, &piece, &error), QUIP_E_DEVICE);
+                assert_int_equal(quip_session_clone(&other, s, &error), QUIP_E_DEVICE);
+            }
+            quip_session_close(s);
+            quip_model_close(model);
+            check_calls();
+            assert_int_equal(fake_gpu.n_live, 1); // the device that was lost
+            assert_int_equal(alloc_fault_live(), live);
+        }
+}
+
+/* ---- several models ---- */
+
+/* One of two models loses the GPU. The other one, and one on the CPU, go on. */
+static void test_one_of_three_is_lost(void **state)
+{
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    quip_model *const models[] = { open_on_gpu(models_named("llama f32")),
+                                   open_on_gpu(models_named("gemma3 mixed")),
+                                   models_open(models_named("llama f32"), NULL) };
+    quip_session *s[3];
+    float logits[TINY_VOCAB];
+    quip_error error = { 0 };
+    for (int i = 0; i < 3; i++) {
+        s[i] = open_session(models[i], 100);
+        check(run_token(s[i], &error), &error);
+    }
+    memcpy(logits, quip_session_logits(s[2]), sizeof logits);
+    fake_gpu.failure = FAKE_LOST;
+    fake_gpu.fail_in = 1;
+    assert_int_equal(run_token(s[0], &error), QUIP_E_DEVICE);
+    for (int k = 0; k < 3; k++)
+        check(run_token(s[1], &error), &error);
+    check(quip_session_rewind(s[2], 0, &error), &error);
+    check(run_token(s[2], &error), &error);
+    assert_memory_equal(quip_session_logits(s[2]), logits, sizeof logits);
+    for (int i = 0; i < 3; i++) {
+        quip_session_close(s[i]);
+        quip_model_close(models[i]);
+    }
+    check_calls();
+    assert_int_equal(fake_gpu.n_live, 1);
+}
+
+/* ---- many sessions ---- */
+
+/* Session number i: another size, sometimes a clone, sometimes one that is closed at once. */
+static void run_session(quip_model *model, int i)
+{
+    quip_session *s = open_session(model, 100 + i % 20), *copy;
+    quip_error error = { 0 };
+    if (i % 5 != 0) {
+        check(run_token(s, &error), &error);
+        check(run_token(s, &error), &error);
+    }
+    if (i % 7 == 0) {
+        check(quip_session_clone(&copy, s, &error), &error);
+        quip_session_close(s);
+        s = copy;
+        check(run_token(s, &error), &error);
+    }
+    quip_session_close(s);
+}
+
+enum {
+    N_BEFORE = 140, // of every kind of session
+    N_SESSIONS = 500
+};
+
+static void test_500_sessions(void **state)
+{
+    static const char *const names[] = { "llama f32", "gemma4 mixed", "lfm2 int8" };
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    quip_model *models[QP_COUNT(names)];
+    int live = 0, n_live = 0;
+    for (size_t i = 0; i < QP_COUNT(names); i++)
+        models[i] = open_on_gpu(models_named(names[i]));
+    for (int i = 0; i < N_BEFORE + N_SESSIONS; i++) {
+        if (i == N_BEFORE) {
+            live = alloc_fault_live();
+            n_live = fake_gpu.n_live;
+        }
+        for (size_t m = 0; m < QP_COUNT(names); m++)
+            run_session(models[m], i);
+    }
+    assert_int_equal(alloc_fault_live(), live);
+    assert_int_equal(fake_gpu.n_live, n_live);
+    for (size_t i = 0; i < QP_COUNT(names); i++)
+        quip_model_close(models[i]);
+    check_calls();
+    assert_int_equal(fake_gpu.n_live, 0);
+}
+
+/* ---- the GPU of this machine ---- */
+
+static void test_cancel_in_mid_flight_here(void **state)
+{
+    (void)state;
+    if (!has_gpu())
+        skip();
+    check_cancel(open_on_gpu(models_named("llama int8")));
+}
+
+/* Bytes of the heap, which the library of the GPU and a driver for it use, too. */
+static size_t heap_bytes(void)
+{
+#if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
+    const struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+#else
+    return 0;
+#endif
+}
+
+/* Found on lavapipe: the heap of 106 MB changes by 3 KB. */
+static void test_500_sessions_here(void **state)
+{
+    enum {
+        N_WARM = 30
+    };
+    (void)state;
+    if (!has_gpu())
+        skip();
+    quip_model *model = open_on_gpu(models_named("llama int8"));
+    size_t before = 0;
+    for (int i = 0; i < N_WARM + N_SESSIONS; i++) {
+        if (i == N_WARM)
+            before = heap_bytes();
+        run_session(model, i);
+    }
+    const size_t after = heap_bytes();
+    printf("  the heap has %zu bytes, and after %d sessions %zu\n", before, N_SESSIONS, after);
+    assert_true(after < before + 100 * N_SESSIONS); // bytes
+    quip_model_close(model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_each_call_fails, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_each_allocation_fails, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_cancel_in_mid_flight, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_lost_in_mid_flight, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_one_of_three_is_lost, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_500_sessions, use_fake, end_fake),
+        cmocka_unit_test(test_cancel_in_mid_flight_here),
+        cmocka_unit_test(test_500_sessions_here),
+    };
+    return cmocka_run_group_tests(tests, models_make, models_remove);
+}
