@@ -211,6 +211,74 @@ static void test_each_allocation_fails(void **state)
     assert_true(n > 100);
 }
 
+/* ---- limits ---- */
+
+static void test_limits_that_are_too_small(void **state)
+{
+    static const struct {
+        struct fake_gpu gpu;
+        const char *words; // of the sentence
+    } cases[] = {
+        { { .group_threads = 128 }, "128 threads in a workgroup" },
+        { { .group_memory = 8192 }, "8192 bytes of memory in a workgroup" },
+        { { .max_groups = 1024 }, "1024 workgroups in a dispatch" },
+        { { .n_bindings = 4 }, "4 buffers in a shader" },
+        { { .max_binding = 2048 }, "because this GPU binds at most 1984 bytes" },
+        { { .max_binding = 16384 }, "this GPU binds at most 16384" },
+        { { .max_buffer = 65536 }, "this GPU allows 65536" },
+    };
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        use_fake(NULL);
+        quip_model *model = open_on_gpu(models_named("llama f32"));
+        quip_session *s;
+        quip_error error = { 0 };
+        fake_gpu = cases[i].gpu;
+        fake_gpu.is_on = true;
+        const quip_status status = quip_session_open(&s, model, &story_options, &error);
+        if (status != QUIP_E_UNSUPPORTED || !strstr(error.message, cases[i].words))
+            fail_msg("expected \"%s\", found %s: %s", cases[i].words, quip_status_name(status),
+                     error.message);
+        check_sentence(status, &error);
+        assert_null(s);
+        quip_model_close(model);
+        check_calls();
+        assert_int_equal(fake_gpu.n_live, 0);
+    }
+}
+
+/* With any limit of a binding, a model is refused, or no binding is larger. */
+static void test_limits_of_bindings(void **state)
+{
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    for (int m = 0; m < models_count() && !models_is_golden(m); m++) {
+        int n_refused = 0;
+        uint64_t max = 1 << 20;
+        for (; n_refused < 3 && max > 64; max -= max / 4 / 4 * 4) {
+            use_fake(NULL);
+            struct story s = { .model = open_on_gpu(m) };
+            fake_gpu.max_binding = max;
+            quip_status status = QUIP_OK;
+            for (int i = 0; i < 6 && !status; i++) {
+                quip_error error = { 0 };
+                status = story_steps[i](&s, &error);
+                if (status)
+                    check_sentence(status, &error);
+            }
+            assert_true(!status || status == QUIP_E_UNSUPPORTED);
+            n_refused += status != QUIP_OK;
+            story_close(&s);
+            check_calls();
+            assert_int_equal(fake_gpu.n_live, 0);
+        }
+        printf("  %-22s runs down to about %llu bytes\n", models_name(m), (unsigned long long)max);
+    }
+}
+
 /* ---- in mid-flight ---- */
 
 /* A session whose step is on the GPU. */
@@ -432,6 +500,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_each_call_fails, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_each_allocation_fails, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_limits_that_are_too_small, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_limits_of_bindings, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_cancel_in_mid_flight, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_lost_in_mid_flight, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_one_of_three_is_lost, use_fake, end_fake),

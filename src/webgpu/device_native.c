@@ -139,6 +139,27 @@ static quip_status request_device(struct gpu *g, const struct wgpu_limits *limit
     return QUIP_OK;
 }
 
+/* Can it run the shaders? Every GPU that a browser can use has at least these limits. */
+static quip_status check_limits(const struct gpu *g, const struct wgpu_limits *limits,
+                                quip_error *error)
+{
+    const struct {
+        const char *what;
+        uint32_t found, least;
+    } all[] = {
+        { "threads in a workgroup", limits->workgroup_invocations, 256 },
+        { "bytes of memory in a workgroup", limits->workgroup_storage, 16384 },
+        { "workgroups in a dispatch", limits->workgroups, 65535 },
+        { "buffers in a shader", limits->storage_buffers, GPU_MAX_BINDINGS },
+    };
+    for (size_t i = 0; i < QP_COUNT(all); i++)
+        if (all[i].found < all[i].least)
+            return qp_fail(error, QUIP_E_UNSUPPORTED,
+                           "the GPU %s allows %u %s, expected at least %u; use the cpu",
+                           g->info.name, all[i].found, all[i].what, all[i].least);
+    return QUIP_OK;
+}
+
 static quip_status open_native(struct gpu *g, quip_error *error)
 {
     struct wgpu_limits limits = { 0 };
@@ -149,7 +170,8 @@ static quip_status open_native(struct gpu *g, quip_error *error)
                        "there is no GPU, or no driver for it that wgpu-native can use");
     g->info = qp_wgpu_describe(&g->f, g->adapter, &limits);
     g->info.has_timestamps = g->f.has_feature(g->adapter, WGPU_TIMESTAMP_QUERY) != 0;
-    return request_device(g, &limits, error);
+    const quip_status status = check_limits(g, &limits, error);
+    return status ? status : request_device(g, &limits, error);
 }
 
 quip_status qp_gpu_open(struct gpu **gpu, quip_error *error)

@@ -226,8 +226,10 @@ static quip_status upload_product(struct writer *w, struct gpu_product *to,
     }
     if (n_pieces == 0 || last.i + 1 < n || last.row + last.n < m[n - 1]->n_out)
         return qp_fail(w->error, QUIP_E_UNSUPPORTED,
-                       "a matrix has rows of %zu bytes, which this GPU cannot bind; use the cpu",
-                       padded_row_bytes(m[0]));
+                       "a matrix of %d rows of %zu bytes needs more than %d buffers, because this "
+                       "GPU binds at most %llu bytes of one; use the cpu",
+                       m[0]->n_out, padded_row_bytes(m[0]), MAX_SLABS,
+                       (unsigned long long)max_slab_bytes(w->d));
     to->n_in = m[0]->n_in;
     to->slabs = calloc((size_t)n_slabs, sizeof *to->slabs);
     if (!to->slabs)
