@@ -1,70 +1,97 @@
 /* gemm_lanes.h: products with float weights, on sixteen lanes.
  * Contracts and order of rounding: scalar/linear_scalar.c, to the bit. F32_TOKENS tokens and
- * F32_ROWS rows of weights, as the instruction set has registers, share what they load.
+ * F32_ROWS rows of weights, as the instruction set has registers, share what they load. Which come
+ * when: f32_blocks.c.
  * A template, included after math_lanes.h by a file that defines ISA(). */
+#include "cpu/f32_blocks.h"
 #include "cpu/kernels.h"
 #include "format/dtype.h"
 
 #include <assert.h>
 
-/* sums[t][r] of tokens x[t] and weight rows w[r], which may repeat. */
-static void ISA(gemm_f32_sums)(float sums[F32_TOKENS][F32_ROWS], const float *const *w,
-                               const float *const *x, int n_in)
+/* Add the products of columns [k, k + n), n <= 16, for tokens x[t]. n_tokens and n_rows are
+ * constants. */
+LANES_INLINE void ISA(f32_add)(struct lanes *sums, const struct f32_strip *s, const float *const *x,
+                               int k, int n, int n_tokens, int n_rows)
 {
-    struct lanes sum[F32_ROWS][F32_TOKENS];
+    struct lanes row[F32_MAX_ROWS];
     LANES_UNROLL
-    for (int r = 0; r < F32_ROWS; r++) {
-        LANES_UNROLL
-        for (int t = 0; t < F32_TOKENS; t++)
-            sum[r][t] = lanes_set(0.0f);
-    }
-    for (int k = 0; k < n_in; k += 16) {
-        struct lanes token[F32_TOKENS];
-        LANES_UNROLL
-        for (int t = 0; t < F32_TOKENS; t++)
-            token[t] = lanes_load_first(x[t] + k, n_in - k);
-        LANES_UNROLL
-        for (int r = 0; r < F32_ROWS; r++) {
-            const struct lanes row = lanes_load_first(w[r] + k, n_in - k);
-            if (F32_ROWS_AHEAD > 0) // the same columns of a later row
-                __builtin_prefetch(w[r] + k + (size_t)F32_ROWS_AHEAD * (size_t)n_in);
-            LANES_UNROLL
-            for (int t = 0; t < F32_TOKENS; t++)
-                sum[r][t] = lanes_mul_add(row, token[t], sum[r][t]);
-        }
+    for (int r = 0; r < n_rows; r++) {
+        row[r] = lanes_in_register(lanes_load_first(s->w[r] + k, n));
+        if (n_tokens == 1 && F32_IS_PREFETCHED) // the same columns of a later row
+            __builtin_prefetch(s->w[r] + k + (size_t)n_rows * (size_t)s->n_in);
     }
     LANES_UNROLL
-    for (int r = 0; r < F32_ROWS; r++) {
+    for (int t = 0; t < n_tokens; t++) {
+        const struct lanes token = lanes_in_register(lanes_load_first(x[t] + k, n));
         LANES_UNROLL
-        for (int t = 0; t < F32_TOKENS; t++)
-            sums[t][r] = lanes_sum(sum[r][t]);
+        for (int r = 0; r < n_rows; r++)
+            sums[t * n_rows + r] = lanes_mul_add(row[r], token, sums[t * n_rows + r]);
     }
+}
+
+/* to[t * n_rows + r], the product of token x[t] and weight row r. */
+LANES_INLINE void ISA(f32_products)(float *to, const struct f32_strip *s, const float *const *x,
+                                    int n_tokens, int n_rows)
+{
+    struct lanes sums[F32_TOKENS * F32_ROWS];
+    const int n_whole = s->n_in / 16 * 16;
+    LANES_UNROLL
+    for (int t = 0; t < n_tokens; t++) {
+        LANES_UNROLL
+        for (int r = 0; r < n_rows; r++)
+            sums[t * n_rows + r] = lanes_set(0.0f);
+    }
+    for (int k = 0; k < n_whole; k += 16)
+        ISA(f32_add)(sums, s, x, k, 16, n_tokens, n_rows);
+    if (n_whole < s->n_in)
+        ISA(f32_add)(sums, s, x, n_whole, s->n_in - n_whole, n_tokens, n_rows);
+    LANES_UNROLL
+    for (int i = 0; i < n_tokens * n_rows; i += 4)
+        lanes_sum_4(to + i, sums + i);
+}
+
+/* All tokens, of which the last one is repeated. */
+LANES_INLINE void ISA(f32_strip)(const struct f32_strip *s, int n_tokens, int n_rows)
+{
+    assert(s->n_rows > 0 && s->n_rows <= n_rows && s->n_tokens > 0);
+    for (int t = 0; t < s->n_tokens; t += n_tokens) {
+        const float *x[F32_TOKENS];
+        float products[F32_TOKENS * F32_ROWS];
+        LANES_UNROLL
+        for (int i = 0; i < n_tokens; i++)
+            x[i] = s->x + (size_t)qp_min(t + i, s->n_tokens - 1) * s->x_stride;
+        ISA(f32_products)(products, s, x, n_tokens, n_rows);
+        for (int i = 0; i < n_tokens && t + i < s->n_tokens; i++)
+            for (int r = 0; r < s->n_rows; r++)
+                s->y[(size_t)(t + i) * s->y_stride + (size_t)r] =
+                    products[i * n_rows + r] + s->bias[r];
+    }
+}
+
+/* Not inlined, so that each has all registers. */
+static __attribute__((noinline)) void ISA(f32_many)(const struct f32_strip *s)
+{
+    ISA(f32_strip)(s, F32_TOKENS, F32_ROWS);
+}
+
+static __attribute__((noinline)) void ISA(f32_alone)(const struct f32_strip *s)
+{
+    ISA(f32_strip)(s, 1, F32_MAX_ROWS);
 }
 
 static void ISA(gemm_f32)(const struct out_view *out, const struct matrix *w,
                           const struct f32_rows *x, int begin, int end)
 {
+    static const struct f32_steps steps = {
+        .many = ISA(f32_many),
+        .alone = ISA(f32_alone),
+        .n_rows = F32_ROWS,
+        .n_tokens = F32_TOKENS,
+    };
     assert(out->y && x->x && w->dtype == DTYPE_F32 && w->n_in > 0);
     assert(begin >= 0 && begin < end && end <= w->n_out);
-    for (int r = begin; r < end; r += F32_ROWS) {
-        /* Past the last row or token the last one is repeated. */
-        const float *rows[F32_ROWS];
-        const int n_rows = end - r < F32_ROWS ? end - r : F32_ROWS;
-        for (int i = 0; i < F32_ROWS; i++)
-            rows[i] = qp_matrix_row(w, r + (i < n_rows ? i : n_rows - 1));
-        for (int t = 0; t < x->n; t += F32_TOKENS) {
-            const float *tokens[F32_TOKENS];
-            const int n = x->n - t < F32_TOKENS ? x->n - t : F32_TOKENS;
-            for (int i = 0; i < F32_TOKENS; i++)
-                tokens[i] = x->x + (size_t)(t + (i < n ? i : n - 1)) * x->stride;
-            float sums[F32_TOKENS][F32_ROWS];
-            ISA(gemm_f32_sums)(sums, rows, tokens, w->n_in);
-            for (int i = 0; i < n; i++)
-                for (int j = 0; j < n_rows; j++)
-                    out->y[(size_t)(t + i) * out->stride + (size_t)(r - begin + j)] =
-                        w->bias ? sums[i][j] + w->bias[r + j] : sums[i][j];
-        }
-    }
+    qp_multiply_f32(out, w, x, begin, end, &steps);
 }
 
 static void ISA(gemv_f32)(float *y, const struct matrix *w, const float *x, int begin, int end)

@@ -16,9 +16,13 @@
  *   lanes_copy_sign(a, b)       a >= 0 with the sign of b
  *   lanes_times_power(a, b)     a * 2^n, n in the low bits of b = n + ROUND_TO_INTEGER
  *   lanes_sum(a)                lane[j] += lane[j + s] for s = 8, 4, 2, 1; lane 0 of that
+ *   lanes_sum_4(y, a)           y[i] = lanes_sum(a[i]), i in [0, 4)
  *   lanes_largest(a)            of lanes without a NaN
  *   lanes_hadamard(a)           for s = 1, 2, 4, 8: lanes j and j + s become their sum and
  *                               their difference
+ *
+ * lanes_in_register(a) is a, loaded once: gcc would otherwise load it again for each
+ * multiplication.
  *
  * A condition for each lane is a `struct lanes_mask`:
  *
@@ -30,8 +34,10 @@
  * Constants say how many sums the registers hold:
  *
  *   PRODUCT_ROWS rows of PRODUCT_COLUMNS `struct lanes` in attention
- *   F32_TOKENS tokens times F32_ROWS rows in a product with float weights, which are prefetched
- *   F32_ROWS_AHEAD rows ahead, 0 for not at all */
+ *   F32_TOKENS tokens times F32_ROWS rows in a product with float weights, a multiple of 4
+ *
+ * F32_IS_PREFETCHED says whether a product with one token prefetches later rows of float weights.
+ */
 #ifndef QP_LANES_H
 #define QP_LANES_H
 

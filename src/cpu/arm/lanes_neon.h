@@ -10,7 +10,7 @@
 #define PRODUCT_COLUMNS 1
 #define F32_TOKENS 2
 #define F32_ROWS 2
-#define F32_ROWS_AHEAD 0
+#define F32_IS_PREFETCHED 0
 
 struct lanes {
     float32x4_t v0, v4, v8, v12;
@@ -86,6 +86,11 @@ LANES_INLINE struct lanes lanes_load(const float *x)
     return (struct lanes){ vld1q_f32(x), vld1q_f32(x + 4), vld1q_f32(x + 8), vld1q_f32(x + 12) };
 }
 
+LANES_INLINE struct lanes lanes_in_register(struct lanes a)
+{
+    return a;
+}
+
 LANES_INLINE void lanes_store(float *y, struct lanes a)
 {
     vst1q_f32(y, a.v0);
@@ -116,11 +121,29 @@ LANES_INLINE void lanes_store_first(float *y, int n, struct lanes a)
         memcpy(y, part, (size_t)n * sizeof *y);
 }
 
+LANES_INLINE float32x4_t lanes_sum_to_four_neon(struct lanes a)
+{
+    return vaddq_f32(vaddq_f32(a.v0, a.v8), vaddq_f32(a.v4, a.v12));
+}
+
 LANES_INLINE float lanes_sum(struct lanes a)
 {
-    const float32x4_t four = vaddq_f32(vaddq_f32(a.v0, a.v8), vaddq_f32(a.v4, a.v12));
+    const float32x4_t four = lanes_sum_to_four_neon(a);
     const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
     return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+
+/* Two sums of a, then two of b. */
+LANES_INLINE float32x4_t lanes_sum_halves_neon(struct lanes a, struct lanes b)
+{
+    const float32x4_t a4 = lanes_sum_to_four_neon(a), b4 = lanes_sum_to_four_neon(b);
+    return vaddq_f32(vcombine_f32(vget_low_f32(a4), vget_low_f32(b4)),
+                     vcombine_f32(vget_high_f32(a4), vget_high_f32(b4)));
+}
+
+LANES_INLINE void lanes_sum_4(float *y, const struct lanes *a)
+{
+    vst1q_f32(y, vpaddq_f32(lanes_sum_halves_neon(a[0], a[1]), lanes_sum_halves_neon(a[2], a[3])));
 }
 
 LANES_INLINE float lanes_largest(struct lanes a)

@@ -11,7 +11,7 @@
 #define PRODUCT_COLUMNS 1
 #define F32_TOKENS 2
 #define F32_ROWS 2
-#define F32_ROWS_AHEAD 0
+#define F32_IS_PREFETCHED 0
 
 struct lanes {
     v128_t v0, v4, v8, v12;
@@ -82,6 +82,11 @@ LANES_INLINE struct lanes lanes_load(const float *x)
                            wasm_v128_load(x + 12) };
 }
 
+LANES_INLINE struct lanes lanes_in_register(struct lanes a)
+{
+    return a;
+}
+
 LANES_INLINE void lanes_store(float *y, struct lanes a)
 {
     wasm_v128_store(y, a.v0);
@@ -112,11 +117,31 @@ LANES_INLINE void lanes_store_first(float *y, int n, struct lanes a)
         memcpy(y, part, (size_t)n * sizeof *y);
 }
 
+LANES_INLINE v128_t lanes_sum_to_four_wasm(struct lanes a)
+{
+    return wasm_f32x4_add(wasm_f32x4_add(a.v0, a.v8), wasm_f32x4_add(a.v4, a.v12));
+}
+
 LANES_INLINE float lanes_sum(struct lanes a)
 {
-    const v128_t four = wasm_f32x4_add(wasm_f32x4_add(a.v0, a.v8), wasm_f32x4_add(a.v4, a.v12));
+    const v128_t four = lanes_sum_to_four_wasm(a);
     const v128_t two = wasm_f32x4_add(four, wasm_i32x4_shuffle(four, four, 2, 3, 0, 1));
     return wasm_f32x4_extract_lane(two, 0) + wasm_f32x4_extract_lane(two, 1);
+}
+
+/* Two sums of a, then two of b. */
+LANES_INLINE v128_t lanes_sum_halves_wasm(struct lanes a, struct lanes b)
+{
+    const v128_t a4 = lanes_sum_to_four_wasm(a), b4 = lanes_sum_to_four_wasm(b);
+    return wasm_f32x4_add(wasm_i32x4_shuffle(a4, b4, 0, 1, 4, 5),
+                          wasm_i32x4_shuffle(a4, b4, 2, 3, 6, 7));
+}
+
+LANES_INLINE void lanes_sum_4(float *y, const struct lanes *a)
+{
+    const v128_t ab = lanes_sum_halves_wasm(a[0], a[1]), cd = lanes_sum_halves_wasm(a[2], a[3]);
+    wasm_v128_store(y, wasm_f32x4_add(wasm_i32x4_shuffle(ab, cd, 0, 2, 4, 6),
+                                      wasm_i32x4_shuffle(ab, cd, 1, 3, 5, 7)));
 }
 
 LANES_INLINE float lanes_largest(struct lanes a)

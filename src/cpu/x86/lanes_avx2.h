@@ -8,7 +8,7 @@
 #define PRODUCT_COLUMNS 1
 #define F32_TOKENS 2
 #define F32_ROWS 2
-#define F32_ROWS_AHEAD 4
+#define F32_IS_PREFETCHED 1
 
 struct lanes {
     __m256 low, high;
@@ -38,6 +38,12 @@ LANES_INLINE struct lanes lanes_set(float x)
 LANES_INLINE struct lanes lanes_load(const float *x)
 {
     return (struct lanes){ _mm256_loadu_ps(x), _mm256_loadu_ps(x + 8) };
+}
+
+LANES_INLINE struct lanes lanes_in_register(struct lanes a)
+{
+    __asm__("" : "+x"(a.low), "+x"(a.high));
+    return a;
 }
 
 LANES_INLINE void lanes_store(float *y, struct lanes v)
@@ -111,6 +117,22 @@ LANES_INLINE float lanes_sum(struct lanes a)
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+/* 4 sums of a in the first half, 4 of b in the second. */
+LANES_INLINE __m256 lanes_sum_halves_avx2(struct lanes a, struct lanes b)
+{
+    const __m256 a8 = _mm256_add_ps(a.low, a.high), b8 = _mm256_add_ps(b.low, b.high);
+    return _mm256_add_ps(_mm256_permute2f128_ps(a8, b8, 0x20),
+                         _mm256_permute2f128_ps(a8, b8, 0x31));
+}
+
+LANES_INLINE void lanes_sum_4(float *y, const struct lanes *a)
+{
+    const __m256 ac = lanes_sum_halves_avx2(a[0], a[2]), bd = lanes_sum_halves_avx2(a[1], a[3]);
+    __m256 v = _mm256_add_ps(_mm256_shuffle_ps(ac, bd, 0x44), _mm256_shuffle_ps(ac, bd, 0xee));
+    v = _mm256_add_ps(v, _mm256_permute_ps(v, 0xb1)); // { a, a, b, b } and { c, c, d, d }
+    _mm_storeu_ps(y, _mm_shuffle_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1), 0x88));
 }
 
 LANES_INLINE float lanes_largest(struct lanes a)

@@ -7,8 +7,8 @@
 #define PRODUCT_ROWS 4
 #define PRODUCT_COLUMNS 4
 #define F32_TOKENS 4
-#define F32_ROWS 6
-#define F32_ROWS_AHEAD 6
+#define F32_ROWS 4
+#define F32_IS_PREFETCHED 1
 
 struct lanes {
     __m512 v;
@@ -38,6 +38,12 @@ LANES_INLINE struct lanes lanes_set(float x)
 LANES_INLINE struct lanes lanes_load(const float *x)
 {
     return (struct lanes){ _mm512_loadu_ps(x) };
+}
+
+LANES_INLINE struct lanes lanes_in_register(struct lanes a)
+{
+    __asm__("" : "+v"(a.v));
+    return a;
 }
 
 LANES_INLINE void lanes_store(float *y, struct lanes v)
@@ -93,6 +99,25 @@ LANES_INLINE float lanes_sum(struct lanes a)
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+
+/* Half of the lanes of a plus the other half, and the same of b in the lanes of the mask. */
+#define LANES_FOLD_AVX512(a, b, second, swapped)                                                   \
+    _mm512_add_ps(_mm512_mask_mov_ps(a, second, b), swapped(_mm512_mask_mov_ps(b, second, a)))
+#define LANES_SWAP_8_AVX512(v) _mm512_shuffle_f32x4(v, v, 0x4e)
+#define LANES_SWAP_4_AVX512(v) _mm512_shuffle_f32x4(v, v, 0xb1)
+#define LANES_SWAP_2_AVX512(v) _mm512_permute_ps(v, 0x4e)
+#define LANES_SWAP_1_AVX512(v) _mm512_permute_ps(v, 0xb1)
+
+LANES_INLINE void lanes_sum_4(float *y, const struct lanes *a)
+{
+    __m512 v = LANES_FOLD_AVX512(LANES_FOLD_AVX512(a[0].v, a[2].v, 0xff00, LANES_SWAP_8_AVX512),
+                                 LANES_FOLD_AVX512(a[1].v, a[3].v, 0xff00, LANES_SWAP_8_AVX512),
+                                 0xf0f0, LANES_SWAP_4_AVX512);
+    v = _mm512_add_ps(v, LANES_SWAP_2_AVX512(v));
+    v = _mm512_add_ps(v, LANES_SWAP_1_AVX512(v));
+    const __m512i quarters = _mm512_set4_epi32(12, 8, 4, 0);
+    _mm_storeu_ps(y, _mm512_castps512_ps128(_mm512_permutexvar_ps(quarters, v)));
 }
 
 LANES_INLINE float lanes_largest(struct lanes a)
