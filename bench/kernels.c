@@ -81,11 +81,18 @@ static double integer_limit(void)
 
 /* ---- passes ---- */
 
+/* An odd number of cache lines, as in the engine (device.c). */
+static size_t q_stride(int n_in)
+{
+    const size_t padded = qp_round_up((size_t)n_in, ACT_BLOCK);
+    return padded / ACT_BLOCK % 2 ? padded : padded + ACT_BLOCK;
+}
+
 static void pass_quantize(struct work *work)
 {
     for (int t = 0; t < work->n_tokens; t++) {
         size_t blocks = (size_t)t * (size_t)(work->w.n_in / ACT_BLOCK);
-        work->kernels->quantize(work->q + (size_t)t * (size_t)work->w.n_in, work->scales + blocks,
+        work->kernels->quantize(work->q + (size_t)t * q_stride(work->w.n_in), work->scales + blocks,
                                 work->offsets + blocks, work->x + (size_t)t * (size_t)work->w.n_in,
                                 work->w.n_in);
     }
@@ -93,7 +100,7 @@ static void pass_quantize(struct work *work)
 
 static struct act_rows activations(const struct work *work)
 {
-    return (struct act_rows){ work->q, (size_t)work->w.n_in, work->scales, work->offsets,
+    return (struct act_rows){ work->q, q_stride(work->w.n_in), work->scales, work->offsets,
                               work->n_tokens };
 }
 
@@ -168,7 +175,7 @@ static void open_work(struct work *work, int dtype, int n_out, int n_in, int n_t
     for (size_t i = 0; i < n_x; i++)
         work->x[i] = random_float();
     work->y = take((size_t)n_tokens * (size_t)n_out * sizeof(float));
-    work->q = take(n_x);
+    work->q = take((size_t)n_tokens * q_stride(n_in));
     work->scales = take(n_x / ACT_BLOCK * sizeof(float));
     work->offsets = take(n_x / ACT_BLOCK * sizeof(int32_t));
     work->tile = take(work->kernels->tile_bytes(n_in));
@@ -191,7 +198,7 @@ static void close_work(struct work *work)
     qp_free_pages(work->weights, work->weights_bytes);
     qp_free_pages(work->x, n_x * sizeof(float));
     qp_free_pages(work->y, (size_t)work->n_tokens * (size_t)work->w.n_out * sizeof(float));
-    qp_free_pages(work->q, n_x);
+    qp_free_pages(work->q, (size_t)work->n_tokens * q_stride(work->w.n_in));
     qp_free_pages(work->scales, n_x / ACT_BLOCK * sizeof(float));
     qp_free_pages(work->offsets, n_x / ACT_BLOCK * sizeof(int32_t));
     qp_free_pages(work->tile, work->kernels->tile_bytes(work->w.n_in));
