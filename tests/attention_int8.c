@@ -3,6 +3,7 @@
  * tiles with the documented one; and the result with sums in double. */
 #include "cpu/attention_int8.h"
 #include "format/format.h"
+#include "support/emulated_amx.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -39,18 +40,28 @@ static float random_float(void) // (-1, 1)
 
 typedef void check_function(const struct kernels *scalar, const struct kernels *k);
 
-/* Call the check for each level, with the same random numbers. */
-static void each_level(check_function *check, int n_rounds)
+/* Call the check with the same random numbers for each level. */
+static void check_rounds(check_function *check, int n_rounds, const struct kernels *k)
 {
     const struct kernels scalar = qp_kernels_for(0);
+    random_state = 88172645463325252;
+    for (int round = 0; round < n_rounds; round++)
+        check(&scalar, k);
+}
+
+static void each_level(check_function *check, int n_rounds)
+{
     const struct cpu_level *level;
     for (int i = 0; (level = qp_cpu_level(i)); i++) {
         const struct kernels k = qp_kernels_for(level->features & qp_cpu_features());
         if (strcmp(k.name, level->name))
             continue; // not on this machine
-        random_state = 88172645463325252;
-        for (int round = 0; round < n_rounds; round++)
-            check(&scalar, &k);
+        check_rounds(check, n_rounds, &k);
+    }
+    if (qp_cpu_features() & CPU_AVX512VNNI) {
+        struct kernels k = qp_kernels_for(qp_cpu_features());
+        emulated_amx_kernels(&k);
+        check_rounds(check, n_rounds, &k);
     }
 }
 

@@ -6,6 +6,7 @@
  */
 #include "cpu/low_rank.h"
 #include "format/format.h"
+#include "support/emulated_amx.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -426,6 +427,16 @@ static void check_low_rank(const char *isa, const struct kernels *scalar, const 
 
 /* ---- tests ---- */
 
+static void check_level(const char *name, const struct kernels *scalar, const struct kernels *k)
+{
+    if (is_wanted(only_kernel, "quantize"))
+        check_quantize(name, scalar, k);
+    if (is_wanted(only_kernel, "add_low_rank"))
+        check_low_rank(name, scalar, k);
+    check_products(name, scalar, k);
+    print_message("%s: same bits as scalar\n", name);
+}
+
 static void test_levels_match_scalar(void **state)
 {
     (void)state;
@@ -441,12 +452,13 @@ static void test_levels_match_scalar(void **state)
         if (strcmp(k.name, level->name) || !is_wanted(only_isa, level->name))
             continue; // not on this machine
         n_levels++;
-        if (is_wanted(only_kernel, "quantize"))
-            check_quantize(level->name, &scalar, &k);
-        if (is_wanted(only_kernel, "add_low_rank"))
-            check_low_rank(level->name, &scalar, &k);
-        check_products(level->name, &scalar, &k);
-        print_message("%s: same bits as scalar\n", level->name);
+        check_level(level->name, &scalar, &k);
+    }
+    if ((qp_cpu_features() & CPU_AVX512VNNI) && is_wanted(only_isa, "emulated")) {
+        n_levels++;
+        struct kernels k = qp_kernels_for(qp_cpu_features());
+        emulated_amx_kernels(&k);
+        check_level("emulated", &scalar, &k);
     }
     if (n_levels == 0) {
         print_message("skipped: this machine has scalar only\n");
