@@ -1,11 +1,12 @@
-/* gpu_sequences.c: what sequences keep on the GPU: after rewinds, rejected tokens and failed
- * batches they go on as if there had been none. Without a GPU there is nothing to test. */
+/* gpu_sequences.c: what sequences keep on the GPU: after rewinds, rejected tokens, failed batches,
+ * and as copies, they go on as if there had been none. Without a GPU there is nothing to test. */
 #include "support/check.h"
 #include "support/gpu.h"
 #include "support/logits.h"
 #include "support/tiny_model.h"
 
 #include "engine/engine.h"
+#include "webgpu/webgpu_impl.h"
 
 #include <setjmp.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@
 
 #include <cmocka.h>
 
-#define N_TOKENS 700
+#define N_TOKENS 1000 // more than the rings of sliding-window layers have
 #define TOLERANCE 1e-4f
 #define ROW_BYTES (TINY_VOCAB * sizeof(float))
 
@@ -24,6 +25,8 @@ static const struct kind {
     int window;
 } kinds[] = {
     { "convolutions", &tiny_lfm2, 0 },
+    { "window 9", &tiny_gemma3, 9 },
+    { "window 130", &tiny_gemma3, 130 },
 };
 
 static char paths[QP_COUNT(kinds)][64];
@@ -110,10 +113,13 @@ static void check_logits(quip_session *s, size_t kind)
 
 static void test_rewinds(void **state)
 {
-    static const int distances[] = { 1, 7, 8, 40, 64, 130, 187, 188, 189, 300, 511, 699, 700 };
+    static const int distances[] = { 1, 8, 64, 187, 511, 639 };
     (void)state;
     for (size_t kind = 0; has_gpu() && kind < QP_COUNT(kinds); kind++) {
         quip_session *s = open_session(kind, QUIP_BACKEND_GPU);
+        const bool is_ring =
+            qp_webgpu_layer_blocks(&s->model->config, 0, N_TOKENS) < kv_blocks(N_TOKENS);
+        assert_int_equal(is_ring, kinds[kind].window > 0);
         prefill_to(s, N_TOKENS);
         check_logits(s, kind);
         for (size_t i = 0; i < QP_COUNT(distances); i++) {
@@ -137,7 +143,7 @@ static void test_rejected_tokens(void **state)
     for (size_t kind = 0; has_gpu() && kind < QP_COUNT(kinds); kind++) {
         quip_session *s = open_session(kind, QUIP_BACKEND_GPU);
         prefill_to(s, 480);
-        for (int n = 480; n < 520; n++) {
+        for (int n = 480; n < 500; n++) {
             prefill_to(s, n + 4);
             check_logits(s, kind);
             rewind_to(s, n + 1);
@@ -146,6 +152,114 @@ static void test_rejected_tokens(void **state)
         quip_session_close(s);
     }
 }
+
+/* ---- copies ---- */
+
+struct memory {
+    struct bytes bytes;
+    size_t at; // of the next byte to read
+};
+
+static bool write_bytes(void *user, void *bytes, size_t n)
+{
+    return qp_bytes_append(&((struct memory *)user)->bytes, bytes, n);
+}
+
+static bool read_bytes(void *user, void *bytes, size_t n)
+{
+    struct memory *m = user;
+    if (n > m->bytes.n - m->at)
+        return false;
+    memcpy(bytes, m->bytes.data + m->at, n);
+    m->at += n;
+    return true;
+}
+
+/* What a sequence still has, in another one of the same device. */
+static void transfer(const struct sequence *from, struct sequence *to)
+{
+    const struct backend *b = from->device->backend;
+    struct memory m = { 0 };
+    quip_error error = { 0 };
+    check(b->sequence_export(from, &(struct stream){ write_bytes, &m }, &error), &error);
+    check(b->sequence_import(to, &(struct stream){ read_bytes, &m }, &error), &error);
+    assert_int_equal(m.at, m.bytes.n);
+    qp_bytes_close(&m.bytes);
+}
+
+/* What a copy of a sequence says that it still has: rings do not have what is far behind. */
+static void check_lost(struct sequence *copy, size_t kind)
+{
+    const int far = copy->pos - 680;
+    copy->device->backend->sequence_rewind(copy, far);
+    if (kinds[kind].window > 0)
+        assert_int_equal(copy->pos, 0);
+    copy->device->backend->sequence_close(copy);
+}
+
+static struct sequence *open_sequence(const quip_session *s)
+{
+    struct sequence *sequence;
+    quip_error error = { 0 };
+    check(s->device->backend->sequence_open(&sequence, s->device, N_TOKENS, &error), &error);
+    return sequence;
+}
+
+/* A clone, and what was exported and imported, go on with the same bits, also after they went back
+ * as far as is possible without running the text again. */
+static void test_copies(void **state)
+{
+    enum {
+        END = N_TOKENS - 20,
+        BACK = 300
+    };
+    (void)state;
+    for (size_t kind = 0; has_gpu() && kind < QP_COUNT(kinds); kind++) {
+        quip_session *s = open_session(kind, QUIP_BACKEND_GPU), *clone;
+        quip_error error = { 0 };
+        float want[TINY_VOCAB];
+        prefill_to(s, END);
+        check(quip_session_clone(&clone, s, &error), &error);
+        struct sequence *copy = open_sequence(s);
+        s->device->backend->sequence_copy(copy, s->sequence);
+        check_lost(copy, kind);
+        copy = open_sequence(s);
+        transfer(s->sequence, copy);
+        check_lost(copy, kind);
+        for (int i = 0; i < 2; i++) {
+            if (i == 1 && kinds[kind].window == 0)
+                continue; // columns go back to a multiple of a chunk
+            const int begin = END - i * BACK;
+            rewind_to(s, begin);
+            rewind_to(clone, begin);
+            assert_int_equal(s->sequence->pos, begin);
+            assert_int_equal(clone->sequence->pos, begin);
+            struct sequence *imported;
+            check(s->device->backend->sequence_open(&imported, s->device, N_TOKENS, &error),
+                  &error);
+            transfer(s->sequence, imported);
+            assert_int_equal(imported->pos, begin);
+            prefill_to(s, begin + 3);
+            check_logits(s, kind);
+            memcpy(want, quip_session_logits(s), sizeof want);
+            prefill_to(clone, begin + 3);
+            assert_memory_equal(quip_session_logits(clone), want, sizeof want);
+            struct sequence *own = clone->sequence;
+            rewind_to(clone, begin);
+            clone->sequence = imported;
+            prefill_to(clone, begin + 3);
+            assert_memory_equal(quip_session_logits(clone), want, sizeof want);
+            clone->sequence = own;
+            clone->device->backend->sequence_close(imported);
+            rewind_to(clone, 0);
+            prefill_to(clone, END);
+        }
+        quip_session_close(clone);
+        quip_session_close(s);
+    }
+}
+
+/* ---- failed batches ---- */
 
 static struct backend failing; // the real backend, whose layers fail when n_layers_left is 0
 static const struct backend *real;
@@ -207,11 +321,14 @@ static void test_failed_batches(void **state)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rewinds),
         cmocka_unit_test(test_rejected_tokens),
+        cmocka_unit_test(test_copies),
         cmocka_unit_test(test_failed_batches),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);

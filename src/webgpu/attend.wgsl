@@ -68,7 +68,7 @@ fn query(lane: Lane, i: u32) -> f32 {
 
 // The scores of a key, one for each lane. Four loads are on their way at once.
 fn scores(kv_head: u32, key: u32, slopes: vec4<f32>) -> vec4<f32> {
-    let at = (kv_head * p.n_blocks + key / 64u) * QUADS * 64u + key % 64u;
+    let at = (kv_head * p.n_blocks + slot_of(key) / 64u) * QUADS * 64u + key % 64u;
     var s = vec4<f32>(0.0);
     var i = 0u;
     for (; i + 4u <= QUADS; i += 4u) {
@@ -167,7 +167,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let n_keys = min(SIZE, last - tile);
         x = scaled(x, factor);
         if (share < N_SHARES) {
-            let at = p.values_at / 4u + (kv_head * p.n_blocks * 64u + tile) * QUADS + quad;
+            let at = p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot_of(tile)) * QUADS + quad;
             var j = share;
             for (; j + 3u * N_SHARES < n_keys; j += 4u * N_SHARES) {
                 let v0 = KV[at + j * QUADS];

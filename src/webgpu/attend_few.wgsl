@@ -159,10 +159,11 @@ fn append(t: u32, pos: u32, kv_head: u32, thread: u32) {
     let keys_at = vec4<u32>((p.first_t + t) * p.x_stride + N_HEADS * HEAD_DIM);
     let values_at = keys_at + select(p.n_kv_heads * HEAD_DIM, 0u, V_IS_K);
     let head = vec4<u32>(kv_head);
+    let slot = slot_of(pos);
     load_heads(keys_at, head, p.n_kv_heads, p.k_norm_at, thread);
     rotate(vec4<u32>(pos), thread);
     for (var i = thread; i < QUADS; i += SIZE) {
-        KV[((kv_head * p.n_blocks + pos / 64u) * QUADS + i) * 64u + pos % 64u] = packed(i);
+        KV[((kv_head * p.n_blocks + slot / 64u) * QUADS + i) * 64u + slot % 64u] = packed(i);
     }
     workgroupBarrier();
     load_heads(values_at, head, p.n_kv_heads, NONE, thread);
@@ -174,7 +175,7 @@ fn append(t: u32, pos: u32, kv_head: u32, thread: u32) {
         workgroupBarrier();
     }
     for (var i = thread; i < QUADS; i += SIZE) {
-        KV[p.values_at / 4u + (kv_head * p.n_blocks * 64u + pos) * QUADS + i] = packed(i);
+        KV[p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot) * QUADS + i] = packed(i);
     }
     workgroupBarrier();
 }
@@ -197,7 +198,7 @@ fn load_queries(a: Lane, b: Lane, c: Lane, d: Lane, thread: u32) {
 
 // A thread's share of the products of a key. Four loads are on their way at once.
 fn share_of_scores(kv_head: u32, key: u32, share: u32) -> vec4<f32> {
-    let at = (kv_head * p.n_blocks + key / 64u) * QUADS * 64u + key % 64u;
+    let at = (kv_head * p.n_blocks + slot_of(key) / 64u) * QUADS * 64u + key % 64u;
     var s = vec4<f32>(0.0);
     var i = share;
     for (; i + 3u * PER_KEY < QUADS; i += 4u * PER_KEY) {
@@ -346,7 +347,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         x = scaled(x, factor);
         sum *= factor;
         if (share < N_SHARES) {
-            let at = p.values_at / 4u + (kv_head * p.n_blocks * 64u + tile) * QUADS + quad;
+            let at = p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot_of(tile)) * QUADS + quad;
             var j = share;
             for (; j + 3u * N_SHARES < n_keys; j += 4u * N_SHARES) {
                 let v0 = KV[at + j * QUADS];

@@ -26,6 +26,14 @@ fn bfloat16(x: f32) -> f32 {
     return bitcast<f32>((bits + 0x7fffu + ((bits >> 16u) & 1u)) & 0xffff0000u);
 }
 
+// Where a key is: layers with a window keep the last blocks.
+fn slot_of(key: u32) -> u32 {
+    if (p.window == 0u) {
+        return key;
+    }
+    return key % (64u * p.n_blocks);
+}
+
 struct Lane {
     t: u32, // row; n: this lane has none
     head: u32,

@@ -117,7 +117,8 @@ static struct kv_view kv_view_of(const struct webgpu_device *d, int l, const str
                                  int index)
 {
     const struct webgpu_sequence *s = run->sequence;
-    struct kv_view p = { .is_f16 = d->kv_is_f16, .n_blocks = kv_blocks(s->base.n_context) };
+    struct kv_view p = { .is_f16 = d->kv_is_f16,
+                         .n_blocks = qp_webgpu_layer_blocks(d->base.config, l, s->base.n_context) };
     if (s->base.n_context > 0) {
         p.range = range_of(&s->layers[l]);
         return p;
@@ -191,6 +192,10 @@ quip_status qp_webgpu_rope_append(struct device *device, int l, const struct row
 {
     struct webgpu_device *d = webgpu_of(device);
     const quip_status status = qp_webgpu_settle(d);
+    for (int t = 0; t < rows->n; t++) {
+        struct webgpu_sequence *s = webgpu_sequence_of(rows->row[t].sequence);
+        s->n_written = qp_max(s->n_written, rows->row[t].pos + 1);
+    }
     d->pending.l = l;
     d->pending.rows = *rows;
     return status;
@@ -251,7 +256,8 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
     const struct layer_config *lc = &c->layers[l];
     const struct layer_weights *w = &d->base.weights->layers[l];
     const int group = c->n_heads / lc->n_kv_heads, n_context = run->sequence->base.n_context;
-    const int n_split = qp_webgpu_split_of(n_context), n_blocks = kv_blocks(n_context);
+    const int n_split = qp_webgpu_split_of(n_context),
+              n_blocks = qp_webgpu_layer_blocks(c, l, n_context);
     const int words = kv_words(d->kv_is_f16, lc->head_dim);
     const bool is_split = n_parts > 1, has_rope = appends && lc->rope != ROPE_NONE;
     const struct scratch *x = appends ? &d->mem.qkv : &d->mem.q;

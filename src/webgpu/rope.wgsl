@@ -127,13 +127,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         return;
     }
+    let slot = pos % (64u * p.n_blocks); // layers with a window keep the last blocks
     let n_words = select(HEAD_DIM, HEAD_DIM / 2u, KV_F16); // WORDS are whole vec4s
     for (var w = thread; w < n_words; w += SIZE) {
         if (is_value) {
-            KV[p.values_at + (h * p.n_blocks * 64u + pos) * WORDS + w] = word_of(w);
+            KV[p.values_at + (h * p.n_blocks * 64u + slot) * WORDS + w] = word_of(w);
         } else {
-            let block = (h * p.n_blocks + pos / 64u) * WORDS;
-            KV[(block + w / 4u * 4u) * 64u + pos % 64u * 4u + w % 4u] = word_of(w);
+            let block = (h * p.n_blocks + slot / 64u) * WORDS;
+            KV[(block + w / 4u * 4u) * 64u + slot % 64u * 4u + w % 4u] = word_of(w);
         }
     }
 }

@@ -6,7 +6,7 @@
  * of binary16 for models whose weights are all integers.
  *   keys:   [n_kv_heads][blocks of 64 positions][W / 4][64][4]
  *   values: [n_kv_heads][blocks * 64 positions][W]
- * Every layer keeps all positions, also one with a sliding window: so a rewind loses nothing. */
+ * Block b of positions is in slot b % blocks: a sliding-window layer is a ring of a few slots. */
 #include "webgpu/webgpu_impl.h"
 
 #include "format/dtype.h"
@@ -22,12 +22,25 @@ static bool owns_keys(const struct config *c, int l)
     return c->layers[l].kv_layer == l && c->layers[l].mixer == MIXER_ATTENTION;
 }
 
+/* A batch stores the keys of all its rows before the first of them attends to window - 1 positions
+ * before itself: these positions may begin anywhere in a block. Even, because attend.wgsl reads two
+ * blocks at a time. */
+int qp_webgpu_layer_blocks(const struct config *c, int l, int n_context)
+{
+    const int window = c->layers[c->layers[l].kv_layer].window;
+    const int max_rows = qp_min(n_context, PREFILL_CHUNK);
+    if (window == 0 || window >= n_context)
+        return kv_blocks(n_context);
+    return qp_min(kv_blocks(n_context),
+                  (int)qp_round_up((size_t)kv_blocks(window + max_rows - 2) + 1, 2));
+}
+
 /* Words of the keys of a layer, and as many of its values. */
 static uint64_t layer_words(const struct config *c, int l, bool is_f16, int n_context)
 {
     const struct layer_config *lc = &c->layers[l];
     const uint64_t width = (uint64_t)(lc->n_kv_heads * kv_words(is_f16, lc->head_dim));
-    return (uint64_t)kv_blocks(n_context) * 64 * width;
+    return (uint64_t)qp_webgpu_layer_blocks(c, l, n_context) * 64 * width;
 }
 
 uint64_t qp_webgpu_kv_bytes(const struct config *c, bool is_f16, int n_context)
@@ -129,23 +142,50 @@ void qp_webgpu_sequence_copy(struct sequence *copy, const struct sequence *origi
                     4 * (uint64_t)to->n_outputs * (uint64_t)to->outputs.stride);
     qp_gpu_submit(d->gpu);
     copy->pos = original->pos;
+    to->n_written = from->n_written;
+}
+
+/* The first position whose keys layer l still has. */
+static int first_kept(const struct webgpu_sequence *s, int l, int n_written)
+{
+    const struct config *c = s->base.device->config;
+    return qp_max(0, n_written - 64 * qp_webgpu_layer_blocks(c, l, s->base.n_context));
+}
+
+/* Are all positions there that the token at `pos` attends to? */
+static bool has_visible(const struct webgpu_sequence *s, int pos, int n_written)
+{
+    const struct config *c = s->base.device->config;
+    for (int l = 0; l < c->n_layers; l++) {
+        const int window = c->layers[l].window;
+        if (owns_keys(c, l) &&
+            (window ? qp_max(0, pos + 1 - window) : 0) < first_kept(s, l, n_written))
+            return false;
+    }
+    return true;
 }
 
 void qp_webgpu_sequence_rewind(struct sequence *sequence, int pos)
 {
     assert(pos >= 0 && pos <= sequence->pos);
-    sequence->pos = qp_webgpu_columns_rewind(webgpu_sequence_of(sequence), pos);
+    struct webgpu_sequence *s = webgpu_sequence_of(sequence);
+    sequence->pos = qp_webgpu_columns_rewind(s, pos);
+    if (!has_visible(s, sequence->pos, s->n_written))
+        sequence->pos = 0; // a later position has overwritten what it needs
+    if (sequence->pos == 0)
+        s->n_written = 0;
 }
 
 /* ---- export and import ----
  * The bytes, all little-endian: struct kv_stream_header; the outputs, [n_outputs, d_model] floats;
- * then for each layer with keys of its own, for each position, for each kv head: the key and the
- * value, each head_dim floats. The floats are exact, also of binary16. Then for each layer with a
- * convolution its columns (ops_conv.c). */
+ * then for each layer with keys of its own, for each position that it still has, for each kv head:
+ * the key and the value, each head_dim floats. The floats are exact, also of binary16. Then for
+ * each layer with a convolution its columns (ops_conv.c). */
 
 struct kv_stream_header {
     int32_t n_layers, n_words; // of a position, in all layers
     int32_t d_model, conv_width, pos, n_outputs;
+    int32_t n_context, n_written; // rings of the same size have lost the same positions
 };
 
 static struct kv_stream_header header_of(const struct webgpu_sequence *s)
@@ -156,7 +196,9 @@ static struct kv_stream_header header_of(const struct webgpu_sequence *s)
                                   .d_model = c->d_model,
                                   .conv_width = c->conv_width,
                                   .pos = s->base.pos,
-                                  .n_outputs = s->n_outputs };
+                                  .n_outputs = s->n_outputs,
+                                  .n_context = s->base.n_context,
+                                  .n_written = s->n_written };
     for (int l = 0; l < c->n_layers; l++)
         if (owns_keys(c, l))
             h.n_words += 2 * c->layers[l].n_kv_heads * c->layers[l].head_dim;
@@ -174,13 +216,13 @@ struct layer_copy {
 static uint32_t *word_at(const struct layer_copy *c, bool is_value, int h, int pos, int i)
 {
     const size_t width = (size_t)kv_words(c->d->kv_is_f16, c->head_dim);
+    const size_t slot = (size_t)(pos % (64 * c->n_blocks));
     const size_t word = (size_t)(c->d->kv_is_f16 ? i / 2 : i);
     const size_t head = (size_t)h * (size_t)c->n_blocks;
     const size_t keys = (size_t)(c->n_kv_heads * c->n_blocks) * 64 * width;
     if (is_value)
-        return c->words + keys + (head * 64 + (size_t)pos) * width + word;
-    return c->words + ((head + (size_t)(pos / 64)) * width + word / 4 * 4) * 64 +
-           (size_t)(pos % 64) * 4 + word % 4;
+        return c->words + keys + (head * 64 + slot) * width + word;
+    return c->words + ((head + slot / 64) * width + word / 4 * 4) * 64 + slot % 64 * 4 + word % 4;
 }
 
 static float get_float(const struct layer_copy *c, bool is_value, int h, int pos, int i)
@@ -221,24 +263,26 @@ static bool transfer_head(const struct layer_copy *c, bool is_value, int h, int 
     return ok;
 }
 
-static quip_status transfer_layer(const struct webgpu_sequence *s, int l, int pos,
-                                  const struct stream *stream, bool is_import, quip_error *error)
+static quip_status transfer_layer(const struct webgpu_sequence *s, int l,
+                                  const struct kv_stream_header *h, const struct stream *stream,
+                                  bool is_import, quip_error *error)
 {
     struct webgpu_device *d = webgpu_of(s->base.device);
     const struct layer_config *lc = &d->base.config->layers[l];
     const size_t n_bytes =
         8 * (size_t)layer_words(d->base.config, l, d->kv_is_f16, s->base.n_context);
-    struct layer_copy c = { d, lc->head_dim, lc->n_kv_heads, kv_blocks(s->base.n_context),
+    struct layer_copy c = { d, lc->head_dim, lc->n_kv_heads,
+                            qp_webgpu_layer_blocks(d->base.config, l, s->base.n_context),
                             calloc(1, n_bytes) };
     if (!c.words)
         return qp_fail_memory(error, "the keys of a layer", n_bytes);
     quip_status status =
         is_import ? QUIP_OK : qp_webgpu_fetch(d, s->layers[l].buffer, 0, c.words, n_bytes, error);
     bool ok = true;
-    for (int p = 0; p < pos && ok && !status; p++)
-        for (int h = 0; h < c.n_kv_heads && ok; h++)
-            ok = transfer_head(&c, false, h, p, stream, is_import) &&
-                 transfer_head(&c, true, h, p, stream, is_import);
+    for (int p = first_kept(s, l, h->n_written); p < h->pos && ok && !status; p++)
+        for (int head = 0; head < c.n_kv_heads && ok; head++)
+            ok = transfer_head(&c, false, head, p, stream, is_import) &&
+                 transfer_head(&c, true, head, p, stream, is_import);
     if (!status && !ok)
         status = qp_fail(error, QUIP_E_IO, "the KV cache could not be %s",
                          is_import ? "read" : "written");
@@ -279,7 +323,7 @@ static quip_status transfer_sequence(const struct webgpu_sequence *s,
     quip_status status = transfer_outputs(s, h->n_outputs, stream, is_import, error);
     for (int l = 0; l < c->n_layers && !status; l++)
         if (owns_keys(c, l))
-            status = transfer_layer(s, l, h->pos, stream, is_import, error);
+            status = transfer_layer(s, l, h, stream, is_import, error);
     return status ? status : qp_webgpu_columns_transfer(s, stream, h->pos, is_import, error);
 }
 
@@ -311,12 +355,18 @@ quip_status qp_webgpu_sequence_import(struct sequence *sequence, const struct st
         return qp_fail(error, QUIP_E_FORMAT,
                        "the KV cache has %d positions and %d outputs, expected 0 to %d", (int)h.pos,
                        (int)h.n_outputs, sequence->n_context);
+    if (h.n_context != sequence->n_context || h.n_written < h.pos ||
+        h.n_written > sequence->n_context || !has_visible(s, h.pos, h.n_written))
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "the KV cache has n_context %d and %d positions, which do not fit",
+                       (int)h.n_context, (int)h.n_written);
     quip_status status = qp_webgpu_sequence_reserve_outputs(sequence, h.n_outputs, error);
     if (!status)
         status = transfer_sequence(s, &h, from, true, error);
     if (status)
         return status;
     s->n_outputs = h.n_outputs;
+    s->n_written = h.n_written;
     sequence->pos = h.pos;
     return QUIP_OK;
 }

@@ -291,6 +291,7 @@ struct webgpu_sequence {
     struct scratch *layers;         // [n_layers]; a layer without its own has the one that it reads
     struct scratch outputs;
     int max_outputs, n_outputs;
+    int n_written; // no position behind these was in the cache since it was at 0
 };
 
 /* What an adapter adds to a matrix: b (a x). */
@@ -526,6 +527,8 @@ static inline int kv_blocks(int n_context)
 {
     return (n_context + 63) / 64;
 }
+/* Those that layer l keeps of a sequence: all, or a ring. */
+int qp_webgpu_layer_blocks(const struct config *c, int l, int n_context);
 
 quip_status qp_webgpu_adapter_open(struct device_adapter **packed, struct device *device,
                                    struct adapter *adapter, quip_error *error);
