@@ -166,6 +166,99 @@ static void test_each_call_fails(void **state)
     }
 }
 
+/* Embed texts while the fail_in-th call of the GPU fails; false: there were not as many. */
+static bool embed(int fail_in)
+{
+    static const quip_token tokens[70] = { TINY_BOS, 30, 31, 32 };
+    static const quip_embed_input inputs[] = { { .tokens = tokens, .n_tokens = 70 },
+                                               { .tokens = tokens, .n_tokens = 4 } };
+    static const quip_embed_options options = { .pooling = QUIP_POOLING_MEAN };
+    static float embeddings[2 * 512];
+    const int live = alloc_fault_live();
+    quip_error error = { 0 }, again = { 0 };
+    use_fake(NULL);
+    struct story s = { .model = open_on_gpu(models_named("gemma3 mixed")) };
+    fake_gpu.is_typed = fail_in % 2;
+    fake_gpu.failure = (enum fake_failure)(fail_in % 3);
+    fake_gpu.fail_in = fail_in;
+    const quip_status status =
+        quip_embed(s.model, inputs, 2, &options, embeddings, QP_COUNT(embeddings), &error);
+    const bool has_failed = fake_gpu.failed != NULL;
+    assert_int_equal(has_failed, status != QUIP_OK);
+    if (status) {
+        const bool has_broken = is_broken(&s);
+        check_sentence(status, &error);
+        assert_int_equal(status, expected_status(s.model->device));
+        const quip_status next =
+            quip_embed(s.model, inputs, 2, &options, embeddings, QP_COUNT(embeddings), &again);
+        assert_int_equal(next, has_broken ? status : QUIP_OK);
+        if (has_broken)
+            assert_string_equal(again.message, error.message);
+    }
+    const bool is_lost =
+        has_failed && fake_gpu.failure == FAKE_LOST && status != QUIP_E_UNSUPPORTED;
+    fake_gpu.fail_in = 0; // closing makes calls, too
+    story_close(&s);
+    check_calls();
+    assert_int_equal(fake_gpu.n_live, is_lost);
+    assert_int_equal(alloc_fault_live(), live);
+    return has_failed;
+}
+
+static void test_each_call_of_embed_fails(void **state)
+{
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    int n = 1;
+    while (embed(n))
+        n++;
+    printf("  %d calls failed, one after the other\n", n - 1);
+    assert_true(n > 100);
+}
+
+/* Open a model for auto, on a GPU that computes zeros, while one of its calls fails. The self-test
+ * fails in any case. */
+static bool open_for_auto(int fail_in)
+{
+    const int live = alloc_fault_live();
+    quip_model_info info = { .struct_size = sizeof info };
+    quip_error error = { 0 };
+    use_fake(NULL);
+    fake_gpu.is_typed = fail_in % 2;
+    fake_gpu.failure = (enum fake_failure)(fail_in % 3);
+    fake_gpu.fail_in = fail_in;
+    quip_model *model = models_open(models_named("llama f32"), NULL);
+    const bool has_failed = fake_gpu.failed != NULL;
+    check(quip_model_get_info(model, &info, &error), &error);
+    assert_int_equal(info.backend, QUIP_BACKEND_CPU);
+    const bool is_sentence = strlen(info.backend_reason) > 20 && !strchr(info.backend_reason, '?');
+    if (!is_sentence || (!has_failed && !strstr(info.backend_reason, "computes wrongly")))
+        fail_msg("the reason is \"%s\"", info.backend_reason);
+    quip_session *s = open_session(model, 100);
+    check(run_token(s, &error), &error); // on the CPU
+    quip_session_close(s);
+    quip_model_close(model);
+    check_calls();
+    assert_int_equal(fake_gpu.n_live, fake_gpu.n_devices); // only a device that was lost
+    assert_int_equal(alloc_fault_live(), live);
+    return has_failed;
+}
+
+static void test_auto_uses_the_cpu(void **state)
+{
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    setenv("QUIP_AUTO_SOFTWARE", "1", 1); // this machine may have no GPU
+    int n = 1;
+    while (open_for_auto(n))
+        n++;
+    unsetenv("QUIP_AUTO_SOFTWARE");
+    printf("  %d calls failed, one after the other\n", n - 1);
+    assert_true(n > 100);
+}
+
 /* The n-th allocation of the host fails, in a session that opens and answers. */
 static bool tell_with_little_memory(int n)
 {
@@ -374,9 +467,10 @@ static void test_one_of_three_is_lost(void **state)
     (void)state;
     if (!fake_gpu_is_here())
         skip();
+    const quip_model_options on_cpu = { .backend = QUIP_BACKEND_CPU };
     quip_model *const models[] = { open_on_gpu(models_named("llama f32")),
                                    open_on_gpu(models_named("gemma3 mixed")),
-                                   models_open(models_named("llama f32"), NULL) };
+                                   models_open(models_named("llama f32"), &on_cpu) };
     quip_session *s[3];
     float logits[TINY_VOCAB];
     quip_error error = { 0 };
@@ -499,6 +593,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_each_call_fails, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_each_call_of_embed_fails, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_auto_uses_the_cpu, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_each_allocation_fails, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_limits_that_are_too_small, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_limits_of_bindings, use_fake, end_fake),

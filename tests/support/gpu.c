@@ -27,7 +27,7 @@ bool has_gpu(void)
 
 quip_model *open_on_gpu(int i)
 {
-    quip_model *model = models_open(i, NULL);
+    quip_model *model = models_open(i, &(quip_model_options){ .backend = QUIP_BACKEND_CPU });
     quip_error error = { 0 };
     model->options.backend = QUIP_BACKEND_GPU;
     model->no_self_test = true; // the tests compare the same, of all layers
