@@ -8,6 +8,11 @@
 // the batch that are among its own. It appends them, as every workgroup does that reads them: they
 // all write the same bits. Then it goes through its keys 64 at a time with an online softmax (Milakov
 // and Gimelshein 2018).
+//
+// If more than four query heads of the rows share a kv head, several workgroups write the same words.
+// Formally that is a data race, whose result Vulkan's memory model, and so WGSL, leaves undefined. It
+// is accepted here, because nothing depends on its order: a workgroup reads these words behind its own
+// write and a barrier, and all writes of a word are equal.
 
 struct Params {
     n: u32, // rows
