@@ -396,9 +396,9 @@ static void say_wrong_size(struct gguf *g)
 {
     gguf_u32(g, "gemma-embedding.dense_3_feat_out", 40);
 }
-static void say_unigram(struct gguf *g)
+static void say_rwkv(struct gguf *g)
 {
-    gguf_text(g, "tokenizer.ggml.model", "t5");
+    gguf_text(g, "tokenizer.ggml.model", "rwkv");
 }
 static void say_window(struct gguf *g)
 {
@@ -429,7 +429,7 @@ static void test_refusals(void **state)
         { &encoders[0], NULL, NULL, say_labels, "bert.classifier.output_labels" },
         { &encoders[0], NULL, NULL, say_window, "sliding windows" },
         { &encoders[0], NULL, NULL, say_rotary_scaling, "bert.rope.scaling.log_multiplier" },
-        { &encoders[0], ",tokenizer.ggml.model,", NULL, say_unigram, "as --tokenizer FOLDER" },
+        { &encoders[0], ",tokenizer.ggml.model,", NULL, say_rwkv, "as --tokenizer FOLDER" },
         { &encoders[0], NULL, "token_types.weight", NULL, "missing: token_types.weight" },
         { &encoders[0], NULL, "position_embd.weight", NULL, "missing: position_embd.weight" },
         { &encoders[1], NULL, "dense_3.weight", NULL, "has no dense_3.weight" },

@@ -271,6 +271,16 @@ static enum symbol_prefix find_prefix(const cJSON *metaspace)
     return is_always ? PREFIX_ALWAYS : PREFIX_NEVER;
 }
 
+/* XLM-RoBERTa and T5: words between white space, each with a space symbol before it. */
+static bool is_word_sequence(const cJSON *pre)
+{
+    const cJSON *metaspace = part_item(pre, "pretokenizers", 1);
+    return qp_json_has_type(part_item(pre, "pretokenizers", 0), "WhitespaceSplit") &&
+           qp_json_has_type(metaspace, "Metaspace") && has_text(metaspace, "replacement", SYMBOL) &&
+           qp_json_flag(metaspace, "split", true) && find_prefix(metaspace) == PREFIX_ALWAYS &&
+           !part_item(pre, "pretokenizers", 2);
+}
+
 /* Whether a pre-tokenizer does nothing: a split on spaces after the normalizer has replaced them.
  */
 static bool is_idle(const cJSON *pre)
@@ -299,6 +309,8 @@ static quip_status read_text_pre(struct bpe_spec *spec, const cJSON *pre, const 
         spec->pre = PRE_BERT;
     else if (is_punctuation_sequence(pre))
         spec->pre = PRE_PUNCTUATION;
+    else if (is_word_sequence(pre))
+        spec->pre = PRE_WORDS;
     else
         return refuse_part(path, "pre-tokenizer", only ? only : pre, error);
     return QUIP_OK;
@@ -393,6 +405,7 @@ quip_status qp_json_pipeline(struct vocabulary *v, const cJSON *json, const char
     spec->fuse_unknown = qp_json_flag(model, "fuse_unk", false);
     if ((status = read_text_pre(spec, pre, path, error)))
         return status;
-    v->options.add_dummy_prefix |= spec->prefix != PREFIX_NEVER;
+    v->options.add_dummy_prefix |= spec->prefix != PREFIX_NEVER || spec->pre == PRE_WORDS;
+    v->options.remove_extra_whitespaces = spec->pre == PRE_WORDS;
     return read_decoder(spec, qp_json_item(json, "decoder"), path, error);
 }

@@ -1,6 +1,7 @@
 /* tokenizer_gguf.c: the vocabulary in GGUF metadata -> vocabulary.
  * In:  the metadata of a model of kind "llama" (SentencePiece BPE), "gpt2" (byte-level BPE),
- *      "gemma4" (BPE over text, with a list of merges) or "bert" (WordPiece: wordpiece_gguf.c).
+ *      "gemma4" (BPE over text, with a list of merges), "bert" (WordPiece: wordpiece_gguf.c) or
+ *      "t5" (unigram: unigram_gguf.c).
  * Out: a vocabulary. GGUF loses some properties of a SentencePiece model; they are restored here.
  */
 #include "convert/convert.h"
@@ -90,7 +91,7 @@ enum gguf_model {
 
 struct gguf_pieces {
     struct format *gguf;
-    const struct metadata *tokens, *scores, *types; // scores only of GGUF_SPM
+    struct gguf_lists lists; // scores only of GGUF_SPM
     enum gguf_model model;
     bool is_gemma; // one before Gemma 4
     bool is_phi3;
@@ -195,13 +196,13 @@ static quip_status read_pieces(struct vocabulary *v, const struct gguf_pieces *p
     struct metadata_cursor tokens = { 0 }, scores = { 0 }, types = { 0 };
     quip_status status = QUIP_OK;
     for (int id = 0; id < v->n_pieces && !status; id++) {
-        if (!qp_metadata_next(p->gguf, p->tokens, &tokens) || !tokens.text ||
-            (p->scores && !qp_metadata_next(p->gguf, p->scores, &scores)) ||
-            (p->types && !qp_metadata_next(p->gguf, p->types, &types)))
+        if (!qp_metadata_next(p->gguf, p->lists.tokens, &tokens) || !tokens.text ||
+            (p->lists.scores && !qp_metadata_next(p->gguf, p->lists.scores, &scores)) ||
+            (p->lists.types && !qp_metadata_next(p->gguf, p->lists.types, &types)))
             return qp_fail(error, QUIP_E_FORMAT, "%s: its vocabulary is damaged at piece %d",
                            p->gguf->file->name, id);
         enum piece_type type = PIECE_NORMAL;
-        if (p->types && types.i >= PIECE_NORMAL && types.i <= PIECE_BYTE)
+        if (p->lists.types && types.i >= PIECE_NORMAL && types.i <= PIECE_BYTE)
             type = (enum piece_type)types.i; // the same numbers as SentencePiece's
         if (type == PIECE_BYTE)
             v->options.byte_fallback = true;
@@ -331,44 +332,52 @@ static quip_status find_gguf_model(struct gguf_pieces *p, quip_error *error)
             p->is_phi3 = p->model == GGUF_SPM && strcmp(arch, "phi3") == 0;
             return QUIP_OK;
         }
-    return qp_fail(error, QUIP_E_UNSUPPORTED,
-                   "%s: its tokenizer \"%s\" is not one of llama (SentencePiece), gpt2 (byte-level "
-                   "BPE), gemma4 and bert (WordPiece); give the folder with the model's "
-                   "tokenizer.json as --tokenizer FOLDER",
-                   g->file->name, model);
+    return qp_fail(
+        error, QUIP_E_UNSUPPORTED,
+        "%s: its tokenizer \"%s\" is not one of llama (SentencePiece), gpt2 (byte-level "
+        "BPE), gemma4, bert (WordPiece) and t5 (unigram); give the folder with the model's "
+        "tokenizer.json as --tokenizer FOLDER",
+        g->file->name, model);
 }
 
-static quip_status find_gguf_pieces(struct gguf_pieces *p, quip_error *error)
+quip_status qp_gguf_find_lists(struct format *g, struct gguf_lists *lists, quip_error *error)
 {
-    struct format *g = p->gguf;
-    quip_status status = find_gguf_model(p, error);
-    if (status)
-        return status;
-    p->tokens = qp_format_find_metadata(g, "tokenizer.ggml.tokens");
-    if (!p->tokens || p->tokens->type != METADATA_ARRAY || p->tokens->n_items == 0 ||
-        p->tokens->n_items > 1 << 22)
+    lists->tokens = qp_format_find_metadata(g, "tokenizer.ggml.tokens");
+    if (!lists->tokens || lists->tokens->type != METADATA_ARRAY || lists->tokens->n_items == 0 ||
+        lists->tokens->n_items > 1 << 22)
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: its metadata has no list tokenizer.ggml.tokens, or a list that is too "
                        "long",
                        g->file->name);
-    p->types = gguf_list(g, "tokenizer.ggml.token_type", p->tokens->n_items);
-    if (!p->types)
-        return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: its metadata does not say which tokens are special "
-                       "(tokenizer.ggml.token_type, one for each token); give the folder with the "
-                       "model's tokenizer.json or tokenizer.model as --tokenizer FOLDER",
-                       g->file->name);
-    p->scores = gguf_list(g, "tokenizer.ggml.scores", p->tokens->n_items);
-    if (p->model == GGUF_SPM && !p->scores)
-        return qp_fail(error, QUIP_E_FORMAT, "%s: its vocabulary has no scores", g->file->name);
-    return QUIP_OK;
+    lists->types = gguf_list(g, "tokenizer.ggml.token_type", lists->tokens->n_items);
+    lists->scores = gguf_list(g, "tokenizer.ggml.scores", lists->tokens->n_items);
+    return lists->types
+               ? QUIP_OK
+               : qp_fail(error, QUIP_E_FORMAT,
+                         "%s: its metadata does not say which tokens are special "
+                         "(tokenizer.ggml.token_type, one for each token); give the folder with "
+                         "the model's tokenizer.json or tokenizer.model as --tokenizer FOLDER",
+                         g->file->name);
+}
+
+static quip_status find_gguf_pieces(struct gguf_pieces *p, quip_error *error)
+{
+    quip_status status = find_gguf_model(p, error);
+    if (!status)
+        status = qp_gguf_find_lists(p->gguf, &p->lists, error);
+    if (!status && p->model == GGUF_SPM && !p->lists.scores)
+        status =
+            qp_fail(error, QUIP_E_FORMAT, "%s: its vocabulary has no scores", p->gguf->file->name);
+    if (p->model != GGUF_SPM)
+        p->lists.scores = NULL;
+    return status;
 }
 
 static quip_status open_gguf_vocabulary(struct vocabulary *v, const struct gguf_pieces *p,
                                         quip_error *error)
 {
     struct format *g = p->gguf;
-    quip_status status = qp_vocabulary_open(v, (int)p->tokens->n_items, error);
+    quip_status status = qp_vocabulary_open(v, (int)p->lists.tokens->n_items, error);
     if (status)
         return status;
     const bool is_text = p->model != GGUF_BYTE_LEVEL;
@@ -391,8 +400,10 @@ quip_status qp_json_from_gguf(cJSON **json, struct format *gguf, quip_error *err
 {
     char model[16];
     const quip_status status = gguf_text(gguf, "tokenizer.ggml.model", model, sizeof model, error);
-    return status || strcmp(model, "bert") != 0 ? status
-                                                : qp_json_from_gguf_wordpiece(json, gguf, error);
+    return status                       ? status
+           : strcmp(model, "bert") == 0 ? qp_json_from_gguf_wordpiece(json, gguf, error)
+           : strcmp(model, "t5") == 0   ? qp_json_from_gguf_unigram(json, gguf, error)
+                                        : QUIP_OK;
 }
 
 quip_status qp_import_tokenizer_gguf(struct format *gguf, struct bytes *spm, struct bytes *bpe,
@@ -438,7 +449,7 @@ quip_status qp_gguf_adds_bos(struct format *gguf, bool *adds_bos, quip_error *er
     *adds_bos = gguf_flag(gguf, "tokenizer.ggml.add_bos_token", *adds_bos);
     if (strcmp(model, "gemma4") == 0) // files say false, too; the model needs it
         *adds_bos = true;
-    if (strcmp(model, "bert") == 0) // embedding_texts.c reads its tokens around a text
+    if (strcmp(model, "bert") == 0 || strcmp(model, "t5") == 0) // of embeddings: embedding_texts.c
         *adds_bos = false;
     return QUIP_OK;
 }

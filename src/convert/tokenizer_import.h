@@ -26,9 +26,17 @@ cJSON *qp_json_from_vocab(char *text, const cJSON *config);
 quip_status qp_json_read_vocab_txt(cJSON **json, const char *path, const cJSON *config,
                                    quip_error *error);
 
-/* wordpiece_gguf.c: the same for the vocabulary of a GGUF file of kind "bert". */
+/* The lists of a GGUF file's vocabulary (tokenizer_gguf.c): tokens, a type for each, and a score
+ * for each or NULL. */
+struct gguf_lists {
+    const struct metadata *tokens, *types, *scores;
+};
+quip_status qp_gguf_find_lists(struct format *gguf, struct gguf_lists *lists, quip_error *error);
+/* What a tokenizer.json would say about the vocabulary of a GGUF file of kind "bert"
+ * (wordpiece_gguf.c), and of kind "t5" (unigram_gguf.c). Free with cJSON_Delete. */
 quip_status qp_json_from_gguf_wordpiece(cJSON **json, struct format *gguf, quip_error *error);
-/* tokenizer_gguf.c: the same if it is of that kind; else *json is not changed. */
+quip_status qp_json_from_gguf_unigram(cJSON **json, struct format *gguf, quip_error *error);
+/* tokenizer_gguf.c: the same if it is of one of these kinds; else *json is not changed. */
 quip_status qp_json_from_gguf(cJSON **json, struct format *gguf, quip_error *error);
 
 /* Whether the post-processor puts a special token before every text. */

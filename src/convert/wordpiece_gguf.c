@@ -32,7 +32,7 @@ static const struct {
 
 struct wordpiece_source {
     struct format *gguf;
-    const struct metadata *tokens, *types;
+    struct gguf_lists lists;
     quip_error *error;
     cJSON *json, *vocab, *added; // the last two are parts of the first
     int ids[N_SPECIALS];
@@ -98,9 +98,10 @@ static quip_status add_pieces(struct wordpiece_source *s)
     struct metadata_cursor tokens = { 0 }, types = { 0 };
     const char *path = s->gguf->file->name;
     quip_status status = QUIP_OK;
-    for (int id = 0; (uint64_t)id < s->tokens->n_items && !status; id++) {
-        if (!qp_metadata_next(s->gguf, s->tokens, &tokens) || !tokens.text || tokens.n_text == 0 ||
-            memchr(tokens.text, 0, tokens.n_text) || !qp_metadata_next(s->gguf, s->types, &types))
+    for (int id = 0; (uint64_t)id < s->lists.tokens->n_items && !status; id++) {
+        if (!qp_metadata_next(s->gguf, s->lists.tokens, &tokens) || !tokens.text ||
+            tokens.n_text == 0 || memchr(tokens.text, 0, tokens.n_text) ||
+            !qp_metadata_next(s->gguf, s->lists.types, &types))
             return qp_fail(s->error, QUIP_E_FORMAT, "%s: its vocabulary is damaged at piece %d",
                            path, id);
         if (types.i == PIECE_UNUSED) // fills up the rows of the embedding
@@ -169,31 +170,13 @@ static bool add_others(struct wordpiece_source *s, cJSON *model)
            cJSON_AddStringToObject(decoder, "prefix", "##");
 }
 
-static quip_status find_lists(struct wordpiece_source *s)
-{
-    s->tokens = qp_format_find_metadata(s->gguf, "tokenizer.ggml.tokens");
-    s->types = qp_format_find_metadata(s->gguf, "tokenizer.ggml.token_type");
-    if (!s->tokens || s->tokens->type != METADATA_ARRAY || s->tokens->n_items > 1 << 22)
-        return qp_fail(s->error, QUIP_E_FORMAT,
-                       "%s: its metadata has no list tokenizer.ggml.tokens, or a list that is too "
-                       "long",
-                       s->gguf->file->name);
-    if (!s->types || s->types->type != METADATA_ARRAY || s->types->n_items != s->tokens->n_items)
-        return qp_fail(s->error, QUIP_E_FORMAT,
-                       "%s: its metadata does not say which tokens are special "
-                       "(tokenizer.ggml.token_type, one for each token); give the folder with the "
-                       "model's tokenizer.json as --tokenizer FOLDER",
-                       s->gguf->file->name);
-    return QUIP_OK;
-}
-
 quip_status qp_json_from_gguf_wordpiece(cJSON **json, struct format *gguf, quip_error *error)
 {
     struct wordpiece_source s = { .gguf = gguf, .error = error, .json = cJSON_CreateObject() };
     cJSON *model = cJSON_AddObjectToObject(s.json, "model");
     s.vocab = cJSON_AddObjectToObject(model, "vocab");
     s.added = cJSON_AddArrayToObject(s.json, "added_tokens");
-    quip_status status = find_lists(&s);
+    quip_status status = qp_gguf_find_lists(gguf, &s.lists, error);
     for (int i = 0; i < N_SPECIALS; i++)
         s.ids[i] = special_id(gguf, (enum special)i);
     if (!status && (!s.vocab || !s.added || !cJSON_AddStringToObject(model, "type", "WordPiece")))

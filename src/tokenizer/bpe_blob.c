@@ -190,7 +190,7 @@ static quip_status read_blob_fields(const void *blob, size_t n, struct blob_fiel
                        "tokenizer: the merges have %zu bytes, expected a multiple of %d",
                        fields->n_merges, MERGE_BYTES);
     fields->n_merges /= MERGE_BYTES;
-    quip_status status = check_rule("pre-tokenizer", fields->pre, PRE_DEEPSEEK3, error);
+    quip_status status = check_rule("pre-tokenizer", fields->pre, PRE_WORDS, error);
     if (!status)
         status = check_rule("flags", fields->flags, BLOB_FLAGS, error);
     if (!status)

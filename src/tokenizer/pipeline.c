@@ -15,6 +15,7 @@ struct pipeline_run {
     bool is_more, with_special;
     const char *text;  // after repair
     const char *begin; // of the current section, if the text begins with it; else NULL
+    struct bytes word; // with its space symbol
 };
 
 /* ---- words ---- */
@@ -29,23 +30,42 @@ static bool encode_word(struct pipeline_run *r, const char *word, size_t n)
     return true;
 }
 
+static bool begins_with(const char *text, size_t n, const char *start, size_t n_start)
+{
+    return n >= n_start && memcmp(text, start, n_start) == 0;
+}
+
+/* Encode a word of PRE_WORDS, with a space symbol before it unless it has one, or continues the
+ * text before. */
+static bool encode_symbol_word(struct pipeline_run *r, const char *word, size_t n)
+{
+    const bool has_symbol =
+        begins_with(word, n, SPACE_SYMBOL, SPACE_SYMBOL_BYTES) || (r->is_more && word == r->begin);
+    r->word.n = 0;
+    bool ok = (has_symbol || qp_bytes_append(&r->word, SPACE_SYMBOL, SPACE_SYMBOL_BYTES)) &&
+              qp_bytes_append(&r->word, word, n);
+    for (size_t i = 0, length; ok && i < r->word.n; i += length) {
+        const char *part = (const char *)r->word.data + i;
+        length = qp_pre_token(PRE_METASPACE, part, r->word.n - i);
+        ok = qp_word_encode(&r->words, part, length);
+    }
+    return ok;
+}
+
 static bool encode_words_of(struct pipeline_run *r, const char *text, size_t n)
 {
     enum pre_tokenizer pre = r->words.t->rules->pre;
-    bool drops_white = pre == PRE_CLIP || pre == PRE_PUNCTUATION || pre == PRE_BERT;
+    bool drops_white =
+        pre == PRE_CLIP || pre == PRE_PUNCTUATION || pre == PRE_BERT || pre == PRE_WORDS;
     for (size_t i = 0, length, first; i < n; i += length) {
         length = qp_pre_token(pre, text + i, n - i);
         if (drops_white && qp_char_class(text + i, n - i, &first) == CHAR_SPACE)
             continue;
-        if (!encode_word(r, text + i, length))
+        if (!(pre == PRE_WORDS ? encode_symbol_word(r, text + i, length)
+                               : encode_word(r, text + i, length)))
             return false;
     }
     return true;
-}
-
-static bool begins_with(const char *text, size_t n, const char *start, size_t n_start)
-{
-    return n >= n_start && memcmp(text, start, n_start) == 0;
 }
 
 /* Append text with space symbols instead of spaces, and one before it if the rules say so. */
@@ -235,6 +255,7 @@ bool qp_pipeline_encode(const struct tokenizer *t, const char *text, size_t n, b
     ok = ok && cut_added(&r, &t->rules->raw, text, n, encode_section);
     qp_merger_close(&r.words.merger);
     qp_bytes_close(&r.words.spelled);
+    qp_bytes_close(&r.word);
     qp_bytes_close(&repaired);
     return ok;
 }

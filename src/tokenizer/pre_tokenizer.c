@@ -228,6 +228,16 @@ static size_t falcon_part(const char *word, size_t n)
     return n;
 }
 
+/* A run of white space, or of other characters. */
+static size_t white_word(const char *text, size_t n)
+{
+    size_t end, length;
+    const bool is_white = qp_char_class(text, n, &end) == CHAR_SPACE;
+    while (end < n && (qp_char_class(text + end, n - end, &length) == CHAR_SPACE) == is_white)
+        end += length;
+    return end;
+}
+
 /* A word ends before the next space symbol. */
 static size_t metaspace_word(const char *text, size_t n)
 {
@@ -250,6 +260,8 @@ size_t qp_pre_token(enum pre_tokenizer pre, const char *text, size_t n)
         return llama3_word(text, n, 3);
     case PRE_QWEN2:
         return llama3_word(text, n, 1);
+    case PRE_WORDS:
+        return white_word(text, n);
     case PRE_METASPACE:
         return metaspace_word(text, n);
     case PRE_CLIP:

@@ -137,7 +137,8 @@ enum pre_tokenizer { // regular expressions of docs/model-format.md, by number
     PRE_QWEN35 = 12,       // QWEN2 with marks as letters
     PRE_DEEPSEEK_LLM = 13, // these three: pre_deepseek.c
     PRE_DEEPSEEK_CODER = 14,
-    PRE_DEEPSEEK3 = 15
+    PRE_DEEPSEEK3 = 15,
+    PRE_WORDS = 16 // words between white space, each with a space symbol before it; METASPACE
 };
 
 /* Changes of a text before it is divided into words, in the order of bpe_spec.steps. */
