@@ -181,6 +181,24 @@ static const struct tensor gemma4_tensors[] = {
     { "model.norm.weight", 'd', 0 },
     { 0 },
 };
+static const struct tensor gemma3_tensors[] = {
+    { "model.embed_tokens.weight", 'v', 'd' },
+    { LAYER "input_layernorm.weight", 'd', 0 },
+    { LAYER "self_attn.q_proj.weight", 'q', 'd' },
+    { LAYER "self_attn.k_proj.weight", 'k', 'd' },
+    { LAYER "self_attn.v_proj.weight", 'k', 'd' },
+    { LAYER "self_attn.q_norm.weight", 'h', 0 },
+    { LAYER "self_attn.k_norm.weight", 'h', 0 },
+    { LAYER "self_attn.o_proj.weight", 'd', 'q' },
+    { LAYER "post_attention_layernorm.weight", 'd', 0 },
+    { LAYER "pre_feedforward_layernorm.weight", 'd', 0 },
+    { LAYER "mlp.gate_proj.weight", 'f', 'd' },
+    { LAYER "mlp.up_proj.weight", 'f', 'd' },
+    { LAYER "mlp.down_proj.weight", 'd', 'f' },
+    { LAYER "post_feedforward_layernorm.weight", 'd', 0 },
+    { "model.norm.weight", 'd', 0 },
+    { 0 },
+};
 static const struct tensor phi3_tensors[] = {
     { "model.embed_tokens.weight", 'v', 'd' },
     { LAYER "input_layernorm.weight", 'd', 0 },
@@ -242,6 +260,14 @@ static const struct family families[] = {
       { 48, 2048, 768, 32, 4, 128, 151936, 128, 8 }, // 30B-A3B
       "\"hidden_act\": \"silu\", \"rms_norm_eps\": 1e-06, \"rope_theta\": 1000000.0,\n"
       " \"norm_topk_prob\": true, \"max_position_embeddings\": 40960" },
+    { "gemma3_text",
+      gemma3_tensors,
+      1,
+      { 18, 640, 2048, 4, 1, 256, 262144 }, // 270M
+      "\"hidden_activation\": \"gelu_pytorch_tanh\", \"rms_norm_eps\": 1e-06,\n"
+      " \"sliding_window\": 512, \"sliding_window_pattern\": 6, \"query_pre_attn_scalar\": 256,\n"
+      " \"rope_theta\": 1000000.0, \"rope_local_base_freq\": 10000.0,\n"
+      " \"max_position_embeddings\": 32768" },
     { "gemma4_text",
       gemma4_tensors,
       1,
