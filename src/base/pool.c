@@ -2,14 +2,17 @@
  * In:  a task and its argument.
  * Out: task(arg, i, n) executed for every part i in [0, n).
  *
- * A run begins with a new generation number and ends when n_pending is zero. The caller and the
- * workers claim its parts one by one, so the run does not depend on a worker that the system has
- * suspended: the others do its part.
+ * A run begins with a new generation. Every thread first claims the part of its own number and then
+ * those that no thread has claimed, so the run does not depend on a worker that the system has
+ * suspended: the others do its part. The run ends when all parts are done.
  *
- * Workers wait for a generation, the caller waits for n_pending to become zero. Both spin for
- * SPIN_NS and then sleep. No wake-up is lost: the sleeper first sets its flag and then checks the
- * number again; the waker first changes the number and then checks the flag. With sequentially
- * consistent atomics, at least one of them reads the other's change. */
+ * Each part has a cache line of its own, which its thread usually keeps: with many threads,
+ * counters that all of them change would take longer than the work of a small run.
+ *
+ * Workers wait for a generation, the caller waits for the parts. Both spin for SPIN_NS and then
+ * sleep. No wake-up is lost: the sleeper first sets its flag and then checks again; the waker first
+ * makes the change and then checks the flag. With sequentially consistent atomics, at least one of
+ * them reads the other's change. */
 #include "base.h"
 
 #include <assert.h>
@@ -30,37 +33,38 @@ enum {
     SPIN_NS = 30000, // longer than the gaps between a decode step's operations
     PAUSES_PER_LOOK = 16,
     BACKGROUND_NICE = 10,
+    WIDTH_BITS = 9, // for 0 to MAX_THREADS
     MAX_HELPED = 4, // neighbours that a part helps; asking all of many takes too long
 };
 
-/* How far a part's share is done: generation << 32 | next item. If the generation is older, the
- * share has not been started. */
-struct cursor {
-    _Alignas(64) atomic_uint_fast64_t at;
+/* A part of the runs. */
+struct part {
+    /* generation << 1 | whether it is done: of the last run whose part was claimed. */
+    _Alignas(64) atomic_uint_fast64_t state;
+    /* How far its share is done: generation << 32 | next item. If the generation is older, the
+     * share has not been started. */
+    _Alignas(64) atomic_uint_fast64_t next_item;
 };
 
-/* Each number that several threads poll has a cache line of its own. */
 struct pool {
-    /* generation << 32 | next part to claim. A run with n parts numbers them from MAX_THREADS - n
-     * to MAX_THREADS - 1: so a late worker can see that no part is left without reading `width`,
-     * which may belong to the next run already. */
-    _Alignas(64) atomic_uint_fast64_t work;
-    _Alignas(64) atomic_int n_pending;  // parts of this generation that are not finished
-    _Alignas(64) atomic_int n_sleeping; // workers that wait for `wake`
-    atomic_bool is_caller_sleeping;
-    atomic_bool is_closing;
-    atomic_int width; // parts of a run, <= n_threads; set between runs
-    pool_task task;   // written before the generation that announces it
+    /* generation << WIDTH_BITS | width, the number of parts. All threads poll it, and what they
+     * need next is in its cache line. */
+    _Alignas(64) atomic_uint_fast64_t run;
+    pool_task task; // written before the generation that announces it
     void *arg;
+    _Alignas(64) atomic_int n_sleeping; // workers that wait for `wake`
+    _Alignas(64) atomic_bool is_caller_sleeping;
+    atomic_bool is_closing;
+    atomic_int width; // of the next run, <= n_threads
     uint64_t spin_ns;
     bool is_background;
     int n_threads; // with the caller's
     pthread_mutex_t lock;
     pthread_cond_t wake, done, unlimited;
-    struct cursor cursors[MAX_THREADS];
+    struct part parts[MAX_THREADS];
     struct worker {
         struct pool *pool;
-        int index; // works if index + 1 < width
+        int index; // its part is index + 1
         pthread_t thread;
     } workers[MAX_THREADS - 1]; // [n_threads - 1]
 };
@@ -76,9 +80,14 @@ static void cpu_relax(void)
 
 /* ---- workers ---- */
 
-static uint32_t generation(const struct pool *p)
+static uint64_t generation_of(uint64_t run)
 {
-    return (uint32_t)(atomic_load(&p->work) >> 32);
+    return run >> WIDTH_BITS;
+}
+
+static int parts_of(uint64_t run)
+{
+    return (int)(run & ((1u << WIDTH_BITS) - 1));
 }
 
 static int width_of(const struct pool *p)
@@ -102,56 +111,80 @@ static void wait_for_limit(const struct worker *w)
     pthread_mutex_unlock(&p->lock);
 }
 
-/* Sleep until the generation is not `seen`; returns the new one. */
-static uint32_t sleep_for_generation(struct pool *p, uint32_t seen)
+/* Sleep until the run is not `seen`; returns the new one. */
+static uint64_t sleep_for_run(struct pool *p, uint64_t seen)
 {
-    uint32_t now;
+    uint64_t now;
     pthread_mutex_lock(&p->lock);
     atomic_fetch_add(&p->n_sleeping, 1);
-    while ((now = generation(p)) == seen)
+    while ((now = atomic_load(&p->run)) == seen)
         pthread_cond_wait(&p->wake, &p->lock);
     atomic_fetch_sub(&p->n_sleeping, 1);
     pthread_mutex_unlock(&p->lock);
     return now;
 }
 
-static uint32_t wait_for_generation(const struct worker *w, uint32_t seen)
+/* Looks at all parts, so that their cache lines come at the same time. */
+static bool is_done(const struct pool *p, uint64_t run)
+{
+    const uint64_t done = generation_of(run) << 1 | 1;
+    bool is_all = true;
+    for (int i = 0; i < parts_of(run); i++)
+        is_all &= atomic_load(&p->parts[i].state) == done;
+    return is_all;
+}
+
+/* Claim part i of a run and do it; false if it has been claimed, perhaps in a later run. The caller
+ * waits for every claimed part, so task and arg stay valid until that part is done. A late worker
+ * that claims no part reads neither. */
+static bool do_part(struct pool *p, uint64_t run, int i)
+{
+    const uint64_t claimed = generation_of(run) << 1;
+    atomic_uint_fast64_t *state = &p->parts[i].state;
+    uint64_t before = atomic_load_explicit(state, memory_order_relaxed);
+    if (before >= claimed || !atomic_compare_exchange_strong(state, &before, claimed))
+        return false;
+    p->task(p->arg, i, parts_of(run));
+    atomic_store(state, claimed | 1);
+    if (atomic_load(&p->is_caller_sleeping) && is_done(p, run)) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_signal(&p->done);
+        pthread_mutex_unlock(&p->lock);
+    }
+    return true;
+}
+
+/* Do every part that no thread has claimed, from part i on. */
+static void do_unclaimed(struct pool *p, uint64_t run, int i)
+{
+    const int width = parts_of(run);
+    for (int n = 0; n < width; n++, i = i + 1 < width ? i + 1 : 0)
+        do_part(p, run, i);
+}
+
+static uint64_t wait_for_run(const struct worker *w, uint64_t seen)
 {
     struct pool *p = w->pool;
     uint64_t end = qp_now_ns() + p->spin_ns;
+    bool has_helped = w->index + 1 >= parts_of(seen);
     do {
         for (int i = 0; i < PAUSES_PER_LOOK; i++) {
-            uint32_t now = generation(p);
+            uint64_t now = atomic_load(&p->run);
             if (now != seen)
                 return now;
             cpu_relax();
         }
+        if (!has_helped) {
+            do_unclaimed(p, seen, w->index + 1); // of threads that have not come
+            end = qp_now_ns() + p->spin_ns;
+        }
+        has_helped = true;
         if (is_above_limit(w)) {
             wait_for_limit(w);
             end = qp_now_ns() + p->spin_ns;
         }
     } while (qp_now_ns() < end);
-    return sleep_for_generation(p, seen);
-}
-
-/* Do parts of the run until none is left to claim. The caller waits for every claimed part, so
- * width, task and arg stay valid until that part is finished. A late worker that claims no part
- * reads none of them. */
-static void do_parts(struct pool *p)
-{
-    for (;;) {
-        const uint32_t claimed = (uint32_t)atomic_fetch_add(&p->work, 1);
-        if (claimed >= MAX_THREADS)
-            return;
-        const int width = width_of(p), part = (int)claimed - (MAX_THREADS - width);
-        assert(part >= 0 && part < width);
-        p->task(p->arg, part, width);
-        if (atomic_fetch_sub(&p->n_pending, 1) == 1 && atomic_load(&p->is_caller_sleeping)) {
-            pthread_mutex_lock(&p->lock);
-            pthread_cond_signal(&p->done);
-            pthread_mutex_unlock(&p->lock);
-        }
-    }
+    return sleep_for_run(p, seen);
 }
 
 /* Let all other threads of the system run before this one. */
@@ -172,34 +205,39 @@ static void *worker_main(void *arg)
         lower_priority();
     else
         qp_avoid_slow_processors(width_of(p)); // parts on slow processors would delay the others
-    for (uint32_t seen = 0;;) {
-        seen = wait_for_generation(w, seen);
+    for (uint64_t run = 0;;) {
+        run = wait_for_run(w, run);
         if (atomic_load(&p->is_closing))
             return NULL;
-        do_parts(p);
+        if (w->index + 1 < parts_of(run))
+            do_part(p, run, w->index + 1);
     }
 }
 
 /* ---- the caller ---- */
 
-/* Begin a generation of n_parts parts that other threads may claim. */
-static void announce_generation(struct pool *p, int n_parts)
+/* Begin a run of n_parts parts that other threads may claim. */
+static uint64_t announce_run(struct pool *p, int n_parts)
 {
-    const uint32_t first = (uint32_t)(MAX_THREADS - n_parts);
-    atomic_store(&p->work, ((uint64_t)generation(p) + 1) << 32 | first);
-    if (atomic_load(&p->n_sleeping) > 0) {
+    const uint64_t before = atomic_load_explicit(&p->run, memory_order_relaxed);
+    const uint64_t run = (generation_of(before) + 1) << WIDTH_BITS | (uint64_t)n_parts;
+    /* A release, because a stronger store would wait for the one of `task`, and the line may be
+     * lost in between; then a change that is none, because a load could come before the store. */
+    atomic_store_explicit(&p->run, run, memory_order_release);
+    if (atomic_fetch_add(&p->n_sleeping, 0) > 0) {
         pthread_mutex_lock(&p->lock);
         pthread_cond_broadcast(&p->wake);
         pthread_mutex_unlock(&p->lock);
     }
+    return run;
 }
 
-static void wait_for_workers(struct pool *p)
+static void wait_for_parts(struct pool *p, uint64_t run)
 {
     uint64_t end = qp_now_ns() + p->spin_ns;
     do {
         for (int i = 0; i < PAUSES_PER_LOOK; i++) {
-            if (atomic_load_explicit(&p->n_pending, memory_order_acquire) == 0)
+            if (is_done(p, run))
                 return;
             cpu_relax();
         }
@@ -207,7 +245,7 @@ static void wait_for_workers(struct pool *p)
 
     pthread_mutex_lock(&p->lock);
     atomic_store(&p->is_caller_sleeping, true);
-    while (atomic_load(&p->n_pending) != 0)
+    while (!is_done(p, run))
         pthread_cond_wait(&p->done, &p->lock);
     atomic_store(&p->is_caller_sleeping, false);
     pthread_mutex_unlock(&p->lock);
@@ -215,19 +253,17 @@ static void wait_for_workers(struct pool *p)
 
 void qp_pool_run(struct pool *p, pool_task task, void *arg)
 {
-    assert(atomic_load(&p->n_pending) == 0); // one run at a time
     const int width = width_of(p);
     if (width == 1) {
-        announce_generation(p, 0); // for the cursors
+        announce_run(p, 0); // for the shares
         task(arg, 0, 1);
         return;
     }
     p->task = task;
     p->arg = arg;
-    atomic_store_explicit(&p->n_pending, width, memory_order_relaxed);
-    announce_generation(p, width);
-    do_parts(p);
-    wait_for_workers(p);
+    const uint64_t run = announce_run(p, width);
+    do_unclaimed(p, run, 0);
+    wait_for_parts(p, run);
 }
 
 int qp_pool_n_threads(const struct pool *p)
@@ -238,7 +274,6 @@ int qp_pool_n_threads(const struct pool *p)
 int qp_pool_limit(struct pool *p, int n_threads)
 {
     assert(n_threads > 0);
-    assert(atomic_load(&p->n_pending) == 0);
     const int before = width_of(p), width = qp_min(n_threads, p->n_threads);
     atomic_store(&p->width, width);
     if (width > before) {
@@ -274,10 +309,11 @@ static int piece_size(const struct pool_items *items, int n)
 static bool next_of_share(struct pool *p, int index, const struct pool_items *items, int *begin,
                           int *end)
 {
-    const uint32_t now = generation(p);
+    const uint32_t now =
+        (uint32_t)generation_of(atomic_load_explicit(&p->run, memory_order_relaxed));
     int first, last;
     qp_share(items->n, items->unit, index, width_of(p), &first, &last);
-    atomic_uint_fast64_t *cursor = &p->cursors[index].at;
+    atomic_uint_fast64_t *cursor = &p->parts[index].next_item;
     uint64_t seen = atomic_load_explicit(cursor, memory_order_relaxed), next;
     do {
         *begin = seen >> 32 == now ? (int)(uint32_t)seen : first;
@@ -304,13 +340,17 @@ bool qp_pool_next(struct pool *p, int index, const struct pool_items *items, int
 
 void qp_pool_wait(const atomic_int *n_done, int n)
 {
+    if (atomic_load_explicit(n_done, memory_order_acquire) >= n)
+        return;
+    const uint64_t end = qp_now_ns() + SPIN_NS;
     while (atomic_load_explicit(n_done, memory_order_acquire) < n) {
         for (int i = 0; i < PAUSES_PER_LOOK; i++) {
             if (atomic_load_explicit(n_done, memory_order_acquire) >= n)
                 return;
             cpu_relax();
         }
-        sched_yield(); // the other part may need this processor
+        if (qp_now_ns() > end)
+            sched_yield(); // the other part may need this processor
     }
 }
 
@@ -352,7 +392,6 @@ quip_status qp_pool_open(struct pool **pool, int n_threads, bool is_background, 
     p->width = n_threads;
     p->is_background = is_background;
     p->spin_ns = is_background ? 0 : SPIN_NS;
-    atomic_store(&p->work, MAX_THREADS); // generation 0 has no parts
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->done, NULL);
@@ -371,7 +410,7 @@ void qp_pool_close(struct pool *p)
     pthread_mutex_lock(&p->lock);
     pthread_cond_broadcast(&p->unlimited);
     pthread_mutex_unlock(&p->lock);
-    announce_generation(p, 0);
+    announce_run(p, 0);
     for (int i = 0; i < p->n_threads - 1; i++)
         pthread_join(p->workers[i].thread, NULL);
     pthread_cond_destroy(&p->unlimited);
