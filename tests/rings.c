@@ -165,6 +165,35 @@ static void check_where(const quip_session *s, size_t kind, int distance, int po
 }
 
 /* The results are the same. */
+/* Threads divide the keys of a token, differently for each number of threads: where one and two
+ * spans are visible, and where three are. */
+static void test_same_with_any_number_of_threads(void **state)
+{
+    (void)state;
+    static const int n_threads[] = { 1, 3, 8, 32 };
+    static const int begins[] = { 60, 505, 1000, 1530 };
+    for (size_t kind = 0; kind < 2; kind++) // with int8 keys
+        for (size_t i = 0; i < QP_COUNT(n_threads); i++) {
+            quip_model *model;
+            quip_session *s;
+            quip_error error = { 0 };
+            const quip_model_options options = { .n_threads = n_threads[i] };
+            check(quip_model_open(&model, paths[kind], &options, &error), &error);
+            check(quip_session_open(&s, model, &(quip_session_options){ .n_context = N_TOKENS },
+                                    &error),
+                  &error);
+            for (size_t j = 0; j < QP_COUNT(begins); j++) {
+                prefill_to(s, begins[j]);
+                for (int end = begins[j] + 1; end < begins[j] + 12; end++) {
+                    prefill_to(s, end);
+                    assert_logits(s, kind);
+                }
+            }
+            quip_session_close(s);
+            quip_model_close(model);
+        }
+}
+
 static void test_rewinds_of_every_distance(void **state)
 {
     (void)state;
@@ -402,6 +431,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rings_compute_what_whole_caches_did),
         cmocka_unit_test(test_same_in_any_pieces),
+        cmocka_unit_test(test_same_with_any_number_of_threads),
         cmocka_unit_test(test_rewinds_of_every_distance),
         cmocka_unit_test(test_rewinds_in_a_row),
         cmocka_unit_test(test_tokens_run_again_are_not_shown),

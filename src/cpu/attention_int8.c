@@ -18,12 +18,7 @@
 #include <assert.h>
 #include <string.h>
 
-/* Positions of the blocks of a span that are visible to at least one row. */
-struct visible {
-    int begin, end;
-};
-
-static struct visible visible_blocks(const struct int8_attention *a, int span)
+struct visible qp_visible_blocks(const struct int8_attention *a, int span)
 {
     struct visible s = { a->begin[0], a->end[0] };
     for (int r = 1; r < a->n_rows; r++) {
@@ -43,20 +38,20 @@ static size_t block_slot(const struct int8_attention *a, int pos)
     return (size_t)(pos / KV_BLOCK % a->kv.n_blocks);
 }
 
-/* Scores of all rows, [n_rows][KV_SPAN], in columns from 0 on. */
-static void span_scores(const struct kernels *k, const struct int8_attention *a,
-                        const struct visible *visible, float *s)
+void qp_attend_scores(const struct kernels *k, const struct int8_attention *a,
+                      const struct visible *blocks, float *s, size_t stride)
 {
     const struct act_rows queries = { a->q, qp_round_up((size_t)a->head_dim, ACT_BLOCK),
                                       a->q_scales, a->q_offsets, a->n_rows };
-    for (int pos = visible->begin; pos < visible->end; pos += KV_BLOCK) {
+    assert(blocks->begin % KV_BLOCK == 0 && blocks->end % KV_BLOCK == 0);
+    for (int pos = blocks->begin; pos < blocks->end; pos += KV_BLOCK) {
         const size_t block = block_slot(a, pos);
         const struct matrix keys = { .dtype = DTYPE_I8,
                                      .n_out = KV_BLOCK,
                                      .n_in = a->head_dim,
                                      .scales = a->kv.key_scales + block * KV_BLOCK };
         const uint8_t *tile = a->kv.keys + block * a->kv.key_bytes;
-        const struct out_view out = { s + (pos - visible->begin), KV_SPAN };
+        const struct out_view out = { s + (pos - blocks->begin), stride };
         k->gemm(&out, tile, &keys, &queries, 0, KV_BLOCK);
     }
 }
@@ -101,13 +96,14 @@ static void span_softmax(const struct kernels *k, const struct int8_attention *a
     }
 }
 
-/* o = p v */
+/* o = p v, of dimensions [begin, end), which begin with a tile. */
 static void span_values(const struct kernels *k, const struct int8_attention *a,
                         const struct visible *visible, const struct int8_attention_scratch *scratch,
-                        float *o)
+                        float *o, int begin, int end)
 {
-    memset(o, 0, (size_t)a->n_rows * (size_t)a->head_dim * sizeof *o);
-    for (int d = 0; d < a->head_dim; d += TILE_ROWS)
+    for (int r = 0; r < a->n_rows; r++)
+        memset(o + (size_t)r * (size_t)a->head_dim + begin, 0, (size_t)(end - begin) * sizeof *o);
+    for (int d = begin; d < end; d += TILE_ROWS)
         for (int pos = visible->begin, n; pos < visible->end; pos += n) {
             const int at = pos - visible->begin;
             n = product_columns(k, a, visible, pos);
@@ -119,18 +115,31 @@ static void span_values(const struct kernels *k, const struct int8_attention *a,
                                         scratch->offsets + blocks, a->n_rows };
             const struct out_view out = { o + d, (size_t)a->head_dim };
             k->gemm(&out, a->kv.values + slot * a->kv.value_bytes, &values, &p, 0,
-                    qp_min(TILE_ROWS, a->head_dim - d));
+                    qp_min(TILE_ROWS, end - d));
         }
+}
+
+void qp_attend_values(const struct kernels *k, const struct int8_attention *a, int span, int begin,
+                      int end, const float *s, size_t stride,
+                      struct int8_attention_scratch *scratch, const struct attention_part *part)
+{
+    const struct visible visible = qp_visible_blocks(a, span);
+    const size_t n_bytes = (size_t)(visible.end - visible.begin) * sizeof *s;
+    assert(begin % TILE_ROWS == 0 && begin < end && end <= a->head_dim);
+    for (int r = 0; r < a->n_rows; r++)
+        memcpy(scratch->s + (size_t)r * KV_SPAN, s + (size_t)r * stride + visible.begin, n_bytes);
+    span_softmax(k, a, &visible, scratch, part);
+    span_values(k, a, &visible, scratch, part->o, begin, end);
 }
 
 void qp_attend_span(const struct kernels *k, const struct int8_attention *a, int span,
                     struct int8_attention_scratch *scratch, const struct attention_part *part)
 {
     assert(a->n_rows <= ATTENTION_MAX_ROWS);
-    const struct visible visible = visible_blocks(a, span);
-    span_scores(k, a, &visible, scratch->s);
+    const struct visible visible = qp_visible_blocks(a, span);
+    qp_attend_scores(k, a, &visible, scratch->s, KV_SPAN);
     span_softmax(k, a, &visible, scratch, part);
-    span_values(k, a, &visible, scratch, part->o);
+    span_values(k, a, &visible, scratch, part->o, 0, a->head_dim);
 }
 
 void qp_attention_add(const struct kernels *k, const struct attention_part *sum,

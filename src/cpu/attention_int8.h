@@ -49,9 +49,24 @@ struct int8_attention_scratch {
     int32_t offsets[SPAN_BLOCKS * ATTENTION_MAX_ROWS];
 };
 
+/* Positions of the blocks of a span that are visible to at least one row. */
+struct visible {
+    int begin, end;
+};
+struct visible qp_visible_blocks(const struct int8_attention *a, int span);
+
 /* part = attention of the rows over one span, which is visible to at least one of them. */
 void qp_attend_span(const struct kernels *k, const struct int8_attention *a, int span,
                     struct int8_attention_scratch *scratch, const struct attention_part *part);
+/* The same in two steps, which threads can divide. First the scores of all rows with the keys of
+ * some visible blocks: s[r * stride + (pos - blocks->begin)]. */
+void qp_attend_scores(const struct kernels *k, const struct int8_attention *a,
+                      const struct visible *blocks, float *s, size_t stride);
+/* Then m, l and the dimensions [begin, end) of o of a span, all of whose scores are in
+ * s[r * stride + pos]; `begin` is the first of a tile. */
+void qp_attend_values(const struct kernels *k, const struct int8_attention *a, int span, int begin,
+                      int end, const float *s, size_t stride,
+                      struct int8_attention_scratch *scratch, const struct attention_part *part);
 /* Add part to sum, rescaled to the larger maximum. The spans of a row are added in ascending order.
  */
 void qp_attention_add(const struct kernels *k, const struct attention_part *sum,

@@ -184,6 +184,7 @@ struct position_memory {
     float *alibi;                        // [n_heads, alibi_stride], or NULL
     float *key_means;                    // [n_layers, key_width], or NULL (key_means.c)
     size_t key_width;                    // the widest keys of a layer
+    float *scores;                       // [n_heads, n_context in whole blocks] of one row
     struct attention_part parts;         // [spans][n_heads] of one row
     int n_context, n_filled;             // ALiBi is filled for positions [0, n_filled)
 };
@@ -206,6 +207,7 @@ struct cpu_device {
     struct expert_memory experts; // in the arena of mem
     struct position_memory positions;
     struct adapter_memory adapters;
+    int n_now; // threads of this step
 };
 
 static inline struct cpu_device *cpu_of(struct device *d)

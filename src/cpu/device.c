@@ -182,6 +182,8 @@ static void alloc_positions(struct position_memory *m, const struct cpu_device *
     if (m->key_width > 0)
         m->key_means = qp_cpu_alloc(a, (size_t)c->n_layers, m->key_width, sizeof(float));
     if (d->kv.is_int8)
+        m->scores = qp_cpu_alloc(a, (size_t)c->n_heads, qp_round_up(n, KV_BLOCK), sizeof(float));
+    if (d->kv.is_int8)
         m->parts = alloc_attention_part(a, (n + KV_SPAN - 1) / KV_SPAN * (size_t)c->n_heads,
                                         find_widths(c).head_dim);
 }
@@ -274,7 +276,7 @@ static void describe_device(struct cpu_device *d, const quip_model *model, int n
     d->base.config = &model->config;
     d->base.weights = &model->weights;
     d->k = qp_kernels_for(qp_cpu_features());
-    d->n_threads = n_threads;
+    d->n_threads = d->n_now = n_threads;
     qp_kv_layout(&d->kv, &d->k, model->weights.has_integer);
 }
 

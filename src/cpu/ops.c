@@ -9,7 +9,7 @@
 quip_status qp_cpu_begin(struct device *device, int n_threads)
 {
     struct cpu_device *d = cpu_of(device);
-    qp_pool_limit(d->pool, n_threads > 0 ? n_threads : MAX_THREADS);
+    d->n_now = qp_pool_limit(d->pool, n_threads > 0 ? n_threads : MAX_THREADS);
     return QUIP_OK;
 }
 

@@ -267,6 +267,12 @@ quip_status qp_cpu_rope_append(struct device *device, int l, const struct rows *
 
 /* ---- attention ---- */
 
+enum {
+    SPANS_PER_THREAD = 4, // fewer, and a token's spans are divided further
+    BLOCK_TASKS_PER_THREAD = 2,
+    LEAST_BLOCKS = 3 // to divide
+};
+
 struct attend_task {
     struct cpu_device *d;
     const struct rows *rows;
@@ -274,8 +280,12 @@ struct attend_task {
     int l;
     int n_groups, n_tasks;               // of d->mem.groups
     int tokens_per_task, heads_per_task; // with float keys: of one kv head's group
-    int first_span, n_spans;             // of a single row with int8 keys
-    atomic_int next;
+    /* Of a single row with int8 keys: */
+    int first_span, n_spans;
+    int first_block, n_blocks; // that it attends to
+    int blocks_per_task, dims_per_task;
+    int n_score_tasks; // which come first
+    atomic_int next, n_scored;
 };
 
 /* Split a batch into d->mem.groups; returns how many. */
@@ -508,21 +518,84 @@ static struct attention_part part_of(const struct attend_task *j, int span, int 
                                     parts->o + at * (size_t)layer_of(j->d, j->l)->head_dim };
 }
 
-/* Each task is a span of a kv head's keys. */
+/* A kv head, and up to ATTENTION_MAX_ROWS of its query heads: the i-th such set. */
+static int set_heads(const struct attend_task *j, struct int8_rows *rows, int i)
+{
+    const int n_kv_heads = layer_of(j->d, j->l)->n_kv_heads, heads = heads_per_kv(j->d, j->l);
+    const int h = i % n_kv_heads, row = i / n_kv_heads * ATTENTION_MAX_ROWS;
+    set_rows_int8(j, rows, j->d->mem.groups, h, row, qp_min(heads - row, ATTENTION_MAX_ROWS));
+    return h * heads + row;
+}
+
+/* Each task is a span of a set of heads. */
 static void attend_spans(void *arg, int index, int n_threads)
 {
     (void)n_threads;
     struct attend_task *j = arg;
-    const int n_kv_heads = layer_of(j->d, j->l)->n_kv_heads, heads = heads_per_kv(j->d, j->l);
     struct int8_rows rows;
     for (int task; (task = atomic_fetch_add(&j->next, 1)) < j->n_tasks;) {
-        const int span = task % j->n_spans, h = task / j->n_spans % n_kv_heads;
-        const int row = task / j->n_spans / n_kv_heads * ATTENTION_MAX_ROWS;
-        const struct attention_part part = part_of(j, span, h * heads + row);
-        set_rows_int8(j, &rows, j->d->mem.groups, h, row, qp_min(heads - row, ATTENTION_MAX_ROWS));
+        const int span = task % j->n_spans, head = set_heads(j, &rows, task / j->n_spans);
+        const struct attention_part part = part_of(j, span, head);
         qp_attend_span(&j->d->k, &rows.a, j->first_span + span,
                        j->d->mem.scratch[index].int8_attention, &part);
     }
+}
+
+static int tasks_of(int n, int per_task)
+{
+    return (n + per_task - 1) / per_task;
+}
+
+static size_t score_stride(const struct cpu_device *d)
+{
+    return qp_round_up((size_t)d->positions.n_context, KV_BLOCK);
+}
+
+/* The scores of some blocks of a set of heads. */
+static void score_task(struct attend_task *j, int task)
+{
+    const int n = tasks_of(j->n_blocks, j->blocks_per_task);
+    const int block = j->first_block + task % n * j->blocks_per_task;
+    const int end = qp_min(block + j->blocks_per_task, j->first_block + j->n_blocks);
+    const struct visible blocks = { block * KV_BLOCK, end * KV_BLOCK };
+    struct int8_rows rows;
+    const size_t head = (size_t)set_heads(j, &rows, task / n), stride = score_stride(j->d);
+    qp_attend_scores(&j->d->k, &rows.a, &blocks,
+                     j->d->positions.scores + head * stride + blocks.begin, stride);
+    atomic_fetch_add_explicit(&j->n_scored, 1, memory_order_release);
+}
+
+/* Some dimensions of a span of a set of heads. The task of the first ones keeps the softmax. */
+static void value_task(struct attend_task *j, int index, int task)
+{
+    const int head_dim = layer_of(j->d, j->l)->head_dim;
+    const int n = tasks_of(head_dim, j->dims_per_task), begin = task % n * j->dims_per_task;
+    const int span = task / n % j->n_spans;
+    const struct worker_scratch *s = &j->d->mem.scratch[index];
+    const size_t stride = score_stride(j->d);
+    struct int8_rows rows;
+    const int head = set_heads(j, &rows, task / n / j->n_spans);
+    struct attention_part part = part_of(j, span, head);
+    if (begin > 0) {
+        part.m = s->part.m;
+        part.l = s->part.l;
+    }
+    qp_attend_values(
+        &j->d->k, &rows.a, j->first_span + span, begin, qp_min(begin + j->dims_per_task, head_dim),
+        j->d->positions.scores + (size_t)head * stride, stride, s->int8_attention, &part);
+}
+
+static void attend_steps(void *arg, int index, int n_threads)
+{
+    (void)n_threads;
+    struct attend_task *j = arg;
+    for (int task; (task = atomic_fetch_add(&j->next, 1)) < j->n_tasks;)
+        if (task < j->n_score_tasks) {
+            score_task(j, task);
+        } else {
+            qp_pool_wait(&j->n_scored, j->n_score_tasks);
+            value_task(j, index, task - j->n_score_tasks);
+        }
 }
 
 /* Add the spans, in their order. */
@@ -544,12 +617,26 @@ static void add_spans(const struct attend_task *j)
 static void attend_single(struct attend_task *j)
 {
     const struct row *row = &j->rows->row[0];
-    const int heads = heads_per_kv(j->d, j->l);
-    const int n_parts = (heads + ATTENTION_MAX_ROWS - 1) / ATTENTION_MAX_ROWS;
-    j->first_span = first_visible(j->d->base.config, j->l, row->pos) / KV_SPAN;
-    j->n_spans = (row->visible_end - 1) / KV_SPAN + 1 - j->first_span;
-    j->n_tasks = j->n_spans * layer_of(j->d, j->l)->n_kv_heads * n_parts;
-    qp_pool_run(j->d->pool, attend_spans, j);
+    const struct layer_config *lc = layer_of(j->d, j->l);
+    const int n_threads = j->d->n_now;
+    const int n_sets = lc->n_kv_heads * tasks_of(heads_per_kv(j->d, j->l), ATTENTION_MAX_ROWS);
+    const int begin = first_visible(j->d->base.config, j->l, row->pos), last = row->visible_end - 1;
+    j->first_span = begin / KV_SPAN;
+    j->n_spans = last / KV_SPAN + 1 - j->first_span;
+    j->n_tasks = j->n_spans * n_sets;
+    j->first_block = begin / KV_BLOCK;
+    j->n_blocks = last / KV_BLOCK + 1 - j->first_block;
+    if (n_threads == 1 || j->n_blocks < LEAST_BLOCKS ||
+        j->n_tasks >= SPANS_PER_THREAD * n_threads) {
+        qp_pool_run(j->d->pool, attend_spans, j);
+    } else {
+        const int n_tiles = tasks_of(lc->head_dim, TILE_ROWS);
+        j->blocks_per_task = tasks_of(j->n_blocks * n_sets, BLOCK_TASKS_PER_THREAD * n_threads);
+        j->dims_per_task = qp_min(tasks_of(n_tiles * j->n_tasks, n_threads), n_tiles) * TILE_ROWS;
+        j->n_score_tasks = tasks_of(j->n_blocks, j->blocks_per_task) * n_sets;
+        j->n_tasks = j->n_score_tasks + tasks_of(lc->head_dim, j->dims_per_task) * j->n_tasks;
+        qp_pool_run(j->d->pool, attend_steps, j);
+    }
     add_spans(j);
 }
 
