@@ -11,6 +11,11 @@
 enum {
     KERNEL_ROWS = 16,        // that a kernel takes at a time
     STEP_BYTES = 256 * 1024, // the least that a thread takes at a time
+    /* With more threads than FEW_THREADS, their shares are smaller and one more often has to wait
+     * for another, so that smaller pieces are faster, although each is read more slowly. */
+    FEW_THREADS = 4,
+    SMALL_KERNEL_ROWS = 8,
+    SMALL_STEP_BYTES = 32 * 1024,
     NEXT_BYTES = 16 * 1024
 };
 
@@ -169,6 +174,12 @@ static const struct matrix *matrix_of(const struct cpu_device *d, struct matrix_
     return set.l == d->base.config->n_layers ? &w->head : &w->layers[set.l].m[set.first + i];
 }
 
+/* Weight rows of which a share is a multiple. */
+static int unit_of(const struct cpu_device *d)
+{
+    return d->n_now > FEW_THREADS ? SMALL_KERNEL_ROWS : KERNEL_ROWS;
+}
+
 static void prefetch_next(const struct linear_task *j, int index, int n_threads)
 {
     const struct cpu_device *d = j->d;
@@ -179,7 +190,7 @@ static void prefetch_next(const struct linear_task *j, int index, int n_threads)
     for (int p = 0; p < n; p++)
         n_rows += matrix_of(d, j->next, p)->n_out;
     const bool is_gated = j->next.first == MATRIX_UP; // which begins with whole tiles
-    qp_share(n_rows, is_gated ? TILE_ROWS : KERNEL_ROWS, index, n_threads, &row, &end);
+    qp_share(n_rows, is_gated ? TILE_ROWS : unit_of(d), index, n_threads, &row, &end);
     for (; i + 1 < n && row >= matrix_of(d, j->next, i)->n_out; i++)
         row -= matrix_of(d, j->next, i)->n_out;
     const struct matrix *w = matrix_of(d, j->next, i);
@@ -243,22 +254,23 @@ static void multiply_range(const struct linear_task *j, int index, int begin, in
     }
 }
 
-/* The smallest piece of weight rows, in whole units: about STEP_BYTES of them. */
-static int step_rows(const struct matrix *w, int unit)
+/* The smallest piece of weight rows, in whole units. */
+static int step_rows(const struct cpu_device *d, const struct matrix *w, int unit)
 {
-    const int n = (int)(STEP_BYTES / w->row_bytes) / unit * unit;
+    const size_t n_bytes = d->n_now > FEW_THREADS ? SMALL_STEP_BYTES : STEP_BYTES;
+    const int n = (int)(n_bytes / w->row_bytes) / unit * unit;
     return n > unit ? n : unit;
 }
 
 static void linear_rows(void *arg, int index, int n_threads)
 {
     struct linear_task *j = arg;
-    const int step = step_rows(j->products[0].w, KERNEL_ROWS);
+    const int unit = unit_of(j->d), step = step_rows(j->d, j->products[0].w, unit);
     int begin, end, n_rows = 0;
     for (int p = 0; p < j->n_products; p++)
         n_rows += j->products[p].w->n_out;
     qp_lora_make(&j->lora, index);
-    const struct pool_items rows = { .n = n_rows, .unit = KERNEL_ROWS, .min = step };
+    const struct pool_items rows = { .n = n_rows, .unit = unit, .min = step };
     while (qp_pool_next(j->d->pool, index, &rows, &begin, &end))
         multiply_range(j, index, begin, end);
     prefetch_next(j, index, n_threads);
@@ -426,7 +438,7 @@ static void gated_rows(void *arg, int index, int n_threads)
     const struct matrix *up = j->products[UP_PRODUCT].w;
     int row, end;
     const int stride = TASK_ROWS / j->n * TILE_ROWS; // of a row of the batch in scratch
-    const int step = qp_min(step_rows(up, TILE_ROWS), stride);
+    const int step = qp_min(step_rows(j->d, up, TILE_ROWS), stride);
     qp_lora_make(&j->lora, index);
     const struct pool_items rows = {
         .n = up->n_out, .unit = TILE_ROWS, .min = step, .max = stride
