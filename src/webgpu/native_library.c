@@ -8,6 +8,7 @@
 #include "webgpu/native_abi.h"
 
 #include <dlfcn.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,6 +107,17 @@ static void *open_library(struct gpu_report *report)
     return library;
 }
 
+/* An instance that stays open keeps the drivers loaded. NVIDIA's cannot be loaded again and again:
+ * from the eighth time on its thread-local variables have no memory left. */
+static void keep_drivers(const struct wgpu_functions *f)
+{
+    static atomic_flag is_kept = ATOMIC_FLAG_INIT;
+    static void *kept;
+    if (!atomic_flag_test_and_set(&is_kept))
+        kept = qp_wgpu_instance(f);
+    (void)kept;
+}
+
 /* The library stays loaded: its threads may outlive a GPU. */
 quip_status qp_wgpu_load(struct wgpu_functions *f, struct gpu_report *report, quip_error *error)
 {
@@ -131,5 +143,6 @@ quip_status qp_wgpu_load(struct wgpu_functions *f, struct gpu_report *report, qu
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "the library of the gpu backend is wgpu-native %u.%u, expected %d",
                        version >> 24, version >> 16 & 255, WGPU_MAJOR_VERSION);
+    keep_drivers(f);
     return QUIP_OK;
 }
