@@ -69,35 +69,59 @@ static float *decode_logits(quip_model *model)
     return logits;
 }
 
+/* Model i of the tests, or one like it. Closes both. */
+static void compare_with_cpu(const char *name, int i, quip_model *gpu, quip_model *cpu)
+{
+    const int vocab_size = cpu->config.vocab_size;
+    const size_t n = (size_t)N_TOKENS * (size_t)vocab_size,
+                 n_last = (size_t)N_DECODED * (size_t)vocab_size;
+    float *want = models_logits(cpu, 1, N_TOKENS), *prefill = models_logits(gpu, 1, N_TOKENS),
+          *decode = decode_logits(gpu), *last = want + n - n_last;
+    const float tolerance = logits_tolerance(i, want, n);
+    const float worst = logits_difference(want, prefill, n),
+                other = logits_difference(last, decode, n_last);
+    printf("  %-22s largest difference: prefill %.2g, decode %.2g of %.2g\n", name, (double)worst,
+           (double)other, (double)tolerance);
+    if (!(worst <= tolerance && other <= tolerance))
+        fail_msg("%s: logits differ by %g and %g, at most %g is allowed", name, (double)worst,
+                 (double)other, (double)tolerance);
+    check_greedy(want, prefill, N_TOKENS, vocab_size, tolerance);
+    check_greedy(last, decode, N_DECODED, vocab_size, tolerance);
+    free(want);
+    free(prefill);
+    free(decode);
+    quip_model_close(cpu);
+    quip_model_close(gpu);
+}
+
 static void test_same_logits_as_the_cpu(void **state)
 {
     (void)state;
     for (int i = 0; has_gpu() && i < models_count(); i++) {
         quip_model *gpu = open_on_gpu(i);
-        if (!gpu)
-            continue;
-        quip_model *cpu = models_open(i, NULL);
-        const int vocab_size = cpu->config.vocab_size;
-        const size_t n = (size_t)N_TOKENS * (size_t)vocab_size,
-                     n_last = (size_t)N_DECODED * (size_t)vocab_size;
-        float *want = models_logits(cpu, 1, N_TOKENS), *prefill = models_logits(gpu, 1, N_TOKENS),
-              *decode = decode_logits(gpu), *last = want + n - n_last;
-        const float tolerance = logits_tolerance(i, want, n);
-        const float worst = logits_difference(want, prefill, n),
-                    other = logits_difference(last, decode, n_last);
-        printf("  %-22s largest difference: prefill %.2g, decode %.2g of %.2g\n", models_name(i),
-               (double)worst, (double)other, (double)tolerance);
-        if (!(worst <= tolerance && other <= tolerance))
-            fail_msg("%s: logits differ by %g and %g, at most %g is allowed", models_name(i),
-                     (double)worst, (double)other, (double)tolerance);
-        check_greedy(want, prefill, N_TOKENS, vocab_size, tolerance);
-        check_greedy(last, decode, N_DECODED, vocab_size, tolerance);
-        free(want);
-        free(prefill);
-        free(decode);
-        quip_model_close(cpu);
-        quip_model_close(gpu);
+        if (gpu)
+            compare_with_cpu(models_name(i), i, gpu, models_open(i, NULL));
     }
+}
+
+/* A product whose input fits in no workgroup goes another way. */
+static void test_wide_input(void **state)
+{
+    static const char path[] = "gpu-wide.bin";
+    struct tiny_model wide = tiny_llama;
+    quip_model *gpu, *cpu;
+    quip_error error = { 0 };
+    (void)state;
+    if (!has_gpu())
+        return;
+    wide.d_ff = 33000;
+    check(tiny_model_write(path, &wide, &error), &error);
+    check(quip_model_open(&gpu, path, &(quip_model_options){ .backend = QUIP_BACKEND_GPU }, &error),
+          &error);
+    check(quip_model_open(&cpu, path, &(quip_model_options){ .backend = QUIP_BACKEND_CPU }, &error),
+          &error);
+    compare_with_cpu("wide", models_named("llama int8"), gpu, cpu);
+    unlink(path);
 }
 
 /* The logits and greedy tokens of another implementation. */
@@ -520,6 +544,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_logits_as_the_cpu),
+        cmocka_unit_test(test_wide_input),
         cmocka_unit_test(test_goldens),
         cmocka_unit_test(test_newer_goldens),
         cmocka_unit_test(test_adapters),

@@ -17,7 +17,7 @@ const SIZE = 128u;
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let t = group.x;
-    prepare(t, thread);
+    prepare_row(t, thread);
     // all threads have read X, and each one reads below only what it writes itself
     for (var i = thread; 4u * i < p.input.n; i += SIZE) {
         let at = t * p.input.stride + i;

@@ -136,7 +136,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first = min(min(begin.x, begin.y), min(begin.z, begin.w)) / SIZE * SIZE;
     let last = max(max(end.x, end.y), max(end.z, end.w));
     for (var i = thread; i < QUADS * PER_QUAD; i += SIZE) {
-        q[i] = vec4<f32>(query(a, i), query(b, i), query(c, i), query(d, i));
+        q[place(i)] = vec4<f32>(query(a, i), query(b, i), query(c, i), query(d, i));
     }
     workgroupBarrier();
     var slopes = vec4<f32>(0.0);

@@ -7,12 +7,12 @@
 // A workgroup has four lanes and n_split keys. It norms and rotates its queries, and those keys of
 // the batch that are among its own. It appends them, as every workgroup does that reads them: they
 // all write the same bits. Then it goes through its keys 64 at a time with an online softmax (Milakov
-// and Gimelshein 2018).
+// and Gimelshein 2018). What is added up over threads is in few_memory.wgsl or few_subgroups.wgsl.
 //
 // If more than four query heads of the rows share a kv head, several workgroups write the same words.
 // Formally that is a data race, whose result Vulkan's memory model, and so WGSL, leaves undefined. It
-// is accepted here, because nothing depends on its order: a workgroup reads these words behind its own
-// write and a barrier, and all writes of a word are equal.
+// is accepted here, because nothing depends on its order: a workgroup keeps what it made, or reads it
+// behind its own write and a barrier, and all writes of a word are equal.
 
 struct Params {
     n: u32, // rows
@@ -44,35 +44,12 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> KV: array<vec4<u32>>;
 @group(0) @binding(6) var<storage, read_write> OUT: array<f32>;
 
-const TILE = 64u;             // keys
-const PER_KEY = SIZE / TILE;  // threads that share a key
-const N_SHARES = SIZE / QUADS; // threads that share a quad of values
+const TILE = 64u;            // keys
+const PER_KEY = SIZE / TILE; // neighbours that share a key
 const DIMS = QUADS * PER_QUAD;
 const NONE = 0xffffffffu;
 
 var<workgroup> weights: array<vec4<f32>, TILE>;
-var<workgroup> maxima: array<vec4<f32>, 16>;
-var<workgroup> reduced: array<vec4<f32>, 2u * SIZE>;
-
-// The sum over all threads.
-fn add_up(x: vec4<f32>, thread: u32) -> vec4<f32> {
-    workgroupBarrier();
-    reduced[thread] = x;
-    workgroupBarrier();
-    if (thread < 16u) {
-        var sum = x;
-        for (var i = thread + 16u; i < SIZE; i += 16u) {
-            sum += reduced[i];
-        }
-        reduced[thread] = sum; // which no other thread reads above
-    }
-    workgroupBarrier();
-    var sum = reduced[0];
-    for (var i = 1u; i < 16u; i++) {
-        sum += reduced[i];
-    }
-    return sum;
-}
 
 // ---- queries and new keys: four heads at a time ----
 
@@ -80,12 +57,13 @@ fn gather(at: vec4<u32>, i: u32) -> vec4<f32> {
     return vec4<f32>(X[at.x + i], X[at.y + i], X[at.z + i], X[at.w + i]);
 }
 
-// What norms subtract and multiply by, over n numbers of X from each `at` on.
+// What norms subtract and multiply by.
 struct Statistics {
     mean: vec4<f32>,
     scale: vec4<f32>,
 }
 
+// Of n numbers of X from each `at` on.
 fn statistics(at: vec4<u32>, n: u32, is_layer_norm: bool, thread: u32) -> Statistics {
     var s = Statistics();
     if (is_layer_norm) {
@@ -104,85 +82,132 @@ fn statistics(at: vec4<u32>, n: u32, is_layer_norm: bool, thread: u32) -> Statis
     return s;
 }
 
+// The weights of a norm for dimension i of four heads.
+fn gain(norm_at: u32, head: vec4<u32>, i: u32) -> vec4<f32> {
+    let g = norm_at + i + select(head * HEAD_DIM, vec4<u32>(0u), QK_NORM == 1);
+    return vec4<f32>(V[g.x], V[g.y], V[g.z], V[g.w]) + select(0.0, 1.0, IS_PLUS_1);
+}
+
 // Load q from four heads, normed if norm_at is not NONE. They are heads `head` of rows that begin,
-// with n_heads of their kind, at `row_at`.
-fn load_heads(row_at: vec4<u32>, head: vec4<u32>, n_heads: u32, norm_at: u32, thread: u32) {
+// with n_heads of their kind, at `row_at`. With is_pair they are a key and a value, which has a norm of
+// its own. What is read first is on its way together.
+fn load_heads(row_at: vec4<u32>, head: vec4<u32>, n_heads: u32, norm_at: u32, is_pair: bool,
+              thread: u32) {
     let at = row_at + head * HEAD_DIM;
+    let is_normed = QK_NORM > 0 && norm_at != NONE;
+    let mine = min(thread, HEAD_DIM - 1u);
+    let first = gather(at, mine);
+    var first_gain = vec4<f32>(1.0);
+    if (is_normed) {
+        first_gain = gain(norm_at, head, mine);
+    }
     var s = Statistics(vec4<f32>(0.0), vec4<f32>(1.0));
-    if (QK_NORM == 3 && norm_at != NONE) {
+    if (QK_NORM == 3 && is_normed) {
         s = statistics(row_at, n_heads * HEAD_DIM, IS_LAYER_NORM, thread);
-    } else if (QK_NORM > 0 && norm_at != NONE) {
+    } else if (is_normed) {
         s = statistics(at, HEAD_DIM, IS_LAYER_NORM, thread);
+    }
+    var value_scale = 1.0;
+    if (is_pair && V_NORM) {
+        if (QK_NORM == 1 && !IS_LAYER_NORM && is_normed) {
+            value_scale = s.scale.y;
+        } else {
+            value_scale = statistics(at, HEAD_DIM, false, thread).scale.y;
+        }
     }
     for (var i = thread; i < DIMS; i += SIZE) {
         var x = vec4<f32>(0.0);
         if (i < HEAD_DIM) {
-            x = gather(at, i);
-            if (QK_NORM > 0 && norm_at != NONE) {
-                let g = norm_at + i + select(head * HEAD_DIM, vec4<u32>(0u), QK_NORM == 1);
-                let gain = vec4<f32>(V[g.x], V[g.y], V[g.z], V[g.w]);
-                x = (x - s.mean) * s.scale * (gain + select(0.0, 1.0, IS_PLUS_1));
+            let plain = select(gather(at, i), first, i == thread);
+            x = plain;
+            if (is_normed) {
+                x = (x - s.mean) * s.scale * select(gain(norm_at, head, i), first_gain, i == thread);
+            }
+            if (is_pair) {
+                x = vec4<f32>(x.x, plain.y * value_scale, 0.0, 0.0);
             }
         }
-        q[i] = x;
+        q[place(i)] = x;
     }
     workgroupBarrier();
 }
 
-// Rotate the heads in q by their positions.
-fn rotate(pos: vec4<u32>, thread: u32) {
+// The rotations of a pair of dimensions.
+struct Turn {
+    cosine: vec4<f32>,
+    sine: vec4<f32>,
+}
+
+fn turn_of(pos: vec4<u32>, i: u32) -> Turn {
+    let at = pos * p.half + i;
+    let u = ROPE[at.x];
+    let v = ROPE[at.y];
+    let w = ROPE[at.z];
+    let z = ROPE[at.w];
+    return Turn(vec4<f32>(u.x, v.x, w.x, z.x), vec4<f32>(u.y, v.y, w.y, z.y));
+}
+
+// Rotate the heads in q by their positions; of a key and a value, the key. `first` is the turn of
+// pair `thread`.
+fn rotate(pos: vec4<u32>, first: Turn, is_pair: bool, thread: u32) {
     for (var i = thread; i < p.half; i += SIZE) {
-        let at = pos * p.half + i;
-        let u = ROPE[at.x];
-        let v = ROPE[at.y];
-        let w = ROPE[at.z];
-        let z = ROPE[at.w];
-        let cosine = vec4<f32>(u.x, v.x, w.x, z.x);
-        let sine = vec4<f32>(u.y, v.y, w.y, z.y);
-        let a = q[i];
-        let b = q[i + p.half];
-        q[i] = a * cosine - b * sine;
-        q[i + p.half] = b * cosine + a * sine;
-    }
-    workgroupBarrier();
-}
-
-// A quad of the head in the first component of q, as it is stored.
-fn packed(quad: u32) -> vec4<u32> {
-    let i = quad * PER_QUAD;
-    if (KV_F16) {
-        return vec4<u32>(pack2x16float(vec2<f32>(q[i].x, q[i + 1u].x)),
-                         pack2x16float(vec2<f32>(q[i + 2u].x, q[i + 3u].x)),
-                         pack2x16float(vec2<f32>(q[i + 4u].x, q[i + 5u].x)),
-                         pack2x16float(vec2<f32>(q[i + 6u].x, q[i + 7u].x)));
-    }
-    return bitcast<vec4<u32>>(vec4<f32>(q[i].x, q[i + 1u].x, q[i + 2u].x, q[i + 3u].x));
-}
-
-// Append the key and the value of row t, at position pos.
-fn append(t: u32, pos: u32, kv_head: u32, thread: u32) {
-    let keys_at = vec4<u32>((p.first_t + t) * p.x_stride + N_HEADS * HEAD_DIM);
-    let values_at = keys_at + select(p.n_kv_heads * HEAD_DIM, 0u, V_IS_K);
-    let head = vec4<u32>(kv_head);
-    let slot = slot_of(pos);
-    load_heads(keys_at, head, p.n_kv_heads, p.k_norm_at, thread);
-    rotate(vec4<u32>(pos), thread);
-    for (var i = thread; i < QUADS; i += SIZE) {
-        KV[((kv_head * p.n_blocks + slot / 64u) * QUADS + i) * 64u + slot % 64u] = packed(i);
-    }
-    workgroupBarrier();
-    load_heads(values_at, head, p.n_kv_heads, NONE, thread);
-    if (V_NORM) {
-        let s = statistics(values_at + head * HEAD_DIM, HEAD_DIM, false, thread);
-        for (var i = thread; i < HEAD_DIM; i += SIZE) {
-            q[i] *= s.scale;
+        var turn = first;
+        if (i != thread) {
+            turn = turn_of(pos, i);
         }
-        workgroupBarrier();
-    }
-    for (var i = thread; i < QUADS; i += SIZE) {
-        KV[p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot) * QUADS + i] = packed(i);
+        let a = q[place(i)];
+        let b = q[place(i + p.half)];
+        let c = a * turn.cosine - b * turn.sine;
+        let d = b * turn.cosine + a * turn.sine;
+        q[place(i)] = select(c, vec4<f32>(c.x, a.yzw), is_pair);
+        q[place(i + p.half)] = select(d, vec4<f32>(d.x, b.yzw), is_pair);
     }
     workgroupBarrier();
+}
+
+// A quad of a head in q, as it is stored: that in the first component, or in the second.
+fn packed(quad: u32, is_second: bool) -> vec4<u32> {
+    let i = quad * PER_QUAD;
+    let a = vec4<f32>(part(i, is_second), part(i + 1u, is_second), part(i + 2u, is_second),
+                      part(i + 3u, is_second));
+    if (KV_F16) {
+        return vec4<u32>(pack2x16float(a.xy), pack2x16float(a.zw),
+                         pack2x16float(vec2<f32>(part(i + 4u, is_second), part(i + 5u, is_second))),
+                         pack2x16float(vec2<f32>(part(i + 6u, is_second), part(i + 7u, is_second))));
+    }
+    return bitcast<vec4<u32>>(a);
+}
+
+fn part(i: u32, is_second: bool) -> f32 {
+    let x = q[place(i)];
+    return select(x.x, x.y, is_second);
+}
+
+// Append the key and the value of row t, at position pos; they are made together, and stay in q.
+fn append(t: u32, pos: u32, kv_head: u32, thread: u32) {
+    let keys_at = (p.first_t + t) * p.x_stride + N_HEADS * HEAD_DIM;
+    let values_at = keys_at + select(p.n_kv_heads * HEAD_DIM, 0u, V_IS_K);
+    let at = vec4<u32>(keys_at, values_at, values_at, values_at);
+    let turn = first_turn(vec4<u32>(pos), thread);
+    let slot = slot_of(pos);
+    load_heads(at, vec4<u32>(kv_head), p.n_kv_heads, p.k_norm_at, true, thread);
+    rotate(vec4<u32>(pos), turn, true, thread);
+    for (var i = thread; i < 2u * QUADS; i += SIZE) {
+        if (i < QUADS) {
+            KV[((kv_head * p.n_blocks + slot / 64u) * QUADS + i) * 64u + slot % 64u] =
+                packed(i, false);
+        } else {
+            KV[p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot) * QUADS + i - QUADS] =
+                packed(i - QUADS, true);
+        }
+    }
+}
+
+fn first_turn(pos: vec4<u32>, thread: u32) -> Turn {
+    if (thread < p.half) {
+        return turn_of(pos, thread);
+    }
+    return Turn();
 }
 
 // Row and position of a lane; those of the last row if it has none.
@@ -190,57 +215,125 @@ fn row_of(lane: Lane) -> u32 {
     return min(lane.t, p.n - 1u);
 }
 
-fn load_queries(a: Lane, b: Lane, c: Lane, d: Lane, thread: u32) {
-    let t = vec4<u32>(row_of(a), row_of(b), row_of(c), row_of(d));
-    let head = vec4<u32>(a.head, b.head, c.head, d.head);
-    load_heads((p.first_t + t) * p.x_stride, head, N_HEADS, p.q_norm_at, thread);
-    rotate(vec4<u32>(ROWS[p.first_row + t.x].y, ROWS[p.first_row + t.y].y,
-                     ROWS[p.first_row + t.z].y, ROWS[p.first_row + t.w].y),
-           thread);
+fn positions_of(t: vec4<u32>) -> vec4<u32> {
+    return vec4<u32>(ROWS[p.first_row + t.x].y, ROWS[p.first_row + t.y].y,
+                     ROWS[p.first_row + t.z].y, ROWS[p.first_row + t.w].y);
 }
 
 // ---- scores ----
 
-// A thread's share of the products of a key. Four loads are on their way at once.
-fn share_of_scores(kv_head: u32, key: u32, share: u32) -> vec4<f32> {
-    let at = (kv_head * p.n_blocks + slot_of(key) / 64u) * QUADS * 64u + key % 64u;
-    var s = vec4<f32>(0.0);
-    var i = share;
-    for (; i + 3u * PER_KEY < QUADS; i += 4u * PER_KEY) {
-        let a = KV[at + i * 64u];
-        let b = KV[at + (i + PER_KEY) * 64u];
-        let c = KV[at + (i + 2u * PER_KEY) * 64u];
-        let d = KV[at + (i + 3u * PER_KEY) * 64u];
-        s += quad_scores(a, i) + quad_scores(b, i + PER_KEY) + quad_scores(c, i + 2u * PER_KEY) +
-             quad_scores(d, i + 3u * PER_KEY);
+// The quads of a thread's key and of its values in a tile. Named, as in Quad.
+struct Tile {
+    ka: vec4<u32>,
+    kb: vec4<u32>,
+    kc: vec4<u32>,
+    kd: vec4<u32>,
+    ke: vec4<u32>,
+    kf: vec4<u32>,
+    kg: vec4<u32>,
+    kh: vec4<u32>,
+    va: vec4<u32>,
+    vb: vec4<u32>,
+    vc: vec4<u32>,
+    vd: vec4<u32>,
+    ve: vec4<u32>,
+    vf: vec4<u32>,
+    vg: vec4<u32>,
+    vh: vec4<u32>,
+}
+
+const IN_TILE = 8u; // quads of each kind
+const HAS_MORE_KEYS = QUADS > IN_TILE * PER_KEY;
+// The tile can be read before the batch appends to it: it has all that it needs.
+const IS_READ_FIRST = !HAS_MORE_KEYS && IN_TILE * N_SHARES >= TILE;
+
+fn key_quad(at: u32, i: u32) -> vec4<u32> {
+    return KV[at + min(i, QUADS - 1u) * 64u];
+}
+
+// Behind the end of a tile the last value is read; its weight is 0.
+fn read_tile(kv_head: u32, tile: u32, n_keys: u32, thread: u32) -> Tile {
+    let slot = slot_of(tile);
+    let k = (kv_head * p.n_blocks + slot / 64u) * QUADS * 64u + thread / PER_KEY;
+    let i = thread % PER_KEY;
+    let v = p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot) * QUADS + quad_of(thread);
+    let j = share_of(thread);
+    let last = n_keys - 1u;
+    return Tile(key_quad(k, i), key_quad(k, i + PER_KEY), key_quad(k, i + 2u * PER_KEY),
+                key_quad(k, i + 3u * PER_KEY), key_quad(k, i + 4u * PER_KEY),
+                key_quad(k, i + 5u * PER_KEY), key_quad(k, i + 6u * PER_KEY),
+                key_quad(k, i + 7u * PER_KEY), KV[v + min(j, last) * QUADS],
+                KV[v + min(j + N_SHARES, last) * QUADS],
+                KV[v + min(j + 2u * N_SHARES, last) * QUADS],
+                KV[v + min(j + 3u * N_SHARES, last) * QUADS],
+                KV[v + min(j + 4u * N_SHARES, last) * QUADS],
+                KV[v + min(j + 5u * N_SHARES, last) * QUADS],
+                KV[v + min(j + 6u * N_SHARES, last) * QUADS],
+                KV[v + min(j + 7u * N_SHARES, last) * QUADS]);
+}
+
+// The tile with the key and the value in q, which belong to its key `index`.
+fn with_new_key(old: Tile, index: u32, thread: u32) -> Tile {
+    var tile = old;
+    if (thread / PER_KEY == index) {
+        let i = thread % PER_KEY;
+        tile.ka = packed_key(i);
+        tile.kb = packed_key(i + PER_KEY);
+        tile.kc = packed_key(i + 2u * PER_KEY);
+        tile.kd = packed_key(i + 3u * PER_KEY);
+        tile.ke = packed_key(i + 4u * PER_KEY);
+        tile.kf = packed_key(i + 5u * PER_KEY);
+        tile.kg = packed_key(i + 6u * PER_KEY);
+        tile.kh = packed_key(i + 7u * PER_KEY);
     }
-    for (; i < QUADS; i += PER_KEY) {
-        s += quad_scores(KV[at + i * 64u], i);
+    let j = share_of(thread);
+    if (j <= index && (index - j) % N_SHARES == 0u) {
+        let value = packed(quad_of(thread), true);
+        let i = (index - j) / N_SHARES;
+        tile.va = select(tile.va, value, i == 0u);
+        tile.vb = select(tile.vb, value, i == 1u);
+        tile.vc = select(tile.vc, value, i == 2u);
+        tile.vd = select(tile.vd, value, i == 3u);
+        tile.ve = select(tile.ve, value, i == 4u);
+        tile.vf = select(tile.vf, value, i == 5u);
+        tile.vg = select(tile.vg, value, i == 6u);
+        tile.vh = select(tile.vh, value, i == 7u);
+    }
+    return tile;
+}
+
+fn packed_key(quad: u32) -> vec4<u32> {
+    return packed(min(quad, QUADS - 1u), false);
+}
+
+fn scores_if(v: vec4<u32>, quad: u32) -> vec4<f32> {
+    if (quad < QUADS) {
+        return quad_scores(v, quad);
+    }
+    return vec4<f32>(0.0);
+}
+
+// A thread's share of the products of its key.
+fn share_of_scores(v: Tile, kv_head: u32, key: u32, thread: u32) -> vec4<f32> {
+    let i = thread % PER_KEY;
+    var s = ((scores_if(v.ka, i) + scores_if(v.kb, i + PER_KEY)) +
+             (scores_if(v.kc, i + 2u * PER_KEY) + scores_if(v.kd, i + 3u * PER_KEY))) +
+            ((scores_if(v.ke, i + 4u * PER_KEY) + scores_if(v.kf, i + 5u * PER_KEY)) +
+             (scores_if(v.kg, i + 6u * PER_KEY) + scores_if(v.kh, i + 7u * PER_KEY)));
+    if (HAS_MORE_KEYS) {
+        let at = (kv_head * p.n_blocks + slot_of(key) / 64u) * QUADS * 64u + key % 64u;
+        for (var k = i + IN_TILE * PER_KEY; k < QUADS; k += PER_KEY) {
+            s += quad_scores(KV[at + k * 64u], k);
+        }
     }
     return s;
 }
 
-// The score of a key from the products of its threads, in `reduced`.
-fn score(key: u32, thread: u32, slopes: vec4<f32>) -> vec4<f32> {
-    var s = reduced[thread];
-    for (var i = 1u; i < PER_KEY; i++) {
-        s += reduced[thread + i * TILE];
+fn weight(key: u32) -> vec4<f32> {
+    if (key < TILE) {
+        return weights[key];
     }
-    return score_of(s, key, slopes);
-}
-
-// The largest score of a tile or before it; its scores are in `weights`.
-fn largest(before: vec4<f32>, thread: u32) -> vec4<f32> {
-    if (thread < 16u) {
-        maxima[thread] = max(max(weights[thread], weights[thread + 16u]),
-                             max(weights[thread + 32u], weights[thread + 48u]));
-    }
-    workgroupBarrier();
-    var most = before;
-    for (var i = 0u; i < 16u; i++) {
-        most = max(most, maxima[i]);
-    }
-    return most;
+    return vec4<f32>(0.0);
 }
 
 // ---- output ----
@@ -271,25 +364,12 @@ fn store(lane: Lane, part: u32, i: u32, x: f32, most: f32, sum: f32) {
     }
 }
 
-// The sum of all shares of dimensions `dim` and dim + 1 of each quad.
-fn store_pair(o: Output, dim: u32, x: vec4<f32>, y: vec4<f32>, thread: u32) {
-    workgroupBarrier();
-    reduced[thread] = x;
-    reduced[SIZE + thread] = y;
-    workgroupBarrier();
-    for (var i = thread; i < 2u * QUADS; i += SIZE) {
-        let at = i / QUADS * SIZE + i % QUADS;
-        let d = i % QUADS * PER_QUAD + dim + i / QUADS;
-        var sum = reduced[at];
-        for (var share = 1u; share < N_SHARES; share++) {
-            sum += reduced[at + share * QUADS];
-        }
-        if (d < HEAD_DIM) {
-            store(o.a, o.part, d, sum.x, o.most.x, o.sum.x);
-            store(o.b, o.part, d, sum.y, o.most.y, o.sum.y);
-            store(o.c, o.part, d, sum.z, o.most.z, o.sum.z);
-            store(o.d, o.part, d, sum.w, o.most.w, o.sum.w);
-        }
+fn store_lanes(o: Output, d: u32, x: vec4<f32>) {
+    if (d < HEAD_DIM) {
+        store(o.a, o.part, d, x.x, o.most.x, o.sum.x);
+        store(o.b, o.part, d, x.y, o.most.y, o.sum.y);
+        store(o.c, o.part, d, x.z, o.most.z, o.sum.z);
+        store(o.d, o.part, d, x.w, o.most.w, o.sum.w);
     }
 }
 
@@ -306,84 +386,80 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let first = min(min(begin.x, begin.y), min(begin.z, begin.w)) / p.n_split * p.n_split +
                 group.z * p.n_split;
     let last = min(max(max(end.x, end.y), max(end.z, end.w)), first + p.n_split);
+    let t = vec4<u32>(row_of(a), row_of(b), row_of(c), row_of(d));
+    let pos = positions_of(t);
+    let turn = first_turn(pos, thread);
+    let has_keys = first < last;
+    var tile_now = Tile();
+    if (IS_READ_FIRST && has_keys) {
+        tile_now = read_tile(kv_head, first, min(TILE, last - first), thread);
+    }
     if (APPENDS) {
-        for (var t = 0u; t < p.n; t++) {
-            let pos = ROWS[p.first_row + t].y;
-            if (pos >= first && pos < last) {
-                append(t, pos, kv_head, thread);
+        for (var i = 0u; i < p.n; i++) {
+            let new_pos = ROWS[p.first_row + i].y;
+            if (new_pos >= first && new_pos < last) {
+                append(i, new_pos, kv_head, thread);
+                if (IS_READ_FIRST && new_pos - first < TILE) {
+                    tile_now = with_new_key(tile_now, new_pos - first, thread);
+                }
+                workgroupBarrier();
             }
         }
-        storageBarrier();
+        if (!IS_READ_FIRST || last > first + TILE) {
+            storageBarrier();
+        }
     }
-    load_queries(a, b, c, d, thread);
+    load_heads((p.first_t + t) * p.x_stride, vec4<u32>(a.head, b.head, c.head, d.head), N_HEADS,
+               p.q_norm_at, false, thread);
+    rotate(pos, turn, false, thread);
     var slopes = vec4<f32>(0.0);
     if (HAS_ALIBI) {
         slopes = vec4<f32>(slope(a), slope(b), slope(c), slope(d));
     }
 
-    let quad = thread % QUADS;
-    let share = thread / QUADS;
+    let share = share_of(thread);
     var x = Quad();
     var most = vec4<f32>(LEAST);
-    var sum = vec4<f32>(0.0); // of the weights of this thread's share
+    var sum = vec4<f32>(0.0); // of the weights of this thread's keys
     for (var tile = first; tile < last; tile += TILE) {
-        let key = tile + thread % TILE;
+        let key = tile + thread / PER_KEY;
         let is_visible = (vec4<u32>(key) >= begin) & (vec4<u32>(key) < end) &
                          vec4<bool>(key < last);
+        let n_keys = min(TILE, last - tile);
+        if (!IS_READ_FIRST || tile > first) {
+            tile_now = read_tile(kv_head, tile, n_keys, thread);
+        }
         var s = vec4<f32>(0.0);
         if (any(is_visible)) {
-            s = share_of_scores(kv_head, key, thread / TILE);
+            s = share_of_scores(tile_now, kv_head, key, thread);
         }
-        reduced[thread] = s;
-        workgroupBarrier();
-        if (thread < TILE) {
-            s = select(vec4<f32>(LEAST), score(key, thread, slopes), is_visible);
-            weights[thread] = s;
-        }
-        workgroupBarrier();
-        let now = largest(most, thread);
+        s = select(vec4<f32>(LEAST), score_of(key_sum(s, thread), key, slopes), is_visible);
+        let now = max(most, largest(s, thread));
         let factor = exp(most - now);
         most = now;
-        if (thread < TILE) {
-            weights[thread] = select(vec4<f32>(0.0), exp(s - now), is_visible);
-        }
-        workgroupBarrier();
-        let n_keys = min(TILE, last - tile);
-        x = scaled(x, factor);
+        s = select(vec4<f32>(0.0), exp(s - now), is_visible);
         sum *= factor;
-        if (share < N_SHARES) {
-            let at = p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot_of(tile)) * QUADS + quad;
-            var j = share;
-            for (; j + 3u * N_SHARES < n_keys; j += 4u * N_SHARES) {
-                let v0 = KV[at + j * QUADS];
-                let v1 = KV[at + (j + N_SHARES) * QUADS];
-                let v2 = KV[at + (j + 2u * N_SHARES) * QUADS];
-                let v3 = KV[at + (j + 3u * N_SHARES) * QUADS];
-                sum += (weights[j] + weights[j + N_SHARES]) +
-                       (weights[j + 2u * N_SHARES] + weights[j + 3u * N_SHARES]);
-                x = plus(x, v0, weights[j]);
-                x = plus(x, v1, weights[j + N_SHARES]);
-                x = plus(x, v2, weights[j + 2u * N_SHARES]);
-                x = plus(x, v3, weights[j + 3u * N_SHARES]);
-            }
-            for (; j < n_keys; j += N_SHARES) {
-                sum += weights[j];
-                x = plus(x, KV[at + j * QUADS], weights[j]);
-            }
+        if (thread % PER_KEY == 0u) {
+            weights[thread / PER_KEY] = s;
+            sum += s;
+        }
+        workgroupBarrier();
+        x = scaled(x, factor);
+        x = plus(x, tile_now.va, weight(share));
+        x = plus(x, tile_now.vb, weight(share + N_SHARES));
+        x = plus(x, tile_now.vc, weight(share + 2u * N_SHARES));
+        x = plus(x, tile_now.vd, weight(share + 3u * N_SHARES));
+        x = plus(x, tile_now.ve, weight(share + 4u * N_SHARES));
+        x = plus(x, tile_now.vf, weight(share + 5u * N_SHARES));
+        x = plus(x, tile_now.vg, weight(share + 6u * N_SHARES));
+        x = plus(x, tile_now.vh, weight(share + 7u * N_SHARES));
+        let at = p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot_of(tile)) * QUADS +
+                 quad_of(thread);
+        for (var j = share + IN_TILE * N_SHARES; j < n_keys; j += N_SHARES) {
+            x = plus(x, KV[at + j * QUADS], weights[j]);
         }
         workgroupBarrier();
     }
-    reduced[thread] = sum;
-    workgroupBarrier();
-    sum = reduced[0];
-    for (var i = 1u; i < N_SHARES; i++) {
-        sum += reduced[i * QUADS];
-    }
-    let out = Output(a, b, c, d, group.z, most, sum);
-    store_pair(out, 0u, x.a, x.b, thread);
-    store_pair(out, 2u, x.c, x.d, thread);
-    if (KV_F16) {
-        store_pair(out, 4u, x.e, x.f, thread);
-        store_pair(out, 6u, x.g, x.h, thread);
-    }
+    sum = add_up(sum, thread);
+    store_values(Output(a, b, c, d, group.z, most, sum), quad_of(thread), share, x, thread);
 }

@@ -6,7 +6,13 @@ const QUADS = WORDS / 4u;                // of a head
 const PER_QUAD = select(4u, 8u, KV_F16); // dimensions in one
 const LEAST = -3.0e38;
 
-var<workgroup> q: array<vec4<f32>, QUADS * PER_QUAD>; // queries: a component for each lane
+// Queries: a component for each lane. The quads are one number apart, so that neighbours which read
+// different quads read different banks of the memory.
+var<workgroup> q: array<vec4<f32>, QUADS * (PER_QUAD + 1u)>;
+
+fn place(dim: u32) -> u32 {
+    return dim + dim / PER_QUAD;
+}
 
 // The first four dimensions of a quad; of binary16, also the last four.
 fn first_of(v: vec4<u32>) -> vec4<f32> {
@@ -61,7 +67,8 @@ fn bias(slopes: vec4<f32>, key: u32) -> vec4<f32> {
 }
 
 fn dot4(v: vec4<f32>, i: u32) -> vec4<f32> {
-    return v.x * q[i] + v.y * q[i + 1u] + v.z * q[i + 2u] + v.w * q[i + 3u];
+    let at = place(i);
+    return v.x * q[at] + v.y * q[at + 1u] + v.z * q[at + 2u] + v.w * q[at + 3u];
 }
 
 // What a quad of a key adds to the scores.

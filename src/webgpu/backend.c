@@ -269,6 +269,8 @@ static quip_status webgpu_open(struct device **device, const quip_model *model,
     }
     status = qp_webgpu_recorder_open(d, error);
     if (!status)
+        status = qp_webgpu_find_subgroup(d, error);
+    if (!status)
         status = qp_webgpu_upload(d, model, error);
     if (status)
         webgpu_close(&d->base);

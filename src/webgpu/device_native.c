@@ -9,6 +9,13 @@
 
 #define LAYOUTS 16
 
+/* Their GPUs have one size of subgroups. Others choose one for each shader, so that no shader can
+ * count on it. */
+enum {
+    VENDOR_NVIDIA = 0x10de,
+    VENDOR_APPLE = 0x106b
+};
+
 /* ---- a GPU ---- */
 
 /* Bindings with n_read and n_write buffers have one layout. */
@@ -73,6 +80,8 @@ struct gpu_info qp_wgpu_describe(const struct wgpu_functions *f, void *adapter,
     if (f->adapter_info(adapter, &info) != WGPU_SUCCESS)
         return found;
     found.is_software = info.adapter_type == WGPU_ADAPTER_CPU;
+    found.has_subgroups =
+        found.is_software || info.vendor_id == VENDOR_NVIDIA || info.vendor_id == VENDOR_APPLE;
     snprintf(found.name, sizeof found.name, "%.*s (%s, %.*s)", (int)info.device.n, info.device.data,
              info.backend_type < QP_COUNT(apis) ? apis[info.backend_type] : "",
              (int)info.description.n, info.description.data);
@@ -119,9 +128,13 @@ void *qp_wgpu_adapter(const struct wgpu_functions *f, void *instance)
 static quip_status request_device(struct gpu *g, const struct wgpu_limits *limits,
                                   quip_error *error)
 {
-    const uint32_t features[] = { WGPU_TIMESTAMP_QUERY };
+    uint32_t features[2], n_features = 0;
+    if (g->info.has_timestamps)
+        features[n_features++] = WGPU_TIMESTAMP_QUERY;
+    if (g->info.has_subgroups)
+        features[n_features++] = WGPU_NATIVE_SUBGROUP;
     const struct wgpu_device_descriptor descriptor = {
-        .n_features = g->info.has_timestamps,
+        .n_features = n_features,
         .features = features,
         .limits = limits,
         .lost = { .mode = WGPU_SPONTANEOUS, .callback = qp_wgpu_on_lost, .a = &g->failures },
@@ -170,6 +183,8 @@ static quip_status open_native(struct gpu *g, quip_error *error)
                        "there is no GPU, or no driver for it that wgpu-native can use");
     g->info = qp_wgpu_describe(&g->f, g->adapter, &limits);
     g->info.has_timestamps = g->f.has_feature(g->adapter, WGPU_TIMESTAMP_QUERY) != 0;
+    g->info.has_subgroups =
+        g->info.has_subgroups && g->f.has_feature(g->adapter, WGPU_NATIVE_SUBGROUP) != 0;
     const quip_status status = check_limits(g, &limits, error);
     return status ? status : request_device(g, &limits, error);
 }

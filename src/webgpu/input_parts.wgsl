@@ -11,48 +11,68 @@ struct Input {
 @group(0) @binding(3) var<storage, read_write> OUT: array<f32>;
 
 const STORES = 0;
-var<workgroup> factors: array<f32, 768>; // of the parts
-var<workgroup> head_sums: array<f32, 64>;
-
-// The largest score of part i of row t, and the sum of its weights.
-fn part_statistics(t: u32, i: u32) -> vec2<f32> {
-    return PARTS[((t * p.input.n_heads * p.input.n_parts + i + 1u) * PITCH) / 4u - 1u].xy;
-}
+const HOLDS = false;
+var<workgroup> largest_scores: array<f32, 768>; // of the parts
+var<workgroup> weight_sums: array<f32, 768>;
+var<workgroup> factors: array<f32, 768>;
+var<workgroup> sum_of_parts: array<vec4<f32>, 4u * N_CHUNKS>;
 
 fn prepare(t: u32, thread: u32) {
     let n = p.input.n_heads * p.input.n_parts;
+    let row = t * n * (PITCH / 4u); // where its parts begin
     for (var i = thread; i < n; i += SIZE) {
-        factors[i] = part_statistics(t, i).x;
+        let s = PARTS[row + (i + 1u) * (PITCH / 4u) - 1u];
+        largest_scores[i] = s.x;
+        weight_sums[i] = s.y;
     }
     workgroupBarrier();
-    for (var head = thread; head < p.input.n_heads; head += SIZE) {
-        let first = head * p.input.n_parts;
+    for (var i = thread; i < n; i += SIZE) {
+        let first = i / p.input.n_parts * p.input.n_parts;
         var most = -3.0e38;
-        for (var i = 0u; i < p.input.n_parts; i++) {
-            most = max(most, factors[first + i]);
+        for (var k = 0u; k < p.input.n_parts; k++) {
+            most = max(most, largest_scores[first + k]);
         }
-        var sum = 0.0;
-        for (var i = 0u; i < p.input.n_parts; i++) {
-            let factor = exp(factors[first + i] - most);
-            factors[first + i] = factor;
-            sum += factor * part_statistics(t, first + i).y;
-        }
-        head_sums[head] = sum;
+        factors[i] = exp(largest_scores[i] - most);
     }
     workgroupBarrier();
+    for (var i = thread; 4u * i < p.m.n_in; i += SIZE) {
+        sum_of_parts[i] = add_parts(row, i);
+    }
+    workgroupBarrier();
+}
+
+fn add_parts(row: u32, i: u32) -> vec4<f32> {
+    let head = 4u * i / HEAD_DIM;
+    let first = head * p.input.n_parts;
+    let at = row + first * (PITCH / 4u) + i - head * (HEAD_DIM / 4u);
+    var x = vec4<f32>(0.0);
+    var sum = 0.0;
+    var k = 0u;
+    for (; k + 3u < p.input.n_parts; k += 4u) { // four loads are on their way at once
+        let a = PARTS[at + k * (PITCH / 4u)];
+        let b = PARTS[at + (k + 1u) * (PITCH / 4u)];
+        let c = PARTS[at + (k + 2u) * (PITCH / 4u)];
+        let d = PARTS[at + (k + 3u) * (PITCH / 4u)];
+        x += (factors[first + k] * a + factors[first + k + 1u] * b) +
+             (factors[first + k + 2u] * c + factors[first + k + 3u] * d);
+        sum += (factors[first + k] * weight_sums[first + k] +
+                factors[first + k + 1u] * weight_sums[first + k + 1u]) +
+               (factors[first + k + 2u] * weight_sums[first + k + 2u] +
+                factors[first + k + 3u] * weight_sums[first + k + 3u]);
+    }
+    for (; k < p.input.n_parts; k++) {
+        x += factors[first + k] * PARTS[at + k * (PITCH / 4u)];
+        sum += factors[first + k] * weight_sums[first + k];
+    }
+    return x / sum;
 }
 
 fn keep(t: u32, thread: u32) {}
 
-// Numbers [4 i, 4 i + 4) of row t.
+fn held16(chunk: u32) -> Sixteen {
+    return Sixteen();
+}
+
 fn input(t: u32, i: u32) -> vec4<f32> {
-    let head = 4u * i / HEAD_DIM;
-    let first = head * p.input.n_parts;
-    let at = (t * p.input.n_heads * p.input.n_parts + first) * (PITCH / 4u) + i -
-             head * (HEAD_DIM / 4u);
-    var x = vec4<f32>(0.0);
-    for (var k = 0u; k < p.input.n_parts; k++) {
-        x += factors[first + k] * PARTS[at + k * (PITCH / 4u)];
-    }
-    return x / head_sums[head];
+    return sum_of_parts[i];
 }

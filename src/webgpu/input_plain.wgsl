@@ -9,10 +9,15 @@ struct Input {
 @group(0) @binding(3) var<storage, read_write> OUT: array<f32>;
 
 const STORES = 0;
+const HOLDS = false;
 
 fn prepare(t: u32, thread: u32) {}
 
 fn keep(t: u32, thread: u32) {}
+
+fn held16(chunk: u32) -> Sixteen {
+    return Sixteen();
+}
 
 // Numbers [4 i, 4 i + 4) of row t.
 fn input(t: u32, i: u32) -> vec4<f32> {

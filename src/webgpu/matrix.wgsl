@@ -20,6 +20,14 @@ struct Matrix {
     zero_at: u32,
 }
 
+// 16 numbers of x.
+struct Sixteen {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+}
+
 @group(0) @binding(1) var<storage, read> W: array<vec4<u32>>;
 
 fn word(at: u32) -> u32 {
@@ -36,17 +44,26 @@ fn spread(codes: u32) -> u32 {
            ((codes & 0xf000u) << 12u);
 }
 
-// The value of a code in blocks (model/matrix.h).
-const VALUES = vec4<u32>(0xf8f6f4f1u, 0xfffefcfau, 0x04020100u, 0x0e0b0806u);
-
-fn block_value(code: u32) -> i32 {
-    return extractBits(i32(VALUES[code >> 2u]), (code & 3u) * 8u, 8u);
+// The values of 8 codes in blocks (model/matrix.h) plus 15: those of the low halves of the bytes, and
+// of the high ones. A code of sign s and magnitude m, 0 to 7, is 2 m + 13 or 2 m, plus a number from
+// 0 to 2, which is computed for all codes at once.
+fn values_plus_15(codes: u32) -> vec2<u32> {
+    let b = codes >> 1u;
+    let c = codes >> 2u;
+    let sign = codes >> 3u;
+    let is_end = (codes & b & c) | ~(codes | b | c); // m is 0 or 7
+    let is_outer = ~(b ^ c);                         // 0, 1, 6 or 7
+    let low = (sign & (~is_outer | is_end)) | (~sign & ~is_end);
+    let more = (low & 0x11111111u) + 2u * (sign & is_outer & 0x11111111u) +
+               12u * (sign & 0x11111111u);
+    return 2u * (vec2<u32>(codes, codes >> 4u) & vec2<u32>(0x07070707u)) +
+           (vec2<u32>(more, more >> 4u) & vec2<u32>(0x0f0f0f0fu));
 }
 
-fn block_values(codes: u32, multiplier: i32) -> u32 {
-    let c = unpack4xU8(codes);
-    return pack4xI8(multiplier * vec4<i32>(block_value(c.x), block_value(c.y), block_value(c.z),
-                                           block_value(c.w)));
+// Four values of a block's codes, in the bytes `at` of low and high halves.
+fn block_values(low: u32, high: u32, multiplier: i32) -> u32 {
+    let codes = vec4<u32>(low & 0xffu, high & 0xffu, (low >> 8u) & 0xffu, (high >> 8u) & 0xffu);
+    return pack4xI8(multiplier * (vec4<i32>(codes) - vec4<i32>(15)));
 }
 
 // Weights [16 k, 16 k + 16) of row r.
@@ -56,16 +73,19 @@ fn weights16(m: Matrix, r: u32, k: u32) -> vec4<u32> {
     }
     let v = W[r * m.row_vecs + (k >> 1u)];
     let h = select(v.xy, v.zw, (k & 1u) == 1u);
-    let codes = vec4<u32>(spread(h.x), spread(h.x >> 16u), spread(h.y), spread(h.y >> 16u));
-    if (TYPE == I4) {
-        // a code is its weight plus 8
+    if (TYPE == I4) { // a code is its weight plus 8
+        let codes = vec4<u32>(spread(h.x), spread(h.x >> 16u), spread(h.y), spread(h.y >> 16u));
         return (codes + vec4<u32>(0x78787878u)) ^ vec4<u32>(0x80808080u);
     }
     let words = (m.n_in + 127u) / 128u; // of a row's multipliers
     let multiplier =
         extractBits(i32(word(m.multiplier_at + r * words + (k >> 3u))), (k & 7u) * 4u, 4u);
-    return vec4<u32>(block_values(codes.x, multiplier), block_values(codes.y, multiplier),
-                     block_values(codes.z, multiplier), block_values(codes.w, multiplier));
+    let a = values_plus_15(h.x);
+    let b = values_plus_15(h.y);
+    return vec4<u32>(block_values(a.x, a.y, multiplier),
+                     block_values(a.x >> 16u, a.y >> 16u, multiplier),
+                     block_values(b.x, b.y, multiplier),
+                     block_values(b.x >> 16u, b.y >> 16u, multiplier));
 }
 
 fn row_scale(m: Matrix, r: u32) -> f32 {

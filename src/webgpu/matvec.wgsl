@@ -1,12 +1,12 @@
 // matvec.wgsl: y = w x + bias for a few rows of x: decode, draft tokens, logits.
-// In:  a slab of a matrix (upload.c); the function `input` of input_*.wgsl, which is x.
+// In:  a slab of a matrix (upload.c); the functions of input_*.wgsl, which make x.
 // Out: OUT[t, out_at + first + r]; with GATE 1 act(gate) * up, where the gate's rows come first;
 //      with GATE 2 act(y); with CAPS soft-capped; with ACCUMULATES added to what is there.
 //
-// A workgroup rounds a row of x to int8, in blocks of 64 that share a scale, as the CPU does, CHUNK
-// numbers at a time. LANES of its threads share a row of the matrix. If x is one chunk, the workgroup
-// goes on to other rows of the matrix with it. Each row of x is computed alone, in the same order
-// however many there are, so draft tokens do not change a number.
+// A workgroup rounds a row of x to int8, in blocks of 64 that share a scale, as the CPU does. LANES
+// of its threads share a row of the matrix: each one keeps its part of x, SLOTS times 16 bytes of the
+// matrix wide, and goes with it through its rows; with IS_PAIR, two rows at a time. Each row of x is
+// computed alone, in the same order however many there are, so draft tokens do not change a number.
 
 struct Params {
     m: Matrix,
@@ -16,31 +16,35 @@ struct Params {
     first_t: u32, // the first row of x and OUT
     scale: f32,
     cap: f32,
-    n_loops: u32, // rows of the matrix for each LANES threads
+    n_turns: u32, // of each LANES threads: rows of the matrix, or pairs
     n_groups: u32, // workgroups that have rows of the matrix
     input: Input,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
 
-const CHUNK = SIZE * 16u; // numbers of x that are rounded together
-const LANES = SIZE / 4u;   // threads that share a row of the matrix
-const ROWS = SIZE / LANES; // of the matrix, that a workgroup has at a time
-var<workgroup> x8: array<vec4<u32>, SIZE>; // 16 numbers each
-var<workgroup> scales: array<f32, SIZE / 4u>;
-var<workgroup> largest: array<f32, SIZE / 4u>; // of each block
-// Of each four numbers: the largest, as bits; then the four as int8. Words, because a write of one
-// component of a vector may touch the others.
-var<workgroup> words: array<u32, 4u * SIZE>;
-var<workgroup> lane_sums: array<vec3<f32>, SIZE>;
+const IS_INT4 = TYPE == I4 || TYPE == I4_BLOCK;
+const N_VECS = N_CHUNKS / select(1u, 2u, IS_INT4); // of 16 bytes, in a row
+const ROWS = SIZE / LANES; // or pairs, that a workgroup has at a time
+var<workgroup> x8: array<vec4<u32>, N_CHUNKS>; // 16 numbers each
+var<workgroup> scales: array<f32, N_CHUNKS / 4u>;
 
-// A thread's part of the product of row r.
-fn float_product(r: u32, t: u32, lane: u32) -> f32 {
-    var y = 0.0;
-    for (var k = lane; 4u * k < p.m.n_in; k += LANES) {
-        y += dot(bitcast<vec4<f32>>(W[r * p.m.row_vecs + k]), input(t, k));
+// ---- x ----
+
+fn input_or_0(t: u32, i: u32) -> vec4<f32> {
+    if (4u * i < p.m.n_in) {
+        return input(t, i);
     }
-    return y;
+    return vec4<f32>(0.0);
+}
+
+// Chunk i of row t; 0 behind its end.
+fn input16(t: u32, i: u32) -> Sixteen {
+    if (HOLDS) {
+        return held16(i);
+    }
+    return Sixteen(input_or_0(t, 4u * i), input_or_0(t, 4u * i + 1u), input_or_0(t, 4u * i + 2u),
+                   input_or_0(t, 4u * i + 3u));
 }
 
 fn largest_of(v: vec4<f32>) -> f32 {
@@ -48,58 +52,48 @@ fn largest_of(v: vec4<f32>) -> f32 {
     return max(max(a.x, a.y), max(a.z, a.w));
 }
 
-fn round4(v: vec4<f32>, inverse: f32) -> u32 {
-    return pack4xI8(vec4<i32>(round(clamp(v * inverse, vec4<f32>(-127.0), vec4<f32>(127.0)))));
+fn rounded(v: vec4<f32>, inverse: f32) -> vec4<i32> {
+    return vec4<i32>(round(clamp(v * inverse, vec4<f32>(-127.0), vec4<f32>(127.0))));
 }
 
-// Numbers 4 (thread + SIZE j) of a chunk and the next three; 0 behind the end of the row.
-fn chunk_input(t: u32, first: u32, j: u32, thread: u32) -> vec4<f32> {
-    let i = first / 4u + j * SIZE + thread;
-    if (4u * i < p.m.n_in) {
-        return input(t, i);
+// Chunk i of x as int8. Of int4 weights, 8 numbers are in the order 0, 2, 4, 6, 1, 3, 5, 7: that of
+// the low halves of bytes, then of the high ones.
+fn round_chunk(x: Sixteen, i: u32, thread: u32) {
+    let most = max_of_4(max(max(largest_of(x.a), largest_of(x.b)),
+                            max(largest_of(x.c), largest_of(x.d))),
+                        thread);
+    if (i >= N_CHUNKS) {
+        return;
     }
-    return vec4<f32>(0.0);
-}
-
-// The largest of block i, whose 16 words begin at a multiple of 16. Neighbours begin at different
-// words, which are in different banks.
-fn largest_of_block(i: u32) -> f32 {
-    var most = 0u; // bits of numbers that are not negative are ordered as these are
-    for (var k = 0u; k < 16u; k++) {
-        most = max(most, words[16u * i + (i + k) % 16u]);
+    let inverse = select(0.0, 127.0 / most, most > 0.0);
+    let a = rounded(x.a, inverse);
+    let b = rounded(x.b, inverse);
+    let c = rounded(x.c, inverse);
+    let d = rounded(x.d, inverse);
+    if (IS_INT4) {
+        x8[i] = vec4<u32>(pack4xI8(vec4<i32>(a.xz, b.xz)), pack4xI8(vec4<i32>(a.yw, b.yw)),
+                          pack4xI8(vec4<i32>(c.xz, d.xz)), pack4xI8(vec4<i32>(c.yw, d.yw)));
+    } else {
+        x8[i] = vec4<u32>(pack4xI8(a), pack4xI8(b), pack4xI8(c), pack4xI8(d));
     }
-    return bitcast<f32>(most);
+    if (i % 4u == 0u) {
+        scales[i / 4u] = most / 127.0;
+    }
 }
 
-fn inverse_of(j: u32, thread: u32) -> f32 {
-    let most = largest[(j * SIZE + thread) / 16u];
-    return select(0.0, 127.0 / most, most > 0.0);
-}
-
-// Round the numbers [first, first + CHUNK) of row t.
-fn round_chunk(t: u32, first: u32, thread: u32) {
-    let a = chunk_input(t, first, 0u, thread);
-    let b = chunk_input(t, first, 1u, thread);
-    let c = chunk_input(t, first, 2u, thread);
-    let d = chunk_input(t, first, 3u, thread);
-    words[thread] = bitcast<u32>(largest_of(a));
-    words[SIZE + thread] = bitcast<u32>(largest_of(b));
-    words[2u * SIZE + thread] = bitcast<u32>(largest_of(c));
-    words[3u * SIZE + thread] = bitcast<u32>(largest_of(d));
-    workgroupBarrier();
-    if (thread < SIZE / 4u) {
-        largest[thread] = largest_of_block(thread);
-        scales[thread] = largest[thread] / 127.0;
+fn round_x(t: u32, thread: u32) {
+    for (var first = 0u; first < N_CHUNKS; first += SIZE) {
+        round_chunk(input16(t, first + thread), first + thread, thread);
     }
     workgroupBarrier();
-    words[thread] = round4(a, inverse_of(0u, thread));
-    words[SIZE + thread] = round4(b, inverse_of(1u, thread));
-    words[2u * SIZE + thread] = round4(c, inverse_of(2u, thread));
-    words[3u * SIZE + thread] = round4(d, inverse_of(3u, thread));
-    workgroupBarrier();
-    let at = 4u * thread;
-    x8[thread] = vec4<u32>(words[at], words[at + 1u], words[at + 2u], words[at + 3u]);
-    workgroupBarrier();
+}
+
+// The part of x of a slot: 16 numbers, or 32 and the sums of each 16; their scale.
+struct Slot {
+    v: vec4<u32>,
+    w: vec4<u32>,
+    sums: vec2<i32>,
+    scale: f32,
 }
 
 fn dot16(a: vec4<u32>, b: vec4<u32>) -> i32 {
@@ -107,49 +101,183 @@ fn dot16(a: vec4<u32>, b: vec4<u32>) -> i32 {
            dot4I8Packed(a.w, b.w);
 }
 
-// The weights of a chunk of row r that a thread multiplies; the reads are on their way at once.
-struct Weights {
-    a: vec4<u32>,
-    b: vec4<u32>,
-    c: vec4<u32>,
-    d: vec4<u32>,
-}
+const ONES = vec4<u32>(0x01010101u);
 
-fn weights_or_none(r: u32, k: u32) -> vec4<u32> {
-    if (16u * k < p.m.n_in) {
-        return weights16(p.m, r, k);
+fn slot(k: u32) -> Slot {
+    var s = Slot();
+    if (k < N_VECS) {
+        let i = select(k, 2u * k, IS_INT4);
+        s.v = x8[i];
+        s.scale = scales[i / 4u];
+        s.sums.x = dot16(s.v, ONES);
+        if (IS_INT4) {
+            s.w = x8[i + 1u];
+            s.sums.y = dot16(s.w, ONES);
+        }
     }
-    return vec4<u32>(0u);
+    return s;
 }
 
-fn read_weights(r: u32, first: u32, lane: u32) -> Weights {
-    let k = first / 16u + lane;
-    return Weights(weights_or_none(r, k), weights_or_none(r, k + LANES),
-                   weights_or_none(r, k + 2u * LANES), weights_or_none(r, k + 3u * LANES));
+struct Slots {
+    a: Slot,
+    b: Slot,
+    c: Slot,
+    d: Slot,
+    e: Slot,
+    f: Slot,
+    g: Slot,
+    h: Slot,
 }
 
-fn product(w: Weights, lane: u32) -> f32 {
-    let k = lane;
-    return scales[k / 4u] * f32(dot16(w.a, x8[k])) +
-           scales[(k + LANES) / 4u] * f32(dot16(w.b, x8[k + LANES])) +
-           scales[(k + 2u * LANES) / 4u] * f32(dot16(w.c, x8[k + 2u * LANES])) +
-           scales[(k + 3u * LANES) / 4u] * f32(dot16(w.d, x8[k + 3u * LANES]));
-}
-
-// The scales of row r: of up and of the gate.
-fn scales_of(r: u32) -> vec2<f32> {
-    if (GATE == 1) {
-        return vec2<f32>(row_scale(p.m, r + p.n_gate), row_scale(p.m, r));
+fn slots(lane: u32) -> Slots {
+    var s = Slots();
+    s.a = slot(lane);
+    if (SLOTS > 1u) {
+        s.b = slot(lane + LANES);
     }
-    return vec2<f32>(row_scale(p.m, r), 0.0);
+    if (SLOTS > 2u) {
+        s.c = slot(lane + 2u * LANES);
+    }
+    if (SLOTS > 3u) {
+        s.d = slot(lane + 3u * LANES);
+    }
+    if (SLOTS > 4u) {
+        s.e = slot(lane + 4u * LANES);
+    }
+    if (SLOTS > 5u) {
+        s.f = slot(lane + 5u * LANES);
+    }
+    if (SLOTS > 6u) {
+        s.g = slot(lane + 6u * LANES);
+    }
+    if (SLOTS > 7u) {
+        s.h = slot(lane + 7u * LANES);
+    }
+    return s;
 }
 
-fn store(r: u32, t: u32, scale: vec2<f32>, sum: vec3<f32>) {
+// ---- rows of the matrix ----
+
+// 16 bytes of a row, and in int4 blocks the word with their multipliers.
+struct Vec {
+    v: vec4<u32>,
+    multipliers: u32,
+}
+
+// Behind the end of a row its last bytes are read; x is 0 there.
+fn read_vec(r: u32, k: u32) -> Vec {
+    let i = min(k, N_VECS - 1u);
+    var v = Vec(W[r * p.m.row_vecs + i], 0u);
+    if (TYPE == I4_BLOCK) {
+        v.multipliers = word(p.m.multiplier_at + r * ((p.m.n_in + 127u) / 128u) + (i >> 2u)) >>
+                        ((i & 3u) * 8u);
+    }
+    return v;
+}
+
+struct Row {
+    a: Vec,
+    b: Vec,
+    c: Vec,
+    d: Vec,
+    e: Vec,
+    f: Vec,
+    g: Vec,
+    h: Vec,
+    scale: f32,
+}
+
+fn read_row(r: u32, lane: u32) -> Row {
+    var row = Row();
+    row.a = read_vec(r, lane);
+    if (SLOTS > 1u) {
+        row.b = read_vec(r, lane + LANES);
+    }
+    if (SLOTS > 2u) {
+        row.c = read_vec(r, lane + 2u * LANES);
+    }
+    if (SLOTS > 3u) {
+        row.d = read_vec(r, lane + 3u * LANES);
+    }
+    if (SLOTS > 4u) {
+        row.e = read_vec(r, lane + 4u * LANES);
+    }
+    if (SLOTS > 5u) {
+        row.f = read_vec(r, lane + 5u * LANES);
+    }
+    if (SLOTS > 6u) {
+        row.g = read_vec(r, lane + 6u * LANES);
+    }
+    if (SLOTS > 7u) {
+        row.h = read_vec(r, lane + 7u * LANES);
+    }
+    row.scale = row_scale(p.m, r);
+    return row;
+}
+
+fn vec_product(w: Vec, x: Slot) -> f32 {
+    if (!IS_INT4) {
+        return x.scale * f32(dot16(w.v, x.v));
+    }
+    if (TYPE == I4) { // a code is its weight plus 8
+        let low = w.v & vec4<u32>(0x0f0f0f0fu);
+        let high = (w.v >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
+        let sum = dot16(vec4<u32>(low.x, high.x, low.y, high.y), x.v) +
+                  dot16(vec4<u32>(low.z, high.z, low.w, high.w), x.w);
+        return x.scale * f32(sum - 8 * (x.sums.x + x.sums.y));
+    }
+    let a = values_plus_15(w.v.x);
+    let b = values_plus_15(w.v.y);
+    let c = values_plus_15(w.v.z);
+    let d = values_plus_15(w.v.w);
+    let multipliers = i32(w.multipliers);
+    let sum = extractBits(multipliers, 0u, 4u) * (dot16(vec4<u32>(a, b), x.v) - 15 * x.sums.x) +
+              extractBits(multipliers, 4u, 4u) * (dot16(vec4<u32>(c, d), x.w) - 15 * x.sums.y);
+    return x.scale * f32(sum);
+}
+
+// A thread's part of the product of a row.
+fn row_product(w: Row, x: Slots) -> f32 {
+    var y = vec_product(w.a, x.a);
+    if (SLOTS > 1u) {
+        y += vec_product(w.b, x.b);
+    }
+    if (SLOTS > 2u) {
+        y += vec_product(w.c, x.c);
+    }
+    if (SLOTS > 3u) {
+        y += vec_product(w.d, x.d);
+    }
+    if (SLOTS > 4u) {
+        y += vec_product(w.e, x.e);
+    }
+    if (SLOTS > 5u) {
+        y += vec_product(w.f, x.f);
+    }
+    if (SLOTS > 6u) {
+        y += vec_product(w.g, x.g);
+    }
+    if (SLOTS > 7u) {
+        y += vec_product(w.h, x.h);
+    }
+    return y;
+}
+
+fn slot_sum(x: Slot) -> f32 {
+    return x.scale * f32(x.sums.x + x.sums.y);
+}
+
+// A thread's part of the sum of x.
+fn sum_of(x: Slots) -> f32 {
+    return ((slot_sum(x.a) + slot_sum(x.b)) + (slot_sum(x.c) + slot_sum(x.d))) +
+           ((slot_sum(x.e) + slot_sum(x.f)) + (slot_sum(x.g) + slot_sum(x.h)));
+}
+
+// ---- output ----
+
+fn store(r: u32, t: u32, value: f32) {
     let at = t * p.out_stride + p.out_at + p.m.first + r;
-    var y = finish(p.m, select(r, r + p.n_gate, GATE == 1), scale.x, sum.x, sum.y);
-    if (GATE == 1) {
-        y *= activate(finish(p.m, r, scale.y, sum.z, sum.y));
-    }
+    var y = value;
     if (GATE == 2) {
         y = activate(y);
     }
@@ -163,107 +291,108 @@ fn store(r: u32, t: u32, scale: vec2<f32>, sum: vec3<f32>) {
     OUT[at] = y;
 }
 
-// The weights of a chunk of a row, or of a row of up and one of the gate.
-struct RowWeights {
-    up: Weights,
-    gate: Weights,
-}
-
-fn read_row(r: u32, first: u32, lane: u32) -> RowWeights {
-    var w = RowWeights();
-    if (r < n_rows()) {
-        w.up = read_weights(r + select(0u, p.n_gate, GATE == 1), first, lane);
-        if (GATE == 1) {
-            w.gate = read_weights(r, first, lane);
-        }
-    }
-    return w;
-}
-
-// A thread's part of the products with a chunk: (up, sum of the inputs, gate).
-fn products(w: RowWeights, lane: u32) -> vec3<f32> {
-    var y = vec3<f32>(product(w.up, lane), 0.0, 0.0);
-    if (GATE == 1) {
-        y.z = product(w.gate, lane);
-    }
-    if (HAS_ZEROS) {
-        let ones = vec4<u32>(0x01010101u);
-        y.y = product(Weights(ones, ones, ones, ones), lane);
-    }
-    return y;
-}
-
-fn float_products(r: u32, t: u32, lane: u32) -> vec3<f32> {
-    var gate = 0.0;
-    if (GATE == 1) {
-        gate = float_product(r, t, lane);
-    }
-    return vec3<f32>(float_product(r + select(0u, p.n_gate, GATE == 1), t, lane), 0.0, gate);
-}
-
 // Rows of the output.
 fn n_rows() -> u32 {
     return select(p.m.n_rows, p.n_gate, GATE == 1);
 }
 
-// Add up a row's parts and store it.
-fn finish_row(r: u32, t: u32, lane: u32, thread: u32, mine: vec3<f32>, scale: vec2<f32>) {
-    workgroupBarrier();
-    lane_sums[thread] = mine;
-    workgroupBarrier();
-    var sum = mine;
-    if (lane < 4u) {
-        for (var i = 4u; i < LANES; i += 4u) {
-            sum += lane_sums[thread + i];
+// The rows of the matrix of a turn: the second is that of up, or of the second half.
+fn rows_of(turn: u32) -> vec2<u32> {
+    if (GATE == 1) {
+        let r = min(turn, p.n_gate - 1u);
+        return vec2<u32>(r, r + p.n_gate);
+    }
+    let half = (p.m.n_rows + 1u) / 2u;
+    return min(vec2<u32>(turn, turn + half), vec2<u32>(p.m.n_rows - 1u));
+}
+
+fn store_turn(turn: u32, t: u32, y: vec2<f32>, scale: vec2<f32>, sum: f32) {
+    let r = rows_of(turn);
+    let first = finish(p.m, r.x, scale.x, y.x, sum);
+    if (GATE == 1) {
+        if (turn < p.n_gate) {
+            store(turn, t, activate(first) * finish(p.m, r.y, scale.y, y.y, sum));
         }
-        lane_sums[thread] = sum; // which no other lane reads above
+        return;
     }
-    workgroupBarrier();
-    if (lane == 0u && r < n_rows()) {
-        store(r, t, scale, (sum + lane_sums[thread + 1u]) +
-                           (lane_sums[thread + 2u] + lane_sums[thread + 3u]));
+    let end = select(p.m.n_rows, (p.m.n_rows + 1u) / 2u, IS_PAIR);
+    if (turn < end) {
+        store(turn, t, first);
+    }
+    if (IS_PAIR && turn < end && turn + end < p.m.n_rows) {
+        store(turn + end, t, finish(p.m, r.y, scale.y, y.y, sum));
     }
 }
 
-fn row_scales(r: u32, lane: u32) -> vec2<f32> {
-    if (lane == 0u && r < n_rows()) {
-        return scales_of(r);
-    }
-    return vec2<f32>(0.0);
+// ---- turns ----
+
+struct Pair {
+    a: Row,
+    b: Row,
 }
 
-// Rows r, r + step, ... of the matrix, with an x of one chunk. What is read is on its way while x is
-// rounded, or the row before is added up.
-fn multiply_rows(first_r: u32, step: u32, t: u32, lane: u32, thread: u32) {
-    var r = first_r;
-    var w = read_row(r, 0u, lane);
-    var scale = row_scales(r, lane);
+fn read_pair(turn: u32, lane: u32) -> Pair {
+    let r = rows_of(turn);
+    var rows = Pair();
+    rows.a = read_row(r.x, lane);
+    if (IS_PAIR) {
+        rows.b = read_row(r.y, lane);
+    }
+    return rows;
+}
+
+// Turns first, first + step, ...; what is read is on its way while x is made.
+fn multiply(first: u32, step: u32, t: u32, lane: u32, thread: u32) {
+    var rows = read_pair(first, lane);
     prepare(t, thread);
-    round_chunk(t, 0u, thread);
-    for (var i = 0u; i < p.n_loops; i++) {
-        let next_w = read_row(select(r + step, NONE, i + 1u == p.n_loops), 0u, lane);
-        let next_scale = row_scales(select(r + step, NONE, i + 1u == p.n_loops), lane);
-        finish_row(r, t, lane, thread, products(w, lane), scale);
-        w = next_w;
-        scale = next_scale;
-        r += step;
+    round_x(t, thread);
+    let x = slots(lane);
+    var sum = 0.0;
+    if (HAS_ZEROS) {
+        sum = lanes_add(vec2<f32>(sum_of(x), 0.0), 1u, thread).x;
+    }
+    var turn = first;
+    for (var i = 0u; i < p.n_turns; i++) {
+        if (i > 0u && !READS_AHEAD) {
+            rows = read_pair(turn, lane);
+        }
+        let now = rows;
+        if (READS_AHEAD) {
+            rows = read_pair(turn + step, lane);
+        }
+        var y = vec2<f32>(row_product(now.a, x), 0.0);
+        if (IS_PAIR) {
+            y.y = row_product(now.b, x);
+        }
+        y = lanes_add(y, i, thread);
+        if (lane == 0u) {
+            store_turn(turn, t, y, vec2<f32>(now.a.scale, now.b.scale), sum);
+        }
+        turn += step;
     }
 }
 
-// One row, with an x of several chunks.
-fn multiply_chunks(r: u32, t: u32, lane: u32, thread: u32) {
-    var w = read_row(r, 0u, lane);
-    let scale = row_scales(r, lane);
-    var y = vec3<f32>(0.0);
-    prepare(t, thread);
-    for (var first = 0u; first < p.m.n_in; first += CHUNK) {
-        let next_w = read_row(r, first + CHUNK, lane);
-        round_chunk(t, first, thread);
-        y += products(w, lane);
-        w = next_w;
-        workgroupBarrier();
+// ---- float32 ----
+
+fn float_product(r: u32, t: u32, lane: u32) -> f32 {
+    var y = 0.0;
+    for (var k = lane; 4u * k < p.m.n_in; k += LANES) {
+        y += dot(bitcast<vec4<f32>>(W[r * p.m.row_vecs + k]), input(t, k));
     }
-    finish_row(r, t, lane, thread, y, scale);
+    return y;
+}
+
+fn multiply_floats(turn: u32, t: u32, lane: u32, thread: u32) {
+    prepare(t, thread);
+    let r = rows_of(turn);
+    var y = vec2<f32>(float_product(r.x, t, lane), 0.0);
+    if (IS_PAIR) {
+        y.y = float_product(r.y, t, lane);
+    }
+    y = lanes_add(y, 0u, thread);
+    if (lane == 0u) {
+        store_turn(turn, t, y, vec2<f32>(1.0), 0.0);
+    }
 }
 
 @compute @workgroup_size(SIZE)
@@ -282,19 +411,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) size: vec
     if (group >= p.n_groups) { // of the last y
         return;
     }
-    let r = group * ROWS + thread / LANES;
     let lane = thread % LANES;
+    let first = group * ROWS + thread / LANES;
     if (TYPE == F32) {
-        var mine = vec3<f32>(0.0);
-        let scale = row_scales(r, lane);
-        prepare(t, thread);
-        if (r < n_rows()) {
-            mine = float_products(r, t, lane);
-        }
-        finish_row(r, t, lane, thread, mine, scale);
-    } else if (IS_SHORT) {
-        multiply_rows(r, p.n_groups * ROWS, t, lane, thread);
+        multiply_floats(first, t, lane, thread);
     } else {
-        multiply_chunks(r, t, lane, thread);
+        multiply(first, p.n_groups * ROWS, t, lane, thread);
     }
 }

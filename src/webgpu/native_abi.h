@@ -27,7 +27,8 @@ enum {
     WGPU_BINDING_READ = 4,
     WGPU_STAGE_COMPUTE = 4,
     WGPU_MAP_READ = 1,
-    WGPU_TIMESTAMP_QUERY = 9, // a feature
+    WGPU_TIMESTAMP_QUERY = 9,       // a feature
+    WGPU_NATIVE_SUBGROUP = 0x30021, // another
     WGPU_QUERY_TIMESTAMP = 2,
     WGPU_USAGE_MAP_READ = 1,
     WGPU_USAGE_COPY_SRC = 4,

@@ -45,11 +45,11 @@ fn normed(x: vec4<f32>, s: vec2<f32>, i: u32, scale_at: u32, bias_at: u32) -> ve
     return y;
 }
 
-// x before the norm of POST 2
-fn new_sum(t: u32, i: u32) -> vec4<f32> {
-    var x = X[t * p.input.stride + i];
+// Numbers [4 i, 4 i + 4) of a row, from those of X and Y: x before the norm of POST 2,
+fn summed(x0: vec4<f32>, y0: vec4<f32>, i: u32) -> vec4<f32> {
+    var x = x0;
     if (ADDS) {
-        var y = Y[t * p.input.stride + i];
+        var y = y0;
         if (POST == 1) {
             y = normed(y, post, i, p.input.post_scale_at, p.input.post_bias_at);
         }
@@ -61,12 +61,33 @@ fn new_sum(t: u32, i: u32) -> vec4<f32> {
     return x;
 }
 
-fn new_x(t: u32, i: u32) -> vec4<f32> {
-    let x = new_sum(t, i);
+// x from that,
+fn posted(x: vec4<f32>, i: u32) -> vec4<f32> {
     if (POST == 2) {
         return normed(x, post, i, p.input.post_scale_at, p.input.post_bias_at);
     }
     return x;
+}
+
+// and xn from x, or of NEXT 3 from the x before all this.
+fn nexted(x: vec4<f32>, i: u32) -> vec4<f32> {
+    if (NEXT >= 2) {
+        return normed(x, next, i, p.input.next_scale_at, p.input.next_bias_at);
+    }
+    return x;
+}
+
+fn new_sum(t: u32, i: u32) -> vec4<f32> {
+    let at = t * p.input.stride + i;
+    var y = vec4<f32>(0.0);
+    if (ADDS) {
+        y = Y[at];
+    }
+    return summed(X[at], y, i);
+}
+
+fn new_x(t: u32, i: u32) -> vec4<f32> {
+    return posted(new_sum(t, i), i);
 }
 
 // xn before the norm of NEXT
@@ -78,11 +99,7 @@ fn next_input(t: u32, i: u32) -> vec4<f32> {
 }
 
 fn new_xn(t: u32, i: u32) -> vec4<f32> {
-    let x = next_input(t, i);
-    if (NEXT >= 2) {
-        return normed(x, next, i, p.input.next_scale_at, p.input.next_bias_at);
-    }
-    return x;
+    return nexted(next_input(t, i), i);
 }
 
 fn value(kind: i32, t: u32, i: u32) -> vec4<f32> {
@@ -117,7 +134,8 @@ fn statistics(kind: i32, t: u32, thread: u32) -> vec2<f32> {
     return vec2<f32>(mean, inverseSqrt(add_up(total(squares), thread) / n + p.input.eps));
 }
 
-fn prepare(t: u32, thread: u32) {
+// Read X and Y as often as they are needed.
+fn prepare_row(t: u32, thread: u32) {
     if (POST == 1) {
         post = statistics(OF_Y, t, thread);
     }

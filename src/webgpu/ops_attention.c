@@ -291,6 +291,7 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
                        (int)c->qk_norm, c->norm == NORM_LAYER, c->norm == NORM_RMS_PLUS_1,
                        c->v_norm, !w->m[MATRIX_V].data, qp_webgpu_part_words(lc->head_dim),
                        lc->head_dim > 256 ? 128 : 256 },
+        .no_subgroups = words / 4 * 8 > (lc->head_dim > 256 ? 128 : 256),
         .parameters = &parameters,
         .n_parameters = sizeof parameters,
         .bindings = { range_of(&d->mem.rows), range_of(x), range_of(&d->vector_memory),

@@ -7,11 +7,13 @@
 #include <string.h>
 
 enum {
-    GROUP_ROWS = 4,     // of a matrix, that a workgroup of matvec.wgsl has at a time
-    SHORT_INPUT = 2048, // numbers that 128 threads round at once
-    MANY_GROUPS = 2048, // more workgroups than a GPU runs at once
-    FEW_GROUPS = 256,   // where computing the input is dear
-    MAX_SHORT = 2 * SHORT_INPUT
+    GROUP_SIZE = 256,   // threads of a workgroup
+    MANY_GROUPS = 264,  // as many as a large GPU runs at once; more compute their input for less
+    MIN_LANES = 8,      // that share a row of a matrix
+    FEW_LANES = 32,     // where there are few rows
+    MANY_SLOTS = 4,     // 16 bytes of a row, for each of its lanes; then more lanes share it
+    MAX_SLOTS = 8,      // that matvec.wgsl has
+    LANES_BYTES = 5120, // of a workgroup, for sums over threads
 };
 
 enum gate {
@@ -55,7 +57,7 @@ struct matvec_parameters {
     struct matrix_parameters matrix;
     uint32_t out_stride, out_at, n_gate, first_t;
     float scale, cap;
-    uint32_t n_loops, n_groups;
+    uint32_t n_turns, n_groups;
     union {
         uint32_t stride;
         struct norm_parameters norm;
@@ -65,15 +67,68 @@ struct matvec_parameters {
     } input;
 };
 
-/* How the rows of a matrix are divided among workgroups. Where there are many, each one computes
- * its input once for several of its turns. */
-static void divide_rows(struct matvec_parameters *p, const struct matvec *m, int n_out)
+/* How a matrix is divided among threads (matvec.wgsl). */
+struct division {
+    int size, lanes, slots, n_chunks;
+    bool is_pair, reads_ahead;
+    uint32_t n_turns, n_groups;
+};
+
+/* Many lanes for a row where there are few rows, so that all of a GPU has work. */
+static int lanes_of(int n_vecs, int n_rows)
 {
-    const bool is_short = m->slab->dtype != DTYPE_F32 && m->slab->n_in <= MAX_SHORT;
-    const uint32_t n_turns = ((uint32_t)n_out + GROUP_ROWS - 1) / GROUP_ROWS;
-    const uint32_t max = m->parts ? FEW_GROUPS : MANY_GROUPS;
-    p->n_loops = is_short ? (n_turns + max - 1) / max : 1;
-    p->n_groups = (n_turns + p->n_loops - 1) / p->n_loops;
+    int lanes = MIN_LANES;
+    while (lanes < GROUP_SIZE && (n_vecs + lanes - 1) / lanes > MANY_SLOTS)
+        lanes *= 2;
+    while (lanes < FEW_LANES && n_rows * lanes < MANY_GROUPS * GROUP_SIZE && lanes < n_vecs)
+        lanes *= 2;
+    return lanes;
+}
+
+static struct division divide_floats(const struct gpu_slab *w, bool is_gate)
+{
+    enum {
+        SIZE = 128,
+        LANES = 32
+    };
+    const uint32_t rows = SIZE / LANES, n = (uint32_t)(is_gate ? w->n_rows / 2 : w->n_rows);
+    return (struct division){ .size = SIZE,
+                              .lanes = LANES,
+                              .slots = 1,
+                              .n_chunks = 4,
+                              .is_pair = is_gate,
+                              .n_turns = 1,
+                              .n_groups = (n + rows - 1) / rows };
+}
+
+static struct division divide(const struct gpu_slab *w, bool is_gate)
+{
+    const int n_chunks = (int)qp_round_up((size_t)w->n_in, ROW_UNIT) / 16;
+    const int n_vecs = w->dtype == DTYPE_I8 ? n_chunks : n_chunks / 2; // of 16 bytes
+    struct division d = { .size = GROUP_SIZE, .n_chunks = n_chunks };
+    if (w->dtype == DTYPE_F32)
+        return divide_floats(w, is_gate);
+    d.lanes = lanes_of(n_vecs, w->n_rows);
+    d.slots = (n_vecs + d.lanes - 1) / d.lanes;
+    const int rows = d.size / d.lanes;
+    d.is_pair = is_gate || w->n_rows / rows > 2 * MANY_GROUPS;
+    const int n = d.is_pair ? (w->n_rows + 1) / 2 : w->n_rows, n_turns = (n + rows - 1) / rows;
+    d.n_turns = (uint32_t)((n_turns + MANY_GROUPS - 1) / MANY_GROUPS);
+    d.n_groups = ((uint32_t)n_turns + d.n_turns - 1) / d.n_turns;
+    d.reads_ahead = d.n_turns > 1;
+    return d;
+}
+
+/* Do rows of n_in numbers fit in a workgroup of matvec.wgsl, whose input needs n_more bytes? */
+static bool fits(const struct webgpu_device *d, const struct gpu_product *w, size_t n_more)
+{
+    const size_t n_bytes = qp_round_up((size_t)w->n_in, ROW_UNIT) * 17 / 16 + n_more;
+    for (int i = 0; i < w->n_slabs; i++)
+        if (w->slabs[i].dtype != DTYPE_F32 &&
+            (divide(&w->slabs[i], false).slots > MAX_SLOTS ||
+             n_bytes + LANES_BYTES > qp_gpu_info(d->gpu)->group_memory))
+            return false;
+    return true;
 }
 
 /* The shader, and what it needs for its input. */
@@ -89,6 +144,8 @@ static void bind_input(const struct webgpu_device *d, const struct matvec *m, st
         memcpy(call->bindings, bindings, sizeof bindings);
         qp_webgpu_norm_constants(d, m->step, call->constants + N_MATVEC_CONSTANTS);
         call->constants[N_MATVEC_CONSTANTS + N_NORM_CONSTANTS] = m->stores;
+        call->constants[N_MATVEC_CONSTANTS + N_NORM_CONSTANTS + 1] =
+            m->slab->dtype != DTYPE_F32 && m->slab->n_in <= 16 * call->constants[7];
         p->input.norm = qp_webgpu_norm_parameters(d, m->step);
         return;
     }
@@ -119,16 +176,18 @@ static quip_status run_matvec(struct webgpu_device *d, const struct matvec *m)
                                             .first_t = (uint32_t)m->first_t,
                                             .scale = m->scale,
                                             .cap = m->cap };
+    const struct division v = divide(p, m->gate == GATE_PAIR);
+    parameters.n_turns = v.n_turns;
+    parameters.n_groups = v.n_groups;
     struct call call = { .constants = { p->n_in % 16 == 0, qp_webgpu_type(p), p->has_zeros,
                                         (int)m->gate, m->cap > 0, m->accumulates,
-                                        (int)d->base.config->act,
-                                        p->n_in <= SHORT_INPUT ? 128 : 256, p->n_in <= MAX_SHORT },
+                                        (int)d->base.config->act, v.size, v.lanes, v.slots,
+                                        v.n_chunks, v.is_pair, v.reads_ahead },
                          .parameters = &parameters,
                          .n_parameters = sizeof parameters,
                          .z = (uint32_t)m->n,
                          .name = m->name,
                          .n_weight = p->n_bytes };
-    divide_rows(&parameters, m, n_out);
     bind_input(d, m, &call, &parameters);
     const uint32_t n_groups = parameters.n_groups + (m->stores != 0);
     call.y = (n_groups + max - 1) / max;
@@ -146,13 +205,14 @@ static bool can_add_parts(const struct webgpu_device *d, const struct gpu_produc
         MAX_PARTS = 768,       // of all heads
         MAX_NUMBERS = 4 << 20, // of the parts, that all workgroups read
     };
-    const int n_heads = d->base.config->n_heads, n_groups = qp_min(w->n_out / 4, FEW_GROUPS);
+    const int n_heads = d->base.config->n_heads, n_groups = qp_min(w->n_out / 4, MANY_GROUPS);
+    const size_t n_bytes = ((size_t)3 * MAX_PARTS + qp_round_up((size_t)w->n_in, ROW_UNIT)) * 4;
     for (int i = 0; i < w->n_slabs; i++)
         if (w->slabs[i].dtype == DTYPE_F32)
             return false;
     return parts->head_dim % 4 == 0 && n_heads <= MAX_HEADS &&
            n_heads * parts->n_parts <= MAX_PARTS &&
-           (int64_t)n_groups * w->n_in * parts->n_parts <= MAX_NUMBERS;
+           (int64_t)n_groups * w->n_in * parts->n_parts <= MAX_NUMBERS && fits(d, w, n_bytes);
 }
 
 /* The step that is pending, if it makes the n rows of XN that a product reads: the product does it.
@@ -269,7 +329,7 @@ quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product
 {
     bool is_quantized = false;
     quip_status status = QUIP_OK;
-    if (rows->n <= FEW_ROWS && !d->has_texts)
+    if (rows->n <= FEW_ROWS && !d->has_texts && fits(d, w, 0))
         return run_matvecs(d, w, (struct matvec){ .in = in, .out = out, .n = rows->n, .scale = 1 },
                            has_adapters(rows));
     for (int i = 0; i < w->n_slabs && !status; i++) {
@@ -425,7 +485,8 @@ quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next
         status = qp_webgpu_settle(d);
     if (status)
         return status;
-    if (rows->n <= FEW_ROWS && !d->has_texts && d->layers[l].is_fused && !has_adapters(rows))
+    if (rows->n <= FEW_ROWS && !d->has_texts && d->layers[l].is_fused && fits(d, w, 0) &&
+        !has_adapters(rows))
         return run_matvecs(
             d, w,
             (struct matvec){

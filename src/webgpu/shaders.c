@@ -24,12 +24,13 @@ extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend
     qp_wgsl_gated[], qp_wgsl_gemm[], qp_wgsl_input_norm[], qp_wgsl_input_parts[],
     qp_wgsl_input_plain[], qp_wgsl_keep[], qp_wgsl_matrix[], qp_wgsl_matvec[], qp_wgsl_norm[],
     qp_wgsl_ple[], qp_wgsl_quantize[], qp_wgsl_rope[], qp_wgsl_select[], qp_wgsl_sort[],
-    qp_wgsl_sum[], qp_wgsl_keys[];
+    qp_wgsl_sum[], qp_wgsl_sum_subgroups[], qp_wgsl_keys[], qp_wgsl_lanes[],
+    qp_wgsl_lanes_subgroups[], qp_wgsl_few_memory[], qp_wgsl_few_subgroups[], qp_wgsl_subgroup[];
 
 #define NORM_CONSTANTS "iPOST", "bADDS", "bSCALES", "iNEXT", "bIS_LAYER_NORM", "bIS_PLUS_1"
 #define MATVEC_CONSTANTS                                                                           \
     "bIS_ALIGNED", "iTYPE", "bHAS_ZEROS", "iGATE", "bCAPS", "bACCUMULATES", "iACT", "uSIZE",       \
-        "bIS_SHORT"
+        "uLANES", "uSLOTS", "uN_CHUNKS", "bIS_PAIR", "bREADS_AHEAD"
 
 #define ATTENTION_CONSTANTS                                                                        \
     "uHEAD_DIM", "uGROUP", "uN_HEADS", "bKV_F16", "bCAPS", "bHAS_ALIBI", "iACT", "uWORDS"
@@ -41,7 +42,7 @@ extern const char qp_wgsl_choose[], qp_wgsl_conv[], qp_wgsl_experts[], qp_wgsl_m
 /* The first letter of a constant is its type: a number (i), a number without a sign (u), or true
  * and false (b). */
 static const struct shader_kind {
-    const char *texts[6];
+    const char *texts[7];
     int n_read, n_write;
     const char *constants[MAX_CONSTANTS];
 } kinds[N_SHADERS] = {
@@ -53,19 +54,22 @@ static const struct shader_kind {
                      2,
                      2,
                      { "bIS_ALIGNED", NORM_CONSTANTS } },
-    [SHADER_MATVEC] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_input_plain, qp_wgsl_matvec },
+    [SHADER_MATVEC] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_lanes, qp_wgsl_input_plain,
+                          qp_wgsl_matvec },
                         2,
                         1,
                         { MATVEC_CONSTANTS } },
-    [SHADER_MATVEC_NORM] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_sum, qp_wgsl_norm,
-                               qp_wgsl_input_norm, qp_wgsl_matvec },
+    [SHADER_MATVEC_NORM] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_lanes, qp_wgsl_sum,
+                               qp_wgsl_norm, qp_wgsl_input_norm, qp_wgsl_matvec },
                              4,
                              3,
-                             { MATVEC_CONSTANTS, NORM_CONSTANTS, "iSTORES" } },
-    [SHADER_MATVEC_PARTS] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_input_parts, qp_wgsl_matvec },
+                             { MATVEC_CONSTANTS, NORM_CONSTANTS, "iSTORES", "bHOLDS" } },
+    [SHADER_MATVEC_PARTS] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_lanes, qp_wgsl_input_parts,
+                                qp_wgsl_matvec },
                               2,
                               1,
                               { MATVEC_CONSTANTS, "uHEAD_DIM", "uPITCH" } },
+    [SHADER_SUBGROUP] = { { qp_wgsl_subgroup }, 0, 1, { 0 } },
     [SHADER_QUANTIZE] = { { qp_wgsl_quantize }, 1, 2, { 0 } },
     [SHADER_GEMM] = { { qp_wgsl_matrix, qp_wgsl_gemm },
                       3,
@@ -96,7 +100,8 @@ static const struct shader_kind {
                         4,
                         1,
                         { ATTENTION_CONSTANTS } },
-    [SHADER_ATTEND_FEW] = { { qp_wgsl_act, qp_wgsl_attention, qp_wgsl_attend_few },
+    [SHADER_ATTEND_FEW] = { { qp_wgsl_act, qp_wgsl_attention, qp_wgsl_few_memory,
+                              qp_wgsl_attend_few },
                             4,
                             2,
                             { ATTENTION_CONSTANTS, "bIS_SPLIT", "bAPPENDS", "iQK_NORM",
@@ -183,14 +188,25 @@ static bool append_constant(struct bytes *text, const char *name, int32_t value)
     }
 }
 
-static bool append_source(struct bytes *text, const struct call *call)
+/* A text, or the one that does the same with subgroups. */
+static const char *variant(const char *text, int subgroup)
+{
+    if (subgroup < 4)
+        return text;
+    return text == qp_wgsl_sum                           ? qp_wgsl_sum_subgroups
+           : text == qp_wgsl_lanes                       ? qp_wgsl_lanes_subgroups
+           : text == qp_wgsl_few_memory && subgroup >= 8 ? qp_wgsl_few_subgroups
+                                                         : text;
+}
+
+static bool append_source(struct bytes *text, const struct call *call, int subgroup)
 {
     const struct shader_kind *kind = &kinds[call->shader];
-    bool ok = true;
+    bool ok = append_constant(text, "uSUBGROUP", subgroup);
     for (int i = 0; i < MAX_CONSTANTS && kind->constants[i] && ok; i++)
         ok = append_constant(text, kind->constants[i], call->constants[i]);
     for (size_t i = 0; i < QP_COUNT(kind->texts) && kind->texts[i] && ok; i++)
-        ok = qp_bytes_append_text(text, kind->texts[i]);
+        ok = qp_bytes_append_text(text, variant(kind->texts[i], subgroup));
     return ok;
 }
 
@@ -220,7 +236,7 @@ static quip_status find_pipeline(struct webgpu_device *d, const struct call *cal
         }
     struct bytes text = { 0 };
     struct pipeline *p = add_pipeline(r);
-    if (!p || !append_source(&text, call)) {
+    if (!p || !append_source(&text, call, call->no_subgroups ? 1 : d->subgroup)) {
         qp_bytes_close(&text);
         return qp_fail_memory(&d->base.error, "a shader", text.n);
     }

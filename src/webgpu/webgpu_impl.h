@@ -48,6 +48,7 @@
 enum shader {
     SHADER_EMBED,
     SHADER_ADD,
+    SHADER_SUBGROUP,
     SHADER_MATVEC,
     SHADER_MATVEC_NORM,
     SHADER_MATVEC_PARTS,
@@ -75,8 +76,8 @@ enum shader {
 };
 
 enum {
-    MAX_CONSTANTS = 17,
-    N_MATVEC_CONSTANTS = 9,
+    MAX_CONSTANTS = 21,
+    N_MATVEC_CONSTANTS = 13,
     N_NORM_CONSTANTS = 6, // of norm.wgsl
     MAX_PARAMETERS = 112  // bytes
 };
@@ -92,6 +93,7 @@ struct call {
     uint32_t x, y, z;  // workgroups; y and z: 0 is 1
     const char *name;  // for profiles; NULL: that of the shader
     uint64_t n_weight; // bytes of weights that it reads
+    bool no_subgroups; // it does not take the variant with subgroups
 };
 
 struct pipeline {
@@ -120,6 +122,12 @@ struct recorder {
     int n_slots, n_submitted;      // dispatches of the batch; those that the GPU has
     int n_together;                // it gets the next ones when this many are recorded
 };
+
+/* ---- subgroups.c ---- */
+
+/* Sets d->subgroup. Waits. */
+struct webgpu_device;
+quip_status qp_webgpu_find_subgroup(struct webgpu_device *d, quip_error *error);
 
 /* ---- upload.c ---- */
 
@@ -245,6 +253,7 @@ struct webgpu_device {
     struct scratch vector_memory, position_memory;
     struct scratch ropes[N_ROPES][2]; // [n_context, dim / 2] cos and sin; by qp_rope_set
     bool kv_is_f16;
+    int subgroup; // threads of a subgroup, which are neighbours; 1: not known (subgroups.c)
     uint64_t weight_bytes;
 
     struct batch_memory mem;

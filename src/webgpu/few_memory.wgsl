@@ -1,0 +1,93 @@
+// few_memory.wgsl: what attend_few.wgsl adds up over threads, through the workgroup's memory.
+
+const N_SHARES = SIZE / QUADS; // threads that share a quad of values
+
+var<workgroup> maxima: array<vec4<f32>, 16>;
+var<workgroup> reduced: array<vec4<f32>, 2u * SIZE>;
+
+fn quad_of(thread: u32) -> u32 {
+    return thread % QUADS;
+}
+
+// N_SHARES or more: this thread has no values.
+fn share_of(thread: u32) -> u32 {
+    return select(thread / QUADS, TILE, thread >= N_SHARES * QUADS);
+}
+
+// The sum over all threads.
+fn add_up(x: vec4<f32>, thread: u32) -> vec4<f32> {
+    workgroupBarrier();
+    reduced[thread] = x;
+    workgroupBarrier();
+    if (thread < 16u) {
+        var sum = x;
+        for (var i = thread + 16u; i < SIZE; i += 16u) {
+            sum += reduced[i];
+        }
+        reduced[thread] = sum; // which no other thread reads above
+    }
+    workgroupBarrier();
+    var sum = reduced[0];
+    for (var i = 1u; i < 16u; i++) {
+        sum += reduced[i];
+    }
+    return sum;
+}
+
+// The sum over the threads of a key.
+fn key_sum(x: vec4<f32>, thread: u32) -> vec4<f32> {
+    let first = thread / PER_KEY * PER_KEY;
+    reduced[thread] = x;
+    workgroupBarrier();
+    var sum = reduced[first];
+    for (var i = 1u; i < PER_KEY; i++) {
+        sum += reduced[first + i];
+    }
+    workgroupBarrier();
+    return sum;
+}
+
+// The largest over all threads.
+fn largest(x: vec4<f32>, thread: u32) -> vec4<f32> {
+    reduced[thread] = x;
+    workgroupBarrier();
+    if (thread < 16u) {
+        var most = x;
+        for (var i = thread + 16u; i < SIZE; i += 16u) {
+            most = max(most, reduced[i]);
+        }
+        maxima[thread] = most;
+    }
+    workgroupBarrier();
+    var most = maxima[0];
+    for (var i = 1u; i < 16u; i++) {
+        most = max(most, maxima[i]);
+    }
+    return most;
+}
+
+// The sum of all shares of dimensions `dim` and dim + 1 of each quad.
+fn store_pair(o: Output, dim: u32, x: vec4<f32>, y: vec4<f32>, thread: u32) {
+    workgroupBarrier();
+    reduced[thread] = x;
+    reduced[SIZE + thread] = y;
+    workgroupBarrier();
+    for (var i = thread; i < 2u * QUADS; i += SIZE) {
+        let at = i / QUADS * SIZE + i % QUADS;
+        var sum = reduced[at];
+        for (var share = 1u; share < N_SHARES; share++) {
+            sum += reduced[at + share * QUADS];
+        }
+        store_lanes(o, i % QUADS * PER_QUAD + dim + i / QUADS, sum);
+    }
+}
+
+// Add up the shares of all quads.
+fn store_values(o: Output, quad: u32, share: u32, x: Quad, thread: u32) {
+    store_pair(o, 0u, x.a, x.b, thread);
+    store_pair(o, 2u, x.c, x.d, thread);
+    if (KV_F16) {
+        store_pair(o, 4u, x.e, x.f, thread);
+        store_pair(o, 6u, x.g, x.h, thread);
+    }
+}
