@@ -114,7 +114,8 @@ static bool read_known(const struct webgpu_device *d, int i, struct known_logits
     for (int j = 0; j < k->n_best; j++) {
         const uint32_t *pair = result + RESULT_PAIRS + 2 * j;
         k->at[j] = (struct candidate){ logit_of(pair[0]), (quip_token)pair[1] };
-        k->least = fminf(k->least, k->at[j].logit);
+        if (k->at[j].logit < k->least)
+            k->least = k->at[j].logit;
     }
     for (int j = RESULT_SUMS; j < n_words; j++) {
         float sum;
