@@ -567,25 +567,29 @@ static size_t heap_bytes(void)
 #endif
 }
 
-/* Found on lavapipe: the heap of 106 MB grows by at most 6 KB. */
+/* Found on lavapipe: the heap of 109 MB grows by at most 10 KB, and sometimes by 100 KB at once.
+ * What sessions leak grows in each half. */
 static void test_500_sessions_here(void **state)
 {
     enum {
-        N_WARM = 30
+        N_WARM = 30,
+        N_HALF = N_SESSIONS / 2,
+        MAX_GROWTH = 100 * N_HALF // bytes
     };
     (void)state;
     if (!has_gpu())
         skip();
     quip_model *model = open_on_gpu(models_named("llama int8"));
-    size_t before = 0;
-    for (int i = 0; i < N_WARM + N_SESSIONS; i++) {
-        if (i == N_WARM)
-            before = heap_bytes();
+    size_t bytes[3] = { 0 };
+    for (int i = 0; i < N_WARM + 2 * N_HALF; i++) {
+        if (i == N_WARM || i == N_WARM + N_HALF)
+            bytes[i > N_WARM] = heap_bytes();
         run_session(model, i);
     }
-    const size_t after = heap_bytes();
-    printf("  the heap has %zu bytes, and after %d sessions %zu\n", before, N_SESSIONS, after);
-    assert_true(after < before + 100 * N_SESSIONS); // bytes
+    bytes[2] = heap_bytes();
+    printf("  the heap has %zu bytes, after %d sessions %zu, and after as many again %zu\n",
+           bytes[0], N_HALF, bytes[1], bytes[2]);
+    assert_true(bytes[1] < bytes[0] + MAX_GROWTH || bytes[2] < bytes[1] + MAX_GROWTH);
     quip_model_close(model);
 }
 
