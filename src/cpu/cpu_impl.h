@@ -4,7 +4,8 @@
  *   ops_ple.c        those of the end of a layer: per-layer embeddings, the layer's scale
  *   ops_linear.c     matrix products on threads; ops_lora.c adds what adapters contribute
  *   ops_experts.c    a mixture of experts on threads
- *   ops_attention.c  rotation and attention on threads
+ *   ops_append.c     rotation, and what goes into the cache, on threads
+ *   ops_attention.c  attention on threads
  *   ops_texts.c      attention over texts without a KV cache, and pooling, for embeddings
  *   ops_conv.c       short convolutions on threads
  *   kv_cache.c       sequences: keys and values
@@ -420,14 +421,30 @@ void qp_lora_make(struct lora_task *j, int index);
 void qp_lora_add(const struct lora_task *j, int index, float *y, size_t y_stride, int p, int t0,
                  int n, int row, int n_rows);
 
-/* ---- ops_attention.c ---- */
+/* ---- ops_append.c ---- */
+
+static inline const struct layer_config *layer_of(const struct cpu_device *d, int l)
+{
+    return &d->base.config->layers[l];
+}
+
+/* Query heads that share a kv head of the layer. */
+static inline int heads_per_kv(const struct cpu_device *d, int l)
+{
+    return d->base.config->n_heads / layer_of(d, l)->n_kv_heads;
+}
 
 quip_status qp_cpu_rope_append(struct device *device, int l, const struct rows *rows);
+/* What head h adds to the scores of each position; NULL without ALiBi. */
+const float *qp_alibi_of(const struct cpu_device *d, int h);
+/* The radians that pair i turns from one position to the next. */
+float qp_rope_frequency(const struct rope *rope, const float *divisors, int i);
+
+/* ---- ops_attention.c ---- */
+
 quip_status qp_cpu_attend(struct device *device, int l, const struct rows *rows);
 /* Split a batch into d->mem.groups; returns how many. */
 int qp_cpu_group_rows(struct cpu_device *d, const struct rows *rows);
-/* What head h adds to the scores of each position; NULL without ALiBi. */
-const float *qp_alibi_of(const struct cpu_device *d, int h);
 
 /* ---- ops_texts.c ---- */
 
@@ -476,8 +493,6 @@ quip_status qp_cpu_adapter_open(struct device_adapter **packed, struct device *d
                                 struct adapter *adapter, quip_error *error);
 void qp_cpu_adapter_close(struct device_adapter *packed);
 
-/* ---- kv_cache.c ---- */
-
 /* ---- key_means.c ---- */
 
 /* The mean of the rotated bias of layer l, [n_kv_heads * head_dim], which its int8 keys are stored
@@ -486,8 +501,8 @@ float *qp_key_mean(const struct cpu_device *d, int l);
 bool qp_has_key_mean(const struct cpu_device *d, int l);
 bool qp_has_key_means(const struct cpu_device *d); // of any layer
 void qp_fill_key_means(struct cpu_device *d);
-/* ops_attention.c: the radians that pair i turns from one position to the next. */
-float qp_rope_frequency(const struct rope *rope, const float *divisors, int i);
+
+/* ---- kv_cache.c ---- */
 
 void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, bool is_int8);
 /* Allocate what a sequence needs; returns the bytes of keys and values. */
