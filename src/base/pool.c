@@ -12,7 +12,8 @@
  * Workers wait for a generation, the caller waits for the parts. Both spin for SPIN_NS and then
  * sleep. No wake-up is lost: the sleeper first sets its flag and then checks again; the waker first
  * makes the change and then checks the flag. With sequentially consistent atomics, at least one of
- * them reads the other's change. */
+ * them reads the other's change. The first of the two accesses also reads, because qemu for ARM on
+ * x86 lets a load pass a store before it, however strong both are. */
 #include "base.h"
 
 #include <assert.h>
@@ -145,7 +146,7 @@ static bool do_part(struct pool *p, uint64_t run, int i)
     if (before >= claimed || !atomic_compare_exchange_strong(state, &before, claimed))
         return false;
     p->task(p->arg, i, parts_of(run));
-    atomic_store(state, claimed | 1);
+    atomic_exchange(state, claimed | 1);
     if (atomic_load(&p->is_caller_sleeping) && is_done(p, run)) {
         pthread_mutex_lock(&p->lock);
         pthread_cond_signal(&p->done);
@@ -244,7 +245,7 @@ static void wait_for_parts(struct pool *p, uint64_t run)
     } while (qp_now_ns() < end);
 
     pthread_mutex_lock(&p->lock);
-    atomic_store(&p->is_caller_sleeping, true);
+    atomic_exchange(&p->is_caller_sleeping, true);
     while (!is_done(p, run))
         pthread_cond_wait(&p->done, &p->lock);
     atomic_store(&p->is_caller_sleeping, false);
