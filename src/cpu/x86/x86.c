@@ -26,7 +26,9 @@ void qp_cpu_avx512vnni(struct kernels *k)
     qp_linear_kernels_avx512vnni(k);
     qp_gemv_kernels_avx512vnni(k);
     qp_low_rank_kernels_avx512(k);
+#if !defined(__ANDROID__) // only emulators have AVX-512; AVX2 does for their few float operations
     qp_float_kernels_avx512(k);
+#endif
 }
 
 /* Up to 4 tokens the rows of AVX2 are faster there (docs/notes/decode.md). */
