@@ -39,7 +39,7 @@ enum {
 };
 
 /* A part of the runs. */
-struct part {
+struct pool_part {
     /* generation << 1 | whether it is done: of the last run whose part was claimed. */
     _Alignas(64) atomic_uint_fast64_t state;
     /* How far its share is done: generation << 32 | next item. If the generation is older, the
@@ -62,7 +62,7 @@ struct pool {
     int n_threads; // with the caller's
     pthread_mutex_t lock;
     pthread_cond_t wake, done, unlimited;
-    struct part parts[MAX_THREADS];
+    struct pool_part parts[MAX_THREADS];
     struct worker {
         struct pool *pool;
         int index; // its part is index + 1
@@ -86,7 +86,7 @@ static uint64_t generation_of(uint64_t run)
     return run >> WIDTH_BITS;
 }
 
-static int parts_of(uint64_t run)
+static int n_parts_of(uint64_t run)
 {
     return (int)(run & ((1u << WIDTH_BITS) - 1));
 }
@@ -130,7 +130,7 @@ static bool is_done(const struct pool *p, uint64_t run)
 {
     const uint64_t done = generation_of(run) << 1 | 1;
     bool is_all = true;
-    for (int i = 0; i < parts_of(run); i++)
+    for (int i = 0; i < n_parts_of(run); i++)
         is_all &= atomic_load(&p->parts[i].state) == done;
     return is_all;
 }
@@ -145,7 +145,7 @@ static bool do_part(struct pool *p, uint64_t run, int i)
     uint64_t before = atomic_load_explicit(state, memory_order_relaxed);
     if (before >= claimed || !atomic_compare_exchange_strong(state, &before, claimed))
         return false;
-    p->task(p->arg, i, parts_of(run));
+    p->task(p->arg, i, n_parts_of(run));
     atomic_exchange(state, claimed | 1);
     if (atomic_load(&p->is_caller_sleeping) && is_done(p, run)) {
         pthread_mutex_lock(&p->lock);
@@ -158,7 +158,7 @@ static bool do_part(struct pool *p, uint64_t run, int i)
 /* Do every part that no thread has claimed, from part i on. */
 static void do_unclaimed(struct pool *p, uint64_t run, int i)
 {
-    const int width = parts_of(run);
+    const int width = n_parts_of(run);
     for (int n = 0; n < width; n++, i = i + 1 < width ? i + 1 : 0)
         do_part(p, run, i);
 }
@@ -167,7 +167,7 @@ static uint64_t wait_for_run(const struct worker *w, uint64_t seen)
 {
     struct pool *p = w->pool;
     uint64_t end = qp_now_ns() + p->spin_ns;
-    bool has_helped = w->index + 1 >= parts_of(seen);
+    bool has_helped = w->index + 1 >= n_parts_of(seen);
     do {
         for (int i = 0; i < PAUSES_PER_LOOK; i++) {
             uint64_t now = atomic_load(&p->run);
@@ -210,7 +210,7 @@ static void *worker_main(void *arg)
         run = wait_for_run(w, run);
         if (atomic_load(&p->is_closing))
             return NULL;
-        if (w->index + 1 < parts_of(run))
+        if (w->index + 1 < n_parts_of(run))
             do_part(p, run, w->index + 1);
     }
 }

@@ -286,7 +286,7 @@ static size_t score_stride(const struct cpu_device *d)
 }
 
 /* The scores of some blocks of a set of heads. */
-static void score_task(struct attend_task *j, int task)
+static void score_blocks(struct attend_task *j, int task)
 {
     const int n = tasks_of(j->n_blocks, j->blocks_per_task);
     const int block = j->first_block + task % n * j->blocks_per_task;
@@ -300,7 +300,7 @@ static void score_task(struct attend_task *j, int task)
 }
 
 /* Some dimensions of a span of a set of heads. The task of the first ones keeps the softmax. */
-static void value_task(struct attend_task *j, int index, int task)
+static void weigh_span(struct attend_task *j, int index, int task)
 {
     const int head_dim = layer_of(j->d, j->l)->head_dim;
     const int n = tasks_of(head_dim, j->dims_per_task), begin = task % n * j->dims_per_task;
@@ -325,10 +325,10 @@ static void attend_steps(void *arg, int index, int n_threads)
     struct attend_task *j = arg;
     for (int task; (task = atomic_fetch_add(&j->next, 1)) < j->n_tasks;)
         if (task < j->n_score_tasks) {
-            score_task(j, task);
+            score_blocks(j, task);
         } else {
             qp_pool_wait(&j->n_scored, j->n_score_tasks);
-            value_task(j, index, task - j->n_score_tasks);
+            weigh_span(j, index, task - j->n_score_tasks);
         }
 }
 
