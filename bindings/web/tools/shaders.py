@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """src/webgpu/*.wgsl -> a C file with their texts, without comments and indentation: a page downloads
-them. cmake/embed.cmake makes the same names for the native library.
+them. Those with subgroups are empty: device_web.c has none. cmake/embed.cmake makes the same names
+for the native library.
 
     tools/shaders.py OUT.c
 """
@@ -22,5 +23,6 @@ def shorten(text):
 out = ["/* Made by tools/shaders.py. */"]
 for path in sorted(SHADERS.glob("*.wgsl")):
     name = f"qp_wgsl_{path.stem}"
-    out.append(f"extern const char {name}[];\nconst char {name}[] = {json.dumps(shorten(path.read_text()))};")
+    text = "" if "subgroup" in path.stem else shorten(path.read_text())
+    out.append(f"extern const char {name}[];\nconst char {name}[] = {json.dumps(text)};")
 pathlib.Path(sys.argv[1]).write_text("\n".join(out) + "\n")
