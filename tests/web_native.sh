@@ -35,10 +35,11 @@ run() { # run NAME OBJECTS...
     "$node" --no-warnings "$root/tests/web/wasi.mjs" "$program"
     echo
 }
+compile tests/support/emulated_amx.c emulated_amx # which does nothing here
 for level in simd relaxed; do
     for test in kernels kernels_vector; do
         compile "tests/$test.c" "$test"
-        run "$test-$level" "$work/$test.o" "$root/build-web/$level"/src_*.o
+        run "$test-$level" "$work/$test.o" "$work/emulated_amx.o" "$root/build-web/$level"/src_*.o
     done
 done
 others=$(find "$root/build-web/simd" -name 'src_*.o' ! -name '*linear_relaxed*' ! -name '*cpu_features*')
@@ -46,7 +47,7 @@ for engine in 1 2 3; do
     compile src/cpu/wasm/linear_relaxed.c linear_relaxed -include relaxed_dot.h -DENGINE=$engine
     compile src/base/cpu_features.c cpu_features -D__wasm_relaxed_simd__
     # shellcheck disable=SC2086 # a list of words
-    run "kernels-engine-$engine" "$work/kernels.o" "$work/linear_relaxed.o" "$work/cpu_features.o" $others
+    run "kernels-engine-$engine" "$work/kernels.o" "$work/emulated_amx.o" "$work/linear_relaxed.o" "$work/cpu_features.o" $others
 done
 
 QUIP=$1/quip QUIP_WASM=$work "$node" --test "$root/tests/web/native.test.mjs"
