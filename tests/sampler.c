@@ -341,6 +341,27 @@ static void unusual_logits(float logits[VOCAB], uint32_t seed)
     }
 }
 
+/* A draw behind up to 40 tokens, and its list: the window of its penalties, then the biased tokens.
+ */
+static struct draw unusual_draw(unsigned seed, const struct sampling *o, quip_token context[40],
+                                quip_token list[44], int *n_window)
+{
+    static const uint32_t masks[][2] = { { 0xf0f0cc11, 0x3333 }, { 1 << 9, 0 } };
+    const int n = (int)(seed % 41);
+    *n_window = n < o->window ? n : o->window;
+    for (unsigned i = 0; i < 40; i++)
+        context[i] = (quip_token)((i * i + seed / 3) % 13);
+    for (int i = 0; i < *n_window; i++)
+        list[i] = context[n - *n_window + i];
+    for (int i = 0; i < o->n_bias; i++)
+        list[*n_window + i] = o->bias[i].token;
+    return (struct draw){ .sampling = o,
+                          .seed = seed,
+                          .index = (uint64_t)n,
+                          .context = context,
+                          .allowed = seed % 5 < 2 ? masks[seed % 5] : NULL };
+}
+
 /* The same token from a part of the logits as from all of them. */
 static void test_known_logits(void **state)
 {
@@ -381,26 +402,15 @@ static void test_known_logits(void **state)
           .dry_base = 1.75f,
           .dry_allowed_length = 1 },
     };
-    static const uint32_t masks[][2] = { { 0xf0f0cc11, 0x3333 }, { 1 << 9, 0 } };
     (void)state;
     for (unsigned seed = 0; seed < 600; seed++) {
         const struct sampling *o = &cases[seed % QP_COUNT(cases)];
         quip_token context[40], list[44];
         struct candidate known[44 + VOCAB], scratch[VOCAB];
         float logits[VOCAB], copy[VOCAB];
-        const int n = (int)(seed % 41), n_window = n < o->window ? n : o->window;
+        int n_window;
+        struct draw draw = unusual_draw(seed, o, context, list, &n_window);
         unusual_logits(logits, seed);
-        for (unsigned i = 0; i < 40; i++)
-            context[i] = (quip_token)((i * i + seed / 3) % 13);
-        for (int i = 0; i < n_window; i++)
-            list[i] = context[n - n_window + i];
-        for (int i = 0; i < o->n_bias; i++)
-            list[n_window + i] = o->bias[i].token;
-        struct draw draw = { .sampling = o,
-                             .seed = seed,
-                             .index = (uint64_t)n,
-                             .context = context,
-                             .allowed = seed % 5 < 2 ? masks[seed % 5] : NULL };
         const struct sampler sampler = { scratch, plain_sum_exp };
         struct known_logits k = { .at = known, .window = list, .n_window = n_window };
         k.n = list_known(known, &draw, logits, list, n_window + o->n_bias);
@@ -459,7 +469,6 @@ static void test_bounded_logits(void **state)
         { .temperature = 1e-3f, .top_p = 0.99f, .window = 64, .repeat = 1, .no_repeat_ngram = 2 },
         { .temperature = 4, .top_k = 80, .top_p = 0.5f, .repeat = 1 },
     };
-    static const uint32_t masks[][2] = { { 0xf0f0cc11, 0x3333 }, { 1 << 9, 0 } };
     int n_decided = 0, n_all = 0;
     (void)state;
     for (unsigned seed = 0; seed < 40000; seed++) {
@@ -467,19 +476,9 @@ static void test_bounded_logits(void **state)
         quip_token context[40], list[44];
         struct candidate known[44 + VOCAB], scratch[VOCAB];
         float logits[VOCAB], copy[VOCAB];
-        const int n = (int)(seed % 41), n_window = n < o->window ? n : o->window;
+        int n_window;
+        struct draw draw = unusual_draw(seed, o, context, list, &n_window);
         unusual_logits(logits, seed);
-        for (unsigned i = 0; i < 40; i++)
-            context[i] = (quip_token)((i * i + seed / 3) % 13);
-        for (int i = 0; i < n_window; i++)
-            list[i] = context[n - n_window + i];
-        for (int i = 0; i < o->n_bias; i++)
-            list[n_window + i] = o->bias[i].token;
-        struct draw draw = { .sampling = o,
-                             .seed = seed,
-                             .index = (uint64_t)n,
-                             .context = context,
-                             .allowed = seed % 5 < 2 ? masks[seed % 5] : NULL };
         const struct sampler sampler = { scratch, plain_sum_exp };
         struct known_logits k = { .at = known, .window = list, .n_window = n_window };
         list_likely(&k, &draw, logits, list, n_window + o->n_bias,
