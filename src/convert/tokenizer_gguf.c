@@ -5,6 +5,7 @@
  * Out: a vocabulary. GGUF loses some properties of a SentencePiece model; they are restored here.
  */
 #include "convert/convert.h"
+#include "convert/gguf_vocabulary.h"
 #include "convert/tokenizer_import.h"
 
 #include <string.h>
@@ -72,13 +73,6 @@ static bool gguf_flag(const struct format *g, const char *key, bool fallback)
 {
     const struct metadata *m = qp_format_find_metadata(g, key);
     return m && m->type == METADATA_INT ? m->i != 0 : fallback;
-}
-
-/* An array with one item for each piece, or NULL. */
-static const struct metadata *gguf_list(const struct format *g, const char *key, uint64_t n)
-{
-    const struct metadata *m = qp_format_find_metadata(g, key);
-    return m && m->type == METADATA_ARRAY && m->n_items == n ? m : NULL;
 }
 
 /* ---- pieces ---- */
@@ -191,30 +185,37 @@ static quip_status set_empty_piece(struct vocabulary *v, int id, quip_error *err
     return qp_vocabulary_set(v, id, name, (size_t)n, 0, PIECE_UNUSED, error);
 }
 
+static quip_status read_piece(struct vocabulary *v, const struct gguf_pieces *p,
+                              const struct gguf_piece *piece, quip_error *error)
+{
+    const int id = piece->id;
+    const char *text = piece->text;
+    const size_t n = piece->n_text;
+    enum piece_type type = PIECE_NORMAL;
+    if (piece->type >= PIECE_NORMAL && piece->type <= PIECE_BYTE)
+        type = (enum piece_type)piece->type; // the same numbers as SentencePiece's
+    if (type == PIECE_BYTE)
+        v->options.byte_fallback = true;
+    if (n == 0)
+        return set_empty_piece(v, id, error);
+    switch (p->model) {
+    case GGUF_BYTE_LEVEL:
+        return set_byte_level_piece(v, id, text, n, type, error);
+    case GGUF_GEMMA4:
+        return set_gemma4_piece(v, id, text, n, type, error);
+    default:
+        return set_spm_piece(v, p, id, text, n, (float)piece->score, type, error);
+    }
+}
+
 static quip_status read_pieces(struct vocabulary *v, const struct gguf_pieces *p, quip_error *error)
 {
-    struct metadata_cursor tokens = { 0 }, scores = { 0 }, types = { 0 };
+    struct gguf_piece piece = { 0 };
     quip_status status = QUIP_OK;
-    for (int id = 0; id < v->n_pieces && !status; id++) {
-        if (!qp_metadata_next(p->gguf, p->lists.tokens, &tokens) || !tokens.text ||
-            (p->lists.scores && !qp_metadata_next(p->gguf, p->lists.scores, &scores)) ||
-            (p->lists.types && !qp_metadata_next(p->gguf, p->lists.types, &types)))
-            return qp_fail(error, QUIP_E_FORMAT, "%s: its vocabulary is damaged at piece %d",
-                           p->gguf->file->name, id);
-        enum piece_type type = PIECE_NORMAL;
-        if (p->lists.types && types.i >= PIECE_NORMAL && types.i <= PIECE_BYTE)
-            type = (enum piece_type)types.i; // the same numbers as SentencePiece's
-        if (type == PIECE_BYTE)
-            v->options.byte_fallback = true;
-        if (tokens.n_text == 0)
-            status = set_empty_piece(v, id, error);
-        else if (p->model == GGUF_BYTE_LEVEL)
-            status = set_byte_level_piece(v, id, tokens.text, tokens.n_text, type, error);
-        else if (p->model == GGUF_GEMMA4)
-            status = set_gemma4_piece(v, id, tokens.text, tokens.n_text, type, error);
-        else
-            status =
-                set_spm_piece(v, p, id, tokens.text, tokens.n_text, (float)scores.f, type, error);
+    for (int i = 0; i < p->lists.n && !status; i++) {
+        status = qp_gguf_next_piece(p->gguf, &p->lists, &piece, error);
+        if (!status)
+            status = read_piece(v, p, &piece, error);
     }
     return status;
 }
@@ -340,44 +341,17 @@ static quip_status find_gguf_model(struct gguf_pieces *p, quip_error *error)
         g->file->name, model);
 }
 
-quip_status qp_gguf_find_lists(struct format *g, struct gguf_lists *lists, quip_error *error)
-{
-    lists->tokens = qp_format_find_metadata(g, "tokenizer.ggml.tokens");
-    if (!lists->tokens || lists->tokens->type != METADATA_ARRAY || lists->tokens->n_items == 0 ||
-        lists->tokens->n_items > 1 << 22)
-        return qp_fail(error, QUIP_E_FORMAT,
-                       "%s: its metadata has no list tokenizer.ggml.tokens, or a list that is too "
-                       "long",
-                       g->file->name);
-    lists->types = gguf_list(g, "tokenizer.ggml.token_type", lists->tokens->n_items);
-    lists->scores = gguf_list(g, "tokenizer.ggml.scores", lists->tokens->n_items);
-    return lists->types
-               ? QUIP_OK
-               : qp_fail(error, QUIP_E_FORMAT,
-                         "%s: its metadata does not say which tokens are special "
-                         "(tokenizer.ggml.token_type, one for each token); give the folder with "
-                         "the model's tokenizer.json or tokenizer.model as --tokenizer FOLDER",
-                         g->file->name);
-}
-
 static quip_status find_gguf_pieces(struct gguf_pieces *p, quip_error *error)
 {
-    quip_status status = find_gguf_model(p, error);
-    if (!status)
-        status = qp_gguf_find_lists(p->gguf, &p->lists, error);
-    if (!status && p->model == GGUF_SPM && !p->lists.scores)
-        status =
-            qp_fail(error, QUIP_E_FORMAT, "%s: its vocabulary has no scores", p->gguf->file->name);
-    if (p->model != GGUF_SPM)
-        p->lists.scores = NULL;
-    return status;
+    const quip_status status = find_gguf_model(p, error);
+    return status ? status : qp_gguf_find_lists(p->gguf, p->model == GGUF_SPM, &p->lists, error);
 }
 
 static quip_status open_gguf_vocabulary(struct vocabulary *v, const struct gguf_pieces *p,
                                         quip_error *error)
 {
     struct format *g = p->gguf;
-    quip_status status = qp_vocabulary_open(v, (int)p->lists.tokens->n_items, error);
+    quip_status status = qp_vocabulary_open(v, p->lists.n, error);
     if (status)
         return status;
     const bool is_text = p->model != GGUF_BYTE_LEVEL;

@@ -26,12 +26,6 @@ cJSON *qp_json_from_vocab(char *text, const cJSON *config);
 quip_status qp_json_read_vocab_txt(cJSON **json, const char *path, const cJSON *config,
                                    quip_error *error);
 
-/* The lists of a GGUF file's vocabulary (tokenizer_gguf.c): tokens, a type for each, and a score
- * for each or NULL. */
-struct gguf_lists {
-    const struct metadata *tokens, *types, *scores;
-};
-quip_status qp_gguf_find_lists(struct format *gguf, struct gguf_lists *lists, quip_error *error);
 /* What a tokenizer.json would say about the vocabulary of a GGUF file of kind "bert"
  * (wordpiece_gguf.c), and of kind "t5" (unigram_gguf.c). Free with cJSON_Delete. */
 quip_status qp_json_from_gguf_wordpiece(cJSON **json, struct format *gguf, quip_error *error);

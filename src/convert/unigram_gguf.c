@@ -3,7 +3,7 @@
  * Out: the JSON of the same tokenizer: a unigram model over words between white space.
  *
  * Switches that another unigram tokenizer could have must be those of XLM-RoBERTa. */
-#include "convert/json.h"
+#include "convert/gguf_vocabulary.h"
 #include "convert/tokenizer_import.h"
 
 #include <stdlib.h>
@@ -12,25 +12,17 @@
 #define SYMBOL "\xe2\x96\x81" // U+2581
 
 struct unigram_source {
-    struct format *gguf;
-    struct gguf_lists lists;
-    quip_error *error;
-    cJSON *json, *vocab, *added; // the last two are parts of the first
-    int unk, bos, eos;           // bos, eos: -1 if texts do not have it
-    bool has_gap;                // an id without a piece was seen
+    struct gguf_json base;
+    int unk, bos, eos; // bos, eos: -1 if texts do not have it
+    bool has_gap;      // an id without a piece was seen
 };
-
-static quip_status fail_json(const struct unigram_source *s)
-{
-    return qp_fail_memory(s->error, "the vocabulary", 0);
-}
 
 static quip_status refuse(const struct unigram_source *s, const char *key, const char *what)
 {
-    return qp_fail(s->error, QUIP_E_UNSUPPORTED,
+    return qp_fail(s->base.error, QUIP_E_UNSUPPORTED,
                    "%s: its unigram tokenizer %s tokenizer.ggml.%s; give the folder with the "
                    "model's tokenizer.json as --tokenizer FOLDER",
-                   s->gguf->file->name, what, key);
+                   s->base.gguf->file->name, what, key);
 }
 
 /* ---- switches ---- */
@@ -39,14 +31,14 @@ static const struct metadata *find_key(const struct unigram_source *s, const cha
 {
     char key[80];
     snprintf(key, sizeof key, "tokenizer.ggml.%s", name);
-    const struct metadata *m = qp_format_find_metadata(s->gguf, key);
+    const struct metadata *m = qp_format_find_metadata(s->base.gguf, key);
     return m && m->type == METADATA_INT ? m : NULL;
 }
 
 static int find_id(const struct unigram_source *s, const char *name)
 {
     const struct metadata *m = find_key(s, name);
-    return m && m->i >= 0 && (uint64_t)m->i < s->lists.tokens->n_items ? (int)m->i : -1;
+    return m && m->i >= 0 && m->i < s->base.lists.n ? (int)m->i : -1;
 }
 
 static quip_status read_switches(struct unigram_source *s)
@@ -77,55 +69,40 @@ static quip_status read_switches(struct unigram_source *s)
 
 /* ---- pieces ---- */
 
-/* Ids without a piece may follow the vocabulary, and added tokens these. */
-static quip_status add_piece(struct unigram_source *s, int id, const char *text, double score,
-                             int64_t type)
+static quip_status add_piece(struct unigram_source *s, const struct gguf_piece *p)
 {
-    const bool is_special = type == PIECE_CONTROL || type == PIECE_UNKNOWN;
-    cJSON *pair = s->has_gap ? NULL : cJSON_CreateArray(), *token;
-    if (!s->has_gap && !(cJSON_AddItemToArray(s->vocab, pair) &&
-                         cJSON_AddItemToArray(pair, cJSON_CreateString(text)) &&
-                         cJSON_AddItemToArray(pair, cJSON_CreateNumber(score))))
-        return fail_json(s);
-    if (!is_special)
-        return QUIP_OK;
-    token = cJSON_CreateObject();
-    return cJSON_AddItemToArray(s->added, token) && cJSON_AddNumberToObject(token, "id", id) &&
-                   cJSON_AddStringToObject(token, "content", text) &&
-                   cJSON_AddTrueToObject(token, "special")
-               ? QUIP_OK
-               : fail_json(s);
+    char *text = malloc(p->n_text + 1);
+    if (!text)
+        return qp_gguf_json_fail_memory(&s->base);
+    memcpy(text, p->text, p->n_text);
+    text[p->n_text] = 0;
+    bool ok = true;
+    if (!s->has_gap) {
+        cJSON *pair = cJSON_CreateArray();
+        ok = cJSON_AddItemToArray(s->base.vocab, pair) &&
+             cJSON_AddItemToArray(pair, cJSON_CreateString(text)) &&
+             cJSON_AddItemToArray(pair, cJSON_CreateNumber(p->score));
+    }
+    if (qp_gguf_is_special(p))
+        ok = ok && qp_gguf_json_add_special(&s->base, p->id, text);
+    free(text);
+    return ok ? QUIP_OK : qp_gguf_json_fail_memory(&s->base);
 }
 
+/* Ids without a piece may follow the vocabulary, and special tokens these. */
 static quip_status add_pieces(struct unigram_source *s)
 {
-    struct metadata_cursor token = { 0 }, score = { 0 }, type = { 0 };
-    const char *path = s->gguf->file->name;
+    struct gguf_piece piece = { 0 };
     quip_status status = QUIP_OK;
-    for (int id = 0; (uint64_t)id < s->lists.tokens->n_items && !status; id++) {
-        if (!qp_metadata_next(s->gguf, s->lists.tokens, &token) || !token.text ||
-            token.n_text == 0 || memchr(token.text, 0, token.n_text) ||
-            !qp_metadata_next(s->gguf, s->lists.scores, &score) ||
-            !qp_metadata_next(s->gguf, s->lists.types, &type))
-            return qp_fail(s->error, QUIP_E_FORMAT, "%s: its vocabulary is damaged at piece %d",
-                           path, id);
-        s->has_gap = s->has_gap || type.i == PIECE_UNUSED;
-        if (type.i == PIECE_UNUSED)
-            continue;
-        if (type.i != PIECE_CONTROL && type.i != PIECE_UNKNOWN &&
-            (type.i != PIECE_NORMAL || s->has_gap))
-            return qp_fail(s->error, QUIP_E_UNSUPPORTED,
-                           "%s: its token %d, \"%.*s\", was added to the vocabulary, and the file "
-                           "does not say how it is found in text; give the folder with the model's "
-                           "tokenizer.json as --tokenizer FOLDER",
-                           path, id, (int)(token.n_text < 60 ? token.n_text : 60), token.text);
-        char *text = malloc(token.n_text + 1);
-        if (!text)
-            return fail_json(s);
-        memcpy(text, token.text, token.n_text);
-        text[token.n_text] = 0;
-        status = add_piece(s, id, text, score.f, type.i);
-        free(text);
+    for (int i = 0; i < s->base.lists.n && !status; i++) {
+        if ((status = qp_gguf_json_next_piece(&s->base, &piece)))
+            return status;
+        if (piece.type == PIECE_UNUSED)
+            s->has_gap = true;
+        else if (piece.type == PIECE_NORMAL && s->has_gap)
+            status = qp_gguf_json_fail_added(&s->base, &piece);
+        else
+            status = add_piece(s, &piece);
     }
     return status;
 }
@@ -150,21 +127,21 @@ static bool append_base64(struct bytes *out, const uint8_t *data, size_t n)
 static quip_status add_charsmap(struct unigram_source *s)
 {
     const struct metadata *m =
-        qp_format_find_metadata(s->gguf, "tokenizer.ggml.precompiled_charsmap");
+        qp_format_find_metadata(s->base.gguf, "tokenizer.ggml.precompiled_charsmap");
     struct metadata_cursor c = { 0 };
     struct bytes map = { 0 }, text = { 0 };
     if (!m)
         return QUIP_OK;
     bool ok = true;
-    while (ok && m->type == METADATA_ARRAY && qp_metadata_next(s->gguf, m, &c))
+    while (ok && m->type == METADATA_ARRAY && qp_metadata_next(s->base.gguf, m, &c))
         ok = qp_bytes_append(&map, &(uint8_t){ (uint8_t)c.i }, 1);
-    cJSON *steps = cJSON_AddObjectToObject(s->json, "normalizer");
+    cJSON *steps = cJSON_AddObjectToObject(s->base.json, "normalizer");
     ok = ok && append_base64(&text, map.data, map.n) && qp_bytes_append(&text, "", 1) &&
          cJSON_AddStringToObject(steps, "type", "Precompiled") &&
          cJSON_AddStringToObject(steps, "precompiled_charsmap", (const char *)text.data);
     qp_bytes_close(&map);
     qp_bytes_close(&text);
-    return ok ? QUIP_OK : fail_json(s);
+    return ok ? QUIP_OK : qp_gguf_json_fail_memory(&s->base);
 }
 
 static bool add_metaspace(cJSON *part)
@@ -189,7 +166,7 @@ static bool add_around(cJSON *single, cJSON *tokens, const char *name, int id)
 
 static bool add_template(struct unigram_source *s)
 {
-    cJSON *post = cJSON_AddObjectToObject(s->json, "post_processor");
+    cJSON *post = cJSON_AddObjectToObject(s->base.json, "post_processor");
     cJSON *tokens = cJSON_AddObjectToObject(post, "special_tokens");
     cJSON *single = cJSON_AddArrayToObject(post, "single"), *text = cJSON_CreateObject();
     if (s->bos >= 0 && !add_around(single, tokens, "bos", s->bos))
@@ -199,41 +176,30 @@ static bool add_template(struct unigram_source *s)
            cJSON_AddStringToObject(post, "type", "TemplateProcessing");
 }
 
-static bool add_others(struct unigram_source *s, cJSON *model)
+static bool add_others(struct unigram_source *s)
 {
-    cJSON *pre = cJSON_AddObjectToObject(s->json, "pre_tokenizer");
+    cJSON *pre = cJSON_AddObjectToObject(s->base.json, "pre_tokenizer");
     cJSON *steps = cJSON_AddArrayToObject(pre, "pretokenizers");
     cJSON *white = cJSON_CreateObject(), *metaspace = cJSON_CreateObject();
     const bool ok = cJSON_AddItemToArray(steps, white) && cJSON_AddItemToArray(steps, metaspace);
     return ok && cJSON_AddStringToObject(pre, "type", "Sequence") &&
            cJSON_AddStringToObject(white, "type", "WhitespaceSplit") && add_metaspace(metaspace) &&
-           add_metaspace(cJSON_AddObjectToObject(s->json, "decoder")) &&
-           cJSON_AddNumberToObject(model, "unk_id", s->unk) && add_template(s);
+           add_metaspace(cJSON_AddObjectToObject(s->base.json, "decoder")) &&
+           cJSON_AddNumberToObject(s->base.model, "unk_id", s->unk) && add_template(s);
 }
 
 quip_status qp_json_from_gguf_unigram(cJSON **json, struct format *gguf, quip_error *error)
 {
-    struct unigram_source s = { .gguf = gguf, .error = error, .json = cJSON_CreateObject() };
-    cJSON *model = cJSON_AddObjectToObject(s.json, "model");
-    s.vocab = cJSON_AddArrayToObject(model, "vocab");
-    s.added = cJSON_AddArrayToObject(s.json, "added_tokens");
-    quip_status status = qp_gguf_find_lists(gguf, &s.lists, error);
-    if (!status && !s.lists.scores)
-        status =
-            qp_fail(error, QUIP_E_FORMAT, "%s: its vocabulary has no scores", gguf->file->name);
-    if (!status && (!s.vocab || !s.added || !cJSON_AddStringToObject(model, "type", "Unigram")))
-        status = fail_json(&s);
+    struct unigram_source s = { .unk = -1 };
+    quip_status status =
+        qp_gguf_json_open(&s.base, gguf, true, "Unigram", cJSON_CreateArray(), error);
     if (!status)
         status = read_switches(&s);
     if (!status)
         status = add_pieces(&s);
     if (!status)
         status = add_charsmap(&s);
-    if (!status && !add_others(&s, model))
-        status = fail_json(&s);
-    if (status)
-        cJSON_Delete(s.json);
-    else
-        *json = s.json;
-    return status;
+    if (!status && !add_others(&s))
+        status = qp_gguf_json_fail_memory(&s.base);
+    return qp_gguf_json_close(&s.base, status, json);
 }

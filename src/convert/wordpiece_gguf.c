@@ -4,9 +4,9 @@
  *      they are.
  * Out: the JSON of the same tokenizer.
  *
- * GGUF does not say how added tokens are found in text, so they are refused. Older files do not say
- * either whether text becomes lower case; then the vocabulary must not have capital letters. */
-#include "convert/json.h"
+ * Older files do not say whether text becomes lower case. Then the vocabulary must not have capital
+ * letters. */
+#include "convert/gguf_vocabulary.h"
 #include "convert/tokenizer_import.h"
 
 #include <stdlib.h>
@@ -31,19 +31,11 @@ static const struct {
 };
 
 struct wordpiece_source {
-    struct format *gguf;
-    struct gguf_lists lists;
-    quip_error *error;
-    cJSON *json, *vocab, *added; // the last two are parts of the first
+    struct gguf_json base;
     int ids[N_SPECIALS];
     char specials[N_SPECIALS][64]; // their texts; "": not found yet
     char capital[64];              // a piece with a capital letter; "": none
 };
-
-static quip_status fail_json(const struct wordpiece_source *s)
-{
-    return qp_fail_memory(s->error, "the vocabulary", 0);
-}
 
 static int special_id(const struct format *g, enum special special)
 {
@@ -63,63 +55,52 @@ static bool add_control(struct wordpiece_source *s, int id, const char *text)
     for (int i = 0; i < N_SPECIALS; i++)
         if (s->ids[i] == id)
             snprintf(s->specials[i], sizeof s->specials[i], "%s", text);
-    cJSON *token = cJSON_CreateObject();
-    return cJSON_AddItemToArray(s->added, token) && cJSON_AddNumberToObject(token, "id", id) &&
-           cJSON_AddStringToObject(token, "content", text) &&
-           cJSON_AddTrueToObject(token, "special");
+    return qp_gguf_json_add_special(&s->base, id, text);
 }
 
 /* "\u2581word" is "word", and "ing" is "##ing"; U+2581 alone can only be "##\u2581". */
-static quip_status add_piece(struct wordpiece_source *s, int id, const struct metadata_cursor *c,
-                             enum piece_type type)
+static quip_status add_piece(struct wordpiece_source *s, const struct gguf_piece *p)
 {
     static const char mark[] = "\xe2\x96\x81";
-    const bool begins_word = c->n_text > 3 && memcmp(c->text, mark, 3) == 0;
-    const bool is_control = type == PIECE_CONTROL || type == PIECE_UNKNOWN;
-    const size_t skipped = begins_word && !is_control ? 3 : 0, n = c->n_text - skipped;
+    const bool begins_word = p->n_text > 3 && memcmp(p->text, mark, 3) == 0;
+    const bool is_control = qp_gguf_is_special(p);
+    const size_t skipped = begins_word && !is_control ? 3 : 0, n = p->n_text - skipped;
     char *text = malloc(n + 3);
     if (!text)
-        return fail_json(s);
+        return qp_gguf_json_fail_memory(&s->base);
     const size_t n_mark = begins_word || is_control ? 0 : 2;
     memcpy(text, "##", n_mark);
-    memcpy(text + n_mark, c->text + skipped, n);
+    memcpy(text + n_mark, p->text + skipped, n);
     text[n_mark + n] = 0;
     for (size_t i = 0; i < n && !is_control && !s->capital[0]; i++)
         if (text[n_mark + i] >= 'A' && text[n_mark + i] <= 'Z')
             snprintf(s->capital, sizeof s->capital, "%s", text);
-    const bool ok =
-        cJSON_AddNumberToObject(s->vocab, text, id) && (!is_control || add_control(s, id, text));
+    const bool ok = cJSON_AddNumberToObject(s->base.vocab, text, p->id) &&
+                    (!is_control || add_control(s, p->id, text));
     free(text);
-    return ok ? QUIP_OK : fail_json(s);
+    return ok ? QUIP_OK : qp_gguf_json_fail_memory(&s->base);
 }
 
 static quip_status add_pieces(struct wordpiece_source *s)
 {
-    struct metadata_cursor tokens = { 0 }, types = { 0 };
-    const char *path = s->gguf->file->name;
+    struct gguf_piece piece = { 0 };
     quip_status status = QUIP_OK;
-    for (int id = 0; (uint64_t)id < s->lists.tokens->n_items && !status; id++) {
-        if (!qp_metadata_next(s->gguf, s->lists.tokens, &tokens) || !tokens.text ||
-            tokens.n_text == 0 || memchr(tokens.text, 0, tokens.n_text) ||
-            !qp_metadata_next(s->gguf, s->lists.types, &types))
-            return qp_fail(s->error, QUIP_E_FORMAT, "%s: its vocabulary is damaged at piece %d",
-                           path, id);
-        if (types.i == PIECE_UNUSED) // fills up the rows of the embedding
-            continue;
-        if (types.i != PIECE_NORMAL && types.i != PIECE_CONTROL && types.i != PIECE_UNKNOWN)
-            return qp_fail(s->error, QUIP_E_UNSUPPORTED,
-                           "%s: its token %d, \"%.*s\", was added to the vocabulary, and the file "
-                           "does not say how it is found in text; give the folder with the model's "
-                           "tokenizer.json as --tokenizer FOLDER",
-                           path, id, (int)(tokens.n_text < 60 ? tokens.n_text : 60), tokens.text);
-        status = add_piece(s, id, &tokens, (enum piece_type)types.i);
+    for (int i = 0; i < s->base.lists.n && !status; i++) {
+        status = qp_gguf_json_next_piece(&s->base, &piece);
+        if (!status && piece.type != PIECE_UNUSED) // which fills up the rows of the embedding
+            status = add_piece(s, &piece);
     }
-    for (int i = 0; i < N_SPECIALS && !status; i++)
-        if (!s->specials[i][0])
-            status = qp_fail(s->error, QUIP_E_FORMAT,
-                             "%s: its token %d is not a special token; expected by %s", path,
-                             s->ids[i], special_keys[i].keys[0]);
     return status;
+}
+
+static quip_status check_specials(const struct wordpiece_source *s)
+{
+    for (int i = 0; i < N_SPECIALS; i++)
+        if (!s->specials[i][0])
+            return qp_fail(s->base.error, QUIP_E_FORMAT,
+                           "%s: its token %d is not a special token; expected by %s",
+                           s->base.gguf->file->name, s->ids[i], special_keys[i].keys[0]);
+    return QUIP_OK;
 }
 
 /* ---- the other parts ---- */
@@ -128,23 +109,23 @@ static quip_status add_pieces(struct wordpiece_source *s)
 static quip_status add_normalizer(struct wordpiece_source *s)
 {
     const struct metadata *lower =
-        qp_format_find_metadata(s->gguf, "tokenizer.ggml.normalizer.lowercase");
+        qp_format_find_metadata(s->base.gguf, "tokenizer.ggml.normalizer.lowercase");
     const struct metadata *strip =
-        qp_format_find_metadata(s->gguf, "tokenizer.ggml.normalizer.strip_accents");
+        qp_format_find_metadata(s->base.gguf, "tokenizer.ggml.normalizer.strip_accents");
     if (!lower && s->capital[0])
-        return qp_fail(s->error, QUIP_E_UNSUPPORTED,
+        return qp_fail(s->base.error, QUIP_E_UNSUPPORTED,
                        "%s: does not say whether text becomes lower case "
                        "(tokenizer.ggml.normalizer.lowercase), and its vocabulary has pieces such "
                        "as \"%s\"; take a newer GGUF file, or give the folder with the model's "
                        "tokenizer.json as --tokenizer FOLDER",
-                       s->gguf->file->name, s->capital);
+                       s->base.gguf->file->name, s->capital);
     const bool is_lower = !lower || (lower->type == METADATA_INT && lower->i != 0);
-    cJSON *steps = cJSON_AddObjectToObject(s->json, "normalizer");
+    cJSON *steps = cJSON_AddObjectToObject(s->base.json, "normalizer");
     const bool ok = cJSON_AddStringToObject(steps, "type", "BertNormalizer") &&
                     cJSON_AddBoolToObject(steps, "lowercase", is_lower) &&
                     (!strip || cJSON_AddBoolToObject(steps, "strip_accents",
                                                      strip->type == METADATA_INT && strip->i != 0));
-    return ok ? QUIP_OK : fail_json(s);
+    return ok ? QUIP_OK : qp_gguf_json_fail_memory(&s->base);
 }
 
 static bool add_frame(struct wordpiece_source *s, cJSON *post, const char *key,
@@ -156,13 +137,13 @@ static bool add_frame(struct wordpiece_source *s, cJSON *post, const char *key,
 }
 
 /* llama.cpp has other switches for the tokens around a text, but not for this kind. */
-static bool add_others(struct wordpiece_source *s, cJSON *model)
+static bool add_others(struct wordpiece_source *s)
 {
-    cJSON *post = cJSON_AddObjectToObject(s->json, "post_processor");
-    cJSON *pre = cJSON_AddObjectToObject(s->json, "pre_tokenizer");
-    cJSON *decoder = cJSON_AddObjectToObject(s->json, "decoder");
-    return cJSON_AddStringToObject(model, "continuing_subword_prefix", "##") &&
-           cJSON_AddStringToObject(model, "unk_token", s->specials[SPECIAL_UNK]) &&
+    cJSON *post = cJSON_AddObjectToObject(s->base.json, "post_processor");
+    cJSON *pre = cJSON_AddObjectToObject(s->base.json, "pre_tokenizer");
+    cJSON *decoder = cJSON_AddObjectToObject(s->base.json, "decoder");
+    return cJSON_AddStringToObject(s->base.model, "continuing_subword_prefix", "##") &&
+           cJSON_AddStringToObject(s->base.model, "unk_token", s->specials[SPECIAL_UNK]) &&
            cJSON_AddStringToObject(post, "type", "BertProcessing") &&
            add_frame(s, post, "cls", SPECIAL_CLS) && add_frame(s, post, "sep", SPECIAL_SEP) &&
            cJSON_AddStringToObject(pre, "type", "BertPreTokenizer") &&
@@ -172,24 +153,18 @@ static bool add_others(struct wordpiece_source *s, cJSON *model)
 
 quip_status qp_json_from_gguf_wordpiece(cJSON **json, struct format *gguf, quip_error *error)
 {
-    struct wordpiece_source s = { .gguf = gguf, .error = error, .json = cJSON_CreateObject() };
-    cJSON *model = cJSON_AddObjectToObject(s.json, "model");
-    s.vocab = cJSON_AddObjectToObject(model, "vocab");
-    s.added = cJSON_AddArrayToObject(s.json, "added_tokens");
-    quip_status status = qp_gguf_find_lists(gguf, &s.lists, error);
+    struct wordpiece_source s = { .capital = "" };
+    quip_status status =
+        qp_gguf_json_open(&s.base, gguf, false, "WordPiece", cJSON_CreateObject(), error);
     for (int i = 0; i < N_SPECIALS; i++)
         s.ids[i] = special_id(gguf, (enum special)i);
-    if (!status && (!s.vocab || !s.added || !cJSON_AddStringToObject(model, "type", "WordPiece")))
-        status = fail_json(&s);
     if (!status)
         status = add_pieces(&s);
     if (!status)
+        status = check_specials(&s);
+    if (!status)
         status = add_normalizer(&s);
-    if (!status && !add_others(&s, model))
-        status = fail_json(&s);
-    if (status)
-        cJSON_Delete(s.json);
-    else
-        *json = s.json;
-    return status;
+    if (!status && !add_others(&s))
+        status = qp_gguf_json_fail_memory(&s.base);
+    return qp_gguf_json_close(&s.base, status, json);
 }
