@@ -109,7 +109,7 @@ const char *backend_name(int32_t backend); // of an enum quip_backend
       "no N recent tokens in a row come again; 0: they may" },                                     \
     { OPTION_INT, 0, "penalty-window", "N", &(o)->penalty_window, -1, INT32_MAX,                   \
       "what is recent: the last N tokens; -1: all" },                                              \
-    { OPTION_SEED, 0, "seed", "N", o, 0, 0, "of the random numbers; default: another one each time" }, \
+    { OPTION_SEED, 0, "seed", "N", o, 0, 0, "of the random numbers; default: 0 (quip run), or another one each time (quip chat)" }, \
     { OPTION_TEXTS, 0, "stop", "TEXT", stop_texts, 0, 0, "end the answer before this text; may be repeated" }, \
     { OPTION_INT, 'c', "context", "N", &(o)->n_context, 0, INT32_MAX,                              \
       "capacity for prompts and answers, in tokens; 0 (default): 4096" },                           \

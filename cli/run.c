@@ -95,12 +95,16 @@ int run_run(const struct command *command, char **words)
     exit_code = 0;
     if (quip_model_open(&model, words[0], &model_options, &error) ||
         open_draft(&session_options.draft, draft_path, &model_options, &error) ||
-        open_adapter(&adapter, model, adapter_text, &error) ||
-        open_session(&session, model, &session_options, &adapter, &error)) {
+        open_adapter(&adapter, model, adapter_text, &error)) {
         exit_code = fail_with(&error);
         goto done;
     }
     note_options(&session_options, model, NULL);
+    session_options.has_seed = true; // 0 unless said: the same command gives the same answer
+    if (open_session(&session, model, &session_options, &adapter, &error)) {
+        exit_code = fail_with(&error);
+        goto done;
+    }
     if (is_json && has_stats)
         note_vain("stats", "with --json, which prints more");
     catch_interrupt(session);

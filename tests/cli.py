@@ -403,6 +403,7 @@ class WithModel(unittest.TestCase):
     def test_run_draws(self):
         args = ["run", self.model, "x", "-n", 20, "--temperature", 2, "--json"]
         first = json.loads(quip(*args, check=0).stdout)
+        self.assertEqual(first["text"], json.loads(quip(*args, check=0).stdout)["text"])
         again = json.loads(quip(*args, "--seed", first["seed"], check=0).stdout)
         self.assertEqual(first["text"], again["text"])
         other = json.loads(quip(*args, "--seed", 1, "--top-k", 50, "--top-p", 0.9, check=0).stdout)
