@@ -1,5 +1,5 @@
 """One measurement of llama.cpp's wheel, as one JSON line: tokens per second, as its server reports them.
-usage: llama_bench.py MODEL.gguf THREADS PROMPT_TOKENS OUTPUT_TOKENS
+usage: xllamacpp_bench.py MODEL.gguf THREADS PROMPT_TOKENS OUTPUT_TOKENS
 needs: pip install xllamacpp"""
 
 import json
