@@ -70,8 +70,9 @@ static unsigned machine_features(void)
     unsigned features = CPU_AVX2;
     unsigned n_subleaves = a;
     const unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31, vnni = 1u << 11;
+    const unsigned vbmi = 1u << 1;
     if (has_all(saved, 0xe6) && has_all(b, f | dq | bw | vl) && has_all(c, vnni))
-        features |= CPU_AVX512VNNI | (has_half_512() ? CPU_HALF_512 : 0);
+        features |= CPU_AVX512VNNI | (has_all(c, vbmi) && has_half_512() ? CPU_HALF_512 : 0);
     const unsigned amx_tile = 1u << 24, amx_int8 = 1u << 25;
     if (has_all(saved, 0x60000) && has_all(d, amx_tile | amx_int8) && may_use_tiles())
         features |= CPU_AMX;

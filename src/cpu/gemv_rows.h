@@ -71,16 +71,26 @@ struct gemv_acts {
     const int8_t *q;
     size_t stride;
     int n;
+    bool is_to_l2; // what is prefetched meanwhile
 };
+
+/* Prefetch to all caches, or to all but the first. */
+INLINE_ROWS void fetch_line(const uint8_t *p, bool is_to_l2)
+{
+    if (is_to_l2)
+        __builtin_prefetch(p, 0, 2);
+    else
+        __builtin_prefetch(p);
+}
 
 /* Multiply n pairs of blocks; prefetch what is `ahead` bytes further on. */
 INLINE_ROWS void dot_pairs(struct gemv_cursor *at, const struct gemv_kernel *k,
                            const struct gemv_acts *x, int n, ptrdiff_t ahead)
 {
     for (int i = 0; i < n; i++) {
-        __builtin_prefetch(at->w + ahead);
+        fetch_line(at->w + ahead, x->is_to_l2);
         if (k->block_bytes == ACT_BLOCK)
-            __builtin_prefetch(at->w + ahead + 64);
+            fetch_line(at->w + ahead + 64, x->is_to_l2);
         k->dot(at->parts, at->w, at->multipliers, at->q, x->stride, x->n, true);
         at->parts += 4 * x->n;
         at->w += 2 * k->block_bytes;
@@ -129,8 +139,10 @@ INLINE_ROWS void dot_rows(row_parts parts[GEMV_ROWS], const struct gemv_kernel *
             next = begin + n_bytes < row_bytes ? n_bytes - i * row_bytes : row_bytes - begin;
         dot_pairs(&at, k, x, n_near, GEMV_AHEAD);
         dot_pairs(&at, k, x, n_pairs - n_near, GEMV_AHEAD + next - n_bytes);
-        if (n_bytes % pair_bytes)
+        if (n_bytes % pair_bytes) {
+            fetch_line(at.w + GEMV_AHEAD + next - n_bytes, x->is_to_l2);
             dot_rest(&at, k, x, n_bytes % pair_bytes);
+        }
     }
 }
 
@@ -145,7 +157,8 @@ INLINE_ROWS void sort_tokens(int8_t *to, const struct gemv_kernel *k, const stru
 
 INLINE_ROWS void gemv_some(const struct out_view *out, const struct matrix *w,
                            const struct act_rows *x, int n_tokens, int begin, int end,
-                           const struct gemv_level *level, const struct gemv_kernel *k)
+                           const struct gemv_level *level, const struct gemv_kernel *k,
+                           bool is_to_l2)
 {
     _Alignas(64) row_parts parts[GEMV_ROWS];
     _Alignas(64) int8_t sorted[SORTED_BYTES];
@@ -162,7 +175,7 @@ INLINE_ROWS void gemv_some(const struct out_view *out, const struct matrix *w,
             struct gemv_acts acts = { (k->sort ? sorted : x->q) + (ptrdiff_t)b * k->q_block_bytes,
                                       k->sort ? (size_t)n_blocks * (size_t)k->q_block_bytes
                                               : x->q_stride,
-                                      n_tokens };
+                                      n_tokens, is_to_l2 };
             if (k->sort && !is_sorted_once) {
                 sort_tokens(sorted, k, x, b, n, n_tokens);
                 acts.q = sorted;
@@ -183,28 +196,30 @@ INLINE_ROWS void gemv_some(const struct out_view *out, const struct matrix *w,
 /* One token has code of its own, because the loops over tokens cost time. */
 INLINE_ROWS void gemv_kernel_rows(const struct out_view *out, const struct matrix *w,
                                   const struct act_rows *x, int begin, int end,
-                                  const struct gemv_level *level, const struct gemv_kernel *k)
+                                  const struct gemv_level *level, const struct gemv_kernel *k,
+                                  bool is_to_l2)
 {
     if (x->n == 1)
-        gemv_some(out, w, x, 1, begin, end, level, k);
+        gemv_some(out, w, x, 1, begin, end, level, k, is_to_l2);
     else
-        gemv_some(out, w, x, x->n, begin, end, level, k);
+        gemv_some(out, w, x, x->n, begin, end, level, k, is_to_l2);
 }
 
-/* out->y[t * out->stride + r] for rows [begin, end) and 1 to FEW_TOKENS tokens. */
+/* out->y[t * out->stride + r] for rows [begin, end) and 1 to FEW_TOKENS tokens. With is_to_l2 the
+ * weights are prefetched to L2 and not to L1, for a processor whose L1 the activations need. */
 INLINE_ROWS void gemv_rows(const struct out_view *out, const struct matrix *w,
                            const struct act_rows *x, int begin, int end,
-                           const struct gemv_level *level)
+                           const struct gemv_level *level, bool is_to_l2)
 {
     assert(w->dtype != DTYPE_F32 && w->scales && qp_has_rows(w, begin, end));
     assert(qp_is_act_rows(x, w->n_in) && x->n <= FEW_TOKENS);
     assert(w->dtype != DTYPE_I4_BLOCK || w->multipliers);
     if (w->dtype == DTYPE_I8)
-        gemv_kernel_rows(out, w, x, begin, end, level, &level->i8);
+        gemv_kernel_rows(out, w, x, begin, end, level, &level->i8, is_to_l2);
     else if (w->dtype == DTYPE_I4)
-        gemv_kernel_rows(out, w, x, begin, end, level, &level->i4);
+        gemv_kernel_rows(out, w, x, begin, end, level, &level->i4, is_to_l2);
     else
-        gemv_kernel_rows(out, w, x, begin, end, level, &level->i4_block);
+        gemv_kernel_rows(out, w, x, begin, end, level, &level->i4_block, is_to_l2);
 }
 
 #endif

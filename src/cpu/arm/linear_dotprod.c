@@ -75,7 +75,7 @@ static const struct gemv_level level_dotprod = {
 static void gemm_few_dotprod(const struct out_view *out, const struct matrix *w,
                              const struct act_rows *x, int begin, int end)
 {
-    gemv_rows(out, w, x, begin, end, &level_dotprod);
+    gemv_rows(out, w, x, begin, end, &level_dotprod, false);
 }
 
 static void gemv_dotprod(float *y, const struct matrix *w, const struct act_rows *x, int begin,

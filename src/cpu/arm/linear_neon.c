@@ -158,7 +158,7 @@ static const struct gemv_level level_neon = {
 static void gemm_few_neon(const struct out_view *out, const struct matrix *w,
                           const struct act_rows *x, int begin, int end)
 {
-    gemv_rows(out, w, x, begin, end, &level_neon);
+    gemv_rows(out, w, x, begin, end, &level_neon, false);
 }
 
 static void gemv_neon(float *y, const struct matrix *w, const struct act_rows *x, int begin,

@@ -306,16 +306,24 @@ static const struct gemv_level level_avx2 = {
     .store = store_sums_avx2,
 };
 
-void qp_gemm_few_avx2(const struct out_view *out, const struct matrix *w, const struct act_rows *x,
+static void gemm_few_avx2(const struct out_view *out, const struct matrix *w,
+                          const struct act_rows *x, int begin, int end)
+{
+    gemv_rows(out, w, x, begin, end, &level_avx2, false);
+}
+
+#if !defined(__ANDROID__) // its devices have no Zen 4
+void qp_gemm_few_zen4(const struct out_view *out, const struct matrix *w, const struct act_rows *x,
                       int begin, int end)
 {
-    gemv_rows(out, w, x, begin, end, &level_avx2);
+    gemv_rows(out, w, x, begin, end, &level_avx2, true);
 }
+#endif
 
 static void gemv_avx2(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                       int end)
 {
-    qp_gemm_few_avx2(&(struct out_view){ .y = y }, w, x, begin, end);
+    gemm_few_avx2(&(struct out_view){ .y = y }, w, x, begin, end);
 }
 
 /* ---- tiles ---- */
@@ -536,7 +544,7 @@ void qp_linear_kernels_avx2(struct kernels *k)
     k->quantize = quantize_avx2;
     k->gemv_i8 = k->gemv_i4 = k->gemv_i4_block = gemv_avx2;
     k->few_tokens = FEW_TOKENS;
-    k->gemm_few = qp_gemm_few_avx2;
+    k->gemm_few = gemm_few_avx2;
     k->quantize_row = quantize_row_avx2;
     k->tile_bytes = tile_bytes_avx2;
     k->tile_order = (struct tile_order){ GROUP_ROWS, 2, GROUP_ROWS, 2, 2, 0 };

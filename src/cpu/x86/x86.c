@@ -31,27 +31,32 @@ void qp_cpu_avx512vnni(struct kernels *k)
 #endif
 }
 
+#if !defined(__ANDROID__)
 /* Up to 4 tokens the rows of AVX2 are faster there (docs/notes/decode.md). */
-static void gemm_few_zen4(const struct out_view *out, const struct matrix *w,
-                          const struct act_rows *x, int begin, int end)
+static void gemm_few_rows_zen4(const struct out_view *out, const struct matrix *w,
+                               const struct act_rows *x, int begin, int end)
 {
     if (x->n <= 4)
-        qp_gemm_few_avx2(out, w, x, begin, end);
+        qp_gemm_few_zen4(out, w, x, begin, end);
     else
         qp_gemm_few_avx512vnni(out, w, x, begin, end);
 }
 
-void qp_cpu_zen4(struct kernels *k)
+static void gemv_rows_zen4(float *y, const struct matrix *w, const struct act_rows *x, int begin,
+                           int end)
 {
-    struct kernels avx2 = { 0 };
-    qp_linear_kernels_avx2(&avx2);
-    k->name = "zen4";
-    k->gemv_i8 = avx2.gemv_i8;
-    k->gemv_i4 = avx2.gemv_i4;
-    k->gemm_few = gemm_few_zen4;
+    qp_gemm_few_zen4(&(struct out_view){ .y = y }, w, x, begin, end);
 }
 
-#if !defined(__ANDROID__)
+void qp_cpu_zen4(struct kernels *k)
+{
+    k->name = "zen4";
+    k->gemv_i8 = gemv_rows_zen4;
+    k->gemv_i4 = gemv_rows_zen4;
+    k->gemm_few = gemm_few_rows_zen4;
+    qp_gemv_kernels_zen4(k);
+}
+
 void qp_cpu_amx(struct kernels *k)
 {
     k->name = "amx";

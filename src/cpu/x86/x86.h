@@ -23,14 +23,15 @@ void qp_linear_kernels_avxvnni(struct kernels *k);
 void qp_linear_kernels_avx512vnni(struct kernels *k);
 void qp_linear_kernels_amx(struct kernels *k);
 void qp_gemv_kernels_avx512vnni(struct kernels *k);
+void qp_gemv_kernels_zen4(struct kernels *k);
 void qp_low_rank_kernels_avx2(struct kernels *k);
 void qp_low_rank_kernels_avxvnni(struct kernels *k);
 void qp_low_rank_kernels_avx512(struct kernels *k);
 void qp_float_kernels_avx2(struct kernels *k);
 void qp_float_kernels_avx512(struct kernels *k);
 
-/* The two between which Zen 4 chooses. */
-void qp_gemm_few_avx2(const struct out_view *out, const struct matrix *w, const struct act_rows *x,
+/* The two between which Zen 4 chooses. The first is that of AVX2, prefetching to L2. */
+void qp_gemm_few_zen4(const struct out_view *out, const struct matrix *w, const struct act_rows *x,
                       int begin, int end);
 void qp_gemm_few_avx512vnni(const struct out_view *out, const struct matrix *w,
                             const struct act_rows *x, int begin, int end);
