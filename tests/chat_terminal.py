@@ -475,7 +475,7 @@ class Chat(unittest.TestCase):
         drawn = cli.quip("chat", self.model, "-n", 8, "--temperature", 2, "--seed", 3, stdin="one\n", check=0).stdout
         done = cli.quip("chat", self.model, "-n", 8, stdin="/set temperature 2\n/set seed 3\none\n", check=0)
         self.assertEqual(done.stdout, drawn)
-        self.assertNotEqual(cli.quip("chat", self.model, "-n", 8, stdin="one\n", check=0).stdout, drawn)
+        self.assertNotEqual(cli.quip("chat", self.model, "-n", 8, "--seed", 3, stdin="one\n", check=0).stdout, drawn)
 
     def test_a_base_model_is_said_to_be_one(self):
         base = cli.WORK / "base.bin"

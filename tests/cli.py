@@ -416,7 +416,7 @@ class WithModel(unittest.TestCase):
             answer = json.loads(quip(*args, "--draft", self.model, check=0).stdout)
             self.assertEqual(answer["text"], plain["text"])
             self.assertTrue(0 <= answer["draft_tokens_right"] <= answer["draft_tokens"], answer)
-        self.assertIn(b"draft tokens: ", quip(*args[:5], "--stats", "--draft", self.model, check=0).stderr)
+        self.assertIn(b"draft tokens: ", quip(*args[:5], "--greedy", "--stats", "--draft", self.model, check=0).stderr)
         chat = quip("chat", self.model, "--draft", self.model, "-n", 5, stdin="x\n/set draft y\n", check=0)
         self.assertIn(b"draft cannot change during a conversation", chat.stderr)
         vain = quip("run", self.model, "x", "-n", 2, "--draft", self.model, "--no-speculation", check=0)
@@ -809,7 +809,7 @@ class WithModel(unittest.TestCase):
     def test_a_loop_that_reads_lines(self):
         """`while read line; do quip run …; done < file` gives the rest of the file to the first run."""
         (WORK / "lines").write_text("one\ntwo\nthree\n")
-        loop = f'while read line; do echo "[$line]"; {QUIP} run {self.model} "$line" -n 3 --raw'
+        loop = f'while read line; do echo "[$line]"; {QUIP} run {self.model} "$line" -n 3 --raw --greedy'
         done = subprocess.run(["sh", "-c", f"{loop}; done < {WORK}/lines"], capture_output=True, timeout=60)
         self.assertIn(b"from byte 4 on, comes before the prompt; </dev/null", done.stderr)
         done = subprocess.run(["sh", "-c", f"{loop} </dev/null; done < {WORK}/lines"], capture_output=True, timeout=60)

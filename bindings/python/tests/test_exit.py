@@ -26,7 +26,7 @@ def test_open_objects_are_no_noise(model_path):
     end_of(
         model_path,
         """
-session = model.session()
+session = model.session(greedy=True)
 session.myself = [session]  # the garbage collector frees it, late
 answer = session.say("x")
 next(answer)
@@ -162,7 +162,7 @@ llm.generate_response_async("x", lambda partial, done: done and print("done"))
 
 
 def test_exit_in_the_middle_of_an_answer(model_path):
-    end_of(model_path, "for _ in model.session().say('x'): sys.exit(3)", code=3)
+    end_of(model_path, "for _ in model.session(greedy=True).say('x'): sys.exit(3)", code=3)
 
 
 def test_exit_from_a_signal_handler(model_path):

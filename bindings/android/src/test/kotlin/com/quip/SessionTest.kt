@@ -47,7 +47,7 @@ class SessionTest {
             }
         val (text, seed) = answer(null)
         assertEquals(text to seed, answer(seed))
-        assertNotEquals(text, answer(seed + 1).first)
+        assertNotEquals(answer(1).first, answer(2).first)
     }
 
     @Test
@@ -182,7 +182,7 @@ class SessionTest {
     @Test
     fun closingWhileAnswering() = runBlocking {
         repeat(20) { i ->
-            val chat = model.openSession(SessionOptions(nContext = 2048))
+            val chat = model.openSession(SessionOptions(nContext = 2048, greedy = true)) // drawn, it can be empty
             val started = CompletableDeferred<Unit>()
             val job = launch(Dispatchers.IO) {
                 try {
