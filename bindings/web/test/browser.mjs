@@ -46,11 +46,12 @@ export async function openPage({ isolated = false, context, origin = server.orig
   return page;
 }
 
-/** In the page: open a model, answer a prompt and close it. Returns the text and the phases of progress. */
+/** In the page: open a model, answer a prompt and close it. Returns the text and the phases of progress, which
+ * are in window.phases until then. */
 export const answer = (page, url, options = {}) =>
   page.evaluate(
     async ([url, options, prompt]) => {
-      const phases = [];
+      const phases = (window.phases = []);
       const onprogress = ({ phase }) => phases.at(-1) === phase || phases.push(phase);
       const model = await quip.Model.open(url, { ...options, onprogress });
       const text = await model.session({ maxOutputTokens: 60, greedy: true }).say(prompt).text();

@@ -21,6 +21,8 @@ export async function startServer(folders, headers = {}) {
 
   /** Send a model, with ranges and an ETag. `cuts`: the next responses end after these numbers of bytes;
    * `stalls`: the next responses send this many bytes and then nothing; `pauseMs`: the time between chunks;
+   * `trickles`: the next responses send this many bytes, and then one every 60 ms, so that progress is reported;
+   * `until`: a promise, for which the second half of the file waits;
    * `hangs`: never respond; `status`: respond with this status only; `etag`: another one, or null for none;
    * `modified`: a Last-Modified; `isHidden`: pages of other origins cannot read ETag and Content-Range;
    * `noRanges`, `noLength`: without these; `gzip`: compressed, as a whole. */
@@ -49,13 +51,19 @@ export async function startServer(folders, headers = {}) {
       ...(isPart ? { "Content-Range": `bytes ${from}-${to - 1}/${total}` } : {}),
     });
     const stall = model.stalls?.shift();
-    const end = Math.min(to, from + (model.cuts.shift() ?? stall ?? Infinity));
-    const step = model.pauseMs ? 16384 : 1 << 20;
+    const trickle = model.trickles?.shift();
+    const end = Math.min(to, from + (model.cuts.shift() ?? stall ?? trickle ?? Infinity));
+    const step = model.pauseMs || model.until ? 16384 : 1 << 20;
     for (let at = from; at < end && !response.destroyed; at += step) {
+      if (at >= total / 2) await model.until;
       response.write(body.subarray(at, Math.min(at + step, end)));
       if (model.pauseMs) await new Promise((resolve) => setTimeout(resolve, model.pauseMs));
     }
     if (stall) return;
+    for (let at = end; trickle && at < to && !response.destroyed; at++) {
+      response.write(body.subarray(at, at + 1));
+      await new Promise((resolve) => setTimeout(resolve, 60));
+    }
     if (end < to) response.socket?.end();
     else response.end();
   }

@@ -15,6 +15,12 @@ describe("the store", () => {
     server.put(path, fixtures.bytes("gemma3"), how);
     return path;
   }
+  /** A promise, and a function that resolves it. */
+  function gate() {
+    let open;
+    const until = new Promise((resolve) => (open = resolve));
+    return { until, open };
+  }
   /** Run `change` in the page. A file of a download that broke off stays locked for a moment. */
   async function changeFiles(change) {
     for (let tries = 0; ; tries++)
@@ -58,14 +64,8 @@ describe("the store", () => {
   });
 
   test("a download that ended with its page continues in another", async () => {
-    const path = fresh({ pauseMs: 10 });
-    const first = await openPage({ context: page.context() });
-    await first.evaluate((path) => {
-      window.loaded = 0;
-      void quip.Model.open(path, { onprogress: (p) => (window.loaded = p.loaded) });
-    }, path);
-    await first.waitForFunction(() => window.loaded > 200000);
-    await first.close();
+    const path = fresh({ trickles: [400000] });
+    await breakOff(path, 200000);
     assert.deepEqual(await answer(page, path), { text: text(), phases: ["download"] });
     const [whole, rest] = requests(path);
     assert.equal(whole, "all");
@@ -73,9 +73,13 @@ describe("the store", () => {
   });
 
   test("two tabs download once", async () => {
-    const path = fresh({ pauseMs: 5 });
+    const { until, open } = gate();
+    const path = fresh({ until });
     const other = await openPage({ context: page.context() });
-    const [a, b] = await Promise.all([answer(page, path, { cache: "force-cache" }), answer(other, path, { cache: "force-cache" })]);
+    const answers = [page, other].map((tab) => answer(tab, path, { cache: "force-cache" }));
+    while (!(await Promise.all([page, other].map((tab) => tab.evaluate("phases.at(-1)")))).includes("waiting"));
+    open();
+    const [a, b] = await Promise.all(answers);
     assert.deepEqual([a.text, b.text], [text(), text()]);
     assert.deepEqual(requests(path), ["all"]);
     assert.deepEqual([a.phases[0], b.phases[0]].sort(), ["download", "waiting"]);
@@ -137,7 +141,7 @@ describe("the store", () => {
   });
 
   test("a cancelled download stops, and continues with the next open", async () => {
-    const path = fresh({ pauseMs: 5 });
+    const path = fresh({ trickles: [200000, 200000, 200000] });
     const names = [];
     for (let i = 0; i < 3; i++)
       names.push(
@@ -225,7 +229,7 @@ describe("the store", () => {
   test("a newer version that breaks off: the kept one is used, and the download continues later", async () => {
     const path = fresh();
     await answer(page, path);
-    server.put(path, changed(), { pauseMs: 10 });
+    server.put(path, changed(), { trickles: [400000] });
     await breakOff(path, 200000);
     assert.deepEqual(await offline(path), { text: text(), phases: ["cache"] });
     assert.equal((await page.evaluate(() => quip.cache.list())).find(({ url }) => url.endsWith(path)).isComplete, true);
@@ -238,7 +242,7 @@ describe("the store", () => {
   });
 
   test("a web page does not remove the part of a first download", async () => {
-    const path = fresh({ pauseMs: 10 });
+    const path = fresh({ trickles: [400000] });
     await breakOff(path, 200000);
     server.put(path, Buffer.from("\n<html><title>Sign in</title>"));
     assert.match(await failure(page, path), /^format: .*is a web page/);
@@ -260,7 +264,7 @@ describe("the store", () => {
   });
 
   test("a server that does not tell versions apart: a part is not continued", async () => {
-    const path = fresh({ pauseMs: 10, etag: null });
+    const path = fresh({ trickles: [400000], etag: null });
     await breakOff(path, 300000);
     server.put(path, changed(100000), { etag: null });
     await answer(page, path);
@@ -279,7 +283,7 @@ describe("the store", () => {
   });
 
   test("nor with an ETag that is weak", async () => {
-    const path = fresh({ pauseMs: 10, etag: 'W/"1"' });
+    const path = fresh({ trickles: [400000], etag: 'W/"1"' });
     await breakOff(path, 300000);
     await answer(page, path);
     assert.deepEqual(requests(path), ["all", "all"]);
@@ -287,12 +291,12 @@ describe("the store", () => {
   });
 
   test("with a hash a part is continued, and begun again if it was of another file", async () => {
-    const path = fresh({ pauseMs: 10, etag: null });
+    const path = fresh({ trickles: [400000], etag: null });
     const sha256 = sha(fixtures.bytes("gemma3"));
     await breakOff(path, 200000, { sha256 });
     assert.equal((await answer(page, path, { sha256 })).text, text());
     assert.match(requests(path).join(), /^all,bytes=\d{6,}-$/);
-    const other = fresh({ pauseMs: 10, etag: null });
+    const other = fresh({ trickles: [400000], etag: null });
     await page.evaluate((sha256) => quip.cache.remove({ sha256 }), sha256);
     server.models.get(other).body = changed(100000);
     await breakOff(other, 300000, { sha256 });
@@ -302,7 +306,7 @@ describe("the store", () => {
   });
 
   test("a part whose end was lost in a crash is not continued", async () => {
-    const path = fresh({ pauseMs: 10 });
+    const path = fresh({ trickles: [400000] });
     await page.evaluate(() => quip.cache.clear());
     await breakOff(path, 300000);
     await changeFiles(async () => {
@@ -361,11 +365,13 @@ describe("the store", () => {
   test("a tab that replaces the kept version slowly does not keep others waiting", async () => {
     const path = fresh();
     await answer(page, path);
-    server.put(path, changed(), { pauseMs: 250 });
+    const { until, open } = gate();
+    server.put(path, changed(), { until });
     const other = await openPage({ context: page.context() });
     const updating = answer(other, path);
     while (!requests(path)[1]) await new Promise((resolve) => setTimeout(resolve, 20));
     assert.deepEqual(await answer(page, path), { text: text(), phases: ["waiting", "cache"] });
+    open();
     assert.deepEqual((await updating).phases, ["download"]);
     assert.ok(Object.values(await filesOf(path)).includes(sha(changed())));
     await other.close();
@@ -385,7 +391,8 @@ describe("the store", () => {
   });
 
   test("a model that is being downloaded is not removed", async () => {
-    const path = fresh({ pauseMs: 100 });
+    const { until, open } = gate();
+    const path = fresh({ until });
     const other = await openPage({ context: page.context() });
     const opening = answer(other, path);
     const remove = () => page.evaluate((p) => quip.cache.remove(p).catch((e) => `${e.status}: ${e.message}`), path);
@@ -393,6 +400,7 @@ describe("the store", () => {
       while (!(await quip.cache.list()).some(({ url }) => url.endsWith(path))) await new Promise((resolve) => setTimeout(resolve, 10));
     }, path);
     assert.match(await remove(), /^io: .*is being downloaded or read/);
+    open();
     assert.equal((await opening).text, text());
     assert.equal(await remove(), true);
     assert.equal(await remove(), false);
@@ -401,7 +409,7 @@ describe("the store", () => {
   });
 
   test("a download is cancelled and what came of it removed", async () => {
-    const path = fresh({ pauseMs: 10 });
+    const path = fresh({ trickles: [200000] });
     const removed = await page.evaluate(async (path) => {
       const stop = new AbortController();
       const onprogress = ({ loaded }) => loaded > 100000 && stop.abort();
