@@ -36,7 +36,11 @@ const floats = (words) => new Float32Array(new Uint32Array(words).buffer);
 
 describe("on the GPU", () => {
   let page;
-  before(async () => (page = await openPage()));
+  /* The shaders of each open model are compiled, which takes seconds here: several tests use this one. */
+  before(async () => {
+    page = await openPage();
+    await page.evaluate(async () => (window.llama = await quip.Model.open("/models/llama.bin", { backend: "gpu" })));
+  });
   after(() => page.context().close());
 
   /* Float weights are compared number by number. Integer weights have binary16 keys on the GPU, and int8 ones
@@ -73,19 +77,17 @@ describe("on the GPU", () => {
 
   test("two sessions at once, a clone, a rewind and an adapter", async () => {
     const found = await page.evaluate(async (prompt) => {
-      const model = await quip.Model.open("/models/llama.bin", { backend: "gpu" });
       const options = { nContext: 64, maxOutputTokens: 4, greedy: true };
-      const [a, b] = [model.session(options), model.session(options)];
+      const [a, b] = [llama.session(options), llama.session(options)];
       const both = await Promise.all([a.say(prompt).text(), b.say(prompt).text()]);
       await a.rewind(0);
       const again = await a.say(prompt).text();
-      const sampled = model.session({ ...options, greedy: false, temperature: 1.1, topK: 40, topP: 0.9, seed: 7 });
+      const sampled = llama.session({ ...options, greedy: false, temperature: 1.1, topK: 40, topP: 0.9, seed: 7 });
       const draws = await sampled.say(prompt).text();
       const copy = await b.clone();
       const ends = await Promise.all([b.say(prompt).text(), copy.say(prompt).text()]);
       for (const session of [a, b, copy, sampled]) await session.close();
-      const { backend, backendReason } = model.info;
-      await model.close();
+      const { backend, backendReason } = llama.info;
       return { both, again, draws, ends, backend, backendReason };
     }, fixtures.prompt);
     assert.deepEqual([found.backend, found.backendReason], ["gpu", ""]);
@@ -98,8 +100,7 @@ describe("on the GPU", () => {
 
   test("cancel during the prompt and during the answer; the session goes on", async () => {
     const found = await page.evaluate(async (prompt) => {
-      const model = await quip.Model.open("/models/llama.bin", { backend: "gpu" });
-      const session = model.session({ nContext: 2048, greedy: true });
+      const session = llama.session({ nContext: 2048, greedy: true });
       const stop = new AbortController();
       const long = session.append(prompt.repeat(40), { signal: stop.signal });
       setTimeout(() => stop.abort(), 20);
@@ -109,30 +110,25 @@ describe("on the GPU", () => {
       for await (const piece of reply) break;
       const { finishReason } = await reply.result();
       await session.close();
-      await model.close();
       return { name, position, finishReason };
     }, fixtures.prompt);
     assert.deepEqual(found, { name: "AbortError", position: 0, finishReason: "cancelled" });
   });
 
-  test("two models, one on the CPU", async () => {
+  test("three models, one on the CPU", async () => {
     const texts = await page.evaluate(async (prompt) => {
-      const models = await Promise.all(["gpu", "gpu", "cpu"].map((backend) => quip.Model.open("/models/llama.bin", { backend })));
+      const others = await Promise.all(["gpu", "cpu"].map((backend) => quip.Model.open("/models/llama.bin", { backend })));
+      const models = [llama, ...others];
       const sessions = models.map((model) => model.session({ nContext: 64, maxOutputTokens: 4, greedy: true }));
       const texts = await Promise.all(sessions.map((session) => session.say(prompt).text()));
-      await Promise.all(models.map((model) => model.close()));
+      await Promise.all(others.map((model) => model.close()));
       return texts;
     }, fixtures.prompt);
     assert.deepEqual(texts, Array(3).fill(texts[2]));
   });
 
   test("embeddings are those of the CPU", async () => {
-    const found = await page.evaluate(async (prompt) => {
-      const model = await quip.Model.open("/models/llama.bin", { backend: "gpu" });
-      const [embedding] = await model.embed([prompt], { pooling: "last" });
-      await model.close();
-      return [...embedding];
-    }, fixtures.prompt);
+    const found = await page.evaluate(async (prompt) => [...(await llama.embed([prompt], { pooling: "last" }))[0]], fixtures.prompt);
     assert.deepEqual(found, fixtures.expected.llama.embedding);
   });
 
@@ -178,7 +174,7 @@ test("a lost GPU is an error, and everything can be closed", async () => {
   const { page, end } = await openChanged([], keep);
   await page.evaluate(async (prompt) => {
     window.model = await quip.Model.open("/models/llama.bin", { backend: "gpu" });
-    window.chat = model.session({ nContext: 256, greedy: true });
+    window.chat = model.session({ nContext: 4096, greedy: true }); // an answer that takes longer than this page
     window.reply = chat.say(prompt).text().catch((e) => `${e.status}: ${e.message}`);
   }, fixtures.prompt);
   await page.workers()[0].evaluate(() => self.device.destroy());
