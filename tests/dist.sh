@@ -6,8 +6,12 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 dist=$1/dist
 "$root/tools/amalgamate" "$dist"
 cd "$dist"
+seen=
 for compiler in cc gcc clang clang-19; do
     command -v "$compiler" >/dev/null || continue
+    version=$("$compiler" --version | sed '1s/^[^ ]* //;q')
+    case $seen in *"[$version]"*) continue ;; esac # two names of one compiler
+    seen="$seen[$version]"
     "$compiler" -O2 -Wall -Werror -c quip.c -o quip.o
     "$compiler" -O2 -I. "$root/examples/hello.c" quip.o -lm -pthread -o hello
     if objdump -d quip.o | grep -E '[[:space:]]vfn?m(add|sub)'; then
