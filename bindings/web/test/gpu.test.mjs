@@ -174,7 +174,7 @@ test("a lost GPU is an error, and everything can be closed", async () => {
   const { page, end } = await openChanged([], keep);
   await page.evaluate(async (prompt) => {
     window.model = await quip.Model.open("/models/llama.bin", { backend: "gpu" });
-    window.chat = model.session({ nContext: 4096, greedy: true }); // an answer that takes longer than this page
+    window.chat = model.session({ nContext: 2048, greedy: true }); // an answer that takes longer than this page
     window.reply = chat.say(prompt).text().catch((e) => `${e.status}: ${e.message}`);
   }, fixtures.prompt);
   await page.workers()[0].evaluate(() => self.device.destroy());
