@@ -16,7 +16,7 @@ enum {
 };
 
 struct setup {
-    const char *path, *adapter, *draft;
+    struct model_words files;
     int n_prompt, n_answer, n_threads, n_repeats;
     int32_t backend;
 };
@@ -120,41 +120,44 @@ static quip_status profile_tokens(struct profile *p, quip_session *session,
     return status;
 }
 
+/* Arbitrary tokens. */
+static void fill_prompt(quip_token *prompt, int n, int vocab_size)
+{
+    uint32_t random = 1;
+    for (int i = 0; i < n; i++) {
+        random = random * 1664525 + 1013904223; // Numerical Recipes, section 7.1
+        prompt[i] = (quip_token)((random >> 8) % (uint32_t)vocab_size);
+    }
+}
+
 /* One round: open, prefill, decode. */
 static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
                            struct profile *profile, struct memory_use *memory, quip_error *error)
 {
-    quip_model *model = NULL;
+    struct models models = { 0 };
     quip_session *session = NULL;
     quip_model_info info = { .struct_size = sizeof info };
     quip_status status;
-    struct chosen_adapter adapter = { 0 };
-    bool is_gpu = false, draws = s->draft != NULL; // the session draws the tokens
+    bool is_gpu = false, draws = s->files.draft != NULL; // the session draws the tokens
     const quip_model_options model_options = { .n_threads = s->n_threads, .backend = s->backend };
-    quip_session_options options = { .n_context = s->n_prompt + s->n_answer + MORE_TOKENS,
-                                     .no_template = true,
-                                     .greedy = true,
-                                     .no_speculation = !s->draft };
+    const quip_session_options options = { .n_context = s->n_prompt + s->n_answer + MORE_TOKENS,
+                                           .no_template = true,
+                                           .greedy = true,
+                                           .no_speculation = !s->files.draft };
     quip_token *prompt = malloc((size_t)s->n_prompt * sizeof(*prompt));
     if (!prompt)
         return qp_fail_memory(error, "the prompt", (size_t)s->n_prompt * sizeof(*prompt));
 
     uint64_t begin = qp_now_ns();
-    if ((status = quip_model_open(&model, s->path, &model_options, error)) ||
-        (status = open_adapter(&adapter, model, s->adapter, error)) ||
-        (status = open_draft(&options.draft, s->draft, &model_options, error)) ||
-        (status = open_session(&session, model, &options, &adapter, error)))
+    if ((status = open_models(&models, &s->files, &model_options, error)) ||
+        (status = open_session(&session, &models, &options, error)))
         goto done;
     found[OPEN_MS] = since_ms(begin);
 
-    quip_model_get_info(model, &info, NULL);
+    quip_model_get_info(models.model, &info, NULL);
     is_gpu = info.backend == QUIP_BACKEND_GPU;
     draws = draws || is_gpu;
-    uint32_t random = 1;
-    for (int i = 0; i < s->n_prompt; i++) {
-        random = random * 1664525 + 1013904223; // Numerical Recipes, section 7.1
-        prompt[i] = (quip_token)((random >> 8) % (uint32_t)info.vocab_size);
-    }
+    fill_prompt(prompt, s->n_prompt, info.vocab_size);
     if (is_gpu && (status = warm_up(session, options, prompt, s->n_prompt, error)))
         goto done;
     begin = qp_now_ns();
@@ -178,9 +181,7 @@ static quip_status measure(const struct setup *s, double found[FIGURE_COUNT],
 done:
     free(prompt);
     quip_session_close(session);
-    quip_adapter_close(adapter.adapter);
-    quip_model_close(options.draft);
-    quip_model_close(model);
+    close_models(&models);
     return status;
 }
 
@@ -200,8 +201,8 @@ static void print_figures(const struct setup *s, double values[FIGURE_COUNT][64]
                           struct memory_use m)
 {
     char peak[24], file_backed[24], own[24];
-    printf("%s: prompt %d tokens, answer %d tokens, %d threads, %d rounds\n", s->path, s->n_prompt,
-           s->n_answer, s->n_threads, s->n_repeats);
+    printf("%s: prompt %d tokens, answer %d tokens, %d threads, %d rounds\n", s->files.model,
+           s->n_prompt, s->n_answer, s->n_threads, s->n_repeats);
     for (int f = 0; f < FIGURE_COUNT; f++)
         printf("  %-12s %9.1f %-9s (%.1f to %.1f)\n", figures[f].name,
                median(values[f], s->n_repeats), figures[f].unit, values[f][0],
@@ -257,7 +258,7 @@ static int print_figures_json(const struct setup *s, double values[FIGURE_COUNT]
                               const struct profile *profile, struct memory_use m)
 {
     cJSON *json = cJSON_CreateObject();
-    cJSON_AddStringToObject(json, "model", s->path);
+    cJSON_AddStringToObject(json, "model", s->files.model);
     cJSON_AddNumberToObject(json, "prompt_tokens", s->n_prompt);
     cJSON_AddNumberToObject(json, "output_tokens", s->n_answer);
     cJSON_AddNumberToObject(json, "threads", s->n_threads);
@@ -286,15 +287,15 @@ int run_bench(const struct command *command, char **words)
         { OPTION_INT, 'r', "repeat", "R", &setup.n_repeats, 1, 64,
           "rounds; prints the median, the lowest and the highest; default 5" },
         BACKEND_OPTION(&setup.backend),
-        ADAPTER_OPTION(&setup.adapter),
-        DRAFT_OPTION(&setup.draft),
+        ADAPTER_OPTION(&setup.files.adapter),
+        DRAFT_OPTION(&setup.files.draft),
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0, "print a JSON object" },
         { 0 },
     };
     int exit_code;
     if (parse_options(command, options, words, 1, 1, &exit_code) < 0)
         return exit_code;
-    setup.path = words[0];
+    setup.files.model = words[0];
     if (!setup.n_threads)
         setup.n_threads = qp_default_threads();
 

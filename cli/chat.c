@@ -186,26 +186,25 @@ static void talk_in_terminal(struct chat *c, bool saves_history)
 static void note_base_model(const struct chat *c)
 {
     quip_model_info info = { .struct_size = sizeof info };
-    if (quip_model_get_info(c->model, &info, NULL) || info.has_template || c->options.no_template ||
-        c->options.chat_template)
+    if (quip_model_get_info(c->models.model, &info, NULL) || info.has_template ||
+        c->options.no_template || c->options.chat_template)
         return;
     fprintf(stderr,
             "quip: %s: is a base model: it has no chat template, so it continues a text and does "
             "not answer; use quip run, or --chat-template NAME if it was trained with one\n",
-            c->path);
+            c->files.model);
 }
 
 int run_chat(const struct command *command, char **words)
 {
     struct texts stop = { 0 };
     struct chat c = { .options = UNSAID_OPTIONS, .last = { .struct_size = sizeof c.last } };
-    const char *adapter = NULL, *draft = NULL;
     bool no_history = false;
     quip_model_options model_options = { 0 };
     const struct option options[] = {
         SESSION_OPTIONS(&c.options, &model_options, &stop),
-        ADAPTER_OPTION(&adapter),
-        DRAFT_OPTION(&draft),
+        ADAPTER_OPTION(&c.files.adapter),
+        DRAFT_OPTION(&c.files.draft),
         { OPTION_FLAG, 0, "stats", NULL, &c.has_stats, 0, 0,
           "print times and rates after each answer" },
         { OPTION_FLAG, 0, "no-wrap", NULL, &c.no_wrap, 0, 0,
@@ -220,18 +219,15 @@ int run_chat(const struct command *command, char **words)
     c.options.stop = stop.items;
     c.options.n_stop = stop.n;
     c.table = options;
-    c.path = words[0];
+    c.files.model = words[0];
 
     quip_error error = { 0 };
-    quip_session_options begun = { 0 };
-    if (quip_model_open(&c.model, words[0], &model_options, &error) ||
-        open_draft(&c.options.draft, draft, &model_options, &error) ||
-        open_adapter(&c.adapter, c.model, adapter, &error) ||
-        (begun = settled(&c.options),
-         open_session(&c.session, c.model, &begun, &c.adapter, &error))) {
+    const quip_session_options begun = settled(&c.options);
+    if (open_models(&c.models, &c.files, &model_options, &error) ||
+        open_session(&c.session, &c.models, &begun, &error)) {
         c.exit_code = fail_with(&error);
     } else {
-        note_options(&begun, c.model, NULL);
+        note_options(&begun, &c.models, NULL);
         note_base_model(&c);
         if ((c.is_terminal = is_terminal(stdin) && is_terminal(stdout)))
             talk_in_terminal(&c, !no_history);
@@ -239,9 +235,7 @@ int run_chat(const struct command *command, char **words)
             talk_through_pipe(&c);
     }
     quip_session_close(c.session);
-    quip_adapter_close(c.adapter.adapter);
-    quip_model_close(c.options.draft);
-    quip_model_close(c.model);
+    close_models(&c.models);
     free_kept_texts(&c);
     return c.exit_code;
 }

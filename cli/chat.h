@@ -11,13 +11,12 @@ struct kept_text { // of /set: options point to texts
 };
 
 struct chat {
-    const char *path; // of the model file
-    quip_model *model;
+    struct model_words files;
+    struct models models;
     quip_session *session;
     quip_session_options options; // as they were said; settled() makes those of the session
     const struct option *table;   // the options of the command line, for /set
     struct kept_text *kept;
-    struct chosen_adapter adapter;
     bool has_stats;   // after every answer
     bool no_wrap;     // words of an answer may be cut at the end of a line
     bool is_terminal; // Ctrl-C is a key of the line editor and does not end the program

@@ -12,7 +12,7 @@ static bool clear(struct chat *c, const char *argument)
     quip_error error = { 0 };
     quip_session *session = NULL;
     const quip_session_options options = settled(&c->options);
-    if (open_session(&session, c->model, &options, &c->adapter, &error)) {
+    if (open_session(&session, &c->models, &options, &error)) {
         quip_session_close(session);
         c->exit_code = fail_with(&error);
         return false;
@@ -38,14 +38,15 @@ static bool change_adapter(struct chat *c, const char *argument)
         fputs("expected /adapter PATH, /adapter PATH:SCALE or /adapter off\n", stderr);
         return true;
     }
-    if (open_adapter(&changed, c->model, strcmp(argument, "off") ? argument : NULL, &error) ||
+    if (open_adapter(&changed, c->models.model, strcmp(argument, "off") ? argument : NULL,
+                     &error) ||
         quip_session_set_adapter(c->session, changed.adapter, changed.scale, &error)) {
         fprintf(stderr, "%s\n", error.message);
         quip_adapter_close(changed.adapter);
         return true;
     }
-    quip_adapter_close(c->adapter.adapter);
-    c->adapter = changed;
+    quip_adapter_close(c->models.adapter.adapter);
+    c->models.adapter = changed;
     return true;
 }
 

@@ -144,22 +144,32 @@ const char *backend_name(int32_t backend); // of an enum quip_backend
             "a smaller model with the same vocabulary, which guesses tokens ahead: same answer"    \
     }
 
-/* Open the model that such an option names, with the options of the large one; `path` NULL: none.
- * Close it. */
-quip_status open_draft(quip_model **draft, const char *path, const quip_model_options *options,
-                       quip_error *error);
+/* ---- models, adapters and sessions (models.c) ---- */
 
+/* What the user typed: two paths, and the value of ADAPTER_OPTION. NULL: none. */
+struct model_words {
+    const char *model, *draft, *adapter;
+};
 struct chosen_adapter {
     quip_adapter *adapter; // NULL: none
     float scale;
 };
-/* Open the adapter that such an option names; `text` NULL: none. Close a->adapter. */
+struct models {
+    quip_model *model;
+    quip_model *draft; // NULL: none
+    struct chosen_adapter adapter;
+};
+/* Open what the words name, both models with the same options. *m is zeroed. Close it, on failure
+ * too. */
+quip_status open_models(struct models *m, const struct model_words *words,
+                        const quip_model_options *options, quip_error *error);
+void close_models(struct models *m);
+/* Open the adapter that ADAPTER_OPTION names; `text` NULL: none. Close a->adapter. */
 quip_status open_adapter(struct chosen_adapter *a, quip_model *model, const char *text,
                          quip_error *error);
-/* Open a session and set the adapter. Close *session, on failure too. */
-quip_status open_session(quip_session **session, quip_model *model,
-                         const quip_session_options *options, const struct chosen_adapter *a,
-                         quip_error *error);
+/* Open a session with the adapter and the draft model. Close *session, on failure too. */
+quip_status open_session(quip_session **session, const struct models *m,
+                         const quip_session_options *options, quip_error *error);
 
 /* ---- how tokens are drawn (sampling.c) ---- */
 
@@ -259,7 +269,7 @@ const char *finish_name(int32_t finish_reason);
 /* Say on stderr that an option has no effect; `why` completes the sentence. */
 void note_vain(const char *option, const char *why);
 /* Say on stderr which options have no effect, or whether the option `only` has none. */
-void note_options(const quip_session_options *o, const quip_model *model, const char *only);
+void note_options(const quip_session_options *o, const struct models *m, const char *only);
 
 /* ---- signals (signals.c) ---- */
 

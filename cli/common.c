@@ -1,4 +1,4 @@
-/* common.c: messages, files, JSON, adapters and statistics, for all commands. */
+/* common.c: messages, files, JSON and statistics, for all commands. */
 #define _GNU_SOURCE // strcasestr
 #include "cli.h"
 
@@ -204,42 +204,6 @@ cJSON *json_text(const char *text, size_t n)
     cJSON *json = is_fine ? cJSON_CreateRaw((char *)b.data) : NULL;
     qp_bytes_close(&b);
     return json;
-}
-
-/* ---- adapters ---- */
-
-quip_status open_draft(quip_model **draft, const char *path, const quip_model_options *options,
-                       quip_error *error)
-{
-    *draft = NULL;
-    return path ? quip_model_open(draft, path, options, error) : QUIP_OK;
-}
-
-quip_status open_adapter(struct chosen_adapter *a, quip_model *model, const char *text,
-                         quip_error *error)
-{
-    *a = (struct chosen_adapter){ 0 };
-    if (!text)
-        return QUIP_OK;
-    const char *colon = strrchr(text, ':');
-    char *end = NULL;
-    const float scale = colon ? strtof(colon + 1, &end) : 1;
-    const bool has_scale = colon && end > colon + 1 && !*end;
-    char *path = strndup(text, has_scale ? (size_t)(colon - text) : strlen(text));
-    if (!path)
-        return qp_fail_memory(error, "a path", strlen(text));
-    const quip_status status = quip_adapter_open(&a->adapter, model, path, error);
-    a->scale = has_scale ? scale : 1;
-    free(path);
-    return status;
-}
-
-quip_status open_session(quip_session **session, quip_model *model,
-                         const quip_session_options *options, const struct chosen_adapter *a,
-                         quip_error *error)
-{
-    const quip_status status = quip_session_open(session, model, options, error);
-    return status ? status : quip_session_set_adapter(*session, a->adapter, a->scale, error);
 }
 
 /* ---- time and memory ---- */

@@ -69,7 +69,17 @@ struct windows {
     int n;        // windows that were evaluated
 };
 
-/* Cut tokens into windows, run each in an empty context, and add up the score. */
+/* Run the window in an empty context, and add up the score. */
+static quip_status score_window(quip_session *session, struct score *score, quip_error *error)
+{
+    quip_status status = quip_session_rewind(session, 0, error);
+    if (!status)
+        status =
+            quip_session_prefill_logits(session, score->tokens, score->n, score_next, score, error);
+    return was_interrupted() ? QUIP_E_CANCELLED : status;
+}
+
+/* Cut tokens into windows, and score each. */
 static quip_status score_windows(quip_session *session, const quip_model_info *info,
                                  struct windows *windows, const quip_token *tokens, int n_tokens,
                                  struct score *score, quip_error *error)
@@ -93,13 +103,8 @@ static quip_status score_windows(quip_session *session, const quip_model_info *i
     for (int w = 0; w < windows->n && !status; w++) {
         window[0] = info->bos;
         memcpy(window + n_bos, tokens + w * n_text, (size_t)n_text * sizeof(*window));
-        status = quip_session_rewind(session, 0, error);
-        if (!status)
-            status =
-                quip_session_prefill_logits(session, window, score->n, score_next, score, error);
-        if (was_interrupted())
-            status = QUIP_E_CANCELLED;
-        else if (!status && is_terminal(stderr))
+        status = score_window(session, score, error);
+        if (!status && is_terminal(stderr))
             fprintf(stderr, "\r\033[K%swindow %d of %d: perplexity %.3f%s", dim(), w + 1,
                     windows->n, exp(score->nll / score->n_scored), plain());
     }
@@ -109,14 +114,43 @@ static quip_status score_windows(quip_session *session, const quip_model_info *i
     return status;
 }
 
+/* Measure the perplexity of a text, and print it. Returns the exit code. */
+static int evaluate(const struct models *models, struct windows *windows, const struct bytes *text,
+                    bool is_json)
+{
+    quip_error error = { 0 };
+    quip_session *session = NULL;
+    const quip_session_options options = { .n_context = windows->n_window };
+    quip_model_info info = { .struct_size = sizeof info };
+    quip_token *tokens = NULL;
+    int n_tokens = 0, exit_code;
+    struct score score;
+    if (open_session(&session, models, &options, &error) ||
+        encode_all(models->model, text, &tokens, &n_tokens, &error)) {
+        exit_code = fail_with(&error);
+        goto done;
+    }
+    quip_model_get_info(models->model, &info, NULL);
+    catch_interrupt(session);
+    quip_status status = score_windows(session, &info, windows, tokens, n_tokens, &score, &error);
+    release_interrupt();
+    if (was_interrupted())
+        exit_code = EXIT_INTERRUPTED;
+    else
+        exit_code = status ? fail_with(&error) : print_score(&score, windows->n, is_json);
+done:
+    free(tokens);
+    quip_session_close(session);
+    return exit_code;
+}
+
 int run_eval(const struct command *command, char **words)
 {
-    const char *text_path = NULL, *adapter_text = NULL;
-    struct chosen_adapter adapter = { 0 };
+    const char *text_path = NULL;
+    struct model_words files = { 0 };
     quip_model_options model_options = { 0 };
     struct windows windows = { .n_window = 1024 };
     bool is_json = false;
-    quip_session_options session_options = { 0 };
     const struct option options[] = {
         { OPTION_TEXT, 0, "text", "FILE", &text_path, 0, 0, "the text; \"-\" is stdin" },
         { OPTION_INT, 0, "window", "N", &windows.n_window, 2, 1 << 24,
@@ -125,7 +159,7 @@ int run_eval(const struct command *command, char **words)
           "use the first N windows; default: all complete ones" },
         THREADS_OPTION(&model_options.n_threads),
         BACKEND_OPTION(&model_options.backend),
-        ADAPTER_OPTION(&adapter_text),
+        ADAPTER_OPTION(&files.adapter),
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0,
           "print a JSON object: perplexity, mean_nll, tokens, windows" },
         { 0 },
@@ -135,40 +169,17 @@ int run_eval(const struct command *command, char **words)
         return exit_code;
     if (!text_path)
         return fail_usage(command, "expected --text");
-    session_options.n_context = windows.n_window;
+    files.model = words[0];
 
     quip_error error = { 0 };
-    quip_model *model = NULL;
-    quip_session *session = NULL;
-    quip_model_info info = { .struct_size = sizeof info };
+    struct models models = { 0 };
     struct bytes text = { 0 };
-    struct score score;
-    quip_token *tokens = NULL;
-    int n_tokens;
-    if (!read_input(&text, text_path) || !to_utf8(&text, text_path)) {
-        exit_code = EXIT_FAILED;
-        goto done;
-    }
-    if (quip_model_open(&model, words[0], &model_options, &error) ||
-        open_adapter(&adapter, model, adapter_text, &error) ||
-        open_session(&session, model, &session_options, &adapter, &error) ||
-        encode_all(model, &text, &tokens, &n_tokens, &error)) {
-        exit_code = fail_with(&error);
-        goto done;
-    }
-    quip_model_get_info(model, &info, NULL);
-    catch_interrupt(session);
-    quip_status status = score_windows(session, &info, &windows, tokens, n_tokens, &score, &error);
-    release_interrupt();
-    if (was_interrupted())
-        exit_code = EXIT_INTERRUPTED;
-    else
-        exit_code = status ? fail_with(&error) : print_score(&score, windows.n, is_json);
-done:
-    free(tokens);
+    exit_code = EXIT_FAILED;
+    if (read_input(&text, text_path) && to_utf8(&text, text_path))
+        exit_code = open_models(&models, &files, &model_options, &error)
+                        ? fail_with(&error)
+                        : evaluate(&models, &windows, &text, is_json);
     qp_bytes_close(&text);
-    quip_session_close(session);
-    quip_adapter_close(adapter.adapter);
-    quip_model_close(model);
+    close_models(&models);
     return exit_code;
 }

@@ -14,25 +14,22 @@ static bool write_row(void *user, int position, const float *logits)
 }
 
 /* Open the model, run the ids, and write one row or all. */
-static int write_logits(const char *path, const char *adapter_text, const struct tokens *list,
-                        int n_threads, int32_t backend, bool is_all, const char *out)
+static int write_logits(const struct model_words *files, const quip_model_options *model_options,
+                        const struct tokens *list, bool is_all, const char *out)
 {
     quip_error error = { 0 };
-    quip_model *model = NULL;
+    struct models models = { 0 };
     quip_session *session = NULL;
     quip_model_info info = { .struct_size = sizeof info };
     struct row_writer writer = { 0 };
     int exit_code = 0;
-    struct chosen_adapter adapter = { 0 };
-    const quip_model_options model_options = { .n_threads = n_threads, .backend = backend };
     const quip_session_options options = { .n_context = list->n };
-    if (quip_model_open(&model, path, &model_options, &error) ||
-        open_adapter(&adapter, model, adapter_text, &error) ||
-        open_session(&session, model, &options, &adapter, &error))
+    if (open_models(&models, files, model_options, &error) ||
+        open_session(&session, &models, &options, &error))
         goto fail;
-    quip_model_get_info(model, &info, NULL);
+    quip_model_get_info(models.model, &info, NULL);
     writer.n = (size_t)info.vocab_size;
-    writer.f = open_output(out, path);
+    writer.f = open_output(out, files->model);
     if (!writer.f) {
         exit_code = EXIT_FAILED;
         goto done;
@@ -52,26 +49,25 @@ done:
     if (writer.f && !close_output(writer.f, out))
         exit_code = EXIT_FAILED;
     quip_session_close(session);
-    quip_adapter_close(adapter.adapter);
-    quip_model_close(model);
+    close_models(&models);
     return exit_code;
 }
 
 int run_logits(const struct command *command, char **words)
 {
-    const char *ids = NULL, *ids_file = NULL, *out = NULL, *adapter = NULL;
+    const char *ids = NULL, *ids_file = NULL, *out = NULL;
     bool is_all = false;
-    int n_threads = 0;
-    int32_t backend = QUIP_BACKEND_AUTO;
+    struct model_words files = { 0 };
+    quip_model_options model_options = { 0 };
     const struct option options[] = {
         { OPTION_TEXT, 0, "ids", "1,2,3", &ids, 0, 0, "the token ids" },
         { OPTION_TEXT, 0, "ids-file", "FILE", &ids_file, 0, 0, "the token ids from a file" },
         { OPTION_TEXT, 'o', "out", "FILE", &out, 0, 0, "where to write; \"-\" is stdout" },
         { OPTION_FLAG, 0, "all", NULL, &is_all, 0, 0,
           "write a row for each id, not only for the last" },
-        BACKEND_OPTION(&backend),
-        ADAPTER_OPTION(&adapter),
-        THREADS_OPTION(&n_threads),
+        BACKEND_OPTION(&model_options.backend),
+        ADAPTER_OPTION(&files.adapter),
+        THREADS_OPTION(&model_options.n_threads),
         { 0 },
     };
     int exit_code;
@@ -82,6 +78,7 @@ int run_logits(const struct command *command, char **words)
     if (!out)
         return fail_usage(command, "expected --out");
 
+    files.model = words[0];
     struct tokens list = { 0 };
     struct bytes text = { 0 };
     exit_code = EXIT_FAILED;
@@ -89,7 +86,7 @@ int run_logits(const struct command *command, char **words)
         goto done;
     if (!read_ids(&list, ids ? ids : (const char *)text.data))
         goto done;
-    exit_code = list.n ? write_logits(words[0], adapter, &list, n_threads, backend, is_all, out)
+    exit_code = list.n ? write_logits(&files, &model_options, &list, is_all, out)
                        : fail_usage(command, "expected at least one id");
 done:
     qp_tokens_close(&list);

@@ -56,12 +56,12 @@ static void note_escapes(const quip_session_options *o)
                     o->stop[i]);
 }
 
-void note_options(const quip_session_options *o, const quip_model *model, const char *only)
+void note_options(const quip_session_options *o, const struct models *m, const char *only)
 {
     quip_model_info info = { .struct_size = sizeof info };
-    quip_model_get_info(model, &info, NULL); // otherwise zeros
+    quip_model_get_info(m->model, &info, NULL); // otherwise zeros
     const char *greedy = why_greedy(o, &info);
-    const char *no_template = why_no_template(o, model);
+    const char *no_template = why_no_template(o, m->model);
     const struct {
         const char *name;
         bool is_vain;
@@ -77,7 +77,7 @@ void note_options(const quip_session_options *o, const quip_model *model, const 
         { "chat-template", o->no_template && o->chat_template, no_template },
         { "template-variables", no_template && o->template_variables, no_template },
         { "system", no_template && o->system, no_template },
-        { "draft", o->draft && o->no_speculation, "with --no-speculation" },
+        { "draft", m->draft && o->no_speculation, "with --no-speculation" },
     };
     for (size_t i = 0; i < QP_COUNT(options); i++)
         if (options[i].is_vain && (!only || strcmp(only, options[i].name) == 0))

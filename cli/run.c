@@ -60,14 +60,14 @@ int run_run(const struct command *command, char **words)
 {
     struct texts stop = { 0 };
     bool has_stats = false, is_json = false;
-    const char *adapter_text = NULL, *draft_path = NULL;
-    struct chosen_adapter adapter = { 0 };
+    struct model_words files = { 0 };
+    struct models models = { 0 };
     quip_model_options model_options = { 0 };
     quip_session_options session_options = UNSAID_OPTIONS;
     const struct option options[] = {
         SESSION_OPTIONS(&session_options, &model_options, &stop),
-        ADAPTER_OPTION(&adapter_text),
-        DRAFT_OPTION(&draft_path),
+        ADAPTER_OPTION(&files.adapter),
+        DRAFT_OPTION(&files.draft),
         { OPTION_FLAG, 0, "stats", NULL, &has_stats, 0, 0, "print times and rates on stderr" },
         { OPTION_FLAG, 0, "json", NULL, &is_json, 0, 0,
           "print text and statistics as one JSON object" },
@@ -80,12 +80,12 @@ int run_run(const struct command *command, char **words)
     if (n_words == 1 && is_terminal(stdin))
         return fail_usage(command, "expected MODEL PROMPT; quip chat holds a conversation");
     const char *word = n_words == 1 ? "-" : words[1];
+    files.model = words[0];
     session_options.stop = stop.items;
     session_options.n_stop = stop.n;
     session_options = settled(&session_options);
 
     quip_error error = { 0 };
-    quip_model *model = NULL;
     quip_session *session = NULL;
     struct bytes prompt = { 0 };
     quip_result result = { .struct_size = sizeof result };
@@ -93,23 +93,22 @@ int run_run(const struct command *command, char **words)
     if (!read_prompt(&prompt, word, session_options.no_template))
         goto done;
     exit_code = 0;
-    if (quip_model_open(&model, words[0], &model_options, &error) ||
-        open_draft(&session_options.draft, draft_path, &model_options, &error) ||
-        open_adapter(&adapter, model, adapter_text, &error)) {
+    if (open_models(&models, &files, &model_options, &error)) {
         exit_code = fail_with(&error);
         goto done;
     }
-    note_options(&session_options, model, NULL);
+    note_options(&session_options, &models, NULL);
     session_options.has_seed = true; // 0 unless said: the same command gives the same answer
-    if (open_session(&session, model, &session_options, &adapter, &error)) {
+    if (open_session(&session, &models, &session_options, &error)) {
         exit_code = fail_with(&error);
         goto done;
     }
     if (is_json && has_stats)
         note_vain("stats", "with --json, which prints more");
     catch_interrupt(session);
-    if (is_json ? answer_json(session, &prompt, &result, &exit_code, &error)
-                : answer_text(session, &prompt, model, has_stats, &result, &exit_code, &error))
+    if (is_json
+            ? answer_json(session, &prompt, &result, &exit_code, &error)
+            : answer_text(session, &prompt, models.model, has_stats, &result, &exit_code, &error))
         exit_code = fail_with(&error);
     else if (was_interrupted())
         exit_code = EXIT_INTERRUPTED;
@@ -117,8 +116,6 @@ int run_run(const struct command *command, char **words)
 done:
     qp_bytes_close(&prompt);
     quip_session_close(session);
-    quip_adapter_close(adapter.adapter);
-    quip_model_close(session_options.draft);
-    quip_model_close(model);
+    close_models(&models);
     return exit_code;
 }

@@ -102,7 +102,7 @@ static void change_setting(struct chat *c, const struct option *o, const char *v
         const quip_session_options options = settled(&c->options);
         if (!quip_session_set_options(c->session, &options, &error)) {
             print_setting(o);
-            note_options(&options, c->model, o->name);
+            note_options(&options, &c->models, o->name);
             return;
         }
         fprintf(stderr, "%s\n", error.message);
