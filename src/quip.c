@@ -218,40 +218,7 @@ quip_status quip_model_get_info(const quip_model *model, quip_model_info *info, 
     fill_output(info, &empty, sizeof empty);
     if (!model)
         return missing(error, "model");
-    const struct config *c = &model->config;
-    const double *draws = qp_options_sampling(model)->value;
-    const quip_model_info found = {
-        .backend = model->options.backend,
-        .architecture = c->family->name,
-        .weights = model->weights_name,
-        .n_parameters = model->n_parameters,
-        .file_bytes = model->file.size,
-        .n_layers = c->n_layers,
-        .d_model = c->d_model,
-        .d_ff = c->d_ff > 0 ? c->d_ff : c->experts.d_ff,
-        .n_heads = c->n_heads,
-        .n_kv_heads = c->n_kv_heads,
-        .head_dim = c->head_dim,
-        .vocab_size = c->vocab_size,
-        .n_context_max = c->n_context_max,
-        .bos = c->bos,
-        .n_threads = qp_options_n_threads(model),
-        .has_template = model->chat || model->jinja || model->jinja_problem[0],
-        .is_embedding = model->embedding.pooling != 0,
-        .n_embedding = qp_pooled_width(&model->weights, c->d_model, model->weights.n_dense),
-        .n_experts = c->experts.n,
-        .n_experts_used = c->experts.n_used,
-        .n_active_parameters = model->n_active_parameters,
-        .has_sampling = model->sampling.is_known,
-        .default_temperature = (float)draws[SAMPLING_TEMPERATURE],
-        .default_top_k = (int)draws[SAMPLING_TOP_K],
-        .default_top_p = (float)draws[SAMPLING_TOP_P],
-        .default_min_p = (float)draws[SAMPLING_MIN_P],
-        .default_repeat_penalty = (float)draws[SAMPLING_REPEAT_PENALTY],
-        .default_penalty_window = (int)draws[SAMPLING_PENALTY_WINDOW],
-        .default_no_repeat_ngram = (int)draws[SAMPLING_NO_REPEAT_NGRAM],
-        .backend_reason = model->backend_reason[0] ? model->backend_reason : NULL,
-    };
+    const quip_model_info found = qp_model_info(model);
     fill_output(info, &found, sizeof found);
     return QUIP_OK;
 }
@@ -427,15 +394,6 @@ void *quip_session_cancel_flag(quip_session *session)
 
 /* ---- append ---- */
 
-/* New text or new tokens: from here quip_session_undo goes back to this point. */
-static void begin_input(quip_session *s)
-{
-    qp_answer_begin_input(s);
-    qp_talk_begin_input(s);
-    s->undo = qp_session_mark(s);
-    s->has_begun_step = false;
-}
-
 static quip_status check_text(const quip_session *s, quip_role role, const char *text, size_t n,
                               quip_error *error)
 {
@@ -462,55 +420,21 @@ quip_status quip_session_append(quip_session *session, quip_role role, const cha
     const quip_status status = check_text(session, role, text, n, error);
     if (status)
         return status;
-    begin_input(session);
-    return qp_turn_append(session, role, text ? text : "", n, error);
-}
-
-/* Append tokens that belong to no role, without running them. */
-static quip_status push_tokens(quip_session *s, const quip_token *tokens, int n, quip_error *error)
-{
-    const quip_status status = qp_session_push(s, tokens, n, QUIP_ROLE_NONE, error);
-    if (status)
-        return status;
-    s->has_begun = true;
-    s->role = QUIP_ROLE_NONE;
-    s->result.n_prompt_tokens += n;
-    return QUIP_OK;
-}
-
-/* With is_each, report the logits of every token to on_logits. */
-static quip_status prefill(quip_session *s, const quip_token *tokens, int n, bool is_each,
-                           quip_on_logits *on_logits, void *user, quip_error *error)
-{
-    quip_status status = check_tokens(s, tokens, n, error);
-    if (status)
-        return status;
-    begin_input(s);
-    const uint64_t start_ns = qp_now_ns();
-    if (is_each) // earlier tokens that have not run are not reported
-        status = qp_session_run(s, s->options.n_context, error);
-    if (!status)
-        status = push_tokens(s, tokens, n, error);
-    if (!status && n > 0)
-        status = is_each ? qp_session_run_logits(s, on_logits, user, error)
-                         : qp_session_run(s, s->options.n_context, error);
-    if (status)
-        qp_session_return(s, &s->undo);
-    else
-        s->result.prefill_ns += qp_now_ns() - start_ns;
-    return status;
+    return qp_input_text(session, role, text ? text : "", n, error);
 }
 
 quip_status quip_session_prefill(quip_session *session, const quip_token *tokens, int n,
                                  quip_error *error)
 {
-    return prefill(session, tokens, n, false, NULL, NULL, error);
+    const quip_status status = check_tokens(session, tokens, n, error);
+    return status ? status : qp_input_tokens(session, tokens, n, error);
 }
 
 quip_status quip_session_prefill_logits(quip_session *session, const quip_token *tokens, int n,
                                         quip_on_logits *on_logits, void *user, quip_error *error)
 {
-    return prefill(session, tokens, n, true, on_logits, user, error);
+    const quip_status status = check_tokens(session, tokens, n, error);
+    return status ? status : qp_input_tokens_logits(session, tokens, n, on_logits, user, error);
 }
 
 const float *quip_session_logits(quip_session *session)
@@ -520,65 +444,42 @@ const float *quip_session_logits(quip_session *session)
 
 /* ---- append in steps ---- */
 
-/* The tokens of a step are in the context, unless `status` is a failure. */
-static quip_status end_begin(quip_session *s, quip_status status, int *n_left)
-{
-    assert(s->sequence->pos <= s->n); // appending dropped the draft tokens
-    s->has_begun_step = !status;
-    if (n_left)
-        *n_left = status ? 0 : s->n - s->sequence->pos;
-    return status;
-}
-
 quip_status quip_session_begin_append(quip_session *session, quip_role role, const char *text,
                                       size_t n, int *n_left, quip_error *error)
 {
+    int ignored;
     const quip_status status = check_text(session, role, text, n, error);
     if (status)
         return status;
-    begin_input(session);
-    return end_begin(session, qp_turn_push(session, role, text ? text : "", n, error), n_left);
+    return qp_input_begin_text(session, role, text ? text : "", n, n_left ? n_left : &ignored,
+                               error);
 }
 
 quip_status quip_session_begin_prefill(quip_session *session, const quip_token *tokens, int n,
                                        int *n_left, quip_error *error)
 {
+    int ignored;
     const quip_status status = check_tokens(session, tokens, n, error);
     if (status)
         return status;
-    begin_input(session);
-    return end_begin(session, push_tokens(session, tokens, n, error), n_left);
+    return qp_input_begin_tokens(session, tokens, n, n_left ? n_left : &ignored, error);
 }
 
 quip_status quip_session_run(quip_session *session, int max_tokens, int *n_left, quip_error *error)
 {
+    int ignored;
     if (!session)
         return missing(error, "session");
     if (max_tokens < 1)
         return qp_fail(error, QUIP_E_ARGUMENT, "max_tokens is %d; must be at least 1", max_tokens);
-    const bool has_work = session->step.is_running || session->sequence->pos < session->n;
-    const quip_status status = has_work ? qp_turn_run(session, max_tokens, error) : QUIP_OK;
-    if (status == QP_NOT_YET)
-        return status;
-    if (status && session->has_begun_step)
-        qp_session_return(session, &session->undo);
-    const int n = session->n - session->sequence->pos;
-    if (status || n <= 0)
-        session->has_begun_step = false;
-    if (n_left)
-        *n_left = n > 0 ? n : 0;
-    return status;
+    return qp_input_run(session, max_tokens, n_left ? n_left : &ignored, error);
 }
 
 quip_status quip_session_undo(quip_session *session, quip_error *error)
 {
     if (!session)
         return missing(error, "session");
-    qp_answer_end(session);
-    qp_session_return(session, &session->undo);
-    session->has_begun_step = false;
-    if (!session->result.n_prompt_tokens) // nothing of the turn is left
-        session->start_ns = 0;
+    qp_input_undo(session);
     return QUIP_OK;
 }
 
@@ -588,13 +489,9 @@ quip_status quip_session_rewind(quip_session *session, int position, quip_error 
         return missing(error, "session");
     if (position < 0 || position > session->n)
         return qp_fail(error, QUIP_E_ARGUMENT,
-                       "position is %d; must be 0 to %d, the end of the "
-                       "context",
-                       position, session->n);
-    qp_answer_end(session);
-    qp_session_rewind(session, position);
-    session->undo = qp_session_mark(session);
-    session->has_begun_step = false;
+                       "position is %d; must be 0 to %d, the end of the context", position,
+                       session->n);
+    qp_input_rewind(session, position);
     return QUIP_OK;
 }
 
@@ -616,26 +513,6 @@ quip_status quip_session_next(quip_session *session, quip_piece *piece, quip_err
     return status;
 }
 
-/* Generate the answer, each piece to on_text. */
-static quip_status generate(quip_session *s, quip_on_text *on_text, void *user, quip_error *error)
-{
-    quip_piece piece = { 0 };
-    while (!piece.finish_reason) {
-        const quip_status status = qp_answer_next(s, true, &piece, error);
-        if (status && !s->answer.is_open) // no capacity for the template's text before the answer
-            qp_session_return(s, &s->undo);
-        if (status)
-            return status;
-        if (piece.n_text && on_text && !on_text(user, piece.text, piece.n_text)) {
-            qp_answer_end(s);
-            s->result.finish_reason = QUIP_FINISH_CALLBACK;
-            s->start_ns = 0;
-            return QUIP_OK;
-        }
-    }
-    return QUIP_OK;
-}
-
 quip_status quip_session_generate(quip_session *session, const char *prompt, size_t n,
                                   quip_on_text *on_text, void *user, quip_result *result,
                                   quip_error *error)
@@ -645,7 +522,7 @@ quip_status quip_session_generate(quip_session *session, const char *prompt, siz
         return status;
     status = quip_session_append(session, QUIP_ROLE_USER, prompt, n, error);
     if (!status)
-        status = generate(session, on_text, user, error);
+        status = qp_answer_generate(session, on_text, user, error);
     if (result)
         quip_session_get_result(session, result, NULL);
     return status;

@@ -215,3 +215,23 @@ quip_status qp_answer_next(quip_session *s, bool wait, quip_piece *piece, quip_e
     qp_answer_end(s);
     return QUIP_OK;
 }
+
+quip_status qp_answer_generate(quip_session *s, quip_on_text *on_text, void *user,
+                               quip_error *error)
+{
+    quip_piece piece = { 0 };
+    while (!piece.finish_reason) {
+        const quip_status status = qp_answer_next(s, true, &piece, error);
+        if (status && !s->answer.is_open) // no capacity for the template's text before the answer
+            qp_session_return(s, &s->undo);
+        if (status)
+            return status;
+        if (piece.n_text && on_text && !on_text(user, piece.text, piece.n_text)) {
+            qp_answer_end(s);
+            s->result.finish_reason = QUIP_FINISH_CALLBACK;
+            s->start_ns = 0;
+            return QUIP_OK;
+        }
+    }
+    return QUIP_OK;
+}

@@ -5,7 +5,9 @@
  *   context.c   the tokens of a session, and running them on the device
  *   turns.c     roles and templates -> tokens
  *   talk.c      the same for the template of the model's checkpoint, a Jinja program
+ *   input.c     what the caller appends, at once or in steps, and how it is undone
  *   answer.c    outputs -> tokens -> text, until something ends the answer
+ *   model_info.c  properties of a model
  *   embed.c     texts -> embeddings, without a session
  *   auto.c      which backend runs a model that was opened for auto
  *   self_test.c does a device compute what the CPU computes?
@@ -215,6 +217,9 @@ quip_status qp_options_choose_template(quip_session *s, quip_error *error);
 quip_status qp_options_check_change(const quip_session *s, const quip_session_options *o,
                                     quip_error *error);
 
+/* ---- model_info.c ---- */
+quip_model_info qp_model_info(const quip_model *model); // all fields but struct_size
+
 /* ---- session.c ---- */
 quip_status qp_session_open(quip_session **session, quip_model *model,
                             const quip_session_options *options, quip_error *error);
@@ -309,11 +314,33 @@ void qp_talk_rewind(quip_session *s, int position);
 bool qp_talk_copy(struct talk *to, const struct talk *from); // `to` is new
 void qp_talk_close(struct talk *talk);
 
+/* ---- input.c ---- */
+/* Append a text or tokens and run them, or report the logits after each token. On failure the
+ * session is as before. */
+quip_status qp_input_text(quip_session *s, quip_role role, const char *text, size_t n,
+                          quip_error *error);
+quip_status qp_input_tokens(quip_session *s, const quip_token *tokens, int n, quip_error *error);
+quip_status qp_input_tokens_logits(quip_session *s, const quip_token *tokens, int n,
+                                   quip_on_logits *on_logits, void *user, quip_error *error);
+/* The same in steps: only append; then run at most max_tokens. *n_left is the number of tokens that
+ * have not run. */
+quip_status qp_input_begin_text(quip_session *s, quip_role role, const char *text, size_t n,
+                                int *n_left, quip_error *error);
+quip_status qp_input_begin_tokens(quip_session *s, const quip_token *tokens, int n, int *n_left,
+                                  quip_error *error);
+quip_status qp_input_run(quip_session *s, int max_tokens, int *n_left, quip_error *error);
+/* Return to the state before the last input; remove the tokens from `position` on. */
+void qp_input_undo(quip_session *s);
+void qp_input_rewind(quip_session *s, int position);
+
 /* ---- answer.c ---- */
 /* The next piece of the answer. Without `wait` it may return QP_NOT_YET: call again. The CPU is
  * always done. Until then the session may have a turn on the device (struct step): the thread does
  * not make a call that waits on another session of the same model. */
 quip_status qp_answer_next(quip_session *s, bool wait, quip_piece *piece, quip_error *error);
+/* Generate the whole answer, each piece to on_text, which may be NULL. */
+quip_status qp_answer_generate(quip_session *s, quip_on_text *on_text, void *user,
+                               quip_error *error);
 /* End the answer in progress, if there is one: the next qp_answer_next begins a new one. */
 void qp_answer_end(quip_session *s);
 /* A new text or new tokens: end the answer, and start the figures of the next one. */
