@@ -266,12 +266,11 @@ static void fill_ropes(struct config *c, const struct raw_config *raw)
     c->n_context_original = raw->rope_divisors == 2 ? raw->n_context_original : 0;
 }
 
-static void fill_config(struct config *c, const struct raw_config *raw)
+/* What all layers have in common. */
+static struct config common_config(const struct raw_config *raw)
 {
     const struct traits *t = &raw->traits;
-    struct layer_config *layers = c->layers;
-    assert(layers && raw->n_layers > 0 && raw->n_kv_heads > 0);
-    *c = (struct config){
+    return (struct config){
         .family = raw->family,
         .norm = t->norm,
         .act = t->act,
@@ -306,28 +305,46 @@ static void fill_config(struct config *c, const struct raw_config *raw)
         .logits_scale = (float)t->logits_scale,
         .logits_cap = (float)t->logits_cap,
         .conv_width = strchr(raw->layer_types, 'C') ? raw->conv_width : 0,
-        .layers = layers,
         .bos =
             raw->prompts->bos < raw->vocab_size ? raw->prompts->bos : -1, // the vocabulary was cut
         .n_stop_ids = raw->prompts->n_stop_ids,
     };
-    memcpy(c->stop_ids, raw->prompts->stop_ids, sizeof c->stop_ids);
-    fill_ropes(c, raw);
+}
+
+static struct expert_config expert_config(const struct raw_config *raw)
+{
+    return (struct expert_config){ .n = raw->n_experts,
+                                   .n_used = raw->n_experts_used,
+                                   .d_ff = raw->d_ff_expert,
+                                   .is_normalized = raw->experts_normalized,
+                                   .has_shared_gate = raw->traits.has_shared_gate,
+                                   .has_norms = raw->traits.has_expert_norms };
+}
+
+/* Each layer, and the largest sizes of any. */
+static void fill_layers(struct config *c, const struct raw_config *raw)
+{
+    assert(c->layers && raw->n_layers > 0 && raw->n_kv_heads > 0);
     for (int l = 0; l < c->n_layers; l++) {
-        layers[l] = layer_config(raw, l);
-        c->head_dim = qp_max(c->head_dim, layers[l].head_dim);
-        c->n_kv_heads = qp_max(c->n_kv_heads, layers[l].n_kv_heads);
-        c->d_ff = qp_max(c->d_ff, layers[l].d_ff);
-        if (layers[l].kv_layer == l)
+        c->layers[l] = layer_config(raw, l);
+        c->head_dim = qp_max(c->head_dim, c->layers[l].head_dim);
+        c->n_kv_heads = qp_max(c->n_kv_heads, c->layers[l].n_kv_heads);
+        c->d_ff = qp_max(c->d_ff, c->layers[l].d_ff);
+        if (c->layers[l].kv_layer == l)
             c->last_kv_layer = l;
     }
+}
+
+/* `layers` has memory for all of them. */
+static void fill_config(struct config *c, const struct raw_config *raw, struct layer_config *layers)
+{
+    *c = common_config(raw);
+    memcpy(c->stop_ids, raw->prompts->stop_ids, sizeof c->stop_ids);
+    c->layers = layers;
+    fill_layers(c, raw);
+    fill_ropes(c, raw);
     if (strchr(raw->ff_types, 'E'))
-        c->experts = (struct expert_config){ .n = raw->n_experts,
-                                             .n_used = raw->n_experts_used,
-                                             .d_ff = raw->d_ff_expert,
-                                             .is_normalized = raw->experts_normalized,
-                                             .has_shared_gate = t->has_shared_gate,
-                                             .has_norms = t->has_expert_norms };
+        c->experts = expert_config(raw);
 }
 
 static bool is_same_spelling(const struct chat_template *a, const struct chat_template *b)
@@ -384,8 +401,8 @@ quip_status qp_config_read(quip_model *m, quip_error *error)
     if ((status = qp_arena_open(&m->arena, qp_round_up(layers_bytes, 64) + weights_bytes + 64,
                                 "the layer tables", error)))
         return status;
-    m->config.layers = qp_arena_alloc(&m->arena, layers_bytes);
+    struct layer_config *layers = qp_arena_alloc(&m->arena, layers_bytes);
     m->weights.layers = qp_arena_alloc(&m->arena, weights_bytes);
-    fill_config(&m->config, &raw);
+    fill_config(&m->config, &raw, layers);
     return QUIP_OK;
 }
