@@ -20,7 +20,7 @@ struct command {
     const char *name;
     const char *arguments; // as help shows them: "MODEL PROMPT"
     const char *summary;   // one line
-    const char *examples;  // the rest of the help; ends with a newline
+    const char *examples;  // the rest of the help (help.c); ends with a newline
     int (*run)(const struct command *command, char **words);
 };
 
@@ -57,6 +57,9 @@ struct option {
  * after a message. */
 int parse_options(const struct command *command, const struct option *options, char **words,
                   int min, int max, int *exit_code);
+/* help.c: what --help prints. Each line of the command's examples is a paragraph; its lines are
+ * broken here, except those of one that begins with a space. */
+void print_help(const struct command *command, const struct option *options);
 /* Store a value of an option that is not a flag; false if it is not of the option's kind. */
 bool store_option(const struct option *o, const char *value);
 /* What the value of an option must be, for a message. */

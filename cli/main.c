@@ -44,8 +44,7 @@ static const struct command commands[] = {
       .summary = "Answer one prompt",
       .run = run_run,
       .examples = "Quote PROMPT: the shell must pass it as one word. Without one, or with \"-\", "
-                  "it is read "
-                  "from\nstdin. Otherwise a text on stdin comes before PROMPT.\n"
+                  "it is read from stdin. Otherwise a text on stdin comes before PROMPT.\n"
                   "\n"
                   "  quip run gemma.bin \"Why is the sky blue?\"\n"
                   "  quip run gemma.bin - --max-output-tokens 200 < letter.txt\n"
@@ -53,7 +52,7 @@ static const struct command commands[] = {
                   "  quip run gemma.bin \"A haiku\" --temperature 0.8 --top-k 40 --seed 7\n"
                   "\n"
                   "Exit code: 0, 1 after a failure, 2 for wrong usage, 130 after Ctrl-C. Ctrl-C "
-                  "ends the\nanswer; its text so far is kept.\n" },
+                  "ends the answer; its text so far is kept.\n" },
     { .name = "chat",
       .arguments = "MODEL",
       .summary = "Hold a conversation",
@@ -61,7 +60,7 @@ static const struct command commands[] = {
       .examples =
           "Ctrl-C ends an answer, Ctrl-D ends the conversation, /help lists more commands.\n"
           "A pasted text of several lines is one turn. To type several lines: Alt-Enter, or a "
-          "backslash\nbefore Enter, or \"\"\" before the first line and after the last.\n"
+          "backslash before Enter, or \"\"\" before the first line and after the last.\n"
           "If stdin is a pipe, each line is a turn.\n"
           "\n"
           "  quip chat gemma.bin --system \"Answer in one sentence.\"\n" },
@@ -69,21 +68,20 @@ static const struct command commands[] = {
       .arguments = "MODEL [FILE]",
       .summary = "Show the prompt that a chat template makes of a conversation",
       .run = run_render,
-      .examples =
-          "FILE is a JSON object: \"messages\", and whatever else the template reads, such as "
-          "\"tools\",\n\"add_generation_prompt\" or \"enable_thinking\". If it is missing or "
-          "\"-\", it is read from stdin.\n"
-          "\n"
-          "  quip render qwen3.bin conversation.json\n"
-          "  quip render qwen3.bin --ids < conversation.json\n"
-          "  quip render --template chat_template.jinja --jsonl < conversations.jsonl\n" },
+      .examples = "FILE is a JSON object: \"messages\", and whatever else the template reads, such "
+                  "as \"tools\", \"add_generation_prompt\" or \"enable_thinking\". If it is "
+                  "missing or \"-\", it is read from stdin.\n"
+                  "\n"
+                  "  quip render qwen3.bin conversation.json\n"
+                  "  quip render qwen3.bin --ids < conversation.json\n"
+                  "  quip render --template chat_template.jinja --jsonl < conversations.jsonl\n" },
     { .name = "tokenize",
       .arguments = "FILE [TEXT]",
       .summary = "Convert text to token ids, or back",
       .run = run_tokenize,
       .examples =
           "FILE is a model, a tokenizer.model or a tokenizer.json. If TEXT is missing or \"-\", it "
-          "is\nread from stdin. No beginning-of-sequence token is added.\n"
+          "is read from stdin. No beginning-of-sequence token is added.\n"
           "\n"
           "  quip tokenize gemma.bin \"Hello world\"              9259 1902\n"
           "  quip tokenize gemma.bin --detokenize \"9259 1902\"   Hello world\n"
@@ -95,7 +93,7 @@ static const struct command commands[] = {
       .run = run_embed,
       .examples =
           "Each text gives a line {\"embedding\": […]}. Without a TEXT, stdin is one, without its "
-          "last\nline end.\n"
+          "last line end.\n"
           "A text that is longer than the model's maximum is cut at its end.\n"
           "\n"
           "  quip embed minilm.bin \"A cat sits outside\" \"The new film is great\"\n"
@@ -107,7 +105,7 @@ static const struct command commands[] = {
       .summary = "Write the logits of the next token as float32 numbers",
       .run = run_logits,
       .examples = "The file is little endian, row-major [positions, vocab_size]. It has one row, "
-                  "or with --all\none row for each id.\n"
+                  "or with --all one row for each id.\n"
                   "\n"
                   "  quip logits gemma.bin --ids 2,9259,1902 --out logits.f32\n" },
     { .name = "inspect",
@@ -123,9 +121,8 @@ static const struct command commands[] = {
       .run = run_convert,
       .examples =
           "IN is a GGUF file, a Hugging Face checkpoint (its folder, one of its safetensors or "
-          "PyTorch\nfiles, or a quoted pattern of file names), or a model file. OUT appears when "
-          "it is complete. Where files of a folder disagree, tensors count before config.json, "
-          "and\n"
+          "PyTorch files, or a quoted pattern of file names), or a model file. OUT appears when it "
+          "is complete. Where files of a folder disagree, tensors count before config.json, and "
           "tokenizer.json before tokenizer.model; docs/conversion.md has the rules.\n"
           "\n"
           "  quip convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2.bin\n"
@@ -138,20 +135,19 @@ static const struct command commands[] = {
       .arguments = "MODEL [OUT]",
       .summary = "Write a .task bundle, or extract one",
       .run = run_bundle,
-      .examples =
-          "A bundle contains a model file, its tokenizer and its prompt settings. Quip opens it "
-          "like a\nmodel file.\n"
-          "\n"
-          "  quip bundle gemma.bin gemma.task\n"
-          "  quip bundle gemma.bin gemma.task --start-token \"<bos>\" --stop-token "
-          "\"<end_of_turn>\"\n"
-          "  quip bundle gemma.task --extract parts/\n" },
+      .examples = "A bundle contains a model file, its tokenizer and its prompt settings. Quip "
+                  "opens it like a model file.\n"
+                  "\n"
+                  "  quip bundle gemma.bin gemma.task\n"
+                  "  quip bundle gemma.bin gemma.task --start-token \"<bos>\" --stop-token "
+                  "\"<end_of_turn>\"\n"
+                  "  quip bundle gemma.task --extract parts/\n" },
     { .name = "verify",
       .arguments = "A B",
       .summary = "Compare a model file with its source",
       .run = run_verify,
       .examples = "A is a model file or a checkpoint as for convert, B is a model file. With "
-                  "--text, a checkpoint\nis converted to a temporary float32 file beside B.\n"
+                  "--text, a checkpoint is converted to a temporary float32 file beside B.\n"
                   "\n"
                   "  quip verify gemma-3-270m/ gemma.bin\n"
                   "  quip verify gemma-int8.bin gemma-int4.bin --text book.txt --json\n" },
@@ -159,12 +155,11 @@ static const struct command commands[] = {
       .arguments = "MODEL",
       .summary = "Measure the perplexity on a text",
       .run = run_eval,
-      .examples =
-          "The text is cut into windows of N tokens, and each is evaluated alone. If the model has "
-          "a\nbeginning-of-sequence token, it is the first of the N. An incomplete last window is "
-          "not used.\n"
-          "\n"
-          "  quip eval gemma.bin --text book.txt --window 1024 --windows 4\n" },
+      .examples = "The text is cut into windows of N tokens, and each is evaluated alone. If the "
+                  "model has a beginning-of-sequence token, it is the first of the N. An "
+                  "incomplete last window is not used.\n"
+                  "\n"
+                  "  quip eval gemma.bin --text book.txt --window 1024 --windows 4\n" },
     { .name = "bench",
       .arguments = "MODEL",
       .summary = "Measure how fast a model is on this machine",
@@ -226,17 +221,17 @@ int main(int argc, char **argv)
         printf("quip %s\n", quip_version());
         return 0;
     }
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
-        if (argc > 2 && (command = find_command(argv[2])))
-            return command->run(command, help); // quip help run is quip run --help
-        print_program_help(stdout);
-        return 0;
+    const bool is_help =
+        strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0;
+    if (argc < 2 || (is_help && argc == 2)) {
+        print_program_help(is_help ? stdout : stderr);
+        return is_help ? 0 : EXIT_USAGE;
     }
-    command = find_command(name);
-    if (command)
-        return command->run(command, argv + 2);
-    if (argc > 1)
-        fail("unknown command %s", name);
-    print_program_help(stderr);
-    return EXIT_USAGE;
+    if (is_help)
+        name = argv[2];
+    if (!(command = find_command(name))) {
+        fail("unknown command %s; quip --help lists the commands", name);
+        return EXIT_USAGE;
+    }
+    return command->run(command, is_help ? help : argv + 2); // quip help run is quip run --help
 }

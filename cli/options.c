@@ -1,24 +1,12 @@
 /* options.c: reads the options of a command.
  * In:  the words that the user typed, and the command's table of options.
- * Out: the fields that the table points to. The help text is generated from the same table. */
+ * Out: the fields that the table points to. */
 #include "cli.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static void print_help(const struct command *command, const struct option *options)
-{
-    printf("quip %s %s\n%s.\n\nOptions:\n", command->name, command->arguments, command->summary);
-    for (const struct option *o = options; o->kind != OPTION_END; o++) {
-        char letter[] = { o->letter ? '-' : ' ', o->letter ? o->letter : ' ', 0 };
-        char left[64];
-        snprintf(left, sizeof(left), "%s --%s %s", letter, o->name, o->value ? o->value : "");
-        printf("  %-28s %s\n", left, o->help);
-    }
-    printf("  %-28s %s\n\n%s", "-h --help", "print this text", command->examples);
-}
 
 /* Find the option that `word` names; *value is the rest of the word, or NULL. */
 static const struct option *find_option(const struct option *options, const char *word,

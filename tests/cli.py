@@ -114,7 +114,13 @@ class Usage(unittest.TestCase):
             self.assertEqual(done.stdout, b"", args)
             self.assertEqual(done.stderr.count(b"\n"), 1, done.stderr)
         self.assertEqual(quip(check=2).stdout, b"")
-        quip("no-such-command", check=2)
+        for args in [["no-such-command"], ["help", "no-such-command"]]:
+            self.assertIn(b"unknown command no-such-command; quip --help lists", quip(*args, check=2).stderr)
+
+    def test_lines_of_the_help_fit(self):
+        for command in COMMANDS:
+            for line in quip(command, "--help", check=0).stdout.decode().splitlines():
+                self.assertLessEqual(len(line), 100, line)
 
     def test_unknown_options_are_guessed(self):
         for word, guess in {
