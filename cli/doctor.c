@@ -15,8 +15,8 @@ struct verdict {
 };
 
 struct checkup {
-    char processor[128]; // as the system calls it
-    const char *instructions;
+    char processor[128];      // as the system calls it
+    const char *instructions; // of the best kernels that this processor has, or QUIP_CPU allows
     int n_threads, n_processors;
     uint64_t memory, available; // bytes; 0: unknown
 #ifdef QUIP_WEBGPU
@@ -48,18 +48,6 @@ static void find_processor(char name[128])
     }
     if (f)
         fclose(f);
-}
-
-/* The best of the levels that this processor has, or that QUIP_CPU allows. */
-static const char *find_instructions(void)
-{
-    const unsigned features = qp_cpu_features();
-    const struct cpu_level *level;
-    const char *name = "scalar";
-    for (int i = 0; (level = qp_cpu_level(i)); i++)
-        if (level->features && (level->features & ~features) == 0)
-            name = level->name;
-    return name;
 }
 
 static void find_memory(struct checkup *c)
@@ -110,7 +98,7 @@ static void examine(struct checkup *c)
 {
     find_processor(c->processor);
     find_memory(c);
-    c->instructions = find_instructions();
+    c->instructions = qp_best_cpu_level();
     c->n_threads = qp_default_threads();
     c->n_processors = (int)sysconf(_SC_NPROCESSORS_ONLN);
 #ifdef QUIP_WEBGPU

@@ -288,9 +288,11 @@ unsigned qp_cpu_features(void);
 /* A level that QUIP_CPU may name: the i-th, scalar first; NULL past the last. */
 struct cpu_level {
     const char *name;
-    unsigned features;
+    unsigned features; // that it allows: its own, and those of lower levels
+    unsigned own;      // that its kernels need
 };
 const struct cpu_level *qp_cpu_level(int i);
+const char *qp_best_cpu_level(void); // the best level with qp_cpu_features
 
 /* ---- UTF-8 (utf8.c) ---- */
 

@@ -152,17 +152,18 @@ static unsigned machine_features(void)
 const struct cpu_level *qp_cpu_level(int i)
 {
     static const struct cpu_level levels[] = {
-        { "scalar", 0 },
-        { "avx2", CPU_AVX2 },
-        { "avxvnni", CPU_AVX2 | CPU_AVXVNNI },
-        { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI },
-        { "zen4", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_HALF_512 },
-        { "amx", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_AMX },
-        { "neon", CPU_NEON },
-        { "dotprod", CPU_NEON | CPU_DOTPROD },
-        { "i8mm", CPU_NEON | CPU_DOTPROD | CPU_I8MM },
-        { "simd128", CPU_WASM_SIMD },
-        { "relaxed", CPU_WASM_SIMD | CPU_WASM_RELAXED },
+        { "scalar", 0, 0 },
+        { "avx2", CPU_AVX2, CPU_AVX2 },
+        { "avxvnni", CPU_AVX2 | CPU_AVXVNNI, CPU_AVXVNNI },
+        { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI, CPU_AVX512VNNI },
+        { "zen4", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_HALF_512,
+          CPU_AVX512VNNI | CPU_HALF_512 },
+        { "amx", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_AMX, CPU_AVX512VNNI | CPU_AMX },
+        { "neon", CPU_NEON, CPU_NEON },
+        { "dotprod", CPU_NEON | CPU_DOTPROD, CPU_DOTPROD },
+        { "i8mm", CPU_NEON | CPU_DOTPROD | CPU_I8MM, CPU_I8MM },
+        { "simd128", CPU_WASM_SIMD, CPU_WASM_SIMD },
+        { "relaxed", CPU_WASM_SIMD | CPU_WASM_RELAXED, CPU_WASM_RELAXED },
     };
     return i < (int)QP_COUNT(levels) ? &levels[i] : NULL;
 }
@@ -175,4 +176,15 @@ unsigned qp_cpu_features(void)
         if (!strcmp(name, level->name))
             return machine_features() & level->features;
     return machine_features();
+}
+
+const char *qp_best_cpu_level(void)
+{
+    const unsigned features = qp_cpu_features();
+    const struct cpu_level *level;
+    const char *name = NULL;
+    for (int i = 0; (level = qp_cpu_level(i)); i++)
+        if ((level->own & ~features) == 0)
+            name = level->name;
+    return name;
 }
