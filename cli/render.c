@@ -122,14 +122,16 @@ static int render_lines(const struct renderer *r)
     return exit_code;
 }
 
-static int render_text(const struct renderer *r, const struct bytes *json)
+static int render_text(const struct renderer *r, const struct bytes *json, const char *where)
 {
     quip_error error = { 0 };
     struct bytes text = { 0 }, list = { 0 };
     struct tokens ids = { 0 };
     int exit_code = 0;
-    if (render(r, (const char *)json->data, json->n, &text, NULL, &error) ||
-        (r->with_ids && tokenize(r, &text, &ids, &error)))
+    quip_status status = render(r, (const char *)json->data, json->n, &text, NULL, &error);
+    if (!status && r->with_ids)
+        status = tokenize(r, &text, &ids, &error);
+    if (qp_fail_in(&error, status, where))
         exit_code = fail_with(&error);
     else if (r->with_ids && print_ids(&list, &ids, " ") && qp_bytes_append(&list, "\n", 1))
         fwrite(list.data, 1, list.n, stdout);
@@ -218,14 +220,15 @@ int run_render(const struct command *command, char **words)
         return fail_usage(command, "unexpected argument \"%s\"", words[n - 1]);
     if (template && (r.with_ids || name))
         return fail_usage(command, "--%s needs MODEL", r.with_ids ? "ids" : "name");
+    const char *path = n > n_model ? words[n_model] : "-";
+    const char *where = strcmp(path, "-") == 0 ? "standard input" : path;
     exit_code = EXIT_FAILED;
     if (template ? open_template(&r, template, &error) : open_model(&r, words[0], name, &error))
         exit_code = error.status == QUIP_E_CANCELLED ? EXIT_FAILED : fail_with(&error);
     else if (is_jsonl)
         exit_code = render_lines(&r);
-    else if (read_input(&json, n > n_model ? words[n_model] : "-") &&
-             to_utf8(&json, n > n_model ? words[n_model] : "standard input"))
-        exit_code = render_text(&r, &json);
+    else if (read_input(&json, path) && to_utf8(&json, where))
+        exit_code = render_text(&r, &json, where);
     if (!close_output(stdout, "-"))
         exit_code = EXIT_FAILED;
     qp_jinja_close(r.own);

@@ -392,6 +392,12 @@ class WithModel(unittest.TestCase):
         none = {"QUIP_GPU_LIBRARY": "/no-such-file"}
         found = json.loads(quip("doctor", "--json", env=none, check=0).stdout)
         self.assertGreater(found["cpu"]["threads"], 0)
+        cpuinfo = pathlib.Path("/proc/cpuinfo")
+        flags = cpuinfo.read_text() if cpuinfo.exists() else ""
+        if " avx512_vnni" in flags:  # with or without avx_vnni
+            self.assertIn(found["cpu"]["instructions"], ("avx512vnni", "zen4", "amx"))
+        scalar = json.loads(quip("doctor", "--json", env={**none, "QUIP_CPU": "scalar"}, check=0).stdout)
+        self.assertEqual(scalar["cpu"]["instructions"], "scalar")
         self.assertTrue(found["backends"]["cpu"]["works"])
         self.assertFalse(found["backends"]["gpu"]["works"])
         self.assertNotIn("model", found)
@@ -503,6 +509,18 @@ class WithModel(unittest.TestCase):
         said = quip("tokenize", self.model, "a", "--special", "--no-special", check=2).stderr
         self.assertIn(b"exclude each other", said)
         self.assertIn(b'no chat template named "x"', quip("render", self.model, "--name", "x", check=2).stderr)
+
+    def test_an_address_is_not_a_file(self):
+        address = "https://huggingface.co/example/model"
+        for args in [["run", address, "x"], ["inspect", address], ["convert", address, WORK / "x.bin"]]:
+            said = quip(*args, check=1).stderr.decode()
+            self.assertEqual(said, f"quip: {address}: is an address, not a file; download it first\n")
+
+    def test_render_names_the_file(self):
+        (WORK / "wrong.json").write_text("hello")
+        (WORK / "plain.jinja").write_text("{{ messages }}")
+        said = quip("render", "--template", WORK / "plain.jinja", WORK / "wrong.json", check=2).stderr
+        self.assertIn(b"wrong.json: the JSON is not valid at byte 0", said)
 
     def test_penalties(self):
         args = ["run", self.model, "What is light?", "-n", 40, "--greedy"]

@@ -32,6 +32,9 @@ quip_status qp_fail(quip_error *error, quip_status status, const char *format, .
  * `status`; does nothing if that is QUIP_OK. */
 quip_status qp_fail_in(quip_error *error, quip_status status, const char *where);
 
+/* The message for a path that cannot be opened, with the reason in errno; or that is an address. */
+quip_status qp_fail_open(quip_error *error, const char *path);
+
 /* The message for every failed allocation: how many bytes, and for what. */
 quip_status qp_fail_memory(quip_error *error, const char *what, size_t n_bytes);
 

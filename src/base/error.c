@@ -5,6 +5,7 @@
 #include "base.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <string.h>
 
 static const struct {
@@ -58,6 +59,13 @@ quip_status qp_fail(quip_error *error, quip_status status, const char *format, .
     va_end(args);
     make_printable(error->message);
     return status;
+}
+
+quip_status qp_fail_open(quip_error *error, const char *path)
+{
+    return strstr(path, "://")
+               ? qp_fail(error, QUIP_E_IO, "%s: is an address, not a file; download it first", path)
+               : qp_fail(error, QUIP_E_IO, "%s: %s", path, strerror(errno));
 }
 
 quip_status qp_fail_in(quip_error *error, quip_status status, const char *where)

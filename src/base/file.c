@@ -163,7 +163,7 @@ static quip_status load_file(struct file *f, bool is_copied, quip_error *error)
     // O_NONBLOCK: opening a FIFO must not wait for its writer
     int fd = open(f->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
-        return qp_fail(error, QUIP_E_IO, "%s: %s", f->name, strerror(errno));
+        return qp_fail_open(error, f->name);
     const quip_status status = load_part(f, fd, 0, 0, is_copied, error);
     close(fd); // the mapping remains
     return status;
@@ -254,7 +254,7 @@ static quip_status load_file(struct file *f, bool is_copied, quip_error *error)
     (void)is_copied; // it always is
     FILE *in = fopen(f->name, "rb");
     if (!in)
-        return qp_fail(error, QUIP_E_IO, "%s: %s", f->name, strerror(errno));
+        return qp_fail_open(error, f->name);
     quip_status status = read_file(f, in, error);
     fclose(in);
     return status;

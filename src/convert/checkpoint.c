@@ -54,7 +54,7 @@ quip_status qp_shard_open(struct shard *s, const char *path, quip_error *error)
     *s = (struct shard){ .fd =
                              open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) }; // a FIFO may not wait
     if (s->fd < 0 || fstat(s->fd, &st) < 0)
-        return qp_fail(error, QUIP_E_IO, "%s: %s", path, strerror(errno));
+        return qp_fail_open(error, path);
     if (!S_ISREG(st.st_mode))
         return qp_fail(error, QUIP_E_IO, "%s: is not a regular file", path);
     s->stamp = qp_file_stamp(s->fd);
