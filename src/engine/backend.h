@@ -9,7 +9,7 @@
  * - struct sequence: the KV cache of one session, its position, its adapter and its outputs.
  * - struct device_adapter: an adapter's weights as the backend needs them.
  *
- * forward.c describes a batch of rows with about ten operations on the buffers below. An operation
+ * forward.c describes a batch of rows with operations on the buffers below. An operation
  * may run at once (CPU), or it is recorded and runs after submit (GPU). It returns QUIP_OK, or a
  * status whose sentence is in device->error. Calls come in this order:
  *
