@@ -85,19 +85,22 @@ static const struct {
 static bool help(struct chat *c, const char *argument)
 {
     (void)argument;
+    const int indent = 27;
     for (size_t i = 0; i < QP_COUNT(slash_commands); i++) {
-        const char *takes = slash_commands[i].argument ? slash_commands[i].argument : "";
-        if (slash_commands[i].what)
-            fprintf(stderr, "  %s %-*s %s\n", slash_commands[i].name,
-                    (int)(23 - strlen(slash_commands[i].name)), takes, slash_commands[i].what);
+        const char *name = slash_commands[i].name, *takes = slash_commands[i].argument;
+        if (!slash_commands[i].what)
+            continue;
+        fprintf(stderr, "  %s %-*s", name, indent - 3 - (int)strlen(name), takes ? takes : "");
+        print_paragraph(stderr, slash_commands[i].what, indent, indent);
     }
     if (c->is_terminal)
-        fputs(
-            "\nA pasted text of several lines is one turn. To type several lines: Alt-Enter, or a "
-            "backslash\nbefore Enter, or \"\"\" before the first line and after the last.\n"
-            "Ctrl-C ends an answer or clears the line, Ctrl-Z stops the program, Ctrl-R searches "
-            "the history.\n",
-            stderr);
+        print_paragraphs(stderr,
+                         "\n"
+                         "A pasted text of several lines is one turn. To type several lines: "
+                         "Alt-Enter, or a backslash before Enter, or \"\"\" before the first line "
+                         "and after the last.\n"
+                         "Ctrl-C ends an answer or clears the line, Ctrl-Z stops the program, "
+                         "Ctrl-R searches the history.\n");
     return true;
 }
 

@@ -57,13 +57,17 @@ struct option {
  * after a message. */
 int parse_options(const struct command *command, const struct option *options, char **words,
                   int min, int max, int *exit_code);
-/* help.c: what --help prints. Each line of the command's examples is a paragraph; its lines are
- * broken here, except those of one that begins with a space. */
-void print_help(const struct command *command, const struct option *options);
 /* Store a value of an option that is not a flag; false if it is not of the option's kind. */
 bool store_option(const struct option *o, const char *value);
 /* What the value of an option must be, for a message. */
 const char *option_values(const struct option *o, char to[64]);
+
+/* What --help prints (help.c). Each line of the command's examples is a paragraph. */
+void print_help(const struct command *command, const struct option *options);
+/* Print a paragraph in lines that fit the terminal. It begins at `column`, its other lines at
+ * `indent`. Or print each line of a text so; one that begins with a space stays as it is. */
+void print_paragraph(FILE *to, const char *text, int column, int indent);
+void print_paragraphs(FILE *to, const char *text);
 
 const char *backend_name(int32_t backend); // of an enum quip_backend
 

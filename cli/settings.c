@@ -39,7 +39,11 @@ static void print_setting(const struct option *o)
         text = *(const char **)o->to;
     else
         text = "-";
-    fprintf(stderr, "  %-20s %-6s %s%s%s\n", o->name, text, dim(), o->help, plain());
+    const int indent = 30;
+    const int column = fprintf(stderr, "  %-20s %-6s ", o->name, text);
+    fputs(dim(), stderr);
+    print_paragraph(stderr, o->help, column, indent);
+    fputs(plain(), stderr);
 }
 
 static const struct option *find_setting(const struct chat *c, const char *name, size_t n)
