@@ -155,7 +155,7 @@ void qp_file_close(struct file *f);
 quip_status qp_file_read(const struct file *f, uint64_t offset, void *to, size_t n,
                          quip_error *error);
 
-/* ---- paths (path.c, file.c) ---- */
+/* ---- paths (path.c, file.c, cache.c) ---- */
 
 /* "<folder>/<name>" on the heap; NULL without memory. */
 char *qp_path_join(const char *folder, const char *name);

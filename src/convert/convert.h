@@ -111,6 +111,8 @@ void qp_verify_report_close(struct verify_report *report);
 /* The report in a few lines of "key value", as a model file stores it; returns its length. */
 int qp_verify_summary(char *to, size_t size, const struct verify_report *r);
 
+/* ---- parts of a checkpoint (pytorch.c, tokenizer_json.c, tokenizer_gguf.c) ---- */
+
 /* Reads PyTorch checkpoints, for qp_format_open_with. */
 extern const struct format_reader qp_pytorch_reader;
 

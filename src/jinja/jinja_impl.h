@@ -389,6 +389,7 @@ bool qp_iter_begin(struct run *r, const struct value *v, struct iter *iter);
 bool qp_iter_next(struct run *r, struct iter *iter, struct value *v); // false at the end
 bool qp_is_iterable(const struct value *v);
 struct value qp_list_from(struct run *r, const struct value *v); // list(v)
+/* compare.c */
 struct value qp_sorted(struct run *r, struct value list, const struct value *keys, bool reverse);
 
 /* ---- calls: call.c ---- */
@@ -410,20 +411,24 @@ enum {
 bool qp_bind(struct run *r, const char *function, const char *spec, const struct args *args,
              struct value *bound);
 struct value qp_call(struct run *r, struct value callee, const struct args *args);
+struct value qp_function_find(const struct value *name); // V_MISSING: unknown
 
+/* access.c */
 struct value qp_get_attr(struct run *r, const struct value *v, const struct value *name);
 struct value qp_get_item(struct run *r, const struct value *v, const struct value *key);
 struct value qp_get_slice(struct run *r, const struct value *v, const struct value bounds[3]);
 
+/* filters.c, tests.c */
 int qp_filter_find(const struct value *name); // -1: unknown
 struct value qp_filter_call(struct run *r, int filter, struct value v, const struct args *args);
 int qp_test_find(const struct value *name);
 bool qp_test_call(struct run *r, int test, struct value v, const struct args *args);
 bool qp_text_is_case(struct run *r, const struct value *v, bool is_upper);
-struct value qp_function_find(const struct value *name); // V_MISSING: unknown
+/* methods.c */
 struct value qp_method_call(struct run *r, const struct value *method, const struct args *args);
 /* An attribute that Python's own types have; V_MISSING if the type has none of that name. */
 struct value qp_type_attr(struct run *r, const struct value *v, const struct value *name);
+/* format.c, strftime.c */
 struct value qp_format_percent(struct run *r, const struct value *format, struct value args);
 struct value qp_format_braces(struct run *r, const struct value *format, const struct args *args);
 struct value qp_strftime(struct run *r, const struct value *format);
@@ -440,7 +445,7 @@ bool qp_generator_next(struct run *r, struct generator *g, struct value *v);
 struct value qp_attribute_of(struct run *r, struct value item, const struct value *path,
                              const struct value *fallback);
 
-/* ---- text: text.c, letters.c ---- */
+/* ---- text: letters.c, value.c, filters_text.c ---- */
 
 size_t qp_space_at(const char *text, size_t n);     // bytes of a white space character, or 0
 size_t qp_space_before(const char *text, size_t n); // the one that ends at n
@@ -455,9 +460,9 @@ enum letter_case {
 };
 struct value qp_text_case(struct run *r, struct value v, enum letter_case to);
 bool qp_is_printable(int32_t c);
-struct value qp_split_lines(struct run *r, struct value v, bool keeps_ends); // filters_text.c
+struct value qp_split_lines(struct run *r, struct value v, bool keeps_ends);
 
-/* ---- parse.c, eval.c, exec.c ---- */
+/* ---- programs: parse.c, eval.c, exec.c, loop.c ---- */
 
 struct scope {
     struct scope *parent;

@@ -214,7 +214,9 @@ struct bpe_spec {
 };
 bool qp_bpe_blob_write(const struct bpe_spec *spec, struct bytes *out);
 
-/* Append a SentencePiece ModelProto: all pieces, then the options. Convert uses it to give every
+/* ---- a SentencePiece ModelProto (spm_writer.c) ---- */
+
+/* Append one to `out`: all pieces, then the options. Convert uses it to give every
  * model file a vocabulary that MediaPipe can read. */
 struct spm_options {
     const void *charsmap; // precompiled; may be NULL

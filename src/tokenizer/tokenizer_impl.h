@@ -157,7 +157,7 @@ const bool *qp_spm_joins(const struct tokenizer *t);
 /* From now on, words begin at this spelling of a space. */
 void qp_spm_set_space(struct tokenizer *t, const char *space);
 
-/* The byte of a byte piece, which is spelled <0x0A>; -1 for any other text. */
+/* spm.c. The byte of a byte piece, which is spelled <0x0A>; -1 for any other text. */
 int qp_spm_byte(const char *text, size_t n);
 
 /* merge.c. Insert a merge into b->slots, which must have a free slot. */
@@ -185,8 +185,8 @@ static inline size_t qp_char_length(const char *text, size_t n)
     return length < n ? length : n;
 }
 
-/* text[0, n) does not begin with a valid character. Length of the part that the WHATWG encoding
- * standard replaces by one U+FFFD. */
+/* pipeline.c. text[0, n) does not begin with a valid character. Length of the part that the WHATWG
+ * encoding standard replaces by one U+FFFD. */
 size_t qp_malformed_length(const char *text, size_t n);
 
 /* ---- tokens.c ---- */
