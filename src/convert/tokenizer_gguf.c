@@ -121,60 +121,60 @@ static bool text_is(const char *text, size_t n, const char *expected)
 
 /* Phi-3's turns take the white space after them, which GGUF does not say. llama.cpp knows it for
  * the same tokens. */
-static quip_status add_phi3_token(struct vocabulary *v, int id, const char *text, size_t n,
+static quip_status add_phi3_token(struct vocabulary *v, const struct gguf_piece *p,
                                   quip_error *error)
 {
     const struct bpe_added added = {
-        .id = id,
+        .id = p->id,
         .is_special = true,
-        .rstrip = !text_is(text, n, "<unk>") && !text_is(text, n, "<s>") &&
-                  !text_is(text, n, "<|endoftext|>"),
+        .rstrip = !text_is(p->text, p->n_text, "<unk>") && !text_is(p->text, p->n_text, "<s>") &&
+                  !text_is(p->text, p->n_text, "<|endoftext|>"),
     };
     return qp_vocabulary_add(v, &added, error);
 }
 
 /* The score is set by the first merge that makes the piece. The unknown piece and the other
  * control pieces of Gemma 4 are found in text, except bos, eos and pad. */
-static quip_status set_gemma4_piece(struct vocabulary *v, int id, const char *text, size_t n,
+static quip_status set_gemma4_piece(struct vocabulary *v, const struct gguf_piece *p,
                                     enum piece_type type, quip_error *error)
 {
-    return qp_vocabulary_set(v, id, text, n, 0, gemma_type(v, id, type), error);
+    return qp_vocabulary_set(v, p->id, p->text, p->n_text, 0, gemma_type(v, p->id, type), error);
 }
 
-static quip_status set_spm_piece(struct vocabulary *v, const struct gguf_pieces *p, int id,
-                                 const char *text, size_t n, float score, enum piece_type type,
+static quip_status set_spm_piece(struct vocabulary *v, const struct gguf_pieces *all,
+                                 const struct gguf_piece *p, enum piece_type type,
                                  quip_error *error)
 {
-    if (p->is_gemma)
-        type = gemma_type(v, id, type);
-    else if (id == v->options.unk_id && type == PIECE_CONTROL)
+    if (all->is_gemma)
+        type = gemma_type(v, p->id, type);
+    else if (p->id == v->options.unk_id && type == PIECE_CONTROL)
         type = PIECE_UNKNOWN;
-    if (type != PIECE_NORMAL) // only normal pieces have a score; GGUF has -1000 there
-        score = 0;
-    if (type == PIECE_USER_DEFINED && n > 0 && strspn(text, " ") >= n)
-        return set_spaces(v, id, n, error);
-    if (p->is_phi3 && type == PIECE_CONTROL) {
-        quip_status status = add_phi3_token(v, id, text, n, error);
+    if (type == PIECE_USER_DEFINED && strspn(p->text, " ") >= p->n_text)
+        return set_spaces(v, p->id, p->n_text, error);
+    if (all->is_phi3 && type == PIECE_CONTROL) {
+        quip_status status = add_phi3_token(v, p, error);
         if (status)
             return status;
     }
-    return qp_vocabulary_set(v, id, text, n, score, type, error);
+    // only normal pieces have a score; GGUF has -1000 elsewhere
+    const float score = type == PIECE_NORMAL ? (float)p->score : 0;
+    return qp_vocabulary_set(v, p->id, p->text, p->n_text, score, type, error);
 }
 
 /* As in MediaPipe's converter, the score is -id. */
-static quip_status set_byte_level_piece(struct vocabulary *v, int id, const char *text, size_t n,
+static quip_status set_byte_level_piece(struct vocabulary *v, const struct gguf_piece *p,
                                         enum piece_type type, quip_error *error)
 {
     if (type == PIECE_CONTROL || type == PIECE_USER_DEFINED) {
-        struct bpe_added added = { .id = id, .is_special = type == PIECE_CONTROL };
+        struct bpe_added added = { .id = p->id, .is_special = type == PIECE_CONTROL };
         quip_status status = qp_vocabulary_add(v, &added, error);
         if (status)
             return status;
     }
-    if (id == v->options.unk_id) // SentencePiece needs one, also if it is special (SmolLM2)
+    if (p->id == v->options.unk_id) // SentencePiece needs one, also if it is special (SmolLM2)
         type = PIECE_UNKNOWN;
-    float score = type == PIECE_NORMAL || type == PIECE_UNKNOWN ? -(float)id : 0;
-    return qp_vocabulary_set(v, id, text, n, score, type, error);
+    float score = type == PIECE_NORMAL || type == PIECE_UNKNOWN ? -(float)p->id : 0;
+    return qp_vocabulary_set(v, p->id, p->text, p->n_text, score, type, error);
 }
 
 /* An empty piece, which some files have instead of an unused one, gets llama.cpp's name for it. */
@@ -185,26 +185,23 @@ static quip_status set_empty_piece(struct vocabulary *v, int id, quip_error *err
     return qp_vocabulary_set(v, id, name, (size_t)n, 0, PIECE_UNUSED, error);
 }
 
-static quip_status read_piece(struct vocabulary *v, const struct gguf_pieces *p,
-                              const struct gguf_piece *piece, quip_error *error)
+static quip_status read_piece(struct vocabulary *v, const struct gguf_pieces *all,
+                              const struct gguf_piece *p, quip_error *error)
 {
-    const int id = piece->id;
-    const char *text = piece->text;
-    const size_t n = piece->n_text;
     enum piece_type type = PIECE_NORMAL;
-    if (piece->type >= PIECE_NORMAL && piece->type <= PIECE_BYTE)
-        type = (enum piece_type)piece->type; // the same numbers as SentencePiece's
+    if (p->type >= PIECE_NORMAL && p->type <= PIECE_BYTE)
+        type = (enum piece_type)p->type; // the same numbers as SentencePiece's
     if (type == PIECE_BYTE)
         v->options.byte_fallback = true;
-    if (n == 0)
-        return set_empty_piece(v, id, error);
-    switch (p->model) {
+    if (p->n_text == 0)
+        return set_empty_piece(v, p->id, error);
+    switch (all->model) {
     case GGUF_BYTE_LEVEL:
-        return set_byte_level_piece(v, id, text, n, type, error);
+        return set_byte_level_piece(v, p, type, error);
     case GGUF_GEMMA4:
-        return set_gemma4_piece(v, id, text, n, type, error);
+        return set_gemma4_piece(v, p, type, error);
     default:
-        return set_spm_piece(v, p, id, text, n, (float)piece->score, type, error);
+        return set_spm_piece(v, all, p, type, error);
     }
 }
 
