@@ -119,6 +119,13 @@ static bool text_is(const char *text, size_t n, const char *expected)
     return n == strlen(expected) && memcmp(text, expected, n) == 0;
 }
 
+static bool is_spaces(const char *text, size_t n)
+{
+    while (n > 0 && text[n - 1] == ' ')
+        n--;
+    return n == 0;
+}
+
 /* Phi-3's turns take the white space after them, which GGUF does not say. llama.cpp knows it for
  * the same tokens. */
 static quip_status add_phi3_token(struct vocabulary *v, const struct gguf_piece *p,
@@ -149,7 +156,7 @@ static quip_status set_spm_piece(struct vocabulary *v, const struct gguf_pieces 
         type = gemma_type(v, p->id, type);
     else if (p->id == v->options.unk_id && type == PIECE_CONTROL)
         type = PIECE_UNKNOWN;
-    if (type == PIECE_USER_DEFINED && strspn(p->text, " ") >= p->n_text)
+    if (type == PIECE_USER_DEFINED && is_spaces(p->text, p->n_text))
         return set_spaces(v, p->id, p->n_text, error);
     if (all->is_phi3 && type == PIECE_CONTROL) {
         quip_status status = add_phi3_token(v, p, error);
