@@ -16,22 +16,46 @@ float qp_rope_frequency(const struct rope *rope, const float *divisors, int i)
     return divisors ? frequency / divisors[i] : frequency;
 }
 
-/* The angle is the position times the frequency. Rows are filled when their positions are first
- * used. */
-static void fill_rope(struct rope_table *t, const struct rope *rope, const float *divisors, int n)
+/* Rows [begin, end) of a table. */
+struct rope_task {
+    struct rope_table *table;
+    const struct rope *rope;
+    const float *divisors;
+    int begin, end;
+};
+
+/* The angle is the position times the frequency. */
+static void fill_rope_part(void *arg, int index, int n_threads)
 {
-    assert(n <= t->n_positions);
-    for (int i = 0; i < t->half && t->n_filled < n; i++) {
-        const float frequency = qp_rope_frequency(rope, divisors, i);
-        for (int pos = t->n_filled; pos < n; pos++) {
+    const struct rope_task *j = arg;
+    const struct rope_table *t = j->table;
+    int first, last;
+    qp_share(j->end - j->begin, 1, index, n_threads, &first, &last);
+    for (int i = 0; i < t->half; i++) {
+        const float frequency = qp_rope_frequency(j->rope, j->divisors, i);
+        for (int pos = j->begin + first; pos < j->begin + last; pos++) {
             const size_t at = (size_t)pos * (size_t)t->half + (size_t)i;
             double sine, cosine;
             qp_sin_cos((float)pos * frequency, &sine, &cosine);
-            t->cos[at] = (float)cosine * rope->amplitude;
-            t->sin[at] = (float)sine * rope->amplitude;
+            t->cos[at] = (float)cosine * j->rope->amplitude;
+            t->sin[at] = (float)sine * j->rope->amplitude;
         }
     }
-    t->n_filled = n > t->n_filled ? n : t->n_filled;
+}
+
+/* Rows are filled when their positions are first used. */
+static void fill_rope(struct cpu_device *d, struct rope_table *t, const struct rope *rope,
+                      const float *divisors, int n)
+{
+    enum {
+        FEW_ROWS = 16
+    };
+    assert(n <= t->n_positions);
+    if (n <= t->n_filled)
+        return;
+    struct rope_task job = { t, rope, divisors, t->n_filled, n };
+    cpu_parallel(d, n - t->n_filled < FEW_ROWS, fill_rope_part, &job);
+    t->n_filled = n;
 }
 
 /* The table that layer l needs for a sequence; NULL if its heads do not rotate. */
@@ -92,7 +116,7 @@ static void fill_positions(struct cpu_device *d, int l, const struct sequence *s
     struct rope_table *table = rope_table_of(d, l, s);
     assert(n <= d->positions.n_context);
     if (table)
-        fill_rope(table, &c->ropes[c->layers[l].rope],
+        fill_rope(d, table, &c->ropes[c->layers[l].rope],
                   c->ropes[c->layers[l].rope].divisors[qp_rope_set(c, s->n_context)], n);
     if (d->positions.alibi && n > d->positions.n_filled) {
         fill_alibi(d, n);
@@ -249,7 +273,7 @@ quip_status qp_cpu_rope_append(struct device *device, int l, const struct rows *
     queries->n_kv_heads = lc->n_kv_heads;
     queries->group = (size_t)heads_per_kv(job.d, l);
     queries->stride = qp_round_up((size_t)lc->head_dim, ACT_BLOCK);
-    for (int t = 0; t < rows->n; t++) {
+    for (int t = rows->n - 1; t >= 0; t--) { // the last row fills what the others need, too
         const int end = rows->row[t].pos + 1;
         struct cpu_sequence *s = cpu_sequence_of(rows->row[t].sequence);
         assert(rows->row[t].pos >= 0 && (end <= s->base.n_context || s->base.n_context == 0));

@@ -396,37 +396,40 @@ static void finish_gated(const struct linear_task *j, int index, size_t stride, 
                                          .is_mixed = d->base.config->mixes_inputs });
 }
 
-/* Tile i of both matrices, for all rows of the batch. */
-static void gate_tile(const struct linear_task *j, int index, int i)
+/* Task i: chunk i % n_chunks of the batch times tile i / n_chunks of both matrices. *packed is the
+ * tile that scratch holds. */
+static void gate_task(const struct linear_task *j, int index, int task, int n_chunks, int *packed)
 {
     const struct kernels *k = &j->d->k;
     const struct worker_scratch *s = &j->d->mem.scratch[index];
     const struct matrix *up = j->products[UP_PRODUCT].w, *gate = j->products[GATE_PRODUCT].w;
-    const int row = i * TILE_ROWS, n_rows = qp_min(TILE_ROWS, up->n_out - row);
-    qp_pack_tile(k, s->tile, up, row, n_rows);
-    qp_pack_tile(k, s->tile_gate, gate, row, n_rows);
-    for (int t0 = 0; t0 < j->n; t0 += TASK_ROWS) {
-        const int n = qp_min(TASK_ROWS, j->n - t0);
-        multiply_tile(k, s->up, TILE_ROWS, s->tile, up, j->in, t0, n, row, n_rows);
-        qp_lora_add(&j->lora, index, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
-        if (gate->data) {
-            multiply_tile(k, s->gate, TILE_ROWS, s->tile_gate, gate, j->in, t0, n, row, n_rows);
-            qp_lora_add(&j->lora, index, s->gate, TILE_ROWS, GATE_PRODUCT, t0, n, row, n_rows);
-        }
-        finish_gated(j, index, TILE_ROWS, t0, n, row, n_rows);
+    const int i = task / n_chunks, row = i * TILE_ROWS, n_rows = qp_min(TILE_ROWS, up->n_out - row);
+    const int t0 = task % n_chunks * TASK_ROWS, n = qp_min(TASK_ROWS, j->n - t0);
+    if (i != *packed) {
+        qp_pack_tile(k, s->tile, up, row, n_rows);
+        qp_pack_tile(k, s->tile_gate, gate, row, n_rows);
     }
+    *packed = i;
+    multiply_tile(k, s->up, TILE_ROWS, s->tile, up, j->in, t0, n, row, n_rows);
+    qp_lora_add(&j->lora, index, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
+    if (gate->data) {
+        multiply_tile(k, s->gate, TILE_ROWS, s->tile_gate, gate, j->in, t0, n, row, n_rows);
+        qp_lora_add(&j->lora, index, s->gate, TILE_ROWS, GATE_PRODUCT, t0, n, row, n_rows);
+    }
+    finish_gated(j, index, TILE_ROWS, t0, n, row, n_rows);
 }
 
 static void gated_tiles(void *arg, int index, int n_threads)
 {
     (void)n_threads;
     const struct linear_task *j = arg;
-    int i, end;
-    const struct pool_items tiles = {
-        .n = n_tiles(j->products[UP_PRODUCT].w), .unit = 1, .min = 1, .max = 1
-    };
-    while (qp_pool_next(j->d->pool, index, &tiles, &i, &end))
-        gate_tile(j, index, i);
+    const int n_chunks = (j->n + TASK_ROWS - 1) / TASK_ROWS;
+    const int n = n_tiles(j->products[UP_PRODUCT].w) * n_chunks;
+    int begin, end, packed = -1;
+    const struct pool_items tasks = { .n = n, .unit = 1, .min = 1, .max = n_chunks };
+    while (qp_pool_next(j->d->pool, index, &tasks, &begin, &end))
+        for (int task = begin; task < end; task++)
+            gate_task(j, index, task, n_chunks, &packed);
 }
 
 /* Few rows of a batch: a thread reads tiles of weight rows of both matrices directly from the file,
