@@ -85,6 +85,7 @@ def main(folder, model, threads, prompt, output, isa=None):
     print(json.dumps({"prefill": prompt / prefill, "decode": output / empty, "decode_deep": output / deep}))
 
 
-if len(sys.argv) not in (6, 7):
-    sys.exit(__doc__)
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    if len(sys.argv) not in (6, 7):
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
