@@ -321,15 +321,101 @@ static void test_failed_batches(void **state)
     }
 }
 
+/* ---- batches ---- */
+
+enum {
+    MAX_BATCH = LOGITS_ROWS
+};
+
+static const enum dtype batch_types[] = { DTYPE_I8, DTYPE_I4, DTYPE_I4_BLOCK };
+
+/* The next token of n sessions, in one batch; the logits after each, [n, TINY_VOCAB]. */
+static void run_batch(quip_session *const *sessions, int n, const int *positions, float *logits)
+{
+    struct device *d = sessions[0]->device;
+    const struct backend *b = d->backend;
+    struct output outputs[MAX_BATCH];
+    qp_device_enter(d, TURN_SHORT);
+    for (int i = 0; i < n; i++) {
+        struct sequence *s = sessions[i]->sequence;
+        d->rows[i] = (struct row){ .sequence = s,
+                                   .pos = positions[i],
+                                   .visible_end = positions[i] + 1,
+                                   .token = tokens[positions[i]],
+                                   .is_output = true };
+        outputs[i] = (struct output){ s, 0 };
+        b->sequence_rewind(s, positions[i]);
+        assert_int_equal(s->pos, positions[i]);
+    }
+    assert_int_equal(b->begin(d, 0), QUIP_OK);
+    assert_int_equal(qp_forward(d, &(struct rows){ d->rows, n }, NULL, NULL), QUIP_OK);
+    assert_int_equal(qp_forward_logits(d, outputs, n, NULL), QUIP_OK);
+    assert_int_equal(b->submit(d), QUIP_OK);
+    assert_int_equal(b->poll(d, true), QUIP_OK);
+    assert_int_equal(b->read(d, BUF_LOGITS, logits, n), QUIP_OK);
+    qp_device_leave(d);
+}
+
+/* Sessions at other positions of a batch change no bit, however many there are. */
+static void check_batches(quip_model *model, const char *name)
+{
+    static const int sizes[] = { 2, MAX_BATCH, 9 };
+    static float want[MAX_BATCH][TINY_VOCAB], logits[MAX_BATCH * TINY_VOCAB];
+    quip_session *sessions[MAX_BATCH];
+    quip_error error = { 0 };
+    int positions[MAX_BATCH];
+    for (int i = 0; i < MAX_BATCH; i++) {
+        positions[i] = 1 + i * i * 13 % 150;
+        check(quip_session_open(&sessions[i], model, &(quip_session_options){ .n_context = 200 },
+                                &error),
+              &error);
+        prefill_to(sessions[i], positions[i]);
+        run_batch(&sessions[i], 1, &positions[i], want[i]);
+    }
+    for (size_t k = 0; k < QP_COUNT(sizes); k++) {
+        run_batch(sessions, sizes[k], positions, logits);
+        for (int i = 0; i < sizes[k]; i++)
+            if (memcmp(logits + i * TINY_VOCAB, want[i], ROW_BYTES) != 0)
+                fail_msg("%s: session %d of %d has other logits than alone", name, i, sizes[k]);
+    }
+    quip_session *clone;
+    check(quip_session_clone(&clone, sessions[5], &error), &error);
+    quip_session_close(sessions[5]); // others have its buffers, too
+    sessions[5] = clone;
+    run_batch(&clone, 1, &positions[5], logits);
+    assert_memory_equal(logits, want[5], ROW_BYTES);
+    for (int i = 0; i < MAX_BATCH; i++)
+        quip_session_close(sessions[i]);
+}
+
+static void test_batches(void **state)
+{
+    static const struct tiny_model *const bases[] = { &tiny_gemma3, &tiny_llama };
+    (void)state;
+    for (size_t i = 0; i < QP_COUNT(batch_types) && has_gpu(); i++) {
+        const enum dtype type = batch_types[i];
+        struct tiny_model m = tiny_with(*bases[i % 2], type);
+        quip_model *model;
+        quip_error error = { 0 };
+        m.window = i % 2 ? 0 : 70;
+        check(tiny_model_write("gpu-batch.bin", &m, &error), &error);
+        check(quip_model_open(&model, "gpu-batch.bin",
+                              &(quip_model_options){ .backend = QUIP_BACKEND_GPU }, &error),
+              &error);
+        check_batches(model, qp_dtype_name(type));
+        quip_model_close(model);
+        unlink("gpu-batch.bin");
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rewinds),
-        cmocka_unit_test(test_rejected_tokens),
-        cmocka_unit_test(test_copies),
-        cmocka_unit_test(test_failed_batches),
+        cmocka_unit_test(test_rewinds), cmocka_unit_test(test_rejected_tokens),
+        cmocka_unit_test(test_copies),  cmocka_unit_test(test_failed_batches),
+        cmocka_unit_test(test_batches),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);
 }

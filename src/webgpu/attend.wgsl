@@ -123,6 +123,10 @@ fn store_dim(o: Output, dim: u32, x: vec4<f32>, share: u32) {
     }
 }
 
+fn first_row() -> u32 {
+    return p.first_row;
+}
+
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let kv_head = group.y;

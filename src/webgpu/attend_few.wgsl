@@ -34,6 +34,7 @@ struct Params {
     scale: f32,
     cap: f32,
     eps: f32,
+    slot_vecs: u32, // from sequence to sequence in KV
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -50,6 +51,19 @@ const DIMS = QUADS * PER_QUAD;
 const NONE = 0xffffffffu;
 
 var<workgroup> weights: array<vec4<f32>, TILE>;
+
+// With IS_BATCH the dispatch has single rows of several sequences: this is one, and its sequence's
+// place in KV.
+var<private> row_at: u32;
+var<private> kv_at: u32;
+
+fn first_row() -> u32 {
+    return p.first_row + row_at;
+}
+
+fn first_t() -> u32 {
+    return p.first_t + row_at;
+}
 
 // ---- queries and new keys: four heads at a time ----
 
@@ -185,7 +199,7 @@ fn part(i: u32, is_second: bool) -> f32 {
 
 // Append the key and the value of row t, at position pos; they are made together, and stay in q.
 fn append(t: u32, pos: u32, kv_head: u32, thread: u32) {
-    let keys_at = (p.first_t + t) * p.x_stride + N_HEADS * HEAD_DIM;
+    let keys_at = (first_t() + t) * p.x_stride + N_HEADS * HEAD_DIM;
     let values_at = keys_at + select(p.n_kv_heads * HEAD_DIM, 0u, V_IS_K);
     let at = vec4<u32>(keys_at, values_at, values_at, values_at);
     let turn = first_turn(vec4<u32>(pos), thread);
@@ -194,10 +208,10 @@ fn append(t: u32, pos: u32, kv_head: u32, thread: u32) {
     rotate(vec4<u32>(pos), turn, true, thread);
     for (var i = thread; i < 2u * QUADS; i += SIZE) {
         if (i < QUADS) {
-            KV[((kv_head * p.n_blocks + slot / 64u) * QUADS + i) * 64u + slot % 64u] =
+            KV[kv_at + ((kv_head * p.n_blocks + slot / 64u) * QUADS + i) * 64u + slot % 64u] =
                 packed(i, false);
         } else {
-            KV[p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot) * QUADS + i - QUADS] =
+            KV[kv_at + p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot) * QUADS + i - QUADS] =
                 packed(i - QUADS, true);
         }
     }
@@ -216,8 +230,8 @@ fn row_of(lane: Lane) -> u32 {
 }
 
 fn positions_of(t: vec4<u32>) -> vec4<u32> {
-    return vec4<u32>(ROWS[p.first_row + t.x].y, ROWS[p.first_row + t.y].y,
-                     ROWS[p.first_row + t.z].y, ROWS[p.first_row + t.w].y);
+    return vec4<u32>(ROWS[first_row() + t.x].y, ROWS[first_row() + t.y].y,
+                     ROWS[first_row() + t.z].y, ROWS[first_row() + t.w].y);
 }
 
 // ---- scores ----
@@ -254,9 +268,9 @@ fn key_quad(at: u32, i: u32) -> vec4<u32> {
 // Behind the end of a tile the last value is read; its weight is 0.
 fn read_tile(kv_head: u32, tile: u32, n_keys: u32, thread: u32) -> Tile {
     let slot = slot_of(tile);
-    let k = (kv_head * p.n_blocks + slot / 64u) * QUADS * 64u + thread / PER_KEY;
+    let k = kv_at + (kv_head * p.n_blocks + slot / 64u) * QUADS * 64u + thread / PER_KEY;
     let i = thread % PER_KEY;
-    let v = p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot) * QUADS + quad_of(thread);
+    let v = kv_at + p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot) * QUADS + quad_of(thread);
     let j = share_of(thread);
     let last = n_keys - 1u;
     return Tile(key_quad(k, i), key_quad(k, i + PER_KEY), key_quad(k, i + 2u * PER_KEY),
@@ -321,7 +335,7 @@ fn share_of_scores(v: Tile, kv_head: u32, key: u32, thread: u32) -> vec4<f32> {
             ((scores_if(v.ke, i + 4u * PER_KEY) + scores_if(v.kf, i + 5u * PER_KEY)) +
              (scores_if(v.kg, i + 6u * PER_KEY) + scores_if(v.kh, i + 7u * PER_KEY)));
     if (HAS_MORE_KEYS) {
-        let at = (kv_head * p.n_blocks + slot_of(key) / 64u) * QUADS * 64u + key % 64u;
+        let at = kv_at + (kv_head * p.n_blocks + slot_of(key) / 64u) * QUADS * 64u + key % 64u;
         for (var k = i + IN_TILE * PER_KEY; k < QUADS; k += PER_KEY) {
             s += quad_scores(KV[at + k * 64u], k);
         }
@@ -353,10 +367,10 @@ fn store(lane: Lane, part: u32, i: u32, x: f32, most: f32, sum: f32) {
         return;
     }
     if (!IS_SPLIT) {
-        OUT[(p.first_t + lane.t) * p.out_stride + lane.head * HEAD_DIM + i] = x / sum;
+        OUT[(first_t() + lane.t) * p.out_stride + lane.head * HEAD_DIM + i] = x / sum;
         return;
     }
-    let at = (((p.parts_t + lane.t) * N_HEADS + lane.head) * p.n_parts + part) * PITCH;
+    let at = (((p.parts_t + row_at + lane.t) * N_HEADS + lane.head) * p.n_parts + part) * PITCH;
     OUT[at + i] = x;
     if (i == 0u) {
         OUT[at + PITCH - 4u] = most;
@@ -375,7 +389,12 @@ fn store_lanes(o: Output, d: u32, x: vec4<f32>) {
 
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-    let kv_head = group.y;
+    var kv_head = group.y;
+    if (IS_BATCH) {
+        row_at = group.y / p.n_kv_heads;
+        kv_head = group.y % p.n_kv_heads;
+        kv_at = ROWS[first_row()].w * p.slot_vecs;
+    }
     let a = lane_of(4u * group.x, kv_head);
     let b = lane_of(4u * group.x + 1u, kv_head);
     let c = lane_of(4u * group.x + 2u, kv_head);
@@ -396,7 +415,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     if (APPENDS) {
         for (var i = 0u; i < p.n; i++) {
-            let new_pos = ROWS[p.first_row + i].y;
+            let new_pos = ROWS[first_row() + i].y;
             if (new_pos >= first && new_pos < last) {
                 append(i, new_pos, kv_head, thread);
                 if (IS_READ_FIRST && new_pos - first < TILE) {
@@ -409,7 +428,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             storageBarrier();
         }
     }
-    load_heads((p.first_t + t) * p.x_stride, vec4<u32>(a.head, b.head, c.head, d.head), N_HEADS,
+    load_heads((first_t() + t) * p.x_stride, vec4<u32>(a.head, b.head, c.head, d.head), N_HEADS,
                p.q_norm_at, false, thread);
     rotate(pos, turn, false, thread);
     var slopes = vec4<f32>(0.0);
@@ -453,7 +472,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         x = plus(x, tile_now.vf, weight(share + 5u * N_SHARES));
         x = plus(x, tile_now.vg, weight(share + 6u * N_SHARES));
         x = plus(x, tile_now.vh, weight(share + 7u * N_SHARES));
-        let at = p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot_of(tile)) * QUADS +
+        let at = kv_at + p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot_of(tile)) * QUADS +
                  quad_of(thread);
         for (var j = share + IN_TILE * N_SHARES; j < n_keys; j += N_SHARES) {
             x = plus(x, KV[at + j * QUADS], weights[j]);

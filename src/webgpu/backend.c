@@ -106,7 +106,7 @@ static void list_sizes(struct size sizes[N_SIZES], const struct config *c,
         { AT(logits), LOGITS_ROWS, stride_of(c->vocab_size) },
         { AT(quantized), n, quantized },
         { AT(scales), n, quantized / 16 },
-        { AT(parts), (uint64_t)FEW_ROWS * (uint64_t)c->n_heads * (uint64_t)n_parts,
+        { AT(parts), (uint64_t)LOGITS_ROWS * (uint64_t)c->n_heads * (uint64_t)n_parts,
           qp_webgpu_part_words(w.head_dim) },
         { AT(ple_rows), n_ple, stride_of(ple_width) },
         { AT(ple_context), n_ple, stride_of(ple_width) },
@@ -302,7 +302,7 @@ static void webgpu_plan(struct device_plan *plan, const quip_model *model,
     plan->kv_bytes =
         (size_t)(qp_webgpu_kv_bytes(c, !model->weights.has_float, capacity->n_context) +
                  qp_webgpu_columns_bytes(c, capacity->n_context));
-    plan->sequence_bytes = sizeof(struct webgpu_sequence) +
+    plan->sequence_bytes = sizeof(struct webgpu_sequence) + sizeof(struct kv_pool) +
                            (size_t)c->n_layers * sizeof(struct scratch) +
                            SEQUENCE_OUTPUTS * (size_t)stride_of(c->d_model) * sizeof(float);
 }

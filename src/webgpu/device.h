@@ -47,7 +47,7 @@ struct gpu_range {
 };
 
 enum {
-    GPU_MAX_BINDINGS = 7 // buffers of a dispatch, beside its parameters
+    GPU_MAX_BINDINGS = 8 // buffers of a dispatch, beside its parameters
 };
 
 /* What qp_gpu_open would open. It loads no driver where the system has no GPU, and then fails with

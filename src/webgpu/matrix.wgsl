@@ -20,14 +20,6 @@ struct Matrix {
     zero_at: u32,
 }
 
-// 16 numbers of x.
-struct Sixteen {
-    a: vec4<f32>,
-    b: vec4<f32>,
-    c: vec4<f32>,
-    d: vec4<f32>,
-}
-
 @group(0) @binding(1) var<storage, read> W: array<vec4<u32>>;
 
 fn word(at: u32) -> u32 {

@@ -23,85 +23,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 
-const IS_INT4 = TYPE == I4 || TYPE == I4_BLOCK;
-const N_VECS = N_CHUNKS / select(1u, 2u, IS_INT4); // of 16 bytes, in a row
 const ROWS = SIZE / LANES; // or pairs, that a workgroup has at a time
-var<workgroup> x8: array<vec4<u32>, N_CHUNKS>; // 16 numbers each
-var<workgroup> scales: array<f32, N_CHUNKS / 4u>;
-
-// ---- x ----
-
-fn input_or_0(t: u32, i: u32) -> vec4<f32> {
-    if (4u * i < p.m.n_in) {
-        return input(t, i);
-    }
-    return vec4<f32>(0.0);
-}
-
-// Chunk i of row t; 0 behind its end.
-fn input16(t: u32, i: u32) -> Sixteen {
-    if (HOLDS) {
-        return held16(i);
-    }
-    return Sixteen(input_or_0(t, 4u * i), input_or_0(t, 4u * i + 1u), input_or_0(t, 4u * i + 2u),
-                   input_or_0(t, 4u * i + 3u));
-}
-
-fn largest_of(v: vec4<f32>) -> f32 {
-    let a = abs(v);
-    return max(max(a.x, a.y), max(a.z, a.w));
-}
-
-fn rounded(v: vec4<f32>, inverse: f32) -> vec4<i32> {
-    return vec4<i32>(round(clamp(v * inverse, vec4<f32>(-127.0), vec4<f32>(127.0))));
-}
-
-// Chunk i of x as int8. Of int4 weights, 8 numbers are in the order 0, 2, 4, 6, 1, 3, 5, 7: that of
-// the low halves of bytes, then of the high ones.
-fn round_chunk(x: Sixteen, i: u32, thread: u32) {
-    let most = max_of_4(max(max(largest_of(x.a), largest_of(x.b)),
-                            max(largest_of(x.c), largest_of(x.d))),
-                        thread);
-    if (i >= N_CHUNKS) {
-        return;
-    }
-    let inverse = select(0.0, 127.0 / most, most > 0.0);
-    let a = rounded(x.a, inverse);
-    let b = rounded(x.b, inverse);
-    let c = rounded(x.c, inverse);
-    let d = rounded(x.d, inverse);
-    if (IS_INT4) {
-        x8[i] = vec4<u32>(pack4xI8(vec4<i32>(a.xz, b.xz)), pack4xI8(vec4<i32>(a.yw, b.yw)),
-                          pack4xI8(vec4<i32>(c.xz, d.xz)), pack4xI8(vec4<i32>(c.yw, d.yw)));
-    } else {
-        x8[i] = vec4<u32>(pack4xI8(a), pack4xI8(b), pack4xI8(c), pack4xI8(d));
-    }
-    if (i % 4u == 0u) {
-        scales[i / 4u] = most / 127.0;
-    }
-}
-
-fn round_x(t: u32, thread: u32) {
-    for (var first = 0u; first < N_CHUNKS; first += SIZE) {
-        round_chunk(input16(t, first + thread), first + thread, thread);
-    }
-    workgroupBarrier();
-}
-
-// The part of x of a slot: 16 numbers, or 32 and the sums of each 16; their scale.
-struct Slot {
-    v: vec4<u32>,
-    w: vec4<u32>,
-    sums: vec2<i32>,
-    scale: f32,
-}
-
-fn dot16(a: vec4<u32>, b: vec4<u32>) -> i32 {
-    return dot4I8Packed(a.x, b.x) + dot4I8Packed(a.y, b.y) + dot4I8Packed(a.z, b.z) +
-           dot4I8Packed(a.w, b.w);
-}
-
-const ONES = vec4<u32>(0x01010101u);
 
 fn slot(k: u32) -> Slot {
     var s = Slot();
@@ -158,23 +80,6 @@ fn slots(lane: u32) -> Slots {
 
 // ---- rows of the matrix ----
 
-// 16 bytes of a row, and in int4 blocks the word with their multipliers.
-struct Vec {
-    v: vec4<u32>,
-    multipliers: u32,
-}
-
-// Behind the end of a row its last bytes are read; x is 0 there.
-fn read_vec(r: u32, k: u32) -> Vec {
-    let i = min(k, N_VECS - 1u);
-    var v = Vec(W[r * p.m.row_vecs + i], 0u);
-    if (TYPE == I4_BLOCK) {
-        v.multipliers = word(p.m.multiplier_at + r * ((p.m.n_in + 127u) / 128u) + (i >> 2u)) >>
-                        ((i & 3u) * 8u);
-    }
-    return v;
-}
-
 struct Row {
     a: Vec,
     b: Vec,
@@ -215,50 +120,29 @@ fn read_row(r: u32, lane: u32) -> Row {
     return row;
 }
 
-fn vec_product(w: Vec, x: Slot) -> f32 {
-    if (!IS_INT4) {
-        return x.scale * f32(dot16(w.v, x.v));
-    }
-    if (TYPE == I4) { // a code is its weight plus 8
-        let low = w.v & vec4<u32>(0x0f0f0f0fu);
-        let high = (w.v >> vec4<u32>(4u)) & vec4<u32>(0x0f0f0f0fu);
-        let sum = dot16(vec4<u32>(low.x, high.x, low.y, high.y), x.v) +
-                  dot16(vec4<u32>(low.z, high.z, low.w, high.w), x.w);
-        return x.scale * f32(sum - 8 * (x.sums.x + x.sums.y));
-    }
-    let a = values_plus_15(w.v.x);
-    let b = values_plus_15(w.v.y);
-    let c = values_plus_15(w.v.z);
-    let d = values_plus_15(w.v.w);
-    let multipliers = i32(w.multipliers);
-    let sum = extractBits(multipliers, 0u, 4u) * (dot16(vec4<u32>(a, b), x.v) - 15 * x.sums.x) +
-              extractBits(multipliers, 4u, 4u) * (dot16(vec4<u32>(c, d), x.w) - 15 * x.sums.y);
-    return x.scale * f32(sum);
-}
-
 // A thread's part of the product of a row.
 fn row_product(w: Row, x: Slots) -> f32 {
-    var y = vec_product(w.a, x.a);
+    var y = plus_product(0.0, w.a, x.a);
     if (SLOTS > 1u) {
-        y += vec_product(w.b, x.b);
+        y = plus_product(y, w.b, x.b);
     }
     if (SLOTS > 2u) {
-        y += vec_product(w.c, x.c);
+        y = plus_product(y, w.c, x.c);
     }
     if (SLOTS > 3u) {
-        y += vec_product(w.d, x.d);
+        y = plus_product(y, w.d, x.d);
     }
     if (SLOTS > 4u) {
-        y += vec_product(w.e, x.e);
+        y = plus_product(y, w.e, x.e);
     }
     if (SLOTS > 5u) {
-        y += vec_product(w.f, x.f);
+        y = plus_product(y, w.f, x.f);
     }
     if (SLOTS > 6u) {
-        y += vec_product(w.g, x.g);
+        y = plus_product(y, w.g, x.g);
     }
     if (SLOTS > 7u) {
-        y += vec_product(w.h, x.h);
+        y = plus_product(y, w.h, x.h);
     }
     return y;
 }
@@ -274,22 +158,6 @@ fn sum_of(x: Slots) -> f32 {
 }
 
 // ---- output ----
-
-fn store(r: u32, t: u32, value: f32) {
-    let at = t * p.out_stride + p.out_at + p.m.first + r;
-    var y = value;
-    if (GATE == 2) {
-        y = activate(y);
-    }
-    y *= p.scale;
-    if (CAPS) {
-        y = soft_cap(y, p.cap);
-    }
-    if (ACCUMULATES) {
-        y += OUT[at];
-    }
-    OUT[at] = y;
-}
 
 // Rows of the output.
 fn n_rows() -> u32 {

@@ -9,7 +9,8 @@
 
 #define DRAWN 0x80000000u // the token of this draw (embed.wgsl)
 
-/* Stage rows of a batch for the shaders; `source` of a kept row is where it was. */
+/* Stage rows of a batch for the shaders. The last number of a kept row is where it was; that of
+ * others the slot of their sequence. */
 static void stage_rows(struct webgpu_device *d, const struct rows *rows, int first,
                        const struct rows *all)
 {
@@ -24,7 +25,8 @@ static void stage_rows(struct webgpu_device *d, const struct rows *rows, int fir
             row->token == TOKEN_DRAWN ? DRAWN | (uint32_t)(d->n_draws - 1) : (uint32_t)row->token;
         to[1] = (uint32_t)row->pos;
         to[2] = (uint32_t)row->visible_end;
-        to[3] = (uint32_t)source;
+        const bool has_slot = !all && row->sequence->n_context > 0;
+        to[3] = (uint32_t)(has_slot ? webgpu_sequence_of(row->sequence)->slot : source);
     }
     d->first_row = first;
     d->n_staged = qp_max(d->n_staged, first + rows->n);
@@ -148,7 +150,7 @@ static quip_status add_rows(struct webgpu_device *d, const struct add_step *s, i
     const quip_status status = qp_webgpu_settle(d);
     if (status)
         return status;
-    if (n > LOGITS_ROWS)
+    if (n > SOME_ROWS)
         return record_step(d, s, n);
     d->pending.step = *s;
     d->pending.n_rows = n;
@@ -160,7 +162,7 @@ static quip_status add_rows(struct webgpu_device *d, const struct add_step *s, i
 static void add_in_parallel(struct webgpu_device *d, struct add_step *s, int n)
 {
     const struct add_step *pending = &d->pending.step;
-    if (s->next || !d->pending.parallel_norm || n > LOGITS_ROWS)
+    if (s->next || !d->pending.parallel_norm || n > SOME_ROWS)
         return;
     s->next = 3;
     s->next_norm = d->pending.parallel_norm;
@@ -182,6 +184,7 @@ quip_status qp_webgpu_embed(struct device *device, const struct rows *rows)
     const struct norm_weights *norm = &device->weights->embed_norm;
     const bool is_drawn = rows->row[0].token == TOKEN_DRAWN;
     quip_status status = qp_webgpu_settle_outputs(d); // of the rows before, in X
+    qp_webgpu_gather(d, rows);
     if (!status && is_drawn)
         status = qp_webgpu_guess(d);
     stage_rows(d, rows, is_drawn ? d->n_staged : 0, NULL);

@@ -120,7 +120,7 @@ static struct kv_view kv_view_of(const struct webgpu_device *d, int l, const str
     struct kv_view p = { .is_f16 = d->kv_is_f16,
                          .n_blocks = qp_webgpu_layer_blocks(d->base.config, l, s->base.n_context) };
     if (s->base.n_context > 0) {
-        p.range = range_of(&s->layers[l]);
+        p.range = qp_webgpu_kv_range(s, l);
         return p;
     }
     const int block_bytes = 64 * 4 * kv_words(false, d->base.config->layers[l].head_dim);
@@ -245,11 +245,13 @@ struct few_parameters {
     uint32_t n, first_row, first_t, x_stride, out_stride, n_kv_heads, n_blocks, values_at, window;
     uint32_t n_split, n_parts, parts_t, alibi_at, q_norm_at, k_norm_at, half;
     float scale, cap, eps;
+    uint32_t slot_vecs;
 };
 
 /* Attention of a run of few rows in n_parts. With `appends` it also rotates and appends them;
- * otherwise Q has their rotated queries. */
-static quip_status attend_few(struct webgpu_device *d, int l, const struct row_run *run,
+ * otherwise Q has their rotated queries. With n_runs above 1, it is the first of that many runs of
+ * one row each, whose sequences are gathered. */
+static quip_status attend_few(struct webgpu_device *d, int l, const struct row_run *run, int n_runs,
                               int n_parts, int parts_t, bool appends)
 {
     const struct config *c = d->base.config;
@@ -260,6 +262,8 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
               n_blocks = qp_webgpu_layer_blocks(c, l, n_context);
     const int words = kv_words(d->kv_is_f16, lc->head_dim);
     const bool is_split = n_parts > 1, has_rope = appends && lc->rope != ROPE_NONE;
+    const bool is_batch = n_runs > 1;
+    const struct gpu_range kv = qp_webgpu_kv_range(run->sequence, l);
     const struct scratch *x = appends ? &d->mem.qkv : &d->mem.q;
     const struct scratch *rope =
         has_rope ? &d->ropes[lc->rope][qp_rope_set(c, n_context)] : &d->vector_memory;
@@ -282,7 +286,8 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
         .half = has_rope ? (uint32_t)c->ropes[lc->rope].dim / 2 : 0,
         .scale = c->query_scale,
         .cap = c->attention_cap,
-        .eps = c->norm_eps
+        .eps = c->norm_eps,
+        .slot_vecs = (uint32_t)(kv.n_bytes / 16)
     };
     const struct call call = {
         .shader = SHADER_ATTEND_FEW,
@@ -290,15 +295,16 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
                        c->has_alibi, 0, words, is_split, appends && lc->kv_layer == l,
                        (int)c->qk_norm, c->norm == NORM_LAYER, c->norm == NORM_RMS_PLUS_1,
                        c->v_norm, !w->m[MATRIX_V].data, qp_webgpu_part_words(lc->head_dim),
-                       lc->head_dim > 256 ? 128 : 256 },
+                       lc->head_dim > 256 ? 128 : 256, is_batch },
         .no_subgroups = words / 4 * 8 > (lc->head_dim > 256 ? 128 : 256),
         .parameters = &parameters,
         .n_parameters = sizeof parameters,
         .bindings = { range_of(&d->mem.rows), range_of(x), range_of(&d->vector_memory),
-                      range_of(rope), range_of(&run->sequence->layers[l]),
+                      range_of(rope),
+                      is_batch ? range_of(&run->sequence->pool->layers[lc->kv_layer]) : kv,
                       range_of(is_split ? &d->mem.parts : &d->mem.att) },
         .x = (uint32_t)((run->n * group + LANES - 1) / LANES),
-        .y = (uint32_t)lc->n_kv_heads,
+        .y = (uint32_t)(lc->n_kv_heads * n_runs),
         .z = (uint32_t)n_parts
     };
     return qp_webgpu_dispatch(d, &call);
@@ -326,7 +332,7 @@ static quip_status attend_run(struct webgpu_device *d, int l, const struct rows 
 {
     const struct parts parts = { run->n, count_parts(d, l, rows, run),
                                  d->base.config->layers[l].head_dim };
-    const quip_status status = attend_few(d, l, run, parts.n_parts, 0, appends);
+    const quip_status status = attend_few(d, l, run, 1, parts.n_parts, 0, appends);
     return status || parts.n_parts == 1 ? status : combine_parts(d, &parts, run->first);
 }
 
@@ -341,9 +347,10 @@ static quip_status attend_all(struct webgpu_device *d, int l, const struct rows 
         run = run_at(rows, t);
         parts.n_parts = qp_max(parts.n_parts, count_parts(d, l, rows, &run));
     }
-    for (int t = 0; t < rows->n && !status; t += run.n) {
+    const bool is_gathered = d->first_row == 0 && qp_webgpu_is_gathered(rows);
+    for (int t = 0; t < rows->n && !status; t += is_gathered ? rows->n : run.n) {
         run = run_at(rows, t);
-        status = attend_few(d, l, &run, parts.n_parts, t, appends);
+        status = attend_few(d, l, &run, is_gathered ? rows->n : 1, parts.n_parts, t, appends);
     }
     if (parts.n_parts > 1)
         d->pending.parts = parts;
@@ -387,6 +394,20 @@ static quip_status attend_many(struct webgpu_device *d, int l, const struct row_
                            .y = (uint32_t)lc->n_kv_heads });
 }
 
+/* Can the parts of all rows be added up together? */
+static bool has_few_rows(const struct rows *rows)
+{
+    struct row_run run;
+    if (rows->n > LOGITS_ROWS)
+        return false;
+    for (int t = 0; t < rows->n; t += run.n) {
+        run = run_at(rows, t);
+        if (run.n > FEW_ROWS)
+            return false;
+    }
+    return true;
+}
+
 quip_status qp_webgpu_attend(struct device *device, int l, const struct rows *rows)
 {
     struct webgpu_device *d = webgpu_of(device);
@@ -395,7 +416,7 @@ quip_status qp_webgpu_attend(struct device *device, int l, const struct rows *ro
     quip_status status = QUIP_OK;
     if (appends)
         d->pending.rows.n = 0; // it is done here
-    if (rows->n <= FEW_ROWS && !d->has_texts)
+    if (!d->has_texts && has_few_rows(rows))
         return attend_all(d, l, rows, appends);
     for (int t = 0, i = 0; t < rows->n && !status; i++) {
         const struct row_run run = run_at(rows, t);

@@ -14,6 +14,7 @@ enum {
     MANY_SLOTS = 4,     // 16 bytes of a row, for each of its lanes; then more lanes share it
     MAX_SLOTS = 8,      // that matvec.wgsl has
     LANES_BYTES = 5120, // of a workgroup, for sums over threads
+    TILE_ROWS = 16,     // rows of x that matrows_subgroups.wgsl multiplies together
 };
 
 enum gate {
@@ -195,17 +196,17 @@ static quip_status run_matvec(struct webgpu_device *d, const struct matvec *m)
     return qp_webgpu_dispatch(d, &call);
 }
 
-/* Can a product add up these parts of attention (input_parts.wgsl)? Every workgroup does it: what
- * all of them read together is limited. */
+/* Can n_groups workgroups add up these parts of attention (input_parts.wgsl)? What all of them read
+ * together is limited. */
 static bool can_add_parts(const struct webgpu_device *d, const struct gpu_product *w,
-                          const struct parts *parts)
+                          const struct parts *parts, int n_groups)
 {
     enum {
         MAX_HEADS = 64,
         MAX_PARTS = 768,       // of all heads
         MAX_NUMBERS = 4 << 20, // of the parts, that all workgroups read
     };
-    const int n_heads = d->base.config->n_heads, n_groups = qp_min(w->n_out / 4, MANY_GROUPS);
+    const int n_heads = d->base.config->n_heads;
     const size_t n_bytes = ((size_t)3 * MAX_PARTS + qp_round_up((size_t)w->n_in, ROW_UNIT)) * 4;
     for (int i = 0; i < w->n_slabs; i++)
         if (w->slabs[i].dtype == DTYPE_F32)
@@ -252,7 +253,8 @@ static quip_status run_matvecs(struct webgpu_device *d, const struct gpu_product
     struct parts parts = d->pending.parts;
     const bool has_step = take_step(d, m.in, m.n, &step);
     const bool has_parts = !keeps_input && m.in->buffer == d->mem.att.buffer &&
-                           parts.n_rows == m.n && can_add_parts(d, w, &parts);
+                           parts.n_rows == m.n &&
+                           can_add_parts(d, w, &parts, qp_min(w->n_out / 4, MANY_GROUPS));
     quip_status status = QUIP_OK;
     if (has_parts)
         d->pending.parts.n_rows = 0;
@@ -266,6 +268,144 @@ static quip_status run_matvecs(struct webgpu_device *d, const struct gpu_product
     }
     if (has_step)
         finish_step(d, &step);
+    return status;
+}
+
+/* ---- some rows ---- */
+
+/* Can n rows of x be multiplied together? */
+static bool has_some_rows(const struct webgpu_device *d, const struct gpu_product *w, int n)
+{
+    for (int i = 0; i < w->n_slabs; i++)
+        if (w->slabs[i].dtype == DTYPE_F32 || w->slabs[i].has_zeros ||
+            (w->slabs[i].dtype == DTYPE_I8) != (w->slabs[0].dtype == DTYPE_I8))
+            return false; // int4 weights have x in another order
+    const size_t n_bytes = 2 * TILE_ROWS * (size_t)d->subgroup * (2 * 16 + 4); // of int4
+    return n > FEW_ROWS && n <= SOME_ROWS && !d->has_texts && d->subgroup >= 4 &&
+           d->subgroup <= 32 && n_bytes <= qp_gpu_info(d->gpu)->group_memory && fits(d, w, 0);
+}
+
+/* struct Params of round_rows.wgsl */
+struct round_parameters {
+    uint32_t n_in, unused[3];
+    union {
+        uint32_t stride;
+        struct norm_parameters norm;
+        struct {
+            uint32_t n_heads, n_parts;
+        } parts;
+    } input;
+};
+
+/* Round the rows of x of a product; a step or parts make them, unless these are NULL. */
+static quip_status round_rows(struct webgpu_device *d, const struct matvec *m,
+                              const struct add_step *step, const struct parts *parts)
+{
+    const struct gpu_slab *p = m->slab;
+    const struct gpu_range quantized = range_of(&d->mem.quantized),
+                           scales = range_of(&d->mem.scales);
+    struct round_parameters parameters = { .n_in = (uint32_t)p->n_in };
+    struct call call = { .shader = SHADER_ROUND,
+                         .constants = { p->n_in % 16 == 0, p->dtype != DTYPE_I8, GROUP_SIZE,
+                                        MIN_LANES, (int)qp_round_up((size_t)p->n_in, ROW_UNIT) / 16,
+                                        4 },
+                         .parameters = &parameters,
+                         .n_parameters = sizeof parameters,
+                         .bindings = { range_of(&d->vector_memory),
+                                       range_of(parts ? &d->mem.parts : m->in), scales, quantized },
+                         .x = (uint32_t)m->n };
+    int32_t *more = call.constants + N_ROUND_CONSTANTS;
+    if (step) {
+        const struct gpu_range bindings[] = { range_of(&d->vector_memory),
+                                              range_of(&d->mem.x),
+                                              range_of(&d->mem.y),
+                                              range_of(&d->vector_memory),
+                                              scales,
+                                              range_of(&d->mem.next_x),
+                                              range_of(&d->mem.xn),
+                                              quantized };
+        call.shader = SHADER_ROUND_NORM;
+        call.constants[5] = QP_COUNT(bindings);
+        memcpy(call.bindings, bindings, sizeof bindings);
+        qp_webgpu_norm_constants(d, step, more);
+        more[N_NORM_CONSTANTS] = m->stores;
+        more[N_NORM_CONSTANTS + 1] = p->n_in <= 16 * GROUP_SIZE;
+        parameters.input.norm = qp_webgpu_norm_parameters(d, step);
+    } else if (parts) {
+        call.shader = SHADER_ROUND_PARTS;
+        more[0] = parts->head_dim;
+        more[1] = qp_webgpu_part_words(parts->head_dim);
+        parameters.input.parts.n_heads = (uint32_t)d->base.config->n_heads;
+        parameters.input.parts.n_parts = (uint32_t)parts->n_parts;
+    } else {
+        parameters.input.stride = (uint32_t)m->in->stride / 4;
+    }
+    return qp_webgpu_dispatch(d, &call);
+}
+
+/* Rows of the matrix that the threads of a row have together: many where all of a GPU has work. */
+static int team_rows(const struct gpu_slab *p, int n_teams, bool is_gate)
+{
+    int n = 4;
+    while (n > (is_gate ? 2 : 1) && p->n_rows / (n * n_teams) < MANY_GROUPS / 2 - 4)
+        n /= 2;
+    return n;
+}
+
+static quip_status run_matrows(struct webgpu_device *d, const struct matvec *m)
+{
+    const struct gpu_slab *p = m->slab;
+    const bool is_gate = m->gate == GATE_PAIR;
+    const struct division v = divide(p, is_gate);
+    const int n_teams = GROUP_SIZE / qp_min(v.lanes, d->subgroup);
+    const int n_rows = team_rows(p, n_teams, is_gate), per_group = n_teams * n_rows;
+    const struct parameters {
+        struct matrix_parameters matrix;
+        uint32_t out_stride, out_at, n_gate, n;
+        float scale, cap;
+    } parameters = { qp_webgpu_describe(p),
+                     (uint32_t)m->out->stride,
+                     (uint32_t)m->at,
+                     (uint32_t)(is_gate ? p->n_rows / 2 : p->n_rows),
+                     (uint32_t)m->n,
+                     m->scale,
+                     m->cap };
+    return qp_webgpu_dispatch(
+        d, &(struct call){ .shader = SHADER_MATROWS,
+                           .constants = { qp_webgpu_type(p), false, (int)m->gate, m->cap > 0, false,
+                                          (int)d->base.config->act, GROUP_SIZE, v.lanes, v.slots,
+                                          v.n_chunks, n_rows },
+                           .parameters = &parameters,
+                           .n_parameters = sizeof parameters,
+                           .bindings = { slab_range(p), range_of(&d->mem.quantized),
+                                         range_of(&d->mem.scales), range_of(m->out) },
+                           .x = (uint32_t)(m->n + TILE_ROWS - 1) / TILE_ROWS,
+                           .y = (uint32_t)((p->n_rows + per_group - 1) / per_group),
+                           .name = m->name,
+                           .n_weight = p->n_bytes });
+}
+
+/* As run_matvecs, for some rows. */
+static quip_status run_all_matrows(struct webgpu_device *d, const struct gpu_product *w,
+                                   struct matvec m, bool keeps_input)
+{
+    struct add_step step;
+    const struct parts parts = d->pending.parts;
+    const bool has_step = take_step(d, m.in, m.n, &step);
+    const bool has_parts = !keeps_input && m.in->buffer == d->mem.att.buffer &&
+                           parts.n_rows == m.n && can_add_parts(d, w, &parts, m.n);
+    if (has_parts)
+        d->pending.parts.n_rows = 0;
+    m.slab = &w->slabs[0];
+    m.name = w->name;
+    m.stores = has_step ? changes_x(&step) + 2 * keeps_input : 0;
+    quip_status status = round_rows(d, &m, has_step ? &step : NULL, has_parts ? &parts : NULL);
+    if (has_step)
+        finish_step(d, &step);
+    for (int i = 0; i < w->n_slabs && !status; i++) {
+        m.slab = &w->slabs[i];
+        status = run_matrows(d, &m);
+    }
     return status;
 }
 
@@ -332,6 +472,10 @@ quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product
     if (rows->n <= FEW_ROWS && !d->has_texts && fits(d, w, 0))
         return run_matvecs(d, w, (struct matvec){ .in = in, .out = out, .n = rows->n, .scale = 1 },
                            has_adapters(rows));
+    if (has_some_rows(d, w, rows->n))
+        return run_all_matrows(d, w,
+                               (struct matvec){ .in = in, .out = out, .n = rows->n, .scale = 1 },
+                               has_adapters(rows));
     for (int i = 0; i < w->n_slabs && !status; i++) {
         const struct gpu_slab *p = &w->slabs[i];
         if (p->dtype != DTYPE_F32 && !is_quantized) {
@@ -485,13 +629,14 @@ quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next
         status = qp_webgpu_settle(d);
     if (status)
         return status;
-    if (rows->n <= FEW_ROWS && !d->has_texts && d->layers[l].is_fused && fits(d, w, 0) &&
-        !has_adapters(rows))
-        return run_matvecs(
-            d, w,
-            (struct matvec){
-                .in = &d->mem.xn, .out = &d->mem.h, .n = rows->n, .gate = gate, .scale = 1 },
-            false);
+    const struct matvec m = {
+        .in = &d->mem.xn, .out = &d->mem.h, .n = rows->n, .gate = gate, .scale = 1
+    };
+    const bool is_fused = d->layers[l].is_fused && !has_adapters(rows);
+    if (rows->n <= FEW_ROWS && !d->has_texts && is_fused && fits(d, w, 0))
+        return run_matvecs(d, w, m, false);
+    if (is_fused && has_some_rows(d, w, rows->n))
+        return run_all_matrows(d, w, m, false);
     const struct matrix_set both = { l, has_gate ? MATRIX_GATE : MATRIX_UP, has_gate ? 2 : 1 };
     status = qp_webgpu_multiply(d, w, &d->mem.xn, &d->mem.gate_up, rows);
     if (!status)
@@ -506,12 +651,11 @@ quip_status qp_webgpu_logits(struct device *device, int n)
     assert(n > 0 && n <= LOGITS_ROWS);
     d->n_logits = d->n_draws + n; // those of a draw stay where they are until the batch is done
     assert(d->n_logits <= LOGITS_ROWS);
-    return run_matvecs(d, w,
-                       (struct matvec){ .in = &d->mem.xn,
-                                        .out = &d->mem.logits,
-                                        .n = n,
-                                        .at = d->n_draws * d->mem.logits.stride,
-                                        .scale = device->config->logits_scale,
-                                        .cap = device->config->logits_cap },
-                       false);
+    const struct matvec m = { .in = &d->mem.xn,
+                              .out = &d->mem.logits,
+                              .n = n,
+                              .at = d->n_draws * d->mem.logits.stride,
+                              .scale = device->config->logits_scale,
+                              .cap = device->config->logits_cap };
+    return has_some_rows(d, w, n) ? run_all_matrows(d, w, m, false) : run_matvecs(d, w, m, false);
 }

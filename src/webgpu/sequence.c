@@ -35,12 +35,11 @@ int qp_webgpu_layer_blocks(const struct config *c, int l, int n_context)
                   (int)qp_round_up((size_t)kv_blocks(window + max_rows - 2) + 1, 2));
 }
 
-/* Words of the keys of a layer, and as many of its values. */
-static uint64_t layer_words(const struct config *c, int l, bool is_f16, int n_context)
+uint64_t qp_webgpu_layer_bytes(const struct config *c, int l, bool is_f16, int n_context)
 {
     const struct layer_config *lc = &c->layers[l];
     const uint64_t width = (uint64_t)(lc->n_kv_heads * kv_words(is_f16, lc->head_dim));
-    return (uint64_t)qp_webgpu_layer_blocks(c, l, n_context) * 64 * width;
+    return 8 * (uint64_t)qp_webgpu_layer_blocks(c, l, n_context) * 64 * width;
 }
 
 uint64_t qp_webgpu_kv_bytes(const struct config *c, bool is_f16, int n_context)
@@ -48,7 +47,7 @@ uint64_t qp_webgpu_kv_bytes(const struct config *c, bool is_f16, int n_context)
     uint64_t n = 0;
     for (int l = 0; l < c->n_layers; l++)
         if (owns_keys(c, l))
-            n += 8 * layer_words(c, l, is_f16, n_context);
+            n += qp_webgpu_layer_bytes(c, l, is_f16, n_context);
     return n;
 }
 
@@ -76,21 +75,15 @@ void qp_webgpu_sequence_close(struct sequence *sequence)
     struct webgpu_sequence *s = webgpu_sequence_of(sequence);
     if (!s)
         return;
-    struct webgpu_device *d = webgpu_of(sequence->device);
-    for (int l = 0; s->layers && l < d->base.config->n_layers; l++)
-        if (owns_keys(d->base.config, l))
-            qp_webgpu_free(d, &s->layers[l]);
+    qp_webgpu_kv_close(s);
     qp_webgpu_columns_close(s);
-    qp_gpu_buffer_close(d->gpu, s->outputs.buffer);
-    free(s->layers);
+    qp_gpu_buffer_close(webgpu_of(sequence->device)->gpu, s->outputs.buffer);
     free(s);
 }
 
 quip_status qp_webgpu_sequence_open(struct sequence **sequence, struct device *device,
                                     int n_context, quip_error *error)
 {
-    struct webgpu_device *d = webgpu_of(device);
-    const struct config *c = device->config;
     struct webgpu_sequence *s = calloc(1, sizeof *s);
     *sequence = NULL;
     if (!s)
@@ -100,17 +93,7 @@ quip_status qp_webgpu_sequence_open(struct sequence **sequence, struct device *d
         *sequence = &s->base;
         return QUIP_OK;
     }
-    s->layers = calloc((size_t)c->n_layers, sizeof *s->layers);
-    quip_status status = s->layers ? QUIP_OK
-                                   : qp_fail_memory(error, "the layers of a sequence",
-                                                    (size_t)c->n_layers * sizeof *s->layers);
-    for (int l = 0; l < c->n_layers && !status; l++) {
-        const uint64_t words = 2 * layer_words(c, l, d->kv_is_f16, n_context);
-        if (owns_keys(c, l))
-            status = qp_webgpu_alloc(d, &s->layers[l], words / 64, 64, error);
-        else
-            s->layers[l] = s->layers[c->layers[l].kv_layer];
-    }
+    quip_status status = qp_webgpu_kv_open(s, error);
     if (!status)
         status = qp_webgpu_columns_open(s, error);
     if (!status)
@@ -129,12 +112,8 @@ void qp_webgpu_sequence_copy(struct sequence *copy, const struct sequence *origi
     struct webgpu_sequence *to = webgpu_sequence_of(copy);
     const struct webgpu_sequence *from = (const struct webgpu_sequence *)original;
     struct webgpu_device *d = webgpu_of(copy->device);
-    const struct config *c = d->base.config;
     assert(copy->n_context == original->n_context);
-    for (int l = 0; l < c->n_layers; l++)
-        if (owns_keys(c, l))
-            qp_gpu_copy(d->gpu, to->layers[l].buffer, 0, from->layers[l].buffer, 0,
-                        from->layers[l].n_bytes);
+    qp_webgpu_kv_copy(to, from);
     qp_webgpu_columns_copy(to, from);
     to->n_outputs = qp_min(from->n_outputs, to->max_outputs);
     if (to->n_outputs > 0)
@@ -269,15 +248,15 @@ static quip_status transfer_layer(const struct webgpu_sequence *s, int l,
 {
     struct webgpu_device *d = webgpu_of(s->base.device);
     const struct layer_config *lc = &d->base.config->layers[l];
-    const size_t n_bytes =
-        8 * (size_t)layer_words(d->base.config, l, d->kv_is_f16, s->base.n_context);
+    const struct gpu_range kv = qp_webgpu_kv_range(s, l);
+    const size_t n_bytes = (size_t)kv.n_bytes;
     struct layer_copy c = { d, lc->head_dim, lc->n_kv_heads,
                             qp_webgpu_layer_blocks(d->base.config, l, s->base.n_context),
                             calloc(1, n_bytes) };
     if (!c.words)
         return qp_fail_memory(error, "the keys of a layer", n_bytes);
     quip_status status =
-        is_import ? QUIP_OK : qp_webgpu_fetch(d, s->layers[l].buffer, 0, c.words, n_bytes, error);
+        is_import ? QUIP_OK : qp_webgpu_fetch(d, kv.buffer, kv.offset, c.words, n_bytes, error);
     bool ok = true;
     for (int p = first_kept(s, l, h->n_written); p < h->pos && ok && !status; p++)
         for (int head = 0; head < c.n_kv_heads && ok; head++)
@@ -287,7 +266,7 @@ static quip_status transfer_layer(const struct webgpu_sequence *s, int l,
         status = qp_fail(error, QUIP_E_IO, "the KV cache could not be %s",
                          is_import ? "read" : "written");
     if (!status && is_import) {
-        qp_gpu_write(d->gpu, s->layers[l].buffer, 0, c.words, n_bytes);
+        qp_gpu_write(d->gpu, kv.buffer, kv.offset, c.words, n_bytes);
         qp_gpu_submit(d->gpu);
     }
     free(c.words);

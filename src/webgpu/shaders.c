@@ -25,12 +25,19 @@ extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend
     qp_wgsl_input_plain[], qp_wgsl_keep[], qp_wgsl_matrix[], qp_wgsl_matvec[], qp_wgsl_norm[],
     qp_wgsl_ple[], qp_wgsl_quantize[], qp_wgsl_rope[], qp_wgsl_select[], qp_wgsl_sort[],
     qp_wgsl_sum[], qp_wgsl_sum_subgroups[], qp_wgsl_keys[], qp_wgsl_lanes[],
-    qp_wgsl_lanes_subgroups[], qp_wgsl_few_memory[], qp_wgsl_few_subgroups[], qp_wgsl_subgroup[];
+    qp_wgsl_lanes_subgroups[], qp_wgsl_few_memory[], qp_wgsl_few_subgroups[], qp_wgsl_subgroup[],
+    qp_wgsl_matrows_subgroups[], qp_wgsl_output[], qp_wgsl_products[], qp_wgsl_round[],
+    qp_wgsl_round_rows[];
 
 #define NORM_CONSTANTS "iPOST", "bADDS", "bSCALES", "iNEXT", "bIS_LAYER_NORM", "bIS_PLUS_1"
 #define MATVEC_CONSTANTS                                                                           \
     "bIS_ALIGNED", "iTYPE", "bHAS_ZEROS", "iGATE", "bCAPS", "bACCUMULATES", "iACT", "uSIZE",       \
         "uLANES", "uSLOTS", "uN_CHUNKS", "bIS_PAIR", "bREADS_AHEAD"
+
+#define MATVEC_TEXTS                                                                               \
+    qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_lanes, qp_wgsl_products, qp_wgsl_round, qp_wgsl_output,   \
+        qp_wgsl_matvec
+#define ROUND_CONSTANTS "bIS_ALIGNED", "bIS_INT4", "uSIZE", "uLANES", "uN_CHUNKS", "iQ_BINDING"
 
 #define ATTENTION_CONSTANTS                                                                        \
     "uHEAD_DIM", "uGROUP", "uN_HEADS", "bKV_F16", "bCAPS", "bHAS_ALIBI", "iACT", "uWORDS"
@@ -42,7 +49,7 @@ extern const char qp_wgsl_choose[], qp_wgsl_conv[], qp_wgsl_experts[], qp_wgsl_m
 /* The first letter of a constant is its type: a number (i), a number without a sign (u), or true
  * and false (b). */
 static const struct shader_kind {
-    const char *texts[7];
+    const char *texts[10];
     int n_read, n_write;
     const char *constants[MAX_CONSTANTS];
 } kinds[N_SHADERS] = {
@@ -54,21 +61,35 @@ static const struct shader_kind {
                      2,
                      2,
                      { "bIS_ALIGNED", NORM_CONSTANTS } },
-    [SHADER_MATVEC] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_lanes, qp_wgsl_input_plain,
-                          qp_wgsl_matvec },
-                        2,
-                        1,
-                        { MATVEC_CONSTANTS } },
-    [SHADER_MATVEC_NORM] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_lanes, qp_wgsl_sum,
-                               qp_wgsl_norm, qp_wgsl_input_norm, qp_wgsl_matvec },
+    [SHADER_MATVEC] = { { MATVEC_TEXTS, qp_wgsl_input_plain }, 2, 1, { MATVEC_CONSTANTS } },
+    [SHADER_MATVEC_NORM] = { { MATVEC_TEXTS, qp_wgsl_sum, qp_wgsl_norm, qp_wgsl_input_norm },
                              4,
                              3,
                              { MATVEC_CONSTANTS, NORM_CONSTANTS, "iSTORES", "bHOLDS" } },
-    [SHADER_MATVEC_PARTS] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_lanes, qp_wgsl_input_parts,
-                                qp_wgsl_matvec },
+    [SHADER_MATVEC_PARTS] = { { MATVEC_TEXTS, qp_wgsl_input_parts },
                               2,
                               1,
                               { MATVEC_CONSTANTS, "uHEAD_DIM", "uPITCH" } },
+    [SHADER_ROUND] = { { qp_wgsl_lanes, qp_wgsl_round, qp_wgsl_input_plain, qp_wgsl_round_rows },
+                       2,
+                       2,
+                       { ROUND_CONSTANTS } },
+    [SHADER_ROUND_NORM] = { { qp_wgsl_lanes, qp_wgsl_round, qp_wgsl_sum, qp_wgsl_norm,
+                              qp_wgsl_input_norm, qp_wgsl_round_rows },
+                            4,
+                            4,
+                            { ROUND_CONSTANTS, NORM_CONSTANTS, "iSTORES", "bHOLDS" } },
+    [SHADER_ROUND_PARTS] = { { qp_wgsl_lanes, qp_wgsl_round, qp_wgsl_input_parts,
+                               qp_wgsl_round_rows },
+                             2,
+                             2,
+                             { ROUND_CONSTANTS, "uHEAD_DIM", "uPITCH" } },
+    [SHADER_MATROWS] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_products, qp_wgsl_output,
+                           qp_wgsl_matrows_subgroups },
+                         3,
+                         1,
+                         { "iTYPE", "bHAS_ZEROS", "iGATE", "bCAPS", "bACCUMULATES", "iACT", "uSIZE",
+                           "uLANES", "uSLOTS", "uN_CHUNKS", "uN_ROWS" } },
     [SHADER_SUBGROUP] = { { qp_wgsl_subgroup }, 0, 1, { 0 } },
     [SHADER_QUANTIZE] = { { qp_wgsl_quantize }, 1, 2, { 0 } },
     [SHADER_GEMM] = { { qp_wgsl_matrix, qp_wgsl_gemm },
@@ -106,7 +127,7 @@ static const struct shader_kind {
                             2,
                             { ATTENTION_CONSTANTS, "bIS_SPLIT", "bAPPENDS", "iQK_NORM",
                               "bIS_LAYER_NORM", "bIS_PLUS_1", "bV_NORM", "bV_IS_K", "uPITCH",
-                              "uSIZE" } },
+                              "uSIZE", "bIS_BATCH" } },
     [SHADER_COMBINE] = { { qp_wgsl_combine }, 1, 1, { "uHEAD_DIM", "uPITCH" } },
     [SHADER_KEEP] = { { qp_wgsl_keep }, 1, 1, { 0 } },
     [SHADER_ARGMAX] = { { qp_wgsl_argmax }, 1, 1, { "bIS_LAST" } },
@@ -119,6 +140,9 @@ static const char *const shader_names[N_SHADERS] = {
     [SHADER_EMBED] = "embedding",
     [SHADER_ADD] = "norms and add",
     [SHADER_MATVEC] = "adapter",
+    [SHADER_ROUND] = "round rows",
+    [SHADER_ROUND_NORM] = "norm and round rows",
+    [SHADER_ROUND_PARTS] = "add parts and round rows",
     [SHADER_QUANTIZE] = "quantize",
     [SHADER_GEMM] = "product of many rows",
     [SHADER_GATED] = "activation",

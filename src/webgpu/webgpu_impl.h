@@ -15,6 +15,7 @@
  *   ops_results.c    what comes back for draws -> tokens
  *   ops_tokens.c     what comes back
  *   sequence.c       keys, values and outputs of sequences
+ *   kv_pool.c        the buffers of keys and values
  *   adapter.c        adapters, packed
  *   device.h         the GPU itself; device_native.c implements it with a library, native_failure.c
  *                    keeps what goes wrong there
@@ -29,8 +30,10 @@
 #include <pthread.h>
 
 /* Rows of a batch that are multiplied one by one (matvec.wgsl): a token and its draft tokens. More
- * rows go through tiles (gemm.wgsl). */
+ * rows are multiplied together, with the same bits (matrows_subgroups.wgsl): sessions in a batch,
+ * short prompts. Still more go through tiles (gemm.wgsl). */
 #define FEW_ROWS SEQUENCE_OUTPUTS
+#define SOME_ROWS 64
 
 /* Weights to whose multiple a row is padded: the block of activations that share a scale. */
 #define ROW_UNIT 64
@@ -52,6 +55,10 @@ enum shader {
     SHADER_MATVEC,
     SHADER_MATVEC_NORM,
     SHADER_MATVEC_PARTS,
+    SHADER_ROUND, // in the order of those
+    SHADER_ROUND_NORM,
+    SHADER_ROUND_PARTS,
+    SHADER_MATROWS,
     SHADER_QUANTIZE,
     SHADER_GEMM,
     SHADER_GATED,
@@ -78,6 +85,7 @@ enum shader {
 enum {
     MAX_CONSTANTS = 21,
     N_MATVEC_CONSTANTS = 13,
+    N_ROUND_CONSTANTS = 6,
     N_NORM_CONSTANTS = 6, // of norm.wgsl
     MAX_PARAMETERS = 112  // bytes
 };
@@ -293,11 +301,18 @@ struct webgpu_columns {
     struct columns kept;
 };
 
-/* Keys and values of one layer: one buffer (sequence.c). */
+/* Buffers of keys and values, for sequences with the same n_context. */
+struct kv_pool {
+    struct scratch *layers;           // [n_layers], [n_slots] times what a sequence has there
+    struct webgpu_sequence **members; // [n_slots]; NULL: left it
+    int n_slots, n;                   // n: slots that were given to a sequence
+};
+
 struct webgpu_sequence {
     struct sequence base;
     struct webgpu_columns *columns; // [n_layers], or NULL if the model has no convolution
-    struct scratch *layers;         // [n_layers]; a layer without its own has the one that it reads
+    struct kv_pool *pool;
+    int slot;
     struct scratch outputs;
     int max_outputs, n_outputs;
     int n_written; // no position behind these was in the cache since it was at 0
@@ -507,6 +522,19 @@ quip_status qp_webgpu_read(struct device *device, enum buffer from, float *to, i
 quip_status qp_webgpu_fetch(struct webgpu_device *d, struct gpu_buffer *from, uint64_t offset,
                             void *to, size_t n_bytes, quip_error *error);
 
+/* ---- kv_pool.c ---- */
+
+/* Memory for the keys and values of a sequence. */
+quip_status qp_webgpu_kv_open(struct webgpu_sequence *s, quip_error *error);
+void qp_webgpu_kv_close(struct webgpu_sequence *s);
+/* Those that layer l reads: one buffer, as sequence.c says. */
+struct gpu_range qp_webgpu_kv_range(const struct webgpu_sequence *s, int l);
+void qp_webgpu_kv_copy(const struct webgpu_sequence *to, const struct webgpu_sequence *from);
+/* Put the sequences of a batch with one row of each into the same buffers, if that is possible; and
+ * are they there? */
+void qp_webgpu_gather(struct webgpu_device *d, const struct rows *rows);
+bool qp_webgpu_is_gathered(const struct rows *rows);
+
 /* ---- sequence.c, adapter.c ---- */
 
 quip_status qp_webgpu_sequence_open(struct sequence **sequence, struct device *device,
@@ -519,6 +547,8 @@ quip_status qp_webgpu_sequence_export(const struct sequence *sequence, const str
                                       quip_error *error);
 quip_status qp_webgpu_sequence_import(struct sequence *sequence, const struct stream *from,
                                       quip_error *error);
+/* Bytes of the keys and values of layer l, and of all layers. */
+uint64_t qp_webgpu_layer_bytes(const struct config *c, int l, bool is_f16, int n_context);
 uint64_t qp_webgpu_kv_bytes(const struct config *c, bool is_f16, int n_context);
 /* The columns of a sequence: open, close, copy; the last position, not after `pos`, where it can go
  * on; write or read what the positions before `pos` need. */
