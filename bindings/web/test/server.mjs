@@ -96,6 +96,7 @@ export async function startServer(folders, headers = {}) {
     sendFile(response, pathname);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  server.unref(); // a test that fails does not close it
   return {
     origin: `http://127.0.0.1:${server.address().port}`,
     put,
