@@ -2,6 +2,7 @@
  * everywhere, switching in a session, and adapters that do not fit. */
 #include "support/check.h"
 #include "support/golden.h"
+#include "support/logits.h"
 #include "support/shared.h"
 #include "support/tiny_adapter.h"
 #include "support/tiny_model.h"
@@ -401,12 +402,6 @@ static bool is_same_logits(quip_session *a, quip_session *b)
 
 /* ---- law 5 ---- */
 
-static bool keep_row(void *user, int position, const float *logits)
-{
-    memcpy((float *)user + (size_t)position * TINY_VOCAB, logits, TINY_VOCAB * sizeof(float));
-    return true;
-}
-
 /* Logits after every token of the prompt, prefilled in pieces. */
 static float *all_logits(quip_model *model, quip_adapter *adapter, int n_threads, int piece)
 {
@@ -417,10 +412,7 @@ static float *all_logits(quip_model *model, quip_adapter *adapter, int n_threads
     check(quip_session_set_adapter(s, adapter, 0.7f, &error), &error);
     float *rows = calloc((size_t)N_PROMPT * TINY_VOCAB, sizeof *rows);
     assert_non_null(rows);
-    for (int at = 0; at < N_PROMPT; at += piece) {
-        const int n = N_PROMPT - at < piece ? N_PROMPT - at : piece;
-        check(quip_session_prefill_logits(s, prompt + at, n, keep_row, rows, &error), &error);
-    }
+    logits_prefill(s, prompt, N_PROMPT, piece, rows);
     quip_session_close(s);
     return rows;
 }
@@ -523,7 +515,7 @@ static void test_beside_equals_merged(void **state)
     float *beside = calloc((size_t)N_PROMPT * TINY_VOCAB, sizeof *beside);
     assert_non_null(beside);
     want = all_logits(merged, NULL, 2, N_PROMPT);
-    check(quip_session_prefill_logits(s, prompt, N_PROMPT, keep_row, beside, &error), &error);
+    logits_prefill(s, prompt, N_PROMPT, N_PROMPT, beside);
     print_message("  the adapter moves logits by %.3g, merging it by %.3g\n", distance(plain, want),
                   distance(beside, want));
     assert_true(distance(plain, want) > 0.1);

@@ -2,6 +2,7 @@
  * position, with any adapter, whatever else is in the batch, on every level of the processor and
  * with any number of threads. The thread sanitizer runs this. */
 #include "support/check.h"
+#include "support/logits.h"
 #include "support/models.h"
 #include "support/tiny_adapter.h"
 
@@ -120,13 +121,6 @@ struct logits { // after each of the first n tokens, [n, vocab_size]
     size_t vocab_size;
 };
 
-static bool keep_logits(void *user, int position, const float *row)
-{
-    const struct logits *to = user;
-    memcpy(to->rows + (size_t)position * to->vocab_size, row, to->vocab_size * sizeof *row);
-    return true;
-}
-
 static int total_of(const struct member *m)
 {
     int n = m->n_before;
@@ -140,7 +134,6 @@ static struct logits run_alone(quip_model *model, const struct adapters *adapter
 {
     const int n = total_of(m);
     struct logits to = { .vocab_size = (size_t)model->config.vocab_size };
-    quip_error error = { 0 };
     quip_token tokens[N_CONTEXT];
     assert_true(n <= N_CONTEXT);
     to.rows = calloc((size_t)n * to.vocab_size, sizeof *to.rows);
@@ -148,7 +141,7 @@ static struct logits run_alone(quip_model *model, const struct adapters *adapter
     for (int k = 0; k < n; k++)
         tokens[k] = models_token(model, seed, k);
     quip_session *s = open_session(model, adapters, m->adapter);
-    check(quip_session_prefill_logits(s, tokens, n, keep_logits, &to, &error), &error);
+    logits_prefill(s, tokens, n, n, to.rows);
     quip_session_close(s);
     return to;
 }

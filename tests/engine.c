@@ -3,6 +3,7 @@
  * only tests whose names match, such as 'test_same_on_*' */
 #include "model/model.h"
 #include "support/check.h"
+#include "support/logits.h"
 #include "support/shared.h"
 #include "support/tiny_model.h"
 
@@ -84,25 +85,15 @@ static void prefill(quip_session *s, const quip_token *tokens, int n)
 
 /* ---- law 5 ---- */
 
-static bool keep_row(void *user, int position, const float *logits)
-{
-    memcpy((float *)user + (size_t)position * TINY_VOCAB, logits, TINY_VOCAB * sizeof(float));
-    return true;
-}
-
 /* Logits after every token of the prompt, [N_PROMPT, TINY_VOCAB], prefilled in pieces. */
 static float *all_logits(size_t kind, int n_threads, int piece)
 {
     quip_model *model = open_model_with(kind, &(quip_model_options){ .n_threads = n_threads });
     quip_session_options options = { .n_context = N_PROMPT };
     quip_session *s = open_session(model, &options);
-    quip_error error = { 0 };
     float *rows = calloc((size_t)N_PROMPT * TINY_VOCAB, sizeof *rows);
     assert_non_null(rows);
-    for (int at = 0; at < N_PROMPT; at += piece) {
-        const int n = N_PROMPT - at < piece ? N_PROMPT - at : piece;
-        check(quip_session_prefill_logits(s, prompt + at, n, keep_row, rows, &error), &error);
-    }
+    logits_prefill(s, prompt, N_PROMPT, piece, rows);
     assert_memory_equal(quip_session_logits(s), rows + (size_t)(N_PROMPT - 1) * TINY_VOCAB,
                         TINY_VOCAB * sizeof *rows);
     quip_session_close(s);

@@ -2,6 +2,7 @@
  * whose rings were overwritten several times compute the same as without rings, after every rewind,
  * clone, draft token and cancel. */
 #include "support/check.h"
+#include "support/logits.h"
 #include "support/tiny_model.h"
 
 #include "engine/engine.h"
@@ -48,12 +49,6 @@ static struct tiny_model model_of(size_t kind)
     return m;
 }
 
-static bool keep_row(void *user, int position, const float *logits)
-{
-    memcpy((float *)user + (size_t)position * TINY_VOCAB, logits, ROW_BYTES);
-    return true;
-}
-
 static int make_models(void **state)
 {
     (void)state;
@@ -68,8 +63,7 @@ static int make_models(void **state)
         assert_non_null(rows[kind]);
         quip_session *s =
             open_session(kind, &(quip_session_options){ .n_context = N_TOKENS, .n_threads = 2 });
-        check(quip_session_prefill_logits(s, tokens, N_TOKENS, keep_row, rows[kind], &error),
-              &error);
+        logits_prefill(s, tokens, N_TOKENS, N_TOKENS, rows[kind]);
         quip_session_close(s);
     }
     return 0;
@@ -258,7 +252,7 @@ static void test_tokens_run_again_are_not_shown(void **state)
     prefill_to(s, N_TOKENS);
     check(quip_session_rewind(s, 600, &error), &error);
     assert_int_equal(s->sequence->pos, 0);
-    check(quip_session_prefill_logits(s, tokens + 600, 20, keep_row, seen, &error), &error);
+    logits_prefill(s, tokens + 600, 20, 20, seen);
     for (size_t i = 0; i < (size_t)600 * TINY_VOCAB; i++)
         assert_true(seen[i] == 0);
     assert_memory_equal(seen + (size_t)600 * TINY_VOCAB, rows[0] + (size_t)600 * TINY_VOCAB,

@@ -1,15 +1,44 @@
-/* logits.c: compares the logits of two backends. */
+/* logits.c: keeps the logits of a text, and compares those of two backends. */
 #include "logits.h"
 
+#include "check.h"
 #include "golden.h"
 #include "models.h"
 
+#include "engine/engine.h"
+
 #include <math.h>
+#include <setjmp.h>
+#include <string.h>
+
+#include <cmocka.h>
 
 /* Of a logit of models whose weights are integers, times the root mean square of the logits. The
  * CPU backend rounds activations, keys and values to int8. The reference backend rounds none of
  * them, the GPU backend the activations in the same way, and keys and values to binary16. */
 #define INT8_TOLERANCE 0.5f
+
+struct rows_of_logits {
+    float *rows;
+    size_t vocab_size;
+};
+
+static bool keep_logits(void *user, int position, const float *logits)
+{
+    const struct rows_of_logits *to = user;
+    memcpy(to->rows + (size_t)position * to->vocab_size, logits, to->vocab_size * sizeof *logits);
+    return true;
+}
+
+void logits_prefill(quip_session *s, const quip_token *tokens, int n, int piece, float *rows)
+{
+    struct rows_of_logits to = { rows, (size_t)s->model->config.vocab_size };
+    quip_error error = { 0 };
+    for (int at = 0; at < n; at += piece)
+        check(quip_session_prefill_logits(s, tokens + at, qp_min(piece, n - at), keep_logits, &to,
+                                          &error),
+              &error);
+}
 
 int logits_best(const float *logits, int n)
 {

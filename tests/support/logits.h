@@ -1,8 +1,14 @@
-/* logits.h: compares the logits of two backends (logits.c). */
+/* logits.h: keeps the logits of a text, and compares those of two backends (logits.c). */
 #ifndef TEST_LOGITS_H
 #define TEST_LOGITS_H
 
+#include "quip.h"
+
 #include <stddef.h>
+
+/* Append n tokens to a session, at most `piece` per call. The logits after the token at position p
+ * become rows[p] of `rows`, [n_context, vocab_size]. */
+void logits_prefill(quip_session *s, const quip_token *tokens, int n, int piece, float *rows);
 
 int logits_best(const float *logits, int n);
 /* By how much the best of the logits is above all others. */

@@ -1,6 +1,7 @@
 /* models.c (test): model files of every family, in the current folder. */
 #include "support/models.h"
 #include "support/check.h"
+#include "support/logits.h"
 #include "support/shared.h"
 #include "support/tiny_model.h"
 
@@ -159,33 +160,20 @@ quip_token models_token(const quip_model *model, int seed, int k)
     return (k * 7919 + k * k * 13 + seed * 101 + k * seed * 7) % model->config.vocab_size;
 }
 
-struct rows_of_logits {
-    float *rows;
-    size_t vocab_size;
-};
-
-static bool keep_logits(void *user, int position, const float *logits)
-{
-    const struct rows_of_logits *to = user;
-    memcpy(to->rows + (size_t)position * to->vocab_size, logits, to->vocab_size * sizeof *logits);
-    return true;
-}
-
 float *models_logits(quip_model *model, int seed, int n)
 {
     quip_session *s;
     quip_error error = { 0 };
-    const size_t vocab_size = (size_t)model->config.vocab_size;
-    struct rows_of_logits to = { calloc((size_t)n * vocab_size, sizeof(float)), vocab_size };
+    float *rows = calloc((size_t)n * (size_t)model->config.vocab_size, sizeof *rows);
     quip_token *tokens = malloc((size_t)n * sizeof *tokens);
-    assert_true(to.rows && tokens);
+    assert_true(rows && tokens);
     for (int k = 0; k < n; k++)
         tokens[k] = models_token(model, seed, k);
     check(quip_session_open(&s, model, &(quip_session_options){ .n_context = n }, &error), &error);
-    check(quip_session_prefill_logits(s, tokens, n, keep_logits, &to, &error), &error);
+    logits_prefill(s, tokens, n, n, rows);
     quip_session_close(s);
     free(tokens);
-    return to.rows;
+    return rows;
 }
 
 /* ---- levels of the processor ---- */
