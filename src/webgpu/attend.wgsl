@@ -52,7 +52,7 @@ fn reduce(x: vec4<f32>, is_max: bool, thread: u32) -> vec4<f32> {
 
 // A lane; in a text that is read in both directions a window ends behind the row.
 fn text_lane(i: u32, kv_head: u32) -> Lane {
-    var lane = lane_of(i, kv_head);
+    var lane = lane_of(i, kv_head, p.first_row);
     if (p.window_after > 0u && lane.t < p.n) {
         lane.end = min(lane.end, ROWS[p.first_row + lane.t].y + p.window_after);
     }
@@ -121,10 +121,6 @@ fn store_dim(o: Output, dim: u32, x: vec4<f32>, share: u32) {
         store(o.c, dim, x.z, o.sum.z);
         store(o.d, dim, x.w, o.sum.w);
     }
-}
-
-fn first_row() -> u32 {
-    return p.first_row;
 }
 
 @compute @workgroup_size(SIZE)

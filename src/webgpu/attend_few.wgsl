@@ -395,10 +395,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         kv_head = group.y % p.n_kv_heads;
         kv_at = ROWS[first_row()].w * p.slot_vecs;
     }
-    let a = lane_of(4u * group.x, kv_head);
-    let b = lane_of(4u * group.x + 1u, kv_head);
-    let c = lane_of(4u * group.x + 2u, kv_head);
-    let d = lane_of(4u * group.x + 3u, kv_head);
+    // not first_row(): barriers depend on it, and no compiler knows that threads agree on a private one
+    let begin_row = p.first_row + select(0u, group.y / p.n_kv_heads, IS_BATCH);
+    let a = lane_of(4u * group.x, kv_head, begin_row);
+    let b = lane_of(4u * group.x + 1u, kv_head, begin_row);
+    let c = lane_of(4u * group.x + 2u, kv_head, begin_row);
+    let d = lane_of(4u * group.x + 3u, kv_head, begin_row);
     let begin = vec4<u32>(a.begin, b.begin, c.begin, d.begin);
     let end = vec4<u32>(a.end, b.end, c.end, d.end);
     // parts begin at multiples of their size, whatever the lanes attend to
@@ -415,7 +417,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     if (APPENDS) {
         for (var i = 0u; i < p.n; i++) {
-            let new_pos = ROWS[first_row() + i].y;
+            let new_pos = ROWS[begin_row + i].y;
             if (new_pos >= first && new_pos < last) {
                 append(i, new_pos, kv_head, thread);
                 if (IS_READ_FIRST && new_pos - first < TILE) {
