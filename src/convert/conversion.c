@@ -155,12 +155,27 @@ static void print_target(char name[MAX_NAME], const struct job *job)
     snprintf(name + n, MAX_NAME - (size_t)n, job->row->target, job->layer);
 }
 
+/* Whether what rounding leaves of the matrix is stored, too. The first tokens of a causal text
+ * have the largest numbers, and all others attend to them. A small error there may change whether a
+ * token has such numbers, and then the whole embedding (docs/embeddings.md). */
+static bool keeps_rest(const struct conversion *v, const struct job *job)
+{
+    const struct convert_options *o = v->options;
+    const enum weight_class weight_class = job->row->weight_class;
+    return v->embedding && !v->hparams.raw.traits.is_bidirectional &&
+           job->stored.dtype == DTYPE_I8 && !o->is_original && !o->is_mse &&
+           !(job->row->needs & IF_EXPERTS) &&
+           (weight_class == CLASS_ATTENTION || weight_class == CLASS_FEED_FORWARD ||
+            weight_class == CLASS_EMBEDDING);
+}
+
 static quip_status declare_tensor(struct conversion *v, struct job *job)
 {
     char name[MAX_NAME];
     const bool is_layer_norm =
         job->row->weight_class == CLASS_NORM && v->hparams.raw.traits.norm == NORM_LAYER;
     print_target(name, job);
+    job->stored.has_rest = keeps_rest(v, job);
     v->total_bytes += qp_stored_bytes(&job->stored);
     const quip_status status =
         job->row->cols == EXTENT_NONE

@@ -11,6 +11,7 @@
 #include "model/matrix.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,7 +105,11 @@ static quip_status declare_integers(struct tflite_writer *w, struct stored *s, c
             declare_companion(w, s, name, "_quantized_scale", DTYPE_F32, &s->scale_index, error);
     if (!status && s->is_asymmetric)
         status = declare_companion(w, s, name, "_quantized_zp", DTYPE_F32, &s->zero_index, error);
-    return status;
+    if (status || !s->has_rest)
+        return status;
+    char full[MAX_STORED_NAME];
+    snprintf(full, sizeof full, "%s_rest", name);
+    return qp_tflite_writer_tensor(w, full, DTYPE_I8, 2, dims, &s->rest_index, error);
 }
 
 /* There is no _quantized_scale, so that a reader without support for multipliers does not use the
@@ -165,6 +170,7 @@ quip_status qp_slab_open(struct slab *slab, int64_t n_values, int64_t n_rows, qu
 {
     const size_t values = (size_t)n_values, rows = (size_t)n_rows;
     *slab = (struct slab){ .packed = malloc(values),
+                           .rest = malloc(values),
                            .multipliers = malloc(values / 32 + rows * 4),
                            .scales = malloc(rows * sizeof(float)),
                            .zeros = malloc(rows * sizeof(float)),
@@ -173,9 +179,9 @@ quip_status qp_slab_open(struct slab *slab, int64_t n_values, int64_t n_rows, qu
                            .n_values = n_values,
                            .n_rows = n_rows };
     quip_status status = QUIP_OK;
-    if (!slab->packed || !slab->multipliers || !slab->scales || !slab->zeros || !slab->tiles ||
-        !slab->sums)
-        status = qp_fail_memory(error, "a slab of weights", values * 3 + rows * 16);
+    if (!slab->packed || !slab->rest || !slab->multipliers || !slab->scales || !slab->zeros ||
+        !slab->tiles || !slab->sums)
+        status = qp_fail_memory(error, "a slab of weights", values * 4 + rows * 16);
     if (!status)
         status = qp_pool_open(&slab->pool, 0, false, error);
     if (status)
@@ -187,6 +193,7 @@ void qp_slab_close(struct slab *slab)
 {
     qp_pool_close(slab->pool);
     free(slab->packed);
+    free(slab->rest);
     free(slab->multipliers);
     free(slab->scales);
     free(slab->zeros);
@@ -300,6 +307,9 @@ quip_status qp_store_integers(struct tflite_writer *w, const struct stored *s, s
         status = qp_tflite_writer_write(w, s->multiplier_index, (uint64_t)begin * row_bytes,
                                         slab->multipliers, (size_t)n * row_bytes, error);
     }
+    if (!status && s->has_rest)
+        status = qp_tflite_writer_write(w, s->rest_index, (uint64_t)(begin * s->cols), slab->rest,
+                                        (size_t)(n * s->cols), error);
     if (!s->is_for_gpu)
         return status ? status : write_plain(w, s, begin, n, slab->packed, error);
     tile_integers(s, slab, n);
@@ -379,6 +389,17 @@ static bool quantize_rows(const struct stored *s, struct slab *slab, int64_t n, 
                      : qp_quantize_i4(values, n, s->cols, slab->packed, slab->scales);
 }
 
+/* What rounding n rows to int8 has left. */
+static void find_rest(const struct stored *s, struct slab *slab, int64_t n, const float *values)
+{
+    assert(s->dtype == DTYPE_I8 && !s->is_for_gpu && n <= slab->n_rows);
+    const int8_t *q = slab->packed;
+    for (int64_t i = 0; i < n * s->cols; i++) {
+        const float x = (values[i] / slab->scales[i / s->cols] - (float)q[i]) * REST_STEPS;
+        slab->rest[i] = (int8_t)rintf(x > 127 ? 127 : x < -127 ? -127 : x);
+    }
+}
+
 static bool are_finite(const struct stored *s, const float *values, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
@@ -400,6 +421,8 @@ quip_status qp_store_floats(struct tflite_writer *w, const struct stored *s, str
                        "%s has a value that is not a finite number%s, in rows %lld to %lld",
                        s->source, s->dtype == DTYPE_F16 ? " in binary16" : "", (long long)begin,
                        (long long)(begin + n - 1));
+    if (s->has_rest)
+        find_rest(s, slab, n, values);
     return s->dtype == DTYPE_F32   ? write_plain(w, s, begin, n, values, error)
            : s->dtype == DTYPE_F16 ? write_tiles(w, s, slab, begin, n, error)
                                    : qp_store_integers(w, s, slab, begin, n, error);
@@ -415,8 +438,8 @@ bool qp_ends_with(const char *name, const char *end)
 
 bool qp_is_companion(const char *name)
 {
-    static const char *const ends[] = { "_quantized_scale", "_quantized_zp", ".sum_i",
-                                        "_block_scale", "_block_multiplier" };
+    static const char *const ends[] = { "_quantized_scale", "_quantized_zp",     ".sum_i",
+                                        "_block_scale",     "_block_multiplier", "_rest" };
     for (size_t i = 0; i < QP_COUNT(ends); i++)
         if (qp_ends_with(name, ends[i]))
             return true;

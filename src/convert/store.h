@@ -14,6 +14,7 @@ struct stored {
     enum dtype dtype;        // F32, I8, I4 or I4_BLOCK; for GPUs an unquantized matrix is F16
     bool is_for_gpu, is_mse; // the layout; the scheme of the scales
     bool is_asymmetric;      // with a zero point per row
+    bool has_rest;           // of I8: what rounding leaves is stored, too
     bool is_first;           // in the file
     bool may_be_infinite;    // divisors of rope: such a dimension does not rotate
     int index;               // in the writer
@@ -22,6 +23,7 @@ struct stored {
     const float *importance; // of the columns of I4_BLOCK; NULL: all are equal
     const float *factor;     // of the inputs of I8 (rounding.h); NULL: each weight is rounded alone
     int zero_index, sum_index; // for GPUs
+    int rest_index;
 };
 /* How the options store a class of tensors. Sets everything except source and sizes. */
 void qp_store_as(struct stored *s, const struct convert_options *o, enum weight_class weight_class);
@@ -38,6 +40,7 @@ uint64_t qp_stored_bytes(const struct stored *s);
 struct slab {
     struct pool *pool; // for what takes longer than writing it
     void *packed;      // integers as in files for CPUs
+    int8_t *rest;
     uint8_t *multipliers;
     float *scales, *zeros;
     uint8_t *tiles;

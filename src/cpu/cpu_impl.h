@@ -25,6 +25,9 @@
  * the second-level cache together, and two threads share the tiles of a matrix evenly. */
 #define TASK_ROWS 128
 
+/* The most tokens at the start of a text that are exact (ops.c). */
+#define MAX_EXACT 32
+
 /* Products with one input in one operation. */
 #define MAX_PRODUCTS 3
 
@@ -48,6 +51,9 @@ struct worker_scratch {
     float *row;       // [widest row of activations]
     float *attention; // qp_attention_scratch, or NULL with int8 keys and without texts
     float *text_keys; // keys and values of a text's head, or NULL without texts
+    /* NULL without exact rows: */
+    float *exact, *exact_gate; // the weights of `tile` and `tile_gate`
+    float *exact_sums;         // [TASK_ROWS, TILE_ROWS]
     struct int8_attention_scratch *int8_attention;
     struct attention_part sum, part; // [ATTENTION_MAX_ROWS]
 };
@@ -124,7 +130,10 @@ struct row_memory {
     int q_width, kv_width; // of q, and of k and v, as they are now; att and h have the layer's too
     float *logits;         // [LOGITS_ROWS, vocab_size]
     float *text_att;       // [n_rows, q width] attention over texts, or NULL where att has floats
-    float *pooled[2];      // [n_texts, widest embedding]; the second is for the next dense layer
+    /* Rows of texts that are computed with floats (ops_linear.c); NULL if there are none. */
+    int *exact_before;   // [n_rows + 1] how many there are before a row
+    float *exact_inputs; // [exact rows, widest input] of one product, side by side
+    float *pooled[2];    // [n_texts, widest embedding]; the second is for the next dense layer
     struct query_rows queries;
     struct row_group *groups;       // [n_rows]
     struct adapter_rows *adapters;  // [n_rows]

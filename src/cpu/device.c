@@ -21,7 +21,7 @@ struct act qp_cpu_alloc_act(const struct weights *w, struct arena *a, int n_cols
      * the tiles of AMX read them together. */
     act.q_stride = padded + (padded / ACT_BLOCK % 2 ? 0 : ACT_BLOCK);
     act.n_blocks = (int)(padded / ACT_BLOCK);
-    if (w->has_float)
+    if (w->has_float || w->has_rest)
         act.f32 = qp_cpu_alloc(a, n, (size_t)n_cols, sizeof *act.f32);
     if (w->has_integer) {
         act.q = qp_cpu_alloc(a, n, act.q_stride, sizeof *act.q);
@@ -61,12 +61,17 @@ static struct widths find_widths(const struct config *c)
     return w;
 }
 
+/* The widest input of a product. */
+static int widest_input(const struct config *c, const struct widths *w)
+{
+    return qp_max(qp_max(w->d_ff, c->d_ple), qp_max(qp_max(c->d_model, c->experts.d_ff), w->q));
+}
+
 static struct worker_scratch alloc_scratch(const struct cpu_device *d, const struct widths *w,
                                            struct arena *a, int n_rows, int n_texts)
 {
     const struct config *c = d->base.config;
-    const int widest =
-        qp_max(qp_max(w->d_ff, c->d_ple), qp_max(qp_max(c->d_model, c->experts.d_ff), w->q));
+    const int widest = widest_input(c, w);
     struct worker_scratch s = {
         .tile = qp_arena_alloc(a, d->k.tile_bytes(widest)),
         .tile_gate = qp_arena_alloc(a, d->k.tile_bytes(c->d_model)),
@@ -82,6 +87,11 @@ static struct worker_scratch alloc_scratch(const struct cpu_device *d, const str
     if (!d->kv.is_int8 || n_texts > 0)
         s.attention = qp_cpu_alloc(a, 1, qp_attention_scratch(w->head_dim, ATTENTION_MAX_ROWS),
                                    sizeof(float));
+    if (n_texts > 0 && d->base.weights->has_rest) {
+        s.exact = qp_cpu_alloc(a, TILE_ROWS, (size_t)widest, sizeof(float));
+        s.exact_gate = qp_cpu_alloc(a, TILE_ROWS, (size_t)c->d_model, sizeof(float));
+        s.exact_sums = qp_cpu_alloc(a, TASK_ROWS, TILE_ROWS, sizeof(float));
+    }
     if (n_texts > 0)
         s.text_keys = qp_cpu_alloc(a, 1, qp_text_scratch(w->head_dim, n_rows), sizeof(float));
     return s;
@@ -94,6 +104,13 @@ static int max_pooled_width(const struct weights *w, int d_model)
     for (int i = 0; i < w->n_dense; i++)
         width = qp_max(width, w->dense[i].w.n_out);
     return width;
+}
+
+static void alloc_exact(struct row_memory *m, struct arena *a, int n_rows, int n_texts, int widest)
+{
+    const size_t n = (size_t)qp_min(n_rows, n_texts * (MAX_EXACT + 1));
+    m->exact_before = qp_cpu_alloc(a, (size_t)n_rows + 1, 1, sizeof *m->exact_before);
+    m->exact_inputs = qp_cpu_alloc(a, n, (size_t)widest, sizeof *m->exact_inputs);
 }
 
 static void alloc_rows(struct row_memory *m, struct expert_memory *experts,
@@ -121,7 +138,9 @@ static void alloc_rows(struct row_memory *m, struct expert_memory *experts,
     qp_experts_alloc(experts, d, a, n_rows);
     m->logits = qp_cpu_alloc(a, LOGITS_ROWS, (size_t)c->vocab_size, sizeof(float));
     m->candidates = qp_cpu_alloc(a, 1, (size_t)c->vocab_size, sizeof *m->candidates);
-    if (n_texts > 0 && !w->has_float)
+    if (n_texts > 0 && w->has_rest)
+        alloc_exact(m, a, n_rows, n_texts, widest_input(c, &widths));
+    if (n_texts > 0 && !w->has_float && !w->has_rest)
         m->text_att = qp_cpu_alloc(a, n, q_width, sizeof(float));
     for (int i = 0; i < 2 && n_texts > 0; i++)
         m->pooled[i] = qp_cpu_alloc(a, (size_t)n_texts, (size_t)max_pooled_width(w, c->d_model),

@@ -34,6 +34,12 @@ static void embed_token(struct cpu_device *d, float *x, const struct row *row)
     d->k.dequantize_row(x, table, row->token, factor);
     for (int i = 0; table->zeros && i < table->n_in; i++)
         x[i] -= table->zeros[row->token] * table->scales[row->token] * factor;
+    if (!table->rest)
+        return;
+    const int8_t *rest = table->rest + (size_t)row->token * (size_t)table->n_in;
+    const float step = table->scales[row->token] * (1.0f / REST_STEPS) * factor;
+    for (int i = 0; i < table->n_in; i++)
+        x[i] += (float)rest[i] * step;
 }
 
 void qp_cpu_norm_floats(struct cpu_device *d, float *y, const float *x,
@@ -85,10 +91,43 @@ static void embed_task(void *arg, int index, int n_threads)
         embed_task_row(j->d, &j->rows->row[t], t);
 }
 
+/* ---- exact rows of texts (ops_linear.c) ---- */
+
+enum {
+    MIN_EXACT = 4,
+    N_SHORT = 12
+};
+
+/* How many of the first tokens of a text of n tokens are exact: the fewest that keep the cosine
+ * above 0.999 (docs/embeddings.md). The others attend to them, and they have the largest numbers.
+ */
+static int n_exact(int n)
+{
+    return qp_max(MIN_EXACT, qp_min(n - N_SHORT, MAX_EXACT));
+}
+
+/* Exact are also tokens of which alone an embedding is made. */
+static void choose_exact_rows(int *before, const struct rows *rows)
+{
+    const struct row *row = rows->row;
+    before[0] = 0;
+    for (int t = 0, end; t < rows->n; t = end) {
+        for (end = t + 1; end < rows->n && row[end].pos > 0;)
+            end++;
+        for (int i = t; i < end; i++) {
+            const bool is_alone = row[i].is_output && i > t && !row[i - 1].is_output;
+            before[i + 1] = before[i] + (row[i].sequence->n_context == 0 &&
+                                         (row[i].pos < n_exact(end - t) || is_alone));
+        }
+    }
+}
+
 quip_status qp_cpu_embed(struct device *device, const struct rows *rows)
 {
     struct row_task job = { .d = cpu_of(device), .rows = rows, .n = rows->n };
     assert(rows->n > 0 && rows->n <= device->capacity.n_rows);
+    if (job.d->mem.exact_before)
+        choose_exact_rows(job.d->mem.exact_before, rows);
     cpu_parallel(job.d, rows->n == 1, embed_task, &job);
     return QUIP_OK;
 }
@@ -185,10 +224,14 @@ quip_status qp_cpu_keep_rows(struct device *device, const struct rows *rows,
     struct cpu_device *d = cpu_of(device);
     const size_t d_model = (size_t)d->base.config->d_model;
     const size_t q_width = (size_t)d->mem.q_width;
-    int to = 0;
+    int to = 0, n_exact_kept = 0;
     for (int from = 0; from < rows->n; from++) {
         if (!rows->row[from].is_output)
             continue;
+        if (d->mem.exact_before) {
+            n_exact_kept += d->mem.exact_before[from + 1] - d->mem.exact_before[from];
+            d->mem.exact_before[to + 1] = n_exact_kept;
+        }
         memmove(d->mem.x + (size_t)to * d_model, d->mem.x + (size_t)from * d_model,
                 d_model * sizeof *d->mem.x);
         act_copy_row(&d->mem.xn, to, &d->mem.xn, from);

@@ -155,12 +155,90 @@ void qp_multiply_part(const struct kernels *k, const struct partial_product *p)
     }
 }
 
+/* ---- exact rows ----
+ * Where a matrix has a rest, some rows of a batch of texts are computed with floats (ops.c). With
+ * integers, two terms of the weights and of the inputs would need three products, for nearly the
+ * same time. */
+
+static bool has_exact_rows(const struct linear_task *j, const struct matrix *w)
+{
+    return j->d->mem.exact_before && w->rest && j->d->mem.exact_before[j->n] > 0;
+}
+
+/* Copy the inputs of exact rows side by side, so that a product reads its weights once. */
+static void gather_exact(const struct linear_task *j)
+{
+    const struct row_memory *m = &j->d->mem;
+    const size_t n_in = (size_t)j->in->n_cols;
+    if (!has_exact_rows(j, j->products[j->n_products - 1].w))
+        return;
+    for (int t = 0; t < j->n; t++)
+        if (m->exact_before[t + 1] > m->exact_before[t])
+            memcpy(m->exact_inputs + (size_t)m->exact_before[t] * n_in,
+                   j->in->f32 + (size_t)t * n_in, n_in * sizeof *m->exact_inputs);
+}
+
+/* The inner loop has a constant length and no aliases, so that compilers use vectors. */
+static void unpack_row(float *restrict to, const int8_t *restrict q, const int8_t *restrict rest,
+                       float step, size_t n)
+{
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (size_t k = i; k < i + 16; k++)
+            to[k] = (float)(q[k] * REST_STEPS + rest[k]) * step;
+    for (; i < n; i++)
+        to[i] = (float)(q[i] * REST_STEPS + rest[i]) * step;
+}
+
+/* Weight rows [row, row + n_rows) as floats, if there are exact rows. */
+static void unpack_exact(const struct linear_task *j, float *to, const struct matrix *w, int row,
+                         int n_rows)
+{
+    const size_t n_in = (size_t)w->n_in;
+    for (int r = row; r < row + n_rows && has_exact_rows(j, w); r++, to += n_in)
+        unpack_row(to, qp_matrix_row(w, r), w->rest + (size_t)r * n_in,
+                   w->scales[r] * (1.0f / REST_STEPS), n_in);
+}
+
+/* Replace y of the exact ones of rows [t0, t0 + n), n <= TASK_ROWS, by the product with the
+ * unpacked weight rows [row, row + n_rows). y begins with row t0. */
+static void multiply_exact(const struct linear_task *j, int index, const struct out_view *y,
+                           const float *weights, const struct matrix *w, int t0, int n, int row,
+                           int n_rows)
+{
+    const int *before = j->d->mem.exact_before;
+    float *sums = j->d->mem.scratch[index].exact_sums;
+    if (!has_exact_rows(j, w) || before[t0 + n] == before[t0])
+        return;
+    const struct matrix part = { .dtype = DTYPE_F32,
+                                 .n_out = n_rows,
+                                 .n_in = w->n_in,
+                                 .row_bytes = (size_t)w->n_in * sizeof *weights,
+                                 .data = weights,
+                                 .bias = w->bias ? w->bias + row : NULL };
+    const struct f32_rows x = { j->d->mem.exact_inputs + (size_t)before[t0] * (size_t)w->n_in,
+                                (size_t)w->n_in, before[t0 + n] - before[t0] };
+    assert(n <= TASK_ROWS && n_rows <= TILE_ROWS);
+    j->d->k.gemm_f32(&(struct out_view){ sums, TILE_ROWS }, &part, &x, 0, n_rows);
+    for (int t = t0; t < t0 + n; t++)
+        if (before[t + 1] > before[t])
+            memcpy(y->y + (size_t)(t - t0) * y->stride,
+                   sums + (size_t)(before[t] - before[t0]) * TILE_ROWS,
+                   (size_t)n_rows * sizeof *sums);
+}
+
 /* Few rows of a batch: y[t * y_stride + i] for weight rows row + i of product p. */
 static void multiply_product(const struct linear_task *j, int index, float *y, size_t y_stride,
                              int p, int row, int n_rows)
 {
     const struct matrix w = qp_matrix_part(j->products[p].w, row, n_rows);
     multiply_rows(&j->d->k, y, y_stride, &w, j->in, j->n, 0, n_rows);
+    float *weights = j->d->mem.scratch[index].exact;
+    for (int r = 0; r < n_rows && has_exact_rows(j, &w); r += TILE_ROWS) {
+        const int n = qp_min(n_rows - r, TILE_ROWS);
+        unpack_exact(j, weights, &w, r, n);
+        multiply_exact(j, index, &(struct out_view){ y + r, y_stride }, weights, &w, 0, j->n, r, n);
+    }
     qp_lora_add(&j->lora, index, y, y_stride, p, 0, j->n, row, n_rows);
 }
 
@@ -207,7 +285,7 @@ static void multiply_task(const struct linear_task *j, int index, int task, int 
                           int *packed)
 {
     const struct kernels *k = &j->d->k;
-    void *tile = j->d->mem.scratch[index].tile;
+    const struct worker_scratch *s = &j->d->mem.scratch[index];
     int i = task / n_chunks;
     const int t0 = task % n_chunks * TASK_ROWS, n = qp_min(TASK_ROWS, j->n - t0);
     const struct product *p = j->products;
@@ -218,9 +296,12 @@ static void multiply_task(const struct linear_task *j, int index, int task, int 
     const int row = i * TILE_ROWS, n_rows = qp_min(TILE_ROWS, p->w->n_out - row);
     const size_t stride = (size_t)p->w->n_out;
     float *y = p->y + (size_t)t0 * stride + row;
-    if (!is_packed)
-        qp_pack_tile(k, tile, p->w, row, n_rows);
-    multiply_tile(k, y, stride, tile, p->w, j->in, t0, n, row, n_rows);
+    if (!is_packed) {
+        qp_pack_tile(k, s->tile, p->w, row, n_rows);
+        unpack_exact(j, s->exact, p->w, row, n_rows);
+    }
+    multiply_tile(k, y, stride, s->tile, p->w, j->in, t0, n, row, n_rows);
+    multiply_exact(j, index, &(struct out_view){ y, stride }, s->exact, p->w, t0, n, row, n_rows);
     qp_lora_add(&j->lora, index, y, stride, (int)(p - j->products), t0, n, row, n_rows);
 }
 
@@ -320,6 +401,7 @@ quip_status qp_cpu_linear(struct device *device, enum buffer out, struct matrix_
         job.products[p] = (struct product){ m, output_of(d, out + (unsigned)p, m->n_out) };
     }
     qp_lora_begin(&job.lora, d, w, job.in, rows, is_few(d, rows->n));
+    gather_exact(&job);
     qp_pool_run(d->pool, is_few(d, rows->n) ? linear_rows : linear_tiles, &job);
     return QUIP_OK;
 }
@@ -408,12 +490,18 @@ static void gate_task(const struct linear_task *j, int index, int task, int n_ch
     if (i != *packed) {
         qp_pack_tile(k, s->tile, up, row, n_rows);
         qp_pack_tile(k, s->tile_gate, gate, row, n_rows);
+        unpack_exact(j, s->exact, up, row, n_rows);
+        unpack_exact(j, s->exact_gate, gate, row, n_rows);
     }
     *packed = i;
     multiply_tile(k, s->up, TILE_ROWS, s->tile, up, j->in, t0, n, row, n_rows);
+    multiply_exact(j, index, &(struct out_view){ s->up, TILE_ROWS }, s->exact, up, t0, n, row,
+                   n_rows);
     qp_lora_add(&j->lora, index, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
     if (gate->data) {
         multiply_tile(k, s->gate, TILE_ROWS, s->tile_gate, gate, j->in, t0, n, row, n_rows);
+        multiply_exact(j, index, &(struct out_view){ s->gate, TILE_ROWS }, s->exact_gate, gate, t0,
+                       n, row, n_rows);
         qp_lora_add(&j->lora, index, s->gate, TILE_ROWS, GATE_PRODUCT, t0, n, row, n_rows);
     }
     finish_gated(j, index, TILE_ROWS, t0, n, row, n_rows);
@@ -471,6 +559,7 @@ quip_status qp_cpu_gated(struct device *device, int l, struct matrix_set next,
     assert(rows->n > 0 && rows->n <= device->capacity.n_rows);
     act_resize(&d->mem.h, device->config->layers[l].d_ff);
     qp_lora_begin(&job.lora, d, set, job.in, rows, is_few(d, rows->n));
+    gather_exact(&job);
     qp_pool_run(d->pool, is_few(d, rows->n) ? gated_rows : gated_tiles, &job);
     return QUIP_OK;
 }

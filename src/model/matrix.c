@@ -34,7 +34,8 @@ uint64_t qp_matrix_bytes(const struct matrix *w)
 {
     const uint64_t n = (uint64_t)w->n_out;
     return n * w->row_bytes + (w->scales ? n * sizeof *w->scales : 0) +
-           (w->multipliers ? n * qp_multiplier_bytes(w->n_in) : 0);
+           (w->multipliers ? n * qp_multiplier_bytes(w->n_in) : 0) +
+           (w->rest ? n * (uint64_t)w->n_in : 0);
 }
 
 struct matrix qp_matrix_part(const struct matrix *w, int row, int n_rows)
@@ -45,6 +46,7 @@ struct matrix qp_matrix_part(const struct matrix *w, int row, int n_rows)
     part.data = (const uint8_t *)w->data + (size_t)row * w->row_bytes;
     part.scales = w->scales ? w->scales + row : NULL;
     part.multipliers = w->multipliers ? qp_matrix_multipliers(w, row) : NULL;
+    part.rest = w->rest ? w->rest + (size_t)row * (size_t)w->n_in : NULL;
     part.bias = w->bias ? w->bias + row : NULL;
     part.zeros = w->zeros ? w->zeros + row : NULL;
     return part;
@@ -93,6 +95,9 @@ void qp_matrix_read_row(const struct matrix *m, int r, float *to)
     const float zero = m->zeros ? m->zeros[r] : 0;
     for (int i = 0; i < m->n_in; i++)
         to[i] = ((float)matrix_integer(m, r, i) - zero) * m->scales[r];
+    for (int i = 0; m->rest && i < m->n_in; i++)
+        to[i] += (float)m->rest[(size_t)r * (size_t)m->n_in + (size_t)i] *
+                 (m->scales[r] * (1.0f / REST_STEPS));
 }
 
 void qp_mix_row(float *x, int n)

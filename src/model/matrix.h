@@ -16,6 +16,10 @@
 /* [nibble of the multiplier][code]; row 1 has the values of the codes themselves. */
 extern const int8_t qp_i4_block_values[16][16];
 
+/* What rounding leaves of an int8 weight is counted in these parts of a step. A weight that makes
+ * up for the errors of others may be two steps away. */
+#define REST_STEPS 64
+
 /* Row-major [n_out, n_in]; row r starts at data + r * row_bytes. */
 struct matrix {
     int dtype; // enum dtype (format.h): DTYPE_I8, DTYPE_I4, DTYPE_I4_BLOCK or DTYPE_F32
@@ -26,6 +30,7 @@ struct matrix {
     const uint8_t *multipliers; // of I4_BLOCK: qp_multiplier_bytes(n_in) for each row
     const float *bias;          // [n_out] or NULL
     const float *zeros;         // [n_out] or NULL: w = (q - zero) * scale; asymmetric files
+    const int8_t *rest;         // of I8: [n_out, n_in] or NULL: w = (q + rest / REST_STEPS) * scale
     const char *name;           // of its tensor, or NULL
 };
 

@@ -167,6 +167,7 @@ struct weights {
     const float *positions;         // [n_context_max, d_model], or NULL
     struct layer_weights *layers;   // [n_layers]
     bool has_float, has_integer;    // among the matrices
+    bool has_rest;                  // some matrices have a rest
     struct dense dense[MAX_DENSE];
     int n_dense;
 };

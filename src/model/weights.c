@@ -123,6 +123,23 @@ static void bind_multipliers(struct binder *b, struct matrix *m, const struct te
     m->multipliers = tensor_bytes(b, t);
 }
 
+/* What rounding left of int8 weights, if the file has it. */
+static void bind_weight_rest(struct binder *b, struct matrix *m, const struct tensor *weights)
+{
+    const struct tensor *t = find_companion(b, weights, "_rest");
+    if (!t || b->status)
+        return;
+    if (t->dtype != DTYPE_I8 || t->n_dims != 2 || t->dims[0] != m->n_out || t->dims[1] != m->n_in) {
+        b->status =
+            qp_fail(b->error, QUIP_E_FORMAT, "%s: %s is %s [%lld, %lld], expected i8 [%d, %d]",
+                    b->model->file.name, t->name, qp_dtype_name(t->dtype), (long long)t->dims[0],
+                    (long long)(t->n_dims > 1 ? t->dims[1] : 0), m->n_out, m->n_in);
+        return;
+    }
+    m->rest = (const int8_t *)tensor_bytes(b, t);
+    b->model->weights.has_rest = true;
+}
+
 /* The scales of a quantized matrix; multipliers if it is block-wise int4; zero points in files for
  * GPUs, if there are any. */
 static void bind_scales(struct binder *b, struct matrix *m, const struct tensor *t)
@@ -138,6 +155,8 @@ static void bind_scales(struct binder *b, struct matrix *m, const struct tensor 
         bind_multipliers(b, m, multipliers);
     if (!b->status && b->is_gpu)
         m->zeros = bind_companion(b, t, "_quantized_zp", m->n_out);
+    else if (t->dtype == DTYPE_I8)
+        bind_weight_rest(b, m, t);
 }
 
 /* Set the bytes of a row, and *n_bytes of the tensor; false for a type that a matrix cannot have.

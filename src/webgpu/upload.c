@@ -16,10 +16,22 @@
 
 /* ---- layout ---- */
 
+/* The type of the matrix on the GPU. With a rest it is floats: all its products are exact. */
+static int dtype_of(const struct matrix *m)
+{
+    return m->rest ? DTYPE_F32 : m->dtype;
+}
+
+static bool has_scales(const struct matrix *m)
+{
+    return m->scales && !m->rest;
+}
+
 static size_t padded_row_bytes(const struct matrix *m)
 {
     const size_t n = qp_round_up((size_t)m->n_in, ROW_UNIT);
-    return m->dtype == DTYPE_F32 ? 4 * n : m->dtype == DTYPE_I8 ? n : n / 2;
+    const int dtype = dtype_of(m);
+    return dtype == DTYPE_F32 ? 4 * n : dtype == DTYPE_I8 ? n : n / 2;
 }
 
 static size_t multiplier_bytes(const struct matrix *m)
@@ -31,7 +43,7 @@ static size_t multiplier_bytes(const struct matrix *m)
 static uint64_t bytes_per_row(const struct matrix *m, bool has_bias)
 {
     return padded_row_bytes(m) + multiplier_bytes(m) +
-           sizeof(float) * ((m->scales != NULL) + has_bias + (m->zeros != NULL));
+           sizeof(float) * ((size_t)has_scales(m) + has_bias + (m->zeros != NULL));
 }
 
 /* Fill the layout of a slab of n_rows rows like those of `m`. */
@@ -39,7 +51,7 @@ static void lay_out(struct gpu_slab *p, const struct matrix *m, int n_rows, bool
 {
     uint64_t at = (uint64_t)n_rows * padded_row_bytes(m) / 4; // in words
     const uint32_t n = (uint32_t)n_rows;
-    p->dtype = m->dtype;
+    p->dtype = dtype_of(m);
     p->n_in = m->n_in;
     p->n_rows = n_rows;
     p->has_zeros = m->zeros != NULL;
@@ -49,7 +61,7 @@ static void lay_out(struct gpu_slab *p, const struct matrix *m, int n_rows, bool
         p->multiplier_at = (uint32_t)at;
         at += n * multiplier_bytes(m) / 4;
     }
-    if (m->scales) {
+    if (has_scales(m)) {
         p->scale_at = (uint32_t)at;
         at += n;
     }
@@ -96,7 +108,7 @@ static void write_rows(struct writer *w, const struct gpu_slab *p, int first,
 {
     const size_t padded = padded_row_bytes(m);
     const uint64_t at = (uint64_t)first * padded;
-    if (padded == m->row_bytes) {
+    if (padded == m->row_bytes && !m->rest) {
         write_bytes(w, p->buffer, at, m->data, (size_t)m->n_out * padded);
         return;
     }
@@ -106,8 +118,10 @@ static void write_rows(struct writer *w, const struct gpu_slab *p, int first,
     for (int r = 0; r < m->n_out; r += n_fit) {
         const int n = qp_min(n_fit, m->n_out - r);
         memset(w->chunk, zero, (size_t)n * padded);
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < n && !m->rest; i++)
             memcpy(w->chunk + (size_t)i * padded, qp_matrix_row(m, r + i), m->row_bytes);
+        for (int i = 0; i < n && m->rest; i++)
+            qp_matrix_read_row(m, r + i, (float *)(void *)(w->chunk + (size_t)i * padded));
         write_bytes(w, p->buffer, at + (uint64_t)r * padded, w->chunk, (size_t)n * padded);
     }
 }
@@ -153,7 +167,7 @@ struct row_span {
 
 static bool is_alike(const struct matrix *a, const struct matrix *b)
 {
-    return a->dtype == b->dtype && a->n_in == b->n_in && !a->zeros == !b->zeros;
+    return dtype_of(a) == dtype_of(b) && a->n_in == b->n_in && !a->zeros == !b->zeros;
 }
 
 static uint64_t max_slab_bytes(const struct webgpu_device *d)
