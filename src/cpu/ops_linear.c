@@ -480,7 +480,8 @@ static void finish_gated(const struct linear_task *j, int index, size_t stride, 
 
 /* Task i: chunk i % n_chunks of the batch times tile i / n_chunks of both matrices. *packed is the
  * tile that scratch holds. */
-static void gate_task(const struct linear_task *j, int index, int task, int n_chunks, int *packed)
+static void gate_tile_task(const struct linear_task *j, int index, int task, int n_chunks,
+                           int *packed)
 {
     const struct kernels *k = &j->d->k;
     const struct worker_scratch *s = &j->d->mem.scratch[index];
@@ -517,7 +518,7 @@ static void gated_tiles(void *arg, int index, int n_threads)
     const struct pool_items tasks = { .n = n, .unit = 1, .min = 1, .max = n_chunks };
     while (qp_pool_next(j->d->pool, index, &tasks, &begin, &end))
         for (int task = begin; task < end; task++)
-            gate_task(j, index, task, n_chunks, &packed);
+            gate_tile_task(j, index, task, n_chunks, &packed);
 }
 
 /* Few rows of a batch: a thread reads tiles of weight rows of both matrices directly from the file,
