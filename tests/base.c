@@ -598,8 +598,11 @@ static void test_cpu(void **state)
     setenv("QUIP_CPU", "zen4", 1);
     assert_int_equal(qp_cpu_features(),
                      all & (CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_HALF_512));
+    const unsigned intel = CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_INTEL_512;
+    setenv("QUIP_CPU", "intel", 1);
+    assert_int_equal(qp_cpu_features(), all & intel);
     setenv("QUIP_CPU", "amx", 1);
-    assert_int_equal(qp_cpu_features(), all & (CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_AMX));
+    assert_int_equal(qp_cpu_features(), all & (intel | CPU_AMX));
     setenv("QUIP_CPU", "dotprod", 1);
     assert_int_equal(qp_cpu_features(), all & (CPU_NEON | CPU_DOTPROD));
     setenv("QUIP_CPU", "i8mm", 1);

@@ -456,9 +456,11 @@ static void test_levels_match_scalar(void **state)
     }
     if ((qp_cpu_features() & CPU_AVX512VNNI) && is_wanted(only_isa, "emulated")) {
         n_levels++;
-        struct kernels k = qp_kernels_for(qp_cpu_features());
+        struct kernels k = qp_kernels_for(qp_cpu_features() & ~(unsigned)CPU_AMX);
+        intel_kernels(&k);
+        check_level("intel, emulated", &scalar, &k);
         emulated_amx_kernels(&k);
-        check_level("emulated", &scalar, &k);
+        check_level("amx, emulated", &scalar, &k);
     }
     if (n_levels == 0) {
         print_message("skipped: this machine has scalar only\n");

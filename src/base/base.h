@@ -281,8 +281,9 @@ enum cpu_feature {
     CPU_I8MM = 1 << 5,
     CPU_WASM_SIMD = 1 << 6, // known when the module is built; it cannot be detected
     CPU_WASM_RELAXED = 1 << 7,
-    CPU_AMX = 1 << 8,      // with the 8-bit products; the system has given its permission
-    CPU_HALF_512 = 1 << 9, // Zen 4, which runs 512-bit instructions as two halves; with VBMI
+    CPU_AMX = 1 << 8,        // with the 8-bit products; the system has given its permission
+    CPU_HALF_512 = 1 << 9,   // Zen 4, which runs 512-bit instructions as two halves; with VBMI
+    CPU_INTEL_512 = 1 << 10, // AVX-512 on a processor of Intel
 };
 /* The features of this machine, limited to the level that the environment variable QUIP_CPU names.
  */

@@ -43,6 +43,13 @@ static bool may_use_tiles(void)
 #endif
 }
 
+/* Does cpuid name this vendor, in the order ebx, edx, ecx? */
+static bool is_vendor(unsigned ebx, unsigned edx, unsigned ecx)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(0, &a, &b, &c, &d) && b == ebx && d == edx && c == ecx;
+}
+
 /* AMD, family 0x19. Of this family only Zen 4 has AVX-512. AMD's manual 24594, CPUID
  * Fn0000_0001_EAX: base family in bits 8 to 11, extended family, which is added, in bits 20 to 27.
  */
@@ -50,9 +57,13 @@ static bool has_half_512(void)
 {
     unsigned a, b, c, d;
     const unsigned base_family = 0xf00, extended_family = 0xa << 20;
-    return __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx && c == signature_AMD_ecx &&
-           d == signature_AMD_edx && __get_cpuid(1, &a, &b, &c, &d) &&
-           (a & 0x0ff00f00) == (base_family | extended_family);
+    return is_vendor(signature_AMD_ebx, signature_AMD_edx, signature_AMD_ecx) &&
+           __get_cpuid(1, &a, &b, &c, &d) && (a & 0x0ff00f00) == (base_family | extended_family);
+}
+
+static bool is_intel(void)
+{
+    return is_vendor(signature_INTEL_ebx, signature_INTEL_edx, signature_INTEL_ecx);
 }
 
 /* Bits as in Intel's manual, volume 2A, CPUID. */
@@ -72,7 +83,8 @@ static unsigned machine_features(void)
     const unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31, vnni = 1u << 11;
     const unsigned vbmi = 1u << 1;
     if (has_all(saved, 0xe6) && has_all(b, f | dq | bw | vl) && has_all(c, vnni))
-        features |= CPU_AVX512VNNI | (has_all(c, vbmi) && has_half_512() ? CPU_HALF_512 : 0);
+        features |= CPU_AVX512VNNI | (has_all(c, vbmi) && has_half_512() ? CPU_HALF_512 : 0) |
+                    (is_intel() ? CPU_INTEL_512 : 0);
     const unsigned amx_tile = 1u << 24, amx_int8 = 1u << 25;
     if (has_all(saved, 0x60000) && has_all(d, amx_tile | amx_int8) && may_use_tiles())
         features |= CPU_AMX;
@@ -158,7 +170,10 @@ const struct cpu_level *qp_cpu_level(int i)
         { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI, CPU_AVX512VNNI },
         { "zen4", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_HALF_512,
           CPU_AVX512VNNI | CPU_HALF_512 },
-        { "amx", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_AMX, CPU_AVX512VNNI | CPU_AMX },
+        { "intel", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_INTEL_512,
+          CPU_AVX512VNNI | CPU_INTEL_512 },
+        { "amx", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_INTEL_512 | CPU_AMX,
+          CPU_AVX512VNNI | CPU_AMX },
         { "neon", CPU_NEON, CPU_NEON },
         { "dotprod", CPU_NEON | CPU_DOTPROD, CPU_DOTPROD },
         { "i8mm", CPU_NEON | CPU_DOTPROD | CPU_I8MM, CPU_I8MM },

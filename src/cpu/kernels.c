@@ -27,8 +27,9 @@ static const struct {
     { CPU_AVX2, qp_cpu_avx2 },
     { CPU_AVXVNNI, qp_cpu_avxvnni },
     { CPU_AVX512VNNI, qp_cpu_avx512vnni },
-#if !defined(__ANDROID__) // its devices have neither
+#if !defined(__ANDROID__) // its devices have none of these
     { CPU_AVX512VNNI | CPU_HALF_512, qp_cpu_zen4 },
+    { CPU_AVX512VNNI | CPU_INTEL_512, qp_cpu_intel },
     { CPU_AVX512VNNI | CPU_AMX, qp_cpu_amx },
 #endif
 #elif defined(__aarch64__)

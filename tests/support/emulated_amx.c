@@ -64,7 +64,17 @@ static void multiply_tiles(int sums, int a, int b, bool is_b_signed)
 #define qp_linear_kernels_amx emulated_amx_kernels
 #include "cpu/x86/linear_amx.c"
 
+void intel_kernels(struct kernels *k)
+{
+    qp_cpu_intel(k);
+}
+
 #else
+
+void intel_kernels(struct kernels *k)
+{
+    (void)k;
+}
 
 void emulated_amx_kernels(struct kernels *k)
 {

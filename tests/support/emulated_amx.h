@@ -1,4 +1,5 @@
-/* emulated_amx.h: the kernels of AMX with tile registers in memory, to test their bits. */
+/* emulated_amx.h: the kernels of Intel's processors on others with AVX-512, to test their bits:
+ * those of AMX with tile registers in memory. */
 #ifndef EMULATED_AMX_H
 #define EMULATED_AMX_H
 
@@ -6,5 +7,8 @@
 
 /* The AMX kernels of the table; nothing on other processors than x86-64. */
 void emulated_amx_kernels(struct kernels *k);
+
+/* The kernels of level "intel", which need no Intel processor. */
+void intel_kernels(struct kernels *k);
 
 #endif

@@ -1,4 +1,4 @@
-/* linear_avx512vnni.c: matrix products with vpdpbusd on 512-bit registers (Ice Lake, Zen 4 on).
+/* linear_avx512vnni.c: quantization and packing on 512-bit registers (Ice Lake, Zen 4 on).
  * In, out, order of rounding: scalar/linear_scalar.c, to the bit.
  *
  * vpdpbusd multiplies unsigned by signed bytes and adds four neighbours to an int32 lane. The
@@ -6,10 +6,9 @@
  * adds 128 times the sum of the block's q, which act_rows.offsets subtracts: the accumulator starts
  * there, or the offset is added once in a block.
  *
- * Tile, layout u8x64k4: [n_in rounded up to ACT_BLOCK, / 4][64 rows][4 k] of w + 128, also for
- * int4. One vector of weights is 16 rows of the same four k; it is multiplied by four k of a token,
- * which are broadcast. */
-#include "cpu/gemm_token.h"
+ * Tile, layout u8x16k4x16: [n_in rounded up to ACT_BLOCK, / ACT_BLOCK][4][16][16 rows][4 k] of
+ * w + 128, also for int4. One vector of weights is 16 rows of the same four k (gemm_avx512vnni.c);
+ * 16 of them, one after the other, are a tile register of AMX (linear_amx.c). */
 #include "cpu/x86/x86.h"
 #include "format/dtype.h"
 
@@ -195,7 +194,9 @@ static size_t tile_bytes_avx512(int n_in)
     return TILE_ROWS * qp_round_up((size_t)n_in, ACT_BLOCK);
 }
 
-static void pack_avx512(void *tile, const struct matrix *w, int row, int n_rows)
+/* The bytes of w + 128, each ^ flip. */
+static inline __attribute__((always_inline)) void pack_rows(uint8_t *tile, const struct matrix *w,
+                                                            int row, int n_rows, int8_t flip)
 {
     assert(w->dtype != DTYPE_F32 && qp_is_tile(tile, w, row, n_rows));
     for (int r = 0; r < TILE_ROWS; r += 16) {
@@ -205,126 +206,32 @@ static void pack_avx512(void *tile, const struct matrix *w, int row, int n_rows)
             __m512i v[16];
             load_rows(v, w, &rows, &multipliers, k);
             transpose_16x16(v);
-            uint8_t *to = (uint8_t *)tile + (size_t)k * TILE_ROWS + (size_t)r * 4;
+            uint8_t *to = tile + (size_t)k * TILE_ROWS + (size_t)r * ACT_BLOCK;
             UNROLL
             for (int j = 0; j < 16; j++)
-                _mm512_store_si512(to + j * TILE_ROWS * 4, v[j]);
+                _mm512_store_si512(to + j * 64, _mm512_xor_si512(v[j], _mm512_set1_epi8(flip)));
         }
     }
 }
 
-/* ---- many tokens against a tile: 3 tokens x 64 rows ----
- * 12 integer and 12 float accumulators, four vectors of weights and one of activations fill the
- * registers. (6 tokens with the float sums in L1 read the tile half as often, but were 10 % slower;
- * without the scaling of blocks they would be 10 % faster.) The accumulators are named variables,
- * made by macros, because compilers keep an array of them in memory. */
-enum {
-    GEMM_TOKENS = 3,
-    QUARTERS = TILE_ROWS / 16,
-    GEMM_K = 4096 // columns of a tile, 256 KiB, that stay in L2 while all tokens pass
-};
-
-/* The rows of a tile, for all tokens. */
-struct gemm_rows {
-    const float *scales, *bias; // of the first row, or NULL
-    __mmask16 lanes[QUARTERS];
-    bool is_first; // sums start at 0, not at y
-    bool is_last;  // sums are scaled
-};
-
-/* In assembly because gcc 12 copies the accumulator of the intrinsic through memory. */
-static inline __m512i dot_step(__m512i sum, __m512i u, __m512i s)
+static void pack_avx512(void *tile, const struct matrix *w, int row, int n_rows)
 {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u), "v"(s));
-    return sum;
+    pack_rows(tile, w, row, n_rows, 0);
 }
 
-static inline __m512 scale_step(__m512 sum, float scale, __m512i dot)
+#if !defined(__ANDROID__) // for AMX
+void qp_pack_signed_avx512(void *tile, const struct matrix *w, int row, int n_rows)
 {
-    return mul_add_avx512(_mm512_set1_ps(scale), _mm512_cvtepi32_ps(dot), sum);
+    pack_rows(tile, w, row, n_rows, -128);
 }
-
-// clang-format off
-#define EACH_TOKEN(M) M(0) M(1) M(2)
-#define EACH_QUARTER(M, t) M(t, 0) M(t, 1) M(t, 2) M(t, 3)
-#define EACH_SUM(M) EACH_QUARTER(M, 0) EACH_QUARTER(M, 1) EACH_QUARTER(M, 2)
-
-#define FETCH_SUM(t, r) __builtin_prefetch(token[t].y + 16 * r, 1);
-#define ZERO_SUM(t, r) __m512 sum##t##r = _mm512_setzero_ps();
-#define LOAD_SUM(t, r) sum##t##r = _mm512_maskz_loadu_ps(rows->lanes[r], token[t].y + 16 * r);
-#define STORE_SUM(t, r) _mm512_mask_storeu_ps(token[t].y + 16 * r, rows->lanes[r], sum##t##r);
-#define START_DOT(t, r) __m512i dot##t##r = _mm512_set1_epi32(token[t].offsets[b]);
-#define STEP_DOT(t, r) dot##t##r = dot_step(dot##t##r, w##r, x##t);
-#define STEP_TOKEN(t) __m512i x##t = broadcast_4(token[t].q + k); EACH_QUARTER(STEP_DOT, t)
-#define SCALE_DOT(t, r) sum##t##r = scale_step(sum##t##r, token[t].scales[b], dot##t##r);
-#define LOAD_ROWS(t, r) __m512 row##r = _mm512_maskz_loadu_ps(rows->lanes[r], of_rows + 16 * r);
-#define TIMES_ROWS(t, r) sum##t##r = _mm512_mul_ps(sum##t##r, row##r);
-#define PLUS_ROWS(t, r) sum##t##r = _mm512_add_ps(sum##t##r, row##r);
-// clang-format on
-
-/* y of 3 tokens and 64 rows, over n_blocks blocks. y is prefetched first: the rows of two tokens
- * are far apart, often on different pages. Not inlined: gcc would keep pointers of the caller in
- * vector registers that this function needs. */
-__attribute__((noinline)) static void gemm_blocks(const struct gemm_token token[GEMM_TOKENS],
-                                                  const uint8_t *tile, const struct gemm_rows *rows,
-                                                  int n_blocks)
-{
-    assert(n_blocks > 0 && n_blocks <= GEMM_K / ACT_BLOCK);
-    EACH_SUM(FETCH_SUM)
-    EACH_SUM(ZERO_SUM)
-    if (!rows->is_first) {
-        EACH_SUM(LOAD_SUM)
-    }
-    for (int b = 0, k = 0; b < n_blocks; b++) {
-        EACH_SUM(START_DOT)
-        for (int end = k + ACT_BLOCK; k < end; k += 4, tile += 4 * TILE_ROWS) {
-            __m512i w0 = _mm512_load_si512(tile), w1 = _mm512_load_si512(tile + 64);
-            __m512i w2 = _mm512_load_si512(tile + 128), w3 = _mm512_load_si512(tile + 192);
-            EACH_TOKEN(STEP_TOKEN)
-        }
-        EACH_SUM(SCALE_DOT)
-    }
-    if (rows->is_last) {
-        const float *of_rows = rows->scales;
-        EACH_QUARTER(LOAD_ROWS, )
-        EACH_SUM(TIMES_ROWS)
-    }
-    if (rows->is_last && rows->bias) {
-        const float *of_rows = rows->bias;
-        EACH_QUARTER(LOAD_ROWS, )
-        EACH_SUM(PLUS_ROWS)
-    }
-    EACH_SUM(STORE_SUM)
-}
-
-void qp_gemm_avx512vnni(const struct out_view *out, const void *tile, const struct matrix *w,
-                        const struct act_rows *x, int row, int n_rows)
-{
-    assert(qp_is_tile(tile, w, row, n_rows) && qp_is_act_rows(x, w->n_in));
-    struct gemm_rows rows = { .scales = w->scales ? w->scales + row : NULL,
-                              .bias = w->bias ? w->bias + row : NULL };
-    for (int i = 0; i < QUARTERS; i++)
-        rows.lanes[i] = lanes_below(n_rows - 16 * i);
-    const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
-    for (size_t k = 0; k < k_padded; k += GEMM_K) {
-        const size_t n = k_padded - k < GEMM_K ? k_padded - k : GEMM_K;
-        rows.is_first = k == 0 && w->scales;
-        rows.is_last = k + n == k_padded && w->scales;
-        for (int t = 0; t < x->n; t += GEMM_TOKENS) {
-            struct gemm_token token[GEMM_TOKENS];
-            for (int i = 0; i < GEMM_TOKENS; i++)
-                token[i] = gemm_token_at(out, x, t + i, k, k_padded);
-            gemm_blocks(token, (const uint8_t *)tile + k * TILE_ROWS, &rows, (int)(n / ACT_BLOCK));
-        }
-    }
-}
+#endif
 
 void qp_linear_kernels_avx512vnni(struct kernels *k)
 {
     k->quantize = quantize_avx512;
     k->quantize_row = quantize_row_avx512;
     k->tile_bytes = tile_bytes_avx512;
-    k->tile_order = (struct tile_order){ TILE_ROWS, 4, TILE_ROWS, 4, 1, 128 };
+    k->tile_order = (struct tile_order){ TILE_ROWS, ACT_BLOCK, 16, 4, 1, 128 };
     k->pack = pack_avx512;
     k->gemm = qp_gemm_avx512vnni;
 }

@@ -57,6 +57,12 @@ void qp_cpu_zen4(struct kernels *k)
     qp_gemv_kernels_zen4(k);
 }
 
+void qp_cpu_intel(struct kernels *k)
+{
+    k->name = "intel";
+    k->gemm = qp_gemm_intel_avx512;
+}
+
 void qp_cpu_amx(struct kernels *k)
 {
     k->name = "amx";

@@ -15,6 +15,7 @@ void qp_cpu_avx2(struct kernels *k);
 void qp_cpu_avxvnni(struct kernels *k);
 void qp_cpu_avx512vnni(struct kernels *k);
 void qp_cpu_zen4(struct kernels *k);
+void qp_cpu_intel(struct kernels *k);
 void qp_cpu_amx(struct kernels *k);
 
 /* One file's part of that. */
@@ -36,8 +37,15 @@ void qp_gemm_few_zen4(const struct out_view *out, const struct matrix *w, const 
 void qp_gemm_few_avx512vnni(const struct out_view *out, const struct matrix *w,
                             const struct act_rows *x, int begin, int end);
 
-/* The gemm of AVX-512, for what does not fill the tiles of AMX. */
+/* gemm_avx512vnni.c: three tokens at a time, and six. */
 void qp_gemm_avx512vnni(const struct out_view *out, const void *tile, const struct matrix *w,
                         const struct act_rows *x, int row, int n_rows);
+void qp_gemm_intel_avx512(const struct out_view *out, const void *tile, const struct matrix *w,
+                          const struct act_rows *x, int row, int n_rows);
+
+/* For AMX: packed weights without the 128, and a gemm for what does not fill its tiles. */
+void qp_pack_signed_avx512(void *tile, const struct matrix *w, int row, int n_rows);
+void qp_gemm_signed_avx512(const struct out_view *out, const void *tile, const struct matrix *w,
+                           const struct act_rows *x, int row, int n_rows);
 
 #endif
