@@ -27,6 +27,10 @@ struct Params {
 @group(0) @binding(4) var<storage, read> V: array<f32>;
 @group(0) @binding(5) var<storage, read_write> OUT: array<f32>;
 
+fn row_of_batch(t: u32, first: u32) -> vec4<u32> {
+    return ROWS[first + t];
+}
+
 const SIZE = 128u;
 const N_SHARES = SIZE / QUADS; // threads that share a quad of values
 
@@ -54,7 +58,7 @@ fn reduce(x: vec4<f32>, is_max: bool, thread: u32) -> vec4<f32> {
 fn text_lane(i: u32, kv_head: u32) -> Lane {
     var lane = lane_of(i, kv_head, p.first_row);
     if (p.window_after > 0u && lane.t < p.n) {
-        lane.end = min(lane.end, ROWS[p.first_row + lane.t].y + p.window_after);
+        lane.end = min(lane.end, row_of_batch(lane.t, p.first_row).y + p.window_after);
     }
     return lane;
 }

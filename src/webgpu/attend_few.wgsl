@@ -35,6 +35,8 @@ struct Params {
     cap: f32,
     eps: f32,
     slot_vecs: u32, // from sequence to sequence in KV
+    pos: u32, // of a single row, as is the next: a read of ROWS would be before all others
+    visible_end: u32,
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
@@ -51,6 +53,16 @@ const DIMS = QUADS * PER_QUAD;
 const NONE = 0xffffffffu;
 
 var<workgroup> weights: array<vec4<f32>, TILE>;
+// The key and the value that were appended last.
+var<workgroup> appended: array<vec4<u32>, select(1u, 2u * QUADS, IS_READ_FIRST)>;
+
+// Row t, as ROWS has it.
+fn row_of_batch(t: u32, first: u32) -> vec4<u32> {
+    if (IS_ONE_ROW) {
+        return vec4<u32>(0u, p.pos, p.visible_end, 0u);
+    }
+    return ROWS[first + t];
+}
 
 // With IS_BATCH the dispatch has single rows of several sequences: this is one, and its sequence's
 // place in KV.
@@ -71,71 +83,104 @@ fn gather(at: vec4<u32>, i: u32) -> vec4<f32> {
     return vec4<f32>(X[at.x + i], X[at.y + i], X[at.z + i], X[at.w + i]);
 }
 
+// The weights of a norm for dimension i of four heads.
+fn gain(norm_at: u32, head: vec4<u32>, i: u32) -> vec4<f32> {
+    if (QK_NORM == 1) {
+        return vec4<f32>(V[norm_at + i] + select(0.0, 1.0, IS_PLUS_1));
+    }
+    let g = norm_at + i + head * HEAD_DIM;
+    return vec4<f32>(V[g.x], V[g.y], V[g.z], V[g.w]) + select(0.0, 1.0, IS_PLUS_1);
+}
+
+// Four heads, of rows that begin at `row_at`.
+struct Heads {
+    row_at: vec4<u32>,
+    head: vec4<u32>,
+    n: u32, // heads of their kind in a row
+    first: vec4<f32>, // dimension `thread`, and its weights: read before anything waits
+    first_gain: vec4<f32>,
+}
+
+fn is_normed(norm_at: u32) -> bool {
+    return QK_NORM > 0 && norm_at != NONE;
+}
+
+fn heads(row_at: vec4<u32>, head: vec4<u32>, n: u32, norm_at: u32, thread: u32) -> Heads {
+    let i = min(thread, HEAD_DIM - 1u);
+    var h = Heads(row_at, head, n, gather(row_at + head * HEAD_DIM, i), vec4<f32>(1.0));
+    if (is_normed(norm_at)) {
+        h.first_gain = gain(norm_at, head, i);
+    }
+    return h;
+}
+
+fn dimension(h: Heads, i: u32, thread: u32) -> vec4<f32> {
+    if (i == thread) {
+        return h.first;
+    }
+    return gather(h.row_at + h.head * HEAD_DIM, i);
+}
+
 // What norms subtract and multiply by.
 struct Statistics {
     mean: vec4<f32>,
     scale: vec4<f32>,
 }
 
-// Of n numbers of X from each `at` on.
-fn statistics(at: vec4<u32>, n: u32, is_layer_norm: bool, thread: u32) -> Statistics {
+// Of four heads, or of all heads in their rows.
+fn statistics(h: Heads, is_of_rows: bool, is_layer_norm: bool, thread: u32) -> Statistics {
+    let n = select(1u, h.n, is_of_rows) * HEAD_DIM;
+    let at = select(h.row_at + h.head * HEAD_DIM, h.row_at, is_of_rows);
     var s = Statistics();
     if (is_layer_norm) {
         var sum = vec4<f32>(0.0);
         for (var i = thread; i < n; i += SIZE) {
-            sum += gather(at, i);
+            sum += number(h, at, i, is_of_rows, thread);
         }
         s.mean = add_up(sum, thread) / f32(n);
     }
     var squares = vec4<f32>(0.0);
     for (var i = thread; i < n; i += SIZE) {
-        let d = gather(at, i) - s.mean;
+        let d = number(h, at, i, is_of_rows, thread) - s.mean;
         squares += d * d;
     }
     s.scale = inverseSqrt(add_up(squares, thread) / f32(n) + p.eps);
     return s;
 }
 
-// The weights of a norm for dimension i of four heads.
-fn gain(norm_at: u32, head: vec4<u32>, i: u32) -> vec4<f32> {
-    let g = norm_at + i + select(head * HEAD_DIM, vec4<u32>(0u), QK_NORM == 1);
-    return vec4<f32>(V[g.x], V[g.y], V[g.z], V[g.w]) + select(0.0, 1.0, IS_PLUS_1);
+fn number(h: Heads, at: vec4<u32>, i: u32, is_of_rows: bool, thread: u32) -> vec4<f32> {
+    if (is_of_rows) {
+        return gather(at, i);
+    }
+    return dimension(h, i, thread);
 }
 
-// Load q from four heads, normed if norm_at is not NONE. They are heads `head` of rows that begin,
-// with n_heads of their kind, at `row_at`. With is_pair they are a key and a value, which has a norm of
-// its own. What is read first is on its way together.
-fn load_heads(row_at: vec4<u32>, head: vec4<u32>, n_heads: u32, norm_at: u32, is_pair: bool,
-              thread: u32) {
-    let at = row_at + head * HEAD_DIM;
-    let is_normed = QK_NORM > 0 && norm_at != NONE;
-    let mine = min(thread, HEAD_DIM - 1u);
-    let first = gather(at, mine);
-    var first_gain = vec4<f32>(1.0);
-    if (is_normed) {
-        first_gain = gain(norm_at, head, mine);
-    }
+// Load q from these heads, normed if norm_at is not NONE. With is_pair they are a key and a value,
+// which has a norm of its own.
+fn load_heads(h: Heads, norm_at: u32, is_pair: bool, thread: u32) {
     var s = Statistics(vec4<f32>(0.0), vec4<f32>(1.0));
-    if (QK_NORM == 3 && is_normed) {
-        s = statistics(row_at, n_heads * HEAD_DIM, IS_LAYER_NORM, thread);
-    } else if (is_normed) {
-        s = statistics(at, HEAD_DIM, IS_LAYER_NORM, thread);
+    if (is_normed(norm_at)) {
+        s = statistics(h, QK_NORM == 3, IS_LAYER_NORM, thread);
     }
     var value_scale = 1.0;
     if (is_pair && V_NORM) {
-        if (QK_NORM == 1 && !IS_LAYER_NORM && is_normed) {
+        if (QK_NORM == 1 && !IS_LAYER_NORM && is_normed(norm_at)) {
             value_scale = s.scale.y;
         } else {
-            value_scale = statistics(at, HEAD_DIM, false, thread).scale.y;
+            value_scale = statistics(h, false, false, thread).scale.y;
         }
     }
     for (var i = thread; i < DIMS; i += SIZE) {
         var x = vec4<f32>(0.0);
         if (i < HEAD_DIM) {
-            let plain = select(gather(at, i), first, i == thread);
+            let plain = dimension(h, i, thread);
             x = plain;
-            if (is_normed) {
-                x = (x - s.mean) * s.scale * select(gain(norm_at, head, i), first_gain, i == thread);
+            if (is_normed(norm_at)) {
+                var g = h.first_gain;
+                if (i != thread) {
+                    g = gain(norm_at, h.head, i);
+                }
+                x = (x - s.mean) * s.scale * g;
             }
             if (is_pair) {
                 x = vec4<f32>(x.x, plain.y * value_scale, 0.0, 0.0);
@@ -155,6 +200,9 @@ struct Turn {
 fn turn_of(pos: vec4<u32>, i: u32) -> Turn {
     let at = pos * p.half + i;
     let u = ROPE[at.x];
+    if (IS_ONE_ROW) {
+        return Turn(vec4<f32>(u.x), vec4<f32>(u.y));
+    }
     let v = ROPE[at.y];
     let w = ROPE[at.z];
     let z = ROPE[at.w];
@@ -197,24 +245,29 @@ fn part(i: u32, is_second: bool) -> f32 {
     return select(x.x, x.y, is_second);
 }
 
-// Append the key and the value of row t, at position pos; they are made together, and stay in q.
-fn append(t: u32, pos: u32, kv_head: u32, thread: u32) {
+// A key and a value of row t, which are made together.
+fn new_heads(t: u32, kv_head: u32, thread: u32) -> Heads {
     let keys_at = (first_t() + t) * p.x_stride + N_HEADS * HEAD_DIM;
     let values_at = keys_at + select(p.n_kv_heads * HEAD_DIM, 0u, V_IS_K);
-    let at = vec4<u32>(keys_at, values_at, values_at, values_at);
-    let turn = first_turn(vec4<u32>(pos), thread);
+    return heads(vec4<u32>(keys_at, values_at, values_at, values_at), vec4<u32>(kv_head),
+                 p.n_kv_heads, p.k_norm_at, thread);
+}
+
+// Append those in q at position pos.
+fn append(pos: u32, kv_head: u32, thread: u32) {
     let slot = slot_of(pos);
-    load_heads(at, vec4<u32>(kv_head), p.n_kv_heads, p.k_norm_at, true, thread);
-    rotate(vec4<u32>(pos), turn, true, thread);
+    let keys_at = (kv_head * p.n_blocks + slot / 64u) * QUADS * 64u + slot % 64u;
+    let values_at = p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot) * QUADS;
     for (var i = thread; i < 2u * QUADS; i += SIZE) {
-        if (i < QUADS) {
-            KV[kv_at + ((kv_head * p.n_blocks + slot / 64u) * QUADS + i) * 64u + slot % 64u] =
-                packed(i, false);
-        } else {
-            KV[kv_at + p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot) * QUADS + i - QUADS] =
-                packed(i - QUADS, true);
+        let is_value = i >= QUADS;
+        let quad = i % QUADS;
+        let v = packed(quad, is_value);
+        KV[kv_at + select(keys_at + quad * 64u, values_at + quad, is_value)] = v;
+        if (IS_READ_FIRST) {
+            appended[i] = v;
         }
     }
+    workgroupBarrier();
 }
 
 fn first_turn(pos: vec4<u32>, thread: u32) -> Turn {
@@ -230,8 +283,8 @@ fn row_of(lane: Lane) -> u32 {
 }
 
 fn positions_of(t: vec4<u32>) -> vec4<u32> {
-    return vec4<u32>(ROWS[first_row() + t.x].y, ROWS[first_row() + t.y].y,
-                     ROWS[first_row() + t.z].y, ROWS[first_row() + t.w].y);
+    return vec4<u32>(row_of_batch(t.x, first_row()).y, row_of_batch(t.y, first_row()).y,
+                     row_of_batch(t.z, first_row()).y, row_of_batch(t.w, first_row()).y);
 }
 
 // ---- scores ----
@@ -286,23 +339,23 @@ fn read_tile(kv_head: u32, tile: u32, n_keys: u32, thread: u32) -> Tile {
                 KV[v + min(j + 7u * N_SHARES, last) * QUADS]);
 }
 
-// The tile with the key and the value in q, which belong to its key `index`.
+// The tile with what was appended, which belongs to its key `index`.
 fn with_new_key(old: Tile, index: u32, thread: u32) -> Tile {
     var tile = old;
     if (thread / PER_KEY == index) {
         let i = thread % PER_KEY;
-        tile.ka = packed_key(i);
-        tile.kb = packed_key(i + PER_KEY);
-        tile.kc = packed_key(i + 2u * PER_KEY);
-        tile.kd = packed_key(i + 3u * PER_KEY);
-        tile.ke = packed_key(i + 4u * PER_KEY);
-        tile.kf = packed_key(i + 5u * PER_KEY);
-        tile.kg = packed_key(i + 6u * PER_KEY);
-        tile.kh = packed_key(i + 7u * PER_KEY);
+        tile.ka = new_key(i);
+        tile.kb = new_key(i + PER_KEY);
+        tile.kc = new_key(i + 2u * PER_KEY);
+        tile.kd = new_key(i + 3u * PER_KEY);
+        tile.ke = new_key(i + 4u * PER_KEY);
+        tile.kf = new_key(i + 5u * PER_KEY);
+        tile.kg = new_key(i + 6u * PER_KEY);
+        tile.kh = new_key(i + 7u * PER_KEY);
     }
     let j = share_of(thread);
     if (j <= index && (index - j) % N_SHARES == 0u) {
-        let value = packed(quad_of(thread), true);
+        let value = appended[QUADS + quad_of(thread)];
         let i = (index - j) / N_SHARES;
         tile.va = select(tile.va, value, i == 0u);
         tile.vb = select(tile.vb, value, i == 1u);
@@ -316,8 +369,8 @@ fn with_new_key(old: Tile, index: u32, thread: u32) -> Tile {
     return tile;
 }
 
-fn packed_key(quad: u32) -> vec4<u32> {
-    return packed(min(quad, QUADS - 1u), false);
+fn new_key(quad: u32) -> vec4<u32> {
+    return appended[min(quad, QUADS - 1u)];
 }
 
 fn scores_if(v: vec4<u32>, quad: u32) -> vec4<f32> {
@@ -404,35 +457,54 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let begin = vec4<u32>(a.begin, b.begin, c.begin, d.begin);
     let end = vec4<u32>(a.end, b.end, c.end, d.end);
     // parts begin at multiples of their size, whatever the lanes attend to
-    let first = min(min(begin.x, begin.y), min(begin.z, begin.w)) / p.n_split * p.n_split +
-                group.z * p.n_split;
-    let last = min(max(max(end.x, end.y), max(end.z, end.w)), first + p.n_split);
+    let n_split = select(p.n_split, TILE, IS_ONE_TILE);
+    let first = min(min(begin.x, begin.y), min(begin.z, begin.w)) / n_split * n_split +
+                group.z * n_split;
+    let last = min(max(max(end.x, end.y), max(end.z, end.w)), first + n_split);
     let t = vec4<u32>(row_of(a), row_of(b), row_of(c), row_of(d));
     let pos = positions_of(t);
     let turn = first_turn(pos, thread);
+    let queries = heads((first_t() + t) * p.x_stride, vec4<u32>(a.head, b.head, c.head, d.head),
+                        N_HEADS, p.q_norm_at, thread);
     let has_keys = first < last;
     var tile_now = Tile();
     if (IS_READ_FIRST && has_keys) {
         tile_now = read_tile(kv_head, first, min(TILE, last - first), thread);
     }
-    if (APPENDS) {
-        for (var i = 0u; i < p.n; i++) {
-            let new_pos = ROWS[begin_row + i].y;
-            if (new_pos >= first && new_pos < last) {
-                append(i, new_pos, kv_head, thread);
-                if (IS_READ_FIRST && new_pos - first < TILE) {
-                    tile_now = with_new_key(tile_now, new_pos - first, thread);
-                }
-                workgroupBarrier();
+    // New keys, then the queries, in one loop: instructions are fetched from memory, too, because the
+    // weights of a layer push them out of the caches.
+    for (var i = select(p.n, 0u, APPENDS); i <= p.n; i++) {
+        let is_new = i < p.n;
+        var new_pos = 0u;
+        var h = queries;
+        var its_pos = pos;
+        var its_turn = turn;
+        if (is_new) {
+            new_pos = row_of_batch(i, begin_row).y;
+            if (new_pos < first || new_pos >= last) {
+                continue;
+            }
+            h = new_heads(i, kv_head, thread);
+            if (!IS_ONE_ROW) {
+                its_pos = vec4<u32>(new_pos);
+                its_turn = first_turn(its_pos, thread);
             }
         }
-        if (!IS_READ_FIRST || last > first + TILE) {
-            storageBarrier();
+        load_heads(h, select(p.q_norm_at, p.k_norm_at, is_new), is_new, thread);
+        rotate(its_pos, its_turn, is_new, thread);
+        if (is_new) {
+            append(new_pos, kv_head, thread);
+            if (IS_READ_FIRST && new_pos - first < TILE) {
+                tile_now = with_new_key(tile_now, new_pos - first, thread);
+            }
+            if (!IS_READ_FIRST || last > first + TILE) {
+                storageBarrier();
+            }
+            if (!IS_ONE_ROW) {
+                workgroupBarrier(); // before the next one is there
+            }
         }
     }
-    load_heads((first_t() + t) * p.x_stride, vec4<u32>(a.head, b.head, c.head, d.head), N_HEADS,
-               p.q_norm_at, false, thread);
-    rotate(pos, turn, false, thread);
     var slopes = vec4<f32>(0.0);
     if (HAS_ALIBI) {
         slopes = vec4<f32>(slope(a), slope(b), slope(c), slope(d));
@@ -456,16 +528,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         s = select(vec4<f32>(LEAST), score_of(key_sum(s, thread), key, slopes), is_visible);
         let now = max(most, largest(s, thread));
-        let factor = exp(most - now);
+        if (!IS_ONE_TILE) {
+            let factor = exp(most - now);
+            sum *= factor;
+            x = scaled(x, factor);
+        }
         most = now;
         s = select(vec4<f32>(0.0), exp(s - now), is_visible);
-        sum *= factor;
         if (thread % PER_KEY == 0u) {
             weights[thread / PER_KEY] = s;
             sum += s;
         }
         workgroupBarrier();
-        x = scaled(x, factor);
         x = plus(x, tile_now.va, weight(share));
         x = plus(x, tile_now.vb, weight(share + N_SHARES));
         x = plus(x, tile_now.vc, weight(share + 2u * N_SHARES));
@@ -480,6 +554,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             x = plus(x, KV[at + j * QUADS], weights[j]);
         }
         workgroupBarrier();
+        if (IS_ONE_TILE) {
+            break;
+        }
     }
     sum = add_up(sum, thread);
     store_values(Output(a, b, c, d, group.z, most, sum), quad_of(thread), share, x, thread);

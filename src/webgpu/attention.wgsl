@@ -50,7 +50,7 @@ struct Lane {
 fn lane_of(i: u32, kv_head: u32, first_row: u32) -> Lane {
     var lane = Lane(i / GROUP, kv_head * GROUP + i % GROUP, 0xffffffffu, 0u);
     if (lane.t < p.n) {
-        let row = ROWS[first_row + lane.t];
+        let row = row_of_batch(lane.t, first_row);
         lane.begin = select(0u, row.y + 1u - p.window, p.window > 0u && row.y + 1u > p.window);
         lane.end = row.z;
     }

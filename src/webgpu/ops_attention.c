@@ -12,8 +12,9 @@
 #include <stdlib.h>
 
 enum {
-    LANES = 4,     // of a workgroup
-    MIN_SPLIT = 64 // keys of a part, at least
+    LANES = 4, // of a workgroup
+    TILE = 64, // keys that attend_few.wgsl has at once
+    MIN_SPLIT = TILE
 };
 
 /* ---- tables ---- */
@@ -245,7 +246,7 @@ struct few_parameters {
     uint32_t n, first_row, first_t, x_stride, out_stride, n_kv_heads, n_blocks, values_at, window;
     uint32_t n_split, n_parts, parts_t, alibi_at, q_norm_at, k_norm_at, half;
     float scale, cap, eps;
-    uint32_t slot_vecs;
+    uint32_t slot_vecs, pos, visible_end;
 };
 
 /* Attention of a run of few rows in n_parts. With `appends` it also rotates and appends them;
@@ -287,15 +288,32 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
         .scale = c->query_scale,
         .cap = c->attention_cap,
         .eps = c->norm_eps,
-        .slot_vecs = (uint32_t)(kv.n_bytes / 16)
+        .slot_vecs = (uint32_t)(kv.n_bytes / 16),
+        .pos = (uint32_t)run->row->pos,
+        .visible_end = (uint32_t)run->row->visible_end
     };
     const struct call call = {
         .shader = SHADER_ATTEND_FEW,
-        .constants = { lc->head_dim, group, c->n_heads, d->kv_is_f16, c->attention_cap > 0,
-                       c->has_alibi, 0, words, is_split, appends && lc->kv_layer == l,
-                       (int)c->qk_norm, c->norm == NORM_LAYER, c->norm == NORM_RMS_PLUS_1,
-                       c->v_norm, !w->m[MATRIX_V].data, qp_webgpu_part_words(lc->head_dim),
-                       lc->head_dim > 256 ? 128 : 256, is_batch },
+        .constants = { lc->head_dim,
+                       group,
+                       c->n_heads,
+                       d->kv_is_f16,
+                       c->attention_cap > 0,
+                       c->has_alibi,
+                       0,
+                       words,
+                       is_split,
+                       appends && lc->kv_layer == l,
+                       (int)c->qk_norm,
+                       c->norm == NORM_LAYER,
+                       c->norm == NORM_RMS_PLUS_1,
+                       c->v_norm,
+                       !w->m[MATRIX_V].data,
+                       qp_webgpu_part_words(lc->head_dim),
+                       lc->head_dim > 256 ? 128 : 256,
+                       is_batch,
+                       run->n == 1 && !is_batch,
+                       n_split == TILE },
         .no_subgroups = words / 4 * 8 > (lc->head_dim > 256 ? 128 : 256),
         .parameters = &parameters,
         .n_parameters = sizeof parameters,

@@ -127,7 +127,7 @@ static const struct shader_kind {
                             2,
                             { ATTENTION_CONSTANTS, "bIS_SPLIT", "bAPPENDS", "iQK_NORM",
                               "bIS_LAYER_NORM", "bIS_PLUS_1", "bV_NORM", "bV_IS_K", "uPITCH",
-                              "uSIZE", "bIS_BATCH" } },
+                              "uSIZE", "bIS_BATCH", "bIS_ONE_ROW", "bIS_ONE_TILE" } },
     [SHADER_COMBINE] = { { qp_wgsl_combine }, 1, 1, { "uHEAD_DIM", "uPITCH" } },
     [SHADER_KEEP] = { { qp_wgsl_keep }, 1, 1, { 0 } },
     [SHADER_ARGMAX] = { { qp_wgsl_argmax }, 1, 1, { "bIS_LAST" } },

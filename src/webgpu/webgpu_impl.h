@@ -363,11 +363,13 @@ static inline int kv_words(bool is_f16, int head_dim)
 struct row_run {
     struct webgpu_sequence *sequence;
     int first, n;
+    const struct row *row; // the first
 };
 /* The run that begins at row `first`. */
 static inline struct row_run run_at(const struct rows *rows, int first)
 {
-    struct row_run r = { webgpu_sequence_of(rows->row[first].sequence), first, 1 };
+    struct row_run r = { webgpu_sequence_of(rows->row[first].sequence), first, 1,
+                         &rows->row[first] };
     while (first + r.n < rows->n && rows->row[first + r.n].sequence == &r.sequence->base)
         r.n++;
     return r;
