@@ -1,6 +1,6 @@
-// matrix.wgsl: weights as the file has them; before shaders that read a matrix.
+// matrix.wgsl: weights; before shaders that read a matrix.
 // In:  TYPE, and a buffer W with the rows of a matrix, each padded to 64 weights that are 0, then
-//      its multipliers, scales, biases and zero points (upload.c).
+//      its fifth bits, multipliers, scales, biases and zero points (upload.c).
 // Out: 16 weights as int8, four in a word; or 4 floats.
 
 const F32 = 0;
@@ -36,26 +36,30 @@ fn spread(codes: u32) -> u32 {
            ((codes & 0xf000u) << 12u);
 }
 
-// The values of 8 codes in blocks (model/matrix.h) plus 15: those of the low halves of the bytes, and
-// of the high ones. A code of sign s and magnitude m, 0 to 7, is 2 m + 13 or 2 m, plus a number from
-// 0 to 2, which is computed for all codes at once.
-fn values_plus_15(codes: u32) -> vec2<u32> {
-    let b = codes >> 1u;
-    let c = codes >> 2u;
-    let sign = codes >> 3u;
-    let is_end = (codes & b & c) | ~(codes | b | c); // m is 0 or 7
-    let is_outer = ~(b ^ c);                         // 0, 1, 6 or 7
-    let low = (sign & (~is_outer | is_end)) | (~sign & ~is_end);
-    let more = (low & 0x11111111u) + 2u * (sign & is_outer & 0x11111111u) +
-               12u * (sign & 0x11111111u);
-    return 2u * (vec2<u32>(codes, codes >> 4u) & vec2<u32>(0x07070707u)) +
-           (vec2<u32>(more, more >> 4u) & vec2<u32>(0x0f0f0f0fu));
+// The word with the fifth bits of the 32 weights in blocks that are 16 bytes of row r (split.wgsl).
+fn fifth_bits(m: Matrix, r: u32, vec: u32) -> u32 {
+    return word(4u * m.n_rows * m.row_vecs + r * m.row_vecs + vec);
 }
 
-// Four values of a block's codes, in the bytes `at` of low and high halves.
+// Bit i of each byte, as bit 4.
+fn to_bit_4(bits: u32, i: u32) -> u32 {
+    if (i < 4u) {
+        return bits << (4u - i);
+    }
+    return bits >> (i - 4u);
+}
+
+// Word i of such 16 bytes as 8 values plus 15: those of the low halves of bytes, and of the high
+// ones.
+fn values_plus_15(v: u32, bits: u32, i: u32) -> vec2<u32> {
+    return vec2<u32>((v & 0x0f0f0f0fu) | (to_bit_4(bits, 2u * i) & 0x10101010u),
+                     ((v >> 4u) & 0x0f0f0f0fu) | (to_bit_4(bits, 2u * i + 1u) & 0x10101010u));
+}
+
+// Four weights of a block, from the values in the lowest two bytes of both halves.
 fn block_values(low: u32, high: u32, multiplier: i32) -> u32 {
-    let codes = vec4<u32>(low & 0xffu, high & 0xffu, (low >> 8u) & 0xffu, (high >> 8u) & 0xffu);
-    return pack4xI8(multiplier * (vec4<i32>(codes) - vec4<i32>(15)));
+    let values = vec4<u32>(low & 0xffu, high & 0xffu, (low >> 8u) & 0xffu, (high >> 8u) & 0xffu);
+    return pack4xI8(multiplier * (vec4<i32>(values) - vec4<i32>(15)));
 }
 
 // Weights [16 k, 16 k + 16) of row r.
@@ -72,8 +76,9 @@ fn weights16(m: Matrix, r: u32, k: u32) -> vec4<u32> {
     let words = (m.n_in + 127u) / 128u; // of a row's multipliers
     let multiplier =
         extractBits(i32(word(m.multiplier_at + r * words + (k >> 3u))), (k & 7u) * 4u, 4u);
-    let a = values_plus_15(h.x);
-    let b = values_plus_15(h.y);
+    let bits = fifth_bits(m, r, k >> 1u) >> ((k & 1u) * 4u);
+    let a = values_plus_15(h.x, bits, 0u);
+    let b = values_plus_15(h.y, bits, 1u);
     return vec4<u32>(block_values(a.x, a.y, multiplier),
                      block_values(a.x >> 16u, a.y >> 16u, multiplier),
                      block_values(b.x, b.y, multiplier),

@@ -279,7 +279,7 @@ quip_status qp_webgpu_settle_outputs(struct webgpu_device *d)
     const quip_status status = n > 0 ? qp_webgpu_settle(d) : QUIP_OK;
     d->pending.n_outputs = 0;
     for (int t = 0; t < n && !status;) {
-        struct row_run run = { d->pending.outputs[t], t, 1 };
+        struct row_run run = { .sequence = d->pending.outputs[t], .first = t, .n = 1 };
         while (t + run.n < n && d->pending.outputs[t + run.n] == run.sequence)
             run.n++;
         copy_outputs(d, &run);

@@ -7,14 +7,15 @@
 #include <string.h>
 
 enum {
-    GROUP_SIZE = 256,   // threads of a workgroup
-    MANY_GROUPS = 264,  // as many as a large GPU runs at once; more compute their input for less
-    MIN_LANES = 8,      // that share a row of a matrix
-    FEW_LANES = 32,     // where there are few rows
-    MANY_SLOTS = 4,     // 16 bytes of a row, for each of its lanes; then more lanes share it
-    MAX_SLOTS = 8,      // that matvec.wgsl has
-    LANES_BYTES = 5120, // of a workgroup, for sums over threads
-    TILE_ROWS = 16,     // rows of x that matrows_subgroups.wgsl multiplies together
+    GROUP_SIZE = 256,    // threads of a workgroup
+    MANY_GROUPS = 264,   // as many as a large GPU runs at once; more compute their input for less
+    MIN_LANES = 8,       // that share a row of a matrix
+    FEW_LANES = 32,      // where there are few rows
+    MANY_SLOTS = 4,      // 16 bytes of a row, for each of its lanes; then more lanes share it
+    MANY_SLOTS_INT4 = 2, // of int4, which needs more registers
+    MAX_SLOTS = 8,       // that matvec.wgsl has
+    LANES_BYTES = 5120,  // of a workgroup, for sums over threads
+    TILE_ROWS = 16,      // rows of x that matrows_subgroups.wgsl multiplies together
 };
 
 enum gate {
@@ -76,10 +77,10 @@ struct division {
 };
 
 /* Many lanes for a row where there are few rows, so that all of a GPU has work. */
-static int lanes_of(int n_vecs, int n_rows)
+static int lanes_of(int n_vecs, int n_rows, int many_slots)
 {
     int lanes = MIN_LANES;
-    while (lanes < GROUP_SIZE && (n_vecs + lanes - 1) / lanes > MANY_SLOTS)
+    while (lanes < GROUP_SIZE && (n_vecs + lanes - 1) / lanes > many_slots)
         lanes *= 2;
     while (lanes < FEW_LANES && n_rows * lanes < MANY_GROUPS * GROUP_SIZE && lanes < n_vecs)
         lanes *= 2;
@@ -109,14 +110,14 @@ static struct division divide(const struct gpu_slab *w, bool is_gate)
     struct division d = { .size = GROUP_SIZE, .n_chunks = n_chunks };
     if (w->dtype == DTYPE_F32)
         return divide_floats(w, is_gate);
-    d.lanes = lanes_of(n_vecs, w->n_rows);
+    d.lanes = lanes_of(n_vecs, w->n_rows, w->dtype == DTYPE_I8 ? MANY_SLOTS : MANY_SLOTS_INT4);
     d.slots = (n_vecs + d.lanes - 1) / d.lanes;
     const int rows = d.size / d.lanes;
     d.is_pair = is_gate || w->n_rows / rows > 2 * MANY_GROUPS;
     const int n = d.is_pair ? (w->n_rows + 1) / 2 : w->n_rows, n_turns = (n + rows - 1) / rows;
     d.n_turns = (uint32_t)((n_turns + MANY_GROUPS - 1) / MANY_GROUPS);
     d.n_groups = ((uint32_t)n_turns + d.n_turns - 1) / d.n_turns;
-    d.reads_ahead = d.n_turns > 1;
+    d.reads_ahead = d.n_turns > 1 && w->dtype != DTYPE_I8; // int8: 2 to 3 % slower
     return d;
 }
 

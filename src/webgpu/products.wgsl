@@ -20,17 +20,19 @@ fn dot16(a: vec4<u32>, b: vec4<u32>) -> i32 {
 
 const ONES = vec4<u32>(0x01010101u);
 
-// 16 bytes of a row, and in int4 blocks the word with their multipliers.
+// 16 bytes of a row, and in int4 blocks their fifth bits and the word with their multipliers.
 struct Vec {
     v: vec4<u32>,
+    bits: u32,
     multipliers: u32,
 }
 
 // Behind the end of a row its last bytes are read; x is 0 there.
 fn read_vec(r: u32, k: u32) -> Vec {
     let i = min(k, N_VECS - 1u);
-    var v = Vec(W[r * p.m.row_vecs + i], 0u);
+    var v = Vec(W[r * p.m.row_vecs + i], 0u, 0u);
     if (TYPE == I4_BLOCK) {
+        v.bits = fifth_bits(p.m, r, i);
         v.multipliers = word(p.m.multiplier_at + r * ((p.m.n_in + 127u) / 128u) + (i >> 2u)) >>
                         ((i & 3u) * 8u);
     }
@@ -49,10 +51,10 @@ fn plus_product(y: f32, w: Vec, x: Slot) -> f32 {
                   dot16(vec4<u32>(low.z, high.z, low.w, high.w), x.w);
         return fma(x.scale, f32(sum - 8 * (x.sums.x + x.sums.y)), y);
     }
-    let a = values_plus_15(w.v.x);
-    let b = values_plus_15(w.v.y);
-    let c = values_plus_15(w.v.z);
-    let d = values_plus_15(w.v.w);
+    let a = values_plus_15(w.v.x, w.bits, 0u);
+    let b = values_plus_15(w.v.y, w.bits, 1u);
+    let c = values_plus_15(w.v.z, w.bits, 2u);
+    let d = values_plus_15(w.v.w, w.bits, 3u);
     let multipliers = i32(w.multipliers);
     let sum = extractBits(multipliers, 0u, 4u) * (dot16(vec4<u32>(a, b), x.v) - 15 * x.sums.x) +
               extractBits(multipliers, 4u, 4u) * (dot16(vec4<u32>(c, d), x.w) - 15 * x.sums.y);

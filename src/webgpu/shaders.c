@@ -24,7 +24,7 @@ extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend
     qp_wgsl_gated[], qp_wgsl_gemm[], qp_wgsl_input_norm[], qp_wgsl_input_parts[],
     qp_wgsl_input_plain[], qp_wgsl_keep[], qp_wgsl_matrix[], qp_wgsl_matvec[], qp_wgsl_norm[],
     qp_wgsl_ple[], qp_wgsl_quantize[], qp_wgsl_rope[], qp_wgsl_select[], qp_wgsl_sort[],
-    qp_wgsl_sum[], qp_wgsl_sum_subgroups[], qp_wgsl_keys[], qp_wgsl_lanes[],
+    qp_wgsl_split[], qp_wgsl_sum[], qp_wgsl_sum_subgroups[], qp_wgsl_keys[], qp_wgsl_lanes[],
     qp_wgsl_lanes_subgroups[], qp_wgsl_few_memory[], qp_wgsl_few_subgroups[], qp_wgsl_subgroup[],
     qp_wgsl_matrows_subgroups[], qp_wgsl_output[], qp_wgsl_products[], qp_wgsl_round[],
     qp_wgsl_round_rows[];
@@ -90,6 +90,7 @@ static const struct shader_kind {
                          1,
                          { "iTYPE", "bHAS_ZEROS", "iGATE", "bCAPS", "bACCUMULATES", "iACT", "uSIZE",
                            "uLANES", "uSLOTS", "uN_CHUNKS", "uN_ROWS" } },
+    [SHADER_SPLIT] = { { qp_wgsl_split }, 0, 1, { 0 } },
     [SHADER_SUBGROUP] = { { qp_wgsl_subgroup }, 0, 1, { 0 } },
     [SHADER_QUANTIZE] = { { qp_wgsl_quantize }, 1, 2, { 0 } },
     [SHADER_GEMM] = { { qp_wgsl_matrix, qp_wgsl_gemm },

@@ -4,8 +4,9 @@
  *      have one type and a shader can have it bound; otherwise in several slabs.
  *
  * A slab has, from its beginning: its rows as the file has them, each padded with zeros to a
- * multiple of ROW_UNIT weights; the multipliers of int4 in blocks; the scales; the biases; the zero
- * points. All of it is streamed from the mapping, a few megabytes at a time. */
+ * multiple of ROW_UNIT weights; of int4 in blocks the fifth bits, which the GPU makes (split.wgsl),
+ * and the multipliers; the scales; the biases; the zero points. All of it is streamed from the
+ * mapping, a few megabytes at a time. */
 #include "webgpu/webgpu_impl.h"
 
 #include <assert.h>
@@ -39,17 +40,23 @@ static size_t multiplier_bytes(const struct matrix *m)
     return m->dtype == DTYPE_I4_BLOCK ? qp_multiplier_bytes(m->n_in) : 0;
 }
 
+/* A bit of each weight. */
+static size_t fifth_bit_bytes(const struct matrix *m)
+{
+    return m->dtype == DTYPE_I4_BLOCK ? padded_row_bytes(m) / 4 : 0;
+}
+
 /* Bytes of a row in a slab, with everything that belongs to it. */
 static uint64_t bytes_per_row(const struct matrix *m, bool has_bias)
 {
-    return padded_row_bytes(m) + multiplier_bytes(m) +
+    return padded_row_bytes(m) + fifth_bit_bytes(m) + multiplier_bytes(m) +
            sizeof(float) * ((size_t)has_scales(m) + has_bias + (m->zeros != NULL));
 }
 
 /* Fill the layout of a slab of n_rows rows like those of `m`. */
 static void lay_out(struct gpu_slab *p, const struct matrix *m, int n_rows, bool has_bias)
 {
-    uint64_t at = (uint64_t)n_rows * padded_row_bytes(m) / 4; // in words
+    uint64_t at = (uint64_t)n_rows * (padded_row_bytes(m) + fifth_bit_bytes(m)) / 4; // in words
     const uint32_t n = (uint32_t)n_rows;
     p->dtype = dtype_of(m);
     p->n_in = m->n_in;
@@ -144,6 +151,30 @@ static void write_matrix(struct writer *w, const struct gpu_slab *p, int first,
         write_bytes(w, p->buffer, 4 * (uint64_t)p->zero_at + at, m->zeros, n_floats);
 }
 
+/* Split the codes of a slab of int4 in blocks, once they are written. */
+static quip_status split_codes(struct writer *w, const struct gpu_slab *p)
+{
+    enum {
+        GROUP_SIZE = 256 // of split.wgsl
+    };
+    const uint32_t n = (uint32_t)p->n_rows * p->row_vecs,
+                   n_groups = (n + GROUP_SIZE - 1) / GROUP_SIZE,
+                   max = qp_gpu_info(w->d->gpu)->max_groups;
+    struct call call = { .shader = SHADER_SPLIT, .bindings = { slab_range(p) } };
+    if (p->dtype != DTYPE_I4_BLOCK)
+        return QUIP_OK;
+    call.y = (n_groups + max - 1) / max;
+    call.x = (n_groups + call.y - 1) / call.y;
+    const uint32_t parameters[] = { n, call.x * GROUP_SIZE };
+    call.parameters = parameters;
+    call.n_parameters = sizeof parameters;
+    const quip_status status = qp_webgpu_dispatch(w->d, &call);
+    qp_webgpu_flush(w->d);
+    if (status && w->error)
+        *w->error = w->d->base.error;
+    return status;
+}
+
 static struct matrix float_matrix(const float *data, int n_out, int n_in)
 {
     return (struct matrix){ .dtype = DTYPE_F32,
@@ -221,7 +252,7 @@ static quip_status fill_slab(struct writer *w, struct gpu_product *to,
         const struct matrix rows = qp_matrix_part(m[piece[i].i], piece[i].row, piece[i].n);
         write_matrix(w, p, first, &rows);
     }
-    return status;
+    return status ? status : split_codes(w, p);
 }
 
 static quip_status upload_product(struct writer *w, struct gpu_product *to,
