@@ -104,24 +104,34 @@ static void test_same_logits_as_the_cpu(void **state)
     }
 }
 
-/* A product whose input fits in no workgroup goes another way. */
-static void test_wide_input(void **state)
+/* A wide feed-forward: its input is rounded by the product before it, or fits in no workgroup. */
+static void test_wide_inputs(void **state)
 {
     static const char path[] = "gpu-wide.bin";
-    struct tiny_model wide = tiny_llama;
-    quip_model *gpu, *cpu;
-    quip_error error = { 0 };
+    static const struct {
+        const char *name;
+        enum dtype dtype;
+        int d_ff;
+    } cases[] = { { "rounded, int8", DTYPE_I8, 8512 },
+                  { "rounded, int4 in blocks", DTYPE_I4_BLOCK, 8512 },
+                  { "rounded, int4 per row", DTYPE_I4, 8512 },
+                  { "fits in no workgroup", DTYPE_I8, 33000 } };
     (void)state;
-    if (!has_gpu())
-        return;
-    wide.d_ff = 33000;
-    check(tiny_model_write(path, &wide, &error), &error);
-    check(quip_model_open(&gpu, path, &(quip_model_options){ .backend = QUIP_BACKEND_GPU }, &error),
-          &error);
-    check(quip_model_open(&cpu, path, &(quip_model_options){ .backend = QUIP_BACKEND_CPU }, &error),
-          &error);
-    compare_with_cpu("wide", models_named("llama int8"), gpu, cpu);
-    unlink(path);
+    for (size_t i = 0; has_gpu() && i < QP_COUNT(cases); i++) {
+        struct tiny_model wide = tiny_with(tiny_llama, cases[i].dtype);
+        quip_model *gpu, *cpu;
+        quip_error error = { 0 };
+        wide.d_ff = cases[i].d_ff;
+        check(tiny_model_write(path, &wide, &error), &error);
+        check(quip_model_open(&gpu, path, &(quip_model_options){ .backend = QUIP_BACKEND_GPU },
+                              &error),
+              &error);
+        check(quip_model_open(&cpu, path, &(quip_model_options){ .backend = QUIP_BACKEND_CPU },
+                              &error),
+              &error);
+        compare_with_cpu(cases[i].name, models_named("llama int8"), gpu, cpu);
+        unlink(path);
+    }
 }
 
 /* The logits and greedy tokens of another implementation. */
@@ -544,7 +554,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_logits_as_the_cpu),
-        cmocka_unit_test(test_wide_input),
+        cmocka_unit_test(test_wide_inputs),
         cmocka_unit_test(test_goldens),
         cmocka_unit_test(test_newer_goldens),
         cmocka_unit_test(test_adapters),

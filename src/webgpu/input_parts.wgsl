@@ -8,7 +8,7 @@ struct Input {
 }
 
 @group(0) @binding(2) var<storage, read> PARTS: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> OUT: array<f32>;
+@group(0) @binding(3) var<storage, read_write> OUT: array<u32>;
 
 const STORES = 0;
 const HOLDS = false;
@@ -75,4 +75,14 @@ fn held16(chunk: u32) -> Sixteen {
 
 fn input(t: u32, i: u32) -> vec4<f32> {
     return sum_of_parts[i];
+}
+
+const IS_ROUNDED = false;
+
+fn rounded_input(t: u32, chunk: u32) -> vec4<u32> {
+    return vec4<u32>(0u);
+}
+
+fn rounded_scale(t: u32, block: u32) -> f32 {
+    return 0.0;
 }

@@ -6,7 +6,7 @@ struct Input {
 }
 
 @group(0) @binding(2) var<storage, read> X: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> OUT: array<f32>;
+@group(0) @binding(3) var<storage, read_write> OUT: array<u32>;
 
 const STORES = 0;
 const HOLDS = false;
@@ -27,4 +27,14 @@ fn input(t: u32, i: u32) -> vec4<f32> {
     }
     let index = vec4<u32>(4u * i) + vec4<u32>(0u, 1u, 2u, 3u);
     return select(vec4<f32>(0.0), v, index < vec4<u32>(p.m.n_in));
+}
+
+const IS_ROUNDED = false;
+
+fn rounded_input(t: u32, chunk: u32) -> vec4<u32> {
+    return vec4<u32>(0u);
+}
+
+fn rounded_scale(t: u32, block: u32) -> f32 {
+    return 0.0;
 }

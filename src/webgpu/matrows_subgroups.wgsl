@@ -20,7 +20,7 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(2) var<storage, read> Q: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> S: array<f32>;
-@group(0) @binding(4) var<storage, read_write> OUT: array<f32>;
+@group(0) @binding(4) var<storage, read_write> OUT: array<u32>;
 
 const SHARE = select(LANES, SUBGROUP, SUBGROUP < LANES);
 const N_TEAMS = SIZE / SHARE; // threads that share rows of the matrix
@@ -152,6 +152,11 @@ fn bit(thread: u32, mask: u32) -> u32 {
 fn first_of(thread: u32) -> u32 {
     return 8u * bit(thread, SHARE / 2u) + 4u * bit(thread, SHARE / 4u) +
            2u * bit(thread, SHARE / 8u) + bit(thread, SHARE / 16u);
+}
+
+fn store(r: u32, t: u32, value: f32) {
+    let at = place_of(r, t);
+    OUT[at] = bitcast<u32>(output_of(at, value));
 }
 
 fn store_at(r: u32, t: u32, scale: f32, y: f32) {

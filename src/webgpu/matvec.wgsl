@@ -1,7 +1,8 @@
 // matvec.wgsl: y = w x + bias for a few rows of x: decode, draft tokens, logits.
 // In:  a slab of a matrix (upload.c); the functions of input_*.wgsl, which make x.
 // Out: OUT[t, out_at + first + r]; with GATE 1 act(gate) * up, where the gate's rows come first;
-//      with GATE 2 act(y); with CAPS soft-capped; with ACCUMULATES added to what is there.
+//      with GATE 2 act(y); with CAPS soft-capped; with ACCUMULATES added to what is there. With
+//      ROUNDS not the numbers but what input_rounded.wgsl reads: each workgroup has 64 of them.
 //
 // A workgroup rounds a row of x to int8, in blocks of 64 that share a scale, as the CPU does. LANES
 // of its threads share a row of the matrix: each one keeps its part of x, SLOTS times 16 bytes of the
@@ -25,15 +26,30 @@ struct Params {
 
 const ROWS = SIZE / LANES; // or pairs, that a workgroup has at a time
 
-fn slot(k: u32) -> Slot {
+// Chunk i of x, and its scale.
+fn chunk(t: u32, i: u32) -> vec4<u32> {
+    if (IS_ROUNDED) {
+        return rounded_input(t, i);
+    }
+    return x8[i];
+}
+
+fn chunk_scale(t: u32, i: u32) -> f32 {
+    if (IS_ROUNDED) {
+        return rounded_scale(t, i / 4u);
+    }
+    return scales[i / 4u];
+}
+
+fn slot(t: u32, k: u32) -> Slot {
     var s = Slot();
     if (k < N_VECS) {
         let i = select(k, 2u * k, IS_INT4);
-        s.v = x8[i];
-        s.scale = scales[i / 4u];
+        s.v = chunk(t, i);
+        s.scale = chunk_scale(t, i);
         s.sums.x = dot16(s.v, ONES);
         if (IS_INT4) {
-            s.w = x8[i + 1u];
+            s.w = chunk(t, i + 1u);
             s.sums.y = dot16(s.w, ONES);
         }
     }
@@ -51,29 +67,29 @@ struct Slots {
     h: Slot,
 }
 
-fn slots(lane: u32) -> Slots {
+fn slots(t: u32, lane: u32) -> Slots {
     var s = Slots();
-    s.a = slot(lane);
+    s.a = slot(t, lane);
     if (SLOTS > 1u) {
-        s.b = slot(lane + LANES);
+        s.b = slot(t, lane + LANES);
     }
     if (SLOTS > 2u) {
-        s.c = slot(lane + 2u * LANES);
+        s.c = slot(t, lane + 2u * LANES);
     }
     if (SLOTS > 3u) {
-        s.d = slot(lane + 3u * LANES);
+        s.d = slot(t, lane + 3u * LANES);
     }
     if (SLOTS > 4u) {
-        s.e = slot(lane + 4u * LANES);
+        s.e = slot(t, lane + 4u * LANES);
     }
     if (SLOTS > 5u) {
-        s.f = slot(lane + 5u * LANES);
+        s.f = slot(t, lane + 5u * LANES);
     }
     if (SLOTS > 6u) {
-        s.g = slot(lane + 6u * LANES);
+        s.g = slot(t, lane + 6u * LANES);
     }
     if (SLOTS > 7u) {
-        s.h = slot(lane + 7u * LANES);
+        s.h = slot(t, lane + 7u * LANES);
     }
     return s;
 }
@@ -159,6 +175,45 @@ fn sum_of(x: Slots) -> f32 {
 
 // ---- output ----
 
+var<workgroup> outputs: array<f32, 64>; // of ROUNDS
+var<workgroup> maxima: array<f32, 2>;
+
+fn store(r: u32, t: u32, value: f32) {
+    let at = place_of(r, t);
+    if (ROUNDS > 0) {
+        outputs[r % 64u] = output_of(at, value);
+    } else {
+        OUT[at] = bitcast<u32>(output_of(at, value));
+    }
+}
+
+fn four_outputs(i: u32) -> vec4<f32> {
+    return vec4<f32>(outputs[i], outputs[i + 1u], outputs[i + 2u], outputs[i + 3u]);
+}
+
+// Store the outputs as int8, and behind all of the row the scale of these.
+fn store_rounded(group: u32, t: u32, thread: u32) {
+    workgroupBarrier();
+    let i = 8u * (thread % 8u);
+    let a = four_outputs(i);
+    let b = four_outputs(i + 4u);
+    let largest = max_of_4(max(largest_of(a), largest_of(b)), thread);
+    if (thread < 8u && thread % 4u == 0u) {
+        maxima[thread / 4u] = largest;
+    }
+    workgroupBarrier();
+    let most = max(maxima[0], maxima[1]);
+    let at = t * p.out_stride;
+    if (thread < 8u) {
+        let v = rounded8(a, b, select(0.0, 127.0 / most, most > 0.0), ROUNDS == 2);
+        OUT[at + 16u * group + 2u * thread] = v.x;
+        OUT[at + 16u * group + 2u * thread + 1u] = v.y;
+    }
+    if (thread == 0u) {
+        OUT[at + n_rows() / 4u + group] = bitcast<u32>(most / 127.0);
+    }
+}
+
 // Rows of the output.
 fn n_rows() -> u32 {
     return select(p.m.n_rows, p.n_gate, GATE == 1);
@@ -214,7 +269,7 @@ fn multiply(first: u32, step: u32, t: u32, lane: u32, thread: u32) {
     var rows = read_pair(first, lane);
     prepare(t, thread);
     round_x(t, thread);
-    let x = slots(lane);
+    let x = slots(t, lane);
     var sum = 0.0;
     if (HAS_ZEROS) {
         sum = lanes_add(vec2<f32>(sum_of(x), 0.0), 1u, thread).x;
@@ -237,6 +292,9 @@ fn multiply(first: u32, step: u32, t: u32, lane: u32, thread: u32) {
             store_turn(turn, t, y, vec2<f32>(now.a.scale, now.b.scale), sum);
         }
         turn += step;
+    }
+    if (ROUNDS > 0) {
+        store_rounded(first / 64u, t, thread);
     }
 }
 
@@ -280,6 +338,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) size: vec
         return;
     }
     let lane = thread % LANES;
+    if (ROUNDS > 0) { // 64 turns of its own
+        multiply(64u * group + thread / LANES, ROWS, t, lane, thread);
+        return;
+    }
     let first = group * ROWS + thread / LANES;
     if (TYPE == F32) {
         multiply_floats(first, t, lane, thread);

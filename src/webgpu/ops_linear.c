@@ -49,6 +49,8 @@ struct matvec {
     enum gate gate;
     float scale, cap; // cap 0: none
     bool accumulates;
+    bool is_rounded;             // `in` is what a product with `rounds` left
+    int rounds;                  // ROUNDS of matvec.wgsl: 0 no, 1 for int8, 2 for int4
     const struct add_step *step; // that makes `in`; NULL: it is there,
     const struct parts *parts;   // or a sum of these
     int stores;                  // what the step leaves in memory (input_norm.wgsl)
@@ -155,7 +157,7 @@ static void bind_input(const struct webgpu_device *d, const struct matvec *m, st
     call->bindings[1] = range_of(m->parts ? &d->mem.parts : m->in);
     call->bindings[2] = range_of(m->out);
     if (!m->parts) {
-        call->shader = SHADER_MATVEC;
+        call->shader = m->is_rounded ? SHADER_MATVEC_ROUNDED : SHADER_MATVEC;
         p->input.stride = (uint32_t)m->in->stride / 4;
         return;
     }
@@ -184,7 +186,7 @@ static quip_status run_matvec(struct webgpu_device *d, const struct matvec *m)
     struct call call = { .constants = { p->n_in % 16 == 0, qp_webgpu_type(p), p->has_zeros,
                                         (int)m->gate, m->cap > 0, m->accumulates,
                                         (int)d->base.config->act, v.size, v.lanes, v.slots,
-                                        v.n_chunks, v.is_pair, v.reads_ahead },
+                                        v.n_chunks, v.is_pair, v.reads_ahead, m->rounds },
                          .parameters = &parameters,
                          .n_parameters = sizeof parameters,
                          .z = (uint32_t)m->n,
@@ -243,6 +245,23 @@ static void finish_step(struct webgpu_device *d, const struct add_step *step)
         return;
     d->mem.x = d->mem.next_x;
     d->mem.next_x = x;
+}
+
+/* How gate and up leave h for the product behind them (ROUNDS of matvec.wgsl): rounded, if each
+ * workgroup has 64 numbers of it. Then no workgroup of that product has to round all of h. */
+static int rounds_of(const struct webgpu_device *d, const struct layer_products *layer)
+{
+    const struct gpu_slab *w = layer->gate_up.slabs;
+    const struct gpu_product *down = &layer->down;
+    const struct division v = divide(w, true);
+    if (w->dtype == DTYPE_F32 || d->base.config->mixes_inputs || !fits(d, down, 0) ||
+        v.n_turns * (uint32_t)(v.size / v.lanes) != 64 || down->n_in % 64 != 0)
+        return 0;
+    for (int i = 0; i < down->n_slabs; i++)
+        if (down->slabs[i].dtype == DTYPE_F32 ||
+            (down->slabs[i].dtype == DTYPE_I8) != (down->slabs[0].dtype == DTYPE_I8))
+            return 0;
+    return down->slabs[0].dtype == DTYPE_I8 ? 1 : 2;
 }
 
 /* `m` of each slab of a product. With `keeps_input` the input is in memory after it, for adapters.
@@ -470,13 +489,16 @@ quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product
 {
     bool is_quantized = false;
     quip_status status = QUIP_OK;
+    const struct matvec m = { .in = in,
+                              .out = out,
+                              .n = rows->n,
+                              .scale = 1,
+                              .is_rounded = in->buffer == d->mem.h.buffer && d->h_is_rounded };
     if (rows->n <= FEW_ROWS && !d->has_texts && fits(d, w, 0))
-        return run_matvecs(d, w, (struct matvec){ .in = in, .out = out, .n = rows->n, .scale = 1 },
-                           has_adapters(rows));
+        return run_matvecs(d, w, m, has_adapters(rows));
+    assert(!m.is_rounded);
     if (has_some_rows(d, w, rows->n))
-        return run_all_matrows(d, w,
-                               (struct matvec){ .in = in, .out = out, .n = rows->n, .scale = 1 },
-                               has_adapters(rows));
+        return run_all_matrows(d, w, m, has_adapters(rows));
     for (int i = 0; i < w->n_slabs && !status; i++) {
         const struct gpu_slab *p = &w->slabs[i];
         if (p->dtype != DTYPE_F32 && !is_quantized) {
@@ -624,18 +646,22 @@ quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next
     const struct gpu_product *w = &d->layers[l].gate_up;
     const bool has_gate = device->weights->layers[l].m[MATRIX_GATE].data != NULL;
     const enum gate gate = has_gate ? GATE_PAIR : GATE_SINGLE;
+    d->h_is_rounded = false;
     quip_status status = mix_input(d, &d->mem.xn, w->n_in, rows->n);
     (void)next;
     if (!status && device->config->layers[l].has_experts) // which read XN, too
         status = qp_webgpu_settle(d);
     if (status)
         return status;
-    const struct matvec m = {
+    struct matvec m = {
         .in = &d->mem.xn, .out = &d->mem.h, .n = rows->n, .gate = gate, .scale = 1
     };
     const bool is_fused = d->layers[l].is_fused && !has_adapters(rows);
-    if (rows->n <= FEW_ROWS && !d->has_texts && is_fused && fits(d, w, 0))
+    if (rows->n <= FEW_ROWS && !d->has_texts && is_fused && fits(d, w, 0)) {
+        m.rounds = has_gate ? rounds_of(d, &d->layers[l]) : 0;
+        d->h_is_rounded = m.rounds > 0;
         return run_matvecs(d, w, m, false);
+    }
     if (is_fused && has_some_rows(d, w, rows->n))
         return run_all_matrows(d, w, m, false);
     const struct matrix_set both = { l, has_gate ? MATRIX_GATE : MATRIX_UP, has_gate ? 2 : 1 };

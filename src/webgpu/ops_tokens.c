@@ -153,8 +153,6 @@ static struct buffer_view view_of(const struct webgpu_device *d, enum buffer b)
         return (struct buffer_view){ &m->q, c->n_heads * c->head_dim, 0 };
     case BUF_ATT:
         return (struct buffer_view){ &m->att, c->n_heads * c->head_dim, 0 };
-    case BUF_H:
-        return (struct buffer_view){ &m->h, c->d_ff, 0 };
     case BUF_LOGITS:
         return (struct buffer_view){ &m->logits, c->vocab_size, 0 };
     case BUF_POOLED: {

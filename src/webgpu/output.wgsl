@@ -1,9 +1,13 @@
-// output.wgsl: what matvec.wgsl and matrows_subgroups.wgsl leave of a row of a matrix times a row of x.
-// Out: OUT[t, out_at + first + r]; with GATE 2 act(y); with CAPS soft-capped; with ACCUMULATES added
-//      to what is there.
+// output.wgsl: what matvec.wgsl and matrows_subgroups.wgsl make of a row of a matrix times a row of x.
+// In:  OUT, with ACCUMULATES.
+// Out: a number for OUT[at]: with GATE 2 act(y); with CAPS soft-capped; with ACCUMULATES added to what
+//      is there.
 
-fn store(r: u32, t: u32, value: f32) {
-    let at = t * p.out_stride + p.out_at + p.m.first + r;
+fn place_of(r: u32, t: u32) -> u32 {
+    return t * p.out_stride + p.out_at + p.m.first + r;
+}
+
+fn output_of(at: u32, value: f32) -> f32 {
     var y = value;
     if (GATE == 2) {
         y = activate(y);
@@ -13,7 +17,7 @@ fn store(r: u32, t: u32, value: f32) {
         y = soft_cap(y, p.cap);
     }
     if (ACCUMULATES) {
-        y += OUT[at];
+        y += bitcast<f32>(OUT[at]);
     }
-    OUT[at] = y;
+    return y;
 }

@@ -39,8 +39,18 @@ fn rounded(v: vec4<f32>, inverse: f32) -> vec4<i32> {
     return vec4<i32>(round(clamp(v * inverse, vec4<f32>(-127.0), vec4<f32>(127.0))));
 }
 
-// Chunk i of x as int8. Of int4 weights, 8 numbers are in the order 0, 2, 4, 6, 1, 3, 5, 7: that of
-// the low halves of bytes, then of the high ones.
+// 8 numbers as int8; for int4 weights in the order 0, 2, 4, 6, 1, 3, 5, 7: that of the low halves of
+// bytes, then of the high ones.
+fn rounded8(x: vec4<f32>, y: vec4<f32>, inverse: f32, is_for_int4: bool) -> vec2<u32> {
+    let a = rounded(x, inverse);
+    let b = rounded(y, inverse);
+    if (is_for_int4) {
+        return vec2<u32>(pack4xI8(vec4<i32>(a.xz, b.xz)), pack4xI8(vec4<i32>(a.yw, b.yw)));
+    }
+    return vec2<u32>(pack4xI8(a), pack4xI8(b));
+}
+
+// Chunk i of x as int8.
 fn round_chunk(x: Sixteen, i: u32, thread: u32) {
     let most = max_of_4(max(max(largest_of(x.a), largest_of(x.b)),
                             max(largest_of(x.c), largest_of(x.d))),
@@ -49,22 +59,16 @@ fn round_chunk(x: Sixteen, i: u32, thread: u32) {
         return;
     }
     let inverse = select(0.0, 127.0 / most, most > 0.0);
-    let a = rounded(x.a, inverse);
-    let b = rounded(x.b, inverse);
-    let c = rounded(x.c, inverse);
-    let d = rounded(x.d, inverse);
-    if (IS_INT4) {
-        x8[i] = vec4<u32>(pack4xI8(vec4<i32>(a.xz, b.xz)), pack4xI8(vec4<i32>(a.yw, b.yw)),
-                          pack4xI8(vec4<i32>(c.xz, d.xz)), pack4xI8(vec4<i32>(c.yw, d.yw)));
-    } else {
-        x8[i] = vec4<u32>(pack4xI8(a), pack4xI8(b), pack4xI8(c), pack4xI8(d));
-    }
+    x8[i] = vec4<u32>(rounded8(x.a, x.b, inverse, IS_INT4), rounded8(x.c, x.d, inverse, IS_INT4));
     if (i % 4u == 0u) {
         scales[i / 4u] = most / 127.0;
     }
 }
 
 fn round_x(t: u32, thread: u32) {
+    if (IS_ROUNDED) {
+        return;
+    }
     for (var first = 0u; first < N_CHUNKS; first += SIZE) {
         round_chunk(input16(t, first + thread), first + thread, thread);
     }

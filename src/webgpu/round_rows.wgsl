@@ -30,6 +30,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         Q[t * N_CHUNKS + i] = x8[i];
     }
     for (var i = thread; i < N_CHUNKS / 4u; i += SIZE) {
-        OUT[t * (N_CHUNKS / 4u) + i] = scales[i];
+        OUT[t * (N_CHUNKS / 4u) + i] = bitcast<u32>(scales[i]);
     }
 }

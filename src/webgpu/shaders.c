@@ -22,17 +22,17 @@ enum {
 extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend[],
     qp_wgsl_attend_few[], qp_wgsl_attention[], qp_wgsl_combine[], qp_wgsl_draw[], qp_wgsl_embed[],
     qp_wgsl_gated[], qp_wgsl_gemm[], qp_wgsl_input_norm[], qp_wgsl_input_parts[],
-    qp_wgsl_input_plain[], qp_wgsl_keep[], qp_wgsl_matrix[], qp_wgsl_matvec[], qp_wgsl_norm[],
-    qp_wgsl_ple[], qp_wgsl_quantize[], qp_wgsl_rope[], qp_wgsl_select[], qp_wgsl_sort[],
-    qp_wgsl_split[], qp_wgsl_sum[], qp_wgsl_sum_subgroups[], qp_wgsl_keys[], qp_wgsl_lanes[],
-    qp_wgsl_lanes_subgroups[], qp_wgsl_few_memory[], qp_wgsl_few_subgroups[], qp_wgsl_subgroup[],
-    qp_wgsl_matrows_subgroups[], qp_wgsl_output[], qp_wgsl_products[], qp_wgsl_round[],
-    qp_wgsl_round_rows[];
+    qp_wgsl_input_plain[], qp_wgsl_input_rounded[], qp_wgsl_keep[], qp_wgsl_matrix[],
+    qp_wgsl_matvec[], qp_wgsl_norm[], qp_wgsl_ple[], qp_wgsl_quantize[], qp_wgsl_rope[],
+    qp_wgsl_select[], qp_wgsl_sort[], qp_wgsl_split[], qp_wgsl_sum[], qp_wgsl_sum_subgroups[],
+    qp_wgsl_keys[], qp_wgsl_lanes[], qp_wgsl_lanes_subgroups[], qp_wgsl_few_memory[],
+    qp_wgsl_few_subgroups[], qp_wgsl_subgroup[], qp_wgsl_matrows_subgroups[], qp_wgsl_output[],
+    qp_wgsl_products[], qp_wgsl_round[], qp_wgsl_round_rows[];
 
 #define NORM_CONSTANTS "iPOST", "bADDS", "bSCALES", "iNEXT", "bIS_LAYER_NORM", "bIS_PLUS_1"
 #define MATVEC_CONSTANTS                                                                           \
     "bIS_ALIGNED", "iTYPE", "bHAS_ZEROS", "iGATE", "bCAPS", "bACCUMULATES", "iACT", "uSIZE",       \
-        "uLANES", "uSLOTS", "uN_CHUNKS", "bIS_PAIR", "bREADS_AHEAD"
+        "uLANES", "uSLOTS", "uN_CHUNKS", "bIS_PAIR", "bREADS_AHEAD", "iROUNDS"
 
 #define MATVEC_TEXTS                                                                               \
     qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_lanes, qp_wgsl_products, qp_wgsl_round, qp_wgsl_output,   \
@@ -62,6 +62,10 @@ static const struct shader_kind {
                      2,
                      { "bIS_ALIGNED", NORM_CONSTANTS } },
     [SHADER_MATVEC] = { { MATVEC_TEXTS, qp_wgsl_input_plain }, 2, 1, { MATVEC_CONSTANTS } },
+    [SHADER_MATVEC_ROUNDED] = { { MATVEC_TEXTS, qp_wgsl_input_rounded },
+                                2,
+                                1,
+                                { MATVEC_CONSTANTS } },
     [SHADER_MATVEC_NORM] = { { MATVEC_TEXTS, qp_wgsl_sum, qp_wgsl_norm, qp_wgsl_input_norm },
                              4,
                              3,

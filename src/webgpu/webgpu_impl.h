@@ -53,6 +53,7 @@ enum shader {
     SHADER_ADD,
     SHADER_SUBGROUP,
     SHADER_SPLIT,
+    SHADER_MATVEC_ROUNDED,
     SHADER_MATVEC,
     SHADER_MATVEC_NORM,
     SHADER_MATVEC_PARTS,
@@ -84,8 +85,8 @@ enum shader {
 };
 
 enum {
-    MAX_CONSTANTS = 21,
-    N_MATVEC_CONSTANTS = 13,
+    MAX_CONSTANTS = 22,
+    N_MATVEC_CONSTANTS = 14,
     N_ROUND_CONSTANTS = 6,
     N_NORM_CONSTANTS = 6, // of norm.wgsl
     MAX_PARAMETERS = 112  // bytes
@@ -271,6 +272,7 @@ struct webgpu_device {
     bool has_new_rows; // that the GPU does not have
     int first_row;     // of the rows of the batch, or of those that are kept
     bool has_texts;    // the batch: its sequences have no KV cache
+    bool h_is_rounded; // as ROUNDS of matvec.wgsl leaves it
     const struct row *current;
 
     struct pending pending;
