@@ -9,8 +9,9 @@
 
 #define DRAWN 0x80000000u // the token of this draw (embed.wgsl)
 
-/* Stage rows of a batch for the shaders. The last number of a kept row is where it was; that of
- * others the slot of their sequence. */
+/* Stage rows of a batch for the shaders. The last number is where a row is in the batch as it began
+ * (ple.wgsl), or, in models without per-layer embeddings, the slot of the sequence of a row that
+ * was not kept (attend_few.wgsl). */
 static void stage_rows(struct webgpu_device *d, const struct rows *rows, int first,
                        const struct rows *all)
 {
@@ -25,7 +26,7 @@ static void stage_rows(struct webgpu_device *d, const struct rows *rows, int fir
             row->token == TOKEN_DRAWN ? DRAWN | (uint32_t)(d->n_draws - 1) : (uint32_t)row->token;
         to[1] = (uint32_t)row->pos;
         to[2] = (uint32_t)row->visible_end;
-        const bool has_slot = !all && row->sequence->n_context > 0;
+        const bool has_slot = !all && !d->has_texts && d->base.config->d_ple == 0;
         to[3] = (uint32_t)(has_slot ? webgpu_sequence_of(row->sequence)->slot : source);
     }
     d->first_row = first;
