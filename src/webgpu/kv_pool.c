@@ -10,11 +10,6 @@
 #include <assert.h>
 #include <stdlib.h>
 
-static bool has_own_keys(const struct config *c, int l)
-{
-    return c->layers[l].kv_layer == l && c->layers[l].mixer == MIXER_ATTENTION;
-}
-
 static void close_pool(struct webgpu_device *d, struct kv_pool *pool)
 {
     for (int l = 0; pool->layers && l < d->base.config->n_layers; l++)
@@ -40,7 +35,7 @@ static quip_status open_pool(struct kv_pool **opened, struct webgpu_device *d, i
                                               (size_t)c->n_layers * sizeof *pool->layers);
     for (int l = 0; l < c->n_layers && !status; l++) {
         const uint64_t n_bytes = qp_webgpu_layer_bytes(c, l, d->kv_is_f16, n_context);
-        if (has_own_keys(c, l))
+        if (owns_keys(c, l))
             status =
                 qp_webgpu_alloc(d, &pool->layers[l], (uint64_t)n_slots * n_bytes / 256, 64, error);
     }
@@ -98,7 +93,7 @@ void qp_webgpu_kv_copy(const struct webgpu_sequence *to, const struct webgpu_seq
 {
     struct webgpu_device *d = webgpu_of(to->base.device);
     for (int l = 0; l < d->base.config->n_layers; l++) {
-        if (!has_own_keys(d->base.config, l))
+        if (!owns_keys(d->base.config, l))
             continue;
         const struct gpu_range a = qp_webgpu_kv_range(to, l), b = qp_webgpu_kv_range(from, l);
         qp_gpu_copy(d->gpu, a.buffer, a.offset, b.buffer, b.offset, b.n_bytes);

@@ -261,7 +261,8 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
     const int group = c->n_heads / lc->n_kv_heads, n_context = run->sequence->base.n_context;
     const int n_split = qp_webgpu_split_of(n_context),
               n_blocks = qp_webgpu_layer_blocks(c, l, n_context);
-    const int words = kv_words(d->kv_is_f16, lc->head_dim);
+    const int words = kv_words(d->kv_is_f16, lc->head_dim),
+              n_threads = lc->head_dim > 256 ? 128 : 256;
     const bool is_split = n_parts > 1, has_rope = appends && lc->rope != ROPE_NONE;
     const bool is_batch = n_runs > 1;
     const struct gpu_range kv = qp_webgpu_kv_range(run->sequence, l);
@@ -310,11 +311,11 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
                        c->v_norm,
                        !w->m[MATRIX_V].data,
                        qp_webgpu_part_words(lc->head_dim),
-                       lc->head_dim > 256 ? 128 : 256,
+                       n_threads,
                        is_batch,
                        run->n == 1 && !is_batch,
                        n_split == TILE },
-        .no_subgroups = words / 4 * 8 > (lc->head_dim > 256 ? 128 : 256),
+        .no_subgroups = words / 4 * 8 > n_threads,
         .parameters = &parameters,
         .n_parameters = sizeof parameters,
         .bindings = { range_of(&d->mem.rows), range_of(x), range_of(&d->vector_memory),

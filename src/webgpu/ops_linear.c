@@ -56,19 +56,22 @@ struct matvec {
     int stores;                  // what the step leaves in memory (input_norm.wgsl)
 };
 
+/* struct Input of input_plain.wgsl, input_norm.wgsl and input_parts.wgsl */
+union input_parameters {
+    uint32_t stride;
+    struct norm_parameters norm;
+    struct {
+        uint32_t n_heads, n_parts;
+    } parts;
+};
+
 /* struct Params of matvec.wgsl */
 struct matvec_parameters {
     struct matrix_parameters matrix;
     uint32_t out_stride, out_at, n_gate, first_t;
     float scale, cap;
     uint32_t n_turns, n_groups;
-    union {
-        uint32_t stride;
-        struct norm_parameters norm;
-        struct {
-            uint32_t n_heads, n_parts;
-        } parts;
-    } input;
+    union input_parameters input;
 };
 
 /* How a matrix is divided among threads (matvec.wgsl). */
@@ -308,13 +311,7 @@ static bool has_some_rows(const struct webgpu_device *d, const struct gpu_produc
 /* struct Params of round_rows.wgsl */
 struct round_parameters {
     uint32_t n_in, unused[3];
-    union {
-        uint32_t stride;
-        struct norm_parameters norm;
-        struct {
-            uint32_t n_heads, n_parts;
-        } parts;
-    } input;
+    union input_parameters input;
 };
 
 /* Round the rows of x of a product; a step or parts make them, unless these are NULL. */

@@ -17,11 +17,6 @@
 
 /* ---- open, close ---- */
 
-static bool owns_keys(const struct config *c, int l)
-{
-    return c->layers[l].kv_layer == l && c->layers[l].mixer == MIXER_ATTENTION;
-}
-
 /* A batch stores the keys of all its rows before the first of them attends to window - 1 positions
  * before itself: these positions may begin anywhere in a block. Even, because attend.wgsl reads two
  * blocks at a time. */

@@ -362,6 +362,12 @@ static inline int kv_words(bool is_f16, int head_dim)
     return (int)qp_round_up((size_t)(is_f16 ? head_dim / 2 : head_dim), 4);
 }
 
+/* Does layer l have keys and values of its own? */
+static inline bool owns_keys(const struct config *c, int l)
+{
+    return c->layers[l].kv_layer == l && c->layers[l].mixer == MIXER_ATTENTION;
+}
+
 /* Consecutive rows of a batch that belong to one sequence. */
 struct row_run {
     struct webgpu_sequence *sequence;
