@@ -5,6 +5,7 @@
 #include "support/check.h"
 #include "support/golden.h"
 #include "support/logits.h"
+#include "support/memory_stream.h"
 #include "support/models.h"
 #include "support/reference_backend.h"
 #include "support/shared.h"
@@ -629,38 +630,17 @@ static void test_failures(void **state)
 
 #define N_EXPORT 1100 // tokens that the sessions of these tests hold
 
-struct memory_stream {
-    struct bytes bytes;
-    size_t at; // of the next byte to read
-};
-
-static bool write_bytes(void *user, void *bytes, size_t n)
-{
-    return qp_bytes_append(&((struct memory_stream *)user)->bytes, bytes, n);
-}
-
-static bool read_bytes(void *user, void *bytes, size_t n)
-{
-    struct memory_stream *m = user;
-    if (n > m->bytes.n - m->at)
-        return false;
-    if (n > 0)
-        memcpy(bytes, m->bytes.data + m->at, n);
-    m->at += n;
-    return true;
-}
-
 static void export_session(quip_session *s, struct memory_stream *to)
 {
     quip_error error = { 0 };
-    const struct stream stream = { write_bytes, to };
+    const struct stream stream = { memory_stream_write, to };
     *to = (struct memory_stream){ 0 };
     check(s->device->backend->sequence_export(s->sequence, &stream, &error), &error);
 }
 
 static quip_status import_session(quip_session *s, struct memory_stream *from, quip_error *error)
 {
-    const struct stream stream = { read_bytes, from };
+    const struct stream stream = { memory_stream_read, from };
     from->at = 0;
     return s->device->backend->sequence_import(s->sequence, &stream, error);
 }

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "support/shared.h"
+#include "support/tokenizers.h"
 
 #define FOLDER "test-broken"
 #define OUT FOLDER ".bin"
@@ -61,28 +62,6 @@ static void write_weights(const char *name, const char *header, size_t n_data)
     qp_bytes_close(&all);
 }
 
-static void write_vocabulary(void)
-{
-    struct bytes spm = { 0 };
-    const struct spm_options options = { .is_bpe = true,
-                                         .byte_fallback = true,
-                                         .vocab_size = 259,
-                                         .bos_id = 1,
-                                         .eos_id = 2,
-                                         .pad_id = -1 };
-    assert_true(qp_spm_write_piece(&spm, "<unk>", 5, 0, PIECE_UNKNOWN) &&
-                qp_spm_write_piece(&spm, "<s>", 3, 0, PIECE_CONTROL) &&
-                qp_spm_write_piece(&spm, "</s>", 4, 0, PIECE_CONTROL));
-    for (int i = 0; i < 256; i++) {
-        char piece[8];
-        snprintf(piece, sizeof piece, "<0x%02X>", i);
-        assert_true(qp_spm_write_piece(&spm, piece, strlen(piece), 0, PIECE_BYTE));
-    }
-    assert_true(qp_spm_write_options(&spm, &options));
-    write_to("tokenizer.model", spm.data, spm.n);
-    qp_bytes_close(&spm);
-}
-
 static int clear(void **state)
 {
     (void)state;
@@ -96,7 +75,7 @@ static void write_whole(void)
     assert_int_equal(mkdir(FOLDER, 0777), 0);
     write_to("config.json", CONFIG, strlen(CONFIG));
     write_weights("model.safetensors", HEADER, N_DATA);
-    write_vocabulary();
+    save_byte_tokenizer(FOLDER "/tokenizer.model");
 }
 
 /* ---- defects ---- */

@@ -153,16 +153,6 @@ static void test_layout(void **state)
     }
 }
 
-static void assert_same_file(const char *a, const char *b)
-{
-    size_t n_a, n_b;
-    char *x = read_whole(a, &n_a), *y = read_whole(b, &n_b);
-    assert_int_equal(n_a, n_b);
-    assert_memory_equal(x, y, n_a);
-    free(x);
-    free(y);
-}
-
 static void test_extract(void **state)
 {
     (void)state;

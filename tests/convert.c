@@ -49,16 +49,6 @@ static void assert_contains(const char *message, const char *part)
         fail_msg("\"%s\" is not in \"%s\"", part, message);
 }
 
-static void assert_same_file(const char *a, const char *b)
-{
-    size_t n_a, n_b;
-    char *x = read_whole(a, &n_a), *y = read_whole(b, &n_b);
-    assert_int_equal(n_a, n_b);
-    assert_memory_equal(x, y, n_a);
-    free(x);
-    free(y);
-}
-
 struct reopened {
     struct file file;
     struct format format;

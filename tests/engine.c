@@ -134,19 +134,6 @@ static void test_same_on_every_isa(void **state)
         unsetenv("QUIP_CPU");
 }
 
-/* FNV-1a over the bits of all logits, low byte first. */
-static uint64_t hash_of(const float *logits, size_t n)
-{
-    uint64_t hash = 0xcbf29ce484222325;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &logits[i], sizeof bits);
-        for (int shift = 0; shift < 32; shift += 8)
-            hash = (hash ^ (bits >> shift & 255)) * 0x100000001b3;
-    }
-    return hash;
-}
-
 /* The logits of these models on every machine, with every compiler and all options. A change to the
  * order of a sum changes these numbers, and the answers of every user: say so in the commit. */
 static void test_same_on_every_machine(void **state)
@@ -159,7 +146,7 @@ static void test_same_on_every_machine(void **state)
     bool is_same = true;
     for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
         float *rows = all_logits(kind, 2, N_PROMPT);
-        const uint64_t hash = hash_of(rows, (size_t)N_PROMPT * TINY_VOCAB);
+        const uint64_t hash = logits_hash(rows, (size_t)N_PROMPT * TINY_VOCAB);
         if (hash != hashes[kind])
             print_error("%s: the hash of its logits is 0x%016llx, not 0x%016llx\n", kinds[kind],
                         (unsigned long long)hash, (unsigned long long)hashes[kind]);

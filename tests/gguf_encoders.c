@@ -8,6 +8,7 @@
 #include "format/format.h"
 #include "model/model.h"
 #include "support/check.h"
+#include "support/gguf_names.h"
 #include "support/gguf_tokenizer.h"
 #include "support/reference_backend.h"
 #include "support/sample_checkpoint.h"
@@ -25,41 +26,6 @@
 enum {
     MAX_WIDTH = 64,
     MAX_IDS = 80
-};
-
-/* What llama.cpp calls the tensors of a layer (Hugging Face's name without the words before the
- * number of the layer), and the others (the whole name). */
-static const struct {
-    const char *hf, *gguf;
-} names[] = {
-    { "embeddings.word_embeddings", "token_embd" },
-    { "embeddings.position_embeddings", "position_embd" },
-    { "embeddings.token_type_embeddings", "token_types" },
-    { "embeddings.LayerNorm", "token_embd_norm" },
-    { "attention.self.query", "attn_q" },
-    { "attention.self.key", "attn_k" },
-    { "attention.self.value", "attn_v" },
-    { "attention.output.dense", "attn_output" },
-    { "attention.output.LayerNorm", "attn_output_norm" },
-    { "intermediate.dense", "ffn_up" },
-    { "output.dense", "ffn_down" },
-    { "output.LayerNorm", "layer_output_norm" },
-    { "embed_tokens", "token_embd" },
-    { "input_layernorm", "attn_norm" },
-    { "self_attn.q_proj", "attn_q" },
-    { "self_attn.k_proj", "attn_k" },
-    { "self_attn.v_proj", "attn_v" },
-    { "self_attn.o_proj", "attn_output" },
-    { "self_attn.q_norm", "attn_q_norm" },
-    { "self_attn.k_norm", "attn_k_norm" },
-    { "pre_feedforward_layernorm", "ffn_norm" },
-    { "post_feedforward_layernorm", "post_ffw_norm" },
-    { "mlp.gate_proj", "ffn_gate" },
-    { "mlp.up_proj", "ffn_up" },
-    { "mlp.down_proj", "ffn_down" },
-    { "norm", "output_norm" },
-    { "2_Dense", "dense_2" },
-    { "3_Dense", "dense_3" },
 };
 
 /* A fixture's own part of the layout. */
@@ -145,47 +111,22 @@ static const struct encoder *const bert = &encoders[0], *const gemma = &encoders
 
 /* ---- tensors ---- */
 
-/* The GGUF name of a tensor; false if it is not in such a file. */
-static bool print_gguf_name(char to[100], const struct encoder *e, const char *name)
-{
-    const char *p = name, *suffix = strrchr(name, '.'), *gguf = NULL;
-    char stem[100];
-    int layer = -1;
-    assert_non_null(suffix);
-    if (strncmp(p, "encoder.layer.", 14) == 0 || strncmp(p, "layers.", 7) == 0) {
-        p += *p == 'e' ? 14 : 7;
-        layer = (int)strtol(p, (char **)(uintptr_t)&p, 10);
-        p++;
-    }
-    snprintf(stem, sizeof stem, "%.*s", (int)(suffix - p), p);
-    if (strcmp(stem, "post_attention_layernorm") == 0)
-        gguf = e->post_norm;
-    for (size_t i = 0; i < QP_COUNT(names); i++)
-        if (strcmp(names[i].hf, stem) == 0)
-            gguf = names[i].gguf;
-    if (gguf && layer < 0)
-        snprintf(to, 100, "%s%s", gguf, suffix);
-    else if (gguf)
-        snprintf(to, 100, "blk.%d.%s%s", layer, gguf, suffix);
-    return gguf != NULL;
-}
-
 static void add_tensor(struct gguf *g, const struct encoder *e, const struct format *f,
                        const struct tensor *t, const char *hf)
 {
-    char name[100];
+    const struct gguf_name name = gguf_name_of(hf, e->post_norm);
     quip_error error = { 0 };
     const int rows = (int)t->dims[0], cols = t->n_dims == 2 ? (int)t->dims[1] : 0;
     const size_t n = (size_t)rows * (size_t)(cols ? cols : 1);
-    if (!print_gguf_name(name, e, hf) ||
-        (g->options && g->options->skip_tensor && strcmp(name, g->options->skip_tensor) == 0))
+    if (!name.stem ||
+        (g->options && g->options->skip_tensor && strcmp(name.whole, g->options->skip_tensor) == 0))
         return;
     float *x = calloc(n, sizeof *x);
     assert_non_null(x);
     check(qp_format_read_f32(f, t, 0, n, x, &error), &error);
-    for (size_t i = 0; i < n && strstr(name, "norm.weight"); i++)
-        x[i] = (x[i] + e->norm_shift) * (strstr(name, "attn_q_norm") ? e->q_norm_factor : 1);
-    gguf_floats(g, name, rows, cols, x);
+    for (size_t i = 0; i < n && strstr(name.whole, "norm.weight"); i++)
+        x[i] = (x[i] + e->norm_shift) * (strstr(name.whole, "attn_q_norm") ? e->q_norm_factor : 1);
+    gguf_floats(g, name.whole, rows, cols, x);
     free(x);
 }
 

@@ -1,13 +1,13 @@
 /* gguf_families.c: the fixtures of data/golden-2, written as GGUF files in the layout of
  * llama.cpp's converter, have the logits of the reference.
  * In:  tensors and config.json of a fixture.
- * Out: names, keys and orders of rows of llama.cpp (gguf 0.19.0: the tables of tensor names): fused
- *      q, k, v in blocks; rows of llama-like families in pairs; norms of heads stacked; no
- *      transposed matrices. */
+ * Out: names, keys and orders of rows of llama.cpp: fused q, k, v in blocks; rows of llama-like
+ *      families in pairs; norms of heads stacked; no transposed matrices. */
 #include "convert/convert.h"
 #include "format/format.h"
 #include "model/model.h"
 #include "support/check.h"
+#include "support/gguf_names.h"
 #include "support/golden2.h"
 #include "support/sample_checkpoint.h"
 #include "support/shared.h"
@@ -21,48 +21,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-/* What llama.cpp calls the tensors of a layer (Hugging Face's name without the words before the
- * number of the layer), and the others (the whole name). */
-static const struct {
-    const char *hf, *gguf;
-} names[] = {
-    { "input_layernorm", "attn_norm" },
-    { "ln_1", "attn_norm" },
-    { "ln_mlp", "attn_norm" },
-    { "ln_attn", "attn_norm_2" },
-    { "self_attn.q_proj", "attn_q" },
-    { "self_attn.k_proj", "attn_k" },
-    { "self_attn.v_proj", "attn_v" },
-    { "self_attn.o_proj", "attn_output" },
-    { "self_attn.q_norm", "attn_q_norm" },
-    { "self_attn.k_norm", "attn_k_norm" },
-    { "self_attention.query_key_value", "attn_qkv" },
-    { "attention.query_key_value", "attn_qkv" },
-    { "attn.c_attn", "attn_qkv" },
-    { "self_attention.dense", "attn_output" },
-    { "attention.dense", "attn_output" },
-    { "attn.c_proj", "attn_output" },
-    { "ln_2", "ffn_norm" },
-    { "mlp.gate_proj", "ffn_gate" },
-    { "mlp.up_proj", "ffn_up" },
-    { "mlp.down_proj", "ffn_down" },
-    { "mlp.c_fc", "ffn_up" },
-    { "mlp.c_proj", "ffn_down" },
-    { "mlp.dense_h_to_4h", "ffn_up" },
-    { "mlp.dense_4h_to_h", "ffn_down" },
-    { "post_feedforward_layernorm", "post_ffw_norm" },
-    { "embed_tokens", "token_embd" },
-    { "word_embeddings", "token_embd" },
-    { "wte", "token_embd" },
-    { "embed_in", "token_embd" },
-    { "wpe", "position_embd" },
-    { "norm", "output_norm" },
-    { "ln_f", "output_norm" },
-    { "final_layer_norm", "output_norm" },
-    { "lm_head", "output" },
-    { "embed_out", "output" },
-};
 
 /* A family's own part of the layout. */
 struct family_layout {
@@ -191,27 +149,24 @@ static int row_from(const struct family_layout *f, const char *gguf, int r)
     return head * hd + d;
 }
 
-/* One tensor under its GGUF name, `gguf` with a suffix. */
-static void convert_tensor(struct source *s, const struct tensor *t, int layer, const char *gguf,
-                           const char *suffix)
+/* One tensor under its GGUF name; buffers are left out. */
+static void convert_named(struct source *s, const struct tensor *t)
 {
+    const struct gguf_name name = gguf_name_of(t->name, s->layout->post_norm);
     int rows, cols;
-    char name[100];
+    if (!name.stem)
+        return;
     float *from = read_values(s, t, &rows, &cols);
-    const bool turns = s->layout->is_transposed && layer >= 0 && t->n_dims == 2;
+    const bool turns = s->layout->is_transposed && name.layer >= 0 && t->n_dims == 2;
     const int n_rows = turns ? cols : rows, n_cols = turns ? rows : cols;
     float *to = calloc((size_t)rows * (size_t)cols, sizeof *to);
     assert_non_null(to);
     for (int r = 0; r < n_rows; r++)
         for (int c = 0; c < n_cols; c++) {
-            const int row = row_from(s->layout, gguf, r);
+            const int row = row_from(s->layout, name.stem, r);
             to[r * n_cols + c] = turns ? from[c * cols + row] : from[row * cols + c];
         }
-    if (layer < 0)
-        snprintf(name, sizeof name, "%s.%s", gguf, suffix);
-    else
-        snprintf(name, sizeof name, "blk.%d.%s.%s", layer, gguf, suffix);
-    gguf_floats(&s->gguf, name, n_rows, t->n_dims == 2 ? n_cols : 0, to);
+    gguf_floats(&s->gguf, name.whole, n_rows, t->n_dims == 2 ? n_cols : 0, to);
     free(from);
     free(to);
 }
@@ -234,27 +189,6 @@ static void stack_norms(struct source *s, int layer, char which, int n_heads)
     }
     snprintf(name, sizeof name, "blk.%d.attn_%c_norm.weight", layer, which);
     gguf_floats(&s->gguf, name, n_heads, rows, all);
-}
-
-/* Names end in .weight or .bias; buffers are left out. */
-static void convert_named(struct source *s, const struct tensor *t)
-{
-    static const char *const words[] = { "model.", "transformer.", "gpt_neox.", "layers.", "h." };
-    char name[100];
-    const char *p = t->name, *suffix = strrchr(t->name, '.');
-    int layer = -1;
-    for (size_t i = 0; i < QP_COUNT(words); i++)
-        if (strncmp(p, words[i], strlen(words[i])) == 0)
-            p += strlen(words[i]);
-    if (*p >= '0' && *p <= '9')
-        layer = (int)strtol(p, (char **)(uintptr_t)&p, 10), p++;
-    assert_non_null(suffix);
-    snprintf(name, sizeof name, "%.*s", (int)(suffix - p), p);
-    if (strcmp(name, "post_attention_layernorm") == 0)
-        convert_tensor(s, t, layer, s->layout->post_norm, suffix + 1);
-    for (size_t i = 0; i < QP_COUNT(names); i++)
-        if (strcmp(names[i].hf, name) == 0)
-            convert_tensor(s, t, layer, names[i].gguf, suffix + 1);
 }
 
 static void put_key(struct gguf *g, const char *arch, const char *name, int value)

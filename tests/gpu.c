@@ -6,6 +6,7 @@
 #include "support/golden.h"
 #include "support/golden2.h"
 #include "support/logits.h"
+#include "support/memory_stream.h"
 #include "support/models.h"
 #include "support/shared.h"
 #include "support/tiny_adapter.h"
@@ -423,26 +424,6 @@ static void test_dispatches_of_a_token(void **state)
 
 /* ---- sequences ---- */
 
-struct memory_stream {
-    struct bytes bytes;
-    size_t at; // of the next byte to read
-};
-
-static bool write_bytes(void *user, void *bytes, size_t n)
-{
-    return qp_bytes_append(&((struct memory_stream *)user)->bytes, bytes, n);
-}
-
-static bool read_bytes(void *user, void *bytes, size_t n)
-{
-    struct memory_stream *m = user;
-    if (n > m->bytes.n - m->at)
-        return false;
-    memcpy(bytes, m->bytes.data + m->at, n);
-    m->at += n;
-    return true;
-}
-
 /* A clone, and a session that imported another's keys, continue with the same bits. */
 static void test_copies(void **state)
 {
@@ -463,9 +444,11 @@ static void test_copies(void **state)
         check(quip_session_prefill(s, tokens, N_BEFORE, &error), &error);
         check(quip_session_clone(&clone, s, &error), &error);
         const struct backend *b = s->device->backend;
-        check(b->sequence_export(s->sequence, &(struct stream){ write_bytes, &stream }, &error),
+        check(b->sequence_export(s->sequence, &(struct stream){ memory_stream_write, &stream },
+                                 &error),
               &error);
-        check(b->sequence_import(t->sequence, &(struct stream){ read_bytes, &stream }, &error),
+        check(b->sequence_import(t->sequence, &(struct stream){ memory_stream_read, &stream },
+                                 &error),
               &error);
         assert_int_equal(stream.at, stream.bytes.n);
         memcpy(t->context, tokens, sizeof tokens);
@@ -485,9 +468,9 @@ static void test_copies(void **state)
         stream.bytes.n -= 5; // an import that fails leaves an empty sequence
         stream.at = 0;
         check(quip_session_rewind(t, 0, &error), &error);
-        assert_int_equal(
-            b->sequence_import(t->sequence, &(struct stream){ read_bytes, &stream }, &error),
-            QUIP_E_IO);
+        assert_int_equal(b->sequence_import(
+                             t->sequence, &(struct stream){ memory_stream_read, &stream }, &error),
+                         QUIP_E_IO);
         assert_int_equal(t->sequence->pos, 0);
         for (size_t k = 0; k < QP_COUNT(all); k++)
             quip_session_close(all[k]);

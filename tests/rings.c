@@ -98,19 +98,6 @@ static void prefill_to(quip_session *s, int end)
 
 /* ---- the same numbers ---- */
 
-/* FNV-1a over the bits of all logits, low byte first. */
-static uint64_t hash_of(const float *logits, size_t n)
-{
-    uint64_t hash = 0xcbf29ce484222325;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &logits[i], sizeof bits);
-        for (int shift = 0; shift < 32; shift += 8)
-            hash = (hash ^ (bits >> shift & 255)) * 0x100000001b3;
-    }
-    return hash;
-}
-
 /* The hashes were computed with caches that keep every position. */
 static void test_rings_compute_what_whole_caches_did(void **state)
 {
@@ -120,7 +107,7 @@ static void test_rings_compute_what_whole_caches_did(void **state)
                                                      0xaec9da6ef51f590b, 0x189470426218978a };
     bool is_same = true;
     for (size_t kind = 0; kind < N_WINDOW_KINDS; kind++) {
-        const uint64_t hash = hash_of(rows[kind], (size_t)N_TOKENS * TINY_VOCAB);
+        const uint64_t hash = logits_hash(rows[kind], (size_t)N_TOKENS * TINY_VOCAB);
         if (hash != hashes[kind])
             print_error("%s: the hash of its logits is 0x%016llx, not 0x%016llx\n", kinds[kind],
                         (unsigned long long)hash, (unsigned long long)hashes[kind]);

@@ -19,9 +19,9 @@
 #include "support/reference_backend.h"
 #include "support/shared.h"
 #include "support/tensors.h"
+#include "support/tokenizers.h"
 
 #define FOLDER "test-shapes"
-#define N_PIECES 259 // <unk>, <s>, </s> and the bytes
 #define N_TOKENS 37
 
 struct shape {
@@ -292,28 +292,6 @@ static void write_shards(const struct hparams *h, const struct storage *storage)
     qp_bytes_close(&index);
 }
 
-static void write_tokenizer(void)
-{
-    struct bytes spm = { 0 };
-    assert_true(qp_spm_write_piece(&spm, "<unk>", 5, 0, PIECE_UNKNOWN) &&
-                qp_spm_write_piece(&spm, "<s>", 3, 0, PIECE_CONTROL) &&
-                qp_spm_write_piece(&spm, "</s>", 4, 0, PIECE_CONTROL));
-    for (int i = 0; i < 256; i++) {
-        char piece[8];
-        snprintf(piece, sizeof piece, "<0x%02X>", i);
-        assert_true(qp_spm_write_piece(&spm, piece, strlen(piece), 0, PIECE_BYTE));
-    }
-    const struct spm_options options = { .is_bpe = true,
-                                         .byte_fallback = true,
-                                         .vocab_size = N_PIECES,
-                                         .bos_id = 1,
-                                         .eos_id = 2,
-                                         .pad_id = -1 };
-    assert_true(qp_spm_write_options(&spm, &options));
-    write_bytes("tokenizer.model", spm.data, spm.n);
-    qp_bytes_close(&spm);
-}
-
 static void convert_shape(const struct shape *s, const struct storage *storage,
                           enum convert_weights weights, const char *out)
 {
@@ -334,7 +312,7 @@ static int make_folder(void **state)
 {
     (void)state;
     mkdir(FOLDER, 0777);
-    write_tokenizer();
+    save_byte_tokenizer(FOLDER "/tokenizer.model");
     return 0;
 }
 

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "support/sample_checkpoint.h"
+#include "support/tokenizers.h"
 
 #define S "\xe2\x96\x81" // U+2581
 
@@ -39,29 +40,6 @@ static const char tokenizer_json[] =
                     "[\"" S "a\", -2], [\"" S "b\", -2], [\"ab\", -2.5], [\"" S "ab\", -1.5], "
                     "[\"" S "a" S "b\", -1]]}}";
 
-struct imported {
-    struct bytes spm, bpe;
-    struct tokenizer *t;
-};
-
-static void import(struct imported *i, cJSON *json)
-{
-    quip_error error = { 0 };
-    *i = (struct imported){ 0 };
-    assert_non_null(json);
-    if (qp_tokenizer_from_json(json, NULL, "vocabulary", 0, &i->spm, &i->bpe, &error) ||
-        qp_tokenizer_open(&i->t, i->spm.data, i->spm.n, i->bpe.data, i->bpe.n, &error))
-        fail_msg("%s", error.message);
-    cJSON_Delete(json);
-}
-
-static void drop(struct imported *i)
-{
-    qp_tokenizer_close(i->t);
-    qp_bytes_close(&i->spm);
-    qp_bytes_close(&i->bpe);
-}
-
 static void test_words(void **state)
 {
     static const struct {
@@ -89,8 +67,9 @@ static void test_words(void **state)
         { "  ", { 0 }, 0, "" },
     };
     (void)state;
-    struct imported i;
-    import(&i, cJSON_Parse(tokenizer_json));
+    cJSON *json = cJSON_Parse(tokenizer_json);
+    struct imported i = import_json(json);
+    cJSON_Delete(json);
     for (size_t c = 0; c < QP_COUNT(cases); c++) {
         struct tokens ids = { 0 };
         struct detokenizer d = { 0 };
@@ -110,7 +89,7 @@ static void test_words(void **state)
         qp_bytes_close(&text);
         qp_tokens_close(&ids);
     }
-    drop(&i);
+    drop_imported(&i);
 }
 
 /* ---- GGUF ---- */
@@ -141,8 +120,6 @@ static quip_status read_gguf(const char *skip, void (*more)(struct gguf *g), cJS
                              quip_error *error)
 {
     struct gguf g = { .options = &(struct gguf_options){ .skip = skip } };
-    struct file file = { 0 };
-    struct format f = { 0 };
     gguf_text(&g, KEY("model"), "t5");
     put_pieces(&g, -1, PIECE_UNUSED);
     gguf_bool(&g, KEY("add_space_prefix"), true);
@@ -156,20 +133,12 @@ static quip_status read_gguf(const char *skip, void (*more)(struct gguf *g), cJS
     if (more)
         more(&g);
     save_gguf(&g, in_folder("in.gguf"));
-    *error = (quip_error){ 0 };
-    *json = NULL;
-    if (qp_file_open(&file, in_folder("in.gguf"), error) || qp_format_open(&f, &file, error))
-        fail_msg("%s", error->message);
-    const quip_status status = qp_json_from_gguf(json, &f, error);
-    qp_format_close(&f);
-    qp_file_close(&file);
-    return status;
+    return json_from_gguf(json, in_folder("in.gguf"), error);
 }
 
 static void test_gguf(void **state)
 {
     (void)state;
-    struct imported a, b;
     quip_error error;
     cJSON *json;
     if (read_gguf(NULL, NULL, &json, &error))
@@ -181,14 +150,10 @@ static void test_gguf(void **state)
                               "{\"SpecialToken\":{\"id\":\"eos\"}}],"
                               "\"type\":\"TemplateProcessing\"}");
     cJSON_free(text);
-    import(&a, json);
-    import(&b, cJSON_Parse(tokenizer_json));
-    assert_int_equal(a.spm.n, b.spm.n);
-    assert_memory_equal(a.spm.data, b.spm.data, a.spm.n);
-    assert_int_equal(a.bpe.n, b.bpe.n);
-    assert_memory_equal(a.bpe.data, b.bpe.data, a.bpe.n);
-    drop(&a);
-    drop(&b);
+    cJSON *expected = cJSON_Parse(tokenizer_json);
+    assert_same_import(json, expected);
+    cJSON_Delete(json);
+    cJSON_Delete(expected);
 }
 
 static void put_charsmap(struct gguf *g)

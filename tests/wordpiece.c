@@ -16,27 +16,7 @@
 #include "support/gguf_tokenizer.h"
 #include "support/sample_checkpoint.h"
 #include "support/shared.h"
-
-struct imported {
-    struct bytes spm, bpe;
-    struct tokenizer *t;
-};
-
-static void import(struct imported *i, const cJSON *json)
-{
-    quip_error error = { 0 };
-    *i = (struct imported){ 0 };
-    if (qp_tokenizer_from_json(json, NULL, "vocabulary", 0, &i->spm, &i->bpe, &error) ||
-        qp_tokenizer_open(&i->t, i->spm.data, i->spm.n, i->bpe.data, i->bpe.n, &error))
-        fail_msg("%s", error.message);
-}
-
-static void drop(struct imported *i)
-{
-    qp_tokenizer_close(i->t);
-    qp_bytes_close(&i->spm);
-    qp_bytes_close(&i->bpe);
-}
+#include "support/tokenizers.h"
 
 static void check_ids(const struct tokenizer *t, const char *text, bool with_special,
                       const char *want)
@@ -59,15 +39,15 @@ static void check_ids(const struct tokenizer *t, const char *text, bool with_spe
     "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nun\n##aff\n##able\naff\nable\n!\n,\n.\n\xe4\xb8\x96\n"    \
     "cafe\nCafe\ncaf\xc3\xa9\na\n##a\n"
 
-static void open_small(struct imported *i, const char *config_text)
+static struct imported open_small(const char *config_text)
 {
     char vocab[] = VOCAB;
     cJSON *config = config_text ? cJSON_Parse(config_text) : NULL;
     cJSON *json = qp_json_from_vocab(vocab, config);
-    assert_non_null(json);
-    import(i, json);
+    struct imported i = import_json(json);
     cJSON_Delete(json);
     cJSON_Delete(config);
+    return i;
 }
 
 static void test_words(void **state)
@@ -93,8 +73,7 @@ static void test_words(void **state)
         { "\xff", "" }, // becomes U+FFFD, which is removed
     };
     (void)state;
-    struct imported i;
-    open_small(&i, NULL);
+    struct imported i = open_small(NULL);
     for (size_t c = 0; c < QP_COUNT(cases); c++)
         check_ids(i.t, cases[c][0], false, cases[c][1]);
     check_ids(i.t, "a [SEP] [sep]", true, "17 3 1 1 1");
@@ -108,35 +87,33 @@ static void test_words(void **state)
     word[100] = 'a';
     word[101] = 0;
     check_ids(i.t, word, false, "1"); // longer than max_input_chars_per_word
-    drop(&i);
+    drop_imported(&i);
 }
 
 static void test_options(void **state)
 {
     (void)state;
-    struct imported i;
-    open_small(&i, "{\"do_lower_case\": false}");
+    struct imported i = open_small("{\"do_lower_case\": false}");
     check_ids(i.t, "Cafe cafe CAFE caf\xc3\xa9", false, "15 14 1 16");
-    drop(&i);
-    open_small(&i, "{\"strip_accents\": false, \"tokenize_chinese_chars\": false}");
+    drop_imported(&i);
+    i = open_small("{\"strip_accents\": false, \"tokenize_chinese_chars\": false}");
     check_ids(i.t, "Cafe caf\xc3\xa9 a\xe4\xb8\x96", false, "14 16 1");
-    drop(&i);
+    drop_imported(&i);
 }
 
 static void test_text(void **state)
 {
     static const quip_token ids[] = { 2, 5, 6, 7, 11, 14, 12, 3 };
     (void)state;
-    struct imported i;
+    struct imported i = open_small(NULL);
     struct detokenizer d = { 0 };
     struct bytes text = { 0 };
-    open_small(&i, NULL);
     for (size_t k = 0; k < QP_COUNT(ids); k++)
         assert_true(qp_detokenize(i.t, &d, ids[k], &text));
     assert_true(qp_detokenize_end(i.t, &d, &text) && qp_bytes_append(&text, "", 1));
     assert_string_equal((const char *)text.data, "unaffable, cafe.");
     qp_bytes_close(&text);
-    drop(&i);
+    drop_imported(&i);
 }
 
 /* ---- the reference ---- */
@@ -156,9 +133,8 @@ static cJSON *read_golden(const char *name)
 static void test_corpus(void **state)
 {
     (void)state;
-    struct imported i;
     cJSON *json = read_golden("tokenizer.json");
-    import(&i, json);
+    struct imported i = import_json(json);
     cJSON_Delete(json);
     FILE *f = fopen(QUIP_SOURCE_DIR "/tests/data/wordpiece.jsonl", "r");
     assert_non_null(f);
@@ -177,26 +153,18 @@ static void test_corpus(void **state)
     }
     fclose(f);
     assert_int_equal(n, 250);
-    drop(&i);
+    drop_imported(&i);
 }
 
 static void test_vocab_txt(void **state)
 {
     (void)state;
-    struct imported a, b;
     cJSON *json = read_golden("tokenizer.json"), *config = read_golden("tokenizer_config.json"),
           *txt;
     quip_error error;
     if (qp_json_read_vocab_txt(&txt, shared_path("data/golden-2/bert/vocab.txt"), config, &error))
         fail_msg("%s", error.message);
-    import(&a, json);
-    import(&b, txt);
-    assert_int_equal(a.spm.n, b.spm.n);
-    assert_memory_equal(a.spm.data, b.spm.data, a.spm.n);
-    assert_int_equal(a.bpe.n, b.bpe.n);
-    assert_memory_equal(a.bpe.data, b.bpe.data, a.bpe.n);
-    drop(&a);
-    drop(&b);
+    assert_same_import(json, txt);
     cJSON_Delete(json);
     cJSON_Delete(txt);
     cJSON_Delete(config);
@@ -209,22 +177,13 @@ static quip_status read_gguf(const char *vocab, const struct gguf_options *optio
                              quip_error *error)
 {
     struct gguf g = { .options = options };
-    struct file file = { 0 };
-    struct format f = { 0 };
     gguf_wordpiece(&g, vocab);
     if (options && options->more) {
         g.options = NULL; // what is added replaces what is left out
         options->more(&g);
     }
     save_gguf(&g, in_folder("in.gguf"));
-    *error = (quip_error){ 0 };
-    *json = NULL;
-    if (qp_file_open(&file, in_folder("in.gguf"), error) || qp_format_open(&f, &file, error))
-        fail_msg("%s", error->message);
-    const quip_status status = qp_json_from_gguf(json, &f, error);
-    qp_format_close(&f);
-    qp_file_close(&file);
-    return status;
+    return json_from_gguf(json, in_folder("in.gguf"), error);
 }
 
 static void say_lower(struct gguf *g)
@@ -252,20 +211,16 @@ static void test_gguf(void **state)
                   { say_accents_stay, "{\"strip_accents\": false}" } };
     (void)state;
     for (size_t c = 0; c < QP_COUNT(cases); c++) {
-        struct imported a, b;
-        cJSON *json;
+        char vocab[] = VOCAB;
+        cJSON *json, *config = cJSON_Parse(cases[c].config), *expected;
         quip_error error;
         if (read_gguf(VOCAB, &(struct gguf_options){ .more = cases[c].more }, &json, &error))
             fail_msg("%s", error.message);
-        import(&a, json);
-        open_small(&b, cases[c].config);
-        assert_int_equal(a.spm.n, b.spm.n);
-        assert_memory_equal(a.spm.data, b.spm.data, a.spm.n);
-        assert_int_equal(a.bpe.n, b.bpe.n);
-        assert_memory_equal(a.bpe.data, b.bpe.data, a.bpe.n);
-        drop(&a);
-        drop(&b);
+        expected = qp_json_from_vocab(vocab, config);
+        assert_same_import(json, expected);
         cJSON_Delete(json);
+        cJSON_Delete(expected);
+        cJSON_Delete(config);
     }
 }
 
@@ -291,16 +246,16 @@ static void test_gguf_pieces(void **state)
     if (read_gguf("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##\xe2\x96\x81\n\xe2\x96\x81\n", NULL, &json,
                   &error))
         fail_msg("%s", error.message);
-    import(&i, json);
+    i = import_json(json);
     check_ids(i.t, "a\xe2\x96\x81 \xe2\x96\x81", false, "4 5 6");
-    drop(&i);
+    drop_imported(&i);
     cJSON_Delete(json);
     const struct gguf_options unused = { .skip = "," TYPES ",", .more = say_unused };
     if (read_gguf("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n", &unused, &json, &error))
         fail_msg("%s", error.message);
-    import(&i, json);
+    i = import_json(json);
     check_ids(i.t, "a", false, "1");
-    drop(&i);
+    drop_imported(&i);
     cJSON_Delete(json);
 }
 

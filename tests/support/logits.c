@@ -75,3 +75,15 @@ float logits_difference(const float *a, const float *b, size_t n)
             worst = fabsf(a[i] - b[i]);
     return worst;
 }
+
+uint64_t logits_hash(const float *logits, size_t n)
+{
+    uint64_t hash = 0xcbf29ce484222325;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &logits[i], sizeof bits);
+        for (int shift = 0; shift < 32; shift += 8)
+            hash = (hash ^ (bits >> shift & 255)) * 0x100000001b3;
+    }
+    return hash;
+}

@@ -5,6 +5,7 @@
 #include "quip.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* Append n tokens to a session, at most `piece` per call. The logits after the token at position p
  * become rows[p] of `rows`, [n_context, vocab_size]. */
@@ -18,5 +19,7 @@ float logits_margin(const float *logits, int n);
 float logits_tolerance(int i, const float *logits, size_t n);
 /* Largest difference of two arrays; NaN where there is one. */
 float logits_difference(const float *a, const float *b, size_t n);
+/* FNV-1a over the bits of all logits, low byte first. */
+uint64_t logits_hash(const float *logits, size_t n);
 
 #endif

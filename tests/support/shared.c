@@ -54,6 +54,16 @@ char *read_whole(const char *path, size_t *n)
     return data;
 }
 
+void assert_same_file(const char *a, const char *b)
+{
+    size_t n_a, n_b;
+    char *x = read_whole(a, &n_a), *y = read_whole(b, &n_b);
+    assert_int_equal(n_a, n_b);
+    assert_memory_equal(x, y, n_a);
+    free(x);
+    free(y);
+}
+
 void save_file(const char *path, const void *data, size_t n)
 {
     FILE *file = fopen(path, "wb");

@@ -17,6 +17,8 @@ void need_file(const char *path);
 
 /* The whole file, NUL-terminated. Fails the test if it cannot be read. The caller frees it. */
 char *read_whole(const char *path, size_t *n);
+/* Fail the test unless two files have the same bytes. */
+void assert_same_file(const char *a, const char *b);
 /* Write a file with these n bytes. */
 void save_file(const char *path, const void *data, size_t n);
 cJSON *read_json(const char *path);
