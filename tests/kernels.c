@@ -457,6 +457,8 @@ static void test_levels_match_scalar(void **state)
     if ((qp_cpu_features() & CPU_AVX512VNNI) && is_wanted(only_isa, "emulated")) {
         n_levels++;
         struct kernels k = qp_kernels_for(qp_cpu_features() & ~(unsigned)CPU_AMX);
+        zen4_gemm(&k);
+        check_level("zen4's gemm", &scalar, &k);
         intel_kernels(&k);
         check_level("intel, emulated", &scalar, &k);
         emulated_amx_kernels(&k);

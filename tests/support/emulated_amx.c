@@ -69,9 +69,19 @@ void intel_kernels(struct kernels *k)
     qp_cpu_intel(k);
 }
 
+void zen4_gemm(struct kernels *k)
+{
+    k->gemm = qp_gemm_zen4;
+}
+
 #else
 
 void intel_kernels(struct kernels *k)
+{
+    (void)k;
+}
+
+void zen4_gemm(struct kernels *k)
 {
     (void)k;
 }

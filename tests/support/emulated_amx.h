@@ -8,7 +8,8 @@
 /* The AMX kernels of the table; nothing on other processors than x86-64. */
 void emulated_amx_kernels(struct kernels *k);
 
-/* The kernels of level "intel", which need no Intel processor. */
+/* The kernels of level "intel", which need no Intel processor, and the gemm of level "zen4". */
 void intel_kernels(struct kernels *k);
+void zen4_gemm(struct kernels *k);
 
 #endif

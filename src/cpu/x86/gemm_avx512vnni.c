@@ -3,10 +3,12 @@
  * Out, order of rounding: scalar/linear_scalar.c, to the bit.
  *
  * A vector of weights, 16 rows of the same four columns, is multiplied by four columns of a token,
- * which are broadcast. There are kernels for two numbers of tokens at a time. Which one is faster
- * depends on the processor (docs/notes/prefill.md).
- * - Three: the integer and the float sums are all in registers.
- * - Six: the float sums are in L1. The tile is read half as often. */
+ * which are broadcast. There are three kernels. Which one is faster depends on the processor
+ * (docs/notes/prefill.md).
+ * - Three tokens, 64 rows: the integer and the float sums are all in registers.
+ * - Six tokens, 64 rows: the float sums are in L1. The tile is read half as often.
+ * - Six tokens, 32 rows: all sums are in registers, and the tile is read half as often. The
+ *   activations are read twice as often. */
 #include "cpu/gemm_token.h"
 #include "cpu/x86/x86.h"
 
@@ -29,6 +31,7 @@ enum {
     GEMM_TOKENS = 3,
     MORE_TOKENS = 6,
     QUARTERS = TILE_ROWS / 16,
+    HALF_ROWS = TILE_ROWS / 2,
     QUARTER_BYTES = 16 * ACT_BLOCK, // of a block of columns
     GEMM_K = 4096 // columns of a tile, 256 KiB, that stay in L2 while all tokens pass
 };
@@ -62,6 +65,8 @@ static inline __m512 scale_step(__m512 sum, float scale, __m512i dot)
 #define EACH_QUARTER(M, t) M(t, 0) M(t, 1) M(t, 2) M(t, 3)
 #define EACH_SUM(M) EACH_QUARTER(M, 0) EACH_QUARTER(M, 1) EACH_QUARTER(M, 2)
 #define EACH_MORE_SUMS(M) EACH_SUM(M) EACH_QUARTER(M, 3) EACH_QUARTER(M, 4) EACH_QUARTER(M, 5)
+#define EACH_HALF(M, t) M(t, 0) M(t, 1)
+#define EACH_HALF_SUM(M) EACH_HALF(M, 0) EACH_HALF(M, 1) EACH_HALF(M, 2) EACH_HALF(M, 3) EACH_HALF(M, 4) EACH_HALF(M, 5)
 
 #define FETCH_SUM(t, r) __builtin_prefetch(token[t].y + 16 * r, 1);
 #define ZERO_SUM(t, r) __m512 sum##t##r = _mm512_setzero_ps();
@@ -70,6 +75,7 @@ static inline __m512 scale_step(__m512 sum, float scale, __m512i dot)
 #define START_DOT(t, r) __m512i dot##t##r = _mm512_set1_epi32(token[t].offsets[b]);
 #define STEP_DOT(t, r) dot##t##r = dot_step(dot##t##r, w##r, x##t);
 #define STEP_TOKEN(t) __m512i x##t = broadcast_4(token[t].q + k); EACH_QUARTER(STEP_DOT, t)
+#define STEP_HALF(t) __m512i x##t = broadcast_4(token[t].q + k); EACH_HALF(STEP_DOT, t)
 #define LOAD_WEIGHTS(t, r) __m512i w##r = _mm512_load_si512(tile + r * QUARTER_BYTES);
 #define FLIP_WEIGHTS(t, r) w##r = _mm512_xor_si512(w##r, _mm512_set1_epi8(-128));
 #define SCALE_DOT(t, r) sum##t##r = scale_step(sum##t##r, token[t].scales[b], dot##t##r);
@@ -130,6 +136,41 @@ __attribute__((noinline)) static void gemm_signed_blocks(const struct gemm_token
                                                          const struct gemm_rows *rows, int n_blocks)
 {
     multiply_blocks(token, tile, rows, n_blocks, true);
+}
+
+/* The first or second half of a tile's rows: 32 rows of every block of columns. `token` and `rows`
+ * are those of the half. The columns of a block are unrolled, because a branch after each would
+ * make it harder to predict which block is the last. */
+__attribute__((noinline)) static void gemm_half_blocks(const struct gemm_token *token,
+                                                       const uint8_t *tile,
+                                                       const struct gemm_rows *rows, int n_blocks)
+{
+    assert(n_blocks > 0 && n_blocks <= GEMM_K / ACT_BLOCK);
+    EACH_HALF_SUM(FETCH_SUM)
+    EACH_HALF_SUM(ZERO_SUM)
+    if (!rows->is_first) {
+        EACH_HALF_SUM(LOAD_SUM)
+    }
+    for (int b = 0, k = 0; b < n_blocks; b++, tile += (QUARTERS - 1) * QUARTER_BYTES) {
+        EACH_HALF_SUM(START_DOT)
+        UNROLL
+        for (int i = 0; i < ACT_BLOCK / 4; i++, k += 4, tile += 64) {
+            EACH_HALF(LOAD_WEIGHTS, )
+            EACH_MORE(STEP_HALF)
+        }
+        EACH_HALF_SUM(SCALE_DOT)
+    }
+    if (rows->is_last) {
+        const float *of_rows = rows->scales;
+        EACH_HALF(LOAD_ROWS, )
+        EACH_HALF_SUM(TIMES_ROWS)
+    }
+    if (rows->is_last && rows->bias) {
+        const float *of_rows = rows->bias;
+        EACH_HALF(LOAD_ROWS, )
+        EACH_HALF_SUM(PLUS_ROWS)
+    }
+    EACH_HALF_SUM(STORE_SUM)
 }
 
 /* Float sums of six tokens in L1. */
@@ -212,16 +253,23 @@ gemm_more_blocks(const struct gemm_token token[MORE_TOKENS], const uint8_t *tile
         store_more_sums(sums, token, rows, r);
 }
 
-/* n_k columns of the tile, from column k on: n_tokens at a time, three or six; three for the last
- * ones if these are no more. */
+/* The kernel for most of the tokens. Up to three that are left use GEMM_THREE. */
+enum gemm_shape {
+    GEMM_THREE,
+    GEMM_SIX,
+    GEMM_HALVES
+};
+
+/* n_k columns of the tile, from column k on, and tokens from t0 on. */
 static inline __attribute__((always_inline)) void
 gemm_columns(const struct out_view *out, const uint8_t *tile, const struct act_rows *x,
-             const struct gemm_rows *rows, size_t k, size_t n_k, int n_tokens, bool is_signed)
+             const struct gemm_rows *rows, size_t k, size_t n_k, int t0, bool is_six,
+             bool is_signed)
 {
     const int n_blocks = (int)(n_k / ACT_BLOCK);
     struct gemm_token token[MORE_TOKENS];
-    for (int t = 0, n; t < x->n; t += n) {
-        n = x->n - t > GEMM_TOKENS ? n_tokens : GEMM_TOKENS;
+    for (int t = t0, n; t < x->n; t += n) {
+        n = is_six && x->n - t > GEMM_TOKENS ? MORE_TOKENS : GEMM_TOKENS;
         for (int i = 0; i < n; i++)
             token[i] = gemm_token_at(out, x, t + i, k, rows->k_padded);
         if (n == MORE_TOKENS)
@@ -233,12 +281,35 @@ gemm_columns(const struct out_view *out, const uint8_t *tile, const struct act_r
     }
 }
 
+/* The same in halves, for the first n tokens. A half of 1024 columns stays in L1 meanwhile. */
+static void gemm_halves(const struct out_view *out, const uint8_t *tile, const struct act_rows *x,
+                        const struct gemm_rows *rows, size_t k, size_t n_k, int n)
+{
+    struct gemm_token token[MORE_TOKENS];
+    for (int r = 0; r < QUARTERS && rows->lanes[r]; r += QUARTERS / 2) {
+        struct gemm_rows half = *rows;
+        half.scales = rows->scales ? rows->scales + 16 * r : NULL;
+        half.bias = rows->bias ? rows->bias + 16 * r : NULL;
+        half.lanes[0] = rows->lanes[r];
+        half.lanes[1] = rows->lanes[r + 1];
+        for (int t = 0; t < n; t += MORE_TOKENS) {
+            for (int i = 0; i < MORE_TOKENS; i++) {
+                token[i] = gemm_token_at(out, x, t + i, k, rows->k_padded);
+                token[i].y += 16 * r;
+            }
+            gemm_half_blocks(token, tile + r * QUARTER_BYTES, &half, (int)(n_k / ACT_BLOCK));
+        }
+    }
+}
+
 static inline __attribute__((always_inline)) void
 gemm_tokens(const struct out_view *out, const void *tile, const struct matrix *w,
-            const struct act_rows *x, int row, int n_rows, int n_tokens, bool is_signed)
+            const struct act_rows *x, int row, int n_rows, enum gemm_shape shape, bool is_signed)
 {
     assert(qp_is_tile(tile, w, row, n_rows) && qp_is_act_rows(x, w->n_in));
     const size_t k_padded = qp_round_up((size_t)w->n_in, ACT_BLOCK);
+    const int n_last = x->n % MORE_TOKENS <= GEMM_TOKENS ? x->n % MORE_TOKENS : 0;
+    const int n_halves = shape == GEMM_HALVES ? x->n - n_last : 0;
     struct gemm_rows rows = { .scales = w->scales ? w->scales + row : NULL,
                               .bias = w->bias ? w->bias + row : NULL,
                               .k_padded = k_padded };
@@ -246,30 +317,38 @@ gemm_tokens(const struct out_view *out, const void *tile, const struct matrix *w
         rows.lanes[i] = lanes_below(n_rows - 16 * i);
     for (size_t k = 0; k < k_padded; k += GEMM_K) {
         const size_t n_k = k_padded - k < GEMM_K ? k_padded - k : GEMM_K;
+        const uint8_t *columns = (const uint8_t *)tile + k * TILE_ROWS;
         rows.is_first = k == 0 && w->scales;
         rows.is_last = k + n_k == k_padded && w->scales;
-        gemm_columns(out, (const uint8_t *)tile + k * TILE_ROWS, x, &rows, k, n_k, n_tokens,
-                     is_signed);
+        if (n_halves > 0)
+            gemm_halves(out, columns, x, &rows, k, n_k, n_halves);
+        gemm_columns(out, columns, x, &rows, k, n_k, n_halves, shape == GEMM_SIX, is_signed);
     }
 }
 
 void qp_gemm_avx512vnni(const struct out_view *out, const void *tile, const struct matrix *w,
                         const struct act_rows *x, int row, int n_rows)
 {
-    gemm_tokens(out, tile, w, x, row, n_rows, GEMM_TOKENS, false);
+    gemm_tokens(out, tile, w, x, row, n_rows, GEMM_HALVES, false);
 }
 
-#if !defined(__ANDROID__) // its devices have no AVX-512 of Intel
+#if !defined(__ANDROID__) // its devices have none of these
+void qp_gemm_zen4(const struct out_view *out, const void *tile, const struct matrix *w,
+                  const struct act_rows *x, int row, int n_rows)
+{
+    gemm_tokens(out, tile, w, x, row, n_rows, GEMM_THREE, false);
+}
+
 void qp_gemm_intel_avx512(const struct out_view *out, const void *tile, const struct matrix *w,
                           const struct act_rows *x, int row, int n_rows)
 {
-    gemm_tokens(out, tile, w, x, row, n_rows, MORE_TOKENS, false);
+    gemm_tokens(out, tile, w, x, row, n_rows, GEMM_SIX, false);
 }
 
 void qp_gemm_signed_avx512(const struct out_view *out, const void *tile, const struct matrix *w,
                            const struct act_rows *x, int row, int n_rows)
 {
-    gemm_tokens(out, tile, w, x, row, n_rows, MORE_TOKENS, true);
+    gemm_tokens(out, tile, w, x, row, n_rows, GEMM_SIX, true);
 }
 #endif
 

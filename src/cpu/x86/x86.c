@@ -54,6 +54,7 @@ void qp_cpu_zen4(struct kernels *k)
     k->gemv_i8 = gemv_rows_zen4;
     k->gemv_i4 = gemv_rows_zen4;
     k->gemm_few = gemm_few_rows_zen4;
+    k->gemm = qp_gemm_zen4;
     qp_gemv_kernels_zen4(k);
 }
 

@@ -37,9 +37,11 @@ void qp_gemm_few_zen4(const struct out_view *out, const struct matrix *w, const 
 void qp_gemm_few_avx512vnni(const struct out_view *out, const struct matrix *w,
                             const struct act_rows *x, int begin, int end);
 
-/* gemm_avx512vnni.c: three tokens at a time, and six. */
+/* gemm_avx512vnni.c: the same product by different kernels. */
 void qp_gemm_avx512vnni(const struct out_view *out, const void *tile, const struct matrix *w,
                         const struct act_rows *x, int row, int n_rows);
+void qp_gemm_zen4(const struct out_view *out, const void *tile, const struct matrix *w,
+                  const struct act_rows *x, int row, int n_rows);
 void qp_gemm_intel_avx512(const struct out_view *out, const void *tile, const struct matrix *w,
                           const struct act_rows *x, int row, int n_rows);
 
