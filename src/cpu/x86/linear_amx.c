@@ -6,7 +6,9 @@
  * block leaves the tiles at once: its sums are stored to L1, and scaled and added there as floats.
  *
  * Two sets of 16 tokens and two of 16 rows are multiplied together, so that a register that was
- * loaded is used twice. The four sums are stored while those of earlier blocks are scaled.
+ * loaded is used twice. A unit is three blocks of these: first all its products, then all its
+ * floats. Mixed with each other, instruction by instruction, they are slower, whatever their order
+ * (docs/notes/prefill.md). What a unit uses stays in L1.
  *
  * Packed weights have the order of linear_avx512vnni.c, but are signed. Tokens that do not fill a
  * tile register go to the AVX-512 kernel, which reads the same packed weights. */
@@ -29,13 +31,14 @@
 #include "cpu/x86/linear_avx512.h"
 
 enum {
-    AMX_TOKENS = 16,                             // rows of a tile register
-    AMX_ROWS = 16,                               // its columns of int32
-    AMX_SUMS = AMX_TOKENS * AMX_ROWS,            // in a tile register
-    PAIR_ROWS = 2 * AMX_ROWS,                    // of weights that are multiplied together
-    N_AMX_SETS = 2,                              // of 16 tokens each, likewise
+    AMX_TOKENS = 16,                  // rows of a tile register
+    AMX_ROWS = 16,                    // its columns of int32
+    AMX_SUMS = AMX_TOKENS * AMX_ROWS, // in a tile register
+    PAIR_ROWS = 2 * AMX_ROWS,         // of weights that are multiplied together
+    N_AMX_SETS = 2,                   // of 16 tokens each, likewise
+    UNIT_TOKENS = N_AMX_SETS * AMX_TOKENS,
     N_PAIRS = N_AMX_SETS * PAIR_ROWS / AMX_ROWS, // of a set of tokens and 16 rows
-    GROUP_BLOCKS = 2,                            // whose sums are scaled one after the other
+    GROUP_BLOCKS = 3,                            // whose sums are in L1 together
 };
 
 /* Tile registers; the instructions need literals. */
@@ -81,117 +84,72 @@ struct amx_tokens {
     float *y[N_AMX_SETS];
 };
 
-/* Integer sums of these tokens, 32 rows of the tile from `row` on and n_blocks blocks. */
-struct amx_unit {
-    const struct amx_tokens *tokens;
-    int row;
-    size_t first_block;
-    int n_blocks; // <= GROUP_BLOCKS; 0 for nothing
+/* Blocks that are multiplied and scaled together, and their scales of the tokens. */
+struct amx_group {
+    size_t first;
+    int n_blocks; // <= GROUP_BLOCKS
+    _Alignas(64) float scales[N_AMX_SETS][GROUP_BLOCKS][AMX_TOKENS];
 };
 
 typedef int32_t amx_dots[GROUP_BLOCKS][N_PAIRS][AMX_SUMS];
 
-/* What scaling keeps in L1. */
-struct amx_floats {
-    float sums[N_PAIRS][AMX_SUMS]; // of a unit's rows and tokens, between two units
-    float scales[N_AMX_SETS][GROUP_BLOCKS][AMX_TOKENS]; // of a unit's blocks
-};
+/* ---- integer sums ---- */
 
 // clang-format off
-#define LOAD_TOKENS(set)                                                                           \
-    _tile_loadd(TOKENS_##set, now->tokens->q[set] + block * ACT_BLOCK, w->q_stride);
-#define LOAD_ROWS_OF(half)                                                                         \
-    _tile_loadd(WEIGHTS_##half,                                                                    \
-                w->tile + (block * TILE_ROWS + (size_t)(now->row + half * AMX_ROWS)) * ACT_BLOCK, 64);
+#define LOAD_TOKENS(set) _tile_loadd(TOKENS_##set, tokens->q[set] + block * ACT_BLOCK, w->q_stride);
+#define LOAD_ROWS_OF(half) _tile_loadd(WEIGHTS_##half, weights + half * AMX_ROWS * ACT_BLOCK, 64);
+#define STORE_PAIR(set, half, b) _tile_stored(SUMS_##set##half, dots[b][2 * set + half], 64);
+/* What the register holds of the block before is stored first. */
 #define MULTIPLY_PAIR(set, half)                                                                   \
+    if (b > 0) {                                                                                   \
+        STORE_PAIR(set, half, b - 1)                                                               \
+    }                                                                                              \
     _tile_zero(SUMS_##set##half);                                                                  \
     _tile_dpbssd(SUMS_##set##half, TOKENS_##set, WEIGHTS_##half);
-#define STORE_PAIR(set, half) _tile_stored(SUMS_##set##half, now_dots[i][2 * set + half], 64);
-#define AFTER_0 STORE_PAIR(0, 0)
-#define AFTER_1 STORE_PAIR(0, 1)
-#define AFTER_2 if (now->tokens->n_sets > 1) { STORE_PAIR(1, 0) }
-#define AFTER_3 if (now->tokens->n_sets > 1) { STORE_PAIR(1, 1) }
-
-#define EACH_AMX_TOKEN(M)                                                                          \
-    M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15)
-#define NAME_AMX_SUM(t) __m512 sum##t;
-#define ZERO_AMX_SUM(t) sum##t = _mm512_setzero_ps();
-#define LOAD_AMX_SUM(t) sum##t = _mm512_load_ps(floats->sums[pair] + 16 * t);
-#define KEEP_AMX_SUM(t) _mm512_store_ps(floats->sums[pair] + 16 * t, sum##t);
-#define LOAD_AMX_Y(t) sum##t = _mm512_maskz_loadu_ps(lanes, y + t * w->y_stride);
-#define FETCH_AMX_Y(t) __builtin_prefetch(y + t * w->y_stride, 1);
-#define TIMES_AMX_ROWS(t) sum##t = _mm512_mul_ps(sum##t, of_rows);
-#define PLUS_AMX_ROWS(t) sum##t = _mm512_add_ps(sum##t, of_rows);
-#define STORE_AMX_Y(t) _mm512_mask_storeu_ps(y + t * w->y_stride, lanes, sum##t);
-#define SCALE_DOTS(t)                                                                              \
-    sum##t = mul_add_avx512(_mm512_set1_ps(scales[t]),                                             \
-                            _mm512_cvtepi32_ps(_mm512_load_si512(dots + 16 * t)), sum##t);
-/* Scale block n % GROUP_BLOCKS of a pair of `old`, then store a product of `now`, which is ready. */
-#define AMX_STEP(n)                                                                                \
-    {                                                                                              \
-        const int pair = (4 * i + n) / GROUP_BLOCKS, b = n % GROUP_BLOCKS;                         \
-        if (pair < n_pairs && b < old->n_blocks) {                                                 \
-            const int32_t *dots = old_dots[b][pair];                                               \
-            const float *scales = floats->scales[pair / 2][b];                                     \
-            if (b == 0) {                                                                          \
-                BEGIN_PAIR                                                                         \
-            }                                                                                      \
-            EACH_AMX_TOKEN(SCALE_DOTS)                                                             \
-            if (b == old->n_blocks - 1) {                                                          \
-                END_PAIR                                                                           \
-            }                                                                                      \
-        }                                                                                          \
-    }                                                                                              \
-    if (i < now->n_blocks) {                                                                       \
-        AFTER_##n                                                                                  \
-    }
-#define BEGIN_PAIR                                                                                 \
-    if (old->first_block > 0) {                                                                    \
-        EACH_AMX_TOKEN(LOAD_AMX_SUM)                                                               \
-    } else if (w->scales) {                                                                        \
-        const float *y = y_of_amx_pair(w, old, pair);                                                  \
-        EACH_AMX_TOKEN(FETCH_AMX_Y)                                                                \
-        EACH_AMX_TOKEN(ZERO_AMX_SUM)                                                               \
-    } else {                                                                                       \
-        const float *y = y_of_amx_pair(w, old, pair);                                                  \
-        const __mmask16 lanes = lanes_of_amx_pair(w, old, pair);                                       \
-        EACH_AMX_TOKEN(LOAD_AMX_Y)                                                                 \
-    }
-#define END_PAIR                                                                                   \
-    if (old->first_block + (size_t)old->n_blocks < w->n_blocks) {                                  \
-        EACH_AMX_TOKEN(KEEP_AMX_SUM)                                                               \
-    } else {                                                                                       \
-        float *y = y_of_amx_pair(w, old, pair);                                                        \
-        const __mmask16 lanes = lanes_of_amx_pair(w, old, pair);                                       \
-        const int row = row_of_amx_pair(old, pair);                                                    \
-        if (w->scales) {                                                                           \
-            const __m512 of_rows = _mm512_maskz_loadu_ps(lanes, w->scales + row);                  \
-            EACH_AMX_TOKEN(TIMES_AMX_ROWS)                                                         \
-        }                                                                                          \
-        if (w->bias) {                                                                             \
-            const __m512 of_rows = _mm512_maskz_loadu_ps(lanes, w->bias + row);                    \
-            EACH_AMX_TOKEN(PLUS_AMX_ROWS)                                                          \
-        }                                                                                          \
-        EACH_AMX_TOKEN(STORE_AMX_Y)                                                                \
-    }
 // clang-format on
 
-static inline int row_of_amx_pair(const struct amx_unit *u, int pair)
+static inline __attribute__((always_inline)) void
+multiply_group(amx_dots dots, const struct amx_weights *w, const struct amx_tokens *tokens, int row,
+               const struct amx_group *group, int n_sets)
 {
-    return u->row + pair % 2 * AMX_ROWS;
+    const int n = group->n_blocks;
+    const size_t step = TILE_ROWS * ACT_BLOCK; // to the next block of the tile
+    const uint8_t *weights = w->tile + group->first * step + (size_t)row * ACT_BLOCK;
+    size_t block = group->first;
+    assert(n > 0 && n <= GROUP_BLOCKS);
+    for (int b = 0; b < n; b++, block++, weights += step) {
+        LOAD_TOKENS(0)
+        LOAD_ROWS_OF(0)
+        LOAD_ROWS_OF(1)
+        if (n_sets > 1) {
+            LOAD_TOKENS(1)
+        }
+        MULTIPLY_PAIR(0, 0)
+        MULTIPLY_PAIR(0, 1)
+        if (n_sets > 1) {
+            MULTIPLY_PAIR(1, 0)
+            MULTIPLY_PAIR(1, 1)
+        }
+    }
+    STORE_PAIR(0, 0, n - 1)
+    STORE_PAIR(0, 1, n - 1)
+    if (n_sets > 1) {
+        STORE_PAIR(1, 0, n - 1)
+        STORE_PAIR(1, 1, n - 1)
+    }
 }
 
-static inline __mmask16 lanes_of_amx_pair(const struct amx_weights *w, const struct amx_unit *u,
-                                          int pair)
+/* dots[b] for the blocks of the group, 16 or 32 tokens, and 32 rows of the tile from `row` on. */
+static void multiply_unit(amx_dots dots, const struct amx_weights *w,
+                          const struct amx_tokens *tokens, int row, const struct amx_group *group)
 {
-    return lanes_below(w->n_rows - row_of_amx_pair(u, pair));
+    if (tokens->n_sets > 1)
+        multiply_group(dots, w, tokens, row, group, 2);
+    else
+        multiply_group(dots, w, tokens, row, group, 1);
 }
 
-static inline float *y_of_amx_pair(const struct amx_weights *w, const struct amx_unit *u, int pair)
-{
-    const int row = row_of_amx_pair(u, pair);
-    return u->tokens->y[pair / 2] + (row < w->n_rows ? row : 0);
-}
+/* ---- floats ---- */
 
 /* Scales of tokens 0, 4, 8 and 12 from `from` on, those of a token in 128-bit lane 0, 1, 2 and 3.
  */
@@ -214,102 +172,121 @@ static inline void gather_scales(float to[GROUP_BLOCKS][AMX_TOKENS], const float
     const __m512 v1 = scales_of_tokens(from + stride, stride, blocks);
     const __m512 v2 = scales_of_tokens(from + 2 * stride, stride, blocks);
     const __m512 v3 = scales_of_tokens(from + 3 * stride, stride, blocks);
-    const __m512d low = _mm512_castps_pd(_mm512_unpacklo_ps(v0, v1));
-    const __m512d high = _mm512_castps_pd(_mm512_unpacklo_ps(v2, v3));
-    _mm512_store_ps(to[0], _mm512_castpd_ps(_mm512_unpacklo_pd(low, high)));
-    _mm512_store_ps(to[1], _mm512_castpd_ps(_mm512_unpackhi_pd(low, high)));
+    const __m512d first = _mm512_castps_pd(_mm512_unpacklo_ps(v0, v1)); // two blocks
+    const __m512d second = _mm512_castps_pd(_mm512_unpacklo_ps(v2, v3));
+    const __m512d third = _mm512_castps_pd(_mm512_unpackhi_ps(v0, v1)); // the third block
+    const __m512d fourth = _mm512_castps_pd(_mm512_unpackhi_ps(v2, v3));
+    _mm512_store_ps(to[0], _mm512_castpd_ps(_mm512_unpacklo_pd(first, second)));
+    _mm512_store_ps(to[1], _mm512_castpd_ps(_mm512_unpackhi_pd(first, second)));
+    _mm512_store_ps(to[2], _mm512_castpd_ps(_mm512_unpacklo_pd(third, fourth)));
 }
 
-/* The integer sums of `now`, while those of `old` are scaled and added. */
-__attribute__((noinline)) static void run_unit(const struct amx_weights *w,
-                                               const struct amx_unit *now, amx_dots now_dots,
-                                               const struct amx_unit *old, amx_dots old_dots,
-                                               struct amx_floats *floats)
+// clang-format off
+#define EACH_AMX_TOKEN(M)                                                                          \
+    M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12) M(13) M(14) M(15)
+#define ZERO_AMX_SUM(t) __m512 sum##t = _mm512_setzero_ps();
+#define LOAD_AMX_SUM(t) sum##t = _mm512_load_ps(sums + 16 * t);
+#define KEEP_AMX_SUM(t) _mm512_store_ps(sums + 16 * t, sum##t);
+#define LOAD_AMX_Y(t) sum##t = _mm512_maskz_loadu_ps(lanes, y + t * w->y_stride);
+#define FETCH_AMX_Y(t) __builtin_prefetch(y + t * w->y_stride, 1);
+#define TIMES_AMX_ROWS(t) sum##t = _mm512_mul_ps(sum##t, of_rows);
+#define PLUS_AMX_ROWS(t) sum##t = _mm512_add_ps(sum##t, of_rows);
+#define STORE_AMX_Y(t) _mm512_mask_storeu_ps(y + t * w->y_stride, lanes, sum##t);
+#define SCALE_DOTS(t)                                                                              \
+    sum##t = mul_add_avx512(_mm512_set1_ps(scales[t]),                                             \
+                            _mm512_cvtepi32_ps(_mm512_load_si512(dots + 16 * t)), sum##t);
+// clang-format on
+
+/* Add the group's blocks to the sums of a set of tokens, whose results begin at y, and 16 rows from
+ * `row` on. dots is theirs of the first block. The last group scales them by the rows. */
+__attribute__((noinline)) static void scale_pair(float *sums, const int32_t *dots, float *y,
+                                                 const struct amx_weights *w, int row,
+                                                 const struct amx_group *group, int set)
 {
-    const int n_pairs = old->n_blocks ? 2 * old->tokens->n_sets : 0;
-    assert(now->n_blocks <= GROUP_BLOCKS && old->n_blocks <= GROUP_BLOCKS);
-    EACH_AMX_TOKEN(NAME_AMX_SUM)
+    const __mmask16 lanes = lanes_below(w->n_rows - row);
+    const bool is_last = group->first + (size_t)group->n_blocks == w->n_blocks;
+    y += row < w->n_rows ? row : 0;
     EACH_AMX_TOKEN(ZERO_AMX_SUM)
-    for (int set = 0; set < n_pairs / 2; set++)
-        gather_scales(floats->scales[set], old->tokens->scales[set] + old->first_block, w->n_blocks,
-                      old->n_blocks);
-    for (int i = 0; i < GROUP_BLOCKS; i++) {
-        const size_t block = now->first_block + (size_t)i;
-        if (i < now->n_blocks) {
-            LOAD_TOKENS(0)
-            LOAD_ROWS_OF(0)
-            MULTIPLY_PAIR(0, 0)
-            LOAD_ROWS_OF(1)
-            MULTIPLY_PAIR(0, 1)
-            if (now->tokens->n_sets > 1) {
-                LOAD_TOKENS(1)
-                MULTIPLY_PAIR(1, 0)
-                MULTIPLY_PAIR(1, 1)
-            }
+    if (group->first > 0) {
+        EACH_AMX_TOKEN(LOAD_AMX_SUM)
+    } else if (!w->scales) {
+        EACH_AMX_TOKEN(LOAD_AMX_Y)
+    }
+    if (is_last && w->scales) {
+        EACH_AMX_TOKEN(FETCH_AMX_Y)
+    }
+    for (int b = 0; b < group->n_blocks; b++, dots += N_PAIRS * AMX_SUMS) {
+        const float *scales = group->scales[set][b];
+        EACH_AMX_TOKEN(SCALE_DOTS)
+    }
+    if (!is_last) {
+        EACH_AMX_TOKEN(KEEP_AMX_SUM)
+        return;
+    }
+    if (w->scales) {
+        const __m512 of_rows = _mm512_maskz_loadu_ps(lanes, w->scales + row);
+        EACH_AMX_TOKEN(TIMES_AMX_ROWS)
+    }
+    if (w->bias) {
+        const __m512 of_rows = _mm512_maskz_loadu_ps(lanes, w->bias + row);
+        EACH_AMX_TOKEN(PLUS_AMX_ROWS)
+    }
+    EACH_AMX_TOKEN(STORE_AMX_Y)
+}
+
+/* ---- all tokens ---- */
+
+/* Up to 32 of n >= 16 tokens, from t on. The last set ends with the last token, so that some tokens
+ * may be computed and stored twice. */
+static struct amx_tokens tokens_at(const struct out_view *out, const struct act_rows *x,
+                                   const struct amx_weights *w, int t, int n)
+{
+    struct amx_tokens tokens = { .n_sets = n - t > AMX_TOKENS ? 2 : 1 };
+    for (int set = 0; set < tokens.n_sets; set++) {
+        const size_t first = (size_t)qp_min(t + set * AMX_TOKENS, n - AMX_TOKENS);
+        tokens.q[set] = x->q + first * x->q_stride;
+        tokens.scales[set] = x->scales + first * w->n_blocks;
+        tokens.y[set] = out->y + first * out->stride;
+    }
+    return tokens;
+}
+
+/* What stays in L1. */
+struct amx_memory {
+    _Alignas(64) amx_dots dots; // of a unit
+    _Alignas(64) float sums[TILE_ROWS / PAIR_ROWS][N_PAIRS][AMX_SUMS];
+};
+
+/* All rows and blocks of the tile. */
+static void multiply_tokens(struct amx_memory *m, const struct amx_weights *w,
+                            const struct amx_tokens *tokens)
+{
+    struct amx_group group = { 0 };
+    size_t n_groups = (w->n_blocks + GROUP_BLOCKS - 1) / GROUP_BLOCKS;
+    for (; n_groups > 0; n_groups--, group.first += (size_t)group.n_blocks) {
+        group.n_blocks = (int)((w->n_blocks - group.first + n_groups - 1) / n_groups);
+        for (int set = 0; set < tokens->n_sets; set++)
+            gather_scales(group.scales[set], tokens->scales[set] + group.first, w->n_blocks,
+                          group.n_blocks);
+        for (int row = 0; row < w->n_rows; row += PAIR_ROWS) {
+            multiply_unit(m->dots, w, tokens, row, &group);
+            for (int pair = 0; pair < 2 * tokens->n_sets; pair++)
+                scale_pair(m->sums[row / PAIR_ROWS][pair], m->dots[0][pair], tokens->y[pair / 2], w,
+                           row + pair % 2 * AMX_ROWS, &group, pair / 2);
         }
-        AMX_STEP(0)
-        AMX_STEP(1)
-        AMX_STEP(2)
-        AMX_STEP(3)
     }
 }
 
-/* Buffers of a product, and the unit whose sums are not scaled yet. */
-struct amx_run {
-    _Alignas(64) amx_dots dots[2];
-    _Alignas(64) struct amx_floats floats;
-    struct amx_unit old;
-    bool half;
-};
-
-static void next_unit(struct amx_run *r, const struct amx_weights *w, const struct amx_unit *now)
-{
-    run_unit(w, now, r->dots[r->half], &r->old, r->dots[!r->half], &r->floats);
-    r->old = *now;
-    r->half = !r->half;
-}
-
-/* All rows and blocks of the tile. */
-static void multiply_amx(struct amx_run *r, const struct amx_weights *w,
-                         const struct amx_tokens *tokens)
-{
-    for (int row = 0; row < w->n_rows; row += PAIR_ROWS)
-        for (size_t b = 0; b < w->n_blocks; b += GROUP_BLOCKS) {
-            const size_t left = w->n_blocks - b;
-            next_unit(r, w,
-                      &(struct amx_unit){ tokens, row, b,
-                                          left < GROUP_BLOCKS ? (int)left : GROUP_BLOCKS });
-        }
-}
-
-static void set_tokens(struct amx_tokens *to, int set, const struct out_view *out,
-                       const struct act_rows *x, const struct amx_weights *w, int t)
-{
-    const size_t token = (size_t)t, at = token * w->n_blocks;
-    to->q[set] = x->q + token * x->q_stride;
-    to->scales[set] = x->scales + at;
-    to->y[set] = out->y + token * out->stride;
-}
-
-/* The tokens [0, n), n >= 16. The last set ends with the last token, so that some tokens may be
- * computed and stored twice. */
+/* The tokens [0, n), n >= 16. */
 static void multiply_sets(const struct out_view *out, const struct amx_weights *w,
                           const struct act_rows *x, int n)
 {
-    struct amx_run r;
-    struct amx_tokens tokens[2]; // of now and of old
-    const struct amx_unit none = { 0 };
-    int i = 0;
-    r.old = none;
-    r.half = false;
+    struct amx_memory m;
     begin_tiles();
-    for (int t = 0; t < n; t += N_AMX_SETS * AMX_TOKENS, i = !i) {
-        tokens[i].n_sets = n - t > AMX_TOKENS ? 2 : 1;
-        for (int set = 0; set < tokens[i].n_sets; set++)
-            set_tokens(&tokens[i], set, out, x, w, qp_min(t + set * AMX_TOKENS, n - AMX_TOKENS));
-        multiply_amx(&r, w, &tokens[i]);
+    for (int t = 0; t < n; t += UNIT_TOKENS) {
+        const struct amx_tokens tokens = tokens_at(out, x, w, t, n);
+        multiply_tokens(&m, w, &tokens);
     }
-    next_unit(&r, w, &none);
     _tile_release();
 }
 
