@@ -155,7 +155,8 @@ static quip_status run(const struct setup *s, quip_error *error)
     quip_model *model = NULL;
     quip_adapter *adapter = NULL;
     quip_session *sessions[2] = { NULL };
-    const quip_model_options model_options = { .n_threads = s->n_threads };
+    const quip_model_options model_options = { .backend = QUIP_BACKEND_CPU,
+                                               .n_threads = s->n_threads };
     const quip_session_options options = { .n_context = s->depth + s->n_tokens * s->step + 1 };
     quip_status status = quip_model_open(&model, s->path, &model_options, error);
     if (!status)

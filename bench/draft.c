@@ -158,7 +158,8 @@ int main(int argc, char **argv)
     }
     quip_error error = { 0 };
     quip_model *models[2] = { NULL };
-    const quip_model_options model_options = { .n_threads = s.n_threads };
+    const quip_model_options model_options = { .backend = QUIP_BACKEND_CPU,
+                                               .n_threads = s.n_threads };
     quip_status status = quip_model_open(&models[0], s.paths[0], &model_options, &error);
     if (!status)
         status = quip_model_open(&models[1], s.paths[1], &model_options, &error);

@@ -93,7 +93,7 @@ int main(int argc, char **argv)
     quip_model *model = NULL;
     quip_session *session = NULL;
     quip_error error = { 0 };
-    const quip_model_options options = { .n_threads = n_threads };
+    const quip_model_options options = { .backend = QUIP_BACKEND_CPU, .n_threads = n_threads };
     double again = 0, rates[3] = { 0 }, typical[3] = { 0 }, us = 0, slow_us = 0;
     if (argc < 2 || quip_model_open(&model, argv[1], &options, &error) ||
         quip_session_open(&session, model,
