@@ -17,6 +17,7 @@ struct kv_layout {
     bool is_int8;
     struct tile_order order;
     uint32_t group[TILE_ROWS], row[TILE_ROWS], column[MAX_HEAD_DIM];
+    uint32_t value_row[TILE_ROWS]; // group[r] * n_k + row[r] of a tile of values
 };
 
 /* Keys and values of one layer. Positions come in blocks; block b is in slot b % n_blocks. */

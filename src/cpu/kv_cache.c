@@ -27,6 +27,7 @@ void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, bool is_int8)
     for (int r = 0; r < TILE_ROWS && is_int8; r++) {
         kv->group[r] = (uint32_t)(r / o->group * o->group);
         kv->row[r] = (uint32_t)(r % o->group / o->rows * o->rows * o->step + r % o->rows * o->ks);
+        kv->value_row[r] = kv->group[r] * KV_BLOCK + kv->row[r];
     }
     for (int i = 0; i < MAX_HEAD_DIM && is_int8; i++)
         kv->column[i] = (uint32_t)(i / o->step * o->group * o->step +
@@ -289,12 +290,19 @@ static struct kv_slot slot_of(const struct kv_layer *layer, int h, int pos)
     return slot;
 }
 
-static void put_element(const struct tile_order *o, void *tile, size_t element, int8_t q)
+/* q[i] becomes element first + offsets[i]. */
+static void put_elements(const struct tile_order *o, void *restrict tile, size_t first,
+                         const uint32_t *restrict offsets, const int8_t *restrict q, int n)
 {
+    uint8_t *bytes = (uint8_t *)tile + first;
+    int16_t *words = (int16_t *)tile + first;
+    const uint8_t flip = o->flip;
     if (o->n_bytes == 1)
-        ((uint8_t *)tile)[element] = (uint8_t)q ^ o->flip;
+        for (int i = 0; i < n; i++)
+            bytes[offsets[i]] = (uint8_t)q[i] ^ flip;
     else
-        ((int16_t *)tile)[element] = q;
+        for (int i = 0; i < n; i++)
+            words[offsets[i]] = q[i];
 }
 
 static int8_t get_element(const struct tile_order *o, const void *tile, size_t element)
@@ -327,14 +335,14 @@ static uint8_t *value_tile(const struct kv_slot *slot, int i)
 
 static void put_key(const struct kv_layout *kv, const struct kv_slot *slot, const int8_t *q)
 {
-    for (int i = 0; i < slot->head_dim; i++)
-        put_element(&kv->order, slot->keys, key_element(kv, slot, i), q[i]);
+    put_elements(&kv->order, slot->keys, key_element(kv, slot, 0), kv->column, q, slot->head_dim);
 }
 
 static void put_value(const struct kv_layout *kv, const struct kv_slot *slot, const int8_t *q)
 {
-    for (int i = 0; i < slot->head_dim; i++)
-        put_element(&kv->order, value_tile(slot, i), value_element(kv, slot, i), q[i]);
+    for (int i = 0; i < slot->head_dim; i += TILE_ROWS)
+        put_elements(&kv->order, value_tile(slot, i), value_element(kv, slot, 0), kv->value_row,
+                     q + i, qp_min(slot->head_dim - i, TILE_ROWS));
 }
 
 static void store_int8(const struct cpu_device *d, const struct kv_slot *slot, const float *key,
