@@ -89,8 +89,7 @@ static void list_sizes(struct size sizes[N_SIZES], const struct config *c,
     const int conv = c->conv_width ? c->d_model : 0; // b, c and x are where q, k and v are
     const int q = c->n_heads * w.head_dim, widest = qp_max(qp_max(c->d_model, q), w.d_ff);
     const int quantized = (int)qp_round_up((size_t)widest, ROW_UNIT) / 4;
-    const int n_split = qp_webgpu_split_of(capacity->n_context);
-    const int n_parts = capacity->n_context / n_split + 2;
+    const int n_parts = qp_webgpu_max_parts(capacity->n_context);
     const int ple_width = c->d_ple * c->n_layers;
     const uint64_t n = (uint64_t)capacity->n_rows, n_ple = c->d_ple ? n : 0;
     const struct size all[N_SIZES] = {

@@ -3,7 +3,8 @@
 //      largest score and the sum of the weights.
 // Out: OUT [n, out_stride].
 //
-// A workgroup has 64 dimensions of a head.
+// A workgroup has 64 dimensions of a head. Parts are added one after the other: so parts without keys,
+// which rows have whose batch has longer sequences, change no bit.
 
 struct Params {
     first_t: u32,
@@ -41,8 +42,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) n_grou
     var x = 0.0;
     for (var i = 0u; i < p.n_parts; i++) {
         let factor = exp(largest[i] - most);
-        sum += factor * sums[i];
-        x += factor * PARTS[(first + i) * PITCH + d];
+        sum = fma(factor, sums[i], sum); // input_parts.wgsl rounds the same
+        x = fma(factor, PARTS[(first + i) * PITCH + d], x);
     }
     OUT[(p.first_t + group.z) * p.out_stride + head * HEAD_DIM + d] = x / sum;
 }

@@ -41,6 +41,10 @@ fn prepare(t: u32, thread: u32) {
     workgroupBarrier();
 }
 
+fn plus_part(x: vec4<f32>, i: u32, part: vec4<f32>) -> vec4<f32> {
+    return fma(vec4<f32>(factors[i]), part, x);
+}
+
 fn add_parts(row: u32, i: u32) -> vec4<f32> {
     let head = 4u * i / HEAD_DIM;
     let first = head * p.input.n_parts;
@@ -53,16 +57,14 @@ fn add_parts(row: u32, i: u32) -> vec4<f32> {
         let b = PARTS[at + (k + 1u) * (PITCH / 4u)];
         let c = PARTS[at + (k + 2u) * (PITCH / 4u)];
         let d = PARTS[at + (k + 3u) * (PITCH / 4u)];
-        x += (factors[first + k] * a + factors[first + k + 1u] * b) +
-             (factors[first + k + 2u] * c + factors[first + k + 3u] * d);
-        sum += (factors[first + k] * weight_sums[first + k] +
-                factors[first + k + 1u] * weight_sums[first + k + 1u]) +
-               (factors[first + k + 2u] * weight_sums[first + k + 2u] +
-                factors[first + k + 3u] * weight_sums[first + k + 3u]);
+        x = plus_part(plus_part(x, first + k, a), first + k + 1u, b);
+        x = plus_part(plus_part(x, first + k + 2u, c), first + k + 3u, d);
     }
     for (; k < p.input.n_parts; k++) {
-        x += factors[first + k] * PARTS[at + k * (PITCH / 4u)];
-        sum += factors[first + k] * weight_sums[first + k];
+        x = plus_part(x, first + k, PARTS[at + k * (PITCH / 4u)]);
+    }
+    for (k = 0u; k < p.input.n_parts; k++) {
+        sum = fma(factors[first + k], weight_sums[first + k], sum);
     }
     return x / sum;
 }

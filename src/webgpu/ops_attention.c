@@ -216,6 +216,12 @@ int qp_webgpu_split_of(int n_context)
     return qp_max(MIN_SPLIT, (int)qp_round_up((size_t)n_context / 64, 64));
 }
 
+/* A part has at least 1/64 of the positions, and at least 64. The first and the last may be cut. */
+int qp_webgpu_max_parts(int n_context)
+{
+    return qp_min(n_context / MIN_SPLIT, 64) + 2;
+}
+
 /* ATT = the sum of the parts of n rows, from row first_t on. */
 static quip_status combine_parts(struct webgpu_device *d, const struct parts *parts, int first_t)
 {

@@ -498,8 +498,10 @@ quip_status qp_webgpu_attend(struct device *device, int l, const struct rows *ro
 quip_status qp_webgpu_fill_ropes(struct webgpu_device *d, int n_context, quip_error *error);
 /* The slope of head h: Press et al. 2022 (ALiBi). */
 float qp_webgpu_alibi_slope(int h, int n_heads);
-/* Keys of a part of attention in sequences of n_context positions, and words of a part's output. */
+/* Keys of a part of attention in sequences of n_context positions; the most parts that a row of
+ * these and shorter sequences has; and words of a part's output. */
 int qp_webgpu_split_of(int n_context);
+int qp_webgpu_max_parts(int n_context);
 static inline int qp_webgpu_part_words(int head_dim)
 {
     return stride_of(head_dim) + 4;
