@@ -10,6 +10,7 @@
 #include "support/tiny_model.h"
 
 #include "engine/engine.h"
+#include "webgpu/webgpu_impl.h"
 
 #include <setjmp.h>
 #include <stdlib.h>
@@ -495,6 +496,50 @@ static void test_one_of_three_is_lost(void **state)
     assert_int_equal(fake_gpu.n_live, 1);
 }
 
+/* ---- batches ---- */
+
+/* The next token of two sessions. Are their keys and values in the same buffers after it? */
+static bool run_both(quip_session *const s[2])
+{
+    struct device *d = s[0]->device;
+    const struct backend *b = d->backend;
+    qp_device_enter(d, TURN_SHORT);
+    for (int i = 0; i < 2; i++) {
+        const int pos = s[i]->sequence->pos;
+        d->rows[i] = (struct row){ s[i]->sequence, pos, pos + 1, 5, NULL, false };
+    }
+    assert_int_equal(b->begin(d, 0), QUIP_OK);
+    assert_int_equal(qp_forward(d, &(struct rows){ d->rows, 2 }, NULL, NULL), QUIP_OK);
+    assert_int_equal(b->submit(d), QUIP_OK);
+    assert_int_equal(b->poll(d, true), QUIP_OK);
+    qp_device_leave(d);
+    return qp_webgpu_is_gathered(&(struct rows){ d->rows, 2 });
+}
+
+/* Without memory for common buffers a batch does without. It asks again after a session is closed,
+ * not in each step. */
+static void test_no_memory_for_a_batch(void **state)
+{
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    quip_model *model = open_on_gpu(models_named("llama f32"));
+    quip_session *const s[] = { open_session(model, 100), open_session(model, 100) },
+                        *other = open_session(model, 100);
+    fake_gpu.failure = FAKE_SHORT;
+    fake_gpu.fail_in = 1;
+    assert_false(run_both(s));
+    assert_string_equal(fake_gpu.failed, "wgpuDeviceCreateBuffer");
+    assert_false(run_both(s));
+    quip_session_close(other);
+    assert_true(run_both(s));
+    for (int i = 0; i < 2; i++)
+        quip_session_close(s[i]);
+    quip_model_close(model);
+    check_calls();
+    assert_int_equal(fake_gpu.n_live, 0);
+}
+
 /* ---- many sessions ---- */
 
 /* Session number i: another size, sometimes a clone, sometimes one that is closed at once. */
@@ -605,6 +650,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_cancel_in_mid_flight, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_lost_in_mid_flight, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_one_of_three_is_lost, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_no_memory_for_a_batch, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_500_sessions, use_fake, end_fake),
         cmocka_unit_test(test_cancel_in_mid_flight_here),
         cmocka_unit_test(test_500_sessions_here),

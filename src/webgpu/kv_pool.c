@@ -78,6 +78,7 @@ void qp_webgpu_kv_close(struct webgpu_sequence *s)
     if (s->pool)
         leave_pool(webgpu_of(s->base.device), s->pool, s->slot);
     s->pool = NULL;
+    webgpu_of(s->base.device)->refused_pool = 0; // there is more memory now
 }
 
 struct gpu_range qp_webgpu_kv_range(const struct webgpu_sequence *s, int l)
@@ -153,7 +154,8 @@ static void move_members(struct webgpu_device *d, struct kv_pool *from, struct k
 }
 
 /* The pools of the sequences move as a whole, so that batches in turns do not move sequences back
- * and forth. Without memory, or a binding that is large enough, they stay where they are. */
+ * and forth. Without memory, or a binding that is large enough, they stay where they are, and this
+ * is tried again after a sequence has closed. */
 void qp_webgpu_gather(struct webgpu_device *d, const struct rows *rows)
 {
     struct kv_pool *pools[LOGITS_ROWS], *to;
@@ -171,8 +173,15 @@ void qp_webgpu_gather(struct webgpu_device *d, const struct rows *rows)
         pools[n_pools++] = pool;
         n_slots += n_members(pool);
     }
-    if (open_pool(&to, d, rows->row[0].sequence->n_context, n_slots, &error))
+    const int n_context = rows->row[0].sequence->n_context;
+    const uint64_t n_bytes =
+        (uint64_t)n_slots * qp_webgpu_kv_bytes(d->base.config, d->kv_is_f16, n_context);
+    if (n_slots > MAX_ROW_NUMBERS || (d->refused_pool > 0 && n_bytes >= d->refused_pool))
         return;
+    if (open_pool(&to, d, n_context, n_slots, &error)) {
+        d->refused_pool = n_bytes;
+        return;
+    }
     for (int i = 0; i < n_pools; i++)
         move_members(d, pools[i], to);
 }

@@ -46,6 +46,9 @@
 
 #define NO_INDEX 0xffffffffu
 
+/* Rows of a batch, and slots of a pool: two numbers in a word (ROWS of the shaders). */
+#define MAX_ROW_NUMBERS 65536
+
 /* ---- shaders.c ---- */
 
 enum shader {
@@ -265,6 +268,7 @@ struct webgpu_device {
     bool kv_is_f16;
     int subgroup; // threads of a subgroup, which are neighbours; 1: not known (subgroups.c)
     uint64_t weight_bytes;
+    uint64_t refused_pool; // bytes that there was no memory for (kv_pool.c); 0: none
 
     struct batch_memory mem;
     uint32_t *staged_rows; // [2 * n_rows][4]
