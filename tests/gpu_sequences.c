@@ -320,8 +320,6 @@ enum {
     MAX_BATCH = LOGITS_ROWS
 };
 
-static const enum dtype batch_types[] = { DTYPE_I8, DTYPE_I4, DTYPE_I4_BLOCK };
-
 /* The next token of n sessions, in one batch; the logits after each, [n, TINY_VOCAB]. */
 static void run_batch(quip_session *const *sessions, int n, const int *positions, float *logits)
 {
@@ -334,7 +332,7 @@ static void run_batch(quip_session *const *sessions, int n, const int *positions
         d->rows[i] = (struct row){ .sequence = s,
                                    .pos = positions[i],
                                    .visible_end = positions[i] + 1,
-                                   .token = tokens[positions[i]],
+                                   .token = tokens[positions[i] % N_TOKENS],
                                    .is_output = true };
         outputs[i] = (struct output){ s, 0 };
         b->sequence_rewind(s, positions[i]);
@@ -349,29 +347,40 @@ static void run_batch(quip_session *const *sessions, int n, const int *positions
     qp_device_leave(d);
 }
 
-/* Sessions at other positions of a batch change no bit, however many there are. */
-static void check_batches(quip_model *model, const char *name)
+/* Sessions at other positions, and the logits that each one has alone. */
+static void open_batch(quip_model *model, quip_session *sessions[MAX_BATCH],
+                       int positions[MAX_BATCH], float want[MAX_BATCH][TINY_VOCAB])
 {
-    static const int sizes[] = { 2, MAX_BATCH, 9 };
-    static float want[MAX_BATCH][TINY_VOCAB], logits[MAX_BATCH * TINY_VOCAB];
-    quip_session *sessions[MAX_BATCH];
+    const quip_session_options options = { .n_context = 700 };
     quip_error error = { 0 };
-    int positions[MAX_BATCH];
-    for (int i = 0; i < MAX_BATCH; i++) {
-        positions[i] = 1 + i * i * 13 % 150;
-        check(quip_session_open(&sessions[i], model, &(quip_session_options){ .n_context = 200 },
-                                &error),
-              &error);
+    check(quip_session_open(&sessions[0], model, &options, &error), &error);
+    prefill_to(sessions[0], 530);
+    for (int i = MAX_BATCH - 1; i >= 0; i--) {
+        positions[i] = 1 + i * i * 13 % 530; // 1 to 9 parts of attention
+        if (i > 0)
+            check(quip_session_clone(&sessions[i], sessions[0], &error), &error);
+        rewind_to(sessions[i], positions[i] - 1);
         prefill_to(sessions[i], positions[i]);
         run_batch(&sessions[i], 1, &positions[i], want[i]);
     }
+}
+
+/* Sessions at other positions of a batch change no bit, however many there are. */
+static void check_batches(quip_model *model, const char *name)
+{
+    static const int sizes[] = { 2, MAX_BATCH, 3, 4, 5, 6, 7, 8, 9 };
+    static float want[MAX_BATCH][TINY_VOCAB], logits[MAX_BATCH * TINY_VOCAB];
+    quip_session *sessions[MAX_BATCH], *clone;
+    quip_error error = { 0 };
+    int positions[MAX_BATCH];
+    open_batch(model, sessions, positions, want);
     for (size_t k = 0; k < QP_COUNT(sizes); k++) {
-        run_batch(sessions, sizes[k], positions, logits);
-        for (int i = 0; i < sizes[k]; i++)
-            if (memcmp(logits + i * TINY_VOCAB, want[i], ROW_BYTES) != 0)
-                fail_msg("%s: session %d of %d has other logits than alone", name, i, sizes[k]);
+        const int n = sizes[k], first = (MAX_BATCH - n) / 2;
+        run_batch(sessions + first, n, positions + first, logits);
+        for (int i = 0; i < n; i++)
+            if (memcmp(logits + i * TINY_VOCAB, want[first + i], ROW_BYTES) != 0)
+                fail_msg("%s: session %d has other logits among %d than alone", name, first + i, n);
     }
-    quip_session *clone;
     check(quip_session_clone(&clone, sessions[5], &error), &error);
     quip_session_close(sessions[5]); // others have its buffers, too
     sessions[5] = clone;
@@ -381,24 +390,112 @@ static void check_batches(quip_model *model, const char *name)
         quip_session_close(sessions[i]);
 }
 
+/* As on a GPU whose subgroups have no size that is known. */
+static void forget_subgroups(struct webgpu_device *d)
+{
+    for (int i = 0; i < d->recorder.n_pipelines; i++)
+        qp_gpu_pipeline_close(d->gpu, d->recorder.pipelines[i].pipeline);
+    d->recorder.n_pipelines = 0;
+    d->subgroup = 1;
+}
+
+static const struct batch_kind {
+    const char *name;
+    const struct tiny_model *base;
+    enum dtype type;
+    int window;
+} batch_kinds[] = {
+    { "int8", &tiny_gemma3, DTYPE_I8, 70 },
+    { "int4", &tiny_llama, DTYPE_I4, 0 },
+    { "int4 in blocks", &tiny_gemma3, DTYPE_I4_BLOCK, 70 },
+    { "float32", &tiny_llama, DTYPE_F32, 0 },
+    { "per-layer embeddings", &tiny_gemma4, DTYPE_I8, 70 },
+    { "convolutions", &tiny_lfm2, DTYPE_I8, 0 },
+};
+
+/* With subgroups, where tiny matrices are multiplied as large ones are, and without. */
+static void check_kind(const struct batch_kind *kind, bool has_subgroups)
+{
+    struct tiny_model m = tiny_with(*kind->base, kind->type);
+    quip_session *s;
+    quip_model *model;
+    quip_error error = { 0 };
+    char name[64];
+    snprintf(name, sizeof name, "%s%s", kind->name, has_subgroups ? "" : " without subgroups");
+    m.window = kind->window;
+    check(tiny_model_write("gpu-batch.bin", &m, &error), &error);
+    check(quip_model_open(&model, "gpu-batch.bin",
+                          &(quip_model_options){ .backend = QUIP_BACKEND_CPU }, &error),
+          &error);
+    model->options.backend = QUIP_BACKEND_GPU;
+    model->no_self_test = true; // gpu.c tests what it does
+    check(quip_session_open(&s, model, &(quip_session_options){ .n_context = 9 }, &error), &error);
+    struct webgpu_device *d = webgpu_of(s->device);
+    if (has_subgroups)
+        d->large_reads = 0;
+    else
+        forget_subgroups(d);
+    check_batches(model, name);
+    quip_session_close(s);
+    quip_model_close(model);
+    unlink("gpu-batch.bin");
+}
+
 static void test_batches(void **state)
 {
-    static const struct tiny_model *const bases[] = { &tiny_gemma3, &tiny_llama };
     (void)state;
-    for (size_t i = 0; i < QP_COUNT(batch_types) && has_gpu(); i++) {
-        const enum dtype type = batch_types[i];
-        struct tiny_model m = tiny_with(*bases[i % 2], type);
-        quip_model *model;
-        quip_error error = { 0 };
-        m.window = i % 2 ? 0 : 70;
-        check(tiny_model_write("gpu-batch.bin", &m, &error), &error);
-        check(quip_model_open(&model, "gpu-batch.bin",
-                              &(quip_model_options){ .backend = QUIP_BACKEND_GPU }, &error),
-              &error);
-        check_batches(model, qp_dtype_name(type));
-        quip_model_close(model);
-        unlink("gpu-batch.bin");
+    for (size_t i = 0; i < QP_COUNT(batch_kinds) && has_gpu(); i++) {
+        check_kind(&batch_kinds[i], true);
+        if (i % 2 == 0)
+            check_kind(&batch_kinds[i], false);
     }
+}
+
+/* The memory for the parts of attention is enough for sessions that are shorter than the longest,
+ * and have more parts: 63 here, where the longest has 33. */
+static void test_parts_of_shorter_sessions(void **state)
+{
+    enum {
+        LONGEST = 4200,
+        SHORTER = 4096,
+        END = 4 * N_TOKENS,
+        N = 9 // of LOGITS_ROWS, for which there is memory
+    };
+    static float want[TINY_VOCAB], logits[N * TINY_VOCAB];
+    quip_session *longest, *sessions[N];
+    quip_model *model;
+    quip_error error = { 0 };
+    int positions[N];
+    (void)state;
+    if (!has_gpu())
+        skip();
+    struct tiny_model m = tiny_with(tiny_llama, DTYPE_I8);
+    m.config = "n_context_max 8192\n";
+    check(tiny_model_write("gpu-parts.bin", &m, &error), &error);
+    check(quip_model_open(&model, "gpu-parts.bin",
+                          &(quip_model_options){ .backend = QUIP_BACKEND_GPU }, &error),
+          &error);
+    check(
+        quip_session_open(&longest, model, &(quip_session_options){ .n_context = LONGEST }, &error),
+        &error);
+    check(quip_session_open(&sessions[0], model, &(quip_session_options){ .n_context = SHORTER },
+                            &error),
+          &error);
+    for (int i = 0; i < END; i += N_TOKENS)
+        check(quip_session_prefill(sessions[0], tokens, N_TOKENS, &error), &error);
+    for (int i = 1; i < N; i++)
+        check(quip_session_clone(&sessions[i], sessions[0], &error), &error);
+    for (int i = 0; i < N; i++)
+        positions[i] = END;
+    run_batch(sessions, 1, positions, want);
+    run_batch(sessions, N, positions, logits);
+    for (int i = 0; i < N; i++) {
+        assert_memory_equal(logits + i * TINY_VOCAB, want, ROW_BYTES);
+        quip_session_close(sessions[i]);
+    }
+    quip_session_close(longest);
+    quip_model_close(model);
+    unlink("gpu-parts.bin");
 }
 
 int main(int argc, char **argv)
@@ -408,7 +505,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rewinds), cmocka_unit_test(test_rejected_tokens),
         cmocka_unit_test(test_copies),  cmocka_unit_test(test_failed_batches),
-        cmocka_unit_test(test_batches),
+        cmocka_unit_test(test_batches), cmocka_unit_test(test_parts_of_shorter_sessions),
     };
     return cmocka_run_group_tests(tests, make_models, remove_models);
 }

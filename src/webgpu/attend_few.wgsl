@@ -446,7 +446,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if (IS_BATCH) {
         row_at = group.y / p.n_kv_heads;
         kv_head = group.y % p.n_kv_heads;
-        kv_at = ROWS[first_row()].w * p.slot_vecs;
+        kv_at = (ROWS[first_row()].w >> 16u) * p.slot_vecs;
     }
     // not first_row(): barriers depend on it, and no compiler knows that threads agree on a private one
     let begin_row = p.first_row + select(0u, group.y / p.n_kv_heads, IS_BATCH);

@@ -10,6 +10,9 @@
 /* Bytes behind each buffer that a shader may read, though it does not use them. */
 #define SLACK_BYTES 256
 
+/* Found on an H200: docs/notes/gpu.md. */
+#define LARGE_READS (40 << 20)
+
 /* ---- memory ---- */
 
 static uint64_t scratch_bytes(uint64_t n_rows, int stride)
@@ -261,6 +264,7 @@ static quip_status webgpu_open(struct device **device, const quip_model *model,
                                .config = &model->config,
                                .weights = &model->weights };
     d->kv_is_f16 = !model->weights.has_float;
+    d->large_reads = LARGE_READS;
     quip_status status = qp_gpu_open(&d->gpu, error);
     if (status) {
         free(d);

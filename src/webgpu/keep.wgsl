@@ -18,6 +18,6 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         return;
     }
     for (var t = 0u; t < p.n; t++) {
-        X[t * p.stride + id.x] = X[ROWS[p.first_row + t].w * p.stride + id.x];
+        X[t * p.stride + id.x] = X[(ROWS[p.first_row + t].w & 0xffffu) * p.stride + id.x];
     }
 }

@@ -103,13 +103,12 @@ void qp_webgpu_kv_copy(const struct webgpu_sequence *to, const struct webgpu_seq
 
 /* ---- batches ---- */
 
-/* Are these single rows of sequences with a cache of one size? With per-layer embeddings a row has
- * no place for the slot of its sequence. */
+/* Are these single rows of sequences with a cache of one size? */
 static bool can_gather(const struct rows *rows)
 {
     const struct sequence *first = rows->row[0].sequence;
     const int n_context = first->n_context;
-    if (rows->n < 2 || rows->n > LOGITS_ROWS || n_context == 0 || first->device->config->d_ple > 0)
+    if (rows->n < 2 || rows->n > LOGITS_ROWS || n_context == 0)
         return false;
     for (int t = 1; t < rows->n; t++)
         if (rows->row[t].sequence == rows->row[t - 1].sequence ||

@@ -2,8 +2,8 @@
 // In:  a slab of integers (upload.c); Q and S, rows of x as round_rows.wgsl writes them.
 // Out: as matvec.wgsl says, with the same bits.
 //
-// A workgroup has 16 rows of x. SHARE of its threads, which are in one subgroup, are a team: they share
-// N_ROWS rows of the matrix. In each step a thread reads 16 bytes of these and multiplies them with its
+// A workgroup has TILE rows of x: 4, 8 or 16. SHARE of its threads, which are in one subgroup, are a
+// team: they share N_ROWS rows of the matrix. In each step a thread reads 16 bytes of these and multiplies them with its
 // part of all rows of x. Parts of x go through the memory of the workgroup, a step ahead. What LANES
 // threads of matvec.wgsl add up, a team adds up in the same order: a lane is thread i of share j.
 
@@ -25,12 +25,14 @@ struct Params {
 const SHARE = select(LANES, SUBGROUP, SUBGROUP < LANES);
 const N_TEAMS = SIZE / SHARE; // threads that share rows of the matrix
 const N_STEPS = LANES / SHARE * SLOTS;
-const TILE = 16u; // rows of x
+const N_EACH = TILE / min(TILE, SHARE); // rows of x whose sums a thread of a team has
+const REST = 2u * SHARE / TILE; // half of the threads that have sums of the same four rows of x
+const HAS_MORE = TILE * SHARE > SIZE; // parts than threads
 const PER_VEC = select(1u, 2u, IS_INT4); // chunks of x
 var<workgroup> tiles: array<vec4<u32>, 2u * PER_VEC * TILE * SHARE>;
 var<workgroup> tile_scales: array<f32, 2u * TILE * SHARE>; // of each vec
 
-// Of 16 rows of x. Named, because an array with an index would not be in registers.
+// Of TILE rows of x. Named, because an array with an index would not be in registers.
 struct Sums {
     a: vec4<f32>,
     b: vec4<f32>,
@@ -127,19 +129,25 @@ fn fold(a: vec4<f32>, b: vec4<f32>, is_second: bool, distance: u32) -> vec4<f32>
     return select(a, b, is_second) + subgroupShuffleXor(select(b, a, is_second), distance);
 }
 
-// The sums over the threads of a team, in the order of lanes_add. Each thread has those of some rows
-// of x, from first_of on: of four, or if a team has more threads than 4, 8 of two or one.
+// The sums over the threads of a team, in the order of lanes_add. Each thread has those of N_EACH rows
+// of x, from first_of on.
 fn add_lanes(s: Sums, thread: u32) -> vec4<f32> {
     let is_upper = (thread & (SHARE / 2u)) != 0u;
-    var y = fold(fold(s.a, s.c, is_upper, SHARE / 2u), fold(s.b, s.d, is_upper, SHARE / 2u),
+    var y = s.a;
+    if (TILE == 8u) {
+        y = fold(s.a, s.b, is_upper, SHARE / 2u);
+    }
+    if (TILE == 16u) {
+        y = fold(fold(s.a, s.c, is_upper, SHARE / 2u), fold(s.b, s.d, is_upper, SHARE / 2u),
                  (thread & (SHARE / 4u)) != 0u, SHARE / 4u);
-    if (SHARE >= 8u) {
-        y = fold(y, y.zwzw, (thread & (SHARE / 8u)) != 0u, SHARE / 8u);
     }
-    if (SHARE >= 16u) {
-        y = fold(y, y.yyyy, (thread & (SHARE / 16u)) != 0u, SHARE / 16u);
+    if (REST >= 1u) {
+        y = fold(y, y.zwzw, (thread & REST) != 0u, REST);
     }
-    for (var i = SHARE / 32u; i > 0u; i /= 2u) {
+    if (REST >= 2u) {
+        y = fold(y, y.yyyy, (thread & (REST / 2u)) != 0u, REST / 2u);
+    }
+    for (var i = REST / 4u; i > 0u; i /= 2u) {
         y += subgroupShuffleXor(y, i);
     }
     return y;
@@ -150,8 +158,14 @@ fn bit(thread: u32, mask: u32) -> u32 {
 }
 
 fn first_of(thread: u32) -> u32 {
-    return 8u * bit(thread, SHARE / 2u) + 4u * bit(thread, SHARE / 4u) +
-           2u * bit(thread, SHARE / 8u) + bit(thread, SHARE / 16u);
+    var four = 0u;
+    if (TILE == 8u) {
+        four = bit(thread, SHARE / 2u);
+    }
+    if (TILE == 16u) {
+        four = 2u * bit(thread, SHARE / 2u) + bit(thread, SHARE / 4u);
+    }
+    return 4u * four + 2u * bit(thread, REST) + bit(thread, REST / 2u);
 }
 
 fn store(r: u32, t: u32, value: f32) {
@@ -168,10 +182,10 @@ fn store_at(r: u32, t: u32, scale: f32, y: f32) {
 fn store_row(r: u32, t: u32, y: vec4<f32>) {
     let scale = row_scale(p.m, r);
     store_at(r, t, scale, y.x);
-    if (SHARE < 16u) {
+    if (N_EACH > 1u) {
         store_at(r, t + 1u, scale, y.y);
     }
-    if (SHARE < 8u) {
+    if (N_EACH > 2u) {
         store_at(r, t + 2u, scale, y.z);
         store_at(r, t + 3u, scale, y.w);
     }
@@ -187,10 +201,10 @@ fn store_gated_at(r: u32, t: u32, scale: vec2<f32>, gate: f32, up: f32) {
 fn store_gated(r: u32, t: u32, gate: vec4<f32>, up: vec4<f32>) {
     let scale = vec2<f32>(row_scale(p.m, r), row_scale(p.m, r + p.n_gate));
     store_gated_at(r, t, scale, gate.x, up.x);
-    if (SHARE < 16u) {
+    if (N_EACH > 1u) {
         store_gated_at(r, t + 1u, scale, gate.y, up.y);
     }
-    if (SHARE < 8u) {
+    if (N_EACH > 2u) {
         store_gated_at(r, t + 2u, scale, gate.z, up.z);
         store_gated_at(r, t + 3u, scale, gate.w, up.w);
     }
@@ -224,7 +238,7 @@ fn store_all(team: u32, t: u32, a: vec4<f32>, b: vec4<f32>, c: vec4<f32>, d: vec
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let team = group.y * N_TEAMS + thread / SHARE;
-    let t = group.x * 16u;
+    let t = group.x * TILE;
     var a = Sums();
     var b = Sums();
     var c = Sums();
@@ -235,14 +249,19 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var all_d = vec4<f32>(0.0);
     var next = read_four(team, vec_of(0u, thread));
     keep_part(0u, thread, read_part(0u, t, thread));
-    keep_part(0u, thread + SIZE, read_part(0u, t, thread + SIZE));
+    if (HAS_MORE) {
+        keep_part(0u, thread + SIZE, read_part(0u, t, thread + SIZE));
+    }
     workgroupBarrier();
     for (var step = 0u; step < N_STEPS; step++) {
         let w = next;
         let at = step % 2u * TILE * SHARE + thread % SHARE;
         next = read_four(team, vec_of(step + 1u, thread));
         let part = read_part(step + 1u, t, thread);
-        let more = read_part(step + 1u, t, thread + SIZE);
+        var more = Part();
+        if (HAS_MORE) {
+            more = read_part(step + 1u, t, thread + SIZE);
+        }
         let x0 = slot(0u, at);
         let y0 = slot(1u, at);
         let z0 = slot(2u, at);
@@ -255,41 +274,45 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             c.a = plus_products(c.a, w.c, x0, y0, z0, u0);
             d.a = plus_products(d.a, w.d, x0, y0, z0, u0);
         }
-        let x1 = slot(4u, at);
-        let y1 = slot(5u, at);
-        let z1 = slot(6u, at);
-        let u1 = slot(7u, at);
-        a.b = plus_products(a.b, w.a, x1, y1, z1, u1);
-        if (N_ROWS > 1u) {
-            b.b = plus_products(b.b, w.b, x1, y1, z1, u1);
+        if (TILE > 4u) {
+            let x1 = slot(4u, at);
+            let y1 = slot(5u, at);
+            let z1 = slot(6u, at);
+            let u1 = slot(7u, at);
+            a.b = plus_products(a.b, w.a, x1, y1, z1, u1);
+            if (N_ROWS > 1u) {
+                b.b = plus_products(b.b, w.b, x1, y1, z1, u1);
+            }
+            if (N_ROWS > 2u) {
+                c.b = plus_products(c.b, w.c, x1, y1, z1, u1);
+                d.b = plus_products(d.b, w.d, x1, y1, z1, u1);
+            }
         }
-        if (N_ROWS > 2u) {
-            c.b = plus_products(c.b, w.c, x1, y1, z1, u1);
-            d.b = plus_products(d.b, w.d, x1, y1, z1, u1);
-        }
-        let x2 = slot(8u, at);
-        let y2 = slot(9u, at);
-        let z2 = slot(10u, at);
-        let u2 = slot(11u, at);
-        a.c = plus_products(a.c, w.a, x2, y2, z2, u2);
-        if (N_ROWS > 1u) {
-            b.c = plus_products(b.c, w.b, x2, y2, z2, u2);
-        }
-        if (N_ROWS > 2u) {
-            c.c = plus_products(c.c, w.c, x2, y2, z2, u2);
-            d.c = plus_products(d.c, w.d, x2, y2, z2, u2);
-        }
-        let x3 = slot(12u, at);
-        let y3 = slot(13u, at);
-        let z3 = slot(14u, at);
-        let u3 = slot(15u, at);
-        a.d = plus_products(a.d, w.a, x3, y3, z3, u3);
-        if (N_ROWS > 1u) {
-            b.d = plus_products(b.d, w.b, x3, y3, z3, u3);
-        }
-        if (N_ROWS > 2u) {
-            c.d = plus_products(c.d, w.c, x3, y3, z3, u3);
-            d.d = plus_products(d.d, w.d, x3, y3, z3, u3);
+        if (TILE > 8u) {
+            let x2 = slot(8u, at);
+            let y2 = slot(9u, at);
+            let z2 = slot(10u, at);
+            let u2 = slot(11u, at);
+            a.c = plus_products(a.c, w.a, x2, y2, z2, u2);
+            if (N_ROWS > 1u) {
+                b.c = plus_products(b.c, w.b, x2, y2, z2, u2);
+            }
+            if (N_ROWS > 2u) {
+                c.c = plus_products(c.c, w.c, x2, y2, z2, u2);
+                d.c = plus_products(d.c, w.d, x2, y2, z2, u2);
+            }
+            let x3 = slot(12u, at);
+            let y3 = slot(13u, at);
+            let z3 = slot(14u, at);
+            let u3 = slot(15u, at);
+            a.d = plus_products(a.d, w.a, x3, y3, z3, u3);
+            if (N_ROWS > 1u) {
+                b.d = plus_products(b.d, w.b, x3, y3, z3, u3);
+            }
+            if (N_ROWS > 2u) {
+                c.d = plus_products(c.d, w.c, x3, y3, z3, u3);
+                d.d = plus_products(d.d, w.d, x3, y3, z3, u3);
+            }
         }
         if (step % SLOTS == SLOTS - 1u) { // a share is complete
             all_a += add_lanes(a, thread);
@@ -306,10 +329,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
         keep_part(step + 1u, thread, part);
-        keep_part(step + 1u, thread + SIZE, more);
+        if (HAS_MORE) {
+            keep_part(step + 1u, thread + SIZE, more);
+        }
         workgroupBarrier();
     }
-    if (SHARE < 32u || thread % (SHARE / 16u) == 0u) {
+    if (SHARE <= TILE || thread % (SHARE / TILE) == 0u) {
         store_all(team, t + first_of(thread), all_a, all_b, all_c, all_d);
     }
 }

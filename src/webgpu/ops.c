@@ -9,14 +9,26 @@
 
 #define DRAWN 0x80000000u // the token of this draw (embed.wgsl)
 
+static int longest_run(const struct rows *rows)
+{
+    int longest = 0;
+    for (int t = 0; t < rows->n;) {
+        const struct row_run run = run_at(rows, t);
+        longest = qp_max(longest, run.n);
+        t += run.n;
+    }
+    return longest;
+}
+
 /* Stage rows of a batch for the shaders. The last number is where a row is in the batch as it began
- * (ple.wgsl), or, in models without per-layer embeddings, the slot of the sequence of a row that
- * was not kept (attend_few.wgsl). */
+ * (keep.wgsl, ple.wgsl), and in its upper half the slot of its sequence (attend_few.wgsl). */
 static void stage_rows(struct webgpu_device *d, const struct rows *rows, int first,
                        const struct rows *all)
 {
     assert(first + rows->n <= 2 * d->base.capacity.n_rows);
+    assert(rows->row[0].sequence->n_context == 0 || d->base.capacity.n_rows <= MAX_ROW_NUMBERS);
     d->has_texts = rows->row[0].sequence->n_context == 0;
+    d->longest_run = longest_run(rows);
     for (int i = 0, source = 0; i < rows->n; i++, source++) {
         const struct row *row = &rows->row[i];
         while (all && !all->row[source].is_output)
@@ -26,8 +38,7 @@ static void stage_rows(struct webgpu_device *d, const struct rows *rows, int fir
             row->token == TOKEN_DRAWN ? DRAWN | (uint32_t)(d->n_draws - 1) : (uint32_t)row->token;
         to[1] = (uint32_t)row->pos;
         to[2] = (uint32_t)row->visible_end;
-        const bool has_slot = !all && !d->has_texts && d->base.config->d_ple == 0;
-        to[3] = (uint32_t)(has_slot ? webgpu_sequence_of(row->sequence)->slot : source);
+        to[3] = (uint32_t)source | (uint32_t)webgpu_sequence_of(row->sequence)->slot << 16;
     }
     d->first_row = first;
     d->n_staged = qp_max(d->n_staged, first + rows->n);
@@ -141,6 +152,12 @@ static bool extend_pending(struct webgpu_device *d, const struct add_step *s, in
     return true;
 }
 
+/* Does no product behind a step with n rows do it? */
+static bool is_many(const struct webgpu_device *d, int n)
+{
+    return n > SOME_ROWS && d->longest_run > SOME_ROWS;
+}
+
 /* Of few rows, a step waits for the product behind it. */
 static quip_status add_rows(struct webgpu_device *d, const struct add_step *s, int n)
 {
@@ -151,7 +168,7 @@ static quip_status add_rows(struct webgpu_device *d, const struct add_step *s, i
     const quip_status status = qp_webgpu_settle(d);
     if (status)
         return status;
-    if (n > SOME_ROWS)
+    if (is_many(d, n))
         return record_step(d, s, n);
     d->pending.step = *s;
     d->pending.n_rows = n;
@@ -163,7 +180,7 @@ static quip_status add_rows(struct webgpu_device *d, const struct add_step *s, i
 static void add_in_parallel(struct webgpu_device *d, struct add_step *s, int n)
 {
     const struct add_step *pending = &d->pending.step;
-    if (s->next || !d->pending.parallel_norm || n > SOME_ROWS)
+    if (s->next || !d->pending.parallel_norm || is_many(d, n))
         return;
     s->next = 3;
     s->next_norm = d->pending.parallel_norm;

@@ -15,7 +15,8 @@ enum {
     MANY_SLOTS_INT4 = 2, // of int4, which needs more registers
     MAX_SLOTS = 8,       // that matvec.wgsl has
     LANES_BYTES = 5120,  // of a workgroup, for sums over threads
-    TILE_ROWS = 16,      // rows of x that matrows_subgroups.wgsl multiplies together
+    MIN_TILE = 4,        // rows of x that matrows_subgroups.wgsl multiplies together
+    MAX_TILE = 16,
 };
 
 enum gate {
@@ -250,23 +251,6 @@ static void finish_step(struct webgpu_device *d, const struct add_step *step)
     d->mem.next_x = x;
 }
 
-/* How gate and up leave h for the product behind them (ROUNDS of matvec.wgsl): rounded, if each
- * workgroup has 64 numbers of it. Then no workgroup of that product has to round all of h. */
-static int rounds_of(const struct webgpu_device *d, const struct layer_products *layer)
-{
-    const struct gpu_slab *w = layer->gate_up.slabs;
-    const struct gpu_product *down = &layer->down;
-    const struct division v = divide(w, true);
-    if (w->dtype == DTYPE_F32 || d->base.config->mixes_inputs || !fits(d, down, 0) ||
-        v.n_turns * (uint32_t)(v.size / v.lanes) != 64 || down->n_in % 64 != 0)
-        return 0;
-    for (int i = 0; i < down->n_slabs; i++)
-        if (down->slabs[i].dtype == DTYPE_F32 ||
-            (down->slabs[i].dtype == DTYPE_I8) != (down->slabs[0].dtype == DTYPE_I8))
-            return 0;
-    return down->slabs[0].dtype == DTYPE_I8 ? 1 : 2;
-}
-
 /* `m` of each slab of a product. With `keeps_input` the input is in memory after it, for adapters.
  */
 static quip_status run_matvecs(struct webgpu_device *d, const struct gpu_product *w,
@@ -296,16 +280,53 @@ static quip_status run_matvecs(struct webgpu_device *d, const struct gpu_product
 
 /* ---- some rows ---- */
 
-/* Can n rows of x be multiplied together? */
-static bool has_some_rows(const struct webgpu_device *d, const struct gpu_product *w, int n)
+/* Can rows of x be multiplied together, with the bits that they have alone? */
+static bool can_multiply_together(const struct webgpu_device *d, const struct gpu_product *w)
 {
     for (int i = 0; i < w->n_slabs; i++)
         if (w->slabs[i].dtype == DTYPE_F32 || w->slabs[i].has_zeros ||
             (w->slabs[i].dtype == DTYPE_I8) != (w->slabs[0].dtype == DTYPE_I8))
             return false; // int4 weights have x in another order
-    const size_t n_bytes = 2 * TILE_ROWS * (size_t)d->subgroup * (2 * 16 + 4); // of int4
-    return n > FEW_ROWS && n <= SOME_ROWS && !d->has_texts && d->subgroup >= 4 &&
-           d->subgroup <= 32 && n_bytes <= qp_gpu_info(d->gpu)->group_memory && fits(d, w, 0);
+    return d->subgroup >= 4 && d->subgroup <= 32 && fits(d, w, 0);
+}
+
+/* Is that faster for n rows? Of few rows it is if they would read more from memory one by one than
+ * it costs to round them in a dispatch of its own, and if the matrix has work for many teams. */
+static bool multiplies_together(const struct webgpu_device *d, const struct gpu_product *w, int n)
+{
+    uint64_t n_bytes = 0;
+    for (int i = 0; i < w->n_slabs; i++)
+        n_bytes += w->slabs[i].n_bytes;
+    const bool is_large =
+        n > 2 && w->n_out > w->n_in && (uint64_t)(n - 2) * n_bytes >= d->large_reads;
+    return (n > FEW_ROWS || is_large) && can_multiply_together(d, w);
+}
+
+enum way {
+    ROW_BY_ROW, // matvec.wgsl
+    TOGETHER,   // matrows_subgroups.wgsl, with the same bits
+    IN_TILES    // gemm.wgsl
+};
+
+/* How the n rows of the batch are multiplied. The bits of a row depend on how many rows its own
+ * sequence has, not on those of others. */
+static enum way way_of(const struct webgpu_device *d, const struct gpu_product *w, int n)
+{
+    const int most = can_multiply_together(d, w) ? SOME_ROWS : FEW_ROWS;
+    if (d->has_texts || d->longest_run > most || !fits(d, w, 0))
+        return IN_TILES;
+    return multiplies_together(d, w, n) ? TOGETHER : ROW_BY_ROW;
+}
+
+/* Rows of x that a workgroup has: all n if possible, but its memory has to hold two steps. */
+static int tile_of(const struct webgpu_device *d, const struct gpu_slab *p, int n)
+{
+    const size_t step_bytes = (size_t)d->subgroup * (p->dtype == DTYPE_I8 ? 16 + 4 : 32 + 4);
+    int tile = MAX_TILE;
+    while (tile > MIN_TILE &&
+           (tile / 2 >= n || 2 * (size_t)tile * step_bytes > qp_gpu_info(d->gpu)->group_memory))
+        tile /= 2;
+    return tile;
 }
 
 /* struct Params of round_rows.wgsl */
@@ -374,7 +395,7 @@ static quip_status run_matrows(struct webgpu_device *d, const struct matvec *m)
     const struct gpu_slab *p = m->slab;
     const bool is_gate = m->gate == GATE_PAIR;
     const struct division v = divide(p, is_gate);
-    const int n_teams = GROUP_SIZE / qp_min(v.lanes, d->subgroup);
+    const int n_teams = GROUP_SIZE / qp_min(v.lanes, d->subgroup), tile = tile_of(d, p, m->n);
     const int n_rows = team_rows(p, n_teams, is_gate), per_group = n_teams * n_rows;
     const struct parameters {
         struct matrix_parameters matrix;
@@ -391,12 +412,12 @@ static quip_status run_matrows(struct webgpu_device *d, const struct matvec *m)
         d, &(struct call){ .shader = SHADER_MATROWS,
                            .constants = { qp_webgpu_type(p), false, (int)m->gate, m->cap > 0, false,
                                           (int)d->base.config->act, GROUP_SIZE, v.lanes, v.slots,
-                                          v.n_chunks, n_rows },
+                                          v.n_chunks, n_rows, tile },
                            .parameters = &parameters,
                            .n_parameters = sizeof parameters,
                            .bindings = { slab_range(p), range_of(&d->mem.quantized),
                                          range_of(&d->mem.scales), range_of(m->out) },
-                           .x = (uint32_t)(m->n + TILE_ROWS - 1) / TILE_ROWS,
+                           .x = (uint32_t)((m->n + tile - 1) / tile),
                            .y = (uint32_t)((p->n_rows + per_group - 1) / per_group),
                            .name = m->name,
                            .n_weight = p->n_bytes });
@@ -491,10 +512,11 @@ quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product
                               .n = rows->n,
                               .scale = 1,
                               .is_rounded = in->buffer == d->mem.h.buffer && d->h_is_rounded };
-    if (rows->n <= FEW_ROWS && !d->has_texts && fits(d, w, 0))
+    const enum way way = way_of(d, w, rows->n);
+    if (way == ROW_BY_ROW)
         return run_matvecs(d, w, m, has_adapters(rows));
     assert(!m.is_rounded);
-    if (has_some_rows(d, w, rows->n))
+    if (way == TOGETHER)
         return run_all_matrows(d, w, m, has_adapters(rows));
     for (int i = 0; i < w->n_slabs && !status; i++) {
         const struct gpu_slab *p = &w->slabs[i];
@@ -563,6 +585,23 @@ quip_status qp_webgpu_add_adapters(struct webgpu_device *d, struct matrix_set w,
 }
 
 /* ---- operations ---- */
+
+/* How gate and up leave h for the product behind them (ROUNDS of matvec.wgsl): rounded, if each
+ * workgroup has 64 numbers of it. Then no workgroup of that product has to round all of h. */
+static int rounds_of(const struct webgpu_device *d, const struct layer_products *layer, int n)
+{
+    const struct gpu_slab *w = layer->gate_up.slabs;
+    const struct gpu_product *down = &layer->down;
+    const struct division v = divide(w, true);
+    if (w->dtype == DTYPE_F32 || d->base.config->mixes_inputs || way_of(d, down, n) != ROW_BY_ROW ||
+        v.n_turns * (uint32_t)(v.size / v.lanes) != 64 || down->n_in % 64 != 0)
+        return 0;
+    for (int i = 0; i < down->n_slabs; i++)
+        if (down->slabs[i].dtype == DTYPE_F32 ||
+            (down->slabs[i].dtype == DTYPE_I8) != (down->slabs[0].dtype == DTYPE_I8))
+            return 0;
+    return down->slabs[0].dtype == DTYPE_I8 ? 1 : 2;
+}
 
 /* Mix the n inputs of a product, if the rows of its weights are (qp_mix_row). */
 static quip_status mix_input(struct webgpu_device *d, const struct scratch *in, int n_in, int n)
@@ -654,12 +693,13 @@ quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next
         .in = &d->mem.xn, .out = &d->mem.h, .n = rows->n, .gate = gate, .scale = 1
     };
     const bool is_fused = d->layers[l].is_fused && !has_adapters(rows);
-    if (rows->n <= FEW_ROWS && !d->has_texts && is_fused && fits(d, w, 0)) {
-        m.rounds = has_gate ? rounds_of(d, &d->layers[l]) : 0;
+    const enum way way = is_fused ? way_of(d, w, rows->n) : IN_TILES;
+    if (way == ROW_BY_ROW) {
+        m.rounds = has_gate ? rounds_of(d, &d->layers[l], rows->n) : 0;
         d->h_is_rounded = m.rounds > 0;
         return run_matvecs(d, w, m, false);
     }
-    if (is_fused && has_some_rows(d, w, rows->n))
+    if (way == TOGETHER)
         return run_all_matrows(d, w, m, false);
     const struct matrix_set both = { l, has_gate ? MATRIX_GATE : MATRIX_UP, has_gate ? 2 : 1 };
     status = qp_webgpu_multiply(d, w, &d->mem.xn, &d->mem.gate_up, rows);
@@ -681,5 +721,6 @@ quip_status qp_webgpu_logits(struct device *device, int n)
                               .at = d->n_draws * d->mem.logits.stride,
                               .scale = device->config->logits_scale,
                               .cap = device->config->logits_cap };
-    return has_some_rows(d, w, n) ? run_all_matrows(d, w, m, false) : run_matvecs(d, w, m, false);
+    return multiplies_together(d, w, n) ? run_all_matrows(d, w, m, false)
+                                        : run_matvecs(d, w, m, false);
 }

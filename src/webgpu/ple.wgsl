@@ -30,7 +30,7 @@ var<workgroup> sums: array<f32, SIZE>;
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let t = group.x;
-    let at = ROWS[p.first_row + t].w * p.table_stride + p.first;
+    let at = (ROWS[p.first_row + t].w & 0xffffu) * p.table_stride + p.first;
     var squares = 0.0;
     for (var i = thread; i < p.n; i += SIZE) {
         let x = p.context_scale * CONTEXT[at + i];

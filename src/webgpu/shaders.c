@@ -93,7 +93,7 @@ static const struct shader_kind {
                          3,
                          1,
                          { "iTYPE", "bHAS_ZEROS", "iGATE", "bCAPS", "bACCUMULATES", "iACT", "uSIZE",
-                           "uLANES", "uSLOTS", "uN_CHUNKS", "uN_ROWS" } },
+                           "uLANES", "uSLOTS", "uN_CHUNKS", "uN_ROWS", "uTILE" } },
     [SHADER_SPLIT] = { { qp_wgsl_split }, 0, 1, { 0 } },
     [SHADER_SUBGROUP] = { { qp_wgsl_subgroup }, 0, 1, { 0 } },
     [SHADER_QUANTIZE] = { { qp_wgsl_quantize }, 1, 2, { 0 } },

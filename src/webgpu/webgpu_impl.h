@@ -29,9 +29,10 @@
 
 #include <pthread.h>
 
-/* Rows of a batch that are multiplied one by one (matvec.wgsl): a token and its draft tokens. More
- * rows are multiplied together, with the same bits (matrows_subgroups.wgsl): sessions in a batch,
- * short prompts. Still more go through tiles (gemm.wgsl). */
+/* Up to FEW_ROWS rows of a sequence, a token and its draft tokens, are multiplied one by one
+ * (matvec.wgsl) or, with those of other sequences, together (matrows_subgroups.wgsl), which has the
+ * same bits. Where that is possible, up to SOME_ROWS are: short prompts. More rows of a sequence go
+ * through tiles (gemm.wgsl). */
 #define FEW_ROWS SEQUENCE_OUTPUTS
 #define SOME_ROWS 64
 
@@ -192,7 +193,7 @@ struct batch_memory {
     struct scratch ple_gate, ple;
     struct scratch text_kv, pooled[2];                       // of texts without a KV cache
     struct scratch expert_scores, chosen, expert_h, experts; // see ops_experts.c
-    struct scratch rows; // [2 * n_rows] token, position, visible_end, source
+    struct scratch rows; // [2 * n_rows] token, position, visible_end, source and slot
     struct scratch draws, candidates, tokens, low_rank;
     struct scratch readback;
 };
@@ -269,12 +270,14 @@ struct webgpu_device {
     int subgroup; // threads of a subgroup, which are neighbours; 1: not known (subgroups.c)
     uint64_t weight_bytes;
     uint64_t refused_pool; // bytes that there was no memory for (kv_pool.c); 0: none
+    uint64_t large_reads;  // bytes of a matrix for whose sake few rows are multiplied together
 
     struct batch_memory mem;
     uint32_t *staged_rows; // [2 * n_rows][4]
     int n_staged;
     bool has_new_rows; // that the GPU does not have
     int first_row;     // of the rows of the batch, or of those that are kept
+    int longest_run;   // rows of a sequence among these
     bool has_texts;    // the batch: its sequences have no KV cache
     bool h_is_rounded; // as ROUNDS of matvec.wgsl leaves it
     const struct row *current;
