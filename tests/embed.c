@@ -606,6 +606,10 @@ static void test_wrong_folders(void **state)
         { "sentence_bert_config.json", "{\"do_lower_case\": true}", NULL }, // the tokenizer does
         { "config_sentence_transformers.json", "{\"default_prompt_name\": \"x\"}",
           "default_prompt_name" },
+        { "config_sentence_transformers.json", "{\"truncate_dim\": 8}", "truncate_dim" },
+        { "config_sentence_transformers.json", "{\"truncate_dim\": null}", NULL },
+        { "tokenizer_config.json", "{\"truncation_side\": \"left\"}", "truncation_side" },
+        { "tokenizer_config.json", "{\"truncation_side\": \"right\"}", NULL },
     };
     (void)state;
     need_shared("data/golden-2/bert");

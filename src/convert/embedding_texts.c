@@ -207,6 +207,10 @@ static quip_status read_length(struct text_source *s)
             fail_text_source(s, "sentence_bert_config.json",
                              "do_lower_case is true for a tokenizer that does not do it, which is "
                              "not supported");
+    if (!status && strcmp(qp_json_text(c->tokenizer_config, "truncation_side"), "left") == 0)
+        status = fail_text_source(s, "tokenizer_config.json",
+                                  "truncation_side is \"left\", which is not supported: longer "
+                                  "texts are cut at their end");
     if (!status && n > 0 && !qp_bytes_printf(s->text, "n_tokens_max %d\n", n))
         status = fail_lines(s);
     cJSON_Delete(json);
@@ -262,6 +266,10 @@ static quip_status read_prompts(struct text_source *s)
                                            "config_sentence_transformers.json", s->error);
     if (!status && json)
         status = put_prompts(s, json);
+    if (!status && qp_json_item(json, "truncate_dim"))
+        status = fail_text_source(s, "config_sentence_transformers.json",
+                                  "truncate_dim is not supported; remove it, and say quip embed "
+                                  "--dimensions instead");
     cJSON_Delete(json);
     return status;
 }
