@@ -109,6 +109,11 @@ static quip_status check_sizes(const struct hparams *h, const char *path, quip_e
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: rope rotates %d dimensions of a head of %d; must be an even number",
                        path, h->raw.rope_dim, h->raw.head_dim);
+    if (h->raw.rope_local_dim % 2 == 1 || h->raw.d_ple % 2 == 1)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: its sliding-window layers have heads of %d, and its per-layer "
+                       "embeddings have %d numbers; must be even",
+                       path, h->raw.rope_local_dim, h->raw.d_ple);
     return QUIP_OK;
 }
 

@@ -182,12 +182,12 @@ static void gguf_attention(struct hparams *h, const struct format *g)
     struct traits *t = &h->raw.traits;
     const struct family_source *source = h->source;
     const char *arch = qp_source_gguf_name(h->source);
-    if (source->has_soft_caps) {
+    if (source->has_attention_cap)
         t->attention_cap =
             qp_entry_number(qp_arch_entry(g, arch, "attn_logit_softcapping"), t->attention_cap);
+    if (source->has_logits_cap)
         t->logits_cap =
             qp_entry_number(qp_arch_entry(g, arch, "final_logit_softcapping"), t->logits_cap);
-    }
     for (int l = 3; source->windows == WINDOW_WITHOUT_ROPE && l < h->raw.n_layers; l += 4)
         qp_hparams_set_layer(h, l, 'g'); // SmolLM3; there is no key for it
     if (source->gguf_wide_query_layers == h->raw.n_layers)

@@ -70,13 +70,28 @@ static void hf_no_rope_layers(struct hf_reader *r, struct hparams *h)
     }
 }
 
+/* layer_types of a family whose layers are all global. */
+static void hf_expect_global(struct hf_reader *r, const cJSON *types)
+{
+    for (const cJSON *i = types ? types->child : NULL; i && !r->status; i = i->next)
+        if (!cJSON_IsString(i) || strcmp(i->valuestring, "full_attention") != 0)
+            r->status =
+                qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                        "%s/config.json: layer_types has \"%.40s\"; must be "
+                        "\"full_attention\" in all layers",
+                        r->checkpoint->sources.folder, cJSON_IsString(i) ? i->valuestring : "?");
+}
+
 static void hf_layer_types(struct hf_reader *r, struct hparams *h)
 {
     struct traits *t = &h->raw.traits;
     const int every = t->local_per_global + 1, default_window = h->source->default_window;
     const cJSON *types = qp_json_item(r->config, "layer_types");
-    if (h->source->windows == WINDOW_NONE && t->local_per_global == 0)
+    if (h->source->windows == WINDOW_NONE && t->local_per_global == 0) {
+        if (!h->source->has_convolutions)
+            hf_expect_global(r, types);
         return;
+    }
     // null switches the window off; without the key there is that of the family
     t->window = cJSON_HasObjectItem(r->config, "sliding_window") ? qp_hf_int(r, "sliding_window", 0)
                 : default_window                                 ? default_window
@@ -140,15 +155,16 @@ static double hf_cap(struct hf_reader *r, const char *key, double of_family)
 static void hf_attention(struct hf_reader *r, struct hparams *h)
 {
     struct traits *t = &h->raw.traits;
-    if (h->source->has_query_scalar) {
-        const double scalar = qp_hf_number(r, r->config, "query_pre_attn_scalar", h->raw.head_dim);
+    if (h->source->default_query_scalar > 0) {
+        const double scalar =
+            qp_hf_number(r, r->config, "query_pre_attn_scalar", h->source->default_query_scalar);
         if (scalar > 0)
             h->raw.query_scale = 1 / sqrt(scalar);
     }
-    if (h->source->has_soft_caps) {
+    if (h->source->has_attention_cap)
         t->attention_cap = hf_cap(r, "attn_logit_softcapping", t->attention_cap);
+    if (h->source->has_logits_cap)
         t->logits_cap = hf_cap(r, "final_logit_softcapping", t->logits_cap);
-    }
 }
 
 /* qp_settle_head also asks the tensors. */
@@ -164,7 +180,10 @@ static void hf_bidirectional(struct hf_reader *r, struct hparams *h)
 {
     struct traits *t = &h->raw.traits;
     const char *positions = qp_json_text(r->config, "position_embedding_type");
-    if (qp_hf_bool(r, "use_bidirectional_attention", false)) {
+    // Gemma 4 says that only the tokens of an image attend to both sides
+    const bool is_for_images =
+        strcmp(qp_json_text(r->config, "use_bidirectional_attention"), "vision") == 0;
+    if (!is_for_images && qp_hf_bool(r, "use_bidirectional_attention", false)) {
         t->is_bidirectional = true;
         t->window = t->window / 2 + 1;
     }

@@ -25,6 +25,7 @@ static const struct {
     { "gelu_new", ACT_GELU_TANH },
     { "gelu_fast", ACT_GELU_TANH },
     { "gelu_pytorch_tanh", ACT_GELU_TANH },
+    { "gelu_python_tanh", ACT_GELU_TANH },
     { "gelu_accurate", ACT_GELU_TANH },
     { "silu", ACT_SILU },
     { "swish", ACT_SILU },

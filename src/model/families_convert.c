@@ -72,7 +72,6 @@ static const struct family_source sources[] = {
         .stops = { "<eos>" },
         .activation_key = "hidden_activation",
         .activation = "gelu_pytorch_tanh",
-        .has_soft_caps = true,
         .implies_kv_heads = true,
         .default_tied = true,
         .default_bos = 2,
@@ -86,8 +85,9 @@ static const struct family_source sources[] = {
         .stops = { "<eos>" },
         .activation_key = "hidden_activation",
         .activation = "gelu_pytorch_tanh",
-        .has_soft_caps = true,
-        .has_query_scalar = true,
+        .has_logits_cap = true,
+        .has_attention_cap = true,
+        .default_query_scalar = 256,
         .gguf_wide_query_layers = 46, // 27B
         .default_tied = true,
         .default_bos = 2,
@@ -102,8 +102,8 @@ static const struct family_source sources[] = {
         .stops = { "<eos>", "<end_of_turn>" },
         .activation_key = "hidden_activation",
         .activation = "gelu_pytorch_tanh",
-        .has_soft_caps = true,
-        .has_query_scalar = true,
+        .has_logits_cap = true,
+        .default_query_scalar = 256,
         .gguf_wide_query_layers = 62, // 27B
         .has_rope_fields = true,
         .f16_width = 1152, // 1B
@@ -209,6 +209,7 @@ static const struct family_source sources[] = {
         .windows = WINDOW_IF_USED,
         .biases = IF_QKV_BIAS,
         .default_window = 4096,
+        .default_rope_theta = 1e4,
     },
     {
         .family = FAMILY_QWEN3,
@@ -220,6 +221,7 @@ static const struct family_source sources[] = {
         .bias_keys = { { "attention_bias", IF_QKV_BIAS | IF_O_BIAS, false } },
         .default_head_dim = 128,
         .default_window = 4096,
+        .default_rope_theta = 1e4,
     },
     {
         .family = FAMILY_SMOLLM3,
@@ -238,6 +240,8 @@ static const struct family_source sources[] = {
         .namings = NAMES_FUSED | NAMES_LLAMA,
         .activation = "silu",
         .windows = WINDOW_ALL,
+        .default_n_context = 4096,
+        .default_n_original = 4096,
     },
     {
         .family = FAMILY_LLAMA,
@@ -274,6 +278,7 @@ static const struct family_source sources[] = {
         .has_plain_local_rope = true,
         .default_n_context = 2048,
         .default_window = 4096,
+        .default_rope_theta = 5e5,
     },
     {
         .family = FAMILY_GRANITE,
@@ -416,7 +421,7 @@ static const struct family_source sources[] = {
         .expect = { { "attention_bias", false, false } },
         .has_experts = true,
         .experts_switch = "enable_moe_block",
-        .has_soft_caps = true,
+        .has_logits_cap = true,
         .has_layer_sizes = true,
         .default_tied = true,
         .default_bos = 2,

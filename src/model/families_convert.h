@@ -129,10 +129,11 @@ struct family_source {
     bool has_conv1d;              // matrices of layers are [in, out] in Hugging Face's files
     unsigned biases;              // IF_…_BIAS that every model of the family has
     struct bias_key bias_keys[3]; // of further ones; in GGUF, those that the file has
-    bool has_soft_caps;           // there are keys for them
-    bool has_query_scalar; // query_pre_attn_scalar; else queries are scaled by sqrt(head_dim)
-    bool has_wrong_ids;    // the ids of its tokens are those of another vocabulary
-    bool has_layer_sizes;  // config.json says what differs by layer (hparams_sizes.c)
+    bool has_logits_cap;          // there is a key for it
+    bool has_attention_cap;       // the same; transformers ignores it in the other families
+    int default_query_scalar;     // query_pre_attn_scalar; 0: the scale is that of head_dim
+    bool has_wrong_ids;           // the ids of its tokens are those of another vocabulary
+    bool has_layer_sizes;         // config.json says what differs by layer (hparams_sizes.c)
 
     /* GGUF */
     bool is_hf_only;            // GGUF has other models under this name
@@ -157,7 +158,9 @@ struct family_source {
     int default_bos; // the first token of a prompt
     int default_n_heads, default_n_kv_heads, default_head_dim, default_vocab_size;
     int default_n_context, default_d_ff_per_d_model;
+    int default_n_original;       // original_max_position_embeddings; 0: the whole context
     int default_window;           // 0: that of model files
+    double default_rope_theta;    // 0: that of model files
     double default_rope_fraction; // 0: that of model files
     double default_norm_eps;      // 0: that of model files
 };
