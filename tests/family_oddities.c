@@ -163,6 +163,22 @@ static const struct same {
       NULL,
       NULL },
     { "olmo2", "inside of another model", { NULL }, "\"model.", "\"model.language_model." },
+    { "gemma4-dense",
+      "images that attend to both sides",
+      { "\"use_bidirectional_attention\": null\t\"use_bidirectional_attention\": \"vision\"" },
+      NULL,
+      NULL },
+    { "gemma4-dense",
+      "a cap of scores that has no meaning",
+      { "{\t{\"attn_logit_softcapping\": 0.5, " },
+      NULL,
+      NULL },
+    { "llama-bias", "the activation under another name", { "\"silu\"\t\"swish\"" }, NULL, NULL },
+    { "qwen2-moe",
+      "layers that are said to be global",
+      { "{\t{\"layer_types\": [\"full_attention\", \"full_attention\"], " },
+      NULL,
+      NULL },
 };
 
 static void test_the_same_model(void **state)
@@ -212,6 +228,12 @@ static void test_keys(void **state)
     m = open_with("granite", "\"rope_scaling\": null\t\"rope_scaling\": {\"type\": \"linear\", "
                              "\"factor\": 4.0}");
     assert_true(m->config.ropes[ROPE_GLOBAL].scale == 4);
+    quip_model_close(m);
+    m = open_with("qwen3", "\"rope_theta\": 1000000.0\t\"x\": 0"); // Qwen3Config has this one
+    assert_true(m->config.ropes[ROPE_GLOBAL].theta == 1e4f);
+    quip_model_close(m);
+    m = open_with("starcoder2", "\"gelu_pytorch_tanh\"\t\"gelu_python_tanh\"");
+    assert_int_equal(m->config.act, ACT_GELU_TANH);
     quip_model_close(m);
 }
 
@@ -334,6 +356,33 @@ static const struct refused {
       NULL,
       "use_parallel_residual is not true or false" },
     { "olmo2", { "\"olmo2\"\t\"olmo3\"" }, NULL, NULL, "has no layer_types" },
+    { "llama-bias",
+      { "{\t{\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"linear\", "
+        "\"factor\": 4.0}}, " },
+      NULL,
+      NULL,
+      "rope_parameters has one rope for each type of layer" },
+    { "llama-bias",
+      { "\"rope_scaling\": null\t\"rope_scaling\": {\"full_attention\": {\"factor\": 4.0}}" },
+      NULL,
+      NULL,
+      "rope_scaling has one rope for each type of layer" },
+    { "gemma4-dense",
+      { "\"full_attention\": {\n\t\"all\": {", "\"sliding_attention\": {\n\t\"more\": {" },
+      NULL,
+      NULL,
+      "rope_parameters has one rope for all layers" },
+    { "gemma4-dense",
+      { "{\t{\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 4.0}, " },
+      NULL,
+      NULL,
+      "rope_scaling stands beside a rope_parameters that scales too" },
+    { "gemma4-dense", { "\"head_dim\": 12\t\"head_dim\": 11" }, NULL, NULL, "must be even" },
+    { "qwen2-moe",
+      { "{\t{\"layer_types\": [\"full_attention\", \"sliding_attention\"], " },
+      NULL,
+      NULL,
+      "must be \"full_attention\" in all layers" },
 };
 
 static void test_refused(void **state)

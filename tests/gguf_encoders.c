@@ -557,6 +557,21 @@ static void test_nomic(void **state)
     assert_non_null(strstr(error.message, "missing: token_types.weight"));
 }
 
+/* Without a key the base of rope is that of llama.cpp, not that of the family. */
+static void test_rope_base(void **state)
+{
+    (void)state;
+    const struct encoder *qwen = &encoders[2];
+    const struct gguf_options options = { .skip = ",qwen3.rope.freq_base," };
+    quip_error error = { 0 };
+    quip_model *model;
+    need_shared("data/golden-2/qwen3-embedding");
+    write_encoder(qwen, &options);
+    check(convert(qwen, NULL, &model, &error), &error);
+    assert_true(model->config.ropes[ROPE_GLOBAL].theta == 1e4f);
+    quip_model_close(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -565,6 +580,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_windows, make_sample_folder, drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_refusals, make_sample_folder, drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_said_pooling, make_sample_folder, drop_sample_folder),
+        cmocka_unit_test_setup_teardown(test_rope_base, make_sample_folder, drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_nomic, make_sample_folder, drop_sample_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

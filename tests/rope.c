@@ -270,6 +270,11 @@ static void yarn_mixed(struct gguf *g)
     yarn(g);
     gguf_f32(g, "llama.rope.scaling.yarn_ext_factor", 0.5f);
 }
+static void yarn_whole_amplitude(struct gguf *g)
+{
+    yarn(g);
+    gguf_f32(g, "llama.rope.scaling.yarn_attn_factor", 0.5f);
+}
 static void local_base(struct gguf *g)
 {
     gguf_f32(g, "llama.rope.freq_base_swa", 777);
@@ -361,6 +366,7 @@ static void test_refused_gguf(void **state)
         { clamp, "llama.attention.clamp_kqv" },
         { unknown_type, "rope scaling \"magic\"" },
         { yarn_mixed, "yarn_ext_factor is 0.5" },
+        { yarn_whole_amplitude, "yarn_attn_factor is 0.5" },
         { zero_freqs, "rope_freqs.weight: value 0 is 0" },
         { long_freqs, "rope_freqs.weight has 8 values, expected 4" },
         { freqs_and_factor, "rope_freqs.weight and another scaling" },

@@ -111,7 +111,8 @@ static double number_of(const struct format *g, const struct hparams *h, const c
     return qp_entry_number(qp_arch_entry(g, qp_source_gguf_name(h->source), name), fallback);
 }
 
-/* llama.cpp multiplies YaRN's own amplitude by attn_factor. */
+/* llama.cpp multiplies YaRN's own amplitude by attn_factor. Its converter writes the amplitude that
+ * config.json says as yarn_attn_factor, which only some of its architectures read. */
 static quip_status read_yarn(struct hparams *h, const struct format *g, struct rope_scaling *s,
                              const char *path, quip_error *error)
 {
@@ -119,6 +120,12 @@ static quip_status read_yarn(struct hparams *h, const struct format *g, struct r
     if (mix != 1)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "%s: rope.scaling.yarn_ext_factor is %g; only 1 is supported", path, mix);
+    const double whole = number_of(g, h, "rope.scaling.yarn_attn_factor", 1);
+    if (whole != 1)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: rope.scaling.yarn_attn_factor is %g; only 1 is supported; convert the "
+                       "model from its safetensors",
+                       path, whole);
     s->beta_fast = number_of(g, h, "rope.scaling.yarn_beta_fast", 32);
     s->beta_slow = number_of(g, h, "rope.scaling.yarn_beta_slow", 1);
     if (s->attention_factor > 0 && s->factor > 1)
@@ -131,13 +138,12 @@ quip_status qp_rope_from_gguf(struct hparams *h, struct checkpoint *c, quip_erro
     struct format *g = &c->shards[0].format;
     struct traits *t = &h->raw.traits;
     struct rope_scaling s = { 0 };
-    t->rope_theta = number_of(g, h, "rope.freq_base", t->rope_theta);
+    t->rope_theta = number_of(g, h, "rope.freq_base", 1e4); // of llama.cpp, for every architecture
     const double local = number_of(g, h, "rope.freq_base_swa", t->rope_local_theta);
     t->rope_local_theta = local == t->rope_theta && t->rope_local_theta == 0 ? 0 : local;
     s.factor = number_of(g, h, "rope.scaling.factor", number_of(g, h, "rope.scale_linear", 0));
     s.n_original = number_of(g, h, "rope.scaling.original_context_length", h->raw.n_context_max);
-    s.attention_factor = number_of(g, h, "rope.scaling.attn_factor",
-                                   number_of(g, h, "rope.scaling.yarn_attn_factor", 0));
+    s.attention_factor = number_of(g, h, "rope.scaling.attn_factor", 0);
     quip_status status = read_type(h, &s, c->path, g, error);
     if (!status && s.type == ROPE_YARN)
         status = read_yarn(h, g, &s, c->path, error);

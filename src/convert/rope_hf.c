@@ -59,10 +59,11 @@ static void read_factors(struct rope_scaling *s, int set, const cJSON *list)
 
 static void read_scaling(struct rope_reader *r, const cJSON *rope)
 {
-    const int n_context = r->h->raw.n_context_max;
+    const int n_context = r->h->raw.n_context_max, of_source = r->h->source->default_n_original;
     struct rope_scaling s = { .type = type_in(r, rope) };
     // Phi-3 has it beside the description, and there it counts
-    s.n_original = rope_number(r, rope, "original_max_position_embeddings", n_context);
+    s.n_original = rope_number(r, rope, "original_max_position_embeddings",
+                               of_source > 0 ? of_source : n_context);
     s.n_original = rope_number(r, r->config, "original_max_position_embeddings", s.n_original);
     s.factor = rope_number(r, rope, "factor",
                            s.type == ROPE_YARN || s.type == ROPE_LONGROPE
@@ -121,9 +122,39 @@ static void read_local(struct rope_reader *r, const cJSON *local)
                             "%s: rope scaling of sliding-window layers is not supported", r->where);
 }
 
-/* rope_scaling replaces rope_parameters, and with it a base that only rope_parameters has. */
+/* ---- rope_scaling and rope_parameters ---- */
+
+static bool is_per_type(const cJSON *rope)
+{
+    return qp_json_item(rope, "full_attention") || qp_json_item(rope, "sliding_attention");
+}
+
+/* Families whose layers rotate by their type have a description for each type. transformers ignores
+ * one that has the other form. */
+static void check_form(struct rope_reader *r, const cJSON *scaling, const cJSON *parameters)
+{
+    const struct hparams *h = r->h;
+    const bool has_types =
+        h->raw.traits.rope_local_theta > 0 || h->source->windows == WINDOW_FROM_TYPES;
+    const bool is_empty = !cJSON_IsObject(parameters) || !parameters->child;
+    if (!is_per_type(scaling) && (is_empty || is_per_type(parameters) == has_types))
+        return;
+    if (!r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            is_per_type(scaling) || !has_types
+                                ? "%s: %s has one rope for each type of layer; that of a %s model "
+                                  "has one for all"
+                                : "%s: %s has one rope for all layers; that of a %s model has "
+                                  "full_attention and sliding_attention",
+                            r->where, is_per_type(scaling) ? "rope_scaling" : "rope_parameters",
+                            h->raw.family->name);
+}
+
+/* rope_scaling replaces rope_parameters, and with it a base that only rope_parameters has. Where
+ * layers rotate by their type it is merged into full_attention, which keeps its base. */
 static void check_both(struct rope_reader *r, const cJSON *parameters)
 {
+    const cJSON *global = qp_json_item(parameters, "full_attention");
     const double theta = r->h->raw.traits.rope_theta;
     const double other = rope_number(r, parameters, "rope_theta", theta);
     if (other != theta && !r->status)
@@ -131,6 +162,11 @@ static void check_both(struct rope_reader *r, const cJSON *parameters)
                             "%s: rope_scaling stands beside rope_parameters, whose rope_theta is "
                             "%g and not %g; move the scaling into rope_parameters",
                             r->where, other, theta);
+    if (global && type_in(r, global) != ROPE_DEFAULT && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s: rope_scaling stands beside a rope_parameters that scales too; "
+                            "move the scaling into rope_parameters",
+                            r->where);
 }
 
 quip_status qp_rope_from_config(struct hparams *h, const cJSON *config, const char *where,
@@ -140,13 +176,15 @@ quip_status qp_rope_from_config(struct hparams *h, const cJSON *config, const ch
     const cJSON *scaling = qp_json_item(config, "rope_scaling");
     const cJSON *parameters = qp_json_item(config, "rope_parameters");
     const bool is_scaling = cJSON_IsObject(scaling) && scaling->child;
-    const cJSON *rope = is_scaling ? scaling : parameters;
-    const cJSON *global = qp_json_item(rope, "full_attention");
-    const cJSON *local = qp_json_item(rope, "sliding_attention");
+    const cJSON *global = qp_json_item(parameters, "full_attention");
+    const cJSON *local = qp_json_item(parameters, "sliding_attention");
+    const cJSON *rope = is_scaling ? scaling : is_per_type(parameters) ? global : parameters;
     struct traits *t = &h->raw.traits;
-    if (global)
-        rope = global;
+    check_form(&r, scaling, parameters);
+    if (h->source->default_rope_theta > 0)
+        t->rope_theta = h->source->default_rope_theta;
     t->rope_theta = rope_number(&r, config, "rope_theta", t->rope_theta);
+    t->rope_theta = rope_number(&r, global, "rope_theta", t->rope_theta);
     t->rope_theta = rope_number(&r, rope, "rope_theta", t->rope_theta);
     read_fraction(&r, rope);
     if (is_scaling)
