@@ -70,16 +70,16 @@ static void hf_no_rope_layers(struct hf_reader *r, struct hparams *h)
     }
 }
 
-/* layer_types of a family whose layers are all global. */
-static void hf_expect_global(struct hf_reader *r, const cJSON *types)
+/* layer_types of a family whose layers are all the same, where transformers does not read it. */
+static void hf_expect_type(struct hf_reader *r, const cJSON *types, const char *type)
 {
     for (const cJSON *i = types ? types->child : NULL; i && !r->status; i = i->next)
-        if (!cJSON_IsString(i) || strcmp(i->valuestring, "full_attention") != 0)
-            r->status =
-                qp_fail(r->error, QUIP_E_UNSUPPORTED,
-                        "%s/config.json: layer_types has \"%.40s\"; must be "
-                        "\"full_attention\" in all layers",
-                        r->checkpoint->sources.folder, cJSON_IsString(i) ? i->valuestring : "?");
+        if (!cJSON_IsString(i) || strcmp(i->valuestring, type) != 0)
+            r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                                "%s/config.json: layer_types has \"%.40s\"; must be \"%s\" in all "
+                                "layers",
+                                r->checkpoint->sources.folder,
+                                cJSON_IsString(i) ? i->valuestring : "?", type);
 }
 
 static void hf_layer_types(struct hf_reader *r, struct hparams *h)
@@ -89,7 +89,7 @@ static void hf_layer_types(struct hf_reader *r, struct hparams *h)
     const cJSON *types = qp_json_item(r->config, "layer_types");
     if (h->source->windows == WINDOW_NONE && t->local_per_global == 0) {
         if (!h->source->has_convolutions)
-            hf_expect_global(r, types);
+            hf_expect_type(r, types, "full_attention");
         return;
     }
     // null switches the window off; without the key there is that of the family
@@ -99,6 +99,8 @@ static void hf_layer_types(struct hf_reader *r, struct hparams *h)
     if (!types && h->source->windows == WINDOW_FROM_TYPES && !r->status)
         r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s/config.json: has no layer_types",
                             r->checkpoint->sources.folder);
+    if (h->source->windows == WINDOW_ALL)
+        hf_expect_type(r, types, t->window > 0 ? "sliding_attention" : "full_attention");
     if (types) {
         hf_read_layer_types(r, h, types);
     } else if (t->local_per_global > 0) {

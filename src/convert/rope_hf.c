@@ -105,6 +105,12 @@ static void read_fraction(struct rope_reader *r, const cJSON *rope)
                             "%s: partial_rotary_factor is %g; a %s model rotates whole heads",
                             r->where, fraction, h->raw.family->name);
     h->raw.rope_dim = fraction >= 0 && fraction <= 1 ? (int)(head_dim * fraction) : -2;
+    if (h->raw.rope_dim == 0 && !h->raw.family->has_no_rope && !h->raw.traits.has_alibi &&
+        !r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s: partial_rotary_factor is %g, so that no dimension of its heads of "
+                            "%d rotates, which is not supported",
+                            r->where, fraction, head_dim);
 }
 
 /* Rope of sliding-window layers, if it is described on its own. */
