@@ -232,6 +232,12 @@ static void test_keys(void **state)
     m = open_with("qwen3", "\"rope_theta\": 1000000.0\t\"x\": 0"); // Qwen3Config has this one
     assert_true(m->config.ropes[ROPE_GLOBAL].theta == 1e4f);
     quip_model_close(m);
+    m = open_with("../golden/gemma2", "\"query_pre_attn_scalar\"\t\"x\"");
+    assert_true(m->config.query_scale == 1.0f / 16); // of a scalar of 256
+    quip_model_close(m);
+    m = open_with("../golden/gemma", "{\t{\"attn_logit_softcapping\": 5.0, ");
+    assert_true(m->config.attention_cap == 0); // Gemma 1 has no such key
+    quip_model_close(m);
     m = open_with("starcoder2", "\"gelu_pytorch_tanh\"\t\"gelu_python_tanh\"");
     assert_int_equal(m->config.act, ACT_GELU_TANH);
     quip_model_close(m);

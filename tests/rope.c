@@ -193,6 +193,14 @@ static void test_config(void **state)
           "\"sliding_attention\": "
           "{\"rope_type\": \"linear\", \"factor\": 2}}}",
           0, 0, "rope scaling of sliding-window layers" },
+        { "gemma3_text",
+          "{\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 2}, "
+          "\"rope_parameters\": {\"full_attention\": {\"rope_theta\": 5e5}}}",
+          5e5, 2, NULL },
+        { "gemma3_text", "{\"rope_parameters\": {\"rope_theta\": 5e5}}", 0, 0,
+          "has one rope for all layers" },
+        { "olmo3", "{}", 5e5, 1, NULL },
+        { "qwen2", "{}", 1e4, 1, NULL },
     };
     for (size_t i = 0; i < QP_COUNT(cases); i++) {
         struct hparams h;
@@ -228,6 +236,13 @@ static void test_phi3(void **state)
     assert_int_equal(h.raw.n_context_original, 32);
     assert_true(h.rope_divisors[0][3] == 2 && h.rope_divisors[1][3] == 3);
     assert_true(fabs(h.raw.rope_amplitude - sqrt(1 + log(16) / log(32))) < 1e-9);
+    check(read_config(&h, "phi3",
+                      "{\"partial_rotary_factor\": 0.5, "
+                      "\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1, 1, 1, 2], "
+                      "\"long_factor\": [1, 1, 1, 3], \"original_max_position_embeddings\": 64}}",
+                      &error),
+          &error);
+    assert_int_equal(h.raw.n_context_original, 4096); // of Phi3Config
 }
 
 /* ---- GGUF ---- */

@@ -61,10 +61,10 @@ static void read_scaling(struct rope_reader *r, const cJSON *rope)
 {
     const int n_context = r->h->raw.n_context_max, of_source = r->h->source->default_n_original;
     struct rope_scaling s = { .type = type_in(r, rope) };
-    // Phi-3 has it beside the description, and there it counts
-    s.n_original = rope_number(r, rope, "original_max_position_embeddings",
-                               of_source > 0 ? of_source : n_context);
-    s.n_original = rope_number(r, r->config, "original_max_position_embeddings", s.n_original);
+    // Phi-3 has it beside the description, and there alone it counts
+    s.n_original = rope_number(r, rope, "original_max_position_embeddings", n_context);
+    s.n_original = rope_number(r, r->config, "original_max_position_embeddings",
+                               of_source > 0 ? of_source : s.n_original);
     s.factor = rope_number(r, rope, "factor",
                            s.type == ROPE_YARN || s.type == ROPE_LONGROPE
                                ? (s.n_original > 0 ? n_context / s.n_original : 0)
