@@ -610,6 +610,9 @@ static void test_wrong_folders(void **state)
         { "config_sentence_transformers.json", "{\"truncate_dim\": null}", NULL },
         { "tokenizer_config.json", "{\"truncation_side\": \"left\"}", "truncation_side" },
         { "tokenizer_config.json", "{\"truncation_side\": \"right\"}", NULL },
+        { "tokenizer_config.json", "{\"do_lower_case\": false}", "do_lower_case is false, but" },
+        { "tokenizer_config.json", "{\"strip_accents\": false}", "strip_accents is false, but" },
+        { "tokenizer_config.json", "{\"strip_accents\": null}", NULL },
     };
     (void)state;
     need_shared("data/golden-2/bert");

@@ -153,6 +153,28 @@ static quip_status read_adds_eos(const struct text_source *s, bool *adds_eos)
                        c->path);
 }
 
+/* transformers gives the normalizer of a BertTokenizer the switches of tokenizer_config.json. */
+static quip_status check_case(const struct text_source *s, const cJSON *json)
+{
+    static const char *const keys[][2] = { { "do_lower_case", "lowercase" },
+                                           { "strip_accents", "strip_accents" } };
+    const cJSON *normalizer = qp_json_item(json, "normalizer");
+    if (!qp_json_has_type(normalizer, "BertNormalizer") || s->tokenizer || s->checkpoint->is_gguf)
+        return QUIP_OK;
+    const bool is_lower = qp_json_flag(normalizer, "lowercase", true);
+    for (size_t i = 0; i < QP_COUNT(keys); i++) {
+        const bool is_on = qp_json_flag(normalizer, keys[i][1], is_lower);
+        if (qp_json_flag(s->checkpoint->tokenizer_config, keys[i][0], is_on) != is_on)
+            return qp_fail(
+                s->error, QUIP_E_UNSUPPORTED,
+                "%s/tokenizer_config.json: %s is %s, but in tokenizer.json it is %s; make "
+                "them equal",
+                s->checkpoint->sources.folder, keys[i][0], is_on ? "false" : "true",
+                is_on ? "true" : "false");
+    }
+    return QUIP_OK;
+}
+
 static quip_status read_frame(struct text_source *s)
 {
     cJSON *json = NULL;
@@ -161,6 +183,8 @@ static quip_status read_frame(struct text_source *s)
     bool adds_eos = false;
     quip_status status = read_tokenizer_json(s, &json);
     const cJSON *post = qp_json_item(json, "post_processor");
+    if (!status)
+        status = check_case(s, json);
     if (!status && post && !read_post(&f, post))
         status = qp_fail(s->error, QUIP_E_UNSUPPORTED,
                          "%s%s: its post_processor is not supported; must be TemplateProcessing or "
