@@ -35,10 +35,7 @@ static const struct {
 /* Older Gemma configs say "gelu" in hidden_act; hidden_activation is what their code uses. */
 static void read_activation(struct hf_reader *r, struct hparams *h)
 {
-    const char *own = h->source->activation_key;
-    const char *key = own                                  ? own
-                      : qp_hf_item(r, "hidden_activation") ? "hidden_activation"
-                                                           : "hidden_act";
+    const char *own = h->source->activation_key, *key = own ? own : "hidden_act";
     const cJSON *item = qp_hf_item(r, key);
     const char *name = cJSON_GetStringValue(item);
     char what[120];

@@ -112,8 +112,7 @@ struct family_source {
     unsigned namings;
     const char *stops[3]; // pieces that end an answer, where the vocabulary has them
 
-    /* Keys of config.json: NULL is rms_norm_eps, intermediate_size, and hidden_activation or else
-     * hidden_act. */
+    /* Keys of config.json: NULL is rms_norm_eps, intermediate_size and hidden_act. */
     const char *norm_eps_key, *d_ff_key, *activation_key;
     const char *activation; // the one that the family computes, as config.json calls it
     enum window_rule windows;
