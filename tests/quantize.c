@@ -4,6 +4,7 @@
 #include "convert/quantize_block.h"
 #include "convert/rounding.h"
 #include "convert/store.h"
+#include "convert/triangle.h"
 #include "model/matrix.h"
 #include "model/model.h"
 
@@ -16,6 +17,7 @@
 
 #include <cmocka.h>
 
+#include "support/check.h"
 #include "support/shared.h"
 #include "support/tensors.h"
 
@@ -423,6 +425,48 @@ static double output_error(const float *w, const int8_t *q, const float *scales,
     return sum;
 }
 
+static struct pool *open_pool(void)
+{
+    quip_error error;
+    struct pool *pool;
+    check(qp_pool_open(&pool, 3, false, &error), &error);
+    return pool;
+}
+
+/* The factor of the inputs x [n_rows, n]. */
+static void factor_of(float *h, const float *x, int n_rows, int n)
+{
+    struct triangle t;
+    assert_true(qp_triangle_open(&t, n, open_pool()));
+    qp_triangle_add(&t, x, n_rows);
+    assert_true(qp_triangle_factor(&t, ROUNDING_DAMPING));
+    memcpy(h, t.h, (size_t)(n * n) * sizeof *h);
+    qp_pool_close(t.pool);
+    qp_triangle_close(&t);
+}
+
+/* The same numbers, one after the other. */
+static void factor_plainly(float *h, const float *x, int n_rows, int n)
+{
+    double sum = 0;
+    memset(h, 0, (size_t)(n * n) * sizeof *h);
+    for (int t = 0; t < n_rows; t++)
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j <= i; j++)
+                h[i * n + j] += x[t * n + i] * x[t * n + j];
+    for (int i = 0; i < n; i++)
+        sum += (double)h[i * n + i];
+    for (int i = 0; i < n; i++)
+        h[i * n + i] += (float)(sum / n) * ROUNDING_DAMPING;
+    for (int k = n - 1; k >= 0; k--) {
+        for (int i = 0; i < k; i++)
+            for (int j = 0; j <= i; j++)
+                h[i * n + j] -= h[k * n + i] / h[k * n + k] * h[k * n + j];
+        for (int j = 0; j < k; j++)
+            h[k * n + j] /= h[k * n + k];
+    }
+}
+
 static void test_known_inputs(void **state)
 {
     (void)state;
@@ -434,7 +478,7 @@ static void test_known_inputs(void **state)
     assert_true(qp_quantize_i8(w, KNOWN_ROWS, KNOWN_COLS, plain, plain_scales));
 
     // without inputs, each weight is rounded alone
-    assert_true(qp_rounding_factor(h, KNOWN_COLS));
+    factor_of(h, x, 0, KNOWN_COLS);
     assert_true(qp_quantize_i8_for(h, w, KNOWN_ROWS, KNOWN_COLS, q, scales, errors));
     assert_memory_equal(q, plain, sizeof q);
     assert_memory_equal(scales, plain_scales, sizeof scales);
@@ -445,12 +489,7 @@ static void test_known_inputs(void **state)
             for (int k = 0; k < 3; k++)
                 x[t * KNOWN_COLS + i] +=
                     sinf((float)(t * (k + 2))) * cosf((float)(i * (3 * k + 1)));
-    memset(h, 0, sizeof h);
-    for (int t = 0; t < N_INPUTS; t++)
-        for (int i = 0; i < KNOWN_COLS; i++)
-            for (int j = 0; j <= i; j++)
-                h[i * KNOWN_COLS + j] += x[t * KNOWN_COLS + i] * x[t * KNOWN_COLS + j];
-    assert_true(qp_rounding_factor(h, KNOWN_COLS));
+    factor_of(h, x, N_INPUTS, KNOWN_COLS);
     assert_true(qp_quantize_i8_for(h, w, KNOWN_ROWS, KNOWN_COLS, q, scales, errors));
     assert_memory_equal(scales, plain_scales, sizeof scales);
     const double before = output_error(w, plain, scales, x), after = output_error(w, q, scales, x);
@@ -459,8 +498,62 @@ static void test_known_inputs(void **state)
 
     w[5] = INFINITY;
     assert_false(qp_quantize_i8_for(h, w, KNOWN_ROWS, KNOWN_COLS, q, scales, errors));
-    h[KNOWN_COLS + 1] = NAN;
-    assert_false(qp_rounding_factor(h, KNOWN_COLS));
+}
+
+/* The same numbers as qp_quantize_i8_for, one weight after the other. */
+static void round_plainly(const float *factor, const float *w, int rows, int cols,
+                          const float *scales, int8_t *q)
+{
+    float *errors = calloc((size_t)cols, sizeof *errors);
+    for (int r = 0; r < rows; r++, w += cols, q += cols)
+        for (int k = 0; k < cols; k++) {
+            float made_up = 0;
+            for (int j = 0; j < k; j++)
+                made_up += factor[k * cols + j] * errors[j];
+            const float rounded = rintf((w[k] + made_up) / scales[r]);
+            q[k] = (int8_t)(rounded > 127 ? 127 : rounded < -127 ? -127 : rounded);
+            errors[k] = w[k] - (float)q[k] * scales[r];
+        }
+    free(errors);
+}
+
+/* Tiles, panels and threads change no bit: widths that are whole tiles or not, more than a panel.
+ */
+static void test_factors_are_exact(void **state)
+{
+    (void)state;
+    static const int widths[] = { 1, 3, 4, 8, 31, 32, 33, 70, 96, 101 };
+    enum {
+        N_ROWS = 45,
+        MOST = 101
+    };
+    static float x[N_ROWS * MOST], w[KNOWN_ROWS * MOST], h[MOST * MOST], plain[MOST * MOST];
+    static float errors[ROUNDING_ROWS * MOST], scales[KNOWN_ROWS];
+    static int8_t q[KNOWN_ROWS * MOST], plain_q[KNOWN_ROWS * MOST];
+    for (int i = 0; i < N_ROWS * MOST; i++)
+        x[i] = sinf((float)(i * i % 1009));
+    for (int i = 0; i < KNOWN_ROWS * MOST; i++)
+        w[i] = cosf((float)(i * i % 997));
+    for (size_t i = 0; i < QP_COUNT(widths); i++) {
+        const int n = widths[i];
+        factor_of(h, x, N_ROWS, n);
+        factor_plainly(plain, x, N_ROWS, n);
+        for (int k = 0; k < n; k++)
+            for (int j = 0; j <= k; j++)
+                if (h[k * n + j] != plain[k * n + j])
+                    fail_msg("width %d: the factor at [%d, %d] is %g, %g one by one", n, k, j,
+                             (double)h[k * n + j], (double)plain[k * n + j]);
+        assert_true(qp_quantize_i8_for(h, w, KNOWN_ROWS, n, q, scales, errors));
+        round_plainly(h, w, KNOWN_ROWS, n, scales, plain_q);
+        assert_memory_equal(q, plain_q, (size_t)(KNOWN_ROWS * n));
+    }
+    x[0] = NAN;
+    struct triangle t;
+    assert_true(qp_triangle_open(&t, 8, open_pool()));
+    qp_triangle_add(&t, x, 1);
+    assert_false(qp_triangle_factor(&t, ROUNDING_DAMPING));
+    qp_pool_close(t.pool);
+    qp_triangle_close(&t);
 }
 
 int main(void)
@@ -479,6 +572,7 @@ int main(void)
         cmocka_unit_test(test_blocks_are_kept),
         cmocka_unit_test(test_block_extremes),
         cmocka_unit_test(test_known_inputs),
+        cmocka_unit_test(test_factors_are_exact),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

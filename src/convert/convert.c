@@ -14,7 +14,8 @@
  *     plan.c, rows.c     which tensor becomes which; its rows; lora_merge.c adds an adapter to them
  *     store.c            rows -> bytes of the model file; quantize_block.c: block-wise int4
  *     calibrate.c        a model and a text -> the importance of columns
- *     embedding_*.c      the rest of an embedding model; rounding.c: int8 for its inputs
+ *     embedding_*.c      the rest of an embedding model; rounding.c and triangle.c: int8 for what
+ *                        its matrices are multiplied by
  *     verify.c           the distance of a model file from its source
  *     adapter_file.c     a PEFT adapter -> a MediaPipe LoRA file
  *     bundle.c           a model file -> a .task bundle, and back; zip_writer.c: the archive */

@@ -10,6 +10,7 @@
 #include "convert/embedding_inputs.h"
 #include "convert/conversion.h"
 #include "convert/rounding.h"
+#include "convert/triangle.h"
 #include "engine/engine.h"
 
 #include <assert.h>
@@ -21,83 +22,80 @@ enum {
     MAX_TOKENS = 8, // of a text, without its frame
     STRIDE = 67,    // in texts, between the tokens of one
     N_INPUTS = 4,
-    SUMS_BYTES = 1 << 28 // for the layers of one pass, unless one layer needs more
+    ROWS_BYTES = 1 << 28 // for the layers of one pass, unless one layer needs more
 };
 
 /* The first matrix of each input of a layer. */
 static const enum layer_matrix first_matrices[N_INPUTS + 1] = { MATRIX_Q, MATRIX_O, MATRIX_GATE,
                                                                 MATRIX_DOWN, MATRIX_DOWN + 1 };
 
-struct input_sums {
-    float *h; // [n_in, n_in], of x[i] * x[j], j <= i; then the factor
-    int n_in;
-    bool is_finite;
+struct input {
+    float *rows; // [n_rows, n_in] of all texts, or NULL
+    int n_rows, n_in;
 };
 
 struct embedding_inputs {
     quip_model *model;
-    float *rows;             // [PREFILL_CHUNK, widest n_in]
-    struct input_sums *sums; // [n_layers * N_INPUTS]; only those of [begin, end) have an h
-    int begin, end;          // layers
+    struct pool *pool;
+    struct input *inputs; // [n_layers * N_INPUTS]; only those of [begin, end) have rows
+    int begin, end;       // layers
+    int n_tokens;         // of all texts
+    /* Of the inputs of one layer: the sums of x[i] * x[j], then the factor. */
+    struct triangle triangles[N_INPUTS];
+    bool is_finite[N_INPUTS];
+    int layer; // whose triangles these are; -1: none
     quip_token tokens[EMBED_TEXTS][2 * MAX_TEXT_FRAME + MAX_TOKENS];
 };
 
-/* ---- sums ---- */
+/* ---- rows ---- */
 
-static struct input_sums *sums_at(const struct embedding_inputs *e, int l, enum layer_matrix m)
+/* Which input of a layer the matrix has; N_INPUTS: none of them. */
+static int input_of(enum layer_matrix m)
 {
     int i = 0;
     while (i < N_INPUTS && m >= first_matrices[i + 1])
         i++;
-    return i < N_INPUTS ? &e->sums[l * N_INPUTS + i] : NULL;
+    return i;
 }
 
-static void free_sums(struct embedding_inputs *e)
+static struct input *inputs_at(const struct embedding_inputs *e, int l)
 {
-    for (int i = e->begin * N_INPUTS; i < e->end * N_INPUTS; i++) {
-        free(e->sums[i].h);
-        e->sums[i].h = NULL;
+    return &e->inputs[l * N_INPUTS];
+}
+
+static void free_rows(struct embedding_inputs *e)
+{
+    for (struct input *i = inputs_at(e, e->begin); i < inputs_at(e, e->end); i++) {
+        free(i->rows);
+        i->rows = NULL;
     }
     e->begin = e->end;
 }
 
-static size_t layer_bytes(const struct embedding_inputs *e, int l)
+static size_t row_bytes(const struct embedding_inputs *e, int l)
 {
     size_t n = 0;
-    for (int i = 0; i < N_INPUTS; i++) {
-        const size_t n_in = (size_t)e->sums[l * N_INPUTS + i].n_in;
-        n += n_in * n_in * sizeof(float);
-    }
-    return n;
+    for (int i = 0; i < N_INPUTS; i++)
+        n += (size_t)inputs_at(e, l)[i].n_in * sizeof(float);
+    return n * (size_t)e->n_tokens;
 }
 
-/* Allocate the sums of layer l and as many of the next ones as fit. */
-static quip_status open_sums(struct embedding_inputs *e, int l, quip_error *error)
+/* Allocate the rows of layer l and of as many of the next ones as fit. */
+static quip_status open_rows(struct embedding_inputs *e, int l, quip_error *error)
 {
     size_t n_bytes = 0;
-    free_sums(e);
+    free_rows(e);
     e->begin = e->end = l;
     while (e->end < e->model->config.n_layers &&
-           (e->end == l || n_bytes + layer_bytes(e, e->end) <= SUMS_BYTES))
-        n_bytes += layer_bytes(e, e->end++);
-    for (int i = e->begin * N_INPUTS; i < e->end * N_INPUTS; i++) {
-        const size_t n = (size_t)e->sums[i].n_in * (size_t)e->sums[i].n_in;
-        if (n > 0 && !(e->sums[i].h = calloc(n, sizeof(float))))
-            return qp_fail_memory(error, "the inputs of a matrix", n * sizeof(float));
+           (e->end == l || n_bytes + row_bytes(e, e->end) <= ROWS_BYTES))
+        n_bytes += row_bytes(e, e->end++);
+    for (struct input *i = inputs_at(e, e->begin); i < inputs_at(e, e->end); i++) {
+        const size_t n = (size_t)e->n_tokens * (size_t)i->n_in;
+        i->n_rows = 0;
+        if (n > 0 && !(i->rows = malloc(n * sizeof *i->rows)))
+            return qp_fail_memory(error, "the inputs of a matrix", n * sizeof *i->rows);
     }
     return QUIP_OK;
-}
-
-static void add_rows(struct input_sums *s, const float *rows, int n_rows)
-{
-    const size_t n = (size_t)s->n_in;
-    for (size_t i = 0; i < n; i++)
-        for (int t = 0; t < n_rows; t++) {
-            const float *x = rows + (size_t)t * n;
-            float *h = s->h + i * n;
-            for (size_t j = 0; j <= i; j++)
-                h[j] += x[i] * x[j];
-        }
 }
 
 static quip_status observe_input(void *user, struct device *device, struct matrix_set w,
@@ -105,20 +103,23 @@ static quip_status observe_input(void *user, struct device *device, struct matri
 {
     const struct embedding_inputs *e = user;
     const struct backend *b = device->backend;
-    struct input_sums *s = w.l >= e->begin && w.l < e->end ? sums_at(e, w.l, w.first) : NULL;
-    if (!s || !s->h)
+    const int i = w.l >= e->begin && w.l < e->end ? input_of(w.first) : N_INPUTS;
+    struct input *input = i < N_INPUTS ? &inputs_at(e, w.l)[i] : NULL;
+    if (!input || !input->rows)
         return QUIP_OK;
-    assert(n_rows <= PREFILL_CHUNK);
+    assert(input->n_rows + n_rows <= e->n_tokens);
+    const size_t n_in = (size_t)input->n_in;
+    float *rows = input->rows + (size_t)input->n_rows * n_in;
     quip_status status = b->submit(device);
     if (!status)
         status = b->poll(device, true);
     if (!status)
-        status = b->read(device, in, e->rows, n_rows);
+        status = b->read(device, in, rows, n_rows);
     if (status)
         return status;
     for (int t = 0; t < n_rows; t++)
-        qp_mix_row(e->rows + (size_t)t * (size_t)s->n_in, s->n_in);
-    add_rows(s, e->rows, n_rows);
+        qp_mix_row(rows + (size_t)t * n_in, input->n_in);
+    input->n_rows += n_rows;
     return QUIP_OK;
 }
 
@@ -150,6 +151,15 @@ static quip_embed_input make_text(const quip_model *m, int i, quip_token *tokens
     for (int k = 0; k < has->n_end; k++)
         tokens[n++] = has->end[k];
     return (quip_embed_input){ .tokens = tokens, .n_tokens = n };
+}
+
+static int count_tokens(const quip_model *m)
+{
+    quip_token tokens[2 * MAX_TEXT_FRAME + MAX_TOKENS];
+    int n = 0;
+    for (int i = 0; i < N_TEXTS; i++)
+        n += make_text(m, i, tokens).n_tokens;
+    return n;
 }
 
 static quip_status run_texts(struct embedding_inputs *e, quip_error *error)
@@ -188,28 +198,56 @@ quip_status qp_embedding_inputs_open(struct embedding_inputs **inputs, const cha
         return status;
     const struct weights *w = &e->model->weights;
     const int n_layers = e->model->config.n_layers;
-    size_t widest = 1;
-    if (!(e->sums = calloc((size_t)n_layers * N_INPUTS, sizeof *e->sums)))
+    if (!(e->inputs = calloc((size_t)n_layers * N_INPUTS, sizeof *e->inputs)))
         return qp_fail_memory(error, "the inputs of a model", (size_t)n_layers);
     for (int l = 0; l < n_layers; l++)
-        for (int m = 0; m <= MATRIX_DOWN; m++) {
-            const struct matrix *matrix = &w->layers[l].m[m];
-            if (matrix->data)
-                sums_at(e, l, (enum layer_matrix)m)->n_in = matrix->n_in;
-            widest = matrix->data && (size_t)matrix->n_in > widest ? (size_t)matrix->n_in : widest;
-        }
-    e->rows = malloc(PREFILL_CHUNK * widest * sizeof *e->rows);
-    return e->rows ? QUIP_OK : qp_fail_memory(error, "the inputs of a model", widest);
+        for (int m = 0; m <= MATRIX_DOWN; m++)
+            if (w->layers[l].m[m].data)
+                inputs_at(e, l)[input_of((enum layer_matrix)m)].n_in = w->layers[l].m[m].n_in;
+    e->layer = -1;
+    e->n_tokens = count_tokens(e->model);
+    return qp_pool_open(&e->pool, 0, false, error);
 }
 
-/* Run the texts for layer l, and make the factors of their inputs. */
-static quip_status run_layers(struct embedding_inputs *e, int l, quip_error *error)
+static void close_triangles(struct embedding_inputs *e)
 {
-    quip_status status = open_sums(e, l, error);
+    for (int i = 0; i < N_INPUTS; i++)
+        qp_triangle_close(&e->triangles[i]);
+    e->layer = -1;
+}
+
+/* The factor of input i of a layer whose rows are there. */
+static quip_status make_factor(struct embedding_inputs *e, int l, int i, quip_error *error)
+{
+    const struct input *input = &inputs_at(e, l)[i];
+    struct triangle *t = &e->triangles[i];
+    if (e->layer != l)
+        close_triangles(e);
+    e->layer = l;
+    if (t->h)
+        return QUIP_OK;
+    if (!qp_triangle_open(t, input->n_in, e->pool)) {
+        qp_triangle_close(t);
+        return qp_fail_memory(error, "the inputs of a matrix",
+                              (size_t)input->n_in * (size_t)input->n_in * sizeof(float));
+    }
+    qp_triangle_add(t, input->rows, input->n_rows);
+    e->is_finite[i] = qp_triangle_factor(t, ROUNDING_DAMPING);
+    return QUIP_OK;
+}
+
+static quip_status find_factor(struct embedding_inputs *e, int l, int i, const float **factor,
+                               quip_error *error)
+{
+    quip_status status = QUIP_OK;
+    if (l < e->begin || l >= e->end) {
+        status = open_rows(e, l, error);
+        if (!status)
+            status = run_texts(e, error);
+    }
     if (!status)
-        status = run_texts(e, error);
-    for (int i = e->begin * N_INPUTS; i < e->end * N_INPUTS && !status; i++)
-        e->sums[i].is_finite = e->sums[i].h && qp_rounding_factor(e->sums[i].h, e->sums[i].n_in);
+        status = make_factor(e, l, i, error);
+    *factor = !status && e->is_finite[i] ? e->triangles[i].h : NULL;
     return status;
 }
 
@@ -221,13 +259,8 @@ quip_status qp_embedding_inputs_find(struct embedding_inputs *e, const char *nam
     for (int l = 0; l < e->model->config.n_layers; l++)
         for (int m = 0; m <= MATRIX_DOWN; m++) {
             const struct matrix *matrix = &w->layers[l].m[m];
-            if (!matrix->data || strcmp(matrix->name, name) != 0)
-                continue;
-            const bool is_ready = l >= e->begin && l < e->end;
-            const quip_status status = is_ready ? QUIP_OK : run_layers(e, l, error);
-            const struct input_sums *s = sums_at(e, l, (enum layer_matrix)m);
-            *factor = !status && s->is_finite ? s->h : NULL;
-            return status;
+            if (matrix->data && strcmp(matrix->name, name) == 0)
+                return find_factor(e, l, input_of((enum layer_matrix)m), factor, error);
         }
     return QUIP_OK;
 }
@@ -236,10 +269,11 @@ void qp_embedding_inputs_close(struct embedding_inputs *e)
 {
     if (!e)
         return;
-    if (e->sums)
-        free_sums(e);
-    free(e->sums);
-    free(e->rows);
+    if (e->inputs)
+        free_rows(e);
+    close_triangles(e);
+    free(e->inputs);
+    qp_pool_close(e->pool);
     quip_model_close(e->model);
     free(e);
 }

@@ -1,5 +1,5 @@
 /* rounding.c: int8 weights whose rounding errors cancel for known inputs.
- * In:  rows of floats; h, the sum over inputs x of x[i] * x[j].
+ * In:  rows of floats; the factor of h, the sum over inputs x of x[i] * x[j] (triangle.c).
  * Out: integers, and one scale per row.
  *
  * A row w is rounded to q. For the errors e = w - q, the sum of (e . x)^2 over all inputs is e h
@@ -11,43 +11,13 @@
  * form of LDLQ (QuIP: Chee et al. 2023). */
 #include "convert/rounding.h"
 
+#include "convert/products.h"
 #include "model/matrix.h"
 
 #include <assert.h>
-#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <string.h>
-
-/* Added to the diagonal, relative to its mean: the few inputs are not all that there are. 0.01 is
- * too little: texts of other kinds gain less (all-MiniLM-L6-v2). */
-#define DAMPING 0.1f
-
-bool qp_rounding_factor(float *h, int n)
-{
-    const size_t width = (size_t)n;
-    double sum = 0;
-    for (size_t i = 0; i < width; i++)
-        sum += (double)h[i * width + i];
-    const float mean = (float)(sum / n), damping = mean > 0 ? mean * DAMPING : 1;
-    for (size_t i = 0; i < width; i++)
-        h[i * width + i] += damping;
-    for (size_t k = width; k-- > 0;) {
-        float *row = h + k * width; // row k of U', multiplied by D[k]
-        const float d = row[k];
-        if (!(d > 0 && d <= FLT_MAX))
-            return false;
-        for (size_t i = 0; i < k; i++) {
-            float *to = h + i * width;
-            const float factor = row[i] / d;
-            for (size_t j = 0; j <= i; j++)
-                to[j] -= factor * row[j];
-        }
-        for (size_t j = 0; j < k; j++)
-            row[j] /= d;
-    }
-    return true;
-}
 
 static float round_scaled(float x)
 {
@@ -55,22 +25,36 @@ static float round_scaled(float x)
     return q > 127 ? 127 : q < -127 ? -127 : q;
 }
 
-/* n rows together, n <= ROUNDING_ROWS: the inner loop is over rows, so that each sum has one order.
- */
+/* made_up[r] += shares[j] * errors[j, r] for ascending j in [begin, end). */
+static void add_shares(float *made_up, const float *shares, const float *errors, size_t begin,
+                       size_t end)
+{
+    for (size_t j = begin; j < end; j++)
+        for (size_t r = 0; r < ROUNDING_ROWS; r++)
+            made_up[r] += shares[j] * errors[j * ROUNDING_ROWS + r];
+}
+
+/* n rows together, n <= ROUNDING_ROWS. What PRODUCT_ROWS weights make up for of the errors before
+ * them is computed together; each sum has one order. */
 static void round_rows(const float *factor, const float *w, int n, size_t cols, int8_t *q,
                        const float *scales, float *errors)
 {
-    for (size_t k = 0; k < cols; k++) {
-        const float *shares = factor + k * cols;
-        float made_up[ROUNDING_ROWS] = { 0 };
-        for (size_t j = 0; j < k; j++)
-            for (size_t r = 0; r < ROUNDING_ROWS; r++)
-                made_up[r] += shares[j] * errors[j * ROUNDING_ROWS + r];
-        for (size_t r = 0; r < (size_t)n; r++) {
-            const float weight = w[r * cols + k];
-            const float rounded = round_scaled((weight + made_up[r]) / scales[r]);
-            q[r * cols + k] = (int8_t)rounded;
-            errors[k * ROUNDING_ROWS + r] = weight - rounded * scales[r];
+    for (size_t first = 0; first < cols; first += PRODUCT_ROWS) {
+        float made_up[PRODUCT_ROWS][ROUNDING_ROWS] = { 0 };
+        const size_t n_cols = cols - first < PRODUCT_ROWS ? cols - first : PRODUCT_ROWS;
+        const bool is_whole = n_cols == PRODUCT_ROWS;
+        const struct product_rows shares = { factor + first * cols, cols, 1 };
+        for (size_t r = 0; r < ROUNDING_ROWS && is_whole; r += PRODUCT_COLS)
+            add_products(made_up[0] + r, ROUNDING_ROWS, shares, errors + r, ROUNDING_ROWS, first);
+        for (size_t i = 0; i < n_cols; i++) {
+            const size_t k = first + i;
+            add_shares(made_up[i], factor + k * cols, errors, is_whole ? first : 0, k);
+            for (size_t r = 0; r < (size_t)n; r++) {
+                const float weight = w[r * cols + k];
+                const float rounded = round_scaled((weight + made_up[i][r]) / scales[r]);
+                q[r * cols + k] = (int8_t)rounded;
+                errors[k * ROUNDING_ROWS + r] = weight - rounded * scales[r];
+            }
         }
     }
 }
