@@ -133,6 +133,7 @@ struct row_memory {
     /* Rows of texts that are computed with floats (ops_linear.c); NULL if there are none. */
     int *exact_before;   // [n_rows + 1] how many there are before a row
     float *exact_inputs; // [exact rows, widest input] of one product, side by side
+    struct act rounded;  // the integers of the other rows
     float *pooled[2];    // [n_texts, widest embedding]; the second is for the next dense layer
     struct query_rows queries;
     struct row_group *groups;       // [n_rows]
@@ -242,21 +243,27 @@ static inline void act_store_columns(const struct kernels *k, struct act *a, int
             a->f32[(size_t)t * (size_t)a->n_cols + (size_t)(column + i)] = x[i];
 }
 
+/* Copy the integers of a row to another place of the same or another buffer of the same shape. */
+static inline void act_copy_integers(struct act *to, int t, const struct act *from, int from_t)
+{
+    const size_t n_blocks = (size_t)to->n_blocks, y = (size_t)t, x = (size_t)from_t;
+    assert(to->n_cols == from->n_cols && to->q && from->q);
+    memmove(to->q + y * to->q_stride, from->q + x * to->q_stride, to->q_stride);
+    memmove(to->scales + y * n_blocks, from->scales + x * n_blocks, n_blocks * sizeof *to->scales);
+    memmove(to->offsets + y * n_blocks, from->offsets + x * n_blocks,
+            n_blocks * sizeof *to->offsets);
+}
+
 /* Copy a row to another place of the same or another buffer of the same shape. */
 static inline void act_copy_row(struct act *to, int t, const struct act *from, int from_t)
 {
-    const size_t n_blocks = (size_t)to->n_blocks, n_cols = (size_t)to->n_cols;
-    const size_t y = (size_t)t, x = (size_t)from_t;
+    const size_t n_cols = (size_t)to->n_cols;
     assert(to->n_cols == from->n_cols && !to->f32 == !from->f32 && !to->q == !from->q);
     if (to->f32)
-        memmove(to->f32 + y * n_cols, from->f32 + x * n_cols, n_cols * sizeof *to->f32);
-    if (to->q) {
-        memmove(to->q + y * to->q_stride, from->q + x * to->q_stride, to->q_stride);
-        memmove(to->scales + y * n_blocks, from->scales + x * n_blocks,
-                n_blocks * sizeof *to->scales);
-        memmove(to->offsets + y * n_blocks, from->offsets + x * n_blocks,
-                n_blocks * sizeof *to->offsets);
-    }
+        memmove(to->f32 + (size_t)t * n_cols, from->f32 + (size_t)from_t * n_cols,
+                n_cols * sizeof *to->f32);
+    if (to->q)
+        act_copy_integers(to, t, from, from_t);
 }
 
 /* Tokens [t, t + n). */

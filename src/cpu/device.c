@@ -111,6 +111,7 @@ static void alloc_exact(struct row_memory *m, struct arena *a, int n_rows, int n
     const size_t n = (size_t)qp_min(n_rows, n_texts * (MAX_EXACT + 1));
     m->exact_before = qp_cpu_alloc(a, (size_t)n_rows + 1, 1, sizeof *m->exact_before);
     m->exact_inputs = qp_cpu_alloc(a, n, (size_t)widest, sizeof *m->exact_inputs);
+    m->rounded = qp_cpu_alloc_act(&(struct weights){ .has_integer = true }, a, widest, n_rows);
 }
 
 static void alloc_rows(struct row_memory *m, struct expert_memory *experts,

@@ -156,26 +156,44 @@ void qp_multiply_part(const struct kernels *k, const struct partial_product *p)
 }
 
 /* ---- exact rows ----
- * Where a matrix has a rest, some rows of a batch of texts are computed with floats (ops.c). With
- * integers, two terms of the weights and of the inputs would need three products, for nearly the
- * same time. */
+ * Where a matrix has a rest, some rows of a batch of texts are computed with floats (ops.c), the
+ * others, which are rounded, with integers. With integers, two terms of the weights and of the
+ * inputs would need three products, for nearly the same time. */
 
 static bool has_exact_rows(const struct linear_task *j, const struct matrix *w)
 {
     return j->d->mem.exact_before && w->rest && j->d->mem.exact_before[j->n] > 0;
 }
 
-/* Copy the inputs of exact rows side by side, so that a product reads its weights once. */
-static void gather_exact(const struct linear_task *j)
+/* Copy the inputs of exact rows side by side, and those of rounded rows, so that a product reads
+ * its weights once. */
+static void gather_inputs(void *arg, int index, int n_threads)
 {
-    const struct row_memory *m = &j->d->mem;
+    const struct linear_task *j = arg;
+    struct row_memory *m = &j->d->mem;
     const size_t n_in = (size_t)j->in->n_cols;
+    int begin, end;
+    qp_share(j->n, 1, index, n_threads, &begin, &end);
+    for (int t = begin; t < end; t++) {
+        const int before = m->exact_before[t];
+        if (m->exact_before[t + 1] > before)
+            memcpy(m->exact_inputs + (size_t)before * n_in, j->in->f32 + (size_t)t * n_in,
+                   n_in * sizeof *m->exact_inputs);
+        else
+            act_copy_integers(&m->rounded, t - before, j->in, t);
+    }
+}
+
+static void gather_exact(struct linear_task *j)
+{
     if (!has_exact_rows(j, j->products[j->n_products - 1].w))
         return;
-    for (int t = 0; t < j->n; t++)
-        if (m->exact_before[t + 1] > m->exact_before[t])
-            memcpy(m->exact_inputs + (size_t)m->exact_before[t] * n_in,
-                   j->in->f32 + (size_t)t * n_in, n_in * sizeof *m->exact_inputs);
+    struct act *rounded = &j->d->mem.rounded;
+    assert(j->in->n_cols <= rounded->max_cols);
+    rounded->n_cols = j->in->n_cols;
+    rounded->n_blocks = j->in->n_blocks;
+    rounded->q_stride = j->in->q_stride;
+    cpu_parallel(j->d, is_few(j->d, j->n), gather_inputs, j);
 }
 
 /* The inner loop has a constant length and no aliases, so that compilers use vectors. */
@@ -200,44 +218,82 @@ static void unpack_exact(const struct linear_task *j, float *to, const struct ma
                    w->scales[r] * (1.0f / REST_STEPS), n_in);
 }
 
-/* Replace y of the exact ones of rows [t0, t0 + n), n <= TASK_ROWS, by the product with the
- * unpacked weight rows [row, row + n_rows). y begins with row t0. */
-static void multiply_exact(const struct linear_task *j, int index, const struct out_view *y,
-                           const float *weights, const struct matrix *w, int t0, int n, int row,
-                           int n_rows)
+/* Some weight rows, n_rows <= TILE_ROWS, for products with exact and rounded rows of the batch. */
+struct weight_tile {
+    const struct matrix *w;
+    int row, n_rows;
+    const void *packed; // NULL: few rows, which read the file
+    const float *exact; // [n_rows, n_in] unpacked, if there are exact rows
+};
+
+/* y[t * TILE_ROWS + i] for exact rows [first, first + n) and weight rows tile->row + i. */
+static void multiply_exact(const struct linear_task *j, float *y, const struct weight_tile *tile,
+                           int first, int n)
 {
-    const int *before = j->d->mem.exact_before;
-    float *sums = j->d->mem.scratch[index].exact_sums;
-    if (!has_exact_rows(j, w) || before[t0 + n] == before[t0])
-        return;
+    const struct matrix *w = tile->w;
     const struct matrix part = { .dtype = DTYPE_F32,
-                                 .n_out = n_rows,
+                                 .n_out = tile->n_rows,
                                  .n_in = w->n_in,
-                                 .row_bytes = (size_t)w->n_in * sizeof *weights,
-                                 .data = weights,
-                                 .bias = w->bias ? w->bias + row : NULL };
-    const struct f32_rows x = { j->d->mem.exact_inputs + (size_t)before[t0] * (size_t)w->n_in,
-                                (size_t)w->n_in, before[t0 + n] - before[t0] };
-    assert(n <= TASK_ROWS && n_rows <= TILE_ROWS);
-    j->d->k.gemm_f32(&(struct out_view){ sums, TILE_ROWS }, &part, &x, 0, n_rows);
-    for (int t = t0; t < t0 + n; t++)
-        if (before[t + 1] > before[t])
-            memcpy(y->y + (size_t)(t - t0) * y->stride,
-                   sums + (size_t)(before[t] - before[t0]) * TILE_ROWS,
-                   (size_t)n_rows * sizeof *sums);
+                                 .row_bytes = (size_t)w->n_in * sizeof *tile->exact,
+                                 .data = tile->exact,
+                                 .bias = w->bias ? w->bias + tile->row : NULL };
+    const struct f32_rows x = { j->d->mem.exact_inputs + (size_t)first * (size_t)w->n_in,
+                                (size_t)w->n_in, n };
+    j->d->k.gemm_f32(&(struct out_view){ y, TILE_ROWS }, &part, &x, 0, tile->n_rows);
+}
+
+/* y[i * y_stride + r] for rows t0 + i of the batch, i < n <= TASK_ROWS, and weight rows
+ * tile->row + r. */
+static void multiply_chunk(const struct linear_task *j, int index, float *y, size_t y_stride,
+                           const struct weight_tile *tile, int t0, int n)
+{
+    struct partial_product p = { .w = tile->w,
+                                 .row = tile->row,
+                                 .n_rows = tile->n_rows,
+                                 .in = j->in,
+                                 .t0 = t0,
+                                 .n = n,
+                                 .tile = tile->packed,
+                                 .y = y,
+                                 .y_stride = y_stride };
+    if (!has_exact_rows(j, tile->w)) {
+        qp_multiply_part(&j->d->k, &p);
+        return;
+    }
+    const int *before = j->d->mem.exact_before + t0;
+    const int n_exact = before[n] - before[0];
+    float *exact = j->d->mem.scratch[index].exact_sums;
+    float *rounded = exact + (size_t)n_exact * TILE_ROWS;
+    assert(n <= TASK_ROWS && tile->n_rows <= TILE_ROWS);
+    if (n_exact > 0)
+        multiply_exact(j, exact, tile, before[0], n_exact);
+    p.in = &j->d->mem.rounded;
+    p.t0 = t0 - before[0];
+    p.n = n - n_exact;
+    p.y = rounded;
+    p.y_stride = TILE_ROWS;
+    if (p.n > 0)
+        qp_multiply_part(&j->d->k, &p);
+    for (int t = 0; t < n; t++) {
+        float **from = before[t + 1] > before[t] ? &exact : &rounded;
+        memcpy(y + (size_t)t * y_stride, *from, (size_t)tile->n_rows * sizeof *y);
+        *from += TILE_ROWS;
+    }
 }
 
 /* Few rows of a batch: y[t * y_stride + i] for weight rows row + i of product p. */
 static void multiply_product(const struct linear_task *j, int index, float *y, size_t y_stride,
                              int p, int row, int n_rows)
 {
-    const struct matrix w = qp_matrix_part(j->products[p].w, row, n_rows);
-    multiply_rows(&j->d->k, y, y_stride, &w, j->in, j->n, 0, n_rows);
-    float *weights = j->d->mem.scratch[index].exact;
-    for (int r = 0; r < n_rows && has_exact_rows(j, &w); r += TILE_ROWS) {
-        const int n = qp_min(n_rows - r, TILE_ROWS);
-        unpack_exact(j, weights, &w, r, n);
-        multiply_exact(j, index, &(struct out_view){ y + r, y_stride }, weights, &w, 0, j->n, r, n);
+    const struct matrix *w = j->products[p].w;
+    float *exact = j->d->mem.scratch[index].exact;
+    const int step = has_exact_rows(j, w) ? TILE_ROWS : n_rows;
+    for (int r = 0; r < n_rows; r += step) {
+        const struct weight_tile tile = {
+            .w = w, .row = row + r, .n_rows = qp_min(n_rows - r, step), .exact = exact
+        };
+        unpack_exact(j, exact, w, tile.row, tile.n_rows);
+        multiply_chunk(j, index, y + r, y_stride, &tile, 0, j->n);
     }
     qp_lora_add(&j->lora, index, y, y_stride, p, 0, j->n, row, n_rows);
 }
@@ -284,7 +340,6 @@ static void prefetch_next(const struct linear_task *j, int index, int n_threads)
 static void multiply_task(const struct linear_task *j, int index, int task, int n_chunks,
                           int *packed)
 {
-    const struct kernels *k = &j->d->k;
     const struct worker_scratch *s = &j->d->mem.scratch[index];
     int i = task / n_chunks;
     const int t0 = task % n_chunks * TASK_ROWS, n = qp_min(TASK_ROWS, j->n - t0);
@@ -296,12 +351,12 @@ static void multiply_task(const struct linear_task *j, int index, int task, int 
     const int row = i * TILE_ROWS, n_rows = qp_min(TILE_ROWS, p->w->n_out - row);
     const size_t stride = (size_t)p->w->n_out;
     float *y = p->y + (size_t)t0 * stride + row;
+    const struct weight_tile tile = { p->w, row, n_rows, s->tile, s->exact };
     if (!is_packed) {
-        qp_pack_tile(k, s->tile, p->w, row, n_rows);
+        qp_pack_tile(&j->d->k, s->tile, p->w, row, n_rows);
         unpack_exact(j, s->exact, p->w, row, n_rows);
     }
-    multiply_tile(k, y, stride, s->tile, p->w, j->in, t0, n, row, n_rows);
-    multiply_exact(j, index, &(struct out_view){ y, stride }, s->exact, p->w, t0, n, row, n_rows);
+    multiply_chunk(j, index, y, stride, &tile, t0, n);
     qp_lora_add(&j->lora, index, y, stride, (int)(p - j->products), t0, n, row, n_rows);
 }
 
@@ -495,14 +550,13 @@ static void gate_tile_task(const struct linear_task *j, int index, int task, int
         unpack_exact(j, s->exact_gate, gate, row, n_rows);
     }
     *packed = i;
-    multiply_tile(k, s->up, TILE_ROWS, s->tile, up, j->in, t0, n, row, n_rows);
-    multiply_exact(j, index, &(struct out_view){ s->up, TILE_ROWS }, s->exact, up, t0, n, row,
-                   n_rows);
+    multiply_chunk(j, index, s->up, TILE_ROWS,
+                   &(struct weight_tile){ up, row, n_rows, s->tile, s->exact }, t0, n);
     qp_lora_add(&j->lora, index, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
     if (gate->data) {
-        multiply_tile(k, s->gate, TILE_ROWS, s->tile_gate, gate, j->in, t0, n, row, n_rows);
-        multiply_exact(j, index, &(struct out_view){ s->gate, TILE_ROWS }, s->exact_gate, gate, t0,
-                       n, row, n_rows);
+        multiply_chunk(j, index, s->gate, TILE_ROWS,
+                       &(struct weight_tile){ gate, row, n_rows, s->tile_gate, s->exact_gate }, t0,
+                       n);
         qp_lora_add(&j->lora, index, s->gate, TILE_ROWS, GATE_PRODUCT, t0, n, row, n_rows);
     }
     finish_gated(j, index, TILE_ROWS, t0, n, row, n_rows);
