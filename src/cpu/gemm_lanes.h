@@ -1,7 +1,7 @@
 /* gemm_lanes.h: products with float weights, on sixteen lanes.
- * Contracts and order of rounding: scalar/linear_scalar.c, to the bit. F32_TOKENS tokens and
- * F32_ROWS rows of weights, as the instruction set has registers, share what they load. Which come
- * when: f32_blocks.c.
+ * Contracts and order of rounding: scalar/linear_scalar.c, to the bit. F32_TOKENS tokens, of the
+ * last ones F32_REST, and F32_ROWS rows of weights, as the instruction set has registers, share
+ * what they load. Which come when: f32_blocks.c.
  * A template, included after math_lanes.h by a file that defines ISA(). */
 #include "cpu/f32_blocks.h"
 #include "cpu/kernels.h"
@@ -51,11 +51,13 @@ LANES_INLINE void ISA(f32_products)(float *to, const struct f32_strip *s, const 
         lanes_sum_4(to + i, sums + i);
 }
 
-/* All tokens, of which the last one is repeated. */
-LANES_INLINE void ISA(f32_strip)(const struct f32_strip *s, int n_tokens, int n_rows)
+/* Tokens from `t` on, n_tokens at a time, while more than `rest` are left; the last one is
+ * repeated. Returns the first token that is left. */
+LANES_INLINE int ISA(f32_strip)(const struct f32_strip *s, int t, int rest, int n_tokens,
+                                int n_rows)
 {
     assert(s->n_rows > 0 && s->n_rows <= n_rows && s->n_tokens > 0);
-    for (int t = 0; t < s->n_tokens; t += n_tokens) {
+    for (; t + rest < s->n_tokens; t += n_tokens) {
         const float *x[F32_TOKENS];
         float products[F32_TOKENS * F32_ROWS];
         LANES_UNROLL
@@ -67,17 +69,25 @@ LANES_INLINE void ISA(f32_strip)(const struct f32_strip *s, int n_tokens, int n_
                 s->y[(size_t)(t + i) * s->y_stride + (size_t)r] =
                     products[i * n_rows + r] + s->bias[r];
     }
+    return t;
 }
 
 /* Not inlined, so that each has all registers. */
+static __attribute__((noinline)) void ISA(f32_rest)(const struct f32_strip *s, int t)
+{
+    ISA(f32_strip)(s, t, 0, F32_REST, F32_ROWS);
+}
+
 static __attribute__((noinline)) void ISA(f32_many)(const struct f32_strip *s)
 {
-    ISA(f32_strip)(s, F32_TOKENS, F32_ROWS);
+    const int t = ISA(f32_strip)(s, 0, F32_TOKENS > F32_REST ? F32_REST : 0, F32_TOKENS, F32_ROWS);
+    if (F32_TOKENS > F32_REST && t < s->n_tokens)
+        ISA(f32_rest)(s, t);
 }
 
 static __attribute__((noinline)) void ISA(f32_alone)(const struct f32_strip *s)
 {
-    ISA(f32_strip)(s, 1, F32_MAX_ROWS);
+    ISA(f32_strip)(s, 0, 0, 1, F32_MAX_ROWS);
 }
 
 static void ISA(gemm_f32)(const struct out_view *out, const struct matrix *w,

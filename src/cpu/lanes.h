@@ -34,7 +34,8 @@
  * Constants say how many sums the registers hold:
  *
  *   PRODUCT_ROWS rows of PRODUCT_COLUMNS `struct lanes` in attention
- *   F32_TOKENS tokens times F32_ROWS rows in a product with float weights, a multiple of 4
+ *   F32_TOKENS tokens times F32_ROWS rows in a product with float weights, a multiple of 4, and
+ *   F32_REST tokens, no more, for the last ones
  *
  * F32_IS_PREFETCHED says whether a product with one token prefetches later rows of float weights.
  */

@@ -7,6 +7,7 @@
 #define PRODUCT_ROWS 4
 #define PRODUCT_COLUMNS 1
 #define F32_TOKENS 2
+#define F32_REST 2
 #define F32_ROWS 2
 #define F32_IS_PREFETCHED 1
 

@@ -6,7 +6,8 @@
 
 #define PRODUCT_ROWS 4
 #define PRODUCT_COLUMNS 4
-#define F32_TOKENS 4
+#define F32_TOKENS 6
+#define F32_REST 4
 #define F32_ROWS 4
 #define F32_IS_PREFETCHED 1
 
