@@ -20,6 +20,9 @@ struct Params {
     cap: f32,
 }
 
+alias Numbers = vec4<f32>; // one for each lane
+alias Indices = vec4<u32>;
+
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> ROWS: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> Q: array<f32>;

@@ -4,15 +4,16 @@
 // Out: KV: with APPENDS the keys and values of the rows, in the cache; OUT [n, out_stride], or with
 //      IS_SPLIT the parts of combine.wgsl.
 //
-// A workgroup has four lanes and n_split keys. It norms and rotates its queries, and those keys of
-// the batch that are among its own. It appends them, as every workgroup does that reads them: they
-// all write the same bits. Then it goes through its keys 64 at a time with an online softmax (Milakov
-// and Gimelshein 2018). What is added up over threads is in few_memory.wgsl or few_subgroups.wgsl.
+// A workgroup has n_split keys and the lanes of few_four.wgsl or few_two.wgsl. It norms and rotates
+// its queries, and those keys of the batch that are among its own. It appends them, as every
+// workgroup does that reads them: they all write the same bits. Then it goes through its keys 64 at
+// a time with an online softmax (Milakov and Gimelshein 2018). What is added up over threads is in
+// few_memory.wgsl or few_subgroups.wgsl.
 //
-// If more than four query heads of the rows share a kv head, several workgroups write the same words.
-// Formally that is a data race, whose result Vulkan's memory model, and so WGSL, leaves undefined. It
-// is accepted here, because nothing depends on its order: a workgroup keeps what it made, or reads it
-// behind its own write and a barrier, and all writes of a word are equal.
+// If a kv head has more query heads than a workgroup has lanes, several workgroups write the same
+// words. Formally that is a data race, whose result Vulkan's memory model, and so WGSL, leaves
+// undefined. It is accepted here, because nothing depends on its order: a workgroup keeps what it
+// made, or reads it behind its own write and a barrier, and all writes of a word are equal.
 
 struct Params {
     n: u32, // rows
@@ -52,7 +53,7 @@ const PER_KEY = SIZE / TILE; // neighbours that share a key
 const DIMS = QUADS * PER_QUAD;
 const NONE = 0xffffffffu;
 
-var<workgroup> weights: array<vec4<f32>, TILE>;
+var<workgroup> weights: array<Numbers, TILE>;
 // The key and the value that were appended last.
 var<workgroup> appended: array<vec4<u32>, select(1u, 2u * QUADS, IS_READ_FIRST)>;
 
@@ -77,44 +78,42 @@ fn first_t() -> u32 {
     return p.first_t + row_at;
 }
 
-// ---- queries and new keys: four heads at a time ----
+// ---- queries and new keys: a head for each lane ----
 
-fn gather(at: vec4<u32>, i: u32) -> vec4<f32> {
-    return vec4<f32>(X[at.x + i], X[at.y + i], X[at.z + i], X[at.w + i]);
-}
+// A loop over dimensions ends after the first if each thread has one: a compiler does not see that,
+// and unrolls it.
 
-// The weights of a norm for dimension i of four heads.
-fn gain(norm_at: u32, head: vec4<u32>, i: u32) -> vec4<f32> {
+// The weights of a norm for dimension i of these heads.
+fn gain(norm_at: u32, head: Indices, i: u32) -> Numbers {
     if (QK_NORM == 1) {
-        return vec4<f32>(V[norm_at + i] + select(0.0, 1.0, IS_PLUS_1));
+        return Numbers(V[norm_at + i] + select(0.0, 1.0, IS_PLUS_1));
     }
-    let g = norm_at + i + head * HEAD_DIM;
-    return vec4<f32>(V[g.x], V[g.y], V[g.z], V[g.w]) + select(0.0, 1.0, IS_PLUS_1);
+    return gather_weights(norm_at + i + head * HEAD_DIM) + select(0.0, 1.0, IS_PLUS_1);
 }
 
-// Four heads, of rows that begin at `row_at`.
+// A head for each lane, of rows that begin at `row_at`.
 struct Heads {
-    row_at: vec4<u32>,
-    head: vec4<u32>,
+    row_at: Indices,
+    head: Indices,
     n: u32, // heads of their kind in a row
-    first: vec4<f32>, // dimension `thread`, and its weights: read before anything waits
-    first_gain: vec4<f32>,
+    first: Numbers, // dimension `thread`, and its weights: read before anything waits
+    first_gain: Numbers,
 }
 
 fn is_normed(norm_at: u32) -> bool {
     return QK_NORM > 0 && norm_at != NONE;
 }
 
-fn heads(row_at: vec4<u32>, head: vec4<u32>, n: u32, norm_at: u32, thread: u32) -> Heads {
+fn heads(row_at: Indices, head: Indices, n: u32, norm_at: u32, thread: u32) -> Heads {
     let i = min(thread, HEAD_DIM - 1u);
-    var h = Heads(row_at, head, n, gather(row_at + head * HEAD_DIM, i), vec4<f32>(1.0));
+    var h = Heads(row_at, head, n, gather(row_at + head * HEAD_DIM, i), Numbers(1.0));
     if (is_normed(norm_at)) {
         h.first_gain = gain(norm_at, head, i);
     }
     return h;
 }
 
-fn dimension(h: Heads, i: u32, thread: u32) -> vec4<f32> {
+fn dimension(h: Heads, i: u32, thread: u32) -> Numbers {
     if (i == thread) {
         return h.first;
     }
@@ -123,32 +122,35 @@ fn dimension(h: Heads, i: u32, thread: u32) -> vec4<f32> {
 
 // What norms subtract and multiply by.
 struct Statistics {
-    mean: vec4<f32>,
-    scale: vec4<f32>,
+    mean: Numbers,
+    scale: Numbers,
 }
 
-// Of four heads, or of all heads in their rows.
+// Of these heads, or of all heads in their rows.
 fn statistics(h: Heads, is_of_rows: bool, is_layer_norm: bool, thread: u32) -> Statistics {
     let n = select(1u, h.n, is_of_rows) * HEAD_DIM;
     let at = select(h.row_at + h.head * HEAD_DIM, h.row_at, is_of_rows);
     var s = Statistics();
     if (is_layer_norm) {
-        var sum = vec4<f32>(0.0);
+        var sum = Numbers(0.0);
         for (var i = thread; i < n; i += SIZE) {
             sum += number(h, at, i, is_of_rows, thread);
         }
         s.mean = add_up(sum, thread) / f32(n);
     }
-    var squares = vec4<f32>(0.0);
+    var squares = Numbers(0.0);
     for (var i = thread; i < n; i += SIZE) {
         let d = number(h, at, i, is_of_rows, thread) - s.mean;
         squares += d * d;
+        if (QK_NORM != 3 && HEAD_DIM <= SIZE) {
+            break;
+        }
     }
     s.scale = inverseSqrt(add_up(squares, thread) / f32(n) + p.eps);
     return s;
 }
 
-fn number(h: Heads, at: vec4<u32>, i: u32, is_of_rows: bool, thread: u32) -> vec4<f32> {
+fn number(h: Heads, at: Indices, i: u32, is_of_rows: bool, thread: u32) -> Numbers {
     if (is_of_rows) {
         return gather(at, i);
     }
@@ -158,7 +160,7 @@ fn number(h: Heads, at: vec4<u32>, i: u32, is_of_rows: bool, thread: u32) -> vec
 // Load q from these heads, normed if norm_at is not NONE. With is_pair they are a key and a value,
 // which has a norm of its own.
 fn load_heads(h: Heads, norm_at: u32, is_pair: bool, thread: u32) {
-    var s = Statistics(vec4<f32>(0.0), vec4<f32>(1.0));
+    var s = Statistics(Numbers(0.0), Numbers(1.0));
     if (is_normed(norm_at)) {
         s = statistics(h, QK_NORM == 3, IS_LAYER_NORM, thread);
     }
@@ -171,7 +173,7 @@ fn load_heads(h: Heads, norm_at: u32, is_pair: bool, thread: u32) {
         }
     }
     for (var i = thread; i < DIMS; i += SIZE) {
-        var x = vec4<f32>(0.0);
+        var x = Numbers(0.0);
         if (i < HEAD_DIM) {
             let plain = dimension(h, i, thread);
             x = plain;
@@ -183,35 +185,35 @@ fn load_heads(h: Heads, norm_at: u32, is_pair: bool, thread: u32) {
                 x = (x - s.mean) * s.scale * g;
             }
             if (is_pair) {
-                x = vec4<f32>(x.x, plain.y * value_scale, 0.0, 0.0);
+                x = two_numbers(x.x, plain.y * value_scale);
             }
         }
         q[place(i)] = x;
+        if (DIMS <= SIZE) {
+            break;
+        }
     }
     workgroupBarrier();
 }
 
 // The rotations of a pair of dimensions.
 struct Turn {
-    cosine: vec4<f32>,
-    sine: vec4<f32>,
+    cosine: Numbers,
+    sine: Numbers,
 }
 
-fn turn_of(pos: vec4<u32>, i: u32) -> Turn {
+fn turn_of(pos: Indices, i: u32) -> Turn {
     let at = pos * p.half + i;
-    let u = ROPE[at.x];
     if (IS_ONE_ROW) {
-        return Turn(vec4<f32>(u.x), vec4<f32>(u.y));
+        let u = ROPE[at.x];
+        return Turn(Numbers(u.x), Numbers(u.y));
     }
-    let v = ROPE[at.y];
-    let w = ROPE[at.z];
-    let z = ROPE[at.w];
-    return Turn(vec4<f32>(u.x, v.x, w.x, z.x), vec4<f32>(u.y, v.y, w.y, z.y));
+    return gather_turns(at);
 }
 
 // Rotate the heads in q by their positions; of a key and a value, the key. `first` is the turn of
 // pair `thread`.
-fn rotate(pos: vec4<u32>, first: Turn, is_pair: bool, thread: u32) {
+fn rotate(pos: Indices, first: Turn, is_pair: bool, thread: u32) {
     for (var i = thread; i < p.half; i += SIZE) {
         var turn = first;
         if (i != thread) {
@@ -221,8 +223,11 @@ fn rotate(pos: vec4<u32>, first: Turn, is_pair: bool, thread: u32) {
         let b = q[place(i + p.half)];
         let c = a * turn.cosine - b * turn.sine;
         let d = b * turn.cosine + a * turn.sine;
-        q[place(i)] = select(c, vec4<f32>(c.x, a.yzw), is_pair);
-        q[place(i + p.half)] = select(d, vec4<f32>(d.x, b.yzw), is_pair);
+        q[place(i)] = select(c, first_and_rest(c, a), is_pair);
+        q[place(i + p.half)] = select(d, first_and_rest(d, b), is_pair);
+        if (HEAD_DIM <= 2u * SIZE) {
+            break;
+        }
     }
     workgroupBarrier();
 }
@@ -249,8 +254,8 @@ fn part(i: u32, is_second: bool) -> f32 {
 fn new_heads(t: u32, kv_head: u32, thread: u32) -> Heads {
     let keys_at = (first_t() + t) * p.x_stride + N_HEADS * HEAD_DIM;
     let values_at = keys_at + select(p.n_kv_heads * HEAD_DIM, 0u, V_IS_K);
-    return heads(vec4<u32>(keys_at, values_at, values_at, values_at), vec4<u32>(kv_head),
-                 p.n_kv_heads, p.k_norm_at, thread);
+    return heads(two_indices(keys_at, values_at), Indices(kv_head), p.n_kv_heads, p.k_norm_at,
+                 thread);
 }
 
 // Append those in q at position pos.
@@ -266,11 +271,14 @@ fn append(pos: u32, kv_head: u32, thread: u32) {
         if (IS_READ_FIRST) {
             appended[i] = v;
         }
+        if (2u * QUADS <= SIZE) {
+            break;
+        }
     }
     workgroupBarrier();
 }
 
-fn first_turn(pos: vec4<u32>, thread: u32) -> Turn {
+fn first_turn(pos: Indices, thread: u32) -> Turn {
     if (thread < p.half) {
         return turn_of(pos, thread);
     }
@@ -280,11 +288,6 @@ fn first_turn(pos: vec4<u32>, thread: u32) -> Turn {
 // Row and position of a lane; those of the last row if it has none.
 fn row_of(lane: Lane) -> u32 {
     return min(lane.t, p.n - 1u);
-}
-
-fn positions_of(t: vec4<u32>) -> vec4<u32> {
-    return vec4<u32>(row_of_batch(t.x, first_row()).y, row_of_batch(t.y, first_row()).y,
-                     row_of_batch(t.z, first_row()).y, row_of_batch(t.w, first_row()).y);
 }
 
 // ---- scores ----
@@ -373,15 +376,15 @@ fn new_key(quad: u32) -> vec4<u32> {
     return appended[min(quad, QUADS - 1u)];
 }
 
-fn scores_if(v: vec4<u32>, quad: u32) -> vec4<f32> {
+fn scores_if(v: vec4<u32>, quad: u32) -> Numbers {
     if (quad < QUADS) {
         return quad_scores(v, quad);
     }
-    return vec4<f32>(0.0);
+    return Numbers(0.0);
 }
 
 // A thread's share of the products of its key.
-fn share_of_scores(v: Tile, kv_head: u32, key: u32, thread: u32) -> vec4<f32> {
+fn share_of_scores(v: Tile, kv_head: u32, key: u32, thread: u32) -> Numbers {
     let i = thread % PER_KEY;
     var s = ((scores_if(v.ka, i) + scores_if(v.kb, i + PER_KEY)) +
              (scores_if(v.kc, i + 2u * PER_KEY) + scores_if(v.kd, i + 3u * PER_KEY))) +
@@ -396,23 +399,20 @@ fn share_of_scores(v: Tile, kv_head: u32, key: u32, thread: u32) -> vec4<f32> {
     return s;
 }
 
-fn weight(key: u32) -> vec4<f32> {
+fn weight(key: u32) -> Numbers {
     if (key < TILE) {
         return weights[key];
     }
-    return vec4<f32>(0.0);
+    return Numbers(0.0);
 }
 
 // ---- output ----
 
 struct Output {
-    a: Lane,
-    b: Lane,
-    c: Lane,
-    d: Lane,
+    lanes: Lanes,
     part: u32,
-    most: vec4<f32>,
-    sum: vec4<f32>,
+    most: Numbers,
+    sum: Numbers,
 }
 
 fn store(lane: Lane, part: u32, i: u32, x: f32, most: f32, sum: f32) {
@@ -431,15 +431,6 @@ fn store(lane: Lane, part: u32, i: u32, x: f32, most: f32, sum: f32) {
     }
 }
 
-fn store_lanes(o: Output, d: u32, x: vec4<f32>) {
-    if (d < HEAD_DIM) {
-        store(o.a, o.part, d, x.x, o.most.x, o.sum.x);
-        store(o.b, o.part, d, x.y, o.most.y, o.sum.y);
-        store(o.c, o.part, d, x.z, o.most.z, o.sum.z);
-        store(o.d, o.part, d, x.w, o.most.w, o.sum.w);
-    }
-}
-
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     var kv_head = group.y;
@@ -450,22 +441,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     // not first_row(): barriers depend on it, and no compiler knows that threads agree on a private one
     let begin_row = p.first_row + select(0u, group.y / p.n_kv_heads, IS_BATCH);
-    let a = lane_of(4u * group.x, kv_head, begin_row);
-    let b = lane_of(4u * group.x + 1u, kv_head, begin_row);
-    let c = lane_of(4u * group.x + 2u, kv_head, begin_row);
-    let d = lane_of(4u * group.x + 3u, kv_head, begin_row);
-    let begin = vec4<u32>(a.begin, b.begin, c.begin, d.begin);
-    let end = vec4<u32>(a.end, b.end, c.end, d.end);
+    let lanes = lanes_of(group.x, kv_head, begin_row);
+    let begin = begins(lanes);
+    let end = ends(lanes);
     // parts begin at multiples of their size, whatever the lanes attend to
     let n_split = select(p.n_split, TILE, IS_ONE_TILE);
-    let first = min(min(begin.x, begin.y), min(begin.z, begin.w)) / n_split * n_split +
-                group.z * n_split;
-    let last = min(max(max(end.x, end.y), max(end.z, end.w)), first + n_split);
-    let t = vec4<u32>(row_of(a), row_of(b), row_of(c), row_of(d));
+    let first = smallest_of(begin) / n_split * n_split + group.z * n_split;
+    let last = min(largest_of(end), first + n_split);
+    let t = rows_of(lanes);
     let pos = positions_of(t);
     let turn = first_turn(pos, thread);
-    let queries = heads((first_t() + t) * p.x_stride, vec4<u32>(a.head, b.head, c.head, d.head),
-                        N_HEADS, p.q_norm_at, thread);
+    let queries = heads((first_t() + t) * p.x_stride, heads_of(lanes), N_HEADS, p.q_norm_at,
+                        thread);
     let has_keys = first < last;
     var tile_now = Tile();
     if (IS_READ_FIRST && has_keys) {
@@ -486,7 +473,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             h = new_heads(i, kv_head, thread);
             if (!IS_ONE_ROW) {
-                its_pos = vec4<u32>(new_pos);
+                its_pos = Indices(new_pos);
                 its_turn = first_turn(its_pos, thread);
             }
         }
@@ -505,28 +492,27 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
         }
     }
-    var slopes = vec4<f32>(0.0);
+    var slopes = Numbers(0.0);
     if (HAS_ALIBI) {
-        slopes = vec4<f32>(slope(a), slope(b), slope(c), slope(d));
+        slopes = slopes_of(lanes);
     }
 
     let share = share_of(thread);
     var x = Quad();
-    var most = vec4<f32>(LEAST);
-    var sum = vec4<f32>(0.0); // of the weights of this thread's keys
+    var most = Numbers(LEAST);
+    var sum = Numbers(0.0); // of the weights of this thread's keys
     for (var tile = first; tile < last; tile += TILE) {
         let key = tile + thread / PER_KEY;
-        let is_visible = (vec4<u32>(key) >= begin) & (vec4<u32>(key) < end) &
-                         vec4<bool>(key < last);
+        let is_visible = (Indices(key) >= begin) & (Indices(key) < end) & Flags(key < last);
         let n_keys = min(TILE, last - tile);
         if (!IS_READ_FIRST || tile > first) {
             tile_now = read_tile(kv_head, tile, n_keys, thread);
         }
-        var s = vec4<f32>(0.0);
+        var s = Numbers(0.0);
         if (any(is_visible)) {
             s = share_of_scores(tile_now, kv_head, key, thread);
         }
-        s = select(vec4<f32>(LEAST), score_of(key_sum(s, thread), key, slopes), is_visible);
+        s = select(Numbers(LEAST), score_of(key_sum(s, thread), key, slopes), is_visible);
         let now = max(most, largest(s, thread));
         if (!IS_ONE_TILE) {
             let factor = exp(most - now);
@@ -534,7 +520,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             x = scaled(x, factor);
         }
         most = now;
-        s = select(vec4<f32>(0.0), exp(s - now), is_visible);
+        s = select(Numbers(0.0), exp(s - now), is_visible);
         if (thread % PER_KEY == 0u) {
             weights[thread / PER_KEY] = s;
             sum += s;
@@ -548,10 +534,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         x = plus(x, tile_now.vf, weight(share + 5u * N_SHARES));
         x = plus(x, tile_now.vg, weight(share + 6u * N_SHARES));
         x = plus(x, tile_now.vh, weight(share + 7u * N_SHARES));
-        let at = kv_at + p.values_at / 4u + (kv_head * p.n_blocks * 64u + slot_of(tile)) * QUADS +
-                 quad_of(thread);
-        for (var j = share + IN_TILE * N_SHARES; j < n_keys; j += N_SHARES) {
-            x = plus(x, KV[at + j * QUADS], weights[j]);
+        if (IN_TILE * N_SHARES < TILE) {
+            let at = kv_at + p.values_at / 4u +
+                     (kv_head * p.n_blocks * 64u + slot_of(tile)) * QUADS + quad_of(thread);
+            for (var j = share + IN_TILE * N_SHARES; j < n_keys; j += N_SHARES) {
+                x = plus(x, KV[at + j * QUADS], weights[j]);
+            }
         }
         workgroupBarrier();
         if (IS_ONE_TILE) {
@@ -559,5 +547,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
     }
     sum = add_up(sum, thread);
-    store_values(Output(a, b, c, d, group.z, most, sum), quad_of(thread), share, x, thread);
+    store_values(Output(lanes, group.z, most, sum), quad_of(thread), share, x, thread);
 }

@@ -1,6 +1,7 @@
 // attention.wgsl: what the shaders of attention share: lanes, and arithmetic with quads, the vec4s
-// of the cache (sequence.c). A workgroup has four lanes, which share a kv head: query heads of one
-// row, or also of the next rows.
+// of the cache (sequence.c). The lanes of a workgroup share a kv head: query heads of one row, or
+// also of the next rows.
+// In:  Numbers, Indices: types with a number and an index for each lane.
 
 const QUADS = WORDS / 4u;                // of a head
 const PER_QUAD = select(4u, 8u, KV_F16); // dimensions in one
@@ -8,7 +9,7 @@ const LEAST = -3.0e38;
 
 // Queries: a component for each lane. The quads are one number apart, so that neighbours which read
 // different quads read different banks of the memory.
-var<workgroup> q: array<vec4<f32>, QUADS * (PER_QUAD + 1u)>;
+var<workgroup> q: array<Numbers, QUADS * (PER_QUAD + 1u)>;
 
 fn place(dim: u32) -> u32 {
     return dim + dim / PER_QUAD;
@@ -27,9 +28,10 @@ fn last_of(v: vec4<u32>) -> vec4<f32> {
 }
 
 // To bfloat16 and back, to nearest even.
-fn bfloat16(x: f32) -> f32 {
-    let bits = bitcast<u32>(x);
-    return bitcast<f32>((bits + 0x7fffu + ((bits >> 16u) & 1u)) & 0xffff0000u);
+fn bfloat16(x: Numbers) -> Numbers {
+    let bits = bitcast<Indices>(x);
+    return bitcast<Numbers>((bits + Indices(0x7fffu) + ((bits >> Indices(16u)) & Indices(1u))) &
+                            Indices(0xffff0000u));
 }
 
 // Where a key is: layers with a window keep the last blocks.
@@ -61,18 +63,17 @@ fn slope(lane: Lane) -> f32 {
     return V[p.alibi_at + min(lane.head, N_HEADS - 1u)];
 }
 
-fn bias(slopes: vec4<f32>, key: u32) -> vec4<f32> {
-    let b = slopes * f32(key);
-    return p.scale * vec4<f32>(bfloat16(b.x), bfloat16(b.y), bfloat16(b.z), bfloat16(b.w));
+fn bias(slopes: Numbers, key: u32) -> Numbers {
+    return p.scale * bfloat16(slopes * f32(key));
 }
 
-fn dot4(v: vec4<f32>, i: u32) -> vec4<f32> {
+fn dot4(v: vec4<f32>, i: u32) -> Numbers {
     let at = place(i);
     return v.x * q[at] + v.y * q[at + 1u] + v.z * q[at + 2u] + v.w * q[at + 3u];
 }
 
 // What a quad of a key adds to the scores.
-fn quad_scores(v: vec4<u32>, quad: u32) -> vec4<f32> {
+fn quad_scores(v: vec4<u32>, quad: u32) -> Numbers {
     let s = dot4(first_of(v), quad * PER_QUAD);
     if (KV_F16) {
         return s + dot4(last_of(v), quad * PER_QUAD + 4u);
@@ -81,11 +82,12 @@ fn quad_scores(v: vec4<u32>, quad: u32) -> vec4<f32> {
 }
 
 // The scores of a key from its products with q.
-fn score_of(products: vec4<f32>, key: u32, slopes: vec4<f32>) -> vec4<f32> {
+fn score_of(products: Numbers, key: u32, slopes: Numbers) -> Numbers {
     var s = products * p.scale;
     if (CAPS) {
-        s = vec4<f32>(soft_cap(s.x, p.cap), soft_cap(s.y, p.cap), soft_cap(s.z, p.cap),
-                      soft_cap(s.w, p.cap));
+        let y = s / p.cap; // soft_cap of each
+        let e = exp(-2.0 * abs(y));
+        s = p.cap * sign(y) * (1.0 - e) / (1.0 + e);
     }
     if (HAS_ALIBI) {
         s += bias(slopes, key);
@@ -96,21 +98,21 @@ fn score_of(products: vec4<f32>, key: u32, slopes: vec4<f32>) -> vec4<f32> {
 // What the values of a quad's dimensions add up to, for each lane. Named, because an array with an
 // index would not be in registers.
 struct Quad {
-    a: vec4<f32>,
-    b: vec4<f32>,
-    c: vec4<f32>,
-    d: vec4<f32>,
-    e: vec4<f32>, // of binary16
-    f: vec4<f32>,
-    g: vec4<f32>,
-    h: vec4<f32>,
+    a: Numbers,
+    b: Numbers,
+    c: Numbers,
+    d: Numbers,
+    e: Numbers, // of binary16
+    f: Numbers,
+    g: Numbers,
+    h: Numbers,
 }
 
-fn scaled(x: Quad, by: vec4<f32>) -> Quad {
+fn scaled(x: Quad, by: Numbers) -> Quad {
     return Quad(x.a * by, x.b * by, x.c * by, x.d * by, x.e * by, x.f * by, x.g * by, x.h * by);
 }
 
-fn plus(x: Quad, v: vec4<u32>, w: vec4<f32>) -> Quad {
+fn plus(x: Quad, v: vec4<u32>, w: Numbers) -> Quad {
     let u = first_of(v);
     if (!KV_F16) {
         return Quad(x.a + u.x * w, x.b + u.y * w, x.c + u.z * w, x.d + u.w * w, x.e, x.f, x.g, x.h);

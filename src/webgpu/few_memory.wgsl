@@ -2,8 +2,8 @@
 
 const N_SHARES = SIZE / QUADS; // threads that share a quad of values
 
-var<workgroup> maxima: array<vec4<f32>, 16>;
-var<workgroup> reduced: array<vec4<f32>, 2u * SIZE>;
+var<workgroup> maxima: array<Numbers, 16>;
+var<workgroup> reduced: array<Numbers, 2u * SIZE>;
 
 fn quad_of(thread: u32) -> u32 {
     return thread % QUADS;
@@ -15,7 +15,7 @@ fn share_of(thread: u32) -> u32 {
 }
 
 // The sum over all threads.
-fn add_up(x: vec4<f32>, thread: u32) -> vec4<f32> {
+fn add_up(x: Numbers, thread: u32) -> Numbers {
     workgroupBarrier();
     reduced[thread] = x;
     workgroupBarrier();
@@ -35,7 +35,7 @@ fn add_up(x: vec4<f32>, thread: u32) -> vec4<f32> {
 }
 
 // The sum over the threads of a key.
-fn key_sum(x: vec4<f32>, thread: u32) -> vec4<f32> {
+fn key_sum(x: Numbers, thread: u32) -> Numbers {
     let first = thread / PER_KEY * PER_KEY;
     reduced[thread] = x;
     workgroupBarrier();
@@ -48,7 +48,7 @@ fn key_sum(x: vec4<f32>, thread: u32) -> vec4<f32> {
 }
 
 // The largest over all threads.
-fn largest(x: vec4<f32>, thread: u32) -> vec4<f32> {
+fn largest(x: Numbers, thread: u32) -> Numbers {
     reduced[thread] = x;
     workgroupBarrier();
     if (thread < 16u) {
@@ -67,7 +67,7 @@ fn largest(x: vec4<f32>, thread: u32) -> vec4<f32> {
 }
 
 // The sum of all shares of dimensions `dim` and dim + 1 of each quad.
-fn store_pair(o: Output, dim: u32, x: vec4<f32>, y: vec4<f32>, thread: u32) {
+fn store_pair(o: Output, dim: u32, x: Numbers, y: Numbers, thread: u32) {
     workgroupBarrier();
     reduced[thread] = x;
     reduced[SIZE + thread] = y;

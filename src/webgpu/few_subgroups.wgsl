@@ -5,8 +5,8 @@ const N_SUBGROUPS = SIZE / SUBGROUP;
 const N_SHARES = 8u; // neighbours that share a quad of values
 const ROUND = SIZE / N_SHARES; // quads
 
-var<workgroup> maxima: array<vec4<f32>, N_SUBGROUPS>;
-var<workgroup> sums: array<vec4<f32>, N_SUBGROUPS>;
+var<workgroup> maxima: array<Numbers, N_SUBGROUPS>;
+var<workgroup> sums: array<Numbers, N_SUBGROUPS>;
 
 fn quad_of(thread: u32) -> u32 {
     return min(thread / N_SHARES, QUADS - 1u);
@@ -18,7 +18,7 @@ fn share_of(thread: u32) -> u32 {
 }
 
 // The sum over all threads.
-fn add_up(x: vec4<f32>, thread: u32) -> vec4<f32> {
+fn add_up(x: Numbers, thread: u32) -> Numbers {
     var share = x;
     for (var i = SUBGROUP / 2u; i > 0u; i /= 2u) {
         share += subgroupShuffleXor(share, i);
@@ -36,7 +36,7 @@ fn add_up(x: vec4<f32>, thread: u32) -> vec4<f32> {
 }
 
 // The sum over the threads of a key.
-fn key_sum(x: vec4<f32>, thread: u32) -> vec4<f32> {
+fn key_sum(x: Numbers, thread: u32) -> Numbers {
     var sum = x;
     for (var i = 1u; i < PER_KEY; i *= 2u) {
         sum += subgroupShuffleXor(sum, i);
@@ -45,7 +45,7 @@ fn key_sum(x: vec4<f32>, thread: u32) -> vec4<f32> {
 }
 
 // The largest over all threads.
-fn largest(x: vec4<f32>, thread: u32) -> vec4<f32> {
+fn largest(x: Numbers, thread: u32) -> Numbers {
     var share = x;
     for (var i = PER_KEY; i < SUBGROUP; i *= 2u) {
         share = max(share, subgroupShuffleXor(share, i));
@@ -62,7 +62,7 @@ fn largest(x: vec4<f32>, thread: u32) -> vec4<f32> {
 }
 
 // Two numbers of each thread of a pair, added up: one thread has the sum of a, the other that of b.
-fn fold(a: vec4<f32>, b: vec4<f32>, is_second: bool, distance: u32) -> vec4<f32> {
+fn fold(a: Numbers, b: Numbers, is_second: bool, distance: u32) -> Numbers {
     return select(a, b, is_second) + subgroupShuffleXor(select(b, a, is_second), distance);
 }
 

@@ -12,8 +12,10 @@
 #include <stdlib.h>
 
 enum {
-    LANES = 4, // of a workgroup
-    TILE = 64, // keys that attend_few.wgsl has at once
+    LANES = 4,       // of a workgroup,
+    FEW_LANES = 2,   // or of few workgroups for one row, which so have fewer instructions
+    FEW_GROUPS = 66, // workgroups of LANES; a large GPU runs twice as many at once
+    TILE = 64,       // keys that attend_few.wgsl has at once
     MIN_SPLIT = TILE
 };
 
@@ -270,7 +272,9 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
     const int words = kv_words(d->kv_is_f16, lc->head_dim),
               n_threads = lc->head_dim > 256 ? 128 : 256;
     const bool is_split = n_parts > 1, has_rope = appends && lc->rope != ROPE_NONE;
-    const bool is_batch = n_runs > 1;
+    const bool is_batch = n_runs > 1, is_one_row = run->n == 1 && !is_batch;
+    const int n_groups = (run->n * group + LANES - 1) / LANES * lc->n_kv_heads * n_parts;
+    const int n_lanes = is_one_row && n_groups <= FEW_GROUPS ? FEW_LANES : LANES;
     const struct gpu_range kv = qp_webgpu_kv_range(run->sequence, l);
     const struct scratch *x = appends ? &d->mem.qkv : &d->mem.q;
     const struct scratch *rope =
@@ -300,7 +304,7 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
         .visible_end = (uint32_t)run->row->visible_end
     };
     const struct call call = {
-        .shader = SHADER_ATTEND_FEW,
+        .shader = n_lanes == LANES ? SHADER_ATTEND_FEW : SHADER_ATTEND_TWO,
         .constants = { lc->head_dim,
                        group,
                        c->n_heads,
@@ -319,7 +323,7 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
                        qp_webgpu_part_words(lc->head_dim),
                        n_threads,
                        is_batch,
-                       run->n == 1 && !is_batch,
+                       is_one_row,
                        n_split == TILE },
         .no_subgroups = words / 4 * 8 > n_threads,
         .parameters = &parameters,
@@ -328,7 +332,7 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
                       range_of(rope),
                       is_batch ? range_of(&run->sequence->pool->layers[lc->kv_layer]) : kv,
                       range_of(is_split ? &d->mem.parts : &d->mem.att) },
-        .x = (uint32_t)((run->n * group + LANES - 1) / LANES),
+        .x = (uint32_t)((run->n * group + n_lanes - 1) / n_lanes),
         .y = (uint32_t)(lc->n_kv_heads * n_runs),
         .z = (uint32_t)n_parts
     };

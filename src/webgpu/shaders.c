@@ -26,8 +26,9 @@ extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend
     qp_wgsl_matvec[], qp_wgsl_norm[], qp_wgsl_ple[], qp_wgsl_quantize[], qp_wgsl_rope[],
     qp_wgsl_select[], qp_wgsl_sort[], qp_wgsl_split[], qp_wgsl_sum[], qp_wgsl_sum_subgroups[],
     qp_wgsl_keys[], qp_wgsl_lanes[], qp_wgsl_lanes_subgroups[], qp_wgsl_few_memory[],
-    qp_wgsl_few_subgroups[], qp_wgsl_subgroup[], qp_wgsl_matrows_subgroups[], qp_wgsl_output[],
-    qp_wgsl_products[], qp_wgsl_round[], qp_wgsl_round_rows[];
+    qp_wgsl_few_subgroups[], qp_wgsl_few_four[], qp_wgsl_few_two[], qp_wgsl_subgroup[],
+    qp_wgsl_matrows_subgroups[], qp_wgsl_output[], qp_wgsl_products[], qp_wgsl_round[],
+    qp_wgsl_round_rows[];
 
 #define NORM_CONSTANTS "iPOST", "bADDS", "bSCALES", "iNEXT", "bIS_LAYER_NORM", "bIS_PLUS_1"
 #define MATVEC_CONSTANTS                                                                           \
@@ -41,6 +42,11 @@ extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend
 
 #define ATTENTION_CONSTANTS                                                                        \
     "uHEAD_DIM", "uGROUP", "uN_HEADS", "bKV_F16", "bCAPS", "bHAS_ALIBI", "iACT", "uWORDS"
+
+#define ATTEND_FEW_TEXTS qp_wgsl_act, qp_wgsl_attention, qp_wgsl_few_memory, qp_wgsl_attend_few
+#define ATTEND_FEW_CONSTANTS                                                                       \
+    ATTENTION_CONSTANTS, "bIS_SPLIT", "bAPPENDS", "iQK_NORM", "bIS_LAYER_NORM", "bIS_PLUS_1",      \
+        "bV_NORM", "bV_IS_K", "uPITCH", "uSIZE", "bIS_BATCH", "bIS_ONE_ROW", "bIS_ONE_TILE"
 
 /* Those of families that have more than attention and a feed-forward. */
 extern const char qp_wgsl_choose[], qp_wgsl_conv[], qp_wgsl_experts[], qp_wgsl_merge[],
@@ -126,13 +132,11 @@ static const struct shader_kind {
                         4,
                         1,
                         { ATTENTION_CONSTANTS } },
-    [SHADER_ATTEND_FEW] = { { qp_wgsl_act, qp_wgsl_attention, qp_wgsl_few_memory,
-                              qp_wgsl_attend_few },
+    [SHADER_ATTEND_FEW] = { { ATTEND_FEW_TEXTS, qp_wgsl_few_four },
                             4,
                             2,
-                            { ATTENTION_CONSTANTS, "bIS_SPLIT", "bAPPENDS", "iQK_NORM",
-                              "bIS_LAYER_NORM", "bIS_PLUS_1", "bV_NORM", "bV_IS_K", "uPITCH",
-                              "uSIZE", "bIS_BATCH", "bIS_ONE_ROW", "bIS_ONE_TILE" } },
+                            { ATTEND_FEW_CONSTANTS } },
+    [SHADER_ATTEND_TWO] = { { ATTEND_FEW_TEXTS, qp_wgsl_few_two }, 4, 2, { ATTEND_FEW_CONSTANTS } },
     [SHADER_COMBINE] = { { qp_wgsl_combine }, 1, 1, { "uHEAD_DIM", "uPITCH" } },
     [SHADER_KEEP] = { { qp_wgsl_keep }, 1, 1, { 0 } },
     [SHADER_ARGMAX] = { { qp_wgsl_argmax }, 1, 1, { "bIS_LAST" } },
@@ -162,6 +166,7 @@ static const char *const shader_names[N_SHADERS] = {
     [SHADER_ROPE] = "rotate and append",
     [SHADER_ATTEND] = "attention of many rows",
     [SHADER_ATTEND_FEW] = "attention",
+    [SHADER_ATTEND_TWO] = "attention",
     [SHADER_COMBINE] = "sum of attention",
     [SHADER_KEEP] = "keep rows",
     [SHADER_ARGMAX] = "most likely token",
@@ -220,12 +225,12 @@ static bool append_constant(struct bytes *text, const char *name, int32_t value)
 /* A text, or the one that does the same with subgroups. */
 static const char *variant(const char *text, int subgroup)
 {
-    if (subgroup < 4)
+    if (subgroup < 8)
         return text;
-    return text == qp_wgsl_sum                           ? qp_wgsl_sum_subgroups
-           : text == qp_wgsl_lanes                       ? qp_wgsl_lanes_subgroups
-           : text == qp_wgsl_few_memory && subgroup >= 8 ? qp_wgsl_few_subgroups
-                                                         : text;
+    return text == qp_wgsl_sum          ? qp_wgsl_sum_subgroups
+           : text == qp_wgsl_lanes      ? qp_wgsl_lanes_subgroups
+           : text == qp_wgsl_few_memory ? qp_wgsl_few_subgroups
+                                        : text;
 }
 
 static bool append_source(struct bytes *text, const struct call *call, int subgroup)

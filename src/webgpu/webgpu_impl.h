@@ -79,7 +79,8 @@ enum shader {
     SHADER_TANH,
     SHADER_ROPE,
     SHADER_ATTEND,
-    SHADER_ATTEND_FEW,
+    SHADER_ATTEND_FEW, // with four lanes in a workgroup,
+    SHADER_ATTEND_TWO, // or two
     SHADER_COMBINE,
     SHADER_KEEP,
     SHADER_ARGMAX,
