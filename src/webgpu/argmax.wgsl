@@ -15,7 +15,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> BEST: array<u32>;
 
 const SIZE = 256u;
-const PER_GROUP = 4096u; // logits of a workgroup
+const PER_GROUP = 1024u; // logits of a workgroup
 var<workgroup> values: array<f32, SIZE>;
 var<workgroup> ids: array<u32, SIZE>;
 

@@ -10,35 +10,98 @@
 @group(0) @binding(6) var<storage, read_write> NEW_X: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> XN: array<vec4<f32>>;
 
-// With HOLDS a thread has chunk `thread` of the row, and reads it once.
-var<private> held: Sixteen; // new x
-var<private> held_next: Sixteen; // what the norm of NEXT gets
+// With HOLDS a thread has numbers [8 thread, 8 thread + 8) of the row, and with HAS_MORE the same
+// behind the first 8 SIZE. It reads them once.
+const HAS_MORE = 2u * N_CHUNKS > SIZE;
+
+// Eight numbers of X and Y, later of the new x and of what the norm of NEXT gets; weights of norms.
+struct Held {
+    x: Eight,
+    y: Eight,
+    post: Eight,
+    next: Eight,
+}
+
+var<private> held: Held;
+var<private> more: Held;
 
 fn input(t: u32, i: u32) -> vec4<f32> {
     return inside(new_xn(t, i), i);
 }
 
-fn squares_of(x: Sixteen) -> f32 {
-    return total((x.a * x.a + x.b * x.b) + (x.c * x.c + x.d * x.d));
+// x, but 0 behind the end of the row.
+fn inside8(x: Eight, i: u32) -> Eight {
+    if (8u * i >= p.input.n) {
+        return Eight();
+    }
+    return Eight(inside(x.a, 2u * i), inside(x.b, 2u * i + 1u));
 }
 
-fn statistics16(x: Sixteen, is_mine: bool, thread: u32) -> vec2<f32> {
+fn read_held(t: u32, i: u32) -> Held {
+    let at = t * p.input.stride + 2u * i;
+    var h = Held();
+    if (8u * i < p.input.n) {
+        h.x = inside8(Eight(X[at], X[at + 1u]), i);
+        if (ADDS) {
+            h.y = inside8(Eight(Y[at], Y[at + 1u]), i);
+        }
+        h.post = Eight(post_weights(2u * i), post_weights(2u * i + 1u));
+        h.next = Eight(next_weights(2u * i), next_weights(2u * i + 1u));
+    }
+    return h;
+}
+
+fn fetch(t: u32, thread: u32) {
+    if (HOLDS) {
+        held = read_held(t, thread);
+        if (HAS_MORE) {
+            more = read_held(t, thread + SIZE);
+        }
+    }
+}
+
+fn sum_of_8(x: Eight) -> f32 {
+    return total(x.a + x.b);
+}
+
+fn squares_of_8(x: Eight) -> f32 {
+    return total(x.a * x.a + x.b * x.b);
+}
+
+fn minus(x: Eight, mean: f32, i: u32) -> Eight {
+    return inside8(Eight(x.a - mean, x.b - mean), i);
+}
+
+// Of `x` and, with HAS_MORE, y.
+fn statistics8(x: Eight, y: Eight, thread: u32) -> vec2<f32> {
     let n = f32(p.input.n);
-    if (!IS_LAYER_NORM) {
-        return vec2<f32>(0.0, inverseSqrt(add_up(squares_of(x), thread) / n + p.input.eps));
+    var mean = 0.0;
+    var d = x;
+    var e = y;
+    if (IS_LAYER_NORM) {
+        var sum = sum_of_8(x);
+        if (HAS_MORE) {
+            sum += sum_of_8(y);
+        }
+        mean = add_up(sum, thread) / n;
+        d = minus(x, mean, thread);
+        e = minus(y, mean, thread + SIZE);
     }
-    let mean = add_up(total((x.a + x.b) + (x.c + x.d)), thread) / n;
-    let i = 4u * thread;
-    var d = Sixteen();
-    if (is_mine) {
-        d = Sixteen(inside(x.a - mean, i), inside(x.b - mean, i + 1u), inside(x.c - mean, i + 2u),
-                    inside(x.d - mean, i + 3u));
+    var squares = squares_of_8(d);
+    if (HAS_MORE) {
+        squares += squares_of_8(e);
     }
-    return vec2<f32>(mean, inverseSqrt(add_up(squares_of(d), thread) / n + p.input.eps));
+    return vec2<f32>(mean, inverseSqrt(add_up(squares, thread) / n + p.input.eps));
 }
 
-fn inside16(x: Sixteen, i: u32) -> Sixteen {
-    return Sixteen(inside(x.a, i), inside(x.b, i + 1u), inside(x.c, i + 2u), inside(x.d, i + 3u));
+fn summed8(h: Held, i: u32) -> Eight {
+    return inside8(Eight(summed(h.x.a, h.y.a, 2u * i, h.post.a),
+                         summed(h.x.b, h.y.b, 2u * i + 1u, h.post.b)),
+                   i);
+}
+
+fn posted8(h: Held, i: u32) -> Eight {
+    return inside8(Eight(posted(h.x.a, 2u * i, h.post.a), posted(h.x.b, 2u * i + 1u, h.post.b)), i);
 }
 
 fn prepare(t: u32, thread: u32) {
@@ -46,56 +109,43 @@ fn prepare(t: u32, thread: u32) {
         prepare_row(t, thread);
         return;
     }
-    let i = 4u * thread;
-    let at = t * p.input.stride + i;
-    let is_mine = 16u * thread < p.input.n; // rows are padded to 16 numbers
-    var x = Sixteen();
-    var y = Sixteen();
-    if (is_mine) {
-        x = Sixteen(X[at], X[at + 1u], X[at + 2u], X[at + 3u]);
-        if (ADDS) {
-            y = inside16(Sixteen(Y[at], Y[at + 1u], Y[at + 2u], Y[at + 3u]), i);
-        }
-    }
-    let old_x = inside16(x, i);
+    let old = held.x;
+    let old_more = more.x;
     if (POST == 1) {
-        post = statistics16(y, is_mine, thread);
+        post = statistics8(held.y, more.y, thread);
     }
-    if (is_mine) {
-        x = inside16(Sixteen(summed(x.a, y.a, i), summed(x.b, y.b, i + 1u),
-                             summed(x.c, y.c, i + 2u), summed(x.d, y.d, i + 3u)),
-                     i);
+    held.x = summed8(held, thread);
+    if (HAS_MORE) {
+        more.x = summed8(more, thread + SIZE);
     }
     if (POST == 2) {
-        post = statistics16(x, is_mine, thread);
-        if (is_mine) {
-            x = inside16(Sixteen(posted(x.a, i), posted(x.b, i + 1u), posted(x.c, i + 2u),
-                                 posted(x.d, i + 3u)),
-                         i);
+        post = statistics8(held.x, more.x, thread);
+        held.x = posted8(held, thread);
+        if (HAS_MORE) {
+            more.x = posted8(more, thread + SIZE);
         }
     }
-    held = x;
-    held_next = x;
+    held.y = held.x;
+    more.y = more.x;
     if (NEXT == 3) {
-        held_next = old_x;
+        held.y = old;
+        more.y = old_more;
     }
     if (NEXT >= 2) {
-        next = statistics16(held_next, is_mine, thread);
+        next = statistics8(held.y, more.y, thread);
     }
 }
 
-// Chunk `thread` of xn.
-fn held16(chunk: u32) -> Sixteen {
-    let i = 4u * chunk;
-    if (4u * i >= p.input.n) {
-        return Sixteen();
+// Numbers [8 i, 8 i + 8) of xn.
+fn held8(i: u32) -> Eight {
+    var h = held;
+    if (HAS_MORE && i >= SIZE) {
+        h = more;
     }
-    return inside16(Sixteen(nexted(held_next.a, i), nexted(held_next.b, i + 1u),
-                            nexted(held_next.c, i + 2u), nexted(held_next.d, i + 3u)),
-                    i);
+    return inside8(Eight(nexted(h.y.a, 2u * i, h.next.a), nexted(h.y.b, 2u * i + 1u, h.next.b)), i);
 }
 
-fn keep_four(t: u32, i: u32, x: vec4<f32>, before_next: vec4<f32>) {
+fn keep_four(t: u32, i: u32, x: vec4<f32>, xn: vec4<f32>) {
     let at = t * p.input.stride + i;
     if (4u * i >= p.input.n) {
         return;
@@ -104,20 +154,26 @@ fn keep_four(t: u32, i: u32, x: vec4<f32>, before_next: vec4<f32>) {
         NEW_X[at] = x;
     }
     if ((STORES & 2) != 0) {
-        XN[at] = nexted(before_next, i);
+        XN[at] = xn;
     }
+}
+
+fn keep8(t: u32, i: u32, x: Eight) {
+    let xn = held8(i);
+    keep_four(t, 2u * i, x.a, xn.a);
+    keep_four(t, 2u * i + 1u, x.b, xn.b);
 }
 
 fn keep(t: u32, thread: u32) {
     if (HOLDS) {
-        keep_four(t, 4u * thread, held.a, held_next.a);
-        keep_four(t, 4u * thread + 1u, held.b, held_next.b);
-        keep_four(t, 4u * thread + 2u, held.c, held_next.c);
-        keep_four(t, 4u * thread + 3u, held.d, held_next.d);
+        keep8(t, thread, held.x);
+        if (HAS_MORE) {
+            keep8(t, thread + SIZE, more.x);
+        }
         return;
     }
     for (var i = thread; 4u * i < p.input.n; i += SIZE) {
-        keep_four(t, i, new_x(t, i), next_input(t, i));
+        keep_four(t, i, new_x(t, i), new_xn(t, i));
     }
 }
 

@@ -17,6 +17,8 @@ var<workgroup> weight_sums: array<f32, 768>;
 var<workgroup> factors: array<f32, 768>;
 var<workgroup> sum_of_parts: array<vec4<f32>, 4u * N_CHUNKS>;
 
+fn fetch(t: u32, thread: u32) {}
+
 fn prepare(t: u32, thread: u32) {
     let n = p.input.n_heads * p.input.n_parts;
     let row = t * n * (PITCH / 4u); // where its parts begin
@@ -71,8 +73,8 @@ fn add_parts(row: u32, i: u32) -> vec4<f32> {
 
 fn keep(t: u32, thread: u32) {}
 
-fn held16(chunk: u32) -> Sixteen {
-    return Sixteen();
+fn held8(i: u32) -> Eight {
+    return Eight();
 }
 
 fn input(t: u32, i: u32) -> vec4<f32> {

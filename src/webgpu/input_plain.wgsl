@@ -9,14 +9,21 @@ struct Input {
 @group(0) @binding(3) var<storage, read_write> OUT: array<u32>;
 
 const STORES = 0;
-const HOLDS = false;
+const HOLDS = 2u * N_CHUNKS <= SIZE; // a thread has eight numbers of the row
+var<private> held: Eight;
+
+fn fetch(t: u32, thread: u32) {
+    if (HOLDS) {
+        held = input8(t, thread);
+    }
+}
 
 fn prepare(t: u32, thread: u32) {}
 
 fn keep(t: u32, thread: u32) {}
 
-fn held16(chunk: u32) -> Sixteen {
-    return Sixteen();
+fn held8(i: u32) -> Eight {
+    return held;
 }
 
 // Numbers [4 i, 4 i + 4) of row t.

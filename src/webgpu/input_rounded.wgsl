@@ -13,12 +13,14 @@ const STORES = 0;
 const HOLDS = false;
 const IS_ROUNDED = true;
 
+fn fetch(t: u32, thread: u32) {}
+
 fn prepare(t: u32, thread: u32) {}
 
 fn keep(t: u32, thread: u32) {}
 
-fn held16(chunk: u32) -> Sixteen {
-    return Sixteen();
+fn held8(i: u32) -> Eight {
+    return Eight();
 }
 
 fn input(t: u32, i: u32) -> vec4<f32> {

@@ -25,12 +25,15 @@ fn lanes_add(x: vec2<f32>, turn: u32, thread: u32) -> vec2<f32> {
     return sum;
 }
 
-// The largest of each four neighbours. All threads call it.
-fn max_of_4(x: f32, thread: u32) -> f32 {
+// The largest of each eight neighbours. All threads call it.
+fn max_of_8(x: f32, thread: u32) -> f32 {
     workgroupBarrier();
     lane_maxima[thread] = x;
     workgroupBarrier();
-    let first = thread & ~3u;
-    return max(max(lane_maxima[first], lane_maxima[first + 1u]),
-               max(lane_maxima[first + 2u], lane_maxima[first + 3u]));
+    let first = thread & ~7u;
+    var most = lane_maxima[first];
+    for (var i = 1u; i < 8u; i++) {
+        most = max(most, lane_maxima[first + i]);
+    }
+    return most;
 }

@@ -1,4 +1,5 @@
-// lanes_subgroups.wgsl: what lanes.wgsl has, where SUBGROUP neighbouring threads are a subgroup.
+// lanes_subgroups.wgsl: what lanes.wgsl has, where SUBGROUP neighbouring threads are a subgroup: at
+// least 8.
 // In:  SIZE, the threads of a workgroup; LANES, a power of two, at least 4; SUBGROUP, another.
 
 const SHARE = select(LANES, SUBGROUP, SUBGROUP < LANES); // threads that add up without memory
@@ -28,8 +29,11 @@ fn lanes_add(x: vec2<f32>, turn: u32, thread: u32) -> vec2<f32> {
     return sum;
 }
 
-// The largest of each four neighbours. All threads call it.
-fn max_of_4(x: f32, thread: u32) -> f32 {
-    let y = max(x, subgroupShuffleXor(x, 1u));
-    return max(y, subgroupShuffleXor(y, 2u));
+// The largest of each eight neighbours. All threads call it.
+fn max_of_8(x: f32, thread: u32) -> f32 {
+    var most = x;
+    for (var i = 1u; i < 8u; i *= 2u) {
+        most = max(most, subgroupShuffleXor(most, i));
+    }
+    return most;
 }

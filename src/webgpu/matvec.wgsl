@@ -31,7 +31,7 @@ fn chunk(t: u32, i: u32) -> vec4<u32> {
     if (IS_ROUNDED) {
         return rounded_input(t, i);
     }
-    return x8[i];
+    return chunk_of_x8(i);
 }
 
 fn chunk_scale(t: u32, i: u32) -> f32 {
@@ -176,7 +176,6 @@ fn sum_of(x: Slots) -> f32 {
 // ---- output ----
 
 var<workgroup> outputs: array<f32, 64>; // of ROUNDS
-var<workgroup> maxima: array<f32, 2>;
 
 fn store(r: u32, t: u32, value: f32) {
     let at = place_of(r, t);
@@ -194,20 +193,14 @@ fn four_outputs(i: u32) -> vec4<f32> {
 // Store the outputs as int8, and behind all of the row the scale of these.
 fn store_rounded(group: u32, t: u32, thread: u32) {
     workgroupBarrier();
-    let i = 8u * (thread % 8u);
-    let a = four_outputs(i);
-    let b = four_outputs(i + 4u);
-    let largest = max_of_4(max(largest_of(a), largest_of(b)), thread);
-    if (thread < 8u && thread % 4u == 0u) {
-        maxima[thread / 4u] = largest;
-    }
-    workgroupBarrier();
-    let most = max(maxima[0], maxima[1]);
+    let i = thread % 8u;
+    let x = Eight(four_outputs(8u * i), four_outputs(8u * i + 4u));
+    let most = max_of_8(largest_of_8(x), thread);
     let at = t * p.out_stride;
     if (thread < 8u) {
-        let v = rounded8(a, b, select(0.0, 127.0 / most, most > 0.0), ROUNDS == 2);
-        OUT[at + 16u * group + 2u * thread] = v.x;
-        OUT[at + 16u * group + 2u * thread + 1u] = v.y;
+        let v = rounded8(x, select(0.0, 127.0 / most, most > 0.0), ROUNDS == 2);
+        OUT[at + 16u * group + 2u * i] = v.x;
+        OUT[at + 16u * group + 2u * i + 1u] = v.y;
     }
     if (thread == 0u) {
         OUT[at + n_rows() / 4u + group] = bitcast<u32>(most / 127.0);
@@ -264,8 +257,10 @@ fn read_pair(turn: u32, lane: u32) -> Pair {
     return rows;
 }
 
-// Turns first, first + step, ...; what is read is on its way while x is made.
+// Turns first, first + step, ...; what is read is on its way while x is made. What that needs is
+// read before: reads come back in order.
 fn multiply(first: u32, step: u32, t: u32, lane: u32, thread: u32) {
+    fetch(t, thread);
     var rows = read_pair(first, lane);
     prepare(t, thread);
     round_x(t, thread);
@@ -281,7 +276,9 @@ fn multiply(first: u32, step: u32, t: u32, lane: u32, thread: u32) {
         }
         let now = rows;
         if (READS_AHEAD) {
-            rows = read_pair(turn + step, lane);
+            if (i + 1u < p.n_turns) {
+                rows = read_pair(turn + step, lane);
+            }
         }
         var y = vec2<f32>(row_product(now.a, x), 0.0);
         if (IS_PAIR) {
@@ -309,6 +306,7 @@ fn float_product(r: u32, t: u32, lane: u32) -> f32 {
 }
 
 fn multiply_floats(turn: u32, t: u32, lane: u32, thread: u32) {
+    fetch(t, thread);
     prepare(t, thread);
     let r = rows_of(turn);
     var y = vec2<f32>(float_product(r.x, t, lane), 0.0);
@@ -328,6 +326,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) size: vec
     var group = id.y * size.x + id.x;
     if (STORES != 0) {
         if (group == 0u) {
+            fetch(t, thread);
             prepare(t, thread);
             keep(t, thread);
             return;

@@ -36,22 +36,36 @@ fn inside(v: vec4<f32>, i: u32) -> vec4<f32> {
     return select(vec4<f32>(0.0), v, index < vec4<u32>(p.input.n));
 }
 
-fn normed(x: vec4<f32>, s: vec2<f32>, i: u32, scale_at: u32, bias_at: u32) -> vec4<f32> {
-    let scale = V[scale_at / 4u + i] + vec4<f32>(select(0.0, 1.0, IS_PLUS_1));
-    var y = (x - s.x) * s.y * scale;
+fn post_weights(i: u32) -> vec4<f32> {
+    if (POST == 0) {
+        return vec4<f32>(0.0);
+    }
+    return V[p.input.post_scale_at / 4u + i] + vec4<f32>(select(0.0, 1.0, IS_PLUS_1));
+}
+
+fn next_weights(i: u32) -> vec4<f32> {
+    if (NEXT < 2) {
+        return vec4<f32>(0.0);
+    }
+    return V[p.input.next_scale_at / 4u + i] + vec4<f32>(select(0.0, 1.0, IS_PLUS_1));
+}
+
+fn normed(x: vec4<f32>, s: vec2<f32>, i: u32, weights: vec4<f32>, bias_at: u32) -> vec4<f32> {
+    var y = (x - s.x) * s.y * weights;
     if (bias_at != ABSENT) {
         y += V[bias_at / 4u + i];
     }
     return y;
 }
 
-// Numbers [4 i, 4 i + 4) of a row, from those of X and Y: x before the norm of POST 2,
-fn summed(x0: vec4<f32>, y0: vec4<f32>, i: u32) -> vec4<f32> {
+// Numbers [4 i, 4 i + 4) of a row, from those of X and Y and the weights of the norms: x before the
+// norm of POST 2,
+fn summed(x0: vec4<f32>, y0: vec4<f32>, i: u32, weights: vec4<f32>) -> vec4<f32> {
     var x = x0;
     if (ADDS) {
         var y = y0;
         if (POST == 1) {
-            y = normed(y, post, i, p.input.post_scale_at, p.input.post_bias_at);
+            y = normed(y, post, i, weights, p.input.post_bias_at);
         }
         x += p.input.residual_scale * y;
     }
@@ -62,17 +76,17 @@ fn summed(x0: vec4<f32>, y0: vec4<f32>, i: u32) -> vec4<f32> {
 }
 
 // x from that,
-fn posted(x: vec4<f32>, i: u32) -> vec4<f32> {
+fn posted(x: vec4<f32>, i: u32, weights: vec4<f32>) -> vec4<f32> {
     if (POST == 2) {
-        return normed(x, post, i, p.input.post_scale_at, p.input.post_bias_at);
+        return normed(x, post, i, weights, p.input.post_bias_at);
     }
     return x;
 }
 
 // and xn from x, or of NEXT 3 from the x before all this.
-fn nexted(x: vec4<f32>, i: u32) -> vec4<f32> {
+fn nexted(x: vec4<f32>, i: u32, weights: vec4<f32>) -> vec4<f32> {
     if (NEXT >= 2) {
-        return normed(x, next, i, p.input.next_scale_at, p.input.next_bias_at);
+        return normed(x, next, i, weights, p.input.next_bias_at);
     }
     return x;
 }
@@ -83,11 +97,11 @@ fn new_sum(t: u32, i: u32) -> vec4<f32> {
     if (ADDS) {
         y = Y[at];
     }
-    return summed(X[at], y, i);
+    return summed(X[at], y, i, post_weights(i));
 }
 
 fn new_x(t: u32, i: u32) -> vec4<f32> {
-    return posted(new_sum(t, i), i);
+    return posted(new_sum(t, i), i, post_weights(i));
 }
 
 // xn before the norm of NEXT
@@ -99,7 +113,7 @@ fn next_input(t: u32, i: u32) -> vec4<f32> {
 }
 
 fn new_xn(t: u32, i: u32) -> vec4<f32> {
-    return nexted(next_input(t, i), i);
+    return nexted(next_input(t, i), i, next_weights(i));
 }
 
 fn value(kind: i32, t: u32, i: u32) -> vec4<f32> {

@@ -15,7 +15,7 @@
 #include <string.h>
 
 enum {
-    ARGMAX_LOGITS = 4096, // of a workgroup of argmax.wgsl
+    ARGMAX_LOGITS = 1024, // of a workgroup of argmax.wgsl
     N_BINS = 256,         // of select.wgsl
     N_PASSES = 3,         // of it
     DRAW_HEADER = 32,     // words of DRAWS before the list

@@ -3,16 +3,19 @@
 // In:  the functions of input_*.wgsl, which make x; SIZE threads; N_CHUNKS of 16 numbers; IS_INT4.
 // Out: x8 and scales, after a call of round_x.
 
-// 16 numbers of x.
-struct Sixteen {
+// 8 numbers of x: few for each thread, because many threads take turns.
+struct Eight {
     a: vec4<f32>,
     b: vec4<f32>,
-    c: vec4<f32>,
-    d: vec4<f32>,
 }
 
-var<workgroup> x8: array<vec4<u32>, N_CHUNKS>; // 16 numbers each
+var<workgroup> x8: array<vec2<u32>, 2u * N_CHUNKS>; // 8 numbers each
 var<workgroup> scales: array<f32, N_CHUNKS / 4u>;
+
+// 16 numbers of it.
+fn chunk_of_x8(i: u32) -> vec4<u32> {
+    return vec4<u32>(x8[2u * i], x8[2u * i + 1u]);
+}
 
 fn input_or_0(t: u32, i: u32) -> vec4<f32> {
     if (4u * i < p.m.n_in) {
@@ -21,13 +24,9 @@ fn input_or_0(t: u32, i: u32) -> vec4<f32> {
     return vec4<f32>(0.0);
 }
 
-// Chunk i of row t; 0 behind its end.
-fn input16(t: u32, i: u32) -> Sixteen {
-    if (HOLDS) {
-        return held16(i);
-    }
-    return Sixteen(input_or_0(t, 4u * i), input_or_0(t, 4u * i + 1u), input_or_0(t, 4u * i + 2u),
-                   input_or_0(t, 4u * i + 3u));
+// Numbers [8 i, 8 i + 8) of row t; 0 behind its end.
+fn input8(t: u32, i: u32) -> Eight {
+    return Eight(input_or_0(t, 2u * i), input_or_0(t, 2u * i + 1u));
 }
 
 fn largest_of(v: vec4<f32>) -> f32 {
@@ -41,27 +40,28 @@ fn rounded(v: vec4<f32>, inverse: f32) -> vec4<i32> {
 
 // 8 numbers as int8; for int4 weights in the order 0, 2, 4, 6, 1, 3, 5, 7: that of the low halves of
 // bytes, then of the high ones.
-fn rounded8(x: vec4<f32>, y: vec4<f32>, inverse: f32, is_for_int4: bool) -> vec2<u32> {
-    let a = rounded(x, inverse);
-    let b = rounded(y, inverse);
+fn rounded8(x: Eight, inverse: f32, is_for_int4: bool) -> vec2<u32> {
+    let a = rounded(x.a, inverse);
+    let b = rounded(x.b, inverse);
     if (is_for_int4) {
         return vec2<u32>(pack4xI8(vec4<i32>(a.xz, b.xz)), pack4xI8(vec4<i32>(a.yw, b.yw)));
     }
     return vec2<u32>(pack4xI8(a), pack4xI8(b));
 }
 
-// Chunk i of x as int8.
-fn round_chunk(x: Sixteen, i: u32, thread: u32) {
-    let most = max_of_4(max(max(largest_of(x.a), largest_of(x.b)),
-                            max(largest_of(x.c), largest_of(x.d))),
-                        thread);
-    if (i >= N_CHUNKS) {
+fn largest_of_8(x: Eight) -> f32 {
+    return max(largest_of(x.a), largest_of(x.b));
+}
+
+// Eight numbers of x as int8; with those of seven other threads they share a scale.
+fn round_eight(x: Eight, i: u32, thread: u32) {
+    let most = max_of_8(largest_of_8(x), thread);
+    if (i >= 2u * N_CHUNKS) {
         return;
     }
-    let inverse = select(0.0, 127.0 / most, most > 0.0);
-    x8[i] = vec4<u32>(rounded8(x.a, x.b, inverse, IS_INT4), rounded8(x.c, x.d, inverse, IS_INT4));
-    if (i % 4u == 0u) {
-        scales[i / 4u] = most / 127.0;
+    x8[i] = rounded8(x, select(0.0, 127.0 / most, most > 0.0), IS_INT4);
+    if (i % 8u == 0u) {
+        scales[i / 8u] = most / 127.0;
     }
 }
 
@@ -69,8 +69,13 @@ fn round_x(t: u32, thread: u32) {
     if (IS_ROUNDED) {
         return;
     }
-    for (var first = 0u; first < N_CHUNKS; first += SIZE) {
-        round_chunk(input16(t, first + thread), first + thread, thread);
+    for (var first = 0u; first < 2u * N_CHUNKS; first += SIZE) {
+        let i = first + thread;
+        if (HOLDS) {
+            round_eight(held8(i), i, thread);
+        } else {
+            round_eight(input8(t, i), i, thread);
+        }
     }
     workgroupBarrier();
 }

@@ -21,13 +21,14 @@ struct Params {
 @compute @workgroup_size(SIZE)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let t = group.x;
+    fetch(t, thread);
     prepare(t, thread);
     if (STORES != 0) {
         keep(t, thread);
     }
     round_x(t, thread);
     for (var i = thread; i < N_CHUNKS; i += SIZE) {
-        Q[t * N_CHUNKS + i] = x8[i];
+        Q[t * N_CHUNKS + i] = chunk_of_x8(i);
     }
     for (var i = thread; i < N_CHUNKS / 4u; i += SIZE) {
         OUT[t * (N_CHUNKS / 4u) + i] = bitcast<u32>(scales[i]);

@@ -7,14 +7,14 @@ enum {
     N_THREADS = 256 // of subgroup.wgsl
 };
 
-/* What all threads agree on, if it is a power of two from 4 to 64; otherwise 1. */
+/* What all threads agree on, if it is a power of two from 8 to 64; otherwise 1. */
 static int size_of(const uint32_t *found)
 {
     const uint32_t size = found[0];
     for (int i = 1; i < N_THREADS; i++)
         if (found[i] != size)
             return 1;
-    return size >= 4 && size <= 64 && (size & (size - 1)) == 0 ? (int)size : 1;
+    return size >= 8 && size <= 64 && (size & (size - 1)) == 0 ? (int)size : 1;
 }
 
 static quip_status ask(struct webgpu_device *d, const struct scratch *out,
