@@ -313,7 +313,7 @@ static struct answers converse(quip_model *model, const quip_session_options *op
     return a;
 }
 
-#define OPTIONS .n_context = 300, .has_seed = true, .seed = 5, .max_output_tokens = 25
+#define OPTIONS .n_context = 300, .has_seed = true, .seed = 5, .max_output_tokens = 40
 static const quip_session_options conversations[] = {
     { OPTIONS, .greedy = true, .no_speculation = true },
     { OPTIONS, .greedy = true, .repeat_penalty = 1.6f, .frequency_penalty = 0.2f },
@@ -336,12 +336,13 @@ static void test_answers_drawn_ahead(void **state)
     if (!has_gpu())
         return;
     quip_model *model = open_model(TINY_VOCAB);
-    int n_wrong = 0;
+    int n_wrong = 0, n_most = 0;
     for (size_t i = 0; i < QP_COUNT(conversations); i++) {
         struct answers want = converse(model, &conversations[i], false),
                        got = converse(model, &conversations[i], true);
         assert_int_equal(want.most_ahead, 0);
-        assert_int_equal(got.most_ahead, SEQUENCE_OUTPUTS - 1);
+        assert_true(got.most_ahead >= AHEAD_DRAWS / 2 - 1);
+        n_most += got.most_ahead == AHEAD_DRAWS - 1;
         assert_int_equal(got.all.n, want.all.n);
         assert_memory_equal(got.all.data, want.all.data, want.all.n);
         n_wrong += got.n_wrong;
@@ -349,6 +350,7 @@ static void test_answers_drawn_ahead(void **state)
         qp_bytes_close(&got.all);
     }
     assert_true(n_wrong > 0); // the guess knows no n-grams
+    assert_true(n_most > 4);  // some answers end early, or their guesses are wrong
     quip_model_close(model);
     unlink("gpu-draws.bin");
 }

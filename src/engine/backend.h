@@ -65,6 +65,10 @@ enum buffer {
 /* Outputs that a sequence keeps: of one token and the draft tokens after it. */
 #define SEQUENCE_OUTPUTS 8
 
+/* Draws of a batch that runs ahead (max_ahead), at most LOGITS_ROWS. A device that does so keeps as
+ * many outputs of a sequence. */
+#define AHEAD_DRAWS 16
+
 /* ---- rows ---- */
 
 /* The token of a row that runs ahead: the one that the last draw of its batch gives. Such a row is

@@ -21,7 +21,7 @@
 #include <assert.h>
 
 #define COLUMN_RING 32
-static_assert(COLUMN_RING >= SEQUENCE_OUTPUTS + MAX_CONV_WIDTH - 1, "draft tokens can be rejected");
+static_assert(COLUMN_RING >= AHEAD_DRAWS + MAX_CONV_WIDTH - 1, "tokens can be rejected");
 
 struct columns {
     int width;      // of the convolution

@@ -268,7 +268,7 @@ static void end_ahead(quip_session *s)
     else if (ns > max_ns)
         s->n_ahead = s->step.n_ahead / 2;
     else if (ns <= max_ns / 2)
-        s->n_ahead = qp_min(2 * s->step.n_ahead + 1, SEQUENCE_OUTPUTS - 1);
+        s->n_ahead = qp_min(2 * s->step.n_ahead + 1, AHEAD_DRAWS - 1);
 }
 
 /* End the step that runs, if one does. */
@@ -438,7 +438,7 @@ static void look_ahead(const quip_session *s, int max, struct step *step)
 static quip_status start_draw(quip_session *s, int max, bool wait, quip_error *error)
 {
     struct step step = { .n_draws = 1 };
-    const int n_more = qp_min(s->options.n_context - s->n, qp_min(max, MAX_DRAFT));
+    const int n_left = qp_min(s->options.n_context - s->n, max), n_more = qp_min(n_left, MAX_DRAFT);
     int n_draft = 0;
     const int kept = output_index(s);
     if (kept >= 0) {
@@ -462,7 +462,7 @@ static quip_status start_draw(quip_session *s, int max, bool wait, quip_error *e
     step.n_rows += n_draft;
     step.n_outputs = step.n_draws = 1 + n_draft;
     if (step.n_rows == 1 && !s->draft.model)
-        look_ahead(s, n_more, &step);
+        look_ahead(s, n_left, &step);
     return start_step(s, &step, wait, error);
 }
 

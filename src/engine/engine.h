@@ -168,7 +168,7 @@ struct quip_session {
     /* The sequence keeps n_outputs outputs; output i follows output_position + i tokens. */
     int output_position, n_outputs;
     /* Tokens that were drawn; sampled[i] follows sampled_position + i tokens. */
-    quip_token sampled[SEQUENCE_OUTPUTS];
+    quip_token sampled[AHEAD_DRAWS];
     int sampled_position, n_sampled;
     float *logits; // [n_logits_rows, vocab_size] for the caller; NULL until they are requested
     int n_logits_rows;

@@ -307,7 +307,7 @@ static void webgpu_plan(struct device_plan *plan, const quip_model *model,
                  qp_webgpu_columns_bytes(c, capacity->n_context));
     plan->sequence_bytes = sizeof(struct webgpu_sequence) + sizeof(struct kv_pool) +
                            (size_t)c->n_layers * sizeof(struct scratch) +
-                           SEQUENCE_OUTPUTS * (size_t)stride_of(c->d_model) * sizeof(float);
+                           AHEAD_DRAWS * (size_t)stride_of(c->d_model) * sizeof(float);
 }
 
 static int webgpu_n_threads(const struct device *device)

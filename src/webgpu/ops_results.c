@@ -147,7 +147,7 @@ static quip_token draw_known(struct webgpu_device *d, int i, const struct draw *
 {
     const struct sampler sampler = sampler_of(d);
     const int vocab_size = d->base.config->vocab_size;
-    struct candidate known[MAX_SELECTED + SEQUENCE_OUTPUTS];
+    struct candidate known[MAX_SELECTED + AHEAD_DRAWS];
     struct known_logits k = window_of(d, i);
     k.at = known;
     if (!read_known(d, i, &k) || k.n == 0)

@@ -114,7 +114,7 @@ int qp_webgpu_n_selected(const struct webgpu_device *d, int i)
 static bool needs_few(const struct webgpu_device *d, const struct draw *draw)
 {
     const int n_best = qp_sample_n_best(draw->sampling, d->base.config->vocab_size);
-    const int64_t n_listed = (int64_t)n_window(draw) + draw->sampling->n_bias + SEQUENCE_OUTPUTS;
+    const int64_t n_listed = (int64_t)n_window(draw) + draw->sampling->n_bias + AHEAD_DRAWS;
     return n_listed <= MAX_LISTED && n_best + n_best / 2 <= MAX_SELECTED - n_listed &&
            (n_best > 0 || d->n_undecided < MAX_UNDECIDED);
 }
@@ -264,8 +264,7 @@ int qp_webgpu_max_ahead(const struct device *device, const struct draw *draw)
 {
     /* The CPU reads per-layer embeddings, so it must know the token, and so must a grammar. */
     const bool is_known = device->config->d_ple > 0 || draw->allowed;
-    return !is_known && needs_few((const struct webgpu_device *)device, draw) ? SEQUENCE_OUTPUTS - 1
-                                                                              : 0;
+    return !is_known && needs_few((const struct webgpu_device *)device, draw) ? AHEAD_DRAWS - 1 : 0;
 }
 
 quip_status qp_webgpu_guess(struct webgpu_device *d)

@@ -51,7 +51,7 @@ quip_status qp_webgpu_sequence_reserve_outputs(struct sequence *sequence, int n,
     struct webgpu_sequence *s = webgpu_sequence_of(sequence);
     struct webgpu_device *d = webgpu_of(sequence->device);
     struct scratch outputs;
-    n = qp_max(n, SEQUENCE_OUTPUTS);
+    n = qp_max(n, AHEAD_DRAWS);
     if (n == s->max_outputs)
         return QUIP_OK;
     const quip_status status =
@@ -92,7 +92,7 @@ quip_status qp_webgpu_sequence_open(struct sequence **sequence, struct device *d
     if (!status)
         status = qp_webgpu_columns_open(s, error);
     if (!status)
-        status = qp_webgpu_sequence_reserve_outputs(&s->base, SEQUENCE_OUTPUTS, error);
+        status = qp_webgpu_sequence_reserve_outputs(&s->base, AHEAD_DRAWS, error);
     if (status)
         qp_webgpu_sequence_close(&s->base);
     else

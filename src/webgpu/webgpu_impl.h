@@ -27,6 +27,7 @@
 #include "engine/columns.h"
 #include "webgpu/device.h"
 
+#include <assert.h>
 #include <pthread.h>
 
 /* Up to FEW_ROWS rows of a sequence, a token and its draft tokens, are multiplied one by one
@@ -49,6 +50,8 @@
 
 /* Rows of a batch, and slots of a pool: two numbers in a word (ROWS of the shaders). */
 #define MAX_ROW_NUMBERS 65536
+
+static_assert(AHEAD_DRAWS <= LOGITS_ROWS, "each draw has a row of logits");
 
 /* ---- shaders.c ---- */
 
