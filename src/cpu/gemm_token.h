@@ -28,4 +28,14 @@ static inline struct gemm_token gemm_token_at(const struct out_view *out, const 
                                 out->y + at * out->stride };
 }
 
+/* From a token to the next one. */
+static inline void next_gemm_token(struct gemm_token *token, const struct out_view *out,
+                                   const struct act_rows *x, size_t k_padded)
+{
+    token->q += x->q_stride;
+    token->scales += k_padded / ACT_BLOCK;
+    token->offsets += k_padded / ACT_BLOCK;
+    token->y += out->stride;
+}
+
 #endif

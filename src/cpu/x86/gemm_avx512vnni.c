@@ -292,10 +292,13 @@ static void gemm_halves(const struct out_view *out, const uint8_t *tile, const s
         half.bias = rows->bias ? rows->bias + 16 * r : NULL;
         half.lanes[0] = rows->lanes[r];
         half.lanes[1] = rows->lanes[r + 1];
+        struct gemm_token next = gemm_token_at(out, x, 0, k, rows->k_padded);
+        next.y += 16 * r;
         for (int t = 0; t < n; t += MORE_TOKENS) {
             for (int i = 0; i < MORE_TOKENS; i++) {
-                token[i] = gemm_token_at(out, x, t + i, k, rows->k_padded);
-                token[i].y += 16 * r;
+                token[i] = next;
+                if (t + i + 1 < x->n) // gemm_token_at, without its multiplications
+                    next_gemm_token(&next, out, x, rows->k_padded);
             }
             gemm_half_blocks(token, tile + r * QUARTER_BYTES, &half, (int)(n_k / ACT_BLOCK));
         }
