@@ -176,20 +176,23 @@ static void mix_head(const struct kernels *k, float *x, int n, bool is_query)
         }
 }
 
-/* The queries of row t as int8: a row for each head, those of a kv head side by side. */
+/* The queries of row t as int8: a row for each head, those of a kv head side by side, quantized
+ * together if each is whole blocks. */
 static void quantize_queries(const struct append_task *j, float *q, int t)
 {
     const struct kernels *k = &j->d->k;
     const struct query_rows *rows = &j->d->mem.queries;
     const int head_dim = layer_of(j->d, j->l)->head_dim, n_heads = j->d->base.config->n_heads;
     const size_t n_blocks = rows->stride / ACT_BLOCK;
-    for (int h = 0; h < n_heads; h++, q += head_dim) {
+    const int n_together = head_dim % ACT_BLOCK ? 1 : (int)rows->group;
+    for (int h = 0; h < n_heads; h += n_together, q += n_together * head_dim) {
         const size_t kv_head = (size_t)h / rows->group;
         const size_t row =
             (kv_head * rows->max_rows + (size_t)t) * rows->group + (size_t)h % rows->group;
-        mix_head(k, q, head_dim, true);
+        for (int i = 0; i < n_together; i++)
+            mix_head(k, q + i * head_dim, head_dim, true);
         k->quantize(rows->q + row * rows->stride, rows->scales + row * n_blocks,
-                    rows->offsets + row * n_blocks, q, head_dim);
+                    rows->offsets + row * n_blocks, q, n_together * head_dim);
     }
 }
 

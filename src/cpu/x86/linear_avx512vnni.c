@@ -82,9 +82,10 @@ static inline void quantize_block_avx512(int8_t *q, float *scale, int32_t *offse
     *offset = -128 * _mm512_reduce_add_epi32(sum);
 }
 
-/* ---- sixteen blocks at a time, twice as fast as one by one ----
+/* ---- up to sixteen blocks at a time, twice as fast as one by one ----
  * Four vectors are reduced together, sixteen blocks need one division, and no block waits for its
- * own maximum. */
+ * own maximum. If fewer than four blocks are left, the last one is computed again in their place.
+ */
 
 /* The maximum, or the sum, of each of four vectors: that of vector i in all of 128-bit lane i. */
 static inline __m512 max_of_each_avx512(const __m512 v[4])
@@ -116,59 +117,67 @@ static inline __m512i put_each_avx512(__m512i to, int first, __m512i v)
     return _mm512_mask_permutexvar_epi32(to, (__mmask16)(15 << first), each, v);
 }
 
-/* The largest magnitudes of four blocks. */
-static inline __m512i largest_of_blocks_avx512(const float *x)
+/* The first element of block b, or of the last one of n. */
+static inline size_t first_in_block(int b, int n)
+{
+    return (size_t)(b < n ? b : n - 1) * ACT_BLOCK;
+}
+
+/* The largest magnitudes of four of n blocks. */
+static inline __m512i largest_of_blocks_avx512(const float *x, int n)
 {
     __m512 largest[4];
     UNROLL
     for (int b = 0; b < 4; b++) {
+        const float *block = x + first_in_block(b, n);
         largest[b] = _mm512_setzero_ps();
         UNROLL
         for (int j = 0; j < 4; j++) {
-            __m512 v = _mm512_loadu_ps(x + ACT_BLOCK * b + 16 * j);
+            __m512 v = _mm512_loadu_ps(block + 16 * j);
             largest[b] = _mm512_max_ps(_mm512_abs_ps(v), largest[b]); // the second, if one is NaN
         }
     }
     return _mm512_castps_si512(max_of_each_avx512(largest));
 }
 
-/* Four blocks, each times its factor, rounded to q; returns the sums of their q. */
-static inline __m512i round_blocks_avx512(int8_t *q, const float *x, const float factors[4])
+/* Four of n blocks, each times its factor, rounded to q; returns the sums of their q. */
+static inline __m512i round_blocks_avx512(int8_t *q, const float *x, const float factors[4], int n)
 {
     const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     __m512i sums[4];
     UNROLL
     for (int b = 0; b < 4; b++) {
         const __m512 factor = _mm512_set1_ps(factors[b]);
+        const size_t first = first_in_block(b, n);
         __m512i v[4];
         UNROLL
         for (int j = 0; j < 4; j++)
-            v[j] = round_clamped_avx512(_mm512_loadu_ps(x + ACT_BLOCK * b + 16 * j), factor);
+            v[j] = round_clamped_avx512(_mm512_loadu_ps(x + first + 16 * j), factor);
         v[0] = _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
         v[0] = _mm512_permutexvar_epi32(in_order, v[0]);
-        _mm512_storeu_si512(q + ACT_BLOCK * b, v[0]);
+        _mm512_storeu_si512(q + first, v[0]);
         sums[b] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), v[0]);
     }
     return sum_of_each_avx512(sums);
 }
 
-/* n blocks: 4, 8, 12 or 16. */
+/* n <= 16 blocks. */
 static void quantize_blocks_avx512(int8_t *q, float *scales, int32_t *offsets, const float *x,
                                    int n)
 {
-    assert(n > 0 && n <= 16 && n % 4 == 0);
+    assert(n > 0 && n <= 16);
     const __m512 limit = _mm512_set1_ps(127.0f);
     const __mmask16 blocks = lanes_below(n);
     __m512i max = _mm512_setzero_si512(), sum = _mm512_setzero_si512();
     for (int b = 0; b < n; b += 4)
-        max = put_each_avx512(max, b, largest_of_blocks_avx512(x + ACT_BLOCK * b));
+        max = put_each_avx512(max, b, largest_of_blocks_avx512(x + ACT_BLOCK * b, n - b));
     const __m512 m = _mm512_castsi512_ps(max), factor = _mm512_div_ps(limit, m);
     _Alignas(64) float factors[16];
     _mm512_store_ps(factors, _mm512_min_ps(factor, _mm512_set1_ps(FLT_MAX))); // of zeros, too
     _mm512_mask_storeu_ps(scales, blocks, _mm512_div_ps(m, limit));
     for (int b = 0; b < n; b += 4)
         sum = put_each_avx512(
-            sum, b, round_blocks_avx512(q + ACT_BLOCK * b, x + ACT_BLOCK * b, factors + b));
+            sum, b, round_blocks_avx512(q + ACT_BLOCK * b, x + ACT_BLOCK * b, factors + b, n - b));
     sum = _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), sum), 7);
     _mm512_mask_storeu_epi32(offsets, blocks, sum);
 }
@@ -177,7 +186,7 @@ static void quantize_avx512(int8_t *q, float *scales, int32_t *offsets, const fl
 {
     assert(q && scales && offsets && x && n > 0);
     int b = 0;
-    for (const int n_whole = n / ACT_BLOCK / 4 * 4; b < n_whole;) {
+    for (const int n_whole = n / ACT_BLOCK; n_whole - b > 1;) {
         const int m = n_whole - b < 16 ? n_whole - b : 16;
         quantize_blocks_avx512(q + ACT_BLOCK * b, scales + b, offsets + b, x + ACT_BLOCK * b, m);
         b += m;
