@@ -11,7 +11,7 @@
 #define SLACK_BYTES 256
 
 /* Found on an H200: docs/notes/gpu.md. */
-#define LARGE_READS (40 << 20)
+#define LARGE_READS (32 << 20)
 
 /* ---- memory ---- */
 

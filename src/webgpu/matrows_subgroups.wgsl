@@ -3,9 +3,10 @@
 // Out: as matvec.wgsl says, with the same bits.
 //
 // A workgroup has TILE rows of x: 4, 8 or 16. SHARE of its threads, which are in one subgroup, are a
-// team: they share N_ROWS rows of the matrix. In each step a thread reads 16 bytes of these and multiplies them with its
-// part of all rows of x. Parts of x go through the memory of the workgroup, a step ahead. What LANES
-// threads of matvec.wgsl add up, a team adds up in the same order: a lane is thread i of share j.
+// team: they share N_ROWS rows of the matrix. In each step a thread reads 16 bytes of these and
+// multiplies them with its part of all rows of x. Parts of x go through the memory of the workgroup, a
+// step ahead. What LANES threads of matvec.wgsl add up, a team adds up in the same order: a lane is
+// thread i of share j.
 
 struct Params {
     m: Matrix,

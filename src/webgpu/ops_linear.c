@@ -291,15 +291,16 @@ static bool can_multiply_together(const struct webgpu_device *d, const struct gp
     return d->subgroup > 1 && d->subgroup <= 32 && fits(d, w, 0);
 }
 
-/* Is that faster for n rows? Of few rows it is if they would read more from memory one by one than
- * it costs to round them in a dispatch of its own, and if the matrix has work for many teams. */
+/* Is that faster for n rows? Of few rows it is if they read that much more one by one that rounding
+ * them before costs less. A matrix with few rows for their length has work for few teams, which
+ * costs more. */
 static bool multiplies_together(const struct webgpu_device *d, const struct gpu_product *w, int n)
 {
     uint64_t n_bytes = 0;
     for (int i = 0; i < w->n_slabs; i++)
         n_bytes += w->slabs[i].n_bytes;
-    const bool is_large =
-        n > 2 && w->n_out > w->n_in && (uint64_t)(n - 2) * n_bytes >= d->large_reads;
+    const int n_more = n - (w->n_out > w->n_in ? 2 : 6);
+    const bool is_large = n_more > 0 && (uint64_t)n_more * n_bytes >= d->large_reads;
     return (n > FEW_ROWS || is_large) && can_multiply_together(d, w);
 }
 
@@ -378,14 +379,16 @@ static quip_status round_rows(struct webgpu_device *d, const struct matvec *m,
         parameters.input.parts.n_parts = (uint32_t)parts->n_parts;
     } else {
         parameters.input.stride = (uint32_t)m->in->stride / 4;
+        call.y = (uint32_t)(2 * call.constants[4] + GROUP_SIZE - 1) / GROUP_SIZE;
     }
     return qp_webgpu_dispatch(d, &call);
 }
 
-/* Rows of the matrix that the threads of a row have together: many where all of a GPU has work. */
-static int team_rows(const struct gpu_slab *p, int n_teams, bool is_gate)
+/* Rows of the matrix that the threads of a row have together: many where all of a GPU has work and
+ * each is multiplied with many rows of x. */
+static int team_rows(const struct gpu_slab *p, int n_teams, int tile, bool is_gate)
 {
-    int n = 4;
+    int n = tile > MIN_TILE ? 4 : 2;
     while (n > (is_gate ? 2 : 1) && p->n_rows / (n * n_teams) < MANY_GROUPS / 2 - 4)
         n /= 2;
     return n;
@@ -397,7 +400,7 @@ static quip_status run_matrows(struct webgpu_device *d, const struct matvec *m)
     const bool is_gate = m->gate == GATE_PAIR;
     const struct division v = divide(p, is_gate);
     const int n_teams = GROUP_SIZE / qp_min(v.lanes, d->subgroup), tile = tile_of(d, p, m->n);
-    const int n_rows = team_rows(p, n_teams, is_gate), per_group = n_teams * n_rows;
+    const int n_rows = team_rows(p, n_teams, tile, is_gate), per_group = n_teams * n_rows;
     const struct parameters {
         struct matrix_parameters matrix;
         uint32_t out_stride, out_at, n_gate, n;

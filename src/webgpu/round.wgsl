@@ -65,17 +65,20 @@ fn round_eight(x: Eight, i: u32, thread: u32) {
     }
 }
 
+fn round_turn(t: u32, i: u32, thread: u32) {
+    if (HOLDS) {
+        round_eight(held8(i), i, thread);
+    } else {
+        round_eight(input8(t, i), i, thread);
+    }
+}
+
 fn round_x(t: u32, thread: u32) {
     if (IS_ROUNDED) {
         return;
     }
     for (var first = 0u; first < 2u * N_CHUNKS; first += SIZE) {
-        let i = first + thread;
-        if (HOLDS) {
-            round_eight(held8(i), i, thread);
-        } else {
-            round_eight(input8(t, i), i, thread);
-        }
+        round_turn(t, first + thread, thread);
     }
     workgroupBarrier();
 }
