@@ -41,6 +41,21 @@ static quip_status read_wrong(struct device *device, enum buffer from, float *to
     return status;
 }
 
+/* The same, after a batch of this many rows. */
+static int n_wrong_rows, n_rows;
+
+static quip_status note_rows(struct device *device, const struct rows *rows)
+{
+    n_rows = rows->n;
+    return reference_backend.embed(device, rows);
+}
+
+static quip_status read_wrong_once(struct device *device, enum buffer from, float *to, int n)
+{
+    return n_rows == n_wrong_rows ? read_wrong(device, from, to, n)
+                                  : reference_backend.read(device, from, to, n);
+}
+
 static quip_status sample_wrong(struct device *device, quip_token *tokens, int n)
 {
     const quip_status status = reference_backend.read_tokens(device, tokens, n);
@@ -100,11 +115,37 @@ static void test_wrong_devices_are_refused(void **state)
     }
 }
 
+/* A kernel for one kind of batch is wrong: a prompt of many rows, of some, or a token. */
+static void test_each_kind_of_batch(void **state)
+{
+    static const struct {
+        int n;
+        const char *words;
+    } cases[] = { { 148, "logits of a prompt" },
+                  { 12, "logits of a short prompt" },
+                  { 1, "logits of a token" } };
+    struct backend wrong = reference_backend;
+    quip_error error = { 0 };
+    (void)state;
+    wrong.describe = describe;
+    wrong.open = open_device;
+    wrong.embed = note_rows;
+    wrong.read = read_wrong_once;
+    is_nan = false;
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        n_wrong_rows = cases[i].n;
+        assert_int_equal(open_on(&wrong, models_named("llama int8"), &error), QUIP_E_UNSUPPORTED);
+        if (!strstr(error.message, cases[i].words))
+            fail_msg("expected \"%s\", found: %s", cases[i].words, error.message);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_right_devices_open),
         cmocka_unit_test(test_wrong_devices_are_refused),
+        cmocka_unit_test(test_each_kind_of_batch),
     };
     return cmocka_run_group_tests(tests, models_make, models_remove);
 }

@@ -4,9 +4,10 @@
  *
  * A driver may compile a shader wrongly and report nothing, so the numbers are looked at. The first
  * layers of the model, as many as it has kinds of them, run on the device and on the CPU: a prompt
- * of many rows, and then one token behind it. Both give logits, which must agree. So every kind of
- * kernel that the model's text needs has run once: products of many rows and of one, of every type
- * of weights; attention in one part and in several; the output and the most likely token. */
+ * of many rows, a short one behind it, and then one token. Each gives logits, which must agree. So
+ * every kind of kernel that the model's text needs has run once: products of many rows, of some and
+ * of one, of every type of weights; attention in one part and in several; the output and the most
+ * likely token. */
 #include "engine/probe.h"
 
 #include <math.h>
@@ -15,7 +16,8 @@
 
 enum {
     TEST_LAYERS = 8,
-    TEST_PROMPT = 160,     // more than the keys of one part of attention on the GPU
+    TEST_PROMPT = 148,     // more than the keys of one part of attention on the GPU
+    TEST_SHORT = 12,       // a GPU has kernels of their own for these (FEW_ROWS, SOME_ROWS)
     TEST_PROMPT_WHOLE = 24 // of models whose layers must all run
 };
 
@@ -64,28 +66,37 @@ static void cut_layers(struct config *c, int n)
 
 /* ---- compare ---- */
 
-/* Logits after the prompt and after one more token, [2, vocab_size], and the tokens that follow. */
-static quip_status run_test(struct device *d, int n, float *logits, quip_token *best,
+/* What runs, one after the other; 0: not this. */
+enum {
+    N_RUNS = 3
+};
+
+static const char *const run_names[N_RUNS] = { "a prompt", "a short prompt", "a token" };
+
+/* Logits after each run, [N_RUNS, vocab_size], and the tokens that follow. */
+static quip_status run_test(struct device *d, const int n[N_RUNS], float *logits, quip_token *best,
                             quip_error *error)
 {
-    quip_token tokens[TEST_PROMPT + 1];
+    quip_token tokens[TEST_PROMPT + TEST_SHORT + 1];
     struct probe probe;
-    for (int i = 0; i <= n; i++)
+    const int n_all = n[0] + n[1] + n[2];
+    for (int i = 0; i < n_all; i++)
         tokens[i] = qp_probe_token(d->config, i);
-    quip_status status = qp_probe_open(&probe, d, n, n + 1, error);
-    if (!status)
-        status = qp_probe_run(&probe, tokens, n, logits, &best[0], error);
-    if (!status)
-        status =
-            qp_probe_run(&probe, tokens + n, 1, logits + d->config->vocab_size, &best[1], error);
+    quip_status status = qp_probe_open(&probe, d, n[0], n_all, error);
+    for (int i = 0, at = 0; i < N_RUNS && !status; at += n[i++])
+        if (n[i] > 0)
+            status =
+                qp_probe_run(&probe, tokens + at, n[i],
+                             logits + (size_t)i * (size_t)d->config->vocab_size, &best[i], error);
     qp_probe_close(&probe);
     return status;
 }
 
-static quip_status run_test_on_cpu(const quip_model *m, int n, float *logits, quip_error *error)
+static quip_status run_test_on_cpu(const quip_model *m, const int n[N_RUNS], float *logits,
+                                   quip_error *error)
 {
     struct device *d;
-    quip_token best[2];
+    quip_token best[N_RUNS];
     const struct device_options options = qp_device_options(m);
     const struct backend *cpu = qp_backend(QUIP_BACKEND_CPU);
     quip_status status = cpu->open(&d, m, &options, error);
@@ -109,12 +120,14 @@ static double relative_difference(const float *want, const float *got, int n)
     return isnan(found) ? INFINITY : found;
 }
 
-static quip_status compare_devices(const struct config *c, const float *want, const float *got,
-                                   const quip_token *best, double max, quip_error *error)
+static quip_status compare_devices(const struct config *c, const int n[N_RUNS], const float *want,
+                                   const float *got, const quip_token *best, double max,
+                                   quip_error *error)
 {
-    static const char *const whats[] = { "a prompt", "a token behind it" };
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < N_RUNS; i++) {
         const float *row = got + (size_t)i * (size_t)c->vocab_size;
+        if (n[i] == 0)
+            continue;
         const double found =
             relative_difference(want + (size_t)i * (size_t)c->vocab_size, row, c->vocab_size);
         if (!(found <= max))
@@ -122,7 +135,7 @@ static quip_status compare_devices(const struct config *c, const float *want, co
                            "the gpu or its driver computes wrongly: after %d layers, logits of %s "
                            "differ from the CPU's by %.2g of their size, at most %.2g is allowed; "
                            "use the cpu",
-                           c->n_layers, whats[i], found, max);
+                           c->n_layers, run_names[i], found, max);
         if (best[i] < 0 || best[i] >= c->vocab_size)
             return qp_fail(error, QUIP_E_UNSUPPORTED,
                            "the gpu or its driver computes wrongly: it drew token %d, ids of this "
@@ -149,14 +162,16 @@ quip_status qp_device_self_test(struct device *d, const quip_model *m, quip_erro
     const struct config *whole = d->config;
     const bool is_cut = whole->d_ple == 0; // the layers of a per-layer embedding are adjacent
     const size_t vocab_size = (size_t)whole->vocab_size;
-    const int max = whole->n_context_max ? whole->n_context_max - 1 : TEST_PROMPT;
-    const int n = qp_max(1, qp_min(is_cut ? TEST_PROMPT : TEST_PROMPT_WHOLE, max));
+    const int max = whole->n_context_max ? whole->n_context_max - 1 : TEST_PROMPT + TEST_SHORT;
+    const int n_prompt = qp_max(1, qp_min(is_cut ? TEST_PROMPT : TEST_PROMPT_WHOLE, max));
+    const int n[N_RUNS] = { n_prompt, max >= TEST_PROMPT + TEST_SHORT && is_cut ? TEST_SHORT : 0,
+                            1 };
     quip_model *part = malloc(sizeof *part);
-    float *logits = malloc(4 * vocab_size * sizeof *logits);
-    quip_token best[2] = { -1, -1 };
+    float *logits = malloc(2 * N_RUNS * vocab_size * sizeof *logits);
+    quip_token best[N_RUNS] = { -1, -1, -1 };
     quip_status status = QUIP_OK;
     if (!part || !logits) {
-        status = qp_fail_memory(error, "a self-test", 4 * vocab_size * sizeof *logits);
+        status = qp_fail_memory(error, "a self-test", 2 * N_RUNS * vocab_size * sizeof *logits);
     } else {
         memcpy(part, m, sizeof *part);
         if (is_cut)
@@ -164,9 +179,9 @@ quip_status qp_device_self_test(struct device *d, const quip_model *m, quip_erro
         d->config = &part->config;
         status = run_test(d, n, logits, best, error);
         if (!status)
-            status = run_test_on_cpu(part, n, logits + 2 * vocab_size, error);
+            status = run_test_on_cpu(part, n, logits + N_RUNS * vocab_size, error);
         if (!status)
-            status = compare_devices(&part->config, logits + 2 * vocab_size, logits, best,
+            status = compare_devices(&part->config, n, logits + N_RUNS * vocab_size, logits, best,
                                      max_difference(m), error);
         d->config = whole;
     }
