@@ -1,29 +1,12 @@
-/* ops_linear.c: matrix products on the GPU, and what adapters add to them.
+/* ops_linear.c: matrix products on the GPU, and what adapters add to them. Those of few rows are in
+ * few_rows.c.
  * In:  a buffer of the batch, the slabs of a product.
  * Out: another buffer. */
+#include "webgpu/few_rows.h"
 #include "webgpu/webgpu_impl.h"
 
 #include <assert.h>
 #include <string.h>
-
-enum {
-    GROUP_SIZE = 256,    // threads of a workgroup
-    MANY_GROUPS = 264,   // as many as a large GPU runs at once; more compute their input for less
-    MIN_LANES = 8,       // that share a row of a matrix
-    FEW_LANES = 32,      // where there are few rows
-    MANY_SLOTS = 4,      // 16 bytes of a row, for each of its lanes; then more lanes share it
-    MANY_SLOTS_INT4 = 2, // of int4, which needs more registers
-    MAX_SLOTS = 8,       // that matvec.wgsl has
-    LANES_BYTES = 5120,  // of a workgroup, for sums over threads
-    MIN_TILE = 4,        // rows of x that matrows_subgroups.wgsl multiplies together
-    MAX_TILE = 16,
-};
-
-enum gate {
-    GATE_NONE,
-    GATE_PAIR,  // act(gate) * up
-    GATE_SINGLE // act(up)
-};
 
 struct matrix_parameters qp_webgpu_describe(const struct gpu_slab *p)
 {
@@ -37,418 +20,6 @@ int qp_webgpu_type(const struct gpu_slab *p)
     assert(p->dtype == DTYPE_F32 || p->dtype == DTYPE_I8 || p->dtype == DTYPE_I4 ||
            p->dtype == DTYPE_I4_BLOCK);
     return p->dtype == DTYPE_F32 ? 0 : p->dtype == DTYPE_I8 ? 1 : p->dtype == DTYPE_I4 ? 2 : 3;
-}
-
-/* ---- few rows ---- */
-
-/* Rows [first_t, first_t + n) of `in` times a slab. */
-struct matvec {
-    const struct gpu_slab *slab;
-    const char *name; // for profiles
-    const struct scratch *in, *out;
-    int first_t, n, at; // at: column of the product's first row
-    enum gate gate;
-    float scale, cap; // cap 0: none
-    bool accumulates;
-    bool is_rounded;             // `in` is what a product with `rounds` left
-    int rounds;                  // ROUNDS of matvec.wgsl: 0 no, 1 for int8, 2 for int4
-    const struct add_step *step; // that makes `in`; NULL: it is there,
-    const struct parts *parts;   // or a sum of these
-    int stores;                  // what the step leaves in memory (input_norm.wgsl)
-};
-
-/* struct Input of input_plain.wgsl, input_norm.wgsl and input_parts.wgsl */
-union input_parameters {
-    uint32_t stride;
-    struct norm_parameters norm;
-    struct {
-        uint32_t n_heads, n_parts;
-    } parts;
-};
-
-/* struct Params of matvec.wgsl */
-struct matvec_parameters {
-    struct matrix_parameters matrix;
-    uint32_t out_stride, out_at, n_gate, first_t;
-    float scale, cap;
-    uint32_t n_turns, n_groups;
-    union input_parameters input;
-};
-
-/* How a matrix is divided among threads (matvec.wgsl). */
-struct division {
-    int size, lanes, slots, n_chunks;
-    bool is_pair, reads_ahead;
-    uint32_t n_turns, n_groups;
-};
-
-/* Many lanes for a row where there are few rows, so that all of a GPU has work. */
-static int lanes_of(int n_vecs, int n_rows, int many_slots)
-{
-    int lanes = MIN_LANES;
-    while (lanes < GROUP_SIZE && (n_vecs + lanes - 1) / lanes > many_slots)
-        lanes *= 2;
-    while (lanes < FEW_LANES && n_rows * lanes < MANY_GROUPS * GROUP_SIZE && lanes < n_vecs)
-        lanes *= 2;
-    return lanes;
-}
-
-static struct division divide_floats(const struct gpu_slab *w, bool is_gate)
-{
-    enum {
-        SIZE = 128,
-        LANES = 32
-    };
-    const uint32_t rows = SIZE / LANES, n = (uint32_t)(is_gate ? w->n_rows / 2 : w->n_rows);
-    return (struct division){ .size = SIZE,
-                              .lanes = LANES,
-                              .slots = 1,
-                              .n_chunks = 4,
-                              .is_pair = is_gate,
-                              .n_turns = 1,
-                              .n_groups = (n + rows - 1) / rows };
-}
-
-static struct division divide(const struct gpu_slab *w, bool is_gate)
-{
-    const int n_chunks = (int)qp_round_up((size_t)w->n_in, ROW_UNIT) / 16;
-    const int n_vecs = w->dtype == DTYPE_I8 ? n_chunks : n_chunks / 2; // of 16 bytes
-    struct division d = { .size = GROUP_SIZE, .n_chunks = n_chunks };
-    if (w->dtype == DTYPE_F32)
-        return divide_floats(w, is_gate);
-    d.lanes = lanes_of(n_vecs, w->n_rows, w->dtype == DTYPE_I8 ? MANY_SLOTS : MANY_SLOTS_INT4);
-    d.slots = (n_vecs + d.lanes - 1) / d.lanes;
-    const int rows = d.size / d.lanes;
-    d.is_pair = is_gate || w->n_rows / rows > 2 * MANY_GROUPS;
-    const int n = d.is_pair ? (w->n_rows + 1) / 2 : w->n_rows, n_turns = (n + rows - 1) / rows;
-    d.n_turns = (uint32_t)((n_turns + MANY_GROUPS - 1) / MANY_GROUPS);
-    d.n_groups = ((uint32_t)n_turns + d.n_turns - 1) / d.n_turns;
-    // int8 with a barrier in each turn is slower with it
-    d.reads_ahead = d.n_turns > 1 && (w->dtype != DTYPE_I8 || d.lanes < GROUP_SIZE);
-    return d;
-}
-
-/* Do rows of n_in numbers fit in a workgroup of matvec.wgsl, whose input needs n_more bytes? */
-static bool fits(const struct webgpu_device *d, const struct gpu_product *w, size_t n_more)
-{
-    const size_t n_bytes = qp_round_up((size_t)w->n_in, ROW_UNIT) * 17 / 16 + n_more;
-    for (int i = 0; i < w->n_slabs; i++)
-        if (w->slabs[i].dtype != DTYPE_F32 &&
-            (divide(&w->slabs[i], false).slots > MAX_SLOTS ||
-             n_bytes + LANES_BYTES > qp_gpu_info(d->gpu)->group_memory))
-            return false;
-    return true;
-}
-
-/* The shader, and what it needs for its input. */
-static void bind_input(const struct webgpu_device *d, const struct matvec *m, struct call *call,
-                       struct matvec_parameters *p)
-{
-    if (m->step) {
-        const struct gpu_range bindings[] = { slab_range(m->slab), range_of(&d->mem.x),
-                                              range_of(&d->mem.y), range_of(&d->vector_memory),
-                                              range_of(m->out),    range_of(&d->mem.next_x),
-                                              range_of(&d->mem.xn) };
-        call->shader = SHADER_MATVEC_NORM;
-        memcpy(call->bindings, bindings, sizeof bindings);
-        qp_webgpu_norm_constants(d, m->step, call->constants + N_MATVEC_CONSTANTS);
-        call->constants[N_MATVEC_CONSTANTS + N_NORM_CONSTANTS] = m->stores;
-        call->constants[N_MATVEC_CONSTANTS + N_NORM_CONSTANTS + 1] =
-            m->slab->dtype != DTYPE_F32 && m->slab->n_in <= 16 * call->constants[7];
-        p->input.norm = qp_webgpu_norm_parameters(d, m->step);
-        return;
-    }
-    call->bindings[0] = slab_range(m->slab);
-    call->bindings[1] = range_of(m->parts ? &d->mem.parts : m->in);
-    call->bindings[2] = range_of(m->out);
-    if (!m->parts) {
-        call->shader = m->is_rounded ? SHADER_MATVEC_ROUNDED : SHADER_MATVEC;
-        p->input.stride = (uint32_t)m->in->stride / 4;
-        return;
-    }
-    call->shader = SHADER_MATVEC_PARTS;
-    call->constants[N_MATVEC_CONSTANTS] = m->parts->head_dim;
-    call->constants[N_MATVEC_CONSTANTS + 1] = qp_webgpu_part_words(m->parts->head_dim);
-    p->input.parts.n_heads = (uint32_t)d->base.config->n_heads;
-    p->input.parts.n_parts = (uint32_t)m->parts->n_parts;
-}
-
-static quip_status run_matvec(struct webgpu_device *d, const struct matvec *m)
-{
-    const struct gpu_slab *p = m->slab;
-    const int n_out = m->gate == GATE_PAIR ? p->n_rows / 2 : p->n_rows;
-    const uint32_t max = qp_gpu_info(d->gpu)->max_groups;
-    struct matvec_parameters parameters = { .matrix = qp_webgpu_describe(p),
-                                            .out_stride = (uint32_t)m->out->stride,
-                                            .out_at = (uint32_t)m->at,
-                                            .n_gate = (uint32_t)n_out,
-                                            .first_t = (uint32_t)m->first_t,
-                                            .scale = m->scale,
-                                            .cap = m->cap };
-    const struct division v = divide(p, m->gate == GATE_PAIR);
-    parameters.n_turns = v.n_turns;
-    parameters.n_groups = v.n_groups;
-    struct call call = { .constants = { p->n_in % 16 == 0, qp_webgpu_type(p), p->has_zeros,
-                                        (int)m->gate, m->cap > 0, m->accumulates,
-                                        (int)d->base.config->act, v.size, v.lanes, v.slots,
-                                        v.n_chunks, v.is_pair, v.reads_ahead, m->rounds },
-                         .parameters = &parameters,
-                         .n_parameters = sizeof parameters,
-                         .z = (uint32_t)m->n,
-                         .name = m->name,
-                         .n_weight = p->n_bytes };
-    bind_input(d, m, &call, &parameters);
-    const uint32_t n_groups = parameters.n_groups + (m->stores != 0);
-    call.y = (n_groups + max - 1) / max;
-    call.x = (n_groups + call.y - 1) / call.y;
-    return qp_webgpu_dispatch(d, &call);
-}
-
-/* Can n_groups workgroups add up these parts of attention (input_parts.wgsl)? What all of them read
- * together is limited. */
-static bool can_add_parts(const struct webgpu_device *d, const struct gpu_product *w,
-                          const struct parts *parts, int n_groups)
-{
-    enum {
-        MAX_HEADS = 64,
-        MAX_PARTS = 768,       // of all heads
-        MAX_NUMBERS = 4 << 20, // of the parts, that all workgroups read
-    };
-    const int n_heads = d->base.config->n_heads;
-    const size_t n_bytes = ((size_t)3 * MAX_PARTS + qp_round_up((size_t)w->n_in, ROW_UNIT)) * 4;
-    for (int i = 0; i < w->n_slabs; i++)
-        if (w->slabs[i].dtype == DTYPE_F32)
-            return false;
-    return parts->head_dim % 4 == 0 && n_heads <= MAX_HEADS &&
-           n_heads * parts->n_parts <= MAX_PARTS &&
-           (int64_t)n_groups * w->n_in * parts->n_parts <= MAX_NUMBERS && fits(d, w, n_bytes);
-}
-
-/* The step that is pending, if it makes the n rows of XN that a product reads: the product does it.
- * False: there is none, and XN is in memory once the next dispatch is recorded. */
-static bool take_step(struct webgpu_device *d, const struct scratch *in, int n,
-                      struct add_step *step)
-{
-    if (in->buffer != d->mem.xn.buffer || d->pending.n_rows != n || !d->pending.step.next)
-        return false;
-    *step = d->pending.step;
-    d->pending.n_rows = 0;
-    return true;
-}
-
-/* Does a step change X? */
-static bool changes_x(const struct add_step *s)
-{
-    return s->adds || s->scales || s->post == 2;
-}
-
-/* After the products that did a step: X is what the first of them wrote. */
-static void finish_step(struct webgpu_device *d, const struct add_step *step)
-{
-    const struct scratch x = d->mem.x;
-    if (!changes_x(step))
-        return;
-    d->mem.x = d->mem.next_x;
-    d->mem.next_x = x;
-}
-
-/* `m` of each slab of a product. With `keeps_input` the input is in memory after it, for adapters.
- */
-static quip_status run_matvecs(struct webgpu_device *d, const struct gpu_product *w,
-                               struct matvec m, bool keeps_input)
-{
-    struct add_step step;
-    struct parts parts = d->pending.parts;
-    const bool has_step = take_step(d, m.in, m.n, &step);
-    const bool has_parts = !keeps_input && m.in->buffer == d->mem.att.buffer &&
-                           parts.n_rows == m.n &&
-                           can_add_parts(d, w, &parts, qp_min(w->n_out / 4, MANY_GROUPS));
-    quip_status status = QUIP_OK;
-    if (has_parts)
-        d->pending.parts.n_rows = 0;
-    for (int i = 0; i < w->n_slabs && !status; i++) {
-        m.slab = &w->slabs[i];
-        m.name = w->name;
-        m.step = has_step ? &step : NULL;
-        m.parts = has_parts ? &parts : NULL;
-        m.stores = has_step && i == 0 ? changes_x(&step) + 2 * keeps_input : 0;
-        status = run_matvec(d, &m);
-    }
-    if (has_step)
-        finish_step(d, &step);
-    return status;
-}
-
-/* ---- some rows ---- */
-
-/* Can rows of x be multiplied together, with the bits that they have alone? */
-static bool can_multiply_together(const struct webgpu_device *d, const struct gpu_product *w)
-{
-    for (int i = 0; i < w->n_slabs; i++)
-        if (w->slabs[i].dtype == DTYPE_F32 || w->slabs[i].has_zeros ||
-            (w->slabs[i].dtype == DTYPE_I8) != (w->slabs[0].dtype == DTYPE_I8))
-            return false; // int4 weights have x in another order
-    return d->subgroup > 1 && d->subgroup <= 32 && fits(d, w, 0);
-}
-
-/* Is that faster for n rows? Of few rows it is if they read that much more one by one that rounding
- * them before costs less. A matrix with few rows for their length has work for few teams, which
- * costs more. */
-static bool multiplies_together(const struct webgpu_device *d, const struct gpu_product *w, int n)
-{
-    uint64_t n_bytes = 0;
-    for (int i = 0; i < w->n_slabs; i++)
-        n_bytes += w->slabs[i].n_bytes;
-    const int n_more = n - (w->n_out > w->n_in ? 2 : 6);
-    const bool is_large = n_more > 0 && (uint64_t)n_more * n_bytes >= d->large_reads;
-    return (n > FEW_ROWS || is_large) && can_multiply_together(d, w);
-}
-
-enum way {
-    ROW_BY_ROW, // matvec.wgsl
-    TOGETHER,   // matrows_subgroups.wgsl, with the same bits
-    IN_TILES    // gemm.wgsl
-};
-
-/* How the n rows of the batch are multiplied. The bits of a row depend on how many rows its own
- * sequence has, not on those of others. */
-static enum way way_of(const struct webgpu_device *d, const struct gpu_product *w, int n)
-{
-    const int most = can_multiply_together(d, w) ? SOME_ROWS : FEW_ROWS;
-    if (d->has_texts || d->longest_run > most || !fits(d, w, 0))
-        return IN_TILES;
-    return multiplies_together(d, w, n) ? TOGETHER : ROW_BY_ROW;
-}
-
-/* Rows of x that a workgroup has: all n if possible, but its memory has to hold two steps. */
-static int tile_of(const struct webgpu_device *d, const struct gpu_slab *p, int n)
-{
-    const size_t step_bytes = (size_t)d->subgroup * (p->dtype == DTYPE_I8 ? 16 + 4 : 32 + 4);
-    int tile = MAX_TILE;
-    while (tile > MIN_TILE &&
-           (tile / 2 >= n || 2 * (size_t)tile * step_bytes > qp_gpu_info(d->gpu)->group_memory))
-        tile /= 2;
-    return tile;
-}
-
-/* struct Params of round_rows.wgsl */
-struct round_parameters {
-    uint32_t n_in, unused[3];
-    union input_parameters input;
-};
-
-/* Round the rows of x of a product; a step or parts make them, unless these are NULL. */
-static quip_status round_rows(struct webgpu_device *d, const struct matvec *m,
-                              const struct add_step *step, const struct parts *parts)
-{
-    const struct gpu_slab *p = m->slab;
-    const struct gpu_range quantized = range_of(&d->mem.quantized),
-                           scales = range_of(&d->mem.scales);
-    struct round_parameters parameters = { .n_in = (uint32_t)p->n_in };
-    struct call call = { .shader = SHADER_ROUND,
-                         .constants = { p->n_in % 16 == 0, p->dtype != DTYPE_I8, GROUP_SIZE,
-                                        MIN_LANES, (int)qp_round_up((size_t)p->n_in, ROW_UNIT) / 16,
-                                        4 },
-                         .parameters = &parameters,
-                         .n_parameters = sizeof parameters,
-                         .bindings = { range_of(&d->vector_memory),
-                                       range_of(parts ? &d->mem.parts : m->in), scales, quantized },
-                         .x = (uint32_t)m->n };
-    int32_t *more = call.constants + N_ROUND_CONSTANTS;
-    if (step) {
-        const struct gpu_range bindings[] = { range_of(&d->vector_memory),
-                                              range_of(&d->mem.x),
-                                              range_of(&d->mem.y),
-                                              range_of(&d->vector_memory),
-                                              scales,
-                                              range_of(&d->mem.next_x),
-                                              range_of(&d->mem.xn),
-                                              quantized };
-        call.shader = SHADER_ROUND_NORM;
-        call.constants[5] = QP_COUNT(bindings);
-        memcpy(call.bindings, bindings, sizeof bindings);
-        qp_webgpu_norm_constants(d, step, more);
-        more[N_NORM_CONSTANTS] = m->stores;
-        more[N_NORM_CONSTANTS + 1] = p->n_in <= 16 * GROUP_SIZE;
-        parameters.input.norm = qp_webgpu_norm_parameters(d, step);
-    } else if (parts) {
-        call.shader = SHADER_ROUND_PARTS;
-        more[0] = parts->head_dim;
-        more[1] = qp_webgpu_part_words(parts->head_dim);
-        parameters.input.parts.n_heads = (uint32_t)d->base.config->n_heads;
-        parameters.input.parts.n_parts = (uint32_t)parts->n_parts;
-    } else {
-        parameters.input.stride = (uint32_t)m->in->stride / 4;
-        call.y = (uint32_t)(2 * call.constants[4] + GROUP_SIZE - 1) / GROUP_SIZE;
-    }
-    return qp_webgpu_dispatch(d, &call);
-}
-
-/* Rows of the matrix that the threads of a row have together: many where all of a GPU has work and
- * each is multiplied with many rows of x. */
-static int team_rows(const struct gpu_slab *p, int n_teams, int tile, bool is_gate)
-{
-    int n = tile > MIN_TILE ? 4 : 2;
-    while (n > (is_gate ? 2 : 1) && p->n_rows / (n * n_teams) < MANY_GROUPS / 2 - 4)
-        n /= 2;
-    return n;
-}
-
-static quip_status run_matrows(struct webgpu_device *d, const struct matvec *m)
-{
-    const struct gpu_slab *p = m->slab;
-    const bool is_gate = m->gate == GATE_PAIR;
-    const struct division v = divide(p, is_gate);
-    const int n_teams = GROUP_SIZE / qp_min(v.lanes, d->subgroup), tile = tile_of(d, p, m->n);
-    const int n_rows = team_rows(p, n_teams, tile, is_gate), per_group = n_teams * n_rows;
-    const struct parameters {
-        struct matrix_parameters matrix;
-        uint32_t out_stride, out_at, n_gate, n;
-        float scale, cap;
-    } parameters = { qp_webgpu_describe(p),
-                     (uint32_t)m->out->stride,
-                     (uint32_t)m->at,
-                     (uint32_t)(is_gate ? p->n_rows / 2 : p->n_rows),
-                     (uint32_t)m->n,
-                     m->scale,
-                     m->cap };
-    return qp_webgpu_dispatch(
-        d, &(struct call){ .shader = SHADER_MATROWS,
-                           .constants = { qp_webgpu_type(p), false, (int)m->gate, m->cap > 0, false,
-                                          (int)d->base.config->act, GROUP_SIZE, v.lanes, v.slots,
-                                          v.n_chunks, n_rows, tile },
-                           .parameters = &parameters,
-                           .n_parameters = sizeof parameters,
-                           .bindings = { slab_range(p), range_of(&d->mem.quantized),
-                                         range_of(&d->mem.scales), range_of(m->out) },
-                           .x = (uint32_t)((m->n + tile - 1) / tile),
-                           .y = (uint32_t)((p->n_rows + per_group - 1) / per_group),
-                           .name = m->name,
-                           .n_weight = p->n_bytes });
-}
-
-/* As run_matvecs, for some rows. */
-static quip_status run_all_matrows(struct webgpu_device *d, const struct gpu_product *w,
-                                   struct matvec m, bool keeps_input)
-{
-    struct add_step step;
-    const struct parts parts = d->pending.parts;
-    const bool has_step = take_step(d, m.in, m.n, &step);
-    const bool has_parts = !keeps_input && m.in->buffer == d->mem.att.buffer &&
-                           parts.n_rows == m.n && can_add_parts(d, w, &parts, m.n);
-    if (has_parts)
-        d->pending.parts.n_rows = 0;
-    m.slab = &w->slabs[0];
-    m.name = w->name;
-    m.stores = has_step ? changes_x(&step) + 2 * keeps_input : 0;
-    quip_status status = round_rows(d, &m, has_step ? &step : NULL, has_parts ? &parts : NULL);
-    if (has_step)
-        finish_step(d, &step);
-    for (int i = 0; i < w->n_slabs && !status; i++) {
-        m.slab = &w->slabs[i];
-        status = run_matrows(d, &m);
-    }
-    return status;
 }
 
 /* ---- many rows ---- */
@@ -516,12 +87,12 @@ quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product
                               .n = rows->n,
                               .scale = 1,
                               .is_rounded = in->buffer == d->mem.h.buffer && d->h_is_rounded };
-    const enum way way = way_of(d, w, rows->n);
+    const enum way way = qp_webgpu_way_of(d, w, rows->n);
     if (way == ROW_BY_ROW)
-        return run_matvecs(d, w, m, has_adapters(rows));
+        return qp_webgpu_matvecs(d, w, m, has_adapters(rows));
     assert(!m.is_rounded);
     if (way == TOGETHER)
-        return run_all_matrows(d, w, m, has_adapters(rows));
+        return qp_webgpu_matrows(d, w, m, has_adapters(rows));
     for (int i = 0; i < w->n_slabs && !status; i++) {
         const struct gpu_slab *p = &w->slabs[i];
         if (p->dtype != DTYPE_F32 && !is_quantized) {
@@ -558,7 +129,7 @@ static quip_status add_pair(struct webgpu_device *d, const struct row_run *run,
                         .scale = 1 };
     if (pair->a.n_rows == 0)
         return QUIP_OK;
-    const quip_status status = run_matvec(d, &m);
+    const quip_status status = qp_webgpu_matvec(d, &m);
     if (status)
         return status;
     m = (struct matvec){ .slab = &pair->b,
@@ -569,7 +140,7 @@ static quip_status add_pair(struct webgpu_device *d, const struct row_run *run,
                          .at = at,
                          .scale = run->sequence->base.adapter_scale,
                          .accumulates = true };
-    return run_matvec(d, &m);
+    return qp_webgpu_matvec(d, &m);
 }
 
 quip_status qp_webgpu_add_adapters(struct webgpu_device *d, struct matrix_set w,
@@ -589,23 +160,6 @@ quip_status qp_webgpu_add_adapters(struct webgpu_device *d, struct matrix_set w,
 }
 
 /* ---- operations ---- */
-
-/* How gate and up leave h for the product behind them (ROUNDS of matvec.wgsl): rounded, if each
- * workgroup has 64 numbers of it. Then no workgroup of that product has to round all of h. */
-static int rounds_of(const struct webgpu_device *d, const struct layer_products *layer, int n)
-{
-    const struct gpu_slab *w = layer->gate_up.slabs;
-    const struct gpu_product *down = &layer->down;
-    const struct division v = divide(w, true);
-    if (w->dtype == DTYPE_F32 || d->base.config->mixes_inputs || way_of(d, down, n) != ROW_BY_ROW ||
-        v.n_turns * (uint32_t)(v.size / v.lanes) != 64 || down->n_in % 64 != 0)
-        return 0;
-    for (int i = 0; i < down->n_slabs; i++)
-        if (down->slabs[i].dtype == DTYPE_F32 ||
-            (down->slabs[i].dtype == DTYPE_I8) != (down->slabs[0].dtype == DTYPE_I8))
-            return 0;
-    return down->slabs[0].dtype == DTYPE_I8 ? 1 : 2;
-}
 
 /* Mix the n inputs of a product, if the rows of its weights are (qp_mix_row). */
 static quip_status mix_input(struct webgpu_device *d, const struct scratch *in, int n_in, int n)
@@ -697,14 +251,14 @@ quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next
         .in = &d->mem.xn, .out = &d->mem.h, .n = rows->n, .gate = gate, .scale = 1
     };
     const bool is_fused = d->layers[l].is_fused && !has_adapters(rows);
-    const enum way way = is_fused ? way_of(d, w, rows->n) : IN_TILES;
+    const enum way way = is_fused ? qp_webgpu_way_of(d, w, rows->n) : IN_TILES;
     if (way == ROW_BY_ROW) {
-        m.rounds = has_gate ? rounds_of(d, &d->layers[l], rows->n) : 0;
+        m.rounds = has_gate ? qp_webgpu_rounds_of(d, &d->layers[l], rows->n) : 0;
         d->h_is_rounded = m.rounds > 0;
-        return run_matvecs(d, w, m, false);
+        return qp_webgpu_matvecs(d, w, m, false);
     }
     if (way == TOGETHER)
-        return run_all_matrows(d, w, m, false);
+        return qp_webgpu_matrows(d, w, m, false);
     const struct matrix_set both = { l, has_gate ? MATRIX_GATE : MATRIX_UP, has_gate ? 2 : 1 };
     status = qp_webgpu_multiply(d, w, &d->mem.xn, &d->mem.gate_up, rows);
     if (!status)
@@ -725,6 +279,6 @@ quip_status qp_webgpu_logits(struct device *device, int n)
                               .at = d->n_draws * d->mem.logits.stride,
                               .scale = device->config->logits_scale,
                               .cap = device->config->logits_cap };
-    return multiplies_together(d, w, n) ? run_all_matrows(d, w, m, false)
-                                        : run_matvecs(d, w, m, false);
+    return qp_webgpu_multiplies_together(d, w, n) ? qp_webgpu_matrows(d, w, m, false)
+                                                  : qp_webgpu_matvecs(d, w, m, false);
 }

@@ -5,6 +5,7 @@
  *   upload.c         matrices and vectors of a model -> buffers
  *   ops.c            operations: embed, norm, add, outputs
  *   ops_linear.c     matrix products, and what adapters add to them
+ *   few_rows.c       products of few rows
  *   ops_attention.c  rotation and attention
  *   ops_conv.c       short convolutions, and the columns of sequences
  *   ops_experts.c    mixtures of experts
