@@ -5,6 +5,7 @@
 #include "format/format.h"
 #include "format/little_endian.h"
 #include "support/alloc_fault.h"
+#include "support/logits.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -158,18 +159,6 @@ static const struct expected_block expected_coded[] = {
     { "Q1_0", 1024, 0x801d3588124f9025 },
 };
 
-static uint64_t hash_floats(const float *x, int n)
-{
-    uint64_t h = 0xcbf29ce484222325;
-    for (int i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        for (int k = 0; k < 32; k += 8)
-            h = (h ^ (bits >> k & 255)) * 0x100000001b3;
-    }
-    return h;
-}
-
 static void check_block(const struct format *f, const struct expected_block *expected)
 {
     quip_error e = { 0 };
@@ -181,7 +170,7 @@ static void check_block(const struct format *f, const struct expected_block *exp
     float x[1024], y[1024];
     size_t n = (size_t)expected->n;
     assert_int_equal(qp_format_read_f32(f, t, 0, n, x, &e), QUIP_OK);
-    if (hash_floats(x, (int)n) != expected->hash)
+    if (logits_hash(x, n) != expected->hash)
         fail_msg("%s: the values differ from the reference", t->name);
     assert_int_equal(qp_format_read_f32(f, t, n / 2, n / 2, y, &e), QUIP_OK);
     assert_memory_equal(y, x + n / 2, n / 2 * sizeof *x);

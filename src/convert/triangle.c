@@ -37,7 +37,7 @@ struct panel_task {
     int n, n_k; // rows of h; of the panel
 };
 
-/* The tile at [i, j], of which only `rows` rows and `cols` columns exist. */
+/* A tile at the edge: only `rows` rows and `cols` columns exist. */
 static void add_part(float *c, size_t stride, struct product_rows a, const float *b, size_t n_k,
                      size_t rows, size_t cols)
 {
