@@ -217,41 +217,65 @@ static void finish_step(struct webgpu_device *d, const struct add_step *step)
     d->mem.next_x = x;
 }
 
+/* What is pending, where a product makes its input of it. */
+struct taken {
+    struct add_step step;
+    struct parts parts;
+};
+
+/* Let m->step and m->parts be what is pending, if it makes the input of a product, and m->stores
+ * what the step leaves. n_groups workgroups would add up the parts. */
+static void take_pending(struct webgpu_device *d, const struct gpu_product *w, struct matvec *m,
+                         struct taken *taken, bool keeps_input, int n_groups)
+{
+    taken->parts = d->pending.parts;
+    const bool has_step = take_step(d, m->in, m->n, &taken->step);
+    const bool has_parts = !keeps_input && m->in->buffer == d->mem.att.buffer &&
+                           taken->parts.n_rows == m->n &&
+                           can_add_parts(d, w, &taken->parts, n_groups);
+    if (has_parts)
+        d->pending.parts.n_rows = 0;
+    m->name = w->name;
+    m->step = has_step ? &taken->step : NULL;
+    m->parts = has_parts ? &taken->parts : NULL;
+    m->stores = has_step ? changes_x(&taken->step) + 2 * keeps_input : 0;
+}
+
 quip_status qp_webgpu_matvecs(struct webgpu_device *d, const struct gpu_product *w, struct matvec m,
                               bool keeps_input)
 {
-    struct add_step step;
-    struct parts parts = d->pending.parts;
-    const bool has_step = take_step(d, m.in, m.n, &step);
-    const bool has_parts = !keeps_input && m.in->buffer == d->mem.att.buffer &&
-                           parts.n_rows == m.n &&
-                           can_add_parts(d, w, &parts, qp_min(w->n_out / 4, MANY_GROUPS));
+    struct taken taken;
     quip_status status = QUIP_OK;
-    if (has_parts)
-        d->pending.parts.n_rows = 0;
+    take_pending(d, w, &m, &taken, keeps_input, qp_min(w->n_out / 4, MANY_GROUPS));
     for (int i = 0; i < w->n_slabs && !status; i++) {
         m.slab = &w->slabs[i];
-        m.name = w->name;
-        m.step = has_step ? &step : NULL;
-        m.parts = has_parts ? &parts : NULL;
-        m.stores = has_step && i == 0 ? changes_x(&step) + 2 * keeps_input : 0;
         status = qp_webgpu_matvec(d, &m);
+        m.stores = 0;
     }
-    if (has_step)
-        finish_step(d, &step);
+    if (m.step)
+        finish_step(d, m.step);
     return status;
 }
 
 /* ---- together ---- */
 
+/* Are the weights of all slabs int8, or all int4, which have x in another order? */
+static bool is_one_kind(const struct gpu_product *w)
+{
+    for (int i = 0; i < w->n_slabs; i++)
+        if (w->slabs[i].dtype == DTYPE_F32 ||
+            (w->slabs[i].dtype == DTYPE_I8) != (w->slabs[0].dtype == DTYPE_I8))
+            return false;
+    return true;
+}
+
 /* Can rows of x be multiplied together, with the bits that they have alone? */
 static bool can_multiply_together(const struct webgpu_device *d, const struct gpu_product *w)
 {
     for (int i = 0; i < w->n_slabs; i++)
-        if (w->slabs[i].dtype == DTYPE_F32 || w->slabs[i].has_zeros ||
-            (w->slabs[i].dtype == DTYPE_I8) != (w->slabs[0].dtype == DTYPE_I8))
-            return false; // int4 weights have x in another order
-    return d->subgroup > 1 && d->subgroup <= 32 && fits(d, w, 0);
+        if (w->slabs[i].has_zeros)
+            return false;
+    return is_one_kind(w) && d->subgroup > 1 && d->subgroup <= 32 && fits(d, w, 0);
 }
 
 /* Is that faster for n rows? Of few rows it is if they read that much more one by one that rounding
@@ -293,25 +317,25 @@ struct round_parameters {
     union input_parameters input;
 };
 
-/* Round the rows of x of a product; a step or parts make them, unless these are NULL. */
-static quip_status round_rows(struct webgpu_device *d, const struct matvec *m,
-                              const struct add_step *step, const struct parts *parts)
+/* Round the rows of x of a product. */
+static quip_status round_rows(struct webgpu_device *d, const struct matvec *m)
 {
     const struct gpu_slab *p = m->slab;
     const struct gpu_range quantized = range_of(&d->mem.quantized),
                            scales = range_of(&d->mem.scales);
     struct round_parameters parameters = { .n_in = (uint32_t)p->n_in };
-    struct call call = { .shader = SHADER_ROUND,
-                         .constants = { p->n_in % 16 == 0, p->dtype != DTYPE_I8, GROUP_SIZE,
-                                        MIN_LANES, (int)qp_round_up((size_t)p->n_in, ROW_UNIT) / 16,
-                                        4 },
-                         .parameters = &parameters,
-                         .n_parameters = sizeof parameters,
-                         .bindings = { range_of(&d->vector_memory),
-                                       range_of(parts ? &d->mem.parts : m->in), scales, quantized },
-                         .x = (uint32_t)m->n };
+    struct call call = {
+        .shader = SHADER_ROUND,
+        .constants = { p->n_in % 16 == 0, p->dtype != DTYPE_I8, GROUP_SIZE, MIN_LANES,
+                       (int)qp_round_up((size_t)p->n_in, ROW_UNIT) / 16, 4 },
+        .parameters = &parameters,
+        .n_parameters = sizeof parameters,
+        .bindings = { range_of(&d->vector_memory), range_of(m->parts ? &d->mem.parts : m->in),
+                      scales, quantized },
+        .x = (uint32_t)m->n
+    };
     int32_t *more = call.constants + N_ROUND_CONSTANTS;
-    if (step) {
+    if (m->step) {
         const struct gpu_range bindings[] = { range_of(&d->vector_memory),
                                               range_of(&d->mem.x),
                                               range_of(&d->mem.y),
@@ -323,16 +347,16 @@ static quip_status round_rows(struct webgpu_device *d, const struct matvec *m,
         call.shader = SHADER_ROUND_NORM;
         call.constants[5] = QP_COUNT(bindings);
         memcpy(call.bindings, bindings, sizeof bindings);
-        qp_webgpu_norm_constants(d, step, more);
+        qp_webgpu_norm_constants(d, m->step, more);
         more[N_NORM_CONSTANTS] = m->stores;
         more[N_NORM_CONSTANTS + 1] = p->n_in <= 16 * GROUP_SIZE;
-        parameters.input.norm = qp_webgpu_norm_parameters(d, step);
-    } else if (parts) {
+        parameters.input.norm = qp_webgpu_norm_parameters(d, m->step);
+    } else if (m->parts) {
         call.shader = SHADER_ROUND_PARTS;
-        more[0] = parts->head_dim;
-        more[1] = qp_webgpu_part_words(parts->head_dim);
+        more[0] = m->parts->head_dim;
+        more[1] = qp_webgpu_part_words(m->parts->head_dim);
         parameters.input.parts.n_heads = (uint32_t)d->base.config->n_heads;
-        parameters.input.parts.n_parts = (uint32_t)parts->n_parts;
+        parameters.input.parts.n_parts = (uint32_t)m->parts->n_parts;
     } else {
         parameters.input.stride = (uint32_t)m->in->stride / 4;
         call.y = (uint32_t)(2 * call.constants[4] + GROUP_SIZE - 1) / GROUP_SIZE;
@@ -386,19 +410,12 @@ static quip_status run_matrows(struct webgpu_device *d, const struct matvec *m)
 quip_status qp_webgpu_matrows(struct webgpu_device *d, const struct gpu_product *w, struct matvec m,
                               bool keeps_input)
 {
-    struct add_step step;
-    const struct parts parts = d->pending.parts;
-    const bool has_step = take_step(d, m.in, m.n, &step);
-    const bool has_parts = !keeps_input && m.in->buffer == d->mem.att.buffer &&
-                           parts.n_rows == m.n && can_add_parts(d, w, &parts, m.n);
-    if (has_parts)
-        d->pending.parts.n_rows = 0;
+    struct taken taken;
+    take_pending(d, w, &m, &taken, keeps_input, m.n);
     m.slab = &w->slabs[0];
-    m.name = w->name;
-    m.stores = has_step ? changes_x(&step) + 2 * keeps_input : 0;
-    quip_status status = round_rows(d, &m, has_step ? &step : NULL, has_parts ? &parts : NULL);
-    if (has_step)
-        finish_step(d, &step);
+    quip_status status = round_rows(d, &m);
+    if (m.step)
+        finish_step(d, m.step);
     for (int i = 0; i < w->n_slabs && !status; i++) {
         m.slab = &w->slabs[i];
         status = run_matrows(d, &m);
@@ -417,11 +434,8 @@ int qp_webgpu_rounds_of(const struct webgpu_device *d, const struct layer_produc
     const struct division v = divide(w, true);
     if (w->dtype == DTYPE_F32 || d->base.config->mixes_inputs ||
         qp_webgpu_way_of(d, down, n) != ROW_BY_ROW ||
-        v.n_turns * (uint32_t)(v.size / v.lanes) != 64 || down->n_in % 64 != 0)
+        v.n_turns * (uint32_t)(v.size / v.lanes) != 64 || down->n_in % 64 != 0 ||
+        !is_one_kind(down))
         return 0;
-    for (int i = 0; i < down->n_slabs; i++)
-        if (down->slabs[i].dtype == DTYPE_F32 ||
-            (down->slabs[i].dtype == DTYPE_I8) != (down->slabs[0].dtype == DTYPE_I8))
-            return 0;
     return down->slabs[0].dtype == DTYPE_I8 ? 1 : 2;
 }
