@@ -2,14 +2,12 @@
 """src/webgpu/*.wgsl -> a C file with their texts, without comments and indentation: a page downloads
 them. Those with subgroups are empty: device_web.c has none. cmake/embed.cmake makes the same names
 for the native library.
-
-    tools/shaders.py OUT.c
 """
 
+import argparse
 import json
 import pathlib
 import re
-import sys
 
 SHADERS = pathlib.Path(__file__).resolve().parents[3] / "src/webgpu"
 
@@ -20,9 +18,13 @@ def shorten(text):
     return "".join(line + "\n" for line in lines if line)
 
 
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("output", metavar="OUT.c", type=pathlib.Path)
+output = parser.parse_args().output
+
 out = ["/* Made by tools/shaders.py. */"]
 for path in sorted(SHADERS.glob("*.wgsl")):
     name = f"qp_wgsl_{path.stem}"
     text = "" if "subgroup" in path.stem else shorten(path.read_text())
     out.append(f"extern const char {name}[];\nconst char {name}[] = {json.dumps(text)};")
-pathlib.Path(sys.argv[1]).write_text("\n".join(out) + "\n")
+output.write_text("\n".join(out) + "\n")
