@@ -440,6 +440,14 @@ static void test_stop_of_tokenizer_config(void **state)
                "{\"eos_token\": {\"content\": \"<|end|>\"}, \"chat_template\": \"{{ x }}\"}");
     convert_to("out.bin");
     assert_config_line("stop_ids 1,5,270\n");
+    // a list that is long, and one that is too long
+    write_text("hf/generation_config.json", "{\"eos_token_id\": [1,2,3,4,5,6,7,8,9,10,11,12]}");
+    convert_to("out.bin");
+    assert_config_line("stop_ids 1,2,3,4,5,6,7,8,9,10,11,12,270\n");
+    write_text("hf/generation_config.json",
+               "{\"eos_token_id\": [1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16]}");
+    unlink(in_folder("out.bin"));
+    assert_wild_refused("more than 16 tokens end an answer");
 }
 
 /* ---- which files count ---- */

@@ -117,6 +117,10 @@ static quip_status settle_turns(struct conversion *v)
         add_stop_piece(v, eos);
     if (v->hparams.n_stops == 0) // then use the checkpoint's eos, which may be wrong
         qp_hparams_add_stop(&v->hparams, v->hparams.eos);
+    if (v->hparams.has_more_stops)
+        return qp_fail(v->error, QUIP_E_UNSUPPORTED,
+                       "%s: more than %d tokens end an answer (eos_token_id)", v->in,
+                       HPARAMS_MAX_STOPS);
     for (int i = 0; i < v->hparams.n_stops; i++)
         if (v->hparams.stops[i] >= v->hparams.raw.vocab_size)
             return qp_fail(v->error, QUIP_E_FORMAT, "%s: stop token %d is not in the vocabulary",

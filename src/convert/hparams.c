@@ -23,6 +23,8 @@ void qp_hparams_add_stop(struct hparams *h, int id)
             return;
     if (id >= 0 && h->n_stops < HPARAMS_MAX_STOPS)
         h->stops[h->n_stops++] = id;
+    else if (id >= 0)
+        h->has_more_stops = true;
 }
 
 void qp_hparams_set_pattern(struct hparams *h, int global_every)

@@ -11,7 +11,7 @@
 #include "tokenizer/tokenizer.h"
 
 enum {
-    HPARAMS_MAX_STOPS = 8,
+    HPARAMS_MAX_STOPS = MAX_STOP_IDS,
     HPARAMS_MAX_LAYERS = 512, // at most MAX_LAYERS
     HPARAMS_MAX_HEAD = 1024
 };
@@ -28,6 +28,7 @@ struct hparams {
     bool has_bos;           // bos is the first token of a prompt
     int stops[HPARAMS_MAX_STOPS];
     int n_stops;
+    bool has_more_stops;                  // than fit
     const char *chat;                     // template name of tokenizer.h
     const struct chat_spelling *spelling; // of the checkpoint's own template; NULL: that of `chat`
     uint64_t n_parameters;
