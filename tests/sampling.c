@@ -312,6 +312,105 @@ static void test_greedy_is_the_largest_logit(void **state)
     }
 }
 
+/* ---- tokens that are never drawn ---- */
+
+static void assert_never_ids(const char *json, const char *config_json, const quip_token *want,
+                             int n)
+{
+    write_folder(&sample_llama_tied, &plain);
+    unlink(in_folder("hf/generation_config.json"));
+    if (json)
+        write_text("hf/generation_config.json", json);
+    if (config_json) {
+        size_t n_text;
+        char *text = read_whole(in_folder("hf/config.json"), &n_text), all[3000];
+        snprintf(all, sizeof all, "{%s, %.*s", config_json, (int)(n_text - 1), text + 1);
+        write_text("hf/config.json", all);
+        free(text);
+    }
+    quip_model *m = convert_and_open(in_folder("hf"));
+    assert_int_equal(m->config.n_never_ids, n);
+    for (int i = 0; i < n; i++)
+        assert_int_equal(m->config.never_ids[i], want[i]);
+    quip_model_close(m);
+}
+
+static void test_never_ids(void **state)
+{
+    (void)state;
+    assert_never_ids("{\"suppress_tokens\": [258, 7, -1, 100000]}", NULL,
+                     (const quip_token[]){ 258, 7 }, 2);
+    assert_never_ids("{\"suppress_tokens\": [1], \"eos_token_id\": [1, 9], "
+                     "\"bad_words_ids\": [[5], [6, 7], [9], [8]]}",
+                     NULL, (const quip_token[]){ 1, 5, 8 }, 3);
+    assert_never_ids("{\"suppress_tokens\": null}", "\"suppress_tokens\": [5]", NULL, 0);
+    assert_never_ids(NULL, "\"suppress_tokens\": [5]", (const quip_token[]){ 5 }, 1);
+
+    char many[1000] = "{\"suppress_tokens\": [";
+    for (int i = 0; i < 65; i++)
+        snprintf(many + strlen(many), sizeof many - strlen(many), "%s%d", i ? ", " : "", i);
+    strcat(many, "]}");
+    write_text("hf/generation_config.json", many);
+    quip_error error = { 0 };
+    assert_int_equal(
+        qp_convert(in_folder("hf"), in_folder("out.bin"), &(struct convert_options){ 0 }, &error),
+        QUIP_E_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "more than 64 tokens are never drawn"));
+}
+
+static void assert_absent(const struct tokens *ids, const quip_token *never, int n)
+{
+    assert_true(ids->n > 0);
+    for (int i = 0; i < ids->n; i++)
+        for (int k = 0; k < n; k++)
+            assert_int_not_equal(ids->ids[i], never[k]);
+}
+
+/* What a greedy answer begins with without the list does not come with it, whatever the options
+ * are, also in a copy and after new options. */
+static void test_never_ids_are_not_drawn(void **state)
+{
+    (void)state;
+    char json[200];
+    quip_token never[2];
+    struct tokens ids = { 0 };
+    quip_error error = { 0 };
+    quip_session *s, *copy;
+    for (int n = 0; n < 2; n++) { // the next likeliest token, too
+        snprintf(json, sizeof json, "{\"suppress_tokens\": [%d]}", n ? never[0] : 270);
+        quip_model *m = model_that_says(json);
+        ids.n = 0;
+        tokens_of_answer(m, (quip_session_options){ .greedy = true }, &ids);
+        assert_true(ids.n > 0);
+        never[n] = ids.ids[0];
+        quip_model_close(m);
+    }
+    assert_int_not_equal(never[0], never[1]);
+    snprintf(json, sizeof json, "{\"suppress_tokens\": [%d, %d]}", never[0], never[1]);
+    quip_model *m = model_that_says(json);
+    const quip_logit_bias bias = { never[0], 50 }, other = { never[1], 3 };
+    const quip_session_options options[] = {
+        { .greedy = true },
+        { .greedy = true, .n_logit_bias = 1, .logit_bias = &bias },
+        { .temperature = 100, .top_k = -1, .top_p = 1, .min_p = -1, .has_seed = true },
+        { .temperature = 2, .n_logit_bias = 1, .logit_bias = &other, .repeat_penalty = 1.5f },
+    };
+    for (size_t i = 0; i < QP_COUNT(options); i++) {
+        ids.n = 0;
+        tokens_of_answer(m, options[i], &ids);
+        assert_absent(&ids, never, 2);
+        check(quip_session_open(&s, m, &options[(i + 1) % QP_COUNT(options)], &error), &error);
+        check(quip_session_set_options(s, &options[i], &error), &error);
+        check(quip_session_clone(&copy, s, &error), &error);
+        assert_int_equal(copy->sampling.n_bias, options[i].n_logit_bias + 2);
+        assert_true(copy->sampling.bias[options[i].n_logit_bias].bias == -INFINITY);
+        quip_session_close(s);
+        quip_session_close(copy);
+    }
+    quip_model_close(m);
+    qp_tokens_close(&ids);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -325,6 +424,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_library_defaults, make_sample_folder,
                                         drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_greedy_is_the_largest_logit, make_sample_folder,
+                                        drop_sample_folder),
+        cmocka_unit_test_setup_teardown(test_never_ids, make_sample_folder, drop_sample_folder),
+        cmocka_unit_test_setup_teardown(test_never_ids_are_not_drawn, make_sample_folder,
                                         drop_sample_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

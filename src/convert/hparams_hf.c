@@ -230,6 +230,32 @@ static int first_id(const cJSON *ids)
     return cJSON_IsNumber(i) ? i->valueint : -1;
 }
 
+/* The ids of tokens that generate() never draws: suppress_tokens, and of bad_words_ids those words
+ * that are one token. An end of an answer may be ruled out by the first, but not by the second. */
+static quip_status hf_never_ids(const struct hf_reader *r, struct hparams *h)
+{
+    const struct checkpoint *c = r->checkpoint;
+    const cJSON *config = c->generation_config ? c->generation_config : c->config;
+    const cJSON *lists[] = { qp_json_item(config, "suppress_tokens"),
+                             qp_json_item(config, "bad_words_ids") };
+    struct layer_list *never = &h->raw.never_ids;
+    for (size_t k = 0; k < QP_COUNT(lists); k++)
+        for (const cJSON *i = cJSON_IsArray(lists[k]) ? lists[k]->child : NULL; i; i = i->next) {
+            const cJSON *id = cJSON_IsArray(i) && i->child && !i->child->next ? i->child : i;
+            bool is_stop = false;
+            for (int s = 0; s < h->n_stops && k == 1; s++)
+                is_stop |= cJSON_IsNumber(id) && h->stops[s] == id->valueint;
+            if (!cJSON_IsNumber(id) || id->valueint < 0 || is_stop)
+                continue;
+            if (never->n == MAX_NEVER_IDS)
+                return qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                               "%s: more than %d tokens are never drawn (suppress_tokens)",
+                               c->sources.folder, MAX_NEVER_IDS);
+            never->value[never->n++] = id->valueint;
+        }
+    return QUIP_OK;
+}
+
 static void hf_tokens(const struct hf_reader *r, struct hparams *h)
 {
     const cJSON *generation = r->checkpoint->generation_config;
@@ -287,5 +313,7 @@ quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_err
     if (r.status)
         return r.status;
     hf_tokens(&r, h);
+    if ((r.status = hf_never_ids(&r, h)))
+        return r.status;
     return qp_hparams_finish(h, c->path, error);
 }

@@ -114,7 +114,7 @@ struct option_texts {
     struct bytes text;  // each with its NUL
     const char **stops; // [n_stops]: options.stop, then those of the template and of the model
     int n_stops;
-    quip_logit_bias *bias; // options.logit_bias
+    quip_logit_bias *bias; // options.logit_bias, and behind them the model's never_ids
 };
 
 /* The state of a conversation that a failed call restores. */

@@ -306,12 +306,16 @@ quip_status qp_options_copy_texts(struct option_texts *texts, quip_session_optio
         n += strlen(o->stop[i]) + 1;
     assert(!texts->stops && o->n_stop >= 0 && o->n_stop <= MAX_STOPS);
     texts->stops = calloc((size_t)o->n_stop + (size_t)p->n_stop_texts + 2, sizeof *texts->stops);
-    const size_t bias_bytes = (size_t)o->n_logit_bias * sizeof *texts->bias;
+    const size_t n_biases = (size_t)(o->n_logit_bias + m->config.n_never_ids);
+    const size_t bias_bytes = n_biases * sizeof *texts->bias;
     texts->bias = malloc(bias_bytes + 1);
     if (!texts->stops || !texts->bias || !qp_bytes_reserve(&texts->text, n + 1))
         return qp_fail_memory(error, "the session's options", n + bias_bytes);
-    if (bias_bytes > 0)
-        memcpy(texts->bias, o->logit_bias, bias_bytes);
+    if (o->n_logit_bias > 0)
+        memcpy(texts->bias, o->logit_bias, (size_t)o->n_logit_bias * sizeof *texts->bias);
+    for (int i = 0; i < m->config.n_never_ids; i++)
+        texts->bias[o->n_logit_bias + i] =
+            (quip_logit_bias){ .token = m->config.never_ids[i], .bias = -INFINITY };
     o->logit_bias = texts->bias;
     for (int i = 0; i < o->n_stop; i++)
         texts->stops[i] = append_option(&texts->text, o->stop[i]);

@@ -123,7 +123,7 @@ static struct sampling sampling_of(const quip_session *s, const quip_session_opt
                               .dry_breakers = s->dry_breakers,
                               .n_ends = s->n_ends,
                               .ends = s->ends,
-                              .n_bias = o->n_logit_bias,
+                              .n_bias = o->n_logit_bias + s->model->config.n_never_ids,
                               .bias = o->logit_bias };
 }
 

@@ -165,6 +165,10 @@ static quip_status check_lists(const quip_model *m, const struct raw_config *raw
             return qp_fail(error, QUIP_E_FORMAT,
                            "%s: quip.config has a list of %d numbers for %d layers", m->file.name,
                            lists[i]->n, raw->n_layers);
+    if (raw->never_ids.n > MAX_NEVER_IDS)
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "%s: quip.config has %d tokens that are never drawn; must be at most %d",
+                       m->file.name, raw->never_ids.n, MAX_NEVER_IDS);
     if (raw->d_ple > 0 && (raw->vocab_size > INT32_MAX / raw->n_layers || raw->d_ple % 2))
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: has %d tokens and %d layers with per-layer embeddings of %d numbers; "
@@ -340,6 +344,9 @@ static void fill_config(struct config *c, const struct raw_config *raw, struct l
 {
     *c = common_config(raw);
     memcpy(c->stop_ids, raw->prompts->stop_ids, sizeof c->stop_ids);
+    for (int i = 0; i < raw->never_ids.n; i++)
+        if (raw->never_ids.value[i] < c->vocab_size)
+            c->never_ids[c->n_never_ids++] = raw->never_ids.value[i];
     c->layers = layers;
     fill_layers(c, raw);
     fill_ropes(c, raw);

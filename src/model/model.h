@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 
 #define MAX_STOP_IDS 16
+#define MAX_NEVER_IDS 64
 
 /* What mixes the positions of a text in a layer. */
 enum mixer {
@@ -99,6 +100,8 @@ struct config {
     quip_token bos;              // -1: none
     quip_token stop_ids[MAX_STOP_IDS];
     int n_stop_ids;
+    quip_token never_ids[MAX_NEVER_IDS]; // are never drawn
+    int n_never_ids;
 };
 
 /* Which divisors of its ropes a session of n_context positions uses. It is decided once, so that

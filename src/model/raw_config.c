@@ -128,7 +128,7 @@ static const char *const key_values[] = {
     [KEY_BOOL] = "0 or 1",
     [KEY_CHOICE] = "one that this Quip knows",
     [KEY_TEXT] = "a shorter text",
-    [KEY_LAYERS] = "a number from 0 to 2147483647 for each of at most 1024 layers",
+    [KEY_LAYERS] = "at most 1024 numbers from 0 to 2147483647 with commas between them",
     [KEY_FAMILY] = "an architecture",
     [KEY_BOS] = "a number from -1 to 2147483647",
     [KEY_IDS] = "numbers with commas between them",
@@ -201,6 +201,7 @@ static const struct config_key config_keys[] = {
     TEXT_KEY(chat),
     KEY(stop_ids, KEY_IDS, prompts),
     KEY(bos, KEY_BOS, prompts),
+    KEY(never_ids, KEY_LAYERS, never_ids),
     KEY(tied, KEY_INT, tied),
 };
 // clang-format on

@@ -14,7 +14,8 @@ enum {
     MAX_LAYERS = 1024
 };
 
-/* A number for each layer; n is 0 where all layers have the model's, or n_layers. */
+/* A number for each layer; n is 0 where all layers have the model's, or n_layers. Or other numbers.
+ */
 struct layer_list {
     int n, value[MAX_LAYERS];
 };
@@ -45,7 +46,8 @@ struct raw_config {
      * d_ff is 0. "": all are D. */
     char ff_types[MAX_LAYERS + 1];
     int n_experts, n_experts_used, d_ff_expert;
-    bool experts_normalized; // the weights of a row's experts have the sum 1
+    bool experts_normalized;     // the weights of a row's experts have the sum 1
+    struct layer_list never_ids; // tokens that are never drawn
     char chat[32];
     struct prompts *prompts; // of the model, with the stops and the first token
 };
