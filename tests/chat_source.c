@@ -58,6 +58,12 @@ static const struct {
       { { "chat_template.jinja", "F" } },
       "F",
       NULL },
+    { "and replaces a list",
+      "{\"chat_template\": [{\"name\": \"tool_use\", \"template\": \"T\"}, {\"name\": \"default\", "
+      "\"template\": \"A\"}]}",
+      { { "chat_template.jinja", "F" } },
+      "F",
+      NULL },
     { "that of a processor",
       "{}",
       { { "chat_template.json", "{\"chat_template\": \"P\"}" } },
@@ -89,7 +95,7 @@ static void test_sources(void **state)
 {
     (void)state;
     for (size_t i = 0; i < QP_COUNT(checkpoints); i++) {
-        char folder[] = "chat-source-XXXXXX", path[100];
+        char folder[] = "chat [source]* XXXXXX", path[100];
         struct chat_sources chat = { .n = 0 };
         quip_error error = { 0 };
         assert_non_null(mkdtemp(folder));

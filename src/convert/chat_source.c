@@ -3,7 +3,8 @@
  *      list of named ones), or chat_template.json; tokenizer.chat_template of GGUF.
  * Out: Jinja sources, and the texts of special tokens, which templates print.
  *
- * A file of its own replaces what tokenizer_config.json says, as in transformers. */
+ * A file of its own replaces all that the JSON files say, named templates too, as in transformers.
+ */
 #define _POSIX_C_SOURCE 200809L // glob
 #include "convert/chat_source.h"
 #include "convert/json.h"
@@ -86,7 +87,7 @@ static quip_status add_file(struct chat_sources *chat, const char *name, const c
 /* additional_chat_templates/NAME.jinja */
 static quip_status add_folder(struct chat_sources *chat, const char *folder, quip_error *error)
 {
-    char *pattern = qp_path_join(folder, "additional_chat_templates/*.jinja");
+    char *pattern = qp_pattern_in(folder, "additional_chat_templates/*.jinja");
     glob_t found = { 0 };
     quip_status status = pattern ? QUIP_OK : qp_fail_memory(error, "a path", strlen(folder));
     if (!status && glob(pattern, 0, NULL, &found) == 0)
@@ -134,18 +135,30 @@ static const char *token_text(const cJSON *config, const char *key)
     return cJSON_IsString(item) ? item->valuestring : qp_json_text(item, "content");
 }
 
+static quip_status add_json_files(struct chat_sources *chat, const struct checkpoint *c,
+                                  quip_error *error)
+{
+    cJSON *processor = NULL;
+    quip_status status =
+        qp_json_in_folder(&processor, c->sources.folder, "chat_template.json", error);
+    if (!status)
+        status = add_json(chat, qp_json_item(processor, "chat_template"), error);
+    if (!status)
+        status = add_json(chat, qp_json_item(c->tokenizer_config, "chat_template"), error);
+    cJSON_Delete(processor);
+    return status;
+}
+
 static quip_status read_hf(struct chat_sources *chat, struct checkpoint *c, quip_error *error)
 {
     const char *folder = c->sources.folder;
     char *own = qp_path_join(folder, "chat_template.jinja");
-    cJSON *processor = NULL, *map = NULL;
+    cJSON *map = NULL;
     quip_status status = own ? QUIP_OK : qp_fail_memory(error, "a path", strlen(folder));
-    if (!status && !(status = qp_json_in_folder(&processor, folder, "chat_template.json", error)))
-        status = add_json(chat, qp_json_item(processor, "chat_template"), error);
-    if (!status)
-        status = add_json(chat, qp_json_item(c->tokenizer_config, "chat_template"), error);
     if (!status && qp_path_exists(own))
         status = add_file(chat, "", own, error);
+    else if (!status)
+        status = add_json_files(chat, c, error);
     if (!status)
         status = add_folder(chat, folder, error);
     if (!status)
@@ -157,7 +170,6 @@ static quip_status read_hf(struct chat_sources *chat, struct checkpoint *c, quip
         ok = put_token(&chat->tokens, token_keys[i], text, strlen(text));
     }
     ok = ok && qp_bytes_append(&chat->tokens, "}", 1);
-    cJSON_Delete(processor);
     cJSON_Delete(map);
     free(own);
     return !status && !ok ? qp_fail_memory(error, "the special tokens", chat->tokens.n) : status;

@@ -177,8 +177,7 @@ static quip_status add_matches(struct sources *s, const char *pattern, quip_erro
     return status ? status : check_parts(s, error);
 }
 
-/* A pattern inside a folder; special characters of the folder's name are escaped. */
-static char *pattern_in(const char *folder, const char *pattern)
+char *qp_pattern_in(const char *folder, const char *pattern)
 {
     char *out = malloc(2 * strlen(folder) + strlen(pattern) + 2), *to = out;
     if (!out)
@@ -224,7 +223,7 @@ static quip_status add_files(struct sources *s, const struct weight_files *files
 {
     const bool is_pattern = files->kind == NAME_PATTERN;
     char *path =
-        is_pattern ? pattern_in(s->folder, files->name) : qp_path_join(s->folder, files->name);
+        is_pattern ? qp_pattern_in(s->folder, files->name) : qp_path_join(s->folder, files->name);
     quip_status status = QUIP_OK;
     if (!path)
         return no_path_memory(s, error);

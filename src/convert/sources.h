@@ -13,5 +13,8 @@ struct sources {
 quip_status qp_sources_find(struct sources *s, const char *path, const char *format,
                             quip_error *error);
 void qp_sources_close(struct sources *s);
+/* A pattern of glob() inside a folder; special characters of the folder's name are escaped. NULL
+ * if there is no memory. The caller frees it. */
+char *qp_pattern_in(const char *folder, const char *pattern);
 
 #endif
