@@ -260,6 +260,38 @@ static void norm_branches(struct config *c)
     c->norms_sum = false;
 }
 
+static void leave_out_rope(struct config *c)
+{
+    for (int l = 0; l < c->n_layers; l++)
+        c->layers[l].rope = ROPE_NONE;
+}
+
+static void leave_out_embed_scale(struct config *c)
+{
+    c->embed_scale = 1;
+}
+
+static void use_plain_norms(struct config *c)
+{
+    c->norm = NORM_RMS;
+}
+
+static void use_usual_query_scale(struct config *c)
+{
+    c->query_scale = 1 / sqrtf((float)c->layers[0].head_dim);
+}
+
+static void use_one_rope_base(struct config *c)
+{
+    c->ropes[ROPE_GLOBAL].theta = c->ropes[ROPE_LOCAL].theta;
+}
+
+static void leave_out_windows(struct config *c)
+{
+    for (int l = 0; l < c->n_layers; l++)
+        c->layers[l].window = 0;
+}
+
 static void test_details(void **state)
 {
     static const struct {
@@ -274,6 +306,13 @@ static void test_details(void **state)
         { "gemma3-embedding", "window + 1", widen_windows, 1e-3f },
         { "gemma3-embedding", "whole window to each side", double_windows, 1e-2f },
         { "gemma3-embedding", "other gelu", use_other_gelu, 5e-6f },
+        { "gemma3-embedding", "no windows", leave_out_windows, 1e-2f },
+        { "gemma3-embedding", "no rope", leave_out_rope, 1e-2f },
+        { "gemma3-embedding", "one base of rope", use_one_rope_base, 1e-3f },
+        { "gemma3-embedding", "no embedding scale", leave_out_embed_scale, 1e-2f },
+        { "gemma3-embedding", "norm weight without + 1", use_plain_norms, 1e-2f },
+        { "gemma3-embedding", "1/sqrt(head_dim) as scale", use_usual_query_scale, 1e-3f },
+        { "qwen3-embedding", "no rope", leave_out_rope, 1e-2f },
     };
     (void)state;
     for (size_t i = 0; i < QP_COUNT(cases); i++) {
