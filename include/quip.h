@@ -117,7 +117,8 @@ QUIP_API quip_status quip_backend_check(quip_backend backend, quip_error *error)
 typedef struct quip_model_options {
     int32_t backend;  // enum quip_backend
     int n_threads;    // threads that the model's sessions use, at most 256; 0: one for each
-                      // processor that this process may use, without the slow ones of phones
+                      // processor that this process may use, without the slow ones of phones.
+                      // On Linux, fewer of them run while other programs keep processors busy
     bool background;  // leave the processor to other programs: half the threads if n_threads is 0,
                       // low priority, no busy waiting. Slower, but the answers are the same
     bool no_mmap;     // copy the file into memory instead of mapping it. Slower to open and not

@@ -486,6 +486,35 @@ static void test_fast_processors(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* Processor 2 is not in the set. Time of low priority and stolen time are free for this process. */
+static void test_processor_use(void **state)
+{
+    (void)state;
+    char root[] = "/tmp/quip-use-XXXXXX", command[100];
+    const uint64_t tick = 1000000000u / (uint64_t)sysconf(_SC_CLK_TCK);
+    const struct processors p = { { 0xb } };
+    struct processor_use use;
+    assert_non_null(mkdtemp(root));
+    assert_false(qp_processor_use(root, &p, &use)); // no file
+    put_file(root, "/proc/stat",
+             "cpu  70 700 7000 1 1 1 1 1 0 0\n"
+             "cpu0 10 200 3000 4 50 600 7000 8 9 9\n"
+             "cpu1 1 2 3 4\n" // an old system has fewer numbers
+             "cpu2 1 1 1 1 1 1 1 1 0 0\n"
+             "cpu3 1 0 1 1000000 0 0 0 0 0 0\n"
+             "intr 123 4 5 6\n");
+    assert_true(qp_processor_use(root, &p, &use));
+    assert_int_equal(use.n_processors, 3);
+    assert_int_equal(use.free_ns, (262 + 6 + 1000000) * tick);
+    assert_true(use.own_ns > 0);
+    put_file(root, "/proc/stat", "cpu  0 0 0 0\ncpu0 0 0 0 0\ncpu1 0 0 0 0\n"); // gVisor
+    assert_false(qp_processor_use(root, &p, &use));
+    put_file(root, "/proc/stat", "cpu0 1 2");
+    assert_false(qp_processor_use(root, &p, &use));
+    snprintf(command, sizeof command, "rm -r %s", root);
+    assert_int_equal(system(command), 0);
+}
+
 /* A process that may use only one processor starts one thread. */
 static void test_affinity(void **state)
 {
@@ -518,6 +547,12 @@ static void test_fast_processors(void **state)
     skip();
 }
 
+static void test_processor_use(void **state)
+{
+    (void)state;
+    skip();
+}
+
 static void test_affinity(void **state)
 {
     (void)state;
@@ -525,6 +560,77 @@ static void test_affinity(void **state)
 }
 
 #endif
+
+/* A reading of 16 processors: since s seconds this process has used `own` of them, and `left` have
+ * been free. */
+static struct processor_use reading(double s, double own, double left)
+{
+    return (struct processor_use){ .n_processors = 16,
+                                   .at_ns = 1000000000 + (uint64_t)(s * 1e9),
+                                   .own_ns = 500000000 + (uint64_t)(own * s * 1e9),
+                                   .free_ns = 7000000000 + (uint64_t)(left * s * 1e9) };
+}
+
+static void test_busy_processors(void **state)
+{
+    (void)state;
+    static const struct {
+        int before, n_threads;
+        double own, left;
+        int busy;
+    } cases[] = {
+        // no other programs; the system's clocks differ a little
+        { 0, 16, 16, 0, 0 },
+        { 0, 16, 14.5, 1, 0 },
+        { 0, 16, 17, 0.5, 0 },
+        { 0, 8, 8, 8, 0 },
+        // four of them beside 16, 8 and 12 threads
+        { 0, 16, 11.7, 0.1, 4 },
+        { 0, 8, 8, 4, 4 },
+        { 4, 12, 11.5, 0.4, 4 },
+        // 3.5 and 4.5 change nothing, 3 does, and so does their end
+        { 4, 12, 12, 0.5, 4 },
+        { 4, 12, 11, 0.5, 4 },
+        { 4, 12, 12, 1, 3 },
+        { 4, 12, 12, 4, 0 },
+        // these threads mostly idle: then only a smaller number is believed
+        { 0, 16, 3.9, 0, 0 },
+        { 4, 12, 0.1, 6, 4 },
+        { 4, 12, 0.1, 14, 2 },
+    };
+    const struct processor_use before = reading(0, 0, 0);
+    struct processor_use now, none = { 0 };
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        now = reading(0.1, cases[i].own, cases[i].left);
+        assert_int_equal(qp_busy_processors(cases[i].before, &before, &now, cases[i].n_threads),
+                         cases[i].busy);
+    }
+    now = reading(0.1, 4, 0);
+    assert_int_equal(qp_busy_processors(4, &before, &now, 4), 12);
+    assert_int_equal(qp_busy_processors(4, &none, &now, 4), 0);      // the first reading
+    assert_int_equal(qp_busy_processors(4, &before, &before, 4), 0); // no time has passed
+    now.own_ns = 0;
+    assert_int_equal(qp_busy_processors(4, &before, &now, 4), 0); // a child after fork()
+    now = reading(0.1, 4, 0);
+    now.n_processors = 8;
+    assert_int_equal(qp_busy_processors(4, &before, &now, 4), 0); // another affinity
+}
+
+/* Never below half of the threads, or below two. */
+static void test_threads_beside(void **state)
+{
+    (void)state;
+    static const int cases[][4] = { { 0, 16, 16, 16 }, { 4, 16, 16, 12 }, { 4, 16, 8, 8 },
+                                    { 9, 16, 8, 7 },   { 8, 16, 16, 8 },  { 20, 16, 16, 8 },
+                                    { 20, 16, 3, 2 },  { 1, 4, 4, 3 },    { 1, 2, 2, 2 },
+                                    { 0, 0, 16, 16 },  { 0, 2, 16, 16 },  { 1, 2, 1, 1 } };
+    for (size_t i = 0; i < QP_COUNT(cases); i++)
+        assert_int_equal(qp_threads_beside(cases[i][0], cases[i][1], cases[i][2]), cases[i][3]);
+    struct thread_watch watch = { 0 };
+    assert_int_equal(qp_threads_now(&watch, 5, 5), 5); // nothing is known yet
+    watch = (struct thread_watch){ { .n_processors = 16 }, .next_ns = UINT64_MAX, .n_busy = 4 };
+    assert_int_equal(qp_threads_now(&watch, 16, 16), 12);
+}
 
 /* Every item is done once, also with more threads than this machine has processors, and with a
  * limit that changes between runs. */
@@ -705,16 +811,29 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_errors),          cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_decimal),         cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_bytes),           cmocka_unit_test(test_files),
-        cmocka_unit_test(test_changed_files),   cmocka_unit_test(test_out_file),
-        cmocka_unit_test(test_killed_writer),   cmocka_unit_test(test_pool),
-        cmocka_unit_test(test_pool_limit),      cmocka_unit_test(test_pool_items),
-        cmocka_unit_test(test_cgroup),          cmocka_unit_test(test_fast_processors),
-        cmocka_unit_test(test_affinity),        cmocka_unit_test(test_share),
-        cmocka_unit_test(test_clock),           cmocka_unit_test(test_cpu),
-        cmocka_unit_test(test_utf8_characters), cmocka_unit_test(test_utf8_malformed),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_decimal),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_changed_files),
+        cmocka_unit_test(test_out_file),
+        cmocka_unit_test(test_killed_writer),
+        cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_pool_limit),
+        cmocka_unit_test(test_pool_items),
+        cmocka_unit_test(test_cgroup),
+        cmocka_unit_test(test_fast_processors),
+        cmocka_unit_test(test_processor_use),
+        cmocka_unit_test(test_busy_processors),
+        cmocka_unit_test(test_threads_beside),
+        cmocka_unit_test(test_affinity),
+        cmocka_unit_test(test_share),
+        cmocka_unit_test(test_clock),
+        cmocka_unit_test(test_cpu),
+        cmocka_unit_test(test_utf8_characters),
+        cmocka_unit_test(test_utf8_malformed),
         cmocka_unit_test(test_faults),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

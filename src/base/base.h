@@ -265,6 +265,33 @@ struct processors {
 int qp_fast_processors(const char *root, bool by_frequency, struct processors *p);
 #endif
 
+/* What the processors that this thread may use have been used for since the system started. */
+struct processor_use {
+    int n_processors;
+    uint64_t at_ns;   // when this was read
+    uint64_t free_ns; // of all of them together: idle, or used by programs of low priority
+    uint64_t own_ns;  // used by this process
+};
+#if defined(__linux__)
+/* Read it from /proc/stat; false if that is not possible. root as above; p: the processors. */
+bool qp_processor_use(const char *root, const struct processors *p, struct processor_use *use);
+#endif
+/* How many processors other programs kept busy between two readings, while n_threads ran here.
+ * n_before is the last answer, which small changes do not change. */
+int qp_busy_processors(int n_before, const struct processor_use *before,
+                       const struct processor_use *now, int n_threads);
+/* As many of n_threads as have a processor for themselves; at least half of them, and two. */
+int qp_threads_beside(int n_busy, int n_processors, int n_threads);
+
+/* How many of n_threads to use in a step, while n_before were used since the last call. Where the
+ * system does not tell what other programs do, that is n_threads. A watch begins as zeros. */
+struct thread_watch {
+    struct processor_use last;
+    uint64_t next_ns; // when to read again
+    int n_busy;
+};
+int qp_threads_now(struct thread_watch *watch, int n_before, int n_threads);
+
 /* ---- clock (clock.c) ---- */
 
 uint64_t qp_now_ns(void);      // monotonic clock

@@ -1,19 +1,28 @@
 /* processors.c: how many threads are useful on this machine, and on which processors.
- * In:  the affinity of this process and, on Linux, the quotas of its cgroups and the speed of each
- *      processor.
- * Out: qp_default_threads, at least 1 and at most MAX_THREADS. */
+ * In:  the affinity of this process and, on Linux, the quotas of its cgroups, the speed of each
+ *      processor, and what it has been used for.
+ * Out: qp_default_threads, at least 1 and at most MAX_THREADS; qp_threads_now, how many of the
+ *      threads have a processor for themselves. */
 #include "base.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+enum {
+    READ_INTERVAL_NS = 100000000 // of what other programs use; a reading takes 0.1 ms
+};
+#define STAY 0.6 // by how many processors that must change before the number of threads does
+
 #if defined(__linux__)
 
+#include <fcntl.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 enum {
-    WORD_BITS = 8 * (int)sizeof(unsigned long)
+    WORD_BITS = 8 * (int)sizeof(unsigned long),
+    STAT_BYTES = 32 * 1024 // the lines of MAX_THREADS processors
 };
 
 /* Read the first line of a small system file, without its newline. False if it cannot be read. */
@@ -190,6 +199,67 @@ void qp_avoid_slow_processors(int n_threads)
         syscall(SYS_sched_setaffinity, 0, sizeof p.mask, p.mask); // may fail, which is fine
 }
 
+/* ---- other programs ---- */
+
+/* The first bytes of a system file, without memory from the heap; "" if it cannot be read. */
+static void read_start(const char *path, char *text, size_t size)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    size_t n = 0;
+    for (ssize_t got = 1; fd >= 0 && got > 0 && n + 1 < size; n += got > 0 ? (size_t)got : 0)
+        got = read(fd, text + n, size - 1 - n);
+    if (fd >= 0)
+        close(fd);
+    text[n] = 0;
+}
+
+/* What the numbers of a processor's line leave to a program of normal priority. Time that a host
+ * has taken from a virtual processor counts as left: fewer threads would not bring it back. */
+static uint64_t free_ticks(char *line)
+{
+    enum { // of user, nice, system, idle, iowait, irq, softirq, steal
+        NICE = 1,
+        IDLE = 3,
+        IO_WAIT = 4,
+        STEAL = 7,
+        N_FIELDS
+    };
+    uint64_t ticks[N_FIELDS];
+    for (int i = 0; i < N_FIELDS; i++)
+        ticks[i] = strtoull(line, &line, 10);
+    return ticks[NICE] + ticks[IDLE] + ticks[IO_WAIT] + ticks[STEAL];
+}
+
+bool qp_processor_use(const char *root, const struct processors *p, struct processor_use *use)
+{
+    char path[600], text[STAT_BYTES];
+    uint64_t ticks = 0;
+    struct timespec own;
+    *use = (struct processor_use){ .at_ns = qp_now_ns() };
+    snprintf(path, sizeof path, "%s/proc/stat", root);
+    read_start(path, text, sizeof text);
+    for (char *line = text, *end; (end = strchr(line, '\n')) && !strncmp(line, "cpu", 3);
+         line = end + 1) {
+        char *rest;
+        const unsigned long i = strtoul(line + 3, &rest, 10);
+        if (line[3] == ' ' || i >= QP_COUNT(p->mask) * WORD_BITS || !has_processor(p, (int)i))
+            continue; // the line of all processors, or one that this thread may not use
+        use->n_processors++;
+        ticks += free_ticks(rest);
+    }
+    if (ticks == 0 || clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &own))
+        return false; // some sandboxes have only zeros
+    use->free_ns = ticks * (1000000000u / (uint64_t)sysconf(_SC_CLK_TCK));
+    use->own_ns = (uint64_t)own.tv_sec * 1000000000u + (uint64_t)own.tv_nsec;
+    return true;
+}
+
+static bool read_use(struct processor_use *use)
+{
+    struct processors p;
+    return allowed_processors(&p) > 0 && qp_processor_use("", &p, use);
+}
+
 #else
 
 int qp_default_threads(void)
@@ -203,7 +273,47 @@ void qp_avoid_slow_processors(int n_threads)
     (void)n_threads;
 }
 
+static bool read_use(struct processor_use *use)
+{
+    (void)use;
+    return false;
+}
+
 #endif
+
+int qp_busy_processors(int n_before, const struct processor_use *before,
+                       const struct processor_use *now, int n_threads)
+{
+    const double ns = (double)now->at_ns - (double)before->at_ns;
+    const double own = (double)now->own_ns - (double)before->own_ns;
+    const double left = (double)now->free_ns - (double)before->free_ns;
+    if (before->n_processors != now->n_processors || ns <= 0 || own < 0)
+        return 0; // the first reading, another affinity, or a child after fork()
+    const double n = now->n_processors - (own + left) / ns;
+    if (n >= n_before - STAY && n <= n_before + STAY)
+        return n_before;
+    const bool is_idle = own * 4 < ns * n_threads; // others may use what these threads do not
+    return n > n_before && is_idle ? n_before : n > 0 ? (int)(n + 0.5) : 0;
+}
+
+int qp_threads_beside(int n_busy, int n_processors, int n_threads)
+{
+    const int least = n_threads < 4 ? 2 : (n_threads + 1) / 2, n_free = n_processors - n_busy;
+    return n_busy == 0 ? n_threads : qp_min(n_free > least ? n_free : least, n_threads);
+}
+
+int qp_threads_now(struct thread_watch *w, int n_before, int n_threads)
+{
+    const uint64_t now = qp_now_ns();
+    if (n_threads > 2 && now >= w->next_ns) {
+        struct processor_use use = { 0 };
+        const bool ok = read_use(&use);
+        w->next_ns = ok ? now + READ_INTERVAL_NS : UINT64_MAX;
+        w->n_busy = ok ? qp_busy_processors(w->n_busy, &w->last, &use, n_before) : 0;
+        w->last = use;
+    }
+    return qp_threads_beside(w->n_busy, w->last.n_processors, n_threads);
+}
 
 int qp_process_id(void)
 {

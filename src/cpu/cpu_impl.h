@@ -182,6 +182,7 @@ struct cpu_device {
     struct position_memory positions;
     struct adapter_memory adapters;
     int n_now; // threads of this step
+    struct thread_watch watch;
 };
 
 static inline struct cpu_device *cpu_of(struct device *d)

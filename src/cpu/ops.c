@@ -9,7 +9,9 @@
 quip_status qp_cpu_begin(struct device *device, int n_threads)
 {
     struct cpu_device *d = cpu_of(device);
-    d->n_now = qp_pool_limit(d->pool, n_threads > 0 ? n_threads : MAX_THREADS);
+    // a thread that shares its processor with another program would often delay all the others
+    const int n = n_threads > 0 ? qp_min(n_threads, d->n_threads) : d->n_threads;
+    d->n_now = qp_pool_limit(d->pool, qp_threads_now(&d->watch, d->n_now, n));
     return QUIP_OK;
 }
 
