@@ -128,19 +128,6 @@ static int n_tiles(const struct matrix *w)
     return (w->n_out + TILE_ROWS - 1) / TILE_ROWS;
 }
 
-/* Prefetch piece i of n of the weight rows of a tile that will be packed. */
-static void prefetch_tile(const struct matrix *w, int row, int i, int n)
-{
-    const int n_rows = qp_min(TILE_ROWS, w->n_out - row);
-    if (!w->data || w->dtype == DTYPE_F32 || n_rows <= 0)
-        return;
-    const size_t n_bytes = (size_t)n_rows * w->row_bytes;
-    const char *from = (const char *)w->data + (size_t)row * w->row_bytes;
-    for (size_t at = n_bytes * (size_t)i / (size_t)n; at < n_bytes * (size_t)(i + 1) / (size_t)n;
-         at += 64)
-        __builtin_prefetch(from + at, 0, 2);
-}
-
 /* The activations from token t on. */
 static struct act act_from(const struct act *a, int t)
 {
@@ -369,7 +356,6 @@ static void multiply_task(const struct linear_task *j, int index, int task, int 
         qp_pack_tile(&j->d->k, s->tile, p->w, row, n_rows);
         unpack_exact(j, s->exact, p->w, row, n_rows);
     }
-    prefetch_tile(p->w, row + TILE_ROWS, task % n_chunks, n_chunks);
     multiply_chunk(j, index, y, stride, &tile, t0, n);
     qp_lora_add(&j->lora, index, y, stride, (int)(p - j->products), t0, n, row, n_rows);
 }
@@ -564,8 +550,6 @@ static void gate_tile_task(const struct linear_task *j, int index, int task, int
         unpack_exact(j, s->exact_gate, gate, row, n_rows);
     }
     *packed = i;
-    prefetch_tile(up, row + TILE_ROWS, task % n_chunks, n_chunks);
-    prefetch_tile(gate, row + TILE_ROWS, task % n_chunks, n_chunks);
     multiply_chunk(j, index, s->up, TILE_ROWS,
                    &(struct weight_tile){ up, row, n_rows, s->tile, s->exact }, t0, n);
     qp_lora_add(&j->lora, index, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
