@@ -21,11 +21,6 @@
 #include <stdatomic.h>
 #include <string.h>
 
-/* Rows that go against a packed tile before the next task: their activations and the tile stay in
- * the second-level cache together, and two threads share the tiles of a matrix evenly. A multiple
- * of the 6 and of the 16 tokens that kernels take at a time. */
-#define TASK_ROWS 144
-
 /* The most tokens at the start of a text that are exact (ops.c). */
 #define MAX_EXACT 32
 

@@ -49,5 +49,6 @@ struct kernels qp_kernels_for(unsigned cpu)
         if ((cpu & kernel_levels[i].feature) == kernel_levels[i].feature)
             kernel_levels[i].init(&k);
     assert(k.name && k.few_tokens >= 1 && k.few_tokens <= FEW_TOKENS);
+    assert(k.task_tokens > 0 && k.task_tokens <= TASK_ROWS);
     return k;
 }

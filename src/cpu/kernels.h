@@ -49,6 +49,10 @@ struct out_view {
  */
 #define TILE_ROWS 64
 
+/* The most tokens that go against a packed tile before the next task: their activations and the
+ * tile stay in the second-level cache together. */
+#define TASK_ROWS 144
+
 /* The largest number of tokens for gemm_few: draft tokens, or the last tokens of a prompt. */
 #define FEW_TOKENS 8
 
@@ -170,6 +174,7 @@ struct kernels {
     void (*gemm_few)(const struct out_view *out, const struct matrix *w, const struct act_rows *x,
                      int begin, int end);
 
+    int task_tokens; // of a task, at most TASK_ROWS: a multiple of what gemm takes at a time
     /* Pack rows [row, row + n_rows) of a matrix that is not F32, n_rows <= TILE_ROWS, into `tile`,
      * tile_bytes(n_in) bytes aligned to 64, in the layout that this ISA's gemm reads. */
     size_t (*tile_bytes)(int n_in);

@@ -1,7 +1,8 @@
 /* ops_linear.c: matrix products on threads.
  * Few rows in the batch: each thread streams its share of the weight rows from the file (limit:
  * memory bandwidth). Many: each thread packs TILE_ROWS weight rows at a time into its cache and
- * multiplies TASK_ROWS rows of the batch by them (limit: arithmetic). Both give the same bits. */
+ * multiplies up to TASK_ROWS rows of the batch by them (limit: arithmetic). Both give the same
+ * bits. */
 #include "cpu/cpu_impl.h"
 
 #include <assert.h>
@@ -333,6 +334,12 @@ static void prefetch_next(const struct linear_task *j, int index, int n_threads)
         __builtin_prefetch(from + at, 0, 2);
 }
 
+/* The pieces of a batch that go against a tile one after the other. */
+static int count_chunks(const struct linear_task *j)
+{
+    return (j->n + j->d->k.task_tokens - 1) / j->d->k.task_tokens;
+}
+
 /* ---- linear ---- */
 
 /* Task i of a product of many rows: chunk i % n_chunks of the batch times tile i / n_chunks of the
@@ -342,7 +349,7 @@ static void multiply_task(const struct linear_task *j, int index, int task, int 
 {
     const struct worker_scratch *s = &j->d->mem.scratch[index];
     int i = task / n_chunks;
-    const int t0 = task % n_chunks * TASK_ROWS, n = qp_min(TASK_ROWS, j->n - t0);
+    const int step = j->d->k.task_tokens, t0 = task % n_chunks * step, n = qp_min(step, j->n - t0);
     const struct product *p = j->products;
     const bool is_packed = i == *packed;
     *packed = i;
@@ -366,7 +373,7 @@ static void linear_tiles(void *arg, int index, int n_threads)
 {
     (void)n_threads;
     const struct linear_task *j = arg;
-    const int n_chunks = (j->n + TASK_ROWS - 1) / TASK_ROWS;
+    const int n_chunks = count_chunks(j);
     int begin, end, n_all = 0, packed = -1;
     for (int p = 0; p < j->n_products; p++)
         n_all += n_tiles(j->products[p].w);
@@ -542,7 +549,7 @@ static void gate_tile_task(const struct linear_task *j, int index, int task, int
     const struct worker_scratch *s = &j->d->mem.scratch[index];
     const struct matrix *up = j->products[UP_PRODUCT].w, *gate = j->products[GATE_PRODUCT].w;
     const int i = task / n_chunks, row = i * TILE_ROWS, n_rows = qp_min(TILE_ROWS, up->n_out - row);
-    const int t0 = task % n_chunks * TASK_ROWS, n = qp_min(TASK_ROWS, j->n - t0);
+    const int step = j->d->k.task_tokens, t0 = task % n_chunks * step, n = qp_min(step, j->n - t0);
     if (i != *packed) {
         qp_pack_tile(k, s->tile, up, row, n_rows);
         qp_pack_tile(k, s->tile_gate, gate, row, n_rows);
@@ -566,7 +573,7 @@ static void gated_tiles(void *arg, int index, int n_threads)
 {
     (void)n_threads;
     const struct linear_task *j = arg;
-    const int n_chunks = (j->n + TASK_ROWS - 1) / TASK_ROWS;
+    const int n_chunks = count_chunks(j);
     const int n = n_tiles(j->products[UP_PRODUCT].w) * n_chunks;
     int begin, end, packed = -1;
     const struct pool_items tasks = { .n = n, .unit = 1, .min = 1, .max = n_chunks };

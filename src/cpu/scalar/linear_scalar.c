@@ -305,6 +305,7 @@ void qp_linear_kernels_scalar(struct kernels *k)
     k->gemv_i4_block = gemv_i4_block_scalar;
     k->gemv_f32 = gemv_f32_scalar;
     k->few_tokens = 3;
+    k->task_tokens = TASK_ROWS; // of 6 tokens, and of 16
     k->quantize_row = quantize_row_scalar;
     k->tile_bytes = tile_bytes_scalar;
     k->tile_order = (struct tile_order){ 1, ACT_BLOCK, 1, ACT_BLOCK, 1, 0 };

@@ -320,6 +320,7 @@ static void gemm_amx(const struct out_view *out, const void *tile, const struct 
 void qp_linear_kernels_amx(struct kernels *k)
 {
     k->tile_order.flip = 0;
+    k->task_tokens = 4 * UNIT_TOKENS; // 144 would leave half a unit
     k->pack = qp_pack_signed_avx512;
     k->gemm = gemm_amx;
 }
