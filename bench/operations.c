@@ -19,7 +19,7 @@
 #define OPERATIONS(M)                                                                              \
     M(embed) M(norm) M(add) M(linear) M(rope_append) M(attend) M(conv) M(gated) M(ple) M(logits)
 #define KERNELS(M)                                                                                 \
-    M(pack) M(gemm) M(gemm_scores) M(gemm_values) M(quantize) M(softmax) M(activate) M(rms_norm)   \
+    M(pack) M(gemm) M(gemm_scores) M(gemm_values) M(quantize) M(softmax) M(softmax_rows) M(activate) M(rms_norm)   \
     M(layer_norm) M(rotate) M(hadamard) M(axpby) M(k_add)
 // clang-format on
 
@@ -75,6 +75,7 @@ TIMED(logits, (struct device *d, int n), (d, n))
 TIMED_KERNEL(pack, pack, (void *t, const struct matrix *w, int r, int n), (t, w, r, n))
 TIMED_KERNEL(quantize, quantize, (int8_t *q, float *s, int32_t *o, const float *x, int n), (q, s, o, x, n))
 TIMED_KERNEL(softmax, softmax, (struct softmax *row), (row))
+TIMED_KERNEL(softmax_rows, softmax_rows, (const struct softmax_rows *rows), (rows))
 TIMED_KERNEL(activate, activate, (float *y, const float *g, const float *u, int act, int n), (y, g, u, act, n))
 TIMED_KERNEL(rms_norm, rms_norm, (float *y, const float *x, const float *w, float p, float e, int n), (y, x, w, p, e, n))
 TIMED_KERNEL(layer_norm, layer_norm, (float *y, const float *x, const float *w, const float *b, float e, int n), (y, x, w, b, e, n))
@@ -97,9 +98,21 @@ static void kernel_gemm(const struct out_view *o, const void *t, const struct ma
           begin);
 }
 
+static void kernel_gemm_tiles(const struct out_view *o, const struct tiles *t,
+                              const struct matrix *w, const struct act_rows *x)
+{
+    const uint64_t begin = qp_now_ns();
+    real.gemm_tiles(o, t, w, x);
+    count(w->scales ? TIME_gemm_scores : TIME_gemm_values, begin);
+}
+
 static void measure_kernels(struct kernels *k)
 {
     real = *k;
+    if (k->gemm_tiles)
+        k->gemm_tiles = kernel_gemm_tiles;
+    if (k->softmax_rows)
+        k->softmax_rows = kernel_softmax_rows;
     k->pack = kernel_pack;
     k->gemm = kernel_gemm;
     k->quantize = kernel_quantize;

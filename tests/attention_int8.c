@@ -164,6 +164,146 @@ static void test_softmax(void **state)
     each_level(check_softmax, 300);
 }
 
+/* ---- many rows at once ---- */
+
+/* Rows of scores that end within a few positions of each other. Those that are not visible are
+ * NaNs, and so are a few that are. */
+struct score_rows {
+    float s[ATTENTION_MAX_ROWS * SCORE_STRIDE], value_scales[KV_SPAN];
+    int begin[ATTENTION_MAX_ROWS], end[ATTENTION_MAX_ROWS];
+    int n, n_rows, pos;
+};
+
+static void fill_score_rows(struct score_rows *rows)
+{
+    const int n = rows->n = KV_BLOCK * random_between(1, SPAN_BLOCKS);
+    const int last = random_between(0, n), window = random_between(1, KV_SPAN);
+    const float size = random_between(0, 3) ? 30.0f : 1000.0f; // most weights are the least
+    rows->n_rows = random_between(1, ATTENTION_MAX_ROWS);
+    rows->pos = KV_SPAN * random_between(0, 3);
+    for (int i = 0; i < n; i++)
+        rows->value_scales[i] = i < last + 5 ? fabsf(random_float()) : NAN;
+    for (int r = 0; r < rows->n_rows; r++) {
+        float *s = rows->s + r * SCORE_STRIDE;
+        const int end = rows->end[r] = rows->pos + qp_min(n, last + random_between(-5, 5));
+        const int begin = rows->begin[r] = end > window ? end - window : 0;
+        for (int i = 0, pos = rows->pos; i < n; i++, pos++)
+            s[i] = pos >= begin && pos < end ? size * random_float() : NAN;
+        if (random_between(0, 9) == 0)
+            s[random_between(0, n - 1)] = random_between(0, 1) ? NAN : INFINITY;
+    }
+}
+
+/* softmax_rows gives what softmax and quantize give for each row. */
+static void check_softmax_rows(const struct kernels *scalar, const struct kernels *k)
+{
+    enum {
+        N_ROWS = ATTENTION_MAX_ROWS
+    };
+    static struct score_rows in, copy;
+    static int8_t q[2][N_ROWS * KV_SPAN];
+    float max[N_ROWS], sum[N_ROWS], scales[2][N_ROWS * SPAN_BLOCKS];
+    int32_t offsets[2][N_ROWS * SPAN_BLOCKS];
+    fill_score_rows(&in);
+    copy = in;
+    if (!k->softmax_rows)
+        return;
+    k->softmax_rows(&(struct softmax_rows){ in.s, SCORE_STRIDE, in.n_rows, in.pos, in.n, in.begin,
+                                            in.end, in.value_scales, max, sum, q[0], KV_SPAN,
+                                            scales[0], offsets[0] });
+    for (int r = 0; r < in.n_rows; r++) {
+        const int block = r * in.n / KV_BLOCK;
+        struct softmax row = { .s = copy.s + r * SCORE_STRIDE,
+                               .n = in.n,
+                               .begin = in.begin[r] > in.pos ? in.begin[r] - in.pos : 0,
+                               .end = qp_min(in.end[r] - in.pos, in.n),
+                               .value_scales = in.value_scales };
+        scalar->softmax(&row);
+        scalar->quantize(q[1] + r * KV_SPAN, scales[1] + block, offsets[1] + block, row.s, in.n);
+        assert_memory_equal(&max[r], &row.max, sizeof row.max);
+        assert_memory_equal(&sum[r], &row.sum, sizeof row.sum);
+        assert_memory_equal(q[0] + r * KV_SPAN, q[1] + r * KV_SPAN, (size_t)in.n);
+    }
+    const size_t n_blocks = (size_t)(in.n_rows * in.n / KV_BLOCK);
+    assert_memory_equal(scales[0], scales[1], n_blocks * sizeof(float));
+    assert_memory_equal(offsets[0], offsets[1], n_blocks * sizeof(int32_t));
+}
+
+static void test_softmax_rows(void **state)
+{
+    (void)state;
+    each_level(check_softmax_rows, 300);
+}
+
+enum {
+    MOST_IN = 576,
+    MOST_OUT = 320,
+    MOST_TOKENS = 70
+};
+
+/* Random activations. */
+static struct act_rows random_act(const struct kernels *scalar, int n, int n_in)
+{
+    static int8_t q[MOST_TOKENS * MOST_IN];
+    static float scales[MOST_TOKENS * MOST_IN / ACT_BLOCK];
+    static int32_t offsets[MOST_TOKENS * MOST_IN / ACT_BLOCK];
+    const size_t stride = qp_round_up((size_t)n_in, ACT_BLOCK);
+    for (int t = 0; t < n; t++) {
+        const size_t at = (size_t)t * stride;
+        float x[MOST_IN];
+        for (int i = 0; i < n_in; i++)
+            x[i] = random_float();
+        scalar->quantize(q + at, scales + at / ACT_BLOCK, offsets + at / ACT_BLOCK, x, n_in);
+    }
+    return (struct act_rows){ q, stride, scales, offsets, n };
+}
+
+/* gemm_tiles gives what gemm gives for each tile, with scales and without, also if the tiles do not
+ * follow each other. */
+static void check_gemm_tiles(const struct kernels *scalar, const struct kernels *k)
+{
+    static int8_t rows[MOST_OUT * MOST_IN];
+    static float scales[MOST_OUT], y[2][MOST_TOKENS * MOST_OUT];
+    const int n_in =
+        random_between(0, 2) ? ACT_BLOCK * random_between(1, 9) : random_between(1, 300);
+    const int n_out = random_between(0, 3) ? 16 * random_between(1, 20) : random_between(1, 200);
+    const int n = random_between(0, 2) ? 32 : random_between(1, MOST_TOKENS);
+    if (!k->gemm_tiles)
+        return;
+    for (int i = 0; i < n_out * n_in; i++)
+        rows[i] = (int8_t)random_between(-127, 127);
+    for (int i = 0; i < n_out; i++)
+        scales[i] = fabsf(random_float());
+    for (int i = 0; i < n * n_out; i++)
+        y[0][i] = y[1][i] = random_float();
+    const struct matrix w = { .dtype = DTYPE_I8,
+                              .n_out = n_out,
+                              .n_in = n_in,
+                              .row_bytes = (size_t)n_in,
+                              .data = rows,
+                              .scales = random_between(0, 1) ? scales : NULL };
+    const struct act_rows x = random_act(scalar, n, n_in);
+    const size_t stride = k->tile_bytes(n_in) * (size_t)random_between(1, 2);
+    uint8_t *packed = aligned_alloc(64, (MOST_OUT / TILE_ROWS) * stride);
+    assert_non_null(packed);
+    const struct tiles tiles = { packed, stride };
+    for (int r = 0; r < n_out; r += TILE_ROWS) {
+        uint8_t *tile = packed + (size_t)(r / TILE_ROWS) * stride;
+        const struct out_view out = { y[0] + r, (size_t)n_out };
+        k->pack(tile, &w, r, qp_min(n_out - r, TILE_ROWS));
+        k->gemm(&out, tile, &w, &x, r, qp_min(n_out - r, TILE_ROWS));
+    }
+    k->gemm_tiles(&(struct out_view){ y[1], (size_t)n_out }, &tiles, &w, &x);
+    assert_memory_equal(y[0], y[1], (size_t)(n * n_out) * sizeof(float));
+    free(packed);
+}
+
+static void test_gemm_tiles(void **state)
+{
+    (void)state;
+    each_level(check_gemm_tiles, 100);
+}
+
 /* ---- complete attention ---- */
 
 /* Random keys and values of one head, and queries. */
@@ -363,10 +503,9 @@ static void test_attention(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tile_orders),
-        cmocka_unit_test(test_quantize_row),
-        cmocka_unit_test(test_softmax),
-        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_tile_orders), cmocka_unit_test(test_quantize_row),
+        cmocka_unit_test(test_softmax),     cmocka_unit_test(test_softmax_rows),
+        cmocka_unit_test(test_gemm_tiles),  cmocka_unit_test(test_attention),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

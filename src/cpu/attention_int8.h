@@ -5,10 +5,11 @@
 
 #include "cpu/kernels.h"
 
-/* Positions whose softmax is computed together: [KV_SPAN s, KV_SPAN (s + 1)), whichever of them are
- * visible to the rows of a task. So the sums do not depend on how the work is divided. */
-#define KV_SPAN 512
 #define SPAN_BLOCKS (KV_SPAN / KV_BLOCK)
+
+/* From one row of scores to the next: one cache line more, because rows a power of two apart would
+ * share a few sets of the L1. */
+#define SCORE_STRIDE (KV_SPAN + 16)
 
 /* Keys and values of one kv head. Block b of KV_BLOCK positions, in slot b % n_blocks, is
  *   keys:   one tile, a row for each position, head_dim columns
@@ -41,12 +42,15 @@ struct attention_part {
 };
 
 struct int8_attention_scratch {
-    float s[ATTENTION_MAX_ROWS * KV_SPAN];
+    float s[ATTENTION_MAX_ROWS * SCORE_STRIDE];
     int8_t p[ATTENTION_MAX_ROWS * KV_SPAN];
     float value_scales[KV_SPAN]; // of the span's positions, in their order
-    /* [row][blocks] for the blocks of each product. */
+    /* Of p: [n_rows, visible blocks]. */
     float scales[SPAN_BLOCKS * ATTENTION_MAX_ROWS];
     int32_t offsets[SPAN_BLOCKS * ATTENTION_MAX_ROWS];
+    /* Some columns of these, for a product of fewer blocks. */
+    float product_scales[SPAN_BLOCKS * ATTENTION_MAX_ROWS];
+    int32_t product_offsets[SPAN_BLOCKS * ATTENTION_MAX_ROWS];
 };
 
 /* Positions of the blocks of a span that are visible to at least one row. */

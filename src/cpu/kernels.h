@@ -15,6 +15,8 @@
 #include "base/base.h"
 #include "model/matrix.h"
 
+#include <assert.h>
+
 /* ---- numbers ---- */
 
 /* Activations are quantized in blocks: x[i] is about q[i] * scales[i / ACT_BLOCK]. With blocks of
@@ -78,6 +80,10 @@ static inline bool qp_is_tile(const void *tile, const struct matrix *w, int row,
 /* Keys of one attention block: absolute positions [64 b, 64 b + 64). */
 #define KV_BLOCK 64
 
+/* Positions whose softmax is computed together: [KV_SPAN s, KV_SPAN (s + 1)), whichever of them are
+ * visible to the rows of a task. So the sums do not depend on how the work is divided. */
+#define KV_SPAN 512
+
 /* One attention task over floats. Rows are queries that share one kv head. */
 struct attention {
     int head_dim;
@@ -111,6 +117,23 @@ struct softmax {
     float max, sum;            // results
 };
 
+/* Rows of scores of positions [pos, pos + n) that become quantized weights for the values. */
+struct softmax_rows {
+    float *s;      // [n_rows, stride]
+    size_t stride; // >= n
+    int n_rows;
+    int pos, n;             // n <= KV_SPAN, a multiple of KV_BLOCK
+    const int *begin, *end; // [n_rows]; positions [begin, end) are visible, the rest of s may hold
+                            // any number; perhaps none of them are here
+    const float *value_scales; // [n]; finite and not negative where they are visible
+    float *max, *sum;          // [n_rows] results, as above
+    /* Results, like struct act_rows. */
+    int8_t *q; // [n_rows, q_stride]
+    size_t q_stride;
+    float *scales;    // [n_rows, n / KV_BLOCK]
+    int32_t *offsets; // [n_rows, n / KV_BLOCK]
+};
+
 /* One position of n channels of a short convolution. Columns are [n]. */
 struct conv_row {
     int width;                // columns that are summed, the present one included
@@ -139,6 +162,19 @@ struct tile_order {
 static inline size_t qp_tile_bytes(const struct tile_order *o, int n_in)
 {
     return TILE_ROWS * qp_round_up((size_t)n_in, ACT_BLOCK) * (size_t)o->n_bytes;
+}
+
+/* Packed tiles of consecutive rows. */
+struct tiles {
+    const uint8_t *first;
+    size_t stride; // bytes from one to the next
+};
+
+/* The tile that begins with `row`. */
+static inline const uint8_t *qp_tile_at(const struct tiles *tiles, int row)
+{
+    assert(row % TILE_ROWS == 0);
+    return tiles->first + (size_t)(row / TILE_ROWS) * tiles->stride;
 }
 
 struct low_rank; // low_rank.h
@@ -185,6 +221,10 @@ struct kernels {
      * and start from the values in y instead of 0: y = y + sum. */
     void (*gemm)(const struct out_view *out, const void *tile, const struct matrix *w,
                  const struct act_rows *x, int row, int n_rows);
+    /* The same numbers as gemm for all rows of w, which is without bias, tile after tile: many
+     * tiles and few tokens, as in attention. NULL if nothing is faster than a gemm for each. */
+    void (*gemm_tiles)(const struct out_view *out, const struct tiles *tiles,
+                       const struct matrix *w, const struct act_rows *x);
     /* The same numbers as gemv_f32: out->y[t * out->stride + r - begin], for rows [begin, end). */
     void (*gemm_f32)(const struct out_view *out, const struct matrix *w, const struct f32_rows *x,
                      int begin, int end);
@@ -238,6 +278,9 @@ struct kernels {
      * p[j] = exp_fast(s'[j] - max), or 0 if j is not visible; sum = sum over 16 lanes of p[j];
      * s[j] = p[j] * value_scales[j], or 0 if j is not visible. */
     void (*softmax)(struct softmax *row);
+    /* The same numbers as softmax without cap and bias, then quantize of s, for each row; s is
+     * overwritten. NULL if nothing is faster than these two. */
+    void (*softmax_rows)(const struct softmax_rows *rows);
 
     /* Attention over floats. For each row: m = -inf, l = 0, o[d] = 0; then for each block with
      * visible positions, ascending, where p[j] = 0 if j is not visible:

@@ -15,6 +15,7 @@
 #include "cpu/cpu_impl.h"
 
 #include <assert.h>
+#include <float.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -467,6 +468,8 @@ static bool import_slot(const struct cpu_device *d, const struct kv_slot *slot,
     put_key(&d->kv, slot, q);
     if (!transfer(from, slot->v_scale, sizeof(float)) || !transfer(from, q, head_dim))
         return false;
+    if (!(*slot->v_scale >= 0.0f && *slot->v_scale <= FLT_MAX))
+        *slot->v_scale = 0.0f; // of a damaged stream; struct softmax_rows has no such scales
     put_value(&d->kv, slot, q);
     return true;
 }

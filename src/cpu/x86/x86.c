@@ -28,6 +28,7 @@ void qp_cpu_avx512vnni(struct kernels *k)
     qp_low_rank_kernels_avx512(k);
 #if !defined(__ANDROID__) // only emulators have AVX-512; AVX2 does for their few float operations
     qp_float_kernels_avx512(k);
+    qp_attention_kernels_avx512(k);
 #endif
 }
 
@@ -68,6 +69,7 @@ void qp_cpu_amx(struct kernels *k)
 {
     k->name = "amx";
     qp_linear_kernels_amx(k);
+    qp_attention_kernels_amx(k);
 }
 #endif
 

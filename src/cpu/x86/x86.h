@@ -30,6 +30,8 @@ void qp_low_rank_kernels_avxvnni(struct kernels *k);
 void qp_low_rank_kernels_avx512(struct kernels *k);
 void qp_float_kernels_avx2(struct kernels *k);
 void qp_float_kernels_avx512(struct kernels *k);
+void qp_attention_kernels_avx512(struct kernels *k);
+void qp_attention_kernels_amx(struct kernels *k);
 
 /* The two between which Zen 4 chooses. The first is that of AVX2, prefetching to L2. */
 void qp_gemm_few_zen4(const struct out_view *out, const struct matrix *w, const struct act_rows *x,
