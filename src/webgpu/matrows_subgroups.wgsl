@@ -29,6 +29,7 @@ const N_STEPS = LANES / SHARE * SLOTS;
 const N_EACH = TILE / min(TILE, SHARE); // rows of x whose sums a thread of a team has
 const REST = 2u * SHARE / TILE; // half of the threads that have sums of the same four rows of x
 const HAS_MORE = TILE * SHARE > SIZE; // parts than threads
+const IS_WHOLE = false; // a step ahead of the last one, it is read
 const PER_VEC = select(1u, 2u, IS_INT4); // chunks of x
 var<workgroup> tiles: array<vec4<u32>, 2u * PER_VEC * TILE * SHARE>;
 var<workgroup> tile_scales: array<f32, 2u * TILE * SHARE>; // of each vec

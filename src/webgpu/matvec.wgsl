@@ -24,6 +24,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> p: Params;
 
+const IS_WHOLE = N_VECS == LANES * SLOTS;
 const ROWS = SIZE / LANES; // or pairs, that a workgroup has at a time
 
 // Chunk i of x, and its scale.
@@ -43,7 +44,7 @@ fn chunk_scale(t: u32, i: u32) -> f32 {
 
 fn slot(t: u32, k: u32) -> Slot {
     var s = Slot();
-    if (k < N_VECS) {
+    if (IS_WHOLE || k < N_VECS) {
         let i = select(k, 2u * k, IS_INT4);
         s.v = chunk(t, i);
         s.scale = chunk_scale(t, i);

@@ -9,7 +9,8 @@
 struct Input {
     n: u32,
     stride: u32,
-    post_scale_at: u32, // indices of floats of V, multiples of 4; ABSENT: it has none
+    post_scale_at: u32, // indices of floats of V, multiples of 4; ABSENT: it has none. Only layer norms
+    // have biases.
     post_bias_at: u32,
     next_scale_at: u32,
     next_bias_at: u32,
@@ -52,7 +53,7 @@ fn next_weights(i: u32) -> vec4<f32> {
 
 fn normed(x: vec4<f32>, s: vec2<f32>, i: u32, weights: vec4<f32>, bias_at: u32) -> vec4<f32> {
     var y = (x - s.x) * s.y * weights;
-    if (bias_at != ABSENT) {
+    if (IS_LAYER_NORM && bias_at != ABSENT) {
         y += V[bias_at / 4u + i];
     }
     return y;

@@ -1,6 +1,7 @@
 // products.wgsl: 16 bytes of a row of a matrix times their part of x; before shaders that multiply
 // (matvec.wgsl, matrows_subgroups.wgsl).
-// In:  TYPE, N_CHUNKS: chunks of 16 numbers of x; a buffer with a matrix (matrix.wgsl).
+// In:  TYPE, N_CHUNKS: chunks of 16 numbers of x; a buffer with a matrix (matrix.wgsl); IS_WHOLE: nothing is
+//      read behind the end of a row.
 
 const IS_INT4 = TYPE == I4 || TYPE == I4_BLOCK;
 const N_VECS = N_CHUNKS / select(1u, 2u, IS_INT4); // of 16 bytes, in a row
@@ -29,7 +30,10 @@ struct Vec {
 
 // Behind the end of a row its last bytes are read; x is 0 there.
 fn read_vec(r: u32, k: u32) -> Vec {
-    let i = min(k, N_VECS - 1u);
+    var i = k;
+    if (!IS_WHOLE) {
+        i = min(k, N_VECS - 1u);
+    }
     var v = Vec(W[r * p.m.row_vecs + i], 0u, 0u);
     if (TYPE == I4_BLOCK) {
         v.bits = fifth_bits(p.m, r, i);

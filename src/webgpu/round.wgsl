@@ -34,8 +34,14 @@ fn largest_of(v: vec4<f32>) -> f32 {
     return max(max(a.x, a.y), max(a.z, a.w));
 }
 
-fn rounded(v: vec4<f32>, inverse: f32) -> vec4<i32> {
-    return vec4<i32>(round(clamp(v * inverse, vec4<f32>(-127.0), vec4<f32>(127.0))));
+// The numbers times `inverse`, at most 127 in size, to the nearest integers, the even ones of two: in the
+// lowest byte of each word. So large a number has no bits behind the point.
+fn rounded(v: vec4<f32>, inverse: f32) -> vec4<u32> {
+    return bitcast<vec4<u32>>(fma(v, vec4<f32>(inverse), vec4<f32>(12582912.0)));
+}
+
+fn packed_bytes(v: vec4<u32>) -> u32 {
+    return insertBits(insertBits(v.x, v.y, 8u, 8u), insertBits(v.z, v.w, 8u, 8u), 16u, 16u);
 }
 
 // 8 numbers as int8; for int4 weights in the order 0, 2, 4, 6, 1, 3, 5, 7: that of the low halves of
@@ -44,9 +50,9 @@ fn rounded8(x: Eight, inverse: f32, is_for_int4: bool) -> vec2<u32> {
     let a = rounded(x.a, inverse);
     let b = rounded(x.b, inverse);
     if (is_for_int4) {
-        return vec2<u32>(pack4xI8(vec4<i32>(a.xz, b.xz)), pack4xI8(vec4<i32>(a.yw, b.yw)));
+        return vec2<u32>(packed_bytes(vec4<u32>(a.xz, b.xz)), packed_bytes(vec4<u32>(a.yw, b.yw)));
     }
-    return vec2<u32>(pack4xI8(a), pack4xI8(b));
+    return vec2<u32>(packed_bytes(a), packed_bytes(b));
 }
 
 fn largest_of_8(x: Eight) -> f32 {
