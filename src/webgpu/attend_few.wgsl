@@ -46,7 +46,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> V: array<f32>;
 @group(0) @binding(4) var<storage, read> ROPE: array<vec2<f32>>;
 @group(0) @binding(5) var<storage, read_write> KV: array<vec4<u32>>;
-@group(0) @binding(6) var<storage, read_write> OUT: array<f32>;
+@group(0) @binding(6) var<storage, read_write> OUT: array<u32>;
 
 const TILE = 64u;            // keys
 const PER_KEY = SIZE / TILE; // neighbours that share a key
@@ -314,10 +314,14 @@ struct Tile {
 
 const IN_TILE = 8u; // quads of each kind
 const HAS_MORE_KEYS = QUADS > IN_TILE * PER_KEY;
+const IS_FULL = QUADS >= IN_TILE * PER_KEY; // no thread has quads behind the end of a key
 // The tile can be read before the batch appends to it: it has all that it needs.
 const IS_READ_FIRST = !HAS_MORE_KEYS && IN_TILE * N_SHARES >= TILE;
 
 fn key_quad(at: u32, i: u32) -> vec4<u32> {
+    if (IS_FULL) {
+        return KV[at + i * 64u];
+    }
     return KV[at + min(i, QUADS - 1u) * 64u];
 }
 
@@ -373,11 +377,14 @@ fn with_new_key(old: Tile, index: u32, thread: u32) -> Tile {
 }
 
 fn new_key(quad: u32) -> vec4<u32> {
+    if (IS_FULL) {
+        return appended[quad];
+    }
     return appended[min(quad, QUADS - 1u)];
 }
 
 fn scores_if(v: vec4<u32>, quad: u32) -> Numbers {
-    if (quad < QUADS) {
+    if (IS_FULL || quad < QUADS) {
         return quad_scores(v, quad);
     }
     return Numbers(0.0);
@@ -420,14 +427,38 @@ fn store(lane: Lane, part: u32, i: u32, x: f32, most: f32, sum: f32) {
         return;
     }
     if (!IS_SPLIT) {
-        OUT[(first_t() + lane.t) * p.out_stride + lane.head * HEAD_DIM + i] = x / sum;
+        OUT[(first_t() + lane.t) * p.out_stride + lane.head * HEAD_DIM + i] = bitcast<u32>(x / sum);
         return;
     }
-    let at = (((p.parts_t + row_at + lane.t) * N_HEADS + lane.head) * p.n_parts + part) * PITCH;
-    OUT[at + i] = x;
+    let at = part_at(lane, part);
+    OUT[at + i] = bitcast<u32>(x);
     if (i == 0u) {
-        OUT[at + PITCH - 4u] = most;
-        OUT[at + PITCH - 3u] = sum;
+        store_sums(at, most, sum, 1.0);
+    }
+}
+
+fn part_at(lane: Lane, part: u32) -> u32 {
+    return (((p.parts_t + row_at + lane.t) * N_HEADS + lane.head) * p.n_parts + part) * PITCH;
+}
+
+fn store_sums(at: u32, most: f32, sum: f32, factor: f32) {
+    OUT[at + PITCH - 4u] = bitcast<u32>(most);
+    OUT[at + PITCH - 3u] = bitcast<u32>(sum);
+    OUT[at + PITCH - 2u] = bitcast<u32>(factor);
+}
+
+// With IS_HALF: dimensions i and i + 1. They and the sum of weights are divided by a power of two that
+// makes the sum at most 1, so no value is too large.
+fn store_half(lane: Lane, part: u32, i: u32, x: f32, y: f32, most: f32, sum: f32) {
+    if (lane.t >= p.n) {
+        return;
+    }
+    let exponent = bitcast<u32>(sum) >> 23u;
+    let inverse = bitcast<f32>((253u - exponent) << 23u);
+    let at = part_at(lane, part);
+    OUT[at + i / 2u] = pack2x16float(vec2<f32>(x, y) * inverse);
+    if (i == 0u) {
+        store_sums(at, most, sum * inverse, bitcast<f32>((exponent + 1u) << 23u));
     }
 }
 

@@ -90,3 +90,10 @@ fn store_lanes(o: Output, d: u32, x: Numbers) {
         store(o.lanes.d, o.part, d, x.w, o.most.w, o.sum.w);
     }
 }
+
+fn store_halves(o: Output, d: u32, x: Numbers, y: Numbers) {
+    store_half(o.lanes.a, o.part, d, x.x, y.x, o.most.x, o.sum.x);
+    store_half(o.lanes.b, o.part, d, x.y, y.y, o.most.y, o.sum.y);
+    store_half(o.lanes.c, o.part, d, x.z, y.z, o.most.z, o.sum.z);
+    store_half(o.lanes.d, o.part, d, x.w, y.w, o.most.w, o.sum.w);
+}

@@ -66,19 +66,29 @@ fn largest(x: Numbers, thread: u32) -> Numbers {
     return most;
 }
 
+fn sum_of_shares(at: u32) -> Numbers {
+    var sum = reduced[at];
+    for (var share = 1u; share < N_SHARES; share++) {
+        sum += reduced[at + share * QUADS];
+    }
+    return sum;
+}
+
 // The sum of all shares of dimensions `dim` and dim + 1 of each quad.
 fn store_pair(o: Output, dim: u32, x: Numbers, y: Numbers, thread: u32) {
     workgroupBarrier();
     reduced[thread] = x;
     reduced[SIZE + thread] = y;
     workgroupBarrier();
-    for (var i = thread; i < 2u * QUADS; i += SIZE) {
-        let at = i / QUADS * SIZE + i % QUADS;
-        var sum = reduced[at];
-        for (var share = 1u; share < N_SHARES; share++) {
-            sum += reduced[at + share * QUADS];
+    if (IS_HALF) {
+        for (var i = thread; i < QUADS; i += SIZE) {
+            store_halves(o, i * PER_QUAD + dim, sum_of_shares(i), sum_of_shares(SIZE + i));
         }
-        store_lanes(o, i % QUADS * PER_QUAD + dim + i / QUADS, sum);
+        return;
+    }
+    for (var i = thread; i < 2u * QUADS; i += SIZE) {
+        store_lanes(o, i % QUADS * PER_QUAD + dim + i / QUADS,
+                    sum_of_shares(i / QUADS * SIZE + i % QUADS));
     }
 }
 

@@ -133,7 +133,7 @@ static void bind_input(const struct webgpu_device *d, const struct matvec *m, st
     }
     call->shader = SHADER_MATVEC_PARTS;
     call->constants[N_MATVEC_CONSTANTS] = m->parts->head_dim;
-    call->constants[N_MATVEC_CONSTANTS + 1] = qp_webgpu_part_words(m->parts->head_dim);
+    call->constants[N_MATVEC_CONSTANTS + 1] = qp_webgpu_part_words(true, m->parts->head_dim);
     p->input.parts.n_heads = (uint32_t)d->base.config->n_heads;
     p->input.parts.n_parts = (uint32_t)m->parts->n_parts;
 }
@@ -176,15 +176,15 @@ static bool can_add_parts(const struct webgpu_device *d, const struct gpu_produc
 {
     enum {
         MAX_HEADS = 64,
-        MAX_PARTS = 768,       // of all heads
-        MAX_NUMBERS = 4 << 20, // of the parts, that all workgroups read
+        MAX_PARTS = 768,        // of all heads
+        MAX_NUMBERS = 16 << 20, // of the parts, that all workgroups read
     };
     const int n_heads = d->base.config->n_heads;
     const size_t n_bytes = ((size_t)3 * MAX_PARTS + qp_round_up((size_t)w->n_in, ROW_UNIT)) * 4;
     for (int i = 0; i < w->n_slabs; i++)
         if (w->slabs[i].dtype == DTYPE_F32)
             return false;
-    return parts->head_dim % 4 == 0 && n_heads <= MAX_HEADS &&
+    return qp_webgpu_has_half_parts(d, parts->head_dim) && n_heads <= MAX_HEADS &&
            n_heads * parts->n_parts <= MAX_PARTS &&
            (int64_t)n_groups * w->n_in * parts->n_parts <= MAX_NUMBERS && fits(d, w, n_bytes);
 }
@@ -354,7 +354,7 @@ static quip_status round_rows(struct webgpu_device *d, const struct matvec *m)
     } else if (m->parts) {
         call.shader = SHADER_ROUND_PARTS;
         more[0] = m->parts->head_dim;
-        more[1] = qp_webgpu_part_words(m->parts->head_dim);
+        more[1] = qp_webgpu_part_words(true, m->parts->head_dim);
         parameters.input.parts.n_heads = (uint32_t)d->base.config->n_heads;
         parameters.input.parts.n_parts = (uint32_t)m->parts->n_parts;
     } else {

@@ -82,6 +82,13 @@ fn store_values(o: Output, quad: u32, share: u32, x: Quad, thread: u32) {
     } else {
         sum += subgroupShuffleXor(first, 4u);
     }
+    if (IS_HALF) {
+        let next = subgroupShuffleXor(sum, 1u);
+        if (share < TILE && !is_odd) {
+            store_halves(o, quad * PER_QUAD + i, sum, next);
+        }
+        return;
+    }
     if (share < TILE && i < PER_QUAD) {
         store_lanes(o, quad * PER_QUAD + i, sum);
     }

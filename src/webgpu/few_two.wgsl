@@ -78,3 +78,8 @@ fn store_lanes(o: Output, d: u32, x: Numbers) {
         store(o.lanes.b, o.part, d, x.y, o.most.y, o.sum.y);
     }
 }
+
+fn store_halves(o: Output, d: u32, x: Numbers, y: Numbers) {
+    store_half(o.lanes.a, o.part, d, x.x, y.x, o.most.x, o.sum.x);
+    store_half(o.lanes.b, o.part, d, x.y, y.y, o.most.y, o.sum.y);
+}

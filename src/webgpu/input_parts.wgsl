@@ -1,21 +1,23 @@
 // input_parts.wgsl: the input of matvec.wgsl is the output of attention, whose parts every workgroup
 // adds up in the order of combine.wgsl.
-// In:  PARTS, as combine.wgsl says; HEAD_DIM is a multiple of 4.
+// In:  PARTS, as combine.wgsl says with IS_HALF; HEAD_DIM is a multiple of 8.
 
 struct Input {
     n_heads: u32, // at most 64
     n_parts: u32, // n_heads * n_parts is at most 768
 }
 
-@group(0) @binding(2) var<storage, read> PARTS: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> PARTS: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read_write> OUT: array<u32>;
 
 const STORES = 0;
-const HOLDS = false;
+const HOLDS = 2u * N_CHUNKS <= SIZE; // a thread has eight numbers of the row
+const N_HELD = select(2u * N_CHUNKS, 1u, HOLDS);
 var<workgroup> largest_scores: array<f32, 768>; // of the parts
 var<workgroup> weight_sums: array<f32, 768>;
 var<workgroup> factors: array<f32, 768>;
-var<workgroup> sum_of_parts: array<vec4<f32>, 4u * N_CHUNKS>;
+var<workgroup> sums_of_parts: array<Eight, N_HELD>;
+var<private> held: Eight;
 
 fn fetch(t: u32, thread: u32) {}
 
@@ -23,62 +25,83 @@ fn prepare(t: u32, thread: u32) {
     let n = p.input.n_heads * p.input.n_parts;
     let row = t * n * (PITCH / 4u); // where its parts begin
     for (var i = thread; i < n; i += SIZE) {
-        let s = PARTS[row + (i + 1u) * (PITCH / 4u) - 1u];
+        let s = bitcast<vec4<f32>>(PARTS[row + (i + 1u) * (PITCH / 4u) - 1u]);
         largest_scores[i] = s.x;
         weight_sums[i] = s.y;
+        factors[i] = s.z;
     }
     workgroupBarrier();
     for (var i = thread; i < n; i += SIZE) {
         let first = i / p.input.n_parts * p.input.n_parts;
-        var most = -3.0e38;
-        for (var k = 0u; k < p.input.n_parts; k++) {
-            most = max(most, largest_scores[first + k]);
+        let last = first + p.input.n_parts - 1u;
+        var most = largest_scores[i];
+        for (var k = first; k <= last; k += 4u) { // four at once
+            most = max(max(most, largest_scores[k]),
+                       max(max(largest_scores[min(k + 1u, last)], largest_scores[min(k + 2u, last)]),
+                           largest_scores[min(k + 3u, last)]));
         }
-        factors[i] = exp(largest_scores[i] - most);
+        factors[i] *= exp(largest_scores[i] - most);
     }
     workgroupBarrier();
-    for (var i = thread; 4u * i < p.m.n_in; i += SIZE) {
-        sum_of_parts[i] = add_parts(row, i);
+    if (HOLDS) {
+        if (8u * thread < p.m.n_in) {
+            held = add_parts(row, thread);
+        }
+        return;
+    }
+    for (var i = thread; 8u * i < p.m.n_in; i += SIZE) {
+        sums_of_parts[i] = add_parts(row, i);
     }
     workgroupBarrier();
 }
 
-fn plus_part(x: vec4<f32>, i: u32, part: vec4<f32>) -> vec4<f32> {
-    return fma(vec4<f32>(factors[i]), part, x);
+// Sums of values and of weights.
+struct Sums {
+    x: Eight,
+    weights: f32,
 }
 
-fn add_parts(row: u32, i: u32) -> vec4<f32> {
-    let head = 4u * i / HEAD_DIM;
+fn part_of(at: u32, k: u32) -> vec4<u32> {
+    return PARTS[at + min(k, p.input.n_parts - 1u) * (PITCH / 4u)];
+}
+
+fn plus_part(s: Sums, first: u32, k: u32, part: vec4<u32>) -> Sums {
+    if (k >= p.input.n_parts) {
+        return s;
+    }
+    let factor = factors[first + k];
+    let f = vec4<f32>(factor);
+    return Sums(Eight(fma(f, vec4<f32>(unpack2x16float(part.x), unpack2x16float(part.y)), s.x.a),
+                      fma(f, vec4<f32>(unpack2x16float(part.z), unpack2x16float(part.w)), s.x.b)),
+                fma(factor, weight_sums[first + k], s.weights));
+}
+
+// Numbers [8 i, 8 i + 8).
+fn add_parts(row: u32, i: u32) -> Eight {
+    let head = 8u * i / HEAD_DIM;
     let first = head * p.input.n_parts;
-    let at = row + first * (PITCH / 4u) + i - head * (HEAD_DIM / 4u);
-    var x = vec4<f32>(0.0);
-    var sum = 0.0;
-    var k = 0u;
-    for (; k + 3u < p.input.n_parts; k += 4u) { // four loads are on their way at once
-        let a = PARTS[at + k * (PITCH / 4u)];
-        let b = PARTS[at + (k + 1u) * (PITCH / 4u)];
-        let c = PARTS[at + (k + 2u) * (PITCH / 4u)];
-        let d = PARTS[at + (k + 3u) * (PITCH / 4u)];
-        x = plus_part(plus_part(x, first + k, a), first + k + 1u, b);
-        x = plus_part(plus_part(x, first + k + 2u, c), first + k + 3u, d);
+    let at = row + first * (PITCH / 4u) + i - head * (HEAD_DIM / 8u);
+    var s = Sums();
+    for (var k = 0u; k < p.input.n_parts; k += 4u) { // four loads are on their way at once
+        let a = part_of(at, k);
+        let b = part_of(at, k + 1u);
+        let c = part_of(at, k + 2u);
+        let d = part_of(at, k + 3u);
+        s = plus_part(plus_part(s, first, k, a), first, k + 1u, b);
+        s = plus_part(plus_part(s, first, k + 2u, c), first, k + 3u, d);
     }
-    for (; k < p.input.n_parts; k++) {
-        x = plus_part(x, first + k, PARTS[at + k * (PITCH / 4u)]);
-    }
-    for (k = 0u; k < p.input.n_parts; k++) {
-        sum = fma(factors[first + k], weight_sums[first + k], sum);
-    }
-    return x / sum;
+    return Eight(s.x.a / s.weights, s.x.b / s.weights);
 }
 
 fn keep(t: u32, thread: u32) {}
 
 fn held8(i: u32) -> Eight {
-    return Eight();
+    return held;
 }
 
 fn input(t: u32, i: u32) -> vec4<f32> {
-    return sum_of_parts[i];
+    let x = sums_of_parts[min(i / 2u, N_HELD - 1u)];
+    return select(x.a, x.b, i % 2u == 1u);
 }
 
 const IS_ROUNDED = false;

@@ -230,10 +230,12 @@ static quip_status combine_parts(struct webgpu_device *d, const struct parts *pa
     const struct parameters {
         uint32_t first_t, out_stride, n_parts;
     } parameters = { (uint32_t)first_t, (uint32_t)d->mem.att.stride, (uint32_t)parts->n_parts };
+    const bool is_half = qp_webgpu_has_half_parts(d, parts->head_dim);
     assert(parts->n_parts <= 128);
     return qp_webgpu_dispatch(
         d, &(struct call){ .shader = SHADER_COMBINE,
-                           .constants = { parts->head_dim, qp_webgpu_part_words(parts->head_dim) },
+                           .constants = { parts->head_dim,
+                                          qp_webgpu_part_words(is_half, parts->head_dim), is_half },
                            .parameters = &parameters,
                            .n_parameters = sizeof parameters,
                            .bindings = { range_of(&d->mem.parts), range_of(&d->mem.att) },
@@ -247,6 +249,12 @@ quip_status qp_webgpu_settle_parts(struct webgpu_device *d)
     const struct parts parts = d->pending.parts;
     d->pending.parts.n_rows = 0;
     return combine_parts(d, &parts, 0);
+}
+
+/* Are parts left to be added up? In binary16 a single one is, too: every row is rounded alike. */
+static bool is_split(const struct webgpu_device *d, int head_dim, int n_parts)
+{
+    return n_parts > 1 || qp_webgpu_has_half_parts(d, head_dim);
 }
 
 /* struct Params of attend_few.wgsl */
@@ -271,7 +279,8 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
               n_blocks = qp_webgpu_layer_blocks(c, l, n_context);
     const int words = kv_words(d->kv_is_f16, lc->head_dim),
               n_threads = lc->head_dim > 256 ? 128 : 256;
-    const bool is_split = n_parts > 1, has_rope = appends && lc->rope != ROPE_NONE;
+    const bool is_half = qp_webgpu_has_half_parts(d, lc->head_dim);
+    const bool has_rope = appends && lc->rope != ROPE_NONE;
     const bool is_batch = n_runs > 1, is_one_row = run->n == 1 && !is_batch;
     const int n_groups = (run->n * group + LANES - 1) / LANES * lc->n_kv_heads * n_parts;
     const int n_lanes = is_one_row && n_groups <= FEW_GROUPS ? FEW_LANES : LANES;
@@ -313,25 +322,26 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
                        c->has_alibi,
                        0,
                        words,
-                       is_split,
+                       is_split(d, lc->head_dim, n_parts),
                        appends && lc->kv_layer == l,
                        (int)c->qk_norm,
                        c->norm == NORM_LAYER,
                        c->norm == NORM_RMS_PLUS_1,
                        c->v_norm,
                        !w->m[MATRIX_V].data,
-                       qp_webgpu_part_words(lc->head_dim),
+                       qp_webgpu_part_words(is_half, lc->head_dim),
                        n_threads,
                        is_batch,
                        is_one_row,
-                       n_split == TILE },
+                       n_split == TILE,
+                       is_half },
         .no_subgroups = words / 4 * 8 > n_threads,
         .parameters = &parameters,
         .n_parameters = sizeof parameters,
         .bindings = { range_of(&d->mem.rows), range_of(x), range_of(&d->vector_memory),
                       range_of(rope),
                       is_batch ? range_of(&run->sequence->pool->layers[lc->kv_layer]) : kv,
-                      range_of(is_split ? &d->mem.parts : &d->mem.att) },
+                      range_of(is_split(d, lc->head_dim, n_parts) ? &d->mem.parts : &d->mem.att) },
         .x = (uint32_t)((run->n * group + n_lanes - 1) / n_lanes),
         .y = (uint32_t)(lc->n_kv_heads * n_runs),
         .z = (uint32_t)n_parts
@@ -362,7 +372,9 @@ static quip_status attend_run(struct webgpu_device *d, int l, const struct rows 
     const struct parts parts = { run->n, count_parts(d, l, rows, run),
                                  d->base.config->layers[l].head_dim };
     const quip_status status = attend_few(d, l, run, 1, parts.n_parts, 0, appends);
-    return status || parts.n_parts == 1 ? status : combine_parts(d, &parts, run->first);
+    if (status || !is_split(d, parts.head_dim, parts.n_parts))
+        return status;
+    return combine_parts(d, &parts, run->first);
 }
 
 /* Attention of few rows. All have as many parts as the longest, so that one dispatch adds them up,
@@ -381,7 +393,7 @@ static quip_status attend_all(struct webgpu_device *d, int l, const struct rows 
         run = run_at(rows, t);
         status = attend_few(d, l, &run, is_gathered ? rows->n : 1, parts.n_parts, t, appends);
     }
-    if (parts.n_parts > 1)
+    if (is_split(d, parts.head_dim, parts.n_parts))
         d->pending.parts = parts;
     return status;
 }

@@ -46,7 +46,8 @@ extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend
 #define ATTEND_FEW_TEXTS qp_wgsl_act, qp_wgsl_attention, qp_wgsl_few_memory, qp_wgsl_attend_few
 #define ATTEND_FEW_CONSTANTS                                                                       \
     ATTENTION_CONSTANTS, "bIS_SPLIT", "bAPPENDS", "iQK_NORM", "bIS_LAYER_NORM", "bIS_PLUS_1",      \
-        "bV_NORM", "bV_IS_K", "uPITCH", "uSIZE", "bIS_BATCH", "bIS_ONE_ROW", "bIS_ONE_TILE"
+        "bV_NORM", "bV_IS_K", "uPITCH", "uSIZE", "bIS_BATCH", "bIS_ONE_ROW", "bIS_ONE_TILE",       \
+        "bIS_HALF"
 
 /* Those of families that have more than attention and a feed-forward. */
 extern const char qp_wgsl_choose[], qp_wgsl_conv[], qp_wgsl_experts[], qp_wgsl_merge[],
@@ -137,7 +138,7 @@ static const struct shader_kind {
                             2,
                             { ATTEND_FEW_CONSTANTS } },
     [SHADER_ATTEND_TWO] = { { ATTEND_FEW_TEXTS, qp_wgsl_few_two }, 4, 2, { ATTEND_FEW_CONSTANTS } },
-    [SHADER_COMBINE] = { { qp_wgsl_combine }, 1, 1, { "uHEAD_DIM", "uPITCH" } },
+    [SHADER_COMBINE] = { { qp_wgsl_combine }, 1, 1, { "uHEAD_DIM", "uPITCH", "bIS_HALF" } },
     [SHADER_KEEP] = { { qp_wgsl_keep }, 1, 1, { 0 } },
     [SHADER_ARGMAX] = { { qp_wgsl_argmax }, 1, 1, { "bIS_LAST" } },
     [SHADER_SELECT] = { { qp_wgsl_keys, qp_wgsl_select }, 3, 1, { "iPASS" } },

@@ -514,9 +514,14 @@ float qp_webgpu_alibi_slope(int h, int n_heads);
  * these and shorter sequences has; and words of a part's output. */
 int qp_webgpu_split_of(int n_context);
 int qp_webgpu_max_parts(int n_context);
-static inline int qp_webgpu_part_words(int head_dim)
+static inline int qp_webgpu_part_words(bool is_half, int head_dim)
 {
-    return stride_of(head_dim) + 4;
+    return stride_of(is_half ? head_dim / 2 : head_dim) + 4;
+}
+/* Is that output binary16 (IS_HALF of combine.wgsl)? */
+static inline bool qp_webgpu_has_half_parts(const struct webgpu_device *d, int head_dim)
+{
+    return d->kv_is_f16 && head_dim % 8 == 0;
 }
 quip_status qp_webgpu_sample(struct device *device, const struct draw *draws, int n);
 /* Words of batch_memory.draws for each draw, and of batch_memory.candidates. */
