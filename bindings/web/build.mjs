@@ -36,6 +36,7 @@ const bundle = (platform, folder) =>
     format: "esm",
     target: "es2022",
     bundle: true,
+    loader: { ".wgsl": "text" },
     minify: platform === "browser",
     sourcemap: false,
     logLevel: "warning",

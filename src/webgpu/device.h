@@ -36,7 +36,8 @@ struct gpu_info {
     uint32_t max_groups;   // workgroups of a dispatch in each dimension
     uint32_t group_memory; // bytes of a workgroup's own memory
     bool has_timestamps;
-    bool has_subgroups; // shaders may use them, and all have the same size
+    bool has_subgroups;     // shaders may use them, and all have the same size
+    uint32_t subgroup_size; // what subgroups.c would find, where it cannot ask; 0: it asks
 };
 
 /* A part of a buffer. Offsets are multiples of GPU_ALIGN. */

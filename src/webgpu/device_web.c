@@ -17,7 +17,8 @@ enum limit {
     LIMIT_BUFFER,
     LIMIT_BINDING,
     LIMIT_GROUPS,
-    LIMIT_GROUP_MEMORY
+    LIMIT_GROUP_MEMORY,
+    LIMIT_SUBGROUP // threads; 1: no shader uses subgroups
 };
 
 IMPORT("limit") double web_gpu_limit(int limit);
@@ -71,7 +72,8 @@ quip_status qp_gpu_open(struct gpu **gpu, quip_error *error)
                                  .max_buffer = (uint64_t)web_gpu_limit(LIMIT_BUFFER),
                                  .max_binding = (uint64_t)web_gpu_limit(LIMIT_BINDING),
                                  .max_groups = (uint32_t)web_gpu_limit(LIMIT_GROUPS),
-                                 .group_memory = (uint32_t)web_gpu_limit(LIMIT_GROUP_MEMORY) };
+                                 .group_memory = (uint32_t)web_gpu_limit(LIMIT_GROUP_MEMORY),
+                                 .subgroup_size = (uint32_t)web_gpu_limit(LIMIT_SUBGROUP) };
     if (web_gpu_name(g->info.name, sizeof g->info.name - 1) == 0) {
         free(g);
         return qp_fail(error, QUIP_E_UNSUPPORTED, "the page has not opened a GPU");

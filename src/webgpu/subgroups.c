@@ -1,5 +1,5 @@
 /* subgroups.c: how many threads of a GPU are a subgroup.
- * In:  a GPU.
+ * In:  a GPU. A page has asked already, because nothing waits there (engine/gpu.ts).
  * Out: the number that the variants of shaders with subgroups are made for (shaders.c). */
 #include "webgpu/webgpu_impl.h"
 
@@ -43,8 +43,9 @@ quip_status qp_webgpu_find_subgroup(struct webgpu_device *d, quip_error *error)
 {
     struct scratch out = { 0 };
     struct gpu_buffer *readback = NULL;
-    d->subgroup = 1;
-    if (!qp_gpu_info(d->gpu)->has_subgroups)
+    const struct gpu_info *info = qp_gpu_info(d->gpu);
+    d->subgroup = info->subgroup_size ? (int)info->subgroup_size : 1;
+    if (info->subgroup_size || !info->has_subgroups)
         return QUIP_OK;
     quip_status status = qp_webgpu_alloc(d, &out, 1, N_THREADS, error);
     if (!status)

@@ -153,17 +153,34 @@ test("auto measures a GPU once, and remembers", async () => {
   await end();
 });
 
-test("a GPU that computes wrongly is refused", async () => {
-  const wrong = `const open = GPUDevice.prototype.createShaderModule;
+/** Lines before a worker script: `change` makes the text of a shader another one. */
+const changeShaders = (change) => `{
+    const open = GPUDevice.prototype.createShaderModule;
     GPUDevice.prototype.createShaderModule = function ({ code }) {
-      return open.call(this, { code: code.replaceAll("dot4I8Packed(", "-dot4I8Packed(") });
-    };\n`;
+      return open.call(this, { code: (${change})(code) });
+    };
+  }\n`;
+
+test("a GPU that computes wrongly is refused", async () => {
+  const wrong = changeShaders((code) => code.replaceAll("dot4I8Packed(", "-dot4I8Packed("));
   const { page, end } = await openChanged([["swiftshader|", ""], ["isFallbackAdapter", "isNoAdapter"]], wrong);
   assert.match(await failure(page, "/models/gemma3.bin", { backend: "gpu" }), /^unsupported: the GPU \(.*\) computes wrongly: its logits differ by \d+ %/);
   const found = await page.evaluate(() => quip.Model.open("/models/gemma3.bin").then((model) => model.close().then(() => model.info)));
   assert.equal(found.backend, "cpu");
   assert.match(found.backendReason, /computes wrongly/);
   await end();
+});
+
+/* SwiftShader has subgroups of 4 threads, and the shaders want 8 or more. Here it says that it has 32. */
+test("the browser compiles the shaders with subgroups, and a GPU that says the wrong size is refused", async () => {
+  const says32 = `for (const name of ["subgroupMinSize", "subgroupMaxSize"])
+    Object.defineProperty(GPUAdapterInfo.prototype, name, { get: () => 32 });\n`;
+  const { page, end } = await openChanged([], says32 + changeShaders((code) => code.replace("select(0u, size, are_neighbours)", "32u")));
+  assert.match(await failure(page, "/models/llama.bin", { backend: "gpu" }), /^unsupported: the GPU \(.*\) computes wrongly/);
+  await end();
+  const other = await openChanged([], says32); // the threads themselves say 4
+  assert.equal((await answer(other.page, "/models/llama.bin", { backend: "gpu", nThreads: 1 })).text.slice(0, 8), fixtures.expected.llama.greedy.slice(0, 8));
+  await other.end();
 });
 
 test("a lost GPU is an error, and everything can be closed", async () => {

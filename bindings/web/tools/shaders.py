@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """src/webgpu/*.wgsl -> a C file with their texts, without comments and indentation: a page downloads
-them. Those with subgroups are empty: device_web.c has none. cmake/embed.cmake makes the same names
-for the native library.
+them. subgroup.wgsl is empty: it is in the scripts (engine/gpu.ts). cmake/embed.cmake makes the same
+names for the native library.
 """
 
 import argparse
@@ -25,6 +25,6 @@ output = parser.parse_args().output
 out = ["/* Made by tools/shaders.py. */"]
 for path in sorted(SHADERS.glob("*.wgsl")):
     name = f"qp_wgsl_{path.stem}"
-    text = "" if "subgroup" in path.stem else shorten(path.read_text())
+    text = "" if path.stem == "subgroup" else shorten(path.read_text())
     out.append(f"extern const char {name}[];\nconst char {name}[] = {json.dumps(text)};")
 output.write_text("\n".join(out) + "\n")

@@ -3,6 +3,7 @@
  * with `pending`, and calls again. */
 import { QuipError } from "../errors.js";
 import { address } from "./module.js";
+import subgroupShader from "../../../../src/webgpu/subgroup.wgsl";
 
 /** Why a GPU cannot be used, for QuipError and for `backendReason`. */
 const unsupported = (why: string) => new QuipError("unsupported", why);
@@ -15,6 +16,9 @@ const STAGE_COMPUTE = 4;
 /** By enum gpu_usage of device.h. */
 const USAGES = [STORAGE | COPY_SRC | COPY_DST, UNIFORM | COPY_DST, MAP_READ | COPY_DST];
 
+/** Before each shader, if the GPU has subgroups. wgpu-native does not know this line. */
+const ENABLE_SUBGROUPS = "enable subgroups;\n";
+
 const LOST = "was lost; open the model again";
 
 const utf8 = new TextEncoder();
@@ -23,6 +27,30 @@ const fromUtf8 = new TextDecoder();
 type Handle = GPUBuffer | GPUComputePipeline | GPUBindGroup;
 type Address = number | bigint;
 type Layout = { group: GPUBindGroupLayout; pipeline: GPUPipelineLayout };
+
+/** How many neighbouring threads are a subgroup, if it is the same number from 8 to 64 for all threads of a
+ * workgroup; otherwise 1. src/webgpu/subgroups.c asks the same of native GPUs. */
+async function subgroupOf(device: GPUDevice): Promise<number> {
+  const size = 4 * 256;
+  device.pushErrorScope("validation");
+  const module = device.createShaderModule({ code: ENABLE_SUBGROUPS + subgroupShader });
+  const pipeline = device.createComputePipeline({ layout: "auto", compute: { module, entryPoint: "main" } });
+  const out = device.createBuffer({ usage: STORAGE | COPY_SRC, size });
+  const copy = device.createBuffer({ usage: MAP_READ | COPY_DST, size });
+  const encoder = device.createCommandEncoder();
+  const pass = encoder.beginComputePass();
+  pass.setPipeline(pipeline);
+  pass.setBindGroup(0, device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries: [{ binding: 1, resource: { buffer: out } }] }));
+  pass.dispatchWorkgroups(1);
+  pass.end();
+  encoder.copyBufferToBuffer(out, 0, copy, 0, size);
+  device.queue.submit([encoder.finish()]);
+  const [error] = await Promise.all([device.popErrorScope(), copy.mapAsync(MODE_READ)]).catch(() => [true]);
+  const found = error ? [1] : [...new Set(new Uint32Array(copy.getMappedRange()))];
+  for (const buffer of [out, copy]) buffer.destroy();
+  const [first] = found as [number];
+  return found.length === 1 && [8, 16, 32, 64].includes(first) ? first : 1;
+}
 
 export class Gpu {
   #objects = new Map<number, Handle>();
@@ -42,6 +70,7 @@ export class Gpu {
   private constructor(
     readonly name: string,
     readonly isSoftware: boolean,
+    readonly subgroup: number, // threads; 1: no shader uses subgroups
     private readonly device: GPUDevice,
   ) {
     void device.lost.then(({ message }) => this.#fail(message ? `was lost: ${message}; open the model again` : LOST));
@@ -64,8 +93,11 @@ export class Gpu {
     const isFallback = adapter.info.isFallbackAdapter || (adapter as { isFallbackAdapter?: boolean }).isFallbackAdapter;
     const isSoftware = !!isFallback || /swiftshader|llvmpipe|lavapipe|basic render/i.test(`${name} ${architecture}`);
     const { limits } = adapter;
+    const { subgroupMinSize: least, subgroupMaxSize: most } = adapter.info;
+    const hasSubgroups = adapter.features.has("subgroups") && least === most && least >= 8;
     const device = await adapter
       .requestDevice({
+        requiredFeatures: hasSubgroups ? ["subgroups"] : [],
         requiredLimits: {
           maxBufferSize: limits.maxBufferSize,
           maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
@@ -76,7 +108,7 @@ export class Gpu {
       .catch((error: Error) => {
         throw unsupported(`the GPU (${name}) cannot be opened: ${error.message}`);
       });
-    return new Gpu(name, isSoftware, device);
+    return new Gpu(name, isSoftware, hasSubgroups ? await subgroupOf(device) : 1, device);
   }
 
   close(): void {
@@ -105,7 +137,7 @@ export class Gpu {
       return found.length;
     };
     const { limits } = this.device;
-    const numbers = [Number(this.isSoftware), limits.maxBufferSize, limits.maxStorageBufferBindingSize, limits.maxComputeWorkgroupsPerDimension, limits.maxComputeWorkgroupStorageSize];
+    const numbers = [Number(this.isSoftware), limits.maxBufferSize, limits.maxStorageBufferBindingSize, limits.maxComputeWorkgroupsPerDimension, limits.maxComputeWorkgroupStorageSize, this.subgroup];
     const buffer = (id: number) => this.#objects.get(id) as GPUBuffer;
     return {
       limit: (which: number) => numbers[which],
@@ -185,7 +217,7 @@ export class Gpu {
   }
 
   #pipeline(code: string, nRead: number, nWrite: number): number {
-    const module = this.device.createShaderModule({ code });
+    const module = this.device.createShaderModule({ code: this.subgroup > 1 ? ENABLE_SUBGROUPS + code : code });
     const compute = { module, entryPoint: "main" };
     return this.#add(this.device.createComputePipeline({ layout: this.#layout(nRead, nWrite).pipeline, compute }));
   }
