@@ -171,6 +171,13 @@ test("a GPU that computes wrongly is refused", async () => {
   await end();
 });
 
+test("a GPU that multiplies only long prompts wrongly is refused", async () => {
+  const wrong = changeShaders((code) => (code.includes("fn load_x(") ? code.replaceAll("dot4I8Packed(", "-dot4I8Packed(") : code));
+  const { page, end } = await openChanged([], wrong);
+  assert.match(await failure(page, "/models/llama.bin", { backend: "gpu" }), /^unsupported: the GPU \(.*\) computes wrongly: its logits differ by \d+ %/);
+  await end();
+});
+
 /* SwiftShader has subgroups of 4 threads, and the shaders want 8 or more. Here it says that it has 32. */
 test("the browser compiles the shaders with subgroups, and a GPU that says the wrong size is refused", async () => {
   const says32 = `for (const name of ["subgroupMinSize", "subgroupMaxSize"])
