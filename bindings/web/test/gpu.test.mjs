@@ -190,6 +190,20 @@ test("the browser compiles the shaders with subgroups, and a GPU that says the w
   await other.end();
 });
 
+test("a shader that does not compile, and a GPU that is lost while shaders are compiled", async () => {
+  const broken = await openChanged([], changeShaders((code) => code.replace("fn load_x(", "fn load_x(,")));
+  assert.match(await failure(broken.page, "/models/llama.bin", { backend: "gpu" }), /^device: the GPU \(.*\) refused a (call|shader): /);
+  await broken.end();
+  const lost = await openChanged([], `const compile = GPUDevice.prototype.createComputePipelineAsync;
+    GPUDevice.prototype.createComputePipelineAsync = function (descriptor) {
+      const compiled = compile.call(this, descriptor);
+      this.destroy();
+      return compiled;
+    };\n`);
+  assert.match(await failure(lost.page, "/models/llama.bin", { backend: "gpu" }), /^device: the GPU \(.*\) was lost/);
+  await lost.end();
+});
+
 test("a lost GPU is an error, and everything can be closed", async () => {
   const keep = `const request = GPUAdapter.prototype.requestDevice;
     GPUAdapter.prototype.requestDevice = async function (options) {

@@ -83,7 +83,7 @@ export class Engine {
   openModel(file: FileMemory, o: Omit<ModelParams, "backend">, backend: "cpu" | "gpu"): number {
     if (!file.length) throw new QuipError("format", `${file.name} is empty`);
     file.trim();
-    return this.module.scoped((a) => {
+    const open = (a: Arena) => {
       const options = a.struct("quip_model_options", {
         backend: BACKEND[backend],
         n_threads: o.nThreads,
@@ -91,7 +91,13 @@ export class Engine {
         name: a.cText(file.name),
       });
       return this.module.handle("quip_web_model_open", file.pointer, file.length, options.pointer);
-    });
+    };
+    if (this.gpu) this.gpu.compilesAtOnce = true; // all weights are written here: they should not wait
+    try {
+      return this.module.scoped(open);
+    } finally {
+      if (this.gpu) this.gpu.compilesAtOnce = false;
+    }
   }
 
   /** Open LoRA weights for the model, and free the memory of their file. */

@@ -63,6 +63,12 @@ export class Gpu {
   #mapped = new Set<GPUBuffer>();
   #isShort = false;
   #failure = "";
+  #compiling = 0; // pipelines
+  #waiting: (() => void)[] = []; // calls behind these, in their order
+
+  /** Pipelines are compiled in the call that asks for them. Otherwise in the background and side by side, and
+   * the calls that follow wait: a copy is made of what they write. */
+  compilesAtOnce = false;
 
   /** Resolves when the bytes that the library asked for last are there, or cannot come; null: none. */
   pending: Promise<void> | null = null;
@@ -144,28 +150,37 @@ export class Gpu {
       name: (to: Address, n: Address) => put(this.name, to, n),
       failure: (to: Address, n: Address) => put(this.#failure, to, n),
       buffer: (usage: number, size: number) => this.#buffer(usage, size),
-      write: (to: number, offset: number, from: Address, n: Address) =>
-        this.device.queue.writeBuffer(buffer(to), offset, bytes(from, n)),
+      write: (to: number, offset: number, from: Address, n: Address) => {
+        const copied = this.#compiling ? bytes(from, n).slice() : bytes(from, n);
+        this.#compiled(() => this.device.queue.writeBuffer(buffer(to), offset, copied));
+      },
       pipeline: (wgsl: Address, n: Address, nRead: number, nWrite: number) =>
         this.#pipeline(fromUtf8.decode(bytes(wgsl, n).slice()), nRead, nWrite),
       bindings: (ranges: Address, nRead: number, nWrite: number) =>
         this.#bindings(new Float64Array(memory().buffer, address(ranges), 3 * (1 + nRead + nWrite)), nRead, nWrite),
-      dispatch: (pipeline: number, bindings: number, offset: number, x: number, y: number, z: number) =>
-        this.#dispatch(pipeline, bindings, offset, x, y, z),
-      copy: (to: number, toOffset: number, from: number, fromOffset: number, n: number) => {
-        this.#endPass();
-        this.#recording().copyBufferToBuffer(buffer(from), fromOffset, buffer(to), toOffset, n);
+      dispatch: (pipeline: number, bindings: number, offset: number, x: number, y: number, z: number) => {
+        if (!this.#compiling) this.#dispatch(pipeline, bindings, offset, x, y, z);
+        else this.#waiting.push(() => this.#dispatch(pipeline, bindings, offset, x, y, z));
       },
-      submit: () => {
-        this.#endPass();
-        if (this.#encoder) this.device.queue.submit([this.#encoder.finish()]);
-        this.#forget();
+      copy: (to: number, toOffset: number, from: number, fromOffset: number, n: number) =>
+        this.#compiled(() => {
+          this.#endPass();
+          this.#recording().copyBufferToBuffer(buffer(from), fromOffset, buffer(to), toOffset, n);
+        }),
+      submit: () =>
+        this.#compiled(() => {
+          this.#endPass();
+          if (this.#encoder) this.device.queue.submit([this.#encoder.finish()]);
+          this.#forget();
+        }),
+      discard: () =>
+        this.#compiled(() => {
+          this.#endPass();
+          this.#forget();
+        }),
+      map: (id: number, n: Address) => {
+        this.pending = new Promise((resolve) => this.#compiled(() => resolve(this.#map(buffer(id), address(n)))));
       },
-      discard: () => {
-        this.#endPass();
-        this.#forget();
-      },
-      map: (id: number, n: Address) => this.#map(buffer(id), address(n)),
       mapped: (id: number, to: Address, n: Address) => {
         const from = buffer(id);
         if (!this.#mapped.delete(from)) return 0;
@@ -173,7 +188,7 @@ export class Gpu {
         from.unmap();
         return 1;
       },
-      close: (id: number) => this.#close(id),
+      close: (id: number) => this.#compiled(() => this.#close(id)),
     };
   }
 
@@ -218,8 +233,26 @@ export class Gpu {
 
   #pipeline(code: string, nRead: number, nWrite: number): number {
     const module = this.device.createShaderModule({ code: this.subgroup > 1 ? ENABLE_SUBGROUPS + code : code });
-    const compute = { module, entryPoint: "main" };
-    return this.#add(this.device.createComputePipeline({ layout: this.#layout(nRead, nWrite).pipeline, compute }));
+    const descriptor = { layout: this.#layout(nRead, nWrite).pipeline, compute: { module, entryPoint: "main" } };
+    if (this.compilesAtOnce) return this.#add(this.device.createComputePipeline(descriptor));
+    const id = this.#nextId++;
+    this.#compiling++;
+    void this.device
+      .createComputePipelineAsync(descriptor)
+      .then((pipeline) => this.#objects.set(id, pipeline))
+      .catch((error: Error) => this.#fail(`refused a shader: ${error.message}`))
+      .then(() => --this.#compiling || this.#continue());
+    return id;
+  }
+
+  /** Make a call, once the pipelines are compiled. */
+  #compiled(call: () => void): void {
+    if (this.#compiling) this.#waiting.push(call);
+    else call();
+  }
+
+  #continue(): void {
+    for (const call of this.#waiting.splice(0)) call();
   }
 
   /** `ranges` has a buffer, an offset and a size for each binding. */
@@ -238,8 +271,10 @@ export class Gpu {
   }
 
   #dispatch(pipeline: number, bindings: number, offset: number, x: number, y: number, z: number): void {
+    const compiled = this.#objects.get(pipeline) as GPUComputePipeline | undefined;
+    if (!compiled) return; // it does not compile: #failure says so
     this.#pass ??= this.#recording().beginComputePass();
-    this.#pass.setPipeline(this.#objects.get(pipeline) as GPUComputePipeline);
+    this.#pass.setPipeline(compiled);
     this.#pass.setBindGroup(0, this.#objects.get(bindings) as GPUBindGroup, [offset]);
     this.#pass.dispatchWorkgroups(x >>> 0, y >>> 0, z >>> 0);
   }
@@ -255,8 +290,8 @@ export class Gpu {
     for (const buffer of this.#closing.splice(0)) buffer.destroy();
   }
 
-  #map(buffer: GPUBuffer, n: number): void {
-    this.pending = buffer.mapAsync(MODE_READ, 0, n).then(
+  #map(buffer: GPUBuffer, n: number): Promise<void> {
+    return buffer.mapAsync(MODE_READ, 0, n).then(
       () => void this.#mapped.add(buffer),
       // a lost GPU aborts the mapping, and `lost` may come much later
       (error: Error) => this.#fail(error.name === "AbortError" ? LOST : `did not return data: ${error.message}`),
