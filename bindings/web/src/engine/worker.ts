@@ -14,7 +14,8 @@ import { load, type Loading } from "./load.js";
 import { release } from "../release.js";
 
 const STEP_MS = 30; // about how long a step of a prefill may take
-const STEP_TOKENS = 16; // of the first step
+const LEAST_STEP = 16; // tokens
+const MOST_STEP = 1024;
 
 const port = parentPort();
 const running = new Map<number, Call>();
@@ -72,6 +73,7 @@ let embedder = 0;
 let modelFile = { pointer: 0, length: 0 };
 let vocabSize = 0;
 let embeddingSize = 0;
+let stepTokens = LEAST_STEP; // of a step that took about STEP_MS
 let openOnCpu: () => number; // the same model, for embeddings, which cannot say "not yet"
 const adapters = new Set<number>();
 
@@ -105,11 +107,13 @@ async function add(openSession: () => number) {
 
 /** Run the `left` tokens that were appended last, in steps. A cancel removes them. */
 async function run(session: number, left: number, call: Call): Promise<void> {
-  let n = STEP_TOKENS;
   while (left > 0) {
+    const n = Math.min(left, stepTokens);
     const start = performance.now();
     left = await engine.run(session, n);
-    if (performance.now() - start < STEP_MS) n *= 2;
+    const ms = performance.now() - start;
+    if (n === stepTokens && ms < STEP_MS) stepTokens = Math.min(2 * n, MOST_STEP);
+    else if (ms > 2 * STEP_MS) stepTokens = Math.max(n >> 1, LEAST_STEP);
     await yieldToMessages();
     if (left > 0 && (call.signal.aborted || !engine.sessions.has(session))) {
       if (engine.sessions.has(session)) engine.undo(session);
