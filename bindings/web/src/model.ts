@@ -24,7 +24,7 @@ export interface OpenOptions {
    * this model, else the CPU. ModelInfo says which one it is, and why. */
   backend?: Backend | undefined;
   /** Threads that the sessions of the model use, if the page has threads; default: one for each
-   * processor. */
+   * processor, but one that is left to the browser if there are 8 or more. */
   nThreads?: number | undefined;
   /** Leave the processor to others: half the threads if nThreads is absent, and no busy waiting. Slower,
    * but the answers are the same. */

@@ -2,7 +2,7 @@
  * this browser can run. An engine has one model. */
 import { QuipError } from "../errors.js";
 import type { Build, EmbedParams, EngineParams, FinishReason, ModelInfo, ModelParams, Result, Role, SessionParams } from "../protocol.js";
-import { compile, processors } from "#worker";
+import { compile, defaultThreads } from "#worker";
 import { abi } from "./abi.js";
 import { buildsToTry, needs64 } from "./builds.js";
 import type { Gpu } from "./gpu.js";
@@ -76,7 +76,7 @@ export class Engine {
 
   /** Start the workers that the model's threads need. */
   async startThreads(nThreads: number): Promise<void> {
-    await this.threads?.ensure((nThreads || processors()) - 1);
+    await this.threads?.ensure((nThreads || defaultThreads()) - 1);
   }
 
   /** Open a model file, whose memory the model uses. */

@@ -62,7 +62,7 @@ export async function readFile(path: string) {
  * messages of one port first.) */
 export const yieldToMessages = () => new Promise<void>((resolve) => setImmediate(resolve));
 
-export const processors = availableParallelism;
+export const defaultThreads = availableParallelism;
 
 export function parentPort(): Port {
   const port: Port = {
