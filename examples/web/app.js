@@ -290,12 +290,20 @@ function showSettings(isShown) {
 
 /* ---- events ---- */
 
-/** Open the model again, on what was chosen. The chat stays. */
+/** Open the model again, on what was chosen, or on what it ran on if that fails. The chat and the settings stay. */
 $("backend").addEventListener("change", async () => {
+  const [before, wereSettingsShown] = [loadBackend(), $("settings").open];
   saveBackend($("backend").value);
   if (!model) return;
   await leave();
   await open(opened, source.name);
+  const problem = $("problem").textContent;
+  if (!model && problem) {
+    saveBackend(($("backend").value = before));
+    await open(opened, source.name);
+    showProblem(problem);
+  }
+  if (model && wereSettingsShown) showSettings(true);
 });
 $("open-demo").addEventListener("click", () => open(DEMO.url, DEMO.name));
 $("file").addEventListener("change", (event) => {

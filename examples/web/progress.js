@@ -9,6 +9,7 @@ const PHASES = {
   download: "Downloading",
   cache: "Reading from this browser's storage",
   open: "Opening",
+  gpu: "Trying the GPU of this device with",
 };
 const SPEED_MS = 3000; // the speed is that of the last seconds
 
@@ -30,7 +31,7 @@ export class Progress {
     const sentence = `${PHASES[phase] ?? phase}: ${this.#name}`;
     if ($("phase").textContent !== sentence) $("phase").textContent = sentence; // is read aloud
     const bar = $("progress");
-    if (total) {
+    if (total && phase !== "gpu") {
       bar.max = total;
       bar.value = loaded;
     } else {

@@ -97,9 +97,10 @@ export interface Opened {
   build: Build;
 }
 
-/** Progress of an open. `total` is 0 while it is unknown. */
+/** Progress of an open. `total` is 0 while it is unknown. waiting: another tab is downloading the file; gpu: all
+ * bytes are there, and the GPU is compared with the CPU. */
 export interface Progress {
-  phase: "waiting" | "download" | "cache" | "open"; // waiting: another tab is downloading it
+  phase: "waiting" | "download" | "cache" | "open" | "gpu";
   loaded: number; // bytes
   total: number;
 }

@@ -115,6 +115,9 @@ describe("the demo page", () => {
     await page.selectOption("#backend", "gpu");
     await page.waitForSelector("#problem:not([hidden])");
     assert.match(await page.locator("#problem").textContent(), /GPU/);
+    await page.waitForFunction(() => document.querySelector("#settings").open);
+    assert.equal(await page.inputValue("#backend"), "cpu", "it runs on what it ran on before");
+    assert.match(await page.locator("#facts").textContent(), /Runs onthe CPU/);
     await end(page);
   });
 

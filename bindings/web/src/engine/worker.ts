@@ -137,6 +137,7 @@ const handlers: { [C in CallName]: (params: Calls[C][0], call: Call) => Promise<
     let loaded: FileMemory;
     model = await load(choose, source, sha256, call, (file) => engine.openModel((loaded = file), params, "cpu"));
     modelFile = { pointer: loaded!.pointer, length: loaded!.length };
+    if (gpu) call.progress({ phase: "gpu", loaded: modelFile.length, total: modelFile.length });
     const chosen = gpu ? await chooseBackend(engine, model, loaded!, params) : { model, reason };
     model = chosen.model;
     const info = { ...engine.modelInfo(model), backendReason: chosen.reason };
