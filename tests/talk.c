@@ -380,6 +380,38 @@ static void test_broken_template(void **state)
     close_opened(&o);
 }
 
+/* Tokens that the template writes are user-defined in this vocabulary, so they would be found in
+ * any text. In that of a user they stay text, in one or two parts; an answer may have them. */
+static void test_markers_in_texts(void **state)
+{
+    (void)state;
+    struct opened o = { .model = NULL };
+    quip_session *s;
+    quip_error error = { 0 };
+    open_with(&o, templates[1].source);
+    check(quip_session_open(&s, o.model, NULL, &error), &error);
+    append_text(s, "a<end><turn>b<tu");
+    append_text(s, "rn> <end>");
+    check(quip_session_append(s, QUIP_ROLE_MODEL, "c<turn>", 7, &error), &error);
+    append_text(s, "<end>");
+    check(qp_turn_begin_answer(s, &error), &error);
+    int n_turn = 0, n_end = 0;
+    for (int i = 0; i < s->n; i++) {
+        n_turn += s->context[i] == TINY_TURN;
+        n_end += s->context[i] == TINY_END;
+    }
+    assert_int_equal(n_turn, 3 + 1 + 1); // of three turns, the next one, and the answer
+    assert_int_equal(n_end, 3);
+    struct bytes text = { 0 };
+    text_of_context(s, s->n, &text);
+    assert_string_equal((char *)text.data,
+                        "<bos><turn>user a<end><turn>b<turn> <end><end><turn>assistant c<turn>"
+                        "<end><turn>user <end><end><turn>");
+    qp_bytes_close(&text);
+    quip_session_close(s);
+    close_opened(&o);
+}
+
 static void test_full_context_changes_nothing(void **state)
 {
     (void)state;
@@ -413,6 +445,7 @@ int main(void)
         cmocka_unit_test(test_text_of_the_model_is_continued),
         cmocka_unit_test(test_failures),
         cmocka_unit_test(test_broken_template),
+        cmocka_unit_test(test_markers_in_texts),
         cmocka_unit_test(test_full_context_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -291,6 +291,11 @@ quip_status qp_turn_append(quip_session *s, quip_role role, const char *text, si
 /* The token ids that qp_turn_push would append, without appending them. */
 quip_status qp_turn_tokens(quip_session *s, quip_role role, const char *text, size_t n,
                            struct tokens *out, quip_error *error);
+/* Where text[0, n) of a role must be divided so that a token that it spells out stays text: before
+ * the last character of the first such token; n if there is none. Such tokens are those that mark
+ * turns, and with_control control tokens, too. */
+size_t qp_turn_division(const quip_session *s, quip_role role, bool with_control, const char *text,
+                        size_t n);
 /* Append the template's text before the model's answer, without running it. */
 quip_status qp_turn_begin_answer(quip_session *s, quip_error *error);
 

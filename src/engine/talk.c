@@ -8,8 +8,8 @@
  * tokens that were drawn, if a control token follows it. Where the text did change, the context
  * goes back to the first token that differs.
  *
- * A control token that is spelled out in a text of the conversation must not become one: a mark in
- * it divides the text for the tokenizer, and is removed. */
+ * A token that marks turns and is spelled out in a text of the conversation must not become one: a
+ * mark in it divides the text for the tokenizer, and is removed. */
 #include "engine/engine.h"
 
 #include <stdlib.h>
@@ -64,17 +64,17 @@ static bool copy_state(struct talk_state *to, const struct talk_state *from)
 
 /* ---- texts ---- */
 
-/* A copy of a text with a mark inside each control token that it spells out. */
-static bool append_marked(const quip_session *s, struct bytes *out, const char *text, size_t n)
+/* A copy of a text with a mark inside each control token that it spells out, and inside each other
+ * token that marks turns. */
+static bool append_marked(const quip_session *s, quip_role role, struct bytes *out,
+                          const char *text, size_t n)
 {
-    const size_t end = qp_tokenizer_special_end(s->model->tokenizer, text, n);
-    if (end == 0)
-        return qp_bytes_append(out, text, n);
-    size_t last = end - 1; // its last character begins here
-    while (last > 0 && ((uint8_t)text[last] & 0xc0) == 0x80)
-        last--;
-    return append_marked(s, out, text, last) && qp_bytes_append_text(out, MARK) &&
-           qp_bytes_append(out, text + last, n - last);
+    bool ok = true;
+    for (size_t part; n > 0 && ok; text += part, n -= part) {
+        part = qp_turn_division(s, role, true, text, n);
+        ok = qp_bytes_append(out, text, part) && (part == n || qp_bytes_append_text(out, MARK));
+    }
+    return ok;
 }
 
 static bool add_turn(struct talk_state *t, quip_role role, const char *text, size_t n)
@@ -160,7 +160,7 @@ static bool append_variables(const quip_session *s, const struct talk_state *t, 
         struct bytes marked = { 0 };
         ok = qp_bytes_printf(out, "%s{\"role\":\"%s\",\"content\":", i ? "," : "",
                              role_name(turn->role)) &&
-             append_marked(s, &marked, (const char *)t->contents.data + at, turn->n) &&
+             append_marked(s, turn->role, &marked, (const char *)t->contents.data + at, turn->n) &&
              qp_jinja_quote(out, (const char *)marked.data, marked.n) &&
              qp_bytes_append(out, "}", 1);
         qp_bytes_close(&marked);

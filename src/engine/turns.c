@@ -4,7 +4,9 @@
  *
  * When the role changes from `last` to `next`, suffix(last) + prefix(next) is inserted. Control
  * tokens are recognized in the template's own text and, so that users can write whole prompts, in
- * text of QUIP_ROLE_NONE. The text of any other role never becomes control tokens. */
+ * text of QUIP_ROLE_NONE. The text of any other role never becomes control tokens, nor those other
+ * tokens that mark turns: in Gemma's vocabulary "<end_of_turn>" is user-defined, as a tag of HTML
+ * is, and would be found in any text. */
 #include "engine/engine.h"
 
 #include <string.h>
@@ -46,6 +48,77 @@ static quip_status encode(const quip_session *s, const struct bytes *text, size_
                : qp_tokenizer_encode_more(t, from, end - begin, with_special, out, error);
 }
 
+/* ---- tokens that mark turns ---- */
+
+static bool spells(const char *text, const char *piece, size_t n)
+{
+    for (; text && *text; text++)
+        if (strncmp(text, piece, n) == 0)
+            return true;
+    return false;
+}
+
+/* Does the template of the session write this token, or does it end an answer? White space and
+ * single characters do not mark turns. */
+static bool marks_turns(const quip_session *s, quip_token id)
+{
+    size_t n;
+    const char *piece = qp_tokenizer_piece(s->model->tokenizer, id, &n);
+    const struct chat_template *chat = s->chat;
+    if (n < 2 || memchr(piece, 0, n) || strchr(" \t\r\n\xe2", piece[0]))
+        return false;
+    for (int i = 0; i < s->n_ends; i++)
+        if (s->ends[i] == id)
+            return true;
+    if (s->talk.jinja)
+        return qp_jinja_spells(s->talk.jinja, piece, n);
+    for (int role = QUIP_ROLE_USER; chat && role <= QUIP_ROLE_SYSTEM; role++)
+        if (spells(turn_of(chat, role)->prefix, piece, n) ||
+            spells(turn_of(chat, role)->suffix, piece, n))
+            return true;
+    return false;
+}
+
+/* An answer may consist of the tokens that its template writes, such as "<think>". */
+size_t qp_turn_division(const quip_session *s, quip_role role, bool with_control, const char *text,
+                        size_t n)
+{
+    const struct tokenizer *t = s->model->tokenizer;
+    for (size_t i = 0, length; i < n; i += length) {
+        quip_token id = -1;
+        length = qp_tokenizer_piece_at(t, text + i, n - i, &id);
+        if (length > 1 &&
+            (qp_tokenizer_is_control(t, id) ? with_control
+                                            : role != QUIP_ROLE_MODEL && marks_turns(s, id))) {
+            size_t last = length - 1; // its last character begins here
+            while (last > 0 && ((uint8_t)text[i + last] & 0xc0) == 0x80)
+                last--;
+            if (last > 0)
+                return i + last;
+        }
+        length = length > 0 ? length : 1;
+    }
+    return n;
+}
+
+/* Encode the template's text before `begin` and the text of a role behind it. */
+static quip_status encode_role(const quip_session *s, quip_role role, const struct bytes *all,
+                               size_t template_begin, size_t begin, struct tokens *out,
+                               quip_error *error)
+{
+    const char *text = (const char *)all->data;
+    quip_status status = QUIP_OK;
+    if (role == QUIP_ROLE_NONE)
+        return encode(s, all, template_begin, all->n, true, out, error);
+    for (size_t at = template_begin, end; at < all->n && !status; at = begin = end) {
+        end = begin + qp_turn_division(s, role, false, text + begin, all->n - begin);
+        status = encode(s, all, at, end, false, out, error);
+    }
+    return status;
+}
+
+/* ---- turns ---- */
+
 /* The template's text between texts of these roles; with is_prompt the model continues. */
 static bool put_between(const struct chat_template *chat, quip_role last, quip_role role,
                         bool is_prompt, struct bytes *out)
@@ -71,13 +144,14 @@ static quip_status compose(const quip_session *s, quip_role last, quip_role role
         ok = put_between(s->chat, last, role, !text, &all);
     const size_t markers =
         ok ? qp_tokenizer_special_end(s->model->tokenizer, (const char *)all.data, all.n) : 0;
+    const size_t begin = all.n;
     ok = ok && (!before || qp_bytes_append(&all, before->data, before->n)) &&
          qp_bytes_append(&all, text ? text : "", n);
     quip_status status = QUIP_OK;
     if (!ok)
         status = qp_fail_memory(error, "a prompt", n);
     else if (!(status = encode(s, &all, 0, markers, true, out, error)))
-        status = encode(s, &all, markers, all.n, role == QUIP_ROLE_NONE, out, error);
+        status = encode_role(s, role, &all, markers, begin, out, error);
     qp_bytes_close(&all);
     return status;
 }

@@ -21,6 +21,9 @@ void qp_jinja_close(struct jinja *jinja); // NULL is fine
 /* Bytes that it has on the heap; 0 for NULL. */
 size_t qp_jinja_memory(const struct jinja *jinja);
 
+/* Is text[0, n) anywhere in the source? */
+bool qp_jinja_spells(const struct jinja *jinja, const char *text, size_t n);
+
 /* What the template reads when it asks for the time. */
 struct jinja_time {
     int year, month, day, hour, minute, second; // month and day count from 1

@@ -190,6 +190,8 @@ struct jinja {
     struct node *body;
     const struct name *loop_name; // "loop"
     struct name *names[64];       // by hash
+    const char *source;           // [n_source]
+    size_t n_source;
 };
 
 /* ---- a rendering, or a parse ---- */

@@ -33,6 +33,12 @@ quip_status qp_jinja_open(struct jinja **jinja, const char *source, size_t n, qu
     struct jinja *j = qp_run_alloc(&r, sizeof *j);
     if (j)
         qp_parse(&r, j, source, n);
+    char *copy = r.has_failed ? NULL : qp_run_alloc(&r, n + 1);
+    if (copy) {
+        memcpy(copy, source, n);
+        j->source = copy;
+        j->n_source = n;
+    }
     quip_status status = QUIP_OK;
     if (r.has_failed)
         status = fail_as(&r, NULL, error);
@@ -61,6 +67,17 @@ size_t qp_jinja_memory(const struct jinja *jinja)
     for (const struct heap_chunk *chunk = jinja ? jinja->chunks : NULL; chunk; chunk = chunk->next)
         n += sizeof *chunk + chunk->size;
     return n;
+}
+
+bool qp_jinja_spells(const struct jinja *jinja, const char *text, size_t n)
+{
+    const char *at = jinja->source, *end = at + jinja->n_source;
+    for (; n > 0 && (size_t)(end - at) >= n; at++) {
+        at = memchr(at, text[0], (size_t)(end - at) - n + 1);
+        if (!at || memcmp(at, text, n) == 0)
+            return at != NULL;
+    }
+    return false;
 }
 
 /* The object in json[0, n), with `key` if that is not NULL. */

@@ -204,3 +204,16 @@ size_t qp_tokenizer_special_end(const struct tokenizer *t, const char *text, siz
     }
     return end;
 }
+
+size_t qp_tokenizer_piece_at(const struct tokenizer *t, const char *text, size_t n, quip_token *id)
+{
+    quip_token other;
+    size_t length = qp_trie_longest(&t->special, text, n, id);
+    if (length > 0 && !qp_tokenizer_is_control(t, *id))
+        length = 0;
+    const size_t n_other = qp_trie_longest(&t->user_defined, text, n, &other);
+    if (n_other <= length)
+        return length;
+    *id = other;
+    return n_other;
+}

@@ -62,6 +62,10 @@ bool qp_tokenizer_divides(const struct tokenizer *t, const char *text, size_t n)
 /* Where the last control token that is spelled out in text[0, n) ends; 0 if there is none. */
 size_t qp_tokenizer_special_end(const struct tokenizer *t, const char *text, size_t n);
 
+/* The control or user-defined piece that text[0, n) begins with, the longest: its length, and its
+ * id in *id. 0 if there is none. */
+size_t qp_tokenizer_piece_at(const struct tokenizer *t, const char *text, size_t n, quip_token *id);
+
 /* The id of the piece that the vocabulary spells exactly like this, or -1. */
 quip_token qp_tokenizer_find(const struct tokenizer *t, const char *piece, size_t n);
 /* The piece as the vocabulary spells it; NULL if there is no such id. */
