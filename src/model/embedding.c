@@ -105,10 +105,8 @@ static quip_status dense_floats(const struct embedding_reader *r, const char *na
                        r->m->file.name, name, (unsigned long long)n);
     if (!r->m->options.no_weights)
         status = qp_format_tensor_bytes(&r->m->format, t, &data, r->error);
-    if (!status && (uintptr_t)data % sizeof(float))
-        status = qp_fail(r->error, QUIP_E_FORMAT,
-                         "%s: %s is at offset %llu, which is not a multiple of 4", r->m->file.name,
-                         name, (unsigned long long)t->offset);
+    if (!status)
+        status = qp_check_aligned(r->m, t, data, r->error);
     *floats = (const float *)(const void *)data;
     return status;
 }

@@ -266,6 +266,10 @@ void qp_untile(struct matrix *m, void *rows, const uint8_t *from);
 void qp_untile_floats(float *to, const uint8_t *from, size_t n_out, size_t n_in, bool is_half);
 /* weights.c: bind m->weights. */
 quip_status qp_weights_bind(quip_model *m, quip_error *error);
+/* An error if the bytes of the tensor, at `data`, are not at an address for floats: bundles of
+ * other programs may put them anywhere. */
+quip_status qp_check_aligned(const quip_model *m, const struct tensor *t, const uint8_t *data,
+                             quip_error *error);
 /* matrix.c: the matrix that has the tensor of this name; NULL if there is none. */
 const struct matrix *qp_weights_find(const quip_model *m, const char *name);
 /* Row r as floats [n_in]: dequantized, without the zero point of asymmetric files. */

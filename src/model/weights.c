@@ -35,6 +35,17 @@ static const uint8_t *tensor_bytes(struct binder *b, const struct tensor *t)
     return data;
 }
 
+quip_status qp_check_aligned(const quip_model *m, const struct tensor *t, const uint8_t *data,
+                             quip_error *error)
+{
+    const uint64_t begin = m->weights_file.begin;
+    if ((uintptr_t)data % sizeof(float) == 0)
+        return QUIP_OK;
+    return qp_fail(error, QUIP_E_FORMAT, "%s: %s is at offset %llu, which is not a multiple of 4%s",
+                   m->file.name, t->name, (unsigned long long)(begin + t->offset),
+                   begin ? "; quip bundle writes bundles in which it is" : "");
+}
+
 /* The tensor's bytes as floats: it must have n of them, at an address for floats. */
 static const float *floats(struct binder *b, const struct tensor *t, int64_t n)
 {
@@ -51,15 +62,9 @@ static const float *floats(struct binder *b, const struct tensor *t, int64_t n)
         return NULL;
     }
     const uint8_t *data = tensor_bytes(b, t);
-    if (b->status)
-        return NULL;
-    if ((uintptr_t)data % sizeof(float)) {
-        b->status = qp_fail(b->error, QUIP_E_FORMAT,
-                            "%s: %s is at offset %llu, which is not a multiple of 4", file, t->name,
-                            (unsigned long long)t->offset);
-        return NULL;
-    }
-    return (const float *)(const void *)data;
+    if (!b->status)
+        b->status = qp_check_aligned(b->model, t, data, b->error);
+    return b->status ? NULL : (const float *)(const void *)data;
 }
 
 /* A vector, which must exist. */
