@@ -26,6 +26,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,amx-tile,amx-int8")
 #endif
 
+#include "cpu/x86/amx_tiles.h"
 #include "cpu/x86/linear_avx512.h"
 
 enum {
@@ -48,23 +49,6 @@ typedef int32_t step_dots[N_STEPS][2 * N_SETS][SET_SUMS];
 #define SET_1 5
 #define HALF_0 6
 #define HALF_1 7
-
-/* What ldtilecfg reads: Intel's manual, volume 1, table 18-2. */
-struct register_shapes {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-
-static void configure_registers(void)
-{
-    static const _Alignas(64) struct register_shapes shapes = {
-        .palette = 1,
-        .row_bytes = { 64, 64, 64, 64, 64, 64, 64, 64 },
-        .rows = { 16, 16, 16, 16, 16, 16, 16, 16 },
-    };
-    _tile_loadconfig(&shapes);
-}
 
 /* 16 or 32 rows of a product, and where their results begin. */
 struct row_sets {
@@ -273,7 +257,7 @@ static void gemm_tiles_amx(const struct out_view *out, const struct tiles *tiles
     const bool is_narrow = n_blocks == 1 && tiles->stride == TILE_ROWS * ACT_BLOCK && w->scales;
     const int n = w->n_out % 16 == 0 ? x->n / SET_ROWS * SET_ROWS : 0;
     if (n > 0)
-        configure_registers();
+        begin_tiles();
     for (int t = 0; t < n; t += N_SETS * SET_ROWS) {
         const size_t first = (size_t)t;
         const struct row_sets sets = { .n_sets = qp_min((n - t) / SET_ROWS, N_SETS),

@@ -28,6 +28,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,amx-tile,amx-int8")
 #endif
 
+#include "cpu/x86/amx_tiles.h"
 #include "cpu/x86/linear_avx512.h"
 
 enum {
@@ -50,23 +51,6 @@ enum {
 #define TOKENS_1 5
 #define WEIGHTS_0 6
 #define WEIGHTS_1 7
-
-/* What ldtilecfg reads: Intel's manual, volume 1, table 18-2. */
-struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-
-static void begin_tiles(void)
-{
-    static const _Alignas(64) struct tile_config config = {
-        .palette = 1,
-        .row_bytes = { 64, 64, 64, 64, 64, 64, 64, 64 },
-        .rows = { 16, 16, 16, 16, 16, 16, 16, 16 },
-    };
-    _tile_loadconfig(&config);
-}
 
 /* A tile of packed weights. */
 struct amx_weights {
