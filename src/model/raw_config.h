@@ -14,8 +14,8 @@ enum {
     MAX_LAYERS = 1024
 };
 
-/* A number for each layer; n is 0 where all layers have the model's, or n_layers. Or other numbers.
- */
+/* Numbers of quip.config. If one is for each layer, n is n_layers, or 0 where all layers have the
+ * model's. */
 struct layer_list {
     int n, value[MAX_LAYERS];
 };
