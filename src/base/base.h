@@ -272,7 +272,7 @@ struct processor_use {
     uint64_t free_ns; // of all of them together: idle, or used by programs of low priority
     uint64_t own_ns;  // used by this process
 };
-#if defined(__linux__)
+#if defined(__linux__) && !defined(__ANDROID__)
 /* Read it from /proc/stat; false if that is not possible. root as above; p: the processors. */
 bool qp_processor_use(const char *root, const struct processors *p, struct processor_use *use);
 #endif

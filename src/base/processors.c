@@ -199,7 +199,24 @@ void qp_avoid_slow_processors(int n_threads)
         syscall(SYS_sched_setaffinity, 0, sizeof p.mask, p.mask); // may fail, which is fine
 }
 
+#else
+
+int qp_default_threads(void)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (int)n;
+}
+
+void qp_avoid_slow_processors(int n_threads)
+{
+    (void)n_threads;
+}
+
+#endif
+
 /* ---- other programs ---- */
+
+#if defined(__linux__) && !defined(__ANDROID__) // whose apps cannot read /proc/stat
 
 /* The first bytes of a system file, without memory from the heap; "" if it cannot be read. */
 static void read_start(const char *path, char *text, size_t size)
@@ -261,17 +278,6 @@ static bool read_use(struct processor_use *use)
 }
 
 #else
-
-int qp_default_threads(void)
-{
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (int)n;
-}
-
-void qp_avoid_slow_processors(int n_threads)
-{
-    (void)n_threads;
-}
 
 static bool read_use(struct processor_use *use)
 {
