@@ -62,7 +62,7 @@ static bool spells(const char *text, const char *piece, size_t n)
  * single characters do not mark turns. */
 static bool marks_turns(const quip_session *s, quip_token id)
 {
-    size_t n;
+    size_t n = 0;
     const char *piece = qp_tokenizer_piece(s->model->tokenizer, id, &n);
     const struct chat_template *chat = s->chat;
     if (n < 2 || memchr(piece, 0, n) || strchr(" \t\r\n\xe2", piece[0]))
