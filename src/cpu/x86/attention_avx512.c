@@ -183,18 +183,6 @@ static inline void weigh_row(struct row_in_flight *row, const struct softmax_row
 
 /* ---- integers ---- */
 
-/* A block's weights are between 0 and 127 / factor, or a little more because of rounding. */
-static inline __m512i round_block(const float *x, __m512 factor)
-{
-    const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
-    __m512i v[BLOCK_VECTORS];
-    UNROLL
-    for (int i = 0; i < BLOCK_VECTORS; i++)
-        v[i] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * i), factor));
-    v[0] = _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
-    return _mm512_permutexvar_epi32(in_order, v[0]);
-}
-
 /* The sum of the lanes of each of four vectors. */
 static inline __m128i sum_of_4(const __m512i v[4])
 {
@@ -233,7 +221,7 @@ static inline void round_row(const struct row_in_flight *row, const struct softm
             sums[i] = _mm512_setzero_si512();
             if (b + i < row->last) {
                 const __m512 factor = _mm512_set1_ps(row->factors[b + i - row->first]);
-                const __m512i v = round_block(row->s + (b + i) * KV_BLOCK, factor);
+                const __m512i v = round_block_avx512(row->s + (b + i) * KV_BLOCK, factor);
                 _mm512_storeu_si512(q + (b + i) * KV_BLOCK, v);
                 sums[i] = _mm512_dpbusd_epi32(sums[i], _mm512_set1_epi8(1), v);
             }

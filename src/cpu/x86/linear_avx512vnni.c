@@ -145,22 +145,16 @@ static inline __m512i largest_of_blocks_avx512(const float *x, int n)
  * -128. So bytes are compared instead of floats clamped: 127 for a NaN. */
 static inline __m512i round_blocks_avx512(int8_t *q, const float *x, const float factors[4], int n)
 {
-    const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     __m512i sums[4];
     UNROLL
     for (int b = 0; b < 4; b++) {
         const __m512 factor = _mm512_set1_ps(factors[b]);
         const size_t first = first_in_block(b, n);
-        __m512i v[4];
-        UNROLL
-        for (int j = 0; j < 4; j++)
-            v[j] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + first + 16 * j), factor));
-        v[0] = _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
-        v[0] = _mm512_permutexvar_epi32(in_order, v[0]);
-        const __mmask64 is_nan = _mm512_cmpeq_epi8_mask(v[0], _mm512_set1_epi8(-128));
-        v[0] = _mm512_mask_sub_epi8(v[0], is_nan, v[0], _mm512_set1_epi8(1));
-        _mm512_storeu_si512(q + first, v[0]);
-        sums[b] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), v[0]);
+        __m512i v = round_block_avx512(x + first, factor);
+        const __mmask64 is_nan = _mm512_cmpeq_epi8_mask(v, _mm512_set1_epi8(-128));
+        v = _mm512_mask_sub_epi8(v, is_nan, v, _mm512_set1_epi8(1));
+        _mm512_storeu_si512(q + first, v);
+        sums[b] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), v);
     }
     return sum_of_each_avx512(sums);
 }
