@@ -9,6 +9,7 @@
 #include "support/models.h"
 #include "support/reference_backend.h"
 #include "support/shared.h"
+#include "support/wrong_rows.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -214,8 +215,8 @@ static void test_int8(void **state)
 
 /* ---- each detail matters ---- */
 
-/* The embedding of "main" after a change of the config, compared with the reference. */
-static float changed_by(const char *folder, void (*change)(struct config *c))
+/* The embedding of "main" after a change of the model, compared with the reference. */
+static float changed_by(const char *folder, void (*change)(quip_model *m))
 {
     quip_token ids[MAX_IDS];
     float got[MAX_WIDTH];
@@ -224,7 +225,7 @@ static float changed_by(const char *folder, void (*change)(struct config *c))
     quip_model *model = open_golden_as(folder, CONVERT_F32);
     const int width = width_of_model(model);
     float *want = read_wanted(folder, prompt, "embedding_file", (size_t)width);
-    change(&model->config);
+    change(model);
     embed_ids(model, ids, read_ids(prompt, ids), NULL, got);
     const float d = distance(got, want, width);
     free(want);
@@ -233,75 +234,141 @@ static float changed_by(const char *folder, void (*change)(struct config *c))
     return d;
 }
 
-static void make_causal(struct config *c)
+static void make_causal(quip_model *m)
 {
-    c->is_bidirectional = false;
+    m->config.is_bidirectional = false;
 }
 
-static void widen_windows(struct config *c)
+static void widen_windows(quip_model *m)
 {
-    for (int l = 0; l < c->n_layers; l++)
-        c->layers[l].window += c->layers[l].window > 0;
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->config.layers[l].window += m->config.layers[l].window > 0;
 }
 
-static void double_windows(struct config *c) // the whole window to each side
+static void double_windows(quip_model *m) // the whole window to each side
 {
-    for (int l = 0; l < c->n_layers; l++)
-        c->layers[l].window = c->layers[l].window ? 2 * c->layers[l].window - 1 : 0;
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->config.layers[l].window =
+            m->config.layers[l].window ? 2 * m->config.layers[l].window - 1 : 0;
 }
 
-static void use_other_gelu(struct config *c)
+static void use_other_gelu(quip_model *m)
 {
-    c->act = c->act == ACT_GELU_ERF ? ACT_GELU_TANH : ACT_GELU_ERF;
+    m->config.act = m->config.act == ACT_GELU_ERF ? ACT_GELU_TANH : ACT_GELU_ERF;
 }
 
-static void norm_branches(struct config *c)
+static void norm_branches(quip_model *m)
 {
-    c->norms_sum = false;
+    m->config.norms_sum = false;
 }
 
-static void leave_out_rope(struct config *c)
+static void leave_out_rope(quip_model *m)
 {
-    for (int l = 0; l < c->n_layers; l++)
-        c->layers[l].rope = ROPE_NONE;
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->config.layers[l].rope = ROPE_NONE;
 }
 
-static void leave_out_embed_scale(struct config *c)
+static void leave_out_embed_scale(quip_model *m)
 {
-    c->embed_scale = 1;
+    m->config.embed_scale = 1;
 }
 
-static void use_plain_norms(struct config *c)
+static void use_plain_norms(quip_model *m)
 {
-    c->norm = NORM_RMS;
+    m->config.norm = NORM_RMS;
 }
 
-static void use_usual_query_scale(struct config *c)
+static void use_usual_query_scale(quip_model *m)
 {
-    c->query_scale = 1 / sqrtf((float)c->layers[0].head_dim);
+    m->config.query_scale = 1 / sqrtf((float)m->config.layers[0].head_dim);
 }
 
-static void use_one_rope_base(struct config *c)
+static void use_one_rope_base(quip_model *m)
 {
-    c->ropes[ROPE_GLOBAL].theta = c->ropes[ROPE_LOCAL].theta;
+    m->config.ropes[ROPE_GLOBAL].theta = m->config.ropes[ROPE_LOCAL].theta;
 }
 
-static void leave_out_windows(struct config *c)
+static void leave_out_windows(quip_model *m)
 {
-    for (int l = 0; l < c->n_layers; l++)
-        c->layers[l].window = 0;
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->config.layers[l].window = 0;
+}
+
+static void leave_out_qk_norms(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].q_norm.scale = m->weights.layers[l].k_norm.scale = NULL;
+}
+
+static void leave_out_biases(quip_model *m)
+{
+    for (int l = 0; l < m->config.n_layers; l++)
+        for (int i = 0; i < N_MATRICES; i++)
+            m->weights.layers[l].m[i].bias = NULL;
+}
+
+static void leave_out_norm_biases(quip_model *m)
+{
+    m->weights.embed_norm.bias = NULL;
+    for (int l = 0; l < m->config.n_layers; l++)
+        m->weights.layers[l].attn_post_norm.bias = m->weights.layers[l].ff_post_norm.bias = NULL;
+}
+
+static void leave_out_positions(quip_model *m)
+{
+    m->weights.positions = NULL;
+}
+
+/* The converter adds the vector of the first token type to that of each position: undo that, and
+ * add the vector of `type`, if there is one. */
+static void change_token_type(quip_model *m, int type)
+{
+    enum {
+        WIDTH = 40
+    };
+    static float positions[MAX_IDS * WIDTH];
+    quip_error error = { 0 };
+    struct file file;
+    struct format format;
+    assert_int_equal(m->config.d_model, WIDTH);
+    check(qp_file_open(&file, shared_path("data/golden-2/bert/model.safetensors"), &error), &error);
+    check(qp_format_open(&format, &file, &error), &error);
+    const struct tensor *types = qp_format_find(&format, "embeddings.token_type_embeddings.weight");
+    assert_true(types && types->dtype == DTYPE_F32 && types->dims[1] == WIDTH);
+    const float *vectors = (const float *)(const void *)(file.data + types->offset);
+    for (int i = 0; i < MAX_IDS * WIDTH; i++)
+        positions[i] = m->weights.positions[i] - vectors[i % WIDTH] +
+                       (type < 0 ? 0 : vectors[type * WIDTH + i % WIDTH]);
+    m->weights.positions = positions;
+    qp_format_close(&format);
+    qp_file_close(&file);
+}
+
+static void leave_out_token_type(quip_model *m)
+{
+    change_token_type(m, -1);
+}
+
+static void use_second_token_type(quip_model *m)
+{
+    change_token_type(m, 1);
 }
 
 static void test_details(void **state)
 {
     static const struct {
         const char *folder, *what;
-        void (*change)(struct config *c);
+        void (*change)(quip_model *m);
         float least;
     } cases[] = {
         { "bert", "causal", make_causal, 1e-2f },
         { "bert", "other gelu", use_other_gelu, 1e-5f },
         { "bert", "norm before the sum", norm_branches, 1e-2f },
+        { "bert", "no token type", leave_out_token_type, 1e-2f },
+        { "bert", "the second token type", use_second_token_type, 1e-2f },
+        { "bert", "no positions", leave_out_positions, 1e-2f },
+        { "bert", "no biases", leave_out_biases, 1e-2f },
+        { "bert", "no biases of norms", leave_out_norm_biases, 1e-2f },
         { "gemma3-embedding", "causal", make_causal, 1e-2f },
         { "gemma3-embedding", "window + 1", widen_windows, 1e-3f },
         { "gemma3-embedding", "whole window to each side", double_windows, 1e-2f },
@@ -312,7 +379,11 @@ static void test_details(void **state)
         { "gemma3-embedding", "no embedding scale", leave_out_embed_scale, 1e-2f },
         { "gemma3-embedding", "norm weight without + 1", use_plain_norms, 1e-2f },
         { "gemma3-embedding", "1/sqrt(head_dim) as scale", use_usual_query_scale, 1e-3f },
+        { "gemma3-embedding", "no norms of q and k", leave_out_qk_norms, 1e-2f },
+        { "gemma3-embedding", "adjacent pairs turn", take_halves_for_pairs, 1e-2f },
         { "qwen3-embedding", "no rope", leave_out_rope, 1e-2f },
+        { "qwen3-embedding", "no norms of q and k", leave_out_qk_norms, 1e-2f },
+        { "qwen3-embedding", "adjacent pairs turn", take_halves_for_pairs, 1e-2f },
     };
     (void)state;
     for (size_t i = 0; i < QP_COUNT(cases); i++) {

@@ -4,6 +4,7 @@
 #include "support/golden2.h"
 #include "model/model.h"
 #include "support/reference_backend.h"
+#include "support/wrong_rows.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -156,6 +157,10 @@ static void no_embed_scale(quip_model *m)
 {
     m->config.embed_scale = 1;
 }
+static void embed_scale_for_head(quip_model *m)
+{
+    m->config.logits_scale *= m->config.embed_scale;
+}
 static void no_residual_scale(quip_model *m)
 {
     m->config.residual_scale = 1;
@@ -263,6 +268,15 @@ static void no_ple_of_token(quip_model *m)
 static void no_ple_of_context(quip_model *m)
 {
     m->weights.ple_norm.scale = zeros;
+}
+static void no_token_scale(quip_model *m)
+{
+    static float table[QP_COUNT(zeros)];
+    const float *given = m->weights.ple.data;
+    assert_true((size_t)m->weights.ple.n_out * (size_t)m->weights.ple.n_in <= QP_COUNT(table));
+    for (int i = 0; i < m->weights.ple.n_out * m->weights.ple.n_in; i++)
+        table[i] = given[i] / sqrtf((float)m->config.d_ple);
+    m->weights.ple.data = table;
 }
 static void no_context_scale(quip_model *m)
 {
@@ -484,6 +498,41 @@ static const struct detail {
     { "gemma4-moe", "other form of GELU", other_gelu },
     { "gemma4-moe", "no sliding window", no_window },
     { "gemma4-moe", "window one too wide", wider_window },
+    { "qwen2", "adjacent pairs turn", take_halves_for_pairs },
+    { "qwen2-untied", "adjacent pairs turn", take_halves_for_pairs },
+    { "qwen3", "adjacent pairs turn", take_halves_for_pairs },
+    { "llama3", "adjacent pairs turn", take_halves_for_pairs },
+    { "llama-bias", "adjacent pairs turn", take_halves_for_pairs },
+    { "mistral", "adjacent pairs turn", take_halves_for_pairs },
+    { "mistral-nemo", "adjacent pairs turn", take_halves_for_pairs },
+    { "smollm3", "adjacent pairs turn", take_halves_for_pairs },
+    { "phi3", "adjacent pairs turn", take_halves_for_pairs },
+    { "phi4-mini", "adjacent pairs turn", take_halves_for_pairs },
+    { "gemma4-e2b", "adjacent pairs turn", take_halves_for_pairs },
+    { "gemma4-dense", "adjacent pairs turn", take_halves_for_pairs },
+    { "gemma4-moe", "adjacent pairs turn", take_halves_for_pairs },
+    { "lfm2", "adjacent pairs turn", take_halves_for_pairs },
+    { "olmo2", "adjacent pairs turn", take_halves_for_pairs },
+    { "granite", "adjacent pairs turn", take_halves_for_pairs },
+    { "stablelm2", "adjacent pairs turn", take_halves_for_pairs },
+    { "stablelm2-bias", "adjacent pairs turn", take_halves_for_pairs },
+    { "falcon7b", "adjacent pairs turn", take_halves_for_pairs },
+    { "gptneox", "adjacent pairs turn", take_halves_for_pairs },
+    { "starcoder2", "adjacent pairs turn", take_halves_for_pairs },
+    { "qwen3-moe", "adjacent pairs turn", take_halves_for_pairs },
+    { "qwen2-moe", "adjacent pairs turn", take_halves_for_pairs },
+    { "cohere", "adjacent pairs turn", take_halves_for_pairs },
+    { "falcon7b", "rows of q behind those of k and v", take_q_for_last },
+    { "phi3", "fused rows in groups", take_blocks_for_groups },
+    { "phi4-mini", "fused rows in groups", take_blocks_for_groups },
+    { "gpt2", "fused columns in groups", take_blocks_for_groups },
+    { "gptneox", "fused rows in blocks", take_groups_for_blocks },
+    { "gemma4-dense", "values are normed keys", take_normed_keys_for_values },
+    { "gemma4-moe", "values are normed keys", take_normed_keys_for_values },
+    { "gemma4-moe", "one expert less", one_expert_less },
+    { "qwen2-moe", "one expert less", one_expert_less },
+    { "gemma4-e2b", "no scale of those of tokens", no_token_scale },
+    { "granite", "the head has the scale of embeddings", embed_scale_for_head },
 };
 
 static const struct fixture *find_fixture(const char *name)
