@@ -77,10 +77,14 @@ static inline __m512 scale_step(__m512 sum, float scale, __m512i dot)
 #define STEP_TOKEN(t) __m512i x##t = broadcast_4(token[t].q + k); EACH_QUARTER(STEP_DOT, t)
 #define STEP_HALF(t) __m512i x##t = broadcast_4(token[t].q + k); EACH_HALF(STEP_DOT, t)
 #define LOAD_WEIGHTS(t, r) __m512i w##r = _mm512_load_si512(tile + r * QUARTER_BYTES);
+#define FETCH_WEIGHTS(t, r) _mm_prefetch((const char *)tile + (QUARTERS + r) * QUARTER_BYTES, _MM_HINT_T0);
+#define FETCH_TOKEN(t) _mm_prefetch((const char *)token[t].q + (b + 1) * ACT_BLOCK, _MM_HINT_T0);
 #define FLIP_WEIGHTS(t, r) w##r = _mm512_xor_si512(w##r, _mm512_set1_epi8(-128));
 #define SCALE_DOT(t, r) sum##t##r = scale_step(sum##t##r, token[t].scales[b], dot##t##r);
-#define SCALE_IN_L1(t, r) \
-    _mm512_store_ps(sums[t][r], scale_step(_mm512_load_ps(sums[t][r]), token[t].scales[b], dot##t##r));
+#define NEXT_SUM(t, r) scale_step(_mm512_load_ps(from + t * stride + 16 * r), token[t].scales[b], dot##t##r)
+#define NEXT_IN_L1(t, r) _mm512_store_ps(sums[t][r], NEXT_SUM(t, r));
+#define FINISH_SUM(t, r) \
+    _mm512_mask_storeu_ps(token[t].y + 16 * r, rows->lanes[r], _mm512_mul_ps(NEXT_SUM(t, r), row##r));
 #define LOAD_ROWS(t, r) __m512 row##r = _mm512_maskz_loadu_ps(rows->lanes[r], of_rows + 16 * r);
 #define TIMES_ROWS(t, r) sum##t##r = _mm512_mul_ps(sum##t##r, row##r);
 #define PLUS_ROWS(t, r) sum##t##r = _mm512_add_ps(sum##t##r, row##r);
@@ -179,12 +183,9 @@ typedef float more_sums[MORE_TOKENS][QUARTERS][16];
 static void load_more_sums(more_sums sums, const struct gemm_token *token,
                            const struct gemm_rows *rows)
 {
-    EACH_MORE_SUMS(FETCH_SUM)
     for (int t = 0; t < MORE_TOKENS; t++)
-        for (int r = 0; r < QUARTERS; r++) {
-            const __mmask16 lanes = rows->is_first ? 0 : rows->lanes[r];
-            _mm512_store_ps(sums[t][r], _mm512_maskz_loadu_ps(lanes, token[t].y + 16 * r));
-        }
+        for (int r = 0; r < QUARTERS; r++)
+            _mm512_store_ps(sums[t][r], _mm512_maskz_loadu_ps(rows->lanes[r], token[t].y + 16 * r));
 }
 
 /* The sums of a tile's 16 rows from 16 * r on, scaled if they are complete. */
@@ -206,11 +207,28 @@ static void store_more_sums(more_sums sums, const struct gemm_token *token,
     }
 }
 
-/* sums += the products of six tokens and 64 rows over block b. */
-static inline __attribute__((always_inline)) void
-add_block(more_sums sums, const struct gemm_token token[MORE_TOKENS], const uint8_t *tile, int b,
-          bool is_signed)
+/* The products of six tokens and 64 rows over one block. */
+struct more_block {
+    const struct gemm_token *token;
+    const uint8_t *tile;
+    int b;             // index of the block
+    const float *from; // sums over the blocks before, of token t at from + t * stride
+    size_t stride;     // 0 if all start at 0
+};
+
+/* The new sums are stored to `sums`, or scaled to y if `sums` is NULL. Weights and activations of
+ * the next block are prefetched from L2. */
+static inline __attribute__((always_inline)) void add_block(more_sums sums,
+                                                            const struct more_block *block,
+                                                            const struct gemm_rows *rows,
+                                                            bool is_signed)
 {
+    const struct gemm_token *token = block->token;
+    const uint8_t *tile = block->tile;
+    const float *from = block->from;
+    const size_t stride = block->stride;
+    const int b = block->b;
+    EACH_MORE(FETCH_TOKEN)
     EACH_MORE_SUMS(START_DOT)
     for (int k = b * ACT_BLOCK, end = k + ACT_BLOCK; k < end; k += 4, tile += 64) {
         EACH_QUARTER(LOAD_WEIGHTS, )
@@ -218,39 +236,74 @@ add_block(more_sums sums, const struct gemm_token token[MORE_TOKENS], const uint
             EACH_QUARTER(FLIP_WEIGHTS, )
         }
         EACH_MORE(STEP_TOKEN)
+        EACH_QUARTER(FETCH_WEIGHTS, )
     }
-    EACH_MORE_SUMS(SCALE_IN_L1)
+    if (sums) {
+        EACH_MORE_SUMS(NEXT_IN_L1)
+    } else {
+        const float *of_rows = rows->scales;
+        EACH_QUARTER(LOAD_ROWS, )
+        EACH_MORE_SUMS(FINISH_SUM)
+    }
 }
 
 /* Functions for a single block, because gcc would keep copies of the sums on the stack from one
  * block to the next. */
-__attribute__((noinline)) static void
-add_unsigned_block(more_sums sums, const struct gemm_token *token, const uint8_t *tile, int b)
+__attribute__((noinline)) static void add_unsigned_block(more_sums sums,
+                                                         const struct more_block *block)
 {
-    add_block(sums, token, tile, b, false);
+    add_block(sums, block, NULL, false);
 }
 
-__attribute__((noinline)) static void
-add_signed_block(more_sums sums, const struct gemm_token *token, const uint8_t *tile, int b)
+__attribute__((noinline)) static void add_signed_block(more_sums sums,
+                                                       const struct more_block *block)
 {
-    add_block(sums, token, tile, b, true);
+    add_block(sums, block, NULL, true);
 }
 
+__attribute__((noinline)) static void finish_unsigned_block(const struct more_block *block,
+                                                            const struct gemm_rows *rows)
+{
+    add_block(NULL, block, rows, false);
+}
+
+__attribute__((noinline)) static void finish_signed_block(const struct more_block *block,
+                                                          const struct gemm_rows *rows)
+{
+    add_block(NULL, block, rows, true);
+}
+
+/* Complete sums without a bias go from the last block to y. */
 static inline __attribute__((always_inline)) void
 gemm_more_blocks(const struct gemm_token token[MORE_TOKENS], const uint8_t *tile,
                  const struct gemm_rows *rows, int n_blocks, bool is_signed)
 {
+    static const _Alignas(64) float zeros[QUARTERS * 16];
     _Alignas(64) more_sums sums;
+    struct more_block block = { token, tile, 0, zeros, 0 };
+    const bool is_finished = rows->is_last && !rows->bias;
+    const int n_added = is_finished ? n_blocks - 1 : n_blocks;
     assert(n_blocks > 0 && n_blocks <= GEMM_K / ACT_BLOCK);
-    load_more_sums(sums, token, rows);
-    for (int b = 0; b < n_blocks; b++, tile += QUARTERS * QUARTER_BYTES) {
-        if (is_signed)
-            add_signed_block(sums, token, tile, b);
-        else
-            add_unsigned_block(sums, token, tile, b);
+    if (!rows->is_first) {
+        load_more_sums(sums, token, rows);
+        block.from = sums[0][0];
+        block.stride = QUARTERS * 16;
     }
-    for (int r = 0; r < QUARTERS; r++)
-        store_more_sums(sums, token, rows, r);
+    for (; block.b < n_added; block.b++, block.tile += QUARTERS * QUARTER_BYTES) {
+        if (is_signed)
+            add_signed_block(sums, &block);
+        else
+            add_unsigned_block(sums, &block);
+        block.from = sums[0][0];
+        block.stride = QUARTERS * 16;
+    }
+    if (is_finished && is_signed)
+        finish_signed_block(&block, rows);
+    else if (is_finished)
+        finish_unsigned_block(&block, rows);
+    else
+        for (int r = 0; r < QUARTERS; r++)
+            store_more_sums(sums, token, rows, r);
 }
 
 /* The kernel for most of the tokens. Up to three that are left use GEMM_THREE. */
@@ -267,11 +320,14 @@ gemm_columns(const struct out_view *out, const uint8_t *tile, const struct act_r
              bool is_signed)
 {
     const int n_blocks = (int)(n_k / ACT_BLOCK);
-    struct gemm_token token[MORE_TOKENS];
+    struct gemm_token token[MORE_TOKENS], next = gemm_token_at(out, x, t0, k, rows->k_padded);
     for (int t = t0, n; t < x->n; t += n) {
         n = is_six && x->n - t > GEMM_TOKENS ? MORE_TOKENS : GEMM_TOKENS;
-        for (int i = 0; i < n; i++)
-            token[i] = gemm_token_at(out, x, t + i, k, rows->k_padded);
+        for (int i = 0; i < n; i++) {
+            token[i] = next;
+            if (t + i + 1 < x->n) // gemm_token_at, without its multiplications
+                next_gemm_token(&next, out, x, rows->k_padded);
+        }
         if (n == MORE_TOKENS)
             gemm_more_blocks(token, tile, rows, n_blocks, is_signed);
         else if (is_signed)
