@@ -704,7 +704,7 @@ static void test_cpu(void **state)
     setenv("QUIP_CPU", "zen4", 1);
     assert_int_equal(qp_cpu_features(),
                      all & (CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_HALF_512));
-    const unsigned intel = CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_INTEL_512;
+    const unsigned intel = CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_INTEL_512 | CPU_VBMI;
     setenv("QUIP_CPU", "intel", 1);
     assert_int_equal(qp_cpu_features(), all & intel);
     setenv("QUIP_CPU", "amx", 1);

@@ -311,6 +311,7 @@ enum cpu_feature {
     CPU_AMX = 1 << 8,        // with the 8-bit products; the system has given its permission
     CPU_HALF_512 = 1 << 9,   // Zen 4, which runs 512-bit instructions as two halves; with VBMI
     CPU_INTEL_512 = 1 << 10, // AVX-512 on a processor of Intel
+    CPU_VBMI = 1 << 11,      // AVX-512 VBMI
 };
 /* The features of this machine, limited to the level that the environment variable QUIP_CPU names.
  */

@@ -83,7 +83,8 @@ static unsigned machine_features(void)
     const unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31, vnni = 1u << 11;
     const unsigned vbmi = 1u << 1;
     if (has_all(saved, 0xe6) && has_all(b, f | dq | bw | vl) && has_all(c, vnni))
-        features |= CPU_AVX512VNNI | (has_all(c, vbmi) && has_half_512() ? CPU_HALF_512 : 0) |
+        features |= CPU_AVX512VNNI | (has_all(c, vbmi) ? CPU_VBMI : 0) |
+                    (has_all(c, vbmi) && has_half_512() ? CPU_HALF_512 : 0) |
                     (is_intel() ? CPU_INTEL_512 : 0);
     const unsigned amx_tile = 1u << 24, amx_int8 = 1u << 25;
     if (has_all(saved, 0x60000) && has_all(d, amx_tile | amx_int8) && may_use_tiles())
@@ -170,9 +171,9 @@ const struct cpu_level *qp_cpu_level(int i)
         { "avx512vnni", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI, CPU_AVX512VNNI },
         { "zen4", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_HALF_512,
           CPU_AVX512VNNI | CPU_HALF_512 },
-        { "intel", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_INTEL_512,
+        { "intel", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_INTEL_512 | CPU_VBMI,
           CPU_AVX512VNNI | CPU_INTEL_512 },
-        { "amx", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_INTEL_512 | CPU_AMX,
+        { "amx", CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512VNNI | CPU_INTEL_512 | CPU_VBMI | CPU_AMX,
           CPU_AVX512VNNI | CPU_AMX },
         { "neon", CPU_NEON, CPU_NEON },
         { "dotprod", CPU_NEON | CPU_DOTPROD, CPU_DOTPROD },

@@ -30,6 +30,7 @@ static const struct {
 #if !defined(__ANDROID__) // its devices have none of these
     { CPU_AVX512VNNI | CPU_HALF_512, qp_cpu_zen4 },
     { CPU_AVX512VNNI | CPU_INTEL_512, qp_cpu_intel },
+    { CPU_AVX512VNNI | CPU_INTEL_512 | CPU_VBMI, qp_cpu_intel_vbmi },
     { CPU_AVX512VNNI | CPU_AMX, qp_cpu_amx },
 #endif
 #elif defined(__aarch64__)

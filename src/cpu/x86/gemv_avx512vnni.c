@@ -32,19 +32,25 @@ enum {
     SUM_ROWS = 4,    // that are summed together
     ROWS = 16,       // that are stored together
     STRETCH = 16384, // bytes of a row before the next row: most rows are read whole
-    AHEAD = 8192     // bytes to prefetch ahead
+    AHEAD = 8192,    // bytes to prefetch ahead
+    AHEAD_L1 = 4096  // to L1, where AHEAD is to L2
 };
 
 /* Vectors of four rows that are still to be summed: first the quads, then the single vectors. */
 typedef __m512i row_dots[STRETCH / QUAD + QUAD / 64][SUM_ROWS];
 
-/* Rows are adjacent, so near the end of one this prefetches the next. Always inlined, because gcc
- * 12 drops calls of functions that only prefetch. */
-static inline __attribute__((always_inline)) void fetch_ahead(const uint8_t *w, int n_bytes)
+/* Rows are adjacent, so near the end of one this prefetches the next. On Intel in two steps: L1 has
+ * few buffers for lines that come from memory, L2 has more. Always inlined, because gcc 12 drops
+ * calls of functions that only prefetch. */
+static inline __attribute__((always_inline)) void fetch_ahead(const uint8_t *w, int n_bytes,
+                                                              bool is_intel)
 {
     UNROLL
-    for (int i = 0; i < n_bytes; i += 64)
-        _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T0);
+    for (int i = 0; i < n_bytes; i += 64) {
+        if (is_intel)
+            _mm_prefetch((const char *)w + AHEAD + i, _MM_HINT_T1);
+        _mm_prefetch((const char *)w + (is_intel ? AHEAD_L1 : AHEAD) + i, _MM_HINT_T0);
+    }
 }
 
 /* Prefetch the scales and sums of later rows. Their cache lines are used too seldom for the
@@ -112,15 +118,16 @@ static inline __m512i quad_i8(const uint8_t *w, const int8_t *q)
 }
 
 /* Bytes [0, n) of a row times q, which has zeros up to the end of its block. */
-static inline void row_dots_i8(row_dots dots, int row, const uint8_t *w, const int8_t *q, int n)
+static inline __attribute__((always_inline)) void
+row_dots_i8(row_dots dots, int row, const uint8_t *w, const int8_t *q, int n, bool is_intel)
 {
     __m512i *to = &dots[0][row];
     for (; n >= QUAD; n -= QUAD, w += QUAD, q += QUAD, to += SUM_ROWS) {
-        fetch_ahead(w, QUAD);
+        fetch_ahead(w, QUAD, is_intel);
         *to = quad_i8(w, q);
     }
     for (; n > 0; n -= 64, w += 64, q += 64, to += SUM_ROWS) {
-        fetch_ahead(w, 64);
+        fetch_ahead(w, 64, is_intel);
         *to = dot_i8(w, q, bytes_below(n));
     }
 }
@@ -149,7 +156,8 @@ static inline __m128 add_blocks_i8(__m128 sum, const row_dots dots, const float 
 }
 
 /* Rows [r, r + SUM_ROWS); past the last row this is the last one again. */
-static inline __m128 four_rows_i8(const struct matrix *w, const struct act_rows *x, int r, int end)
+static inline __attribute__((always_inline)) __m128
+four_rows_i8(const struct matrix *w, const struct act_rows *x, int r, int end, bool is_intel)
 {
     __m128 sum = _mm_setzero_ps();
     row_dots dots;
@@ -157,7 +165,7 @@ static inline __m128 four_rows_i8(const struct matrix *w, const struct act_rows 
         const int n = bytes_of_stretch(w->n_in, k);
         for (int i = 0; i < SUM_ROWS; i++) {
             const uint8_t *row = qp_matrix_row(w, r + i < end ? r + i : end - 1);
-            row_dots_i8(dots, i, row + k, x->q + k, n);
+            row_dots_i8(dots, i, row + k, x->q + k, n, is_intel);
         }
         sum = add_blocks_i8(sum, dots, x->scales + b, x->offsets + b, n / QUAD,
                             (n + ACT_BLOCK - 1) / ACT_BLOCK);
@@ -165,18 +173,25 @@ static inline __m128 four_rows_i8(const struct matrix *w, const struct act_rows 
     return sum;
 }
 
-static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_rows *x, int begin,
-                           int end)
+static inline __attribute__((always_inline)) void gemv_i8_rows(float *y, const struct matrix *w,
+                                                               const struct act_rows *x, int begin,
+                                                               int end, bool is_intel)
 {
     assert(w->dtype == DTYPE_I8 && w->scales && qp_has_rows(w, begin, end));
     assert(x->n == 1 && qp_is_act_rows(x, w->n_in));
     float sums[ROWS] = { 0 };
     for (int r = begin; r < end; r += ROWS) {
         for (int i = 0; i < ROWS && r + i < end; i += SUM_ROWS)
-            _mm_storeu_ps(sums + i, four_rows_i8(w, x, r + i, end));
+            _mm_storeu_ps(sums + i, four_rows_i8(w, x, r + i, end, is_intel));
         fetch_rows(w, y, r);
         store_rows(y + r, _mm512_loadu_ps(sums), w, r, lanes_below(end - r));
     }
+}
+
+static void gemv_i8_avx512(float *y, const struct matrix *w, const struct act_rows *x, int begin,
+                           int end)
+{
+    gemv_i8_rows(y, w, x, begin, end, false);
 }
 
 /* ---- int4: a vector is two blocks ----
@@ -295,13 +310,13 @@ static inline __m512i sum_quads_block(__m512i a, __m512i b, __m512i c, __m512i d
 /* Bytes [0, n) of a row's stretch. */
 static inline __attribute__((always_inline)) void
 row_dots_i4(row_dots dots, int row, const uint8_t *w, const uint8_t *multipliers,
-            const struct act_stretch *q, int n, bool is_block)
+            const struct act_stretch *q, int n, bool is_block, bool is_intel)
 {
     const __mmask64 all = ~(__mmask64)0;
     __m512i *to = &dots[0][row];
     int quad = 0;
     for (; n >= QUAD; n -= QUAD, w += QUAD, quad++, to += SUM_ROWS) {
-        fetch_ahead(w, QUAD);
+        fetch_ahead(w, QUAD, is_intel);
         __m512i a = dot_i4(w, q, 4 * quad, all, is_block);
         __m512i b = dot_i4(w + 64, q, 4 * quad + 1, all, is_block);
         __m512i c = dot_i4(w + 128, q, 4 * quad + 2, all, is_block);
@@ -315,7 +330,7 @@ row_dots_i4(row_dots dots, int row, const uint8_t *w, const uint8_t *multipliers
         }
     }
     for (int j = 4 * quad; n > 0; n -= 64, w += 64, j++, to += SUM_ROWS) {
-        fetch_ahead(w, 64);
+        fetch_ahead(w, 64, is_intel);
         *to = dot_i4(w, q, j, bytes_below(n), is_block);
         if (is_block) {
             *to = _mm512_madd_epi16(*to, lane_multipliers(multipliers));
@@ -371,10 +386,9 @@ static inline __attribute__((always_inline)) __m128 add_blocks_i4(__m128 sum, co
 /* Rows [r, r + SUM_ROWS); past the last row this is the last one again. q already has the
  * activations of rows that are one stretch; those of longer rows are stored there stretch by
  * stretch. */
-static inline __attribute__((always_inline)) __m128 four_rows_i4(const struct matrix *w,
-                                                                 const struct act_rows *x,
-                                                                 struct act_stretch *q, int r,
-                                                                 int end, bool is_block)
+static inline __attribute__((always_inline)) __m128
+four_rows_i4(const struct matrix *w, const struct act_rows *x, struct act_stretch *q, int r,
+             int end, bool is_block, bool is_intel)
 {
     const int n_bytes = w->n_in / 2;
     __m128 sum = _mm_setzero_ps();
@@ -389,7 +403,7 @@ static inline __attribute__((always_inline)) __m128 four_rows_i4(const struct ma
             const uint8_t *row = qp_matrix_row(w, at), *multipliers = NULL;
             if (is_block)
                 multipliers = qp_matrix_multipliers(w, at) + k / I4_BLOCK;
-            row_dots_i4(dots, i, row + k, multipliers, q, n, is_block);
+            row_dots_i4(dots, i, row + k, multipliers, q, n, is_block, is_intel);
         }
         sum = add_blocks_i4(sum, dots, x->scales + b, is_block ? NULL : x->offsets + b, n / QUAD,
                             n_blocks);
@@ -397,10 +411,11 @@ static inline __attribute__((always_inline)) __m128 four_rows_i4(const struct ma
     return sum;
 }
 
-/* is_block is a constant where this is inlined. */
+/* is_block and is_intel are constants where this is inlined. */
 static inline __attribute__((always_inline)) void gemv_i4_rows(float *y, const struct matrix *w,
                                                                const struct act_rows *x, int begin,
-                                                               int end, bool is_block)
+                                                               int end, bool is_block,
+                                                               bool is_intel)
 {
     assert(w->dtype == (is_block ? DTYPE_I4_BLOCK : DTYPE_I4) && w->n_in % 2 == 0 && w->scales);
     assert(qp_has_rows(w, begin, end) && x->n == 1 && qp_is_act_rows(x, w->n_in));
@@ -410,7 +425,7 @@ static inline __attribute__((always_inline)) void gemv_i4_rows(float *y, const s
         split_even_odd(&q, x->q, (int)qp_round_up((size_t)w->n_in, ACT_BLOCK));
     for (int r = begin; r < end; r += ROWS) {
         for (int i = 0; i < ROWS && r + i < end; i += SUM_ROWS)
-            _mm_storeu_ps(sums + i, four_rows_i4(w, x, &q, r + i, end, is_block));
+            _mm_storeu_ps(sums + i, four_rows_i4(w, x, &q, r + i, end, is_block, is_intel));
         fetch_rows(w, y, r);
         store_rows(y + r, _mm512_loadu_ps(sums), w, r, lanes_below(end - r));
     }
@@ -419,13 +434,13 @@ static inline __attribute__((always_inline)) void gemv_i4_rows(float *y, const s
 static void gemv_i4_avx512(float *y, const struct matrix *w, const struct act_rows *x, int begin,
                            int end)
 {
-    gemv_i4_rows(y, w, x, begin, end, false);
+    gemv_i4_rows(y, w, x, begin, end, false, false);
 }
 
 static void gemv_i4_block_avx512(float *y, const struct matrix *w, const struct act_rows *x,
                                  int begin, int end)
 {
-    gemv_i4_rows(y, w, x, begin, end, true);
+    gemv_i4_rows(y, w, x, begin, end, true, false);
 }
 
 /* ---- two to eight tokens: 16 rows at a time, transposed so that a lane is a row ----
@@ -515,6 +530,26 @@ void qp_gemv_kernels_avx512vnni(struct kernels *k)
     k->gemv_i4_block = gemv_i4_block_avx512;
     k->gemm_few = qp_gemm_few_avx512vnni;
 }
+
+#if !defined(__ANDROID__)
+static void gemv_i8_intel(float *y, const struct matrix *w, const struct act_rows *x, int begin,
+                          int end)
+{
+    gemv_i8_rows(y, w, x, begin, end, true);
+}
+
+static void gemv_i4_intel(float *y, const struct matrix *w, const struct act_rows *x, int begin,
+                          int end)
+{
+    gemv_i4_rows(y, w, x, begin, end, false, true);
+}
+
+void qp_gemv_kernels_intel(struct kernels *k)
+{
+    k->gemv_i8 = gemv_i8_intel;
+    k->gemv_i4 = gemv_i4_intel;
+}
+#endif
 
 #if defined(__clang__)
 #pragma clang attribute pop

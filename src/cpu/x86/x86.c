@@ -63,6 +63,12 @@ void qp_cpu_intel(struct kernels *k)
 {
     k->name = "intel";
     k->gemm = qp_gemm_intel_avx512;
+    qp_gemv_kernels_intel(k);
+}
+
+void qp_cpu_intel_vbmi(struct kernels *k)
+{
+    qp_gemv_kernels_intel_vbmi(k);
 }
 
 void qp_cpu_amx(struct kernels *k)

@@ -16,6 +16,7 @@ void qp_cpu_avxvnni(struct kernels *k);
 void qp_cpu_avx512vnni(struct kernels *k);
 void qp_cpu_zen4(struct kernels *k);
 void qp_cpu_intel(struct kernels *k);
+void qp_cpu_intel_vbmi(struct kernels *k);
 void qp_cpu_amx(struct kernels *k);
 
 /* One file's part of that. */
@@ -25,6 +26,8 @@ void qp_linear_kernels_avx512vnni(struct kernels *k);
 void qp_linear_kernels_amx(struct kernels *k);
 void qp_gemv_kernels_avx512vnni(struct kernels *k);
 void qp_gemv_kernels_zen4(struct kernels *k);
+void qp_gemv_kernels_intel(struct kernels *k);
+void qp_gemv_kernels_intel_vbmi(struct kernels *k);
 void qp_low_rank_kernels_avx2(struct kernels *k);
 void qp_low_rank_kernels_avxvnni(struct kernels *k);
 void qp_low_rank_kernels_avx512(struct kernels *k);

@@ -1,4 +1,5 @@
-/* gemv_zen4.c: products of one token and block-wise int4 on Zen 4, directly from the mapped file.
+/* gemv_vbmi.c: products of one token and block-wise int4 with AVX-512 VBMI, for Zen 4 and Intel,
+ * directly from the mapped file.
  * In, out, order of rounding: scalar/linear_scalar.c, to the bit.
  *
  * Zen 4 runs a 512-bit instruction in two halves on four pipes, two of which shuffle. This kernel
@@ -8,12 +9,13 @@
  *   multiplies and adds the two sums of a block of 16 weights.
  * - Eight rows are added together, because the float sum of a row is a chain of additions.
  *
- * Rows longer than L1 allows are read in stretches, eight rows each. What is prefetched goes to L2:
- * L1 has 32 KiB, which the activations need (docs/notes/decode.md). */
+ * Rows longer than L1 allows are read in stretches, eight rows each. What is prefetched goes to L2.
+ * Intel has room for the next bytes in L1 as well, but for few reads of memory at a time from there
+ * (docs/notes/decode.md). */
 #include "cpu/x86/x86.h"
 #include "format/dtype.h"
 
-#if defined(__x86_64__) && !defined(__ANDROID__) // its devices have no Zen 4
+#if defined(__x86_64__) && !defined(__ANDROID__) // its devices have neither
 
 #include <assert.h>
 #include <immintrin.h>
@@ -31,40 +33,41 @@
 #include "cpu/x86/linear_avx512.h"
 
 enum {
-    ZEN4_ROWS = 8,                          // that are summed together
-    ZEN4_QUAD = 256,                        // bytes
-    ZEN4_STRETCH = 4096,                    // bytes of a row before the next row
-    ZEN4_STRETCHES = 4,                     // whose activations are sorted once
-    ZEN4_PIECES = 3,                        // stretches to prefetch ahead
-    ZEN4_AHEAD = ZEN4_PIECES * ZEN4_STRETCH // the same in bytes, in rows of one stretch
+    VBMI_ROWS = 8,                           // that are summed together
+    VBMI_QUAD = 256,                         // bytes
+    VBMI_STRETCH = 4096,                     // bytes of a row before the next row
+    VBMI_STRETCHES = 4,                      // whose activations are sorted once
+    VBMI_PIECES = 3,                         // stretches to prefetch ahead
+    VBMI_AHEAD = VBMI_PIECES * VBMI_STRETCH, // the same in bytes, in rows of one stretch
+    VBMI_NEAR = 3072                         // bytes ahead that go to L1
 };
 
 /* Activations of a stretch. A pair is 128 of them: the even ones, for the low nibbles, and the odd
  * ones. Beside two pairs: 16 times the sum of the eight activations of each dword. Codes become
  * their values plus 16, and this is what the 16 adds. */
-struct zen4_acts {
-    int8_t pairs[ZEN4_STRETCH / 64][2][64];
-    int16_t offsets[ZEN4_STRETCH / 128][32];
+struct vbmi_acts {
+    int8_t pairs[VBMI_STRETCH / 64][2][64];
+    int16_t offsets[VBMI_STRETCH / 128][32];
 };
 
 /* Of eight rows, quad after quad: lane i of 128 bits has a part of a block of activations of each
  * of the four vectors; the other part is in the next lane. */
-typedef __m512i zen4_dots[ZEN4_STRETCH / ZEN4_QUAD][ZEN4_ROWS];
+typedef __m512i vbmi_dots[VBMI_STRETCH / VBMI_QUAD][VBMI_ROWS];
 
-static int zen4_blocks(int n_bytes)
+static int vbmi_blocks(int n_bytes)
 {
     return (2 * n_bytes + ACT_BLOCK - 1) / ACT_BLOCK;
 }
 
 /* Words to bytes; packs works by 128-bit lane. */
-static inline __m512i zen4_bytes(__m512i a, __m512i b)
+static inline __m512i vbmi_bytes(__m512i a, __m512i b)
 {
     const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
     return _mm512_permutexvar_epi64(order, _mm512_packs_epi16(a, b));
 }
 
 /* From q [n_q], whole blocks; the last quad is filled with zeros. */
-static void zen4_sort(struct zen4_acts *to, const int8_t *q, int n_q)
+static void vbmi_sort(struct vbmi_acts *to, const int8_t *q, int n_q)
 {
     const __m512i sixteen = _mm512_set1_epi8(16), zero = _mm512_setzero_si512();
     __m512i before = zero;
@@ -72,9 +75,9 @@ static void zen4_sort(struct zen4_acts *to, const int8_t *q, int n_q)
         const __m512i a = _mm512_maskz_loadu_epi8(bytes_below(n_q - 128 * j), q + 128 * j);
         const __m512i b =
             _mm512_maskz_loadu_epi8(bytes_below(n_q - 128 * j - 64), q + 128 * j + 64);
-        const __m512i even = zen4_bytes(_mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8),
+        const __m512i even = vbmi_bytes(_mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8),
                                         _mm512_srai_epi16(_mm512_slli_epi16(b, 8), 8));
-        const __m512i odd = zen4_bytes(_mm512_srai_epi16(a, 8), _mm512_srai_epi16(b, 8));
+        const __m512i odd = vbmi_bytes(_mm512_srai_epi16(a, 8), _mm512_srai_epi16(b, 8));
         const __m512i sums =
             _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, sixteen, even), sixteen, odd);
         _mm512_storeu_si512(to->pairs[j][0], even);
@@ -86,7 +89,7 @@ static void zen4_sort(struct zen4_acts *to, const int8_t *q, int n_q)
 }
 
 /* 64 bytes of a row times a pair: 16 sums of eight products of the values plus 16. */
-static inline __m512i zen4_dot(__m512i u, const int8_t pair[2][64])
+static inline __m512i vbmi_dot(__m512i u, const int8_t pair[2][64])
 {
     const __m512i values =
         _mm512_add_epi8(_mm512_broadcast_i32x4(load_values(1)), _mm512_set1_epi8(16));
@@ -100,7 +103,7 @@ static inline __m512i zen4_dot(__m512i u, const int8_t pair[2][64])
 
 /* The 16 multipliers of two vectors, times 4096: in lane i two of the first vector, then two of the
  * second, each in two words. A byte selects any eight bits of its qword. */
-static inline __m512i zen4_multipliers(int64_t nibbles)
+static inline __m512i vbmi_multipliers(int64_t nibbles)
 {
     const __m512i first_bit =
         _mm512_setr_epi32(60, 0, 28, 32, 4, 8, 36, 40, 12, 16, 44, 48, 20, 24, 52, 56);
@@ -110,16 +113,16 @@ static inline __m512i zen4_multipliers(int64_t nibbles)
                             _mm512_set1_epi16((short)0xf000));
 }
 
-/* Of two vectors: the sums of 16 products times the multipliers of zen4_multipliers. */
-static inline __m512i zen4_multiply(__m512i a, __m512i b, const int16_t offsets[32],
+/* Of two vectors: the sums of 16 products times the multipliers of vbmi_multipliers. */
+static inline __m512i vbmi_multiply(__m512i a, __m512i b, const int16_t offsets[32],
                                     int64_t nibbles)
 {
     const __m512i eights = _mm512_sub_epi16(_mm512_packs_epi32(a, b), _mm512_loadu_si512(offsets));
-    return _mm512_madd_epi16(eights, zen4_multipliers(nibbles));
+    return _mm512_madd_epi16(eights, vbmi_multipliers(nibbles));
 }
 
 /* The multipliers of n vectors, two at most, in the low bytes. */
-static inline __attribute__((always_inline)) int64_t zen4_nibbles(const uint8_t *multipliers, int n)
+static inline __attribute__((always_inline)) int64_t vbmi_nibbles(const uint8_t *multipliers, int n)
 {
     int64_t both = 0;
     uint32_t one = 0;
@@ -130,24 +133,29 @@ static inline __attribute__((always_inline)) int64_t zen4_nibbles(const uint8_t 
 /* In lane i: the sums of 32 weights of each of the four vectors of a quad, of which n are not zero.
  * Times 4096 they are below 2^31, because no weight is above 120. */
 static inline __attribute__((always_inline)) __m512i
-zen4_quad(const __m512i v[4], int n, const int16_t offsets[2][32], const uint8_t *multipliers)
+vbmi_quad(const __m512i v[4], int n, const int16_t offsets[2][32], const uint8_t *multipliers)
 {
-    __m512i ab = zen4_multiply(v[0], v[1], offsets[0], zen4_nibbles(multipliers, n));
+    __m512i ab = vbmi_multiply(v[0], v[1], offsets[0], vbmi_nibbles(multipliers, n));
     __m512i cd = _mm512_setzero_si512();
     if (n > 2)
-        cd = zen4_multiply(v[2], v[3], offsets[1], zen4_nibbles(multipliers + 8, n - 2));
+        cd = vbmi_multiply(v[2], v[3], offsets[1], vbmi_nibbles(multipliers + 8, n - 2));
     const __m512 x = _mm512_castsi512_ps(ab), y = _mm512_castsi512_ps(cd);
     const __m512i even = _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88));
     const __m512i odd = _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xdd));
     return _mm512_srai_epi32(_mm512_add_epi32(even, odd), 12);
 }
 
+/* Distances to what is prefetched. */
+struct vbmi_ahead {
+    ptrdiff_t l2;
+    ptrdiff_t l1, l1_at_end; // before the last VBMI_NEAR bytes of a stretch, and there; 0: nothing
+};
+
 /* n vectors, of the last one the bytes of the mask. n is a constant where this is inlined. */
-static inline __attribute__((always_inline)) void zen4_vectors(__m512i *to, const uint8_t *w,
-                                                               const uint8_t *multipliers,
-                                                               const int8_t pairs[4][2][64],
-                                                               const int16_t offsets[2][32], int n,
-                                                               __mmask64 last, ptrdiff_t ahead)
+static inline __attribute__((always_inline)) void
+vbmi_vectors(__m512i *to, const uint8_t *w, const uint8_t *multipliers,
+             const int8_t pairs[4][2][64], const int16_t offsets[2][32], int n, __mmask64 last,
+             struct vbmi_ahead ahead)
 {
     __m512i v[4];
     UNROLL
@@ -155,41 +163,45 @@ static inline __attribute__((always_inline)) void zen4_vectors(__m512i *to, cons
         v[i] = _mm512_setzero_si512();
         if (i >= n)
             continue;
-        _mm_prefetch((const char *)w + ahead, _MM_HINT_T1);
-        v[i] = zen4_dot(i + 1 < n ? _mm512_loadu_si512(w) : _mm512_maskz_loadu_epi8(last, w),
+        _mm_prefetch((const char *)w + ahead.l2, _MM_HINT_T1);
+        if (ahead.l1)
+            _mm_prefetch((const char *)w + ahead.l1, _MM_HINT_T0);
+        v[i] = vbmi_dot(i + 1 < n ? _mm512_loadu_si512(w) : _mm512_maskz_loadu_epi8(last, w),
                         pairs[i]);
     }
-    *to = zen4_quad(v, n, offsets, multipliers);
+    *to = vbmi_quad(v, n, offsets, multipliers);
 }
 
-/* Bytes [0, n) of a row's stretch; `ahead` is the distance to prefetch, `last` the mask of the last
- * bytes. */
-static inline __attribute__((always_inline)) void zen4_row(__m512i *to, const uint8_t *w,
+/* Bytes [0, n) of a row's stretch; `last` is the mask of the last bytes. */
+static inline __attribute__((always_inline)) void vbmi_row(__m512i *to, const uint8_t *w,
                                                            const uint8_t *multipliers,
-                                                           const struct zen4_acts *acts, int n,
-                                                           __mmask64 last, ptrdiff_t ahead)
+                                                           const struct vbmi_acts *acts, int n,
+                                                           __mmask64 last, struct vbmi_ahead ahead)
 {
     const __mmask64 all = ~(__mmask64)0;
     const int8_t(*pairs)[2][64] = acts->pairs;
     const int16_t(*offsets)[32] = acts->offsets;
-    for (; n >= ZEN4_QUAD; n -= ZEN4_QUAD, w += ZEN4_QUAD, pairs += 4, offsets += 2) {
-        _mm_prefetch((const char *)multipliers + ahead / I4_BLOCK, _MM_HINT_T1);
-        zen4_vectors(to, w, multipliers, pairs, offsets, 4, all, ahead);
-        multipliers += ZEN4_QUAD / I4_BLOCK;
-        to += ZEN4_ROWS;
+    for (; n >= VBMI_QUAD; n -= VBMI_QUAD, w += VBMI_QUAD, pairs += 4, offsets += 2) {
+        _mm_prefetch((const char *)multipliers + ahead.l2 / I4_BLOCK, _MM_HINT_T1);
+        if (n <= VBMI_NEAR)
+            ahead.l1 = ahead.l1_at_end;
+        vbmi_vectors(to, w, multipliers, pairs, offsets, 4, all, ahead);
+        multipliers += VBMI_QUAD / I4_BLOCK;
+        to += VBMI_ROWS;
     }
+    ahead.l1 = ahead.l1_at_end;
     switch ((n + 63) / 64) {
     case 1:
-        zen4_vectors(to, w, multipliers, pairs, offsets, 1, last, ahead);
+        vbmi_vectors(to, w, multipliers, pairs, offsets, 1, last, ahead);
         break;
     case 2:
-        zen4_vectors(to, w, multipliers, pairs, offsets, 2, last, ahead);
+        vbmi_vectors(to, w, multipliers, pairs, offsets, 2, last, ahead);
         break;
     case 3:
-        zen4_vectors(to, w, multipliers, pairs, offsets, 3, last, ahead);
+        vbmi_vectors(to, w, multipliers, pairs, offsets, 3, last, ahead);
         break;
     case 4:
-        zen4_vectors(to, w, multipliers, pairs, offsets, 4, last, ahead);
+        vbmi_vectors(to, w, multipliers, pairs, offsets, 4, last, ahead);
         break;
     default: // the row ends with a quad
         break;
@@ -197,7 +209,7 @@ static inline __attribute__((always_inline)) void zen4_row(__m512i *to, const ui
 }
 
 /* 128-bit lanes (a0 + a1, a2 + a3, b0 + b1, b2 + b3), scaled */
-static inline __m512 zen4_scaled(__m512i a, __m512i b, __m512 scales)
+static inline __m512 vbmi_scaled(__m512i a, __m512i b, __m512 scales)
 {
     const __m512i dots =
         _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
@@ -205,7 +217,7 @@ static inline __m512 zen4_scaled(__m512i a, __m512i b, __m512 scales)
 }
 
 /* sum + lane 0 + lane 1 + lane 2 + lane 3, of 128 bits */
-static inline __m128 zen4_add_lanes(__m128 sum, __m512 v)
+static inline __m128 vbmi_add_lanes(__m128 sum, __m512 v)
 {
     sum = _mm_add_ps(sum, _mm512_castps512_ps128(v));
     sum = _mm_add_ps(sum, _mm512_extractf32x4_ps(v, 1));
@@ -215,7 +227,7 @@ static inline __m128 zen4_add_lanes(__m128 sum, __m512 v)
 
 /* sums += n_blocks blocks of eight rows, and zeros up to a multiple of four: they change no sum,
  * because none is -0. */
-static inline __attribute__((always_inline)) void zen4_add(__m128 sums[2], const zen4_dots dots,
+static inline __attribute__((always_inline)) void vbmi_add(__m128 sums[2], const vbmi_dots dots,
                                                            const float *scales, int n_blocks)
 {
     const __m512i even_odd = _mm512_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7, 0, 2, 4, 6, 1, 3, 5, 7);
@@ -223,84 +235,104 @@ static inline __attribute__((always_inline)) void zen4_add(__m128 sums[2], const
         _mm512_setr_epi32(0, 8, 16, 24, 4, 12, 20, 28, 1, 9, 17, 25, 5, 13, 21, 29);
     const __m512i turn2 = _mm512_add_epi32(turn, _mm512_set1_epi32(2));
     const __m512i *v = dots[0];
-    for (int b = 0; b < n_blocks; b += 8, v += ZEN4_ROWS) {
+    for (int b = 0; b < n_blocks; b += 8, v += VBMI_ROWS) {
         const __mmask16 left = lanes_below(qp_min(n_blocks - b, 8));
         const __m512 scale =
             _mm512_permutexvar_ps(even_odd, _mm512_maskz_loadu_ps(left, scales + b));
-        const __m512 r01 = zen4_scaled(v[0], v[1], scale), r23 = zen4_scaled(v[2], v[3], scale);
-        const __m512 r45 = zen4_scaled(v[4], v[5], scale), r67 = zen4_scaled(v[6], v[7], scale);
-        sums[0] = zen4_add_lanes(sums[0], _mm512_permutex2var_ps(r01, turn, r23));
-        sums[1] = zen4_add_lanes(sums[1], _mm512_permutex2var_ps(r45, turn, r67));
+        const __m512 r01 = vbmi_scaled(v[0], v[1], scale), r23 = vbmi_scaled(v[2], v[3], scale);
+        const __m512 r45 = vbmi_scaled(v[4], v[5], scale), r67 = vbmi_scaled(v[6], v[7], scale);
+        sums[0] = vbmi_add_lanes(sums[0], _mm512_permutex2var_ps(r01, turn, r23));
+        sums[1] = vbmi_add_lanes(sums[1], _mm512_permutex2var_ps(r45, turn, r67));
         if (n_blocks - b <= 4)
             return;
-        sums[0] = zen4_add_lanes(sums[0], _mm512_permutex2var_ps(r01, turn2, r23));
-        sums[1] = zen4_add_lanes(sums[1], _mm512_permutex2var_ps(r45, turn2, r67));
+        sums[0] = vbmi_add_lanes(sums[0], _mm512_permutex2var_ps(r01, turn2, r23));
+        sums[1] = vbmi_add_lanes(sums[1], _mm512_permutex2var_ps(r45, turn2, r67));
     }
 }
 
-/* From bytes [k, k + n) of row i of eight to what is read ZEN4_PIECES stretches later. */
-static ptrdiff_t zen4_distance(int row_bytes, int i, int k, int n)
+/* From bytes [k, k + n) of row i of eight to what is read VBMI_PIECES stretches later. */
+static ptrdiff_t vbmi_distance(int row_bytes, int i, int k, int n)
 {
     if (n == row_bytes)
-        return ZEN4_AHEAD;
-    if (i + ZEN4_PIECES < ZEN4_ROWS)
-        return ZEN4_PIECES * (ptrdiff_t)row_bytes;
+        return VBMI_AHEAD;
+    if (i + VBMI_PIECES < VBMI_ROWS)
+        return VBMI_PIECES * (ptrdiff_t)row_bytes;
     if (k + n < row_bytes) // the next stretch of the first rows
-        return n - (ZEN4_ROWS - ZEN4_PIECES) * (ptrdiff_t)row_bytes;
-    return ZEN4_PIECES * (ptrdiff_t)row_bytes - k; // the first stretch of the rows after these
+        return n - (VBMI_ROWS - VBMI_PIECES) * (ptrdiff_t)row_bytes;
+    return VBMI_PIECES * (ptrdiff_t)row_bytes - k; // the first stretch of the rows after these
 }
 
 /* Rows [r, r + 8); past the last row this is the last one again. */
 static inline __attribute__((always_inline)) void
-zen4_rows(float sums[ZEN4_ROWS], const struct matrix *w, const struct act_rows *x,
-          struct zen4_acts acts[ZEN4_STRETCHES], int r, int end)
+vbmi_rows(float sums[VBMI_ROWS], const struct matrix *w, const struct act_rows *x,
+          struct vbmi_acts acts[VBMI_STRETCHES], int r, int end, bool is_to_l1)
 {
     const int n_bytes = w->n_in / 2;
-    const bool is_sorted = n_bytes <= ZEN4_STRETCHES * ZEN4_STRETCH;
+    const bool is_sorted = n_bytes <= VBMI_STRETCHES * VBMI_STRETCH;
     __m128 sum[2] = { _mm_setzero_ps(), _mm_setzero_ps() };
-    zen4_dots dots;
-    for (int k = 0; k < n_bytes; k += ZEN4_STRETCH) {
-        const int n = qp_min(n_bytes - k, ZEN4_STRETCH), n_blocks = zen4_blocks(n);
+    vbmi_dots dots;
+    for (int k = 0; k < n_bytes; k += VBMI_STRETCH) {
+        const int n = qp_min(n_bytes - k, VBMI_STRETCH), n_blocks = vbmi_blocks(n);
         const __mmask64 last = bytes_below((n - 1) % 64 + 1);
-        struct zen4_acts *a = acts + (is_sorted ? k / ZEN4_STRETCH : 0);
+        struct vbmi_acts *a = acts + (is_sorted ? k / VBMI_STRETCH : 0);
         if (!is_sorted)
-            zen4_sort(a, x->q + 2 * k, n_blocks * ACT_BLOCK);
-        for (int i = 0; i < ZEN4_ROWS; i++) {
+            vbmi_sort(a, x->q + 2 * k, n_blocks * ACT_BLOCK);
+        for (int i = 0; i < VBMI_ROWS; i++) {
             const int row = qp_min(r + i, end - 1);
-            zen4_row(&dots[0][i], (const uint8_t *)qp_matrix_row(w, row) + k,
-                     qp_matrix_multipliers(w, row) + k / I4_BLOCK, a, n, last,
-                     zen4_distance(n_bytes, i, k, n));
+            const struct vbmi_ahead ahead = { vbmi_distance(n_bytes, i, k, n),
+                                              is_to_l1 ? VBMI_NEAR : 0,
+                                              is_to_l1 ? VBMI_NEAR - n + n_bytes : 0 };
+            vbmi_row(&dots[0][i], (const uint8_t *)qp_matrix_row(w, row) + k,
+                     qp_matrix_multipliers(w, row) + k / I4_BLOCK, a, n, last, ahead);
         }
-        zen4_add(sum, (const __m512i(*)[ZEN4_ROWS])dots, x->scales + 2 * k / ACT_BLOCK, n_blocks);
+        vbmi_add(sum, (const __m512i(*)[VBMI_ROWS])dots, x->scales + 2 * k / ACT_BLOCK, n_blocks);
     }
     _mm_storeu_ps(sums, sum[0]);
     _mm_storeu_ps(sums + 4, sum[1]);
 }
 
-static void gemv_i4_block_zen4(float *y, const struct matrix *w, const struct act_rows *x,
-                               int begin, int end)
+static inline __attribute__((always_inline)) void gemv_i4_block(float *y, const struct matrix *w,
+                                                                const struct act_rows *x, int begin,
+                                                                int end, bool is_to_l1)
 {
     assert(w->dtype == DTYPE_I4_BLOCK && w->n_in % 2 == 0 && w->scales && w->multipliers);
     assert(qp_has_rows(w, begin, end) && x->n == 1 && qp_is_act_rows(x, w->n_in));
-    _Alignas(64) struct zen4_acts acts[ZEN4_STRETCHES];
-    float sums[2 * ZEN4_ROWS] = { 0 };
-    for (int s = 0; s < ZEN4_STRETCHES && s * ZEN4_STRETCH < w->n_in / 2; s++) {
-        const int n = qp_min(w->n_in / 2 - s * ZEN4_STRETCH, ZEN4_STRETCH);
-        zen4_sort(acts + s, x->q + 2 * s * ZEN4_STRETCH, zen4_blocks(n) * ACT_BLOCK);
+    _Alignas(64) struct vbmi_acts acts[VBMI_STRETCHES];
+    float sums[2 * VBMI_ROWS] = { 0 };
+    for (int s = 0; s < VBMI_STRETCHES && s * VBMI_STRETCH < w->n_in / 2; s++) {
+        const int n = qp_min(w->n_in / 2 - s * VBMI_STRETCH, VBMI_STRETCH);
+        vbmi_sort(acts + s, x->q + 2 * s * VBMI_STRETCH, vbmi_blocks(n) * ACT_BLOCK);
     }
-    for (int r = begin; r < end; r += 2 * ZEN4_ROWS) {
-        zen4_rows(sums, w, x, acts, r, end);
-        if (r + ZEN4_ROWS < end)
-            zen4_rows(sums + ZEN4_ROWS, w, x, acts, r + ZEN4_ROWS, end);
-        _mm_prefetch((const char *)(w->scales + r + 4 * ZEN4_ROWS), _MM_HINT_T0);
-        __builtin_prefetch(y + r + 4 * ZEN4_ROWS, 1);
+    for (int r = begin; r < end; r += 2 * VBMI_ROWS) {
+        vbmi_rows(sums, w, x, acts, r, end, is_to_l1);
+        if (r + VBMI_ROWS < end)
+            vbmi_rows(sums + VBMI_ROWS, w, x, acts, r + VBMI_ROWS, end, is_to_l1);
+        _mm_prefetch((const char *)(w->scales + r + 4 * VBMI_ROWS), _MM_HINT_T0);
+        __builtin_prefetch(y + r + 4 * VBMI_ROWS, 1);
         store_rows(y + r, _mm512_loadu_ps(sums), w, r, lanes_below(end - r));
     }
+}
+
+static void gemv_i4_block_zen4(float *y, const struct matrix *w, const struct act_rows *x,
+                               int begin, int end)
+{
+    gemv_i4_block(y, w, x, begin, end, false);
+}
+
+static void gemv_i4_block_intel(float *y, const struct matrix *w, const struct act_rows *x,
+                                int begin, int end)
+{
+    gemv_i4_block(y, w, x, begin, end, true);
 }
 
 void qp_gemv_kernels_zen4(struct kernels *k)
 {
     k->gemv_i4_block = gemv_i4_block_zen4;
+}
+
+void qp_gemv_kernels_intel_vbmi(struct kernels *k)
+{
+    k->gemv_i4_block = gemv_i4_block_intel;
 }
 
 #if defined(__clang__)
