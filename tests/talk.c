@@ -412,6 +412,41 @@ static void test_markers_in_texts(void **state)
     close_opened(&o);
 }
 
+/* So do the texts of tools, documents and other variables, and the names in them, however their
+ * JSON escapes them; a variable that is a token by name is one. */
+static void test_markers_in_variables(void **state)
+{
+    (void)state;
+    static const char source[] =
+        "{{ bos_token }}{{ stop_token }}{{ note }}{{ tools[0] | tojson }}{% for m in messages %}"
+        "<turn>{{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}<turn>{% endif %}";
+    const quip_session_options options = {
+        .template_variables = " {\"stop_token\" : \"<end>\", \"note\": \"<bos>\", \"n\": [1, {}],"
+                              "\"tools\": [{\"a<turn>\": \"\\u003cend>\\n\\\"<eos>\"}]} "
+    };
+    struct opened o = { .model = NULL };
+    quip_session *s;
+    quip_error error = { 0 };
+    open_with(&o, source);
+    check(quip_session_open(&s, o.model, &options, &error), &error);
+    append_text(s, "Hi");
+    check(qp_turn_begin_answer(s, &error), &error);
+    struct bytes text = { 0 };
+    assert_int_equal(text_of_context(s, s->n, &text), 1); // bos
+    int n_turn = 0, n_end = 0;
+    for (int i = 0; i < s->n; i++) {
+        n_turn += s->context[i] == TINY_TURN;
+        n_end += s->context[i] == TINY_END;
+    }
+    assert_int_equal(n_turn, 2);
+    assert_int_equal(n_end, 2);
+    assert_string_equal((char *)text.data,
+                        "<bos><end><bos>{\"a<turn>\": \"<end>\\n\\\"<eos>\"}<turn>Hi<end><turn>");
+    qp_bytes_close(&text);
+    quip_session_close(s);
+    close_opened(&o);
+}
+
 static void test_full_context_changes_nothing(void **state)
 {
     (void)state;
@@ -446,6 +481,7 @@ int main(void)
         cmocka_unit_test(test_failures),
         cmocka_unit_test(test_broken_template),
         cmocka_unit_test(test_markers_in_texts),
+        cmocka_unit_test(test_markers_in_variables),
         cmocka_unit_test(test_full_context_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,9 +8,11 @@
  * tokens that were drawn, if a control token follows it. Where the text did change, the context
  * goes back to the first token that differs.
  *
- * A token that marks turns and is spelled out in a text of the conversation must not become one: a
- * mark in it divides the text for the tokenizer, and is removed. */
+ * A token that marks turns and is spelled out in a text of the conversation, or in a variable of
+ * the template, must not become one: a mark in it divides the text for the tokenizer, and is
+ * removed. */
 #include "engine/engine.h"
+#include "format/json_scan.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -145,16 +147,70 @@ static bool append_members(struct bytes *out, const char *json, size_t n)
     return used == 0 || (qp_bytes_append(out, begin + 1, length) && qp_bytes_append(out, ",", 1));
 }
 
+/* A JSON text[0, n) with its quotes. What it says is marked as a text of the user. */
+static bool append_marked_text(const quip_session *s, struct bytes *out, const char *text, size_t n)
+{
+    struct bytes plain = { 0 }, marked = { 0 };
+    bool ok = qp_bytes_append(&plain, text + 1, n - 2);
+    const struct json_text raw = { .raw = (const char *)plain.data, .n = plain.n };
+    const size_t length = ok ? qp_json_decode(raw, (char *)plain.data) : 0; // shorter than escapes
+    ok = ok && length <= plain.n &&
+         append_marked(s, QUIP_ROLE_USER, &marked, (const char *)plain.data, length);
+    if (ok && marked.n > length)
+        ok = qp_jinja_quote(out, (const char *)marked.data, marked.n);
+    else
+        ok = ok && qp_bytes_append(out, text, n);
+    qp_bytes_close(&plain);
+    qp_bytes_close(&marked);
+    return ok;
+}
+
+static bool is_name_of_token(const char *name, size_t n)
+{
+    return n > 6 && memcmp(name + n - 6, "_token", 6) == 0;
+}
+
+/* A copy of a valid JSON object whose texts are marked: tools and documents come from others, as
+ * the texts of the conversation do. The names of its own members are not texts, nor are the values
+ * of those that are tokens by name, such as "bos_token". */
+static bool append_marked_object(const quip_session *s, struct bytes *out, const char *json,
+                                 size_t n)
+{
+    bool ok = true, is_token = false;
+    int depth = 0;
+    for (size_t at = 0, end; at < n && ok; at = end) {
+        end = at + 1;
+        if (json[at] != '"') {
+            depth += (json[at] == '{' || json[at] == '[') - (json[at] == '}' || json[at] == ']');
+            ok = qp_bytes_append(out, json + at, 1);
+            continue;
+        }
+        while (end < n && json[end] != '"')
+            end += json[end] == '\\' ? 2 : 1;
+        end = end < n ? end + 1 : n;
+        const size_t next = end + strspn(json + end, " \t\r\n");
+        const bool is_name = depth == 1 && json[next] == ':';
+        if (is_name)
+            is_token = is_name_of_token(json + at + 1, end - at - 2);
+        ok = is_name || (depth == 1 && is_token) ? qp_bytes_append(out, json + at, end - at)
+                                                 : append_marked_text(s, out, json + at, end - at);
+    }
+    return ok;
+}
+
 static bool append_variables(const quip_session *s, const struct talk_state *t, const char *mode,
                              struct bytes *out)
 {
     const quip_model *m = s->model;
-    const char *own = s->options.template_variables;
+    const char *given = s->options.template_variables;
+    struct bytes own = { 0 };
     size_t at = 0;
     bool ok = qp_bytes_append(out, "{", 1) &&
               append_members(out, (const char *)m->jinja_tokens.data, m->jinja_tokens.n) &&
-              append_members(out, own ? own : "", own ? strlen(own) : 0) &&
+              (!given || append_marked_object(s, &own, given, strlen(given))) &&
+              append_members(out, (const char *)own.data, own.n) &&
               qp_bytes_append_text(out, "\"messages\":[");
+    qp_bytes_close(&own);
     for (size_t i = 0; i < n_turns(t) && ok; i++) {
         const struct talk_turn *turn = turn_at(t, i);
         struct bytes marked = { 0 };
