@@ -104,10 +104,17 @@ static void note_template(const char *path)
     quip_model_close(model);
 }
 
+static void show_note(void *user, const char *sentence)
+{
+    (void)user;
+    fail("%s", sentence);
+}
+
 static int convert(char **words, const struct convert_words *asked, struct convert_options *options)
 {
     struct progress progress;
     options->on_progress = show_progress;
+    options->on_note = show_note;
     options->user = &progress;
     quip_error error = { 0 };
     const uint64_t begin = qp_now_ns();

@@ -358,6 +358,50 @@ static void test_never_ids(void **state)
     assert_non_null(strstr(error.message, "more than 64 tokens are never drawn"));
 }
 
+/* ---- what Quip does not do ---- */
+
+static char noted[300];
+
+static void keep_note(void *user, const char *sentence)
+{
+    assert_null(user);
+    assert_true(strlen(noted) + strlen(sentence) < sizeof noted);
+    strcat(noted, sentence);
+}
+
+static void assert_noted(const char *json, const char *names)
+{
+    quip_error error = { 0 };
+    const struct convert_options options = { .on_note = keep_note };
+    noted[0] = 0;
+    write_text("hf/generation_config.json", json);
+    check(qp_convert(in_folder("hf"), in_folder("out.bin"), &options, &error), &error);
+    if (!names) {
+        assert_string_equal(noted, "");
+        return;
+    }
+    char want[300];
+    snprintf(want, sizeof want, ": tokens are drawn without its %s, which Quip does not have",
+             names);
+    assert_non_null(strstr(noted, want));
+}
+
+static void test_what_is_left_out_is_said(void **state)
+{
+    (void)state;
+    write_folder(&sample_llama_tied, &plain);
+    assert_noted("{\"begin_suppress_tokens\": [5], \"suppress_tokens\": [6]}",
+                 "begin_suppress_tokens");
+    assert_noted("{\"bad_words_ids\": [[5], [6, 7]]}", "bad_words_ids of several tokens");
+    assert_noted("{\"num_beams\": 4, \"typical_p\": 0.9, \"forced_bos_token_id\": 2, "
+                 "\"watermarking_config\": {\"bias\": 2.5}}",
+                 "forced_bos_token_id, num_beams, typical_p, watermarking_config");
+    assert_noted("{\"begin_suppress_tokens\": [], \"forced_bos_token_id\": null, \"num_beams\": 1, "
+                 "\"typical_p\": 1.0, \"epsilon_cutoff\": 0.0, \"bad_words_ids\": [[5]], "
+                 "\"guidance_scale\": 1, \"max_new_tokens\": 2048, \"min_length\": 0}",
+                 NULL);
+}
+
 static void assert_absent(const struct tokens *ids, const quip_token *never, int n)
 {
     assert_true(ids->n > 0);
@@ -426,6 +470,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_greedy_is_the_largest_logit, make_sample_folder,
                                         drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_never_ids, make_sample_folder, drop_sample_folder),
+        cmocka_unit_test_setup_teardown(test_what_is_left_out_is_said, make_sample_folder,
+                                        drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_never_ids_are_not_drawn, make_sample_folder,
                                         drop_sample_folder),
     };

@@ -241,6 +241,27 @@ static quip_status declare_metadata(struct conversion *v, uint32_t model_type)
     return status;
 }
 
+/* Say what a session will not do although the checkpoint recommends it. */
+static quip_status note_sampling(const struct conversion *v)
+{
+    const struct convert_options *o = v->options;
+    struct bytes names = { 0 }, text = { 0 };
+    bool ok = true;
+    if (v->embedding || !o->on_note)
+        return QUIP_OK;
+    ok = qp_sampling_left_out(&v->checkpoint, &names);
+    if (ok && names.n > 0) {
+        ok = qp_bytes_printf(&text,
+                             "%s: tokens are drawn without its %.*s, which Quip does not have",
+                             v->checkpoint.path, (int)names.n, (const char *)names.data);
+        if (ok)
+            o->on_note(o->user, (const char *)text.data);
+    }
+    qp_bytes_close(&names);
+    qp_bytes_close(&text);
+    return ok ? QUIP_OK : qp_fail_memory(v->error, "a note", names.n);
+}
+
 static quip_status declare(struct conversion *v, struct tflite_writer **writer)
 {
     const struct hparams *h = &v->hparams;
@@ -262,7 +283,7 @@ static quip_status declare(struct conversion *v, struct tflite_writer **writer)
         status = qp_embedding_source_declare(v->embedding, v->writer, v->error);
     if (!status)
         status = declare_metadata(v, type ? (uint32_t)type->id : 0);
-    return status;
+    return status ? status : note_sampling(v);
 }
 
 /* ---- zeros ----

@@ -28,6 +28,10 @@ bool qp_convert_weights_find(const char *name, enum convert_weights *weights);
  * conversion then fails with QUIP_E_CANCELLED. */
 typedef bool convert_on_progress(void *user, uint64_t done, uint64_t total, const char *what);
 
+/* A sentence about something in the checkpoint that the model file cannot have, although the
+ * conversion succeeds. */
+typedef void convert_on_note(void *user, const char *sentence);
+
 /* All-zero means the defaults, and NULL means all-zero. */
 struct convert_options {
     enum convert_weights weights;
@@ -63,6 +67,7 @@ struct convert_options {
     const char *verify_text; // path
     const char *chat;        // name of a chat template (tokenizer.h); NULL: the checkpoint's own
     convert_on_progress *on_progress;
+    convert_on_note *on_note; // may be NULL
     void *user;
 };
 

@@ -88,3 +88,70 @@ bool qp_write_quip_sampling(const struct sampling_defaults *d, struct bytes *out
             ok = qp_print_number(out, qp_sampling_rules[i].name, d->value[i]);
     return ok;
 }
+
+/* ---- what is left out ---- */
+
+/* Keys that change which tokens transformers or llama.cpp draw. */
+static const struct {
+    const char *name;
+    bool is_gguf;
+    double neutral; // the number that says the same as no such key
+} foreign_keys[] = {
+    { "begin_suppress_tokens", false, -1 },
+    { "forced_bos_token_id", false, -1 },
+    { "forced_eos_token_id", false, -1 },
+    { "force_words_ids", false, -1 },
+    { "sequence_bias", false, -1 },
+    { "exponential_decay_length_penalty", false, -1 },
+    { "min_length", false, 0 },
+    { "min_new_tokens", false, 0 },
+    { "num_beams", false, 1 },
+    { "typical_p", false, 1 },
+    { "epsilon_cutoff", false, 0 },
+    { "eta_cutoff", false, 0 },
+    { "top_h", false, 1 },
+    { "penalty_alpha", false, 0 },
+    { "guidance_scale", false, 1 },
+    { "encoder_repetition_penalty", false, 1 },
+    { "dola_layers", false, -1 },
+    { "watermarking_config", false, -1 },
+    { "general.sampling.mirostat", true, 0 },
+    { "general.sampling.xtc_probability", true, 0 },
+};
+
+static bool says_something(const cJSON *item, double neutral)
+{
+    if (cJSON_IsNumber(item))
+        return item->valuedouble != neutral;
+    return cJSON_IsString(item) || (item && item->child);
+}
+
+static bool has_long_bad_words(const cJSON *config)
+{
+    const cJSON *words = qp_json_item(config, "bad_words_ids");
+    for (const cJSON *i = words ? words->child : NULL; i; i = i->next)
+        if (i->child && i->child->next)
+            return true;
+    return false;
+}
+
+bool qp_sampling_left_out(const struct checkpoint *c, struct bytes *names)
+{
+    const cJSON *config = c->generation_config ? c->generation_config : c->config;
+    bool ok = true;
+    for (size_t i = 0; i < QP_COUNT(foreign_keys) && ok; i++) {
+        const char *name = foreign_keys[i].name;
+        const double neutral = foreign_keys[i].neutral;
+        if (foreign_keys[i].is_gguf != c->is_gguf)
+            continue;
+        const bool is_said =
+            c->is_gguf ? qp_entry_number(qp_format_find_metadata(&c->shards[0].format, name),
+                                         neutral) != neutral
+                       : says_something(qp_json_item(config, name), neutral);
+        if (is_said)
+            ok = qp_bytes_printf(names, "%s%s", names->n ? ", " : "", name);
+    }
+    if (ok && !c->is_gguf && has_long_bad_words(config))
+        ok = qp_bytes_printf(names, "%sbad_words_ids of several tokens", names->n ? ", " : "");
+    return ok;
+}

@@ -8,5 +8,8 @@
 struct sampling_defaults qp_sampling_of_checkpoint(const struct checkpoint *c);
 /* Append the text of quip.sampling: nothing if the checkpoint says nothing. */
 bool qp_write_quip_sampling(const struct sampling_defaults *d, struct bytes *out);
+/* Append the names, separated by commas, of what the checkpoint says about drawing tokens and Quip
+ * does not do. */
+bool qp_sampling_left_out(const struct checkpoint *c, struct bytes *names);
 
 #endif
