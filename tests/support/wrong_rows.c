@@ -148,7 +148,7 @@ void take_q_for_last(quip_model *m)
 
 /* ---- values that are keys ---- */
 
-/* A norm without weights behind them undoes what the norm of the keys does, but for its weights. */
+/* A norm without weights behind them undoes what the norm of the keys does, except its weights. */
 void take_normed_keys_for_values(quip_model *m)
 {
     n_copied = 0;
