@@ -9,9 +9,8 @@
  *   multiplies and adds the two sums of a block of 16 weights.
  * - Eight rows are added together, because the float sum of a row is a chain of additions.
  *
- * Rows longer than L1 allows are read in stretches, eight rows each. What is prefetched goes to L2.
- * Intel has room for the next bytes in L1 as well, but for few reads of memory at a time from there
- * (docs/notes/decode.md). */
+ * Rows longer than L1 allows are read in stretches, eight rows each. What is prefetched goes to L2,
+ * and on Intel to L1 when it is read soon (docs/notes/decode.md). */
 #include "cpu/x86/x86.h"
 #include "format/dtype.h"
 
