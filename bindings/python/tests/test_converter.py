@@ -1,5 +1,6 @@
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,6 +136,15 @@ def test_program_that_is_killed_is_an_error(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(_program, "PROGRAM", program)
     with pytest.raises(quip.Error, match="quip convert was ended by signal 9"):
         converter.convert_checkpoint(config(checkpoint, tmp_path))
+
+
+def test_what_a_conversion_says_is_a_warning(checkpoint, tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, folder)
+    (folder / "generation_config.json").write_text('{"num_beams": 4}')
+    with pytest.warns(UserWarning, match="checkpoint: tokens are drawn without its num_beams"):
+        converter.convert_checkpoint(config(folder, tmp_path))
+    assert (tmp_path / "model.tflite").exists()
 
 
 def test_program_is_installed(model_path):

@@ -8,6 +8,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import warnings
 from typing import Any, Callable, Dict, List, NoReturn, Optional
 
 from ._library import StrPath
@@ -60,4 +61,6 @@ def run(
         if process.returncode < 0:  # -9: by a system without memory
             said = said or f"quip {command} was ended by signal {-process.returncode}"
         raise kind(said[len("quip: ") :] if said.startswith("quip: ") else said)
-
+    for line in said.splitlines():
+        if line.startswith("quip: "):  # what a conversion that succeeds cannot keep
+            warnings.warn(line[len("quip: ") :], stacklevel=3)

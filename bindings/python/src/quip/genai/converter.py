@@ -158,9 +158,10 @@ def convert_checkpoint(
 ) -> None:
     """Convert the model, and then its adapter if there is one. Progress is shown as a bar in a
     terminal, or reported to on_progress(bytes done, bytes in total, tensor)."""
+    bits = [config.attention_quant_bits, config.feedforward_quant_bits, config.embedding_quant_bits]
     options: Dict[str, Any] = {
         "json": True,
-        "original": config.original and not config.block_size,
+        "original": config.original and not config.block_size and 4 in bits,
         "format": config.ckpt_format,
         "model-type": config.model_type or None,
         "backend": config.backend,
