@@ -68,7 +68,7 @@ static void *take(size_t n_bytes)
 
 static void pass_read(struct work *work)
 {
-    read_lines(work->weights, work->weights_bytes, 8192);
+    read_lines(work->weights, work->weights_bytes, 8192, 0);
 }
 
 /* Operations a second, / 10^12. */

@@ -3,7 +3,7 @@
  *     build/bench/roofline [-t THREADS] [-r ROUNDS] [--json]
  *
  * Decode reads every weight once. Its limit is the rate of a plain read by all threads, each with
- * its own part of 1 GiB, in the faster of two ways. Prefill multiplies. Its limit is the rate of
+ * its own part of 1 GiB, in the fastest of three ways. Prefill multiplies. Its limit is the rate of
  * the widest dot product of 8-bit integers in registers. The result is the median of alternating
  * rounds, because the load of other machines on the host changes within seconds. */
 #include "limits.h"
