@@ -1,5 +1,5 @@
-// few_four.wgsl: the lanes of a workgroup of attend_few.wgsl, where these are four. few_two.wgsl has
-// the same for two: half the arithmetic in twice as many workgroups, with the same bits.
+// few_four.wgsl: the lanes of a workgroup of attend_few.wgsl, where these are four. few_two.wgsl and
+// few_one.wgsl have the same for two and one: less arithmetic in more workgroups, with the same bits.
 
 alias Numbers = vec4<f32>; // one for each lane
 alias Indices = vec4<u32>;

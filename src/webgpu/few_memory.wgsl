@@ -34,6 +34,28 @@ fn add_up(x: Numbers, thread: u32) -> Numbers {
     return sum;
 }
 
+var<workgroup> fours: array<vec4<f32>, SIZE>;
+
+// The same of four numbers, for few_row.wgsl.
+fn add_four(x: vec4<f32>, thread: u32) -> vec4<f32> {
+    workgroupBarrier();
+    fours[thread] = x;
+    workgroupBarrier();
+    if (thread < 16u) {
+        var sum = x;
+        for (var i = thread + 16u; i < SIZE; i += 16u) {
+            sum += fours[i];
+        }
+        fours[thread] = sum;
+    }
+    workgroupBarrier();
+    var sum = fours[0];
+    for (var i = 1u; i < 16u; i++) {
+        sum += fours[i];
+    }
+    return sum;
+}
+
 // The sum over the threads of a key.
 fn key_sum(x: Numbers, thread: u32) -> Numbers {
     let first = thread / PER_KEY * PER_KEY;

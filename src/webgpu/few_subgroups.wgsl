@@ -35,6 +35,26 @@ fn add_up(x: Numbers, thread: u32) -> Numbers {
     return sum;
 }
 
+var<workgroup> fours: array<vec4<f32>, N_SUBGROUPS>;
+
+// The same of four numbers, for few_row.wgsl.
+fn add_four(x: vec4<f32>, thread: u32) -> vec4<f32> {
+    var share = x;
+    for (var i = SUBGROUP / 2u; i > 0u; i /= 2u) {
+        share += subgroupShuffleXor(share, i);
+    }
+    workgroupBarrier();
+    if (thread % SUBGROUP == 0u) {
+        fours[thread / SUBGROUP] = share;
+    }
+    workgroupBarrier();
+    var sum = fours[0];
+    for (var i = 1u; i < N_SUBGROUPS; i++) {
+        sum += fours[i];
+    }
+    return sum;
+}
+
 // The sum over the threads of a key.
 fn key_sum(x: Numbers, thread: u32) -> Numbers {
     var sum = x;

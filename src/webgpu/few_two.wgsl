@@ -1,4 +1,4 @@
-// few_two.wgsl: what few_four.wgsl has, where a workgroup has two lanes.
+// few_two.wgsl: what few_four.wgsl has, where a workgroup has two lanes of a single row, with few_row.wgsl.
 
 alias Numbers = vec2<f32>;
 alias Indices = vec2<u32>;
@@ -22,12 +22,12 @@ fn ends(l: Lanes) -> Indices {
     return Indices(l.a.end, l.b.end);
 }
 
-fn rows_of(l: Lanes) -> Indices {
-    return Indices(row_of(l.a), row_of(l.b));
+fn heads_of(l: Lanes) -> vec2<u32> {
+    return Indices(l.a.head, l.b.head);
 }
 
-fn heads_of(l: Lanes) -> Indices {
-    return Indices(l.a.head, l.b.head);
+fn queries_of(x: vec4<f32>) -> Numbers {
+    return x.xy;
 }
 
 fn slopes_of(l: Lanes) -> Numbers {
@@ -40,36 +40,6 @@ fn smallest_of(i: Indices) -> u32 {
 
 fn largest_of(i: Indices) -> u32 {
     return max(i.x, i.y);
-}
-
-fn positions_of(t: Indices) -> Indices {
-    return Indices(row_of_batch(t.x, first_row()).y, row_of_batch(t.y, first_row()).y);
-}
-
-fn gather(at: Indices, i: u32) -> Numbers {
-    return Numbers(X[at.x + i], X[at.y + i]);
-}
-
-fn gather_weights(at: Indices) -> Numbers {
-    return Numbers(V[at.x], V[at.y]);
-}
-
-fn gather_turns(at: Indices) -> Turn {
-    let a = ROPE[at.x];
-    let b = ROPE[at.y];
-    return Turn(Numbers(a.x, b.x), Numbers(a.y, b.y));
-}
-
-fn two_indices(key: u32, value: u32) -> Indices {
-    return Indices(key, value);
-}
-
-fn two_numbers(key: f32, value: f32) -> Numbers {
-    return Numbers(key, value);
-}
-
-fn first_and_rest(a: Numbers, b: Numbers) -> Numbers {
-    return Numbers(a.x, b.y);
 }
 
 fn store_lanes(o: Output, d: u32, x: Numbers) {

@@ -19,13 +19,42 @@ var<workgroup> factors: array<f32, 768>;
 var<workgroup> sums_of_parts: array<Eight, N_HELD>;
 var<private> held: Eight;
 
-fn fetch(t: u32, thread: u32) {}
+// Parts that are on their way at once.
+struct Four {
+    a: vec4<u32>,
+    b: vec4<u32>,
+    c: vec4<u32>,
+    d: vec4<u32>,
+}
+
+var<private> sums_read: vec4<f32>; // of part `thread`
+var<private> begun: Four; // with HOLDS, the first parts of a thread's numbers
+
+// Where the parts of row t begin.
+fn row_at(t: u32) -> u32 {
+    return t * p.input.n_heads * p.input.n_parts * (PITCH / 4u);
+}
+
+fn sums_of(row: u32, i: u32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(PARTS[row + (i + 1u) * (PITCH / 4u) - 1u]);
+}
+
+fn fetch(t: u32, thread: u32) {
+    let row = row_at(t);
+    sums_read = sums_of(row, min(thread, p.input.n_heads * p.input.n_parts - 1u));
+    if (HOLDS && 8u * thread < p.m.n_in) {
+        begun = four_parts(first_at(row, thread), 0u);
+    }
+}
 
 fn prepare(t: u32, thread: u32) {
     let n = p.input.n_heads * p.input.n_parts;
-    let row = t * n * (PITCH / 4u); // where its parts begin
+    let row = row_at(t);
     for (var i = thread; i < n; i += SIZE) {
-        let s = bitcast<vec4<f32>>(PARTS[row + (i + 1u) * (PITCH / 4u) - 1u]);
+        var s = sums_read;
+        if (i != thread) {
+            s = sums_of(row, i);
+        }
         largest_scores[i] = s.x;
         weight_sums[i] = s.y;
         factors[i] = s.z;
@@ -45,12 +74,12 @@ fn prepare(t: u32, thread: u32) {
     workgroupBarrier();
     if (HOLDS) {
         if (8u * thread < p.m.n_in) {
-            held = add_parts(row, thread);
+            held = add_parts(row, thread, begun);
         }
         return;
     }
     for (var i = thread; 8u * i < p.m.n_in; i += SIZE) {
-        sums_of_parts[i] = add_parts(row, i);
+        sums_of_parts[i] = add_parts(row, i, four_parts(first_at(row, i), 0u));
     }
     workgroupBarrier();
 }
@@ -76,19 +105,29 @@ fn plus_part(s: Sums, first: u32, k: u32, part: vec4<u32>) -> Sums {
                 fma(factor, weight_sums[first + k], s.weights));
 }
 
-// Numbers [8 i, 8 i + 8).
-fn add_parts(row: u32, i: u32) -> Eight {
+fn four_parts(at: u32, k: u32) -> Four {
+    return Four(part_of(at, k), part_of(at, k + 1u), part_of(at, k + 2u), part_of(at, k + 3u));
+}
+
+// Numbers [8 i, 8 i + 8) of the first part.
+fn first_at(row: u32, i: u32) -> u32 {
     let head = 8u * i / HEAD_DIM;
-    let first = head * p.input.n_parts;
-    let at = row + first * (PITCH / 4u) + i - head * (HEAD_DIM / 8u);
+    return row + head * p.input.n_parts * (PITCH / 4u) + i - head * (HEAD_DIM / 8u);
+}
+
+// Numbers [8 i, 8 i + 8) of all parts, of which the first are there.
+fn add_parts(row: u32, i: u32, first_parts: Four) -> Eight {
+    let first = 8u * i / HEAD_DIM * p.input.n_parts;
+    let at = first_at(row, i);
     var s = Sums();
-    for (var k = 0u; k < p.input.n_parts; k += 4u) { // four loads are on their way at once
-        let a = part_of(at, k);
-        let b = part_of(at, k + 1u);
-        let c = part_of(at, k + 2u);
-        let d = part_of(at, k + 3u);
-        s = plus_part(plus_part(s, first, k, a), first, k + 1u, b);
-        s = plus_part(plus_part(s, first, k + 2u, c), first, k + 3u, d);
+    var next = first_parts;
+    for (var k = 0u; k < p.input.n_parts; k += 4u) {
+        let now = next;
+        if (k + 4u < p.input.n_parts) {
+            next = four_parts(at, k + 4u);
+        }
+        s = plus_part(plus_part(s, first, k, now.a), first, k + 1u, now.b);
+        s = plus_part(plus_part(s, first, k + 2u, now.c), first, k + 3u, now.d);
     }
     return Eight(s.x.a / s.weights, s.x.b / s.weights);
 }

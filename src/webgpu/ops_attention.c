@@ -12,10 +12,9 @@
 #include <stdlib.h>
 
 enum {
-    LANES = 4,       // of a workgroup,
-    FEW_LANES = 2,   // or of few workgroups for one row, which so have fewer instructions
-    FEW_GROUPS = 66, // workgroups of LANES; a large GPU runs twice as many at once
-    TILE = 64,       // keys that attend_few.wgsl has at once
+    LANES = 4,         // of a workgroup; fewer have fewer instructions
+    MANY_GROUPS = 132, // workgroups that a large GPU runs one by one
+    TILE = 64,         // keys that attend_few.wgsl has at once
     MIN_SPLIT = TILE
 };
 
@@ -265,6 +264,20 @@ struct few_parameters {
     uint32_t slot_vecs, pos, visible_end;
 };
 
+/* Query heads in a workgroup for a single row: few, as long as there are few workgroups. */
+static int lanes_of_row(const struct config *c, const struct layer_config *lc, int n_threads,
+                        int n_parts)
+{
+    const int group = c->n_heads / lc->n_kv_heads;
+    int n_lanes = 1;
+    if (c->qk_norm == QK_NORM_WIDTH || lc->head_dim > n_threads) // few_row.wgsl has neither
+        return LANES;
+    while (n_lanes < LANES &&
+           (group + n_lanes - 1) / n_lanes * lc->n_kv_heads * n_parts > MANY_GROUPS)
+        n_lanes *= 2;
+    return n_lanes;
+}
+
 /* Attention of a run of few rows in n_parts. With `appends` it also rotates and appends them;
  * otherwise Q has their rotated queries. With n_runs above 1, it is the first of that many runs of
  * one row each, whose sequences are gathered. */
@@ -282,8 +295,7 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
     const bool is_half = qp_webgpu_has_half_parts(d, lc->head_dim);
     const bool has_rope = appends && lc->rope != ROPE_NONE;
     const bool is_batch = n_runs > 1, is_one_row = run->n == 1 && !is_batch;
-    const int n_groups = (run->n * group + LANES - 1) / LANES * lc->n_kv_heads * n_parts;
-    const int n_lanes = is_one_row && n_groups <= FEW_GROUPS ? FEW_LANES : LANES;
+    const int n_lanes = is_one_row ? lanes_of_row(c, lc, n_threads, n_parts) : LANES;
     const struct gpu_range kv = qp_webgpu_kv_range(run->sequence, l);
     const struct scratch *x = appends ? &d->mem.qkv : &d->mem.q;
     const struct scratch *rope =
@@ -313,7 +325,9 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
         .visible_end = (uint32_t)run->row->visible_end
     };
     const struct call call = {
-        .shader = n_lanes == LANES ? SHADER_ATTEND_FEW : SHADER_ATTEND_TWO,
+        .shader = n_lanes == 1   ? SHADER_ATTEND_ONE
+                  : n_lanes == 2 ? SHADER_ATTEND_TWO
+                                 : SHADER_ATTEND_FEW,
         .constants = { lc->head_dim,
                        group,
                        c->n_heads,

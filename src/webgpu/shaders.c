@@ -26,9 +26,9 @@ extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend
     qp_wgsl_matvec[], qp_wgsl_norm[], qp_wgsl_ple[], qp_wgsl_quantize[], qp_wgsl_rope[],
     qp_wgsl_select[], qp_wgsl_sort[], qp_wgsl_split[], qp_wgsl_sum[], qp_wgsl_sum_subgroups[],
     qp_wgsl_keys[], qp_wgsl_lanes[], qp_wgsl_lanes_subgroups[], qp_wgsl_few_memory[],
-    qp_wgsl_few_subgroups[], qp_wgsl_few_four[], qp_wgsl_few_two[], qp_wgsl_subgroup[],
-    qp_wgsl_matrows_subgroups[], qp_wgsl_output[], qp_wgsl_products[], qp_wgsl_round[],
-    qp_wgsl_round_rows[];
+    qp_wgsl_few_subgroups[], qp_wgsl_few_heads[], qp_wgsl_few_row[], qp_wgsl_few_one[],
+    qp_wgsl_few_four[], qp_wgsl_few_two[], qp_wgsl_subgroup[], qp_wgsl_matrows_subgroups[],
+    qp_wgsl_output[], qp_wgsl_products[], qp_wgsl_round[], qp_wgsl_round_rows[];
 
 #define NORM_CONSTANTS "iPOST", "bADDS", "bSCALES", "iNEXT", "bIS_LAYER_NORM", "bIS_PLUS_1"
 #define MATVEC_CONSTANTS                                                                           \
@@ -133,11 +133,18 @@ static const struct shader_kind {
                         4,
                         1,
                         { ATTENTION_CONSTANTS } },
-    [SHADER_ATTEND_FEW] = { { ATTEND_FEW_TEXTS, qp_wgsl_few_four },
+    [SHADER_ATTEND_FEW] = { { ATTEND_FEW_TEXTS, qp_wgsl_few_heads, qp_wgsl_few_four },
                             4,
                             2,
                             { ATTEND_FEW_CONSTANTS } },
-    [SHADER_ATTEND_TWO] = { { ATTEND_FEW_TEXTS, qp_wgsl_few_two }, 4, 2, { ATTEND_FEW_CONSTANTS } },
+    [SHADER_ATTEND_TWO] = { { ATTEND_FEW_TEXTS, qp_wgsl_few_row, qp_wgsl_few_two },
+                            4,
+                            2,
+                            { ATTEND_FEW_CONSTANTS } },
+    [SHADER_ATTEND_ONE] = { { ATTEND_FEW_TEXTS, qp_wgsl_few_row, qp_wgsl_few_one },
+                            4,
+                            2,
+                            { ATTEND_FEW_CONSTANTS } },
     [SHADER_COMBINE] = { { qp_wgsl_combine }, 1, 1, { "uHEAD_DIM", "uPITCH", "bIS_HALF" } },
     [SHADER_KEEP] = { { qp_wgsl_keep }, 1, 1, { 0 } },
     [SHADER_ARGMAX] = { { qp_wgsl_argmax }, 1, 1, { "bIS_LAST" } },
@@ -168,6 +175,7 @@ static const char *const shader_names[N_SHADERS] = {
     [SHADER_ATTEND] = "attention of many rows",
     [SHADER_ATTEND_FEW] = "attention",
     [SHADER_ATTEND_TWO] = "attention",
+    [SHADER_ATTEND_ONE] = "attention",
     [SHADER_COMBINE] = "sum of attention",
     [SHADER_KEEP] = "keep rows",
     [SHADER_ARGMAX] = "most likely token",

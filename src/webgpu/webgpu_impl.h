@@ -84,7 +84,8 @@ enum shader {
     SHADER_ROPE,
     SHADER_ATTEND,
     SHADER_ATTEND_FEW, // with four lanes in a workgroup,
-    SHADER_ATTEND_TWO, // or two
+    SHADER_ATTEND_TWO, // two,
+    SHADER_ATTEND_ONE, // or one
     SHADER_COMBINE,
     SHADER_KEEP,
     SHADER_ARGMAX,
