@@ -307,7 +307,7 @@ static void webgpu_plan(struct device_plan *plan, const quip_model *model,
                  qp_webgpu_columns_bytes(c, capacity->n_context));
     plan->sequence_bytes = sizeof(struct webgpu_sequence) + sizeof(struct kv_pool) +
                            (size_t)c->n_layers * sizeof(struct scratch) +
-                           AHEAD_DRAWS * (size_t)stride_of(c->d_model) * sizeof(float);
+                           AHEAD_DRAWS * (size_t)output_stride(c) * sizeof(float);
 }
 
 static int webgpu_n_threads(const struct device *device)
@@ -322,7 +322,7 @@ static quip_status webgpu_begin(struct device *device, int n_threads)
     (void)n_threads;
     qp_webgpu_discard(d); // of a batch that failed before submit
     d->n_staged = 0;
-    d->n_draws = d->n_logits = d->n_host_logits = 0;
+    d->n_draws = d->n_logits = d->n_host_logits = d->n_candidates = 0;
     d->fetches_row = false;
     d->pending = (struct pending){ 0 };
     return qp_webgpu_status(d);

@@ -18,6 +18,8 @@ enum {
     LANES_BYTES = 5120,  // of a workgroup, for sums over threads
     MIN_TILE = 4,        // rows of x that matrows_subgroups.wgsl multiplies together
     MAX_TILE = 16,
+    STORES_ROW = 3, // of STORES of input_norm.wgsl: x, or its norm,
+    STORES_BEST = 4 // or candidates
 };
 
 /* ---- row by row ---- */
@@ -110,10 +112,14 @@ static void bind_input(const struct webgpu_device *d, const struct matvec *m, st
                        struct matvec_parameters *p)
 {
     if (m->step) {
-        const struct gpu_range bindings[] = { slab_range(m->slab), range_of(&d->mem.x),
-                                              range_of(&d->mem.y), range_of(&d->vector_memory),
-                                              range_of(m->out),    range_of(&d->mem.next_x),
-                                              range_of(&d->mem.xn) };
+        const struct gpu_range bindings[] = { slab_range(m->slab),
+                                              range_of(&d->mem.x),
+                                              range_of(&d->mem.y),
+                                              range_of(&d->vector_memory),
+                                              range_of(m->out),
+                                              m->new_x.buffer ? m->new_x : range_of(&d->mem.next_x),
+                                              range_of(m->finds_best ? &d->mem.candidates
+                                                                     : &d->mem.xn) };
         call->shader = SHADER_MATVEC_NORM;
         memcpy(call->bindings, bindings, sizeof bindings);
         qp_webgpu_norm_constants(d, m->step, call->constants + N_MATVEC_CONSTANTS);
@@ -153,6 +159,8 @@ quip_status qp_webgpu_matvec(struct webgpu_device *d, const struct matvec *m)
     const struct division v = divide(p, m->gate == GATE_PAIR);
     parameters.n_turns = v.n_turns;
     parameters.n_groups = v.n_groups;
+    if (m->finds_best)
+        parameters.n_gate = (uint32_t)d->n_candidates;
     struct call call = { .constants = { p->n_in % 16 == 0, qp_webgpu_type(p), p->has_zeros,
                                         (int)m->gate, m->cap > 0, m->accumulates,
                                         (int)d->base.config->act, v.size, v.lanes, v.slots,
@@ -163,7 +171,9 @@ quip_status qp_webgpu_matvec(struct webgpu_device *d, const struct matvec *m)
                          .name = m->name,
                          .n_weight = p->n_bytes };
     bind_input(d, m, &call, &parameters);
-    const uint32_t n_groups = parameters.n_groups + (m->stores != 0);
+    const uint32_t n_groups = parameters.n_groups + ((m->stores & STORES_ROW) != 0);
+    if (m->finds_best)
+        d->n_candidates += (int)parameters.n_groups;
     call.y = (n_groups + max - 1) / max;
     call.x = (n_groups + call.y - 1) / call.y;
     return qp_webgpu_dispatch(d, &call);
@@ -223,6 +233,15 @@ struct taken {
     struct parts parts;
 };
 
+/* Do all workgroups of a product together leave at most MAX_CANDIDATES? */
+static bool has_few_groups(const struct gpu_product *w)
+{
+    uint32_t n = 0;
+    for (int i = 0; i < w->n_slabs; i++)
+        n += divide(&w->slabs[i], false).n_groups;
+    return n <= MAX_CANDIDATES;
+}
+
 /* Let m->step and m->parts be what is pending, if it makes the input of a product, and m->stores
  * what the step leaves. n_groups workgroups would add up the parts. */
 static void take_pending(struct webgpu_device *d, const struct gpu_product *w, struct matvec *m,
@@ -239,6 +258,9 @@ static void take_pending(struct webgpu_device *d, const struct gpu_product *w, s
     m->step = has_step ? &taken->step : NULL;
     m->parts = has_parts ? &taken->parts : NULL;
     m->stores = has_step ? changes_x(&taken->step) + 2 * keeps_input : 0;
+    m->finds_best = m->finds_best && has_step && !keeps_input && m->n == 1 && has_few_groups(w);
+    if (m->finds_best)
+        m->stores |= STORES_BEST;
 }
 
 quip_status qp_webgpu_matvecs(struct webgpu_device *d, const struct gpu_product *w, struct matvec m,
@@ -250,9 +272,9 @@ quip_status qp_webgpu_matvecs(struct webgpu_device *d, const struct gpu_product 
     for (int i = 0; i < w->n_slabs && !status; i++) {
         m.slab = &w->slabs[i];
         status = qp_webgpu_matvec(d, &m);
-        m.stores = 0;
+        m.stores &= STORES_BEST;
     }
-    if (m.step)
+    if (m.step && !m.new_x.buffer)
         finish_step(d, m.step);
     return status;
 }

@@ -24,6 +24,8 @@ struct matvec {
     const struct add_step *step; // that makes `in`; NULL: it is there,
     const struct parts *parts;   // or a sum of these
     int stores;                  // what the step leaves in memory (input_norm.wgsl)
+    struct gpu_range new_x;      // where it leaves X; no buffer: in NEXT_X
+    bool finds_best;             // if it can, it leaves candidates for the largest output
 };
 
 enum way {

@@ -1,7 +1,8 @@
 // input_norm.wgsl: the input of matvec.wgsl is xn of norm.wgsl. Every workgroup computes it.
 // In:  X, Y, V, as norm.wgsl says.
 // Out: STORES 1: NEW_X, the x that follows, in another buffer, because other workgroups still read X.
-//      STORES 2: XN. STORES 3: both. 0: nothing. The first workgroup of a row does only that.
+//      STORES 2: XN. STORES 3: both. 0: nothing. The first workgroup of a row does only that. STORES 4
+//      and 5 as 0 and 1, and XN has the best of the outputs of each other workgroup (best.wgsl).
 
 @group(0) @binding(2) var<storage, read> X: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> Y: array<vec4<f32>>;
@@ -175,6 +176,10 @@ fn keep(t: u32, thread: u32) {
     for (var i = thread; 4u * i < p.input.n; i += SIZE) {
         keep_four(t, i, new_x(t, i), new_xn(t, i));
     }
+}
+
+fn keep_best(i: u32, best: vec4<f32>) {
+    XN[i] = best;
 }
 
 const IS_ROUNDED = false;

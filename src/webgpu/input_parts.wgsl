@@ -134,6 +134,8 @@ fn add_parts(row: u32, i: u32, first_parts: Four) -> Eight {
 
 fn keep(t: u32, thread: u32) {}
 
+fn keep_best(i: u32, best: vec4<f32>) {}
+
 fn held8(i: u32) -> Eight {
     return held;
 }

@@ -22,6 +22,8 @@ fn prepare(t: u32, thread: u32) {}
 
 fn keep(t: u32, thread: u32) {}
 
+fn keep_best(i: u32, best: vec4<f32>) {}
+
 fn held8(i: u32) -> Eight {
     return held;
 }

@@ -13,7 +13,7 @@ struct Params {
     m: Matrix,
     out_stride: u32,
     out_at: u32,
-    n_gate: u32, // rows of the gate, and of up behind it
+    n_gate: u32, // rows of the gate, and of up behind it; with FINDS_BEST the first candidate
     first_t: u32, // the first row of x and OUT
     scale: f32,
     cap: f32,
@@ -23,6 +23,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> p: Params;
+
+const FINDS_BEST = (STORES & 4) != 0; // of a single row of x
 
 const IS_WHOLE = N_VECS == LANES * SLOTS;
 const ROWS = SIZE / LANES; // or pairs, that a workgroup has at a time
@@ -177,13 +179,18 @@ fn sum_of(x: Slots) -> f32 {
 // ---- output ----
 
 var<workgroup> outputs: array<f32, 64>; // of ROUNDS
+var<private> best: Best = LEAST_BEST; // of a thread's outputs
 
 fn store(r: u32, t: u32, value: f32) {
     let at = place_of(r, t);
     if (ROUNDS > 0) {
         outputs[r % 64u] = output_of(at, value);
-    } else {
-        OUT[at] = bitcast<u32>(output_of(at, value));
+        return;
+    }
+    let y = output_of(at, value);
+    OUT[at] = bitcast<u32>(y);
+    if (FINDS_BEST) {
+        best = better(best, Best(y, p.m.first + r));
     }
 }
 
@@ -325,7 +332,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) size: vec
         @builtin(local_invocation_index) thread: u32) {
     let t = p.first_t + id.z;
     var group = id.y * size.x + id.x;
-    if (STORES != 0) {
+    if ((STORES & 3) != 0) {
         if (group == 0u) {
             fetch(t, thread);
             prepare(t, thread);
@@ -347,5 +354,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) size: vec
         multiply_floats(first, t, lane, thread);
     } else {
         multiply(first, p.n_groups * ROWS, t, lane, thread);
+    }
+    if (FINDS_BEST) {
+        let found = best_of_all(best, thread);
+        if (thread == 0u) {
+            keep_best(p.n_gate + group, packed_best(found));
+        }
     }
 }

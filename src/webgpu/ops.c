@@ -47,12 +47,15 @@ static void stage_rows(struct webgpu_device *d, const struct rows *rows, int fir
 
 /* ---- embed ---- */
 
-static quip_status embed_slab(struct webgpu_device *d, const struct gpu_slab *p, int n)
+/* The tokens of n rows; n_candidates: that of the only row is the best of so many. */
+static quip_status embed_slab(struct webgpu_device *d, const struct gpu_slab *p, int n,
+                              int n_candidates)
 {
     const struct parameters {
         uint32_t n_in, n_rows, row_vecs, first, multiplier_at, scale_at, bias_at, zero_at;
         uint32_t x_stride, first_row;
         float factor;
+        uint32_t n_candidates;
     } parameters = { (uint32_t)p->n_in,
                      (uint32_t)p->n_rows,
                      p->row_vecs,
@@ -63,19 +66,21 @@ static quip_status embed_slab(struct webgpu_device *d, const struct gpu_slab *p,
                      p->zero_at,
                      (uint32_t)d->mem.x.stride,
                      (uint32_t)d->first_row,
-                     d->base.config->embed_scale };
+                     d->base.config->embed_scale,
+                     (uint32_t)n_candidates };
     const struct scratch *positions =
         d->position_memory.buffer ? &d->position_memory : &d->vector_memory;
     return qp_webgpu_dispatch(
-        d, &(struct call){
-               .shader = SHADER_EMBED,
-               .constants = { qp_webgpu_type(p), p->has_zeros, d->position_memory.buffer != NULL },
-               .parameters = &parameters,
-               .n_parameters = sizeof parameters,
-               .bindings = { slab_range(p), range_of(&d->mem.rows), range_of(positions),
-                             range_of(&d->mem.tokens), range_of(&d->mem.x) },
-               .x = ((uint32_t)p->n_in + 255) / 256,
-               .y = (uint32_t)n });
+        d, &(struct call){ .shader = SHADER_EMBED,
+                           .constants = { qp_webgpu_type(p), p->has_zeros,
+                                          d->position_memory.buffer != NULL, n_candidates > 0 },
+                           .parameters = &parameters,
+                           .n_parameters = sizeof parameters,
+                           .bindings = { slab_range(p), range_of(&d->mem.rows), range_of(positions),
+                                         range_of(&d->mem.candidates), range_of(&d->mem.tokens),
+                                         range_of(&d->mem.x) },
+                           .x = ((uint32_t)p->n_in + 255) / 256,
+                           .y = (uint32_t)n });
 }
 
 /* ---- norm, add, scale ---- */
@@ -133,6 +138,8 @@ quip_status qp_webgpu_settle(struct webgpu_device *d)
         status = qp_webgpu_settle_append(d);
     if (!status && d->pending.parts.n_rows > 0)
         status = qp_webgpu_settle_parts(d);
+    if (!status && d->pending.best.n > 0)
+        status = qp_webgpu_settle_best(d);
     return status;
 }
 
@@ -201,6 +208,9 @@ quip_status qp_webgpu_embed(struct device *device, const struct rows *rows)
     struct webgpu_device *d = webgpu_of(device);
     const struct norm_weights *norm = &device->weights->embed_norm;
     const bool is_drawn = rows->row[0].token == TOKEN_DRAWN;
+    const int n_candidates = is_drawn && rows->n == 1 ? d->pending.best.n : 0;
+    if (n_candidates > 0)
+        d->pending.best.n = 0;                        // it is found here
     quip_status status = qp_webgpu_settle_outputs(d); // of the rows before, in X
     qp_webgpu_gather(d, rows);
     if (!status && is_drawn)
@@ -211,7 +221,7 @@ quip_status qp_webgpu_embed(struct device *device, const struct rows *rows)
             return qp_fail(&device->error, QUIP_E_UNSUPPORTED,
                            "the gpu backend does not run rows with embeddings of their own yet");
     for (int i = 0; i < d->embed.n_slabs && !status; i++)
-        status = embed_slab(d, &d->embed.slabs[i], rows->n);
+        status = embed_slab(d, &d->embed.slabs[i], rows->n, n_candidates);
     if (!status && norm->scale)
         status = add_rows(d, &(struct add_step){ .post = 2, .post_norm = norm }, rows->n);
     return status || device->config->d_ple == 0 ? status : qp_webgpu_prepare_ple(d, rows);
@@ -280,15 +290,44 @@ quip_status qp_webgpu_keep_rows(struct device *device, const struct rows *rows,
                                                      : keep_buffer(d, &d->mem.att, kept->n);
 }
 
+static struct gpu_range output_row(const struct webgpu_sequence *s, int i)
+{
+    const uint64_t n_bytes = 4 * (uint64_t)s->outputs.stride;
+    return (struct gpu_range){ s->outputs.buffer, (uint64_t)i * n_bytes, n_bytes };
+}
+
+struct gpu_range qp_webgpu_pending_output(const struct webgpu_device *d)
+{
+    const struct pending *p = &d->pending;
+    return p->n_outputs == 1 && p->n_rows == 1 && p->step.adds && p->step.next
+               ? output_row(p->outputs[0], p->first_output)
+               : (struct gpu_range){ 0 };
+}
+
+/* Copy n rows of X, from row t on, to the outputs of a sequence, from the first on, or back. */
+static void copy_rows(struct webgpu_device *d, const struct webgpu_sequence *s, int first, int t,
+                      int n, bool is_back)
+{
+    const uint64_t row_bytes = 4 * (uint64_t)d->mem.x.stride;
+    const int n_together = s->outputs.stride == d->mem.x.stride ? n : 1;
+    for (int i = 0; i < n; i += n_together) {
+        const struct gpu_range output = output_row(s, first + i);
+        const uint64_t at = (uint64_t)(t + i) * row_bytes,
+                       n_bytes = (uint64_t)n_together * row_bytes;
+        if (is_back)
+            qp_gpu_copy(d->gpu, d->mem.x.buffer, at, output.buffer, output.offset, n_bytes);
+        else
+            qp_gpu_copy(d->gpu, output.buffer, output.offset, d->mem.x.buffer, at, n_bytes);
+    }
+}
+
 /* Rows of X become the outputs of a sequence. */
 static void copy_outputs(struct webgpu_device *d, const struct row_run *run)
 {
-    const uint64_t row_bytes = 4 * (uint64_t)d->mem.x.stride;
     const struct webgpu_sequence *s = run->sequence;
     const int first = d->pending.first_output;
     assert(first + run->n == s->n_outputs && s->n_outputs <= s->max_outputs);
-    qp_gpu_copy(d->gpu, s->outputs.buffer, (uint64_t)first * row_bytes, d->mem.x.buffer,
-                (uint64_t)run->first * row_bytes, (uint64_t)run->n * row_bytes);
+    copy_rows(d, s, first, run->first, run->n, false);
 }
 
 quip_status qp_webgpu_settle_outputs(struct webgpu_device *d)
@@ -346,7 +385,6 @@ static bool has_outputs(const struct webgpu_device *d, const struct output *outp
 quip_status qp_webgpu_load_outputs(struct device *device, const struct output *outputs, int n)
 {
     struct webgpu_device *d = webgpu_of(device);
-    const uint64_t row_bytes = 4 * (uint64_t)d->mem.x.stride;
     if (has_outputs(d, outputs, n))
         return QUIP_OK;
     quip_status status = qp_webgpu_settle_outputs(d);
@@ -361,8 +399,7 @@ quip_status qp_webgpu_load_outputs(struct device *device, const struct output *o
                outputs[t + n_run].index == first + n_run)
             n_run++;
         assert(first >= 0 && first + n_run <= s->n_outputs);
-        qp_gpu_copy(d->gpu, d->mem.x.buffer, (uint64_t)t * row_bytes, s->outputs.buffer,
-                    (uint64_t)first * row_bytes, (uint64_t)n_run * row_bytes);
+        copy_rows(d, s, first, t, n_run, true);
         t += n_run;
     }
     return status;

@@ -273,12 +273,18 @@ quip_status qp_webgpu_logits(struct device *device, int n)
     assert(n > 0 && n <= LOGITS_ROWS);
     d->n_logits = d->n_draws + n; // those of a draw stay where they are until the batch is done
     assert(d->n_logits <= LOGITS_ROWS);
-    const struct matvec m = { .in = &d->mem.xn,
-                              .out = &d->mem.logits,
-                              .n = n,
-                              .at = d->n_draws * d->mem.logits.stride,
-                              .scale = device->config->logits_scale,
-                              .cap = device->config->logits_cap };
-    return qp_webgpu_multiplies_together(d, w, n) ? qp_webgpu_matrows(d, w, m, false)
-                                                  : qp_webgpu_matvecs(d, w, m, false);
+    struct matvec m = { .in = &d->mem.xn,
+                        .out = &d->mem.logits,
+                        .n = n,
+                        .at = d->n_draws * d->mem.logits.stride,
+                        .scale = device->config->logits_scale,
+                        .cap = device->config->logits_cap };
+    d->n_candidates = 0;
+    if (qp_webgpu_multiplies_together(d, w, n))
+        return qp_webgpu_matrows(d, w, m, false);
+    m.finds_best = true;
+    m.new_x = qp_webgpu_pending_output(d);
+    if (m.new_x.buffer)
+        d->pending.n_outputs = 0; // no copy is needed
+    return qp_webgpu_matvecs(d, w, m, false);
 }

@@ -51,7 +51,8 @@ static int work_words(int vocab_size)
 /* The buffer has the results of all draws, then what is between the passes. */
 int qp_webgpu_candidate_words(int vocab_size)
 {
-    const int argmax = 2 * LOGITS_ROWS * groups_of(vocab_size, ARGMAX_LOGITS);
+    const int argmax =
+        4 * qp_max(LOGITS_ROWS * groups_of(vocab_size, ARGMAX_LOGITS), MAX_CANDIDATES);
     const int selected = qp_webgpu_result_words(vocab_size) + work_words(vocab_size);
     return qp_max(argmax, LOGITS_ROWS * selected);
 }
@@ -74,7 +75,7 @@ static quip_status run_argmax(struct webgpu_device *d, const struct scratch *fro
     const struct parameters {
         uint32_t n, x_at, x_stride, best_at, best_stride;
     } parameters = { (uint32_t)n_logits, (uint32_t)from_at, (uint32_t)from_stride, (uint32_t)at,
-                     2 * (uint32_t)n_groups };
+                     4 * (uint32_t)n_groups };
     return qp_webgpu_dispatch(d, &(struct call){ .shader = SHADER_ARGMAX,
                                                  .constants = { is_last },
                                                  .parameters = &parameters,
@@ -89,11 +90,24 @@ static quip_status find_most_likely(struct webgpu_device *d, int first, int n)
     const struct batch_memory *m = &d->mem;
     const int vocab_size = d->base.config->vocab_size;
     const int n_candidates = groups_of(vocab_size, ARGMAX_LOGITS);
+    if (n == 1 && d->n_candidates > 0) { // the product found some
+        d->pending.best.draw = first;
+        d->pending.best.n = d->n_candidates;
+        return QUIP_OK;
+    }
     const quip_status status = run_argmax(d, &m->logits, first * m->logits.stride, m->logits.stride,
                                           &m->candidates, 0, vocab_size, n, false);
     return status ? status
-                  : run_argmax(d, &m->candidates, 0, 2 * n_candidates, &m->tokens, first,
+                  : run_argmax(d, &m->candidates, 0, 4 * n_candidates, &m->tokens, first,
                                n_candidates, n, true);
+}
+
+quip_status qp_webgpu_settle_best(struct webgpu_device *d)
+{
+    const int n = d->pending.best.n;
+    d->pending.best.n = 0;
+    return run_argmax(d, &d->mem.candidates, 0, 4 * n, &d->mem.tokens, d->pending.best.draw, n, 1,
+                      true);
 }
 
 /* ---- the most likely tokens ---- */

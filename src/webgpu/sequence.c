@@ -55,10 +55,10 @@ quip_status qp_webgpu_sequence_reserve_outputs(struct sequence *sequence, int n,
     if (n == s->max_outputs)
         return QUIP_OK;
     const quip_status status =
-        qp_webgpu_alloc(d, &outputs, (uint64_t)n, stride_of(d->base.config->d_model), error);
+        qp_webgpu_alloc(d, &outputs, (uint64_t)n, output_stride(d->base.config), error);
     if (status)
         return status;
-    qp_gpu_buffer_close(d->gpu, s->outputs.buffer); // only copied, never bound
+    qp_webgpu_free(d, &s->outputs);
     s->outputs = outputs;
     s->max_outputs = n;
     s->n_outputs = 0;
@@ -72,7 +72,7 @@ void qp_webgpu_sequence_close(struct sequence *sequence)
         return;
     qp_webgpu_kv_close(s);
     qp_webgpu_columns_close(s);
-    qp_gpu_buffer_close(webgpu_of(sequence->device)->gpu, s->outputs.buffer);
+    qp_webgpu_free(webgpu_of(sequence->device), &s->outputs);
     free(s);
 }
 

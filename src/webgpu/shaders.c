@@ -19,7 +19,7 @@ enum {
 };
 
 /* The texts of *.wgsl, which the build makes C of (cmake/embed.cmake). */
-extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend[],
+extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_best[], qp_wgsl_attend[],
     qp_wgsl_attend_few[], qp_wgsl_attention[], qp_wgsl_combine[], qp_wgsl_draw[], qp_wgsl_embed[],
     qp_wgsl_gated[], qp_wgsl_gemm[], qp_wgsl_input_norm[], qp_wgsl_input_parts[],
     qp_wgsl_input_plain[], qp_wgsl_input_rounded[], qp_wgsl_keep[], qp_wgsl_matrix[],
@@ -37,7 +37,7 @@ extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_attend
 
 #define MATVEC_TEXTS                                                                               \
     qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_lanes, qp_wgsl_products, qp_wgsl_round, qp_wgsl_output,   \
-        qp_wgsl_matvec
+        qp_wgsl_best, qp_wgsl_matvec
 #define ROUND_CONSTANTS "bIS_ALIGNED", "bIS_INT4", "uSIZE", "uLANES", "uN_CHUNKS", "iQ_BINDING"
 
 #define ATTENTION_CONSTANTS                                                                        \
@@ -56,14 +56,14 @@ extern const char qp_wgsl_choose[], qp_wgsl_conv[], qp_wgsl_experts[], qp_wgsl_m
 /* The first letter of a constant is its type: a number (i), a number without a sign (u), or true
  * and false (b). */
 static const struct shader_kind {
-    const char *texts[10];
+    const char *texts[11];
     int n_read, n_write;
     const char *constants[MAX_CONSTANTS];
 } kinds[N_SHADERS] = {
-    [SHADER_EMBED] = { { qp_wgsl_matrix, qp_wgsl_embed },
+    [SHADER_EMBED] = { { qp_wgsl_matrix, qp_wgsl_best, qp_wgsl_embed },
                        4,
-                       1,
-                       { "iTYPE", "bHAS_ZEROS", "bHAS_POSITIONS" } },
+                       2,
+                       { "iTYPE", "bHAS_ZEROS", "bHAS_POSITIONS", "bPICKS" } },
     [SHADER_ADD] = { { qp_wgsl_sum, qp_wgsl_norm, qp_wgsl_add },
                      2,
                      2,
@@ -147,7 +147,7 @@ static const struct shader_kind {
                             { ATTEND_FEW_CONSTANTS } },
     [SHADER_COMBINE] = { { qp_wgsl_combine }, 1, 1, { "uHEAD_DIM", "uPITCH", "bIS_HALF" } },
     [SHADER_KEEP] = { { qp_wgsl_keep }, 1, 1, { 0 } },
-    [SHADER_ARGMAX] = { { qp_wgsl_argmax }, 1, 1, { "bIS_LAST" } },
+    [SHADER_ARGMAX] = { { qp_wgsl_best, qp_wgsl_argmax }, 1, 1, { "bIS_LAST" } },
     [SHADER_SELECT] = { { qp_wgsl_keys, qp_wgsl_select }, 3, 1, { "iPASS" } },
     [SHADER_DRAW] = { { qp_wgsl_keys, qp_wgsl_sort, qp_wgsl_draw }, 2, 1, { 0 } },
 };

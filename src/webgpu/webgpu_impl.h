@@ -99,7 +99,8 @@ enum {
     N_MATVEC_CONSTANTS = 14,
     N_ROUND_CONSTANTS = 6,
     N_NORM_CONSTANTS = 6, // of norm.wgsl
-    MAX_PARAMETERS = 112  // bytes
+    MAX_PARAMETERS = 112, // bytes
+    MAX_CANDIDATES = 1056 // for the most likely token, of matvec.wgsl
 };
 
 /* A dispatch. A constant is the value of the shader's constant of this number (shaders.c); a
@@ -231,6 +232,10 @@ struct pending {
     struct webgpu_sequence *outputs[LOGITS_ROWS];
     int n_outputs;
     int first_output; // of each sequence: the outputs before belong to other rows
+    /* A draw whose token is the best of these candidates; n 0: there is none. */
+    struct {
+        int draw, n;
+    } best;
 };
 
 /* The dispatches since a profile began (profile.c). */
@@ -295,6 +300,7 @@ struct webgpu_device {
     struct draw draws[LOGITS_ROWS];
     struct sampling sampling[LOGITS_ROWS];
     int n_draws, n_logits; // rows of logits that were computed
+    int n_candidates;      // that the product left of the last row (best.wgsl); 0: none
     int n_host_logits;     // of them, those that come back
     enum sample sample;
     int first_ahead; // draws from this one on are of rows that run ahead
@@ -357,6 +363,12 @@ static inline struct webgpu_sequence *webgpu_sequence_of(struct sequence *s)
 static inline int stride_of(int width)
 {
     return (int)qp_round_up((size_t)width, 4);
+}
+
+/* The same of the outputs of a sequence, which are bound row by row. */
+static inline int output_stride(const struct config *c)
+{
+    return (int)qp_round_up((size_t)c->d_model, GPU_ALIGN / sizeof(float));
 }
 
 static inline struct gpu_range range_of(const struct scratch *s)
@@ -455,6 +467,10 @@ quip_status qp_webgpu_settle_append(struct webgpu_device *d); // only the rope_a
 quip_status qp_webgpu_settle_parts(struct webgpu_device *d);  // only the parts
 /* Copy the outputs that are pending: before rows of another batch are in X, and before submit. */
 quip_status qp_webgpu_settle_outputs(struct webgpu_device *d);
+/* Where the step that is pending can leave the only row of X, because it is an output; no buffer:
+ * there is no such row. */
+struct gpu_range qp_webgpu_pending_output(const struct webgpu_device *d);
+quip_status qp_webgpu_settle_best(struct webgpu_device *d); // the token that is pending
 /* The parameters of norm.wgsl, and its constants. */
 struct norm_parameters {
     uint32_t n, stride, post_scale_at, post_bias_at, next_scale_at, next_bias_at, factor_at;

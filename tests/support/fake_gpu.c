@@ -11,6 +11,7 @@ struct fake_gpu fake_gpu;
 
 #include "webgpu/native_abi.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,7 +41,8 @@ enum kind {
 };
 
 enum {
-    MAX_COPIES = 8 // to buffers that are mapped, in one submit
+    MAX_COPIES = 8,  // to buffers that are mapped, in one submit
+    MAX_BUFFERS = 12 // of bindings
 };
 
 struct object {
@@ -49,9 +51,10 @@ struct object {
     struct object *device;
     bool is_invalid; // the call that made it failed
     bool is_released, is_done;
-    uint64_t size, usage; // of a buffer
-    int n_entries;        // of a layout
-    void *bytes;          // what is mapped
+    uint64_t size, usage;                      // of a buffer
+    int n_entries;                             // of a layout, or bindings
+    const struct object *buffers[MAX_BUFFERS]; // of bindings
+    void *bytes;                               // what is mapped
     bool is_mapped;
     int n_polls_left;
     struct wgpu_map_callback map; // callback NULL: no mapping is asked for
@@ -371,7 +374,9 @@ static void *create_pipeline(void *device, const struct wgpu_pipeline_descriptor
 static void *create_group(void *device, const struct wgpu_group_descriptor *descriptor)
 {
     const struct object *layout = use(descriptor->layout, GROUP_LAYOUT);
+    const struct object *buffers[MAX_BUFFERS];
     bool is_invalid = layout->is_invalid || layout->n_entries != (int)descriptor->n_entries;
+    assert(descriptor->n_entries <= MAX_BUFFERS);
     for (size_t i = 0; i < descriptor->n_entries; i++) {
         const struct wgpu_group_entry *e = &descriptor->entries[i];
         const struct object *b = use(e->buffer, BUFFER);
@@ -379,8 +384,12 @@ static void *create_group(void *device, const struct wgpu_group_descriptor *desc
         if (e->offset % GPU_ALIGN || (fake_gpu.max_binding && e->size > fake_gpu.max_binding))
             note_wrong("a binding that is not aligned, or too large");
         is_invalid = is_invalid || b->is_invalid;
+        buffers[i] = b;
     }
-    return make_checked(GROUP, device, "wgpuDeviceCreateBindGroup", is_invalid);
+    struct object *group = make_checked(GROUP, device, "wgpuDeviceCreateBindGroup", is_invalid);
+    group->n_entries = (int)descriptor->n_entries;
+    memcpy(group->buffers, buffers, descriptor->n_entries * sizeof *buffers);
+    return group;
 }
 
 static void *create_queries(void *device, const struct wgpu_query_set_descriptor *descriptor)
@@ -417,8 +426,12 @@ static void set_group(void *pass, uint32_t index, void *group, size_t n_offsets,
                       const uint32_t *offsets)
 {
     use(pass, PASS);
-    if (use(group, GROUP)->is_invalid)
+    const struct object *g = use(group, GROUP);
+    if (g->is_invalid)
         note_wrong("bindings that were not made");
+    for (int i = 0; i < g->n_entries; i++) // a browser refuses that
+        if (g->buffers[i]->is_released)
+            note_wrong("bindings of a buffer that was released");
     if (index != 0 || n_offsets != 1 || offsets[0] % GPU_ALIGN)
         note_wrong("an offset that is not aligned");
 }
