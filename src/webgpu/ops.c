@@ -47,7 +47,7 @@ static void stage_rows(struct webgpu_device *d, const struct rows *rows, int fir
 
 /* ---- embed ---- */
 
-/* The tokens of n rows; n_candidates: that of the only row is the best of so many. */
+/* The tokens of n rows; with n_candidates, the only row has the best of these. */
 static quip_status embed_slab(struct webgpu_device *d, const struct gpu_slab *p, int n,
                               int n_candidates)
 {
