@@ -264,6 +264,49 @@ struct few_parameters {
     uint32_t slot_vecs, pos, visible_end;
 };
 
+/* In how many parts attention of a run is, where they begin, and whether it also rotates and
+ * appends the rows. Otherwise Q has their rotated queries. */
+struct few {
+    int n_parts, parts_t;
+    bool appends;
+};
+
+static struct few_parameters few_parameters(const struct webgpu_device *d, int l,
+                                            const struct row_run *run, const struct few *few)
+{
+    const struct config *c = d->base.config;
+    const struct layer_config *lc = &c->layers[l];
+    const struct layer_weights *w = &d->base.weights->layers[l];
+    const int n_context = run->sequence->base.n_context,
+              n_blocks = qp_webgpu_layer_blocks(c, l, n_context);
+    const struct scratch *x = few->appends ? &d->mem.qkv : &d->mem.q;
+    return (struct few_parameters){
+        .n = (uint32_t)run->n,
+        .first_row = (uint32_t)(d->first_row + run->first),
+        .first_t = (uint32_t)run->first,
+        .x_stride = (uint32_t)x->stride,
+        .out_stride = (uint32_t)d->mem.att.stride,
+        .n_kv_heads = (uint32_t)lc->n_kv_heads,
+        .n_blocks = (uint32_t)n_blocks,
+        .values_at =
+            (uint32_t)(lc->n_kv_heads * n_blocks * 64 * kv_words(d->kv_is_f16, lc->head_dim)),
+        .window = (uint32_t)lc->window,
+        .n_split = (uint32_t)qp_webgpu_split_of(n_context),
+        .n_parts = (uint32_t)few->n_parts,
+        .parts_t = (uint32_t)few->parts_t,
+        .alibi_at = d->alibi_at,
+        .q_norm_at = few->appends ? qp_webgpu_vector(d, w->q_norm.scale) : NO_INDEX,
+        .k_norm_at = qp_webgpu_vector(d, w->k_norm.scale),
+        .half = few->appends && lc->rope != ROPE_NONE ? (uint32_t)c->ropes[lc->rope].dim / 2 : 0,
+        .scale = c->query_scale,
+        .cap = c->attention_cap,
+        .eps = c->norm_eps,
+        .slot_vecs = (uint32_t)(qp_webgpu_kv_range(run->sequence, l).n_bytes / 16),
+        .pos = (uint32_t)run->row->pos,
+        .visible_end = (uint32_t)run->row->visible_end
+    };
+}
+
 /* Query heads in a workgroup for a single row: few, as long as there are few workgroups. */
 static int lanes_of_row(const struct config *c, const struct layer_config *lc, int n_threads,
                         int n_parts)
@@ -278,52 +321,24 @@ static int lanes_of_row(const struct config *c, const struct layer_config *lc, i
     return n_lanes;
 }
 
-/* Attention of a run of few rows in n_parts. With `appends` it also rotates and appends them;
- * otherwise Q has their rotated queries. With n_runs above 1, it is the first of that many runs of
- * one row each, whose sequences are gathered. */
+/* Attention of a run of few rows. With n_runs above 1, it is the first of that many runs of one
+ * row each, whose sequences are gathered. */
 static quip_status attend_few(struct webgpu_device *d, int l, const struct row_run *run, int n_runs,
-                              int n_parts, int parts_t, bool appends)
+                              const struct few *few)
 {
     const struct config *c = d->base.config;
     const struct layer_config *lc = &c->layers[l];
-    const struct layer_weights *w = &d->base.weights->layers[l];
     const int group = c->n_heads / lc->n_kv_heads, n_context = run->sequence->base.n_context;
-    const int n_split = qp_webgpu_split_of(n_context),
-              n_blocks = qp_webgpu_layer_blocks(c, l, n_context);
     const int words = kv_words(d->kv_is_f16, lc->head_dim),
               n_threads = lc->head_dim > 256 ? 128 : 256;
     const bool is_half = qp_webgpu_has_half_parts(d, lc->head_dim);
-    const bool has_rope = appends && lc->rope != ROPE_NONE;
+    const bool is_in_parts = is_split(d, lc->head_dim, few->n_parts);
     const bool is_batch = n_runs > 1, is_one_row = run->n == 1 && !is_batch;
-    const int n_lanes = is_one_row ? lanes_of_row(c, lc, n_threads, n_parts) : LANES;
-    const struct gpu_range kv = qp_webgpu_kv_range(run->sequence, l);
-    const struct scratch *x = appends ? &d->mem.qkv : &d->mem.q;
-    const struct scratch *rope =
-        has_rope ? &d->ropes[lc->rope][qp_rope_set(c, n_context)] : &d->vector_memory;
-    const struct few_parameters parameters = {
-        .n = (uint32_t)run->n,
-        .first_row = (uint32_t)(d->first_row + run->first),
-        .first_t = (uint32_t)run->first,
-        .x_stride = (uint32_t)x->stride,
-        .out_stride = (uint32_t)d->mem.att.stride,
-        .n_kv_heads = (uint32_t)lc->n_kv_heads,
-        .n_blocks = (uint32_t)n_blocks,
-        .values_at = (uint32_t)(lc->n_kv_heads * n_blocks * 64 * words),
-        .window = (uint32_t)lc->window,
-        .n_split = (uint32_t)n_split,
-        .n_parts = (uint32_t)n_parts,
-        .parts_t = (uint32_t)parts_t,
-        .alibi_at = d->alibi_at,
-        .q_norm_at = appends ? qp_webgpu_vector(d, w->q_norm.scale) : NO_INDEX,
-        .k_norm_at = qp_webgpu_vector(d, w->k_norm.scale),
-        .half = has_rope ? (uint32_t)c->ropes[lc->rope].dim / 2 : 0,
-        .scale = c->query_scale,
-        .cap = c->attention_cap,
-        .eps = c->norm_eps,
-        .slot_vecs = (uint32_t)(kv.n_bytes / 16),
-        .pos = (uint32_t)run->row->pos,
-        .visible_end = (uint32_t)run->row->visible_end
-    };
+    const int n_lanes = is_one_row ? lanes_of_row(c, lc, n_threads, few->n_parts) : LANES;
+    const struct scratch *rope = few->appends && lc->rope != ROPE_NONE
+                                     ? &d->ropes[lc->rope][qp_rope_set(c, n_context)]
+                                     : &d->vector_memory;
+    const struct few_parameters parameters = few_parameters(d, l, run, few);
     const struct call call = {
         .shader = n_lanes == 1   ? SHADER_ATTEND_ONE
                   : n_lanes == 2 ? SHADER_ATTEND_TWO
@@ -336,29 +351,30 @@ static quip_status attend_few(struct webgpu_device *d, int l, const struct row_r
                        c->has_alibi,
                        0,
                        words,
-                       is_split(d, lc->head_dim, n_parts),
-                       appends && lc->kv_layer == l,
+                       is_in_parts,
+                       few->appends && lc->kv_layer == l,
                        (int)c->qk_norm,
                        c->norm == NORM_LAYER,
                        c->norm == NORM_RMS_PLUS_1,
                        c->v_norm,
-                       !w->m[MATRIX_V].data,
+                       !d->base.weights->layers[l].m[MATRIX_V].data,
                        qp_webgpu_part_words(is_half, lc->head_dim),
                        n_threads,
                        is_batch,
                        is_one_row,
-                       n_split == TILE,
+                       qp_webgpu_split_of(n_context) == TILE,
                        is_half },
         .no_subgroups = words / 4 * 8 > n_threads,
         .parameters = &parameters,
         .n_parameters = sizeof parameters,
-        .bindings = { range_of(&d->mem.rows), range_of(x), range_of(&d->vector_memory),
-                      range_of(rope),
-                      is_batch ? range_of(&run->sequence->pool->layers[lc->kv_layer]) : kv,
-                      range_of(is_split(d, lc->head_dim, n_parts) ? &d->mem.parts : &d->mem.att) },
+        .bindings = { range_of(&d->mem.rows), range_of(few->appends ? &d->mem.qkv : &d->mem.q),
+                      range_of(&d->vector_memory), range_of(rope),
+                      is_batch ? range_of(&run->sequence->pool->layers[lc->kv_layer])
+                               : qp_webgpu_kv_range(run->sequence, l),
+                      range_of(is_in_parts ? &d->mem.parts : &d->mem.att) },
         .x = (uint32_t)((run->n * group + n_lanes - 1) / n_lanes),
         .y = (uint32_t)(lc->n_kv_heads * n_runs),
-        .z = (uint32_t)n_parts
+        .z = (uint32_t)few->n_parts
     };
     return qp_webgpu_dispatch(d, &call);
 }
@@ -385,7 +401,7 @@ static quip_status attend_run(struct webgpu_device *d, int l, const struct rows 
 {
     const struct parts parts = { run->n, count_parts(d, l, rows, run),
                                  d->base.config->layers[l].head_dim };
-    const quip_status status = attend_few(d, l, run, 1, parts.n_parts, 0, appends);
+    const quip_status status = attend_few(d, l, run, 1, &(struct few){ parts.n_parts, 0, appends });
     if (status || !is_split(d, parts.head_dim, parts.n_parts))
         return status;
     return combine_parts(d, &parts, run->first);
@@ -405,7 +421,8 @@ static quip_status attend_all(struct webgpu_device *d, int l, const struct rows 
     const bool is_gathered = d->first_row == 0 && qp_webgpu_is_gathered(rows);
     for (int t = 0; t < rows->n && !status; t += is_gathered ? rows->n : run.n) {
         run = run_at(rows, t);
-        status = attend_few(d, l, &run, is_gathered ? rows->n : 1, parts.n_parts, t, appends);
+        status = attend_few(d, l, &run, is_gathered ? rows->n : 1,
+                            &(struct few){ parts.n_parts, t, appends });
     }
     if (is_split(d, parts.head_dim, parts.n_parts))
         d->pending.parts = parts;
