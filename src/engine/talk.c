@@ -188,7 +188,9 @@ static bool append_marked_object(const quip_session *s, struct bytes *out, const
         while (end < n && json[end] != '"')
             end += json[end] == '\\' ? 2 : 1;
         end = end < n ? end + 1 : n;
-        const size_t next = end + strspn(json + end, " \t\r\n");
+        size_t next = end;
+        while (json[next] == ' ' || json[next] == '\t' || json[next] == '\r' || json[next] == '\n')
+            next++;
         const bool is_name = depth == 1 && json[next] == ':';
         if (is_name)
             is_token = is_name_of_token(json + at + 1, end - at - 2);
