@@ -140,12 +140,35 @@ static void test_each_kind_of_batch(void **state)
     }
 }
 
+/* Logits a third too large are more than roundings change this model, if less than they change
+ * others. */
+static quip_status read_larger(struct device *device, enum buffer from, float *to, int n)
+{
+    const quip_status status = reference_backend.read(device, from, to, n);
+    for (int i = 0; i < n * device->config->vocab_size && from == BUF_LOGITS; i++)
+        to[i] *= 1.33f;
+    return status;
+}
+
+static void test_more_than_roundings_is_refused(void **state)
+{
+    struct backend wrong = reference_backend;
+    quip_error error = { 0 };
+    (void)state;
+    wrong.describe = describe;
+    wrong.open = open_device;
+    wrong.read = read_larger;
+    assert_int_equal(open_on(&wrong, models_named("llama int8"), &error), QUIP_E_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "differ from the CPU's by 0.33 of their size"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_right_devices_open),
         cmocka_unit_test(test_wrong_devices_are_refused),
         cmocka_unit_test(test_each_kind_of_batch),
+        cmocka_unit_test(test_more_than_roundings_is_refused),
     };
     return cmocka_run_group_tests(tests, models_make, models_remove);
 }
