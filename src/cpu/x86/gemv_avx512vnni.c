@@ -70,31 +70,10 @@ static inline __m512i sum_quads(__m512i a, __m512i b, __m512i c, __m512i d)
     return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
 }
 
-/* 128-bit lanes (a0 + a1, a2 + a3, b0 + b1, b2 + b3) */
-static inline __m512i sum_lane_pairs(__m512i a, __m512i b)
-{
-    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
-}
-
 /* 128-bit lanes (v0 + v1, v0 + v1, v2 + v3, v2 + v3) */
 static inline __m512i sum_neighbours(__m512i v)
 {
     return _mm512_add_epi32(v, _mm512_shuffle_i32x4(v, v, 0xb1));
-}
-
-/* scale * dot */
-static inline __m512 scaled(__m512i dot, __m512 scale)
-{
-    return _mm512_mul_ps(scale, _mm512_cvtepi32_ps(dot));
-}
-
-/* sum + lane 0 + lane 1 + lane 2 + lane 3, of 128 bits */
-static inline __m128 add_lanes(__m128 sum, __m512 v)
-{
-    sum = _mm_add_ps(sum, _mm512_castps512_ps128(v));
-    sum = _mm_add_ps(sum, _mm512_extractf32x4_ps(v, 1));
-    sum = _mm_add_ps(sum, _mm512_extractf32x4_ps(v, 2));
-    return _mm_add_ps(sum, _mm512_extractf32x4_ps(v, 3));
 }
 
 static inline int bytes_of_stretch(int n, int k)

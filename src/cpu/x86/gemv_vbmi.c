@@ -207,23 +207,6 @@ static inline __attribute__((always_inline)) void vbmi_row(__m512i *to, const ui
     }
 }
 
-/* 128-bit lanes (a0 + a1, a2 + a3, b0 + b1, b2 + b3), scaled */
-static inline __m512 vbmi_scaled(__m512i a, __m512i b, __m512 scales)
-{
-    const __m512i dots =
-        _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
-    return _mm512_mul_ps(scales, _mm512_cvtepi32_ps(dots));
-}
-
-/* sum + lane 0 + lane 1 + lane 2 + lane 3, of 128 bits */
-static inline __m128 vbmi_add_lanes(__m128 sum, __m512 v)
-{
-    sum = _mm_add_ps(sum, _mm512_castps512_ps128(v));
-    sum = _mm_add_ps(sum, _mm512_extractf32x4_ps(v, 1));
-    sum = _mm_add_ps(sum, _mm512_extractf32x4_ps(v, 2));
-    return _mm_add_ps(sum, _mm512_extractf32x4_ps(v, 3));
-}
-
 /* sums += n_blocks blocks of eight rows, and zeros up to a multiple of four: they change no sum,
  * because none is -0. */
 static inline __attribute__((always_inline)) void vbmi_add(__m128 sums[2], const vbmi_dots dots,
@@ -238,14 +221,16 @@ static inline __attribute__((always_inline)) void vbmi_add(__m128 sums[2], const
         const __mmask16 left = lanes_below(qp_min(n_blocks - b, 8));
         const __m512 scale =
             _mm512_permutexvar_ps(even_odd, _mm512_maskz_loadu_ps(left, scales + b));
-        const __m512 r01 = vbmi_scaled(v[0], v[1], scale), r23 = vbmi_scaled(v[2], v[3], scale);
-        const __m512 r45 = vbmi_scaled(v[4], v[5], scale), r67 = vbmi_scaled(v[6], v[7], scale);
-        sums[0] = vbmi_add_lanes(sums[0], _mm512_permutex2var_ps(r01, turn, r23));
-        sums[1] = vbmi_add_lanes(sums[1], _mm512_permutex2var_ps(r45, turn, r67));
+        const __m512 r01 = scaled(sum_lane_pairs(v[0], v[1]), scale),
+                     r23 = scaled(sum_lane_pairs(v[2], v[3]), scale);
+        const __m512 r45 = scaled(sum_lane_pairs(v[4], v[5]), scale),
+                     r67 = scaled(sum_lane_pairs(v[6], v[7]), scale);
+        sums[0] = add_lanes(sums[0], _mm512_permutex2var_ps(r01, turn, r23));
+        sums[1] = add_lanes(sums[1], _mm512_permutex2var_ps(r45, turn, r67));
         if (n_blocks - b <= 4)
             return;
-        sums[0] = vbmi_add_lanes(sums[0], _mm512_permutex2var_ps(r01, turn2, r23));
-        sums[1] = vbmi_add_lanes(sums[1], _mm512_permutex2var_ps(r45, turn2, r67));
+        sums[0] = add_lanes(sums[0], _mm512_permutex2var_ps(r01, turn2, r23));
+        sums[1] = add_lanes(sums[1], _mm512_permutex2var_ps(r45, turn2, r67));
     }
 }
 

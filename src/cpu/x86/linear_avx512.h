@@ -181,4 +181,25 @@ static inline void transpose_16x16(__m512i v[16])
     }
 }
 
+/* 128-bit lanes (a0 + a1, a2 + a3, b0 + b1, b2 + b3) */
+static inline __m512i sum_lane_pairs(__m512i a, __m512i b)
+{
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+/* scale * dot */
+static inline __m512 scaled(__m512i dot, __m512 scale)
+{
+    return _mm512_mul_ps(scale, _mm512_cvtepi32_ps(dot));
+}
+
+/* sum + lane 0 + lane 1 + lane 2 + lane 3, of 128 bits */
+static inline __m128 add_lanes(__m128 sum, __m512 v)
+{
+    sum = _mm_add_ps(sum, _mm512_castps512_ps128(v));
+    sum = _mm_add_ps(sum, _mm512_extractf32x4_ps(v, 1));
+    sum = _mm_add_ps(sum, _mm512_extractf32x4_ps(v, 2));
+    return _mm_add_ps(sum, _mm512_extractf32x4_ps(v, 3));
+}
+
 #endif
