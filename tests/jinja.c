@@ -93,6 +93,12 @@ static void test_numbers_keep_their_kind(void **state)
           "-2 -4 3.5 64 -3.0", NULL },
         { "{{ 2.5 | round }} {{ 3.5 | round }} {{ 2.567 | round(2) }} {{ 2.675 | round(2) }}",
           "2.0 4.0 2.57 2.67", NULL },
+        { "{{ 0 ** 0 }} {{ 0 ** 3 }} {{ (-1) ** 3 }} {{ 0 // -2.5 }} {{ 0 // 2.5 }}",
+          "1 0 -1 -0.0 0.0", NULL },
+        { "{{ 1e200 ** 2 }}", NULL, "too large" },
+        { "{{ '\xd9\xa1\xd9\xa2' | float }}", NULL, "beyond ASCII" }, // 12.0 in Python
+        { "{{ '\xd9\xa1\xd9\xa2' | int }}", NULL, "beyond ASCII" },
+        { "{{ '\xc3\xa9t\xc3\xa9' | int(7) }}", "7", NULL },
         { "{{ 9223372036854775807 + 1 }}", NULL, "beyond 64 bits" },
         { "{{ 1 / 0 }}", NULL, "division by zero" },
         { "{{ 1 + 'a' }}", NULL, "int and str" },
@@ -183,6 +189,14 @@ static void test_texts(void **state)
         { "{{ '\\d\\101\\n' 'b' }}", "\\dA\nb", NULL },
         { "{{ '%05.2f|%x|%s' % (3.14159, 255, [1]) }}{{ '{} {x!r}'.format(1, x='b') }}",
           "03.14|ff|[1]1 'b'", NULL },
+        { "{{ '{:<+06.1f}|{:^05}|{:#.0f}'.format(2, 7, 3) }}{{ '%#.0f' % 4 }}", "+2.000|00700|3.4.",
+          NULL },
+        { "{{ '{!s:-5}'.format(1) }}", NULL, "format specification" },
+        { "{{ '{:,x}'.format(1) }}", NULL, "format of a number" },
+        { "{{ '%5%' % () }}", NULL, "format" },
+        { "{{ '\xc7\x85\xe1\xbe\xa8\xe1\xba\x9e'.swapcase() }}", "\xc7\x85\xe1\xbe\xa8\xc3\x9f",
+          NULL }, // titlecase letters stay
+        { "{{ 'ab'.endswith('', 0, -4) }}{{ 'ab'.endswith('', 1, -4) }}", "TrueFalse", NULL },
         { "{{ ('<' | safe) + '<' }}{{ ('<' | safe) ~ '<' }}", "<&lt;<<", NULL },
     };
     check_examples(examples, QP_COUNT(examples));

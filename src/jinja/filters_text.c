@@ -219,9 +219,18 @@ struct value qp_text_filter(struct run *r, int filter, const struct value *a)
 
 /* ---- numbers ---- */
 
+/* Could this be a number if it is long, or if its characters beyond ASCII are digits? */
+static bool is_like_number(const struct value *v)
+{
+    for (size_t i = 0; i < v->n; i++)
+        if ((uint8_t)v->text[i] < 128 && !strchr("0123456789+-._eE", v->text[i]))
+            return false;
+    return true;
+}
+
 /* The text without underscores between digits and white space around it; false if it cannot be a
  * number of Python. */
-static bool number_text(const struct value *v, char out[400], size_t *n)
+static bool number_text(struct run *r, const struct value *v, char out[400], size_t *n)
 {
     const struct value text = qp_text_strip(*v, NULL, true, true);
     *n = 0;
@@ -229,6 +238,8 @@ static bool number_text(const struct value *v, char out[400], size_t *n)
         const char c = text.text[i];
         const bool is_between =
             i > 0 && i + 1 < text.n && text.text[i - 1] != '_' && text.text[i + 1] != '_';
+        if (((uint8_t)c >= 128 || *n >= 400) && is_like_number(&text))
+            qp_run_refuse(r, "a number that is long or has characters beyond ASCII");
         if ((uint8_t)c >= 128 || *n >= 400 || (c == '_' && !is_between))
             return false;
         if (c != '_')
@@ -249,7 +260,7 @@ static struct value parse_int(struct run *r, const struct value *v, int64_t base
 {
     char digits[400];
     size_t n, i = 0;
-    if ((base != 0 && base < 2) || base > 36 || !number_text(v, digits, &n))
+    if ((base != 0 && base < 2) || base > 36 || !number_text(r, v, digits, &n))
         return qp_nothing;
     const bool is_negative = digits[0] == '-';
     i = is_negative;
@@ -281,11 +292,11 @@ static struct value parse_int(struct run *r, const struct value *v, int64_t base
 }
 
 /* float(text); false if the text is not a number. */
-static bool parse_float(const struct value *v, double *f)
+static bool parse_float(struct run *r, const struct value *v, double *f)
 {
     char digits[402];
     size_t n, begin;
-    if (!number_text(v, digits + 1, &n) || digits[1] == '+')
+    if (!number_text(r, v, digits + 1, &n) || digits[1] == '+')
         return false;
     const bool is_negative = digits[1] == '-';
     char *text = digits + 1 + is_negative;
@@ -337,7 +348,7 @@ static struct value int_filter(struct run *r, const struct value *a)
         return qp_fail_undefined(r, &a[0]);
     if (a[0].kind == V_TEXT) {
         whole = parse_int(r, &a[0], base);
-        if (whole.kind == V_MISSING && !r->has_failed && parse_float(&a[0], &f))
+        if (whole.kind == V_MISSING && !r->has_failed && parse_float(r, &a[0], &f))
             whole = float_to_int(r, f);
     } else if (a[0].kind == V_FLOAT) {
         if (a[0].f - a[0].f != 0 && a[0].f == a[0].f)
@@ -359,7 +370,7 @@ static struct value float_filter(struct run *r, const struct value *a)
         return qp_fail_undefined(r, &a[0]);
     if (qp_is_number(&a[0]))
         return qp_float(qp_number_float(r, &a[0]));
-    if (a[0].kind == V_TEXT && parse_float(&a[0], &f))
+    if (a[0].kind == V_TEXT && parse_float(r, &a[0], &f))
         return qp_float(f);
     return a[1].kind == V_MISSING ? qp_float(0) : a[1];
 }

@@ -6,7 +6,7 @@
 struct spec {
     struct value fill;
     char align; // '<', '>', '^', '=' or 0
-    char sign;  // '+', ' ' or 0
+    char sign;  // '+', '-', ' ' or 0
     bool is_alternative, has_comma;
     int64_t width, precision; // precision -1: none
     char type;                // 0: none
@@ -38,6 +38,8 @@ static void put_magnitude(struct text_out *o, const struct spec *s, const struct
         else
             qp_float_fixed(o, f < 0 || 1 / f < 0 ? -f : f,
                            s->precision < 0 ? 6 : (int)s->precision);
+        if (s->is_alternative && s->precision == 0)
+            qp_put(o, ".", 1);
         return;
     }
     const unsigned base = type == 'd' || type == 'i' || type == 'u' ? 10
@@ -45,7 +47,7 @@ static void put_magnitude(struct text_out *o, const struct spec *s, const struct
                           : type == 'o'                             ? 8
                           : type == 'b'                             ? 2
                                                                     : 0;
-    if (!base || v->kind == V_BIG || (s->is_alternative && base != 10))
+    if (!base || v->kind == V_BIG || ((s->is_alternative || s->has_comma) && base != 10))
         qp_run_refuse(o->run, "the format of a number as %c", type);
     else if (v->kind == V_FLOAT)
         qp_run_fail(o->run, "the format %c is for integers", type);
@@ -99,7 +101,7 @@ static void put_number(struct text_out *o, const struct spec *s, const struct va
     struct value body = qp_text_of(&digits);
     if (s->has_comma)
         body = with_commas(o->run, body);
-    const char plus[2] = { s->sign, '\0' };
+    const char plus[2] = { s->sign == '-' ? '\0' : s->sign, '\0' };
     put_padded(o, s, is_negative(v) ? "-" : plus, body, s->align ? s->align : '>');
 }
 
@@ -192,7 +194,7 @@ struct value qp_format_percent(struct run *r, const struct value *format, struct
             s.precision = read_number(format, &i, 0);
         }
         const char type = char_at(format, i);
-        if (type == '%')
+        if (type == '%' && format->text[i - 1] == '%')
             qp_put(&o, "%", 1);
         else if (!type || !strchr("srdiufFxXo", type))
             qp_run_refuse(r, "the format %%%c", type ? type : ' ');
@@ -212,25 +214,25 @@ struct value qp_format_percent(struct run *r, const struct value *format, struct
 static bool read_spec(struct run *r, struct value f, struct spec *s)
 {
     size_t i = 0;
+    bool has_fill = false;
     *s = (struct spec){ .fill = qp_literal(" "), .precision = -1 };
     const size_t first = qp_text_offset(&f, 1);
     if (f.n > first && strchr("<>^=", f.text[first])) {
         s->fill = qp_text_part(f, 0, first);
         s->align = f.text[first];
+        has_fill = true;
         i = first + 1;
     } else if (f.n && strchr("<>^=", f.text[0]))
         s->align = f.text[i++];
-    if (char_at(&f, i) == '+' || char_at(&f, i) == '-' || char_at(&f, i) == ' ') {
-        s->sign = f.text[i] == '-' ? '\0' : f.text[i];
-        i++;
-    }
+    if (char_at(&f, i) == '+' || char_at(&f, i) == '-' || char_at(&f, i) == ' ')
+        s->sign = f.text[i++];
     if (char_at(&f, i) == '#') {
         s->is_alternative = true;
         i++;
     }
-    if (char_at(&f, i) == '0' && !s->align) {
+    if (char_at(&f, i) == '0' && !has_fill) {
         s->fill = qp_literal("0");
-        s->align = '=';
+        s->align = s->align ? s->align : '=';
     }
     s->width = read_number(&f, &i, 0);
     if (char_at(&f, i) == ',') {
@@ -262,7 +264,8 @@ static void put_field(struct text_out *o, struct value v, char conversion, struc
     }
     if (!read_spec(r, spec, &s))
         return;
-    if (v.kind == V_TEXT && (s.type == 's' || !s.type) && s.align != '=' && !s.has_comma && !s.sign)
+    if (v.kind == V_TEXT && (s.type == 's' || !s.type) && s.align != '=' && !s.has_comma &&
+        !s.sign && !s.is_alternative)
         put_text_field(o, &s, v);
     else if (qp_is_number(&v) && !(v.kind == V_FLOAT && (!s.type && s.precision >= 0)) &&
              !(v.kind != V_FLOAT && s.precision >= 0 && s.type != 'f') &&

@@ -107,6 +107,14 @@ static const char *special_case(int32_t c, bool is_title, size_t *n)
     return NULL;
 }
 
+/* A letter with a lower and an upper case that is neither: a digraph, or a Greek letter with an
+ * iota beside it. */
+static bool is_title_char(int32_t c)
+{
+    size_t n;
+    return lower_char(c) != c && (upper_char(c) != c || special_case(c, false, &n));
+}
+
 static bool is_cased_char(int32_t c)
 {
     size_t n;
@@ -164,7 +172,10 @@ struct value qp_text_case(struct run *r, struct value v, enum letter_case to)
             now = CASE_LOWER;
         else if (to == CASE_SWAP)
             now = lower_char(c) != c || c == 0x130 ? CASE_LOWER : CASE_UPPER;
-        put_cased(&o, &v, i, c, now);
+        if (to == CASE_SWAP && is_title_char(c))
+            qp_put_char(&o, c);
+        else
+            put_cased(&o, &v, i, c, now);
         after_cased = to == CASE_TITLE && is_cased_char(c);
     }
     struct value text = qp_text_of(&o);

@@ -155,6 +155,7 @@ static bool text_bounded(struct run *r, const struct value *self, const struct v
     *start = *start < 0 ? *start + n : *start;
     *start = *start < 0 ? 0 : *start;
     end = end < 0 ? end + n : end > n ? n : end;
+    end = end < 0 ? 0 : end;
     if (*start > end)
         return false; // not even an empty text is there
     const size_t from = qp_text_offset(self, (size_t)*start);

@@ -93,7 +93,7 @@ static struct value power_ints(struct run *r, int64_t a, int64_t b)
     const bool is_inverse = b < 0;
     if (is_inverse && a == 0)
         return qp_run_fail(r, "zero to a negative power");
-    if (a == 0 || a == 1 || a == -1)
+    if (b != 0 && (a == 0 || a == 1 || a == -1))
         b = b % 2 == 0 ? 2 : 1;
     for (b = b < 0 ? -b : b; b > 0; b--) {
         if (power > INT64_MAX / (a < 0 ? -a
@@ -179,8 +179,10 @@ static struct value divide_floats(struct run *r, enum operator op, double a, dou
         rest = b < 0 ? -0.0 : 0.0;
     if (op == OP_MOD)
         return qp_float(rest);
-    if (q == 0)
-        return qp_float(a / b < 0 ? -0.0 : 0.0);
+    if (q == 0) {
+        const double quotient = a / b; // the zero has its sign
+        return qp_float(quotient < 0 || 1 / quotient < 0 ? -0.0 : 0.0);
+    }
     const double whole = round_down(q);
     return qp_float(q - whole > 0.5 ? whole + 1.0 : whole);
 }
@@ -189,6 +191,8 @@ static struct value power_floats(struct run *r, double a, double b)
 {
     if (b == 0 || a == 1)
         return qp_float(1);
+    if (b == 2 && a * a - a * a != 0 && a - a == 0)
+        return qp_run_fail(r, "the result is too large for a float");
     if (b == 1 || b == 2 || b == -1)
         return a == 0 && b < 0 ? qp_run_fail(r, "zero to a negative power")
                                : qp_float(b == 1   ? a
