@@ -213,6 +213,41 @@ static void test_int8(void **state)
     }
 }
 
+static void make_tokens(const quip_model *model, int seed, int n, quip_token *ids)
+{
+    for (int i = 0; i < n; i++)
+        ids[i] = models_token(model, seed, i);
+}
+
+/* Attention in integers, of texts that fill blocks of keys and spans of blocks, is near that in
+ * floats. */
+static void test_int8_attention(void **state)
+{
+    (void)state;
+    static quip_token ids[700];
+    const int lengths[] = { 63, 64, 65, 127, 128, 300, 512, 513, 700 };
+    for (size_t i = 0; i < QP_COUNT(folders); i++) {
+        quip_model *exact = open_golden_as(folders[i], CONVERT_F32);
+        quip_model *model = open_golden_as(folders[i], CONVERT_INT8);
+        const int width = width_of_model(model);
+        if (!model->weights.positions) // two spans
+            model->config.n_context_max = exact->config.n_context_max = 700;
+        const int max = model->config.n_context_max;
+        for (size_t k = 0; k < QP_COUNT(lengths) && lengths[k] <= max; k++) {
+            float want[MAX_WIDTH], got[MAX_WIDTH];
+            const quip_embed_options options = { .n_tokens_max = lengths[k] };
+            make_tokens(model, 7, lengths[k], ids);
+            embed_ids(exact, ids, lengths[k], &options, want);
+            embed_ids(model, ids, lengths[k], &options, got);
+            if (!(cosine(got, want, width) > 0.999f))
+                fail_msg("%s, %d tokens: the cosine is %.5f", folders[i], lengths[k],
+                         (double)cosine(got, want, width));
+        }
+        quip_model_close(model);
+        quip_model_close(exact);
+    }
+}
+
 /* ---- each detail matters ---- */
 
 /* The embedding of "main" after a change of the model, compared with the reference. */
@@ -395,12 +430,6 @@ static void test_details(void **state)
 }
 
 /* ---- one answer everywhere ---- */
-
-static void make_tokens(const quip_model *model, int seed, int n, quip_token *ids)
-{
-    for (int i = 0; i < n; i++)
-        ids[i] = models_token(model, seed, i);
-}
 
 /* A batch of texts of many lengths gives the bits of each text alone. */
 static void check_batch(quip_model *model)
@@ -802,6 +831,7 @@ int main(void)
         cmocka_unit_test(test_reference_backend),
         cmocka_unit_test(test_hidden),
         cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_int8_attention),
         cmocka_unit_test(test_details),
         cmocka_unit_test(test_batch),
         cmocka_unit_test(test_without_rest),

@@ -126,6 +126,7 @@ struct row_memory {
     int q_width, kv_width; // of q, and of k and v, as they are now; att and h have the layer's too
     float *logits;         // [LOGITS_ROWS, vocab_size]
     float *text_att;       // [n_rows, q width] attention over texts, or NULL where att has floats
+    struct kv_layer text_kv; // int8 keys and values of a layer of texts
     /* Rows of texts that are computed with floats (ops_linear.c); NULL if there are none. */
     int *exact_before;   // [n_rows + 1] how many there are before a row
     float *exact_inputs; // [exact rows, widest input] of one product, side by side
@@ -198,6 +199,21 @@ static inline int first_visible(const struct config *c, int l, int pos)
 {
     const int window = c->layers[l].window;
     return window && pos + 1 > window ? pos + 1 - window : 0;
+}
+
+/* One after the last position that a row attends to in layer l. */
+static inline int visible_end_of(const struct config *c, int l, const struct row *row)
+{
+    const int window = c->layers[l].window;
+    return c->is_bidirectional && window > 0 ? qp_min(row->visible_end, row->pos + window)
+                                             : row->visible_end;
+}
+
+/* Where the keys and values of a row are. */
+static inline struct kv_layer *kv_of(struct sequence *s, int l)
+{
+    struct cpu_sequence *sequence = cpu_sequence_of(s);
+    return s->n_context == 0 ? &sequence->text : &sequence->kv[l];
 }
 
 /* Run the task on every thread, or on this one if there is too little work to share. */
@@ -419,7 +435,11 @@ int qp_cpu_group_rows(struct cpu_device *d, const struct rows *rows);
 /* ---- ops_texts.c ---- */
 
 /* Floats that the keys and values of a head need, in a batch of n_rows. */
-size_t qp_text_scratch(int head_dim, int n_rows);
+size_t qp_text_scratch(const struct cpu_device *d, int head_dim, int n_rows);
+/* Blocks of int8 keys and values in a batch of n_rows. */
+int qp_text_blocks(const struct cpu_device *d, int n_rows);
+/* Give each text of a batch that has int8 keys its part of mem.text_kv. */
+void qp_cpu_place_texts(struct cpu_device *d, int l, const struct rows *rows);
 /* out [n, n_heads * head_dim] = attention of layer l; the groups of the rows are in mem.groups. */
 void qp_cpu_attend_texts(struct cpu_device *d, int l, const struct rows *rows, int n_groups,
                          float *out);

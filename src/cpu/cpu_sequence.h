@@ -40,6 +40,7 @@ struct cpu_sequence {
     struct sequence base;
     struct arena arena;
     struct kv_layer *kv;     // [n_layers]; a layer without its own has the one that it reads
+    struct kv_layer text;    // without a KV cache: of the layer that runs (ops_texts.c)
     struct conv_layer *conv; // [n_layers], or NULL if the model has no convolution
     int n_written; // positions [0, n_written) were stored; base.pos may have gone back since
     struct arena output_arena;
@@ -58,6 +59,12 @@ void qp_kv_layout(struct kv_layout *kv, const struct kernels *k, bool is_int8);
 /* Allocate what a sequence needs; returns the bytes of keys and values. */
 size_t qp_kv_alloc(struct cpu_sequence *s, const struct kv_layout *kv, const struct config *c,
                    struct arena *a);
+/* Memory for the int8 keys and values of one layer of texts, n_blocks together. */
+struct kv_layer qp_kv_alloc_texts(const struct kv_layout *kv, const struct config *c, int n_blocks,
+                                  struct arena *a);
+/* Layer l of a text, whose n_blocks begin with `first` of this memory. */
+struct kv_layer qp_kv_text(const struct kv_layer *memory, const struct kv_layout *kv,
+                           const struct layer_config *c, int first, int n_blocks);
 struct kv_tiles qp_kv_tiles(const struct kv_layer *layer, int h);
 /* Head h of an array of float keys or values. */
 const float *qp_kv_floats(const struct kv_layer *layer, const float *array, int h);

@@ -93,7 +93,7 @@ static struct worker_scratch alloc_scratch(const struct cpu_device *d, const str
         s.exact_sums = qp_cpu_alloc(a, TASK_ROWS, TILE_ROWS, sizeof(float));
     }
     if (n_texts > 0)
-        s.text_keys = qp_cpu_alloc(a, 1, qp_text_scratch(w->head_dim, n_rows), sizeof(float));
+        s.text_keys = qp_cpu_alloc(a, 1, qp_text_scratch(d, w->head_dim, n_rows), sizeof(float));
     return s;
 }
 
@@ -143,6 +143,8 @@ static void alloc_rows(struct row_memory *m, struct expert_memory *experts,
         alloc_exact(m, a, n_rows, n_texts, widest_input(c, &widths));
     if (n_texts > 0 && !w->has_float && !w->has_rest)
         m->text_att = qp_cpu_alloc(a, n, q_width, sizeof(float));
+    if (n_texts > 0 && qp_text_blocks(d, n_rows) > 0)
+        m->text_kv = qp_kv_alloc_texts(&d->kv, c, qp_text_blocks(d, n_rows), a);
     for (int i = 0; i < 2 && n_texts > 0; i++)
         m->pooled[i] = qp_cpu_alloc(a, (size_t)n_texts, (size_t)max_pooled_width(w, c->d_model),
                                     sizeof(float));

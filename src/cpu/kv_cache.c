@@ -146,6 +146,44 @@ size_t qp_kv_alloc(struct cpu_sequence *s, const struct kv_layout *kv, const str
     return a->used - before;
 }
 
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+struct kv_layer qp_kv_alloc_texts(const struct kv_layout *kv, const struct config *c, int n_blocks,
+                                  struct arena *a)
+{
+    struct kv_layer memory = { .n_blocks = n_blocks };
+    size_t keys = 0, values = 0, scales = 0; // the most of a layer
+    for (int l = 0; l < c->n_layers; l++) {
+        struct kv_layer layer = shape_layer(kv, &c->layers[l]);
+        layer.n_blocks = n_blocks;
+        keys = larger(keys, array_bytes(&layer, 1, layer.key_bytes));
+        values = larger(values, array_bytes(&layer, layer.n_value_tiles, layer.value_bytes));
+        scales = larger(scales, array_bytes(&layer, 1, KV_BLOCK * sizeof(float)));
+    }
+    memory.k = qp_arena_alloc(a, keys);
+    memory.v = qp_arena_alloc(a, values);
+    memory.k_scales = qp_arena_alloc(a, scales);
+    memory.v_scales = qp_arena_alloc(a, scales);
+    return memory;
+}
+
+struct kv_layer qp_kv_text(const struct kv_layer *memory, const struct kv_layout *kv,
+                           const struct layer_config *c, int first, int n_blocks)
+{
+    struct kv_layer layer = shape_layer(kv, c);
+    const size_t before = (size_t)first * (size_t)layer.n_heads;
+    assert(first >= 0 && first + n_blocks <= memory->n_blocks);
+    layer.n_blocks = n_blocks;
+    layer.k = (uint8_t *)memory->k + before * layer.key_bytes;
+    layer.v = (uint8_t *)memory->v + before * (size_t)layer.n_value_tiles * layer.value_bytes;
+    layer.k_scales = memory->k_scales + before * KV_BLOCK;
+    layer.v_scales = memory->v_scales + before * KV_BLOCK;
+    return layer;
+}
+
 quip_status qp_cpu_sequence_open(struct sequence **sequence, struct device *device, int n_context,
                                  quip_error *error)
 {

@@ -227,7 +227,7 @@ static void append_keys(const struct append_task *j, int t)
     struct cpu_device *d = j->d;
     const struct layer_config *lc = layer_of(d, j->l);
     const struct row *row = &j->rows->row[t];
-    struct kv_layer *layer = &cpu_sequence_of(row->sequence)->kv[j->l];
+    struct kv_layer *layer = kv_of(row->sequence, j->l);
     const size_t at = (size_t)t * (size_t)(lc->n_kv_heads * lc->head_dim);
     float *key = d->mem.k + at, *value = d->mem.v + at;
     prepare_keys(j, t);
@@ -248,7 +248,7 @@ static void append_row(const struct append_task *j, int t)
     const struct layer_config *lc = layer_of(d, j->l);
     float *q = d->mem.q + (size_t)t * (size_t)(c->n_heads * lc->head_dim);
     prepare_heads(j, q, c->n_heads, d->base.weights->layers[j->l].q_norm.scale, &j->rows->row[t]);
-    if (j->rows->row[t].sequence->n_context == 0) {
+    if (!kv_of(j->rows->row[t].sequence, j->l)->k) { // a text with float keys
         prepare_keys(j, t);
         return;
     }
@@ -283,6 +283,8 @@ quip_status qp_cpu_rope_append(struct device *device, int l, const struct rows *
         fill_positions(job.d, l, &s->base, end);
         s->n_written = s->n_written > end ? s->n_written : end;
     }
+    if (rows->row[0].sequence->n_context == 0)
+        qp_cpu_place_texts(job.d, l, rows);
     cpu_parallel(job.d, rows->n == 1, append_task, &job);
     return QUIP_OK;
 }

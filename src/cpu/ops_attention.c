@@ -155,7 +155,7 @@ static void set_rows_int8(const struct attend_task *j, struct int8_rows *rows,
 {
     struct cpu_device *d = j->d;
     const struct config *c = d->base.config;
-    const struct kv_layer *layer = &group->sequence->kv[j->l];
+    const struct kv_layer *layer = kv_of(&group->sequence->base, j->l);
     const struct query_rows *q = &d->mem.queries;
     const int heads = heads_per_kv(d, j->l);
     const size_t token = (size_t)h * q->max_rows + (size_t)group->first;
@@ -168,7 +168,7 @@ static void set_rows_int8(const struct attend_task *j, struct int8_rows *rows,
     for (int i = 0; i < n; i++) {
         const struct row *token_row = &j->rows->row[group->first + (row + i) / heads];
         rows->begin[i] = first_visible(c, j->l, token_row->pos);
-        rows->end[i] = token_row->visible_end;
+        rows->end[i] = visible_end_of(c, j->l, token_row);
         rows->bias[i] = qp_alibi_of(d, h * heads + (row + i) % heads);
         least = qp_min(least, rows->begin[i]);
         most = most > rows->end[i] ? most : rows->end[i];
@@ -236,7 +236,8 @@ static void count_int8_tasks(struct attend_task *j)
     for (int g = 0; g < j->n_groups; g++) {
         struct row_group *group = &j->d->mem.groups[g];
         const int n_rows = group->n * heads;
-        j->n_tasks += (n_rows + ATTENTION_MAX_ROWS - 1) / ATTENTION_MAX_ROWS * n_kv_heads;
+        if (kv_of(&group->sequence->base, j->l)->k) // not a text with float keys
+            j->n_tasks += (n_rows + ATTENTION_MAX_ROWS - 1) / ATTENTION_MAX_ROWS * n_kv_heads;
         group->task_end = j->n_tasks;
     }
 }
@@ -402,6 +403,9 @@ quip_status qp_cpu_attend(struct device *device, int l, const struct rows *rows)
     if (rows->row[0].sequence->n_context == 0) {
         job.floats = d->mem.att.f32 ? d->mem.att.f32 : d->mem.text_att; // Q is not free
         qp_cpu_attend_texts(d, l, rows, job.n_groups, job.floats);
+        count_int8_tasks(&job);
+        if (job.n_tasks > 0)
+            qp_pool_run(d->pool, attend_int8, &job);
     } else if (!d->kv.is_int8) {
         count_float_tasks(&job);
         qp_pool_run(d->pool, attend_floats, &job);

@@ -2,10 +2,11 @@
  * In:  a batch of whole texts, whose sequences have no KV cache.
  * Out: attention that reads the keys and values of the batch; one vector for each text.
  *
- * Attention is that of float weights, also for integer weights: there is no cache that would have
- * to be small. A task copies the keys and values that it needs to its scratch memory, in the layout
- * of the kernel, and then runs up to TEXT_TASK_ROWS queries over them. Positions count from the
- * start of a text, so its numbers do not depend on the other texts of a batch. */
+ * Where the weights are integers, a text of MIN_INT8_TOKENS has int8 keys and values of the layer
+ * that runs, and attention is that of a session (ops_attention.c). Otherwise attention is that of
+ * float weights: a task copies the keys and values that it needs to its scratch memory, in the
+ * layout of the kernel, and then runs up to TEXT_TASK_ROWS queries over them. Positions count from
+ * the start of a text, so its numbers do not depend on the other texts of a batch. */
 #include "cpu/cpu_impl.h"
 
 #include <assert.h>
@@ -14,10 +15,37 @@
 /* Queries of one task: enough to make the copy of keys and values cheap. */
 #define TEXT_TASK_ROWS 128
 
-/* Floats of the scratch memory for the keys and values of a head. */
-size_t qp_text_scratch(int head_dim, int n_rows)
+/* ---- which attention ---- */
+
+/* Fewer tokens do not fill a block, and their attention takes little time. */
+#define MIN_INT8_TOKENS KV_BLOCK
+
+size_t qp_text_scratch(const struct cpu_device *d, int head_dim, int n_rows)
 {
+    if (d->kv.is_int8)
+        n_rows = qp_min(n_rows, MIN_INT8_TOKENS);
     return 2 * qp_round_up((size_t)n_rows, KV_BLOCK) * (size_t)head_dim;
+}
+
+/* A text has at most one block more than its share. */
+int qp_text_blocks(const struct cpu_device *d, int n_rows)
+{
+    return d->kv.is_int8 ? n_rows / KV_BLOCK + n_rows / MIN_INT8_TOKENS : 0;
+}
+
+void qp_cpu_place_texts(struct cpu_device *d, int l, const struct rows *rows)
+{
+    const struct row *row = rows->row;
+    for (int t = 0, n_before = 0, end; t < rows->n; t = end) {
+        for (end = t + 1; end < rows->n && row[end].pos > 0;)
+            end++;
+        struct cpu_sequence *s = cpu_sequence_of(row[t].sequence);
+        s->text = (struct kv_layer){ 0 };
+        if (!d->kv.is_int8 || end - t < MIN_INT8_TOKENS)
+            continue;
+        s->text = qp_kv_text(&d->mem.text_kv, &d->kv, layer_of(d, l), t / KV_BLOCK + n_before++,
+                             (end - t + KV_BLOCK - 1) / KV_BLOCK);
+    }
 }
 
 /* ---- attention ---- */
@@ -30,19 +58,6 @@ struct text_task {
     int n_tasks; // of d->mem.groups
     atomic_int next;
 };
-
-/* Positions [begin, end) that the row attends to in layer l. */
-static int visible_begin(const struct config *c, int l, const struct row *row)
-{
-    return first_visible(c, l, row->pos);
-}
-
-static int visible_end(const struct config *c, int l, const struct row *row)
-{
-    const int window = c->layers[l].window;
-    return c->is_bidirectional && window > 0 ? qp_min(row->visible_end, row->pos + window)
-                                             : row->visible_end;
-}
 
 /* Tokens [t, t + n) of a group, for one kv head. */
 struct text_piece {
@@ -95,8 +110,8 @@ static void attend_text_rows(const struct text_task *j, const struct text_piece 
             q[n_rows] = d->mem.q + at;
             out[n_rows] = j->out + at;
             bias[n_rows] = qp_alibi_of(d, k);
-            begin[n_rows] = visible_begin(c, j->l, row);
-            end[n_rows] = visible_end(c, j->l, row);
+            begin[n_rows] = first_visible(c, j->l, row->pos);
+            end[n_rows] = visible_end_of(c, j->l, row);
         }
     d->k.attend(&(struct attention){
         .head_dim = head_dim,
@@ -140,8 +155,9 @@ static struct text_piece part_at(const struct text_task *j, const struct row_gro
                             .t = index / n_kv_heads * TEXT_TASK_ROWS };
     p.n = qp_min(group->n - p.t, TEXT_TASK_ROWS);
     const struct row *row = &j->rows->row[group->first + p.t];
-    p.begin = visible_begin(c, j->l, row) / KV_BLOCK * KV_BLOCK; // the first row reads the first
-    p.end = visible_end(c, j->l, row + p.n - 1);                 // position, the last one the last
+    /* The first row reads the first position, the last one the last. */
+    p.begin = first_visible(c, j->l, row->pos) / KV_BLOCK * KV_BLOCK;
+    p.end = visible_end_of(c, j->l, row + p.n - 1);
     p.n_blocks = (p.end + KV_BLOCK - 1 - p.begin) / KV_BLOCK;
     return p;
 }
@@ -171,10 +187,12 @@ void qp_cpu_attend_texts(struct cpu_device *d, int l, const struct rows *rows, i
     for (int g = 0; g < n_groups; g++) {
         struct row_group *group = &d->mem.groups[g];
         assert(rows->row[group->first].pos == 0);
-        job.n_tasks += (group->n + TEXT_TASK_ROWS - 1) / TEXT_TASK_ROWS * n_kv_heads;
+        if (!kv_of(&group->sequence->base, l)->k)
+            job.n_tasks += (group->n + TEXT_TASK_ROWS - 1) / TEXT_TASK_ROWS * n_kv_heads;
         group->task_end = job.n_tasks;
     }
-    qp_pool_run(d->pool, attend_texts, &job);
+    if (job.n_tasks > 0)
+        qp_pool_run(d->pool, attend_texts, &job);
 }
 
 /* ---- pooling ---- */
