@@ -213,7 +213,8 @@ void qp_attention_add(const struct kernels *k, const struct attention_part *sum,
 {
     for (int r = 0; r < n_rows; r++) {
         const float m = sum->m[r] > part->m[r] ? sum->m[r] : part->m[r];
-        const float c = qp_exp(sum->m[r] - m), c_part = qp_exp(part->m[r] - m);
+        const float c = sum->m[r] == m ? 1.0f : qp_exp(sum->m[r] - m);
+        const float c_part = part->m[r] == m ? 1.0f : qp_exp(part->m[r] - m);
         float *o = sum->o + (size_t)r * (size_t)head_dim;
         k->axpby(o, o, c, part->o + (size_t)r * (size_t)head_dim, c_part, head_dim);
         sum->l[r] = sum->l[r] * c + part->l[r] * c_part;

@@ -27,6 +27,9 @@
 /* Products with one input in one operation. */
 #define MAX_PRODUCTS 3
 
+/* Blocks that are quantized together where they are not side by side afterwards. */
+#define BLOCKS_TOGETHER 16
+
 /* Activations as the input of a product: floats for float weights, blocks of integers for integer
  * weights (kernels.h). A model that has both kinds of weights has both here. */
 struct act {
@@ -254,6 +257,16 @@ static inline void act_store_columns(const struct kernels *k, struct act *a, int
     if (a->f32)
         for (int i = 0; i < n; i++)
             a->f32[(size_t)t * (size_t)a->n_cols + (size_t)(column + i)] = x[i];
+}
+
+/* Block `block` of row t, which is quantized already. */
+static inline void act_put_block(struct act *a, int t, int block, const int8_t *q, float scale,
+                                 int32_t offset)
+{
+    const size_t at = (size_t)t * (size_t)a->n_blocks + (size_t)block;
+    memcpy(a->q + (size_t)t * a->q_stride + (size_t)block * ACT_BLOCK, q, ACT_BLOCK);
+    a->scales[at] = scale;
+    a->offsets[at] = offset;
 }
 
 /* Copy the integers of a row to another place of the same or another buffer of the same shape. */

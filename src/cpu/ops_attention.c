@@ -15,7 +15,8 @@ enum {
 struct attend_task {
     struct cpu_device *d;
     const struct rows *rows;
-    float *floats; // [n, n_heads * head_dim] results
+    float *floats;     // [n, n_heads * head_dim] results
+    bool is_quantized; // the results are stored as integers at once, not in `floats`
     int l;
     int n_groups, n_tasks;               // of d->mem.groups
     int tokens_per_task, heads_per_task; // with float keys: of one kv head's group
@@ -189,20 +190,54 @@ static void set_rows_int8(const struct attend_task *j, struct int8_rows *rows,
     };
 }
 
+/* Row i of the rows: its row of the batch and its query head. */
+static int token_of_row(const struct attend_task *j, const struct int8_rows *rows, int i)
+{
+    return rows->group->first + (rows->row + i) / heads_per_kv(j->d, j->l);
+}
+
+static int head_of_row(const struct attend_task *j, const struct int8_rows *rows, int i)
+{
+    const int heads = heads_per_kv(j->d, j->l);
+    return rows->h * heads + (rows->row + i) % heads;
+}
+
+/* Quantize all results, whole blocks of each row. */
+static void store_rows_int8(const struct attend_task *j, const struct int8_rows *rows,
+                            const float *o)
+{
+    const int n_blocks = rows->a.head_dim / ACT_BLOCK, n = rows->a.n_rows * n_blocks;
+    _Alignas(64) int8_t q[BLOCKS_TOGETHER * ACT_BLOCK];
+    float scales[BLOCKS_TOGETHER];
+    int32_t offsets[BLOCKS_TOGETHER];
+    for (int b = 0; b < n; b += BLOCKS_TOGETHER) {
+        const int m = qp_min(BLOCKS_TOGETHER, n - b);
+        j->d->k.quantize(q, scales, offsets, o + (size_t)b * ACT_BLOCK, m * ACT_BLOCK);
+        for (int i = 0; i < m; i++) {
+            const int row = (b + i) / n_blocks;
+            act_put_block(&j->d->mem.att, token_of_row(j, rows, row),
+                          head_of_row(j, rows, row) * n_blocks + (b + i) % n_blocks,
+                          q + i * ACT_BLOCK, scales[i], offsets[i]);
+        }
+    }
+}
+
 /* out = o / l. No zero is negative: so it does not matter how many spans that a row does not attend
  * to were added to it. */
 static void finish_rows_int8(const struct attend_task *j, const struct int8_rows *rows,
                              const struct attention_part *sum)
 {
-    const struct config *c = j->d->base.config;
-    const int heads = heads_per_kv(j->d, j->l), head_dim = rows->a.head_dim;
+    const int n_heads = j->d->base.config->n_heads, head_dim = rows->a.head_dim;
     for (int i = 0; i < rows->a.n_rows; i++) {
-        const int t = rows->group->first + (rows->row + i) / heads;
-        const int head = rows->h * heads + (rows->row + i) % heads;
-        float *out = j->floats + ((size_t)t * (size_t)c->n_heads + (size_t)head) * (size_t)head_dim;
-        const float *o = sum->o + (size_t)i * (size_t)head_dim;
+        float *o = sum->o + (size_t)i * (size_t)head_dim, *out = o;
+        if (!j->is_quantized)
+            out = j->floats + ((size_t)token_of_row(j, rows, i) * (size_t)n_heads +
+                               (size_t)head_of_row(j, rows, i)) *
+                                  (size_t)head_dim;
         j->d->k.axpby(out, o, 1.0f / sum->l[i], NULL, 0, head_dim);
     }
+    if (j->is_quantized)
+        store_rows_int8(j, rows, sum->o);
 }
 
 /* Tasks of ATTENTION_MAX_ROWS rows of one kv head, the long ones first. */
@@ -411,10 +446,13 @@ quip_status qp_cpu_attend(struct device *device, int l, const struct rows *rows)
         qp_pool_run(d->pool, attend_floats, &job);
     } else if (rows->n > 1) {
         count_int8_tasks(&job);
+        job.is_quantized = !d->mem.att.f32 && !device->config->mixes_inputs &&
+                           layer_of(d, l)->head_dim % ACT_BLOCK == 0;
         qp_pool_run(d->pool, attend_int8, &job);
     } else {
         attend_single(&job);
     }
-    cpu_parallel(d, rows->n == 1, store_task, &job);
+    if (!job.is_quantized)
+        cpu_parallel(d, rows->n == 1, store_task, &job);
     return QUIP_OK;
 }

@@ -476,26 +476,18 @@ enum {
     UP_PRODUCT
 };
 
-/* All 64 columns of a tile, from `row` on, of n tokens from t0 on, h[n][TILE_ROWS]: sixteen blocks
- * are quantized together. */
+/* All 64 columns of a tile, from `row` on, of n tokens from t0 on, h[n][TILE_ROWS]. */
 static void store_tile(const struct kernels *k, struct act *a, int t0, int n, int row,
                        const float *h)
 {
-    enum {
-        N = 16
-    };
-    _Alignas(64) int8_t q[N * TILE_ROWS];
-    float scales[N];
-    int32_t offsets[N];
-    for (int t = 0; t < n && a->q; t += N) {
-        const int m = qp_min(N, n - t);
+    _Alignas(64) int8_t q[BLOCKS_TOGETHER * TILE_ROWS];
+    float scales[BLOCKS_TOGETHER];
+    int32_t offsets[BLOCKS_TOGETHER];
+    for (int t = 0; t < n && a->q; t += BLOCKS_TOGETHER) {
+        const int m = qp_min(BLOCKS_TOGETHER, n - t);
         k->quantize(q, scales, offsets, h + t * TILE_ROWS, m * TILE_ROWS);
-        for (int i = 0; i < m; i++) {
-            const size_t at = (size_t)(t0 + t + i), block = (size_t)(row / ACT_BLOCK);
-            memcpy(a->q + at * a->q_stride + row, q + i * TILE_ROWS, TILE_ROWS);
-            a->scales[at * (size_t)a->n_blocks + block] = scales[i];
-            a->offsets[at * (size_t)a->n_blocks + block] = offsets[i];
-        }
+        for (int i = 0; i < m; i++)
+            act_put_block(a, t0 + t + i, row / ACT_BLOCK, q + i * TILE_ROWS, scales[i], offsets[i]);
     }
     for (int t = 0; t < n && a->f32; t++)
         memcpy(a->f32 + (size_t)(t0 + t) * a->n_cols + row, h + t * TILE_ROWS,
