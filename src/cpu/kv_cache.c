@@ -372,9 +372,22 @@ static uint8_t *value_tile(const struct kv_slot *slot, int i)
     return slot->values + (size_t)(i / TILE_ROWS) * slot->next_values;
 }
 
+/* The elements of a key are side by side in pieces of order.ks. */
 static void put_key(const struct kv_layout *kv, const struct kv_slot *slot, const int8_t *q)
 {
-    put_elements(&kv->order, slot->keys, key_element(kv, slot, 0), kv->column, q, slot->head_dim);
+    const struct tile_order *o = &kv->order;
+    const size_t first = key_element(kv, slot, 0);
+    const uint32_t flips = 0x01010101u * o->flip;
+    if (o->n_bytes > 1 || o->ks % sizeof flips != 0 || slot->head_dim % sizeof flips != 0) {
+        put_elements(o, slot->keys, first, kv->column, q, slot->head_dim);
+        return;
+    }
+    for (int i = 0; i < slot->head_dim; i += (int)sizeof flips) {
+        uint32_t four;
+        memcpy(&four, q + i, sizeof four);
+        four ^= flips;
+        memcpy(slot->keys + first + kv->column[i], &four, sizeof four);
+    }
 }
 
 static void put_value(const struct kv_layout *kv, const struct kv_slot *slot, const int8_t *q)

@@ -25,17 +25,24 @@ static inline __m512 mul_add_avx512(__m512 a, __m512 b, __m512 c)
 
 #define UNROLL _Pragma("GCC unroll 16") // so that small arrays become registers
 
+/* 64 int32 to bytes, saturated. */
+static inline __m512i pack_bytes_avx512(const __m512i v[4])
+{
+    const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    const __m512i bytes =
+        _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+    return _mm512_permutexvar_epi32(in_order, bytes);
+}
+
 /* 64 floats times a factor, rounded to bytes. Products are between -128 and 127, to rounding; a NaN
  * becomes -128. */
 static inline __m512i round_block_avx512(const float *x, __m512 factor)
 {
-    const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     __m512i v[4];
     UNROLL
     for (int i = 0; i < 4; i++)
         v[i] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * i), factor));
-    v[0] = _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
-    return _mm512_permutexvar_epi32(in_order, v[0]);
+    return pack_bytes_avx512(v);
 }
 
 /* Mask of the first n of 64 bytes: of all if n is larger, of none if it is negative. */

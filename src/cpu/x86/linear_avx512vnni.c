@@ -38,19 +38,41 @@ static inline __m512i round_clamped_avx512(__m512 v, __m512 factor)
     return _mm512_cvtps_epi32(_mm512_max_ps(y, _mm512_set1_ps(-127.0f)));
 }
 
+/* Raise the largest magnitudes by those of 64 numbers. */
+static inline void raise_to_magnitudes_avx512(__m512 largest[4], const float *x)
+{
+    UNROLL
+    for (int j = 0; j < 4; j++) // the second, if one is NaN
+        largest[j] = _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + 16 * j)), largest[j]);
+}
+
+/* 64 numbers at a time, and the rest with masks. */
 static void quantize_row_avx512(int8_t *q, float *scale, const float *x, int n)
 {
     assert(q && scale && x && n > 0);
-    __m512 largest = _mm512_setzero_ps();
-    for (int i = 0; i < n; i += 16) {
+    const int n_whole = n / ACT_BLOCK * ACT_BLOCK;
+    const __m512 zero = _mm512_setzero_ps();
+    __m512 largest[4] = { zero, zero, zero, zero };
+    for (int i = 0; i < n_whole; i += ACT_BLOCK)
+        raise_to_magnitudes_avx512(largest, x + i);
+    for (int i = n_whole; i < n; i += 16) {
         __m512 v = _mm512_maskz_loadu_ps(lanes_below(n - i), x + i);
-        largest = _mm512_max_ps(_mm512_abs_ps(v), largest); // the second, if one is NaN
+        largest[0] = _mm512_max_ps(_mm512_abs_ps(v), largest[0]);
     }
-    float max = _mm512_reduce_max_ps(largest);
+    largest[0] =
+        _mm512_max_ps(_mm512_max_ps(largest[0], largest[1]), _mm512_max_ps(largest[2], largest[3]));
+    float max = _mm512_reduce_max_ps(largest[0]);
     max = max < FLT_MAX ? max : FLT_MAX;
     float inverse = 127.0f / max;
     __m512 factor = _mm512_set1_ps(inverse < FLT_MAX ? inverse : FLT_MAX);
-    for (int i = 0; i < n; i += 16) {
+    for (int i = 0; i < n_whole; i += ACT_BLOCK) {
+        __m512i v[4];
+        UNROLL
+        for (int j = 0; j < 4; j++)
+            v[j] = round_clamped_avx512(_mm512_loadu_ps(x + i + 16 * j), factor);
+        _mm512_storeu_si512(q + i, pack_bytes_avx512(v));
+    }
+    for (int i = n_whole; i < n; i += 16) {
         __mmask16 mask = lanes_below(n - i);
         __m512i rounded = round_clamped_avx512(_mm512_maskz_loadu_ps(mask, x + i), factor);
         _mm_mask_storeu_epi8(q + i, mask, _mm512_cvtepi32_epi8(rounded));
