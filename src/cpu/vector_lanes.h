@@ -112,23 +112,47 @@ static void ISA(rotate)(float *x, const float *cos, const float *sin, int half)
     }
 }
 
+/* (a, b) becomes (a + b, a - b). */
+LANES_INLINE void ISA(butterfly)(struct lanes *a, struct lanes *b)
+{
+    const struct lanes sum = lanes_add(*a, *b);
+    *b = lanes_sub(*a, *b);
+    *a = sum;
+}
+
+/* The steps up to stride 32 of 64 numbers, times a factor. */
+LANES_INLINE void ISA(hadamard_64)(float *x, struct lanes factor)
+{
+    struct lanes a = lanes_hadamard(lanes_load(x)), b = lanes_hadamard(lanes_load(x + 16));
+    struct lanes c = lanes_hadamard(lanes_load(x + 32)), d = lanes_hadamard(lanes_load(x + 48));
+    ISA(butterfly)(&a, &b);
+    ISA(butterfly)(&c, &d);
+    ISA(butterfly)(&a, &c);
+    ISA(butterfly)(&b, &d);
+    lanes_store(x, lanes_mul(a, factor));
+    lanes_store(x + 16, lanes_mul(b, factor));
+    lanes_store(x + 32, lanes_mul(c, factor));
+    lanes_store(x + 48, lanes_mul(d, factor));
+}
+
 static void ISA(hadamard)(float *x, float factor, int n)
 {
     assert(x && n > 0 && (n & (n - 1)) == 0);
+    const struct lanes one = lanes_set(1.0f), last = lanes_set(factor);
     if (n < 16) {
         qp_hadamard_scalar(x, factor, n);
         return;
     }
-    for (int i = 0; i < n; i += 16) {
-        const struct lanes v = lanes_hadamard(lanes_load(x + i));
-        lanes_store(x + i, n == 16 ? lanes_mul(v, lanes_set(factor)) : v);
-    }
-    for (int stride = 16; stride < n; stride *= 2)
+    for (int i = 0; i < n && n < 64; i += 16)
+        lanes_store(x + i, lanes_mul(lanes_hadamard(lanes_load(x + i)), n == 16 ? last : one));
+    for (int i = 0; i < n && n >= 64; i += 64)
+        ISA(hadamard_64)(x + i, n == 64 ? last : one);
+    for (int stride = n < 64 ? 16 : 64; stride < n; stride *= 2)
         for (int i = 0; i < n; i = (i + 16 + stride) & ~stride) { // skip i with the bit `stride`
             const struct lanes a = lanes_load(x + i), b = lanes_load(x + i + stride);
-            const struct lanes last = lanes_set(2 * stride == n ? factor : 1.0f);
-            lanes_store(x + i, lanes_mul(lanes_add(a, b), last));
-            lanes_store(x + i + stride, lanes_mul(lanes_sub(a, b), last));
+            const struct lanes f = 2 * stride == n ? last : one;
+            lanes_store(x + i, lanes_mul(lanes_add(a, b), f));
+            lanes_store(x + i + stride, lanes_mul(lanes_sub(a, b), f));
         }
 }
 
