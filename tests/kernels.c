@@ -23,9 +23,9 @@
 #include <unistd.h>
 
 /* Around one step of every loop: a vector, a block, a pair of blocks, a stretch of a tile. */
-static const int widths[] = { 1,   2,    15,   16,   17,   30,    32,   63,  64,
-                              65,  66,   127,  128,  129,  190,   192,  254, 576,
-                              640, 1026, 2048, 4098, 8320, 16450, 33028 };
+static const int widths[] = { 1,   2,    15,   16,   17,   30,   32,    63,    64,
+                              65,  66,   127,  128,  129,  190,  192,   254,   576,
+                              640, 1026, 2048, 4098, 8256, 8320, 16450, 32832, 33028 };
 
 static const char *only_isa, *only_kernel; // NULL: all
 static uint64_t first_seed = 1, seed;

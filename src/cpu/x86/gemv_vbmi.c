@@ -8,6 +8,7 @@
  * - The sum of eight products fits int16, so vpackssdw puts two vectors in one, and vpmaddwd
  *   multiplies and adds the two sums of a block of 16 weights.
  * - Eight rows are added together, because the float sum of a row is a chain of additions.
+ * - The last 32 or 64 bytes of eight rows are one or two quads.
  *
  * Rows longer than L1 allows are read in stretches, eight rows each. What is prefetched goes to L2,
  * and on Intel to L1 when it is read soon (docs/notes/decode.md). */
@@ -58,6 +59,14 @@ static int vbmi_blocks(int n_bytes)
     return (2 * n_bytes + ACT_BLOCK - 1) / ACT_BLOCK;
 }
 
+/* The last bytes of a row's stretch of n, if they are multiplied together with those of the other
+ * seven rows: 32, one block of activations, or 64. Else 0. */
+static int vbmi_end_bytes(int n)
+{
+    const int n_end = n % VBMI_QUAD;
+    return n_end == 32 || n_end == 64 ? n_end : 0;
+}
+
 /* Words to bytes; packs works by 128-bit lane. */
 static inline __m512i vbmi_bytes(__m512i a, __m512i b)
 {
@@ -65,9 +74,29 @@ static inline __m512i vbmi_bytes(__m512i a, __m512i b)
     return _mm512_permutexvar_epi64(order, _mm512_packs_epi16(a, b));
 }
 
-/* From q [n_q], whole blocks; the last quad is filled with zeros. */
-static void vbmi_sort(struct vbmi_acts *to, const int8_t *q, int n_q)
+/* The activations of vbmi_end_bytes(n): each pair has them, and once more in its other half. */
+static void vbmi_repeat_end(struct vbmi_acts *to, int n)
 {
+    const __m512i sixteen = _mm512_set1_epi8(16);
+    int8_t(*pairs)[2][64] = to->pairs + n / VBMI_QUAD * 4;
+    int16_t(*offsets)[32] = to->offsets + n / VBMI_QUAD * 2;
+    __m512i sums = _mm512_setzero_si512();
+    for (int i = 0; i < 2; i++) {
+        __m512i v = _mm512_loadu_si512(pairs[0][i]);
+        if (vbmi_end_bytes(n) == 32)
+            v = _mm512_shuffle_i64x2(v, v, 0x44);
+        sums = _mm512_dpbusd_epi32(sums, sixteen, v);
+        for (int j = 0; j < 4; j++)
+            _mm512_storeu_si512(pairs[j][i], v);
+    }
+    for (int j = 0; j < 2; j++)
+        _mm512_storeu_si512(offsets[j], _mm512_packs_epi32(sums, sums));
+}
+
+/* From q, for a stretch of n bytes of a row; the last quad is filled with zeros. */
+static void vbmi_sort(struct vbmi_acts *to, const int8_t *q, int n)
+{
+    const int n_q = vbmi_blocks(n) * ACT_BLOCK;
     const __m512i sixteen = _mm512_set1_epi8(16), zero = _mm512_setzero_si512();
     __m512i before = zero;
     for (int j = 0; 128 * j < n_q || j % 4; j++) {
@@ -85,6 +114,8 @@ static void vbmi_sort(struct vbmi_acts *to, const int8_t *q, int n_q)
             _mm512_storeu_si512(to->offsets[j / 2], _mm512_packs_epi32(before, sums));
         before = sums;
     }
+    if (vbmi_end_bytes(n) > 0)
+        vbmi_repeat_end(to, n);
 }
 
 /* 64 bytes of a row times a pair: 16 sums of eight products of the values plus 16. */
@@ -132,12 +163,12 @@ static inline __attribute__((always_inline)) int64_t vbmi_nibbles(const uint8_t 
 /* In lane i: the sums of 32 weights of each of the four vectors of a quad, of which n are not zero.
  * Times 4096 they are below 2^31, because no weight is above 120. */
 static inline __attribute__((always_inline)) __m512i
-vbmi_quad(const __m512i v[4], int n, const int16_t offsets[2][32], const uint8_t *multipliers)
+vbmi_quad(const __m512i v[4], int n, const int16_t offsets[2][32], const int64_t nibbles[2])
 {
-    __m512i ab = vbmi_multiply(v[0], v[1], offsets[0], vbmi_nibbles(multipliers, n));
+    const __m512i ab = vbmi_multiply(v[0], v[1], offsets[0], nibbles[0]);
     __m512i cd = _mm512_setzero_si512();
     if (n > 2)
-        cd = vbmi_multiply(v[2], v[3], offsets[1], vbmi_nibbles(multipliers + 8, n - 2));
+        cd = vbmi_multiply(v[2], v[3], offsets[1], nibbles[1]);
     const __m512 x = _mm512_castsi512_ps(ab), y = _mm512_castsi512_ps(cd);
     const __m512i even = _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88));
     const __m512i odd = _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xdd));
@@ -168,7 +199,9 @@ vbmi_vectors(__m512i *to, const uint8_t *w, const uint8_t *multipliers,
         v[i] = vbmi_dot(i + 1 < n ? _mm512_loadu_si512(w) : _mm512_maskz_loadu_epi8(last, w),
                         pairs[i]);
     }
-    *to = vbmi_quad(v, n, offsets, multipliers);
+    const int64_t nibbles[2] = { vbmi_nibbles(multipliers, n),
+                                 n > 2 ? vbmi_nibbles(multipliers + 8, n - 2) : 0 };
+    *to = vbmi_quad(v, n, offsets, nibbles);
 }
 
 /* Bytes [0, n) of a row's stretch; `last` is the mask of the last bytes. */
@@ -234,6 +267,78 @@ static inline __attribute__((always_inline)) void vbmi_add(__m128 sums[2], const
     }
 }
 
+/* The ends of eight rows. */
+struct vbmi_ends {
+    const uint8_t *w[VBMI_ROWS], *multipliers[VBMI_ROWS];
+    struct vbmi_ahead ahead;
+};
+
+/* The end of row i. If it is half a vector, that of row i + 4 is in the other half. */
+static inline __attribute__((always_inline)) __m512i vbmi_end_vector(const struct vbmi_ends *e,
+                                                                     int i, bool is_half)
+{
+    if (!is_half)
+        return _mm512_loadu_si512(e->w[i]);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const void *)e->w[i])),
+                              _mm256_loadu_si256((const void *)e->w[i + 4]), 1);
+}
+
+/* The multipliers of that vector. */
+static inline __attribute__((always_inline)) uint64_t vbmi_end_nibbles(const struct vbmi_ends *e,
+                                                                       int i, bool is_half)
+{
+    uint16_t first, second;
+    if (!is_half)
+        return (uint64_t)vbmi_nibbles(e->multipliers[i], 1);
+    memcpy(&first, e->multipliers[i], sizeof first);
+    memcpy(&second, e->multipliers[i + 4], sizeof second);
+    return first | (uint64_t)second << 16;
+}
+
+/* vbmi_quad of rows i to i + 3: a vector is a row, or two. */
+static inline __attribute__((always_inline)) __m512i vbmi_end_quad(const struct vbmi_ends *e, int i,
+                                                                   bool is_half,
+                                                                   const struct vbmi_acts *acts,
+                                                                   int quad)
+{
+    __m512i v[4];
+    uint64_t bits[2] = { 0 };
+    UNROLL
+    for (int j = 0; j < 4; j++) {
+        v[j] = vbmi_dot(vbmi_end_vector(e, i + j, is_half), acts->pairs[4 * quad + j]);
+        bits[j / 2] |= vbmi_end_nibbles(e, i + j, is_half) << (j % 2 * 32);
+    }
+    const int64_t nibbles[2] = { (int64_t)bits[0], (int64_t)bits[1] };
+    return vbmi_quad(v, 4, acts->offsets + 2 * quad, nibbles);
+}
+
+/* sums += the last block of eight rows, or the last two. */
+static inline __attribute__((always_inline)) void
+vbmi_add_ends(__m128 sums[2], const struct vbmi_ends *e, bool is_half, const struct vbmi_acts *acts,
+              int quad, const float *scales)
+{
+    UNROLL
+    for (int i = 0; i < VBMI_ROWS; i++) {
+        _mm_prefetch((const char *)e->w[i] + e->ahead.l2, _MM_HINT_T1);
+        if (e->ahead.l1_at_end)
+            _mm_prefetch((const char *)e->w[i] + e->ahead.l1_at_end, _MM_HINT_T0);
+    }
+    const __m512i a = vbmi_end_quad(e, 0, is_half, acts, quad);
+    if (is_half) {
+        const __m512 v = scaled(sum_lane_pairs(a, a), _mm512_set1_ps(scales[0]));
+        sums[0] = _mm_add_ps(sums[0], _mm512_castps512_ps128(v));
+        sums[1] = _mm_add_ps(sums[1], _mm512_extractf32x4_ps(v, 1));
+        return;
+    }
+    const __m512 scale =
+        _mm512_mask_blend_ps(0xf0f0, _mm512_set1_ps(scales[0]), _mm512_set1_ps(scales[1]));
+    const __m512 v = scaled(sum_lane_pairs(a, vbmi_end_quad(e, 4, is_half, acts, quad)), scale);
+    sums[0] = _mm_add_ps(sums[0], _mm512_castps512_ps128(v));
+    sums[0] = _mm_add_ps(sums[0], _mm512_extractf32x4_ps(v, 1));
+    sums[1] = _mm_add_ps(sums[1], _mm512_extractf32x4_ps(v, 2));
+    sums[1] = _mm_add_ps(sums[1], _mm512_extractf32x4_ps(v, 3));
+}
+
 /* From bytes [k, k + n) of row i of eight to what is read VBMI_PIECES stretches later. */
 static ptrdiff_t vbmi_distance(int row_bytes, int i, int k, int n)
 {
@@ -246,30 +351,63 @@ static ptrdiff_t vbmi_distance(int row_bytes, int i, int k, int n)
     return VBMI_PIECES * (ptrdiff_t)row_bytes - k; // the first stretch of the rows after these
 }
 
-/* Rows [r, r + 8); past the last row this is the last one again. */
+/* Eight rows of a matrix. Past the last row are copies of it. */
+struct vbmi_eight {
+    const struct matrix *w;
+    int row, n; // n <= 8 are not copies
+};
+
+/* sum += bytes [k, k + n) of eight rows. Where is_whole, these are whole rows. */
 static inline __attribute__((always_inline)) void
-vbmi_rows(float sums[VBMI_ROWS], const struct matrix *w, const struct act_rows *x,
-          struct vbmi_acts acts[VBMI_STRETCHES], int r, int end, bool is_to_l1)
+vbmi_stretch(__m128 sum[2], const struct vbmi_eight *rows, const struct vbmi_acts *acts,
+             const float *scales, int k, int n, bool is_whole, bool is_to_l1)
 {
-    const int n_bytes = w->n_in / 2;
+    const struct matrix *w = rows->w;
+    const int n_bytes = is_whole ? n : w->n_in / 2, n_end = vbmi_end_bytes(n), quad = n / VBMI_QUAD;
+    const int n_blocks = vbmi_blocks(n - n_end);
+    const __mmask64 last = bytes_below((n - 1) % 64 + 1);
+    const size_t multiplier_bytes = qp_multiplier_bytes(w->n_in);
+    const uint8_t *from = (const uint8_t *)qp_matrix_row(w, rows->row) + k;
+    const uint8_t *multipliers = qp_matrix_multipliers(w, rows->row) + k / I4_BLOCK;
+    struct vbmi_ahead ahead = { VBMI_AHEAD, is_to_l1 ? VBMI_NEAR : 0, is_to_l1 ? VBMI_NEAR : 0 };
+    struct vbmi_ends ends;
+    vbmi_dots dots;
+    for (int i = 0; i < VBMI_ROWS; i++) {
+        if (!is_whole) {
+            ahead.l2 = vbmi_distance(n_bytes, i, k, n);
+            ahead.l1_at_end = is_to_l1 ? VBMI_NEAR - n + n_bytes : 0;
+        }
+        vbmi_row(&dots[0][i], from, multipliers, acts, n - n_end, last, ahead);
+        ends.w[i] = from + (n - n_end);
+        ends.multipliers[i] = multipliers + (n - n_end) / I4_BLOCK;
+        if (i + 1 < rows->n) {
+            from += w->row_bytes;
+            multipliers += multiplier_bytes;
+        }
+    }
+    ends.ahead = ahead;
+    vbmi_add(sum, (const __m512i(*)[VBMI_ROWS])dots, scales, n_blocks);
+    if (n_end == 32)
+        vbmi_add_ends(sum, &ends, true, acts, quad, scales + n_blocks);
+    else if (n_end == 64)
+        vbmi_add_ends(sum, &ends, false, acts, quad, scales + n_blocks);
+}
+
+static inline __attribute__((always_inline)) void
+vbmi_rows(float sums[VBMI_ROWS], const struct vbmi_eight *rows, const struct act_rows *x,
+          struct vbmi_acts acts[VBMI_STRETCHES], bool is_to_l1)
+{
+    const int n_bytes = rows->w->n_in / 2;
     const bool is_sorted = n_bytes <= VBMI_STRETCHES * VBMI_STRETCH;
     __m128 sum[2] = { _mm_setzero_ps(), _mm_setzero_ps() };
-    vbmi_dots dots;
-    for (int k = 0; k < n_bytes; k += VBMI_STRETCH) {
-        const int n = qp_min(n_bytes - k, VBMI_STRETCH), n_blocks = vbmi_blocks(n);
-        const __mmask64 last = bytes_below((n - 1) % 64 + 1);
+    if (n_bytes <= VBMI_STRETCH)
+        vbmi_stretch(sum, rows, acts, x->scales, 0, n_bytes, true, is_to_l1);
+    for (int k = 0; k < n_bytes && n_bytes > VBMI_STRETCH; k += VBMI_STRETCH) {
+        const int n = qp_min(n_bytes - k, VBMI_STRETCH);
         struct vbmi_acts *a = acts + (is_sorted ? k / VBMI_STRETCH : 0);
         if (!is_sorted)
-            vbmi_sort(a, x->q + 2 * k, n_blocks * ACT_BLOCK);
-        for (int i = 0; i < VBMI_ROWS; i++) {
-            const int row = qp_min(r + i, end - 1);
-            const struct vbmi_ahead ahead = { vbmi_distance(n_bytes, i, k, n),
-                                              is_to_l1 ? VBMI_NEAR : 0,
-                                              is_to_l1 ? VBMI_NEAR - n + n_bytes : 0 };
-            vbmi_row(&dots[0][i], (const uint8_t *)qp_matrix_row(w, row) + k,
-                     qp_matrix_multipliers(w, row) + k / I4_BLOCK, a, n, last, ahead);
-        }
-        vbmi_add(sum, (const __m512i(*)[VBMI_ROWS])dots, x->scales + 2 * k / ACT_BLOCK, n_blocks);
+            vbmi_sort(a, x->q + 2 * k, n);
+        vbmi_stretch(sum, rows, a, x->scales + 2 * k / ACT_BLOCK, k, n, false, is_to_l1);
     }
     _mm_storeu_ps(sums, sum[0]);
     _mm_storeu_ps(sums + 4, sum[1]);
@@ -285,12 +423,13 @@ static inline __attribute__((always_inline)) void gemv_i4_block(float *y, const 
     float sums[2 * VBMI_ROWS] = { 0 };
     for (int s = 0; s < VBMI_STRETCHES && s * VBMI_STRETCH < w->n_in / 2; s++) {
         const int n = qp_min(w->n_in / 2 - s * VBMI_STRETCH, VBMI_STRETCH);
-        vbmi_sort(acts + s, x->q + 2 * s * VBMI_STRETCH, vbmi_blocks(n) * ACT_BLOCK);
+        vbmi_sort(acts + s, x->q + 2 * s * VBMI_STRETCH, n);
     }
     for (int r = begin; r < end; r += 2 * VBMI_ROWS) {
-        vbmi_rows(sums, w, x, acts, r, end, is_to_l1);
-        if (r + VBMI_ROWS < end)
-            vbmi_rows(sums + VBMI_ROWS, w, x, acts, r + VBMI_ROWS, end, is_to_l1);
+        for (int i = 0; i < 2 * VBMI_ROWS && r + i < end; i += VBMI_ROWS) {
+            const struct vbmi_eight rows = { w, r + i, qp_min(end - r - i, VBMI_ROWS) };
+            vbmi_rows(sums + i, &rows, x, acts, is_to_l1);
+        }
         _mm_prefetch((const char *)(w->scales + r + 4 * VBMI_ROWS), _MM_HINT_T0);
         __builtin_prefetch(y + r + 4 * VBMI_ROWS, 1);
         store_rows(y + r, _mm512_loadu_ps(sums), w, r, lanes_below(end - r));
