@@ -51,8 +51,8 @@ struct worker_scratch {
     float *attention; // qp_attention_scratch, or NULL with int8 keys and without texts
     float *text_keys; // keys and values of a text's head, or NULL without texts
     /* NULL without exact rows: */
-    float *exact, *exact_gate; // the weights of `tile` and `tile_gate`
-    float *exact_sums;         // [TASK_ROWS, TILE_ROWS]
+    void *rest, *rest_gate; // packed, of `tile` and `tile_gate`
+    float *exact_sums;      // [TASK_ROWS, TILE_ROWS]
     struct int8_attention_scratch *int8_attention;
     struct attention_part sum, part; // [ATTENTION_MAX_ROWS]
 };
@@ -130,11 +130,10 @@ struct row_memory {
     float *logits;         // [LOGITS_ROWS, vocab_size]
     float *text_att;       // [n_rows, q width] attention over texts, or NULL where att has floats
     struct kv_layer text_kv; // int8 keys and values of a layer of texts
-    /* Rows of texts that are computed with floats (ops_linear.c); NULL if there are none. */
-    int *exact_before;   // [n_rows + 1] how many there are before a row
-    float *exact_inputs; // [exact rows, widest input] of one product, side by side
-    struct act rounded;  // the integers of the other rows
-    float *pooled[2];    // [n_texts, widest embedding]; the second is for the next dense layer
+    /* Exact rows of texts (ops_linear.c); NULL if there are none. */
+    int *exact_before;                    // [n_rows + 1] how many there are before a row
+    struct act exact_first, exact_second; // [exact rows] the parts of one product's input
+    float *pooled[2]; // [n_texts, widest embedding]; the second is for the next dense layer
     struct query_rows queries;
     struct row_group *groups;       // [n_rows]
     struct adapter_rows *adapters;  // [n_rows]

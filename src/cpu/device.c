@@ -88,8 +88,8 @@ static struct worker_scratch alloc_scratch(const struct cpu_device *d, const str
         s.attention = qp_cpu_alloc(a, 1, qp_attention_scratch(w->head_dim, ATTENTION_MAX_ROWS),
                                    sizeof(float));
     if (n_texts > 0 && d->base.weights->has_rest) {
-        s.exact = qp_cpu_alloc(a, TILE_ROWS, (size_t)widest, sizeof(float));
-        s.exact_gate = qp_cpu_alloc(a, TILE_ROWS, (size_t)c->d_model, sizeof(float));
+        s.rest = qp_arena_alloc(a, d->k.tile_bytes(widest));
+        s.rest_gate = qp_arena_alloc(a, d->k.tile_bytes(c->d_model));
         s.exact_sums = qp_cpu_alloc(a, TASK_ROWS, TILE_ROWS, sizeof(float));
     }
     if (n_texts > 0)
@@ -108,10 +108,11 @@ static int max_pooled_width(const struct weights *w, int d_model)
 
 static void alloc_exact(struct row_memory *m, struct arena *a, int n_rows, int n_texts, int widest)
 {
-    const size_t n = (size_t)qp_min(n_rows, n_texts * (MAX_EXACT + 1));
+    const struct weights integers = { .has_integer = true };
+    const int n = qp_min(n_rows, n_texts * (MAX_EXACT + 1));
     m->exact_before = qp_cpu_alloc(a, (size_t)n_rows + 1, 1, sizeof *m->exact_before);
-    m->exact_inputs = qp_cpu_alloc(a, n, (size_t)widest, sizeof *m->exact_inputs);
-    m->rounded = qp_cpu_alloc_act(&(struct weights){ .has_integer = true }, a, widest, n_rows);
+    m->exact_first = qp_cpu_alloc_act(&integers, a, widest, n);
+    m->exact_second = qp_cpu_alloc_act(&integers, a, widest, n);
 }
 
 static void alloc_rows(struct row_memory *m, struct expert_memory *experts,

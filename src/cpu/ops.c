@@ -96,8 +96,8 @@ static void embed_task(void *arg, int index, int n_threads)
 /* ---- exact rows of texts (ops_linear.c) ---- */
 
 enum {
-    MIN_EXACT = 4,
-    N_SHORT = 12
+    MIN_EXACT = 2,
+    N_SHORT = 10
 };
 
 /* How many of the first tokens of a text of n tokens are exact: the fewest that keep the cosine

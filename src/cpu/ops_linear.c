@@ -157,90 +157,107 @@ void qp_multiply_part(const struct kernels *k, const struct partial_product *p)
 }
 
 /* ---- exact rows ----
- * Where a matrix has a rest, some rows of a batch of texts are computed with floats (ops.c), the
- * others, which are rounded, with integers. With integers, two terms of the weights and of the
- * inputs would need three products, for nearly the same time. */
+ * Where a matrix has a rest, w = (q + rest / REST_STEPS) * scale, some rows of a batch of texts are
+ * more exact (ops.c). The inputs of these have a second part, too: x = first + second, int8 with
+ * scales each. All rows get q * first, and exact ones two more products:
+ *   y += second * q * scale, then y += (first / REST_STEPS) * rest * scale
+ * What is left out, second * rest, is as small as the rounding of the second part. */
 
 static bool has_exact_rows(const struct linear_task *j, const struct matrix *w)
 {
     return j->d->mem.exact_before && w->rest && j->d->mem.exact_before[j->n] > 0;
 }
 
-/* Copy the inputs of exact rows side by side, and those of rounded rows, so that a product reads
- * its weights once. */
-static void gather_inputs(void *arg, int index, int n_threads)
+/* Row i of exact_first and exact_second: the parts of row t of the input. */
+static void split_input(const struct linear_task *j, int index, int i, int t)
 {
-    const struct linear_task *j = arg;
     struct row_memory *m = &j->d->mem;
-    const size_t n_in = (size_t)j->in->n_cols;
-    int begin, end;
-    qp_share(j->n, 1, index, n_threads, &begin, &end);
-    for (int t = begin; t < end; t++) {
-        const int before = m->exact_before[t];
-        if (m->exact_before[t + 1] > before)
-            memcpy(m->exact_inputs + (size_t)before * n_in, j->in->f32 + (size_t)t * n_in,
-                   n_in * sizeof *m->exact_inputs);
-        else
-            act_copy_integers(&m->rounded, t - before, j->in, t);
+    float *second = m->scratch[index].row;
+    const struct act_rows x = act_tokens(j->in, t, 1);
+    const float *row = j->in->f32 + (size_t)t * (size_t)j->in->n_cols;
+    act_copy_integers(&m->exact_first, i, j->in, t);
+    for (int b = 0; b < j->in->n_blocks; b++) {
+        const int first = b * ACT_BLOCK, end = qp_min(first + ACT_BLOCK, j->in->n_cols);
+        for (int k = first; k < end; k++)
+            second[k] = row[k] - (float)x.q[k] * x.scales[b];
+        m->exact_first.scales[i * j->in->n_blocks + b] *= 1.0f / REST_STEPS;
     }
+    act_store(&j->d->k, &m->exact_second, i, second);
 }
 
-static void gather_exact(struct linear_task *j)
+static void split_inputs(void *arg, int index, int n_threads)
+{
+    const struct linear_task *j = arg;
+    const int *before = j->d->mem.exact_before;
+    int begin, end;
+    qp_share(j->n, 1, index, n_threads, &begin, &end);
+    for (int t = begin; t < end; t++)
+        if (before[t + 1] > before[t])
+            split_input(j, index, before[t], t);
+}
+
+static void shape_like(struct act *a, const struct act *in)
+{
+    assert(in->n_cols <= a->max_cols);
+    a->n_cols = in->n_cols;
+    a->n_blocks = in->n_blocks;
+    a->q_stride = in->q_stride;
+}
+
+static void prepare_exact(struct linear_task *j)
 {
     if (!has_exact_rows(j, j->products[j->n_products - 1].w))
         return;
-    struct act *rounded = &j->d->mem.rounded;
-    assert(j->in->n_cols <= rounded->max_cols);
-    rounded->n_cols = j->in->n_cols;
-    rounded->n_blocks = j->in->n_blocks;
-    rounded->q_stride = j->in->q_stride;
-    cpu_parallel(j->d, is_few(j->d, j->n), gather_inputs, j);
+    shape_like(&j->d->mem.exact_first, j->in);
+    shape_like(&j->d->mem.exact_second, j->in);
+    cpu_parallel(j->d, is_few(j->d, j->n), split_inputs, j);
 }
 
-/* The inner loop has a constant length and no aliases, so that compilers use vectors. */
-static void unpack_row(float *restrict to, const int8_t *restrict q, const int8_t *restrict rest,
-                       float step, size_t n)
+static struct matrix rest_of(const struct matrix *w)
 {
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (size_t k = i; k < i + 16; k++)
-            to[k] = (float)(q[k] * REST_STEPS + rest[k]) * step;
-    for (; i < n; i++)
-        to[i] = (float)(q[i] * REST_STEPS + rest[i]) * step;
+    return (struct matrix){ .dtype = DTYPE_I8,
+                            .n_out = w->n_out,
+                            .n_in = w->n_in,
+                            .row_bytes = (size_t)w->n_in,
+                            .data = w->rest,
+                            .scales = w->scales };
 }
 
-/* Weight rows [row, row + n_rows) as floats, if there are exact rows. */
-static void unpack_exact(const struct linear_task *j, float *to, const struct matrix *w, int row,
-                         int n_rows)
-{
-    const size_t n_in = (size_t)w->n_in;
-    for (int r = row; r < row + n_rows && has_exact_rows(j, w); r++, to += n_in)
-        unpack_row(to, qp_matrix_row(w, r), w->rest + (size_t)r * n_in,
-                   w->scales[r] * (1.0f / REST_STEPS), n_in);
-}
-
-/* Some weight rows, n_rows <= TILE_ROWS, for products with exact and rounded rows of the batch. */
+/* Some weight rows, n_rows <= TILE_ROWS if there are exact rows. */
 struct weight_tile {
     const struct matrix *w;
     int row, n_rows;
-    const void *packed; // NULL: few rows, which read the file
-    const float *exact; // [n_rows, n_in] unpacked, if there are exact rows
+    const void *packed, *rest; // NULL: few rows of the batch, which read the file
 };
 
-/* y[t * TILE_ROWS + i] for exact rows [first, first + n) and weight rows tile->row + i. */
-static void multiply_exact(const struct linear_task *j, float *y, const struct weight_tile *tile,
-                           int first, int n)
+/* Pack weight rows, and their rest if there are exact rows. */
+static void pack_both(const struct linear_task *j, void *packed, void *rest, const struct matrix *w,
+                      int row, int n_rows)
 {
-    const struct matrix *w = tile->w;
-    const struct matrix part = { .dtype = DTYPE_F32,
-                                 .n_out = tile->n_rows,
-                                 .n_in = w->n_in,
-                                 .row_bytes = (size_t)w->n_in * sizeof *tile->exact,
-                                 .data = tile->exact,
-                                 .bias = w->bias ? w->bias + tile->row : NULL };
-    const struct f32_rows x = { j->d->mem.exact_inputs + (size_t)first * (size_t)w->n_in,
-                                (size_t)w->n_in, n };
-    j->d->k.gemm_f32(&(struct out_view){ y, TILE_ROWS }, &part, &x, 0, tile->n_rows);
+    qp_pack_tile(&j->d->k, packed, w, row, n_rows);
+    if (!has_exact_rows(j, w))
+        return;
+    const struct matrix r = rest_of(w);
+    qp_pack_tile(&j->d->k, rest, &r, row, n_rows);
+}
+
+/* Add a product with exact rows, p->in, to the y of those among n rows of the batch. */
+static void add_exact(const struct linear_task *j, int index, struct partial_product p,
+                      const int *before, int n)
+{
+    float *y = p.y;
+    const float *sums = p.y = j->d->mem.scratch[index].exact_sums;
+    const size_t y_stride = p.y_stride;
+    p.y_stride = TILE_ROWS;
+    p.t0 = before[0];
+    p.n = before[n] - before[0];
+    assert(n <= TASK_ROWS && p.n_rows <= TILE_ROWS);
+    qp_multiply_part(&j->d->k, &p);
+    for (int t = 0; t < n; t++)
+        if (before[t + 1] > before[t]) {
+            j->d->k.add(y + (size_t)t * y_stride, sums, p.n_rows);
+            sums += TILE_ROWS;
+        }
 }
 
 /* y[i * y_stride + r] for rows t0 + i of the batch, i < n <= TASK_ROWS, and weight rows
@@ -257,29 +274,21 @@ static void multiply_chunk(const struct linear_task *j, int index, float *y, siz
                                  .tile = tile->packed,
                                  .y = y,
                                  .y_stride = y_stride };
-    if (!has_exact_rows(j, tile->w)) {
-        qp_multiply_part(&j->d->k, &p);
+    qp_multiply_part(&j->d->k, &p);
+    if (!has_exact_rows(j, tile->w))
         return;
-    }
     const int *before = j->d->mem.exact_before + t0;
-    const int n_exact = before[n] - before[0];
-    float *exact = j->d->mem.scratch[index].exact_sums;
-    float *rounded = exact + (size_t)n_exact * TILE_ROWS;
-    assert(n <= TASK_ROWS && tile->n_rows <= TILE_ROWS);
-    if (n_exact > 0)
-        multiply_exact(j, exact, tile, before[0], n_exact);
-    p.in = &j->d->mem.rounded;
-    p.t0 = t0 - before[0];
-    p.n = n - n_exact;
-    p.y = rounded;
-    p.y_stride = TILE_ROWS;
-    if (p.n > 0)
-        qp_multiply_part(&j->d->k, &p);
-    for (int t = 0; t < n; t++) {
-        float **from = before[t + 1] > before[t] ? &exact : &rounded;
-        memcpy(y + (size_t)t * y_stride, *from, (size_t)tile->n_rows * sizeof *y);
-        *from += TILE_ROWS;
-    }
+    if (before[n] == before[0])
+        return;
+    struct matrix w = *tile->w;
+    w.bias = NULL;
+    p.w = &w;
+    p.in = &j->d->mem.exact_second;
+    add_exact(j, index, p, before, n);
+    w = rest_of(tile->w);
+    p.in = &j->d->mem.exact_first;
+    p.tile = tile->rest;
+    add_exact(j, index, p, before, n);
 }
 
 /* Few rows of a batch: y[t * y_stride + i] for weight rows row + i of product p. */
@@ -287,13 +296,9 @@ static void multiply_product(const struct linear_task *j, int index, float *y, s
                              int p, int row, int n_rows)
 {
     const struct matrix *w = j->products[p].w;
-    float *exact = j->d->mem.scratch[index].exact;
     const int step = has_exact_rows(j, w) ? TILE_ROWS : n_rows;
     for (int r = 0; r < n_rows; r += step) {
-        const struct weight_tile tile = {
-            .w = w, .row = row + r, .n_rows = qp_min(n_rows - r, step), .exact = exact
-        };
-        unpack_exact(j, exact, w, tile.row, tile.n_rows);
+        const struct weight_tile tile = { w, row + r, qp_min(n_rows - r, step), NULL, NULL };
         multiply_chunk(j, index, y + r, y_stride, &tile, 0, j->n);
     }
     qp_lora_add(&j->lora, index, y, y_stride, p, 0, j->n, row, n_rows);
@@ -358,11 +363,9 @@ static void multiply_task(const struct linear_task *j, int index, int task, int 
     const int row = i * TILE_ROWS, n_rows = qp_min(TILE_ROWS, p->w->n_out - row);
     const size_t stride = (size_t)p->w->n_out;
     float *y = p->y + (size_t)t0 * stride + row;
-    const struct weight_tile tile = { p->w, row, n_rows, s->tile, s->exact };
-    if (!is_packed) {
-        qp_pack_tile(&j->d->k, s->tile, p->w, row, n_rows);
-        unpack_exact(j, s->exact, p->w, row, n_rows);
-    }
+    const struct weight_tile tile = { p->w, row, n_rows, s->tile, s->rest };
+    if (!is_packed)
+        pack_both(j, s->tile, s->rest, p->w, row, n_rows);
     multiply_chunk(j, index, y, stride, &tile, t0, n);
     qp_lora_add(&j->lora, index, y, stride, (int)(p - j->products), t0, n, row, n_rows);
 }
@@ -463,7 +466,7 @@ quip_status qp_cpu_linear(struct device *device, enum buffer out, struct matrix_
         job.products[p] = (struct product){ m, output_of(d, out + (unsigned)p, m->n_out) };
     }
     qp_lora_begin(&job.lora, d, w, job.in, rows, is_few(d, rows->n));
-    gather_exact(&job);
+    prepare_exact(&job);
     qp_pool_run(d->pool, is_few(d, rows->n) ? linear_rows : linear_tiles, &job);
     return QUIP_OK;
 }
@@ -537,24 +540,21 @@ static void finish_gated(const struct linear_task *j, int index, size_t stride, 
 static void gate_tile_task(const struct linear_task *j, int index, int task, int n_chunks,
                            int *packed)
 {
-    const struct kernels *k = &j->d->k;
     const struct worker_scratch *s = &j->d->mem.scratch[index];
     const struct matrix *up = j->products[UP_PRODUCT].w, *gate = j->products[GATE_PRODUCT].w;
     const int i = task / n_chunks, row = i * TILE_ROWS, n_rows = qp_min(TILE_ROWS, up->n_out - row);
     const int step = j->d->k.task_tokens, t0 = task % n_chunks * step, n = qp_min(step, j->n - t0);
     if (i != *packed) {
-        qp_pack_tile(k, s->tile, up, row, n_rows);
-        qp_pack_tile(k, s->tile_gate, gate, row, n_rows);
-        unpack_exact(j, s->exact, up, row, n_rows);
-        unpack_exact(j, s->exact_gate, gate, row, n_rows);
+        pack_both(j, s->tile, s->rest, up, row, n_rows);
+        pack_both(j, s->tile_gate, s->rest_gate, gate, row, n_rows);
     }
     *packed = i;
     multiply_chunk(j, index, s->up, TILE_ROWS,
-                   &(struct weight_tile){ up, row, n_rows, s->tile, s->exact }, t0, n);
+                   &(struct weight_tile){ up, row, n_rows, s->tile, s->rest }, t0, n);
     qp_lora_add(&j->lora, index, s->up, TILE_ROWS, UP_PRODUCT, t0, n, row, n_rows);
     if (gate->data) {
         multiply_chunk(j, index, s->gate, TILE_ROWS,
-                       &(struct weight_tile){ gate, row, n_rows, s->tile_gate, s->exact_gate }, t0,
+                       &(struct weight_tile){ gate, row, n_rows, s->tile_gate, s->rest_gate }, t0,
                        n);
         qp_lora_add(&j->lora, index, s->gate, TILE_ROWS, GATE_PRODUCT, t0, n, row, n_rows);
     }
@@ -613,7 +613,7 @@ quip_status qp_cpu_gated(struct device *device, int l, struct matrix_set next,
     assert(rows->n > 0 && rows->n <= device->capacity.n_rows);
     act_resize(&d->mem.h, device->config->layers[l].d_ff);
     qp_lora_begin(&job.lora, d, set, job.in, rows, is_few(d, rows->n));
-    gather_exact(&job);
+    prepare_exact(&job);
     qp_pool_run(d->pool, is_few(d, rows->n) ? gated_rows : gated_tiles, &job);
     return QUIP_OK;
 }
