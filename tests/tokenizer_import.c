@@ -134,6 +134,7 @@ static void test_wrong_tokenizers(void **state)
 {
     (void)state;
 #define BYTE_LEVEL "\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, "
+#define METASPACE(part) "\"" part "\": {\"type\": \"Metaspace\", \"replacement\": \"\xe2\x96\x81\"}"
     static const struct {
         const char *json, *message;
     } cases[] = {
@@ -157,6 +158,20 @@ static void test_wrong_tokenizers(void **state)
         { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": "
           "[[\"a\"]]}}",
           "expected two pieces in each merge" },
+        // a space before each digit, too
+        { "{\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Digits\", "
+          "\"individual_digits\": true}, {\"type\": \"ByteLevel\", \"add_prefix_space\": true}]}, "
+          "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": []}}",
+          "its pre-tokenizer has a step \"Sequence\"" },
+        // decoders that do not make text of the model's bytes and spaces
+        { "{" METASPACE("pre_tokenizer") ", " METASPACE(
+              "decoder") ", \"model\": {\"type\": \"BPE\", "
+                         "\"byte_fallback\": true, \"vocab\": {\"a\": 0}, \"merges\": []}}",
+          "its decoder has no step \"ByteFallback\"" },
+        { "{" METASPACE(
+              "pre_tokenizer") ", \"decoder\": {\"type\": \"Fuse\"}, \"model\": {\"type\": "
+                               "\"BPE\", \"vocab\": {\"a\": 0}, \"merges\": []}}",
+          "its decoder has no step \"Metaspace\"" },
         { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [7]}}",
           "expected two pieces in each merge" },
     };

@@ -232,10 +232,40 @@ static void test_refusals(void **state)
     }
 }
 
+/* A token outside of the model's vocabulary is not one of the model's pieces: inside a word, where
+ * it is not found, the word is spelled with other pieces. */
+static void test_single_word(void **state)
+{
+    static const char more[] = ", {\"id\": 11, \"content\": \"ba\", \"single_word\": true}]";
+    struct bytes text = { 0 };
+    (void)state;
+    const char *end = strchr(tokenizer_json, ']');
+    assert_true(qp_bytes_append(&text, tokenizer_json, (size_t)(end - tokenizer_json)) &&
+                qp_bytes_append_text(&text, more) && qp_bytes_append(&text, end + 1, strlen(end)));
+    cJSON *json = cJSON_Parse((char *)text.data);
+    struct imported i = import_json(json);
+    static const struct {
+        const char *text;
+        quip_token ids[4];
+    } cases[] = { { "ba a", { 11, 6 } }, { "aba", { 9, 4 } } };
+    for (size_t c = 0; c < QP_COUNT(cases); c++) {
+        struct tokens ids = { 0 };
+        assert_int_equal(
+            qp_tokenizer_encode(i.t, cases[c].text, strlen(cases[c].text), true, &ids, NULL), 0);
+        assert_int_equal(ids.n, 2);
+        assert_memory_equal(ids.ids, cases[c].ids, 2 * sizeof *ids.ids);
+        qp_tokens_close(&ids);
+    }
+    drop_imported(&i);
+    cJSON_Delete(json);
+    qp_bytes_close(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_words),
+        cmocka_unit_test(test_single_word),
         cmocka_unit_test_setup_teardown(test_gguf, make_sample_folder, drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_charsmap, make_sample_folder, drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_refusals, make_sample_folder, drop_sample_folder),

@@ -101,19 +101,30 @@ static void test_options(void **state)
     drop_imported(&i);
 }
 
-static void test_text(void **state)
+static void check_text(const cJSON *json, const char *want)
 {
     static const quip_token ids[] = { 2, 5, 6, 7, 11, 14, 12, 3 };
-    (void)state;
-    struct imported i = open_small(NULL);
+    struct imported i = import_json(json);
     struct detokenizer d = { 0 };
     struct bytes text = { 0 };
     for (size_t k = 0; k < QP_COUNT(ids); k++)
         assert_true(qp_detokenize(i.t, &d, ids[k], &text));
     assert_true(qp_detokenize_end(i.t, &d, &text) && qp_bytes_append(&text, "", 1));
-    assert_string_equal((const char *)text.data, "unaffable, cafe.");
+    assert_string_equal((const char *)text.data, want);
     qp_bytes_close(&text);
     drop_imported(&i);
+}
+
+static void test_text(void **state)
+{
+    (void)state;
+    char vocab[] = VOCAB;
+    cJSON *json = qp_json_from_vocab(vocab, NULL);
+    check_text(json, "unaffable, cafe.");
+    cJSON *decoder = cJSON_GetObjectItem(json, "decoder");
+    assert_true(cJSON_AddFalseToObject(decoder, "cleanup") != NULL);
+    check_text(json, "unaffable , cafe .");
+    cJSON_Delete(json);
 }
 
 /* ---- the reference ---- */

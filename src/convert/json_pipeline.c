@@ -227,23 +227,25 @@ static enum pre_tokenizer find_sequence(const cJSON *pre)
 }
 
 /* The pre-tokenizer of byte-level BPE, or PRE_NONE: ByteLevel alone, after Digits, or after a
- * Split by one of the known expressions; Falcon's and DeepSeek's. */
+ * Split by one of the known expressions; Falcon's and DeepSeek's. After another step, ByteLevel
+ * would add a space to every part, not only to the first. */
 static enum pre_tokenizer find_byte_level(const cJSON *pre, bool *add_prefix_space)
 {
     const cJSON *first = part_item(pre, "pretokenizers", 0);
     const cJSON *second = part_item(pre, "pretokenizers", 1), *last = second ? second : first;
-    if (is_falcon(pre)) {
-        *add_prefix_space = qp_json_flag(second, "add_prefix_space", true);
-        return PRE_FALCON;
-    }
+    if (is_falcon(pre))
+        return qp_json_flag(second, "add_prefix_space", true) ? PRE_NONE : PRE_FALCON;
     if (part_item(pre, "pretokenizers", 2))
         return find_sequence(pre);
     if (!qp_json_has_type(last, "ByteLevel"))
         return PRE_NONE;
-    bool has_regex = qp_json_flag(last, "use_regex", true);
-    *add_prefix_space = qp_json_flag(last, "add_prefix_space", true);
+    const bool has_regex = qp_json_flag(last, "use_regex", true);
+    const bool has_prefix = qp_json_flag(last, "add_prefix_space", true);
+    *add_prefix_space = has_prefix && !second;
     if (!second)
         return has_regex ? PRE_GPT2 : PRE_NONE;
+    if (has_prefix)
+        return PRE_NONE;
     if (qp_json_has_type(first, "Digits") && qp_json_flag(first, "individual_digits", false) &&
         has_regex)
         return PRE_DIGITS_GPT2;
@@ -318,10 +320,19 @@ static quip_status read_text_pre(struct bpe_spec *spec, const cJSON *pre, const 
 
 /* ---- the decoder ---- */
 
-static quip_status read_decoder(struct bpe_spec *spec, const cJSON *decoder, const char *path,
-                                quip_error *error)
+/* Whether a step makes spaces of space symbols. */
+static bool is_space_decoder(const cJSON *item)
+{
+    return (qp_json_has_type(item, "Metaspace") && has_text(item, "replacement", SYMBOL)) ||
+           (qp_json_has_type(item, "Replace") && has_text(item, "content", " ") &&
+            has_text(qp_json_item(item, "pattern"), "String", SYMBOL));
+}
+
+static quip_status read_decoder(struct bpe_spec *spec, const cJSON *decoder, bool has_bytes,
+                                const char *path, quip_error *error)
 {
     const cJSON *item, *strip;
+    bool joins_bytes = false, has_spaces = false;
     spec->joining = decoder ? JOIN_SYMBOLS : JOIN_SPACED;
     for (int i = 0; (item = part_item(decoder, "decoders", i)); i++) {
         bool is_strip = qp_json_has_type(item, "Strip") && has_text(item, "content", " ") &&
@@ -330,16 +341,26 @@ static quip_status read_decoder(struct bpe_spec *spec, const cJSON *decoder, con
         if (is_strip)
             spec->joining = JOIN_DROP_ONE;
         else if (qp_json_has_type(item, "WordPiece") && has_text(item, "prefix", spec->continues))
-            spec->joining = JOIN_WORDPIECE;
-        else if (qp_json_has_type(item, "Metaspace") && find_prefix(item) != PREFIX_NEVER)
-            spec->joining = JOIN_DROP_IN_FIRST;
-        else if (!qp_json_has_type(item, "Metaspace") && !qp_json_has_type(item, "ByteFallback") &&
-                 !qp_json_has_type(item, "Fuse") &&
-                 !(qp_json_has_type(item, "Replace") && has_text(item, "content", " ") &&
-                   has_text(qp_json_item(item, "pattern"), "String", SYMBOL)))
+            spec->joining =
+                qp_json_flag(item, "cleanup", true) ? JOIN_WORDPIECE : JOIN_WORDPIECE_PLAIN;
+        else if (is_space_decoder(item)) {
+            has_spaces = true;
+            if (qp_json_has_type(item, "Metaspace") && find_prefix(item) != PREFIX_NEVER)
+                spec->joining = JOIN_DROP_IN_FIRST;
+        } else if (qp_json_has_type(item, "ByteFallback"))
+            joins_bytes = true;
+        else if (!qp_json_has_type(item, "Fuse"))
             return refuse_part(path, "decoder", item, error);
     }
-    return QUIP_OK;
+    const char *missing = has_bytes && !joins_bytes                      ? "ByteFallback"
+                          : spec->joining == JOIN_SYMBOLS && !has_spaces ? "Metaspace"
+                                                                         : NULL;
+    return missing
+               ? qp_fail(error, QUIP_E_UNSUPPORTED,
+                         "%s: its decoder has no step \"%s\", so it would show pieces as they are "
+                         "spelled",
+                         path, missing)
+               : QUIP_OK;
 }
 
 /* ---- the whole ---- */
@@ -407,5 +428,5 @@ quip_status qp_json_pipeline(struct vocabulary *v, const cJSON *json, const char
         return status;
     v->options.add_dummy_prefix |= spec->prefix != PREFIX_NEVER || spec->pre == PRE_WORDS;
     v->options.remove_extra_whitespaces = spec->pre == PRE_WORDS;
-    return read_decoder(spec, qp_json_item(json, "decoder"), path, error);
+    return read_decoder(spec, qp_json_item(json, "decoder"), v->options.byte_fallback, path, error);
 }

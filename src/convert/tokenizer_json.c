@@ -128,9 +128,13 @@ static quip_status read_added_token(struct vocabulary *v, const struct json_toke
         .rstrip = qp_json_flag(item, "rstrip", false),
         .single_word = qp_json_flag(item, "single_word", false),
     };
-    // SentencePiece finds all of these in text except bos, eos and pad (see mark_controls)
-    bool is_control = v->has_blob && added.is_special;
-    enum piece_type type = is_control ? PIECE_CONTROL : PIECE_USER_DEFINED;
+    // SentencePiece finds all of these in text except bos, eos and pad (see mark_controls); a model
+    // of Hugging Face does not have those outside of its vocabulary
+    const bool is_new = added.id >= 0 && !v->pieces[added.id].type;
+    enum piece_type type = !v->has_blob       ? PIECE_USER_DEFINED
+                           : added.is_special ? PIECE_CONTROL
+                           : is_new           ? PIECE_UNUSED
+                                              : PIECE_USER_DEFINED;
     float score = added.id >= 0 && !v->options.is_bpe ? v->pieces[added.id].score : 0;
     if (added.id >= 0 && added.id == v->options.unk_id) {
         type = PIECE_UNKNOWN;

@@ -196,7 +196,7 @@ static quip_status read_blob_fields(const void *blob, size_t n, struct blob_fiel
     if (!status)
         status = check_rule("prefix rule", fields->prefix, PREFIX_ALWAYS, error);
     if (!status)
-        status = check_rule("joining rule", fields->joining, JOIN_WORDPIECE, error);
+        status = check_rule("joining rule", fields->joining, JOIN_WORDPIECE_PLAIN, error);
     if (!status)
         status = check_rule("number of text steps", fields->steps.n, MAX_TEXT_STEPS - 1, error);
     for (size_t i = 0; i < fields->steps.n && !status; i++)

@@ -144,8 +144,8 @@ static bool write_spaced(const struct tokenizer *t, struct detokenizer *d,
     return write_foreign(d, t->spm + piece->offset, piece->n, out);
 }
 
-/* Hugging Face's decoder of WordPiece: a piece that continues a word is joined to it, and so are
- * these signs. */
+/* Hugging Face's decoder of WordPiece: a piece that continues a word is joined to it, and with
+ * "cleanup" so are these signs. */
 static bool write_wordpiece(const struct tokenizer *t, struct detokenizer *d,
                             const struct piece *piece, struct bytes *out)
 {
@@ -154,7 +154,8 @@ static bool write_wordpiece(const struct tokenizer *t, struct detokenizer *d,
     const size_t n_mark = rules->n_continues;
     const bool is_joined = n_mark > 0 && d->has_started && piece->n >= n_mark &&
                            memcmp(text, rules->continues, n_mark) == 0;
-    const bool is_sign = piece->n > 0 && memchr(".?!,", *text, 4);
+    const bool is_sign =
+        rules->joining == JOIN_WORDPIECE && piece->n > 0 && memchr(".?!,", *text, 4);
     if (is_joined)
         return write_foreign(d, text + n_mark, piece->n - n_mark, out);
     if (d->has_started && !is_sign && !write_text(d, " ", 1, out))
@@ -184,7 +185,7 @@ static bool write_token(const struct tokenizer *t, struct detokenizer *d, quip_t
         return write_foreign(d, t->unk_surface, t->n_unk_surface, out);
     if (t->rules && t->rules->joining == JOIN_SPACED)
         return write_spaced(t, d, piece, out);
-    if (t->rules && t->rules->joining == JOIN_WORDPIECE)
+    if (t->rules && t->rules->joining >= JOIN_WORDPIECE)
         return write_wordpiece(t, d, piece, out);
     return write_piece(t, d, piece, out);
 }

@@ -37,7 +37,8 @@ static uint64_t piece_hash(const char *s, size_t n)
     return (h ^ h >> 32) * odd;
 }
 
-/* The id in slot i if its piece has this text and is reserved or not as asked; else NO_TOKEN. */
+/* The id in slot i if its piece has this text and is reserved or not as asked; else NO_TOKEN. The
+ * models of Hugging Face do not have their unused pieces, which are added tokens. */
 static quip_token match_slot(const struct tokenizer *t, uint32_t i, uint32_t tag, const char *text,
                              size_t n, bool reserved)
 {
@@ -48,7 +49,7 @@ static quip_token match_slot(const struct tokenizer *t, uint32_t i, uint32_t tag
     quip_token id = (quip_token)(slot >> t->index->tag_bits) - 1;
     const struct piece *piece = &t->pieces[id];
     bool is_match = piece->n == n && memcmp(qp_piece_text(t, id), text, n) == 0 &&
-                    qp_is_reserved(piece) == reserved;
+                    qp_is_reserved(piece) == reserved && !(t->rules && piece->type == PIECE_UNUSED);
     return is_match ? id : NO_TOKEN;
 }
 

@@ -174,11 +174,12 @@ enum symbol_prefix {
 
 /* How the pieces of a text model (bpe_spec.is_text) become text. */
 enum piece_joining {
-    JOIN_SYMBOLS = 0,       // space symbols are spaces
-    JOIN_DROP_ONE = 1,      // the same; a space symbol that begins the text is dropped
-    JOIN_DROP_IN_FIRST = 2, // the same; the space symbols of the first piece are dropped
-    JOIN_SPACED = 3,        // a space between any two pieces
-    JOIN_WORDPIECE = 4      // a space before pieces that do not continue a word
+    JOIN_SYMBOLS = 0,        // space symbols are spaces
+    JOIN_DROP_ONE = 1,       // the same; a space symbol that begins the text is dropped
+    JOIN_DROP_IN_FIRST = 2,  // the same; the space symbols of the first piece are dropped
+    JOIN_SPACED = 3,         // a space between any two pieces
+    JOIN_WORDPIECE = 4,      // a space before pieces that do not continue a word or end a sentence
+    JOIN_WORDPIECE_PLAIN = 5 // a space before pieces that do not continue a word
 };
 
 struct bpe_merge {

@@ -55,7 +55,7 @@ static void extend_paths(const struct tokenizer *t, const char *text, size_t n, 
         if (node == 0)
             break;
         quip_token id = t->all.values[node] - 1;
-        if (id == NO_TOKEN || (t->pieces[id].type == PIECE_UNUSED && !t->rules))
+        if (id == NO_TOKEN || t->pieces[id].type == PIECE_UNUSED)
             continue;
         offer(t, &from[i + 1], so_far + piece_score(t, id, i + 1), i + 1, id);
         has_single |= i + 1 == length;
