@@ -32,23 +32,44 @@ static const struct {
     { "relu", ACT_RELU },
 };
 
-/* Older Gemma configs say "gelu" in hidden_act; hidden_activation is what their code uses. */
+/* The activation of this name; -1 if there is none. */
+static int find_activation(const char *name)
+{
+    for (size_t i = 0; name && i < QP_COUNT(activations); i++)
+        if (strcmp(activations[i].name, name) == 0)
+            return (int)activations[i].act;
+    return -1;
+}
+
+/* Gemma 1: transformers 4 reads hidden_activation; version 5 reads hidden_act, where "gelu" means
+ * the tanh form. */
+static void check_gemma_activation(struct hf_reader *r, struct hparams *h)
+{
+    const cJSON *other = qp_hf_item(r, "hidden_activation");
+    const char *name = cJSON_GetStringValue(qp_hf_item(r, "hidden_act"));
+    if (name && strcmp(name, "gelu") == 0)
+        h->raw.traits.act = ACT_GELU_TANH;
+    if (other && find_activation(cJSON_GetStringValue(other)) != (int)h->raw.traits.act)
+        refuse(r, "hidden_activation",
+               "is another activation than hidden_act; transformers 4 reads the one, and version 5 "
+               "the other");
+}
+
 static void read_activation(struct hf_reader *r, struct hparams *h)
 {
     const char *own = h->source->activation_key, *key = own ? own : "hidden_act";
     const cJSON *item = qp_hf_item(r, key);
     const char *name = cJSON_GetStringValue(item);
+    const int act = find_activation(name);
     char what[120];
-    if (!item)
-        return;
-    for (size_t i = 0; name && i < QP_COUNT(activations); i++)
-        if (strcmp(activations[i].name, name) == 0) {
-            h->raw.traits.act = activations[i].act;
-            return;
-        }
     snprintf(what, sizeof what, "is \"%.40s\"; supported are gelu, gelu_new, silu and relu",
              name ? name : "?");
-    refuse(r, key, what);
+    if (item && act < 0)
+        refuse(r, key, what);
+    else if (item)
+        h->raw.traits.act = (enum activation)act;
+    if (h->source->has_two_activations)
+        check_gemma_activation(r, h);
 }
 
 /* ---- switches and numbers ---- */

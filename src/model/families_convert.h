@@ -114,7 +114,8 @@ struct family_source {
 
     /* Keys of config.json: NULL is rms_norm_eps, intermediate_size and hidden_act. */
     const char *norm_eps_key, *d_ff_key, *activation_key;
-    const char *activation; // the one that the family computes, as config.json calls it
+    bool has_two_activations; // hidden_activation beside hidden_act
+    const char *activation;   // the one that the family computes, as config.json calls it
     enum window_rule windows;
     struct expectation expect[6];
     const struct key_alias *aliases; // end with an empty one; NULL: none
