@@ -105,24 +105,32 @@ static void test_same_logits_as_the_cpu(void **state)
     }
 }
 
-/* A wide feed-forward: its input is rounded by the product before it, or fits in no workgroup. */
+/* A wide feed-forward: its input is rounded by the product before it, or fits in no workgroup. A
+ * wide model: the product behind attention has workgroups of 512 threads. */
 static void test_wide_inputs(void **state)
 {
     static const char path[] = "gpu-wide.bin";
     static const struct {
         const char *name;
         enum dtype dtype;
-        int d_ff;
-    } cases[] = { { "rounded, int8", DTYPE_I8, 8512 },
-                  { "rounded, int4 in blocks", DTYPE_I4_BLOCK, 8512 },
-                  { "rounded, int4 per row", DTYPE_I4, 8512 },
-                  { "fits in no workgroup", DTYPE_I8, 33000 } };
+        int d_ff, d_model; // 0: as it is
+    } cases[] = { { "rounded, int8", DTYPE_I8, 8512, 0 },
+                  { "rounded, int4 in blocks", DTYPE_I4_BLOCK, 8512, 0 },
+                  { "rounded, int4 per row", DTYPE_I4, 8512, 0 },
+                  { "fits in no workgroup", DTYPE_I8, 33000, 0 },
+                  { "many rows of o, int8", DTYPE_I8, 96, 1096 },
+                  { "many rows of o, int4 in blocks", DTYPE_I4_BLOCK, 96, 1096 } };
     (void)state;
     for (size_t i = 0; has_gpu() && i < QP_COUNT(cases); i++) {
         struct tiny_model wide = tiny_with(tiny_llama, cases[i].dtype);
         quip_model *gpu, *cpu;
         quip_error error = { 0 };
         wide.d_ff = cases[i].d_ff;
+        if (cases[i].d_model) {
+            wide.d_model = cases[i].d_model;
+            wide.n_heads = 16;
+            wide.head_dim = 64;
+        }
         check(tiny_model_write(path, &wide, &error), &error);
         check(quip_model_open(&gpu, path, &(quip_model_options){ .backend = QUIP_BACKEND_GPU },
                               &error),

@@ -35,6 +35,7 @@ struct gpu_info {
     uint64_t max_binding;  // bytes of a buffer that a shader can have bound
     uint32_t max_groups;   // workgroups of a dispatch in each dimension
     uint32_t group_memory; // bytes of a workgroup's own memory
+    uint32_t group_size;   // its threads
     bool has_timestamps;
     bool has_subgroups;     // shaders may use them, and all have the same size
     uint32_t subgroup_size; // what subgroups.c would find, where it cannot ask; 0: it asks

@@ -76,7 +76,10 @@ struct gpu_info qp_wgpu_describe(const struct wgpu_functions *f, void *adapter,
     struct gpu_info found = { .max_buffer = limits->buffer_size,
                               .max_binding = limits->storage_binding_size,
                               .max_groups = limits->workgroups,
-                              .group_memory = limits->workgroup_storage };
+                              .group_memory = limits->workgroup_storage,
+                              .group_size = limits->workgroup_invocations };
+    if (limits->workgroup_size[0] < found.group_size)
+        found.group_size = limits->workgroup_size[0];
     if (f->adapter_info(adapter, &info) != WGPU_SUCCESS)
         return found;
     found.is_software = info.adapter_type == WGPU_ADAPTER_CPU;

@@ -73,6 +73,7 @@ quip_status qp_gpu_open(struct gpu **gpu, quip_error *error)
                                  .max_binding = (uint64_t)web_gpu_limit(LIMIT_BINDING),
                                  .max_groups = (uint32_t)web_gpu_limit(LIMIT_GROUPS),
                                  .group_memory = (uint32_t)web_gpu_limit(LIMIT_GROUP_MEMORY),
+                                 .group_size = 256,
                                  .subgroup_size = (uint32_t)web_gpu_limit(LIMIT_SUBGROUP) };
     if (web_gpu_name(g->info.name, sizeof g->info.name - 1) == 0) {
         free(g);

@@ -9,6 +9,7 @@
 
 enum {
     GROUP_SIZE = 256,    // threads of a workgroup
+    LARGE_GROUP = 512,   // of one that adds up parts of attention
     MANY_GROUPS = 264,   // as many as a large GPU runs at once; more compute their input for less
     MIN_LANES = 8,       // that share a row of a matrix
     FEW_LANES = 32,      // where there are few rows
@@ -95,6 +96,19 @@ static struct division divide(const struct gpu_slab *w, bool is_gate)
     return d;
 }
 
+/* The same for the product behind attention. Every workgroup reads all parts, so large ones, which
+ * are fewer, read less. */
+static struct division divide_parts(const struct webgpu_device *d, const struct gpu_slab *w)
+{
+    struct division v = divide(w, false);
+    if (d->subgroup >= 8 && qp_gpu_info(d->gpu)->group_size >= LARGE_GROUP && v.n_turns == 1 &&
+        v.n_groups > MANY_GROUPS / 2) {
+        v.size = LARGE_GROUP;
+        v.n_groups = (v.n_groups + 1) / 2;
+    }
+    return v;
+}
+
 /* Do rows of n_in numbers fit in a workgroup of matvec.wgsl, whose input needs n_more bytes? */
 static bool fits(const struct webgpu_device *d, const struct gpu_product *w, size_t n_more)
 {
@@ -156,7 +170,7 @@ quip_status qp_webgpu_matvec(struct webgpu_device *d, const struct matvec *m)
                                             .first_t = (uint32_t)m->first_t,
                                             .scale = m->scale,
                                             .cap = m->cap };
-    const struct division v = divide(p, m->gate == GATE_PAIR);
+    const struct division v = m->parts ? divide_parts(d, p) : divide(p, m->gate == GATE_PAIR);
     parameters.n_turns = v.n_turns;
     parameters.n_groups = v.n_groups;
     if (m->finds_best)
