@@ -427,6 +427,29 @@ static void test_cancel_in_mid_flight(void **state)
     assert_int_equal(fake_gpu.n_live, 0);
 }
 
+/* After a long wait in the driver the next one asks whether the step is done. */
+static void test_waits_ask(void **state)
+{
+    const quip_token token = 5;
+    quip_error error = { 0 };
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    quip_model *model = open_on_gpu(models_named("llama f32"));
+    quip_session *s = open_session(model, 40);
+    fake_gpu.n_not_yet = 1;
+    fake_gpu.wait_ns = 1000000;
+    for (int i = 0; i < 2; i++) {
+        check(quip_session_prefill(s, &token, 1, &error), &error);
+        assert_non_null(quip_session_logits(s));
+    }
+    assert_true(fake_gpu.n_polls > 0);
+    quip_session_close(s);
+    quip_model_close(model);
+    check_calls();
+    assert_int_equal(fake_gpu.n_live, 0);
+}
+
 /* The GPU is lost while a step is on it. What comes next is an error, or the end. */
 static void test_lost_in_mid_flight(void **state)
 {
@@ -648,6 +671,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_limits_that_are_too_small, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_limits_of_bindings, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_cancel_in_mid_flight, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_waits_ask, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_lost_in_mid_flight, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_one_of_three_is_lost, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_no_memory_for_a_batch, use_fake, end_fake),

@@ -1,11 +1,13 @@
 /* device_native.c: a GPU through wgpu-native, a library with the interface of webgpu.h.
  * In:  the calls of device.h.
  * Out: calls of that library, which is loaded when a GPU is opened (native_library.c). */
+#include "base/base.h"
 #include "webgpu/device.h"
 #include "webgpu/native_failure.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define LAYOUTS 16
 
@@ -33,6 +35,7 @@ struct gpu {
     void *encoder, *pass, *pipeline; // of what is recorded; the pipeline that is set
     void *queries;                   // two times of each dispatch that is measured; NULL: none is
     int n_measured;
+    uint64_t waited_ns; // by the last await_map
 
     struct native_failures failures;
 };
@@ -497,10 +500,33 @@ void qp_gpu_map(struct gpu *g, struct gpu_buffer *buffer, size_t n_bytes)
                  .mode = WGPU_PROCESS_EVENTS, .callback = on_mapped, .a = buffer, .b = g });
 }
 
+/* Wait for a mapping. A thread that waits in a driver can be woken half a millisecond late, and
+ * most waits are as long as the one before. So near that time this one asks all the time; until
+ * then it sleeps for a part of the time so far. */
+static void await_map(struct gpu *g, const struct gpu_buffer *buffer)
+{
+    const uint64_t start = qp_now_ns(), last = g->waited_ns, shortest = 200000;
+    const bool asks = !g->info.is_software && last >= shortest;
+    uint64_t ns = 0;
+    while (asks && ns < 3 * last && buffer->is_awaited && !has_failed(g)) {
+        if (ns < last / 8 * 7)
+            nanosleep(&(struct timespec){ .tv_nsec = (long)(ns / 32 % 1000000000) }, NULL);
+        g->f.device_poll(g->device, false, NULL);
+        ns = qp_now_ns() - start;
+    }
+    if (buffer->is_awaited && !has_failed(g))
+        g->f.device_poll(g->device, true, NULL);
+    g->waited_ns = qp_now_ns() - start;
+}
+
 const void *qp_gpu_mapped(struct gpu *g, struct gpu_buffer *buffer, bool wait)
 {
-    if (!buffer->is_mapped && !has_failed(g))
-        g->f.device_poll(g->device, wait, NULL);
+    if (!buffer->is_mapped && !has_failed(g)) {
+        if (wait)
+            await_map(g, buffer);
+        else
+            g->f.device_poll(g->device, false, NULL);
+    }
     if (has_failed(g))
         return NULL;
     if (!buffer->is_mapped && wait)

@@ -14,6 +14,7 @@ struct fake_gpu fake_gpu;
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define ERROR_VALIDATION 2 // WGPUErrorType
 #define ERROR_STATUS 3     // of requests and mappings
@@ -301,6 +302,8 @@ static uint32_t device_poll(void *device, uint32_t wait, const uint64_t *submiss
         note_wrong("wgpuDevicePoll after the GPU was lost");
     if (fails(d, "wgpuDevicePoll"))
         return 0;
+    if (wait && fake_gpu.wait_ns)
+        nanosleep(&(struct timespec){ .tv_nsec = fake_gpu.wait_ns }, NULL);
     for (struct object *o = newest; o; o = o->older) {
         if (o->device != d || !o->map.callback)
             continue;

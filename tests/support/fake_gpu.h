@@ -27,6 +27,7 @@ struct fake_gpu {
     enum fake_failure failure; // in this way
     bool is_typed;             // errors have the types of webgpu.h, not those of wgpu-native 29
     int n_not_yet;             // a mapping is done at this many polls after the first, or at a wait
+    long wait_ns;              // how long a wait takes
     /* What it found: */
     const char *failed;    // the call that failed; NULL: none
     int n_calls;           // that could fail
