@@ -313,7 +313,7 @@ static struct answers converse(quip_model *model, const quip_session_options *op
     return a;
 }
 
-#define OPTIONS .n_context = 300, .has_seed = true, .seed = 5, .max_output_tokens = 40
+#define OPTIONS .n_context = 300, .has_seed = true, .seed = 5, .max_output_tokens = 80
 static const quip_session_options conversations[] = {
     { OPTIONS, .greedy = true, .no_speculation = true },
     { OPTIONS, .greedy = true, .repeat_penalty = 1.6f, .frequency_penalty = 0.2f },
@@ -341,7 +341,7 @@ static void test_answers_drawn_ahead(void **state)
         struct answers want = converse(model, &conversations[i], false),
                        got = converse(model, &conversations[i], true);
         assert_int_equal(want.most_ahead, 0);
-        assert_true(got.most_ahead >= AHEAD_DRAWS / 2 - 1);
+        assert_true(got.most_ahead >= AHEAD_DRAWS / 4 - 1);
         n_most += got.most_ahead == AHEAD_DRAWS - 1;
         assert_int_equal(got.all.n, want.all.n);
         assert_memory_equal(got.all.data, want.all.data, want.all.n);

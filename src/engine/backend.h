@@ -65,9 +65,9 @@ enum buffer {
 /* Outputs that a sequence keeps: of one token and the draft tokens after it. */
 #define SEQUENCE_OUTPUTS 8
 
-/* Draws of a batch that runs ahead (max_ahead), at most LOGITS_ROWS. A device that does so keeps as
- * many outputs of a sequence. */
-#define AHEAD_DRAWS 16
+/* Draws of a batch that runs ahead (max_ahead). A device that does so keeps as many outputs of a
+ * sequence. */
+#define AHEAD_DRAWS 32
 
 /* ---- rows ---- */
 

@@ -21,7 +21,9 @@
 #include <assert.h>
 
 #define COLUMN_RING 32
-static_assert(COLUMN_RING >= AHEAD_DRAWS + MAX_CONV_WIDTH - 1, "tokens can be rejected");
+/* Draws of a batch, all tokens of which can be rejected. */
+#define COLUMN_DRAWS (COLUMN_RING - MAX_CONV_WIDTH + 1)
+static_assert(COLUMN_DRAWS >= SEQUENCE_OUTPUTS, "draft tokens can be rejected");
 
 struct columns {
     int width;      // of the convolution

@@ -272,7 +272,7 @@ quip_status qp_webgpu_logits(struct device *device, int n)
     const struct gpu_product *w = d->head.n_slabs ? &d->head : &d->embed;
     assert(n > 0 && n <= LOGITS_ROWS);
     d->n_logits = d->n_draws + n; // those of a draw stay where they are until the batch is done
-    assert(d->n_logits <= LOGITS_ROWS);
+    assert(d->n_logits <= AHEAD_DRAWS);
     struct matvec m = { .in = &d->mem.xn,
                         .out = &d->mem.logits,
                         .n = n,

@@ -60,8 +60,8 @@ struct gpu_range qp_webgpu_missing_row(const struct webgpu_device *d)
 quip_status qp_webgpu_reserve_draws(struct webgpu_device *d)
 {
     const size_t vocab_size = (size_t)d->base.config->vocab_size;
-    const size_t n_logits = LOGITS_ROWS * vocab_size,
-                 n_results = LOGITS_ROWS * (size_t)qp_webgpu_result_words((int)vocab_size);
+    const size_t n_logits = AHEAD_DRAWS * vocab_size,
+                 n_results = AHEAD_DRAWS * (size_t)qp_webgpu_result_words((int)vocab_size);
     if (qp_webgpu_draw_results(d).n_bytes == 0)
         return QUIP_OK;
     if (!d->host_logits)

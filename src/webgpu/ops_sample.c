@@ -52,9 +52,9 @@ static int work_words(int vocab_size)
 int qp_webgpu_candidate_words(int vocab_size)
 {
     const int argmax =
-        4 * qp_max(LOGITS_ROWS * groups_of(vocab_size, ARGMAX_LOGITS), MAX_CANDIDATES);
+        4 * qp_max(AHEAD_DRAWS * groups_of(vocab_size, ARGMAX_LOGITS), MAX_CANDIDATES);
     const int selected = qp_webgpu_result_words(vocab_size) + work_words(vocab_size);
-    return qp_max(argmax, LOGITS_ROWS * selected);
+    return qp_max(argmax, AHEAD_DRAWS * selected);
 }
 
 /* ---- the most likely token ---- */
@@ -215,7 +215,7 @@ static quip_status select_tokens(struct webgpu_device *d, int first, int n)
                      (uint32_t)result,
                      RESULT_FOUND,
                      RESULT_SUMS,
-                     (uint32_t)(LOGITS_ROWS * result),
+                     (uint32_t)(AHEAD_DRAWS * result),
                      (uint32_t)work_words(vocab_size) };
     quip_status status = QUIP_OK;
     for (int pass = 1; pass <= N_PASSES && !status; pass++)
@@ -251,7 +251,7 @@ quip_status qp_webgpu_sample(struct device *device, const struct draw *draws, in
 {
     struct webgpu_device *d = webgpu_of(device);
     const int first = d->n_draws;
-    assert(n > 0 && first + n <= LOGITS_ROWS);
+    assert(n > 0 && first + n <= AHEAD_DRAWS);
     d->n_draws += n;
     if (first == 0) {
         d->sample = kind_of(d, draws, n);
@@ -278,7 +278,9 @@ int qp_webgpu_max_ahead(const struct device *device, const struct draw *draw)
 {
     /* The CPU reads per-layer embeddings, so it must know the token, and so must a grammar. */
     const bool is_known = device->config->d_ple > 0 || draw->allowed;
-    return !is_known && needs_few((const struct webgpu_device *)device, draw) ? AHEAD_DRAWS - 1 : 0;
+    if (is_known || !needs_few((const struct webgpu_device *)device, draw))
+        return 0;
+    return (device->config->conv_width > 0 ? COLUMN_DRAWS : AHEAD_DRAWS) - 1;
 }
 
 quip_status qp_webgpu_guess(struct webgpu_device *d)

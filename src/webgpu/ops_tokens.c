@@ -51,7 +51,7 @@ quip_status qp_webgpu_submit(struct device *device)
     if (status)
         return status;
     qp_gpu_copy(d->gpu, d->mem.readback.buffer, 0, d->mem.tokens.buffer, 0,
-                LOGITS_ROWS * sizeof(uint32_t));
+                AHEAD_DRAWS * sizeof(uint32_t));
     if (results.n_bytes > 0)
         qp_gpu_copy(d->gpu, d->mem.readback.buffer, TOKEN_BYTES, results.buffer, results.offset,
                     results.n_bytes);
@@ -89,7 +89,7 @@ quip_status qp_webgpu_poll(struct device *device, bool wait)
 
 quip_status qp_webgpu_read_tokens(struct device *device, quip_token *tokens, int n)
 {
-    assert(n > 0 && n <= LOGITS_ROWS);
+    assert(n > 0 && n <= AHEAD_DRAWS);
     memcpy(tokens, webgpu_of(device)->tokens, (size_t)n * sizeof *tokens);
     return QUIP_OK;
 }

@@ -52,7 +52,7 @@
 /* Rows of a batch, and slots of a pool: two numbers in a word (ROWS of the shaders). */
 #define MAX_ROW_NUMBERS 65536
 
-static_assert(AHEAD_DRAWS <= LOGITS_ROWS, "each draw has a row of logits");
+static_assert(AHEAD_DRAWS >= LOGITS_ROWS, "each draw has a row of logits");
 
 /* ---- shaders.c ---- */
 
@@ -297,23 +297,23 @@ struct webgpu_device {
     struct profile profile;
 
     /* Of the batch that was submitted. */
-    struct draw draws[LOGITS_ROWS];
-    struct sampling sampling[LOGITS_ROWS];
+    struct draw draws[AHEAD_DRAWS];
+    struct sampling sampling[AHEAD_DRAWS];
     int n_draws, n_logits; // rows of logits that were computed
     int n_candidates;      // that the product left of the last row (best.wgsl); 0: none
     int n_host_logits;     // of them, those that come back
     enum sample sample;
     int first_ahead; // draws from this one on are of rows that run ahead
-    struct listed listed[LOGITS_ROWS];
-    quip_token found[LOGITS_ROWS]; // by the GPU
-    quip_token tokens[LOGITS_ROWS];
+    struct listed listed[AHEAD_DRAWS];
+    quip_token found[AHEAD_DRAWS]; // by the GPU
+    quip_token tokens[AHEAD_DRAWS];
     int n_finished;               // draws whose tokens are known
     bool is_wrong;                // the last of them: those after it do not count
     bool fetches_row;             // the logits of the next draw come back
     int n_undecided;              // draws lately that needed them
-    uint32_t *results;            // [LOGITS_ROWS, qp_webgpu_result_words], allocated when first
+    uint32_t *results;            // [AHEAD_DRAWS, qp_webgpu_result_words], allocated when first
     struct candidate *candidates; // [vocab_size]                           needed, as are these
-    float *host_logits;           // [LOGITS_ROWS, vocab_size]
+    float *host_logits;           // [AHEAD_DRAWS, vocab_size]
     size_t n_mapped;              // bytes of readback that were asked for; 0: none
 };
 
