@@ -115,13 +115,15 @@ static void test_wrong_devices_are_refused(void **state)
     }
 }
 
-/* A kernel for one kind of batch is wrong: a prompt of many rows, of some, or a token. */
+/* A kernel for one kind of batch is wrong: few rows, a prompt of many rows, of some, or a token. */
 static void test_each_kind_of_batch(void **state)
 {
     static const struct {
         int n;
         const char *words;
-    } cases[] = { { 148, "logits of a prompt" },
+    } cases[] = { { 4, "logits of a few tokens" },
+                  { 72, "logits of a prompt" },
+                  { 148, "logits of a prompt" },
                   { 12, "logits of a short prompt" },
                   { 1, "logits of a token" } };
     struct backend wrong = reference_backend;
@@ -162,6 +164,77 @@ static void test_more_than_roundings_is_refused(void **state)
     assert_non_null(strstr(error.message, "differ from the CPU's by 0.33 of their size"));
 }
 
+/* A key that attention loses changes these logits by less than is allowed, unless it is the only
+ * one. */
+static quip_status attend_without_a_key(struct device *device, int l, const struct rows *rows)
+{
+    struct row some[16];
+    if (rows->n > 16)
+        return reference_backend.attend(device, l, rows);
+    for (int i = 0; i < rows->n; i++) {
+        some[i] = rows->row[i];
+        some[i].visible_end -= 1;
+    }
+    return reference_backend.attend(device, l, &(struct rows){ some, rows->n });
+}
+
+static void test_a_lost_key_is_found(void **state)
+{
+    struct backend wrong = reference_backend;
+    quip_error error = { 0 };
+    (void)state;
+    wrong.describe = describe;
+    wrong.open = open_device;
+    wrong.attend = attend_without_a_key;
+    for (int i = 0; i < models_count(); i++)
+        assert_int_equal(open_on(&wrong, i, &error), QUIP_E_UNSUPPORTED);
+}
+
+/* In a page nothing waits: the test goes on when it is called again. */
+static int n_polls, n_begun;
+
+static quip_status poll_later(struct device *device, bool wait)
+{
+    return wait || n_polls++ % 2 == 1 ? reference_backend.poll(device, wait) : QP_NOT_YET;
+}
+
+static quip_status count_begun(struct device *device, int n_threads)
+{
+    n_begun++;
+    return reference_backend.begin(device, n_threads);
+}
+
+static void test_step_by_step(void **state)
+{
+    struct backend b = reference_backend;
+    quip_error error = { 0 };
+    (void)state;
+    b.poll = poll_later;
+    b.begin = count_begun;
+    for (int is_wrong = 0; is_wrong < 2; is_wrong++) {
+        quip_model *model = models_open(models_named("llama int8"), NULL);
+        const struct device_options options = qp_device_options(model);
+        struct self_test *test;
+        struct device *device;
+        quip_status status;
+        int n_calls = 0;
+        b.read = is_wrong ? read_larger : reference_backend.read;
+        model->backend = &b;
+        n_polls = n_begun = 0;
+        check(open_device(&device, model, &options, &error), &error);
+        const struct config *whole = device->config;
+        check(qp_self_test_open(&test, device, model, &error), &error);
+        while ((status = qp_self_test_run(test, false, &error)) == QP_NOT_YET)
+            assert_int_equal(n_begun, ++n_calls); // a batch is begun once
+        assert_int_equal(status, is_wrong ? QUIP_E_UNSUPPORTED : QUIP_OK);
+        assert_true(n_calls == n_begun && n_calls > 0);
+        qp_self_test_close(test);
+        assert_ptr_equal(device->config, whole);
+        device->backend->close(device);
+        quip_model_close(model);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -169,6 +242,8 @@ int main(void)
         cmocka_unit_test(test_wrong_devices_are_refused),
         cmocka_unit_test(test_each_kind_of_batch),
         cmocka_unit_test(test_more_than_roundings_is_refused),
+        cmocka_unit_test(test_a_lost_key_is_found),
+        cmocka_unit_test(test_step_by_step),
     };
     return cmocka_run_group_tests(tests, models_make, models_remove);
 }

@@ -25,9 +25,21 @@ void qp_auto_choose(quip_model *m);
 
 /* ---- self_test.c ---- */
 
-/* Compare a device that was just opened with the CPU: QUIP_E_UNSUPPORTED if it computes something
- * else. */
+struct self_test;
+
+/* Tokens that it runs, at most. */
+#define SELF_TEST_CONTEXT 176
+
+/* Compare a device that no session uses now with the CPU: QUIP_E_UNSUPPORTED if it computes
+ * something else. */
 quip_status qp_device_self_test(struct device *d, const quip_model *m, quip_error *error);
+
+/* The same where nothing can wait. Until it is closed, nothing else runs on the device. */
+quip_status qp_self_test_open(struct self_test **test, struct device *d, const quip_model *m,
+                              quip_error *error);
+void qp_self_test_close(struct self_test *t);
+/* Without `wait` it may return QP_NOT_YET: call again. */
+quip_status qp_self_test_run(struct self_test *t, bool wait, quip_error *error);
 
 /* ---- device.c ---- */
 

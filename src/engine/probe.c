@@ -1,5 +1,5 @@
 /* probe.c: runs a few tokens on a device, without a session.
- * In:  a device that no session uses yet; tokens.
+ * In:  a device that no session uses now; tokens.
  * Out: the logits of the next token, or the most likely one. */
 #include "engine/probe.h"
 
@@ -48,8 +48,8 @@ quip_token qp_probe_token(const struct config *c, int i)
     return (quip_token)((uint32_t)(i + 1) * 2654435761u % (uint32_t)c->vocab_size);
 }
 
-quip_status qp_probe_run(struct probe *p, const quip_token *tokens, int n, float *logits,
-                         quip_token *best, quip_error *error)
+quip_status qp_probe_begin(struct probe *p, const quip_token *tokens, int n, bool draws,
+                           quip_error *error)
 {
     static const struct sampling greedy = { .repeat = 1, .dry_allowed_length = 1 };
     struct device *d = p->device;
@@ -57,7 +57,7 @@ quip_status qp_probe_run(struct probe *p, const quip_token *tokens, int n, float
     const int pos = p->sequence->pos;
     const struct output output = { p->sequence, 0 };
     const struct rows rows = { d->rows, n };
-    assert(n > 0 && n <= d->capacity.n_rows && pos + n <= p->sequence->n_context);
+    assert(n <= d->capacity.n_rows && pos + n <= p->sequence->n_context);
     for (int i = 0; i < n; i++) {
         p->context[pos + i] = tokens[i];
         d->rows[i] = (struct row){ .sequence = p->sequence,
@@ -70,19 +70,24 @@ quip_status qp_probe_run(struct probe *p, const quip_token *tokens, int n, float
         .sampling = &greedy, .index = (uint64_t)(pos + n), .expected = -1, .context = p->context
     };
     quip_status status = b->begin(d, 0);
-    if (!status)
+    if (!status && n > 0)
         status = qp_forward(d, &rows, NULL, NULL);
     if (!status)
         status = qp_forward_logits(d, &output, 1, NULL);
-    if (!status && best)
+    if (!status && draws)
         status = b->sample(d, &draw, 1);
     if (!status)
         status = b->submit(d);
+    return qp_device_fail(d, status, error);
+}
+
+quip_status qp_probe_end(struct probe *p, bool wait, float *logits, quip_token *best,
+                         quip_error *error)
+{
+    struct device *d = p->device;
+    quip_status status = d->backend->poll(d, wait);
     if (!status)
-        status = b->poll(d, true);
-    if (!status && best)
-        status = b->read_tokens(d, best, 1);
-    if (!status && logits)
-        status = b->read(d, BUF_LOGITS, logits, 1);
+        status =
+            best ? d->backend->read_tokens(d, best, 1) : d->backend->read(d, BUF_LOGITS, logits, 1);
     return qp_device_fail(d, status, error);
 }
