@@ -40,6 +40,10 @@ quip_status qp_self_test_open(struct self_test **test, struct device *d, const q
 void qp_self_test_close(struct self_test *t);
 /* Without `wait` it may return QP_NOT_YET: call again. */
 quip_status qp_self_test_run(struct self_test *t, bool wait, quip_error *error);
+#if defined(__wasm__)
+/* Of a page: compare the device of a session that has run nothing. May return QP_NOT_YET. */
+quip_status qp_session_check(quip_session *s, quip_error *error);
+#endif
 
 /* ---- device.c ---- */
 

@@ -8,6 +8,7 @@
  * the model's text needs has run once: products and attention of many rows, of some, of few and of
  * one, of every type of weights; attention in one part and in several; the output and the most
  * likely token. */
+#include "engine/engine.h"
 #include "engine/probe.h"
 
 #include <math.h>
@@ -15,7 +16,7 @@
 #include <string.h>
 
 /* What runs, one after the other. A first token attends to itself alone, so that a lost key makes
- * logits which are no numbers; the fourth to few. Then more rows than a GPU multiplies one by one,
+ * logits NaN; the fourth to few. Then more rows than a GPU multiplies one by one,
  * with more keys than it reads at once; some; and one (FEW_ROWS, SOME_ROWS). */
 enum {
     RUN_FEW,
@@ -343,3 +344,22 @@ quip_status qp_device_self_test(struct device *d, const quip_model *m, quip_erro
     qp_self_test_close(t);
     return status;
 }
+
+#if defined(__wasm__)
+quip_status qp_session_check(quip_session *s, quip_error *error)
+{
+    static struct self_test *test; // that is running; one worker makes all calls
+    const struct capacity capacity = qp_device_capacity(SELF_TEST_CONTEXT, 0);
+    struct device *d;
+    quip_status status = qp_device_open(&d, s->model, &capacity, error);
+    if (!status && !test)
+        status = qp_self_test_open(&test, d, s->model, error);
+    if (!status)
+        status = qp_self_test_run(test, false, error);
+    if (status == QP_NOT_YET)
+        return status;
+    qp_self_test_close(test);
+    test = NULL;
+    return status;
+}
+#endif

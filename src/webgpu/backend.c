@@ -219,7 +219,7 @@ static quip_status webgpu_check(quip_error *error)
     return status;
 }
 
-#if defined(__wasm__) // the page chooses and tests, because nothing here waits (engine/backend.ts)
+#if defined(__wasm__) // nothing here waits: the page chooses, and tests (quip_web_session_check)
 #define webgpu_describe NULL
 #else
 static quip_status webgpu_describe(struct hardware *hardware, quip_error *error)

@@ -65,3 +65,12 @@ quip_status quip_web_adapter_open(quip_adapter **adapter, quip_model *model, con
     const quip_source source = { .user = &user, .size = n, .read_at = read_head, .name = name };
     return quip_adapter_open_source(adapter, model, &source, error);
 }
+
+/* ---- the GPU ---- */
+
+quip_status qp_session_check(quip_session *s, quip_error *error); // src/engine/self_test.c
+
+quip_status quip_web_session_check(quip_session *session, quip_error *error)
+{
+    return qp_session_check(session, error);
+}

@@ -12,8 +12,8 @@
  *
  * - A model on the GPU: nothing waits in a page. quip_session_run and quip_session_next return
  *   QUIP_WEB_NOT_YET, and quip_session_logits NULL, while the GPU works. Wait for what was mapped
- *   and make the same call again, before any other call but quip_session_cancel. quip_embed and
- *   calls that run a whole prompt are for the CPU.
+ *   and make the same call again, before any other call but quip_session_cancel. So does
+ *   quip_web_session_check. quip_embed and calls that run a whole prompt are for the CPU.
  *
  * Imports: env.now() -> f64, milliseconds, never decreasing; env.random(pointer, n), n random
  * bytes; gpu.*, the calls of src/webgpu/device_web.c, which return 0 where there is no GPU. A
@@ -64,5 +64,9 @@ QUIP_API quip_status quip_web_model_open_head(quip_model **model, const void *he
 QUIP_API quip_status quip_web_adapter_open(quip_adapter **adapter, quip_model *model,
                                            const void *file, size_t n, const char *name,
                                            quip_error *error);
+
+/* Compare the device of a session that has run nothing with the CPU, as opening one does natively:
+ * QUIP_E_UNSUPPORTED if it computes something else. May return QUIP_WEB_NOT_YET. */
+QUIP_API quip_status quip_web_session_check(quip_session *session, quip_error *error);
 
 #endif

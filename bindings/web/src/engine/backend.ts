@@ -37,7 +37,7 @@ export async function chooseBackend(engine: Engine, cpu: number, file: FileMemor
   let gpu = 0;
   try {
     gpu = engine.openModel(file, params, "gpu");
-    await check(engine, cpu, gpu);
+    await inSession(engine, gpu, (session) => engine.check(session));
     const isMeasured = params.backend === "auto" && !known;
     const found = isMeasured ? await compare(engine, cpu, gpu) : { backend: "gpu" as const, reason: known?.reason ?? "" };
     if (isMeasured) await remember(key, found);
@@ -50,17 +50,10 @@ export async function chooseBackend(engine: Engine, cpu: number, file: FileMemor
   }
 }
 
-/* ---- checking and measuring ---- */
+/* ---- measuring ---- */
 
-/** Tokens that run one after the other, each time with other shaders: a prompt, whose keys are in several
- * parts of attention; a short prompt; a token. src/engine/self_test.c does the same natively. */
-const CHECK_TOKENS = [72, 12, 1];
 const PROMPT_TOKENS = 32;
 const ANSWER_TOKENS = 6;
-
-/** How far the logits of the GPU may be from those of the CPU: the root mean square of the difference, of that
- * of the CPU's. Both round in their own ways; a wrong shader gives about 1. As in src/engine/self_test.c. */
-const MOST_DIFFERENCE = { float: 0.001, integer: 0.5 };
 
 /** Of a token. */
 interface Figures {
@@ -69,7 +62,7 @@ interface Figures {
 }
 
 const SESSION: SessionParams = {
-  nContext: CHECK_TOKENS.reduce((sum, n) => sum + n) + 1,
+  nContext: PROMPT_TOKENS + ANSWER_TOKENS + 1,
   nThreads: 0,
   maxOutputTokens: 0,
   temperature: 0,
@@ -107,31 +100,6 @@ async function prefill(engine: Engine, session: number, n: number, vocabSize: nu
   for (let left = engine.beginPrefill(session, tokens); left > 0; ) left = await engine.run(session, left);
 }
 
-/** Does the GPU compute what the CPU computes? */
-async function check(engine: Engine, cpu: number, gpu: number): Promise<void> {
-  const { vocabSize, contextMax, weights } = engine.modelInfo(cpu);
-  const [prompt, ...others] = CHECK_TOKENS as [number, ...number[]];
-  const most = contextMax ? contextMax - others.reduce((sum, n) => sum + n) : prompt;
-  const logits = (model: number) =>
-    inSession(engine, model, async (session) => {
-      const all = [];
-      for (const n of [Math.max(1, Math.min(prompt, most)), ...others]) {
-        await prefill(engine, session, n, vocabSize);
-        const found = await engine.logits(session, vocabSize);
-        if (!found) throw new QuipError("memory", "out of memory for logits");
-        all.push(found);
-      }
-      return all;
-    });
-  const [ofGpu, ofCpu] = [await logits(gpu), await logits(cpu)];
-  for (const [i, want] of ofCpu.entries()) {
-    const difference = differenceOf(want, ofGpu[i]!);
-    if (difference <= MOST_DIFFERENCE[weights === "f32" ? "float" : "integer"]) continue;
-    const percent = Number.isNaN(difference) ? "are not numbers" : `differ by ${(100 * difference).toFixed(0)} % from those of the CPU`;
-    throw new QuipError("unsupported", `the GPU (${engine.gpu!.name}) computes wrongly: its logits ${percent}`);
-  }
-}
-
 async function compare(engine: Engine, cpu: number, gpu: number): Promise<Known> {
   const [ofCpu, ofGpu] = [await measure(engine, cpu, 1), await measure(engine, gpu, 2)];
   const isFaster = ofGpu.promptMs <= ofCpu.promptMs && ofGpu.answerMs <= ofCpu.answerMs;
@@ -139,7 +107,7 @@ async function compare(engine: Engine, cpu: number, gpu: number): Promise<Known>
   return { backend: isFaster ? "gpu" : "cpu", reason: `the GPU (${engine.gpu!.name}) takes ${ms(ofGpu)}, the CPU ${ms(ofCpu)}` };
 }
 
-/** The figures of the last round. The CPU is warm from the check; the GPU compiles more shaders in the first. */
+/** The figures of the last round. The CPU has run the check; the GPU compiles more shaders in the first. */
 function measure(engine: Engine, model: number, nRounds: number): Promise<Figures> {
   const { vocabSize } = engine.modelInfo(model);
   return inSession(engine, model, async (session) => {
@@ -162,15 +130,6 @@ async function time(work: () => Promise<void>): Promise<number> {
   const start = performance.now();
   await work();
   return performance.now() - start;
-}
-
-function differenceOf(a: Float32Array, b: Float32Array): number {
-  let [difference, sum] = [0, 0];
-  for (let i = 0; i < a.length; i++) {
-    difference += (a[i]! - b[i]!) ** 2;
-    sum += a[i]! ** 2;
-  }
-  return Math.sqrt(difference / sum);
 }
 
 /* ---- remembering ---- */

@@ -316,6 +316,11 @@ export class Engine {
     });
   }
 
+  /** Throws if the GPU does not compute what the CPU computes. */
+  check(session: number): Promise<void> {
+    return this.#inStep(session, () => this.module.call("quip_web_session_check", session));
+  }
+
   /* ---- steps of the GPU ---- */
 
   /** Resolves when no step runs on the GPU. Until then the library accepts no other call. */
