@@ -98,9 +98,11 @@ static quip_status decode_likeliest(quip_session *session, int n, quip_token tok
 static quip_status warm_up(quip_session *session, quip_session_options options,
                            const quip_token *prompt, int n, quip_error *error)
 {
-    const uint64_t begin = qp_now_ns();
+    uint64_t begin = qp_now_ns();
     quip_status status = QUIP_OK;
-    while (!status && qp_now_ns() - begin < WARM_UP_NS) {
+    for (int i = 0; !status && (i <= 1 || qp_now_ns() - begin < WARM_UP_NS); i++) {
+        if (i == 1) // its clock falls while shaders are compiled
+            begin = qp_now_ns();
         status = quip_session_prefill(session, prompt, n, error);
         if (!status)
             status = decode_answer(session, 8, options, prompt[0], error);
