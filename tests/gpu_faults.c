@@ -104,11 +104,12 @@ static void check_broken(struct story *s, const quip_error *first)
 }
 
 /* Tell the story while the fail_in-th call of the GPU fails; false: there were not as many. */
-static bool tell(int model, int fail_in, enum fake_failure failure)
+static bool tell(int model, bool is_dawn, int fail_in, enum fake_failure failure)
 {
     const int live = alloc_fault_live();
     quip_error first = { 0 };
     use_fake(NULL);
+    fake_gpu.is_dawn = is_dawn;
     struct story s = { .model = open_on_gpu(model) };
     fake_gpu.is_typed = fail_in % 2;
     fake_gpu.failure = failure;
@@ -140,8 +141,8 @@ static bool tell(int model, int fail_in, enum fake_failure failure)
     check_calls();
     const bool is_lost =
         fake_gpu.failed && failure == FAKE_LOST && first.status != QUIP_E_UNSUPPORTED;
-    assert_int_equal(fake_gpu.n_live, is_lost); // a lost device is not released
-    assert_int_equal(fake_gpu.n_devices, is_lost);
+    assert_int_equal(fake_gpu.n_live, is_lost && !is_dawn); // a lost device is not released
+    assert_int_equal(fake_gpu.n_devices, is_lost && !is_dawn);
     assert_int_equal(alloc_fault_live(), live);
     return has_failed;
 }
@@ -150,8 +151,9 @@ static void test_each_call_fails(void **state)
 {
     static const struct {
         const char *name;
+        bool is_dawn;
         int n_rounds; // each with other failures; 3 are all
-    } models[] = { { "llama f32", 3 }, { "lfm2 int8", 1 } };
+    } models[] = { { "llama f32", false, 3 }, { "lfm2 int8", false, 1 }, { "llama f32", true, 1 } };
     (void)state;
     if (!fake_gpu_is_here())
         skip();
@@ -159,12 +161,136 @@ static void test_each_call_fails(void **state)
         const int model = models_named(models[i].name);
         for (int round = 0; round < models[i].n_rounds; round++) {
             int n = 1;
-            while (tell(model, n, (enum fake_failure)((n + round) % 3)))
+            while (tell(model, models[i].is_dawn, n, (enum fake_failure)((n + round) % 3)))
                 n++;
             printf("  %s: %d calls failed, one after the other\n", models[i].name, n - 1);
             assert_true(n > 200);
         }
     }
+}
+
+/* ---- matrices of subgroups ---- */
+
+enum {
+    N_TEST = 130, // of matrices.c
+    TEST_WIDTH = 192
+};
+
+static int test_value(int row, int i)
+{
+    return i % 64 == row % 64 ? 127 : (row * 37 + i * 101 + row * i % 91) % 255 - 127;
+}
+
+/* What a GPU with subgroups of 32 threads says of them, and of the test of their matrices. */
+static void answer_rightly(void *bytes, size_t n)
+{
+    uint32_t *sizes = bytes;
+    float *y = bytes;
+    if (n == 256 * sizeof *sizes)
+        for (int i = 0; i < 256; i++)
+            sizes[i] = 32;
+    if (n != N_TEST * N_TEST * sizeof *y)
+        return;
+    for (int t = 0; t < N_TEST; t += 3) // that are looked at
+        for (int r = 0; r < N_TEST; r += 5) {
+            float sum = 0;
+            for (int i = 0; i < TEST_WIDTH; i++)
+                sum += (float)(test_value(t, i) * test_value(r + 5, i));
+            y[N_TEST * t + r] = sum;
+        }
+}
+
+static void answer_wrongly(void *bytes, size_t n)
+{
+    answer_rightly(bytes, n);
+    if (n == N_TEST * N_TEST * sizeof(float))
+        ((float *)bytes)[N_TEST * 3 + 5] += 5;
+}
+
+/* Run a prompt of 100 tokens. */
+static quip_status run_prompt(quip_model *model, quip_error *error)
+{
+    quip_token tokens[100];
+    quip_session *s;
+    for (int i = 0; i < 100; i++)
+        tokens[i] = 5 + i % 7;
+    quip_session_options options = story_options;
+    options.n_context = 128;
+    quip_status status = quip_session_open(&s, model, &options, error);
+    if (status)
+        return status;
+    status = quip_session_prefill_logits(s, tokens, 100, NULL, NULL, error);
+    quip_session_close(s);
+    return status;
+}
+
+/* The products of a prompt are those of matrices, if the GPU has them and computes rightly. */
+static void test_matrices_are_chosen(void **state)
+{
+    static const struct {
+        bool has_matrices;
+        void (*answer)(void *bytes, size_t n);
+        bool are_used;
+    } cases[] = { { true, answer_rightly, true },
+                  { true, answer_wrongly, false },
+                  { true, NULL, false }, // no subgroups
+                  { false, answer_rightly, false } };
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        quip_error error = { 0 };
+        use_fake(NULL);
+        fake_gpu.is_dawn = true;
+        fake_gpu.has_matrices = cases[i].has_matrices;
+        fake_gpu.answer = cases[i].answer;
+        quip_model *model = open_on_gpu(models_named("lfm2 int8"));
+        check(run_prompt(model, &error), &error);
+        assert_int_equal(webgpu_of(model->device)->has_matrices, cases[i].are_used);
+        assert_int_equal(fake_gpu.n_tile_modules > 0, !cases[i].are_used);
+        assert_int_equal(fake_gpu.n_matrix_modules > 0, cases[i].answer && cases[i].has_matrices);
+        quip_model_close(model);
+        check_calls();
+        assert_int_equal(fake_gpu.n_live, 0);
+    }
+}
+
+/* While they are tested a call fails: then the model runs without them. */
+static void test_matrices_that_fail(void **state)
+{
+    static const enum fake_failure failures[] = { FAKE_REFUSED, FAKE_SHORT };
+    int n_without = 0, n_refused = 0;
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    for (int n = 1;; n += 3) {
+        const int live = alloc_fault_live();
+        quip_error error = { 0 };
+        use_fake(NULL);
+        fake_gpu.is_dawn = fake_gpu.has_matrices = true;
+        fake_gpu.answer = answer_rightly;
+        quip_model *model = open_on_gpu(models_named("lfm2 int8"));
+        fake_gpu.failure = failures[n / 2 % 2];
+        fake_gpu.is_typed = n % 2;
+        fake_gpu.fail_in = n;
+        const quip_status status = run_prompt(model, &error);
+        const bool has_matrices = model->device && webgpu_of(model->device)->has_matrices;
+        const bool has_failed = fake_gpu.failed != NULL;
+        if (status)
+            check_sentence(status, &error);
+        else if (has_failed)
+            assert_false(has_matrices);
+        n_refused += status != QUIP_OK;
+        n_without += !status && has_failed;
+        quip_model_close(model);
+        check_calls();
+        assert_int_equal(fake_gpu.n_live, 0);
+        assert_int_equal(alloc_fault_live(), live);
+        if (has_matrices) // the test is over
+            break;
+    }
+    printf("  %d failures left matrices unused, %d refused the model\n", n_without, n_refused);
+    assert_true(n_without > 10 && n_refused > 10);
 }
 
 /* Embed texts while the fail_in-th call of the GPU fails; false: there were not as many. */
@@ -457,8 +583,9 @@ static void test_lost_in_mid_flight(void **state)
     if (!fake_gpu_is_here())
         skip();
     for (int close = 0; close < 2; close++)
-        for (int typed = 0; typed < 2; typed++) {
+        for (int typed = 0; typed < 3; typed++) {
             use_fake(NULL);
+            fake_gpu.is_dawn = typed == 2;
             const int live = alloc_fault_live();
             quip_model *model = open_on_gpu(models_named("llama f32"));
             fake_gpu.n_not_yet = 3;
@@ -478,7 +605,7 @@ static void test_lost_in_mid_flight(void **state)
             quip_session_close(s);
             quip_model_close(model);
             check_calls();
-            assert_int_equal(fake_gpu.n_live, 1); // the device that was lost
+            assert_int_equal(fake_gpu.n_live, typed != 2); // the device that was lost
             assert_int_equal(alloc_fault_live(), live);
         }
 }
@@ -665,6 +792,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_each_call_fails, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_matrices_are_chosen, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_matrices_that_fail, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_each_call_of_embed_fails, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_auto_uses_the_cpu, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_each_allocation_fails, use_fake, end_fake),

@@ -106,7 +106,7 @@ static void list_sizes(struct size sizes[N_SIZES], const struct config *c,
         { AT(gate_up), n, stride_of(2 * w.d_ff) },
         { AT(h), n, stride_of(w.d_ff) },
         { AT(logits), AHEAD_DRAWS, stride_of(c->vocab_size) },
-        { AT(quantized), n, quantized },
+        { AT(quantized), n, 2 * quantized }, // two bytes each, if need be (halves.wgsl)
         { AT(scales), n, quantized / 16 },
         { AT(parts), (uint64_t)LOGITS_ROWS * (uint64_t)c->n_heads * (uint64_t)n_parts,
           qp_webgpu_part_words(false, w.head_dim) },
@@ -273,6 +273,8 @@ static quip_status webgpu_open(struct device **device, const quip_model *model,
     status = qp_webgpu_recorder_open(d, error);
     if (!status)
         status = qp_webgpu_find_subgroup(d, error);
+    if (!status)
+        status = qp_webgpu_test_matrices(d, error);
     if (!status)
         status = qp_webgpu_upload(d, model, error);
     if (status)

@@ -38,6 +38,7 @@ struct gpu_info {
     uint32_t group_size;   // its threads
     bool has_timestamps;
     bool has_subgroups;     // shaders may use them, and all have the same size
+    bool has_matrices;      // subgroups can multiply matrices of binary16 numbers
     uint32_t subgroup_size; // what subgroups.c would find, where it cannot ask; 0: it asks
 };
 
@@ -63,6 +64,9 @@ const struct gpu_info *qp_gpu_info(const struct gpu *gpu);
 /* QUIP_OK, or what went wrong first: QUIP_E_DEVICE; QUIP_E_MEMORY if the GPU had no memory for
  * something other than a buffer. */
 quip_status qp_gpu_failure(const struct gpu *gpu, quip_error *error);
+/* Go on after a failure that was to be expected: a shader of a feature on trial was refused. False:
+ * the GPU is lost. */
+bool qp_gpu_forgive(struct gpu *gpu);
 
 /* Zeroed memory of the GPU. n_bytes is a multiple of 4. After QUIP_E_MEMORY the call can be
  * repeated. Work that was submitted may still use a buffer that is closed. */

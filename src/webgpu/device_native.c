@@ -1,4 +1,4 @@
-/* device_native.c: a GPU through wgpu-native, a library with the interface of webgpu.h.
+/* device_native.c: a GPU through wgpu-native, or Dawn: libraries with the interface of webgpu.h.
  * In:  the calls of device.h.
  * Out: calls of that library, which is loaded when a GPU is opened (native_library.c). */
 #include "base/base.h"
@@ -58,6 +58,11 @@ quip_status qp_gpu_failure(const struct gpu *gpu, quip_error *error)
     return qp_wgpu_failure(&((struct gpu *)gpu)->failures, error);
 }
 
+bool qp_gpu_forgive(struct gpu *gpu)
+{
+    return qp_wgpu_forgive(&gpu->failures);
+}
+
 static bool has_failed(struct gpu *g)
 {
     return qp_gpu_failure(g, NULL) != QUIP_OK;
@@ -101,7 +106,7 @@ void *qp_wgpu_instance(const struct wgpu_functions *f)
                                            .apis = WGPU_APIS,
                                            .flags = WGPU_FLAGS_DEFAULT };
     const struct wgpu_instance_descriptor instance = { .next = &extras.chain };
-    return f->create_instance(&instance);
+    return f->is_dawn ? qp_dawn_instance(f) : f->create_instance(&instance);
 }
 
 /* What a request gave. */
@@ -122,7 +127,8 @@ static void on_object(uint32_t status, void *object, struct wgpu_text message, v
 
 void *qp_wgpu_adapter(const struct wgpu_functions *f, void *instance)
 {
-    const struct wgpu_adapter_options options = { .feature_level = WGPU_CORE,
+    const struct wgpu_adapter_options options = { .next = f->is_dawn ? qp_dawn_toggles() : NULL,
+                                                  .feature_level = WGPU_CORE,
                                                   .power_preference = WGPU_HIGH_PERFORMANCE };
     struct request_result result = { 0 };
     f->request_adapter(instance, &options,
@@ -131,15 +137,25 @@ void *qp_wgpu_adapter(const struct wgpu_functions *f, void *instance)
     return result.object;
 }
 
+static uint32_t subgroup_feature(const struct wgpu_functions *f)
+{
+    return f->is_dawn ? WGPU_SUBGROUPS : WGPU_NATIVE_SUBGROUP;
+}
+
 static quip_status request_device(struct gpu *g, const struct wgpu_limits *limits,
                                   quip_error *error)
 {
-    uint32_t features[2], n_features = 0;
+    uint32_t features[4], n_features = 0;
     if (g->info.has_timestamps)
         features[n_features++] = WGPU_TIMESTAMP_QUERY;
     if (g->info.has_subgroups)
-        features[n_features++] = WGPU_NATIVE_SUBGROUP;
+        features[n_features++] = subgroup_feature(&g->f);
+    if (g->info.has_matrices) {
+        features[n_features++] = WGPU_SHADER_F16;
+        features[n_features++] = WGPU_SUBGROUP_MATRIX;
+    }
     const struct wgpu_device_descriptor descriptor = {
+        .next = g->f.is_dawn ? qp_dawn_toggles() : NULL,
         .n_features = n_features,
         .features = features,
         .limits = limits,
@@ -190,7 +206,9 @@ static quip_status open_native(struct gpu *g, quip_error *error)
     g->info = qp_wgpu_describe(&g->f, g->adapter, &limits);
     g->info.has_timestamps = g->f.has_feature(g->adapter, WGPU_TIMESTAMP_QUERY) != 0;
     g->info.has_subgroups =
-        g->info.has_subgroups && g->f.has_feature(g->adapter, WGPU_NATIVE_SUBGROUP) != 0;
+        g->info.has_subgroups && g->f.has_feature(g->adapter, subgroup_feature(&g->f)) != 0;
+    g->info.has_matrices =
+        g->info.has_subgroups && g->f.is_dawn && qp_dawn_has_matrices(&g->f, g->adapter);
     const quip_status status = check_limits(g, &limits, error);
     return status ? status : request_device(g, &limits, error);
 }
@@ -216,8 +234,16 @@ quip_status qp_gpu_open(struct gpu **gpu, quip_error *error)
     return status;
 }
 
+static void poll(struct gpu *g, bool wait)
+{
+    if (g->f.is_dawn)
+        qp_dawn_poll(&g->f, g->instance, g->queue, wait);
+    else
+        g->f.device_poll(g->device, wait, NULL);
+}
+
 /* wgpu-native 29 waits for a device that is released, and ends the process if it is lost: such a
- * device is not released. */
+ * device is not released. Dawn calls back for all mappings, at the latest behind that. */
 void qp_gpu_close(struct gpu *g)
 {
     if (!g)
@@ -225,7 +251,7 @@ void qp_gpu_close(struct gpu *g)
     qp_wgpu_failures_stop(&g->failures);
     qp_gpu_discard(g);
     if (g->device && !qp_wgpu_is_lost(&g->failures))
-        g->f.device_poll(g->device, true, NULL);
+        poll(g, true);
     if (g->queries)
         g->f.release_queries(g->queries);
     for (int i = 0; i < g->n_layouts; i++) {
@@ -234,8 +260,10 @@ void qp_gpu_close(struct gpu *g)
     }
     if (g->queue)
         g->f.release_queue(g->queue);
-    if (g->device && !qp_wgpu_is_lost(&g->failures))
+    if (g->device && (g->f.is_dawn || !qp_wgpu_is_lost(&g->failures)))
         g->f.release_device(g->device);
+    if (g->instance && g->f.is_dawn)
+        qp_dawn_poll(&g->f, g->instance, NULL, false);
     if (g->adapter)
         g->f.release_adapter(g->adapter);
     if (g->instance)
@@ -295,12 +323,12 @@ quip_status qp_gpu_buffer_open(struct gpu_buffer **buffer, struct gpu *g, enum g
     return status;
 }
 
-/* No callback comes from a GPU that was lost. */
+/* No callback of wgpu-native comes from a GPU that was lost. */
 void qp_gpu_buffer_close(struct gpu *g, struct gpu_buffer *buffer)
 {
     if (!buffer)
         return;
-    buffer->is_closed = buffer->is_awaited && !qp_wgpu_is_lost(&g->failures);
+    buffer->is_closed = buffer->is_awaited && (g->f.is_dawn || !qp_wgpu_is_lost(&g->failures));
     const bool is_freed_later = buffer->is_closed;
     g->f.release_buffer(buffer->buffer);
     if (!is_freed_later)
@@ -343,14 +371,32 @@ static const struct layout *find_layout(struct gpu *g, int n_read, int n_write)
     return layout;
 }
 
+/* The shaders check their bounds themselves, and their loops end. */
+static void *create_module(struct gpu *g, const char *wgsl, size_t n)
+{
+    struct wgpu_wgsl source = { .chain = { NULL, WGPU_SOURCE_WGSL }, .code = { wgsl, n } };
+    const struct wgpu_module_descriptor descriptor = { .next = &source.chain };
+    struct bytes text = { 0 };
+    if (!g->f.is_dawn)
+        return g->f.create_trusted_module(g->device, &descriptor, 0);
+    // Dawn wants features named before a shader; wgpu-native does not know these lines
+    const bool ok =
+        (!g->info.has_subgroups || qp_bytes_append_text(&text, "enable subgroups;\n")) &&
+        (!g->info.has_matrices ||
+         qp_bytes_append_text(&text, "enable f16, chromium_experimental_subgroup_matrix;\n")) &&
+        qp_bytes_append(&text, wgsl, n);
+    if (ok)
+        source.code = (struct wgpu_text){ (const char *)text.data, text.n };
+    void *module = g->f.create_module(g->device, &descriptor);
+    qp_bytes_close(&text);
+    return module;
+}
+
 struct gpu_pipeline *qp_gpu_pipeline_open(struct gpu *g, const char *wgsl, size_t n, int n_read,
                                           int n_write)
 {
-    struct wgpu_wgsl source = { .chain = { NULL, WGPU_SOURCE_WGSL }, .code = { wgsl, n } };
-    const struct wgpu_module_descriptor module_descriptor = { .next = &source.chain };
     const struct layout *layout = find_layout(g, n_read, n_write);
-    // the shaders check their bounds themselves, and their loops end
-    void *module = g->f.create_module(g->device, &module_descriptor, 0);
+    void *module = create_module(g, wgsl, n);
     const struct wgpu_pipeline_descriptor descriptor = {
         .layout = layout->pipeline,
         .compute = { .module = module, .entry_point = text_of("main") },
@@ -511,11 +557,11 @@ static void await_map(struct gpu *g, const struct gpu_buffer *buffer)
     while (asks && ns < 3 * last && buffer->is_awaited && !has_failed(g)) {
         if (ns < last / 8 * 7)
             nanosleep(&(struct timespec){ .tv_nsec = (long)(ns / 32 % 1000000000) }, NULL);
-        g->f.device_poll(g->device, false, NULL);
+        poll(g, false);
         ns = qp_now_ns() - start;
     }
     if (buffer->is_awaited && !has_failed(g))
-        g->f.device_poll(g->device, true, NULL);
+        poll(g, true);
     g->waited_ns = qp_now_ns() - start;
 }
 
@@ -525,7 +571,7 @@ const void *qp_gpu_mapped(struct gpu *g, struct gpu_buffer *buffer, bool wait)
         if (wait)
             await_map(g, buffer);
         else
-            g->f.device_poll(g->device, false, NULL);
+            poll(g, false);
     }
     if (has_failed(g))
         return NULL;
@@ -579,7 +625,7 @@ int qp_gpu_measured(struct gpu *g, uint64_t *ns, int max)
     if (n > 0 && qp_gpu_buffer_open(&times, g, GPU_QUERIES, n_bytes, NULL) == QUIP_OK &&
         qp_gpu_buffer_open(&readback, g, GPU_READBACK, n_bytes, NULL) == QUIP_OK)
         found = fetch_times(g, times, readback);
-    const double period = (double)g->f.timestamp_period(g->queue);
+    const double period = g->f.is_dawn ? 1 : (double)g->f.timestamp_period(g->queue);
     for (int i = 0; i < n && found; i++)
         ns[i] = (uint64_t)((double)(found[2 * i + 1] - found[2 * i]) * period);
     if (found)

@@ -1,6 +1,7 @@
 /* native_abi.h: what device_native.c uses of the binary interface of webgpu.h, as wgpu-native 29
- * has it (https://github.com/webgpu-native/webgpu-headers, and wgpu.h of wgpu-native). Structs have
- * all fields of theirs, in the same order; objects are pointers. */
+ * and Dawn have it (https://github.com/webgpu-native/webgpu-headers; wgpu.h of wgpu-native and
+ * dawn.json of Dawn have what is theirs alone). Structs have all fields of theirs, in the same
+ * order; objects are pointers. */
 #ifndef QP_NATIVE_ABI_H
 #define QP_NATIVE_ABI_H
 
@@ -12,6 +13,7 @@ enum {
     WGPU_SUCCESS = 1,     // of every status
     WGPU_SPONTANEOUS = 3, // callback modes: at any time; while events are processed
     WGPU_PROCESS_EVENTS = 2,
+    WGPU_WAIT_ONLY = 1,
     WGPU_HIGH_PERFORMANCE = 2,
     WGPU_CORE = 2,
     WGPU_SOURCE_WGSL = 2,
@@ -27,8 +29,13 @@ enum {
     WGPU_BINDING_READ = 4,
     WGPU_STAGE_COMPUTE = 4,
     WGPU_MAP_READ = 1,
-    WGPU_TIMESTAMP_QUERY = 9,       // a feature
-    WGPU_NATIVE_SUBGROUP = 0x30021, // another
+    WGPU_TIMESTAMP_QUERY = 9, // a feature
+    WGPU_SHADER_F16 = 11,     // others
+    WGPU_SUBGROUPS = 18,
+    WGPU_NATIVE_SUBGROUP = 0x30021, // of wgpu-native
+    WGPU_SUBGROUP_MATRIX = 0x50034, // of Dawn
+    WGPU_DAWN_TOGGLES = 0x5000a,
+    WGPU_TIMED_WAIT = 1,
     WGPU_QUERY_TIMESTAMP = 2,
     WGPU_USAGE_MAP_READ = 1,
     WGPU_USAGE_COPY_SRC = 4,
@@ -67,6 +74,15 @@ struct wgpu_instance_descriptor {
     size_t n_features;
     const uint32_t *features;
     const void *limits;
+};
+
+/* Of Dawn, in an instance, an adapter's options or a device: what it does and leaves out. */
+struct wgpu_toggles {
+    struct wgpu_chain chain;
+    size_t n_enabled;
+    const char *const *enabled;
+    size_t n_disabled;
+    const char *const *disabled;
 };
 
 struct wgpu_limits {
@@ -129,6 +145,11 @@ struct wgpu_error_callback {
     void (*callback)(void *const *device, uint32_t type, struct wgpu_text message, void *a,
                      void *b);
     void *a, *b;
+};
+
+struct wgpu_wait {
+    struct wgpu_future future;
+    uint32_t is_done;
 };
 
 struct wgpu_device_descriptor {
@@ -253,6 +274,7 @@ static_assert(sizeof(struct wgpu_pass_descriptor) == 32, "binary interface");
 /* ---- its functions (native_library.c) ---- */
 
 struct wgpu_functions {
+    bool is_dawn; // and has not those of wgpu-native alone; otherwise the other way round
     void *(*create_instance)(const struct wgpu_instance_descriptor *descriptor);
     struct wgpu_future (*request_adapter)(void *instance,
                                           const struct wgpu_adapter_options *options,
@@ -268,8 +290,9 @@ struct wgpu_functions {
     void *(*device_queue)(void *device);
     uint32_t (*device_poll)(void *device, uint32_t wait, const uint64_t *submission);
     void *(*create_buffer)(void *device, const struct wgpu_buffer_descriptor *descriptor);
-    void *(*create_module)(void *device, const struct wgpu_module_descriptor *descriptor,
-                           uint64_t runtime_checks);
+    void *(*create_module)(void *device, const struct wgpu_module_descriptor *descriptor);
+    void *(*create_trusted_module)(void *device, const struct wgpu_module_descriptor *descriptor,
+                                   uint64_t runtime_checks);
     void *(*create_group_layout)(void *device,
                                  const struct wgpu_group_layout_descriptor *descriptor);
     void *(*create_pipeline_layout)(void *device,
@@ -298,6 +321,9 @@ struct wgpu_functions {
                     uint64_t offset);
     float (*timestamp_period)(void *queue); // nanoseconds
     uint32_t (*version)(void);
+    void (*process_events)(void *instance);
+    uint32_t (*wait_any)(void *instance, size_t n, struct wgpu_wait *waits, uint64_t ns);
+    struct wgpu_future (*on_done)(void *queue, struct wgpu_map_callback callback);
     void (*release_instance)(void *), (*release_adapter)(void *), (*release_device)(void *),
         (*release_queue)(void *), (*release_buffer)(void *), (*release_module)(void *),
         (*release_group_layout)(void *), (*release_pipeline_layout)(void *),
@@ -311,6 +337,16 @@ struct wgpu_functions {
  * places and gets the version. */
 struct gpu_report;
 quip_status qp_wgpu_load(struct wgpu_functions *f, struct gpu_report *report, quip_error *error);
+
+/* ---- native_dawn.c: what Dawn does in another way ---- */
+
+/* An instance, and the toggles for an adapter's options and a device. */
+void *qp_dawn_instance(const struct wgpu_functions *f);
+struct wgpu_chain *qp_dawn_toggles(void);
+/* Call the callbacks of what is done; with `wait`, of all that was submitted. */
+void qp_dawn_poll(const struct wgpu_functions *f, void *instance, void *queue, bool wait);
+/* Can subgroups multiply matrices of binary16 numbers? */
+bool qp_dawn_has_matrices(const struct wgpu_functions *f, void *adapter);
 
 /* ---- device_native.c ---- */
 

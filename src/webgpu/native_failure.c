@@ -133,6 +133,16 @@ bool qp_wgpu_is_lost(struct native_failures *f)
     return is_lost;
 }
 
+bool qp_wgpu_forgive(struct native_failures *f)
+{
+    pthread_mutex_lock(&f->lock);
+    const bool is_lost = f->is_lost;
+    if (!is_lost)
+        f->first = (quip_error){ 0 };
+    pthread_mutex_unlock(&f->lock);
+    return !is_lost;
+}
+
 void qp_wgpu_failures_stop(struct native_failures *f)
 {
     pthread_mutex_lock(&f->lock);

@@ -31,6 +31,8 @@ void qp_wgpu_fail_map(struct native_failures *f, struct wgpu_text message);
 /* QUIP_OK, or the first failure. */
 quip_status qp_wgpu_failure(struct native_failures *f, quip_error *error);
 bool qp_wgpu_is_lost(struct native_failures *f);
+/* Forget the first failure, unless the GPU is lost; returns whether it is not. */
+bool qp_wgpu_forgive(struct native_failures *f);
 /* The GPU is being closed: failures do not count any more. */
 void qp_wgpu_failures_stop(struct native_failures *f);
 

@@ -1,4 +1,4 @@
-/* native_library.c: loads wgpu-native.
+/* native_library.c: loads wgpu-native, or Dawn.
  * In:  the environment, which says where it is.
  * Out: its functions; or a sentence that says why there are none. */
 #ifndef _GNU_SOURCE
@@ -16,7 +16,7 @@
     {                                                                                              \
         offsetof(struct wgpu_functions, field), name                                               \
     }
-static const struct {
+static const struct function_name {
     size_t offset;
     const char *name;
 } function_names[] = {
@@ -26,11 +26,9 @@ static const struct {
     FUNCTION(adapter_limits, "wgpuAdapterGetLimits"),
     FUNCTION(adapter_info, "wgpuAdapterGetInfo"),
     FUNCTION(adapter_features, "wgpuAdapterGetFeatures"),
-    FUNCTION(enumerate_adapters, "wgpuInstanceEnumerateAdapters"),
     FUNCTION(device_queue, "wgpuDeviceGetQueue"),
-    FUNCTION(device_poll, "wgpuDevicePoll"),
     FUNCTION(create_buffer, "wgpuDeviceCreateBuffer"),
-    FUNCTION(create_module, "wgpuDeviceCreateShaderModuleTrusted"),
+    FUNCTION(create_module, "wgpuDeviceCreateShaderModule"),
     FUNCTION(create_group_layout, "wgpuDeviceCreateBindGroupLayout"),
     FUNCTION(create_pipeline_layout, "wgpuDeviceCreatePipelineLayout"),
     FUNCTION(create_pipeline, "wgpuDeviceCreateComputePipeline"),
@@ -51,8 +49,6 @@ static const struct {
     FUNCTION(has_feature, "wgpuAdapterHasFeature"),
     FUNCTION(create_queries, "wgpuDeviceCreateQuerySet"),
     FUNCTION(resolve, "wgpuCommandEncoderResolveQuerySet"),
-    FUNCTION(timestamp_period, "wgpuQueueGetTimestampPeriod"),
-    FUNCTION(version, "wgpuGetVersion"),
     FUNCTION(release_instance, "wgpuInstanceRelease"),
     FUNCTION(release_adapter, "wgpuAdapterRelease"),
     FUNCTION(release_device, "wgpuDeviceRelease"),
@@ -69,6 +65,16 @@ static const struct {
     FUNCTION(release_queries, "wgpuQuerySetRelease"),
     FUNCTION(free_info, "wgpuAdapterInfoFreeMembers"),
     FUNCTION(free_features, "wgpuSupportedFeaturesFreeMembers"),
+}, native_names[] = { // of wgpu-native
+    FUNCTION(enumerate_adapters, "wgpuInstanceEnumerateAdapters"),
+    FUNCTION(device_poll, "wgpuDevicePoll"),
+    FUNCTION(create_trusted_module, "wgpuDeviceCreateShaderModuleTrusted"),
+    FUNCTION(timestamp_period, "wgpuQueueGetTimestampPeriod"),
+    FUNCTION(version, "wgpuGetVersion"),
+}, dawn_names[] = {
+    FUNCTION(process_events, "wgpuInstanceProcessEvents"),
+    FUNCTION(wait_any, "wgpuInstanceWaitAny"),
+    FUNCTION(on_done, "wgpuQueueOnSubmittedWorkDone"),
 };
 
 /* Load a file, and note in the report what came of it. */
@@ -118,6 +124,19 @@ static void keep_drivers(const struct wgpu_functions *f)
     (void)kept;
 }
 
+/* Find n functions of the library; the name of one that it does not have, or NULL. */
+static const char *find_functions(struct wgpu_functions *f, void *library,
+                                  const struct function_name *names, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        void *symbol = dlsym(library, names[i].name);
+        if (!symbol)
+            return names[i].name;
+        memcpy((char *)f + names[i].offset, &symbol, sizeof symbol);
+    }
+    return NULL;
+}
+
 /* The library stays loaded: its threads may outlive a GPU. */
 quip_status qp_wgpu_load(struct wgpu_functions *f, struct gpu_report *report, quip_error *error)
 {
@@ -126,20 +145,24 @@ quip_status qp_wgpu_load(struct wgpu_functions *f, struct gpu_report *report, qu
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "the library of the gpu backend, wgpu-native, was not found; `scripts/setup "
                        "gpu` installs it, QUIP_GPU_LIBRARY names its file");
-    for (size_t i = 0; i < QP_COUNT(function_names); i++) {
-        void *symbol = dlsym(library, function_names[i].name);
-        if (!symbol)
-            return qp_fail(error, QUIP_E_UNSUPPORTED,
-                           "the library of the gpu backend has no function %s; it must be "
-                           "wgpu-native %d",
-                           function_names[i].name, WGPU_MAJOR_VERSION);
-        memcpy((char *)f + function_names[i].offset, &symbol, sizeof symbol);
-    }
-    const uint32_t version = f->version();
-    if (report)
+    f->is_dawn = dlsym(library, native_names[0].name) == NULL;
+    const char *missing = find_functions(f, library, function_names, QP_COUNT(function_names));
+    if (!missing && f->is_dawn)
+        missing = find_functions(f, library, dawn_names, QP_COUNT(dawn_names));
+    else if (!missing)
+        missing = find_functions(f, library, native_names, QP_COUNT(native_names));
+    if (missing)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "the library of the gpu backend has no function %s; it must be "
+                       "wgpu-native %d, or Dawn",
+                       missing, WGPU_MAJOR_VERSION);
+    const uint32_t version = f->is_dawn ? 0 : f->version();
+    if (report && f->is_dawn)
+        snprintf(report->library, sizeof report->library, "Dawn");
+    else if (report)
         snprintf(report->library, sizeof report->library, "wgpu-native %u.%u.%u.%u", version >> 24,
                  version >> 16 & 255, version >> 8 & 255, version & 255);
-    if (version >> 24 != WGPU_MAJOR_VERSION)
+    if (!f->is_dawn && version >> 24 != WGPU_MAJOR_VERSION)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
                        "the library of the gpu backend is wgpu-native %u.%u, expected %d",
                        version >> 24, version >> 16 & 255, WGPU_MAJOR_VERSION);

@@ -12,9 +12,9 @@ static const struct {
     uint32_t number;
     const char *name;
 } known_features[] = {
-    { 0x09, "timestamp-query" },      { 0x0b, "shader-f16" },      { 0x12, "subgroups" },
-    { 0x30021, "native subgroups" },  { 0x30026, "shader-int64" }, { 0x3002b, "pipeline cache" },
-    { 0x3003b, "cooperative matrix" }
+    { 0x09, "timestamp-query" },       { 0x0b, "shader-f16" },        { 0x12, "subgroups" },
+    { 0x30021, "native subgroups" },   { 0x30026, "shader-int64" },   { 0x3002b, "pipeline cache" },
+    { 0x3003b, "cooperative matrix" }, { 0x50034, "subgroup matrix" }
 };
 
 static void list_features(const struct wgpu_functions *f, void *adapter, struct gpu_adapter *to)
@@ -31,15 +31,17 @@ static void list_features(const struct wgpu_functions *f, void *adapter, struct 
 static void list_adapters(const struct wgpu_functions *f, void *instance, struct gpu_report *r)
 {
     const struct wgpu_enumerate_options options = { .apis = WGPU_APIS };
-    const size_t n = f->enumerate_adapters(instance, &options, NULL);
+    const size_t n = f->is_dawn ? 1 : f->enumerate_adapters(instance, &options, NULL);
     void **adapters = calloc(n + 1, sizeof *adapters), *chosen = qp_wgpu_adapter(f, instance);
     struct gpu_info info = { 0 };
     bool is_seen = false;
     if (chosen)
         info = qp_wgpu_describe(f, chosen, NULL);
-    if (adapters)
+    if (adapters && f->is_dawn) // which does not list them
+        adapters[0] = qp_wgpu_adapter(f, instance);
+    else if (adapters)
         f->enumerate_adapters(instance, &options, adapters);
-    for (size_t i = 0; i < n && adapters; i++) {
+    for (size_t i = 0; i < n && adapters && adapters[i]; i++) {
         if (r->n_adapters < GPU_MAX_ADAPTERS) {
             struct gpu_adapter *a = &r->adapters[r->n_adapters++];
             const struct gpu_info own = qp_wgpu_describe(f, adapters[i], NULL);

@@ -68,6 +68,54 @@ static quip_status run_gemm(struct webgpu_device *d, const struct gpu_slab *p,
                .y = ((uint32_t)n + 63) / 64 });
 }
 
+quip_status qp_webgpu_halve_rows(struct webgpu_device *d, const struct scratch *in, int n_in, int n)
+{
+    const struct parameters {
+        uint32_t n_in, x_stride, h_stride;
+    } parameters = { (uint32_t)n_in, (uint32_t)in->stride, 2 * (uint32_t)quantized_stride(n_in) };
+    return qp_webgpu_dispatch(
+        d, &(struct call){
+               .shader = SHADER_HALVES,
+               .parameters = &parameters,
+               .n_parameters = sizeof parameters,
+               .bindings = { range_of(in), range_of(&d->mem.quantized), range_of(&d->mem.scales) },
+               .x = (uint32_t)n });
+}
+
+/* Of gemm_matrices.wgsl. Large tiles read less, but all of the GPU should have work. */
+static int tile_of(const struct gpu_slab *p, int n)
+{
+    enum {
+        MANY_TILES = 72
+    };
+    return (p->n_rows + 127) / 128 * ((n + 127) / 128) < MANY_TILES ? 64 : 128;
+}
+
+static bool uses_matrices(const struct webgpu_device *d, const struct gpu_slab *p)
+{
+    return d->has_matrices && p->dtype != DTYPE_F32 && !p->has_zeros;
+}
+
+quip_status qp_webgpu_gemm_matrices(struct webgpu_device *d, const struct gpu_slab *p,
+                                    const struct scratch *out, int n, int tile)
+{
+    const uint32_t size = (uint32_t)tile;
+    const struct parameters {
+        struct matrix_parameters matrix;
+        uint32_t n, x_stride, y_stride, y_at;
+    } parameters = { qp_webgpu_describe(p), (uint32_t)n, (uint32_t)quantized_stride(p->n_in) / 2,
+                     (uint32_t)out->stride, 0 };
+    return qp_webgpu_dispatch(
+        d, &(struct call){ .shader = SHADER_GEMM_MATRICES,
+                           .constants = { qp_webgpu_type(p), false, tile },
+                           .parameters = &parameters,
+                           .n_parameters = sizeof parameters,
+                           .bindings = { slab_range(p), range_of(&d->mem.quantized),
+                                         range_of(&d->mem.scales), range_of(out) },
+                           .x = ((uint32_t)p->n_rows + size - 1) / size,
+                           .y = ((uint32_t)n + size - 1) / size });
+}
+
 static bool has_adapters(const struct rows *rows)
 {
     for (int t = 0; t < rows->n; t++)
@@ -80,7 +128,11 @@ quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product
                                const struct scratch *in, const struct scratch *out,
                                const struct rows *rows)
 {
-    bool is_quantized = false;
+    enum {
+        FLOATS,
+        BYTES,
+        HALVES
+    } has = FLOATS; // what the rows of x are there as
     quip_status status = QUIP_OK;
     const struct matvec m = { .in = in,
                               .out = out,
@@ -95,12 +147,17 @@ quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product
         return qp_webgpu_matrows(d, w, m, has_adapters(rows));
     for (int i = 0; i < w->n_slabs && !status; i++) {
         const struct gpu_slab *p = &w->slabs[i];
-        if (p->dtype != DTYPE_F32 && !is_quantized) {
+        const bool is_by_matrices = uses_matrices(d, p);
+        if (is_by_matrices && has != HALVES)
+            status = qp_webgpu_halve_rows(d, in, w->n_in, rows->n);
+        else if (!is_by_matrices && p->dtype != DTYPE_F32 && has != BYTES)
             status = quantize_rows(d, in, w->n_in, rows->n);
-            is_quantized = true;
-        }
+        if (p->dtype != DTYPE_F32)
+            has = is_by_matrices ? HALVES : BYTES;
         if (!status)
-            status = run_gemm(d, p, in, out, rows->n);
+            status = is_by_matrices
+                         ? qp_webgpu_gemm_matrices(d, p, out, rows->n, tile_of(p, rows->n))
+                         : run_gemm(d, p, in, out, rows->n);
     }
     return status;
 }

@@ -21,14 +21,15 @@ enum {
 /* The texts of *.wgsl, which the build makes C of (cmake/embed.cmake). */
 extern const char qp_wgsl_act[], qp_wgsl_add[], qp_wgsl_argmax[], qp_wgsl_best[], qp_wgsl_attend[],
     qp_wgsl_attend_few[], qp_wgsl_attention[], qp_wgsl_combine[], qp_wgsl_draw[], qp_wgsl_embed[],
-    qp_wgsl_gated[], qp_wgsl_gemm[], qp_wgsl_input_norm[], qp_wgsl_input_parts[],
-    qp_wgsl_input_plain[], qp_wgsl_input_rounded[], qp_wgsl_keep[], qp_wgsl_matrix[],
-    qp_wgsl_matvec[], qp_wgsl_norm[], qp_wgsl_ple[], qp_wgsl_quantize[], qp_wgsl_rope[],
-    qp_wgsl_select[], qp_wgsl_sort[], qp_wgsl_split[], qp_wgsl_sum[], qp_wgsl_sum_subgroups[],
-    qp_wgsl_keys[], qp_wgsl_lanes[], qp_wgsl_lanes_subgroups[], qp_wgsl_few_memory[],
-    qp_wgsl_few_subgroups[], qp_wgsl_few_heads[], qp_wgsl_few_row[], qp_wgsl_few_one[],
-    qp_wgsl_few_four[], qp_wgsl_few_two[], qp_wgsl_subgroup[], qp_wgsl_matrows_subgroups[],
-    qp_wgsl_output[], qp_wgsl_products[], qp_wgsl_round[], qp_wgsl_round_rows[];
+    qp_wgsl_gated[], qp_wgsl_gemm[], qp_wgsl_gemm_matrices[], qp_wgsl_halves[],
+    qp_wgsl_input_norm[], qp_wgsl_input_parts[], qp_wgsl_input_plain[], qp_wgsl_input_rounded[],
+    qp_wgsl_keep[], qp_wgsl_matrix[], qp_wgsl_matvec[], qp_wgsl_norm[], qp_wgsl_ple[],
+    qp_wgsl_quantize[], qp_wgsl_rope[], qp_wgsl_select[], qp_wgsl_sort[], qp_wgsl_split[],
+    qp_wgsl_sum[], qp_wgsl_sum_subgroups[], qp_wgsl_keys[], qp_wgsl_lanes[],
+    qp_wgsl_lanes_subgroups[], qp_wgsl_few_memory[], qp_wgsl_few_subgroups[], qp_wgsl_few_heads[],
+    qp_wgsl_few_row[], qp_wgsl_few_one[], qp_wgsl_few_four[], qp_wgsl_few_two[], qp_wgsl_subgroup[],
+    qp_wgsl_matrows_subgroups[], qp_wgsl_output[], qp_wgsl_products[], qp_wgsl_round[],
+    qp_wgsl_round_rows[];
 
 #define NORM_CONSTANTS "iPOST", "bADDS", "bSCALES", "iNEXT", "bIS_LAYER_NORM", "bIS_PLUS_1"
 #define MATVEC_CONSTANTS                                                                           \
@@ -108,6 +109,13 @@ static const struct shader_kind {
                       3,
                       1,
                       { "iTYPE", "bHAS_ZEROS", "bIS_ALIGNED" } },
+#if !defined(__wasm__) // where no browser offers what it needs
+    [SHADER_HALVES] = { { qp_wgsl_halves }, 1, 2, { 0 } },
+    [SHADER_GEMM_MATRICES] = { { qp_wgsl_matrix, qp_wgsl_gemm_matrices },
+                               3,
+                               1,
+                               { "iTYPE", "bHAS_ZEROS", "uTILE" } },
+#endif
     [SHADER_GATED] = { { qp_wgsl_act, qp_wgsl_gated }, 1, 1, { "iGATE", "iACT" } },
     [SHADER_CONV] = { { qp_wgsl_conv }, 2, 2, { "iWIDTH", "iRING", "iCHUNK", "bKEEPS" } },
     [SHADER_PLE] = { { qp_wgsl_act, qp_wgsl_ple }, 5, 1, { "bIS_PLUS_1", "iACT" } },
@@ -162,6 +170,8 @@ static const char *const shader_names[N_SHADERS] = {
     [SHADER_ROUND_PARTS] = "add parts and round rows",
     [SHADER_QUANTIZE] = "quantize",
     [SHADER_GEMM] = "product of many rows",
+    [SHADER_HALVES] = "quantize",
+    [SHADER_GEMM_MATRICES] = "product by matrix units",
     [SHADER_GATED] = "activation",
     [SHADER_CONV] = "convolution",
     [SHADER_PLE] = "per-layer embedding",

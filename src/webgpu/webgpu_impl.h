@@ -71,6 +71,8 @@ enum shader {
     SHADER_MATROWS,
     SHADER_QUANTIZE,
     SHADER_GEMM,
+    SHADER_HALVES,
+    SHADER_GEMM_MATRICES,
     SHADER_GATED,
     SHADER_CONV,
     SHADER_PLE,
@@ -149,6 +151,8 @@ struct recorder {
 /* Sets d->subgroup. Waits. */
 struct webgpu_device;
 quip_status qp_webgpu_find_subgroup(struct webgpu_device *d, quip_error *error);
+/* Sets d->has_matrices, if the GPU has them and a small product of them is right. */
+quip_status qp_webgpu_test_matrices(struct webgpu_device *d, quip_error *error);
 
 /* ---- upload.c ---- */
 
@@ -194,7 +198,7 @@ struct scratch {
 struct batch_memory {
     struct scratch x, next_x; // products that compute x themselves write it to the other one
     struct scratch xn, y, qkv, q, att, gate_up, h, logits;
-    struct scratch quantized, scales;     // activations as int8, and their scales
+    struct scratch quantized, scales;     // activations as int8 or binary16, and their scales
     struct scratch parts;                 // of attention
     struct scratch ple_rows, ple_context; // [n_rows, n_layers * d_ple], see ops_ple.c
     struct scratch ple_gate, ple;
@@ -278,7 +282,8 @@ struct webgpu_device {
     struct scratch vector_memory, position_memory;
     struct scratch ropes[N_ROPES][2]; // [n_context, dim / 2] cos and sin; by qp_rope_set
     bool kv_is_f16;
-    int subgroup; // threads of a subgroup, which are neighbours; 1: not known (subgroups.c)
+    int subgroup;      // threads of a subgroup, which are neighbours; 1: not known (subgroups.c)
+    bool has_matrices; // of subgroups, and they compute rightly (matrices.c)
     uint64_t weight_bytes;
     uint64_t refused_pool; // bytes that there was no memory for (kv_pool.c); 0: none
     uint64_t large_reads;  // bytes of a matrix for whose sake few rows are multiplied together

@@ -99,7 +99,7 @@ static struct object *use(void *object, enum kind kind)
 static void release(void *object, enum kind kind)
 {
     struct object *o = use(object, kind);
-    if (kind == DEVICE && o->is_lost)
+    if (kind == DEVICE && o->is_lost && !fake_gpu.is_dawn)
         note_wrong("wgpuDeviceRelease after the GPU was lost");
     o->is_released = true;
     fake_gpu.n_live--;
@@ -225,15 +225,17 @@ static uint32_t adapter_info(void *adapter, struct wgpu_adapter_info *info)
 {
     use(adapter, ADAPTER);
     info->device = text("fake");
+    info->vendor_id = fake_gpu.is_dawn ? 0x10de : 0; // with subgroups of one size
     info->description = text("computes nothing");
     return WGPU_SUCCESS;
 }
 
 static uint32_t has_feature(void *adapter, uint32_t feature)
 {
-    (void)feature;
     use(adapter, ADAPTER);
-    return 1;
+    if (feature >> 16 == (fake_gpu.is_dawn ? 3 : 5))
+        note_wrong("wgpuAdapterHasFeature of a feature of another library");
+    return feature != WGPU_SUBGROUP_MATRIX || fake_gpu.has_matrices;
 }
 
 static void *device_queue(void *device)
@@ -294,14 +296,8 @@ static struct wgpu_future map(void *buffer, uint64_t mode, size_t offset, size_t
     return (struct wgpu_future){ 0 };
 }
 
-static uint32_t device_poll(void *device, uint32_t wait, const uint64_t *submission)
+static void poll(struct object *d, bool wait)
 {
-    struct object *d = use(device, DEVICE);
-    (void)submission;
-    if (d->is_lost)
-        note_wrong("wgpuDevicePoll after the GPU was lost");
-    if (fails(d, "wgpuDevicePoll"))
-        return 0;
     if (wait && fake_gpu.wait_ns)
         nanosleep(&(struct timespec){ .tv_nsec = fake_gpu.wait_ns }, NULL);
     for (struct object *o = newest; o; o = o->older) {
@@ -312,7 +308,52 @@ static uint32_t device_poll(void *device, uint32_t wait, const uint64_t *submiss
         else
             fake_gpu.n_polls++;
     }
+}
+
+static uint32_t device_poll(void *device, uint32_t wait, const uint64_t *submission)
+{
+    struct object *d = use(device, DEVICE);
+    (void)submission;
+    if (d->is_lost)
+        note_wrong("wgpuDevicePoll after the GPU was lost");
+    if (fails(d, "wgpuDevicePoll"))
+        return 0;
+    poll(d, wait);
     return 1;
+}
+
+/* Of Dawn. The wait is over when events are processed. */
+static struct object *waits_for;
+
+static struct wgpu_future on_done(void *queue, struct wgpu_map_callback callback)
+{
+    struct object *q = use(queue, QUEUE);
+    if (!callback.callback)
+        note_wrong("wgpuQueueOnSubmittedWorkDone without a callback");
+    waits_for = q->device;
+    return (struct wgpu_future){ 1 };
+}
+
+static uint32_t wait_any(void *instance, size_t n, struct wgpu_wait *waits, uint64_t ns)
+{
+    use(instance, INSTANCE);
+    if (n != 1 || waits->future.id != 1 || ns != UINT64_MAX || !waits_for)
+        note_wrong("wgpuInstanceWaitAny for nothing");
+    else if (!fails(waits_for, "wgpuInstanceWaitAny"))
+        poll(waits_for, true);
+    waits_for = NULL;
+    return WGPU_SUCCESS;
+}
+
+static void process_events(void *instance)
+{
+    use(instance, INSTANCE);
+    for (struct object *o = newest; o; o = o->older) {
+        if (o->kind == DEVICE && !o->is_released && !o->is_lost)
+            poll(o, false);
+        else if (o->map.callback && (o->device->is_released || o->device->is_lost))
+            end_map(o, ERROR_STATUS, text("the device is gone"));
+    }
 }
 
 static const void *mapped_range(void *buffer, size_t offset, size_t n)
@@ -323,6 +364,8 @@ static const void *mapped_range(void *buffer, size_t offset, size_t n)
     check_range(b, offset, n);
     if (!b->bytes)
         b->bytes = __real_calloc(1, (size_t)b->size);
+    if (fake_gpu.answer)
+        fake_gpu.answer(b->bytes, n);
     return b->bytes;
 }
 
@@ -345,11 +388,31 @@ static void release_buffer(void *buffer)
 
 /* ---- pipelines and bindings ---- */
 
-static void *create_module(void *device, const struct wgpu_module_descriptor *descriptor,
-                           uint64_t runtime_checks)
+static bool contains(struct wgpu_text code, const char *words)
 {
-    (void)descriptor, (void)runtime_checks;
+    const size_t n = strlen(words);
+    for (size_t i = 0; i + n <= code.n; i++)
+        if (memcmp(code.data + i, words, n) == 0)
+            return true;
+    return false;
+}
+
+static void *create_module(void *device, const struct wgpu_module_descriptor *descriptor)
+{
+    const struct wgpu_text code = ((const struct wgpu_wgsl *)(const void *)descriptor->next)->code;
+    const bool has_matrices = contains(code, "subgroupMatrixLoad");
+    fake_gpu.n_matrix_modules += has_matrices;
+    fake_gpu.n_tile_modules += contains(code, "fn float_dots");
+    if (contains(code, "enable ") != fake_gpu.is_dawn || (has_matrices && !fake_gpu.has_matrices))
+        note_wrong("a shader for another library, or another GPU");
     return make_checked(MODULE, device, "wgpuDeviceCreateShaderModule", false);
+}
+
+static void *create_trusted_module(void *device, const struct wgpu_module_descriptor *descriptor,
+                                   uint64_t runtime_checks)
+{
+    (void)runtime_checks;
+    return create_module(device, descriptor);
 }
 
 static void *create_group_layout(void *device,
@@ -551,6 +614,7 @@ static const struct wgpu_functions fake_functions = {
     .device_poll = device_poll,
     .create_buffer = create_buffer,
     .create_module = create_module,
+    .create_trusted_module = create_trusted_module,
     .create_group_layout = create_group_layout,
     .create_pipeline_layout = create_pipeline_layout,
     .create_pipeline = create_pipeline,
@@ -572,6 +636,9 @@ static const struct wgpu_functions fake_functions = {
     .create_queries = create_queries,
     .resolve = resolve,
     .timestamp_period = timestamp_period,
+    .process_events = process_events,
+    .wait_any = wait_any,
+    .on_done = on_done,
     .version = version,
     .release_instance = release_instance,
     .release_adapter = release_adapter,
@@ -603,6 +670,7 @@ quip_status __wrap_qp_wgpu_load(struct wgpu_functions *f, struct gpu_report *rep
     if (!fake_gpu.is_on)
         return __real_qp_wgpu_load(f, report, error);
     *f = fake_functions;
+    f->is_dawn = fake_gpu.is_dawn;
     return QUIP_OK;
 }
 

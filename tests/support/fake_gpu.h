@@ -1,4 +1,4 @@
-/* fake_gpu.h: a GPU that computes nothing, behind the functions of wgpu-native.
+/* fake_gpu.h: a GPU that computes nothing, behind the functions of wgpu-native or Dawn.
  *
  * With is_on it is what a model that is opened on the GPU gets, also where there is neither a GPU
  * nor wgpu-native. All that comes back from it is zeros. It counts the objects that are alive, it
@@ -11,6 +11,7 @@
 #define FAKE_GPU_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum fake_failure {
@@ -21,7 +22,9 @@ enum fake_failure {
 
 struct fake_gpu {
     bool is_on;
-    uint64_t max_buffer, max_binding; // limits; 0: those of a usual GPU
+    bool is_dawn, has_matrices; // it is Dawn, not wgpu-native; its subgroups multiply matrices
+    void (*answer)(void *bytes, size_t n); // fills what comes back; NULL: zeros
+    uint64_t max_buffer, max_binding;      // limits; 0: those of a usual GPU
     uint32_t group_memory, group_threads, max_groups, n_bindings;
     int fail_in;               // the n-th call from now that can fail, fails; 0: none
     enum fake_failure failure; // in this way
@@ -32,6 +35,8 @@ struct fake_gpu {
     const char *failed;    // the call that failed; NULL: none
     int n_calls;           // that could fail
     int n_live, n_devices; // objects that were not released; of these, devices
+    int n_matrix_modules;  // shaders that multiply matrices,
+    int n_tile_modules;    // or tiles without them
     int n_polls;           // that found a mapping which was not done
     const char *wrong;     // the first wrong call; NULL: none was wrong
 };
