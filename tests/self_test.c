@@ -122,7 +122,6 @@ static void test_each_kind_of_batch(void **state)
         int n;
         const char *words;
     } cases[] = { { 4, "logits of a few tokens" },
-                  { 72, "logits of a prompt" },
                   { 148, "logits of a prompt" },
                   { 12, "logits of a short prompt" },
                   { 1, "logits of a token" } };

@@ -37,12 +37,14 @@ static const char *const run_names[N_RUNS] = { "a few tokens", "a prompt", "a sh
 /* Eight layers have all kinds: with and without a window, with a convolution, with experts. But a
  * wrong attention hardly shows after them: a token's own embedding is most of the logits of Gemma,
  * and each layer adds roundings. So two layers run with embeddings that are a 16th; and one whose
- * scores are a 10th, which attends to all keys nearly alike, so that none can be lost. */
+ * scores are a 10th, which attends to all keys nearly alike, so that none can be lost. Eight layers
+ * have no few rows: in some models the first tokens become so large that the CPU and a right GPU
+ * round them to something else. */
 static const struct test_stage {
     int n_layers;                     // behind those before the first attention
     float embed_factor, query_factor; // of embed_scale and query_scale
     int n[N_RUNS];                    // tokens
-} stages[] = { { 8, 1, 1, { 4, 72, 12, 1 } },
+} stages[] = { { 8, 1, 1, { 0, TEST_ROWS, 12, 1 } },
                { 2, 1.0f / 16, 1, { 4, TEST_ROWS, 12, 1 } },
                { 1, 1.0f / 16, 1.0f / 10, { 0, TEST_ROWS, 0, 1 } } };
 
