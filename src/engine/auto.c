@@ -58,14 +58,6 @@ static void choose_because(quip_model *m, quip_backend backend, const char *reas
 
 /* ---- measure ---- */
 
-/* Run n tokens. *next: the most likely one behind them. */
-static quip_status run_tokens(struct probe *p, const quip_token *tokens, int n, quip_token *next,
-                              quip_error *error)
-{
-    const quip_status status = qp_probe_begin(p, tokens, n, true, error);
-    return status ? status : qp_probe_end(p, true, NULL, next, error);
-}
-
 /* The shortest time of a token. */
 static quip_status measure_tokens(struct device *d, uint64_t *ns, quip_error *error)
 {
@@ -79,14 +71,14 @@ static quip_status measure_tokens(struct device *d, uint64_t *ns, quip_error *er
         tokens[i] = qp_probe_token(c, i);
     quip_status status = qp_probe_open(&probe, d, AUTO_PROMPT, max, error);
     if (!status)
-        status = run_tokens(&probe, tokens, n_prompt, &next, error);
+        status = qp_probe_run(&probe, tokens, n_prompt, NULL, &next, error);
     const uint64_t begin = qp_now_ns();
     *ns = UINT64_MAX;
     for (int i = n_prompt; i < max && !status; i++) {
         const uint64_t start = qp_now_ns();
         if (start - begin > (i < n_prompt + AUTO_MIN_TOKENS ? SLOW_NS : MEASURE_NS))
             break;
-        status = run_tokens(&probe, &next, 1, &next, error);
+        status = qp_probe_run(&probe, &next, 1, NULL, &next, error);
         const uint64_t took = qp_now_ns() - start;
         *ns = took < *ns ? took : *ns;
     }

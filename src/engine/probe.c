@@ -91,3 +91,10 @@ quip_status qp_probe_end(struct probe *p, bool wait, float *logits, quip_token *
             best ? d->backend->read_tokens(d, best, 1) : d->backend->read(d, BUF_LOGITS, logits, 1);
     return qp_device_fail(d, status, error);
 }
+
+quip_status qp_probe_run(struct probe *p, const quip_token *tokens, int n, float *logits,
+                         quip_token *best, quip_error *error)
+{
+    const quip_status status = qp_probe_begin(p, tokens, n, best != NULL, error);
+    return status ? status : qp_probe_end(p, true, logits, best, error);
+}

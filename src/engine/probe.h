@@ -23,6 +23,9 @@ quip_status qp_probe_begin(struct probe *p, const quip_token *tokens, int n, boo
  * call again. */
 quip_status qp_probe_end(struct probe *p, bool wait, float *logits, quip_token *best,
                          quip_error *error);
+/* Run n tokens, and wait for the most likely next one, or, if `best` is NULL, for its logits. */
+quip_status qp_probe_run(struct probe *p, const quip_token *tokens, int n, float *logits,
+                         quip_token *best, quip_error *error);
 /* The i-th of tokens that are spread over the vocabulary. */
 quip_token qp_probe_token(const struct config *c, int i);
 
