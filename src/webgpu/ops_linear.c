@@ -91,9 +91,16 @@ static int tile_of(const struct gpu_slab *p, int n)
     return (p->n_rows + 127) / 128 * ((n + 127) / 128) < MANY_TILES ? 64 : 128;
 }
 
-static bool uses_matrices(const struct webgpu_device *d, const struct gpu_slab *p)
+/* What a product of many rows reads as x. */
+enum input_form {
+    FLOATS,
+    BYTES,
+    HALVES // of gemm_matrices.wgsl
+};
+
+static enum input_form form_of(const struct webgpu_device *d, const struct gpu_slab *p)
 {
-    return d->has_matrices && p->dtype != DTYPE_F32 && !p->has_zeros;
+    return p->dtype == DTYPE_F32 ? FLOATS : d->has_matrices && !p->has_zeros ? HALVES : BYTES;
 }
 
 quip_status qp_webgpu_gemm_matrices(struct webgpu_device *d, const struct gpu_slab *p,
@@ -128,11 +135,7 @@ quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product
                                const struct scratch *in, const struct scratch *out,
                                const struct rows *rows)
 {
-    enum {
-        FLOATS,
-        BYTES,
-        HALVES
-    } has = FLOATS; // what the rows of x are there as
+    enum input_form has = FLOATS;
     quip_status status = QUIP_OK;
     const struct matvec m = { .in = in,
                               .out = out,
@@ -147,15 +150,14 @@ quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product
         return qp_webgpu_matrows(d, w, m, has_adapters(rows));
     for (int i = 0; i < w->n_slabs && !status; i++) {
         const struct gpu_slab *p = &w->slabs[i];
-        const bool is_by_matrices = uses_matrices(d, p);
-        if (is_by_matrices && has != HALVES)
-            status = qp_webgpu_halve_rows(d, in, w->n_in, rows->n);
-        else if (!is_by_matrices && p->dtype != DTYPE_F32 && has != BYTES)
-            status = quantize_rows(d, in, w->n_in, rows->n);
-        if (p->dtype != DTYPE_F32)
-            has = is_by_matrices ? HALVES : BYTES;
+        const enum input_form form = form_of(d, p);
+        if (form != FLOATS && form != has) {
+            status = form == HALVES ? qp_webgpu_halve_rows(d, in, w->n_in, rows->n)
+                                    : quantize_rows(d, in, w->n_in, rows->n);
+            has = form;
+        }
         if (!status)
-            status = is_by_matrices
+            status = form == HALVES
                          ? qp_webgpu_gemm_matrices(d, p, out, rows->n, tile_of(p, rows->n))
                          : run_gemm(d, p, in, out, rows->n);
     }
