@@ -130,6 +130,8 @@ static void test_scales(void **state)
         { "{\"init_lora_weights\": false, \"layers_to_transform\": [1], \"x\": NaN}", Q7, 8, 1 },
         { "{\"fan_in_fan_out\": true, \"inference_mode\": true, \"peft_version\": \"0.21\"}", Q7, 8,
           1 },
+        { "{\"loftq_config\": {\"loftq_bits\": 4}, \"velora_config\": {\"a\": 1}}", Q7, 8, 1 },
+        { "{\"use_later\": false, \"later_config\": {}, \"megatron_core\": \"x\"}", Q7, 8, 1 },
     };
     for (size_t i = 0; i < QP_COUNT(cases); i++) {
         struct peft_config c;
@@ -169,6 +171,9 @@ static void test_refused_configs(void **state)
         { "{\"arrow_config\": {\"top_k\": 3}}", "a router" },
         { "{\"kasa_config\": {\"beta\": 1}}", "KaSA" },
         { "{\"layer_replication\": [[0, 1]]}", "layers that repeat" },
+        { "{\"monteclora_config\": {\"num_samples\": 8}}", "MonteCLoRA" },
+        { "{\"use_later\": true}", "does not know (use_later)" },
+        { "{\"later_config\": {\"a\": 1}}", "does not know (later_config)" },
         { "{\"alpha_pattern\": {\"(?i)q\": 1}}", "regular expression \"(?i)q\"" },
         { "{\"alpha_pattern\": {\"q\": \"x\"}}", "does not map names to numbers" },
         { "{\"r\": 0}", "must be 1 to" },
@@ -180,6 +185,46 @@ static void test_refused_configs(void **state)
         assert_int_not_equal(read_config(&c, cases[i].config, &error), QUIP_OK);
         if (!strstr(error.message, cases[i].message))
             fail_msg("\"%s\" is not in \"%s\"", cases[i].message, error.message);
+    }
+}
+
+/* What check_target_module_exists of PEFT says about the module of a tensor. */
+static void test_modules(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *config, *key; // NULL: PEFT loads the tensor
+    } cases[] = {
+        { "{\"target_modules\": [\"v_proj\", \"q_proj\"]}", NULL },
+        { "{\"target_modules\": [\"self_attn.q_proj\"]}", NULL },
+        { "{\"target_modules\": [\"model.layers.7.self_attn.q_proj\"]}", NULL },
+        { "{\"target_modules\": [\"proj\"]}", "target_modules" },
+        { "{\"target_modules\": [\"v_proj\"]}", "target_modules" },
+        { "{\"target_modules\": []}", "target_modules" },
+        { "{\"target_modules\": null}", NULL },
+        { "{\"target_modules\": \"all-linear\"}", NULL },
+        { "{\"target_modules\": \".*_proj\"}", NULL },
+        { "{\"target_modules\": \".*\\\\.[0-6]\\\\..*_proj\"}", "target_modules" },
+        { "{\"target_modules\": \"(?!x).*\"}", NULL }, // cannot be read; the tensors are there
+        { "{\"exclude_modules\": [\"q_proj\"]}", "exclude_modules" },
+        { "{\"exclude_modules\": [\"k_proj\"], \"target_modules\": [\"q_proj\"]}", NULL },
+        { "{\"exclude_modules\": \"model.*\"}", "exclude_modules" },
+        { "{\"target_modules\": [\"q_proj\"], \"layers_to_transform\": 7}", NULL },
+        { "{\"target_modules\": [\"q_proj\"], \"layers_to_transform\": [1, 7]}", NULL },
+        { "{\"target_modules\": [\"q_proj\"], \"layers_to_transform\": []}", NULL },
+        { "{\"target_modules\": [\"q_proj\"], \"layers_to_transform\": 0}", "layers_to_transform" },
+        { "{\"target_modules\": [\"q_proj\"], \"layers_to_transform\": [1, 17]}",
+          "layers_to_transform" },
+    };
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        struct adapter_files f = { .file = { .name = "adapter_model.safetensors" } };
+        quip_error error = { 0 };
+        if (read_config(&f.config, cases[i].config, &error))
+            fail_msg("%s: %s", cases[i].config, error.message);
+        const quip_status status = qp_peft_check_pair(&f, Q7, 8, &error);
+        if (!status != !cases[i].key || (cases[i].key && !strstr(error.message, cases[i].key)))
+            fail_msg("%s: \"%s\", expected %s", cases[i].config, error.message,
+                     cases[i].key ? cases[i].key : "no error");
     }
 }
 
@@ -218,7 +263,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_patterns),       cmocka_unit_test(test_long_patterns),
         cmocka_unit_test(test_scales),         cmocka_unit_test(test_refused_configs),
-        cmocka_unit_test(test_named_adapters),
+        cmocka_unit_test(test_named_adapters), cmocka_unit_test(test_modules),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -119,7 +119,7 @@ static quip_status check_pair_shape(const struct lora_merge *m, const struct lor
                        m->files.file.name, p->module, (long long)p->a->dims[0],
                        (long long)p->a->dims[1], (long long)p->b->dims[0], (long long)p->b->dims[1],
                        (long long)n_out, (long long)n_in);
-    return qp_peft_check_rank(&m->files, p->a->name, rank, error);
+    return qp_peft_check_pair(&m->files, p->a->name, rank, error);
 }
 
 static quip_status match_plan(struct lora_merge *m, const struct plan *plan,

@@ -27,6 +27,7 @@ static const struct {
     { "kasa_config", "KaSA, which changes the weights beside it" },
     { "layer_replication", "layers that repeat others" },
     { "lora_bias", "biases of its own" },
+    { "monteclora_config", "MonteCLoRA, which draws its matrices" },
     { "modules_to_save", "whole modules beside the low-rank ones" },
     { "target_parameters", "parameters that are not a matrix of a layer" },
     { "trainable_token_indices", "trained embeddings" },
@@ -66,18 +67,35 @@ static bool has_other_start(struct json_scan *j)
     return !j->is_malformed;
 }
 
+/* Names of PEFT's switches that change nothing of a trained adapter. Other programs write keys of
+ * their own, but those of PEFT begin or end like these. */
+static bool is_unknown_switch(struct json_text key)
+{
+    static const char *const known[] = { "loftq_config",    "eva_config",    "corda_config",
+                                         "lora_ga_config",  "velora_config", "runtime_config",
+                                         "megatron_config", "use_rslora" };
+    static const char begin[] = "use_", end[] = "_config";
+    const size_t n_begin = strlen(begin), n_end = strlen(end);
+    for (size_t i = 0; i < QP_COUNT(known); i++)
+        if (qp_json_is(key, known[i]))
+            return false;
+    return (key.n > n_begin && memcmp(key.raw, begin, n_begin) == 0) ||
+           (key.n > n_end && memcmp(key.raw + key.n - n_end, end, n_end) == 0);
+}
+
 static const char *refused_feature(struct json_text key)
 {
     for (size_t i = 0; i < QP_COUNT(refused_features); i++)
         if (qp_json_is(key, refused_features[i].key))
             return refused_features[i].what;
-    return NULL;
+    return is_unknown_switch(key) ? "a feature that this version does not know" : NULL;
 }
 
 /* Read one member of the object. Returns what it has that is refused, or NULL. */
-static const char *read_peft_member(struct json_scan *j, struct peft_config *c)
+static const char *read_peft_member(struct json_scan *j, struct peft_config *c,
+                                    struct json_text *name)
 {
-    const struct json_text key = qp_json_key(j);
+    const struct json_text key = *name = qp_json_key(j);
     const char *what = refused_feature(key);
     if (what)
         return json_is_on(j) ? what : NULL;
@@ -95,6 +113,12 @@ static const char *read_peft_member(struct json_scan *j, struct peft_config *c)
         c->has_rank_pattern = json_is_on(j);
     else if (qp_json_is(key, "alpha_pattern"))
         c->alpha_pattern = qp_json_skip(j);
+    else if (qp_json_is(key, "target_modules"))
+        c->target_modules = qp_json_skip(j);
+    else if (qp_json_is(key, "exclude_modules"))
+        c->exclude_modules = qp_json_skip(j);
+    else if (qp_json_is(key, "layers_to_transform"))
+        c->layers_to_transform = qp_json_skip(j);
     else
         qp_json_skip(j);
     return NULL;
@@ -149,6 +173,7 @@ quip_status qp_peft_read(struct peft_config *c, const char *text, size_t n, cons
                          quip_error *error)
 {
     struct json_scan j;
+    struct json_text key = { 0 };
     const char *what = NULL;
     *c = (struct peft_config){ .rank = 8, .alpha = 8, .has_alpha = true }; // PEFT's own defaults
     if (begins_as(text, n, "version https://git-lfs"))
@@ -161,7 +186,7 @@ quip_status qp_peft_read(struct peft_config *c, const char *text, size_t n, cons
     qp_json_open(&j, text, n);
     qp_json_expect(&j, '{');
     for (int i = 0; !what && qp_json_more(&j, i, '}'); i++)
-        what = read_peft_member(&j, c);
+        what = read_peft_member(&j, c, &key);
     if (!what)
         qp_json_close(&j);
     if (j.is_malformed)
@@ -170,8 +195,8 @@ quip_status qp_peft_read(struct peft_config *c, const char *text, size_t n, cons
                        (size_t)(j.p - j.begin));
     if (what)
         return qp_fail(error, QUIP_E_UNSUPPORTED,
-                       "%s: the adapter has %s; merge it into its model, and convert that", where,
-                       what);
+                       "%s: the adapter has %s (%.*s); merge it into its model, and convert that",
+                       where, what, (int)(key.n < 60 ? key.n : 60), key.raw);
     if (!(c->rank >= 1 && c->rank <= 1 << 20 && c->alpha >= -1e6 && c->alpha <= 1e6))
         return qp_fail(error, QUIP_E_FORMAT,
                        "%s: r is %g and lora_alpha %g; must be 1 to 1048576 and -1e6 to 1e6", where,
@@ -200,25 +225,28 @@ bool qp_peft_side(const char *name, size_t *n_module, bool *is_b)
 
 /* ---- rank and scale ---- */
 
-/* Alpha of a module, by the name of n bytes that its tensors have in the adapter:
- * "base_model.model.model.layers.0.self_attn.q_proj". The first key that matches counts. */
-static double module_alpha(const struct peft_config *c, const char *module, size_t n)
+/* The name that PEFT gives the module of a tensor:
+ * "base_model.model.model.layers.0.self_attn.q_proj" without the first two. */
+static struct json_text unwrapped_module(const char *module, size_t n)
 {
     static const char wrapping[] = "base_model.model.";
+    const size_t n_wrapping = begins_as(module, n, wrapping) ? strlen(wrapping) : 0;
+    return (struct json_text){ .raw = module + n_wrapping, .n = n - n_wrapping };
+}
+
+/* Alpha of a module. The first key that matches counts. */
+static double module_alpha(const struct peft_config *c, struct json_text module)
+{
     struct json_scan j;
     struct pattern pattern;
     if (!c->alpha_pattern.n || *c->alpha_pattern.raw != '{')
         return c->alpha;
-    if (begins_as(module, n, wrapping)) {
-        module += strlen(wrapping);
-        n -= strlen(wrapping);
-    }
     qp_json_open(&j, c->alpha_pattern.raw, c->alpha_pattern.n);
     qp_json_expect(&j, '{');
     for (int i = 0; qp_json_more(&j, i, '}'); i++) {
         const struct json_text key = qp_json_key(&j);
         const double alpha = qp_json_number(&j);
-        if (compile_key(&pattern, key) && qp_pattern_matches(&pattern, module, n))
+        if (compile_key(&pattern, key) && qp_pattern_matches(&pattern, module.raw, module.n))
             return alpha;
     }
     return c->alpha;
@@ -231,13 +259,102 @@ double qp_peft_scale(const struct peft_config *c, const char *tensor_name, int r
     assert(rank > 0);
     if (!c->has_alpha || !qp_peft_side(tensor_name, &n, &is_b))
         return 1;
-    return module_alpha(c, tensor_name, n) / (c->is_rank_stabilized ? sqrt(rank) : rank);
+    return module_alpha(c, unwrapped_module(tensor_name, n)) /
+           (c->is_rank_stabilized ? sqrt(rank) : rank);
 }
 
-quip_status qp_peft_check_rank(const struct adapter_files *f, const char *tensor_name, int64_t rank,
+/* ---- modules ---- */
+
+/* Whether a module has one of the names in a list, or ends with one after a dot; or matches a
+ * regular expression as a whole. `unread` is the answer for an expression that cannot be read. */
+static bool names_module(struct json_text names, struct json_text module, bool unread)
+{
+    struct json_scan j;
+    struct pattern pattern;
+    char text[MAX_KEY_BYTES];
+    qp_json_open(&j, names.raw, names.n);
+    if (*names.raw == '"') {
+        const struct json_text regex = qp_json_string(&j);
+        const size_t n = regex.n <= sizeof text ? qp_json_decode(regex, text) : SIZE_MAX;
+        if (n == SIZE_MAX || qp_json_is(regex, "all-linear") ||
+            !qp_pattern_compile(&pattern, text, n))
+            return unread;
+        return qp_pattern_matches(&pattern, module.raw, module.n);
+    }
+    qp_json_expect(&j, '[');
+    for (int i = 0; qp_json_more(&j, i, ']'); i++) {
+        const struct json_text name = qp_json_string(&j);
+        const char *end = module.raw + module.n - name.n;
+        if (name.n <= module.n && memcmp(end, name.raw, name.n) == 0 &&
+            (name.n == module.n || end[-1] == '.'))
+            return true;
+    }
+    return j.is_malformed && unread;
+}
+
+/* The first number among the parts of a name, which is that of the layer; -1 without one. */
+static double layer_of_module(struct json_text module)
+{
+    for (size_t i = 1; i < module.n; i++)
+        if (module.raw[i - 1] == '.' && module.raw[i] >= '0' && module.raw[i] <= '9') {
+            double number = 0;
+            for (; i < module.n && module.raw[i] >= '0' && module.raw[i] <= '9'; i++)
+                number = 10 * number + (module.raw[i] - '0');
+            if (i < module.n && module.raw[i] == '.')
+                return number;
+        }
+    return -1;
+}
+
+/* Whether the number is in layers_to_transform: one, or a list. */
+static bool has_layer(struct json_text layers, double layer)
+{
+    struct json_scan j;
+    bool is_empty = true;
+    qp_json_open(&j, layers.raw, layers.n);
+    if (*layers.raw != '[')
+        return qp_json_number(&j) == layer;
+    qp_json_expect(&j, '[');
+    for (int i = 0; qp_json_more(&j, i, ']'); i++, is_empty = false)
+        if (qp_json_number(&j) == layer)
+            return true;
+    return is_empty;
+}
+
+static bool is_said(struct json_text t)
+{
+    return t.n > 0 && !qp_json_is(t, "null");
+}
+
+/* The key by which PEFT leaves a module alone, whatever weights there are for it; NULL if it does
+ * not. */
+static const char *key_that_skips(const struct peft_config *c, struct json_text module)
+{
+    const bool is_list = c->target_modules.n > 0 && *c->target_modules.raw == '[';
+    if (is_said(c->exclude_modules) && names_module(c->exclude_modules, module, false))
+        return "exclude_modules";
+    if (is_said(c->target_modules) && !names_module(c->target_modules, module, true))
+        return "target_modules";
+    if (is_list && is_said(c->layers_to_transform) &&
+        !has_layer(c->layers_to_transform, layer_of_module(module)))
+        return "layers_to_transform";
+    return NULL;
+}
+
+quip_status qp_peft_check_pair(const struct adapter_files *f, const char *tensor_name, int64_t rank,
                                quip_error *error)
 {
     const struct peft_config *c = &f->config;
+    size_t n;
+    bool is_b;
+    const char *key = qp_peft_side(tensor_name, &n, &is_b)
+                          ? key_that_skips(c, unwrapped_module(tensor_name, n))
+                          : NULL;
+    if (key)
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: has %s, but by its config's %s PEFT leaves that module as it is; "
+                       "correct adapter_config.json, or remove the tensor",
+                       f->file.name, tensor_name, key);
     if (c->has_rank_pattern || c->rank == 0 || c->rank == (double)rank)
         return QUIP_OK;
     return qp_fail(error, QUIP_E_FORMAT, "%s: %s has rank %lld, but the config says r = %g",

@@ -12,6 +12,8 @@ struct peft_config {
     bool is_rank_stabilized;        // or by alpha / sqrt(rank)
     bool has_rank_pattern;          // modules may have another rank than that
     struct json_text alpha_pattern; // names of modules -> their own alpha
+    // which modules PEFT changes: a list of names, or a regular expression
+    struct json_text target_modules, exclude_modules, layers_to_transform;
 };
 /* Read the text of adapter_config.json. `where` names it in messages; *c points into the text. */
 quip_status qp_peft_read(struct peft_config *c, const char *text, size_t n, const char *where,
@@ -39,8 +41,8 @@ quip_status qp_adapter_files_open_with(struct adapter_files *f, const char *path
 quip_status qp_adapter_files_open_file(struct adapter_files *f, struct file *file,
                                        quip_error *error);
 void qp_adapter_files_close(struct adapter_files *f); // all-zero is fine
-/* Fails when the config says another rank for all pairs. */
-quip_status qp_peft_check_rank(const struct adapter_files *f, const char *tensor_name, int64_t rank,
+/* Fails when the config says another rank for all pairs, or that PEFT leaves this module alone. */
+quip_status qp_peft_check_pair(const struct adapter_files *f, const char *tensor_name, int64_t rank,
                                quip_error *error);
 
 #endif

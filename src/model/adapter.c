@@ -218,7 +218,7 @@ static quip_status check_pair(struct adapter *a, struct lora_pair *p, const stru
         return qp_fail(error, QUIP_E_FORMAT, "%s: %s has rank %lld; must be 1 to %d", file,
                        p->a->name, (long long)rank, MAX_RANK);
     const quip_status status =
-        a->is_mediapipe ? QUIP_OK : qp_peft_check_rank(&a->files, p->a->name, rank, error);
+        a->is_mediapipe ? QUIP_OK : qp_peft_check_pair(&a->files, p->a->name, rank, error);
     if (status)
         return status;
     if (!has_shape(a, p->a, rank, w->n_in))

@@ -144,7 +144,7 @@ quip_status tiny_adapter_write(const char *folder, const quip_model *model,
     snprintf(path, sizeof path, "%s/adapter_config.json", folder);
     snprintf(config, sizeof config,
              "{\"peft_type\": \"LORA\", \"r\": %d, \"lora_alpha\": %g, \"bias\": \"none\", "
-             "\"modules_to_save\": null, \"target_modules\": [\"q_proj\"]%s}",
+             "\"modules_to_save\": null, \"target_modules\": \"all-linear\"%s}",
              a->rank, (double)a->alpha, a->config ? a->config : "");
     save_file(path, config, strlen(config));
     qp_bytes_close(&w.header);
