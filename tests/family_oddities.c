@@ -128,6 +128,17 @@ static const struct same {
       { "\"use_parallel_residual\"\t\"x\"", "\"attention_bias\"\t\"y\"", "\"rotary_pct\"\t\"z\"" },
       NULL,
       NULL },
+    { "gptneox",
+      "keys that transformers ignores",
+      { "\"rotary_pct\"\t\"partial_rotary_factor\": 0.5, \"rope_theta\": 77, \"rotary_pct\"" },
+      NULL,
+      NULL },
+    { "stablelm2-bias",
+      "keys of stablelm_epoch",
+      { "{\t{\"rope_pct\": 0.5, \"norm_eps\": 0.5, " },
+      NULL,
+      NULL },
+    { "gpt2", "two names that agree", { "{\t{\"num_hidden_layers\": 2, " }, NULL, NULL },
     { "granite", "muP keys as whole numbers", { "12.0\t12", "8.0\t8" }, NULL, NULL },
     { "stablelm2-bias",
       "stablelm_epoch",
@@ -265,6 +276,9 @@ static void test_positions(void **state)
 
 /* ---- refused ---- */
 
+#define OLMO3_TYPES                                                                                \
+    "{\t{\"layer_types\": [\"sliding_attention\", \"full_attention\", \"full_attention\"], "
+
 static const struct refused {
     const char *fixture, *config[3];
     const char *name, *new_name, *message;
@@ -362,6 +376,32 @@ static const struct refused {
       NULL,
       "use_parallel_residual is not true or false" },
     { "olmo2", { "\"olmo2\"\t\"olmo3\"" }, NULL, NULL, "has no layer_types" },
+    { "olmo2",
+      { "\"olmo2\"\t\"olmo3\"", OLMO3_TYPES, "500000.0\t10000.0" },
+      NULL,
+      NULL,
+      "which transformers 4 uses in all layers" },
+    { "olmo2",
+      { "\"olmo2\"\t\"olmo3\"", OLMO3_TYPES,
+        "{\t{\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"yarn\", \"factor\": 4.0, "
+        "\"rope_theta\": 1e4, \"truncate\": false}, \"sliding_attention\": {\"rope_theta\": "
+        "1e4}}, " },
+      NULL,
+      NULL,
+      "truncate is false" },
+    { "olmo2",
+      { "\"olmo2\"\t\"olmo3\"", OLMO3_TYPES,
+        "\"rope_scaling\": null\t\"rope_scaling\": {\"type\": \"linear\", \"factor\": 4}" },
+      NULL,
+      NULL,
+      "rope_scaling has no rope_type" },
+    { "gpt2",
+      { "{\t{\"num_attention_heads\": 2, " },
+      NULL,
+      NULL,
+      "n_head and num_attention_heads mean the same, but differ" },
+    { "lfm2", { "{\t{\"hidden_act\": \"gelu\", " }, NULL, NULL, "transformers ignores it" },
+    { "lfm2", { "{\t{\"theta\": 300.0, " }, NULL, NULL, "write it as rope_theta" },
     { "llama-bias",
       { "{\t{\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"linear\", "
         "\"factor\": 4.0}}, " },

@@ -1,5 +1,6 @@
 /* rope.c: what config.json and GGUF say about rope becomes the frequencies and the amplitude that
  * transformers computes (modeling_rope_utils.py of 5.24.0); what is not understood is refused. */
+#include "convert/hf_config.h"
 #include "convert/json.h"
 #include "convert/rope_scaling.h"
 
@@ -36,7 +37,8 @@ static quip_status read_config(struct hparams *h, const char *model_type, const 
     cJSON *json = cJSON_Parse(text);
     assert_non_null(json);
     *h = sample_hparams(model_type);
-    const quip_status status = qp_rope_from_config(h, json, "config.json", error);
+    const struct hf_reader reader = { .config = json, .aliases = h->source->aliases };
+    const quip_status status = qp_rope_from_config(h, &reader, "config.json", error);
     cJSON_Delete(json);
     return status;
 }

@@ -110,6 +110,7 @@ static const char *rope_lines(const struct family *family, bool is_v5)
                               "\"sliding_window_pattern\": 2, "
                               "\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 4}, "
                : is_partial ? "\"rope_theta\": 50000, \"partial_rotary_factor\": 0.4, "
+                              "\"rotary_emb_base\": 50000, \"rotary_pct\": 0.4, " // GPT-NeoX
                             : "\"rope_theta\": 50000, ";
     return is_local ? "\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"linear\", "
                       "\"rope_theta\": 50000, \"factor\": 4}, \"sliding_attention\": "

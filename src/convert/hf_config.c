@@ -5,19 +5,32 @@
 #include <assert.h>
 #include <string.h>
 
-static const char *alias_of(const struct key_alias *aliases, const char *key)
+static const struct key_alias *alias_of(const struct key_alias *aliases, const char *key)
 {
     for (const struct key_alias *a = aliases; a && a->key; a++)
         if (strcmp(a->key, key) == 0)
-            return a->alias;
+            return a;
     return NULL;
 }
 
 const cJSON *qp_hf_find(const cJSON *config, const struct key_alias *aliases, const char *key)
 {
-    const char *alias = alias_of(aliases, key);
-    const cJSON *item = alias ? qp_json_item(config, alias) : NULL;
-    return item ? item : qp_json_item(config, key);
+    const struct key_alias *a = alias_of(aliases, key);
+    const cJSON *item = a ? qp_json_item(config, a->alias) : NULL;
+    return item || (a && a->rule == ALIAS_ONLY) ? item : qp_json_item(config, key);
+}
+
+void qp_hf_check_aliases(struct hf_reader *r)
+{
+    for (const struct key_alias *a = r->aliases; a && a->key && !r->status; a++) {
+        const cJSON *one = qp_json_item(r->config, a->alias);
+        const cJSON *other = qp_json_item(r->config, a->key);
+        if (a->rule == ALIAS_AGREES && one && other && !cJSON_Compare(one, other, true))
+            r->status = qp_fail(r->error, QUIP_E_FORMAT,
+                                "%s/config.json: %s and %s mean the same, but differ; remove the "
+                                "one that is wrong",
+                                r->checkpoint->sources.folder, a->alias, a->key);
+    }
 }
 
 const cJSON *qp_hf_item(const struct hf_reader *r, const char *key)
@@ -50,11 +63,11 @@ int qp_hf_int(struct hf_reader *r, const char *key, int fallback)
 
 int qp_hf_size(struct hf_reader *r, const char *key, int fallback)
 {
-    const char *alias = alias_of(r->aliases, key);
+    const struct key_alias *a = alias_of(r->aliases, key);
     assert(fallback >= 0);
     if (!qp_hf_item(r, key) && fallback == 0 && !r->status)
         r->status = qp_fail(r->error, QUIP_E_FORMAT, "%s/config.json: has no %s",
-                            r->checkpoint->sources.folder, alias ? alias : key);
+                            r->checkpoint->sources.folder, a ? a->alias : key);
     return qp_hf_int(r, key, fallback);
 }
 

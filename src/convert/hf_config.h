@@ -18,6 +18,8 @@ struct hf_reader {
 const cJSON *qp_hf_find(const cJSON *config, const struct key_alias *aliases, const char *key);
 /* The same for r->config. */
 const cJSON *qp_hf_item(const struct hf_reader *r, const char *key);
+/* Fail where a key and its alias must be equal, and are not. */
+void qp_hf_check_aliases(struct hf_reader *r);
 /* A number of an object, which may be r->config. */
 double qp_hf_number(struct hf_reader *r, const cJSON *object, const char *key, double fallback);
 /* A whole number from 0 to 2147483647. */

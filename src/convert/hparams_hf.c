@@ -104,7 +104,8 @@ static void hf_layer_types(struct hf_reader *r, struct hparams *h)
     if (types) {
         hf_read_layer_types(r, h, types);
     } else if (t->local_per_global > 0) {
-        const int pattern = qp_hf_int(r, "sliding_window_pattern", every);
+        const int pattern =
+            h->source->has_pattern ? qp_hf_int(r, "sliding_window_pattern", every) : every;
         qp_hparams_set_pattern(h, pattern > 0 ? pattern : every);
     } else {
         hf_set_windows(r, h);
@@ -298,7 +299,9 @@ quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_err
     if (wrong_task)
         return wrong_task;
     qp_hparams_begin(h, source);
-    r.aliases = source->aliases;
+    if (!source->has_older_aliases || strcmp(type, source->hf_names[0]) != 0)
+        r.aliases = source->aliases;
+    qp_hf_check_aliases(&r);
     hf_sizes(&r, h);
     char where[512];
     snprintf(where, sizeof where, "%s/config.json", c->sources.folder);
@@ -307,7 +310,7 @@ quip_status qp_hparams_from_hf(struct hparams *h, struct checkpoint *c, quip_err
     if (!r.status && h->source->has_layer_sizes)
         r.status = qp_hparams_layers_hf(h, r.config, where, error);
     if (!r.status)
-        r.status = qp_rope_from_config(h, r.config, where, error);
+        r.status = qp_rope_from_config(h, &r, where, error);
     if (!r.status)
         hf_numbers(&r, h);
     if (r.status)

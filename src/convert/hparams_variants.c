@@ -66,6 +66,8 @@ static void read_activation(struct hf_reader *r, struct hparams *h)
              name ? name : "?");
     if (item && act < 0)
         refuse(r, key, what);
+    else if (item && h->source->has_fixed_activation && act != (int)h->raw.traits.act)
+        refuse(r, key, "is another activation than that of the family; transformers ignores it");
     else if (item)
         h->raw.traits.act = (enum activation)act;
     if (h->source->has_two_activations)
@@ -121,8 +123,8 @@ static void read_falcon(struct hf_reader *r, struct hparams *h)
 {
     struct traits *t = &h->raw.traits;
     // RefinedWeb is the new architecture, and has no key that says so
-    const bool is_new =
-        qp_hf_bool(r, "new_decoder_architecture", qp_json_item(r->config, "n_head_kv") != NULL);
+    const bool is_new = qp_hf_bool(r, "new_decoder_architecture",
+                                   r->aliases != NULL && qp_json_item(r->config, "n_head_kv"));
     const bool is_parallel = qp_hf_bool(r, "parallel_attn", true);
     const int n_norms = qp_hf_int(r, "num_ln_in_parallel_attn", is_new ? 2 : 1);
     t->has_alibi = qp_hf_bool(r, "alibi", false);

@@ -12,6 +12,7 @@
 struct rope_reader {
     struct hparams *h;
     const cJSON *config;
+    const struct key_alias *aliases; // of its keys
     const char *where;
     quip_error *error;
     quip_status status; // the first failure
@@ -20,8 +21,8 @@ struct rope_reader {
 static double rope_number(struct rope_reader *r, const cJSON *object, const char *key,
                           double fallback)
 {
-    const cJSON *item = object == r->config ? qp_hf_find(object, r->h->source->aliases, key)
-                                            : qp_json_item(object, key);
+    const cJSON *item =
+        object == r->config ? qp_hf_find(object, r->aliases, key) : qp_json_item(object, key);
     if (!item)
         return fallback;
     if (!cJSON_IsNumber(item) && !r->status)
@@ -113,19 +114,66 @@ static void read_fraction(struct rope_reader *r, const cJSON *rope)
                             r->where, fraction, head_dim);
 }
 
+/* Whether layers rotate by their type. */
+static bool has_ropes_by_type(const struct rope_reader *r)
+{
+    return r->h->raw.traits.rope_local_theta > 0 || r->h->source->windows == WINDOW_FROM_TYPES;
+}
+
+/* OLMo 3: without a base of their own, sliding layers have that of the class. transformers 4 gave
+ * them the one of config.json. */
+static void read_local_of_class(struct rope_reader *r, const cJSON *local)
+{
+    struct traits *t = &r->h->raw.traits;
+    const double of_class = r->h->source->default_rope_theta;
+    const double of_config = rope_number(r, r->config, "rope_theta", of_class);
+    const double theta = rope_number(r, local, "rope_theta", of_class);
+    if (theta != t->rope_theta)
+        t->rope_local_theta = theta;
+    if (!qp_json_item(local, "rope_theta") && of_config != of_class && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s: rope_theta is %g, which transformers 4 uses in all layers, and "
+                            "version 5 only in those without a window; say it in rope_parameters, "
+                            "for full_attention and sliding_attention",
+                            r->where, of_config);
+}
+
 /* Rope of sliding-window layers, if it is described on its own. */
 static void read_local(struct rope_reader *r, const cJSON *local)
 {
     struct traits *t = &r->h->raw.traits;
-    if (t->rope_local_theta > 0)
+    if (r->h->source->windows == WINDOW_FROM_TYPES)
+        read_local_of_class(r, local);
+    else if (t->rope_local_theta > 0) {
         t->rope_local_theta =
             rope_number(r, r->config, "rope_local_base_freq", t->rope_local_theta);
-    if (!local)
-        return;
-    t->rope_local_theta = rope_number(r, local, "rope_theta", t->rope_local_theta);
-    if (type_in(r, local) != ROPE_DEFAULT && !r->status)
+        t->rope_local_theta = rope_number(r, local, "rope_theta", t->rope_local_theta);
+    }
+    if (local && type_in(r, local) != ROPE_DEFAULT && !r->status)
         r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
                             "%s: rope scaling of sliding-window layers is not supported", r->where);
+}
+
+/* "theta" of the first LFM2s, which transformers reads no more. */
+static void check_older_theta(struct rope_reader *r)
+{
+    const double theta = r->h->raw.traits.rope_theta;
+    const double older = rope_number(r, r->config, "theta", theta);
+    if (older != theta && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s: theta is %g, but its rope has the base %g; write it as rope_theta",
+                            r->where, older, theta);
+}
+
+/* transformers looks for it in rope_parameters itself, also where that has a rope for each type. */
+static void check_truncate(struct rope_reader *r, const cJSON *rope)
+{
+    if (has_ropes_by_type(r) && type_in(r, rope) == ROPE_YARN &&
+        !qp_json_flag(rope, "truncate", true) && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s: truncate is false in its rope for each type of layer, where "
+                            "transformers ignores it",
+                            r->where);
 }
 
 /* ---- rope_scaling and rope_parameters ---- */
@@ -140,8 +188,7 @@ static bool is_per_type(const cJSON *rope)
 static void check_form(struct rope_reader *r, const cJSON *scaling, const cJSON *parameters)
 {
     const struct hparams *h = r->h;
-    const bool has_types =
-        h->raw.traits.rope_local_theta > 0 || h->source->windows == WINDOW_FROM_TYPES;
+    const bool has_types = has_ropes_by_type(r);
     const bool is_empty = !cJSON_IsObject(parameters) || !parameters->child;
     if (!is_per_type(scaling) && (is_empty || is_per_type(parameters) == has_types))
         return;
@@ -157,8 +204,9 @@ static void check_form(struct rope_reader *r, const cJSON *scaling, const cJSON 
 }
 
 /* rope_scaling replaces rope_parameters, and with it a base that only rope_parameters has. Where
- * layers rotate by their type it is merged into full_attention, which keeps its base. */
-static void check_both(struct rope_reader *r, const cJSON *parameters)
+ * layers rotate by their type it is merged into full_attention, which keeps its base, and its
+ * rope_type where rope_scaling has an older "type"; so it is in OLMo 3 without rope_parameters. */
+static void check_both(struct rope_reader *r, const cJSON *scaling, const cJSON *parameters)
 {
     const cJSON *global = qp_json_item(parameters, "full_attention");
     const double theta = r->h->raw.traits.rope_theta;
@@ -173,12 +221,21 @@ static void check_both(struct rope_reader *r, const cJSON *parameters)
                             "%s: rope_scaling stands beside a rope_parameters that scales too; "
                             "move the scaling into rope_parameters",
                             r->where);
+    if ((global || r->h->source->windows == WINDOW_FROM_TYPES) &&
+        !qp_json_item(scaling, "rope_type") && !r->status)
+        r->status = qp_fail(r->error, QUIP_E_UNSUPPORTED,
+                            "%s: rope_scaling has no rope_type, without which transformers does "
+                            "not scale; write its type as rope_type",
+                            r->where);
 }
 
-quip_status qp_rope_from_config(struct hparams *h, const cJSON *config, const char *where,
-                                quip_error *error)
+quip_status qp_rope_from_config(struct hparams *h, const struct hf_reader *reader,
+                                const char *where, quip_error *error)
 {
-    struct rope_reader r = { .h = h, .config = config, .where = where, .error = error };
+    const cJSON *config = reader->config;
+    struct rope_reader r = {
+        .h = h, .config = config, .aliases = reader->aliases, .where = where, .error = error
+    };
     const cJSON *scaling = qp_json_item(config, "rope_scaling");
     const cJSON *parameters = qp_json_item(config, "rope_parameters");
     const bool is_scaling = cJSON_IsObject(scaling) && scaling->child;
@@ -192,9 +249,11 @@ quip_status qp_rope_from_config(struct hparams *h, const cJSON *config, const ch
     t->rope_theta = rope_number(&r, config, "rope_theta", t->rope_theta);
     t->rope_theta = rope_number(&r, global, "rope_theta", t->rope_theta);
     t->rope_theta = rope_number(&r, rope, "rope_theta", t->rope_theta);
+    check_older_theta(&r);
     read_fraction(&r, rope);
     if (is_scaling)
-        check_both(&r, parameters);
+        check_both(&r, scaling, parameters);
+    check_truncate(&r, rope);
     read_local(&r, local);
     if (!r.status && h->raw.rope_dim > 0 && h->raw.rope_dim <= HPARAMS_MAX_HEAD)
         read_scaling(&r, rope);

@@ -40,8 +40,9 @@ quip_status qp_rope_scale(struct hparams *h, const struct rope_scaling *s, const
                           quip_error *error);
 
 /* rope_hf.c, rope_gguf.c: everything about rope. The sizes in h->raw are complete. */
-quip_status qp_rope_from_config(struct hparams *h, const cJSON *config, const char *where,
-                                quip_error *error);
+struct hf_reader;
+quip_status qp_rope_from_config(struct hparams *h, const struct hf_reader *reader,
+                                const char *where, quip_error *error);
 quip_status qp_rope_from_gguf(struct hparams *h, struct checkpoint *c, quip_error *error);
 
 #endif

@@ -6,47 +6,49 @@
 #include <string.h>
 
 static const struct key_alias gpt2_aliases[] = {
-    { "num_hidden_layers", "n_layer" },           { "hidden_size", "n_embd" },
-    { "intermediate_size", "n_inner" },           { "num_attention_heads", "n_head" },
-    { "max_position_embeddings", "n_positions" }, { NULL, NULL },
+    { "num_hidden_layers", "n_layer", ALIAS_AGREES },
+    { "hidden_size", "n_embd", ALIAS_AGREES },
+    { "intermediate_size", "n_inner", ALIAS_ONLY },
+    { "num_attention_heads", "n_head", ALIAS_AGREES },
+    { "max_position_embeddings", "n_positions", ALIAS_AGREES },
+    { NULL, NULL, ALIAS_AGREES },
 };
 static const struct key_alias neox_aliases[] = {
-    { "partial_rotary_factor", "rotary_pct" },
-    { "rope_theta", "rotary_emb_base" },
-    { NULL, NULL },
+    { "partial_rotary_factor", "rotary_pct", ALIAS_ONLY },
+    { "rope_theta", "rotary_emb_base", ALIAS_ONLY },
+    { NULL, NULL, ALIAS_AGREES },
 };
 // of RefinedWeb and RefinedWebModel, which are the older names
 static const struct key_alias falcon_aliases[] = {
-    { "num_hidden_layers", "n_layer" },
-    { "num_attention_heads", "n_head" },
-    { "num_kv_heads", "n_head_kv" },
-    { NULL, NULL },
+    { "num_hidden_layers", "n_layer", ALIAS_AGREES },
+    { "num_attention_heads", "n_head", ALIAS_AGREES },
+    { "num_kv_heads", "n_head_kv", ALIAS_AGREES },
+    { NULL, NULL, ALIAS_AGREES },
 };
 // Command R was trained with longer texts than max_position_embeddings says.
 static const struct key_alias cohere_aliases[] = {
-    { "max_position_embeddings", "model_max_length" },
-    { NULL, NULL },
+    { "max_position_embeddings", "model_max_length", ALIAS_FIRST },
+    { NULL, NULL, ALIAS_AGREES },
 };
 // of the first published configs; transformers prefers these, too
 static const struct key_alias lfm2_aliases[] = {
-    { "intermediate_size", "block_ff_dim" },
-    { "tie_word_embeddings", "tie_embedding" },
-    { "rope_theta", "theta" },
-    { NULL, NULL },
+    { "intermediate_size", "block_ff_dim", ALIAS_FIRST },
+    { "tie_word_embeddings", "tie_embedding", ALIAS_FIRST },
+    { NULL, NULL, ALIAS_AGREES },
 };
 static const struct key_alias gemma4_aliases[] = {
-    { "num_experts_per_tok", "top_k_experts" },
-    { NULL, NULL },
+    { "num_experts_per_tok", "top_k_experts", ALIAS_ONLY },
+    { NULL, NULL, ALIAS_AGREES },
 };
 static const struct key_alias expert_aliases[] = {
-    { "num_experts", "num_local_experts" }, // transformers 5
-    { NULL, NULL },
+    { "num_experts", "num_local_experts", ALIAS_AGREES }, // transformers 5
+    { NULL, NULL, ALIAS_AGREES },
 };
 // of stablelm_epoch, which is the older name
 static const struct key_alias stablelm_aliases[] = {
-    { "partial_rotary_factor", "rope_pct" },
-    { "layer_norm_eps", "norm_eps" },
-    { NULL, NULL },
+    { "partial_rotary_factor", "rope_pct", ALIAS_AGREES },
+    { "layer_norm_eps", "norm_eps", ALIAS_AGREES },
+    { NULL, NULL, ALIAS_AGREES },
 };
 
 #define NUMBER(field) offsetof(struct raw_config, field)
@@ -97,6 +99,7 @@ static const struct family_source sources[] = {
     {
         .family = FAMILY_GEMMA3,
         .hf_names = { "gemma3_text", "gemma3" },
+        .has_pattern = true,
         .title = "GEMMA3",
         .namings = NAMES_LLAMA,
         .stops = { "<eos>", "<end_of_turn>" },
@@ -153,6 +156,7 @@ static const struct family_source sources[] = {
         .activation_key = "activation",
         .activation = "gelu",
         .aliases = falcon_aliases,
+        .has_older_aliases = true,
         .has_falcon_switches = true,
         .bias_keys = { { "bias", IF_LAYER_BIASES, false } },
         .has_wrong_ids = true,
@@ -168,6 +172,7 @@ static const struct family_source sources[] = {
         .hf_names = { "stablelm", "stablelm_epoch" },
         .title = "STABLELM",
         .aliases = stablelm_aliases,
+        .has_older_aliases = true,
         .namings = NAMES_LLAMA,
         .stops = { "<|endoftext|>" },
         .norm_eps_key = "layer_norm_eps",
@@ -373,6 +378,7 @@ static const struct family_source sources[] = {
         .aliases = lfm2_aliases,
         .norm_eps_key = "norm_eps",
         .activation = "silu",
+        .has_fixed_activation = true,
         .has_convolutions = true,
         .bias_keys = { { "conv_bias", IF_CONV_BIAS, false } },
         .default_tied = true,

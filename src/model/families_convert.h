@@ -68,9 +68,15 @@ struct bias_key {
     bool fallback;   // when it is absent
 };
 
-/* What a checkpoint calls a key that others call `key`. */
+/* What a checkpoint calls a key that others call `key`, and what counts where it has both. */
+enum alias_rule {
+    ALIAS_AGREES, // they must be equal: transformers prefers the key, others the alias
+    ALIAS_FIRST,  // the alias
+    ALIAS_ONLY    // the alias; transformers ignores the key
+};
 struct key_alias {
     const char *key, *alias;
+    enum alias_rule rule;
 };
 
 /* A switch of config.json that chooses one of two values of a trait. */
@@ -114,11 +120,13 @@ struct family_source {
 
     /* Keys of config.json: NULL is rms_norm_eps, intermediate_size and hidden_act. */
     const char *norm_eps_key, *d_ff_key, *activation_key;
-    bool has_two_activations; // hidden_activation beside hidden_act
-    const char *activation;   // the one that the family computes, as config.json calls it
+    bool has_two_activations;  // hidden_activation beside hidden_act
+    bool has_fixed_activation; // transformers ignores the key
+    const char *activation;    // the one that the family computes, as config.json calls it
     enum window_rule windows;
     struct expectation expect[6];
     const struct key_alias *aliases; // end with an empty one; NULL: none
+    bool has_older_aliases;          // of hf_names behind the first
     struct trait_switch switches[3];
     struct trait_number numbers[5];
     bool has_falcon_switches;     // alibi, multi_query, parallel_attn, new_decoder_architecture
@@ -144,6 +152,7 @@ struct family_source {
 
     int gguf_default_window;   // of all layers: llama.cpp does not write it; 0: none
     bool has_plain_local_rope; // rope scaling is for the layers that do not slide
+    bool has_pattern;          // sliding_window_pattern counts without layer_types
 
     /* The model file */
     bool has_two_embeddings; // it has embedding and head, also of a tied model
