@@ -92,6 +92,11 @@ static void starcoder2_keys(struct gguf *g)
     layer_keys(g, "starcoder2", 999999.4420358813f);
     gguf_u32(g, "starcoder2.attention.sliding_window", 8);
 }
+static void smollm3_keys(struct gguf *g)
+{
+    gguf_f32(g, "smollm3.attention.layer_norm_rms_epsilon", 1e-6f);
+    gguf_f32(g, "smollm3.rope.freq_base", 5e6f);
+}
 static void cohere_keys(struct gguf *g)
 {
     layer_keys(g, "command-r", 10000);
@@ -103,6 +108,7 @@ static void cohere_keys(struct gguf *g)
 static const struct family_layout layouts[] = {
     { { .name = "olmo2" }, "olmo2", "post_attention_norm", 4, 2, 12, .keys = olmo2_keys },
     { { .name = "granite" }, "granite", "ffn_norm", 4, 2, 12, .is_paired = true, .keys = granite_keys },
+    { { .name = "smollm3" }, "smollm3", "ffn_norm", 4, 2, 10, .is_paired = true, .keys = smollm3_keys },
     { { .name = "stablelm2" }, "stablelm", "ffn_norm", 3, 1, 16, .keys = stablelm_keys },
     { { .name = "stablelm2-bias" }, "stablelm", "ffn_norm", 3, 3, 16, .keys = stablelm_keys },
     { { .name = "falcon7b" }, "falcon", NULL, 7, 1, 8, .is_grouped = true, .keys = falcon_keys },

@@ -236,6 +236,7 @@ static const struct family_source sources[] = {
         .activation = "silu",
         .windows = WINDOW_WITHOUT_ROPE,
         .bias_keys = { { "attention_bias", IF_QKV_BIAS | IF_O_BIAS, false }, { "mlp_bias", IF_FF_BIAS, false } },
+        .gguf_pairs_rope = true,
         .default_tied = true,
     },
     {
