@@ -376,6 +376,77 @@ static void test_window_without_pattern(void **state)
     assert_refused("in.gguf", "sliding window of 16 tokens", "which layers slide");
 }
 
+static const struct sample sample_olmo2 = { "olmo2", FAMILY_OLMO2, false };
+
+static void say_no_window(struct gguf *g)
+{
+    gguf_u32(g, "gemma3.attention.sliding_window", 0);
+}
+/* Two more layers, so that there are four. */
+static void say_olmo3_window(struct gguf *g)
+{
+    enum {
+        Q = N_HEADS * HEAD_DIM,
+        KV = N_KV_HEADS * HEAD_DIM
+    };
+    static const struct {
+        const char *name;
+        int rows, cols;
+    } tensors[] = {
+        { "attn_q", Q, D_MODEL },
+        { "attn_k", KV, D_MODEL },
+        { "attn_v", KV, D_MODEL },
+        { "attn_output", D_MODEL, Q },
+        { "attn_q_norm", Q, 0 },
+        { "attn_k_norm", KV, 0 },
+        { "post_attention_norm", D_MODEL, 0 },
+        { "ffn_gate", D_FF, D_MODEL },
+        { "ffn_up", D_FF, D_MODEL },
+        { "ffn_down", D_MODEL, D_FF },
+        { "post_ffw_norm", D_MODEL, 0 },
+    };
+    static const float values[MAX_VALUES] = { 1 };
+    gguf_u32(g, "olmo2.attention.sliding_window", 16);
+    gguf_u32(g, "olmo2.block_count", 4);
+    for (size_t i = 0; i < 2 * QP_COUNT(tensors); i++) {
+        char name[64];
+        const size_t k = i / 2;
+        snprintf(name, sizeof name, "blk.%zu.%s.weight", N_LAYERS + i % 2, tensors[k].name);
+        gguf_floats(g, name, tensors[k].rows, tensors[k].cols, values);
+    }
+}
+
+/* As in llama.cpp: Gemma 3's architecture without a window has no layers that slide (rnj-1), and
+ * OLMo's with one but without a pattern has a global layer after three that slide. */
+static void test_layers_that_slide(void **state)
+{
+    (void)state;
+    static const char window[] = ",gemma3.attention.sliding_window,";
+    static const char block_count[] = ",olmo2.block_count,";
+    static const struct {
+        const struct sample *sample;
+        const char *skip;
+        void (*more)(struct gguf *g);
+        const char *types;
+    } cases[] = { { &sample_gemma3, window, NULL, "layer_types GG\n" },
+                  { &sample_gemma3, window, say_no_window, "layer_types GG\n" },
+                  { &sample_gemma3, NULL, NULL, "layer_types LL\n" },
+                  { &sample_olmo2, block_count, say_olmo3_window, "layer_types LLLG\n" } };
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        quip_error error;
+        size_t n;
+        write_gguf_as(cases[i].sample,
+                      &(struct gguf_options){ .skip = cases[i].skip, .more = cases[i].more });
+        if (convert_f32("in.gguf", "out.bin", &error))
+            fail_msg("%s", error.message);
+        char *out = read_whole(in_folder("out.bin"), &n);
+        if (!find_bytes(out, n, cases[i].types))
+            fail_msg("case %zu: no %s", i, cases[i].types);
+        free(out);
+        unlink(in_folder("out.bin"));
+    }
+}
+
 /* ---- embedding models ---- */
 
 static void say_last_token(struct gguf *g)
@@ -638,6 +709,7 @@ int main(void)
         TEST(test_pooling),
         TEST(test_not_causal),
         TEST(test_window_without_pattern),
+        TEST(test_layers_that_slide),
         TEST(test_f16_norm),
         TEST(test_more_tensors),
         TEST(test_blob_name),

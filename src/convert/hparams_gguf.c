@@ -115,7 +115,20 @@ static quip_status gguf_window_pattern(struct hparams *h, struct format *g, bool
     return status;
 }
 
-/* The window, and which layers slide: those of the file's pattern, of the family's, or all. */
+/* The layers that slide where the file does not say it: those of the family, or all. */
+static void set_family_windows(struct hparams *h)
+{
+    if (h->source->gguf_global_every > 0)
+        qp_hparams_set_pattern(h, h->source->gguf_global_every);
+    else if (h->raw.traits.local_per_global > 0)
+        qp_hparams_set_family_pattern(h);
+    else
+        for (int l = 0; l < h->raw.n_layers; l++)
+            qp_hparams_set_layer(h, l, 'L');
+}
+
+/* The window, and which layers slide. Without a window, none does: Gemma 3's architecture is also
+ * that of models whose layers are all global. */
 static quip_status gguf_windows(struct hparams *h, struct format *g, quip_error *error)
 {
     struct traits *t = &h->raw.traits;
@@ -123,20 +136,19 @@ static quip_status gguf_windows(struct hparams *h, struct format *g, quip_error 
     const struct metadata *window =
         qp_arch_entry(g, qp_source_gguf_name(source), "attention.sliding_window");
     bool is_said = false;
-    if (t->local_per_global)
+    t->window = entry_int(window, source->gguf_default_window);
+    if (t->window == 0 && t->local_per_global > 0 && !source->has_layer_sizes)
+        qp_hparams_set_layer(h, 0, 'G');
+    else if (t->local_per_global > 0)
         qp_hparams_set_family_pattern(h);
-    t->window = entry_int(window, !t->local_per_global     ? source->gguf_default_window
-                                  : source->default_window ? source->default_window
-                                                           : t->window);
     if (t->window <= 0)
         return QUIP_OK;
     const quip_status status = gguf_window_pattern(h, g, &is_said, error);
-    if (status || is_said || t->local_per_global)
+    if (status || is_said)
         return status;
     if (source->windows == WINDOW_IF_USED)
         return unclear_window(h, g->file->name, error);
-    for (int l = 0; l < h->raw.n_layers; l++)
-        qp_hparams_set_layer(h, l, 'L');
+    set_family_windows(h);
     return QUIP_OK;
 }
 

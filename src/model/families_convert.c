@@ -91,6 +91,7 @@ static const struct family_source sources[] = {
         .has_attention_cap = true,
         .default_query_scalar = 256,
         .gguf_wide_query_layers = 46, // 27B
+        .gguf_default_window = 4096,
         .default_tied = true,
         .default_bos = 2,
         .default_head_dim = 256,
@@ -269,6 +270,7 @@ static const struct family_source sources[] = {
         .activation = "silu",
         .bias_keys = { { "attention_bias", IF_QKV_BIAS | IF_O_BIAS, false } },
         .has_plain_local_rope = true, // of OLMo 3, which GGUF calls olmo2
+        .gguf_global_every = 4,
         .default_n_context = 2048,
     },
     {

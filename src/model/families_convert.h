@@ -150,7 +150,8 @@ struct family_source {
     int gguf_wide_query_layers; // of the one size whose queries are scaled by sqrt(d_model /
                                 // n_heads)
 
-    int gguf_default_window;   // of all layers: llama.cpp does not write it; 0: none
+    int gguf_default_window;   // without attention.sliding_window; 0: no layer slides
+    int gguf_global_every;     // with a window, but no pattern; 0: that of the family, or all slide
     bool has_plain_local_rope; // rope scaling is for the layers that do not slide
     bool has_pattern;          // sliding_window_pattern counts without layer_types
 
