@@ -181,7 +181,17 @@ static int test_value(int row, int i)
     return i % 64 == row % 64 ? 127 : (row * 37 + i * 101 + row * i % 91) % 255 - 127;
 }
 
-/* What a GPU with subgroups of 32 threads says of them, and of the test of their matrices. */
+static float test_product(int t, int r)
+{
+    float sum = 0;
+    for (int i = 0; i < TEST_WIDTH; i++)
+        sum += (float)(test_value(t, i) * test_value(r + 5, i));
+    return sum;
+}
+
+/* What a GPU with subgroups of 32 threads says of them, and of the test of their matrices: a
+ * product, and one of a gate and what it multiplies. */
+static int n_products;
 static void answer_rightly(void *bytes, size_t n)
 {
     uint32_t *sizes = bytes;
@@ -191,12 +201,11 @@ static void answer_rightly(void *bytes, size_t n)
             sizes[i] = 32;
     if (n != N_TEST * N_TEST * sizeof *y)
         return;
+    const bool is_pair = ++n_products == 2;
     for (int t = 0; t < N_TEST; t += 3) // that are looked at
-        for (int r = 0; r < N_TEST; r += 5) {
-            float sum = 0;
-            for (int i = 0; i < TEST_WIDTH; i++)
-                sum += (float)(test_value(t, i) * test_value(r + 5, i));
-            y[N_TEST * t + r] = sum;
+        for (int r = 0; r < (is_pair ? N_TEST / 2 : N_TEST); r += 5) {
+            const float x = test_product(t, r);
+            y[N_TEST * t + r] = !is_pair ? x : x < 0 ? 0 : x * test_product(t, N_TEST / 2 + r);
         }
 }
 
@@ -205,6 +214,13 @@ static void answer_wrongly(void *bytes, size_t n)
     answer_rightly(bytes, n);
     if (n == N_TEST * N_TEST * sizeof(float))
         ((float *)bytes)[N_TEST * 3 + 5] += 5;
+}
+
+static void answer_pair_wrongly(void *bytes, size_t n)
+{
+    answer_rightly(bytes, n);
+    if (n == N_TEST * N_TEST * sizeof(float) && n_products == 2)
+        ((float *)bytes)[N_TEST * 3 + 5] = -1e9f; // none is negative
 }
 
 /* Run a prompt of 100 tokens. */
@@ -233,6 +249,7 @@ static void test_matrices_are_chosen(void **state)
         bool are_used;
     } cases[] = { { true, answer_rightly, true },
                   { true, answer_wrongly, false },
+                  { true, answer_pair_wrongly, false },
                   { true, NULL, false }, // no subgroups
                   { false, answer_rightly, false } };
     (void)state;
@@ -243,6 +260,7 @@ static void test_matrices_are_chosen(void **state)
         use_fake(NULL);
         fake_gpu.is_dawn = true;
         fake_gpu.has_matrices = cases[i].has_matrices;
+        n_products = 0;
         fake_gpu.answer = cases[i].answer;
         quip_model *model = open_on_gpu(models_named("lfm2 int8"));
         check(run_prompt(model, &error), &error);
@@ -269,6 +287,7 @@ static void test_matrices_that_fail(void **state)
         use_fake(NULL);
         fake_gpu.is_dawn = fake_gpu.has_matrices = true;
         fake_gpu.answer = answer_rightly;
+        n_products = 0;
         quip_model *model = open_on_gpu(models_named("lfm2 int8"));
         fake_gpu.failure = failures[n / 2 % 2];
         fake_gpu.is_typed = n % 2;

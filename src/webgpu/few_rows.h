@@ -53,10 +53,16 @@ quip_status qp_webgpu_matrows(struct webgpu_device *d, const struct gpu_product 
                               bool keeps_input);
 
 /* Many rows with matrices of subgroups (gemm_matrices.wgsl): rows of x as binary16, in d->mem, and
- * a slab times these, in tiles of 64 or 128 rows. */
+ * a slab times these. */
+struct matrices_kind {
+    int tile; // rows: 64 or 128
+    enum gate gate;
+    int act;
+};
 quip_status qp_webgpu_halve_rows(struct webgpu_device *d, const struct scratch *in, int n_in,
                                  int n);
 quip_status qp_webgpu_gemm_matrices(struct webgpu_device *d, const struct gpu_slab *p,
-                                    const struct scratch *out, int n, int tile);
+                                    const struct scratch *out, int n,
+                                    const struct matrices_kind *kind);
 
 #endif

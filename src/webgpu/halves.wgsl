@@ -16,7 +16,8 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> S: array<f32>;
 
 const SIZE = 256u; // threads; each has four numbers at once, and 16 threads share a block
-var<workgroup> largest: array<f32, SIZE>;
+const N_PARTS = SIZE / SUBGROUP;
+var<workgroup> parts: array<f32, N_PARTS>;
 
 fn input(t: u32, i: u32) -> vec4<f32> {
     if (i >= p.n_in) {
@@ -26,19 +27,14 @@ fn input(t: u32, i: u32) -> vec4<f32> {
     return select(vec4<f32>(0.0), X[(t * p.x_stride + i) / 4u], index < vec4<u32>(p.n_in));
 }
 
-// Of the threads that are neighbours, n of them.
-fn largest_of(thread: u32, x: vec4<f32>, n: u32) -> f32 {
+// The largest of the threads that are neighbours, n of them.
+fn largest_of(x: vec4<f32>, n: u32) -> f32 {
     let a = abs(x);
-    workgroupBarrier();
-    largest[thread] = max(max(a.x, a.y), max(a.z, a.w));
-    for (var step = n / 2u; step > 0u; step /= 2u) {
-        workgroupBarrier();
-        if (thread % n < step) {
-            largest[thread] = max(largest[thread], largest[thread + step]);
-        }
+    var most = max(max(a.x, a.y), max(a.z, a.w));
+    for (var i = n / 2u; i > 0u; i /= 2u) {
+        most = max(most, subgroupShuffleXor(most, i));
     }
-    workgroupBarrier();
-    return largest[thread / n * n];
+    return most;
 }
 
 @compute @workgroup_size(SIZE)
@@ -49,7 +45,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var i = 4u * thread; i < n; i += 4u * SIZE) {
         most = max(most, abs(input(t, i)));
     }
-    let row = largest_of(thread, most, SIZE);
+    let part = largest_of(most, SUBGROUP);
+    if (thread % SUBGROUP == 0u) {
+        parts[thread / SUBGROUP] = part;
+    }
+    workgroupBarrier();
+    var row = 0.0;
+    for (var i = 0u; i < N_PARTS; i++) {
+        row = max(row, parts[i]);
+    }
     let power = select(1.0, exp2(10.0 - floor(log2(row))), row > 0.0);
     if (thread == 0u) {
         S[t] = 1.0 / power;
@@ -57,7 +61,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var begin = 0u; begin < n; begin += 4u * SIZE) {
         let i = begin + 4u * thread;
         let x = input(t, i);
-        let block = largest_of(thread, x, 16u);
+        let block = largest_of(x, 16u);
         let inverse = select(0.0, 127.0 / block, block > 0.0);
         let y = round(clamp(x * inverse, vec4<f32>(-127.0), vec4<f32>(127.0))) *
                 (block / 127.0 * power);

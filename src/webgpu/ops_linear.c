@@ -86,7 +86,7 @@ quip_status qp_webgpu_halve_rows(struct webgpu_device *d, const struct scratch *
 static int tile_of(const struct gpu_slab *p, int n)
 {
     enum {
-        MANY_TILES = 72
+        MANY_TILES = 130
     };
     return (p->n_rows + 127) / 128 * ((n + 127) / 128) < MANY_TILES ? 64 : 128;
 }
@@ -104,23 +104,25 @@ static enum input_form form_of(const struct webgpu_device *d, const struct gpu_s
 }
 
 quip_status qp_webgpu_gemm_matrices(struct webgpu_device *d, const struct gpu_slab *p,
-                                    const struct scratch *out, int n, int tile)
+                                    const struct scratch *out, int n,
+                                    const struct matrices_kind *kind)
 {
-    const uint32_t size = (uint32_t)tile;
+    const uint32_t size = (uint32_t)kind->tile;
     const struct parameters {
         struct matrix_parameters matrix;
         uint32_t n, x_stride, y_stride, y_at;
     } parameters = { qp_webgpu_describe(p), (uint32_t)n, (uint32_t)quantized_stride(p->n_in) / 2,
                      (uint32_t)out->stride, 0 };
     return qp_webgpu_dispatch(
-        d, &(struct call){ .shader = SHADER_GEMM_MATRICES,
-                           .constants = { qp_webgpu_type(p), false, tile },
-                           .parameters = &parameters,
-                           .n_parameters = sizeof parameters,
-                           .bindings = { slab_range(p), range_of(&d->mem.quantized),
-                                         range_of(&d->mem.scales), range_of(out) },
-                           .x = ((uint32_t)p->n_rows + size - 1) / size,
-                           .y = ((uint32_t)n + size - 1) / size });
+        d, &(struct call){
+               .shader = SHADER_GEMM_MATRICES,
+               .constants = { qp_webgpu_type(p), false, kind->tile, (int)kind->gate, kind->act },
+               .parameters = &parameters,
+               .n_parameters = sizeof parameters,
+               .bindings = { slab_range(p), range_of(&d->mem.quantized), range_of(&d->mem.scales),
+                             range_of(out) },
+               .x = ((uint32_t)n + size - 1) / size,
+               .y = ((uint32_t)p->n_rows + size - 1) / size });
 }
 
 static bool has_adapters(const struct rows *rows)
@@ -157,9 +159,10 @@ quip_status qp_webgpu_multiply(struct webgpu_device *d, const struct gpu_product
             has = form;
         }
         if (!status)
-            status = form == HALVES
-                         ? qp_webgpu_gemm_matrices(d, p, out, rows->n, tile_of(p, rows->n))
-                         : run_gemm(d, p, in, out, rows->n);
+            status = form == HALVES ? qp_webgpu_gemm_matrices(
+                                          d, p, out, rows->n,
+                                          &(struct matrices_kind){ .tile = tile_of(p, rows->n) })
+                                    : run_gemm(d, p, in, out, rows->n);
     }
     return status;
 }
@@ -292,6 +295,15 @@ static quip_status run_gated(struct webgpu_device *d, int d_ff, enum gate gate, 
                            .y = (uint32_t)n });
 }
 
+/* The same, with the product that makes gate and up, by matrices. */
+static quip_status multiply_gated(struct webgpu_device *d, const struct gpu_product *w,
+                                  enum gate gate, int n)
+{
+    const struct matrices_kind kind = { tile_of(w->slabs, n), gate, (int)d->base.config->act };
+    const quip_status status = qp_webgpu_halve_rows(d, &d->mem.xn, w->n_in, n);
+    return status ? status : qp_webgpu_gemm_matrices(d, w->slabs, &d->mem.h, n, &kind);
+}
+
 quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next,
                             const struct rows *rows)
 {
@@ -318,6 +330,8 @@ quip_status qp_webgpu_gated(struct device *device, int l, struct matrix_set next
     }
     if (way == TOGETHER)
         return qp_webgpu_matrows(d, w, m, false);
+    if (is_fused && form_of(d, w->slabs) == HALVES)
+        return multiply_gated(d, w, gate, rows->n);
     const struct matrix_set both = { l, has_gate ? MATRIX_GATE : MATRIX_UP, has_gate ? 2 : 1 };
     status = qp_webgpu_multiply(d, w, &d->mem.xn, &d->mem.gate_up, rows);
     if (!status)

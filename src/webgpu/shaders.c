@@ -111,10 +111,10 @@ static const struct shader_kind {
                       { "iTYPE", "bHAS_ZEROS", "bIS_ALIGNED" } },
 #if !defined(__wasm__) // where no browser offers what it needs
     [SHADER_HALVES] = { { qp_wgsl_halves }, 1, 2, { 0 } },
-    [SHADER_GEMM_MATRICES] = { { qp_wgsl_matrix, qp_wgsl_gemm_matrices },
+    [SHADER_GEMM_MATRICES] = { { qp_wgsl_matrix, qp_wgsl_act, qp_wgsl_gemm_matrices },
                                3,
                                1,
-                               { "iTYPE", "bHAS_ZEROS", "uTILE" } },
+                               { "iTYPE", "bHAS_ZEROS", "uTILE", "iGATE", "iACT" } },
 #endif
     [SHADER_GATED] = { { qp_wgsl_act, qp_wgsl_gated }, 1, 1, { "iGATE", "iACT" } },
     [SHADER_CONV] = { { qp_wgsl_conv }, 2, 2, { "iWIDTH", "iRING", "iCHUNK", "bKEEPS" } },
