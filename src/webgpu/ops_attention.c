@@ -12,9 +12,10 @@
 #include <stdlib.h>
 
 enum {
-    LANES = 4,         // of a workgroup; fewer have fewer instructions
-    MANY_GROUPS = 132, // workgroups that a large GPU runs one by one
-    TILE = 64,         // keys that attend_few.wgsl has at once
+    LANES = 4,           // of a workgroup; fewer have fewer instructions
+    MATRICES_LANES = 32, // of attend_matrices.wgsl
+    MANY_GROUPS = 132,   // workgroups that a large GPU runs one by one
+    TILE = 64,           // keys that attend_few.wgsl has at once
     MIN_SPLIT = TILE
 };
 
@@ -431,6 +432,13 @@ static quip_status attend_all(struct webgpu_device *d, int l, const struct rows 
 
 /* ---- attention of many rows ---- */
 
+/* Are keys, values and heads as attend_matrices.wgsl wants them? */
+static bool has_matrices(const struct webgpu_device *d, const struct layer_config *lc,
+                         const struct kv_view *kv)
+{
+    return d->has_matrices && kv->is_f16 && lc->head_dim % 64 == 0 && lc->head_dim <= 256;
+}
+
 static quip_status attend_many(struct webgpu_device *d, int l, const struct row_run *run, int index)
 {
     const struct config *c = d->base.config;
@@ -454,15 +462,17 @@ static quip_status attend_many(struct webgpu_device *d, int l, const struct row_
                      c->is_bidirectional ? (uint32_t)lc->window : 0,
                      c->query_scale,
                      c->attention_cap };
+    const bool by_matrices = has_matrices(d, lc, &kv);
+    const int n_lanes = by_matrices ? MATRICES_LANES : LANES;
     return qp_webgpu_dispatch(
-        d, &(struct call){ .shader = SHADER_ATTEND,
+        d, &(struct call){ .shader = by_matrices ? SHADER_ATTEND_MATRICES : SHADER_ATTEND,
                            .constants = { lc->head_dim, group, c->n_heads, kv.is_f16,
                                           c->attention_cap > 0, c->has_alibi, 0, words },
                            .parameters = &parameters,
                            .n_parameters = sizeof parameters,
                            .bindings = { range_of(&d->mem.rows), range_of(&d->mem.q), kv.range,
                                          range_of(&d->vector_memory), range_of(&d->mem.att) },
-                           .x = (uint32_t)((run->n * group + LANES - 1) / LANES),
+                           .x = (uint32_t)((run->n * group + n_lanes - 1) / n_lanes),
                            .y = (uint32_t)lc->n_kv_heads });
 }
 
