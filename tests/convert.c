@@ -125,15 +125,20 @@ static void test_gguf_and_folder_are_equal(void **state)
     check_equal(&sample_stablelm);
 }
 
-/* llama.cpp's files of Phi-2 before 2024. */
+/* llama.cpp's files of Phi-2 before 2024, and those that its converter makes with --fuse-qkv. */
 static void test_fused_gguf(void **state)
 {
     (void)state;
-    write_gguf(&sample_phi2);
-    convert_ok(in_folder("in.gguf"), in_folder("a.bin"), CONVERT_F32);
-    write_gguf_as(&sample_phi2, &(struct gguf_options){ .fuses_qkv = true });
-    convert_ok(in_folder("in.gguf"), in_folder("b.bin"), CONVERT_F32);
-    assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
+    static const struct sample qwen2 = { "qwen2", FAMILY_QWEN2, true };
+    const struct sample *const samples[] = { &sample_phi2, &sample_llama_untied, &sample_gemma3,
+                                             &qwen2 };
+    for (size_t i = 0; i < QP_COUNT(samples); i++) {
+        write_gguf(samples[i]);
+        convert_ok(in_folder("in.gguf"), in_folder("a.bin"), CONVERT_F32);
+        write_gguf_as(samples[i], &(struct gguf_options){ .fuses_qkv = true });
+        convert_ok(in_folder("in.gguf"), in_folder("b.bin"), CONVERT_F32);
+        assert_same_file(in_folder("a.bin"), in_folder("b.bin"));
+    }
 }
 
 static void test_dtypes(void **state)

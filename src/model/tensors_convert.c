@@ -28,6 +28,14 @@
     { namings, needs, target, hf, gguf, \
       CLASS_EMBEDDING, EXTENT_VOCAB, EXTENT_MODEL, false, PART_ALL }
 
+/* Rows of q, k or v in the one tensor that llama.cpp's converter makes of them with --fuse-qkv.
+ * Checkpoints of Hugging Face that have one call it differently. */
+#define FUSED(needs, target, rows, rope, part) \
+    { NAMES_LLAMA | NAMES_BERT, needs, LAYER(target) ".w", NULL, GGUF("attn_qkv") ".weight", \
+      CLASS_ATTENTION, rows, EXTENT_MODEL, rope, part }, \
+    { NAMES_LLAMA | NAMES_BERT, (needs) | IF_QKV_BIAS, LAYER(target) ".bias.b", NULL, GGUF("attn_qkv") ".bias", \
+      CLASS_BIAS, rows, EXTENT_NONE, rope, part }
+
 /* A matrix of per-layer embeddings. */
 #define PLE(target, hf, gguf, rows, cols) \
     { NAMES_LLAMA, IF_PLE, target ".w", hf ".weight", gguf ".weight", \
@@ -88,6 +96,7 @@ const struct tensor_row qp_tensor_rows[] = {
     Q(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.query"), GGUF("attn_q"), PART_ALL),
     Q(MATRIX, NAMES_GPT2, IF_QKV_BIAS, GPT("attn.c_attn"), GGUF("attn_qkv"), BLOCK_Q),
     Q(MATRIX, NAMES_NEOX, IF_QKV_BIAS, NEOX("attention.query_key_value"), GGUF("attn_qkv"), PART_Q),
+    FUSED(IF_ATTENTION, "self_attention.q", EXTENT_Q, true, BLOCK_Q),
     K(MATRIX, NAMES_FUSED | NAMES_NOMIC, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_K),
     K(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.k_proj"), GGUF("attn_k"), PART_ALL),
     K(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.k_proj"), GGUF("attn_k"), PART_ALL),
@@ -96,6 +105,7 @@ const struct tensor_row qp_tensor_rows[] = {
     K(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.key"), GGUF("attn_k"), PART_ALL),
     K(MATRIX, NAMES_GPT2, IF_QKV_BIAS, GPT("attn.c_attn"), GGUF("attn_qkv"), BLOCK_K),
     K(MATRIX, NAMES_NEOX, IF_QKV_BIAS, NEOX("attention.query_key_value"), GGUF("attn_qkv"), PART_K),
+    FUSED(IF_KEYS, "self_attention.k", EXTENT_KV, true, BLOCK_K),
     V(MATRIX, NAMES_FUSED | NAMES_NOMIC, IF_QKV_BIAS, HF("self_attn.qkv_proj"), GGUF("attn_qkv"), BLOCK_V),
     V(MATRIX, NAMES_LLAMA, IF_QKV_BIAS, HF("self_attn.v_proj"), GGUF("attn_v"), PART_ALL),
     V(LINEAR, NAMES_PHI, IF_QKV_BIAS, HF("self_attn.v_proj"), GGUF("attn_v"), PART_ALL),
@@ -104,6 +114,7 @@ const struct tensor_row qp_tensor_rows[] = {
     V(MATRIX, NAMES_BERT, IF_QKV_BIAS, BERT("attention.self.value"), GGUF("attn_v"), PART_ALL),
     V(MATRIX, NAMES_GPT2, IF_QKV_BIAS, GPT("attn.c_attn"), GGUF("attn_qkv"), BLOCK_V),
     V(MATRIX, NAMES_NEOX, IF_QKV_BIAS, NEOX("attention.query_key_value"), GGUF("attn_qkv"), PART_V),
+    FUSED(IF_VALUES, "self_attention.v", EXTENT_KV, false, BLOCK_V),
     QK_NORM(NAMES_LFM2, IF_QK_NORM_HEAD, LAYER("self_attention.q_norm"), HF("self_attn.q_layernorm"), GGUF("attn_q_norm"), EXTENT_HEAD),
     QK_NORM(NAMES_LFM2, IF_QK_NORM_HEAD, LAYER("self_attention.k_norm"), HF("self_attn.k_layernorm"), GGUF("attn_k_norm"), EXTENT_HEAD),
     QK_NORM(NAMES_LLAMA, IF_QK_NORM_HEAD, LAYER("self_attention.q_norm"), HF("self_attn.q_norm"), GGUF("attn_q_norm"), EXTENT_HEAD),

@@ -280,6 +280,14 @@ static bool is_fused_part(const char *name)
     return strstr(name, ".attn_q.") || strstr(name, ".attn_k.") || strstr(name, ".attn_v.");
 }
 
+/* Row r of GGUF's tensor is this row of Hugging Face's: those of llama's q and k are in pairs. */
+static int gguf_row_from(const struct gguf *g, const struct sample_tensor *t, int r)
+{
+    const int d = r % HEAD_DIM;
+    const bool is_paired = g->sample->family == FAMILY_LLAMA && t->row->has_rope;
+    return is_paired ? r - d + d % 2 * (HEAD_DIM / 2) + d / 2 : r;
+}
+
 static void gguf_tensor(void *user, const struct sample_tensor *t)
 {
     struct gguf *g = user;
@@ -297,9 +305,7 @@ static void gguf_tensor(void *user, const struct sample_tensor *t)
     put_u32(&g->infos, 0); // F32
     put_u64(&g->infos, g->data.n);
     for (int r = 0; r < t->rows; r++) {
-        int d = r % HEAD_DIM, source = r;
-        if (g->sample->family == FAMILY_LLAMA && t->row->has_rope)
-            source = r - d + d % 2 * (HEAD_DIM / 2) + d / 2;
+        const int source = gguf_row_from(g, t, r);
         for (int c = 0; c < t->cols; c++) {
             float w = t->values[source * t->cols + c];
             if (o->zeroes_layers && !is_vector && strncmp(t->gguf, "blk.", 4) == 0)
@@ -326,12 +332,14 @@ static void append_part(void *user, const struct sample_tensor *t)
     struct fused *f = user;
     if (strcmp(t->gguf, f->part) != 0)
         return;
-    put_bytes(&f->g->data, t->values, (size_t)(t->rows * t->cols) * sizeof *t->values);
+    for (int r = 0; r < t->rows; r++)
+        put_bytes(&f->g->data, t->values + gguf_row_from(f->g, t, r) * t->cols,
+                  (size_t)t->cols * sizeof *t->values);
     f->rows += t->rows;
     f->cols = t->row->cols == EXTENT_NONE ? 0 : t->cols;
 }
 
-/* blk.N.attn_qkv.weight or .bias. */
+/* blk.N.attn_qkv.weight, or .bias if the sample has that. */
 static void gguf_fused(struct gguf *g, int layer, const char *suffix)
 {
     struct fused f = { .g = g };
@@ -341,7 +349,8 @@ static void gguf_fused(struct gguf *g, int layer, const char *suffix)
         snprintf(f.part, sizeof f.part, "blk.%d.attn_%c.%s", layer, *part, suffix);
         each_sample_tensor(g->sample, append_part, &f);
     }
-    assert_true(f.rows > 0);
+    if (f.rows == 0)
+        return;
     snprintf(name, sizeof name, "blk.%d.attn_qkv.%s", layer, suffix);
     put_text(&g->infos, name);
     put_u32(&g->infos, f.cols ? 2 : 1);

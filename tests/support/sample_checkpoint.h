@@ -60,8 +60,8 @@ struct gguf_options {
     const char *name; // of the file; in.gguf if NULL
     const char *skip; // keys of the sample that are left out, each between commas: ",a,b,"
     const char *skip_tensor;
-    bool zeroes_layers; // every matrix of the layers
-    bool fuses_qkv;     // q, k and v of a layer are one tensor, whose rows are not in pairs
+    bool zeroes_layers;           // every matrix of the layers
+    bool fuses_qkv;               // q, k and v of a layer are one tensor
     void (*more)(struct gguf *g); // adds entries and tensors; may be NULL
     int part, n_parts; // write the tensors of this part only; parts after the first have no
                        // metadata but split.*
