@@ -824,6 +824,29 @@ static void test_bare_folder(void **state)
     quip_model_close(model);
 }
 
+/* Qwen3-Embedding-8B says that its head is not its embedding, and has no head. */
+static void test_untied_without_head(void **state)
+{
+    (void)state;
+    const char *folder = "data/golden-2/qwen3-embedding";
+    need_shared(folder);
+    quip_error error = { 0 };
+    quip_model *model;
+    float a[MAX_WIDTH], b[MAX_WIDTH];
+    const quip_token ids[] = { 2, 78, 18, 214, 28 };
+    run("rm -rf %s && cp -r '%s' embed-folder-untied", folder_path, shared_path(folder));
+    run("mv embed-folder-untied %s && chmod -R u+w %s", folder_path, folder_path);
+    run("sed -i 's/\"tie_word_embeddings\": true/\"tie_word_embeddings\": false/' %s/config.json%s",
+        folder_path, "");
+    check(convert_folder(NULL, &model, &error), &error);
+    embed_ids(model, ids, QP_COUNT(ids), NULL, a);
+    quip_model_close(model);
+    model = open_golden_as("qwen3-embedding", CONVERT_F32);
+    embed_ids(model, ids, QP_COUNT(ids), NULL, b);
+    assert_memory_equal(a, b, (size_t)width_of_model(model) * sizeof *a);
+    quip_model_close(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -843,6 +866,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_wrong_folders, copy_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_prompts, copy_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_bare_folder, copy_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_untied_without_head, copy_folder, remove_folder),
     };
     return cmocka_run_group_tests(tests, models_make, models_remove);
 }

@@ -418,6 +418,8 @@ static quip_status read_checkpoint(struct conversion *v)
     if (!status)
         status = qp_embedding_source_open(&v->embedding, &v->checkpoint, &v->hparams, v->options,
                                           v->error);
+    if (!status && v->embedding)
+        qp_settle_no_head(&v->checkpoint, &v->hparams);
     v->hparams.raw.traits.mixes_inputs =
         v->embedding && v->options->weights != CONVERT_F32; // before integers
     if (!status && v->embedding && v->options->for_gpu)

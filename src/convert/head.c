@@ -78,3 +78,10 @@ quip_status qp_settle_head(struct checkpoint *c, struct hparams *h, quip_error *
     head->is_used |= are_equal;
     return status;
 }
+
+void qp_settle_no_head(const struct checkpoint *c, struct hparams *h)
+{
+    const char *name;
+    if (!c->is_gguf && !find_embedding(c, h, true, &name))
+        h->is_tied = true;
+}
