@@ -56,6 +56,27 @@ static quip_status answer_text(quip_session *session, const struct bytes *prompt
     return status;
 }
 
+/* Answer the prompt. Returns the exit code. */
+static int answer(quip_session *session, const quip_model *model, const struct bytes *prompt,
+                  bool has_stats, bool is_json)
+{
+    quip_result result = { .struct_size = sizeof result };
+    quip_error error = { 0 };
+    int exit_code = 0;
+    if (is_json && has_stats)
+        note_vain("stats", "with --json, which prints more");
+    catch_interrupt(session);
+    const quip_status status =
+        is_json ? answer_json(session, prompt, &result, &exit_code, &error)
+                : answer_text(session, prompt, model, has_stats, &result, &exit_code, &error);
+    release_interrupt();
+    if (status == QUIP_E_CONTEXT_FULL)
+        return fail("%s; --context N makes it larger", error.message);
+    if (status)
+        return fail_with(&error);
+    return was_interrupted() ? EXIT_INTERRUPTED : exit_code;
+}
+
 int run_run(const struct command *command, char **words)
 {
     struct texts stop = { 0 };
@@ -88,31 +109,19 @@ int run_run(const struct command *command, char **words)
     quip_error error = { 0 };
     quip_session *session = NULL;
     struct bytes prompt = { 0 };
-    quip_result result = { .struct_size = sizeof result };
     exit_code = EXIT_FAILED;
     if (!read_prompt(&prompt, word, session_options.no_template))
         goto done;
-    exit_code = 0;
     if (open_models(&models, &files, &model_options, &error)) {
         exit_code = fail_with(&error);
         goto done;
     }
     note_options(&session_options, &models, NULL);
     session_options.has_seed = true; // 0 unless said: the same command gives the same answer
-    if (open_session(&session, &models, &session_options, &error)) {
+    if (open_session(&session, &models, &session_options, &error))
         exit_code = fail_with(&error);
-        goto done;
-    }
-    if (is_json && has_stats)
-        note_vain("stats", "with --json, which prints more");
-    catch_interrupt(session);
-    if (is_json
-            ? answer_json(session, &prompt, &result, &exit_code, &error)
-            : answer_text(session, &prompt, models.model, has_stats, &result, &exit_code, &error))
-        exit_code = fail_with(&error);
-    else if (was_interrupted())
-        exit_code = EXIT_INTERRUPTED;
-    release_interrupt();
+    else
+        exit_code = answer(session, models.model, &prompt, has_stats, is_json);
 done:
     qp_bytes_close(&prompt);
     quip_session_close(session);

@@ -515,6 +515,8 @@ class WithModel(unittest.TestCase):
         for args in [["run", address, "x"], ["inspect", address], ["convert", address, WORK / "x.bin"]]:
             said = quip(*args, check=1).stderr.decode()
             self.assertEqual(said, f"quip: {address}: is an address, not a file; download it first\n")
+        for command in ["run", "inspect"]:  # as of a variable that is not set
+            self.assertEqual(quip(command, "", stdin="x", check=1).stderr, b"quip: the name of a file is empty\n")
 
     def test_render_names_the_file(self):
         (WORK / "wrong.json").write_text("hello")
@@ -696,7 +698,7 @@ class WithModel(unittest.TestCase):
 
     def test_context_full(self):
         done = quip("run", self.model, "light " * 200, "--context", 32, check=1)
-        self.assertIn(b"32", done.stderr)
+        self.assertRegex(done.stderr, rb"^quip: \d+ more tokens do not fit: 0 of the context's 32 are in use; --context N makes it larger\n$")
         done = quip("run", self.model, "light", "--context", 24, "--greedy", check=0)
         self.assertIn(b"context of 24 tokens is full", done.stderr)
 

@@ -248,7 +248,7 @@ static void test_overflow_is_an_error_and_changes_nothing(void **state)
     prefill(s, prompt, 30);
     memcpy(before, quip_session_logits(s), sizeof before);
     assert_int_equal(quip_session_prefill(s, prompt + 30, 11, &error), QUIP_E_CONTEXT_FULL);
-    assert_non_null(strstr(error.message, "10 are left"));
+    assert_non_null(strstr(error.message, "30 of the context's 40 are in use"));
     assert_int_equal(quip_session_position(s), 30);
     assert_memory_equal(before, quip_session_logits(s), sizeof before);
     const quip_token outside[] = { 1, TINY_VOCAB };

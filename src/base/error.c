@@ -63,6 +63,8 @@ quip_status qp_fail(quip_error *error, quip_status status, const char *format, .
 
 quip_status qp_fail_open(quip_error *error, const char *path)
 {
+    if (!path[0])
+        return qp_fail(error, QUIP_E_IO, "the name of a file is empty");
     return strstr(path, "://")
                ? qp_fail(error, QUIP_E_IO, "%s: is an address, not a file; download it first", path)
                : qp_fail(error, QUIP_E_IO, "%s: %s", path, strerror(errno));

@@ -88,14 +88,18 @@ void qp_session_return(quip_session *s, const struct mark *mark)
     s->result.n_prompt_tokens = mark->n_prompt_tokens;
 }
 
+quip_status qp_session_fail_full(const quip_session *s, int n_used, int n, quip_error *error)
+{
+    return qp_fail(error, QUIP_E_CONTEXT_FULL,
+                   "%d more tokens do not fit: %d of the context's %d are in use", n, n_used,
+                   s->options.n_context);
+}
+
 quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, quip_role role,
                             quip_error *error)
 {
     if (n > s->options.n_context - s->n)
-        return qp_fail(
-            error, QUIP_E_CONTEXT_FULL,
-            "%d more tokens do not fit: the context holds %d, %d are in use, %d are left", n,
-            s->options.n_context, s->n, s->options.n_context - s->n);
+        return qp_session_fail_full(s, s->n, n, error);
     for (int i = 0; i < n; i++)
         if (tokens[i] < 0 || tokens[i] >= s->model->config.vocab_size)
             return qp_fail(error, QUIP_E_ARGUMENT, "token %d is %d; ids of this model are 0 to %d",

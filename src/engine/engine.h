@@ -250,7 +250,9 @@ void qp_session_reset(quip_session *s);
 void qp_session_drop_draws(quip_session *s);
 struct mark qp_session_mark(const quip_session *s);
 void qp_session_return(quip_session *s, const struct mark *mark);
-/* Append tokens to the context without running them; QUIP_E_CONTEXT_FULL says how many are left. */
+/* QUIP_E_CONTEXT_FULL: n tokens do not fit behind the first n_used. */
+quip_status qp_session_fail_full(const quip_session *s, int n_used, int n, quip_error *error);
+/* Append tokens to the context without running them; may fail with QUIP_E_CONTEXT_FULL. */
 quip_status qp_session_push(quip_session *s, const quip_token *tokens, int n, quip_role role,
                             quip_error *error);
 /* Run the tokens that are not in the KV cache, at most `max` of them. After all of them the output

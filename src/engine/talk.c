@@ -431,12 +431,8 @@ static quip_status commit(quip_session *s, struct talk_state *t, const struct ch
     }
     if (!keep_tail(s, change->keep))
         return qp_fail_memory(error, "a prompt", (size_t)n);
-    const int n_left = s->options.n_context - change->keep;
-    if (change->more.n > n_left)
-        return qp_fail(
-            error, QUIP_E_CONTEXT_FULL,
-            "%d more tokens do not fit: the context holds %d, %d are in use, %d are left",
-            change->more.n, s->options.n_context, change->keep, n_left);
+    if (change->more.n > s->options.n_context - change->keep)
+        return qp_session_fail_full(s, change->keep, change->more.n, error);
     if (change->keep < s->n)
         qp_session_cut(s, change->keep);
     const quip_status status = qp_session_push(s, change->more.ids, change->more.n, role, error);
