@@ -8,7 +8,10 @@ import { answer, failure, fixtures, folder, openPage, useBrowser } from "./brows
 import { DIST, ROOT } from "./fixtures.mjs";
 import { startServer } from "./server.mjs";
 
-useBrowser(["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]);
+/* Most of the time goes into compiling shaders. Half of it is for the loops before each one that set the memory
+ * of a workgroup to zero. The shaders do not need them. */
+const FLAGS = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-dawn-features=disable_workgroup_init"];
+useBrowser(FLAGS);
 
 /** A page whose worker script is changed: [text, other text] pairs, and lines before it. */
 async function openChanged(pairs, before = "") {
