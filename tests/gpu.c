@@ -70,7 +70,7 @@ static float *decode_logits(quip_model *model)
     return logits;
 }
 
-/* Model i of the tests, or one like it. Closes both. */
+/* Model i of the tests, or one like it. */
 static void compare_with_cpu(const char *name, int i, quip_model *gpu, quip_model *cpu)
 {
     const int vocab_size = cpu->config.vocab_size;
@@ -91,17 +91,79 @@ static void compare_with_cpu(const char *name, int i, quip_model *gpu, quip_mode
     free(want);
     free(prefill);
     free(decode);
-    quip_model_close(cpu);
-    quip_model_close(gpu);
 }
 
-static void test_same_logits_as_the_cpu(void **state)
+/* The logits and greedy tokens of another implementation. */
+static void compare_with_golden(int i, quip_model *gpu)
+{
+    char folder[64], name[256];
+    const cJSON *prompt;
+    snprintf(folder, sizeof folder, "%s", models_name(i));
+    *strchr(folder, ' ') = 0;
+    snprintf(name, sizeof name, "data/golden/%s/expected.json", folder);
+    cJSON *expected = read_json(shared_path(name));
+    cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(expected, "prompts"))
+        check_golden_prompt(gpu, NULL, folder, prompt);
+    cJSON_Delete(expected);
+}
+
+/* What an adapter adds, in decode and in prefill. */
+static void compare_adapters(int i, quip_model *gpu, quip_model *cpu)
+{
+    enum {
+        N = 40
+    };
+    static const struct tiny_adapter tiny = { .rank = 5, .alpha = 7 };
+    quip_token tokens[N];
+    quip_error error = { 0 };
+    quip_model *models[2] = { cpu, gpu };
+    const size_t vocab_size = (size_t)gpu->config.vocab_size;
+    float *logits = malloc(4 * vocab_size * sizeof *logits);
+    assert_non_null(logits);
+    for (int k = 0; k < N; k++)
+        tokens[k] = models_token(gpu, 3, k);
+    for (int b = 0; b < 2; b++) {
+        quip_adapter *adapter;
+        quip_session *s = open_session(models[b], &(quip_session_options){ .n_context = N });
+        check(tiny_adapter_write("gpu-adapter", models[b], &tiny, &error), &error);
+        check(quip_adapter_open(&adapter, models[b], "gpu-adapter", &error), &error);
+        tiny_adapter_remove("gpu-adapter");
+        check(quip_session_set_adapter(s, adapter, 1.5f, &error), &error);
+        for (int part = 0; part < 2; part++) { // many rows, then one
+            check(quip_session_prefill(s, tokens + part * (N - 1), part ? 1 : N - 1, &error),
+                  &error);
+            memcpy(logits + (size_t)(2 * b + part) * vocab_size, quip_session_logits(s),
+                   vocab_size * sizeof *logits);
+        }
+        quip_adapter_close(adapter);
+        quip_session_close(s);
+    }
+    const float tolerance = logits_tolerance(i, logits, 2 * vocab_size);
+    const float worst = logits_difference(logits, logits + 2 * vocab_size, 2 * vocab_size);
+    printf("  %-22s largest difference with an adapter %.2g of %.2g\n", "", (double)worst,
+           (double)tolerance);
+    if (!(worst <= tolerance))
+        fail_msg("%s: logits with an adapter differ by %g, at most %g is allowed", models_name(i),
+                 (double)worst, (double)tolerance);
+    free(logits);
+}
+
+/* Each model is opened once, because compiling its shaders takes longest. */
+static void test_each_model(void **state)
 {
     (void)state;
     for (int i = 0; has_gpu() && i < models_count(); i++) {
-        quip_model *gpu = open_on_gpu(i);
-        if (gpu)
-            compare_with_cpu(models_name(i), i, gpu, models_open(i, NULL));
+        quip_model *gpu = open_on_gpu(i), *cpu;
+        if (!gpu)
+            continue;
+        cpu = models_open(i, NULL);
+        compare_with_cpu(models_name(i), i, gpu, cpu);
+        if (models_is_golden(i) && models_is_float(i))
+            compare_with_golden(i, gpu);
+        if (models_has_adapters(i))
+            compare_adapters(i, gpu, cpu);
+        quip_model_close(cpu);
+        quip_model_close(gpu);
     }
 }
 
@@ -139,32 +201,13 @@ static void test_wide_inputs(void **state)
                               &error),
               &error);
         compare_with_cpu(cases[i].name, models_named("llama int8"), gpu, cpu);
+        quip_model_close(cpu);
+        quip_model_close(gpu);
         unlink(path);
     }
 }
 
-/* The logits and greedy tokens of another implementation. */
-static void test_goldens(void **state)
-{
-    (void)state;
-    for (int i = 0; has_gpu() && i < models_count(); i++) {
-        char folder[64], name[256];
-        const cJSON *prompt;
-        if (!models_is_golden(i) || !models_is_float(i))
-            continue;
-        snprintf(folder, sizeof folder, "%s", models_name(i));
-        *strchr(folder, ' ') = 0;
-        snprintf(name, sizeof name, "data/golden/%s/expected.json", folder);
-        cJSON *expected = read_json(shared_path(name));
-        quip_model *model = open_on_gpu(i);
-        cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(expected, "prompts"))
-            check_golden_prompt(model, NULL, folder, prompt);
-        quip_model_close(model);
-        cJSON_Delete(expected);
-    }
-}
-
-/* The same of the newer families. */
+/* The logits of another implementation, for the newer families. */
 static void test_newer_goldens(void **state)
 {
     static const char *const names[] = {
@@ -195,54 +238,6 @@ static void test_newer_goldens(void **state)
                          (double)GOLDEN2_TOLERANCE);
         }
         quip_model_close(model);
-    }
-}
-
-/* What an adapter adds, in decode and in prefill. */
-static void test_adapters(void **state)
-{
-    enum {
-        N = 40
-    };
-    static const struct tiny_adapter tiny = { .rank = 5, .alpha = 7 };
-    (void)state;
-    for (int i = 0; has_gpu() && i < models_count(); i++) {
-        quip_model *gpu = models_has_adapters(i) ? open_on_gpu(i) : NULL;
-        quip_token tokens[N];
-        quip_error error = { 0 };
-        if (!gpu)
-            continue;
-        quip_model *models[2] = { models_open(i, NULL), gpu };
-        const size_t vocab_size = (size_t)gpu->config.vocab_size;
-        float *logits = malloc(4 * vocab_size * sizeof *logits);
-        assert_non_null(logits);
-        for (int k = 0; k < N; k++)
-            tokens[k] = models_token(gpu, 3, k);
-        for (int b = 0; b < 2; b++) {
-            quip_adapter *adapter;
-            quip_session *s = open_session(models[b], &(quip_session_options){ .n_context = N });
-            check(tiny_adapter_write("gpu-adapter", models[b], &tiny, &error), &error);
-            check(quip_adapter_open(&adapter, models[b], "gpu-adapter", &error), &error);
-            tiny_adapter_remove("gpu-adapter");
-            check(quip_session_set_adapter(s, adapter, 1.5f, &error), &error);
-            for (int part = 0; part < 2; part++) { // many rows, then one
-                check(quip_session_prefill(s, tokens + part * (N - 1), part ? 1 : N - 1, &error),
-                      &error);
-                memcpy(logits + (size_t)(2 * b + part) * vocab_size, quip_session_logits(s),
-                       vocab_size * sizeof *logits);
-            }
-            quip_adapter_close(adapter);
-            quip_session_close(s);
-            quip_model_close(models[b]);
-        }
-        const float tolerance = logits_tolerance(i, logits, 2 * vocab_size);
-        const float worst = logits_difference(logits, logits + 2 * vocab_size, 2 * vocab_size);
-        printf("  %-22s largest difference %.2g of %.2g\n", models_name(i), (double)worst,
-               (double)tolerance);
-        if (!(worst <= tolerance))
-            fail_msg("%s: logits with an adapter differ by %g, at most %g is allowed",
-                     models_name(i), (double)worst, (double)tolerance);
-        free(logits);
     }
 }
 
@@ -544,11 +539,9 @@ static void test_refused_models(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_logits_as_the_cpu),
+        cmocka_unit_test(test_each_model),
         cmocka_unit_test(test_wide_inputs),
-        cmocka_unit_test(test_goldens),
         cmocka_unit_test(test_newer_goldens),
-        cmocka_unit_test(test_adapters),
         cmocka_unit_test(test_few_rows_have_the_bits_of_one),
         cmocka_unit_test(test_dispatches_of_a_token),
         cmocka_unit_test(test_answers),

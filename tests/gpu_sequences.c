@@ -30,20 +30,26 @@ static const struct kind {
 };
 
 static char paths[QP_COUNT(kinds)][64];
+static quip_model *on_gpu[QP_COUNT(kinds)]; // of all tests: compiling their shaders takes longest
 static quip_token tokens[N_TOKENS];
 static float *rows[QP_COUNT(kinds)]; // the CPU's logits after each token, [N_TOKENS, TINY_VOCAB]
 
-static quip_session *open_session(size_t kind, quip_backend backend)
+static quip_model *open_model(size_t kind, quip_backend backend)
 {
     quip_model *model;
-    quip_session *session;
     quip_error error = { 0 };
     const quip_model_options options = { .backend = backend };
     check(quip_model_open(&model, paths[kind], &options, &error), &error);
+    return model;
+}
+
+static quip_session *open_session(quip_model *model)
+{
+    quip_session *session;
+    quip_error error = { 0 };
     check(quip_session_open(&session, model, &(quip_session_options){ .n_context = N_TOKENS },
                             &error),
           &error);
-    quip_model_close(model); // the session keeps it
     return session;
 }
 
@@ -60,9 +66,12 @@ static int make_models(void **state)
         check(tiny_model_write(paths[kind], &m, &error), &error);
         rows[kind] = malloc(N_TOKENS * ROW_BYTES);
         assert_non_null(rows[kind]);
-        quip_session *s = open_session(kind, QUIP_BACKEND_CPU);
+        quip_model *cpu = open_model(kind, QUIP_BACKEND_CPU);
+        quip_session *s = open_session(cpu);
         logits_prefill(s, tokens, N_TOKENS, N_TOKENS, rows[kind]);
         quip_session_close(s);
+        quip_model_close(cpu);
+        on_gpu[kind] = open_model(kind, QUIP_BACKEND_GPU);
     }
     return 0;
 }
@@ -71,6 +80,7 @@ static int remove_models(void **state)
 {
     (void)state;
     for (size_t kind = 0; kind < QP_COUNT(kinds); kind++) {
+        quip_model_close(on_gpu[kind]);
         if (rows[kind])
             unlink(paths[kind]);
         free(rows[kind]);
@@ -109,7 +119,7 @@ static void test_rewinds(void **state)
     static const int distances[] = { 1, 8, 64, 187, 511, 639 };
     (void)state;
     for (size_t kind = 0; has_gpu() && kind < QP_COUNT(kinds); kind++) {
-        quip_session *s = open_session(kind, QUIP_BACKEND_GPU);
+        quip_session *s = open_session(on_gpu[kind]);
         const bool is_ring =
             qp_webgpu_layer_blocks(&s->model->config, 0, N_TOKENS) < kv_blocks(N_TOKENS);
         assert_int_equal(is_ring, kinds[kind].window > 0);
@@ -134,7 +144,7 @@ static void test_rejected_tokens(void **state)
 {
     (void)state;
     for (size_t kind = 0; has_gpu() && kind < QP_COUNT(kinds); kind++) {
-        quip_session *s = open_session(kind, QUIP_BACKEND_GPU);
+        quip_session *s = open_session(on_gpu[kind]);
         prefill_to(s, 480);
         for (int n = 480; n < 500; n++) {
             prefill_to(s, n + 4);
@@ -208,7 +218,7 @@ static void test_copies(void **state)
     };
     (void)state;
     for (size_t kind = 0; has_gpu() && kind < QP_COUNT(kinds); kind++) {
-        quip_session *s = open_session(kind, QUIP_BACKEND_GPU), *clone;
+        quip_session *s = open_session(on_gpu[kind]), *clone;
         quip_error error = { 0 };
         float want[TINY_VOCAB];
         prefill_to(s, END);
@@ -285,7 +295,7 @@ static void test_failed_batches(void **state)
     static const int sizes[] = { 3, 60 };
     (void)state;
     for (size_t kind = 0; has_gpu() && kind < QP_COUNT(kinds); kind++) {
-        quip_session *s = open_session(kind, QUIP_BACKEND_GPU);
+        quip_session *s = open_session(on_gpu[kind]);
         quip_error error = { 0 };
         float want[TINY_VOCAB];
         prefill_to(s, BEGIN);
