@@ -523,6 +523,9 @@ class WithModel(unittest.TestCase):
         (WORK / "plain.jinja").write_text("{{ messages }}")
         said = quip("render", "--template", WORK / "plain.jinja", WORK / "wrong.json", check=2).stderr
         self.assertIn(b"wrong.json: the JSON is not valid at byte 0", said)
+        (WORK / "wrong.json").write_text('{"messages": 3}')
+        said = quip("render", "--template", WORK / "plain.jinja", WORK / "wrong.json", check=1).stderr
+        self.assertIn(b"wrong.json: messages are not an array\n", said)
 
     def test_penalties(self):
         args = ["run", self.model, "What is light?", "-n", 40, "--greedy"]

@@ -95,7 +95,7 @@ static struct value fail_with(struct run *r, quip_status status, const char *for
     r->message.n = 0;
     vsnprintf(text, sizeof text, format, args);
     const size_t n = qp_utf8_complete(text, strlen(text));
-    if (!qp_bytes_printf(&r->message, "line %d of the template: ", r->line) ||
+    if ((r->line > 0 && !qp_bytes_printf(&r->message, "line %d of the template: ", r->line)) ||
         !qp_bytes_append(&r->message, text, n))
         r->status = QUIP_E_MEMORY;
     return qp_nothing;
