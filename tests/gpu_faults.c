@@ -15,6 +15,7 @@
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #if defined(__GLIBC__)
@@ -270,6 +271,40 @@ static void test_matrices_are_chosen(void **state)
         quip_model_close(model);
         check_calls();
         assert_int_equal(fake_gpu.n_live, 0);
+    }
+}
+
+/* Attention of a prompt uses them for heads of 64 numbers and binary16 keys. */
+static void test_attention_by_matrices(void **state)
+{
+    static const char path[] = "gpu-heads.bin";
+    static const struct {
+        int head_dim;
+        enum dtype dtype;
+        bool are_used;
+    } cases[] = { { 64, DTYPE_I8, true }, { 48, DTYPE_I8, false }, { 64, DTYPE_F32, false } };
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        struct tiny_model tiny = tiny_with(tiny_llama, cases[i].dtype);
+        quip_error error = { 0 };
+        quip_model *model;
+        tiny.head_dim = cases[i].head_dim;
+        use_fake(NULL);
+        fake_gpu.is_dawn = fake_gpu.has_matrices = true;
+        fake_gpu.answer = answer_rightly;
+        n_products = 0;
+        check(tiny_model_write(path, &tiny, &error), &error);
+        check(quip_model_open(&model, path, &(quip_model_options){ .backend = QUIP_BACKEND_GPU },
+                              &error),
+              &error);
+        model->no_self_test = true;
+        check(run_prompt(model, &error), &error);
+        assert_int_equal(fake_gpu.n_attend_modules > 0, cases[i].are_used);
+        quip_model_close(model);
+        check_calls();
+        unlink(path);
     }
 }
 
@@ -812,6 +847,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_each_call_fails, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_matrices_are_chosen, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_attention_by_matrices, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_matrices_that_fail, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_each_call_of_embed_fails, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_auto_uses_the_cpu, use_fake, end_fake),

@@ -402,6 +402,7 @@ static void *create_module(void *device, const struct wgpu_module_descriptor *de
     const struct wgpu_text code = ((const struct wgpu_wgsl *)(const void *)descriptor->next)->code;
     const bool has_matrices = contains(code, "subgroupMatrixLoad");
     fake_gpu.n_matrix_modules += has_matrices;
+    fake_gpu.n_attend_modules += has_matrices && contains(code, "fn times_values");
     fake_gpu.n_tile_modules += contains(code, "fn float_dots");
     if (contains(code, "enable ") != fake_gpu.is_dawn || (has_matrices && !fake_gpu.has_matrices))
         note_wrong("a shader for another library, or another GPU");

@@ -37,6 +37,7 @@ struct fake_gpu {
     int n_live, n_devices; // objects that were not released; of these, devices
     int n_matrix_modules;  // shaders that multiply matrices,
     int n_tile_modules;    // or tiles without them
+    int n_attend_modules;  // of them, those of attention
     int n_polls;           // that found a mapping which was not done
     const char *wrong;     // the first wrong call; NULL: none was wrong
 };
