@@ -83,7 +83,8 @@ static void import_json(const char *steps, const char *merges, struct bytes *spm
         &json,
         "{\"added_tokens\": [{\"id\": 0, \"content\": \"<|end|>\", \"special\": true, "
         "\"normalized\": false}], \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": []}, "
-        "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [%s]}, \"model\": "
+        "\"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [%s]}, \"decoder\": "
+        "{\"type\": \"ByteLevel\"}, \"model\": "
         "{\"type\": \"BPE\", \"vocab\": {\"a\": 1, \"b\": 2, \"\\u0120\": 3, \"ab\": 4, "
         "\"\\u0120ab\": 5}, \"merges\": %s}}",
         steps, merges));
@@ -133,7 +134,15 @@ static void test_byte_level_bpe(void **state)
 static void test_wrong_tokenizers(void **state)
 {
     (void)state;
-#define BYTE_LEVEL "\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, "
+#define BYTE_LEVEL "\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, " DECODES_BYTES
+#define DECODES_BYTES "\"decoder\": {\"type\": \"ByteLevel\"}, "
+#define A_AND_B "\"vocab\": {\"a\": 0, \"b\": 1, \"\u0120\": 2}, \"merges\": []"
+#define SPACES                                                                                     \
+    "{\"type\": \"Replace\", \"pattern\": {\"String\": \"\xe2\x96\x81\"}, \"content\": \" \"}"
+#define STRIP "{\"type\": \"Strip\", \"content\": \" \", \"start\": 1, \"stop\": 0}"
+#define DECODER(steps)                                                                             \
+    "{" METASPACE("pre_tokenizer") ", \"decoder\": {\"type\": \"Sequence\", \"decoders\": [" steps \
+                                   "]}, \"model\": {\"type\": \"BPE\", " A_AND_B "}}"
 #define METASPACE(part) "\"" part "\": {\"type\": \"Metaspace\", \"replacement\": \"\xe2\x96\x81\"}"
     static const struct {
         const char *json, *message;
@@ -174,6 +183,34 @@ static void test_wrong_tokenizers(void **state)
           "its decoder has no step \"Metaspace\"" },
         { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [7]}}",
           "expected two pieces in each merge" },
+        { "{\"pre_tokenizer\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", " A_AND_B
+          "}}",
+          "its decoder is not \"ByteLevel\" alone" },
+        // each step of the decoder in a place where it does something else
+        { DECODER(SPACES ", " STRIP), "its decoder has a step \"Strip\"" },
+        { DECODER("{\"type\": \"Fuse\"}, " STRIP ", " SPACES), "its decoder has a step \"Strip\"" },
+        { DECODER(SPACES ", {\"type\": \"Fuse\"}, " STRIP ", " STRIP),
+          "its decoder has a step \"Strip\"" },
+        { DECODER(SPACES ", {\"type\": \"Fuse\"}, {\"type\": \"ByteFallback\"}"),
+          "its decoder has a step \"ByteFallback\"" },
+        // what the reference does with these is another thing each time, or fails
+        { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"dropout\": 0.1, " A_AND_B "}}",
+          "its model has dropout 0.1" },
+        { "{" METASPACE("pre_tokenizer") ", " METASPACE(
+              "decoder") ", \"model\": {\"type\": \"Unigram\", \"vocab\": [[\"a\", -1]]}}",
+          "its model has no unk_id" },
+        { "{" BYTE_LEVEL "\"model\": {\"type\": \"BPE\", \"byte_fallback\": true, \"vocab\": "
+          "{\"a\": 0, \"<0x00>\": 1}, \"merges\": []}}",
+          "its model has byte_fallback beside" },
+        { "{" BYTE_LEVEL "\"added_tokens\": [{\"id\": 2, \"content\": \"\u0120\", \"special\": "
+          "true}], \"model\": {\"type\": \"BPE\", " A_AND_B "}}",
+          "is a letter that pieces of text are spelled with" },
+        { "{" BYTE_LEVEL "\"added_tokens\": [{\"id\": 7, \"content\": \"b\"}], \"model\": "
+          "{\"type\": \"BPE\", " A_AND_B "}}",
+          "the added token \"b\" has the ids 1 and 7" },
+        { "{" METASPACE("pre_tokenizer") ", " METASPACE(
+              "decoder") ", \"model\": {\"type\": \"BPE\", \"unk_token\": \"b\", " A_AND_B "}}",
+          "its unknown token, 1, is not among the added_tokens" },
     };
     for (size_t i = 0; i < QP_COUNT(cases); i++) {
         struct bytes spm = { 0 }, bpe = { 0 };
@@ -185,6 +222,71 @@ static void test_wrong_tokenizers(void **state)
         qp_bytes_close(&spm);
         qp_bytes_close(&bpe);
     }
+}
+
+/* SentencePiece would make "abc" of any two pieces, so that a list without one of the ways needs a
+ * blob; and so do a token with a space and another decoder than SentencePiece's. */
+static void test_what_sentencepiece_cannot_say(void **state)
+{
+    (void)state;
+#define TEXT_BPE(added, merges, decoders)                                                          \
+    "{\"added_tokens\": [" added                                                                   \
+    "], \"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"String\": "                        \
+    "\" \"}, \"content\": \"\xe2\x96\x81\"}, \"decoder\": {\"type\": \"Sequence\", \"decoders\": " \
+    "[" decoders                                                                                   \
+    "]}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"c\": 2, \"ab\": 3, "     \
+    "\"bc\": 4, \"abc\": 5}, \"merges\": [" merges "]}}"
+#define BOTH "\"a b\", \"b c\", \"ab c\", \"a bc\""
+#define FUSE ", {\"type\": \"Fuse\"}"
+    static const struct {
+        const char *json;
+        bool needs_blob;
+    } cases[] = {
+        { TEXT_BPE("", BOTH, SPACES FUSE), false },
+        { TEXT_BPE("", "\"a b\", \"b c\", \"ab c\"", SPACES FUSE), true },
+        { TEXT_BPE("{\"id\": 6, \"content\": \"<x>\"}", BOTH, SPACES FUSE), false },
+        { TEXT_BPE("{\"id\": 6, \"content\": \"x y\"}", BOTH, SPACES FUSE), true },
+        { TEXT_BPE("", BOTH, SPACES FUSE ", " STRIP), true },
+    };
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        struct bytes spm = { 0 }, bpe = { 0 };
+        quip_error error = { 0 };
+        write_text("hf/tokenizer.json", cases[i].json);
+        if (qp_import_tokenizer_json(in_folder("hf/tokenizer.json"), &spm, &bpe, &error))
+            fail_msg("%s", error.message);
+        if ((bpe.n > 0) != cases[i].needs_blob)
+            fail_msg("case %zu: a blob of %zu bytes", i, bpe.n);
+        qp_bytes_close(&spm);
+        qp_bytes_close(&bpe);
+    }
+}
+
+/* A Unigram model finds no piece that it does not have: not the special token of an added word. */
+static void test_special_outside_unigram(void **state)
+{
+    (void)state;
+    struct bytes spm = { 0 }, bpe = { 0 };
+    struct tokenizer *t = NULL;
+    struct tokens ids = { 0 };
+    quip_error error = { 0 };
+    write_text("hf/tokenizer.json",
+               "{\"added_tokens\": [{\"id\": 0, \"content\": \"<unk>\", \"special\": true}, "
+               "{\"id\": 3, \"content\": \"bb\", \"special\": true, \"single_word\": true}], "
+               "\"pre_tokenizer\": {\"type\": \"Metaspace\", \"replacement\": \"\xe2\x96\x81\", "
+               "\"prepend_scheme\": \"never\"}, " METASPACE(
+                   "decoder") ", \"model\": {\"type\": "
+                              "\"Unigram\", \"unk_id\": 0, \"vocab\": [[\"<unk>\", 0], [\"a\", "
+                              "-1], [\"b\", -9]]}}");
+    if (qp_import_tokenizer_json(in_folder("hf/tokenizer.json"), &spm, &bpe, &error) ||
+        qp_tokenizer_open(&t, spm.data, spm.n, bpe.data, bpe.n, &error) ||
+        qp_tokenizer_encode(t, "abb", 3, true, &ids, &error))
+        fail_msg("%s", error.message);
+    assert_int_equal(ids.n, 3); // a b b
+    assert_int_equal(ids.ids[1], 2);
+    qp_tokens_close(&ids);
+    qp_tokenizer_close(t);
+    qp_bytes_close(&spm);
+    qp_bytes_close(&bpe);
 }
 
 /* ---- published vocabularies ---- */
@@ -280,6 +382,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_byte_level_bpe, make_sample_folder,
                                         drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_wrong_tokenizers, make_sample_folder,
+                                        drop_sample_folder),
+        cmocka_unit_test_setup_teardown(test_what_sentencepiece_cannot_say, make_sample_folder,
+                                        drop_sample_folder),
+        cmocka_unit_test_setup_teardown(test_special_outside_unigram, make_sample_folder,
                                         drop_sample_folder),
         cmocka_unit_test(test_published_tokenizers),
     };

@@ -328,28 +328,33 @@ static bool is_space_decoder(const cJSON *item)
             has_text(qp_json_item(item, "pattern"), "String", SYMBOL));
 }
 
+/* The steps have one order in which each does what its name says: ByteFallback before the pieces
+ * are joined (Fuse), Strip after that and behind the step that makes spaces. */
 static quip_status read_decoder(struct bpe_spec *spec, const cJSON *decoder, bool has_bytes,
                                 const char *path, quip_error *error)
 {
     const cJSON *item, *strip;
-    bool joins_bytes = false, has_spaces = false;
+    bool joins_bytes = false, has_spaces = false, is_joined = false, is_stripped = false;
     spec->joining = decoder ? JOIN_SYMBOLS : JOIN_SPACED;
     for (int i = 0; (item = part_item(decoder, "decoders", i)); i++) {
         bool is_strip = qp_json_has_type(item, "Strip") && has_text(item, "content", " ") &&
                         (strip = qp_json_item(item, "start")) && strip->valueint == 1 &&
                         (strip = qp_json_item(item, "stop")) && strip->valueint == 0;
-        if (is_strip)
+        if (is_strip && has_spaces && is_joined && !is_stripped) {
             spec->joining = JOIN_DROP_ONE;
-        else if (qp_json_has_type(item, "WordPiece") && has_text(item, "prefix", spec->continues))
+            is_stripped = true;
+        } else if (qp_json_has_type(item, "WordPiece") && has_text(item, "prefix", spec->continues))
             spec->joining =
                 qp_json_flag(item, "cleanup", true) ? JOIN_WORDPIECE : JOIN_WORDPIECE_PLAIN;
-        else if (is_space_decoder(item)) {
+        else if (is_space_decoder(item) && !is_stripped) {
             has_spaces = true;
             if (qp_json_has_type(item, "Metaspace") && find_prefix(item) != PREFIX_NEVER)
                 spec->joining = JOIN_DROP_IN_FIRST;
-        } else if (qp_json_has_type(item, "ByteFallback"))
+        } else if (qp_json_has_type(item, "ByteFallback") && !is_joined)
             joins_bytes = true;
-        else if (!qp_json_has_type(item, "Fuse"))
+        else if (qp_json_has_type(item, "Fuse"))
+            is_joined = true;
+        else
             return refuse_part(path, "decoder", item, error);
     }
     const char *missing = has_bytes && !joins_bytes                      ? "ByteFallback"
@@ -361,6 +366,30 @@ static quip_status read_decoder(struct bpe_spec *spec, const cJSON *decoder, boo
                          "spelled",
                          path, missing)
                : QUIP_OK;
+}
+
+/* Byte-level BPE: the letters of its pieces stand for bytes, in both directions. */
+static quip_status check_byte_level(const struct vocabulary *v, const cJSON *json, const char *path,
+                                    quip_error *error)
+{
+    const cJSON *decoder = qp_json_item(json, "decoder"), *model = qp_json_item(json, "model");
+    if (*v->spec.continues || *v->spec.ends)
+        return qp_fail(
+            error, QUIP_E_UNSUPPORTED,
+            "%s: byte-level pieces with a subword prefix or word suffix are not supported", path);
+    if (qp_json_flag(model, "byte_fallback", false) &&
+        qp_json_item(qp_json_item(model, "vocab"), "<0x00>"))
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: its model has byte_fallback beside a pre-tokenizer \"ByteLevel\"; only "
+                       "one of them is supported",
+                       path);
+    if (!qp_json_has_type(part_item(decoder, "decoders", 0), "ByteLevel") ||
+        part_item(decoder, "decoders", 1))
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: its decoder is not \"ByteLevel\" alone, as its pre-tokenizer is, so it "
+                       "would show pieces as they are spelled",
+                       path);
+    return QUIP_OK;
 }
 
 /* ---- the whole ---- */
@@ -384,14 +413,19 @@ static bool is_sentencepiece(const struct vocabulary *v, const cJSON *json)
     bool has_steps =
         !spec->nfc && spec->n_steps > 0 && spec->steps[spec->n_steps - 1] == STEP_SPACE_SYMBOLS &&
         (spec->n_steps == 1 || (spec->n_steps == 2 && spec->steps[0] == STEP_PREPEND_SYMBOL));
-    if (!v->options.is_bpe || !has_steps || spec->ignore_merges || *spec->continues ||
-        *spec->ends || !is_idle(qp_json_item(json, "pre_tokenizer")))
+    const bool has_prefix = has_steps && spec->steps[0] == STEP_PREPEND_SYMBOL;
+    struct bpe_spec decoder = { .continues = "" };
+    if (v->is_own_bpe || !v->options.is_bpe || !has_steps || spec->ignore_merges ||
+        *spec->continues || *spec->ends || !is_idle(qp_json_item(json, "pre_tokenizer")) ||
+        read_decoder(&decoder, qp_json_item(json, "decoder"), v->options.byte_fallback, "", NULL) ||
+        decoder.joining != (has_prefix ? JOIN_DROP_ONE : JOIN_SYMBOLS))
         return false;
     const cJSON *added = qp_json_item(json, "added_tokens");
     for (const cJSON *i = added ? added->child : NULL; i; i = i->next)
         if (qp_json_flag(i, "normalized", false) || qp_json_flag(i, "lstrip", false) ||
             qp_json_flag(i, "rstrip", false) || qp_json_flag(i, "single_word", false) ||
-            (spec->steps[0] == STEP_PREPEND_SYMBOL && !is_usual_control(i)))
+            strchr(qp_json_text(i, "content"), ' ') || has_text(i, "content", SYMBOL) ||
+            (has_prefix && !is_usual_control(i)))
             return false;
     return true;
 }
@@ -411,12 +445,8 @@ quip_status qp_json_pipeline(struct vocabulary *v, const cJSON *json, const char
     spec->max_word_chars = qp_json_max_word_chars(model);
     spec->pre = v->options.is_bpe ? find_byte_level(pre, &spec->add_prefix_space) : PRE_NONE;
     v->has_blob = spec->pre != PRE_NONE;
-    if (v->has_blob && (*spec->continues || *spec->ends))
-        return qp_fail(
-            error, QUIP_E_UNSUPPORTED,
-            "%s: byte-level pieces with a subword prefix or word suffix are not supported", path);
     if (v->has_blob)
-        return QUIP_OK;
+        return check_byte_level(v, json, path, error);
     v->options.escape_whitespaces = true;
     v->options.byte_fallback = qp_json_flag(model, "byte_fallback", false);
     v->options.add_dummy_prefix = spec->n_steps > 0 && spec->steps[0] == STEP_PREPEND_SYMBOL;

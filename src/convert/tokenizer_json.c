@@ -136,6 +136,8 @@ static quip_status read_added_token(struct vocabulary *v, const struct json_toke
                            : is_new           ? PIECE_UNUSED
                                               : PIECE_USER_DEFINED;
     float score = added.id >= 0 && !v->options.is_bpe ? v->pieces[added.id].score : 0;
+    if (is_new && type == PIECE_CONTROL && (!v->options.is_bpe || v->spec.max_word_chars > 0))
+        score = OUTSIDE_SCORE;
     if (added.id >= 0 && added.id == v->options.unk_id) {
         type = PIECE_UNKNOWN;
         score = v->options.is_bpe ? -(float)added.id : score;
@@ -187,11 +189,32 @@ static quip_status split_merge(struct merge_text *m, const struct json_tokenizer
     return QUIP_OK;
 }
 
+static bool is_normal(const struct vocabulary *v, const char *text, size_t n)
+{
+    const int id = qp_vocabulary_find(v, text, n);
+    return id >= 0 && v->pieces[id].type == PIECE_NORMAL;
+}
+
+/* The ways to divide the normal pieces into two of them. */
+static int64_t count_splits(const struct vocabulary *v)
+{
+    int64_t n_splits = 0;
+    for (int id = 0; id < v->n_pieces; id++) {
+        const struct vocab_piece *p = &v->pieces[id];
+        const char *text = (const char *)v->pool.data + p->offset;
+        for (size_t i = 1; i < p->n && p->type == PIECE_NORMAL; i++)
+            if (((uint8_t)text[i] & 0xc0) != 0x80)
+                n_splits += is_normal(v, text, i) && is_normal(v, text + i, p->n - i);
+    }
+    return n_splits;
+}
+
 /* SentencePiece merges by the score of the result, for any split. So the score of a piece is the
- * rank of its first merge. Pieces without a merge come after all others. */
+ * rank of its first merge. Pieces without a merge come after all others. *n_splits is increased if
+ * the merge is one of three normal pieces. */
 static quip_status score_by_merge(struct vocabulary *v, const struct json_tokenizer *t,
                                   const struct merge_text *m, int rank, struct bytes *joined,
-                                  quip_error *error)
+                                  int64_t *n_splits, quip_error *error)
 {
     joined->n = 0;
     if (!qp_bytes_append(joined, m->left, m->n_left) ||
@@ -202,8 +225,12 @@ static quip_status score_by_merge(struct vocabulary *v, const struct json_tokeni
         return qp_fail(error, QUIP_E_FORMAT, "%s: merge %d makes \"%.*s\", which is not a piece",
                        t->path, rank, (int)(joined->n < 60 ? joined->n : 60),
                        (const char *)joined->data);
-    if (v->pieces[id].type == PIECE_NORMAL && v->pieces[id].score < -(float)rank)
-        v->pieces[id].score = -(float)rank;
+    struct vocab_piece *p = &v->pieces[id];
+    if (p->type != PIECE_NORMAL)
+        return QUIP_OK;
+    *n_splits += is_normal(v, m->left, m->n_left) && is_normal(v, m->right, m->n_right);
+    if (p->score < -(float)rank)
+        p->score = -(float)rank;
     return QUIP_OK;
 }
 
@@ -214,6 +241,7 @@ static quip_status read_merges_json(struct vocabulary *v, const struct json_toke
     struct bytes joined = { 0 };
     struct merge_text m;
     const int n_merges = cJSON_GetArraySize(merges);
+    int64_t n_splits = 0;
     int rank = 0;
     quip_status status = qp_vocabulary_index(v, error);
     if (!v->has_blob)
@@ -225,10 +253,70 @@ static quip_status read_merges_json(struct vocabulary *v, const struct json_toke
         if (!status && v->has_blob)
             status = qp_vocabulary_merge(v, m.left, m.n_left, m.right, m.n_right, error);
         else if (!status)
-            status = score_by_merge(v, t, &m, rank, &joined, error);
+            status = score_by_merge(v, t, &m, rank, &joined, &n_splits, error);
     }
+    if (!status && !v->has_blob && n_splits != count_splits(v))
+        v->is_own_bpe = true;
     qp_bytes_close(&joined);
     return status;
+}
+
+/* ---- what the reference does otherwise ---- */
+
+/* Whether a token is one letter of byte-level BPE that spells another byte than its own, such as
+ * U+0120 for a space. As a special token it would not be found in text, where it still is a piece.
+ */
+static bool is_byte_letter(const char *text)
+{
+    return (uint8_t)text[0] >= 0xc2 && (uint8_t)text[0] <= 0xc5 && text[1] && !text[2];
+}
+
+static quip_status check_added(const struct vocabulary *v, const struct json_tokenizer *t,
+                               quip_error *error)
+{
+    const cJSON *added = qp_json_item(t->json, "added_tokens");
+    bool has_unknown = v->options.unk_id < 0 || (v->has_blob && !v->spec.is_text);
+    for (const cJSON *i = added ? added->child : NULL; i; i = i->next) {
+        const char *text = qp_json_text(i, "content");
+        const int id = id_of(qp_json_item(i, "id"), v->n_pieces);
+        const int found = qp_vocabulary_find(v, text, *text ? strlen(text) : 1);
+        has_unknown |= id == v->options.unk_id;
+        if (found != id)
+            return qp_fail(
+                error, QUIP_E_FORMAT,
+                "%s: the added token \"%.60s\" has the ids %d and %d; remove one of them", t->path,
+                text, found, id);
+        if (v->has_blob && !v->spec.is_text && qp_json_flag(i, "special", false) &&
+            is_byte_letter(text) && qp_json_item(qp_json_item(t->model, "vocab"), text))
+            return qp_fail(
+                error, QUIP_E_UNSUPPORTED,
+                "%s: its special token %d, \"%.60s\", is a letter that pieces of text are "
+                "spelled with, which is not supported",
+                t->path, id, text);
+    }
+    return has_unknown ? QUIP_OK
+                       : qp_fail(error, QUIP_E_UNSUPPORTED,
+                                 "%s: its unknown token, %d, is not among the added_tokens; add it "
+                                 "there with \"special\": true",
+                                 t->path, v->options.unk_id);
+}
+
+static quip_status check_json_model(const struct json_tokenizer *t, bool is_unigram,
+                                    quip_error *error)
+{
+    const cJSON *dropout = qp_json_item(t->model, "dropout");
+    if (cJSON_IsNumber(dropout) && dropout->valuedouble != 0)
+        return qp_fail(
+            error, QUIP_E_UNSUPPORTED,
+            "%s: its model has dropout %g, with which a text has other tokens each time; "
+            "write null for it",
+            t->path, dropout->valuedouble);
+    if (is_unigram && !qp_json_item(t->model, "unk_id"))
+        return qp_fail(error, QUIP_E_UNSUPPORTED,
+                       "%s: its model has no unk_id, so that there is text that has no tokens; "
+                       "write the id of its unknown token",
+                       t->path);
+    return QUIP_OK;
 }
 
 /* ---- the whole ---- */
@@ -294,7 +382,8 @@ static quip_status fill(struct vocabulary *v, const struct json_tokenizer *t, qu
     if (!unk)
         unk = qp_token_text(t->config, "unk_token");
     v->options.is_bpe = !is_unigram(t);
-    if ((status = qp_json_pipeline(v, t->json, t->path, error)) ||
+    if ((status = check_json_model(t, is_unigram(t), error)) ||
+        (status = qp_json_pipeline(v, t->json, t->path, error)) ||
         (status = is_unigram(t) ? read_unigram(v, t, error) : read_vocab(v, t, unk, error)) ||
         (status = read_added(v, t, error)))
         return status;
@@ -302,7 +391,8 @@ static quip_status fill(struct vocabulary *v, const struct json_tokenizer *t, qu
         return qp_fail(error, QUIP_E_FORMAT, "%s: its unknown token \"%.40s\" is not a piece",
                        t->path, unk ? unk : "");
     mark_controls(v, t);
-    return read_merges_json(v, t, error);
+    status = read_merges_json(v, t, error);
+    return status ? status : check_added(v, t, error);
 }
 
 quip_status qp_tokenizer_from_json(const cJSON *json, const cJSON *config, const char *path,
@@ -319,9 +409,16 @@ quip_status qp_tokenizer_from_json(const cJSON *json, const cJSON *config, const
                        "\"WordPiece\" with a vocabulary",
                        path, qp_json_text(t.model, "type"));
     struct vocabulary v = { 0 };
-    quip_status status = qp_vocabulary_open(&v, count_pieces(&t), error);
-    if (!status)
-        status = fill(&v, &t, error);
+    quip_status status = QUIP_OK;
+    bool is_own_bpe;
+    do {
+        is_own_bpe = v.is_own_bpe;
+        qp_vocabulary_close(&v);
+        if (!(status = qp_vocabulary_open(&v, count_pieces(&t), error))) {
+            v.is_own_bpe = is_own_bpe;
+            status = fill(&v, &t, error);
+        }
+    } while (!status && v.is_own_bpe && !is_own_bpe);
     if (!status)
         status = qp_vocabulary_write(&v, limit, spm, bpe, error);
     qp_vocabulary_close(&v);

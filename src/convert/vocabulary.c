@@ -39,7 +39,8 @@ quip_status qp_vocabulary_set(struct vocabulary *v, int id, const char *text, si
                               enum piece_type type, quip_error *error)
 {
     assert(id >= 0 && id < v->n_pieces);
-    v->pieces[id] = (struct vocab_piece){ v->pool.n, n, score, type };
+    v->pieces[id] =
+        (struct vocab_piece){ .offset = v->pool.n, .n = n, .score = score, .type = type };
     if (!qp_bytes_append(&v->pool, text, n))
         return qp_fail_memory(error, "the vocabulary", v->pool.n + n);
     return QUIP_OK;

@@ -18,6 +18,7 @@ struct vocabulary {
     size_t n_slots;
     struct spm_options options;
     bool has_blob;         // a proto alone cannot express it, as for byte-level BPE
+    bool is_own_bpe;       // SentencePiece would merge otherwise than the list of merges
     double *scores;        // [n_pieces] of Hugging Face's unigram models, else NULL
     struct bytes charsmap; // for the normalizer_spec; empty for none
     struct bpe_spec spec;  // its texts are borrowed

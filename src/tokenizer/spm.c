@@ -280,8 +280,8 @@ static quip_status read_proto(struct tokenizer *t, size_t n, struct spm_fields *
 
 /* ---- after reading ---- */
 
-/* Unigram models of Hugging Face, which have a blob, find every kind of piece in text except unused
- * ones. */
+/* Unigram models of Hugging Face, which have a blob, find every kind of piece of the model in text
+ * except unused ones. */
 static quip_status build_tries(struct tokenizer *t, bool has_blob, quip_error *error)
 {
     quip_status status = QUIP_OK;
@@ -292,7 +292,8 @@ static quip_status build_tries(struct tokenizer *t, bool has_blob, quip_error *e
             status = qp_trie_add(&t->user_defined, text, piece->n, id, error);
         if (piece->type == PIECE_CONTROL || piece->type == PIECE_UNKNOWN)
             status = qp_trie_add(&t->special, text, piece->n, id, error);
-        const bool is_found = has_blob ? piece->type != PIECE_UNUSED : !qp_is_reserved(piece);
+        const bool is_found = has_blob ? piece->type != PIECE_UNUSED && !qp_is_outside(piece)
+                                       : !qp_is_reserved(piece);
         if (t->model == SPM_UNIGRAM && is_found && !status)
             status = qp_trie_add(&t->all, text, piece->n, id, error);
     }

@@ -17,6 +17,10 @@ enum piece_type {
     PIECE_BYTE = 6
 };
 
+/* The score of a control piece that is an added token only, and no piece of the model: a Unigram or
+ * WordPiece model does not find it in text. */
+#define OUTSIDE_SCORE (-3e38f)
+
 struct tokenizer;
 
 /* A growing list of ids. All-zero is empty. Free it with qp_tokens_close. */

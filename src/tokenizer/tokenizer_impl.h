@@ -148,6 +148,10 @@ static inline bool qp_is_reserved(const struct piece *piece)
     return piece->type == PIECE_UNKNOWN || piece->type == PIECE_CONTROL ||
            piece->type == PIECE_BYTE;
 }
+static inline bool qp_is_outside(const struct piece *piece)
+{
+    return piece->type == PIECE_CONTROL && qp_order_score(piece->order) <= OUTSIDE_SCORE;
+}
 /* piece_index.c */
 quip_token qp_spm_find(const struct tokenizer *t, const char *text, size_t n, bool reserved);
 /* SentencePiece's PieceToId: reserved pieces first; NO_TOKEN if there is no such piece. */

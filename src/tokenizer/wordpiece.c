@@ -136,7 +136,7 @@ static quip_token longest_piece(const struct tokenizer *t, char *spelled, const 
     memcpy(spelled + n_mark, word + begin, length);
     for (*end = begin + length; *end > begin; *end = char_before(word, begin, *end)) {
         const quip_token id = qp_spm_find_any(t, spelled, n_mark + *end - begin);
-        if (id != NO_TOKEN)
+        if (id != NO_TOKEN && !qp_is_outside(&t->pieces[id]))
             return id;
     }
     return NO_TOKEN;
