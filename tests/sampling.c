@@ -396,6 +396,9 @@ static void test_what_is_left_out_is_said(void **state)
     assert_noted("{\"num_beams\": 4, \"typical_p\": 0.9, \"forced_bos_token_id\": 2, "
                  "\"watermarking_config\": {\"bias\": 2.5}}",
                  "forced_bos_token_id, num_beams, typical_p, watermarking_config");
+    assert_noted("{\"stop_strings\": [\"END\"], \"token_healing\": true}",
+                 "stop_strings, token_healing");
+    assert_noted("{\"stop_strings\": null, \"token_healing\": false}", NULL);
     assert_noted("{\"begin_suppress_tokens\": [], \"forced_bos_token_id\": null, \"num_beams\": 1, "
                  "\"typical_p\": 1.0, \"epsilon_cutoff\": 0.0, \"bad_words_ids\": [[5]], "
                  "\"guidance_scale\": 1, \"max_new_tokens\": 2048, \"min_length\": 0}",

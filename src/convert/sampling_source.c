@@ -115,6 +115,10 @@ static const struct {
     { "encoder_repetition_penalty", false, 1 },
     { "dola_layers", false, -1 },
     { "watermarking_config", false, -1 },
+    { "encoder_no_repeat_ngram_size", false, 0 },
+    { "stop_strings", false, -1 },
+    { "constraints", false, -1 },
+    { "token_healing", false, -1 },
     { "general.sampling.mirostat", true, 0 },
     { "general.sampling.xtc_probability", true, 0 },
 };
@@ -123,7 +127,7 @@ static bool says_something(const cJSON *item, double neutral)
 {
     if (cJSON_IsNumber(item))
         return item->valuedouble != neutral;
-    return cJSON_IsString(item) || (item && item->child);
+    return cJSON_IsString(item) || cJSON_IsTrue(item) || (item && item->child);
 }
 
 static bool has_long_bad_words(const cJSON *config)
