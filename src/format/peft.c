@@ -284,9 +284,10 @@ static bool names_module(struct json_text names, struct json_text module, bool u
     qp_json_expect(&j, '[');
     for (int i = 0; qp_json_more(&j, i, ']'); i++) {
         const struct json_text name = qp_json_string(&j);
+        if (name.n > module.n)
+            continue;
         const char *end = module.raw + module.n - name.n;
-        if (name.n <= module.n && memcmp(end, name.raw, name.n) == 0 &&
-            (name.n == module.n || end[-1] == '.'))
+        if (memcmp(end, name.raw, name.n) == 0 && (name.n == module.n || end[-1] == '.'))
             return true;
     }
     return j.is_malformed && unread;
