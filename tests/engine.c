@@ -88,7 +88,8 @@ static void prefill(quip_session *s, const quip_token *tokens, int n)
 /* Logits after every token of the prompt, [N_PROMPT, TINY_VOCAB], prefilled in pieces. */
 static float *all_logits(size_t kind, int n_threads, int piece)
 {
-    quip_model *model = open_model_with(kind, &(quip_model_options){ .n_threads = n_threads });
+    quip_model *model = open_model_with(
+        kind, &(quip_model_options){ .backend = QUIP_BACKEND_CPU, .n_threads = n_threads });
     quip_session_options options = { .n_context = N_PROMPT };
     quip_session *s = open_session(model, &options);
     float *rows = calloc((size_t)N_PROMPT * TINY_VOCAB, sizeof *rows);
