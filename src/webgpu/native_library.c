@@ -113,14 +113,18 @@ static void *open_library(struct gpu_report *report)
     return library;
 }
 
-/* An instance that stays open keeps the drivers loaded. NVIDIA's cannot be loaded again and again:
- * from the eighth time on its thread-local variables have no memory left. */
+/* An instance that stays open keeps the drivers loaded; Dawn's loads them for its first adapter.
+ * NVIDIA's cannot be loaded again and again: from the eighth time on, the twentieth with Dawn, its
+ * thread-local variables have no memory left. */
 static void keep_drivers(const struct wgpu_functions *f)
 {
     static atomic_flag is_kept = ATOMIC_FLAG_INIT;
-    static void *kept;
-    if (!atomic_flag_test_and_set(&is_kept))
-        kept = qp_wgpu_instance(f);
+    static void *kept[2];
+    if (atomic_flag_test_and_set(&is_kept))
+        return;
+    kept[0] = qp_wgpu_instance(f);
+    if (kept[0] && f->is_dawn)
+        kept[1] = qp_wgpu_adapter(f, kept[0]);
     (void)kept;
 }
 
