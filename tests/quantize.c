@@ -228,12 +228,14 @@ static int compare_file(const char *model_name, const char *source_name, enum fa
         for (int l = 0; l < (qp_tensor_row_is_layered(&qp_tensor_rows[i]) ? 8 : 1); l++) {
             const struct tensor_row *row = &qp_tensor_rows[i];
             char target[160] = "params.lm.", name[160];
+            const bool is_tied = true; // all of these checkpoints
+            if (!family_has_row(i, qp_family(family), is_tied))
+                continue;
             snprintf(target + 10, sizeof target - 10, row->target, l);
             snprintf(name, sizeof name, row->hf, l);
             const struct tensor *t = qp_format_find(&model.format, target);
             const struct tensor *w = qp_format_find(&source.format, name);
-            const bool is_tied = true; // all of these checkpoints
-            if (!family_has_row(i, qp_family(family), is_tied) || !t || t->dtype == DTYPE_F32)
+            if (!t || t->dtype == DTYPE_F32)
                 continue;
             assert_non_null(w);
             compare_matrix(&model, t, &source, w);
