@@ -436,7 +436,7 @@ static quip_status attend_all(struct webgpu_device *d, int l, const struct rows 
 static bool has_matrices(const struct webgpu_device *d, const struct layer_config *lc,
                          const struct kv_view *kv)
 {
-    return d->has_matrices && kv->is_f16 && lc->head_dim % 64 == 0 && lc->head_dim <= 256;
+    return uses_matrices(d) && kv->is_f16 && lc->head_dim % 64 == 0 && lc->head_dim <= 256;
 }
 
 static quip_status attend_many(struct webgpu_device *d, int l, const struct row_run *run, int index)

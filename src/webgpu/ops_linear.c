@@ -100,7 +100,7 @@ enum input_form {
 
 static enum input_form form_of(const struct webgpu_device *d, const struct gpu_slab *p)
 {
-    return p->dtype == DTYPE_F32 ? FLOATS : d->has_matrices && !p->has_zeros ? HALVES : BYTES;
+    return p->dtype == DTYPE_F32 ? FLOATS : uses_matrices(d) && !p->has_zeros ? HALVES : BYTES;
 }
 
 quip_status qp_webgpu_gemm_matrices(struct webgpu_device *d, const struct gpu_slab *p,

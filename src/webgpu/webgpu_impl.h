@@ -365,6 +365,18 @@ static inline struct webgpu_sequence *webgpu_sequence_of(struct sequence *s)
     return (struct webgpu_sequence *)s;
 }
 
+/* Do many rows use matrix units? No browser offers what these need, and a page should not download
+ * their code. */
+static inline bool uses_matrices(const struct webgpu_device *d)
+{
+#if defined(__wasm__)
+    (void)d;
+    return false;
+#else
+    return d->has_matrices;
+#endif
+}
+
 /* Floats from row to row of a buffer of this width. */
 static inline int stride_of(int width)
 {

@@ -121,11 +121,12 @@ test("the types fit a strict program", () => {
   execFileSync(process.execPath, [compiler, "-p", join(ROOT, "bindings/web/test")], { stdio: ["ignore", 2, "inherit"] });
 });
 
-test("a page downloads less than 360 KB", () => {
+/* Without the GPU backend it was 292.5 KB (docs/notes/gpu.md); at most 60 KB are for that. */
+test("a page downloads less than 353 KB", () => {
   const bytes = (name) => gzipSync(readFileSync(join(DIST, name)), { level: 9 }).length;
   const modules = readdirSync(DIST).filter((name) => name.endsWith(".wasm")).map(bytes);
   const scripts = ["index.js", "worker.js", "thread.js"].map(bytes).reduce((a, b) => a + b);
-  assert.ok(scripts + Math.max(...modules) < 360000);
+  assert.ok(scripts + Math.max(...modules) < 353000);
 });
 
 test("a folder, a device and a URL of no file are errors that name them", async () => {

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""src/webgpu/*.wgsl -> a C file with their texts, without comments and indentation: a page downloads
-them. subgroup.wgsl is empty: it is in the scripts (engine/gpu.ts). cmake/embed.cmake makes the same
-names for the native library.
+"""src/webgpu/*.wgsl -> a C file with their texts, without comments and most spaces: a page downloads
+them. subgroup.wgsl is empty: it is in the scripts (engine/gpu.ts). The linker drops those that only
+matrix units use, which no browser offers. cmake/embed.cmake makes the same names for the native
+library.
 """
 
 import argparse
@@ -13,9 +14,10 @@ SHADERS = pathlib.Path(__file__).resolve().parents[3] / "src/webgpu"
 
 
 def shorten(text):
-    text = re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.S)
-    lines = (re.sub(r"\s+", " ", line).strip() for line in text.splitlines())
-    return "".join(line + "\n" for line in lines if line)
+    """The same tokens. A space stays between two words, and between two operators."""
+    text = re.sub(r"//[^\n]*|/\*.*?\*/", " ", text, flags=re.S)
+    text = re.sub(r"\s+", " ", text).strip()
+    return re.sub(r"(?<=\w) (?=\W)|(?<=\W) (?=\w)|(?<=[(){},;:]) | (?=[(){},;:])", "", text) + "\n"
 
 
 parser = argparse.ArgumentParser(description=__doc__)
