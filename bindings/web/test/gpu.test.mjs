@@ -193,6 +193,17 @@ test("the browser compiles the shaders with subgroups, and a GPU that says the w
   await other.end();
 });
 
+test("a browser without the products that the shaders need", async () => {
+  const { page, end } = await openChanged([], `Object.defineProperty(GPU.prototype, "wgslLanguageFeatures", { get: () => new Set() });\n`);
+  const why = /^the WebGPU of this browser has no packed_4x8_integer_dot_product, which the shaders need; use a newer browser$/;
+  const error = await failure(page, "/models/llama.bin", { backend: "gpu" });
+  assert.match(error.replace("unsupported: ", ""), why);
+  const info = await page.evaluate(() => quip.Model.open("/models/llama.bin").then((model) => model.close().then(() => model.info)));
+  assert.equal(info.backend, "cpu");
+  assert.match(info.backendReason, why);
+  await end();
+});
+
 test("a shader that does not compile, and a GPU that is lost while shaders are compiled", async () => {
   const broken = await openChanged([], changeShaders((code) => code.replace("fn load_x(", "fn load_x(,")));
   assert.match(await failure(broken.page, "/models/llama.bin", { backend: "gpu" }), /^device: the GPU \(.*\) refused a (call|shader): /);

@@ -19,6 +19,9 @@ const USAGES = [STORAGE | COPY_SRC | COPY_DST, UNIFORM | COPY_DST, MAP_READ | CO
 /** Before each shader, if the GPU has subgroups. wgpu-native does not know this line. */
 const ENABLE_SUBGROUPS = "enable subgroups;\n";
 
+/** Of WGSL: dot4I8Packed and the like, which shaders of every model call. wgpu-native and Dawn always have it. */
+const PACKED_PRODUCTS = "packed_4x8_integer_dot_product";
+
 const LOST = "was lost; open the model again";
 
 const utf8 = new TextEncoder();
@@ -106,6 +109,8 @@ export class Gpu {
           ? "WebGPU is for secure pages only; serve the page with https"
           : "this browser has no WebGPU",
       );
+    if (!(gpu.wgslLanguageFeatures as GPU["wgslLanguageFeatures"] | undefined)?.has(PACKED_PRODUCTS))
+      throw unsupported(`the WebGPU of this browser has no ${PACKED_PRODUCTS}, which the shaders need; use a newer browser`);
     const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
     if (!adapter) throw unsupported("the browser offers no GPU: there is none, or its driver is blocked");
     const { vendor, architecture, device: chip, description } = adapter.info;
