@@ -1,6 +1,7 @@
 /* gpu_draws.c: tokens that are drawn on the GPU are those that the sampler draws from the same
  * logits. Without a GPU there is nothing to test: the tests say so and pass. */
 #include "support/check.h"
+#include "support/gpu.h"
 #include "support/tiny_model.h"
 
 #include "base/math.h"
@@ -17,16 +18,6 @@
 
 /* The larger vocabulary has more tokens than select.wgsl selects. */
 static const int vocab_sizes[] = { TINY_VOCAB, 20000 };
-
-static bool has_gpu(void)
-{
-    quip_error error = { 0 };
-    if (quip_backend_check(QUIP_BACKEND_GPU, &error) == QUIP_OK)
-        return true;
-    print_message("no GPU here: %s\n", error.message);
-    assert_int_equal(error.status, QUIP_E_UNSUPPORTED);
-    return false;
-}
 
 static quip_model *open_model(int vocab_size)
 {
