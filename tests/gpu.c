@@ -427,6 +427,37 @@ static void test_dispatches_of_a_token(void **state)
 
 /* ---- sequences ---- */
 
+/* The CPU keeps other numbers than the GPU: what one of them exported, the other one refuses. */
+static void check_cpu_streams(const char *name, quip_session *on_gpu, struct memory_stream *of_gpu)
+{
+    quip_model *model =
+        models_open(models_named(name), &(quip_model_options){ .backend = QUIP_BACKEND_CPU });
+    const quip_session_options options = { .n_context = on_gpu->sequence->n_context };
+    quip_session *s = open_session(model, &options), *t = open_session(on_gpu->model, &options);
+    struct memory_stream of_cpu = { 0 };
+    const quip_token token = 5;
+    quip_error error = { 0 };
+    of_gpu->at = 0;
+    assert_int_equal(s->device->backend->sequence_import(
+                         s->sequence, &(struct stream){ memory_stream_read, of_gpu }, &error),
+                     QUIP_E_FORMAT);
+    assert_string_equal(error.message, "the KV cache is of another model");
+    check(quip_session_prefill(s, &token, 1, &error), &error);
+    assert_non_null(quip_session_logits(s)); // of an empty session
+    check(s->device->backend->sequence_export(
+              s->sequence, &(struct stream){ memory_stream_write, &of_cpu }, &error),
+          &error);
+    assert_int_equal(t->device->backend->sequence_import(
+                         t->sequence, &(struct stream){ memory_stream_read, &of_cpu }, &error),
+                     QUIP_E_FORMAT);
+    assert_string_equal(error.message, "the KV cache is of another model");
+    assert_int_equal(t->sequence->pos, 0);
+    qp_bytes_close(&of_cpu.bytes);
+    quip_session_close(s);
+    quip_session_close(t);
+    quip_model_close(model);
+}
+
 /* A clone, and a session that imported another's keys, continue with the same bits. */
 static void test_copies(void **state)
 {
@@ -468,6 +499,7 @@ static void test_copies(void **state)
                 memcpy(logits, now, n_bytes);
             assert_memory_equal(logits, now, n_bytes);
         }
+        check_cpu_streams(names[i], s, &stream);
         stream.bytes.n -= 5; // an import that fails leaves an empty sequence
         stream.at = 0;
         check(quip_session_rewind(t, 0, &error), &error);
