@@ -323,11 +323,25 @@ static struct bytes collect(quip_session *s, bool wait)
     return text;
 }
 
-/* An answer is the same with and without draft tokens, and whether the caller waits or asks. */
+/* The bits of the logits of a prompt, and of tokens one by one. */
+static uint64_t hash_of_logits(quip_model *model)
+{
+    const size_t vocab_size = (size_t)model->config.vocab_size;
+    float *prefill = models_logits(model, 1, N_TOKENS), *decode = decode_logits(model);
+    const uint64_t hash = logits_hash(prefill, N_TOKENS * vocab_size) ^
+                          logits_hash(decode, N_DECODED * vocab_size) << 1;
+    free(prefill);
+    free(decode);
+    return hash;
+}
+
+/* An answer is the same with and without draft tokens, and whether the caller waits or asks. The
+ * logits have the same bits each time that the model is opened. */
 static void test_answers(void **state)
 {
     static const float temperatures[] = { 0, 0.9f };
     static const char prompt[] = "the hen the hen the hen";
+    uint64_t hashes[QP_COUNT(temperatures)];
     (void)state;
     for (size_t t = 0; has_gpu() && t < QP_COUNT(temperatures); t++) {
         quip_model *model = open_on_gpu(2);
@@ -344,12 +358,17 @@ static void test_answers(void **state)
             quip_session *s = open_session(model, &options);
             check(quip_session_append(s, QUIP_ROLE_USER, prompt, strlen(prompt), &error), &error);
             texts[k] = collect(s, k == 0);
+            quip_result result = { .struct_size = sizeof result };
+            check(quip_session_get_result(s, &result, &error), &error);
+            assert_int_equal(result.backend, QUIP_BACKEND_GPU);
             quip_session_close(s);
         }
         assert_true(texts[0].n > 0 && texts[0].n == texts[1].n);
         assert_memory_equal(texts[0].data, texts[1].data, texts[0].n);
         qp_bytes_close(&texts[0]);
         qp_bytes_close(&texts[1]);
+        hashes[t] = hash_of_logits(model);
+        assert_int_equal(hashes[t], hashes[0]);
         quip_model_close(model);
     }
 }
