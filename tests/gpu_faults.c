@@ -6,12 +6,14 @@
 #include "support/fake_gpu.h"
 #include "support/gpu.h"
 #include "support/models.h"
+#include "support/shared.h"
 #include "support/story.h"
 #include "support/tiny_model.h"
 
 #include "engine/engine.h"
 #include "webgpu/webgpu_impl.h"
 
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -440,6 +442,95 @@ static void test_auto_uses_the_cpu(void **state)
     assert_true(n > 100);
 }
 
+enum {
+    N_REASON = 512
+};
+
+/* Choose for auto, on a GPU that passes. Returns the backend; `reason` becomes what auto says. */
+static quip_backend choose(char reason[N_REASON])
+{
+    use_fake(NULL);
+    quip_model *model = models_open(models_named("llama f32"),
+                                    &(quip_model_options){ .backend = QUIP_BACKEND_CPU });
+    model->no_self_test = true;
+    qp_auto_choose(model);
+    const quip_backend backend = (quip_backend)model->options.backend;
+    snprintf(reason, N_REASON, "%s", model->backend_reason);
+    quip_session *s = open_session(model, 100);
+    quip_error error = { 0 };
+    check(run_token(s, &error), &error);
+    assert_int_equal(fake_gpu.n_live > 0, backend == QUIP_BACKEND_GPU);
+    quip_session_close(s);
+    quip_model_close(model);
+    check_calls();
+    assert_int_equal(fake_gpu.n_live, 0);
+    return backend;
+}
+
+/* The path of the one file that auto wrote into the cache folder `root`. */
+static void find_speeds(char path[300], const char *root)
+{
+    const struct dirent *entry;
+    char folder[100];
+    int n = 0;
+    snprintf(folder, sizeof folder, "%s/quip", root);
+    DIR *all = opendir(folder);
+    assert_non_null(all);
+    while ((entry = readdir(all)))
+        if (strncmp(entry->d_name, "auto-", 5) == 0 && ++n)
+            snprintf(path, 300, "%s/%.100s", folder, entry->d_name);
+    closedir(all);
+    assert_int_equal(n, 1);
+}
+
+/* auto measures once, and then takes what was faster. */
+static void test_auto_uses_the_faster_one(void **state)
+{
+    static const struct {
+        const char *speeds, *words;
+        quip_backend backend;
+    } cases[] = {
+        { "gpu_ns 1000\ncpu_ns 2000\nend\n", "the gpu decodes 1e+06 tokens/s, the cpu 5e+05 (",
+          QUIP_BACKEND_GPU },
+        { "gpu_ns 2000\ncpu_ns 1000\nend\n", "the cpu decodes 1e+06 tokens/s, the gpu 5e+05 (",
+          QUIP_BACKEND_CPU },
+    };
+    char root[] = "/tmp/quip-auto-XXXXXX", path[300], reason[N_REASON];
+    const char *cache = getenv("XDG_CACHE_HOME");
+    size_t n;
+    (void)state;
+    if (!fake_gpu_is_here())
+        skip();
+    char *before = cache ? strdup(cache) : NULL;
+    assert_non_null(mkdtemp(root));
+    setenv("XDG_CACHE_HOME", root, 1);
+    setenv("QUIP_AUTO_SOFTWARE", "1", 1); // the fake GPU may count as one
+    choose(reason);
+    assert_null(strstr(reason, "measured earlier"));
+    find_speeds(path, root);
+    char *text = read_whole(path, &n), *speeds = strstr(text, "gpu_ns ");
+    assert_non_null(speeds);
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        const size_t n_key = (size_t)(speeds - text);
+        char other[2000];
+        snprintf(other, sizeof other, "%.*s%s", (int)n_key, text, cases[i].speeds);
+        save_file(path, other, strlen(other));
+        assert_int_equal(choose(reason), cases[i].backend);
+        if (!strstr(reason, cases[i].words) || !strstr(reason, "; measured earlier)"))
+            fail_msg("the reason is \"%s\"", reason);
+    }
+    free(text);
+    unlink(path);
+    snprintf(path, sizeof path, "%s/quip", root);
+    rmdir(path);
+    rmdir(root);
+    unsetenv("QUIP_AUTO_SOFTWARE");
+    unsetenv("XDG_CACHE_HOME");
+    if (before)
+        setenv("XDG_CACHE_HOME", before, 1);
+    free(before);
+}
+
 /* The n-th allocation of the host fails, in a session that opens and answers. */
 static bool tell_with_little_memory(int n)
 {
@@ -842,8 +933,10 @@ static void test_500_sessions_here(void **state)
     quip_model_close(model);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_each_call_fails, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_matrices_are_chosen, use_fake, end_fake),
@@ -851,6 +944,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_matrices_that_fail, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_each_call_of_embed_fails, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_auto_uses_the_cpu, use_fake, end_fake),
+        cmocka_unit_test_setup_teardown(test_auto_uses_the_faster_one, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_each_allocation_fails, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_limits_that_are_too_small, use_fake, end_fake),
         cmocka_unit_test_setup_teardown(test_limits_of_bindings, use_fake, end_fake),
