@@ -66,7 +66,7 @@ static void write_model_with_prefix(void)
     qp_bytes_close(&spm);
 }
 
-static const char *piece_4 = "<start_of_turn>";
+static const char *piece_4 = "<start_of_turn>", *post_processor = "null";
 
 /* A tokenizer.json of the same vocabulary; `more` are further added tokens. */
 static void write_json(const char *more, const char *normalizer)
@@ -81,12 +81,13 @@ static void write_json(const char *more, const char *normalizer)
         "{\"id\": 4, \"content\": \"%s\", \"special\": false}, "
         "{\"id\": 5, \"content\": \"<end_of_turn>\", \"special\": false}, "
         "{\"id\": 6, \"content\": \"\xe2\x96\x81\xe2\x96\x81\", \"special\": false}%s], "
-        "\"normalizer\": %s, \"model\": {\"type\": \"BPE\", \"byte_fallback\": true, "
+        "\"normalizer\": %s, \"post_processor\": %s, \"model\": {\"type\": \"BPE\", "
+        "\"byte_fallback\": true, "
         "\"fuse_unk\": true, \"unk_token\": \"<unk>\", \"vocab\": {\"<pad>\": 0, \"<eos>\": "
         "1, \"<bos>\": 2, \"<unk>\": 3, \"%s\": 4, \"<end_of_turn>\": 5, "
         "\"\xe2\x96\x81\xe2\x96\x81\": 6, \"a\": 7, \"b\": 8, \"\xe2\x96\x81\": 9, \"ab\": "
         "10",
-        piece_4, more, normalizer, piece_4));
+        piece_4, more, normalizer, post_processor, piece_4));
     for (int byte = 0; byte < 256; byte++)
         assert_true(qp_bytes_printf(&json, ", \"<0x%02X>\": %d", byte, BYTE_0 + byte));
     assert_true(qp_bytes_append_text(
@@ -372,6 +373,135 @@ static void test_python_json(void **state)
     }
 }
 
+/* ---- tokens around a text ---- */
+
+static char noted[2000];
+
+static void keep_note(void *user, const char *sentence)
+{
+    (void)user;
+    assert_true(strlen(noted) + strlen(sentence) < sizeof noted);
+    strcat(noted, sentence);
+}
+
+#define TEXT "{\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}"
+#define SPECIAL(name) "{\"SpecialToken\": {\"id\": \"" name "\", \"type_id\": 0}}"
+#define ID(name, id) "\"" name "\": {\"id\": \"" name "\", \"ids\": [" id "], \"tokens\": [\"x\"]}"
+#define TEMPLATE(single)                                                                           \
+    "{\"type\": \"TemplateProcessing\", \"single\": [" single "], \"pair\": [], "                  \
+    "\"special_tokens\": {" ID("<bos>", "2") ", " ID("<eos>", "1") ", " ID("a", "7") "}}"
+#define CLS "\"sep\": [\"<eos>\", 1], \"cls\": [\"a\", 7]"
+#define BYTES "{\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": false}"
+#define SEQUENCE(steps) "{\"type\": \"Sequence\", \"processors\": [" steps "]}"
+
+/* bos as transformers 5.24 and tokenizers 0.23 feed it. What they put behind a text is said, and so
+ * is a switch of tokenizer_config.json that they ignore. */
+static void test_tokens_around_a_text(void **state)
+{
+    enum {
+        REFUSED = -2
+    };
+    static const struct {
+        const char *post, *config;
+        int bos;
+        const char *says; // NULL: nothing
+    } cases[] = {
+        { TEMPLATE(TEXT), "", -1, NULL },
+        { TEMPLATE(SPECIAL("<bos>") ", " TEXT), "", 2, NULL },
+        { TEMPLATE(SPECIAL("a") ", " TEXT), "", 7, NULL },
+        { TEMPLATE(SPECIAL("<bos>") ", " SPECIAL("a") ", " TEXT), "", REFUSED, "puts 2 tokens" },
+        { TEMPLATE(TEXT ", " SPECIAL("<eos>")), "", -1, "puts token 1 behind" },
+        { TEMPLATE(SPECIAL("<bos>") ", " TEXT ", " SPECIAL("<eos>")), "", 2, "token 1 behind" },
+        { TEMPLATE(TEXT ", " TEXT), "", REFUSED, "\"TemplateProcessing\" of its tokenizer" },
+        { TEMPLATE(SPECIAL("<pad>") ", " TEXT), "", REFUSED, "\"TemplateProcessing\" of its" },
+        { "{\"type\": \"BertProcessing\", " CLS "}", "", 7, "puts token 1 behind" },
+        { "{\"type\": \"RobertaProcessing\", " CLS "}", "", 7, "puts token 1 behind" },
+        { BYTES, "", -1, NULL },
+        { SEQUENCE(""), "", -1, NULL },
+        { SEQUENCE(BYTES ", " TEMPLATE(SPECIAL("<bos>") ", " TEXT)), "", 2, NULL },
+        { SEQUENCE(TEMPLATE(SPECIAL("<bos>") ", " TEXT) ", " BYTES), "", 2, NULL },
+        { SEQUENCE(TEMPLATE(SPECIAL("<bos>") ", " TEXT) ", " TEMPLATE(SPECIAL("a") ", " TEXT)), "",
+          REFUSED, "\"Sequence\" of its tokenizer" },
+        { "{\"type\": \"Rot13\"}", "", REFUSED, "\"Rot13\" of its tokenizer" },
+        // switches
+        { TEMPLATE(TEXT), "\"add_bos_token\": true", -1, "add_bos_token true, and" },
+        { TEMPLATE(TEXT), "\"add_bos_token\": false, \"add_eos_token\": false", -1, NULL },
+        { TEMPLATE(SPECIAL("<bos>") ", " TEXT), "\"add_bos_token\": false", 2, "token false, and" },
+        { TEMPLATE(SPECIAL("<bos>") ", " TEXT), "\"add_bos_token\": true", 2, NULL },
+        { TEMPLATE(TEXT), "\"add_eos_token\": true", -1, "add_eos_token true, and" },
+        { TEMPLATE(SPECIAL("<bos>") ", " TEXT), "\"tokenizer_class\": \"GPTNeoXTokenizer\"", -1,
+          "tokenizer_class is GPTNeoXTokenizer" },
+        { TEMPLATE(TEXT), "\"tokenizer_class\": \"GPTNeoXTokenizerFast\"", -1, NULL },
+        // no post_processor: the versions of transformers differ
+        { "null", "\"add_bos_token\": true", 2, "transformers 5 would leave bos out" },
+        { "null", "\"add_bos_token\": false", -1, NULL },
+        { "null", "\"add_bos_token\": false, \"add_eos_token\": true", -1, "says add_eos_token" },
+    };
+    (void)state;
+    for (size_t i = 0; i < 2 * QP_COUNT(cases); i++) {
+        const size_t c = i / 2;
+        quip_error error = { 0 };
+        quip_model *model = NULL;
+        const struct convert_options options = { .weights = CONVERT_F32, .on_note = keep_note };
+        char config[200];
+        write_folder(&sample_llama_tied, &plain);
+        if (i % 2) // otherwise the SentencePiece model says the same about every token
+            unlink(in_folder("hf/tokenizer.model"));
+        post_processor = cases[c].post;
+        write_json("", NORMALIZER_PLAIN);
+        post_processor = "null";
+        snprintf(config, sizeof config, "{%s}", cases[c].config);
+        write_text("hf/tokenizer_config.json", config);
+        noted[0] = 0;
+        const quip_status status =
+            qp_convert(in_folder("hf"), in_folder("out.bin"), &options, &error);
+        const char *said = status ? error.message : noted;
+        if (!status != (cases[c].bos != REFUSED) ||
+            (cases[c].says ? !strstr(said, cases[c].says) : *said != 0))
+            fail_msg("%s {%s}: \"%s\"", cases[c].post, cases[c].config, said);
+        if (status)
+            continue;
+        quip_model_info info = { .struct_size = sizeof info };
+        assert_int_equal(quip_model_open(&model, in_folder("out.bin"), NULL, &error), QUIP_OK);
+        assert_int_equal(quip_model_get_info(model, &info, &error), QUIP_OK);
+        if (info.bos != cases[c].bos)
+            fail_msg("%s {%s}: bos is %d", cases[c].post, cases[c].config, info.bos);
+        quip_model_close(model);
+    }
+}
+
+/* A chat begins with bos, too, unless its template spells it; transformers leaves bos out there. */
+static void test_bos_of_chats(void **state)
+{
+    static const struct {
+        const char *begin;
+        bool is_said;
+    } cases[] = { { "{{ bos_token }}", false },
+                  { "<bos>", false },
+                  { "", true },
+                  { "<eos>{{ bos_token }}", true } };
+    (void)state;
+    write_folder(&sample_llama_tied, &plain);
+    post_processor = TEMPLATE(SPECIAL("<bos>") ", " TEXT);
+    write_json("", NORMALIZER_PLAIN);
+    post_processor = "null";
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        quip_error error = { 0 };
+        const struct convert_options options = { .weights = CONVERT_F32, .on_note = keep_note };
+        char config[300];
+        snprintf(config, sizeof config,
+                 "{\"bos_token\": \"<bos>\", \"chat_template\": \"%s{%% for m in messages %%}"
+                 "<start_of_turn>{{ m.role }} {{ m.content }}<end_of_turn>{%% endfor %%}\"}",
+                 cases[i].begin);
+        write_text("hf/tokenizer_config.json", config);
+        noted[0] = 0;
+        if (qp_convert(in_folder("hf"), in_folder("out.bin"), &options, &error))
+            fail_msg("%s", error.message);
+        assert_int_equal(strstr(noted, "a chat begins with token 2, \"<bos>\"") != NULL,
+                         cases[i].is_said);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, make_sample_folder, drop_sample_folder)
 
 int main(void)
@@ -386,6 +516,8 @@ int main(void)
         TEST(test_impostors),
         TEST(test_no_tokenizer),
         TEST(test_python_json),
+        TEST(test_tokens_around_a_text),
+        TEST(test_bos_of_chats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

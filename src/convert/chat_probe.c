@@ -171,7 +171,10 @@ quip_status qp_chat_probe(struct chat_spelling *s, const struct chat_sources *ch
     if (!status) {
         const size_t n_bos = bos_length(&p, tokenizer);
         probe_stop(&p, s, tokenizer);
-        s->is_empty = render_probe(&p, "[{" USER "\"Xq1z\"}]", true) && p.out.n == 1; // its NUL
+        if (render_probe(&p, "[{" USER "\"Xq1z\"}]", true)) {
+            s->is_empty = p.out.n == 1; // its NUL
+            snprintf(s->begin, sizeof s->begin, "%s", (const char *)p.out.data);
+        }
         s->has_turns = probe_turns(&p, s, n_bos, &ok) && ok;
         s->has_system = s->has_turns && probe_system(&p, s, n_bos, &ok) && ok;
     }

@@ -35,8 +35,9 @@ struct chat_spelling {
     struct turn_text user, model, system;
     bool has_turns; // false: turns cannot be spelled so, and the fields are empty
     bool has_system;
-    bool is_empty; // the template renders a question as nothing
-    char stop[64]; // the control token after an answer; "": none
+    bool is_empty;  // the template renders a question as nothing
+    char stop[64];  // the control token after an answer; "": none
+    char begin[64]; // how a chat begins; "": the template renders no question
 };
 quip_status qp_chat_probe(struct chat_spelling *spelling, const struct chat_sources *chat,
                           const struct tokenizer *tokenizer, quip_error *error);

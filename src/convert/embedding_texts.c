@@ -40,56 +40,6 @@ static bool put_ids(struct bytes *out, const char *key, const int *ids, int n)
     return ok;
 }
 
-struct frame {
-    int begin[MAX_TEXT_FRAME], end[MAX_TEXT_FRAME], n_begin, n_end;
-};
-
-static bool add_frame_id(int *ids, int *n, const cJSON *id)
-{
-    if (!cJSON_IsNumber(id) || id->valueint < 0 || *n == MAX_TEXT_FRAME)
-        return false;
-    ids[(*n)++] = id->valueint;
-    return true;
-}
-
-/* The template of one text: special tokens, the text, special tokens. */
-static bool read_template(struct frame *f, const cJSON *post)
-{
-    const cJSON *tokens = qp_json_item(post, "special_tokens");
-    int n_texts = 0;
-    for (const cJSON *i = qp_json_item(post, "single")->child; i; i = i->next) {
-        const cJSON *special = qp_json_item(i, "SpecialToken");
-        n_texts += !special;
-        const cJSON *ids = qp_json_item(qp_json_item(tokens, qp_json_text(special, "id")), "ids");
-        if (special && (!ids || !ids->child))
-            return false;
-        for (const cJSON *id = special ? ids->child : NULL; id; id = id->next)
-            if (!(n_texts ? add_frame_id(f->end, &f->n_end, id)
-                          : add_frame_id(f->begin, &f->n_begin, id)))
-                return false;
-    }
-    return n_texts == 1;
-}
-
-/* One post-processor; false if it is not known. */
-static bool read_post(struct frame *f, const cJSON *post)
-{
-    const cJSON *list = qp_json_item(post, "processors");
-    if (qp_json_has_type(post, "Sequence") && list) {
-        for (const cJSON *i = list->child; i; i = i->next)
-            if (!read_post(f, i))
-                return false;
-        return true;
-    }
-    if (qp_json_has_type(post, "TemplateProcessing") && qp_json_item(post, "single"))
-        return read_template(f, post);
-    if (qp_json_has_type(post, "BertProcessing") || qp_json_has_type(post, "RobertaProcessing"))
-        return add_frame_id(f->begin, &f->n_begin,
-                            cJSON_GetArrayItem(qp_json_item(post, "cls"), 1)) &&
-               add_frame_id(f->end, &f->n_end, cJSON_GetArrayItem(qp_json_item(post, "sep"), 1));
-    return qp_json_has_type(post, "ByteLevel"); // changes offsets only
-}
-
 /* The tokenizer.json of a folder, or what it would say about a vocab.txt; NULL if there is neither.
  */
 static quip_status read_folder_json(const struct text_source *s, const char *folder,
@@ -178,19 +128,16 @@ static quip_status check_case(const struct text_source *s, const cJSON *json)
 static quip_status read_frame(struct text_source *s)
 {
     cJSON *json = NULL;
-    struct frame f = { 0 };
+    struct text_frame f = { 0 };
     const struct hparams *h = s->hparams;
     bool adds_eos = false;
     quip_status status = read_tokenizer_json(s, &json);
     const cJSON *post = qp_json_item(json, "post_processor");
     if (!status)
         status = check_case(s, json);
-    if (!status && post && !read_post(&f, post))
-        status = qp_fail(s->error, QUIP_E_UNSUPPORTED,
-                         "%s%s: its post_processor is not supported; must be TemplateProcessing or "
-                         "BertProcessing",
-                         s->tokenizer ? s->tokenizer : s->checkpoint->sources.folder,
-                         s->tokenizer ? "" : "/tokenizer.json");
+    if (!status && post && !qp_json_frame(&f, post))
+        status = qp_refuse_post(post, s->tokenizer ? s->tokenizer : s->checkpoint->sources.folder,
+                                s->error);
     if (!status && !json && !(status = read_adds_eos(s, &adds_eos))) {
         if (h->has_bos)
             f.begin[f.n_begin++] = h->bos;

@@ -27,13 +27,24 @@ static quip_status read_whole_file(const char *path, struct bytes *out, quip_err
 
 /* ---- one file ---- */
 
+/* The tokens around every text, which the reference takes from a tokenizer.json if there is one. */
+static quip_status read_frame(struct imported_tokenizer *t, const cJSON *json, const char *path,
+                              quip_error *error)
+{
+    const cJSON *post = qp_json_item(json, "post_processor");
+    t->has_json = true;
+    t->has_frame = post != NULL;
+    return !post || qp_json_frame(&t->frame, post) ? QUIP_OK : qp_refuse_post(post, path, error);
+}
+
 /* Import a parsed tokenizer.json. `config` is the tokenizer_config.json that belongs to it. */
 static quip_status translate_json(struct imported_tokenizer *t, const struct tokenizer_request *r,
                                   const cJSON *json, const cJSON *config, const char *path,
                                   quip_error *error)
 {
-    const quip_status status = qp_check_added_rows(json, path, r->vocab_size, error);
-    t->puts_bos = qp_json_puts_bos(json);
+    quip_status status = qp_check_added_rows(json, path, r->vocab_size, error);
+    if (!status)
+        status = read_frame(t, json, path, error);
     t->is_copy = false;
     t->spm.n = t->bpe.n = 0;
     return status
@@ -66,13 +77,12 @@ static quip_status translate_file(struct imported_tokenizer *t, const struct tok
     return status;
 }
 
-/* A SentencePiece model. Texts begin with bos unless the checkpoint says otherwise. */
 static quip_status copy_model(struct imported_tokenizer *t, const char *path, quip_error *error)
 {
     const enum file_kind kind = qp_path_kind(path);
     if (kind != FILE_OTHER)
         return qp_refuse_kind(path, kind, "a SentencePiece model", error);
-    t->is_copy = t->puts_bos = true;
+    t->is_copy = true;
     return read_whole_file(path, &t->spm, error);
 }
 
@@ -135,6 +145,8 @@ static quip_status reconcile(struct imported_tokenizer *t, const struct tokenize
         cJSON_Delete(json);
         return translate_file(t, r, json_path, error);
     }
+    if (!status)
+        status = read_frame(t, json, json_path, error);
     cJSON_Delete(json);
     return status;
 }

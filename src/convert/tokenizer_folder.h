@@ -3,6 +3,7 @@
 #ifndef QP_TOKENIZER_FOLDER_H
 #define QP_TOKENIZER_FOLDER_H
 
+#include "convert/tokenizer_import.h"
 #include "tokenizer/tokenizer.h"
 
 #include <cjson/cJSON.h>
@@ -15,8 +16,10 @@ struct tokenizer_request {
 };
 struct imported_tokenizer {
     struct bytes spm, bpe; // bpe is empty for plain SentencePiece models
-    bool is_copy;  // of a SentencePiece model, which does not say whether texts begin with bos
-    bool puts_bos; // texts begin with bos, if nothing else says so
+    bool is_copy;   // of a SentencePiece model, where texts begin with bos if nothing else says so
+    bool has_json;  // there is a tokenizer.json, or what stands for one
+    bool has_frame; // it says which tokens are around every text
+    struct text_frame frame;
 };
 /* `t` is all-zero. Free its bytes, also after a failure. */
 quip_status qp_import_tokenizer(struct imported_tokenizer *t, const struct tokenizer_request *r,

@@ -1,10 +1,11 @@
 /* tokenizer_import.h: the tokenizer of a checkpoint -> vocabulary (json_pipeline.c,
- * tokenizer_json.c, tokenizer_gguf.c). */
+ * tokenizer_json.c, post_processor.c, tokenizer_gguf.c). */
 #ifndef QP_TOKENIZER_IMPORT_H
 #define QP_TOKENIZER_IMPORT_H
 
 #include "convert/vocabulary.h"
 #include "format/format.h"
+#include "model/embedding.h"
 
 #include <cjson/cJSON.h>
 
@@ -33,8 +34,14 @@ quip_status qp_json_from_gguf_unigram(cJSON **json, struct format *gguf, quip_er
 /* tokenizer_gguf.c: the same if it is of one of these kinds; else *json is not changed. */
 quip_status qp_json_from_gguf(cJSON **json, struct format *gguf, quip_error *error);
 
-/* Whether the post-processor puts a special token before every text. */
-bool qp_json_puts_bos(const cJSON *json);
+/* The tokens around every text. */
+struct text_frame {
+    int begin[MAX_TEXT_FRAME], end[MAX_TEXT_FRAME], n_begin, n_end;
+};
+/* post_processor.c: those of a post_processor, a part of a tokenizer.json; false if it is not
+ * known. The sentence that says so; `path` is for it. */
+bool qp_json_frame(struct text_frame *f, const cJSON *post);
+quip_status qp_refuse_post(const cJSON *post, const char *path, quip_error *error);
 /* The text of an entry such as "bos_token", which is a string or an object with "content"; NULL
  * if there is none. */
 const char *qp_token_text(const cJSON *config, const char *key);

@@ -321,18 +321,6 @@ static quip_status check_json_model(const struct json_tokenizer *t, bool is_unig
 
 /* ---- the whole ---- */
 
-bool qp_json_puts_bos(const cJSON *json)
-{
-    const cJSON *post = qp_json_item(json, "post_processor");
-    const cJSON *list = qp_json_item(post, "processors");
-    for (const cJSON *i = list ? list->child : post; i; i = list ? i->next : NULL) {
-        const cJSON *single = qp_json_item(i, "single");
-        if (qp_json_has_type(i, "TemplateProcessing") && single && single->child)
-            return qp_json_item(single->child, "SpecialToken") != NULL;
-    }
-    return false;
-}
-
 /* The id of the piece with this text, or with the other if there is none; -1 without either. */
 static int named_id(const struct vocabulary *v, const char *text, const char *fallback)
 {
