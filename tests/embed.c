@@ -673,6 +673,9 @@ static void write_in_folder(const char *name, const char *text)
 {
     char path[160];
     snprintf(path, sizeof path, "%s/%s", folder_path, name);
+    *strrchr(path, '/') = 0;
+    (void)mkdir(path, 0777);
+    path[strlen(path)] = '/';
     FILE *f = fopen(path, "wb");
     assert_non_null(f);
     assert_true(fwrite(text, 1, strlen(text), f) == strlen(text));
@@ -742,7 +745,47 @@ static void test_wrong_folders(void **state)
         { "modules.json", "{}", "is not a list" },
         { "modules.json", "[" TRANSFORMER ", " POOLING ", " MODULE("Dense", "2_Dense") "]",
           "2_Dense" },
+        { "modules.json",
+          "[" TRANSFORMER ", " POOLING ", {\"type\": \"own_code.Normalize\", \"path\": \"2\"}]",
+          "own_code.Normalize" },
+        { "modules.json", "[{\"type\": \"custom_st.Transformer\", \"path\": \"\"}, " POOLING "]",
+          "custom_st.Transformer" },
+        { "modules.json",
+          "[" TRANSFORMER ", " POOLING
+          ", {\"type\": \"sentence_transformers.models.Normalize\", \"path\": \"2\", \"name\": "
+          "\"2\"}, {\"type\": \"sentence_transformers.models.Normalize\", \"path\": \"3\", "
+          "\"name\": \"2\"}]",
+          "the name \"2\"" },
+        { "2_Normalize/config.json", "{\"module_input_name\": \"token_embeddings\"}",
+          "something else than the embedding" },
+        { "2_Normalize/config.json", "{\"module_input_name\": \"sentence_embedding\"}", NULL },
+        { "1_Pooling/config.json", "{\"pooling_mode_cls_token\": true, \"include_prompt\": false}",
+          "include_prompt is" },
+        { "1_Pooling/config.json", "{\"pooling_mode_lasttoken\": true, \"include_prompt\": false}",
+          NULL },
         { "sentence_bert_config.json", "{\"do_lower_case\": true}", NULL }, // the tokenizer does
+        { "sentence_bert_config.json", "{\"transformer_task\": \"fill-mask\"}",
+          "transformer_task changes" },
+        { "sentence_bert_config.json", "{\"module_output_name\": \"sentence_embedding\"}",
+          "module_output_name changes" },
+        { "sentence_bert_config.json",
+          "{\"modality_config\": {\"text\": {\"method_output_name\": \"pooler_output\"}}}",
+          "modality_config changes" },
+        { "sentence_bert_config.json", "{\"tokenizer_args\": {\"model_max_length\": 8}}",
+          "tokenizer_args.model_max_length changes" },
+        { "sentence_roberta_config.json", "{\"config_args\": {\"hidden_act\": \"relu\"}}",
+          "sentence_roberta_config.json: its config_args.hidden_act changes" },
+        { "sentence_bert_config.json", "{\"processing_kwargs\": {\"text\": {\"max_length\": 7}}}",
+          "processing_kwargs.text changes" },
+        { "sentence_bert_config.json", "{\"document_length\": 7}", "document_length changes" },
+        { "sentence_bert_config.json",
+          "{\"model_args\": {\"trust_remote_code\": true, \"dtype\": \"float32\"}, "
+          "\"config_args\": "
+          "{}, \"processing_kwargs\": null, \"transformer_task\": \"feature-extraction\"}",
+          NULL },
+        { "config_sentence_transformers.json", "{\"model_type\": \"SparseEncoder\"}",
+          "SparseEncoder" },
+        { "config_sentence_transformers.json", "{\"model_type\": \"SentenceTransformer\"}", NULL },
         { "config_sentence_transformers.json", "{\"default_prompt_name\": \"x\"}",
           "default_prompt_name" },
         { "config_sentence_transformers.json", "{\"truncate_dim\": 8}", "truncate_dim" },
@@ -801,6 +844,99 @@ static void test_prompts(void **state)
     check(embed_text(model, "world! world!", &(quip_embed_options){ .prefix = "" }, a, &error),
           &error);
     assert_memory_equal(a, b, n_bytes);
+    quip_model_close(model);
+}
+
+/* A dense layer of one row of zeros and its config; the layer would be the whole embedding. */
+static void write_dense(const char *config)
+{
+    char header[160], path[160];
+    const uint64_t n = (uint64_t)snprintf(header, sizeof header,
+                                          "{\"linear.weight\": {\"dtype\": \"F32\", \"shape\": [1, "
+                                          "40], \"data_offsets\": [0, 160]}}");
+    const float zeros[40] = { 0 };
+    write_in_folder("2_Dense/config.json", config);
+    snprintf(path, sizeof path, "%s/2_Dense/model.safetensors", folder_path);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_true(fwrite(&n, sizeof n, 1, f) == 1 && fwrite(header, (size_t)n, 1, f) == 1 &&
+                fwrite(zeros, sizeof zeros, 1, f) == 1);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void test_dense_configs(void **state)
+{
+#define SIZES "\"in_features\": 40, \"out_features\": 1, \"bias\": false"
+    static const struct {
+        const char *config, *message;
+    } cases[] = {
+        { "{" SIZES ", \"activation_function\": \"torch.nn.modules.activation.Tanh\"}", NULL },
+        { "{" SIZES ", \"activation_function\": \"torch.nn.modules.linear.Identity\", "
+          "\"use_residual\": false, \"module_input_name\": \"sentence_embedding\"}",
+          NULL },
+        { "{" SIZES ", \"activation_function\": \"torch.nn.modules.linear.Identity\", "
+          "\"use_residual\": true}",
+          "use_residual is true" },
+        { "{" SIZES ", \"activation_function\": \"torch.nn.modules.activation.ReLU\"}",
+          "must be PyTorch's Tanh" },
+        { "{" SIZES ", \"activation_function\": \"own.Identity\"}", "must be PyTorch's Tanh" },
+        { "{" SIZES "}", "must be PyTorch's Tanh" },
+        { "{" SIZES ", \"activation_function\": \"torch.nn.Tanh\", \"module_input_name\": "
+          "\"token_embeddings\"}",
+          "token_embeddings is not supported" },
+    };
+    (void)state;
+    need_shared("data/golden-2/bert");
+    write_in_folder("modules.json",
+                    "[" TRANSFORMER ", " POOLING ", " MODULE("Dense", "2_Dense") "]");
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        quip_error error = { 0 };
+        write_dense(cases[i].config);
+        const quip_status status = convert_folder(NULL, NULL, &error);
+        if (!status != !cases[i].message ||
+            (cases[i].message && !strstr(error.message, cases[i].message)))
+            fail_msg("%s: \"%s\"", cases[i].config, error.message);
+    }
+}
+
+static void count_length_notes(void *user, const char *sentence)
+{
+    *(int *)user += strstr(sentence, "its similarity is \"dot\"") != NULL;
+}
+
+/* A model whose embeddings are compared with their length. */
+static void test_not_normalized(void **state)
+{
+    (void)state;
+    need_shared("data/golden-2/bert");
+    int n = 0;
+    quip_error error = { 0 };
+    const struct convert_options options = { .on_note = count_length_notes, .user = &n };
+    static const char *const names[] = { "dot", "cosine" };
+    for (int i = 0; i < 3; i++) {
+        char text[60], path[80];
+        snprintf(text, sizeof text, "{\"similarity_fn_name\": \"%s\"}", names[i % 2]);
+        snprintf(path, sizeof path, "%s.bin", folder_path);
+        write_in_folder("config_sentence_transformers.json", text);
+        write_in_folder("modules.json", i < 2 ? "[" TRANSFORMER ", " POOLING "]"
+                                              : "[" TRANSFORMER ", " POOLING
+                                                ", " MODULE("Normalize", "2_Normalize") "]");
+        check(qp_convert(folder_path, path, &options, &error), &error);
+        unlink(path);
+        assert_int_equal(n, 1);
+    }
+}
+
+/* sentence-transformers tries seven names for the file that has the longest text. */
+static void test_limit_of_roberta(void **state)
+{
+    (void)state;
+    need_shared("data/golden-2/bert");
+    quip_error error = { 0 };
+    quip_model *model;
+    write_in_folder("sentence_roberta_config.json", "{\"max_seq_length\": 6}");
+    check(convert_folder(NULL, &model, &error), &error);
+    assert_int_equal(model->embedding.n_tokens_max, 6);
     quip_model_close(model);
 }
 
@@ -865,6 +1001,9 @@ int main(void)
         cmocka_unit_test(test_language_model),
         cmocka_unit_test_setup_teardown(test_wrong_folders, copy_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_prompts, copy_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_dense_configs, copy_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_not_normalized, copy_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_limit_of_roberta, copy_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_bare_folder, copy_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_untied_without_head, copy_folder, remove_folder),
     };

@@ -66,6 +66,13 @@ static quip_status read_module_json(const struct embedding_source *s, const char
     return status;
 }
 
+/* Whether a module reads or writes the embedding, as it does by default. */
+static bool is_embedding(const cJSON *json, const char *key)
+{
+    const char *name = qp_json_text(json, key);
+    return !*name || strcmp(name, "sentence_embedding") == 0;
+}
+
 /* ---- pooling ---- */
 
 /* The name of a pooling mode in the metadata; NULL if it is not supported. */
@@ -116,8 +123,14 @@ static quip_status read_pooling(struct embedding_source *s, const char *path)
                                                       : "not said");
     else
         status = put_pooling(s, name);
-    if (!status && !qp_json_flag(json, "include_prompt", true) &&
-        !qp_bytes_append_text(&s->text, "no_prompt_pooling 1\n"))
+    const bool has_prompts = qp_json_flag(json, "include_prompt", true);
+    if (!status && !has_prompts && strcmp(name, "first") == 0)
+        status = qp_fail(s->error, QUIP_E_UNSUPPORTED,
+                         "%s/%s/config.json: include_prompt is false for the pooling cls, which is "
+                         "not supported: versions of sentence-transformers differ in which token "
+                         "is the first; write true",
+                         s->checkpoint->sources.folder, path);
+    if (!status && !has_prompts && !qp_bytes_append_text(&s->text, "no_prompt_pooling 1\n"))
         status = fail_source_memory(s);
     cJSON_Delete(json);
     return status;
@@ -171,26 +184,72 @@ static quip_status read_dense_module(struct embedding_source *s, const char *pat
 {
     cJSON *json;
     if (s->n_dense == MAX_DENSE || !s->has_pooling || s->has_normalize)
-        return fail_source(s, "modules.json", "its dense layers are not 1 to 4 after the pooling");
+        return fail_source(s, "modules.json",
+                           "its dense layers are not 1 to 4 between Pooling and Normalize");
     quip_status status = read_module_json(s, path, &json);
     const char *act = qp_json_text(json, "activation_function");
     const char *dot = strrchr(act, '.'), *name = dot ? dot + 1 : act;
-    const char *own = strcmp(name, "Tanh") == 0       ? "tanh"
+    const char *own = strncmp(act, "torch.", 6) != 0  ? NULL // not PyTorch's own
+                      : strcmp(name, "Tanh") == 0     ? "tanh"
                       : strcmp(name, "Identity") == 0 ? "identity"
                                                       : NULL;
     const char *input = qp_json_text(json, "module_input_name");
-    const char *output = qp_json_text(json, "module_output_name");
-    if (!status && (!own || (*input && strcmp(input, "sentence_embedding") != 0) ||
-                    (*output && strcmp(output, "sentence_embedding") != 0)))
+    if (!status && (!own || !is_embedding(json, "module_input_name") ||
+                    !is_embedding(json, "module_output_name")))
         status = qp_fail(s->error, QUIP_E_UNSUPPORTED,
                          "%s/%s/config.json: a dense layer with the activation \"%.60s\" %s is not "
-                         "supported; must be Tanh or Identity on the embedding",
+                         "supported; must be PyTorch's Tanh or Identity on the embedding",
                          s->checkpoint->sources.folder, path, act, input);
+    if (!status && qp_json_flag(json, "use_residual", false))
+        status = qp_fail(s->error, QUIP_E_UNSUPPORTED,
+                         "%s/%s/config.json: use_residual is true, a dense layer that is added to "
+                         "its input, which is not supported",
+                         s->checkpoint->sources.folder, path);
     if (!status)
         status = open_dense(s, path, json);
     if (!status && !qp_bytes_printf(&s->text, "dense %d %s%s\n", s->width, own,
                                     s->dense[s->n_dense - 1].bias ? " bias" : ""))
         status = fail_source_memory(s);
+    cJSON_Delete(json);
+    return status;
+}
+
+/* ---- normalization ---- */
+
+/* Quip does it anyway, unless an option says otherwise. Older files have no config.json. */
+static quip_status read_normalize(struct embedding_source *s, const char *path)
+{
+    cJSON *json = NULL;
+    char *folder = qp_path_join(s->checkpoint->sources.folder, path);
+    quip_status status =
+        folder ? qp_json_in_folder(&json, folder, "config.json", s->error) : fail_source_memory(s);
+    if (!status && *path &&
+        !(is_embedding(json, "module_input_name") && is_embedding(json, "module_output_name")))
+        status = fail_source(s, path,
+                             "normalizes something else than the embedding, which is not "
+                             "supported");
+    s->has_normalize = true;
+    cJSON_Delete(json);
+    free(folder);
+    return status;
+}
+
+/* Embeddings that are compared otherwise than by their angle need their length. */
+static quip_status note_length(const struct embedding_source *s,
+                               const struct convert_options *options)
+{
+    cJSON *json = NULL;
+    char sentence[500];
+    const quip_status status = qp_json_in_folder(&json, s->checkpoint->sources.folder,
+                                                 "config_sentence_transformers.json", s->error);
+    const char *name = qp_json_text(json, "similarity_fn_name");
+    if (*name && strcmp(name, "cosine") != 0 && !s->has_normalize && options->on_note) {
+        snprintf(sentence, sizeof sentence,
+                 "%s: its embeddings are not normalized, and its similarity is \"%.20s\"; for the "
+                 "same embeddings say quip embed --no-normalize (no_normalize)",
+                 s->checkpoint->path, name);
+        options->on_note(options->user, sentence);
+    }
     cJSON_Delete(json);
     return status;
 }
@@ -203,16 +262,16 @@ static quip_status read_module(struct embedding_source *s, const cJSON *module, 
     const char *dot = strrchr(type, '.'), *name = dot ? dot + 1 : type;
     if (*path == '/' || strstr(path, ".."))
         return fail_source(s, "modules.json", "a path leaves the folder");
+    if (strncmp(type, "sentence_transformers.", 22) != 0)
+        name = ""; // code of its own, whatever it is called
     if (strcmp(name, "Transformer") == 0 && index == 0 && !*path)
         return QUIP_OK;
     if (strcmp(name, "Pooling") == 0 && !s->has_pooling && index == 1)
         return read_pooling(s, path);
     if (strcmp(name, "Dense") == 0)
         return read_dense_module(s, path);
-    if (strcmp(name, "Normalize") == 0 && s->has_pooling) {
-        s->has_normalize = true; // Quip does it anyway, unless an option says otherwise
-        return QUIP_OK;
-    }
+    if (strcmp(name, "Normalize") == 0 && s->has_pooling)
+        return read_normalize(s, path);
     if (strcmp(name, "Dropout") == 0) // in training only
         return QUIP_OK;
     return qp_fail(s->error, QUIP_E_UNSUPPORTED,
@@ -221,12 +280,31 @@ static quip_status read_module(struct embedding_source *s, const cJSON *module, 
                    s->checkpoint->sources.folder, index, type, path);
 }
 
+/* Of modules with one name, sentence-transformers keeps one. */
+static quip_status check_name(const struct embedding_source *s, const cJSON *modules,
+                              const cJSON *module)
+{
+    const char *name = cJSON_GetStringValue(qp_json_item(module, "name"));
+    for (const cJSON *i = modules->child; i != module && name; i = i->next) {
+        const char *other = cJSON_GetStringValue(qp_json_item(i, "name"));
+        if (other && strcmp(other, name) == 0)
+            return qp_fail(s->error, QUIP_E_UNSUPPORTED,
+                           "%s/modules.json: two modules have the name \"%.40s\"; give each its "
+                           "own",
+                           s->checkpoint->sources.folder, name);
+    }
+    return QUIP_OK;
+}
+
 static quip_status read_modules(struct embedding_source *s, const cJSON *modules)
 {
     quip_status status = QUIP_OK;
     int index = 0;
-    for (const cJSON *i = modules->child; i && !status; i = i->next)
-        status = read_module(s, i, index++);
+    for (const cJSON *i = modules->child; i && !status; i = i->next) {
+        status = check_name(s, modules, i);
+        if (!status)
+            status = read_module(s, i, index++);
+    }
     if (!status && !s->has_pooling)
         status = fail_source(s, "modules.json", "has no pooling");
     return status;
@@ -354,6 +432,8 @@ quip_status qp_embedding_source_open(struct embedding_source **source, const str
             .is_pooling_said = options->pooling != NULL,
         };
         status = read_source(s, modules, pooling, options->tokenizer);
+        if (!status && modules)
+            status = note_length(s, options);
     }
     cJSON_Delete(modules);
     *source = s;

@@ -161,12 +161,68 @@ static int json_count(const cJSON *object, const char *key)
                : 0;
 }
 
+/* Keys of sentence_bert_config.json that change how a text is read; null and {} do not. */
+static quip_status check_switches(const struct text_source *s, const cJSON *json, const char *name)
+{
+    static const char *const keys[] = {
+        "model_args",   "model_kwargs",    "tokenizer_args",    "processor_kwargs",
+        "config_args",  "config_kwargs",   "processing_kwargs", "tokenizer_name_or_path",
+        "query_length", "document_length", "query_expansion"
+    };
+    static const char *const harmless[] = {
+        "attn_implementation", "device_map", "dtype",       "low_cpu_mem_usage",
+        "padding_side",        "revision",   "torch_dtype", "trust_remote_code",
+        "use_cache",           "use_fast"
+    };
+    const char *part = "", *task = qp_json_text(json, "transformer_task");
+    const char *output = qp_json_text(json, "module_output_name");
+    const char *what = *task && strcmp(task, "feature-extraction") != 0     ? "transformer_task"
+                       : *output && strcmp(output, "token_embeddings") != 0 ? "module_output_name"
+                                                                            : NULL;
+    const cJSON *text = qp_json_item(qp_json_item(json, "modality_config"), "text");
+    const char *state = qp_json_text(text, "method_output_name");
+    if (*state && strcmp(state, "last_hidden_state") != 0)
+        what = "modality_config";
+    for (size_t i = 0; i < QP_COUNT(keys) && !what; i++) {
+        const cJSON *value = qp_json_item(json, keys[i]);
+        const cJSON *first = cJSON_IsObject(value) ? value->child : NULL;
+        for (size_t k = 0; k < QP_COUNT(harmless) && first;)
+            if (strcmp(first->string, harmless[k++]) == 0) {
+                first = first->next;
+                k = 0;
+            }
+        if (value && (first || !cJSON_IsObject(value))) {
+            what = keys[i];
+            part = first ? first->string : "";
+        }
+    }
+    return what
+               ? qp_fail(s->error, QUIP_E_UNSUPPORTED,
+                         "%s/%s: its %s%s%.60s changes how texts are read, which is not supported; "
+                         "remove it, if the model does not need it",
+                         s->checkpoint->sources.folder, name, what, *part ? "." : "", part)
+               : QUIP_OK;
+}
+
+/* The first of the names that sentence-transformers tries. */
+static quip_status read_limits(const struct text_source *s, cJSON **json, char name[64])
+{
+    static const char *const kinds[] = { "bert",   "roberta",     "distilbert", "camembert",
+                                         "albert", "xlm-roberta", "xlnet" };
+    quip_status status = QUIP_OK;
+    for (size_t i = 0; i < QP_COUNT(kinds) && !status && !*json; i++) {
+        snprintf(name, 64, "sentence_%s_config.json", kinds[i]);
+        status = qp_json_in_folder(json, s->checkpoint->sources.folder, name, s->error);
+    }
+    return status ? status : check_switches(s, *json, name);
+}
+
 static quip_status read_length(struct text_source *s)
 {
     cJSON *json = NULL;
     const struct checkpoint *c = s->checkpoint;
-    quip_status status =
-        qp_json_in_folder(&json, c->sources.folder, "sentence_bert_config.json", s->error);
+    char name[64];
+    quip_status status = read_limits(s, &json, name);
     int n = json_count(json, "max_seq_length");
     if (n == 0)
         n = json_count(c->tokenizer_config, "model_max_length");
@@ -175,7 +231,7 @@ static quip_status read_length(struct text_source *s)
     if (!status && qp_json_flag(json, "do_lower_case", false) &&
         !qp_json_flag(c->tokenizer_config, "do_lower_case", false))
         status =
-            fail_text_source(s, "sentence_bert_config.json",
+            fail_text_source(s, name,
                              "do_lower_case is true for a tokenizer that does not do it, which is "
                              "not supported");
     if (!status && strcmp(qp_json_text(c->tokenizer_config, "truncation_side"), "left") == 0)
@@ -237,6 +293,12 @@ static quip_status read_prompts(struct text_source *s)
                                            "config_sentence_transformers.json", s->error);
     if (!status && json)
         status = put_prompts(s, json);
+    const char *kind = qp_json_text(json, "model_type");
+    if (!status && *kind && strcmp(kind, "SentenceTransformer") != 0)
+        status = qp_fail(s->error, QUIP_E_UNSUPPORTED,
+                         "%s/config_sentence_transformers.json: model_type is \"%.40s\"; must be "
+                         "SentenceTransformer",
+                         s->checkpoint->sources.folder, kind);
     if (!status && qp_json_item(json, "truncate_dim"))
         status = fail_text_source(s, "config_sentence_transformers.json",
                                   "truncate_dim is not supported; remove it, and say quip embed "
