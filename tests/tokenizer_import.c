@@ -224,6 +224,49 @@ static void test_wrong_tokenizers(void **state)
     }
 }
 
+/* Some classes of transformers, and some versions, follow tokenizer_config.json instead. */
+static void test_prefix_space(void **state)
+{
+    (void)state;
+#define BYTES(flag) "{\"type\": \"ByteLevel\", \"add_prefix_space\": " flag ", \"use_regex\": true}"
+#define LIST(step) "{\"type\": \"Sequence\", \"pretokenizers\": [" step "]}"
+#define CLASS(name) "\"tokenizer_class\": \"" name "\""
+    static const struct {
+        const char *pre, *config;
+        bool is_refused;
+    } cases[] = {
+        { BYTES("false"), CLASS("GPT2Tokenizer"), false },
+        { BYTES("false"), CLASS("GPT2Tokenizer") ", \"add_prefix_space\": true", true },
+        { BYTES("true"), CLASS("GPT2Tokenizer") ", \"add_prefix_space\": true", false },
+        { BYTES("true"), CLASS("GPT2Tokenizer") ", \"add_prefix_space\": false", true },
+        { BYTES("true"), CLASS("Qwen2TokenizerFast"), true },
+        { BYTES("true"), CLASS("PreTrainedTokenizerFast"), false },
+        { BYTES("false"), "\"add_prefix_space\": true", true },
+        { LIST(BYTES("false")), "\"add_prefix_space\": true", false },
+        { LIST(BYTES("false")), CLASS("Qwen2Tokenizer") ", \"add_prefix_space\": true", true },
+    };
+    for (size_t i = 0; i < QP_COUNT(cases); i++) {
+        struct bytes spm = { 0 }, bpe = { 0 };
+        quip_error error = { 0 };
+        char text[600];
+        snprintf(text, sizeof text,
+                 "{\"added_tokens\": [], \"pre_tokenizer\": %s, \"decoder\": {\"type\": "
+                 "\"ByteLevel\"}, \"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, "
+                 "\"\u0120\": 2}, \"merges\": []}}",
+                 cases[i].pre);
+        write_file("hf/tokenizer.json", text, strlen(text));
+        snprintf(text, sizeof text, "{%s}", cases[i].config);
+        write_file("hf/tokenizer_config.json", text, strlen(text));
+        const quip_status status =
+            qp_import_tokenizer_json(in_folder("hf/tokenizer.json"), &spm, &bpe, &error);
+        if (cases[i].is_refused != (status == QUIP_E_UNSUPPORTED) ||
+            (status && !strstr(error.message, "make them equal")))
+            fail_msg("%s {%s}: \"%s\"", cases[i].pre, cases[i].config, error.message);
+        qp_bytes_close(&spm);
+        qp_bytes_close(&bpe);
+    }
+}
+
 /* SentencePiece would make "abc" of any two pieces, so that a list without one of the ways needs a
  * blob; and so do a token with a space and another decoder than SentencePiece's. */
 static void test_what_sentencepiece_cannot_say(void **state)
@@ -383,6 +426,7 @@ int main(void)
                                         drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_wrong_tokenizers, make_sample_folder,
                                         drop_sample_folder),
+        cmocka_unit_test_setup_teardown(test_prefix_space, make_sample_folder, drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_what_sentencepiece_cannot_say, make_sample_folder,
                                         drop_sample_folder),
         cmocka_unit_test_setup_teardown(test_special_outside_unigram, make_sample_folder,

@@ -435,6 +435,9 @@ static void test_tokens_around_a_text(void **state)
         // no post_processor: the versions of transformers differ
         { "null", "\"add_bos_token\": true", 2, "transformers 5 would leave bos out" },
         { "null", "\"add_bos_token\": false", -1, NULL },
+        { "null", "\"add_bos_token\": false, \"split_special_tokens\": true", -1,
+          "says split_special_tokens" },
+        { "null", "\"add_bos_token\": false, \"split_special_tokens\": false", -1, NULL },
         { "null", "\"add_bos_token\": false, \"add_eos_token\": true", -1, "says add_eos_token" },
     };
     (void)state;

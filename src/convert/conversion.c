@@ -546,6 +546,11 @@ static quip_status read_checkpoint(struct conversion *v)
                                           v->error);
     if (!status && !v->embedding)
         status = check_prompt(v);
+    if (!status && is_switch_on(v, "split_special_tokens"))
+        note(v,
+             "%s: tokenizer_config.json says split_special_tokens, but a special token that is "
+             "spelled in a text is that token all the same, unless the caller says otherwise",
+             v->in);
     if (!status && v->embedding)
         qp_settle_no_head(&v->checkpoint, &v->hparams);
     v->hparams.raw.traits.mixes_inputs =

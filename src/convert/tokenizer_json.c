@@ -319,6 +319,32 @@ static quip_status check_json_model(const struct json_tokenizer *t, bool is_unig
     return QUIP_OK;
 }
 
+/* Tokenizers of these classes are built again, with the add_prefix_space of tokenizer_config.json,
+ * by default false. Of others, some versions change a pre_tokenizer that is ByteLevel alone. */
+static quip_status check_prefix_space(const struct vocabulary *v, const struct json_tokenizer *t,
+                                      quip_error *error)
+{
+    static const char *const names[] = { "GPT2Tokenizer", "Qwen2Tokenizer", "GPTNeoXTokenizer",
+                                         "CodeGenTokenizer", "RobertaTokenizer" };
+    const char *owner = qp_json_text(t->config, "tokenizer_class");
+    const bool has = v->spec.add_prefix_space,
+               is_list = qp_json_has_type(qp_json_item(t->json, "pre_tokenizer"), "Sequence");
+    bool is_own = false;
+    if (!v->has_blob || v->spec.is_text || !t->config)
+        return QUIP_OK;
+    for (size_t i = 0; i < QP_COUNT(names); i++)
+        is_own |= strncmp(owner, names[i], strlen(names[i])) == 0;
+    if (qp_json_flag(t->config, "add_prefix_space", is_own ? false : has) == has ||
+        (is_list && !is_own))
+        return QUIP_OK;
+    return qp_fail(
+        error, QUIP_E_UNSUPPORTED,
+        "%s: add_prefix_space is %s in its pre_tokenizer, and %s in "
+        "tokenizer_config.json; make them equal, because a tokenizer_class such as %.40s "
+        "follows the latter",
+        t->path, has ? "true" : "false", has ? "not" : "true", is_own ? owner : "GPT2Tokenizer");
+}
+
 /* ---- the whole ---- */
 
 /* The id of the piece with this text, or with the other if there is none; -1 without either. */
@@ -372,6 +398,7 @@ static quip_status fill(struct vocabulary *v, const struct json_tokenizer *t, qu
     v->options.is_bpe = !is_unigram(t);
     if ((status = check_json_model(t, is_unigram(t), error)) ||
         (status = qp_json_pipeline(v, t->json, t->path, error)) ||
+        (status = check_prefix_space(v, t, error)) ||
         (status = is_unigram(t) ? read_unigram(v, t, error) : read_vocab(v, t, unk, error)) ||
         (status = read_added(v, t, error)))
         return status;
