@@ -11,13 +11,13 @@
 #include "convert/embedding_source.h"
 #include "convert/head.h"
 #include "convert/json.h"
+#include "convert/prompt_tokens.h"
 #include "convert/rows.h"
 #include "convert/sampling_source.h"
 #include "convert/tokenizer_folder.h"
 #include "convert/tokenizer_import.h"
 
 #include <assert.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -49,15 +49,6 @@ struct conversion {
 
 /* ---- tokenizer ---- */
 
-/* Whether the reference makes a tokenizer without any tokens around a text, whatever the files say.
- */
-static bool is_gpt_neox(const struct conversion *v)
-{
-    const char *name = qp_json_text(v->checkpoint.tokenizer_config, "tokenizer_class");
-    return v->imported.has_json && !v->options->tokenizer &&
-           strncmp(name, "GPTNeoXTokenizer", 16) == 0;
-}
-
 static bool is_own_gguf(const struct conversion *v)
 {
     return v->checkpoint.is_gguf && !v->options->tokenizer;
@@ -77,24 +68,6 @@ static quip_status import_tokenizer(struct conversion *v)
     return is_own_gguf(v) ? qp_import_tokenizer_gguf(&c->shards[0].format, &v->imported.spm,
                                                      &v->imported.bpe, v->error)
                           : qp_import_tokenizer(&v->imported, &request, v->error);
-}
-
-/* Decide whether a text begins with bos. A post_processor counts before tokenizer_config.json. */
-static void settle_bos(struct conversion *v)
-{
-    const struct imported_tokenizer *t = &v->imported;
-    const struct checkpoint *c = &v->checkpoint;
-    if (is_own_gguf(v))
-        return; // its metadata said it
-    if (is_gpt_neox(v))
-        v->hparams.has_bos = false;
-    else if (t->has_frame) {
-        v->hparams.has_bos = t->frame.n_begin > 0;
-        if (t->frame.n_begin > 0)
-            v->hparams.bos = t->frame.begin[0];
-    } else if (!cJSON_HasObjectItem(c->tokenizer_config, "add_bos_token") &&
-               !(t->is_copy && c->is_gguf))
-        v->hparams.has_bos = t->is_copy && v->hparams.bos >= 0;
 }
 
 static void add_stop_piece(struct conversion *v, const char *piece)
@@ -158,12 +131,23 @@ static quip_status settle_turns(struct conversion *v)
     return QUIP_OK;
 }
 
+static struct prompt_tokens prompt_of(const struct conversion *v)
+{
+    return (struct prompt_tokens){ .in = v->in,
+                                   .options = v->options,
+                                   .checkpoint = &v->checkpoint,
+                                   .imported = &v->imported,
+                                   .tokenizer = v->tokenizer,
+                                   .spelling = &v->spelling };
+}
+
 static quip_status load_tokenizer(struct conversion *v)
 {
     quip_status status = import_tokenizer(v);
     if (status)
         return status;
-    settle_bos(v);
+    const struct prompt_tokens prompt = prompt_of(v);
+    qp_settle_bos(&v->hparams, &prompt);
     // open it now, so that errors appear before an hour of writing
     status = qp_tokenizer_open(&v->tokenizer, v->imported.spm.data, v->imported.spm.n,
                                v->imported.bpe.n ? v->imported.bpe.data : NULL, v->imported.bpe.n,
@@ -176,111 +160,6 @@ static quip_status load_tokenizer(struct conversion *v)
             "%s: its tokenizer has %d pieces; must be at most %d, the rows of its embedding", v->in,
             qp_tokenizer_n_tokens(v->tokenizer), v->hparams.raw.vocab_size);
     return settle_turns(v);
-}
-
-/* ---- what a session does otherwise ---- */
-
-static void note(const struct conversion *v, const char *format, ...) QP_PRINTF(2, 3);
-static void note(const struct conversion *v, const char *format, ...)
-{
-    char sentence[600];
-    va_list args;
-    if (!v->options->on_note)
-        return;
-    va_start(args, format);
-    vsnprintf(sentence, sizeof sentence, format, args);
-    va_end(args);
-    v->options->on_note(v->options->user, sentence);
-}
-
-static bool is_switch_on(const struct conversion *v, const char *key)
-{
-    return qp_json_flag(v->checkpoint.tokenizer_config, key, false);
-}
-
-/* transformers does not obey these switches of tokenizer_config.json beside a post_processor. */
-static void note_switch(const struct conversion *v, const char *key, bool is_on)
-{
-    if (qp_json_flag(v->checkpoint.tokenizer_config, key, is_on) != is_on)
-        note(v,
-             "%s: tokenizer_config.json says %s %s, and the post_processor of tokenizer.json the "
-             "contrary; the latter counts",
-             v->in, key, is_on ? "false" : "true");
-}
-
-static void note_frame(const struct conversion *v, const struct text_frame *f)
-{
-    if (f->n_end > 0)
-        note(v,
-             "%s: its tokenizer puts token %d behind every text, but a prompt is continued, and "
-             "goes without it",
-             v->in, f->end[0]);
-    note_switch(v, "add_bos_token", f->n_begin > 0);
-    if (f->n_end == 0)
-        note_switch(v, "add_eos_token", false);
-}
-
-static void note_gpt_neox(const struct conversion *v)
-{
-    const struct text_frame *f = &v->imported.frame;
-    if (f->n_begin + f->n_end > 0 || is_switch_on(v, "add_bos_token") ||
-        is_switch_on(v, "add_eos_token"))
-        note(v,
-             "%s: a prompt has no tokens around it, whatever add_bos_token, add_eos_token and the "
-             "post_processor of tokenizer.json say, because its tokenizer_class is %.40s",
-             v->in, qp_json_text(v->checkpoint.tokenizer_config, "tokenizer_class"));
-}
-
-static void note_without_frame(const struct conversion *v)
-{
-    const struct metadata *m = is_own_gguf(v)
-                                   ? qp_format_find_metadata(&v->checkpoint.shards[0].format,
-                                                             "tokenizer.ggml.add_eos_token")
-                                   : NULL;
-    if (v->hparams.has_bos && v->imported.has_json)
-        note(v,
-             "%s: a text begins with bos, token %d, although its tokenizer.json has no "
-             "post_processor; transformers 5 would leave bos out",
-             v->in, v->hparams.bos);
-    if (m ? m->type == METADATA_INT && m->i != 0 : is_switch_on(v, "add_eos_token"))
-        note(v,
-             "%s: says add_eos_token, but a prompt is continued, and goes without eos at its end",
-             v->in);
-}
-
-/* Every context of a session begins with bos, as in llama.cpp. In transformers a template spells
- * all of a chat. */
-static void note_bos_of_chat(const struct conversion *v)
-{
-    size_t n = 0;
-    const char *begin = v->spelling.begin;
-    const char *bos =
-        v->hparams.has_bos ? qp_tokenizer_piece(v->tokenizer, v->hparams.bos, &n) : NULL;
-    if (bos && *begin && n < sizeof v->spelling.begin && strncmp(begin, bos, n) != 0)
-        note(v,
-             "%s: a chat begins with token %d, \"%.*s\", as every text does, although the chat "
-             "template does not spell it",
-             v->in, v->hparams.bos, (int)n, bos);
-}
-
-/* Of a model that generates text: refuse or say which tokens around a prompt it cannot have. */
-static quip_status check_prompt(struct conversion *v)
-{
-    const struct imported_tokenizer *t = &v->imported;
-    if (is_gpt_neox(v))
-        note_gpt_neox(v);
-    else if (t->has_frame && t->frame.n_begin > 1)
-        return qp_fail(v->error, QUIP_E_UNSUPPORTED,
-                       "%s: the post_processor of its tokenizer puts %d tokens before every text, "
-                       "and a model file has one, bos; leave one in tokenizer.json, and write the "
-                       "others in the prompt",
-                       v->options->tokenizer ? v->options->tokenizer : v->in, t->frame.n_begin);
-    else if (t->has_frame)
-        note_frame(v, &t->frame);
-    else
-        note_without_frame(v);
-    note_bos_of_chat(v);
-    return QUIP_OK;
 }
 
 /* ---- declare ---- */
@@ -382,8 +261,9 @@ static quip_status note_sampling(const struct conversion *v)
         return QUIP_OK;
     const bool ok = qp_sampling_left_out(&v->checkpoint, &names);
     if (ok && names.n > 0)
-        note(v, "%s: tokens are drawn without its %.*s, which Quip does not have",
-             v->checkpoint.path, (int)names.n, (const char *)names.data);
+        qp_convert_note(v->options,
+                        "%s: tokens are drawn without its %.*s, which Quip does not have",
+                        v->checkpoint.path, (int)names.n, (const char *)names.data);
     qp_bytes_close(&names);
     return ok ? QUIP_OK : qp_fail_memory(v->error, "a note", names.n);
 }
@@ -544,13 +424,11 @@ static quip_status read_checkpoint(struct conversion *v)
     if (!status)
         status = qp_embedding_source_open(&v->embedding, &v->checkpoint, &v->hparams, v->options,
                                           v->error);
+    const struct prompt_tokens prompt = prompt_of(v);
     if (!status && !v->embedding)
-        status = check_prompt(v);
-    if (!status && is_switch_on(v, "split_special_tokens"))
-        note(v,
-             "%s: tokenizer_config.json says split_special_tokens, but a special token that is "
-             "spelled in a text is that token all the same, unless the caller says otherwise",
-             v->in);
+        status = qp_check_prompt(&v->hparams, &prompt, v->error);
+    if (!status)
+        qp_note_special_tokens(&prompt);
     if (!status && v->embedding)
         qp_settle_no_head(&v->checkpoint, &v->hparams);
     v->hparams.raw.traits.mixes_inputs =

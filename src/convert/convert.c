@@ -11,6 +11,7 @@
  *     checkpoint.c       those files -> tensors by name, and JSON; pytorch.c, pickle.c: PyTorch
  * files hparams_*.c        GGUF metadata or config.json -> hyper-parameters; metadata.c writes them
  *     tokenizer_*.c      tokenizer.json or GGUF metadata -> vocabulary.c -> the tokenizer's blobs
+ *     prompt_tokens.c    whether a prompt begins with bos; post_processor.c reads what says so
  *     plan.c, rows.c     which tensor becomes which; its rows; lora_merge.c adds an adapter to them
  *     store.c            rows -> bytes of the model file; quantize_block.c: block-wise int4
  *     calibrate.c        a model and a text -> the importance of columns
@@ -26,6 +27,8 @@
 #include "convert/verify.h"
 
 #include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 bool qp_convert_weights_find(const char *name, enum convert_weights *weights)
@@ -37,6 +40,18 @@ bool qp_convert_weights_find(const char *name, enum convert_weights *weights)
             return true;
         }
     return false;
+}
+
+void qp_convert_note(const struct convert_options *options, const char *format, ...)
+{
+    char sentence[600];
+    va_list args;
+    if (!options->on_note)
+        return;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof sentence, format, args);
+    va_end(args);
+    options->on_note(options->user, sentence);
 }
 
 /* ---- checks ---- */

@@ -70,6 +70,9 @@ struct convert_options {
     convert_on_note *on_note; // may be NULL
     void *user;
 };
+/* Say a sentence of at most 600 bytes to on_note, if there is one. */
+void qp_convert_note(const struct convert_options *options, const char *format, ...)
+    QP_PRINTF(2, 3);
 
 /* Convert the checkpoint or model file `in` to the model file `out`, which appears when it is
  * complete. Every tensor is checked before anything is written; one message names all that are

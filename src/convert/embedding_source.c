@@ -239,17 +239,14 @@ static quip_status note_length(const struct embedding_source *s,
                                const struct convert_options *options)
 {
     cJSON *json = NULL;
-    char sentence[500];
     const quip_status status = qp_json_in_folder(&json, s->checkpoint->sources.folder,
                                                  "config_sentence_transformers.json", s->error);
     const char *name = qp_json_text(json, "similarity_fn_name");
-    if (*name && strcmp(name, "cosine") != 0 && !s->has_normalize && options->on_note) {
-        snprintf(sentence, sizeof sentence,
-                 "%s: its embeddings are not normalized, and its similarity is \"%.20s\"; for the "
-                 "same embeddings say quip embed --no-normalize (no_normalize)",
-                 s->checkpoint->path, name);
-        options->on_note(options->user, sentence);
-    }
+    if (*name && strcmp(name, "cosine") != 0 && !s->has_normalize)
+        qp_convert_note(options,
+                        "%s: its embeddings are not normalized, and its similarity is \"%.20s\"; "
+                        "for the same embeddings say quip embed --no-normalize (no_normalize)",
+                        s->checkpoint->path, name);
     cJSON_Delete(json);
     return status;
 }
