@@ -582,7 +582,8 @@ static quip_status check_header(const struct cpu_sequence *s, const struct kv_he
     const int n_context = s->base.n_context;
     if (h->kind != kind_of(cpu_of(s->base.device)) || h->shape != shape_of(c) ||
         h->n_layers != c->n_layers || h->d_model != c->d_model || h->conv_width != c->conv_width)
-        return qp_fail(error, QUIP_E_FORMAT, "the KV cache is of another model");
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "the KV cache is of another model, or of another backend");
     if (h->n_context != n_context)
         return qp_fail(error, QUIP_E_FORMAT, "the KV cache has n_context %d, expected %d",
                        (int)h->n_context, n_context);

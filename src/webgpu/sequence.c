@@ -323,7 +323,8 @@ quip_status qp_webgpu_sequence_import(struct sequence *sequence, const struct st
         return qp_fail(error, QUIP_E_IO, "the KV cache could not be read");
     if (h.n_layers != own.n_layers || h.n_words != own.n_words || h.d_model != own.d_model ||
         h.conv_width != own.conv_width)
-        return qp_fail(error, QUIP_E_FORMAT, "the KV cache is of another model");
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "the KV cache is of another model, or of another backend");
     if (h.pos < 0 || h.pos > sequence->n_context || h.n_outputs < 0 ||
         h.n_outputs > sequence->n_context)
         return qp_fail(error, QUIP_E_FORMAT,

@@ -327,7 +327,8 @@ static quip_status reference_import(struct sequence *sequence, const struct stre
     if (!from->transfer(from->user, &h, sizeof h))
         return qp_fail(error, QUIP_E_IO, "the KV cache could not be read");
     if (h.n_layers != c->n_layers || h.kv_width != (int)kv_width(c) || h.d_model != c->d_model)
-        return qp_fail(error, QUIP_E_FORMAT, "the KV cache is of another model");
+        return qp_fail(error, QUIP_E_FORMAT,
+                       "the KV cache is of another model, or of another backend");
     if (h.pos < 0 || h.pos > sequence->n_context || h.n_outputs < 0 ||
         h.n_outputs > sequence->n_context)
         return qp_fail(error, QUIP_E_FORMAT,
