@@ -318,10 +318,7 @@ static quip_session *open_session(quip_model *model, int n_context)
  * logits.c, and 0.30. The CPU rounds keys and values to int8, the GPU to binary16. */
 static float gpu_tolerance(enum convert_weights weights, const float *logits, int n)
 {
-    double sum = 0;
-    for (int i = 0; i < n; i++)
-        sum += (double)logits[i] * (double)logits[i];
-    return weights == CONVERT_F32 ? 1e-3f : 0.5f * (float)sqrt(sum / n);
+    return weights == CONVERT_F32 ? 1e-3f : 0.5f * logits_rms(logits, (size_t)n);
 }
 
 /* A prompt, and the tokens that the CPU likes best after it: the logits of the GPU are near those

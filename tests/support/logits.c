@@ -59,12 +59,17 @@ float logits_margin(const float *logits, int n)
     return logits[best] - second;
 }
 
-float logits_tolerance(int i, const float *logits, size_t n)
+float logits_rms(const float *logits, size_t n)
 {
     double sum = 0;
     for (size_t j = 0; j < n; j++)
         sum += (double)logits[j] * (double)logits[j];
-    return models_is_float(i) ? GOLDEN_TOLERANCE : INT8_TOLERANCE * (float)sqrt(sum / (double)n);
+    return (float)sqrt(sum / (double)n);
+}
+
+float logits_tolerance(int i, const float *logits, size_t n)
+{
+    return models_is_float(i) ? GOLDEN_TOLERANCE : INT8_TOLERANCE * logits_rms(logits, n);
 }
 
 float logits_difference(const float *a, const float *b, size_t n)

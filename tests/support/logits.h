@@ -14,6 +14,8 @@ void logits_prefill(quip_session *s, const quip_token *tokens, int n, int piece,
 int logits_best(const float *logits, int n);
 /* By how much the best of the logits is above all others. */
 float logits_margin(const float *logits, int n);
+/* Their root mean square. */
+float logits_rms(const float *logits, size_t n);
 /* Largest difference of a logit that is allowed for model i of models.h, where the CPU's are these.
  */
 float logits_tolerance(int i, const float *logits, size_t n);
